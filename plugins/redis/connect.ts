@@ -1,0 +1,113 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Cluster, Redis, type ClusterNode } from 'ioredis'
+import { isCluster, type RedisClient } from '../shared/client.js'
+import { connectError, connectFailureOf, isFinal } from './errors.js'
+import type { ResolvedRedisOptions } from './options.js'
+
+const CONNECTION_CLOSED = 'Connection is closed.'
+
+/** Makes a client that has not begun to connect. */
+export function createClient ({ url, redis, cluster }: ResolvedRedisOptions['target']): RedisClient {
+  if (cluster) return new Cluster(cluster.nodes, cluster.options)
+  return url === undefined ? new Redis(redis) : new Redis(url, redis)
+}
+
+/**
+ * Waits until the client is ready.
+ *
+ * @throws `FST_REDIS_SUITE_REDIS_CONNECT_<KIND>` after `timeout` milliseconds, or at once where waiting cannot help
+ */
+export function waitUntilReady (client: RedisClient, timeout: number): Promise<void> {
+  if (client.status === 'ready') return Promise.resolve()
+  return new Promise((resolve, reject) => {
+    let lastError: Error | undefined
+    let asked = false
+    const fail = () => {
+      stop()
+      reject(connectError(connectFailureOf(lastError), addressOf(client), lastError))
+    }
+    const onError = (error: Error) => {
+      // That a connection is closed only follows from what was told before.
+      if (lastError === undefined || error.message !== CONNECTION_CLOSED) lastError = error
+      if (isFinal(connectFailureOf(lastError))) fail()
+    }
+    const onNodeError = (error: Error, address: string) => {
+      onError(error)
+      if (asked || !isCluster(client)) return
+      asked = true
+      askNode(client, address).then(onError, () => {})
+    }
+    const onReady = () => { stop(); resolve() }
+    const timer = setTimeout(fail, timeout)
+    const stop = () => {
+      clearTimeout(timer)
+      client.off('ready', onReady).off('error', onSummary).off('node error', onNodeError).off('end', fail)
+    }
+    // A Cluster's own errors only sum its nodes' errors up.
+    const onSummary = isCluster(client) ? () => {} : onError
+    client.on('ready', onReady).on('error', onSummary).on('node error', onNodeError).on('end', fail)
+  })
+}
+
+/** A Cluster tells of a node only that its connection is closed. A connection of our own says why. */
+function askNode (cluster: Cluster, address: string): Promise<Error> {
+  const at = address.lastIndexOf(':')
+  const node = new Redis({
+    ...cluster.options.redisOptions,
+    host: address.slice(0, at),
+    port: Number(address.slice(at + 1)),
+    lazyConnect: true,
+    retryStrategy: () => null
+  })
+  return new Promise((resolve, reject) => {
+    node.once('error', resolve).once('end', reject)
+    node.connect().then(() => { node.disconnect() }, () => {})
+  })
+}
+
+/** Begins to connect; the outcome is told by the client's events. */
+export function beginConnecting (client: RedisClient): void {
+  if (client.status === 'wait') client.connect().catch(() => {})
+}
+
+/** Sends what is queued, waits for the answers, then closes; after `timeout` milliseconds the connection is cut. */
+export async function closeClient (client: RedisClient, timeout: number): Promise<void> {
+  if (client.status !== 'ready') return client.disconnect()
+  const giveUp = new AbortController()
+  const tooLong = sleep(timeout, 'too long', giveUp).catch(() => {})
+  await Promise.race([quit(client, giveUp.signal), tooLong])
+  giveUp.abort()
+  client.disconnect()
+}
+
+async function quit (client: RedisClient, signal: AbortSignal): Promise<void> {
+  const ended = new Promise<void>(resolve => client.once('end', resolve))
+  // QUIT would overtake the commands that wait for their pipeline.
+  while (client.autoPipelineQueueSize > 0 && !signal.aborted) await sleep(2)
+  await client.quit().catch(() => {})
+  await ended
+}
+
+/** Where the client connects to, without user and password. */
+export function addressOf (client: RedisClient): string {
+  if (isCluster(client)) return `cluster at ${clusterNodes(client)}`
+  const { sentinels, name, path, host, port } = client.options
+  if (sentinels) return `master "${name}" of the Sentinels at ${sentinels.map(s => `${s.host}:${s.port}`).join(', ')}`
+  return path ?? `${host}:${port}`
+}
+
+const startupNodes = new WeakMap<Cluster, string>()
+
+export function rememberNodes (client: RedisClient, nodes: readonly ClusterNode[] | undefined): void {
+  if (isCluster(client) && nodes) startupNodes.set(client, nodes.map(nodeAddress).join(', '))
+}
+
+function clusterNodes (cluster: Cluster): string {
+  return startupNodes.get(cluster) ?? cluster.nodes('all').map(node => `${node.options.host}:${node.options.port}`).join(', ')
+}
+
+function nodeAddress (node: ClusterNode): string {
+  if (typeof node === 'number') return `localhost:${node}`
+  if (typeof node === 'object') return `${node.host ?? 'localhost'}:${node.port ?? 6379}`
+  return URL.canParse(node) ? new URL(node).host : node
+}

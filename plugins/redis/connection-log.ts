@@ -1,0 +1,40 @@
+import type { FastifyBaseLogger } from 'fastify'
+import type { RedisClient } from '../shared/client.js'
+import { addressOf } from './connect.js'
+import { summary } from './errors.js'
+
+/**
+ * Logs one line a change of state. While the connection is down its errors are counted, not logged one by one;
+ * the line that says it is back tells how many there were.
+ */
+export function logConnection (client: RedisClient, log: FastifyBaseLogger, namespace: string | undefined): void {
+  const about = { redis: addressOf(client), namespace }
+  let state: 'connecting' | 'connected' | 'down' = 'connecting'
+  let since = Date.now()
+  let errors = 0
+  let reason: string | undefined
+  let closing = false
+
+  const enter = (next: typeof state) => { state = next; since = Date.now(); errors = 0; reason = undefined }
+
+  client.on('ready', () => {
+    const outage = state === 'down' ? { downFor: Date.now() - since, errors } : {}
+    enter('connected')
+    log.info({ ...about, ...outage }, 'redis: connected')
+  })
+  client.on('error', (error: Error) => {
+    errors++
+    reason = summary(error)
+    if (state === 'connecting') down('redis: cannot connect, trying again until it can')
+  })
+  client.on('close', () => {
+    if (state === 'connected' && !closing) down('redis: connection lost, reconnecting')
+  })
+  client.on('end', () => { closing = true })
+
+  function down (message: string): void {
+    const why = reason
+    enter('down')
+    log.warn({ ...about, reason: why }, message)
+  }
+}

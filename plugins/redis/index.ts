@@ -1,0 +1,67 @@
+import fastifyRedis from '@fastify/redis'
+import type { FastifyInstance } from 'fastify'
+import fp from 'fastify-plugin'
+import { setKeyPrefix, type RedisClient } from '../shared/client.js'
+import { releaseCircuit } from '../shared/guard.js'
+import { beginConnecting, closeClient, createClient, rememberNodes, waitUntilReady } from './connect.js'
+import { logConnection } from './connection-log.js'
+import { AlreadyRegisteredError } from './errors.js'
+import { resolveRedisOptions, type RedisPluginOptions } from './options.js'
+
+export { isCluster, type RedisClient } from '../shared/client.js'
+export type { CircuitStatus } from '../shared/circuit.js'
+export { circuitOf } from '../shared/guard.js'
+export type { RedisPluginOptions } from './options.js'
+
+/**
+ * The connection: decorates `fastify.redis` (or `fastify.redis[namespace]`) with an ioredis client whose defaults
+ * fit commands that a request waits for.
+ *
+ * @throws `FST_REDIS_SUITE_REDIS_CONNECT_*` where Redis is `required` (default) and cannot be reached,
+ * `FST_REDIS_SUITE_REDIS_INVALID_OPTION`, `FST_REDIS_SUITE_REDIS_ALREADY_REGISTERED`
+ */
+export const redis = fp<RedisPluginOptions>(async function redis (fastify, given) {
+  const options = resolveRedisOptions(given)
+  refuseSecond(fastify, options.namespace)
+  const client = options.client ?? createClient(options.target)
+  rememberNodes(client, options.target.cluster?.nodes)
+  setKeyPrefix(client, options.prefix)
+  logConnection(client, fastify.log, options.namespace)
+  if (options.closeClient) {
+    fastify.addHook('onClose', async () => {
+      releaseCircuit(client)
+      await closeClient(client, options.closeTimeout)
+    })
+  }
+
+  beginConnecting(client)
+  try {
+    await waitUntilReady(client, options.connectTimeout)
+  } catch (error) {
+    if (options.required) {
+      if (options.closeClient) client.disconnect()
+      throw error
+    }
+  }
+  await decorate(fastify, client, options.namespace)
+}, { name: 'fastify-redis-suite/redis', fastify: '5.x' })
+
+export default redis
+
+function refuseSecond (fastify: FastifyInstance, namespace: string | undefined): void {
+  if (!fastify.hasDecorator('redis')) return
+  if (namespace === undefined) throw new AlreadyRegisteredError('fastify.redis')
+  if (namespace in fastify.redis) throw new AlreadyRegisteredError(`fastify.redis.${namespace}`)
+}
+
+/** `@fastify/redis` decorates; but it would wait for a client that is not ready until the boot times out. */
+async function decorate (fastify: FastifyInstance, client: RedisClient, namespace: string | undefined): Promise<void> {
+  if (client.status === 'ready') {
+    await fastify.register(fastifyRedis, { client, namespace })
+  } else if (namespace === undefined) {
+    fastify.decorate<unknown>('redis', client)
+  } else {
+    if (!fastify.hasDecorator('redis')) fastify.decorate<unknown>('redis', Object.create(null))
+    Object.assign(fastify.redis, { [namespace]: client })
+  }
+}

@@ -1,0 +1,152 @@
+import type { Cluster, ClusterNode, ClusterOptions, Redis, RedisOptions } from 'ioredis'
+import { DEFAULT_KEY_PREFIX, type RedisClient } from '../shared/client.js'
+import type { Duration } from '../shared/duration.js'
+import { invalidOptionError } from '../shared/errors.js'
+import { readOptions } from '../shared/options.js'
+
+interface SuiteOptions {
+  /** `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS. Instead of `host` and `port`. */
+  url?: string
+  /** A Redis Cluster: some of its nodes, and what ioredis's `Cluster` takes. Instead of `url` or `host`. */
+  cluster?: { nodes: ClusterNode[], options?: ClusterOptions }
+  /** A client that exists already. It is closed with the app only if `closeClient` is true. */
+  client?: Redis | Cluster
+  /** Close a given `client` with the app. @default false */
+  closeClient?: boolean
+  /** Decorates `fastify.redis[namespace]` in place of `fastify.redis`, as `@fastify/redis` does. */
+  namespace?: string
+  /** The first part of every key that the suite's plugins write through this client. @default 'fastify' */
+  prefix?: string
+  /**
+   * `true`: the boot fails within `connectTimeout` if Redis cannot be reached. `false`: the app boots anyway
+   * and connects when it can. @default true
+   */
+  required?: boolean
+  /** How long one attempt to connect, and the boot, may take. @default 2000 ms */
+  connectTimeout?: Duration
+  /** How long one command may take before it is rejected. @default 1000 ms */
+  commandTimeout?: Duration
+  /** How long closing waits for commands under way before it disconnects by force. @default 1000 ms */
+  closeTimeout?: Duration
+}
+
+/** Options of the `redis` plugin: its own, and everything that ioredis takes. */
+export type RedisPluginOptions = SuiteOptions & Omit<RedisOptions, keyof SuiteOptions>
+
+/** What was given, complete and checked. */
+export interface ResolvedRedisOptions {
+  namespace: string | undefined
+  prefix: string
+  required: boolean
+  connectTimeout: number
+  closeTimeout: number
+  /** Given from outside; undefined where a client is to be made of `target`. */
+  client: RedisClient | undefined
+  closeClient: boolean
+  target: { url: string | undefined, redis: RedisOptions, cluster: { nodes: ClusterNode[], options: ClusterOptions } | undefined }
+}
+
+const MAX_RECONNECT_DELAY_MS = 2000
+const READONLY_RECONNECT_INTERVAL_MS = 1000
+
+export function resolveRedisOptions (options: RedisPluginOptions): ResolvedRedisOptions {
+  const read = readOptions('redis', options)
+  const { url, cluster, client, closeClient, namespace, prefix, required, closeTimeout: _, ...ioredis } = options
+  checkTarget(options)
+
+  const connectTimeout = read.duration('connectTimeout', 2000, { min: 1 })
+  const commandTimeout = read.duration('commandTimeout', 1000, { min: 1 })
+  const closeTimeout = read.duration('closeTimeout', 1000)
+  const redis = { ...requestPathDefaults(connectTimeout, commandTimeout), disconnectTimeout: closeTimeout, ...ioredis, connectTimeout, commandTimeout }
+
+  return {
+    namespace: namespace === undefined ? undefined : read.string('namespace', ''),
+    prefix: checkPrefix(read.string('prefix', DEFAULT_KEY_PREFIX)),
+    required: read.boolean('required', true),
+    connectTimeout,
+    closeTimeout,
+    client,
+    closeClient: client === undefined || read.boolean('closeClient', false),
+    target: { url, redis, cluster: cluster && { nodes: cluster.nodes, options: clusterOptions(redis, cluster.options) } }
+  }
+}
+
+/**
+ * Defaults for commands that a request waits for: fail early, say little, come back soon. A batch job would want
+ * the opposite, so every one of them can be overridden.
+ */
+function requestPathDefaults (connectTimeout: number, commandTimeout: number): RedisOptions {
+  return {
+    lazyConnect: true,
+    maxRetriesPerRequest: 1,
+    enableAutoPipelining: true,
+    connectionName: 'fastify-redis-suite',
+    clientInfoTag: 'fastify-redis-suite',
+    keepAlive: 10_000,
+    // A connection over which nothing comes back (half-open, or a hung server) is given up and made anew.
+    socketTimeout: Math.max(connectTimeout, 2 * commandTimeout),
+    retryStrategy: reconnectDelay,
+    reconnectOnError: reconnectOnReadOnly()
+  }
+}
+
+function clusterOptions (redis: RedisOptions, given: ClusterOptions = {}): ClusterOptions {
+  // Cluster has its own queue, naming and pipelining; its nodes take the rest.
+  const { enableAutoPipelining = true, lazyConnect, retryStrategy, ...redisOptions } = redis
+  return {
+    enableAutoPipelining,
+    slotsRefreshTimeout: 2000,
+    clusterRetryStrategy: reconnectDelay,
+    ...given,
+    lazyConnect: true,
+    redisOptions: { ...redisOptions, ...given.redisOptions }
+  }
+}
+
+/** Exponential back-off with jitter, for ever: 50 to 100 ms at first, 1 to 2 s at most. */
+export function reconnectDelay (attempt: number): number {
+  const ceiling = Math.min(MAX_RECONNECT_DELAY_MS, 100 * 2 ** Math.min(attempt - 1, 10))
+  return Math.round(ceiling / 2 + Math.random() * ceiling / 2)
+}
+
+/**
+ * After a failover the old connection leads to what is now a replica, and a new one leads to the master. A server
+ * that is read-only for good must not be reconnected to at each write: once a second is enough.
+ */
+function reconnectOnReadOnly (): (error: Error) => boolean {
+  let last = 0
+  return error => {
+    const now = Date.now()
+    if (!error.message.startsWith('READONLY') || now - last < READONLY_RECONNECT_INTERVAL_MS) return false
+    last = now
+    return true
+  }
+}
+
+function checkTarget (options: RedisPluginOptions): void {
+  const { url, cluster, client, sentinels, host, path } = options
+  const named = Object.entries({ url, cluster, client, sentinels, 'host or path': host ?? path })
+    .filter(([, value]) => value !== undefined).map(([name]) => name)
+  if (named.length > 1) {
+    throw invalidOptionError('redis', named.join(' + '), undefined, 'only one of url, host or path, cluster, sentinels, client')
+  }
+  // What was given is not repeated: it may hold a password.
+  if (url !== undefined && !isRedisUrl(url)) {
+    throw invalidOptionError('redis', 'url', undefined, 'redis://host:port or rediss://host:port')
+  }
+  if (cluster !== undefined && !(Array.isArray(cluster.nodes) && cluster.nodes.length > 0)) {
+    throw invalidOptionError('redis', 'cluster.nodes', cluster.nodes, 'a list of { host, port } with at least one node')
+  }
+}
+
+function isRedisUrl (url: unknown): boolean {
+  return typeof url === 'string' && URL.canParse(url) && ['redis:', 'rediss:'].includes(new URL(url).protocol)
+}
+
+/** Braces would move every key into one slot of a Cluster; pattern characters would break invalidation by pattern. */
+function checkPrefix (prefix: string): string {
+  if (!/^[\w.:@/-]{1,64}$/.test(prefix)) {
+    throw invalidOptionError('redis', 'prefix', prefix, 'up to 64 letters, digits and . : @ / _ -')
+  }
+  return prefix
+}

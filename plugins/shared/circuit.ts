@@ -1,0 +1,103 @@
+/** What an observer sees of a circuit. */
+export interface CircuitStatus {
+  /** `open`: callers get their fallback at once. */
+  readonly state: 'closed' | 'open'
+  /** When the present state began, in milliseconds since the epoch. */
+  readonly since: number
+  /** How often the circuit has opened. */
+  readonly opened: number
+  /** Failures in a row until now. */
+  readonly failures: number
+  /** What failed last, or undefined. */
+  readonly lastError: Error | undefined
+}
+
+export interface CircuitOptions {
+  /** Failures in a row that open the circuit. */
+  threshold: number
+  /** Milliseconds between two probes. */
+  probeInterval: number
+  /** Asks the other side once; it is back when this resolves. */
+  probe: () => Promise<unknown>
+  onChange: (status: CircuitStatus) => void
+}
+
+/**
+ * A circuit breaker that opens after a run of failures and closes by a probe of its own, so that no caller
+ * has to wait in order to find out that the other side is back.
+ *
+ * At most one probe is under way: against a server that hangs, a single one stays queued, and its late answer
+ * is the news that the server is back.
+ */
+export class Circuit {
+  #options: CircuitOptions
+  #status: { -readonly [K in keyof CircuitStatus]: CircuitStatus[K] } =
+    { state: 'closed', since: Date.now(), opened: 0, failures: 0, lastError: undefined }
+
+  #timer: NodeJS.Timeout | undefined
+  #probing = false
+  #stopped = false
+
+  constructor (options: CircuitOptions) {
+    this.#options = options
+  }
+
+  get isOpen (): boolean {
+    return this.#status.state === 'open'
+  }
+
+  get status (): CircuitStatus {
+    return { ...this.#status }
+  }
+
+  success (): void {
+    this.#status.failures = 0
+  }
+
+  failure (error: Error): void {
+    this.#status.failures++
+    this.#status.lastError = error
+    if (this.#status.failures >= this.#options.threshold && !this.isOpen) this.#open()
+  }
+
+  /** Probes at once where the circuit is open: call it when something says that the other side is back. */
+  probeNow (): void {
+    if (!this.isOpen || this.#probing || this.#stopped) return
+    clearTimeout(this.#timer)
+    this.#probing = true
+    this.#options.probe().then(
+      () => { this.#probing = false; this.#close() },
+      (error: Error) => { this.#probing = false; this.#status.lastError = error; this.#schedule() }
+    )
+  }
+
+  /** Ends the probing; the state stays as it is. */
+  stop (): void {
+    this.#stopped = true
+    clearTimeout(this.#timer)
+  }
+
+  #open (): void {
+    this.#status.opened++
+    this.#change('open')
+    this.#schedule()
+  }
+
+  #close (): void {
+    if (this.#stopped) return
+    this.#status.failures = 0
+    this.#change('closed')
+  }
+
+  #change (state: CircuitStatus['state']): void {
+    this.#status.state = state
+    this.#status.since = Date.now()
+    this.#options.onChange(this.status)
+  }
+
+  #schedule (): void {
+    if (this.#stopped) return
+    this.#timer = setTimeout(() => this.probeNow(), this.#options.probeInterval)
+    this.#timer.unref()
+  }
+}

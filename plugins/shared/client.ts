@@ -1,0 +1,52 @@
+import type {} from '@fastify/redis'
+import type { FastifyInstance } from 'fastify'
+import type { Cluster, Redis } from 'ioredis'
+import { invalidOptionError, type PluginName } from './errors.js'
+
+/** What every plugin talks to: a single node (also behind Sentinel) or a Cluster. */
+export type RedisClient = Redis | Cluster
+
+export const DEFAULT_KEY_PREFIX = 'fastify'
+
+const keyPrefixes = new WeakMap<RedisClient, string>()
+
+/** Names the first part of all keys that plugins write through this client. */
+export function setKeyPrefix (client: RedisClient, prefix: string): void {
+  keyPrefixes.set(client, prefix)
+}
+
+export function keyPrefixOf (client: RedisClient | undefined): string {
+  return (client && keyPrefixes.get(client)) ?? DEFAULT_KEY_PREFIX
+}
+
+/** @returns whether the client talks to a Redis Cluster */
+export function isCluster (client: RedisClient): client is Cluster {
+  return client.isCluster
+}
+
+/** As {@link findClient}, for a plugin that then has its store in this process: the log says so once. */
+export function resolveClient (fastify: FastifyInstance, plugin: PluginName, option: unknown): RedisClient | undefined {
+  const client = findClient(fastify, plugin, option)
+  if (client === undefined) {
+    fastify.log.info({ plugin, store: 'memory' }, `${plugin}: no Redis, the store is in the memory of this process`)
+  }
+  return client
+}
+
+/** The client a plugin runs on: the option `redis`, else `fastify.redis`, whoever decorated it; `false` or `null` asks for none. */
+export function findClient (fastify: FastifyInstance, plugin: PluginName, option: unknown): RedisClient | undefined {
+  if (option === false || option === null) return undefined
+  if (option !== undefined) {
+    if (isRedisClient(option)) return option
+    throw invalidOptionError(plugin, 'redis', option, 'an ioredis client (Redis or Cluster), or false for the memory store')
+  }
+  const decorated: unknown = fastify.hasDecorator('redis') ? fastify.redis : undefined
+  if (decorated === undefined || isRedisClient(decorated)) return decorated
+  throw invalidOptionError(plugin, 'redis', undefined,
+    `one of the named clients, as fastify.redis holds only these: ${Object.keys(fastify.redis).join(', ')}`)
+}
+
+function isRedisClient (value: unknown): value is RedisClient {
+  return typeof value === 'object' && value !== null &&
+    'evalsha' in value && typeof value.evalsha === 'function' && 'duplicate' in value && 'status' in value
+}

@@ -1,0 +1,34 @@
+import createError, { type FastifyErrorConstructor } from '@fastify/error'
+
+/** The plugins that can raise a coded error; the name is a part of the code. */
+export type PluginName = 'redis' | 'cache' | 'session' | 'rate-limit' | 'health'
+
+type MessageArgs = [unknown?, unknown?, unknown?]
+
+/**
+ * A class of coded errors, `FST_REDIS_SUITE_<PLUGIN>_<WHAT>`.
+ *
+ * @param what - upper case, words joined by `_`
+ * @param message - may hold `%s`, filled in from the constructor's arguments
+ * @param statusCode - what a client sees when the error reaches it; 500 if left out
+ */
+export function pluginError (
+  plugin: PluginName, what: string, message: string, statusCode = 500
+): FastifyErrorConstructor<{ code: string }, MessageArgs> {
+  const code = `FST_REDIS_SUITE_${plugin.toUpperCase().replaceAll('-', '_')}_${what}`
+  return createError<MessageArgs>(code, `${plugin}: ${message}`, statusCode)
+}
+
+/** The error of an option that cannot be used: it names the option, what was given and what is allowed. */
+export function invalidOptionError (plugin: PluginName, option: string, given: unknown, allowed: string): Error {
+  const InvalidOptionError = pluginError(plugin, 'INVALID_OPTION', 'option "%s" is %s; allowed: %s')
+  return new InvalidOptionError(option, describe(given), allowed)
+}
+
+function describe (value: unknown): string {
+  if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value)
+  if (typeof value === 'function') return 'a function'
+  if (Array.isArray(value)) return 'an array'
+  if (typeof value === 'object' && value !== null) return 'an object'
+  return String(value)
+}

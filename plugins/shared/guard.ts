@@ -1,0 +1,92 @@
+import type { FastifyBaseLogger } from 'fastify'
+import { Circuit, type CircuitStatus } from './circuit.js'
+import type { RedisClient } from './client.js'
+import { withDeadline } from './deadline.js'
+import { pluginError } from './errors.js'
+
+/** The deadline of one operation on Redis, where a plugin is not told another. */
+export const DEFAULT_TIMEOUT_MS = 150
+const FAILURE_THRESHOLD = 5
+const PROBE_INTERVAL_MS = 250
+
+/** Redis did not answer within the plugin's `timeout`. */
+export const TimeoutError = pluginError('redis', 'TIMEOUT', 'no answer within %s ms', 503)
+/** Redis failed several times in a row: it is not asked until a probe finds it back. */
+export const CircuitOpenError = pluginError('redis', 'CIRCUIT_OPEN', 'not asked, as it is failing (%s)', 503)
+
+/** Calls Redis for a plugin, by the one policy on failure that all plugins share. */
+export interface RedisGuard {
+  /**
+   * Runs one operation, with a deadline. It rejects with what Redis said, a {@link TimeoutError}, or at once with
+   * a {@link CircuitOpenError}; the caller then takes its fallback.
+   */
+  run<T> (operation: () => Promise<T>): Promise<T>
+  readonly circuit: CircuitStatus
+}
+
+// One circuit a client: what one plugin learns of the server serves all of them, and the log says it once.
+const circuits = new WeakMap<RedisClient, Circuit>()
+
+/** @param timeout - milliseconds that an operation may take */
+export function guardRedis (client: RedisClient, log: FastifyBaseLogger, timeout = DEFAULT_TIMEOUT_MS): RedisGuard {
+  const circuit = circuits.get(client) ?? createCircuit(client, log)
+  const onTimeout = () => new TimeoutError(timeout)
+
+  async function run<T> (operation: () => Promise<T>): Promise<T> {
+    if (circuit.isOpen) throw new CircuitOpenError(circuit.status.lastError?.message)
+    try {
+      const result = await withDeadline(operation(), timeout, onTimeout)
+      circuit.success()
+      return result
+    } catch (error) {
+      if (isOutage(error)) circuit.failure(error)
+      else circuit.success()
+      throw error
+    }
+  }
+
+  return { run, get circuit () { return circuit.status } }
+}
+
+/** The state of a client's circuit, or undefined where no plugin has used the client yet. */
+export function circuitOf (client: RedisClient): CircuitStatus | undefined {
+  return circuits.get(client)?.status
+}
+
+/** Ends the probing of a client that is about to be closed. */
+export function releaseCircuit (client: RedisClient): void {
+  circuits.get(client)?.stop()
+  circuits.delete(client)
+}
+
+function createCircuit (client: RedisClient, log: FastifyBaseLogger): Circuit {
+  const circuit = new Circuit({
+    threshold: FAILURE_THRESHOLD,
+    probeInterval: PROBE_INTERVAL_MS,
+    probe: () => probe(client),
+    onChange: ({ state, opened, lastError }) => {
+      // The message alone: an error of ioredis carries the command's arguments, which may be secret.
+      const reason = lastError?.message
+      if (state === 'open') log.warn({ circuit: state, opened, reason }, 'redis: circuit open, plugins use their fallbacks')
+      else log.info({ circuit: state, opened }, 'redis: circuit closed, Redis is used again')
+    }
+  })
+  circuits.set(client, circuit)
+  client.on('ready', () => circuit.probeNow())
+  return circuit
+}
+
+/** Asks only over a connection that stands: a PING for one that does not would pile up in the client's queue. */
+async function probe (client: RedisClient): Promise<void> {
+  if (client.status !== 'ready') throw new Error(`connection is ${client.status}`)
+  await client.ping()
+}
+
+/**
+ * An answer, even an error (`OOM`, `READONLY`, `WRONGTYPE`), shows that the server is there and quick, so it does
+ * not open the circuit. Replies that say the server as a whole cannot serve do.
+ */
+function isOutage (error: unknown): error is Error {
+  if (!(error instanceof Error)) return false
+  return error.name !== 'ReplyError' || /^(LOADING|CLUSTERDOWN|MASTERDOWN)\b/.test(error.message)
+}

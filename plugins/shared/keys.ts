@@ -1,0 +1,22 @@
+import { createHash } from 'node:crypto'
+
+const PLAIN_ID = /^[\w.@-]{1,64}$/
+
+/**
+ * Makes any string safe as the last part of a key. A short plain id stays readable; everything else (separators,
+ * braces of a hash tag, pattern characters, control characters, long input) becomes `#` and its SHA-256.
+ * No two ids share a result: `#` is not a plain character.
+ */
+export function safeId (id: string): string {
+  return PLAIN_ID.test(id) ? id : `#${hashId(id)}`
+}
+
+/** SHA-256 as 43 characters of base64url. */
+export function hashId (id: string): string {
+  return createHash('sha256').update(id).digest('base64url')
+}
+
+/** `{prefix}:{plugin}:{what}:` of all keys of one kind, to which an id is appended. */
+export function keySpace (prefix: string, plugin: string, what: string): string {
+  return `${prefix}:${plugin}:${what}:`
+}

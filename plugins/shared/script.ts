@@ -1,0 +1,29 @@
+import { createHash } from 'node:crypto'
+import type { RedisClient } from './client.js'
+
+/** A Lua script and the digest it is called by. */
+export interface Script {
+  readonly lua: string
+  readonly sha1: string
+}
+
+/** Tags a string as Lua, for editors, and makes a {@link Script} of it. */
+export function lua (strings: TemplateStringsArray, ...values: Array<string | number>): Script {
+  const source = String.raw(strings, ...values)
+  return { lua: source, sha1: createHash('sha1').update(source).digest('hex') }
+}
+
+/**
+ * Runs a script by its digest: one round trip. A server that does not have it (restarted, failed over,
+ * `SCRIPT FLUSH`) gets its text once more.
+ */
+export async function runScript (
+  client: RedisClient, script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>
+): Promise<unknown> {
+  try {
+    return await client.evalsha(script.sha1, keys.length, ...keys, ...args)
+  } catch (error) {
+    if (!(error instanceof Error && error.message.startsWith('NOSCRIPT'))) throw error
+    return client.eval(script.lua, keys.length, ...keys, ...args)
+  }
+}

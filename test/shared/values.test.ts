@@ -1,0 +1,35 @@
+import t from 'tap'
+import { parseDuration } from '../../plugins/shared/duration.js'
+import { safeId } from '../../plugins/shared/keys.js'
+import { readOptions } from '../../plugins/shared/options.js'
+
+t.test('a duration is milliseconds or text with a unit, and nothing else', async t => {
+  const table: Array<[unknown, number | undefined]> = [
+    [0, 0], [1500, 1500], [0.4, 0], ['30s', 30_000], ['1 minute', 60_000], ['5 minutes', 300_000], ['1h', 3_600_000],
+    [' 2 days ', 172_800_000], ['250', 250],
+    ['', undefined], ['  ', undefined], ['soon', undefined], ['1 lightyear', undefined], ['-5s', undefined], [-1, undefined],
+    [NaN, undefined], [Infinity, undefined], [null, undefined], [{}, undefined], [[5], undefined], [true, undefined]
+  ]
+  for (const [given, expected] of table) t.equal(parseDuration(given), expected, JSON.stringify(given))
+})
+
+t.test('ids that are safe stay readable, all others become a digest, and no two share a result', async t => {
+  const plain = ['127.0.0.1', 'user-7', 'a@b.c', '_', 'x'.repeat(64)]
+  for (const id of plain) t.equal(safeId(id), id)
+  const hostile = ['', 'a:b', '{a}', '*', 'a b', 'a\n', '\0', '#', 'é', '\ud800', 'x'.repeat(65), '__proto__:', '::1']
+  for (const id of hostile) t.match(safeId(id), /^#[\w-]{43}$/)
+  t.equal(new Set([...plain, ...hostile].map(safeId)).size, plain.length + hostile.length)
+})
+
+t.test('an option error names the option, what was given and what is allowed', async t => {
+  const read = readOptions('cache', { ttl: 'soon', max: 1.5, on: 'yes', name: '', mode: 'c', extra: 1, huge: 'x'.repeat(500) })
+  const code = 'FST_REDIS_SUITE_CACHE_INVALID_OPTION'
+  t.throws(() => read.duration('ttl', 1), { code, message: 'cache: option "ttl" is "soon"; allowed: milliseconds or a string such as \'30s\' from 0 ms' })
+  t.throws(() => read.integer('max', 1, { min: 1, max: 9 }), { code, message: 'cache: option "max" is 1.5; allowed: a whole number from 1 to 9' })
+  t.throws(() => read.boolean('on', true), { code, message: /"on" is "yes"; allowed: true or false/ })
+  t.throws(() => read.string('name', 'x'), { code, message: /"name" is ""/ })
+  t.throws(() => read.oneOf('mode', 'a', ['a', 'b']), { code, message: /allowed: 'a', 'b'/ })
+  t.throws(() => read.onlyKnown(['ttl']), { code, message: /option "max"/ })
+  t.throws(() => read.duration('huge', 1), { message: /^.{0,200}$/ })
+  t.equal(read.integer('absent', 7), 7)
+})
