@@ -1,0 +1,280 @@
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { connect } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Cluster, Redis } from 'ioredis'
+import type { RedisOptions } from 'ioredis'
+import t from 'tap'
+import type { Test } from 'tap'
+import type { RedisServer } from './index.js'
+import { startCluster, startProxy, startRedis, startSentinel, until } from './index.js'
+import { stopAll } from './registry.js'
+
+function isRunning (pid: number): boolean {
+  try {
+    return process.kill(pid, 0)
+  } catch {
+    return false
+  }
+}
+
+async function isListening (port: number): Promise<boolean> {
+  const socket = connect(port, '127.0.0.1')
+  try {
+    await once(socket, 'connect')
+    return true
+  } catch {
+    return false
+  } finally {
+    socket.destroy()
+  }
+}
+
+function nothingLeft (t: Test, servers: RedisServer[]): void {
+  t.same(servers.filter(server => isRunning(server.pid)).map(server => server.pid), [], 'no process is left')
+  t.same(servers.map(server => server.dir).filter(existsSync), [], 'no folder is left')
+}
+
+function clientOf (t: Test, url: string, options: RedisOptions = {}): Redis {
+  const client = new Redis(url, { retryStrategy: () => 20, maxRetriesPerRequest: null, ...options })
+  client.on('error', () => {})
+  t.teardown(() => client.disconnect())
+  return client
+}
+
+async function answersWithin (ms: number, client: Redis): Promise<boolean> {
+  return await Promise.race([client.ping().then(() => true, () => false), sleep(ms, false, { ref: false })])
+}
+
+t.test('a server answers on a port of its own, as the process that was started, and stop leaves nothing', async t => {
+  const [one, two] = await Promise.all([startRedis(), startRedis()])
+  t.not(one.port, two.port)
+  for (const server of [one, two]) {
+    t.equal(await clientOf(t, server.url).ping(), 'PONG')
+    t.match(await server.client().info('server'), `process_id:${server.pid}\r`)
+    t.ok(isRunning(server.pid))
+    await server.stop()
+    await server.stop()
+  }
+  nothingLeft(t, [one, two])
+})
+
+t.test('a paused server keeps its sockets and does not answer, and once resumed answers what was asked meanwhile', async t => {
+  const server = await startRedis()
+  const client = clientOf(t, server.url)
+  await client.set('kept', '1')
+  server.pause()
+  t.notOk(server.answers)
+  const answer = client.get('kept')
+  t.notOk(await answersWithin(100, client))
+  t.ok(await isListening(server.port))
+  server.resume()
+  t.equal(await answer, '1')
+  t.ok(server.answers)
+
+  server.pause()
+  await server.stop()
+  t.throws(() => server.pause(), /not running/)
+  nothingLeft(t, [server])
+})
+
+t.test('a killed server refuses connections, and restart brings it back empty on the same port', async t => {
+  const server = await startRedis()
+  const client = clientOf(t, server.url)
+  await client.set('lost', '1')
+  const { pid, port } = server
+  await server.kill()
+  t.notOk(isRunning(pid))
+  t.notOk(await isListening(port))
+  await server.restart()
+  t.equal(server.port, port)
+  t.not(server.pid, pid)
+  t.equal(await client.get('lost'), null)
+  t.equal(await server.client().ping(), 'PONG', 'the admin client is back as well')
+  await server.stop()
+})
+
+t.test('with appendonly every answered write survives a restart, also while running', async t => {
+  const server = await startRedis({ appendonly: true })
+  const client = clientOf(t, server.url)
+  await Promise.all(Array.from({ length: 1000 }, (_, i) => client.set(`key:${i}`, i)))
+  await server.restart()
+  t.equal(await client.dbsize(), 1000)
+  await server.stop()
+})
+
+t.test('a server with TLS and a password lets in who trusts its certificate and knows the password, by either name', async t => {
+  const server = await startRedis({ tls: true, password: 'open "sesame" \\ #1' })
+  t.equal(await clientOf(t, server.url, { tls: { ca: server.ca } }).ping(), 'PONG')
+  const byName = server.url.replace('127.0.0.1', 'localhost')
+  t.equal(await clientOf(t, byName, { tls: { ca: server.cert }, family: 4 }).ping(), 'PONG')
+
+  const [distrust] = await once(clientOf(t, server.url), 'error') as [Error & { code: string }]
+  t.equal(distrust.code, 'DEPTH_ZERO_SELF_SIGNED_CERT')
+  const wrong = clientOf(t, `rediss://:wrong@127.0.0.1:${server.port}`, { tls: { ca: server.ca }, retryStrategy: () => null })
+  await t.rejects(wrong.ping(), /WRONGPASS/)
+
+  await server.restart()
+  t.equal(await server.client().ping(), 'PONG')
+  await server.stop()
+})
+
+t.test('options reach the server: ACL users, memory limit and policy, and command line arguments', async t => {
+  const server = await startRedis({
+    acl: ['app on >secret ~app:* +@all'],
+    maxmemory: '8mb',
+    maxmemoryPolicy: 'volatile-lru',
+    args: ['--maxclients', '77']
+  })
+  const app = clientOf(t, `redis://app:secret@127.0.0.1:${server.port}`)
+  t.equal(await app.set('app:mine', '1'), 'OK')
+  await t.rejects(app.set('other', '1'), /NOPERM/)
+  const setting = async (name: string) => (await server.client().config('GET', name) as string[])[1]
+  t.equal(await setting('maxmemory'), String(8 * 1024 ** 2))
+  t.equal(await setting('maxmemory-policy'), 'volatile-lru')
+  t.equal(await setting('maxclients'), '77')
+  await server.stop()
+})
+
+t.test('a given port is used, and a server that cannot start says why and leaves nothing', async t => {
+  const server = await startRedis()
+  await t.rejects(startRedis({ port: server.port }), /Address already in use/)
+  await t.rejects(startRedis({ args: ['--no-such-option', '1'] }), /no-such-option/)
+  t.equal(await server.client().ping(), 'PONG', 'the owner of the port is left alone')
+  const { port } = server
+  await server.stop()
+  const next = await startRedis({ port })
+  t.equal(next.port, port)
+  await next.stop()
+})
+
+t.test('a cluster serves keys on all its masters, and a replica takes over from a killed master', async t => {
+  const started = Date.now()
+  const cluster = await startCluster()
+  t.comment(`started in ${Date.now() - started} ms`)
+  t.same(cluster.nodes.map(node => node.role), ['master', 'master', 'master', 'replica', 'replica', 'replica'])
+
+  const client = new Cluster(cluster.startupNodes, { clusterRetryStrategy: () => 50 })
+  client.on('error', () => {})
+  t.teardown(() => client.disconnect())
+  const keys = Array.from({ length: 100 }, (_, i) => `key:${i}`)
+  await Promise.all(keys.map(key => client.set(key, key)))
+  const owners = new Set(await Promise.all(keys.map(key => cluster.masterOf(key))))
+  t.same([...owners].map(node => node.role), ['master', 'master', 'master'])
+  const old = await cluster.masterOf('key:1')
+  t.equal(await old.server.client().get('key:1'), 'key:1', 'masterOf names the node that has the key')
+
+  await old.server.kill()
+  await until('the replica is the master', async () => (await cluster.masterOf('key:1')).role === 'replica', 20_000)
+  t.equal(await client.get('key:1'), 'key:1')
+  await cluster.stop()
+  nothingLeft(t, cluster.nodes.map(node => node.server))
+})
+
+t.test('sentinels lead a client to the master, before and after a failover and when the master was killed', async t => {
+  const started = Date.now()
+  const sentinel = await startSentinel()
+  t.comment(`started in ${Date.now() - started} ms`)
+  const client = new Redis({
+    sentinels: sentinel.sentinels.map(({ host, port }) => ({ host, port })),
+    name: sentinel.name,
+    sentinelRetryStrategy: () => 50,
+    retryStrategy: () => 50,
+    maxRetriesPerRequest: null
+  })
+  client.on('error', () => {})
+  t.teardown(() => client.disconnect())
+  const isOnMaster = async () => (await client.info('server')).includes(`process_id:${(await sentinel.master()).pid}\r`)
+  t.ok(await isOnMaster())
+  t.equal((await sentinel.replicas()).length, 2)
+
+  const first = await sentinel.master()
+  const second = await sentinel.failover()
+  t.not(second, first)
+  t.equal(second, await sentinel.master())
+  t.ok((await sentinel.replicas()).includes(first))
+  await until('the client is on the new master', isOnMaster)
+
+  await second.kill()
+  await until('a replica is the master', async () => await sentinel.master() !== second, 20_000)
+  await until('the client is on the next master', isOnMaster)
+  await sentinel.stop()
+  nothingLeft(t, [...sentinel.servers, ...sentinel.sentinels.map(({ server }) => server)])
+})
+
+t.test('a proxy passes all on in order, delays answers, holds them in a black hole and severs connections', async t => {
+  const server = await startRedis()
+  const proxy = await startProxy(server.port)
+  const client = clientOf(t, `redis://127.0.0.1:${proxy.port}`)
+  const big = 'x'.repeat(5_000_000)
+  await client.set('big', big)
+  t.ok(await client.get('big') === big)
+
+  proxy.delay(100)
+  const asked = performance.now()
+  const answers: number[] = []
+  const inFlight = [1, 2, 3].map(async n => { answers.push(Number(await client.echo(String(n)))) })
+  await sleep(20)
+  proxy.delay(0)
+  await Promise.all([...inFlight, client.echo('4').then(n => answers.push(Number(n)))])
+  t.ok(performance.now() - asked >= 95)
+  t.same(answers, [1, 2, 3, 4])
+
+  proxy.blackhole(true)
+  t.notOk(await answersWithin(100, client))
+  const late = clientOf(t, `redis://127.0.0.1:${proxy.port}`)
+  t.notOk(await answersWithin(100, late), 'a new connection is accepted and not answered')
+  t.equal(client.status, 'ready')
+  proxy.blackhole(false)
+  t.ok(await answersWithin(5000, client))
+  t.ok(await answersWithin(5000, late))
+
+  const closed = once(client, 'close')
+  proxy.sever()
+  await closed
+  t.equal(await client.ping(), 'PONG', 'it connects anew')
+
+  await server.kill()
+  t.notOk(await answersWithin(100, client))
+  await server.restart()
+  t.equal(await client.ping(), 'PONG')
+  await proxy.stop()
+  await proxy.stop()
+  t.notOk(await isListening(proxy.port))
+  await server.stop()
+})
+
+t.test('stopAll stops whatever is still running', async t => {
+  const server = await startRedis()
+  const proxy = await startProxy(server.port)
+  await stopAll()
+  nothingLeft(t, [server])
+  t.notOk(await isListening(proxy.port))
+})
+
+for (const [death, signal] of [['an error', 'SIGTERM'], ['SIGKILL', 'SIGKILL']] as const) {
+  t.test(`a process that dies of ${death} takes its servers and their folders with it`, async t => {
+    const script = spawn(process.execPath, ['--import', 'tsx', 'test/helpers/fixtures/leave-running.ts'], {
+      stdio: ['ignore', 'pipe', 'ignore']
+    })
+    const exited = once(script, 'exit')
+    const [line] = await once(script.stdout, 'data') as [Buffer]
+    const { port, dir } = JSON.parse(line.toString()) as { port: number, dir: string }
+    t.ok(await isListening(port))
+    script.kill(signal)
+    await exited
+    await until('the server is gone', async () => !await isListening(port))
+    await until('its folder is gone', () => !existsSync(dir))
+  })
+}
+
+t.test('the installer is content with a server on the PATH, and else says in one line what is missing', async t => {
+  const install = (env: NodeJS.ProcessEnv) => spawnSync(process.execPath, ['--import', 'tsx', 'test/helpers/install-redis.ts'], {
+    env: { ...process.env, ...env },
+    encoding: 'utf8'
+  })
+  t.match(install({}), { status: 0, stdout: '', stderr: '' })
+  t.match(install({ REDIS_SERVER: '/no/such/file' }), { status: 1, stderr: /^REDIS_SERVER=.* is not an executable file\.\n$/ })
+  t.match(install({ REDIS_SERVER: '', PATH: '/no/such/folder' }), { status: 1, stderr: /^.*need redis-server.*\n$/ })
+})

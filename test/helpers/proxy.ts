@@ -1,0 +1,97 @@
+// A TCP proxy for the faults of a network, which a server cannot make by itself.
+import { once } from 'node:events'
+import type { AddressInfo, Socket } from 'node:net'
+import { connect, createServer } from 'node:net'
+import { register, unregister } from './registry.js'
+
+export interface Proxy {
+  host: string
+  port: number
+  /** Every answer comes this much later (requests pass at once). */
+  delay (ms: number): void
+  /** Destroys all connections; new ones are accepted. */
+  sever (): void
+  /** While true: connections are accepted and kept, and nothing passes. Then what was held passes. */
+  blackhole (isOn: boolean): void
+  stop (): Promise<void>
+}
+
+interface State {
+  delay: number
+  isHole: boolean
+  sockets: Set<Socket>
+}
+
+/** Listens on a port of its own and passes on to `targetPort` on 127.0.0.1. */
+export async function startProxy (targetPort: number): Promise<Proxy> {
+  const host = '127.0.0.1'
+  const state: State = { delay: 0, isHole: false, sockets: new Set() }
+  // A half that ended is passed on as such, after what was sent before.
+  const server = createServer({ allowHalfOpen: true, noDelay: true }, client => {
+    const target = connect({ host, port: targetPort, allowHalfOpen: true, noDelay: true })
+    pair(client, target, state)
+  })
+  server.listen(0, host)
+  await once(server, 'listening')
+
+  const sever = () => { for (const socket of state.sockets) socket.destroy() }
+  const proxy: Proxy = {
+    host,
+    port: (server.address() as AddressInfo).port,
+    delay: ms => { state.delay = ms },
+    sever,
+    blackhole: isOn => {
+      state.isHole = isOn
+      for (const socket of state.sockets) flow(socket, state)
+    },
+    stop: async () => {
+      unregister(proxy)
+      if (!server.listening) return
+      const closed = once(server, 'close')
+      server.close()
+      sever()
+      await closed
+    }
+  }
+  register(proxy)
+  return proxy
+}
+
+function pair (client: Socket, target: Socket, state: State): void {
+  forward(client, target, state, () => 0)
+  forward(target, client, state, () => state.delay)
+}
+
+function forward (from: Socket, to: Socket, state: State, delay: () => number): void {
+  const later = inOrder()
+  state.sockets.add(from)
+  flow(from, state)
+  from.on('data', chunk => later(delay(), () => { to.write(chunk) }))
+  from.on('end', () => later(delay(), () => { to.end() }))
+  // 'close' follows, and is all there is to do.
+  from.on('error', () => {})
+  from.on('close', hadError => {
+    state.sockets.delete(from)
+    if (hadError || !from.readableEnded) to.destroy()
+  })
+}
+
+function flow (socket: Socket, state: State): void {
+  if (state.isHole) socket.pause()
+  else socket.resume()
+}
+
+/** Runs each action after its delay, but none before those that were given earlier. */
+function inOrder (): (delay: number, action: () => void) => void {
+  let last = Promise.resolve()
+  let waiting = 0
+  return (delay, action) => {
+    if (delay === 0 && waiting === 0) return action()
+    waiting++
+    const due = new Promise<void>(resolve => { setTimeout(resolve, delay).unref() })
+    last = Promise.all([last, due]).then(() => {
+      waiting--
+      action()
+    })
+  }
+}

@@ -1,0 +1,87 @@
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { makeCertificate } from './certificate.js'
+import { freePort } from './free-port.js'
+import type { RedisProcessOptions } from './redis-process.js'
+import { RedisServer } from './redis-process.js'
+import { scratchDir } from './scratch.js'
+
+export type { RedisServer } from './redis-process.js'
+
+export interface RedisServerOptions {
+  /** A free one, if not given. */
+  port?: number
+  /** Of the default user. */
+  password?: string
+  /** TLS only, with a self-signed certificate. */
+  tls?: boolean
+  /** As in redis.conf: '10mb'. */
+  maxmemory?: string
+  maxmemoryPolicy?: string
+  /** Users, as in redis.conf: 'app on >secret ~app:* +@all'. The helpers themselves are the default user. */
+  acl?: string[]
+  /** Every answered write survives kill() and restart(). */
+  appendonly?: boolean
+  /** For the command line: ['--maxclients', '10']. */
+  args?: string[]
+}
+
+/** Starts a server and resolves when it answers. It ends with stop(), or at the latest with this process. */
+export async function startRedis (options: RedisServerOptions = {}): Promise<RedisServer> {
+  return await startOnFreePort(options.port, async (port, dir) => ({
+    port,
+    dir,
+    config: configOf(port, options),
+    args: options.args ?? [],
+    password: options.password,
+    ca: options.tls ? await writeCertificate(dir) : undefined
+  }))
+}
+
+/** Between choosing a port and using it another process may take it: then it tries the next. */
+export async function startOnFreePort (
+  port: number | undefined,
+  describe: (port: number, dir: string) => Promise<RedisProcessOptions> | RedisProcessOptions
+): Promise<RedisServer> {
+  for (let attempt = 1; ; attempt++) {
+    const server = new RedisServer(await describe(port ?? await freePort(), scratchDir()))
+    try {
+      await server.start()
+      return server
+    } catch (error) {
+      await server.stop()
+      const isPortTaken = (error as Error).message.includes('Address already in use')
+      if (port !== undefined || !isPortTaken || attempt === 5) throw error
+    }
+  }
+}
+
+function configOf (port: number, options: RedisServerOptions): string[] {
+  const { password, maxmemory, maxmemoryPolicy, acl = [] } = options
+  return [
+    'bind 127.0.0.1',
+    ...options.tls
+      ? ['port 0', `tls-port ${port}`, 'tls-cert-file tls.crt', 'tls-key-file tls.key', 'tls-auth-clients no']
+      : [`port ${port}`],
+    'save ""',
+    ...options.appendonly ? ['appendonly yes', 'appendfsync always'] : ['appendonly no'],
+    // Redis 7 lets a new replica wait for 5 s in case that more replicas come.
+    'repl-diskless-sync-delay 0',
+    ...password ? [`requirepass ${quote(password)}`, `masterauth ${quote(password)}`] : [],
+    ...maxmemory ? [`maxmemory ${maxmemory}`] : [],
+    ...maxmemoryPolicy ? [`maxmemory-policy ${maxmemoryPolicy}`] : [],
+    ...acl.map(user => `user ${user}`)
+  ]
+}
+
+// redis.conf reads a quoted string with the escapes of JSON's that matter here: \" and \\.
+export function quote (value: string): string {
+  return JSON.stringify(value)
+}
+
+async function writeCertificate (dir: string): Promise<string> {
+  const { cert, key } = await makeCertificate()
+  await writeFile(join(dir, 'tls.crt'), cert)
+  await writeFile(join(dir, 'tls.key'), key)
+  return cert
+}
