@@ -1,0 +1,38 @@
+// Log in, see who you are and where you are logged in, log out. Run it with `npx tsx examples/session.ts`.
+import { pathToFileURL } from 'node:url'
+import Fastify from 'fastify'
+import { redis, session } from '../plugins/index.js'
+
+declare module 'fastify' {
+  interface Session {
+    userId?: string
+  }
+}
+
+export async function build () {
+  const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
+  const url = process.env['REDIS_URL']
+  if (url) await app.register(redis, { url, prefix: 'example' })
+  await app.register(session, { secret: process.env['SESSION_SECRET'] ?? 'only for this example, 32 characters' })
+
+  app.post<{ Params: { user: string } }>('/login/:user', async request => {
+    await request.session.regenerate() // a new id, so that one that was planted before the login is worth nothing
+    request.session.userId = request.params.user
+    return { welcome: request.params.user }
+  })
+  app.get('/me', async (request, reply) => {
+    const { userId } = request.session
+    if (userId === undefined) return await reply.code(401).send({ error: 'log in first' })
+    return { userId, sessions: await app.sessions.list(userId) }
+  })
+  app.post('/logout', async request => {
+    await request.session.destroy()
+    return { bye: true }
+  })
+  return app
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
+  const app = await build()
+  await app.listen({ port: Number(process.env['PORT'] ?? 3000) })
+}
