@@ -1,8 +1,4 @@
-/** One limit: at most `max` units of cost in any `window` milliseconds. */
-export interface Limit {
-  readonly max: number
-  readonly window: number
-}
+import type { Limit } from './policy.js'
 
 /** Where one limit stands after a decision. */
 export interface LimitState {
@@ -10,43 +6,69 @@ export interface LimitState {
   readonly used: number
   /** Milliseconds until the oldest unit leaves the window; the whole window where it is empty. */
   readonly resetAfter: number
-  /** Milliseconds until a request of this cost passes; 0 where it passes, `Infinity` where it never will. */
+  /** Milliseconds until a request of this cost passes this limit; 0 where it does, `Infinity` where it never will. */
   readonly retryAfter: number
+}
+
+/** What a store says of one request. */
+export interface Verdict {
+  /** In the order of the policy's limits. */
+  readonly states: readonly LimitState[]
+  /** Milliseconds for which the key is refused beyond its limits: by a penalty or a ban. */
+  readonly blockedFor: number
+  readonly banned: boolean
+  /** When, by the store's clock, the cost was taken: names it for a refund. */
+  readonly time: number
 }
 
 /** What was decided on one request. */
 export interface Decision {
   readonly allowed: boolean
+  /** Refused for longer than its limits say, as it was refused too often. */
+  readonly banned: boolean
   /** The limit that is reported: the one that holds back longest, else the one with the least remaining. */
   readonly limit: Limit
   readonly remaining: number
-  /** Milliseconds, as in {@link LimitState}. */
+  /** Milliseconds until the oldest unit leaves the window. */
   readonly resetAfter: number
-  /** Milliseconds, as in {@link LimitState}. */
+  /** Milliseconds until a request of this cost passes; 0 where it does, `Infinity` where it never will. */
   readonly retryAfter: number
+  /** When, by the store's clock, the cost was taken. */
+  readonly time: number
 }
 
-/** Sums several limits up: a request passes if all of them let it, and the tightest one is reported. */
-export function summarize (limits: readonly Limit[], states: readonly LimitState[]): Decision {
-  let tightest: Decision | undefined
-  for (const [index, limit] of limits.entries()) {
-    const state = states[index]
-    if (state === undefined) throw new RangeError('a state is missing for a limit')
-    const decision: Decision = {
-      allowed: state.retryAfter === 0,
-      limit,
-      remaining: Math.max(0, limit.max - state.used),
-      resetAfter: state.resetAfter,
-      retryAfter: state.retryAfter
-    }
-    if (tightest === undefined || isTighter(decision, tightest)) tightest = decision
+/** Sums a verdict up: a request passes if nothing holds it back, and the tightest limit is reported. */
+export function decide (limits: readonly Limit[], { states, blockedFor, banned, time }: Verdict): Decision {
+  let tightest = 0
+  for (let i = 1; i < limits.length; i++) {
+    if (isTighter(limits, states, i, tightest)) tightest = i
   }
-  if (tightest === undefined) throw new RangeError('at least one limit is needed')
-  return tightest
+  const limit = limits[tightest]
+  const state = states[tightest]
+  if (limit === undefined || state === undefined) throw new RangeError('a limit and its state are needed')
+  const retryAfter = Math.max(blockedFor, state.retryAfter)
+  return {
+    allowed: retryAfter === 0,
+    banned,
+    limit,
+    remaining: blockedFor > 0 ? 0 : Math.max(0, limit.max - state.used),
+    resetAfter: Math.max(blockedFor, state.resetAfter),
+    retryAfter,
+    time
+  }
 }
 
-function isTighter (a: Decision, b: Decision): boolean {
+function isTighter (limits: readonly Limit[], states: readonly LimitState[], i: number, j: number): boolean {
+  const [a, b] = [states[i], states[j]]
+  const [limitA, limitB] = [limits[i], limits[j]]
+  if (!a || !b || !limitA || !limitB) return false
   if (a.retryAfter !== b.retryAfter) return a.retryAfter > b.retryAfter
-  if (a.remaining !== b.remaining) return a.remaining < b.remaining
-  return a.resetAfter > b.resetAfter
+  const difference = (limitA.max - a.used) - (limitB.max - b.used)
+  return difference === 0 ? a.resetAfter > b.resetAfter : difference < 0
+}
+
+/** Of two decisions on one request, the one to tell the client. */
+export function tighterDecision (a: Decision, b: Decision): Decision {
+  if (a.retryAfter !== b.retryAfter) return a.retryAfter > b.retryAfter ? a : b
+  return b.remaining < a.remaining ? b : a
 }

@@ -1,22 +1,100 @@
 import { format } from '@lukeed/ms'
-import type { onRequestAsyncHookHandler, RouteOptions } from 'fastify'
-import { RateLimitExceededError } from './errors.js'
-import { setHeaders } from './headers.js'
+import type { FastifyReply, FastifyRequest, onRequestHookHandler, preParsingHookHandler, RouteOptions } from 'fastify'
+import { tighterDecision, type Decision } from './decision.js'
+import { DeniedError, RateLimitExceededError } from './errors.js'
+import type { RateLimitEvents } from './events.js'
+import { setHeaders, waitInSeconds } from './headers.js'
 import type { Limiter } from './limiter.js'
-import type { ResolvedRouteOptions } from './options.js'
+import { whenReady, type MaybePromise } from './maybe-promise.js'
+import type { RateLimitHook } from './options.js'
+import { createRequestLimiter, type Outcome } from './request-limiter.js'
+import { RateLimitState } from './request-state.js'
+import type { ResolvedRouteOptions } from './resolve-options.js'
+import { scopeKey } from './scope.js'
 
-/** @param scope - what the limit is counted for beside the key: all routes that share it share the count */
-export function createHook (limiter: Limiter, { limits, keyGenerator }: ResolvedRouteOptions, scope: string): onRequestAsyncHookHandler {
-  return async function rateLimit (request, reply) {
-    const key = await keyGenerator(request)
-    const decision = await limiter.consume(`${scope}${key}`, limits, 1)
-    setHeaders(reply, decision)
-    if (!decision.allowed) throw new RateLimitExceededError(format(Math.ceil(decision.retryAfter / 1000) * 1000, true))
+// What a request has been charged to already, so that a limiter that stands twice on its way counts once.
+const CHARGED = Symbol('rate-limit.charged')
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    [CHARGED]?: { scopes: string[], tightest: Decision | undefined }
   }
 }
 
+/** It may stand in any of the hooks of `RateLimitHook`. */
+export type UniversalHook = onRequestHookHandler & preParsingHookHandler
+
+/** @param scope - what is counted for beside the key: limiters that share it share the count */
+export function createHook (limiter: Limiter, options: ResolvedRouteOptions, scope: string, events: RateLimitEvents): UniversalHook {
+  const check = createRequestLimiter(limiter, options, key => scopeKey(scope, key))
+
+  /** @returns what to answer with, or undefined where the request goes on */
+  function settle (request: FastifyRequest, reply: FastifyReply, outcome: Outcome): Error | undefined {
+    if (outcome.kind === 'exempt' || outcome.kind === 'unchecked') return undefined
+    if (outcome.kind === 'denied') return new DeniedError()
+
+    const { key, policy, decision, cost } = outcome
+    if (isTightest(request, decision)) {
+      request.rateLimit = new RateLimitState(key, decision, { limiter, scopedKey: scopeKey(scope, key), policy, cost })
+      setHeaders(reply, options.headers, policy, decision)
+    }
+    events.decided({ request, key, scope, policy, decision, dryRun: options.dryRun })
+    if (!decision.allowed && !options.dryRun) return refuse(options, request, key, decision)
+    options.onExceeding?.(request, key)
+    return undefined
+  }
+
+  function limit (request: FastifyRequest, reply: FastifyReply): MaybePromise<Error | undefined> {
+    if (!chargeOnce(request, scope)) return undefined
+    return whenReady(check(request, 'consume'), outcome => settle(request, reply, outcome))
+  }
+
+  // A hook with a callback, as it answers at once where it can. The callback is the last argument: preParsing has one more.
+  return function rateLimit (request: FastifyRequest, reply: FastifyReply, ...rest: unknown[]): void {
+    const done = rest.at(-1) as (error?: Error) => void
+    let answer: MaybePromise<Error | undefined>
+    try {
+      answer = limit(request, reply)
+    } catch (error) {
+      return done(error as Error)
+    }
+    if (answer instanceof Promise) answer.then(done, done)
+    else done(answer)
+  }
+}
+
+function refuse (options: ResolvedRouteOptions, request: FastifyRequest, key: string, decision: Decision): Error {
+  const { limit, banned, retryAfter } = decision
+  options.onExceeded?.(request, key)
+  if (banned) options.onBanReach?.(request, key)
+  const after = format(waitInSeconds(decision) * 1000, true)
+  if (options.errorResponseBuilder === undefined) return new RateLimitExceededError(after, banned)
+  const ttl = Math.ceil(Number.isFinite(retryAfter) ? retryAfter : limit.window)
+  // Fastify takes any object as an error.
+  return options.errorResponseBuilder(request, { statusCode: banned ? 403 : 429, ban: banned, max: limit.max, ttl, after }) as Error
+}
+
+function chargeOnce (request: FastifyRequest, scope: string): boolean {
+  const charged = request[CHARGED]
+  if (charged === undefined) {
+    request[CHARGED] = { scopes: [scope], tightest: undefined }
+    return true
+  }
+  if (charged.scopes.includes(scope)) return false
+  charged.scopes.push(scope)
+  return true
+}
+
+/** Where several limiters stand on a request's way, it is told of the tightest. */
+function isTightest (request: FastifyRequest, decision: Decision): boolean {
+  const charged = request[CHARGED]
+  if (charged === undefined || (charged.tightest !== undefined && tighterDecision(charged.tightest, decision) !== decision)) return false
+  charged.tightest = decision
+  return true
+}
+
 /** Appends to the hooks that the route has already, so that those keep their place. */
-export function addHook (route: RouteOptions, name: ResolvedRouteOptions['hook'], hook: onRequestAsyncHookHandler): void {
+export function addHook (route: RouteOptions, name: RateLimitHook, hook: UniversalHook): void {
   const present = route[name]
   Object.assign(route, { [name]: present === undefined ? [hook] : [present, hook].flat() })
 }

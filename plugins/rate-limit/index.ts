@@ -1,55 +1,88 @@
-import type { FastifyContextConfig, RouteOptions } from 'fastify'
+import type { FastifyContextConfig, FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
-import { keyPrefixOf, resolveClient } from '../shared/client.js'
 import { invalidOptionError } from '../shared/errors.js'
-import { guardRedis } from '../shared/guard.js'
-import { addHook, createHook } from './hooks.js'
-import { createLocalLimiter, createSharedLimiter } from './limiter.js'
-import { createMemoryStore } from './memory-store.js'
-import { resolvePluginOptions, resolveRouteOptions, type RateLimitPluginOptions, type RouteRateLimitOptions } from './options.js'
-import { createRedisStore } from './redis-store.js'
+import { createLimiters } from './create-limiters.js'
+import { RateLimitEvents } from './events.js'
+import { addHook, createHook, type UniversalHook } from './hooks.js'
+import { createManualLimiter, type ManualLimiter } from './manual-limiter.js'
+import type { RateLimitPluginOptions, RouteRateLimitOptions } from './options.js'
+import { createRateLimiter, type RateLimiter } from './rate-limiter.js'
+import type { RateLimitState } from './request-state.js'
+import { resolvePluginOptions, resolveRouteOptions } from './resolve-options.js'
+import { globalScope, groupScope, handlerScope, registrationName, routeScope } from './scope.js'
 
 declare module 'fastify' {
+  interface FastifyInstance {
+    /** A hook that limits where it stands: by the plugin's limits and count, or by options and a count of its own. */
+    rateLimit (options?: RouteRateLimitOptions): UniversalHook
+    /** A limiter for a handler to ask. */
+    createRateLimit (options?: RouteRateLimitOptions): ManualLimiter
+    /** Limits what is not a route. */
+    rateLimiter: RateLimiter
+  }
+  interface FastifyRequest {
+    /** What was decided on this request; null where it was not limited. */
+    rateLimit: RateLimitState | null
+  }
   interface FastifyContextConfig {
     /** `false`: this route is not limited. An object: limits of its own, counted apart from other routes. */
     rateLimit?: RouteRateLimitOptions | false
   }
 }
 
-export type { RateLimitHook, RateLimitPluginOptions, RouteRateLimitOptions } from './options.js'
+export { normalizeIP } from './address.js'
+export type { CustomStore, CustomStoreConstructor } from './custom-store.js'
+export type { Decision } from './decision.js'
+export type { RateLimitEvent } from './events.js'
+export type { ManualLimiter, ManualResult } from './manual-limiter.js'
+export type * from './options.js'
+export type { Limit, Policy } from './policy.js'
+export type { CountTarget, NamedPolicy, RateLimiter } from './rate-limiter.js'
+export type { RateLimitState } from './request-state.js'
 
 /**
- * Sliding-window rate limiting: never more than `max` requests of one key in any `timeWindow`, wherever it starts.
+ * Sliding-window rate limiting: never more than `max` of one key in any `timeWindow`, wherever it starts.
  *
- * @throws `FST_REDIS_SUITE_RATE_LIMIT_INVALID_OPTION` at registration; a refused request is answered
- * 429 with the code `FST_REDIS_SUITE_RATE_LIMIT_EXCEEDED`
+ * @throws `FST_REDIS_SUITE_RATE_LIMIT_INVALID_OPTION` at registration; a refused request is answered 429
+ * or, where its key is banned, 403
  */
 export const rateLimit = fp<RateLimitPluginOptions>(async function rateLimit (fastify, given) {
   const options = resolvePluginOptions(given)
-  const client = resolveClient(fastify, 'rate-limit', given.redis)
-  const local = createMemoryStore(options.cache)
-  const limiter = client === undefined
-    ? createLocalLimiter(local)
-    : createSharedLimiter(createRedisStore(client, keyPrefixOf(client)), guardRedis(client, fastify.log, options.timeout), local)
+  const events = new RateLimitEvents()
+  const limiters = createLimiters(fastify, given, options, events)
+  const registration = registrationName(fastify)
+  const scope = registration + globalScope(fastify.prefix)
+  const limiter = limiters.for(options)
+  const globalHook = createHook(limiter, options, scope, events)
+  let handlers = 0
 
-  const globalHook = createHook(limiter, options, `global:${fastify.prefix}:`)
+  /** The limiter that a handler's or hook's own options ask for. */
+  const own = (route: RouteRateLimitOptions) => {
+    const routeOptions = resolveRouteOptions(given, route)
+    const ownScope = routeOptions.groupId === undefined ? handlerScope(fastify.prefix, handlers++) : groupScope(routeOptions.groupId)
+    return [limiters.for(routeOptions, route), routeOptions, registration + ownScope] as const
+  }
+  decorateOnce(fastify, 'rateLimit', (route?: RouteRateLimitOptions) => route === undefined ? globalHook : createHook(...own(route), events))
+  decorateOnce(fastify, 'createRateLimit', (route?: RouteRateLimitOptions) => createManualLimiter(...(route === undefined ? [limiter, options, scope] as const : own(route))))
+  decorateOnce(fastify, 'rateLimiter', createRateLimiter(limiter, scope, events))
+  if (!fastify.hasRequestDecorator('rateLimit')) fastify.decorateRequest('rateLimit', null)
+
   fastify.addHook('onRoute', route => {
     const config: FastifyContextConfig['rateLimit'] = route.config?.rateLimit
-    if (config === undefined) {
+    if (config === undefined || config === null) {
       if (options.global) addHook(route, options.hook, globalHook)
     } else if (config !== false) {
-      if (typeof config !== 'object' || config === null) {
-        throw invalidOptionError('rate-limit', `config.rateLimit of ${route.url}`, config, 'false or an object')
-      }
+      if (typeof config !== 'object') throw invalidOptionError('rate-limit', `config.rateLimit of ${route.url}`, config, 'false or an object')
       const routeOptions = resolveRouteOptions(given, config)
-      addHook(route, routeOptions.hook, createHook(limiter, routeOptions, scopeOf(route)))
+      const ownScope = routeOptions.groupId === undefined ? routeScope(route) : groupScope(routeOptions.groupId)
+      addHook(route, routeOptions.hook, createHook(limiters.for(routeOptions, config, route), routeOptions, registration + ownScope, events))
     }
   })
 }, { name: 'fastify-redis-suite/rate-limit', fastify: '5.x' })
 
 export default rateLimit
 
-/** HEAD is answered by what answers GET, so it has no count of its own. */
-function scopeOf ({ method, url }: RouteOptions): string {
-  return `route:${String(method === 'HEAD' ? 'GET' : method)}:${url}:`
+/** Registered again in a child, the plugin leaves what the parent decorated. */
+function decorateOnce (fastify: FastifyInstance, name: string, value: unknown): void {
+  if (!fastify.hasDecorator(name)) fastify.decorate(name, value)
 }

@@ -1,23 +1,64 @@
 import { LRUCache } from 'lru-cache'
-import { SlidingLog } from './sliding-log.js'
-import type { RateLimitStore } from './store.js'
+import { createCounter, type Counter } from './counter.js'
+import type { Verdict } from './decision.js'
+import { countsRefusals, type Policy } from './policy.js'
+import { Refusals } from './refusals.js'
+import type { Mode, RateLimitStore } from './store.js'
+
+interface Entry {
+  readonly counter: Counter
+  refusals: Refusals | undefined
+  /** The latest time seen: a clock that is set back is taken as standing still. */
+  now: number
+}
 
 /**
- * Keeps the logs in this process, bounded in keys: the ones that were used least recently go first.
+ * Keeps the counts in this process, bounded in keys: the ones that were used least recently go first.
  *
  * @param maxKeys - how many keys are kept
  * @param clock - milliseconds; tests put their own here
  */
 export function createMemoryStore (maxKeys: number, clock: () => number = Date.now): RateLimitStore {
-  const logs = new LRUCache<string, SlidingLog>({ max: maxKeys })
+  const entries = new LRUCache<string, Entry>({ max: maxKeys })
   return {
-    async consume (key, limits, cost) {
-      let log = logs.get(key)
-      if (log === undefined) {
-        log = new SlidingLog(Math.max(...limits.map(limit => limit.max)))
-        logs.set(key, log)
+    apply (key, policy, cost, mode) {
+      let entry = entries.get(key)
+      if (entry === undefined) {
+        entry = { counter: createCounter(policy), refusals: undefined, now: 0 }
+        if (mode !== 'peek') entries.set(key, entry)
       }
-      return log.consume(limits, cost, clock())
+      entry.now = Math.max(entry.now, clock())
+      return applyTo(entry, policy, cost, mode)
+    },
+    refund (key, { limits }, cost, time) {
+      entries.get(key)?.counter.giveBack(limits, cost, time, clock())
+    },
+    reset (key) {
+      entries.delete(key)
     }
+  }
+}
+
+function applyTo (entry: Entry, policy: Policy, cost: number, mode: Mode): Verdict {
+  const { counter, now } = entry
+  const { limits } = policy
+  let blockedFor = entry.refusals?.blockedFor(now) ?? 0
+  const waits = limits.map((limit, index) => counter.wait(index, limit, cost, now))
+  const passes = blockedFor === 0 && waits.every(wait => wait === 0)
+
+  if (mode === 'charge' || (mode === 'consume' && (passes || policy.countRejected))) counter.take(limits, cost, now)
+  if (mode === 'consume' && !passes && countsRefusals(policy)) {
+    entry.refusals ??= new Refusals()
+    entry.refusals.add(policy, now)
+    blockedFor = entry.refusals.blockedFor(now)
+  }
+  return {
+    states: limits.map((limit, index) => {
+      const { used, resetAfter } = counter.used(index, limit, now)
+      return { used, resetAfter, retryAfter: waits[index] ?? 0 }
+    }),
+    blockedFor,
+    banned: entry.refusals?.isBanned(now) ?? false,
+    time: now
   }
 }

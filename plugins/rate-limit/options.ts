@@ -1,23 +1,118 @@
 import type { FastifyRequest } from 'fastify'
 import type { RedisClient } from '../shared/client.js'
 import type { Duration } from '../shared/duration.js'
-import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
-import { readOptions } from '../shared/options.js'
-import type { Limit } from './decision.js'
+import type { CustomStoreConstructor } from './custom-store.js'
+import type { OnStoreError } from './limiter.js'
+import type { MaybePromise } from './maybe-promise.js'
+import type { Algorithm } from './policy.js'
 
 export type RateLimitHook = 'onRequest' | 'preParsing' | 'preValidation' | 'preHandler'
-const HOOKS: readonly RateLimitHook[] = ['onRequest', 'preParsing', 'preValidation', 'preHandler']
+
+/** A value, or a function that says it for a request. */
+export type PerRequest<T> = T | ((request: FastifyRequest, key: string) => MaybePromise<T>)
+
+export type KeyGenerator = (request: FastifyRequest) => MaybePromise<string | number>
+
+/** Keys, addresses and CIDR ranges; or a function. */
+export type AccessList = readonly string[] | ((request: FastifyRequest, key: string) => MaybePromise<boolean>)
+
+/** One of several limits that hold at once. */
+export interface LimitOptions {
+  max: number
+  timeWindow: Duration
+  /** Its name in the `RateLimit` fields. @default the window's length, such as '1m' */
+  name?: string
+  /** With `gcra`: how many units may come at once. @default max */
+  burst?: number
+}
+
+/** Lengthens with each refusal: `base`, twice `base`, four times `base`, … `cap` at most. */
+export interface PenaltyOptions {
+  base: Duration
+  cap: Duration
+  /** For how long after it a further refusal still doubles it. @default the longest window */
+  memory?: Duration
+}
+
+/** What a policy is made of, for routes and for `fastify.rateLimiter`. */
+export interface PolicyOptions {
+  /** Several limits at once, all or nothing; in place of `max` and `timeWindow`. */
+  limits?: readonly LimitOptions[]
+  /** @default 'sliding-log', which is exact */
+  algorithm?: Algorithm
+  /** With `gcra`: how many units may come at once. @default max */
+  burst?: number
+  /** Count refused requests too, so that a client that keeps hammering stays refused. @default false */
+  countRejected?: boolean
+  /** Each refusal refuses for a whole window more. @default false */
+  continueExceeding?: boolean
+  /** Each refusal refuses for a window, then two, then four, … @default false */
+  exponentialBackoff?: boolean
+  /** As `exponentialBackoff`, by measures of one's own. */
+  penalty?: PenaltyOptions
+  /** After this many refusals in a window the answer is 403, for `banDuration`; -1: never. @default -1 */
+  ban?: number
+  /** @default the longest window */
+  banDuration?: Duration
+}
+
+/** What was decided, as `errorResponseBuilder` is told. */
+export interface ErrorResponseContext {
+  statusCode: number
+  /** Whether the key is banned. */
+  ban: boolean
+  max: number
+  /** Milliseconds. */
+  ttl: number
+  /** In words: '1 minute'. */
+  after: string
+}
 
 /** What a route may set for itself; what it leaves out is taken from the plugin's options. */
-export interface RouteRateLimitOptions {
-  /** How many requests a key may make in any one `timeWindow`. @default 1000 */
-  max?: number
+export interface RouteRateLimitOptions extends PolicyOptions {
+  /** How many units of cost a key may use in any one `timeWindow`. @default 1000 */
+  max?: PerRequest<number>
   /** The length of the window, wherever it starts. @default '1 minute' */
-  timeWindow?: Duration
+  timeWindow?: PerRequest<Duration>
+  /** What a request costs: a whole number, 0 for nothing. @default 1 */
+  cost?: number | ((request: FastifyRequest) => MaybePromise<number>)
   /** When in the request's way the decision is made. @default 'onRequest' */
   hook?: RateLimitHook
-  /** Whose limit it is. @default the client's address (`request.ip`) */
-  keyGenerator?: (request: FastifyRequest) => string | number | Promise<string | number>
+  /** Whose limit it is. @default the client's address as Fastify trusts it, IPv6 by its `ipv6Subnet` */
+  keyGenerator?: KeyGenerator
+  /** The length of the prefix by which the default key generator takes IPv6 addresses together. @default 64 */
+  ipv6Subnet?: number
+  /** Who is not limited. */
+  allowList?: AccessList | null
+  /** Who is answered 403 always. */
+  denyList?: AccessList | null
+  /** Routes with one group share one count. */
+  groupId?: string
+  /** Decide, count, tell in headers, and refuse nobody. @default false */
+  dryRun?: boolean
+  /** Makes what a refused request is answered with. */
+  errorResponseBuilder?: (request: FastifyRequest, context: ErrorResponseContext) => object
+  /** Called for each request that passes. */
+  onExceeding?: (request: FastifyRequest, key: string) => void
+  /** Called for each request that is refused. */
+  onExceeded?: (request: FastifyRequest, key: string) => void
+  /** Called for each request that is refused as its key is banned. */
+  onBanReach?: (request: FastifyRequest, key: string) => void
+  /** Names `ratelimit-limit`, `ratelimit-remaining`, `ratelimit-reset` in place of `x-ratelimit-*`. @default false */
+  enableDraftSpec?: boolean
+  /** Which headers a refused answer has, by name; all that are not set to `false`. */
+  addHeaders?: Record<string, boolean>
+  /** Which headers an answer has that is not refused. */
+  addHeadersOnExceeding?: Record<string, boolean>
+  /** How many keys the memory store keeps. @default 5000 */
+  cache?: number
+  /** As in `@fastify/rate-limit`. `true`: as `onStoreError: 'open'`; `false`: the store's error is the answer. */
+  skipOnError?: boolean
+  /**
+   * While Redis cannot be asked: `local`, this process decides by itself; `open`, requests pass uncounted;
+   * `closed`, they are answered 503. @default 'local'
+   */
+  onStoreError?: Exclude<OnStoreError, 'throw'>
 }
 
 export interface RateLimitPluginOptions extends RouteRateLimitOptions {
@@ -25,53 +120,23 @@ export interface RateLimitPluginOptions extends RouteRateLimitOptions {
   global?: boolean
   /** An ioredis client; `false` for the memory store. @default fastify.redis, else the memory store */
   redis?: RedisClient | false | null | undefined
-  /** How long a decision may wait for Redis before this process decides by itself. @default 150 ms */
+  /** Keeps the keys of one app apart from another's on the same Redis. @default none */
+  nameSpace?: string
+  /** A store of your own, by the interface of `@fastify/rate-limit`. */
+  store?: CustomStoreConstructor
+  /** How long a decision may wait for Redis. @default 150 ms */
   timeout?: Duration
-  /** How many keys the memory store keeps. @default 5000 */
-  cache?: number
+  /** Among how many instances a limit is divided while each of them decides by itself. @default 1 */
+  instances?: number
 }
 
-/** A limit, complete and checked. */
-export interface ResolvedRouteOptions {
-  limits: [Limit]
-  hook: RateLimitHook
-  keyGenerator: (request: FastifyRequest) => string | number | Promise<string | number>
-}
+const POLICY_OPTIONS = ['limits', 'algorithm', 'burst', 'countRejected', 'continueExceeding', 'exponentialBackoff', 'penalty', 'ban', 'banDuration']
 
-export interface ResolvedRateLimitOptions extends ResolvedRouteOptions {
-  global: boolean
-  timeout: number
-  cache: number
-}
+/** Of a policy given to `fastify.rateLimiter`. */
+export const NAMED_POLICY_OPTIONS = ['name', 'max', 'timeWindow', ...POLICY_OPTIONS]
 
-const ROUTE_OPTIONS = ['max', 'timeWindow', 'hook', 'keyGenerator']
-const PLUGIN_OPTIONS = [...ROUTE_OPTIONS, 'global', 'redis', 'timeout', 'cache']
+export const ROUTE_OPTIONS = ['max', 'timeWindow', ...POLICY_OPTIONS, 'cost', 'hook', 'keyGenerator', 'ipv6Subnet', 'allowList', 'denyList', 'groupId',
+  'dryRun', 'errorResponseBuilder', 'onExceeding', 'onExceeded', 'onBanReach', 'enableDraftSpec', 'addHeaders', 'addHeadersOnExceeding', 'cache',
+  'skipOnError', 'onStoreError']
 
-export function resolvePluginOptions (given: RateLimitPluginOptions): ResolvedRateLimitOptions {
-  const read = readOptions('rate-limit', given)
-  read.onlyKnown(PLUGIN_OPTIONS)
-  return {
-    ...resolve(given),
-    global: read.boolean('global', true),
-    timeout: read.duration('timeout', DEFAULT_TIMEOUT_MS, { min: 1 }),
-    cache: read.integer('cache', 5000, { min: 1 })
-  }
-}
-
-/** A route's own options over the plugin's. */
-export function resolveRouteOptions (plugin: RateLimitPluginOptions, route: RouteRateLimitOptions): ResolvedRouteOptions {
-  readOptions('rate-limit', route).onlyKnown(ROUTE_OPTIONS)
-  const { max, timeWindow, hook, keyGenerator } = plugin
-  return resolve({ max, timeWindow, hook, keyGenerator, ...route })
-}
-
-function resolve (given: RouteRateLimitOptions): ResolvedRouteOptions {
-  const read = readOptions('rate-limit', given)
-  const { keyGenerator = (request: FastifyRequest) => request.ip } = given
-  if (typeof keyGenerator !== 'function') read.fail('keyGenerator', 'a function of the request')
-  return {
-    limits: [{ max: read.integer('max', 1000), window: read.duration('timeWindow', '1 minute', { min: 1 }) }],
-    hook: read.oneOf('hook', 'onRequest', HOOKS),
-    keyGenerator
-  }
-}
+export const PLUGIN_OPTIONS = [...ROUTE_OPTIONS, 'global', 'redis', 'nameSpace', 'store', 'timeout', 'instances']

@@ -1,112 +1,116 @@
-import { lua } from '../shared/script.js'
+import { lua, type Script } from '../shared/script.js'
+import { ALGORITHM_SCRIPTS } from './algorithm-scripts.js'
+import type { Algorithm } from './policy.js'
 
-/**
- * Takes units from a sliding log: the times of the last units of one key, exact to the microsecond by Redis's own
- * clock. The same algorithm as in `sliding-log.ts`: a request of cost c passes a limit of max if the unit that
- * lies max - c before the newest has left the window.
- *
- * KEYS[1]  the log: a string of a header and a ring of 7 bytes a unit
- * ARGV     cost, then max and window (ms) of each limit
- * reply    used, resetAfter (µs), retryAfter (µs; 0 passes, -1 never will) of each limit, in their order
- *
- * Header: capacity of the ring, units ever taken, time of the newest unit (all big-endian).
- * Memory: 18 bytes and 7 for each unit of the largest max, at most.
- */
-export const consumeSlidingLog = lua`
-local HEADER, UNIT = 18, 7
-local key, cost = KEYS[1], tonumber(ARGV[1])
+// A script is put together of three parts: what all begin with, an algorithm, and what is done with it.
+const BEGIN = `
+local mode, cost = ARGV[1], tonumber(ARGV[2])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
-
-local limits, needed, longest = {}, 0, 0
-for i = 2, #ARGV, 2 do
-  local max, window = tonumber(ARGV[i]), tonumber(ARGV[i + 1]) * 1000
-  limits[#limits + 1] = { max = max, window = window }
-  needed = math.max(needed, max)
-  longest = math.max(longest, window)
+local limits, largest, longest = {}, 0, 0
+for i = FIRST_LIMIT, #ARGV, 3 do
+  local limit = { max = tonumber(ARGV[i]), window = tonumber(ARGV[i + 1]) * 1000, burst = tonumber(ARGV[i + 2]) }
+  limits[#limits + 1] = limit
+  largest = math.max(largest, limit.max)
+  longest = math.max(longest, limit.window)
 end
 
-local capacity, total, newest = needed, 0, 0
-local header = redis.call('GETRANGE', key, 0, HEADER - 1)
-if #header == HEADER then
-  capacity, total, newest = struct.unpack('>I4I7I7', header)
+-- A TTL in milliseconds that does not end before the given time in microseconds.
+local function ttl(us)
+  return math.max(1, math.ceil(us / 1000) + 1)
 end
--- The server's clock may be set back; the log's never goes back.
-now = math.max(now, newest)
+`
 
-local function offset(unit)
-  return HEADER + (unit - 1) % capacity * UNIT
-end
+/** Refusals, where the policy counts them: a hash at KEYS[2]. The same as in `refusals.ts`. */
+const APPLY = `
+local count_rejected = ARGV[3] == '1'
+local ban, ban_duration = tonumber(ARGV[4]), tonumber(ARGV[5]) * 1000
+local penalty, cap, memory = tonumber(ARGV[6]) * 1000, tonumber(ARGV[7]) * 1000, tonumber(ARGV[8]) * 1000
 
-local function time_of(unit)
-  local at = offset(unit)
-  return (struct.unpack('>I7', redis.call('GETRANGE', key, at, at + UNIT - 1)))
-end
-
-local function wait(limit)
-  if cost > limit.max then return -1 end
-  local unit = total - limit.max + cost
-  if unit < 1 then return 0 end
-  return math.max(0, time_of(unit) + limit.window - now)
+load()
+local count, counted_until, blocked_until, banned = 0, 0, 0, false
+if KEYS[2] then
+  local stored = redis.call('HMGET', KEYS[2], 'count', 'counted_until', 'blocked_until', 'banned')
+  count, counted_until, blocked_until = tonumber(stored[1]) or 0, tonumber(stored[2]) or 0, tonumber(stored[3]) or 0
+  banned = stored[4] == '1' and now < blocked_until
 end
 
--- The oldest unit in the window, by bisection, and its time.
-local function first_in_window(limit)
-  local low, high, at = math.max(1, total - capacity + 1), total + 1, nil
-  if low < high then
-    at = time_of(low)
-    if at + limit.window > now then return low, at end
-    low = low + 1
-  end
-  while low < high do
-    local middle = math.floor((low + high) / 2)
-    local middle_at = time_of(middle)
-    if middle_at + limit.window > now then high, at = middle, middle_at else low = middle + 1 end
-  end
-  return low, at
-end
-
--- A log made for a smaller max is laid out anew.
-local function widen()
-  local kept = math.min(total, capacity)
-  local units = {}
-  for i = 1, kept do
-    local at = offset(total - kept + i)
-    units[i] = redis.call('GETRANGE', key, at, at + UNIT - 1)
-  end
-  capacity, total = needed, kept
-  redis.call('SET', key, string.rep('\0', HEADER) .. table.concat(units))
-end
-
-local function push()
-  if capacity < needed then widen() end
-  local unit = struct.pack('>I7', now)
-  local written = 0
-  while written < cost do
-    local at = total % capacity
-    local run = math.min(cost - written, capacity - at)
-    redis.call('SETRANGE', key, HEADER + at * UNIT, string.rep(unit, run))
-    total = total + run
-    written = written + run
-  end
-  redis.call('SETRANGE', key, 0, struct.pack('>I4I7I7', capacity, total, now))
-  redis.call('PEXPIRE', key, math.ceil(longest / 1000) + 1)
-end
-
-local waits, allowed = {}, true
+local waits, passes = {}, now >= blocked_until
 for i, limit in ipairs(limits) do
-  waits[i] = wait(limit)
-  if waits[i] ~= 0 then allowed = false end
+  waits[i] = wait(i, limit)
+  if waits[i] ~= 0 then passes = false end
 end
-if allowed and cost > 0 then push() end
+if mode == 'charge' or (mode == 'consume' and (passes or count_rejected)) then take() end
 
-local reply = {}
+if KEYS[2] and mode == 'consume' and not passes and not banned then
+  if now >= counted_until then count = 0 end
+  count = count + 1
+  if count == 1 then counted_until = now + longest end
+  if penalty > 0 then
+    blocked_until = now + math.min(penalty * 2 ^ (count - 1), cap)
+    counted_until = math.max(counted_until, blocked_until + memory)
+  end
+  if ban >= 0 and count > ban then
+    banned = true
+    blocked_until = math.max(blocked_until, now + ban_duration)
+  end
+  counted_until = math.max(counted_until, blocked_until)
+  redis.call('HSET', KEYS[2], 'count', count, 'counted_until', string.format('%.0f', counted_until),
+    'blocked_until', string.format('%.0f', blocked_until), 'banned', banned and 1 or 0)
+  redis.call('PEXPIRE', KEYS[2], ttl(counted_until - now))
+end
+
+local reply = { now, math.max(0, blocked_until - now), banned and 1 or 0 }
 for i, limit in ipairs(limits) do
-  local first, at = first_in_window(limit)
-  local used = total - first + 1
-  reply[#reply + 1] = used
-  reply[#reply + 1] = used == 0 and limit.window or at + limit.window - now
+  local units, reset_after = used(i, limit)
+  reply[#reply + 1] = units
+  reply[#reply + 1] = reset_after
   reply[#reply + 1] = waits[i]
 end
 return reply
+`
+
+const REFUND = `
+load()
+give_back(tonumber(ARGV[3]))
+redis.pcall('PUBLISH', ARGV[4], ARGV[5])
+`
+
+/**
+ * Decides on one request.
+ *
+ * KEYS[1]  the count
+ * KEYS[2]  the refusals; left out where the policy does not count them
+ * ARGV     mode (consume, peek, charge), cost, countRejected (0, 1), ban (-1: never), its duration (ms), penalty's base
+ *          (ms; 0: none), cap (ms) and memory (ms); then max, window (ms) and burst of each limit
+ * reply    now (µs), blocked for (µs), banned (0, 1); then used, µs until reset, µs until it passes (-1: never) of each limit
+ */
+export const applyScripts = mapAlgorithms(algorithm => lua`${BEGIN.replace('FIRST_LIMIT', '9')}${algorithm}${APPLY}`)
+
+/**
+ * Gives back what was taken.
+ *
+ * KEYS[1]  the count
+ * ARGV     unused, cost, time it was taken at (µs), channel and message that tell the other instances; then the limits
+ */
+export const refundScripts = mapAlgorithms(algorithm => lua`${BEGIN.replace('FIRST_LIMIT', '6')}${algorithm}${REFUND}`)
+
+function mapAlgorithms (make: (algorithm: string) => Script): Record<Algorithm, Script> {
+  return {
+    'sliding-log': make(ALGORITHM_SCRIPTS['sliding-log']),
+    'sliding-counter': make(ALGORITHM_SCRIPTS['sliding-counter']),
+    gcra: make(ALGORITHM_SCRIPTS.gcra)
+  }
+}
+
+/**
+ * Forgets a key and tells the other instances, which may remember a refusal.
+ *
+ * KEYS[1]  the count
+ * KEYS[2]  the refusals
+ * ARGV     channel and message
+ */
+export const resetScript = lua`
+redis.call('UNLINK', KEYS[1], KEYS[2])
+redis.pcall('PUBLISH', ARGV[1], ARGV[2])
 `

@@ -1,48 +1,55 @@
-import type { Limit, LimitState } from './decision.js'
+import type { Counter } from './counter.js'
+import type { Limit } from './policy.js'
 
 /**
- * The times of the last units, exact to the clock's tick, for the memory store. `scripts.ts` holds the same
- * algorithm for Redis.
+ * The times of the last units: exact.
  *
  * A request of cost `c` passes a limit of `max` if the unit that lies `max - c` before the newest has left the
  * window: one comparison, however many units there are. One log serves limits of several windows.
  */
-export class SlidingLog {
-  // A ring: unit number n (from 1) lies at (n - 1) % capacity, as far as it is one of the last `capacity` units.
+export class SlidingLog implements Counter {
+  // A ring: unit number n (from 1) lies at (n - 1) % length, as far as it is one of the last `length` units.
   #times: Float64Array
   #total = 0
-  #newest = 0
 
   constructor (capacity: number) {
-    this.#times = new Float64Array(Math.min(capacity, 16))
+    this.#times = new Float64Array(Math.min(Math.max(capacity, 1), 16))
   }
 
-  /** @param clock - milliseconds; a clock that is set back is taken as standing still */
-  consume (limits: readonly Limit[], cost: number, clock: number): LimitState[] {
-    const now = this.#newest = Math.max(clock, this.#newest)
-    const waits = limits.map(limit => this.#wait(limit, cost, now))
-    const allowed = waits.every(wait => wait === 0)
-    if (allowed) this.#push(cost, now, Math.max(...limits.map(limit => limit.max)))
-    return limits.map((limit, index) => this.#state(limit, waits[index] ?? 0, now))
-  }
-
-  /** Milliseconds until `cost` units pass the limit. */
-  #wait ({ max, window }: Limit, cost: number, now: number): number {
+  wait (_index: number, { max, window }: Limit, cost: number, now: number): number {
     if (cost > max) return Infinity
     const unit = this.#total - max + cost
-    return unit < 1 ? 0 : Math.max(0, this.#timeOf(unit) + window - now)
+    return unit < this.#oldest() || cost === 0 ? 0 : Math.max(0, this.#timeOf(unit) + window - now)
   }
 
-  #state (limit: Limit, retryAfter: number, now: number): LimitState {
+  take (limits: readonly Limit[], cost: number, now: number): void {
+    let capacity = 1
+    for (const { max } of limits) capacity = Math.max(capacity, max)
+    const units = Math.min(cost, capacity)
+    if (this.#times.length < capacity && this.#total + units > this.#times.length) this.#grow(units, capacity)
+    for (let i = 0; i < units; i++) this.#times[this.#total++ % this.#times.length] = now
+  }
+
+  giveBack (_limits: readonly Limit[], cost: number, time: number): void {
+    const kept = Array.from({ length: this.#total - this.#oldest() + 1 }, (_, i) => this.#timeOf(this.#oldest() + i))
+    const at = kept.indexOf(time)
+    if (at === -1) return
+    kept.splice(at, Math.min(cost, kept.lastIndexOf(time) - at + 1))
+    this.#times.set(kept)
+    this.#total = kept.length
+  }
+
+  used (_index: number, limit: Limit, now: number): { used: number, resetAfter: number } {
     const first = this.#firstInWindow(limit, now)
     const used = this.#total - first + 1
-    return { used, resetAfter: used === 0 ? limit.window : this.#timeOf(first) + limit.window - now, retryAfter }
+    return { used, resetAfter: used === 0 ? limit.window : this.#timeOf(first) + limit.window - now }
   }
 
   /** The number of the oldest unit in the window, by bisection: times never decrease. */
   #firstInWindow ({ window }: Limit, now: number): number {
-    let low = Math.max(1, this.#total - this.#times.length + 1)
+    let low = this.#oldest()
     let high = this.#total + 1
+    if (low < high && this.#timeOf(low) + window > now) return low
     while (low < high) {
       const middle = (low + high) >>> 1
       if (this.#timeOf(middle) + window > now) high = middle
@@ -51,18 +58,17 @@ export class SlidingLog {
     return low
   }
 
+  #oldest (): number {
+    return Math.max(1, this.#total - this.#times.length + 1)
+  }
+
   #timeOf (unit: number): number {
     return this.#times[(unit - 1) % this.#times.length] ?? 0
   }
 
-  #push (cost: number, now: number, capacity: number): void {
-    if (this.#times.length < capacity && this.#total + cost > this.#times.length) this.#grow(cost, capacity)
-    for (let i = 0; i < cost; i++) this.#times[this.#total++ % this.#times.length] = now
-  }
-
-  #grow (cost: number, capacity: number): void {
-    const kept = Math.min(this.#total, this.#times.length)
-    const grown = new Float64Array(Math.min(capacity, Math.max(2 * this.#times.length, kept + cost)))
+  #grow (units: number, capacity: number): void {
+    const kept = this.#total - this.#oldest() + 1
+    const grown = new Float64Array(Math.min(capacity, Math.max(2 * this.#times.length, kept + units)))
     for (let i = 0; i < kept; i++) grown[i] = this.#timeOf(this.#total - kept + 1 + i)
     this.#times = grown
     this.#total = kept

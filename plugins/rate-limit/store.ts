@@ -1,11 +1,18 @@
-import type { Limit, LimitState } from './decision.js'
+import type { Verdict } from './decision.js'
+import type { Policy } from './policy.js'
 
-/** Keeps, for each key, what it has used. Both stores pass the same tests. */
+/**
+ * - `consume`: takes the cost from all limits, or from none where one refuses it
+ * - `peek`: takes nothing, and tells what `consume` would have said
+ * - `charge`: takes the cost whatever the limits say
+ */
+export type Mode = 'consume' | 'peek' | 'charge'
+
+/** Keeps what each key has used. All stores pass the same tests. */
 export interface RateLimitStore {
-  /**
-   * Takes `cost` units from all `limits` of `key`, or from none of them where one does not let it.
-   *
-   * @returns the state of each limit after that, in the order of `limits`
-   */
-  consume (key: string, limits: readonly Limit[], cost: number): Promise<LimitState[]>
+  apply (key: string, policy: Policy, cost: number, mode: Mode): Verdict | Promise<Verdict>
+  /** Gives back what was taken at `time` (of the verdict). Nothing happens where it is not there any more. */
+  refund (key: string, policy: Policy, cost: number, time: number): void | Promise<void>
+  /** Forgets the key: what it used, its penalty, its ban. */
+  reset (key: string): void | Promise<void>
 }

@@ -59,5 +59,5 @@ export function readOptions (plugin: PluginName, options: object): OptionReader 
 }
 
 function range (min: number, max: number, unit = ''): string {
-  return max === Number.MAX_SAFE_INTEGER ? ` from ${min}${unit}` : ` from ${min} to ${max}${unit}`
+  return max >= Number.MAX_SAFE_INTEGER ? ` from ${min}${unit}` : ` from ${min} to ${max}${unit}`
 }

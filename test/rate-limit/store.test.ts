@@ -1,10 +1,12 @@
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
-import type { Limit, LimitState } from '../../plugins/rate-limit/decision.js'
+import type { Verdict } from '../../plugins/rate-limit/decision.js'
 import { createMemoryStore } from '../../plugins/rate-limit/memory-store.js'
+import { ALGORITHMS, type Algorithm, type Policy } from '../../plugins/rate-limit/policy.js'
 import { createRedisStore } from '../../plugins/rate-limit/redis-store.js'
-import type { RateLimitStore } from '../../plugins/rate-limit/store.js'
+import type { Mode, RateLimitStore } from '../../plugins/rate-limit/store.js'
 import { startRedis } from '../helpers/index.js'
+import { policy } from '../helpers/rate-limit-policies.js'
 
 const server = await startRedis()
 const client = new Redis(server.url)
@@ -17,108 +19,249 @@ const stores: Record<string, () => RateLimitStore> = {
 let keys = 0
 const wait = (ms: number) => new Promise(resolve => setTimeout(resolve, ms))
 
+interface Trial {
+  algorithm: Algorithm
+  apply: (policy: Policy, cost?: number, mode?: Mode) => Promise<Verdict>
+  refund: (policy: Policy, cost: number, time: number) => Promise<void>
+  reset: () => Promise<void>
+}
+
+/** Milliseconds until the next request of that cost passes all limits. */
+const waitOf = ({ states, blockedFor }: Verdict) => Math.max(blockedFor, ...states.map(state => state.retryAfter))
+
+/** The fixed windows of `sliding-counter` begin at multiples of their length: waits until one has begun. */
+const freshWindow = async (ms: number) => await wait(ms - Date.now() % ms + 2)
+
 for (const [name, createStore] of Object.entries(stores)) {
-  const contract = (promise: string, test: (t: Test, take: (limits: Limit[], cost?: number) => Promise<LimitState[]>) => Promise<unknown>) =>
-    t.test(`${name} store: ${promise}`, async t => {
-      const store = createStore()
-      const key = `key-${++keys}`
-      await test(t, (limits, cost = 1) => store.consume(key, limits, cost))
-    })
+  const contract = (algorithms: readonly Algorithm[], promise: string, test: (t: Test, trial: Trial) => Promise<unknown>) => {
+    for (const algorithm of algorithms) {
+      t.test(`${name} store, ${algorithm}: ${promise}`, async t => {
+        const store = createStore()
+        const key = `key-${++keys}`
+        await test(t, {
+          algorithm,
+          apply: async (policy, cost = 1, mode = 'consume') => await store.apply(key, policy, cost, mode),
+          refund: async (policy, cost, time) => { await store.refund(key, policy, cost, time) },
+          reset: async () => { await store.reset(key) }
+        })
+      })
+    }
+  }
 
-  contract('exactly max units pass, and the next is told when it will', async (t, take) => {
-    const limits = [{ max: 3, window: 60_000 }]
+  contract(ALGORITHMS, 'exactly max units pass at once, and the next is told when it will', async (t, { algorithm, apply }) => {
+    const limit = policy([[3, 60_000]], { algorithm })
+    await freshWindow(100)
     for (const used of [1, 2, 3]) {
-      const [state] = await take(limits)
-      t.match(state, { used, retryAfter: 0 })
-      t.ok(state && state.resetAfter <= 60_000 && state.resetAfter > 59_000, 'reset is when the oldest leaves')
+      const verdict = await apply(limit)
+      t.match(verdict, { states: [{ used, retryAfter: 0 }], blockedFor: 0, banned: false })
+      t.ok(verdict.states[0] && verdict.states[0].resetAfter > 0 && verdict.states[0].resetAfter <= 120_000)
     }
-    const [refused] = await take(limits)
-    t.equal(refused?.used, 3, 'a refused request is not counted')
-    t.ok(refused && refused.retryAfter > 59_000 && refused.retryAfter <= 60_000)
+    const refused = await apply(limit)
+    t.equal(refused.states[0]?.used, 3, 'a refused request is not counted')
+    t.ok(waitOf(refused) > 0 && waitOf(refused) <= 120_000)
   })
 
-  contract('a request that waits as long as it was told passes', async (t, take) => {
-    const limits = [{ max: 1, window: 80 }]
-    await take(limits)
-    const [refused] = await take(limits)
-    await wait(Math.ceil(refused?.retryAfter ?? 0) + 1)
-    t.equal((await take(limits))[0]?.retryAfter, 0)
-  })
-
-  contract('several limits are all or nothing', async (t, take) => {
-    const limits = [{ max: 10, window: 60_000 }, { max: 2, window: 1000 }]
-    await take(limits)
-    await take(limits)
-    const refused = await take(limits)
-    t.equal(refused[0]?.retryAfter, 0)
-    t.ok(refused[1] && refused[1].retryAfter > 0)
-    t.equal(refused[0]?.used, 2, 'the limit that would let it pass has lost nothing')
-  })
-
-  contract('a cost above max never passes and takes nothing', async (t, take) => {
-    const limits = [{ max: 5, window: 1000 }]
-    t.match(await take(limits, 6), [{ used: 0, retryAfter: Infinity }])
-    t.match(await take(limits, 5), [{ used: 5, retryAfter: 0 }])
-  })
-
-  contract('max 0 lets nothing pass', async (t, take) => {
-    t.match(await take([{ max: 0, window: 1000 }]), [{ used: 0, retryAfter: Infinity }])
-  })
-
-  contract('a max that grows and shrinks keeps what was used', async (t, take) => {
-    for (let i = 0; i < 5; i++) await take([{ max: 5, window: 60_000 }])
-    t.match(await take([{ max: 50, window: 60_000 }]), [{ used: 6, retryAfter: 0 }])
-    const [state] = await take([{ max: 3, window: 60_000 }])
-    t.equal(state?.used, 6)
-    t.ok(state && state.retryAfter > 0)
-  })
-
-  contract('agrees with a brute-force model on 400 random requests', async (t, take) => {
-    const limits = [{ max: 7, window: 40 }, { max: 20, window: 150 }]
-    const taken: number[] = []
-    const started = Date.now()
-    for (let i = 0; i < 400; i++) {
-      const cost = 1 + Math.floor(Math.random() * 3)
-      const [a, b] = await take(limits, cost)
-      const now = Date.now()
-      if (a?.retryAfter === 0 && b?.retryAfter === 0) {
-        for (let unit = 0; unit < cost; unit++) taken.push(now)
+  contract(ALGORITHMS, 'a request that waits as long as it was told passes, and not much earlier', async (t, { algorithm, apply }) => {
+    const limit = policy([[4, 200]], { algorithm })
+    await freshWindow(200)
+    await apply(limit, 4)
+    for (let round = 0; round < 3; round++) {
+      const cost = 1 + round
+      let refused = await apply(limit, cost)
+      if (waitOf(refused) === 0) { // time went on
+        await apply(limit, 4, 'charge')
+        refused = await apply(limit, cost)
       }
-      if (i % 10 === 0) await wait(Math.random() * 20)
+      t.ok(waitOf(refused) > 0)
+      const early = waitOf(refused) - 15
+      if (early > 0) {
+        const started = performance.now()
+        await wait(early)
+        const again = await apply(limit, cost)
+        if (performance.now() - started < waitOf(refused) - 2) t.ok(waitOf(again) > 0, 'too early')
+        await wait(Math.ceil(waitOf(again)) + 1)
+      } else {
+        await wait(Math.ceil(waitOf(refused)) + 1)
+      }
+      t.equal(waitOf(await apply(limit, cost, 'peek')), 0, 'in time')
+      await apply(limit, 4, 'charge')
     }
-    for (const { max, window } of limits) {
-      // The model's clock is read a moment after the store's, hence a slack of 5 ms a window.
-      const worst = Math.max(...taken.map((time, i) => taken.slice(i).filter(later => later < time + window - 5).length))
-      t.ok(worst <= max, `at most ${max} in any ${window} ms, seen ${worst}`)
+  })
+
+  contract(ALGORITHMS, 'several limits are all or nothing', async (t, { algorithm, apply }) => {
+    const limits = policy([[10, 600_000], [2, 60_000]], { algorithm })
+    await apply(limits, 2)
+    const refused = await apply(limits)
+    t.equal(refused.states[0]?.retryAfter, 0)
+    t.ok(refused.states[1] && refused.states[1].retryAfter > 0)
+    t.equal(refused.states[0]?.used, 2, 'the limit that would let it pass has lost nothing')
+  })
+
+  contract(ALGORITHMS, 'a cost above max never passes and takes nothing; a cost of 0 always passes', async (t, { algorithm, apply }) => {
+    const limit = policy([[5, 60_000]], { algorithm })
+    t.match(await apply(limit, 6), { states: [{ used: 0, retryAfter: Infinity }] })
+    t.match(await apply(limit, 5), { states: [{ used: 5, retryAfter: 0 }] })
+    t.match(await apply(limit, 0), { states: [{ used: 5, retryAfter: 0 }] })
+  })
+
+  contract(ALGORITHMS, 'max 0 lets nothing pass', async (t, { algorithm, apply }) => {
+    t.match(await apply(policy([[0, 1000]], { algorithm })), { states: [{ used: 0, retryAfter: Infinity }] })
+  })
+
+  contract(ALGORITHMS, 'a peek takes nothing, a charge takes whatever is left', async (t, { algorithm, apply }) => {
+    const limit = policy([[5, 60_000]], { algorithm })
+    for (let i = 0; i < 10; i++) t.match(await apply(limit, 5, 'peek'), { states: [{ used: 0, retryAfter: 0 }] })
+    await apply(limit, 4)
+    await apply(limit, 3, 'charge')
+    const refused = await apply(limit)
+    t.ok((refused.states[0]?.used ?? 0) >= 5)
+    t.ok(waitOf(refused) > 0)
+  })
+
+  contract(ALGORITHMS, 'what is refunded can be taken again, once', async (t, { algorithm, apply, refund }) => {
+    const limit = policy([[3, 60_000]], { algorithm })
+    await apply(limit, 1)
+    await wait(3)
+    const { time } = await apply(limit, 2)
+    t.ok(waitOf(await apply(limit)) > 0)
+    await refund(limit, 2, time)
+    t.match(await apply(limit, 2), { states: [{ used: 3, retryAfter: 0 }] })
+    t.ok(waitOf(await apply(limit)) > 0)
+  })
+
+  contract(ALGORITHMS, 'a reset forgets everything', async (t, { algorithm, apply, reset }) => {
+    const limit = policy([[1, 60_000]], { algorithm, ban: 1 })
+    for (let i = 0; i < 4; i++) await apply(limit)
+    t.equal((await apply(limit)).banned, true)
+    await reset()
+    t.match(await apply(limit), { states: [{ used: 1, retryAfter: 0 }], blockedFor: 0, banned: false })
+  })
+
+  contract(['sliding-log'], 'a max that grows and shrinks keeps what was used', async (t, { apply }) => {
+    for (let i = 0; i < 7; i++) await apply(policy([[5, 60_000]]))
+    t.match(await apply(policy([[50, 60_000]])), { states: [{ used: 6, retryAfter: 0 }] })
+    const smaller = await apply(policy([[3, 60_000]]))
+    t.equal(smaller.states[0]?.used, 6)
+    t.ok(waitOf(smaller) > 0)
+  })
+
+  contract(['sliding-log'], 'a refund takes out what was taken at that time, not something else', async (t, { apply, refund }) => {
+    const limit = policy([[3, 150]])
+    const first = await apply(limit)
+    await wait(80)
+    await apply(limit, 2)
+    await refund(limit, 1, first.time)
+    await wait(80)
+    t.equal((await apply(limit, 1, 'peek')).states[0]?.used, 2, 'the two later ones are still in their window')
+    await refund(limit, 1, first.time)
+    t.equal((await apply(limit, 1, 'peek')).states[0]?.used, 2, 'what is not there is not given back')
+  })
+
+  contract(['gcra'], 'a burst below max spaces the rest evenly', async (t, { apply }) => {
+    const spaced: Policy = { ...policy([[10, 1000]], { algorithm: 'gcra' }), limits: [{ name: 'default', max: 10, window: 1000, burst: 2 }] }
+    await apply(spaced)
+    await apply(spaced)
+    const refused = await apply(spaced)
+    t.ok(waitOf(refused) > 50 && waitOf(refused) <= 100, 'one each 100 ms')
+  })
+
+  contract(['sliding-log'], 'countRejected keeps a key that hammers refused', async (t, { apply }) => {
+    const limit = policy([[2, 120]], { countRejected: true })
+    for (let i = 0; i < 8; i++) {
+      const verdict = await apply(limit)
+      t.equal(waitOf(verdict) > 0, i >= 2)
+      await wait(40)
     }
-    t.ok(taken.length > (Date.now() - started) / 150 * 10, 'and not far fewer than allowed')
+  })
+
+  contract(ALGORITHMS, 'after `ban` refusals a key is banned for banDuration, longer than its window', async (t, { algorithm, apply }) => {
+    const limit = policy([[1, 100]], { algorithm, ban: 2, banDuration: 400 })
+    await freshWindow(100)
+    await apply(limit, 1, 'charge')
+    await apply(limit, 1, 'charge')
+    const banned = []
+    for (let i = 0; i < 4; i++) banned.push((await apply(limit)).banned)
+    t.same(banned, [false, false, true, true])
+    await wait(220)
+    const later = await apply(limit)
+    t.equal(later.banned, true, 'the window is over, the ban is not')
+    t.ok(later.blockedFor > 0 && later.blockedFor < 200, 'and hammering does not lengthen it')
+    await wait(Math.ceil(later.blockedFor) + 2)
+    t.match(await apply(limit), { banned: false, blockedFor: 0, states: [{ retryAfter: 0 }] })
+  })
+
+  contract(ALGORITHMS, 'a penalty doubles with each refusal up to its cap', async (t, { algorithm, apply }) => {
+    const limit = policy([[1, 60_000]], { algorithm, penalty: { base: 100_000, cap: 500_000 } })
+    await apply(limit)
+    const waits = []
+    for (let i = 0; i < 4; i++) waits.push(Math.round((await apply(limit)).blockedFor / 10_000) * 10_000)
+    t.same(waits, [100_000, 200_000, 400_000, 500_000])
+  })
+
+  contract(ALGORITHMS, 'a peek does not count as a refusal', async (t, { algorithm, apply }) => {
+    const limit = policy([[1, 60_000]], { algorithm, ban: 1, penalty: { base: 1000, cap: 9000 } })
+    await apply(limit)
+    for (let i = 0; i < 5; i++) t.match(await apply(limit, 1, 'peek'), { blockedFor: 0, banned: false })
   })
 }
 
-t.test('Redis store: every key has a TTL of its longest window, and hostile keys stay inside their prefix', async t => {
+t.test('Redis store: every key has a TTL, and hostile keys stay inside their prefix', async t => {
   const store = createRedisStore(client, 'ttl')
-  for (const key of ['*', '{}', 'a\nb', '\0', 'x'.repeat(1_000_000), '../..', 'é', '']) {
-    await store.consume(key, [{ max: 1, window: 5000 }, { max: 2, window: 30_000 }], 1)
+  const limits = policy([[1, 5000], [2, 30_000]], { ban: 3 })
+  for (const algorithm of ALGORITHMS) {
+    for (const key of ['*', '{}', '}{', 'a\nb', '\0', 'x'.repeat(1_000_000), '../..', 'é', '', '[a-z]']) {
+      for (let i = 0; i < 3; i++) await store.apply(`${algorithm}${key}`, { ...limits, algorithm }, 1, 'consume')
+    }
   }
-  const names = await client.keys('*')
-  const mine = names.filter(name => name.startsWith('ttl:rate-limit:log:'))
-  t.equal(mine.length, 8, 'no two share a key')
+  const mine = (await client.keys('*')).filter(name => /^ttl:rate-limit:(count|refused):\{[\w#-]+\}$/.test(name))
+  t.equal(mine.length, 3 * 10 * 2, 'no two share a key')
+  t.same((await client.keys('*')).filter(name => !mine.includes(name) && !name.startsWith('test:rate-limit:')), [])
   for (const name of mine) {
     const ttl = await client.pttl(name)
-    t.ok(ttl > 29_000 && ttl <= 30_001)
+    t.ok(ttl > 4000 && ttl <= 60_010, `${name} ${ttl}`)
   }
 })
 
 t.test('Redis store: a server that lost its scripts gets them again', async t => {
   const store = createRedisStore(client, 'flush')
-  await store.consume('a', [{ max: 5, window: 1000 }], 1)
+  await store.apply('a', policy([[5, 1000]]), 1, 'consume')
   await client.script('FLUSH')
-  t.match(await store.consume('a', [{ max: 5, window: 1000 }], 1), [{ used: 2 }])
+  t.match(await store.apply('a', policy([[5, 1000]]), 1, 'consume'), { states: [{ used: 2 }] })
+})
+
+t.test('Redis store: what is not ours, or damaged, counts as nothing and is replaced', async t => {
+  const store = createRedisStore(client, 'foreign')
+  const key = 'foreign:rate-limit:count:{k}'
+  const plant: Array<() => Promise<unknown>> = [
+    () => client.set(key, 'x'), () => client.set(key, 'x'.repeat(18)), () => client.set(key, 'x'.repeat(4000)), () => client.set(key, ''),
+    () => client.set(key, 'x'.repeat(32)), () => client.set(key, Buffer.alloc(8, 0xff)), () => client.set(key, Buffer.alloc(8, 0x7e)),
+    () => client.rpush(key, 'a', 'b'), () => client.hset(key, 'count', 'many')
+  ]
+  for (const algorithm of ALGORITHMS) {
+    for (const [i, put] of plant.entries()) {
+      await client.del(key)
+      await put()
+      const limit = policy([[5, 60_000]], { algorithm })
+      t.match(await store.apply('k', limit, 1, 'consume'), { states: [{ used: 1, retryAfter: 0 }] }, `${algorithm} ${i}`)
+      t.match(await store.apply('k', limit, 1, 'consume'), { states: [{ used: 2, retryAfter: 0 }] })
+    }
+  }
 })
 
 t.test('memory store: it never keeps more keys than it is told', async t => {
   const store = createMemoryStore(10)
-  for (let i = 0; i < 11; i++) await store.consume(`k${i}`, [{ max: 1, window: 60_000 }], 1)
-  t.match(await store.consume('k10', [{ max: 1, window: 60_000 }], 1), [{ used: 1 }])
-  t.match(await store.consume('k0', [{ max: 1, window: 60_000 }], 1), [{ used: 1, retryAfter: 0 }], 'the oldest was dropped')
+  const limit = policy([[1, 60_000]])
+  for (let i = 0; i < 11; i++) store.apply(`k${i}`, limit, 1, 'consume')
+  t.ok(waitOf(await store.apply('k10', limit, 1, 'consume')) > 0)
+  t.equal(waitOf(await store.apply('k0', limit, 1, 'consume')), 0, 'the oldest was dropped')
+})
+
+t.test('memory store: a clock that is set back stands still', async t => {
+  let now = 1_000_000
+  const store = createMemoryStore(10, () => now)
+  const limit = policy([[2, 1000]])
+  store.apply('k', limit, 1, 'consume')
+  now -= 500_000
+  t.match(await store.apply('k', limit, 1, 'consume'), { states: [{ used: 2, retryAfter: 0 }] })
+  t.ok(waitOf(await store.apply('k', limit, 1, 'consume')) <= 1000)
 })

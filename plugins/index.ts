@@ -1,0 +1,5 @@
+export { redis } from './redis/index.js'
+export { cache } from './cache/index.js'
+export { session } from './session/index.js'
+export { rateLimit } from './rate-limit/index.js'
+export { health } from './health/index.js'

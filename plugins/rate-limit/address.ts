@@ -1,0 +1,52 @@
+import { BlockList, isIP } from 'node:net'
+import ipaddr from 'ipaddr.js'
+
+/**
+ * One form for all spellings of an address: IPv4-mapped IPv6 as IPv4, IPv6 by its subnet, as one customer commonly
+ * has a whole /64 (RFC 6177) and could otherwise come from 2^64 addresses. What is no address stays as it is.
+ *
+ * @param ipv6Subnet - length of the prefix that is kept, 0 to 128
+ */
+export function normalizeIP (ip: string, ipv6Subnet = 64): string {
+  if (!ip.includes(':')) return ip.toLowerCase()
+  const address = parseIPv6(ip)
+  if (address === undefined) return ip.toLowerCase()
+  if (address.isIPv4MappedAddress()) return address.toIPv4Address().toString()
+  return maskIPv6(address, ipv6Subnet)
+}
+
+function parseIPv6 (ip: string): ipaddr.IPv6 | undefined {
+  // A zone (`fe80::1%eth0`) names an interface of this machine, not a client.
+  const [bare = ''] = ip.split('%', 1)
+  return ipaddr.IPv6.isValid(bare) ? ipaddr.IPv6.parse(bare) : undefined
+}
+
+function maskIPv6 (address: ipaddr.IPv6, prefix: number): string {
+  const bytes = address.toByteArray().map((byte, i) => byte & (0xff << Math.max(0, 8 - Math.max(0, prefix - i * 8))))
+  const masked = ipaddr.fromByteArray(bytes)
+  return masked.toString()
+}
+
+/** @returns whether an address is in the list, or undefined where `entries` hold no addresses at all */
+export function createAddressList (entries: readonly string[]): ((ip: string) => boolean) | undefined {
+  const list = new BlockList()
+  let size = 0
+  for (const entry of entries) size += addTo(list, entry)
+  if (size === 0) return undefined
+  return ip => {
+    const address = normalizeIP(ip, 128)
+    const version = isIP(address)
+    return version !== 0 && list.check(address, version === 6 ? 'ipv6' : 'ipv4')
+  }
+}
+
+function addTo (list: BlockList, entry: string): number {
+  const [address = '', prefix, rest] = entry.split('/')
+  const version = isIP(address)
+  if (version === 0 || rest !== undefined) return 0
+  const family = version === 6 ? 'ipv6' : 'ipv4'
+  if (prefix === undefined) list.addAddress(address, family)
+  else if (/^\d{1,3}$/.test(prefix) && Number(prefix) <= (version === 6 ? 128 : 32)) list.addSubnet(address, Number(prefix), family)
+  else return 0
+  return 1
+}

@@ -1,0 +1,95 @@
+import { invalidOptionError } from '../shared/errors.js'
+import { readOptions } from '../shared/options.js'
+import type { Decision } from './decision.js'
+import { InvalidValueError, StoreUnavailableError } from './errors.js'
+import type { RateLimitEvents } from './events.js'
+import type { Limiter } from './limiter.js'
+import { NAMED_POLICY_OPTIONS } from './options.js'
+import type { Policy } from './policy.js'
+import { resolvePolicy, type StaticPolicyOptions } from './resolve-policy.js'
+import { groupScope, policyScope, routeScope, scopeKey } from './scope.js'
+import type { Mode } from './store.js'
+
+/** Limits by a name: what is counted under one name is apart from all others. */
+export interface NamedPolicy extends StaticPolicyOptions {
+  name: string
+}
+
+/** A count that belongs to no named policy: the plugin's own, a route's or a group's. */
+export type CountTarget = { method: string, url: string } | { groupId: string }
+
+/** Limits what is not a route: failed logins of an account, mails to an address. */
+export interface RateLimiter {
+  /**
+   * Takes `cost` from the policy's limits for this key, if all of them let it.
+   *
+   * @param cost - a whole number from 0; 1 if left out
+   * @throws `FST_REDIS_SUITE_RATE_LIMIT_INVALID_OPTION`, `FST_REDIS_SUITE_RATE_LIMIT_INVALID_VALUE`, and with
+   * `onStoreError: 'closed'` `FST_REDIS_SUITE_RATE_LIMIT_STORE_UNAVAILABLE`
+   */
+  consume (key: string, policy: NamedPolicy, cost?: number): Promise<Decision>
+  /** As `consume`, but takes nothing. */
+  peek (key: string, policy: NamedPolicy, cost?: number): Promise<Decision>
+  /** Gives back what a `consume` took, as its decision says. */
+  refund (key: string, policy: NamedPolicy, decision: Decision, cost?: number): Promise<void>
+  /**
+   * Forgets what a key has used, its penalty and its ban: under a policy, a route's own limits, a group, or (left
+   * out) the limits that all routes share. All instances heed it at once.
+   */
+  reset (key: string, target?: NamedPolicy | CountTarget): Promise<void>
+  readonly events: RateLimitEvents
+}
+
+const MAX_KEPT_POLICIES = 1000
+
+/** @param globalScope - of the routes that share the plugin's limits */
+export function createRateLimiter (limiter: Limiter, globalScope: string, events: RateLimitEvents): RateLimiter {
+  const policies = new Map<string, Policy>()
+
+  /** Policies are often written where they are used: each is checked once, not once a call. */
+  function policyOf (given: NamedPolicy): Policy {
+    const text = JSON.stringify(given)
+    let policy = policies.get(text)
+    if (policy === undefined) {
+      readOptions('rate-limit', given).onlyKnown(NAMED_POLICY_OPTIONS)
+      if (typeof given.name !== 'string' || given.name === '') throw invalidOptionError('rate-limit', 'name', given.name, 'a name for the policy')
+      const { name: _, ...rest } = given
+      policy = resolvePolicy(rest)
+      if (policies.size >= MAX_KEPT_POLICIES) policies.clear()
+      policies.set(text, policy)
+    }
+    return policy
+  }
+
+  async function ask (key: string, given: NamedPolicy, cost: number, mode: Mode): Promise<Decision> {
+    if (!Number.isSafeInteger(cost) || cost < 0) throw new InvalidValueError('cost', String(cost), 'a whole number from 0')
+    const policy = policyOf(given)
+    const scope = policyScope(given.name)
+    const decision = await limiter.apply(scopeKey(scope, key), policy, cost, mode) ?? passUnchecked(policy)
+    if (mode === 'consume') events.decided({ request: undefined, key, scope, policy, decision, dryRun: false })
+    return decision
+  }
+
+  return {
+    consume: (key, policy, cost = 1) => ask(key, policy, cost, 'consume'),
+    peek: (key, policy, cost = 1) => ask(key, policy, cost, 'peek'),
+    async refund (key, policy, decision, cost = 1) {
+      if (decision.allowed) await limiter.refund(scopeKey(policyScope(policy.name), key), policyOf(policy), cost, decision.time)
+    },
+    async reset (key, target) {
+      await limiter.reset(scopeKey(target === undefined ? globalScope : scopeOf(target), key))
+    },
+    events
+  }
+}
+
+function scopeOf (target: NamedPolicy | CountTarget): string {
+  if ('groupId' in target) return groupScope(target.groupId)
+  return 'url' in target ? routeScope(target) : policyScope(target.name)
+}
+
+/** With `onStoreError: 'open'` nothing is known of the limit, and the caller may go on. */
+function passUnchecked ({ limits: [limit] }: Policy): Decision {
+  if (limit === undefined) throw new StoreUnavailableError()
+  return { allowed: true, banned: false, limit, remaining: limit.max, resetAfter: 0, retryAfter: 0, time: 0 }
+}

@@ -1,0 +1,55 @@
+import { LRUCache } from 'lru-cache'
+import type { Decision } from './decision.js'
+import { countsRefusals, type Policy } from './policy.js'
+
+// A reset whose message got lost is noticed after this at the latest.
+const LONGEST_MEMORY_MS = 5000
+const MAX_KEYS = 10_000
+
+interface Refusal {
+  readonly decision: Decision
+  readonly policy: Policy
+  readonly cost: number
+  /** By the process's own monotonic clock. */
+  readonly at: number
+}
+
+/**
+ * Refusals of which this process knows how long they stay true, so that a flood of refused requests need not ask
+ * the store. Nothing but a reset or a refund can end one early.
+ */
+export class RememberedRefusals {
+  #refusals = new LRUCache<string, Refusal>({ max: MAX_KEYS })
+
+  /** @returns the refusal as it reads now, or undefined where the store has to be asked */
+  find (key: string, policy: Policy, cost: number): Decision | undefined {
+    const refusal = this.#refusals.get(key)
+    if (refusal === undefined) return undefined
+    const { decision } = refusal
+    const age = performance.now() - refusal.at
+    if (age >= Math.min(decision.retryAfter, LONGEST_MEMORY_MS) || cost < refusal.cost || !isSamePolicy(policy, refusal.policy)) {
+      return undefined
+    }
+    return { ...decision, retryAfter: decision.retryAfter - age, resetAfter: Math.max(0, decision.resetAfter - age) }
+  }
+
+  /** Remembers a refusal, unless the store has to count the ones that follow it. */
+  remember (key: string, policy: Policy, cost: number, decision: Decision): void {
+    if (policy.countRejected || (countsRefusals(policy) && !decision.banned)) return
+    this.#refusals.set(key, { decision, policy, cost, at: performance.now() })
+  }
+
+  forget (key: string): void {
+    this.#refusals.delete(key)
+  }
+
+  clear (): void {
+    this.#refusals.clear()
+  }
+}
+
+/** A `max` that is a function may say another number each time. */
+function isSamePolicy (a: Policy, b: Policy): boolean {
+  return a === b || (a.limits.length === b.limits.length &&
+    a.limits.every((limit, i) => limit.max === b.limits[i]?.max && limit.window === b.limits[i]?.window))
+}

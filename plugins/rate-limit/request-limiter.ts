@@ -1,0 +1,46 @@
+import type { FastifyRequest } from 'fastify'
+import type { Decision } from './decision.js'
+import type { Limiter } from './limiter.js'
+import { whenReady, type MaybePromise } from './maybe-promise.js'
+import type { Policy } from './policy.js'
+import type { ResolvedRouteOptions } from './resolve-options.js'
+import type { Mode } from './store.js'
+
+/** What came of a request. */
+export type Outcome =
+  /** On the allow list: neither limited nor counted. */
+  | { kind: 'exempt', key: string }
+  /** On the deny list. */
+  | { kind: 'denied', key: string }
+  /** The store failed, and requests pass then. */
+  | { kind: 'unchecked', key: string }
+  | { kind: 'decided', key: string, policy: Policy, decision: Decision, cost: number }
+
+export type RequestLimiter = (request: FastifyRequest, mode: Mode) => MaybePromise<Outcome>
+
+/**
+ * Finds out for a request whose limit it is, which, and at what cost, and decides. Without a function of the user's
+ * own and without Redis it does so at once.
+ *
+ * @param scopedKey - the key as the store is to know it
+ */
+export function createRequestLimiter (limiter: Limiter, options: ResolvedRouteOptions, scopedKey: (key: string) => string): RequestLimiter {
+  const { keyOf, policyOf, costOf, isAllowed, isDenied } = options
+
+  function limit (request: FastifyRequest, key: string, mode: Mode): MaybePromise<Outcome> {
+    return whenReady(policyOf(request, key), policy =>
+      whenReady(costOf(request), cost =>
+        whenReady<Decision | undefined, Outcome>(limiter.apply(scopedKey(key), policy, cost, mode), decision =>
+          decision === undefined ? { kind: 'unchecked', key } : { kind: 'decided', key, policy, decision, cost })))
+  }
+
+  return (request, mode) => whenReady(keyOf(request), given => {
+    // Handed on as the key generator gave it; the store knows it as text.
+    const key = given as string
+    return whenReady(isAllowed?.(request, key) ?? false, allowed => {
+      if (allowed) return { kind: 'exempt', key }
+      return whenReady(isDenied?.(request, key) ?? false, denied =>
+        denied ? { kind: 'denied', key } : limit(request, key, mode))
+    })
+  })
+}

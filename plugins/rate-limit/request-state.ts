@@ -1,0 +1,60 @@
+import { InvalidValueError } from './errors.js'
+import type { Decision } from './decision.js'
+import type { Limiter } from './limiter.js'
+import type { Limit, Policy } from './policy.js'
+
+/** Where a decision was made, so that it can be charged more or given back. */
+export interface Charge {
+  readonly limiter: Limiter
+  /** The key as the store knows it. */
+  readonly scopedKey: string
+  readonly policy: Policy
+  readonly cost: number
+}
+
+/** `request.rateLimit`: what was decided on this request, and what it may still be charged. */
+export class RateLimitState {
+  /** Whose limit it is, as the key generator said. */
+  readonly key: string
+  readonly #decision: Decision
+  readonly #charge: Charge
+  #refunded = false
+
+  constructor (key: string, decision: Decision, charge: Charge) {
+    this.key = key
+    this.#decision = decision
+    this.#charge = charge
+  }
+
+  /** Whether the limits let the request pass: with `dryRun` it passes all the same. */
+  get allowed (): boolean { return this.#decision.allowed }
+  get banned (): boolean { return this.#decision.banned }
+  /** The tightest of the limits. */
+  get limit (): Limit { return this.#decision.limit }
+  get remaining (): number { return this.#decision.remaining }
+  /** Milliseconds until the oldest unit leaves the window. */
+  get resetAfter (): number { return this.#decision.resetAfter }
+  /** Milliseconds until a request of this cost passes; 0 where it does. */
+  get retryAfter (): number { return this.#decision.retryAfter }
+
+  /**
+   * Charges what turned out only later, also after the answer: it is taken whatever is left, and the next requests
+   * wait for it.
+   *
+   * @param cost - a whole number from 0
+   * @throws `FST_REDIS_SUITE_RATE_LIMIT_INVALID_VALUE`
+   */
+  async charge (cost: number): Promise<void> {
+    if (!Number.isSafeInteger(cost) || cost < 0) throw new InvalidValueError('cost', String(cost), 'a whole number from 0')
+    const { limiter, scopedKey, policy } = this.#charge
+    if (cost > 0) await limiter.apply(scopedKey, policy, cost, 'charge')
+  }
+
+  /** Gives back what this request was charged at first, once: for counting by outcome. */
+  async refund (): Promise<void> {
+    if (this.#refunded || !this.allowed) return
+    this.#refunded = true
+    const { limiter, scopedKey, policy, cost } = this.#charge
+    await limiter.refund(scopedKey, policy, cost, this.#decision.time)
+  }
+}

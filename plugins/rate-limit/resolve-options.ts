@@ -1,0 +1,153 @@
+import type { FastifyRequest } from 'fastify'
+import { parseDuration, type Duration } from '../shared/duration.js'
+import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
+import { readOptions, type OptionReader } from '../shared/options.js'
+import { createAddressList, normalizeIP } from './address.js'
+import { InvalidValueError } from './errors.js'
+import { resolveHeaders, type HeaderNames } from './headers.js'
+import type { OnStoreError } from './limiter.js'
+import { whenReady, type MaybePromise } from './maybe-promise.js'
+import {
+  PLUGIN_OPTIONS, ROUTE_OPTIONS, type AccessList, type KeyGenerator, type PerRequest, type RateLimitHook, type RateLimitPluginOptions,
+  type RouteRateLimitOptions
+} from './options.js'
+import type { Policy } from './policy.js'
+import { DEFAULT_MAX, DEFAULT_TIME_WINDOW, resolvePolicy, type StaticPolicyOptions } from './resolve-policy.js'
+
+type ListCheck = (request: FastifyRequest, key: string) => MaybePromise<boolean>
+
+/** How a route is limited, complete and checked. */
+export interface ResolvedRouteOptions extends Pick<RouteRateLimitOptions, 'errorResponseBuilder' | 'onExceeding' | 'onExceeded' | 'onBanReach'> {
+  policyOf: (request: FastifyRequest, key: string) => MaybePromise<Policy>
+  costOf: (request: FastifyRequest) => MaybePromise<number>
+  keyOf: KeyGenerator
+  isAllowed: ListCheck | undefined
+  isDenied: ListCheck | undefined
+  hook: RateLimitHook
+  groupId: string | undefined
+  dryRun: boolean
+  headers: HeaderNames
+  onStoreError: OnStoreError
+  /** Of a memory store of its own, where it asks for one. */
+  cache: number | undefined
+}
+
+export interface ResolvedRateLimitOptions extends ResolvedRouteOptions {
+  global: boolean
+  nameSpace: string
+  timeout: number
+  cache: number
+  instances: number
+}
+
+const HOOKS: readonly RateLimitHook[] = ['onRequest', 'preParsing', 'preValidation', 'preHandler']
+
+export function resolvePluginOptions (given: RateLimitPluginOptions): ResolvedRateLimitOptions {
+  const read = readOptions('rate-limit', given)
+  read.onlyKnown(PLUGIN_OPTIONS)
+  if (given.store !== undefined && typeof given.store !== 'function') read.fail('store', 'a class with incr() and child()')
+  return {
+    ...resolveRoute(given),
+    global: read.boolean('global', true),
+    nameSpace: given.nameSpace === undefined ? '' : read.string('nameSpace', ''),
+    timeout: read.duration('timeout', DEFAULT_TIMEOUT_MS, { min: 1 }),
+    cache: read.integer('cache', 5000, { min: 1 }),
+    instances: read.integer('instances', 1, { min: 1 })
+  }
+}
+
+/** A route's own options over the plugin's. `max` and `limits` exclude each other, so that either replaces both. */
+export function resolveRouteOptions (plugin: RateLimitPluginOptions, route: RouteRateLimitOptions): ResolvedRouteOptions {
+  readOptions('rate-limit', route).onlyKnown(ROUTE_OPTIONS)
+  const inherited: RouteRateLimitOptions = Object.fromEntries(Object.entries(plugin).filter(([name]) => ROUTE_OPTIONS.includes(name) && name !== 'cache'))
+  if (route.limits !== undefined) delete inherited.max
+  if (route.limits !== undefined) delete inherited.timeWindow
+  if (route.max !== undefined || route.timeWindow !== undefined) delete inherited.limits
+  const own = Object.fromEntries(Object.entries(route).filter(([, value]) => value !== undefined))
+  return resolveRoute({ ...inherited, ...own })
+}
+
+function resolveRoute (given: RouteRateLimitOptions): ResolvedRouteOptions {
+  const read = readOptions('rate-limit', given)
+  const { keyGenerator, errorResponseBuilder, onExceeding, onExceeded, onBanReach } = given
+  for (const [name, value] of Object.entries({ keyGenerator, errorResponseBuilder, onExceeding, onExceeded, onBanReach })) {
+    if (value !== undefined && typeof value !== 'function') read.fail(name, 'a function')
+  }
+  const subnet = read.integer('ipv6Subnet', 64, { max: 128 })
+  return {
+    policyOf: resolvePolicyOf(given, read),
+    costOf: resolveCost(given.cost, read),
+    keyOf: keyGenerator ?? (request => normalizeIP(request.ip, subnet)),
+    isAllowed: resolveList('allowList', given.allowList, read),
+    isDenied: resolveList('denyList', given.denyList, read),
+    hook: read.oneOf('hook', 'onRequest', HOOKS),
+    groupId: given.groupId === undefined ? undefined : read.string('groupId', ''),
+    dryRun: read.boolean('dryRun', false),
+    headers: resolveHeaders(given, read),
+    onStoreError: resolveOnStoreError(given, read),
+    cache: given.cache === undefined ? undefined : read.integer('cache', 1, { min: 1 }),
+    errorResponseBuilder,
+    onExceeding,
+    onExceeded,
+    onBanReach
+  }
+}
+
+function resolveOnStoreError (given: RouteRateLimitOptions, read: OptionReader): OnStoreError {
+  if (given.skipOnError === undefined) return read.oneOf('onStoreError', 'local', ['local', 'open', 'closed'])
+  if (given.onStoreError !== undefined) read.fail('skipOnError', 'skipOnError or onStoreError, not both')
+  return read.boolean('skipOnError', false) ? 'open' : 'throw'
+}
+
+function resolveList (name: string, list: AccessList | null | undefined, read: OptionReader): ListCheck | undefined {
+  if (list === undefined || list === null) return undefined
+  if (typeof list === 'function') return list
+  if (!Array.isArray(list) || !list.every(entry => typeof entry === 'string')) return read.fail(name, 'a list of keys, addresses and CIDR ranges, or a function')
+  const keys = new Set<string>(list)
+  const hasAddress = createAddressList(list)
+  return (request, key) => keys.has(key) || (hasAddress?.(request.ip) ?? false)
+}
+
+function resolveCost (cost: RouteRateLimitOptions['cost'], read: OptionReader): ResolvedRouteOptions['costOf'] {
+  if (typeof cost !== 'function') {
+    const fixed = read.integer('cost', 1)
+    return () => fixed
+  }
+  return request => whenReady(cost(request), value => {
+    if (!Number.isSafeInteger(value) || value < 0) throw new InvalidValueError('cost', String(value), 'a whole number from 0')
+    return value
+  })
+}
+
+/** The policy is made once where it is the same for all requests, else once for each pair of max and window. */
+function resolvePolicyOf (given: RouteRateLimitOptions, read: OptionReader): ResolvedRouteOptions['policyOf'] {
+  const { max, timeWindow, ...rest } = given
+  if (typeof max !== 'function' && typeof timeWindow !== 'function') {
+    const policy = resolvePolicy({ ...rest, max, timeWindow })
+    return () => policy
+  }
+  if (rest.limits !== undefined) read.fail('limits', '"limits", or "max" and "timeWindow", not both')
+  // What does not depend on the request is checked now, not at the first one.
+  resolvePolicy({ ...rest, max: typeof max === 'function' ? undefined : max, timeWindow: typeof timeWindow === 'function' ? undefined : timeWindow })
+  const policies = new Map<string, Policy>()
+  return (request, key) => whenReady(valueFor(max ?? DEFAULT_MAX, request, key), maxNow =>
+    whenReady(valueFor<Duration>(timeWindow ?? DEFAULT_TIME_WINDOW, request, key), windowNow => policyFor(policies, rest, maxNow, windowNow)))
+}
+
+function valueFor<T> (value: PerRequest<T>, request: FastifyRequest, key: string): MaybePromise<T> {
+  return typeof value === 'function' ? (value as (request: FastifyRequest, key: string) => MaybePromise<T>)(request, key) : value
+}
+
+function policyFor (policies: Map<string, Policy>, rest: StaticPolicyOptions, max: number, timeWindow: Duration): Policy {
+  const window = parseDuration(timeWindow)
+  if (!Number.isSafeInteger(max) || max < 0) throw new InvalidValueError('max', String(max), 'a whole number from 0')
+  if (window === undefined || window < 1) throw new InvalidValueError('timeWindow', String(timeWindow), 'milliseconds, or a string such as \'30s\'')
+  const name = `${max}/${window}`
+  let policy = policies.get(name)
+  if (policy === undefined) {
+    if (policies.size >= 1000) policies.clear()
+    policy = resolvePolicy({ ...rest, max, timeWindow: window })
+    policies.set(name, policy)
+  }
+  return policy
+}
