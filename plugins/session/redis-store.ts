@@ -47,7 +47,7 @@ export function createRedisStore (client: RedisClient, prefix: string, { idleTim
     async list (userId) {
       const user = users + hashId(userId)
       await client.zremrangebyscore(user, '-inf', String(Date.now()))
-      const handles = await client.zrange(user, 0, -1)
+      const handles = await client.zrange(user, '0', '-1')
       const infos = await Promise.all(handles.map(infoOf))
       const gone = handles.filter((_, i) => infos[i] === undefined)
       if (gone.length > 0) await client.zrem(user, ...gone)
