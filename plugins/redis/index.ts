@@ -8,7 +8,7 @@ import { logConnection } from './connection-log.js'
 import { AlreadyRegisteredError } from './errors.js'
 import { resolveRedisOptions, type RedisPluginOptions } from './options.js'
 
-export { isCluster, type RedisClient } from '../shared/client.js'
+export { clusterOf, type RedisClient } from '../shared/client.js'
 export type { CircuitStatus } from '../shared/circuit.js'
 export { circuitOf } from '../shared/guard.js'
 export type { RedisPluginOptions } from './options.js'

@@ -24,6 +24,14 @@ export function isCluster (client: RedisClient): client is Cluster {
   return client.isCluster
 }
 
+/**
+ * A client as a Cluster, or undefined where it is none. `fastify.redis` has the type that `@fastify/redis` declares,
+ * which is not a Cluster's.
+ */
+export function clusterOf (client: RedisClient): Cluster | undefined {
+  return isCluster(client) ? client : undefined
+}
+
 /** As {@link findClient}, for a plugin that then has its store in this process: the log says so once. */
 export function resolveClient (fastify: FastifyInstance, plugin: PluginName, option: unknown): RedisClient | undefined {
   const client = findClient(fastify, plugin, option)

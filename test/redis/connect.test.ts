@@ -4,7 +4,7 @@ import { createServer as createTcpServer } from 'node:net'
 import Fastify, { type FastifyInstance } from 'fastify'
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
-import { isCluster, redis, type RedisPluginOptions } from '../../plugins/redis/index.js'
+import { clusterOf, redis, type RedisPluginOptions } from '../../plugins/redis/index.js'
 import { startCluster, startRedis, startSentinel } from '../helpers/index.js'
 import { collectLog } from '../helpers/log-lines.js'
 
@@ -103,7 +103,7 @@ t.test('url, host and port, password, ACL and TLS reach the same kind of client'
   for (const target of targets) {
     const app = await boot(t, target)
     t.equal(await app.redis.set('app:key', 'value'), 'OK')
-    t.equal(isCluster(app.redis), false)
+    t.equal(clusterOf(app.redis), undefined)
     await app.close()
     t.equal(app.redis.status, 'end')
   }
@@ -112,7 +112,7 @@ t.test('url, host and port, password, ACL and TLS reach the same kind of client'
 t.test('a Cluster is reached by some of its nodes', async t => {
   const cluster = await startCluster()
   const app = await boot(t, { cluster: { nodes: cluster.nodes.map(({ host, port }) => ({ host, port })) } })
-  t.equal(isCluster(app.redis), true)
+  t.equal(clusterOf(app.redis)?.nodes('master').length, 3)
   await Promise.all(['a', 'b', 'c', 'd'].map(async key => {
     await app.redis.set(key, key)
     t.equal(await app.redis.get(key), key)

@@ -1,0 +1,67 @@
+import sensible from '@fastify/sensible'
+import swagger from '@fastify/swagger'
+import swaggerUi from '@fastify/swagger-ui'
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
+import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
+import { database } from './demo/database.js'
+import { errors } from './demo/errors.js'
+import { leaderboard } from './demo/leaderboard.js'
+import type { Config } from './demo/config.js'
+import { verifyPassword } from './demo/password.js'
+import { cache, health, rateLimit, redis, session } from './plugins/index.js'
+import { cart } from './routes/cart.js'
+import { home } from './routes/home.js'
+import { login } from './routes/login.js'
+import { me } from './routes/me.js'
+import { orders } from './routes/orders.js'
+import { products } from './routes/products.js'
+import { statistics } from './routes/statistics.js'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    verifyPassword: typeof verifyPassword
+  }
+}
+
+/** The demo shop: composes plugins and routes; it does not listen. */
+export async function buildApp (config: Config, options: FastifyServerOptions = {}): Promise<FastifyInstance> {
+  const app = Fastify({
+    trustProxy: config.TRUST_PROXY,
+    // The first start fills the database, which may take longer than a plugin may by default.
+    pluginTimeout: 120_000,
+    // What a route does not know is refused, not silently dropped.
+    ajv: { customOptions: { removeAdditional: false } },
+    ...options
+  }).withTypeProvider<TypeBoxTypeProvider>()
+
+  await app.register(sensible)
+  await registerRedis(app, config)
+  await app.register(health)
+  await app.register(rateLimit, { max: config.RATE_LIMIT_MAX, timeWindow: '1 minute' })
+  await app.register(session, { secret: config.SESSION_SECRET })
+  await app.register(cache, { ttl: '30s', staleWhileRevalidate: '5m' })
+  await app.register(errors)
+  await registerDocs(app)
+
+  await app.register(database, { url: config.DATABASE_URL })
+  await app.register(leaderboard)
+  app.decorate('verifyPassword', verifyPassword)
+  app.health.addCheck('database', async () => { await app.db.query('SELECT 1') })
+  for (const routes of [home, products, login, me, cart, orders, statistics]) await app.register(routes)
+  return app
+}
+
+/** Without a Redis the other plugins keep their stores in this process. */
+async function registerRedis (app: FastifyInstance, { REDIS_URL, REDIS_PASSWORD, clusterNodes }: Config): Promise<void> {
+  const common = { prefix: 'shop', commandTimeout: 250, ...(REDIS_PASSWORD === undefined ? {} : { password: REDIS_PASSWORD }) }
+  if (clusterNodes) await app.register(redis, { ...common, cluster: { nodes: clusterNodes } })
+  else if (REDIS_URL !== undefined) await app.register(redis, { ...common, url: REDIS_URL })
+}
+
+async function registerDocs (app: FastifyInstance): Promise<void> {
+  await app.register(swagger, { openapi: { info: { title: 'Shop', description: 'The demo of fastify-redis-suite', version: '1.0.0' } } })
+  await app.register(async child => {
+    child.addHook('onRoute', route => { route.config = { ...route.config, rateLimit: false } })
+    await child.register(swaggerUi, { routePrefix: '/docs' })
+  })
+}

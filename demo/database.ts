@@ -1,0 +1,72 @@
+import { PGlite } from '@electric-sql/pglite'
+import fp from 'fastify-plugin'
+import pg from 'pg'
+import { schemaSql } from './schema.js'
+import { seed } from './seed.js'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    db: Database
+  }
+}
+
+export type Row = Record<string, unknown>
+
+export interface Database {
+  query <T extends Row> (sql: string, params?: unknown[]): Promise<T[]>
+  /** Runs `work` in one transaction: all of it holds, or none. */
+  transaction <T> (work: (query: Database['query']) => Promise<T>): Promise<T>
+  close (): Promise<void>
+}
+
+/** The demo's PostgreSQL: a real one by `url`, else one that is embedded in this process and lives in its memory. */
+export const database = fp<{ url: string | undefined }>(async function database (fastify, { url }) {
+  const db = url === undefined ? openEmbedded() : openServer(url)
+  fastify.addHook('onClose', async () => await db.close())
+  const progress = setTimeout(() => fastify.log.info('database: making tables and filling them, as this is the first start'), 1000)
+  try {
+    await db.transaction(async query => {
+      // Of several instances that start at once, one makes the tables; the others wait for it.
+      await query('SELECT pg_advisory_xact_lock(814920)')
+      for (const statement of schemaSql) await query(statement)
+      await seed(query)
+    })
+  } finally {
+    clearTimeout(progress)
+  }
+  fastify.decorate('db', db)
+}, { name: 'demo/database' })
+
+function openEmbedded (): Database {
+  const client = new PGlite()
+  return {
+    query: async <T extends Row>(sql: string, params: unknown[] = []) => (await client.query<T>(sql, params)).rows,
+    transaction: async work => await client.transaction(async tx =>
+      await work(async <T extends Row>(sql: string, params: unknown[] = []) => (await tx.query<T>(sql, params)).rows)),
+    close: async () => await client.close()
+  }
+}
+
+function openServer (connectionString: string): Database {
+  const pool = new pg.Pool({ connectionString, connectionTimeoutMillis: 5000 })
+  // A connection that breaks while idle is replaced; without a listener it would end the process.
+  pool.on('error', () => {})
+  return {
+    query: async <T extends Row>(sql: string, params: unknown[] = []) => (await pool.query<T>(sql, params)).rows,
+    async transaction (work) {
+      const client = await pool.connect()
+      try {
+        await client.query('BEGIN')
+        const result = await work(async <T extends Row>(sql: string, params: unknown[] = []) => (await client.query<T>(sql, params)).rows)
+        await client.query('COMMIT')
+        return result
+      } catch (error) {
+        await client.query('ROLLBACK').catch(() => {})
+        throw error
+      } finally {
+        client.release()
+      }
+    },
+    close: async () => await pool.end()
+  }
+}

@@ -1,0 +1,62 @@
+import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import { Type } from 'typebox'
+import { answers } from './schemas.js'
+
+declare module 'fastify' {
+  interface Session {
+    userId?: string
+    isAdmin?: boolean
+    /** Pieces by product. */
+    cart?: Record<string, number>
+  }
+}
+
+const FAILED_BY_ADDRESS = { name: 'failed-logins-by-address', max: 20, timeWindow: '15 minutes' }
+const FAILED_BY_ACCOUNT = { name: 'failed-logins-by-account', max: 5, timeWindow: '15 minutes' }
+
+export const login: FastifyPluginAsyncTypebox = async function login (fastify) {
+  const { db, rateLimiter } = fastify
+
+  fastify.post('/login', {
+    schema: {
+      tags: ['session'],
+      summary: 'Log in; the demo users are user1@example.com to user1000@example.com and admin@example.com',
+      body: Type.Object({ email: Type.String({ minLength: 3, maxLength: 200 }), password: Type.String({ maxLength: 200 }) }, { additionalProperties: false }),
+      response: answers(Type.Object({ userId: Type.Integer(), name: Type.String() }))
+    }
+  }, async (request, reply) => {
+    const email = request.body.email.trim().toLowerCase()
+    // Taken before the password is looked at, so that guesses made at once cannot slip through; given back to who is right.
+    const charges = await Promise.all([
+      rateLimiter.consume(request.ip, FAILED_BY_ADDRESS),
+      rateLimiter.consume(email, FAILED_BY_ACCOUNT)
+    ])
+    const [byAddress, byAccount] = charges
+    const refused = charges.find(charge => !charge.allowed)
+    if (refused) {
+      reply.header('retry-after', Math.ceil(refused.retryAfter / 1000))
+      return reply.tooManyRequests('too many failed logins')
+    }
+
+    const [user] = await db.query<{ id: number, name: string, hash: string, isAdmin: boolean }>(
+      'SELECT id, name, password_hash AS hash, is_admin AS "isAdmin" FROM users WHERE email = $1', [email])
+    if (!await fastify.verifyPassword(request.body.password, user?.hash) || user === undefined) return reply.unauthorized('wrong email or password')
+
+    await Promise.all([
+      rateLimiter.refund(request.ip, FAILED_BY_ADDRESS, byAddress),
+      rateLimiter.refund(email, FAILED_BY_ACCOUNT, byAccount)
+    ])
+    // A new id, so that one that was planted before the login is worth nothing; what is in the cart stays.
+    await request.session.regenerate(['cart'])
+    request.session.userId = String(user.id)
+    request.session.isAdmin = user.isAdmin
+    return { userId: user.id, name: user.name }
+  })
+
+  fastify.post('/logout', {
+    schema: { tags: ['session'], summary: 'Log out', response: answers(Type.Object({ loggedOut: Type.Boolean() })) }
+  }, async request => {
+    await request.session.destroy()
+    return { loggedOut: true }
+  })
+}

@@ -1,0 +1,81 @@
+import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import { Type, type Static } from 'typebox'
+import { answers, IdParams, Paging, Product, PRODUCT_COLUMNS } from './schemas.js'
+
+const Listed = Type.Object({ items: Type.Array(Product), total: Type.Integer() })
+
+const ORDER = { name: 'name, id', price: 'price_cents, id', '-price': 'price_cents DESC, id', newest: 'updated_at DESC, id' } as const
+
+export const products: FastifyPluginAsyncTypebox = async function products (fastify) {
+  const { db } = fastify
+
+  fastify.get('/products', {
+    schema: {
+      tags: ['products'],
+      summary: 'Products, by category and price, page by page',
+      querystring: Type.Object({
+        category: Type.Optional(Type.String({ maxLength: 50 })),
+        minPrice: Type.Optional(Type.Integer({ minimum: 0, maximum: 10 ** 8 })),
+        maxPrice: Type.Optional(Type.Integer({ minimum: 0, maximum: 10 ** 8 })),
+        sort: Type.Union([Type.Literal('name'), Type.Literal('price'), Type.Literal('-price'), Type.Literal('newest')], { default: 'name' }),
+        ...Paging
+      }, { additionalProperties: false }),
+      response: answers(Listed)
+    },
+    config: { cache: { ttl: '1m', staleWhileRevalidate: '5m', tags: ['products'] } }
+  }, async request => {
+    const { category = null, minPrice = 0, maxPrice = 10 ** 8, sort, limit, offset } = request.query
+    const where = 'WHERE ($1::text IS NULL OR category = $1) AND price_cents BETWEEN $2 AND $3'
+    const filters = [category, minPrice, maxPrice]
+    const [items, [counted]] = await Promise.all([
+      db.query<Static<typeof Product>>(`SELECT ${PRODUCT_COLUMNS} FROM products ${where} ORDER BY ${ORDER[sort]} LIMIT $4 OFFSET $5`, [...filters, limit, offset]),
+      db.query<{ total: number }>(`SELECT count(*)::int AS total FROM products ${where}`, filters)
+    ])
+    return { items, total: counted?.total ?? 0 }
+  })
+
+  fastify.get('/products/search', {
+    schema: {
+      tags: ['products'],
+      summary: 'Products by words',
+      querystring: Type.Object({ q: Type.String({ minLength: 1, maxLength: 100 }), limit: Paging.limit }, { additionalProperties: false }),
+      response: answers(Listed)
+    },
+    config: { cache: { ttl: '1m', staleWhileRevalidate: '5m', tags: ['products'] } }
+  }, async request => {
+    const items = await db.query<Static<typeof Product>>(
+      `SELECT ${PRODUCT_COLUMNS} FROM products, websearch_to_tsquery('english', $1) AS words
+       WHERE search @@ words ORDER BY ts_rank(search, words) DESC, id LIMIT $2`, [request.query.q, request.query.limit])
+    return { items, total: items.length }
+  })
+
+  fastify.get('/products/:id', {
+    schema: { tags: ['products'], summary: 'One product', params: IdParams, response: answers(Product) },
+    config: { cache: { ttl: '5m', staleWhileRevalidate: '5m', tags: request => [`product:${request.params.id}`] } }
+  }, async (request, reply) => {
+    const [product] = await db.query<Static<typeof Product>>(`SELECT ${PRODUCT_COLUMNS} FROM products WHERE id = $1`, [request.params.id])
+    return product ?? reply.notFound('no such product')
+  })
+
+  fastify.put('/products/:id', {
+    schema: {
+      tags: ['products'],
+      summary: 'Change a product (admin)',
+      params: IdParams,
+      body: Type.Object({
+        name: Type.Optional(Type.String({ minLength: 1, maxLength: 200 })),
+        priceCents: Type.Optional(Type.Integer({ minimum: 0, maximum: 10 ** 8 })),
+        stock: Type.Optional(Type.Integer({ minimum: 0, maximum: 10 ** 6 }))
+      }, { additionalProperties: false, minProperties: 1 }),
+      response: answers(Product)
+    },
+    config: { cache: { invalidates: request => [`product:${request.params.id}`, 'products'] } },
+    preHandler: async (request, reply) => { if (!request.session.isAdmin) return reply.forbidden('admins only') }
+  }, async (request, reply) => {
+    const { name = null, priceCents = null, stock = null } = request.body
+    const [product] = await db.query<Static<typeof Product>>(
+      `UPDATE products SET name = coalesce($2, name), price_cents = coalesce($3, price_cents), stock = coalesce($4, stock), updated_at = now()
+       WHERE id = $1 RETURNING ${PRODUCT_COLUMNS}`, [request.params.id, name, priceCents, stock])
+    return product ?? reply.notFound('no such product')
+  })
+}

@@ -1,0 +1,30 @@
+import { Type, type TSchema } from 'typebox'
+
+// What several resources say in the same words.
+
+export const ErrorBody = Type.Object({ statusCode: Type.Integer(), code: Type.Optional(Type.String()), error: Type.String(), message: Type.String() })
+
+export const IdParams = Type.Object({ id: Type.Integer({ minimum: 1, maximum: 2 ** 31 - 1 }) })
+
+export const Paging = {
+  limit: Type.Integer({ minimum: 1, maximum: 100, default: 20 }),
+  offset: Type.Integer({ minimum: 0, maximum: 100_000, default: 0 })
+}
+
+export const Product = Type.Object({
+  id: Type.Integer(),
+  name: Type.String(),
+  description: Type.String(),
+  category: Type.String(),
+  priceCents: Type.Integer(),
+  stock: Type.Integer(),
+  updatedAt: Type.String({ format: 'date-time' })
+})
+
+/** The columns of a {@link Product}, for SELECT and RETURNING. */
+export const PRODUCT_COLUMNS = 'id, name, description, category, price_cents AS "priceCents", stock, updated_at AS "updatedAt"'
+
+/** The answer 200, and errors in the one form that the error handler gives them. */
+export function answers <T extends TSchema> (ok: T): { 200: T, '4xx': typeof ErrorBody, '5xx': typeof ErrorBody } {
+  return { 200: ok, '4xx': ErrorBody, '5xx': ErrorBody }
+}

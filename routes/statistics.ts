@@ -1,0 +1,29 @@
+import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import { Type, type Static } from 'typebox'
+import { answers, Paging } from './schemas.js'
+
+const Seller = Type.Object({ productId: Type.Integer(), name: Type.String(), sold: Type.Integer() })
+const Month = Type.Object({ month: Type.String(), category: Type.String(), orders: Type.Integer(), pieces: Type.Integer(), revenueCents: Type.Integer() })
+
+export const statistics: FastifyPluginAsyncTypebox = async function statistics (fastify) {
+  const { db, leaderboard } = fastify
+
+  fastify.get('/leaderboard', {
+    schema: { tags: ['statistics'], summary: 'Best sellers', querystring: Type.Object({ limit: Paging.limit }), response: answers(Type.Array(Seller)) },
+    config: { cache: { ttl: '5s', tags: ['orders'] } }
+  }, async request => {
+    const top = await leaderboard.top(request.query.limit)
+    const names = await db.query<{ id: number, name: string }>('SELECT id, name FROM products WHERE id = ANY($1::int[])', [top.map(({ productId }) => productId)])
+    const nameOf = new Map(names.map(({ id, name }) => [id, name]))
+    return top.map(({ productId, sold }) => ({ productId, sold, name: nameOf.get(productId) ?? '' }))
+  })
+
+  fastify.get('/reports/sales', {
+    schema: { tags: ['statistics'], summary: 'Sales by month and category: an expensive one', response: answers(Type.Array(Month)) },
+    config: { cache: { ttl: '1m', staleWhileRevalidate: '10m', tags: ['orders'] } }
+  }, async () => await db.query<Static<typeof Month>>(
+    `SELECT to_char(date_trunc('month', o.created_at), 'YYYY-MM') AS month, p.category, count(DISTINCT o.id)::int AS orders,
+       sum(i.quantity)::int AS pieces, sum(i.quantity * i.price_cents)::int AS "revenueCents"
+     FROM orders o JOIN order_items i ON i.order_id = o.id JOIN products p ON p.id = i.product_id
+     GROUP BY 1, 2 ORDER BY 1 DESC, 2`))
+}

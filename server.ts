@@ -1,0 +1,28 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import closeWithGrace from 'close-with-grace'
+import { buildApp } from './app.js'
+import { readConfig, type Config } from './demo/config.js'
+
+const CLOSE_TIMEOUT_MS = 10_000
+
+async function start (config: Config): Promise<void> {
+  const app = await buildApp(config, { logger: { level: config.LOG_LEVEL } })
+  if (config.isSecretTemporary) app.log.warn('SESSION_SECRET is not set: sessions end with this process')
+
+  closeWithGrace({ delay: CLOSE_TIMEOUT_MS + config.DRAIN_DELAY }, async ({ signal, err }) => {
+    if (err) app.log.error({ err }, 'closing after an error')
+    else app.log.info({ signal }, 'closing: readiness is red, requests under way are finished')
+    app.health.drain()
+    await sleep(config.DRAIN_DELAY)
+    await app.close()
+  })
+  await app.listen({ host: config.HOST, port: config.PORT })
+}
+
+try {
+  await start(readConfig())
+} catch (error) {
+  // One line: the message names what is wrong, a trace would not help to mend it.
+  process.stderr.write(`cannot start: ${error instanceof Error ? error.message : String(error)}\n`)
+  process.exit(1)
+}
