@@ -9,6 +9,8 @@ import { AlreadyRegisteredError } from './errors.js'
 import { resolveRedisOptions, type RedisPluginOptions } from './options.js'
 
 export { clusterOf, type RedisClient } from '../shared/client.js'
+// Carries the declaration of `fastify.redis` into what users compile against.
+export type { FastifyRedis } from '@fastify/redis'
 export type { CircuitStatus } from '../shared/circuit.js'
 export { circuitOf } from '../shared/guard.js'
 export type { RedisPluginOptions } from './options.js'

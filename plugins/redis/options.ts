@@ -6,28 +6,28 @@ import { readOptions } from '../shared/options.js'
 
 interface SuiteOptions {
   /** `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS. Instead of `host` and `port`. */
-  url?: string
+  url?: string | undefined
   /** A Redis Cluster: some of its nodes, and what ioredis's `Cluster` takes. Instead of `url` or `host`. */
-  cluster?: { nodes: ClusterNode[], options?: ClusterOptions }
+  cluster?: { nodes: ClusterNode[], options?: ClusterOptions } | undefined
   /** A client that exists already. It is closed with the app only if `closeClient` is true. */
-  client?: Redis | Cluster
+  client?: Redis | Cluster | undefined
   /** Close a given `client` with the app. @default false */
-  closeClient?: boolean
+  closeClient?: boolean | undefined
   /** Decorates `fastify.redis[namespace]` in place of `fastify.redis`, as `@fastify/redis` does. */
-  namespace?: string
+  namespace?: string | undefined
   /** The first part of every key that the suite's plugins write through this client. @default 'fastify' */
-  prefix?: string
+  prefix?: string | undefined
   /**
    * `true`: the boot fails within `connectTimeout` if Redis cannot be reached. `false`: the app boots anyway
    * and connects when it can. @default true
    */
-  required?: boolean
+  required?: boolean | undefined
   /** How long one attempt to connect, and the boot, may take. @default 2000 ms */
-  connectTimeout?: Duration
+  connectTimeout?: Duration | undefined
   /** How long one command may take before it is rejected. @default 1000 ms */
-  commandTimeout?: Duration
+  commandTimeout?: Duration | undefined
   /** How long closing waits for commands under way before it disconnects by force. @default 1000 ms */
-  closeTimeout?: Duration
+  closeTimeout?: Duration | undefined
 }
 
 /** Options of the `redis` plugin: its own, and everything that ioredis takes. */
