@@ -1,0 +1,289 @@
+import Fastify, { type FastifyInstance, type InjectOptions } from 'fastify'
+import { parseList, type Item } from 'structured-headers'
+import t, { type Test } from 'tap'
+import { rateLimit, type RateLimitPluginOptions, type RouteRateLimitOptions } from '../../plugins/rate-limit/index.js'
+import { redis } from '../../plugins/redis/index.js'
+import { startRedis, until } from '../helpers/index.js'
+
+const server = await startRedis()
+let prefixes = 0
+
+async function build (t: Test, store: string, options: RateLimitPluginOptions = {}, config?: RouteRateLimitOptions) {
+  const app = Fastify()
+  t.teardown(() => app.close())
+  if (store === 'Redis') await app.register(redis, { url: server.url, prefix: `f${++prefixes}` })
+  await app.register(rateLimit, { timeWindow: '1 minute', ...options })
+  app.get('/', { config: { ...(config && { rateLimit: config }) } }, async request => ({ remaining: request.rateLimit?.remaining }))
+  return app
+}
+
+const ask = async (app: FastifyInstance, options: InjectOptions | string = '/') => {
+  const { statusCode, headers, body } = await app.inject(options)
+  return { status: statusCode, headers, body }
+}
+const statuses = async (app: FastifyInstance, count: number, options: InjectOptions | string = '/') => {
+  const seen = []
+  for (let i = 0; i < count; i++) seen.push((await ask(app, options)).status)
+  return seen
+}
+
+for (const store of ['memory', 'Redis']) {
+  const feature = (name: string, test: (t: Test) => Promise<unknown>) => t.test(`${store}: ${name}`, test)
+
+  feature('several limits at once: the tightest one is reported, and the fields of the IETF draft name them all', async t => {
+    const app = await build(t, store, {}, { limits: [{ max: 5, timeWindow: '1h', name: 'hourly' }, { max: 2, timeWindow: '10s' }] })
+    const first = await ask(app)
+    t.match(first.headers, { 'x-ratelimit-limit': '2', 'x-ratelimit-remaining': '1' })
+    const policies = parseList(String(first.headers['ratelimit-policy'])) as Item[]
+    t.same(policies.map(([name, params]) => [name, params.get('q'), params.get('w')]), [['hourly', 5, 3600], ['10s', 2, 10]])
+    const [[name, params]] = parseList(String(first.headers['ratelimit'])) as [Item]
+    t.same([name, params.get('r'), params.get('t')], ['10s', 1, 10])
+    await ask(app)
+    const refused = await ask(app)
+    t.equal(refused.status, 429)
+    t.match(refused.headers, { 'x-ratelimit-limit': '2', 'x-ratelimit-remaining': '0', 'retry-after': '10' })
+  })
+
+  feature('each header can be turned off, and the draft names be chosen', async t => {
+    const app = await build(t, store, {
+      max: 1,
+      enableDraftSpec: true,
+      addHeadersOnExceeding: { 'ratelimit-limit': false, ratelimit: false },
+      addHeaders: { 'retry-after': false, 'ratelimit-policy': false }
+    })
+    const passed = await ask(app)
+    t.match(passed.headers, { 'ratelimit-remaining': '0', 'ratelimit-reset': '60', 'ratelimit-policy': '"default";q=1;w=60' })
+    for (const name of ['ratelimit-limit', 'ratelimit', 'x-ratelimit-limit']) t.notOk(name in passed.headers, name)
+    const refused = await ask(app)
+    for (const name of ['retry-after', 'ratelimit-policy']) t.notOk(name in refused.headers, name)
+    t.ok('ratelimit' in refused.headers)
+  })
+
+  feature('groupId shares one count between routes', async t => {
+    const app = await build(t, store)
+    for (const url of ['/send', '/resend']) app.get(url, { config: { rateLimit: { max: 2, groupId: 'otp' } } }, async () => url)
+    t.same([await statuses(app, 1, '/send'), await statuses(app, 2, '/resend'), await statuses(app, 1, '/send')].flat(), [200, 200, 429, 429])
+  })
+
+  feature('a request costs what it is said to, may be charged more later, and can be given back', async t => {
+    const app = await build(t, store, {}, { max: 10, cost: async request => Number(request.headers['x-cost'] ?? 1) })
+    app.get('/charge', { config: { rateLimit: { max: 10 } } }, async (request, reply) => {
+      reply.raw.on('finish', () => { request.rateLimit?.charge(7).catch(() => {}) })
+      return 'charged'
+    })
+    app.get('/refund', { config: { rateLimit: { max: 1 } } }, async request => { await request.rateLimit?.refund(); await request.rateLimit?.refund(); return 'refunded' })
+    const remaining = async (cost: number) => (await ask(app, { url: '/', headers: { 'x-cost': String(cost) } })).headers['x-ratelimit-remaining']
+    t.same([await remaining(4), await remaining(0), await remaining(5)], ['6', '6', '1'])
+    t.equal((await ask(app, { url: '/', headers: { 'x-cost': '2' } })).status, 429)
+    t.equal((await ask(app, { url: '/', headers: { 'x-cost': '1' } })).status, 200, 'what still fits passes')
+    t.equal((await ask(app, { url: '/', headers: { 'x-cost': '-3' } })).status, 500)
+    t.match(JSON.parse((await ask(app, { url: '/', headers: { 'x-cost': 'many' } })).body), { code: 'FST_REDIS_SUITE_RATE_LIMIT_INVALID_VALUE' })
+
+    await ask(app, '/charge')
+    await until('it was charged', async () => (await ask(app, '/charge')).headers['x-ratelimit-remaining'] === '1')
+    t.same(await statuses(app, 5, '/refund'), [200, 200, 200, 200, 200])
+  })
+
+  feature('allow and deny lists take keys, addresses, CIDR ranges and functions', async t => {
+    const app = await build(t, store, { max: 1, allowList: ['10.0.0.0/8', '2001:db8::/32', 'vip'], denyList: ['192.0.2.0/24', '192.0.2.7'], keyGenerator: request => String(request.headers['x-user'] ?? request.ip) })
+    for (const remoteAddress of ['10.1.2.3', '::ffff:10.9.9.9', '2001:db8:1::5']) t.same(await statuses(app, 3, { url: '/', remoteAddress }), [200, 200, 200], remoteAddress)
+    t.same(await statuses(app, 3, { url: '/', headers: { 'x-user': 'vip' } }), [200, 200, 200])
+    for (const remoteAddress of ['192.0.2.9', '::ffff:192.0.2.7']) t.same(await statuses(app, 2, { url: '/', remoteAddress }), [403, 403])
+    t.same(await statuses(app, 2, { url: '/', remoteAddress: '11.0.0.1' }), [200, 429])
+    const byFunction = await build(t, store, { max: 1, allowList: async (_request, key) => key === '1.1.1.1', denyList: (_request, key) => key === '2.2.2.2' })
+    t.same(await statuses(byFunction, 2, { url: '/', remoteAddress: '1.1.1.1' }), [200, 200])
+    t.same(await statuses(byFunction, 1, { url: '/', remoteAddress: '2.2.2.2' }), [403])
+  })
+
+  feature('a banned key is answered 403, and callbacks are told of each kind', async t => {
+    const calls: string[] = []
+    const app = await build(t, store, {
+      max: 1,
+      ban: 1,
+      onExceeding: (_request, key) => calls.push(`exceeding ${key}`),
+      onExceeded: () => calls.push('exceeded'),
+      onBanReach: () => calls.push('ban')
+    })
+    t.same(await statuses(app, 4), [200, 429, 403, 403])
+    t.same(calls, ['exceeding 127.0.0.1', 'exceeded', 'exceeded', 'ban', 'exceeded', 'ban'])
+  })
+
+  feature('a penalty lengthens with each refusal, and Retry-After tells it', async t => {
+    const app = await build(t, store, { max: 1, timeWindow: 1000, penalty: { base: '10s', cap: '35s' } })
+    await ask(app)
+    const waits = []
+    for (let i = 0; i < 4; i++) waits.push(Number((await ask(app)).headers['retry-after']))
+    t.same(waits, [10, 20, 35, 35])
+  })
+
+  feature('max and timeWindow may be functions, and what they say is checked', async t => {
+    const app = await build(t, store, {
+      max: async (request, key) => request.headers['x-plan'] === 'pro' ? 3 : request.headers['x-plan'] === 'broken' ? NaN : Number(key.length > 0),
+      timeWindow: () => '1 minute',
+      keyGenerator: request => String(request.headers['x-plan'])
+    })
+    t.same(await statuses(app, 4, { url: '/', headers: { 'x-plan': 'pro' } }), [200, 200, 200, 429])
+    t.same(await statuses(app, 2, { url: '/', headers: { 'x-plan': 'free' } }), [200, 429])
+    t.match(JSON.parse((await ask(app, { url: '/', headers: { 'x-plan': 'broken' } })).body), { statusCode: 500, code: 'FST_REDIS_SUITE_RATE_LIMIT_INVALID_VALUE' })
+  })
+
+  feature('dryRun counts and tells, and refuses nobody', async t => {
+    const app = await build(t, store, { max: 1, dryRun: true })
+    let refused = 0
+    app.rateLimiter.events.on('refused', event => { if (event.dryRun) refused++ })
+    t.same(await statuses(app, 3), [200, 200, 200])
+    t.match((await ask(app)).headers, { 'x-ratelimit-remaining': '0', 'retry-after': '60' })
+    t.equal(refused, 3)
+  })
+
+  feature('events tell what was decided', async t => {
+    const app = await build(t, store, { max: 1, ban: 1 })
+    const seen: string[] = []
+    for (const name of ['allowed', 'refused', 'banned'] as const) app.rateLimiter.events.on(name, ({ key }) => seen.push(`${name} ${key}`))
+    await statuses(app, 3)
+    t.same(seen, ['allowed 127.0.0.1', 'refused 127.0.0.1', 'banned 127.0.0.1'])
+  })
+
+  feature('two limiters on one route both hold; one that stands twice counts once', async t => {
+    const app = await build(t, store, { max: 100 })
+    const hook = app.rateLimit({ max: 2 })
+    app.get('/both', { onRequest: app.rateLimit(), preParsing: hook, preHandler: hook, config: { rateLimit: { max: 3 } } }, async () => 'both')
+    const first = await ask(app, '/both')
+    t.match(first.headers, { 'x-ratelimit-limit': '2', 'x-ratelimit-remaining': '1' }, 'the tightest is told')
+    t.same(await statuses(app, 2, '/both'), [200, 429])
+    t.equal((await ask(app)).headers['x-ratelimit-remaining'], '96', 'the global limit was charged three times')
+  })
+
+  feature('a handler may ask by itself, with or without counting', async t => {
+    const app = await build(t, store, { global: false })
+    const check = app.createRateLimit({ max: 2, allowList: ['9.9.9.9'] })
+    app.get('/ask', async request => await check(request))
+    app.get('/look', async request => await check(request, { increment: false }))
+    const asked = async (url: string) => JSON.parse((await ask(app, url)).body)
+    t.match(await asked('/look'), { isAllowed: false, remaining: 2, isExceeded: false, ttl: 0 })
+    t.match(await asked('/ask'), { isAllowed: false, key: '127.0.0.1', max: 2, timeWindow: 60_000, remaining: 1, ttlInSeconds: 60, isExceeded: false, isBanned: false })
+    await asked('/ask')
+    t.match(await asked('/look'), { remaining: 0, isExceeded: true })
+    t.match(await asked('/ask'), { remaining: 0, isExceeded: true })
+    t.same(JSON.parse((await ask(app, { url: '/ask', remoteAddress: '9.9.9.9' })).body), { isAllowed: true, key: '9.9.9.9' })
+  })
+
+  feature('what is not a route is limited by name', async t => {
+    const app = await build(t, store, { global: false })
+    const { rateLimiter } = app
+    const mails = { name: 'mails', max: 2, timeWindow: '1h' }
+    t.match(await rateLimiter.consume('ann', mails), { allowed: true, remaining: 1 })
+    t.match(await rateLimiter.peek('ann', mails), { allowed: true, remaining: 1 })
+    const second = await rateLimiter.consume('ann', mails)
+    t.match(await rateLimiter.consume('ann', mails), { allowed: false, remaining: 0 })
+    t.match(await rateLimiter.consume('ann', { ...mails, name: 'other' }), { allowed: true }, 'another name is another count')
+    await rateLimiter.refund('ann', mails, second)
+    t.match(await rateLimiter.consume('ann', mails), { allowed: true, remaining: 0 })
+    await rateLimiter.reset('ann', mails)
+    t.match(await rateLimiter.consume('ann', mails, 2), { allowed: true, remaining: 0 })
+    for (const wrong of [{ max: 1, timeWindow: 1 }, { name: '', max: 1 }, { name: 'x', maxx: 1 }, { name: 'x', max: -1 }]) {
+      await t.rejects(rateLimiter.consume('ann', wrong as never), { code: 'FST_REDIS_SUITE_RATE_LIMIT_INVALID_OPTION' }, JSON.stringify(wrong))
+    }
+    await t.rejects(rateLimiter.consume('ann', mails, 1.5), { code: 'FST_REDIS_SUITE_RATE_LIMIT_INVALID_VALUE' })
+  })
+
+  feature('reset() forgets the plugin\'s own count, a route\'s and a group\'s', async t => {
+    const app = await build(t, store, { max: 1 })
+    app.get('/own', { config: { rateLimit: { max: 1 } } }, async () => 'own')
+    app.get('/group', { config: { rateLimit: { max: 1, groupId: 'g' } } }, async () => 'group')
+    for (const [url, target] of [['/', undefined], ['/own', { method: 'GET', url: '/own' }], ['/group', { groupId: 'g' }]] as const) {
+      t.same(await statuses(app, 2, url), [200, 429])
+      await app.rateLimiter.reset('127.0.0.1', target)
+      t.same(await statuses(app, 2, url), [200, 429], url)
+    }
+  })
+
+  feature('an error of the builder is the answer', async t => {
+    const app = await build(t, store, {
+      max: 1,
+      errorResponseBuilder: (_request, { statusCode, ban, max, ttl, after }) => ({ statusCode, error: 'Slow down', message: `${max} ${ban} ${after}`, ttl: ttl > 59_000 })
+    })
+    await ask(app)
+    t.match(JSON.parse((await ask(app)).body), { statusCode: 429, error: 'Slow down', message: '1 false 1 minute', ttl: true })
+  })
+}
+
+t.test('a forged X-Forwarded-For is nothing without trustProxy, and the client\'s address with it', async t => {
+  for (const [trustProxy, expected] of [[false, [200, 429, 429]], [true, [200, 200, 200]]] as const) {
+    const app = Fastify({ trustProxy })
+    t.teardown(() => app.close())
+    await app.register(rateLimit, { max: 1 })
+    app.get('/', async () => 'x')
+    const seen = []
+    for (const i of [1, 2, 3]) seen.push((await ask(app, { url: '/', headers: { 'x-forwarded-for': `10.0.0.${i}` } })).status)
+    t.same(seen, expected)
+  }
+})
+
+t.test('10,000 addresses of one /64 are one client, and spellings of one address too', async t => {
+  const app = await build(t, 'memory', { max: 3 })
+  let passed = 0
+  for (let i = 0; i < 10_000; i++) {
+    if ((await ask(app, { url: '/', remoteAddress: `2001:db8:1:2:${(i * 7919 % 65536).toString(16)}::${i.toString(16)}` })).status === 200) passed++
+  }
+  t.equal(passed, 3)
+  t.same(await statuses(app, 1, { url: '/', remoteAddress: '2001:db8:1:3::1' }), [200])
+  for (const remoteAddress of ['192.0.2.1', '::ffff:192.0.2.1', '::FFFF:c000:201']) t.equal((await ask(app, { url: '/', remoteAddress })).status, 200)
+  t.equal((await ask(app, { url: '/', remoteAddress: '192.0.2.1' })).status, 429)
+})
+
+t.test('however a path is written, a route has one count', async t => {
+  const app = Fastify({ routerOptions: { caseSensitive: false, ignoreTrailingSlash: true, ignoreDuplicateSlashes: true } })
+  t.teardown(() => app.close())
+  await app.register(rateLimit, { global: false })
+  app.route({ method: ['GET', 'POST'], url: '/a/:id', config: { rateLimit: { max: 4 } }, handler: async () => 'a' })
+  t.same([...await statuses(app, 1, '/a/1'), ...await statuses(app, 1, '/A/%31'), ...await statuses(app, 1, '//a//1/'), ...await statuses(app, 1, { method: 'POST', url: '/a/1' }), ...await statuses(app, 1, '/a/2?x')],
+    [200, 200, 200, 200, 429])
+})
+
+t.test('no key can reach another route\'s count, whatever is in it', async t => {
+  const app = Fastify()
+  t.teardown(() => app.close())
+  await app.register(rateLimit, { max: 1, keyGenerator: request => String(request.headers['x-user']) })
+  app.get('/a', { config: { rateLimit: { max: 1 } } }, async () => 'a')
+  app.get('/a/b', { config: { rateLimit: { max: 1 } } }, async () => 'b')
+  app.get('/', async () => 'root')
+  const status = (url: string, user: string) => ask(app, { url, headers: { 'x-user': user } }).then(({ status }) => status)
+  await status('/a/b', 'x')
+  for (const user of ['/b\0x', 'b:x', 'route:GET:/a/b\0x', '']) t.equal(await status('/a', user), 200, JSON.stringify(user))
+  t.equal(await status('/', 'route:GET:/a/b\0x'), 200)
+  t.equal(await status('/a/b', 'x'), 429)
+})
+
+t.test('a store of one\'s own counts', async t => {
+  const counts = new Map<string, number>()
+  class Store {
+    readonly options: object
+    constructor (options: object) { this.options = options }
+    incr (key: string, callback: (error: Error | null, result?: { current: number, ttl: number }) => void, timeWindow: number) {
+      if (key.endsWith('broken')) return callback(new Error('broken'))
+      counts.set(key, (counts.get(key) ?? 0) + 1)
+      callback(null, { current: counts.get(key) ?? 0, ttl: timeWindow })
+    }
+
+    child () { return this }
+  }
+  const app = await build(t, 'memory', { max: 2, store: Store, keyGenerator: request => String(request.headers['x-user'] ?? 'x') })
+  t.same(await statuses(app, 3), [200, 200, 429])
+  t.equal((await ask(app, { url: '/', headers: { 'x-user': 'broken' } })).status, 500)
+  await t.rejects(app.rateLimiter.consume('k', { name: 'p', max: 5 }, 2), { code: 'FST_REDIS_SUITE_RATE_LIMIT_UNSUPPORTED_BY_STORE' })
+})
+
+t.test('options that cannot be used fail at registration', async t => {
+  const code = 'FST_REDIS_SUITE_RATE_LIMIT_INVALID_OPTION'
+  const wrong = [
+    { limits: [] }, { limits: [{ max: 1 }] }, { limits: [{ max: 1, timeWindow: 1, mx: 2 }] }, { limits: [{ max: 1, timeWindow: 1 }], max: 5 }, { algorithm: 'fixed' }, { burst: 3 },
+    { cost: -1 }, { cost: 'x' }, { ban: -2 }, { banDuration: 0 }, { penalty: { base: 5 } }, { penalty: { base: 5, cap: 1 } }, { penalty: { base: 1, cap: 2 }, continueExceeding: true },
+    { onStoreError: 'panic' }, { skipOnError: true, onStoreError: 'open' }, { instances: 0 }, { ipv6Subnet: 129 }, { groupId: 5 }, { allowList: 'x' }, { denyList: [5] },
+    { addHeaders: { 'x-nonsense': true } }, { addHeaders: { 'retry-after': 'yes' } }, { store: {} }, { errorResponseBuilder: 'x' }, { dryRun: 'yes' }, { max: () => 1, limits: [{ max: 1, timeWindow: 1 }] },
+    { max: () => 1, timeWindow: 'soon' }, { nameSpace: '' }
+  ]
+  for (const options of wrong) {
+    await t.rejects(async () => { const app = Fastify(); t.teardown(() => app.close()); await app.register(rateLimit, options as never) }, { code }, JSON.stringify(options))
+  }
+})

@@ -1,0 +1,105 @@
+import fc from 'fast-check'
+import { Redis } from 'ioredis'
+import t from 'tap'
+import type { Verdict } from '../../plugins/rate-limit/decision.js'
+import { createMemoryStore } from '../../plugins/rate-limit/memory-store.js'
+import { ALGORITHMS, type Algorithm, type Limit, type Policy } from '../../plugins/rate-limit/policy.js'
+import { createRedisStore } from '../../plugins/rate-limit/redis-store.js'
+import { startRedis } from '../helpers/index.js'
+import { policy } from '../helpers/rate-limit-policies.js'
+
+const server = await startRedis()
+const client = new Redis(server.url)
+t.teardown(() => client.disconnect())
+
+interface Taken { time: number, cost: number }
+
+const passes = ({ states, blockedFor }: Verdict) => blockedFor === 0 && states.every(state => state.retryAfter === 0)
+
+/** Units in the window that ends at `now`, counted one by one. */
+const usedAt = (taken: Taken[], { window }: Pick<Limit, 'window'>, now: number) =>
+  taken.filter(({ time }) => time + window > now).reduce((sum, { cost }) => sum + cost, 0)
+
+/** The most units in any window, wherever it starts: one that holds most begins with a unit. */
+const worstWindow = (taken: Taken[], { window }: Pick<Limit, 'window'>) =>
+  Math.max(0, ...taken.map(({ time }, i) => taken.slice(i).filter(later => later.time < time + window).reduce((sum, { cost }) => sum + cost, 0)))
+
+const limits = fc.array(fc.tuple(fc.integer({ min: 1, max: 12 }), fc.integer({ min: 5, max: 400 })), { minLength: 1, maxLength: 3 })
+const arrivals = fc.array(fc.record({ gap: fc.integer({ min: 0, max: 120 }), cost: fc.integer({ min: 1, max: 5 }) }), { minLength: 1, maxLength: 150 })
+
+t.test('memory, sliding-log: a brute-force model agrees on every decision, with simulated time', async () => {
+  fc.assert(fc.property(limits, arrivals, (given, requests) => {
+    let now = 1_700_000_000_000
+    const store = createMemoryStore(10, () => now)
+    const limit = policy(given)
+    const taken: Taken[] = []
+    for (const { gap, cost } of requests) {
+      now += gap
+      const expected = limit.limits.every(one => usedAt(taken, one, now) + cost <= one.max)
+      const verdict = store.apply('k', limit, cost, 'consume') as Verdict
+      if (passes(verdict) !== expected) return false
+      if (expected) taken.push({ time: now, cost })
+      for (const [i, state] of verdict.states.entries()) {
+        const one = limit.limits[i]
+        if (one === undefined || state.used !== usedAt(taken, one, now)) return false
+        // What it says of the moment when a request passes is true to the millisecond.
+        if (state.retryAfter > 0 && Number.isFinite(state.retryAfter)) {
+          if (usedAt(taken, one, now + state.retryAfter) + cost > one.max || usedAt(taken, one, now + state.retryAfter - 1) + cost <= one.max) return false
+        }
+      }
+    }
+    return limit.limits.every(one => worstWindow(taken, one) <= one.max)
+  }), { numRuns: 300 })
+})
+
+t.test('Redis, sliding-log: the model agrees by the times that Redis itself tells', async () => {
+  let key = 0
+  await fc.assert(fc.asyncProperty(limits, fc.array(fc.record({ pause: fc.nat({ max: 12 }), cost: fc.integer({ min: 1, max: 4 }) }), { minLength: 5, maxLength: 40 }), async (given, requests) => {
+    const store = createRedisStore(client, `m${++key}`)
+    const limit = policy(given)
+    const taken: Taken[] = []
+    for (const { pause, cost } of requests) {
+      if (pause > 6) await new Promise(resolve => setTimeout(resolve, pause))
+      const verdict = await store.apply('k', limit, cost, 'consume')
+      const expected = limit.limits.every(one => usedAt(taken, one, verdict.time) + cost <= one.max)
+      if (passes(verdict) !== expected) return false
+      if (expected) taken.push({ time: verdict.time, cost })
+    }
+    return limit.limits.every(one => worstWindow(taken, one) <= one.max)
+  }), { numRuns: 25 })
+})
+
+// What each algorithm promises of any window.
+const BOUND: Record<Algorithm, number> = { 'sliding-log': 1, 'sliding-counter': 2, gcra: 2 }
+
+for (const algorithm of ALGORITHMS) {
+  t.test(`memory, ${algorithm}: no window of any run holds more than ${BOUND[algorithm]} times max`, async () => {
+    fc.assert(fc.property(fc.integer({ min: 1, max: 20 }), fc.integer({ min: 10, max: 300 }), arrivals, (max, window, requests) => {
+      let now = 1_700_000_000_000
+      const store = createMemoryStore(10, () => now)
+      const limit = policy([[max, window]], { algorithm })
+      const taken: Taken[] = []
+      for (const { gap, cost } of requests) {
+        now += gap
+        if (passes(store.apply('k', limit, cost, 'consume') as Verdict)) taken.push({ time: now, cost })
+      }
+      return worstWindow(taken, { window }) <= BOUND[algorithm] * max
+    }), { numRuns: 300 })
+  })
+
+  t.test(`${algorithm}: both stores decide alike on the same arrivals`, async t => {
+    // Long windows, so that the two clocks are as good as one.
+    const limit: Policy = policy([[9, 3_600_000], [5, 1_800_000]], { algorithm })
+    const memory = createMemoryStore(10)
+    const redis = createRedisStore(client, `alike-${algorithm}`)
+    for (const cost of [1, 3, 2, 1, 1, 4, 1, 9, 10]) {
+      const [a, b] = [memory.apply('k', limit, cost, 'consume') as Verdict, await redis.apply('k', limit, cost, 'consume')]
+      t.equal(passes(a), passes(b))
+      t.same(a.states.map(state => state.used), b.states.map(state => state.used))
+      for (const [i, state] of a.states.entries()) {
+        const other = b.states[i]?.retryAfter ?? NaN
+        t.ok(state.retryAfter === other || Math.abs(state.retryAfter - other) < 2000, `${state.retryAfter} ~ ${other}`)
+      }
+    }
+  })
+}
