@@ -1,5 +1,5 @@
 import { lua, type Script } from '../shared/script.js'
-import { ALGORITHM_SCRIPTS } from './algorithm-scripts.js'
+import { ALGORITHM_SCRIPTS, SLIDING_LOG_LAYOUT, SLIDING_LOG_SHORTCUT } from './algorithm-scripts.js'
 import type { Algorithm } from './policy.js'
 
 // A script is put together of three parts: what all begin with, an algorithm, and what is done with it.
@@ -85,7 +85,7 @@ redis.pcall('PUBLISH', ARGV[4], ARGV[5])
  *          (ms; 0: none), cap (ms) and memory (ms); then max, window (ms) and burst of each limit
  * reply    now (µs), blocked for (µs), banned (0, 1); then used, µs until reset, µs until it passes (-1: never) of each limit
  */
-export const applyScripts = mapAlgorithms(algorithm => lua`${BEGIN.replace('FIRST_LIMIT', '9')}${algorithm}${APPLY}`)
+export const applyScripts = mapAlgorithms((algorithm, shortcut) => lua`${shortcut}${BEGIN.replace('FIRST_LIMIT', '9')}${algorithm}${APPLY}`)
 
 /**
  * Gives back what was taken.
@@ -93,13 +93,13 @@ export const applyScripts = mapAlgorithms(algorithm => lua`${BEGIN.replace('FIRS
  * KEYS[1]  the count
  * ARGV     unused, cost, time it was taken at (µs), channel and message that tell the other instances; then the limits
  */
-export const refundScripts = mapAlgorithms(algorithm => lua`${BEGIN.replace('FIRST_LIMIT', '6')}${algorithm}${REFUND}`)
+export const refundScripts = mapAlgorithms((algorithm, _, layout) => lua`${layout}${BEGIN.replace('FIRST_LIMIT', '6')}${algorithm}${REFUND}`)
 
-function mapAlgorithms (make: (algorithm: string) => Script): Record<Algorithm, Script> {
+function mapAlgorithms (make: (algorithm: string, shortcut: string, layout: string) => Script): Record<Algorithm, Script> {
   return {
-    'sliding-log': make(ALGORITHM_SCRIPTS['sliding-log']),
-    'sliding-counter': make(ALGORITHM_SCRIPTS['sliding-counter']),
-    gcra: make(ALGORITHM_SCRIPTS.gcra)
+    'sliding-log': make(ALGORITHM_SCRIPTS['sliding-log'], SLIDING_LOG_SHORTCUT, SLIDING_LOG_LAYOUT),
+    'sliding-counter': make(ALGORITHM_SCRIPTS['sliding-counter'], '', ''),
+    gcra: make(ALGORITHM_SCRIPTS.gcra, '', '')
   }
 }
 

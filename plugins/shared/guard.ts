@@ -32,17 +32,16 @@ export function guardRedis (client: RedisClient, log: FastifyBaseLogger, timeout
   const circuit = circuits.get(client) ?? createCircuit(client, log)
   const onTimeout = () => new TimeoutError(timeout)
 
-  async function run<T> (operation: () => Promise<T>): Promise<T> {
-    if (circuit.isOpen) throw new CircuitOpenError(circuit.status.lastError?.message)
-    try {
-      const result = await withDeadline(operation(), timeout, onTimeout)
-      circuit.success()
-      return result
-    } catch (error) {
-      if (isOutage(error)) circuit.failure(error)
-      else circuit.success()
-      throw error
-    }
+  // Promises by hand, as every request passes here: an async function would cost it two more turns.
+  function run<T> (operation: () => Promise<T>): Promise<T> {
+    if (circuit.isOpen) return Promise.reject(new CircuitOpenError(circuit.status.lastError?.message))
+    return withDeadline(operation(), timeout, onTimeout).then(
+      result => { circuit.success(); return result },
+      (error: unknown) => {
+        if (isOutage(error)) circuit.failure(error)
+        else circuit.success()
+        throw error
+      })
   }
 
   return { run, get circuit () { return circuit.status } }

@@ -17,13 +17,11 @@ export function lua (strings: TemplateStringsArray, ...values: Array<string | nu
  * Runs a script by its digest: one round trip. A server that does not have it (restarted, failed over,
  * `SCRIPT FLUSH`) gets its text once more.
  */
-export async function runScript (
+export function runScript (
   client: RedisClient, script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>
 ): Promise<unknown> {
-  try {
-    return await client.evalsha(script.sha1, keys.length, ...keys, ...args)
-  } catch (error) {
-    if (!(error instanceof Error && error.message.startsWith('NOSCRIPT'))) throw error
+  return client.evalsha(script.sha1, keys.length, ...keys, ...args).catch((error: Error) => {
+    if (!error.message.startsWith('NOSCRIPT')) throw error
     return client.eval(script.lua, keys.length, ...keys, ...args)
-  }
+  })
 }

@@ -265,3 +265,14 @@ t.test('memory store: a clock that is set back stands still', async t => {
   t.match(await store.apply('k', limit, 1, 'consume'), { states: [{ used: 2, retryAfter: 0 }] })
   t.ok(waitOf(await store.apply('k', limit, 1, 'consume')) <= 1000)
 })
+
+t.test('Redis store, sliding-log: windows that differ from request to request are each exact', async t => {
+  const store = createRedisStore(client, 'windows')
+  const [short, long] = [policy([[5, 30]]), policy([[5, 60_000]])]
+  for (let i = 0; i < 4; i++) await store.apply('k', long, 1, 'consume')
+  await wait(40)
+  t.match(await store.apply('k', short, 1, 'consume'), { states: [{ used: 1, retryAfter: 0 }] })
+  t.match(await store.apply('k', long, 1, 'peek'), { states: [{ used: 5 }] })
+  t.ok(waitOf(await store.apply('k', long, 1, 'consume')) > 0)
+  t.equal(waitOf(await store.apply('k', short, 1, 'consume')), 0)
+})
