@@ -8,6 +8,7 @@ import { peerRateLimit as peer } from './peer-rate-limit.js'
 
 const [variant = '', max = '', url = ''] = process.argv.slice(2)
 const limit = { max: Number(max), timeWindow: '1 minute' }
+const NO_HEADERS = Object.fromEntries(['x-ratelimit-limit', 'x-ratelimit-remaining', 'x-ratelimit-reset', 'retry-after', 'ratelimit', 'ratelimit-policy'].map(name => [name, false]))
 // All of them get the same client options, as pipelining is not what is compared.
 const connect = () => new Redis(url, { enableAutoPipelining: true })
 
@@ -18,6 +19,7 @@ const variants: Record<string, (app: FastifyInstance) => Promise<unknown>> = {
     app.addHook('onRequest', async () => { await redis.get('key') })
   },
   'suite, memory': async app => await app.register(rateLimit, limit),
+  'suite, memory, no headers': async app => await app.register(rateLimit, { ...limit, addHeadersOnExceeding: NO_HEADERS, addHeaders: NO_HEADERS }),
   'suite, Redis': async app => {
     await app.register(redisPlugin, { url })
     await app.register(rateLimit, limit)

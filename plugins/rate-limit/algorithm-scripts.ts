@@ -25,19 +25,18 @@ local HEADER, UNIT, LAYOUT = 46, 7, '>I4I7I7I7I7I7I7'
  * room. Without a function made and without a search they cost half. Anything else goes the general way.
  */
 export const SLIDING_LOG_SHORTCUT = `${SLIDING_LOG_LAYOUT}
-if ARGV[1] == 'consume' and #ARGV == 11 and not KEYS[2] then
+if ARGV[1] == 'consume' and ARGV[2] == '1' and ARGV[3] == '1' and not KEYS[2] then
   local header = redis.pcall('GETRANGE', KEYS[1], 0, HEADER - 1)
   if #header == HEADER then
-    local clock = redis.call('TIME')
     local now = clock[1] * 1000000 + clock[2]
-    local cost, max, window = tonumber(ARGV[2]), tonumber(ARGV[9]), tonumber(ARGV[10]) * 1000
+    local max, window = tonumber(ARGV[4]), tonumber(ARGV[5]) * 1000
     local capacity, total, newest, first, first_at, span, expires_at = struct.unpack(LAYOUT, header)
-    if cost == 1 and capacity >= max and total < capacity and total - max < first - 1 and first >= 1 and first <= total
+    if capacity >= max and total < capacity and total - max < first - 1 and first >= 1 and first <= total
       and first_at + window > now and window <= span and newest <= now and expires_at >= now + window then
       redis.call('SETRANGE', KEYS[1], HEADER + total * UNIT, struct.pack('>I7', now))
       total = total + 1
       redis.call('SETRANGE', KEYS[1], 0, struct.pack(LAYOUT, capacity, total, now, first, first_at, span, expires_at))
-      return { now, 0, 0, total - first + 1, first_at + window - now, 0 }
+      return { now, total - first + 1, first_at + window - now }
     end
   end
 end

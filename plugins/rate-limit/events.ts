@@ -25,7 +25,9 @@ interface EventMap {
 
 /** `allowed`, `refused`, `banned` (a refusal for too many refusals) and `storeError` (the store could not be asked). */
 export class RateLimitEvents extends EventEmitter<EventMap> {
-  decided (event: RateLimitEvent): void {
-    this.emit(event.decision.allowed ? 'allowed' : event.decision.banned ? 'banned' : 'refused', event)
+  /** @param describe - makes the event, for which there may be no listener */
+  decided ({ allowed, banned }: Decision, describe: () => RateLimitEvent): void {
+    const name = allowed ? 'allowed' : banned ? 'banned' : 'refused'
+    if (this.listenerCount(name) > 0) this.emit(name, describe())
   }
 }

@@ -10,7 +10,7 @@ import type { RateLimitHook } from './options.js'
 import { createRequestLimiter, type Outcome } from './request-limiter.js'
 import { RateLimitState } from './request-state.js'
 import type { ResolvedRouteOptions } from './resolve-options.js'
-import { scopeKey } from './scope.js'
+import { idWithin } from './scope.js'
 
 // What a request has been charged to already, so that a limiter that stands twice on its way counts once.
 const CHARGED = Symbol('rate-limit.charged')
@@ -26,19 +26,20 @@ export type UniversalHook = onRequestHookHandler & preParsingHookHandler
 
 /** @param scope - what is counted for beside the key: limiters that share it share the count */
 export function createHook (limiter: Limiter, options: ResolvedRouteOptions, scope: string, events: RateLimitEvents): UniversalHook {
-  const check = createRequestLimiter(limiter, options, key => scopeKey(scope, key))
+  const idOf = idWithin(scope)
+  const check = createRequestLimiter(limiter, options, idOf)
 
   /** @returns what to answer with, or undefined where the request goes on */
   function settle (request: FastifyRequest, reply: FastifyReply, outcome: Outcome): Error | undefined {
     if (outcome.kind === 'exempt' || outcome.kind === 'unchecked') return undefined
     if (outcome.kind === 'denied') return new DeniedError()
 
-    const { key, policy, decision, cost } = outcome
+    const { key, id, policy, decision, cost } = outcome
     if (isTightest(request, decision)) {
-      request.rateLimit = new RateLimitState(key, decision, { limiter, scopedKey: scopeKey(scope, key), policy, cost })
+      request.rateLimit = new RateLimitState(key, decision, { limiter, id, policy, cost })
       setHeaders(reply, options.headers, policy, decision)
     }
-    events.decided({ request, key, scope, policy, decision, dryRun: options.dryRun })
+    events.decided(decision, () => ({ request, key, scope, policy, decision, dryRun: options.dryRun }))
     if (!decision.allowed && !options.dryRun) return refuse(options, request, key, decision)
     options.onExceeding?.(request, key)
     return undefined

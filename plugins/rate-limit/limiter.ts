@@ -3,7 +3,7 @@ import { decide, type Decision } from './decision.js'
 import { StoreUnavailableError } from './errors.js'
 import type { Policy } from './policy.js'
 import type { RememberedRefusals } from './remembered-refusals.js'
-import type { Mode, RateLimitStore } from './store.js'
+import type { Mode, RateLimitStore, SharedRateLimitStore } from './store.js'
 
 /** What to do while the shared store cannot be asked. */
 export type OnStoreError = 'local' | 'open' | 'closed' | 'throw'
@@ -29,7 +29,7 @@ export function createLocalLimiter (store: RateLimitStore): Limiter {
 }
 
 export interface SharedLimiterOptions {
-  store: RateLimitStore
+  store: SharedRateLimitStore
   guard: RedisGuard
   local: Limiter
   remembered: RememberedRefusals
@@ -46,18 +46,20 @@ export function createSharedLimiter (options: SharedLimiterOptions): Limiter {
   const { store, guard, local, remembered, hearsResets, onStoreError, instances, onError } = options
   const sharePolicies = new WeakMap<Policy, Policy>()
 
-  async function ask (key: string, policy: Policy, cost: number, mode: Mode): Promise<Decision | undefined> {
-    try {
-      const decision = decide(policy.limits, await guard.run(async () => store.apply(key, policy, cost, mode)))
-      if (!decision.allowed && mode === 'consume' && hearsResets()) remembered.remember(key, policy, cost, decision)
-      return decision
-    } catch (error) {
-      onError(error instanceof Error ? error : new Error(String(error)))
-      if (onStoreError === 'open') return undefined
-      if (onStoreError === 'throw') throw error
-      if (onStoreError === 'closed') throw new StoreUnavailableError()
-      return local.apply(key, shareOf(policy), cost, mode)
-    }
+  function ask (key: string, policy: Policy, cost: number, mode: Mode): Promise<Decision | undefined> {
+    return guard.run(() => store.apply(key, policy, cost, mode)).then(
+      verdict => {
+        const decision = decide(policy.limits, verdict)
+        if (!decision.allowed && mode === 'consume' && hearsResets()) remembered.remember(key, policy, cost, decision)
+        return decision
+      },
+      (error: unknown) => {
+        onError(error instanceof Error ? error : new Error(String(error)))
+        if (onStoreError === 'open') return undefined
+        if (onStoreError === 'throw') throw error
+        if (onStoreError === 'closed') throw new StoreUnavailableError()
+        return local.apply(key, shareOf(policy), cost, mode)
+      })
   }
 
   function shareOf (policy: Policy): Policy {
@@ -81,12 +83,12 @@ export function createSharedLimiter (options: SharedLimiterOptions): Limiter {
     },
     async refund (key, policy, cost, time) {
       remembered.forget(key)
-      await guard.run(async () => store.refund(key, policy, cost, time)).catch(onError)
+      await guard.run(() => store.refund(key, policy, cost, time)).catch(onError)
     },
     async reset (key) {
       remembered.forget(key)
       await local.reset(key)
-      await guard.run(async () => store.reset(key))
+      await guard.run(() => store.reset(key))
     }
   }
 }

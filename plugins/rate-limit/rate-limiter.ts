@@ -7,7 +7,7 @@ import type { Limiter } from './limiter.js'
 import { NAMED_POLICY_OPTIONS } from './options.js'
 import type { Policy } from './policy.js'
 import { resolvePolicy, type StaticPolicyOptions } from './resolve-policy.js'
-import { groupScope, policyScope, routeScope, scopeKey } from './scope.js'
+import { groupScope, idWithin, policyScope, routeScope } from './scope.js'
 import type { Mode } from './store.js'
 
 /** Limits by a name: what is counted under one name is apart from all others. */
@@ -65,8 +65,8 @@ export function createRateLimiter (limiter: Limiter, globalScope: string, events
     if (!Number.isSafeInteger(cost) || cost < 0) throw new InvalidValueError('cost', String(cost), 'a whole number from 0')
     const policy = policyOf(given)
     const scope = policyScope(given.name)
-    const decision = await limiter.apply(scopeKey(scope, key), policy, cost, mode) ?? passUnchecked(policy)
-    if (mode === 'consume') events.decided({ request: undefined, key, scope, policy, decision, dryRun: false })
+    const decision = await limiter.apply(idWithin(scope)(key), policy, cost, mode) ?? passUnchecked(policy)
+    if (mode === 'consume') events.decided(decision, () => ({ request: undefined, key, scope, policy, decision, dryRun: false }))
     return decision
   }
 
@@ -74,10 +74,10 @@ export function createRateLimiter (limiter: Limiter, globalScope: string, events
     consume: (key, policy, cost = 1) => ask(key, policy, cost, 'consume'),
     peek: (key, policy, cost = 1) => ask(key, policy, cost, 'peek'),
     async refund (key, policy, decision, cost = 1) {
-      if (decision.allowed) await limiter.refund(scopeKey(policyScope(policy.name), key), policyOf(policy), cost, decision.time)
+      if (decision.allowed) await limiter.refund(idWithin(policyScope(policy.name))(key), policyOf(policy), cost, decision.time)
     },
     async reset (key, target) {
-      await limiter.reset(scopeKey(target === undefined ? globalScope : scopeOf(target), key))
+      await limiter.reset(idWithin(target === undefined ? globalScope : scopeOf(target))(key))
     },
     events
   }

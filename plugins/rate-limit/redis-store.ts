@@ -1,10 +1,11 @@
-import type { RedisClient } from '../shared/client.js'
-import { keySpace, safeId } from '../shared/keys.js'
+import { isCluster, type RedisClient } from '../shared/client.js'
+import { keySpace } from '../shared/keys.js'
 import { runScript } from '../shared/script.js'
+import { ScriptBatcher } from './batch.js'
 import type { LimitState, Verdict } from './decision.js'
-import { countsRefusals, type Policy } from './policy.js'
+import { countsRefusals, type Algorithm, type Policy } from './policy.js'
 import { applyScripts, refundScripts, resetScript } from './scripts.js'
-import type { RateLimitStore } from './store.js'
+import type { SharedRateLimitStore } from './store.js'
 
 /** The channel on which an instance tells the others that a key was reset; the message is the key. */
 export function resetChannel (prefix: string): string {
@@ -12,7 +13,7 @@ export function resetChannel (prefix: string): string {
 }
 
 /** Keeps the counts in Redis: one script and one round trip a decision. */
-export function createRedisStore (client: RedisClient, prefix: string): RateLimitStore {
+export function createRedisStore (client: RedisClient, prefix: string): SharedRateLimitStore {
   const channel = resetChannel(prefix)
   const counts = keySpace(prefix, 'rate-limit', 'count')
   const refusals = keySpace(prefix, 'rate-limit', 'refused')
@@ -20,41 +21,69 @@ export function createRedisStore (client: RedisClient, prefix: string): RateLimi
   const countKey = (id: string) => `${counts}{${id}}`
   const refusalsKey = (id: string) => `${refusals}{${id}}`
 
+  const run = createRunner(client)
+
   return {
-    async apply (key, policy, cost, mode) {
-      const id = safeId(key)
+    apply (id, policy, cost, mode) {
       const keys = countsRefusals(policy) ? [countKey(id), refusalsKey(id)] : [countKey(id)]
-      const args = [mode, cost, ...refusalArgs(policy), ...limitArgs(policy)]
-      return parseReply(await runScript(client, applyScripts[policy.algorithm], keys, args))
+      const args = [policy.countRejected && mode === 'consume' ? 'consume-all' : mode, cost, ...argsOf(policy)]
+      return run(policy.algorithm, keys, args).then(parseReply)
     },
-    async refund (key, policy, cost, time) {
-      const args = ['', cost, Math.round(time * 1000), channel, key, ...limitArgs(policy)]
-      await runScript(client, refundScripts[policy.algorithm], [countKey(safeId(key))], args)
+    async refund (id, policy, cost, time) {
+      const args = [Math.round(time * 1000), cost, ...argsOf(policy), channel, id]
+      await runScript(client, refundScripts[policy.algorithm], [countKey(id)], args)
     },
-    async reset (key) {
-      const id = safeId(key)
-      await runScript(client, resetScript, [countKey(id), refusalsKey(id)], [channel, key])
+    async reset (id) {
+      await runScript(client, resetScript, [countKey(id), refusalsKey(id)], [channel, id])
     }
   }
+}
+
+/** Runs the calls of one turn together where it may. */
+function createRunner (client: RedisClient): (algorithm: Algorithm, keys: string[], args: Array<string | number>) => Promise<unknown> {
+  if (isCluster(client)) {
+    return async (algorithm, keys, args) => {
+      const replies = await runScript(client, applyScripts[algorithm], keys, [keys.length, args.length, ...args])
+      const reply: unknown = Array.isArray(replies) ? replies[0] : undefined
+      if (reply instanceof Error) throw reply
+      return reply
+    }
+  }
+  const batchers: Record<Algorithm, ScriptBatcher> = {
+    'sliding-log': new ScriptBatcher(client, applyScripts['sliding-log']),
+    'sliding-counter': new ScriptBatcher(client, applyScripts['sliding-counter']),
+    gcra: new ScriptBatcher(client, applyScripts.gcra)
+  }
+  return (algorithm, keys, args) => batchers[algorithm].run(keys, args)
 }
 
 // 100 years: in microseconds, and added to the time of day, still an exact number in Lua.
 const LONGEST_MS = 100 * 365 * 24 * 3600 * 1000
 
-function refusalArgs ({ countRejected, ban, banDuration, penalty }: Policy): number[] {
-  const durations = [banDuration, penalty?.base ?? 0, penalty?.cap ?? 0, penalty?.memory ?? 0]
-  return [countRejected ? 1 : 0, ban, ...durations.map(ms => Math.min(ms, LONGEST_MS))]
-}
+const policyArgs = new WeakMap<Policy, string[]>()
 
-function limitArgs ({ limits }: Policy): number[] {
-  const args: number[] = []
-  for (const { max, window, burst } of limits) args.push(max, Math.min(window, LONGEST_MS), burst)
+/** A policy as arguments of the scripts, put together once: every decision sends them. */
+function argsOf (policy: Policy): string[] {
+  let args = policyArgs.get(policy)
+  if (args === undefined) {
+    const { limits, ban, banDuration, penalty } = policy
+    const numbers = [limits.length, ...limits.flatMap(({ max, window, burst }) => [max, Math.min(window, LONGEST_MS), burst])]
+    if (countsRefusals(policy)) {
+      numbers.push(ban, ...[banDuration, penalty?.base ?? 0, penalty?.cap ?? 0, penalty?.memory ?? 0].map(ms => Math.min(ms, LONGEST_MS)))
+    }
+    args = numbers.map(String)
+    policyArgs.set(policy, args)
+  }
   return args
 }
 
 function parseReply (reply: unknown): Verdict {
-  if (!Array.isArray(reply) || reply.length < 6 || reply.length % 3 !== 0) throw new TypeError('unexpected reply of a rate limit script')
+  if (!Array.isArray(reply) || reply.length < 3 || reply.length % 3 !== 0) throw new TypeError('unexpected reply of a rate limit script')
   const milliseconds = (index: number) => Number(reply[index]) / 1000
+  // The short form: a single limit let it pass.
+  if (reply.length === 3) {
+    return { time: milliseconds(0), blockedFor: 0, banned: false, states: [{ used: Number(reply[1]), resetAfter: milliseconds(2), retryAfter: 0 }] }
+  }
   const states: LimitState[] = []
   for (let i = 3; i < reply.length; i += 3) {
     const wait = milliseconds(i + 2)

@@ -14,7 +14,7 @@ export type Outcome =
   | { kind: 'denied', key: string }
   /** The store failed, and requests pass then. */
   | { kind: 'unchecked', key: string }
-  | { kind: 'decided', key: string, policy: Policy, decision: Decision, cost: number }
+  | { kind: 'decided', key: string, id: string, policy: Policy, decision: Decision, cost: number }
 
 export type RequestLimiter = (request: FastifyRequest, mode: Mode) => MaybePromise<Outcome>
 
@@ -22,16 +22,17 @@ export type RequestLimiter = (request: FastifyRequest, mode: Mode) => MaybePromi
  * Finds out for a request whose limit it is, which, and at what cost, and decides. Without a function of the user's
  * own and without Redis it does so at once.
  *
- * @param scopedKey - the key as the store is to know it
+ * @param idOf - the key as the store is to know it
  */
-export function createRequestLimiter (limiter: Limiter, options: ResolvedRouteOptions, scopedKey: (key: string) => string): RequestLimiter {
+export function createRequestLimiter (limiter: Limiter, options: ResolvedRouteOptions, idOf: (key: string) => string): RequestLimiter {
   const { keyOf, policyOf, costOf, isAllowed, isDenied } = options
 
   function limit (request: FastifyRequest, key: string, mode: Mode): MaybePromise<Outcome> {
+    const id = idOf(key)
     return whenReady(policyOf(request, key), policy =>
       whenReady(costOf(request), cost =>
-        whenReady<Decision | undefined, Outcome>(limiter.apply(scopedKey(key), policy, cost, mode), decision =>
-          decision === undefined ? { kind: 'unchecked', key } : { kind: 'decided', key, policy, decision, cost })))
+        whenReady<Decision | undefined, Outcome>(limiter.apply(id, policy, cost, mode), decision =>
+          decision === undefined ? { kind: 'unchecked', key } : { kind: 'decided', key, id, policy, decision, cost })))
   }
 
   return (request, mode) => whenReady(keyOf(request), given => {

@@ -7,7 +7,7 @@ import type { Limit, Policy } from './policy.js'
 export interface Charge {
   readonly limiter: Limiter
   /** The key as the store knows it. */
-  readonly scopedKey: string
+  readonly id: string
   readonly policy: Policy
   readonly cost: number
 }
@@ -46,15 +46,15 @@ export class RateLimitState {
    */
   async charge (cost: number): Promise<void> {
     if (!Number.isSafeInteger(cost) || cost < 0) throw new InvalidValueError('cost', String(cost), 'a whole number from 0')
-    const { limiter, scopedKey, policy } = this.#charge
-    if (cost > 0) await limiter.apply(scopedKey, policy, cost, 'charge')
+    const { limiter, id, policy } = this.#charge
+    if (cost > 0) await limiter.apply(id, policy, cost, 'charge')
   }
 
   /** Gives back what this request was charged at first, once: for counting by outcome. */
   async refund (): Promise<void> {
     if (this.#refunded || !this.allowed) return
     this.#refunded = true
-    const { limiter, scopedKey, policy, cost } = this.#charge
-    await limiter.refund(scopedKey, policy, cost, this.#decision.time)
+    const { limiter, id, policy, cost } = this.#charge
+    await limiter.refund(id, policy, cost, this.#decision.time)
   }
 }

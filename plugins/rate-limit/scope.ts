@@ -1,4 +1,5 @@
 import type { FastifyInstance, RouteOptions } from 'fastify'
+import { safeId } from '../shared/keys.js'
 
 const registrations = new WeakMap<object, Map<string, number>>()
 
@@ -38,7 +39,11 @@ export function policyScope (name: string): string {
   return `policy:${name}`
 }
 
-/** No key can reach another scope, whatever is in it: a scope has no NUL, and the first one ends it. */
-export function scopeKey (scope: string, key: string): string {
-  return `${scope.replaceAll('\0', '')}\0${key}`
+/**
+ * The id of a key within a scope, safe as a part of a Redis key. No key can reach another scope, whatever is in it:
+ * neither half can hold the `~` between them.
+ */
+export function idWithin (scope: string): (key: string) => string {
+  const prefix = `${safeId(scope)}~`
+  return key => prefix + safeId(`${key}`)
 }

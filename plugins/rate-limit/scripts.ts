@@ -2,13 +2,37 @@ import { lua, type Script } from '../shared/script.js'
 import { ALGORITHM_SCRIPTS, SLIDING_LOG_LAYOUT, SLIDING_LOG_SHORTCUT } from './algorithm-scripts.js'
 import type { Algorithm } from './policy.js'
 
+const CLOCK = `
+local clock = redis.call('TIME')
+`
+
+// Decisions come in batches: the rest of the script is a function of one call's keys and arguments.
+const BATCH_BEGIN = `
+local function decide(KEYS, ARGV)
+`
+
+const BATCH_END = `
+end
+
+local replies, key, argument = {}, 1, 1
+while argument <= #ARGV do
+  local last_key, last_argument = key + ARGV[argument] - 1, argument + 1 + ARGV[argument + 1]
+  local done, reply = pcall(decide, { unpack(KEYS, key, last_key) }, { unpack(ARGV, argument + 2, last_argument) })
+  -- What fails with one call does not concern the others.
+  if not done then reply = redis.error_reply(type(reply) == 'table' and reply.err or tostring(reply)) end
+  replies[#replies + 1] = reply
+  key, argument = last_key + 1, last_argument + 1
+end
+return replies
+`
+
 // A script is put together of three parts: what all begin with, an algorithm, and what is done with it.
 const BEGIN = `
 local mode, cost = ARGV[1], tonumber(ARGV[2])
-local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local limits, largest, longest = {}, 0, 0
-for i = FIRST_LIMIT, #ARGV, 3 do
+local last_limit = 3 + tonumber(ARGV[3]) * 3
+for i = 4, last_limit, 3 do
   local limit = { max = tonumber(ARGV[i]), window = tonumber(ARGV[i + 1]) * 1000, burst = tonumber(ARGV[i + 2]) }
   limits[#limits + 1] = limit
   largest = math.max(largest, limit.max)
@@ -23,10 +47,8 @@ end
 
 /** Refusals, where the policy counts them: a hash at KEYS[2]. The same as in `refusals.ts`. */
 const APPLY = `
-local count_rejected = ARGV[3] == '1'
-local ban, ban_duration = tonumber(ARGV[4]), tonumber(ARGV[5]) * 1000
-local penalty, cap, memory = tonumber(ARGV[6]) * 1000, tonumber(ARGV[7]) * 1000, tonumber(ARGV[8]) * 1000
-
+local count_rejected = mode == 'consume-all'
+if count_rejected then mode = 'consume' end
 load()
 local count, counted_until, blocked_until, banned = 0, 0, 0, false
 if KEYS[2] then
@@ -43,6 +65,9 @@ end
 if mode == 'charge' or (mode == 'consume' and (passes or count_rejected)) then take() end
 
 if KEYS[2] and mode == 'consume' and not passes and not banned then
+  local function argument(n) return tonumber(ARGV[last_limit + n]) end
+  local ban, ban_duration = argument(1), argument(2) * 1000
+  local penalty, cap, memory = argument(3) * 1000, argument(4) * 1000, argument(5) * 1000
   if now >= counted_until then count = 0 end
   count = count + 1
   if count == 1 then counted_until = now + longest end
@@ -72,28 +97,31 @@ return reply
 
 const REFUND = `
 load()
-give_back(tonumber(ARGV[3]))
-redis.pcall('PUBLISH', ARGV[4], ARGV[5])
+give_back(tonumber(mode))
+redis.pcall('PUBLISH', ARGV[last_limit + 1], ARGV[last_limit + 2])
 `
 
 /**
- * Decides on one request.
+ * Decides on a batch of requests. For each of them:
  *
  * KEYS[1]  the count
  * KEYS[2]  the refusals; left out where the policy does not count them
- * ARGV     mode (consume, peek, charge), cost, countRejected (0, 1), ban (-1: never), its duration (ms), penalty's base
- *          (ms; 0: none), cap (ms) and memory (ms); then max, window (ms) and burst of each limit
- * reply    now (µs), blocked for (µs), banned (0, 1); then used, µs until reset, µs until it passes (-1: never) of each limit
+ * ARGV     number of its keys, number of its arguments, then these: mode (consume; consume-all: refused ones too; peek; charge), cost, number of limits, max, window (ms) and
+ *          burst of each; then, where KEYS[2] is given, ban (-1: never), its duration (ms), penalty's base (ms; 0: none),
+ *          cap (ms) and memory (ms)
+ * reply    now (µs), blocked for (µs), banned (0, 1); then used, µs until reset, µs until it passes (-1: never) of each
+ *          limit. Or in short, where a single limit let it pass: now, used, µs until reset
  */
-export const applyScripts = mapAlgorithms((algorithm, shortcut) => lua`${shortcut}${BEGIN.replace('FIRST_LIMIT', '9')}${algorithm}${APPLY}`)
+export const applyScripts = mapAlgorithms((algorithm, shortcut) => lua`${CLOCK}${BATCH_BEGIN}${shortcut}${BEGIN}${algorithm}${APPLY}${BATCH_END}`)
 
 /**
  * Gives back what was taken.
  *
  * KEYS[1]  the count
- * ARGV     unused, cost, time it was taken at (µs), channel and message that tell the other instances; then the limits
+ * ARGV     time it was taken at (µs), cost, number of limits, max, window (ms) and burst of each; then channel and message
+ *          that tell the other instances
  */
-export const refundScripts = mapAlgorithms((algorithm, _, layout) => lua`${layout}${BEGIN.replace('FIRST_LIMIT', '6')}${algorithm}${REFUND}`)
+export const refundScripts = mapAlgorithms((algorithm, _, layout) => lua`${CLOCK}${layout}${BEGIN}${algorithm}${REFUND}`)
 
 function mapAlgorithms (make: (algorithm: string, shortcut: string, layout: string) => Script): Record<Algorithm, Script> {
   return {

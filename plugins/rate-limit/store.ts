@@ -8,11 +8,18 @@ import type { Policy } from './policy.js'
  */
 export type Mode = 'consume' | 'peek' | 'charge'
 
-/** Keeps what each key has used. All stores pass the same tests. */
+/** Keeps what each key has used; a key is safe as a part of a Redis key. All stores pass the same tests. */
 export interface RateLimitStore {
   apply (key: string, policy: Policy, cost: number, mode: Mode): Verdict | Promise<Verdict>
   /** Gives back what was taken at `time` (of the verdict). Nothing happens where it is not there any more. */
   refund (key: string, policy: Policy, cost: number, time: number): void | Promise<void>
   /** Forgets the key: what it used, its penalty, its ban. */
   reset (key: string): void | Promise<void>
+}
+
+/** A store that lies outside of this process. */
+export interface SharedRateLimitStore extends RateLimitStore {
+  apply (key: string, policy: Policy, cost: number, mode: Mode): Promise<Verdict>
+  refund (key: string, policy: Policy, cost: number, time: number): Promise<void>
+  reset (key: string): Promise<void>
 }

@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto'
 
-const PLAIN_ID = /^[\w.@-]{1,64}$/
+const PLAIN_ID = /^[\w.@:-]{1,64}$/
 
 /**
- * Makes any string safe as the last part of a key. A short plain id stays readable; everything else (separators,
- * braces of a hash tag, pattern characters, control characters, long input) becomes `#` and its SHA-256.
+ * Makes any string safe as the last part of a key. A short plain id stays readable; everything else (braces of a hash
+ * tag, pattern characters, control characters, long input) becomes `#` and its SHA-256.
  * No two ids share a result: `#` is not a plain character.
  */
 export function safeId (id: string): string {

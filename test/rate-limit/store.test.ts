@@ -4,6 +4,7 @@ import type { Verdict } from '../../plugins/rate-limit/decision.js'
 import { createMemoryStore } from '../../plugins/rate-limit/memory-store.js'
 import { ALGORITHMS, type Algorithm, type Policy } from '../../plugins/rate-limit/policy.js'
 import { createRedisStore } from '../../plugins/rate-limit/redis-store.js'
+import { idWithin } from '../../plugins/rate-limit/scope.js'
 import type { Mode, RateLimitStore } from '../../plugins/rate-limit/store.js'
 import { startRedis } from '../helpers/index.js'
 import { policy } from '../helpers/rate-limit-policies.js'
@@ -210,10 +211,10 @@ t.test('Redis store: every key has a TTL, and hostile keys stay inside their pre
   const limits = policy([[1, 5000], [2, 30_000]], { ban: 3 })
   for (const algorithm of ALGORITHMS) {
     for (const key of ['*', '{}', '}{', 'a\nb', '\0', 'x'.repeat(1_000_000), '../..', 'é', '', '[a-z]']) {
-      for (let i = 0; i < 3; i++) await store.apply(`${algorithm}${key}`, { ...limits, algorithm }, 1, 'consume')
+      for (let i = 0; i < 3; i++) await store.apply(idWithin(algorithm)(key), { ...limits, algorithm }, 1, 'consume')
     }
   }
-  const mine = (await client.keys('*')).filter(name => /^ttl:rate-limit:(count|refused):\{[\w#-]+\}$/.test(name))
+  const mine = (await client.keys('*')).filter(name => /^ttl:rate-limit:(count|refused):\{[\w-]+~[\w#.:-]+\}$/.test(name))
   t.equal(mine.length, 3 * 10 * 2, 'no two share a key')
   t.same((await client.keys('*')).filter(name => !mine.includes(name) && !name.startsWith('test:rate-limit:')), [])
   for (const name of mine) {
