@@ -96,7 +96,12 @@ async function boundary (): Promise<void> {
     const app = Fastify()
     await app.register<Record<string, unknown>>(plugin, { max: 100, timeWindow: 1000 })
     app.get('/', async () => 'x')
-    const burst = async () => (await Promise.all(Array.from({ length: 100 }, () => app.inject('/')))).filter(response => response.statusCode === 200).length
+    // One after the other: the peer's memory store lets none of several requests pass that it counts in one turn.
+    const burst = async () => {
+      let passed = 0
+      for (let i = 0; i < 100; i++) if ((await app.inject('/')).statusCode === 200) passed++
+      return passed
+    }
     // A fixed window begins with a key's first request, which here comes alone.
     await app.inject('/')
     await new Promise(resolve => setTimeout(resolve, 900))

@@ -32,6 +32,8 @@ export function followResets (
     live = false
     onLost()
   })
+  // Whoever closes the client is done with this connection as well, also without closing the app.
+  client.once('end', () => subscriber.disconnect())
   if (subscriber.status === 'wait') subscriber.connect().catch(() => {})
 
   return {
