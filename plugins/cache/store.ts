@@ -20,8 +20,8 @@ export interface CacheStore {
   set (key: string, entry: Entry): Promise<void>
   delete (key: string): Promise<boolean>
   /**
-   * The present versions of tags: text that begins with when the tag was invalidated last (ms since the epoch). An entry that is made from now on carries them: if one changes meanwhile, it is
-   * born invalid.
+   * The present versions of tags: text that begins with when the tag was invalidated last (ms since the epoch). An
+   * entry that is made from now on carries them: if one changes meanwhile, it is born invalid.
    */
   versions (tags: readonly string[]): Promise<Record<string, string>>
   /** Makes all entries with one of these tags invalid, in time that does not depend on how many there are. */

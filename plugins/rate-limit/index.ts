@@ -63,7 +63,8 @@ export const rateLimit = fp<RateLimitPluginOptions>(async function rateLimit (fa
     return [limiters.for(routeOptions, route), routeOptions, registration + ownScope] as const
   }
   decorateOnce(fastify, 'rateLimit', (route?: RouteRateLimitOptions) => route === undefined ? globalHook : createHook(...own(route), events))
-  decorateOnce(fastify, 'createRateLimit', (route?: RouteRateLimitOptions) => createManualLimiter(...(route === undefined ? [limiter, options, scope] as const : own(route))))
+  decorateOnce(fastify, 'createRateLimit', (route?: RouteRateLimitOptions) =>
+    createManualLimiter(...(route === undefined ? [limiter, options, scope] as const : own(route))))
   decorateOnce(fastify, 'rateLimiter', createRateLimiter(limiter, scope, events))
   if (!fastify.hasRequestDecorator('rateLimit')) fastify.decorateRequest('rateLimit', null)
 

@@ -34,7 +34,8 @@ export function createManualLimiter (limiter: Limiter, options: ResolvedRouteOpt
     if (outcome.kind !== 'decided') {
       const denied = outcome.kind === 'denied'
       const { limits: [limit] } = await options.policyOf(request, key)
-      return { isAllowed: false, key, max: limit?.max ?? 0, timeWindow: limit?.window ?? 0, remaining: denied ? 0 : limit?.max ?? 0, ttl: 0, ttlInSeconds: 0, isExceeded: denied, isBanned: denied }
+      const { max = 0, window: timeWindow = 0 } = limit ?? {}
+      return { isAllowed: false, key, max, timeWindow, remaining: denied ? 0 : max, ttl: 0, ttlInSeconds: 0, isExceeded: denied, isBanned: denied }
     }
     const { decision } = outcome
     const nothingUsed = decision.remaining === decision.limit.max

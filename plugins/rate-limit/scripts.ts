@@ -112,7 +112,8 @@ redis.pcall('PUBLISH', ARGV[last_limit + 1], ARGV[last_limit + 2])
  * reply    now (µs), blocked for (µs), banned (0, 1); then used, µs until reset, µs until it passes (-1: never) of each
  *          limit. Or in short, where a single limit let it pass: now, used, µs until reset
  */
-export const applyScripts = mapAlgorithms((algorithm, shortcut) => lua`${CLOCK}${BATCH_BEGIN}${shortcut}${BEGIN}${algorithm}${APPLY}${BATCH_END}`)
+export const applyScripts = mapAlgorithms((algorithm, shortcut) =>
+  lua`${CLOCK}${BATCH_BEGIN}${shortcut}${BEGIN}${algorithm}${APPLY}${BATCH_END}`)
 
 /**
  * Gives back what was taken.
