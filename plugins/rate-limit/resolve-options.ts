@@ -1,4 +1,5 @@
 import type { FastifyRequest } from 'fastify'
+import { KEY_PREFIX, KEY_PREFIX_ALLOWED } from '../shared/client.js'
 import { parseDuration, type Duration } from '../shared/duration.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
 import { readOptions, type OptionReader } from '../shared/options.js'
@@ -49,11 +50,16 @@ export function resolvePluginOptions (given: RateLimitPluginOptions): ResolvedRa
   return {
     ...resolveRoute(given),
     global: read.boolean('global', true),
-    nameSpace: given.nameSpace === undefined ? '' : read.string('nameSpace', ''),
+    nameSpace: resolveNameSpace(given.nameSpace, read),
     timeout: read.duration('timeout', DEFAULT_TIMEOUT_MS, { min: 1 }),
     cache: read.integer('cache', 5000, { min: 1 }),
     instances: read.integer('instances', 1, { min: 1 })
   }
+}
+
+function resolveNameSpace (nameSpace: string | undefined, read: OptionReader): string {
+  if (nameSpace === undefined) return ''
+  return typeof nameSpace === 'string' && KEY_PREFIX.test(nameSpace) ? nameSpace : read.fail('nameSpace', KEY_PREFIX_ALLOWED)
 }
 
 /** A route's own options over the plugin's. `max` and `limits` exclude each other, so that either replaces both. */

@@ -1,5 +1,5 @@
 import type { Cluster, ClusterNode, ClusterOptions, Redis, RedisOptions } from 'ioredis'
-import { DEFAULT_KEY_PREFIX, type RedisClient } from '../shared/client.js'
+import { DEFAULT_KEY_PREFIX, KEY_PREFIX, KEY_PREFIX_ALLOWED, type RedisClient } from '../shared/client.js'
 import type { Duration } from '../shared/duration.js'
 import { invalidOptionError } from '../shared/errors.js'
 import { readOptions } from '../shared/options.js'
@@ -143,10 +143,7 @@ function isRedisUrl (url: unknown): boolean {
   return typeof url === 'string' && URL.canParse(url) && ['redis:', 'rediss:'].includes(new URL(url).protocol)
 }
 
-/** Braces would move every key into one slot of a Cluster; pattern characters would break invalidation by pattern. */
 function checkPrefix (prefix: string): string {
-  if (!/^[\w.:@/-]{1,64}$/.test(prefix)) {
-    throw invalidOptionError('redis', 'prefix', prefix, 'up to 64 letters, digits and . : @ / _ -')
-  }
+  if (!KEY_PREFIX.test(prefix)) throw invalidOptionError('redis', 'prefix', prefix, KEY_PREFIX_ALLOWED)
   return prefix
 }

@@ -8,6 +8,10 @@ export type RedisClient = Redis | Cluster
 
 export const DEFAULT_KEY_PREFIX = 'fastify'
 
+/** Braces would move every key into one slot of a Cluster; pattern characters would break invalidation by pattern. */
+export const KEY_PREFIX = /^[\w.:@/-]{1,64}$/
+export const KEY_PREFIX_ALLOWED = 'up to 64 letters, digits and . : @ / _ -'
+
 const keyPrefixes = new WeakMap<RedisClient, string>()
 
 /** Names the first part of all keys that plugins write through this client. */

@@ -281,7 +281,7 @@ t.test('options that cannot be used fail at registration', async t => {
     { cost: -1 }, { cost: 'x' }, { ban: -2 }, { banDuration: 0 }, { penalty: { base: 5 } }, { penalty: { base: 5, cap: 1 } }, { penalty: { base: 1, cap: 2 }, continueExceeding: true },
     { onStoreError: 'panic' }, { skipOnError: true, onStoreError: 'open' }, { instances: 0 }, { ipv6Subnet: 129 }, { groupId: 5 }, { allowList: 'x' }, { denyList: [5] },
     { addHeaders: { 'x-nonsense': true } }, { addHeaders: { 'retry-after': 'yes' } }, { store: {} }, { errorResponseBuilder: 'x' }, { dryRun: 'yes' }, { max: () => 1, limits: [{ max: 1, timeWindow: 1 }] },
-    { max: () => 1, timeWindow: 'soon' }, { nameSpace: '' }
+    { max: () => 1, timeWindow: 'soon' }, { nameSpace: '' }, { nameSpace: '{all}' }, { nameSpace: 5 }
   ]
   for (const options of wrong) {
     await t.rejects(async () => { const app = Fastify(); t.teardown(() => app.close()); await app.register(rateLimit, options as never) }, { code }, JSON.stringify(options))
