@@ -1,6 +1,7 @@
 import { PGlite } from '@electric-sql/pglite'
 import fp from 'fastify-plugin'
 import pg from 'pg'
+import type { Query, Row } from './query.js'
 import { schemaSql } from './schema.js'
 import { seed } from './seed.js'
 
@@ -10,12 +11,10 @@ declare module 'fastify' {
   }
 }
 
-export type Row = Record<string, unknown>
-
 export interface Database {
-  query <T extends Row> (sql: string, params?: unknown[]): Promise<T[]>
+  query: Query
   /** Runs `work` in one transaction: all of it holds, or none. */
-  transaction <T> (work: (query: Database['query']) => Promise<T>): Promise<T>
+  transaction <T> (work: (query: Query) => Promise<T>): Promise<T>
   close (): Promise<void>
 }
 

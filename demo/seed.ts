@@ -1,5 +1,5 @@
-import type { Database } from './database.js'
 import { hashPassword } from './password.js'
+import type { Query } from './query.js'
 
 /** Of all seeded users. `admin@example.com` may change products; the others are user1@example.com and so on. */
 export const DEMO_PASSWORD = 'demo-password'
@@ -18,7 +18,7 @@ const STYLES = ['Compact', 'Classic', 'Large', 'Folding', 'Handmade', 'Travel', 
  * Fills empty tables: 10,200 products, 1,001 users and 20,000 orders, the same ones each time. The rows are made by the
  * database out of short lists, which takes a second or two.
  */
-export async function seed (query: Database['query']): Promise<void> {
+export async function seed (query: Query): Promise<void> {
   const [present] = await query('SELECT 1 AS one FROM users LIMIT 1')
   if (present !== undefined) return
   // The pseudo-random part of a row is a hash of its number.

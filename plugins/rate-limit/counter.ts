@@ -1,8 +1,5 @@
 import type { LimitState } from './decision.js'
-import { GenericCellRate } from './gcra.js'
-import type { Limit, Policy } from './policy.js'
-import { SlidingCounter } from './sliding-counter.js'
-import { SlidingLog } from './sliding-log.js'
+import type { Limit } from './policy.js'
 
 /**
  * What one key has used, by one algorithm, in this process. Times are milliseconds, and `now` never decreases
@@ -16,12 +13,4 @@ export interface Counter {
   /** Gives back units that were taken at `time`. */
   giveBack (limits: readonly Limit[], cost: number, time: number, now: number): void
   used (index: number, limit: Limit, now: number): Omit<LimitState, 'retryAfter'>
-}
-
-export function createCounter ({ algorithm, limits }: Policy): Counter {
-  switch (algorithm) {
-    case 'sliding-log': return new SlidingLog(Math.max(...limits.map(limit => limit.max)))
-    case 'sliding-counter': return new SlidingCounter()
-    case 'gcra': return new GenericCellRate()
-  }
 }

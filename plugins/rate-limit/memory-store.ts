@@ -1,5 +1,6 @@
 import { LRUCache } from 'lru-cache'
-import { createCounter, type Counter } from './counter.js'
+import type { Counter } from './counter.js'
+import { createCounter } from './create-counter.js'
 import type { Verdict } from './decision.js'
 import { countsRefusals, type Policy } from './policy.js'
 import { Refusals } from './refusals.js'

@@ -1,0 +1,49 @@
+import type { RouteOptions } from 'fastify'
+import { parseDuration } from '../shared/duration.js'
+import type { CustomStore, CustomStoreCallback } from './custom-store.js'
+import { UnsupportedByStoreError } from './errors.js'
+import type { RouteRateLimitOptions } from './options.js'
+import type { Policy } from './policy.js'
+import { DEFAULT_MAX, DEFAULT_TIME_WINDOW } from './resolve-policy.js'
+import type { RateLimitStore } from './store.js'
+
+/** What a custom store is told: the options as given, but the window in milliseconds, and the route it is for. */
+export function storeOptions (given: RouteRateLimitOptions, route?: RouteOptions): object {
+  const { max = DEFAULT_MAX, timeWindow = DEFAULT_TIME_WINDOW } = given
+  const window = typeof timeWindow === 'function' ? timeWindow : parseDuration(timeWindow)
+  return { ...given, max, timeWindow: window, ...(route && { routeInfo: route }) }
+}
+
+/** Such a store knows one limit, and neither costs, refunds nor resets. */
+export function adaptCustomStore (custom: CustomStore): RateLimitStore {
+  return {
+    async apply (key, policy, cost, mode) {
+      const [limit] = policy.limits
+      if (limit === undefined || policy.limits.length > 1) throw new UnsupportedByStoreError('keep several limits at once')
+      if (cost !== 1 || mode === 'charge') throw new UnsupportedByStoreError('take a cost')
+      const { current, ttl } = await count(custom, key, limit, mode === 'peek')
+      const refused = mode === 'peek' ? current >= limit.max : current > limit.max
+      return {
+        states: [{ used: current, resetAfter: ttl, retryAfter: refused ? Math.max(ttl, 1) : 0 }],
+        blockedFor: 0,
+        banned: isBanned(policy, current - limit.max),
+        time: Date.now()
+      }
+    },
+    refund () { throw new UnsupportedByStoreError('give back a cost') },
+    reset () { throw new UnsupportedByStoreError('reset a key') }
+  }
+}
+
+function count (custom: CustomStore, key: string, { max, window }: { max: number, window: number }, peek: boolean): Promise<{ current: number, ttl: number }> {
+  return new Promise((resolve, reject) => {
+    const done: CustomStoreCallback = (error, result) => error || !result ? reject(error ?? new Error('the store gave no result')) : resolve(result)
+    if (!peek) custom.incr(key, done, window, max)
+    else if (custom.read) custom.read(key, done, window, max)
+    else reject(new UnsupportedByStoreError('be read: it has no read(), which `{ increment: false }` needs'))
+  })
+}
+
+function isBanned ({ ban }: Policy, over: number): boolean {
+  return ban >= 0 && over > ban
+}
