@@ -74,7 +74,7 @@ async function memory (): Promise<void> {
       const store = createRedisStore(admin, algorithm)
       const policy = resolvePolicy({ max, timeWindow: '1h', algorithm })
       for (let i = 0; i < max; i++) await store.apply('k', policy, 1, 'consume')
-      row[algorithm] = Number(await admin.memory('USAGE', `${algorithm}:rate-limit:count:{k}`, 'SAMPLES', 0))
+      row[algorithm] = Number(await admin.memory('USAGE', `${algorithm}:rate-limit:${algorithm.split('-').at(-1)}:{k}`, 'SAMPLES', 0))
     }
     for (let i = 0; i < max; i++) {
       const now = Date.now()

@@ -114,26 +114,25 @@ local function used(_, limit)
   return total - unit + 1, at + limit.window - now
 end
 
--- All units that are kept, the oldest first.
-local function units()
-  local kept = {}
-  for unit = oldest(), total do
-    local at = offset(unit)
-    kept[#kept + 1] = redis.call('GETRANGE', KEYS[1], at, at + UNIT - 1)
-  end
-  return kept
+-- The units of two numbers and all between them, as bytes.
+local function bytes(from, to)
+  if from > to then return '' end
+  local start, stop = offset(from), offset(to) + UNIT - 1
+  if start < stop then return redis.call('GETRANGE', KEYS[1], start, stop) end
+  return redis.call('GETRANGE', KEYS[1], start, HEADER + capacity * UNIT - 1) .. redis.call('GETRANGE', KEYS[1], HEADER, stop)
 end
 
 local function rewrite(kept)
-  total = #kept
+  kept = kept:sub(1, #kept - #kept % UNIT)
+  total = #kept / UNIT
   if total == 0 then return begin_anew() end
-  first, first_at, newest = 1, struct.unpack('>I7', kept[1]), struct.unpack('>I7', kept[total])
-  redis.call('SET', KEYS[1], struct.pack(LAYOUT, capacity, total, newest, first, first_at, span, expires_at) .. table.concat(kept), 'KEEPTTL')
+  first, first_at, newest = 1, struct.unpack('>I7', kept), struct.unpack('>I7', kept, #kept - UNIT + 1)
+  redis.call('SET', KEYS[1], struct.pack(LAYOUT, capacity, total, newest, first, first_at, span, expires_at) .. kept, 'KEEPTTL')
 end
 
 local function take()
   if total > 0 and capacity < largest then
-    local kept = units()
+    local kept = bytes(oldest(), total)
     capacity = largest
     rewrite(kept)
   end
@@ -159,57 +158,71 @@ local function take()
   if renew then redis.call('PEXPIRE', KEYS[1], ttl(expires_at - now)) end
 end
 
-local function give_back(time)
-  local kept, left, unit = {}, cost, struct.pack('>I7', time)
-  for _, present in ipairs(units()) do
-    if left > 0 and present == unit then left = left - 1 else kept[#kept + 1] = present end
+-- The number of the first unit that is not older than a time, by bisection.
+local function first_since(time)
+  local low, high = oldest(), total + 1
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if time_of(middle) >= time then high = middle else low = middle + 1 end
   end
-  if left < cost then rewrite(kept) end
+  return low
+end
+
+local function give_back(time)
+  local from = first_since(time)
+  local to = math.min(first_since(time + 1), from + cost) - 1
+  if to >= from then rewrite(bytes(oldest(), from - 1) .. bytes(to + 1, total)) end
 end
 `
 
-/** Two counters: a string of 32 bytes a limit: its window, the number of the current window, its units, the previous one's. */
+/**
+ * Two counters: a string of 32 bytes for each length of window: it, the number of the current window, its units, the
+ * previous one's. What is taken counts by all of them, so that policies of several windows share the count.
+ */
 const SLIDING_COUNTER = `
-local STATE = 32
-local states = {}
+local STATE, MOST = 32, 16
+local states, windows = {}, {}
+
+local function keep(window, index, current, previous)
+  if not states[window] then windows[#windows + 1] = window end
+  states[window] = { index = index, current = current, previous = previous }
+end
 
 local function load()
+  for _, limit in ipairs(limits) do keep(limit.window, 0, 0, 0) end
   local stored = redis.pcall('GET', KEYS[1])
-  -- What is not ours, or of other limits, is begun anew.
-  local whole = type(stored) == 'string' and #stored == #limits * STATE
-  for i, limit in ipairs(limits) do
-    local state
-    if whole then
-      local window, index, current, previous = struct.unpack('>dddd', stored, (i - 1) * STATE + 1)
-      if window == limit.window then
-        now = math.max(now, index * window)
-        state = { index = index, current = current, previous = previous }
-      end
+  -- What is not ours is begun anew.
+  if type(stored) ~= 'string' or #stored % STATE ~= 0 then stored = '' end
+  for at = 1, #stored, STATE do
+    local window, index, current, previous = struct.unpack('>dddd', stored, at)
+    if window > 0 and index * window < now + 2^50 and current >= 0 and previous >= 0 and (states[window] or #windows < MOST) then
+      keep(window, index, current, previous)
+      now = math.max(now, index * window)
     end
-    states[i] = state or { index = 0, current = 0, previous = 0 }
   end
-  for i, limit in ipairs(limits) do
-    local state, index = states[i], math.floor(now / limit.window)
+  for window, state in pairs(states) do
+    local index = math.floor(now / window)
     if index == state.index + 1 then
-      states[i] = { index = index, current = 0, previous = state.current }
+      states[window] = { index = index, current = 0, previous = state.current }
     elseif index ~= state.index then
-      states[i] = { index = index, current = 0, previous = 0 }
+      states[window] = { index = index, current = 0, previous = 0 }
     end
   end
 end
 
 local function save()
-  local packed = {}
-  for i, limit in ipairs(limits) do
-    local state = states[i]
-    packed[i] = struct.pack('>dddd', limit.window, state.index, state.current, state.previous)
+  local packed, last = {}, 0
+  for i, window in ipairs(windows) do
+    local state = states[window]
+    packed[i] = struct.pack('>dddd', window, state.index, state.current, state.previous)
+    last = math.max(last, window)
   end
-  redis.call('SET', KEYS[1], table.concat(packed), 'PX', ttl(2 * longest))
+  redis.call('SET', KEYS[1], table.concat(packed), 'PX', ttl(2 * last))
 end
 
-local function wait(i, limit)
+local function wait(_, limit)
   if cost > limit.max then return -1 end
-  local state, elapsed = states[i], now % limit.window
+  local state, elapsed = states[limit.window], now % limit.window
   local free = limit.max - cost - state.current
   if cost == 0 or state.previous * (1 - elapsed / limit.window) <= free + 1e-6 then return 0 end
   -- In this window, when enough of the previous one has slid out; else in the next, when enough of this one has.
@@ -219,21 +232,20 @@ end
 
 local function take()
   if cost == 0 then return end
-  for _, state in ipairs(states) do state.current = state.current + cost end
+  for _, state in pairs(states) do state.current = state.current + cost end
   save()
 end
 
-local function used(i, limit)
-  local state, elapsed = states[i], now % limit.window
+local function used(_, limit)
+  local state, elapsed = states[limit.window], now % limit.window
   local until_free = limit.window - elapsed
   if state.previous == 0 and state.current > 0 then until_free = until_free + limit.window end
   return math.ceil(state.previous * (1 - elapsed / limit.window) + state.current), math.ceil(until_free)
 end
 
 local function give_back(time)
-  for i, limit in ipairs(limits) do
-    local state = states[i]
-    local age = state.index - math.floor(time / limit.window)
+  for window, state in pairs(states) do
+    local age = state.index - math.floor(time / window)
     if age == 0 then state.current = math.max(0, state.current - cost) end
     if age == 1 then state.previous = math.max(0, state.previous - cost) end
   end
@@ -243,15 +255,15 @@ end
 
 /** The bucket: a string of 8 bytes a limit: when it will be empty. */
 const GCRA = `
-local STATE, LATEST = 8, 2^53
+local STATE, MOST, LATEST = 8, 10, 2^53
 local empty_at = {}
 
 local function load()
   local stored = redis.pcall('GET', KEYS[1])
-  -- What is not ours, or of other limits, is begun anew.
-  local whole = type(stored) == 'string' and #stored == #limits * STATE
-  for i = 1, #limits do
-    local at = whole and struct.unpack('>d', stored, (i - 1) * STATE + 1) or 0
+  -- What is not ours is begun anew. Limits that were not there before, or are not any more, change nothing of the others.
+  local present = type(stored) == 'string' and #stored % STATE == 0 and #stored / STATE or 0
+  for i = 1, math.max(#limits, math.min(present, MOST)) do
+    local at = i <= present and struct.unpack('>d', stored, (i - 1) * STATE + 1) or 0
     empty_at[i] = at < LATEST and at or 0
   end
 end
@@ -289,9 +301,10 @@ local function used(i, limit)
   return math.ceil(drain * limit.max / limit.window - 0.001), math.ceil(drain)
 end
 
-local function give_back()
+-- What may have drained since is not given back: it would let more than the burst through.
+local function give_back(time)
   for i, limit in ipairs(limits) do
-    if limit.max > 0 then empty_at[i] = empty_at[i] - cost * limit.window / limit.max end
+    if limit.max > 0 then empty_at[i] = empty_at[i] - math.max(0, cost * limit.window / limit.max - (now - time)) end
   end
   save()
 end

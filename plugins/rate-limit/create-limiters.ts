@@ -4,13 +4,14 @@ import { guardRedis } from '../shared/guard.js'
 import { adaptCustomStore, storeOptions } from './custom-store-adapter.js'
 import type { CustomStore } from './custom-store.js'
 import type { RateLimitEvents } from './events.js'
-import { createLocalLimiter, createSharedLimiter, type Limiter } from './limiter.js'
+import { createCustomLimiter, createLocalLimiter, createSharedLimiter, type Limiter } from './limiter.js'
 import { createMemoryStore } from './memory-store.js'
 import type { RateLimitPluginOptions, RouteRateLimitOptions } from './options.js'
 import { createRedisStore, resetChannel } from './redis-store.js'
 import { RememberedRefusals } from './remembered-refusals.js'
 import { followResets } from './reset-feed.js'
 import type { ResolvedRateLimitOptions, ResolvedRouteOptions } from './resolve-options.js'
+import type { FailureOptions } from './store-failure.js'
 
 /** Gives each route the limiter that its options ask for, all on one store. */
 export interface Limiters {
@@ -22,7 +23,7 @@ export function createLimiters (
   fastify: FastifyInstance, given: RateLimitPluginOptions, options: ResolvedRateLimitOptions, events: RateLimitEvents
 ): Limiters {
   const { store: Store } = given
-  if (Store !== undefined) return customLimiters(new Store(storeOptions(given)), given)
+  if (Store !== undefined) return customLimiters(new Store(storeOptions(given)), given, options, events)
   const client = resolveClient(fastify, 'rate-limit', given.redis)
   return client === undefined ? localLimiters(options) : sharedLimiters(fastify, client, options, events)
 }
@@ -43,20 +44,27 @@ function sharedLimiters (fastify: FastifyInstance, client: RedisClient, options:
   const common = {
     store: createRedisStore(client, prefix),
     guard: guardRedis(client, fastify.log, options.timeout),
-    local: createLocalLimiter(createMemoryStore(options.cache)),
     remembered,
     hearsResets: () => feed.live,
-    instances: options.instances,
-    onError: (error: Error) => { events.emit('storeError', error) }
+    ...onFailure(options, events)
   }
   return { for: ({ onStoreError }) => createSharedLimiter({ ...common, onStoreError }) }
 }
 
-function customLimiters (custom: CustomStore, plugin: RateLimitPluginOptions): Limiters {
-  const common = createLocalLimiter(adaptCustomStore(custom))
+function customLimiters (custom: CustomStore, plugin: RateLimitPluginOptions, options: ResolvedRateLimitOptions, events: RateLimitEvents): Limiters {
+  const common = { timeout: options.timeout, ...onFailure(options, events) }
   return {
-    for: (_options, given, route) => given === undefined
-      ? common
-      : createLocalLimiter(adaptCustomStore(custom.child(storeOptions({ ...plugin, ...given }, route))))
+    for ({ onStoreError, groupId }, given, route) {
+      const store = given === undefined ? custom : custom.child(storeOptions({ ...plugin, ...given }, route))
+      return createCustomLimiter({ ...common, onStoreError, groupId, store: adaptCustomStore(store) })
+    }
+  }
+}
+
+function onFailure ({ cache, instances }: ResolvedRateLimitOptions, events: RateLimitEvents): Omit<FailureOptions, 'onStoreError'> {
+  return {
+    local: createLocalLimiter(createMemoryStore(cache)),
+    instances,
+    onError: error => { events.emit('storeError', error) }
   }
 }

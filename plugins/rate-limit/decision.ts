@@ -35,10 +35,12 @@ export interface Decision {
   readonly retryAfter: number
   /** When, by the store's clock, the cost was taken. */
   readonly time: number
+  /** Where the cost was taken, for a refund: by a process alone, in the shared store, or nowhere, as it failed. */
+  readonly takenFrom: 'process' | 'store' | 'nowhere'
 }
 
 /** Sums a verdict up: a request passes if nothing holds it back, and the tightest limit is reported. */
-export function decide (limits: readonly Limit[], { states, blockedFor, banned, time }: Verdict): Decision {
+export function decide (limits: readonly Limit[], { states, blockedFor, banned, time }: Verdict, takenFrom: Decision['takenFrom']): Decision {
   let tightest = 0
   for (let i = 1; i < limits.length; i++) {
     if (isTighter(limits, states, i, tightest)) tightest = i
@@ -54,7 +56,8 @@ export function decide (limits: readonly Limit[], { states, blockedFor, banned, 
     remaining: blockedFor > 0 ? 0 : Math.max(0, limit.max - state.used),
     resetAfter: Math.max(blockedFor, state.resetAfter),
     retryAfter,
-    time
+    time,
+    takenFrom
   }
 }
 

@@ -6,6 +6,8 @@ export const StoreUnavailableError = pluginError('rate-limit', 'STORE_UNAVAILABL
 export const InvalidValueError = pluginError('rate-limit', 'INVALID_VALUE', '"%s" gave %s; allowed: %s')
 /** A store of the user's own cannot do what was asked. */
 export const UnsupportedByStoreError = pluginError('rate-limit', 'UNSUPPORTED_BY_STORE', 'the store given by the option "store" cannot %s')
+/** `createRateLimit(options)` or `rateLimit(options)` was called while the app runs. */
+export const TooLateError = pluginError('rate-limit', 'TOO_LATE', 'a limiter is made once, before the app is ready: one made for each request would never limit')
 
 /**
  * The answer to a request over the limit: as `@fastify/rate-limit` has it, so without a code. Made without a stack

@@ -23,10 +23,11 @@ export class GenericCellRate implements Counter {
     }
   }
 
-  giveBack (limits: readonly Limit[], cost: number): void {
+  /** What may have drained since is not given back: it would let more than the burst through. */
+  giveBack (limits: readonly Limit[], cost: number, time: number, now: number): void {
     for (const [index, { max, window }] of limits.entries()) {
       const emptyAt = this.#emptyAt[index]
-      if (emptyAt !== undefined && max > 0) this.#emptyAt[index] = emptyAt - cost * window / max
+      if (emptyAt !== undefined && max > 0) this.#emptyAt[index] = emptyAt - Math.max(0, cost * window / max - (now - time))
     }
   }
 

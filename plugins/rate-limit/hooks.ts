@@ -5,12 +5,11 @@ import { DeniedError, RateLimitExceededError } from './errors.js'
 import type { RateLimitEvents } from './events.js'
 import { setHeaders, waitInSeconds } from './headers.js'
 import type { Limiter } from './limiter.js'
-import { whenReady, type MaybePromise } from './maybe-promise.js'
+import { isPromise, whenReady, type MaybePromise } from './maybe-promise.js'
 import type { RateLimitHook } from './options.js'
 import { createRequestLimiter, type Outcome } from './request-limiter.js'
 import { RateLimitState } from './request-state.js'
 import type { ResolvedRouteOptions } from './resolve-options.js'
-import { idWithin } from './scope.js'
 
 // What a request has been charged to already, so that a limiter that stands twice on its way counts once.
 const CHARGED = Symbol('rate-limit.charged')
@@ -26,11 +25,10 @@ export type UniversalHook = onRequestHookHandler & preParsingHookHandler
 
 /** @param scope - what is counted for beside the key: limiters that share it share the count */
 export function createHook (limiter: Limiter, options: ResolvedRouteOptions, scope: string, events: RateLimitEvents): UniversalHook {
-  const idOf = idWithin(scope)
-  const check = createRequestLimiter(limiter, options, idOf)
+  const check = createRequestLimiter(limiter, options, limiter.idWithin(scope))
 
   /** @returns what to answer with, or undefined where the request goes on */
-  function settle (request: FastifyRequest, reply: FastifyReply, outcome: Outcome): Error | undefined {
+  function settle (request: FastifyRequest, reply: FastifyReply, outcome: Outcome): MaybePromise<Error | undefined> {
     if (outcome.kind === 'exempt' || outcome.kind === 'unchecked') return undefined
     if (outcome.kind === 'denied') return new DeniedError()
 
@@ -59,20 +57,22 @@ export function createHook (limiter: Limiter, options: ResolvedRouteOptions, sco
     } catch (error) {
       return done(error as Error)
     }
-    if (answer instanceof Promise) answer.then(done, done)
+    if (isPromise(answer)) answer.then(done, done)
     else done(answer)
   }
 }
 
-function refuse (options: ResolvedRouteOptions, request: FastifyRequest, key: string, decision: Decision): Error {
+function refuse (options: ResolvedRouteOptions, request: FastifyRequest, key: string, decision: Decision): MaybePromise<Error> {
   const { limit, banned, retryAfter } = decision
   options.onExceeded?.(request, key)
   if (banned) options.onBanReach?.(request, key)
   const after = format(waitInSeconds(decision) * 1000, true)
-  if (options.errorResponseBuilder === undefined) return new RateLimitExceededError(after, banned)
+  const standard = () => new RateLimitExceededError(after, banned)
+  if (options.errorResponseBuilder === undefined) return standard()
   const ttl = Math.ceil(Number.isFinite(retryAfter) ? retryAfter : limit.window)
-  // Fastify takes any object as an error.
-  return options.errorResponseBuilder(request, { statusCode: banned ? 403 : 429, ban: banned, max: limit.max, ttl, after }) as Error
+  const built = options.errorResponseBuilder(request, { statusCode: banned ? 403 : 429, ban: banned, max: limit.max, ttl, after })
+  // Fastify takes any object as an error, and nothing as leave to go on.
+  return whenReady(built as MaybePromise<Error | undefined>, error => error ?? standard())
 }
 
 function chargeOnce (request: FastifyRequest, scope: string): boolean {

@@ -9,7 +9,7 @@ import type { RateLimitPluginOptions, RouteRateLimitOptions } from './options.js
 import { createRateLimiter, type RateLimiter } from './rate-limiter.js'
 import type { RateLimitState } from './request-state.js'
 import { resolvePluginOptions, resolveRouteOptions } from './resolve-options.js'
-import { globalScope, groupScope, handlerScope, registrationName, routeScope } from './scope.js'
+import { registrationName, Scopes } from './scope.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -50,23 +50,21 @@ export const rateLimit = fp<RateLimitPluginOptions>(async function rateLimit (fa
   const options = resolvePluginOptions(given)
   const events = new RateLimitEvents()
   const limiters = createLimiters(fastify, given, options, events)
-  const registration = registrationName(fastify)
-  const scope = registration + globalScope(fastify.prefix)
+  const scopes = new Scopes(registrationName(fastify))
   const limiter = limiters.for(options)
-  const globalHook = createHook(limiter, options, scope, events)
-  let handlers = 0
+  const globalHook = createHook(limiter, options, scopes.global, events)
 
   /** The limiter that a handler's or hook's own options ask for. */
   const own = (route: RouteRateLimitOptions) => {
     const routeOptions = resolveRouteOptions(given, route)
-    const ownScope = routeOptions.groupId === undefined ? handlerScope(fastify.prefix, handlers++) : groupScope(routeOptions.groupId)
-    return [limiters.for(routeOptions, route), routeOptions, registration + ownScope] as const
+    return [limiters.for(routeOptions, route), routeOptions, scopes.ofHandler(routeOptions)] as const
   }
-  decorateOnce(fastify, 'rateLimit', (route?: RouteRateLimitOptions) => route === undefined ? globalHook : createHook(...own(route), events))
-  decorateOnce(fastify, 'createRateLimit', (route?: RouteRateLimitOptions) =>
-    createManualLimiter(...(route === undefined ? [limiter, options, scope] as const : own(route))))
-  decorateOnce(fastify, 'rateLimiter', createRateLimiter(limiter, scope, events))
+  decorateHere(fastify, 'rateLimit', (route?: RouteRateLimitOptions) => route === undefined ? globalHook : createHook(...own(route), events))
+  decorateHere(fastify, 'createRateLimit', (route?: RouteRateLimitOptions) =>
+    createManualLimiter(...(route === undefined ? [limiter, options, scopes.global] as const : own(route))))
+  decorateHere(fastify, 'rateLimiter', createRateLimiter(limiter, scopes, events))
   if (!fastify.hasRequestDecorator('rateLimit')) fastify.decorateRequest('rateLimit', null)
+  fastify.addHook('onReady', async () => scopes.close())
 
   fastify.addHook('onRoute', route => {
     const config: FastifyContextConfig['rateLimit'] = route.config?.rateLimit
@@ -75,15 +73,14 @@ export const rateLimit = fp<RateLimitPluginOptions>(async function rateLimit (fa
     } else if (config !== false) {
       if (typeof config !== 'object') throw invalidOptionError('rate-limit', `config.rateLimit of ${route.url}`, config, 'false or an object')
       const routeOptions = resolveRouteOptions(given, config)
-      const ownScope = routeOptions.groupId === undefined ? routeScope(route) : groupScope(routeOptions.groupId)
-      addHook(route, routeOptions.hook, createHook(limiters.for(routeOptions, config, route), routeOptions, registration + ownScope, events))
+      addHook(route, routeOptions.hook, createHook(limiters.for(routeOptions, config, route), routeOptions, scopes.ofRoute(routeOptions, route), events))
     }
   })
 }, { name: 'fastify-redis-suite/rate-limit', fastify: '5.x' })
 
 export default rateLimit
 
-/** Registered again in a child, the plugin leaves what the parent decorated. */
-function decorateOnce (fastify: FastifyInstance, name: string, value: unknown): void {
-  if (!fastify.hasDecorator(name)) fastify.decorate(name, value)
+/** Registered again in a child, the plugin serves the child; twice in one context, the first one stays. */
+function decorateHere (fastify: FastifyInstance, name: string, value: unknown): void {
+  if (!Object.hasOwn(fastify, name)) fastify.decorate(name, value)
 }

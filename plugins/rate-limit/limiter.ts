@@ -1,94 +1,98 @@
-import type { RedisGuard } from '../shared/guard.js'
+import { withDeadline } from '../shared/deadline.js'
+import { TimeoutError, type RedisGuard } from '../shared/guard.js'
 import { decide, type Decision } from './decision.js'
-import { StoreUnavailableError } from './errors.js'
+import { whenReady, type MaybePromise } from './maybe-promise.js'
 import type { Policy } from './policy.js'
 import type { RememberedRefusals } from './remembered-refusals.js'
+import { idWithin } from './scope.js'
+import { createSubstitute, type FailureOptions } from './store-failure.js'
 import type { Mode, RateLimitStore, SharedRateLimitStore } from './store.js'
 
-/** What to do while the shared store cannot be asked. */
-export type OnStoreError = 'local' | 'open' | 'closed' | 'throw'
+/** Of a decision, what tells where its cost lies. */
+type Taken = Pick<Decision, 'time' | 'takenFrom'>
 
 /** Decides on requests. It answers at once where it can, and by a promise where it has to ask. */
 export interface Limiter {
+  /** Makes the ids of keys, by what is counted for beside them. */
+  readonly idWithin: (scope: string) => (key: string) => string
   /** @returns undefined where the store failed and the request is to pass uncounted */
-  apply (key: string, policy: Policy, cost: number, mode: Mode): Decision | undefined | Promise<Decision | undefined>
-  refund (key: string, policy: Policy, cost: number, time: number): void | Promise<void>
+  apply (key: string, policy: Policy, cost: number, mode: Mode): MaybePromise<Decision | undefined>
+  /** Gives back what a decision took. */
+  refund (key: string, policy: Policy, cost: number, decision: Taken): void | Promise<void>
   reset (key: string): void | Promise<void>
 }
 
 /** Decides by the memory of this process. */
 export function createLocalLimiter (store: RateLimitStore): Limiter {
   return {
-    apply (key, policy, cost, mode) {
-      const verdict = store.apply(key, policy, cost, mode)
-      return verdict instanceof Promise ? verdict.then(v => decide(policy.limits, v)) : decide(policy.limits, verdict)
-    },
-    refund: (key, policy, cost, time) => store.refund(key, policy, cost, time),
+    idWithin,
+    apply: (key, policy, cost, mode) => whenReady(store.apply(key, policy, cost, mode), verdict => decide(policy.limits, verdict, 'process')),
+    refund: (key, policy, cost, { time }) => store.refund(key, policy, cost, time),
     reset: key => store.reset(key)
   }
 }
 
-export interface SharedLimiterOptions {
+export interface SharedLimiterOptions extends FailureOptions {
   store: SharedRateLimitStore
   guard: RedisGuard
-  local: Limiter
   remembered: RememberedRefusals
   /** Whether resets of other instances are heard, without which no refusal can be remembered. */
   hearsResets: () => boolean
-  onStoreError: OnStoreError
-  /** Among how many instances a limit is divided while each decides by itself. */
-  instances: number
-  onError: (error: Error) => void
 }
 
 /** Decides by a shared store; where that fails, by the policy on failure. */
 export function createSharedLimiter (options: SharedLimiterOptions): Limiter {
-  const { store, guard, local, remembered, hearsResets, onStoreError, instances, onError } = options
-  const sharePolicies = new WeakMap<Policy, Policy>()
+  const { store, guard, local, remembered, hearsResets, onError } = options
+  const substitute = createSubstitute(options)
 
   function ask (key: string, policy: Policy, cost: number, mode: Mode): Promise<Decision | undefined> {
+    const asked = remembered.begin()
     return guard.run(() => store.apply(key, policy, cost, mode)).then(
       verdict => {
-        const decision = decide(policy.limits, verdict)
-        if (!decision.allowed && mode === 'consume' && hearsResets()) remembered.remember(key, policy, cost, decision)
+        const decision = decide(policy.limits, verdict, 'store')
+        if (!decision.allowed && mode === 'consume' && hearsResets()) remembered.remember(key, policy, cost, decision, asked)
         return decision
       },
-      (error: unknown) => {
-        onError(error instanceof Error ? error : new Error(String(error)))
-        if (onStoreError === 'open') return undefined
-        if (onStoreError === 'throw') throw error
-        if (onStoreError === 'closed') throw new StoreUnavailableError()
-        return local.apply(key, shareOf(policy), cost, mode)
-      })
-  }
-
-  function shareOf (policy: Policy): Policy {
-    let share = sharePolicies.get(policy)
-    if (share === undefined) {
-      const limits = policy.limits.map(limit => ({ ...limit, max: partOf(limit.max), burst: partOf(limit.burst) }))
-      share = { ...policy, limits }
-      sharePolicies.set(policy, share)
-    }
-    return share
-  }
-
-  /** A limit that lets one through still lets one through. */
-  function partOf (max: number): number {
-    return max === 0 ? 0 : Math.max(1, Math.floor(max / instances))
+      (error: unknown) => substitute.decide(error, key, policy, cost, mode))
   }
 
   return {
+    idWithin,
     apply (key, policy, cost, mode) {
       return (mode === 'charge' ? undefined : remembered.find(key, policy, cost)) ?? ask(key, policy, cost, mode)
     },
-    async refund (key, policy, cost, time) {
+    async refund (key, policy, cost, taken) {
+      if (taken.takenFrom === 'process') await local.refund(key, substitute.shareOf(policy), cost, taken)
+      if (taken.takenFrom !== 'store') return
       remembered.forget(key)
-      await guard.run(() => store.refund(key, policy, cost, time)).catch(onError)
+      await guard.run(() => store.refund(key, policy, cost, taken.time)).catch(onError)
     },
     async reset (key) {
       remembered.forget(key)
       await local.reset(key)
       await guard.run(() => store.reset(key))
     }
+  }
+}
+
+export interface CustomLimiterOptions extends FailureOptions {
+  store: RateLimitStore
+  /** Milliseconds that it may take. */
+  timeout: number
+  /** Of whose limits the store knows the keys as `@fastify/rate-limit` tells them: without a scope, as it has a child for each. */
+  groupId: string | undefined
+}
+
+/** Decides by a store of the user's own. */
+export function createCustomLimiter (options: CustomLimiterOptions): Limiter {
+  const { store, timeout, groupId = '' } = options
+  const local = createLocalLimiter(store)
+  const substitute = createSubstitute(options)
+  return {
+    ...local,
+    idWithin: () => key => `${key}${groupId}`,
+    apply: (key, policy, cost, mode) =>
+      withDeadline(Promise.resolve(local.apply(key, policy, cost, mode)), timeout, () => new TimeoutError(timeout))
+        .catch((error: unknown) => substitute.decide(error, key, policy, cost, mode))
   }
 }

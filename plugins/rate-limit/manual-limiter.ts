@@ -2,7 +2,6 @@ import type { FastifyRequest } from 'fastify'
 import type { Limiter } from './limiter.js'
 import { createRequestLimiter } from './request-limiter.js'
 import type { ResolvedRouteOptions } from './resolve-options.js'
-import { idWithin } from './scope.js'
 
 /** What `fastify.createRateLimit()` says of a request; as in `@fastify/rate-limit`, `isAllowed` means "on the allow list". */
 export type ManualResult =
@@ -26,7 +25,7 @@ export type ManualLimiter = (request: FastifyRequest, options?: { increment?: bo
 
 /** A limiter for a handler to ask; it neither answers nor sets headers. */
 export function createManualLimiter (limiter: Limiter, options: ResolvedRouteOptions, scope: string): ManualLimiter {
-  const check = createRequestLimiter(limiter, options, idWithin(scope))
+  const check = createRequestLimiter(limiter, options, limiter.idWithin(scope))
   return async (request, { increment = true } = {}) => {
     const outcome = await check(request, increment ? 'consume' : 'peek')
     const { key } = outcome

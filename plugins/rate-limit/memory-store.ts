@@ -2,12 +2,13 @@ import { LRUCache } from 'lru-cache'
 import type { Counter } from './counter.js'
 import { createCounter } from './create-counter.js'
 import type { Verdict } from './decision.js'
-import { countsRefusals, type Policy } from './policy.js'
+import { countsRefusals, type Algorithm, type Policy } from './policy.js'
 import { Refusals } from './refusals.js'
 import type { Mode, RateLimitStore } from './store.js'
 
 interface Entry {
-  readonly counter: Counter
+  /** Of each algorithm that the key was asked for by: what two of them keep cannot be one count. */
+  readonly counters: Partial<Record<Algorithm, Counter>>
   refusals: Refusals | undefined
   /** The latest time seen: a clock that is set back is taken as standing still. */
   now: number
@@ -25,14 +26,17 @@ export function createMemoryStore (maxKeys: number, clock: () => number = Date.n
     apply (key, policy, cost, mode) {
       let entry = entries.get(key)
       if (entry === undefined) {
-        entry = { counter: createCounter(policy), refusals: undefined, now: 0 }
+        entry = { counters: {}, refusals: undefined, now: 0 }
         if (mode !== 'peek') entries.set(key, entry)
       }
       entry.now = Math.max(entry.now, clock())
       return applyTo(entry, policy, cost, mode)
     },
-    refund (key, { limits }, cost, time) {
-      entries.get(key)?.counter.giveBack(limits, cost, time, clock())
+    refund (key, { algorithm, limits }, cost, time) {
+      const entry = entries.get(key)
+      if (entry === undefined) return
+      entry.now = Math.max(entry.now, clock())
+      entry.counters[algorithm]?.giveBack(limits, cost, time, entry.now)
     },
     reset (key) {
       entries.delete(key)
@@ -41,13 +45,16 @@ export function createMemoryStore (maxKeys: number, clock: () => number = Date.n
 }
 
 function applyTo (entry: Entry, policy: Policy, cost: number, mode: Mode): Verdict {
-  const { counter, now } = entry
+  const { now } = entry
   const { limits } = policy
+  const counter = entry.counters[policy.algorithm] ??= createCounter(policy)
   let blockedFor = entry.refusals?.blockedFor(now) ?? 0
-  const waits = limits.map((limit, index) => counter.wait(index, limit, cost, now))
+  let waits = limits.map((limit, index) => counter.wait(index, limit, cost, now))
   const passes = blockedFor === 0 && waits.every(wait => wait === 0)
 
   if (mode === 'charge' || (mode === 'consume' && (passes || policy.countRejected))) counter.take(limits, cost, now)
+  // What was taken of a refused request makes the next one wait longer.
+  if (!passes && mode === 'consume' && policy.countRejected) waits = limits.map((limit, index) => counter.wait(index, limit, cost, now))
   if (mode === 'consume' && !passes && countsRefusals(policy)) {
     entry.refusals ??= new Refusals()
     entry.refusals.add(policy, now)

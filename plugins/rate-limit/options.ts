@@ -2,9 +2,9 @@ import type { FastifyRequest } from 'fastify'
 import type { RedisClient } from '../shared/client.js'
 import type { Duration } from '../shared/duration.js'
 import type { CustomStoreConstructor } from './custom-store.js'
-import type { OnStoreError } from './limiter.js'
 import type { MaybePromise } from './maybe-promise.js'
 import type { Algorithm } from './policy.js'
+import type { OnStoreError } from './store-failure.js'
 
 export type RateLimitHook = 'onRequest' | 'preParsing' | 'preValidation' | 'preHandler'
 
@@ -82,7 +82,7 @@ export interface RouteRateLimitOptions extends PolicyOptions {
   keyGenerator?: KeyGenerator
   /** The length of the prefix by which the default key generator takes IPv6 addresses together. @default 64 */
   ipv6Subnet?: number
-  /** Who is not limited. */
+  /** Who is not limited. Addresses are compared with the client's; with a `keyGenerator` of your own, with the key. */
   allowList?: AccessList | null
   /** Who is answered 403 always. */
   denyList?: AccessList | null
@@ -91,7 +91,7 @@ export interface RouteRateLimitOptions extends PolicyOptions {
   /** Decide, count, tell in headers, and refuse nobody. @default false */
   dryRun?: boolean
   /** Makes what a refused request is answered with. */
-  errorResponseBuilder?: (request: FastifyRequest, context: ErrorResponseContext) => object
+  errorResponseBuilder?: (request: FastifyRequest, context: ErrorResponseContext) => MaybePromise<object>
   /** Called for each request that passes. */
   onExceeding?: (request: FastifyRequest, key: string) => void
   /** Called for each request that is refused. */

@@ -7,7 +7,7 @@ import type { Limiter } from './limiter.js'
 import { NAMED_POLICY_OPTIONS } from './options.js'
 import type { Policy } from './policy.js'
 import { resolvePolicy, type StaticPolicyOptions } from './resolve-policy.js'
-import { groupScope, idWithin, policyScope, routeScope } from './scope.js'
+import { idWithin, policyScope, type Scopes } from './scope.js'
 import type { Mode } from './store.js'
 
 /** Limits by a name: what is counted under one name is apart from all others. */
@@ -42,8 +42,7 @@ export interface RateLimiter {
 
 const MAX_KEPT_POLICIES = 1000
 
-/** @param globalScope - of the routes that share the plugin's limits */
-export function createRateLimiter (limiter: Limiter, globalScope: string, events: RateLimitEvents): RateLimiter {
+export function createRateLimiter (limiter: Limiter, scopes: Scopes, events: RateLimitEvents): RateLimiter {
   const policies = new Map<string, Policy>()
 
   /** Policies are often written where they are used: each is checked once, not once a call. */
@@ -70,26 +69,27 @@ export function createRateLimiter (limiter: Limiter, globalScope: string, events
     return decision
   }
 
+  function scopeOf (target: NamedPolicy | CountTarget | undefined): string {
+    if (target === undefined) return scopes.global
+    if ('groupId' in target) return scopes.group(target.groupId)
+    return 'url' in target ? scopes.route(target) : policyScope(target.name)
+  }
+
   return {
     consume: (key, policy, cost = 1) => ask(key, policy, cost, 'consume'),
     peek: (key, policy, cost = 1) => ask(key, policy, cost, 'peek'),
     async refund (key, policy, decision, cost = 1) {
-      if (decision.allowed) await limiter.refund(idWithin(policyScope(policy.name))(key), policyOf(policy), cost, decision.time)
+      if (decision.allowed) await limiter.refund(idWithin(policyScope(policy.name))(key), policyOf(policy), cost, decision)
     },
     async reset (key, target) {
-      await limiter.reset(idWithin(target === undefined ? globalScope : scopeOf(target))(key))
+      await limiter.reset(idWithin(scopeOf(target))(key))
     },
     events
   }
 }
 
-function scopeOf (target: NamedPolicy | CountTarget): string {
-  if ('groupId' in target) return groupScope(target.groupId)
-  return 'url' in target ? routeScope(target) : policyScope(target.name)
-}
-
 /** With `onStoreError: 'open'` nothing is known of the limit, and the caller may go on. */
 function passUnchecked ({ limits: [limit] }: Policy): Decision {
   if (limit === undefined) throw new StoreUnavailableError()
-  return { allowed: true, banned: false, limit, remaining: limit.max, resetAfter: 0, retryAfter: 0, time: 0 }
+  return { allowed: true, banned: false, limit, remaining: limit.max, resetAfter: 0, retryAfter: 0, time: 0, takenFrom: 'nowhere' }
 }

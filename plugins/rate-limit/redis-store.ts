@@ -3,7 +3,7 @@ import { keySpace } from '../shared/keys.js'
 import { runScript } from '../shared/script.js'
 import { ScriptBatcher } from './batch.js'
 import type { LimitState, Verdict } from './decision.js'
-import { countsRefusals, type Algorithm, type Policy } from './policy.js'
+import { ALGORITHMS, countsRefusals, type Algorithm, type Policy } from './policy.js'
 import { applyScripts, refundScripts, resetScript } from './scripts.js'
 import type { SharedRateLimitStore } from './store.js'
 
@@ -15,26 +15,30 @@ export function resetChannel (prefix: string): string {
 /** Keeps the counts in Redis: one script and one round trip a decision. */
 export function createRedisStore (client: RedisClient, prefix: string): SharedRateLimitStore {
   const channel = resetChannel(prefix)
-  const counts = keySpace(prefix, 'rate-limit', 'count')
+  const counts: Record<Algorithm, string> = {
+    'sliding-log': keySpace(prefix, 'rate-limit', 'log'),
+    'sliding-counter': keySpace(prefix, 'rate-limit', 'counter'),
+    gcra: keySpace(prefix, 'rate-limit', 'gcra')
+  }
   const refusals = keySpace(prefix, 'rate-limit', 'refused')
-  // The braces put both keys of one id into one slot of a Cluster.
-  const countKey = (id: string) => `${counts}{${id}}`
+  // The braces put all keys of one id into one slot of a Cluster. What two algorithms keep cannot be one count.
+  const countKey = (algorithm: Algorithm, id: string) => `${counts[algorithm]}{${id}}`
   const refusalsKey = (id: string) => `${refusals}{${id}}`
 
   const run = createRunner(client)
 
   return {
     apply (id, policy, cost, mode) {
-      const keys = countsRefusals(policy) ? [countKey(id), refusalsKey(id)] : [countKey(id)]
+      const keys = countsRefusals(policy) ? [countKey(policy.algorithm, id), refusalsKey(id)] : [countKey(policy.algorithm, id)]
       const args = [policy.countRejected && mode === 'consume' ? 'consume-all' : mode, cost, ...argsOf(policy)]
       return run(policy.algorithm, keys, args).then(parseReply)
     },
     async refund (id, policy, cost, time) {
       const args = [Math.round(time * 1000), cost, ...argsOf(policy), channel, id]
-      await runScript(client, refundScripts[policy.algorithm], [countKey(id)], args)
+      await runScript(client, refundScripts[policy.algorithm], [countKey(policy.algorithm, id)], args)
     },
     async reset (id) {
-      await runScript(client, resetScript, [countKey(id), refusalsKey(id)], [channel, id])
+      await runScript(client, resetScript, [...ALGORITHMS.map(algorithm => countKey(algorithm, id)), refusalsKey(id)], [channel, id])
     }
   }
 }

@@ -14,12 +14,19 @@ interface Refusal {
   readonly at: number
 }
 
+/** When the store was asked, and after how many resets. */
+export interface Asked {
+  readonly at: number
+  readonly resets: number
+}
+
 /**
  * Refusals of which this process knows how long they stay true, so that a flood of refused requests need not ask
  * the store. Nothing but a reset or a refund can end one early.
  */
 export class RememberedRefusals {
   #refusals = new LRUCache<string, Refusal>({ max: MAX_KEYS })
+  #resets = 0
 
   /** @returns the refusal as it reads now, or undefined where the store has to be asked */
   find (key: string, policy: Policy, cost: number): Decision | undefined {
@@ -33,23 +40,43 @@ export class RememberedRefusals {
     return { ...decision, retryAfter: decision.retryAfter - age, resetAfter: Math.max(0, decision.resetAfter - age) }
   }
 
-  /** Remembers a refusal, unless the store has to count the ones that follow it. */
-  remember (key: string, policy: Policy, cost: number, decision: Decision): void {
-    if (policy.countRejected || (countsRefusals(policy) && !decision.banned)) return
-    this.#refusals.set(key, { decision, policy, cost, at: performance.now() })
+  /** To be called before the store is asked: its answer is as old as this at most. */
+  begin (): Asked {
+    return { at: performance.now(), resets: this.#resets }
+  }
+
+  /**
+   * Remembers a refusal, unless the store has to count the ones that follow it, or something was reset since it was
+   * asked: the refusal may be from before that.
+   */
+  remember (key: string, policy: Policy, cost: number, decision: Decision, { at, resets }: Asked): void {
+    if (resets !== this.#resets || policy.countRejected || (countsRefusals(policy) && !decision.banned)) return
+    this.#refusals.set(key, { decision, policy, cost, at })
   }
 
   forget (key: string): void {
+    this.#resets++
     this.#refusals.delete(key)
   }
 
   clear (): void {
+    this.#resets++
     this.#refusals.clear()
   }
 }
 
 /** A `max` that is a function may say another number each time. */
 function isSamePolicy (a: Policy, b: Policy): boolean {
-  return a === b || (a.limits.length === b.limits.length &&
-    a.limits.every((limit, i) => limit.max === b.limits[i]?.max && limit.window === b.limits[i]?.window))
+  return a === b || textOf(a) === textOf(b)
+}
+
+const texts = new WeakMap<Policy, string>()
+
+function textOf (policy: Policy): string {
+  let text = texts.get(policy)
+  if (text === undefined) {
+    text = JSON.stringify(policy)
+    texts.set(policy, text)
+  }
+  return text
 }

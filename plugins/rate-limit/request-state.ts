@@ -55,6 +55,6 @@ export class RateLimitState {
     if (this.#refunded || !this.allowed) return
     this.#refunded = true
     const { limiter, id, policy, cost } = this.#charge
-    await limiter.refund(id, policy, cost, this.#decision.time)
+    await limiter.refund(id, policy, cost, this.#decision)
   }
 }

@@ -10,10 +10,10 @@ export interface ResetFeed {
 
 /**
  * @param onReset - called with the key that was reset, on any instance
- * @param onLost - called when resets may be missed from now on
+ * @param onGap - called when resets may be missed from now on, and when they no longer are
  */
 export function followResets (
-  client: RedisClient, channel: string, log: FastifyBaseLogger, onReset: (key: string) => void, onLost: () => void
+  client: RedisClient, channel: string, log: FastifyBaseLogger, onReset: (key: string) => void, onGap: () => void
 ): ResetFeed {
   const subscriber: RedisClient = isCluster(client) ? client.duplicate() : client.duplicate()
   let live = false
@@ -23,21 +23,28 @@ export function followResets (
   subscriber.on('error', () => {})
   subscriber.on('message', (_channel: string, key: string) => onReset(key))
   subscriber.on('ready', () => {
-    subscriber.subscribe(channel).then(() => { live = true }, (error: Error) => {
+    subscriber.subscribe(channel).then(() => {
+      live = true
+      onGap()
+    }, (error: Error) => {
       if (!warned) log.warn({ reason: error.message, channel }, 'rate-limit: cannot hear of resets, so every refusal asks Redis')
       warned = true
     })
   })
   subscriber.on('close', () => {
     live = false
-    onLost()
+    onGap()
   })
   // Whoever closes the client is done with this connection as well, also without closing the app.
-  client.once('end', () => subscriber.disconnect())
+  const close = () => {
+    client.off('end', close)
+    subscriber.disconnect()
+  }
+  client.once('end', close)
   if (subscriber.status === 'wait') subscriber.connect().catch(() => {})
 
   return {
     get live () { return live },
-    close () { subscriber.disconnect() }
+    close
   }
 }

@@ -6,14 +6,14 @@ import { readOptions, type OptionReader } from '../shared/options.js'
 import { createAddressList, normalizeIP } from './address.js'
 import { InvalidValueError } from './errors.js'
 import { resolveHeaders, type HeaderNames } from './headers.js'
-import type { OnStoreError } from './limiter.js'
 import { whenReady, type MaybePromise } from './maybe-promise.js'
 import {
   PLUGIN_OPTIONS, ROUTE_OPTIONS, type AccessList, type KeyGenerator, type PerRequest, type RateLimitHook, type RateLimitPluginOptions,
   type RouteRateLimitOptions
 } from './options.js'
-import type { Policy } from './policy.js'
+import type { Algorithm, Policy } from './policy.js'
 import { DEFAULT_MAX, DEFAULT_TIME_WINDOW, resolvePolicy, type StaticPolicyOptions } from './resolve-policy.js'
+import type { OnStoreError } from './store-failure.js'
 
 type ListCheck = (request: FastifyRequest, key: string) => MaybePromise<boolean>
 
@@ -25,6 +25,7 @@ export interface ResolvedRouteOptions extends Pick<RouteRateLimitOptions, 'error
   isAllowed: ListCheck | undefined
   isDenied: ListCheck | undefined
   hook: RateLimitHook
+  algorithm: Algorithm
   groupId: string | undefined
   dryRun: boolean
   headers: HeaderNames
@@ -69,6 +70,8 @@ export function resolveRouteOptions (plugin: RateLimitPluginOptions, route: Rout
   if (route.limits !== undefined) delete inherited.max
   if (route.limits !== undefined) delete inherited.timeWindow
   if (route.max !== undefined || route.timeWindow !== undefined) delete inherited.limits
+  // A burst is a part of what may come: below the plugin's, all of it.
+  if (typeof route.max === 'number') inherited.burst = burstWithin(inherited.burst, route.max)
   const own = Object.fromEntries(Object.entries(route).filter(([, value]) => value !== undefined))
   return resolveRoute({ ...inherited, ...own })
 }
@@ -82,10 +85,11 @@ function resolveRoute (given: RouteRateLimitOptions): ResolvedRouteOptions {
   const subnet = read.integer('ipv6Subnet', 64, { max: 128 })
   return {
     policyOf: resolvePolicyOf(given, read),
+    algorithm: given.algorithm ?? 'sliding-log',
     costOf: resolveCost(given.cost, read),
     keyOf: keyGenerator ?? (request => normalizeIP(request.ip, subnet)),
-    isAllowed: resolveList('allowList', given.allowList, read),
-    isDenied: resolveList('denyList', given.denyList, read),
+    isAllowed: resolveList('allowList', given, read),
+    isDenied: resolveList('denyList', given, read),
     hook: read.oneOf('hook', 'onRequest', HOOKS),
     groupId: given.groupId === undefined ? undefined : read.string('groupId', ''),
     dryRun: read.boolean('dryRun', false),
@@ -105,13 +109,17 @@ function resolveOnStoreError (given: RouteRateLimitOptions, read: OptionReader):
   return read.boolean('skipOnError', false) ? 'open' : 'throw'
 }
 
-function resolveList (name: string, list: AccessList | null | undefined, read: OptionReader): ListCheck | undefined {
+function resolveList (name: 'allowList' | 'denyList', given: RouteRateLimitOptions, read: OptionReader): ListCheck | undefined {
+  const list: AccessList | null | undefined = given[name]
   if (list === undefined || list === null) return undefined
   if (typeof list === 'function') return list
   if (!Array.isArray(list) || !list.every(entry => typeof entry === 'string')) return read.fail(name, 'a list of keys, addresses and CIDR ranges, or a function')
   const keys = new Set<string>(list)
   const hasAddress = createAddressList(list)
-  return (request, key) => keys.has(key) || (hasAddress?.(request.ip) ?? false)
+  if (hasAddress === undefined) return (_request, key) => keys.has(key)
+  // Who says whose limit it is says who the client is: its address may be a proxy's, the same for all.
+  if (given.keyGenerator !== undefined) return (_request, key) => keys.has(key) || hasAddress(`${key}`)
+  return (request, key) => keys.has(key) || hasAddress(request.ip)
 }
 
 function resolveCost (cost: RouteRateLimitOptions['cost'], read: OptionReader): ResolvedRouteOptions['costOf'] {
@@ -134,10 +142,14 @@ function resolvePolicyOf (given: RouteRateLimitOptions, read: OptionReader): Res
   }
   if (rest.limits !== undefined) read.fail('limits', '"limits", or "max" and "timeWindow", not both')
   // What does not depend on the request is checked now, not at the first one.
-  resolvePolicy({ ...rest, max: typeof max === 'function' ? undefined : max, timeWindow: typeof timeWindow === 'function' ? undefined : timeWindow })
+  resolvePolicy({ ...rest, burst: burstWithin(rest.burst, DEFAULT_MAX), max: typeof max === 'function' ? undefined : max, timeWindow: typeof timeWindow === 'function' ? undefined : timeWindow })
   const policies = new Map<string, Policy>()
   return (request, key) => whenReady(valueFor(max ?? DEFAULT_MAX, request, key), maxNow =>
     whenReady(valueFor<Duration>(timeWindow ?? DEFAULT_TIME_WINDOW, request, key), windowNow => policyFor(policies, rest, maxNow, windowNow)))
+}
+
+function burstWithin (burst: number | undefined, max: number): number | undefined {
+  return typeof burst === 'number' && burst > max ? Math.max(max, 1) : burst
 }
 
 function valueFor<T> (value: PerRequest<T>, request: FastifyRequest, key: string): MaybePromise<T> {
@@ -152,7 +164,7 @@ function policyFor (policies: Map<string, Policy>, rest: StaticPolicyOptions, ma
   let policy = policies.get(name)
   if (policy === undefined) {
     if (policies.size >= 1000) policies.clear()
-    policy = resolvePolicy({ ...rest, max, timeWindow: window })
+    policy = resolvePolicy({ ...rest, burst: burstWithin(rest.burst, max), max, timeWindow: window })
     policies.set(name, policy)
   }
   return policy

@@ -1,40 +1,84 @@
 import type { FastifyInstance, RouteOptions } from 'fastify'
+import { invalidOptionError } from '../shared/errors.js'
 import { safeId } from '../shared/keys.js'
+import { TooLateError } from './errors.js'
+import type { Algorithm } from './policy.js'
 
 const registrations = new WeakMap<object, Map<string, number>>()
 
 /**
- * Tells the registrations of the plugin under one prefix apart by their order, which is the same on all instances.
- * The first has an empty name.
+ * Tells the registrations of the plugin in one app apart by prefix and order, which are the same on all instances. The
+ * first one of the app itself has an empty name. All its scopes but those of named policies begin with it.
  */
 export function registrationName ({ server, prefix }: Pick<FastifyInstance, 'server' | 'prefix'>): string {
   const counts = registrations.get(server) ?? new Map<string, number>()
   registrations.set(server, counts)
   const count = counts.get(prefix) ?? 0
   counts.set(prefix, count + 1)
-  return count === 0 ? '' : `${count}:`
+  return count === 0 && prefix === '' ? '' : `${count}${prefix}:`
 }
 
-/** What is counted for beside the key, so that counts that must keep apart do. */
-export function globalScope (prefix: string): string {
-  return `global:${prefix}`
+/** What one registration counts for beside the key, so that counts that must keep apart do. */
+export class Scopes {
+  readonly #registration: string
+  readonly #algorithms = new Map<string, Algorithm>()
+  #handlers = 0
+  #closed = false
+
+  /** @param registration - see {@link registrationName} */
+  constructor (registration: string) {
+    this.#registration = registration
+  }
+
+  get global (): string { return `${this.#registration}global` }
+
+  /** HEAD is answered by what answers GET, so it has no count of its own. */
+  route ({ method, url }: Pick<RouteOptions, 'method' | 'url'>): string {
+    const methods = [method].flat().map(name => name.toUpperCase() === 'HEAD' ? 'GET' : name.toUpperCase())
+    return `${this.#registration}route:${[...new Set(methods)].sort().join()}:${url}`
+  }
+
+  group (groupId: string): string {
+    return `${this.#registration}group:${groupId}`
+  }
+
+  /** @throws `FST_REDIS_SUITE_RATE_LIMIT_INVALID_OPTION` */
+  ofRoute (options: Grouped, route: Pick<RouteOptions, 'method' | 'url'>): string {
+    return options.groupId === undefined ? this.route(route) : this.#join(options.groupId, options.algorithm)
+  }
+
+  /**
+   * Limiters made by `fastify.rateLimit(options)` are told apart by their order, which is the same on all instances.
+   *
+   * @throws `FST_REDIS_SUITE_RATE_LIMIT_TOO_LATE`
+   */
+  ofHandler (options: Grouped): string {
+    if (options.groupId !== undefined) return this.#join(options.groupId, options.algorithm)
+    // Made for each request, each would count from nothing.
+    if (this.#closed) throw new TooLateError()
+    return `${this.#registration}handler:${this.#handlers++}`
+  }
+
+  /** From now on the order is fixed. */
+  close (): void {
+    this.#closed = true
+  }
+
+  /** What two algorithms keep cannot be one count. */
+  #join (groupId: string, algorithm: Algorithm): string {
+    const present = this.#algorithms.get(groupId) ?? algorithm
+    if (present !== algorithm) throw invalidOptionError('rate-limit', 'algorithm', algorithm, `${present}, as the others of the group '${groupId}'`)
+    this.#algorithms.set(groupId, algorithm)
+    return this.group(groupId)
+  }
 }
 
-export function groupScope (groupId: string): string {
-  return `group:${groupId}`
+interface Grouped {
+  groupId: string | undefined
+  algorithm: Algorithm
 }
 
-/** Limiters made by `fastify.rateLimit(options)` are told apart by their order, which is the same on all instances. */
-export function handlerScope (prefix: string, number: number): string {
-  return `handler:${prefix}:${number}`
-}
-
-/** HEAD is answered by what answers GET, so it has no count of its own. */
-export function routeScope ({ method, url }: Pick<RouteOptions, 'method' | 'url'>): string {
-  const methods = [method].flat().map(name => name.toUpperCase() === 'HEAD' ? 'GET' : name.toUpperCase())
-  return `route:${[...new Set(methods)].sort().join()}:${url}`
-}
-
+/** Shared by all registrations: a policy has a name so that it is one wherever it is asked. */
 export function policyScope (name: string): string {
   return `policy:${name}`
 }

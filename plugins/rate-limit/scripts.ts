@@ -63,6 +63,10 @@ for i, limit in ipairs(limits) do
   if waits[i] ~= 0 then passes = false end
 end
 if mode == 'charge' or (mode == 'consume' and (passes or count_rejected)) then take() end
+-- What was taken of a refused request makes the next one wait longer.
+if count_rejected and not passes then
+  for i, limit in ipairs(limits) do waits[i] = wait(i, limit) end
+end
 
 if KEYS[2] and mode == 'consume' and not passes and not banned then
   local function argument(n) return tonumber(ARGV[last_limit + n]) end
@@ -135,11 +139,10 @@ function mapAlgorithms (make: (algorithm: string, shortcut: string, layout: stri
 /**
  * Forgets a key and tells the other instances, which may remember a refusal.
  *
- * KEYS[1]  the count
- * KEYS[2]  the refusals
+ * KEYS     its counts and its refusals
  * ARGV     channel and message
  */
 export const resetScript = lua`
-redis.call('UNLINK', KEYS[1], KEYS[2])
+redis.call('UNLINK', unpack(KEYS))
 redis.pcall('PUBLISH', ARGV[1], ARGV[2])
 `

@@ -4,6 +4,9 @@ import type { Limit } from './policy.js'
 // What the fractions of a unit may be off by.
 const ROUNDING = 1e-6
 
+// Of how many lengths of window a key is counted by.
+const MOST_WINDOWS = 16
+
 interface Windows {
   /** The number of the current window since the epoch. */
   index: number
@@ -12,16 +15,16 @@ interface Windows {
 }
 
 /**
- * Two counters a limit: the current fixed window and the one before, of which as much counts as the sliding
- * window still covers of it. Constant memory; an estimate, as if the previous window's units had come evenly.
+ * Two counters for each length of window: the current fixed window and the one before, of which as much counts as the
+ * sliding window still covers of it. Constant memory; an estimate, as if the previous window's units had come evenly.
  */
 export class SlidingCounter implements Counter {
-  #windows: Windows[] = []
+  /** By their length. */
+  #windows = new Map<number, Windows>()
 
-  wait (index: number, limit: Limit, cost: number, now: number): number {
-    const { max, window } = limit
+  wait (_index: number, { max, window }: Limit, cost: number, now: number): number {
     if (cost > max) return Infinity
-    const { previous, current } = this.#at(index, limit, now)
+    const { previous, current } = this.#at(window, now)
     const elapsed = now % window
     if (cost === 0 || previous * (1 - elapsed / window) + current + cost <= max + ROUNDING) return 0
     // In this window, when enough of the previous one has slid out; else in the next, when enough of this one has.
@@ -30,36 +33,48 @@ export class SlidingCounter implements Counter {
     return window - elapsed + Math.max(0, window * (1 - (max - cost) / current))
   }
 
+  /** Counts by all lengths that were asked for, so that policies of several windows share the count. */
   take (limits: readonly Limit[], cost: number, now: number): void {
-    for (const [index, limit] of limits.entries()) {
-      const windows = this.#at(index, limit, now)
-      this.#windows[index] = { ...windows, current: windows.current + cost }
+    for (const { window } of limits) {
+      const windows = this.#at(window, now)
+      this.#windows.delete(window)
+      this.#windows.set(window, windows)
+    }
+    for (const window of this.#windows.keys()) {
+      if (this.#windows.size > MOST_WINDOWS) this.#windows.delete(window)
+      else this.#change(window, now, windows => { windows.current += cost })
     }
   }
 
-  giveBack (limits: readonly Limit[], cost: number, time: number, now: number): void {
-    for (const [index, limit] of limits.entries()) {
-      const windows = this.#at(index, limit, now)
-      const age = windows.index - Math.floor(time / limit.window)
-      if (age === 0) windows.current = Math.max(0, windows.current - cost)
-      if (age === 1) windows.previous = Math.max(0, windows.previous - cost)
-      this.#windows[index] = windows
+  giveBack (_limits: readonly Limit[], cost: number, time: number, now: number): void {
+    for (const window of this.#windows.keys()) {
+      this.#change(window, now, windows => {
+        const age = windows.index - Math.floor(time / window)
+        if (age === 0) windows.current = Math.max(0, windows.current - cost)
+        if (age === 1) windows.previous = Math.max(0, windows.previous - cost)
+      })
     }
   }
 
-  used (index: number, limit: Limit, now: number): { used: number, resetAfter: number } {
-    const { previous, current } = this.#at(index, limit, now)
-    const elapsed = now % limit.window
+  used (_index: number, { window }: Limit, now: number): { used: number, resetAfter: number } {
+    const { previous, current } = this.#at(window, now)
+    const elapsed = now % window
     return {
-      used: Math.ceil(previous * (1 - elapsed / limit.window) + current),
-      resetAfter: previous > 0 || current === 0 ? limit.window - elapsed : 2 * limit.window - elapsed
+      used: Math.ceil(previous * (1 - elapsed / window) + current),
+      resetAfter: previous > 0 || current === 0 ? window - elapsed : 2 * window - elapsed
     }
   }
 
-  #at (index: number, { window }: Limit, now: number): Windows {
-    const number = Math.floor(now / window)
-    const known = this.#windows[index]
-    if (number === known?.index) return { ...known }
-    return { index: number, current: 0, previous: number - 1 === known?.index ? known.current : 0 }
+  #at (window: number, now: number): Windows {
+    const index = Math.floor(now / window)
+    const known = this.#windows.get(window)
+    if (index === known?.index) return { ...known }
+    return { index, current: 0, previous: index - 1 === known?.index ? known.current : 0 }
+  }
+
+  #change (window: number, now: number, change: (windows: Windows) => void): void {
+    const windows = this.#at(window, now)
+    change(windows)
+    this.#windows.set(window, windows)
   }
 }

@@ -255,23 +255,16 @@ t.test('no key can reach another route\'s count, whatever is in it', async t => 
   t.equal(await status('/a/b', 'x'), 429)
 })
 
-t.test('a store of one\'s own counts', async t => {
-  const counts = new Map<string, number>()
-  class Store {
-    readonly options: object
-    constructor (options: object) { this.options = options }
-    incr (key: string, callback: (error: Error | null, result?: { current: number, ttl: number }) => void, timeWindow: number) {
-      if (key.endsWith('broken')) return callback(new Error('broken'))
-      counts.set(key, (counts.get(key) ?? 0) + 1)
-      callback(null, { current: counts.get(key) ?? 0, ttl: timeWindow })
-    }
-
-    child () { return this }
-  }
-  const app = await build(t, 'memory', { max: 2, store: Store, keyGenerator: request => String(request.headers['x-user'] ?? 'x') })
-  t.same(await statuses(app, 3), [200, 200, 429])
-  t.equal((await ask(app, { url: '/', headers: { 'x-user': 'broken' } })).status, 500)
-  await t.rejects(app.rateLimiter.consume('k', { name: 'p', max: 5 }, 2), { code: 'FST_REDIS_SUITE_RATE_LIMIT_UNSUPPORTED_BY_STORE' })
+t.test('however it is sent, a preflight or any other method counts as what its route says', async t => {
+  const app = Fastify()
+  t.teardown(() => app.close())
+  await app.register(rateLimit, { max: 2, timeWindow: '1 minute' })
+  app.route({ method: ['GET', 'OPTIONS'], url: '/', handler: async () => 'x' })
+  app.options('/own', { config: { rateLimit: { max: 1 } } }, async () => 'x')
+  app.get('/own', { config: { rateLimit: { max: 1 } } }, async () => 'x')
+  const sent = async (method: 'GET' | 'HEAD' | 'OPTIONS', url: string) => (await app.inject({ method, url })).statusCode
+  t.same([await sent('OPTIONS', '/'), await sent('HEAD', '/'), await sent('GET', '/'), await sent('OPTIONS', '/')], [200, 200, 429, 429])
+  t.same([await sent('OPTIONS', '/own'), await sent('OPTIONS', '/own'), await sent('GET', '/own'), await sent('HEAD', '/own')], [200, 429, 200, 429])
 })
 
 t.test('options that cannot be used fail at registration', async t => {

@@ -102,6 +102,36 @@ t.test('a reset on one instance is heard by all within 100 ms, a refund too: 50 
   }
 })
 
+t.test('a refusal that crosses a reset is not remembered: 30 of 30', async t => {
+  const own = await startRedis()
+  const apps = await Promise.all([1, 2].map(async () => {
+    const app = Fastify()
+    t.teardown(() => app.close())
+    await app.register(redis, { url: own.url })
+    await app.register(rateLimit, { timeout: 2000 })
+    return app
+  })) as [FastifyInstance, FastifyInstance]
+  const [one, two] = apps
+  await until('resets are heard', async () => await hearsResets(2, own))
+  const policy = { name: 'p', max: 1, timeWindow: '1h' }
+  let crossed = 0
+  for (let i = 0; i < 30; i++) {
+    const key = `k${i}`
+    await one.rateLimiter.consume(key, policy)
+    own.pause()
+    const refused = one.rateLimiter.consume(key, policy)
+    await wait(3)
+    const reset = two.rateLimiter.reset(key, policy)
+    await wait(3)
+    own.resume()
+    if (!(await refused).allowed) crossed++
+    await reset
+    await wait(50)
+    t.equal((await one.rateLimiter.consume(key, policy)).allowed, true)
+  }
+  t.ok(crossed > 0, `${crossed} were refused before the reset`)
+})
+
 t.test('while resets cannot be heard nothing is remembered', async t => {
   const [app, other] = await instances(t, 2, { max: 1, timeWindow: '1 minute' }) as [FastifyInstance, FastifyInstance]
   await until('resets are heard', async () => await hearsResets(2))
@@ -135,7 +165,7 @@ t.test('a million different keys: memory stays bounded, and every key in Redis h
 })
 
 /** Whether as many connections as there are apps listen for resets. */
-async function hearsResets (count = 1): Promise<boolean> {
-  const list = String(await server.client().call('CLIENT', 'LIST', 'TYPE', 'pubsub'))
+async function hearsResets (count = 1, at = server): Promise<boolean> {
+  const list = String(await at.client().call('CLIENT', 'LIST', 'TYPE', 'pubsub'))
   return list.split('\n').filter(line => / sub=1 /.test(line)).length >= count
 }

@@ -140,6 +140,44 @@ for (const [name, createStore] of Object.entries(stores)) {
     t.ok(waitOf(smaller) > 0)
   })
 
+  contract(ALGORITHMS, 'several windows of one key are one count: asking by one does not begin the other anew', async (t, { algorithm, apply }) => {
+    const [short, long, both] = [policy([[3, 60_000]], { algorithm }), policy([[3, 3_600_000]], { algorithm }), policy([[3, 60_000], [3, 3_600_000]], { algorithm })]
+    let passed = 0
+    for (let i = 0; i < 30; i++) if (waitOf(await apply([short, long, both][i % 3] ?? short)) === 0) passed++
+    // A window that was never asked by knows nothing of what came before.
+    t.ok(passed >= 3 && passed <= 4, `${passed} of 3`)
+  })
+
+  contract(ALGORITHMS, 'a key under two algorithms is limited by each, and a reset forgets both', async (t, { algorithm, apply, reset }) => {
+    const [mine, other] = [policy([[3, 60_000]], { algorithm }), policy([[3, 60_000]], { algorithm: algorithm === 'gcra' ? 'sliding-log' : 'gcra' })]
+    let passed = 0
+    for (let i = 0; i < 30; i++) if (waitOf(await apply(i % 2 ? mine : other)) === 0) passed++
+    t.equal(passed, 6)
+    await reset()
+    t.match(await apply(mine), { states: [{ used: 1 }] })
+    t.match(await apply(other), { states: [{ used: 1 }] })
+  })
+
+  contract(ALGORITHMS, 'where refused requests count, the wait that is told counts them too', async (t, { algorithm, apply }) => {
+    const limit = policy([[1, 300]], { algorithm, countRejected: true })
+    await freshWindow(300)
+    await apply(limit)
+    await wait(100)
+    const told = waitOf(await apply(limit))
+    t.ok(told > 280, `${told}`)
+    await wait(told + 5)
+    t.equal(waitOf(await apply(limit, 1, 'peek')), 0)
+  })
+
+  contract(['gcra'], 'what has drained since is not given back: a late refund lets no more than the burst through', async (t, { apply, refund }) => {
+    const limit = policy([[10, 200]], { algorithm: 'gcra' })
+    const { time } = await apply(limit, 10)
+    await wait(250)
+    await apply(limit, 10)
+    await refund(limit, 10, time)
+    t.ok(waitOf(await apply(limit, 10, 'peek')) > 100)
+  })
+
   contract(['sliding-log'], 'a refund takes out what was taken at that time, not something else', async (t, { apply, refund }) => {
     const limit = policy([[3, 150]])
     const first = await apply(limit)
@@ -208,7 +246,7 @@ t.test('Redis store: every key has a TTL, and hostile keys stay inside their pre
       for (let i = 0; i < 3; i++) await store.apply(idWithin(algorithm)(key), { ...limits, algorithm }, 1, 'consume')
     }
   }
-  const mine = (await client.keys('*')).filter(name => /^ttl:rate-limit:(count|refused):\{[\w-]+~[\w#.:-]+\}$/.test(name))
+  const mine = (await client.keys('*')).filter(name => /^ttl:rate-limit:(log|counter|gcra|refused):\{[\w-]+~[\w#.:-]+\}$/.test(name))
   t.equal(mine.length, 3 * 10 * 2, 'no two share a key')
   t.same((await client.keys('*')).filter(name => !mine.includes(name) && !name.startsWith('test:rate-limit:')), [])
   for (const name of mine) {
@@ -226,13 +264,14 @@ t.test('Redis store: a server that lost its scripts gets them again', async t =>
 
 t.test('Redis store: what is not ours, or damaged, counts as nothing and is replaced', async t => {
   const store = createRedisStore(client, 'foreign')
-  const key = 'foreign:rate-limit:count:{k}'
+  let key = ''
   const plant: Array<() => Promise<unknown>> = [
     () => client.set(key, 'x'), () => client.set(key, 'x'.repeat(18)), () => client.set(key, 'x'.repeat(4000)), () => client.set(key, ''),
     () => client.set(key, 'x'.repeat(32)), () => client.set(key, Buffer.alloc(8, 0xff)), () => client.set(key, Buffer.alloc(8, 0x7e)),
     () => client.rpush(key, 'a', 'b'), () => client.hset(key, 'count', 'many')
   ]
   for (const algorithm of ALGORITHMS) {
+    key = `foreign:rate-limit:${algorithm.split('-').at(-1)}:{k}`
     for (const [i, put] of plant.entries()) {
       await client.del(key)
       await put()
@@ -241,6 +280,23 @@ t.test('Redis store: what is not ours, or damaged, counts as nothing and is repl
       t.match(await store.apply('k', limit, 1, 'consume'), { states: [{ used: 2, retryAfter: 0 }] })
     }
   }
+})
+
+t.test('Redis store: a refund from a long log blocks nobody', async t => {
+  const store = createRedisStore(client, 'long')
+  const limit = policy([[100_000, 60_000]])
+  // The ring goes round, so that it is read in two pieces.
+  await store.apply('k', limit, 60_000, 'charge')
+  await store.apply('k', limit, 70_000, 'charge')
+  const { time } = await store.apply('k', limit, 5, 'charge')
+  await store.apply('k', limit, 10, 'charge')
+  await client.config('RESETSTAT')
+  await store.refund('k', limit, 3, time)
+  t.match(await store.apply('k', limit, 1, 'peek'), { states: [{ used: 99_997 }] })
+  const commands = Number(/cmdstat_getrange:calls=(\d+)/.exec(await client.info('commandstats'))?.[1])
+  t.ok(commands < 60, `${commands} reads`)
+  await store.refund('k', limit, 5, time)
+  t.match(await store.apply('k', limit, 1, 'peek'), { states: [{ used: 99_995 }] }, 'two were left of that time')
 })
 
 t.test('memory store: it never keeps more keys than it is told', async t => {

@@ -1,0 +1,112 @@
+import Fastify, { type FastifyInstance } from 'fastify'
+import t, { type Test } from 'tap'
+import { rateLimit, type RateLimitPluginOptions } from '../../plugins/rate-limit/index.js'
+
+const create = (t: Test): FastifyInstance => {
+  const app = Fastify()
+  t.teardown(() => app.close())
+  return app
+}
+const statuses = async (app: FastifyInstance, count: number, url: string, headers = {}) => {
+  const seen = []
+  for (let i = 0; i < count; i++) seen.push((await app.inject({ url, headers })).statusCode)
+  return seen
+}
+
+t.test('with a key generator of one\'s own, listed addresses are compared with the key, not with the proxy\'s address', async t => {
+  for (const [list, listed, others] of [['allowList', [200, 200, 200], [200, 429, 429]], ['denyList', [403, 403, 403], [200, 429, 429]]] as const) {
+    const app = create(t)
+    await app.register(rateLimit, { max: 1, [list]: ['127.0.0.1', '10.0.0.0/8'], keyGenerator: request => String(request.headers['x-real-ip']) })
+    app.get('/', async () => 'x')
+    t.same(await statuses(app, 3, '/', { 'x-real-ip': '1.2.3.4' }), others, `${list}: everybody comes by 127.0.0.1`)
+    t.same(await statuses(app, 3, '/', { 'x-real-ip': '10.9.9.9' }), listed, list)
+  }
+})
+
+t.test('a registration inside of another limits its routes too, whatever their own options', async t => {
+  const app = create(t)
+  await app.register(rateLimit, { max: 1000 })
+  await app.register(async child => {
+    await child.register(rateLimit, { max: 2 })
+    child.get('/own', { config: { rateLimit: { timeWindow: '1 minute' } } }, async () => 'x')
+    child.get('/group', { config: { rateLimit: { groupId: 'g' } } }, async () => 'x')
+    child.get('/plain', async () => 'x')
+    child.get('/hook', { config: { rateLimit: false }, onRequest: child.rateLimit() }, async () => 'x')
+  }, { prefix: '/a' })
+  for (const url of ['/a/own', '/a/group', '/a/plain']) t.same(await statuses(app, 3, url), [200, 200, 429], url)
+  t.same(await statuses(app, 1, '/a/hook'), [429], 'the child\'s own decorator gives the child\'s limit')
+})
+
+t.test('of several registrations each resets what it counts: its routes, its groups and its own', async t => {
+  const app = create(t)
+  const children: FastifyInstance[] = []
+  for (const prefix of ['', '', '/c', '/c']) {
+    await app.register(async child => {
+      children.push(child)
+      const at = `/${children.length}`
+      await child.register(rateLimit, { max: 1 })
+      child.get(`${at}`, async () => 'x')
+      child.get(`${at}/own`, { config: { rateLimit: { max: 1 } } }, async () => 'x')
+      child.get(`${at}/group`, { config: { rateLimit: { max: 1, groupId: 'g' } } }, async () => 'x')
+    }, { prefix })
+  }
+  await app.ready()
+  const paths = ['/1', '/2', '/c/3', '/c/4']
+  for (const [i, path] of paths.entries()) {
+    for (const [url, target] of [[path, undefined], [`${path}/own`, { method: 'GET', url: `${path}/own` }], [`${path}/group`, { groupId: 'g' }]] as const) {
+      t.same(await statuses(app, 2, url), [200, 429], url)
+      for (const [j, child] of children.entries()) if (j !== i) await child.rateLimiter.reset('127.0.0.1', target)
+      t.same(await statuses(app, 1, url), [429], 'the others\' resets do not reach it')
+      await children[i]?.rateLimiter.reset('127.0.0.1', target)
+      t.same(await statuses(app, 2, url), [200, 429], url)
+    }
+  }
+})
+
+t.test('a group of two algorithms, and a limiter made while the app runs, are errors', async t => {
+  const app = create(t)
+  await app.register(rateLimit, { global: false })
+  app.get('/a', { config: { rateLimit: { groupId: 'g', max: 1, algorithm: 'gcra' } } }, async () => 'x')
+  t.throws(() => app.get('/b', { config: { rateLimit: { groupId: 'g', max: 1 } } }, async () => 'x'), { code: 'FST_REDIS_SUITE_RATE_LIMIT_INVALID_OPTION' })
+  app.get('/late', async request => await app.createRateLimit({ max: 1 })(request))
+  t.match((await app.inject('/late')).json(), { statusCode: 500, code: 'FST_REDIS_SUITE_RATE_LIMIT_TOO_LATE' })
+  t.doesNotThrow(() => app.createRateLimit({ max: 1, groupId: 'g', algorithm: 'gcra' }), 'a group has its count already')
+})
+
+t.test('an answer to refused requests that the builder leaves out is the standard one, and it may take its time', async t => {
+  const answers: Array<RateLimitPluginOptions['errorResponseBuilder']> = [
+    (() => {}) as never,
+    async () => Object.assign(new Error('later'), { statusCode: 429 }),
+    async () => { throw Object.assign(new Error('failed'), { statusCode: 429 }) }
+  ]
+  for (const errorResponseBuilder of answers) {
+    const app = create(t)
+    await app.register(rateLimit, { max: 1, ...(errorResponseBuilder && { errorResponseBuilder }) })
+    app.get('/', async () => 'x')
+    t.same(await statuses(app, 3, '/'), [200, 429, 429])
+  }
+})
+
+t.test('a promise of any make is waited for', async t => {
+  const thenable = <T>(value: T) => ({ then: (resolve: (value: T) => void) => setImmediate(resolve, value) }) as never
+  const app = create(t)
+  await app.register(rateLimit, {
+    max: () => thenable(1),
+    allowList: (_request, key) => thenable(key === 'friend'),
+    keyGenerator: request => thenable(String(request.headers['x-user'])),
+    cost: () => thenable(1)
+  })
+  app.get('/', async () => 'x')
+  t.same(await statuses(app, 3, '/', { 'x-user': 'a' }), [200, 429, 429])
+  t.same(await statuses(app, 2, '/', { 'x-user': 'b' }), [200, 429])
+  t.same(await statuses(app, 3, '/', { 'x-user': 'friend' }), [200, 200, 200])
+})
+
+t.test('a burst that is inherited by a smaller limit is cut to it', async t => {
+  const app = create(t)
+  await app.register(rateLimit, { algorithm: 'gcra', burst: 20, max: request => Number(request.headers['x-max'] ?? 100) })
+  app.get('/', async () => 'x')
+  app.get('/small', { config: { rateLimit: { max: 2 } } }, async () => 'x')
+  t.same(await statuses(app, 3, '/small'), [200, 200, 429])
+  t.same(await statuses(app, 2, '/', { 'x-max': '1' }), [200, 429])
+})
