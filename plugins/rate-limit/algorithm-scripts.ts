@@ -31,12 +31,13 @@ if ARGV[1] == 'consume' and ARGV[2] == '1' and ARGV[3] == '1' and not KEYS[2] th
     local now = clock[1] * 1000000 + clock[2]
     local max, window = tonumber(ARGV[4]), tonumber(ARGV[5]) * 1000
     local capacity, total, newest, first, first_at, span, expires_at = struct.unpack(LAYOUT, header)
-    if capacity >= max and total < capacity and total - max < first - 1 and first >= 1 and first <= total
+    local slot = total % capacity
+    if capacity >= max and slot + times <= capacity and total + times - first < max and first >= 1 and first <= total
       and first_at + window > now and window <= span and newest <= now and expires_at >= now + window then
-      redis.call('SETRANGE', KEYS[1], HEADER + total * UNIT, struct.pack('>I7', now))
-      total = total + 1
+      redis.call('SETRANGE', KEYS[1], HEADER + slot * UNIT, string.rep(struct.pack('>I7', now), times))
+      total = total + times
       redis.call('SETRANGE', KEYS[1], 0, struct.pack(LAYOUT, capacity, total, now, first, first_at, span, expires_at))
-      return { now, total - first + 1, first_at + window - now }
+      return { now, total - first + 1, first_at + window - now }, times
     end
   end
 end
@@ -99,6 +100,16 @@ local function first_in(window)
     local oldest_at = time_of(low)
     if oldest_at + window > now then return low, oldest_at end
     low = low + 1
+  end
+  -- Few have left it since it was looked last: in steps that double, then by bisection.
+  local step = 1
+  while low + step < high do
+    local step_at = time_of(low + step)
+    if step_at + window > now then
+      high, at = low + step, step_at
+    else
+      low, step = low + step + 1, step * 2
+    end
   end
   while low < high do
     local middle = math.floor((low + high) / 2)

@@ -1,73 +1,133 @@
-import type { RedisClient } from '../shared/client.js'
-import type { Script } from '../shared/script.js'
+import { isCluster, type RedisClient } from '../shared/client.js'
+import type { RedisGuard } from '../shared/guard.js'
+import { runScript, type Script } from '../shared/script.js'
 
-interface Call {
-  keys: readonly string[]
-  args: ReadonlyArray<string | number>
-  resolve: (reply: unknown) => void
+interface Waiter<T> {
+  resolve: (result: T) => void
   reject: (error: unknown) => void
 }
 
+type Arguments = ReadonlyArray<string | number>
+
+/** A decision that is asked for once or several times over. */
+interface Call<T> {
+  keys: readonly string[]
+  args: Arguments
+  waiters: Array<Waiter<T>>
+}
+
+export interface BatchOptions<T> {
+  client: RedisClient
+  guard: Pick<RedisGuard, 'run'>
+  /**
+   * Takes for each call the number of its keys, how often it is asked for, and the number of its arguments, then the
+   * arguments. Gives, call by call, pairs: how many times over it is answered, and the answer.
+   */
+  script: Script
+  /** @param later - how many of those that are answered at once come after this one */
+  parse: (reply: unknown, later: number) => T
+}
+
 // A batch keeps Redis busy for a fraction of a millisecond.
-const MAX_CALLS = 64
+const MAX_WAITERS = 64
 
 /**
- * Sends the calls of one turn of the event loop as one script: what is the same for all of them, the command, the
- * clock, the reply, is done once. Not for a Cluster, where their keys lie on several nodes.
- *
- * @param script - takes for each call the numbers of its keys and arguments, then the arguments; gives a list of replies
+ * Sends what is asked for in one turn of the event loop as one script: what is the same for all of it, the command, the
+ * clock, the reply, the deadline, is done once. What is asked for several times over, as of a busy client, is one call.
  */
-export class ScriptBatcher {
-  #client: RedisClient
-  #script: Script
-  #calls: Call[] = []
+export class ScriptBatcher<T> {
+  readonly #options: BatchOptions<T>
+  // The keys of a Cluster lie on several nodes, so each call travels by itself.
+  readonly #together: boolean
+  #calls: Array<Call<T>> = []
+  #byId = new Map<string, Call<T>>()
+  #waiters = 0
 
-  constructor (client: RedisClient, script: Script) {
-    this.#client = client
-    this.#script = script
+  constructor (options: BatchOptions<T>) {
+    this.#options = options
+    this.#together = !isCluster(options.client)
   }
 
-  run (keys: readonly string[], args: ReadonlyArray<string | number>): Promise<unknown> {
+  /**
+   * @param id - of the call: where the arguments too are the same list, it is taken together with others of the turn;
+   * undefined where each has to be decided by itself
+   */
+  run (id: string | undefined, keys: () => readonly string[], args: Arguments): Promise<T> {
     return new Promise((resolve, reject) => {
-      this.#calls.push({ keys, args, resolve, reject })
-      if (this.#calls.length === 1) setImmediate(() => this.#flush())
-      else if (this.#calls.length === MAX_CALLS) this.#flush()
+      this.#callOf(id, keys, args).waiters.push({ resolve, reject })
+      if (++this.#waiters === 1) setImmediate(() => this.#flush())
+      else if (this.#waiters === MAX_WAITERS) this.#flush()
     })
+  }
+
+  #callOf (id: string | undefined, keys: () => readonly string[], args: Arguments): Call<T> {
+    const present = id === undefined ? undefined : this.#byId.get(id)
+    if (present !== undefined && present.args === args) return present
+    const call: Call<T> = { keys: keys(), args, waiters: [] }
+    this.#calls.push(call)
+    if (id !== undefined) this.#byId.set(id, call)
+    return call
   }
 
   #flush (): void {
     const calls = this.#calls
-    if (calls.length === 0) return
     this.#calls = []
-    this.#send(calls).then(replies => {
-      for (const [i, { resolve, reject }] of calls.entries()) {
-        const reply = replies[i]
-        if (reply instanceof Error) reject(reply)
-        else resolve(reply)
-      }
-    }, error => {
-      for (const { reject } of calls) reject(error)
-    })
+    this.#byId.clear()
+    this.#waiters = 0
+    if (this.#together) this.#send(calls)
+    else for (const call of calls) this.#send([call])
   }
 
-  async #send (calls: readonly Call[]): Promise<unknown[]> {
+  #send (calls: ReadonlyArray<Call<T>>): void {
+    if (calls.length === 0) return
+    this.#options.guard.run(() => this.#ask(calls)).then(
+      replies => this.#answer(calls, replies),
+      (error: unknown) => {
+        for (const { waiters } of calls) for (const { reject } of waiters) reject(error)
+      })
+  }
+
+  async #ask (calls: ReadonlyArray<Call<T>>): Promise<unknown> {
+    const { client, script } = this.#options
     const keys: string[] = []
     const args: Array<string | number> = []
     for (const call of calls) {
       keys.push(...call.keys)
-      args.push(call.keys.length, call.args.length, ...call.args)
+      args.push(call.keys.length, call.waiters.length, call.args.length, ...call.args)
     }
-    const { lua, sha1 } = this.#script
+    if (!this.#together) return await runScript(client, script, keys, args)
     // In a pipeline of its own: it would wait another turn for one that is filled automatically.
-    const [result] = await this.#client.pipeline().evalsha(sha1, keys.length, ...keys, ...args).exec() ?? []
+    const [result] = await client.pipeline().evalsha(script.sha1, keys.length, ...keys, ...args).exec() ?? []
     const [error, reply] = result ?? [new Error('no reply')]
-    if (error === null) return list(reply)
+    if (error === null) return reply
     if (!error.message.startsWith('NOSCRIPT')) throw error
-    return list(await this.#client.eval(lua, keys.length, ...keys, ...args))
+    return await client.eval(script.lua, keys.length, ...keys, ...args)
+  }
+
+  #answer (calls: ReadonlyArray<Call<T>>, replies: unknown): void {
+    const list: unknown[] = Array.isArray(replies) ? replies : []
+    let next = 0
+    for (const { waiters } of calls) {
+      for (let answered = 0; answered < waiters.length;) {
+        const count = Number(list[next++])
+        const reply = list[next++]
+        // Whatever came, nobody waits for ever.
+        const end = count >= 1 ? Math.min(answered + count, waiters.length) : waiters.length
+        while (answered < end) settle(waiters[answered++], () => this.#parse(reply, end - answered))
+      }
+    }
+  }
+
+  #parse (reply: unknown, later: number): T {
+    if (reply instanceof Error) throw reply
+    return this.#options.parse(reply, later)
   }
 }
 
-function list (reply: unknown): unknown[] {
-  if (!Array.isArray(reply)) throw new TypeError('unexpected reply of a batch')
-  return reply
+function settle<T> (waiter: Waiter<T> | undefined, result: () => T): void {
+  try {
+    waiter?.resolve(result())
+  } catch (error) {
+    waiter?.reject(error)
+  }
 }

@@ -42,8 +42,7 @@ function sharedLimiters (fastify: FastifyInstance, client: RedisClient, options:
   fastify.addHook('onClose', async () => feed.close())
 
   const common = {
-    store: createRedisStore(client, prefix),
-    guard: guardRedis(client, fastify.log, options.timeout),
+    store: createRedisStore(client, prefix, guardRedis(client, fastify.log, options.timeout)),
     remembered,
     hearsResets: () => feed.live,
     ...onFailure(options, events)

@@ -1,5 +1,5 @@
 import { withDeadline } from '../shared/deadline.js'
-import { TimeoutError, type RedisGuard } from '../shared/guard.js'
+import { TimeoutError } from '../shared/guard.js'
 import { decide, type Decision } from './decision.js'
 import { whenReady, type MaybePromise } from './maybe-promise.js'
 import type { Policy } from './policy.js'
@@ -34,7 +34,6 @@ export function createLocalLimiter (store: RateLimitStore): Limiter {
 
 export interface SharedLimiterOptions extends FailureOptions {
   store: SharedRateLimitStore
-  guard: RedisGuard
   remembered: RememberedRefusals
   /** Whether resets of other instances are heard, without which no refusal can be remembered. */
   hearsResets: () => boolean
@@ -42,12 +41,12 @@ export interface SharedLimiterOptions extends FailureOptions {
 
 /** Decides by a shared store; where that fails, by the policy on failure. */
 export function createSharedLimiter (options: SharedLimiterOptions): Limiter {
-  const { store, guard, local, remembered, hearsResets, onError } = options
+  const { store, local, remembered, hearsResets, onError } = options
   const substitute = createSubstitute(options)
 
   function ask (key: string, policy: Policy, cost: number, mode: Mode): Promise<Decision | undefined> {
     const asked = remembered.begin()
-    return guard.run(() => store.apply(key, policy, cost, mode)).then(
+    return store.apply(key, policy, cost, mode).then(
       verdict => {
         const decision = decide(policy.limits, verdict, 'store')
         if (!decision.allowed && mode === 'consume' && hearsResets()) remembered.remember(key, policy, cost, decision, asked)
@@ -65,12 +64,12 @@ export function createSharedLimiter (options: SharedLimiterOptions): Limiter {
       if (taken.takenFrom === 'process') await local.refund(key, substitute.shareOf(policy), cost, taken)
       if (taken.takenFrom !== 'store') return
       remembered.forget(key)
-      await guard.run(() => store.refund(key, policy, cost, taken.time)).catch(onError)
+      await store.refund(key, policy, cost, taken.time).catch(onError)
     },
     async reset (key) {
       remembered.forget(key)
       await local.reset(key)
-      await guard.run(() => store.reset(key))
+      await store.reset(key)
     }
   }
 }

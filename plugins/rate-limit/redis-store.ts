@@ -1,4 +1,5 @@
-import { isCluster, type RedisClient } from '../shared/client.js'
+import type { RedisClient } from '../shared/client.js'
+import type { RedisGuard } from '../shared/guard.js'
 import { keySpace } from '../shared/keys.js'
 import { runScript } from '../shared/script.js'
 import { ScriptBatcher } from './batch.js'
@@ -12,8 +13,8 @@ export function resetChannel (prefix: string): string {
   return keySpace(prefix, 'rate-limit', 'reset').slice(0, -1)
 }
 
-/** Keeps the counts in Redis: one script and one round trip a decision. */
-export function createRedisStore (client: RedisClient, prefix: string): SharedRateLimitStore {
+/** Keeps the counts in Redis: one script and one round trip a decision, or less where several are asked for at once. */
+export function createRedisStore (client: RedisClient, prefix: string, guard: Pick<RedisGuard, 'run'> = UNGUARDED): SharedRateLimitStore {
   const channel = resetChannel(prefix)
   const counts: Record<Algorithm, string> = {
     'sliding-log': keySpace(prefix, 'rate-limit', 'log'),
@@ -24,42 +25,31 @@ export function createRedisStore (client: RedisClient, prefix: string): SharedRa
   // The braces put all keys of one id into one slot of a Cluster. What two algorithms keep cannot be one count.
   const countKey = (algorithm: Algorithm, id: string) => `${counts[algorithm]}{${id}}`
   const refusalsKey = (id: string) => `${refusals}{${id}}`
-
-  const run = createRunner(client)
+  const batcher = (algorithm: Algorithm) => new ScriptBatcher({ client, guard, script: applyScripts[algorithm], parse: parseReply })
+  const batchers = { 'sliding-log': batcher('sliding-log'), 'sliding-counter': batcher('sliding-counter'), gcra: batcher('gcra') }
 
   return {
     apply (id, policy, cost, mode) {
-      const keys = countsRefusals(policy) ? [countKey(policy.algorithm, id), refusalsKey(id)] : [countKey(policy.algorithm, id)]
-      const args = [policy.countRejected && mode === 'consume' ? 'consume-all' : mode, cost, ...argsOf(policy)]
-      return run(policy.algorithm, keys, args).then(parseReply)
+      const { algorithm, countRejected } = policy
+      // Where refusals count, each request is decided by itself. A turn's others of cost 1 are the same but for their number.
+      const counting = countsRefusals(policy)
+      const alike = mode === 'consume' && cost === 1 && !counting && !countRejected
+      const args = alike ? argsOfOne(policy) : [countRejected && mode === 'consume' ? 'consume-all' : mode, cost, ...argsOf(policy)]
+      const keys = () => counting ? [countKey(algorithm, id), refusalsKey(id)] : [countKey(algorithm, id)]
+      return batchers[algorithm].run(alike ? id : undefined, keys, args)
     },
     async refund (id, policy, cost, time) {
       const args = [Math.round(time * 1000), cost, ...argsOf(policy), channel, id]
-      await runScript(client, refundScripts[policy.algorithm], [countKey(policy.algorithm, id)], args)
+      await guard.run(() => runScript(client, refundScripts[policy.algorithm], [countKey(policy.algorithm, id)], args))
     },
     async reset (id) {
-      await runScript(client, resetScript, [...ALGORITHMS.map(algorithm => countKey(algorithm, id)), refusalsKey(id)], [channel, id])
+      const keys = [...ALGORITHMS.map(algorithm => countKey(algorithm, id)), refusalsKey(id)]
+      await guard.run(() => runScript(client, resetScript, keys, [channel, id]))
     }
   }
 }
 
-/** Runs the calls of one turn together where it may. */
-function createRunner (client: RedisClient): (algorithm: Algorithm, keys: string[], args: Array<string | number>) => Promise<unknown> {
-  if (isCluster(client)) {
-    return async (algorithm, keys, args) => {
-      const replies = await runScript(client, applyScripts[algorithm], keys, [keys.length, args.length, ...args])
-      const reply: unknown = Array.isArray(replies) ? replies[0] : undefined
-      if (reply instanceof Error) throw reply
-      return reply
-    }
-  }
-  const batchers: Record<Algorithm, ScriptBatcher> = {
-    'sliding-log': new ScriptBatcher(client, applyScripts['sliding-log']),
-    'sliding-counter': new ScriptBatcher(client, applyScripts['sliding-counter']),
-    gcra: new ScriptBatcher(client, applyScripts.gcra)
-  }
-  return (algorithm, keys, args) => batchers[algorithm].run(keys, args)
-}
+const UNGUARDED: Pick<RedisGuard, 'run'> = { run: operation => operation() }
 
 // 100 years: in microseconds, and added to the time of day, still an exact number in Lua.
 const LONGEST_MS = 100 * 365 * 24 * 3600 * 1000
@@ -81,17 +71,37 @@ function argsOf (policy: Policy): string[] {
   return args
 }
 
-function parseReply (reply: unknown): Verdict {
+const oneArgs = new WeakMap<Policy, string[]>()
+
+/** The arguments of most requests, always the same list. */
+function argsOfOne (policy: Policy): string[] {
+  let args = oneArgs.get(policy)
+  if (args === undefined) {
+    args = ['consume', '1', ...argsOf(policy)]
+    oneArgs.set(policy, args)
+  }
+  return args
+}
+
+/** @param later - how many requests of cost 1 were let pass together with this one, after it */
+function parseReply (reply: unknown, later: number): Verdict {
   if (!Array.isArray(reply) || reply.length < 3 || reply.length % 3 !== 0) throw new TypeError('unexpected reply of a rate limit script')
   const milliseconds = (index: number) => Number(reply[index]) / 1000
   // The short form: a single limit let it pass.
   if (reply.length === 3) {
-    return { time: milliseconds(0), blockedFor: 0, banned: false, states: [{ used: Number(reply[1]), resetAfter: milliseconds(2), retryAfter: 0 }] }
+    return { time: milliseconds(0), blockedFor: 0, banned: false, states: [{ used: Number(reply[1]) - later, resetAfter: milliseconds(2), retryAfter: 0 }] }
   }
   const states: LimitState[] = []
+  let passes = true
   for (let i = 3; i < reply.length; i += 3) {
     const wait = milliseconds(i + 2)
+    if (wait !== 0) passes = false
     states.push({ used: Number(reply[i]), resetAfter: milliseconds(i + 1), retryAfter: wait < 0 ? Infinity : wait })
   }
-  return { time: milliseconds(0), blockedFor: milliseconds(1), banned: reply[2] === 1, states }
+  return {
+    time: milliseconds(0),
+    blockedFor: milliseconds(1),
+    banned: reply[2] === 1,
+    states: passes && later > 0 ? states.map(state => ({ ...state, used: Math.max(0, state.used - later) })) : states
+  }
 }

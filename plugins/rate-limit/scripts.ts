@@ -6,9 +6,10 @@ const CLOCK = `
 local clock = redis.call('TIME')
 `
 
-// Decisions come in batches: the rest of the script is a function of one call's keys and arguments.
+// Decisions come in batches: the rest of the script is a function of one call's keys and arguments, and of how often it is
+// asked for. It gives a reply, and to how many of them it is the answer.
 const BATCH_BEGIN = `
-local function decide(KEYS, ARGV)
+local function decide(KEYS, ARGV, times)
 `
 
 const BATCH_END = `
@@ -16,11 +17,16 @@ end
 
 local replies, key, argument = {}, 1, 1
 while argument <= #ARGV do
-  local last_key, last_argument = key + ARGV[argument] - 1, argument + 1 + ARGV[argument + 1]
-  local done, reply = pcall(decide, { unpack(KEYS, key, last_key) }, { unpack(ARGV, argument + 2, last_argument) })
-  -- What fails with one call does not concern the others.
-  if not done then reply = redis.error_reply(type(reply) == 'table' and reply.err or tostring(reply)) end
-  replies[#replies + 1] = reply
+  local last_key, left, last_argument = key + ARGV[argument] - 1, tonumber(ARGV[argument + 1]), argument + 2 + ARGV[argument + 2]
+  local keys, arguments = { unpack(KEYS, key, last_key) }, { unpack(ARGV, argument + 3, last_argument) }
+  while left > 0 do
+    local done, reply, answered = pcall(decide, keys, arguments, left)
+    -- What fails with one call does not concern the others.
+    if not done then reply, answered = redis.error_reply(type(reply) == 'table' and reply.err or tostring(reply)), left end
+    replies[#replies + 1] = answered
+    replies[#replies + 1] = reply
+    left = left - answered
+  end
   key, argument = last_key + 1, last_argument + 1
 end
 return replies
@@ -57,16 +63,25 @@ if KEYS[2] then
   banned = stored[4] == '1' and now < blocked_until
 end
 
-local waits, passes = {}, now >= blocked_until
-for i, limit in ipairs(limits) do
-  waits[i] = wait(i, limit)
-  if waits[i] ~= 0 then passes = false end
+local waits, passes
+local function ask()
+  waits, passes = {}, now >= blocked_until
+  for i, limit in ipairs(limits) do
+    waits[i] = wait(i, limit)
+    if waits[i] ~= 0 then passes = false end
+  end
+end
+-- All at once if they all pass, else one by one.
+local left = times
+cost = cost * times
+ask()
+if times > 1 and not passes then
+  cost, times = cost / times, 1
+  ask()
 end
 if mode == 'charge' or (mode == 'consume' and (passes or count_rejected)) then take() end
 -- What was taken of a refused request makes the next one wait longer.
-if count_rejected and not passes then
-  for i, limit in ipairs(limits) do waits[i] = wait(i, limit) end
-end
+if count_rejected and not passes then ask() end
 
 if KEYS[2] and mode == 'consume' and not passes and not banned then
   local function argument(n) return tonumber(ARGV[last_limit + n]) end
@@ -96,7 +111,8 @@ for i, limit in ipairs(limits) do
   reply[#reply + 1] = reset_after
   reply[#reply + 1] = waits[i]
 end
-return reply
+-- Where one is refused, the others of this moment are too.
+return reply, passes and times or left
 `
 
 const REFUND = `
@@ -110,10 +126,11 @@ redis.pcall('PUBLISH', ARGV[last_limit + 1], ARGV[last_limit + 2])
  *
  * KEYS[1]  the count
  * KEYS[2]  the refusals; left out where the policy does not count them
- * ARGV     number of its keys, number of its arguments, then these: mode (consume; consume-all: refused ones too; peek; charge), cost, number of limits, max, window (ms) and
+ * ARGV     number of its keys, how often it is asked for (more than once: `consume` without KEYS[2] only), number of its
+ *          arguments, then these: mode (consume; consume-all: refused ones too; peek; charge), cost, number of limits, max, window (ms) and
  *          burst of each; then, where KEYS[2] is given, ban (-1: never), its duration (ms), penalty's base (ms; 0: none),
  *          cap (ms) and memory (ms)
- * reply    now (µs), blocked for (µs), banned (0, 1); then used, µs until reset, µs until it passes (-1: never) of each
+ * reply    for how many of these calls it holds; then now (µs), blocked for (µs), banned (0, 1); then used, µs until reset, µs until it passes (-1: never) of each
  *          limit. Or in short, where a single limit let it pass: now, used, µs until reset
  */
 export const applyScripts = mapAlgorithms((algorithm, shortcut) =>

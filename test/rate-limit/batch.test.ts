@@ -1,36 +1,83 @@
-import { Redis } from 'ioredis'
+import { Cluster, Redis } from 'ioredis'
 import t from 'tap'
 import { ScriptBatcher } from '../../plugins/rate-limit/batch.js'
+import { createRedisStore } from '../../plugins/rate-limit/redis-store.js'
+import { ALGORITHMS } from '../../plugins/rate-limit/policy.js'
 import { applyScripts } from '../../plugins/rate-limit/scripts.js'
-import { startRedis } from '../helpers/index.js'
+import { startCluster, startRedis } from '../helpers/index.js'
+import { policy } from '../helpers/rate-limit-policies.js'
 
 const server = await startRedis()
 const client = new Redis(server.url)
 t.teardown(() => client.disconnect())
+const cluster = await startCluster()
+const clusterClient = new Cluster(cluster.startupNodes)
+t.teardown(() => clusterClient.disconnect())
+const guard = { run: <T>(operation: () => Promise<T>) => operation() }
+/** A reply and how many come after it of those that it answers. */
+const parse = (reply: unknown, later: number) => ({ reply: reply as number[], later })
+const callsOf = (statistics: string) => Number(/cmdstat_evalsha:calls=(\d+),/.exec(statistics)?.[1] ?? 0)
 
 t.test('calls of one turn travel together, each gets its own reply, and one that fails does not concern the others', async t => {
-  const batcher = new ScriptBatcher(client, applyScripts['sliding-log'])
-  const consume = (key: string, max: number | string = 2) => batcher.run([key], ['consume', 1, 1, max, 60_000, max])
+  const batcher = new ScriptBatcher({ client, guard, parse, script: applyScripts['sliding-log'] })
+  const consume = (key: string, max: number | string = 2) => batcher.run(undefined, () => [key], ['consume', 1, 1, max, 60_000, max])
   await consume('warm')
   await server.client().config('RESETSTAT')
   const results = await Promise.allSettled([consume('a'), consume('a'), consume('a'), consume('b', 'nonsense'), consume('c')])
   t.same(results.map(({ status }) => status), ['fulfilled', 'fulfilled', 'fulfilled', 'rejected', 'fulfilled'])
-  const used = results.map(result => result.status === 'fulfilled' && Array.isArray(result.value) ? Number(result.value[result.value.length === 3 ? 1 : 3]) : undefined)
+  const used = results.map(result => result.status === 'fulfilled' ? result.value.reply[result.value.reply.length === 3 ? 1 : 3] : undefined)
   t.same(used, [1, 2, 2, undefined, 1])
-  t.match(await server.client().info('commandstats'), /cmdstat_evalsha:calls=1,/)
+  t.equal(callsOf(await server.client().info('commandstats')), 1)
 })
 
 t.test('a thousand calls at once are split into batches, and none is lost', async t => {
-  const batcher = new ScriptBatcher(client, applyScripts['sliding-log'])
-  const replies = await Promise.all(Array.from({ length: 1000 }, (_, i) => batcher.run([`many-${i % 10}`], ['consume', 1, 1, 50, 60_000, 50])))
-  const passed = replies.filter(reply => Array.isArray(reply) && (reply.length === 3 || reply[5] === 0)).length
-  t.equal(passed, 500)
+  const batcher = new ScriptBatcher({ client, guard, parse, script: applyScripts['sliding-log'] })
+  const results = await Promise.all(Array.from({ length: 1000 }, (_, i) => batcher.run(undefined, () => [`many-${i % 10}`], ['consume', 1, 1, 50, 60_000, 50])))
+  t.equal(results.filter(({ reply }) => reply.length === 3 || reply[5] === 0).length, 500)
 })
 
-t.test('without a server every call is rejected', async t => {
+t.test('without a server every call is rejected, and a reply that is none leaves nobody waiting', async t => {
   const gone = new Redis({ port: 1, retryStrategy: () => null, maxRetriesPerRequest: 0 })
   gone.on('error', () => {})
-  const batcher = new ScriptBatcher(gone, applyScripts.gcra)
-  const results = await Promise.allSettled([1, 2, 3].map(() => batcher.run(['k'], ['consume', 1, 1, 5, 1000, 5])))
+  const batcher = new ScriptBatcher({ client: gone, guard, parse, script: applyScripts.gcra })
+  const results = await Promise.allSettled([1, 2, 3].map(() => batcher.run('k', () => ['k'], ['consume', 1, 1, 5, 1000, 5])))
   t.ok(results.every(({ status }) => status === 'rejected'))
+  for (const answer of [null, [], ['x'], [0, 1], [2]]) {
+    const odd = createRedisStore(client, 'odd', { run: async operation => { await operation(); return answer as never } })
+    const settled = await Promise.allSettled([1, 2, 3].map(() => odd.apply('k', policy([[5, 1000]]), 1, 'consume')))
+    t.ok(settled.every(({ status }) => status === 'rejected'), JSON.stringify(answer))
+  }
+})
+
+for (const [where, redis] of [['one server', client], ['a Cluster', clusterClient]] as const) {
+  for (const algorithm of ALGORITHMS) {
+    t.test(`${algorithm} on ${where}: what is asked for several times over in one turn is decided as one by one`, async t => {
+      const store = createRedisStore(redis, `alike-${algorithm}`)
+      const limits = policy([[10, 60_000], [40, 3_600_000]], { algorithm })
+      const ask = async (count: number) => await Promise.all(Array.from({ length: count }, async () => await store.apply('k', limits, 1, 'consume')))
+      const used = (verdicts: Awaited<ReturnType<typeof ask>>) => verdicts.map(({ states }) => states[0]?.used)
+      const passed = (verdicts: Awaited<ReturnType<typeof ask>>) => verdicts.map(({ states }) => states.every(({ retryAfter }) => retryAfter === 0))
+      const some = await ask(4)
+      t.same(used(some), [1, 2, 3, 4])
+      t.same(passed(some), [true, true, true, true])
+      const rest = await ask(9)
+      t.same(passed(rest), [true, true, true, true, true, true, false, false, false])
+      t.same(used(rest), [5, 6, 7, 8, 9, 10, 10, 10, 10])
+      t.ok(rest.slice(6).every(({ states }) => states[1]?.retryAfter === 0 && Number(states[0]?.retryAfter) > 0))
+      t.match(await store.apply('k', limits, 1, 'peek'), { states: [{ used: 10 }, { used: 10 }] })
+      const [first] = some
+      await store.refund('k', limits, 1, first?.time ?? 0)
+      t.same(passed(await ask(2)), [true, false], 'each of them can be given back')
+    })
+  }
+}
+
+t.test('a thousand requests of one key at once: exactly max pass, in a few calls', async t => {
+  const store = createRedisStore(client, 'hot')
+  const limit = policy([[700, 60_000]])
+  await store.apply('k', limit, 1, 'consume')
+  await server.client().config('RESETSTAT')
+  const verdicts = await Promise.all(Array.from({ length: 1000 }, async () => await store.apply('k', limit, 1, 'consume')))
+  t.equal(verdicts.filter(({ states }) => states[0]?.retryAfter === 0).length, 699)
+  t.ok(callsOf(await server.client().info('commandstats')) <= 16)
 })
