@@ -1,10 +1,16 @@
-import { Type, type TSchema } from 'typebox'
+import { Type, type TSchema, type TStringOptions } from 'typebox'
 
 // What several resources say in the same words.
 
 export const ErrorBody = Type.Object({ statusCode: Type.Integer(), code: Type.Optional(Type.String()), error: Type.String(), message: Type.String() })
 
-export const IdParams = Type.Object({ id: Type.Integer({ minimum: 1, maximum: 2 ** 31 - 1 }) })
+/** An id as the database has them: what is larger than its integer would be an error of the statement. */
+export const Id = Type.Integer({ minimum: 1, maximum: 2 ** 31 - 1 })
+
+export const IdParams = Type.Object({ id: Id })
+
+/** Text for the database, which knows no NUL in it. */
+export const Text = (options: Omit<TStringOptions, 'pattern'>) => Type.String({ ...options, pattern: '^[^\\u0000]*$' })
 
 export const Paging = {
   limit: Type.Integer({ minimum: 1, maximum: 100, default: 20 }),
