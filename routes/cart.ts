@@ -2,13 +2,13 @@ import { randomUUID } from 'node:crypto'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyRequest } from 'fastify'
 import { Type, type Static } from 'typebox'
-import { answers, Id } from './schemas.js'
+import { answers, Id, Whole } from './schemas.js'
 
 const Cart = Type.Object({
   items: Type.Array(Type.Object({ productId: Type.Integer(), name: Type.String(), quantity: Type.Integer(), priceCents: Type.Integer() })),
   totalCents: Type.Integer()
 })
-const Quantity = Type.Integer({ minimum: 1, maximum: 99 })
+const Quantity = Whole({ minimum: 1, maximum: 99 })
 const MAX_LINES = 50
 
 /** The cart lives in the session, logged in or not. */

@@ -1,6 +1,6 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type, type Static } from 'typebox'
-import { answers, IdParams, Paging, Product, PRODUCT_COLUMNS, Text } from './schemas.js'
+import { answers, IdParams, Paging, Product, PRODUCT_COLUMNS, Text, Whole } from './schemas.js'
 
 const Listed = Type.Object({ items: Type.Array(Product), total: Type.Integer() })
 
@@ -15,8 +15,8 @@ export const products: FastifyPluginAsyncTypebox = async function products (fast
       summary: 'Products, by category and price, page by page',
       querystring: Type.Object({
         category: Type.Optional(Text({ maxLength: 50 })),
-        minPrice: Type.Optional(Type.Integer({ minimum: 0, maximum: 10 ** 8 })),
-        maxPrice: Type.Optional(Type.Integer({ minimum: 0, maximum: 10 ** 8 })),
+        minPrice: Type.Optional(Whole({ minimum: 0, maximum: 10 ** 8 })),
+        maxPrice: Type.Optional(Whole({ minimum: 0, maximum: 10 ** 8 })),
         sort: Type.Union([Type.Literal('name'), Type.Literal('price'), Type.Literal('-price'), Type.Literal('newest')], { default: 'name' }),
         ...Paging
       }, { additionalProperties: false }),
@@ -64,8 +64,8 @@ export const products: FastifyPluginAsyncTypebox = async function products (fast
       params: IdParams,
       body: Type.Object({
         name: Type.Optional(Text({ minLength: 1, maxLength: 200 })),
-        priceCents: Type.Optional(Type.Integer({ minimum: 0, maximum: 10 ** 8 })),
-        stock: Type.Optional(Type.Integer({ minimum: 0, maximum: 10 ** 6 }))
+        priceCents: Type.Optional(Whole({ minimum: 0, maximum: 10 ** 8 })),
+        stock: Type.Optional(Whole({ minimum: 0, maximum: 10 ** 6 }))
       }, { additionalProperties: false, minProperties: 1 }),
       response: answers(Product)
     },
