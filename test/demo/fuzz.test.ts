@@ -19,13 +19,11 @@ const value = fc.oneof(text, fc.constantFrom(...ODD_NUMBERS), fc.constantFrom(nu
 const name = fc.oneof({ weight: 9, arbitrary: fc.constantFrom(...NAMES) }, { weight: 1, arbitrary: text })
 const escape = (part: string) => encodeURIComponent(Buffer.from(part).toString())
 const segment = fc.oneof(text.map(escape), fc.constant('1'), fc.constantFrom('%', '%ff', '%E0%A4%A', '%00', '//', '?', '#', ';'))
-const BODIES = [{ productId: 1, quantity: 1 }, { name: 'Teapot', priceCents: 1, stock: 1 }, { name: 'Admin' }, { email: 'user1@example.com', password: 'guess' }]
 const query = fc.oneof(
   fc.array(fc.tuple(name, text), { maxLength: 4 }).map(pairs => pairs.map(([key, given]) => `${escape(key)}=${escape(given)}`).join('&')),
   fc.constantFrom('', '%', '%ff=%ff', 'q=%ff', 'q=%00', '&&&', '==', 'q[]=a', 'q[a]=b', 'category=%E0%A4', 'limit=1&limit=2'))
 const body = fc.oneof(
   fc.array(fc.tuple(name, value), { maxLength: 4 }).map(pairs => JSON.stringify(Object.fromEntries(pairs))),
-  fc.tuple(fc.constantFrom(...BODIES), name, value).map(([valid, key, given]) => JSON.stringify({ ...valid, [key]: given })),
   value.map(given => JSON.stringify(given)),
   fc.constantFrom('', '{', '{"__proto__":{"a":1}}', '{"constructor":{"prototype":1}}', '{"name":"\\ud800"}', '[]', '\u0000', '{"productId":1,"quantity":1}', '{"productId":1e999,"quantity":1}'),
   text)
@@ -33,7 +31,7 @@ const header = fc.tuple(
   fc.constantFrom('content-type', 'accept', 'cookie', 'if-none-match', 'cache-control', 'x-forwarded-for', 'origin', 'range', 'content-encoding', 'host', 'accept-encoding'),
   fc.oneof(fc.constantFrom('', 'application/json', 'text/plain', 'application/xml', 'application/json; charset=x', 'multipart/form-data', 'sid=', 'sid=x', 'sid=%00', 'sid=%E0', 'sid=a.b; sid=c',
     'sid=__proto__.x', '*', 'W/"x"', 'no-store', 'max-age=x', 'bytes=0-', 'gzip', '::', '999.1.1.1', 'a, b'), text))
-const request = fc.record({
+const anything = fc.record({
   method: fc.constantFrom(...METHODS),
   path: fc.tuple(fc.constantFrom(...PATHS), segment).map(([path, part]) => path.replace('*', part)),
   query,
@@ -41,6 +39,22 @@ const request = fc.record({
   headers: fc.array(header, { maxLength: 3 }).map(pairs => Object.fromEntries(pairs)),
   isAdmin: fc.boolean()
 })
+
+// Requests that are right but for one value: the others seldom come as far as the handler.
+const almostRight = fc.oneof(
+  fc.tuple(fc.constantFrom('/products?category=', '/products?limit=', '/products?offset=', '/products?minPrice=', '/products?maxPrice=', '/products/search?q=', '/products/search?q=tea&limit=', '/leaderboard?limit='), text)
+    .map(([url, given]) => ({ method: 'GET' as const, path: url + escape(given), body: null })),
+  fc.tuple(fc.constantFrom(['GET', '/products/'] as const, ['DELETE', '/cart/items/'] as const, ['DELETE', '/me/sessions/'] as const), segment)
+    .map(([[method, path], part]) => ({ method, path: path + part, body: null })),
+  fc.constantFrom(
+    ['POST', '/cart/items', { productId: 1, quantity: 1 }] as const,
+    ['PUT', '/products/1', { name: 'Teapot', priceCents: 1, stock: 1 }] as const,
+    ['PATCH', '/me', { name: 'Admin' }] as const,
+    ['POST', '/login', { email: 'user1@example.com', password: 'guess' }] as const
+  ).chain(([method, path, valid]) => fc.tuple(fc.constantFrom(...Object.keys(valid)), value)
+    .map(([key, given]) => ({ method, path, body: JSON.stringify({ ...valid, [key]: given }) })))
+).map(request => ({ ...request, query: '', headers: {}, isAdmin: true }))
+const request = fc.oneof(anything, almostRight)
 
 type OddRequest = typeof request extends fc.Arbitrary<infer T> ? T : never
 
