@@ -24,7 +24,7 @@ export const leaderboard = fp(async function leaderboard (fastify) {
 function inDatabase ({ db }: FastifyInstance): Leaderboard {
   return {
     top: async count => await db.query<{ productId: number, sold: number }>(
-      `SELECT product_id AS "productId", sum(quantity)::int AS sold FROM order_items
+      `SELECT product_id AS "productId", sum(quantity)::float8 AS sold FROM order_items
        GROUP BY product_id ORDER BY sold DESC, product_id LIMIT $1`, [count]),
     add: async () => {}
   }

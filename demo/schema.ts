@@ -13,6 +13,8 @@ export const schemaSql: readonly string[] = [
   'CREATE INDEX IF NOT EXISTS products_search ON products USING gin (search)',
   'CREATE INDEX IF NOT EXISTS products_category_price ON products (category, price_cents)',
   'CREATE INDEX IF NOT EXISTS products_price ON products (price_cents)',
+  'CREATE INDEX IF NOT EXISTS products_name ON products (name, id)',
+  'CREATE INDEX IF NOT EXISTS products_newest ON products (updated_at DESC, id)',
   `CREATE TABLE IF NOT EXISTS users (
     id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     email text NOT NULL UNIQUE,
@@ -27,6 +29,9 @@ export const schemaSql: readonly string[] = [
     created_at timestamptz NOT NULL DEFAULT now()
   )`,
   'CREATE INDEX IF NOT EXISTS orders_user ON orders (user_id)',
+  // The id of the cart that was ordered: it can be ordered once.
+  'ALTER TABLE orders ADD COLUMN IF NOT EXISTS checkout_id uuid',
+  'CREATE UNIQUE INDEX IF NOT EXISTS orders_checkout ON orders (checkout_id)',
   `CREATE TABLE IF NOT EXISTS order_items (
     order_id integer NOT NULL REFERENCES orders,
     product_id integer NOT NULL REFERENCES products,

@@ -1,13 +1,14 @@
+import { randomUUID } from 'node:crypto'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyRequest } from 'fastify'
 import { Type, type Static } from 'typebox'
-import { answers } from './schemas.js'
+import { answers, Id, Whole } from './schemas.js'
 
 const Cart = Type.Object({
   items: Type.Array(Type.Object({ productId: Type.Integer(), name: Type.String(), quantity: Type.Integer(), priceCents: Type.Integer() })),
   totalCents: Type.Integer()
 })
-const Quantity = Type.Integer({ minimum: 1, maximum: 99 })
+const Quantity = Whole({ minimum: 1, maximum: 99 })
 const MAX_LINES = 50
 
 /** The cart lives in the session, logged in or not. */
@@ -15,7 +16,7 @@ export const cart: FastifyPluginAsyncTypebox = async function cart (fastify) {
   const { db } = fastify
 
   async function cartOf (request: FastifyRequest): Promise<Static<typeof Cart>> {
-    const quantities = request.session.cart ?? {}
+    const quantities = request.session.cart?.quantities ?? {}
     const rows = await db.query<{ productId: number, name: string, priceCents: number }>(
       'SELECT id AS "productId", name, price_cents AS "priceCents" FROM products WHERE id = ANY($1::int[]) ORDER BY id', [Object.keys(quantities).map(Number)])
     const items = rows.map(row => ({ ...row, quantity: quantities[row.productId] ?? 0 }))
@@ -30,24 +31,25 @@ export const cart: FastifyPluginAsyncTypebox = async function cart (fastify) {
     schema: {
       tags: ['cart'],
       summary: 'Put something into my cart',
-      body: Type.Object({ productId: Type.Integer({ minimum: 1 }), quantity: Quantity }, { additionalProperties: false }),
+      body: Type.Object({ productId: Id, quantity: Quantity }, { additionalProperties: false }),
       response: answers(Cart)
     }
   }, async (request, reply) => {
     const { productId, quantity } = request.body
-    const present = request.session.cart ?? {}
+    const { id = randomUUID(), quantities: present = {} } = request.session.cart ?? {}
     const [product] = await db.query('SELECT id FROM products WHERE id = $1', [productId])
     if (product === undefined) return reply.notFound('no such product')
     if (Object.keys(present).length >= MAX_LINES && !(productId in present)) return reply.conflict('the cart is full')
-    request.session.cart = { ...present, [productId]: Math.min(99, (present[productId] ?? 0) + quantity) }
+    request.session.cart = { id, quantities: { ...present, [productId]: Math.min(99, (present[productId] ?? 0) + quantity) } }
     return await cartOf(request)
   })
 
   fastify.delete('/cart/items/:productId', {
-    schema: { tags: ['cart'], summary: 'Take something out of my cart', params: Type.Object({ productId: Type.Integer() }), response: answers(Cart) }
+    schema: { tags: ['cart'], summary: 'Take something out of my cart', params: Type.Object({ productId: Id }), response: answers(Cart) }
   }, async request => {
-    const { [request.params.productId]: _, ...rest } = request.session.cart ?? {}
-    request.session.cart = rest
+    const { cart } = request.session
+    const { [request.params.productId]: _, ...quantities } = cart?.quantities ?? {}
+    if (cart !== undefined) request.session.cart = { id: cart.id, quantities }
     return await cartOf(request)
   })
 }

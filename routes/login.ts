@@ -1,13 +1,17 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from 'typebox'
-import { answers } from './schemas.js'
+import { answers, Text } from './schemas.js'
 
 declare module 'fastify' {
   interface Session {
     userId?: string
     isAdmin?: boolean
-    /** Pieces by product. */
-    cart?: Record<string, number>
+    cart?: {
+      /** Made with its first item: by it a cart is ordered once. In one property with the rest, as sessions are merged by property. */
+      id: string
+      /** Pieces by product. */
+      quantities: Record<string, number>
+    }
   }
 }
 
@@ -21,7 +25,7 @@ export const login: FastifyPluginAsyncTypebox = async function login (fastify) {
     schema: {
       tags: ['session'],
       summary: 'Log in; the demo users are user1@example.com to user1000@example.com and admin@example.com',
-      body: Type.Object({ email: Type.String({ minLength: 3, maxLength: 200 }), password: Type.String({ maxLength: 200 }) }, { additionalProperties: false }),
+      body: Type.Object({ email: Text({ minLength: 3, maxLength: 200 }), password: Type.String({ maxLength: 200 }) }, { additionalProperties: false }),
       response: answers(Type.Object({ userId: Type.Integer(), name: Type.String() }))
     }
   }, async (request, reply) => {

@@ -1,7 +1,7 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type, type Static } from 'typebox'
-import { answers } from './schemas.js'
+import { answers, Text } from './schemas.js'
 
 const Profile = Type.Object({ id: Type.Integer(), email: Type.String(), name: Type.String(), orders: Type.Integer() })
 const Device = Type.Object({ handle: Type.String(), createdAt: Type.String(), lastSeenAt: Type.String(), current: Type.Boolean() })
@@ -29,7 +29,7 @@ export const me: FastifyPluginAsyncTypebox = async function me (fastify) {
     schema: {
       tags: ['me'],
       summary: 'Change my name',
-      body: Type.Object({ name: Type.String({ minLength: 1, maxLength: 100 }) }, { additionalProperties: false }),
+      body: Type.Object({ name: Text({ minLength: 1, maxLength: 100 }) }, { additionalProperties: false }),
       response: answers(Type.Object({ name: Type.String() }))
     },
     config: { cache: { invalidates: request => [`user:${request.session.userId}`] } }

@@ -1,6 +1,6 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type, type Static } from 'typebox'
-import { answers, IdParams, Paging, Product, PRODUCT_COLUMNS } from './schemas.js'
+import { answers, IdParams, Paging, Product, PRODUCT_COLUMNS, Text, Whole } from './schemas.js'
 
 const Listed = Type.Object({ items: Type.Array(Product), total: Type.Integer() })
 
@@ -14,9 +14,9 @@ export const products: FastifyPluginAsyncTypebox = async function products (fast
       tags: ['products'],
       summary: 'Products, by category and price, page by page',
       querystring: Type.Object({
-        category: Type.Optional(Type.String({ maxLength: 50 })),
-        minPrice: Type.Optional(Type.Integer({ minimum: 0, maximum: 10 ** 8 })),
-        maxPrice: Type.Optional(Type.Integer({ minimum: 0, maximum: 10 ** 8 })),
+        category: Type.Optional(Text({ maxLength: 50 })),
+        minPrice: Type.Optional(Whole({ minimum: 0, maximum: 10 ** 8 })),
+        maxPrice: Type.Optional(Whole({ minimum: 0, maximum: 10 ** 8 })),
         sort: Type.Union([Type.Literal('name'), Type.Literal('price'), Type.Literal('-price'), Type.Literal('newest')], { default: 'name' }),
         ...Paging
       }, { additionalProperties: false }),
@@ -38,7 +38,7 @@ export const products: FastifyPluginAsyncTypebox = async function products (fast
     schema: {
       tags: ['products'],
       summary: 'Products by words',
-      querystring: Type.Object({ q: Type.String({ minLength: 1, maxLength: 100 }), limit: Paging.limit }, { additionalProperties: false }),
+      querystring: Type.Object({ q: Text({ minLength: 1, maxLength: 100 }), limit: Paging.limit }, { additionalProperties: false }),
       response: answers(Listed)
     },
     config: { cache: { ttl: '1m', staleWhileRevalidate: '5m', tags: ['products'] } }
@@ -63,9 +63,9 @@ export const products: FastifyPluginAsyncTypebox = async function products (fast
       summary: 'Change a product (admin)',
       params: IdParams,
       body: Type.Object({
-        name: Type.Optional(Type.String({ minLength: 1, maxLength: 200 })),
-        priceCents: Type.Optional(Type.Integer({ minimum: 0, maximum: 10 ** 8 })),
-        stock: Type.Optional(Type.Integer({ minimum: 0, maximum: 10 ** 6 }))
+        name: Type.Optional(Text({ minLength: 1, maxLength: 200 })),
+        priceCents: Type.Optional(Whole({ minimum: 0, maximum: 10 ** 8 })),
+        stock: Type.Optional(Whole({ minimum: 0, maximum: 10 ** 6 }))
       }, { additionalProperties: false, minProperties: 1 }),
       response: answers(Product)
     },

@@ -1,14 +1,26 @@
-import { Type, type TSchema } from 'typebox'
+import { Type, type TSchema, type TStringOptions } from 'typebox'
 
 // What several resources say in the same words.
 
 export const ErrorBody = Type.Object({ statusCode: Type.Integer(), code: Type.Optional(Type.String()), error: Type.String(), message: Type.String() })
 
-export const IdParams = Type.Object({ id: Type.Integer({ minimum: 1, maximum: 2 ** 31 - 1 }) })
+/**
+ * An integer that a request gives. Ajv makes a number of the text "Infinity" and looks at the bounds of finite ones only:
+ * its type is looked at again, which refuses it.
+ */
+export const Whole = (options: { minimum: number, maximum: number, default?: number }) => Type.Integer({ ...options, allOf: [{ type: 'integer' }] })
+
+/** An id as the database has them: what is larger than its integer would be an error of the statement. */
+export const Id = Whole({ minimum: 1, maximum: 2 ** 31 - 1 })
+
+export const IdParams = Type.Object({ id: Id })
+
+/** Text for the database, which knows no NUL in it. */
+export const Text = (options: Omit<TStringOptions, 'pattern'>) => Type.String({ ...options, pattern: '^[^\\u0000]*$' })
 
 export const Paging = {
-  limit: Type.Integer({ minimum: 1, maximum: 100, default: 20 }),
-  offset: Type.Integer({ minimum: 0, maximum: 100_000, default: 0 })
+  limit: Whole({ minimum: 1, maximum: 100, default: 20 }),
+  offset: Whole({ minimum: 0, maximum: 100_000, default: 0 })
 }
 
 export const Product = Type.Object({

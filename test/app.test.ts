@@ -1,8 +1,8 @@
-import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { buildApp } from '../app.js'
 import { readConfig } from '../demo/config.js'
 import { DEMO_PASSWORD } from '../demo/seed.js'
+import { client } from './helpers/client.js'
 import { startCluster, startRedis, until } from './helpers/index.js'
 
 const server = await startRedis({ password: 'a-redis-password' })
@@ -12,19 +12,6 @@ const environments: Record<string, NodeJS.ProcessEnv> = {
   memory: {},
   'Redis with a password': { REDIS_URL: server.url },
   Cluster: { REDIS_CLUSTER: cluster.startupNodes.map(({ host, port }) => `${host}:${port}`).join(',') }
-}
-
-/** A client with cookies and an address of its own. */
-function client (app: FastifyInstance, remoteAddress: string) {
-  const cookies: Record<string, string> = {}
-  return {
-    cookies,
-    async send (method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE', url: string, payload?: object) {
-      const response = await app.inject({ method, url, cookies, remoteAddress, ...(payload && { payload }) })
-      for (const { name, value } of response.cookies) cookies[name] = value
-      return response
-    }
-  }
 }
 
 for (const [name, env] of Object.entries(environments)) {
@@ -86,6 +73,61 @@ for (const [name, env] of Object.entries(environments)) {
       t.equal((await who.send('POST', '/orders')).statusCode, 409)
       t.equal((await who.send('POST', '/logout')).statusCode, 200)
       t.equal((await who.send('GET', '/me')).statusCode, 401)
+    })
+
+    t.test('a cart that is ordered many times at once is one order', async t => {
+      const who = visitor()
+      await who.send('POST', '/login', { email: 'user51@example.com', password: DEMO_PASSWORD })
+      await who.send('POST', '/cart/items', { productId: 51, quantity: 1 })
+      const count = async () => (await app.db.query<{ orders: number, stock: number }>(
+        'SELECT (SELECT count(*)::int FROM orders) AS orders, (SELECT stock FROM products WHERE id = 51) AS stock'))[0]!
+      const sold = async () => (await app.leaderboard.top(10_000)).find(({ productId }) => productId === 51)?.sold ?? 0
+      const [before, soldBefore] = [await count(), await sold()]
+
+      // None begins before all have read the same cart.
+      const { transaction } = app.db
+      let waiting = 0
+      app.db.transaction = async work => {
+        waiting++
+        await until('all are there', () => waiting >= 20)
+        return await transaction(work)
+      }
+      const answers = await Promise.all(Array.from({ length: 20 }, () => who.send('POST', '/orders')))
+      app.db.transaction = transaction
+
+      const told = answers.filter(({ statusCode }) => statusCode === 200)
+      t.same(new Set(told.map(({ body }) => body)).size, 1, 'all are told the same')
+      t.ok(answers.every(({ statusCode }) => statusCode === 200 || statusCode === 409), 'or, when they came late, that the cart is empty')
+      t.match(told[0]?.json(), { orderId: Number, totalCents: Number })
+      t.same(await count(), { orders: before.orders + 1, stock: before.stock - 1 })
+      t.equal(await sold(), soldBefore + 1, 'the best sellers count it once')
+
+      await who.send('POST', '/cart/items', { productId: 51, quantity: 1 })
+      const next = (await who.send('POST', '/orders')).json()
+      t.not(next.orderId, told[0]?.json().orderId, 'the next cart is another order')
+      t.same(await count(), { orders: before.orders + 2, stock: before.stock - 2 })
+    })
+
+    t.test('what comes into the cart while it is being ordered stays in it', async t => {
+      const who = visitor()
+      await who.send('POST', '/login', { email: 'user52@example.com', password: DEMO_PASSWORD })
+      await who.send('POST', '/cart/items', { productId: 52, quantity: 1 })
+      const { transaction } = app.db
+      app.db.transaction = async work => {
+        await transaction(work)
+        await who.send('POST', '/cart/items', { productId: 52, quantity: 2 })
+        await who.send('POST', '/cart/items', { productId: 53, quantity: 1 })
+        // As where the other request is the last to save.
+        throw new Error('the answer is lost')
+      }
+      t.equal((await who.send('POST', '/orders')).statusCode, 500)
+      app.db.transaction = transaction
+
+      t.match((await who.send('POST', '/orders')).json(), { orderId: Number }, 'the order that stands')
+      const { items } = (await who.send('GET', '/cart')).json()
+      t.match(items, [{ productId: 52, quantity: 2 }, { productId: 53, quantity: 1 }])
+      t.equal((await who.send('POST', '/orders')).statusCode, 200)
+      t.same((await who.send('GET', '/cart')).json().items, [])
     })
 
     t.test('profiles are cached a user', async t => {

@@ -1,0 +1,91 @@
+import t from 'tap'
+import { buildApp } from '../../app.js'
+import { readConfig } from '../../demo/config.js'
+import { schemaSql } from '../../demo/schema.js'
+import { DEMO_PASSWORD } from '../../demo/seed.js'
+import { client, type Method } from '../helpers/client.js'
+
+const NUL = '\u0000'
+const TOO_LARGE = 2 ** 31
+
+const app = await buildApp(readConfig({ RATE_LIMIT_MAX: '1000000' }))
+t.teardown(() => app.close())
+const admin = client(app, '10.0.0.1')
+await admin.send('POST', '/login', { email: 'admin@example.com', password: DEMO_PASSWORD })
+
+t.test('what the database cannot take is refused before it', async t => {
+  const bad: Array<[Method, string, object?]> = [
+    ['GET', '/products?category=a%00b'],
+    ['GET', '/products/search?q=%00'],
+    ['POST', '/login', { email: `user1@example.com${NUL}`, password: 'x' }],
+    ['PUT', '/products/1', { name: `Tea${NUL}pot` }],
+    ['PATCH', '/me', { name: NUL }],
+    ['GET', '/products/1%00'],
+    ['GET', `/products/${TOO_LARGE}`],
+    ['PUT', `/products/${TOO_LARGE}`, { stock: 1 }],
+    ['POST', '/cart/items', { productId: TOO_LARGE, quantity: 1 }],
+    ['DELETE', `/cart/items/${TOO_LARGE}`],
+    ['DELETE', '/cart/items/0'],
+    ['GET', '/products/Infinity'],
+    ['GET', '/products/-1e999'],
+    ['GET', '/products?limit=Infinity'],
+    ['GET', '/products?offset=1e999'],
+    ['GET', '/products?minPrice=Infinity'],
+    ['GET', '/leaderboard?limit=Infinity'],
+    ['PUT', '/products/1', { stock: 'Infinity' }],
+    ['POST', '/cart/items', { productId: 1, quantity: 'Infinity' }]
+  ]
+  for (const [method, url, payload] of bad) {
+    t.match((await admin.send(method, url, payload)).json(), { statusCode: 400, error: 'Bad Request' }, `${method} ${url}`)
+  }
+  const largest = TOO_LARGE - 1
+  t.equal((await admin.send('GET', `/products/${largest}`)).statusCode, 404)
+  t.equal((await admin.send('POST', '/cart/items', { productId: largest, quantity: 1 })).statusCode, 404)
+  t.equal((await admin.send('DELETE', `/cart/items/${largest}`)).statusCode, 200)
+})
+
+t.test('sums that outgrow an integer are told as numbers', async t => {
+  await admin.send('PUT', '/products/1', { priceCents: 10 ** 8 })
+  await admin.send('POST', '/cart/items', { productId: 1, quantity: 99 })
+  t.equal((await admin.send('GET', '/cart')).json().totalCents, 99 * 10 ** 8)
+  await app.db.query('UPDATE products SET stock = 99 WHERE id = 1')
+  t.equal((await admin.send('POST', '/orders')).json().totalCents, 99 * 10 ** 8)
+
+  const [{ category, month }] = await app.db.query<{ category: string, month: string }>(
+    "SELECT category, to_char(now(), 'YYYY-MM') AS month FROM products WHERE id = 1") as [{ category: string, month: string }]
+  const now = async () => (await admin.send('GET', '/reports/sales')).json()
+    .find((row: { category: string, month: string }) => row.category === category && row.month === month)
+  t.ok((await now()).revenueCents >= 99 * 10 ** 8)
+
+  const largest = 2 ** 31 - 1
+  await app.db.query(`INSERT INTO order_items SELECT id, 2, ${largest}, 1 FROM orders WHERE id NOT IN (SELECT order_id FROM order_items WHERE product_id = 2) LIMIT 2`)
+  await app.cache.invalidateTags(['orders'])
+  t.equal((await admin.send('GET', '/reports/sales')).statusCode, 200)
+  const [best] = (await admin.send('GET', '/leaderboard')).json()
+  t.ok(best.productId === 2 && best.sold >= 2 * largest)
+})
+
+t.test('a page of products comes out of an index, however it is sorted', async t => {
+  const { query } = app.db
+  for (const sort of ['name', 'price', '-price', 'newest']) {
+    const plans: string[] = []
+    app.db.query = async (sql, params) => {
+      if (sql.includes('ORDER BY')) plans.push((await query(`EXPLAIN ${sql}`, params)).map(row => row['QUERY PLAN']).join('\n'))
+      return await query(sql, params)
+    }
+    t.equal((await admin.send('GET', `/products?sort=${sort}&limit=20`)).statusCode, 200)
+    app.db.query = query
+    t.match(plans, [/Index Scan/], sort)
+    // A sort of the few that have the same price is none of the whole table.
+    t.notMatch(plans, [/(?<!Incremental) Sort {2}\(cost|Seq Scan/], sort)
+  }
+})
+
+t.test('the tables of an earlier version are brought up to date, and a second time changes nothing', async t => {
+  await app.db.query('ALTER TABLE orders DROP COLUMN checkout_id')
+  const indexes = async () => (await app.db.query<{ name: string }>("SELECT indexname AS name FROM pg_indexes WHERE tablename = 'orders' ORDER BY 1")).map(({ name }) => name)
+  for (let time = 0; time < 2; time++) {
+    for (const statement of schemaSql) await app.db.query(statement)
+    t.same(await indexes(), ['orders_checkout', 'orders_pkey', 'orders_user'])
+  }
+})
