@@ -35,8 +35,9 @@ export async function passThrough (app: FastifyInstance, origin: string): Promis
   await app.register(proxy, {
     upstream: origin,
     httpMethods: app.supportedMethods,
-    // Undici takes the Content-Length of a 304 for one of a missing body.
-    http: { requestOptions: { joinDuplicateHeaders: true } },
+    // Undici takes the Content-Length of a 304 for one of a missing body. Idle connections are closed before the
+    // origin would do it (Node.js: after 5 seconds): a request on its way then would fail.
+    http: { requestOptions: { joinDuplicateHeaders: true }, agentOptions: { timeout: 3000 } },
     // Whether to ask again is the client's decision; an error of the origin is an answer.
     retryMethods: [],
     internalRewriteLocationHeader: false,
