@@ -1,0 +1,88 @@
+// A gateway before another server. Run it with `ORIGIN=http://localhost:8000 npx tsx examples/gateway.ts`.
+import { METHODS } from 'node:http'
+import { pathToFileURL } from 'node:url'
+import type { FastifyHttpProxyOptions } from '@fastify/http-proxy'
+import proxy from '@fastify/http-proxy'
+import type { FastifyInstance } from 'fastify'
+import Fastify from 'fastify'
+
+type Hooks = NonNullable<FastifyHttpProxyOptions['replyOptions']>
+type Headers = Record<string, string | string[] | undefined>
+
+// Of one connection, not of the message. Trailers are dropped, which RFC 9110, section 6.5.1, allows: a cache
+// may answer with a 304, and the process would die of sending trailers with that.
+const HOP_BY_HOP = ['connection', 'keep-alive', 'proxy-connection', 'te', 'trailer', 'upgrade']
+// Fastify reads no body of these, so that nothing may announce one.
+const BODILESS = ['GET', 'HEAD']
+
+export async function build (origin = process.env['ORIGIN'] ?? 'http://localhost:8000') {
+  const app = createApp()
+  await passThrough(app, origin)
+  return app
+}
+
+export function createApp (): FastifyInstance {
+  // The origin answers HEAD itself: a route of Fastify's own would ask it for the body.
+  return Fastify({ exposeHeadRoutes: false, logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
+}
+
+/** All that reaches the app goes to the origin, and its answer back, as they are. */
+export async function passThrough (app: FastifyInstance, origin: string): Promise<void> {
+  const more = METHODS.filter(method => method !== 'CONNECT' && !app.supportedMethods.includes(method))
+  for (const method of more) app.addHttpMethod(method, { hasBody: method !== 'TRACE' })
+  // The proxy has parsers of its own, which leave a body the stream it is.
+  app.removeAllContentTypeParsers()
+  await app.register(proxy, {
+    upstream: origin,
+    httpMethods: app.supportedMethods,
+    // Undici takes the Content-Length of a 304 for one of a missing body. Idle connections are closed before the
+    // origin would do it (Node.js: after 5 seconds): a request on its way then would fail.
+    http: { requestOptions: { joinDuplicateHeaders: true }, agentOptions: { timeout: 3000 } },
+    // Whether to ask again is the client's decision; an error of the origin is an answer.
+    retryMethods: [],
+    internalRewriteLocationHeader: false,
+    replyOptions: {
+      rewriteRequestHeaders: ({ method }, headers) => forOrigin(method, headers),
+      rewriteHeaders: forClient,
+      ...oneAnswer()
+    }
+  })
+}
+
+// An origin may send more than its Content-Length says: it has answered all the same, and the error that follows
+// is nothing to tell the client.
+function oneAnswer (): Pick<Hooks, 'onResponse' | 'onError'> {
+  const answered = new WeakSet<object>()
+  return {
+    onResponse (_request, reply, { stream }) {
+      answered.add(reply)
+      reply.send(stream)
+    },
+    onError (reply, { error }) {
+      if (!answered.has(reply)) reply.send(error)
+    }
+  }
+}
+
+// The proxy has dropped `Connection` and what it names; Node.js has answered `Expect: 100-continue`.
+function forOrigin (method: string, headers: Headers): Headers {
+  const length = BODILESS.includes(method) ? ['content-length', 'transfer-encoding'] : []
+  return without(headers, [...HOP_BY_HOP, 'expect', ...length])
+}
+
+function forClient (headers: Headers): Headers {
+  return without(headers, [...HOP_BY_HOP, 'transfer-encoding', ...tokens(headers['connection'])])
+}
+
+function tokens (value: string | string[] | undefined): string[] {
+  return String(value ?? '').toLowerCase().split(',').map(token => token.trim()).filter(token => token !== '')
+}
+
+function without (headers: Headers, names: string[]): Headers {
+  return Object.fromEntries(Object.entries(headers).filter(([name]) => !names.includes(name)))
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
+  const app = await build()
+  await app.listen({ port: Number(process.env['PORT'] ?? 3000) })
+}
