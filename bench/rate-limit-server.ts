@@ -10,9 +10,6 @@ const { rateLimit, redis: redisPlugin } = await import(new URL('../dist/plugins/
 const [variant = '', max = '', url = ''] = process.argv.slice(2)
 // Allowed: in a window of a second, as one client that sends this much in a minute would only measure the size of its log.
 const limit = { max: Number(max), timeWindow: Number(max) > 1 ? '1 second' : '1 minute' }
-// The suite sends two fields more: to compare the rest.
-const FEWER = { ratelimit: false, 'ratelimit-policy': false }
-const PEERS_HEADERS = { addHeaders: FEWER, addHeadersOnExceeding: FEWER }
 // All of them get the same client options, as pipelining is not what is compared.
 const connect = () => new Redis(url, { enableAutoPipelining: true })
 
@@ -23,14 +20,9 @@ const variants: Record<string, (app: FastifyInstance) => Promise<unknown>> = {
     app.addHook('onRequest', async () => { await redis.get('key') })
   },
   'suite, memory': async app => await app.register(rateLimit, limit),
-  'suite, memory, peers\' headers': async app => await app.register(rateLimit, { ...limit, ...PEERS_HEADERS }),
   'suite, Redis': async app => {
     await app.register(redisPlugin, { url })
     await app.register(rateLimit, limit)
-  },
-  'suite, Redis, peers\' headers': async app => {
-    await app.register(redisPlugin, { url })
-    await app.register(rateLimit, { ...limit, ...PEERS_HEADERS })
   },
   '@fastify/rate-limit, memory': async app => await app.register(peer, limit),
   '@fastify/rate-limit, Redis': async app => await app.register(peer, { ...limit, redis: connect() }),

@@ -15,7 +15,7 @@ import { peerRateLimit as peer } from './peer-rate-limit.js'
 // rounds take turns, the median of each is told, as a share of the bare route.
 const ROUNDS = Number(process.env['ROUNDS'] ?? 5)
 const SECONDS = Number(process.env['SECONDS'] ?? 3)
-const VARIANTS = ['bare', 'bare + GET', 'suite, memory', 'suite, memory, peers\' headers', 'suite, Redis', 'suite, Redis, peers\' headers', '@fastify/rate-limit, memory', '@fastify/rate-limit, Redis', 'rate-limiter-flexible, Redis']
+const VARIANTS = ['bare', 'bare + GET', 'suite, memory', 'suite, Redis', '@fastify/rate-limit, memory', '@fastify/rate-limit, Redis', 'rate-limiter-flexible, Redis']
 
 interface Round { rate: number, p50: number, p99: number, commands: number, bytes: number }
 
