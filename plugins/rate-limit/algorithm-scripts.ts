@@ -33,7 +33,7 @@ if ARGV[1] == 'consume' and ARGV[2] == '1' and ARGV[3] == '1' and not KEYS[2] th
     local capacity, total, newest, first, first_at, span, expires_at = struct.unpack(LAYOUT, header)
     local slot = total % capacity
     if capacity >= max and slot + times <= capacity and total + times - first < max and first >= 1 and first <= total
-      and first_at + window > now and window <= span and newest <= now and expires_at >= now + window then
+      and first_at + window > now and window <= span and newest <= now and expires_at >= now + span then
       redis.call('SETRANGE', KEYS[1], HEADER + slot * UNIT, string.rep(struct.pack('>I7', now), times))
       total = total + times
       redis.call('SETRANGE', KEYS[1], 0, struct.pack(LAYOUT, capacity, total, now, first, first_at, span, expires_at))
@@ -71,7 +71,7 @@ end
 local function look_from_oldest()
   first = 0
   first_at = time_of(oldest())
-  first, span = oldest(), longest
+  first, span = oldest(), math.max(span, longest)
 end
 
 local function load()
@@ -149,7 +149,9 @@ local function take()
   end
   local remaining = math.min(cost, capacity)
   if remaining == 0 then return end
-  local alive, alive_at = first_in(longest)
+  -- Who asks by a shorter window does not end what a longer one counts.
+  span = math.max(span, longest)
+  local alive, alive_at = first_in(span)
   local unit = struct.pack('>I7', now)
   while remaining > 0 do
     local slot = total % capacity
@@ -159,12 +161,12 @@ local function take()
     remaining = remaining - run
   end
   newest = now
-  first, first_at, span = alive, alive_at or now, longest
+  first, first_at = alive, alive_at or now
   -- More was charged than the ring holds.
   if first < oldest() then look_from_oldest() end
   -- The TTL has a fifth to spare, so that it need not be set each time.
-  local renew = expires_at < now + longest
-  if renew then expires_at = math.floor(now + longest * 1.2) end
+  local renew = expires_at < now + span
+  if renew then expires_at = math.floor(now + span * 1.2) end
   redis.call('SETRANGE', KEYS[1], 0, struct.pack(LAYOUT, capacity, total, newest, first, first_at, span, expires_at))
   if renew then redis.call('PEXPIRE', KEYS[1], ttl(expires_at - now)) end
 end
@@ -187,36 +189,36 @@ end
 `
 
 /**
- * Two counters: a string of 32 bytes for each length of window: it, the number of the current window, its units, the
- * previous one's. What is taken counts by all of them, so that policies of several windows share the count.
+ * Two counters: a string of 40 bytes for each length of window: it, the number of the current window, its units, the
+ * previous one's, and since when it is counted by. What is taken counts by all of them, so that policies of several windows share the count.
  */
 const SLIDING_COUNTER = `
-local STATE, MOST = 32, 16
+local STATE, MOST = 40, 16
 local states, windows = {}, {}
 
-local function keep(window, index, current, previous)
+local function keep(window, index, current, previous, since)
   if not states[window] then windows[#windows + 1] = window end
-  states[window] = { index = index, current = current, previous = previous }
+  states[window] = { index = index, current = current, previous = previous, since = since }
 end
 
 local function load()
-  for _, limit in ipairs(limits) do keep(limit.window, 0, 0, 0) end
+  for _, limit in ipairs(limits) do keep(limit.window, 0, 0, 0, now) end
   local stored = redis.pcall('GET', KEYS[1])
   -- What is not ours is begun anew.
   if type(stored) ~= 'string' or #stored % STATE ~= 0 then stored = '' end
   for at = 1, #stored, STATE do
-    local window, index, current, previous = struct.unpack('>dddd', stored, at)
+    local window, index, current, previous, since = struct.unpack('>ddddd', stored, at)
     if window > 0 and index * window < now + 2^50 and current >= 0 and previous >= 0 and (states[window] or #windows < MOST) then
-      keep(window, index, current, previous)
+      keep(window, index, current, previous, since)
       now = math.max(now, index * window)
     end
   end
   for window, state in pairs(states) do
     local index = math.floor(now / window)
     if index == state.index + 1 then
-      states[window] = { index = index, current = 0, previous = state.current }
+      keep(window, index, 0, state.current, state.since)
     elseif index ~= state.index then
-      states[window] = { index = index, current = 0, previous = 0 }
+      keep(window, index, 0, 0, now)
     end
   end
 end
@@ -225,7 +227,7 @@ local function save()
   local packed, last = {}, 0
   for i, window in ipairs(windows) do
     local state = states[window]
-    packed[i] = struct.pack('>dddd', window, state.index, state.current, state.previous)
+    packed[i] = struct.pack('>ddddd', window, state.index, state.current, state.previous, state.since)
     last = math.max(last, window)
   end
   redis.call('SET', KEYS[1], table.concat(packed), 'PX', ttl(2 * last))
@@ -256,7 +258,8 @@ end
 
 local function give_back(time)
   for window, state in pairs(states) do
-    local age = state.index - math.floor(time / window)
+    -- What was taken before a window was counted by was not taken from it.
+    local age = time >= state.since and state.index - math.floor(time / window)
     if age == 0 then state.current = math.max(0, state.current - cost) end
     if age == 1 then state.previous = math.max(0, state.previous - cost) end
   end

@@ -55,8 +55,8 @@ export class ScriptBatcher<T> {
   run (id: string | undefined, keys: () => readonly string[], args: Arguments): Promise<T> {
     return new Promise((resolve, reject) => {
       this.#callOf(id, keys, args).waiters.push({ resolve, reject })
-      if (++this.#waiters === 1) setImmediate(() => this.#flush())
-      else if (this.#waiters === MAX_WAITERS) this.#flush()
+      if (++this.#waiters === 1) setImmediate(() => this.flush())
+      else if (this.#waiters === MAX_WAITERS) this.flush()
     })
   }
 
@@ -69,7 +69,8 @@ export class ScriptBatcher<T> {
     return call
   }
 
-  #flush (): void {
+  /** Sends what has been asked for so far. */
+  flush (): void {
     const calls = this.#calls
     this.#calls = []
     this.#byId.clear()

@@ -1,7 +1,8 @@
 import type { FastifyInstance, RouteOptions } from 'fastify'
 import { keyPrefixOf, resolveClient, type RedisClient } from '../shared/client.js'
+import { followChannel } from '../shared/feed.js'
 import { guardRedis } from '../shared/guard.js'
-import { adaptCustomStore, storeOptions } from './custom-store-adapter.js'
+import { adaptCustomStore, RAW_KEY, storeOptions } from './custom-store-adapter.js'
 import type { CustomStore } from './custom-store.js'
 import type { RateLimitEvents } from './events.js'
 import { createCustomLimiter, createLocalLimiter, createSharedLimiter, type Limiter } from './limiter.js'
@@ -9,7 +10,6 @@ import { createMemoryStore } from './memory-store.js'
 import type { RateLimitPluginOptions, RouteRateLimitOptions } from './options.js'
 import { createRedisStore, resetChannel } from './redis-store.js'
 import { RememberedRefusals } from './remembered-refusals.js'
-import { followResets } from './reset-feed.js'
 import type { ResolvedRateLimitOptions, ResolvedRouteOptions } from './resolve-options.js'
 import type { FailureOptions } from './store-failure.js'
 
@@ -17,6 +17,8 @@ import type { FailureOptions } from './store-failure.js'
 export interface Limiters {
   /** @param given - of the route, as written */
   for (options: ResolvedRouteOptions, given?: RouteRateLimitOptions, route?: RouteOptions): Limiter
+  /** For named policies, where that is another one than the plugin's own: they are the same in all registrations. */
+  policies?: Limiter
 }
 
 export function createLimiters (
@@ -25,20 +27,29 @@ export function createLimiters (
   const { store: Store } = given
   if (Store !== undefined) return customLimiters(new Store(storeOptions(given)), given, options, events)
   const client = resolveClient(fastify, 'rate-limit', given.redis)
-  return client === undefined ? localLimiters(options) : sharedLimiters(fastify, client, options, events)
+  return client === undefined ? localLimiters(fastify, options) : sharedLimiters(fastify, client, options, events)
 }
 
-function localLimiters ({ cache }: ResolvedRateLimitOptions): Limiters {
+const policyLimiters = new WeakMap<object, Limiter>()
+
+function localLimiters ({ server }: FastifyInstance, { cache }: ResolvedRateLimitOptions): Limiters {
   const common = createLocalLimiter(createMemoryStore(cache))
-  return {
-    for: (_options, given) => given?.cache === undefined ? common : createLocalLimiter(createMemoryStore(given.cache))
-  }
+  const policies = policyLimiters.get(server) ?? createLocalLimiter(createMemoryStore(cache))
+  policyLimiters.set(server, policies)
+  return { for: () => common, policies }
 }
 
 function sharedLimiters (fastify: FastifyInstance, client: RedisClient, options: ResolvedRateLimitOptions, events: RateLimitEvents): Limiters {
   const prefix = keyPrefixOf(client) + (options.nameSpace && `:${options.nameSpace}`)
   const remembered = new RememberedRefusals()
-  const feed = followResets(client, resetChannel(prefix), fastify.log, key => remembered.forget(key), () => remembered.clear())
+  const feed = followChannel({
+    client,
+    channel: resetChannel(prefix),
+    log: fastify.log,
+    without: 'rate-limit: cannot hear of resets, so every refusal asks Redis',
+    onMessage: key => remembered.forget(key),
+    onGap: () => remembered.clear()
+  })
   fastify.addHook('onClose', async () => feed.close())
 
   const common = {
@@ -53,9 +64,11 @@ function sharedLimiters (fastify: FastifyInstance, client: RedisClient, options:
 function customLimiters (custom: CustomStore, plugin: RateLimitPluginOptions, options: ResolvedRateLimitOptions, events: RateLimitEvents): Limiters {
   const common = { timeout: options.timeout, ...onFailure(options, events) }
   return {
-    for ({ onStoreError, groupId }, given, route) {
+    for ({ onStoreError, groupId = '' }, given, route) {
       const store = given === undefined ? custom : custom.child(storeOptions({ ...plugin, ...given }, route))
-      return createCustomLimiter({ ...common, onStoreError, groupId, store: adaptCustomStore(store) })
+      // It knows keys as `@fastify/rate-limit` tells them: without a scope, as it has a child for each.
+      const limiter = createCustomLimiter({ ...common, onStoreError, store: adaptCustomStore(store) })
+      return { ...limiter, idWithin: scope => key => `${scope}${RAW_KEY}${key}${groupId}` }
     }
   }
 }

@@ -14,6 +14,9 @@ export function storeOptions (given: RouteRateLimitOptions, route?: RouteOptions
   return { ...given, max, timeWindow: window, ...(route && { routeInfo: route }) }
 }
 
+/** In the ids of a custom store's limiter, what comes before the key as the store is to know it. */
+export const RAW_KEY = '\0'
+
 /** Such a store knows one limit, and neither costs, refunds nor resets. */
 export function adaptCustomStore (custom: CustomStore): RateLimitStore {
   return {
@@ -21,7 +24,7 @@ export function adaptCustomStore (custom: CustomStore): RateLimitStore {
       const [limit] = policy.limits
       if (limit === undefined || policy.limits.length > 1) throw new UnsupportedByStoreError('keep several limits at once')
       if (cost !== 1 || mode === 'charge') throw new UnsupportedByStoreError('take a cost')
-      const { current, ttl } = await count(custom, key, limit, mode === 'peek')
+      const { current, ttl } = await count(custom, key.slice(key.indexOf(RAW_KEY) + 1), limit, mode === 'peek')
       const refused = mode === 'peek' ? current >= limit.max : current > limit.max
       return {
         states: [{ used: current, resetAfter: ttl, retryAfter: refused ? Math.max(ttl, 1) : 0 }],

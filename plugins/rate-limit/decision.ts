@@ -33,6 +33,8 @@ export interface Decision {
   readonly resetAfter: number
   /** Milliseconds until a request of this cost passes; 0 where it does, `Infinity` where it never will. */
   readonly retryAfter: number
+  /** Milliseconds for which the key is refused beyond its limits: by a penalty or a ban. */
+  readonly blockedFor: number
   /** When, by the store's clock, the cost was taken. */
   readonly time: number
   /** Where the cost was taken, for a refund: by a process alone, in the shared store, or nowhere, as it failed. */
@@ -56,6 +58,7 @@ export function decide (limits: readonly Limit[], { states, blockedFor, banned, 
     remaining: blockedFor > 0 ? 0 : Math.max(0, limit.max - state.used),
     resetAfter: Math.max(blockedFor, state.resetAfter),
     retryAfter,
+    blockedFor,
     time,
     takenFrom
   }

@@ -8,7 +8,7 @@ import type { Limiter } from './limiter.js'
 import { isPromise, whenReady, type MaybePromise } from './maybe-promise.js'
 import type { RateLimitHook } from './options.js'
 import { createRequestLimiter, type Outcome } from './request-limiter.js'
-import { RateLimitState } from './request-state.js'
+import { RateLimitState, type Charge } from './request-state.js'
 import type { ResolvedRouteOptions } from './resolve-options.js'
 
 // What a request has been charged to already, so that a limiter that stands twice on its way counts once.
@@ -16,7 +16,7 @@ const CHARGED = Symbol('rate-limit.charged')
 
 declare module 'fastify' {
   interface FastifyRequest {
-    [CHARGED]?: { scopes: string[], tightest: Decision | undefined }
+    [CHARGED]?: { by: ResolvedRouteOptions[], tightest: Decision | undefined, charges: Charge[] }
   }
 }
 
@@ -33,8 +33,10 @@ export function createHook (limiter: Limiter, options: ResolvedRouteOptions, sco
     if (outcome.kind === 'denied') return new DeniedError()
 
     const { key, id, policy, decision, cost } = outcome
+    const charges = request[CHARGED]?.charges ?? []
+    charges.push({ limiter, id, policy, cost, decision })
     if (isTightest(request, decision)) {
-      request.rateLimit = new RateLimitState(key, decision, { limiter, id, policy, cost })
+      request.rateLimit = new RateLimitState(key, decision, charges)
       setHeaders(reply, options.headers, policy, decision)
     }
     events.decided(decision, () => ({ request, key, scope, policy, decision, dryRun: options.dryRun }))
@@ -44,7 +46,7 @@ export function createHook (limiter: Limiter, options: ResolvedRouteOptions, sco
   }
 
   function limit (request: FastifyRequest, reply: FastifyReply): MaybePromise<Error | undefined> {
-    if (!chargeOnce(request, scope)) return undefined
+    if (!chargeOnce(request, options)) return undefined
     return whenReady(check(request, 'consume'), outcome => settle(request, reply, outcome))
   }
 
@@ -55,11 +57,16 @@ export function createHook (limiter: Limiter, options: ResolvedRouteOptions, sco
     try {
       answer = limit(request, reply)
     } catch (error) {
-      return done(error as Error)
+      return done(asError(error))
     }
-    if (isPromise(answer)) answer.then(done, done)
+    if (isPromise(answer)) answer.then(done, error => done(asError(error)))
     else done(answer)
   }
+}
+
+/** Nothing at all would let the request go on. */
+function asError (error: unknown): Error {
+  return (error ?? new Error('rejected without a reason')) as Error
 }
 
 function refuse (options: ResolvedRouteOptions, request: FastifyRequest, key: string, decision: Decision): MaybePromise<Error> {
@@ -75,14 +82,14 @@ function refuse (options: ResolvedRouteOptions, request: FastifyRequest, key: st
   return whenReady(built as MaybePromise<Error | undefined>, error => error ?? standard())
 }
 
-function chargeOnce (request: FastifyRequest, scope: string): boolean {
+function chargeOnce (request: FastifyRequest, options: ResolvedRouteOptions): boolean {
   const charged = request[CHARGED]
   if (charged === undefined) {
-    request[CHARGED] = { scopes: [scope], tightest: undefined }
+    request[CHARGED] = { by: [options], tightest: undefined, charges: [] }
     return true
   }
-  if (charged.scopes.includes(scope)) return false
-  charged.scopes.push(scope)
+  if (charged.by.includes(options)) return false
+  charged.by.push(options)
   return true
 }
 

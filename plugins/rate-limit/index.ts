@@ -62,7 +62,7 @@ export const rateLimit = fp<RateLimitPluginOptions>(async function rateLimit (fa
   decorateHere(fastify, 'rateLimit', (route?: RouteRateLimitOptions) => route === undefined ? globalHook : createHook(...own(route), events))
   decorateHere(fastify, 'createRateLimit', (route?: RouteRateLimitOptions) =>
     createManualLimiter(...(route === undefined ? [limiter, options, scopes.global] as const : own(route))))
-  decorateHere(fastify, 'rateLimiter', createRateLimiter(limiter, scopes, events))
+  decorateHere(fastify, 'rateLimiter', createRateLimiter(limiter, limiters.policies ?? limiter, scopes, events))
   if (!fastify.hasRequestDecorator('rateLimit')) fastify.decorateRequest('rateLimit', null)
   fastify.addHook('onReady', async () => scopes.close())
 

@@ -78,18 +78,15 @@ export interface CustomLimiterOptions extends FailureOptions {
   store: RateLimitStore
   /** Milliseconds that it may take. */
   timeout: number
-  /** Of whose limits the store knows the keys as `@fastify/rate-limit` tells them: without a scope, as it has a child for each. */
-  groupId: string | undefined
 }
 
 /** Decides by a store of the user's own. */
 export function createCustomLimiter (options: CustomLimiterOptions): Limiter {
-  const { store, timeout, groupId = '' } = options
+  const { store, timeout } = options
   const local = createLocalLimiter(store)
   const substitute = createSubstitute(options)
   return {
     ...local,
-    idWithin: () => key => `${key}${groupId}`,
     apply: (key, policy, cost, mode) =>
       withDeadline(Promise.resolve(local.apply(key, policy, cost, mode)), timeout, () => new TimeoutError(timeout))
         .catch((error: unknown) => substitute.decide(error, key, policy, cost, mode))

@@ -42,7 +42,8 @@ export interface RateLimiter {
 
 const MAX_KEPT_POLICIES = 1000
 
-export function createRateLimiter (limiter: Limiter, scopes: Scopes, events: RateLimitEvents): RateLimiter {
+/** @param policyLimiter - for named policies */
+export function createRateLimiter (limiter: Limiter, policyLimiter: Limiter, scopes: Scopes, events: RateLimitEvents): RateLimiter {
   const policies = new Map<string, Policy>()
 
   /** Policies are often written where they are used: each is checked once, not once a call. */
@@ -64,25 +65,26 @@ export function createRateLimiter (limiter: Limiter, scopes: Scopes, events: Rat
     if (!Number.isSafeInteger(cost) || cost < 0) throw new InvalidValueError('cost', String(cost), 'a whole number from 0')
     const policy = policyOf(given)
     const scope = policyScope(given.name)
-    const decision = await limiter.apply(idWithin(scope)(key), policy, cost, mode) ?? passUnchecked(policy)
+    const decision = await policyLimiter.apply(idWithin(scope)(key), policy, cost, mode) ?? passUnchecked(policy)
     if (mode === 'consume') events.decided(decision, () => ({ request: undefined, key, scope, policy, decision, dryRun: false }))
     return decision
   }
 
-  function scopeOf (target: NamedPolicy | CountTarget | undefined): string {
+  function scopeOf (target: CountTarget | undefined): string {
     if (target === undefined) return scopes.global
     if ('groupId' in target) return scopes.group(target.groupId)
-    return 'url' in target ? scopes.route(target) : policyScope(target.name)
+    return scopes.route(target)
   }
 
   return {
     consume: (key, policy, cost = 1) => ask(key, policy, cost, 'consume'),
     peek: (key, policy, cost = 1) => ask(key, policy, cost, 'peek'),
     async refund (key, policy, decision, cost = 1) {
-      if (decision.allowed) await limiter.refund(idWithin(policyScope(policy.name))(key), policyOf(policy), cost, decision)
+      if (decision.allowed) await policyLimiter.refund(idWithin(policyScope(policy.name))(key), policyOf(policy), cost, decision)
     },
     async reset (key, target) {
-      await limiter.reset(idWithin(scopeOf(target))(key))
+      if (target !== undefined && 'name' in target) return await policyLimiter.reset(idWithin(policyScope(target.name))(key))
+      await limiter.reset(limiter.idWithin(scopeOf(target))(key))
     },
     events
   }
@@ -91,5 +93,5 @@ export function createRateLimiter (limiter: Limiter, scopes: Scopes, events: Rat
 /** With `onStoreError: 'open'` nothing is known of the limit, and the caller may go on. */
 function passUnchecked ({ limits: [limit] }: Policy): Decision {
   if (limit === undefined) throw new StoreUnavailableError()
-  return { allowed: true, banned: false, limit, remaining: limit.max, resetAfter: 0, retryAfter: 0, time: 0, takenFrom: 'nowhere' }
+  return { allowed: true, banned: false, limit, remaining: limit.max, resetAfter: 0, retryAfter: 0, blockedFor: 0, time: 0, takenFrom: 'nowhere' }
 }

@@ -31,18 +31,22 @@ export function createRedisStore (client: RedisClient, prefix: string, guard: Pi
   return {
     apply (id, policy, cost, mode) {
       const { algorithm, countRejected } = policy
-      // Where refusals count, each request is decided by itself. A turn's others of cost 1 are the same but for their number.
+      // Where refusals count, each request is decided by itself, and `gcra` tells each when its bucket is empty. A turn's others
+      // of cost 1 are the same but for their number.
       const counting = countsRefusals(policy)
-      const alike = mode === 'consume' && cost === 1 && !counting && !countRejected
+      const alike = mode === 'consume' && cost === 1 && !counting && !countRejected && algorithm !== 'gcra'
       const args = alike ? argsOfOne(policy) : [countRejected && mode === 'consume' ? 'consume-all' : mode, cost, ...argsOf(policy)]
       const keys = () => counting ? [countKey(algorithm, id), refusalsKey(id)] : [countKey(algorithm, id)]
       return batchers[algorithm].run(alike ? id : undefined, keys, args)
     },
     async refund (id, policy, cost, time) {
+      batchers[policy.algorithm].flush()
       const args = [Math.round(time * 1000), cost, ...argsOf(policy), channel, id]
       await guard.run(() => runScript(client, refundScripts[policy.algorithm], [countKey(policy.algorithm, id)], args))
     },
     async reset (id) {
+      // What was asked before goes before.
+      for (const algorithm of ALGORITHMS) batchers[algorithm].flush()
       const keys = [...ALGORITHMS.map(algorithm => countKey(algorithm, id)), refusalsKey(id)]
       await guard.run(() => runScript(client, resetScript, keys, [channel, id]))
     }

@@ -10,8 +10,9 @@ interface Refusal {
   readonly decision: Decision
   readonly policy: Policy
   readonly cost: number
-  /** By the process's own monotonic clock. */
-  readonly at: number
+  /** When it was asked for and heard, by the process's own monotonic clock. It was decided in between. */
+  readonly askedAt: number
+  readonly heardAt: number
 }
 
 /** When the store was asked, and after how many resets. */
@@ -33,10 +34,11 @@ export class RememberedRefusals {
     const refusal = this.#refusals.get(key)
     if (refusal === undefined) return undefined
     const { decision } = refusal
-    const age = performance.now() - refusal.at
-    if (age >= Math.min(decision.retryAfter, LONGEST_MEMORY_MS) || cost < refusal.cost || !isSamePolicy(policy, refusal.policy)) {
-      return undefined
-    }
+    const now = performance.now()
+    // Held true for as short as it may be, and told as long as it may be.
+    const end = Math.min(decision.banned ? decision.blockedFor : decision.retryAfter, LONGEST_MEMORY_MS)
+    if (now - refusal.askedAt >= end || cost !== refusal.cost || !isSamePolicy(policy, refusal.policy)) return undefined
+    const age = now - refusal.heardAt
     return { ...decision, retryAfter: decision.retryAfter - age, resetAfter: Math.max(0, decision.resetAfter - age) }
   }
 
@@ -51,7 +53,7 @@ export class RememberedRefusals {
    */
   remember (key: string, policy: Policy, cost: number, decision: Decision, { at, resets }: Asked): void {
     if (resets !== this.#resets || policy.countRejected || (countsRefusals(policy) && !decision.banned)) return
-    this.#refusals.set(key, { decision, policy, cost, at })
+    this.#refusals.set(key, { decision, policy, cost, askedAt: at, heardAt: performance.now() })
   }
 
   forget (key: string): void {

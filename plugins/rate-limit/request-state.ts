@@ -10,6 +10,7 @@ export interface Charge {
   readonly id: string
   readonly policy: Policy
   readonly cost: number
+  readonly decision: Decision
 }
 
 /** `request.rateLimit`: what was decided on this request, and what it may still be charged. */
@@ -17,13 +18,13 @@ export class RateLimitState {
   /** Whose limit it is, as the key generator said. */
   readonly key: string
   readonly #decision: Decision
-  readonly #charge: Charge
-  #refunded = false
+  readonly #charges: Charge[]
 
-  constructor (key: string, decision: Decision, charge: Charge) {
+  /** @param charges - of all limiters on the request's way, also of those that come later */
+  constructor (key: string, decision: Decision, charges: Charge[]) {
     this.key = key
     this.#decision = decision
-    this.#charge = charge
+    this.#charges = charges
   }
 
   /** Whether the limits let the request pass: with `dryRun` it passes all the same. */
@@ -46,15 +47,12 @@ export class RateLimitState {
    */
   async charge (cost: number): Promise<void> {
     if (!Number.isSafeInteger(cost) || cost < 0) throw new InvalidValueError('cost', String(cost), 'a whole number from 0')
-    const { limiter, id, policy } = this.#charge
-    if (cost > 0) await limiter.apply(id, policy, cost, 'charge')
+    if (cost > 0) await Promise.all(this.#charges.map(({ limiter, id, policy }) => limiter.apply(id, policy, cost, 'charge')))
   }
 
-  /** Gives back what this request was charged at first, once: for counting by outcome. */
+  /** Gives back what this request was charged at first, by all limiters on its way, once: for counting by outcome. */
   async refund (): Promise<void> {
-    if (this.#refunded || !this.allowed) return
-    this.#refunded = true
-    const { limiter, id, policy, cost } = this.#charge
-    await limiter.refund(id, policy, cost, this.#decision)
+    const taken = this.#charges.splice(0).filter(({ decision }) => decision.allowed)
+    await Promise.all(taken.map(({ limiter, id, policy, cost, decision }) => limiter.refund(id, policy, cost, decision)))
   }
 }

@@ -21,6 +21,8 @@ export function registrationName ({ server, prefix }: Pick<FastifyInstance, 'ser
 /** What one registration counts for beside the key, so that counts that must keep apart do. */
 export class Scopes {
   readonly #registration: string
+  /** Of each method and URL: a route may have several methods. */
+  readonly #routes = new Map<string, string>()
   readonly #algorithms = new Map<string, Algorithm>()
   #handlers = 0
   #closed = false
@@ -34,8 +36,12 @@ export class Scopes {
 
   /** HEAD is answered by what answers GET, so it has no count of its own. */
   route ({ method, url }: Pick<RouteOptions, 'method' | 'url'>): string {
-    const methods = [method].flat().map(name => name.toUpperCase() === 'HEAD' ? 'GET' : name.toUpperCase())
-    return `${this.#registration}route:${[...new Set(methods)].sort().join()}:${url}`
+    const methods = [...new Set([method].flat().map(name => name.toUpperCase() === 'HEAD' ? 'GET' : name.toUpperCase()))].sort()
+    const present = this.#routes.get(`${methods[0]} ${url}`)
+    if (present !== undefined) return present
+    const scope = `${this.#registration}route:${methods.join()}:${url}`
+    for (const name of methods) this.#routes.set(`${name} ${url}`, scope)
+    return scope
   }
 
   group (groupId: string): string {

@@ -22,7 +22,12 @@ while argument <= #ARGV do
   while left > 0 do
     local done, reply, answered = pcall(decide, keys, arguments, left)
     -- What fails with one call does not concern the others.
-    if not done then reply, answered = redis.error_reply(type(reply) == 'table' and reply.err or tostring(reply)), left end
+    if not done then
+      local message = type(reply) == 'table' and reply.err or tostring(reply)
+      -- But this concerns the connection, which the client mends when it is told.
+      if message:find('READONLY', 1, true) then return redis.error_reply('READONLY ' .. message) end
+      reply, answered = redis.error_reply(message), left
+    end
     replies[#replies + 1] = answered
     replies[#replies + 1] = reply
     left = left - answered
@@ -58,7 +63,12 @@ if count_rejected then mode = 'consume' end
 load()
 local count, counted_until, blocked_until, banned = 0, 0, 0, false
 if KEYS[2] then
-  local stored = redis.call('HMGET', KEYS[2], 'count', 'counted_until', 'blocked_until', 'banned')
+  local stored = redis.pcall('HMGET', KEYS[2], 'count', 'counted_until', 'blocked_until', 'banned')
+  -- What is not ours is begun anew.
+  if stored.err then
+    redis.call('DEL', KEYS[2])
+    stored = {}
+  end
   count, counted_until, blocked_until = tonumber(stored[1]) or 0, tonumber(stored[2]) or 0, tonumber(stored[3]) or 0
   banned = stored[4] == '1' and now < blocked_until
 end

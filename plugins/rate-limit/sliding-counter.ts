@@ -12,6 +12,8 @@ interface Windows {
   index: number
   current: number
   previous: number
+  /** Since when it is counted by: what was taken before was not taken from it. */
+  since: number
 }
 
 /**
@@ -49,7 +51,7 @@ export class SlidingCounter implements Counter {
   giveBack (_limits: readonly Limit[], cost: number, time: number, now: number): void {
     for (const window of this.#windows.keys()) {
       this.#change(window, now, windows => {
-        const age = windows.index - Math.floor(time / window)
+        const age = time < windows.since ? Infinity : windows.index - Math.floor(time / window)
         if (age === 0) windows.current = Math.max(0, windows.current - cost)
         if (age === 1) windows.previous = Math.max(0, windows.previous - cost)
       })
@@ -69,7 +71,7 @@ export class SlidingCounter implements Counter {
     const index = Math.floor(now / window)
     const known = this.#windows.get(window)
     if (index === known?.index) return { ...known }
-    return { index, current: 0, previous: index - 1 === known?.index ? known.current : 0 }
+    return index - 1 === known?.index ? { index, current: 0, previous: known.current, since: known.since } : { index, current: 0, previous: 0, since: now }
   }
 
   #change (window: number, now: number, change: (windows: Windows) => void): void {

@@ -11,8 +11,11 @@ export class SlidingLog implements Counter {
   // A ring: unit number n (from 1) lies at (n - 1) % length, as far as it is one of the last `length` units.
   #times: Float64Array
   #total = 0
+  // The largest max that was asked for: who asks by a smaller one does not drop what it needs.
+  #capacity: number
 
   constructor (capacity: number) {
+    this.#capacity = Math.max(capacity, 1)
     this.#times = new Float64Array(Math.min(Math.max(capacity, 1), 16))
   }
 
@@ -23,8 +26,9 @@ export class SlidingLog implements Counter {
   }
 
   take (limits: readonly Limit[], cost: number, now: number): void {
-    let capacity = 1
+    let capacity = this.#capacity
     for (const { max } of limits) capacity = Math.max(capacity, max)
+    this.#capacity = capacity
     const units = Math.min(cost, capacity)
     if (this.#times.length < capacity && this.#total + units > this.#times.length) this.#grow(units, capacity)
     for (let i = 0; i < units; i++) this.#times[this.#total++ % this.#times.length] = now

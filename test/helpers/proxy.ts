@@ -9,6 +9,8 @@ export interface Proxy {
   port: number
   /** Every answer comes this much later (requests pass at once). */
   delay (ms: number): void
+  /** New connections go to this port. */
+  target (port: number): void
   /** Destroys all connections; new ones are accepted. */
   sever (): void
   /** While true: connections are accepted and kept, and nothing passes. Then what was held passes. */
@@ -17,6 +19,7 @@ export interface Proxy {
 }
 
 interface State {
+  port: number
   delay: number
   isHole: boolean
   sockets: Set<Socket>
@@ -25,10 +28,10 @@ interface State {
 /** Listens on a port of its own and passes on to `targetPort` on 127.0.0.1. */
 export async function startProxy (targetPort: number): Promise<Proxy> {
   const host = '127.0.0.1'
-  const state: State = { delay: 0, isHole: false, sockets: new Set() }
+  const state: State = { port: targetPort, delay: 0, isHole: false, sockets: new Set() }
   // A half that ended is passed on as such, after what was sent before.
   const server = createServer({ allowHalfOpen: true, noDelay: true }, client => {
-    const target = connect({ host, port: targetPort, allowHalfOpen: true, noDelay: true })
+    const target = connect({ host, port: state.port, allowHalfOpen: true, noDelay: true })
     pair(client, target, state)
   })
   server.listen(0, host)
@@ -39,6 +42,7 @@ export async function startProxy (targetPort: number): Promise<Proxy> {
     host,
     port: (server.address() as AddressInfo).port,
     delay: ms => { state.delay = ms },
+    target: port => { state.port = port },
     sever,
     blackhole: isOn => {
       state.isHole = isOn

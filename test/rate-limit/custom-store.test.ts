@@ -65,3 +65,9 @@ t.test('a failure of the store is an event, and what it cannot do at all an erro
   await t.rejects(app.rateLimiter.consume('k', { name: 'p', max: 5 }, 2), { code: 'FST_REDIS_SUITE_RATE_LIMIT_UNSUPPORTED_BY_STORE' })
   await t.rejects(app.rateLimiter.reset('k'), { code: 'FST_REDIS_SUITE_RATE_LIMIT_UNSUPPORTED_BY_STORE' })
 })
+
+t.test('while a store of one\'s own fails, routes keep counts of their own', async t => {
+  const statuses = await build(t, { max: 5 })
+  t.same(await statuses(3, 'broken'), [200, 200, 200])
+  t.same(await statuses(2, 'broken', '/own'), [200, 429])
+})

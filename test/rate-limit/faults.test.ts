@@ -2,7 +2,7 @@ import Fastify from 'fastify'
 import t, { type Test } from 'tap'
 import { rateLimit, type RateLimitPluginOptions } from '../../plugins/rate-limit/index.js'
 import { redis, type RedisPluginOptions } from '../../plugins/redis/index.js'
-import { startCluster, startRedis, until, type RedisServer } from '../helpers/index.js'
+import { startCluster, startProxy, startRedis, until, type RedisServer } from '../helpers/index.js'
 
 const TIMEOUT = 80
 
@@ -107,6 +107,19 @@ t.test('what was decided while Redis hung is not given back to Redis, which neve
     server.resume()
     await until('Redis decides again', async () => (await rateLimiter.peek('y', policy)).takenFrom === 'store')
   }
+})
+
+t.test('a client that is left with a replica looks for the master again', async t => {
+  const [first, second] = [await startRedis(), await startRedis()]
+  const proxy = await startProxy(first.port)
+  const app = await build(t, { url: `redis://127.0.0.1:${proxy.port}` })
+  t.equal((await burst(app, 1, 'x')).counts[200], 1)
+  proxy.target(second.port)
+  await first.client().replicaof('127.0.0.1', second.port)
+  await until('the new master decides', async () => {
+    await burst(app, 1, 'x')
+    return await second.client().exists('fastify:rate-limit:log:{global~x}') === 1
+  }, 3000)
 })
 
 t.test('a server that lost its scripts decides on, exactly', async t => {

@@ -132,6 +132,33 @@ t.test('a refusal that crosses a reset is not remembered: 30 of 30', async t => 
   t.ok(crossed > 0, `${crossed} were refused before the reset`)
 })
 
+t.test('a short ban is remembered for as long as it lasts, and a larger cost is told its own wait', async t => {
+  const [app] = await instances(t, 1, { max: 1 }) as [FastifyInstance]
+  await until('resets are heard', async () => await hearsResets())
+  const short = { name: 'short', max: 2, timeWindow: 2000, ban: 1, banDuration: 100 }
+  const asked = []
+  for (let i = 0; i < 5; i++) asked.push((await app.rateLimiter.consume('k', short)).banned)
+  t.same(asked, [false, false, false, true, true])
+  await wait(150)
+  t.match(await app.rateLimiter.peek('k', short), { allowed: false, banned: false })
+  const costly = { name: 'costly', max: 3, timeWindow: 5000 }
+  await app.rateLimiter.consume('k', costly, 2)
+  await wait(100)
+  await app.rateLimiter.consume('k', costly, 1)
+  const [one, all, more] = [await app.rateLimiter.consume('k', costly, 1), await app.rateLimiter.consume('k', costly, 3), await app.rateLimiter.consume('k', costly, 4)]
+  t.ok(all.retryAfter > one.retryAfter)
+  t.equal(more.retryAfter, Infinity)
+})
+
+t.test('a reset does not overtake what was asked before it', async t => {
+  const [app] = await instances(t, 1, { max: 1 }) as [FastifyInstance]
+  const policy = { name: 'p', max: 1, timeWindow: '1h' }
+  const consumed = app.rateLimiter.consume('k', policy)
+  await app.rateLimiter.reset('k', policy)
+  await consumed
+  t.equal((await app.rateLimiter.consume('k', policy)).allowed, true)
+})
+
 t.test('while resets cannot be heard nothing is remembered', async t => {
   const [app, other] = await instances(t, 2, { max: 1, timeWindow: '1 minute' }) as [FastifyInstance, FastifyInstance]
   await until('resets are heard', async () => await hearsResets(2))

@@ -110,3 +110,60 @@ t.test('a burst that is inherited by a smaller limit is cut to it', async t => {
   t.same(await statuses(app, 3, '/small'), [200, 200, 429])
   t.same(await statuses(app, 2, '/', { 'x-max': '1' }), [200, 429])
 })
+
+t.test('HEAD counts with the GET of a route of several methods, and a reset by one method reaches it', async t => {
+  const app = create(t)
+  await app.register(rateLimit, { global: false })
+  app.route({ method: ['GET', 'POST'], url: '/', config: { rateLimit: { max: 2 } }, handler: async () => 'x' })
+  const sent = async (method: 'GET' | 'HEAD' | 'POST') => (await app.inject({ method, url: '/' })).statusCode
+  t.same([await sent('GET'), await sent('HEAD'), await sent('POST'), await sent('HEAD')], [200, 200, 429, 429])
+  await app.rateLimiter.reset('127.0.0.1', { method: 'GET', url: '/' })
+  t.equal(await sent('POST'), 200)
+})
+
+t.test('a route\'s own cache option does not part it from its group, and a policy is one in all registrations', async t => {
+  const app = create(t)
+  await app.register(rateLimit, { global: false })
+  const children: FastifyInstance[] = [app]
+  await app.register(async child => {
+    children.push(child)
+    await child.register(rateLimit, { global: false })
+  })
+  for (const url of ['/a', '/b']) app.get(url, { config: { rateLimit: { groupId: 'g', max: 2, cache: 100 } } }, async () => 'x')
+  t.same([...await statuses(app, 1, '/a'), ...await statuses(app, 2, '/b'), ...await statuses(app, 1, '/a')], [200, 200, 429, 429])
+  const policy = { name: 'p', max: 2 }
+  const passed = []
+  for (let i = 0; i < 4; i++) passed.push((await children[i % 2]?.rateLimiter.consume('k', policy))?.allowed)
+  t.same(passed, [true, true, false, false])
+  await children[1]?.rateLimiter.reset('k', policy)
+  t.equal((await app.rateLimiter.peek('k', policy)).allowed, true)
+})
+
+t.test('a rejection with nothing does not let the request go on', async t => {
+  // eslint-disable-next-line prefer-promise-reject-errors
+  for (const keyGenerator of [() => Promise.reject(), () => { throw undefined }] as never[]) {
+    const app = create(t)
+    await app.register(rateLimit, { max: 1, keyGenerator })
+    app.get('/', async () => 'x')
+    t.same(await statuses(app, 2, '/'), [500, 500])
+  }
+})
+
+t.test('two different limits of one group on one route both hold', async t => {
+  const app = create(t)
+  await app.register(rateLimit, { global: false })
+  app.get('/', { onRequest: app.rateLimit({ groupId: 'g', max: 100, timeWindow: '1h' }), config: { rateLimit: { groupId: 'g', max: 2 } } }, async () => 'x')
+  t.ok((await statuses(app, 10, '/')).filter(status => status === 200).length <= 2)
+})
+
+t.test('a refund gives back what all limiters on the way have charged, and a charge reaches them all', async t => {
+  const app = create(t)
+  await app.register(rateLimit, { max: 5, timeWindow: '1 minute' })
+  const own = app.rateLimit({ max: 3 })
+  app.get('/refund', { onRequest: own }, async request => { await request.rateLimit?.refund() })
+  app.get('/charge', { onRequest: own }, async request => { await request.rateLimit?.charge(4) })
+  app.get('/', async () => 'x')
+  t.same(await statuses(app, 10, '/refund'), Array.from({ length: 10 }, () => 200))
+  t.same(await statuses(app, 1, '/charge'), [200])
+  t.same(await statuses(app, 1, '/'), [429], 'one and four of five')
+})

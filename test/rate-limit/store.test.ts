@@ -169,6 +169,34 @@ for (const [name, createStore] of Object.entries(stores)) {
     t.equal(waitOf(await apply(limit, 1, 'peek')), 0)
   })
 
+  contract(ALGORITHMS, 'what a long window counts stands, whatever shorter window or smaller max is asked for meanwhile', async (t, { algorithm, apply }) => {
+    const [long, short, small] = [policy([[3, 3_600_000]], { algorithm }), policy([[100, 40]], { algorithm }), policy([[1, 3_600_000]], { algorithm })]
+    await apply(long, 3)
+    for (let i = 0; i < 40; i++) await apply(short)
+    for (let i = 0; i < 5; i++) await apply(small)
+    await wait(120)
+    t.ok(waitOf(await apply(long)) > 0)
+  })
+
+  contract(['sliding-log'], 'a larger max that was asked for once is not forgotten for a smaller one', async (t, { apply }) => {
+    const [large, small] = [policy([[20, 3_600_000]]), policy([[3, 20]])]
+    for (let i = 0; i < 20; i++) await apply(large)
+    for (let i = 0; i < 30; i++) await apply(small, 1, 'charge')
+    t.ok(waitOf(await apply(large)) > 0)
+    await wait(40)
+    t.ok(waitOf(await apply(large)) > 0)
+  })
+
+  contract(['sliding-counter'], 'a refund is not taken off a window that was not there when it was charged', async (t, { apply, refund }) => {
+    const [first, second] = [policy([[10, 7_200_000]], { algorithm: 'sliding-counter' }), policy([[3, 3_600_000]], { algorithm: 'sliding-counter' })]
+    const { time } = await apply(first, 3)
+    await wait(5)
+    await apply(second, 3)
+    await refund(first, 3, time)
+    t.ok(waitOf(await apply(second)) > 0)
+    t.match(await apply(first, 1, 'peek'), { states: [{ used: 3 }] })
+  })
+
   contract(['gcra'], 'what has drained since is not given back: a late refund lets no more than the burst through', async (t, { apply, refund }) => {
     const limit = policy([[10, 200]], { algorithm: 'gcra' })
     const { time } = await apply(limit, 10)
@@ -297,6 +325,15 @@ t.test('Redis store: a refund from a long log blocks nobody', async t => {
   t.ok(commands < 60, `${commands} reads`)
   await store.refund('k', limit, 5, time)
   t.match(await store.apply('k', limit, 1, 'peek'), { states: [{ used: 99_995 }] }, 'two were left of that time')
+})
+
+t.test('Redis store: refusals that are not ours are begun anew', async t => {
+  const store = createRedisStore(client, 'foreign-refusals')
+  await client.set('foreign-refusals:rate-limit:refused:{k}', 'x')
+  const limit = policy([[1, 60_000]], { ban: 1 })
+  const banned = []
+  for (let i = 0; i < 3; i++) banned.push((await store.apply('k', limit, 1, 'consume')).banned)
+  t.same(banned, [false, false, true])
 })
 
 t.test('memory store: it never keeps more keys than it is told', async t => {
