@@ -140,7 +140,7 @@ t.test('a route\'s own cache option does not part it from its group, and a polic
 })
 
 t.test('a rejection with nothing does not let the request go on', async t => {
-  // eslint-disable-next-line prefer-promise-reject-errors
+  // eslint-disable-next-line prefer-promise-reject-errors, no-throw-literal
   for (const keyGenerator of [() => Promise.reject(), () => { throw undefined }] as never[]) {
     const app = create(t)
     await app.register(rateLimit, { max: 1, keyGenerator })
