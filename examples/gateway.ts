@@ -5,6 +5,7 @@ import type { FastifyHttpProxyOptions } from '@fastify/http-proxy'
 import proxy from '@fastify/http-proxy'
 import type { FastifyInstance } from 'fastify'
 import Fastify from 'fastify'
+import { cache, redis } from '../plugins/index.js'
 
 type Hooks = NonNullable<FastifyHttpProxyOptions['replyOptions']>
 type Headers = Record<string, string | string[] | undefined>
@@ -17,6 +18,12 @@ const BODILESS = ['GET', 'HEAD']
 
 export async function build (origin = process.env['ORIGIN'] ?? 'http://localhost:8000') {
   const app = createApp()
+  const url = process.env['REDIS_URL']
+  if (url) await app.register(redis, { url, prefix: 'gateway' })
+  // A shared cache by RFC 9111 alone: what the origin's header fields say, and nothing else.
+  await app.register(cache, {
+    global: true, ttl: 'headers', heuristic: 0.1, requestDirectives: 'obey', staleIfError: '1 day', storeSetCookie: true, etag: false, key: { host: true }, unkeyed: false
+  })
   await passThrough(app, origin)
   return app
 }

@@ -1,10 +1,14 @@
+import { EventEmitter } from 'node:events'
 import type { Duration } from '../shared/duration.js'
 import { invalidOptionError } from '../shared/errors.js'
-import type { Coalescer } from './coalesce.js'
-import type { CacheCore, CacheStats } from './core.js'
-import { dataKey } from './key.js'
-import { resolveLifetime, type Lifetime } from './options.js'
-import { EVERYTHING } from './store.js'
+import { readOptions } from '../shared/options.js'
+import type { CacheCore, CacheStats, Lookup } from './core.js'
+import { isValue, type Entry, type ValueMeta } from './entry.js'
+import { compileGlob } from './glob.js'
+import { dataKey, type CacheKey } from './key.js'
+import { MAX_LIFE_MS } from './redis-store.js'
+import { EVERYTHING, PATTERNS } from './store.js'
+import type { Fill, Works } from './works.js'
 
 export interface ValueOptions {
   /** For how long the value is fresh. @default the plugin's ttl */
@@ -15,78 +19,161 @@ export interface ValueOptions {
   tags?: readonly string[]
 }
 
+export interface CacheEvents {
+  /** Something was invalidated by this process: tags, a key, or all that a pattern matches. */
+  invalidate: [{ tags?: readonly string[], key?: string, pattern?: string }]
+}
+
 /** `fastify.cache`: for anything a function returns. Values are JSON. */
 export interface DataCache {
   get <T>(key: string): Promise<T | undefined>
   set (key: string, value: unknown, options?: ValueOptions): Promise<void>
   /** @returns whether there was one */
   delete (key: string): Promise<boolean>
-  /** The value of the key, or what `factory` makes; it runs once at a time in this process. */
+  /** The value of the key, or what `factory` makes; on all instances it runs once at a time. */
   getOrSet <T>(key: string, factory: () => T | Promise<T>, options?: ValueOptions): Promise<T>
   /** Makes all answers and values with one of these tags invalid: none that was begun before is served after it returns. */
   invalidateTags (tags: readonly string[]): Promise<void>
+  /**
+   * Removes answers whose path and query, and values whose key, match: `*` is any text, `?` any one character, `[a-z]` one
+   * of these, and a backslash takes the meaning of what follows it. It looks at every entry, in batches.
+   *
+   * @returns how many there were
+   */
+  invalidatePattern (glob: string): Promise<number>
   /** Makes everything invalid. */
   clear (): Promise<void>
   stats (): CacheStats
+  on <E extends keyof CacheEvents>(event: E, listener: (...args: CacheEvents[E]) => void): void
 }
 
-// A follower does not wait longer for the one before it.
-const PATIENCE_MS = 5000
+interface Lifetime {
+  ttl: number
+  staleWhileRevalidate: number
+}
 
-export function createDataCache (core: CacheCore, coalescer: Coalescer, defaults: Lifetime): DataCache {
-  async function store (key: string, value: unknown, options: ValueOptions, versions: Record<string, string> | undefined, startedAt: number): Promise<void> {
-    const json: string | undefined = JSON.stringify(value)
-    if (versions === undefined || json === undefined) return
-    await core.write(key, { body: Buffer.from(json), meta: {}, storedAt: startedAt, ...resolveLifetime(options, defaults), tags: versions })
+const MOST_LOOKS = 5
+
+export function createDataCache (core: CacheCore, works: Works, defaults: Lifetime): DataCache {
+  const events = new EventEmitter<CacheEvents>()
+
+  function entryOf (key: CacheKey, json: string, { ttl, staleWhileRevalidate }: Lifetime, startedAt: number, versions: Readonly<Record<string, string>>): Entry<ValueMeta> {
+    const { [PATTERNS]: _, ...tags } = versions
+    return { kind: 'value', label: key.label, meta: { fresh: ttl, staleWhileRevalidate }, body: Buffer.from(json), storedAt: startedAt, life: ttl + staleWhileRevalidate, tags }
   }
 
-  async function make <T> (key: string, factory: () => T | Promise<T>, options: ValueOptions): Promise<T> {
-    const startedAt = Date.now()
-    const versions = await core.versions(options.tags ?? [])
-    const value = await factory()
-    await store(key, value, options, versions, startedAt)
+  async function make <T> (fill: Fill, factory: () => T | Promise<T>, lifetime: Lifetime): Promise<T> {
+    let value: T
+    try {
+      value = await factory()
+    } catch (error) {
+      fill.finish(undefined)
+      throw error
+    }
+    const json: string | undefined = JSON.stringify(value)
+    if (json === undefined) fill.finish(undefined)
+    else await fill.store(entryOf(fill.lookup.key, json, lifetime, fill.startedAt, fill.versions ?? {}))
     return value
   }
 
-  async function refresh <T> (key: string, factory: () => T | Promise<T>, options: ValueOptions): Promise<void> {
-    if (await core.claimRefresh(key)) await make(key, factory, options)
+  async function refresh <T> (lookup: Lookup, factory: () => T | Promise<T>, lifetime: Lifetime): Promise<void> {
+    const fill = await works.tryEnter(lookup)
+    if (fill !== undefined) await make(fill, factory, lifetime)
+  }
+
+  function valueOf <T> (entry: Entry | undefined): { value: T, isStale: boolean } | undefined {
+    if (!isValue(entry)) return undefined
+    const value = parse<T>(entry.body)
+    if (value === undefined) return undefined
+    const isStale = core.now() >= entry.storedAt + entry.meta.fresh
+    core.counts[isStale ? 'stale' : 'hits']++
+    return { value, isStale }
+  }
+
+  async function read <T> (name: string): Promise<T | undefined> {
+    const key = dataKey(checkKey(name))
+    const found = valueOf<T>(core.peek(key)) ?? valueOf<T>((await core.find(key, [])).entry)
+    if (found === undefined) core.counts.misses++
+    return found?.value
+  }
+
+  async function getOrSet <T> (name: string, factory: () => T | Promise<T>, options: ValueOptions = {}): Promise<T> {
+    const lifetime = resolveLifetime(options, defaults)
+    const { tags = [] } = options
+    const key = dataKey(checkKey(name))
+    const near = valueOf<T>(core.peek(key))
+    if (near?.isStale === false) {
+      core.counts.l1Hits++
+      return near.value
+    }
+    for (let looks = 1; ; looks++) {
+      const lookup = await core.find(key, tags)
+      const found = valueOf<T>(lookup.entry)
+      // A refresh that fails leaves the stale value; the next reader tries again.
+      if (found?.isStale) refresh(lookup, factory, lifetime).catch(() => {})
+      if (found !== undefined) return found.value
+      core.counts.misses++
+      const turn = await works.enter(lookup)
+      if (turn === 'again') {
+        if (looks < MOST_LOOKS) continue
+        return await factory()
+      }
+      if ('fill' in turn) return await make(turn.fill, factory, lifetime)
+      const made = valueOf<T>(turn.entry)
+      return made === undefined ? await factory() : made.value
+    }
+  }
+
+  async function invalidate (tags: readonly string[]): Promise<void> {
+    await core.invalidate(checkTags(tags))
+    events.emit('invalidate', { tags })
   }
 
   return {
-    async get <T>(name: string) {
-      const found = await core.read(dataKey(checkKey(name)))
-      return found && parse<T>(found.entry.body)
-    },
+    get: read,
+    getOrSet,
     async set (name, value, options = {}) {
-      resolveLifetime(options, defaults)
-      await store(dataKey(checkKey(name)), value, options, await core.versions(options.tags ?? []), Date.now())
+      const lifetime = resolveLifetime(options, defaults)
+      const lookup = await core.find(dataKey(checkKey(name)), checkTags(options.tags ?? []))
+      const json: string | undefined = JSON.stringify(value)
+      const begun = await core.begin(`${lookup.key.id}.set`, 'set', lookup.tags, 1)
+      if (json !== undefined && begun !== undefined) await core.write(lookup, entryOf(lookup.key, json, lifetime, begun.now, begun.versions), begun.versions)
     },
-    delete: name => core.delete(dataKey(checkKey(name))),
-    async getOrSet <T>(name: string, factory: () => T | Promise<T>, options: ValueOptions = {}) {
-      resolveLifetime(options, defaults)
-      const key = dataKey(checkKey(name))
-      for (let followed = false; ; followed = true) {
-        const found = await core.read(key)
-        // A refresh that fails leaves the stale value; the next reader tries again.
-        if (found?.freshness === 'stale') refresh(key, factory, options).catch(() => {})
-        const value = found && parse<T>(found.entry.body)
-        if (value !== undefined) return value
-        if (followed) return await make(key, factory, options)
-        const work = coalescer.enter(key, PATIENCE_MS)
-        if ('end' in work) return await make(key, factory, options).finally(work.end)
-        core.stats.coalesced++
-        await work.wait
-      }
+    async delete (name) {
+      const removed = await core.remove([dataKey(checkKey(name))])
+      events.emit('invalidate', { key: name })
+      return removed
     },
-    invalidateTags: tags => core.invalidate(tags),
-    clear: () => core.invalidate([EVERYTHING]),
-    stats: () => ({ ...core.stats })
+    invalidateTags: invalidate,
+    async invalidatePattern (glob) {
+      const matches = compileGlob(checkKey(glob))
+      const count = await core.removeMatching(matches)
+      events.emit('invalidate', { pattern: glob })
+      return count
+    },
+    clear: () => invalidate([EVERYTHING]),
+    stats: () => core.stats,
+    on (event, listener) { events.on(event, listener as never) }
+  }
+}
+
+function resolveLifetime (given: ValueOptions, fallback: Lifetime): Lifetime {
+  const read = readOptions('cache', given)
+  checkTags(given.tags ?? [])
+  return {
+    ttl: read.duration('ttl', fallback.ttl, { min: 1, max: MAX_LIFE_MS / 2 }),
+    staleWhileRevalidate: read.duration('staleWhileRevalidate', fallback.staleWhileRevalidate, { max: MAX_LIFE_MS / 2 })
   }
 }
 
 function checkKey (key: unknown): string {
   if (typeof key === 'string' && key !== '') return key
   throw invalidOptionError('cache', 'key', key, 'a string that is not empty')
+}
+
+function checkTags (tags: unknown): readonly string[] {
+  if (Array.isArray(tags) && tags.every(tag => typeof tag === 'string' && tag !== '')) return tags
+  throw invalidOptionError('cache', 'tags', tags, 'a list of strings that are not empty')
 }
 
 function parse <T> (body: Buffer): T | undefined {

@@ -1,50 +1,68 @@
-import type { Entry } from './store.js'
+import { randomBytes } from 'node:crypto'
+import { isRecord, type Entry } from './entry.js'
 
-// The first byte of a stored entry. Another version's entries are not read but made anew.
-const VERSION = 1
-const HEAD = 5
+// The first byte of what is stored. Another version's entries are not read but made anew.
+const VERSION = 2
+const GENERATION = 12
+const HEAD = 1 + GENERATION + 4
+/** Where the generation lies, for the scripts: from its first byte to its last. */
+export const GENERATION_RANGE = [1, GENERATION] as const
 
-/** An entry as bytes: version, length of the metadata (4 bytes, big-endian), metadata (JSON), body. */
-export function encodeFrame ({ body, ...rest }: Entry): Buffer {
+/**
+ * Told to whoever reads a key, and to be named by whoever writes it: a key that was changed meanwhile has another one.
+ * Empty where nothing was there.
+ */
+export type Generation = string
+
+/**
+ * An entry as bytes: version, generation, length of the metadata (4 bytes, big-endian), metadata (JSON), body. Without
+ * metadata it is a tombstone: there was something, and who is making it from before that shall not store it.
+ */
+export function encodeFrame (entry: Entry | 'tombstone'): Buffer {
+  if (entry === 'tombstone') return Buffer.concat([head(0)])
+  const { body, ...rest } = entry
   // The length tells a body that was cut off.
   const meta = Buffer.from(JSON.stringify({ ...rest, length: body.length }))
-  const head = Buffer.alloc(HEAD)
-  head.writeUInt8(VERSION, 0)
-  head.writeUInt32BE(meta.length, 1)
-  return Buffer.concat([head, meta, body])
+  return Buffer.concat([head(meta.length), meta, body])
 }
 
-/** @returns undefined for anything that is not a whole frame of this version */
-export function decodeFrame (bytes: Buffer): Entry | undefined {
-  if (bytes.length < HEAD || bytes.readUInt8(0) !== VERSION) return undefined
-  const end = HEAD + bytes.readUInt32BE(1)
-  if (end > bytes.length) return undefined
-  const rest = parseObject(bytes.toString('utf8', HEAD, end))
-  if (rest === undefined) return undefined
-  const { storedAt, ttl, stale, length } = rest
-  const [meta, tags] = [rest['meta'], rest['tags']]
-  const body = bytes.subarray(end)
-  if (!isTime(storedAt) || !isTime(ttl) || !isTime(stale) || !isObject(meta) || !isStrings(tags)) return undefined
-  return length === body.length ? { body, meta, storedAt, ttl, stale, tags } : undefined
+function head (metaLength: number): Buffer {
+  const bytes = Buffer.alloc(HEAD)
+  bytes.writeUInt8(VERSION, 0)
+  bytes.write(randomBytes(GENERATION * 3 / 4).toString('base64url'), 1, 'latin1')
+  bytes.writeUInt32BE(metaLength, 1 + GENERATION)
+  return bytes
 }
 
-function parseObject (text: string): Record<string, unknown> | undefined {
+/** @returns no entry for anything that is not a whole frame of this version */
+export function decodeFrame (bytes: Buffer): { generation: Generation, entry: Entry | undefined } {
+  const generation = bytes.toString('latin1', 1, 1 + GENERATION)
+  if (bytes.length < HEAD || bytes.readUInt8(0) !== VERSION) return { generation, entry: undefined }
+  const end = HEAD + bytes.readUInt32BE(1 + GENERATION)
+  if (end === HEAD || end > bytes.length) return { generation, entry: undefined }
+  return { generation, entry: entryOf(parse(bytes.toString('utf8', HEAD, end)), bytes.subarray(end)) }
+}
+
+function entryOf (rest: unknown, body: Buffer): Entry | undefined {
+  if (!isRecord(rest)) return undefined
+  const { kind, label, meta, storedAt, life, tags, length } = rest
+  if ((kind !== 'response' && kind !== 'variants' && kind !== 'value') || typeof label !== 'string') return undefined
+  if (!isTime(storedAt) || !isTime(life) || !isVersions(tags) || length !== body.length) return undefined
+  return { kind, label, meta, body, storedAt, life, tags }
+}
+
+function parse (text: string): unknown {
   try {
-    const value: unknown = JSON.parse(text)
-    return isObject(value) ? value : undefined
+    return JSON.parse(text)
   } catch {
     return undefined
   }
-}
-
-function isObject (value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) && !Object.hasOwn(value, '__proto__')
 }
 
 function isTime (value: unknown): value is number {
   return typeof value === 'number' && Number.isFinite(value) && value >= 0
 }
 
-function isStrings (value: unknown): value is Record<string, string> {
-  return isObject(value) && Object.values(value).every(entry => typeof entry === 'string')
+function isVersions (value: unknown): value is Record<string, string> {
+  return isRecord(value) && Object.values(value).every(version => typeof version === 'string')
 }

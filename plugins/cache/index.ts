@@ -1,14 +1,17 @@
-import type { FastifyContextConfig } from 'fastify'
+import type { FastifyContextConfig, FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { keyPrefixOf, resolveClient } from '../shared/client.js'
 import { guardRedis } from '../shared/guard.js'
-import { Coalescer } from './coalesce.js'
-import { createCore } from './core.js'
+import { createCoherence } from './coherence.js'
+import { CacheCore } from './core.js'
 import { createDataCache, type DataCache } from './data-cache.js'
-import { createResponseCache, type RequestCache } from './hooks.js'
+import { L1 } from './l1.js'
 import { createMemoryStore } from './memory-store.js'
-import { resolveCacheOptions, resolveRouteCache, type CachePluginOptions, type RouteCacheOptions } from './options.js'
-import { createRedisStore } from './redis-store.js'
+import type { CachePluginOptions, RouteCacheOptions } from './options.js'
+import { createRedisStore, invalidationChannel } from './redis-store.js'
+import { resolveCacheOptions, type ResolvedCacheOptions } from './resolve-options.js'
+import { addResponseCache } from './response-cache.js'
+import { Works } from './works.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -20,10 +23,6 @@ declare module 'fastify' {
     /** Keeps this answer out of the cache. */
     noCache (): FastifyReply
   }
-  interface FastifyRequest {
-    /** @internal */
-    cacheState: RequestCache | null
-  }
   interface FastifyContextConfig {
     /** Whether and how answers of this route are cached, and what they invalidate. */
     cache?: RouteCacheOptions | boolean
@@ -31,47 +30,46 @@ declare module 'fastify' {
 }
 
 export type { CacheStats } from './core.js'
-export type { DataCache, ValueOptions } from './data-cache.js'
-export type { CachePluginOptions, RouteCacheOptions, TagsOption } from './options.js'
+export type { CacheEvents, DataCache, ValueOptions } from './data-cache.js'
+export type { CachePluginOptions, KeyOptions, RouteCacheOptions, TagsOption, Ttl } from './options.js'
 
 /**
- * A cache for the answers of routes (`config.cache`) and for data (`fastify.cache`), on one store.
+ * An HTTP cache (RFC 9111) for the answers of routes (`config.cache`), and a cache for data (`fastify.cache`), on one store.
  *
  * @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` at registration of the plugin or of a route
  */
 export const cache = fp<CachePluginOptions>(async function cache (fastify, given) {
   const options = resolveCacheOptions(given)
-  const client = resolveClient(fastify, 'cache', given.redis)
-  const store = client === undefined ? createMemoryStore(options.maxSize) : createRedisStore(client, keyPrefixOf(client))
-  const run = client === undefined
-    ? <T>(operation: () => Promise<T>) => operation()
-    : guardRedis(client, fastify.log, options.timeout).run
-  const core = createCore(store, run, fastify.log)
-  const coalescer = new Coalescer()
-  const responses = createResponseCache(core, coalescer, options)
+  const core = createCore(fastify, given, options)
+  const works = new Works(core)
+  const responses = addResponseCache(fastify, core, works, options)
 
-  fastify.decorate('cache', createDataCache(core, coalescer, options))
-  fastify.decorateRequest('cacheState', null)
-  fastify.decorateReply('cacheTags', function (...tags) {
-    this.request.cacheState?.extraTags.push(...tags)
-    return this
-  })
-  fastify.decorateReply('noCache', function () {
-    if (this.request.cacheState) this.request.cacheState.key = undefined
-    return this
-  })
-
+  fastify.decorate('cache', createDataCache(core, works, options))
   fastify.addHook('onRoute', route => {
     const config: FastifyContextConfig['cache'] = route.config?.cache
-    if (config === undefined || config === false) return
-    const resolved = resolveRouteCache(config, options, `${String(route.method)} ${route.url}`)
-    // Last of the route's own, so that who may not see the answer is turned away before.
-    route.preHandler = [route.preHandler ?? [], responses.lookUp(resolved)].flat()
+    responses.addRoute(route, config ?? (options.global ? true : undefined))
   })
-  fastify.addHook('onSend', responses.onSend)
-  fastify.addHook('onResponse', async request => responses.release(request))
-  fastify.addHook('onRequestAbort', async request => responses.release(request))
-  fastify.addHook('onClose', async () => await core.settle())
+  fastify.addHook('onClose', async () => {
+    await responses.settle()
+    await core.settle()
+  })
 }, { name: 'fastify-redis-suite/cache', fastify: '5.x' })
 
 export default cache
+
+function createCore (fastify: FastifyInstance, given: CachePluginOptions, options: ResolvedCacheOptions): CacheCore {
+  const client = resolveClient(fastify, 'cache', given.redis)
+  const { log } = fastify
+  if (client === undefined) {
+    const store = createMemoryStore(options.maxSize)
+    return new CacheCore({ store, run: operation => operation(), l1: undefined, coherence: undefined, servesAlone: false, log })
+  }
+  const prefix = keyPrefixOf(client)
+  const store = createRedisStore(client, prefix, { tells: options.l1 !== false })
+  const { run } = guardRedis(client, log, options.timeout)
+  if (options.l1 === false) return new CacheCore({ store, run, l1: undefined, coherence: undefined, servesAlone: false, log })
+  const l1 = new L1(options.l1)
+  const coherence = createCoherence(client, invalidationChannel(prefix), l1, log, options.servesAlone)
+  fastify.addHook('onClose', async () => coherence.close())
+  return new CacheCore({ store, run, l1, coherence, servesAlone: options.servesAlone, log })
+}

@@ -1,22 +1,57 @@
 import { hashId } from '../shared/keys.js'
+import type { VariantsMeta } from './entry.js'
+import { normalizeSelecting } from './vary.js'
 
-export interface KeyParts {
+/** What an entry is kept under: in this process by its text, in the store by a digest of it. */
+export class CacheKey {
+  readonly text: string
+  /** What patterns are compared with. */
+  readonly label: string
+  #id: string | undefined
+
+  constructor (text: string, label: string) {
+    this.text = text
+    this.label = label
+  }
+
+  get id (): string {
+    this.#id ??= hashId(this.text)
+    return this.#id
+  }
+}
+
+export interface ResponseKeyParts {
+  /** Undefined where all hosts have the same answers. */
+  host: string | undefined
   /** As it was asked for, without the query. */
   path: string
   query: string
-  /** Names and values of the headers that the answer varies by. */
+  /** Which of several routes of one path it is. */
+  constraints: string
+  /** Names and values of the headers that the route varies by. */
   vary: ReadonlyArray<readonly [name: string, value: string]>
   /** Whose answer it is; undefined: everybody's. */
   owner: string | undefined
 }
 
-/** The digest under which an answer is kept. Two requests share it only if all parts are the same; the order of a query is none. */
-export function responseKey ({ path, query, vary, owner }: KeyParts): string {
-  // Equal names keep their order, which may mean something.
-  const pairs = [...new URLSearchParams(query)].sort(([a], [b]) => a < b ? -1 : a > b ? 1 : 0)
-  return hashId(JSON.stringify(['response', path, pairs, vary, owner ?? null]))
+/** Two requests share a key only if all parts are the same; the order of different names in a query is none. */
+export function responseKey ({ host, path, query, constraints, vary, owner }: ResponseKeyParts): CacheKey {
+  const sorted = sortQuery(query)
+  return new CacheKey(JSON.stringify(['response', host ?? null, path, sorted, constraints, vary, owner ?? null]), sorted === '' ? path : `${path}?${sorted}`)
 }
 
-export function dataKey (key: string): string {
-  return hashId(JSON.stringify(['data', key]))
+/** Sorted by name as written: what is spelt in another way may mean something else to a handler. Equal names keep their order. */
+function sortQuery (query: string): string {
+  if (!query.includes('&')) return query
+  const nameOf = (pair: string) => pair.split('=', 1)[0] ?? ''
+  return query.split('&').map(pair => [nameOf(pair), pair] as const).sort(([a], [b]) => a < b ? -1 : a > b ? 1 : 0).map(([, pair]) => pair).join('&')
+}
+
+/** Of one of several answers that a key has, by the request's headers. */
+export function variantKey (key: CacheKey, { names, nonce }: VariantsMeta, headers: Record<string, string | string[] | undefined>): CacheKey {
+  return new CacheKey(JSON.stringify(['variant', key.id, nonce, names.map(name => normalizeSelecting(name, headers[name]))]), key.label)
+}
+
+export function dataKey (name: string): CacheKey {
+  return new CacheKey(JSON.stringify(['data', name]), name)
 }

@@ -1,47 +1,96 @@
 import { LRUCache } from 'lru-cache'
-import type { CacheStore, Entry } from './store.js'
+import type { Entry } from './entry.js'
+import type { Generation } from './frame.js'
+import { EVERYTHING, type CacheStore, type StoreClock } from './store.js'
 
 /** What an entry takes beside its body, roughly. */
-const OVERHEAD_BYTES = 512
+export const OVERHEAD_BYTES = 1024
+const TOMBSTONE_MS = 10 * 60 * 1000
+const PASS_MS = 1000
+
+interface Slot {
+  generation: Generation
+  /** Undefined for a tombstone. */
+  entry: Entry | undefined
+}
+
+interface Claim {
+  token: string
+  pass: boolean
+  until: number
+}
 
 /**
  * Keeps entries in this process, bounded in bytes: the ones that were used least recently go first.
  *
  * @param maxSize - bytes
  */
-export function createMemoryStore (maxSize: number, clock: () => number = Date.now): CacheStore {
-  const entries = new LRUCache<string, Entry>({ maxSize, sizeCalculation: entry => entry.body.length + OVERHEAD_BYTES })
-  const claims = new LRUCache<string, number>({ max: 10_000 })
-  // As in Redis: when the tag was invalidated last, and what makes it unique. One that was dropped is made anew, and what
-  // was made with the old one becomes invalid.
+export function createMemoryStore (maxSize: number, clock: () => number = Date.now): CacheStore & StoreClock {
+  const slots = new LRUCache<string, Slot>({ maxSize, sizeCalculation: ({ entry }) => (entry?.body.length ?? 0) + OVERHEAD_BYTES, perf: { now: clock }, ttlResolution: 0 })
+  const claims = new LRUCache<string, Claim>({ max: 10_000 })
+  // When the tag was invalidated last, and what makes it unique. One that was dropped is made anew, and what was made with
+  // the old one becomes invalid.
   const versions = new LRUCache<string, string>({ max: 100_000 })
-  let lastVersion = 0
+  let last = 0
 
-  function versionOf (tag: string): string {
-    const known = versions.get(tag)
-    if (known !== undefined) return known
-    const version = `0-${++lastVersion}`
-    versions.set(tag, version)
-    return version
+  function versionFor (tag: string): string {
+    const known = versions.get(tag) ?? `0-${++last}`
+    versions.set(tag, known)
+    return known
   }
 
+  const held = (work: string, token: string) => claims.get(work)?.token === token
+
   return {
-    async get (key) {
-      const entry = entries.get(key)
-      if (entry === undefined) return undefined
-      const expired = clock() >= entry.storedAt + entry.ttl + entry.stale
-      if (!expired && Object.entries(entry.tags).every(([tag, version]) => versions.get(tag) === version)) return entry
-      entries.delete(key)
-      return undefined
+    skew: 0,
+    async read (id, tags) {
+      const seen = Object.fromEntries([EVERYTHING, ...tags].map(tag => [tag, versions.get(tag)]))
+      const slot = slots.get(id)
+      const isValid = slot?.entry !== undefined && Object.entries(slot.entry.tags).every(([tag, version]) => versions.get(tag) === version)
+      return { entry: isValid ? slot.entry : undefined, generation: slot?.generation ?? '', versions: seen }
     },
-    async set (key, entry) { entries.set(key, entry) },
-    async delete (key) { return entries.delete(key) },
-    async versions (tags) { return Object.fromEntries(tags.map(tag => [tag, versionOf(tag)])) },
-    async invalidate (tags) { for (const tag of tags) versions.set(tag, `${clock()}-${++lastVersion}`) },
-    async claimRefresh (key, ms) {
-      if ((claims.get(key) ?? 0) > clock()) return false
-      claims.set(key, clock() + ms)
+    async begin (work, token, tags, ms) {
+      const claim = claims.get(work)
+      const now = clock()
+      const isTaken = claim !== undefined && claim.until > now
+      if (!isTaken) claims.set(work, { token, pass: false, until: now + ms })
+      return {
+        claim: !isTaken ? 'mine' : claim.pass ? 'pass' : 'theirs',
+        now,
+        versions: Object.fromEntries(tags.map(tag => [tag, versionFor(tag)]))
+      }
+    },
+    async renew (work, token, ms) {
+      if (held(work, token)) claims.set(work, { token, pass: false, until: clock() + ms })
+    },
+    async end (work, token, pass) {
+      if (!held(work, token)) return
+      if (pass) claims.set(work, { token: '', pass, until: clock() + PASS_MS })
+      else claims.delete(work)
+    },
+    async write (id, entry, generation) {
+      const present = slots.get(id)
+      if (present !== undefined && present.generation !== generation) return false
+      slots.set(id, { generation: String(++last), entry }, { ttl: Math.max(1, Math.ceil(entry.life)) })
       return true
+    },
+    async remove (id) {
+      const present = slots.get(id)
+      slots.set(id, { generation: String(++last), entry: undefined }, { ttl: TOMBSTONE_MS })
+      return present?.entry !== undefined
+    },
+    async tags (tags) {
+      return Object.fromEntries(tags.map(tag => {
+        const version = versionFor(tag)
+        return [tag, { version, invalidatedAt: Number.parseFloat(version) }]
+      }))
+    },
+    async invalidate (tags) { for (const tag of tags) versions.set(tag, `${clock()}-${++last}`) },
+    async now () { return clock() },
+    async removeMatching (matches) {
+      const removed = [...slots.entries()].filter(([, { entry }]) => entry !== undefined && matches(entry.label)).map(([id]) => id)
+      for (const id of removed) slots.delete(id)
+      return removed.length
     }
   }
 }

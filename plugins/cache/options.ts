@@ -1,24 +1,39 @@
-import type { FastifyRequest } from 'fastify'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { RedisClient } from '../shared/client.js'
 import type { Duration } from '../shared/duration.js'
-import { invalidOptionError } from '../shared/errors.js'
-import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
-import { readOptions } from '../shared/options.js'
-import { MAX_ENTRY_LIFE_MS } from './redis-store.js'
 
 // The request as a route's own callbacks see it: what its schema says of params and query is known to the route alone.
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
-type RouteRequest = FastifyRequest & { params: any, query: any, body: any }
+export type RouteRequest = FastifyRequest & { params: any, query: any, body: any }
 
 /** Tags, or a function that says them for a request. */
 export type TagsOption = readonly string[] | ((request: RouteRequest) => readonly string[])
 
-/** What a route may say of its cache. */
+/** A duration; a tier's name; or `'headers'`: what the answer's own header fields say, by RFC 9111. */
+export type Ttl = Duration | 'headers'
+
+export interface KeyOptions {
+  /** Whether hosts have answers of their own. @default false */
+  host?: boolean
+  /**
+   * Which query parameters are a part of the key. Those that are not do not reach the handler either: what is not in the
+   * key cannot change what is stored. @default all
+   */
+  query?: { include: readonly string[] } | { exclude: readonly string[] }
+}
+
+/** What a route may say of its cache; what it leaves out is taken from the plugin's options. */
 export interface RouteCacheOptions {
-  /** For how long an answer is fresh. @default the plugin's ttl */
-  ttl?: Duration
-  /** For how long after that it may be used while one request makes it anew. @default the plugin's */
+  /** For how long an answer is fresh, or a function that says it of an answer; 0: not stored. @default '30s' */
+  ttl?: Ttl | ((request: RouteRequest, reply: FastifyReply) => Duration)
+  /** For how long after that it is given while it is made anew in the background (RFC 5861). @default 0 */
   staleWhileRevalidate?: Duration
+  /** For how long after that it is given where the handler fails or answers 5xx (RFC 5861). @default 0 */
+  staleIfError?: Duration
+  /** By which part of it, at random, a ttl is shorter, so that what was stored at once does not expire at once: 0 to 1. @default 0 */
+  jitter?: number
+  /** The status codes that a route with a ttl stores. @default [200, 203, 204, 300, 301, 308] */
+  statuses?: readonly number[]
   /** By which the answer can be invalidated. */
   tags?: TagsOption
   /** Tags that a successful answer of this route invalidates, before it is sent. */
@@ -27,93 +42,57 @@ export interface RouteCacheOptions {
   vary?: readonly string[]
   /** Whose answer it is: it is kept for them alone. Nobody's (undefined) is not kept. */
   private?: (request: RouteRequest) => string | number | undefined
+  key?: KeyOptions
+  /** Where it is looked up: as the last `preHandler` of the route, or as its last `onRequest`, for what everybody may see. @default 'preHandler' */
+  hook?: 'preHandler' | 'onRequest'
+  /** Whether the request's `Cache-Control` is heeded (RFC 9111 §5.2.1). @default 'ignore' */
+  requestDirectives?: 'obey' | 'ignore'
+  /** With `ttl: 'headers'`: the part of its age for which an answer that says nothing is taken as fresh (RFC 9111 §4.2.2); 0: not at all. @default 0 */
+  heuristic?: number
+  /** Whether an answer with `Set-Cookie` may be stored, with it. @default false */
+  storeSetCookie?: boolean
+  /** Whether an answer that has no `ETag` is given one. @default true */
+  etag?: boolean
+  /** Bytes of the largest answer that is stored. @default 1 MiB */
+  maxEntrySize?: number
+  /** How many answers of one URL, told apart by `Vary`, are kept. @default 20 */
+  maxVariants?: number
+  /** Header fields that count above `Cache-Control`, the first one most (RFC 9213). @default ['cdn-cache-control'] */
+  targeted?: readonly string[]
+  /** Whether these are kept from the client. @default false */
+  stripTargeted?: boolean
+  /**
+   * When a handler reads a request header that neither the key nor `Vary` holds, so that its answer may be another one's:
+   * log it once, do not store it either, or do not look. @default 'warn', in production false
+   */
+  unkeyed?: 'warn' | 'bypass' | false
 }
 
-export interface CachePluginOptions {
+export interface CachePluginOptions extends Omit<RouteCacheOptions, 'tags' | 'invalidates' | 'private'> {
   /** An ioredis client; `false` for the memory store. @default fastify.redis, else the memory store */
   redis?: RedisClient | false | null | undefined
   /** How long an operation on the store may take. @default 150 ms */
   timeout?: Duration
-  /** Of routes and values that do not say otherwise. @default '30s' */
-  ttl?: Duration
-  /** Of routes and values that do not say otherwise. @default 0 */
-  staleWhileRevalidate?: Duration
-  /** Bytes of the largest answer that is stored. @default 1 MiB */
-  maxEntrySize?: number
+  /** Cache all routes that do not say otherwise. @default false */
+  global?: boolean
+  /** Durations by name, for `ttl`. */
+  tiers?: Readonly<Record<string, Duration>>
+  /** The first tier, in this process: bytes that it keeps; `false`: none. @default 64 MiB */
+  l1?: number | false
   /** Bytes that the memory store keeps. @default 64 MiB */
   maxSize?: number
+  /** While Redis cannot be asked: run the handler, or serve what is in this process, which may have been invalidated. @default 'handler' */
+  onStoreError?: 'handler' | 'local'
+  /** The name of this cache in `Cache-Status` (RFC 9211); `false`: the field is not sent. @default 'fastify-redis-suite' */
+  cacheStatus?: string | false
+  /** Whether `X-Cache` is sent. @default true */
+  xCache?: boolean
+  /** Who is told in `Cache-Status` why. @default nobody */
+  explain?: (request: FastifyRequest) => boolean
 }
 
-export interface Lifetime {
-  /** Milliseconds. */
-  ttl: number
-  /** Milliseconds. */
-  stale: number
-}
+export const ROUTE_OPTIONS = ['ttl', 'staleWhileRevalidate', 'staleIfError', 'jitter', 'statuses', 'tags', 'invalidates', 'vary', 'private', 'key', 'hook',
+  'requestDirectives', 'heuristic', 'storeSetCookie', 'etag', 'maxEntrySize', 'maxVariants', 'targeted', 'stripTargeted', 'unkeyed']
 
-export interface ResolvedCacheOptions extends Lifetime {
-  timeout: number
-  maxEntrySize: number
-  maxSize: number
-}
-
-export interface ResolvedRouteCache extends Lifetime {
-  /** Whether answers are stored, or the route only invalidates. */
-  stores: boolean
-  tagsOf: (request: FastifyRequest) => readonly string[]
-  invalidatedBy: (request: FastifyRequest) => readonly string[]
-  vary: readonly string[]
-  ownerOf: ((request: FastifyRequest) => string | number | undefined) | undefined
-}
-
-const ROUTE_OPTIONS = ['ttl', 'staleWhileRevalidate', 'tags', 'invalidates', 'vary', 'private']
-
-export function resolveCacheOptions (given: CachePluginOptions): ResolvedCacheOptions {
-  const read = readOptions('cache', given)
-  read.onlyKnown(['redis', 'timeout', 'ttl', 'staleWhileRevalidate', 'maxEntrySize', 'maxSize'])
-  return {
-    ...resolveLifetime(given, { ttl: 30_000, stale: 0 }),
-    timeout: read.duration('timeout', DEFAULT_TIMEOUT_MS, { min: 1 }),
-    maxEntrySize: read.integer('maxEntrySize', 1024 ** 2, { min: 1 }),
-    maxSize: read.integer('maxSize', 64 * 1024 ** 2, { min: 1024 })
-  }
-}
-
-/** @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` */
-export function resolveLifetime (given: Pick<RouteCacheOptions, 'ttl' | 'staleWhileRevalidate'>, fallback: Lifetime): Lifetime {
-  const read = readOptions('cache', given)
-  return {
-    ttl: read.duration('ttl', fallback.ttl, { min: 1, max: MAX_ENTRY_LIFE_MS / 2 }),
-    stale: read.duration('staleWhileRevalidate', fallback.stale, { max: MAX_ENTRY_LIFE_MS / 2 })
-  }
-}
-
-/** @param where - names the route in an error */
-export function resolveRouteCache (given: RouteCacheOptions | true, plugin: Lifetime, where: string): ResolvedRouteCache {
-  const options = given === true ? {} : given
-  if (typeof options !== 'object' || options === null) throw invalidOptionError('cache', `config.cache of ${where}`, given, 'true, false or an object')
-  const read = readOptions('cache', options)
-  read.onlyKnown(ROUTE_OPTIONS)
-  const { vary = [], private: ownerOf } = options
-  if (!isListOfStrings(vary)) read.fail('vary', 'a list of header names')
-  if (ownerOf !== undefined && typeof ownerOf !== 'function') read.fail('private', 'a function of the request that says whose answer it is')
-  const tellsOnlyInvalidates = options.invalidates !== undefined && Object.keys(options).length === 1
-  return {
-    ...resolveLifetime(options, plugin),
-    stores: !tellsOnlyInvalidates,
-    tagsOf: resolveTags('tags', options.tags, read.fail),
-    invalidatedBy: resolveTags('invalidates', options.invalidates, read.fail),
-    vary: vary.map(name => name.toLowerCase()).sort(),
-    ownerOf
-  }
-}
-
-function resolveTags (name: string, tags: TagsOption | undefined, fail: (name: string, allowed: string) => never): ResolvedRouteCache['tagsOf'] {
-  if (tags === undefined) return () => []
-  if (typeof tags === 'function') return tags
-  return isListOfStrings(tags) ? () => tags : fail(name, 'a list of strings, or a function of the request')
-}
-
-function isListOfStrings (value: unknown): value is readonly string[] {
-  return Array.isArray(value) && value.every(entry => typeof entry === 'string' && entry !== '')
-}
+export const PLUGIN_OPTIONS = [...ROUTE_OPTIONS.filter(name => !['tags', 'invalidates', 'private'].includes(name)),
+  'redis', 'timeout', 'global', 'tiers', 'l1', 'maxSize', 'onStoreError', 'cacheStatus', 'xCache', 'explain']

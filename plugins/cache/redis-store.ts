@@ -1,60 +1,112 @@
-import { randomUUID } from 'node:crypto'
-import type { RedisClient } from '../shared/client.js'
+import { randomBytes } from 'node:crypto'
+import { isCluster, type RedisClient } from '../shared/client.js'
 import { keySpace, safeId } from '../shared/keys.js'
+import { runScript } from '../shared/script.js'
+import type { Entry } from './entry.js'
 import { decodeFrame, encodeFrame } from './frame.js'
-import type { CacheStore } from './store.js'
+import { removeByLabel } from './redis-scan.js'
+import { endScript, invalidateScript, removeScript, renewScript, writeScript } from './scripts.js'
+import { EVERYTHING, type CacheStore, type Found, type StoreClock } from './store.js'
+import { TurnReads } from './turn-reads.js'
 
-/** Longer than any entry may live: a tag's version must outlive what was made with it. */
-export const TAG_TTL_MS = 40 * 24 * 3600 * 1000
-export const MAX_ENTRY_LIFE_MS = 30 * 24 * 3600 * 1000
+export const MAX_LIFE_MS = 30 * 24 * 3600 * 1000
+/** The channel on which the store tells what it invalidates. */
+export function invalidationChannel (prefix: string): string {
+  return keySpace(prefix, 'cache', 'invalidated').slice(0, -1)
+}
+
+/** Longer than any entry lives: a tag's version must outlive what was made with it. */
+const TAG_TTL_MS = 40 * 24 * 3600 * 1000
+/** What took longer to be made than a tombstone stands is not stored. */
+export const TOMBSTONE_MS = 10 * 60 * 1000
+/** For how long nobody waits for an answer that turned out not to be storable. */
+const PASS_MS = 1000
+const PASS = 'pass'
+// Of a digest, see `key.ts`.
+const ID_LENGTH = 43
 
 /**
- * Keeps entries in Redis. A tag is a key that holds a random version, and an entry remembers the versions of its
- * tags: to invalidate a tag is to write one key. A version that is gone (evicted, flushed) matches nothing.
+ * Keeps entries in Redis. A tag is a key that holds a version, and an entry remembers the versions of its tags: to
+ * invalidate a tag is to write one key. A version that is gone (evicted, flushed) matches nothing.
+ *
+ * @param tells - whether other instances have first tiers, which have to hear of what is invalidated
  */
-export function createRedisStore (client: RedisClient, prefix: string): CacheStore {
-  const entryKey = (key: string) => keySpace(prefix, 'cache', 'entry') + key
+export function createRedisStore (client: RedisClient, prefix: string, { tells }: { tells: boolean } = { tells: false }): CacheStore & StoreClock {
+  const channel = tells ? invalidationChannel(prefix) : ''
+  const entries = keySpace(prefix, 'cache', 'entry')
+  const entryKey = (id: string) => entries + id
   const tagKey = (tag: string) => keySpace(prefix, 'cache', 'tag') + safeId(tag)
-  const claimKey = (key: string) => keySpace(prefix, 'cache', 'refresh') + key
+  const claimKey = (work: string) => keySpace(prefix, 'cache', 'claim') + work
+  const pipelines = client.options.enableAutoPipelining === true
+  const reads = new TurnReads(key => client.getBuffer(key), pipelines)
+  // Who asks for the same key by the same tags in one turn gets the same answer: its bytes are read once.
+  const founds = new TurnReads(async key => await find(key.slice(0, ID_LENGTH), JSON.parse(key.slice(ID_LENGTH)) as string[]), pipelines)
 
-  /** Reads a version, and makes one where there is none. */
-  async function versionOf (tag: string): Promise<string> {
-    const present = await client.get(tagKey(tag))
-    if (present !== null) return present
-    await client.set(tagKey(tag), newVersion(0), 'PX', TAG_TTL_MS, 'NX')
-    return await client.get(tagKey(tag)) ?? ''
+  async function versionsOf (tags: readonly string[]): Promise<Record<string, string | undefined>> {
+    const values = await Promise.all(tags.map(tag => reads.get(tagKey(tag))))
+    return Object.fromEntries(tags.map((tag, i) => [tag, values[i]?.toString('latin1')]))
+  }
+
+  async function find (id: string, tags: readonly string[]): Promise<Found> {
+    const [bytes, versions] = await Promise.all([reads.get(entryKey(id)), versionsOf([EVERYTHING, ...tags])])
+    if (bytes === null) return { entry: undefined, generation: '', versions }
+    const { entry, generation } = decodeFrame(bytes)
+    // What the handler named is known only now; nearly always there is nothing of it.
+    const more = Object.keys(entry?.tags ?? {}).filter(tag => !(tag in versions))
+    const all = more.length === 0 ? versions : { ...versions, ...await versionsOf(more) }
+    const isValid = entry !== undefined && EVERYTHING in entry.tags && Object.entries(entry.tags).every(([tag, version]) => all[tag] === version)
+    return { entry: isValid ? entry : undefined, generation, versions }
+  }
+
+  /** Gives a tag a version where it has none. */
+  async function versionFor (tag: string): Promise<string> {
+    const [, version] = await Promise.all([client.set(tagKey(tag), `0-${unique()}`, 'PX', TAG_TTL_MS, 'NX'), client.get(tagKey(tag))])
+    return version ?? ''
   }
 
   return {
-    async get (key) {
-      const bytes = await client.getBuffer(entryKey(key))
-      if (bytes === null) return undefined
-      const entry = decodeFrame(bytes)
-      const tags = Object.entries(entry?.tags ?? {})
-      // One key a command: on a Cluster they lie on several nodes.
-      const versions = await Promise.all(tags.map(([tag]) => client.get(tagKey(tag))))
-      if (entry !== undefined && tags.every(([, version], i) => versions[i] === version)) return entry
-      await client.unlink(entryKey(key))
-      return undefined
+    // The clocks of a Cluster's nodes are several.
+    skew: isCluster(client) ? 1000 : 0,
+    read: (id, tags) => founds.get(id + JSON.stringify(tags)),
+    async begin (work, token, tags, ms) {
+      const [mine, holder, time, ...versions] = await Promise.all([
+        client.set(claimKey(work), token, 'PX', ms, 'NX'), client.get(claimKey(work)), client.time(), ...tags.map(versionFor)
+      ])
+      return {
+        claim: mine === 'OK' ? 'mine' : holder === PASS ? 'pass' : 'theirs',
+        now: timeOf(time),
+        versions: Object.fromEntries(tags.map((tag, i) => [tag, versions[i] ?? '']))
+      }
     },
-    async set (key, entry) {
-      await client.set(entryKey(key), encodeFrame(entry), 'PX', Math.max(1, entry.ttl + entry.stale))
+    async renew (work, token, ms) { await runScript(client, renewScript, [claimKey(work)], [token, ms]) },
+    async end (work, token, pass) { await runScript(client, endScript, [claimKey(work)], [token, pass ? PASS : '', PASS_MS]) },
+    async write (id, entry, generation) {
+      return await runScript(client, writeScript, [entryKey(id)], [generation, encodeFrame(entry), lifeOf(entry)]) === 1
     },
-    async delete (key) { return await client.unlink(entryKey(key)) > 0 },
-    async versions (tags) {
-      const versions = await Promise.all(tags.map(versionOf))
-      return Object.fromEntries(tags.map((tag, i) => [tag, versions[i] ?? '']))
+    async remove (id) {
+      return await runScript(client, removeScript, [entryKey(id)], [encodeFrame('tombstone'), TOMBSTONE_MS, channel, JSON.stringify({ ids: [id] })]) === 1
+    },
+    async tags (tags) {
+      const versions = await Promise.all(tags.map(versionFor))
+      return Object.fromEntries(tags.map((tag, i) => [tag, { version: versions[i] ?? '', invalidatedAt: Number.parseInt(versions[i] ?? '', 10) / 1000 }]))
     },
     async invalidate (tags) {
-      await Promise.all(tags.map(tag => client.set(tagKey(tag), newVersion(Date.now()), 'PX', TAG_TTL_MS)))
+      await Promise.all(tags.map(tag => runScript(client, invalidateScript, [tagKey(tag)], [unique(), TAG_TTL_MS, channel, JSON.stringify({ tags: [tag] })])))
     },
-    async claimRefresh (key, ms) {
-      return await client.set(claimKey(key), '1', 'PX', ms, 'NX') === 'OK'
-    }
+    async now () { return timeOf(await client.time()) },
+    removeMatching: async matches => await removeByLabel(client, entries, matches)
   }
 }
 
-/** Never given twice; begins with when the tag was invalidated last, 0 for not yet. */
-function newVersion (at: number): string {
-  return `${at}-${randomUUID()}`
+/** Milliseconds since the epoch, of what `TIME` says. */
+function timeOf ([seconds, microseconds]: ReadonlyArray<number | string>): number {
+  return Number(seconds) * 1000 + Number(microseconds) / 1000
+}
+
+function lifeOf ({ life }: Entry): number {
+  return Math.max(1, Math.min(Math.ceil(life), MAX_LIFE_MS))
+}
+
+function unique (): string {
+  return randomBytes(12).toString('base64url')
 }

@@ -1,34 +1,57 @@
-/** One stored answer or value, with the versions that its tags had before it was made. */
-export interface Entry {
-  /** What it holds, opaque to the store. */
-  body: Buffer
-  /** What is kept beside it: JSON. */
-  meta: Record<string, unknown>
-  /** Milliseconds since the epoch, by the clock of the instance that stored it. */
-  storedAt: number
-  /** Milliseconds for which it is fresh, and for which it may be used stale after that. */
-  ttl: number
-  stale: number
-  /** The version of each of its tags. */
-  tags: Record<string, string>
+import type { Entry } from './entry.js'
+import type { Generation } from './frame.js'
+
+/** What a key and its tags were like at one moment. */
+export interface Seen {
+  generation: Generation
+  /** Of each tag that was asked for, its version; undefined where it has none yet. */
+  versions: Readonly<Record<string, string | undefined>>
 }
 
-/** Keeps entries by digests of their keys. Both stores pass the same tests. */
+export interface Found extends Seen {
+  /** Undefined where there is none, it is damaged, or one of its tags has been invalidated since it began to be made. */
+  entry: Entry | undefined
+}
+
+export interface Begun {
+  /** Whose it is to make the entry: this caller's, another one's; `pass`: each makes his own, as it cannot be shared. */
+  claim: 'mine' | 'theirs' | 'pass'
+  /** By the store's clock: milliseconds since the epoch. */
+  now: number
+  /** Of all tags: what is stored with these is invalid once one of them changes. */
+  versions: Record<string, string>
+}
+
+/** Keeps entries by digests of their keys, and publishes what it invalidates. Both stores pass the same tests. */
 export interface CacheStore {
-  /** An entry of which all tags still have the versions it was made with; a damaged one is none. */
-  get (key: string): Promise<Entry | undefined>
-  set (key: string, entry: Entry): Promise<void>
-  delete (key: string): Promise<boolean>
-  /**
-   * The present versions of tags: text that begins with when the tag was invalidated last (ms since the epoch). An
-   * entry that is made from now on carries them: if one changes meanwhile, it is born invalid.
-   */
-  versions (tags: readonly string[]): Promise<Record<string, string>>
+  /** Reads a key and the versions of tags as of one moment at or after the call. */
+  read (id: string, tags: readonly string[]): Promise<Found>
+  /** Before an entry is made: claims the work, for `ms`, and gives each tag a version that has none. */
+  begin (work: string, token: string, tags: readonly string[], ms: number): Promise<Begun>
+  /** Keeps a claim for `ms` more. */
+  renew (work: string, token: string, ms: number): Promise<void>
+  /** Gives a claim back. @param pass - the others need not wait for one another */
+  end (work: string, token: string, pass: boolean): Promise<void>
+  /** @returns false where the key has another generation by now: somebody stored or removed it meanwhile */
+  write (id: string, entry: Entry, generation: Generation): Promise<boolean>
+  /** Removes an entry, and keeps what was begun before from being stored. @returns whether there was one */
+  remove (id: string): Promise<boolean>
+  /** When tags were invalidated last (ms by the store's clock; 0: never), and their versions. */
+  tags (tags: readonly string[]): Promise<Record<string, { version: string, invalidatedAt: number }>>
   /** Makes all entries with one of these tags invalid, in time that does not depend on how many there are. */
   invalidate (tags: readonly string[]): Promise<void>
-  /** Takes the right to refresh a key for `ms`; only one instance has it. */
-  claimRefresh (key: string, ms: number): Promise<boolean>
+  /** Removes the entries whose label passes. @returns how many there were */
+  removeMatching (matches: (label: string) => boolean): Promise<number>
+  /** By the store's clock: milliseconds since the epoch. */
+  now (): Promise<number>
 }
 
 /** A tag that every entry has, so that all can be made invalid at once. */
 export const EVERYTHING = '*'
+/** A tag that is invalidated with each removal by pattern. */
+export const PATTERNS = '?'
+
+/** By how much, in milliseconds, the clocks that a store takes its times from may differ. */
+export interface StoreClock {
+  readonly skew: number
+}

@@ -1,0 +1,55 @@
+import { Readable, Transform } from 'node:stream'
+
+/** What becomes of a body that is to be stored. */
+export interface Capture {
+  /** What is to be sent in place of the body. */
+  payload: unknown
+  /** The body whole, or undefined where it broke off, was too long or cannot be kept. */
+  body: Buffer | undefined | Promise<Buffer | undefined>
+}
+
+/** Keeps a body while it is sent. @param declared - its Content-Length, where it says one */
+export function capture (payload: unknown, maxSize: number, declared: number | undefined): Capture {
+  if (payload === null || payload === undefined) return { payload, body: Buffer.alloc(0) }
+  if (typeof payload === 'string') return { payload, body: within(Buffer.from(payload), maxSize) }
+  if (Buffer.isBuffer(payload)) return { payload, body: within(payload, maxSize) }
+  if (payload instanceof Uint8Array) return { payload, body: within(Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength), maxSize) }
+  if (payload instanceof Readable) return tee(payload, maxSize, declared)
+  if (payload instanceof ReadableStream) return tee(Readable.fromWeb(payload as Parameters<typeof Readable.fromWeb>[0]), maxSize, declared)
+  return { payload, body: undefined }
+}
+
+function within (body: Buffer, maxSize: number): Buffer | undefined {
+  return body.length <= maxSize ? body : undefined
+}
+
+function tee (source: Readable, maxSize: number, declared: number | undefined): Capture {
+  if (declared !== undefined && declared > maxSize) return { payload: source, body: undefined }
+  let chunks: Buffer[] | undefined = []
+  let size = 0
+  let done = (_body: Buffer | undefined): void => {}
+  const body = new Promise<Buffer | undefined>(resolve => { done = resolve })
+  const passing = new Transform({
+    transform (chunk: Buffer | string, encoding, next) {
+      const bytes = typeof chunk === 'string' ? Buffer.from(chunk, encoding) : chunk
+      size += bytes.length
+      if (size > maxSize) chunks = undefined
+      chunks?.push(bytes)
+      next(null, bytes)
+    },
+    flush (next) {
+      // A body that is not as long as it said has been cut off.
+      done(chunks === undefined || (declared !== undefined && declared !== size) ? undefined : Buffer.concat(chunks))
+      next()
+    },
+    destroy (error, callback) {
+      done(undefined)
+      if (!source.destroyed) source.destroy(error ?? undefined)
+      callback(error)
+    }
+  })
+  source.on('error', error => passing.destroy(error))
+  source.on('close', () => { if (!source.readableEnded) passing.destroy(new Error('the body broke off')) })
+  source.pipe(passing)
+  return { payload: passing, body }
+}

@@ -1,0 +1,88 @@
+import { isHeaders, type Headers } from './headers.js'
+import type { Usability } from './reuse.js'
+
+/** What is kept under one key. */
+export interface Entry<M = unknown> {
+  /**
+   * - `response`: an answer
+   * - `variants`: answers of this key differ by request headers, and lie under keys of their own
+   * - `value`: what a function returned
+   */
+  kind: 'response' | 'variants' | 'value'
+  /** The key in words, by which patterns find it. */
+  label: string
+  meta: M
+  body: Buffer
+  /** When it began to be made, by the store's clock: milliseconds since the epoch. */
+  storedAt: number
+  /** For how many milliseconds it is kept. */
+  life: number
+  /** The version that each of its tags had then. */
+  tags: Record<string, string>
+}
+
+/** Of an answer. Times are milliseconds, from `storedAt`. */
+export interface ResponseMeta {
+  status: number
+  headers: Headers
+  /** The request headers that selected it, normalised. */
+  vary: Record<string, string>
+  /** How old it was then. */
+  age: number
+  /** For how long it is fresh; 0 or less where it has to be validated. */
+  fresh: number
+  staleWhileRevalidate: number
+  staleIfError: number
+  strict: boolean
+  validateAlways: boolean
+}
+
+export type StoredResponse = Entry<ResponseMeta>
+
+/** Of a key with variants. */
+export interface VariantsMeta {
+  /** The request headers, in lower case and in order. */
+  names: string[]
+  /** Their keys are made of it, so that they are gone with it. */
+  nonce: string
+  /** What is known to lie there, the oldest first. */
+  ids: string[]
+}
+
+/** Of a value: for how long it is fresh and may be used after that, from `storedAt`. */
+export interface ValueMeta {
+  fresh: number
+  staleWhileRevalidate: number
+}
+
+export function isResponse (entry: Entry | undefined): entry is StoredResponse {
+  if (entry?.kind !== 'response' || !isRecord(entry.meta)) return false
+  const { status, headers, vary, age, fresh, staleWhileRevalidate, staleIfError, strict, validateAlways } = entry.meta
+  return Number.isInteger(status) && Number(status) >= 200 && Number(status) <= 599 && isHeaders(headers) && isRecord(vary) &&
+    [age, fresh, staleWhileRevalidate, staleIfError].every(Number.isFinite) && typeof strict === 'boolean' && typeof validateAlways === 'boolean'
+}
+
+export function isVariants (entry: Entry | undefined): entry is Entry<VariantsMeta> {
+  if (entry?.kind !== 'variants' || !isRecord(entry.meta)) return false
+  const { names, nonce, ids } = entry.meta
+  return isTexts(names) && typeof nonce === 'string' && isTexts(ids)
+}
+
+export function isValue (entry: Entry | undefined): entry is Entry<ValueMeta> {
+  return entry?.kind === 'value' && isRecord(entry.meta) && Number.isFinite(entry.meta['fresh']) && Number.isFinite(entry.meta['staleWhileRevalidate'])
+}
+
+/** @param now - by the store's clock */
+export function usabilityOf ({ storedAt, meta }: StoredResponse, now: number): Usability {
+  const elapsed = Math.max(0, now - storedAt)
+  const { age, fresh, staleWhileRevalidate, staleIfError, strict, validateAlways } = meta
+  return { age: age + elapsed, freshFor: fresh - elapsed, staleWhileRevalidate, staleIfError, strict, validateAlways }
+}
+
+export function isRecord (value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) && !Object.hasOwn(value, '__proto__')
+}
+
+function isTexts (value: unknown): value is string[] {
+  return Array.isArray(value) && value.every(text => typeof text === 'string')
+}

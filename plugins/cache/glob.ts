@@ -1,0 +1,31 @@
+/**
+ * A pattern as Redis has it: `*` any text, `?` any one character, `[ab]`, `[a-z]`, `[^a]` one of these or none of them, and
+ * `\` takes the meaning of what follows it.
+ */
+export function compileGlob (glob: string): (text: string) => boolean {
+  let source = ''
+  for (const [token] of glob.matchAll(/\\.|\[\^?(?:\\.|[^\]\\])+\]|[^]/gu)) {
+    if (token === '*') source += '.*'
+    else if (token === '?') source += '.'
+    else if (token.length > 2 && token.startsWith('[')) source += setOf(token)
+    else source += escape(token.length > 1 && token.startsWith('\\') ? token.slice(1) : token)
+  }
+  const pattern = new RegExp(`^${source.replaceAll(/(?:\.\*){2,}/g, '.*')}$`, 'su')
+  return text => pattern.test(text)
+}
+
+function setOf (token: string): string {
+  const isNegated = token.startsWith('[^')
+  const members = token.slice(isNegated ? 2 : 1, -1).replaceAll(/\\(.)/gu, '$1')
+  const ranges = [...members.matchAll(/(.)-(.)|(.)/gsu)].map(([, from, to, one]) =>
+    from !== undefined && to !== undefined ? [from, to].sort().map(escapeMember).join('-') : escapeMember(one ?? ''))
+  return `[${isNegated ? '^' : ''}${ranges.join('')}]`
+}
+
+function escapeMember (text: string): string {
+  return text.replaceAll(/[\\^\][-]/gu, '\\$&')
+}
+
+function escape (text: string): string {
+  return text.replaceAll(/[\\^$.*+?()[\]{}|/]/gu, '\\$&')
+}

@@ -1,0 +1,85 @@
+import { randomUUID } from 'node:crypto'
+import type { CacheCore, Lookup } from './core.js'
+import type { Entry, StoredResponse, VariantsMeta } from './entry.js'
+import { isVariants } from './entry.js'
+import { variantKey } from './key.js'
+import type { RequestCache } from './request-state.js'
+import { EVERYTHING, PATTERNS } from './store.js'
+
+type RequestHeaders = Record<string, string | string[] | undefined>
+
+/** Puts an answer where requests of its kind look for it, and lets those go on who wait for it. */
+export async function keep (core: CacheCore, headers: RequestHeaders, state: RequestCache, entry: Omit<StoredResponse, 'tags' | 'storedAt' | 'label' | 'kind'>, varies: readonly string[]): Promise<boolean> {
+  const { fill, key, base } = state
+  if (fill?.versions === undefined || key === undefined || base === undefined) {
+    // It cannot be stored, but those who wait in this process may have it.
+    fill?.finish(entryOf(entry, key?.label ?? '', {}, fill.startedAt))
+    return false
+  }
+  const tags = await tagsOf(core, state)
+  if (tags === undefined) {
+    fill.finish(undefined)
+    return false
+  }
+  const whole = entryOf(entry, key.label, tags, fill.startedAt)
+  if (varies.length === 0 && state.variants === undefined) return await fill.store(whole)
+  const place = await placeOf(core, headers, state, whole, varies)
+  if (place === undefined) {
+    fill.finish(whole)
+    return false
+  }
+  if (place.key.text === fill.lookup.key.text) return await fill.store(whole)
+  const stored = await core.write(place, whole, fill.versions)
+  fill.finish(whole, stored)
+  return stored
+}
+
+function entryOf (entry: Omit<StoredResponse, 'tags' | 'storedAt' | 'label' | 'kind'>, label: string, tags: Record<string, string>, storedAt: number): StoredResponse {
+  return { kind: 'response', label, ...entry, storedAt, tags }
+}
+
+/** The versions of the route's tags, and of those that the handler named, unless one of these was invalidated meanwhile. */
+async function tagsOf (core: CacheCore, { fill, extraTags }: RequestCache): Promise<Record<string, string> | undefined> {
+  const { [PATTERNS]: _, ...versions } = fill?.versions ?? {}
+  if (fill === undefined || extraTags.length === 0) return versions
+  const extra = await core.versionsSince(extraTags, fill.startedAt)
+  return extra && { ...extra, ...versions }
+}
+
+/**
+ * Where answers of a key differ by request headers, it holds the names of these, and the answers lie under keys of their
+ * own. Their number is bounded: the oldest goes when there are too many.
+ */
+async function placeOf (core: CacheCore, headers: RequestHeaders, state: RequestCache, entry: StoredResponse, varies: readonly string[]): Promise<Lookup | undefined> {
+  const { fill, key, base, route, variants } = state
+  if (fill === undefined || key === undefined || base === undefined) return undefined
+  const known = variants?.meta
+  const names = [...new Set([...known?.names ?? [], ...varies])].sort()
+  // With more names the present variants cannot be found any more.
+  const isSame = known !== undefined && known.names.length === names.length
+  const meta: VariantsMeta = isSame ? known : { names, nonce: randomUUID(), ids: [] }
+  const place = variantKey(key, meta, headers)
+  const lookup: Lookup = place.text === fill.lookup.key.text ? fill.lookup : { ...base, key: place, seen: base.seen && { ...base.seen, generation: '' } }
+  if (isSame && meta.ids.includes(place.id)) return lookup
+
+  const ids = [...meta.ids, place.id]
+  const dropped = ids.splice(0, Math.max(0, ids.length - route.maxVariants))
+  const everything = entry.tags[EVERYTHING]
+  const list: Entry<VariantsMeta> = {
+    kind: 'variants',
+    label: key.label,
+    meta: { ...meta, ids },
+    body: Buffer.alloc(0),
+    storedAt: entry.storedAt,
+    life: Math.max(entry.life, variants === undefined ? 0 : variants.storedAt + variants.life - entry.storedAt),
+    tags: everything === undefined ? {} : { [EVERYTHING]: everything }
+  }
+  if (!await core.write(base, list, fill.versions ?? {})) {
+    // Somebody else put another variant there: if theirs are told apart as ours are, ours has its place too.
+    const now = await core.find(key, [])
+    if (!isVariants(now.entry) || now.entry.meta.names.join() !== names.join()) return undefined
+    return { ...base, key: variantKey(key, now.entry.meta, headers), seen: base.seen && { ...base.seen, generation: '' } }
+  }
+  core.drop(dropped)
+  return lookup
+}

@@ -1,0 +1,92 @@
+import { LRUCache } from 'lru-cache'
+import type { Entry } from './entry.js'
+import type { CacheKey } from './key.js'
+import { OVERHEAD_BYTES } from './memory-store.js'
+import { EVERYTHING, PATTERNS } from './store.js'
+
+interface Kept {
+  entry: Entry
+  id: string
+  /** What had been heard when it was read. */
+  mark: number
+}
+
+const MAX_TAGS = 100_000
+const MAX_REMOVED = 10_000
+
+/**
+ * The first tier: entries in this process, bounded in bytes. What is heard to be invalid is gone at once, also what was
+ * being read meanwhile: `mark` is taken before the read.
+ */
+export class L1 {
+  readonly #kept: LRUCache<string, Kept>
+  readonly #textOf = new Map<string, string>()
+  /** The mark of a tag's last invalidation. */
+  readonly #tags = new LRUCache<string, number>({ max: MAX_TAGS, dispose: (mark, _tag, reason) => { if (reason === 'evict') this.#oldest = Math.max(this.#oldest, mark) } })
+  readonly #removed = new LRUCache<string, number>({ max: MAX_REMOVED, dispose: (mark, _id, reason) => { if (reason === 'evict') this.#readSince = Math.max(this.#readSince, mark) } })
+  #mark = 0
+  // Tags were dropped: what is kept with an older mark may have one of them.
+  #oldest = 0
+  // Removals were dropped: what was read with an older mark may be one of them.
+  #readSince = 0
+
+  /** @param maxSize - bytes */
+  constructor (maxSize: number) {
+    this.#kept = new LRUCache({
+      maxSize,
+      sizeCalculation: ({ entry }) => entry.body.length + OVERHEAD_BYTES,
+      dispose: ({ id }, _text, reason) => { if (reason !== 'set') this.#textOf.delete(id) }
+    })
+  }
+
+  get mark (): number { return this.#mark }
+  get bytes (): number { return this.#kept.calculatedSize }
+  get size (): number { return this.#kept.size }
+
+  /** @param now - by the store's clock */
+  get (key: CacheKey, now: number): Entry | undefined {
+    const kept = this.#kept.get(key.text)
+    if (kept === undefined) return undefined
+    if (now < kept.entry.storedAt + kept.entry.life && this.#isValid(kept)) return kept.entry
+    this.#kept.delete(key.text)
+    return undefined
+  }
+
+  set (key: CacheKey, entry: Entry, mark: number): void {
+    const kept: Kept = { entry, id: key.id, mark }
+    if (mark < this.#readSince || (this.#removed.get(key.id) ?? 0) > mark || !this.#isValid(kept)) return
+    this.#textOf.set(key.id, key.text)
+    this.#kept.set(key.text, kept)
+    // Larger than all there is to keep it in.
+    if (!this.#kept.has(key.text)) this.#textOf.delete(key.id)
+  }
+
+  invalidate (tags: readonly string[]): void {
+    if (tags.includes(EVERYTHING) || tags.includes(PATTERNS)) return this.clear()
+    this.#mark++
+    for (const tag of tags) this.#tags.set(tag, this.#mark)
+  }
+
+  remove (ids: readonly string[]): void {
+    this.#mark++
+    for (const id of ids) {
+      this.#removed.set(id, this.#mark)
+      const text = this.#textOf.get(id)
+      if (text !== undefined) this.#kept.delete(text)
+    }
+  }
+
+  clear (): void {
+    this.#readSince = ++this.#mark
+    this.#kept.clear()
+  }
+
+  #isValid ({ entry, mark }: Kept): boolean {
+    if (mark < this.#oldest) return false
+    for (const tag in entry.tags) {
+      const invalidated = this.#tags.get(tag)
+      if (invalidated !== undefined && invalidated > mark) return false
+    }
+    return true
+  }
+}

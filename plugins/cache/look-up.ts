@@ -1,0 +1,53 @@
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { CacheCore, Lookup } from './core.js'
+import { isResponse, isVariants, usabilityOf, type StoredResponse } from './entry.js'
+import { variantKey, type CacheKey } from './key.js'
+import type { RequestCache } from './request-state.js'
+import { normalizeSelecting } from './vary.js'
+
+type RequestHeaders = FastifyRequest['headers']
+
+/** What is kept for a request, and where its answer is to be kept. */
+export interface Located {
+  /** Of the key itself. */
+  base: Lookup
+  /** Of the place of this request's answer: the key itself, or one of its variants. */
+  place: Lookup
+  response: StoredResponse | undefined
+}
+
+/** Looks a request up in the first tier, at once. */
+export function peekResponse (core: CacheCore, key: CacheKey, headers: RequestHeaders): StoredResponse | undefined {
+  const entry = core.peek(key)
+  if (entry === undefined) return undefined
+  const found = isVariants(entry) ? core.peek(variantKey(key, entry.meta, headers)) : entry
+  return isResponse(found) && isSelected(found, headers) ? found : undefined
+}
+
+/** Looks a request up in the store: one round trip, or two where the answers of its URL vary. */
+export async function locateResponse (core: CacheCore, key: CacheKey, tags: readonly string[], headers: RequestHeaders): Promise<Located> {
+  const base = await core.find(key, tags)
+  const { entry } = base
+  if (!isVariants(entry)) return { base, place: base, response: isResponse(entry) && isSelected(entry, headers) ? entry : undefined }
+  const place = await core.find(variantKey(key, entry.meta, headers), tags)
+  return { base, place, response: isResponse(place.entry) && isSelected(place.entry, headers) ? place.entry : undefined }
+}
+
+/** RFC 9111 §4.1. */
+export function isSelected ({ meta: { vary } }: StoredResponse, headers: RequestHeaders): boolean {
+  for (const name in vary) if (normalizeSelecting(name, headers[name]) !== vary[name]) return false
+  return true
+}
+
+/** @param now - by the store's clock */
+export function ageAndTtl (entry: StoredResponse, now: number): { age: number, ttl: number } {
+  const { age, freshFor } = usabilityOf(entry, now)
+  return { age, ttl: Math.floor(freshFor / 1000) }
+}
+
+/** Whether the handler is not to be asked: RFC 9111 §5.2.1.7. */
+export function gatewayTimeout (reply: FastifyReply, state: RequestCache): FastifyReply {
+  state.isAnswered = true
+  state.status = { ...state.status, outcome: 'MISS', fwd: undefined, ttl: undefined }
+  return reply.code(504).send('')
+}

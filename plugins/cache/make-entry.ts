@@ -1,0 +1,105 @@
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { secondsOf, type Directives } from './cache-control.js'
+import type { ResponseMeta, StoredResponse } from './entry.js'
+import { explicitLifetime, heuristicLifetime, initialAge, type FreshnessInput } from './freshness.js'
+import { freshenedHeaders, joined, storedHeaders, type Headers } from './headers.js'
+import { hasSession } from './request-key.js'
+import type { RequestCache } from './request-state.js'
+import { effectiveDirectives, excludedFields, mayBeKeptUnasked, whyNotStorable } from './storable.js'
+import { normalizeSelecting, parseVary } from './vary.js'
+
+/** What is to be stored of an answer beside its body; or why it is not. */
+export type Judged = { meta: ResponseMeta, life: number, varies: string[] } | { why: string }
+
+// What can be validated is kept for as long again as it was fresh, within these.
+const KEPT_AT_LEAST_MS = 60_000
+const KEPT_AT_MOST_MS = 24 * 3600 * 1000
+
+/** Decides whether an answer may be stored, and how it may be used then. */
+export function judge (request: FastifyRequest, reply: FastifyReply, state: RequestCache, respondedAt: number): Judged {
+  const headers = reply.getHeaders()
+  const { route } = state
+  const { directives, isTargeted } = effectiveDirectives(joined(headers['cache-control']), route.targeted.map(name => joined(headers[name])))
+  if (directives === undefined) return { why: 'malformed cache-control' }
+  const vary = parseVary(joined(headers['vary']))
+  const why = whyNotStorable({
+    method: request.method,
+    status: reply.statusCode,
+    directives,
+    hasTtl: route.ttlOf !== undefined,
+    statuses: route.statuses,
+    hasAuthorization: state.hasAuthorization,
+    hasOwner: state.hasOwner,
+    hasSetCookie: headers['set-cookie'] !== undefined,
+    storesSetCookie: route.storesSetCookie,
+    hasSession: hasSession(request),
+    variesByEverything: vary === '*'
+  })
+  if (why !== undefined || vary === '*') return { why: why ?? 'vary' }
+
+  const input = freshnessInput(headers, directives, isTargeted, reply.statusCode, state, respondedAt)
+  const kept = storedHeaders(headers, state.before, excludedFields(directives))
+  const varies = vary.filter(name => !route.vary.includes(name))
+  return judgeFreshness(request, reply, state, input, kept, varies)
+}
+
+function freshnessInput (
+  headers: Record<string, unknown>, directives: Directives, isTargeted: boolean, status: number, { requestedAt }: RequestCache, respondedAt: number
+): FreshnessInput {
+  return {
+    directives,
+    // A targeted field counts above this one too (RFC 9213 §2.2).
+    expires: isTargeted ? undefined : joined(headers['expires']),
+    date: joined(headers['date']),
+    age: joined(headers['age']),
+    lastModified: joined(headers['last-modified']),
+    status,
+    requestedAt,
+    respondedAt
+  }
+}
+
+function judgeFreshness (
+  request: FastifyRequest, reply: FastifyReply, { route }: RequestCache, input: FreshnessInput, headers: Headers, varies: string[]
+): Judged {
+  const { directives, status } = input
+  const ttl = route.ttlOf?.(request, reply)
+  if (ttl === 0) return { why: 'ttl 0' }
+  const said = ttl ?? explicitLifetime(input) ?? (route.heuristic > 0 ? heuristicLifetime(input, route.heuristic) : undefined)
+  if (said === undefined && !mayBeKeptUnasked(directives, status)) return { why: 'no freshness' }
+  const age = ttl === undefined ? initialAge(input) : 0
+  const lifetime = (said ?? 0) * (1 - route.jitter * Math.random())
+  const validateAlways = directives.get('no-cache') === true
+  const fresh = validateAlways ? 0 : Math.max(0, lifetime - age)
+  const grace = {
+    staleWhileRevalidate: millisecondsOf(directives, 'stale-while-revalidate') ?? route.staleWhileRevalidate,
+    staleIfError: millisecondsOf(directives, 'stale-if-error') ?? route.staleIfError
+  }
+  const canBeValidated = headers['etag'] !== undefined || headers['last-modified'] !== undefined
+  const kept = canBeValidated ? Math.min(Math.max(fresh, KEPT_AT_LEAST_MS), KEPT_AT_MOST_MS) : 0
+  const life = fresh + Math.max(grace.staleWhileRevalidate, grace.staleIfError, kept)
+  if (life <= 0) return { why: 'not fresh' }
+  const strict = ['must-revalidate', 'proxy-revalidate', 's-maxage'].some(name => directives.has(name))
+  const vary = Object.fromEntries(varies.map(name => [name, normalizeSelecting(name, request.headers[name])]))
+  headers['date'] ??= new Date(input.respondedAt).toUTCString()
+  return { meta: { status, headers, vary, age, fresh, strict, validateAlways, ...grace }, life, varies }
+}
+
+function millisecondsOf (directives: Directives, name: string): number | undefined {
+  const seconds = secondsOf(directives, name)
+  return seconds === undefined || seconds === 'invalid' ? undefined : seconds * 1000
+}
+
+/** What a 304 confirms (RFC 9111 §4.3.4): the stored answer with the new headers; undefined where it may not be kept any longer. */
+export function freshen (request: FastifyRequest, reply: FastifyReply, state: RequestCache, stored: StoredResponse, respondedAt: number): Judged {
+  const { headers: present } = stored.meta
+  // Judged as the answer that it makes: status and headers are those of what is stored, where the 304 says nothing else.
+  const confirmed = storedHeaders(reply.getHeaders(), state.before)
+  const merged = freshenedHeaders(present, confirmed)
+  const { directives, isTargeted } = effectiveDirectives(joined(merged['cache-control']), state.route.targeted.map(name => joined(merged[name])))
+  if (directives === undefined || (directives.has('no-store') && !directives.has('must-understand'))) return { why: 'no-store' }
+  if (directives.get('private') === true && !state.hasOwner) return { why: 'private' }
+  const input = freshnessInput(merged, directives, isTargeted, stored.meta.status, state, respondedAt)
+  // Its age is that of the confirmation.
+  return judgeFreshness(request, reply, state, { ...input, date: joined(confirmed['date']), age: joined(reply.getHeaders()['age']) }, merged, Object.keys(stored.meta.vary))
+}

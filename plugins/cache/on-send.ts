@@ -1,0 +1,124 @@
+import { createHash } from 'node:crypto'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { capture } from './capture.js'
+import { matchesEtag } from './conditional.js'
+import type { CacheCore } from './core.js'
+import { usabilityOf, type StoredResponse } from './entry.js'
+import { joined } from './headers.js'
+import { keep } from './keep.js'
+import { ageAndTtl } from './look-up.js'
+import { freshen, judge, type Judged } from './make-entry.js'
+import type { RequestCache } from './request-state.js'
+import { isUsableOnError } from './reuse.js'
+import { applyEntry, notModified } from './send-entry.js'
+import { groupTag, parseGroups } from './unsafe.js'
+
+/** Deals with what the handler answered. @returns the body to send */
+export function createTake (core: CacheCore) {
+  /** Gives what is stored in place of what the handler answered. */
+  function replace (reply: FastifyReply, state: RequestCache, entry: StoredResponse, payload: unknown): Buffer | string {
+    const fwdStatus = reply.statusCode
+    discard(payload)
+    for (const name of Object.keys(reply.getHeaders())) if (!(name in state.before)) reply.removeHeader(name)
+    const { age, ttl } = ageAndTtl(entry, core.now())
+    const isStale = ttl < 0
+    state.status = { ...state.status, outcome: isStale ? 'STALE' : 'REVALIDATED', fwdStatus, ttl }
+    return applyEntry(reply, entry, state.client, age)
+  }
+
+  function confirm (request: FastifyRequest, reply: FastifyReply, state: RequestCache, stored: StoredResponse, payload: unknown): Buffer | string {
+    const judged = freshen(request, reply, state, stored, core.now())
+    if ('why' in judged) {
+      state.why = judged.why
+      state.fill?.finish(undefined)
+      return replace(reply, { ...state, stale: undefined }, stored, payload)
+    }
+    const entry = store(request, state, judged, stored.body)
+    return replace(reply, state, entry, payload)
+  }
+
+  function store (request: FastifyRequest, state: RequestCache, { meta, life, varies }: Exclude<Judged, { why: string }>, body: Buffer): StoredResponse {
+    keep(core, request.headers, state, { meta, life, body }, varies).catch(() => state.fill?.finish(undefined))
+    return { kind: 'response', label: '', meta, body, life, storedAt: state.fill?.startedAt ?? core.now(), tags: {} }
+  }
+
+  return function take (request: FastifyRequest, reply: FastifyReply, state: RequestCache, payload: unknown): unknown {
+    const { stale, fill, route } = state
+    if (state.validates && stale !== undefined && reply.statusCode === 304) return confirm(request, reply, state, stale, payload)
+    if (reply.statusCode >= 500 && stale !== undefined && isUsableOnError(usabilityOf(stale, core.now()))) {
+      fill?.finish(stale)
+      return replace(reply, state, stale, payload)
+    }
+    if (fill === undefined) return payload
+    const judged: Judged = state.hasFailed ? { why: 'error' } : state.isRefused ? { why: 'the handler refused' } : judge(request, reply, state, core.now())
+    const why = 'why' in judged ? judged.why : whyUnkeyed(request, state, judged.varies)
+    if ('why' in judged || why !== undefined) {
+      state.why = why ?? ''
+      fill.finish(undefined)
+      return payload
+    }
+    const length = Number(joined(reply.getHeader('content-length')) ?? NaN)
+    const captured = capture(payload, route.maxEntrySize, Number.isInteger(length) ? length : undefined)
+    state.extraTags.push(...parseGroups(joined(reply.getHeader('cache-groups'))).map(groupTag))
+    return captured.body instanceof Promise
+      ? later(request, state, judged, captured.payload, captured.body)
+      : now(request, reply, state, judged, captured.payload, captured.body)
+  }
+
+  /** A stream is stored when it has been sent. */
+  function later (request: FastifyRequest, state: RequestCache, judged: Exclude<Judged, { why: string }>, payload: unknown, body: Promise<Buffer | undefined>): unknown {
+    state.status.stored = true
+    body.then(whole => {
+      if (whole === undefined) return state.fill?.finish(undefined)
+      if (state.route.makesEtag && judged.meta.status === 200) judged.meta.headers['etag'] ??= makeEtag(whole)
+      store(request, state, judged, whole)
+    }, () => state.fill?.finish(undefined))
+    return payload
+  }
+
+  function now (
+    request: FastifyRequest, reply: FastifyReply, state: RequestCache, judged: Exclude<Judged, { why: string }>, payload: unknown, body: Buffer | undefined
+  ): unknown {
+    if (body === undefined) {
+      state.why = 'too large'
+      state.fill?.finish(undefined)
+      return payload
+    }
+    if (state.route.makesEtag && judged.meta.status === 200 && reply.getHeader('etag') === undefined) {
+      const etag = makeEtag(body)
+      judged.meta.headers['etag'] = etag
+      reply.header('etag', etag)
+    }
+    state.status.stored = true
+    store(request, state, judged, body)
+    const { ifNoneMatch } = state.client
+    const isKnown = reply.statusCode === 200 && ifNoneMatch !== undefined && matchesEtag(ifNoneMatch, joined(reply.getHeader('etag')))
+    return isKnown ? notModified(reply) : payload
+  }
+}
+
+const warned = new Set<string>()
+
+/** Why an answer is not stored of which the handler looked at more of the request than its key holds. */
+function whyUnkeyed (request: FastifyRequest, { reads, route, hasOwner }: RequestCache, varies: readonly string[]): string | undefined {
+  const keyed = [...varies, ...route.vary, ...route.keysHost ? ['host'] : [], ...hasOwner ? ['authorization', 'cookie'] : []]
+  const unkeyed = reads?.end(keyed) ?? []
+  for (const header of unkeyed) {
+    const { url } = request.routeOptions
+    if (warned.has(`${url} ${header}`)) continue
+    warned.add(`${url} ${header}`)
+    request.log.warn({ route: url, header }, `cache: the handler reads the header "${header}", which is neither in the key nor in Vary: its answer may be another one's`)
+  }
+  return unkeyed.length > 0 && route.unkeyed === 'bypass' ? `reads ${unkeyed.join(', ')}` : undefined
+}
+
+function makeEtag (body: Buffer): string {
+  return `"${createHash('sha256').update(body).digest('base64url').slice(0, 27)}"`
+}
+
+/** Of a body that is not sent: a stream has to be ended, or what it comes from is held. */
+function discard (payload: unknown): void {
+  if (typeof payload !== 'object' || payload === null) return
+  if ('destroy' in payload && typeof payload.destroy === 'function') payload.destroy()
+  else if (payload instanceof ReadableStream) payload.cancel().catch(() => {})
+}

@@ -1,0 +1,46 @@
+import type { Redis } from 'ioredis'
+import { isCluster, type RedisClient } from '../shared/client.js'
+
+const BATCH = 500
+// Enough of an entry for its label, which is short and comes first.
+const HEAD_BYTES = 4096
+const LABEL = /"label":("(?:[^"\\]|\\.)*")/
+
+/**
+ * Looks at all entries, in batches, on every master, and removes those whose label passes. Redis is never blocked for
+ * longer than a batch takes.
+ *
+ * @returns how many there were
+ */
+export async function removeByLabel (client: RedisClient, keySpace: string, matches: (label: string) => boolean): Promise<number> {
+  const nodes = isCluster(client) ? client.nodes('master') : [client]
+  const removed = await Promise.all(nodes.map(async node => await removeOn(node, keySpace, matches)))
+  return removed.reduce((sum, count) => sum + count, 0)
+}
+
+async function removeOn (node: Redis, keySpace: string, matches: (label: string) => boolean): Promise<number> {
+  const { keyPrefix = '' } = node.options
+  let removed = 0
+  let cursor = '0'
+  do {
+    // The prefix holds no pattern characters; MATCH alone is not given the client's own.
+    const [next, found] = await node.scan(cursor, 'MATCH', `${keyPrefix}${keySpace}*`, 'COUNT', BATCH)
+    cursor = next
+    const keys = found.map(key => key.slice(keyPrefix.length))
+    const heads = await Promise.all(keys.map(key => node.getrangeBuffer(key, 0, HEAD_BYTES)))
+    const unwanted = keys.filter((_, i) => matches(labelOf(heads[i]) ?? ''))
+    // One key a command: in a Cluster they lie in several slots.
+    const counts = await Promise.all(unwanted.map(key => node.unlink(key)))
+    for (const count of counts) removed += count
+  } while (cursor !== '0')
+  return removed
+}
+
+function labelOf (head: Buffer | undefined): string | undefined {
+  const text = LABEL.exec(head?.toString('utf8') ?? '')?.[1]
+  try {
+    return text === undefined ? undefined : String(JSON.parse(text))
+  } catch {
+    return undefined
+  }
+}

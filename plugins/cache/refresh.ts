@@ -1,0 +1,86 @@
+import { randomUUID } from 'node:crypto'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { CacheCore } from './core.js'
+import type { StoredResponse } from './entry.js'
+import { joined } from './headers.js'
+import { locateResponse, type Located } from './look-up.js'
+import type { RequestCache } from './request-state.js'
+import type { Fill, Works } from './works.js'
+
+/** What a request that makes an answer anew in the background is to know. */
+export interface RefreshTask {
+  located: Located
+  fill: Fill
+}
+
+/** Makes stale answers anew while they are still given. */
+export interface Refresher {
+  refresh (request: FastifyRequest, state: RequestCache, entry: StoredResponse): void
+  /** The task of a request that this sent itself; the header that tells is gone then. */
+  take (request: FastifyRequest): RefreshTask | undefined
+  /** Waits for what is under way. */
+  settle (): Promise<void>
+}
+
+const HEADER = 'x-fastify-redis-suite-refresh'
+// Headers by which Fastify finds the route, and those by which a request to somebody's own answer is known to be theirs.
+const ROUTING = ['host', 'accept-version']
+const IDENTITY = ['cookie', 'authorization']
+
+/**
+ * One instance of all sends the request again to itself, with nothing but what the key holds: who happened to ask first
+ * shall not leave a trace in what all others are given.
+ */
+export function createRefresher (fastify: FastifyInstance, core: CacheCore, works: Works): Refresher {
+  const tasks = new Map<string, RefreshTask>()
+  const running = new Map<string, Promise<void>>()
+
+  async function run (request: FastifyRequest, state: RequestCache, entry: StoredResponse): Promise<void> {
+    const { key, route } = state
+    if (key === undefined) return
+    const located = await locateResponse(core, key, route.tagsOf(request), request.headers)
+    // Another instance was quicker.
+    if (located.response !== undefined && located.response.storedAt > entry.storedAt) return
+    const fill = await works.tryEnter(located.place)
+    if (fill === undefined) return
+    const id = randomUUID()
+    tasks.set(id, { located, fill })
+    try {
+      const headers = { ...headersOf(request, state, entry), [HEADER]: id }
+      await fastify.inject({ method: 'GET', url: request.url, headers, remoteAddress: request.ip })
+    } finally {
+      tasks.delete(id)
+      fill.finish(undefined)
+    }
+  }
+
+  return {
+    refresh (request, state, entry) {
+      const name = entry.tags && state.key ? `${state.key.id} ${JSON.stringify(entry.meta.vary)}` : ''
+      if (running.has(name)) return
+      const done = run(request, state, entry)
+        .catch(error => request.log.warn({ reason: error instanceof Error ? error.message : String(error), url: request.routeOptions.url }, 'cache: not refreshed'))
+        .finally(() => running.delete(name))
+      running.set(name, done)
+    },
+    take (request) {
+      const id = request.headers[HEADER]
+      if (id === undefined) return undefined
+      Reflect.deleteProperty(request.raw.headers, HEADER)
+      const task = tasks.get(String(id))
+      tasks.delete(String(id))
+      return task
+    },
+    async settle () { await Promise.all(running.values()) }
+  }
+}
+
+function headersOf (request: FastifyRequest, { route, hasOwner }: RequestCache, entry: StoredResponse): Record<string, string> {
+  const names = [...ROUTING, ...route.vary, ...Object.keys(entry.meta.vary), ...hasOwner ? IDENTITY : []]
+  const headers: Record<string, string> = {}
+  for (const name of names) {
+    const value = joined(request.headers[name])
+    if (value !== undefined) headers[name] = value
+  }
+  return headers
+}

@@ -1,0 +1,73 @@
+import type { FastifyRequest } from 'fastify'
+import { requestDirectives } from './headers.js'
+import { responseKey, type CacheKey } from './key.js'
+import type { RequestCache } from './request-state.js'
+import type { ResolvedRouteCache } from './resolve-options.js'
+import { normalizeSelecting } from './vary.js'
+
+/**
+ * Why a request is neither answered out of the cache nor its answer stored.
+ *
+ * @returns undefined where it may be
+ */
+export function whyBypassed (request: FastifyRequest, { route, hasOwner, hasAuthorization }: RequestCache): string | undefined {
+  const { method, headers } = request
+  if (!route.stores || (method !== 'GET' && method !== 'HEAD')) return 'method'
+  if (headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined) return 'body'
+  if (route.ownerOf !== undefined && !hasOwner) return 'no owner'
+  if (route.obeysRequest && requestDirectives(headers)?.has('no-store')) return 'no-store'
+  if (hasOwner) return undefined
+  // By RFC 9111 §3.5 the answer says whether it may be shared; a route's own ttl says nothing of who is asking.
+  if (hasAuthorization && route.ttlOf !== undefined) return 'authorization'
+  return hasSession(request) ? 'session' : undefined
+}
+
+/** Any session plugin's: one that holds something makes the answer somebody's. */
+export function hasSession (request: FastifyRequest): boolean {
+  const session: unknown = Reflect.get(request, 'session')
+  return typeof session === 'object' && session !== null && Object.keys(session).some(name => name !== 'cookie')
+}
+
+/** Under which answers to a request, or to a GET of its URL, are kept. */
+export function keyOf (request: FastifyRequest, route: ResolvedRouteCache, owner: string | undefined, constraints: string, url = request.url): CacheKey {
+  const [path, query] = splitUrl(url)
+  return responseKey({
+    host: route.keysHost ? request.host : undefined,
+    path,
+    query: route.keysParameter === undefined ? query : keptQuery(query, route.keysParameter),
+    constraints,
+    vary: route.vary.map(name => [name, normalizeSelecting(name, request.headers[name])] as const),
+    owner
+  })
+}
+
+/** Parameters that are not in the key do not reach the handler: what is stored for all cannot depend on them. */
+export function stripQuery (request: FastifyRequest, isKept: (name: string) => boolean): void {
+  const { query } = request
+  if (typeof query === 'object' && query !== null) {
+    for (const name of Object.keys(query)) if (!isKept(name)) Reflect.deleteProperty(query, name)
+  }
+  const [path, text] = splitUrl(request.url)
+  if (text === '') return
+  const kept = keptQuery(text, isKept)
+  request.raw.url = kept === '' ? path : `${path}?${kept}`
+}
+
+export function splitUrl (url: string): [path: string, query: string] {
+  const at = url.indexOf('?')
+  return at === -1 ? [url, ''] : [url.slice(0, at), url.slice(at + 1)]
+}
+
+function keptQuery (query: string, isKept: (name: string) => boolean): string {
+  return query.split('&').filter(pair => isKept(decodeName(pair.split('=', 1)[0] ?? ''))).join('&')
+}
+
+/** As the router's own parser reads it. */
+function decodeName (name: string): string {
+  const spaced = name.replaceAll('+', ' ')
+  try {
+    return decodeURIComponent(spaced)
+  } catch {
+    return spaced
+  }
+}

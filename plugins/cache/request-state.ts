@@ -1,0 +1,80 @@
+import type { FastifyRequest } from 'fastify'
+import type { CacheStatus } from './cache-status.js'
+import type { Lookup } from './core.js'
+import type { Entry, StoredResponse, VariantsMeta } from './entry.js'
+import { joined } from './headers.js'
+import type { CacheKey } from './key.js'
+import type { ResolvedRouteCache } from './resolve-options.js'
+import type { UnkeyedReads } from './unkeyed.js'
+import type { Fill } from './works.js'
+
+/** The conditions and the range that the client asked for, whatever the handler is asked. */
+export interface ClientConditions {
+  ifNoneMatch: string | undefined
+  ifModifiedSince: string | undefined
+  range: string | undefined
+  ifRange: string | undefined
+}
+
+/** What the cache knows of a request under way. */
+export interface RequestCache {
+  readonly route: ResolvedRouteCache
+  readonly client: ClientConditions
+  status: CacheStatus
+  /** Why, for those who may ask. */
+  why: string
+  /** Under which its answer is looked up and stored; undefined: neither. */
+  key: CacheKey | undefined
+  hasOwner: boolean
+  hasAuthorization: boolean
+  /** Of the key itself, and what was found there where its answers differ by request headers. */
+  base: Lookup | undefined
+  variants: Entry<VariantsMeta> | undefined
+  /** The making of the answer, where it may be stored. */
+  fill: Fill | undefined
+  /** What is there, but may not be used as it is. */
+  stale: StoredResponse | undefined
+  /** Whether the handler was asked if that is still right. */
+  validates: boolean
+  /** The reply's headers before the handler ran. */
+  before: Record<string, unknown>
+  /** When the handler was asked, by the store's clock. */
+  requestedAt: number
+  extraTags: string[]
+  /** Whether the handler, or a hook, said that its answer is not to be stored, or failed. */
+  isRefused: boolean
+  hasFailed: boolean
+  /** Whether the answer came from the cache. */
+  isAnswered: boolean
+  reads: UnkeyedReads | undefined
+}
+
+export function createState (request: FastifyRequest, route: ResolvedRouteCache): RequestCache {
+  const { headers } = request
+  return {
+    route,
+    client: {
+      ifNoneMatch: joined(headers['if-none-match']),
+      ifModifiedSince: joined(headers['if-modified-since']),
+      range: joined(headers.range),
+      ifRange: joined(headers['if-range'])
+    },
+    status: { outcome: 'BYPASS', fwd: 'bypass', fwdStatus: undefined, ttl: undefined, stored: false, collapsed: false },
+    why: '',
+    key: undefined,
+    hasOwner: false,
+    hasAuthorization: headers.authorization !== undefined,
+    base: undefined,
+    variants: undefined,
+    fill: undefined,
+    stale: undefined,
+    validates: false,
+    before: {},
+    requestedAt: 0,
+    extraTags: [],
+    isRefused: false,
+    hasFailed: false,
+    isAnswered: false,
+    reads: undefined
+  }
+}

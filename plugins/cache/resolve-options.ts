@@ -1,0 +1,192 @@
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { parseDuration, type Duration } from '../shared/duration.js'
+import { invalidOptionError } from '../shared/errors.js'
+import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
+import { readOptions, type OptionReader } from '../shared/options.js'
+import { PLUGIN_OPTIONS, ROUTE_OPTIONS, type CachePluginOptions, type KeyOptions, type RouteCacheOptions, type TagsOption } from './options.js'
+import { MAX_LIFE_MS } from './redis-store.js'
+
+/** How a route is cached, complete and checked. Times are milliseconds. */
+export interface ResolvedRouteCache {
+  /** Whether answers are stored, or the route only invalidates. */
+  stores: boolean
+  /** For how long an answer is fresh; undefined: as it says itself. */
+  ttlOf: ((request: FastifyRequest, reply: FastifyReply) => number) | undefined
+  staleWhileRevalidate: number
+  staleIfError: number
+  jitter: number
+  statuses: ReadonlySet<number>
+  tagsOf: (request: FastifyRequest) => readonly string[]
+  invalidatedBy: (request: FastifyRequest) => readonly string[]
+  /** Whether it names tags that its answers invalidate. */
+  hasInvalidations: boolean
+  vary: readonly string[]
+  ownerOf: ((request: FastifyRequest) => string | number | undefined) | undefined
+  keysHost: boolean
+  /** Whether a query parameter is a part of the key; undefined: all are. */
+  keysParameter: ((name: string) => boolean) | undefined
+  hook: 'preHandler' | 'onRequest'
+  obeysRequest: boolean
+  heuristic: number
+  storesSetCookie: boolean
+  makesEtag: boolean
+  maxEntrySize: number
+  maxVariants: number
+  targeted: readonly string[]
+  stripsTargeted: boolean
+  unkeyed: 'warn' | 'bypass' | false
+}
+
+export interface ResolvedCacheOptions {
+  timeout: number
+  global: boolean
+  l1: number | false
+  maxSize: number
+  servesAlone: boolean
+  cacheStatus: string | undefined
+  xCache: boolean
+  explains: ((request: FastifyRequest) => boolean) | undefined
+  /** Of values that do not say otherwise. */
+  ttl: number
+  staleWhileRevalidate: number
+  route: (given: RouteCacheOptions | boolean, where: string) => ResolvedRouteCache
+}
+
+const DEFAULT_TTL = '30s'
+const DEFAULT_STATUSES = [200, 203, 204, 300, 301, 308]
+
+/** @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` */
+export function resolveCacheOptions (given: CachePluginOptions): ResolvedCacheOptions {
+  const read = readOptions('cache', given)
+  read.onlyKnown(PLUGIN_OPTIONS)
+  const tiers = resolveTiers(given.tiers, read)
+  const common = Object.fromEntries(Object.entries(given).filter(([name]) => ROUTE_OPTIONS.includes(name)))
+  const plugin = resolveRoute(common, tiers)
+  if (given.explain !== undefined && typeof given.explain !== 'function') read.fail('explain', 'a function of the request')
+  return {
+    timeout: read.duration('timeout', DEFAULT_TIMEOUT_MS, { min: 1 }),
+    global: read.boolean('global', false),
+    l1: given.l1 === false ? false : read.integer('l1', 64 * 1024 ** 2, { min: 1024 }),
+    maxSize: read.integer('maxSize', 64 * 1024 ** 2, { min: 1024 }),
+    servesAlone: read.oneOf('onStoreError', 'handler', ['handler', 'local']) === 'local',
+    cacheStatus: given.cacheStatus === false ? undefined : resolveName(read),
+    xCache: read.boolean('xCache', true),
+    explains: given.explain,
+    ttl: typeof given.ttl === 'function' || given.ttl === 'headers' ? parseDuration(DEFAULT_TTL) ?? 0 : resolveTtl(given.ttl ?? DEFAULT_TTL, tiers, read),
+    staleWhileRevalidate: plugin.staleWhileRevalidate,
+    route (route, where) {
+      const own = typeof route === 'boolean' ? {} : route
+      if (typeof own !== 'object' || own === null) throw invalidOptionError('cache', `config.cache of ${where}`, route, 'true, false or an object')
+      readOptions('cache', own).onlyKnown(ROUTE_OPTIONS)
+      return resolveRoute({ ...common, ...Object.fromEntries(Object.entries(own).filter(([, value]) => value !== undefined)) }, tiers, own)
+    }
+  }
+}
+
+/** A token or a short text, as RFC 9211 §2 has it. */
+function resolveName (read: OptionReader): string {
+  const name = read.string('cacheStatus', 'fastify-redis-suite')
+  return /^[\x20-\x7e]{1,64}$/.test(name) ? name : read.fail('cacheStatus', '1 to 64 printable ASCII characters, or false')
+}
+
+function resolveTiers (tiers: CachePluginOptions['tiers'], read: OptionReader): ReadonlyMap<string, number> {
+  if (tiers === undefined) return new Map()
+  if (typeof tiers !== 'object' || tiers === null) return read.fail('tiers', 'durations by name')
+  return new Map(Object.entries(tiers).map(([name, duration]) => {
+    const ms = parseDuration(duration)
+    if (ms === undefined || name === 'headers' || parseDuration(name) !== undefined) return read.fail('tiers', 'durations by names that are no durations themselves')
+    return [name, ms]
+  }))
+}
+
+function resolveTtl (ttl: Duration, tiers: ReadonlyMap<string, number>, read: OptionReader): number {
+  const ms = tiers.get(String(ttl)) ?? parseDuration(ttl)
+  if (ms === undefined || ms < 0 || ms > MAX_LIFE_MS / 2) {
+    return read.fail('ttl', `milliseconds or a string such as '30s', up to 15 days; 'headers'; a function${tiers.size > 0 ? `; ${[...tiers.keys()].map(name => `'${name}'`).join(', ')}` : ''}`)
+  }
+  return ms
+}
+
+function resolveTtlOf (ttl: RouteCacheOptions['ttl'], tiers: ReadonlyMap<string, number>, read: OptionReader): ResolvedRouteCache['ttlOf'] {
+  if (ttl === 'headers') return undefined
+  if (typeof ttl !== 'function') {
+    const fixed = resolveTtl(ttl ?? DEFAULT_TTL, tiers, read)
+    return () => fixed
+  }
+  return (request, reply) => {
+    const value = ttl(request, reply)
+    const ms = tiers.get(String(value)) ?? parseDuration(value)
+    // Said of one answer: what cannot be read is not stored.
+    return ms === undefined || !(ms >= 0) ? 0 : Math.min(ms, MAX_LIFE_MS / 2)
+  }
+}
+
+function resolveRoute (given: RouteCacheOptions, tiers: ReadonlyMap<string, number>, own: RouteCacheOptions = given): ResolvedRouteCache {
+  const read = readOptions('cache', given)
+  const { vary = [], statuses = DEFAULT_STATUSES, private: ownerOf, targeted = ['cdn-cache-control'] } = given
+  if (!isListOfStrings(vary)) read.fail('vary', 'a list of header names')
+  if (!isListOfStrings(targeted)) read.fail('targeted', 'a list of header names')
+  if (ownerOf !== undefined && typeof ownerOf !== 'function') read.fail('private', 'a function of the request that says whose answer it is')
+  if (!Array.isArray(statuses) || !statuses.every(isStorableStatus)) read.fail('statuses', 'a list of status codes from 200, without 206 and 304')
+  const { unkeyed = process.env['NODE_ENV'] === 'production' ? false : 'warn' } = given
+  if (![false, 'warn', 'bypass'].includes(unkeyed)) read.fail('unkeyed', "'warn', 'bypass' or false")
+  const life = { max: MAX_LIFE_MS / 2 }
+  return {
+    stores: !(own.invalidates !== undefined && Object.keys(own).length === 1),
+    ttlOf: resolveTtlOf(given.ttl, tiers, read),
+    staleWhileRevalidate: read.duration('staleWhileRevalidate', 0, life),
+    staleIfError: read.duration('staleIfError', 0, life),
+    jitter: fraction('jitter', given.jitter, read),
+    statuses: new Set(statuses),
+    tagsOf: resolveTags('tags', given.tags, read),
+    invalidatedBy: resolveTags('invalidates', given.invalidates, read),
+    hasInvalidations: given.invalidates !== undefined,
+    vary: vary.map(name => name.toLowerCase()).sort(),
+    ownerOf,
+    ...resolveKey(given.key, read),
+    hook: read.oneOf('hook', 'preHandler', ['preHandler', 'onRequest']),
+    obeysRequest: read.oneOf('requestDirectives', 'ignore', ['obey', 'ignore']) === 'obey',
+    heuristic: fraction('heuristic', given.heuristic, read),
+    storesSetCookie: read.boolean('storeSetCookie', false),
+    makesEtag: read.boolean('etag', true),
+    maxEntrySize: read.integer('maxEntrySize', 1024 ** 2, { min: 1 }),
+    maxVariants: read.integer('maxVariants', 20, { min: 1, max: 1000 }),
+    targeted: targeted.map(name => name.toLowerCase()),
+    stripsTargeted: read.boolean('stripTargeted', false),
+    unkeyed
+  }
+}
+
+function resolveKey (key: KeyOptions | undefined, read: OptionReader): Pick<ResolvedRouteCache, 'keysHost' | 'keysParameter'> {
+  if (key === undefined) return { keysHost: false, keysParameter: undefined }
+  if (typeof key !== 'object' || key === null) read.fail('key', '{ host, query }')
+  const readKey = readOptions('cache', key)
+  readKey.onlyKnown(['host', 'query'])
+  const keysHost = readKey.boolean('host', false)
+  const { query } = key
+  if (query === undefined) return { keysHost, keysParameter: undefined }
+  const { include, exclude } = { include: undefined, exclude: undefined, ...query }
+  const names = include ?? exclude
+  if ((include === undefined) === (exclude === undefined) || !isListOfStrings(names)) return readKey.fail('query', '{ include: [names] } or { exclude: [names] }')
+  const listed = new Set(names)
+  return { keysHost, keysParameter: name => listed.has(name) === (include !== undefined) }
+}
+
+function resolveTags (name: string, tags: TagsOption | undefined, read: OptionReader): ResolvedRouteCache['tagsOf'] {
+  if (tags === undefined) return () => []
+  if (typeof tags === 'function') return tags
+  return isListOfStrings(tags) ? () => tags : read.fail(name, 'a list of strings, or a function of the request')
+}
+
+function fraction (name: string, value: unknown, read: OptionReader): number {
+  if (value === undefined) return 0
+  return typeof value === 'number' && value >= 0 && value <= 1 ? value : read.fail(name, 'a number from 0 to 1')
+}
+
+function isStorableStatus (status: unknown): boolean {
+  return Number.isInteger(status) && Number(status) >= 200 && Number(status) <= 599 && status !== 206 && status !== 304
+}
+
+function isListOfStrings (value: unknown): value is readonly string[] {
+  return Array.isArray(value) && value.every(entry => typeof entry === 'string' && entry !== '')
+}

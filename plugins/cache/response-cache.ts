@@ -1,0 +1,141 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, onRequestHookHandler, onSendHookHandler, RouteOptions } from 'fastify'
+import { createCacheStatus } from './cache-status.js'
+import type { CacheCore } from './core.js'
+import { endingWith } from './last-hook.js'
+import { createTake } from './on-send.js'
+import type { RouteCacheOptions } from './options.js'
+import { createRefresher } from './refresh.js'
+import { keyOf, stripQuery, whyBypassed } from './request-key.js'
+import { createState, type RequestCache } from './request-state.js'
+import type { ResolvedCacheOptions, ResolvedRouteCache } from './resolve-options.js'
+import { createServe, validate } from './serve.js'
+import { invalidateBy, isUnsafe } from './unsafe.js'
+import { watchReads } from './unkeyed.js'
+import type { Works } from './works.js'
+
+const STATE = Symbol('cache.state')
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    [STATE]: RequestCache | null
+  }
+}
+
+export interface ResponseCache {
+  /** @param config - undefined where it says nothing: what it changes is invalidated all the same */
+  addRoute (route: RouteOptions, config: RouteCacheOptions | boolean | undefined): void
+  /** Waits for what is under way. */
+  settle (): Promise<void>
+}
+
+/** Puts the cache into the way of requests. */
+export function addResponseCache (fastify: FastifyInstance, core: CacheCore, works: Works, options: ResolvedCacheOptions): ResponseCache {
+  const refresher = createRefresher(fastify, core, works)
+  const { serve } = createServe({ core, works, refresher })
+  const take = createTake(core)
+  const describe = options.cacheStatus === undefined ? undefined : createCacheStatus(options.cacheStatus)
+  // URLs of routes of which answers are stored: what is changed there may be stored.
+  const stored = new Set<string>()
+
+  fastify.decorateRequest(STATE, null)
+  fastify.decorateReply('cacheTags', function (...tags) {
+    this.request[STATE]?.extraTags.push(...tags)
+    return this
+  })
+  fastify.decorateReply('noCache', function () {
+    if (this.request[STATE]) this.request[STATE].isRefused = true
+    return this
+  })
+
+  function lookUp (route: ResolvedRouteCache, constraints: string): onRequestHookHandler {
+    return function cacheLookUp (request, reply, done) {
+      let answered: boolean | Promise<boolean>
+      try {
+        answered = begin(request, reply, route, constraints)
+      } catch (error) {
+        return done(error as Error)
+      }
+      // Where the request has been answered, nothing comes after this.
+      if (typeof answered !== 'boolean') answered.then(isAnswered => { if (!isAnswered) done() }, done)
+      else if (!answered) done()
+    }
+  }
+
+  function begin (request: FastifyRequest, reply: FastifyReply, route: ResolvedRouteCache, constraints: string): boolean | Promise<boolean> {
+    const state = createState(request, route)
+    request[STATE] = state
+    const owner = route.ownerOf?.(request)
+    state.hasOwner = owner !== undefined
+    const bypass = whyBypassed(request, state)
+    if (bypass !== undefined) {
+      state.why = bypass
+      if (bypass === 'method') state.status.fwd = 'method'
+      return false
+    }
+    state.before = reply.getHeaders()
+    if (route.keysParameter !== undefined) stripQuery(request, route.keysParameter)
+    state.key = keyOf(request, route, owner === undefined ? undefined : String(owner), constraints)
+    const task = refresher.take(request)
+    if (task === undefined) return serve(request, reply, state)
+    const { located, fill } = task
+    state.fill = fill
+    state.base = located.base
+    if (located.base.entry?.kind === 'variants') state.variants = located.base.entry as RequestCache['variants']
+    if (located.response !== undefined) validate(request, state, located.response)
+    state.requestedAt = core.now()
+    if (route.unkeyed !== false) state.reads = watchReads(request)
+    return false
+  }
+
+  function tell (request: FastifyRequest, reply: FastifyReply, state: RequestCache): void {
+    if (options.xCache) reply.header('x-cache', state.status.outcome)
+    if (describe === undefined) return
+    const value = describe(state.status, state.why !== '' && options.explains?.(request) ? state.why : undefined)
+    const upstream = state.isAnswered ? undefined : reply.getHeader('cache-status')
+    reply.header('cache-status', upstream === undefined ? value : `${String(upstream)}, ${value}`)
+  }
+
+  function onSend (route: ResolvedRouteCache, constraints: string): onSendHookHandler {
+    return function cacheOnSend (request, reply, payload, done) {
+      const state = request[STATE]
+      const send = (): void => {
+        let result: unknown = payload
+        if (state !== null) {
+          if (!state.isAnswered) result = take(request, reply, state, payload)
+          state.reads?.end([])
+          if (route.stores) tell(request, reply, state)
+        }
+        if (route.stripsTargeted) for (const name of route.targeted) reply.removeHeader(name)
+        done(null, result as typeof payload)
+      }
+      const changes = !state?.isAnswered && (route.hasInvalidations || (isUnsafe(request.method) && stored.has(request.routeOptions.url ?? '')))
+      if (changes) invalidateBy(core, request, reply, route, constraints).then(send, done)
+      else send()
+    }
+  }
+
+  const onError: onErrorHookHandler = (request, _reply, _error, done) => {
+    if (request[STATE]) request[STATE].hasFailed = true
+    done()
+  }
+
+  return {
+    addRoute (route, config) {
+      if (config === false) return
+      const methods = [route.method].flat()
+      const resolved = options.route(config ?? {}, `${methods.join()} ${route.url}`)
+      const constraints = route.constraints === undefined ? '' : JSON.stringify(route.constraints)
+      if (config !== undefined && resolved.stores) {
+        if (methods.includes('GET')) stored.add(route.url)
+        const { hook } = resolved
+        Object.assign(route, { [hook]: [...[route[hook] ?? []].flat(), lookUp(resolved, constraints)] })
+        Object.assign(route, { onError: [...[route.onError ?? []].flat(), onError] })
+      } else if (!resolved.hasInvalidations && !methods.some(isUnsafe)) {
+        return
+      }
+      // After all others', so that what is stored is what is sent.
+      Object.assign(route, { onSend: endingWith(route.onSend, onSend(resolved, constraints)) })
+    },
+    settle: () => refresher.settle()
+  }
+}

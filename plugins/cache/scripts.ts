@@ -1,0 +1,65 @@
+import { lua } from '../shared/script.js'
+import { GENERATION_RANGE } from './frame.js'
+
+const [FIRST, LAST] = GENERATION_RANGE
+
+/**
+ * Stores an entry, unless somebody else changed the key meanwhile. What expired, or was evicted, is no change.
+ *
+ * KEYS[1]  the entry
+ * ARGV     generation that was seen, frame, TTL (ms)
+ * reply    1, or 0 where it was not stored
+ */
+export const writeScript = lua`
+local present = redis.pcall('GETRANGE', KEYS[1], ${FIRST}, ${LAST})
+if type(present) == 'string' and present ~= '' and present ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1
+`
+
+/**
+ * Puts a tombstone in the place of an entry.
+ *
+ * KEYS[1]  the entry
+ * ARGV     tombstone, its TTL (ms), channel and message that tell the other instances (empty: nobody)
+ * reply    1 where there was an entry
+ */
+export const removeScript = lua`
+local length = redis.pcall('STRLEN', KEYS[1])
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+if ARGV[3] ~= '' then redis.call('PUBLISH', ARGV[3], ARGV[4]) end
+return type(length) == 'number' and length > #ARGV[1] and 1 or 0
+`
+
+/**
+ * Gives a tag a new version, which begins with the time (µs).
+ *
+ * KEYS[1]  the tag
+ * ARGV     what makes the version unlike any other, TTL (ms), channel and message that tell the other instances (empty: nobody)
+ */
+export const invalidateScript = lua`
+local time = redis.call('TIME')
+redis.call('SET', KEYS[1], string.format('%d%06d', time[1], time[2]) .. '-' .. ARGV[1], 'PX', ARGV[2])
+if ARGV[3] ~= '' then redis.call('PUBLISH', ARGV[3], ARGV[4]) end
+`
+
+/**
+ * Gives a claim back, or leaves word that nobody need wait.
+ *
+ * KEYS[1]  the claim
+ * ARGV     token, word to leave (empty: none), its TTL (ms)
+ */
+export const endScript = lua`
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return end
+if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+`
+
+/**
+ * Keeps a claim.
+ *
+ * KEYS[1]  the claim
+ * ARGV     token, TTL (ms)
+ */
+export const renewScript = lua`
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+`

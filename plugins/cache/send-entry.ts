@@ -1,0 +1,53 @@
+import type { FastifyReply } from 'fastify'
+import { isNotModified, type Validators } from './conditional.js'
+import type { StoredResponse } from './entry.js'
+import { joined } from './headers.js'
+import { parseHttpDate } from './http-date.js'
+import { isRangeCurrent, parseRange } from './range.js'
+import type { ClientConditions } from './request-state.js'
+
+export function validatorsOf ({ meta: { headers }, storedAt }: StoredResponse): Validators {
+  return {
+    etag: joined(headers['etag']),
+    lastModified: joined(headers['last-modified']),
+    date: parseHttpDate(joined(headers['date'])) ?? storedAt
+  }
+}
+
+/**
+ * Puts a stored answer onto a reply: whole, a part of it (206, RFC 9110 §14), or that the client has it (304).
+ *
+ * @param age - milliseconds since it was generated
+ * @returns the body to send
+ */
+export function applyEntry (reply: FastifyReply, entry: StoredResponse, client: ClientConditions, age: number): Buffer | string {
+  const { status, headers } = entry.meta
+  for (const name in headers) {
+    const value = headers[name]
+    // Fastify appends to this one.
+    if (name === 'set-cookie') reply.removeHeader(name)
+    if (value !== undefined) reply.header(name, value)
+  }
+  reply.code(status).header('age', Math.floor(age / 1000))
+  if (client.ifNoneMatch === undefined && client.ifModifiedSince === undefined && client.range === undefined) return entry.body
+  const validators = validatorsOf(entry)
+  if (status === 200 && isNotModified(client.ifNoneMatch, client.ifModifiedSince, validators)) return notModified(reply)
+  return status === 200 && client.range !== undefined && isRangeCurrent(client.ifRange, validators) ? partOf(reply, entry.body, client.range) : entry.body
+}
+
+/** RFC 9110 §15.4.5. */
+export function notModified (reply: FastifyReply): string {
+  reply.code(304).removeHeader('content-length').removeHeader('content-type').removeHeader('content-encoding')
+  return ''
+}
+
+function partOf (reply: FastifyReply, body: Buffer, field: string): Buffer | string {
+  const range = parseRange(field, body.length)
+  if (range === undefined) return body
+  if (range === 'unsatisfiable') {
+    reply.code(416).header('content-range', `bytes */${body.length}`)
+    return ''
+  }
+  reply.code(206).header('content-range', `bytes ${range.first}-${range.last}/${body.length}`)
+  return body.subarray(range.first, range.last + 1)
+}

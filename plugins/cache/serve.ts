@@ -1,0 +1,119 @@
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { validationHeaders } from './conditional.js'
+import type { CacheCore } from './core.js'
+import { usabilityOf, type StoredResponse } from './entry.js'
+import { requestDirectives } from './headers.js'
+import { ageAndTtl, gatewayTimeout, isSelected, locateResponse, peekResponse, type Located } from './look-up.js'
+import type { Refresher } from './refresh.js'
+import type { RequestCache } from './request-state.js'
+import { reuseOf } from './reuse.js'
+import { applyEntry, validatorsOf } from './send-entry.js'
+import { watchReads } from './unkeyed.js'
+import type { Works } from './works.js'
+
+export interface ServeOptions {
+  core: CacheCore
+  works: Works
+  refresher: Refresher
+}
+
+// How often a request looks again because what it waited for was invalidated meanwhile.
+const MOST_LOOKS = 5
+
+/** Answers requests with what is stored. */
+export function createServe ({ core, works, refresher }: ServeOptions) {
+  /** @returns whether the request has been answered */
+  function use (request: FastifyRequest, reply: FastifyReply, state: RequestCache, entry: StoredResponse): boolean {
+    const directives = state.route.obeysRequest ? requestDirectives(request.headers) : undefined
+    const reuse = reuseOf(usabilityOf(entry, core.now()), directives)
+    if (reuse === 'validate') {
+      state.stale = entry
+      state.why = directives?.has('no-cache') ? 'the request says no-cache' : 'not fresh'
+      return false
+    }
+    if (reuse === 'refresh') refresher.refresh(request, state, entry)
+    answer(reply, state, entry)
+    return true
+  }
+
+  function answer (reply: FastifyReply, state: RequestCache, entry: StoredResponse): void {
+    const { age, ttl } = ageAndTtl(entry, core.now())
+    const isStale = ttl < 0
+    core.counts[isStale ? 'stale' : 'hits']++
+    state.isAnswered = true
+    state.status = { ...state.status, outcome: isStale ? 'STALE' : 'HIT', fwd: undefined, ttl }
+    reply.send(applyEntry(reply, entry, state.client, age))
+  }
+
+  /** Looks in the store, and takes its turn in making what is not there. @returns whether the request has been answered */
+  async function obtain (request: FastifyRequest, reply: FastifyReply, state: RequestCache): Promise<boolean> {
+    const { key, route } = state
+    if (key === undefined) return false
+    const tags = route.tagsOf(request)
+    for (let looks = 1; ; looks++) {
+      const located = await locateResponse(core, key, tags, request.headers)
+      if (located.response !== undefined && use(request, reply, state, located.response)) return true
+      if (refusesToWait(request, state)) {
+        gatewayTimeout(reply, state)
+        return true
+      }
+      if (request.method === 'HEAD') return forward(request, state, located)
+      const turn = await works.enter(located.place)
+      if (turn === 'again' && looks < MOST_LOOKS) continue
+      state.status.collapsed = turn === 'again' || 'entry' in turn
+      if (turn !== 'again' && 'entry' in turn && turn.entry.kind === 'response') {
+        const entry = turn.entry as StoredResponse
+        // What was made a moment ago for somebody else who asked the same, whatever its freshness (RFC 9111 §4).
+        if (isSelected(entry, request.headers)) {
+          answer(reply, state, entry)
+          return true
+        }
+      }
+      if (turn !== 'again' && 'fill' in turn) state.fill = turn.fill
+      return forward(request, state, located)
+    }
+  }
+
+  /** The handler is to answer, and be asked whether what is there is still right, where it can be told. */
+  function forward (request: FastifyRequest, state: RequestCache, { base, response }: Located): false {
+    core.counts.misses++
+    state.base = base
+    const isVariant = base.entry?.kind === 'variants'
+    state.variants = isVariant ? base.entry as RequestCache['variants'] : undefined
+    state.status = { ...state.status, outcome: 'MISS', fwd: response !== undefined ? 'stale' : isVariant ? 'vary-miss' : base.entry === undefined ? 'uri-miss' : 'miss', ttl: undefined }
+    if (state.fill !== undefined && response !== undefined) validate(request, state, response)
+    state.requestedAt = core.now()
+    if (state.route.unkeyed !== false) state.reads = watchReads(request)
+    return false
+  }
+
+  return {
+    /** @returns whether the request has been answered, at once where that can be */
+    serve (request: FastifyRequest, reply: FastifyReply, state: RequestCache): boolean | Promise<boolean> {
+      const { key } = state
+      if (key === undefined) return false
+      const entry = peekResponse(core, key, request.headers)
+      if (entry !== undefined && reuseOf(usabilityOf(entry, core.now()), undefined) === 'use' && use(request, reply, state, entry)) {
+        core.counts.l1Hits++
+        return true
+      }
+      return obtain(request, reply, state)
+    },
+    forward
+  }
+}
+
+function refusesToWait (request: FastifyRequest, { route }: RequestCache): boolean {
+  return route.obeysRequest && (requestDirectives(request.headers)?.has('only-if-cached') ?? false)
+}
+
+/** Puts the stored answer's validators in the place of the client's conditions (RFC 9111 §4.3.1). */
+export function validate (request: FastifyRequest, state: RequestCache, response: StoredResponse): void {
+  const conditions = validationHeaders(validatorsOf(response))
+  if (Object.keys(conditions).length === 0) return
+  const { headers } = request.raw
+  for (const name of ['if-none-match', 'if-modified-since', 'if-match', 'if-unmodified-since', 'if-range', 'range']) Reflect.deleteProperty(headers, name)
+  Object.assign(headers, conditions)
+  state.stale = response
+  state.validates = true
+}

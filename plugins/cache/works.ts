@@ -1,0 +1,159 @@
+import { randomUUID } from 'node:crypto'
+import { hashId } from '../shared/keys.js'
+import type { CacheCore, Lookup } from './core.js'
+import type { Entry } from './entry.js'
+
+/** Who makes an entry tells so every third of this; whoever dies is succeeded after it. */
+const CLAIM_MS = 1500
+/** Nobody waits longer for another one's work. */
+const PATIENCE_MS = 5000
+const FIRST_POLL_MS = 8
+const LONGEST_POLL_MS = 100
+/** After this a claim is no longer kept: something hangs. */
+const LONGEST_WORK_MS = 10 * 60 * 1000
+
+/** What came of a work: an entry that those may use who waited for it, or nothing. */
+type Outcome = Entry | undefined
+
+/** The making of one entry. */
+export interface Fill {
+  readonly lookup: Lookup
+  /** When it began, by the store's clock: milliseconds since the epoch. */
+  readonly startedAt: number
+  /** Of all its tags; undefined where nothing can be stored. */
+  readonly versions: Readonly<Record<string, string>> | undefined
+  /**
+   * Lets the others go on. Only the first call counts.
+   *
+   * @param entry - for those in this process; undefined: each makes his own
+   * @param isStored - whether those on other instances find it
+   */
+  finish (entry: Outcome, isStored?: boolean): void
+  /** Stores it, in the background, for the others and lets them go on. */
+  store (entry: Entry): Promise<boolean>
+}
+
+/**
+ * - `fill`: the caller is to make it
+ * - `entry`: another one of this process has made it
+ * - `again`: another instance has stored it, or it was invalidated meanwhile: look again
+ */
+export type Turn = { fill: Fill } | { entry: Entry } | 'again'
+
+/**
+ * Of all who find that something is not there, on all instances, one makes it. The others wait, with an end; and if it
+ * turns out that they cannot use it, all of them go on at once.
+ */
+export class Works {
+  readonly #core: CacheCore
+  readonly #working = new Map<string, Promise<Outcome>>()
+
+  constructor (core: CacheCore) {
+    this.#core = core
+  }
+
+  async enter (lookup: Lookup): Promise<Turn> {
+    // By what was seen: work that began before an invalidation is not what comes after it.
+    const work = workOf(lookup)
+    const present = this.#working.get(work)
+    if (present === undefined) return await this.#lead(work, lookup)
+    this.#core.counts.coalesced++
+    const entry = await withPatience(present)
+    return entry === undefined ? { fill: await this.#begin(work, lookup, undefined, () => {}) } : { entry }
+  }
+
+  /** The same, but without waiting: undefined where it is being made already. */
+  async tryEnter (lookup: Lookup): Promise<Fill | undefined> {
+    const work = workOf(lookup)
+    if (this.#working.has(work)) return undefined
+    const { settle } = this.#announce(work)
+    const token = randomUUID()
+    const begun = await this.#core.begin(work, token, lookup.tags, CLAIM_MS)
+    if (begun?.claim === 'mine') return this.#fill(work, lookup, token, begun, settle)
+    settle(undefined)
+    return undefined
+  }
+
+  async #lead (work: string, lookup: Lookup): Promise<Turn> {
+    const { settle } = this.#announce(work)
+    const token = randomUUID()
+    const end = performance.now() + PATIENCE_MS
+    for (let pause = FIRST_POLL_MS; ; pause = Math.min(pause * 1.5, LONGEST_POLL_MS)) {
+      const begun = lookup.seen && await this.#core.begin(work, token, lookup.tags, CLAIM_MS)
+      if (begun?.claim !== 'theirs' || performance.now() > end) return { fill: this.#fill(work, lookup, begun?.claim === 'mine' ? token : undefined, begun, settle) }
+      await new Promise(resolve => setTimeout(resolve, pause))
+      const now = await this.#core.find(lookup.key, lookup.tags)
+      if (now.seen !== undefined && workOf(now) !== work) {
+        settle(undefined)
+        return 'again'
+      }
+    }
+  }
+
+  async #begin (work: string, lookup: Lookup, token: string | undefined, settle: (outcome: Outcome) => void): Promise<Fill> {
+    const begun = lookup.seen && await this.#core.begin(`${work}:${randomUUID()}`, randomUUID(), lookup.tags, 1)
+    return this.#fill(work, lookup, token, begun, settle)
+  }
+
+  #announce (work: string): { settle: (outcome: Outcome) => void } {
+    let settle = (_outcome: Outcome): void => {}
+    const done = new Promise<Outcome>(resolve => {
+      settle = outcome => {
+        if (this.#working.get(work) === done) this.#working.delete(work)
+        resolve(outcome)
+      }
+    })
+    this.#working.set(work, done)
+    return { settle }
+  }
+
+  #fill (
+    work: string, lookup: Lookup, token: string | undefined, begun: { now: number, versions: Record<string, string> } | undefined, settle: (outcome: Outcome) => void
+  ): Fill {
+    const core = this.#core
+    const keep = token === undefined ? undefined : keepClaim(() => core.renew(work, token, CLAIM_MS))
+    let isFinished = false
+    const finish = (outcome: Outcome, isStored: boolean): void => {
+      if (isFinished) return
+      isFinished = true
+      clearInterval(keep)
+      settle(outcome)
+      if (token !== undefined) core.end(work, token, !isStored)
+    }
+    return {
+      lookup,
+      startedAt: begun?.now ?? core.now(),
+      versions: begun?.versions,
+      finish: (entry, isStored = false) => finish(entry, isStored),
+      async store (entry) {
+        const stored = begun !== undefined && await core.write(lookup, entry, begun.versions)
+        // Whoever waits in this process saw what this one saw, so it is as right for them; on another one, they look.
+        finish(entry, stored)
+        return stored
+      }
+    }
+  }
+}
+
+function keepClaim (renew: () => void): NodeJS.Timeout {
+  const until = performance.now() + LONGEST_WORK_MS
+  const timer = setInterval(() => {
+    if (performance.now() < until) renew()
+    else clearInterval(timer)
+  }, CLAIM_MS / 3)
+  return timer.unref()
+}
+
+/** The same for all who saw the same; a tag that was never invalidated may or may not have its first version yet. */
+function workOf ({ key, seen }: Lookup): string {
+  if (seen === undefined) return key.id
+  const versions = Object.entries(seen.versions).map(([tag, version]) => [tag, version?.startsWith('0-') ? undefined : version])
+  return `${key.id}.${hashId(JSON.stringify([seen.generation, versions])).slice(0, 16)}`
+}
+
+function withPatience (work: Promise<Outcome>): Promise<Outcome> {
+  return new Promise(resolve => {
+    const timer = setTimeout(() => resolve(undefined), PATIENCE_MS)
+    work.then(outcome => { clearTimeout(timer); resolve(outcome) }, () => resolve(undefined))
+  })
+}
