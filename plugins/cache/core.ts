@@ -4,7 +4,7 @@ import type { Entry } from './entry.js'
 import type { CacheKey } from './key.js'
 import type { L1 } from './l1.js'
 import { TOMBSTONE_MS } from './redis-store.js'
-import { EVERYTHING, PATTERNS, type Begun, type CacheStore, type Seen, type StoreClock } from './store.js'
+import { PATTERNS, type Begun, type CacheStore, type Seen, type StoreClock } from './store.js'
 
 export interface CacheStats {
   hits: number
@@ -93,8 +93,9 @@ export class CacheCore {
     return { key, tags, entry: usable, seen, mark }
   }
 
+  /** @param tags - those that have no version yet */
   async begin (work: string, token: string, tags: readonly string[], ms: number): Promise<Begun | undefined> {
-    return await this.attempt(() => this.#options.store.begin(work, token, [EVERYTHING, PATTERNS, ...tags], ms))
+    return await this.attempt(() => this.#options.store.begin(work, token, [PATTERNS, ...tags], ms))
   }
 
   renew (work: string, token: string, ms: number): void {

@@ -136,7 +136,7 @@ export function createDataCache (core: CacheCore, works: Works, defaults: Lifeti
       const lifetime = resolveLifetime(options, defaults)
       const lookup = await core.find(dataKey(checkKey(name)), checkTags(options.tags ?? []))
       const json: string | undefined = JSON.stringify(value)
-      const begun = await core.begin(`${lookup.key.id}.set`, 'set', lookup.tags, 1)
+      const begun = await core.begin(`${lookup.key.id}.set`, 'set', [EVERYTHING, ...lookup.tags], 1)
       if (json !== undefined && begun !== undefined) await core.write(lookup, entryOf(lookup.key, json, lifetime, begun.now, begun.versions), begun.versions)
     },
     async delete (name) {

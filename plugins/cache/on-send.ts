@@ -46,7 +46,7 @@ export function createTake (core: CacheCore) {
     const { stale, fill, route } = state
     if (state.validates && stale !== undefined && reply.statusCode === 304) return confirm(request, reply, state, stale, payload)
     if (reply.statusCode >= 500 && stale !== undefined && isUsableOnError(usabilityOf(stale, core.now()))) {
-      fill?.finish(stale)
+      fill?.fall(stale)
       return replace(reply, state, stale, payload)
     }
     if (fill === undefined) return payload
@@ -93,7 +93,8 @@ export function createTake (core: CacheCore) {
     store(request, state, judged, body)
     const { ifNoneMatch } = state.client
     const isKnown = reply.statusCode === 200 && ifNoneMatch !== undefined && matchesEtag(ifNoneMatch, joined(reply.getHeader('etag')))
-    return isKnown ? notModified(reply) : payload
+    // Text has been made bytes: they are sent as they are.
+    return isKnown ? notModified(reply) : typeof payload === 'string' ? body : payload
   }
 }
 

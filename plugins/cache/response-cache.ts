@@ -8,9 +8,8 @@ import { createRefresher } from './refresh.js'
 import { keyOf, stripQuery, whyBypassed } from './request-key.js'
 import { createState, type RequestCache } from './request-state.js'
 import type { ResolvedCacheOptions, ResolvedRouteCache } from './resolve-options.js'
-import { createServe, validate } from './serve.js'
+import { askHandler, createServe, validate } from './serve.js'
 import { invalidateBy, isUnsafe } from './unsafe.js'
-import { watchReads } from './unkeyed.js'
 import type { Works } from './works.js'
 
 const STATE = Symbol('cache.state')
@@ -72,7 +71,6 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
       if (bypass === 'method') state.status.fwd = 'method'
       return false
     }
-    state.before = reply.getHeaders()
     if (route.keysParameter !== undefined) stripQuery(request, route.keysParameter)
     state.key = keyOf(request, route, owner === undefined ? undefined : String(owner), constraints)
     const task = refresher.take(request)
@@ -82,8 +80,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
     state.base = located.base
     if (located.base.entry?.kind === 'variants') state.variants = located.base.entry as RequestCache['variants']
     if (located.response !== undefined) validate(request, state, located.response)
-    state.requestedAt = core.now()
-    if (route.unkeyed !== false) state.reads = watchReads(request)
+    askHandler(core, request, reply, state)
     return false
   }
 

@@ -57,33 +57,32 @@ export function createServe ({ core, works, refresher }: ServeOptions) {
         gatewayTimeout(reply, state)
         return true
       }
-      if (request.method === 'HEAD') return forward(request, state, located)
+      if (request.method === 'HEAD') return forward(request, reply, state, located)
       const turn = await works.enter(located.place)
       if (turn === 'again' && looks < MOST_LOOKS) continue
       state.status.collapsed = turn === 'again' || 'entry' in turn
       if (turn !== 'again' && 'entry' in turn && turn.entry.kind === 'response') {
         const entry = turn.entry as StoredResponse
-        // What was made a moment ago for somebody else who asked the same, whatever its freshness (RFC 9111 §4).
         if (isSelected(entry, request.headers)) {
-          answer(reply, state, entry)
-          return true
+          // In place of an error; or what was made a moment ago for somebody else who asked the same.
+          if (turn.isFallback) answer(reply, state, entry)
+          if (turn.isFallback || use(request, reply, state, entry)) return true
         }
       }
       if (turn !== 'again' && 'fill' in turn) state.fill = turn.fill
-      return forward(request, state, located)
+      return forward(request, reply, state, located)
     }
   }
 
   /** The handler is to answer, and be asked whether what is there is still right, where it can be told. */
-  function forward (request: FastifyRequest, state: RequestCache, { base, response }: Located): false {
+  function forward (request: FastifyRequest, reply: FastifyReply, state: RequestCache, { base, response }: Located): false {
     core.counts.misses++
     state.base = base
     const isVariant = base.entry?.kind === 'variants'
     state.variants = isVariant ? base.entry as RequestCache['variants'] : undefined
     state.status = { ...state.status, outcome: 'MISS', fwd: response !== undefined ? 'stale' : isVariant ? 'vary-miss' : base.entry === undefined ? 'uri-miss' : 'miss', ttl: undefined }
     if (state.fill !== undefined && response !== undefined) validate(request, state, response)
-    state.requestedAt = core.now()
-    if (state.route.unkeyed !== false) state.reads = watchReads(request)
+    askHandler(core, request, reply, state)
     return false
   }
 
@@ -98,9 +97,15 @@ export function createServe ({ core, works, refresher }: ServeOptions) {
         return true
       }
       return obtain(request, reply, state)
-    },
-    forward
+    }
   }
+}
+
+/** What is to be known of a request before its handler runs. */
+export function askHandler (core: CacheCore, request: FastifyRequest, reply: FastifyReply, state: RequestCache): void {
+  state.before = reply.getHeaders()
+  state.requestedAt = core.now()
+  if (state.route.unkeyed !== false) state.reads = watchReads(request)
 }
 
 function refusesToWait (request: FastifyRequest, { route }: RequestCache): boolean {

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { hashId } from '../shared/keys.js'
 import type { CacheCore, Lookup } from './core.js'
 import type { Entry } from './entry.js'
+import { EVERYTHING } from './store.js'
 
 /** Who makes an entry tells so every third of this; whoever dies is succeeded after it. */
 const CLAIM_MS = 1500
@@ -12,8 +13,8 @@ const LONGEST_POLL_MS = 100
 /** After this a claim is no longer kept: something hangs. */
 const LONGEST_WORK_MS = 10 * 60 * 1000
 
-/** What came of a work: an entry that those may use who waited for it, or nothing. */
-type Outcome = Entry | undefined
+/** What came of a work: an entry that those may use who waited for it, perhaps in place of an error; or nothing. */
+type Outcome = { entry: Entry, isFallback: boolean } | undefined
 
 /** The making of one entry. */
 export interface Fill {
@@ -28,7 +29,9 @@ export interface Fill {
    * @param entry - for those in this process; undefined: each makes his own
    * @param isStored - whether those on other instances find it
    */
-  finish (entry: Outcome, isStored?: boolean): void
+  finish (entry: Entry | undefined, isStored?: boolean): void
+  /** It cannot be made: gives the others what there was before. */
+  fall (entry: Entry): void
   /** Stores it, in the background, for the others and lets them go on. */
   store (entry: Entry): Promise<boolean>
 }
@@ -38,7 +41,7 @@ export interface Fill {
  * - `entry`: another one of this process has made it
  * - `again`: another instance has stored it, or it was invalidated meanwhile: look again
  */
-export type Turn = { fill: Fill } | { entry: Entry } | 'again'
+export type Turn = { fill: Fill } | { entry: Entry, isFallback: boolean } | 'again'
 
 /**
  * Of all who find that something is not there, on all instances, one makes it. The others wait, with an end; and if it
@@ -58,8 +61,7 @@ export class Works {
     const present = this.#working.get(work)
     if (present === undefined) return await this.#lead(work, lookup)
     this.#core.counts.coalesced++
-    const entry = await withPatience(present)
-    return entry === undefined ? { fill: await this.#begin(work, lookup, undefined, () => {}) } : { entry }
+    return await withPatience(present) ?? { fill: await this.#begin(work, lookup, undefined, () => {}) }
   }
 
   /** The same, but without waiting: undefined where it is being made already. */
@@ -68,7 +70,7 @@ export class Works {
     if (this.#working.has(work)) return undefined
     const { settle } = this.#announce(work)
     const token = randomUUID()
-    const begun = await this.#core.begin(work, token, lookup.tags, CLAIM_MS)
+    const begun = await this.#core.begin(work, token, unknownTags(lookup), CLAIM_MS)
     if (begun?.claim === 'mine') return this.#fill(work, lookup, token, begun, settle)
     settle(undefined)
     return undefined
@@ -79,7 +81,7 @@ export class Works {
     const token = randomUUID()
     const end = performance.now() + PATIENCE_MS
     for (let pause = FIRST_POLL_MS; ; pause = Math.min(pause * 1.5, LONGEST_POLL_MS)) {
-      const begun = lookup.seen && await this.#core.begin(work, token, lookup.tags, CLAIM_MS)
+      const begun = lookup.seen && await this.#core.begin(work, token, unknownTags(lookup), CLAIM_MS)
       if (begun?.claim !== 'theirs' || performance.now() > end) return { fill: this.#fill(work, lookup, begun?.claim === 'mine' ? token : undefined, begun, settle) }
       await new Promise(resolve => setTimeout(resolve, pause))
       const now = await this.#core.find(lookup.key, lookup.tags)
@@ -91,7 +93,7 @@ export class Works {
   }
 
   async #begin (work: string, lookup: Lookup, token: string | undefined, settle: (outcome: Outcome) => void): Promise<Fill> {
-    const begun = lookup.seen && await this.#core.begin(`${work}:${randomUUID()}`, randomUUID(), lookup.tags, 1)
+    const begun = lookup.seen && await this.#core.begin(`${work}:${randomUUID()}`, randomUUID(), unknownTags(lookup), 1)
     return this.#fill(work, lookup, token, begun, settle)
   }
 
@@ -112,6 +114,7 @@ export class Works {
   ): Fill {
     const core = this.#core
     const keep = token === undefined ? undefined : keepClaim(() => core.renew(work, token, CLAIM_MS))
+    const versions = begun && { ...begun.versions, ...knownVersions(lookup) }
     let isFinished = false
     const finish = (outcome: Outcome, isStored: boolean): void => {
       if (isFinished) return
@@ -123,16 +126,29 @@ export class Works {
     return {
       lookup,
       startedAt: begun?.now ?? core.now(),
-      versions: begun?.versions,
-      finish: (entry, isStored = false) => finish(entry, isStored),
+      versions,
+      finish: (entry, isStored = false) => finish(entry && { entry, isFallback: false }, isStored),
+      fall: entry => finish({ entry, isFallback: true }, false),
       async store (entry) {
-        const stored = begun !== undefined && await core.write(lookup, entry, begun.versions)
+        const stored = versions !== undefined && await core.write(lookup, entry, versions)
         // Whoever waits in this process saw what this one saw, so it is as right for them; on another one, they look.
-        finish(entry, stored)
+        finish({ entry, isFallback: false }, stored)
         return stored
       }
     }
   }
+}
+
+/** The tags that had no version yet. */
+function unknownTags ({ tags, seen }: Lookup): string[] {
+  return [EVERYTHING, ...tags].filter(tag => seen?.versions[tag] === undefined)
+}
+
+/** As they were at the look-up. */
+function knownVersions ({ seen }: Lookup): Record<string, string> {
+  const known: Record<string, string> = {}
+  for (const [tag, version] of Object.entries(seen?.versions ?? {})) if (version !== undefined) known[tag] = version
+  return known
 }
 
 function keepClaim (renew: () => void): NodeJS.Timeout {
