@@ -66,7 +66,7 @@ function oneAnswer (): Pick<Hooks, 'onResponse' | 'onError'> {
       reply.send(stream)
     },
     onError (reply, { error }) {
-      if (!answered.has(reply)) reply.send(error)
+      if (!answered.has(reply)) reply.send(Object.assign(error, { statusCode: error.statusCode === 504 ? 504 : 502 }))
     }
   }
 }

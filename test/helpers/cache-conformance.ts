@@ -5,8 +5,11 @@ import { parseArgs } from 'node:util'
 import type { Results, Suite, Test } from './cache-suite.js'
 import { installSuite, runSuite, runTest, startGateway, startOrigin } from './cache-suite.js'
 
-/** Fewer passed ones are a failure. There are 157 required and 86 optional tests. */
-const THRESHOLDS = { required: 148, optional: 70 }
+/**
+ * Fewer passed ones are a failure. There are 157 required and 86 optional tests; docs/cache.md names those that fail. Nine of
+ * them have been turned round in the suite's repository since this release: what RFC 9111, section 5.1, says of `Age`.
+ */
+const THRESHOLDS = { required: 144, optional: 78 }
 
 // A W3C Note of 2001 that few follow; the suite's repository has dropped it since. Counted by itself.
 const APART = 'surrogate-control'
