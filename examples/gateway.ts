@@ -66,7 +66,8 @@ function oneAnswer (): Pick<Hooks, 'onResponse' | 'onError'> {
       reply.send(stream)
     },
     onError (reply, { error }) {
-      if (!answered.has(reply)) reply.send(Object.assign(error, { statusCode: error.statusCode === 504 ? 504 : 502 }))
+      const statusCode = 'statusCode' in error && error.statusCode === 504 ? 504 : 502
+      if (!answered.has(reply)) reply.send(Object.assign(error, { statusCode }))
     }
   }
 }
