@@ -1,5 +1,7 @@
 // A gateway before another server. Run it with `ORIGIN=http://localhost:8000 npx tsx examples/gateway.ts`.
-import { METHODS } from 'node:http'
+import { AsyncLocalStorage } from 'node:async_hooks'
+import { subscribe } from 'node:diagnostics_channel'
+import { METHODS, type ClientRequest, type ServerResponse } from 'node:http'
 import { pathToFileURL } from 'node:url'
 import type { FastifyHttpProxyOptions } from '@fastify/http-proxy'
 import proxy from '@fastify/http-proxy'
@@ -33,10 +35,24 @@ export function createApp (): FastifyInstance {
   return Fastify({ exposeHeadRoutes: false, logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
 }
 
+const answering = new AsyncLocalStorage<ServerResponse>()
+
+// The proxy knows final answers only: what comes before them (RFC 9110, section 15.2) is passed on beside it.
+subscribe('http.client.request.start', message => {
+  const { request } = message as { request: ClientRequest }
+  const response = answering.getStore()
+  request.on('information', ({ statusCode, headers }) => {
+    if (response === undefined || response.headersSent) return
+    if (statusCode === 103) response.writeEarlyHints(headers as Record<string, string | string[]>)
+    if (statusCode === 102) response.writeProcessing()
+  })
+})
+
 /** All that reaches the app goes to the origin, and its answer back, as they are. */
 export async function passThrough (app: FastifyInstance, origin: string): Promise<void> {
   const more = METHODS.filter(method => method !== 'CONNECT' && !app.supportedMethods.includes(method))
   for (const method of more) app.addHttpMethod(method, { hasBody: method !== 'TRACE' })
+  app.addHook('onRequest', (_request, reply, done) => answering.run(reply.raw, done))
   // The proxy has parsers of its own, which leave a body the stream it is.
   app.removeAllContentTypeParsers()
   await app.register(proxy, {

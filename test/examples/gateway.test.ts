@@ -1,4 +1,4 @@
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import { createServer, get, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as wait } from 'node:timers/promises'
 import t, { type Test } from 'tap'
@@ -28,7 +28,7 @@ async function start (t: Test, answer: Answer) {
     const response = await fetch(address + path, init)
     return { status: response.status, headers: response.headers, cache: response.headers.get('x-cache'), body: await response.text() }
   }
-  return { seen, ask }
+  return { seen, ask, address }
 }
 
 t.test('it does what the origin\'s header fields say: fresh, stale, validated, by range', async t => {
@@ -66,6 +66,22 @@ t.test('what it may not store goes through as it is: methods, bodies, chunks, st
   for (const status of [201, 302, 400, 404, 418, 500, 503, 599]) {
     t.equal((await ask(`/${status}`, { headers: { 'x-status': String(status) }, redirect: 'manual' })).status, status)
   }
+})
+
+t.test('what comes before an answer is passed on, and not stored with it', async t => {
+  const { address } = await start(t, (_request, response) => {
+    response.writeProcessing()
+    response.writeEarlyHints({ link: '</a.css>; rel=preload; as=style', 'x-hint': 'yes' })
+    response.setHeader('cache-control', 'max-age=60').end('x')
+  })
+  const hintsOf = async () => await new Promise<unknown[]>((resolve, reject) => {
+    const hints: unknown[] = []
+    get(address, response => {
+      response.resume().on('end', () => resolve([...hints, response.headers['x-cache'], response.headers['x-hint']]))
+    }).on('information', ({ statusCode, headers }) => hints.push([statusCode, headers['x-hint']])).on('error', reject)
+  })
+  t.same(await hintsOf(), [[102, undefined], [103, 'yes'], 'MISS', undefined])
+  t.same(await hintsOf(), ['HIT', undefined])
 })
 
 t.test('a write makes the answer of its URL invalid', async t => {
