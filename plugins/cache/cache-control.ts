@@ -1,4 +1,4 @@
-import { parseDictionary } from 'structured-headers'
+import { parseDictionary, Token } from 'structured-headers'
 
 /** What a `Cache-Control` says, by name: `true` for a directive without a value. */
 export type Directives = ReadonlyMap<string, string | true>
@@ -8,8 +8,12 @@ export type Directives = ReadonlyMap<string, string | true>
 const DIRECTIVE = /^[\t ]*([!#$%&'*+.^_`|~\w-]+)(?:=(?:([!#$%&'*+.^_`|~\w-]+)|"((?:[^"\\\u0000-\u0008\u000a-\u001f\u007f]|\\[\t\u0020-\u007e\u0080-\u00ff])*)"))?[\t ]*(?:,|$)/
 const EMPTY = /^[\t ]*(?:,|$)/
 
+// Directives that may name the fields which they are about, and are about all of the answer where they do not.
+const QUALIFIED = new Set(['private', 'no-cache'])
+
 /**
- * Of a directive that is there more than once the first one counts, as RFC 9111 §4.2.1 allows.
+ * Of a directive that is there more than once the first one counts, as RFC 9111 §4.2.1 allows; of one that may name fields,
+ * all that it names, or the whole answer.
  *
  * @returns undefined for a field that is no list of directives: nothing of it can be trusted
  */
@@ -22,9 +26,18 @@ export function parseCacheControl (field: string | undefined): Directives | unde
     if (match === null) return undefined
     rest = rest.slice(match[0].length)
     const name = empty ? undefined : match[1]?.toLowerCase()
-    if (name !== undefined && !directives.has(name)) directives.set(name, match[2] ?? match[3]?.replaceAll(/\\(.)/g, '$1') ?? true)
+    if (name === undefined) continue
+    const value = match[2] ?? match[3]?.replaceAll(/\\(.)/g, '$1') ?? true
+    const present = directives.get(name)
+    if (QUALIFIED.has(name)) directives.set(name, joinQualified(present, value))
+    else if (present === undefined) directives.set(name, value)
   }
   return directives
+}
+
+function joinQualified (present: string | true | undefined, value: string | true): string | true {
+  if (present === true || value === true || !/[^\t ,]/.test(value)) return true
+  return present === undefined ? value : `${present},${value}`
 }
 
 // Directives whose value is a number of seconds.
@@ -42,9 +55,11 @@ export function parseTargeted (field: string | undefined): Directives | undefine
     for (const [name, [value]] of parseDictionary(field)) {
       // A field with a value of the wrong type is no better than one that cannot be parsed.
       if (SECONDS.has(name) && !(typeof value === 'number' && Number.isInteger(value) && value >= 0)) return undefined
-      if (value === true) directives.set(name, true)
-      else if (typeof value === 'number' && Number.isInteger(value)) directives.set(name, String(value))
-      else if (typeof value === 'string') directives.set(name, value)
+      if (value === false) continue
+      const isText = typeof value === 'string' || value instanceof Token || (typeof value === 'number' && Number.isInteger(value))
+      // What a value cannot be read as, it does not narrow.
+      const text = isText ? String(value) : true
+      directives.set(name, QUALIFIED.has(name) ? joinQualified(undefined, text) : text)
     }
     return directives.size === 0 ? undefined : directives
   } catch {
@@ -53,7 +68,7 @@ export function parseTargeted (field: string | undefined): Directives | undefine
 }
 
 // RFC 9111 §1.2.2: what is larger than can be represented is taken as the largest.
-const LARGEST_SECONDS = 2 ** 31
+export const LARGEST_SECONDS = 2 ** 31
 
 /** The delta-seconds of a directive; `'invalid'` where it is something else (RFC 9111 §4.2.1: take it as stale). */
 export function secondsOf (directives: Directives, name: string): number | 'invalid' | undefined {

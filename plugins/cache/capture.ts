@@ -24,7 +24,8 @@ function within (body: Buffer, maxSize: number): Buffer | undefined {
 }
 
 function tee (source: Readable, maxSize: number, declared: number | undefined): Capture {
-  if (declared !== undefined && declared > maxSize) return { payload: source, body: undefined }
+  // Of one that is over, or broken, nothing comes that would end what is piped.
+  if (source.destroyed || (declared !== undefined && declared > maxSize)) return { payload: source, body: undefined }
   let chunks: Buffer[] | undefined = []
   let size = 0
   let done = (_body: Buffer | undefined): void => {}

@@ -1,4 +1,4 @@
-import { secondsOf, type Directives } from './cache-control.js'
+import { LARGEST_SECONDS, secondsOf, type Directives } from './cache-control.js'
 import { parseHttpDate } from './http-date.js'
 
 /** Of an answer, what its freshness is reckoned from. Times are milliseconds since the epoch. */
@@ -56,5 +56,5 @@ export function initialAge ({ date, age, requestedAt, respondedAt }: FreshnessIn
   const apparentAge = apparent < 1000 ? 0 : apparent
   // Of a list the first member counts, and what is no number does not (RFC 9111 §5.1).
   const [, seconds] = /^\s*(\d+)\s*(?:,|$)/.exec(age ?? '') ?? []
-  return seconds === undefined ? apparentAge : Math.max(apparentAge, Number(seconds) * 1000 + (respondedAt - requestedAt))
+  return seconds === undefined ? apparentAge : Math.max(apparentAge, Math.min(Number(seconds), LARGEST_SECONDS) * 1000 + (respondedAt - requestedAt))
 }

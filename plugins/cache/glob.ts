@@ -4,7 +4,7 @@
  */
 export function compileGlob (glob: string): (text: string) => boolean {
   let source = ''
-  for (const [token] of glob.matchAll(/\\.|\[\^?(?:\\.|[^\]\\])+\]|[^]/gu)) {
+  for (const [token] of glob.matchAll(/\\[^]|\[\^?(?:\\[^]|[^\]\\])+\]|[^]/gu)) {
     if (token === '*') source += '.*'
     else if (token === '?') source += '.'
     else if (token.length > 2 && token.startsWith('[')) source += setOf(token)
@@ -16,10 +16,14 @@ export function compileGlob (glob: string): (text: string) => boolean {
 
 function setOf (token: string): string {
   const isNegated = token.startsWith('[^')
-  const members = token.slice(isNegated ? 2 : 1, -1).replaceAll(/\\(.)/gu, '$1')
-  const ranges = [...members.matchAll(/(.)-(.)|(.)/gsu)].map(([, from, to, one]) =>
-    from !== undefined && to !== undefined ? [from, to].sort().map(escapeMember).join('-') : escapeMember(one ?? ''))
+  const members = token.slice(isNegated ? 2 : 1, -1)
+  const ranges = [...members.matchAll(/\\([^])|([^])-\\?([^])|([^])/gu)].map(([, escaped, from, to, one]) =>
+    from !== undefined && to !== undefined ? [from, to].sort(byCodePoint).map(escapeMember).join('-') : escapeMember(escaped ?? one ?? ''))
   return `[${isNegated ? '^' : ''}${ranges.join('')}]`
+}
+
+function byCodePoint (a: string, b: string): number {
+  return (a.codePointAt(0) ?? 0) - (b.codePointAt(0) ?? 0)
 }
 
 function escapeMember (text: string): string {

@@ -27,6 +27,10 @@ export function parseHttpDate (text: string | undefined, now = Date.now()): numb
 function timeOf (year = '', month = '', day = '', [hours, minutes, seconds]: string[] = []): number | undefined {
   const index = MONTHS.indexOf(month.toLowerCase())
   const [d, h, m, s] = [Number(day), Number(hours), Number(minutes), Number(seconds)]
-  if (index === -1 || d < 1 || d > new Date(Date.UTC(Number(year), index + 1, 0)).getUTCDate() || h > 23 || m > 59 || s > 60) return undefined
-  return Date.UTC(Number(year), index, d, h, m, s)
+  if (index === -1 || h > 23 || m > 59 || s > 60) return undefined
+  // Unlike Date.UTC, this takes a year below 100 as it is.
+  const date = new Date(0)
+  date.setUTCFullYear(Number(year), index, d)
+  // A day that the month does not have leads into another one.
+  return date.getUTCDate() === d ? date.setUTCHours(h, m, s) : undefined
 }

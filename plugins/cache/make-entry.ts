@@ -94,11 +94,14 @@ function millisecondsOf (directives: Directives, name: string): number | undefin
 export function freshen (request: FastifyRequest, reply: FastifyReply, state: RequestCache, stored: StoredResponse, respondedAt: number): Judged {
   const { headers: present } = stored.meta
   // Judged as the answer that it makes: status and headers are those of what is stored, where the 304 says nothing else.
-  const confirmed = storedHeaders(reply.getHeaders(), state.before)
+  const confirmed = storedHeaders(reply.getHeaders(), state.before, state.route.storesSetCookie ? [] : ['set-cookie'])
+  // Fastify's own word on an empty text, and not on what is stored.
+  if (confirmed['content-type'] === 'text/plain; charset=utf-8') delete confirmed['content-type']
   const merged = freshenedHeaders(present, confirmed)
   const { directives, isTargeted } = effectiveDirectives(joined(merged['cache-control']), state.route.targeted.map(name => joined(merged[name])))
   if (directives === undefined || (directives.has('no-store') && !directives.has('must-understand'))) return { why: 'no-store' }
   if (directives.get('private') === true && !state.hasOwner) return { why: 'private' }
+  for (const name of excludedFields(directives)) Reflect.deleteProperty(merged, name)
   const input = freshnessInput(merged, directives, isTargeted, stored.meta.status, state, respondedAt)
   // Its age is that of the confirmation.
   return judgeFreshness(request, reply, state, { ...input, date: joined(confirmed['date']), age: joined(reply.getHeaders()['age']) }, merged, Object.keys(stored.meta.vary))

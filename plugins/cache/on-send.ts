@@ -21,7 +21,8 @@ export function createTake (core: CacheCore) {
     discard(payload)
     for (const name of Object.keys(reply.getHeaders())) if (!(name in state.before)) reply.removeHeader(name)
     const { age, ttl } = ageAndTtl(entry, core.now())
-    const isStale = ttl < 0
+    // What has just been confirmed is right, even if it is never fresh.
+    const isStale = ttl < 0 && fwdStatus !== 304
     state.status = { ...state.status, outcome: isStale ? 'STALE' : 'REVALIDATED', fwdStatus, ttl }
     return applyEntry(reply, entry, state.client, age)
   }

@@ -59,7 +59,11 @@ export function splitUrl (url: string): [path: string, query: string] {
 }
 
 function keptQuery (query: string, isKept: (name: string) => boolean): string {
-  return query.split('&').filter(pair => isKept(decodeName(pair.split('=', 1)[0] ?? ''))).join('&')
+  return query.split('&').filter(pair => {
+    const name = decodeName(pair.split('=', 1)[0] ?? '')
+    // To some parsers `a[b]` is a part of `a`.
+    return isKept(name) || isKept(name.split('[', 1)[0] ?? '')
+  }).join('&')
 }
 
 /** As the router's own parser reads it. */

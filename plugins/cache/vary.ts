@@ -8,24 +8,31 @@ export function parseVary (field: string | undefined): string[] | '*' {
   return names.includes('*') ? '*' : [...new Set(names)].sort()
 }
 
+// No header's value has this character: one that is absent is like no other (RFC 9111 §4.1).
+const ABSENT = '\0'
+
 /** A header's value as it selects an answer: spellings that mean the same are the same (RFC 9111 §4.1). */
 export function normalizeSelecting (name: string, value: string | string[] | undefined): string {
-  if (value === undefined) return ''
+  // Of a name such as "constructor" the headers have something, but no header.
+  if (typeof value !== 'string' && !Array.isArray(value)) return ABSENT
   const joined = (Array.isArray(value) ? value.join(',') : value).trim()
-  if (name === 'accept-encoding' || name === 'accept-language') return byPreference(joined)
-  return joined.split(',').map(part => part.trim().replaceAll(/[\t ]+/g, ' ')).join(',')
+  if (name === 'accept-encoding' || name === 'accept-language') return byPreference(joined, name === 'accept-encoding')
+  // Within quotes a space is a space.
+  return joined.includes('"') ? joined : joined.split(',').map(part => part.trim().replaceAll(/[\t ]+/g, ' ')).join(',')
 }
 
-/** What is weighted: in lower case, without what is refused, the most wanted first. */
-function byPreference (value: string): string {
-  return value.toLowerCase().split(',')
-    .map(part => {
-      const [name = '', ...parameters] = part.split(';').map(text => text.trim())
-      const weight = parameters.find(parameter => /^q\s*=/.test(parameter))?.split('=')[1]?.trim()
-      return { name, q: weight === undefined ? 1 : /^(?:0(?:\.\d{0,3})?|1(?:\.0{0,3})?)$/.test(weight) ? Number(weight) : 0 }
-    })
-    .filter(({ name, q }) => name !== '' && q > 0)
-    .sort((a, b) => b.q - a.q || (a.name < b.name ? -1 : 1))
+const WEIGHTED = /^([^\s;]+)(?:\s*;\s*q\s*=\s*(0(?:\.\d{0,3})?|1(?:\.0{0,3})?))?$/
+
+/**
+ * What is weighted: in lower case, the most wanted first. What is refused (`q=0`) is kept, as it is not the same as what is
+ * not named. The order of what is wanted equally is none for encodings, but for languages some go by it (RFC 9110 §12.5.4).
+ */
+function byPreference (value: string, isOrderFree: boolean): string {
+  const parts = value.toLowerCase().split(',').map(part => part.trim()).filter(part => part !== '').map(part => WEIGHTED.exec(part))
+  const readable = parts.filter(part => part !== null)
+  if (readable.length < parts.length) return value
+  return readable.map(([, name = '', q = '1']) => ({ name, q: Number(q) }))
+    .sort((a, b) => b.q - a.q || (!isOrderFree || a.name === b.name ? 0 : a.name < b.name ? -1 : 1))
     .map(({ name, q }) => q === 1 ? name : `${name};q=${q}`)
     .join(',')
 }

@@ -1,0 +1,80 @@
+import t from 'tap'
+import { Coalescer } from '../../plugins/cache/coalesce.js'
+import { endingWith } from '../../plugins/cache/last-hook.js'
+import { TurnReads } from '../../plugins/cache/turn-reads.js'
+
+const nextTurn = () => new Promise(resolve => setImmediate(resolve))
+
+for (const pipelines of [true, false]) {
+  t.test(`each key is read once a turn, however many ask for it, and again in the next one (${pipelines ? 'a turn\'s end' : 'at once'})`, async t => {
+    const asked: string[] = []
+    const reads = new TurnReads(async key => `${key}${asked.push(key)}`, pipelines)
+    const first = await Promise.all([reads.get('a'), reads.get('b'), reads.get('a')])
+    t.same([first, asked], [['a1', 'b2', 'a1'], ['a', 'b']])
+    await nextTurn()
+    t.same(await Promise.all([reads.get('a'), reads.get('a')]), ['a3', 'a3'])
+  })
+}
+
+t.test('a read that fails fails for all who asked in its turn, and for nobody else', async t => {
+  let fails = true
+  const reads = new TurnReads(async key => { if (fails) throw new Error('lost'); return key }, true)
+  const results = await Promise.allSettled([reads.get('a'), reads.get('a')])
+  t.same(results.map(({ status }) => status), ['rejected', 'rejected'])
+  fails = false
+  await nextTurn()
+  t.equal(await reads.get('a'), 'a')
+})
+
+t.test('nobody is given what was sent before they asked', async t => {
+  let sent = 0
+  const reads = new TurnReads(async () => {
+    // As a client that sends a turn's commands at its end.
+    await nextTurn()
+    return ++sent
+  }, true)
+  const early = reads.get('a')
+  await nextTurn()
+  const late = reads.get('a')
+  t.same(await Promise.all([early, late]), [1, 2])
+})
+
+t.test('the hook stays the last one, whoever appends others and however', async t => {
+  for (const [present, expected] of [[undefined, []], ['a', ['a']], [['a', 'b'], ['a', 'b']], [[], []]] as Array<[string | string[] | undefined, string[]]>) {
+    const hooks = endingWith(present, 'last')
+    t.same([...hooks], [...expected, 'last'])
+    t.equal(hooks.push('x', 'y'), expected.length + 3)
+    hooks.unshift('w')
+    hooks.push()
+    hooks.push('z')
+    t.same([...hooks], ['w', ...expected, 'x', 'y', 'z', 'last'])
+    t.equal(Array.isArray(hooks), true)
+    t.same(Object.keys(hooks), hooks.map((_, i) => String(i)), 'and it looks like any list')
+  }
+})
+
+t.test('the list that was there is left as it is', async t => {
+  const present = ['a']
+  endingWith(present, 'last').push('b')
+  t.same(present, ['a'])
+})
+
+t.test('the first works, the others wait until it has ended, or lose patience', async t => {
+  const coalescer = new Coalescer()
+  const first = coalescer.enter('k', 1000)
+  const second = coalescer.enter('k', 1000)
+  const impatient = coalescer.enter('k', 10)
+  t.ok('end' in coalescer.enter('other', 10), 'another key\'s work is another one')
+  if (!('end' in first) || !('wait' in second) || !('wait' in impatient)) return t.fail('one works')
+  await impatient.wait
+  let waited = false
+  const done = second.wait.then(() => { waited = true })
+  await nextTurn()
+  t.equal(waited, false)
+  first.end()
+  await done
+  const next = coalescer.enter('k', 10)
+  t.ok('end' in next, 'and the next one works')
+  first.end()
+  t.ok('wait' in coalescer.enter('k', 10), 'which the first one cannot end')
+})
