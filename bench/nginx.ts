@@ -23,7 +23,6 @@ events { worker_connections 1024; }
 http {
   access_log off;
   sendfile on;
-  tcp_nopush on;
   keepalive_requests 1000000000;
   ${temp}
   proxy_cache_path ${join(dir, 'cache')} keys_zone=bench:10m use_temp_path=off;
