@@ -1,0 +1,59 @@
+// One server for `bench/cache.ts`: `tsx bench/cache-server.ts <variant> <bytes> <redis url>`; tells its address.
+import Fastify, { type FastifyInstance } from 'fastify'
+import { Redis } from 'ioredis'
+import { startNginx } from './nginx.js'
+
+// As compiled: run from its sources the suite would pay for what tsx adds to each function, and its peers would not.
+const { cache, redis: redisPlugin } = await import(new URL('../dist/plugins/index.js', import.meta.url).href) as typeof import('../plugins/index.js')
+
+const [variant = '', bytes = '', url = ''] = process.argv.slice(2)
+const body = Buffer.alloc(Number(bytes), 'x')
+
+/** What becomes of a URL: here, as a load generator that makes another one for each request would be a part of what is measured. */
+let count = 0
+const urls: Record<string, () => string> = {
+  'suite, L2 hit, 100 keys': () => `/?${count++ % 100}`,
+  'suite, miss': () => `/?${process.pid}-${count++}`
+}
+
+async function suite (app: FastifyInstance, l1?: false): Promise<void> {
+  await app.register(redisPlugin, { url })
+  await app.register(cache, { global: true, ttl: variant === 'suite, miss' ? '10s' : '1h', unkeyed: false, ...(l1 === false && { l1 }) })
+}
+
+async function bareWithGet (app: FastifyInstance, key: string, value: Buffer): Promise<void> {
+  const redis = new Redis(url, { enableAutoPipelining: true })
+  await redis.set(key, value)
+  app.get('/', async () => await redis.getBuffer(key))
+}
+
+const ready = (app: FastifyInstance) => app.get('/', (_request, reply) => { reply.send(body) })
+
+const variants: Record<string, (app: FastifyInstance) => Promise<unknown>> = {
+  bare: async app => ready(app),
+  'bare + GET, small': async app => {
+    const redis = new Redis(url, { enableAutoPipelining: true })
+    app.addHook('onRequest', async () => { await redis.get('small') })
+    ready(app)
+  },
+  'bare + GET, the body': async app => await bareWithGet(app, `body:${bytes}`, body),
+  'suite, L1 hit': async app => { await suite(app); ready(app) },
+  'suite, L2 hit': async app => { await suite(app, false); ready(app) },
+  'suite, L2 hit, 100 keys': async app => { await suite(app, false); ready(app) },
+  'suite, miss': async app => { await suite(app); ready(app) },
+  'nginx, hit': async app => ready(app)
+}
+
+const rewrite = urls[variant]
+const app = Fastify({ ...(rewrite !== undefined && { rewriteUrl: rewrite }) })
+await variants[variant]?.(app)
+const own = await app.listen({ port: 0, host: '127.0.0.1' })
+const nginx = variant === 'nginx, hit' ? await startNginx(own) : undefined
+process.on('message', () => process.send?.(app.hasDecorator('cache') ? app.cache.stats() : {}))
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => {
+    nginx?.stop()
+    process.exit()
+  })
+}
+process.send?.(nginx?.url ?? own)

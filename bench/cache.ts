@@ -1,0 +1,251 @@
+import { fork, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import autocannon from 'autocannon'
+import Fastify, { type FastifyInstance } from 'fastify'
+import { Redis } from 'ioredis'
+import type { CacheStats } from '../plugins/cache/index.js'
+import { startRedis } from '../test/helpers/redis-server.js'
+import { stopAll } from '../test/helpers/registry.js'
+import { hasNginx } from './nginx.js'
+
+// Requests a second and latency of one Fastify process that sends ready bytes, beside peers in the same run: rounds take
+// turns, and processes, as two of one variant differ; the median of all is told, as a share of the bare route.
+const ROUNDS = Number(process.env['ROUNDS'] ?? 3)
+const PROCESSES = Number(process.env['PROCESSES'] ?? 2)
+const SECONDS = Number(process.env['SECONDS'] ?? 2)
+const SIZES = (process.env['SIZES'] ?? '1024,65536,1048576').split(',').map(Number)
+const PARTS = (process.env['PARTS'] ?? 'stampede,memory,invalidations,load').split(',')
+const VARIANTS = ['bare', 'bare + GET, small', 'bare + GET, the body', 'suite, L1 hit', 'suite, L2 hit', 'suite, L2 hit, 100 keys', 'suite, miss',
+  ...hasNginx() ? ['nginx, hit'] : []]
+
+const compiled = async (path: string): Promise<unknown> => await import(new URL(`../dist/plugins/${path}.js`, import.meta.url).href)
+const { cache, redis: redisPlugin } = await compiled('index') as typeof import('../plugins/index.js')
+const { createRedisStore, invalidationChannel } = await compiled('cache/redis-store') as typeof import('../plugins/cache/redis-store.js')
+
+interface Round { rate: number, p50: number, p99: number, failed: number }
+interface Server { child: ChildProcess, url: string, rounds: Round[] }
+
+// What is about to expire goes first where there is no room: misses of 1 MiB fill any memory.
+const server = await startRedis({ maxmemory: '1gb', maxmemoryPolicy: 'volatile-ttl' })
+const admin = new Redis(server.url)
+const at = (values: number[], part: number) => values.sort((a, b) => a - b)[Math.floor(values.length * part)] ?? 0
+const median = (values: number[]) => at(values, 0.5)
+
+async function load ({ url, rounds }: Server): Promise<void> {
+  if (rounds.length === 0) await autocannon({ url, connections: 50, duration: 1 })
+  const { requests, latency, errors, non2xx } = await autocannon({ url, connections: 50, duration: SECONDS })
+  rounds.push({ rate: requests.average, p50: latency.p50, p99: latency.p99, failed: errors + non2xx })
+}
+
+async function statsOf ({ child }: Server): Promise<Partial<CacheStats>> {
+  child.send('stats')
+  const [stats] = await once(child, 'message')
+  return stats
+}
+
+async function compare (size: number): Promise<void> {
+  await admin.flushall()
+  const servers = new Map<string, Server[]>(VARIANTS.map(variant => [variant, []]))
+  for (let i = 0; i < PROCESSES; i++) {
+    for (const [variant, group] of servers) {
+      const child = fork(new URL('./cache-server.ts', import.meta.url), [variant, String(size), server.url], { execArgv: ['--import', 'tsx'] })
+      const [url] = await once(child, 'message')
+      group.push({ child, url, rounds: [] })
+    }
+  }
+  for (let round = 0; round < ROUNDS; round++) {
+    for (let i = 0; i < PROCESSES; i++) {
+      for (const group of servers.values()) for (const one of group.slice(i, i + 1)) await load(one)
+    }
+  }
+  const roundsOf = (variant: string) => servers.get(variant)?.flatMap(({ rounds }) => rounds) ?? []
+  const rateOf = (variant: string) => median(roundsOf(variant).map(({ rate }) => rate))
+  const rows = []
+  for (const [variant, group] of servers) {
+    const rounds = roundsOf(variant)
+    const stats = await Promise.all(group.map(statsOf))
+    const sum = (name: keyof CacheStats) => stats.reduce((total, each) => total + (each[name] ?? 0), 0)
+    const asked = sum('hits') + sum('misses')
+    rows.push({
+      variant,
+      'requests/s': Math.round(rateOf(variant)),
+      'of bare': (rateOf(variant) / rateOf('bare')).toFixed(2),
+      'of bare + GET, small': (rateOf(variant) / rateOf('bare + GET, small')).toFixed(2),
+      'of bare + GET, the body': (rateOf(variant) / rateOf('bare + GET, the body')).toFixed(2),
+      'p50 ms': median(rounds.map(({ p50 }) => p50)),
+      'p99 ms': median(rounds.map(({ p99 }) => p99)),
+      'hits, of them L1': asked === 0 ? '' : `${(100 * sum('hits') / asked).toFixed(1)} %, ${(100 * sum('l1Hits') / Math.max(1, sum('hits'))).toFixed(1)} %`,
+      'failed, store errors': `${rounds.reduce((total, { failed }) => total + failed, 0)}, ${sum('errors')}`
+    })
+  }
+  console.log(`\n${size / 1024} KiB, 50 connections`)
+  console.table(rows)
+  for (const { child } of [...servers.values()].flat()) {
+    child.kill()
+    await once(child, 'exit')
+  }
+}
+
+async function instance (addRoutes: (app: FastifyInstance) => void, l1?: number): Promise<FastifyInstance> {
+  const app = Fastify()
+  await app.register(redisPlugin, { url: server.url, prefix: 'bench' })
+  await app.register(cache, { ttl: '1h', unkeyed: false, ...(l1 !== undefined && { l1 }) })
+  addRoutes(app)
+  await app.ready()
+  // What it hears of is heard from the first request.
+  await app.inject('/warm')
+  return app
+}
+
+/** 1,000 requests at once for what is not there, on 8 instances: how often the handler runs. */
+async function stampede (): Promise<void> {
+  const rows = []
+  for (const ms of [0, 50, 500]) {
+    let runs = 0
+    const apps = await Promise.all(Array.from({ length: 8 }, () => instance(app => {
+      const handler = async () => {
+        runs++
+        await sleep(ms)
+        return 'x'.repeat(1024)
+      }
+      app.get('/warm', { config: { cache: true } }, async () => 'x')
+      app.get('/cached', { config: { cache: true } }, handler)
+      app.get('/bare', handler)
+    })))
+    for (const path of ['/bare', '/cached']) {
+      const counts = []
+      const times = []
+      for (let round = 0; round < 7; round++) {
+        runs = 0
+        const started = performance.now()
+        await Promise.all(Array.from({ length: 1000 }, async (_, i) => {
+          const { statusCode } = await apps[i % 8]?.inject(`${path}?${ms}-${round}`) ?? {}
+          if (statusCode !== 200) throw new Error(`status ${statusCode}`)
+        }))
+        times.push(performance.now() - started)
+        counts.push(runs)
+      }
+      rows.push({ 'handler takes ms': ms, route: path.slice(1), 'handler runs': `${Math.min(...counts)} to ${Math.max(...counts)}`, 'all answered after ms': Math.round(median(times)) })
+    }
+    await Promise.all(apps.map(app => app.close()))
+  }
+  console.log('\n1,000 requests at once on 8 instances in one process, for a key that is not there')
+  console.table(rows)
+}
+
+setFlagsFromString('--expose-gc')
+const collectGarbage = runInNewContext('gc') as () => void
+
+async function bytesInUse (): Promise<number> {
+  for (let i = 0; i < 3; i++) {
+    await sleep(50)
+    collectGarbage()
+  }
+  const { heapUsed, external } = process.memoryUsage()
+  return heapUsed + external
+}
+
+/** What an entry takes in the first tier and in Redis, beside its body. */
+async function memory (): Promise<void> {
+  const rows = []
+  for (const size of SIZES) {
+    await admin.flushall()
+    const count = Math.min(10_000, Math.floor(256 * 1024 ** 2 / size))
+    // Not more than is read within the deadline.
+    const atOnce = Math.min(50, Math.floor(4 * 1024 ** 2 / size))
+    const start = async () => await instance(app => {
+      for (const path of ['/warm', '/entry']) app.get(path, { config: { cache: true } }, async () => 'x'.repeat(size))
+    }, 1024 ** 3)
+    const ask = async (app: FastifyInstance, atOnce: number) => {
+      for (let i = 0; i < count; i += atOnce) await Promise.all(Array.from({ length: atOnce }, (_, j) => app.inject(`/entry?${i + j}`)))
+    }
+    const grown = async (app: FastifyInstance, atOnce: number) => {
+      const before = await bytesInUse()
+      const { l1Entries } = app.cache.stats()
+      await ask(app, atOnce)
+      const after = await bytesInUse()
+      return Math.round((after - before) / (app.cache.stats().l1Entries - l1Entries))
+    }
+    const maker = await start()
+    const made = await grown(maker, 1)
+    await maker.close()
+    const usages = []
+    for (const key of (await admin.scan(0, 'MATCH', 'bench:cache:entry:*', 'COUNT', 1000))[1]) usages.push(Number(await admin.memory('USAGE', key, 'SAMPLES', 0)))
+    const readers = [await start(), await start()]
+    const [one, many] = [await grown(readers[0] as FastifyInstance, 1), await grown(readers[1] as FastifyInstance, atOnce)]
+    await Promise.all(readers.map(reader => reader.close()))
+    rows.push({ body: size, entries: count, 'L1, made here': made, 'L1, read from Redis': one, 'L1, several at once': many, Redis: median(usages) })
+  }
+  console.log('\nBytes an entry')
+  console.table(rows)
+}
+
+/** How soon another instance hears of an invalidation: by the suite's channel, and by what Redis itself offers. */
+async function invalidations (): Promise<void> {
+  const prefix = 'bench'
+  const connect = async (protocol: 2 | 3) => {
+    const client = new Redis(server.url, { protocol, lazyConnect: true })
+    await client.connect()
+    return client
+  }
+  const writer = await connect(3)
+  const [published, invalidated, tracker] = [await connect(3), await connect(2), await connect(3)]
+  const id = await invalidated.client('ID')
+  await published.subscribe(invalidationChannel(prefix))
+  await invalidated.subscribe('__redis__:invalidate')
+  // Both kinds of key: an entry that is removed is overwritten, a tag that is invalidated is as well.
+  await tracker.call('CLIENT', 'TRACKING', 'ON', 'REDIRECT', id, 'BCAST', 'PREFIX', `${prefix}:cache:tag:`, 'PREFIX', `${prefix}:cache:entry:`)
+
+  const ways = [
+    { way: 'the suite: PUBLISH in the script', store: createRedisStore(writer, prefix, { tells: true }), listener: published, times: [] as number[] },
+    { way: 'CLIENT TRACKING, BCAST', store: createRedisStore(writer, prefix, { tells: false }), listener: invalidated, times: [] as number[] }
+  ]
+  let heard = (): void => {}
+  const messages = new Map(ways.map(({ way }) => [way, 0]))
+  for (const { way, listener } of ways) {
+    listener.on('messageBuffer', () => {
+      messages.set(way, (messages.get(way) ?? 0) + 1)
+      heard()
+    })
+  }
+  for (let batch = 0; batch < 22; batch++) {
+    for (const { way, store, listener, times } of ways) {
+      for (let i = 0; i < 100; i++) {
+        const before = messages.get(way)
+        const started = performance.now()
+        const arrival = new Promise<void>(resolve => { heard = () => { if (messages.get(way) !== before) resolve() } })
+        const done = store.invalidate([`tag-${i}`])
+        await arrival
+        // The first ones warm up.
+        if (batch > 1) times.push(performance.now() - started)
+        await done
+        // So that nothing of this one arrives in the next one's time.
+        if (listener !== invalidated) await tracker.ping()
+      }
+    }
+  }
+  heard = () => {}
+
+  const app = await instance(app => {
+    for (const path of ['/warm', '/entry']) app.get(path, { config: { cache: { tags: ['entries'] } } }, async () => 'x'.repeat(1024))
+  })
+  for (const { way } of ways) messages.set(way, 0)
+  for (let i = 0; i < 1000; i++) await app.inject(`/entry?fill-${i}`)
+  await sleep(100)
+  console.log('\n2,000 invalidations, until another connection hears of them')
+  console.table(ways.map(({ way, times }) => ({
+    way, 'p50 ms': at(times, 0.5).toFixed(3), 'p99 ms': at(times, 0.99).toFixed(3), 'messages to each instance for 1,000 fills': messages.get(way)
+  })))
+  await app.close()
+  for (const client of [writer, published, invalidated, tracker]) client.disconnect()
+}
+
+if (PARTS.includes('stampede')) await stampede()
+if (PARTS.includes('memory')) await memory()
+if (PARTS.includes('invalidations')) await invalidations()
+if (PARTS.includes('load')) for (const size of SIZES) await compare(size)
+admin.disconnect()
+await stopAll()

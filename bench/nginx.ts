@@ -1,0 +1,59 @@
+import { spawn, spawnSync } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { freePort } from '../test/helpers/free-port.js'
+import { forgetPid, notePid, scratchDir } from '../test/helpers/scratch.js'
+
+export function hasNginx (): boolean {
+  return spawnSync('nginx', ['-v']).error === undefined
+}
+
+/** One process of nginx with `proxy_cache` before a server, in a folder of its own and with the rights of this process. */
+export async function startNginx (upstream: string): Promise<{ url: string, stop: () => void }> {
+  const dir = scratchDir()
+  const port = await freePort()
+  const temp = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(name => `${name}_temp_path ${join(dir, name)};`).join('\n  ')
+  writeFileSync(join(dir, 'nginx.conf'), `
+daemon off;
+master_process off;
+pid ${join(dir, 'nginx.pid')};
+error_log stderr error;
+events { worker_connections 1024; }
+http {
+  access_log off;
+  sendfile on;
+  keepalive_requests 1000000000;
+  ${temp}
+  proxy_cache_path ${join(dir, 'cache')} keys_zone=bench:10m use_temp_path=off;
+  server {
+    listen 127.0.0.1:${port};
+    location / {
+      proxy_pass ${upstream};
+      proxy_cache bench;
+      proxy_cache_valid 200 1h;
+      add_header X-Cache $upstream_cache_status;
+    }
+  }
+}
+`)
+  const child = spawn('nginx', ['-p', dir, '-c', join(dir, 'nginx.conf'), '-e', 'stderr'], { stdio: ['ignore', 'ignore', 'inherit'] })
+  notePid(dir, child.pid ?? 0)
+  const url = `http://127.0.0.1:${port}`
+  for (let tries = 1; ; tries++) {
+    try {
+      await fetch(url)
+      break
+    } catch (error) {
+      if (tries === 50) throw error
+      await sleep(50)
+    }
+  }
+  return {
+    url,
+    stop () {
+      child.kill()
+      forgetPid(dir)
+    }
+  }
+}
