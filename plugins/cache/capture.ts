@@ -1,4 +1,5 @@
 import { Readable, Transform } from 'node:stream'
+import { copyBytes } from './own-bytes.js'
 
 /** What becomes of a body that is to be stored. */
 export interface Capture {
@@ -12,8 +13,8 @@ export interface Capture {
 export function capture (payload: unknown, maxSize: number, declared: number | undefined): Capture {
   if (payload === null || payload === undefined) return { payload, body: Buffer.alloc(0) }
   if (typeof payload === 'string') return { payload, body: within(Buffer.from(payload), maxSize) }
-  if (Buffer.isBuffer(payload)) return { payload, body: within(payload, maxSize) }
-  if (payload instanceof Uint8Array) return { payload, body: within(Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength), maxSize) }
+  // The handler may write into it again.
+  if (payload instanceof Uint8Array) return { payload, body: payload.length <= maxSize ? copyBytes(payload) : undefined }
   if (payload instanceof Readable) return tee(payload, maxSize, declared)
   if (payload instanceof ReadableStream) return tee(Readable.fromWeb(payload as Parameters<typeof Readable.fromWeb>[0]), maxSize, declared)
   return { payload, body: undefined }

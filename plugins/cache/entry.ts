@@ -55,8 +55,18 @@ export interface ValueMeta {
   staleWhileRevalidate: number
 }
 
+const responses = new WeakSet<Entry>()
+
+/** Looked at once: what is in the first tier is given many times. */
 export function isResponse (entry: Entry | undefined): entry is StoredResponse {
-  if (entry?.kind !== 'response' || !isRecord(entry.meta)) return false
+  if (entry === undefined || responses.has(entry)) return entry !== undefined
+  const isSound = isSoundResponse(entry)
+  if (isSound) responses.add(entry)
+  return isSound
+}
+
+function isSoundResponse (entry: Entry): boolean {
+  if (entry.kind !== 'response' || !isRecord(entry.meta)) return false
   const { status, headers, vary, age, fresh, staleWhileRevalidate, staleIfError, strict, validateAlways } = entry.meta
   return Number.isInteger(status) && Number(status) >= 200 && Number(status) <= 599 && isHeaders(headers) && isRecord(vary) &&
     [age, fresh, staleWhileRevalidate, staleIfError].every(Number.isFinite) && typeof strict === 'boolean' && typeof validateAlways === 'boolean'

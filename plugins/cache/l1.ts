@@ -2,6 +2,7 @@ import { LRUCache } from 'lru-cache'
 import type { Entry } from './entry.js'
 import type { CacheKey } from './key.js'
 import { OVERHEAD_BYTES } from './memory-store.js'
+import { ownBytes } from './own-bytes.js'
 import { EVERYTHING, PATTERNS } from './store.js'
 
 interface Kept {
@@ -53,7 +54,8 @@ export class L1 {
   }
 
   set (key: CacheKey, entry: Entry, mark: number): void {
-    const kept: Kept = { entry, id: key.id, mark }
+    const body = ownBytes(entry.body)
+    const kept: Kept = { entry: body === entry.body ? entry : { ...entry, body }, id: key.id, mark }
     if (mark < this.#readSince || (this.#removed.get(key.id) ?? 0) > mark || !this.#isValid(kept)) return
     this.#textOf.set(key.id, key.text)
     this.#kept.set(key.text, kept)

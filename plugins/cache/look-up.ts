@@ -48,6 +48,7 @@ export function ageAndTtl (entry: StoredResponse, now: number): { age: number, t
 /** Whether the handler is not to be asked: RFC 9111 §5.2.1.7. */
 export function gatewayTimeout (reply: FastifyReply, state: RequestCache): FastifyReply {
   state.isAnswered = true
+  state.isGenerated = true
   state.status = { ...state.status, outcome: 'MISS', fwd: undefined, ttl: undefined }
   return reply.code(504).send('')
 }

@@ -101,6 +101,8 @@ export function freshen (request: FastifyRequest, reply: FastifyReply, state: Re
   const { directives, isTargeted } = effectiveDirectives(joined(merged['cache-control']), state.route.targeted.map(name => joined(merged[name])))
   if (directives === undefined || (directives.has('no-store') && !directives.has('must-understand'))) return { why: 'no-store' }
   if (directives.get('private') === true && !state.hasOwner) return { why: 'private' }
+  if (hasSession(request) && !state.hasOwner) return { why: 'session' }
+  if (parseVary(joined(merged['vary'])) === '*') return { why: 'vary' }
   for (const name of excludedFields(directives)) Reflect.deleteProperty(merged, name)
   const input = freshnessInput(merged, directives, isTargeted, stored.meta.status, state, respondedAt)
   // Its age is that of the confirmation.

@@ -1,6 +1,7 @@
 import { LRUCache } from 'lru-cache'
 import type { Entry } from './entry.js'
 import type { Generation } from './frame.js'
+import { ownBytes } from './own-bytes.js'
 import { EVERYTHING, type CacheStore, type StoreClock } from './store.js'
 
 /** What an entry takes beside its body, roughly. */
@@ -71,8 +72,9 @@ export function createMemoryStore (maxSize: number, clock: () => number = Date.n
     async write (id, entry, generation) {
       const present = slots.get(id)
       if (present !== undefined && present.generation !== generation) return false
-      slots.set(id, { generation: String(++last), entry }, { ttl: Math.max(1, Math.ceil(entry.life)) })
-      return true
+      slots.set(id, { generation: String(++last), entry: { ...entry, body: ownBytes(entry.body) } }, { ttl: Math.max(1, Math.ceil(entry.life)) })
+      // Not where it is larger than all there is to keep it in.
+      return slots.has(id)
     },
     async remove (id) {
       const present = slots.get(id)

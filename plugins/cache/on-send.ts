@@ -19,7 +19,11 @@ export function createTake (core: CacheCore) {
   function replace (reply: FastifyReply, state: RequestCache, entry: StoredResponse, payload: unknown): Buffer | string {
     const fwdStatus = reply.statusCode
     discard(payload)
-    for (const name of Object.keys(reply.getHeaders())) if (!(name in state.before)) reply.removeHeader(name)
+    for (const name of Object.keys(reply.getHeaders())) {
+      // A cookie that is set now is this client's own, such as the session's.
+      const isOwn = name === 'set-cookie' && entry.meta.headers[name] === undefined
+      if (!isOwn && !(name in state.before)) reply.removeHeader(name)
+    }
     const { age, ttl } = ageAndTtl(entry, core.now())
     // What has just been confirmed is right, even if it is never fresh.
     const isStale = ttl < 0 && fwdStatus !== 304

@@ -6,7 +6,7 @@ import type { Entry } from './entry.js'
 import { decodeFrame, encodeFrame } from './frame.js'
 import { removeByLabel } from './redis-scan.js'
 import { endScript, invalidateScript, removeScript, renewScript, writeScript } from './scripts.js'
-import { EVERYTHING, type CacheStore, type Found, type StoreClock } from './store.js'
+import { EVERYTHING, PATTERNS, type CacheStore, type Found, type StoreClock } from './store.js'
 import { TurnReads } from './turn-reads.js'
 
 export const MAX_LIFE_MS = 30 * 24 * 3600 * 1000
@@ -35,16 +35,19 @@ export function createRedisStore (client: RedisClient, prefix: string, { tells }
   const channel = tells ? invalidationChannel(prefix) : ''
   const entries = keySpace(prefix, 'cache', 'entry')
   const entryKey = (id: string) => entries + id
-  const tagKey = (tag: string) => keySpace(prefix, 'cache', 'tag') + safeId(tag)
-  const claimKey = (work: string) => keySpace(prefix, 'cache', 'claim') + work
+  const tags = keySpace(prefix, 'cache', 'tag')
+  const [everything, patterns] = [tags + safeId(EVERYTHING), tags + safeId(PATTERNS)]
+  const tagKey = (tag: string) => tag === EVERYTHING ? everything : tag === PATTERNS ? patterns : tags + safeId(tag)
+  const claims = keySpace(prefix, 'cache', 'claim')
+  const claimKey = (work: string) => claims + work
   const pipelines = client.options.enableAutoPipelining === true
   const reads = new TurnReads(key => client.getBuffer(key), pipelines)
   // Who asks for the same key by the same tags in one turn gets the same answer: its bytes are read once.
   const founds = new TurnReads(async key => await find(key.slice(0, ID_LENGTH), JSON.parse(key.slice(ID_LENGTH)) as string[]), pipelines)
 
-  async function versionsOf (tags: readonly string[]): Promise<Record<string, string | undefined>> {
-    const values = await Promise.all(tags.map(tag => reads.get(tagKey(tag))))
-    return Object.fromEntries(tags.map((tag, i) => [tag, values[i]?.toString('latin1')]))
+  async function versionsOf (names: readonly string[]): Promise<Record<string, string | undefined>> {
+    const values = await Promise.all(names.map(tag => reads.get(tagKey(tag))))
+    return Object.fromEntries(names.map((tag, i) => [tag, values[i]?.toString('latin1')]))
   }
 
   async function find (id: string, tags: readonly string[]): Promise<Found> {
@@ -60,6 +63,8 @@ export function createRedisStore (client: RedisClient, prefix: string, { tells }
 
   /** Gives a tag a version where it has none. */
   async function versionFor (tag: string): Promise<string> {
+    const present = await reads.get(tagKey(tag))
+    if (present !== null) return present.toString('latin1')
     const [, version] = await Promise.all([client.set(tagKey(tag), `0-${unique()}`, 'PX', TAG_TTL_MS, 'NX'), client.get(tagKey(tag))])
     return version ?? ''
   }

@@ -46,6 +46,8 @@ export interface RequestCache {
   hasFailed: boolean
   /** Whether the answer came from the cache. */
   isAnswered: boolean
+  /** Whether it is neither stored nor the handler's. */
+  isGenerated: boolean
   reads: UnkeyedReads | undefined
 }
 
@@ -75,6 +77,7 @@ export function createState (request: FastifyRequest, route: ResolvedRouteCache)
     isRefused: false,
     hasFailed: false,
     isAnswered: false,
+    isGenerated: false,
     reads: undefined
   }
 }

@@ -86,7 +86,8 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
 
   function tell (request: FastifyRequest, reply: FastifyReply, state: RequestCache): void {
     if (options.xCache) reply.header('x-cache', state.status.outcome)
-    if (describe === undefined) return
+    // A cache that made the answer itself is not in the field (RFC 9211 §2).
+    if (describe === undefined || state.isGenerated) return
     const value = describe(state.status, state.why !== '' && options.explains?.(request) ? state.why : undefined)
     const upstream = state.isAnswered ? undefined : reply.getHeader('cache-status')
     reply.header('cache-status', upstream === undefined ? value : `${String(upstream)}, ${value}`)

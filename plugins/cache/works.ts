@@ -14,7 +14,7 @@ const LONGEST_POLL_MS = 100
 const LONGEST_WORK_MS = 10 * 60 * 1000
 
 /** What came of a work: an entry that those may use who waited for it, perhaps in place of an error; or nothing. */
-type Outcome = { entry: Entry, isFallback: boolean } | undefined
+type Outcome = { entry: Entry, isFallback: boolean } | 'again' | undefined
 
 /** The making of one entry. */
 export interface Fill {
@@ -61,6 +61,7 @@ export class Works {
     const present = this.#working.get(work)
     if (present === undefined) return await this.#lead(work, lookup)
     this.#core.counts.coalesced++
+    // `again`: another instance has stored it, for these as well.
     return await withPatience(present) ?? { fill: await this.#begin(work, lookup, undefined, () => {}) }
   }
 
@@ -86,7 +87,7 @@ export class Works {
       await new Promise(resolve => setTimeout(resolve, pause))
       const now = await this.#core.find(lookup.key, lookup.tags)
       if (now.seen !== undefined && workOf(now) !== work) {
-        settle(undefined)
+        settle('again')
         return 'again'
       }
     }

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import * as crypto from 'node:crypto'
 
 const PLAIN_ID = /^[\w.@:-]{1,64}$/
 
@@ -11,9 +11,14 @@ export function safeId (id: string): string {
   return PLAIN_ID.test(id) ? id : `#${hashId(id)}`
 }
 
+// Node.js 20.12 and later do it in one step.
+const digest: (text: string) => string = typeof crypto.hash === 'function'
+  ? text => crypto.hash('sha256', text, 'base64url')
+  : text => crypto.createHash('sha256').update(text).digest('base64url')
+
 /** SHA-256 as 43 characters of base64url. */
 export function hashId (id: string): string {
-  return createHash('sha256').update(id).digest('base64url')
+  return digest(id)
 }
 
 /** `{prefix}:{plugin}:{what}:` of all keys of one kind, to which an id is appended. */
