@@ -80,11 +80,11 @@ export class CacheCore {
     return coherence?.isCurrent || servesAlone ? l1.get(key, this.now()) : undefined
   }
 
-  /** What the second tier has. */
+  /** What the second tier has. What is removed by pattern is seen as well: work that began before is not what comes after it. */
   async find (key: CacheKey, tags: readonly string[]): Promise<Lookup> {
     const { store, l1 } = this.#options
     const mark = l1?.mark ?? 0
-    const read = () => this.attempt(() => store.read(key.id, tags))
+    const read = () => this.attempt(() => store.read(key.id, [PATTERNS, ...tags]))
     const [found] = await Promise.all([read(), performance.now() - this.#clockAt > CLOCK_MS ? this.#setClock() : undefined])
     if (found === undefined) return { key, tags, entry: undefined, seen: undefined, mark }
     const { entry, ...seen } = found
