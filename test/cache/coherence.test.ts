@@ -42,6 +42,18 @@ async function useL1 (app: FastifyInstance) {
   })
 }
 
+/** For how many milliseconds from now on requests that begin are still answered with this. */
+async function servedFor (app: FastifyInstance, body: string) {
+  const started = performance.now()
+  for (let last = 0; ;) {
+    const asked = performance.now() - started
+    if ((await ask(app)).body !== body || asked > 2000) return Number(last.toFixed(1))
+    last = asked
+    // As requests do that come over the network, let others' messages come in.
+    await new Promise(resolve => setImmediate(resolve))
+  }
+}
+
 /** How many of the requests were answered by the first tier. */
 async function l1HitsOf (app: FastifyInstance, count: number) {
   const { l1Hits } = app.cache.stats()
@@ -60,10 +72,8 @@ t.test('what another process invalidates is gone from L1 within 100 ms', async t
     const { body } = await ask(app)
     child.send('invalidate')
     await once(child, 'message')
-    const told = performance.now()
-    let gone = told
-    while ((await ask(app)).body === body) gone = performance.now()
-    t.ok(gone - told <= LEASE_MS, `${(gone - told).toFixed(1)} ms`)
+    const ms = await servedFor(app, body)
+    t.ok(ms <= LEASE_MS, `${ms} ms`)
   }
 })
 
@@ -104,10 +114,8 @@ t.test('whose subscription hears nothing any more, although it stands, does not 
     const { body } = await ask(app)
     proxy.blackhole(true)
     await other.cache.invalidateTags(['v'])
-    const told = performance.now()
-    let gone = told
-    while ((await ask(app)).body === body) gone = performance.now()
-    t.ok(gone - told <= LEASE_MS, `${(gone - told).toFixed(1)} ms`)
+    const ms = await servedFor(app, body)
+    t.ok(ms <= LEASE_MS, `${ms} ms`)
     await wait(LEASE_MS)
     t.equal(await l1HitsOf(app, 10), 0)
     if (cut) proxy.sever()
@@ -194,16 +202,10 @@ t.test('on a Cluster what another instance invalidates is gone from L1 within 10
   for (let round = 0; round < 10; round++) {
     await useL1(app)
     const { body } = await ask(app)
+    // Also when the subscription is lost just before.
+    if (round % 2) await Promise.all(cluster.nodes.map(({ server }) => server.client().call('CLIENT', 'KILL', 'TYPE', 'pubsub')))
     await other.cache.invalidateTags(['v'])
-    const told = performance.now()
-    let gone = told
-    while ((await ask(app)).body === body) gone = performance.now()
-    t.ok(gone - told <= LEASE_MS, `${(gone - told).toFixed(1)} ms`)
+    const ms = await servedFor(app, body)
+    t.ok(ms <= LEASE_MS, `${ms} ms`)
   }
-  // Also when the subscription was lost meanwhile.
-  for (const { server } of cluster.nodes) await server.client().call('CLIENT', 'KILL', 'TYPE', 'pubsub')
-  const { body } = await ask(app)
-  await other.cache.invalidateTags(['v'])
-  await wait(LEASE_MS)
-  t.not((await ask(app)).body, body)
 })
