@@ -1,3 +1,5 @@
+import { fork } from 'node:child_process'
+import { once } from 'node:events'
 import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { cache, type CachePluginOptions, type RouteCacheOptions } from '../../plugins/cache/index.js'
@@ -121,6 +123,23 @@ t.test('an instance that dies while it works is succeeded before long, by one', 
   t.equal(runs.count, 2)
   t.ok(answers.every(({ status }) => status === 200))
   await lost
+})
+
+t.test('a process that is killed while it works is succeeded before long, by one', async t => {
+  const { apps, runs } = await instances(t, 3, slow(HANDLER_MS), { ttl: '1m', tags: ['v'] })
+  const child = fork(new URL('../fixtures/cache-instance.ts', import.meta.url), [server.url, `st${prefixes}`, '60000'], { execArgv: ['--import', 'tsx'] })
+  t.teardown(() => { child.kill('SIGKILL') })
+  t.same(await once(child, 'message'), ['ready', undefined])
+  child.send('ask')
+  t.same(await once(child, 'message'), ['working', undefined])
+  const asked = ask(apps, 200)
+  await wait(800)
+  t.equal(runs.count, 0, 'all wait for it as long as it lives')
+  child.kill('SIGKILL')
+  const { answers, took } = await asked
+  t.equal(runs.count, 1)
+  t.ok(answers.every(({ status, body }) => status === 200 && body === '{"run":1}'))
+  t.ok(took < 800 + 1500 + HANDLER_MS * 5, `${Math.round(took)} ms`)
 })
 
 t.test('a handler that hangs strands nobody: those who wait for it run their own, all at once', async t => {
