@@ -132,6 +132,11 @@ export class CacheCore {
     return Object.fromEntries(Object.entries(found).map(([tag, { version }]) => [tag, version]))
   }
 
+  /** Has the other instances forget what they have of a key that was written anew. */
+  async announce ({ id }: CacheKey): Promise<void> {
+    await this.attempt(() => this.#options.store.announce(id))
+  }
+
   /** @throws where it could not be done: what was to go is still there */
   async remove (keys: readonly CacheKey[]): Promise<boolean> {
     const { run, store, l1 } = this.#options

@@ -74,6 +74,7 @@ export function createMemoryStore (maxSize: number, clock: () => number = Date.n
       slots.set(id, { generation: String(++last), entry }, { ttl: Math.max(1, Math.ceil(entry.life)) })
       return true
     },
+    async announce () {},
     async remove (id) {
       const present = slots.get(id)
       slots.set(id, { generation: String(++last), entry: undefined }, { ttl: TOMBSTONE_MS })

@@ -84,6 +84,7 @@ export function createRedisStore (client: RedisClient, prefix: string, { tells }
       // As bytes: of a damaged entry they are any, and are to be found the same.
       return await runScript(client, writeScript, [entryKey(id)], [Buffer.from(generation, 'latin1'), encodeFrame(entry), lifeOf(entry)]) === 1
     },
+    async announce (id) { if (tells) await client.publish(channel, JSON.stringify({ ids: [id] })) },
     async remove (id) {
       return await runScript(client, removeScript, [entryKey(id)], [encodeFrame('tombstone'), TOMBSTONE_MS, channel, JSON.stringify({ ids: [id] })]) === 1
     },

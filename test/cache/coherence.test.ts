@@ -77,6 +77,19 @@ t.test('what another process invalidates is gone from L1 within 100 ms', async t
   }
 })
 
+t.test('a value that another instance sets anew takes the place of the one in L1 within 100 ms', async t => {
+  const server = await startRedis()
+  const [{ app }, { app: other }] = [await build(t, { url: server.url }), await build(t, { url: server.url })]
+  for (let value = 1; value <= 5; value++) {
+    await other.cache.set('k', value)
+    await wait(LEASE_MS)
+    for (let i = 0; i < 5; i++) {
+      t.equal(await app.cache.get('k'), value)
+      await wait(10)
+    }
+  }
+})
+
 t.test('whose subscription is killed does not use L1, empties it, and uses it again when it has subscribed again', async t => {
   const server = await startRedis()
   const { app } = await build(t, { url: server.url })
