@@ -80,11 +80,11 @@ export class CacheCore {
     return coherence?.isCurrent || servesAlone ? l1.get(key, this.now()) : undefined
   }
 
-  /** What the second tier has. */
+  /** What the second tier has. What is removed by pattern is seen as well: work that began before is not what comes after it. */
   async find (key: CacheKey, tags: readonly string[]): Promise<Lookup> {
     const { store, l1 } = this.#options
     const mark = l1?.mark ?? 0
-    const read = () => this.attempt(() => store.read(key.id, tags))
+    const read = () => this.attempt(() => store.read(key.id, [PATTERNS, ...tags]))
     const [found] = await Promise.all([read(), performance.now() - this.#clockAt > CLOCK_MS ? this.#setClock() : undefined])
     if (found === undefined) return { key, tags, entry: undefined, seen: undefined, mark }
     const { entry, ...seen } = found
@@ -131,6 +131,11 @@ export class CacheCore {
     const found = await this.attempt(() => store.tags(tags))
     if (found === undefined || Object.values(found).some(({ invalidatedAt }) => !(invalidatedAt < since - store.skew))) return undefined
     return Object.fromEntries(Object.entries(found).map(([tag, { version }]) => [tag, version]))
+  }
+
+  /** Has the other instances forget what they have of a key that was written anew. */
+  async announce ({ id }: CacheKey): Promise<void> {
+    await this.attempt(() => this.#options.store.announce(id))
   }
 
   /** @throws where it could not be done: what was to go is still there */

@@ -137,7 +137,9 @@ export function createDataCache (core: CacheCore, works: Works, defaults: Lifeti
       const lookup = await core.find(dataKey(checkKey(name)), checkTags(options.tags ?? []))
       const json: string | undefined = JSON.stringify(value)
       const begun = await core.begin(`${lookup.key.id}.set`, 'set', [EVERYTHING, ...lookup.tags], 1)
-      if (json !== undefined && begun !== undefined) await core.write(lookup, entryOf(lookup.key, json, lifetime, begun.now, begun.versions), begun.versions)
+      if (json === undefined || begun === undefined) return
+      const stored = await core.write(lookup, entryOf(lookup.key, json, lifetime, begun.now, begun.versions), begun.versions)
+      if (stored) await core.announce(lookup.key)
     },
     async delete (name) {
       const removed = await core.remove([dataKey(checkKey(name))])

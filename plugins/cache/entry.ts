@@ -45,6 +45,8 @@ export interface VariantsMeta {
   names: string[]
   /** Their keys are made of it, so that they are gone with it. */
   nonce: string
+  /** The key's generation in which they were first told apart. */
+  origin: string
   /** What is known to lie there, the oldest first. */
   ids: string[]
 }
@@ -74,8 +76,8 @@ function isSoundResponse (entry: Entry): boolean {
 
 export function isVariants (entry: Entry | undefined): entry is Entry<VariantsMeta> {
   if (entry?.kind !== 'variants' || !isRecord(entry.meta)) return false
-  const { names, nonce, ids } = entry.meta
-  return isTexts(names) && typeof nonce === 'string' && isTexts(ids)
+  const { names, nonce, origin, ids } = entry.meta
+  return isTexts(names) && typeof nonce === 'string' && typeof origin === 'string' && isTexts(ids)
 }
 
 export function isValue (entry: Entry | undefined): entry is Entry<ValueMeta> {

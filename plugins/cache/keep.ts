@@ -57,7 +57,7 @@ async function placeOf (core: CacheCore, headers: RequestHeaders, state: Request
   const names = [...new Set([...known?.names ?? [], ...varies])].sort()
   // With more names the present variants cannot be found any more.
   const isSame = known !== undefined && known.names.length === names.length
-  const meta: VariantsMeta = isSame ? known : { names, nonce: randomUUID(), ids: [] }
+  const meta: VariantsMeta = isSame ? known : { names, nonce: randomUUID(), origin: base.seen?.generation ?? '', ids: [] }
   const place = variantKey(key, meta, headers)
   const lookup: Lookup = place.text === fill.lookup.key.text ? fill.lookup : { ...base, key: place, seen: base.seen && { ...base.seen, generation: '' } }
   if (isSame && meta.ids.includes(place.id)) return lookup
@@ -75,9 +75,11 @@ async function placeOf (core: CacheCore, headers: RequestHeaders, state: Request
     tags: everything === undefined ? {} : { [EVERYTHING]: everything }
   }
   if (!await core.write(base, list, fill.versions ?? {})) {
-    // Somebody else put another variant there: if theirs are told apart as ours are, ours has its place too.
+    // Somebody else put another variant there: if theirs are told apart as ours are, ours has its place too, unless the
+    // key was removed in between.
     const now = await core.find(key, [])
     if (!isVariants(now.entry) || now.entry.meta.names.join() !== names.join()) return undefined
+    if (now.entry.meta.nonce !== meta.nonce && now.entry.meta.origin !== meta.origin) return undefined
     return { ...base, key: variantKey(key, now.entry.meta, headers), seen: base.seen && { ...base.seen, generation: '' } }
   }
   core.drop(dropped)

@@ -76,6 +76,7 @@ export function createMemoryStore (maxSize: number, clock: () => number = Date.n
       // Not where it is larger than all there is to keep it in.
       return slots.has(id)
     },
+    async announce () {},
     async remove (id) {
       const present = slots.get(id)
       slots.set(id, { generation: String(++last), entry: undefined }, { ttl: TOMBSTONE_MS })

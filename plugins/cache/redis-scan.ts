@@ -2,7 +2,7 @@ import type { Redis } from 'ioredis'
 import { isCluster, type RedisClient } from '../shared/client.js'
 
 const BATCH = 500
-// Enough of an entry for its label, which is short and comes first.
+// Enough of an entry for its label, which comes first and is short nearly always.
 const HEAD_BYTES = 4096
 const LABEL = /"label":("(?:[^"\\]|\\.)*")/
 
@@ -27,13 +27,20 @@ async function removeOn (node: Redis, keySpace: string, matches: (label: string)
     const [next, found] = await node.scan(cursor, 'MATCH', `${keyPrefix}${keySpace}*`, 'COUNT', BATCH)
     cursor = next
     const keys = found.map(key => key.slice(keyPrefix.length))
-    const heads = await Promise.all(keys.map(key => node.getrangeBuffer(key, 0, HEAD_BYTES)))
-    const unwanted = keys.filter((_, i) => matches(labelOf(heads[i]) ?? ''))
+    const labels = await Promise.all(keys.map(async key => await readLabel(node, key)))
+    // Without one it is no entry: what was removed before, or damaged.
+    const unwanted = keys.filter((_, i) => labels[i] !== undefined && matches(labels[i]))
     // One key a command: in a Cluster they lie in several slots.
     const counts = await Promise.all(unwanted.map(key => node.unlink(key)))
     for (const count of counts) removed += count
   } while (cursor !== '0')
   return removed
+}
+
+async function readLabel (node: Redis, key: string): Promise<string | undefined> {
+  const head = await node.getrangeBuffer(key, 0, HEAD_BYTES - 1)
+  const label = labelOf(head)
+  return label === undefined && head.length === HEAD_BYTES ? labelOf(await node.getBuffer(key) ?? undefined) : label
 }
 
 function labelOf (head: Buffer | undefined): string | undefined {

@@ -86,8 +86,10 @@ export function createRedisStore (client: RedisClient, prefix: string, { tells }
     async renew (work, token, ms) { await runScript(client, renewScript, [claimKey(work)], [token, ms]) },
     async end (work, token, pass) { await runScript(client, endScript, [claimKey(work)], [token, pass ? PASS : '', PASS_MS]) },
     async write (id, entry, generation) {
-      return await runScript(client, writeScript, [entryKey(id)], [generation, encodeFrame(entry), lifeOf(entry)]) === 1
+      // As bytes: of a damaged entry they are any, and are to be found the same.
+      return await runScript(client, writeScript, [entryKey(id)], [Buffer.from(generation, 'latin1'), encodeFrame(entry), lifeOf(entry)]) === 1
     },
+    async announce (id) { if (tells) await client.publish(channel, JSON.stringify({ ids: [id] })) },
     async remove (id) {
       return await runScript(client, removeScript, [entryKey(id)], [encodeFrame('tombstone'), TOMBSTONE_MS, channel, JSON.stringify({ ids: [id] })]) === 1
     },

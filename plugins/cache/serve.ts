@@ -68,6 +68,8 @@ export function createServe ({ core, works, refresher }: ServeOptions) {
           if (turn.isFallback) answer(reply, state, entry)
           if (turn.isFallback || use(request, reply, state, entry)) return true
         }
+        // It told by what answers vary, so this one's variant is to be made, once.
+        if (looks < MOST_LOOKS) continue
       }
       if (turn !== 'again' && 'fill' in turn) state.fill = turn.fill
       return forward(request, reply, state, located)

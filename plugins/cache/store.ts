@@ -34,6 +34,8 @@ export interface CacheStore {
   end (work: string, token: string, pass: boolean): Promise<void>
   /** @returns false where the key has another generation by now: somebody stored or removed it meanwhile */
   write (id: string, entry: Entry, generation: Generation): Promise<boolean>
+  /** Tells the other instances that an entry was replaced before its time. */
+  announce (id: string): Promise<void>
   /** Removes an entry, and keeps what was begun before from being stored. @returns whether there was one */
   remove (id: string): Promise<boolean>
   /** When tags were invalidated last (ms by the store's clock; 0: never), and their versions. */

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { hashId } from '../shared/keys.js'
 import type { CacheCore, Lookup } from './core.js'
 import type { Entry } from './entry.js'
-import { EVERYTHING } from './store.js'
+import { EVERYTHING, type Begun } from './store.js'
 
 /** Who makes an entry tells so every third of this; whoever dies is succeeded after it. */
 const CLAIM_MS = 1500
@@ -13,7 +13,7 @@ const LONGEST_POLL_MS = 100
 /** After this a claim is no longer kept: something hangs. */
 const LONGEST_WORK_MS = 10 * 60 * 1000
 
-/** What came of a work: an entry that those may use who waited for it, perhaps in place of an error; or nothing. */
+/** What came of a work: an entry that those may use who waited for it, perhaps in place of an error; that they are to look again; or nothing. */
 type Outcome = { entry: Entry, isFallback: boolean } | 'again' | undefined
 
 /** The making of one entry. */
@@ -61,8 +61,17 @@ export class Works {
     const present = this.#working.get(work)
     if (present === undefined) return await this.#lead(work, lookup)
     this.#core.counts.coalesced++
-    // `again`: another instance has stored it, for these as well.
-    return await withPatience(present) ?? { fill: await this.#begin(work, lookup, undefined, () => {}) }
+    const outcome = await withPatience(present)
+    if (outcome === undefined) return { fill: await this.#begin(work, lookup, undefined, () => {}) }
+    return outcome !== 'again' && await this.#isRightFor(lookup, outcome.entry) ? outcome : 'again'
+  }
+
+  /** Of tags that only the handler named nothing was seen before: one may have been invalidated before this was asked for. */
+  async #isRightFor ({ key, seen }: Lookup, { tags }: Entry): Promise<boolean> {
+    const unseen = Object.keys(tags).filter(tag => seen !== undefined && !(tag in seen.versions))
+    if (unseen.length === 0) return true
+    const now = await this.#core.find(key, unseen)
+    return unseen.every(tag => now.seen?.versions[tag] === tags[tag])
   }
 
   /** The same, but without waiting: undefined where it is being made already. */
@@ -71,9 +80,9 @@ export class Works {
     if (this.#working.has(work)) return undefined
     const { settle } = this.#announce(work)
     const token = randomUUID()
-    const begun = await this.#core.begin(work, token, unknownTags(lookup), CLAIM_MS)
-    if (begun?.claim === 'mine') return this.#fill(work, lookup, token, begun, settle)
-    settle(undefined)
+    const { begun, isDone } = await this.#claim(work, token, lookup)
+    if (begun?.claim === 'mine' && !isDone) return this.#fill(work, lookup, token, begun, settle)
+    settle('again')
     return undefined
   }
 
@@ -82,15 +91,24 @@ export class Works {
     const token = randomUUID()
     const end = performance.now() + PATIENCE_MS
     for (let pause = FIRST_POLL_MS; ; pause = Math.min(pause * 1.5, LONGEST_POLL_MS)) {
-      const begun = lookup.seen && await this.#core.begin(work, token, unknownTags(lookup), CLAIM_MS)
-      if (begun?.claim !== 'theirs' || performance.now() > end) return { fill: this.#fill(work, lookup, begun?.claim === 'mine' ? token : undefined, begun, settle) }
-      await new Promise(resolve => setTimeout(resolve, pause))
-      const now = await this.#core.find(lookup.key, lookup.tags)
-      if (now.seen !== undefined && workOf(now) !== work) {
+      const { begun, isDone } = await this.#claim(work, token, lookup)
+      if (isDone) {
         settle('again')
         return 'again'
       }
+      if (begun?.claim !== 'theirs' || performance.now() > end) return { fill: this.#fill(work, lookup, begun?.claim === 'mine' ? token : undefined, begun, settle) }
+      await new Promise(resolve => setTimeout(resolve, pause))
     }
+  }
+
+  /** Claims a work, and looks whether it was done, and given back, since it was looked up. */
+  async #claim (work: string, token: string, lookup: Lookup): Promise<{ begun: Begun | undefined, isDone: boolean }> {
+    if (lookup.seen === undefined) return { begun: undefined, isDone: false }
+    // In this order on one connection.
+    const [begun, now] = await Promise.all([this.#core.begin(work, token, unknownTags(lookup), CLAIM_MS), this.#core.find(lookup.key, lookup.tags)])
+    const isDone = now.seen !== undefined && workOf(now) !== work
+    if (isDone && begun?.claim === 'mine') this.#core.end(work, token, false)
+    return { begun, isDone }
   }
 
   async #begin (work: string, lookup: Lookup, token: string | undefined, settle: (outcome: Outcome) => void): Promise<Fill> {
@@ -111,7 +129,7 @@ export class Works {
   }
 
   #fill (
-    work: string, lookup: Lookup, token: string | undefined, begun: { now: number, versions: Record<string, string> } | undefined, settle: (outcome: Outcome) => void
+    work: string, lookup: Lookup, token: string | undefined, begun: Begun | undefined, settle: (outcome: Outcome) => void
   ): Fill {
     const core = this.#core
     const keep = token === undefined ? undefined : keepClaim(() => core.renew(work, token, CLAIM_MS))

@@ -1,4 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
+import type { Cluster, Redis } from 'ioredis'
 import { isCluster, type RedisClient } from './client.js'
 
 /** Listens to what other instances publish. */
@@ -21,40 +22,70 @@ export interface FeedOptions {
   onGap: () => void
 }
 
+const RETRY_MS = 100
+
 /** Subscribes on a connection of its own, and again whenever that was lost. */
 export function followChannel ({ client, channel, log, without, onMessage, onGap }: FeedOptions): Feed {
-  const subscriber: RedisClient = isCluster(client) ? client.duplicate() : client.duplicate()
+  let subscriber: Redis | undefined
   let live = false
   let warned = false
+  let closed = false
 
-  // The client it was made from logs the connection's troubles.
-  subscriber.on('error', () => {})
-  subscriber.on('message', (_channel: string, message: string) => onMessage(message))
-  subscriber.on('ready', () => {
-    subscriber.subscribe(channel).then(() => {
-      live = true
-      onGap()
-    }, (error: Error) => {
-      if (!warned) log.warn({ reason: error.message, channel }, without)
-      warned = true
+  function connect (): void {
+    if (closed) return
+    const own = isCluster(client) ? connectionToAnyNode(client) : client.duplicate()
+    subscriber = own
+    if (own === undefined) return retry()
+    // The client it was made from logs the connection's troubles.
+    own.on('error', () => {})
+    own.on('message', (_channel: string, message: string) => onMessage(message))
+    own.on('ready', () => {
+      own.subscribe(channel).then(() => {
+        live = true
+        onGap()
+      }, (error: Error) => {
+        if (!warned) log.warn({ reason: error.message, channel }, without)
+        warned = true
+      })
     })
-  })
-  subscriber.on('close', () => {
-    live = false
-    onGap()
-  })
+    own.on('close', () => {
+      live = false
+      onGap()
+    })
+    // The next node of a Cluster; to a single server the connection is made again by itself.
+    if (isCluster(client)) own.once('end', retry)
+    if (own.status === 'wait') own.connect().catch(() => {})
+  }
+
+  function retry (): void {
+    setTimeout(connect, RETRY_MS).unref()
+  }
+
   // Whoever closes the client is done with this connection as well, also without closing the app.
   const close = () => {
+    closed = true
     client.off('end', close)
-    subscriber.disconnect()
+    subscriber?.disconnect()
   }
   client.once('end', close)
-  if (subscriber.status === 'wait') subscriber.connect().catch(() => {})
+  connect()
 
   return {
     get live () { return live },
     // Replies and messages of one connection come in the order in which the server made them.
-    async caughtUp () { await subscriber.ping() },
+    async caughtUp () {
+      if (subscriber === undefined) throw new Error('not connected')
+      await subscriber.ping()
+    },
     close
   }
+}
+
+/**
+ * In a Cluster each node hears what is published on any. The client's own way to subscribe does not tell when that was
+ * interrupted, and its PING goes to another connection.
+ */
+function connectionToAnyNode (cluster: Cluster): Redis | undefined {
+  const nodes = cluster.nodes('all')
+  return nodes[Math.floor(Math.random() * nodes.length)]?.duplicate({ lazyConnect: true, retryStrategy: () => null })
 }

@@ -64,7 +64,7 @@ t.test('a label is the URL with its query sorted, or the name of what is kept', 
 
 t.test('variants are told apart by the request headers that are named, and die with the list that names them', async t => {
   const key = new CacheKey('k', '/a')
-  const meta = { names: ['accept', 'x-a'], nonce: 'n', ids: [] }
+  const meta = { names: ['accept', 'x-a'], nonce: 'n', ids: [], origin: '' }
   const of = (headers: Record<string, string | string[]>, change: Partial<typeof meta> = {}, of = key) => variantKey(of, { ...meta, ...change }, headers).id
   t.equal(of({ accept: 'a, b', other: '1' }), of({ accept: 'a,b', other: '2' }))
   t.equal(of({ accept: ['a', 'b'] }), of({ accept: 'a,b' }))
