@@ -1,6 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import { requestDirectives } from './headers.js'
-import { responseKey, type CacheKey } from './key.js'
+import { parameterName, responseKey, type CacheKey } from './key.js'
 import type { RequestCache } from './request-state.js'
 import type { ResolvedRouteCache } from './resolve-options.js'
 import { normalizeSelecting } from './vary.js'
@@ -59,15 +59,5 @@ export function splitUrl (url: string): [path: string, query: string] {
 }
 
 function keptQuery (query: string, isKept: (name: string) => boolean): string {
-  return query.split('&').filter(pair => isKept(decodeName(pair.split('=', 1)[0] ?? ''))).join('&')
-}
-
-/** As the router's own parser reads it. */
-function decodeName (name: string): string {
-  const spaced = name.replaceAll('+', ' ')
-  try {
-    return decodeURIComponent(spaced)
-  } catch {
-    return spaced
-  }
+  return query.split('&').filter(pair => isKept(parameterName(pair))).join('&')
 }
