@@ -77,7 +77,12 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
     state.key = keyOf(request, route, owner === undefined ? undefined : String(owner), constraints)
     const task = refresher.take(request)
     if (task === undefined) return serve(request, reply, state)
-    const { located, fill } = task
+    const { key, located, fill } = task
+    // Who it is, or which host, may hang on what the request in the background has not: then it is not what was to be made.
+    if (key.text !== state.key.text) {
+      state.why = 'another key'
+      return false
+    }
     state.fill = fill
     state.base = located.base
     if (located.base.entry?.kind === 'variants') state.variants = located.base.entry as RequestCache['variants']
