@@ -97,6 +97,8 @@ export function createTake (core: CacheCore) {
   }
 }
 
+// A handler that copies all headers reads what a client made up: there is an end to what is remembered, and said.
+const MOST_WARNINGS = 1000
 const warned = new Set<string>()
 
 /** Why an answer is not stored of which the handler looked at more of the request than its key holds. */
@@ -105,7 +107,7 @@ function whyUnkeyed (request: FastifyRequest, { reads, route, hasOwner }: Reques
   const unkeyed = reads?.end(keyed) ?? []
   for (const header of unkeyed) {
     const { url } = request.routeOptions
-    if (warned.has(`${url} ${header}`)) continue
+    if (warned.size >= MOST_WARNINGS || warned.has(`${url} ${header}`)) continue
     warned.add(`${url} ${header}`)
     request.log.warn({ route: url, header }, `cache: the handler reads the header "${header}", which is neither in the key nor in Vary: its answer may be another one's`)
   }

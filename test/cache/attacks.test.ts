@@ -4,6 +4,7 @@ import { startRedis, until } from '../helpers/index.js'
 
 const server = await startRedis()
 const promise = onEachStore(server)
+const ROUTER = { ignoreDuplicateSlashes: true, ignoreTrailingSlash: true, caseSensitive: false, useSemicolonDelimiter: true }
 
 for (const header of ['x-forwarded-host', 'x-original-url', 'x-http-method-override']) {
   promise(`an answer that depends on ${header} is not stored where unkeyed is "bypass", and others are`, async (t, connection) => {
@@ -78,7 +79,7 @@ promise('a parser of queries of one\'s own cannot smuggle in what is not in the 
 })
 
 promise('paths that a proxy may take for the same, or for a file, have answers of their own', async (t, connection) => {
-  const app = await buildCacheApp(t, { connection, server: { routerOptions: { ignoreDuplicateSlashes: true, ignoreTrailingSlash: true, caseSensitive: false, useSemicolonDelimiter: true } } })
+  const app = await buildCacheApp(t, { connection, server: { routerOptions: ROUTER } })
   app.get('/account', { config: { cache: false } }, async () => 'secret')
   app.get('/account/*', { config: { cache: true } }, async request => `${request.url} ${JSON.stringify(request.params)} ${JSON.stringify(request.query)}`)
   const urls = ['/account/x.css', '/account/x.css/', '/account//x.css', '/account/x%2ecss', '/account/x%2Ecss', '/account/%2fx.css', '/account/..;/x.css', '/account/x.css;a=1', '/account/x.css?a=1',
