@@ -133,7 +133,8 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
       if (config !== undefined && resolved.stores) {
         if (methods.includes('GET')) stored.add(route.url)
         const { hook } = resolved
-        Object.assign(route, { [hook]: [...[route[hook] ?? []].flat(), lookUp(resolved, constraints)] })
+        // After all others', so that whoever may not see an answer is turned away before.
+        Object.assign(route, { [hook]: endingWith<unknown>(route[hook], lookUp(resolved, constraints)) })
         Object.assign(route, { onError: [...[route.onError ?? []].flat(), onError] })
       } else if (!resolved.hasInvalidations && !methods.some(isUnsafe)) {
         return
