@@ -97,6 +97,24 @@ export function createTake (core: CacheCore) {
   }
 }
 
+/**
+ * What is stored was changed by the hooks of others once; they do not change it once more. But one may encode it for a
+ * client: then it is not the same any more byte for byte.
+ *
+ * @returns the body to send
+ */
+export function asStored (reply: FastifyReply, { answer, hasFailed }: RequestCache, payload: unknown): unknown {
+  if (answer === undefined || payload === answer.body || hasFailed || reply.statusCode !== answer.status) return payload
+  if (reply.getHeader('content-encoding') === answer.coding) {
+    discard(payload)
+    reply.removeHeader('content-length')
+    return answer.body
+  }
+  const etag = joined(reply.getHeader('etag'))
+  if (etag?.startsWith('"')) reply.header('etag', `W/${etag}`)
+  return payload
+}
+
 // A handler that copies all headers reads what a client made up: there is an end to what is remembered, and said.
 const MOST_WARNINGS = 1000
 const warned = new Set<string>()

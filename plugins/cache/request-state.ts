@@ -46,6 +46,8 @@ export interface RequestCache {
   hasFailed: boolean
   /** Whether the answer came from the cache. */
   isAnswered: boolean
+  /** What it was then; hooks of others come after it. */
+  answer: { status: number, coding: unknown, body: Buffer | string } | undefined
   reads: UnkeyedReads | undefined
 }
 
@@ -75,6 +77,7 @@ export function createState (request: FastifyRequest, route: ResolvedRouteCache)
     isRefused: false,
     hasFailed: false,
     isAnswered: false,
+    answer: undefined,
     reads: undefined
   }
 }

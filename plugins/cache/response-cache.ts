@@ -2,7 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler,
 import { createCacheStatus } from './cache-status.js'
 import type { CacheCore } from './core.js'
 import { endingWith } from './last-hook.js'
-import { createTake } from './on-send.js'
+import { asStored, createTake } from './on-send.js'
 import type { RouteCacheOptions } from './options.js'
 import { createRefresher } from './refresh.js'
 import { keyOf, stripQuery, whyBypassed } from './request-key.js'
@@ -106,7 +106,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
       const send = (): void => {
         let result: unknown = payload
         if (state !== null) {
-          if (!state.isAnswered) result = take(request, reply, state, payload)
+          result = state.isAnswered ? asStored(reply, state, payload) : take(request, reply, state, payload)
           state.reads?.end([])
           if (route.stores) tell(request, reply, state)
         }
