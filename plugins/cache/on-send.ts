@@ -104,6 +104,8 @@ export function createTake (core: CacheCore) {
  * @returns the body to send
  */
 export function asStored (reply: FastifyReply, { answer, hasFailed }: RequestCache, payload: unknown): unknown {
+  // Fastify gives one to bytes.
+  if (answer !== undefined && answer.type === undefined && !hasFailed) reply.removeHeader('content-type')
   if (answer === undefined || payload === answer.body || hasFailed || reply.statusCode !== answer.status) return payload
   if (reply.getHeader('content-encoding') === answer.coding) {
     discard(payload)

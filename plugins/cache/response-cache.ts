@@ -9,6 +9,7 @@ import { keyOf, stripQuery, whyBypassed } from './request-key.js'
 import { createState, type RequestCache } from './request-state.js'
 import type { ResolvedCacheOptions, ResolvedRouteCache } from './resolve-options.js'
 import { createServe, validate } from './serve.js'
+import { watchUnanswered } from './unanswered.js'
 import { invalidateBy, isUnsafe } from './unsafe.js'
 import { watchReads } from './unkeyed.js'
 import type { Works } from './works.js'
@@ -56,9 +57,14 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
         return done(error as Error)
       }
       // Where the request has been answered, nothing comes after this.
-      if (typeof answered !== 'boolean') answered.then(isAnswered => { if (!isAnswered) done() }, done)
-      else if (!answered) done()
+      if (typeof answered !== 'boolean') answered.then(isAnswered => { if (!isAnswered) proceed(request, reply, done) }, done)
+      else if (!answered) proceed(request, reply, done)
     }
+  }
+
+  function proceed (request: FastifyRequest, reply: FastifyReply, done: () => void): void {
+    if (request[STATE]) watchUnanswered(reply, request[STATE])
+    done()
   }
 
   function begin (request: FastifyRequest, reply: FastifyReply, route: ResolvedRouteCache, constraints: string): boolean | Promise<boolean> {
@@ -106,6 +112,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
       const send = (): void => {
         let result: unknown = payload
         if (state !== null) {
+          state.isTaken = true
           result = state.isAnswered ? asStored(reply, state, payload) : take(request, reply, state, payload)
           state.reads?.end([])
           if (route.stores) tell(request, reply, state)

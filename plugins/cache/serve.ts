@@ -43,7 +43,7 @@ export function createServe ({ core, works, refresher }: ServeOptions) {
     state.isAnswered = true
     state.status = { ...state.status, outcome: isStale ? 'STALE' : 'HIT', fwd: undefined, ttl }
     const body = applyEntry(reply, entry, state.client, age)
-    state.answer = { status: reply.statusCode, coding: reply.getHeader('content-encoding'), body }
+    state.answer = { status: reply.statusCode, type: reply.getHeader('content-type'), coding: reply.getHeader('content-encoding'), body }
     reply.send(body)
   }
 
