@@ -10,7 +10,7 @@ import { createState, type RequestCache } from './request-state.js'
 import type { ResolvedCacheOptions, ResolvedRouteCache } from './resolve-options.js'
 import { createServe, validate } from './serve.js'
 import { watchUnanswered } from './unanswered.js'
-import { invalidateBy, isUnsafe } from './unsafe.js'
+import { invalidateBy, isUnsafe, type Keyed } from './unsafe.js'
 import { watchReads } from './unkeyed.js'
 import type { Works } from './works.js'
 
@@ -35,8 +35,8 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
   const { serve } = createServe({ core, works, refresher })
   const take = createTake(core)
   const describe = options.cacheStatus === undefined ? undefined : createCacheStatus(options.cacheStatus)
-  // URLs of routes of which answers are stored: what is changed there may be stored.
-  const stored = new Set<string>()
+  // Routes of which answers are stored, by their URLs: what is changed there may be stored, by their keys.
+  const stored = new Map<string, Keyed[]>()
 
   fastify.decorateRequest(STATE, null)
   fastify.decorateReply('cacheTags', function (...tags) {
@@ -121,7 +121,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
         done(null, result as typeof payload)
       }
       const changes = !state?.isAnswered && (route.hasInvalidations || (isUnsafe(request.method) && stored.has(request.routeOptions.url ?? '')))
-      if (changes) invalidateBy(core, request, reply, route, constraints).then(send, done)
+      if (changes) invalidateBy(core, request, reply, route, [{ route, constraints }, ...stored.get(request.routeOptions.url ?? '') ?? []]).then(send, done)
       else send()
     }
   }
@@ -138,7 +138,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
       const resolved = options.route(config ?? {}, `${methods.join()} ${route.url}`)
       const constraints = route.constraints === undefined ? '' : JSON.stringify(route.constraints)
       if (config !== undefined && resolved.stores) {
-        if (methods.includes('GET')) stored.add(route.url)
+        if (methods.includes('GET')) stored.set(route.url, [...stored.get(route.url) ?? [], { route: resolved, constraints }])
         const { hook } = resolved
         // After all others', so that whoever may not see an answer is turned away before.
         Object.assign(route, { [hook]: endingWith<unknown>(route[hook], lookUp(resolved, constraints)) })
