@@ -16,6 +16,9 @@ import type { Works } from './works.js'
 
 const STATE = Symbol('cache.state')
 
+// Fields by which an answer may invalidate others than that of its own URL.
+const INVALIDATING = ['location', 'content-location', 'cache-group-invalidation']
+
 declare module 'fastify' {
   interface FastifyRequest {
     [STATE]: RequestCache | null
@@ -120,7 +123,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
         if (route.stripsTargeted) for (const name of route.targeted) reply.removeHeader(name)
         done(null, result as typeof payload)
       }
-      const changes = !state?.isAnswered && (route.hasInvalidations || (isUnsafe(request.method) && stored.has(request.routeOptions.url ?? '')))
+      const changes = !state?.isAnswered && (route.hasInvalidations || (isUnsafe(request.method) && stored.size > 0 && (stored.has(request.routeOptions.url ?? '') || INVALIDATING.some(name => reply.hasHeader(name)))))
       if (changes) invalidateBy(core, request, reply, route, [{ route, constraints }, ...stored.get(request.routeOptions.url ?? '') ?? []]).then(send, done)
       else send()
     }
