@@ -120,7 +120,7 @@ export class CacheCore {
     this.#inBackground(written)
     if (await written !== true) return false
     if (await this.#isRemovedByPattern(key, versions)) return false
-    this.counts.stored++
+    if (entry.kind !== 'variants') this.counts.stored++
     l1?.set(key, entry, mark)
     return true
   }

@@ -70,7 +70,7 @@ export function isResponse (entry: Entry | undefined): entry is StoredResponse {
 function isSoundResponse (entry: Entry): boolean {
   if (entry.kind !== 'response' || !isRecord(entry.meta)) return false
   const { status, headers, vary, age, fresh, staleWhileRevalidate, staleIfError, strict, validateAlways } = entry.meta
-  return Number.isInteger(status) && Number(status) >= 200 && Number(status) <= 599 && isHeaders(headers) && isRecord(vary) &&
+  return isStorableStatus(status) && isHeaders(headers) && isRecord(vary) &&
     [age, fresh, staleWhileRevalidate, staleIfError].every(Number.isFinite) && typeof strict === 'boolean' && typeof validateAlways === 'boolean'
 }
 
@@ -84,6 +84,11 @@ export function isValue (entry: Entry | undefined): entry is Entry<ValueMeta> {
   return entry?.kind === 'value' && isRecord(entry.meta) && Number.isFinite(entry.meta['fresh']) && Number.isFinite(entry.meta['staleWhileRevalidate'])
 }
 
+/** Whether an answer with it can be stored at all: it is whole, and no confirmation of another one. */
+export function isStorableStatus (status: unknown): boolean {
+  return Number.isInteger(status) && Number(status) >= 200 && Number(status) <= 599 && status !== 206 && status !== 304
+}
+
 /** @param now - by the store's clock */
 export function usabilityOf ({ storedAt, meta }: StoredResponse, now: number): Usability {
   const elapsed = Math.max(0, now - storedAt)
@@ -93,6 +98,19 @@ export function usabilityOf ({ storedAt, meta }: StoredResponse, now: number): U
 
 export function isRecord (value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value) && !Object.hasOwn(value, '__proto__')
+}
+
+// What an entry takes beside its contents, roughly.
+const OVERHEAD_BYTES = 1024
+
+/** What an entry takes in this process, roughly: who asks chooses how long its key is, which is there twice. */
+export function bytesOf (entry: Entry | undefined): number {
+  if (entry === undefined) return OVERHEAD_BYTES
+  let bytes = OVERHEAD_BYTES + entry.body.length + 2 * entry.label.length
+  if (isVariants(entry)) return bytes + 64 * entry.meta.ids.length
+  if (!isResponse(entry)) return bytes
+  for (const fields of [entry.meta.headers, entry.meta.vary]) for (const name in fields) bytes += name.length + (fields[name]?.length ?? 0)
+  return bytes
 }
 
 function isTexts (value: unknown): value is string[] {

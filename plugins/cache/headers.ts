@@ -29,13 +29,13 @@ export function freshenedHeaders (stored: Headers, confirmed: Headers): Headers 
   return { ...stored, ...Object.fromEntries(Object.entries(confirmed).filter(([name]) => !OF_THE_BODY.has(name))) }
 }
 
-const NAME = /^[!#$%&'*+.^_`|~\w-]+$/
+const NAME = /^[!#$%&'*+.^_`|~\da-z-]+$/
 const VALUE = /^[\t\x20-\x7e\x80-\xff]*$/
 
 /** Whether something that was read back is headers that can be sent. */
 export function isHeaders (value: unknown): value is Headers {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return false
-  return Object.entries(value).every(([name, field]) => NAME.test(name) && name !== '__proto__' &&
+  return Object.entries(value).every(([name, field]) => NAME.test(name) && name !== '__proto__' && !NEVER_STORED.test(name) &&
     (Array.isArray(field) ? field : [field]).every(text => typeof text === 'string' && VALUE.test(text)))
 }
 

@@ -2,9 +2,12 @@ import { randomUUID } from 'node:crypto'
 import type { CacheCore, Lookup } from './core.js'
 import type { Entry, StoredResponse, VariantsMeta } from './entry.js'
 import { isVariants } from './entry.js'
-import { variantKey } from './key.js'
+import { variantKey, type CacheKey } from './key.js'
 import type { RequestCache } from './request-state.js'
 import { EVERYTHING, PATTERNS } from './store.js'
+
+// How often a variant is entered into a list that others change at the same time.
+const MOST_TRIES = 5
 
 type RequestHeaders = Record<string, string | string[] | undefined>
 
@@ -51,37 +54,45 @@ async function tagsOf (core: CacheCore, { fill, extraTags }: RequestCache): Prom
  * own. Their number is bounded: the oldest goes when there are too many.
  */
 async function placeOf (core: CacheCore, headers: RequestHeaders, state: RequestCache, entry: StoredResponse, varies: readonly string[]): Promise<Lookup | undefined> {
-  const { fill, key, base, route, variants } = state
-  if (fill === undefined || key === undefined || base === undefined) return undefined
-  const known = variants?.meta
-  const names = [...new Set([...known?.names ?? [], ...varies])].sort()
-  // With more names the present variants cannot be found any more.
-  const isSame = known !== undefined && known.names.length === names.length
-  const meta: VariantsMeta = isSame ? known : { names, nonce: randomUUID(), origin: base.seen?.generation ?? '', ids: [] }
-  const place = variantKey(key, meta, headers)
-  const lookup: Lookup = place.text === fill.lookup.key.text ? fill.lookup : { ...base, key: place, seen: base.seen && { ...base.seen, generation: '' } }
-  if (isSame && meta.ids.includes(place.id)) return lookup
+  const { fill, key, route, variants } = state
+  if (fill === undefined || key === undefined || state.base === undefined) return undefined
+  const names = [...new Set([...variants?.meta.names ?? [], ...varies])].sort()
+  let { base } = state
+  let known = variants
+  for (let tries = 1; tries <= MOST_TRIES; tries++) {
+    // With more names the present variants cannot be found any more.
+    const isSame = known !== undefined && known.meta.names.length === names.length
+    const meta: VariantsMeta = isSame && known ? known.meta : { names, nonce: randomUUID(), origin: base.seen?.generation ?? '', ids: [] }
+    const place = variantKey(key, meta, headers)
+    const lookup: Lookup = place.text === fill.lookup.key.text ? fill.lookup : { ...base, key: place, seen: base.seen && { ...base.seen, generation: '' } }
+    if (isSame && meta.ids.includes(place.id)) return lookup
 
-  const ids = [...meta.ids, place.id]
-  const dropped = ids.splice(0, Math.max(0, ids.length - route.maxVariants))
-  const everything = entry.tags[EVERYTHING]
-  const list: Entry<VariantsMeta> = {
-    kind: 'variants',
-    label: key.label,
-    meta: { ...meta, ids },
-    body: Buffer.alloc(0),
-    storedAt: entry.storedAt,
-    life: Math.max(entry.life, variants === undefined ? 0 : variants.storedAt + variants.life - entry.storedAt),
-    tags: everything === undefined ? {} : { [EVERYTHING]: everything }
-  }
-  if (!await core.write(base, list, fill.versions ?? {})) {
-    // Somebody else put another variant there: if theirs are told apart as ours are, ours has its place too, unless the
-    // key was removed in between.
+    const ids = [...meta.ids, place.id]
+    const dropped = ids.splice(0, Math.max(0, ids.length - route.maxVariants))
+    if (await core.write(base, listOf(key, { ...meta, ids }, entry, known), fill.versions ?? {})) {
+      core.drop(dropped)
+      return lookup
+    }
+    // Somebody else put another variant there. Only of the same list, or of one that was made in the same place of nothing, is it
+    // certain that the key was not removed meanwhile; and what is in no list would never be dropped.
     const now = await core.find(key, [])
     if (!isVariants(now.entry) || now.entry.meta.names.join() !== names.join()) return undefined
     if (now.entry.meta.nonce !== meta.nonce && now.entry.meta.origin !== meta.origin) return undefined
-    return { ...base, key: variantKey(key, now.entry.meta, headers), seen: base.seen && { ...base.seen, generation: '' } }
+    base = now
+    known = now.entry
   }
-  core.drop(dropped)
-  return lookup
+  return undefined
+}
+
+function listOf (key: CacheKey, meta: VariantsMeta, entry: StoredResponse, known: Entry<VariantsMeta> | undefined): Entry<VariantsMeta> {
+  const everything = entry.tags[EVERYTHING]
+  return {
+    kind: 'variants',
+    label: key.label,
+    meta,
+    body: Buffer.alloc(0),
+    storedAt: entry.storedAt,
+    life: Math.max(entry.life, known === undefined ? 0 : known.storedAt + known.life - entry.storedAt),
+    tags: everything === undefined ? {} : { [EVERYTHING]: everything }
+  }
 }

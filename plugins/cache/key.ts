@@ -40,11 +40,21 @@ export function responseKey ({ host, path, query, constraints, vary, owner }: Re
   return new CacheKey(JSON.stringify(['response', host ?? null, path, sorted, constraints, vary, owner ?? null]), sorted === '' ? path : `${path}?${sorted}`)
 }
 
-/** Sorted by name as written: what is spelt in another way may mean something else to a handler. Equal names keep their order. */
+/** Sorted by name as it is read, however it is spelt: equal names, and those that a parser may nest in one, keep their order. */
 function sortQuery (query: string): string {
   if (!query.includes('&')) return query
-  const nameOf = (pair: string) => pair.split('=', 1)[0] ?? ''
+  const nameOf = (pair: string) => parameterName(pair).split('[', 1)[0] ?? ''
   return query.split('&').map(pair => [nameOf(pair), pair] as const).sort(([a], [b]) => a < b ? -1 : a > b ? 1 : 0).map(([, pair]) => pair).join('&')
+}
+
+/** The name of a pair as the router's own parser reads it. */
+export function parameterName (pair: string): string {
+  const name = (pair.split('=', 1)[0] ?? '').replaceAll('+', ' ')
+  try {
+    return decodeURIComponent(name)
+  } catch {
+    return name
+  }
 }
 
 /** Of one of several answers that a key has, by the request's headers. */

@@ -1,7 +1,6 @@
 import { LRUCache } from 'lru-cache'
-import type { Entry } from './entry.js'
+import { bytesOf, type Entry } from './entry.js'
 import type { CacheKey } from './key.js'
-import { OVERHEAD_BYTES } from './memory-store.js'
 import { ownBytes } from './own-bytes.js'
 import { EVERYTHING, PATTERNS } from './store.js'
 
@@ -35,7 +34,7 @@ export class L1 {
   constructor (maxSize: number) {
     this.#kept = new LRUCache({
       maxSize,
-      sizeCalculation: ({ entry }) => entry.body.length + OVERHEAD_BYTES,
+      sizeCalculation: ({ entry }) => bytesOf(entry),
       dispose: ({ id }, _text, reason) => { if (reason !== 'set') this.#textOf.delete(id) }
     })
   }

@@ -1,11 +1,9 @@
 import { LRUCache } from 'lru-cache'
-import type { Entry } from './entry.js'
+import { bytesOf, type Entry } from './entry.js'
 import type { Generation } from './frame.js'
 import { ownBytes } from './own-bytes.js'
 import { EVERYTHING, type CacheStore, type StoreClock } from './store.js'
 
-/** What an entry takes beside its body, roughly. */
-export const OVERHEAD_BYTES = 1024
 const TOMBSTONE_MS = 10 * 60 * 1000
 const PASS_MS = 1000
 
@@ -27,7 +25,7 @@ interface Claim {
  * @param maxSize - bytes
  */
 export function createMemoryStore (maxSize: number, clock: () => number = Date.now): CacheStore & StoreClock {
-  const slots = new LRUCache<string, Slot>({ maxSize, sizeCalculation: ({ entry }) => (entry?.body.length ?? 0) + OVERHEAD_BYTES, perf: { now: clock }, ttlResolution: 0 })
+  const slots = new LRUCache<string, Slot>({ maxSize, sizeCalculation: ({ entry }) => bytesOf(entry), perf: { now: clock }, ttlResolution: 0 })
   const claims = new LRUCache<string, Claim>({ max: 10_000 })
   // When the tag was invalidated last, and what makes it unique. One that was dropped is made anew, and what was made with
   // the old one becomes invalid.

@@ -103,6 +103,28 @@ export function createTake (core: CacheCore) {
   }
 }
 
+/**
+ * What is stored was changed by the hooks of others once; they do not change it once more. But one may encode it for a
+ * client: then it is not the same any more byte for byte.
+ *
+ * @returns the body to send
+ */
+export function asStored (reply: FastifyReply, { answer, hasFailed }: RequestCache, payload: unknown): unknown {
+  // Fastify gives one to bytes.
+  if (answer !== undefined && answer.type === undefined && !hasFailed) reply.removeHeader('content-type')
+  if (answer === undefined || payload === answer.body || hasFailed || reply.statusCode !== answer.status) return payload
+  if (reply.getHeader('content-encoding') === answer.coding) {
+    discard(payload)
+    reply.removeHeader('content-length')
+    return answer.body
+  }
+  const etag = joined(reply.getHeader('etag'))
+  if (etag?.startsWith('"')) reply.header('etag', `W/${etag}`)
+  return payload
+}
+
+// A handler that copies all headers reads what a client made up: there is an end to what is remembered, and said.
+const MOST_WARNINGS = 1000
 const warned = new Set<string>()
 
 /** Why an answer is not stored of which the handler looked at more of the request than its key holds. */
@@ -111,7 +133,7 @@ function whyUnkeyed (request: FastifyRequest, { reads, route, hasOwner }: Reques
   const unkeyed = reads?.end(keyed) ?? []
   for (const header of unkeyed) {
     const { url } = request.routeOptions
-    if (warned.has(`${url} ${header}`)) continue
+    if (warned.size >= MOST_WARNINGS || warned.has(`${url} ${header}`)) continue
     warned.add(`${url} ${header}`)
     request.log.warn({ route: url, header }, `cache: the handler reads the header "${header}", which is neither in the key nor in Vary: its answer may be another one's`)
   }

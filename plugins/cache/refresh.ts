@@ -3,12 +3,14 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { CacheCore } from './core.js'
 import type { StoredResponse } from './entry.js'
 import { joined } from './headers.js'
+import type { CacheKey } from './key.js'
 import { locateResponse, type Located } from './look-up.js'
 import type { RequestCache } from './request-state.js'
 import type { Fill, Works } from './works.js'
 
 /** What a request that makes an answer anew in the background is to know. */
 export interface RefreshTask {
+  key: CacheKey
   located: Located
   fill: Fill
 }
@@ -23,9 +25,10 @@ export interface Refresher {
 }
 
 const HEADER = 'x-fastify-redis-suite-refresh'
-// Headers by which Fastify finds the route, and those by which a request to somebody's own answer is known to be theirs.
+// Headers by which Fastify finds the route.
 const ROUTING = ['host', 'accept-version']
-const IDENTITY = ['cookie', 'authorization']
+// Of one message, and what makes the answer another one.
+const NOT_REPEATED = /^(?:connection|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade|expect|content-.*|cache-control|pragma|if-.*|range)$/
 
 /**
  * One instance of all sends the request again to itself, with nothing but what the key holds: who happened to ask first
@@ -44,7 +47,7 @@ export function createRefresher (fastify: FastifyInstance, core: CacheCore, work
     const fill = await works.tryEnter(located.place)
     if (fill === undefined) return
     const id = randomUUID()
-    tasks.set(id, { located, fill })
+    tasks.set(id, { key, located, fill })
     try {
       const headers = { ...headersOf(request, state, entry), [HEADER]: id }
       await fastify.inject({ method: 'GET', url: request.url, headers, remoteAddress: request.ip })
@@ -76,7 +79,8 @@ export function createRefresher (fastify: FastifyInstance, core: CacheCore, work
 }
 
 function headersOf (request: FastifyRequest, { route, hasOwner }: RequestCache, entry: StoredResponse): Record<string, string> {
-  const names = [...ROUTING, ...route.vary, ...Object.keys(entry.meta.vary), ...hasOwner ? IDENTITY : []]
+  // Whose answer it is may hang on any header, and it is for nobody else.
+  const names = hasOwner ? Object.keys(request.headers).filter(name => !NOT_REPEATED.test(name)) : [...ROUTING, ...route.vary, ...Object.keys(entry.meta.vary)]
   const headers: Record<string, string> = {}
   for (const name of names) {
     const value = joined(request.headers[name])

@@ -1,6 +1,7 @@
+import { isDeepStrictEqual } from 'node:util'
 import type { FastifyRequest } from 'fastify'
 import { requestDirectives } from './headers.js'
-import { responseKey, type CacheKey } from './key.js'
+import { parameterName, responseKey, type CacheKey } from './key.js'
 import type { RequestCache } from './request-state.js'
 import type { ResolvedRouteCache } from './resolve-options.js'
 import { normalizeSelecting } from './vary.js'
@@ -34,7 +35,7 @@ export function keyOf (request: FastifyRequest, route: ResolvedRouteCache, owner
   return responseKey({
     host: route.keysHost ? request.host : undefined,
     path,
-    query: route.keysParameter === undefined ? query : keptQuery(query, route.keysParameter),
+    query: route.keysParameter === undefined ? query : keptQuery(request, query, route.keysParameter),
     constraints,
     vary: route.vary.map(name => [name, normalizeSelecting(name, request.headers[name])] as const),
     owner
@@ -43,14 +44,21 @@ export function keyOf (request: FastifyRequest, route: ResolvedRouteCache, owner
 
 /** Parameters that are not in the key do not reach the handler: what is stored for all cannot depend on them. */
 export function stripQuery (request: FastifyRequest, isKept: (name: string) => boolean): void {
-  const { query } = request
-  if (typeof query === 'object' && query !== null) {
-    for (const name of Object.keys(query)) if (!isKept(name)) Reflect.deleteProperty(query, name)
+  const { query, url, originalUrl } = request
+  const [path, text] = splitUrl(url)
+  const kept = keptQuery(request, text, isKept)
+  if (kept !== text) {
+    const stripped = withQuery(path, kept)
+    request.raw.url = stripped
+    // It is remembered by who asks for it, and differs where URLs are rewritten.
+    const [originalPath, originalText] = splitUrl(originalUrl)
+    Object.defineProperty(request, 'originalUrl', { value: originalUrl === url ? stripped : withQuery(originalPath, keptQuery(request, originalText, isKept)), configurable: true })
+  } else if (parserOf(request) !== undefined) {
+    return
   }
-  const [path, text] = splitUrl(request.url)
-  if (text === '') return
-  const kept = keptQuery(text, isKept)
-  request.raw.url = kept === '' ? path : `${path}?${kept}`
+  // Also what the text does not show: a fragment is read as a query.
+  if (typeof query !== 'object' || query === null) return
+  for (const name of Object.keys(query)) if (!isKept(name)) Reflect.deleteProperty(query, name)
 }
 
 export function splitUrl (url: string): [path: string, query: string] {
@@ -58,20 +66,24 @@ export function splitUrl (url: string): [path: string, query: string] {
   return at === -1 ? [url, ''] : [url.slice(0, at), url.slice(at + 1)]
 }
 
-function keptQuery (query: string, isKept: (name: string) => boolean): string {
-  return query.split('&').filter(pair => {
-    const name = decodeName(pair.split('=', 1)[0] ?? '')
+function withQuery (path: string, query: string): string {
+  return query === '' ? path : `${path}?${query}`
+}
+
+/** Without the parameters that are not kept; whole where a parser of the app's own reads it in such a way that they change what is. */
+function keptQuery (request: FastifyRequest, query: string, isKept: (name: string) => boolean): string {
+  const kept = query.split('&').filter(pair => {
+    const name = parameterName(pair)
     // To some parsers `a[b]` is a part of `a`.
     return isKept(name) || isKept(name.split('[', 1)[0] ?? '')
   }).join('&')
+  const parse = kept === query ? undefined : parserOf(request)
+  if (parse === undefined) return kept
+  const expected = Object.fromEntries(Object.entries(parse(query)).filter(([name]) => isKept(name)))
+  return isDeepStrictEqual({ ...parse(kept) }, expected) ? kept : query
 }
 
-/** As the router's own parser reads it. */
-function decodeName (name: string): string {
-  const spaced = name.replaceAll('+', ' ')
-  try {
-    return decodeURIComponent(spaced)
-  } catch {
-    return spaced
-  }
+function parserOf ({ server }: FastifyRequest): ((text: string) => Record<string, unknown>) | undefined {
+  const { routerOptions } = server.initialConfig as { routerOptions?: { querystringParser?: (text: string) => Record<string, unknown> } }
+  return routerOptions?.querystringParser
 }

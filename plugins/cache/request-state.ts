@@ -44,10 +44,14 @@ export interface RequestCache {
   /** Whether the handler, or a hook, said that its answer is not to be stored, or failed. */
   isRefused: boolean
   hasFailed: boolean
+  /** Whether the handler's answer came by. */
+  isTaken: boolean
   /** Whether the answer came from the cache. */
   isAnswered: boolean
   /** Whether it is neither stored nor the handler's. */
   isGenerated: boolean
+  /** What it was then; hooks of others come after it. */
+  answer: { status: number, type: unknown, coding: unknown, body: Buffer | string } | undefined
   reads: UnkeyedReads | undefined
 }
 
@@ -76,8 +80,10 @@ export function createState (request: FastifyRequest, route: ResolvedRouteCache)
     extraTags: [],
     isRefused: false,
     hasFailed: false,
+    isTaken: false,
     isAnswered: false,
     isGenerated: false,
+    answer: undefined,
     reads: undefined
   }
 }

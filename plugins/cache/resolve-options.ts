@@ -3,6 +3,7 @@ import { parseDuration, type Duration } from '../shared/duration.js'
 import { invalidOptionError } from '../shared/errors.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
 import { readOptions, type OptionReader } from '../shared/options.js'
+import { isStorableStatus } from './entry.js'
 import { PLUGIN_OPTIONS, ROUTE_OPTIONS, type CachePluginOptions, type KeyOptions, type RouteCacheOptions, type TagsOption } from './options.js'
 import { MAX_LIFE_MS } from './redis-store.js'
 
@@ -181,10 +182,6 @@ function resolveTags (name: string, tags: TagsOption | undefined, read: OptionRe
 function fraction (name: string, value: unknown, read: OptionReader): number {
   if (value === undefined) return 0
   return typeof value === 'number' && value >= 0 && value <= 1 ? value : read.fail(name, 'a number from 0 to 1')
-}
-
-function isStorableStatus (status: unknown): boolean {
-  return Number.isInteger(status) && Number(status) >= 200 && Number(status) <= 599 && status !== 206 && status !== 304
 }
 
 function isListOfStrings (value: unknown): value is readonly string[] {

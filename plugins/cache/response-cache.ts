@@ -2,17 +2,21 @@ import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler,
 import { createCacheStatus } from './cache-status.js'
 import type { CacheCore } from './core.js'
 import { endingWith } from './last-hook.js'
-import { createTake } from './on-send.js'
+import { asStored, createTake } from './on-send.js'
 import type { RouteCacheOptions } from './options.js'
 import { createRefresher } from './refresh.js'
 import { keyOf, stripQuery, whyBypassed } from './request-key.js'
 import { createState, type RequestCache } from './request-state.js'
 import type { ResolvedCacheOptions, ResolvedRouteCache } from './resolve-options.js'
 import { askHandler, createServe, validate } from './serve.js'
-import { invalidateBy, isUnsafe } from './unsafe.js'
+import { watchUnanswered } from './unanswered.js'
+import { invalidateBy, isUnsafe, type Keyed } from './unsafe.js'
 import type { Works } from './works.js'
 
 const STATE = Symbol('cache.state')
+
+// Fields by which an answer may invalidate others than that of its own URL.
+const INVALIDATING = ['location', 'content-location', 'cache-group-invalidation']
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -33,8 +37,8 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
   const { serve } = createServe({ core, works, refresher })
   const take = createTake(core)
   const describe = options.cacheStatus === undefined ? undefined : createCacheStatus(options.cacheStatus)
-  // URLs of routes of which answers are stored: what is changed there may be stored.
-  const stored = new Set<string>()
+  // Routes of which answers are stored, by their URLs: what is changed there may be stored, by their keys.
+  const stored = new Map<string, Keyed[]>()
 
   fastify.decorateRequest(STATE, null)
   fastify.decorateReply('cacheTags', function (...tags) {
@@ -55,9 +59,14 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
         return done(error as Error)
       }
       // Where the request has been answered, nothing comes after this.
-      if (typeof answered !== 'boolean') answered.then(isAnswered => { if (!isAnswered) done() }, done)
-      else if (!answered) done()
+      if (typeof answered !== 'boolean') answered.then(isAnswered => { if (!isAnswered) proceed(request, reply, done) }, done)
+      else if (!answered) proceed(request, reply, done)
     }
+  }
+
+  function proceed (request: FastifyRequest, reply: FastifyReply, done: () => void): void {
+    if (request[STATE]) watchUnanswered(reply, request[STATE])
+    done()
   }
 
   function begin (request: FastifyRequest, reply: FastifyReply, route: ResolvedRouteCache, constraints: string): boolean | Promise<boolean> {
@@ -75,7 +84,12 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
     state.key = keyOf(request, route, owner === undefined ? undefined : String(owner), constraints)
     const task = refresher.take(request)
     if (task === undefined) return serve(request, reply, state)
-    const { located, fill } = task
+    const { key, located, fill } = task
+    // Who it is, or which host, may hang on what the request in the background has not: then it is not what was to be made.
+    if (key.text !== state.key.text) {
+      state.why = 'another key'
+      return false
+    }
     state.fill = fill
     state.base = located.base
     if (located.base.entry?.kind === 'variants') state.variants = located.base.entry as RequestCache['variants']
@@ -99,15 +113,16 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
       const send = (): void => {
         let result: unknown = payload
         if (state !== null) {
-          if (!state.isAnswered) result = take(request, reply, state, payload)
+          state.isTaken = true
+          result = state.isAnswered ? asStored(reply, state, payload) : take(request, reply, state, payload)
           state.reads?.end([])
           if (route.stores) tell(request, reply, state)
         }
         if (route.stripsTargeted) for (const name of route.targeted) reply.removeHeader(name)
         done(null, result as typeof payload)
       }
-      const changes = !state?.isAnswered && (route.hasInvalidations || (isUnsafe(request.method) && stored.has(request.routeOptions.url ?? '')))
-      if (changes) invalidateBy(core, request, reply, route, constraints).then(send, done)
+      const changes = !state?.isAnswered && (route.hasInvalidations || (isUnsafe(request.method) && stored.size > 0 && (stored.has(request.routeOptions.url ?? '') || INVALIDATING.some(name => reply.hasHeader(name)))))
+      if (changes) invalidateBy(core, request, reply, route, [{ route, constraints }, ...stored.get(request.routeOptions.url ?? '') ?? []]).then(send, done)
       else send()
     }
   }
@@ -124,9 +139,10 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
       const resolved = options.route(config ?? {}, `${methods.join()} ${route.url}`)
       const constraints = route.constraints === undefined ? '' : JSON.stringify(route.constraints)
       if (config !== undefined && resolved.stores) {
-        if (methods.includes('GET')) stored.add(route.url)
+        if (methods.includes('GET')) stored.set(route.url, [...stored.get(route.url) ?? [], { route: resolved, constraints }])
         const { hook } = resolved
-        Object.assign(route, { [hook]: [...[route[hook] ?? []].flat(), lookUp(resolved, constraints)] })
+        // After all others', so that whoever may not see an answer is turned away before.
+        Object.assign(route, { [hook]: endingWith<unknown>(route[hook], lookUp(resolved, constraints)) })
         Object.assign(route, { onError: [...[route.onError ?? []].flat(), onError] })
       } else if (!resolved.hasInvalidations && !methods.some(isUnsafe)) {
         return

@@ -42,7 +42,9 @@ export function createServe ({ core, works, refresher }: ServeOptions) {
     core.counts[isStale ? 'stale' : 'hits']++
     state.isAnswered = true
     state.status = { ...state.status, outcome: isStale ? 'STALE' : 'HIT', fwd: undefined, ttl }
-    reply.send(applyEntry(reply, entry, state.client, age))
+    const body = applyEntry(reply, entry, state.client, age)
+    state.answer = { status: reply.statusCode, type: reply.getHeader('content-type'), coding: reply.getHeader('content-encoding'), body }
+    reply.send(body)
   }
 
   /** Looks in the store, and takes its turn in making what is not there. @returns whether the request has been answered */

@@ -15,16 +15,25 @@ export function watchReads (request: FastifyRequest): UnkeyedReads {
   const { raw } = request
   const { headers } = raw
   const read = new Set<string>()
-  raw.headers = new Proxy(headers, {
-    get (target, name, receiver) {
-      if (typeof name === 'string' && Object.hasOwn(target, name)) read.add(name)
-      return Reflect.get(target, name, receiver)
-    }
-  })
+  raw.headers = watched(headers, name => read.add(name))
+  // @fastify/cookie has read them before.
+  const cookies: unknown = Reflect.get(request, 'cookies')
+  const hasCookies = typeof cookies === 'object' && cookies !== null
+  if (hasCookies) Reflect.set(request, 'cookies', watched(cookies, () => read.add('cookie')))
   return {
     end (keyed) {
       raw.headers = headers
+      if (hasCookies) Reflect.set(request, 'cookies', cookies)
       return [...read].filter(name => !HARMLESS.has(name) && !keyed.includes(name))
     }
   }
+}
+
+function watched<T extends object> (target: T, onRead: (name: string) => void): T {
+  return new Proxy(target, {
+    get (target, name, receiver) {
+      if (typeof name === 'string' && Object.hasOwn(target, name)) onRead(name)
+      return Reflect.get(target, name, receiver)
+    }
+  })
 }

@@ -27,20 +27,27 @@ export function parseGroups (field: string | undefined): string[] {
   }
 }
 
+/** A route whose answers are stored. */
+export interface Keyed {
+  route: ResolvedRouteCache
+  constraints: string
+}
+
 /**
  * What a successful answer makes invalid, before it is sent: the tags that the route names, the groups that the answer names, and
  * the URL that was changed, with those that it names on the same host (RFC 9111 §4.4).
  */
-export async function invalidateBy (core: CacheCore, request: FastifyRequest, reply: FastifyReply, route: ResolvedRouteCache, constraints: string): Promise<void> {
+export async function invalidateBy (core: CacheCore, request: FastifyRequest, reply: FastifyReply, route: ResolvedRouteCache, stored: readonly Keyed[]): Promise<void> {
   if (reply.statusCode >= 400) return
   const tags = [...route.invalidatedBy(request)]
   const keys: CacheKey[] = []
   if (isUnsafe(request.method)) {
     tags.push(...parseGroups(joined(reply.getHeader('cache-group-invalidation'))).map(groupTag))
-    for (const url of changedUrls(request, reply)) keys.push(...keysOf(request, route, constraints, url))
+    for (const url of changedUrls(request, reply)) for (const each of stored) keys.push(...keysOf(request, each, url))
   }
   try {
-    await Promise.all([tags.length > 0 ? core.invalidate(tags) : undefined, keys.length > 0 ? core.remove(keys) : undefined])
+    const different = [...new Map(keys.map(key => [key.text, key])).values()]
+    await Promise.all([tags.length > 0 ? core.invalidate(tags) : undefined, different.length > 0 ? core.remove(different) : undefined])
   } catch (error) {
     request.log.warn({ tags, reason: error instanceof Error ? error.message : String(error) }, 'cache: not invalidated, stale answers are possible until their ttl ends')
   }
@@ -60,7 +67,7 @@ function changedUrls (request: FastifyRequest, reply: FastifyReply): string[] {
 }
 
 /** Everybody's answer, and the one of whoever changed it. */
-function keysOf (request: FastifyRequest, route: ResolvedRouteCache, constraints: string, url: string): CacheKey[] {
+function keysOf (request: FastifyRequest, { route, constraints }: Keyed, url: string): CacheKey[] {
   const owner = route.ownerOf?.(request)
   const owners = owner === undefined ? [undefined] : [undefined, String(owner)]
   return owners.map(each => keyOf(request, route, each, constraints, url))

@@ -7,7 +7,7 @@ import { EVERYTHING, type Begun } from './store.js'
 /** Who makes an entry tells so every third of this; whoever dies is succeeded after it. */
 const CLAIM_MS = 1500
 /** Nobody waits longer for another one's work. */
-const PATIENCE_MS = 5000
+export const PATIENCE_MS = 5000
 const FIRST_POLL_MS = 8
 const LONGEST_POLL_MS = 100
 /** After this a claim is no longer kept: something hangs. */

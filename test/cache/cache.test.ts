@@ -96,7 +96,7 @@ for (const store of ['memory', 'Redis']) {
     const { app, runs } = await build(t, connection, {}, { ttl: '1m', tags: ['items'] })
     runs.delay = 40
     const slow = ask(app, '/items/1')
-    await wait(15)
+    await until('the handler runs', () => runs.count === 1)
     await app.cache.invalidateTags(['items'])
     await slow
     await wait(10)

@@ -87,9 +87,9 @@ t.test('only a response that can be sent is one', async t => {
 })
 
 t.test('only a list of variants and a value that can be used are such', async t => {
-  const variants = { names: ['a'], nonce: 'n', ids: ['i'] }
+  const variants = { names: ['a'], nonce: 'n', origin: '', ids: ['i'] }
   t.equal(isVariants({ ...entry, kind: 'variants', meta: variants }), true)
-  for (const change of [{ names: 'a' }, { names: [1] }, { nonce: 1 }, { ids: null }, { ids: [null] }]) t.equal(isVariants({ ...entry, kind: 'variants', meta: { ...variants, ...change } }), false, JSON.stringify(change))
+  for (const change of [{ names: 'a' }, { names: [1] }, { nonce: 1 }, { origin: undefined }, { ids: null }, { ids: [null] }]) t.equal(isVariants({ ...entry, kind: 'variants', meta: { ...variants, ...change } }), false, JSON.stringify(change))
   t.equal(isVariants({ ...entry, meta: variants }), false)
   t.equal(isVariants(undefined), false)
   const value = { fresh: 1, staleWhileRevalidate: 0 }

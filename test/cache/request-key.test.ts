@@ -7,10 +7,10 @@ import { resolveCacheOptions } from '../../plugins/cache/resolve-options.js'
 import type { RouteCacheOptions } from '../../plugins/cache/options.js'
 
 const routeOf = (options: RouteCacheOptions) => resolveCacheOptions({}).route(options, 'GET /')
-const requestOf = (given: Record<string, unknown> = {}) => ({ method: 'GET', headers: {}, raw: { url: '/' }, url: '/', query: {}, host: 'here', ...given }) as unknown as FastifyRequest
+const requestOf = (given: Record<string, unknown> = {}) => ({ method: 'GET', headers: {}, raw: { url: '/' }, url: '/', query: {}, host: 'here', server: { initialConfig: {} }, ...given }) as unknown as FastifyRequest
 /** A request whose URL is the one of the message, as Fastify has it. */
 const at = (url: string, query: Record<string, unknown> = {}) => {
-  const request = requestOf({ query, raw: { url } })
+  const request = requestOf({ query, raw: { url }, originalUrl: url })
   return Object.defineProperty(request, 'url', { get: () => request.raw.url })
 }
 const why = (route: RouteCacheOptions, given: Record<string, unknown> = {}, state: Partial<RequestCache> = {}) => {
