@@ -68,6 +68,11 @@ export class CacheCore {
     return { ...this.counts, l1Entries: l1?.size ?? 0, l1Bytes: l1?.bytes ?? 0 }
   }
 
+  /** What the first tier has heard so far. */
+  get mark (): number {
+    return this.#options.l1?.mark ?? 0
+  }
+
   /** By the store's clock: milliseconds since the epoch. */
   now (): number {
     return Date.now() + this.#offset

@@ -3,7 +3,9 @@ import type { Duration } from '../shared/duration.js'
 import { invalidOptionError } from '../shared/errors.js'
 import { readOptions } from '../shared/options.js'
 import type { CacheCore, CacheStats, Lookup } from './core.js'
+import { StoreUnavailableError } from './errors.js'
 import { isValue, type Entry, type ValueMeta } from './entry.js'
+import { ANY_GENERATION } from './frame.js'
 import { compileGlob } from './glob.js'
 import { dataKey, type CacheKey } from './key.js'
 import { MAX_LIFE_MS } from './redis-store.js'
@@ -27,6 +29,7 @@ export interface CacheEvents {
 /** `fastify.cache`: for anything a function returns. Values are JSON. */
 export interface DataCache {
   get <T>(key: string): Promise<T | undefined>
+  /** @throws `FST_REDIS_SUITE_CACHE_STORE_UNAVAILABLE` where it could not be stored: what was there is still there */
   set (key: string, value: unknown, options?: ValueOptions): Promise<void>
   /** @returns whether there was one */
   delete (key: string): Promise<boolean>
@@ -124,6 +127,17 @@ export function createDataCache (core: CacheCore, works: Works, defaults: Lifeti
     }
   }
 
+  /** Whatever is there, and whoever is making something else. */
+  async function setValue (key: CacheKey, json: string, lifetime: Lifetime, tags: readonly string[]): Promise<void> {
+    const { mark } = core
+    const begun = await core.begin(`${key.id}.set`, 'set', [EVERYTHING, ...tags], 1)
+    if (begun === undefined) throw new StoreUnavailableError()
+    const { versions } = begun
+    const lookup = { key, seen: { generation: ANY_GENERATION, versions }, mark }
+    if (!await core.write(lookup, entryOf(key, json, lifetime, begun.now, versions), versions)) throw new StoreUnavailableError()
+    await core.announce(key)
+  }
+
   async function invalidate (tags: readonly string[]): Promise<void> {
     await core.invalidate(checkTags(tags))
     events.emit('invalidate', { tags })
@@ -134,12 +148,9 @@ export function createDataCache (core: CacheCore, works: Works, defaults: Lifeti
     getOrSet,
     async set (name, value, options = {}) {
       const lifetime = resolveLifetime(options, defaults)
-      const lookup = await core.find(dataKey(checkKey(name)), checkTags(options.tags ?? []))
       const json: string | undefined = JSON.stringify(value)
-      const begun = await core.begin(`${lookup.key.id}.set`, 'set', [EVERYTHING, ...lookup.tags], 1)
-      if (json === undefined || begun === undefined) return
-      const stored = await core.write(lookup, entryOf(lookup.key, json, lifetime, begun.now, begun.versions), begun.versions)
-      if (stored) await core.announce(lookup.key)
+      if (json === undefined) throw invalidOptionError('cache', 'value', value, 'what JSON can tell')
+      await setValue(dataKey(checkKey(name)), json, lifetime, options.tags ?? [])
     },
     async delete (name) {
       const removed = await core.remove([dataKey(checkKey(name))])

@@ -13,6 +13,8 @@ export const GENERATION_RANGE = [1, GENERATION] as const
  * Empty where nothing was there.
  */
 export type Generation = string
+/** Names whatever is there: who writes by it is not refused. */
+export const ANY_GENERATION: Generation = '*'
 
 /**
  * An entry as bytes: version, generation, length of the metadata (4 bytes, big-endian), metadata (JSON), body. Without

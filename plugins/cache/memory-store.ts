@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache'
 import { bytesOf, type Entry } from './entry.js'
-import type { Generation } from './frame.js'
+import { ANY_GENERATION, type Generation } from './frame.js'
 import { ownBytes } from './own-bytes.js'
 import { EVERYTHING, type CacheStore, type StoreClock } from './store.js'
 
@@ -69,7 +69,7 @@ export function createMemoryStore (maxSize: number, clock: () => number = Date.n
     },
     async write (id, entry, generation) {
       const present = slots.get(id)
-      if (present !== undefined && present.generation !== generation) return false
+      if (present !== undefined && present.generation !== generation && generation !== ANY_GENERATION) return false
       slots.set(id, { generation: String(++last), entry: { ...entry, body: ownBytes(entry.body) } }, { ttl: Math.max(1, Math.ceil(entry.life)) })
       // Not where it is larger than all there is to keep it in.
       return slots.has(id)

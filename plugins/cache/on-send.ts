@@ -36,7 +36,7 @@ export function createTake (core: CacheCore) {
     if ('why' in judged) {
       state.why = judged.why
       state.fill?.finish(undefined)
-      return replace(reply, { ...state, stale: undefined }, stored, payload)
+      return replace(reply, state, stored, payload)
     }
     const entry = store(request, state, judged, stored.body)
     return replace(reply, state, entry, payload)

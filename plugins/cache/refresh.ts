@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { LRUCache } from 'lru-cache'
 import type { CacheCore } from './core.js'
 import type { StoredResponse } from './entry.js'
 import { joined } from './headers.js'
@@ -17,7 +18,8 @@ export interface RefreshTask {
 
 /** Makes stale answers anew while they are still given. */
 export interface Refresher {
-  refresh (request: FastifyRequest, state: RequestCache, entry: StoredResponse): void
+  /** @returns false where that needs to know who asks, so that a request of somebody's has to do it */
+  refresh (request: FastifyRequest, state: RequestCache, entry: StoredResponse): boolean
   /** The task of a request that this sent itself; the header that tells is gone then. */
   take (request: FastifyRequest): RefreshTask | undefined
   /** Waits for what is under way. */
@@ -27,6 +29,9 @@ export interface Refresher {
 const HEADER = 'x-fastify-redis-suite-refresh'
 // Headers by which Fastify finds the route.
 const ROUTING = ['host', 'accept-version']
+// How a trusted proxy tells where the request was sent to.
+const FORWARDED = ['x-forwarded-host', 'x-forwarded-proto']
+const MOST_REMEMBERED = 1000
 // Of one message, and what makes the answer another one.
 const NOT_REPEATED = /^(?:connection|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade|expect|content-.*|cache-control|pragma|if-.*|range)$/
 
@@ -37,8 +42,10 @@ const NOT_REPEATED = /^(?:connection|keep-alive|proxy-.*|te|trailer|transfer-enc
 export function createRefresher (fastify: FastifyInstance, core: CacheCore, works: Works): Refresher {
   const tasks = new Map<string, RefreshTask>()
   const running = new Map<string, Promise<void>>()
+  // What was refused to a request of nobody's.
+  const refused = new LRUCache<string, true>({ max: MOST_REMEMBERED })
 
-  async function run (request: FastifyRequest, state: RequestCache, entry: StoredResponse): Promise<void> {
+  async function run (name: string, request: FastifyRequest, state: RequestCache, entry: StoredResponse): Promise<void> {
     const { key, route } = state
     if (key === undefined) return
     const located = await locateResponse(core, key, route.tagsOf(request), request.headers)
@@ -50,7 +57,8 @@ export function createRefresher (fastify: FastifyInstance, core: CacheCore, work
     tasks.set(id, { key, located, fill })
     try {
       const headers = { ...headersOf(request, state, entry), [HEADER]: id }
-      await fastify.inject({ method: 'GET', url: request.url, headers, remoteAddress: request.ip })
+      const { statusCode } = await fastify.inject({ method: 'GET', url: request.url, headers, remoteAddress: request.socket.remoteAddress ?? request.ip })
+      if (statusCode === 401 || statusCode === 403) refused.set(name, true)
     } finally {
       tasks.delete(id)
       fill.finish(undefined)
@@ -60,11 +68,13 @@ export function createRefresher (fastify: FastifyInstance, core: CacheCore, work
   return {
     refresh (request, state, entry) {
       const name = entry.tags && state.key ? `${state.key.id} ${JSON.stringify(entry.meta.vary)}` : ''
-      if (running.has(name)) return
-      const done = run(request, state, entry)
+      if (refused.has(name)) return false
+      if (running.has(name)) return true
+      const done = run(name, request, state, entry)
         .catch(error => request.log.warn({ reason: error instanceof Error ? error.message : String(error), url: request.routeOptions.url }, 'cache: not refreshed'))
         .finally(() => running.delete(name))
       running.set(name, done)
+      return true
     },
     take (request) {
       const id = request.headers[HEADER]
@@ -80,7 +90,7 @@ export function createRefresher (fastify: FastifyInstance, core: CacheCore, work
 
 function headersOf (request: FastifyRequest, { route, hasOwner }: RequestCache, entry: StoredResponse): Record<string, string> {
   // Whose answer it is may hang on any header, and it is for nobody else.
-  const names = hasOwner ? Object.keys(request.headers).filter(name => !NOT_REPEATED.test(name)) : [...ROUTING, ...route.vary, ...Object.keys(entry.meta.vary)]
+  const names = hasOwner ? Object.keys(request.headers).filter(name => !NOT_REPEATED.test(name)) : [...ROUTING, ...route.keysHost ? FORWARDED : [], ...route.vary, ...Object.keys(entry.meta.vary)]
   const headers: Record<string, string> = {}
   for (const name of names) {
     const value = joined(request.headers[name])

@@ -33,7 +33,7 @@ export function hasSession (request: FastifyRequest): boolean {
 export function keyOf (request: FastifyRequest, route: ResolvedRouteCache, owner: string | undefined, constraints: string, url = request.url): CacheKey {
   const [path, query] = splitUrl(url)
   return responseKey({
-    host: route.keysHost ? request.host : undefined,
+    host: route.keysHost ? `${request.protocol}://${request.host}` : undefined,
     path,
     query: route.keysParameter === undefined ? query : keptQuery(request, query, route.keysParameter),
     constraints,

@@ -26,12 +26,11 @@ export function createServe ({ core, works, refresher }: ServeOptions) {
   function use (request: FastifyRequest, reply: FastifyReply, state: RequestCache, entry: StoredResponse): boolean {
     const directives = state.route.obeysRequest ? requestDirectives(request.headers) : undefined
     const reuse = reuseOf(usabilityOf(entry, core.now()), directives)
-    if (reuse === 'validate') {
+    if (reuse === 'validate' || (reuse === 'refresh' && !refresher.refresh(request, state, entry))) {
       state.stale = entry
       state.why = directives?.has('no-cache') ? 'the request says no-cache' : 'not fresh'
       return false
     }
-    if (reuse === 'refresh') refresher.refresh(request, state, entry)
     answer(reply, state, entry)
     return true
   }

@@ -75,6 +75,36 @@ for (const store of ['memory', 'Redis']) {
     await until('it is fresh', async () => (await ask(app, '/items/1')).cache === 'HIT')
   })
 
+  promise('a stale answer that only somebody may see is made anew by a request of somebody\'s', async (t, connection) => {
+    const { app } = await build(t, connection)
+    let runs = 0
+    app.get('/members', {
+      config: { cache: { ttl: 50, staleWhileRevalidate: '1 minute' } },
+      onRequest: async (request, reply) => { if (request.headers['x-member'] !== 'yes') return reply.code(401).send('who are you?') }
+    }, async () => ({ runs: ++runs }))
+    const member = async () => (await app.inject({ url: '/members', headers: { 'x-member': 'yes' } })).headers['x-cache']
+    t.equal(await member(), 'MISS')
+    await until('it is stale', async () => await member() === 'STALE')
+    await until('it is made anew', async () => { await member(); return runs === 2 })
+    t.equal((await app.inject('/members')).statusCode, 401)
+  })
+
+  promise('of several who set a value each is heard, and what was computed before is not put over it', async (t, connection) => {
+    const { app } = await build(t, connection)
+    let finish = (_value: string): void => {}
+    const computed = app.cache.getOrSet('k', () => new Promise<string>(resolve => { finish = resolve }))
+    await wait(30)
+    await app.cache.set('k', 'set')
+    finish('computed')
+    t.equal(await computed, 'computed')
+    await wait(20)
+    t.equal(await app.cache.get('k'), 'set')
+    const all = Array.from({ length: 40 }, (_, i) => `v${i}`)
+    await Promise.all(all.map(async value => { await app.cache.set('k', value) }))
+    t.ok(all.includes(await app.cache.get('k') ?? ''))
+    await t.rejects(app.cache.set('k', undefined), { code: 'FST_REDIS_SUITE_CACHE_INVALID_OPTION' })
+  })
+
   promise('a tag that is invalidated takes its answers and values with it, and no others', async (t, connection) => {
     const { app } = await build(t, connection, {}, { ttl: '1m', tags: request => [`item:${request.params.id}`, 'items'] })
     app.put<{ Params: { id: string } }>('/items/:id', { config: { cache: { invalidates: request => [`item:${request.params.id}`] } } }, async () => 'changed')
