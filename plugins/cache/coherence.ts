@@ -2,6 +2,8 @@ import { performance } from 'node:perf_hooks'
 import type { FastifyBaseLogger } from 'fastify'
 import type { RedisClient } from '../shared/client.js'
 import { followChannel } from '../shared/feed.js'
+import { isRecord, isTexts } from './entry.js'
+import { parseJson } from './json.js'
 import type { L1 } from './l1.js'
 
 /** Nothing is served out of L1 for longer than this after it was invalidated on another instance. */
@@ -56,21 +58,8 @@ export function createCoherence (client: RedisClient, channel: string, l1: L1, l
 
 /** What cannot be read may have been anything. */
 function apply (l1: L1, text: string): void {
-  const message = parse(text)
-  if (isTexts(message?.['tags'])) l1.invalidate(message['tags'])
-  else if (isTexts(message?.['ids'])) l1.remove(message['ids'])
+  const message = parseJson(text)
+  if (isRecord(message) && isTexts(message['tags'])) l1.invalidate(message['tags'])
+  else if (isRecord(message) && isTexts(message['ids'])) l1.remove(message['ids'])
   else l1.clear()
-}
-
-function parse (text: string): Record<string, unknown> | undefined {
-  try {
-    const value: unknown = JSON.parse(text)
-    return typeof value === 'object' && value !== null ? { ...value } : undefined
-  } catch {
-    return undefined
-  }
-}
-
-function isTexts (value: unknown): value is string[] {
-  return Array.isArray(value) && value.every(text => typeof text === 'string')
 }

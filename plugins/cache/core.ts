@@ -3,8 +3,7 @@ import type { Coherence } from './coherence.js'
 import type { Entry } from './entry.js'
 import type { CacheKey } from './key.js'
 import type { L1 } from './l1.js'
-import { TOMBSTONE_MS } from './redis-store.js'
-import { PATTERNS, type Begun, type CacheStore, type Seen, type StoreClock } from './store.js'
+import { PATTERNS, TOMBSTONE_MS, type Begun, type CacheStore, type Seen, type StoreClock } from './store.js'
 
 export interface CacheStats {
   hits: number
@@ -88,9 +87,9 @@ export class CacheCore {
   /** What the second tier has. What is removed by pattern is seen as well: work that began before is not what comes after it. */
   async find (key: CacheKey, tags: readonly string[]): Promise<Lookup> {
     const { store, l1 } = this.#options
-    const mark = l1?.mark ?? 0
-    const read = () => this.attempt(() => store.read(key.id, [PATTERNS, ...tags]))
-    const [found] = await Promise.all([read(), performance.now() - this.#clockAt > CLOCK_MS ? this.#setClock() : undefined])
+    const { mark } = this
+    const read = this.attempt(() => store.read(key.id, [PATTERNS, ...tags]))
+    const [found] = await Promise.all([read, performance.now() - this.#clockAt > CLOCK_MS ? this.#setClock() : undefined])
     if (found === undefined) return { key, tags, entry: undefined, seen: undefined, mark }
     const { entry, ...seen } = found
     const usable = entry !== undefined && this.now() < entry.storedAt + entry.life ? entry : undefined
@@ -100,7 +99,7 @@ export class CacheCore {
 
   /** @param tags - those that have no version yet */
   async begin (work: string, token: string, tags: readonly string[], ms: number): Promise<Begun | undefined> {
-    return await this.attempt(() => this.#options.store.begin(work, token, [PATTERNS, ...tags], ms))
+    return await this.attempt(() => this.#options.store.begin(work, token, tags, ms))
   }
 
   renew (work: string, token: string, ms: number): void {

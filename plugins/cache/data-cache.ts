@@ -7,10 +7,10 @@ import { StoreUnavailableError } from './errors.js'
 import { isValue, type Entry, type ValueMeta } from './entry.js'
 import { ANY_GENERATION } from './frame.js'
 import { compileGlob } from './glob.js'
+import { parseJson } from './json.js'
 import { dataKey, type CacheKey } from './key.js'
-import { MAX_LIFE_MS } from './redis-store.js'
-import { EVERYTHING, PATTERNS } from './store.js'
-import type { Fill, Works } from './works.js'
+import { EVERYTHING, MAX_LIFE_MS, PATTERNS } from './store.js'
+import { MOST_LOOKS, type Fill, type Works } from './works.js'
 
 export interface ValueOptions {
   /** For how long the value is fresh. @default the plugin's ttl */
@@ -55,8 +55,6 @@ interface Lifetime {
   staleWhileRevalidate: number
 }
 
-const MOST_LOOKS = 5
-
 export function createDataCache (core: CacheCore, works: Works, defaults: Lifetime): DataCache {
   const events = new EventEmitter<CacheEvents>()
 
@@ -86,7 +84,7 @@ export function createDataCache (core: CacheCore, works: Works, defaults: Lifeti
 
   function valueOf <T> (entry: Entry | undefined): { value: T, isStale: boolean } | undefined {
     if (!isValue(entry)) return undefined
-    const value = parse<T>(entry.body)
+    const value = parseJson(entry.body.toString('utf8')) as T | undefined
     if (value === undefined) return undefined
     const isStale = core.now() >= entry.storedAt + entry.meta.fresh
     core.counts[isStale ? 'stale' : 'hits']++
@@ -130,7 +128,7 @@ export function createDataCache (core: CacheCore, works: Works, defaults: Lifeti
   /** Whatever is there, and whoever is making something else. */
   async function setValue (key: CacheKey, json: string, lifetime: Lifetime, tags: readonly string[]): Promise<void> {
     const { mark } = core
-    const begun = await core.begin(`${key.id}.set`, 'set', [EVERYTHING, ...tags], 1)
+    const begun = await core.begin(`${key.id}.set`, 'set', [EVERYTHING, PATTERNS, ...tags], 1)
     if (begun === undefined) throw new StoreUnavailableError()
     const { versions } = begun
     const lookup = { key, seen: { generation: ANY_GENERATION, versions }, mark }
@@ -187,12 +185,4 @@ function checkKey (key: unknown): string {
 function checkTags (tags: unknown): readonly string[] {
   if (Array.isArray(tags) && tags.every(tag => typeof tag === 'string' && tag !== '')) return tags
   throw invalidOptionError('cache', 'tags', tags, 'a list of strings that are not empty')
-}
-
-function parse <T> (body: Buffer): T | undefined {
-  try {
-    return JSON.parse(body.toString('utf8'))
-  } catch {
-    return undefined
-  }
 }

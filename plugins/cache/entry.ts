@@ -113,6 +113,6 @@ export function bytesOf (entry: Entry | undefined): number {
   return bytes
 }
 
-function isTexts (value: unknown): value is string[] {
+export function isTexts (value: unknown): value is string[] {
   return Array.isArray(value) && value.every(text => typeof text === 'string')
 }

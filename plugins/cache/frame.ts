@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { isRecord, type Entry } from './entry.js'
+import { parseJson } from './json.js'
 
 // The first byte of what is stored. Another version's entries are not read but made anew.
 const VERSION = 2
@@ -42,7 +43,7 @@ export function decodeFrame (bytes: Buffer): { generation: Generation, entry: En
   if (bytes.length < HEAD || bytes.readUInt8(0) !== VERSION) return { generation, entry: undefined }
   const end = HEAD + bytes.readUInt32BE(1 + GENERATION)
   if (end === HEAD || end > bytes.length) return { generation, entry: undefined }
-  return { generation, entry: entryOf(parse(bytes.toString('utf8', HEAD, end)), bytes.subarray(end)) }
+  return { generation, entry: entryOf(parseJson(bytes.toString('utf8', HEAD, end)), bytes.subarray(end)) }
 }
 
 function entryOf (rest: unknown, body: Buffer): Entry | undefined {
@@ -51,14 +52,6 @@ function entryOf (rest: unknown, body: Buffer): Entry | undefined {
   if ((kind !== 'response' && kind !== 'variants' && kind !== 'value') || typeof label !== 'string') return undefined
   if (!isTime(storedAt) || !isTime(life) || !isVersions(tags) || length !== body.length) return undefined
   return { kind, label, meta, body, storedAt, life, tags }
-}
-
-function parse (text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
-  }
 }
 
 function isTime (value: unknown): value is number {

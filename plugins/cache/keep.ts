@@ -11,8 +11,11 @@ const MOST_TRIES = 5
 
 type RequestHeaders = Record<string, string | string[] | undefined>
 
+/** What an answer is kept as. */
+type Made = Pick<StoredResponse, 'meta' | 'life' | 'body'>
+
 /** Puts an answer where requests of its kind look for it, and lets those go on who wait for it. */
-export async function keep (core: CacheCore, headers: RequestHeaders, state: RequestCache, entry: Omit<StoredResponse, 'tags' | 'storedAt' | 'label' | 'kind'>, varies: readonly string[]): Promise<boolean> {
+export async function keep (core: CacheCore, headers: RequestHeaders, state: RequestCache, entry: Made, varies: readonly string[]): Promise<boolean> {
   const { fill, key, base } = state
   if (fill?.versions === undefined || key === undefined || base === undefined) {
     // It cannot be stored, but those who wait in this process may have it.
@@ -25,7 +28,7 @@ export async function keep (core: CacheCore, headers: RequestHeaders, state: Req
     return false
   }
   const whole = entryOf(entry, key.label, tags, fill.startedAt)
-  if (varies.length === 0 && state.variants === undefined) return await fill.store(whole)
+  if (varies.length === 0 && !isVariants(base.entry)) return await fill.store(whole)
   const place = await placeOf(core, headers, state, whole, varies)
   if (place === undefined) {
     fill.finish(whole)
@@ -37,7 +40,7 @@ export async function keep (core: CacheCore, headers: RequestHeaders, state: Req
   return stored
 }
 
-function entryOf (entry: Omit<StoredResponse, 'tags' | 'storedAt' | 'label' | 'kind'>, label: string, tags: Record<string, string>, storedAt: number): StoredResponse {
+export function entryOf (entry: Made, label: string, tags: Record<string, string>, storedAt: number): StoredResponse {
   return { kind: 'response', label, ...entry, storedAt, tags }
 }
 
@@ -54,11 +57,11 @@ async function tagsOf (core: CacheCore, { fill, extraTags }: RequestCache): Prom
  * own. Their number is bounded: the oldest goes when there are too many.
  */
 async function placeOf (core: CacheCore, headers: RequestHeaders, state: RequestCache, entry: StoredResponse, varies: readonly string[]): Promise<Lookup | undefined> {
-  const { fill, key, route, variants } = state
-  if (fill === undefined || key === undefined || state.base === undefined) return undefined
-  const names = [...new Set([...variants?.meta.names ?? [], ...varies])].sort()
+  const { fill, key, route } = state
   let { base } = state
-  let known = variants
+  if (fill === undefined || key === undefined || base === undefined) return undefined
+  let known = isVariants(base.entry) ? base.entry : undefined
+  const names = [...new Set([...known?.meta.names ?? [], ...varies])].sort()
   for (let tries = 1; tries <= MOST_TRIES; tries++) {
     // With more names the present variants cannot be found any more.
     const isSame = known !== undefined && known.meta.names.length === names.length

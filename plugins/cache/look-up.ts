@@ -49,6 +49,6 @@ export function ageAndTtl (entry: StoredResponse, now: number): { age: number, t
 export function gatewayTimeout (reply: FastifyReply, state: RequestCache): FastifyReply {
   state.isAnswered = true
   state.isGenerated = true
-  state.status = { ...state.status, outcome: 'MISS', fwd: undefined, ttl: undefined }
+  state.status.outcome = 'MISS'
   return reply.code(504).send('')
 }

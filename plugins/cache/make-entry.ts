@@ -9,7 +9,14 @@ import { effectiveDirectives, excludedFields, mayBeKeptUnasked, whyNotStorable }
 import { normalizeSelecting, parseVary } from './vary.js'
 
 /** What is to be stored of an answer beside its body; or why it is not. */
-export type Judged = { meta: ResponseMeta, life: number, varies: string[] } | { why: string }
+export type Judged = Storable | { why: string }
+
+export interface Storable {
+  meta: ResponseMeta
+  life: number
+  /** The request headers that tell its variants apart. */
+  varies: string[]
+}
 
 // What can be validated is kept for as long again as it was fresh, within these.
 const KEPT_AT_LEAST_MS = 60_000

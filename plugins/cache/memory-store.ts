@@ -2,10 +2,7 @@ import { LRUCache } from 'lru-cache'
 import { bytesOf, type Entry } from './entry.js'
 import { ANY_GENERATION, type Generation } from './frame.js'
 import { ownBytes } from './own-bytes.js'
-import { EVERYTHING, type CacheStore, type StoreClock } from './store.js'
-
-const TOMBSTONE_MS = 10 * 60 * 1000
-const PASS_MS = 1000
+import { EVERYTHING, PASS_MS, TOMBSTONE_MS, type CacheStore, type StoreClock } from './store.js'
 
 interface Slot {
   generation: Generation

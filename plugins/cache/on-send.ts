@@ -1,13 +1,13 @@
-import { createHash } from 'node:crypto'
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import { hashId } from '../shared/keys.js'
 import { capture } from './capture.js'
 import { matchesEtag } from './conditional.js'
 import type { CacheCore } from './core.js'
 import { usabilityOf, type StoredResponse } from './entry.js'
 import { joined } from './headers.js'
-import { keep } from './keep.js'
+import { entryOf, keep } from './keep.js'
 import { ageAndTtl } from './look-up.js'
-import { freshen, judge, type Judged } from './make-entry.js'
+import { freshen, judge, type Judged, type Storable } from './make-entry.js'
 import type { RequestCache } from './request-state.js'
 import { isUsableOnError } from './reuse.js'
 import { applyEntry, notModified } from './send-entry.js'
@@ -38,13 +38,14 @@ export function createTake (core: CacheCore) {
       state.fill?.finish(undefined)
       return replace(reply, state, stored, payload)
     }
-    const entry = store(request, state, judged, stored.body)
+    store(request, state, judged, stored.body)
+    const { meta, life } = judged
+    const entry = entryOf({ meta, life, body: stored.body }, '', {}, state.fill?.startedAt ?? core.now())
     return replace(reply, state, entry, payload)
   }
 
-  function store (request: FastifyRequest, state: RequestCache, { meta, life, varies }: Exclude<Judged, { why: string }>, body: Buffer): StoredResponse {
+  function store (request: FastifyRequest, state: RequestCache, { meta, life, varies }: Storable, body: Buffer): void {
     keep(core, request.headers, state, { meta, life, body }, varies).catch(() => state.fill?.finish(undefined))
-    return { kind: 'response', label: '', meta, body, life, storedAt: state.fill?.startedAt ?? core.now(), tags: {} }
   }
 
   return function take (request: FastifyRequest, reply: FastifyReply, state: RequestCache, payload: unknown): unknown {
@@ -71,7 +72,7 @@ export function createTake (core: CacheCore) {
   }
 
   /** A stream is stored when it has been sent. */
-  function later (request: FastifyRequest, state: RequestCache, judged: Exclude<Judged, { why: string }>, payload: unknown, body: Promise<Buffer | undefined>): unknown {
+  function later (request: FastifyRequest, state: RequestCache, judged: Storable, payload: unknown, body: Promise<Buffer | undefined>): unknown {
     state.status.stored = true
     body.then(whole => {
       if (whole === undefined) return state.fill?.finish(undefined)
@@ -82,7 +83,7 @@ export function createTake (core: CacheCore) {
   }
 
   function now (
-    request: FastifyRequest, reply: FastifyReply, state: RequestCache, judged: Exclude<Judged, { why: string }>, payload: unknown, body: Buffer | undefined
+    request: FastifyRequest, reply: FastifyReply, state: RequestCache, judged: Storable, payload: unknown, body: Buffer | undefined
   ): unknown {
     if (body === undefined) {
       state.why = 'too large'
@@ -141,7 +142,7 @@ function whyUnkeyed (request: FastifyRequest, { reads, route, hasOwner }: Reques
 }
 
 function makeEtag (body: Buffer): string {
-  return `"${createHash('sha256').update(body).digest('base64url').slice(0, 27)}"`
+  return `"${hashId(body).slice(0, 27)}"`
 }
 
 /** Of a body that is not sent: a stream has to be ended, or what it comes from is held. */

@@ -1,5 +1,6 @@
 import type { Redis } from 'ioredis'
 import { isCluster, type RedisClient } from '../shared/client.js'
+import { parseJson } from './json.js'
 
 const BATCH = 500
 // Enough of an entry for its label, which comes first and is short nearly always.
@@ -45,9 +46,6 @@ async function readLabel (node: Redis, key: string): Promise<string | undefined>
 
 function labelOf (head: Buffer | undefined): string | undefined {
   const text = LABEL.exec(head?.toString('utf8') ?? '')?.[1]
-  try {
-    return text === undefined ? undefined : String(JSON.parse(text))
-  } catch {
-    return undefined
-  }
+  const label = text === undefined ? undefined : parseJson(text)
+  return typeof label === 'string' ? label : undefined
 }

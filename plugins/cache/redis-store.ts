@@ -6,10 +6,9 @@ import type { Entry } from './entry.js'
 import { decodeFrame, encodeFrame } from './frame.js'
 import { removeByLabel } from './redis-scan.js'
 import { endScript, invalidateScript, removeScript, renewScript, writeScript } from './scripts.js'
-import { EVERYTHING, PATTERNS, type CacheStore, type Found, type StoreClock } from './store.js'
+import { EVERYTHING, MAX_LIFE_MS, PASS_MS, PATTERNS, TOMBSTONE_MS, type CacheStore, type Found, type StoreClock } from './store.js'
 import { TurnReads } from './turn-reads.js'
 
-export const MAX_LIFE_MS = 30 * 24 * 3600 * 1000
 /** The channel on which the store tells what it invalidates. */
 export function invalidationChannel (prefix: string): string {
   return keySpace(prefix, 'cache', 'invalidated').slice(0, -1)
@@ -17,10 +16,6 @@ export function invalidationChannel (prefix: string): string {
 
 /** Longer than any entry lives: a tag's version must outlive what was made with it. */
 const TAG_TTL_MS = 40 * 24 * 3600 * 1000
-/** What took longer to be made than a tombstone stands is not stored. */
-export const TOMBSTONE_MS = 10 * 60 * 1000
-/** For how long nobody waits for an answer that turned out not to be storable. */
-const PASS_MS = 1000
 const PASS = 'pass'
 // Of a digest, see `key.ts`.
 const ID_LENGTH = 43

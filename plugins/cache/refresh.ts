@@ -67,7 +67,7 @@ export function createRefresher (fastify: FastifyInstance, core: CacheCore, work
 
   return {
     refresh (request, state, entry) {
-      const name = entry.tags && state.key ? `${state.key.id} ${JSON.stringify(entry.meta.vary)}` : ''
+      const name = `${state.key?.id} ${JSON.stringify(entry.meta.vary)}`
       if (refused.has(name)) return false
       if (running.has(name)) return true
       const done = run(name, request, state, entry)

@@ -1,7 +1,7 @@
 import type { FastifyRequest } from 'fastify'
 import type { CacheStatus } from './cache-status.js'
 import type { Lookup } from './core.js'
-import type { Entry, StoredResponse, VariantsMeta } from './entry.js'
+import type { StoredResponse } from './entry.js'
 import { joined } from './headers.js'
 import type { CacheKey } from './key.js'
 import type { ResolvedRouteCache } from './resolve-options.js'
@@ -27,9 +27,8 @@ export interface RequestCache {
   key: CacheKey | undefined
   hasOwner: boolean
   hasAuthorization: boolean
-  /** Of the key itself, and what was found there where its answers differ by request headers. */
+  /** Of the key itself. */
   base: Lookup | undefined
-  variants: Entry<VariantsMeta> | undefined
   /** The making of the answer, where it may be stored. */
   fill: Fill | undefined
   /** What is there, but may not be used as it is. */
@@ -71,7 +70,6 @@ export function createState (request: FastifyRequest, route: ResolvedRouteCache)
     hasOwner: false,
     hasAuthorization: headers.authorization !== undefined,
     base: undefined,
-    variants: undefined,
     fill: undefined,
     stale: undefined,
     validates: false,

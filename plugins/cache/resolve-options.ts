@@ -5,7 +5,7 @@ import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
 import { readOptions, type OptionReader } from '../shared/options.js'
 import { isStorableStatus } from './entry.js'
 import { PLUGIN_OPTIONS, ROUTE_OPTIONS, type CachePluginOptions, type KeyOptions, type RouteCacheOptions, type TagsOption } from './options.js'
-import { MAX_LIFE_MS } from './redis-store.js'
+import { MAX_LIFE_MS } from './store.js'
 
 /** How a route is cached, complete and checked. Times are milliseconds. */
 export interface ResolvedRouteCache {

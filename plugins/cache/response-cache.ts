@@ -8,7 +8,7 @@ import { createRefresher } from './refresh.js'
 import { keyOf, stripQuery, whyBypassed } from './request-key.js'
 import { createState, type RequestCache } from './request-state.js'
 import type { ResolvedCacheOptions, ResolvedRouteCache } from './resolve-options.js'
-import { askHandler, createServe, validate } from './serve.js'
+import { askHandler, createServe } from './serve.js'
 import { watchUnanswered } from './unanswered.js'
 import { invalidateBy, isUnsafe, type Keyed } from './unsafe.js'
 import type { Works } from './works.js'
@@ -91,10 +91,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
       return false
     }
     state.fill = fill
-    state.base = located.base
-    if (located.base.entry?.kind === 'variants') state.variants = located.base.entry as RequestCache['variants']
-    if (located.response !== undefined) validate(request, state, located.response)
-    askHandler(core, request, reply, state)
+    askHandler(core, request, reply, state, located)
     return false
   }
 

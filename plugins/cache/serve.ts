@@ -1,7 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { validationHeaders } from './conditional.js'
 import type { CacheCore } from './core.js'
-import { usabilityOf, type StoredResponse } from './entry.js'
+import { isVariants, usabilityOf, type StoredResponse } from './entry.js'
 import { requestDirectives } from './headers.js'
 import { ageAndTtl, gatewayTimeout, isSelected, locateResponse, peekResponse, type Located } from './look-up.js'
 import type { Refresher } from './refresh.js'
@@ -9,16 +9,13 @@ import type { RequestCache } from './request-state.js'
 import { reuseOf } from './reuse.js'
 import { applyEntry, validatorsOf } from './send-entry.js'
 import { watchReads } from './unkeyed.js'
-import type { Works } from './works.js'
+import { MOST_LOOKS, type Works } from './works.js'
 
 export interface ServeOptions {
   core: CacheCore
   works: Works
   refresher: Refresher
 }
-
-// How often a request looks again because what it waited for was invalidated meanwhile.
-const MOST_LOOKS = 5
 
 /** Answers requests with what is stored. */
 export function createServe ({ core, works, refresher }: ServeOptions) {
@@ -77,15 +74,12 @@ export function createServe ({ core, works, refresher }: ServeOptions) {
     }
   }
 
-  /** The handler is to answer, and be asked whether what is there is still right, where it can be told. */
-  function forward (request: FastifyRequest, reply: FastifyReply, state: RequestCache, { base, response }: Located): false {
+  /** The handler is to answer. */
+  function forward (request: FastifyRequest, reply: FastifyReply, state: RequestCache, located: Located): false {
+    const { base, response } = located
     core.counts.misses++
-    state.base = base
-    const isVariant = base.entry?.kind === 'variants'
-    state.variants = isVariant ? base.entry as RequestCache['variants'] : undefined
-    state.status = { ...state.status, outcome: 'MISS', fwd: response !== undefined ? 'stale' : isVariant ? 'vary-miss' : base.entry === undefined ? 'uri-miss' : 'miss', ttl: undefined }
-    if (state.fill !== undefined && response !== undefined) validate(request, state, response)
-    askHandler(core, request, reply, state)
+    state.status = { ...state.status, outcome: 'MISS', fwd: response !== undefined ? 'stale' : isVariants(base.entry) ? 'vary-miss' : base.entry === undefined ? 'uri-miss' : 'miss', ttl: undefined }
+    askHandler(core, request, reply, state, located)
     return false
   }
 
@@ -104,8 +98,10 @@ export function createServe ({ core, works, refresher }: ServeOptions) {
   }
 }
 
-/** What is to be known of a request before its handler runs. */
-export function askHandler (core: CacheCore, request: FastifyRequest, reply: FastifyReply, state: RequestCache): void {
+/** Before a handler runs: what its answer is made of, and whether it is to be asked if what is there is still right. */
+export function askHandler (core: CacheCore, request: FastifyRequest, reply: FastifyReply, state: RequestCache, { base, response }: Located): void {
+  state.base = base
+  if (state.fill !== undefined && response !== undefined) validate(request, state, response)
   state.before = reply.getHeaders()
   state.requestedAt = core.now()
   if (state.route.unkeyed !== false) state.reads = watchReads(request)
@@ -116,7 +112,7 @@ function refusesToWait (request: FastifyRequest, { route }: RequestCache): boole
 }
 
 /** Puts the stored answer's validators in the place of the client's conditions (RFC 9111 §4.3.1). */
-export function validate (request: FastifyRequest, state: RequestCache, response: StoredResponse): void {
+function validate (request: FastifyRequest, state: RequestCache, response: StoredResponse): void {
   const conditions = validationHeaders(validatorsOf(response))
   if (Object.keys(conditions).length === 0) return
   const { headers } = request.raw

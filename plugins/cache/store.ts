@@ -48,6 +48,13 @@ export interface CacheStore {
   now (): Promise<number>
 }
 
+/** No entry is kept for longer. */
+export const MAX_LIFE_MS = 30 * 24 * 3600 * 1000
+/** What took longer to be made than a tombstone stands is not stored. */
+export const TOMBSTONE_MS = 10 * 60 * 1000
+/** For how long nobody waits for an answer that turned out not to be storable. */
+export const PASS_MS = 1000
+
 /** A tag that every entry has, so that all can be made invalid at once. */
 export const EVERYTHING = '*'
 /** A tag that is invalidated with each removal by pattern. */

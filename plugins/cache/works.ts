@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { hashId } from '../shared/keys.js'
 import type { CacheCore, Lookup } from './core.js'
 import type { Entry } from './entry.js'
-import { EVERYTHING, type Begun } from './store.js'
+import { EVERYTHING, PATTERNS, type Begun } from './store.js'
 
 /** Who makes an entry tells so every third of this; whoever dies is succeeded after it. */
 const CLAIM_MS = 1500
@@ -10,6 +10,8 @@ const CLAIM_MS = 1500
 export const PATIENCE_MS = 5000
 const FIRST_POLL_MS = 8
 const LONGEST_POLL_MS = 100
+/** How often who waited looks again because what it waited for was invalidated meanwhile. */
+export const MOST_LOOKS = 5
 /** After this a claim is no longer kept: something hangs. */
 const LONGEST_WORK_MS = 10 * 60 * 1000
 
@@ -62,7 +64,7 @@ export class Works {
     if (present === undefined) return await this.#lead(work, lookup)
     this.#core.counts.coalesced++
     const outcome = await withPatience(present)
-    if (outcome === undefined) return { fill: await this.#begin(work, lookup, undefined, () => {}) }
+    if (outcome === undefined) return { fill: await this.#alone(work, lookup) }
     return outcome !== 'again' && await this.#isRightFor(lookup, outcome.entry) ? outcome : 'again'
   }
 
@@ -111,9 +113,10 @@ export class Works {
     return { begun, isDone }
   }
 
-  async #begin (work: string, lookup: Lookup, token: string | undefined, settle: (outcome: Outcome) => void): Promise<Fill> {
+  /** Beside the others, for nobody else. */
+  async #alone (work: string, lookup: Lookup): Promise<Fill> {
     const begun = lookup.seen && await this.#core.begin(`${work}:${randomUUID()}`, randomUUID(), unknownTags(lookup), 1)
-    return this.#fill(work, lookup, token, begun, settle)
+    return this.#fill(work, lookup, undefined, begun, () => {})
   }
 
   #announce (work: string): { settle: (outcome: Outcome) => void } {
@@ -160,7 +163,7 @@ export class Works {
 
 /** The tags that had no version yet. */
 function unknownTags ({ tags, seen }: Lookup): string[] {
-  return [EVERYTHING, ...tags].filter(tag => seen?.versions[tag] === undefined)
+  return [EVERYTHING, PATTERNS, ...tags].filter(tag => seen?.versions[tag] === undefined)
 }
 
 /** As they were at the look-up. */

@@ -12,12 +12,12 @@ export function safeId (id: string): string {
 }
 
 // Node.js 20.12 and later do it in one step.
-const digest: (text: string) => string = typeof crypto.hash === 'function'
-  ? text => crypto.hash('sha256', text, 'base64url')
-  : text => crypto.createHash('sha256').update(text).digest('base64url')
+const digest: (input: string | Uint8Array) => string = typeof crypto.hash === 'function'
+  ? input => crypto.hash('sha256', input, 'base64url')
+  : input => crypto.createHash('sha256').update(input).digest('base64url')
 
 /** SHA-256 as 43 characters of base64url. */
-export function hashId (id: string): string {
+export function hashId (id: string | Uint8Array): string {
   return digest(id)
 }
 

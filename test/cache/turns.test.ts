@@ -1,5 +1,4 @@
 import t from 'tap'
-import { Coalescer } from '../../plugins/cache/coalesce.js'
 import { endingWith } from '../../plugins/cache/last-hook.js'
 import { TurnReads } from '../../plugins/cache/turn-reads.js'
 
@@ -57,24 +56,4 @@ t.test('the list that was there is left as it is', async t => {
   const present = ['a']
   endingWith(present, 'last').push('b')
   t.same(present, ['a'])
-})
-
-t.test('the first works, the others wait until it has ended, or lose patience', async t => {
-  const coalescer = new Coalescer()
-  const first = coalescer.enter('k', 1000)
-  const second = coalescer.enter('k', 1000)
-  const impatient = coalescer.enter('k', 10)
-  t.ok('end' in coalescer.enter('other', 10), 'another key\'s work is another one')
-  if (!('end' in first) || !('wait' in second) || !('wait' in impatient)) return t.fail('one works')
-  await impatient.wait
-  let waited = false
-  const done = second.wait.then(() => { waited = true })
-  await nextTurn()
-  t.equal(waited, false)
-  first.end()
-  await done
-  const next = coalescer.enter('k', 10)
-  t.ok('end' in next, 'and the next one works')
-  first.end()
-  t.ok('wait' in coalescer.enter('k', 10), 'which the first one cannot end')
 })
