@@ -67,7 +67,7 @@ async function compare (size: number): Promise<void> {
   for (const [variant, group] of servers) {
     const rounds = roundsOf(variant)
     const stats = await Promise.all(group.map(statsOf))
-    const sum = (name: keyof CacheStats) => stats.reduce((total, each) => total + (each[name] ?? 0), 0)
+    const sum = (name: keyof Omit<CacheStats, 'names'>) => stats.reduce((total, each) => total + (each[name] ?? 0), 0)
     const asked = sum('hits') + sum('misses')
     rows.push({
       variant,
@@ -200,8 +200,8 @@ async function invalidations (): Promise<void> {
   await tracker.call('CLIENT', 'TRACKING', 'ON', 'REDIRECT', id, 'BCAST', 'PREFIX', `${prefix}:cache:tag:`, 'PREFIX', `${prefix}:cache:entry:`)
 
   const ways = [
-    { way: 'the suite: PUBLISH in the script', store: createRedisStore(writer, prefix, { tells: true }), listener: published, times: [] as number[] },
-    { way: 'CLIENT TRACKING, BCAST', store: createRedisStore(writer, prefix, { tells: false }), listener: invalidated, times: [] as number[] }
+    { way: 'the suite: PUBLISH in the script', store: createRedisStore(writer, prefix, 'bench'), listener: published, times: [] as number[] },
+    { way: 'CLIENT TRACKING, BCAST', store: createRedisStore(writer, prefix), listener: invalidated, times: [] as number[] }
   ]
   let heard = (): void => {}
   const messages = new Map(ways.map(({ way }) => [way, 0]))

@@ -3,8 +3,10 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { RedisClient } from '../shared/client.js'
 import { followChannel } from '../shared/feed.js'
 import { isRecord, isTexts } from './entry.js'
+import type { Events } from './events.js'
 import { parseJson } from './json.js'
 import type { L1 } from './l1.js'
+import { PATTERNS } from './store.js'
 
 /** Nothing is served out of L1 for longer than this after it was invalidated on another instance. */
 export const LEASE_MS = 100
@@ -16,14 +18,25 @@ export interface Coherence {
   close (): void
 }
 
+interface CoherenceOptions {
+  client: RedisClient
+  channel: string
+  self: string
+  l1: L1
+  events: Events
+  log: FastifyBaseLogger
+  keepsAlone: boolean
+}
+
 /**
  * Instances tell each other by pub/sub what they invalidate, which takes about a millisecond. That nothing was missed is
  * not hoped: while L1 is in use, a PING on the subscriber's connection, whose reply comes after all messages before it,
  * is asked for every half a lease, and without a reply of the last lease L1 is not used.
  *
+ * @param self - this instance's name in messages
  * @param keepsAlone - whether L1 is kept while nothing can be heard
  */
-export function createCoherence (client: RedisClient, channel: string, l1: L1, log: FastifyBaseLogger, keepsAlone: boolean): Coherence {
+export function createCoherence ({ client, channel, self, l1, events, log, keepsAlone }: CoherenceOptions): Coherence {
   let provenAt = -Infinity
   let proving = false
   const feed = followChannel({
@@ -31,7 +44,11 @@ export function createCoherence (client: RedisClient, channel: string, l1: L1, l
     channel,
     log,
     without: 'cache: cannot hear of invalidations, so there is no first tier',
-    onMessage: text => apply(l1, text),
+    onMessage (text) {
+      const message = parseJson(text)
+      apply(l1, message)
+      if (isRecord(message) && message['from'] !== self) tell(events, message)
+    },
     onGap () {
       provenAt = -Infinity
       if (feed.live || !keepsAlone) l1.clear()
@@ -57,9 +74,14 @@ export function createCoherence (client: RedisClient, channel: string, l1: L1, l
 }
 
 /** What cannot be read may have been anything. */
-function apply (l1: L1, text: string): void {
-  const message = parseJson(text)
+function apply (l1: L1, message: unknown): void {
   if (isRecord(message) && isTexts(message['tags'])) l1.invalidate(message['tags'])
   else if (isRecord(message) && isTexts(message['ids'])) l1.remove(message['ids'])
   else l1.clear()
+}
+
+function tell (events: Events, { tags, key }: Record<string, unknown>): void {
+  // A removal by pattern does not say by which.
+  if (isTexts(tags)) events.emit('invalidate', { ...tags.includes(PATTERNS) ? { pattern: '*' } : { tags }, origin: 'remote' })
+  else if (typeof key === 'string') events.emit('invalidate', { key, origin: 'remote' })
 }

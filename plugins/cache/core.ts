@@ -1,27 +1,22 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Coherence } from './coherence.js'
+import { Ledger, type CacheCounts, type Counts } from './counts.js'
 import type { Entry } from './entry.js'
+import { Events, reasonOf } from './events.js'
+import type { Generation } from './frame.js'
 import type { CacheKey } from './key.js'
 import type { L1 } from './l1.js'
-import { PATTERNS, TOMBSTONE_MS, type Begun, type CacheStore, type Seen, type StoreClock } from './store.js'
+import { Owed } from './owed.js'
+import type { StoreStats } from './store-stats.js'
+import { PATTERNS, TOMBSTONE_MS, type Begun, type CacheStore, type Put, type Seen, type StoreClock } from './store.js'
 
-export interface CacheStats {
-  hits: number
-  misses: number
-  stale: number
-  /** Requests that waited for another one of the same key. */
-  coalesced: number
-  stored: number
+export interface CacheStats extends CacheCounts {
   invalidations: number
   /** Operations on the store that failed; the answer came without it. */
   errors: number
-  /** Of the hits, those that the first tier answered, and what it holds. */
-  l1Hits: number
-  l1Entries: number
-  l1Bytes: number
+  /** The same by name: a route's URL, a prefix, a wrapped function; `data` for values without one. */
+  names: Record<string, CacheCounts>
 }
-
-export type Counted = Exclude<keyof CacheStats, 'l1Entries' | 'l1Bytes'>
 
 /** What a look-up brought to light. */
 export interface Lookup {
@@ -44,27 +39,49 @@ export interface CoreOptions {
   coherence: Coherence | undefined
   /** Whether L1 is used while it cannot be kept in step. */
   servesAlone: boolean
+  events: Events
   log: FastifyBaseLogger
 }
 
 // The store's clock is asked for again after this.
 const CLOCK_MS = 60_000
 
+const EVENTS = { hits: 'hit', misses: 'miss', stale: 'stale', coalesced: 'coalesce' } as const
+
 /** What both faces, responses and data, do with the two tiers: reading never fails, it only knows nothing. */
 export class CacheCore {
   readonly #options: CoreOptions
   readonly #writing = new Set<Promise<unknown>>()
-  readonly counts: Record<Counted, number> = { hits: 0, misses: 0, stale: 0, coalesced: 0, stored: 0, invalidations: 0, errors: 0, l1Hits: 0 }
+  readonly #ledger = new Ledger()
+  readonly #owed: Owed
+  readonly events: Events
+  #invalidations = 0
+  #errors = 0
   #offset = 0
   #clockAt = -Infinity
 
   constructor (options: CoreOptions) {
+    const { run, store, log, events } = options
     this.#options = options
+    this.events = events
+    this.#owed = new Owed(({ tags, ids }) => run(() => Promise.all([tags.length > 0 && store.invalidate(tags), ...ids.map(id => store.remove(id))])), log)
   }
 
   get stats (): CacheStats {
-    const { l1 } = this.#options
-    return { ...this.counts, l1Entries: l1?.size ?? 0, l1Bytes: l1?.bytes ?? 0 }
+    return { ...this.#ledger.total, invalidations: this.#invalidations, errors: this.#errors, names: this.#ledger.names }
+  }
+
+  countsOf (name: string): Counts {
+    return this.#ledger.of(name)
+  }
+
+  /** Counts and tells what happened to a key. */
+  count (key: CacheKey | undefined, what: keyof typeof EVENTS, tier: 'l1' | 'l2' = 'l2'): void {
+    if (key === undefined) return
+    const { counts, label } = key
+    counts[what]++
+    if (what === 'hits' && tier === 'l1') counts.l1Hits++
+    if (this.events.hears(EVENTS[what])) this.events.emit(EVENTS[what], { key: label, tier })
   }
 
   /** What the first tier has heard so far. */
@@ -80,8 +97,8 @@ export class CacheCore {
   /** What the first tier has, at once. */
   peek (key: CacheKey): Entry | undefined {
     const { l1, coherence, servesAlone } = this.#options
-    if (l1 === undefined) return undefined
-    return coherence?.isCurrent || servesAlone ? l1.get(key, this.now()) : undefined
+    if (l1 === undefined || !(coherence?.isCurrent || servesAlone)) return undefined
+    return this.#unlessOwed(key, l1.get(key, this.now()))
   }
 
   /** What the second tier has. What is removed by pattern is seen as well: work that began before is not what comes after it. */
@@ -92,7 +109,7 @@ export class CacheCore {
     const [found] = await Promise.all([read, performance.now() - this.#clockAt > CLOCK_MS ? this.#setClock() : undefined])
     if (found === undefined) return { key, tags, entry: undefined, seen: undefined, mark }
     const { entry, ...seen } = found
-    const usable = entry !== undefined && this.now() < entry.storedAt + entry.life ? entry : undefined
+    const usable = entry !== undefined && this.now() < entry.storedAt + entry.life ? this.#unlessOwed(key, entry) : undefined
     if (usable !== undefined) l1?.set(key, usable, mark)
     return { key, tags, entry: usable, seen, mark }
   }
@@ -113,20 +130,57 @@ export class CacheCore {
   /**
    * Stores what was made after a look-up, unless it has been invalidated since.
    *
+   * @param hold - for how many milliseconds the key is kept at least, so that what was begun before is refused
    * @returns whether it was stored
    */
-  async write (lookup: Pick<Lookup, 'key' | 'seen' | 'mark'>, entry: Entry, versions: Readonly<Record<string, string>>): Promise<boolean> {
+  async write (lookup: Pick<Lookup, 'key' | 'seen' | 'mark'>, entry: Entry, versions: Readonly<Record<string, string>>, hold?: number): Promise<boolean> {
     const { store, l1 } = this.#options
     const { key, seen, mark } = lookup
     // A tombstone that stood meanwhile may be gone.
     if (seen === undefined || this.now() - entry.storedAt > TOMBSTONE_MS) return false
-    const written = this.attempt(() => store.write(key.id, entry, seen.generation))
+    const written = this.attempt(() => store.write(key.id, entry, seen.generation, versions[PATTERNS], hold))
     this.#inBackground(written)
     if (await written !== true) return false
-    if (await this.#isRemovedByPattern(key, versions)) return false
-    if (entry.kind !== 'variants') this.counts.stored++
+    if (entry.kind !== 'variants') this.#countStored(key, entry)
     l1?.set(key, entry, mark)
     return true
+  }
+
+  /**
+   * Stores values whatever is there.
+   *
+   * @throws where it could not be done: what was there may still be there
+   */
+  async put (items: ReadonlyArray<Put & { key: CacheKey }>): Promise<void> {
+    const { run, store, l1 } = this.#options
+    const { mark } = this
+    const made = new Map<CacheKey, Entry>()
+    const remembering = items.map(({ key, make, ...rest }) => ({
+      ...rest,
+      make (versions: Record<string, string>) {
+        const entry = make(versions)
+        made.set(key, entry)
+        return entry
+      }
+    }))
+    await run(() => store.put(remembering))
+    for (const [key, entry] of made) {
+      this.#countStored(key, entry)
+      l1?.set(key, entry, mark)
+    }
+  }
+
+  /** Marks a key while its source is written. @returns undefined where that could not be done */
+  async markWriting ({ id }: CacheKey): Promise<{ generation: Generation, wasMarked: boolean } | undefined> {
+    const { store, l1 } = this.#options
+    const marked = await this.attempt(() => store.mark(id))
+    l1?.remove([id])
+    return marked
+  }
+
+  /** What was there before a mark is right again. */
+  async unmark ({ id }: CacheKey, generation: Generation): Promise<void> {
+    await this.attempt(() => this.#options.store.unmark(id, generation))
   }
 
   /** Its versions, where none of these tags has been invalidated since. */
@@ -137,19 +191,13 @@ export class CacheCore {
     return Object.fromEntries(Object.entries(found).map(([tag, { version }]) => [tag, version]))
   }
 
-  /** Has the other instances forget what they have of a key that was written anew. */
-  async announce ({ id }: CacheKey): Promise<void> {
-    await this.attempt(() => this.#options.store.announce(id))
-  }
-
-  /** @throws where it could not be done: what was to go is still there */
-  async remove (keys: readonly CacheKey[]): Promise<boolean> {
-    const { run, store, l1 } = this.#options
+  /** @throws where it could not be done yet: it will be, and in this process it is gone at once */
+  async remove (keys: readonly CacheKey[]): Promise<boolean[]> {
+    const { store } = this.#options
     const ids = keys.map(key => key.id)
-    const removed = await run(() => Promise.all(ids.map(id => store.remove(id))))
-    l1?.remove(ids)
-    this.counts.invalidations++
-    return removed.some(Boolean)
+    const removed = await this.#surely({ ids, tags: [] }, () => Promise.all(keys.map(({ id, label }) => store.remove(id, label))))
+    for (const { label } of keys) this.events.emit('invalidate', { key: label, origin: 'local' })
+    return removed
   }
 
   /** Removes what there is no room for, some time. */
@@ -157,35 +205,42 @@ export class CacheCore {
     for (const id of ids) this.#inBackground(this.attempt(() => this.#options.store.remove(id)))
   }
 
-  /** @throws where it could not be done: what was to go is still there */
+  /** @throws where it could not be done yet: it will be, and in this process it is gone at once */
   async invalidate (tags: readonly string[]): Promise<void> {
-    const { run, store, l1 } = this.#options
-    await run(() => store.invalidate(tags))
-    l1?.invalidate(tags)
-    this.counts.invalidations++
+    await this.#surely({ ids: [], tags }, () => this.#options.store.invalidate(tags))
+    this.events.emit('invalidate', { tags, origin: 'local' })
   }
 
   /**
    * Removes what has such a label, with what is being made now.
    *
+   * @throws where it could not be done
    * @returns how many there were
    */
-  async removeMatching (matches: (label: string) => boolean): Promise<number> {
+  async removeMatching (pattern: string, matches: (label: string) => boolean): Promise<number> {
     const { run, store } = this.#options
     await run(() => store.invalidate([PATTERNS]))
     // It takes as long as there are entries, so no deadline.
     const count = await store.removeMatching(matches)
     // Once more, for what a first tier read meanwhile.
-    await this.invalidate([PATTERNS])
+    await this.#surely({ ids: [], tags: [PATTERNS] }, () => store.invalidate([PATTERNS]))
+    this.events.emit('invalidate', { pattern, origin: 'local' })
     return count
+  }
+
+  /** @throws where the store does not answer */
+  async storeStats (): Promise<StoreStats> {
+    const { run, store } = this.#options
+    return await run(() => store.stats())
   }
 
   async attempt<T> (operation: () => Promise<T>): Promise<T | undefined> {
     try {
       return await this.#options.run(operation)
     } catch (error) {
-      this.counts.errors++
-      this.#options.log.debug({ reason: error instanceof Error ? error.message : String(error) }, 'cache: the store did not answer')
+      this.#errors++
+      this.#options.log.debug({ reason: reasonOf(error) }, 'cache: the store did not answer')
+      if (error instanceof Error) this.events.emit('error', { error })
       return undefined
     }
   }
@@ -193,6 +248,7 @@ export class CacheCore {
   /** Waits for what is being written. */
   async settle (): Promise<void> {
     while (this.#writing.size > 0) await Promise.allSettled(this.#writing)
+    await this.#owed.close()
   }
 
   #inBackground (work: Promise<unknown>): void {
@@ -200,13 +256,30 @@ export class CacheCore {
     work.finally(() => this.#writing.delete(work)).catch(() => {})
   }
 
-  /** A removal by pattern may have passed this key before it was written. */
-  async #isRemovedByPattern (key: CacheKey, versions: Readonly<Record<string, string>>): Promise<boolean> {
-    const { store } = this.#options
-    const now = await this.attempt(() => store.tags([PATTERNS]))
-    if (now?.[PATTERNS]?.version === versions[PATTERNS]) return false
-    await this.attempt(() => store.remove(key.id))
-    return true
+  /** Does it now; or later, where it cannot be done now. */
+  async #surely<T> (debt: { ids: readonly string[], tags: readonly string[] }, operation: () => Promise<T>): Promise<T> {
+    const { run, l1 } = this.#options
+    this.#invalidations++
+    try {
+      return await run(operation)
+    } catch (error) {
+      this.#owed.add(debt)
+      throw error
+    } finally {
+      if (debt.ids.length > 0) l1?.remove(debt.ids)
+      if (debt.tags.length > 0) l1?.invalidate(debt.tags)
+    }
+  }
+
+  #unlessOwed (key: CacheKey, entry: Entry | undefined): Entry | undefined {
+    return this.#owed.isEmpty || !this.#owed.covers(key.id, entry) ? entry : undefined
+  }
+
+  #countStored ({ counts, label }: CacheKey, entry: Entry): void {
+    const bytes = entry.body.length
+    counts.stored++
+    counts.storedBytes += bytes
+    if (this.events.hears('store')) this.events.emit('store', { key: label, bytes })
   }
 
   async #setClock (): Promise<void> {

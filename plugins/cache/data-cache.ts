@@ -1,42 +1,89 @@
-import { EventEmitter } from 'node:events'
-import type { Duration } from '../shared/duration.js'
+import { serialize } from 'node:v8'
+import { hashId } from '../shared/keys.js'
 import { invalidOptionError } from '../shared/errors.js'
-import { readOptions } from '../shared/options.js'
-import type { CacheCore, CacheStats, Lookup } from './core.js'
+import { LEASE_MS } from './coherence.js'
+import type { CacheCore, CacheStats } from './core.js'
+import type { Counts } from './counts.js'
 import { StoreUnavailableError } from './errors.js'
-import { isValue, type Entry, type ValueMeta } from './entry.js'
-import { ANY_GENERATION } from './frame.js'
-import { compileGlob } from './glob.js'
-import { parseJson } from './json.js'
+import type { CacheEvents, CacheListener } from './events.js'
+import type { Factory } from './factory.js'
+import type { GetOrSet } from './get-or-set.js'
+import { compileGlob, escapeGlob } from './glob.js'
 import { dataKey, type CacheKey } from './key.js'
-import { EVERYTHING, MAX_LIFE_MS, PATTERNS } from './store.js'
-import { MOST_LOOKS, type Fill, type Works } from './works.js'
+import type { StoreStats } from './store-stats.js'
+import { EVERYTHING } from './store.js'
+import type { Tiers } from './ttl.js'
+import { checkTags, resolveDefaults, resolveValueOptions, type GetOrSetOptions, type TaggedPlan, type ValueDefaults, type ValueOptions, type ValuePlan, type WriteThroughOptions } from './value-options.js'
+import { entryOf, type Values } from './values.js'
+import type { Writer, WriteThrough } from './write-through.js'
 
-export interface ValueOptions {
-  /** For how long the value is fresh. @default the plugin's ttl */
-  ttl?: Duration
-  /** For how long after that it may be used while it is made anew. @default the plugin's */
-  staleWhileRevalidate?: Duration
-  /** By which the value can be invalidated. */
-  tags?: readonly string[]
+export interface InvalidateOptions {
+  /**
+   * Resolves only when no instance can serve it any more, also out of its first tier: after 100 ms, as that is for how long
+   * one may not have heard. @default false
+   */
+  everywhere?: boolean | undefined
 }
 
-export interface CacheEvents {
-  /** Something was invalidated by this process: tags, a key, or all that a pattern matches. */
-  invalidate: [{ tags?: readonly string[], key?: string, pattern?: string }]
+export interface WrapOptions<A extends unknown[], T> extends Omit<GetOrSetOptions<T>, 'signal'> {
+  /** The key, as a function of the arguments; or its first part, before the arguments as JSON. */
+  key: string | ((...args: A) => string)
 }
 
-/** `fastify.cache`: for anything a function returns. Values are JSON. */
+/** A value with its key, and options that are its own. */
+export type KeyedValue<T = unknown> = readonly [key: string, value: T, options?: ValueOptions<T>]
+
+/** `fastify.cache`: for anything a function returns. */
 export interface DataCache {
-  get <T>(key: string): Promise<T | undefined>
-  /** @throws `FST_REDIS_SUITE_CACHE_STORE_UNAVAILABLE` where it could not be stored: what was there is still there */
-  set (key: string, value: unknown, options?: ValueOptions): Promise<void>
-  /** @returns whether there was one */
-  delete (key: string): Promise<boolean>
-  /** The value of the key, or what `factory` makes; on all instances it runs once at a time. */
-  getOrSet <T>(key: string, factory: () => T | Promise<T>, options?: ValueOptions): Promise<T>
-  /** Makes all answers and values with one of these tags invalid: none that was begun before is served after it returns. */
-  invalidateTags (tags: readonly string[]): Promise<void>
+  /** @returns the value, also while it is stale but being made anew; undefined where there is none */
+  get <T = unknown>(key: string): Promise<T | undefined>
+  /** The same for many keys, in the time of one. */
+  getMany <T = unknown>(keys: readonly string[]): Promise<Array<T | undefined>>
+  /** Whether there is a value, even if it is `undefined`. It is not counted. */
+  has (key: string): Promise<boolean>
+  /**
+   * Stores a value whatever is there.
+   *
+   * @throws `FST_REDIS_SUITE_CACHE_STORE_UNAVAILABLE` where it could not be stored: what was there may still be there
+   * @throws `FST_REDIS_SUITE_CACHE_UNSERIALIZABLE`
+   */
+  set <T>(key: string, value: T, options?: ValueOptions<T>): Promise<void>
+  /** The same for many, in the time of one; options that a value has itself count above the common ones. */
+  setMany <T>(values: ReadonlyArray<KeyedValue<T>>, options?: ValueOptions<T>): Promise<void>
+  /** @returns whether there was one @throws where it could not be written: it will be, see {@link DataCache.invalidateTags} */
+  delete (key: string, options?: InvalidateOptions): Promise<boolean>
+  /** The same for many keys, in the time of one. @returns how many there were */
+  deleteMany (keys: readonly string[], options?: InvalidateOptions): Promise<number>
+  /**
+   * The value of the key, or what `factory` makes; on all instances it runs once at a time. Who waits in this process gets its
+   * error as well.
+   *
+   * @throws what the factory throws, where `staleIfError` has nothing
+   * @throws `FST_REDIS_SUITE_CACHE_FACTORY_TIMEOUT`
+   * @throws `FST_REDIS_SUITE_CACHE_UNSERIALIZABLE`
+   */
+  getOrSet <T>(key: string, factory: Factory<T>, options?: GetOrSetOptions<T>): Promise<T>
+  /** A function that asks the cache first. */
+  wrap <A extends unknown[], T>(fn: (...args: A) => T | Promise<T>, options: WrapOptions<A, T>): (...args: A) => Promise<T>
+  /**
+   * Writes the source by `writer`, then the cache, with what the writer returned, or else `value`. A writer that fails leaves the cache as it
+   * was. Where the cache cannot be written the value is removed; a process that dies in between leaves nothing that could be read.
+   *
+   * @returns what is cached
+   * @throws what the writer throws, or `FST_REDIS_SUITE_CACHE_FACTORY_TIMEOUT`; never as the cache failed
+   */
+  writeThrough <T>(key: string, value: T, writer: Writer<T>, options?: WriteThroughOptions<T>): Promise<T>
+  /**
+   * A cache of its own in this one: with keys, defaults and counts of its own, and a `clear()` of its own that is one write. Patterns
+   * see its keys as `prefix:key`; tags are those of the whole cache.
+   */
+  withPrefix (prefix: string, defaults?: ValueDefaults): DataCache
+  /**
+   * Makes all answers and values with one of these tags invalid: none that was begun before is served after it returns.
+   *
+   * @throws where it could not be written: it will be, once the store is reached, and this process takes it as done at once
+   */
+  invalidateTags (tags: readonly string[], options?: InvalidateOptions): Promise<void>
   /**
    * Removes answers whose path and query, and values whose key, match: `*` is any text, `?` any one character, `[a-z]` one
    * of these, and a backslash takes the meaning of what follows it. It looks at every entry, in batches.
@@ -44,136 +91,148 @@ export interface DataCache {
    * @returns how many there were
    */
   invalidatePattern (glob: string): Promise<number>
-  /** Makes everything invalid. */
-  clear (): Promise<void>
+  /** Makes everything invalid; with a prefix, its values. */
+  clear (options?: InvalidateOptions): Promise<void>
+  /** What this process counted, of the whole cache. */
   stats (): CacheStats
-  on <E extends keyof CacheEvents>(event: E, listener: (...args: CacheEvents[E]) => void): void
+  /** What the store says of itself. @throws where it does not answer */
+  storeStats (): Promise<StoreStats>
+  /** @returns a function that ends it */
+  on <E extends keyof CacheEvents>(event: E, listener: CacheListener<E>): () => void
 }
 
-interface Lifetime {
-  ttl: number
-  staleWhileRevalidate: number
+/** What all views of one data cache share. */
+export interface DataCacheParts {
+  core: CacheCore
+  values: Values
+  reader: GetOrSet
+  writer: WriteThrough
+  tiers: Tiers
 }
 
-export function createDataCache (core: CacheCore, works: Works, defaults: Lifetime): DataCache {
-  const events = new EventEmitter<CacheEvents>()
+interface Scope {
+  prefixes: readonly string[]
+  /** One a prefix, of all values below it, so that they can be made invalid at once. */
+  tags: readonly string[]
+  counts: Counts
+  defaults: ValuePlan
+}
 
-  function entryOf (key: CacheKey, json: string, { ttl, staleWhileRevalidate }: Lifetime, startedAt: number, versions: Readonly<Record<string, string>>): Entry<ValueMeta> {
-    const { [PATTERNS]: _, ...tags } = versions
-    return { kind: 'value', label: key.label, meta: { fresh: ttl, staleWhileRevalidate }, body: Buffer.from(json), storedAt: startedAt, life: ttl + staleWhileRevalidate, tags }
+export function createDataCache (parts: DataCacheParts, defaults: ValuePlan): DataCache {
+  return createView(parts, { prefixes: [], tags: [], counts: parts.core.countsOf('data'), defaults })
+}
+
+function createView (parts: DataCacheParts, scope: Scope): DataCache {
+  const { core, values, reader, writer, tiers } = parts
+  const keyOf = (name: unknown) => dataKey(checkKey(name), scope.prefixes, scope.counts)
+
+  function planOf (options: GetOrSetOptions<never> & WriteThroughOptions<never>): TaggedPlan {
+    const plan = resolveValueOptions(options, scope.defaults, tiers)
+    return scope.tags.length === 0 ? plan : { ...plan, tags: [...scope.tags, ...plan.tags] }
   }
 
-  async function make <T> (fill: Fill, factory: () => T | Promise<T>, lifetime: Lifetime): Promise<T> {
-    let value: T
-    try {
-      value = await factory()
-    } catch (error) {
-      fill.finish(undefined)
-      throw error
-    }
-    const json: string | undefined = JSON.stringify(value)
-    if (json === undefined) fill.finish(undefined)
-    else await fill.store(entryOf(fill.lookup.key, json, lifetime, fill.startedAt, fill.versions ?? {}))
-    return value
+  async function read<T> (key: CacheKey): Promise<T | undefined> {
+    const near = reader.peek<T>(key)
+    if (near !== undefined) return near.value
+    const found = values.read<T>((await core.find(key, scope.tags)).entry)
+    const isThere = found !== undefined && found.state !== 'fallback'
+    core.count(key, !isThere ? 'misses' : found.state === 'fresh' ? 'hits' : 'stale')
+    return isThere ? found.value : undefined
   }
 
-  async function refresh <T> (lookup: Lookup, factory: () => T | Promise<T>, lifetime: Lifetime): Promise<void> {
-    const fill = await works.tryEnter(lookup)
-    if (fill !== undefined) await make(fill, factory, lifetime)
-  }
-
-  function valueOf <T> (entry: Entry | undefined): { value: T, isStale: boolean } | undefined {
-    if (!isValue(entry)) return undefined
-    const value = parseJson(entry.body.toString('utf8')) as T | undefined
-    if (value === undefined) return undefined
-    const isStale = core.now() >= entry.storedAt + entry.meta.fresh
-    core.counts[isStale ? 'stale' : 'hits']++
-    return { value, isStale }
-  }
-
-  async function read <T> (name: string): Promise<T | undefined> {
-    const key = dataKey(checkKey(name))
-    const found = valueOf<T>(core.peek(key)) ?? valueOf<T>((await core.find(key, [])).entry)
-    if (found === undefined) core.counts.misses++
-    return found?.value
-  }
-
-  async function getOrSet <T> (name: string, factory: () => T | Promise<T>, options: ValueOptions = {}): Promise<T> {
-    const lifetime = resolveLifetime(options, defaults)
-    const { tags = [] } = options
-    const key = dataKey(checkKey(name))
-    const near = valueOf<T>(core.peek(key))
-    if (near?.isStale === false) {
-      core.counts.l1Hits++
+  async function getOrSet<T> (key: CacheKey, factory: Factory<T>, options: GetOrSetOptions<T>): Promise<T> {
+    const near = reader.peek<T>(key)
+    if (near !== undefined) {
+      // Nearly always there is no more to do, so the options are not even read.
+      if ((options.refreshAhead ?? scope.defaults.refreshAhead) !== 0) reader.stayAhead({ key, factory, plan: planOf(options), signal: undefined }, near)
       return near.value
     }
-    for (let looks = 1; ; looks++) {
-      const lookup = await core.find(key, tags)
-      const found = valueOf<T>(lookup.entry)
-      // A refresh that fails leaves the stale value; the next reader tries again.
-      if (found?.isStale) refresh(lookup, factory, lifetime).catch(() => {})
-      if (found !== undefined) return found.value
-      core.counts.misses++
-      const turn = await works.enter(lookup)
-      if (turn === 'again') {
-        if (looks < MOST_LOOKS) continue
-        return await factory()
-      }
-      if ('fill' in turn) return await make(turn.fill, factory, lifetime)
-      const made = valueOf<T>(turn.entry)
-      return made === undefined ? await factory() : made.value
+    return await reader.get({ key, factory, plan: planOf(options), signal: options.signal })
+  }
+
+  async function store<T> (items: ReadonlyArray<KeyedValue<T>>, common: ValueOptions<T>): Promise<void> {
+    const puts = items.map(([name, value, own]) => {
+      if (value === undefined) throw invalidOptionError('cache', 'value', value, 'anything but undefined')
+      const key = keyOf(name)
+      const plan = planOf({ ...common, ...own })
+      const draft = values.draft(key, value, plan.ttlOf(value), plan)
+      return { key, id: key.id, tags: [...plan.tags, ...plan.tagsOf?.(value) ?? []], isKept: draft.life > 0, make: (versions: Record<string, string>) => entryOf(draft, core.now(), versions) }
+    })
+    const kept = puts.filter(({ isKept }) => isKept)
+    const removed = puts.filter(({ isKept }) => !isKept)
+    try {
+      await Promise.all([kept.length > 0 && core.put(kept), removed.length > 0 && core.remove(removed.map(({ key }) => key))])
+    } catch {
+      throw new StoreUnavailableError()
     }
   }
 
-  /** Whatever is there, and whoever is making something else. */
-  async function setValue (key: CacheKey, json: string, lifetime: Lifetime, tags: readonly string[]): Promise<void> {
-    const { mark } = core
-    const begun = await core.begin(`${key.id}.set`, 'set', [EVERYTHING, PATTERNS, ...tags], 1)
-    if (begun === undefined) throw new StoreUnavailableError()
-    const { versions } = begun
-    const lookup = { key, seen: { generation: ANY_GENERATION, versions }, mark }
-    if (!await core.write(lookup, entryOf(key, json, lifetime, begun.now, versions), versions)) throw new StoreUnavailableError()
-    await core.announce(key)
+  async function remove (names: readonly string[], options?: InvalidateOptions): Promise<number> {
+    if (names.length === 0) return 0
+    const removed = await core.remove(names.map(keyOf))
+    await heardBy(options)
+    return removed.filter(Boolean).length
   }
 
-  async function invalidate (tags: readonly string[]): Promise<void> {
+  async function invalidate (tags: readonly string[], options?: InvalidateOptions): Promise<void> {
     await core.invalidate(checkTags(tags))
-    events.emit('invalidate', { tags })
+    await heardBy(options)
   }
 
   return {
-    get: read,
-    getOrSet,
-    async set (name, value, options = {}) {
-      const lifetime = resolveLifetime(options, defaults)
-      const json: string | undefined = JSON.stringify(value)
-      if (json === undefined) throw invalidOptionError('cache', 'value', value, 'what JSON can tell')
-      await setValue(dataKey(checkKey(name)), json, lifetime, options.tags ?? [])
+    get: async name => await read(keyOf(name)),
+    getMany: async names => await Promise.all(checkList(names, 'keys').map(async name => await read<never>(keyOf(name)))),
+    async has (name) {
+      const key = keyOf(name)
+      const found = values.read(core.peek(key)) ?? values.read((await core.find(key, scope.tags)).entry)
+      return found !== undefined && found.state !== 'fallback'
     },
-    async delete (name) {
-      const removed = await core.remove([dataKey(checkKey(name))])
-      events.emit('invalidate', { key: name })
-      return removed
+    set: async (name, value, options = {}) => await store([[name, value]], options),
+    setMany: async (items, options = {}) => await store(checkList(items, 'values'), options),
+    delete: async (name, options) => await remove([name], options) > 0,
+    deleteMany: async (names, options) => await remove(checkList(names, 'keys'), options),
+    getOrSet: async (name, factory, options = {}) => await getOrSet(keyOf(name), checkFunction(factory, 'factory'), options),
+    wrap (fn, { key, ...options }) {
+      checkFunction(fn, 'fn')
+      if (typeof key !== 'function') checkKey(key)
+      // So that options that cannot be used are told now.
+      planOf(options)
+      return async (...args) => await getOrSet(keyOf(typeof key === 'function' ? key(...args) : `${key}:${safeArgs(args)}`), () => fn(...args), options)
+    },
+    async writeThrough (name, value, write, { invalidates = [], ...options } = {}) {
+      const plan = planOf(options)
+      return await writer.write({ key: keyOf(name), value, writer: checkFunction(write, 'writer'), plan, invalidates: checkTags(invalidates) })
+    },
+    withPrefix (name, defaults = {}) {
+      const prefixes = [...scope.prefixes, checkKey(name)]
+      // No tag of a program's own begins so.
+      const tags = [...scope.tags, `\0${JSON.stringify(prefixes)}`]
+      return createView(parts, { prefixes, tags, counts: core.countsOf(prefixes.join(':')), defaults: resolveDefaults(defaults, scope.defaults, tiers) })
     },
     invalidateTags: invalidate,
     async invalidatePattern (glob) {
-      const matches = compileGlob(checkKey(glob))
-      const count = await core.removeMatching(matches)
-      events.emit('invalidate', { pattern: glob })
-      return count
+      const whole = [...scope.prefixes.map(escapeGlob), checkKey(glob)].join(':')
+      return await core.removeMatching(whole, compileGlob(whole))
     },
-    clear: () => invalidate([EVERYTHING]),
+    clear: async options => await invalidate(scope.tags.length === 0 ? [EVERYTHING] : scope.tags.slice(-1), options),
     stats: () => core.stats,
-    on (event, listener) { events.on(event, listener as never) }
+    storeStats: async () => await core.storeStats(),
+    on: (event, listener) => core.events.on(event, checkFunction(listener, 'listener'))
   }
 }
 
-function resolveLifetime (given: ValueOptions, fallback: Lifetime): Lifetime {
-  const read = readOptions('cache', given)
-  checkTags(given.tags ?? [])
-  return {
-    ttl: read.duration('ttl', fallback.ttl, { min: 1, max: MAX_LIFE_MS / 2 }),
-    staleWhileRevalidate: read.duration('staleWhileRevalidate', fallback.staleWhileRevalidate, { max: MAX_LIFE_MS / 2 })
+async function heardBy ({ everywhere = false }: InvalidateOptions = {}): Promise<void> {
+  if (everywhere) await new Promise(resolve => setTimeout(resolve, LEASE_MS))
+}
+
+/** Arguments as a part of a key: different ones read differently. What JSON would not tell apart is told by a digest. */
+function safeArgs (args: unknown[]): string {
+  const isPlain = args.every(arg => arg === null || typeof arg === 'string' || typeof arg === 'boolean' || Number.isFinite(arg))
+  if (isPlain) return JSON.stringify(args)
+  try {
+    return `#${hashId(serialize(args))}`
+  } catch {
+    return fail('key', args, 'a function of the arguments, where these are not data')
   }
 }
 
@@ -182,7 +241,14 @@ function checkKey (key: unknown): string {
   throw invalidOptionError('cache', 'key', key, 'a string that is not empty')
 }
 
-function checkTags (tags: unknown): readonly string[] {
-  if (Array.isArray(tags) && tags.every(tag => typeof tag === 'string' && tag !== '')) return tags
-  throw invalidOptionError('cache', 'tags', tags, 'a list of strings that are not empty')
+function checkList<T> (list: readonly T[], name: string): readonly T[] {
+  return Array.isArray(list) ? list : fail(name, list, 'a list')
+}
+
+function checkFunction<F> (given: F, name: string): F {
+  return typeof given === 'function' ? given : fail(name, given, 'a function')
+}
+
+function fail (name: string, given: unknown, allowed: string): never {
+  throw invalidOptionError('cache', name, given, allowed)
 }

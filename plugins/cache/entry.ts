@@ -51,10 +51,15 @@ export interface VariantsMeta {
   ids: string[]
 }
 
-/** Of a value: for how long it is fresh and may be used after that, from `storedAt`. */
+/** Of a value: for how long it is fresh, from `storedAt`, and may be used after that. */
 export interface ValueMeta {
   fresh: number
   staleWhileRevalidate: number
+  staleIfError: number
+  /** The serializer's name. */
+  format: string
+  /** Whether it is `undefined`, which not every serializer can tell. */
+  isAbsent?: boolean
 }
 
 const responses = new WeakSet<Entry>()
@@ -81,7 +86,9 @@ export function isVariants (entry: Entry | undefined): entry is Entry<VariantsMe
 }
 
 export function isValue (entry: Entry | undefined): entry is Entry<ValueMeta> {
-  return entry?.kind === 'value' && isRecord(entry.meta) && Number.isFinite(entry.meta['fresh']) && Number.isFinite(entry.meta['staleWhileRevalidate'])
+  if (entry?.kind !== 'value' || !isRecord(entry.meta)) return false
+  const { fresh, staleWhileRevalidate, staleIfError, format } = entry.meta
+  return [fresh, staleWhileRevalidate, staleIfError].every(Number.isFinite) && typeof format === 'string'
 }
 
 /** Whether an answer with it can be stored at all: it is whole, and no confirmation of another one. */

@@ -6,6 +6,8 @@ import { parseJson } from './json.js'
 const VERSION = 2
 const GENERATION = 12
 const HEAD = 1 + GENERATION + 4
+// In the place of the version while the source of an entry is being written.
+const MARKED = 0x80 | VERSION
 /** Where the generation lies, for the scripts: from its first byte to its last. */
 export const GENERATION_RANGE = [1, GENERATION] as const
 
@@ -14,6 +16,8 @@ export const GENERATION_RANGE = [1, GENERATION] as const
  * Empty where nothing was there.
  */
 export type Generation = string
+/** Of a key whose source is being written: nobody's write names it. */
+export const WRITING: Generation = '!'
 /** Names whatever is there: who writes by it is not refused. */
 export const ANY_GENERATION: Generation = '*'
 
@@ -37,8 +41,20 @@ function head (metaLength: number): Buffer {
   return bytes
 }
 
+/** What marks an entry when put over its first bytes, and what stands for one where there is none. */
+export function encodeMark (): { mark: Buffer, place: Buffer, generation: Generation } {
+  const place = head(0)
+  place.writeUInt8(MARKED, 0)
+  const mark = place.subarray(0, 1 + GENERATION)
+  return { mark, place, generation: mark.toString('latin1', 1) }
+}
+
+/** What takes the mark away when put over the first byte. */
+export const UNMARK = Buffer.of(VERSION)
+
 /** @returns no entry for anything that is not a whole frame of this version */
 export function decodeFrame (bytes: Buffer): { generation: Generation, entry: Entry | undefined } {
+  if (bytes[0] === MARKED) return { generation: WRITING, entry: undefined }
   const generation = bytes.toString('latin1', 1, 1 + GENERATION)
   if (bytes.length < HEAD || bytes.readUInt8(0) !== VERSION) return { generation, entry: undefined }
   const end = HEAD + bytes.readUInt32BE(1 + GENERATION)

@@ -14,6 +14,11 @@ export function compileGlob (glob: string): (text: string) => boolean {
   return text => pattern.test(text)
 }
 
+/** A text that stands for itself in a pattern. */
+export function escapeGlob (text: string): string {
+  return text.replaceAll(/[\\*?[\]^-]/gu, '\\$&')
+}
+
 function setOf (token: string): string {
   const isNegated = token.startsWith('[^')
   const members = token.slice(isNegated ? 2 : 1, -1)

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import type { FastifyContextConfig, FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { keyPrefixOf, resolveClient } from '../shared/client.js'
@@ -5,13 +6,17 @@ import { guardRedis } from '../shared/guard.js'
 import { createCoherence } from './coherence.js'
 import { CacheCore } from './core.js'
 import { createDataCache, type DataCache } from './data-cache.js'
+import { Events } from './events.js'
+import { GetOrSet } from './get-or-set.js'
 import { L1 } from './l1.js'
 import { createMemoryStore } from './memory-store.js'
 import type { CachePluginOptions, RouteCacheOptions } from './options.js'
 import { createRedisStore, invalidationChannel } from './redis-store.js'
 import { resolveCacheOptions, type ResolvedCacheOptions } from './resolve-options.js'
 import { addResponseCache } from './response-cache.js'
+import { Values } from './values.js'
 import { Works } from './works.js'
+import { WriteThrough } from './write-through.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -30,7 +35,14 @@ declare module 'fastify' {
 }
 
 export type { CacheStats } from './core.js'
-export type { CacheEvents, DataCache, ValueOptions } from './data-cache.js'
+export type { CacheCounts } from './counts.js'
+export type { DataCache, InvalidateOptions, KeyedValue, WrapOptions } from './data-cache.js'
+export type { CacheEvents, CacheListener, Invalidation } from './events.js'
+export type { Factory, FactoryContext } from './factory.js'
+export type { Serializer, SerializerOption } from './serializer.js'
+export type { StoreStats } from './store-stats.js'
+export type { GetOrSetOptions, ValueDefaults, ValueOptions, WriteThroughOptions } from './value-options.js'
+export type { Writer } from './write-through.js'
 export type { CachePluginOptions, KeyOptions, RouteCacheOptions, TagsOption, Ttl } from './options.js'
 
 /**
@@ -43,14 +55,16 @@ export const cache = fp<CachePluginOptions>(async function cache (fastify, given
   const core = createCore(fastify, given, options)
   const works = new Works(core)
   const responses = addResponseCache(fastify, core, works, options)
+  const values = new Values(core, options.serializer)
+  const reader = new GetOrSet(core, works, values)
 
-  fastify.decorate('cache', createDataCache(core, works, options))
+  fastify.decorate('cache', createDataCache({ core, values, reader, writer: new WriteThrough(core, values), tiers: options.tiers }, options.values))
   fastify.addHook('onRoute', route => {
     const config: FastifyContextConfig['cache'] = route.config?.cache
     responses.addRoute(route, config ?? (options.global ? true : undefined))
   })
   fastify.addHook('onClose', async () => {
-    await responses.settle()
+    await Promise.all([responses.settle(), reader.settle()])
     await core.settle()
   })
 }, { name: 'fastify-redis-suite/cache', fastify: '5.x' })
@@ -60,16 +74,15 @@ export default cache
 function createCore (fastify: FastifyInstance, given: CachePluginOptions, options: ResolvedCacheOptions): CacheCore {
   const client = resolveClient(fastify, 'cache', given.redis)
   const { log } = fastify
-  if (client === undefined) {
-    const store = createMemoryStore(options.maxSize)
-    return new CacheCore({ store, run: operation => operation(), l1: undefined, coherence: undefined, servesAlone: false, log })
-  }
+  const events = new Events(log)
+  const alone = { l1: undefined, coherence: undefined, servesAlone: false, events, log }
+  if (client === undefined) return new CacheCore({ ...alone, store: createMemoryStore(options.maxSize), run: operation => operation() })
   const prefix = keyPrefixOf(client)
-  const store = createRedisStore(client, prefix, { tells: options.l1 !== false })
   const { run } = guardRedis(client, log, options.timeout)
-  if (options.l1 === false) return new CacheCore({ store, run, l1: undefined, coherence: undefined, servesAlone: false, log })
+  if (options.l1 === false) return new CacheCore({ ...alone, store: createRedisStore(client, prefix), run })
+  const self = randomUUID()
   const l1 = new L1(options.l1)
-  const coherence = createCoherence(client, invalidationChannel(prefix), l1, log, options.servesAlone)
+  const coherence = createCoherence({ client, channel: invalidationChannel(prefix), self, l1, events, log, keepsAlone: options.servesAlone })
   fastify.addHook('onClose', async () => coherence.close())
-  return new CacheCore({ store, run, l1, coherence, servesAlone: options.servesAlone, log })
+  return new CacheCore({ store: createRedisStore(client, prefix, self), run, l1, coherence, servesAlone: options.servesAlone, events, log })
 }

@@ -1,17 +1,23 @@
 import { hashId } from '../shared/keys.js'
+import { Counts } from './counts.js'
 import type { VariantsMeta } from './entry.js'
 import { normalizeSelecting } from './vary.js'
+
+const UNCOUNTED = new Counts()
 
 /** What an entry is kept under: in this process by its text, in the store by a digest of it. */
 export class CacheKey {
   readonly text: string
   /** What patterns are compared with. */
   readonly label: string
+  /** Where what happens to it is counted. */
+  readonly counts: Counts
   #id: string | undefined
 
-  constructor (text: string, label: string) {
+  constructor (text: string, label: string, counts: Counts = UNCOUNTED) {
     this.text = text
     this.label = label
+    this.counts = counts
   }
 
   get id (): string {
@@ -35,9 +41,9 @@ export interface ResponseKeyParts {
 }
 
 /** Two requests share a key only if all parts are the same; the order of different names in a query is none. */
-export function responseKey ({ host, path, query, constraints, vary, owner }: ResponseKeyParts): CacheKey {
+export function responseKey ({ host, path, query, constraints, vary, owner }: ResponseKeyParts, counts?: Counts): CacheKey {
   const sorted = sortQuery(query)
-  return new CacheKey(JSON.stringify(['response', host ?? null, path, sorted, constraints, vary, owner ?? null]), sorted === '' ? path : `${path}?${sorted}`)
+  return new CacheKey(JSON.stringify(['response', host ?? null, path, sorted, constraints, vary, owner ?? null]), sorted === '' ? path : `${path}?${sorted}`, counts)
 }
 
 /** Sorted by name as it is read, however it is spelt: equal names, and those that a parser may nest in one, keep their order. */
@@ -59,9 +65,10 @@ export function parameterName (pair: string): string {
 
 /** Of one of several answers that a key has, by the request's headers. */
 export function variantKey (key: CacheKey, { names, nonce }: VariantsMeta, headers: Record<string, string | string[] | undefined>): CacheKey {
-  return new CacheKey(JSON.stringify(['variant', key.id, nonce, names.map(name => normalizeSelecting(name, headers[name]))]), key.label)
+  return new CacheKey(JSON.stringify(['variant', key.id, nonce, names.map(name => normalizeSelecting(name, headers[name]))]), key.label, key.counts)
 }
 
-export function dataKey (name: string): CacheKey {
-  return new CacheKey(JSON.stringify(['data', name]), name)
+/** @param prefixes - of the view of the cache that it belongs to: another view's keys are others, however they read */
+export function dataKey (name: string, prefixes: readonly string[] = [], counts?: Counts): CacheKey {
+  return new CacheKey(JSON.stringify(['data', ...prefixes, name]), [...prefixes, name].join(':'), counts)
 }

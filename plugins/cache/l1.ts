@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache'
+import type { Counts } from './counts.js'
 import { bytesOf, type Entry } from './entry.js'
 import type { CacheKey } from './key.js'
 import { ownBytes } from './own-bytes.js'
@@ -7,6 +8,7 @@ import { EVERYTHING, PATTERNS } from './store.js'
 interface Kept {
   entry: Entry
   id: string
+  counts: Counts
   /** What had been heard when it was read. */
   mark: number
 }
@@ -35,7 +37,11 @@ export class L1 {
     this.#kept = new LRUCache({
       maxSize,
       sizeCalculation: ({ entry }) => bytesOf(entry),
-      dispose: ({ id }, _text, reason) => { if (reason !== 'set') this.#textOf.delete(id) }
+      onInsert: ({ entry, counts }) => {
+        counts.l1Entries++
+        counts.l1Bytes += bytesOf(entry)
+      },
+      dispose: (kept, _text, reason) => this.#drop(kept, reason)
     })
   }
 
@@ -54,7 +60,7 @@ export class L1 {
 
   set (key: CacheKey, entry: Entry, mark: number): void {
     const body = ownBytes(entry.body)
-    const kept: Kept = { entry: body === entry.body ? entry : { ...entry, body }, id: key.id, mark }
+    const kept: Kept = { entry: body === entry.body ? entry : { ...entry, body }, id: key.id, counts: key.counts, mark }
     if (mark < this.#readSince || (this.#removed.get(key.id) ?? 0) > mark || !this.#isValid(kept)) return
     this.#textOf.set(key.id, key.text)
     this.#kept.set(key.text, kept)
@@ -80,6 +86,13 @@ export class L1 {
   clear (): void {
     this.#readSince = ++this.#mark
     this.#kept.clear()
+  }
+
+  #drop ({ id, entry, counts }: Kept, reason: LRUCache.DisposeReason): void {
+    counts.l1Entries--
+    counts.l1Bytes -= bytesOf(entry)
+    if (reason === 'evict') counts.l1Evicted++
+    if (reason !== 'set') this.#textOf.delete(id)
   }
 
   #isValid ({ entry, mark }: Kept): boolean {

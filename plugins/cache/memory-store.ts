@@ -1,13 +1,14 @@
 import { LRUCache } from 'lru-cache'
 import { bytesOf, type Entry } from './entry.js'
-import { ANY_GENERATION, type Generation } from './frame.js'
+import { ANY_GENERATION, WRITING, type Generation } from './frame.js'
 import { ownBytes } from './own-bytes.js'
-import { EVERYTHING, PASS_MS, TOMBSTONE_MS, type CacheStore, type StoreClock } from './store.js'
+import { EVERYTHING, PASS_MS, PATTERNS, TOMBSTONE_MS, type CacheStore, type StoreClock } from './store.js'
 
 interface Slot {
   generation: Generation
   /** Undefined for a tombstone. */
   entry: Entry | undefined
+  isMarked?: boolean
 }
 
 interface Claim {
@@ -22,7 +23,17 @@ interface Claim {
  * @param maxSize - bytes
  */
 export function createMemoryStore (maxSize: number, clock: () => number = Date.now): CacheStore & StoreClock {
-  const slots = new LRUCache<string, Slot>({ maxSize, sizeCalculation: ({ entry }) => bytesOf(entry), perf: { now: clock }, ttlResolution: 0 })
+  let [hits, misses, evicted, expired] = [0, 0, 0, 0]
+  const slots = new LRUCache<string, Slot>({
+    maxSize,
+    sizeCalculation: ({ entry }) => bytesOf(entry),
+    perf: { now: clock },
+    ttlResolution: 0,
+    dispose: (_slot, _id, reason) => {
+      if (reason === 'evict') evicted++
+      if (reason === 'expire') expired++
+    }
+  })
   const claims = new LRUCache<string, Claim>({ max: 10_000 })
   // When the tag was invalidated last, and what makes it unique. One that was dropped is made anew, and what was made with
   // the old one becomes invalid.
@@ -35,6 +46,12 @@ export function createMemoryStore (maxSize: number, clock: () => number = Date.n
     return known
   }
 
+  /** @returns false where it is larger than all there is to keep it in */
+  function set (id: string, entry: Entry, hold = 0): boolean {
+    slots.set(id, { generation: String(++last), entry: { ...entry, body: ownBytes(entry.body) } }, { ttl: Math.max(1, Math.ceil(entry.life), hold) })
+    return slots.has(id)
+  }
+
   const held = (work: string, token: string) => claims.get(work)?.token === token
 
   return {
@@ -42,7 +59,10 @@ export function createMemoryStore (maxSize: number, clock: () => number = Date.n
     async read (id, tags) {
       const seen = Object.fromEntries([EVERYTHING, ...tags].map(tag => [tag, versions.get(tag)]))
       const slot = slots.get(id)
+      if (slot?.isMarked) return { entry: undefined, generation: WRITING, versions: seen }
       const isValid = slot?.entry !== undefined && Object.entries(slot.entry.tags).every(([tag, version]) => versions.get(tag) === version)
+      if (isValid) hits++
+      else misses++
       return { entry: isValid ? slot.entry : undefined, generation: slot?.generation ?? '', versions: seen }
     },
     async begin (work, token, tags, ms) {
@@ -64,14 +84,26 @@ export function createMemoryStore (maxSize: number, clock: () => number = Date.n
       if (pass) claims.set(work, { token: '', pass, until: clock() + PASS_MS })
       else claims.delete(work)
     },
-    async write (id, entry, generation) {
+    async write (id, entry, generation, patterns, hold = 0) {
       const present = slots.get(id)
       if (present !== undefined && present.generation !== generation && generation !== ANY_GENERATION) return false
-      slots.set(id, { generation: String(++last), entry: { ...entry, body: ownBytes(entry.body) } }, { ttl: Math.max(1, Math.ceil(entry.life)) })
-      // Not where it is larger than all there is to keep it in.
-      return slots.has(id)
+      if (patterns !== undefined && versions.get(PATTERNS) !== patterns) return false
+      return set(id, entry, hold)
     },
-    async announce () {},
+    async put (items) {
+      for (const { id, tags, make } of items) set(id, make(Object.fromEntries([EVERYTHING, ...tags].map(tag => [tag, versionFor(tag)]))))
+    },
+    async mark (id) {
+      const present = slots.get(id)
+      const generation = String(++last)
+      const left = slots.getRemainingTTL(id)
+      slots.set(id, { generation, entry: present?.entry, isMarked: true }, { ttl: Math.max(left, TOMBSTONE_MS) })
+      return { generation, wasMarked: present?.isMarked ?? false }
+    },
+    async unmark (id, generation) {
+      const present = slots.get(id)
+      if (present?.generation === generation) slots.set(id, { generation, entry: present.entry }, { ttl: slots.getRemainingTTL(id) })
+    },
     async remove (id) {
       const present = slots.get(id)
       slots.set(id, { generation: String(++last), entry: undefined }, { ttl: TOMBSTONE_MS })
@@ -85,6 +117,10 @@ export function createMemoryStore (maxSize: number, clock: () => number = Date.n
     },
     async invalidate (tags) { for (const tag of tags) versions.set(tag, `${clock()}-${++last}`) },
     async now () { return clock() },
+    async stats () {
+      const looked = hits + misses
+      return { kind: 'memory', entries: slots.size, usedMemory: slots.calculatedSize, maxMemory: maxSize, policy: 'lru', hitRatio: hits / looked, evicted, expired }
+    },
     async removeMatching (matches) {
       const removed = [...slots.entries()].filter(([, { entry }]) => entry !== undefined && matches(entry.label)).map(([id]) => id)
       for (const id of removed) slots.delete(id)

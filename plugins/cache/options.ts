@@ -1,6 +1,8 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { RedisClient } from '../shared/client.js'
 import type { Duration } from '../shared/duration.js'
+import type { SerializerOption } from './serializer.js'
+import type { ValueDefaults } from './value-options.js'
 
 // The request as a route's own callbacks see it: what its schema says of params and query is known to the route alone.
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
@@ -81,6 +83,10 @@ export interface CachePluginOptions extends Omit<RouteCacheOptions, 'tags' | 'in
   l1?: number | false
   /** Bytes that the memory store keeps. @default 64 MiB */
   maxSize?: number
+  /** Defaults of values in `fastify.cache`, above those of routes. */
+  values?: ValueDefaults
+  /** How values are stored. @default 'json' */
+  serializer?: SerializerOption
   /** While Redis cannot be asked: run the handler, or serve what is in this process, which may have been invalidated. @default 'handler' */
   onStoreError?: 'handler' | 'local'
   /** The name of this cache in `Cache-Status` (RFC 9211); `false`: the field is not sent. @default 'fastify-redis-suite' */
@@ -95,4 +101,4 @@ export const ROUTE_OPTIONS = ['ttl', 'staleWhileRevalidate', 'staleIfError', 'ji
   'requestDirectives', 'heuristic', 'storeSetCookie', 'etag', 'maxEntrySize', 'maxVariants', 'targeted', 'stripTargeted', 'unkeyed']
 
 export const PLUGIN_OPTIONS = [...ROUTE_OPTIONS.filter(name => !['tags', 'invalidates', 'private'].includes(name)),
-  'redis', 'timeout', 'global', 'tiers', 'l1', 'maxSize', 'onStoreError', 'cacheStatus', 'xCache', 'explain']
+  'redis', 'timeout', 'global', 'tiers', 'l1', 'maxSize', 'onStoreError', 'cacheStatus', 'xCache', 'explain', 'values', 'serializer']

@@ -1,5 +1,6 @@
 import type { Redis } from 'ioredis'
-import { isCluster, type RedisClient } from '../shared/client.js'
+import type { RedisClient } from '../shared/client.js'
+import { mastersOf } from '../shared/info.js'
 import { parseJson } from './json.js'
 
 const BATCH = 500
@@ -14,8 +15,7 @@ const LABEL = /"label":("(?:[^"\\]|\\.)*")/
  * @returns how many there were
  */
 export async function removeByLabel (client: RedisClient, keySpace: string, matches: (label: string) => boolean): Promise<number> {
-  const nodes = isCluster(client) ? client.nodes('master') : [client]
-  const removed = await Promise.all(nodes.map(async node => await removeOn(node, keySpace, matches)))
+  const removed = await Promise.all(mastersOf(client).map(async node => await removeOn(node, keySpace, matches)))
   return removed.reduce((sum, count) => sum + count, 0)
 }
 

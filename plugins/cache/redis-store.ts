@@ -1,13 +1,23 @@
 import { randomBytes } from 'node:crypto'
+import { LRUCache } from 'lru-cache'
 import { isCluster, type RedisClient } from '../shared/client.js'
 import { keySpace, safeId } from '../shared/keys.js'
 import { runScript } from '../shared/script.js'
 import type { Entry } from './entry.js'
-import { decodeFrame, encodeFrame } from './frame.js'
+import { decodeFrame, encodeFrame, encodeMark, UNMARK } from './frame.js'
 import { removeByLabel } from './redis-scan.js'
-import { endScript, invalidateScript, removeScript, renewScript, writeScript } from './scripts.js'
-import { EVERYTHING, MAX_LIFE_MS, PASS_MS, PATTERNS, TOMBSTONE_MS, type CacheStore, type Found, type StoreClock } from './store.js'
+import { endScript, invalidateScript, markScript, removeScript, renewScript, unmarkScript, writeScript } from './scripts.js'
+import { redisStats } from './store-stats.js'
+import { EVERYTHING, MAX_LIFE_MS, PASS_MS, PATTERNS, TOMBSTONE_MS, type CacheStore, type Found, type Put, type StoreClock } from './store.js'
 import { TurnReads } from './turn-reads.js'
+
+/** What instances tell each other. */
+export interface Message {
+  from?: string | undefined
+  tags?: readonly string[]
+  ids?: readonly string[]
+  key?: string | undefined
+}
 
 /** The channel on which the store tells what it invalidates. */
 export function invalidationChannel (prefix: string): string {
@@ -17,6 +27,7 @@ export function invalidationChannel (prefix: string): string {
 /** Longer than any entry lives: a tag's version must outlive what was made with it. */
 const TAG_TTL_MS = 40 * 24 * 3600 * 1000
 const PASS = 'pass'
+const MOST_REMEMBERED = 10_000
 // Of a digest, see `key.ts`.
 const ID_LENGTH = 43
 
@@ -24,10 +35,11 @@ const ID_LENGTH = 43
  * Keeps entries in Redis. A tag is a key that holds a version, and an entry remembers the versions of its tags: to
  * invalidate a tag is to write one key. A version that is gone (evicted, flushed) matches nothing.
  *
- * @param tells - whether other instances have first tiers, which have to hear of what is invalidated
+ * @param tells - by which name the other instances, which have first tiers, are told what is invalidated; undefined: they are not
  */
-export function createRedisStore (client: RedisClient, prefix: string, { tells }: { tells: boolean } = { tells: false }): CacheStore & StoreClock {
-  const channel = tells ? invalidationChannel(prefix) : ''
+export function createRedisStore (client: RedisClient, prefix: string, tells?: string): CacheStore & StoreClock {
+  const channel = tells === undefined ? '' : invalidationChannel(prefix)
+  const message = (what: Omit<Message, 'from'>) => JSON.stringify({ from: tells, ...what })
   const entries = keySpace(prefix, 'cache', 'entry')
   const entryKey = (id: string) => entries + id
   const tags = keySpace(prefix, 'cache', 'tag')
@@ -35,6 +47,8 @@ export function createRedisStore (client: RedisClient, prefix: string, { tells }
   const tagKey = (tag: string) => tag === EVERYTHING ? everything : tag === PATTERNS ? patterns : tags + safeId(tag)
   const claims = keySpace(prefix, 'cache', 'claim')
   const claimKey = (work: string) => claims + work
+  // The versions that tags had when they were read last: most have them still.
+  const latest = new LRUCache<string, string>({ max: MOST_REMEMBERED })
   const pipelines = client.options.enableAutoPipelining === true
   const reads = new TurnReads(key => client.getBuffer(key), pipelines)
   // Who asks for the same key by the same tags in one turn gets the same answer: its bytes are read once.
@@ -42,7 +56,7 @@ export function createRedisStore (client: RedisClient, prefix: string, { tells }
 
   async function versionsOf (names: readonly string[]): Promise<Record<string, string | undefined>> {
     const values = await Promise.all(names.map(tag => reads.get(tagKey(tag))))
-    return Object.fromEntries(names.map((tag, i) => [tag, values[i]?.toString('latin1')]))
+    return Object.fromEntries(names.map((tag, i) => [tag, remembered(tag, values[i]?.toString('latin1'))]))
   }
 
   async function find (id: string, tags: readonly string[]): Promise<Found> {
@@ -59,9 +73,29 @@ export function createRedisStore (client: RedisClient, prefix: string, { tells }
   /** Gives a tag a version where it has none. */
   async function versionFor (tag: string): Promise<string> {
     const present = await reads.get(tagKey(tag))
-    if (present !== null) return present.toString('latin1')
+    if (present !== null) return remembered(tag, present.toString('latin1')) ?? ''
     const [, version] = await Promise.all([client.set(tagKey(tag), `0-${unique()}`, 'PX', TAG_TTL_MS, 'NX'), client.get(tagKey(tag))])
-    return version ?? ''
+    return remembered(tag, version ?? undefined) ?? ''
+  }
+
+  function remembered (tag: string, version: string | undefined): string | undefined {
+    latest.set(tag, version)
+    return version
+  }
+
+  /** Entries whatever is there, with these versions of their tags. */
+  async function set (items: readonly Put[], versions: ReadonlyMap<string, string>): Promise<unknown> {
+    const writes = items.map(async ({ id, tags, make }) => {
+      const entry = make(Object.fromEntries([EVERYTHING, ...tags].map(tag => [tag, versions.get(tag) ?? ''])))
+      await client.set(entryKey(id), encodeFrame(entry), 'PX', lifeOf(entry))
+    })
+    // On one connection they come in this order; the nodes of a Cluster have none.
+    if (isCluster(client)) await Promise.all(writes)
+    return await Promise.all([...writes, tells !== undefined && client.publish(channel, message({ ids: items.map(({ id }) => id) }))])
+  }
+
+  async function remove (id: string, label?: string): Promise<boolean> {
+    return await runScript(client, removeScript, [entryKey(id)], [encodeFrame('tombstone'), TOMBSTONE_MS, channel, message({ ids: [id], key: label })]) === 1
   }
 
   return {
@@ -80,22 +114,44 @@ export function createRedisStore (client: RedisClient, prefix: string, { tells }
     },
     async renew (work, token, ms) { await runScript(client, renewScript, [claimKey(work)], [token, ms]) },
     async end (work, token, pass) { await runScript(client, endScript, [claimKey(work)], [token, pass ? PASS : '', PASS_MS]) },
-    async write (id, entry, generation) {
+    async write (id, entry, generation, patterns, hold = 0) {
       // As bytes: of a damaged entry they are any, and are to be found the same.
-      return await runScript(client, writeScript, [entryKey(id)], [Buffer.from(generation, 'latin1'), encodeFrame(entry), lifeOf(entry)]) === 1
+      const args = [Buffer.from(generation, 'latin1'), encodeFrame(entry), Math.max(lifeOf(entry), hold)]
+      const written = runScript(client, writeScript, [entryKey(id)], args)
+      if (patterns === undefined) return await written === 1
+      // A removal by pattern may have passed the key before it was written. On one connection this is read after that.
+      if (isCluster(client)) await written
+      const [done, now] = await Promise.all([written, client.get(tagKey(PATTERNS))])
+      if (done !== 1 || now === patterns) return done === 1
+      await remove(id)
+      return false
     },
-    async announce (id) { if (tells) await client.publish(channel, JSON.stringify({ ids: [id] })) },
-    async remove (id) {
-      return await runScript(client, removeScript, [entryKey(id)], [encodeFrame('tombstone'), TOMBSTONE_MS, channel, JSON.stringify({ ids: [id] })]) === 1
+    async put (items) {
+      const tags = [...new Set([EVERYTHING, ...items.flatMap(item => item.tags)])]
+      const guess = new Map(tags.map(tag => [tag, latest.get(tag) ?? '']))
+      if (!tags.some(tag => guess.get(tag) === '')) {
+        const [now] = await Promise.all([versionsOf(tags), set(items, guess)])
+        if (tags.every(tag => now[tag] === guess.get(tag))) return
+      }
+      const versions = await Promise.all(tags.map(versionFor))
+      await set(items, new Map(tags.map((tag, i) => [tag, versions[i] ?? ''])))
     },
+    remove,
+    async mark (id) {
+      const { mark, place, generation } = encodeMark()
+      const reply = await runScript(client, markScript, [entryKey(id)], [mark, place, TOMBSTONE_MS, channel, message({ ids: [id] })])
+      return { generation, wasMarked: reply === 1 }
+    },
+    async unmark (id, generation) { await runScript(client, unmarkScript, [entryKey(id)], [generation, UNMARK]) },
     async tags (tags) {
       const versions = await Promise.all(tags.map(versionFor))
       return Object.fromEntries(tags.map((tag, i) => [tag, { version: versions[i] ?? '', invalidatedAt: Number.parseInt(versions[i] ?? '', 10) / 1000 }]))
     },
     async invalidate (tags) {
-      await Promise.all(tags.map(tag => runScript(client, invalidateScript, [tagKey(tag)], [unique(), TAG_TTL_MS, channel, JSON.stringify({ tags: [tag] })])))
+      await Promise.all(tags.map(tag => runScript(client, invalidateScript, [tagKey(tag)], [unique(), TAG_TTL_MS, channel, message({ tags: [tag] })])))
     },
     async now () { return timeOf(await client.time()) },
+    stats: async () => await redisStats(client),
     removeMatching: async matches => await removeByLabel(client, entries, matches)
   }
 }

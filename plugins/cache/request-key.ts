@@ -39,7 +39,7 @@ export function keyOf (request: FastifyRequest, route: ResolvedRouteCache, owner
     constraints,
     vary: route.vary.map(name => [name, normalizeSelecting(name, request.headers[name])] as const),
     owner
-  })
+  }, route.counts)
 }
 
 /** Parameters that are not in the key do not reach the handler: what is stored for all cannot depend on them. */

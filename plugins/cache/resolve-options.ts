@@ -1,10 +1,14 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { parseDuration, type Duration } from '../shared/duration.js'
+import { parseDuration } from '../shared/duration.js'
 import { invalidOptionError } from '../shared/errors.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
 import { readOptions, type OptionReader } from '../shared/options.js'
+import type { Counts } from './counts.js'
 import { isStorableStatus } from './entry.js'
 import { PLUGIN_OPTIONS, ROUTE_OPTIONS, type CachePluginOptions, type KeyOptions, type RouteCacheOptions, type TagsOption } from './options.js'
+import { fraction, isListOfStrings, resolveTiers, resolveTtl, saidTtl, type Tiers } from './ttl.js'
+import { resolveDefaults, type ValuePlan } from './value-options.js'
+import { resolveSerializer, type Serializer } from './serializer.js'
 import { MAX_LIFE_MS } from './store.js'
 
 /** How a route is cached, complete and checked. Times are milliseconds. */
@@ -36,6 +40,8 @@ export interface ResolvedRouteCache {
   targeted: readonly string[]
   stripsTargeted: boolean
   unkeyed: 'warn' | 'bypass' | false
+  /** Where its requests are counted. */
+  counts?: Counts
 }
 
 export interface ResolvedCacheOptions {
@@ -48,12 +54,14 @@ export interface ResolvedCacheOptions {
   xCache: boolean
   explains: ((request: FastifyRequest) => boolean) | undefined
   /** Of values that do not say otherwise. */
-  ttl: number
-  staleWhileRevalidate: number
+  values: ValuePlan
+  tiers: Tiers
+  serializer: Serializer
   route: (given: RouteCacheOptions | boolean, where: string) => ResolvedRouteCache
 }
 
 const DEFAULT_TTL = '30s'
+const HEADERS = "; 'headers'"
 const DEFAULT_STATUSES = [200, 203, 204, 300, 301, 308]
 
 /** @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` */
@@ -63,6 +71,8 @@ export function resolveCacheOptions (given: CachePluginOptions): ResolvedCacheOp
   const tiers = resolveTiers(given.tiers, read)
   const common = Object.fromEntries(Object.entries(given).filter(([name]) => ROUTE_OPTIONS.includes(name)))
   const plugin = resolveRoute(common, tiers)
+  // What a route's ttl may be beside a duration says nothing of values.
+  const fallbackTtl = typeof given.ttl === 'function' || given.ttl === 'headers' ? parseDuration(DEFAULT_TTL) ?? 0 : resolveTtl(given.ttl ?? DEFAULT_TTL, tiers, read, HEADERS)
   if (given.explain !== undefined && typeof given.explain !== 'function') read.fail('explain', 'a function of the request')
   return {
     timeout: read.duration('timeout', DEFAULT_TIMEOUT_MS, { min: 1 }),
@@ -73,8 +83,18 @@ export function resolveCacheOptions (given: CachePluginOptions): ResolvedCacheOp
     cacheStatus: given.cacheStatus === false ? undefined : resolveName(read),
     xCache: read.boolean('xCache', true),
     explains: given.explain,
-    ttl: typeof given.ttl === 'function' || given.ttl === 'headers' ? parseDuration(DEFAULT_TTL) ?? 0 : resolveTtl(given.ttl ?? DEFAULT_TTL, tiers, read),
-    staleWhileRevalidate: plugin.staleWhileRevalidate,
+    values: resolveDefaults(given.values ?? {}, {
+      ttlOf: () => fallbackTtl,
+      staleWhileRevalidate: plugin.staleWhileRevalidate,
+      staleIfError: plugin.staleIfError,
+      jitter: plugin.jitter,
+      negativeTtl: 0,
+      softTimeout: Infinity,
+      hardTimeout: Infinity,
+      refreshAhead: 0
+    }, tiers),
+    tiers,
+    serializer: resolveSerializer(given.serializer, read),
     route (route, where) {
       const own = typeof route === 'boolean' ? {} : route
       if (typeof own !== 'object' || own === null) throw invalidOptionError('cache', `config.cache of ${where}`, route, 'true, false or an object')
@@ -90,39 +110,16 @@ function resolveName (read: OptionReader): string {
   return /^[\x20-\x7e]{1,64}$/.test(name) ? name : read.fail('cacheStatus', '1 to 64 printable ASCII characters, or false')
 }
 
-function resolveTiers (tiers: CachePluginOptions['tiers'], read: OptionReader): ReadonlyMap<string, number> {
-  if (tiers === undefined) return new Map()
-  if (typeof tiers !== 'object' || tiers === null) return read.fail('tiers', 'durations by name')
-  return new Map(Object.entries(tiers).map(([name, duration]) => {
-    const ms = parseDuration(duration)
-    if (ms === undefined || name === 'headers' || parseDuration(name) !== undefined) return read.fail('tiers', 'durations by names that are no durations themselves')
-    return [name, ms]
-  }))
-}
-
-function resolveTtl (ttl: Duration, tiers: ReadonlyMap<string, number>, read: OptionReader): number {
-  const ms = tiers.get(String(ttl)) ?? parseDuration(ttl)
-  if (ms === undefined || ms < 0 || ms > MAX_LIFE_MS / 2) {
-    return read.fail('ttl', `milliseconds or a string such as '30s', up to 15 days; 'headers'; a function${tiers.size > 0 ? `; ${[...tiers.keys()].map(name => `'${name}'`).join(', ')}` : ''}`)
-  }
-  return ms
-}
-
-function resolveTtlOf (ttl: RouteCacheOptions['ttl'], tiers: ReadonlyMap<string, number>, read: OptionReader): ResolvedRouteCache['ttlOf'] {
+function resolveTtlOf (ttl: RouteCacheOptions['ttl'], tiers: Tiers, read: OptionReader): ResolvedRouteCache['ttlOf'] {
   if (ttl === 'headers') return undefined
   if (typeof ttl !== 'function') {
-    const fixed = resolveTtl(ttl ?? DEFAULT_TTL, tiers, read)
+    const fixed = resolveTtl(ttl ?? DEFAULT_TTL, tiers, read, HEADERS)
     return () => fixed
   }
-  return (request, reply) => {
-    const value = ttl(request, reply)
-    const ms = tiers.get(String(value)) ?? parseDuration(value)
-    // Said of one answer: what cannot be read is not stored.
-    return ms === undefined || !(ms >= 0) ? 0 : Math.min(ms, MAX_LIFE_MS / 2)
-  }
+  return (request, reply) => saidTtl(ttl(request, reply), tiers)
 }
 
-function resolveRoute (given: RouteCacheOptions, tiers: ReadonlyMap<string, number>, own: RouteCacheOptions = given): ResolvedRouteCache {
+function resolveRoute (given: RouteCacheOptions, tiers: Tiers, own: RouteCacheOptions = given): ResolvedRouteCache {
   const read = readOptions('cache', given)
   const { vary = [], statuses = DEFAULT_STATUSES, private: ownerOf, targeted = ['cdn-cache-control'] } = given
   if (!isListOfStrings(vary)) read.fail('vary', 'a list of header names')
@@ -177,13 +174,4 @@ function resolveTags (name: string, tags: TagsOption | undefined, read: OptionRe
   if (tags === undefined) return () => []
   if (typeof tags === 'function') return tags
   return isListOfStrings(tags) ? () => tags : read.fail(name, 'a list of strings, or a function of the request')
-}
-
-function fraction (name: string, value: unknown, read: OptionReader): number {
-  if (value === undefined) return 0
-  return typeof value === 'number' && value >= 0 && value <= 1 ? value : read.fail(name, 'a number from 0 to 1')
-}
-
-function isListOfStrings (value: unknown): value is readonly string[] {
-  return Array.isArray(value) && value.every(entry => typeof entry === 'string' && entry !== '')
 }

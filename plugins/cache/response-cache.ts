@@ -133,7 +133,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
     addRoute (route, config) {
       if (config === false) return
       const methods = [route.method].flat()
-      const resolved = options.route(config ?? {}, `${methods.join()} ${route.url}`)
+      const resolved: ResolvedRouteCache = { ...options.route(config ?? {}, `${methods.join()} ${route.url}`), counts: core.countsOf(route.url) }
       const constraints = route.constraints === undefined ? '' : JSON.stringify(route.constraints)
       if (config !== undefined && resolved.stores) {
         if (methods.includes('GET')) stored.set(route.url, [...stored.get(route.url) ?? [], { route: resolved, constraints }])

@@ -3,6 +3,10 @@ import { ANY_GENERATION, GENERATION_RANGE } from './frame.js'
 
 const [FIRST, LAST] = GENERATION_RANGE
 
+/** A server without memory refuses to write, but not to delete. */
+const SET_OR_DELETE = `local set = redis.pcall('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+if set.err then redis.call('DEL', KEYS[1]) end`
+
 /**
  * Stores an entry, unless somebody else changed the key meanwhile. What expired, or was evicted, is no change.
  *
@@ -26,20 +30,21 @@ return 1
  */
 export const removeScript = lua`
 local length = redis.pcall('STRLEN', KEYS[1])
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+${SET_OR_DELETE}
 if ARGV[3] ~= '' then redis.call('PUBLISH', ARGV[3], ARGV[4]) end
 return type(length) == 'number' and length > #ARGV[1] and 1 or 0
 `
 
 /**
- * Gives a tag a new version, which begins with the time (µs).
+ * Gives a tag a new version, which begins with the time (µs). Where there is no memory for one it has none, which is as good.
  *
  * KEYS[1]  the tag
  * ARGV     what makes the version unlike any other, TTL (ms), channel and message that tell the other instances (empty: nobody)
  */
 export const invalidateScript = lua`
 local time = redis.call('TIME')
-redis.call('SET', KEYS[1], string.format('%d%06d', time[1], time[2]) .. '-' .. ARGV[1], 'PX', ARGV[2])
+ARGV[1] = string.format('%d%06d', time[1], time[2]) .. '-' .. ARGV[1]
+${SET_OR_DELETE}
 if ARGV[3] ~= '' then redis.call('PUBLISH', ARGV[3], ARGV[4]) end
 `
 
@@ -62,4 +67,34 @@ if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1],
  */
 export const renewScript = lua`
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+`
+
+/**
+ * Marks an entry while its source is written; where there is none, the place.
+ *
+ * KEYS[1]  the entry
+ * ARGV     mark and generation, what is put where there is nothing, for how long it stands at least (ms), channel and message
+ *          that tell the other instances (empty: nobody)
+ * reply    1 where it was marked before
+ */
+export const markScript = lua`
+local before = redis.pcall('GETRANGE', KEYS[1], 0, 0)
+if type(before) ~= 'string' or before == '' then
+  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+else
+  redis.call('SETRANGE', KEYS[1], 0, ARGV[1])
+  if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
+end
+if ARGV[4] ~= '' then redis.call('PUBLISH', ARGV[4], ARGV[5]) end
+return before == string.sub(ARGV[1], 1, 1) and 1 or 0
+`
+
+/**
+ * Takes the mark away, unless somebody else changed the key meanwhile.
+ *
+ * KEYS[1]  the entry
+ * ARGV     generation, what is put in the place of the mark
+ */
+export const unmarkScript = lua`
+if redis.pcall('GETRANGE', KEYS[1], ${FIRST}, ${LAST}) == ARGV[1] then redis.call('SETRANGE', KEYS[1], 0, ARGV[2]) end
 `

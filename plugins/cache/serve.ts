@@ -20,7 +20,7 @@ export interface ServeOptions {
 /** Answers requests with what is stored. */
 export function createServe ({ core, works, refresher }: ServeOptions) {
   /** @returns whether the request has been answered */
-  function use (request: FastifyRequest, reply: FastifyReply, state: RequestCache, entry: StoredResponse): boolean {
+  function use (request: FastifyRequest, reply: FastifyReply, state: RequestCache, entry: StoredResponse, isNear = false): boolean {
     const directives = state.route.obeysRequest ? requestDirectives(request.headers) : undefined
     const reuse = reuseOf(usabilityOf(entry, core.now()), directives)
     if (reuse === 'validate' || (reuse === 'refresh' && !refresher.refresh(request, state, entry))) {
@@ -28,14 +28,14 @@ export function createServe ({ core, works, refresher }: ServeOptions) {
       state.why = directives?.has('no-cache') ? 'the request says no-cache' : 'not fresh'
       return false
     }
-    answer(reply, state, entry)
+    answer(reply, state, entry, isNear)
     return true
   }
 
-  function answer (reply: FastifyReply, state: RequestCache, entry: StoredResponse): void {
+  function answer (reply: FastifyReply, state: RequestCache, entry: StoredResponse, isNear = false): void {
     const { age, ttl } = ageAndTtl(entry, core.now())
     const isStale = ttl < 0
-    core.counts[isStale ? 'stale' : 'hits']++
+    core.count(state.key, isStale ? 'stale' : 'hits', isNear ? 'l1' : 'l2')
     state.isAnswered = true
     state.status = { ...state.status, outcome: isStale ? 'STALE' : 'HIT', fwd: undefined, ttl }
     const body = applyEntry(reply, entry, state.client, age)
@@ -77,7 +77,7 @@ export function createServe ({ core, works, refresher }: ServeOptions) {
   /** The handler is to answer. */
   function forward (request: FastifyRequest, reply: FastifyReply, state: RequestCache, located: Located): false {
     const { base, response } = located
-    core.counts.misses++
+    core.count(state.key, 'misses')
     state.status = { ...state.status, outcome: 'MISS', fwd: response !== undefined ? 'stale' : isVariants(base.entry) ? 'vary-miss' : base.entry === undefined ? 'uri-miss' : 'miss', ttl: undefined }
     askHandler(core, request, reply, state, located)
     return false
@@ -89,10 +89,7 @@ export function createServe ({ core, works, refresher }: ServeOptions) {
       const { key } = state
       if (key === undefined) return false
       const entry = peekResponse(core, key, request.headers)
-      if (entry !== undefined && reuseOf(usabilityOf(entry, core.now()), undefined) === 'use' && use(request, reply, state, entry)) {
-        core.counts.l1Hits++
-        return true
-      }
+      if (entry !== undefined && reuseOf(usabilityOf(entry, core.now()), undefined) === 'use' && use(request, reply, state, entry, true)) return true
       return obtain(request, reply, state)
     }
   }

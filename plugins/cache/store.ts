@@ -1,5 +1,6 @@
 import type { Entry } from './entry.js'
 import type { Generation } from './frame.js'
+import type { StoreStats } from './store-stats.js'
 
 /** What a key and its tags were like at one moment. */
 export interface Seen {
@@ -11,6 +12,13 @@ export interface Seen {
 export interface Found extends Seen {
   /** Undefined where there is none, it is damaged, or one of its tags has been invalidated since it began to be made. */
   entry: Entry | undefined
+}
+
+export interface Put {
+  id: string
+  tags: readonly string[]
+  /** @param versions - of its tags, and of `EVERYTHING` */
+  make: (versions: Record<string, string>) => Entry
 }
 
 export interface Begun {
@@ -32,12 +40,24 @@ export interface CacheStore {
   renew (work: string, token: string, ms: number): Promise<void>
   /** Gives a claim back. @param pass - the others need not wait for one another */
   end (work: string, token: string, pass: boolean): Promise<void>
-  /** @returns false where the key has another generation by now: somebody stored or removed it meanwhile */
-  write (id: string, entry: Entry, generation: Generation): Promise<boolean>
-  /** Tells the other instances that an entry was replaced before its time. */
-  announce (id: string): Promise<void>
-  /** Removes an entry, and keeps what was begun before from being stored. @returns whether there was one */
-  remove (id: string): Promise<boolean>
+  /**
+   * @param patterns - the version that `PATTERNS` had when it began to be made; undefined: whatever it was
+   * @param hold - for how many milliseconds the key stands at least, so that what was begun before is refused
+   * @returns false where the key has another generation by now, or may have been removed by pattern: somebody stored or removed it meanwhile
+   */
+  write (id: string, entry: Entry, generation: Generation, patterns?: string, hold?: number): Promise<boolean>
+  /** Stores entries whatever is there, in one round trip where their tags have not been invalidated since they were seen last. */
+  put (items: readonly Put[]): Promise<void>
+  /**
+   * Marks a key: until it is written, removed or unmarked, nothing is read of it, and what others make of it is not stored.
+   *
+   * @returns its generation, and whether it was marked already
+   */
+  mark (id: string): Promise<{ generation: Generation, wasMarked: boolean }>
+  /** Takes the mark away, where the key still has that generation: what was there before is there again. */
+  unmark (id: string, generation: Generation): Promise<void>
+  /** Removes an entry, and keeps what was begun before from being stored. @param label - to tell others by @returns whether there was one */
+  remove (id: string, label?: string): Promise<boolean>
   /** When tags were invalidated last (ms by the store's clock; 0: never), and their versions. */
   tags (tags: readonly string[]): Promise<Record<string, { version: string, invalidatedAt: number }>>
   /** Makes all entries with one of these tags invalid, in time that does not depend on how many there are. */
@@ -46,6 +66,7 @@ export interface CacheStore {
   removeMatching (matches: (label: string) => boolean): Promise<number>
   /** By the store's clock: milliseconds since the epoch. */
   now (): Promise<number>
+  stats (): Promise<StoreStats>
 }
 
 /** No entry is kept for longer. */

@@ -49,7 +49,7 @@ export async function invalidateBy (core: CacheCore, request: FastifyRequest, re
     const different = [...new Map(keys.map(key => [key.text, key])).values()]
     await Promise.all([tags.length > 0 ? core.invalidate(tags) : undefined, different.length > 0 ? core.remove(different) : undefined])
   } catch (error) {
-    request.log.warn({ tags, reason: error instanceof Error ? error.message : String(error) }, 'cache: not invalidated, stale answers are possible until their ttl ends')
+    request.log.warn({ tags, reason: error instanceof Error ? error.message : String(error) }, 'cache: not invalidated yet, other instances may give stale answers until the store is reached')
   }
 }
 

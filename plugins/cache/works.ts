@@ -15,8 +15,18 @@ export const MOST_LOOKS = 5
 /** After this a claim is no longer kept: something hangs. */
 const LONGEST_WORK_MS = 10 * 60 * 1000
 
-/** What came of a work: an entry that those may use who waited for it, perhaps in place of an error; that they are to look again; or nothing. */
-type Outcome = { entry: Entry, isFallback: boolean } | 'again' | undefined
+/** What came of a work: an entry that those may use who waited for it, perhaps in place of an error; the error; that they are to look again; or nothing. */
+type Outcome = { entry: Entry, isFallback: boolean } | { error: unknown } | 'again' | undefined
+
+/** A making in this process. */
+interface Work {
+  readonly done: Promise<Outcome>
+  isAwaited: boolean
+  /** Lets those go on who wait; who comes later has it at once. */
+  settle (outcome: Outcome): void
+  /** The same, and it is over. */
+  end (outcome: Outcome): void
+}
 
 /** The making of one entry. */
 export interface Fill {
@@ -34,6 +44,12 @@ export interface Fill {
   finish (entry: Entry | undefined, isStored?: boolean): void
   /** It cannot be made: gives the others what there was before. */
   fall (entry: Entry): void
+  /** It cannot be made, and the others in this process need not try. */
+  fail (error: unknown): void
+  /** What was made is too old for some of the others: they look again. */
+  retry (): void
+  /** Whether others of this process wait for it. */
+  readonly isAwaited: boolean
   /** Stores it, in the background, for the others and lets them go on. */
   store (entry: Entry): Promise<boolean>
 }
@@ -41,9 +57,10 @@ export interface Fill {
 /**
  * - `fill`: the caller is to make it
  * - `entry`: another one of this process has made it
+ * - `error`: another one of this process could not make it
  * - `again`: another instance has stored it, or it was invalidated meanwhile: look again
  */
-export type Turn = { fill: Fill } | { entry: Entry, isFallback: boolean } | 'again'
+export type Turn = { fill: Fill } | { entry: Entry, isFallback: boolean } | { error: unknown } | 'again'
 
 /**
  * Of all who find that something is not there, on all instances, one makes it. The others wait, with an end; and if it
@@ -51,21 +68,24 @@ export type Turn = { fill: Fill } | { entry: Entry, isFallback: boolean } | 'aga
  */
 export class Works {
   readonly #core: CacheCore
-  readonly #working = new Map<string, Promise<Outcome>>()
+  readonly #working = new Map<string, Work>()
 
   constructor (core: CacheCore) {
     this.#core = core
   }
 
-  async enter (lookup: Lookup): Promise<Turn> {
+  /** @param patience - for how many milliseconds another one of this process is waited for, at most */
+  async enter (lookup: Lookup, patience = PATIENCE_MS): Promise<Turn> {
     // By what was seen: work that began before an invalidation is not what comes after it.
     const work = workOf(lookup)
     const present = this.#working.get(work)
     if (present === undefined) return await this.#lead(work, lookup)
-    this.#core.counts.coalesced++
-    const outcome = await withPatience(present)
+    this.#core.count(lookup.key, 'coalesced')
+    present.isAwaited = true
+    const outcome = await (patience === Infinity ? present.done : withPatience(present.done, patience))
     if (outcome === undefined) return { fill: await this.#alone(work, lookup) }
-    return outcome !== 'again' && await this.#isRightFor(lookup, outcome.entry) ? outcome : 'again'
+    if (outcome === 'again' || 'error' in outcome) return outcome
+    return await this.#isRightFor(lookup, outcome.entry) ? outcome : 'again'
   }
 
   /** Of tags that only the handler named nothing was seen before: one may have been invalidated before this was asked for. */
@@ -80,25 +100,25 @@ export class Works {
   async tryEnter (lookup: Lookup): Promise<Fill | undefined> {
     const work = workOf(lookup)
     if (this.#working.has(work)) return undefined
-    const { settle } = this.#announce(work)
+    const announced = this.#announce(work)
     const token = randomUUID()
     const { begun, isDone } = await this.#claim(work, token, lookup)
-    if (begun?.claim === 'mine' && !isDone) return this.#fill(work, lookup, token, begun, settle)
-    settle('again')
+    if (begun?.claim === 'mine' && !isDone) return this.#fill(work, lookup, token, begun, announced)
+    announced.end('again')
     return undefined
   }
 
   async #lead (work: string, lookup: Lookup): Promise<Turn> {
-    const { settle } = this.#announce(work)
+    const announced = this.#announce(work)
     const token = randomUUID()
     const end = performance.now() + PATIENCE_MS
     for (let pause = FIRST_POLL_MS; ; pause = Math.min(pause * 1.5, LONGEST_POLL_MS)) {
       const { begun, isDone } = await this.#claim(work, token, lookup)
       if (isDone) {
-        settle('again')
+        announced.end('again')
         return 'again'
       }
-      if (begun?.claim !== 'theirs' || performance.now() > end) return { fill: this.#fill(work, lookup, begun?.claim === 'mine' ? token : undefined, begun, settle) }
+      if (begun?.claim !== 'theirs' || performance.now() > end) return { fill: this.#fill(work, lookup, begun?.claim === 'mine' ? token : undefined, begun, announced) }
       await new Promise(resolve => setTimeout(resolve, pause))
     }
   }
@@ -116,24 +136,25 @@ export class Works {
   /** Beside the others, for nobody else. */
   async #alone (work: string, lookup: Lookup): Promise<Fill> {
     const begun = lookup.seen && await this.#core.begin(`${work}:${randomUUID()}`, randomUUID(), unknownTags(lookup), 1)
-    return this.#fill(work, lookup, undefined, begun, () => {})
+    return this.#fill(work, lookup, undefined, begun, undefined)
   }
 
-  #announce (work: string): { settle: (outcome: Outcome) => void } {
+  #announce (work: string): Work {
     let settle = (_outcome: Outcome): void => {}
-    const done = new Promise<Outcome>(resolve => {
-      settle = outcome => {
-        if (this.#working.get(work) === done) this.#working.delete(work)
-        resolve(outcome)
+    const announced: Work = {
+      done: new Promise(resolve => { settle = resolve }),
+      isAwaited: false,
+      settle: outcome => settle(outcome),
+      end: outcome => {
+        if (this.#working.get(work) === announced) this.#working.delete(work)
+        settle(outcome)
       }
-    })
-    this.#working.set(work, done)
-    return { settle }
+    }
+    this.#working.set(work, announced)
+    return announced
   }
 
-  #fill (
-    work: string, lookup: Lookup, token: string | undefined, begun: Begun | undefined, settle: (outcome: Outcome) => void
-  ): Fill {
+  #fill (work: string, lookup: Lookup, token: string | undefined, begun: Begun | undefined, announced: Work | undefined): Fill {
     const core = this.#core
     const keep = token === undefined ? undefined : keepClaim(() => core.renew(work, token, CLAIM_MS))
     const versions = begun && { ...begun.versions, ...knownVersions(lookup) }
@@ -142,18 +163,22 @@ export class Works {
       if (isFinished) return
       isFinished = true
       clearInterval(keep)
-      settle(outcome)
+      announced?.end(outcome)
       if (token !== undefined) core.end(work, token, !isStored)
     }
     return {
       lookup,
       startedAt: begun?.now ?? core.now(),
       versions,
+      get isAwaited () { return announced?.isAwaited ?? false },
       finish: (entry, isStored = false) => finish(entry && { entry, isFallback: false }, isStored),
       fall: entry => finish({ entry, isFallback: true }, false),
+      fail: error => finish({ error }, false),
+      retry: () => finish('again', true),
       async store (entry) {
+        // Whoever waits in this process saw what this one saw, so it is as right for them, and at once; on another one, they look.
+        announced?.settle({ entry, isFallback: false })
         const stored = versions !== undefined && await core.write(lookup, entry, versions)
-        // Whoever waits in this process saw what this one saw, so it is as right for them; on another one, they look.
         finish({ entry, isFallback: false }, stored)
         return stored
       }
@@ -189,9 +214,9 @@ function workOf ({ key, seen }: Lookup): string {
   return `${key.id}.${hashId(JSON.stringify([seen.generation, versions])).slice(0, 16)}`
 }
 
-function withPatience (work: Promise<Outcome>): Promise<Outcome> {
+function withPatience (work: Promise<Outcome>, patience: number): Promise<Outcome> {
   return new Promise(resolve => {
-    const timer = setTimeout(() => resolve(undefined), PATIENCE_MS)
+    const timer = setTimeout(() => resolve(undefined), patience)
     work.then(outcome => { clearTimeout(timer); resolve(outcome) }, () => resolve(undefined))
   })
 }

@@ -92,9 +92,9 @@ t.test('only a list of variants and a value that can be used are such', async t 
   for (const change of [{ names: 'a' }, { names: [1] }, { nonce: 1 }, { origin: undefined }, { ids: null }, { ids: [null] }]) t.equal(isVariants({ ...entry, kind: 'variants', meta: { ...variants, ...change } }), false, JSON.stringify(change))
   t.equal(isVariants({ ...entry, meta: variants }), false)
   t.equal(isVariants(undefined), false)
-  const value = { fresh: 1, staleWhileRevalidate: 0 }
+  const value = { fresh: 1, staleWhileRevalidate: 0, staleIfError: 0, format: 'json' }
   t.equal(isValue({ ...entry, kind: 'value', meta: value }), true)
-  for (const change of [{ fresh: '1' }, { fresh: NaN }, { staleWhileRevalidate: null }]) t.equal(isValue({ ...entry, kind: 'value', meta: { ...value, ...change } }), false, JSON.stringify(change))
+  for (const change of [{ fresh: '1' }, { fresh: NaN }, { staleWhileRevalidate: null }, { staleIfError: '0' }, { format: undefined }]) t.equal(isValue({ ...entry, kind: 'value', meta: { ...value, ...change } }), false, JSON.stringify(change))
   t.equal(isValue({ ...entry, meta: value }), false)
   t.equal(isValue(undefined), false)
 })

@@ -11,7 +11,7 @@ t.test('keys are equal only for requests that are', async t => {
     { ...base, query: 'x=1&x' }, { ...base, query: 'X=1&y=2' }, { ...base, query: '&x=1&y=2' }, { ...base, path: '/a?x=1&y=2', query: '' }, { ...base, owner: '' }, { ...base, owner: 'ann' }, { ...base, owner: 'null' },
     { ...base, vary: [['accept', 'a']] }, { ...base, vary: [['accept', 'b']] }, { ...base, vary: [['accept-language', 'a']] }, { ...base, vary: [['accept', '']] }, { ...base, constraints: '{"version":"1"}' }
   ]
-  const keys = [...others.map(responseKey), dataKey('/a'), dataKey('')]
+  const keys = [...others.map(each => responseKey(each)), dataKey('/a'), dataKey('')]
   t.equal(new Set(keys.map(key => key.text)).size, keys.length)
   t.equal(new Set(keys.map(key => key.id)).size, keys.length)
 })

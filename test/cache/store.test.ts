@@ -180,7 +180,7 @@ for (const name of ['Redis', 'Cluster']) {
   const keysOf = async (prefix: string) => (await Promise.all(nodes.map(node => node.client().keys(`${prefix}:*`)))).map(keys => keys)
 
   t.test(`${name}: every key has a TTL, and is named after the prefix, whatever the names of tags`, async t => {
-    const store = createRedisStore(client, 'ttl', { tells: true })
+    const store = createRedisStore(client, 'ttl', 'self')
     const subject = { store, loseTags: async () => {} }
     for (let i = 0; i < 20; i++) await put(subject, `a${i}`, [`t${i}`, '{x}', 'a b*\n'])
     await store.invalidate(['t1', 't30'])

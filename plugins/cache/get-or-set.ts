@@ -1,0 +1,158 @@
+import { LRUCache } from 'lru-cache'
+import type { CacheCore, Lookup } from './core.js'
+import { withLimits, untilAborted, type Factory } from './factory.js'
+import type { CacheKey } from './key.js'
+import type { TaggedPlan } from './value-options.js'
+import { entryOf, type Reading, type Values } from './values.js'
+import { MOST_LOOKS, type Fill, type Works } from './works.js'
+
+/** After a factory failed, what is stale is given for this long without trying again. */
+const REST_MS = 1000
+
+/** What one call is about. */
+interface Call<T> {
+  key: CacheKey
+  factory: Factory<T>
+  plan: TaggedPlan
+  signal: AbortSignal | undefined
+}
+
+/** Gives what is there, or makes it: once, whoever asks, on however many instances. */
+export class GetOrSet {
+  readonly #core: CacheCore
+  readonly #works: Works
+  readonly #values: Values
+  readonly #resting = new LRUCache<string, true>({ max: 10_000, ttl: REST_MS })
+  /** What is being made anew in the background. */
+  readonly #running = new Map<string, Promise<void>>()
+
+  constructor (core: CacheCore, works: Works, values: Values) {
+    this.#core = core
+    this.#works = works
+    this.#values = values
+  }
+
+  /** A fresh value of the first tier, at once. */
+  peek<T> (key: CacheKey): Reading<T> | undefined {
+    const entry = this.#core.peek(key)
+    const near = entry && this.#values.read<T>(entry)
+    if (near?.state !== 'fresh') return undefined
+    this.#core.count(key, 'hits', 'l1')
+    return near
+  }
+
+  async get<T> (call: Call<T>): Promise<T> {
+    const { signal } = call
+    if (signal === undefined) return await this.#obtain(call)
+    signal.throwIfAborted()
+    return await untilAborted(this.#obtain(call), signal)
+  }
+
+  /** Makes a value anew in the background where it is in the last part of its ttl. */
+  stayAhead<T> (call: Call<T>, { leftPart }: Reading<T>): void {
+    if (leftPart > call.plan.refreshAhead) return
+    this.#inBackground(call.key, async () => {
+      const lookup = await this.#core.find(call.key, call.plan.tags)
+      const now = this.#values.read<T>(lookup.entry)
+      // Another instance may have done it.
+      if (now?.state !== 'fresh' || now.leftPart <= call.plan.refreshAhead) await this.#refresh(lookup, call)
+    })
+  }
+
+  /** Waits for what is being made in the background. */
+  async settle (): Promise<void> {
+    await Promise.all(this.#running.values())
+  }
+
+  async #obtain<T> (call: Call<T>): Promise<T> {
+    const { key, plan } = call
+    for (let looks = 1; ; looks++) {
+      const lookup = await this.#core.find(key, plan.tags)
+      const found = this.#values.read<T>(lookup.entry)
+      if (found?.state === 'fresh') {
+        this.#core.count(key, 'hits')
+        this.stayAhead(call, found)
+        return found.value
+      }
+      if (found?.state === 'stale' || (found !== undefined && this.#resting.has(key.text))) {
+        this.#core.count(key, 'stale')
+        this.#inBackground(key, () => this.#refresh(lookup, call))
+        return found.value
+      }
+      if (looks === 1) this.#core.count(key, 'misses')
+      const making = this.#takeTurn(lookup, call, found, looks)
+      const made = found === undefined ? await making : await this.#orFallback(making, call, found)
+      if (made !== undefined) return made.value
+    }
+  }
+
+  /** @returns undefined where it is to be looked up again */
+  async #takeTurn<T> (lookup: Lookup, call: Call<T>, found: Reading<T> | undefined, looks: number): Promise<{ value: T } | undefined> {
+    const turn = await this.#works.enter(lookup, Infinity)
+    if (turn === 'again' && looks < MOST_LOOKS) return undefined
+    if (turn === 'again') return { value: await this.#run(call, found, () => false) }
+    if ('error' in turn) throw turn.error
+    if ('fill' in turn) return { value: await this.#make(turn.fill, call, found) }
+    return this.#values.read<T>(turn.entry) ?? { value: await this.#run(call, found, () => false) }
+  }
+
+  /** What is too old to be given otherwise, where making it fails or takes too long. */
+  async #orFallback<T> (making: Promise<{ value: T } | undefined>, { key, plan: { softTimeout } }: Call<T>, found: Reading<T>): Promise<{ value: T } | undefined> {
+    const fallBack = (): { value: T } => {
+      this.#core.count(key, 'stale')
+      return found
+    }
+    const safe = making.catch((error: unknown) => {
+      this.#rest(key, error)
+      return fallBack()
+    })
+    if (softTimeout === Infinity) return await safe
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<{ value: T }>(resolve => { timer = setTimeout(() => resolve(fallBack()), softTimeout) })
+    return await Promise.race([safe, late]).finally(() => clearTimeout(timer))
+  }
+
+  async #refresh<T> (lookup: Lookup, call: Call<T>): Promise<void> {
+    const fill = await this.#works.tryEnter(lookup)
+    if (fill !== undefined) await this.#make(fill, { ...call, signal: undefined }, this.#values.read<T>(lookup.entry))
+  }
+
+  async #make<T> (fill: Fill, call: Call<T>, found: Reading<T> | undefined): Promise<T> {
+    const { key, plan, signal } = call
+    try {
+      const value = await this.#run(call, found, () => fill.isAwaited)
+      const draft = this.#values.draft(key, value, this.#values.ttlOf(value, plan), plan)
+      const late = plan.tagsOf?.(value) ?? []
+      const lateVersions = late.length === 0 ? {} : await this.#core.versionsSince(late, fill.startedAt)
+      const entry = entryOf(draft, fill.startedAt, { ...lateVersions, ...fill.versions })
+      // In the background: nobody waits for the store.
+      if (lateVersions === undefined) fill.retry()
+      else if (draft.life === 0) fill.finish(entry)
+      else fill.store(entry).catch(() => {})
+      // As all others get it, who read what is stored.
+      const made = this.#values.read<T>(entry)
+      return made === undefined ? value : made.value
+    } catch (error) {
+      // Whoever came while this caller gave up did not.
+      if (signal?.aborted) fill.finish(undefined)
+      else fill.fail(error)
+      throw error
+    }
+  }
+
+  async #run<T> ({ key, factory, plan: { hardTimeout }, signal }: Call<T>, found: Reading<T> | undefined, isNeeded: () => boolean): Promise<T> {
+    const run = (signal: AbortSignal): T | Promise<T> => factory({ key: key.label, signal, stale: found?.value })
+    return await withLimits(run, { key: key.label, hardTimeout, signal, isNeeded })
+  }
+
+  #rest (key: CacheKey, error: unknown): void {
+    this.#resting.set(key.text, true)
+    this.#core.events.emit('error', { key: key.label, error: error instanceof Error ? error : new Error(String(error)) })
+  }
+
+  #inBackground (key: CacheKey, work: () => Promise<void>): void {
+    if (this.#running.has(key.text) || this.#resting.has(key.text)) return
+    const done = work().catch((error: unknown) => this.#rest(key, error)).finally(() => this.#running.delete(key.text))
+    this.#running.set(key.text, done)
+  }
+}

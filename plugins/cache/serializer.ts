@@ -1,0 +1,51 @@
+import { deserialize, serialize } from 'node:v8'
+import { UnserializableError } from './errors.js'
+import type { OptionReader } from '../shared/options.js'
+
+/** Turns values into bytes and back. */
+export interface Serializer {
+  /** Kept with each value: what another one wrote is made anew. */
+  name: string
+  /** @throws for what it cannot tell */
+  serialize (value: unknown): string | Uint8Array
+  /** @throws for what it cannot read */
+  deserialize (bytes: Buffer): unknown
+}
+
+/**
+ * - `json`: what JSON can tell
+ * - `structured-clone`: what the structured clone algorithm can copy, by the platform's own library (`node:v8`): `Date`, `Map`,
+ *   `Set`, `BigInt`, `Buffer`, typed arrays, `RegExp`, `Error`, references in circles
+ */
+export type SerializerOption = 'json' | 'structured-clone' | Serializer
+
+const json: Serializer = {
+  name: 'json',
+  serialize (value) {
+    const text: string | undefined = JSON.stringify(value)
+    // It leaves out functions and symbols in silence.
+    if (text === undefined) throw new TypeError(`JSON cannot tell a ${typeof value}`)
+    return text
+  },
+  deserialize: bytes => JSON.parse(bytes.toString('utf8'))
+}
+
+const structuredClone: Serializer = { name: 'structured-clone', serialize, deserialize }
+
+export function resolveSerializer (given: SerializerOption | undefined, read: OptionReader): Serializer {
+  if (given === undefined || given === 'json') return json
+  if (given === 'structured-clone') return structuredClone
+  const isOne = typeof given === 'object' && given !== null && typeof given.serialize === 'function' && typeof given.deserialize === 'function' &&
+    typeof given.name === 'string' && /^[\w.@:-]{1,32}$/.test(given.name)
+  return isOne ? given : read.fail('serializer', "'json', 'structured-clone', or { name, serialize, deserialize } with a name of up to 32 letters, digits and . : @ _ -")
+}
+
+/** @throws `FST_REDIS_SUITE_CACHE_UNSERIALIZABLE` */
+export function toBytes ({ name, serialize }: Serializer, value: unknown, key: string): Buffer {
+  try {
+    const bytes = serialize(value)
+    return typeof bytes === 'string' ? Buffer.from(bytes) : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  } catch (error) {
+    throw new UnserializableError(key, name, error instanceof Error ? error.message : String(error))
+  }
+}

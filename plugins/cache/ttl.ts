@@ -1,0 +1,40 @@
+import { parseDuration, type Duration } from '../shared/duration.js'
+import type { OptionReader } from '../shared/options.js'
+import { MAX_LIFE_MS } from './store.js'
+
+/** Milliseconds by name. */
+export type Tiers = ReadonlyMap<string, number>
+
+export function resolveTiers (tiers: Readonly<Record<string, Duration>> | undefined, read: OptionReader): Tiers {
+  if (tiers === undefined) return new Map()
+  if (typeof tiers !== 'object' || tiers === null) return read.fail('tiers', 'durations by name')
+  return new Map(Object.entries(tiers).map(([name, duration]) => {
+    const ms = parseDuration(duration)
+    if (ms === undefined || name === 'headers' || parseDuration(name) !== undefined) return read.fail('tiers', 'durations by names that are no durations themselves')
+    return [name, ms]
+  }))
+}
+
+/** @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` */
+export function resolveTtl (ttl: Duration, tiers: Tiers, read: OptionReader, also = ''): number {
+  const ms = tiers.get(String(ttl)) ?? parseDuration(ttl)
+  if (ms === undefined || ms < 0 || ms > MAX_LIFE_MS / 2) {
+    return read.fail('ttl', `milliseconds or a string such as '30s', up to 15 days${also}; a function${tiers.size > 0 ? `; ${[...tiers.keys()].map(name => `'${name}'`).join(', ')}` : ''}`)
+  }
+  return ms
+}
+
+/** What a function says of one answer or value; what cannot be read is not stored. */
+export function saidTtl (said: unknown, tiers: Tiers): number {
+  const ms = tiers.get(String(said)) ?? parseDuration(said)
+  return ms === undefined ? 0 : Math.min(ms, MAX_LIFE_MS / 2)
+}
+
+export function fraction (name: string, value: unknown, read: OptionReader): number {
+  if (value === undefined) return 0
+  return typeof value === 'number' && value >= 0 && value <= 1 ? value : read.fail(name, 'a number from 0 to 1')
+}
+
+export function isListOfStrings (value: unknown): value is readonly string[] {
+  return Array.isArray(value) && value.every(entry => typeof entry === 'string' && entry !== '')
+}
