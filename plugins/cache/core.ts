@@ -81,7 +81,8 @@ export class CacheCore {
     const { counts, label } = key
     counts[what]++
     if (what === 'hits' && tier === 'l1') counts.l1Hits++
-    if (this.events.hears(EVENTS[what])) this.events.emit(EVENTS[what], { key: label, tier })
+    const event = EVENTS[what]
+    if (this.events.hears(event)) this.events.emit(event, event === 'hit' ? { key: label, tier } : { key: label })
   }
 
   /** What the first tier has heard so far. */

@@ -120,6 +120,7 @@ export class GetOrSet {
   async #make<T> (fill: Fill, call: Call<T>, found: Reading<T> | undefined): Promise<T> {
     const { key, plan, signal } = call
     try {
+      signal?.throwIfAborted()
       const value = await this.#run(call, found, () => fill.isAwaited)
       const draft = this.#values.draft(key, value, this.#values.ttlOf(value, plan), plan)
       const late = plan.tagsOf?.(value) ?? []
@@ -134,7 +135,7 @@ export class GetOrSet {
       return made === undefined ? value : made.value
     } catch (error) {
       // Whoever came while this caller gave up did not.
-      if (signal?.aborted) fill.finish(undefined)
+      if (signal?.aborted) fill.retry()
       else fill.fail(error)
       throw error
     }
