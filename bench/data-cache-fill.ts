@@ -1,11 +1,10 @@
 import type { Redis } from 'ioredis'
 
-const SAMPLE = nameOf(0)
 const BATCH = 5000
 
 /** Of the entry with this number, all of one length. */
 export function nameOf (entry: number): string {
-  return `entry:${String(entry).padStart(7, '0')}`
+  return `entry:${String(entry).padStart(9, '0')}`
 }
 
 interface Template {
@@ -18,15 +17,15 @@ interface Template {
   isOwn: boolean
 }
 
-/** Writes what the library wrote for entry 0 for the others as well: keys, values and members of sets that name it. */
-export async function fillByFormat (redis: Redis, count: number, idOf: (name: string) => string = name => name): Promise<void> {
-  const sampleId = idOf(SAMPLE)
-  const templates = await readTemplates(redis, text => text.includes(SAMPLE) || text.includes(sampleId))
-  for (let first = 1; first < count; first += BATCH) {
+/** Writes what the library wrote for one entry for those after it as well: keys, values and members of sets that name it. */
+export async function fillByFormat (redis: Redis, sample: number, end: number, idOf: (name: string) => string = name => name): Promise<void> {
+  const [sampleName, sampleId] = [nameOf(sample), idOf(nameOf(sample))]
+  const templates = await readTemplates(redis, text => text.includes(sampleName) || text.includes(sampleId))
+  for (let first = sample + 1; first < end; first += BATCH) {
     const pipeline = redis.pipeline()
-    for (let entry = first; entry < Math.min(count, first + BATCH); entry++) {
+    for (let entry = first; entry < Math.min(end, first + BATCH); entry++) {
       const [name, id] = [nameOf(entry), idOf(nameOf(entry))]
-      const rename = (text: string) => text.replaceAll(SAMPLE, name).replaceAll(sampleId, id)
+      const rename = (text: string) => text.replaceAll(sampleName, name).replaceAll(sampleId, id)
       for (const { key, ttl, text, members, isOwn } of templates) {
         const own = rename(key)
         if (text !== undefined) pipeline.set(own, Buffer.from(rename(text), 'latin1'), 'PX', ttl)
@@ -51,7 +50,8 @@ async function readTemplates (redis: Redis, namesSample: (text: string) => boole
       const text = (await redis.getBuffer(key))?.toString('latin1') ?? ''
       if (isOwn) templates.push({ key, ttl, text, isOwn })
       else if (namesSample(text)) throw new Error(`${key} lists entries in a string`)
-    } else throw new Error(`${key} is a ${type}`)
+    // A claim may have expired meanwhile.
+    } else if (type !== 'none') throw new Error(`${key} is a ${type}`)
   }
   return templates
 }

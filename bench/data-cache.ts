@@ -39,7 +39,7 @@ async function measure (row: string, times: number, env: Record<string, string> 
   }
   for (const { child } of libraries) {
     if (child.exitCode !== null || child.signalCode !== null) continue
-    child.kill()
+    child.disconnect()
     await once(child, 'exit')
   }
   return libraries
@@ -83,10 +83,9 @@ interface Column {
   better?: 'more' | 'less'
 }
 
-function table (title: string, libraries: Library[], columns: Column[], isTold: { commands: boolean }): void {
+function table (title: string, libraries: Library[], columns: Column[]): void {
   const ours = libraries.find(({ name }) => name === SUITE)
-  const heads = columns.flatMap(({ title, better }) => better === undefined ? [title] : [title, 'ratio'])
-  if (isTold.commands) heads.push('Redis commands', 'which')
+  const heads = [...columns.flatMap(({ title, better }) => better === undefined ? [title] : [title, 'ratio']), 'Redis commands', 'which']
   console.log(`\n${title}\n\n| | ${heads.join(' | ')} |\n|${'---|'.repeat(heads.length + 1)}`)
   for (const library of libraries) {
     const cells = columns.flatMap(({ figure, better }) => {
@@ -95,8 +94,7 @@ function table (title: string, libraries: Library[], columns: Column[], isTold: 
       return better === undefined ? [short(value)] : [short(value), Number.isFinite(ratio) ? ratio.toFixed(2) : '–']
     })
     const { total, text } = commandsOf(library)
-    if (isTold.commands) cells.push(short(total), text)
-    console.log(`| ${library.name} | ${cells.join(' | ')} |`)
+    console.log(`| ${[library.name, ...cells, short(total), text].join(' | ')} |`)
   }
   for (const { name, rounds } of libraries) for (const { problem } of rounds) if (problem !== undefined) console.log(`\n${name}: ${problem}`)
 }
@@ -106,19 +104,19 @@ const many: Column = { title: 'a second, 50 callers', figure: 'a second, 50 call
 const took: Column = { title: 'ms', figure: 'ms', better: 'less' }
 const times = Number(rounds)
 
-if (chosen.includes('l1')) table('Hit in this process, 100 keys of 1 KiB', await measure('l1', times), [one], { commands: true })
-if (chosen.includes('l2')) table('Hit in Redis, without a first tier', await measure('l2', times), [one, many], { commands: true })
-if (chosen.includes('miss')) table('Miss, each another key', await measure('miss', times), [one, many, { title: 'factory runs', figure: 'runs an operation' }], { commands: true })
+if (chosen.includes('l1')) table('Hit in this process, 100 keys of 1 KiB', await measure('l1', times), [one])
+if (chosen.includes('l2')) table('Hit in Redis, without a first tier', await measure('l2', times), [one, many])
+if (chosen.includes('miss')) table('Miss, each another key', await measure('miss', times), [one, many, { title: 'factory runs', figure: 'runs an operation' }])
 if (chosen.includes('stampede')) {
   for (const instances of [1, 4]) {
     table(`1,000 callers at once for a missing key, ${instances} instance(s), the factory takes 20 ms`, await measure(`stampede-${instances}`, 3 * times),
-      [{ title: 'factory runs', figure: 'runs' }, { ...took, title: 'ms to the last answer' }], { commands: true })
+      [{ title: 'factory runs', figure: 'runs' }, { ...took, title: 'ms to the last answer' }])
   }
 }
 if (chosen.includes('tags')) {
   for (const count of counts.split(',')) {
     table(`Invalidation of a tag of ${Number(count).toLocaleString('en')} entries`, await measure('tags', Number(count) > 100_000 ? 1 : times, { COUNT: count }),
-      [took, { title: 'bytes an entry in Redis', figure: 'bytes an entry' }, { title: 'MB', figure: 'MB' }], { commands: true })
+      Number(count) < 1000 ? [took] : [took, { title: 'bytes an entry in Redis', figure: 'bytes an entry' }, { title: 'MB', figure: 'MB' }])
   }
 }
 await stopAll()
