@@ -49,7 +49,10 @@ async function measure (row: string, times: number, env: Record<string, string> 
 async function next (child: ChildProcess): Promise<Round> {
   const ended: Round = { figures: {}, commands: {}, problem: 'the process has ended' }
   if (child.exitCode !== null || child.signalCode !== null) return ended
-  const [told] = await Promise.race([once(child, 'message'), once(child, 'exit').then(() => [ended])])
+  const settled = new AbortController()
+  const { signal } = settled
+  const [told] = await Promise.race([once(child, 'message', { signal }), once(child, 'exit', { signal }).then(() => [ended])])
+  settled.abort()
   return told
 }
 
