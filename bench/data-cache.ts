@@ -1,0 +1,125 @@
+import { fork, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { parseArgs } from 'node:util'
+import { startRedis } from '../test/helpers/redis-server.js'
+import { stopAll } from '../test/helpers/registry.js'
+import { PEERS } from './data-cache-peers.js'
+import type { Round } from './data-cache-worker.js'
+
+// `fastify.cache` beside its peers on one Redis. A process for each library and row; their rounds take turns, and the median is
+// told, with its ratio to this suite's: above 1.00 a peer does better, below worse. `--rows l1,miss` runs these alone.
+const ALL = ['l1', 'l2', 'miss', 'stampede', 'tags']
+const { values: { rows = ALL.join(), rounds = '5', counts = '10,10000,1000000' } } = parseArgs({
+  options: { rows: { type: 'string' }, rounds: { type: 'string' }, counts: { type: 'string' } }
+})
+const chosen = rows.split(',')
+const unknown = chosen.find(row => !ALL.includes(row))
+if (unknown !== undefined) throw new Error(`no row ${unknown}: ${ALL.join(', ')}`)
+
+const SUITE = 'this suite'
+const server = await startRedis()
+
+interface Library { name: string, child: ChildProcess, rounds: Round[] }
+
+async function measure (row: string, times: number, env: Record<string, string> = {}): Promise<Library[]> {
+  const libraries: Library[] = []
+  for (const name of Object.keys(PEERS)) {
+    const child = fork(new URL('./data-cache-worker.ts', import.meta.url), [name, row, server.url], {
+      execArgv: ['--import', 'tsx', '--max-old-space-size=8192'], env: { ...process.env, ...env }
+    })
+    const { problem } = await next(child)
+    if (problem !== undefined) throw new Error(`${name}, ${row}: ${problem}`)
+    libraries.push({ name, child, rounds: [] })
+  }
+  for (let round = 0; round < times; round++) {
+    for (const { child, rounds } of libraries) {
+      if (child.connected) child.send('go')
+      rounds.push(await next(child))
+    }
+  }
+  for (const { child } of libraries) {
+    if (child.exitCode !== null || child.signalCode !== null) continue
+    child.disconnect()
+    await once(child, 'exit')
+  }
+  return libraries
+}
+
+/** What it says, or that it ended. */
+async function next (child: ChildProcess): Promise<Round> {
+  const ended: Round = { figures: {}, commands: {}, problem: 'the process has ended' }
+  if (child.exitCode !== null || child.signalCode !== null) return ended
+  const settled = new AbortController()
+  const { signal } = settled
+  const [told] = await Promise.race([once(child, 'message', { signal }), once(child, 'exit', { signal }).then(() => [ended])])
+  settled.abort()
+  return told
+}
+
+function sorted (values: number[]): number[] {
+  return values.filter(Number.isFinite).sort((a, b) => a - b)
+}
+
+function median ({ rounds }: Library, name: string): number {
+  const values = sorted(rounds.map(({ figures }) => figures[name] ?? NaN))
+  return values[Math.floor(values.length / 2)] ?? NaN
+}
+
+/** Of Redis, for one operation: how many of each. */
+function commandsOf ({ rounds }: Library): { total: number, text: string } {
+  const sums = new Map<string, number>()
+  let operations = 0
+  for (const { figures, commands } of rounds) {
+    operations += figures['operations'] ?? 0
+    for (const [name, calls] of Object.entries(commands)) sums.set(name, (sums.get(name) ?? 0) + calls)
+  }
+  const each = [...sums].map(([name, calls]) => ({ name, calls: calls / operations })).filter(({ calls }) => calls >= 0.01).sort((a, b) => b.calls - a.calls)
+  return { total: each.reduce((total, { calls }) => total + calls, 0), text: each.map(({ name, calls }) => `${name} ${short(calls)}`).join(', ') }
+}
+
+const short = (value: number): string => !Number.isFinite(value) ? '–' : value >= 100 ? Math.round(value).toLocaleString('en') : String(Number(value.toPrecision(3)))
+
+interface Column {
+  title: string
+  figure: string
+  /** What is told beside it: how much better or worse it is. */
+  better?: 'more' | 'less'
+}
+
+function table (title: string, libraries: Library[], columns: Column[]): void {
+  const ours = libraries.find(({ name }) => name === SUITE)
+  const heads = [...columns.flatMap(({ title, better }) => better === undefined ? [title] : [title, 'ratio']), 'Redis commands', 'which']
+  console.log(`\n${title}\n\n| | ${heads.join(' | ')} |\n|${'---|'.repeat(heads.length + 1)}`)
+  for (const library of libraries) {
+    const cells = columns.flatMap(({ figure, better }) => {
+      const value = median(library, figure)
+      const ratio = ours === undefined ? NaN : better === 'less' ? median(ours, figure) / value : value / median(ours, figure)
+      return better === undefined ? [short(value)] : [short(value), Number.isFinite(ratio) ? ratio.toFixed(2) : '–']
+    })
+    const { total, text } = commandsOf(library)
+    console.log(`| ${[library.name, ...cells, short(total), text].join(' | ')} |`)
+  }
+  for (const { name, rounds } of libraries) for (const { problem } of rounds) if (problem !== undefined) console.log(`\n${name}: ${problem}`)
+}
+
+const one: Column = { title: 'µs, one caller', figure: 'us, one caller', better: 'less' }
+const many: Column = { title: 'a second, 50 callers', figure: 'a second, 50 callers', better: 'more' }
+const took: Column = { title: 'ms', figure: 'ms', better: 'less' }
+const times = Number(rounds)
+
+if (chosen.includes('l1')) table('Hit in this process, 100 keys of 1 KiB', await measure('l1', times), [one])
+if (chosen.includes('l2')) table('Hit in Redis, without a first tier', await measure('l2', times), [one, many])
+if (chosen.includes('miss')) table('Miss, each another key', await measure('miss', times), [one, many, { title: 'factory runs', figure: 'runs an operation' }])
+if (chosen.includes('stampede')) {
+  for (const instances of [1, 4]) {
+    table(`1,000 callers at once for a missing key, ${instances} instance(s), the factory takes 20 ms`, await measure(`stampede-${instances}`, 3 * times),
+      [{ title: 'factory runs', figure: 'runs' }, { ...took, title: 'ms to the last answer' }])
+  }
+}
+if (chosen.includes('tags')) {
+  for (const count of counts.split(',')) {
+    table(`Invalidation of a tag of ${Number(count).toLocaleString('en')} entries`, await measure('tags', Number(count) > 100_000 ? 1 : times, { COUNT: count }),
+      Number(count) < 1000 ? [took] : [took, { title: 'bytes an entry in Redis', figure: 'bytes an entry' }, { title: 'MB', figure: 'MB' }])
+  }
+}
+await stopAll()
