@@ -55,7 +55,7 @@ export const cache = fp<CachePluginOptions>(async function cache (fastify, given
   const core = createCore(fastify, given, options)
   const works = new Works(core)
   const responses = addResponseCache(fastify, core, works, options)
-  const values = new Values(core, options.serializer)
+  const values = new Values(core, options.serializer, options.freezes)
   const reader = new GetOrSet(core, works, values)
 
   fastify.decorate('cache', createDataCache({ core, values, reader, writer: new WriteThrough(core, values), tiers: options.tiers }, options.values))
