@@ -17,7 +17,7 @@ export const me: FastifyPluginAsyncTypebox = async function me (fastify) {
 
   fastify.get('/me', {
     schema: { tags: ['me'], summary: 'My profile', response: answers(Profile) },
-    config: { cache: { ttl: '1m', private: request => request.session.userId, tags: request => [`user:${request.session.userId}`] } }
+    config: { cache: { ttl: '1m', private: request => request.session.userId, tags: request => [`user:${request.session.userId}`, 'user:all'] } }
   }, async (request, reply) => {
     const [profile] = await db.query<Static<typeof Profile>>(
       `SELECT u.id, u.email, u.name, count(o.id)::int AS orders FROM users u LEFT JOIN orders o ON o.user_id = u.id

@@ -51,7 +51,7 @@ export const products: FastifyPluginAsyncTypebox = async function products (fast
 
   fastify.get('/products/:id', {
     schema: { tags: ['products'], summary: 'One product', params: IdParams, response: answers(Product) },
-    config: { cache: { ttl: '5m', staleWhileRevalidate: '5m', tags: request => [`product:${request.params.id}`] } }
+    config: { cache: { ttl: '5m', staleWhileRevalidate: '5m', tags: request => [`product:${request.params.id}`, 'product:all'] } }
   }, async (request, reply) => {
     const [product] = await db.query<Static<typeof Product>>(`SELECT ${PRODUCT_COLUMNS} FROM products WHERE id = $1`, [request.params.id])
     return product ?? reply.notFound('no such product')

@@ -10,7 +10,7 @@ export const statistics: FastifyPluginAsyncTypebox = async function statistics (
 
   fastify.get('/leaderboard', {
     schema: { tags: ['statistics'], summary: 'Best sellers', querystring: Type.Object({ limit: Paging.limit }, { additionalProperties: false }), response: answers(Type.Array(Seller)) },
-    config: { cache: { ttl: '5s', tags: ['orders'] } }
+    config: { cache: { ttl: '5s', tags: ['orders', 'products'] } }
   }, async request => {
     const top = await leaderboard.top(request.query.limit)
     const names = await db.query<{ id: number, name: string }>('SELECT id, name FROM products WHERE id = ANY($1::int[])', [top.map(({ productId }) => productId)])
@@ -20,7 +20,7 @@ export const statistics: FastifyPluginAsyncTypebox = async function statistics (
 
   fastify.get('/reports/sales', {
     schema: { tags: ['statistics'], summary: 'Sales by month and category: an expensive one', response: answers(Type.Array(Month)) },
-    config: { cache: { ttl: '1m', staleWhileRevalidate: '10m', tags: ['orders'] } }
+    config: { cache: { ttl: '1m', staleWhileRevalidate: '10m', tags: ['orders', 'products'] } }
   // Sums outgrow an integer; float8 arrives as a number and is exact to 2^53.
   }, async () => await db.query<Static<typeof Month>>(
     `SELECT to_char(date_trunc('month', o.created_at), 'YYYY-MM') AS month, p.category, count(DISTINCT o.id)::int AS orders,
