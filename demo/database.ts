@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { PGlite } from '@electric-sql/pglite'
 import type { FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
@@ -32,19 +33,27 @@ export const database = fp<{ url: string | undefined }>(async function database 
   fastify.addHook('onClose', async () => await db.close())
   const progress = setTimeout(() => fastify.log.info('database: making tables and filling them, as this is the first start'), 1000)
   try {
-    await db.transaction(async query => {
-      // Of several instances that start at once, one makes the tables; the others wait for it.
-      await query('SELECT pg_advisory_xact_lock(814920)')
-      for (const statement of schemaSql) await query(statement)
-      await seed(query)
-      // After the seed, which is no change to tell of.
-      for (const statement of triggerSql) await query(statement)
-    })
+    await db.transaction(makeTables)
   } finally {
     clearTimeout(progress)
   }
   fastify.decorate('db', db)
 }, { name: 'demo/database' })
+
+async function makeTables (query: Query): Promise<void> {
+  // Of several instances that start at once, one makes the tables; the others wait for it.
+  await query('SELECT pg_advisory_xact_lock(814920)')
+  // And none touches what is there already: that would lock the tables of a shop that is running.
+  await query('CREATE TABLE IF NOT EXISTS applied_schema (digest text PRIMARY KEY)')
+  const digest = createHash('sha256').update([...schemaSql, ...triggerSql].join(';')).digest('hex')
+  const [present] = await query('SELECT 1 AS one FROM applied_schema WHERE digest = $1', [digest])
+  if (present !== undefined) return
+  for (const statement of schemaSql) await query(statement)
+  await seed(query)
+  // After the seed, which is no change to tell of.
+  for (const statement of triggerSql) await query(statement)
+  await query('INSERT INTO applied_schema VALUES ($1)', [digest])
+}
 
 function openEmbedded (): Database {
   const client = new PGlite()

@@ -124,6 +124,18 @@ t.test('a server', { skip }, async (t: Test) => {
     t.same([payloads.length, payloads.every(payload => payload.length < 8000)], [3, true], 'and nothing of what changed no row')
   })
 
+  t.test('an instance that starts does not wait for what others do to the rows', async t => {
+    const other = new pg.Client({ connectionString })
+    await other.connect()
+    await other.query('BEGIN')
+    await other.query('UPDATE products SET stock = stock; UPDATE orders SET created_at = created_at')
+    const third = await buildApp(readConfig({ ...env, DATABASE_URL: connectionString }), { pluginTimeout: 5000 })
+    await third.close()
+    await other.query('ROLLBACK')
+    await other.end()
+    t.pass('it has started')
+  })
+
   t.test('a change that was missed while the connection was lost is cleared upon the next one', async t => {
     const proxy = await startProxy(postgres.port)
     const { logger, lines } = collectLog()
