@@ -3,6 +3,7 @@ import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
+import { changes } from './demo/changes.js'
 import { database } from './demo/database.js'
 import { errors } from './demo/errors.js'
 import { leaderboard } from './demo/leaderboard.js'
@@ -44,6 +45,7 @@ export async function buildApp (config: Config, options: FastifyServerOptions = 
   await registerDocs(app)
 
   await app.register(database, { url: config.DATABASE_URL })
+  await app.register(changes)
   await app.register(leaderboard)
   app.decorate('verifyPassword', verifyPassword)
   app.health.addCheck('database', async () => { await app.db.query('SELECT 1') })
