@@ -25,3 +25,13 @@ export function runScript (
     return client.eval(script.lua, keys.length, ...keys, ...args)
   })
 }
+
+/** As {@link runScript}; text in the reply comes as bytes. */
+export function runScriptForBytes (
+  client: RedisClient, script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>
+): Promise<unknown> {
+  return client.callBuffer('evalsha', script.sha1, keys.length, ...keys, ...args).catch((error: Error) => {
+    if (!error.message.startsWith('NOSCRIPT')) throw error
+    return client.callBuffer('eval', script.lua, keys.length, ...keys, ...args)
+  })
+}
