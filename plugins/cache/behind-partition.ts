@@ -14,8 +14,8 @@ export interface PartitionEvents {
   /** `written` without those that were covered; `redelivered`: may have been written before by somebody who is gone. */
   count (what: 'written' | 'superseded' | 'redelivered', count: number): void
   died (write: { id: string, key: string, reason: string, given: number }, dropped: number): void
-  /** The lease is gone. */
-  lost (): void
+  /** It is not written by this process any more. */
+  ended (isLost: boolean): void
 }
 
 export interface PartitionOptions<T> {
@@ -133,8 +133,8 @@ export class Partition<T> {
     }
     const isLost = !this.#isStopping
     lease.end()
-    if (isLost) events.lost()
-    else await store.release(index, lease.token).catch(() => {})
+    events.ended(isLost)
+    if (!isLost) await store.release(index, lease.token).catch(() => {})
   }
 
   /** @returns whether there may be more to do at once */
@@ -206,7 +206,7 @@ export class Partition<T> {
       if (!lease.isCertain) return
     }
     try {
-      await this.#call(lease, writes.map(toWrite))
+      await this.#call(lease, writes.map(write => toWrite(write, index)))
     } catch (error) {
       return this.#failed(writes, toError(error), options.isOutage(error))
     }
@@ -304,8 +304,8 @@ function own<R> (result: R | undefined): R {
   return result
 }
 
-function toWrite<T> ({ id, key, value, given }: Taken<T>): Write<T> {
-  return { id, key, value: value as T, attempt: given + 1, acceptedAt: timeOfId(id) }
+function toWrite<T> ({ id, key, value, given }: Taken<T>, partition: number): Write<T> {
+  return { id: `${id}.${partition}`, key, value: value as T, attempt: given + 1, acceptedAt: timeOfId(id) }
 }
 
 function toError (error: unknown): Error {

@@ -126,7 +126,10 @@ export class BehindWorker<T> {
         this.counts.dropped += dropped
         log.error({ name, id: `${id}.${index}`, reason, given, ...dropped > 0 && { dropped } }, 'cache: a write became a dead letter')
       },
-      lost: () => setImmediate(() => this.#schedule(0))
+      ended: isLost => {
+        for (const without of Object.values(this.#without)) without.delete(index)
+        if (isLost) setImmediate(() => this.#schedule(0))
+      }
     }
   }
 
