@@ -6,6 +6,8 @@ export interface Taken<T> {
   readonly value: T | undefined
   /** How often it was given. */
   given: number
+  /** Whether it was given alone before, by a writer that was gone then: perhaps by it. */
+  isSuspect: boolean
   /** Not before this, by the clock of this process. */
   retryAt: number
   /** Why it is to become a dead letter. */

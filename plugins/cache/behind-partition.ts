@@ -1,4 +1,5 @@
 import { withDeadline } from '../shared/deadline.js'
+import type { Gate } from './behind-gate.js'
 import { Lease } from './behind-lease.js'
 import { Line, type Taken } from './behind-line.js'
 import type { ResolvedWriteBehindOptions, Write } from './behind-options.js'
@@ -25,12 +26,16 @@ export interface PartitionOptions<T> {
   /** Milliseconds. */
   lease: number
   decode: (bytes: Buffer) => T
+  /** One for all partitions of a process. */
+  gate: Gate
   events: PartitionEvents
 }
 
 /** How many batches are held at most while writes of some keys wait to be given again. */
 const MOST_BATCHES = 10
 const LEAST_HELD = 100
+/** With a batch, and alone: from then on a write is given while no other one is, so that it answers for nobody else's end. */
+const LEAST_GIVEN = 2
 const PAGE = 100
 /** After the store failed. */
 const REST_MS = 200
@@ -157,7 +162,7 @@ export class Partition<T> {
     }
     if (this.#line.doomed !== undefined) return true
     if (writes.length === 0 || !lease.isCertain) return false
-    await this.#give(lease, writes)
+    await this.#options.gate.run(writes.some(({ isSuspect }) => isSuspect), () => this.#give(lease, writes))
     return true
   }
 
@@ -174,7 +179,8 @@ export class Partition<T> {
         const write = known ?? this.#decode(stored, isNew ? stored.given : 0)
         write.covered.length = 0
         if (isNew) redelivered++
-        if (isNew && write.given > Math.max(retries, 1)) write.doomed ??= `given ${write.given} times without an outcome`
+        if (isNew) write.isSuspect = write.given >= LEAST_GIVEN
+        if (isNew && write.given > Math.max(retries, LEAST_GIVEN)) write.doomed ??= `given ${write.given} times without an outcome`
         line.push(write)
       }
       after = page.at(-1)?.id
@@ -200,11 +206,10 @@ export class Partition<T> {
   async #give (lease: Lease, writes: ReadonlyArray<Taken<T>>): Promise<void> {
     const { store, index, options, events } = this.#options
     const [first] = writes
-    if (first !== undefined && first.given > 0) {
-      // Told before: it may be what ends the process.
-      if (!await store.mark(index, lease.token, first.id, first.given + 1)) throw new LeaseLost()
-      if (!lease.isCertain) return
-    }
+    // Told before: it may be what ends the process.
+    const isMarked = first === undefined || first.given === 0 || await store.mark(index, lease.token, first.id, first.given + 1)
+    if (!isMarked) throw new LeaseLost()
+    if (!lease.isCertain) return
     try {
       await this.#call(lease, writes.map(write => toWrite(write, index)))
     } catch (error) {
@@ -270,7 +275,7 @@ export class Partition<T> {
   }
 
   #decode ({ id, key, value: bytes }: StoredWrite, given: number): Taken<T> {
-    const write = { id, key, given, retryAt: 0, covered: [] }
+    const write = { id, key, given, isSuspect: false, retryAt: 0, covered: [] }
     try {
       return { ...write, value: this.#options.decode(bytes), doomed: undefined }
     } catch (error) {

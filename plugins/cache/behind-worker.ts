@@ -1,6 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { ResolvedWriteBehindOptions } from './behind-options.js'
 import { Partition, type PartitionEvents } from './behind-partition.js'
+import { Gate } from './behind-gate.js'
 import type { BehindStore } from './behind-store.js'
 
 /** What this process did, since its start. */
@@ -52,8 +53,9 @@ export class BehindWorker<T> {
   constructor (options: BehindWorkerOptions<T>) {
     this.#options = options
     const { store, options: given, decode, lease } = options
+    const gate = new Gate()
     this.partitions = Array.from({ length: given.partitions }, (_, index) =>
-      new Partition({ store, index, options: given, lease, decode, events: this.#eventsOf(index) }))
+      new Partition({ store, index, gate, options: given, lease, decode, events: this.#eventsOf(index) }))
     this.#schedule(0)
   }
 
