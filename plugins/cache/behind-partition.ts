@@ -1,4 +1,5 @@
 import { withDeadline } from '../shared/deadline.js'
+import { MAX_TIMER_MS } from '../shared/duration.js'
 import type { Gate } from './behind-gate.js'
 import { Lease } from './behind-lease.js'
 import { Line, type Taken } from './behind-line.js'
@@ -36,7 +37,6 @@ const MOST_BATCHES = 10
 const LEAST_HELD = 100
 /** With a batch, and alone: from then on a write is given while no other one is, so that it answers for nobody else's end. */
 const LEAST_GIVEN = 2
-const PAGE = 100
 /** After the store failed. */
 const REST_MS = 200
 const STOPPING_REST_MS = 20
@@ -59,12 +59,15 @@ export class Partition<T> {
   #flushAt = 0
   #isFlushing = false
   #pausedUntil = 0
+  /** How many writes the store is asked for at a time: fewer where it fails, as they may be too large to come in time. */
+  #page: number
   #outages = 0
   #wake = (): void => {}
 
   constructor (options: PartitionOptions<T>) {
     this.#options = options
     this.#line = new Line(options.options.latest)
+    this.#page = options.options.batch
     this.#mostHeld = Math.max(options.options.batch * MOST_BATCHES, LEAST_HELD)
   }
 
@@ -133,6 +136,7 @@ export class Partition<T> {
       } catch (error) {
         if (error instanceof LeaseLost) break
         events.store(toError(error))
+        this.#page = Math.max(1, Math.floor(this.#page / 2))
         await this.#rest(REST_MS)
       }
     }
@@ -170,10 +174,11 @@ export class Partition<T> {
   async #load (lease: Lease): Promise<void> {
     const { store, index, options: { retries }, events } = this.#options
     const isNew = this.#loaded === 'nothing'
+    const count = this.#page
     const line = new Line<T>(this.#options.options.latest)
     let redelivered = 0
     for (let after: string | undefined; ;) {
-      const page = own(await store.pending(index, lease.token, after, PAGE))
+      const page = own(await store.pending(index, lease.token, after, count))
       for (const stored of page) {
         const known = this.#line.find(stored.id)
         const write = known ?? this.#decode(stored, isNew ? stored.given : 0)
@@ -184,7 +189,7 @@ export class Partition<T> {
         line.push(write)
       }
       after = page.at(-1)?.id
-      if (page.length < PAGE) break
+      if (page.length < count) break
     }
     this.#line = line
     this.#loaded = 'all'
@@ -193,13 +198,14 @@ export class Partition<T> {
 
   async #take (lease: Lease): Promise<void> {
     const { store, index, options: { batch, flushEvery } } = this.#options
-    const count = Math.min(batch, this.#mostHeld - this.#line.size)
+    const count = Math.min(this.#page, this.#mostHeld - this.#line.size)
     this.#isFlushing = false
     this.#loaded = 'some'
     const taken = own(await store.take(index, lease.token, count))
     this.#loaded = 'all'
     for (const stored of taken) this.#line.push(this.#decode(stored, 0))
     this.#isFlushing ||= taken.length === count
+    this.#page = Math.min(batch, this.#page * 2)
     this.#flushAt = performance.now() + flushEvery
   }
 
@@ -292,7 +298,8 @@ export class Partition<T> {
   #restMs (): number {
     const now = performance.now()
     const nextTake = this.#line.size >= this.#mostHeld ? Infinity : this.#isFlushing ? now : this.#flushAt
-    return Math.max(1, Math.max(Math.min(nextTake, this.#line.retryAt), this.#pausedUntil) - now)
+    const next = Math.max(Math.min(nextTake, this.#line.retryAt), this.#pausedUntil)
+    return Math.min(MAX_TIMER_MS, Math.max(1, next - now))
   }
 
   async #rest (ms: number): Promise<void> {

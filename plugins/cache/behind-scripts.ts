@@ -69,7 +69,8 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 `
 
 /**
- * The next writes that nobody took. A group that is gone is made anew, before the first write that is there.
+ * The next writes that nobody took. A group that is gone is made anew, before the first write that is there; PERSIST comes first
+ * as a full server refuses XGROUP, see above.
  *
  * KEYS     stream, owner
  * ARGV     token, how many
@@ -82,7 +83,7 @@ local function read ()
 end
 local reply = read()
 if type(reply) == 'table' and reply.err and string.find(reply.err, 'NOGROUP', 1, true) then
-  ${EXPIRE_EMPTY}
+  redis.call('PERSIST', KEYS[1])
   redis.call('XGROUP', 'CREATE', KEYS[1], '${GROUP}', '0', 'MKSTREAM')
   ${EXPIRE_EMPTY}
   reply = read()

@@ -11,7 +11,7 @@ const server = await startRedis()
 const TOTAL = 10_000
 const KEYS_EACH = 17
 const INSTANCES = 3
-const KILLS = 6
+const KILLS = 4
 const wait = (ms: number) => new Promise(resolve => setTimeout(resolve, ms))
 
 function openFolder (t: Test) {
