@@ -1,24 +1,11 @@
-import { withDeadline } from '../shared/deadline.js'
 import { MAX_TIMER_MS } from '../shared/duration.js'
+import type { PartitionEvents } from './behind-events.js'
 import type { Gate } from './behind-gate.js'
 import { Lease } from './behind-lease.js'
 import { Line, type Taken } from './behind-line.js'
-import type { ResolvedWriteBehindOptions, Write } from './behind-options.js'
-import { timeOfId, type BehindStore, type StoredWrite } from './behind-store.js'
-
-/** What a partition's writer tells of. */
-export interface PartitionEvents {
-  /** The store could not be asked, or can be again. */
-  store (error: Error | undefined): void
-  /** The source is out of reach, or takes something again. */
-  source (error: Error | undefined): void
-  failed (error: Error, writes: number): void
-  /** `written` without those that were covered; `redelivered`: may have been written before by somebody who is gone. */
-  count (what: 'written' | 'superseded' | 'redelivered', count: number): void
-  died (write: { id: string, key: string, reason: string, given: number }, dropped: number): void
-  /** It is not written by this process any more. */
-  ended (isLost: boolean): void
-}
+import type { ResolvedWriteBehindOptions } from './behind-options.js'
+import { callSource, toWrite } from './behind-source.js'
+import type { BehindStore, StoredWrite } from './behind-store.js'
 
 export interface PartitionOptions<T> {
   store: BehindStore
@@ -217,7 +204,7 @@ export class Partition<T> {
     if (!isMarked) throw new LeaseLost()
     if (!lease.isCertain) return
     try {
-      await this.#call(lease, writes.map(write => toWrite(write, index)))
+      await callSource(options, lease, writes.map(write => toWrite(write, index)))
     } catch (error) {
       return this.#failed(writes, toError(error), options.isOutage(error))
     }
@@ -230,21 +217,6 @@ export class Partition<T> {
     // The older first: what is left if this is cut short is never older than what is gone.
     this.#done.push(...covered, ...writes.map(({ id }) => id))
     await this.#acknowledge(lease)
-  }
-
-  async #call (lease: Lease, batch: ReadonlyArray<Write<T>>): Promise<void> {
-    const { options: { write, timeout } } = this.#options
-    const stop = new AbortController()
-    const onLost = () => stop.abort()
-    lease.signal.addEventListener('abort', onLost)
-    try {
-      await withDeadline(Promise.resolve(batch).then(given => write(given, { signal: stop.signal, fence: lease.fence })), timeout, () => {
-        stop.abort()
-        return new Error(`not written within ${timeout} ms`)
-      })
-    } finally {
-      lease.signal.removeEventListener('abort', onLost)
-    }
   }
 
   #failed (writes: ReadonlyArray<Taken<T>>, error: Error, isOutage: boolean): void {
@@ -314,10 +286,6 @@ export class Partition<T> {
 function own<R> (result: R | undefined): R {
   if (result === undefined) throw new LeaseLost()
   return result
-}
-
-function toWrite<T> ({ id, key, value, given }: Taken<T>, partition: number): Write<T> {
-  return { id: `${id}.${partition}`, key, value: value as T, attempt: given + 1, acceptedAt: timeOfId(id) }
 }
 
 function toError (error: unknown): Error {

@@ -1,6 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { ResolvedWriteBehindOptions } from './behind-options.js'
-import { Partition, type PartitionEvents } from './behind-partition.js'
+import type { PartitionEvents } from './behind-events.js'
+import { Partition } from './behind-partition.js'
 import { Gate } from './behind-gate.js'
 import type { BehindStore } from './behind-store.js'
 
