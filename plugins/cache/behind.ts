@@ -162,8 +162,9 @@ function open <T> (name: string, options: ResolvedWriteBehindOptions<T>, { store
     isClosed = true
     if (isLocal) await flushAll(CLOSE_MS)
     await worker.close(CLOSE_MS)
-    const { backlog, deadLetters } = await behind.stats().catch(() => ({ backlog: 0, deadLetters: 0 }))
-    if (isLocal && backlog + deadLetters > 0) log.error({ name, backlog, deadLetters }, 'cache: accepted writes are lost with this process, which has no Redis')
+    if (!isLocal) return
+    const { backlog, deadLetters } = await behind.stats()
+    if (backlog + deadLetters > 0) log.error({ name, backlog, deadLetters }, 'cache: accepted writes are lost with this process, which has no Redis')
   }
 
   return { behind, close }

@@ -23,3 +23,29 @@ export async function backlogOf (server: RedisServer, prefix: string): Promise<n
   const counts = await Promise.all([0, 1, 2, 3].map(partition => server.client().xlen(`${prefix}:cache:behind:{orders.${partition}}:stream`)))
   return counts.reduce((sum, count) => sum + count, 0)
 }
+
+/** What a source saw: how many accepted writes it never did, how many twice, and how many where they should not be. */
+export function judge (lines: string[][], accepted: string[][]): { lost: number, duplicates: number, outOfOrder: number, keys: number } {
+  const written = new Map<string, Array<{ value: number, fence: number }>>()
+  for (const [key = '', value, fence] of lines) {
+    const writes = written.get(key) ?? []
+    writes.push({ value: Number(value), fence: Number(fence) })
+    written.set(key, writes)
+  }
+  let [duplicates, outOfOrder] = [0, 0]
+  const all = new Set<string>()
+  for (const [key, writes] of written) {
+    let newest = -1
+    writes.forEach(({ value, fence }, i) => {
+      const before = writes[i - 1]
+      const isAgain = all.has(`${key} ${value}`)
+      all.add(`${key} ${value}`)
+      if (isAgain) duplicates++
+      // A writer's successor may write again what was written last, from there on in order.
+      if (!isAgain && value < newest) outOfOrder++
+      if (before !== undefined && (fence < before.fence || (fence === before.fence && value <= before.value))) outOfOrder++
+      newest = Math.max(newest, value)
+    })
+  }
+  return { lost: accepted.filter(([key, value]) => !all.has(`${key} ${value}`)).length, duplicates, outOfOrder, keys: written.size }
+}
