@@ -88,9 +88,9 @@ export function createLetters<T> (store: BehindStore, { partitions, maxBacklog }
 
   return {
     async deadLetters (given = {}) {
-      const read_ = readOptions('cache', given)
-      read_.onlyKnown(['count', 'after'])
-      const count = read_.integer('count', 100, { min: 1, max: 1000 })
+      const options = readOptions('cache', given)
+      options.onlyKnown(['count', 'after'])
+      const count = options.integer('count', 100, { min: 1, max: 1000 })
       const after = given.after === undefined ? undefined : placeOf(given.after)
       const found = (await Promise.all(indices.map(partition => listOf(partition, after, count)))).flat()
       found.sort((a, b) => compareIds(a.letter.id, b.letter.id) || a.partition - b.partition)

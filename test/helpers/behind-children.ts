@@ -15,7 +15,7 @@ export function openFolder (t: Test) {
 export async function startInstance (t: Test, server: RedisServer, prefix: string, folder: string, ...args: Array<string | number>): Promise<ChildProcess> {
   const child = fork(new URL('../fixtures/behind-instance.ts', import.meta.url), [server.url, prefix, folder, ...args.map(String)], { execArgv: ['--import', 'tsx'] })
   t.teardown(() => { child.kill('SIGKILL') })
-  await once(child, 'message')
+  await Promise.race([once(child, 'message'), once(child, 'exit').then(() => { throw new Error('it ended before it was ready') })])
   return child
 }
 
