@@ -39,7 +39,15 @@ export const schemaSql: readonly string[] = [
     price_cents integer NOT NULL,
     PRIMARY KEY (order_id, product_id)
   )`,
-  'CREATE INDEX IF NOT EXISTS order_items_product ON order_items (product_id)'
+  'CREATE INDEX IF NOT EXISTS order_items_product ON order_items (product_id)',
+  `CREATE TABLE IF NOT EXISTS product_views (
+    product_id integer PRIMARY KEY REFERENCES products ON DELETE CASCADE,
+    views bigint NOT NULL
+  )`,
+  'CREATE INDEX IF NOT EXISTS product_views_most ON product_views (views DESC, product_id)',
+  // Which views are counted, for a day.
+  'CREATE TABLE IF NOT EXISTS counted_views (id uuid PRIMARY KEY, counted_at timestamptz NOT NULL DEFAULT now())',
+  'CREATE INDEX IF NOT EXISTS counted_views_age ON counted_views (counted_at)'
 ]
 
 // Rows that one payload tells of one by one: of 8000 bytes that it may have, a hundred take 2,300.

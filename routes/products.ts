@@ -7,7 +7,7 @@ const Listed = Type.Object({ items: Type.Array(Product), total: Type.Integer() }
 const ORDER = { name: 'name, id', price: 'price_cents, id', '-price': 'price_cents DESC, id', newest: 'updated_at DESC, id' } as const
 
 export const products: FastifyPluginAsyncTypebox = async function products (fastify) {
-  const { cache, changes, db } = fastify
+  const { cache, changes, db, views } = fastify
 
   // Below the pages, for all that show the product. Not stale itself: a page made anew is not to be stored with an old value.
   const kept = (id: number) => ({ ttl: '5m', staleWhileRevalidate: 0, tags: [`product:${id}`, 'product:all'] })
@@ -61,7 +61,9 @@ export const products: FastifyPluginAsyncTypebox = async function products (fast
 
   fastify.get('/products/:id', {
     schema: { tags: ['products'], summary: 'One product', params: IdParams, response: answers(Product) },
-    config: { cache: { ttl: '1m', staleWhileRevalidate: '5m', tags: ({ params: { id } }) => [`product:${id}`, `page:product:${id}`, 'product:all'] } }
+    config: { cache: { ttl: '1m', staleWhileRevalidate: '5m', tags: ({ params: { id } }) => [`product:${id}`, `page:product:${id}`, 'product:all'] } },
+    // Here and not in the handler, which a stored answer does not reach. A page that is made anew in the background counts as well.
+    onResponse: async ({ method, params }, { statusCode }) => { if (method === 'GET' && (statusCode === 200 || statusCode === 304)) views.count(params.id) }
   }, async (request, reply) => await productOf(request.params.id) ?? reply.notFound('no such product'))
 
   fastify.put('/products/:id', {

@@ -4,9 +4,14 @@ import { answers, Paging } from './schemas.js'
 
 const Seller = Type.Object({ productId: Type.Integer(), name: Type.String(), sold: Type.Integer() })
 const Month = Type.Object({ month: Type.String(), category: Type.String(), orders: Type.Integer(), pieces: Type.Integer(), revenueCents: Type.Integer() })
+const Views = Type.Object({
+  items: Type.Array(Type.Object({ productId: Type.Integer(), name: Type.String(), views: Type.Integer() })),
+  backlog: Type.Union([Type.Integer(), Type.Null()]),
+  deadLetters: Type.Union([Type.Integer(), Type.Null()])
+})
 
 export const statistics: FastifyPluginAsyncTypebox = async function statistics (fastify) {
-  const { cache, db, leaderboard } = fastify
+  const { cache, db, leaderboard, views } = fastify
 
   fastify.get('/leaderboard', {
     schema: { tags: ['statistics'], summary: 'Best sellers', querystring: Type.Object({ limit: Paging.limit }, { additionalProperties: false }), response: answers(Type.Array(Seller)) },
@@ -31,4 +36,16 @@ export const statistics: FastifyPluginAsyncTypebox = async function statistics (
        FROM orders o JOIN order_items i ON i.order_id = o.id JOIN products p ON p.id = i.product_id
        GROUP BY 1, 2 ORDER BY 1 DESC, 2`)
   }
+
+  fastify.get('/reports/views', {
+    schema: {
+      tags: ['statistics'],
+      summary: 'Most viewed products, and how many views wait to be written',
+      querystring: Type.Object({ limit: Paging.limit }, { additionalProperties: false }),
+      response: answers(Views)
+    }
+  }, async request => {
+    const [items, waiting] = await Promise.all([views.top(request.query.limit), views.stats()])
+    return { items, ...waiting }
+  })
 }

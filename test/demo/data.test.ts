@@ -4,9 +4,11 @@ import { readConfig } from '../../demo/config.js'
 import { DEMO_PASSWORD } from '../../demo/seed.js'
 import { client } from '../helpers/client.js'
 import { startRedis, until } from '../helpers/index.js'
+import { collectLog } from '../helpers/log-lines.js'
 
 const redis = await startRedis()
-const app = await buildApp(readConfig({ RATE_LIMIT_MAX: '1000000', REDIS_URL: redis.url }))
+const { logger, lines } = collectLog()
+const app = await buildApp(readConfig({ RATE_LIMIT_MAX: '1000000', REDIS_URL: redis.url }), { loggerInstance: logger })
 t.teardown(() => app.close())
 const admin = client(app, '10.0.0.1')
 await admin.send('POST', '/login', { email: 'admin@example.com', password: DEMO_PASSWORD })
@@ -76,4 +78,53 @@ t.test('a profile is written through as well', async t => {
     t.match((await admin.send('GET', '/me')).json(), { id, email: 'admin@example.com', name: 'Boss', orders: Number })
   })
   t.equal(asked, 0)
+})
+
+t.test('views', async t => {
+  const report = async () => (await app.inject('/reports/views?limit=100')).json()
+  const viewsOf = async (id: number) => (await report()).items.find(({ productId }: { productId: number }) => productId === id)?.views ?? 0
+
+  t.test('each answer with a product is a view, out of the cache as well; no other answer is', async t => {
+    const answers = []
+    for (let i = 0; i < 30; i++) answers.push(await app.inject('/products/70'))
+    t.ok(answers.some(({ headers }) => headers['x-cache'] === 'HIT'))
+    await app.inject({ url: '/products/70', method: 'HEAD' })
+    await app.inject('/products/999999')
+    await until('all are counted', async () => await viewsOf(70) === 30)
+    t.match(await report(), { backlog: 0, deadLetters: 0 })
+    t.equal(await viewsOf(999999), 0)
+  })
+
+  t.test('views that are given to the database twice count once', async t => {
+    const { query } = app.db
+    const given: number[] = []
+    app.db.query = async <T extends Record<string, unknown>>(sql: string, params?: unknown[]) => {
+      const rows = await query<T>(sql, params)
+      const ids = params?.[0]
+      if (!sql.includes('counted_views') || !Array.isArray(ids)) return rows
+      given.push(ids.length)
+      // As where the process dies between the commit and the end of the batch.
+      if (given.length === 1) throw new Error('the answer is lost')
+      return rows
+    }
+    for (let i = 0; i < 10; i++) await app.inject('/products/71')
+    await until('they are given again', async () => given.reduce((sum, count) => sum + count, 0) > 10 && (await report()).backlog === 0)
+    app.db.query = query
+    t.equal(await viewsOf(71), 10)
+  })
+
+  t.test('what cannot be counted is said once, and the page is answered', async t => {
+    const before = lines.length
+    const told = (part: string) => lines.slice(before).filter(({ msg }) => String(msg).includes(part)).length
+    redis.pause()
+    for (let i = 0; i < 10; i++) t.equal((await app.inject('/products/72')).statusCode, 200)
+    await until('it is said', () => told('views: not counted') === 1)
+    t.match(await report(), { backlog: null, items: Array })
+    redis.resume()
+    await until('it is counted again', async () => {
+      await app.inject('/products/72')
+      return told('views: counted again') === 1
+    })
+    t.equal(told('views: not counted'), 1)
+  })
 })
