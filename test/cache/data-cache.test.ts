@@ -410,6 +410,25 @@ for (const store of ['memory', 'Redis', 'Cluster']) {
     await until('it is stored again', async () => { await cache.getOrSet('k', () => 'read'); await wait(5); return await cache.has('k') })
   })
 
+  promise('write-behind is a part of the cache: values as it serializes them, one of each name, done when the app closes', async (t, connection) => {
+    const app = await build(t, connection, { serializer: 'structured-clone' })
+    const written: unknown[] = []
+    const behind = app.cache.writeBehind<Map<string, number>>('scores', { write: batch => { written.push(...batch.map(({ key, value }) => [key, value])) }, flushEvery: '1h' })
+    expectTypeOf(behind.add).parameter(1).toEqualTypeOf<Map<string, number>>()
+    t.throws(() => app.cache.writeBehind('scores', { write: () => {} }), { code: INVALID })
+    t.throws(() => app.cache.withPrefix('p').writeBehind('other', {} as never), { code: INVALID })
+    await behind.add('a', new Map([['x', 1]]))
+    await behind.flush()
+    t.same(written, [['a', new Map([['x', 1]])]])
+    await behind.add('a', new Map())
+    await app.close()
+    await t.rejects(behind.add('a', new Map()), { code: 'FST_REDIS_SUITE_CACHE_STORE_UNAVAILABLE' })
+    if (connection === undefined) return t.equal(written.length, 2)
+    const next = await build(t, connection, { serializer: 'structured-clone' })
+    next.cache.writeBehind('scores', { write: batch => { written.push(...batch) }, flushEvery: 10 })
+    await until('another instance writes it', () => written.length === 2)
+  })
+
   promise('what happens is told by name and by tier, also as events', async (t, connection) => {
     const { cache } = await build(t, connection)
     const told: unknown[] = []

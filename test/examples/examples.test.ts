@@ -1,5 +1,5 @@
 import t from 'tap'
-import { startRedis } from '../helpers/index.js'
+import { startRedis, until } from '../helpers/index.js'
 
 const server = await startRedis()
 process.env['REDIS_URL'] = server.url
@@ -11,6 +11,7 @@ const trials: Record<string, { method?: 'GET' | 'POST', url: string, answer: Reg
   'rate-limit': { url: '/', answer: /world/ },
   health: { url: '/health', answer: /"redis":\{"status":"pass"/ },
   cache: { url: '/products/1', answer: /1/ },
+  'data-cache': { url: '/products/1', answer: /Teapot/ },
   session: { method: 'POST', url: '/logout', answer: /./ }
 }
 
@@ -24,3 +25,17 @@ for (const [name, { method = 'GET', url, answer }] of Object.entries(trials)) {
     t.match(response.body, answer)
   })
 }
+
+t.test('examples/data-cache.ts shows what is written through, and counts views behind its answers', async t => {
+  const { build } = await import('../../examples/data-cache.js')
+  const app = await build()
+  t.teardown(() => app.close())
+  const get = async (url: string) => (await app.inject({ url })).json()
+  t.equal((await app.inject({ url: '/products/2' })).statusCode, 404)
+  t.equal((await get('/products/1')).name, 'Teapot')
+  const changed = await app.inject({ method: 'PUT', url: '/products/2', payload: { name: 'Kettle' } })
+  t.equal(changed.json().name, 'Kettle')
+  t.equal((await get('/products/2')).name, 'Kettle', 'also where "not found" was kept')
+  await until('the views are counted', async () => (await get('/views')).products[1]?.views === 1)
+  t.match(await get('/views'), { backlog: 0, deadLetters: 0 })
+})
