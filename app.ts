@@ -3,11 +3,13 @@ import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
+import { changes } from './demo/changes.js'
 import { database } from './demo/database.js'
 import { errors } from './demo/errors.js'
 import { leaderboard } from './demo/leaderboard.js'
 import type { Config } from './demo/config.js'
 import { verifyPassword } from './demo/password.js'
+import { views } from './demo/views.js'
 import { cache, health, rateLimit, redis, session } from './plugins/index.js'
 import { cart } from './routes/cart.js'
 import { home } from './routes/home.js'
@@ -44,7 +46,9 @@ export async function buildApp (config: Config, options: FastifyServerOptions = 
   await registerDocs(app)
 
   await app.register(database, { url: config.DATABASE_URL })
+  await app.register(changes)
   await app.register(leaderboard)
+  await app.register(views)
   app.decorate('verifyPassword', verifyPassword)
   app.health.addCheck('database', async () => { await app.db.query('SELECT 1') })
   for (const routes of [home, products, login, me, cart, orders, statistics]) await app.register(routes)

@@ -2,6 +2,7 @@ import neostandard from 'neostandard'
 
 // The arrows of the house (see CONTRIBUTING.md): a plugin reaches its own folder and plugins/shared, nothing else.
 const forbid = (...patterns) => ({ 'no-restricted-imports': ['error', { patterns }] })
+const OWN_FOLDER = 'A plugin imports its own folder and shared/ only; plugins meet through Fastify decorators.'
 
 export default [
   ...neostandard({ ts: true, ignores: ['dist/**', 'coverage/**', '.tap/**', 'node_modules/**'] }),
@@ -10,11 +11,12 @@ export default [
     rules: { '@typescript-eslint/no-explicit-any': 'error' }
   },
   {
-    files: ['plugins/*/**/*.ts'],
-    rules: forbid({
-      regex: '^\\.\\./(?!shared/[^/]+$)',
-      message: 'A plugin imports its own folder and ../shared/ only; plugins meet through Fastify decorators.'
-    })
+    files: ['plugins/*/*.ts'],
+    rules: forbid({ regex: '^\\.\\./(?!shared/[^/]+$)', message: OWN_FOLDER })
+  },
+  {
+    files: ['plugins/*/*/*.ts'],
+    rules: forbid({ regex: '^\\.\\./\\.\\./(?!shared/[^/]+$)', message: OWN_FOLDER })
   },
   {
     files: ['plugins/shared/*.ts'],

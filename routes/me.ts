@@ -3,26 +3,35 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type, type Static } from 'typebox'
 import { answers, Text } from './schemas.js'
 
-const Profile = Type.Object({ id: Type.Integer(), email: Type.String(), name: Type.String(), orders: Type.Integer() })
+const User = Type.Object({ id: Type.Integer(), email: Type.String(), name: Type.String() })
+const Profile = Type.Object({ ...User.properties, orders: Type.Integer() })
 const Device = Type.Object({ handle: Type.String(), createdAt: Type.String(), lastSeenAt: Type.String(), current: Type.Boolean() })
 
 /** All of it wants a login. */
 export const me: FastifyPluginAsyncTypebox = async function me (fastify) {
-  const { db, sessions } = fastify
+  const { cache, changes, db, sessions } = fastify
+  const profiles = cache.withPrefix('profile', { ttl: '5m', staleWhileRevalidate: 0 })
 
   fastify.addHook('preHandler', async (request: FastifyRequest, reply: FastifyReply) => {
     if (request.session.userId === undefined) return reply.unauthorized('log in first')
   })
   const userOf = (request: FastifyRequest) => Number(request.session.userId)
+  const tagsOf = (id: number) => [`user:${id}`, 'user:all']
+
+  async function profileOf (id: number): Promise<Static<typeof User> | undefined> {
+    return await profiles.getOrSet(String(id), async () => {
+      const [user] = await db.query<Static<typeof User>>('SELECT id, email, name FROM users WHERE id = $1', [id])
+      return user
+    }, { tags: tagsOf(id) })
+  }
 
   fastify.get('/me', {
     schema: { tags: ['me'], summary: 'My profile', response: answers(Profile) },
-    config: { cache: { ttl: '1m', private: request => request.session.userId, tags: request => [`user:${request.session.userId}`] } }
+    config: { cache: { ttl: '1m', private: request => request.session.userId, tags: request => [...tagsOf(userOf(request)), `page:user:${userOf(request)}`] } }
   }, async (request, reply) => {
-    const [profile] = await db.query<Static<typeof Profile>>(
-      `SELECT u.id, u.email, u.name, count(o.id)::int AS orders FROM users u LEFT JOIN orders o ON o.user_id = u.id
-       WHERE u.id = $1 GROUP BY u.id`, [userOf(request)])
-    return profile ?? reply.notFound('no such user')
+    const id = userOf(request)
+    const [user, [counted]] = await Promise.all([profileOf(id), db.query<{ orders: number }>('SELECT count(*)::int AS orders FROM orders WHERE user_id = $1', [id])])
+    return user === undefined ? reply.notFound('no such user') : { ...user, orders: counted?.orders ?? 0 }
   })
 
   fastify.patch('/me', {
@@ -31,11 +40,16 @@ export const me: FastifyPluginAsyncTypebox = async function me (fastify) {
       summary: 'Change my name',
       body: Type.Object({ name: Text({ minLength: 1, maxLength: 100 }) }, { additionalProperties: false }),
       response: answers(Type.Object({ name: Type.String() }))
-    },
-    config: { cache: { invalidates: request => [`user:${request.session.userId}`] } }
-  }, async request => {
-    await db.query('UPDATE users SET name = $2 WHERE id = $1', [userOf(request), request.body.name])
-    return { name: request.body.name }
+    }
+  }, async (request, reply) => {
+    const id = userOf(request)
+    const user = await profileOf(id)
+    if (user === undefined) return reply.notFound('no such user')
+    const { name } = await profiles.writeThrough(String(id), { ...user, name: request.body.name }, async ({ name }) => await changes.writingThrough(`user:${id}`, async query => {
+      const [updated] = await query<Static<typeof User>>('UPDATE users SET name = $2 WHERE id = $1 RETURNING id, email, name', [id, name])
+      return updated ?? Promise.reject(fastify.httpErrors.notFound('no such user'))
+    }), { tags: tagsOf(id), invalidates: [`page:user:${id}`] })
+    return { name }
   })
 
   fastify.get('/me/sessions', {

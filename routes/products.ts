@@ -7,7 +7,17 @@ const Listed = Type.Object({ items: Type.Array(Product), total: Type.Integer() }
 const ORDER = { name: 'name, id', price: 'price_cents, id', '-price': 'price_cents DESC, id', newest: 'updated_at DESC, id' } as const
 
 export const products: FastifyPluginAsyncTypebox = async function products (fastify) {
-  const { db } = fastify
+  const { cache, changes, db, views } = fastify
+
+  // Below the pages, for all that show the product. Not stale itself: a page made anew is not to be stored with an old value.
+  const kept = (id: number) => ({ ttl: '5m', staleWhileRevalidate: 0, tags: [`product:${id}`, 'product:all'] })
+
+  async function productOf (id: number): Promise<Static<typeof Product> | undefined> {
+    return await cache.getOrSet(`product:${id}`, async () => {
+      const [product] = await db.query<Static<typeof Product>>(`SELECT ${PRODUCT_COLUMNS} FROM products WHERE id = $1`, [id])
+      return product
+    }, kept(id))
+  }
 
   fastify.get('/products', {
     schema: {
@@ -51,11 +61,10 @@ export const products: FastifyPluginAsyncTypebox = async function products (fast
 
   fastify.get('/products/:id', {
     schema: { tags: ['products'], summary: 'One product', params: IdParams, response: answers(Product) },
-    config: { cache: { ttl: '5m', staleWhileRevalidate: '5m', tags: request => [`product:${request.params.id}`] } }
-  }, async (request, reply) => {
-    const [product] = await db.query<Static<typeof Product>>(`SELECT ${PRODUCT_COLUMNS} FROM products WHERE id = $1`, [request.params.id])
-    return product ?? reply.notFound('no such product')
-  })
+    config: { cache: { ttl: '1m', staleWhileRevalidate: '5m', tags: ({ params: { id } }) => [`product:${id}`, `page:product:${id}`, 'product:all'] } },
+    // Here and not in the handler, which a stored answer does not reach. A page that is made anew in the background counts as well.
+    onResponse: async ({ method, params }, { statusCode }) => { if (method === 'GET' && (statusCode === 200 || statusCode === 304)) views.count(params.id) }
+  }, async (request, reply) => await productOf(request.params.id) ?? reply.notFound('no such product'))
 
   fastify.put('/products/:id', {
     schema: {
@@ -69,13 +78,18 @@ export const products: FastifyPluginAsyncTypebox = async function products (fast
       }, { additionalProperties: false, minProperties: 1 }),
       response: answers(Product)
     },
-    config: { cache: { invalidates: request => [`product:${request.params.id}`, 'products'] } },
     preHandler: async (request, reply) => { if (!request.session.isAdmin) return reply.forbidden('admins only') }
   }, async (request, reply) => {
+    const { id } = request.params
     const { name = null, priceCents = null, stock = null } = request.body
-    const [product] = await db.query<Static<typeof Product>>(
-      `UPDATE products SET name = coalesce($2, name), price_cents = coalesce($3, price_cents), stock = coalesce($4, stock), updated_at = now()
-       WHERE id = $1 RETURNING ${PRODUCT_COLUMNS}`, [request.params.id, name, priceCents, stock])
-    return product ?? reply.notFound('no such product')
+    const product = await productOf(id)
+    if (product === undefined) return reply.notFound('no such product')
+    // What the database says of the row after the change is what is kept.
+    return await cache.writeThrough(`product:${id}`, { ...product, ...request.body }, async () => await changes.writingThrough(`product:${id}`, async query => {
+      const [updated] = await query<Static<typeof Product>>(
+        `UPDATE products SET name = coalesce($2, name), price_cents = coalesce($3, price_cents), stock = coalesce($4, stock), updated_at = now()
+         WHERE id = $1 RETURNING ${PRODUCT_COLUMNS}`, [id, name, priceCents, stock])
+      return updated ?? Promise.reject(fastify.httpErrors.notFound('no such product'))
+    }), { ...kept(id), invalidates: [`page:product:${id}`, 'products'] })
   })
 }

@@ -183,7 +183,7 @@ for (const [name, env] of Object.entries(environments)) {
       const top = (await who.send('GET', '/leaderboard?limit=3')).json()
       t.ok(top.length === 3 && top[0].sold >= top[1].sold)
       t.ok((await who.send('GET', '/reports/sales')).json().length > 30)
-      await isHit('/reports/sales')
+      t.ok((await who.send('GET', '/reports/views')).json().items.length > 0)
       const { paths } = (await who.send('GET', '/docs/json')).json()
       t.ok('/products/{id}' in paths && '/me/sessions' in paths)
       t.equal((await who.send('GET', '/docs')).statusCode, 200)

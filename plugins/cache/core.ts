@@ -8,6 +8,7 @@ import type { CacheKey } from './key.js'
 import type { L1 } from './l1.js'
 import { Owed } from './owed.js'
 import type { StoreStats } from './store-stats.js'
+import { TurnReads } from './turn-reads.js'
 import { PATTERNS, TOMBSTONE_MS, type Begun, type CacheStore, type Put, type Seen, type StoreClock } from './store.js'
 
 export interface CacheStats extends CacheCounts {
@@ -54,6 +55,7 @@ export class CacheCore {
   readonly #writing = new Set<Promise<unknown>>()
   readonly #ledger = new Ledger()
   readonly #owed: Owed
+  readonly #lookups: TurnReads<Lookup> | undefined
   readonly events: Events
   #invalidations = 0
   #errors = 0
@@ -64,6 +66,7 @@ export class CacheCore {
     const { run, store, log, events } = options
     this.#options = options
     this.events = events
+    this.#lookups = store.batches && new TurnReads(store.batches === 'turn')
     this.#owed = new Owed(({ tags, ids }) => run(() => Promise.all([tags.length > 0 && store.invalidate(tags), ...ids.map(id => store.remove(id))])), log)
   }
 
@@ -103,7 +106,12 @@ export class CacheCore {
   }
 
   /** What the second tier has. What is removed by pattern is seen as well: work that began before is not what comes after it. */
-  async find (key: CacheKey, tags: readonly string[]): Promise<Lookup> {
+  find (key: CacheKey, tags: readonly string[]): Promise<Lookup> {
+    // Who asks for the same in one turn gets the same answer: it is read once.
+    return this.#lookups === undefined ? this.#find(key, tags) : this.#lookups.get(`${key.text} ${JSON.stringify(tags)}`, () => this.#find(key, tags))
+  }
+
+  async #find (key: CacheKey, tags: readonly string[]): Promise<Lookup> {
     const { store, l1 } = this.#options
     const { mark } = this
     const read = this.attempt(() => store.read(key.id, [PATTERNS, ...tags]))

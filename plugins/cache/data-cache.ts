@@ -15,6 +15,8 @@ import { EVERYTHING } from './store.js'
 import type { Tiers } from './ttl.js'
 import { checkTags, resolveDefaults, resolveValueOptions, type GetOrSetOptions, type TaggedPlan, type ValueDefaults, type ValueOptions, type ValuePlan, type WriteThroughOptions } from './value-options.js'
 import { entryOf, type Values } from './values.js'
+import type { WriteBehindOptions } from './write-behind/options.js'
+import type { WriteBehind, WriteBehinds } from './write-behind/write-behind.js'
 import type { Writer, WriteThrough } from './write-through.js'
 
 export interface InvalidateOptions {
@@ -74,6 +76,13 @@ export interface DataCache {
    */
   writeThrough <T>(key: string, value: T, writer: Writer<T>, options?: WriteThroughOptions<T>): Promise<T>
   /**
+   * Accepts writes into a Redis stream and writes them to the source later, in batches, at least once, in order per key. To be called
+   * once a name in each instance; names are those of the whole cache.
+   *
+   * @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION`
+   */
+  writeBehind <T = unknown>(name: string, options: WriteBehindOptions<T>): WriteBehind<T>
+  /**
    * A cache of its own in this one: with keys, defaults and counts of its own, and a `clear()` of its own that is one write. Patterns
    * see its keys as `prefix:key`; tags are those of the whole cache.
    */
@@ -107,6 +116,7 @@ export interface DataCacheParts {
   values: Values
   reader: GetOrSet
   writer: WriteThrough
+  behinds: WriteBehinds
   tiers: Tiers
 }
 
@@ -203,6 +213,7 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
       const plan = planOf(options)
       return await writer.write({ key: keyOf(name), value, writer: checkFunction(write, 'writer'), plan, invalidates: checkTags(invalidates) })
     },
+    writeBehind: parts.behinds.writeBehind,
     withPrefix (name, defaults = {}) {
       const prefixes = [...scope.prefixes, checkKey(name)]
       // No tag of a program's own begins so.

@@ -6,3 +6,11 @@ export const StoreUnavailableError = pluginError('cache', 'STORE_UNAVAILABLE', '
 export const UnserializableError = pluginError('cache', 'UNSERIALIZABLE', 'the value of "%s" cannot be serialized by %s: %s')
 /** The factory or the writer took longer than its `hardTimeout`. */
 export const FactoryTimeoutError = pluginError('cache', 'FACTORY_TIMEOUT', '"%s" was not made within %s ms', 503)
+/** So many writes wait for the source that no more are accepted: this one was not. */
+export const BacklogFullError = pluginError('cache', 'BACKLOG_FULL', 'write-behind "%s": %s writes wait in its part of the backlog, the write was not accepted', 503)
+/** The write was not accepted, for certain. */
+export const NotAcceptedError = pluginError('cache', 'STORE_UNAVAILABLE', 'write-behind "%s": the write was not accepted (%s)', 503)
+/** Nobody can say whether the write was accepted: the store did not answer in time, or the connection broke. */
+export const UncertainError = pluginError('cache', 'UNCERTAIN', 'write-behind "%s": no answer, so the write may or may not have been accepted (%s)', 503)
+/** Not all that was accepted before was written in time; nothing is lost by it. */
+export const FlushIncompleteError = pluginError('cache', 'FLUSH_INCOMPLETE', 'write-behind "%s": not all was written within %s ms', 503)

@@ -1,6 +1,6 @@
-import { randomBytes } from 'node:crypto'
 import { isRecord, type Entry } from './entry.js'
 import { parseJson } from './json.js'
+import { randomText } from './random.js'
 
 // The first byte of what is stored. Another version's entries are not read but made anew.
 const VERSION = 2
@@ -36,7 +36,7 @@ export function encodeFrame (entry: Entry | 'tombstone'): Buffer {
 function head (metaLength: number): Buffer {
   const bytes = Buffer.alloc(HEAD)
   bytes.writeUInt8(VERSION, 0)
-  bytes.write(randomBytes(GENERATION * 3 / 4).toString('base64url'), 1, 'latin1')
+  bytes.write(randomText(GENERATION * 3 / 4), 1, 'latin1')
   bytes.writeUInt32BE(metaLength, 1 + GENERATION)
   return bytes
 }

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyContextConfig, FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
-import { keyPrefixOf, resolveClient } from '../shared/client.js'
+import { keyPrefixOf, resolveClient, type RedisClient } from '../shared/client.js'
 import { guardRedis } from '../shared/guard.js'
 import { createCoherence } from './coherence.js'
 import { CacheCore } from './core.js'
@@ -16,6 +16,7 @@ import { resolveCacheOptions, type ResolvedCacheOptions } from './resolve-option
 import { addResponseCache } from './response-cache.js'
 import { Values } from './values.js'
 import { Works } from './works.js'
+import { createWriteBehinds } from './write-behind/write-behind.js'
 import { WriteThrough } from './write-through.js'
 
 declare module 'fastify' {
@@ -42,6 +43,9 @@ export type { Factory, FactoryContext } from './factory.js'
 export type { Serializer, SerializerOption } from './serializer.js'
 export type { StoreStats } from './store-stats.js'
 export type { GetOrSetOptions, ValueDefaults, ValueOptions, WriteThroughOptions } from './value-options.js'
+export type { DeadLetter } from './write-behind/letters.js'
+export type { Write, WriteBehindOptions, WriteContext } from './write-behind/options.js'
+export type { WriteBehind, WriteBehindStats } from './write-behind/write-behind.js'
 export type { Writer } from './write-through.js'
 export type { CachePluginOptions, KeyOptions, RouteCacheOptions, TagsOption, Ttl } from './options.js'
 
@@ -52,27 +56,34 @@ export type { CachePluginOptions, KeyOptions, RouteCacheOptions, TagsOption, Ttl
  */
 export const cache = fp<CachePluginOptions>(async function cache (fastify, given) {
   const options = resolveCacheOptions(given)
-  const core = createCore(fastify, given, options)
+  const client = resolveClient(fastify, 'cache', given.redis)
+  const core = createCore(fastify, client, options)
   const works = new Works(core)
   const responses = addResponseCache(fastify, core, works, options)
-  const values = new Values(core, options.serializer)
+  const values = new Values(core, options.serializer, options.freezes)
   const reader = new GetOrSet(core, works, values)
+  const behinds = createWriteBehinds({
+    client,
+    prefix: keyPrefixOf(client),
+    run: client === undefined ? operation => operation() : guardRedis(client, fastify.log, options.timeout).run,
+    log: fastify.log,
+    serializer: options.serializer
+  })
 
-  fastify.decorate('cache', createDataCache({ core, values, reader, writer: new WriteThrough(core, values), tiers: options.tiers }, options.values))
+  fastify.decorate('cache', createDataCache({ core, values, reader, writer: new WriteThrough(core, values), behinds, tiers: options.tiers }, options.values))
   fastify.addHook('onRoute', route => {
     const config: FastifyContextConfig['cache'] = route.config?.cache
     responses.addRoute(route, config ?? (options.global ? true : undefined))
   })
   fastify.addHook('onClose', async () => {
-    await Promise.all([responses.settle(), reader.settle()])
+    await Promise.all([responses.settle(), reader.settle(), behinds.close()])
     await core.settle()
   })
 }, { name: 'fastify-redis-suite/cache', fastify: '5.x' })
 
 export default cache
 
-function createCore (fastify: FastifyInstance, given: CachePluginOptions, options: ResolvedCacheOptions): CacheCore {
-  const client = resolveClient(fastify, 'cache', given.redis)
+function createCore (fastify: FastifyInstance, client: RedisClient | undefined, options: ResolvedCacheOptions): CacheCore {
   const { log } = fastify
   const events = new Events(log)
   const alone = { l1: undefined, coherence: undefined, servesAlone: false, events, log }

@@ -70,5 +70,7 @@ export function variantKey (key: CacheKey, { names, nonce }: VariantsMeta, heade
 
 /** @param prefixes - of the view of the cache that it belongs to: another view's keys are others, however they read */
 export function dataKey (name: string, prefixes: readonly string[] = [], counts?: Counts): CacheKey {
+  // No other text begins so.
+  if (prefixes.length === 0) return new CacheKey(`=${name}`, name, counts)
   return new CacheKey(JSON.stringify(['data', ...prefixes, name]), [...prefixes, name].join(':'), counts)
 }

@@ -87,6 +87,12 @@ export interface CachePluginOptions extends Omit<RouteCacheOptions, 'tags' | 'in
   values?: ValueDefaults
   /** How values are stored. @default 'json' */
   serializer?: SerializerOption
+  /**
+   * Whether those who read a value out of the first tier get one and the same, deeply frozen, in place of a copy each: quicker. For JSON.
+   *
+   * @default false
+   */
+  freeze?: boolean
   /** While Redis cannot be asked: run the handler, or serve what is in this process, which may have been invalidated. @default 'handler' */
   onStoreError?: 'handler' | 'local'
   /** The name of this cache in `Cache-Status` (RFC 9211); `false`: the field is not sent. @default 'fastify-redis-suite' */
@@ -101,4 +107,4 @@ export const ROUTE_OPTIONS = ['ttl', 'staleWhileRevalidate', 'staleIfError', 'ji
   'requestDirectives', 'heuristic', 'storeSetCookie', 'etag', 'maxEntrySize', 'maxVariants', 'targeted', 'stripTargeted', 'unkeyed']
 
 export const PLUGIN_OPTIONS = [...ROUTE_OPTIONS.filter(name => !['tags', 'invalidates', 'private'].includes(name)),
-  'redis', 'timeout', 'global', 'tiers', 'l1', 'maxSize', 'onStoreError', 'cacheStatus', 'xCache', 'explain', 'values', 'serializer']
+  'redis', 'timeout', 'global', 'tiers', 'l1', 'maxSize', 'onStoreError', 'cacheStatus', 'xCache', 'explain', 'values', 'serializer', 'freeze']

@@ -1,10 +1,10 @@
-import { randomBytes } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import { isCluster, type RedisClient } from '../shared/client.js'
 import { keySpace, safeId } from '../shared/keys.js'
 import { runScript } from '../shared/script.js'
 import type { Entry } from './entry.js'
 import { decodeFrame, encodeFrame, encodeMark, UNMARK } from './frame.js'
+import { randomText } from './random.js'
 import { removeByLabel } from './redis-scan.js'
 import { endScript, invalidateScript, markScript, removeScript, renewScript, unmarkScript, writeScript } from './scripts.js'
 import { redisStats } from './store-stats.js'
@@ -28,8 +28,6 @@ export function invalidationChannel (prefix: string): string {
 const TAG_TTL_MS = 40 * 24 * 3600 * 1000
 const PASS = 'pass'
 const MOST_REMEMBERED = 10_000
-// Of a digest, see `key.ts`.
-const ID_LENGTH = 43
 
 /**
  * Keeps entries in Redis. A tag is a key that holds a version, and an entry remembers the versions of its tags: to
@@ -50,17 +48,16 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
   // The versions that tags had when they were read last: most have them still.
   const latest = new LRUCache<string, string>({ max: MOST_REMEMBERED })
   const pipelines = client.options.enableAutoPipelining === true
-  const reads = new TurnReads(key => client.getBuffer(key), pipelines)
-  // Who asks for the same key by the same tags in one turn gets the same answer: its bytes are read once.
-  const founds = new TurnReads(async key => await find(key.slice(0, ID_LENGTH), JSON.parse(key.slice(ID_LENGTH)) as string[]), pipelines)
+  const reads = new TurnReads<Buffer | null>(pipelines)
+  const readOnce = (key: string) => reads.get(key, () => client.getBuffer(key))
 
   async function versionsOf (names: readonly string[]): Promise<Record<string, string | undefined>> {
-    const values = await Promise.all(names.map(tag => reads.get(tagKey(tag))))
+    const values = await Promise.all(names.map(tag => readOnce(tagKey(tag))))
     return Object.fromEntries(names.map((tag, i) => [tag, remembered(tag, values[i]?.toString('latin1'))]))
   }
 
   async function find (id: string, tags: readonly string[]): Promise<Found> {
-    const [bytes, versions] = await Promise.all([reads.get(entryKey(id)), versionsOf([EVERYTHING, ...tags])])
+    const [bytes, versions] = await Promise.all([readOnce(entryKey(id)), versionsOf([EVERYTHING, ...tags])])
     if (bytes === null) return { entry: undefined, generation: '', versions }
     const { entry, generation } = decodeFrame(bytes)
     // What the handler named is known only now; nearly always there is nothing of it.
@@ -72,9 +69,9 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
 
   /** Gives a tag a version where it has none. */
   async function versionFor (tag: string): Promise<string> {
-    const present = await reads.get(tagKey(tag))
+    const present = await readOnce(tagKey(tag))
     if (present !== null) return remembered(tag, present.toString('latin1')) ?? ''
-    const [, version] = await Promise.all([client.set(tagKey(tag), `0-${unique()}`, 'PX', TAG_TTL_MS, 'NX'), client.get(tagKey(tag))])
+    const [, version] = await Promise.all([client.set(tagKey(tag), `0-${randomText(12)}`, 'PX', TAG_TTL_MS, 'NX'), client.get(tagKey(tag))])
     return remembered(tag, version ?? undefined) ?? ''
   }
 
@@ -101,11 +98,11 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
   return {
     // The clocks of a Cluster's nodes are several.
     skew: isCluster(client) ? 1000 : 0,
-    read: (id, tags) => founds.get(id + JSON.stringify(tags)),
+    batches: pipelines ? 'turn' : 'tick',
+    read: find,
     async begin (work, token, tags, ms) {
-      const [mine, holder, time, ...versions] = await Promise.all([
-        client.set(claimKey(work), token, 'PX', ms, 'NX'), client.get(claimKey(work)), client.time(), ...tags.map(versionFor)
-      ])
+      const [mine, time, ...versions] = await Promise.all([client.set(claimKey(work), token, 'PX', ms, 'NX'), client.time(), ...tags.map(versionFor)])
+      const holder = mine === 'OK' ? token : await client.get(claimKey(work))
       return {
         claim: mine === 'OK' ? 'mine' : holder === PASS ? 'pass' : 'theirs',
         now: timeOf(time),
@@ -148,7 +145,7 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
       return Object.fromEntries(tags.map((tag, i) => [tag, { version: versions[i] ?? '', invalidatedAt: Number.parseInt(versions[i] ?? '', 10) / 1000 }]))
     },
     async invalidate (tags) {
-      await Promise.all(tags.map(tag => runScript(client, invalidateScript, [tagKey(tag)], [unique(), TAG_TTL_MS, channel, message({ tags: [tag] })])))
+      await Promise.all(tags.map(tag => runScript(client, invalidateScript, [tagKey(tag)], [randomText(12), TAG_TTL_MS, channel, message({ tags: [tag] })])))
     },
     async now () { return timeOf(await client.time()) },
     stats: async () => await redisStats(client),
@@ -163,8 +160,4 @@ function timeOf ([seconds, microseconds]: ReadonlyArray<number | string>): numbe
 
 function lifeOf ({ life }: Entry): number {
   return Math.max(1, Math.min(Math.ceil(life), MAX_LIFE_MS))
-}
-
-function unique (): string {
-  return randomBytes(12).toString('base64url')
 }

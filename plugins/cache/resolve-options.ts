@@ -57,6 +57,7 @@ export interface ResolvedCacheOptions {
   values: ValuePlan
   tiers: Tiers
   serializer: Serializer
+  freezes: boolean
   route: (given: RouteCacheOptions | boolean, where: string) => ResolvedRouteCache
 }
 
@@ -73,6 +74,9 @@ export function resolveCacheOptions (given: CachePluginOptions): ResolvedCacheOp
   const plugin = resolveRoute(common, tiers)
   // What a route's ttl may be beside a duration says nothing of values.
   const fallbackTtl = typeof given.ttl === 'function' || given.ttl === 'headers' ? parseDuration(DEFAULT_TTL) ?? 0 : resolveTtl(given.ttl ?? DEFAULT_TTL, tiers, read, HEADERS)
+  const serializer = resolveSerializer(given.serializer, read)
+  const freezes = read.boolean('freeze', false)
+  if (freezes && serializer.name !== 'json') read.fail('freeze', "true only with the serializer 'json'")
   if (given.explain !== undefined && typeof given.explain !== 'function') read.fail('explain', 'a function of the request')
   return {
     timeout: read.duration('timeout', DEFAULT_TIMEOUT_MS, { min: 1 }),
@@ -94,7 +98,8 @@ export function resolveCacheOptions (given: CachePluginOptions): ResolvedCacheOp
       refreshAhead: 0
     }, tiers),
     tiers,
-    serializer: resolveSerializer(given.serializer, read),
+    serializer,
+    freezes,
     route (route, where) {
       const own = typeof route === 'boolean' ? {} : route
       if (typeof own !== 'object' || own === null) throw invalidOptionError('cache', `config.cache of ${where}`, route, 'true, false or an object')

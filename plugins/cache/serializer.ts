@@ -19,7 +19,7 @@ export interface Serializer {
  */
 export type SerializerOption = 'json' | 'structured-clone' | Serializer
 
-const json: Serializer = {
+export const json: Serializer = {
   name: 'json',
   serialize (value) {
     const text: string | undefined = JSON.stringify(value)

@@ -84,4 +84,6 @@ export const PATTERNS = '?'
 /** By how much, in milliseconds, the clocks that a store takes its times from may differ. */
 export interface StoreClock {
   readonly skew: number
+  /** Until when what is asked for at once is sent together, so that those who ask the same may have one answer. */
+  readonly batches?: 'turn' | 'tick'
 }

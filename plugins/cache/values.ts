@@ -22,10 +22,13 @@ export type Draft = Omit<Entry<ValueMeta>, 'storedAt' | 'tags'>
 export class Values {
   readonly #core: CacheCore
   readonly #serializer: Serializer
+  readonly #shared: WeakMap<Entry, unknown> | undefined
 
-  constructor (core: CacheCore, serializer: Serializer) {
+  /** @param freezes - whether all who read an entry get the same value, frozen, in place of a copy each */
+  constructor (core: CacheCore, serializer: Serializer, freezes = false) {
     this.#core = core
     this.#serializer = serializer
+    this.#shared = freezes ? new WeakMap() : undefined
   }
 
   /** @returns undefined for what is none, or was written by another serializer, or is damaged */
@@ -35,7 +38,7 @@ export class Values {
     const left = entry.storedAt + fresh - this.#core.now()
     const state = left > 0 ? 'fresh' : left + staleWhileRevalidate > 0 ? 'stale' : 'fallback'
     try {
-      const value = isAbsent ? undefined : this.#serializer.deserialize(entry.body)
+      const value = isAbsent ? undefined : this.#valueOf(entry)
       return { value: value as T, state, left, leftPart: left / fresh }
     } catch {
       return undefined
@@ -57,6 +60,15 @@ export class Values {
     return { kind: 'value', label: key.label, meta, body, life: fresh === 0 ? 0 : fresh + Math.max(revalidate, error) }
   }
 
+  #valueOf (entry: Entry): unknown {
+    if (this.#shared === undefined) return this.#serializer.deserialize(entry.body)
+    const present = this.#shared.get(entry)
+    if (present !== undefined) return present
+    const value = freeze(this.#serializer.deserialize(entry.body))
+    this.#shared.set(entry, value)
+    return value
+  }
+
   /** For how many milliseconds what a factory or writer returned is kept. */
   ttlOf (value: unknown, { ttlOf, negativeTtl }: ValuePlan): number {
     return value === undefined || value === null ? negativeTtl : ttlOf(value)
@@ -66,4 +78,11 @@ export class Values {
 export function entryOf (draft: Draft, storedAt: number, versions: Readonly<Record<string, string>>): Entry<ValueMeta> {
   const { [PATTERNS]: _, ...tags } = versions
   return { ...draft, storedAt, tags }
+}
+
+/** As deep as JSON goes. */
+function freeze (value: unknown): unknown {
+  if (typeof value !== 'object' || value === null) return value
+  for (const member of Object.values(value)) freeze(member)
+  return Object.freeze(value)
 }

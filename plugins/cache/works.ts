@@ -208,7 +208,18 @@ function keepClaim (renew: () => void): NodeJS.Timeout {
 }
 
 /** The same for all who saw the same; a tag that was never invalidated may or may not have its first version yet. */
-function workOf ({ key, seen }: Lookup): string {
+function workOf (lookup: Lookup): string {
+  const known = works.get(lookup)
+  if (known !== undefined) return known
+  const work = nameOf(lookup)
+  works.set(lookup, work)
+  return work
+}
+
+// Many share one look-up.
+const works = new WeakMap<Lookup, string>()
+
+function nameOf ({ key, seen }: Lookup): string {
   if (seen === undefined) return key.id
   const versions = Object.entries(seen.versions).map(([tag, version]) => [tag, version?.startsWith('0-') ? undefined : version])
   return `${key.id}.${hashId(JSON.stringify([seen.generation, versions])).slice(0, 16)}`

@@ -25,3 +25,20 @@ export function runScript (
     return client.eval(script.lua, keys.length, ...keys, ...args)
   })
 }
+
+/** Both kinds of client have them, but their types do not say so; `callBuffer` loses its first argument where commands are pipelined. */
+interface ForBytes {
+  evalshaBuffer (...args: ReadonlyArray<string | number | Buffer>): Promise<unknown>
+  evalBuffer (...args: ReadonlyArray<string | number | Buffer>): Promise<unknown>
+}
+
+/** As {@link runScript}; text in the reply comes as bytes. */
+export function runScriptForBytes (
+  client: RedisClient, script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>
+): Promise<unknown> {
+  const forBytes = client as unknown as ForBytes
+  return forBytes.evalshaBuffer(script.sha1, keys.length, ...keys, ...args).catch((error: Error) => {
+    if (!error.message.startsWith('NOSCRIPT')) throw error
+    return forBytes.evalBuffer(script.lua, keys.length, ...keys, ...args)
+  })
+}

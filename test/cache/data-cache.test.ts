@@ -494,6 +494,18 @@ t.test('of four instances one runs the factory, also where it has to be made ane
   t.equal(make.runs, 2)
 })
 
+t.test('with `freeze` all who read a value get the same, which nobody can change', async t => {
+  const { cache } = await build(t, { url: server.url, prefix: 'frozen' }, { freeze: true })
+  const make = () => ({ list: [{ a: 1 }] })
+  const made = await cache.getOrSet('k', make)
+  t.throws(() => made.list.push({ a: 2 }), TypeError)
+  t.throws(() => { (made.list[0] as { a: number }).a = 2 }, TypeError)
+  await until('it is in the first tier', async () => { await cache.getOrSet('k', make); return cache.stats().l1Hits > 1 })
+  t.equal(await cache.getOrSet('k', make), await cache.getOrSet('k', make))
+  t.same(await cache.get('k'), make())
+  await t.rejects(build(t, undefined, { freeze: true, serializer: 'structured-clone' }), { code: INVALID })
+})
+
 t.test('types flow through', async t => {
   const { cache } = await build(t)
   expectTypeOf(await cache.getOrSet('k', () => ({ id: 1 }), { ttl: value => { expectTypeOf(value).toEqualTypeOf<{ id: number }>(); return '1m' }, tags: ({ id }) => [String(id)] })).toEqualTypeOf<{ id: number }>()

@@ -7,34 +7,37 @@ const nextTurn = () => new Promise(resolve => setImmediate(resolve))
 for (const pipelines of [true, false]) {
   t.test(`each key is read once a turn, however many ask for it, and again in the next one (${pipelines ? 'a turn\'s end' : 'at once'})`, async t => {
     const asked: string[] = []
-    const reads = new TurnReads(async key => `${key}${asked.push(key)}`, pipelines)
-    const first = await Promise.all([reads.get('a'), reads.get('b'), reads.get('a')])
+    const reads = new TurnReads<string>(pipelines)
+    const get = (key: string) => reads.get(key, async () => `${key}${asked.push(key)}`)
+    const first = await Promise.all([get('a'), get('b'), get('a')])
     t.same([first, asked], [['a1', 'b2', 'a1'], ['a', 'b']])
     await nextTurn()
-    t.same(await Promise.all([reads.get('a'), reads.get('a')]), ['a3', 'a3'])
+    t.same(await Promise.all([get('a'), get('a')]), ['a3', 'a3'])
   })
 }
 
 t.test('a read that fails fails for all who asked in its turn, and for nobody else', async t => {
   let fails = true
-  const reads = new TurnReads(async key => { if (fails) throw new Error('lost'); return key }, true)
-  const results = await Promise.allSettled([reads.get('a'), reads.get('a')])
+  const reads = new TurnReads<string>(true)
+  const get = () => reads.get('a', async () => { if (fails) throw new Error('lost'); return 'a' })
+  const results = await Promise.allSettled([get(), get()])
   t.same(results.map(({ status }) => status), ['rejected', 'rejected'])
   fails = false
   await nextTurn()
-  t.equal(await reads.get('a'), 'a')
+  t.equal(await get(), 'a')
 })
 
 t.test('nobody is given what was sent before they asked', async t => {
   let sent = 0
-  const reads = new TurnReads(async () => {
+  const reads = new TurnReads<number>(true)
+  const get = () => reads.get('a', async () => {
     // As a client that sends a turn's commands at its end.
     await nextTurn()
     return ++sent
-  }, true)
-  const early = reads.get('a')
+  })
+  const early = get()
   await nextTurn()
-  const late = reads.get('a')
+  const late = get()
   t.same(await Promise.all([early, late]), [1, 2])
 })
 

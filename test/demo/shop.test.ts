@@ -1,7 +1,7 @@
 import t from 'tap'
 import { buildApp } from '../../app.js'
 import { readConfig } from '../../demo/config.js'
-import { schemaSql } from '../../demo/schema.js'
+import { schemaSql, triggerSql } from '../../demo/schema.js'
 import { DEMO_PASSWORD } from '../../demo/seed.js'
 import { client, type Method } from '../helpers/client.js'
 
@@ -85,7 +85,9 @@ t.test('the tables of an earlier version are brought up to date, and a second ti
   await app.db.query('ALTER TABLE orders DROP COLUMN checkout_id')
   const indexes = async () => (await app.db.query<{ name: string }>("SELECT indexname AS name FROM pg_indexes WHERE tablename = 'orders' ORDER BY 1")).map(({ name }) => name)
   for (let time = 0; time < 2; time++) {
-    for (const statement of schemaSql) await app.db.query(statement)
+    for (const statement of [...schemaSql, ...triggerSql]) await app.db.query(statement)
     t.same(await indexes(), ['orders_checkout', 'orders_pkey', 'orders_user'])
+    const triggers = await app.db.query('SELECT tgname FROM pg_trigger WHERE NOT tgisinternal')
+    t.equal(triggers.length, 16, 'four at each of four tables')
   }
 })

@@ -1,0 +1,224 @@
+import { lua } from '../../shared/script.js'
+
+/** Each partition's one consumer group, with one consumer: who that is, is said by the lease. */
+export const GROUP = 'writers'
+const CONSUMER = 'writer'
+/** How long what is empty is kept: a stream that holds something never expires. */
+export const IDLE_MS = 24 * 3600 * 1000
+
+const EXPIRE_EMPTY = `if redis.call('XLEN', KEYS[1]) == 0 then redis.call('PEXPIRE', KEYS[1], ${IDLE_MS}) end`
+
+/**
+ * Accepts a write.
+ *
+ * KEYS[1]  stream
+ * ARGV     key, value, how many may wait
+ * reply    id and how many wait now; nil where it is full
+ */
+export const addScript = lua`
+local waiting = redis.call('XLEN', KEYS[1])
+if waiting >= tonumber(ARGV[3]) then return nil end
+local id = redis.call('XADD', KEYS[1], '*', 'k', ARGV[1], 'v', ARGV[2])
+if waiting == 0 then redis.call('PERSIST', KEYS[1]) end
+return {id, waiting + 1}
+`
+
+/**
+ * Counts the instances that live.
+ *
+ * KEYS[1]  sorted set of instances by when they are taken to be dead
+ * ARGV     instance, how long it lives for certain (ms)
+ * reply    how many live
+ */
+export const aliveScript = lua`
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return redis.call('ZCARD', KEYS[1])
+`
+
+/**
+ * Takes a lease that nobody has. The fence is the time, or one more than the last: it grows also where the key was lost.
+ * PEXPIRE comes first as a full server refuses SET, but not in a script that has written: what empties it must run.
+ *
+ * KEYS     owner, fence
+ * ARGV     token, TTL (ms)
+ * reply    fence, or nil where somebody has it
+ */
+export const acquireScript = lua`
+if redis.call('EXISTS', KEYS[1]) == 1 then return nil end
+redis.call('PEXPIRE', KEYS[2], ${IDLE_MS})
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local fence = string.format('%.0f', math.max(now, (tonumber(redis.call('GET', KEYS[2])) or 0) + 1))
+redis.call('SET', KEYS[2], fence, 'PX', ${IDLE_MS})
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return fence
+`
+
+/**
+ * KEYS[1]  owner
+ * ARGV     token, TTL (ms); 0 gives it back
+ * reply    1, or 0 where it is not one's own
+ */
+export const renewScript = lua`
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+`
+
+/**
+ * The next writes that nobody took. A group that is gone is made anew, before the first write that is there; PERSIST comes first
+ * as a full server refuses XGROUP, see above.
+ *
+ * KEYS     stream, owner
+ * ARGV     token, how many
+ * reply    [id, key, value, 0], …; nil where the lease is lost
+ */
+export const takeScript = lua`
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return nil end
+local function read ()
+  return redis.pcall('XREADGROUP', 'GROUP', '${GROUP}', '${CONSUMER}', 'COUNT', ARGV[2], 'STREAMS', KEYS[1], '>')
+end
+local reply = read()
+if type(reply) == 'table' and reply.err and string.find(reply.err, 'NOGROUP', 1, true) then
+  redis.call('PERSIST', KEYS[1])
+  redis.call('XGROUP', 'CREATE', KEYS[1], '${GROUP}', '0', 'MKSTREAM')
+  ${EXPIRE_EMPTY}
+  reply = read()
+end
+if type(reply) == 'table' and reply.err then return reply end
+local writes = {}
+if reply then
+  for i, entry in ipairs(reply[1][2]) do writes[i] = {entry[1], entry[2][2], entry[2][4], 0} end
+end
+return writes
+`
+
+/**
+ * The writes that were taken and are not done.
+ *
+ * KEYS     stream, owner
+ * ARGV     token, where to begin, how many to look at
+ * reply    last id that was looked at (empty: there are no more), [id, key, value, how often it was given], …; nil where the lease is lost
+ */
+export const pendingScript = lua`
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return nil end
+local pending = redis.pcall('XPENDING', KEYS[1], '${GROUP}', ARGV[2], '+', ARGV[3])
+if pending.err then
+  if string.find(pending.err, 'NOGROUP', 1, true) then return {''} end
+  return pending
+end
+local last = pending[#pending]
+local writes = {#pending == tonumber(ARGV[3]) and last[1] or ''}
+for _, each in ipairs(pending) do
+  local entry = redis.call('XRANGE', KEYS[1], each[1], each[1])[1]
+  if entry then writes[#writes + 1] = {entry[1], entry[2][2], entry[2][4], each[4]}
+  else redis.call('XACK', KEYS[1], '${GROUP}', each[1]) end
+end
+return writes
+`
+
+/**
+ * KEYS     stream, owner
+ * ARGV     token, id, how often it is given
+ * reply    1, or 0 where the lease is lost
+ */
+export const markScript = lua`
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+redis.call('XCLAIM', KEYS[1], '${GROUP}', '${CONSUMER}', 0, ARGV[2], 'RETRYCOUNT', ARGV[3], 'JUSTID')
+return 1
+`
+
+/**
+ * Writes that reached the source.
+ *
+ * KEYS     stream, owner
+ * ARGV     token, ids
+ * reply    1, or 0 where the lease is lost
+ */
+export const doneScript = lua`
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+for i = 2, #ARGV do
+  redis.call('XACK', KEYS[1], '${GROUP}', ARGV[i])
+  redis.call('XDEL', KEYS[1], ARGV[i])
+end
+${EXPIRE_EMPTY}
+return 1
+`
+
+/**
+ * Makes a dead letter of a write. XACK comes first, see above.
+ *
+ * KEYS     stream, owner, dead letters
+ * ARGV     token, id, reason, how often it was given, how many dead letters are kept, ids of older writes in whose place it stood
+ * reply    how many older ones went; nil where the lease is lost
+ */
+export const buryScript = lua`
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return nil end
+redis.call('XACK', KEYS[1], '${GROUP}', ARGV[2])
+local entry = redis.call('XRANGE', KEYS[1], ARGV[2], ARGV[2])[1]
+local dropped = 0
+if entry then
+  local before = redis.call('XLEN', KEYS[3])
+  redis.call('XADD', KEYS[3], 'MAXLEN', ARGV[5], '*', 'k', entry[2][2], 'v', entry[2][4], 'id', ARGV[2], 'reason', ARGV[3], 'given', ARGV[4])
+  dropped = before + 1 - redis.call('XLEN', KEYS[3])
+  redis.call('XDEL', KEYS[1], ARGV[2])
+end
+for i = 6, #ARGV do
+  redis.call('XACK', KEYS[1], '${GROUP}', ARGV[i])
+  redis.call('XDEL', KEYS[1], ARGV[i])
+end
+${EXPIRE_EMPTY}
+return dropped
+`
+
+/**
+ * KEYS     stream, dead letters
+ * reply    writes, dead letters, first and last id of the writes (empty: none), time (ms)
+ */
+export const stateScript = lua`
+local time = redis.call('TIME')
+local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+return {
+  redis.call('XLEN', KEYS[1]), redis.call('XLEN', KEYS[2]), first and first[1] or '', last and last[1] or '',
+  time[1] * 1000 + math.floor(time[2] / 1000)
+}
+`
+
+/**
+ * Makes writes of dead letters.
+ *
+ * KEYS     stream, dead letters
+ * ARGV     how many may wait, ids
+ * reply    how many
+ */
+export const replayScript = lua`
+local count = 0
+for i = 2, #ARGV do
+  if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[1]) then break end
+  local entry = redis.call('XRANGE', KEYS[2], ARGV[i], ARGV[i])[1]
+  if entry then
+    redis.call('XADD', KEYS[1], '*', 'k', entry[2][2], 'v', entry[2][4])
+    redis.call('PERSIST', KEYS[1])
+    redis.call('XDEL', KEYS[2], ARGV[i])
+    count = count + 1
+  end
+end
+if redis.call('XLEN', KEYS[2]) == 0 then redis.call('DEL', KEYS[2]) end
+return count
+`
+
+/**
+ * KEYS[1]  dead letters
+ * ARGV     ids
+ * reply    how many there were
+ */
+export const discardScript = lua`
+local count = 0
+for _, id in ipairs(ARGV) do count = count + redis.call('XDEL', KEYS[1], id) end
+if redis.call('XLEN', KEYS[1]) == 0 then redis.call('DEL', KEYS[1]) end
+return count
+`

@@ -1,0 +1,25 @@
+import { withDeadline } from '../../shared/deadline.js'
+import type { Lease } from './lease.js'
+import type { Taken } from './line.js'
+import type { ResolvedWriteBehindOptions, Write } from './options.js'
+import { timeOfId } from './store.js'
+
+/** Gives writes to the source, and tells it to stop when the lease is lost or the time is over. */
+export async function callSource<T> ({ write, timeout }: ResolvedWriteBehindOptions<T>, lease: Lease, batch: ReadonlyArray<Write<T>>): Promise<void> {
+  const stop = new AbortController()
+  const onLost = () => stop.abort()
+  lease.signal.addEventListener('abort', onLost)
+  try {
+    const { signal } = stop
+    await withDeadline(Promise.resolve(batch).then(given => write(given, { signal, fence: lease.fence })), timeout, () => {
+      stop.abort()
+      return new Error(`not written within ${timeout} ms`)
+    })
+  } finally {
+    lease.signal.removeEventListener('abort', onLost)
+  }
+}
+
+export function toWrite<T> ({ id, key, value, given }: Taken<T>, partition: number): Write<T> {
+  return { id: `${id}.${partition}`, key, value: value as T, attempt: given + 1, acceptedAt: timeOfId(id) }
+}
