@@ -3,13 +3,12 @@ import type { Coherence } from './coherence.js'
 import { Ledger, type CacheCounts, type Counts } from './counts.js'
 import type { Entry } from './entry.js'
 import { Events, reasonOf } from './events.js'
-import type { Generation } from './frame.js'
 import type { CacheKey } from './key.js'
 import type { L1 } from './l1.js'
 import { Owed } from './owed.js'
 import type { StoreStats } from './store-stats.js'
 import { TurnReads } from './turn-reads.js'
-import { PATTERNS, TOMBSTONE_MS, type Begun, type CacheStore, type Put, type Seen, type StoreClock } from './store.js'
+import { PATTERNS, TOMBSTONE_MS, type Begun, type CacheStore, type Mark, type Put, type Seen, type StoreClock } from './store.js'
 
 export interface CacheStats extends CacheCounts {
   invalidations: number
@@ -28,6 +27,8 @@ export interface Lookup {
   seen: Seen | undefined
   /** What L1 had heard before. */
   mark: number
+  /** What invalidations this process had not been able to write: what is made after one is not what was made before. */
+  owed: number
 }
 
 type Run = <T>(operation: () => Promise<T>) => Promise<T>
@@ -114,13 +115,14 @@ export class CacheCore {
   async #find (key: CacheKey, tags: readonly string[]): Promise<Lookup> {
     const { store, l1 } = this.#options
     const { mark } = this
+    const owed = this.#owed.count
     const read = this.attempt(() => store.read(key.id, [PATTERNS, ...tags]))
     const [found] = await Promise.all([read, performance.now() - this.#clockAt > CLOCK_MS ? this.#setClock() : undefined])
-    if (found === undefined) return { key, tags, entry: undefined, seen: undefined, mark }
+    if (found === undefined) return { key, tags, entry: undefined, seen: undefined, mark, owed }
     const { entry, ...seen } = found
     const usable = entry !== undefined && this.now() < entry.storedAt + entry.life ? this.#unlessOwed(key, entry) : undefined
     if (usable !== undefined) l1?.set(key, usable, mark)
-    return { key, tags, entry: usable, seen, mark }
+    return { key, tags, entry: usable, seen, mark, owed }
   }
 
   /** @param tags - those that have no version yet */
@@ -180,7 +182,7 @@ export class CacheCore {
   }
 
   /** Marks a key while its source is written. @returns undefined where that could not be done */
-  async markWriting ({ id }: CacheKey): Promise<{ generation: Generation, wasMarked: boolean } | undefined> {
+  async markWriting ({ id }: CacheKey): Promise<Mark | undefined> {
     const { store, l1 } = this.#options
     const marked = await this.attempt(() => store.mark(id))
     l1?.remove([id])
@@ -188,8 +190,8 @@ export class CacheCore {
   }
 
   /** What was there before a mark is right again. */
-  async unmark ({ id }: CacheKey, generation: Generation): Promise<void> {
-    await this.attempt(() => this.#options.store.unmark(id, generation))
+  async unmark ({ id }: CacheKey, mark: Mark): Promise<void> {
+    await this.attempt(() => this.#options.store.unmark(id, mark))
   }
 
   /** Its versions, where none of these tags has been invalidated since. */

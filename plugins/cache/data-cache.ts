@@ -185,7 +185,7 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
   }
 
   async function invalidate (tags: readonly string[], options?: InvalidateOptions): Promise<void> {
-    await core.invalidate(checkTags(tags))
+    await core.invalidate(tags)
     await heardBy(options)
   }
 
@@ -220,7 +220,7 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
       const tags = [...scope.tags, `\0${JSON.stringify(prefixes)}`]
       return createView(parts, { prefixes, tags, counts: core.countsOf(prefixes.join(':')), defaults: resolveDefaults(defaults, scope.defaults, tiers) })
     },
-    invalidateTags: invalidate,
+    invalidateTags: async (tags, options) => await invalidate(checkTags(tags), options),
     async invalidatePattern (glob) {
       const whole = [...scope.prefixes.map(escapeGlob), checkKey(glob)].join(':')
       return await core.removeMatching(whole, compileGlob(whole))

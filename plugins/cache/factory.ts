@@ -16,9 +16,10 @@ interface Limits {
   key: string
   /** Milliseconds; Infinity for none. */
   hardTimeout: number
-  /** Gives it up where `isNeeded` says that nobody else waits. */
+  /** Gives it up where nobody else waits. */
   signal?: AbortSignal | undefined
-  isNeeded?: () => boolean
+  /** The others, who may give up as well. */
+  others?: { readonly isAwaited: boolean, onLeft (listener: () => void): void } | undefined
 }
 
 /**
@@ -26,22 +27,24 @@ interface Limits {
  *
  * @throws `FST_REDIS_SUITE_CACHE_FACTORY_TIMEOUT`, or what it throws itself, or the reason of the signal
  */
-export async function withLimits<T> (work: (signal: AbortSignal) => T | Promise<T>, { key, hardTimeout, signal, isNeeded }: Limits): Promise<T> {
+export async function withLimits<T> (work: (signal: AbortSignal) => T | Promise<T>, { key, hardTimeout, signal, others }: Limits): Promise<T> {
   const controller = new AbortController()
   let timer: NodeJS.Timeout | undefined
   let giveUp = (): void => {}
   const end = new Promise<never>((_resolve, reject) => {
     const abort = (reason: unknown): void => {
-      controller.abort(reason)
+      // In this order: what the work makes of it is not the reason.
       reject(reason)
+      controller.abort(reason)
     }
     if (hardTimeout !== Infinity) timer = setTimeout(() => abort(new FactoryTimeoutError(key, hardTimeout)), hardTimeout)
-    giveUp = () => { if (!isNeeded?.()) abort(signal?.reason) }
+    giveUp = () => { if (signal?.aborted && !others?.isAwaited) abort(signal.reason) }
   })
   // It may come when the work has long been done.
   end.catch(() => {})
   signal?.addEventListener('abort', giveUp)
-  if (signal?.aborted) giveUp()
+  others?.onLeft(giveUp)
+  giveUp()
   try {
     return await Promise.race([work(controller.signal), end])
   } finally {

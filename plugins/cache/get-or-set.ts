@@ -9,6 +9,9 @@ import { MOST_LOOKS, type Fill, type Works } from './works.js'
 /** After a factory failed, what is stale is given for this long without trying again. */
 const REST_MS = 1000
 
+/** For how long closing waits for what is being made. */
+const SETTLE_MS = 1000
+
 /** What one call is about. */
 interface Call<T> {
   key: CacheKey
@@ -17,12 +20,18 @@ interface Call<T> {
   signal: AbortSignal | undefined
 }
 
+interface Run {
+  hasBegun: boolean
+  value: Promise<unknown>
+}
+
 /** Gives what is there, or makes it: once, whoever asks, on however many instances. */
 export class GetOrSet {
   readonly #core: CacheCore
   readonly #works: Works
   readonly #values: Values
   readonly #resting = new LRUCache<string, true>({ max: 10_000, ttl: REST_MS })
+  readonly #runs = new Map<string, Run>()
   /** What is being made anew in the background. */
   readonly #running = new Map<string, Promise<void>>()
 
@@ -61,7 +70,10 @@ export class GetOrSet {
 
   /** Waits for what is being made in the background. */
   async settle (): Promise<void> {
-    await Promise.all(this.#running.values())
+    // What never ends does not keep the app from closing.
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise(resolve => { timer = setTimeout(resolve, SETTLE_MS) })
+    await Promise.race([Promise.all(this.#running.values()), late]).finally(() => clearTimeout(timer))
   }
 
   async #obtain<T> (call: Call<T>): Promise<T> {
@@ -88,21 +100,23 @@ export class GetOrSet {
 
   /** @returns undefined where it is to be looked up again */
   async #takeTurn<T> (lookup: Lookup, call: Call<T>, found: Reading<T> | undefined, looks: number): Promise<{ value: T } | undefined> {
-    const turn = await this.#works.enter(lookup, Infinity)
+    const turn = await this.#works.enter(lookup, Infinity, call.signal)
     if (turn === 'again' && looks < MOST_LOOKS) return undefined
-    if (turn === 'again') return { value: await this.#run(call, found, () => false) }
+    if (turn === 'again') return { value: await this.#runForAll(call, found) }
     if ('error' in turn) throw turn.error
     if ('fill' in turn) return { value: await this.#make(turn.fill, call, found) }
-    return this.#values.read<T>(turn.entry) ?? { value: await this.#run(call, found, () => false) }
+    return this.#values.read<T>(turn.entry) ?? { value: await this.#runForAll(call, found) }
   }
 
   /** What is too old to be given otherwise, where making it fails or takes too long. */
-  async #orFallback<T> (making: Promise<{ value: T } | undefined>, { key, plan: { softTimeout } }: Call<T>, found: Reading<T>): Promise<{ value: T } | undefined> {
+  async #orFallback<T> (making: Promise<{ value: T } | undefined>, { key, plan: { softTimeout }, signal }: Call<T>, found: Reading<T>): Promise<{ value: T } | undefined> {
     const fallBack = (): { value: T } => {
       this.#core.count(key, 'stale')
       return found
     }
     const safe = making.catch((error: unknown) => {
+      // Then it is no failure.
+      if (signal?.aborted) throw error
       this.#rest(key, error)
       return fallBack()
     })
@@ -121,7 +135,7 @@ export class GetOrSet {
     const { key, plan, signal } = call
     try {
       signal?.throwIfAborted()
-      const value = await this.#run(call, found, () => fill.isAwaited)
+      const value = await this.#run(call, found, fill)
       const draft = this.#values.draft(key, value, this.#values.ttlOf(value, plan), plan)
       const late = plan.tagsOf?.(value) ?? []
       const lateVersions = late.length === 0 ? {} : await this.#core.versionsSince(late, fill.startedAt)
@@ -141,9 +155,25 @@ export class GetOrSet {
     }
   }
 
-  async #run<T> ({ key, factory, plan: { hardTimeout }, signal }: Call<T>, found: Reading<T> | undefined, isNeeded: () => boolean): Promise<T> {
+  async #run<T> ({ key, factory, plan: { hardTimeout }, signal }: Call<T>, found: Reading<T> | undefined, others?: Fill): Promise<T> {
     const run = (signal: AbortSignal): T | Promise<T> => factory({ key: key.label, signal, stale: found?.value })
-    return await withLimits(run, { key: key.label, hardTimeout, signal, isNeeded })
+    return await withLimits(run, { key: key.label, hardTimeout, signal, others })
+  }
+
+  /** Where nothing can be shared that is stored: one run after another, each for all who came before it began. */
+  async #runForAll<T> (call: Call<T>, found: Reading<T> | undefined): Promise<T> {
+    const { text } = call.key
+    const last = this.#runs.get(text)
+    if (last?.hasBegun === false) return await last.value as T
+    const run: Run = {
+      hasBegun: false,
+      value: Promise.resolve(last?.value).catch(() => {}).then(async () => {
+        run.hasBegun = true
+        return await this.#run({ ...call, signal: undefined }, found)
+      }).finally(() => { if (this.#runs.get(text) === run) this.#runs.delete(text) })
+    }
+    this.#runs.set(text, run)
+    return await run.value as T
   }
 
   #rest (key: CacheKey, error: unknown): void {

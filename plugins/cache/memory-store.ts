@@ -97,12 +97,12 @@ export function createMemoryStore (maxSize: number, clock: () => number = Date.n
       const present = slots.get(id)
       const generation = String(++last)
       const left = slots.getRemainingTTL(id)
-      slots.set(id, { generation, entry: present?.entry, isMarked: true }, { ttl: Math.max(left, TOMBSTONE_MS) })
-      return { generation, wasMarked: present?.isMarked ?? false }
+      slots.set(id, { generation, entry: present?.entry, isMarked: true }, { ttl: TOMBSTONE_MS })
+      return { generation, wasMarked: present?.isMarked ?? false, left }
     },
-    async unmark (id, generation) {
+    async unmark (id, { generation, left }) {
       const present = slots.get(id)
-      if (present?.generation === generation) slots.set(id, { generation, entry: present.entry }, { ttl: slots.getRemainingTTL(id) })
+      if (present?.generation === generation) slots.set(id, { generation, entry: present.entry }, { ttl: Math.max(left, TOMBSTONE_MS) })
     },
     async remove (id) {
       const present = slots.get(id)

@@ -28,6 +28,11 @@ export class Owed {
     this.#log = log
   }
 
+  /** How often something was owed. */
+  get count (): number {
+    return this.#count
+  }
+
   get isEmpty (): boolean {
     return this.#tags.size + this.#ids.size === 0
   }

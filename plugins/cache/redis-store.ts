@@ -61,7 +61,7 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
     if (bytes === null) return { entry: undefined, generation: '', versions }
     const { entry, generation } = decodeFrame(bytes)
     // What the handler named is known only now; nearly always there is nothing of it.
-    const more = Object.keys(entry?.tags ?? {}).filter(tag => !(tag in versions))
+    const more = Object.keys(entry?.tags ?? {}).filter(tag => !Object.hasOwn(versions, tag))
     const all = more.length === 0 ? versions : { ...versions, ...await versionsOf(more) }
     const isValid = entry !== undefined && EVERYTHING in entry.tags && Object.entries(entry.tags).every(([tag, version]) => all[tag] === version)
     return { entry: isValid ? entry : undefined, generation, versions }
@@ -136,10 +136,10 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
     remove,
     async mark (id) {
       const { mark, place, generation } = encodeMark()
-      const reply = await runScript(client, markScript, [entryKey(id)], [mark, place, TOMBSTONE_MS, channel, message({ ids: [id] })])
-      return { generation, wasMarked: reply === 1 }
+      const left = Number(await runScript(client, markScript, [entryKey(id)], [mark, place, TOMBSTONE_MS, channel, message({ ids: [id] })]))
+      return { generation, wasMarked: left === -1, left }
     },
-    async unmark (id, generation) { await runScript(client, unmarkScript, [entryKey(id)], [generation, UNMARK]) },
+    async unmark (id, { generation, left }) { await runScript(client, unmarkScript, [entryKey(id)], [generation, UNMARK, Math.max(left, TOMBSTONE_MS)]) },
     async tags (tags) {
       const versions = await Promise.all(tags.map(versionFor))
       return Object.fromEntries(tags.map((tag, i) => [tag, { version: versions[i] ?? '', invalidatedAt: Number.parseInt(versions[i] ?? '', 10) / 1000 }]))

@@ -73,28 +73,32 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARG
  * Marks an entry while its source is written; where there is none, the place.
  *
  * KEYS[1]  the entry
- * ARGV     mark and generation, what is put where there is nothing, for how long it stands at least (ms), channel and message
+ * ARGV     mark and generation, what is put where there is nothing, for how long it stands (ms), channel and message
  *          that tell the other instances (empty: nobody)
- * reply    1 where it was marked before
+ * reply    -1 where it was marked before, else what was left of its TTL (ms); 0 where there was nothing
  */
 export const markScript = lua`
 local before = redis.pcall('GETRANGE', KEYS[1], 0, 0)
+local left = 0
 if type(before) ~= 'string' or before == '' then
   redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 else
+  left = before == string.sub(ARGV[1], 1, 1) and -1 or redis.call('PTTL', KEYS[1])
   redis.call('SETRANGE', KEYS[1], 0, ARGV[1])
-  if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
+  redis.call('PEXPIRE', KEYS[1], ARGV[3])
 end
 if ARGV[4] ~= '' then redis.call('PUBLISH', ARGV[4], ARGV[5]) end
-return before == string.sub(ARGV[1], 1, 1) and 1 or 0
+return left
 `
 
 /**
  * Takes the mark away, unless somebody else changed the key meanwhile.
  *
  * KEYS[1]  the entry
- * ARGV     generation, what is put in the place of the mark
+ * ARGV     generation, what is put in the place of the mark, TTL (ms)
  */
 export const unmarkScript = lua`
-if redis.pcall('GETRANGE', KEYS[1], ${FIRST}, ${LAST}) == ARGV[1] then redis.call('SETRANGE', KEYS[1], 0, ARGV[2]) end
+if redis.pcall('GETRANGE', KEYS[1], ${FIRST}, ${LAST}) ~= ARGV[1] then return end
+redis.call('SETRANGE', KEYS[1], 0, ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
 `

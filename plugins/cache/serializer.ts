@@ -1,6 +1,7 @@
 import { deserialize, serialize } from 'node:v8'
-import { UnserializableError } from './errors.js'
 import type { OptionReader } from '../shared/options.js'
+import { UnserializableError } from './errors.js'
+import { copyBytes } from './own-bytes.js'
 
 /** Turns values into bytes and back. */
 export interface Serializer {
@@ -30,21 +31,27 @@ export const json: Serializer = {
   deserialize: bytes => JSON.parse(bytes.toString('utf8'))
 }
 
-const structuredClone: Serializer = { name: 'structured-clone', serialize, deserialize }
+const structuredClone = withOwnBytes({ name: 'structured-clone', serialize, deserialize })
+
+/** A value may be a view of the bytes it was read from, and whoever changes it must not change what is kept for the others. */
+function withOwnBytes (serializer: Serializer): Serializer {
+  return { name: serializer.name, serialize: value => serializer.serialize(value), deserialize: bytes => serializer.deserialize(copyBytes(bytes)) }
+}
 
 export function resolveSerializer (given: SerializerOption | undefined, read: OptionReader): Serializer {
   if (given === undefined || given === 'json') return json
   if (given === 'structured-clone') return structuredClone
   const isOne = typeof given === 'object' && given !== null && typeof given.serialize === 'function' && typeof given.deserialize === 'function' &&
     typeof given.name === 'string' && /^[\w.@:-]{1,32}$/.test(given.name)
-  return isOne ? given : read.fail('serializer', "'json', 'structured-clone', or { name, serialize, deserialize } with a name of up to 32 letters, digits and . : @ _ -")
+  return isOne ? withOwnBytes(given) : read.fail('serializer', "'json', 'structured-clone', or { name, serialize, deserialize } with a name of up to 32 letters, digits and . : @ _ -")
 }
 
 /** @throws `FST_REDIS_SUITE_CACHE_UNSERIALIZABLE` */
 export function toBytes ({ name, serialize }: Serializer, value: unknown, key: string): Buffer {
   try {
     const bytes = serialize(value)
-    return typeof bytes === 'string' ? Buffer.from(bytes) : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    // Its own: a serializer may give the same memory out again before they are stored.
+    return typeof bytes === 'string' ? Buffer.from(bytes) : copyBytes(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength))
   } catch (error) {
     throw new UnserializableError(key, name, error instanceof Error ? error.message : String(error))
   }

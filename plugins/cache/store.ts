@@ -21,6 +21,14 @@ export interface Put {
   make: (versions: Record<string, string>) => Entry
 }
 
+/** Of a key whose source is being written. */
+export interface Mark {
+  generation: Generation
+  wasMarked: boolean
+  /** For how many milliseconds what was there would have been kept. */
+  left: number
+}
+
 export interface Begun {
   /** Whose it is to make the entry: this caller's, another one's; `pass`: each makes his own, as it cannot be shared. */
   claim: 'mine' | 'theirs' | 'pass'
@@ -51,11 +59,11 @@ export interface CacheStore {
   /**
    * Marks a key: until it is written, removed or unmarked, nothing is read of it, and what others make of it is not stored.
    *
-   * @returns its generation, and whether it was marked already
+   * It stands for `TOMBSTONE_MS`, also where nobody takes it away.
    */
-  mark (id: string): Promise<{ generation: Generation, wasMarked: boolean }>
+  mark (id: string): Promise<Mark>
   /** Takes the mark away, where the key still has that generation: what was there before is there again. */
-  unmark (id: string, generation: Generation): Promise<void>
+  unmark (id: string, mark: Mark): Promise<void>
   /** Removes an entry, and keeps what was begun before from being stored. @param label - to tell others by @returns whether there was one */
   remove (id: string, label?: string): Promise<boolean>
   /** When tags were invalidated last (ms by the store's clock; 0: never), and their versions. */
@@ -76,10 +84,10 @@ export const TOMBSTONE_MS = 10 * 60 * 1000
 /** For how long nobody waits for an answer that turned out not to be storable. */
 export const PASS_MS = 1000
 
-/** A tag that every entry has, so that all can be made invalid at once. */
-export const EVERYTHING = '*'
+/** A tag that every entry has, so that all can be made invalid at once. No tag of a program's own begins with a NUL. */
+export const EVERYTHING = '\0*'
 /** A tag that is invalidated with each removal by pattern. */
-export const PATTERNS = '?'
+export const PATTERNS = '\0?'
 
 /** By how much, in milliseconds, the clocks that a store takes its times from may differ. */
 export interface StoreClock {

@@ -17,7 +17,7 @@ export function resolveTiers (tiers: Readonly<Record<string, Duration>> | undefi
 
 /** @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` */
 export function resolveTtl (ttl: Duration, tiers: Tiers, read: OptionReader, also = ''): number {
-  const ms = tiers.get(String(ttl)) ?? parseDuration(ttl)
+  const ms = named(ttl, tiers) ?? parseDuration(ttl)
   if (ms === undefined || ms < 0 || ms > MAX_LIFE_MS / 2) {
     return read.fail('ttl', `milliseconds or a string such as '30s', up to 15 days${also}; a function${tiers.size > 0 ? `; ${[...tiers.keys()].map(name => `'${name}'`).join(', ')}` : ''}`)
   }
@@ -26,8 +26,12 @@ export function resolveTtl (ttl: Duration, tiers: Tiers, read: OptionReader, als
 
 /** What a function says of one answer or value; what cannot be read is not stored. */
 export function saidTtl (said: unknown, tiers: Tiers): number {
-  const ms = tiers.get(String(said)) ?? parseDuration(said)
+  const ms = named(said, tiers) ?? parseDuration(said)
   return ms === undefined ? 0 : Math.min(ms, MAX_LIFE_MS / 2)
+}
+
+function named (ttl: unknown, tiers: Tiers): number | undefined {
+  return typeof ttl === 'string' ? tiers.get(ttl) : undefined
 }
 
 export function fraction (name: string, value: unknown, read: OptionReader): number {

@@ -111,6 +111,6 @@ function resolveTtlOf (ttl: GetOrSetOptions<never>['ttl'], fallback: ValuePlan, 
 }
 
 export function checkTags (tags: unknown): readonly string[] {
-  if (isListOfStrings(tags)) return tags
-  throw invalidOptionError('cache', 'tags', tags, 'a list of strings that are not empty')
+  if (isListOfStrings(tags) && !tags.some(tag => tag.startsWith('\0'))) return tags
+  throw invalidOptionError('cache', 'tags', tags, 'a list of strings that are not empty and do not begin with a NUL')
 }

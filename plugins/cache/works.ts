@@ -21,7 +21,10 @@ type Outcome = { entry: Entry, isFallback: boolean } | { error: unknown } | 'aga
 /** A making in this process. */
 interface Work {
   readonly done: Promise<Outcome>
-  isAwaited: boolean
+  /** How many others wait for it. */
+  waiting: number
+  /** Called when one of them gave up. */
+  onLeft: () => void
   /** Lets those go on who wait; who comes later has it at once. */
   settle (outcome: Outcome): void
   /** The same, and it is over. */
@@ -50,6 +53,8 @@ export interface Fill {
   retry (): void
   /** Whether others of this process wait for it. */
   readonly isAwaited: boolean
+  /** @param listener - called when one of them gave up */
+  onLeft (listener: () => void): void
   /** Stores it, in the background, for the others and lets them go on. */
   store (entry: Entry): Promise<boolean>
 }
@@ -74,15 +79,19 @@ export class Works {
     this.#core = core
   }
 
-  /** @param patience - for how many milliseconds another one of this process is waited for, at most */
-  async enter (lookup: Lookup, patience = PATIENCE_MS): Promise<Turn> {
+  /**
+   * @param patience - for how many milliseconds another one of this process is waited for, at most
+   * @param signal - of a caller who may give up
+   */
+  async enter (lookup: Lookup, patience = PATIENCE_MS, signal?: AbortSignal): Promise<Turn> {
     // By what was seen: work that began before an invalidation is not what comes after it.
     const work = workOf(lookup)
     const present = this.#working.get(work)
     if (present === undefined) return await this.#lead(work, lookup)
     this.#core.count(lookup.key, 'coalesced')
-    present.isAwaited = true
+    const leave = waitFor(present, signal)
     const outcome = await (patience === Infinity ? present.done : withPatience(present.done, patience))
+    signal?.removeEventListener('abort', leave)
     if (outcome === undefined) return { fill: await this.#alone(work, lookup) }
     if (outcome === 'again' || 'error' in outcome) return outcome
     return await this.#isRightFor(lookup, outcome.entry) ? outcome : 'again'
@@ -90,7 +99,7 @@ export class Works {
 
   /** Of tags that only the handler named nothing was seen before: one may have been invalidated before this was asked for. */
   async #isRightFor ({ key, seen }: Lookup, { tags }: Entry): Promise<boolean> {
-    const unseen = Object.keys(tags).filter(tag => seen !== undefined && !(tag in seen.versions))
+    const unseen = Object.keys(tags).filter(tag => seen !== undefined && !Object.hasOwn(seen.versions, tag))
     if (unseen.length === 0) return true
     const now = await this.#core.find(key, unseen)
     return unseen.every(tag => now.seen?.versions[tag] === tags[tag])
@@ -143,7 +152,8 @@ export class Works {
     let settle = (_outcome: Outcome): void => {}
     const announced: Work = {
       done: new Promise(resolve => { settle = resolve }),
-      isAwaited: false,
+      waiting: 0,
+      onLeft: () => {},
       settle: outcome => settle(outcome),
       end: outcome => {
         if (this.#working.get(work) === announced) this.#working.delete(work)
@@ -170,7 +180,8 @@ export class Works {
       lookup,
       startedAt: begun?.now ?? core.now(),
       versions,
-      get isAwaited () { return announced?.isAwaited ?? false },
+      get isAwaited () { return announced !== undefined && announced.waiting > 0 },
+      onLeft (listener) { if (announced !== undefined) announced.onLeft = listener },
       finish: (entry, isStored = false) => finish(entry && { entry, isFallback: false }, isStored),
       fall: entry => finish({ entry, isFallback: true }, false),
       fail: error => finish({ error }, false),
@@ -186,6 +197,18 @@ export class Works {
   }
 }
 
+/** @returns what is called when the caller gives up */
+function waitFor (work: Work, signal: AbortSignal | undefined): () => void {
+  const leave = (): void => {
+    work.waiting--
+    work.onLeft()
+  }
+  work.waiting++
+  if (signal?.aborted) leave()
+  else signal?.addEventListener('abort', leave, { once: true })
+  return leave
+}
+
 /** The tags that had no version yet. */
 function unknownTags ({ tags, seen }: Lookup): string[] {
   return [EVERYTHING, PATTERNS, ...tags].filter(tag => seen?.versions[tag] === undefined)
@@ -193,9 +216,7 @@ function unknownTags ({ tags, seen }: Lookup): string[] {
 
 /** As they were at the look-up. */
 function knownVersions ({ seen }: Lookup): Record<string, string> {
-  const known: Record<string, string> = {}
-  for (const [tag, version] of Object.entries(seen?.versions ?? {})) if (version !== undefined) known[tag] = version
-  return known
+  return Object.fromEntries(Object.entries(seen?.versions ?? {}).filter((known): known is [string, string] => known[1] !== undefined))
 }
 
 function keepClaim (renew: () => void): NodeJS.Timeout {
@@ -219,10 +240,10 @@ function workOf (lookup: Lookup): string {
 // Many share one look-up.
 const works = new WeakMap<Lookup, string>()
 
-function nameOf ({ key, seen }: Lookup): string {
-  if (seen === undefined) return key.id
+function nameOf ({ key, seen, owed }: Lookup): string {
+  if (seen === undefined) return `${key.id}.${owed}`
   const versions = Object.entries(seen.versions).map(([tag, version]) => [tag, version?.startsWith('0-') ? undefined : version])
-  return `${key.id}.${hashId(JSON.stringify([seen.generation, versions])).slice(0, 16)}`
+  return `${key.id}.${hashId(JSON.stringify([seen.generation, versions, ...owed > 0 ? [owed] : []])).slice(0, 16)}`
 }
 
 function withPatience (work: Promise<Outcome>, patience: number): Promise<Outcome> {

@@ -1,9 +1,8 @@
 import type { CacheCore } from './core.js'
 import { FactoryTimeoutError } from './errors.js'
 import { withLimits } from './factory.js'
-import type { Generation } from './frame.js'
 import type { CacheKey } from './key.js'
-import { EVERYTHING, TOMBSTONE_MS, type Begun } from './store.js'
+import { EVERYTHING, TOMBSTONE_MS, type Begun, type Mark } from './store.js'
 import type { TaggedPlan } from './value-options.js'
 import { entryOf, type Values } from './values.js'
 
@@ -17,11 +16,6 @@ interface Call<T> {
   writer: Writer<T>
   plan: TaggedPlan
   invalidates: readonly string[]
-}
-
-interface Mark {
-  generation: Generation
-  wasMarked: boolean
 }
 
 /**
@@ -48,7 +42,7 @@ export class WriteThrough {
     const written = await this.#writeSource(call, mark)
     // What cannot be invalidated now is, as soon as that can be.
     const invalidated = invalidates.length > 0 && this.#core.invalidate(invalidates).catch(() => {})
-    if (!await this.#store(call, written, mark, begun)) await this.#remove(key)
+    if (!await this.#store(call, written, mark, begun).catch(error => this.#tell(key, error))) await this.#remove(key)
     await invalidated
     return written
   }
@@ -66,7 +60,9 @@ export class WriteThrough {
       // What is still being written may be there at any time until it ends.
       if (error instanceof FactoryTimeoutError) writing.catch(() => {}).finally(() => this.#remove(key)).catch(() => {})
       // A mark that was there before is another writer's, who may have succeeded.
-      else if (mark?.wasMarked === false) await this.#core.unmark(key, mark.generation)
+      else if (mark?.wasMarked === false) await this.#core.unmark(key, mark)
+      // It may have been written all the same, and would stand for long.
+      else if (mark === undefined) await this.#remove(key)
       throw error
     }
   }
@@ -81,6 +77,12 @@ export class WriteThrough {
     const lookup = { key, seen: { generation: mark.generation, versions }, mark: this.#core.mark }
     // As long as a tombstone, so that what was begun before is refused even if this expires.
     return await this.#core.write(lookup, entryOf(draft, begun.now, versions), versions, TOMBSTONE_MS)
+  }
+
+  /** The source is written: that its value cannot be cached is told, and not thrown. */
+  #tell (key: CacheKey, error: unknown): false {
+    this.#core.events.emit('error', { key: key.label, error: error instanceof Error ? error : new Error(String(error)) })
+    return false
   }
 
   async #remove (key: CacheKey): Promise<void> {
