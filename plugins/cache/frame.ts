@@ -75,5 +75,6 @@ function isTime (value: unknown): value is number {
 }
 
 function isVersions (value: unknown): value is Record<string, string> {
-  return isRecord(value) && Object.values(value).every(version => typeof version === 'string')
+  // A tag may be called `__proto__`.
+  return typeof value === 'object' && value !== null && !Array.isArray(value) && Object.values(value).every(version => typeof version === 'string')
 }

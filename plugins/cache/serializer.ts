@@ -50,8 +50,10 @@ export function resolveSerializer (given: SerializerOption | undefined, read: Op
 export function toBytes ({ name, serialize }: Serializer, value: unknown, key: string): Buffer {
   try {
     const bytes = serialize(value)
+    if (typeof bytes === 'string') return Buffer.from(bytes)
     // Its own: a serializer may give the same memory out again before they are stored.
-    return typeof bytes === 'string' ? Buffer.from(bytes) : copyBytes(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength))
+    if (ArrayBuffer.isView(bytes)) return copyBytes(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength))
+    throw new TypeError('it gave neither text nor bytes')
   } catch (error) {
     throw new UnserializableError(key, name, error instanceof Error ? error.message : String(error))
   }
