@@ -60,7 +60,7 @@ async function build (t: Test, connection: RedisPluginOptions, options: CachePlu
   return await Promise.all(Array.from({ length: INSTANCES }, async () => {
     const app = Fastify()
     t.teardown(() => app.close())
-    await app.register(redis, connection)
+    await app.register(redis, { commandTimeout: '10s', ...connection })
     await app.register(cache, { timeout: '10s', ttl: '1m', ...options })
     await app.ready()
     return app
