@@ -75,6 +75,5 @@ function isTime (value: unknown): value is number {
 }
 
 function isVersions (value: unknown): value is Record<string, string> {
-  // A tag may be called `__proto__`.
-  return typeof value === 'object' && value !== null && !Array.isArray(value) && Object.values(value).every(version => typeof version === 'string')
+  return isRecord(value) && Object.values(value).every(version => typeof version === 'string')
 }

@@ -16,9 +16,14 @@ const digest: (input: string | Uint8Array) => string = typeof crypto.hash === 'f
   ? input => crypto.hash('sha256', input, 'base64url')
   : input => crypto.createHash('sha256').update(input).digest('base64url')
 
+// Half of a surrogate pair, of which UTF-8 makes the same whatever it is.
+const ILL_FORMED = /\p{Surrogate}/u
+// No UTF-8 begins so.
+const UTF16 = Buffer.of(0xff)
+
 /** SHA-256 as 43 characters of base64url. */
 export function hashId (id: string | Uint8Array): string {
-  return digest(id)
+  return digest(typeof id === 'string' && ILL_FORMED.test(id) ? Buffer.concat([UTF16, Buffer.from(id, 'utf16le')]) : id)
 }
 
 /** `{prefix}:{plugin}:{what}:` of all keys of one kind, to which an id is appended. */
