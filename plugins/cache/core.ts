@@ -1,7 +1,9 @@
 import type { FastifyBaseLogger } from 'fastify'
+import { Clock } from './clock.js'
 import type { Coherence } from './coherence.js'
 import { Ledger, type CacheCounts, type Counts } from './counts.js'
 import type { Entry } from './entry.js'
+import { InvalidationPendingError } from './errors.js'
 import { Events, reasonOf } from './events.js'
 import type { CacheKey } from './key.js'
 import type { L1 } from './l1.js'
@@ -45,9 +47,6 @@ export interface CoreOptions {
   log: FastifyBaseLogger
 }
 
-// The store's clock is asked for again after this.
-const CLOCK_MS = 60_000
-
 const EVENTS = { hits: 'hit', misses: 'miss', stale: 'stale', coalesced: 'coalesce' } as const
 
 /** What both faces, responses and data, do with the two tiers: reading never fails, it only knows nothing. */
@@ -56,17 +55,17 @@ export class CacheCore {
   readonly #writing = new Set<Promise<unknown>>()
   readonly #ledger = new Ledger()
   readonly #owed: Owed
+  readonly #clock: Clock
   readonly #lookups: TurnReads<Lookup> | undefined
   readonly events: Events
   #invalidations = 0
   #errors = 0
-  #offset = 0
-  #clockAt = -Infinity
 
   constructor (options: CoreOptions) {
     const { run, store, log, events } = options
     this.#options = options
     this.events = events
+    this.#clock = new Clock(() => this.attempt(() => store.now()))
     this.#lookups = store.batches && new TurnReads(store.batches === 'turn')
     this.#owed = new Owed(({ tags, ids }) => run(() => Promise.all([tags.length > 0 && store.invalidate(tags), ...ids.map(id => store.remove(id))])), log)
   }
@@ -96,7 +95,7 @@ export class CacheCore {
 
   /** By the store's clock: milliseconds since the epoch. */
   now (): number {
-    return Date.now() + this.#offset
+    return this.#clock.now()
   }
 
   /** What the first tier has, at once. */
@@ -117,7 +116,7 @@ export class CacheCore {
     const { mark } = this
     const owed = this.#owed.count
     const read = this.attempt(() => store.read(key.id, [PATTERNS, ...tags]))
-    const [found] = await Promise.all([read, performance.now() - this.#clockAt > CLOCK_MS ? this.#setClock() : undefined])
+    const [found] = await Promise.all([read, this.#clock.isSet ? undefined : this.#clock.set()])
     if (found === undefined) return { key, tags, entry: undefined, seen: undefined, mark, owed }
     const { entry, ...seen } = found
     const usable = entry !== undefined && this.now() < entry.storedAt + entry.life ? this.#unlessOwed(key, entry) : undefined
@@ -202,7 +201,7 @@ export class CacheCore {
     return Object.fromEntries(Object.entries(found).map(([tag, { version }]) => [tag, version]))
   }
 
-  /** @throws where it could not be done yet: it will be, and in this process it is gone at once */
+  /** @throws `FST_REDIS_SUITE_CACHE_INVALIDATION_PENDING`: it will be done, and in this process it is gone at once */
   async remove (keys: readonly CacheKey[]): Promise<boolean[]> {
     const { store } = this.#options
     const ids = keys.map(key => key.id)
@@ -216,7 +215,7 @@ export class CacheCore {
     for (const id of ids) this.#inBackground(this.attempt(() => this.#options.store.remove(id)))
   }
 
-  /** @throws where it could not be done yet: it will be, and in this process it is gone at once */
+  /** @throws `FST_REDIS_SUITE_CACHE_INVALIDATION_PENDING`: it will be done, and in this process it is gone at once */
   async invalidate (tags: readonly string[]): Promise<void> {
     await this.#surely({ ids: [], tags }, () => this.#options.store.invalidate(tags))
     this.events.emit('invalidate', { tags, origin: 'local' })
@@ -275,7 +274,7 @@ export class CacheCore {
       return await run(operation)
     } catch (error) {
       this.#owed.add(debt)
-      throw error
+      throw new InvalidationPendingError(reasonOf(error))
     } finally {
       if (debt.ids.length > 0) l1?.remove(debt.ids)
       if (debt.tags.length > 0) l1?.invalidate(debt.tags)
@@ -291,14 +290,5 @@ export class CacheCore {
     counts.stored++
     counts.storedBytes += bytes
     if (this.events.hears('store')) this.events.emit('store', { key: label, bytes })
-  }
-
-  async #setClock (): Promise<void> {
-    const { store } = this.#options
-    this.#clockAt = performance.now()
-    const before = Date.now()
-    const now = await this.attempt(() => store.now())
-    if (now === undefined) this.#clockAt = -Infinity
-    else this.#offset = now - (before + Date.now()) / 2
   }
 }

@@ -1,5 +1,6 @@
 import { serialize } from 'node:v8'
 import { hashId } from '../shared/keys.js'
+import { readOptions } from '../shared/options.js'
 import { invalidOptionError } from '../shared/errors.js'
 import { LEASE_MS } from './coherence.js'
 import type { CacheCore, CacheStats } from './core.js'
@@ -52,7 +53,7 @@ export interface DataCache {
   set <T>(key: string, value: T, options?: ValueOptions<T>): Promise<void>
   /** The same for many, in the time of one; options that a value has itself count above the common ones. */
   setMany <T>(values: ReadonlyArray<KeyedValue<T>>, options?: ValueOptions<T>): Promise<void>
-  /** @returns whether there was one @throws where it could not be written: it will be, see {@link DataCache.invalidateTags} */
+  /** @returns whether there was one @throws as {@link DataCache.invalidateTags} */
   delete (key: string, options?: InvalidateOptions): Promise<boolean>
   /** The same for many keys, in the time of one. @returns how many there were */
   deleteMany (keys: readonly string[], options?: InvalidateOptions): Promise<number>
@@ -90,7 +91,8 @@ export interface DataCache {
   /**
    * Makes all answers and values with one of these tags invalid: none that was begun before is served after it returns.
    *
-   * @throws where it could not be written: it will be, once the store is reached, and this process takes it as done at once
+   * @throws `FST_REDIS_SUITE_CACHE_INVALIDATION_PENDING` where it could not be written: it will be, once the store is reached, and this
+   * process takes it as done at once
    */
   invalidateTags (tags: readonly string[], options?: InvalidateOptions): Promise<void>
   /**
@@ -178,15 +180,17 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
   }
 
   async function remove (names: readonly string[], options?: InvalidateOptions): Promise<number> {
+    const isEverywhere = resolveEverywhere(options)
     if (names.length === 0) return 0
     const removed = await core.remove(names.map(keyOf))
-    await heardBy(options)
+    await heardBy(isEverywhere)
     return removed.filter(Boolean).length
   }
 
   async function invalidate (tags: readonly string[], options?: InvalidateOptions): Promise<void> {
+    const isEverywhere = resolveEverywhere(options)
     await core.invalidate(tags)
-    await heardBy(options)
+    await heardBy(isEverywhere)
   }
 
   return {
@@ -201,15 +205,17 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
     setMany: async (items, options = {}) => await store(checkList(items, 'values'), options),
     delete: async (name, options) => await remove([name], options) > 0,
     deleteMany: async (names, options) => await remove(checkList(names, 'keys'), options),
-    getOrSet: async (name, factory, options = {}) => await getOrSet(keyOf(name), checkFunction(factory, 'factory'), options),
-    wrap (fn, { key, ...options }) {
+    getOrSet: async (name, factory, options = {}) => await getOrSet(keyOf(name), checkFunction(factory, 'factory'), checkOptions(options)),
+    wrap (fn, given) {
+      const { key, ...options } = checkOptions(given)
       checkFunction(fn, 'fn')
       if (typeof key !== 'function') checkKey(key)
       // So that options that cannot be used are told now.
       planOf(options)
       return async (...args) => await getOrSet(keyOf(typeof key === 'function' ? key(...args) : `${key}:${safeArgs(args)}`), () => fn(...args), options)
     },
-    async writeThrough (name, value, write, { invalidates = [], ...options } = {}) {
+    async writeThrough (name, value, write, given = {}) {
+      const { invalidates = [], ...options } = checkOptions(given)
       const plan = planOf(options)
       return await writer.write({ key: keyOf(name), value, writer: checkFunction(write, 'writer'), plan, invalidates: checkTags(invalidates) })
     },
@@ -218,7 +224,7 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
       const prefixes = [...scope.prefixes, checkKey(name)]
       // No tag of a program's own begins so.
       const tags = [...scope.tags, `\0${JSON.stringify(prefixes)}`]
-      return createView(parts, { prefixes, tags, counts: core.countsOf(prefixes.join(':')), defaults: resolveDefaults(defaults, scope.defaults, tiers) })
+      return createView(parts, { prefixes, tags, counts: core.countsOf(prefixes.join(':')), defaults: resolveDefaults(checkOptions(defaults), scope.defaults, tiers) })
     },
     invalidateTags: async (tags, options) => await invalidate(checkTags(tags), options),
     async invalidatePattern (glob) {
@@ -232,8 +238,8 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
   }
 }
 
-async function heardBy ({ everywhere = false }: InvalidateOptions = {}): Promise<void> {
-  if (everywhere) await new Promise(resolve => setTimeout(resolve, LEASE_MS))
+async function heardBy (isEverywhere: boolean): Promise<void> {
+  if (isEverywhere) await new Promise(resolve => setTimeout(resolve, LEASE_MS))
 }
 
 /** Arguments as a part of a key: different ones read differently. What JSON would not tell apart is told by a digest. */
@@ -245,6 +251,16 @@ function safeArgs (args: unknown[]): string {
   } catch {
     return fail('key', args, 'a function of the arguments, where these are not data')
   }
+}
+
+function resolveEverywhere (given: InvalidateOptions = {}): boolean {
+  const read = readOptions('cache', checkOptions(given))
+  read.onlyKnown(['everywhere'])
+  return read.boolean('everywhere', false)
+}
+
+function checkOptions<O extends object> (given: O): O {
+  return typeof given === 'object' && given !== null ? given : fail('options', given, 'an object')
 }
 
 function checkKey (key: unknown): string {

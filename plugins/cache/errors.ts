@@ -2,6 +2,8 @@ import { pluginError } from '../shared/errors.js'
 
 /** The store did not answer, or refused. */
 export const StoreUnavailableError = pluginError('cache', 'STORE_UNAVAILABLE', 'the value could not be stored', 503)
+/** It could not be written yet; it is tried again until it is. */
+export const InvalidationPendingError = pluginError('cache', 'INVALIDATION_PENDING', 'not invalidated yet (%s): it is tried again until it is', 503)
 /** The serializer cannot tell such a value. */
 export const UnserializableError = pluginError('cache', 'UNSERIALIZABLE', 'the value of "%s" cannot be serialized by %s: %s')
 /** The factory or the writer took longer than its `hardTimeout`. */

@@ -4,6 +4,8 @@ import { EVERYTHING } from './store.js'
 
 const RETRY_MS = 250
 const MOST = 10_000
+// Under one deadline.
+const BATCH = 500
 
 export interface Debt {
   tags: readonly string[]
@@ -75,12 +77,15 @@ export class Owed {
     const tags = [...this.#tags]
     const ids = [...this.#ids]
     try {
-      await this.#pay({ tags: tags.map(([tag]) => tag), ids: ids.map(([id]) => id) })
+      for (let at = 0; at < Math.max(tags.length, ids.length); at += BATCH) {
+        const batch = { tags: tags.slice(at, at + BATCH), ids: ids.slice(at, at + BATCH) }
+        await this.#pay({ tags: batch.tags.map(([tag]) => tag), ids: batch.ids.map(([id]) => id) })
+        for (const [tag, number] of batch.tags) if (this.#tags.get(tag) === number) this.#tags.delete(tag)
+        for (const [id, number] of batch.ids) if (this.#ids.get(id) === number) this.#ids.delete(id)
+      }
+      return true
     } catch {
       return false
     }
-    for (const [tag, number] of tags) if (this.#tags.get(tag) === number) this.#tags.delete(tag)
-    for (const [id, number] of ids) if (this.#ids.get(id) === number) this.#ids.delete(id)
-    return true
   }
 }

@@ -556,7 +556,8 @@ t.test('input that cannot be used is refused with a code', async t => {
     () => cache.setMany({} as never), () => cache.delete({} as never), () => cache.getOrSet('k', 5 as never), () => cache.getOrSet('k', () => 1, { ttl: 'headers' }),
     () => cache.getOrSet('k', () => 1, { softTimeout: 0 }), () => cache.getOrSet('k', () => 1, { hardTimeout: 2 ** 31 }), () => cache.getOrSet('k', () => 1, { refreshAhead: 2 }),
     () => cache.getOrSet('k', () => 1, { signal: {} as never }), () => cache.getOrSet('k', () => 1, { jitter: -1 }), () => cache.writeThrough('k', 1, () => {}, { invalidates: [''] }),
-    () => cache.invalidateTags('t' as never), () => cache.invalidatePattern('')
+    () => cache.invalidateTags(['t'], { everywere: true } as never), () => cache.clear(null as never), () => cache.writeThrough('k', 1, () => {}, null as never),
+    () => cache.getOrSet('k', () => 1, null as never), () => cache.invalidateTags('t' as never), () => cache.invalidatePattern('')
   ]
   for (const each of bad) await t.rejects(each(), { code: INVALID }, String(each))
   t.throws(() => cache.on('hit', 'no' as never), { code: INVALID })
