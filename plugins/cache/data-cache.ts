@@ -122,6 +122,9 @@ export interface DataCacheParts {
   tiers: Tiers
 }
 
+// So that it need not be read anew at each call.
+const NO_OPTIONS = Object.freeze({})
+
 interface Scope {
   prefixes: readonly string[]
   /** One a prefix, of all values below it, so that they can be made invalid at once. */
@@ -136,11 +139,15 @@ export function createDataCache (parts: DataCacheParts, defaults: ValuePlan): Da
 
 function createView (parts: DataCacheParts, scope: Scope): DataCache {
   const { core, values, reader, writer, tiers } = parts
+  let plainPlan: TaggedPlan | undefined
   const keyOf = (name: unknown) => dataKey(checkKey(name), scope.prefixes, scope.counts)
 
   function planOf (options: GetOrSetOptions<never> & WriteThroughOptions<never>): TaggedPlan {
+    if (options === NO_OPTIONS && plainPlan !== undefined) return plainPlan
     const plan = resolveValueOptions(options, scope.defaults, tiers)
-    return scope.tags.length === 0 ? plan : { ...plan, tags: [...scope.tags, ...plan.tags] }
+    const whole = scope.tags.length === 0 ? plan : { ...plan, tags: [...scope.tags, ...plan.tags] }
+    if (options === NO_OPTIONS) plainPlan = whole
+    return whole
   }
 
   async function read<T> (key: CacheKey): Promise<T | undefined> {
@@ -205,7 +212,7 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
     setMany: async (items, options = {}) => await store(checkList(items, 'values'), options),
     delete: async (name, options) => await remove([name], options) > 0,
     deleteMany: async (names, options) => await remove(checkList(names, 'keys'), options),
-    getOrSet: async (name, factory, options = {}) => await getOrSet(keyOf(name), checkFunction(factory, 'factory'), checkOptions(options)),
+    getOrSet: async (name, factory, options = NO_OPTIONS) => await getOrSet(keyOf(name), checkFunction(factory, 'factory'), checkOptions(options)),
     wrap (fn, given) {
       const { key, ...options } = checkOptions(given)
       checkFunction(fn, 'fn')
