@@ -206,7 +206,7 @@ for (const name of ['Redis', 'Cluster']) {
     await put(subject, 'a')
     const frame = await client.getBuffer(key) ?? Buffer.alloc(0)
     const damaged = [1, 2, 12, 13, 16, 17, 18, 40, frame.length - 1].map(length => frame.subarray(0, length))
-    damaged.push(Buffer.from('x'), randomBytes(200), Buffer.alloc(40, 0xff), Buffer.concat([frame, frame]), Buffer.concat([Buffer.from([1]), frame.subarray(1)]))
+    damaged.push(Buffer.from('x'), Buffer.concat([Buffer.from([0x7f]), randomBytes(200)]), Buffer.alloc(40, 0xff), Buffer.concat([frame, frame]), Buffer.concat([Buffer.from([1]), frame.subarray(1)]))
     for (const bytes of damaged) {
       await client.set(key, bytes, 'PX', 60_000)
       t.equal(await has(subject, 'a'), false, bytes.toString('hex').slice(0, 40))
