@@ -1,68 +1,169 @@
 import type { SessionStore as FastifySessionStore } from '@fastify/session'
 import type { FastifyBaseLogger, FastifyRequest, Session } from 'fastify'
 import { hashId } from '../shared/keys.js'
+import type { Cipher } from './cipher.js'
 import { storeUnavailable } from './errors.js'
 import { diff, parseFields, takeSnapshot, type Snapshot } from './fields.js'
 import type { SessionStore } from './store.js'
+import type { UserSessions } from './user-sessions.js'
 
-/** Our store behind the interface that `@fastify/session` wants. */
-export interface SessionAdapter extends FastifySessionStore {
-  /** Ties what was read to the session that was made of it. To be called in the hook right after `@fastify/session`'s. */
-  bind (request: FastifyRequest): void
-  /** Whether the session came out of the store. */
-  isStored (session: Session): boolean
+/** What was read of a session. */
+interface Known {
+  snapshot: Snapshot
+  /** Digest of whose it is. */
+  user: string | undefined
 }
 
-type Run = <T>(operation: () => Promise<T>) => Promise<T>
+export interface AdapterOptions {
+  store: SessionStore
+  /** Calls the store by the policy on failure. */
+  run: <T>(operation: () => Promise<T>) => Promise<T>
+  cipher: Cipher
+  users: UserSessions
+  userId: (session: Session) => unknown
+  /** Whether a request whose session cannot be read goes on without one. */
+  allowsAnonymous: boolean
+  log: FastifyBaseLogger
+}
 
-/** @param run - calls the store by the policy on failure */
-export function createAdapter (store: SessionStore, run: Run, userId: (session: Session) => unknown, log: FastifyBaseLogger): SessionAdapter {
-  const snapshots = new WeakMap<object, Snapshot>()
-  // `@fastify/session` makes its object of what `get` hands to its callback, and goes on to the next hook within it.
-  let reading: { sessionId: string, snapshot: Snapshot } | undefined
+/** Our store behind the interface that `@fastify/session` wants. */
+export class Adapter implements FastifySessionStore {
+  readonly #options: AdapterOptions
+  readonly #known = new WeakMap<object, Known>()
+  readonly #devices = new WeakMap<object, string>()
+  readonly #anonymous = new WeakSet<FastifyRequest>()
+  /** Ids of the sessions that stand for those that could not be read. */
+  readonly #standIns = new Set<string>()
+  #reading: { sessionId: string, known: Known } | undefined
+  #isFailing = false
+  #isRefusing = false
+  #hasWarned = false
 
-  async function read (sessionId: string): Promise<{ data: Session, snapshot: Snapshot } | undefined> {
-    const stored = await run(() => store.read(hashId(sessionId)))
+  constructor (options: AdapterOptions) {
+    this.#options = options
+  }
+
+  get (sessionId: string, callback: (error: unknown, session?: Session | null) => void): void {
+    this.#read(sessionId).then(found => {
+      // `@fastify/session` makes its object of what it is given, and goes on to the next hook within this.
+      this.#reading = found && { sessionId, known: found.known }
+      try {
+        callback(null, found?.data ?? null)
+      } finally {
+        this.#reading = undefined
+      }
+    }, () => {
+      if (!this.#options.allowsAnonymous) return callback(storeUnavailable())
+      this.#isFailing = true
+      try {
+        callback(null, null)
+      } finally {
+        this.#isFailing = false
+      }
+    })
+  }
+
+  set (sessionId: string, session: Session, callback: (error?: unknown) => void): void {
+    if (this.#isRefusing || this.#standIns.has(sessionId)) return callback(storeUnavailable())
+    this.#save(sessionId, session).then(() => callback(), callback)
+  }
+
+  destroy (sessionId: string, callback: (error?: unknown) => void): void {
+    if (this.#standIns.has(sessionId)) {
+      // `regenerate` goes on with a new session within this.
+      this.#isRefusing = true
+      try {
+        callback(storeUnavailable())
+      } finally {
+        this.#isRefusing = false
+      }
+      return
+    }
+    this.#options.users.destroy(hashId(sessionId)).then(() => callback(), () => callback(storeUnavailable()))
+  }
+
+  /** Ties what was read to the session that was made of it: to be called within the callback of `get`. */
+  bind (request: FastifyRequest): void {
+    const { session } = request
+    if (this.#isFailing) {
+      this.#anonymous.add(request)
+      this.#standIns.add(session.sessionId)
+    } else if (this.#reading !== undefined && this.#reading.sessionId === session?.sessionId) {
+      this.#known.set(session, this.#reading.known)
+    }
+  }
+
+  /** Whether the request's session could not be read, so that nobody knows whose it is. */
+  isAnonymous (request: FastifyRequest): boolean {
+    return this.#anonymous.has(request)
+  }
+
+  /** No more will be done with an anonymous session. */
+  release (sessionId: string): void {
+    this.#standIns.delete(sessionId)
+  }
+
+  /** Whether the session came out of the store. */
+  isStored (session: Session): boolean {
+    return this.#known.has(session)
+  }
+
+  /** Remembers from where a session is used, for its user's list. */
+  describe (session: Session, { ip, headers }: FastifyRequest): void {
+    this.#devices.set(session, JSON.stringify([ip, (headers['user-agent'] ?? '').slice(0, 256)]))
+  }
+
+  async #read (sessionId: string): Promise<{ data: Session, known: Known } | undefined> {
+    const { store, run, cipher, log } = this.#options
+    const handle = hashId(sessionId)
+    const stored = await run(() => store.read(handle))
     if (stored === undefined) return undefined
-    const data = parseFields(stored.fields)
+    const snapshot = openAll(stored.fields, (name, sealed) => cipher.open(sealed, handle, name))
+    const data = snapshot && parseFields(snapshot)
     if (data === undefined) {
-      log.warn('session: a stored session cannot be read and counts as none')
+      if (!this.#hasWarned) log.warn('session: a stored session cannot be read and counts as none; no more is said of others')
+      this.#hasWarned = true
       return undefined
     }
-    return { data: data as unknown as Session, snapshot: stored.fields }
+    return { data: data as unknown as Session, known: { snapshot: snapshot ?? {}, user: stored.user } }
   }
 
-  async function save (sessionId: string, session: Session): Promise<void> {
-    const before = snapshots.get(session)
+  /** Writes what changed, and whose it is where that changed: first the index, as what is in none could not be found to be destroyed. */
+  async #save (sessionId: string, session: Session): Promise<void> {
+    const { store, cipher, users, userId } = this.#options
+    const handle = hashId(sessionId)
+    const before = this.#known.get(session)
     const after = takeSnapshot(session)
-    const change = diff(before ?? {}, after)
-    const user = userId(session)
-    if (before === undefined || Object.keys(change.set).length > 0 || change.delete.length > 0) {
-      await run(() => store.write(hashId(sessionId), { ...change, create: before === undefined, user: user === undefined || user === null ? undefined : String(user) }))
-    }
-    snapshots.set(session, after)
+    const change = diff(before?.snapshot ?? {}, after)
+    const given = userId(session)
+    const user = given === undefined || given === null ? undefined : hashId(String(given))
+    const hasMoved = user !== before?.user
+    if (before !== undefined && !hasMoved && Object.keys(change.set).length === 0 && change.delete.length === 0) return
+    if (user !== undefined && hasMoved) await users.enter(user, handle)
+    const set = Object.fromEntries(Object.entries(change.set).map(([name, json]) => [name, cipher.seal(json, handle, name)]))
+    const device = cipher.seal(this.#devices.get(session) ?? '[]', handle, 'device')
+    const write = () => store.write(handle, { set, delete: change.delete, create: before === undefined, ...hasMoved && { owner: { user, device } } })
+    const isWritten = await this.#attempt(write)
+    this.#known.set(session, { snapshot: after, user })
+    if (hasMoved && before?.user !== undefined) await users.leave(before.user, handle)
+    if (hasMoved && user !== undefined && !isWritten) await users.leave(user, handle)
   }
 
-  return {
-    get (sessionId, callback) {
-      read(sessionId).then(found => {
-        reading = found && { sessionId, snapshot: found.snapshot }
-        try {
-          callback(null, found?.data ?? null)
-        } finally {
-          reading = undefined
-        }
-      }, () => callback(storeUnavailable()))
-    },
-    set (sessionId, session, callback) {
-      save(sessionId, session).then(() => callback(), () => callback(storeUnavailable()))
-    },
-    destroy (sessionId, callback) {
-      run(() => store.destroy(hashId(sessionId))).then(() => callback(), () => callback(storeUnavailable()))
-    },
-    bind (request) {
-      if (reading !== undefined && reading.sessionId === request.session?.sessionId) snapshots.set(request.session, reading.snapshot)
-    },
-    isStored: session => snapshots.has(session)
+  async #attempt<T> (operation: () => Promise<T>): Promise<T> {
+    try {
+      return await this.#options.run(operation)
+    } catch {
+      throw storeUnavailable()
+    }
   }
+}
+
+function openAll (fields: Snapshot, open: (name: string, sealed: string) => string | undefined): Snapshot | undefined {
+  const opened: Snapshot = {}
+  for (const [name, sealed] of Object.entries(fields)) {
+    const text = open(name, sealed)
+    if (text === undefined) return undefined
+    opened[name] = text
+  }
+  return opened
 }

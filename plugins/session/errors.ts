@@ -6,3 +6,10 @@ const Unavailable = pluginError('session', 'STORE_UNAVAILABLE', 'sessions cannot
 export function storeUnavailable (): Error {
   return Object.assign(new Unavailable(), { headers: { 'retry-after': '1' } })
 }
+
+/** The user has as many sessions as there may be. */
+export const TooManySessionsError = pluginError('session', 'TOO_MANY', 'this user has %s sessions, and no more are allowed', 409)
+/** `request.login` or `request.logout` where there is no session to use. */
+export const NoSessionError = pluginError('session', 'NO_SESSION', 'this request has no session: the route has config.session false, or its path is outside the cookie\'s')
+/** After `request.login` the session is not that user's by the option `userId`. */
+export const NotTheUserError = pluginError('session', 'NOT_THE_USER', 'after login the option userId does not find that user in the session; name the property by userId, or set it by login\'s option set')

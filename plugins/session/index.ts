@@ -3,21 +3,39 @@ import fastifySession from '@fastify/session'
 import fp from 'fastify-plugin'
 import { keyPrefixOf, resolveClient } from '../shared/client.js'
 import { guardRedis } from '../shared/guard.js'
-import { createAdapter } from './adapter.js'
+import { Adapter } from './adapter.js'
+import { createCipher } from './cipher.js'
+import { withOwnHooks } from './hooks.js'
+import { addLogin, type LoginOptions } from './login.js'
 import { createMemoryStore } from './memory-store.js'
 import { resolveSessionOptions, type SessionPluginOptions } from './options.js'
 import { createRedisStore } from './redis-store.js'
 import { createSessions, type Sessions } from './sessions.js'
+import { UserSessions } from './user-sessions.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
     sessions: Sessions
   }
+  interface FastifyRequest {
+    /**
+     * Makes this session a user's: under a new id, saved before it returns.
+     *
+     * @throws `FST_REDIS_SUITE_SESSION_TOO_MANY`, `FST_REDIS_SUITE_SESSION_STORE_UNAVAILABLE`
+     */
+    login (userId: string | number, options?: LoginOptions): Promise<void>
+    /** Ends this session, and has the client forget its cookie. */
+    logout (): Promise<void>
+  }
+  interface FastifyContextConfig {
+    /** `false`: the route has no session, and `request.session` is null. */
+    session?: boolean
+  }
 }
 
-export type { SessionPluginOptions } from './options.js'
-export type { Sessions } from './sessions.js'
-export type { SessionInfo } from './store.js'
+export type { LoginOptions } from './login.js'
+export type { EncryptionKey, SessionPluginOptions } from './options.js'
+export type { SessionInfo, Sessions } from './sessions.js'
 
 /**
  * `@fastify/session` on Redis: two requests that change different properties both keep theirs, and what was destroyed
@@ -35,21 +53,19 @@ export const session = fp<SessionPluginOptions>(async function session (fastify,
   const run = client === undefined
     ? <T>(operation: () => Promise<T>) => operation()
     : guardRedis(client, fastify.log, options.timeout).run
-  const adapter = createAdapter(store, run, options.userId, fastify.log)
+  const cipher = createCipher(options.keys)
+  const users = new UserSessions(store, run, options)
+  const adapter = new Adapter({ ...options, store, run, cipher, users, log: fastify.log })
 
-  fastify.decorate('sessions', createSessions(store, run))
+  fastify.decorate('sessions', createSessions(users, cipher))
+  addLogin(fastify, { adapter, users, userId: options.userId, property: options.userProperty })
   if (!fastify.hasDecorator('parseCookie')) await fastify.register(fastifyCookie)
-
-  // A cookie that was signed with an older secret is signed anew; `@fastify/session`, whose hook follows, would clear it.
-  fastify.addHook('onSend', async request => {
-    const { session, cookies } = request
-    const cookie = cookies[options.cookieName]
-    if (!cookie || !session || !adapter.isStored(session) || cookie.endsWith(session.encryptedSessionId)) return
-    await session.save()
-    cookies[options.cookieName] = (given.cookiePrefix ?? '') + session.encryptedSessionId
-  })
-  await fastify.register(fastifySession, { ...options.session, store: adapter })
-  fastify.addHook('onRequest', (request, _reply, done) => { adapter.bind(request); done() })
+  await fastify.register(fp(async instance => {
+    const seen = withOwnHooks(instance, adapter, { ...options, cookie: options.session.cookie ?? {} })
+    await new Promise<void>((resolve, reject) => {
+      fastifySession(seen, { ...options.session, store: adapter }, error => error ? reject(error) : resolve())
+    })
+  }, { name: '@fastify/session' }))
 }, { name: 'fastify-redis-suite/session', fastify: '5.x' })
 
 export default session

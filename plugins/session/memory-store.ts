@@ -1,9 +1,9 @@
 import { LRUCache } from 'lru-cache'
-import { TOMBSTONE_MS, type SessionStore, type SessionTimeouts, type StoredSession } from './store.js'
+import { TOMBSTONE_MS, type SessionStore, type SessionTimeouts, type StoredInfo, type StoredSession } from './store.js'
 
 interface Entry {
   session: StoredSession | 'dead'
-  user: string | undefined
+  device: string
   expiresAt: number
 }
 
@@ -15,7 +15,16 @@ interface Entry {
 export function createMemoryStore (
   maxSessions: number, { idleTimeout, absoluteTimeout }: SessionTimeouts, clock: () => number = Date.now
 ): SessionStore {
-  const entries = new LRUCache<string, Entry>({ max: maxSessions })
+  const entries = new LRUCache<string, Entry>({ max: maxSessions, dispose: ({ session }, handle) => { if (session !== 'dead') drop(session.user, handle) } })
+  // By user, when each session was entered; in that order.
+  const users = new Map<string, Map<string, number>>()
+
+  function drop (user: string | undefined, handle: string): void {
+    const index = user === undefined ? undefined : users.get(user)
+    if (user === undefined || index === undefined) return
+    index.delete(handle)
+    if (index.size === 0) users.delete(user)
+  }
 
   function alive (handle: string): Entry | undefined {
     const entry = entries.get(handle)
@@ -28,34 +37,54 @@ export function createMemoryStore (
     entry.expiresAt = Math.min(clock() + idleTimeout, session.createdAt + absoluteTimeout)
   }
 
+  function infoOf (handle: string): StoredInfo | undefined {
+    const entry = entries.peek(handle)
+    if (entry === undefined || entry.session === 'dead' || entry.expiresAt <= clock()) return undefined
+    return { handle, createdAt: entry.session.createdAt, lastSeenAt: entry.session.lastSeenAt, device: entry.device }
+  }
+
   return {
     async read (handle) {
       const entry = alive(handle)
       if (entry === undefined || entry.session === 'dead') return undefined
-      entry.session.lastSeenAt = clock()
-      renew(entry, entry.session)
-      return { ...entry.session, fields: { ...entry.session.fields } }
+      const { session } = entry
+      const stored = { ...session, fields: { ...session.fields } }
+      session.lastSeenAt = clock()
+      renew(entry, session)
+      return stored
     },
     async write (handle, change) {
       const present = alive(handle)
       if (present?.session === 'dead' || (present === undefined && !change.create)) return false
-      const session = present?.session ?? { fields: {}, createdAt: clock(), lastSeenAt: clock() }
+      const session = present?.session ?? { fields: {}, user: undefined, createdAt: clock(), lastSeenAt: clock() }
+      const entry = present ?? { session, device: '', expiresAt: 0 }
       Object.assign(session.fields, change.set)
       for (const name of change.delete) delete session.fields[name]
-      const entry: Entry = { session, user: change.user, expiresAt: 0 }
+      if (change.owner !== undefined) session.user = change.owner.user
+      if (change.owner !== undefined) entry.device = change.owner.device
       renew(entry, session)
-      entries.set(handle, entry)
+      if (present === undefined) entries.set(handle, entry)
       return true
     },
     async destroy (handle) {
-      entries.set(handle, { session: 'dead', user: undefined, expiresAt: clock() + TOMBSTONE_MS })
+      const present = alive(handle)
+      entries.set(handle, { session: 'dead', device: '', expiresAt: clock() + TOMBSTONE_MS })
+      if (present === undefined || present.session === 'dead') return undefined
+      return present.session.user ?? null
     },
-    async list (user) {
-      return [...entries.keys()].flatMap(handle => {
-        const entry = entries.peek(handle)
-        if (entry === undefined || entry.session === 'dead' || entry.user !== user || entry.expiresAt <= clock()) return []
-        return [{ handle, createdAt: entry.session.createdAt, lastSeenAt: entry.session.lastSeenAt }]
-      })
-    }
+    async enter (user, handle, max) {
+      const index = users.get(user) ?? new Map<string, number>()
+      for (const [each, at] of index) if (at + absoluteTimeout <= clock()) index.delete(each)
+      if (max > 0 && !index.has(handle) && index.size >= max) return [...index.keys()]
+      if (!index.has(handle)) index.set(handle, clock())
+      users.set(user, index)
+      return undefined
+    },
+    async leave (user, handles) { for (const handle of handles) drop(user, handle) },
+    async members (user, until, from, count) {
+      return [...users.get(user) ?? []].filter(([, at]) => at <= until).slice(from, from + count).map(([handle]) => handle)
+    },
+    infos: async handles => handles.map(infoOf),
+    now: async () => clock()
   }
 }

@@ -6,6 +6,10 @@ import { invalidOptionError } from '../shared/errors.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
 import { readOptions } from '../shared/options.js'
 import type { SessionTimeouts } from './store.js'
+import type { UserLimit } from './user-sessions.js'
+
+/** 32 bytes: a Buffer, or as text in hexadecimal or base64. */
+export type EncryptionKey = Uint8Array | string
 
 /** Options of the `session` plugin: its own, and all of `@fastify/session` but the store. */
 export interface SessionPluginOptions extends Omit<FastifySessionOptions, 'store' | 'secret'> {
@@ -14,35 +18,55 @@ export interface SessionPluginOptions extends Omit<FastifySessionOptions, 'store
   /** An ioredis client; `false` for the memory store. @default fastify.redis, else the memory store */
   redis?: RedisClient | false | null | undefined
   /** How long a request may wait for the store. @default 150 ms */
-  timeout?: Duration
+  timeout?: Duration | undefined
   /** After how long without a request a session ends. @default '1 day' */
-  idleTimeout?: Duration
-  /** How long after its creation a session ends in any case. @default '30 days' */
-  absoluteTimeout?: Duration
-  /** Whose session it is, for `fastify.sessions`. @default session.userId */
-  userId?: (session: Session) => unknown
+  idleTimeout?: Duration | undefined
+  /** How long after its creation, which a login is, a session ends in any case. @default '30 days' */
+  absoluteTimeout?: Duration | undefined
+  /** Whose session it is: a property's name, or a function of the session. @default 'userId' */
+  userId?: string | ((session: Session) => unknown) | undefined
+  /** How many sessions a user may have; 0: any number. @default 0 */
+  maxPerUser?: number | undefined
+  /** When there are so many: the oldest ends, or the new one is refused with `FST_REDIS_SUITE_SESSION_TOO_MANY`. @default 'drop-oldest' */
+  onMaxPerUser?: 'drop-oldest' | 'refuse' | undefined
+  /** Seals what is stored (AES-256-GCM). Of several keys the first one seals, all open (rotation). @default not sealed */
+  encrypt?: EncryptionKey | readonly EncryptionKey[] | undefined
+  /**
+   * While the store cannot be asked: answer 503, or go on with an empty session that is not saved and whose cookie is not sent.
+   *
+   * @default 'error'
+   */
+  onStoreError?: 'error' | 'anonymous' | undefined
   /** How many sessions the memory store keeps. @default 10000 */
-  maxSessions?: number
+  maxSessions?: number | undefined
 }
 
-export interface ResolvedSessionOptions extends SessionTimeouts {
+export interface ResolvedSessionOptions extends SessionTimeouts, UserLimit {
   /** For `@fastify/session`. */
   session: FastifySessionOptions
   cookieName: string
+  cookiePrefix: string
   timeout: number
   userId: (session: Session) => unknown
+  /** In which property the user is kept; undefined where only `userId` knows. */
+  userProperty: string | undefined
+  keys: readonly Buffer[]
+  allowsAnonymous: boolean
   maxSessions: number
 }
 
-const OPTIONS = ['secret', 'redis', 'timeout', 'idleTimeout', 'absoluteTimeout', 'userId', 'maxSessions',
-  'algorithm', 'cookieName', 'cookiePrefix', 'cookie', 'saveUninitialized', 'rolling', 'idGenerator']
+const OWN = ['redis', 'timeout', 'idleTimeout', 'absoluteTimeout', 'userId', 'maxPerUser', 'onMaxPerUser', 'encrypt', 'onStoreError', 'maxSessions']
+const FASTIFY_SESSION = ['secret', 'algorithm', 'cookieName', 'cookiePrefix', 'cookie', 'saveUninitialized', 'rolling', 'idGenerator']
+const KEY_BYTES = 32
 
+/** @throws `FST_REDIS_SUITE_SESSION_INVALID_OPTION` */
 export function resolveSessionOptions (given: SessionPluginOptions): ResolvedSessionOptions {
   const read = readOptions('session', given)
-  read.onlyKnown(OPTIONS)
-  const { redis, timeout, idleTimeout, absoluteTimeout, userId = defaultUserId, maxSessions, cookie, ...rest } = given
-  if (typeof userId !== 'function') read.fail('userId', 'a function of the session')
+  read.onlyKnown([...FASTIFY_SESSION, ...OWN])
+  const { userId = 'userId', encrypt, cookie, cookiePrefix = '' } = given
+  if (typeof userId !== 'function' && (typeof userId !== 'string' || userId === '')) read.fail('userId', "a property's name, or a function of the session")
   const cookieName = read.string('cookieName', 'sid')
+  const rest = Object.fromEntries(Object.entries(given).filter(([name, value]) => FASTIFY_SESSION.includes(name) && value !== undefined))
   return {
     session: {
       // The store renews the idle time-out as it reads, so an unchanged session need not be written.
@@ -54,16 +78,18 @@ export function resolveSessionOptions (given: SessionPluginOptions): ResolvedSes
       cookie: { path: '/', httpOnly: true, sameSite: 'lax', secure: 'auto', ...cookie }
     },
     cookieName,
+    cookiePrefix,
     timeout: read.duration('timeout', DEFAULT_TIMEOUT_MS, { min: 1 }),
     idleTimeout: read.duration('idleTimeout', '1 day', { min: 1 }),
     absoluteTimeout: read.duration('absoluteTimeout', '30 days', { min: 1 }),
-    userId,
+    userId: typeof userId === 'function' ? userId : session => Reflect.get(session, userId),
+    userProperty: typeof userId === 'function' ? undefined : userId,
+    maxPerUser: read.integer('maxPerUser', 0, { max: 1000 }),
+    dropsOldest: read.oneOf('onMaxPerUser', 'drop-oldest', ['drop-oldest', 'refuse']) === 'drop-oldest',
+    keys: encrypt === undefined ? [] : checkKeys(encrypt),
+    allowsAnonymous: read.oneOf('onStoreError', 'error', ['error', 'anonymous']) === 'anonymous',
     maxSessions: read.integer('maxSessions', 10_000, { min: 1 })
   }
-}
-
-function defaultUserId (session: Session): unknown {
-  return Reflect.get(session, 'userId')
 }
 
 /** What was given is never repeated. */
@@ -75,4 +101,17 @@ function checkSecret (secret: SessionPluginOptions['secret']): FastifySessionOpt
 
 function isSigner (value: unknown): boolean {
   return typeof value === 'object' && value !== null && !Array.isArray(value) && 'sign' in value && 'unsign' in value
+}
+
+/** What was given is never repeated. */
+function checkKeys (encrypt: unknown): Buffer[] {
+  const keys = (Array.isArray(encrypt) ? encrypt : [encrypt]).map(bytesOf)
+  if (keys.length > 0 && keys.every(key => key?.length === KEY_BYTES)) return keys as Buffer[]
+  throw invalidOptionError('session', 'encrypt', 'no key of 32 bytes', 'a Buffer of 32 bytes, the same in hexadecimal or base64, or an array of such')
+}
+
+function bytesOf (key: unknown): Buffer | undefined {
+  if (key instanceof Uint8Array) return Buffer.from(key)
+  if (typeof key !== 'string') return undefined
+  return /^[\da-f]{64}$/i.test(key) ? Buffer.from(key, 'hex') : /^[\w+/-]{43}=?$/.test(key) ? Buffer.from(key, 'base64') : undefined
 }

@@ -3,7 +3,8 @@ import { TOMBSTONE_MS } from './store.js'
 
 /*
  * A session is a hash. Its own properties are the fields that begin with "f:"; beside them stand `created` and `seen`
- * (ms), `user` (digest of whose it is), and in place of all of them `dead` where it was destroyed. Times are Redis's own.
+ * (ms), `user` (digest of whose it is) and `device`, and in place of all of them `dead` where it was destroyed. Times are
+ * Redis's own.
  */
 
 /**
@@ -13,11 +14,15 @@ import { TOMBSTONE_MS } from './store.js'
  * ARGV     idle and absolute time-out (ms)
  * reply    its fields and values, or nil
  */
-export const readSession = lua`
+export const readScript = lua`
+local fields = redis.call('HGETALL', KEYS[1])
+local created
+for i = 1, #fields, 2 do
+  if fields[i] == 'created' then created = tonumber(fields[i + 1]) end
+end
+if not created then return nil end
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local created = tonumber(redis.call('HGET', KEYS[1], 'created'))
-if not created then return nil end
 local left = math.min(tonumber(ARGV[1]), created + tonumber(ARGV[2]) - now)
 if left <= 0 then
   redis.call('DEL', KEYS[1])
@@ -25,22 +30,22 @@ if left <= 0 then
 end
 redis.call('HSET', KEYS[1], 'seen', now)
 redis.call('PEXPIRE', KEYS[1], left)
-return redis.call('HGETALL', KEYS[1])
+return fields
 `
 
 /**
  * Merges a change into a session, unless that was destroyed.
  *
  * KEYS[1]  the session
- * ARGV     idle and absolute time-out (ms), whether it is new (0, 1), user ('' for none), number of pairs to set,
- *          those pairs, then the fields to delete
+ * ARGV     idle and absolute time-out (ms), whether it is new (0, 1), number of pairs to set, those pairs, then the fields to delete
  * reply    1, or 0 where there was nothing to change
  */
-export const writeSession = lua`
+export const writeScript = lua`
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-if redis.call('HEXISTS', KEYS[1], 'dead') == 1 then return 0 end
-local created = tonumber(redis.call('HGET', KEYS[1], 'created'))
+local known = redis.call('HMGET', KEYS[1], 'dead', 'created')
+if known[1] then return 0 end
+local created = tonumber(known[2])
 if not created then
   if ARGV[3] ~= '1' then return 0 end
   created = now
@@ -51,10 +56,9 @@ if left <= 0 then
   redis.call('DEL', KEYS[1])
   return 0
 end
-local last = 5 + tonumber(ARGV[5]) * 2
-for i = 6, last, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+local last = 4 + tonumber(ARGV[4]) * 2
+for i = 5, last, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 for i = last + 1, #ARGV do redis.call('HDEL', KEYS[1], ARGV[i]) end
-if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'user', ARGV[4]) else redis.call('HDEL', KEYS[1], 'user') end
 redis.call('PEXPIRE', KEYS[1], left)
 return 1
 `
@@ -63,12 +67,32 @@ return 1
  * Puts a tombstone in place of a session.
  *
  * KEYS[1]  the session
- * reply    whose it was, or nil
+ * reply    whose it was ('' for nobody's), or nil where there was none
  */
-export const destroySession = lua`
-local user = redis.call('HGET', KEYS[1], 'user')
+export const destroyScript = lua`
+local known = redis.call('HMGET', KEYS[1], 'created', 'user')
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'dead', 1)
 redis.call('PEXPIRE', KEYS[1], ${TOMBSTONE_MS})
-return user
+return known[1] and (known[2] or '') or nil
+`
+
+/**
+ * Enters a session into a user's index, by the time at which it ends at the latest, if there is room.
+ *
+ * KEYS[1]  the index
+ * ARGV     handle, absolute time-out (ms), most (0: any number)
+ * reply    nil; or where there is no room those that are in it, the oldest first
+ */
+export const enterScript = lua`
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+local most = tonumber(ARGV[3])
+if most > 0 and not redis.call('ZSCORE', KEYS[1], ARGV[1]) and redis.call('ZCARD', KEYS[1]) >= most then
+  return redis.call('ZRANGE', KEYS[1], 0, 999)
+end
+redis.call('ZADD', KEYS[1], 'NX', now + ARGV[2], ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return nil
 `

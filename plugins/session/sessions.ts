@@ -1,40 +1,91 @@
+import { invalidOptionError } from '../shared/errors.js'
 import { hashId } from '../shared/keys.js'
-import type { SessionInfo, SessionStore } from './store.js'
+import { readOptions } from '../shared/options.js'
+import type { Cipher } from './cipher.js'
+import type { StoredInfo } from './store.js'
+import type { UserSessions } from './user-sessions.js'
+
+/** What others may know of a session: never its id, which is as good as a password. */
+export interface SessionInfo {
+  handle: string
+  /** Milliseconds since the epoch. */
+  createdAt: number
+  lastSeenAt: number
+  /** Where it became this user's: `request.ip` and the header `User-Agent` then. */
+  address: string | undefined
+  userAgent: string | undefined
+  /** Whether it is the one that was named as `current`. */
+  current: boolean
+}
 
 /** `fastify.sessions`: whose sessions are where. A handle names a session without being worth anything to a thief. */
 export interface Sessions {
-  /** The live sessions of a user, the one seen last first. */
-  list (userId: string | number): Promise<SessionInfo[]>
-  count (userId: string | number): Promise<number>
-  /** Ends a session. Whoever still holds it cannot bring it back. */
-  destroy (handle: string): Promise<void>
   /**
-   * Ends all sessions of a user.
+   * The live sessions of a user, the one seen last first.
+   *
+   * @param options.current - the handle of the one that asks
+   */
+  list (userId: string | number, options?: { current?: string | undefined }): Promise<SessionInfo[]>
+  count (userId: string | number): Promise<number>
+  /** Ends a session. Whoever still holds it cannot bring it back. @returns whether there was one */
+  destroy (handle: string): Promise<boolean>
+  /**
+   * Ends all sessions that a user has now, page by page.
    *
    * @param options.except - the handle of one to keep
    * @returns how many were ended
    */
-  destroyAll (userId: string | number, options?: { except?: string }): Promise<number>
+  destroyAll (userId: string | number, options?: { except?: string | undefined }): Promise<number>
   /** The handle of a session, of `request.session.sessionId` for example. */
   handleOf (sessionId: string): string
 }
 
-type Run = <T>(operation: () => Promise<T>) => Promise<T>
+const HANDLE = /^[\w-]{43}$/
 
-export function createSessions (store: SessionStore, run: Run): Sessions {
-  const list = async (userId: string | number) => {
-    const sessions = await run(() => store.list(String(userId)))
-    return sessions.sort((a, b) => b.lastSeenAt - a.lastSeenAt)
+export function createSessions (users: UserSessions, cipher: Cipher): Sessions {
+  function describe ({ handle, createdAt, lastSeenAt, device }: StoredInfo, current: string | undefined): SessionInfo {
+    const [address, userAgent] = parseDevice(cipher.open(device, handle, 'device'))
+    return { handle, createdAt, lastSeenAt, address, userAgent, current: handle === current }
   }
+
   return {
-    list,
-    count: async userId => (await list(userId)).length,
-    destroy: handle => run(() => store.destroy(handle)),
-    async destroyAll (userId, { except } = {}) {
-      const doomed = (await list(userId)).filter(({ handle }) => handle !== except)
-      await Promise.all(doomed.map(({ handle }) => run(() => store.destroy(handle))))
-      return doomed.length
+    async list (userId, options = {}) {
+      const { current } = known(options, 'current')
+      const sessions = await users.list(userOf(userId))
+      return sessions.map(info => describe(info, current)).sort((a, b) => b.lastSeenAt - a.lastSeenAt)
+    },
+    count: async userId => (await users.list(userOf(userId))).length,
+    destroy: async handle => await users.destroy(checkHandle(handle, 'handle')),
+    async destroyAll (userId, options = {}) {
+      const { except } = known(options, 'except')
+      return await users.destroyAll(userOf(userId), except === undefined ? undefined : checkHandle(except, 'except'))
     },
     handleOf: hashId
+  }
+}
+
+function known<O extends object> (options: O, name: string): O {
+  if (typeof options !== 'object' || options === null) throw invalidOptionError('session', 'options', options, 'an object')
+  readOptions('session', options).onlyKnown([name])
+  return options
+}
+
+function userOf (userId: unknown): string {
+  if ((typeof userId === 'string' && userId !== '') || typeof userId === 'number') return hashId(String(userId))
+  throw invalidOptionError('session', 'userId', userId, 'a string that is not empty, or a number')
+}
+
+function checkHandle (handle: unknown, name: string): string {
+  if (typeof handle === 'string' && HANDLE.test(handle)) return handle
+  // It may be the id itself, which nobody is to read in a log.
+  throw invalidOptionError('session', name, typeof handle, 'a handle, as fastify.sessions.list and handleOf give it')
+}
+
+function parseDevice (text: string | undefined): Array<string | undefined> {
+  try {
+    const device: unknown = JSON.parse(text ?? '[]')
+    return Array.isArray(device) ? device.map(part => typeof part === 'string' && part !== '' ? part : undefined) : []
+  } catch {
+    return []
   }
 }

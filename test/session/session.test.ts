@@ -226,7 +226,7 @@ t.test('100 requests without a cookie leave nothing behind', async t => {
 t.test('options that cannot be used fail at registration, and the secret is not told', async t => {
   const code = 'FST_REDIS_SUITE_SESSION_INVALID_OPTION'
   const wrong = [{ secret: 'hunter2' }, { secret: undefined }, { secret: [] }, { secret: [SECRET, 'hunter2'] }, { idleTimeout: 'soon' }, { absoluteTimeout: 0 },
-    { userId: 'id' }, { cookieName: '' }, { redis: {} }, { store: {} }, { maxSessions: 0 }]
+    { userId: '' }, { userId: 5 }, { maxPerUser: -1 }, { onMaxPerUser: 'x' }, { onStoreError: 'x' }, { encrypt: 'hunter2' }, { encrypt: [] }, { encrypt: [Buffer.alloc(31)] }, { cookieName: '' }, { redis: {} }, { store: {} }, { maxSessions: 0 }]
   for (const options of wrong) {
     await t.rejects(async () => { await build(t, undefined, options as never) }, { code, message: /^((?!hunter2).)*$/ }, JSON.stringify(options))
   }

@@ -1,34 +1,47 @@
-import { Redis } from 'ioredis'
+import { Cluster, Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { createMemoryStore } from '../../plugins/session/memory-store.js'
 import { createRedisStore } from '../../plugins/session/redis-store.js'
-import type { SessionStore, SessionTimeouts } from '../../plugins/session/store.js'
-import { startRedis } from '../helpers/index.js'
+import type { SessionChange, SessionStore, SessionTimeouts } from '../../plugins/session/store.js'
+import { UserSessions } from '../../plugins/session/user-sessions.js'
+import { startCluster, startRedis } from '../helpers/index.js'
 
 const server = await startRedis()
+const cluster = await startCluster()
 const client = new Redis(server.url)
-t.teardown(() => client.disconnect())
+const ofCluster = new Cluster(cluster.startupNodes)
+t.teardown(() => { client.disconnect(); ofCluster.disconnect() })
 
 let prefixes = 0
 const stores: Record<string, (timeouts: SessionTimeouts) => SessionStore> = {
-  memory: timeouts => createMemoryStore(1000, timeouts),
-  Redis: timeouts => createRedisStore(client, `p${++prefixes}`, timeouts)
+  memory: timeouts => createMemoryStore(20_000, timeouts),
+  Redis: timeouts => createRedisStore(client, `p${++prefixes}`, timeouts),
+  Cluster: timeouts => createRedisStore(ofCluster, `p${++prefixes}`, timeouts)
 }
 const HOUR = 3_600_000
 const wait = (ms: number) => new Promise(resolve => setTimeout(resolve, ms))
-const create = (fields: Record<string, string>, user?: string) => ({ set: fields, delete: [], create: true, user })
-const change = (set: Record<string, string>, del: string[] = []) => ({ set, delete: del, create: false, user: undefined })
+const create = (fields: Record<string, string>, user?: string): SessionChange => ({ set: fields, delete: [], create: true, owner: { user, device: 'd' } })
+const change = (set: Record<string, string>, del: string[] = []): SessionChange => ({ set, delete: del, create: false })
+const usersOf = (store: SessionStore, maxPerUser = 0, dropsOldest = true) => new UserSessions(store, operation => operation(), { maxPerUser, dropsOldest })
+
+/** As a login does it: first the index. */
+async function logIn (store: SessionStore, users: UserSessions, user: string, handle: string) {
+  await users.enter(user, handle)
+  return await store.write(handle, create({ x: '1' }, user))
+}
 
 for (const [name, createStore] of Object.entries(stores)) {
   const contract = (promise: string, test: (t: Test, store: (timeouts?: Partial<SessionTimeouts>) => SessionStore) => Promise<unknown>) =>
     t.test(`${name} store: ${promise}`, t => test(t, timeouts => createStore({ idleTimeout: HOUR, absoluteTimeout: 2 * HOUR, ...timeouts })))
 
-  contract('what is written is read, and a change leaves the other fields', async (t, open) => {
+  contract('what is written is read, and a change leaves the other fields and the owner', async (t, open) => {
     const store = open()
     t.equal(await store.read('h'), undefined)
-    t.equal(await store.write('h', create({ a: '1', b: '2' })), true)
+    t.equal(await store.write('h', create({ a: '1', b: '2' }, 'u')), true)
     t.equal(await store.write('h', change({ c: '3' }, ['b'])), true)
-    t.match(await store.read('h'), { fields: { a: '1', c: '3' }, createdAt: Number, lastSeenAt: Number })
+    t.match(await store.read('h'), { fields: { a: '1', c: '3' }, user: 'u', createdAt: Number, lastSeenAt: Number })
+    await store.write('h', { ...change({}), owner: { user: undefined, device: '' } })
+    t.equal((await store.read('h'))?.user, undefined)
   })
 
   contract('a change to a session that is not there is dropped', async (t, open) => {
@@ -40,64 +53,133 @@ for (const [name, createStore] of Object.entries(stores)) {
   contract('what was destroyed stays so, whoever saves it', async (t, open) => {
     const store = open()
     await store.write('h', create({ a: '1' }, 'u'))
-    await store.destroy('h')
+    t.equal(await store.destroy('h'), 'u')
+    t.equal(await store.destroy('h'), undefined)
     t.equal(await store.write('h', change({ a: '2' })), false)
     t.equal(await store.write('h', create({ a: '3' })), false)
     t.equal(await store.read('h'), undefined)
-    t.same(await store.list('u'), [])
+    await store.write('g', create({ a: '1' }))
+    t.equal(await store.destroy('g'), null)
+    t.same(await store.infos(['h', 'g']), [undefined, undefined])
   })
 
   contract('a session ends idleTimeout after its last read', async (t, open) => {
-    const store = open({ idleTimeout: 200 })
+    const store = open({ idleTimeout: 400 })
     await store.write('h', create({ a: '1' }))
     for (let i = 0; i < 4; i++) {
-      await wait(80)
+      await wait(150)
       t.ok(await store.read('h'), 'each read renews it')
     }
-    await wait(220)
+    await wait(420)
     t.equal(await store.read('h'), undefined)
   })
 
   contract('a session ends absoluteTimeout after its creation, whatever is read or written', async (t, open) => {
-    const store = open({ absoluteTimeout: 200 })
+    const store = open({ absoluteTimeout: 400 })
     await store.write('h', create({ a: '1' }))
-    await wait(90)
+    await wait(150)
     t.ok(await store.read('h'))
     t.equal(await store.write('h', change({ a: '2' })), true)
-    await wait(130)
+    await wait(270)
     t.equal(await store.read('h'), undefined)
   })
 
-  contract("a user's sessions are listed, without those that ended", async (t, open) => {
-    const store = open({ idleTimeout: 250 })
-    for (const handle of ['a', 'b', 'c']) await store.write(handle, create({ x: '1' }, 'user'))
-    await store.write('d', create({ x: '1' }, 'other'))
-    await store.destroy('b')
-    t.same((await store.list('user')).map(info => info.handle).sort(), ['a', 'c'])
-    await wait(150)
+  contract("a user's sessions are listed, and those that ended leave the index", async (t, open) => {
+    const store = open({ idleTimeout: 500 })
+    const users = usersOf(store)
+    for (const handle of ['a', 'b', 'c']) await logIn(store, users, 'user', handle)
+    await logIn(store, users, 'other', 'd')
+    t.equal(await users.destroy('b'), true)
+    t.equal(await users.destroy('b'), false)
+    t.same((await users.list('user')).map(info => info.handle), ['a', 'c'])
+    await wait(300)
     await store.read('c')
-    await wait(150)
-    t.same((await store.list('user')).map(info => info.handle), ['c'])
-    t.same(await store.list('nobody'), [])
+    await wait(300)
+    t.match(await users.list('user'), [{ handle: 'c', device: 'd' }])
+    t.same(await store.members('user', await store.now(), 0, 10), ['c'])
+    t.same(await users.list('nobody'), [])
+  })
+
+  contract('10,000 sessions of a user end together, but for the one that is kept', async (t, open) => {
+    const store = open()
+    const users = usersOf(store)
+    const handles = Array.from({ length: 10_000 }, (_, i) => `h${String(i).padStart(5, '0')}`)
+    for (let at = 0; at < handles.length; at += 1000) await Promise.all(handles.slice(at, at + 1000).map(handle => logIn(store, users, 'u', handle)))
+    let slowest = 0
+    const state = { isOver: false }
+    const others = (async () => {
+      while (!state.isOver) {
+        const began = performance.now()
+        await store.read('somebody else')
+        slowest = Math.max(slowest, performance.now() - began)
+        await wait(2)
+      }
+    })()
+    t.equal(await users.destroyAll('u', 'h00007'), 9_999)
+    state.isOver = true
+    await others
+    t.comment(`others waited for ${slowest.toFixed(1)} ms at most`)
+    t.ok(slowest < 300)
+    t.same((await users.list('u')).map(info => info.handle), ['h00007'])
+    t.same((await store.infos(handles)).filter(Boolean).length, 1)
+    t.equal(await users.destroyAll('u', undefined), 1)
+    t.same(await store.members('u', await store.now(), 0, 10), [])
+  })
+
+  contract('a session that is being made while all are ended does not outlive that', async (t, open) => {
+    const store = open()
+    const users = usersOf(store)
+    await users.enter('u', 'h')
+    await users.destroyAll('u', undefined)
+    t.equal(await store.write('h', create({ x: '1' }, 'u')), false)
+  })
+
+  contract('of a user there are never more sessions than allowed: the oldest go', async (t, open) => {
+    const store = open()
+    const users = usersOf(store, 3)
+    for (let i = 0; i < 5; i++) {
+      await logIn(store, users, 'u', `h${i}`)
+      await wait(3)
+    }
+    t.same((await users.list('u')).map(info => info.handle), ['h2', 'h3', 'h4'])
+    t.equal(await store.read('h0'), undefined)
+    await Promise.all(Array.from({ length: 20 }, (_, i) => logIn(store, users, 'u', `at once ${i}`).catch(() => {})))
+    t.ok((await users.list('u')).length <= 3)
+    await logIn(store, users, 'u', 'h4')
+  })
+
+  contract('or the new one is refused, and a place that is free again is found', async (t, open) => {
+    const store = open()
+    const users = usersOf(store, 2, false)
+    await logIn(store, users, 'u', 'a')
+    await logIn(store, users, 'u', 'b')
+    const TOO_MANY = { code: 'FST_REDIS_SUITE_SESSION_TOO_MANY', statusCode: 409 }
+    await t.rejects(logIn(store, users, 'u', 'c'), TOO_MANY)
+    await t.rejects(users.requireRoom('u'), TOO_MANY)
+    await logIn(store, users, 'u', 'a')
+    // It ended without leaving the index, as one does whose TTL is over.
+    await store.destroy('a')
+    await users.requireRoom('u')
+    t.equal(await logIn(store, users, 'u', 'c'), true)
+    t.same((await users.list('u')).map(info => info.handle).sort(), ['b', 'c'])
   })
 }
 
 t.test('Redis store: every key has a TTL and none holds what a thief could use', async t => {
   const store = createRedisStore(client, 'ttl', { idleTimeout: HOUR, absoluteTimeout: 2 * HOUR })
-  await store.write('h', create({ a: '1' }, 'secret-user@example.com'))
+  await logIn(store, usersOf(store), 'digest', 'h')
   await store.write('g', create({ a: '1' }))
   await store.destroy('g')
   const keys = await client.keys('ttl:*')
-  t.equal(keys.length, 3)
-  for (const key of keys) {
-    t.ok(await client.pttl(key) > 0, key)
-    t.notMatch(key, 'secret-user')
-  }
+  t.same(keys.sort(), ['ttl:session:data:g', 'ttl:session:data:h', 'ttl:session:user:digest'])
+  for (const key of keys) t.ok(await client.pttl(key) > 0, key)
 })
 
-t.test('memory store: it never keeps more sessions than it is told', async t => {
+t.test('memory store: it never keeps more sessions than it is told, nor an index of them', async t => {
   const store = createMemoryStore(5, { idleTimeout: HOUR, absoluteTimeout: HOUR })
-  for (let i = 0; i < 6; i++) await store.write(`h${i}`, create({ a: '1' }))
+  const users = usersOf(store)
+  for (let i = 0; i < 6; i++) await logIn(store, users, 'u', `h${i}`)
   t.equal(await store.read('h0'), undefined)
   t.ok(await store.read('h5'))
+  t.equal((await store.members('u', await store.now(), 0, 10)).length, 5)
 })

@@ -1,0 +1,78 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler, onSendHookHandler } from 'fastify'
+import type { Adapter } from './adapter.js'
+
+export interface HookOptions {
+  cookieName: string
+  cookiePrefix: string
+  /** Of the cookie, to clear it. */
+  cookie: { path?: string | undefined, domain?: string | undefined }
+}
+
+/**
+ * The instance as `@fastify/session` is to see it: its two hooks become ours, as a route may be without sessions, and a session that could
+ * not be read may neither be saved nor clear the client's cookie.
+ */
+export function withOwnHooks (fastify: FastifyInstance, adapter: Adapter, options: HookOptions): FastifyInstance {
+  const wrappers: Record<string, (handler: never) => unknown> = {
+    onRequest: (handler: onRequestHookHandler) => wrapOnRequest(handler, adapter),
+    onSend: (handler: onSendHookHandler) => wrapOnSend(handler, adapter, options)
+  }
+  return new Proxy(fastify, {
+    get (target, name) {
+      const value: unknown = Reflect.get(target, name, target)
+      if (name === 'addHook') return (hook: string, handler: never) => target.addHook(hook as 'onRequest', (wrappers[hook]?.(handler) ?? handler) as onRequestHookHandler)
+      return typeof value === 'function' ? value.bind(target) : value
+    }
+  })
+}
+
+function wrapOnRequest (handler: onRequestHookHandler, adapter: Adapter): onRequestHookHandler {
+  return function sessionOnRequest (request, reply, done) {
+    if (request.routeOptions.config?.session === false) return done()
+    handler.call(this, request, reply, (error?: Error) => {
+      if (error === undefined && request.session) adapter.bind(request)
+      done(error)
+    })
+  }
+}
+
+function wrapOnSend (handler: onSendHookHandler, adapter: Adapter, options: HookOptions): onSendHookHandler {
+  return function sessionOnSend (request, reply, payload, done) {
+    const { session } = request
+    if (request.routeOptions.config?.session === false) return done(null, payload)
+    if (adapter.isAnonymous(request)) {
+      if (session) adapter.release(session.sessionId)
+      return done(null, payload)
+    }
+    if (!session?.sessionId) {
+      clearDeadCookie(request, reply, options)
+      return done(null, payload)
+    }
+    adapter.describe(session, request)
+    const goOn = () => handler.call(this, request, reply, payload, done)
+    if (!signAnew(request, adapter, options, goOn, done)) goOn()
+  }
+}
+
+/** Of a session that was destroyed: `@fastify/session` leaves it with the client. */
+function clearDeadCookie ({ session, cookies }: FastifyRequest, reply: FastifyReply, { cookieName, cookie }: HookOptions): void {
+  if (session !== null || cookies[cookieName] === undefined) return
+  reply.clearCookie(cookieName, { path: cookie.path ?? '/', ...cookie.domain !== undefined && { domain: cookie.domain } })
+}
+
+/**
+ * A cookie that was signed with an older secret is signed anew, where `@fastify/session` would clear it.
+ *
+ * @returns whether it has to be
+ */
+function signAnew (request: FastifyRequest, adapter: Adapter, { cookieName, cookiePrefix }: HookOptions, goOn: () => void, fail: (error: Error) => void): boolean {
+  const { session, cookies } = request
+  const cookie = cookies[cookieName]
+  if (!cookie || !adapter.isStored(session) || cookie === cookiePrefix + session.encryptedSessionId) return false
+  session.save(error => {
+    if (error) return fail(error)
+    cookies[cookieName] = cookiePrefix + session.encryptedSessionId
+    goOn()
+  })
+  return true
+}

@@ -1,0 +1,43 @@
+import type { FastifyInstance, FastifyRequest, Session } from 'fastify'
+import { hashId } from '../shared/keys.js'
+import type { Adapter } from './adapter.js'
+import { NoSessionError, NotTheUserError, storeUnavailable } from './errors.js'
+import type { UserSessions } from './user-sessions.js'
+
+export interface LoginOptions {
+  /** Properties of the session before the login that stay. @default none */
+  keep?: readonly string[] | undefined
+  /** Properties to set beside the user. */
+  set?: Partial<Session> | undefined
+}
+
+interface LoginParts {
+  adapter: Adapter
+  users: UserSessions
+  userId: (session: Session) => unknown
+  /** In which property the user is kept; undefined where only `userId` knows. */
+  property: string | undefined
+}
+
+/** `request.login` and `request.logout`. */
+export function addLogin (fastify: FastifyInstance, { adapter, users, userId, property }: LoginParts): void {
+  function require (request: FastifyRequest): FastifyRequest['session'] {
+    if (adapter.isAnonymous(request)) throw storeUnavailable()
+    if (!request.session?.sessionId) throw new NoSessionError()
+    return request.session
+  }
+
+  fastify.decorateRequest('login', async function (this: FastifyRequest, user, { keep = [], set = {} } = {}) {
+    await users.requireRoom(hashId(String(user)))
+    // A new id, so that one that was planted before the login is worth nothing.
+    await require(this).regenerate([...keep] as never)
+    const { session } = this
+    Object.assign(session, property === undefined ? {} : { [property]: user }, set)
+    if (String(userId(session)) !== String(user)) throw new NotTheUserError()
+    adapter.describe(session, this)
+    await session.save()
+  })
+  fastify.decorateRequest('logout', async function (this: FastifyRequest) {
+    if (this.session !== null) await require(this).destroy()
+  })
+}

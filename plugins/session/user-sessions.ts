@@ -1,0 +1,108 @@
+import { storeUnavailable, TooManySessionsError } from './errors.js'
+import type { SessionStore, StoredInfo } from './store.js'
+
+// So that Redis is not kept from others for long, and each page is in time.
+const PAGE = 200
+// How often a place that another one may take first is tried to be had.
+const MOST_TRIES = 5
+
+export interface UserLimit {
+  /** 0: any number. */
+  maxPerUser: number
+  dropsOldest: boolean
+}
+
+type Run = <T>(operation: () => Promise<T>) => Promise<T>
+
+/** The sessions of users, who are told apart by digests. The index may name sessions that are gone: whoever finds one takes it out. */
+export class UserSessions {
+  readonly #store: SessionStore
+  readonly #run: Run
+  readonly #limit: UserLimit
+
+  /** @param run - calls the store by the policy on failure */
+  constructor (store: SessionStore, run: Run, limit: UserLimit) {
+    this.#store = store
+    this.#run = async operation => await run(operation).catch(() => { throw storeUnavailable() })
+    this.#limit = limit
+  }
+
+  /** @throws `FST_REDIS_SUITE_SESSION_TOO_MANY` where there is no room */
+  async enter (user: string, handle: string): Promise<void> {
+    for (let tries = 1; ; tries++) {
+      const others = await this.#run(() => this.#store.enter(user, handle, this.#limit.maxPerUser))
+      if (others === undefined) return
+      const isRoom = await this.#makeRoom(user, others)
+      if (!isRoom || tries === MOST_TRIES) throw new TooManySessionsError(this.#limit.maxPerUser)
+    }
+  }
+
+  /** @throws `FST_REDIS_SUITE_SESSION_TOO_MANY` where one more would not be let in */
+  async requireRoom (user: string): Promise<void> {
+    const { maxPerUser, dropsOldest } = this.#limit
+    if (maxPerUser === 0 || dropsOldest) return
+    if ((await this.list(user)).length >= maxPerUser) throw new TooManySessionsError(maxPerUser)
+  }
+
+  async leave (user: string, handle: string): Promise<void> {
+    await this.#run(() => this.#store.leave(user, [handle]))
+  }
+
+  /** @returns whether there was one */
+  async destroy (handle: string): Promise<boolean> {
+    const user = await this.#run(() => this.#store.destroy(handle))
+    if (typeof user === 'string') await this.leave(user, handle)
+    return user !== undefined
+  }
+
+  async list (user: string): Promise<StoredInfo[]> {
+    const found: StoredInfo[] = []
+    await this.#eachPage(user, async handles => {
+      const alive = await this.#alive(user, handles)
+      found.push(...alive)
+      return alive.length
+    })
+    return found
+  }
+
+  /** Ends those that there are now. @returns how many */
+  async destroyAll (user: string, except: string | undefined): Promise<number> {
+    let count = 0
+    await this.#eachPage(user, async handles => {
+      const doomed = handles.filter(handle => handle !== except)
+      const owners = await this.#run(() => Promise.all(doomed.map(handle => this.#store.destroy(handle))))
+      await this.#run(() => this.#store.leave(user, doomed))
+      count += owners.filter(owner => owner !== undefined).length
+      return handles.length - doomed.length
+    })
+    return count
+  }
+
+  /** @param work - says how many of a page are still in the index */
+  async #eachPage (user: string, work: (handles: readonly string[]) => Promise<number>): Promise<void> {
+    const until = await this.#run(() => this.#store.now())
+    for (let from = 0; ;) {
+      const handles = await this.#run(() => this.#store.members(user, until, from, PAGE))
+      if (handles.length === 0) return
+      from += await work(handles)
+    }
+  }
+
+  /** Takes those out of the index that are gone. */
+  async #alive (user: string, handles: readonly string[]): Promise<StoredInfo[]> {
+    const infos = await this.#run(() => this.#store.infos(handles))
+    const gone = handles.filter((_, i) => infos[i] === undefined)
+    if (gone.length > 0) await this.#run(() => this.#store.leave(user, gone))
+    return infos.filter(info => info !== undefined)
+  }
+
+  /** @returns whether there is room now */
+  async #makeRoom (user: string, handles: readonly string[]): Promise<boolean> {
+    const alive = await this.#alive(user, handles)
+    const tooMany = alive.length - this.#limit.maxPerUser + 1
+    if (tooMany <= 0) return true
+    if (!this.#limit.dropsOldest) return false
+    await Promise.all(alive.slice(0, tooMany).map(({ handle }) => this.destroy(handle)))
+    return true
+  }
+}
