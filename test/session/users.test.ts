@@ -121,6 +121,7 @@ for (const store of ['memory', 'Redis', 'Cluster']) {
     t.equal(refused.statusCode, 409)
     t.match(refused.json(), { code: 'FST_REDIS_SUITE_SESSION_TOO_MANY' })
     t.same((await second.send('GET', '/')).json(), { basket: ['tea'] })
+    t.equal((await first.send('POST', '/login/ann')).statusCode, 200, 'who logs in again on the same device leaves his own place')
     await first.send('POST', '/logout')
     t.equal((await second.send('POST', '/login/ann')).statusCode, 200)
   })
