@@ -1,10 +1,10 @@
-import { fork, type ChildProcess } from 'node:child_process'
+import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import autocannon from 'autocannon'
 import { Redis } from 'ioredis'
 import { startRedis } from '../test/helpers/redis-server.js'
 import { stopAll } from '../test/helpers/registry.js'
-import { races } from './session-races.js'
+import { races, type Server } from './session-races.js'
 
 // Requests a second and latency of one Fastify process whose clients are logged in, each with a cookie of its own, beside
 // `@fastify/session` on a store of whole sessions in the same run: rounds take turns, and processes, as two of one variant
@@ -19,7 +19,6 @@ const SESSION_VARIANTS = ['this suite', '@fastify/session, rolling', '@fastify/s
 const VARIANTS = ['bare', 'bare + GET', ...SESSION_VARIANTS]
 
 interface Round { rate: number, p50: number, p99: number, bytesIn: number, bytesOut: number, cpu: number, commands: Record<string, number>, failed: number }
-export interface Server { child: ChildProcess, url: string }
 
 const redis = await startRedis()
 const admin = new Redis(redis.url)
