@@ -4,13 +4,14 @@ import { LRUCache } from 'lru-cache'
 import { hashId } from '../shared/keys.js'
 import type { Cipher } from './cipher.js'
 import { storeUnavailable } from './errors.js'
-import { diff, parseFields, takeSnapshot, type Snapshot } from './fields.js'
+import { diff, joinFields, parseFields, takeSnapshot, type Snapshot } from './fields.js'
 import type { SessionStore } from './store.js'
 import type { UserSessions } from './user-sessions.js'
 
-/** What was read of a session. */
+/** What was read of a session, or saved. */
 interface Known {
-  snapshot: Snapshot
+  snapshot: () => Snapshot
+  version: string
   /** Digest of whose it is. */
   user: string | undefined
 }
@@ -19,7 +20,9 @@ export interface AdapterOptions {
   store: SessionStore
   /** Calls the store by the policy on failure. */
   run: <T>(operation: () => Promise<T>) => Promise<T>
-  cipher: Cipher
+  cipher: Cipher | undefined
+  /** See {@link renewalOf}. */
+  renewal: number
   users: UserSessions
   userId: (session: Session) => unknown
   /** Whether a request whose session cannot be read goes on without one. */
@@ -31,7 +34,7 @@ export interface AdapterOptions {
 export class Adapter implements FastifySessionStore {
   readonly #options: AdapterOptions
   readonly #known = new WeakMap<object, Known>()
-  readonly #devices = new WeakMap<object, string>()
+  readonly #requests = new WeakMap<object, FastifyRequest>()
   readonly #anonymous = new WeakSet<FastifyRequest>()
   /** Ids of the sessions that stand for those that could not be read. */
   readonly #standIns = new LRUCache<string, true>({ max: 10_000 })
@@ -105,44 +108,65 @@ export class Adapter implements FastifySessionStore {
   }
 
   /** Remembers from where a session is used, for its user's list. */
-  describe (session: Session, { ip, headers }: FastifyRequest): void {
-    this.#devices.set(session, JSON.stringify([ip, (headers['user-agent'] ?? '').slice(0, 256)]))
+  describe (session: Session, request: FastifyRequest): void {
+    this.#requests.set(session, request)
   }
 
   async #read (sessionId: string): Promise<{ data: Session, known: Known } | undefined> {
-    const { store, run, cipher, log } = this.#options
+    const { store, run, cipher, log, renewal } = this.#options
     const handle = hashId(sessionId)
     const stored = await run(() => store.read(handle))
     if (stored === undefined) return undefined
-    const snapshot = openAll(stored.fields, (name, sealed) => cipher.open(sealed, handle, name))
-    const data = snapshot && parseFields(snapshot)
+    const { text, version, user, lastSeenAt } = stored
+    const parse = () => parseFields(text, cipher && ((name, sealed) => typeof sealed === 'string' ? cipher.open(sealed, handle, name) : undefined))
+    const data = parse()
     if (data === undefined) {
       if (!this.#hasWarned) log.warn('session: a stored session cannot be read and counts as none; no more is said of others')
       this.#hasWarned = true
       return undefined
     }
-    return { data: data as unknown as Session, known: { snapshot: snapshot ?? {}, user: stored.user } }
+    // Whichever clock is wrong: rather once too often. Nobody waits for it, and it comes again with the next request.
+    if (Math.abs(Date.now() - lastSeenAt) > renewal) run(() => store.renew(handle)).catch(() => {})
+    // Read anew where it is needed: what was given is the session's own by then.
+    return { data: data as unknown as Session, known: { snapshot: () => takeSnapshot(parse() ?? {}), version, user } }
   }
 
   /** Writes what changed, and whose it is where that changed: first the index, as what is in none could not be found to be destroyed. */
   async #save (sessionId: string, session: Session): Promise<void> {
-    const { store, cipher, users, userId } = this.#options
+    const { store, users, userId } = this.#options
     const handle = hashId(sessionId)
     const before = this.#known.get(session)
     const after = takeSnapshot(session)
-    const change = diff(before?.snapshot ?? {}, after)
+    const change = diff(before?.snapshot() ?? {}, after)
     const given = userId(session)
     const user = given === undefined || given === null ? undefined : hashId(String(given))
     const hasMoved = user !== before?.user
     if (before !== undefined && !hasMoved && Object.keys(change.set).length === 0 && change.delete.length === 0) return
     if (user !== undefined && hasMoved) await users.enter(user, handle)
-    const set = Object.fromEntries(Object.entries(change.set).map(([name, json]) => [name, cipher.seal(json, handle, name)]))
-    const device = cipher.seal(this.#devices.get(session) ?? '[]', handle, 'device')
-    const write = () => store.write(handle, { set, delete: change.delete, create: before === undefined, ...hasMoved && { owner: { user, device } } })
-    const isWritten = await this.#attempt(write)
-    this.#known.set(session, { snapshot: after, user })
+    const version = await this.#attempt(() => store.write(handle, {
+      set: this.#sealAll(change.set, handle),
+      delete: change.delete,
+      create: before === undefined,
+      from: before?.version ?? '',
+      text: joinFields(this.#sealAll(after, handle)),
+      ...hasMoved && { owner: { user, device: this.#deviceOf(session, handle) } }
+    }))
+    this.#known.set(session, { snapshot: () => after, version: version ?? '', user })
     if (hasMoved && before?.user !== undefined) await users.leave(before.user, handle)
-    if (hasMoved && user !== undefined && !isWritten) await users.leave(user, handle)
+    if (hasMoved && user !== undefined && version === undefined) await users.leave(user, handle)
+  }
+
+  #sealAll (fields: Snapshot, handle: string): Snapshot {
+    const { cipher } = this.#options
+    if (cipher === undefined) return fields
+    return Object.fromEntries(Object.entries(fields).map(([name, json]) => [name, JSON.stringify(cipher.seal(json, handle, name))]))
+  }
+
+  #deviceOf (session: Session, handle: string): string {
+    const { cipher } = this.#options
+    const request = this.#requests.get(session)
+    const device = JSON.stringify(request === undefined ? [] : [request.ip, (request.headers['user-agent'] ?? '').slice(0, 256)])
+    return cipher === undefined ? device : cipher.seal(device, handle, 'device')
   }
 
   async #attempt<T> (operation: () => Promise<T>): Promise<T> {
@@ -152,14 +176,4 @@ export class Adapter implements FastifySessionStore {
       throw storeUnavailable()
     }
   }
-}
-
-function openAll (fields: Snapshot, open: (name: string, sealed: string) => string | undefined): Snapshot | undefined {
-  const opened: Snapshot = {}
-  for (const [name, sealed] of Object.entries(fields)) {
-    const text = open(name, sealed)
-    if (text === undefined) return undefined
-    opened[name] = text
-  }
-  return opened
 }

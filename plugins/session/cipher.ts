@@ -7,8 +7,6 @@ export interface Cipher {
   open (sealed: string, handle: string, name: string): string | undefined
 }
 
-export const plain: Cipher = { seal: text => text, open: sealed => sealed }
-
 const VERSION = 'v1.'
 const NONCE = 12
 const TAG = 16
@@ -18,11 +16,12 @@ const TAG = 16
  * random nonces could meet.
  *
  * @param keys - 32 bytes each; the first one seals, all open
+ * @returns undefined where there is none
  */
-export function createCipher (keys: readonly Buffer[]): Cipher {
+export function createCipher (keys: readonly Buffer[]): Cipher | undefined {
   const keyOf = (key: Buffer, handle: string) => createHmac('sha256', key).update(`session ${handle}`).digest()
   const [first] = keys
-  if (first === undefined) return plain
+  if (first === undefined) return undefined
   return {
     seal (text, handle, name) {
       const nonce = randomBytes(NONCE)

@@ -26,10 +26,33 @@ export function diff (before: Snapshot, after: Snapshot): Pick<SessionChange, 's
   }
 }
 
-/** @returns the properties, or undefined where one cannot be parsed: then it is no session of ours */
-export function parseFields (fields: Snapshot): Record<string, unknown> | undefined {
+/** All properties as one JSON object. */
+export function joinFields (fields: Snapshot): string {
+  return `{${Object.entries(fields).map(([name, json]) => `${JSON.stringify(name)}:${json}`).join()}}`
+}
+
+/**
+ * The properties that a stored text holds.
+ *
+ * @param open - of a sealed property its JSON; undefined where nothing is sealed
+ * @returns undefined for what is no session of ours
+ */
+export function parseFields (text: string, open?: (name: string, sealed: unknown) => string | undefined): Record<string, unknown> | undefined {
   try {
-    return Object.fromEntries(Object.entries(fields).filter(([name]) => !RESERVED.has(name)).map(([name, json]) => [name, JSON.parse(json)]))
+    const parsed: unknown = JSON.parse(text)
+    if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) return undefined
+    const fields = parsed as Record<string, unknown>
+    for (const name of Object.keys(fields)) {
+      if (RESERVED.has(name)) {
+        Reflect.deleteProperty(fields, name)
+        continue
+      }
+      if (open === undefined) continue
+      const json = open(name, fields[name])
+      if (json === undefined) return undefined
+      fields[name] = JSON.parse(json)
+    }
+    return fields
   } catch {
     return undefined
   }

@@ -11,6 +11,7 @@ import { createMemoryStore } from './memory-store.js'
 import { resolveSessionOptions, type SessionPluginOptions } from './options.js'
 import { createRedisStore } from './redis-store.js'
 import { createSessions, type Sessions } from './sessions.js'
+import { renewalOf } from './store.js'
 import { UserSessions } from './user-sessions.js'
 
 declare module 'fastify' {
@@ -55,7 +56,8 @@ export const session = fp<SessionPluginOptions>(async function session (fastify,
     : guardRedis(client, fastify.log, options.timeout).run
   const cipher = createCipher(options.keys)
   const users = new UserSessions(store, run, options)
-  const adapter = new Adapter({ ...options, store, run, cipher, users, log: fastify.log })
+  const renewal = renewalOf(options.idleTimeout)
+  const adapter = new Adapter({ ...options, store, run, cipher, users, renewal, log: fastify.log })
 
   fastify.decorate('sessions', createSessions(users, cipher))
   addLogin(fastify, { adapter, users, userId: options.userId, property: options.userProperty })

@@ -1,8 +1,16 @@
 import { LRUCache } from 'lru-cache'
-import { TOMBSTONE_MS, type SessionStore, type SessionTimeouts, type StoredInfo, type StoredSession } from './store.js'
+import { renewalOf, TOMBSTONE_MS, type SessionStore, type SessionTimeouts, type StoredInfo } from './store.js'
+
+interface Kept {
+  fields: Map<string, string>
+  version: number
+  user: string | undefined
+  createdAt: number
+  lastSeenAt: number
+}
 
 interface Entry {
-  session: StoredSession | 'dead'
+  session: Kept | 'dead'
   device: string
   expiresAt: number
 }
@@ -33,8 +41,8 @@ export function createMemoryStore (
     return undefined
   }
 
-  function renew (entry: Entry, session: StoredSession): void {
-    entry.expiresAt = Math.min(clock() + idleTimeout, session.createdAt + absoluteTimeout)
+  function renew (entry: Entry, session: Kept): void {
+    entry.expiresAt = Math.min(clock() + idleTimeout + renewalOf(idleTimeout), session.createdAt + absoluteTimeout)
   }
 
   function infoOf (handle: string): StoredInfo | undefined {
@@ -47,24 +55,28 @@ export function createMemoryStore (
     async read (handle) {
       const entry = alive(handle)
       if (entry === undefined || entry.session === 'dead') return undefined
-      const { session } = entry
-      const stored = { ...session, fields: { ...session.fields } }
-      session.lastSeenAt = clock()
-      renew(entry, session)
-      return stored
+      const { fields, version, user, createdAt, lastSeenAt } = entry.session
+      return { text: textOf(fields), version: String(version), user, createdAt, lastSeenAt }
+    },
+    async renew (handle) {
+      const entry = alive(handle)
+      if (entry === undefined || entry.session === 'dead') return
+      entry.session.lastSeenAt = clock()
+      renew(entry, entry.session)
     },
     async write (handle, change) {
       const present = alive(handle)
-      if (present?.session === 'dead' || (present === undefined && !change.create)) return false
-      const session = present?.session ?? { fields: {}, user: undefined, createdAt: clock(), lastSeenAt: clock() }
+      if (present?.session === 'dead' || (present === undefined && !change.create)) return undefined
+      const session: Kept = present?.session ?? { fields: new Map(), version: 0, user: undefined, createdAt: clock(), lastSeenAt: clock() }
       const entry = present ?? { session, device: '', expiresAt: 0 }
-      Object.assign(session.fields, change.set)
-      for (const name of change.delete) delete session.fields[name]
+      for (const [name, json] of Object.entries(change.set)) session.fields.set(name, json)
+      for (const name of change.delete) session.fields.delete(name)
+      session.version++
       if (change.owner !== undefined) session.user = change.owner.user
       if (change.owner !== undefined) entry.device = change.owner.device
       renew(entry, session)
       if (present === undefined) entries.set(handle, entry)
-      return true
+      return String(session.version)
     },
     async destroy (handle) {
       const present = alive(handle)
@@ -87,4 +99,8 @@ export function createMemoryStore (
     infos: async handles => handles.map(infoOf),
     now: async () => clock()
   }
+}
+
+function textOf (fields: ReadonlyMap<string, string>): string {
+  return `{${[...fields].map(([name, json]) => `${JSON.stringify(name)}:${json}`).join()}}`
 }

@@ -5,6 +5,7 @@ import type { Duration } from '../shared/duration.js'
 import { invalidOptionError } from '../shared/errors.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
 import { readOptions } from '../shared/options.js'
+import { RememberingSigner } from './signer.js'
 import type { SessionTimeouts } from './store.js'
 import type { UserLimit } from './user-sessions.js'
 
@@ -73,7 +74,7 @@ export function resolveSessionOptions (given: SessionPluginOptions): ResolvedSes
       rolling: false,
       saveUninitialized: false,
       ...rest,
-      secret: checkSecret(given.secret),
+      secret: signerOf(checkSecret(given.secret), given.algorithm),
       cookieName,
       cookie: { path: '/', httpOnly: true, sameSite: 'lax', secure: 'auto', ...cookie }
     },
@@ -97,6 +98,10 @@ function checkSecret (secret: SessionPluginOptions['secret']): FastifySessionOpt
   const isLongEnough = (text: unknown) => typeof text === 'string' && text.length >= 32
   if (isLongEnough(secret) || (Array.isArray(secret) && secret.length > 0 && secret.every(isLongEnough)) || isSigner(secret)) return secret!
   throw invalidOptionError('session', 'secret', secret === undefined ? undefined : 'too short, or none', '32 characters or more, an array of such, or a signer')
+}
+
+function signerOf (secret: FastifySessionOptions['secret'], algorithm: string | undefined): FastifySessionOptions['secret'] {
+  return typeof secret === 'string' || Array.isArray(secret) ? new RememberingSigner(secret, algorithm) : secret
 }
 
 function isSigner (value: unknown): boolean {

@@ -1,19 +1,20 @@
 import type { RedisClient } from '../shared/client.js'
 import { keySpace } from '../shared/keys.js'
 import { runScript } from '../shared/script.js'
-import { destroyScript, enterScript, readScript, writeScript } from './scripts.js'
-import type { SessionStore, SessionTimeouts, StoredInfo, StoredSession } from './store.js'
+import { destroyScript, enterScript, renewScript, writeScript } from './scripts.js'
+import { renewalOf, type SessionStore, type SessionTimeouts, type StoredInfo } from './store.js'
 
 const FIELD = 'f:'
 
 /**
- * Keeps sessions in Redis: a hash a session, one round trip a read or write, and a sorted set a user, by the time
+ * Keeps sessions in Redis: a hash a session, one command a read and one script a write, and a sorted set a user, by the time
  * at which each session ends at the latest.
  */
 export function createRedisStore (client: RedisClient, prefix: string, { idleTimeout, absoluteTimeout }: SessionTimeouts): SessionStore {
   const sessions = keySpace(prefix, 'session', 'data')
   const users = keySpace(prefix, 'session', 'user')
-  const timeouts = [idleTimeout, absoluteTimeout]
+  // A session that is asked for just before it would be renewed lives on from then.
+  const timeouts = [idleTimeout + renewalOf(idleTimeout), absoluteTimeout]
 
   async function infoOf (handle: string): Promise<StoredInfo | undefined> {
     const [created, seen, device] = await client.hmget(sessions + handle, 'created', 'seen', 'device')
@@ -22,16 +23,19 @@ export function createRedisStore (client: RedisClient, prefix: string, { idleTim
 
   return {
     async read (handle) {
-      const reply = await runScript(client, readScript, [sessions + handle], timeouts)
-      return Array.isArray(reply) ? parse(reply.map(String)) : undefined
+      const [text, version, user, created, seen] = await client.hmget(sessions + handle, 'all', 'version', 'user', 'created', 'seen')
+      if (!text || !created) return undefined
+      return { text, version: version ?? '', user: user ?? undefined, createdAt: Number(created), lastSeenAt: Number(seen) }
     },
-    async write (handle, { set, delete: gone, create, owner }) {
-      const pairs = Object.entries(set).flatMap(([name, value]) => [FIELD + name, value])
+    async renew (handle) { await runScript(client, renewScript, [sessions + handle], timeouts) },
+    async write (handle, { set, delete: gone, create, from, text, owner }) {
+      const pairs = Object.entries(set).flatMap(([name, json]) => [FIELD + name, json])
       const removed = gone.map(name => FIELD + name)
       if (owner?.user !== undefined) pairs.push('user', owner.user, 'device', owner.device)
       else if (owner !== undefined) removed.push('user', 'device')
-      const args = [...timeouts, create ? 1 : 0, pairs.length / 2, ...pairs, ...removed]
-      return await runScript(client, writeScript, [sessions + handle], args) === 1
+      const args = [...timeouts, create ? 1 : 0, from, text, pairs.length / 2, ...pairs, ...removed]
+      const version = await runScript(client, writeScript, [sessions + handle], args)
+      return typeof version === 'string' ? version : undefined
     },
     async destroy (handle) {
       const user = await runScript(client, destroyScript, [sessions + handle], [])
@@ -49,16 +53,4 @@ export function createRedisStore (client: RedisClient, prefix: string, { idleTim
       return Number(seconds) * 1000 + Math.floor(Number(microseconds) / 1000)
     }
   }
-}
-
-function parse (reply: string[]): StoredSession {
-  const stored: StoredSession = { fields: {}, user: undefined, createdAt: 0, lastSeenAt: 0 }
-  for (let i = 0; i + 1 < reply.length; i += 2) {
-    const [name = '', value = ''] = [reply[i], reply[i + 1]]
-    if (name.startsWith(FIELD)) stored.fields[name.slice(FIELD.length)] = value
-    else if (name === 'user') stored.user = value
-    else if (name === 'created') stored.createdAt = Number(value)
-    else if (name === 'seen') stored.lastSeenAt = Number(value)
-  }
-  return stored
 }

@@ -2,65 +2,66 @@ import { lua } from '../shared/script.js'
 import { TOMBSTONE_MS } from './store.js'
 
 /*
- * A session is a hash. Its own properties are the fields that begin with "f:"; beside them stand `created` and `seen`
- * (ms), `user` (digest of whose it is) and `device`, and in place of all of them `dead` where it was destroyed. Times are
- * Redis's own.
+ * A session is a hash. Its own properties are the fields that begin with "f:" (JSON), and `all` is all of them as one JSON object;
+ * beside them stand `created` and `seen` (ms), `version`, `user` (digest of whose it is) and `device`, and in place of all of them `dead`
+ * where it was destroyed. Times are Redis's own.
  */
 
 /**
- * Reads a session and renews its idle time-out, which the absolute one bounds.
+ * Renews a session's idle time-out, which the absolute one bounds.
  *
  * KEYS[1]  the session
  * ARGV     idle and absolute time-out (ms)
- * reply    its fields and values, or nil
  */
-export const readScript = lua`
-local fields = redis.call('HGETALL', KEYS[1])
-local created
-for i = 1, #fields, 2 do
-  if fields[i] == 'created' then created = tonumber(fields[i + 1]) end
-end
-if not created then return nil end
+export const renewScript = lua`
+local created = tonumber(redis.call('HGET', KEYS[1], 'created'))
+if not created then return end
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local left = math.min(tonumber(ARGV[1]), created + tonumber(ARGV[2]) - now)
-if left <= 0 then
-  redis.call('DEL', KEYS[1])
-  return nil
-end
 redis.call('HSET', KEYS[1], 'seen', now)
-redis.call('PEXPIRE', KEYS[1], left)
-return fields
+redis.call('PEXPIRE', KEYS[1], math.max(1, math.min(tonumber(ARGV[1]), created + tonumber(ARGV[2]) - now)))
 `
 
 /**
  * Merges a change into a session, unless that was destroyed.
  *
  * KEYS[1]  the session
- * ARGV     idle and absolute time-out (ms), whether it is new (0, 1), number of pairs to set, those pairs, then the fields to delete
- * reply    1, or 0 where there was nothing to change
+ * ARGV     idle and absolute time-out (ms), whether it is new (0, 1), version that was read and what it is if that is still the present one,
+ *          number of pairs to set, those pairs, then the fields to delete
+ * reply    the new version, or nil where there was nothing to change
  */
 export const writeScript = lua`
+local known = redis.call('HMGET', KEYS[1], 'dead', 'created', 'version')
+if known[1] then return nil end
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local known = redis.call('HMGET', KEYS[1], 'dead', 'created')
-if known[1] then return 0 end
 local created = tonumber(known[2])
 if not created then
-  if ARGV[3] ~= '1' then return 0 end
+  if ARGV[3] ~= '1' then return nil end
   created = now
   redis.call('HSET', KEYS[1], 'created', now, 'seen', now)
 end
 local left = math.min(tonumber(ARGV[1]), created + tonumber(ARGV[2]) - now)
 if left <= 0 then
   redis.call('DEL', KEYS[1])
-  return 0
+  return nil
 end
-local last = 4 + tonumber(ARGV[4]) * 2
-for i = 5, last, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+local last = 6 + tonumber(ARGV[6]) * 2
+for i = 7, last, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 for i = last + 1, #ARGV do redis.call('HDEL', KEYS[1], ARGV[i]) end
+local text = ARGV[5]
+if (known[3] or '') ~= ARGV[4] then
+  local parts = {}
+  local fields = redis.call('HGETALL', KEYS[1])
+  for i = 1, #fields, 2 do
+    if string.sub(fields[i], 1, 2) == 'f:' then parts[#parts + 1] = cjson.encode(string.sub(fields[i], 3)) .. ':' .. fields[i + 1] end
+  end
+  text = '{' .. table.concat(parts, ',') .. '}'
+end
+local version = tostring((tonumber(known[3]) or 0) + 1)
+redis.call('HSET', KEYS[1], 'all', text, 'version', version)
 redis.call('PEXPIRE', KEYS[1], left)
-return 1
+return version
 `
 
 /**

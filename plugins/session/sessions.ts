@@ -42,9 +42,9 @@ export interface Sessions {
 
 const HANDLE = /^[\w-]{43}$/
 
-export function createSessions (users: UserSessions, cipher: Cipher): Sessions {
+export function createSessions (users: UserSessions, cipher: Cipher | undefined): Sessions {
   function describe ({ handle, createdAt, lastSeenAt, device }: StoredInfo, current: string | undefined): SessionInfo {
-    const [address, userAgent] = parseDevice(cipher.open(device, handle, 'device'))
+    const [address, userAgent] = parseDevice(cipher === undefined ? device : cipher.open(device, handle, 'device'))
     return { handle, createdAt, lastSeenAt, address, userAgent, current: handle === current }
   }
 

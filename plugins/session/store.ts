@@ -1,7 +1,9 @@
-/** A stored session: each of its properties by itself, so that two requests can change different ones. */
+/** A stored session. */
 export interface StoredSession {
-  /** By property, as it was written. */
-  fields: Record<string, string>
+  /** All its properties, each as it was written: a JSON object. */
+  text: string
+  /** Another one after each change. */
+  version: string
   /** Digest of whose it is. */
   user: string | undefined
   /** Milliseconds since the epoch. */
@@ -9,12 +11,16 @@ export interface StoredSession {
   lastSeenAt: number
 }
 
-/** What a request did to a session. */
+/** What a request did to a session: property by property, so that two requests can change different ones. */
 export interface SessionChange {
+  /** JSON by property. */
   set: Record<string, string>
   delete: readonly string[]
   /** Whether the session is new; a change to one that is not there any more is dropped. */
   create: boolean
+  /** What it is then, if nobody else changed it since this version. */
+  from: string
+  text: string
   /** Whose it is from now on, as a digest, `undefined` for nobody's; left out where that has not changed. */
   owner?: { user: string | undefined, device: string }
 }
@@ -30,14 +36,16 @@ export interface StoredInfo {
 
 /** Keeps sessions under handles, which are digests of their ids, and an index of them by user. Both stores pass the same tests. */
 export interface SessionStore {
-  /** Reads a session and renews its idle time-out. */
+  /** Reads a session. */
   read (handle: string): Promise<StoredSession | undefined>
+  /** Renews its idle time-out. */
+  renew (handle: string): Promise<void>
   /**
    * Merges a change into a session. What was destroyed stays so, whoever saves it later.
    *
-   * @returns whether there was a session to change
+   * @returns its version, or undefined where there was no session to change
    */
-  write (handle: string, change: SessionChange): Promise<boolean>
+  write (handle: string, change: SessionChange): Promise<string | undefined>
   /** @returns whose it was; null where that was nobody's, undefined where there was none */
   destroy (handle: string): Promise<string | null | undefined>
 
@@ -58,10 +66,18 @@ export interface SessionStore {
 }
 
 export interface SessionTimeouts {
-  /** Milliseconds without a request after which a session ends. */
+  /** Milliseconds without a request after which a session ends; see {@link renewalOf}. */
   idleTimeout: number
   /** Milliseconds after its creation when it ends in any case. */
   absoluteTimeout: number
+}
+
+// A write for each read would cost Redis, its replicas and its log more than the read.
+const LONGEST_RENEWAL_MS = 60_000
+
+/** A session that was renewed less than so many milliseconds ago is not renewed again. By as much it may outlive its idle time-out. */
+export function renewalOf (idleTimeout: number): number {
+  return Math.min(LONGEST_RENEWAL_MS, Math.ceil(idleTimeout / 20))
 }
 
 /** For how long a destroyed session is remembered, so that a request that still holds it cannot bring it back. */
