@@ -40,7 +40,7 @@ export async function buildApp (config: Config, options: FastifyServerOptions = 
   await registerRedis(app, config)
   await app.register(health)
   await app.register(rateLimit, { max: config.RATE_LIMIT_MAX, timeWindow: '1 minute' })
-  await app.register(session, { secret: config.SESSION_SECRET })
+  await app.register(session, { secret: config.SESSION_SECRET, maxPerUser: 20 })
   await app.register(cache, { ttl: '30s', staleWhileRevalidate: '5m' })
   await app.register(errors)
   await registerDocs(app)

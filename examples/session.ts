@@ -1,4 +1,4 @@
-// Log in, see who you are and where you are logged in, log out. Run it with `npx tsx examples/session.ts`.
+// Log in, see who you are and where you are logged in, end one of these sessions, log out. Run it with `npx tsx examples/session.ts`.
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
 import { redis, session } from '../plugins/index.js'
@@ -16,18 +16,22 @@ export async function build () {
   await app.register(session, { secret: process.env['SESSION_SECRET'] ?? 'only for this example, 32 characters' })
 
   app.post<{ Params: { user: string } }>('/login/:user', async request => {
-    await request.session.regenerate() // a new id, so that one that was planted before the login is worth nothing
-    request.session.userId = request.params.user
+    await request.login(request.params.user) // under a new id, so that one that was planted before is worth nothing
     return { welcome: request.params.user }
   })
   app.get('/me', async (request, reply) => {
     const { userId } = request.session
     if (userId === undefined) return await reply.code(401).send({ error: 'log in first' })
-    return { userId, sessions: await app.sessions.list(userId) }
+    return { userId, sessions: await app.sessions.list(userId, { current: app.sessions.handleOf(request.session.sessionId) }) }
   })
   app.post('/logout', async request => {
-    await request.session.destroy()
+    await request.logout()
     return { bye: true }
+  })
+  app.delete<{ Params: { handle: string } }>('/sessions/:handle', async (request, reply) => {
+    const mine = await app.sessions.list(request.session.userId ?? 'nobody')
+    if (!mine.some(({ handle }) => handle === request.params.handle)) return await reply.code(404).send({ error: 'none of yours' })
+    return { ended: await app.sessions.destroy(request.params.handle) }
   })
   return app
 }

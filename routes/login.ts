@@ -50,17 +50,15 @@ export const login: FastifyPluginAsyncTypebox = async function login (fastify) {
       rateLimiter.refund(request.ip, FAILED_BY_ADDRESS, byAddress),
       rateLimiter.refund(email, FAILED_BY_ACCOUNT, byAccount)
     ])
-    // A new id, so that one that was planted before the login is worth nothing; what is in the cart stays.
-    await request.session.regenerate(['cart'])
-    request.session.userId = String(user.id)
-    request.session.isAdmin = user.isAdmin
+    // Under a new id, so that one that was planted before is worth nothing; what is in the cart stays.
+    await request.login(String(user.id), { keep: ['cart'], set: { isAdmin: user.isAdmin } })
     return { userId: user.id, name: user.name }
   })
 
   fastify.post('/logout', {
     schema: { tags: ['session'], summary: 'Log out', response: answers(Type.Object({ loggedOut: Type.Boolean() })) }
   }, async request => {
-    await request.session.destroy()
+    await request.logout()
     return { loggedOut: true }
   })
 }

@@ -5,7 +5,14 @@ import { answers, Text } from './schemas.js'
 
 const User = Type.Object({ id: Type.Integer(), email: Type.String(), name: Type.String() })
 const Profile = Type.Object({ ...User.properties, orders: Type.Integer() })
-const Device = Type.Object({ handle: Type.String(), createdAt: Type.String(), lastSeenAt: Type.String(), current: Type.Boolean() })
+const Device = Type.Object({
+  handle: Type.String(),
+  createdAt: Type.String(),
+  lastSeenAt: Type.String(),
+  address: Type.Optional(Type.String()),
+  userAgent: Type.Optional(Type.String()),
+  current: Type.Boolean()
+})
 
 /** All of it wants a login. */
 export const me: FastifyPluginAsyncTypebox = async function me (fastify) {
@@ -55,10 +62,8 @@ export const me: FastifyPluginAsyncTypebox = async function me (fastify) {
   fastify.get('/me/sessions', {
     schema: { tags: ['me'], summary: 'Where I am logged in', response: answers(Type.Array(Device)) }
   }, async request => {
-    const current = sessions.handleOf(request.session.sessionId)
-    return (await sessions.list(userOf(request))).map(({ handle, createdAt, lastSeenAt }) => ({
-      handle, createdAt: new Date(createdAt).toISOString(), lastSeenAt: new Date(lastSeenAt).toISOString(), current: handle === current
-    }))
+    const list = await sessions.list(userOf(request), { current: sessions.handleOf(request.session.sessionId) })
+    return list.map(info => ({ ...info, createdAt: new Date(info.createdAt).toISOString(), lastSeenAt: new Date(info.lastSeenAt).toISOString() }))
   })
 
   fastify.delete('/me/sessions/:handle', {

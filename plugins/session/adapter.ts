@@ -1,5 +1,6 @@
 import type { SessionStore as FastifySessionStore } from '@fastify/session'
 import type { FastifyBaseLogger, FastifyRequest, Session } from 'fastify'
+import { LRUCache } from 'lru-cache'
 import { hashId } from '../shared/keys.js'
 import type { Cipher } from './cipher.js'
 import { storeUnavailable } from './errors.js'
@@ -33,7 +34,7 @@ export class Adapter implements FastifySessionStore {
   readonly #devices = new WeakMap<object, string>()
   readonly #anonymous = new WeakSet<FastifyRequest>()
   /** Ids of the sessions that stand for those that could not be read. */
-  readonly #standIns = new Set<string>()
+  readonly #standIns = new LRUCache<string, true>({ max: 10_000 })
   #reading: { sessionId: string, known: Known } | undefined
   #isFailing = false
   #isRefusing = false
@@ -87,7 +88,7 @@ export class Adapter implements FastifySessionStore {
     const { session } = request
     if (this.#isFailing) {
       this.#anonymous.add(request)
-      this.#standIns.add(session.sessionId)
+      this.#standIns.set(session.sessionId, true)
     } else if (this.#reading !== undefined && this.#reading.sessionId === session?.sessionId) {
       this.#known.set(session, this.#reading.known)
     }
@@ -96,11 +97,6 @@ export class Adapter implements FastifySessionStore {
   /** Whether the request's session could not be read, so that nobody knows whose it is. */
   isAnonymous (request: FastifyRequest): boolean {
     return this.#anonymous.has(request)
-  }
-
-  /** No more will be done with an anonymous session. */
-  release (sessionId: string): void {
-    this.#standIns.delete(sessionId)
   }
 
   /** Whether the session came out of the store. */

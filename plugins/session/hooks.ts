@@ -39,11 +39,7 @@ function wrapOnRequest (handler: onRequestHookHandler, adapter: Adapter): onRequ
 function wrapOnSend (handler: onSendHookHandler, adapter: Adapter, options: HookOptions): onSendHookHandler {
   return function sessionOnSend (request, reply, payload, done) {
     const { session } = request
-    if (request.routeOptions.config?.session === false) return done(null, payload)
-    if (adapter.isAnonymous(request)) {
-      if (session) adapter.release(session.sessionId)
-      return done(null, payload)
-    }
+    if (request.routeOptions.config?.session === false || adapter.isAnonymous(request)) return done(null, payload)
     if (!session?.sessionId) {
       clearDeadCookie(request, reply, options)
       return done(null, payload)

@@ -28,9 +28,10 @@ export function addLogin (fastify: FastifyInstance, { adapter, users, userId, pr
   }
 
   fastify.decorateRequest('login', async function (this: FastifyRequest, user, { keep = [], set = {} } = {}) {
-    await users.requireRoom(hashId(String(user)))
+    const before = require(this)
+    await users.requireRoom(hashId(String(user)), hashId(before.sessionId))
     // A new id, so that one that was planted before the login is worth nothing.
-    await require(this).regenerate([...keep] as never)
+    await before.regenerate([...keep] as never)
     const { session } = this
     Object.assign(session, property === undefined ? {} : { [property]: user }, set)
     if (String(userId(session)) !== String(user)) throw new NotTheUserError()

@@ -37,11 +37,15 @@ export class UserSessions {
     }
   }
 
-  /** @throws `FST_REDIS_SUITE_SESSION_TOO_MANY` where one more would not be let in */
-  async requireRoom (user: string): Promise<void> {
+  /**
+   * @param leaving - one that is about to end
+   * @throws `FST_REDIS_SUITE_SESSION_TOO_MANY` where one more would not be let in
+   */
+  async requireRoom (user: string, leaving?: string): Promise<void> {
     const { maxPerUser, dropsOldest } = this.#limit
     if (maxPerUser === 0 || dropsOldest) return
-    if ((await this.list(user)).length >= maxPerUser) throw new TooManySessionsError(maxPerUser)
+    const others = (await this.list(user)).filter(({ handle }) => handle !== leaving)
+    if (others.length >= maxPerUser) throw new TooManySessionsError(maxPerUser)
   }
 
   async leave (user: string, handle: string): Promise<void> {
