@@ -28,8 +28,9 @@ if left <= 0 then
   redis.call('DEL', KEYS[1])
   return nil
 end
-redis.call('HSET', KEYS[1], 'seen', now)
+-- Once a script has written, Redis lets it write more even where it is out of memory.
 redis.call('PEXPIRE', KEYS[1], left)
+redis.call('HSET', KEYS[1], 'seen', now)
 return fields
 `
 
