@@ -33,10 +33,15 @@ export function addLogin (fastify: FastifyInstance, { adapter, users, userId, pr
     // A new id, so that one that was planted before the login is worth nothing.
     await before.regenerate([...keep] as never)
     const { session } = this
-    Object.assign(session, property === undefined ? {} : { [property]: user }, set)
-    if (String(userId(session)) !== String(user)) throw new NotTheUserError()
-    adapter.describe(session, this)
-    await session.save()
+    try {
+      Object.assign(session, property === undefined ? {} : { [property]: user }, set)
+      if (String(userId(session)) !== String(user)) throw new NotTheUserError()
+      adapter.describe(session, this)
+      await session.save()
+    } catch (error) {
+      adapter.abandon(session)
+      throw error
+    }
   })
   fastify.decorateRequest('logout', async function (this: FastifyRequest) {
     if (this.session !== null) await require(this).destroy()
