@@ -40,7 +40,7 @@ export function createMemoryStore (
   function infoOf (handle: string): StoredInfo | undefined {
     const entry = entries.peek(handle)
     if (entry === undefined || entry.session === 'dead' || entry.expiresAt <= clock()) return undefined
-    return { handle, createdAt: entry.session.createdAt, lastSeenAt: entry.session.lastSeenAt, device: entry.device }
+    return { handle, user: entry.session.user, createdAt: entry.session.createdAt, lastSeenAt: entry.session.lastSeenAt, device: entry.device }
   }
 
   return {

@@ -8,7 +8,7 @@ const FIELD = 'f:'
 
 /**
  * Keeps sessions in Redis: a hash a session, one round trip a read or write, and a sorted set a user, by the time
- * at which each session ends at the latest.
+ * at which each session was entered.
  */
 export function createRedisStore (client: RedisClient, prefix: string, { idleTimeout, absoluteTimeout }: SessionTimeouts): SessionStore {
   const sessions = keySpace(prefix, 'session', 'data')
@@ -16,8 +16,8 @@ export function createRedisStore (client: RedisClient, prefix: string, { idleTim
   const timeouts = [idleTimeout, absoluteTimeout]
 
   async function infoOf (handle: string): Promise<StoredInfo | undefined> {
-    const [created, seen, device] = await client.hmget(sessions + handle, 'created', 'seen', 'device')
-    return created ? { handle, createdAt: Number(created), lastSeenAt: Number(seen), device: device ?? '' } : undefined
+    const [created, seen, user, device] = await client.hmget(sessions + handle, 'created', 'seen', 'user', 'device')
+    return created ? { handle, user: user ?? undefined, createdAt: Number(created), lastSeenAt: Number(seen), device: device ?? '' } : undefined
   }
 
   return {
@@ -42,7 +42,7 @@ export function createRedisStore (client: RedisClient, prefix: string, { idleTim
       return Array.isArray(reply) ? reply.map(String) : undefined
     },
     async leave (user, handles) { if (handles.length > 0) await client.zrem(users + user, ...handles) },
-    members: async (user, until, from, count) => await client.zrangebyscore(users + user, '-inf', until + absoluteTimeout, 'LIMIT', from, count),
+    members: async (user, until, from, count) => await client.zrangebyscore(users + user, '-inf', until, 'LIMIT', from, count),
     infos: async handles => await Promise.all(handles.map(infoOf)),
     async now () {
       const [seconds, microseconds] = await client.time()

@@ -79,7 +79,8 @@ return known[1] and (known[2] or '') or nil
 `
 
 /**
- * Enters a session into a user's index, by the time at which it ends at the latest, if there is room.
+ * Enters a session into a user's index, by the time now, if there is room. (Not by that at which
+ * it ends: who lowers the time-out would not find those that were entered before.)
  *
  * KEYS[1]  the index
  * ARGV     handle, absolute time-out (ms), most (0: any number)
@@ -88,12 +89,12 @@ return known[1] and (known[2] or '') or nil
 export const enterScript = lua`
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
 local most = tonumber(ARGV[3])
 if most > 0 and not redis.call('ZSCORE', KEYS[1], ARGV[1]) and redis.call('ZCARD', KEYS[1]) >= most then
   return redis.call('ZRANGE', KEYS[1], 0, 999)
 end
-redis.call('ZADD', KEYS[1], 'NX', now + ARGV[2], ARGV[1])
+redis.call('ZADD', KEYS[1], 'NX', now, ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return nil
 `

@@ -22,6 +22,8 @@ export interface SessionChange {
 /** What may be known of a session without its contents. */
 export interface StoredInfo {
   handle: string
+  /** Digest of whose it is. */
+  user: string | undefined
   createdAt: number
   lastSeenAt: number
   /** As it was written. */

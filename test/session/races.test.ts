@@ -44,7 +44,7 @@ function routes (app: FastifyInstance) {
     if (request.body.reload) await request.session.reload()
     await new Promise(resolve => setImmediate(resolve))
     anySession(request)[request.body.set] = request.body.value
-    // eslint-disable-next-line @typescript-eslint/no-dynamic-delete
+
     delete anySession(request)[request.body.remove]
   })
   app.post('/regenerate', async request => { await request.session.regenerate(['userId'] as never) })
