@@ -38,8 +38,11 @@ export class Adapter implements FastifySessionStore {
   readonly #anonymous = new WeakSet<FastifyRequest>()
   /** Ids of the sessions that stand for those that could not be read. */
   readonly #standIns = new LRUCache<string, true>({ max: 10_000 })
+  readonly #ended = new WeakSet<FastifyRequest>()
+  readonly #abandoned = new WeakSet<Session>()
   #reading: { sessionId: string, known: Known } | undefined
-  #isFailing = false
+  /** Id of the session that could not be read. */
+  #failing: string | undefined
   #isRefusing = false
   #hasWarned = false
 
@@ -49,52 +52,65 @@ export class Adapter implements FastifySessionStore {
 
   get (sessionId: string, callback: (error: unknown, session?: Session | null) => void): void {
     this.#read(sessionId).then(found => {
-      // `@fastify/session` makes its object of what it is given, and goes on to the next hook within this.
-      this.#reading = found && { sessionId, known: found.known }
+      // `@fastify/session` makes its object of what it is given, and goes on to the next hook within this. Of one that is gone too:
+      // `reload` keeps its id, under which nothing may be created.
+      this.#reading = { sessionId, known: found?.known ?? { snapshot: () => ({}), version: '', user: undefined } }
       try {
         callback(null, found?.data ?? null)
       } finally {
         this.#reading = undefined
       }
     }, () => {
-      if (!this.#options.allowsAnonymous) return callback(storeUnavailable())
-      this.#isFailing = true
+      if (!this.#options.allowsAnonymous) return this.#refuse(callback)
+      this.#failing = sessionId
       try {
         callback(null, null)
       } finally {
-        this.#isFailing = false
+        this.#failing = undefined
       }
     })
   }
 
   set (sessionId: string, session: Session, callback: (error?: unknown) => void): void {
-    if (this.#isRefusing || this.#standIns.has(sessionId)) return callback(storeUnavailable())
-    this.#save(sessionId, session).then(() => callback(), callback)
+    if (this.#isRefusing || this.#standIns.has(sessionId)) return this.#refuse(callback)
+    this.#save(sessionId, session).then(() => callback(), error => this.#refuse(callback, error))
   }
 
   destroy (sessionId: string, callback: (error?: unknown) => void): void {
-    if (this.#standIns.has(sessionId)) {
-      // `regenerate` goes on with a new session within this.
-      this.#isRefusing = true
-      try {
-        callback(storeUnavailable())
-      } finally {
-        this.#isRefusing = false
-      }
-      return
-    }
-    this.#options.users.destroy(hashId(sessionId)).then(() => callback(), () => callback(storeUnavailable()))
+    if (this.#standIns.has(sessionId)) return this.#refuse(callback)
+    this.#options.users.destroy(hashId(sessionId)).then(() => callback(), () => this.#refuse(callback))
   }
 
-  /** Ties what was read to the session that was made of it: to be called within the callback of `get`. */
-  bind (request: FastifyRequest): void {
-    const { session } = request
-    if (this.#isFailing) {
+  /**
+   * Ties what was read to the session that is made of it, whoever made it: the hook, `reload`, `decryptSession`.
+   *
+   * @returns whether it is to be the request's session: not where what failed is to change nothing
+   */
+  accept (request: FastifyRequest, session: FastifyRequest['session'] | null): boolean {
+    if (this.#isRefusing || (this.#failing !== undefined && session?.sessionId === this.#failing)) return false
+    if (session === null) {
+      this.#ended.add(request)
+    } else if (this.#failing !== undefined) {
       this.#anonymous.add(request)
       this.#standIns.set(session.sessionId, true)
-    } else if (this.#reading !== undefined && this.#reading.sessionId === session?.sessionId) {
+    } else if (this.#reading !== undefined && this.#reading.sessionId === session.sessionId) {
       this.#known.set(session, this.#reading.known)
     }
+    return true
+  }
+
+  /** Whether the request's session was destroyed. */
+  hasEnded (request: FastifyRequest): boolean {
+    return this.#ended.has(request)
+  }
+
+  /** What a login that failed has made of the session is not saved when the reply is sent. */
+  abandon (session: Session): void {
+    this.#abandoned.add(session)
+  }
+
+  isAbandoned (session: Session): boolean {
+    return this.#abandoned.has(session)
   }
 
   /** Whether the request's session could not be read, so that nobody knows whose it is. */
@@ -112,14 +128,24 @@ export class Adapter implements FastifySessionStore {
     this.#requests.set(session, request)
   }
 
+  /** `regenerate` goes on within this to save a new session, and puts it in the request's, as `destroy` does null: neither is to be. */
+  #refuse (callback: (error: unknown) => void, error: unknown = storeUnavailable()): void {
+    this.#isRefusing = true
+    try {
+      callback(error)
+    } finally {
+      this.#isRefusing = false
+    }
+  }
+
   async #read (sessionId: string): Promise<{ data: Session, known: Known } | undefined> {
     const { store, run, cipher, log, renewal } = this.#options
     const handle = hashId(sessionId)
     const stored = await run(() => store.read(handle))
     if (stored === undefined) return undefined
-    const { text, version, user, lastSeenAt } = stored
+    const { text, isSealed, version, user, lastSeenAt } = stored
     const parse = () => parseFields(text, cipher && ((name, sealed) => typeof sealed === 'string' ? cipher.open(sealed, handle, name) : undefined))
-    const data = parse()
+    const data = isSealed === (cipher !== undefined) ? parse() : undefined
     if (data === undefined) {
       if (!this.#hasWarned) log.warn('session: a stored session cannot be read and counts as none; no more is said of others')
       this.#hasWarned = true
@@ -145,6 +171,7 @@ export class Adapter implements FastifySessionStore {
     if (user !== undefined && hasMoved) await users.enter(user, handle)
     const version = await this.#attempt(() => store.write(handle, {
       set: this.#sealAll(change.set, handle),
+      isSealed: this.#options.cipher !== undefined,
       delete: change.delete,
       create: before === undefined,
       from: before?.version ?? '',

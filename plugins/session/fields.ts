@@ -22,7 +22,7 @@ export function takeSnapshot (session: object): Snapshot {
 export function diff (before: Snapshot, after: Snapshot): Pick<SessionChange, 'set' | 'delete'> {
   return {
     set: Object.fromEntries(Object.entries(after).filter(([name, json]) => before[name] !== json)),
-    delete: Object.keys(before).filter(name => !(name in after))
+    delete: Object.keys(before).filter(name => !Object.hasOwn(after, name))
   }
 }
 

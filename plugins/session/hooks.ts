@@ -8,31 +8,41 @@ export interface HookOptions {
   cookie: { path?: string | undefined, domain?: string | undefined }
 }
 
+const SESSION = Symbol('session')
+
 /**
  * The instance as `@fastify/session` is to see it: its two hooks become ours, as a route may be without sessions, and a session that could
- * not be read may neither be saved nor clear the client's cookie.
+ * not be read may neither be saved nor clear the client's cookie; and the adapter is told of each object that becomes the request's session.
  */
 export function withOwnHooks (fastify: FastifyInstance, adapter: Adapter, options: HookOptions): FastifyInstance {
   const wrappers: Record<string, (handler: never) => unknown> = {
-    onRequest: (handler: onRequestHookHandler) => wrapOnRequest(handler, adapter),
+    onRequest: (handler: onRequestHookHandler) => wrapOnRequest(handler),
     onSend: (handler: onSendHookHandler) => wrapOnSend(handler, adapter, options)
   }
   return new Proxy(fastify, {
     get (target, name) {
       const value: unknown = Reflect.get(target, name, target)
       if (name === 'addHook') return (hook: string, handler: never) => target.addHook(hook as 'onRequest', (wrappers[hook]?.(handler) ?? handler) as onRequestHookHandler)
+      if (name === 'decorateRequest') {
+        return (property: string, given: object) => target.decorateRequest(property, (property === 'session' ? accessor(adapter) : given) as never)
+      }
       return typeof value === 'function' ? value.bind(target) : value
     }
   })
 }
 
-function wrapOnRequest (handler: onRequestHookHandler, adapter: Adapter): onRequestHookHandler {
+function accessor (adapter: Adapter) {
+  type Holder = FastifyRequest & { [SESSION]?: FastifyRequest['session'] | null }
+  return {
+    getter (this: Holder) { return this[SESSION] ?? null },
+    setter (this: Holder, session: FastifyRequest['session'] | null) { if (adapter.accept(this, session)) this[SESSION] = session }
+  }
+}
+
+function wrapOnRequest (handler: onRequestHookHandler): onRequestHookHandler {
   return function sessionOnRequest (request, reply, done) {
     if (request.routeOptions.config?.session === false) return done()
-    handler.call(this, request, reply, (error?: Error) => {
-      if (error === undefined && request.session) adapter.bind(request)
-      done(error)
-    })
+    handler.call(this, request, reply, done)
   }
 }
 
@@ -41,9 +51,10 @@ function wrapOnSend (handler: onSendHookHandler, adapter: Adapter, options: Hook
     const { session } = request
     if (request.routeOptions.config?.session === false || adapter.isAnonymous(request)) return done(null, payload)
     if (!session?.sessionId) {
-      clearDeadCookie(request, reply, options)
+      if (adapter.hasEnded(request)) clearDeadCookie(request, reply, options)
       return done(null, payload)
     }
+    if (adapter.isAbandoned(session)) return done(null, payload)
     adapter.describe(session, request)
     const goOn = () => handler.call(this, request, reply, payload, done)
     if (!signAnew(request, adapter, options, goOn, done)) goOn()
@@ -51,8 +62,8 @@ function wrapOnSend (handler: onSendHookHandler, adapter: Adapter, options: Hook
 }
 
 /** Of a session that was destroyed: `@fastify/session` leaves it with the client. */
-function clearDeadCookie ({ session, cookies }: FastifyRequest, reply: FastifyReply, { cookieName, cookie }: HookOptions): void {
-  if (session !== null || cookies[cookieName] === undefined) return
+function clearDeadCookie ({ cookies }: FastifyRequest, reply: FastifyReply, { cookieName, cookie }: HookOptions): void {
+  if (cookies[cookieName] === undefined) return
   reply.clearCookie(cookieName, { path: cookie.path ?? '/', ...cookie.domain !== undefined && { domain: cookie.domain } })
 }
 

@@ -2,6 +2,7 @@ import type { FastifyInstance, FastifyRequest, Session } from 'fastify'
 import { hashId } from '../shared/keys.js'
 import type { Adapter } from './adapter.js'
 import { NoSessionError, NotTheUserError, storeUnavailable } from './errors.js'
+import { userOf } from './sessions.js'
 import type { UserSessions } from './user-sessions.js'
 
 export interface LoginOptions {
@@ -29,14 +30,20 @@ export function addLogin (fastify: FastifyInstance, { adapter, users, userId, pr
 
   fastify.decorateRequest('login', async function (this: FastifyRequest, user, { keep = [], set = {} } = {}) {
     const before = require(this)
-    await users.requireRoom(hashId(String(user)), hashId(before.sessionId))
+    // Before anything ends: a user that is not there is a mistake, and would be let in as nobody.
+    await users.requireRoom(userOf(user), hashId(before.sessionId))
     // A new id, so that one that was planted before the login is worth nothing.
     await before.regenerate([...keep] as never)
     const { session } = this
-    Object.assign(session, property === undefined ? {} : { [property]: user }, set)
-    if (String(userId(session)) !== String(user)) throw new NotTheUserError()
-    adapter.describe(session, this)
-    await session.save()
+    try {
+      Object.assign(session, property === undefined ? {} : { [property]: user }, set)
+      if (String(userId(session)) !== String(user)) throw new NotTheUserError()
+      adapter.describe(session, this)
+      await session.save()
+    } catch (error) {
+      adapter.abandon(session)
+      throw error
+    }
   })
   fastify.decorateRequest('logout', async function (this: FastifyRequest) {
     if (this.session !== null) await require(this).destroy()

@@ -3,6 +3,7 @@ import { renewalOf, TOMBSTONE_MS, type SessionStore, type SessionTimeouts, type 
 
 interface Kept {
   fields: Map<string, string>
+  isSealed: boolean
   version: number
   user: string | undefined
   createdAt: number
@@ -48,15 +49,15 @@ export function createMemoryStore (
   function infoOf (handle: string): StoredInfo | undefined {
     const entry = entries.peek(handle)
     if (entry === undefined || entry.session === 'dead' || entry.expiresAt <= clock()) return undefined
-    return { handle, createdAt: entry.session.createdAt, lastSeenAt: entry.session.lastSeenAt, device: entry.device }
+    return { handle, user: entry.session.user, createdAt: entry.session.createdAt, lastSeenAt: entry.session.lastSeenAt, device: entry.device }
   }
 
   return {
     async read (handle) {
       const entry = alive(handle)
       if (entry === undefined || entry.session === 'dead') return undefined
-      const { fields, version, user, createdAt, lastSeenAt } = entry.session
-      return { text: textOf(fields), version: String(version), user, createdAt, lastSeenAt }
+      const { fields, isSealed, version, user, createdAt, lastSeenAt } = entry.session
+      return { text: textOf(fields), isSealed, version: String(version), user, createdAt, lastSeenAt }
     },
     async renew (handle) {
       const entry = alive(handle)
@@ -67,10 +68,11 @@ export function createMemoryStore (
     async write (handle, change) {
       const present = alive(handle)
       if (present?.session === 'dead' || (present === undefined && !change.create)) return undefined
-      const session: Kept = present?.session ?? { fields: new Map(), version: 0, user: undefined, createdAt: clock(), lastSeenAt: clock() }
+      const session: Kept = present?.session ?? { fields: new Map(), isSealed: change.isSealed, version: 0, user: undefined, createdAt: clock(), lastSeenAt: clock() }
       const entry = present ?? { session, device: '', expiresAt: 0 }
       for (const [name, json] of Object.entries(change.set)) session.fields.set(name, json)
       for (const name of change.delete) session.fields.delete(name)
+      session.isSealed = change.isSealed
       session.version++
       if (change.owner !== undefined) session.user = change.owner.user
       if (change.owner !== undefined) entry.device = change.owner.device

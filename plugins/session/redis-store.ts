@@ -8,7 +8,7 @@ const FIELD = 'f:'
 
 /**
  * Keeps sessions in Redis: a hash a session, one command a read and one script a write, and a sorted set a user, by the time
- * at which each session ends at the latest.
+ * at which each session was entered.
  */
 export function createRedisStore (client: RedisClient, prefix: string, { idleTimeout, absoluteTimeout }: SessionTimeouts): SessionStore {
   const sessions = keySpace(prefix, 'session', 'data')
@@ -17,20 +17,21 @@ export function createRedisStore (client: RedisClient, prefix: string, { idleTim
   const timeouts = [idleTimeout + renewalOf(idleTimeout), absoluteTimeout]
 
   async function infoOf (handle: string): Promise<StoredInfo | undefined> {
-    const [created, seen, device] = await client.hmget(sessions + handle, 'created', 'seen', 'device')
-    return created ? { handle, createdAt: Number(created), lastSeenAt: Number(seen), device: device ?? '' } : undefined
+    const [created, seen, user, device] = await client.hmget(sessions + handle, 'created', 'seen', 'user', 'device')
+    return created ? { handle, user: user ?? undefined, createdAt: Number(created), lastSeenAt: Number(seen), device: device ?? '' } : undefined
   }
 
   return {
     async read (handle) {
-      const [text, version, user, created, seen] = await client.hmget(sessions + handle, 'all', 'version', 'user', 'created', 'seen')
+      const [text, sealed, version, user, created, seen] = await client.hmget(sessions + handle, 'all', 'sealed', 'version', 'user', 'created', 'seen')
       if (!text || !created) return undefined
-      return { text, version: version ?? '', user: user ?? undefined, createdAt: Number(created), lastSeenAt: Number(seen) }
+      return { text, isSealed: sealed === '1', version: version ?? '', user: user ?? undefined, createdAt: Number(created), lastSeenAt: Number(seen) }
     },
     async renew (handle) { await runScript(client, renewScript, [sessions + handle], timeouts) },
-    async write (handle, { set, delete: gone, create, from, text, owner }) {
+    async write (handle, { set, isSealed, delete: gone, create, from, text, owner }) {
       const pairs = Object.entries(set).flatMap(([name, json]) => [FIELD + name, json])
       const removed = gone.map(name => FIELD + name)
+      pairs.push('sealed', isSealed ? '1' : '0')
       if (owner?.user !== undefined) pairs.push('user', owner.user, 'device', owner.device)
       else if (owner !== undefined) removed.push('user', 'device')
       const args = [...timeouts, create ? 1 : 0, from, text, pairs.length / 2, ...pairs, ...removed]
@@ -46,7 +47,7 @@ export function createRedisStore (client: RedisClient, prefix: string, { idleTim
       return Array.isArray(reply) ? reply.map(String) : undefined
     },
     async leave (user, handles) { if (handles.length > 0) await client.zrem(users + user, ...handles) },
-    members: async (user, until, from, count) => await client.zrangebyscore(users + user, '-inf', until + absoluteTimeout, 'LIMIT', from, count),
+    members: async (user, until, from, count) => await client.zrangebyscore(users + user, '-inf', until, 'LIMIT', from, count),
     infos: async handles => await Promise.all(handles.map(infoOf)),
     async now () {
       const [seconds, microseconds] = await client.time()

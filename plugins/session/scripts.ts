@@ -3,7 +3,7 @@ import { TOMBSTONE_MS } from './store.js'
 
 /*
  * A session is a hash. Its own properties are the fields that begin with "f:" (JSON), and `all` is all of them as one JSON object;
- * beside them stand `created` and `seen` (ms), `version`, `user` (digest of whose it is) and `device`, and in place of all of them `dead`
+ * beside them stand `created` and `seen` (ms), `version`, `sealed` (0, 1), `user` (digest of whose it is) and `device`, and in place of all of them `dead`
  * where it was destroyed. Times are Redis's own.
  */
 
@@ -18,8 +18,9 @@ local created = tonumber(redis.call('HGET', KEYS[1], 'created'))
 if not created then return end
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-redis.call('HSET', KEYS[1], 'seen', now)
+-- Once a script has written, Redis lets it write more even where it is out of memory.
 redis.call('PEXPIRE', KEYS[1], math.max(1, math.min(tonumber(ARGV[1]), created + tonumber(ARGV[2]) - now)))
+redis.call('HSET', KEYS[1], 'seen', now)
 `
 
 /**
@@ -79,7 +80,8 @@ return known[1] and (known[2] or '') or nil
 `
 
 /**
- * Enters a session into a user's index, by the time at which it ends at the latest, if there is room.
+ * Enters a session into a user's index, by the time now, if there is room. (Not by that at which
+ * it ends: who lowers the time-out would not find those that were entered before.)
  *
  * KEYS[1]  the index
  * ARGV     handle, absolute time-out (ms), most (0: any number)
@@ -88,12 +90,12 @@ return known[1] and (known[2] or '') or nil
 export const enterScript = lua`
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
 local most = tonumber(ARGV[3])
 if most > 0 and not redis.call('ZSCORE', KEYS[1], ARGV[1]) and redis.call('ZCARD', KEYS[1]) >= most then
   return redis.call('ZRANGE', KEYS[1], 0, 999)
 end
-redis.call('ZADD', KEYS[1], 'NX', now + ARGV[2], ARGV[1])
+redis.call('ZADD', KEYS[1], 'NX', now, ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return nil
 `

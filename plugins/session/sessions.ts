@@ -70,7 +70,8 @@ function known<O extends object> (options: O, name: string): O {
   return options
 }
 
-function userOf (userId: unknown): string {
+/** @returns the digest by which the user is known */
+export function userOf (userId: unknown): string {
   if ((typeof userId === 'string' && userId !== '') || typeof userId === 'number') return hashId(String(userId))
   throw invalidOptionError('session', 'userId', userId, 'a string that is not empty, or a number')
 }

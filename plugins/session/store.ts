@@ -2,6 +2,8 @@
 export interface StoredSession {
   /** All its properties, each as it was written: a JSON object. */
   text: string
+  /** Whether they are sealed. */
+  isSealed: boolean
   /** Another one after each change. */
   version: string
   /** Digest of whose it is. */
@@ -15,6 +17,7 @@ export interface StoredSession {
 export interface SessionChange {
   /** JSON by property. */
   set: Record<string, string>
+  isSealed: boolean
   delete: readonly string[]
   /** Whether the session is new; a change to one that is not there any more is dropped. */
   create: boolean
@@ -28,6 +31,8 @@ export interface SessionChange {
 /** What may be known of a session without its contents. */
 export interface StoredInfo {
   handle: string
+  /** Digest of whose it is. */
+  user: string | undefined
   createdAt: number
   lastSeenAt: number
   /** As it was written. */

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { diff, parseFields, takeSnapshot } from '../../plugins/session/fields.js'
+import { diff, joinFields, parseFields, takeSnapshot } from '../../plugins/session/fields.js'
 
 t.test('a difference is what was set and what was taken away', async t => {
   const before = takeSnapshot({ a: 1, b: { deep: [1] }, c: 'x', gone: true })
@@ -9,14 +9,21 @@ t.test('a difference is what was set and what was taken away', async t => {
 })
 
 t.test('stored fields that would reach a prototype or hide a method are left out', async t => {
-  const fields = Object.fromEntries([['__proto__', '{"admin":true}'], ['constructor', '1'], ['save', '1'], ['a', '{"__proto__":{"admin":true}}']])
-  const parsed = parseFields(fields)
+  const parsed = parseFields('{"__proto__":{"admin":true},"constructor":1,"save":1,"a":{"__proto__":{"admin":true}}}')
   t.same(Object.keys(parsed ?? {}), ['a'])
   t.equal(Reflect.get(parsed ?? {}, 'admin'), undefined)
   t.equal(Reflect.get({}, 'admin'), undefined)
 })
 
 t.test('what cannot be parsed is no session', async t => {
-  t.equal(parseFields({ a: '{', b: '1' }), undefined)
-  t.equal(parseFields({ a: '' }), undefined)
+  for (const text of ['', '{', '{"a":}', '[1]', '"a"', 'null', '1']) t.equal(parseFields(text), undefined, text)
+  t.equal(parseFields('{"a":"sealed"}', () => undefined), undefined)
+  t.equal(parseFields('{"a":"sealed"}', () => '{'), undefined)
+  t.same(parseFields('{"a":"sealed"}', (name, sealed) => JSON.stringify([name, sealed])), { a: ['a', 'sealed'] })
+})
+
+t.test('what is joined is parsed as it was', async t => {
+  const fields = { 'a"b': '1', ключ: '[{}]', '': '"\\u0000"' }
+  t.same(parseFields(joinFields(fields)), { 'a"b': 1, ключ: [{}], '': '\u0000' })
+  t.equal(joinFields({}), '{}')
 })

@@ -198,7 +198,7 @@ t.test('a session that cannot be parsed counts as none', async t => {
   const { app } = await build(t, { url: own.url, prefix: 'x' })
   const user = browser(app)
   const handle = (await user.send('POST', '/login/ann')).body
-  await own.client().hset(`x:session:data:${handle}`, 'f:userId', '{broken')
+  await own.client().hset(`x:session:data:${handle}`, 'all', '{broken')
   const response = await user.send('GET', '/')
   t.equal(response.statusCode, 200)
   t.same(response.json(), {})

@@ -1,5 +1,6 @@
 import { Cluster, Redis } from 'ioredis'
 import t, { type Test } from 'tap'
+import { joinFields } from '../../plugins/session/fields.js'
 import { createMemoryStore } from '../../plugins/session/memory-store.js'
 import { createRedisStore } from '../../plugins/session/redis-store.js'
 import type { SessionChange, SessionStore, SessionTimeouts } from '../../plugins/session/store.js'
@@ -20,8 +21,8 @@ const stores: Record<string, (timeouts: SessionTimeouts) => SessionStore> = {
 }
 const HOUR = 3_600_000
 const wait = (ms: number) => new Promise(resolve => setTimeout(resolve, ms))
-const create = (fields: Record<string, string>, user?: string): SessionChange => ({ set: fields, delete: [], create: true, owner: { user, device: 'd' } })
-const change = (set: Record<string, string>, del: string[] = []): SessionChange => ({ set, delete: del, create: false })
+const create = (fields: Record<string, string>, user?: string): SessionChange => ({ set: fields, isSealed: false, delete: [], create: true, from: '', text: joinFields(fields), owner: { user, device: 'd' } })
+const change = (set: Record<string, string>, del: string[] = []): SessionChange => ({ set, isSealed: false, delete: del, create: false, from: 'of long ago', text: 'never seen' })
 const usersOf = (store: SessionStore, maxPerUser = 0, dropsOldest = true) => new UserSessions(store, operation => operation(), { maxPerUser, dropsOldest })
 
 /** As a login does it: first the index. */
@@ -37,16 +38,30 @@ for (const [name, createStore] of Object.entries(stores)) {
   contract('what is written is read, and a change leaves the other fields and the owner', async (t, open) => {
     const store = open()
     t.equal(await store.read('h'), undefined)
-    t.equal(await store.write('h', create({ a: '1', b: '2' }, 'u')), true)
-    t.equal(await store.write('h', change({ c: '3' }, ['b'])), true)
-    t.match(await store.read('h'), { fields: { a: '1', c: '3' }, user: 'u', createdAt: Number, lastSeenAt: Number })
+    t.ok(await store.write('h', create({ a: '1', b: '2' }, 'u')))
+    t.ok(await store.write('h', change({ c: '3' }, ['b'])))
+    t.match(await store.read('h'), { isSealed: false, user: 'u', createdAt: Number, lastSeenAt: Number })
+    t.same(JSON.parse((await store.read('h'))?.text ?? ''), { a: 1, c: 3 })
     await store.write('h', { ...change({}), owner: { user: undefined, device: '' } })
     t.equal((await store.read('h'))?.user, undefined)
   })
 
+  contract('changes that were made of the same version are merged, also with names and values that are odd', async (t, open) => {
+    const store = open()
+    const odd = '"\\/\u0000\n ключ 🔑'
+    const from = await store.write('h', create({ a: '1', [odd]: '"🔑 \\u0000"' })) ?? ''
+    const first = await store.write('h', { ...change({ b: '[1.50,{}]' }), from, text: joinFields({ a: '1', [odd]: '"🔑 \\u0000"', b: '[1.50,{}]' }) })
+    const second = await store.write('h', { ...change({ c: '12345678901234567' }, ['a']), from, text: 'out of date' })
+    t.ok(first && second && first !== second)
+    const { text, version } = await store.read('h') ?? { text: '', version: '' }
+    t.same(JSON.parse(text), { [odd]: '🔑 \u0000', b: [1.5, {}], c: 12345678901234567 })
+    t.equal(version, second)
+    t.match(text, '1.50', 'as it was written')
+  })
+
   contract('a change to a session that is not there is dropped', async (t, open) => {
     const store = open()
-    t.equal(await store.write('h', change({ a: '1' })), false)
+    t.equal(await store.write('h', change({ a: '1' })), undefined)
     t.equal(await store.read('h'), undefined)
   })
 
@@ -55,22 +70,23 @@ for (const [name, createStore] of Object.entries(stores)) {
     await store.write('h', create({ a: '1' }, 'u'))
     t.equal(await store.destroy('h'), 'u')
     t.equal(await store.destroy('h'), undefined)
-    t.equal(await store.write('h', change({ a: '2' })), false)
-    t.equal(await store.write('h', create({ a: '3' })), false)
+    t.equal(await store.write('h', change({ a: '2' })), undefined)
+    t.equal(await store.write('h', create({ a: '3' })), undefined)
     t.equal(await store.read('h'), undefined)
     await store.write('g', create({ a: '1' }))
     t.equal(await store.destroy('g'), null)
     t.same(await store.infos(['h', 'g']), [undefined, undefined])
   })
 
-  contract('a session ends idleTimeout after its last read', async (t, open) => {
+  contract('a session ends idleTimeout after it was renewed last', async (t, open) => {
     const store = open({ idleTimeout: 400 })
     await store.write('h', create({ a: '1' }))
     for (let i = 0; i < 4; i++) {
       await wait(150)
-      t.ok(await store.read('h'), 'each read renews it')
+      t.ok(await store.read('h'))
+      await store.renew('h')
     }
-    await wait(420)
+    await wait(440)
     t.equal(await store.read('h'), undefined)
   })
 
@@ -79,7 +95,7 @@ for (const [name, createStore] of Object.entries(stores)) {
     await store.write('h', create({ a: '1' }))
     await wait(150)
     t.ok(await store.read('h'))
-    t.equal(await store.write('h', change({ a: '2' })), true)
+    t.ok(await store.write('h', change({ a: '2' })))
     await wait(270)
     t.equal(await store.read('h'), undefined)
   })
@@ -93,7 +109,7 @@ for (const [name, createStore] of Object.entries(stores)) {
     t.equal(await users.destroy('b'), false)
     t.same((await users.list('user')).map(info => info.handle), ['a', 'c'])
     await wait(300)
-    await store.read('c')
+    await store.renew('c')
     await wait(300)
     t.match(await users.list('user'), [{ handle: 'c', device: 'd' }])
     t.same(await store.members('user', await store.now(), 0, 10), ['c'])
@@ -131,7 +147,7 @@ for (const [name, createStore] of Object.entries(stores)) {
     const users = usersOf(store)
     await users.enter('u', 'h')
     await users.destroyAll('u', undefined)
-    t.equal(await store.write('h', create({ x: '1' }, 'u')), false)
+    t.equal(await store.write('h', create({ x: '1' }, 'u')), undefined)
   })
 
   contract('of a user there are never more sessions than allowed: the oldest go', async (t, open) => {
@@ -160,7 +176,7 @@ for (const [name, createStore] of Object.entries(stores)) {
     // It ended without leaving the index, as one does whose TTL is over.
     await store.destroy('a')
     await users.requireRoom('u')
-    t.equal(await logIn(store, users, 'u', 'c'), true)
+    t.ok(await logIn(store, users, 'u', 'c'))
     t.same((await users.list('u')).map(info => info.handle).sort(), ['b', 'c'])
   })
 }
