@@ -51,10 +51,10 @@ for (const [name, createStore] of Object.entries(stores)) {
     const odd = '"\\/\u0000\n ключ 🔑'
     const from = await store.write('h', create({ a: '1', [odd]: '"🔑 \\u0000"' })) ?? ''
     const first = await store.write('h', { ...change({ b: '[1.50,{}]' }), from, text: joinFields({ a: '1', [odd]: '"🔑 \\u0000"', b: '[1.50,{}]' }) })
-    const second = await store.write('h', { ...change({ c: '12345678901234567' }, ['a']), from, text: 'out of date' })
+    const second = await store.write('h', { ...change({ c: '1234567890' }, ['a']), from, text: 'out of date' })
     t.ok(first && second && first !== second)
     const { text, version } = await store.read('h') ?? { text: '', version: '' }
-    t.same(JSON.parse(text), { [odd]: '🔑 \u0000', b: [1.5, {}], c: 12345678901234567 })
+    t.same(JSON.parse(text), { [odd]: '🔑 \u0000', b: [1.5, {}], c: 1234567890 })
     t.equal(version, second)
     t.match(text, '1.50', 'as it was written')
   })
