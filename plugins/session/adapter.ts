@@ -101,7 +101,7 @@ export class Adapter implements FastifySessionStore {
     return this.#ended.has(request)
   }
 
-  /** What a login that failed has made of the session is not saved when the reply is sent. */
+  /** What a login that failed has made of a session is not saved when the reply is sent, and the cookie of one that was destroyed is not sent. */
   abandon (session: Session): void {
     this.#abandoned.add(session)
   }
@@ -166,6 +166,7 @@ export class Adapter implements FastifySessionStore {
     const device = cipher.seal(this.#devices.get(session) ?? '[]', handle, 'device')
     const write = () => store.write(handle, { set, delete: change.delete, create: before === undefined, ...hasMoved && { owner: { user, device } } })
     const isWritten = await this.#attempt(write)
+    if (!isWritten) this.abandon(session)
     this.#known.set(session, { snapshot: after, user })
     if (hasMoved && before?.user !== undefined) await users.leave(before.user, handle)
     if (hasMoved && user !== undefined && !isWritten) await users.leave(user, handle)
