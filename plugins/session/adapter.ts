@@ -34,7 +34,9 @@ export interface AdapterOptions {
 export class Adapter implements FastifySessionStore {
   readonly #options: AdapterOptions
   readonly #known = new WeakMap<object, Known>()
+  /** From where a session is used, for its user's list. */
   readonly #requests = new WeakMap<object, FastifyRequest>()
+  readonly #saves = new WeakMap<object, Promise<void>>()
   readonly #anonymous = new WeakSet<FastifyRequest>()
   /** Ids of the sessions that stand for those that could not be read. */
   readonly #standIns = new LRUCache<string, true>({ max: 10_000 })
@@ -73,7 +75,10 @@ export class Adapter implements FastifySessionStore {
 
   set (sessionId: string, session: Session, callback: (error?: unknown) => void): void {
     if (this.#isRefusing || this.#standIns.has(sessionId)) return this.#refuse(callback)
-    this.#save(sessionId, session).then(() => callback(), error => this.#refuse(callback, error))
+    // One after the other: each has to know what the one before it saved.
+    const saved = (this.#saves.get(session) ?? Promise.resolve()).catch(() => {}).then(() => this.#save(sessionId, session))
+    this.#saves.set(session, saved)
+    saved.then(() => callback(), error => this.#refuse(callback, error))
   }
 
   destroy (sessionId: string, callback: (error?: unknown) => void): void {
@@ -96,6 +101,7 @@ export class Adapter implements FastifySessionStore {
     } else if (this.#reading !== undefined && this.#reading.sessionId === session.sessionId) {
       this.#known.set(session, this.#reading.known)
     }
+    if (session !== null) this.#requests.set(session, request)
     return true
   }
 
@@ -104,7 +110,7 @@ export class Adapter implements FastifySessionStore {
     return this.#ended.has(request)
   }
 
-  /** What a login that failed has made of the session is not saved when the reply is sent. */
+  /** What a login that failed has made of a session is not saved when the reply is sent, and the cookie of one that was destroyed is not sent. */
   abandon (session: Session): void {
     this.#abandoned.add(session)
   }
@@ -121,11 +127,6 @@ export class Adapter implements FastifySessionStore {
   /** Whether the session came out of the store. */
   isStored (session: Session): boolean {
     return this.#known.has(session)
-  }
-
-  /** Remembers from where a session is used, for its user's list. */
-  describe (session: Session, request: FastifyRequest): void {
-    this.#requests.set(session, request)
   }
 
   /** `regenerate` goes on within this to save a new session, and puts it in the request's, as `destroy` does null: neither is to be. */
@@ -168,16 +169,21 @@ export class Adapter implements FastifySessionStore {
     const user = given === undefined || given === null ? undefined : hashId(String(given))
     const hasMoved = user !== before?.user
     if (before !== undefined && !hasMoved && Object.keys(change.set).length === 0 && change.delete.length === 0) return
-    if (user !== undefined && hasMoved) await users.enter(user, handle)
+    const sealed = { isSealed: this.#options.cipher !== undefined, delete: change.delete }
+    if (user !== undefined && hasMoved) {
+      // Whoever finds something in the index that is not there takes it out.
+      if (before === undefined) await this.#attempt(() => store.write(handle, { ...sealed, set: {}, create: true, from: '', text: '{}' }))
+      await users.enter(user, handle)
+    }
     const version = await this.#attempt(() => store.write(handle, {
+      ...sealed,
       set: this.#sealAll(change.set, handle),
-      isSealed: this.#options.cipher !== undefined,
-      delete: change.delete,
-      create: before === undefined,
+      create: before === undefined && user === undefined,
       from: before?.version ?? '',
       text: joinFields(this.#sealAll(after, handle)),
       ...hasMoved && { owner: { user, device: this.#deviceOf(session, handle) } }
     }))
+    if (version === undefined) this.abandon(session)
     this.#known.set(session, { snapshot: () => after, version: version ?? '', user })
     if (hasMoved && before?.user !== undefined) await users.leave(before.user, handle)
     if (hasMoved && user !== undefined && version === undefined) await users.leave(user, handle)

@@ -55,8 +55,12 @@ function wrapOnSend (handler: onSendHookHandler, adapter: Adapter, options: Hook
       return done(null, payload)
     }
     if (adapter.isAbandoned(session)) return done(null, payload)
-    adapter.describe(session, request)
-    const goOn = () => handler.call(this, request, reply, payload, done)
+    // The cookie of a session that turns out to be dead would take the place of the one that a login has given since.
+    const face = {
+      setCookie: (...args: Parameters<FastifyReply['setCookie']>) => adapter.isAbandoned(session) ? reply : reply.setCookie(...args),
+      clearCookie: (...args: Parameters<FastifyReply['clearCookie']>) => reply.clearCookie(...args)
+    }
+    const goOn = () => handler.call(this, request, face as FastifyReply, payload, done)
     if (!signAnew(request, adapter, options, goOn, done)) goOn()
   }
 }

@@ -38,7 +38,6 @@ export function addLogin (fastify: FastifyInstance, { adapter, users, userId, pr
     try {
       Object.assign(session, property === undefined ? {} : { [property]: user }, set)
       if (String(userId(session)) !== String(user)) throw new NotTheUserError()
-      adapter.describe(session, this)
       await session.save()
     } catch (error) {
       adapter.abandon(session)

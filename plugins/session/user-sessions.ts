@@ -63,7 +63,6 @@ export class UserSessions {
     const found: StoredInfo[] = []
     await this.#eachPage(user, async handles => {
       const alive = await this.#alive(user, handles)
-      // It may be another's by now, if two requests gave it away at once.
       found.push(...alive.filter(info => info.user === user))
       return alive.length
     })
@@ -74,11 +73,11 @@ export class UserSessions {
   async destroyAll (user: string, except: string | undefined): Promise<number> {
     let count = 0
     await this.#eachPage(user, async handles => {
-      const doomed = handles.filter(handle => handle !== except)
+      const doomed = (await this.#alive(user, handles)).map(({ handle }) => handle).filter(handle => handle !== except)
       const owners = await this.#run(() => Promise.all(doomed.map(handle => this.#store.destroy(handle))))
       await this.#run(() => this.#store.leave(user, doomed))
       count += owners.filter(owner => owner !== undefined).length
-      return handles.length - doomed.length
+      return handles.includes(except ?? '') ? 1 : 0
     })
     return count
   }
@@ -93,12 +92,14 @@ export class UserSessions {
     }
   }
 
-  /** Takes those out of the index that are gone. */
+  /** Takes those out of the index that are gone, or another's by now. One that is nobody's is about to be this user's. */
   async #alive (user: string, handles: readonly string[]): Promise<StoredInfo[]> {
     const infos = await this.#run(() => this.#store.infos(handles))
-    const gone = handles.filter((_, i) => infos[i] === undefined)
+    const alive = infos.filter(info => info !== undefined && (info.user === undefined || info.user === user)).filter(info => info !== undefined)
+    const kept = new Set(alive.map(({ handle }) => handle))
+    const gone = handles.filter(handle => !kept.has(handle))
     if (gone.length > 0) await this.#run(() => this.#store.leave(user, gone))
-    return infos.filter(info => info !== undefined)
+    return alive
   }
 
   /** @returns whether there is room now */

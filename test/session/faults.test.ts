@@ -80,7 +80,8 @@ t.test('while Redis is out of memory, sessions can be read and ended', async t =
 
 const USES = ['change', 'save', 'reload', 'destroy', 'regenerate', 'regenerate-keep', 'late-login', 'late-logout']
 
-for (const what of USES) {
+// A replica can be read.
+for (const what of USES.filter(what => what !== 'reload')) {
   t.test(`Redis refuses before ${what}: 503, no Set-Cookie, and the session is there afterwards, and nothing beside it`, async t => {
     const fault = { now: (): unknown => undefined }
     const { server, user, keys } = await start(t, {}, fault)

@@ -182,6 +182,20 @@ for (const [place, connection, count] of places) {
   })
 }
 
+t.test('a slow request does not give back the dead cookie that a login has replaced', async t => {
+  const [a, b] = await fleet(t, { url: server.url })
+  const user = new Browser(a)
+  await user.send('POST', '/set', { a: 1 })
+  const slow = new Browser(b)
+  slow.cookie = user.cookie
+  const arrived = gate.arrival('dead')
+  const reply = slow.send('POST', '/slow/dead/change')
+  await arrived
+  await user.send('POST', '/login/ann')
+  gate.open('dead')
+  t.equal((await reply).headers['set-cookie'], undefined)
+})
+
 t.test('20 logins of one user at once, who may have one session: all let in, one left', async t => {
   const apps = await fleet(t, { url: server.url }, { maxPerUser: 1 })
   const replies = await Promise.all(Array.from({ length: 20 }, (_, i) => new Browser(apps[i % 3]!).send('POST', '/login/ann')))

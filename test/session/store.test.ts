@@ -25,10 +25,11 @@ const create = (fields: Record<string, string>, user?: string): SessionChange =>
 const change = (set: Record<string, string>, del: string[] = []): SessionChange => ({ set, isSealed: false, delete: del, create: false, from: 'of long ago', text: 'never seen' })
 const usersOf = (store: SessionStore, maxPerUser = 0, dropsOldest = true) => new UserSessions(store, operation => operation(), { maxPerUser, dropsOldest })
 
-/** As a login does it: first the index. */
+/** As a login does it: it is there before it is in the index, and in that before it is the user's. */
 async function logIn (store: SessionStore, users: UserSessions, user: string, handle: string) {
+  await store.write(handle, create({}))
   await users.enter(user, handle)
-  return await store.write(handle, create({ x: '1' }, user))
+  return await store.write(handle, { ...change({ x: '1' }), owner: { user, device: 'd' } })
 }
 
 for (const [name, createStore] of Object.entries(stores)) {
@@ -145,9 +146,19 @@ for (const [name, createStore] of Object.entries(stores)) {
   contract('a session that is being made while all are ended does not outlive that', async (t, open) => {
     const store = open()
     const users = usersOf(store)
+    await store.write('h', create({}))
     await users.enter('u', 'h')
-    await users.destroyAll('u', undefined)
-    t.equal(await store.write('h', create({ x: '1' }, 'u')), undefined)
+    t.equal(await users.destroyAll('u', undefined), 1)
+    t.equal(await store.write('h', { ...change({ x: '1' }), owner: { user: 'u', device: 'd' } }), undefined)
+  })
+
+  contract('a session that is another user\'s by now is not ended with those of the first', async (t, open) => {
+    const store = open()
+    const users = usersOf(store)
+    await logIn(store, users, 'a', 'h')
+    await store.write('h', { ...change({}), owner: { user: 'b', device: 'd' } })
+    t.same([await users.list('a'), await users.destroyAll('a', undefined)], [[], 0])
+    t.equal((await store.read('h'))?.user, 'b')
   })
 
   contract('of a user there are never more sessions than allowed: the oldest go', async (t, open) => {

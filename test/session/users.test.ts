@@ -204,7 +204,8 @@ t.test('sealed sessions tell a reader of Redis nothing, and open by old keys unt
   t.match((await user.send('GET', '/', rotated.app)).json(), { userId: 'ann', basket: ['very secret tea'] })
   await user.send('POST', '/save', rotated.app)
   t.match((await user.send('GET', '/', rotated.app)).json(), { userId: 'ann', visits: 1 })
-  const without = await build(t, at, { encrypt: OTHER_KEY })
+  t.match((await browserWith(user.cookie, (await build(t, at, { encrypt: OTHER_KEY })).app)).json(), { userId: 'ann', visits: 1 }, 'what was changed since is sealed by the new key')
+  const without = await build(t, at, { encrypt: createHash('sha256').update('a third one').digest('base64') })
   for (let i = 0; i < 5; i++) t.same((await browserWith(user.cookie, without.app)).json(), {}, 'what cannot be opened is none')
   t.equal(without.logged().match(/cannot be read/g)?.length, 1, 'and said once')
 
@@ -215,7 +216,7 @@ t.test('sealed sessions tell a reader of Redis nothing, and open by old keys unt
   await client.hset(`sealed:session:data:${foreign}`, 'all', JSON.stringify({ ...await textOf(foreign), userId }))
   t.same((await browserWith(other.cookie, app)).json(), {}, "one session's property is worth nothing in another")
   await client.hset(`sealed:session:data:${handle}`, 'all', JSON.stringify({ ...await textOf(handle), isAdmin: true }))
-  t.same((await browserWith(user.cookie, app)).json(), {}, 'nor is what was not sealed')
+  t.same((await browserWith(user.cookie, rotated.app)).json(), {}, 'nor is what was not sealed')
 })
 
 function browserWith (cookie: string | undefined, app: FastifyInstance) {
