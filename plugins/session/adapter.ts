@@ -16,6 +16,27 @@ interface Known {
   user: string | undefined
 }
 
+/** What is known of a session's object. */
+interface State {
+  known?: Known
+  /** From where it is used, for its user's list. */
+  request?: FastifyRequest
+  /** The last save, which the next one waits for. */
+  saved?: Promise<void>
+}
+
+const STATE = Symbol('session.state')
+
+/** In the object itself, hidden: as many entries of a `WeakMap` as there are requests keep the garbage collector busy. */
+function stateOf (session: object): State {
+  const holder = session as { [STATE]?: State }
+  const present = holder[STATE]
+  if (present !== undefined) return present
+  const state: State = {}
+  Object.defineProperty(session, STATE, { value: state })
+  return state
+}
+
 export interface AdapterOptions {
   store: SessionStore
   /** Calls the store by the policy on failure. */
@@ -33,10 +54,6 @@ export interface AdapterOptions {
 /** Our store behind the interface that `@fastify/session` wants. */
 export class Adapter implements FastifySessionStore {
   readonly #options: AdapterOptions
-  readonly #known = new WeakMap<object, Known>()
-  /** From where a session is used, for its user's list. */
-  readonly #requests = new WeakMap<object, FastifyRequest>()
-  readonly #saves = new WeakMap<object, Promise<void>>()
   readonly #anonymous = new WeakSet<FastifyRequest>()
   /** Ids of the sessions that stand for those that could not be read. */
   readonly #standIns = new LRUCache<string, true>({ max: 10_000 })
@@ -76,8 +93,9 @@ export class Adapter implements FastifySessionStore {
   set (sessionId: string, session: Session, callback: (error?: unknown) => void): void {
     if (this.#isRefusing || this.#standIns.has(sessionId)) return this.#refuse(callback)
     // One after the other: each has to know what the one before it saved.
-    const saved = (this.#saves.get(session) ?? Promise.resolve()).catch(() => {}).then(() => this.#save(sessionId, session))
-    this.#saves.set(session, saved)
+    const state = stateOf(session)
+    const saved = state.saved === undefined ? this.#save(sessionId, session) : state.saved.catch(() => {}).then(() => this.#save(sessionId, session))
+    state.saved = saved
     saved.then(() => callback(), error => this.#refuse(callback, error))
   }
 
@@ -99,9 +117,9 @@ export class Adapter implements FastifySessionStore {
       this.#anonymous.add(request)
       this.#standIns.set(session.sessionId, true)
     } else if (this.#reading !== undefined && this.#reading.sessionId === session.sessionId) {
-      this.#known.set(session, this.#reading.known)
+      stateOf(session).known = this.#reading.known
     }
-    if (session !== null) this.#requests.set(session, request)
+    if (session !== null) stateOf(session).request = request
     return true
   }
 
@@ -126,7 +144,7 @@ export class Adapter implements FastifySessionStore {
 
   /** Whether the session came out of the store. */
   isStored (session: Session): boolean {
-    return this.#known.has(session)
+    return stateOf(session).known !== undefined
   }
 
   /** `regenerate` goes on within this to save a new session, and puts it in the request's, as `destroy` does null: neither is to be. */
@@ -162,7 +180,8 @@ export class Adapter implements FastifySessionStore {
   async #save (sessionId: string, session: Session): Promise<void> {
     const { store, users, userId } = this.#options
     const handle = hashId(sessionId)
-    const before = this.#known.get(session)
+    const state = stateOf(session)
+    const before = state.known
     const after = takeSnapshot(session)
     const change = diff(before?.snapshot() ?? {}, after)
     const given = userId(session)
@@ -184,7 +203,7 @@ export class Adapter implements FastifySessionStore {
       ...hasMoved && { owner: { user, device: this.#deviceOf(session, handle) } }
     }))
     if (version === undefined) this.abandon(session)
-    this.#known.set(session, { snapshot: () => after, version: version ?? '', user })
+    state.known = { snapshot: () => after, version: version ?? '', user }
     if (hasMoved && before?.user !== undefined) await users.leave(before.user, handle)
     if (hasMoved && user !== undefined && version === undefined) await users.leave(user, handle)
   }
@@ -197,7 +216,7 @@ export class Adapter implements FastifySessionStore {
 
   #deviceOf (session: Session, handle: string): string {
     const { cipher } = this.#options
-    const request = this.#requests.get(session)
+    const { request } = stateOf(session)
     const device = JSON.stringify(request === undefined ? [] : [request.ip, (request.headers['user-agent'] ?? '').slice(0, 256)])
     return cipher === undefined ? device : cipher.seal(device, handle, 'device')
   }

@@ -1,6 +1,9 @@
 import { lua } from '../shared/script.js'
 import { TOMBSTONE_MS } from './store.js'
 
+// Arguments that are put on Lua's stack at once: pairs, so an even number.
+const PAGE = 1000
+
 /*
  * A session is a hash. Its own properties are the fields that begin with "f:" (JSON), and `all` is all of them as one JSON object;
  * beside them stand `created` and `seen` (ms), `version`, `sealed` (0, 1), `user` (digest of whose it is) and `device`, and in place of all of them `dead`
@@ -34,21 +37,15 @@ redis.call('HSET', KEYS[1], 'seen', now)
 export const writeScript = lua`
 local known = redis.call('HMGET', KEYS[1], 'dead', 'created', 'version')
 if known[1] then return nil end
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local created = tonumber(known[2])
-if not created then
+if not known[2] then
   if ARGV[3] ~= '1' then return nil end
-  created = now
+  local clock = redis.call('TIME')
+  local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
   redis.call('HSET', KEYS[1], 'created', now, 'seen', now)
-end
-local left = math.min(tonumber(ARGV[1]), created + tonumber(ARGV[2]) - now)
-if left <= 0 then
-  redis.call('DEL', KEYS[1])
-  return nil
+  redis.call('PEXPIRE', KEYS[1], math.min(tonumber(ARGV[1]), tonumber(ARGV[2])))
 end
 local last = 6 + tonumber(ARGV[6]) * 2
-for i = 7, last, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+for i = 7, last, ${PAGE} do redis.call('HSET', KEYS[1], unpack(ARGV, i, math.min(i + ${PAGE - 1}, last))) end
 for i = last + 1, #ARGV do redis.call('HDEL', KEYS[1], ARGV[i]) end
 local text = ARGV[5]
 if (known[3] or '') ~= ARGV[4] then
@@ -61,7 +58,6 @@ if (known[3] or '') ~= ARGV[4] then
 end
 local version = tostring((tonumber(known[3]) or 0) + 1)
 redis.call('HSET', KEYS[1], 'all', text, 'version', version)
-redis.call('PEXPIRE', KEYS[1], left)
 return version
 `
 
