@@ -38,7 +38,7 @@ export async function buildApp (config: Config, options: FastifyServerOptions = 
 
   await app.register(sensible)
   await registerRedis(app, config)
-  await app.register(health)
+  await app.register(health, { drainDelay: config.DRAIN_DELAY, serviceId: 'shop', underPressure: { maxEventLoopDelay: 1000 } })
   await app.register(rateLimit, { max: config.RATE_LIMIT_MAX, timeWindow: '1 minute' })
   await app.register(session, { secret: config.SESSION_SECRET, maxPerUser: 20 })
   await app.register(cache, { ttl: '30s', staleWhileRevalidate: '5m' })

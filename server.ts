@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import closeWithGrace from 'close-with-grace'
 import { buildApp } from './app.js'
 import { readConfig, type Config } from './demo/config.js'
@@ -12,8 +11,7 @@ async function start (config: Config): Promise<void> {
   closeWithGrace({ delay: CLOSE_TIMEOUT_MS + config.DRAIN_DELAY }, async ({ signal, err }) => {
     if (err) app.log.error({ err }, 'closing after an error')
     else app.log.info({ signal }, 'closing: readiness is red, requests under way are finished')
-    app.health.drain()
-    await sleep(config.DRAIN_DELAY)
+    await app.health.drain()
     await app.close()
   })
   await app.listen({ host: config.HOST, port: config.PORT })

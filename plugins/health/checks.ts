@@ -8,68 +8,102 @@ export type HealthStatus = 'pass' | 'warn' | 'fail'
 
 export interface CheckOptions {
   /** Whether the app may get no traffic while this fails. A check that is not critical turns `fail` into `warn`. @default true */
-  critical?: boolean
+  critical?: boolean | undefined
   /** How long the check may take before it counts as failed. @default 1000 ms */
-  timeout?: Duration
+  timeout?: Duration | undefined
   /** For how long a result is given again without asking. @default 1000 ms */
-  cacheFor?: Duration
+  cacheFor?: Duration | undefined
 }
 
-/** Resolves where all is well, with an observed value if there is one to tell; rejects where it is not. */
+/** What a check found. */
+export interface Measurement {
+  observedValue?: unknown
+  observedUnit?: string
+  /** @default 'pass' */
+  status?: HealthStatus
+  /** Why it is not well. */
+  output?: string
+  componentType?: 'component' | 'datastore' | 'system'
+}
+
+/**
+ * Resolves where all is well, with an observed value if there is one to tell, or with several measurements by their names; rejects
+ * where it is not.
+ */
 export type Check = () => unknown
 
-export interface CheckResult {
+export interface CheckResult extends Measurement {
   status: HealthStatus
   /** When it was found out, ISO 8601. */
   time: string
-  /** How long it took, in milliseconds. */
-  duration: number
-  observedValue?: unknown
-  /** Why it failed. */
-  output?: string
 }
+
+/** By `{check}` or `{check}:{measurement}`; each is a list, as the draft has it. */
+export type CheckResults = Record<string, CheckResult[]>
 
 export interface Checks {
   add (name: string, check: Check, options?: CheckOptions): void
-  /** All checks by their names, asked now or at most their `cacheFor` ago. */
-  results (): Promise<Record<string, CheckResult>>
+  /** All checks, asked now or at most their `cacheFor` ago. */
+  results (): Promise<CheckResults>
 }
 
+const NAME = /^[\w.-]{1,64}$/
 const DuplicateCheckError = pluginError('health', 'DUPLICATE_CHECK', 'there is a check "%s" already')
 const CheckTimeoutError = pluginError('health', 'CHECK_TIMEOUT', 'no result within %s ms', 503)
 
+const several = new WeakSet<object>()
+
+/** For a check that finds more than one thing. */
+export function measurements (found: Record<string, Measurement>): Record<string, Measurement> {
+  several.add(found)
+  return found
+}
+
 export function createChecks (): Checks {
-  const checks = new Map<string, () => Promise<CheckResult>>()
+  const checks = new Map<string, () => Promise<CheckResults>>()
   return {
     add (name, check, options = {}) {
+      const read = readOptions('health', { name, check, ...options })
+      if (typeof name !== 'string' || !NAME.test(name)) read.fail('name', 'up to 64 letters, digits and . _ -')
+      if (typeof check !== 'function') read.fail('check', 'a function')
       if (checks.has(name)) throw new DuplicateCheckError(name)
-      const read = readOptions('health', options)
-      read.onlyKnown(['critical', 'timeout', 'cacheFor'])
+      read.onlyKnown(['name', 'check', 'critical', 'timeout', 'cacheFor'])
       const timeout = read.duration('timeout', 1000, { min: 1 })
-      const failure = read.boolean('critical', true) ? 'fail' : 'warn'
-      checks.set(name, cacheFor(read.duration('cacheFor', 1000), () => runCheck(check, timeout, failure)))
+      const isCritical = read.boolean('critical', true)
+      checks.set(name, cacheFor(read.duration('cacheFor', 1000), () => runCheck(name, check, timeout, isCritical)))
     },
     async results () {
-      const entries = [...checks].map(async ([name, run]) => [name, await run()] as const)
-      return Object.fromEntries(await Promise.all(entries))
+      return Object.assign({}, ...await Promise.all([...checks.values()].map(run => run())))
     }
   }
 }
 
 /** The worst of the results. */
-export function overallStatus (results: Record<string, CheckResult>): HealthStatus {
-  const statuses = Object.values(results).map(result => result.status)
+export function overallStatus (results: CheckResults): HealthStatus {
+  const statuses = Object.values(results).flat().map(result => result.status)
   if (statuses.includes('fail')) return 'fail'
   return statuses.includes('warn') ? 'warn' : 'pass'
 }
 
-async function runCheck (check: Check, timeout: number, failure: HealthStatus): Promise<CheckResult> {
+async function runCheck (name: string, check: Check, timeout: number, isCritical: boolean): Promise<CheckResults> {
   const started = performance.now()
-  const outcome = await withDeadline(Promise.resolve().then(check), timeout, () => new CheckTimeoutError(timeout)).then(
-    observedValue => ({ status: 'pass' as const, observedValue }),
-    (error: unknown) => ({ status: failure, output: error instanceof Error ? error.message : String(error) })
+  const found = await withDeadline(Promise.resolve().then(check), timeout, () => new CheckTimeoutError(timeout)).then(
+    value => asMeasurements(name, value, performance.now() - started),
+    (error: unknown): Record<string, Measurement> => ({ [name]: { status: 'fail', output: error instanceof Error ? error.message : String(error) } })
   )
-  return { ...outcome, time: new Date().toISOString(), duration: Math.round(performance.now() - started) }
+  const time = new Date().toISOString()
+  return Object.fromEntries(Object.entries(found).map(([key, measured]) => {
+    const { status = 'pass' } = measured
+    return [key, [{ ...measured, status: status === 'fail' && !isCritical ? 'warn' : status, time }]]
+  }))
+}
+
+/** What finds nothing to tell tells how long it took. */
+function asMeasurements (name: string, value: unknown, ms: number): Record<string, Measurement> {
+  if (typeof value === 'object' && value !== null && several.has(value)) {
+    return Object.fromEntries(Object.entries(value as Record<string, Measurement>).map(([what, measured]) => [`${name}:${what}`, measured]))
+  }
+  return { [name]: value === undefined ? { observedValue: Math.round(ms * 100) / 100, observedUnit: 'ms' } : { observedValue: value } }
 }
 
 /** Runs `run` at most once at a time and once in `ms`: a flood of probes costs no more than one. */
