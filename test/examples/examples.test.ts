@@ -9,7 +9,7 @@ process.env['LOG_LEVEL'] = 'silent'
 const trials: Record<string, { method?: 'GET' | 'POST', url: string, answer: RegExp }> = {
   redis: { method: 'POST', url: '/visits', answer: /"visits":1/ },
   'rate-limit': { url: '/', answer: /world/ },
-  health: { url: '/health', answer: /"redis":\{"status":"pass"/ },
+  health: { url: '/health', answer: /"redis:responseTime":\[\{"observedValue":[\d.]+/ },
   cache: { url: '/products/1', answer: /1/ },
   'data-cache': { url: '/products/1', answer: /Teapot/ },
   session: { method: 'POST', url: '/logout', answer: /./ }
