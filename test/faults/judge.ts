@@ -32,7 +32,11 @@ export interface Figures {
   staleLater: number
   keysWithoutTtl: number
   missed: string[]
+  /** Nothing is missed but time, which a busy machine may have taken. */
+  isTimeAlone: boolean
 }
+
+type Miss = [isMissed: boolean, text: string]
 
 export function judge (fault: Fault, course: Course): Figures {
   const { samples, beganAt, endedAt, noticedAt, recoveredAt, problems } = course
@@ -57,18 +61,21 @@ export function judge (fault: Fault, course: Course): Figures {
   const added = fault.adds === undefined ? 0 : TIMEOUT_MS
   const late = samples.filter(({ at, ms, kind }) => at >= beganAt && ms > OWN_MS[kind] + PASSES[kind] * TIMEOUT_MS + GRACE_MS)
   const lateNoticed = inNoticed.filter(({ ms, kind }) => ms > OWN_MS[kind] + PASSES[kind] * added + GRACE_MS)
-  const misses: Array<[boolean, string]> = [
-    [problems.length > 0, `${problems.length} problems: ${[...new Set(problems)].slice(0, 3).join('; ')}`],
-    [figures.failed > 0, `${figures.failed} requests failed (${counted(samples.filter(isFailed))})`],
+  const timeMisses: Miss[] = [
     [late.length > 0, `${late.length} answers later than the time-outs allow (${counted(late)})`],
     [lateNoticed.length > 0, `time was added to ${lateNoticed.length} answers once the fault was noticed (${counted(lateNoticed)})`],
-    [figures.recovered === undefined || figures.recovered > RECOVERY_MS, 'not recovered within 3 s'],
+    [figures.recovered === undefined || figures.recovered > RECOVERY_MS, 'not recovered within 3 s']
+  ]
+  const misses: Miss[] = [
+    [problems.length > 0, `${problems.length} problems: ${[...new Set(problems)].slice(0, 3).join('; ')}`],
+    [figures.failed > 0, `${figures.failed} requests failed (${counted(samples.filter(isFailed))})`],
     [figures.exceeded > 0, `a limit was exceeded by ${figures.exceeded} while Redis was reachable`],
     [figures.sessionsLost > 0, `${figures.sessionsLost} sessions lost`],
     [figures.staleLater > 0, `${figures.staleLater} stale answers, up to ${Math.round(Math.max(...stale.map(({ staleMs }) => staleMs)))} ms after the change was acknowledged (${counted(stale)})`],
     [figures.keysWithoutTtl > 0, `keys without a TTL: ${course.keysWithoutTtl.slice(0, 3).join(', ')}`]
   ]
-  return { ...figures, missed: misses.filter(([isMissed]) => isMissed).map(([, miss]) => miss) }
+  const textsOf = (some: Miss[]) => some.filter(([isMissed]) => isMissed).map(([, text]) => text)
+  return { ...figures, missed: [...textsOf(misses), ...textsOf(timeMisses)], isTimeAlone: textsOf(misses).length === 0 }
 }
 
 function slowestOf (samples: readonly Sample[]): number {

@@ -18,7 +18,7 @@ export function report (rows: ReadonlyArray<[Fault, Figures]>, hold: number): st
 
 Written by \`npm run test:faults\`, from its last run. Two instances of one app in processes of their own, each with all plugins
 (connection, health, rate limit, session, cache), are driven with about 135 requests a second, sent whether or not earlier ones
-are answered: a cached response, a cached value, a change that invalidates both, a page of one of ${20} users who are logged in,
+are answered: a cached response, a cached value, a change that invalidates both, a page of one of 20 users who are logged in,
 and a route with a limit. After 1.5 s the fault comes, for ${hold} s where it does not end by itself; 4 s after its end it is over.
 Redis, Cluster (3 masters, 3 replicas), Sentinel (3, with 3 servers) and app run on one machine.
 

@@ -7,16 +7,16 @@ import { FAULTS, type Fault } from './faults.js'
 import { judge, type Figures } from './judge.js'
 import { report } from './report.js'
 
-// The machine may be busy with something else: a row that misses a goal is run again.
-const ATTEMPTS = 3
+// The machine may be busy with something else: a row that misses nothing but time is run again.
+const ATTEMPTS = 2
 
 async function run (fault: Fault, holdMs: number): Promise<Figures> {
   for (let attempt = 1; ; attempt++) {
     const figures = judge(fault, await drive(fault, holdMs))
-    const { missed, ...shown } = figures
+    const { missed, isTimeAlone, ...shown } = figures
     console.log(fault.name, JSON.stringify(shown, (_, value) => typeof value === 'number' ? Math.round(value) : value))
     for (const miss of missed) console.log(`  missed: ${miss}`)
-    if (missed.length === 0 || attempt === ATTEMPTS) return figures
+    if (missed.length === 0 || !isTimeAlone || attempt === ATTEMPTS) return figures
   }
 }
 
