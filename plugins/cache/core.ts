@@ -41,6 +41,8 @@ export interface CoreOptions {
   run: Run
   l1: L1 | undefined
   coherence: Coherence | undefined
+  /** Whether the store has been away and is back only just; other instances may then still have to write what they invalidated. */
+  isSettling?: () => boolean
   /** Whether L1 is used while it cannot be kept in step. */
   servesAlone: boolean
   events: Events
@@ -119,7 +121,8 @@ export class CacheCore {
     const [found] = await Promise.all([read, this.#clock.isSet ? undefined : this.#clock.set()])
     if (found === undefined) return { key, tags, entry: undefined, seen: undefined, mark, owed }
     const { entry, ...seen } = found
-    const usable = entry !== undefined && this.now() < entry.storedAt + entry.life ? this.#unlessOwed(key, entry) : undefined
+    const isFresh = entry !== undefined && this.now() < entry.storedAt + entry.life
+    const usable = isFresh && this.#options.isSettling?.() !== true ? this.#unlessOwed(key, entry) : undefined
     if (usable !== undefined) l1?.set(key, usable, mark)
     return { key, tags, entry: usable, seen, mark, owed }
   }
