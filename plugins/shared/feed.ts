@@ -33,7 +33,8 @@ export function followChannel ({ client, channel, log, without, onMessage, onGap
 
   function connect (): void {
     if (closed) return
-    const own = isCluster(client) ? connectionToAnyNode(client) : client.duplicate()
+    // It subscribes by itself below; what ioredis does instead rejects where nobody can catch it.
+    const own = isCluster(client) ? connectionToAnyNode(client) : client.duplicate({ autoResubscribe: false })
     subscriber = own
     if (own === undefined) return retry()
     // The client it was made from logs the connection's troubles.
