@@ -92,14 +92,14 @@ function createCore (fastify: FastifyInstance, client: RedisClient | undefined, 
   const prefix = keyPrefixOf(client)
   const guard = guardRedis(client, log, options.timeout)
   const { run } = guard
-  const isSettling = () => {
-    const { state, opened, since } = guard.circuit
-    return opened > 0 && state === 'closed' && Date.now() - since < SETTLE_MS
+  const mayBeOwed = () => {
+    const { state, opened, since, refusedAt } = guard.circuit
+    return state === 'open' || Date.now() - Math.max(opened > 0 ? since : 0, refusedAt) < SETTLE_MS
   }
-  if (options.l1 === false) return new CacheCore({ ...alone, store: createRedisStore(client, prefix), run, isSettling })
+  if (options.l1 === false) return new CacheCore({ ...alone, store: createRedisStore(client, prefix), run, mayBeOwed })
   const self = randomUUID()
   const l1 = new L1(options.l1)
   const coherence = createCoherence({ client, channel: invalidationChannel(prefix), self, l1, events, log, keepsAlone: options.servesAlone })
   fastify.addHook('onClose', async () => coherence.close())
-  return new CacheCore({ store: createRedisStore(client, prefix, self), run, isSettling, l1, coherence, servesAlone: options.servesAlone, events, log })
+  return new CacheCore({ store: createRedisStore(client, prefix, self), run, mayBeOwed, l1, coherence, servesAlone: options.servesAlone, events, log })
 }

@@ -122,6 +122,7 @@ export const FAULTS: readonly Fault[] = [
   { name: 'hung', what: 'SIGSTOP', open: onServer(server => server.pause(), server => server.resume()) },
   ...[50, 500, 2000].map(slow),
   { name: 'severed', what: 'all connections are reset, and new ones at once', open: openSevered },
+  { name: 'flapping', what: 'all connections are reset every 5 ms', open: openFlapping },
   { name: 'half-open', what: 'connections stand and nothing passes', open: onProxy(proxy => proxy.blackhole(true), proxy => proxy.blackhole(false)) },
   {
     name: 'full',
@@ -164,18 +165,30 @@ export const FAULTS: readonly Fault[] = [
   { name: 'sentinel: failover', what: 'the master is killed; it is over when the sentinels have another', open: openSentinel, endsItself: true }
 ]
 
-/** New connections are reset too, until the end. */
 async function openSevered (): Promise<Place> {
+  const server = await startRedis()
+  const proxy = await startProxy(server.port)
+  return {
+    connection: { host: proxy.host, port: proxy.port },
+    servers: [server],
+    begin () {
+      // Where nobody listens.
+      proxy.target(1)
+      proxy.sever()
+    },
+    end: () => proxy.target(server.port)
+  }
+}
+
+/** Connections last long enough for a few commands. */
+async function openFlapping (): Promise<Place> {
   const server = await startRedis()
   const proxy = await startProxy(server.port)
   let timer: NodeJS.Timeout
   return {
     connection: { host: proxy.host, port: proxy.port },
     servers: [server],
-    begin () {
-      proxy.sever()
-      timer = setInterval(() => proxy.sever(), 5)
-    },
+    begin: () => { timer = setInterval(() => proxy.sever(), 5) },
     end: () => clearInterval(timer)
   }
 }
