@@ -1,4 +1,5 @@
 // A steady load on all instances, whatever becomes of the answers.
+import { until } from '../helpers/until.js'
 import type { Shop } from './shop.js'
 
 export const USERS = 20
@@ -46,10 +47,14 @@ export async function ask (shop: Shop, instance: number, path: string, init: Req
 /** @returns the users' cookies */
 export async function logIn (shop: Shop): Promise<string[]> {
   return await Promise.all(Array.from({ length: USERS }, async (_, user) => {
-    const response = await fetch(`${shop.instances[user % shop.instances.length]!.url}/login/u${user}`, { method: 'POST' })
-    const cookie = response.headers.get('set-cookie')?.split(';')[0]
-    if (cookie === undefined) throw new Error(`u${user} could not log in: ${response.status}`)
-    return cookie
+    let cookie: string | undefined
+    // The first command to a node of a Cluster waits for its connection, on a busy machine longer than its deadline.
+    await until(`u${user} is logged in`, async () => {
+      const response = await fetch(`${shop.instances[user % shop.instances.length]!.url}/login/u${user}`, { method: 'POST' })
+      cookie = response.headers.get('set-cookie')?.split(';')[0]
+      return cookie !== undefined
+    })
+    return cookie ?? ''
   }))
 }
 
