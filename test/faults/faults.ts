@@ -101,7 +101,7 @@ const slow = (ms: number): Fault => ({
   ...ms < 100 && {
     isReachable: true,
     adds: ms,
-    why: 'what the cache does not have takes several round trips one after another, and each has a deadline of its own'
+    why: 'what the cache does not have takes several round trips one after another, and each has a deadline of its own; where five in a row are late the circuit opens, and each instance decides limits by itself'
   }
 })
 
