@@ -41,6 +41,8 @@ export interface CoreOptions {
   run: Run
   l1: L1 | undefined
   coherence: Coherence | undefined
+  /** Whether the store is away or takes no writes, or did until just now: other instances may still have to write what they invalidated. */
+  mayBeOwed?: () => boolean
   /** Whether L1 is used while it cannot be kept in step. */
   servesAlone: boolean
   events: Events
@@ -100,8 +102,10 @@ export class CacheCore {
 
   /** What the first tier has, at once. */
   peek (key: CacheKey): Entry | undefined {
-    const { l1, coherence, servesAlone } = this.#options
-    if (l1 === undefined || !(coherence?.isCurrent || servesAlone)) return undefined
+    const { l1, coherence, servesAlone, mayBeOwed } = this.#options
+    // What is published may be heard on a connection that stands while others cannot publish.
+    const isInStep = () => coherence?.isCurrent === true && mayBeOwed?.() !== true
+    if (l1 === undefined || !(servesAlone || isInStep())) return undefined
     return this.#unlessOwed(key, l1.get(key, this.now()))
   }
 
@@ -119,7 +123,8 @@ export class CacheCore {
     const [found] = await Promise.all([read, this.#clock.isSet ? undefined : this.#clock.set()])
     if (found === undefined) return { key, tags, entry: undefined, seen: undefined, mark, owed }
     const { entry, ...seen } = found
-    const usable = entry !== undefined && this.now() < entry.storedAt + entry.life ? this.#unlessOwed(key, entry) : undefined
+    const isFresh = entry !== undefined && this.now() < entry.storedAt + entry.life
+    const usable = isFresh && this.#options.mayBeOwed?.() !== true ? this.#unlessOwed(key, entry) : undefined
     if (usable !== undefined) l1?.set(key, usable, mark)
     return { key, tags, entry: usable, seen, mark, owed }
   }

@@ -11,6 +11,7 @@ import { GetOrSet } from './get-or-set.js'
 import { L1 } from './l1.js'
 import { createMemoryStore } from './memory-store.js'
 import type { CachePluginOptions, RouteCacheOptions } from './options.js'
+import { SETTLE_MS } from './owed.js'
 import { createRedisStore, invalidationChannel } from './redis-store.js'
 import { resolveCacheOptions, type ResolvedCacheOptions } from './resolve-options.js'
 import { addResponseCache } from './response-cache.js'
@@ -89,11 +90,16 @@ function createCore (fastify: FastifyInstance, client: RedisClient | undefined, 
   const alone = { l1: undefined, coherence: undefined, servesAlone: false, events, log }
   if (client === undefined) return new CacheCore({ ...alone, store: createMemoryStore(options.maxSize), run: operation => operation() })
   const prefix = keyPrefixOf(client)
-  const { run } = guardRedis(client, log, options.timeout)
-  if (options.l1 === false) return new CacheCore({ ...alone, store: createRedisStore(client, prefix), run })
+  const guard = guardRedis(client, log, options.timeout)
+  const { run } = guard
+  const mayBeOwed = () => {
+    const { state, opened, since, refusedAt } = guard.circuit
+    return state === 'open' || Date.now() - Math.max(opened > 0 ? since : 0, refusedAt) < SETTLE_MS
+  }
+  if (options.l1 === false) return new CacheCore({ ...alone, store: createRedisStore(client, prefix), run, mayBeOwed })
   const self = randomUUID()
   const l1 = new L1(options.l1)
   const coherence = createCoherence({ client, channel: invalidationChannel(prefix), self, l1, events, log, keepsAlone: options.servesAlone })
   fastify.addHook('onClose', async () => coherence.close())
-  return new CacheCore({ store: createRedisStore(client, prefix, self), run, l1, coherence, servesAlone: options.servesAlone, events, log })
+  return new CacheCore({ store: createRedisStore(client, prefix, self), run, mayBeOwed, l1, coherence, servesAlone: options.servesAlone, events, log })
 }

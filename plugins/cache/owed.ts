@@ -2,7 +2,10 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { Entry } from './entry.js'
 import { EVERYTHING } from './store.js'
 
-const RETRY_MS = 250
+// While the circuit is open a try costs nothing; once it is closed the other instances are waiting for it, see SETTLE_MS.
+const RETRY_MS = 50
+/** For how long after an outage an instance takes nothing out of the store: until all of them are back and have written what they owed. */
+export const SETTLE_MS = 1000
 const MOST = 10_000
 // Under one deadline.
 const BATCH = 500

@@ -46,7 +46,8 @@ export interface ResolvedRedisOptions {
   target: { url: string | undefined, redis: RedisOptions, cluster: { nodes: ClusterNode[], options: ClusterOptions } | undefined }
 }
 
-const MAX_RECONNECT_DELAY_MS = 2000
+// The cache counts on all instances being back within a second of the first one (its SETTLE_MS).
+const MAX_RECONNECT_DELAY_MS = 500
 const READONLY_RECONNECT_INTERVAL_MS = 1000
 
 export function resolveRedisOptions (options: RedisPluginOptions): ResolvedRedisOptions {
@@ -103,7 +104,7 @@ function clusterOptions (redis: RedisOptions, given: ClusterOptions = {}): Clust
   }
 }
 
-/** Exponential back-off with jitter, for ever: 50 to 100 ms at first, 1 to 2 s at most. */
+/** Exponential back-off with jitter, for ever: 50 to 100 ms at first, 250 to 500 ms at most. */
 export function reconnectDelay (attempt: number): number {
   const ceiling = Math.min(MAX_RECONNECT_DELAY_MS, 100 * 2 ** Math.min(attempt - 1, 10))
   return Math.round(ceiling / 2 + Math.random() * ceiling / 2)

@@ -10,6 +10,8 @@ export interface CircuitStatus {
   readonly failures: number
   /** What failed last, or undefined. */
   readonly lastError: Error | undefined
+  /** When a write was refused last, as to a replica, in milliseconds since the epoch; 0: never. */
+  readonly refusedAt: number
 }
 
 export interface CircuitOptions {
@@ -32,7 +34,7 @@ export interface CircuitOptions {
 export class Circuit {
   #options: CircuitOptions
   #status: { -readonly [K in keyof CircuitStatus]: CircuitStatus[K] } =
-    { state: 'closed', since: Date.now(), opened: 0, failures: 0, lastError: undefined }
+    { state: 'closed', since: Date.now(), opened: 0, failures: 0, lastError: undefined, refusedAt: 0 }
 
   #timer: NodeJS.Timeout | undefined
   #probing = false
@@ -52,6 +54,12 @@ export class Circuit {
 
   success (): void {
     this.#status.failures = 0
+  }
+
+  /** It answers, but takes no writes. */
+  refusal (): void {
+    this.success()
+    this.#status.refusedAt = Date.now()
   }
 
   failure (error: Error): void {

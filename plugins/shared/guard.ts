@@ -39,6 +39,7 @@ export function guardRedis (client: RedisClient, log: FastifyBaseLogger, timeout
       result => { circuit.success(); return result },
       (error: unknown) => {
         if (isOutage(error)) circuit.failure(error)
+        else if (isRefusal(error)) circuit.refusal()
         else circuit.success()
         throw error
       })
@@ -79,6 +80,10 @@ function createCircuit (client: RedisClient, log: FastifyBaseLogger): Circuit {
 async function probe (client: RedisClient): Promise<void> {
   if (client.status !== 'ready') throw new Error(`connection is ${client.status}`)
   await client.ping()
+}
+
+function isRefusal (error: unknown): boolean {
+  return error instanceof Error && /^(READONLY|MISCONF|NOREPLICAS)\b/.test(error.message)
 }
 
 /**

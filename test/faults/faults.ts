@@ -1,0 +1,204 @@
+// What is done to Redis, or to an instance, and how it ends.
+import type { RedisPluginOptions } from '../../plugins/redis/index.js'
+import { startProxy, type Proxy } from '../helpers/proxy.js'
+import { startCluster, type ClusterNode, type RedisCluster } from '../helpers/redis-cluster.js'
+import { startSentinel } from '../helpers/redis-sentinel.js'
+import { startRedis, type RedisServer } from '../helpers/redis-server.js'
+import { until } from '../helpers/until.js'
+import type { Shop } from './shop.js'
+
+/** What the instances connect to. */
+export interface Place {
+  connection: RedisPluginOptions
+  servers: RedisServer[]
+  begin (shop: Shop): unknown
+  /** Resolves when the fault is over, from when on recovering is timed. */
+  end (shop: Shop): unknown
+}
+
+export interface Fault {
+  name: string
+  /** In the words of the report. */
+  what: string
+  open (): Promise<Place>
+  /** Why it misses a goal, where that is known. */
+  why?: string
+  /** Redis could be asked all the time: limits must hold meanwhile as well. */
+  isReachable?: true
+  /** Redis forgets all: nobody stays logged in. */
+  losesData?: true
+  /** Redis is late rather than away: its round trips are added to each answer. In ms. */
+  adds?: number
+  /** It lasts as long as it lasts: until `end` resolves. */
+  endsItself?: true
+}
+
+const PARTLY = 'the circuit is one for all nodes: those that answer keep it closed, and each request to the others waits for its deadline. ' +
+  'And when a part of a Cluster is back, no instance knows what others still have to invalidate there'
+const PASSWORD = 'the first password'
+
+type OnServer = (server: RedisServer, shop: Shop) => unknown
+
+function onServer (begin: OnServer, end: OnServer): Fault['open'] {
+  return async () => {
+    const server = await startRedis({ password: PASSWORD })
+    return { connection: { url: server.url }, servers: [server], begin: shop => begin(server, shop), end: shop => end(server, shop) }
+  }
+}
+
+function onProxy (begin: (proxy: Proxy) => unknown, end: (proxy: Proxy) => unknown): Fault['open'] {
+  return async () => {
+    const server = await startRedis()
+    const proxy = await startProxy(server.port)
+    return { connection: { host: proxy.host, port: proxy.port }, servers: [server], begin: () => begin(proxy), end: () => end(proxy) }
+  }
+}
+
+function onCluster (begin: (cluster: RedisCluster) => unknown, end: (cluster: RedisCluster) => unknown): Fault['open'] {
+  return async () => {
+    const cluster = await startCluster()
+    return {
+      connection: { cluster: { nodes: cluster.startupNodes } },
+      servers: cluster.nodes.map(({ server }) => server),
+      begin: () => begin(cluster),
+      end: () => end(cluster)
+    }
+  }
+}
+
+async function openSentinel (): Promise<Place> {
+  const set = await startSentinel()
+  let old: RedisServer
+  return {
+    connection: { sentinels: set.sentinels.map(({ host, port }) => ({ host, port })), name: set.name },
+    servers: set.servers,
+    async begin () {
+      old = await set.master()
+      await old.kill()
+    },
+    end: () => until('there is another master', async () => {
+      const master = await set.master()
+      return master !== old && (await master.client().info('replication')).includes('role:master')
+    }, 20_000)
+  }
+}
+
+/** Again and again. */
+function repeated (action: (server: RedisServer) => Promise<unknown>): Fault['open'] {
+  let timer: NodeJS.Timeout
+  return onServer(server => { timer = setInterval(() => { action(server).catch(() => {}) }, 250) }, () => clearInterval(timer))
+}
+
+async function changePassword (server: RedisServer, password: string): Promise<void> {
+  await server.client().config('SET', 'requirepass', password)
+  await server.client().call('CLIENT', 'KILL', 'TYPE', 'normal')
+}
+
+const slow = (ms: number): Fault => ({
+  name: `slow ${ms} ms`,
+  what: `each answer of Redis takes ${ms} ms more`,
+  open: onProxy(proxy => proxy.delay(ms), proxy => proxy.delay(0)),
+  ...ms < 100 && {
+    isReachable: true,
+    adds: ms,
+    why: 'what the cache does not have takes several round trips one after another, and each has a deadline of its own; where five in a row are late the circuit opens, and each instance decides limits by itself'
+  }
+})
+
+/** Slots that hold keys go from the first master to the second, while both are asked for them. */
+async function moveSlots ({ nodes: [from, to] }: RedisCluster): Promise<void> {
+  if (!from || !to) return
+  const call = async (node: ClusterNode, ...args: Array<string | number>) => await node.server.client().call(...args.map(String) as [string])
+  const [fromId, toId] = [String(await call(from, 'CLUSTER', 'MYID')), String(await call(to, 'CLUSTER', 'MYID'))]
+  const [, keys] = await from.server.client().scan(0, 'COUNT', 200)
+  const slots = new Set(await Promise.all(keys.map(async key => Number(await call(from, 'CLUSTER', 'KEYSLOT', key)))))
+  for (const slot of [...slots].slice(0, 20)) {
+    await call(to, 'CLUSTER', 'SETSLOT', slot, 'IMPORTING', fromId)
+    await call(from, 'CLUSTER', 'SETSLOT', slot, 'MIGRATING', toId)
+    for (;;) {
+      const moving = await call(from, 'CLUSTER', 'GETKEYSINSLOT', slot, 100) as string[]
+      if (moving.length === 0) break
+      await call(from, 'MIGRATE', to.host, to.port, '', 0, 1000, 'KEYS', ...moving)
+    }
+    for (const node of [to, from]) await call(node, 'CLUSTER', 'SETSLOT', slot, 'NODE', toId)
+  }
+}
+
+export const FAULTS: readonly Fault[] = [
+  { name: 'killed', what: 'SIGKILL; later it is started again, empty', open: onServer(server => server.kill(), server => server.restart()), losesData: true },
+  { name: 'restarted empty', what: 'SIGKILL, and started again at once, empty', open: onServer(server => server.restart(), () => {}), losesData: true },
+  { name: 'hung', what: 'SIGSTOP', open: onServer(server => server.pause(), server => server.resume()) },
+  ...[50, 500, 2000].map(slow),
+  { name: 'severed', what: 'all connections are reset, and new ones at once', open: openSevered },
+  { name: 'flapping', what: 'all connections are reset every 5 ms', open: openFlapping, why: 'a connection that answers one PING closes the circuit, and the next few requests wait again' },
+  { name: 'half-open', what: 'connections stand and nothing passes', open: onProxy(proxy => proxy.blackhole(true), proxy => proxy.blackhole(false)) },
+  {
+    name: 'full',
+    what: '`maxmemory` reached, `noeviction`',
+    open: onServer(server => server.client().config('SET', 'maxmemory', '1'), server => server.client().config('SET', 'maxmemory', '0'))
+  },
+  { name: 'read-only', what: '`REPLICAOF` a server that is not there', open: onServer(server => server.client().replicaof('127.0.0.1', 1), server => server.client().call('REPLICAOF', 'NO', 'ONE')), why: 'a refused write makes a new connection, once a second; what is sent meanwhile waits for it' },
+  { name: 'scripts flushed', what: '`SCRIPT FLUSH`, four times a second', open: repeated(server => server.client().script('FLUSH')), isReachable: true },
+  { name: 'clients killed', what: '`CLIENT KILL TYPE normal`, four times a second', open: repeated(server => server.client().call('CLIENT', 'KILL', 'TYPE', 'normal')), why: 'a new connection takes 50 to 100 ms; what is sent meanwhile waits for it' },
+  {
+    name: 'password changed',
+    what: 'the password is another one and all clients are cut off; later it is the first one again',
+    open: onServer(server => changePassword(server, 'another'), server => server.client().config('SET', 'requirepass', PASSWORD))
+  },
+  {
+    name: 'instance killed',
+    what: 'one app instance gets SIGKILL and is started again later; Redis is well',
+    open: onServer((_, shop) => shop.instances[0]!.kill(), (_, shop) => shop.instances[0]!.start()),
+    isReachable: true
+  },
+  {
+    name: 'cluster: master killed',
+    why: PARTLY,
+    what: 'one master of three; it is over when its replica has taken its place',
+    open: onCluster(({ nodes }) => nodes[0]!.server.kill(), cluster => until('its replica is master', async () => {
+      const info = String(await cluster.nodes[1]!.server.client().call('CLUSTER', 'INFO'))
+      const replication = await cluster.nodes[3]!.server.client().info('replication')
+      return info.includes('cluster_state:ok') && replication.includes('role:master')
+    }, 20_000)),
+    endsItself: true
+  },
+  {
+    name: 'cluster: majority lost',
+    why: PARTLY,
+    what: 'two masters of three hang: the cluster serves nothing',
+    open: onCluster(({ nodes }) => { for (const { server } of nodes.slice(0, 2)) server.pause() }, async ({ nodes }) => {
+      for (const { server } of nodes.slice(0, 2)) server.resume()
+      await until('the cluster serves', async () => (await Promise.all(nodes.map(({ server }) => server.client().call('CLUSTER', 'INFO')))).every(info => String(info).includes('cluster_state:ok')), 20_000)
+    })
+  },
+  { name: 'cluster: slots moved', what: 'slots that are in use move to another master', open: onCluster(moveSlots, () => {}), isReachable: true },
+  { name: 'sentinel: failover', what: 'the master is killed; it is over when the sentinels have another', open: openSentinel, endsItself: true }
+]
+
+async function openSevered (): Promise<Place> {
+  const server = await startRedis()
+  const proxy = await startProxy(server.port)
+  return {
+    connection: { host: proxy.host, port: proxy.port },
+    servers: [server],
+    begin () {
+      // Where nobody listens.
+      proxy.target(1)
+      proxy.sever()
+    },
+    end: () => proxy.target(server.port)
+  }
+}
+
+/** Connections last long enough for a few commands. */
+async function openFlapping (): Promise<Place> {
+  const server = await startRedis()
+  const proxy = await startProxy(server.port)
+  let timer: NodeJS.Timeout
+  return {
+    connection: { host: proxy.host, port: proxy.port },
+    servers: [server],
+    begin: () => { timer = setInterval(() => proxy.sever(), 5) },
+    end: () => clearInterval(timer)
+  }
+}

@@ -1,0 +1,34 @@
+// Drives two instances with all plugins under a steady load while Redis, or one of them, fails; a fault each row.
+// `npm run test:faults [-- --only <name>,<name>] [-- --hold <seconds>]`; a whole run writes docs/reliability.md.
+import { writeFileSync } from 'node:fs'
+import { parseArgs } from 'node:util'
+import { drive } from './drive.js'
+import { FAULTS, type Fault } from './faults.js'
+import { judge, type Figures } from './judge.js'
+import { report } from './report.js'
+
+// The machine may be busy with something else: a row that misses nothing but time is run again.
+const ATTEMPTS = 2
+
+async function run (fault: Fault, holdMs: number): Promise<Figures> {
+  for (let attempt = 1; ; attempt++) {
+    const figures = judge(fault, await drive(fault, holdMs))
+    const { missed, isTimeAlone, ...shown } = figures
+    console.log(fault.name, JSON.stringify(shown, (_, value) => typeof value === 'number' ? Math.round(value) : value))
+    for (const miss of missed) console.log(`  missed: ${miss}`)
+    if (missed.length === 0 || !isTimeAlone || attempt === ATTEMPTS) return figures
+  }
+}
+
+const { values: { only, hold } } = parseArgs({ options: { only: { type: 'string' }, hold: { type: 'string', default: '4' } } })
+const names = only?.split(',')
+const unknown = names?.filter(name => !FAULTS.some(fault => fault.name === name)) ?? []
+if (unknown.length > 0) throw new Error(`no fault ${unknown.join(', ')}; there are ${FAULTS.map(({ name }) => name).join(', ')}`)
+
+const rows: Array<[Fault, Figures]> = []
+for (const fault of FAULTS.filter(({ name }) => names?.includes(name) ?? true)) rows.push([fault, await run(fault, Number(hold) * 1000)])
+const text = report(rows, Number(hold))
+if (names === undefined) writeFileSync(new URL('../../docs/reliability.md', import.meta.url), text)
+console.log(`\n${text}`)
+// What was killed by force may have left a socket open.
+process.exit(rows.some(([, { missed }]) => missed.length > 0) ? 1 : 0)

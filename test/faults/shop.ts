@@ -1,0 +1,87 @@
+// Two instances of one app in processes of their own, and the source that they read: versioned values in this process.
+import { fork, type ChildProcess } from 'node:child_process'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { RedisPluginOptions } from '../../plugins/redis/index.js'
+
+export const INSTANCES = 2
+/** How long the source takes for an answer. */
+export const SOURCE_MS = 5
+
+export interface Instance {
+  url: string
+  /** SIGKILL. */
+  kill (): void
+  /** Again, on the same port. */
+  start (): Promise<void>
+}
+
+export interface Shop {
+  instances: Instance[]
+  /** What should never have happened: rejections nobody handled, exceptions, 500s, and exits that nobody ordered. */
+  problems: string[]
+  close (): void
+}
+
+export async function startShop (connection: RedisPluginOptions): Promise<Shop> {
+  const source = await startSource()
+  const problems: string[] = []
+  const instances = await Promise.all(Array.from({ length: INSTANCES }, () => startInstance(connection, source.url, problems)))
+  return {
+    instances,
+    problems,
+    close () {
+      for (const instance of instances) instance.kill()
+      source.close()
+    }
+  }
+}
+
+async function startInstance (connection: RedisPluginOptions, source: string, problems: string[]): Promise<Instance> {
+  let child: ChildProcess | undefined
+  let port = 0
+  const instance: Instance = {
+    get url () { return `http://127.0.0.1:${port}` },
+    kill () {
+      const killed = child
+      child = undefined
+      killed?.kill('SIGKILL')
+    },
+    async start () {
+      const started = fork(new URL('../fixtures/shop-instance.ts', import.meta.url), [JSON.stringify({ connection, source, port })], { execArgv: ['--import', 'tsx'] })
+      child = started
+      port = await new Promise((resolve, reject) => {
+        started.on('message', (message: { port?: number, problem?: string }) => {
+          if (message.port !== undefined) resolve(message.port)
+          if (message.problem !== undefined) problems.push(message.problem)
+        })
+        started.on('exit', code => {
+          if (child === started) problems.push(`an instance ended by itself (${code})`)
+          reject(new Error('it ended before it was ready'))
+        })
+      })
+    }
+  }
+  await instance.start()
+  return instance
+}
+
+async function startSource (): Promise<{ url: string, close (): void }> {
+  const versions = new Map<string, number>()
+  const server = createServer((request, response) => {
+    const { pathname, searchParams } = new URL(request.url ?? '/', 'http://source')
+    const id = pathname.slice(1)
+    if (request.method === 'PUT') versions.set(id, Number(searchParams.get('version')))
+    const body = JSON.stringify({ id, version: versions.get(id) ?? 0 })
+    sleep(SOURCE_MS).then(() => response.setHeader('content-type', 'application/json').end(body), () => {})
+  })
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    close: () => {
+      server.closeAllConnections()
+      server.close()
+    }
+  }
+}
