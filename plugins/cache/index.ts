@@ -92,10 +92,7 @@ function createCore (fastify: FastifyInstance, client: RedisClient | undefined, 
   const prefix = keyPrefixOf(client)
   const guard = guardRedis(client, log, options.timeout)
   const { run } = guard
-  const mayBeOwed = () => {
-    const { state, opened, since, refusedAt } = guard.circuit
-    return state === 'open' || Date.now() - Math.max(opened > 0 ? since : 0, refusedAt) < SETTLE_MS
-  }
+  const mayBeOwed = () => Date.now() - guard.troubledAt < SETTLE_MS
   if (options.l1 === false) return new CacheCore({ ...alone, store: createRedisStore(client, prefix), run, mayBeOwed })
   const self = randomUUID()
   const l1 = new L1(options.l1)

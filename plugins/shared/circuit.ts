@@ -48,6 +48,12 @@ export class Circuit {
     return this.#status.state === 'open'
   }
 
+  /** When it was open last, or a write was refused, in milliseconds since the epoch: Infinity while it is open, 0 for never. */
+  get troubledAt (): number {
+    const { state, opened, since, refusedAt } = this.#status
+    return state === 'open' ? Infinity : Math.max(opened > 0 ? since : 0, refusedAt)
+  }
+
   get status (): CircuitStatus {
     return { ...this.#status }
   }

@@ -22,6 +22,8 @@ export interface RedisGuard {
    */
   run<T> (operation: () => Promise<T>): Promise<T>
   readonly circuit: CircuitStatus
+  /** See {@link Circuit.troubledAt}. */
+  readonly troubledAt: number
 }
 
 // One circuit a client: what one plugin learns of the server serves all of them, and the log says it once.
@@ -45,7 +47,7 @@ export function guardRedis (client: RedisClient, log: FastifyBaseLogger, timeout
       })
   }
 
-  return { run, get circuit () { return circuit.status } }
+  return { run, get circuit () { return circuit.status }, get troubledAt () { return circuit.troubledAt } }
 }
 
 /** The state of a client's circuit, or undefined where no plugin has used the client yet. */
