@@ -29,6 +29,8 @@ const server = await startRedis()
 try {
   symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'))
   cpSync(join(peer, 'test'), join(folder, 'test'), { recursive: true })
+  // Whatever stands above it.
+  writeFileSync(join(folder, 'package.json'), '{ "type": "commonjs" }')
   writeFileSync(join(folder, 'index.js'), `
     const { rateLimit, normalizeIP } = require(${JSON.stringify(join(root, 'dist/plugins/rate-limit/index.js'))})
     module.exports = Object.assign(rateLimit, { default: rateLimit, fastifyRateLimit: rateLimit, normalizeIP })`)
