@@ -1,10 +1,11 @@
 import type { FastifyBaseLogger } from 'fastify'
+import { reasonOf } from '../shared/errors.js'
 import { Clock } from './clock.js'
 import type { Coherence } from './coherence.js'
 import { Ledger, type CacheCounts, type Counts } from './counts.js'
 import type { Entry } from './entry.js'
 import { InvalidationPendingError } from './errors.js'
-import { Events, reasonOf } from './events.js'
+import type { Events } from './events.js'
 import type { CacheKey } from './key.js'
 import type { L1 } from './l1.js'
 import { Owed } from './owed.js'
@@ -104,8 +105,8 @@ export class CacheCore {
   peek (key: CacheKey): Entry | undefined {
     const { l1, coherence, servesAlone, mayBeOwed } = this.#options
     // What is published may be heard on a connection that stands while others cannot publish.
-    const isInStep = () => coherence?.isCurrent === true && mayBeOwed?.() !== true
-    if (l1 === undefined || !(servesAlone || isInStep())) return undefined
+    const isUsable = servesAlone || (coherence?.isCurrent === true && mayBeOwed?.() !== true)
+    if (l1 === undefined || !isUsable) return undefined
     return this.#unlessOwed(key, l1.get(key, this.now()))
   }
 

@@ -1,5 +1,6 @@
 import { EventEmitter } from 'node:events'
 import type { FastifyBaseLogger } from 'fastify'
+import { reasonOf } from '../shared/errors.js'
 
 /** What was invalidated: tags (`*`: everything), one key, or all that a pattern matches. */
 export interface Invalidation {
@@ -56,8 +57,4 @@ export class Events {
   emit <E extends keyof CacheEvents>(name: E, event: CacheEvents[E]): void {
     this.#emitter.emit(`cache:${name}`, event)
   }
-}
-
-export function reasonOf (error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
 }

@@ -18,8 +18,6 @@ export const GENERATION_RANGE = [1, GENERATION] as const
 export type Generation = string
 /** Of a key whose source is being written: nobody's write names it. */
 export const WRITING: Generation = '!'
-/** Names whatever is there: who writes by it is not refused. */
-export const ANY_GENERATION: Generation = '*'
 
 /**
  * An entry as bytes: version, generation, length of the metadata (4 bytes, big-endian), metadata (JSON), body. Without

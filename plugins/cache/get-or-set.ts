@@ -1,4 +1,6 @@
 import { LRUCache } from 'lru-cache'
+import { withDeadline } from '../shared/deadline.js'
+import { toError } from '../shared/errors.js'
 import type { CacheCore, Lookup } from './core.js'
 import { withLimits, untilAborted, type Factory } from './factory.js'
 import type { CacheKey } from './key.js'
@@ -10,7 +12,7 @@ import { MOST_LOOKS, type Fill, type Works } from './works.js'
 const REST_MS = 1000
 
 /** For how long closing waits for what is being made. */
-const SETTLE_MS = 1000
+const CLOSE_MS = 1000
 
 /** What one call is about. */
 interface Call<T> {
@@ -71,9 +73,7 @@ export class GetOrSet {
   /** Waits for what is being made in the background. */
   async settle (): Promise<void> {
     // What never ends does not keep the app from closing.
-    let timer: NodeJS.Timeout | undefined
-    const late = new Promise(resolve => { timer = setTimeout(resolve, SETTLE_MS) })
-    await Promise.race([Promise.all(this.#running.values()), late]).finally(() => clearTimeout(timer))
+    await withDeadline(Promise.all(this.#running.values()), CLOSE_MS, () => new Error('still being made')).catch(() => {})
   }
 
   async #obtain<T> (call: Call<T>): Promise<T> {
@@ -178,7 +178,7 @@ export class GetOrSet {
 
   #rest (key: CacheKey, error: unknown): void {
     this.#resting.set(key.text, true)
-    this.#core.events.emit('error', { key: key.label, error: error instanceof Error ? error : new Error(String(error)) })
+    this.#core.events.emit('error', { key: key.label, error: toError(error) })
   }
 
   #inBackground (key: CacheKey, work: () => Promise<void>): void {

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { FastifyContextConfig, FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { keyPrefixOf, resolveClient, type RedisClient } from '../shared/client.js'
-import { guardRedis } from '../shared/guard.js'
+import { guardRedis, type RedisGuard } from '../shared/guard.js'
 import { createCoherence } from './coherence.js'
 import { CacheCore } from './core.js'
 import { createDataCache, type DataCache } from './data-cache.js'
@@ -58,7 +58,8 @@ export type { CachePluginOptions, KeyOptions, RouteCacheOptions, TagsOption, Ttl
 export const cache = fp<CachePluginOptions>(async function cache (fastify, given) {
   const options = resolveCacheOptions(given)
   const client = resolveClient(fastify, 'cache', given.redis)
-  const core = createCore(fastify, client, options)
+  const guard = client && guardRedis(client, fastify.log, options.timeout)
+  const core = createCore(fastify, client, guard, options)
   const works = new Works(core)
   const responses = addResponseCache(fastify, core, works, options)
   const values = new Values(core, options.serializer, options.freezes)
@@ -66,7 +67,7 @@ export const cache = fp<CachePluginOptions>(async function cache (fastify, given
   const behinds = createWriteBehinds({
     client,
     prefix: keyPrefixOf(client),
-    run: client === undefined ? operation => operation() : guardRedis(client, fastify.log, options.timeout).run,
+    run: guard?.run ?? (operation => operation()),
     log: fastify.log,
     serializer: options.serializer
   })
@@ -84,13 +85,12 @@ export const cache = fp<CachePluginOptions>(async function cache (fastify, given
 
 export default cache
 
-function createCore (fastify: FastifyInstance, client: RedisClient | undefined, options: ResolvedCacheOptions): CacheCore {
+function createCore (fastify: FastifyInstance, client: RedisClient | undefined, guard: RedisGuard | undefined, options: ResolvedCacheOptions): CacheCore {
   const { log } = fastify
   const events = new Events(log)
   const alone = { l1: undefined, coherence: undefined, servesAlone: false, events, log }
-  if (client === undefined) return new CacheCore({ ...alone, store: createMemoryStore(options.maxSize), run: operation => operation() })
+  if (client === undefined || guard === undefined) return new CacheCore({ ...alone, store: createMemoryStore(options.maxSize), run: operation => operation() })
   const prefix = keyPrefixOf(client)
-  const guard = guardRedis(client, log, options.timeout)
   const { run } = guard
   const mayBeOwed = () => Date.now() - guard.troubledAt < SETTLE_MS
   if (options.l1 === false) return new CacheCore({ ...alone, store: createRedisStore(client, prefix), run, mayBeOwed })

@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache'
 import { bytesOf, type Entry } from './entry.js'
-import { ANY_GENERATION, WRITING, type Generation } from './frame.js'
+import { WRITING, type Generation } from './frame.js'
 import { ownBytes } from './own-bytes.js'
 import { EVERYTHING, PASS_MS, PATTERNS, TOMBSTONE_MS, type CacheStore, type StoreClock } from './store.js'
 
@@ -86,7 +86,7 @@ export function createMemoryStore (maxSize: number, clock: () => number = Date.n
     },
     async write (id, entry, generation, patterns, hold = 0) {
       const present = slots.get(id)
-      if (present !== undefined && present.generation !== generation && generation !== ANY_GENERATION) return false
+      if (present !== undefined && present.generation !== generation) return false
       if (patterns !== undefined && versions.get(PATTERNS) !== patterns) return false
       return set(id, entry, hold)
     },

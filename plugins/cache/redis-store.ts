@@ -2,6 +2,7 @@ import { LRUCache } from 'lru-cache'
 import { isCluster, type RedisClient } from '../shared/client.js'
 import { keySpace, safeId } from '../shared/keys.js'
 import { runScript } from '../shared/script.js'
+import { timeOf } from '../shared/time.js'
 import type { Entry } from './entry.js'
 import { decodeFrame, encodeFrame, encodeMark, UNMARK } from './frame.js'
 import { randomText } from './random.js'
@@ -151,11 +152,6 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
     stats: async () => await redisStats(client),
     removeMatching: async matches => await removeByLabel(client, entries, matches)
   }
-}
-
-/** Milliseconds since the epoch, of what `TIME` says. */
-function timeOf ([seconds, microseconds]: ReadonlyArray<number | string>): number {
-  return Number(seconds) * 1000 + Number(microseconds) / 1000
 }
 
 function lifeOf ({ life }: Entry): number {

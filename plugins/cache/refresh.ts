@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { LRUCache } from 'lru-cache'
+import { reasonOf } from '../shared/errors.js'
 import type { CacheCore } from './core.js'
 import type { StoredResponse } from './entry.js'
 import { joined } from './headers.js'
@@ -71,7 +72,7 @@ export function createRefresher (fastify: FastifyInstance, core: CacheCore, work
       if (refused.has(name)) return false
       if (running.has(name)) return true
       const done = run(name, request, state, entry)
-        .catch(error => request.log.warn({ reason: error instanceof Error ? error.message : String(error), url: request.routeOptions.url }, 'cache: not refreshed'))
+        .catch(error => request.log.warn({ reason: reasonOf(error), url: request.routeOptions.url }, 'cache: not refreshed'))
         .finally(() => running.delete(name))
       running.set(name, done)
       return true

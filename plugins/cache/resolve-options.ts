@@ -6,7 +6,7 @@ import { readOptions, type OptionReader } from '../shared/options.js'
 import type { Counts } from './counts.js'
 import { isStorableStatus } from './entry.js'
 import { PLUGIN_OPTIONS, ROUTE_OPTIONS, type CachePluginOptions, type KeyOptions, type RouteCacheOptions, type TagsOption } from './options.js'
-import { fraction, isListOfStrings, resolveTiers, resolveTtl, saidTtl, type Tiers } from './ttl.js'
+import { isListOfStrings, resolveTiers, resolveTtl, saidTtl, type Tiers } from './ttl.js'
 import { resolveDefaults, type ValuePlan } from './value-options.js'
 import { resolveSerializer, type Serializer } from './serializer.js'
 import { MAX_LIFE_MS } from './store.js'
@@ -139,7 +139,7 @@ function resolveRoute (given: RouteCacheOptions, tiers: Tiers, own: RouteCacheOp
     ttlOf: resolveTtlOf(given.ttl, tiers, read),
     staleWhileRevalidate: read.duration('staleWhileRevalidate', 0, life),
     staleIfError: read.duration('staleIfError', 0, life),
-    jitter: fraction('jitter', given.jitter, read),
+    jitter: read.fraction('jitter', 0),
     statuses: new Set(statuses),
     tagsOf: resolveTags('tags', given.tags, read),
     invalidatedBy: resolveTags('invalidates', given.invalidates, read),
@@ -149,7 +149,7 @@ function resolveRoute (given: RouteCacheOptions, tiers: Tiers, own: RouteCacheOp
     ...resolveKey(given.key, read),
     hook: read.oneOf('hook', 'preHandler', ['preHandler', 'onRequest']),
     obeysRequest: read.oneOf('requestDirectives', 'ignore', ['obey', 'ignore']) === 'obey',
-    heuristic: fraction('heuristic', given.heuristic, read),
+    heuristic: read.fraction('heuristic', 0),
     storesSetCookie: read.boolean('storeSetCookie', false),
     makesEtag: read.boolean('etag', true),
     maxEntrySize: read.integer('maxEntrySize', 1024 ** 2, { min: 1 }),

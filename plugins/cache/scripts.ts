@@ -1,5 +1,5 @@
 import { lua } from '../shared/script.js'
-import { ANY_GENERATION, GENERATION_RANGE } from './frame.js'
+import { GENERATION_RANGE } from './frame.js'
 
 const [FIRST, LAST] = GENERATION_RANGE
 
@@ -11,12 +11,12 @@ if set.err then redis.call('DEL', KEYS[1]) end`
  * Stores an entry, unless somebody else changed the key meanwhile. What expired, or was evicted, is no change.
  *
  * KEYS[1]  the entry
- * ARGV     generation that was seen (*: any), frame, TTL (ms)
+ * ARGV     generation that was seen, frame, TTL (ms)
  * reply    1, or 0 where it was not stored
  */
 export const writeScript = lua`
 local present = redis.pcall('GETRANGE', KEYS[1], ${FIRST}, ${LAST})
-if ARGV[1] ~= '${ANY_GENERATION}' and type(present) == 'string' and present ~= '' and present ~= ARGV[1] then return 0 end
+if type(present) == 'string' and present ~= '' and present ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
 `

@@ -1,4 +1,5 @@
 import { deserialize, serialize } from 'node:v8'
+import { reasonOf } from '../shared/errors.js'
 import type { OptionReader } from '../shared/options.js'
 import { UnserializableError } from './errors.js'
 import { copyBytes } from './own-bytes.js'
@@ -55,6 +56,6 @@ export function toBytes ({ name, serialize }: Serializer, value: unknown, key: s
     if (ArrayBuffer.isView(bytes)) return copyBytes(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength))
     throw new TypeError('it gave neither text nor bytes')
   } catch (error) {
-    throw new UnserializableError(key, name, error instanceof Error ? error.message : String(error))
+    throw new UnserializableError(key, name, reasonOf(error))
   }
 }

@@ -34,11 +34,6 @@ function named (ttl: unknown, tiers: Tiers): number | undefined {
   return typeof ttl === 'string' ? tiers.get(ttl) : undefined
 }
 
-export function fraction (name: string, value: unknown, read: OptionReader): number {
-  if (value === undefined) return 0
-  return typeof value === 'number' && value >= 0 && value <= 1 ? value : read.fail(name, 'a number from 0 to 1')
-}
-
 export function isListOfStrings (value: unknown): value is readonly string[] {
   return Array.isArray(value) && value.every(entry => typeof entry === 'string' && entry !== '')
 }

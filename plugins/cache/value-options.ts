@@ -2,7 +2,7 @@ import { MAX_TIMER_MS, type Duration } from '../shared/duration.js'
 import { invalidOptionError } from '../shared/errors.js'
 import { readOptions, type OptionReader } from '../shared/options.js'
 import { MAX_LIFE_MS } from './store.js'
-import { fraction, isListOfStrings, resolveTtl, saidTtl, type Tiers } from './ttl.js'
+import { isListOfStrings, resolveTtl, saidTtl, type Tiers } from './ttl.js'
 
 /** How a value is kept. */
 export interface ValueOptions<T = unknown> {
@@ -93,11 +93,11 @@ function resolvePlan (given: GetOrSetOptions<never>, fallback: ValuePlan, tiers:
     ttlOf: resolveTtlOf(given.ttl, fallback, tiers, read),
     staleWhileRevalidate: read.duration('staleWhileRevalidate', fallback.staleWhileRevalidate, life),
     staleIfError: read.duration('staleIfError', fallback.staleIfError, life),
-    jitter: fraction('jitter', given.jitter ?? fallback.jitter, read),
+    jitter: read.fraction('jitter', fallback.jitter),
     negativeTtl: read.duration('negativeTtl', fallback.negativeTtl, life),
     softTimeout: timeout('softTimeout'),
     hardTimeout: timeout('hardTimeout'),
-    refreshAhead: fraction('refreshAhead', given.refreshAhead ?? fallback.refreshAhead, read)
+    refreshAhead: read.fraction('refreshAhead', fallback.refreshAhead)
   }
 }
 

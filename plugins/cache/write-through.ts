@@ -1,3 +1,4 @@
+import { toError } from '../shared/errors.js'
 import type { CacheCore } from './core.js'
 import { FactoryTimeoutError } from './errors.js'
 import { withLimits } from './factory.js'
@@ -81,7 +82,7 @@ export class WriteThrough {
 
   /** The source is written: that its value cannot be cached is told, and not thrown. */
   #tell (key: CacheKey, error: unknown): false {
-    this.#core.events.emit('error', { key: key.label, error: error instanceof Error ? error : new Error(String(error)) })
+    this.#core.events.emit('error', { key: key.label, error: toError(error) })
     return false
   }
 

@@ -1,6 +1,6 @@
 import { withDeadline } from '../shared/deadline.js'
 import type { Duration } from '../shared/duration.js'
-import { pluginError } from '../shared/errors.js'
+import { pluginError, reasonOf } from '../shared/errors.js'
 import { readOptions } from '../shared/options.js'
 
 /** As in the IETF draft `draft-inadarei-api-health-check`. */
@@ -89,7 +89,7 @@ async function runCheck (name: string, check: Check, timeout: number, isCritical
   const started = performance.now()
   const found = await withDeadline(Promise.resolve().then(check), timeout, () => new CheckTimeoutError(timeout)).then(
     value => asMeasurements(name, value, performance.now() - started),
-    (error: unknown): Record<string, Measurement> => ({ [name]: { status: 'fail', output: error instanceof Error ? error.message : String(error) } })
+    (error: unknown): Record<string, Measurement> => ({ [name]: { status: 'fail', output: reasonOf(error) } })
   )
   const time = new Date().toISOString()
   return Object.fromEntries(Object.entries(found).map(([key, measured]) => {

@@ -43,7 +43,7 @@ function serverState (infos: readonly Info[]): Record<string, Measurement> {
   const used = Math.max(...infos.map(info => Number(info.get('maxmemory')) > 0 ? Number(info.get('used_memory')) / Number(info.get('maxmemory')) : 0))
   return {
     connectedClients: counted(sum('connected_clients')),
-    usedMemory: { ...counted(sum('used_memory'), 'bytes') },
+    usedMemory: counted(sum('used_memory'), 'bytes'),
     memoryUtilization: {
       ...counted(Math.round(used * 1000) / 10, 'percent'),
       ...used >= FULL && warning(`nearly full; the policy is ${infos[0]?.get('maxmemory_policy') ?? 'unknown'}`)

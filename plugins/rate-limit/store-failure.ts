@@ -1,3 +1,4 @@
+import { toError } from '../shared/errors.js'
 import type { Decision } from './decision.js'
 import { StoreUnavailableError, UnsupportedByStoreError } from './errors.js'
 import type { Limiter } from './limiter.js'
@@ -48,7 +49,7 @@ export function createSubstitute ({ onStoreError, local, instances, onError }: F
     decide (error, key, policy, cost, mode) {
       // No outage, but a mistake.
       if (error instanceof UnsupportedByStoreError) throw error
-      onError(error instanceof Error ? error : new Error(String(error)))
+      onError(toError(error))
       if (onStoreError === 'open') return undefined
       if (onStoreError === 'throw') throw error
       if (onStoreError === 'closed') throw new StoreUnavailableError()

@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache'
+import { joinFields } from './fields.js'
 import { renewalOf, TOMBSTONE_MS, type SessionStore, type SessionTimeouts, type StoredInfo } from './store.js'
 
 interface Kept {
@@ -57,7 +58,7 @@ export function createMemoryStore (
       const entry = alive(handle)
       if (entry === undefined || entry.session === 'dead') return undefined
       const { fields, isSealed, version, user, createdAt, lastSeenAt } = entry.session
-      return { text: textOf(fields), isSealed, version: String(version), user, createdAt, lastSeenAt }
+      return { text: joinFields(Object.fromEntries(fields)), isSealed, version: String(version), user, createdAt, lastSeenAt }
     },
     async renew (handle) {
       const entry = alive(handle)
@@ -101,8 +102,4 @@ export function createMemoryStore (
     infos: async handles => handles.map(infoOf),
     now: async () => clock()
   }
-}
-
-function textOf (fields: ReadonlyMap<string, string>): string {
-  return `{${[...fields].map(([name, json]) => `${JSON.stringify(name)}:${json}`).join()}}`
 }

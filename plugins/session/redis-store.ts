@@ -1,6 +1,7 @@
 import type { RedisClient } from '../shared/client.js'
 import { keySpace } from '../shared/keys.js'
 import { runScript } from '../shared/script.js'
+import { timeOf } from '../shared/time.js'
 import { destroyScript, enterScript, renewScript, writeScript } from './scripts.js'
 import { renewalOf, type SessionStore, type SessionTimeouts, type StoredInfo } from './store.js'
 
@@ -49,9 +50,6 @@ export function createRedisStore (client: RedisClient, prefix: string, { idleTim
     async leave (user, handles) { if (handles.length > 0) await client.zrem(users + user, ...handles) },
     members: async (user, until, from, count) => await client.zrangebyscore(users + user, '-inf', until, 'LIMIT', from, count),
     infos: async handles => await Promise.all(handles.map(infoOf)),
-    async now () {
-      const [seconds, microseconds] = await client.time()
-      return Number(seconds) * 1000 + Math.floor(Number(microseconds) / 1000)
-    }
+    now: async () => timeOf(await client.time())
   }
 }

@@ -95,7 +95,7 @@ export class UserSessions {
   /** Takes those out of the index that are gone, or another's by now. One that is nobody's is about to be this user's. */
   async #alive (user: string, handles: readonly string[]): Promise<StoredInfo[]> {
     const infos = await this.#run(() => this.#store.infos(handles))
-    const alive = infos.filter(info => info !== undefined && (info.user === undefined || info.user === user)).filter(info => info !== undefined)
+    const alive = infos.filter(info => info !== undefined).filter(info => info.user === undefined || info.user === user)
     const kept = new Set(alive.map(({ handle }) => handle))
     const gone = handles.filter(handle => !kept.has(handle))
     if (gone.length > 0) await this.#run(() => this.#store.leave(user, gone))

@@ -32,3 +32,13 @@ function describe (value: unknown): string {
   if (typeof value === 'object' && value !== null) return 'an object'
   return String(value)
 }
+
+/** What was thrown, as an error. */
+export function toError (thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error(String(thrown))
+}
+
+/** Why, in words: an error of the client's carries a command's arguments, which may be secret. */
+export function reasonOf (thrown: unknown): string {
+  return toError(thrown).message
+}

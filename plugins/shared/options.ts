@@ -10,6 +10,8 @@ export interface OptionReader {
   /** Whole milliseconds. */
   duration (name: string, fallback: Duration, limits?: { min?: number, max?: number }): number
   integer (name: string, fallback: number, limits?: { min?: number, max?: number }): number
+  /** From 0 to 1. */
+  fraction (name: string, fallback: number): number
   boolean (name: string, fallback: boolean): boolean
   string (name: string, fallback: string): string
   oneOf<const T extends string> (name: string, fallback: T, allowed: readonly T[]): T
@@ -42,6 +44,10 @@ export function readOptions (plugin: PluginName, options: object): OptionReader 
         return fail(name, `a whole number${range(min, max)}`)
       }
       return value
+    },
+    fraction (name, fallback) {
+      const value = given(name) ?? fallback
+      return typeof value === 'number' && value >= 0 && value <= 1 ? value : fail(name, 'a number from 0 to 1')
     },
     boolean (name, fallback) {
       const value = given(name) ?? fallback

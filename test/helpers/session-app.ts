@@ -3,6 +3,7 @@ import { pino } from 'pino'
 import type { Test } from 'tap'
 import { redis, type RedisPluginOptions } from '../../plugins/redis/index.js'
 import { session, type SessionPluginOptions } from '../../plugins/session/index.js'
+import { collectLog } from './log-lines.js'
 
 export const SECRET = 'a secret of at least thirty-two characters'
 
@@ -11,6 +12,16 @@ export const logged: string[] = []
 
 /** The session as anything: attacks put in what the types forbid. */
 export const anySession = (request: FastifyRequest) => request.session as unknown as Record<string, unknown>
+
+/** An app with sessions and no routes yet, and what it logs. */
+export async function startApp (t: Test, connection?: RedisPluginOptions, options: Partial<SessionPluginOptions> = {}): Promise<{ app: FastifyInstance, logged: () => string }> {
+  const { logger, text } = collectLog()
+  const app = Fastify({ loggerInstance: logger as never }) as unknown as FastifyInstance
+  t.teardown(() => app.close())
+  if (connection) await app.register(redis, connection)
+  await app.register(session, { secret: SECRET, ...options })
+  return { app, logged: text }
+}
 
 export interface AppOptions {
   redis?: RedisPluginOptions | undefined
@@ -43,13 +54,16 @@ export async function buildApp (t: Test, { redis: connection, session: options =
 export class Browser {
   cookie: string | undefined
   readonly #app: FastifyInstance
+  readonly #headers: Record<string, string>
 
-  constructor (app: FastifyInstance) {
+  /** @param headers - of each of its requests */
+  constructor (app: FastifyInstance, headers: Record<string, string> = {}) {
     this.#app = app
+    this.#headers = headers
   }
 
   async send (method: 'GET' | 'POST' | 'HEAD' | 'OPTIONS', url: string, body?: object, on = this.#app) {
-    const response = await on.inject({ method, url, headers: this.cookie ? { cookie: this.cookie } : {}, ...(body && { payload: body }) })
+    const response = await on.inject({ method, url, headers: { ...this.#headers, ...this.cookie && { cookie: this.cookie } }, remoteAddress: '192.0.2.7', ...(body && { payload: body }) })
     const set = response.cookies[0]
     if (set) this.cookie = set.value === '' ? undefined : `${set.name}=${encodeURIComponent(set.value)}`
     return response

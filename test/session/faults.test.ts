@@ -35,7 +35,8 @@ function faultRoutes (fault: { now: () => unknown }) {
 async function start (t: Test, session: Partial<SessionPluginOptions> = {}, fault = { now: (): unknown => undefined }) {
   const server = await startRedis()
   const proxy = await startProxy(server.port)
-  const redis = { url: `redis://127.0.0.1:${proxy.port}`, prefix: 'x' }
+  // What waits for a new connection may still be done after its 503: a server that refuses shall refuse each time.
+  const redis = { url: `redis://127.0.0.1:${proxy.port}`, prefix: 'x', reconnectOnError: () => false }
   const app = await buildApp(t, { redis, session: { timeout: TIMEOUT, ...session }, routes: faultRoutes(fault) })
   const user = new Browser(app)
   await user.send('POST', '/set', { a: 1 })

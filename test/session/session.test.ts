@@ -1,9 +1,8 @@
-import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
-import { redis, type RedisPluginOptions } from '../../plugins/redis/index.js'
-import { session, type SessionPluginOptions } from '../../plugins/session/index.js'
+import type { RedisPluginOptions } from '../../plugins/redis/index.js'
+import type { SessionPluginOptions } from '../../plugins/session/index.js'
 import { startCluster, startRedis } from '../helpers/index.js'
-import { collectLog } from '../helpers/log-lines.js'
+import { Browser, SECRET, startApp } from '../helpers/session-app.js'
 
 declare module 'fastify' {
   interface Session {
@@ -12,16 +11,11 @@ declare module 'fastify' {
   }
 }
 
-const SECRET = 'a secret of at least thirty-two characters'
 const server = await startRedis()
 let prefixes = 0
 
 async function build (t: Test, connection?: RedisPluginOptions, options: Partial<SessionPluginOptions> = {}) {
-  const { logger, text } = collectLog()
-  const app = Fastify({ loggerInstance: logger as never })
-  t.teardown(() => app.close())
-  if (connection) await app.register(redis, connection)
-  await app.register(session, { secret: SECRET, ...options })
+  const { app, logged } = await startApp(t, connection, options)
   app.post<{ Body: { name: `value${string}`, value: unknown, delay?: number } }>('/set', async request => {
     const { name, value, delay = 0 } = request.body
     await new Promise(resolve => setTimeout(resolve, delay))
@@ -35,22 +29,7 @@ async function build (t: Test, connection?: RedisPluginOptions, options: Partial
   })
   app.post('/logout', async request => { await request.session.destroy() })
   app.get('/', async request => ({ ...request.session, cookie: undefined }))
-  return { app: app as unknown as FastifyInstance, logged: text }
-}
-
-/** A browser with one cookie. */
-function browser (app: FastifyInstance) {
-  let cookie: string | undefined
-  return {
-    get cookie () { return cookie },
-    set cookie (value) { cookie = value },
-    async send (method: 'GET' | 'POST', url: string, body?: object, on = app) {
-      const response = await on.inject({ method, url, headers: cookie ? { cookie } : {}, ...(body && { payload: body }) })
-      const set = response.cookies[0]
-      if (set) cookie = set.value === '' ? undefined : `${set.name}=${encodeURIComponent(set.value)}`
-      return response
-    }
-  }
+  return { app, logged }
 }
 
 for (const store of ['memory', 'Redis']) {
@@ -59,7 +38,7 @@ for (const store of ['memory', 'Redis']) {
 
   promise('a session lives from login to logout', async (t, connection) => {
     const { app, logged } = await build(t, connection)
-    const user = browser(app)
+    const user = new Browser(app)
     t.same((await user.send('GET', '/')).json(), {})
     t.equal(user.cookie, undefined, 'an empty session makes no cookie')
     const login = await user.send('POST', '/login/ann')
@@ -76,7 +55,7 @@ for (const store of ['memory', 'Redis']) {
 
   promise('two requests that change different fields both keep theirs: 0 of 200 pairs lost', async (t, connection) => {
     const { app } = await build(t, connection)
-    const user = browser(app)
+    const user = new Browser(app)
     await user.send('POST', '/login/ann')
     let lost = 0
     for (let i = 0; i < 200; i++) {
@@ -94,7 +73,7 @@ for (const store of ['memory', 'Redis']) {
     const { app } = await build(t, connection)
     let back = 0
     await Promise.all(Array.from({ length: 100 }, async () => {
-      const user = browser(app)
+      const user = new Browser(app)
       await user.send('POST', '/login/ann')
       const { cookie } = user
       const slow = user.send('POST', '/set', { name: 'valueA', value: 1, delay: 20 })
@@ -109,7 +88,7 @@ for (const store of ['memory', 'Redis']) {
 
   promise("a user's sessions can be listed and ended", async (t, connection) => {
     const { app } = await build(t, connection)
-    const devices = [browser(app), browser(app), browser(app)] as const
+    const devices = [new Browser(app), new Browser(app), new Browser(app)] as const
     const handles: string[] = []
     for (const device of devices) handles.push((await device.send('POST', '/login/ann')).body)
     t.same((await app.sessions.list('ann')).map(info => info.handle).sort(), [...handles].sort())
@@ -122,7 +101,7 @@ for (const store of ['memory', 'Redis']) {
 
   promise('a login gives a new id, and the old one is worth nothing', async (t, connection) => {
     const { app } = await build(t, connection)
-    const user = browser(app)
+    const user = new Browser(app)
     await user.send('POST', '/set', { name: 'valueA', value: 1 })
     const fixed = user.cookie
     await user.send('POST', '/login/ann')
@@ -134,9 +113,9 @@ for (const store of ['memory', 'Redis']) {
   promise('cookies that are forged, cut, too long or of another secret are as none', async (t, connection) => {
     const { app } = await build(t, connection)
     const { app: other } = await build(t, connection, { secret: 'another secret of thirty-two characters' })
-    const user = browser(app)
+    const user = new Browser(app)
     await user.send('POST', '/login/ann')
-    const foreign = browser(other)
+    const foreign = new Browser(other)
     await foreign.send('POST', '/login/eve')
     const good = user.cookie ?? ''
     for (const cookie of [`${good.slice(0, -5)}`, `${good}x`, 'sid=', 'sid=..', `sid=${'x'.repeat(10_000)}`, 'sid=*.{}', 'sid=%00.%0a', foreign.cookie ?? '']) {
@@ -148,7 +127,7 @@ for (const store of ['memory', 'Redis']) {
 
   promise('values come back as they were, and names that reach a prototype do not', async (t, connection) => {
     const { app } = await build(t, connection)
-    const user = browser(app)
+    const user = new Browser(app)
     const value = { list: [1, 'two', null], nested: { deep: true } }
     await user.send('POST', '/set', { name: 'valueA', value })
     await user.send('POST', '/set', { name: '__proto__', value: { admin: true } })
@@ -160,7 +139,7 @@ for (const store of ['memory', 'Redis']) {
 
   promise('a rotated secret keeps sessions alive, and signs their cookies anew', async (t, connection) => {
     const { app } = await build(t, connection ?? undefined)
-    const user = browser(app)
+    const user = new Browser(app)
     await user.send('POST', '/login/ann')
     const old = user.cookie
     if (!connection) return
@@ -175,7 +154,7 @@ for (const store of ['memory', 'Redis']) {
 t.test('while Redis hangs, a request with a session is 503 in time, and the session is there afterwards', async t => {
   const own = await startRedis()
   const { app } = await build(t, { url: own.url }, { timeout: 80 })
-  const user = browser(app)
+  const user = new Browser(app)
   await user.send('POST', '/login/ann')
   const { cookie } = user
   own.pause()
@@ -196,7 +175,7 @@ t.test('while Redis hangs, a request with a session is 503 in time, and the sess
 t.test('a session that cannot be parsed counts as none', async t => {
   const own = await startRedis()
   const { app } = await build(t, { url: own.url, prefix: 'x' })
-  const user = browser(app)
+  const user = new Browser(app)
   const handle = (await user.send('POST', '/login/ann')).body
   await own.client().hset(`x:session:data:${handle}`, 'all', '{broken')
   const response = await user.send('GET', '/')
@@ -208,7 +187,7 @@ t.test('it works on a Cluster', async t => {
   const cluster = await startCluster()
   const { app } = await build(t, { cluster: { nodes: cluster.startupNodes } })
   await Promise.all(Array.from({ length: 20 }, async (_, i) => {
-    const user = browser(app)
+    const user = new Browser(app)
     await user.send('POST', `/login/u${i}`)
     t.match((await user.send('GET', '/')).json(), { userId: `u${i}` })
     t.equal(await app.sessions.destroyAll(`u${i}`), 1)

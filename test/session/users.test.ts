@@ -5,7 +5,7 @@ import t, { type Test } from 'tap'
 import { redis, type RedisPluginOptions } from '../../plugins/redis/index.js'
 import { session, type SessionPluginOptions } from '../../plugins/session/index.js'
 import { startCluster, startRedis, until } from '../helpers/index.js'
-import { collectLog } from '../helpers/log-lines.js'
+import { Browser, SECRET, startApp } from '../helpers/session-app.js'
 
 declare module 'fastify' {
   interface Session {
@@ -16,7 +16,6 @@ declare module 'fastify' {
   }
 }
 
-const SECRET = 'a secret of at least thirty-two characters'
 const KEY = createHash('sha256').update('one').digest()
 const OTHER_KEY = createHash('sha256').update('other').digest('hex')
 const server = await startRedis()
@@ -24,11 +23,7 @@ const cluster = await startCluster()
 let prefixes = 0
 
 async function build (t: Test, connection?: RedisPluginOptions, options: Partial<SessionPluginOptions> = {}) {
-  const { logger, text } = collectLog()
-  const app = Fastify({ loggerInstance: logger as never })
-  t.teardown(() => app.close())
-  if (connection) await app.register(redis, connection)
-  await app.register(session, { secret: SECRET, ...options })
+  const { app, logged } = await startApp(t, connection, options)
   app.get('/', async ({ session }) => ({ userId: session.userId, isAdmin: session.isAdmin, basket: session.basket, visits: session.visits }))
   app.post<{ Params: { item: string } }>('/basket/:item', async ({ session, params: { item } }) => { session.basket = [...session.basket ?? [], item] })
   app.post<{ Params: { user: string } }>('/login/:user', async (request, reply) => {
@@ -43,21 +38,7 @@ async function build (t: Test, connection?: RedisPluginOptions, options: Partial
   })
   app.get('/bare', { config: { session: false } }, async request => ({ session: request.session }))
   app.post('/bare/login', { config: { session: false } }, async request => await request.login('ann'))
-  return { app: app as unknown as FastifyInstance, logged: text }
-}
-
-/** A browser with one cookie. */
-function browser (app: FastifyInstance, headers: Record<string, string> = {}) {
-  const self = {
-    cookie: undefined as string | undefined,
-    async send (method: 'GET' | 'POST', url: string, on = app) {
-      const response = await on.inject({ method, url, headers: { ...headers, ...self.cookie && { cookie: self.cookie } }, remoteAddress: '192.0.2.7' })
-      const set = response.cookies[0]
-      if (set) self.cookie = set.value === '' ? undefined : `${set.name}=${encodeURIComponent(set.value)}`
-      return response
-    }
-  }
-  return self
+  return { app, logged }
 }
 
 for (const store of ['memory', 'Redis', 'Cluster']) {
@@ -68,7 +49,7 @@ for (const store of ['memory', 'Redis', 'Cluster']) {
 
   promise('login gives a new id, keeps what it is told, and is saved when it returns; logout ends it and clears the cookie', async (t, connection) => {
     const { app } = await build(t, connection)
-    const user = browser(app)
+    const user = new Browser(app)
     await user.send('POST', '/basket/tea')
     const planted = user.cookie
     const { handle } = (await user.send('POST', '/login/root')).json()
@@ -87,7 +68,7 @@ for (const store of ['memory', 'Redis', 'Cluster']) {
 
   promise('the list says where a user is logged in, by handles that are worth nothing to a thief', async (t, connection) => {
     const { app } = await build(t, connection)
-    const [phone, laptop] = [browser(app, { 'user-agent': 'phone' }), browser(app, { 'user-agent': `laptop ${'x'.repeat(1000)}` })]
+    const [phone, laptop] = [new Browser(app, { 'user-agent': 'phone' }), new Browser(app, { 'user-agent': `laptop ${'x'.repeat(1000)}` })]
     const { handle } = (await phone.send('POST', '/login/ann')).json()
     await laptop.send('POST', '/login/ann')
     await phone.send('GET', '/')
@@ -107,14 +88,14 @@ for (const store of ['memory', 'Redis', 'Cluster']) {
 
   promise('a user has as many sessions as allowed: the oldest ends, or the new one is refused and the visitor keeps what he has', async (t, connection) => {
     const { app } = await build(t, connection, { maxPerUser: 2 })
-    const devices = [browser(app), browser(app), browser(app)] as const
+    const devices = [new Browser(app), new Browser(app), new Browser(app)] as const
     for (const device of devices) {
       t.equal((await device.send('POST', '/login/ann')).statusCode, 200)
       await new Promise(resolve => setTimeout(resolve, 3))
     }
     t.same(await Promise.all(devices.map(async device => (await device.send('GET', '/')).json().userId)), [undefined, 'ann', 'ann'])
     const strict = await build(t, connection === undefined ? undefined : { ...connection, prefix: `${connection.prefix}r` }, { maxPerUser: 1, onMaxPerUser: 'refuse' })
-    const [first, second] = [browser(strict.app), browser(strict.app)]
+    const [first, second] = [new Browser(strict.app), new Browser(strict.app)]
     await first.send('POST', '/login/ann')
     await second.send('POST', '/basket/tea')
     const refused = await second.send('POST', '/login/ann')
@@ -128,7 +109,7 @@ for (const store of ['memory', 'Redis', 'Cluster']) {
 
   promise('a route without sessions has none, reads none and sets no cookie', async (t, connection) => {
     const { app } = await build(t, connection)
-    const user = browser(app)
+    const user = new Browser(app)
     await user.send('POST', '/login/ann')
     const bare = await user.send('GET', '/bare')
     t.same([bare.json(), bare.headers['set-cookie']], [{ session: null }, undefined])
@@ -139,7 +120,7 @@ for (const store of ['memory', 'Redis', 'Cluster']) {
   promise('whose a session is may be another property, a number, or what a function says', async (t, connection) => {
     const { app } = await build(t, connection, { userId: ({ userId }) => userId === undefined ? undefined : `tenant:${userId}` })
     app.log.level = 'silent'
-    const user = browser(app)
+    const user = new Browser(app)
     const response = await user.send('POST', '/login/ann')
     t.match(response.json(), { code: 'FST_REDIS_SUITE_SESSION_NOT_THE_USER' })
     const byNumber = await build(t, connection === undefined ? undefined : { ...connection, prefix: `${connection.prefix}n` })
@@ -153,7 +134,7 @@ for (const store of ['memory', 'Redis', 'Cluster']) {
     if (connection) await app.register(redis, connection)
     await app.register(session, { secret: SECRET })
     app.post<{ Params: { user: string } }>('/as/:user', async ({ session, params: { user } }) => { session.userId = user === 'nobody' ? undefined as never : user })
-    const user = browser(app)
+    const user = new Browser(app)
     await user.send('POST', '/as/ann')
     t.equal(await app.sessions.count('ann'), 1)
     await user.send('POST', '/as/bob')
@@ -166,7 +147,7 @@ for (const store of ['memory', 'Redis', 'Cluster']) {
 t.test('one round trip reads a session and renews it; what is unchanged is not written; what changed is written alone', async t => {
   const own = await startRedis()
   const { app } = await build(t, { url: own.url, prefix: 'trip' })
-  const user = browser(app)
+  const user = new Browser(app)
   await user.send('POST', '/basket/tea')
   const { handle } = (await user.send('POST', '/login/ann')).json()
   const client = own.client()
@@ -192,7 +173,7 @@ t.test('sealed sessions tell a reader of Redis nothing, and open by old keys unt
   const own = await startRedis()
   const at = { url: own.url, prefix: 'sealed' }
   const { app } = await build(t, at, { encrypt: KEY })
-  const user = browser(app, { 'user-agent': 'secret agent' })
+  const user = new Browser(app, { 'user-agent': 'secret agent' })
   await user.send('POST', '/basket/very secret tea'.replaceAll(' ', '%20'))
   const { handle } = (await user.send('POST', '/login/ann')).json()
   const client = own.client()
@@ -201,15 +182,15 @@ t.test('sealed sessions tell a reader of Redis nothing, and open by old keys unt
   t.match(await app.sessions.list('ann'), [{ address: '192.0.2.7', userAgent: 'secret agent' }])
 
   const rotated = await build(t, at, { encrypt: [OTHER_KEY, KEY] })
-  t.match((await user.send('GET', '/', rotated.app)).json(), { userId: 'ann', basket: ['very secret tea'] })
-  await user.send('POST', '/save', rotated.app)
-  t.match((await user.send('GET', '/', rotated.app)).json(), { userId: 'ann', visits: 1 })
+  t.match((await user.send('GET', '/', undefined, rotated.app)).json(), { userId: 'ann', basket: ['very secret tea'] })
+  await user.send('POST', '/save', undefined, rotated.app)
+  t.match((await user.send('GET', '/', undefined, rotated.app)).json(), { userId: 'ann', visits: 1 })
   t.match((await browserWith(user.cookie, (await build(t, at, { encrypt: OTHER_KEY })).app)).json(), { userId: 'ann', visits: 1 }, 'what was changed since is sealed by the new key')
   const without = await build(t, at, { encrypt: createHash('sha256').update('a third one').digest('base64') })
   for (let i = 0; i < 5; i++) t.same((await browserWith(user.cookie, without.app)).json(), {}, 'what cannot be opened is none')
   t.equal(without.logged().match(/cannot be read/g)?.length, 1, 'and said once')
 
-  const other = browser(app)
+  const other = new Browser(app)
   const { handle: foreign } = (await other.send('POST', '/login/eve')).json()
   const textOf = async (of: string) => JSON.parse(await client.hget(`sealed:session:data:${of}`, 'all') ?? '') as Record<string, string>
   const { userId } = await textOf(handle)
@@ -220,7 +201,7 @@ t.test('sealed sessions tell a reader of Redis nothing, and open by old keys unt
 })
 
 function browserWith (cookie: string | undefined, app: FastifyInstance) {
-  const user = browser(app)
+  const user = new Browser(app)
   user.cookie = cookie
   return user.send('GET', '/')
 }
@@ -228,7 +209,7 @@ function browserWith (cookie: string | undefined, app: FastifyInstance) {
 t.test("with onStoreError 'anonymous' a request goes on without a session while Redis hangs, and none is lost by it", async t => {
   const own = await startRedis()
   const { app } = await build(t, { url: own.url }, { timeout: 80, onStoreError: 'anonymous' })
-  const user = browser(app)
+  const user = new Browser(app)
   await user.send('POST', '/login/ann')
   const { cookie } = user
   own.pause()
@@ -259,7 +240,7 @@ t.test('the options of @fastify/session pass through: its cookies, prefix, signe
     cookie: { maxAge: 60_000, path: '/', domain: 'example.com', sameSite: 'strict', secure: false },
     idGenerator: () => { ids.push(`id-${ids.length}-${'x'.repeat(30)}`); return ids.at(-1) ?? '' }
   })
-  const user = browser(app)
+  const user = new Browser(app)
   const login = await user.send('POST', '/login/ann')
   t.match(login.cookies[0], { name: 'id', value: `s:${ids.at(-1)}.signed`, domain: 'example.com', sameSite: 'Strict' })
   const again = await user.send('GET', '/')
@@ -268,7 +249,7 @@ t.test('the options of @fastify/session pass through: its cookies, prefix, signe
   const logout = await user.send('POST', '/logout')
   t.match(logout.cookies[0], { name: 'id', value: '', domain: 'example.com' })
   const eager = await build(t, { url: server.url, prefix: 'eager' }, { saveUninitialized: true })
-  t.match((await browser(eager.app).send('GET', '/')).cookies[0], { name: 'sid' })
+  t.match((await new Browser(eager.app).send('GET', '/')).cookies[0], { name: 'sid' })
 })
 
 t.test('types: the session is the program\'s own', async t => {

@@ -1,3 +1,4 @@
+import { reasonOf, toError } from '../../shared/errors.js'
 import { MAX_TIMER_MS } from '../../shared/duration.js'
 import type { PartitionEvents } from './events.js'
 import type { Gate } from './gate.js'
@@ -257,7 +258,7 @@ export class Partition<T> {
     try {
       return { ...write, value: this.#options.decode(bytes), doomed: undefined }
     } catch (error) {
-      return { ...write, value: undefined, doomed: `cannot be read: ${toError(error).message}` }
+      return { ...write, value: undefined, doomed: `cannot be read: ${reasonOf(error)}` }
     }
   }
 
@@ -286,8 +287,4 @@ export class Partition<T> {
 function own<R> (result: R | undefined): R {
   if (result === undefined) throw new LeaseLost()
   return result
-}
-
-function toError (error: unknown): Error {
-  return error instanceof Error ? error : new Error(String(error))
 }

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import type { RedisClient } from '../../shared/client.js'
 import type { Duration } from '../../shared/duration.js'
-import { invalidOptionError } from '../../shared/errors.js'
+import { invalidOptionError, toError } from '../../shared/errors.js'
 import { CircuitOpenError } from '../../shared/guard.js'
 import { hashId } from '../../shared/keys.js'
 import { readOptions } from '../../shared/options.js'
@@ -177,7 +177,7 @@ function partitionOf (key: string, partitions: number): number {
 
 /** An answer, even an error, says that nothing was done; without one nobody knows. */
 function refusalOf (name: string, error: unknown): Error {
-  const { name: kind, message } = error instanceof Error ? error : new Error(String(error))
+  const { name: kind, message } = toError(error)
   const isCertain = kind === 'ReplyError' || error instanceof CircuitOpenError
   return isCertain ? new NotAcceptedError(name, message) : new UncertainError(name, message)
 }
