@@ -44,6 +44,8 @@ export interface CoreOptions {
   coherence: Coherence | undefined
   /** Whether the store is away or takes no writes, or did until just now: other instances may still have to write what they invalidated. */
   mayBeOwed?: () => boolean
+  /** Whether all of the store can be asked: what cannot be invalidated there is not told to the first tier. */
+  isWhole?: () => boolean
   /** Whether L1 is used while it cannot be kept in step. */
   servesAlone: boolean
   events: Events
@@ -103,9 +105,9 @@ export class CacheCore {
 
   /** What the first tier has, at once. */
   peek (key: CacheKey): Entry | undefined {
-    const { l1, coherence, servesAlone, mayBeOwed } = this.#options
+    const { l1, coherence, servesAlone, mayBeOwed, isWhole } = this.#options
     // What is published may be heard on a connection that stands while others cannot publish.
-    const isUsable = servesAlone || (coherence?.isCurrent === true && mayBeOwed?.() !== true)
+    const isUsable = servesAlone || (coherence?.isCurrent === true && isWhole?.() !== false && mayBeOwed?.() !== true)
     if (l1 === undefined || !isUsable) return undefined
     return this.#unlessOwed(key, l1.get(key, this.now()))
   }

@@ -93,10 +93,11 @@ function createCore (fastify: FastifyInstance, client: RedisClient | undefined, 
   const prefix = keyPrefixOf(client)
   const { run } = guard
   const mayBeOwed = () => Date.now() - guard.troubledAt < SETTLE_MS
+  const isWhole = () => guard.isWhole
   if (options.l1 === false) return new CacheCore({ ...alone, store: createRedisStore(client, prefix), run, mayBeOwed })
   const self = randomUUID()
   const l1 = new L1(options.l1)
   const coherence = createCoherence({ client, channel: invalidationChannel(prefix), self, l1, events, log, keepsAlone: options.servesAlone })
   fastify.addHook('onClose', async () => coherence.close())
-  return new CacheCore({ store: createRedisStore(client, prefix, self), run, mayBeOwed, l1, coherence, servesAlone: options.servesAlone, events, log })
+  return new CacheCore({ store: createRedisStore(client, prefix, self), run, mayBeOwed, isWhole, l1, coherence, servesAlone: options.servesAlone, events, log })
 }

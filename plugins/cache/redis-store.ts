@@ -1,5 +1,6 @@
 import { LRUCache } from 'lru-cache'
 import { isCluster, type RedisClient } from '../shared/client.js'
+import { anyNode, clientFor } from '../shared/cluster-nodes.js'
 import { keySpace, safeId } from '../shared/keys.js'
 import { runScript } from '../shared/script.js'
 import { timeOf } from '../shared/time.js'
@@ -50,7 +51,7 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
   const latest = new LRUCache<string, string>({ max: MOST_REMEMBERED })
   const pipelines = client.options.enableAutoPipelining === true
   const reads = new TurnReads<Buffer | null>(pipelines)
-  const readOnce = (key: string) => reads.get(key, () => client.getBuffer(key))
+  const readOnce = (key: string) => reads.get(key, () => clientFor(client, key).getBuffer(key))
 
   async function versionsOf (names: readonly string[]): Promise<Record<string, string | undefined>> {
     const values = await Promise.all(names.map(tag => readOnce(tagKey(tag))))
@@ -70,9 +71,12 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
 
   /** Gives a tag a version where it has none. */
   async function versionFor (tag: string): Promise<string> {
-    const present = await readOnce(tagKey(tag))
-    if (present !== null) return remembered(tag, present.toString('latin1')) ?? ''
-    const [, version] = await Promise.all([client.set(tagKey(tag), `0-${randomText(12)}`, 'PX', TAG_TTL_MS, 'NX'), client.get(tagKey(tag))])
+    const key = tagKey(tag)
+    const node = clientFor(client, key)
+    // Without memory a tag has the version that it has.
+    const given = node.set(key, `0-${randomText(12)}`, 'PX', TAG_TTL_MS, 'NX').catch((error: unknown) => ({ error }))
+    const [first, version] = await Promise.all([given, node.get(key)])
+    if (version === null && typeof first === 'object' && first !== null) throw first.error
     return remembered(tag, version ?? undefined) ?? ''
   }
 
@@ -85,7 +89,7 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
   async function set (items: readonly Put[], versions: ReadonlyMap<string, string>): Promise<unknown> {
     const writes = items.map(async ({ id, tags, make }) => {
       const entry = make(Object.fromEntries([EVERYTHING, ...tags].map(tag => [tag, versions.get(tag) ?? ''])))
-      await client.set(entryKey(id), encodeFrame(entry), 'PX', lifeOf(entry))
+      await clientFor(client, entryKey(id)).set(entryKey(id), encodeFrame(entry), 'PX', lifeOf(entry))
     })
     // On one connection they come in this order; the nodes of a Cluster have none.
     if (isCluster(client)) await Promise.all(writes)
@@ -102,10 +106,14 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
     batches: pipelines ? 'turn' : 'tick',
     read: find,
     async begin (work, token, tags, ms) {
-      const [mine, time, ...versions] = await Promise.all([client.set(claimKey(work), token, 'PX', ms, 'NX'), client.time(), ...tags.map(versionFor)])
-      const holder = mine === 'OK' ? token : await client.get(claimKey(work))
+      const key = claimKey(work)
+      const node = clientFor(client, key)
+      // All in one round trip.
+      const [, holder, time, ...versions] = await Promise.all([
+        node.set(key, token, 'PX', ms, 'NX'), node.get(key), anyNode(client).time(), ...tags.map(versionFor)
+      ])
       return {
-        claim: mine === 'OK' ? 'mine' : holder === PASS ? 'pass' : 'theirs',
+        claim: holder === token ? 'mine' : holder === PASS ? 'pass' : 'theirs',
         now: timeOf(time),
         versions: Object.fromEntries(tags.map((tag, i) => [tag, versions[i] ?? '']))
       }
@@ -119,7 +127,7 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
       if (patterns === undefined) return await written === 1
       // A removal by pattern may have passed the key before it was written. On one connection this is read after that.
       if (isCluster(client)) await written
-      const [done, now] = await Promise.all([written, client.get(tagKey(PATTERNS))])
+      const [done, now] = await Promise.all([written, clientFor(client, patterns).get(patterns)])
       if (done !== 1 || now === patterns) return done === 1
       await remove(id)
       return false
@@ -148,7 +156,7 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
     async invalidate (tags) {
       await Promise.all(tags.map(tag => runScript(client, invalidateScript, [tagKey(tag)], [randomText(12), TAG_TTL_MS, channel, message({ tags: [tag] })])))
     },
-    async now () { return timeOf(await client.time()) },
+    async now () { return timeOf(await anyNode(client).time()) },
     stats: async () => await redisStats(client),
     removeMatching: async matches => await removeByLabel(client, entries, matches)
   }

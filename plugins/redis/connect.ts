@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Cluster, Redis, type ClusterNode } from 'ioredis'
 import { isCluster, type RedisClient } from '../shared/client.js'
 import { connectError, connectFailureOf, isFinal } from './errors.js'
+import { followMaster } from './follow-master.js'
 import type { ResolvedRedisOptions } from './options.js'
 
 const CONNECTION_CLOSED = 'Connection is closed.'
@@ -9,7 +10,9 @@ const CONNECTION_CLOSED = 'Connection is closed.'
 /** Makes a client that has not begun to connect. */
 export function createClient ({ url, redis, cluster }: ResolvedRedisOptions['target']): RedisClient {
   if (cluster) return new Cluster(cluster.nodes, cluster.options)
-  return url === undefined ? new Redis(redis) : new Redis(url, redis)
+  const client = url === undefined ? new Redis(redis) : new Redis(url, redis)
+  client.options.reconnectOnError ??= followMaster(client)
+  return client
 }
 
 /**

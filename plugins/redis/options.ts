@@ -48,7 +48,6 @@ export interface ResolvedRedisOptions {
 
 // The cache counts on all instances being back within a second of the first one (its SETTLE_MS).
 const MAX_RECONNECT_DELAY_MS = 500
-const READONLY_RECONNECT_INTERVAL_MS = 1000
 
 export function resolveRedisOptions (options: RedisPluginOptions): ResolvedRedisOptions {
   const read = readOptions('redis', options)
@@ -86,8 +85,7 @@ function requestPathDefaults (connectTimeout: number, commandTimeout: number): R
     keepAlive: 10_000,
     // A connection over which nothing comes back (half-open, or a hung server) is given up and made anew.
     socketTimeout: Math.max(connectTimeout, 2 * commandTimeout),
-    retryStrategy: reconnectDelay,
-    reconnectOnError: reconnectOnReadOnly()
+    retryStrategy: reconnectDelay
   }
 }
 
@@ -104,24 +102,13 @@ function clusterOptions (redis: RedisOptions, given: ClusterOptions = {}): Clust
   }
 }
 
-/** Exponential back-off with jitter, for ever: 50 to 100 ms at first, 250 to 500 ms at most. */
-export function reconnectDelay (attempt: number): number {
-  const ceiling = Math.min(MAX_RECONNECT_DELAY_MS, 100 * 2 ** Math.min(attempt - 1, 10))
-  return Math.round(ceiling / 2 + Math.random() * ceiling / 2)
-}
-
 /**
- * After a failover the old connection leads to what is now a replica, and a new one leads to the master. A server
- * that is read-only for good must not be reconnected to at each write: once a second is enough.
+ * Exponential back-off with jitter, for ever. At once at first, as a connection that was lost alone is there again by then; then
+ * 50 to 100 ms, 250 to 500 ms at most.
  */
-function reconnectOnReadOnly (): (error: Error) => boolean {
-  let last = 0
-  return error => {
-    const now = Date.now()
-    if (!error.message.startsWith('READONLY') || now - last < READONLY_RECONNECT_INTERVAL_MS) return false
-    last = now
-    return true
-  }
+export function reconnectDelay (attempt: number): number {
+  const ceiling = attempt <= 1 ? 10 : Math.min(MAX_RECONNECT_DELAY_MS, 100 * 2 ** Math.min(attempt - 2, 10))
+  return Math.round(ceiling / 2 + Math.random() * ceiling / 2)
 }
 
 function checkTarget (options: RedisPluginOptions): void {

@@ -1,4 +1,5 @@
 import type { RedisClient } from '../shared/client.js'
+import { anyNode, clientFor } from '../shared/cluster-nodes.js'
 import { keySpace } from '../shared/keys.js'
 import { runScript } from '../shared/script.js'
 import { timeOf } from '../shared/time.js'
@@ -18,13 +19,13 @@ export function createRedisStore (client: RedisClient, prefix: string, { idleTim
   const timeouts = [idleTimeout + renewalOf(idleTimeout), absoluteTimeout]
 
   async function infoOf (handle: string): Promise<StoredInfo | undefined> {
-    const [created, seen, user, device] = await client.hmget(sessions + handle, 'created', 'seen', 'user', 'device')
+    const [created, seen, user, device] = await clientFor(client, sessions + handle).hmget(sessions + handle, 'created', 'seen', 'user', 'device')
     return created ? { handle, user: user ?? undefined, createdAt: Number(created), lastSeenAt: Number(seen), device: device ?? '' } : undefined
   }
 
   return {
     async read (handle) {
-      const [text, sealed, version, user, created, seen] = await client.hmget(sessions + handle, 'all', 'sealed', 'version', 'user', 'created', 'seen')
+      const [text, sealed, version, user, created, seen] = await clientFor(client, sessions + handle).hmget(sessions + handle, 'all', 'sealed', 'version', 'user', 'created', 'seen')
       if (!text || !created) return undefined
       return { text, isSealed: sealed === '1', version: version ?? '', user: user ?? undefined, createdAt: Number(created), lastSeenAt: Number(seen) }
     },
@@ -47,9 +48,9 @@ export function createRedisStore (client: RedisClient, prefix: string, { idleTim
       const reply = await runScript(client, enterScript, [users + user], [handle, absoluteTimeout, max])
       return Array.isArray(reply) ? reply.map(String) : undefined
     },
-    async leave (user, handles) { if (handles.length > 0) await client.zrem(users + user, ...handles) },
-    members: async (user, until, from, count) => await client.zrangebyscore(users + user, '-inf', until, 'LIMIT', from, count),
+    async leave (user, handles) { if (handles.length > 0) await clientFor(client, users + user).zrem(users + user, ...handles) },
+    members: async (user, until, from, count) => await clientFor(client, users + user).zrangebyscore(users + user, '-inf', until, 'LIMIT', from, count),
     infos: async handles => await Promise.all(handles.map(infoOf)),
-    now: async () => timeOf(await client.time())
+    now: async () => timeOf(await anyNode(client).time())
   }
 }

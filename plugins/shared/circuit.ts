@@ -19,6 +19,9 @@ export interface CircuitOptions {
   threshold: number
   /** Milliseconds between two probes. */
   probeInterval: number
+  /** Milliseconds within which opening again is flapping, and for which the other side then has to be there until it is trusted. */
+  flapWindow: number
+  stableFor: number
   /** Asks the other side once; it is back when this resolves. */
   probe: () => Promise<unknown>
   onChange: (status: CircuitStatus) => void
@@ -29,7 +32,7 @@ export interface CircuitOptions {
  * has to wait in order to find out that the other side is back.
  *
  * At most one probe is under way: against a server that hangs, a single one stays queued, and its late answer
- * is the news that the server is back.
+ * is the news that the server is back. One that keeps coming and going is back when it has stayed for a while.
  */
 export class Circuit {
   #options: CircuitOptions
@@ -38,6 +41,9 @@ export class Circuit {
 
   #timer: NodeJS.Timeout | undefined
   #probing = false
+  #isFlapping = false
+  /** Since when each probe was answered. */
+  #goodSince: number | undefined
   #stopped = false
 
   constructor (options: CircuitOptions) {
@@ -79,10 +85,12 @@ export class Circuit {
     if (!this.isOpen || this.#probing || this.#stopped) return
     clearTimeout(this.#timer)
     this.#probing = true
-    this.#options.probe().then(
-      () => { this.#probing = false; this.#close() },
-      (error: Error) => { this.#probing = false; this.#status.lastError = error; this.#schedule() }
-    )
+    this.#options.probe().then(() => this.#good(), (error: Error) => this.#bad(error))
+  }
+
+  /** The other side was lost, if only for a moment. */
+  disturbed (): void {
+    this.#goodSince = undefined
   }
 
   /** Ends the probing; the state stays as it is. */
@@ -91,7 +99,24 @@ export class Circuit {
     clearTimeout(this.#timer)
   }
 
+  #good (): void {
+    this.#probing = false
+    this.#goodSince ??= Date.now()
+    if (this.#isFlapping && Date.now() - this.#goodSince < this.#options.stableFor) this.#schedule()
+    else this.#close()
+  }
+
+  #bad (error: Error): void {
+    this.#probing = false
+    this.#status.lastError = error
+    this.disturbed()
+    this.#schedule()
+  }
+
   #open (): void {
+    const { opened, since } = this.#status
+    this.#isFlapping = opened > 0 && Date.now() - since < this.#options.flapWindow
+    this.disturbed()
     this.#status.opened++
     this.#change('open')
     this.#schedule()
@@ -111,6 +136,7 @@ export class Circuit {
 
   #schedule (): void {
     if (this.#stopped) return
+    clearTimeout(this.#timer)
     this.#timer = setTimeout(() => this.probeNow(), this.#options.probeInterval)
     this.#timer.unref()
   }

@@ -1,6 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { Circuit, type CircuitStatus } from './circuit.js'
 import type { RedisClient } from './client.js'
+import { NodeDownError, watchNodes, type ClusterNodes } from './cluster-nodes.js'
 import { withDeadline } from './deadline.js'
 import { pluginError } from './errors.js'
 
@@ -8,6 +9,8 @@ import { pluginError } from './errors.js'
 export const DEFAULT_TIMEOUT_MS = 150
 const FAILURE_THRESHOLD = 5
 const PROBE_INTERVAL_MS = 250
+const FLAP_WINDOW_MS = 10_000
+const STABLE_MS = 1000
 
 /** Redis did not answer within the plugin's `timeout`. */
 export const TimeoutError = pluginError('redis', 'TIMEOUT', 'no answer within %s ms', 503)
@@ -22,16 +25,24 @@ export interface RedisGuard {
    */
   run<T> (operation: () => Promise<T>): Promise<T>
   readonly circuit: CircuitStatus
-  /** See {@link Circuit.troubledAt}. */
+  /** Whether all of Redis can be asked: false where the circuit is open, or a master of a Cluster does not answer. */
+  readonly isWhole: boolean
+  /** See {@link Circuit.troubledAt}; of a Cluster also when a node came back last. */
   readonly troubledAt: number
 }
 
+interface Watched {
+  circuit: Circuit
+  /** Of a Cluster. */
+  nodes: ClusterNodes | undefined
+}
+
 // One circuit a client: what one plugin learns of the server serves all of them, and the log says it once.
-const circuits = new WeakMap<RedisClient, Circuit>()
+const watched = new WeakMap<RedisClient, Watched>()
 
 /** @param timeout - milliseconds that an operation may take */
 export function guardRedis (client: RedisClient, log: FastifyBaseLogger, timeout = DEFAULT_TIMEOUT_MS): RedisGuard {
-  const circuit = circuits.get(client) ?? createCircuit(client, log)
+  const { circuit, nodes } = watched.get(client) ?? watch(client, log)
   const onTimeout = () => new TimeoutError(timeout)
 
   // Promises by hand, as every request passes here: an async function would cost it two more turns.
@@ -40,32 +51,45 @@ export function guardRedis (client: RedisClient, log: FastifyBaseLogger, timeout
     return withDeadline(operation(), timeout, onTimeout).then(
       result => { circuit.success(); return result },
       (error: unknown) => {
-        if (isOutage(error)) circuit.failure(error)
-        else if (isRefusal(error)) circuit.refusal()
+        if (error instanceof NodeDownError) throw error
+        if (isOutage(error)) {
+          circuit.failure(error)
+          nodes?.suspect()
+        } else if (isRefusal(error)) circuit.refusal()
         else circuit.success()
         throw error
       })
   }
 
-  return { run, get circuit () { return circuit.status }, get troubledAt () { return circuit.troubledAt } }
+  return {
+    run,
+    get circuit () { return circuit.status },
+    get isWhole () { return !circuit.isOpen && nodes?.isWhole !== false },
+    get troubledAt () { return Math.max(circuit.troubledAt, nodes?.returnedAt ?? 0) }
+  }
 }
 
 /** The state of a client's circuit, or undefined where no plugin has used the client yet. */
 export function circuitOf (client: RedisClient): CircuitStatus | undefined {
-  return circuits.get(client)?.status
+  return watched.get(client)?.circuit.status
 }
 
 /** Ends the probing of a client that is about to be closed. */
 export function releaseCircuit (client: RedisClient): void {
-  circuits.get(client)?.stop()
-  circuits.delete(client)
+  const { circuit, nodes } = watched.get(client) ?? {}
+  circuit?.stop()
+  nodes?.stop()
+  watched.delete(client)
 }
 
-function createCircuit (client: RedisClient, log: FastifyBaseLogger): Circuit {
+function watch (client: RedisClient, log: FastifyBaseLogger): Watched {
+  const nodes = watchNodes(client, log, DEFAULT_TIMEOUT_MS)
   const circuit = new Circuit({
     threshold: FAILURE_THRESHOLD,
     probeInterval: PROBE_INTERVAL_MS,
-    probe: () => probe(client),
+    flapWindow: FLAP_WINDOW_MS,
+    stableFor: STABLE_MS,
+    probe: () => nodes === undefined ? probe(client) : nodes.check(),
     onChange: ({ state, opened, lastError }) => {
       // The message alone: an error of ioredis carries the command's arguments, which may be secret.
       const reason = lastError?.message
@@ -73,9 +97,10 @@ function createCircuit (client: RedisClient, log: FastifyBaseLogger): Circuit {
       else log.info({ circuit: state, opened }, 'redis: circuit closed, Redis is used again')
     }
   })
-  circuits.set(client, circuit)
   client.on('ready', () => circuit.probeNow())
-  return circuit
+  client.on('close', () => circuit.disturbed())
+  watched.set(client, { circuit, nodes })
+  return { circuit, nodes }
 }
 
 /** Asks only over a connection that stands: a PING for one that does not would pile up in the client's queue. */

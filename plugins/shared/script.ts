@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { RedisClient } from './client.js'
+import { clientFor } from './cluster-nodes.js'
 
 /** A Lua script and the digest it is called by. */
 export interface Script {
@@ -17,10 +18,11 @@ export function lua (strings: TemplateStringsArray, ...values: Array<string | nu
  * Runs a script by its digest: one round trip. A server that does not have it (restarted, failed over,
  * `SCRIPT FLUSH`) gets its text once more.
  */
-export function runScript (
-  client: RedisClient, script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>
+export async function runScript (
+  given: RedisClient, script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>
 ): Promise<unknown> {
-  return client.evalsha(script.sha1, keys.length, ...keys, ...args).catch((error: Error) => {
+  const client = clientFor(given, keys[0] ?? '')
+  return await client.evalsha(script.sha1, keys.length, ...keys, ...args).catch((error: Error) => {
     if (!error.message.startsWith('NOSCRIPT')) throw error
     return client.eval(script.lua, keys.length, ...keys, ...args)
   })
@@ -33,11 +35,11 @@ interface ForBytes {
 }
 
 /** As {@link runScript}; text in the reply comes as bytes. */
-export function runScriptForBytes (
+export async function runScriptForBytes (
   client: RedisClient, script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>
 ): Promise<unknown> {
-  const forBytes = client as unknown as ForBytes
-  return forBytes.evalshaBuffer(script.sha1, keys.length, ...keys, ...args).catch((error: Error) => {
+  const forBytes = clientFor(client, keys[0] ?? '') as unknown as ForBytes
+  return await forBytes.evalshaBuffer(script.sha1, keys.length, ...keys, ...args).catch((error: Error) => {
     if (!error.message.startsWith('NOSCRIPT')) throw error
     return forBytes.evalBuffer(script.lua, keys.length, ...keys, ...args)
   })

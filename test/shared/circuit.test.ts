@@ -4,7 +4,7 @@ import { until } from '../helpers/index.js'
 
 function createCircuit (probe: () => Promise<unknown>): { circuit: Circuit, changes: CircuitStatus[] } {
   const changes: CircuitStatus[] = []
-  const circuit = new Circuit({ threshold: 3, probeInterval: 10, probe, onChange: status => changes.push(status) })
+  const circuit = new Circuit({ threshold: 3, probeInterval: 10, flapWindow: 1000, stableFor: 100, probe, onChange: status => changes.push(status) })
   t.teardown(() => circuit.stop())
   return { circuit, changes }
 }
@@ -54,4 +54,20 @@ t.test('after stop it probes no more', async t => {
   circuit.stop()
   await new Promise(resolve => setTimeout(resolve, 50))
   t.equal(probes, 0)
+})
+
+t.test('one that comes and goes is back when it has stayed for a while', async t => {
+  const { circuit } = createCircuit(async () => {})
+  const fail = () => { for (let i = 0; i < 3; i++) circuit.failure(new Error('away')) }
+  fail()
+  await until('closed by the first probe', () => !circuit.isOpen)
+  fail()
+  const opened = Date.now()
+  const disturbing = setInterval(() => circuit.disturbed(), 20)
+  await new Promise(resolve => setTimeout(resolve, 300))
+  t.equal(circuit.isOpen, true, 'it did not stay')
+  clearInterval(disturbing)
+  const stays = Date.now()
+  await until('closed', () => !circuit.isOpen)
+  t.ok(Date.now() - stays > 70 && Date.now() - opened > 300)
 })

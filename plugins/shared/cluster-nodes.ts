@@ -1,0 +1,128 @@
+import calculateSlot from 'cluster-key-slot'
+import type { FastifyBaseLogger } from 'fastify'
+import type { Cluster, Redis } from 'ioredis'
+import { isCluster, type RedisClient } from './client.js'
+import { withDeadline } from './deadline.js'
+import { pluginError } from './errors.js'
+
+/** The node of a Cluster that holds a key does not answer: it is not asked until it does. */
+export const NodeDownError = pluginError('redis', 'NODE_DOWN', 'not asked, as its node of the Cluster does not answer', 503)
+
+const INTERVAL_MS = 250
+
+/**
+ * Which masters of a Cluster cannot be asked. One that hangs would cost each request that needs it the deadline, while the
+ * others keep the client's circuit closed. So when something fails all of them are asked how they are, by one command each,
+ * and those that do not answer, or say that the Cluster is down, are not used until they do.
+ */
+export class ClusterNodes {
+  readonly #cluster: Cluster
+  readonly #log: FastifyBaseLogger
+  readonly #timeout: number
+  readonly #asked = new Map<string, Promise<boolean>>()
+  #down: ReadonlySet<string> = new Set()
+  #checking: Promise<void> | undefined
+  #timer: NodeJS.Timeout | undefined
+  #stopped = false
+  /** When one came back last, in milliseconds since the epoch; 0: never. */
+  returnedAt = 0
+
+  constructor (cluster: Cluster, log: FastifyBaseLogger, timeout: number) {
+    this.#cluster = cluster
+    this.#log = log
+    this.#timeout = timeout
+  }
+
+  get isWhole (): boolean {
+    return this.#down.size === 0
+  }
+
+  isDown (key: string): boolean {
+    if (this.isWhole) return false
+    const master = this.#cluster.slots[calculateSlot(key)]?.[0]
+    return master === undefined || this.#down.has(master)
+  }
+
+  /** One that can be asked, where there is one. */
+  any (): Redis | undefined {
+    const up = this.#cluster.nodes('master').filter(node => node.status === 'ready' && !this.#down.has(nameOf(node)))
+    return up[Math.floor(Math.random() * up.length)]
+  }
+
+  /** Asks all of them. @throws where none can be used */
+  async check (): Promise<void> {
+    this.#checking ??= this.#check().finally(() => { this.#checking = undefined })
+    await this.#checking
+    if (this.any() === undefined) throw new NodeDownError()
+  }
+
+  /** Call it when something failed. */
+  suspect (): void {
+    if (!this.#stopped) this.check().catch(() => {})
+  }
+
+  stop (): void {
+    this.#stopped = true
+    clearTimeout(this.#timer)
+  }
+
+  async #check (): Promise<void> {
+    const present = new Map(this.#cluster.nodes('all').map(node => [nameOf(node), node]))
+    const masters = [...new Set(this.#cluster.slots.map(([master]) => master))].filter(master => master !== undefined)
+    const isUp = await Promise.all(masters.map(master => this.#ask(master, present.get(master))))
+    const down = new Set(masters.filter((_, i) => isUp[i] !== true))
+    if ([...this.#down].some(master => !down.has(master))) this.returnedAt = Date.now()
+    this.#tell(down)
+    this.#down = down
+    clearTimeout(this.#timer)
+    if (this.isWhole || this.#stopped) return
+    // Where a replica has taken over, the slots are another node's by now.
+    this.#cluster.refreshSlotsCache(() => {})
+    this.#timer = setTimeout(() => this.suspect(), INTERVAL_MS)
+    this.#timer.unref()
+  }
+
+  /** At most one question to each is under way: of one that hangs the late answer counts. */
+  async #ask (master: string, node: Redis | undefined): Promise<boolean> {
+    if (node === undefined || !['ready', 'connect', 'connecting', 'wait'].includes(node.status)) return false
+    const asked = this.#asked.get(master) ?? node.cluster('INFO').then(info => String(info).includes('cluster_state:ok'), () => false)
+      .finally(() => this.#asked.delete(master))
+    this.#asked.set(master, asked)
+    return await withDeadline(asked, this.#timeout, () => new NodeDownError()).catch(() => false)
+  }
+
+  #tell (down: ReadonlySet<string>): void {
+    if ([...down].join() === [...this.#down].join()) return
+    if (down.size > 0) this.#log.warn({ nodes: [...down] }, 'redis: nodes of the Cluster do not answer, what they hold is not asked for')
+    else this.#log.info('redis: all masters of the Cluster answer')
+  }
+}
+
+function nameOf ({ options: { host, port } }: Redis): string {
+  return `${host}:${port}`
+}
+
+const nodesOf = new WeakMap<Cluster, ClusterNodes>()
+
+/** Watches the nodes of a client from now on; undefined where it is no Cluster. */
+export function watchNodes (client: RedisClient, log: FastifyBaseLogger, timeout: number): ClusterNodes | undefined {
+  if (!isCluster(client)) return undefined
+  const nodes = new ClusterNodes(client, log, timeout)
+  nodesOf.set(client, nodes)
+  return nodes
+}
+
+/**
+ * The client, for commands on a key.
+ *
+ * @throws `FST_REDIS_SUITE_REDIS_NODE_DOWN` where the key's node is known not to answer
+ */
+export function clientFor (client: RedisClient, key: string): RedisClient {
+  if (isCluster(client) && nodesOf.get(client)?.isDown(key) === true) throw new NodeDownError()
+  return client
+}
+
+/** Where commands without a key are sent: in a Cluster a master that answers, if one is known. */
+export function anyNode (client: RedisClient): RedisClient {
+  return isCluster(client) ? nodesOf.get(client)?.any() ?? client : client
+}
