@@ -106,3 +106,19 @@ t.test('after a failover behind one address a refused write leads to the new mas
   await until('writes arrive', async () => await app.redis.set('key', 'value').catch(() => undefined) === 'OK')
   t.equal(await master.client().get('key'), 'value')
 })
+
+t.test('a command does not wait for the answers to others', async t => {
+  const proxy = await startProxy((await startRedis()).port)
+  const app = Fastify()
+  t.teardown(() => app.close())
+  await app.register(redis, { host: proxy.host, port: proxy.port })
+  proxy.delay(200)
+  const order: string[] = []
+  const first = app.redis.set('order', '1').then(() => order.push('first'))
+  await new Promise(resolve => setTimeout(resolve, 20))
+  const started = performance.now()
+  const second = app.redis.get('order').then(value => { order.push(`then ${value}`) })
+  await Promise.all([first, second])
+  t.same(order, ['first', 'then 1'])
+  t.ok(performance.now() - started < 330, 'one round trip of 200 ms, not what is left of one and another')
+})
