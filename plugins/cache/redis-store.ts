@@ -43,8 +43,8 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
   const entries = keySpace(prefix, 'cache', 'entry')
   const entryKey = (id: string) => entries + id
   const tags = keySpace(prefix, 'cache', 'tag')
-  const [everything, patterns] = [tags + safeId(EVERYTHING), tags + safeId(PATTERNS)]
-  const tagKey = (tag: string) => tag === EVERYTHING ? everything : tag === PATTERNS ? patterns : tags + safeId(tag)
+  const [everythingKey, patternsKey] = [tags + safeId(EVERYTHING), tags + safeId(PATTERNS)]
+  const tagKey = (tag: string) => tag === EVERYTHING ? everythingKey : tag === PATTERNS ? patternsKey : tags + safeId(tag)
   const claims = keySpace(prefix, 'cache', 'claim')
   const claimKey = (work: string) => claims + work
   // The versions that tags had when they were read last: most have them still.
@@ -127,7 +127,7 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
       if (patterns === undefined) return await written === 1
       // A removal by pattern may have passed the key before it was written. On one connection this is read after that.
       if (isCluster(client)) await written
-      const [done, now] = await Promise.all([written, clientFor(client, patterns).get(patterns)])
+      const [done, now] = await Promise.all([written, clientFor(client, patternsKey).get(patternsKey)])
       if (done !== 1 || now === patterns) return done === 1
       await remove(id)
       return false
