@@ -71,7 +71,7 @@ export class CacheCore {
     this.#options = options
     this.events = events
     this.#clock = new Clock(() => this.attempt(() => store.now()))
-    this.#lookups = store.batches && new TurnReads(store.batches === 'turn')
+    this.#lookups = store.sharing?.()
     this.#owed = new Owed(({ tags, ids }) => run(() => Promise.all([tags.length > 0 && store.invalidate(tags), ...ids.map(id => store.remove(id))])), log)
   }
 

@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache'
-import { isCluster, type RedisClient } from '../shared/client.js'
+import { isCluster, sendsOf, type RedisClient } from '../shared/client.js'
 import { anyNode, clientFor } from '../shared/cluster-nodes.js'
 import { keySpace, safeId } from '../shared/keys.js'
 import { runScript } from '../shared/script.js'
@@ -49,8 +49,8 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
   const claimKey = (work: string) => claims + work
   // The versions that tags had when they were read last: most have them still.
   const latest = new LRUCache<string, string>({ max: MOST_REMEMBERED })
-  const pipelines = client.options.enableAutoPipelining === true
-  const reads = new TurnReads<Buffer | null>(pipelines)
+  const sharing = <T>() => new TurnReads<T>(sendsOf(client))
+  const reads = sharing<Buffer | null>()
   const readOnce = (key: string) => reads.get(key, () => clientFor(client, key).getBuffer(key))
 
   async function versionsOf (names: readonly string[]): Promise<Record<string, string | undefined>> {
@@ -103,7 +103,7 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
   return {
     // The clocks of a Cluster's nodes are several.
     skew: isCluster(client) ? 1000 : 0,
-    batches: pipelines ? 'turn' : 'tick',
+    sharing,
     read: find,
     async begin (work, token, tags, ms) {
       const key = claimKey(work)

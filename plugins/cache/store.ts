@@ -1,6 +1,7 @@
 import type { Entry } from './entry.js'
 import type { Generation } from './frame.js'
 import type { StoreStats } from './store-stats.js'
+import type { TurnReads } from './turn-reads.js'
 
 /** What a key and its tags were like at one moment. */
 export interface Seen {
@@ -92,6 +93,6 @@ export const PATTERNS = '\0?'
 /** By how much, in milliseconds, the clocks that a store takes its times from may differ. */
 export interface StoreClock {
   readonly skew: number
-  /** Until when what is asked for at once is sent together, so that those who ask the same may have one answer. */
-  readonly batches?: 'turn' | 'tick'
+  /** Makes what those share who ask the same before it is sent; undefined where reading costs nothing. */
+  sharing?<T> (): TurnReads<T>
 }

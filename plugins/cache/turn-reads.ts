@@ -1,23 +1,31 @@
 /**
  * Reads each thing once a turn of the event loop, however many ask for it. Nobody is given what was read before he asked:
- * what is asked for in a turn is sent at its end, and with that this forgets.
+ * when it is sent, this forgets.
  */
 export class TurnReads<T> {
-  readonly #atEnd: (forget: () => void) => void
+  readonly #sends: (() => number) | undefined
   #reading = new Map<string, Promise<T>>()
+  #sent = 0
 
-  /** @param pipelines - whether the client sends a turn's commands at its end; if not, each is sent at once */
-  constructor (pipelines: boolean) {
-    this.#atEnd = pipelines ? setImmediate : process.nextTick
+  /** @param sends - how often the client has sent what it had collected; undefined: it may send each command at once */
+  constructor (sends: (() => number) | undefined) {
+    this.#sends = sends
   }
 
   get (key: string, read: () => Promise<T>): Promise<T> {
-    const present = this.#reading.get(key)
+    const present = this.#present().get(key)
     if (present !== undefined) return present
-    // Asked for before the client asks for its own, so that it runs first.
-    if (this.#reading.size === 0) this.#atEnd(() => { this.#reading = new Map() })
     const reading = read()
     this.#reading.set(key, reading)
     return reading
+  }
+
+  #present (): Map<string, Promise<T>> {
+    const sent = this.#sends?.() ?? 0
+    if (sent !== this.#sent) this.#reading = new Map()
+    this.#sent = sent
+    // Nothing is held for longer than it can be of use.
+    if (this.#reading.size === 0) (this.#sends === undefined ? process.nextTick : setImmediate)(() => { this.#reading = new Map() })
+    return this.#reading
   }
 }

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Cluster, Redis, type ClusterNode } from 'ioredis'
 import { isCluster, type RedisClient } from '../shared/client.js'
+import { sendEachTurn } from './each-turn.js'
 import { connectError, connectFailureOf, isFinal } from './errors.js'
 import { followMaster } from './follow-master.js'
 import type { ResolvedRedisOptions } from './options.js'
@@ -9,21 +10,10 @@ const CONNECTION_CLOSED = 'Connection is closed.'
 
 /** Makes a client that has not begun to connect. */
 export function createClient ({ url, redis, cluster }: ResolvedRedisOptions['target']): RedisClient {
-  if (cluster) return sendAtOnce(new Cluster(cluster.nodes, cluster.options))
+  if (cluster) return sendEachTurn(new Cluster(cluster.nodes, cluster.options))
   const client = url === undefined ? new Redis(redis) : new Redis(url, redis)
   client.options.reconnectOnError ??= followMaster(client)
-  return sendAtOnce(client)
-}
-
-/**
- * What is asked for in one turn travels together. But ioredis sends the next turn's commands only when the last ones are
- * answered, so that most of them take two round trips: here they do not wait. It has no option for that, only a set of what
- * is under way, and where that is not found all stays as it is.
- */
-function sendAtOnce<T extends RedisClient> (client: T): T {
-  const running: unknown = Reflect.get(client, '_runningAutoPipelines')
-  if (running instanceof Set) running.has = () => false
-  return client
+  return sendEachTurn(client)
 }
 
 /**

@@ -21,8 +21,6 @@ export interface Fault {
   /** In the words of the report. */
   what: string
   open (): Promise<Place>
-  /** Why it misses a goal, where that is known. */
-  why?: string
   /** Redis could be asked all the time: limits must hold meanwhile as well. */
   isReachable?: true
   /** Redis forgets all: nobody stays logged in. */
@@ -33,8 +31,6 @@ export interface Fault {
   endsItself?: true
 }
 
-const PARTLY = 'the circuit is one for all nodes: those that answer keep it closed, and each request to the others waits for its deadline. ' +
-  'And when a part of a Cluster is back, no instance knows what others still have to invalidate there'
 const PASSWORD = 'the first password'
 
 type OnServer = (server: RedisServer, shop: Shop) => unknown
@@ -100,8 +96,7 @@ const slow = (ms: number): Fault => ({
   open: onProxy(proxy => proxy.delay(ms), proxy => proxy.delay(0)),
   ...ms < 100 && {
     isReachable: true,
-    adds: ms,
-    why: 'what the cache does not have takes several round trips one after another, and each has a deadline of its own; where five in a row are late the circuit opens, and each instance decides limits by itself'
+    adds: ms
   }
 })
 
@@ -130,16 +125,16 @@ export const FAULTS: readonly Fault[] = [
   { name: 'hung', what: 'SIGSTOP', open: onServer(server => server.pause(), server => server.resume()) },
   ...[50, 500, 2000].map(slow),
   { name: 'severed', what: 'all connections are reset, and new ones at once', open: openSevered },
-  { name: 'flapping', what: 'all connections are reset every 5 ms', open: openFlapping, why: 'a connection that answers one PING closes the circuit, and the next few requests wait again' },
+  { name: 'flapping', what: 'all connections are reset every 5 ms', open: openFlapping },
   { name: 'half-open', what: 'connections stand and nothing passes', open: onProxy(proxy => proxy.blackhole(true), proxy => proxy.blackhole(false)) },
   {
     name: 'full',
     what: '`maxmemory` reached, `noeviction`',
     open: onServer(server => server.client().config('SET', 'maxmemory', '1'), server => server.client().config('SET', 'maxmemory', '0'))
   },
-  { name: 'read-only', what: '`REPLICAOF` a server that is not there', open: onServer(server => server.client().replicaof('127.0.0.1', 1), server => server.client().call('REPLICAOF', 'NO', 'ONE')), why: 'a refused write makes a new connection, once a second; what is sent meanwhile waits for it' },
+  { name: 'read-only', what: '`REPLICAOF` a server that is not there', open: onServer(server => server.client().replicaof('127.0.0.1', 1), server => server.client().call('REPLICAOF', 'NO', 'ONE')) },
   { name: 'scripts flushed', what: '`SCRIPT FLUSH`, four times a second', open: repeated(server => server.client().script('FLUSH')), isReachable: true },
-  { name: 'clients killed', what: '`CLIENT KILL TYPE normal`, four times a second', open: repeated(server => server.client().call('CLIENT', 'KILL', 'TYPE', 'normal')), why: 'a new connection takes 50 to 100 ms; what is sent meanwhile waits for it' },
+  { name: 'clients killed', what: '`CLIENT KILL TYPE normal`, four times a second', open: repeated(server => server.client().call('CLIENT', 'KILL', 'TYPE', 'normal')) },
   {
     name: 'password changed',
     what: 'the password is another one and all clients are cut off; later it is the first one again',
@@ -153,7 +148,6 @@ export const FAULTS: readonly Fault[] = [
   },
   {
     name: 'cluster: master killed',
-    why: PARTLY,
     what: 'one master of three; it is over when its replica has taken its place',
     open: onCluster(({ nodes }) => nodes[0]!.server.kill(), cluster => until('its replica is master', async () => {
       const info = String(await cluster.nodes[1]!.server.client().call('CLUSTER', 'INFO'))
@@ -164,7 +158,6 @@ export const FAULTS: readonly Fault[] = [
   },
   {
     name: 'cluster: majority lost',
-    why: PARTLY,
     what: 'two masters of three hang: the cluster serves nothing',
     open: onCluster(({ nodes }) => { for (const { server } of nodes.slice(0, 2)) server.pause() }, async ({ nodes }) => {
       for (const { server } of nodes.slice(0, 2)) server.resume()

@@ -57,5 +57,5 @@ function cells ({ requests, failed, refused, slowest, slowestNoticed, noticed, r
 function misses (rows: ReadonlyArray<[Fault, Figures]>): string {
   const missing = rows.filter(([, { missed }]) => missed.length > 0)
   if (missing.length === 0) return 'All rows meet all of them.'
-  return `These are missed:\n\n${missing.map(([{ name, why }, { missed }]) => `- ${name}: ${missed.join('. ')}.${why === undefined ? '' : ` Why: ${why}.`}`).join('\n')}`
+  return `These are missed:\n\n${missing.map(([{ name }, { missed }]) => `- ${name}: ${missed.join('. ')}.`).join('\n')}`
 }
