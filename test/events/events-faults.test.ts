@@ -1,0 +1,104 @@
+import t from 'tap'
+import { builder } from '../helpers/events-app.js'
+import { startCluster, startProxy, startRedis, until } from '../helpers/index.js'
+import { collectLog } from '../helpers/log-lines.js'
+
+const server = await startRedis()
+const cluster = await startCluster()
+
+t.test('after CLIENT KILL it subscribes again, tells of the gap, and hears', async t => {
+  const app = await builder(t, { url: server.url, prefix: 'kill', connectionName: 'kill' })()
+  const heard: unknown[] = []
+  const gaps: Array<{ from: number, to: number }> = []
+  const before = Date.now()
+  await app.events.subscribe('x', data => { heard.push(data) }, { onGap: gap => { gaps.push(gap) } })
+  await app.events.subscribe('y*', data => { heard.push(data) }, { onGap: () => { throw new Error('onGap') } })
+  t.equal(await server.client().call('CLIENT', 'KILL', 'TYPE', 'pubsub'), 1)
+  await until('the gap is told', () => gaps.length === 1)
+  await app.events.publish('x', 'after')
+  await app.events.publish('yes', 'after')
+  await until('both hear', () => heard.length === 2)
+  const [gap = { from: 0, to: 0 }] = gaps
+  t.ok(before <= gap.from && gap.from <= gap.to && gap.to <= Date.now())
+})
+
+t.test('while Redis is gone publish and subscribe fail within their time; when it is back, so are the subscriptions', async t => {
+  const own = await startRedis()
+  const proxy = await startProxy(own.port)
+  const build = builder(t, { url: `redis://127.0.0.1:${proxy.port}`, prefix: 'gone' })
+  const app = await build({}, { timeout: 100, subscribeTimeout: 200 })
+  const heard: unknown[] = []
+  let gaps = 0
+  await app.events.subscribe('x', data => { heard.push(data) }, { onGap: () => { gaps++ } })
+  await own.kill()
+  const asked = Date.now()
+  await t.rejects(app.events.publish('x', 1), { code: 'FST_REDIS_SUITE_EVENTS_UNAVAILABLE', statusCode: 503 })
+  await t.rejects(app.events.subscribe('y', () => {}), { code: 'FST_REDIS_SUITE_EVENTS_UNAVAILABLE', statusCode: 503 })
+  t.ok(Date.now() - asked < 1500, `${Date.now() - asked} ms`)
+  const end = await app.events.subscribe('z', data => { heard.push(data) }, { confirm: false, onGap: () => { gaps++ } })
+  await own.restart()
+  await until('both are told of the gap', () => gaps === 2)
+  await until('publishing works', async () => { await app.events.publish('x', 1); return true })
+  await app.events.publish('z', 2)
+  await until('both hear', () => heard.length >= 2)
+  await end()
+  t.strictSame(heard, [1, 2])
+  t.same(await own.client().pubsub('CHANNELS'), ['gone:events:#x'], 'what was refused is not listened to')
+})
+
+t.test('a connection over which nothing comes any more is noticed, and made anew', async t => {
+  const own = await startRedis()
+  const proxy = await startProxy(own.port)
+  const app = await builder(t, { url: `redis://127.0.0.1:${proxy.port}`, prefix: 'hole' })()
+  let gaps = 0
+  await app.events.subscribe('x', () => {}, { onGap: () => { gaps++ } })
+  const list = async () => String(await own.client().call('CLIENT', 'LIST')).trim().split('\n')
+  const subscriber = async () => (await list()).find(line => line.includes(' sub=1 '))?.match(/id=(\d+)/)?.[1]
+  const [old, { length: before }] = [await subscriber(), await list()]
+  proxy.blackhole(true)
+  // Nothing that is closed passes the hole, but the proxy connects for whom it accepts.
+  await until('another connection is made', async () => (await list()).length > before)
+  proxy.blackhole(false)
+  await until('the gap is told', () => gaps === 1)
+  t.not(await subscriber(), old)
+})
+
+t.test('a user who may not subscribe is told so at once', async t => {
+  const own = await startRedis({ acl: ['app on >secret ~* +@all resetchannels &acl:events:#good*'] })
+  const log = collectLog()
+  const app = await builder(t, { url: `redis://app:secret@127.0.0.1:${own.port}`, prefix: 'acl' }, log)()
+  await app.events.subscribe('good', () => {})
+  await t.rejects(app.events.subscribe('bad', () => {}), { code: 'FST_REDIS_SUITE_EVENTS_REFUSED' })
+  t.equal(log.lines.filter(line => String(line['msg']).includes('cannot subscribe')).length, 1)
+})
+
+t.test('on a Cluster each message goes to its shard alone, and a lost master is made up for', async t => {
+  const build = builder(t, { cluster: { nodes: cluster.startupNodes }, prefix: 'shard' })
+  const app = await build({}, { timeout: 2000, subscribeTimeout: 10_000 })
+  const heard: string[] = []
+  let gaps = 0
+  const names = Array.from({ length: 32 }, (_, i) => `s${i}:x`)
+  for (const name of names) await app.events.subscribe(name, (_data, channel) => { heard.push(channel) }, { onGap: () => { gaps++ } })
+  await app.events.subscribe('*', (_data, channel) => { heard.push(`* ${channel}`) }, { onGap: () => { gaps++ } })
+  const masters = cluster.nodes.filter(({ role }) => role === 'master')
+  const shares = await Promise.all(masters.map(async ({ server }) => (await server.client().call('PUBSUB', 'SHARDCHANNELS', 'shard:*') as unknown[]).length))
+  t.equal(shares.reduce((a, b) => a + b), 32 + 16)
+  t.ok(shares.every(share => share > 0), `channels a shard: ${shares.join(', ')}`)
+  const publishAll = async () => await Promise.all(names.map(async name => {
+    await until(`${name} is published`, async () => { await app.events.publish(name, 1); return true }, 20_000)
+  }))
+  await publishAll()
+  const expected = [...names, ...names.map(name => `* ${name}`)].sort()
+  await until('all are heard', () => heard.length === 64)
+  t.strictSame(heard.sort(), expected)
+
+  await masters[0]?.server.kill()
+  await until('the gap is told, also of the glob', () => gaps > (shares[0] ?? 0) - 16 && gaps > 0, 20_000)
+  await until('all is heard again', async () => {
+    heard.length = 0
+    await publishAll()
+    await new Promise(resolve => setTimeout(resolve, 100))
+    return heard.length === 64
+  }, 20_000)
+  t.strictSame(heard.sort(), expected)
+})
