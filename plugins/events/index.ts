@@ -9,8 +9,7 @@ import { Hub, type SubscribeOptions } from './hub.js'
 import { createMemoryTransport } from './memory-transport.js'
 import { resolveEventsOptions, type EventsPluginOptions } from './options.js'
 import { RedisTransport } from './redis-transport.js'
-import { SseAnswers, type SseOptions } from './sse.js'
-import type { EventStream } from './stream/types.js'
+import { SseAnswers, type SseOptions, type SseSource } from './sse.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -47,14 +46,14 @@ export interface Events {
    *
    * @throws `FST_REDIS_SUITE_EVENTS_INVALID_LAST_EVENT_ID` (400), `FST_REDIS_SUITE_EVENTS_INVALID_OPTION`, and what `subscribe` throws
    */
-  sse<T> (request: FastifyRequest, reply: FastifyReply, source: EventStream<T>, options?: SseOptions<T>): Promise<void>
+  sse<T> (request: FastifyRequest, reply: FastifyReply, source: SseSource<T>, options?: SseOptions<T>): Promise<void>
   sse<P extends string> (request: FastifyRequest, reply: FastifyReply, pattern: P, options?: SseOptions<PatternData<P>>): Promise<void>
 }
 
 export type { ChannelData, PatternData } from './channels.js'
 export type { Gap, SubscribeOptions } from './hub.js'
 export type { EventsPluginOptions } from './options.js'
-export type { SseMeta, SseOptions } from './sse.js'
+export type { SseMeta, SseOptions, SseSource } from './sse.js'
 export type { EventStream, StreamEvent } from './stream/types.js'
 
 /**
@@ -79,7 +78,7 @@ export const events = fp<EventsPluginOptions>(async function events (fastify, gi
     publish: async (channel, data) => await hub.publish(checkName(channel), toJson(channel, data)),
     subscribe: async <P extends string>(pattern: P, handler: Handler<P>, subscribeOptions?: SubscribeOptions) =>
       await hub.subscribe(pattern, (data, channel) => handler(data as PatternData<P>, channel), subscribeOptions),
-    sse: async <T>(request: FastifyRequest, reply: FastifyReply, source: EventStream<T> | string, sseOptions?: SseOptions<T>) =>
+    sse: async <T>(request: FastifyRequest, reply: FastifyReply, source: SseSource<T> | string, sseOptions?: SseOptions<T>) =>
       await answers.send(request, reply, source, sseOptions)
   })
   // Before the server waits for its requests.

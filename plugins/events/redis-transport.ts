@@ -48,12 +48,10 @@ export class RedisTransport implements Transport {
   }
 
   listen (pattern: Pattern): void {
-    for (const subscription of this.#topology.subscriptionsOf(pattern)) {
-      const topic = this.#topics.get(subscription.channel) ?? this.#addTopic(subscription)
-      topic.patterns.add(pattern)
-    }
+    const topics = this.#topology.subscriptionsOf(pattern).map(subscription => this.#topics.get(subscription.channel) ?? this.#addTopic(subscription))
+    for (const topic of topics) topic.patterns.add(pattern)
     this.#tellIfLive(pattern)
-    this.#place()
+    this.#place(topics)
   }
 
   async unlisten (pattern: Pattern): Promise<void> {
@@ -97,8 +95,8 @@ export class RedisTransport implements Transport {
   }
 
   /** Gives each topic the line to its server. */
-  #place (): void {
-    for (const topic of this.#topics.values()) {
+  #place (topics: Iterable<Topic>): void {
+    for (const topic of topics) {
       if (topic.line !== undefined) continue
       const place = this.#topology.placeOf(topic.channel)
       const line = place === undefined ? undefined : this.#lines.get(place) ?? this.#open(place)
@@ -117,7 +115,7 @@ export class RedisTransport implements Transport {
     const ceiling = Math.min(MAX_RETRY_MS, 50 * 2 ** this.#attempts++)
     this.#retry = setTimeout(() => {
       this.#retry = undefined
-      this.#place()
+      this.#place(this.#topics.values())
     }, ceiling / 2 + Math.random() * ceiling / 2)
     this.#retry.unref()
   }

@@ -3,10 +3,13 @@ import { Readable } from 'node:stream'
 interface SseStreamOptions {
   /** Milliseconds between two comments that keep the connection open. */
   heartbeat: number
-  /** Bytes that may wait for the client. */
+  /** Bytes that may wait for the client when another event comes. */
   maxBuffer: number
   onSlow: () => void
 }
+
+/** Bytes up to which there is room for more. */
+export const HIGH_WATER_MARK = 16 * 1024
 
 /** The body of an answer with server-sent events. It ends when the client goes, or is too slow. */
 export class SseStream extends Readable {
@@ -18,7 +21,7 @@ export class SseStream extends Readable {
   #wake: (() => void) | undefined
 
   constructor (options: SseStreamOptions) {
-    super()
+    super({ highWaterMark: HIGH_WATER_MARK })
     this.#options = options
     this.#heartbeat = setInterval(() => this.#beat(), options.heartbeat)
     this.#heartbeat.unref()
@@ -32,11 +35,13 @@ export class SseStream extends Readable {
   /** Hands it to the client. @returns whether there is room for more; {@link room} says when */
   write (text: string): boolean {
     if (this.isOver) return false
+    if (this.readableLength > this.#options.maxBuffer) {
+      this.#giveUp()
+      return false
+    }
     const bytes = Buffer.from(text)
     this.#pushed += bytes.length
-    const hasRoom = this.push(bytes)
-    if (this.readableLength > this.#options.maxBuffer) this.#giveUp()
-    return hasRoom
+    return this.push(bytes)
   }
 
   /** Resolves when there is room for more, or when the stream is over. */

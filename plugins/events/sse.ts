@@ -6,8 +6,11 @@ import { readOptions } from '../shared/options.js'
 import { InvalidLastEventIdError } from './errors.js'
 import type { Hub } from './hub.js'
 import { formatEvent } from './sse-format.js'
-import { SseStream } from './sse-stream.js'
+import { HIGH_WATER_MARK, SseStream } from './sse-stream.js'
 import type { EventStream } from './stream/types.js'
+
+/** What events can be read from: a stream. */
+export type SseSource<T> = Pick<EventStream<T>, 'read'>
 
 /** What is known of an event besides its data. */
 export interface SseMeta {
@@ -17,6 +20,8 @@ export interface SseMeta {
   key?: string | undefined
   /** Of a stream's event: when it was appended, in milliseconds since the epoch. */
   at?: number
+  /** Of a stream's event: those before it were trimmed. */
+  gap?: true
   /** Of a message the name it was published to. */
   channel?: string
 }
@@ -30,7 +35,7 @@ export interface SseOptions<T> {
   heartbeat?: Duration
   /** How long the browser waits before it connects again. @default the browser's, about 3 s */
   retry?: Duration
-  /** Bytes that may wait for a slow client before it is disconnected. @default 1 MiB */
+  /** Bytes that may wait for a client; one for whom more wait when the next event comes is disconnected. At least 16 KiB. @default 1 MiB */
   maxBuffer?: number
 }
 
@@ -49,7 +54,7 @@ const HEADERS = {
   'x-accel-buffering': 'no'
 }
 
-const CURSOR = /^[\x21-\x7e]{1,128}$/
+const CURSOR = /^[\x21-\x7e]{1,4096}$/
 
 /** Answers requests with server-sent events, and ends these answers. */
 export class SseAnswers {
@@ -61,7 +66,7 @@ export class SseAnswers {
     this.#hub = hub
   }
 
-  async send<T> (request: FastifyRequest, reply: FastifyReply, source: EventStream<T> | string, given: SseOptions<T> = {}): Promise<void> {
+  async send<T> (request: FastifyRequest, reply: FastifyReply, source: SseSource<T> | string, given: SseOptions<T> = {}): Promise<void> {
     const options = resolveSseOptions(given)
     const after = lastEventIdOf(request)
     reply.headers(HEADERS)
@@ -118,14 +123,15 @@ export class SseAnswers {
 
 /** Reads no faster than the client takes. */
 function readInto<T> (
-  source: EventStream<T>, after: string | undefined, stream: SseStream,
+  source: SseSource<T>, after: string | undefined, stream: SseStream,
   write: (data: T, meta: SseMeta) => boolean, request: FastifyRequest
 ): () => void {
   const over = new AbortController()
   const events = source.read({ signal: over.signal, ...after !== undefined && { after } })
   const pump = async () => {
-    for await (const { id, key, data, at } of events) {
-      if (!write(data, { id, key, at })) await stream.room()
+    for await (const { data, ...meta } of events) {
+      if (meta.gap) stream.write(formatEvent({ event: 'gap', data: '{}' }))
+      if (!write(data, meta)) await stream.room()
       if (stream.isOver) return
     }
   }
@@ -169,6 +175,6 @@ function resolveSseOptions<T> (options: SseOptions<T>): ResolvedSseOptions<T> {
     map,
     heartbeat: read.duration('heartbeat', '15s', { min: 10, max: MAX_TIMER_MS }),
     retry: retry === undefined ? undefined : read.duration('retry', 0, { max: MAX_TIMER_MS }),
-    maxBuffer: read.integer('maxBuffer', 1024 * 1024, { min: 1024 })
+    maxBuffer: read.integer('maxBuffer', 1024 * 1024, { min: HIGH_WATER_MARK })
   }
 }

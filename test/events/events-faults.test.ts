@@ -72,6 +72,22 @@ t.test('a user who may not subscribe is told so at once', async t => {
   t.equal(log.lines.filter(line => String(line['msg']).includes('cannot subscribe')).length, 1)
 })
 
+t.test('on a Cluster a slot that moves to another server is followed', async t => {
+  const app = await builder(t, { cluster: { nodes: cluster.startupNodes }, prefix: 'slots' })({}, { timeout: 2000 })
+  let heard = 0
+  let gaps = 0
+  await app.events.subscribe('moving', () => { heard++ }, { onGap: () => { gaps++ } })
+  const [channel = ''] = (await Promise.all(cluster.nodes.map(async ({ server }) => await server.client().call('PUBSUB', 'SHARDCHANNELS', 'slots:*') as string[]))).flat()
+  const from = await cluster.masterOf(channel)
+  const to = cluster.nodes.find(node => node.role === 'master' && node !== from)
+  const slot = String(await from.server.client().call('CLUSTER', 'KEYSLOT', channel))
+  const id = String(await to?.server.client().call('CLUSTER', 'MYID'))
+  for (const node of [to, from]) await node?.server.client().call('CLUSTER', 'SETSLOT', slot, 'NODE', id)
+  await until('the gap is told', () => gaps >= 1)
+  await until('it is heard', async () => { await app.events.publish('moving', 1); return heard > 0 })
+  t.same(await to?.server.client().call('PUBSUB', 'SHARDNUMSUB', channel), [channel, 1])
+})
+
 t.test('on a Cluster each message goes to its shard alone, and a lost master is made up for', async t => {
   const build = builder(t, { cluster: { nodes: cluster.startupNodes }, prefix: 'shard' })
   const app = await build({}, { timeout: 2000, subscribeTimeout: 10_000 })

@@ -6,6 +6,8 @@ export interface StreamEvent<T> {
   data: T
   /** When it was appended, in milliseconds since the epoch. */
   at: number
+  /** Events before it are missing. */
+  gap?: true
 }
 
 /** Events that are kept, in order. */
