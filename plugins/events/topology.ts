@@ -80,7 +80,10 @@ function clusterTopology (cluster: Cluster, prefix: string): Topology {
       return cluster.slots[LANE_SLOTS[lane] ?? 0]?.[0]
     },
     connect: place => cluster.nodes('all').find(node => addressOf(node) === place)?.duplicate(ONCE),
-    publish: async (name, text) => await runScript(cluster, PUBLISH_SHARDED, [channelOf(name), laneChannel(laneOf(name))], [name, text]),
+    async publish (name, text) {
+      const channel = channelOf(name)
+      return await runScript(cluster, PUBLISH_SHARDED, [channel], [channel, laneChannel(laneOf(name)), name, text])
+    },
     read (channel, message) {
       const hash = channel.indexOf('#', space.length)
       if (hash !== -1) return { name: channel.slice(hash + 1), text: message }
