@@ -40,9 +40,10 @@ t.test('while Redis is gone publish and subscribe fail within their time; when i
   await until('both are told of the gap', () => gaps === 2)
   await until('publishing works', async () => { await app.events.publish('x', 1); return true })
   await app.events.publish('z', 2)
-  await until('both hear', () => heard.length >= 2)
+  await until('both hear', () => heard.includes(1) && heard.includes(2))
   await end()
-  t.strictSame(heard, [1, 2])
+  // What was tried while it came back may have been sent although its answer came too late.
+  t.strictSame([...new Set(heard)], [1, 2])
   t.same(await own.client().pubsub('CHANNELS'), ['gone:events:#x'], 'what was refused is not listened to')
 })
 

@@ -182,7 +182,7 @@ t.test('channels are typed by name, and globs by what they match', async t => {
   const app = await builder(t, undefined)()
   await app.events.subscribe('order:placed', data => { expectTypeOf(data).toEqualTypeOf<{ id: number }>() })
   await app.events.subscribe('order:*', data => { expectTypeOf(data).toEqualTypeOf<{ id: number } | { id: number, cents: number }>() })
-  await app.events.subscribe('*', data => { expectTypeOf(data).toEqualTypeOf<{ id: number } | { id: number, cents: number } | string>() })
+  await app.events.subscribe('u*:j*', data => { expectTypeOf(data).toEqualTypeOf<string>() })
   await app.events.subscribe('other', data => { expectTypeOf(data).toBeUnknown() })
   // @ts-expect-error it carries an id
   await app.events.publish('order:placed', { cents: 1 })
