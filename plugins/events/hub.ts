@@ -87,7 +87,8 @@ export class Hub implements TransportListener {
       await withDeadline(confirmed, this.#subscribeTimeout,
         () => new UnavailableError('could not subscribe', `not confirmed within ${this.#subscribeTimeout} ms`))
     } catch (error) {
-      await end()
+      // Not awaited: who does not answer the one does not answer the other.
+      end().catch(() => {})
       throw error
     }
     return end
