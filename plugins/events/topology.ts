@@ -1,5 +1,5 @@
 import type { Cluster, Redis } from 'ioredis'
-import { clusterOf, type RedisClient } from '../shared/client.js'
+import { isCluster, type RedisClient } from '../shared/client.js'
 import { runScript } from '../shared/script.js'
 import type { Pattern } from './channels.js'
 import { PUBLISH_SHARDED } from './scripts.js'
@@ -39,8 +39,7 @@ const ONCE = {
 } as const
 
 export function createTopology (client: RedisClient, prefix: string): Topology {
-  const cluster = clusterOf(client)
-  return cluster === undefined ? singleTopology(client as Redis, prefix) : clusterTopology(cluster, prefix)
+  return isCluster(client) ? clusterTopology(client, prefix) : singleTopology(client, prefix)
 }
 
 /** One server: a channel each, and patterns of Redis's own. `#` is in no prefix, so no name reaches another app. */

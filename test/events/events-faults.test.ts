@@ -64,6 +64,53 @@ t.test('a connection over which nothing comes any more is noticed, and made anew
   t.not(await subscriber(), old)
 })
 
+t.test('while Redis hangs publish and subscribe fail within their time, and then it goes on', async t => {
+  const own = await startRedis()
+  const app = await builder(t, { url: own.url, prefix: 'hang' })({}, { timeout: 100, subscribeTimeout: 100 })
+  let heard = 0
+  const end = await app.events.subscribe('x', () => { heard++ })
+  own.pause()
+  const asked = Date.now()
+  await t.rejects(app.events.publish('y', 1), { code: 'FST_REDIS_SUITE_EVENTS_UNAVAILABLE' })
+  await t.rejects(app.events.subscribe('y', () => {}), { code: 'FST_REDIS_SUITE_EVENTS_UNAVAILABLE' })
+  t.ok(Date.now() - asked < 1000, `${Date.now() - asked} ms`)
+  own.resume()
+  await until('it is heard', async () => { await app.events.publish('x', 1); return heard > 0 })
+  await end()
+  await until('nothing is listened to', async () => (await own.client().pubsub('CHANNELS')).length === 0)
+})
+
+for (const [kind, connection] of Object.entries({ Redis: { url: server.url }, Cluster: { cluster: { nodes: cluster.startupNodes } } })) {
+  t.test(`${kind}: subscribers who come and go at any time, while connections break, leave what is asked for and nothing else`, async t => {
+    const app = await builder(t, { ...connection, prefix: 'churn' })({}, { timeout: 2000 })
+    const nodes = kind === 'Redis' ? [server] : cluster.nodes.map(node => node.server)
+    const patterns = ['a:x', 'a:*', 'b:x', '*', 'b:y']
+    const left: Array<() => Promise<void>> = []
+    const pending: Array<Promise<unknown>> = []
+    for (let round = 0; round < 300; round++) {
+      pending.push(app.events.subscribe(patterns[Math.floor(Math.random() * patterns.length)] ?? '*', () => {}, { confirm: Math.random() < 0.5 })
+        .then(end => { left.push(end) }))
+      if (Math.random() < 0.8) pending.push(...left.splice(0, Math.ceil(Math.random() * 3)).map(async end => await end()))
+      if (round % 60 === 30) await Promise.all(nodes.map(async node => await node.client().call('CLIENT', 'KILL', 'TYPE', 'pubsub')))
+      if (Math.random() < 0.2) await new Promise(resolve => setImmediate(resolve))
+    }
+    await Promise.all(pending)
+    let heard = 0
+    await app.events.subscribe('a:x', () => { heard++ })
+    await app.events.subscribe('*', () => { heard++ })
+    await Promise.all(left.map(async end => await end()))
+    await app.events.publish('a:x', 1)
+    await until('both hear', () => heard === 2)
+    const asked = async () => {
+      const replies = await Promise.all(nodes.map(async node => await Promise.all([
+        node.client().call('PUBSUB', 'CHANNELS', 'churn:*'), node.client().call('PUBSUB', 'SHARDCHANNELS', 'churn:*')]) as string[][]))
+      return new Set(replies.flat(2)).size
+    }
+    t.equal(await asked(), kind === 'Redis' ? 1 : 17, 'the channel, and on a Cluster the lanes')
+    if (kind === 'Redis') t.equal(await server.client().pubsub('NUMPAT'), 1)
+  })
+}
+
 t.test('a user who may not subscribe is told so at once', async t => {
   const own = await startRedis({ acl: ['app on >secret ~* +@all resetchannels &acl:events:#good*'] })
   const log = collectLog()
