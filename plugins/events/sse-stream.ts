@@ -6,15 +6,20 @@ interface SseStreamOptions {
   /** Bytes that may wait for the client when another event comes. */
   maxBuffer: number
   onSlow: () => void
+  /** Ends the answer whatever still waits. */
+  cut: () => void
 }
 
 /** Bytes up to which there is room for more. */
 export const HIGH_WATER_MARK = 16 * 1024
 
+/** How long a client may take over what waits when the answer ends. */
+const FINISH_MS = 1000
+
 /** The body of an answer with server-sent events. It ends when the client goes, or is too slow. */
 export class SseStream extends Readable {
   readonly #options: SseStreamOptions
-  readonly #heartbeat: NodeJS.Timeout
+  #heartbeat: NodeJS.Timeout | undefined
   #pushed = 0
   #takenBefore = 0
   #isOver = false
@@ -23,7 +28,11 @@ export class SseStream extends Readable {
   constructor (options: SseStreamOptions) {
     super({ highWaterMark: HIGH_WATER_MARK })
     this.#options = options
-    this.#heartbeat = setInterval(() => this.#beat(), options.heartbeat)
+  }
+
+  /** Begins with the heartbeats: call it when somebody reads. */
+  begin (): void {
+    this.#heartbeat = setInterval(() => this.#beat(), this.#options.heartbeat)
     this.#heartbeat.unref()
   }
 
@@ -50,11 +59,12 @@ export class SseStream extends Readable {
     await new Promise<void>(resolve => { this.#wake = resolve })
   }
 
-  /** Ends the answer; what waits is still sent. */
+  /** Ends the answer; what waits is still sent, to who takes it soon. */
   finish (): void {
     if (this.isOver) return
     this.#isOver = true
     clearInterval(this.#heartbeat)
+    setTimeout(this.#options.cut, FINISH_MS).unref()
     this.push(null)
     this.#wakeUp()
   }

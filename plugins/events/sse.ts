@@ -1,4 +1,3 @@
-import { once } from 'node:events'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { MAX_TIMER_MS, type Duration } from '../shared/duration.js'
 import { reasonOf } from '../shared/errors.js'
@@ -69,28 +68,22 @@ export class SseAnswers {
   async send<T> (request: FastifyRequest, reply: FastifyReply, source: SseSource<T> | string, given: SseOptions<T> = {}): Promise<void> {
     const options = resolveSseOptions(given)
     const after = lastEventIdOf(request)
-    reply.headers(HEADERS)
     // Who asks for the head alone would never end a body.
     if (request.method === 'HEAD') {
-      reply.send()
+      reply.headers(HEADERS).send()
       return await new Promise(resolve => { reply.then(resolve, () => resolve()) })
     }
     const stream = new SseStream({
       ...options,
-      onSlow: () => request.log.info({ buffered: stream.readableLength }, 'events: a client is too slow, and was disconnected')
+      onSlow: () => request.log.info({ buffered: stream.readableLength }, 'events: a client is too slow, and was disconnected'),
+      cut: () => { if (!reply.raw.writableFinished) reply.raw.destroy() }
     })
-    const closed = once(stream, 'close')
+    const closed = new Promise<void>(resolve => stream.once('close', resolve))
     const write = (data: T, meta: SseMeta) => writeEvent(stream, options, data, meta, request)
-    try {
-      const stop = typeof source === 'string'
-        ? await this.#follow(source, stream, write)
-        : readInto(source, after, stream, write, request)
-      stream.once('close', stop)
-    } catch (error) {
-      stream.destroy()
-      for (const name of Object.keys(HEADERS)) reply.removeHeader(name)
-      throw error
-    }
+    const stop = typeof source === 'string'
+      ? await this.#follow(source, stream, write)
+      : readInto(source, after, stream, write, request)
+    closed.then(stop)
     this.#answer(reply, stream, options.retry)
     await closed
   }
@@ -106,11 +99,12 @@ export class SseAnswers {
     stream.once('close', () => this.#open.delete(stream))
     // Also where a hook put another body in its place.
     reply.raw.once('close', () => stream.destroy())
+    stream.begin()
     // At once, as the head goes with the first byte.
     stream.write(retry === undefined ? ': \n\n' : `retry: ${retry}\n\n`)
     if (this.#isClosed) stream.finish()
     if (reply.raw.destroyed) stream.destroy()
-    else reply.send(stream)
+    else reply.headers(HEADERS).send(stream)
   }
 
   async #follow<T> (pattern: string, stream: SseStream, write: (data: T, meta: SseMeta) => boolean): Promise<() => void> {

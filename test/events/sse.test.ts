@@ -307,6 +307,24 @@ t.test('closing the app ends all answers at once', async t => {
   t.equal(log.lines.filter(line => Number(line['level']) >= 40).length, 0)
 })
 
+t.test('closing the app does not wait for a client that takes nothing', async t => {
+  const source = fakeStream<string>()
+  const { app, connect } = await start(t, { source, options: { heartbeat: '1m' } })
+  const client = await connect()
+  client.response.pause()
+  await until('it reads', () => source.readers === 1)
+  for (let i = 0; i < 100; i++) source.append('x'.repeat(1_000_000))
+  await until('reading rests', async () => {
+    const before = source.reads
+    await new Promise(resolve => setTimeout(resolve, 50))
+    return before > 0 && source.reads === before
+  })
+  const asked = Date.now()
+  await app.close()
+  t.ok(Date.now() - asked < 3000, `${Date.now() - asked} ms`)
+  t.equal(source.readers, 0)
+})
+
 t.test('a HEAD request gets the head, and reads nothing', async t => {
   const source = fakeStream<string>()
   const { app } = await start(t, { source })
