@@ -133,6 +133,22 @@ onEach('closing waits for handlers that run, and ends what waits', async (t, bui
   await t.rejects(app.events.subscribe('x', () => {}), { code: 'FST_REDIS_SUITE_EVENTS_UNAVAILABLE' })
 })
 
+t.test('closing does not wait longer than closeTimeout for a handler that does not end', async t => {
+  const log = collectLog()
+  const app = await builder(t, undefined, log)({}, { closeTimeout: 20 })
+  let began = false
+  await app.events.subscribe('x', async () => {
+    began = true
+    await new Promise(() => {})
+  })
+  await app.events.publish('x', 1)
+  await until('it runs', () => began)
+  const asked = Date.now()
+  await app.close()
+  t.ok(Date.now() - asked < 1000)
+  t.match(log.lines.find(line => String(line['msg']).includes('still ran')), { handlers: 1 })
+})
+
 const subscribersOf = async (prefix: string) => (await server.client().pubsub('CHANNELS', `${prefix}:*`)).length
 const clientsNamed = async (name: string) => String(await server.client().client('LIST')).split('\n').filter(line => line.includes(`name=${name} `))
 
