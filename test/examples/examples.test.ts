@@ -12,7 +12,8 @@ const trials: Record<string, { method?: 'GET' | 'POST', url: string, answer: Reg
   health: { url: '/health', answer: /"redis:responseTime":\[\{"observedValue":[\d.]+/ },
   cache: { url: '/products/1', answer: /1/ },
   'data-cache': { url: '/products/1', answer: /Teapot/ },
-  session: { method: 'POST', url: '/logout', answer: /./ }
+  session: { method: 'POST', url: '/logout', answer: /./ },
+  events: { method: 'POST', url: '/orders/teapot', answer: /teapot/ }
 }
 
 for (const [name, { method = 'GET', url, answer }] of Object.entries(trials)) {
@@ -38,4 +39,16 @@ t.test('examples/data-cache.ts shows what is written through, and counts views b
   t.equal((await get('/products/2')).name, 'Kettle', 'also where "not found" was kept')
   await until('the views are counted', async () => (await get('/views')).products[1]?.views === 1)
   t.match(await get('/views'), { backlog: 0, deadLetters: 0 })
+})
+
+t.test('examples/events.ts shows browsers the orders of another instance', async t => {
+  const { build } = await import('../../examples/events.js')
+  const [one, two] = [await build(), await build()]
+  t.teardown(async () => { await Promise.all([one.close(), two.close()]) })
+  const response = await one.inject({ url: '/live', payloadAsStream: true })
+  let text = ''
+  response.stream().on('data', chunk => { text += chunk })
+  await two.inject({ method: 'POST', url: '/orders/kettle' })
+  await until('it is shown', () => /event: orders:placed\ndata: .*kettle/.test(text))
+  await until('it is heard', async () => (await one.inject('/heard')).json().heard === 1)
 })

@@ -1,0 +1,217 @@
+// Drives a running demo as its visitors would, and shows how it does: `npm run load -- [--url http://127.0.0.1:3000] [--duration 30] [--rate 200]`
+// (seconds, requests a second). Ctrl-C ends it. Visitors have addresses of their own, in X-Forwarded-For and, where the demo is on this
+// machine, in fact; without either the demo limits them all as one, unless RATE_LIMIT_MAX=0.
+import { Agent, request, type IncomingMessage, type RequestOptions } from 'node:http'
+import { parseArgs } from 'node:util'
+import { DEMO_PASSWORD } from '../demo/seed.js'
+
+const TICK_MS = 20
+const TABLE_MS = 1000
+const BURST_EVERY_MS = 5000
+const BURST = 150
+const MAX_IN_FLIGHT = 1000
+const TIMEOUT_MS = 5000
+const SHOPPERS = 5
+const SHOPPING_PAUSE_MS = 1000
+/** As many as p50 and p99 are taken from, the latest ones. */
+const MAX_SAMPLES = 10_000
+
+type Kind = 'product' | 'search' | 'leaderboard' | 'login' | 'cart' | 'order' | 'burst'
+
+/** Of 100 requests of visitors. */
+const WEIGHTS: Array<[Kind, number]> = [['product', 75], ['search', 15], ['leaderboard', 10]]
+const SEARCHES = ['teapot', 'copper kettle', 'lamp', 'wool', 'oak table', 'blue', 'glass', 'chair']
+
+interface Figures {
+  times: number[]
+  count: number
+  /** Until the table before. */
+  countBefore: number
+  hits: number
+  limited: number
+  failed: number
+}
+
+interface Call { method?: 'GET' | 'POST' | 'DELETE', path: string, visitor: number, body?: object, cookie?: string | undefined }
+
+const { values } = parseArgs({
+  options: {
+    url: { type: 'string', default: 'http://127.0.0.1:3000' },
+    duration: { type: 'string', default: '30' },
+    rate: { type: 'string', default: '200' }
+  }
+})
+const url = new URL(values.url)
+const durationMs = positive('duration', values.duration) * 1000
+const rate = positive('rate', values.rate)
+// 60 requests a minute each, below the demo's limit of 100.
+const visitors = Math.max(10, Math.ceil(rate))
+let hasLocalAddresses = process.platform === 'linux' && url.hostname === '127.0.0.1'
+
+const agent = new Agent({ keepAlive: true })
+const figures = new Map<Kind, Figures>()
+const inFlight = new Set<Promise<unknown>>()
+let unsent = 0
+const stopping = new AbortController()
+
+function positive (name: string, text: string): number {
+  const value = Number(text)
+  if (value > 0 && Number.isFinite(value)) return value
+  console.error(`--${name} is a number above 0, not ${text}`)
+  process.exit(2)
+}
+
+function send (kind: Kind, call: Call): Promise<IncomingMessage | undefined> {
+  const of = figures.get(kind) ?? { times: [], count: 0, countBefore: 0, hits: 0, limited: 0, failed: 0 }
+  figures.set(kind, of)
+  const began = performance.now()
+  const sent = exchange(call).then(response => {
+    of.times.push(performance.now() - began)
+    if (of.times.length > 2 * MAX_SAMPLES) of.times.splice(0, MAX_SAMPLES)
+    of.count++
+    if (response.headers['x-cache'] === 'HIT') of.hits++
+    if (response.statusCode === 429) of.limited++
+    else if ((response.statusCode ?? 500) >= 400) of.failed++
+    return response
+  }, () => {
+    of.count++
+    of.failed++
+    return undefined
+  })
+  const tracked = sent.finally(() => inFlight.delete(tracked))
+  inFlight.add(tracked)
+  return sent
+}
+
+function exchange ({ method = 'GET', path, visitor, body, cookie }: Call): Promise<IncomingMessage> {
+  const payload = body === undefined ? undefined : JSON.stringify(body)
+  const options: RequestOptions = {
+    method,
+    agent,
+    timeout: TIMEOUT_MS,
+    headers: {
+      'x-forwarded-for': addressOf(10, visitor),
+      ...payload !== undefined && { 'content-type': 'application/json', 'content-length': Buffer.byteLength(payload) },
+      ...cookie !== undefined && { cookie }
+    },
+    ...hasLocalAddresses && { localAddress: addressOf(127, visitor) }
+  }
+  return new Promise((resolve, reject) => {
+    const asked = request(new URL(path, url), options, response => {
+      response.resume().on('end', () => resolve(response)).on('error', reject)
+    })
+    asked.on('timeout', () => asked.destroy(new Error('no answer')))
+    asked.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code === 'EADDRNOTAVAIL') hasLocalAddresses = false
+      reject(error)
+    })
+    asked.end(payload)
+  })
+}
+
+function addressOf (net: number, visitor: number): string {
+  return `${net}.${1 + (visitor >> 16)}.${visitor >> 8 & 255}.${visitor & 255}`
+}
+
+/** Few products are looked at often. */
+function somePath (kind: Kind): string {
+  if (kind === 'product') return `/products/${1 + Math.floor(200 * Math.random() ** 3)}`
+  if (kind === 'search') return `/products/search?q=${encodeURIComponent(SEARCHES[Math.floor(SEARCHES.length * Math.random())] ?? '')}`
+  return '/leaderboard'
+}
+
+function someKind (): Kind {
+  let left = 100 * Math.random()
+  for (const [kind, weight] of WEIGHTS) {
+    left -= weight
+    if (left < 0) return kind
+  }
+  return 'product'
+}
+
+/** Logs in, and orders one thing after another, until it is over. */
+async function shop (shopper: number): Promise<void> {
+  const visitor = visitors + shopper
+  const credentials = { email: `user${1 + Math.floor(1000 * Math.random())}@example.com`, password: DEMO_PASSWORD }
+  const login = await send('login', { method: 'POST', path: '/login', visitor, body: credentials })
+  const cookie = login?.headers['set-cookie']?.[0]?.split(';')[0]
+  while (!stopping.signal.aborted) {
+    const productId = 1 + Math.floor(1000 * Math.random())
+    await send('cart', { method: 'POST', path: '/cart/items', visitor, cookie, body: { productId, quantity: 1 } })
+    const order = await send('order', { method: 'POST', path: '/orders', visitor, cookie })
+    // Out of stock: it would be so the next time as well.
+    if (order?.statusCode === 409) await send('cart', { method: 'DELETE', path: `/cart/items/${productId}`, visitor, cookie })
+    await pause(2 * SHOPPING_PAUSE_MS * Math.random())
+  }
+}
+
+/** One visitor who wants too much at once. */
+function burst (): void {
+  for (let i = 0; i < BURST; i++) send('burst', { path: '/', visitor: visitors + SHOPPERS }).catch(() => {})
+}
+
+function pause (ms: number): Promise<void> {
+  return new Promise(resolve => {
+    const timer = setTimeout(done, ms)
+    function done () {
+      clearTimeout(timer)
+      stopping.signal.removeEventListener('abort', done)
+      resolve()
+    }
+    stopping.signal.addEventListener('abort', done, { once: true })
+  })
+}
+
+/** As many as are due, whatever becomes of those before: a server that slows down does not slow its visitors. */
+async function browse (): Promise<void> {
+  const began = performance.now()
+  for (let sent = 0; !stopping.signal.aborted; await pause(TICK_MS)) {
+    for (const due = (performance.now() - began) / 1000 * rate; sent < due; sent++) {
+      if (inFlight.size >= MAX_IN_FLIGHT) {
+        unsent++
+        continue
+      }
+      const kind = someKind()
+      send(kind, { path: somePath(kind), visitor: sent % visitors }).catch(() => {})
+    }
+  }
+}
+
+function showTable (seconds: number): void {
+  if (process.stdout.isTTY) process.stdout.write('\x1b[H\x1b[2J')
+  const rows = [...figures].map(([kind, { times, count, countBefore, hits, limited, failed }]) => {
+    const sorted = times.slice(-MAX_SAMPLES).sort((a, b) => a - b)
+    const at = (part: number) => `${(sorted[Math.floor(sorted.length * part)] ?? 0).toFixed(1)} ms`
+    return [kind, ((count - countBefore) / seconds).toFixed(0), at(0.5), at(0.99), `${(100 * hits / Math.max(1, count)).toFixed(0)} %`, String(limited), String(failed)]
+  })
+  for (const of of figures.values()) of.countBefore = of.count
+  const lines = [['', 'requests/s', 'p50', 'p99', 'hits', '429', 'failed'], ...rows]
+  for (const line of lines) console.log(line.map((cell, i) => i === 0 ? cell.padEnd(12) : cell.padStart(11)).join(''))
+  console.log(`${inFlight.size} under way${unsent > 0 ? `, ${unsent} not sent as too many were` : ''}\n`)
+}
+
+const reachable = await exchange({ path: '/health/live', visitor: 0 }).catch((error: Error) => {
+  console.error(`${url.href} does not answer (${error.message}); start the demo first, or say --url`)
+})
+if (reachable === undefined) process.exit(1)
+
+const stop = () => stopping.abort()
+process.once('SIGINT', stop).once('SIGTERM', stop)
+const end = setTimeout(stop, durationMs)
+const bursts = setInterval(burst, BURST_EVERY_MS)
+let shownAt = performance.now()
+const tables = setInterval(() => {
+  showTable((performance.now() - shownAt) / 1000)
+  shownAt = performance.now()
+}, TABLE_MS)
+const began = performance.now()
+burst()
+await Promise.all([browse(), ...Array.from({ length: SHOPPERS }, async (_, i) => await shop(i))])
+clearTimeout(end)
+clearInterval(bursts)
+clearInterval(tables)
+await Promise.allSettled(inFlight)
+for (const of of figures.values()) of.countBefore = 0
+console.log(`all of ${((performance.now() - began) / 1000).toFixed(1)} s:`)
+showTable((performance.now() - began) / 1000)
+agent.destroy()

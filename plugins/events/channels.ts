@@ -1,0 +1,56 @@
+import type { EventChannels } from 'fastify'
+import { InvalidChannelError } from './errors.js'
+
+/** What a channel carries: `unknown` where `EventChannels` does not name it. */
+export type ChannelData<C extends string> = C extends keyof EventChannels ? EventChannels[C] : unknown
+
+type GlobType<P extends string> = P extends `${infer Head}*${infer Tail}` ? `${Head}${string}${GlobType<Tail>}` : P
+type ChannelsOf<P extends string> = Extract<keyof EventChannels, GlobType<P>>
+
+/** What a pattern hears: of a glob the union of the channels that it matches. */
+export type PatternData<P extends string> = [ChannelsOf<P>] extends [never] ? unknown : EventChannels[ChannelsOf<P>]
+
+/** The name of a channel, or a glob in which `*` stands for any text. */
+export interface Pattern {
+  readonly text: string
+  readonly isGlob: boolean
+  /** Up to its first `*`. */
+  readonly head: string
+  matches (name: string): boolean
+}
+
+// A half of a surrogate pair would become another channel's name in UTF-8.
+const PATTERN = /^[^\p{Cc}\p{Surrogate}]{1,256}$/u
+
+/** @throws `FST_REDIS_SUITE_EVENTS_INVALID_CHANNEL` */
+export function checkName (name: unknown): string {
+  if (typeof name === 'string' && PATTERN.test(name) && !name.includes('*')) return name
+  throw new InvalidChannelError(`a channel's name has 1 to 256 characters, no control characters and no *; given: ${shown(name)}`)
+}
+
+/** @throws `FST_REDIS_SUITE_EVENTS_INVALID_CHANNEL` */
+export function parsePattern (text: unknown): Pattern {
+  if (typeof text !== 'string' || !PATTERN.test(text)) {
+    throw new InvalidChannelError(`a pattern has 1 to 256 characters and no control characters; given: ${shown(text)}`)
+  }
+  const [head = '', ...rest] = text.split(/\*+/)
+  if (rest.length === 0) return { text, isGlob: false, head, matches: name => name === text }
+  return { text: [head, ...rest].join('*'), isGlob: true, head, matches: name => matchesParts(name, head, rest) }
+}
+
+// Without regular expressions, as their time grows with a power of the number of asterisks.
+function matchesParts (name: string, head: string, rest: readonly string[]): boolean {
+  if (!name.startsWith(head)) return false
+  const tail = rest.at(-1) ?? ''
+  let at = head.length
+  for (const part of rest.slice(0, -1)) {
+    const found = name.indexOf(part, at)
+    if (found === -1) return false
+    at = found + part.length
+  }
+  return at <= name.length - tail.length && name.endsWith(tail)
+}
+
+function shown (given: unknown): string {
+  return typeof given === 'string' ? JSON.stringify(given.slice(0, 60)) : typeof given
+}

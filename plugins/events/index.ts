@@ -1,0 +1,101 @@
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import { keyPrefixOf, resolveClient } from '../shared/client.js'
+import { reasonOf } from '../shared/errors.js'
+import { guardRedis } from '../shared/guard.js'
+import { checkName, type ChannelData, type PatternData } from './channels.js'
+import { InvalidDataError } from './errors.js'
+import { Hub, type SubscribeOptions } from './hub.js'
+import { createMemoryTransport } from './memory-transport.js'
+import { resolveEventsOptions, type EventsPluginOptions } from './options.js'
+import { RedisTransport } from './redis-transport.js'
+import { SseAnswers, type SseOptions, type SseSource } from './sse.js'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    events: Events
+  }
+  /** What channels carry, by name: `interface EventChannels { 'order:placed': { id: number } }`. */
+  interface EventChannels {}
+}
+
+/** @param channel - the name that it was published to */
+type Handler<P extends string> = (data: PatternData<P>, channel: string) => void | Promise<void>
+
+/** `fastify.events`. */
+export interface Events {
+  /**
+   * Tells all who are subscribed now, in all processes. Nobody is told later: for what must not be lost there are streams.
+   *
+   * @throws `FST_REDIS_SUITE_EVENTS_UNAVAILABLE` (503) where Redis did not take it within `timeout`,
+   * `FST_REDIS_SUITE_EVENTS_INVALID_CHANNEL`, `FST_REDIS_SUITE_EVENTS_INVALID_DATA`
+   */
+  publish<C extends string> (channel: C, data: ChannelData<C>): Promise<void>
+  /**
+   * Hears what is published to a channel, or to all that a glob matches (`*`: any text). What is published after it resolved is heard.
+   * The handler is called in the order of publishing and not awaited; what it throws is logged.
+   *
+   * @returns a function that ends it: the handler is not called after that
+   * @throws `FST_REDIS_SUITE_EVENTS_UNAVAILABLE` (503) where the server did not confirm it within `subscribeTimeout`,
+   * `FST_REDIS_SUITE_EVENTS_REFUSED` (503), `FST_REDIS_SUITE_EVENTS_INVALID_CHANNEL`
+   */
+  subscribe<P extends string> (pattern: P, handler: Handler<P>, options?: SubscribeOptions): Promise<() => Promise<void>>
+  /**
+   * Answers with server-sent events: a stream's, from the event after `Last-Event-ID` (or `?lastEventId=`) on; or what is published to a pattern from now
+   * on. Return or await it; it resolves when the answer is over.
+   *
+   * @throws `FST_REDIS_SUITE_EVENTS_INVALID_LAST_EVENT_ID` (400), `FST_REDIS_SUITE_EVENTS_INVALID_OPTION`, and what `subscribe` throws
+   */
+  sse<T> (request: FastifyRequest, reply: FastifyReply, source: SseSource<T>, options?: SseOptions<T>): Promise<void>
+  sse<P extends string> (request: FastifyRequest, reply: FastifyReply, pattern: P, options?: SseOptions<PatternData<P>>): Promise<void>
+}
+
+export type { ChannelData, PatternData } from './channels.js'
+export type { Gap, SubscribeOptions } from './hub.js'
+export type { EventsPluginOptions } from './options.js'
+export type { SseMeta, SseOptions, SseSource } from './sse.js'
+export type { EventStream, StreamEvent } from './stream/types.js'
+
+/**
+ * Pub/sub and server-sent events: `fastify.events`.
+ *
+ * @throws `FST_REDIS_SUITE_EVENTS_INVALID_OPTION` at registration
+ */
+export const events = fp<EventsPluginOptions>(async function events (fastify, given) {
+  const options = resolveEventsOptions(given)
+  const { log } = fastify
+  const client = resolveClient(fastify, 'events', given.redis)
+  const hub = new Hub({
+    connect: listener => client === undefined
+      ? createMemoryTransport(listener)
+      : new RedisTransport({ client, prefix: keyPrefixOf(client), listener, run: guardRedis(client, log, options.timeout).run }),
+    subscribeTimeout: options.subscribeTimeout,
+    log
+  })
+  const answers = new SseAnswers(hub)
+
+  fastify.decorate('events', {
+    publish: async (channel, data) => await hub.publish(checkName(channel), toJson(channel, data)),
+    subscribe: async <P extends string>(pattern: P, handler: Handler<P>, subscribeOptions?: SubscribeOptions) =>
+      await hub.subscribe(pattern, (data, channel) => handler(data as PatternData<P>, channel), subscribeOptions),
+    sse: async <T>(request: FastifyRequest, reply: FastifyReply, source: SseSource<T> | string, sseOptions?: SseOptions<T>) =>
+      await answers.send(request, reply, source, sseOptions)
+  })
+  // Before the server waits for its requests.
+  fastify.addHook('preClose', async () => answers.close())
+  fastify.addHook('onClose', async () => await hub.close(options.closeTimeout))
+}, { name: 'fastify-redis-suite/events', fastify: '5.x' })
+
+export default events
+
+function toJson (channel: string, data: unknown): string {
+  let text: string | undefined
+  let reason = `it is ${typeof data}`
+  try {
+    text = JSON.stringify(data)
+  } catch (error) {
+    reason = reasonOf(error)
+  }
+  if (text === undefined) throw new InvalidDataError(channel, reason)
+  return text
+}

@@ -1,0 +1,31 @@
+import type { RedisClient } from '../shared/client.js'
+import { MAX_TIMER_MS, type Duration } from '../shared/duration.js'
+import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
+import { readOptions } from '../shared/options.js'
+
+export interface EventsPluginOptions {
+  /** An ioredis client; `false` for events of this process alone. @default fastify.redis, else this process alone */
+  redis?: RedisClient | false | null | undefined
+  /** How long `publish` may take. @default 150 ms */
+  timeout?: Duration
+  /** How long `subscribe` waits until the server has confirmed it. @default 5 s */
+  subscribeTimeout?: Duration
+  /** How long closing the app waits for handlers that still run. @default 5 s */
+  closeTimeout?: Duration
+}
+
+export interface ResolvedEventsOptions {
+  timeout: number
+  subscribeTimeout: number
+  closeTimeout: number
+}
+
+export function resolveEventsOptions (options: EventsPluginOptions): ResolvedEventsOptions {
+  const read = readOptions('events', options)
+  read.onlyKnown(['redis', 'timeout', 'subscribeTimeout', 'closeTimeout'])
+  return {
+    timeout: read.duration('timeout', DEFAULT_TIMEOUT_MS, { min: 1, max: MAX_TIMER_MS }),
+    subscribeTimeout: read.duration('subscribeTimeout', 5000, { min: 1, max: MAX_TIMER_MS }),
+    closeTimeout: read.duration('closeTimeout', 5000, { max: MAX_TIMER_MS })
+  }
+}

@@ -1,0 +1,100 @@
+import { Readable } from 'node:stream'
+
+interface SseStreamOptions {
+  /** Milliseconds between two comments that keep the connection open. */
+  heartbeat: number
+  /** Bytes that may wait for the client when another event comes. */
+  maxBuffer: number
+  onSlow: () => void
+  /** Ends the answer whatever still waits. */
+  cut: () => void
+}
+
+/** Bytes up to which there is room for more. */
+export const HIGH_WATER_MARK = 16 * 1024
+
+/** How long a client may take over what waits when the answer ends. */
+const FINISH_MS = 1000
+
+/** The body of an answer with server-sent events. It ends when the client goes, or is too slow. */
+export class SseStream extends Readable {
+  readonly #options: SseStreamOptions
+  #heartbeat: NodeJS.Timeout | undefined
+  #pushed = 0
+  #takenBefore = 0
+  #isOver = false
+  #wake: (() => void) | undefined
+
+  constructor (options: SseStreamOptions) {
+    super({ highWaterMark: HIGH_WATER_MARK })
+    this.#options = options
+  }
+
+  /** Begins with the heartbeats: call it when somebody reads. */
+  begin (): void {
+    this.#heartbeat = setInterval(() => this.#beat(), this.#options.heartbeat)
+    this.#heartbeat.unref()
+  }
+
+  /** Whether nothing more can be written. */
+  get isOver (): boolean {
+    return this.#isOver || this.destroyed
+  }
+
+  /** Hands it to the client. @returns whether there is room for more; {@link room} says when */
+  write (text: string): boolean {
+    if (this.isOver) return false
+    if (this.readableLength > this.#options.maxBuffer) {
+      this.#giveUp()
+      return false
+    }
+    const bytes = Buffer.from(text)
+    this.#pushed += bytes.length
+    return this.push(bytes)
+  }
+
+  /** Resolves when there is room for more, or when the stream is over. */
+  async room (): Promise<void> {
+    if (this.isOver) return
+    await new Promise<void>(resolve => { this.#wake = resolve })
+  }
+
+  /** Ends the answer; what waits is still sent, to who takes it soon. */
+  finish (): void {
+    if (this.isOver) return
+    this.#isOver = true
+    clearInterval(this.#heartbeat)
+    setTimeout(this.#options.cut, FINISH_MS).unref()
+    this.push(null)
+    this.#wakeUp()
+  }
+
+  override _read (): void {
+    this.#wakeUp()
+  }
+
+  override _destroy (error: Error | null, done: (error?: Error | null) => void): void {
+    clearInterval(this.#heartbeat)
+    this.#wakeUp()
+    done(error)
+  }
+
+  #wakeUp (): void {
+    const wake = this.#wake
+    this.#wake = undefined
+    wake?.()
+  }
+
+  #beat (): void {
+    const taken = this.#pushed - this.readableLength
+    if (this.readableLength === 0) this.write(': \n\n')
+    else if (taken === this.#takenBefore) this.#giveUp()
+    this.#takenBefore = taken
+  }
+
+  #giveUp (): void {
+    if (this.destroyed) return
+    this.#options.onSlow()
+    this.destroy()
+  }
+}

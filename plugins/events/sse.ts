@@ -1,0 +1,174 @@
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { MAX_TIMER_MS, type Duration } from '../shared/duration.js'
+import { reasonOf } from '../shared/errors.js'
+import { readOptions } from '../shared/options.js'
+import { InvalidLastEventIdError } from './errors.js'
+import type { Hub } from './hub.js'
+import { formatEvent } from './sse-format.js'
+import { HIGH_WATER_MARK, SseStream } from './sse-stream.js'
+import type { EventStream } from './stream/types.js'
+
+/** What events can be read from: a stream. */
+export type SseSource<T> = Pick<EventStream<T>, 'read'>
+
+/** What is known of an event besides its data. */
+export interface SseMeta {
+  /** Of a stream's event its cursor. */
+  id?: string
+  /** Of a stream's event. */
+  key?: string | undefined
+  /** Of a stream's event: when it was appended, in milliseconds since the epoch. */
+  at?: number
+  /** Of a stream's event: those before it were trimmed. */
+  gap?: true
+  /** Of a message the name it was published to. */
+  channel?: string
+}
+
+export interface SseOptions<T> {
+  /** The type that the browser's listener is added for, or a function that says it. @default none: `message` */
+  event?: string | ((data: T, meta: SseMeta) => string | undefined)
+  /** What the browser gets in place of the data; undefined leaves the event out. */
+  map?: (data: T, meta: SseMeta) => unknown
+  /** After how long without an event a comment is sent, so that nobody on the way takes the connection for dead. @default '15s' */
+  heartbeat?: Duration
+  /** How long the browser waits before it connects again. @default the browser's, about 3 s */
+  retry?: Duration
+  /** Bytes that may wait for a client; one for whom more wait when the next event comes is disconnected. At least 16 KiB. @default 1 MiB */
+  maxBuffer?: number
+}
+
+interface ResolvedSseOptions<T> {
+  event: SseOptions<T>['event']
+  map: SseOptions<T>['map']
+  heartbeat: number
+  retry: number | undefined
+  maxBuffer: number
+}
+
+const HEADERS = {
+  'content-type': 'text/event-stream',
+  // Proxies must neither keep it nor wait until they have enough to compress.
+  'cache-control': 'no-store, no-transform',
+  'x-accel-buffering': 'no'
+}
+
+const CURSOR = /^[\x21-\x7e]{1,4096}$/
+
+/** Answers requests with server-sent events, and ends these answers. */
+export class SseAnswers {
+  readonly #hub: Hub
+  readonly #open = new Set<SseStream>()
+  #isClosed = false
+
+  constructor (hub: Hub) {
+    this.#hub = hub
+  }
+
+  async send<T> (request: FastifyRequest, reply: FastifyReply, source: SseSource<T> | string, given: SseOptions<T> = {}): Promise<void> {
+    const options = resolveSseOptions(given)
+    const after = lastEventIdOf(request)
+    // Who asks for the head alone would never end a body.
+    if (request.method === 'HEAD') {
+      reply.headers(HEADERS).send()
+      return await new Promise(resolve => { reply.then(resolve, () => resolve()) })
+    }
+    const stream = new SseStream({
+      ...options,
+      onSlow: () => request.log.info({ buffered: stream.readableLength }, 'events: a client is too slow, and was disconnected'),
+      cut: () => { if (!reply.raw.writableFinished) reply.raw.destroy() }
+    })
+    const closed = new Promise<void>(resolve => stream.once('close', resolve))
+    const write = (data: T, meta: SseMeta) => writeEvent(stream, options, data, meta, request)
+    const stop = typeof source === 'string'
+      ? await this.#follow(source, stream, write)
+      : readInto(source, after, stream, write, request)
+    closed.then(stop)
+    this.#answer(reply, stream, options.retry)
+    await closed
+  }
+
+  /** Ends all answers. */
+  close (): void {
+    this.#isClosed = true
+    for (const stream of this.#open) stream.finish()
+  }
+
+  #answer (reply: FastifyReply, stream: SseStream, retry: number | undefined): void {
+    this.#open.add(stream)
+    stream.once('close', () => this.#open.delete(stream))
+    // Also where a hook put another body in its place.
+    reply.raw.once('close', () => stream.destroy())
+    stream.begin()
+    // At once, as the head goes with the first byte.
+    stream.write(retry === undefined ? ': \n\n' : `retry: ${retry}\n\n`)
+    if (this.#isClosed) stream.finish()
+    if (reply.raw.destroyed) stream.destroy()
+    else reply.headers(HEADERS).send(stream)
+  }
+
+  async #follow<T> (pattern: string, stream: SseStream, write: (data: T, meta: SseMeta) => boolean): Promise<() => void> {
+    const end = await this.#hub.subscribe(pattern, (data, channel) => { write(data as T, { channel }) }, {
+      onGap: gap => { stream.write(formatEvent({ event: 'gap', data: JSON.stringify(gap) })) }
+    })
+    return () => { end().catch(() => {}) }
+  }
+}
+
+/** Reads no faster than the client takes. */
+function readInto<T> (
+  source: SseSource<T>, after: string | undefined, stream: SseStream,
+  write: (data: T, meta: SseMeta) => boolean, request: FastifyRequest
+): () => void {
+  const over = new AbortController()
+  const events = source.read({ signal: over.signal, ...after !== undefined && { after } })
+  const pump = async () => {
+    for await (const { data, ...meta } of events) {
+      if (meta.gap) stream.write(formatEvent({ event: 'gap', data: '{}' }))
+      if (!write(data, meta)) await stream.room()
+      if (stream.isOver) return
+    }
+  }
+  pump().catch((error: unknown) => {
+    if (!over.signal.aborted) request.log.warn({ reason: reasonOf(error) }, 'events: the stream of an answer failed')
+  }).finally(() => stream.finish())
+  return () => over.abort()
+}
+
+function writeEvent<T> (stream: SseStream, { event, map }: ResolvedSseOptions<T>, data: T, meta: SseMeta, request: FastifyRequest): boolean {
+  try {
+    const mapped = map === undefined ? data : map(data, meta)
+    if (mapped === undefined) return true
+    const text = JSON.stringify(mapped)
+    if (text === undefined) return true
+    return stream.write(formatEvent({ id: meta.id, event: typeof event === 'function' ? event(data, meta) : event, data: text }))
+  } catch (error) {
+    request.log.error({ reason: reasonOf(error), ...meta }, 'events: an event was left out, as `map` or `event` failed')
+    return true
+  }
+}
+
+/** What the browser saw last; polyfills that cannot send the header say it in the query. */
+function lastEventIdOf (request: FastifyRequest): string | undefined {
+  const query: unknown = request.query
+  const asked: unknown = request.headers['last-event-id'] ??
+    (typeof query === 'object' && query !== null && 'lastEventId' in query ? query.lastEventId : undefined)
+  if (asked === undefined || asked === '') return undefined
+  if (typeof asked !== 'string' || !CURSOR.test(asked)) throw new InvalidLastEventIdError()
+  return asked
+}
+
+function resolveSseOptions<T> (options: SseOptions<T>): ResolvedSseOptions<T> {
+  const read = readOptions('events', options)
+  read.onlyKnown(['event', 'map', 'heartbeat', 'retry', 'maxBuffer'])
+  const { event, map, retry } = options
+  if (event !== undefined && typeof event !== 'string' && typeof event !== 'function') read.fail('event', 'a string, or a function that says it')
+  if (map !== undefined && typeof map !== 'function') read.fail('map', 'a function')
+  return {
+    event,
+    map,
+    heartbeat: read.duration('heartbeat', '15s', { min: 10, max: MAX_TIMER_MS }),
+    retry: retry === undefined ? undefined : read.duration('retry', 0, { max: MAX_TIMER_MS }),
+    maxBuffer: read.integer('maxBuffer', 1024 * 1024, { min: HIGH_WATER_MARK })
+  }
+}

@@ -1,0 +1,58 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { buildApp } from '../../app.js'
+import { readConfig } from '../../demo/config.js'
+import { startRedis, until } from '../helpers/index.js'
+
+const root = join(import.meta.dirname, '../..')
+const server = await startRedis()
+const app = await buildApp(readConfig({ REDIS_URL: server.url }))
+await app.listen({ port: 0, host: '127.0.0.1' })
+t.teardown(() => app.close())
+
+function run (t: Test, ...args: string[]) {
+  const child = spawn(process.execPath, ['--import', 'tsx', join(root, 'bench/load.ts'), ...args], { cwd: root, env: { PATH: process.env['PATH'] } })
+  t.teardown(() => { child.kill('SIGKILL') })
+  let output = ''
+  child.stdout.on('data', chunk => { output += chunk })
+  child.stderr.on('data', chunk => { output += chunk })
+  return { child, output: () => output, exit: once(child, 'exit').then(([code]) => code as number | null) }
+}
+
+t.test('in 3 s the load has hits, orders, and a burst that is limited, and nothing fails', async t => {
+  const { port } = app.server.address() as AddressInfo
+  const { output, exit } = run(t, '--url', `http://127.0.0.1:${port}`, '--duration', '3', '--rate', '50')
+  t.equal(await exit, 0, output())
+  const [, total = ''] = output().split('all of ')
+  const rows = new Map(total.split('\n').slice(2).map(line => {
+    const [kind = '', ...cells] = line.split(/ {2,}/)
+    return [kind, cells]
+  }))
+  for (const kind of ['product', 'search', 'leaderboard', 'login', 'cart', 'order']) {
+    const [perSecond, , , , limited, failed] = rows.get(kind) ?? []
+    t.ok(Number(perSecond) > 0, `${kind}: ${perSecond} a second`)
+    t.equal(limited, '0', `${kind} is not limited`)
+    // The stock of what is ordered may have run out.
+    if (kind !== 'order') t.equal(failed, '0', `no ${kind} fails`)
+  }
+  t.ok(Number.parseInt(rows.get('product')?.[3] ?? '') > 0, 'products are hits')
+  t.ok(Number(rows.get('burst')?.[4]) >= 50, 'the burst is limited')
+})
+
+t.test('Ctrl-C ends it cleanly', async t => {
+  const { port } = app.server.address() as AddressInfo
+  const { child, output, exit } = run(t, '--url', `http://127.0.0.1:${port}`, '--duration', '60', '--rate', '20')
+  await until('there is a table', () => output().includes('requests/s'))
+  child.kill('SIGINT')
+  t.equal(await exit, 0)
+  t.match(output(), /all of \d/)
+})
+
+t.test('without a demo it says so and exits with 1', async t => {
+  const { output, exit } = run(t, '--url', 'http://127.0.0.1:1')
+  t.equal(await exit, 1)
+  t.match(output(), /does not answer/)
+})
