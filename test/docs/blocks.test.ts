@@ -1,0 +1,77 @@
+import { execFile } from 'node:child_process'
+import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { blocksOf, isProgram, moduleOf, pagesOf, root, type DocBlock } from '../helpers/doc-blocks.js'
+import { startRedis } from '../helpers/index.js'
+import { scratchDir } from '../helpers/scratch.js'
+
+const PRELUDE = 'test/fixtures/doc-blocks.d.ts'
+const COMPILER = 'node_modules/@typescript/native/bin/tsc'
+
+const dir = scratchDir()
+const blocks = pagesOf().flatMap(blocksOf)
+const modules = blocks.flatMap(block => {
+  const code = moduleOf(block)
+  return code === undefined ? [] : [{ block, code, file: join(dir, `${nameOf(block)}.${block.lang === 'js' ? 'js' : 'ts'}`) }]
+})
+
+writeModules()
+
+t.test('each block of TypeScript and JavaScript on the pages compiles, by the strict rules of this project', async t => {
+  t.ok(modules.length > 0)
+  const { output } = await run([join(root, COMPILER), '--project', dir])
+  t.same(output.split('\n').filter(line => line !== '').map(onPage), [])
+})
+
+t.test('each whole program on the pages runs to its end', async t => {
+  const programs = modules.filter(({ code }) => isProgram(code))
+  t.ok(programs.length > 0)
+  const server = await startRedis()
+  const env = { ...process.env, REDIS_URL: server.url, SESSION_SECRET: 'of the pages, 32 characters or more', TSX_TSCONFIG_PATH: join(dir, 'tsconfig.json') }
+  await Promise.all(programs.map(async ({ block, file }) => {
+    const { output, exitCode } = await run(['--import', 'tsx', join(dir, 'run', file.slice(dir.length + 1))], env)
+    t.equal(exitCode, 0, `${block.page}:${block.line}\n${output}`)
+  }))
+})
+
+/** Each block a module of its own, as somebody's who has installed the package; programs also so that they end. */
+function writeModules (): void {
+  symlinkSync(join(root, 'node_modules'), join(dir, 'node_modules'))
+  mkdirSync(join(dir, 'run'))
+  writeFileSync(join(dir, 'package.json'), '{ "type": "module" }')
+  for (const { code, file } of modules) {
+    writeFileSync(file, `${code}\nexport {}\n`)
+    if (isProgram(code)) writeFileSync(join(dir, 'run', file.slice(dir.length + 1)), `${code.replaceAll(/\bport: \d+/g, 'port: 0')}\nawait app.close()\n`)
+  }
+  writeFileSync(join(dir, 'tsconfig.json'), JSON.stringify({
+    extends: join(root, 'tsconfig.json'),
+    compilerOptions: {
+      rootDir: '/',
+      allowJs: true,
+      checkJs: true,
+      // A block shows something, and need not use it.
+      noUnusedLocals: false,
+      noUnusedParameters: false,
+      typeRoots: [join(root, 'node_modules/@types')],
+      paths: { 'fastify-redis-suite': [join(root, 'plugins/index.ts')], 'fastify-redis-suite/*': [join(root, 'plugins/*/index.ts')] }
+    },
+    files: [...modules.map(({ file }) => file), join(root, PRELUDE)]
+  }))
+}
+
+/** Of a line of the compiler's where it is on the page. */
+function onPage (line: string): string {
+  return line.replace(/^.*?([\w-]+)@(\d+)\.[jt]s\((\d+),/, (_, page: string, from: string, at: string) => `${page}.md:${Number(from) + Number(at)} (`)
+}
+
+function nameOf ({ page, line }: DocBlock): string {
+  return `${page.replace('docs/', '').replace('.md', '')}@${line}`
+}
+
+/** Node.js as it is: without what tap would have it load. */
+async function run (args: string[], env = process.env): Promise<{ output: string, exitCode: unknown }> {
+  return await new Promise(resolve => execFile('env', ['-u', 'NODE_OPTIONS', process.execPath, ...args], { cwd: root, env, timeout: 60_000 }, (error, stdout, stderr) => {
+    resolve({ output: `${stdout}${stderr}`, exitCode: error === null ? 0 : error.code ?? error.signal })
+  }))
+}

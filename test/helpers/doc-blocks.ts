@@ -1,0 +1,113 @@
+// What the pages hold that can be checked: blocks of code, links, headings.
+import { readdirSync, readFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+
+export const root = resolve(import.meta.dirname, '../..')
+
+export interface DocBlock {
+  /** Such as `docs/cache.md`. */
+  page: string
+  /** On which its fence begins. */
+  line: number
+  lang: string
+  code: string
+}
+
+export interface DocLink {
+  page: string
+  line: number
+  target: string
+}
+
+const FENCE = /^( *)```(\w*)[^`]*$/
+
+/** README.md, CONTRIBUTING.md and all of docs/. */
+export function pagesOf (): string[] {
+  return ['README.md', 'CONTRIBUTING.md', ...readdirSync(join(root, 'docs')).filter(name => name.endsWith('.md')).map(name => `docs/${name}`)]
+}
+
+export function readPage (page: string): string {
+  return readFileSync(join(root, page), 'utf8')
+}
+
+/** The fenced blocks of a page, without the indentation of a list that they stand in. */
+export function blocksOf (page: string): DocBlock[] {
+  const blocks: DocBlock[] = []
+  let open: { indent: number, line: number, lang: string, lines: string[] } | undefined
+  for (const [i, text] of readPage(page).split('\n').entries()) {
+    const [, indent = '', lang = ''] = FENCE.exec(text) ?? []
+    const isFence = text.trimStart().startsWith('```')
+    if (open !== undefined && isFence) {
+      blocks.push({ page, line: open.line, lang: open.lang, code: open.lines.join('\n') })
+      open = undefined
+    } else if (open !== undefined) {
+      open.lines.push(text.slice(open.indent))
+    } else if (isFence) {
+      open = { indent: indent.length, line: i + 1, lang, lines: [] }
+    }
+  }
+  if (open !== undefined) throw new Error(`${page}:${open.line}: a block that does not end`)
+  return blocks
+}
+
+/** A block as a module: of a diff, what it leads to. Undefined where it is no TypeScript or JavaScript. */
+export function moduleOf ({ lang, code }: DocBlock): string | undefined {
+  if (lang === 'ts' || lang === 'js') return code
+  if (lang !== 'diff') return undefined
+  return code.split('\n').map(line => line.startsWith('-') ? '' : line.slice(1)).join('\n')
+}
+
+/** Whether it is a program of its own, and no fragment. */
+export function isProgram (code: string): boolean {
+  return /^import Fastify\b/m.test(code) && /\bFastify\(/.test(code)
+}
+
+/** A page without its blocks. */
+function proseOf (page: string): string[] {
+  let isInBlock = false
+  return readPage(page).split('\n').map(line => {
+    const isFence = line.trimStart().startsWith('```')
+    if (isFence) isInBlock = !isInBlock
+    return isFence || isInBlock ? '' : line
+  })
+}
+
+/** The links of a page, but not those to elsewhere. */
+export function linksOf (page: string): DocLink[] {
+  return proseOf(page).flatMap((text, i) => [...text.matchAll(/\]\(([^)\s]+)\)/g)]
+    .map(([, target = '']) => ({ page, line: i + 1, target }))
+    .filter(({ target }) => !/^[a-z]+:/.test(target)))
+}
+
+/** What stands between backticks, outside of blocks. */
+export function codeSpansOf (page: string): Array<{ page: string, line: number, code: string }> {
+  return proseOf(page).flatMap((text, i) => [...text.matchAll(/`([^`]+)`/g)].map(([, code = '']) => ({ page, line: i + 1, code })))
+}
+
+/** The anchors of a page's headings, as GitHub makes them. */
+export function anchorsOf (page: string): Set<string> {
+  const seen = new Map<string, number>()
+  const anchors = new Set<string>()
+  for (const line of proseOf(page)) {
+    const [, heading] = /^#{1,6} (.+)$/.exec(line) ?? []
+    if (heading === undefined) continue
+    const slug = heading.toLowerCase().replaceAll(/\[([^\]]*)\]\([^)]*\)/g, '$1').replaceAll(/[^\p{L}\p{N}\s_-]/gu, '').trim().replaceAll(' ', '-')
+    const count = seen.get(slug) ?? 0
+    seen.set(slug, count + 1)
+    anchors.add(count === 0 ? slug : `${slug}-${count}`)
+  }
+  return anchors
+}
+
+/** The words of a command line: quotes hold words together, `#` begins a comment. */
+export function wordsOf (line: string): { words: string[], comment: string } {
+  const words: string[] = []
+  let rest = line.trim()
+  while (rest !== '' && !rest.startsWith('#')) {
+    const [word = ''] = /^(?:'[^']*'|"[^"]*"|[^\s'"])+/.exec(rest) ?? []
+    if (word === '') throw new Error(`a quote that does not end: ${line}`)
+    words.push(word.replaceAll(/'([^']*)'|"([^"]*)"/g, '$1$2'))
+    rest = rest.slice(word.length).trimStart()
+  }
+  return { words, comment: rest.replace(/^#\s*/, '') }
+}
