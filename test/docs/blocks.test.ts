@@ -49,14 +49,14 @@ function writeModules (): void {
     compilerOptions: {
       rootDir: '/',
       allowJs: true,
-      checkJs: true,
       // A block shows something, and need not use it.
       noUnusedLocals: false,
       noUnusedParameters: false,
       typeRoots: [join(root, 'node_modules/@types')],
       paths: { 'fastify-redis-suite': [join(root, 'plugins/index.ts')], 'fastify-redis-suite/*': [join(root, 'plugins/*/index.ts')] }
     },
-    files: [...modules.map(({ file }) => file), join(root, PRELUDE)]
+    files: [...modules.map(({ file }) => file), join(root, PRELUDE)],
+    include: [join(root, 'plugins/shared/*.d.ts')]
   }))
 }
 
