@@ -28,7 +28,7 @@ t.test('each whole program on the pages runs to its end', async t => {
   const programs = modules.filter(({ code }) => isProgram(code))
   t.ok(programs.length > 0)
   const server = await startRedis()
-  const env = { ...process.env, REDIS_URL: server.url, SESSION_SECRET: 'of the pages, 32 characters or more', TSX_TSCONFIG_PATH: join(dir, 'tsconfig.json') }
+  const env = { ...process.env, REDIS_URL: server.url, CACHE_REDIS_URL: server.url, SESSION_SECRET: 'of the pages, 32 characters or more', TSX_TSCONFIG_PATH: join(dir, 'tsconfig.json') }
   await Promise.all(programs.map(async ({ block, file }) => {
     const { output, exitCode } = await run(['--import', 'tsx', join(dir, 'run', file.slice(dir.length + 1))], env)
     t.equal(exitCode, 0, `${block.page}:${block.line}\n${output}`)
