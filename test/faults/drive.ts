@@ -101,7 +101,7 @@ async function countLoggedOut (shop: Shop, cookies: readonly string[]): Promise<
   return answers.filter(isStill => !isStill).length
 }
 
-async function keysWithoutTtl (servers: readonly RedisServer[]): Promise<string[]> {
+export async function keysWithoutTtl (servers: readonly RedisServer[]): Promise<string[]> {
   const found: string[] = []
   for (const server of servers.filter(({ answers }) => answers)) {
     const client = server.client()

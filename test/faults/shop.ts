@@ -15,6 +15,15 @@ export interface Instance {
   kill (): void
   /** Again, on the same port. */
   start (): Promise<void>
+  /** What would grow if something leaked. */
+  measure (): Promise<Measured>
+}
+
+export interface Measured {
+  /** Bytes after a garbage collection. */
+  heap: number
+  resources: number
+  listeners: number
 }
 
 export interface Shop {
@@ -48,8 +57,17 @@ async function startInstance (connection: RedisPluginOptions, source: string, pr
       child = undefined
       killed?.kill('SIGKILL')
     },
+    measure: () => new Promise(resolve => {
+      const onMessage = ({ measured }: { measured?: Measured }) => {
+        if (measured === undefined) return
+        child?.off('message', onMessage)
+        resolve(measured)
+      }
+      child?.on('message', onMessage)
+      child?.send('measure')
+    }),
     async start () {
-      const started = fork(new URL('../fixtures/shop-instance.ts', import.meta.url), [JSON.stringify({ connection, source, port })], { execArgv: ['--import', 'tsx'] })
+      const started = fork(new URL('../fixtures/shop-instance.ts', import.meta.url), [JSON.stringify({ connection, source, port })], { execArgv: ['--import', 'tsx', '--expose-gc'] })
       child = started
       port = await new Promise((resolve, reject) => {
         started.on('message', (message: { port?: number, problem?: string }) => {
