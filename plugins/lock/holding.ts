@@ -30,6 +30,7 @@ export interface LockHandle extends HeldLock {
    * @throws `FST_REDIS_SUITE_LOCK_STORE_UNAVAILABLE`: it ends by its TTL
    */
   release (): Promise<boolean>
+  /** Releases it; never rejects. */
   [Symbol.asyncDispose] (): Promise<void>
 }
 
@@ -148,7 +149,7 @@ export class Holding implements LockHandle {
   }
 
   async [Symbol.asyncDispose] (): Promise<void> {
-    await this.release()
+    await this.release().catch(() => {})
   }
 
   /** It stands as long as it does, and is not extended any more. */

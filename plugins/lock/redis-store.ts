@@ -1,7 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { RedisClient } from '../shared/client.js'
 import { followChannel, type Feed } from '../shared/feed.js'
-import { guardRedis } from '../shared/guard.js'
+import { CircuitOpenError, guardRedis } from '../shared/guard.js'
 import { keySpace, safeId } from '../shared/keys.js'
 import { runScript, type Script } from '../shared/script.js'
 import { StoreUnavailableError } from './errors.js'
@@ -72,8 +72,18 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls }: RedisS
     return verdictOf(await vote(answers, reply => reply === 1))
   }
 
-  /** Where it is not known whether it was taken, or too few gave it. On one connection this comes after the taking. */
-  const giveBack = (resource: string, owner: string) => { release(resource, owner, '').catch(() => {}) }
+  /**
+   * Where it is not known whether it was taken, or too few gave it. It goes where the question went, also while Redis is not asked
+   * any more: on one connection it comes after the question, however late that is.
+   */
+  function giveBack (resource: string, owner: string, asked: ReadonlyArray<Promise<unknown>>): void {
+    const id = idOf(resource)
+    nodes.forEach((client, i) => {
+      asked[i]?.catch((error: unknown) => { if (error instanceof CircuitOpenError) throw error })
+        .then(() => runScript(client, releaseScript, [held + id, line + id, seen + id], [owner, channel, '']))
+        .catch(() => {})
+    })
+  }
 
   async function take (resource: string, owner: string, ttl: number, patience: number): Promise<Answer> {
     const id = idOf(resource)
@@ -81,7 +91,7 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls }: RedisS
     const answers = ask(takeScript, [held + id, fence + id, line + id, seen + id], [owner, ttl, ttl + FENCE_KEEP_MS, isQuorum ? 0 : patience])
     const { yes, no, verdict, isQuorate } = await vote(answers.map(async reply => readTake(await reply)), ({ isTaken }) => isTaken)
     if (verdict === true) return { isTaken: true, fence: Math.max(...yes.map(({ value }) => value)) }
-    if (isQuorum || !isQuorate) giveBack(resource, owner)
+    if (isQuorum || !isQuorate) giveBack(resource, owner, answers)
     if (!isQuorate) throw new StoreUnavailableError()
     return { isTaken: false, left: isHeldByOne(no, nodes.length) ? Math.min(...no.map(({ value }) => Math.max(value, 1))) : 0 }
   }
@@ -93,13 +103,8 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls }: RedisS
   async function takeByQuorum (resource: string, owner: string, ttl: number, patience: number): Promise<Answer> {
     const answer = await take(resource, owner, ttl, patience)
     if (!answer.isTaken) return answer
-    try {
-      if (await extend(resource, owner, ttl, answer.fence)) return answer
-    } catch (error) {
-      giveBack(resource, owner)
-      throw error
-    }
-    giveBack(resource, owner)
+    if (await extend(resource, owner, ttl, answer.fence)) return answer
+    release(resource, owner, '').catch(() => {})
     return { isTaken: false, left: 0 }
   }
 

@@ -12,7 +12,8 @@ const trials: Record<string, { method?: 'GET' | 'POST', url: string, answer: Reg
   health: { url: '/health', answer: /"redis:responseTime":\[\{"observedValue":[\d.]+/ },
   cache: { url: '/products/1', answer: /1/ },
   'data-cache': { url: '/products/1', answer: /Teapot/ },
-  session: { method: 'POST', url: '/logout', answer: /./ }
+  session: { method: 'POST', url: '/logout', answer: /./ },
+  lock: { method: 'POST', url: '/invoices/1', answer: /"number":1/ }
 }
 
 for (const [name, { method = 'GET', url, answer }] of Object.entries(trials)) {
@@ -38,4 +39,13 @@ t.test('examples/data-cache.ts shows what is written through, and counts views b
   t.equal((await get('/products/2')).name, 'Kettle', 'also where "not found" was kept')
   await until('the views are counted', async () => (await get('/views')).products[1]?.views === 1)
   t.match(await get('/views'), { backlog: 0, deadLetters: 0 })
+})
+
+t.test('examples/lock.ts makes one invoice at a time', async t => {
+  const { build } = await import('../../examples/lock.js')
+  const app = await build()
+  t.teardown(() => app.close())
+  const made = await Promise.all(Array.from({ length: 10 }, async () => (await app.inject({ method: 'POST', url: '/invoices/7' })).json().number))
+  t.same(made.sort((a, b) => a - b), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
+  t.equal((await app.inject({ method: 'POST', url: '/report' })).statusCode, 200)
 })

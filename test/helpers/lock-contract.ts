@@ -45,11 +45,12 @@ export function testLocks (t: Test, store: string, options: (t: Test) => LockPlu
 
   contract('who waits is refused when the wait is over, and not before', async (t, resource, open) => {
     const { locks } = await open()
-    await using _first = await locks.acquire(resource)
+    await using first = await locks.acquire(resource)
     const begun = performance.now()
     await t.rejects(locks.acquire(resource, { wait: 300 }), code('LOCKED'))
     const waited = performance.now() - begun
     t.ok(waited >= 299 && waited < 1500, `${waited}`)
+    t.equal(first.isHeld, true)
   })
 
   contract('of 60 at once in one process never two are inside, and all get in', async (t, resource, open) => {
