@@ -37,7 +37,6 @@ export interface LockHandle extends HeldLock {
 export interface HoldingOptions {
   resources: readonly string[]
   store: LockStore
-  owner: string
   ttl: number
   clockDrift: number
   extend: boolean
@@ -55,6 +54,7 @@ export class Holding implements LockHandle {
   readonly #options: HoldingOptions
   readonly #abort = new AbortController()
   readonly tokens = new Map<string, number>()
+  readonly #owners = new Map<string, string>()
   /** By `performance.now()`. */
   readonly #untils = new Map<string, number>()
   #extension: NodeJS.Timeout | undefined
@@ -66,10 +66,6 @@ export class Holding implements LockHandle {
 
   constructor (options: HoldingOptions) {
     this.#options = options
-  }
-
-  get owner (): string {
-    return this.#options.owner
   }
 
   get ttl (): number {
@@ -113,7 +109,8 @@ export class Holding implements LockHandle {
   }
 
   /** From the first one on all are extended, also while others are waited for. */
-  add (resource: string, token: number, asked: number): void {
+  add (resource: string, owner: string, token: number, asked: number): void {
+    this.#owners.set(resource, owner)
     this.tokens.set(resource, token)
     this.#setUntil(resource, asked)
     if (this.tokens.size === 1) this.#schedule(this.ttl / 3)
@@ -132,10 +129,10 @@ export class Holding implements LockHandle {
 
   async extend (): Promise<void> {
     this.throwIfOver()
-    const { store, owner, ttl } = this.#options
+    const { store, ttl } = this.#options
     const asked = performance.now()
-    const extended = Array.from(this.tokens, async ([resource, token]) => {
-      if (!await store.extend(resource, owner, ttl, token)) this.#lose(GONE, resource)
+    const extended = Array.from(this.#owners, async ([resource, owner]) => {
+      if (!await store.extend(resource, owner, ttl, this.tokens.get(resource) ?? 0)) this.#lose(GONE, resource)
       else this.#setUntil(resource, asked)
     })
     const failure = (await Promise.allSettled(extended)).find(answer => answer.status === 'rejected')
@@ -168,8 +165,8 @@ export class Holding implements LockHandle {
     clearTimeout(this.#expiry)
     // An extension that comes late must not outlive the release.
     await this.#extending
-    const { store, owner } = this.#options
-    const answers = await Promise.allSettled(Array.from(this.tokens.keys(), async resource => await store.release(resource, owner)))
+    const { store } = this.#options
+    const answers = await Promise.allSettled(Array.from(this.#owners, async ([resource, owner]) => await store.release(resource, owner)))
     const failure = answers.find(answer => answer.status === 'rejected')
     if (failure !== undefined) throw failure.reason
     return wasHeld && answers.every(answer => answer.status === 'fulfilled' && answer.value)

@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto'
 import type { FastifyBaseLogger } from 'fastify'
 import { invalidOptionError, reasonOf } from '../shared/errors.js'
 import type { Bells } from './bells.js'
@@ -40,7 +39,7 @@ export class Locker {
   using<T> (resource: string | readonly string[], fn: Section<T>): Promise<T>
   using<T> (resource: string | readonly string[], options: LockOptions, fn: Section<T>): Promise<T>
   async using<T> (resource: string | readonly string[], ...rest: [Section<T>] | [LockOptions, Section<T>]): Promise<T> {
-    const [options, fn] = rest.length === 1 ? [{}, rest[0]] : rest
+    const [options, fn] = rest.length === 1 ? [undefined, rest[0]] : rest
     if (typeof fn !== 'function') throw invalidOptionError('lock', 'fn', fn, 'a function')
     const resources = checkResources(resource)
     const holding = await this.#acquire(resources, options, true)
@@ -64,7 +63,7 @@ export class Locker {
   /**
    * As {@link Locker.using}, for what is not one function. Unless the option `extend` is set, the lock ends by its `ttl`.
    */
-  async acquire (resource: string | readonly string[], options: LockOptions = {}): Promise<LockHandle> {
+  async acquire (resource: string | readonly string[], options?: LockOptions): Promise<LockHandle> {
     return await this.#acquire(checkResources(resource), options, false)
   }
 
@@ -93,14 +92,13 @@ export class Locker {
     this.#options.store.close()
   }
 
-  async #acquire (resources: readonly string[], given: LockOptions, extend: boolean): Promise<Holding> {
-    const options = resolveLockOptions(given, this.#options)
+  async #acquire (resources: readonly string[], given: LockOptions | undefined, extend: boolean): Promise<Holding> {
+    const options = resolveLockOptions(given ?? {}, this.#options)
     const { store, clockDrift, log } = this.#options
     const holding = new Holding({
       store,
       clockDrift,
       resources,
-      owner: randomBytes(16).toString('base64url'),
       ttl: options.ttl,
       extend: options.extend ?? extend,
       onLost: error => {

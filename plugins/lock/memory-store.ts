@@ -43,6 +43,7 @@ export function createMemoryStore (calls: Calls): LockStore {
   }
 
   return {
+    hasLine: true,
     async take (resource, owner, ttl, patience) {
       const now = performance.now()
       const holder = holderOf(resource)

@@ -79,18 +79,18 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls }: RedisS
   function giveBack (resource: string, owner: string, asked: ReadonlyArray<Promise<unknown>>): void {
     const id = idOf(resource)
     nodes.forEach((client, i) => {
-      asked[i]?.catch((error: unknown) => { if (error instanceof CircuitOpenError) throw error })
-        .then(() => runScript(client, releaseScript, [held + id, line + id, seen + id], [owner, channel, '']))
+      asked[i]?.then(reply => readTake(reply).isTaken, (error: unknown) => !(error instanceof CircuitOpenError))
+        .then(async mayHaveIt => mayHaveIt && await runScript(client, releaseScript, [held + id, line + id, seen + id], [owner, channel, '']))
         .catch(() => {})
     })
   }
 
   async function take (resource: string, owner: string, ttl: number, patience: number): Promise<Answer> {
     const id = idOf(resource)
-    if (patience > 0) listen()
     const answers = ask(takeScript, [held + id, fence + id, line + id, seen + id], [owner, ttl, ttl + FENCE_KEEP_MS, isQuorum ? 0 : patience])
     const { yes, no, verdict, isQuorate } = await vote(answers.map(async reply => readTake(await reply)), ({ isTaken }) => isTaken)
     if (verdict === true) return { isTaken: true, fence: Math.max(...yes.map(({ value }) => value)) }
+    if (patience > 0) listen()
     if (isQuorum || !isQuorate) giveBack(resource, owner, answers)
     if (!isQuorate) throw new StoreUnavailableError()
     return { isTaken: false, left: isHeldByOne(no, nodes.length) ? Math.min(...no.map(({ value }) => Math.max(value, 1))) : 0 }
@@ -109,6 +109,7 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls }: RedisS
   }
 
   return {
+    hasLine: !isQuorum,
     take: isQuorum ? takeByQuorum : take,
     extend,
     release: (resource, owner) => release(resource, owner, isQuorum ? held + idOf(resource) : ''),

@@ -5,10 +5,12 @@ export type Answer =
   | { readonly isTaken: false, readonly left: number }
 
 /**
- * Who holds what. An owner is a random name that is used for one acquisition. All durations are milliseconds.
+ * Who holds what. An owner is a random name that is used for one lock. All durations are milliseconds.
  * Every method rejects with `FST_REDIS_SUITE_LOCK_STORE_UNAVAILABLE` where the answer cannot be known.
  */
 export interface LockStore {
+  /** Whether those who wait stand in line; who was refused then asks again by the same name, else by a new one. */
+  readonly hasLine: boolean
   /**
    * Takes the lock if it is free, or was handed to this owner. Asked again by the one who has it, it stands for `ttl` from now.
    *
