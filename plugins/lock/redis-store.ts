@@ -13,7 +13,7 @@ import type { Answer, Calls, LockStore } from './store.js'
  * How much longer than its lock a fence lives. It is needed only where the server's clock was set back, by no more than this:
  * otherwise the time alone has the next token above it.
  */
-export const FENCE_KEEP_MS = 3_600_000
+const FENCE_KEEP_MS = 3_600_000
 
 interface RedisStoreOptions {
   /** One server or Cluster, or several that are independent. */

@@ -21,7 +21,7 @@ for (const [name, servers] of Object.entries({ 'one node': [server], quorum: nod
   t.test(`${name}: a holder paused for longer than its ttl knows it when it wakes, and its write is refused while the next one's passes`, async t => {
     const resource = `paused-${name.length}`
     const { locks } = await open(t)
-    const holder = await startLockChild(t, 'hold', servers, witness, resource, 0, 500)
+    const holder = await startLockChild(t, 'hold', servers, witness, resource, 0, 1000)
     holder.go()
     const { token } = await holder.next() as { token: number }
     holder.child.kill('SIGSTOP')

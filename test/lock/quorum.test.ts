@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import { startRedis, until } from '../helpers/index.js'
+import { startProxy, startRedis, until } from '../helpers/index.js'
 import { connect, openLocks } from '../helpers/lock-app.js'
 
 const UNAVAILABLE = { code: 'FST_REDIS_SUITE_LOCK_STORE_UNAVAILABLE', statusCode: 503 }
@@ -52,4 +52,36 @@ t.test('a holder who is left with a minority is told', async t => {
     await aborted(signal)
   })
   await t.rejects(lost, LOST)
+})
+
+t.test('with a slow node, and one that hangs again and again, never two are inside, and tokens are in order', async t => {
+  const nodes = await openNodes()
+  const proxy = await startProxy(nodes[0]!.port)
+  proxy.delay(30)
+  const urls = [`redis://127.0.0.1:${proxy.port}`, nodes[1]!.url, nodes[2]!.url]
+  const instances = await Promise.all(Array.from({ length: 6 }, () => openLocks(t, { nodes: urls.map(url => connect(t, url)), timeout: 100, retry: 50, wait: 3000 })))
+  const seen = { inside: 0, most: 0, done: 0, last: 0, disorder: 0 }
+  const end = performance.now() + 5000
+  const work = instances.map(async ({ locks }) => {
+    while (performance.now() < end) {
+      await locks.using('a', async (_signal, { token }) => {
+        seen.most = Math.max(seen.most, ++seen.inside)
+        if (token <= seen.last) seen.disorder++
+        seen.last = token
+        await sleep(Math.random() * 10)
+        seen.inside--
+        seen.done++
+      }).catch(async () => await sleep(20))
+    }
+  })
+  while (performance.now() < end) {
+    await sleep(300)
+    nodes[1]!.pause()
+    await sleep(150)
+    nodes[1]!.resume()
+  }
+  await Promise.all(work)
+  t.same({ most: seen.most, disorder: seen.disorder }, { most: 1, disorder: 0 })
+  t.ok(seen.done > 20, `${seen.done} sections`)
+  t.comment(`${seen.done} sections`)
 })
