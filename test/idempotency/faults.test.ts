@@ -11,13 +11,13 @@ const server = await startRedis()
 let prefixes = 0
 
 async function build (t: Test, url: string, options: IdempotencyPluginOptions = {}, prefix = `f${++prefixes}`) {
-  const { logger, text } = collectLog()
+  const { logger, lines, text } = collectLog()
   const app = Fastify({ loggerInstance: logger as never })
   t.teardown(() => app.close())
   await app.register(redis, { url, prefix, commandTimeout: 250 })
   await app.register(idempotency, options)
   const post = (key: string) => app.inject({ method: 'POST', url: '/', headers: { 'idempotency-key': key } })
-  return { app, post, text, prefix, linesWith: (part: string) => text().split('\n').filter(line => line.includes(part)).length }
+  return { app, post, text, prefix, linesWith: (part: string) => lines.filter(line => String(line['msg']).includes(part)).length }
 }
 
 const on = { config: { idempotency: true } }

@@ -108,7 +108,7 @@ onEachStore('another caller with the same key has an answer of his own, whoever 
     const { cookies: [cookie] } = await post(app, url)
     return { cookie: `sid=${encodeURIComponent(cookie?.value ?? '')}` }
   }
-  const callers = [
+  const callers: Array<Record<string, string>> = [
     {}, { authorization: 'Bearer a' }, { authorization: 'Bearer b' },
     await cookieOf('/visit'), await cookieOf('/visit'), await cookieOf('/login/ann'), await cookieOf('/login/bob')
   ]
@@ -189,9 +189,9 @@ onEachStore('a stream and a hijacked reply are not kept, and the next one runs a
     reply.hijack()
     reply.raw.end('own')
   })
-  await app.listen({ host: '127.0.0.1' })
+  const url = await app.listen({ host: '127.0.0.1', port: 0 })
   const ask = async (path: string) => {
-    const response = await fetch(`http://127.0.0.1:${app.addresses()[0]?.port}${path}`, { method: 'POST', headers: { 'idempotency-key': path } })
+    const response = await fetch(url + path, { method: 'POST', headers: { 'idempotency-key': path } })
     return `${response.status} ${await response.text()}`
   }
   t.same([await ask('/stream'), await ask('/stream'), runs], ['200 ab', '200 ab', 2])
@@ -207,8 +207,7 @@ onEachStore('what a client does not wait for is done, and he has the answer when
     await new Promise<void>(resolve => { goOn = resolve })
     return 'done'
   })
-  await app.listen({ host: '127.0.0.1' })
-  const url = `http://127.0.0.1:${app.addresses()[0]?.port}/`
+  const url = await app.listen({ host: '127.0.0.1', port: 0 })
   const gone = new AbortController()
   const headers = { 'idempotency-key': 'k' }
   const first = fetch(url, { method: 'POST', headers, signal: gone.signal })
@@ -273,7 +272,7 @@ t.test('options that cannot be used are refused when they are given', async t =>
   const code = 'FST_REDIS_SUITE_IDEMPOTENCY_INVALID_OPTION'
   const bad = [{ ttl: 'soon' }, { ttl: 0 }, { header: 'a b' }, { required: 1 }, { scope: 'ip' }, { fingerprint: 1 }, { wait: -1 }, { lease: 1 },
     { headers: 'location' }, { maxBodySize: -1 }, { onStoreError: 'open' }, { maxKeys: 0 }, { timeout: 0 }, { redis: {} }, { tll: 1 }]
-  for (const options of bad) await t.rejects(Fastify().register(idempotency, options as never).ready(), { code }, JSON.stringify(options))
+  for (const options of bad) await t.rejects(async () => { await Fastify().register(idempotency, options as never) }, { code }, JSON.stringify(options))
   const app = await build(t, undefined)
   for (const config of [1, 'yes', { timeout: 1 }, { ttl: 'soon' }]) t.throws(() => app.post('/', { config: { idempotency: config as never } }, async () => 1), { code })
   t.throws(() => app.get('/', on, async () => 1), { code })
