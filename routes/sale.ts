@@ -1,6 +1,9 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import type { FastifyInstance } from 'fastify'
 import { Type, type Static } from 'typebox'
 import { answers, Id, IdempotencyHeaders, PlacedOrder, Whole } from './schemas.js'
+
+type Piece = Parameters<FastifyInstance['sale']['giveBack']>[2]
 
 const ProductParams = Type.Object({ productId: Id })
 const Left = Type.Object({ productId: Type.Integer(), left: Type.Integer() })
@@ -50,17 +53,17 @@ export const sale: FastifyPluginAsyncTypebox = async function sale (fastify) {
     if (taken.what === 'no sale') return reply.notFound('no sale of this product')
     if (taken.what === 'sold out') return reply.conflict('sold out')
     if (taken.what === 'had one') return await orderOf(taken.cartId) ?? reply.conflict('your order is under way')
-    return await order(productId, buyer, taken.cartId)
+    return await order(productId, buyer, taken.piece)
   })
 
-  async function order (productId: number, buyer: number, cartId: string): Promise<Static<typeof PlacedOrder>> {
+  async function order (productId: number, buyer: number, piece: Piece): Promise<Static<typeof PlacedOrder>> {
     try {
-      return await checkOut(buyer, { id: cartId, quantities: { [productId]: 1 } })
+      return await checkOut(buyer, { id: piece.cartId, quantities: { [productId]: 1 } })
     } catch (error) {
       // It may have been committed all the same, where the answer was lost. What cannot be told stays taken: rather one too few is sold.
-      const placed = await orderOf(cartId)
+      const placed = await orderOf(piece.cartId)
       if (placed !== undefined) return placed
-      await sale.giveBack(productId, buyer, cartId)
+      await sale.giveBack(productId, buyer, piece)
       throw error
     }
   }

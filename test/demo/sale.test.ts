@@ -1,4 +1,4 @@
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, LightMyRequestResponse } from 'fastify'
 import t from 'tap'
 import { buildApp } from '../../app.js'
 import { readConfig } from '../../demo/config.js'
@@ -50,13 +50,16 @@ for (const [name, environment] of Object.entries(environments)) {
       return visitor
     }
 
-    t.test('of 1,000 buyers at once for 100 pieces, each trying twice, exactly 100 have one', async t => {
+    t.test('of 1,000 buyers at once for 100 pieces, each trying again and again, exactly 100 have one', async t => {
       t.equal((await open(301, 500, 100)).statusCode, 200)
       const buyers = await Promise.all(Array.from({ length: 1000 }, (_, i) => enter(i + 1)))
-      const answers = await Promise.all(buyers.flatMap(buyer => [0, 1].map(async () => await buyer.send('POST', '/sale/301/buy'))))
-      const bought = answers.filter(({ statusCode }) => statusCode === 200)
+      const buy = async () => await Promise.all(buyers.flatMap(buyer => [0, 1].map(async () => await buyer.send('POST', '/sale/301/buy'))))
+      const first = await buy()
+      t.same(first.map(({ statusCode, body }) => `${statusCode} ${body}`).filter(answer => !/^200|^409/.test(answer)), [])
+      // Of a busy machine an answer may be lost: that piece is ordered when its buyer comes again.
+      await until('all are sold', async () => (await ordersOf(301)).length >= 100 || (await buy()).length === 0)
+      const bought = (await buy()).filter(({ statusCode }) => statusCode === 200)
       t.equal(new Set(bought.map(response => response.json().orderId)).size, 100)
-      t.ok(answers.every(({ statusCode }) => statusCode === 200 || statusCode === 409))
       const orders = await ordersOf(301)
       t.same([orders.length, new Set(orders.map(({ userId }) => userId)).size], [100, 100], 'orders in the database, one a buyer')
       t.same([await stockOf(301), await leftOf(301)], [400, 0])
@@ -76,7 +79,7 @@ for (const [name, environment] of Object.entries(environments)) {
 
     t.test('who bought one has the same order when he asks again; where the answer of the database was lost as well', async t => {
       await open(303, 5, 5)
-      const ann = await enter(app.server.listening ? 1 : environment.instances * 2)
+      const ann = await enter(1)
       const { transaction } = app.db
       for (const each of apps) {
         each.db.transaction = async work => {
@@ -91,11 +94,24 @@ for (const [name, environment] of Object.entries(environments)) {
       t.same([await stockOf(303), await leftOf(303)], [4, 4])
     })
 
+    t.test('who took a piece and could not order it, as when the process died, orders it when he comes again', async t => {
+      await open(307, 5, 1)
+      const ann = await enter(4)
+      const taken = await app.sale.take(307, 4)
+      t.match((await ann.send('POST', '/sale/307/buy')).json(), { statusCode: 409, message: 'your order is under way' })
+      let answer: LightMyRequestResponse | undefined
+      await until('it is hers', async () => (answer = await ann.send('POST', '/sale/307/buy')).statusCode === 200)
+      // The first one lives, and fails as late as this.
+      if (taken.what === 'taken') await app.sale.giveBack(307, 4, taken.piece)
+      t.same([taken.what, await leftOf(307), await stockOf(307)], ['taken', 0, 4])
+      t.same((await ann.send('POST', '/sale/307/buy')).json(), answer?.json())
+    })
+
     t.test('a sale begins anew with its own pieces, which one that failed in the old one does not get', async t => {
       await open(304, 5, 1)
       const taken = await app.sale.take(304, 1)
       await open(304, 5, 2)
-      if (taken.what === 'taken') await app.sale.giveBack(304, 1, taken.cartId)
+      if (taken.what === 'taken') await app.sale.giveBack(304, 1, taken.piece)
       t.same([taken.what, await leftOf(304)], ['taken', 2])
     })
 

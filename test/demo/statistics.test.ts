@@ -1,6 +1,7 @@
 import t from 'tap'
 import { buildApp } from '../../app.js'
 import { readConfig } from '../../demo/config.js'
+import { client } from '../helpers/client.js'
 import { startCluster, startRedis, until } from '../helpers/index.js'
 
 const server = await startRedis()
@@ -15,7 +16,7 @@ for (const [name, env] of Object.entries(environments)) {
   t.test(`statistics on ${name}`, async t => {
     const app = await buildApp(readConfig({ ...env, RATE_LIMIT_MAX: '1000000' }))
     t.teardown(() => app.close())
-    const get = async (url: string, remoteAddress = '10.0.0.1') => await app.inject({ url, remoteAddress })
+    const get = async (url: string, address = '10.0.0.1') => await client(app, address).send('GET', url)
 
     t.test('a product is told its place, and who stands around it', async t => {
       const top: Array<{ productId: number, sold: number, name: string }> = (await get('/leaderboard?limit=100')).json()
@@ -77,13 +78,13 @@ t.test('without Redis the places come out of the database, and how many visitors
 t.test('visitors of the days before count as well, and each day has an end', async t => {
   const app = await buildApp(readConfig({ REDIS_URL: server.url }))
   t.teardown(() => app.close())
-  const client = server.client()
-  await client.flushall()
+  const direct = server.client()
+  await direct.flushall()
   const day = (ago: number) => `demo:{visitors}:${new Date(Date.now() - ago * 86_400_000).toISOString().slice(0, 10)}`
-  await client.pfadd(day(1), 'a', 'b')
-  await client.pfadd(day(6), 'b', 'c')
-  await client.pfadd(day(7), 'd')
+  await direct.pfadd(day(1), 'a', 'b')
+  await direct.pfadd(day(6), 'b', 'c')
+  await direct.pfadd(day(7), 'd')
   app.visitors.seen('a')
   await until('all are counted', async () => await app.visitors.count(1) === 1 && await app.visitors.count(7) === 3)
-  await until('it has an end', async () => await client.pttl(day(0)) > 7 * 86_400_000)
+  await until('it has an end', async () => await direct.pttl(day(0)) > 7 * 86_400_000)
 })
