@@ -12,7 +12,8 @@ const trials: Record<string, { method?: 'GET' | 'POST', url: string, answer: Reg
   health: { url: '/health', answer: /"redis:responseTime":\[\{"observedValue":[\d.]+/ },
   cache: { url: '/products/1', answer: /1/ },
   'data-cache': { url: '/products/1', answer: /Teapot/ },
-  session: { method: 'POST', url: '/logout', answer: /./ }
+  session: { method: 'POST', url: '/logout', answer: /./ },
+  idempotency: { method: 'POST', url: '/payments', answer: /"payment":1/ }
 }
 
 for (const [name, { method = 'GET', url, answer }] of Object.entries(trials)) {
