@@ -9,6 +9,7 @@ import { database } from './demo/database.js'
 import { errors } from './demo/errors.js'
 import { leaderboard } from './demo/leaderboard.js'
 import type { Config } from './demo/config.js'
+import { mails } from './demo/mails.js'
 import { verifyPassword } from './demo/password.js'
 import { sale as saleStore } from './demo/sale.js'
 import { views } from './demo/views.js'
@@ -53,6 +54,7 @@ export async function buildApp (config: Config, options: FastifyServerOptions = 
   await app.register(database, { url: config.DATABASE_URL })
   await app.register(changes)
   await app.register(leaderboard)
+  await app.register(mails)
   await app.register(checkout)
   await app.register(saleStore)
   await app.register(views)

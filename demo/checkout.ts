@@ -33,7 +33,7 @@ export interface Order {
 
 /** Orders: the rows, and what follows from them. */
 export const checkout = fp(async function checkout (fastify) {
-  const { cache, db, leaderboard, log } = fastify
+  const { cache, db, leaderboard, log, mails } = fastify
 
   async function place (query: Query, userId: number, cart: Cart): Promise<Order> {
     // Where another transaction has the same cart in hands, this waits for its end.
@@ -71,11 +71,12 @@ export const checkout = fp(async function checkout (fastify) {
       await cache.invalidateTags(['products', 'orders', `user:${userId}`, ...order.lines.map(({ productId }) => `product:${productId}`)])
         .catch(error => log.warn({ reason: error.message }, 'orders: not invalidated'))
       await Promise.all(order.lines.map(({ productId, quantity }) => leaderboard.add(productId, quantity)))
+      await mails.queue({ userId, orderId: order.orderId, totalCents: order.totalCents })
     }
     return order
   })
   fastify.decorate('orderOf', async cartId => await placed(db.query, cartId))
-}, { name: 'demo/checkout', dependencies: ['demo/database', 'demo/leaderboard', 'fastify-redis-suite/cache'] })
+}, { name: 'demo/checkout', dependencies: ['demo/database', 'demo/leaderboard', 'demo/mails', 'fastify-redis-suite/cache'] })
 
 function orderFrom (orderId: number, lines: Line[], isNew: boolean): Order {
   return { orderId, lines, totalCents: lines.reduce((sum, { quantity, priceCents }) => sum + quantity * priceCents, 0), isNew }
