@@ -4,7 +4,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler,
 import { reasonOf } from '../shared/errors.js'
 import { endingWith } from '../shared/last-hook.js'
 import { answerOf, isFinal, replay } from './answer.js'
-import { AnswerNotKeptError, inProgress, KeyReusedError, storeUnavailable } from './errors.js'
+import { AnswerNotKeptError, inProgress, InvalidValueError, KeyReusedError, storeUnavailable } from './errors.js'
 import { fingerprintOf, idOf, keyOf } from './key.js'
 import type { ResolvedRoute } from './options.js'
 import { Run, type RunContext } from './run.js'
@@ -25,6 +25,13 @@ export function isSafe (method: string): boolean {
   return SAFE.has(method.toUpperCase())
 }
 
+/** Of a caller's own function: what is no text, such as undefined for a stranger, would make strangers one. */
+function textOf (route: ResolvedRoute, option: 'scope' | 'fingerprint', request: FastifyRequest): string {
+  const text: unknown = route[option](request)
+  if (typeof text === 'string') return text
+  throw new InvalidValueError(option)
+}
+
 /** @returns what puts itself into a route's way */
 export function createHooks (fastify: FastifyInstance, context: RunContext): (route: RouteOptions, options: ResolvedRoute) => void {
   const { store, run, log } = context
@@ -34,12 +41,16 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (ro
   /** Of all that ask for the same, the one whose turn it is; the others wait for what comes of it. */
   async function claim (claimant: Claimant, reply: FastifyReply, { wait, lease }: ResolvedRoute): Promise<Claim> {
     const end = performance.now() + wait
-    for (let pause = FIRST_POLL_MS; ; pause = Math.min(pause * 1.5, LONGEST_POLL_MS)) {
-      const claimed = await run(() => store.claim(claimant, lease))
+    const ask = async () => await run(() => store.claim(claimant, lease))
+    let claimed = await ask()
+    for (let pause = FIRST_POLL_MS; claimed === 'theirs'; pause = Math.min(pause * 1.5, LONGEST_POLL_MS)) {
       // Nor is it done for somebody who has left while he waited.
-      if (claimed !== 'theirs' || performance.now() + pause > end || reply.raw.destroyed) return claimed
+      if (performance.now() + pause > end || reply.raw.destroyed) break
       await sleep(pause)
+      // That it is under way is known: where the store is slow to tell more, there is time left to ask again.
+      claimed = await ask().catch(() => 'theirs')
     }
+    return claimed
   }
 
   /** @returns undefined where the store cannot be asked */
@@ -70,7 +81,7 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (ro
     const key = isSafe(request.method) ? undefined : keyOf(request, route)
     if (key === undefined) return undefined
     request.idempotencyKey = key
-    const claimant = { id: idOf(key, route.scope(request)), fingerprint: fingerprintOf(request, route.fingerprint(request)), token: randomUUID() }
+    const claimant = { id: idOf(key, textOf(route, 'scope', request)), fingerprint: fingerprintOf(request, textOf(route, 'fingerprint', request)), token: randomUUID() }
     const claimed = await tryToClaim(claimant, reply, route)
     if (claimed === undefined && !route.runsUnguarded) throw storeUnavailable()
     if (claimed === undefined || claimed === 'mine') return begin(claimant, request, reply, route, claimed === 'mine') ?? undefined

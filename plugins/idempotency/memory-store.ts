@@ -3,8 +3,7 @@ import type { Claim, IdempotencyStore, StoredAnswer } from './store.js'
 
 interface Entry {
   fingerprint: string
-  /** Whose claim it is; undefined once there is the answer. */
-  token: string | undefined
+  token: string
   answer: StoredAnswer | undefined
   expiresAt: number
 }
@@ -47,7 +46,7 @@ export function createMemoryStore (maxKeys: number, clock: () => number = Date.n
     },
     async renew ({ id, token }, lease) {
       const entry = alive(id)
-      if (entry?.token !== token) return false
+      if (entry?.token !== token || entry.answer !== undefined) return false
       entry.expiresAt = clock() + lease
       return true
     },
@@ -55,7 +54,7 @@ export function createMemoryStore (maxKeys: number, clock: () => number = Date.n
       const entry = alive(id)
       if (entry !== undefined && entry.token !== token) return false
       claims.delete(id)
-      answers.set(id, { fingerprint, token: undefined, answer, expiresAt: clock() + ttl })
+      answers.set(id, { fingerprint, token, answer, expiresAt: clock() + ttl })
       return true
     },
     async release ({ id, token }) {

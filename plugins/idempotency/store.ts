@@ -29,14 +29,14 @@ export interface Claimant {
 export interface IdempotencyStore {
   /** Asked again by whom it belongs to, it is `mine` still. */
   claim (claimant: Claimant, lease: number): Promise<Claim>
-  /** @returns false where it is not this one's any more */
+  /** @returns false where it is not this one's any more, or is answered */
   renew (claimant: Claimant, lease: number): Promise<boolean>
   /**
-   * Puts the answer in the place of the claim; where the claim has expired, and nobody took it, as well.
+   * Adds the answer to the claim; where that has expired, and nobody took it, as well. It may be said twice.
    *
    * @returns false where it was not kept, as it is somebody else's now
    */
   complete (claimant: Claimant, answer: StoredAnswer, ttl: number): Promise<boolean>
-  /** Lets the next one run. */
+  /** Lets the next one run, unless it is answered. */
   release (claimant: Claimant): Promise<void>
 }

@@ -4,6 +4,7 @@ import Fastify from 'fastify'
 import t, { type Test } from 'tap'
 import { idempotency, type IdempotencyPluginOptions } from '../../plugins/idempotency/index.js'
 import { redis } from '../../plugins/redis/index.js'
+import { circuitOf } from '../../plugins/shared/guard.js'
 import { startRedis, until } from '../helpers/index.js'
 import { collectLog } from '../helpers/log-lines.js'
 
@@ -68,14 +69,14 @@ t.test('while Redis is gone a request with a key is refused within the time-out,
 
 t.test("with onStoreError 'run' a request runs while Redis is gone, and its answer is kept once Redis is back", async t => {
   const own = await startRedis()
-  const { app, post } = await build(t, own.url, { onStoreError: 'run', lease: 300 })
+  const { app, post } = await build(t, own.url, { onStoreError: 'run', lease: 300, timeout: '2s' })
   let runs = 0
   app.post('/', on, async () => ++runs)
   await app.ready()
   await own.kill()
   t.equal((await post('k')).body, '1')
   await own.start()
-  await until('it is kept', async () => (await own.client().keys('*')).length === 1)
+  await until('it is kept, and Redis is asked again', async () => (await own.client().keys('*')).length === 1 && circuitOf(app.redis)?.state === 'closed')
   t.equal((await post('k')).body, '1')
   t.equal(runs, 1)
 })
@@ -91,7 +92,8 @@ t.test('an answer that Redis did not take is given, and kept once Redis is back'
   t.equal((await post('k')).body, '1')
   t.equal(linesWith('an answer is not kept yet'), 1)
   await own.start()
-  await until('it is kept', async () => await own.client().hget((await own.client().keys('*'))[0] ?? '', 'head') !== null)
+  await until('it is kept, and Redis is asked again', async () =>
+    await own.client().hget((await own.client().keys('*'))[0] ?? '', 'head') !== null && circuitOf(app.redis)?.state === 'closed')
   t.match(await post('k'), { body: '1', headers: { 'idempotency-replayed': 'true' } })
   t.equal(runs, 1)
 })
