@@ -25,7 +25,7 @@ const on = { config: { idempotency: true } }
 
 t.test('when the process that runs a request is killed, the next one runs when the lease is over, and not before', async t => {
   const lease = 1000
-  const { app, post, prefix } = await build(t, server.url, { wait: '5s' })
+  const { app, post, prefix } = await build(t, server.url, { wait: '5s', timeout: '5s' })
   let runs = 0
   app.post('/', on, async () => ++runs)
   await app.ready()
@@ -48,7 +48,7 @@ t.test('when the process that runs a request is killed, the next one runs when t
 
 t.test('while Redis is gone a request with a key is refused within the time-out, and taken when Redis is back; one without a key runs', async t => {
   const own = await startRedis()
-  const { app, post, linesWith } = await build(t, own.url)
+  const { app, post, linesWith } = await build(t, own.url, { timeout: '500ms' })
   let runs = 0
   app.post('/', on, async () => ++runs)
   t.equal((await post('before')).statusCode, 200)
@@ -57,7 +57,7 @@ t.test('while Redis is gone a request with a key is refused within the time-out,
     const begun = performance.now()
     const refused = await post('k')
     t.match([refused.statusCode, refused.headers['retry-after'], refused.json().code], [503, '1', 'FST_REDIS_SUITE_IDEMPOTENCY_STORE_UNAVAILABLE'])
-    t.ok(performance.now() - begun < 1000)
+    t.ok(performance.now() - begun < 2000)
   }
   t.equal(runs, 1)
   t.equal((await app.inject({ method: 'POST', url: '/' })).statusCode, 200)
@@ -83,7 +83,7 @@ t.test("with onStoreError 'run' a request runs while Redis is gone, and its answ
 
 t.test('an answer that Redis did not take is given, and kept once Redis is back', async t => {
   const own = await startRedis()
-  const { app, post, linesWith } = await build(t, own.url, { lease: 600 })
+  const { app, post, linesWith } = await build(t, own.url, { lease: 600, timeout: '2s' })
   let runs = 0
   app.post('/', on, async () => {
     await own.kill()
