@@ -13,8 +13,9 @@ const trials: Record<string, { method?: 'GET' | 'POST', url: string, answer: Reg
   cache: { url: '/products/1', answer: /1/ },
   'data-cache': { url: '/products/1', answer: /Teapot/ },
   session: { method: 'POST', url: '/logout', answer: /./ },
-  events: { method: 'POST', url: '/orders/teapot', answer: /teapot/ }
-  lock: { method: 'POST', url: '/invoices/1', answer: /"number":1/ }
+  events: { method: 'POST', url: '/orders/teapot', answer: /teapot/ },
+  lock: { method: 'POST', url: '/invoices/1', answer: /"number":1/ },
+  idempotency: { method: 'POST', url: '/payments', answer: /"payment":1/ }
 }
 
 for (const [name, { method = 'GET', url, answer }] of Object.entries(trials)) {
@@ -52,6 +53,8 @@ t.test('examples/events.ts shows browsers the orders of another instance', async
   await two.inject({ method: 'POST', url: '/orders/kettle' })
   await until('it is shown', () => /event: orders:placed\ndata: .*kettle/.test(text))
   await until('it is heard', async () => (await one.inject('/heard')).json().heard === 1)
+})
+
 t.test('examples/lock.ts makes one invoice at a time', async t => {
   const { build } = await import('../../examples/lock.js')
   const app = await build()
