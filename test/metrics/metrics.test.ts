@@ -85,10 +85,14 @@ t.test('each plugin moves its metrics, and is asked for neither a limit nor a se
   await other.send('POST', '/visit')
   const found = await scrape(app)
 
-  t.equal(found.sum('fastify_cache_requests_total', { result: 'hit', tier: 'l1' }), 4)
+  t.equal(found.sum('fastify_cache_requests_total', { result: 'hit', name: '/products/:id' }), 4)
   t.equal(found.sum('fastify_cache_requests_total', { result: 'miss', name: '/products/:id' }), 1)
   t.equal(found.sum('fastify_cache_stored_bytes_total'), Buffer.byteLength('{"id":"1"}'))
   t.equal(found.sum('fastify_cache_l1_entries'), 1)
+  await until('the first tier answers', async () => {
+    await app.inject('/products/1')
+    return (await scrape(app)).sum('fastify_cache_requests_total', { tier: 'l1' })! > 0
+  })
   t.equal(found.sum('fastify_rate_limit_decisions_total', { result: 'allowed', policy: 'global' }), 8)
   t.equal(found.sum('fastify_rate_limit_decisions_total', { result: 'allowed', policy: 'route:GET:/limited' }), 2)
   t.equal(found.sum('fastify_rate_limit_decisions_total', { result: 'refused' }), 2)
@@ -125,31 +129,40 @@ t.test('10,000 requests with random URLs, methods and statuses make no more seri
     app.route({
       method: ['GET', 'POST', 'DELETE', 'PURGE'] as never,
       url: `/r${i}/:id`,
-      handler: async (request, reply) => await reply.code(Number(request.headers['x-status'])).send('x')
+      handler: async (request, reply) => {
+        // Past Fastify, which lets through no other than known classes.
+        reply.raw.statusCode = Number(request.headers['x-status'])
+        return 'x'
+      }
     })
   }
   const random = (most: number) => Math.floor(Math.random() * most)
   const methods = ['GET', 'POST', 'DELETE', 'PURGE', 'PUT', 'OPTIONS']
+  let routed = 0
   for (let i = 0; i < 100; i++) {
-    await Promise.all(Array.from({ length: 100 }, () => app.inject({
+    const responses = await Promise.all(Array.from({ length: 100 }, () => app.inject({
       method: methods[random(methods.length)] as 'GET',
-      url: random(2) ? `/r${random(20)}/${Math.random()}` : `/${Math.random()}/%zz`,
+      url: random(2) ? `/r${random(20)}/${Math.random()}` : `/${Math.random()}${random(2) ? '/%zz' : ''}`,
       headers: { 'x-status': String([200, 201, 404, 500, 799, 900][random(6)]) }
     })))
+    // What is no URL Fastify answers before any hook.
+    routed += responses.filter(({ body }) => !body.includes('FST_ERR_BAD_URL')).length
   }
+  t.ok(routed > 6000)
   const found = await scrape(app)
-  t.equal(found.sum('http_request_duration_seconds_count'), 10_000)
+  t.equal(found.sum('http_request_duration_seconds_count'), routed)
   const series = found.text.split('\n').filter(line => line.startsWith('http_request_duration_seconds_count')).length
   t.ok(series <= 7 * 6 * 6, `${series} series`)
   t.equal(found.sum('http_request_duration_seconds_count', { method: 'PURGE' }), undefined, 'a method that is not common is OTHER')
   t.ok(found.sum('http_request_duration_seconds_count', { method: 'OTHER' })! > 0)
-  t.ok(found.sum('http_request_duration_seconds_count', { route: 'other' })! > found.sum('http_request_duration_seconds_count', { route: '/r0/:id' })! || true)
+  t.ok(found.sum('http_request_duration_seconds_count', { route: 'other' })! > 0)
   t.equal(found.sum('http_request_duration_seconds_count', { status_code: '799' }), undefined)
   t.ok(found.sum('http_request_duration_seconds_count', { status_code: 'other' })! > 0)
 })
 
 t.test('names of the cache and policies beyond maxRoutes are one, and nothing is lost', async t => {
   const app = await whole(t, { maxRoutes: 3 })
+  await app.ready()
   for (let i = 0; i < 50; i++) {
     await app.cache.withPrefix(`p${i}`).getOrSet('k', () => i)
     await app.rateLimiter.consume('k', { name: `policy ${i}`, max: 10, timeWindow: 1000 })
