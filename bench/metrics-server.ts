@@ -1,4 +1,4 @@
-// One server for `bench/metrics.ts`: `tsx bench/metrics-server.ts <variant> <redis url>`; tells its address.
+// One server for `bench/metrics.ts`: `tsx bench/metrics-server.ts <variant> <redis url>`; tells its address, and when asked the CPU time it has used.
 import Fastify from 'fastify'
 
 // As compiled: run from its sources the suite would pay for what tsx adds to each function.
@@ -24,4 +24,5 @@ app.get('/cached/:id', { config: { cache: { ttl: '1 hour' } } }, (_request, repl
 app.get('/plain', { config: { cache: false, rateLimit: false, session: false } }, (_request, reply) => { reply.send(body) })
 const address = await app.listen({ port: 0, host: '127.0.0.1' })
 process.send?.(address)
+process.on('message', () => { process.send?.(process.cpuUsage()) })
 process.once('SIGINT', () => process.exit())

@@ -63,7 +63,7 @@ export function findSources (fastify: FastifyInstance, most: number): Found[] {
   const sessions = decorated<SessionsFace>(fastify, 'sessions', 'stats')
   if (sessions !== undefined) found.push([sessions, () => ({ kind: 'session', read: () => sessionSamples(sessions) })])
   const events = decorated<EventsFace>(fastify, 'events', 'stats')
-  if (events !== undefined) found.push([events, () => ({ kind: 'events', read: async () => eventSamples(await events.stats()) })])
+  if (events !== undefined) found.push([events, () => eventSource(events, most)])
   const health = decorated<HealthFace>(fastify, 'health', 'results')
   if (health !== undefined) found.push([health, () => ({ kind: 'health', read: async () => healthSamples(await health.results()) })])
   return found
@@ -146,12 +146,17 @@ function sessionSamples (sessions: SessionsFace): Sample[] {
   return [['session_created_total', created], ['session_destroyed_total', destroyed], ['session_active', active]]
 }
 
-function eventSamples (groups: Awaited<ReturnType<EventsFace['stats']>>): Sample[] {
-  return groups.flatMap(({ stream, group, lag, pending, dead }): Sample[] => [
-    ['events_stream_lag', lag, { stream, group }],
-    ['events_stream_pending', pending, { stream, group }],
-    ['events_stream_dead', dead, { stream, group }]
-  ])
+function eventSource (events: EventsFace, most: number): Source {
+  // Kept, as a list may come in another order each time.
+  const streamOf = boundedLabel(most)
+  const groupOf = boundedLabel(most)
+  return {
+    kind: 'events',
+    read: async () => (await events.stats()).flatMap(({ stream, group, lag, pending, dead }): Sample[] => {
+      const labels = { stream: streamOf(stream), group: groupOf(group) }
+      return [['events_stream_lag', lag, labels], ['events_stream_pending', pending, labels], ['events_stream_dead', dead, labels]]
+    })
+  }
 }
 
 const HEALTH: Readonly<Record<string, number>> = { pass: 1, warn: 0.5, fail: 0 }
