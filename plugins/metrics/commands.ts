@@ -19,8 +19,12 @@ interface Sender {
   sendCommand (command: Sent, ...rest: unknown[]): unknown
 }
 
-/** How long they take says nothing of the server. */
-const WAITING = new Set(['blpop', 'brpop', 'brpoplpush', 'blmove', 'blmpop', 'bzpopmin', 'bzpopmax', 'bzmpop', 'xread', 'xreadgroup', 'wait', 'waitaof'])
+const UNTIMED = new Set([
+  // How long they take says nothing of the server.
+  'blpop', 'brpop', 'brpoplpush', 'blmove', 'blmpop', 'bzpopmin', 'bzpopmax', 'bzmpop', 'xread', 'xreadgroup', 'wait', 'waitaof',
+  // ioredis sends them as it connects, and older servers do not know all of them.
+  'hello', 'auth', 'client', 'select', 'readonly'
+])
 const listening = new WeakMap<RedisClient, Set<CommandListener>>()
 
 /**
@@ -47,7 +51,7 @@ function wrap (client: RedisClient): Set<CommandListener> {
   const send = sender.sendCommand
 
   sender.sendCommand = function (command, ...rest) {
-    if (command[TIMED] === undefined && !WAITING.has(command.name)) {
+    if (command[TIMED] === undefined && !UNTIMED.has(command.name)) {
       command[TIMED] = true
       const started = performance.now()
       const tell = (failed: boolean) => {
