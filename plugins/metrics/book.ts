@@ -37,6 +37,7 @@ export class Book {
   readonly #metrics = new Map<string, Counter | Gauge | FastHistogram>()
   // By what they tell of: two registrations that see the same cache count it once.
   readonly #sources = new Map<object, Entered>()
+  readonly #atTheEnd: Array<() => void> = []
   #users = 0
   #reading: Promise<Sampled[]> | undefined
 
@@ -55,9 +56,15 @@ export class Book {
     this.#users++
     return () => {
       if (--this.#users > 0) return
+      for (const step of this.#atTheEnd.splice(0)) step()
       for (const name of this.#metrics.keys()) this.registry.removeSingleMetric(name)
       this.#metrics.clear()
     }
+  }
+
+  /** Does it when the last registration has left. */
+  atTheEnd (step: () => void): void {
+    this.#atTheEnd.push(step)
   }
 
   /** @throws `FST_REDIS_SUITE_METRICS_INVALID_OPTION` where somebody else has put one of this name in the registry */

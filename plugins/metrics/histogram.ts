@@ -18,6 +18,12 @@ export class Series {
     this.counts = bounds.map(() => 0)
   }
 
+  reset (): void {
+    this.counts.fill(0)
+    this.sum = 0
+    this.count = 0
+  }
+
   observe (seconds: number): void {
     const bounds = this.#bounds
     this.sum += seconds
@@ -65,14 +71,13 @@ export class FastHistogram extends Histogram {
   override reset (): void {
     // Called by the constructor of the class above, before there is anything.
     if (!(#series in this)) return
-    this.#series.clear()
-    this.#rest = undefined
+    // They stay, as those who observe have them at hand.
+    for (const series of this.#all) series.reset()
   }
 
   override async get (): Promise<MetricObjectWithValues<MetricValueWithName<string>>> {
     const { name, help } = this.#config
-    const all = [...this.#series.values(), ...this.#rest === undefined ? [] : [this.#rest]]
-    const values = all.flatMap(series => this.#valuesOf(series))
+    const values = this.#all.flatMap(series => this.#valuesOf(series))
     // The types of prom-client have a number in place of the word, and a method that its own histograms leave out.
     return { name, help, type: 'histogram', aggregator: 'sum', values } as unknown as MetricObjectWithValues<MetricValueWithName<string>>
   }
@@ -80,6 +85,10 @@ export class FastHistogram extends Histogram {
   /** What a registry of prom-client calls in place of `get` where it is there. */
   getForPromString (): Promise<MetricObjectWithValues<MetricValueWithName<string>>> {
     return this.get()
+  }
+
+  get #all (): Series[] {
+    return [...this.#series.values(), ...this.#rest === undefined ? [] : [this.#rest]]
   }
 
   #valuesOf ({ labels, counts, sum, count }: Series): Array<MetricValueWithName<string>> {

@@ -45,11 +45,12 @@ export const metrics = fp<MetricsPluginOptions>(async function metrics (fastify,
     if (options.http) timeRequests(fastify, book.histogram(HTTP_DURATION, 'Requests by route, from the first hook to the last byte', ['method', 'route', 'status_code'], options.buckets), options.maxRoutes)
     if (!Object.hasOwn(fastify, 'metrics')) fastify.decorate('metrics', { registry })
   }
-  if (options.defaultMetrics) undo.push(addProcessMetrics(registry))
+  if (options.defaultMetrics) book.atTheEnd(addProcessMetrics(registry))
   if (Object.keys(options.labels).length > 0) registry.setDefaultLabels(options.labels)
   if (options.tracing) undo.push(startTracing())
-  const isTold = registry === above && fastify.hasRoute({ method: 'GET', url: fastify.prefix + options.path })
-  if (!isTold) addRoute(fastify, registry, options)
+  const { path } = options
+  const isTold = path !== undefined && registry === above && fastify.hasRoute({ method: 'GET', url: fastify.prefix + path })
+  if (path !== undefined && !isTold) addRoute(fastify, registry, path, options)
   // What is registered later is there then.
   fastify.addHook('onReady', async () => { undo.push(...addSources(fastify, book, options)) })
 }, { name: 'fastify-redis-suite/metrics', fastify: '5.x' })

@@ -7,8 +7,7 @@ const EXEMPT = { rateLimit: false, cache: false, session: false, pressureHandler
 // What @fastify/swagger reads: they are no part of an app's interface.
 const HIDDEN: FastifySchema & { hide: boolean } = { hide: true }
 
-export function addRoute (fastify: FastifyInstance, registry: Registry, { path, mayRead, logLevel }: ResolvedMetricsOptions): void {
-  if (path === undefined) return
+export function addRoute (fastify: FastifyInstance, registry: Registry, path: string, { mayRead, logLevel }: ResolvedMetricsOptions): void {
   fastify.get(path, { config: EXEMPT, logLevel, schema: HIDDEN }, async (request, reply) => {
     if (!await mayRead(request)) return reply.callNotFound()
     const text = await registry.metrics()

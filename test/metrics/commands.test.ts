@@ -89,3 +89,13 @@ t.test('its bounds are as those of prom-client: a value on a bound is in its buc
   t.same(['1', '2', '+Inf'].map(le => found.sum('x_seconds_bucket', { le })), [2, 4, 5])
   t.equal(found.sum('x_seconds_sum'), 7.5)
 })
+
+t.test('it goes on counting after its registry was reset', async t => {
+  const registry = new Registry()
+  const series = new FastHistogram({ name: 'x_seconds', help: 'x', labelNames: ['a'], buckets: [1], registers: [registry] }).series('y')
+  series.observe(1)
+  registry.resetMetrics()
+  t.equal(new Scrape(await registry.metrics()).sum('x_seconds_count'), 0)
+  series.observe(1)
+  t.equal(new Scrape(await registry.metrics()).sum('x_seconds_count', { a: 'y' }), 1)
+})

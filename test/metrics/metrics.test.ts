@@ -286,6 +286,7 @@ t.test('closing the app takes all that it added out of the registry, the client 
   t.equal(events.listenerCount('allowed'), 0)
   t.notOk(Object.hasOwn(client, 'sendCommand'))
   t.match(await scrape(other), { text: /mine_total 1/ })
+  t.match(await scrape(other), { text: /process_cpu_seconds_total/ }, 'what the other one needs as well is still there')
   await other.close()
   t.same(registry.getMetricsAsArray().map(({ name }) => name), ['mine_total'])
   t.equal(await client.ping(), 'PONG')
