@@ -10,6 +10,7 @@ const trials: Record<string, { method?: 'GET' | 'POST', url: string, answer: Reg
   redis: { method: 'POST', url: '/visits', answer: /"visits":1/ },
   'rate-limit': { url: '/', answer: /world/ },
   health: { url: '/health', answer: /"redis:responseTime":\[\{"observedValue":[\d.]+/ },
+  metrics: { url: '/metrics', answer: /fastify_redis_up\{client="default",service="shop"\} 1/ },
   cache: { url: '/products/1', answer: /1/ },
   'data-cache': { url: '/products/1', answer: /Teapot/ },
   session: { method: 'POST', url: '/logout', answer: /./ },

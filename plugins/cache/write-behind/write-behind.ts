@@ -68,6 +68,8 @@ export interface WriteBehinds {
    * @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION`
    */
   writeBehind <T = unknown>(name: string, options: WriteBehindOptions<T>): WriteBehind<T>
+  /** Of all that were opened, by name; of those whose store answers. */
+  stats (): Promise<Record<string, WriteBehindStats>>
   /** Redis: ends after the batches at hand. In this process: writes what it can. Both within some seconds. */
   close (): Promise<void>
 }
@@ -79,7 +81,7 @@ const LONGEST_POLL_MS = 100
 
 export function createWriteBehinds (given: WriteBehindsOptions): WriteBehinds {
   const { client, prefix, run, log, lease = LEASE_MS, serializer = json } = given
-  const opened = new Map<string, { close: () => Promise<void> }>()
+  const opened = new Map<string, { close: () => Promise<void>, stats: () => Promise<WriteBehindStats> }>()
 
   return {
     writeBehind <T> (name: string, options: WriteBehindOptions<T>): WriteBehind<T> {
@@ -89,8 +91,12 @@ export function createWriteBehinds (given: WriteBehindsOptions): WriteBehinds {
       const store = client === undefined ? createBehindMemory(resolved.partitions) : createBehindRedis(client, prefix, name, run)
       const codec = { encode: (key: string, value: unknown) => toBytes(serializer, value, key), decode: (bytes: Buffer) => serializer.deserialize(bytes) as T }
       const { behind, close } = open(name, resolved, { store, codec, log, lease, isLocal: client === undefined })
-      opened.set(name, { close })
+      opened.set(name, { close, stats: behind.stats })
       return behind
+    },
+    async stats () {
+      const found = await Promise.allSettled([...opened].map(async ([name, { stats }]) => [name, await stats()] as const))
+      return Object.fromEntries(found.flatMap(each => each.status === 'fulfilled' ? [each.value] : []))
     },
     async close () {
       await Promise.all([...opened.values()].map(each => each.close()))
