@@ -14,7 +14,7 @@ import { verifyPassword } from './demo/password.js'
 import { sale as saleStore } from './demo/sale.js'
 import { views } from './demo/views.js'
 import { visitors } from './demo/visitors.js'
-import { cache, health, idempotency, rateLimit, redis, session } from './plugins/index.js'
+import { cache, events, health, idempotency, lock, metrics, rateLimit, redis, session } from './plugins/index.js'
 import { cart } from './routes/cart.js'
 import { home } from './routes/home.js'
 import { login } from './routes/login.js'
@@ -48,6 +48,9 @@ export async function buildApp (config: Config, options: FastifyServerOptions = 
   await app.register(session, { secret: config.SESSION_SECRET, maxPerUser: 20 })
   await app.register(cache, { ttl: '30s', staleWhileRevalidate: '5m' })
   await app.register(idempotency)
+  await app.register(events)
+  await app.register(lock)
+  await app.register(metrics)
   await app.register(errors)
   await registerDocs(app)
 

@@ -68,7 +68,7 @@ export const events = fp<EventsPluginOptions>(async function events (fastify, gi
   const hub = new Hub({
     connect: listener => client === undefined
       ? createMemoryTransport(listener)
-      : new RedisTransport({ client, prefix: keyPrefixOf(client), listener, run: guardRedis(client, log, options.timeout).run }),
+      : new RedisTransport({ client, prefix: keyPrefixOf(client), listener, run: guardRedis(client, log, options.timeout, 'events').run }),
     subscribeTimeout: options.subscribeTimeout,
     log
   })

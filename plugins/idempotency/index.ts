@@ -32,7 +32,7 @@ export const idempotency = fp<IdempotencyPluginOptions>(async function idempoten
   const { timeout, maxKeys } = resolveOptions(given)
   const client = resolveClient(fastify, 'idempotency', given.redis)
   const store = client === undefined ? createMemoryStore(maxKeys) : createRedisStore(client, keyPrefixOf(client))
-  const run = client === undefined ? <T>(operation: () => Promise<T>) => operation() : guardRedis(client, fastify.log, timeout).run
+  const run = client === undefined ? <T>(operation: () => Promise<T>) => operation() : guardRedis(client, fastify.log, timeout, 'idempotency').run
   const runs = new Set<Run>()
   fastify.decorateRequest('idempotencyKey', null)
   const addHooks = createHooks(fastify, { store, run, log: fastify.log, runs })

@@ -36,7 +36,7 @@ interface TakeReply {
  * would have a line of its own, so all are called and ask again at random times.
  */
 export function createRedisStore ({ nodes, prefix, timeout, log, calls }: RedisStoreOptions): LockStore {
-  const guarded = nodes.map(client => ({ client, run: guardRedis(client, log, timeout).run }))
+  const guarded = nodes.map(client => ({ client, run: guardRedis(client, log, timeout, 'lock').run }))
   const isQuorum = nodes.length > 1
   const space = (what: string) => keySpace(prefix, 'lock', what)
   const [held, fence, line, seen] = [space('held'), space('fence'), space('line'), space('seen')]
