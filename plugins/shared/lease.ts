@@ -1,4 +1,4 @@
-/** The right to write a partition, as far as this process can be certain of it. */
+/** The right to work on something alone, as far as this process can be certain of it. */
 export class Lease {
   readonly token: string
   readonly fence: number
