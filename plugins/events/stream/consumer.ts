@@ -18,13 +18,14 @@ export interface ConsumerOptions<T> {
   /** Milliseconds. */
   lease: number
   log: FastifyBaseLogger
+  onClosed: () => void
 }
 
 const CLOSE_MS = 5000
 const TICKS = -1
 
 /** Has this instance's part of the partitions handled. */
-export function startConsumer<T> ({ name, store, bell, partitions, options, lease, log }: ConsumerOptions<T>): Consumer {
+export function startConsumer<T> ({ name, store, bell, partitions, options, lease, log, onClosed }: ConsumerOptions<T>): Consumer {
   const { group, concurrency } = options
   const about = { stream: name, group }
   const idOf = (event: Parameters<typeof eventIdOf>[0], index: number) => eventIdOf(event, index, partitions)
@@ -76,7 +77,7 @@ export function startConsumer<T> ({ name, store, bell, partitions, options, leas
     get owned () { return shares.owned.length },
     close () {
       stopListening()
-      closing ??= shares.close(CLOSE_MS)
+      closing ??= shares.close(CLOSE_MS).finally(onClosed)
       return closing
     }
   }

@@ -60,20 +60,20 @@ export class Readers {
   #iterate<T> (start: Promise<Position[]>, signal: AbortSignal | undefined): AsyncIterator<StreamEvent<T>> {
     const reader = new AbortController()
     const end = () => reader.abort()
-    if (signal?.aborted || this.#isClosed) end()
-    const events = this.#events<T>(start, reader, () => signal?.removeEventListener('abort', end))
+    reader.signal.addEventListener('abort', () => signal?.removeEventListener('abort', end))
     signal?.addEventListener('abort', end)
+    if (signal?.aborted || this.#isClosed) end()
+    const events = this.#events<T>(start, reader)
     return {
       next: () => events.next(),
       async return () {
         end()
-        signal?.removeEventListener('abort', end)
         return await events.return(undefined)
       }
     }
   }
 
-  async * #events<T> (start: Promise<Position[]>, reader: AbortController, onEnd: () => void): AsyncGenerator<StreamEvent<T>, undefined> {
+  async * #events<T> (start: Promise<Position[]>, reader: AbortController): AsyncGenerator<StreamEvent<T>, undefined> {
     const { signal } = reader
     this.#enter(reader)
     try {
@@ -93,8 +93,7 @@ export class Readers {
         if (isIdle) await this.#changed(seen, signal)
       }
     } finally {
-      this.#leave(reader)
-      onEnd()
+      reader.abort()
     }
     return undefined
   }
@@ -124,6 +123,9 @@ export class Readers {
   }
 
   #enter (reader: AbortController): void {
+    if (reader.signal.aborted) return
+    // Also where nobody asks for the end of what was aborted.
+    reader.signal.addEventListener('abort', () => this.#leave(reader))
     this.#open.add(reader)
     if (this.#open.size > 1) return
     const poll = setInterval(() => this.#ring(undefined), POLL_MS).unref()

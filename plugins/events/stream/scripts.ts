@@ -74,7 +74,7 @@ return found(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3], ARGV[4])
 export const takeScript = lua`
 ${FOUND}
 ${IF_HELD}
-redis.call('PEXPIRE', KEYS[3], ARGV[6])
+if redis.call('PTTL', KEYS[3]) < tonumber(ARGV[6]) * 0.9 then redis.call('PEXPIRE', KEYS[3], ARGV[6]) end
 local group = ARGV[2]
 local taken = {}
 local function read (stream)

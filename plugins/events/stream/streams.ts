@@ -16,7 +16,7 @@ import { checkKey, checkName, resolveConsume, resolveStream, type ResolvedStream
 import { Readers } from './reader.js'
 import { createRedisStreams } from './redis-store.js'
 import type { Bell, StoredLetter, StreamStore } from './store.js'
-import type { Consumer, ConsumeOptions, DeadLetter, DeadLetters, EventStream, StreamOptions, StreamStats } from './types.js'
+import type { Consumer, ConsumeOptions, DeadLetter, DeadLetters, EventStream, GroupStats, StreamOptions, StreamStats } from './types.js'
 
 export interface StreamsOptions {
   /** Undefined: events lie in this process, and end with it. */
@@ -120,7 +120,7 @@ function openStream ({ name, store, bell, options, log, lease }: Parts): Omit<Op
       if (isClosed) throw new StoreUnavailableError(name, 'closed')
       // Where that fails it is done when the store is there.
       await Promise.all(indices.map(partition => store.found(partition, resolved.group, resolved.from))).catch(() => {})
-      const consumer = startConsumer({ name, store, bell, partitions, options: resolved, lease, log })
+      const consumer = startConsumer({ name, store, bell, partitions, options: resolved, lease, log, onClosed: () => consumers.delete(consumer) })
       consumers.add(consumer)
       if (isClosed) await consumer.close()
       return consumer
@@ -140,18 +140,12 @@ function openStream ({ name, store, bell, options, log, lease }: Parts): Omit<Op
 
 async function statsOf (store: StreamStore, indices: readonly number[]): Promise<StreamStats> {
   const states = await Promise.all(indices.map(index => store.state(index)))
-  const stats: StreamStats = { length: 0, groups: {} }
-  for (const { length, groups } of states) {
-    stats.length += length
-    for (const { group, lag, pending, dead, lost } of groups) {
-      const sum = stats.groups[group] ??= { lag: 0, pending: 0, dead: 0, lost: 0 }
-      sum.lag += lag
-      sum.pending += pending
-      sum.dead += dead
-      sum.lost += lost
-    }
+  const sums = new Map<string, GroupStats>()
+  for (const { group, lag, pending, dead, lost } of states.flatMap(({ groups }) => groups)) {
+    const sum = sums.get(group) ?? { lag: 0, pending: 0, dead: 0, lost: 0 }
+    sums.set(group, { lag: sum.lag + lag, pending: sum.pending + pending, dead: sum.dead + dead, lost: sum.lost + lost })
   }
-  return stats
+  return { length: states.reduce((sum, { length }) => sum + length, 0), groups: Object.fromEntries(sums) }
 }
 
 interface LettersParts {

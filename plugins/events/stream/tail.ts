@@ -17,6 +17,8 @@ export class Tail {
   #last: string
   #isStale = true
   #refreshing: Promise<void> | undefined
+  /** How many the store is asked for at a time: fewer where it fails, as they may be too large to come in time. */
+  #page = PAGE
 
   constructor (range: Range, last: string) {
     this.#range = range
@@ -30,12 +32,12 @@ export class Tail {
 
   /** Some of the events after an id, from the first one on; none: there are no more. */
   async after (id: string): Promise<StoredEvent[]> {
-    if (compareIds(id, this.#from) < 0) return await this.#range(id, PAGE)
+    if (compareIds(id, this.#from) < 0) return (await this.#ask(id)).events
     const found = this.#found(id)
     if (found.length > 0) return found
     while (this.#isStale || this.#refreshing !== undefined) await (this.#refreshing ??= this.#refresh().finally(() => { this.#refreshing = undefined }))
     // What was found may be more than is kept.
-    return compareIds(id, this.#from) < 0 ? await this.#range(id, PAGE) : this.#found(id)
+    return compareIds(id, this.#from) < 0 ? (await this.#ask(id)).events : this.#found(id)
   }
 
   #found (id: string): StoredEvent[] {
@@ -46,11 +48,23 @@ export class Tail {
   async #refresh (): Promise<void> {
     this.#isStale = false
     try {
-      const events = await this.#range(this.#last, PAGE)
-      if (events.length === PAGE) this.#isStale = true
+      const { events, isAll } = await this.#ask(this.#last)
+      if (!isAll) this.#isStale = true
       for (const event of events) this.#keep(event)
     } catch (error) {
       this.#isStale = true
+      throw error
+    }
+  }
+
+  async #ask (after: string): Promise<{ events: StoredEvent[], isAll: boolean }> {
+    const count = this.#page
+    try {
+      const events = await this.#range(after, count)
+      this.#page = Math.min(PAGE, count * 2)
+      return { events, isAll: events.length < count }
+    } catch (error) {
+      this.#page = Math.max(1, Math.floor(count / 2))
       throw error
     }
   }
