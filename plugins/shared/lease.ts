@@ -1,3 +1,5 @@
+import { setMaxListeners } from 'node:events'
+
 /** The right to work on something alone, as far as this process can be certain of it. */
 export class Lease {
   readonly token: string
@@ -15,6 +17,8 @@ export class Lease {
     this.token = token
     this.fence = fence
     this.#ms = ms
+    // All that goes on under it.
+    setMaxListeners(0, this.#end.signal)
     this.extend(asked)
   }
 

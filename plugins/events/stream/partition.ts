@@ -229,7 +229,7 @@ export class StreamPartition<T> implements Share {
     if (held.given > 0 && !await store.mark(holder, event, attempt)) throw new LeaseLost()
     if (!lease.isCertain) throw new LeaseLost()
     try {
-      await unless(lease.signal, async () => { await handler(decoded, { attempt, signal: lease.signal }) })
+      await during(lease, async signal => { await handler(decoded, { attempt, signal }) })
       return true
     } catch (error) {
       if (error instanceof LeaseLost) throw error
@@ -264,16 +264,20 @@ function own<R> (result: R | undefined): R {
   return result
 }
 
-/** Does not wait for it any longer when the signal fires. */
-async function unless (signal: AbortSignal, work: () => Promise<void>): Promise<void> {
-  let onAbort = (): void => {}
-  const aborted = new Promise<never>((_resolve, reject) => {
-    onAbort = () => reject(new LeaseLost())
-    signal.addEventListener('abort', onAbort)
+/** Gives the work a signal of its own, and does not wait for it any longer when the lease is lost. */
+async function during (lease: Lease, work: (signal: AbortSignal) => Promise<void>): Promise<void> {
+  const stop = new AbortController()
+  let onLost = (): void => {}
+  const lost = new Promise<never>((_resolve, reject) => {
+    onLost = () => {
+      stop.abort()
+      reject(new LeaseLost())
+    }
   })
+  lease.signal.addEventListener('abort', onLost)
   try {
-    await Promise.race([work(), aborted])
+    await Promise.race([work(stop.signal), lost])
   } finally {
-    signal.removeEventListener('abort', onAbort)
+    lease.signal.removeEventListener('abort', onLost)
   }
 }
