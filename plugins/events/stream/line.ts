@@ -26,10 +26,10 @@ export class Line {
     return [...this.#held.values()].filter(({ isRunning }) => isRunning)
   }
 
-  /** When the next one that waits may be given; Infinity: none waits. */
-  get retryAt (): number {
+  /** When, after this time, the next one that waits may be given; Infinity: none waits. */
+  retryAfter (now: number): number {
     let first = Infinity
-    for (const { retryAt, isRunning } of this.#held.values()) if (retryAt > 0 && !isRunning) first = Math.min(first, retryAt)
+    for (const { retryAt, isRunning } of this.#held.values()) if (retryAt > now && !isRunning) first = Math.min(first, retryAt)
     return first
   }
 

@@ -64,6 +64,8 @@ export class StreamPartition<T> implements Share {
   /** How many events the store is asked for at a time: fewer where it fails, as they may be too large to come in time. */
   #page = MOST_TAKEN
   #isAwake = false
+  /** For events that may be given. */
+  #lookedAt = 0
   #wake = (): void => {}
 
   constructor (options: PartitionOptions<T>) {
@@ -123,7 +125,7 @@ export class StreamPartition<T> implements Share {
       try {
         const goesOn = await this.#step(term)
         events.store(undefined)
-        if (!goesOn) await this.#rest(Math.min(POLL_MS, this.#line.retryAt - performance.now()))
+        if (!goesOn) await this.#rest(Math.min(POLL_MS, this.#line.retryAfter(this.#lookedAt) - performance.now()))
       } catch (error) {
         if (error instanceof LeaseLost) break
         events.store(toError(error))
@@ -144,7 +146,8 @@ export class StreamPartition<T> implements Share {
     const { options: { concurrency } } = this.#options
     this.#isAwake = false
     if (this.#loaded !== 'all') await this.#load(term)
-    for (const held of this.#line.next(performance.now(), concurrency - this.#running.size)) this.#start(term, held)
+    this.#lookedAt = performance.now()
+    for (const held of this.#line.next(this.#lookedAt, concurrency - this.#running.size)) this.#start(term, held)
     const room = MOST_HELD - this.#line.size
     return this.#running.size < concurrency && room > 0 && await this.#take(term, Math.min(room, this.#page))
   }

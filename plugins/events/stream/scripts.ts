@@ -136,12 +136,15 @@ return events
 `
 
 /**
+ * An event that was trimmed meanwhile is left as it is: XCLAIM would take it out of what is pending.
+ *
  * KEYS     owner, log or what is replayed
  * ARGV     token, group, id, how often it is given
  * reply    1, or nil where the lease is lost
  */
 export const markScript = lua`
 ${IF_HELD}
+if #redis.call('XRANGE', KEYS[2], ARGV[3], ARGV[3]) == 0 then return 1 end
 redis.call('XCLAIM', KEYS[2], ARGV[2], '${CONSUMER}', 0, ARGV[3], 'RETRYCOUNT', ARGV[4], 'JUSTID')
 return 1
 `
