@@ -1,11 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import Fastify from 'fastify'
 import fp from 'fastify-plugin'
-import type { Cluster, Redis } from 'ioredis'
-import type { Test } from 'tap'
+import { Cluster, type Redis } from 'ioredis'
+import t, { type Test } from 'tap'
 import { createStreams, type Streams } from '../../plugins/events/stream/streams.js'
 import type { EventStream, StreamEvent } from '../../plugins/events/stream/types.js'
 import { guardRedis } from '../../plugins/shared/guard.js'
+import { startCluster, startRedis } from './index.js'
 import { collectLog } from './log-lines.js'
 
 declare module 'fastify' {
@@ -81,4 +82,12 @@ export function createHandler<T> ({ fail = () => false, ms = 0 }: { fail?: (even
       handled.push(event)
     }
   }
+}
+
+/** What streams may lie in, by name. */
+export async function startStores (): Promise<Record<string, () => Redis | Cluster | undefined>> {
+  const [server, cluster] = await Promise.all([startRedis(), startCluster()])
+  const ofCluster = new Cluster(cluster.startupNodes)
+  t.teardown(() => ofCluster.disconnect())
+  return { memory: () => undefined, Redis: () => server.client(), Cluster: () => ofCluster }
 }
