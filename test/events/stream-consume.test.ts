@@ -41,6 +41,30 @@ for (const [store, clientOf] of Object.entries(stores)) {
     t.same(warnings, [])
   })
 
+  test('a handler that blocks its process for longer than the lease holds up nothing after that', async t => {
+    const { streams } = await start(t)
+    const stream = streams.stream<number>('orders')
+    for (const key of keys) await stream.append(1, { key })
+    const source = createHandler<number>()
+    let isBlocked = false
+    await stream.consume({
+      group: 'mail',
+      concurrency: 2,
+      async handler (event, context) {
+        const end = isBlocked ? 0 : performance.now() + 700
+        isBlocked = true
+        while (performance.now() < end) { /* as a long computation does */ }
+        await source.handler(event, context)
+      }
+    })
+    await until('all are handled', async () => {
+      const { lag, pending } = (await stream.stats()).groups['mail'] ?? {}
+      return lag === 0 && pending === 0
+    })
+    t.equal(new Set(source.handled.map(({ key }) => key)).size, 20)
+    t.ok(source.handled.length <= 22, 'what was at hand then may come twice')
+  })
+
   test('a poison event becomes a dead letter after its retries, its key waits for that, and other keys do not', async t => {
     const { streams, lines } = await start(t)
     const stream = streams.stream<string>('orders')

@@ -122,7 +122,10 @@ for (const [store, clientOf] of Object.entries(stores)) {
     const stream = streams.stream<number>('orders', { maxLength: 100 })
     const [first] = await appendAll(stream, upTo(10))
     const slow = await stream.consume({ group: 'slow', handler: () => new Promise(resolve => setTimeout(resolve, 1)) })
-    await until('it has them', async () => (await stream.stats()).groups['slow']?.lag === 0)
+    await until('it is done with them', async () => {
+      const { lag, pending } = (await stream.stats()).groups['slow'] ?? {}
+      return lag === 0 && pending === 0
+    })
     await slow.close()
     await appendAll(stream, upTo(1000))
     const { length, groups } = await stream.stats()

@@ -1,3 +1,4 @@
+import { setImmediate as turn } from 'node:timers/promises'
 import { compareIds } from '../../shared/stream-ids.js'
 import type { ResolvedStreamOptions } from './options.js'
 import { groupState, indexAfter, type Bell, type Holder, type StoredEvent, type StoredLetter, type StreamStore, type TakenEvent } from './store.js'
@@ -20,7 +21,7 @@ interface Partition {
   groups: Map<string, Group>
 }
 
-/** Keeps events in this process: they end with it. */
+/** Keeps events in this process: they end with it. Who goes through many lets others have their turn. */
 export function createMemoryStreams ({ partitions, maxLength, maxAge, maxDeadLetters }: ResolvedStreamOptions): { store: StreamStore, bell: Bell } {
   const all = Array.from({ length: partitions }, (): Partition => ({ log: [], count: 0, groups: new Map() }))
   const instances = new Map<string, Map<string, number>>()
@@ -87,6 +88,7 @@ export function createMemoryStreams ({ partitions, maxLength, maxAge, maxDeadLet
       return event
     },
     async range (index, after, count) {
+      await turn()
       const { log } = at(index)
       const start = indexAfter(log, after)
       return log.slice(start, start + count)
@@ -124,6 +126,7 @@ export function createMemoryStreams ({ partitions, maxLength, maxAge, maxDeadLet
       return { events, next: events.length === count ? events.at(-1)?.entry : undefined }
     },
     async take (holder, _from, count) {
+      await turn()
       const group = held(holder)
       return group && takeFrom(at(holder.partition), group, count)
     },

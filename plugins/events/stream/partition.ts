@@ -121,7 +121,7 @@ export class StreamPartition<T> implements Share {
     signal.addEventListener('abort', () => this.wake())
     this.#line = new Line()
     this.#loaded = 'nothing'
-    while (!signal.aborted && !this.#isStopping) {
+    while (lease.isCertain && !this.#isStopping) {
       try {
         const goesOn = await this.#step(term)
         events.store(undefined)
@@ -202,7 +202,9 @@ export class StreamPartition<T> implements Share {
 
   /** Until it is done, given up, or to be given again. */
   async #handle (term: Term, held: Held): Promise<void> {
-    if (this.#isStopping || !term.lease.isCertain) return
+    if (this.#isStopping) return
+    // Where the process was busy for long, this is known before the lease's timer says so.
+    if (!term.lease.isCertain) return term.lease.end()
     try {
       if (held.doomed === undefined && await this.#give(term, held)) await term.acks.add(held.event)
       else if (held.doomed !== undefined) await this.#giveUp(term, held, held.doomed)
