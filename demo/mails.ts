@@ -1,4 +1,3 @@
-import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 
 declare module 'fastify' {
@@ -27,27 +26,23 @@ export interface Letter {
   totalCents: number
 }
 
-/** What it needs of `fastify.events`. */
-interface Events {
-  stream<T> (name: string): {
-    append (data: T, options?: { key?: string }): Promise<unknown>
-    consume (options: { group: string, retries?: number, handler: (event: { data: T }) => Promise<void> }): Promise<unknown>
-  }
-}
-
-/** Mails of the shop, which end in a table: queued in a stream, so that an order does not wait for them; where there are no streams, sent at once. */
+/** Mails of the shop, which end in a table: queued in a stream, so that an order does not wait for them. */
 export const mails = fp(async function mails (fastify) {
-  const { db, log } = fastify
-  const send = await queueOf(fastify, async ({ userId, orderId, totalCents }) => {
-    // What is given a second time, as after a crash, is one mail all the same.
-    await db.query('INSERT INTO mails (user_id, order_id, subject) VALUES ($1, $2, $3) ON CONFLICT (order_id) DO NOTHING',
-      [userId, orderId, `Your order ${orderId}: ${(totalCents / 100).toFixed(2)}`])
+  const { db, events, log } = fastify
+  const letters = events.stream<Letter>('mails')
+  await letters.consume({
+    group: 'mailer',
+    handler: async ({ data: { userId, orderId, totalCents } }) => {
+      // What is given a second time, as after a crash, is one mail all the same.
+      await db.query('INSERT INTO mails (user_id, order_id, subject) VALUES ($1, $2, $3) ON CONFLICT (order_id) DO NOTHING',
+        [userId, orderId, `Your order ${orderId}: ${(totalCents / 100).toFixed(2)}`])
+    }
   })
 
   fastify.decorate('mails', {
     async queue (letter) {
-      // The order stands: it is not to fail for its mail.
-      await send(letter).catch((error: Error) => log.warn({ orderId: letter.orderId, reason: error.message }, 'mails: not queued'))
+      // One buyer's in their order. The order of goods stands: it is not to fail for its mail.
+      await letters.append(letter, { key: String(letter.userId) }).catch((error: Error) => log.warn({ orderId: letter.orderId, reason: error.message }, 'mails: not queued'))
     },
     async of (userId, count) {
       const rows = await db.query<Mail & { sentAt: Date }>(
@@ -55,13 +50,4 @@ export const mails = fp(async function mails (fastify) {
       return rows.map(row => ({ ...row, sentAt: row.sentAt.toISOString() }))
     }
   })
-}, { name: 'demo/mails', dependencies: ['demo/database'] })
-
-/** @returns what brings a letter to `deliver` */
-async function queueOf (fastify: FastifyInstance, deliver: (letter: Letter) => Promise<void>): Promise<(letter: Letter) => Promise<void>> {
-  if (!fastify.hasDecorator('events')) return deliver
-  const stream = fastify.getDecorator<Events>('events').stream<Letter>('mails')
-  await stream.consume({ group: 'mailer', retries: 5, handler: async ({ data }) => await deliver(data) })
-  // One buyer's in their order.
-  return async letter => { await stream.append(letter, { key: String(letter.userId) }) }
-}
+}, { name: 'demo/mails', dependencies: ['demo/database', 'fastify-redis-suite/events'] })

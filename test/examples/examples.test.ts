@@ -16,6 +16,7 @@ const trials: Record<string, { method?: 'GET' | 'POST', url: string, answer: Reg
   session: { method: 'POST', url: '/logout', answer: /./ },
   events: { method: 'POST', url: '/orders/teapot', answer: /teapot/ },
   lock: { method: 'POST', url: '/invoices/1', answer: /"number":1/ },
+  streams: { method: 'POST', url: '/orders/ann/tea', answer: /"id"/ },
   idempotency: { method: 'POST', url: '/payments', answer: /"payment":1/ }
 }
 

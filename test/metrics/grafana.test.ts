@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import Fastify from 'fastify'
 import t from 'tap'
-import { cache, health, metrics, rateLimit, redis, session } from '../../plugins/index.js'
+import { cache, events, health, metrics, rateLimit, redis, session } from '../../plugins/index.js'
 import { METRICS } from '../../plugins/metrics/names.js'
 import { startRedis } from '../helpers/index.js'
 import { scrape } from '../helpers/scrape.js'
@@ -22,7 +22,8 @@ t.test('each metric of the dashboard is told by an app with all plugins, with th
   await app.register(session, { secret: SECRET })
   await app.register(cache, { ttl: '1m', unkeyed: false })
   await app.register(health)
-  if (!app.hasDecorator('events')) app.decorate('events', { stats: async () => [{ stream: 'orders', group: 'mail', lag: 0, pending: 0, dead: 0 }] } as never)
+  await app.register(events)
+  await app.events.stream('orders').consume({ group: 'mail', handler: async () => {} })
   app.get('/', { config: { cache: true } }, async () => 'x')
   app.cache.writeBehind('views', { write: async () => {} })
   await app.inject('/')

@@ -3,7 +3,7 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import { Redis } from 'ioredis'
 import { Counter, Registry } from 'prom-client'
 import t, { type Test } from 'tap'
-import { cache, health, metrics, rateLimit, redis, session } from '../../plugins/index.js'
+import { cache, events, health, metrics, rateLimit, redis, session } from '../../plugins/index.js'
 import type { MetricsPluginOptions } from '../../plugins/metrics/index.js'
 import { startCluster, startRedis, until } from '../helpers/index.js'
 import { scrape, Scrape } from '../helpers/scrape.js'
@@ -221,9 +221,15 @@ t.test('a source that never answers, or throws, costs the time-out and only what
 
 t.test('streams are told of by what fastify.events says', async t => {
   const app = await plain(t)
-  app.decorate('events', { stats: async () => [{ stream: 'orders', group: 'mail', lag: 3, pending: 2, dead: 1 }] } as never)
+  await app.register(events, { redis: false })
+  const stream = app.events.stream('orders')
+  const group = await stream.consume({ group: 'mail', retries: 0, handler: () => { throw new Error('never') } })
+  await stream.append({})
+  await until('it is given up', async () => (await app.events.stats())[0]?.dead === 1)
+  await group.close()
+  for (let i = 0; i < 3; i++) await stream.append({})
   const found = await scrape(app)
-  for (const [what, value] of [['lag', 3], ['pending', 2], ['dead', 1]]) {
+  for (const [what, value] of [['lag', 3], ['pending', 0], ['dead', 1]]) {
     t.equal(found.sum(`fastify_events_stream_${what}`, { stream: 'orders', group: 'mail' }), value)
   }
 })

@@ -36,8 +36,16 @@ export interface Streams {
    * @throws `FST_REDIS_SUITE_EVENTS_INVALID_OPTION`, also where it is open with other options
    */
   stream <T = unknown>(name: string, options?: StreamOptions): EventStream<T>
+  /** @throws `FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE` (503) */
+  stats (): Promise<GroupOfStream[]>
   /** Ends all readers, and the consumers after the events at hand, within some seconds. */
   close (): Promise<void>
+}
+
+/** How far a group is with a stream. */
+export interface GroupOfStream extends GroupStats {
+  stream: string
+  group: string
 }
 
 interface Opened {
@@ -72,6 +80,13 @@ export function createStreams ({ client, prefix, guard, log, lease = LEASE_MS }:
       const made = openStream({ ...storeOf(name, options), name, options, log, lease })
       opened.set(name, { ...made, options })
       return made.stream as EventStream<T>
+    },
+    async stats () {
+      const found = await Promise.all([...opened].map(async ([name, { stream }]) => {
+        const { groups } = await stream.stats()
+        return Object.entries(groups).map(([group, stats]) => ({ stream: name, group, ...stats }))
+      }))
+      return found.flat()
     },
     async close () {
       await Promise.all([...opened.values()].map(each => each.close()))
