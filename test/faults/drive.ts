@@ -24,6 +24,7 @@ export interface Course {
   loggedOut: number
   keysWithoutTtl: string[]
   problems: readonly string[]
+  crowded: number
 }
 
 export async function drive (fault: Fault, holdMs: number): Promise<Course> {
@@ -51,7 +52,8 @@ export async function drive (fault: Fault, holdMs: number): Promise<Course> {
       recoveredAt,
       loggedOut: await countLoggedOut(shop, cookies),
       keysWithoutTtl: await keysWithoutTtl(place.servers),
-      problems: shop.problems
+      problems: shop.problems,
+      crowded: shop.crowded
     }
   } finally {
     shop.close()
