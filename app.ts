@@ -4,19 +4,24 @@ import swaggerUi from '@fastify/swagger-ui'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
 import { changes } from './demo/changes.js'
+import { checkout } from './demo/checkout.js'
 import { database } from './demo/database.js'
 import { errors } from './demo/errors.js'
 import { leaderboard } from './demo/leaderboard.js'
 import type { Config } from './demo/config.js'
+import { mails } from './demo/mails.js'
 import { verifyPassword } from './demo/password.js'
+import { sale as saleStore } from './demo/sale.js'
 import { views } from './demo/views.js'
-import { cache, health, rateLimit, redis, session } from './plugins/index.js'
+import { visitors } from './demo/visitors.js'
+import { cache, events, health, idempotency, lock, metrics, rateLimit, redis, session } from './plugins/index.js'
 import { cart } from './routes/cart.js'
 import { home } from './routes/home.js'
 import { login } from './routes/login.js'
 import { me } from './routes/me.js'
 import { orders } from './routes/orders.js'
 import { products } from './routes/products.js'
+import { sale } from './routes/sale.js'
 import { statistics } from './routes/statistics.js'
 
 declare module 'fastify' {
@@ -42,16 +47,24 @@ export async function buildApp (config: Config, options: FastifyServerOptions = 
   await app.register(rateLimit, { max: config.RATE_LIMIT_MAX, timeWindow: '1 minute' })
   await app.register(session, { secret: config.SESSION_SECRET, maxPerUser: 20 })
   await app.register(cache, { ttl: '30s', staleWhileRevalidate: '5m' })
+  await app.register(idempotency)
+  await app.register(events)
+  await app.register(lock)
+  await app.register(metrics)
   await app.register(errors)
   await registerDocs(app)
 
   await app.register(database, { url: config.DATABASE_URL })
   await app.register(changes)
   await app.register(leaderboard)
+  await app.register(mails)
+  await app.register(checkout)
+  await app.register(saleStore)
   await app.register(views)
+  await app.register(visitors)
   app.decorate('verifyPassword', verifyPassword)
   app.health.addCheck('database', async () => { await app.db.query('SELECT 1') })
-  for (const routes of [home, products, login, me, cart, orders, statistics]) await app.register(routes)
+  for (const routes of [home, products, login, me, cart, orders, sale, statistics]) await app.register(routes)
   return app
 }
 

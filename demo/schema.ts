@@ -45,6 +45,15 @@ export const schemaSql: readonly string[] = [
     views bigint NOT NULL
   )`,
   'CREATE INDEX IF NOT EXISTS product_views_most ON product_views (views DESC, product_id)',
+  // What buyers were sent; of an order once.
+  `CREATE TABLE IF NOT EXISTS mails (
+    id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    user_id integer NOT NULL REFERENCES users,
+    order_id integer NOT NULL UNIQUE REFERENCES orders,
+    subject text NOT NULL,
+    sent_at timestamptz NOT NULL DEFAULT now()
+  )`,
+  'CREATE INDEX IF NOT EXISTS mails_user ON mails (user_id, id DESC)',
   // Which views are counted, for a day.
   'CREATE TABLE IF NOT EXISTS counted_views (id uuid PRIMARY KEY, counted_at timestamptz NOT NULL DEFAULT now())',
   'CREATE INDEX IF NOT EXISTS counted_views_age ON counted_views (counted_at)'

@@ -1,7 +1,7 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type, type Static } from 'typebox'
-import { answers, Text } from './schemas.js'
+import { answers, Paging, Text } from './schemas.js'
 
 const User = Type.Object({ id: Type.Integer(), email: Type.String(), name: Type.String() })
 const Profile = Type.Object({ ...User.properties, orders: Type.Integer() })
@@ -13,10 +13,11 @@ const Device = Type.Object({
   userAgent: Type.Optional(Type.String()),
   current: Type.Boolean()
 })
+const Mail = Type.Object({ orderId: Type.Integer(), subject: Type.String(), sentAt: Type.String({ format: 'date-time' }) })
 
 /** All of it wants a login. */
 export const me: FastifyPluginAsyncTypebox = async function me (fastify) {
-  const { cache, changes, db, sessions } = fastify
+  const { cache, changes, db, mails, sessions } = fastify
   const profiles = cache.withPrefix('profile', { ttl: '5m', staleWhileRevalidate: 0 })
 
   fastify.addHook('preHandler', async (request: FastifyRequest, reply: FastifyReply) => {
@@ -58,6 +59,15 @@ export const me: FastifyPluginAsyncTypebox = async function me (fastify) {
     }), { tags: tagsOf(id), invalidates: [`page:user:${id}`] })
     return { name }
   })
+
+  fastify.get('/me/mails', {
+    schema: {
+      tags: ['me'],
+      summary: 'What I was sent, the newest first',
+      querystring: Type.Object({ limit: Paging.limit }, { additionalProperties: false }),
+      response: answers(Type.Array(Mail))
+    }
+  }, async request => await mails.of(userOf(request), request.query.limit))
 
   fastify.get('/me/sessions', {
     schema: { tags: ['me'], summary: 'Where I am logged in', response: answers(Type.Array(Device)) }

@@ -7,7 +7,7 @@ const Listed = Type.Object({ items: Type.Array(Product), total: Type.Integer() }
 const ORDER = { name: 'name, id', price: 'price_cents, id', '-price': 'price_cents DESC, id', newest: 'updated_at DESC, id' } as const
 
 export const products: FastifyPluginAsyncTypebox = async function products (fastify) {
-  const { cache, changes, db, views } = fastify
+  const { cache, changes, db, locks, views } = fastify
 
   // Below the pages, for all that show the product. Not stale itself: a page made anew is not to be stored with an old value.
   const kept = (id: number) => ({ ttl: '5m', staleWhileRevalidate: 0, tags: [`product:${id}`, 'product:all'] })
@@ -65,6 +65,19 @@ export const products: FastifyPluginAsyncTypebox = async function products (fast
     // Here and not in the handler, which a stored answer does not reach. A page that is made anew in the background counts as well.
     onResponse: async ({ method, params }, { statusCode }) => { if (method === 'GET' && (statusCode === 200 || statusCode === 304)) views.count(params.id) }
   }, async (request, reply) => await productOf(request.params.id) ?? reply.notFound('no such product'))
+
+  fastify.post('/products/restock', {
+    schema: {
+      tags: ['products'],
+      summary: 'Fill up what is sold out (admin); 423 while somebody does it already',
+      response: answers(Type.Object({ restocked: Type.Integer() }))
+    },
+    config: { cache: { invalidates: ['products', 'product:all'] } },
+    preHandler: async (request, reply) => { if (!request.session.isAdmin) return reply.forbidden('admins only') }
+  }, async () => await locks.using('restock', { wait: 0 }, async () => {
+    const restocked = await db.query('UPDATE products SET stock = 100, updated_at = now() WHERE stock = 0 RETURNING id')
+    return { restocked: restocked.length }
+  }))
 
   fastify.put('/products/:id', {
     schema: {

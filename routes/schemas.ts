@@ -33,6 +33,13 @@ export const Product = Type.Object({
   updatedAt: Type.String({ format: 'date-time' })
 })
 
+export const PlacedOrder = Type.Object({ orderId: Type.Integer(), totalCents: Type.Integer() })
+
+/** Of routes with `config.idempotency`, which looks at it more closely. */
+export const IdempotencyHeaders = Type.Object({
+  'idempotency-key': Type.Optional(Type.String({ description: 'Unlike any other, such as a UUID: what comes again with it has the first answer' }))
+})
+
 /** The columns of a {@link Product}, for SELECT and RETURNING. */
 export const PRODUCT_COLUMNS = 'id, name, description, category, price_cents AS "priceCents", stock, updated_at AS "updatedAt"'
 

@@ -1,26 +1,51 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type, type Static } from 'typebox'
-import { answers, Paging } from './schemas.js'
+import { answers, Id, Paging, Whole } from './schemas.js'
 
 const Seller = Type.Object({ productId: Type.Integer(), name: Type.String(), sold: Type.Integer() })
+const Ranked = Type.Object({ rank: Type.Integer(), ...Seller.properties })
 const Month = Type.Object({ month: Type.String(), category: Type.String(), orders: Type.Integer(), pieces: Type.Integer(), revenueCents: Type.Integer() })
 const Views = Type.Object({
   items: Type.Array(Type.Object({ productId: Type.Integer(), name: Type.String(), views: Type.Integer() })),
   backlog: Type.Union([Type.Integer(), Type.Null()]),
   deadLetters: Type.Union([Type.Integer(), Type.Null()])
 })
+const Visitors = Type.Object({ today: Type.Union([Type.Integer(), Type.Null()]), lastSevenDays: Type.Union([Type.Integer(), Type.Null()]) })
 
 export const statistics: FastifyPluginAsyncTypebox = async function statistics (fastify) {
-  const { cache, db, leaderboard, views } = fastify
+  const { cache, db, leaderboard, views, visitors } = fastify
+
+  async function named <T extends { productId: number }> (list: T[]): Promise<Array<T & { name: string }>> {
+    const names = await db.query<{ id: number, name: string }>('SELECT id, name FROM products WHERE id = ANY($1::int[])', [list.map(({ productId }) => productId)])
+    const nameOf = new Map(names.map(({ id, name }) => [id, name]))
+    return list.map(each => ({ ...each, name: nameOf.get(each.productId) ?? '' }))
+  }
 
   fastify.get('/leaderboard', {
     schema: { tags: ['statistics'], summary: 'Best sellers', querystring: Type.Object({ limit: Paging.limit }, { additionalProperties: false }), response: answers(Type.Array(Seller)) },
     config: { cache: { ttl: '5s', tags: ['orders', 'products'] } }
-  }, async request => {
-    const top = await leaderboard.top(request.query.limit)
-    const names = await db.query<{ id: number, name: string }>('SELECT id, name FROM products WHERE id = ANY($1::int[])', [top.map(({ productId }) => productId)])
-    const nameOf = new Map(names.map(({ id, name }) => [id, name]))
-    return top.map(({ productId, sold }) => ({ productId, sold, name: nameOf.get(productId) ?? '' }))
+  }, async request => await named(await leaderboard.top(request.query.limit)))
+
+  fastify.get('/leaderboard/:productId', {
+    schema: {
+      tags: ['statistics'],
+      summary: "A product's place among the best sellers, and those around it",
+      params: Type.Object({ productId: Id }),
+      querystring: Type.Object({ neighbours: Whole({ minimum: 0, maximum: 50, default: 2 }) }, { additionalProperties: false }),
+      response: answers(Type.Object({ ...Ranked.properties, around: Type.Array(Ranked) }))
+    },
+    config: { cache: { ttl: '5s', tags: ['orders', 'products'] } }
+  }, async ({ params: { productId }, query: { neighbours } }, reply) => {
+    const around = await named(await leaderboard.around(productId, neighbours))
+    const it = around.find(each => each.productId === productId)
+    return it === undefined ? reply.notFound('not sold yet') : { ...it, around }
+  })
+
+  fastify.get('/statistics/visitors', {
+    schema: { tags: ['statistics'], summary: 'How many different visitors there were', response: answers(Visitors) }
+  }, async () => {
+    const [today, lastSevenDays] = await Promise.all([visitors.count(1), visitors.count(7)])
+    return { today, lastSevenDays }
   })
 
   fastify.get('/reports/sales', {

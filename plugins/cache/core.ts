@@ -1,5 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { reasonOf } from '../shared/errors.js'
+import { traced } from '../shared/trace.js'
 import { Clock } from './clock.js'
 import type { Coherence } from './coherence.js'
 import { Ledger, type CacheCounts, type Counts } from './counts.js'
@@ -114,8 +115,10 @@ export class CacheCore {
 
   /** What the second tier has. What is removed by pattern is seen as well: work that began before is not what comes after it. */
   find (key: CacheKey, tags: readonly string[]): Promise<Lookup> {
+    const find = () => this.#find(key, tags)
     // Who asks for the same in one turn gets the same answer: it is read once.
-    return this.#lookups === undefined ? this.#find(key, tags) : this.#lookups.get(`${key.text} ${JSON.stringify(tags)}`, () => this.#find(key, tags))
+    const look = () => this.#lookups === undefined ? find() : this.#lookups.get(`${key.text} ${JSON.stringify(tags)}`, find)
+    return traced('cache lookup', look, lookup => ({ 'cache.result': this.#resultOf(lookup) }))
   }
 
   async #find (key: CacheKey, tags: readonly string[]): Promise<Lookup> {
@@ -291,6 +294,15 @@ export class CacheCore {
 
   #unlessOwed (key: CacheKey, entry: Entry | undefined): Entry | undefined {
     return this.#owed.isEmpty || !this.#owed.covers(key.id, entry) ? entry : undefined
+  }
+
+  /** For traces. */
+  #resultOf ({ entry, seen }: Lookup): string {
+    if (seen === undefined) return 'unanswered'
+    if (entry === undefined) return 'miss'
+    const { meta } = entry
+    const fresh = typeof meta === 'object' && meta !== null && 'fresh' in meta ? Number(meta.fresh) : Infinity
+    return this.now() < entry.storedAt + fresh ? 'hit' : 'stale'
   }
 
   #countStored ({ counts, label }: CacheKey, entry: Entry): void {

@@ -17,7 +17,7 @@ import type { Tiers } from './ttl.js'
 import { checkTags, resolveDefaults, resolveValueOptions, type GetOrSetOptions, type TaggedPlan, type ValueDefaults, type ValueOptions, type ValuePlan, type WriteThroughOptions } from './value-options.js'
 import { entryOf, type Values } from './values.js'
 import type { WriteBehindOptions } from './write-behind/options.js'
-import type { WriteBehind, WriteBehinds } from './write-behind/write-behind.js'
+import type { WriteBehind, WriteBehinds, WriteBehindStats } from './write-behind/write-behind.js'
 import type { Writer, WriteThrough } from './write-through.js'
 
 export interface InvalidateOptions {
@@ -106,6 +106,8 @@ export interface DataCache {
   clear (options?: InvalidateOptions): Promise<void>
   /** What this process counted, of the whole cache. */
   stats (): CacheStats
+  /** Of what is written behind, by name; where the store does not answer, without it. */
+  writeBehindStats (): Promise<Record<string, WriteBehindStats>>
   /** What the store says of itself. @throws where it does not answer */
   storeStats (): Promise<StoreStats>
   /** @returns a function that ends it */
@@ -240,6 +242,7 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
     },
     clear: async options => await invalidate(scope.tags.length === 0 ? [EVERYTHING] : scope.tags.slice(-1), options),
     stats: () => core.stats,
+    writeBehindStats: parts.behinds.stats,
     storeStats: async () => await core.storeStats(),
     on: (event, listener) => core.events.on(event, checkFunction(listener, 'listener'))
   }

@@ -1,6 +1,7 @@
 import { LRUCache } from 'lru-cache'
 import { withDeadline } from '../shared/deadline.js'
 import { toError } from '../shared/errors.js'
+import { traced } from '../shared/trace.js'
 import type { CacheCore, Lookup } from './core.js'
 import { withLimits, untilAborted, type Factory } from './factory.js'
 import type { CacheKey } from './key.js'
@@ -157,7 +158,7 @@ export class GetOrSet {
 
   async #run<T> ({ key, factory, plan: { hardTimeout }, signal }: Call<T>, found: Reading<T> | undefined, others?: Fill): Promise<T> {
     const run = (signal: AbortSignal): T | Promise<T> => factory({ key: key.label, signal, stale: found?.value })
-    return await withLimits(run, { key: key.label, hardTimeout, signal, others })
+    return await traced('cache factory', () => withLimits(run, { key: key.label, hardTimeout, signal, others }))
   }
 
   /** Where nothing can be shared that is stored: one run after another, each for all who came before it began. */

@@ -58,7 +58,7 @@ export type { CachePluginOptions, KeyOptions, RouteCacheOptions, TagsOption, Ttl
 export const cache = fp<CachePluginOptions>(async function cache (fastify, given) {
   const options = resolveCacheOptions(given)
   const client = resolveClient(fastify, 'cache', given.redis)
-  const guard = client && guardRedis(client, fastify.log, options.timeout)
+  const guard = client && guardRedis(client, fastify.log, options.timeout, 'cache')
   const core = createCore(fastify, client, guard, options)
   const works = new Works(core)
   const responses = addResponseCache(fastify, core, works, options)

@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, onRequestHookHandler, onSendHookHandler, RouteOptions } from 'fastify'
+import { endingWith } from '../shared/last-hook.js'
 import { createCacheStatus } from './cache-status.js'
 import type { CacheCore } from './core.js'
-import { endingWith } from './last-hook.js'
 import { asStored, createTake } from './on-send.js'
 import type { RouteCacheOptions } from './options.js'
 import { createRefresher } from './refresh.js'

@@ -9,6 +9,8 @@ import { Hub, type SubscribeOptions } from './hub.js'
 import { createMemoryTransport } from './memory-transport.js'
 import { resolveEventsOptions, type EventsPluginOptions } from './options.js'
 import { RedisTransport } from './redis-transport.js'
+import { createStreams, type GroupOfStream } from './stream/streams.js'
+import type { EventStream, StreamOptions } from './stream/types.js'
 import { SseAnswers, type SseOptions, type SseSource } from './sse.js'
 
 declare module 'fastify' {
@@ -48,13 +50,26 @@ export interface Events {
    */
   sse<T> (request: FastifyRequest, reply: FastifyReply, source: SseSource<T>, options?: SseOptions<T>): Promise<void>
   sse<P extends string> (request: FastifyRequest, reply: FastifyReply, pattern: P, options?: SseOptions<PatternData<P>>): Promise<void>
+  /**
+   * Durable events: the stream of this name; each call gives the same one.
+   *
+   * @throws `FST_REDIS_SUITE_EVENTS_INVALID_OPTION`, also where it is open with other options
+   */
+  stream<T = unknown> (name: string, options?: StreamOptions): EventStream<T>
+  /**
+   * How far each group is with the streams that are open here.
+   *
+   * @throws `FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE` (503)
+   */
+  stats (): Promise<GroupOfStream[]>
 }
 
 export type { ChannelData, PatternData } from './channels.js'
 export type { Gap, SubscribeOptions } from './hub.js'
 export type { EventsPluginOptions } from './options.js'
 export type { SseMeta, SseOptions, SseSource } from './sse.js'
-export type { EventStream, StreamEvent } from './stream/types.js'
+export type { GroupOfStream } from './stream/streams.js'
+export type { Consumer, ConsumeOptions, DeadLetter, DeadLetters, EventStream, GroupStats, ReadOptions, StreamEvent, StreamOptions, StreamStats } from './stream/types.js'
 
 /**
  * Pub/sub and server-sent events: `fastify.events`.
@@ -68,13 +83,16 @@ export const events = fp<EventsPluginOptions>(async function events (fastify, gi
   const hub = new Hub({
     connect: listener => client === undefined
       ? createMemoryTransport(listener)
-      : new RedisTransport({ client, prefix: keyPrefixOf(client), listener, run: guardRedis(client, log, options.timeout).run }),
+      : new RedisTransport({ client, prefix: keyPrefixOf(client), listener, run: guardRedis(client, log, options.timeout, 'events').run }),
     subscribeTimeout: options.subscribeTimeout,
     log
   })
   const answers = new SseAnswers(hub)
+  const streams = createStreams({ client, prefix: keyPrefixOf(client), guard: client && guardRedis(client, log, options.timeout, 'events'), log })
 
   fastify.decorate('events', {
+    stream: streams.stream,
+    stats: streams.stats,
     publish: async (channel, data) => await hub.publish(checkName(channel), toJson(channel, data)),
     subscribe: async <P extends string>(pattern: P, handler: Handler<P>, subscribeOptions?: SubscribeOptions) =>
       await hub.subscribe(pattern, (data, channel) => handler(data as PatternData<P>, channel), subscribeOptions),
@@ -83,7 +101,7 @@ export const events = fp<EventsPluginOptions>(async function events (fastify, gi
   })
   // Before the server waits for its requests.
   fastify.addHook('preClose', async () => answers.close())
-  fastify.addHook('onClose', async () => await hub.close(options.closeTimeout))
+  fastify.addHook('onClose', async () => { await Promise.all([hub.close(options.closeTimeout), streams.close()]) })
 }, { name: 'fastify-redis-suite/events', fastify: '5.x' })
 
 export default events

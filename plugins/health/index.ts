@@ -1,7 +1,7 @@
 import underPressure from '@fastify/under-pressure'
 import fp from 'fastify-plugin'
 import { findClient } from '../shared/client.js'
-import { createChecks, type Check, type CheckOptions } from './checks.js'
+import { createChecks, type Check, type CheckOptions, type CheckResults } from './checks.js'
 import { resolveHealthOptions, type HealthPluginOptions } from './options.js'
 import { createProcessCheck } from './process-check.js'
 import { createRedisCheck } from './redis-check.js'
@@ -20,6 +20,8 @@ export interface Health {
    * @throws `FST_REDIS_SUITE_HEALTH_DUPLICATE_CHECK`, `FST_REDIS_SUITE_HEALTH_INVALID_OPTION`
    */
   addCheck (name: string, check: Check, options?: CheckOptions): void
+  /** All checks, asked now or at most their `cacheFor` ago. */
+  results (): Promise<CheckResults>
   /**
    * Makes readiness fail from now on, so that a load balancer sends its requests elsewhere; resolves after `drainDelay`, when
    * the app may be closed.
@@ -46,6 +48,7 @@ export const health = fp<HealthPluginOptions>(async function health (fastify, gi
 
   fastify.decorate('health', {
     addCheck: (name, check, checkOptions) => checks.add(name, check, checkOptions),
+    results: () => checks.results(),
     async drain () {
       draining ??= new Promise(resolve => setTimeout(resolve, options.drainDelay))
       await draining

@@ -53,7 +53,7 @@ function sharedLimiters (fastify: FastifyInstance, client: RedisClient, options:
   fastify.addHook('onClose', async () => feed.close())
 
   const common = {
-    store: createRedisStore(client, prefix, guardRedis(client, fastify.log, options.timeout)),
+    store: createRedisStore(client, prefix, guardRedis(client, fastify.log, options.timeout, 'rate-limit')),
     remembered,
     hearsResets: () => feed.live,
     ...onFailure(options, events)

@@ -1,5 +1,6 @@
 import { withDeadline } from '../shared/deadline.js'
 import { TimeoutError } from '../shared/guard.js'
+import { traced } from '../shared/trace.js'
 import { decide, type Decision } from './decision.js'
 import { whenReady, type MaybePromise } from './maybe-promise.js'
 import type { Policy } from './policy.js'
@@ -46,13 +47,14 @@ export function createSharedLimiter (options: SharedLimiterOptions): Limiter {
 
   function ask (key: string, policy: Policy, cost: number, mode: Mode): Promise<Decision | undefined> {
     const asked = remembered.begin()
-    return store.apply(key, policy, cost, mode).then(
+    const ofStore = () => store.apply(key, policy, cost, mode).then(
       verdict => {
         const decision = decide(policy.limits, verdict, 'store')
         if (!decision.allowed && mode === 'consume' && hearsResets()) remembered.remember(key, policy, cost, decision, asked)
         return decision
       },
       (error: unknown) => substitute.decide(error, key, policy, cost, mode))
+    return traced('rate-limit decide', ofStore, decision => ({ 'rate_limit.allowed': decision?.allowed ?? true }))
   }
 
   return {

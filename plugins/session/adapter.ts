@@ -2,7 +2,9 @@ import type { SessionStore as FastifySessionStore } from '@fastify/session'
 import type { FastifyBaseLogger, FastifyRequest, Session } from 'fastify'
 import { LRUCache } from 'lru-cache'
 import { hashId } from '../shared/keys.js'
+import { traced } from '../shared/trace.js'
 import type { Cipher } from './cipher.js'
+import type { SessionCounts } from './counts.js'
 import { storeUnavailable } from './errors.js'
 import { diff, joinFields, parseFields, takeSnapshot, type Snapshot } from './fields.js'
 import type { SessionStore } from './store.js'
@@ -45,6 +47,7 @@ export interface AdapterOptions {
   /** See {@link renewalOf}. */
   renewal: number
   users: UserSessions
+  counts: SessionCounts
   userId: (session: Session) => unknown
   /** Whether a request whose session cannot be read goes on without one. */
   allowsAnonymous: boolean
@@ -70,7 +73,7 @@ export class Adapter implements FastifySessionStore {
   }
 
   get (sessionId: string, callback: (error: unknown, session?: Session | null) => void): void {
-    this.#read(sessionId).then(found => {
+    traced('session read', () => this.#read(sessionId)).then(found => {
       // `@fastify/session` makes its object of what it is given, and goes on to the next hook within this. Of one that is gone too:
       // `reload` keeps its id, under which nothing may be created.
       this.#reading = { sessionId, known: found?.known ?? { snapshot: () => ({}), version: '', user: undefined } }
@@ -94,7 +97,8 @@ export class Adapter implements FastifySessionStore {
     if (this.#isRefusing || this.#standIns.has(sessionId)) return this.#refuse(callback)
     // One after the other: each has to know what the one before it saved.
     const state = stateOf(session)
-    const saved = state.saved === undefined ? this.#save(sessionId, session) : state.saved.catch(() => {}).then(() => this.#save(sessionId, session))
+    const save = () => traced('session write', () => this.#save(sessionId, session))
+    const saved = state.saved === undefined ? save() : state.saved.catch(() => {}).then(save)
     state.saved = saved
     saved.then(() => callback(), error => this.#refuse(callback, error))
   }
@@ -158,7 +162,7 @@ export class Adapter implements FastifySessionStore {
   }
 
   async #read (sessionId: string): Promise<{ data: Session, known: Known } | undefined> {
-    const { store, run, cipher, log, renewal } = this.#options
+    const { store, run, cipher, log, renewal, counts } = this.#options
     const handle = hashId(sessionId)
     const stored = await run(() => store.read(handle))
     if (stored === undefined) return undefined
@@ -171,7 +175,10 @@ export class Adapter implements FastifySessionStore {
       return undefined
     }
     // Whichever clock is wrong: rather once too often. Nobody waits for it, and it comes again with the next request.
-    if (Math.abs(Date.now() - lastSeenAt) > renewal) run(() => store.renew(handle)).catch(() => {})
+    if (Math.abs(Date.now() - lastSeenAt) > renewal) {
+      counts.seen()
+      run(() => store.renew(handle)).catch(() => {})
+    }
     // Read anew where it is needed: what was given is the session's own by then.
     return { data: data as unknown as Session, known: { snapshot: () => takeSnapshot(parse() ?? {}), version, user } }
   }
@@ -203,6 +210,7 @@ export class Adapter implements FastifySessionStore {
       ...hasMoved && { owner: { user, device: this.#deviceOf(session, handle) } }
     }))
     if (version === undefined) this.abandon(session)
+    else if (before === undefined) this.#options.counts.created()
     state.known = { snapshot: () => after, version: version ?? '', user }
     if (hasMoved && before?.user !== undefined) await users.leave(before.user, handle)
     if (hasMoved && user !== undefined && version === undefined) await users.leave(user, handle)

@@ -5,6 +5,7 @@ import { keyPrefixOf, resolveClient } from '../shared/client.js'
 import { guardRedis } from '../shared/guard.js'
 import { Adapter } from './adapter.js'
 import { createCipher } from './cipher.js'
+import { SessionCounts } from './counts.js'
 import { withOwnHooks } from './hooks.js'
 import { addLogin, type LoginOptions } from './login.js'
 import { createMemoryStore } from './memory-store.js'
@@ -34,6 +35,7 @@ declare module 'fastify' {
   }
 }
 
+export type { SessionStats } from './counts.js'
 export type { LoginOptions } from './login.js'
 export type { EncryptionKey, SessionPluginOptions } from './options.js'
 export type { SessionInfo, Sessions } from './sessions.js'
@@ -53,13 +55,14 @@ export const session = fp<SessionPluginOptions>(async function session (fastify,
     : createRedisStore(client, keyPrefixOf(client), options)
   const run = client === undefined
     ? <T>(operation: () => Promise<T>) => operation()
-    : guardRedis(client, fastify.log, options.timeout).run
+    : guardRedis(client, fastify.log, options.timeout, 'session').run
   const cipher = createCipher(options.keys)
-  const users = new UserSessions(store, run, options)
   const renewal = renewalOf(options.idleTimeout)
-  const adapter = new Adapter({ ...options, store, run, cipher, users, renewal, log: fastify.log })
+  const counts = new SessionCounts(renewal)
+  const users = new UserSessions(store, run, options, counts)
+  const adapter = new Adapter({ ...options, store, run, cipher, users, renewal, counts, log: fastify.log })
 
-  fastify.decorate('sessions', createSessions(users, cipher))
+  fastify.decorate('sessions', createSessions(users, cipher, counts))
   addLogin(fastify, { adapter, users, userId: options.userId, property: options.userProperty })
   if (!fastify.hasDecorator('parseCookie')) await fastify.register(fastifyCookie)
   await fastify.register(fp(async instance => {

@@ -2,6 +2,7 @@ import { invalidOptionError } from '../shared/errors.js'
 import { hashId } from '../shared/keys.js'
 import { readOptions } from '../shared/options.js'
 import type { Cipher } from './cipher.js'
+import type { SessionCounts, SessionStats } from './counts.js'
 import type { StoredInfo } from './store.js'
 import type { UserSessions } from './user-sessions.js'
 
@@ -38,11 +39,13 @@ export interface Sessions {
   destroyAll (userId: string | number, options?: { except?: string | undefined }): Promise<number>
   /** The handle of a session, of `request.session.sessionId` for example. */
   handleOf (sessionId: string): string
+  /** What this process counted. */
+  stats (): SessionStats
 }
 
 const HANDLE = /^[\w-]{43}$/
 
-export function createSessions (users: UserSessions, cipher: Cipher | undefined): Sessions {
+export function createSessions (users: UserSessions, cipher: Cipher | undefined, counts: SessionCounts): Sessions {
   function describe ({ handle, createdAt, lastSeenAt, device }: StoredInfo, current: string | undefined): SessionInfo {
     const [address, userAgent] = parseDevice(cipher === undefined ? device : cipher.open(device, handle, 'device'))
     return { handle, createdAt, lastSeenAt, address, userAgent, current: handle === current }
@@ -60,7 +63,8 @@ export function createSessions (users: UserSessions, cipher: Cipher | undefined)
       const { except } = known(options, 'except')
       return await users.destroyAll(userOf(userId), except === undefined ? undefined : checkHandle(except, 'except'))
     },
-    handleOf: hashId
+    handleOf: hashId,
+    stats: () => counts.stats
   }
 }
 

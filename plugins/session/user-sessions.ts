@@ -1,3 +1,4 @@
+import type { SessionCounts } from './counts.js'
 import { storeUnavailable, TooManySessionsError } from './errors.js'
 import type { SessionStore, StoredInfo } from './store.js'
 
@@ -19,10 +20,12 @@ export class UserSessions {
   readonly #store: SessionStore
   readonly #run: Run
   readonly #limit: UserLimit
+  readonly #counts: SessionCounts
 
   /** @param run - calls the store by the policy on failure */
-  constructor (store: SessionStore, run: Run, limit: UserLimit) {
+  constructor (store: SessionStore, run: Run, limit: UserLimit, counts: SessionCounts) {
     this.#store = store
+    this.#counts = counts
     this.#run = async operation => await run(operation).catch(() => { throw storeUnavailable() })
     this.#limit = limit
   }
@@ -55,6 +58,7 @@ export class UserSessions {
   /** @returns whether there was one */
   async destroy (handle: string): Promise<boolean> {
     const user = await this.#run(() => this.#store.destroy(handle))
+    if (user !== undefined) this.#counts.destroyed()
     if (typeof user === 'string') await this.leave(user, handle)
     return user !== undefined
   }
@@ -75,8 +79,10 @@ export class UserSessions {
     await this.#eachPage(user, async handles => {
       const doomed = (await this.#alive(user, handles)).map(({ handle }) => handle).filter(handle => handle !== except)
       const owners = await this.#run(() => Promise.all(doomed.map(handle => this.#store.destroy(handle))))
+      const destroyed = owners.filter(owner => owner !== undefined).length
+      this.#counts.destroyed(destroyed)
       await this.#run(() => this.#store.leave(user, doomed))
-      count += owners.filter(owner => owner !== undefined).length
+      count += destroyed
       return handles.includes(except ?? '') ? 1 : 0
     })
     return count

@@ -70,7 +70,7 @@ export function findClient (fastify: FastifyInstance, plugin: PluginName, option
     `one of the named clients, as fastify.redis holds only these: ${Object.keys(fastify.redis).join(', ')}`)
 }
 
-function isRedisClient (value: unknown): value is RedisClient {
+export function isRedisClient (value: unknown): value is RedisClient {
   return typeof value === 'object' && value !== null &&
     'evalsha' in value && typeof value.evalsha === 'function' && 'duplicate' in value && 'status' in value
 }

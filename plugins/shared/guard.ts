@@ -3,7 +3,8 @@ import { Circuit, type CircuitStatus } from './circuit.js'
 import type { RedisClient } from './client.js'
 import { NodeDownError, watchNodes, type ClusterNodes } from './cluster-nodes.js'
 import { withDeadline } from './deadline.js'
-import { pluginError } from './errors.js'
+import { pluginError, type PluginName } from './errors.js'
+import { tracedRedis } from './trace.js'
 
 /** The deadline of one operation on Redis, where a plugin is not told another. */
 export const DEFAULT_TIMEOUT_MS = 150
@@ -40,13 +41,16 @@ interface Watched {
 // One circuit a client: what one plugin learns of the server serves all of them, and the log says it once.
 const watched = new WeakMap<RedisClient, Watched>()
 
-/** @param timeout - milliseconds that an operation may take */
-export function guardRedis (client: RedisClient, log: FastifyBaseLogger, timeout = DEFAULT_TIMEOUT_MS): RedisGuard {
+/**
+ * @param timeout - milliseconds that an operation may take
+ * @param plugin - whose operations they are, for traces
+ */
+export function guardRedis (client: RedisClient, log: FastifyBaseLogger, timeout = DEFAULT_TIMEOUT_MS, plugin: PluginName = 'redis'): RedisGuard {
   const { circuit, nodes } = watched.get(client) ?? watch(client, log)
   const onTimeout = () => new TimeoutError(timeout)
 
   // Promises by hand, as every request passes here: an async function would cost it two more turns.
-  function run<T> (operation: () => Promise<T>): Promise<T> {
+  function ask<T> (operation: () => Promise<T>): Promise<T> {
     if (circuit.isOpen) return Promise.reject(new CircuitOpenError(circuit.status.lastError?.message))
     return withDeadline(operation(), timeout, onTimeout).then(
       result => { circuit.success(); return result },
@@ -60,6 +64,8 @@ export function guardRedis (client: RedisClient, log: FastifyBaseLogger, timeout
         throw error
       })
   }
+
+  const run = <T>(operation: () => Promise<T>): Promise<T> => tracedRedis(plugin, operation, ask)
 
   return {
     run,

@@ -30,3 +30,8 @@ export function hashId (id: string | Uint8Array): string {
 export function keySpace (prefix: string, plugin: string, what: string): string {
   return `${prefix}:${plugin}:${what}:`
 }
+
+/** Which of so many partitions a key belongs to: the same on all instances. */
+export function partitionOf (key: string, partitions: number): number {
+  return Buffer.from(hashId(key), 'base64url').readUInt32BE() % partitions
+}

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { endingWith } from '../../plugins/cache/last-hook.js'
+import { endingWith } from '../../plugins/shared/last-hook.js'
 import { TurnReads } from '../../plugins/cache/turn-reads.js'
 
 const nextTurn = () => new Promise(resolve => setImmediate(resolve))

@@ -8,8 +8,8 @@ import { client } from '../helpers/client.js'
 
 const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const
 const PATHS = ['/', '/products', '/products/search', '/products/*', '/login', '/logout', '/me', '/me/sessions', '/me/sessions/*', '/cart', '/cart/items',
-  '/cart/items/*', '/orders', '/leaderboard', '/reports/sales', '/health', '/health/*', '/docs', '/docs/*', '/docs/static/*', '/*']
-const NAMES = ['category', 'minPrice', 'maxPrice', 'sort', 'limit', 'offset', 'q', 'email', 'password', 'name', 'priceCents', 'stock', 'productId', 'quantity', '__proto__', 'constructor', 'toString']
+  '/cart/items/*', '/orders', '/leaderboard', '/leaderboard/*', '/sale/*', '/sale/*/buy', '/me/mails', '/statistics/visitors', '/reports/sales', '/health', '/health/*', '/docs', '/docs/*', '/docs/static/*', '/*']
+const NAMES = ['category', 'minPrice', 'maxPrice', 'sort', 'limit', 'offset', 'q', 'email', 'password', 'name', 'priceCents', 'stock', 'productId', 'quantity', 'pieces', 'neighbours', '__proto__', 'constructor', 'toString']
 const ODD_NUMBERS = [0, -0, -1, 1, 1.5, 99, 100, 1e8, 2 ** 31 - 1, 2 ** 31, 2 ** 53, 1e21, 1e308, -(2 ** 31)]
 const ODD_TEXTS = ['', ' ', '\u0000', 'a\u0000b', '\ud800', '\udfff\ud800', '\uffff', '🫖', '\u202e', "'", '"', '\\', '%', '%00', '..', '../..', '%2e%2e', 'null', 'NaN', 'Infinity', '1e3', '0x10', '-',
   ':*', '& | !', '"a b', 'or or', 'x'.repeat(100), 'x'.repeat(5000), 'user1@example.com', 'price', 'İ'.repeat(100)]
@@ -28,7 +28,7 @@ const body = fc.oneof(
   fc.constantFrom('', '{', '{"__proto__":{"a":1}}', '{"constructor":{"prototype":1}}', '{"name":"\\ud800"}', '[]', '\u0000', '{"productId":1,"quantity":1}', '{"productId":1e999,"quantity":1}'),
   text)
 const header = fc.tuple(
-  fc.constantFrom('content-type', 'accept', 'cookie', 'if-none-match', 'cache-control', 'x-forwarded-for', 'origin', 'range', 'content-encoding', 'host', 'accept-encoding'),
+  fc.constantFrom('content-type', 'accept', 'cookie', 'if-none-match', 'cache-control', 'x-forwarded-for', 'origin', 'range', 'content-encoding', 'idempotency-key', 'host', 'accept-encoding'),
   fc.oneof(fc.constantFrom('', 'application/json', 'text/plain', 'application/xml', 'application/json; charset=x', 'multipart/form-data', 'sid=', 'sid=x', 'sid=%00', 'sid=%E0', 'sid=a.b; sid=c',
     'sid=__proto__.x', '*', 'W/"x"', 'no-store', 'max-age=x', 'bytes=0-', 'gzip', '::', '999.1.1.1', 'a, b'), text))
 const anything = fc.record({

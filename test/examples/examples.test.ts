@@ -10,10 +10,14 @@ const trials: Record<string, { method?: 'GET' | 'POST', url: string, answer: Reg
   redis: { method: 'POST', url: '/visits', answer: /"visits":1/ },
   'rate-limit': { url: '/', answer: /world/ },
   health: { url: '/health', answer: /"redis:responseTime":\[\{"observedValue":[\d.]+/ },
+  metrics: { url: '/metrics', answer: /fastify_redis_up\{client="default",service="shop"\} 1/ },
   cache: { url: '/products/1', answer: /1/ },
   'data-cache': { url: '/products/1', answer: /Teapot/ },
   session: { method: 'POST', url: '/logout', answer: /./ },
-  events: { method: 'POST', url: '/orders/teapot', answer: /teapot/ }
+  events: { method: 'POST', url: '/orders/teapot', answer: /teapot/ },
+  lock: { method: 'POST', url: '/invoices/1', answer: /"number":1/ },
+  streams: { method: 'POST', url: '/orders/ann/tea', answer: /"id"/ },
+  idempotency: { method: 'POST', url: '/payments', answer: /"payment":1/ }
 }
 
 for (const [name, { method = 'GET', url, answer }] of Object.entries(trials)) {
@@ -51,4 +55,13 @@ t.test('examples/events.ts shows browsers the orders of another instance', async
   await two.inject({ method: 'POST', url: '/orders/kettle' })
   await until('it is shown', () => /event: orders:placed\ndata: .*kettle/.test(text))
   await until('it is heard', async () => (await one.inject('/heard')).json().heard === 1)
+})
+
+t.test('examples/lock.ts makes one invoice at a time', async t => {
+  const { build } = await import('../../examples/lock.js')
+  const app = await build()
+  t.teardown(() => app.close())
+  const made = await Promise.all(Array.from({ length: 10 }, async () => (await app.inject({ method: 'POST', url: '/invoices/7' })).json().number))
+  t.same(made.sort((a, b) => a - b), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
+  t.equal((await app.inject({ method: 'POST', url: '/report' })).statusCode, 200)
 })

@@ -24,6 +24,7 @@ export interface Course {
   loggedOut: number
   keysWithoutTtl: string[]
   problems: readonly string[]
+  crowded: number
 }
 
 export async function drive (fault: Fault, holdMs: number): Promise<Course> {
@@ -51,7 +52,8 @@ export async function drive (fault: Fault, holdMs: number): Promise<Course> {
       recoveredAt,
       loggedOut: await countLoggedOut(shop, cookies),
       keysWithoutTtl: await keysWithoutTtl(place.servers),
-      problems: shop.problems
+      problems: shop.problems,
+      crowded: shop.crowded
     }
   } finally {
     shop.close()
@@ -101,7 +103,7 @@ async function countLoggedOut (shop: Shop, cookies: readonly string[]): Promise<
   return answers.filter(isStill => !isStill).length
 }
 
-async function keysWithoutTtl (servers: readonly RedisServer[]): Promise<string[]> {
+export async function keysWithoutTtl (servers: readonly RedisServer[]): Promise<string[]> {
   const found: string[] = []
   for (const server of servers.filter(({ answers }) => answers)) {
     const client = server.client()

@@ -142,7 +142,7 @@ export const FAULTS: readonly Fault[] = [
   },
   {
     name: 'instance killed',
-    what: 'one app instance gets SIGKILL and is started again later; Redis is well',
+    what: 'one app instance gets SIGKILL, in the midst of what it holds (a lock, a refresh, claims), and is started again later; Redis is well',
     open: onServer((_, shop) => shop.instances[0]!.kill(), (_, shop) => shop.instances[0]!.start()),
     isReachable: true
   },

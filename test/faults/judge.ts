@@ -6,8 +6,8 @@ import { SOURCE_MS } from './shop.js'
 
 /** The plugins' `timeout`, once for each plugin that a request passes. */
 const TIMEOUT_MS = 150
-const PASSES: Record<Kind, number> = { product: 2, value: 2, put: 2, me: 2, limited: 1 }
-const OWN_MS: Record<Kind, number> = { product: SOURCE_MS, value: SOURCE_MS, put: SOURCE_MS, me: 0, limited: 0 }
+const PASSES: Record<Kind, number> = { product: 2, value: 2, put: 2, me: 2, limited: 1, locked: 2 }
+const OWN_MS: Record<Kind, number> = { product: SOURCE_MS, value: SOURCE_MS, put: SOURCE_MS, me: 0, limited: 0, locked: 4 * SOURCE_MS }
 const GRACE_MS = 50
 /** From then on a fault counts as noticed. */
 const NOTICED_MS = 1000
@@ -19,8 +19,10 @@ const LIMIT = { max: 10, windowMs: 1000 }
 export interface Figures {
   requests: number
   failed: number
-  /** 503 of routes that need a session. */
+  /** 503 of routes that need a session or a lock. */
   refused: number
+  /** How often two were in one lock. */
+  crowded: number
   slowest: number
   slowestNoticed: number
   noticed: number | undefined
@@ -36,18 +38,23 @@ export interface Figures {
   isTimeAlone: boolean
 }
 
+/** They answer 503 without it. */
+const NEEDS_REDIS: ReadonlySet<Kind> = new Set(['me', 'locked'])
+
 type Miss = [isMissed: boolean, text: string]
 
 export function judge (fault: Fault, course: Course): Figures {
   const { samples, beganAt, endedAt, noticedAt, recoveredAt, problems } = course
-  const isFailed = ({ status, kind }: Sample) => status === 0 || (status >= 500 && !(status === 503 && kind === 'me'))
+  const isFailed = ({ status, kind }: Sample) => status === 0 || (status >= 500 && !(status === 503 && NEEDS_REDIS.has(kind)))
   const inFault = samples.filter(({ at }) => at >= beganAt && at < endedAt)
   const inNoticed = inFault.filter(({ at }) => at >= beganAt + NOTICED_MS)
   const stale = samples.filter(({ staleMs }) => staleMs > 0)
   const figures = {
     requests: samples.length,
     failed: samples.filter(isFailed).length,
-    refused: samples.filter(({ status, kind }) => status === 503 && kind === 'me').length,
+    refused: samples.filter(({ status, kind }) => status === 503 && NEEDS_REDIS.has(kind)).length,
+    // A server that forgets its locks gives them to others: that is what tokens are for.
+    crowded: fault.isReachable ? course.crowded : 0,
     slowest: slowestOf(inFault),
     slowestNoticed: slowestOf(inNoticed),
     noticed: noticedAt && noticedAt - beganAt,
@@ -70,6 +77,7 @@ export function judge (fault: Fault, course: Course): Figures {
     [problems.length > 0, `${problems.length} problems: ${[...new Set(problems)].slice(0, 3).join('; ')}`],
     [figures.failed > 0, `${figures.failed} requests failed (${counted(samples.filter(isFailed))})`],
     [figures.exceeded > 0, `a limit was exceeded by ${figures.exceeded} while Redis was reachable`],
+    [figures.crowded > 0, `${figures.crowded} times two were in one lock`],
     [figures.sessionsLost > 0, `${figures.sessionsLost} sessions lost`],
     [figures.staleLater > 0, `${figures.staleLater} stale answers, up to ${Math.round(Math.max(...stale.map(({ staleMs }) => staleMs)))} ms after the change was acknowledged (${counted(stale)})`],
     [figures.keysWithoutTtl > 0, `keys without a TTL: ${course.keysWithoutTtl.slice(0, 3).join(', ')}`]

@@ -6,7 +6,7 @@ export const USERS = 20
 const PRODUCTS = 20
 const TICK_MS = 20
 
-export type Kind = 'product' | 'value' | 'put' | 'me' | 'limited'
+export type Kind = 'product' | 'value' | 'put' | 'me' | 'limited' | 'locked'
 
 export interface Sample {
   kind: Kind
@@ -97,7 +97,7 @@ export function startLoad (shop: Shop, cookies: readonly string[]): Load {
   const timer = setInterval(() => {
     const sent = [read('product', randomProduct())]
     if (++ticks % 2 === 0) sent.push(read('value', randomProduct()), send('me', '/me', { headers: { cookie: cookies[ticks / 2 % USERS]! } }))
-    else sent.push(send('limited', '/limited/k'))
+    else sent.push(send('limited', '/limited/k'), send('locked', '/locked'))
     if (ticks % 5 === 0) sent.push(change(randomProduct()))
     for (const each of sent) pending.add(each.finally(() => { pending.delete(each) }))
   }, TICK_MS)

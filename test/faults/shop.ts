@@ -15,12 +15,23 @@ export interface Instance {
   kill (): void
   /** Again, on the same port. */
   start (): Promise<void>
+  /** What would grow if something leaked. */
+  measure (): Promise<Measured>
+}
+
+export interface Measured {
+  /** Bytes after a garbage collection. */
+  heap: number
+  resources: number
+  listeners: number
 }
 
 export interface Shop {
   instances: Instance[]
   /** What should never have happened: rejections nobody handled, exceptions, 500s, and exits that nobody ordered. */
   problems: string[]
+  /** How often somebody was in the locked section while somebody else was. */
+  readonly crowded: number
   close (): void
 }
 
@@ -31,6 +42,7 @@ export async function startShop (connection: RedisPluginOptions): Promise<Shop> 
   return {
     instances,
     problems,
+    get crowded () { return source.crowded() },
     close () {
       for (const instance of instances) instance.kill()
       source.close()
@@ -48,8 +60,17 @@ async function startInstance (connection: RedisPluginOptions, source: string, pr
       child = undefined
       killed?.kill('SIGKILL')
     },
+    measure: () => new Promise(resolve => {
+      const onMessage = ({ measured }: { measured?: Measured }) => {
+        if (measured === undefined) return
+        child?.off('message', onMessage)
+        resolve(measured)
+      }
+      child?.on('message', onMessage)
+      child?.send('measure')
+    }),
     async start () {
-      const started = fork(new URL('../fixtures/shop-instance.ts', import.meta.url), [JSON.stringify({ connection, source, port })], { execArgv: ['--import', 'tsx'] })
+      const started = fork(new URL('../fixtures/shop-instance.ts', import.meta.url), [JSON.stringify({ connection, source, port })], { execArgv: ['--import', 'tsx', '--expose-gc'] })
       child = started
       port = await new Promise((resolve, reject) => {
         started.on('message', (message: { port?: number, problem?: string }) => {
@@ -67,18 +88,28 @@ async function startInstance (connection: RedisPluginOptions, source: string, pr
   return instance
 }
 
-async function startSource (): Promise<{ url: string, close (): void }> {
+async function startSource (): Promise<{ url: string, crowded: () => number, close (): void }> {
   const versions = new Map<string, number>()
+  let [inside, crowded, newest] = [0, 0, 0]
+  async function section (token: number): Promise<void> {
+    // By its token an old holder is told apart.
+    if (inside++ > 0 || token <= newest) crowded++
+    newest = Math.max(newest, token)
+    await sleep(4 * SOURCE_MS)
+    inside--
+  }
   const server = createServer((request, response) => {
     const { pathname, searchParams } = new URL(request.url ?? '/', 'http://source')
     const id = pathname.slice(1)
     if (request.method === 'PUT') versions.set(id, Number(searchParams.get('version')))
     const body = JSON.stringify({ id, version: versions.get(id) ?? 0 })
-    sleep(SOURCE_MS).then(() => response.setHeader('content-type', 'application/json').end(body), () => {})
+    const work = id === 'section' ? section(Number(searchParams.get('token'))) : sleep(SOURCE_MS)
+    work.then(() => response.setHeader('content-type', 'application/json').end(body), () => {})
   })
   await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
   return {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    crowded: () => crowded,
     close: () => {
       server.closeAllConnections()
       server.close()

@@ -1,6 +1,7 @@
 import { Cluster, Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { joinFields } from '../../plugins/session/fields.js'
+import { SessionCounts } from '../../plugins/session/counts.js'
 import { createMemoryStore } from '../../plugins/session/memory-store.js'
 import { createRedisStore } from '../../plugins/session/redis-store.js'
 import type { SessionChange, SessionStore, SessionTimeouts } from '../../plugins/session/store.js'
@@ -23,7 +24,7 @@ const HOUR = 3_600_000
 const wait = (ms: number) => new Promise(resolve => setTimeout(resolve, ms))
 const create = (fields: Record<string, string>, user?: string): SessionChange => ({ set: fields, isSealed: false, delete: [], create: true, from: '', text: joinFields(fields), owner: { user, device: 'd' } })
 const change = (set: Record<string, string>, del: string[] = []): SessionChange => ({ set, isSealed: false, delete: del, create: false, from: 'of long ago', text: 'never seen' })
-const usersOf = (store: SessionStore, maxPerUser = 0, dropsOldest = true) => new UserSessions(store, operation => operation(), { maxPerUser, dropsOldest })
+const usersOf = (store: SessionStore, maxPerUser = 0, dropsOldest = true) => new UserSessions(store, operation => operation(), { maxPerUser, dropsOldest }, new SessionCounts(HOUR))
 
 /** As a login does it: it is there before it is in the index, and in that before it is the user's. */
 async function logIn (store: SessionStore, users: UserSessions, user: string, handle: string) {

@@ -1,4 +1,5 @@
-import { compareIds, type BehindStore, type StoredDeadLetter, type StoredWrite } from './store.js'
+import { compareIds } from '../../shared/stream-ids.js'
+import type { BehindStore, StoredDeadLetter, StoredWrite } from './store.js'
 
 interface Lease {
   token: string

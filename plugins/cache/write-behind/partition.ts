@@ -1,8 +1,9 @@
 import { reasonOf, toError } from '../../shared/errors.js'
+import { backoffMs } from '../../shared/backoff.js'
 import { MAX_TIMER_MS } from '../../shared/duration.js'
+import type { Gate } from '../../shared/gate.js'
+import { Lease } from '../../shared/lease.js'
 import type { PartitionEvents } from './events.js'
-import type { Gate } from './gate.js'
-import { Lease } from './lease.js'
 import { Line, type Taken } from './line.js'
 import type { ResolvedWriteBehindOptions } from './options.js'
 import { callSource, toWrite } from './source.js'
@@ -221,11 +222,11 @@ export class Partition<T> {
   }
 
   #failed (writes: ReadonlyArray<Taken<T>>, error: Error, isOutage: boolean): void {
-    const { options: { retries }, events } = this.#options
+    const { options: { retries, backoff }, events } = this.#options
     events.failed(error, writes.length)
     if (isOutage) {
       events.source(error)
-      this.#pausedUntil = performance.now() + this.#backoff(++this.#outages)
+      this.#pausedUntil = performance.now() + backoffMs(++this.#outages, backoff)
       return
     }
     this.#outages = 0
@@ -234,7 +235,7 @@ export class Partition<T> {
     if (writes.length > 1) return
     for (const write of writes) {
       if (write.given > retries) write.doomed = error.message
-      else write.retryAt = performance.now() + this.#backoff(write.given)
+      else write.retryAt = performance.now() + backoffMs(write.given, backoff)
     }
   }
 
@@ -260,12 +261,6 @@ export class Partition<T> {
     } catch (error) {
       return { ...write, value: undefined, doomed: `cannot be read: ${reasonOf(error)}` }
     }
-  }
-
-  /** Doubles from min to max; between half of it and all of it, so that not all come at once. */
-  #backoff (times: number): number {
-    const { min, max } = this.#options.options.backoff
-    return Math.min(max, min * 2 ** (times - 1)) * (0.5 + Math.random() / 2)
   }
 
   #restMs (): number {

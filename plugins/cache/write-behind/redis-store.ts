@@ -1,7 +1,8 @@
 import type { RedisClient } from '../../shared/client.js'
 import { keySpace } from '../../shared/keys.js'
+import { acquireScript, aliveScript, renewScript } from '../../shared/lease-scripts.js'
 import { runScript, runScriptForBytes } from '../../shared/script.js'
-import { acquireScript, addScript, aliveScript, buryScript, discardScript, doneScript, markScript, pendingScript, renewScript, replayScript, stateScript, takeScript } from './scripts.js'
+import { addScript, buryScript, discardScript, doneScript, markScript, pendingScript, replayScript, stateScript, takeScript } from './scripts.js'
 import type { BehindStore, StoredDeadLetter, StoredWrite } from './store.js'
 
 type Run = <T>(operation: () => Promise<T>) => Promise<T>

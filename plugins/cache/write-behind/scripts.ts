@@ -24,53 +24,8 @@ return {id, waiting + 1}
 `
 
 /**
- * Counts the instances that live.
- *
- * KEYS[1]  sorted set of instances by when they are taken to be dead
- * ARGV     instance, how long it lives for certain (ms)
- * reply    how many live
- */
-export const aliveScript = lua`
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return redis.call('ZCARD', KEYS[1])
-`
-
-/**
- * Takes a lease that nobody has. The fence is the time, or one more than the last: it grows also where the key was lost.
- * PEXPIRE comes first as a full server refuses SET, but not in a script that has written: what empties it must run.
- *
- * KEYS     owner, fence
- * ARGV     token, TTL (ms)
- * reply    fence, or nil where somebody has it
- */
-export const acquireScript = lua`
-if redis.call('EXISTS', KEYS[1]) == 1 then return nil end
-redis.call('PEXPIRE', KEYS[2], ${IDLE_MS})
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local fence = string.format('%.0f', math.max(now, (tonumber(redis.call('GET', KEYS[2])) or 0) + 1))
-redis.call('SET', KEYS[2], fence, 'PX', ${IDLE_MS})
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return fence
-`
-
-/**
- * KEYS[1]  owner
- * ARGV     token, TTL (ms); 0 gives it back
- * reply    1, or 0 where it is not one's own
- */
-export const renewScript = lua`
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
-`
-
-/**
  * The next writes that nobody took. A group that is gone is made anew, before the first write that is there; PERSIST comes first
- * as a full server refuses XGROUP, see above.
+ * as a full server refuses XGROUP, but not in a script that has written: what empties it must run.
  *
  * KEYS     stream, owner
  * ARGV     token, how many

@@ -1,8 +1,8 @@
 import { withDeadline } from '../../shared/deadline.js'
-import type { Lease } from './lease.js'
+import type { Lease } from '../../shared/lease.js'
+import { timeOfId } from '../../shared/stream-ids.js'
 import type { Taken } from './line.js'
 import type { ResolvedWriteBehindOptions, Write } from './options.js'
-import { timeOfId } from './store.js'
 
 /** Gives writes to the source, and tells it to stop when the lease is lost or the time is over. */
 export async function callSource<T> ({ write, timeout }: ResolvedWriteBehindOptions<T>, lease: Lease, batch: ReadonlyArray<Write<T>>): Promise<void> {

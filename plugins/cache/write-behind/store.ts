@@ -68,15 +68,3 @@ export interface BehindStore {
   replay (partition: number, ids: readonly string[], most: number): Promise<number>
   discard (partition: number, ids: readonly string[]): Promise<number>
 }
-
-/** Below 0 where `a` comes first. */
-export function compareIds (a: string, b: string): number {
-  const [aTime = 0, aCount = 0] = a.split('-').map(Number)
-  const [bTime = 0, bCount = 0] = b.split('-').map(Number)
-  return aTime - bTime || aCount - bCount
-}
-
-/** Milliseconds since the epoch. */
-export function timeOfId (id: string): number {
-  return Number.parseInt(id, 10)
-}

@@ -1,8 +1,9 @@
 import type { FastifyBaseLogger } from 'fastify'
+import { Gate } from '../../shared/gate.js'
+import { Shares } from '../../shared/shares.js'
 import type { ResolvedWriteBehindOptions } from './options.js'
 import type { PartitionEvents } from './events.js'
 import { Partition } from './partition.js'
-import { Gate } from './gate.js'
 import type { BehindStore } from './store.js'
 
 /** What this process did, since its start. */
@@ -32,86 +33,36 @@ export interface BehindWorkerOptions<T> {
   instance: string
 }
 
-/** Leases are renewed, and free ones taken, this often in the time of a lease. */
-const TICKS_PER_LEASE = 5
 const TICKS = -1
 
-/**
- * Has this instance's part of the partitions. Each instance tells that it lives, takes partitions that are free up to an
- * equal share of all that live (rounded up, so that there is always one for each partition), and gives one back while it has more.
- */
+/** Has this instance's part of the partitions. */
 export class BehindWorker<T> {
   readonly counts: BehindCounts = { accepted: 0, refused: 0, written: 0, superseded: 0, failed: 0, redelivered: 0, died: 0, dropped: 0 }
-  readonly partitions: ReadonlyArray<Partition<T>>
   readonly #options: BehindWorkerOptions<T>
-  #timer: NodeJS.Timeout | undefined
-  #ticking: Promise<void> | undefined
-  #isClosed = false
-  #terms = 0
+  readonly #shares: Shares<Partition<T>>
   /** Who cannot ask the store, and who cannot reach the source. */
   readonly #without = { store: new Set<number>(), source: new Set<number>() }
 
   constructor (options: BehindWorkerOptions<T>) {
     this.#options = options
-    const { store, options: given, decode, lease } = options
+    const { store, options: given, decode, lease, instance } = options
     const gate = new Gate()
-    this.partitions = Array.from({ length: given.partitions }, (_, index) =>
+    const all = Array.from({ length: given.partitions }, (_, index) =>
       new Partition({ store, index, gate, options: given, lease, decode, events: this.#eventsOf(index) }))
-    this.#schedule(0)
+    this.#shares = new Shares({ all, lease, instance, alive: store.alive, leave: store.leave, onTick: error => this.#note('store', TICKS, error) })
+  }
+
+  get partitions (): ReadonlyArray<Partition<T>> {
+    return this.#shares.all
   }
 
   get owned (): Array<Partition<T>> {
-    return this.partitions.filter(({ isOwned }) => isOwned)
+    return this.#shares.owned
   }
 
   /** Ends after the batches at hand, or after `ms`. */
   async close (ms: number): Promise<void> {
-    this.#isClosed = true
-    clearTimeout(this.#timer)
-    await this.#ticking
-    const { store, instance, lease } = this.#options
-    const keep = setInterval(() => { this.#renew().catch(() => {}) }, lease / TICKS_PER_LEASE)
-    const giveUp = setTimeout(() => { for (const partition of this.partitions) partition.abandon() }, ms)
-    await Promise.race([
-      Promise.all(this.partitions.map(partition => partition.release())),
-      // What does not heed its signal is not waited for.
-      new Promise(resolve => setTimeout(resolve, ms + 100).unref())
-    ])
-    clearInterval(keep)
-    clearTimeout(giveUp)
-    await store.leave(instance).catch(() => {})
-  }
-
-  #schedule (ms: number): void {
-    if (this.#isClosed) return
-    clearTimeout(this.#timer)
-    this.#timer = setTimeout(() => {
-      this.#ticking ??= this.#tick().then(() => this.#note('store', TICKS, undefined), error => this.#note('store', TICKS, error)).finally(() => {
-        this.#ticking = undefined
-        this.#schedule(this.#options.lease / TICKS_PER_LEASE)
-      })
-    }, ms).unref()
-  }
-
-  async #tick (): Promise<void> {
-    const { store, instance, lease } = this.#options
-    const [live] = await Promise.all([store.alive(instance, lease), this.#renew()])
-    const share = Math.ceil(this.partitions.length / live)
-    const { owned } = this
-    if (owned.length > share) {
-      owned.at(-1)?.release().catch(() => {})
-      return
-    }
-    // From its own place on, so that instances that come at the same time do not all ask for the same ones.
-    const first = Number.parseInt(instance.slice(0, 8), 16) % this.partitions.length
-    for (const partition of [...this.partitions.slice(first), ...this.partitions.slice(0, first)]) {
-      if (this.#isClosed || this.owned.length >= share) return
-      if (!partition.isOwned) await partition.tryOwn(`${instance}.${++this.#terms}`)
-    }
-  }
-
-  async #renew (): Promise<void> {
-    await Promise.all(this.owned.map(partition => partition.renew()))
+    await this.#shares.close(ms)
   }
 
   #eventsOf (index: number): PartitionEvents {
@@ -131,7 +82,7 @@ export class BehindWorker<T> {
       },
       ended: isLost => {
         for (const without of Object.values(this.#without)) without.delete(index)
-        if (isLost) setImmediate(() => this.#schedule(0))
+        if (isLost) setImmediate(() => this.#shares.look(0))
       }
     }
   }

@@ -4,15 +4,16 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { RedisClient } from '../../shared/client.js'
 import type { Duration } from '../../shared/duration.js'
 import { invalidOptionError, toError } from '../../shared/errors.js'
+import { warnOfEviction } from '../../shared/eviction.js'
 import { CircuitOpenError } from '../../shared/guard.js'
-import { hashId } from '../../shared/keys.js'
+import { partitionOf } from '../../shared/keys.js'
 import { readOptions } from '../../shared/options.js'
-import { warnOfEviction } from './eviction.js'
+import { compareIds, timeOfId } from '../../shared/stream-ids.js'
 import { createLetters, type DeadLetters } from './letters.js'
 import { createBehindMemory } from './memory-store.js'
 import { checkWriteKey, resolveWriteBehind, type ResolvedWriteBehindOptions, type WriteBehindOptions } from './options.js'
 import { createBehindRedis } from './redis-store.js'
-import { compareIds, timeOfId, type BehindStore } from './store.js'
+import type { BehindStore } from './store.js'
 import { BehindWorker, type BehindCounts } from './worker.js'
 import { json, toBytes, type Serializer } from '../serializer.js'
 import { BacklogFullError, FlushIncompleteError, NotAcceptedError, UncertainError } from '../errors.js'
@@ -68,29 +69,36 @@ export interface WriteBehinds {
    * @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION`
    */
   writeBehind <T = unknown>(name: string, options: WriteBehindOptions<T>): WriteBehind<T>
+  /** Of all that were opened, by name; of those whose store answers. */
+  stats (): Promise<Record<string, WriteBehindStats>>
   /** Redis: ends after the batches at hand. In this process: writes what it can. Both within some seconds. */
   close (): Promise<void>
 }
 
 const LEASE_MS = 4000
 const CLOSE_MS = 5000
+const MAY_BE_EVICTED = 'cache: this server may evict accepted writes when its memory is full; use noeviction or a volatile policy'
 const FIRST_POLL_MS = 5
 const LONGEST_POLL_MS = 100
 
 export function createWriteBehinds (given: WriteBehindsOptions): WriteBehinds {
   const { client, prefix, run, log, lease = LEASE_MS, serializer = json } = given
-  const opened = new Map<string, { close: () => Promise<void> }>()
+  const opened = new Map<string, { close: () => Promise<void>, stats: () => Promise<WriteBehindStats> }>()
 
   return {
     writeBehind <T> (name: string, options: WriteBehindOptions<T>): WriteBehind<T> {
       const resolved = resolveWriteBehind(name, options)
       if (opened.has(name)) throw invalidOptionError('cache', 'name', name, 'a name that is not in use')
-      if (client !== undefined && opened.size === 0) warnOfEviction(client, log)
+      if (client !== undefined && opened.size === 0) warnOfEviction(client, log, MAY_BE_EVICTED, policy => policy.startsWith('allkeys-'))
       const store = client === undefined ? createBehindMemory(resolved.partitions) : createBehindRedis(client, prefix, name, run)
       const codec = { encode: (key: string, value: unknown) => toBytes(serializer, value, key), decode: (bytes: Buffer) => serializer.deserialize(bytes) as T }
       const { behind, close } = open(name, resolved, { store, codec, log, lease, isLocal: client === undefined })
-      opened.set(name, { close })
+      opened.set(name, { close, stats: behind.stats })
       return behind
+    },
+    async stats () {
+      const found = await Promise.allSettled([...opened].map(async ([name, { stats }]) => [name, await stats()] as const))
+      return Object.fromEntries(found.flatMap(each => each.status === 'fulfilled' ? [each.value] : []))
     },
     async close () {
       await Promise.all([...opened.values()].map(each => each.close()))
@@ -168,11 +176,6 @@ function open <T> (name: string, options: ResolvedWriteBehindOptions<T>, { store
   }
 
   return { behind, close }
-}
-
-/** The same on all instances. */
-function partitionOf (key: string, partitions: number): number {
-  return Buffer.from(hashId(key), 'base64url').readUInt32BE() % partitions
 }
 
 /** An answer, even an error, says that nothing was done; without one nobody knows. */

@@ -1,18 +1,143 @@
-/** One event of a stream. */
+import type { LetterPage } from '../../shared/dead-letters.js'
+import type { Duration } from '../../shared/duration.js'
+
+/** An event of a stream. */
 export interface StreamEvent<T> {
-  /** The cursor after which reading can go on. */
+  /** Opaque. It is the event's own, and a cursor: `read({ after: id })` goes on after it. See {@link EventStream.read} for several partitions. */
   id: string
   key: string | undefined
   data: T
-  /** When it was appended, in milliseconds since the epoch. */
+  /** When it was appended, by Redis's clock: milliseconds since the epoch. */
   at: number
-  /** Events before it are missing. */
+  /** Only where it is read: events before it, after the cursor or the event before, were trimmed or cannot be read. */
   gap?: true
 }
 
-/** Events that are kept, in order. */
 export interface EventStream<T> {
+  /**
+   * Resolves with the event's id when the event lies in the store.
+   *
+   * @param data - anything that JSON can tell
+   * @param options.key - events of a key, 1 to 1,024 characters, are handled one after another, in order; those without one in any order
+   * @throws `FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE` (503): refused, or no answer in time; without an answer it may have been appended
+   * @throws `FST_REDIS_SUITE_EVENTS_UNSERIALIZABLE`, `FST_REDIS_SUITE_EVENTS_INVALID_OPTION` for a key
+   */
   append (data: T, options?: { key?: string }): Promise<string>
-  /** From the event after `after` on, else from now on, until the signal aborts. */
-  read (options?: { after?: string, signal?: AbortSignal }): AsyncIterable<StreamEvent<T>>
+  /**
+   * History after the cursor, then what is appended, until `signal` fires or the app closes. While the store is out of reach it waits, and
+   * goes on after the last event. With several partitions order is that of each key, and an id says how far each partition was read:
+   * it is not the one that `append` and `consume` tell of the same event.
+   *
+   * @param options.after - an event's id, `'0'` for all there is, undefined for what is appended from now on. With several
+   *   partitions the id of `append` or `consume` is exact for its own one; others are read from the same time on
+   * @throws `FST_REDIS_SUITE_EVENTS_INVALID_CURSOR` (400), at once
+   */
+  read (options?: ReadOptions): AsyncIterable<StreamEvent<T>>
+  /**
+   * Has the events handled, at least once each in a group, shared by all instances that consume in it. Resolves when the group exists, or when
+   * the store cannot be asked now: then it begins when that can.
+   *
+   * @throws `FST_REDIS_SUITE_EVENTS_INVALID_OPTION`
+   */
+  consume (options: ConsumeOptions<T>): Promise<Consumer>
+  /** @throws `FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE` (503) */
+  stats (): Promise<StreamStats>
+  /** The events that a group gave up. */
+  deadLetters (group: string): DeadLetters<T>
+}
+
+export interface ReadOptions {
+  after?: string | undefined
+  signal?: AbortSignal | undefined
+}
+
+export interface StreamOptions {
+  /** Into how many parts the keys are spread, 1 to 64: each is consumed by one instance at a time. The same on all instances. @default 1 */
+  partitions?: number
+  /** How many events are kept, about; each partition has an equal share. @default 100_000 */
+  maxLength?: number
+  /** For how long an event is kept, at most about; the keys expire so long after the last event. @default '7 days' */
+  maxAge?: Duration
+  /** How long dead letters, and how far groups are, are kept after they were last used. @default '30 days' */
+  retention?: Duration
+  /** How many dead letters a group keeps, an equal share in each partition; the oldest go first. @default 10_000 */
+  maxDeadLetters?: number
+}
+
+export interface ConsumeOptions<T> {
+  /** Each group gets every event. Up to 64 letters, digits and . _ - */
+  group: string
+  /** Resolves when the event is done; where it rejects, the event is given again. Events of a key come in order, never two at a time, and some twice. */
+  handler: (event: StreamEvent<T>, context: HandlerContext) => unknown
+  /** How many events this process handles at a time, of different keys, 1 to 1,000. @default 1 */
+  concurrency?: number
+  /** How often an event that failed is given again before it is a dead letter. @default 5 */
+  retries?: number
+  /** How long to wait before the first retry: twice as long each time, up to 30 s, with jitter. @default 100 */
+  backoff?: Duration
+  /** Whether what is given up is kept; else it is only logged. @default true */
+  deadLetter?: boolean
+  /** Where a group that is new begins: at the oldest event, or after the newest. @default '0' */
+  from?: '0' | '$'
+}
+
+export interface HandlerContext {
+  /** How often it has been given, this time included: above 1 it may have been handled before. */
+  attempt: number
+  /** Fires when another instance may be handling the same keys, and some seconds after the app began to close: stop then. */
+  signal: AbortSignal
+}
+
+export interface Consumer {
+  readonly group: string
+  /** How many partitions it works on now. */
+  readonly owned: number
+  /** Ends after the events at hand, within some seconds, and leaves the rest to others. */
+  close (): Promise<void>
+}
+
+export interface StreamStats {
+  /** How many events are kept. */
+  length: number
+  groups: Record<string, GroupStats>
+}
+
+export interface GroupStats {
+  /** Events that are kept and were not given to the group yet. */
+  lag: number
+  /** Events that were taken and are not done. */
+  pending: number
+  dead: number
+  /** Events that were trimmed before the group had handled them, since it exists. */
+  lost: number
+}
+
+export interface DeadLetter<T> {
+  /** Its own: for `after`, `replay` and `remove`. */
+  id: string
+  /** The event's id. */
+  eventId: string
+  key: string | undefined
+  /** Undefined where it cannot be read. */
+  data: T | undefined
+  /** The message of the last error. */
+  reason: string
+  /** How often it was given. */
+  attempts: number
+  /** When it was given up, by the store's clock: milliseconds since the epoch. */
+  diedAt: number
+}
+
+export interface DeadLetters<T> {
+  /**
+   * The oldest first.
+   *
+   * @param options.count - the most, 1 to 1,000, default 100
+   * @param options.after - the last one's id of the page before
+   */
+  list (options?: LetterPage): Promise<Array<DeadLetter<T>>>
+  /** Has the group handle them anew, and no other group. @param ids - default all that there are now @returns how many */
+  replay (ids?: readonly string[]): Promise<number>
+  /** Forgets them. @param ids - default all that there are now @returns how many there were */
+  remove (ids?: readonly string[]): Promise<number>
 }

@@ -1,4 +1,6 @@
-/** The right to write a partition, as far as this process can be certain of it. */
+import { setMaxListeners } from 'node:events'
+
+/** The right to work on something alone, as far as this process can be certain of it. */
 export class Lease {
   readonly token: string
   readonly fence: number
@@ -15,6 +17,8 @@ export class Lease {
     this.token = token
     this.fence = fence
     this.#ms = ms
+    // All that goes on under it.
+    setMaxListeners(0, this.#end.signal)
     this.extend(asked)
   }
 

@@ -1,8 +1,14 @@
 /** Lets many through at a time, or one alone; first come, first served. */
 export class Gate {
+  readonly #most: number
   #inside = 0
   #isAlone = false
   readonly #waiting: Array<{ alone: boolean, enter: () => void }> = []
+
+  /** @param most - how many at a time */
+  constructor (most = Infinity) {
+    this.#most = most
+  }
 
   async run<R> (alone: boolean, work: () => Promise<R>): Promise<R> {
     await new Promise<void>(resolve => {
@@ -18,8 +24,12 @@ export class Gate {
     }
   }
 
+  #hasRoomFor (alone: boolean): boolean {
+    return !this.#isAlone && this.#inside < (alone ? 1 : this.#most)
+  }
+
   #admit (): void {
-    for (let next = this.#waiting[0]; next !== undefined && !this.#isAlone && !(next.alone && this.#inside > 0); next = this.#waiting[0]) {
+    for (let next = this.#waiting[0]; next !== undefined && this.#hasRoomFor(next.alone); next = this.#waiting[0]) {
       this.#waiting.shift()
       this.#inside++
       this.#isAlone = next.alone

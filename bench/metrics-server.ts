@@ -1,0 +1,28 @@
+// One server for `bench/metrics.ts`: `tsx bench/metrics-server.ts <variant> <redis url>`; tells its address, and when asked the CPU time it has used.
+import Fastify from 'fastify'
+
+// As compiled: run from its sources the suite would pay for what tsx adds to each function.
+const { cache, metrics, rateLimit, redis, session } = await import(new URL('../dist/plugins/index.js', import.meta.url).href) as typeof import('../plugins/index.js')
+
+declare module 'fastify' {
+  interface Session {
+    visits?: number
+  }
+}
+
+const [variant = '', url = ''] = process.argv.slice(2)
+const app = Fastify()
+if (variant !== 'without') await app.register(metrics, { tracing: variant === 'with, tracing' })
+await app.register(redis, { url, prefix: 'bench' })
+await app.register(rateLimit, { max: 100_000, timeWindow: '1 second' })
+await app.register(session, { secret: 'a secret of at least thirty-two characters' })
+await app.register(cache, { unkeyed: false })
+const body = Buffer.alloc(1024, 'x')
+app.post('/visit', { config: { rateLimit: false } }, async request => { request.session.visits = 1 })
+// A decision and a session are read of Redis, the answer of the first tier.
+app.get('/cached/:id', { config: { cache: { ttl: '1 hour' } } }, (_request, reply) => { reply.send(body) })
+app.get('/plain', { config: { cache: false, rateLimit: false, session: false } }, (_request, reply) => { reply.send(body) })
+const address = await app.listen({ port: 0, host: '127.0.0.1' })
+process.send?.(address)
+process.on('message', () => { process.send?.(process.cpuUsage()) })
+process.once('SIGINT', () => process.exit())

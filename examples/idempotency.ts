@@ -1,0 +1,28 @@
+// Pay once, however often it is said: `curl -X POST localhost:3000/payments -H 'Idempotency-Key: 1'`, and again. Run it with
+// `npx tsx examples/idempotency.ts`.
+import { setTimeout as sleep } from 'node:timers/promises'
+import { pathToFileURL } from 'node:url'
+import Fastify from 'fastify'
+import { idempotency, redis } from '../plugins/index.js'
+
+export async function build () {
+  const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
+  const url = process.env['REDIS_URL']
+  if (url) await app.register(redis, { url, prefix: 'example' })
+  await app.register(idempotency, { ttl: '24h' })
+
+  let payments = 0
+  app.post('/payments', { config: { idempotency: true } }, async (request, reply) => {
+    await sleep(500) // the bank is slow: who loses patience and comes again waits for this one
+    request.log.info({ key: request.idempotencyKey }, 'paid')
+    return await reply.code(201).send({ payment: ++payments })
+  })
+  // Here a client has to say a key.
+  app.post('/refunds', { config: { idempotency: { required: true } } }, async () => ({ refunded: true }))
+  return app
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
+  const app = await build()
+  await app.listen({ port: Number(process.env['PORT'] ?? 3000) })
+}

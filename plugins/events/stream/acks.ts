@@ -1,0 +1,66 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { toError } from '../../shared/errors.js'
+import type { Lease } from '../../shared/lease.js'
+import type { Holder, Source, StreamStore, TakenEvent } from './store.js'
+
+interface Ack {
+  event: TakenEvent
+  resolve: () => void
+  reject: (error: Error) => void
+}
+
+export class LeaseLost extends Error {}
+
+const REST_MS = 200
+const MOST = 1000
+
+/** Acknowledges events together that are done at the same time, until the store has heard it or the lease is lost. */
+export class Acks {
+  readonly #store: StreamStore
+  readonly #holder: Holder
+  readonly #lease: Lease
+  readonly #onStore: (error: Error | undefined) => void
+  #waiting: Ack[] = []
+  #isFlushing = false
+
+  constructor (store: StreamStore, holder: Holder, lease: Lease, onStore: (error: Error | undefined) => void) {
+    this.#store = store
+    this.#holder = holder
+    this.#lease = lease
+    this.#onStore = onStore
+  }
+
+  /** @throws {@link LeaseLost} */
+  async add (event: TakenEvent): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      this.#waiting.push({ event, resolve, reject })
+      if (!this.#isFlushing) this.#flush().catch(() => {})
+    })
+  }
+
+  async #flush (): Promise<void> {
+    this.#isFlushing = true
+    while (this.#waiting.length > 0) {
+      const acks = this.#waiting.splice(0, MOST)
+      try {
+        for (const source of ['log', 'again'] as const) await this.#done(source, acks)
+        this.#onStore(undefined)
+        for (const { resolve } of acks) resolve()
+      } catch (error) {
+        if (error instanceof LeaseLost || this.#lease.signal.aborted) {
+          for (const { reject } of acks) reject(new LeaseLost())
+          continue
+        }
+        this.#onStore(toError(error))
+        this.#waiting.unshift(...acks)
+        await sleep(REST_MS, undefined, { ref: false })
+      }
+    }
+    this.#isFlushing = false
+  }
+
+  async #done (source: Source, acks: readonly Ack[]): Promise<void> {
+    const entries = acks.filter(({ event }) => event.source === source).map(({ event }) => event.entry)
+    if (entries.length > 0 && !await this.#store.done(this.#holder, source, entries)) throw new LeaseLost()
+  }
+}

@@ -1,0 +1,36 @@
+import type { FastifyBaseLogger } from 'fastify'
+import type { RedisClient } from '../../shared/client.js'
+import { followChannel, type Feed } from '../../shared/feed.js'
+import { channelOf } from './redis-store.js'
+import type { Bell } from './store.js'
+
+type OnRing = (partition: number | undefined) => void
+
+/** Hears of new events of all streams, over one connection, from the first listener on. */
+export function createBells (client: RedisClient, prefix: string, log: FastifyBaseLogger): { bellOf: (name: string) => Bell, close: () => void } {
+  const listeners = new Map<string, Set<OnRing>>()
+  let feed: Feed | undefined
+
+  const ring = (name: string, partition: number | undefined) => { for (const onRing of listeners.get(name) ?? []) onRing(partition) }
+
+  const follow = () => followChannel({
+    client,
+    channel: channelOf(prefix),
+    log,
+    without: 'events: new events of streams cannot be heard of, they are looked for each second',
+    onMessage: message => ring(message.slice(0, message.lastIndexOf('.')), Number(message.slice(message.lastIndexOf('.') + 1))),
+    onGap: () => { for (const name of listeners.keys()) ring(name, undefined) }
+  })
+
+  return {
+    bellOf: name => ({
+      listen (onRing) {
+        feed ??= follow()
+        const all = listeners.get(name) ?? new Set()
+        listeners.set(name, all.add(onRing))
+        return () => { all.delete(onRing) }
+      }
+    }),
+    close () { feed?.close() }
+  }
+}

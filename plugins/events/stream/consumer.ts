@@ -1,0 +1,84 @@
+import { randomUUID } from 'node:crypto'
+import type { FastifyBaseLogger } from 'fastify'
+import { Gate } from '../../shared/gate.js'
+import { Shares } from '../../shared/shares.js'
+import { eventIdOf } from './cursor.js'
+import { decodeEvent } from './json.js'
+import type { ResolvedConsumeOptions } from './options.js'
+import { StreamPartition, type PartitionEvents } from './partition.js'
+import type { Bell, StreamStore } from './store.js'
+import type { Consumer } from './types.js'
+
+export interface ConsumerOptions<T> {
+  name: string
+  store: StreamStore
+  bell: Bell
+  partitions: number
+  options: ResolvedConsumeOptions<T>
+  /** Milliseconds. */
+  lease: number
+  log: FastifyBaseLogger
+  onClosed: () => void
+}
+
+const CLOSE_MS = 5000
+const TICKS = -1
+
+/** Has this instance's part of the partitions handled. */
+export function startConsumer<T> ({ name, store, bell, partitions, options, lease, log, onClosed }: ConsumerOptions<T>): Consumer {
+  const { group, concurrency } = options
+  const about = { stream: name, group }
+  const idOf = (event: Parameters<typeof eventIdOf>[0], index: number) => eventIdOf(event, index, partitions)
+  /** Who cannot use the store. */
+  const without = new Set<number>()
+
+  /** One line when the first one is without, and one when none is any more. */
+  function note (who: number, error: Error | undefined): void {
+    if (error !== undefined) {
+      if (without.size === 0) log.warn({ ...about, reason: error.message }, 'events: the store of a stream cannot be used, its events wait')
+      without.add(who)
+    } else if (without.delete(who) && without.size === 0) {
+      log.info(about, 'events: the store of a stream is used again')
+    }
+  }
+
+  const eventsOf = (index: number): PartitionEvents => ({
+    store: error => note(index, error),
+    failed: (event, { message: reason }, attempt) =>
+      log.debug({ ...about, id: idOf(event, index), reason, attempt }, 'events: an event was not handled'),
+    died: (event, reason, given, dropped) =>
+      log.error({ ...about, id: idOf(event, index), reason, given, ...dropped > 0 && { dropped } }, options.deadLetter
+        ? 'events: an event became a dead letter'
+        : 'events: an event was given up'),
+    ended: isLost => {
+      without.delete(index)
+      if (isLost) setImmediate(() => shares.look(0))
+    }
+  })
+
+  const gate = new Gate(concurrency)
+  const all = Array.from({ length: partitions }, (_, index) =>
+    new StreamPartition<T>({ store, index, options, lease, gate, decode: event => decodeEvent<T>(event, idOf(event, index)), events: eventsOf(index) }))
+  const shares = new Shares({
+    all,
+    lease,
+    instance: randomUUID(),
+    alive: (instance, ms) => store.alive(group, instance, ms),
+    leave: instance => store.leave(group, instance),
+    onTick: error => note(TICKS, error)
+  })
+  const stopListening = bell.listen(partition => {
+    for (const each of partition === undefined ? all : all.slice(partition, partition + 1)) each.wake()
+  })
+  let closing: Promise<void> | undefined
+
+  return {
+    group,
+    get owned () { return shares.owned.length },
+    close () {
+      stopListening()
+      closing ??= shares.close(CLOSE_MS).finally(onClosed)
+      return closing
+    }
+  }
+}

@@ -1,0 +1,79 @@
+import { MAX_TIMER_MS } from '../../shared/duration.js'
+import { invalidOptionError } from '../../shared/errors.js'
+import { readOptions } from '../../shared/options.js'
+import type { ConsumeOptions, StreamOptions } from './types.js'
+
+export interface ResolvedStreamOptions {
+  partitions: number
+  /** Of one partition. */
+  maxLength: number
+  /** Milliseconds. */
+  maxAge: number
+  /** Milliseconds. */
+  retention: number
+  /** Of one partition. */
+  maxDeadLetters: number
+}
+
+export interface ResolvedConsumeOptions<T> {
+  group: string
+  handler: ConsumeOptions<T>['handler']
+  concurrency: number
+  retries: number
+  backoff: { min: number, max: number }
+  deadLetter: boolean
+  from: '0' | '$'
+}
+
+const NAME = /^[\w.-]{1,64}$/
+const NAME_ALLOWED = 'up to 64 letters, digits and . _ -'
+const MAX_KEY_LENGTH = 1024
+const MAX_BACKOFF_MS = 30_000
+// A TTL in milliseconds that Redis takes and a number still tells exactly.
+const MAX_AGE_MS = 10 * 365 * 24 * 3600 * 1000
+
+export function checkName (option: 'name' | 'group', name: unknown): string {
+  if (typeof name === 'string' && NAME.test(name)) return name
+  throw invalidOptionError('events', option, name, NAME_ALLOWED)
+}
+
+export function checkKey (key: unknown): string | undefined {
+  if (key === undefined || (typeof key === 'string' && key !== '' && key.length <= MAX_KEY_LENGTH)) return key
+  throw invalidOptionError('events', 'key', key, `a string of 1 to ${MAX_KEY_LENGTH} characters`)
+}
+
+export function resolveStream (given: StreamOptions): ResolvedStreamOptions {
+  const read = readOptions('events', objectOf(given))
+  read.onlyKnown(['partitions', 'maxLength', 'maxAge', 'retention', 'maxDeadLetters'])
+  const partitions = read.integer('partitions', 1, { min: 1, max: 64 })
+  const share = (most: number) => Math.ceil(most / partitions)
+  return {
+    partitions,
+    maxLength: share(read.integer('maxLength', 100_000, { min: 1 })),
+    maxAge: read.duration('maxAge', '7 days', { min: 1000, max: MAX_AGE_MS }),
+    retention: read.duration('retention', '30 days', { min: 1000, max: MAX_AGE_MS }),
+    maxDeadLetters: share(read.integer('maxDeadLetters', 10_000, { min: 1 }))
+  }
+}
+
+export function resolveConsume<T> (given: ConsumeOptions<T>): ResolvedConsumeOptions<T> {
+  const read = readOptions('events', objectOf(given))
+  read.onlyKnown(['group', 'handler', 'concurrency', 'retries', 'backoff', 'deadLetter', 'from'])
+  const { handler } = given
+  if (typeof handler !== 'function') read.fail('handler', 'a function')
+  const min = read.duration('backoff', 100, { min: 1, max: MAX_TIMER_MS })
+  return {
+    group: checkName('group', given.group),
+    handler,
+    concurrency: read.integer('concurrency', 1, { min: 1, max: 1000 }),
+    retries: read.integer('retries', 5, { max: 1000 }),
+    backoff: { min, max: Math.max(min, MAX_BACKOFF_MS) },
+    deadLetter: read.boolean('deadLetter', true),
+    from: read.oneOf('from', '0', ['0', '$'])
+  }
+}
+
+function objectOf<O extends object> (options: O): O {
+  if (typeof options === 'object' && options !== null) return options
+  throw invalidOptionError('events', 'options', options, 'an object')
+}

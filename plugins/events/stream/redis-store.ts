@@ -1,0 +1,137 @@
+import type { RedisClient } from '../../shared/client.js'
+import { keySpace } from '../../shared/keys.js'
+import { acquireScript, aliveScript, renewScript } from '../../shared/lease-scripts.js'
+import { runScript, runScriptForBytes } from '../../shared/script.js'
+import type { ResolvedStreamOptions } from './options.js'
+import { appendScript, buryScript, doneScript, foundScript, markScript, pendingScript, removeScript, replayScript, stateScript, takeScript } from './scripts.js'
+import { groupState, type Holder, type Source, type StoredEvent, type StoredLetter, type StreamStore, type TakenEvent } from './store.js'
+
+type Run = <T>(operation: () => Promise<T>) => Promise<T>
+type What = 'log' | 'meta' | `${'again' | 'dead' | 'owner' | 'fence'}:${string}`
+
+/** The channel on which instances tell each other of new events: `{name}.{partition}`. */
+export function channelOf (prefix: string): string {
+  return `${prefix}:events:stream`
+}
+
+/**
+ * Keeps events in Redis: each partition is a stream, and what belongs to it lies in one slot of a Cluster.
+ *
+ * @param name - plain characters
+ * @param run - calls Redis by the policy on failure
+ */
+export function createRedisStreams (client: RedisClient, prefix: string, name: string, options: ResolvedStreamOptions, run: Run): StreamStore {
+  const { maxLength, maxAge, maxDeadLetters } = options
+  // How far groups are is worth something as long as there are events.
+  const retention = Math.max(options.retention, maxAge)
+  const space = keySpace(prefix, 'events', 'stream')
+  const channel = channelOf(prefix)
+  const key = (partition: number, what: What) => `${space}{${name}.${partition}}:${what}`
+  const instances = (group: string) => `${space}{${name}}:instances:${group}`
+  const owner = ({ partition, group }: Holder) => key(partition, `owner:${group}`)
+  const sourceOf = ({ partition, group }: Holder, source: Source) => key(partition, source === 'log' ? 'log' : `again:${group}`)
+
+  return {
+    async append (partition, eventKey, value) {
+      const args = [value, maxLength, maxAge, retention, channel, `${name}.${partition}`]
+      const reply = await run(() => runScript(client, appendScript, [key(partition, 'log'), key(partition, 'meta')], eventKey === undefined ? args : [...args, eventKey]))
+      const [id, n] = listOf(reply)
+      return { id: String(id), n: Number(n) }
+    },
+    range: async (partition, after, count) =>
+      (await run(() => client.xrangeBuffer(key(partition, 'log'), `(${after}`, '+', 'COUNT', count))).map(([id, fields]) => eventOf(id, fields)),
+
+    async found (partition, group, from) {
+      await run(() => runScript(client, foundScript, [key(partition, 'log'), key(partition, 'meta')], [group, from, maxAge, retention]))
+    },
+    alive: async (group, instance, ms) => Number(await run(() => runScript(client, aliveScript, [instances(group)], [instance, ms]))),
+    async leave (group, instance) { await run(() => client.zrem(instances(group), instance)) },
+
+    async acquire (holder, ms) {
+      const fence = await run(() => runScript(client, acquireScript, [owner(holder), key(holder.partition, `fence:${holder.group}`)], [holder.token, ms]))
+      return fence === null ? undefined : Number(fence)
+    },
+    renew: async (holder, ms) => await run(() => runScript(client, renewScript, [owner(holder)], [holder.token, ms])) === 1,
+    async release (holder) { await run(() => runScript(client, renewScript, [owner(holder)], [holder.token, 0])) },
+
+    async pending (holder, source, after, count) {
+      const keys = [owner(holder), sourceOf(holder, source), key(holder.partition, 'meta')]
+      const from = after === undefined ? '-' : `(${after}`
+      const reply = await run(() => runScriptForBytes(client, pendingScript, keys, [holder.token, holder.group, from, count]))
+      if (reply === null) return undefined
+      const [next, ...found] = listOf(reply)
+      const events = found.map(listOf).map(([id, fields, given]) => takenOf(source, id, fields, Number(given)))
+      return { events, next: String(next) || undefined }
+    },
+    async take (holder, from, count) {
+      const keys = [owner(holder), sourceOf(holder, 'log'), key(holder.partition, 'meta'), sourceOf(holder, 'again')]
+      const args = [holder.token, holder.group, from, count, maxAge, retention]
+      const reply = await run(() => runScriptForBytes(client, takeScript, keys, args))
+      if (reply === null) return undefined
+      return listOf(reply).map(listOf).map(([source, id, fields]) => takenOf(String(source) === 'log' ? 'log' : 'again', id, fields, 0))
+    },
+    mark: async (holder, { source, entry }, given) =>
+      await run(() => runScript(client, markScript, [owner(holder), sourceOf(holder, source)], [holder.token, holder.group, entry, given])) === 1,
+    done: async (holder, source, entries) =>
+      await run(() => runScript(client, doneScript, [owner(holder), sourceOf(holder, source)], [holder.token, holder.group, source, ...entries])) === 1,
+    async bury (holder, { source, entry, id, n, key: eventKey, value }, reason, given) {
+      const keys = [owner(holder), sourceOf(holder, source), key(holder.partition, `dead:${holder.group}`)]
+      const fields = ['n', n, 'v', value, 'id', id, 'reason', reason, 'given', given, ...eventKey === undefined ? [] : ['k', eventKey]]
+      const dropped = await run(() => runScript(client, buryScript, keys, [holder.token, holder.group, source, entry, maxDeadLetters, options.retention, ...fields]))
+      return dropped === null ? undefined : Number(dropped)
+    },
+
+    async state (partition) {
+      const [length, meta, firsts, lasts, infos] = listOf(await run(() => runScript(client, stateScript, [key(partition, 'log'), key(partition, 'meta')], [])))
+      const fields = mapOf(meta)
+      const count = Number(fields.get('n') ?? 0)
+      const [first] = listOf(firsts).map(listOf)
+      const [last] = listOf(lasts).map(listOf)
+      const firstN = first === undefined ? count + 1 : Number(mapOf(first[1]).get('n'))
+      const pending = new Map(listOf(infos).map(info => mapOf(info)).map(info => [String(info.get('name')), Number(info.get('pending'))]))
+      const names = [...fields.keys()].filter(field => field.startsWith('read:')).map(field => field.slice('read:'.length))
+      const groups = await Promise.all(names.map(async group => ({
+        group,
+        pending: pending.get(group) ?? 0,
+        dead: await run(() => client.xlen(key(partition, `dead:${group}`))),
+        ...groupState(count, firstN, Number(fields.get(`read:${group}`)), Number(fields.get(`lost:${group}`) ?? 0))
+      })))
+      return { length: Number(length), count, last: last === undefined ? undefined : String(last[0]), groups }
+    },
+    letters: async (partition, group, from, count) =>
+      (await run(() => client.xrangeBuffer(key(partition, `dead:${group}`), from, '+', 'COUNT', count))).map(([id, fields]) => letterOf(id, fields)),
+    letterCount: (partition, group) => run(() => client.xlen(key(partition, `dead:${group}`))),
+    replay: async (partition, group, ids) => Number(await run(() => runScript(client, replayScript,
+      [key(partition, `again:${group}`), key(partition, `dead:${group}`)], [retention, channel, `${name}.${partition}`, ...ids]))),
+    remove: async (partition, group, ids) => Number(await run(() => runScript(client, removeScript, [key(partition, `dead:${group}`)], ids)))
+  }
+}
+
+function listOf (reply: unknown): unknown[] {
+  return Array.isArray(reply) ? reply : []
+}
+
+/** Names and values in turn. */
+function mapOf (reply: unknown): Map<string, unknown> {
+  const list = listOf(reply)
+  return new Map(list.flatMap((name, i) => i % 2 === 0 ? [[String(name), list[i + 1]] as const] : []))
+}
+
+function eventOf (id: unknown, fields: unknown): StoredEvent {
+  const map = mapOf(fields)
+  const [key, value] = [map.get('k'), map.get('v')]
+  return { id: String(map.get('id') ?? id), n: Number(map.get('n')), key: key === undefined ? undefined : String(key), value: bytesOf(value) }
+}
+
+function takenOf (source: Source, id: unknown, fields: unknown, given: number): TakenEvent {
+  return { ...eventOf(id, fields), source, entry: String(id), given }
+}
+
+function letterOf (id: unknown, fields: unknown): StoredLetter {
+  const map = mapOf(fields)
+  return { ...eventOf(id, fields), id: String(id), eventId: String(map.get('id')), reason: String(map.get('reason')), given: Number(map.get('given')) }
+}
+
+function bytesOf (value: unknown): Buffer {
+  return Buffer.isBuffer(value) ? value : Buffer.alloc(0)
+}

@@ -1,0 +1,34 @@
+import type { FastifyReply } from 'fastify'
+import type { ResolvedRoute } from './options.js'
+import type { StoredAnswer } from './store.js'
+
+// They too ask the client to try again.
+const TRY_AGAIN = new Set([408, 425, 429])
+
+/** Whether an answer stands: a repetition is to have the same. */
+export function isFinal (status: number): boolean {
+  return status < 500 && !TRY_AGAIN.has(status)
+}
+
+/** @returns undefined where the body is not known yet, as it is a stream */
+export function answerOf (reply: FastifyReply, payload: unknown, { headers, maxBodySize }: ResolvedRoute): StoredAnswer | undefined {
+  const body = bytesOf(payload)
+  if (body === undefined) return undefined
+  const kept: Record<string, string | string[]> = {}
+  for (const name of headers) {
+    const value = reply.getHeader(name)
+    if (value !== undefined) kept[name] = Array.isArray(value) ? value : String(value)
+  }
+  return { status: reply.statusCode, headers: kept, body: body !== null && body.length > maxBodySize ? 'too-large' : body }
+}
+
+function bytesOf (payload: unknown): Buffer | null | undefined {
+  if (payload === undefined || payload === null) return null
+  // Copied, as who made it may write into it again.
+  return typeof payload === 'string' || payload instanceof Uint8Array ? Buffer.from(payload) : undefined
+}
+
+/** Gives the answer once more. Hooks of others do with it what they do with all answers. */
+export function replay (reply: FastifyReply, { status, headers }: StoredAnswer, body: Buffer | null): FastifyReply {
+  return reply.code(status).headers(headers).header('idempotency-replayed', 'true').send(body ?? undefined)
+}

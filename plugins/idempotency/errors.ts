@@ -1,0 +1,25 @@
+import { pluginError } from '../shared/errors.js'
+
+const Unavailable = pluginError('idempotency', 'STORE_UNAVAILABLE', 'it cannot be told now whether this was done before', 503)
+const InProgress = pluginError('idempotency', 'IN_PROGRESS', 'a request with this key is under way', 409)
+
+/** A request whose key is not answered yet came again, and waited in vain. Fastify sends its `headers`. */
+export function inProgress (): Error {
+  return Object.assign(new InProgress(), { headers: { 'retry-after': '1' } })
+}
+
+/** The store cannot be asked, and the policy is to refuse then. */
+export function storeUnavailable (): Error {
+  return Object.assign(new Unavailable(), { headers: { 'retry-after': '1' } })
+}
+
+/** The route wants a key, and the request has none. */
+export const MissingKeyError = pluginError('idempotency', 'MISSING_KEY', 'this request needs the header %s', 400)
+/** The header is no key. */
+export const InvalidKeyError = pluginError('idempotency', 'INVALID_KEY', 'the header %s is to be 1 to %s printable ASCII characters, in quotes or without', 400)
+/** The key belongs to a request of this caller that was another one. */
+export const KeyReusedError = pluginError('idempotency', 'KEY_REUSED', 'this key was used for another request', 422)
+/** It was done, but the answer was too large to be kept. */
+export const AnswerNotKeptError = pluginError('idempotency', 'ANSWER_NOT_KEPT', 'this was done before; its answer was too large to be kept', 409)
+/** A function among the options gave no string: callers, or requests, could not be told apart. */
+export const InvalidValueError = pluginError('idempotency', 'INVALID_VALUE', 'the option "%s" gave no string')

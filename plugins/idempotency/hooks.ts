@@ -1,0 +1,125 @@
+import { randomUUID } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, RouteOptions } from 'fastify'
+import { reasonOf } from '../shared/errors.js'
+import { endingWith } from '../shared/last-hook.js'
+import { answerOf, isFinal, replay } from './answer.js'
+import { AnswerNotKeptError, inProgress, InvalidValueError, KeyReusedError, storeUnavailable } from './errors.js'
+import { fingerprintOf, idOf, keyOf } from './key.js'
+import type { ResolvedRoute } from './options.js'
+import { Run, type RunContext } from './run.js'
+import type { Claim, Claimant } from './store.js'
+
+const RUN = Symbol('idempotency.run')
+const FIRST_POLL_MS = 10
+const LONGEST_POLL_MS = 100
+const SAFE = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE'])
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    [RUN]: Run | null
+  }
+}
+
+export function isSafe (method: string): boolean {
+  return SAFE.has(method.toUpperCase())
+}
+
+/** Of a caller's own function: what is no text, such as undefined for a stranger, would make strangers one. */
+function textOf (route: ResolvedRoute, option: 'scope' | 'fingerprint', request: FastifyRequest): string {
+  const text: unknown = route[option](request)
+  if (typeof text === 'string') return text
+  throw new InvalidValueError(option)
+}
+
+/** @returns what puts itself into a route's way */
+export function createHooks (fastify: FastifyInstance, context: RunContext): (route: RouteOptions, options: ResolvedRoute) => void {
+  const { store, run, log } = context
+  let isFailing = false
+  fastify.decorateRequest(RUN, null)
+
+  /** Of all that ask for the same, the one whose turn it is; the others wait for what comes of it. */
+  async function claim (claimant: Claimant, reply: FastifyReply, { wait, lease }: ResolvedRoute): Promise<Claim> {
+    const end = performance.now() + wait
+    const ask = async () => await run(() => store.claim(claimant, lease))
+    let claimed = await ask()
+    for (let pause = FIRST_POLL_MS; claimed === 'theirs'; pause = Math.min(pause * 1.5, LONGEST_POLL_MS)) {
+      // Nor is it done for somebody who has left while he waited.
+      if (performance.now() + pause > end || reply.raw.destroyed) break
+      await sleep(pause)
+      // That it is under way is known: where the store is slow to tell more, there is time left to ask again.
+      claimed = await ask().catch(() => 'theirs')
+    }
+    return claimed
+  }
+
+  /** @returns undefined where the store cannot be asked */
+  async function tryToClaim (claimant: Claimant, reply: FastifyReply, route: ResolvedRoute): Promise<Claim | undefined> {
+    try {
+      const claimed = await claim(claimant, reply, route)
+      if (isFailing) log.info('idempotency: the store answers again')
+      isFailing = false
+      return claimed
+    } catch (error) {
+      if (!isFailing) log.warn({ reason: reasonOf(error), policy: route.runsUnguarded ? 'run' : 'refuse' }, 'idempotency: the store cannot be asked')
+      isFailing = true
+      // It may have been claimed all the same, where the answer was lost.
+      if (!route.runsUnguarded) run(() => store.release(claimant)).catch(() => {})
+      return undefined
+    }
+  }
+
+  function begin (claimant: Claimant, request: FastifyRequest, reply: FastifyReply, { lease, ttl }: ResolvedRoute, isClaimed: boolean): void {
+    // Of a hijacked reply nothing is heard here but its end.
+    const isOver = () => reply.sent && reply.raw.destroyed
+    const begun = new Run(context, { claimant, lease, ttl, isClaimed, isOver })
+    request[RUN] = begun
+    reply.raw.once('close', () => { if (reply.sent) begun.release().catch(() => {}) })
+  }
+
+  async function preHandler (route: ResolvedRoute, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply | undefined> {
+    const key = isSafe(request.method) ? undefined : keyOf(request, route)
+    if (key === undefined) return undefined
+    request.idempotencyKey = key
+    const claimant = { id: idOf(key, textOf(route, 'scope', request)), fingerprint: fingerprintOf(request, textOf(route, 'fingerprint', request)), token: randomUUID() }
+    const claimed = await tryToClaim(claimant, reply, route)
+    if (claimed === undefined && !route.runsUnguarded) throw storeUnavailable()
+    if (claimed === undefined || claimed === 'mine') return begin(claimant, request, reply, route, claimed === 'mine') ?? undefined
+    if (claimed === 'theirs') throw inProgress()
+    if (claimed === 'other') throw new KeyReusedError()
+    if (claimed.body === 'too-large') throw new AnswerNotKeptError()
+    return replay(reply, claimed, claimed.body)
+  }
+
+  async function onSend (route: ResolvedRoute, warnOnce: () => void, request: FastifyRequest, reply: FastifyReply, payload: unknown): Promise<void> {
+    const begun = request[RUN]
+    if (begun === null) return
+    const answer = answerOf(reply, payload, route)
+    if (answer === undefined) warnOnce()
+    if (answer === undefined || begun.hasFailed || !isFinal(reply.statusCode)) await begun.release()
+    else await begun.complete(answer)
+  }
+
+  const onError: onErrorHookHandler = (request, _reply, _error, done) => {
+    if (request[RUN] !== null) request[RUN].hasFailed = true
+    done()
+  }
+
+  return function addHooks (route, options) {
+    let isWarned = false
+    const warnOnce = (): void => {
+      if (!isWarned) log.warn({ route: route.url }, 'idempotency: an answer that is a stream is not kept, the same request runs again')
+      isWarned = true
+    }
+    Object.assign(route, {
+      // After all others', so that whoever may not ask is turned away before.
+      preHandler: endingWith<unknown>(route.preHandler, (request: FastifyRequest, reply: FastifyReply) => preHandler(options, request, reply)),
+      // Before all others' of routes, so that what they make of it, such as its compression, is made for each client.
+      onSend: [async (request: FastifyRequest, reply: FastifyReply, payload: unknown) => {
+        await onSend(options, warnOnce, request, reply, payload)
+        return payload
+      }, ...[route.onSend ?? []].flat()],
+      onError: [...[route.onError ?? []].flat(), onError]
+    })
+  }
+}

@@ -1,0 +1,51 @@
+import fp from 'fastify-plugin'
+import { keyPrefixOf, resolveClient } from '../shared/client.js'
+import { guardRedis } from '../shared/guard.js'
+import { readOptions } from '../shared/options.js'
+import { createHooks, isSafe } from './hooks.js'
+import { createMemoryStore } from './memory-store.js'
+import { resolveOptions, resolveRoute, type IdempotencyPluginOptions, type RouteIdempotencyOptions } from './options.js'
+import { createRedisStore } from './redis-store.js'
+import type { Run } from './run.js'
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** The request's key, on a route with `config.idempotency`; null where it has none. To be handed on, say, to whoever takes the payment. */
+    idempotencyKey: string | null
+  }
+  interface FastifyContextConfig {
+    /** A request that comes again with the same `Idempotency-Key` has the answer that the first one got, and is not done again. */
+    idempotency?: RouteIdempotencyOptions | boolean
+  }
+}
+
+export { DEFAULT_HEADERS } from './options.js'
+export type { IdempotencyPluginOptions, RouteIdempotencyOptions } from './options.js'
+
+/**
+ * `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header) for routes with `config.idempotency`: of all requests of one
+ * caller with the same key one is done, and all have its answer.
+ *
+ * @throws `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_OPTION` at registration of the plugin or of a route
+ */
+export const idempotency = fp<IdempotencyPluginOptions>(async function idempotency (fastify, given) {
+  const { timeout, maxKeys } = resolveOptions(given)
+  const client = resolveClient(fastify, 'idempotency', given.redis)
+  const store = client === undefined ? createMemoryStore(maxKeys) : createRedisStore(client, keyPrefixOf(client))
+  const run = client === undefined ? <T>(operation: () => Promise<T>) => operation() : guardRedis(client, fastify.log, timeout, 'idempotency').run
+  const runs = new Set<Run>()
+  fastify.decorateRequest('idempotencyKey', null)
+  const addHooks = createHooks(fastify, { store, run, log: fastify.log, runs })
+
+  fastify.addHook('onRoute', route => {
+    const config = route.config?.idempotency
+    if (config === undefined || config === false) return
+    if ([route.method].flat().every(isSafe)) {
+      readOptions('idempotency', { 'config.idempotency': `${[route.method].flat().join()} ${route.url}` }).fail('config.idempotency', 'a route that changes something: GET and HEAD may be repeated anyway')
+    }
+    addHooks(route, resolveRoute(given, config))
+  })
+  fastify.addHook('onClose', async () => { await Promise.all([...runs].map(each => each.close())) })
+}, { name: 'fastify-redis-suite/idempotency', fastify: '5.x' })
+
+export default idempotency

@@ -1,0 +1,49 @@
+import type { FastifyRequest } from 'fastify'
+import { hashId } from '../shared/keys.js'
+import { InvalidKeyError, MissingKeyError } from './errors.js'
+import type { ResolvedRoute } from './options.js'
+
+export const MAX_KEY_LENGTH = 255
+// A string of a structured field (RFC 9651), as the draft wants it, or the same without quotes, as most send it.
+const QUOTED = /^"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"$/
+const PLAIN = /^[\x21\x23-\x2b\x2d-\x7e]+$/
+
+/**
+ * @returns the key, or undefined where there is none
+ * @throws `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_KEY`, `FST_REDIS_SUITE_IDEMPOTENCY_MISSING_KEY`
+ */
+export function keyOf (request: FastifyRequest, { header, required }: ResolvedRoute): string | undefined {
+  const given = request.headers[header]
+  if (given === undefined) {
+    if (required) throw new MissingKeyError(header)
+    return undefined
+  }
+  const key = typeof given === 'string' ? parseKey(given.trim()) : undefined
+  if (key === undefined) throw new InvalidKeyError(header, MAX_KEY_LENGTH)
+  return key
+}
+
+/** @returns undefined where it is no key */
+export function parseKey (text: string): string | undefined {
+  const quoted = QUOTED.exec(text)?.[1]?.replaceAll(/\\(.)/g, '$1')
+  const key = quoted ?? (PLAIN.test(text) ? text : undefined)
+  return key !== undefined && key !== '' && key.length <= MAX_KEY_LENGTH ? key : undefined
+}
+
+/** Of a key and its owner: nobody else's leads there. */
+export function idOf (key: string, owner: string): string {
+  return hashId(JSON.stringify([owner, key]))
+}
+
+/** What the request asks for: a repetition has the same. */
+export function fingerprintOf (request: FastifyRequest, more: string): string {
+  return hashId(JSON.stringify([request.method, request.host, request.url, more, bodyOf(request.body)]))
+}
+
+function bodyOf (body: unknown): string {
+  if (body === undefined || body === null) return ''
+  if (typeof body === 'string' || body instanceof Uint8Array) return hashId(body)
+  // What its parser left to be read as it comes is not known here.
+  if (typeof body === 'object' && ('pipe' in body || 'getReader' in body)) return ''
+  return hashId(JSON.stringify(body))
+}

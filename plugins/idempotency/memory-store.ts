@@ -1,0 +1,64 @@
+import { LRUCache } from 'lru-cache'
+import type { Claim, IdempotencyStore, StoredAnswer } from './store.js'
+
+interface Entry {
+  fingerprint: string
+  token: string
+  answer: StoredAnswer | undefined
+  expiresAt: number
+}
+
+const MOST_BYTES = 64 * 1024 * 1024
+/** What an entry takes beside its body, roughly. */
+const ENTRY_BYTES = 1024
+
+/**
+ * Keeps answers in this process, bounded in number and to 64 MiB: those that were used least recently go first.
+ *
+ * @param clock - milliseconds; tests put their own here
+ */
+export function createMemoryStore (maxKeys: number, clock: () => number = Date.now): IdempotencyStore {
+  // What is under way is bounded by the requests there are, and never dropped: it would run twice.
+  const claims = new Map<string, Entry>()
+  const answers = new LRUCache<string, Entry>({
+    max: maxKeys,
+    maxSize: MOST_BYTES,
+    sizeCalculation: ({ answer }) => ENTRY_BYTES + (answer?.body instanceof Buffer ? answer.body.length : 0)
+  })
+
+  function alive (id: string): Entry | undefined {
+    const entry = claims.get(id) ?? answers.get(id)
+    if (entry === undefined || entry.expiresAt > clock()) return entry
+    claims.delete(id)
+    answers.delete(id)
+    return undefined
+  }
+
+  return {
+    async claim ({ id, fingerprint, token }, lease): Promise<Claim> {
+      const entry = alive(id)
+      if (entry === undefined) {
+        claims.set(id, { fingerprint, token, answer: undefined, expiresAt: clock() + lease })
+        return 'mine'
+      }
+      if (entry.fingerprint !== fingerprint) return 'other'
+      return entry.answer ?? (entry.token === token ? 'mine' : 'theirs')
+    },
+    async renew ({ id, token }, lease) {
+      const entry = alive(id)
+      if (entry?.token !== token || entry.answer !== undefined) return false
+      entry.expiresAt = clock() + lease
+      return true
+    },
+    async complete ({ id, fingerprint, token }, answer, ttl) {
+      const entry = alive(id)
+      if (entry !== undefined && entry.token !== token) return false
+      claims.delete(id)
+      answers.set(id, { fingerprint, token, answer, expiresAt: clock() + ttl })
+      return true
+    },
+    async release ({ id, token }) {
+      if (claims.get(id)?.token === token) claims.delete(id)
+    }
+  }
+}

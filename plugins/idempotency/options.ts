@@ -1,0 +1,104 @@
+import type { FastifyRequest } from 'fastify'
+import type { RedisClient } from '../shared/client.js'
+import { MAX_TIMER_MS, type Duration } from '../shared/duration.js'
+import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
+import { readOptions, type OptionReader } from '../shared/options.js'
+import { ownerOf } from './owner.js'
+
+/** Of a route: `config.idempotency`. What it leaves out is as the plugin has it. */
+export interface RouteIdempotencyOptions {
+  /** How long an answer is kept. @default '24h' */
+  ttl?: Duration | undefined
+  /** The request's header with the key. @default 'idempotency-key' */
+  header?: string | undefined
+  /** Whether a request without a key is refused (400), or runs as if the plugin were not there. @default false */
+  required?: boolean | undefined
+  /**
+   * Whose key it is: of two callers with the same key neither ever gets the other's answer.
+   *
+   * @default the session's `userId`, else `Authorization`, else the session that the client came with, else its address
+   */
+  scope?: ((request: FastifyRequest) => string) | undefined
+  /** What else makes two requests the same, beside method, host, URL and parsed body: part of a body that is read as a stream, say. */
+  fingerprint?: ((request: FastifyRequest) => string) | undefined
+  /** How long a request waits for the same one that is under way, before it is answered 409. @default '5s' */
+  wait?: Duration | undefined
+  /** How long a claim outlives the process that ran the request. It is renewed while that runs. @default '10s' */
+  lease?: Duration | undefined
+  /** Headers of an answer that are kept with it; `set-cookie` never is. @default the ones that describe the body, and where it is */
+  headers?: readonly string[] | undefined
+  /** Of a larger body only that it was is kept: the same request is then answered 409. In bytes. @default 1 MiB */
+  maxBodySize?: number | undefined
+  /** While the store cannot be asked: answer 503, or run, perhaps a second time. @default 'refuse' */
+  onStoreError?: 'refuse' | 'run' | undefined
+}
+
+/** Options of the `idempotency` plugin. */
+export interface IdempotencyPluginOptions extends RouteIdempotencyOptions {
+  /** An ioredis client; `false` for the memory store. @default fastify.redis, else the memory store */
+  redis?: RedisClient | false | null | undefined
+  /** How long a request may wait for one answer of the store. @default 150 ms */
+  timeout?: Duration | undefined
+  /** How many answers the memory store keeps. @default 10000 */
+  maxKeys?: number | undefined
+}
+
+export interface ResolvedRoute {
+  ttl: number
+  header: string
+  required: boolean
+  scope: (request: FastifyRequest) => string
+  fingerprint: (request: FastifyRequest) => string
+  wait: number
+  lease: number
+  headers: readonly string[]
+  maxBodySize: number
+  runsUnguarded: boolean
+}
+
+const ROUTE = ['ttl', 'header', 'required', 'scope', 'fingerprint', 'wait', 'lease', 'headers', 'maxBodySize', 'onStoreError']
+const OWN = ['redis', 'timeout', 'maxKeys']
+const FIELD_NAME = /^[\w!#$%&'*+.^`|~-]+$/
+
+export const DEFAULT_HEADERS: readonly string[] = [
+  'content-type', 'content-encoding', 'content-language', 'content-location', 'content-disposition',
+  'location', 'link', 'etag', 'last-modified', 'cache-control', 'vary', 'retry-after'
+]
+
+/** @throws `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_OPTION` */
+export function resolveOptions (given: IdempotencyPluginOptions): { timeout: number, maxKeys: number } {
+  const read = readOptions('idempotency', given)
+  read.onlyKnown([...ROUTE, ...OWN])
+  readRoute(read, given)
+  return { timeout: read.duration('timeout', DEFAULT_TIMEOUT_MS, { min: 1 }), maxKeys: read.integer('maxKeys', 10_000, { min: 1 }) }
+}
+
+/** @throws `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_OPTION` */
+export function resolveRoute (plugin: IdempotencyPluginOptions, config: RouteIdempotencyOptions | true): ResolvedRoute {
+  const route = config === true ? {} : config
+  if (typeof route !== 'object' || route === null) return readOptions('idempotency', { 'config.idempotency': route }).fail('config.idempotency', 'true, false or an object')
+  readOptions('idempotency', route).onlyKnown(ROUTE)
+  const said = Object.entries(route).filter(([, value]) => value !== undefined)
+  const merged: RouteIdempotencyOptions = { ...plugin, ...Object.fromEntries(said) }
+  return readRoute(readOptions('idempotency', merged), merged)
+}
+
+function readRoute (read: OptionReader, { scope = ownerOf, fingerprint = () => '', headers = DEFAULT_HEADERS }: RouteIdempotencyOptions): ResolvedRoute {
+  const header = read.string('header', 'idempotency-key').toLowerCase()
+  if (!FIELD_NAME.test(header)) read.fail('header', "a header's name")
+  if (typeof scope !== 'function') read.fail('scope', 'a function of the request that gives a string')
+  if (typeof fingerprint !== 'function') read.fail('fingerprint', 'a function of the request that gives a string')
+  if (!Array.isArray(headers) || !headers.every(name => typeof name === 'string' && FIELD_NAME.test(name))) read.fail('headers', "an array of headers' names")
+  return {
+    ttl: read.duration('ttl', '24h', { min: 1 }),
+    header,
+    required: read.boolean('required', false),
+    scope,
+    fingerprint,
+    wait: read.duration('wait', '5s', { max: MAX_TIMER_MS }),
+    lease: read.duration('lease', '10s', { min: 100, max: MAX_TIMER_MS }),
+    headers: headers.map(name => name.toLowerCase()).filter(name => name !== 'set-cookie'),
+    maxBodySize: read.integer('maxBodySize', 1024 * 1024),
+    runsUnguarded: read.oneOf('onStoreError', 'refuse', ['refuse', 'run']) === 'run'
+  }
+}

@@ -1,0 +1,112 @@
+import type { FastifyBaseLogger } from 'fastify'
+import { reasonOf } from '../shared/errors.js'
+import type { RedisGuard } from '../shared/guard.js'
+import type { Claimant, IdempotencyStore, StoredAnswer } from './store.js'
+
+/** After this a claim is no longer kept: something hangs. */
+const LONGEST_RUN_MS = 10 * 60 * 1000
+/** For so long it is tried to keep an answer that the store did not take. */
+const LONGEST_DEBT_MS = 60 * 1000
+
+/** What runs need, of the plugin. */
+export interface RunContext {
+  store: IdempotencyStore
+  run: RedisGuard['run']
+  log: FastifyBaseLogger
+  /** All of this process, until they are over. */
+  runs: Set<Run>
+}
+
+export interface RunOptions {
+  claimant: Claimant
+  lease: number
+  ttl: number
+  /** False where the store could not be asked, and it runs all the same. */
+  isClaimed: boolean
+  /** Whether it has been answered in a way that is not seen here. */
+  isOver: () => boolean
+}
+
+/** A request that is being done for its key: it keeps the claim until it is over. */
+export class Run {
+  readonly #context: RunContext
+  readonly #options: RunOptions
+  readonly #timer: NodeJS.Timeout
+  #deadline = performance.now() + LONGEST_RUN_MS
+  #owed: StoredAnswer | undefined
+  #isSettled = false
+  /** Whether the answer is an error that was thrown or sent. */
+  hasFailed = false
+
+  constructor (context: RunContext, options: RunOptions) {
+    this.#context = context
+    this.#options = options
+    this.#timer = setInterval(() => { this.#tick() }, options.lease / 3)
+    this.#timer.unref()
+    context.runs.add(this)
+  }
+
+  /** Keeps the answer, or tries to for a while; it never fails. */
+  async complete (answer: StoredAnswer): Promise<void> {
+    this.#isSettled = true
+    this.#owed = answer
+    this.#deadline = performance.now() + Math.min(LONGEST_DEBT_MS, this.#options.ttl)
+    await this.#pay(true)
+  }
+
+  /** Lets the next one run; it never fails. */
+  async release (): Promise<void> {
+    if (this.#isSettled) return
+    this.#isSettled = true
+    this.#end()
+    const { store, run } = this.#context
+    // Where it cannot be said, it is so after the lease.
+    await run(() => store.release(this.#options.claimant)).catch(() => {})
+  }
+
+  /** The process ends: what is owed is tried once more. */
+  async close (): Promise<void> {
+    if (this.#owed !== undefined) await this.#pay(false)
+    this.#end()
+  }
+
+  #end (): void {
+    clearInterval(this.#timer)
+    this.#owed = undefined
+    this.#context.runs.delete(this)
+  }
+
+  #tick (): void {
+    const isLate = performance.now() > this.#deadline
+    if (this.#owed !== undefined) {
+      if (isLate) this.#end()
+      else this.#pay(false).catch(() => {})
+    } else if (isLate || this.#options.isOver()) {
+      this.release().catch(() => {})
+    } else {
+      this.#renew().catch(() => {})
+    }
+  }
+
+  async #pay (isFirst: boolean): Promise<void> {
+    const { store, run, log } = this.#context
+    const answer = this.#owed
+    if (answer === undefined) return
+    try {
+      const isKept = await run(() => store.complete(this.#options.claimant, answer, this.#options.ttl))
+      if (!isKept) log.warn('idempotency: an answer is not kept, as its key was taken by another request meanwhile')
+      this.#end()
+    } catch (error) {
+      if (isFirst) log.warn({ reason: reasonOf(error) }, 'idempotency: an answer is not kept yet')
+    }
+  }
+
+  async #renew (): Promise<void> {
+    const { store, run, log } = this.#context
+    const isMine = await run(() => store.renew(this.#options.claimant, this.#options.lease))
+    if (isMine || !this.#options.isClaimed || this.#isSettled) return
+    // It goes on: what it has done so far cannot be taken back here.
+    this.#options.isClaimed = false
+    log.warn('idempotency: a claim ended while its request is under way: the same may run a second time')
+  }
+}

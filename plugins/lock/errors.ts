@@ -1,0 +1,15 @@
+import { pluginError } from '../shared/errors.js'
+
+/** Somebody else had the lock until the wait was over. 423: the client may try again. */
+export const LockedError = pluginError('lock', 'LOCKED', 'somebody else has the lock', 423)
+/** The lock was lost while it was needed: what was done under it may have been done beside somebody else. */
+export const LostError = pluginError('lock', 'LOST', 'the lock was lost: %s')
+/** Redis, or a majority of the nodes, did not answer: nothing is known to be locked. */
+export const StoreUnavailableError = pluginError('lock', 'STORE_UNAVAILABLE', 'no lock can be had now', 503)
+/** The app is closing. */
+export const ClosedError = pluginError('lock', 'CLOSED', 'the app is closing', 503)
+
+/** Names the resource to a log. The message, which a client may see, does not. */
+export function about<E extends Error> (error: E, resource: string): E {
+  return Object.assign(error, { resource })
+}

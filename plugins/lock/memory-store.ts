@@ -1,0 +1,75 @@
+import type { Calls, LockStore } from './store.js'
+
+interface Held {
+  owner: string
+  /** By `performance.now()`. */
+  until: number
+}
+
+/** Keeps locks in this process. Its tokens are above those of an earlier process, unless the clock was set back. */
+export function createMemoryStore (calls: Calls): LockStore {
+  const held = new Map<string, Held>()
+  // Who waits, in the order in which they came, and by when they will have asked again.
+  const lines = new Map<string, Map<string, number>>()
+  let fence = 0
+
+  const holderOf = (resource: string) => {
+    const holder = held.get(resource)
+    return holder !== undefined && holder.until > performance.now() ? holder : undefined
+  }
+  const hold = (resource: string, owner: string, until: number) => {
+    // A lock that was never released leaves when the next one comes by.
+    for (const [name, { until }] of held) {
+      if (until > performance.now()) break
+      held.delete(name)
+    }
+    held.delete(resource)
+    held.set(resource, { owner, until })
+  }
+
+  function leave (resource: string, owner: string): void {
+    const line = lines.get(resource)
+    if (line?.delete(owner) && line.size === 0) lines.delete(resource)
+  }
+
+  function handOver (resource: string): void {
+    held.delete(resource)
+    for (const [next, seen] of lines.get(resource) ?? []) {
+      leave(resource, next)
+      if (seen <= performance.now()) continue
+      hold(resource, next, seen)
+      return calls.call(next)
+    }
+  }
+
+  return {
+    hasLine: true,
+    async take (resource, owner, ttl, patience) {
+      const now = performance.now()
+      const holder = holderOf(resource)
+      if (holder !== undefined && holder.owner !== owner) {
+        const line = lines.get(resource) ?? new Map<string, number>()
+        if (patience > 0) lines.set(resource, line.set(owner, now + patience))
+        return { isTaken: false, left: Math.max(1, Math.ceil(holder.until - now)) }
+      }
+      leave(resource, owner)
+      hold(resource, owner, now + ttl)
+      fence = Math.max(fence + 1, Date.now() * 1000)
+      return { isTaken: true, fence }
+    },
+    async extend (resource, owner, ttl) {
+      if (holderOf(resource)?.owner !== owner) return false
+      hold(resource, owner, performance.now() + ttl)
+      return true
+    },
+    async release (resource, owner) {
+      leave(resource, owner)
+      if (holderOf(resource)?.owner !== owner) return false
+      handOver(resource)
+      return true
+    },
+    isLocked: async resource => holderOf(resource) !== undefined,
+    callOf: (_resource, owner) => owner,
+    close () { held.clear() }
+  }
+}

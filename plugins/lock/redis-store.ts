@@ -1,0 +1,138 @@
+import type { FastifyBaseLogger } from 'fastify'
+import type { RedisClient } from '../shared/client.js'
+import { followChannel, type Feed } from '../shared/feed.js'
+import { CircuitOpenError, guardRedis } from '../shared/guard.js'
+import { keySpace, safeId } from '../shared/keys.js'
+import { runScript, type Script } from '../shared/script.js'
+import { StoreUnavailableError } from './errors.js'
+import { vote, type Votes } from './majority.js'
+import { extendScript, releaseScript, takeScript } from './scripts.js'
+import type { Answer, Calls, LockStore } from './store.js'
+
+/**
+ * How much longer than its lock a fence lives. It is needed only where the server's clock was set back, by no more than this:
+ * otherwise the time alone has the next token above it.
+ */
+const FENCE_KEEP_MS = 3_600_000
+
+interface RedisStoreOptions {
+  /** One server or Cluster, or several that are independent. */
+  nodes: readonly RedisClient[]
+  prefix: string
+  timeout: number
+  log: FastifyBaseLogger
+  calls: Calls
+}
+
+interface TakeReply {
+  isTaken: boolean
+  /** The token; or for how long another still has it. */
+  value: number
+  holder: unknown
+}
+
+/**
+ * Keeps locks in Redis: one script an operation, on each node. On one node those who wait stand in line; by quorum each node
+ * would have a line of its own, so all are called and ask again at random times.
+ */
+export function createRedisStore ({ nodes, prefix, timeout, log, calls }: RedisStoreOptions): LockStore {
+  const guarded = nodes.map(client => ({ client, run: guardRedis(client, log, timeout, 'lock').run }))
+  const isQuorum = nodes.length > 1
+  const space = (what: string) => keySpace(prefix, 'lock', what)
+  const [held, fence, line, seen] = [space('held'), space('fence'), space('line'), space('seen')]
+  const channel = space('calls')
+  let feeds: readonly Feed[] | undefined
+
+  /** Keys of one resource share a hash tag. */
+  const idOf = (resource: string) => `{${safeId(resource)}}`
+  const ask = (script: Script, keys: string[], args: Array<string | number>): Array<Promise<unknown>> =>
+    guarded.map(({ client, run }) => run(() => runScript(client, script, keys, args)))
+
+  /** Nobody listens before somebody had to wait. */
+  function listen (): void {
+    feeds ??= nodes.map(client => followChannel({
+      client,
+      channel,
+      log,
+      without: 'lock: cannot hear when a lock is free, so those who wait ask again and again',
+      onMessage: calls.call,
+      onGap: calls.callAll
+    }))
+  }
+
+  async function extend (resource: string, owner: string, ttl: number, token: number): Promise<boolean> {
+    const id = idOf(resource)
+    const answers = ask(extendScript, [held + id, fence + id], [owner, ttl, ttl + FENCE_KEEP_MS, token])
+    return verdictOf(await vote(answers, reply => reply === 1))
+  }
+
+  async function release (resource: string, owner: string, call: string): Promise<boolean> {
+    const id = idOf(resource)
+    const answers = ask(releaseScript, [held + id, line + id, seen + id], [owner, channel, call])
+    return verdictOf(await vote(answers, reply => reply === 1))
+  }
+
+  /**
+   * Where it is not known whether it was taken, or too few gave it. It goes where the question went, also while Redis is not asked
+   * any more: on one connection it comes after the question, however late that is.
+   */
+  function giveBack (resource: string, owner: string, asked: ReadonlyArray<Promise<unknown>>): void {
+    const id = idOf(resource)
+    nodes.forEach((client, i) => {
+      asked[i]?.then(reply => readTake(reply).isTaken, (error: unknown) => !(error instanceof CircuitOpenError))
+        .then(async mayHaveIt => mayHaveIt && await runScript(client, releaseScript, [held + id, line + id, seen + id], [owner, channel, '']))
+        .catch(() => {})
+    })
+  }
+
+  async function take (resource: string, owner: string, ttl: number, patience: number): Promise<Answer> {
+    const id = idOf(resource)
+    const answers = ask(takeScript, [held + id, fence + id, line + id, seen + id], [owner, ttl, ttl + FENCE_KEEP_MS, isQuorum ? 0 : patience])
+    const { yes, no, verdict, isQuorate } = await vote(answers.map(async reply => readTake(await reply)), ({ isTaken }) => isTaken)
+    if (verdict === true) return { isTaken: true, fence: Math.max(...yes.map(({ value }) => value)) }
+    if (patience > 0) listen()
+    if (isQuorum || !isQuorate) giveBack(resource, owner, answers)
+    if (!isQuorate) throw new StoreUnavailableError()
+    return { isTaken: false, left: isHeldByOne(no, nodes.length) ? Math.min(...no.map(({ value }) => Math.max(value, 1))) : 0 }
+  }
+
+  /**
+   * A token is made known to a majority before it is used. Any later majority has a node that knows it, and
+   * gives out a higher one.
+   */
+  async function takeByQuorum (resource: string, owner: string, ttl: number, patience: number): Promise<Answer> {
+    const answer = await take(resource, owner, ttl, patience)
+    if (!answer.isTaken) return answer
+    if (await extend(resource, owner, ttl, answer.fence)) return answer
+    release(resource, owner, '').catch(() => {})
+    return { isTaken: false, left: 0 }
+  }
+
+  return {
+    hasLine: !isQuorum,
+    take: isQuorum ? takeByQuorum : take,
+    extend,
+    release: (resource, owner) => release(resource, owner, isQuorum ? held + idOf(resource) : ''),
+    async isLocked (resource) {
+      const answers = guarded.map(({ client, run }) => run(() => client.exists(held + idOf(resource))))
+      return verdictOf(await vote(answers, count => count === 1))
+    },
+    callOf: (resource, owner) => isQuorum ? held + idOf(resource) : owner,
+    close () { feeds?.forEach(feed => feed.close()) }
+  }
+}
+
+function readTake (reply: unknown): TakeReply {
+  const [taken, value, holder]: unknown[] = Array.isArray(reply) ? reply : []
+  return { isTaken: taken === 1, value: Number(value), holder }
+}
+
+/** Or several asked at once, and none of them has the majority. */
+function isHeldByOne (refusals: readonly TakeReply[], count: number): boolean {
+  return refusals.some(({ holder }) => refusals.filter(other => other.holder === holder).length * 2 > count)
+}
+
+function verdictOf ({ verdict }: Votes<unknown>): boolean {
+  if (verdict === undefined) throw new StoreUnavailableError()
+  return verdict
+}

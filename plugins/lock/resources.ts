@@ -1,0 +1,11 @@
+import { invalidOptionError } from '../shared/errors.js'
+
+const ALLOWED = 'a string that is not empty, or several, each once'
+
+/** @throws `FST_REDIS_SUITE_LOCK_INVALID_OPTION` */
+export function checkResources (given: unknown): readonly string[] {
+  const resources: unknown[] = Array.isArray(given) ? given : [given]
+  const isFit = resources.length > 0 && new Set(resources).size === resources.length
+  if (!isFit || !resources.every(name => typeof name === 'string' && name !== '')) throw invalidOptionError('lock', 'resource', given, ALLOWED)
+  return resources as string[]
+}

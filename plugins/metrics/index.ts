@@ -1,0 +1,67 @@
+import type { FastifyInstance } from 'fastify'
+import fp from 'fastify-plugin'
+import { Registry } from 'prom-client'
+import { startTracing } from '../shared/trace.js'
+import { Book } from './book.js'
+import { findClients } from './clients.js'
+import { timeRequests } from './http.js'
+import { HTTP_DURATION, METRICS, REDIS_DURATION } from './names.js'
+import { resolveMetricsOptions, type MetricsPluginOptions, type ResolvedMetricsOptions } from './options.js'
+import { addProcessMetrics } from './process.js'
+import { watchRedis } from './redis.js'
+import { addRoute } from './route.js'
+import { findSources } from './sources.js'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** What is told, for metrics of an app's own. */
+    metrics: Metrics
+  }
+}
+
+export interface Metrics {
+  readonly registry: Registry
+}
+
+export type { ExposeOption, MetricsPluginOptions } from './options.js'
+
+/**
+ * `GET /metrics` for Prometheus: requests by route, and what the other plugins of the suite do, whichever there are.
+ *
+ * @throws `FST_REDIS_SUITE_METRICS_INVALID_OPTION`
+ */
+export const metrics = fp<MetricsPluginOptions>(async function metrics (fastify, given) {
+  const options = resolveMetricsOptions(given)
+  // Registered again, in the same context or below it, without a registry of its own, it tells the same by another route.
+  const above = fastify.hasDecorator('metrics') ? fastify.metrics.registry : undefined
+  const registry = options.registry ?? above ?? new Registry()
+  const book = Book.of(registry)
+  const names = Object.values(METRICS).flatMap(Object.keys).concat(REDIS_DURATION).map(name => options.prefix + name)
+  book.requireFree(options.http ? [...names, HTTP_DURATION] : names)
+  const undo = [book.enter()]
+  fastify.addHook('onClose', async () => { for (const step of undo.splice(0).reverse()) step() })
+
+  if (registry !== above) {
+    if (options.http) timeRequests(fastify, book.histogram(HTTP_DURATION, 'Requests by route, from the first hook to the last byte', ['method', 'route', 'status_code'], options.buckets), options.maxRoutes)
+    if (!Object.hasOwn(fastify, 'metrics')) fastify.decorate('metrics', { registry })
+  }
+  if (options.defaultMetrics) book.atTheEnd(addProcessMetrics(registry))
+  if (Object.keys(options.labels).length > 0) registry.setDefaultLabels(options.labels)
+  if (options.tracing) undo.push(startTracing())
+  const { path } = options
+  const isTold = path !== undefined && registry === above && fastify.hasRoute({ method: 'GET', url: fastify.prefix + path })
+  if (path !== undefined && !isTold) addRoute(fastify, registry, path, options)
+  // What is registered later is there then.
+  fastify.addHook('onReady', async () => { undo.push(...addSources(fastify, book, options)) })
+}, { name: 'fastify-redis-suite/metrics', fastify: '5.x' })
+
+export default metrics
+
+/** @returns what takes them out */
+function addSources (fastify: FastifyInstance, book: Book, { prefix, timeout, maxRoutes, redisBuckets }: ResolvedMetricsOptions): Array<() => void> {
+  const clients = findClients(fastify)
+  const sources = findSources(fastify, maxRoutes).map(([of, make]) => book.add(of, make, prefix, timeout))
+  if (clients.length === 0) return sources
+  const histogram = book.histogram(prefix + REDIS_DURATION, 'Commands by name, from when they are written to their answers', ['client', 'command'], redisBuckets)
+  return [...sources, ...clients.map(([name, client]) => book.add(client, () => watchRedis(client, name, histogram), prefix, timeout))]
+}

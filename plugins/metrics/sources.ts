@@ -1,0 +1,166 @@
+import type { EventEmitter } from 'node:events'
+import type { FastifyInstance } from 'fastify'
+import type { Sample, Source } from './book.js'
+import { boundedLabel } from './labels.js'
+
+/** What is looked for in other plugins. They are asked by what they decorate; whoever else decorates the like is asked as well. */
+interface Counts {
+  hits: number
+  misses: number
+  stale: number
+  coalesced: number
+  stored: number
+  storedBytes: number
+  l1Hits: number
+  l1Entries: number
+  l1Bytes: number
+  l1Evicted: number
+}
+
+interface CacheFace {
+  stats (): { names: Record<string, Counts>, invalidations: number, errors: number }
+}
+
+interface WriteBehindFace {
+  writeBehindStats (): Promise<Record<string, Record<'accepted' | 'refused' | 'written' | 'failed' | 'died' | 'backlog' | 'deadLetters' | 'oldestMs', number>>>
+}
+
+interface LimiterFace {
+  events: EventEmitter
+}
+
+interface SessionsFace {
+  stats (): { created: number, destroyed: number, active: number }
+}
+
+interface EventsFace {
+  stats (): Promise<ReadonlyArray<{ stream: string, group: string, lag: number, pending: number, dead: number }>>
+}
+
+interface HealthFace {
+  results (): Promise<Record<string, ReadonlyArray<{ status: string }>>>
+}
+
+/** What a context is decorated with, where it has such a method. */
+function decorated<T extends object> (fastify: FastifyInstance, name: string, member: keyof T & string): T | undefined {
+  const value: unknown = fastify.hasDecorator(name) ? Reflect.get(fastify, name) : undefined
+  return typeof value === 'object' && value !== null && Reflect.get(value, member) !== undefined ? value as T : undefined
+}
+
+/** Of what, and how it is asked. */
+export type Found = readonly [of: object, make: () => Source]
+
+/** What there is to ask beside the connection. @param most - values of a label */
+export function findSources (fastify: FastifyInstance, most: number): Found[] {
+  const found: Found[] = []
+  const cache = decorated<CacheFace>(fastify, 'cache', 'stats')
+  if (cache !== undefined) found.push([cache, () => ({ kind: 'cache', read: () => cacheSamples(cache, most) })])
+  const behind = decorated<WriteBehindFace>(fastify, 'cache', 'writeBehindStats')
+  // Beside the cache's own, which never has to wait.
+  if (behind !== undefined) found.push([behind.writeBehindStats, () => ({ kind: 'writeBehind', read: async () => behindSamples(await behind.writeBehindStats()) })])
+  const limiter = decorated<LimiterFace>(fastify, 'rateLimiter', 'events')
+  if (limiter !== undefined) found.push([limiter, () => limiterSource(limiter, most)])
+  const sessions = decorated<SessionsFace>(fastify, 'sessions', 'stats')
+  if (sessions !== undefined) found.push([sessions, () => ({ kind: 'session', read: () => sessionSamples(sessions) })])
+  const events = decorated<EventsFace>(fastify, 'events', 'stats')
+  if (events !== undefined) found.push([events, () => eventSource(events, most)])
+  const health = decorated<HealthFace>(fastify, 'health', 'results')
+  if (health !== undefined) found.push([health, () => ({ kind: 'health', read: async () => healthSamples(await health.results()) })])
+  return found
+}
+
+function cacheSamples (cache: CacheFace, most: number): Sample[] {
+  const { names, invalidations, errors } = cache.stats()
+  // Names keep their order, so it is always the same that are one.
+  const nameOf = boundedLabel(most)
+  return [
+    ['cache_invalidations_total', invalidations],
+    ['cache_errors_total', errors],
+    ...Object.entries(names).flatMap(([given, counts]): Sample[] => {
+      const name = nameOf(given)
+      return [
+        ['cache_requests_total', counts.l1Hits, { name, result: 'hit', tier: 'l1' }],
+        ['cache_requests_total', counts.hits - counts.l1Hits, { name, result: 'hit', tier: 'l2' }],
+        ['cache_requests_total', counts.stale, { name, result: 'stale', tier: '' }],
+        ['cache_requests_total', counts.misses, { name, result: 'miss', tier: '' }],
+        ['cache_coalesced_total', counts.coalesced, { name }],
+        ['cache_stored_total', counts.stored, { name }],
+        ['cache_stored_bytes_total', counts.storedBytes, { name }],
+        ['cache_l1_entries', counts.l1Entries, { name }],
+        ['cache_l1_bytes', counts.l1Bytes, { name }],
+        ['cache_l1_evicted_total', counts.l1Evicted, { name }]
+      ]
+    })
+  ]
+}
+
+function behindSamples (stats: Awaited<ReturnType<WriteBehindFace['writeBehindStats']>>): Sample[] {
+  return Object.entries(stats).flatMap(([name, stat]): Sample[] => [
+    ['cache_write_behind_backlog', stat.backlog, { name }],
+    ['cache_write_behind_dead_letters', stat.deadLetters, { name }],
+    ['cache_write_behind_oldest_seconds', stat.oldestMs / 1000, { name }],
+    ...(['accepted', 'refused', 'written', 'failed', 'died'] as const)
+      .map((result): Sample => ['cache_write_behind_writes_total', stat[result], { name, result }])
+  ])
+}
+
+const DECISIONS = ['allowed', 'refused', 'banned'] as const
+
+function limiterSource ({ events }: LimiterFace, most: number): Source {
+  const policyOf = boundedLabel(most)
+  const counts = new Map<string, Record<typeof DECISIONS[number], number>>()
+  let storeErrors = 0
+
+  const listeners = DECISIONS.map(result => {
+    const listener = ({ scope }: { scope: string }): void => {
+      let ofPolicy = counts.get(scope)
+      if (ofPolicy === undefined) {
+        const policy = policyOf(scope)
+        ofPolicy = counts.get(policy) ?? { allowed: 0, refused: 0, banned: 0 }
+        counts.set(policy, ofPolicy)
+      }
+      ofPolicy[result]++
+    }
+    return [result as string, listener] as const
+  })
+  const onStoreError = () => { storeErrors++ }
+  for (const [event, listener] of listeners) events.on(event, listener)
+  events.on('storeError', onStoreError)
+
+  return {
+    kind: 'rateLimit',
+    read: () => [
+      ['rate_limit_store_errors_total', storeErrors],
+      ...[...counts].flatMap(([policy, ofPolicy]) =>
+        DECISIONS.map((result): Sample => ['rate_limit_decisions_total', ofPolicy[result], { policy, result }]))
+    ],
+    stop () {
+      for (const [event, listener] of listeners) events.off(event, listener)
+      events.off('storeError', onStoreError)
+    }
+  }
+}
+
+function sessionSamples (sessions: SessionsFace): Sample[] {
+  const { created, destroyed, active } = sessions.stats()
+  return [['session_created_total', created], ['session_destroyed_total', destroyed], ['session_active', active]]
+}
+
+function eventSource (events: EventsFace, most: number): Source {
+  // Kept, as a list may come in another order each time.
+  const streamOf = boundedLabel(most)
+  const groupOf = boundedLabel(most)
+  return {
+    kind: 'events',
+    read: async () => (await events.stats()).flatMap(({ stream, group, lag, pending, dead }): Sample[] => {
+      const labels = { stream: streamOf(stream), group: groupOf(group) }
+      return [['events_stream_lag', lag, labels], ['events_stream_pending', pending, labels], ['events_stream_dead', dead, labels]]
+    })
+  }
+}
+
+const HEALTH: Readonly<Record<string, number>> = { pass: 1, warn: 0.5, fail: 0 }
+
+function healthSamples (results: Awaited<ReturnType<HealthFace['results']>>): Sample[] {
+  return Object.entries(results).map(([check, [result]]): Sample => ['health_check_status', HEALTH[result?.status ?? ''] ?? 0, { check }])
+}

@@ -1,0 +1,11 @@
+/** Orders ids of stream entries: below 0 where `a` comes first. */
+export function compareIds (a: string, b: string): number {
+  const [aTime = 0, aCount = 0] = a.split('-').map(Number)
+  const [bTime = 0, bCount = 0] = b.split('-').map(Number)
+  return aTime - bTime || aCount - bCount
+}
+
+/** When an entry was added, by the clock of the server: milliseconds since the epoch. */
+export function timeOfId (id: string): number {
+  return Number.parseInt(id, 10)
+}

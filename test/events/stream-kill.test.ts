@@ -1,0 +1,42 @@
+import t from 'tap'
+import { startRedis, until } from '../helpers/index.js'
+import { judge, linesOf, startInstance } from '../helpers/stream-children.js'
+import { startStreams, upTo } from '../helpers/streams.js'
+
+const server = await startRedis()
+const TOTAL = 10_000
+const KEYS = 100
+const PARTITIONS = 4
+const CONCURRENCY = 16
+const INSTANCES = 3
+const KILLS = 5
+
+t.test(`${INSTANCES} consumers that are killed at random lose none of ${TOTAL} events, keep the order of each key, and handle no more twice than were at hand`, async t => {
+  const file = `${t.testdir({ handled: '' })}/handled`
+  const { streams } = await startStreams(t, server.client(), 'kill')
+  const stream = streams.stream<number>('orders', { partitions: PARTITIONS })
+  const round = () => startInstance(t, server, 'kill', file, PARTITIONS, CONCURRENCY)
+  const children = upTo(INSTANCES).map(round)
+  await Promise.all(children)
+  const appending = (async () => {
+    for (const value of upTo(TOTAL / KEYS)) await Promise.all(upTo(KEYS).map(key => stream.append(value, { key: `k${key}` })))
+  })()
+  for (let kill = 1; kill <= KILLS; kill++) {
+    await until('events are handled', () => linesOf(file).length >= TOTAL / (KILLS + 1) * kill, 30_000)
+    const victim = Math.floor(Math.random() * INSTANCES)
+    const child = await children[victim]
+    child?.kill('SIGKILL')
+    children[victim] = round()
+  }
+  await Promise.all([appending, ...children])
+  await until('nothing waits', async () => {
+    const { lag, pending } = (await stream.stats()).groups['mail'] ?? {}
+    return lag === 0 && pending === 0
+  }, 40_000)
+  const { events, duplicates, outOfOrder } = judge(linesOf(file))
+  t.equal(TOTAL - events, 0, 'none is lost')
+  t.equal(outOfOrder, 0, 'none is out of order')
+  t.ok(duplicates <= KILLS * CONCURRENCY, `${duplicates} twice`)
+  t.match((await stream.stats()).groups, { mail: { dead: 0, lost: 0 } })
+  t.comment(`${events} events, ${duplicates} twice, ${KILLS} kills`)
+})

@@ -1,0 +1,53 @@
+import t from 'tap'
+import { startRedis, until } from '../helpers/index.js'
+import { judge, linesOf, startInstance } from '../helpers/stream-children.js'
+import { startStreams, upTo } from '../helpers/streams.js'
+
+const server = await startRedis()
+
+t.test('an event that ends the process is a dead letter in the end, and none that was handled beside it is', async t => {
+  const file = `${t.testdir({ handled: '' })}/handled`
+  const { streams } = await startStreams(t, server.client(), 'poison')
+  const stream = streams.stream<number | string>('orders', { partitions: 2 })
+  const keys = upTo(20).map(key => `k${key}`)
+  await Promise.all(keys.map(key => stream.append(0, { key })))
+  await stream.append('poison', { key: 'bad' })
+  await Promise.all(keys.map(key => stream.append(1, { key })))
+  const isDone = () => linesOf(file).length >= 40
+  let isOver = false
+  let starts = 0
+  while (!isOver && starts < 10) {
+    starts++
+    const child = await startInstance(t, server, 'poison', file, 2, 8).catch(() => undefined)
+    await until('it was killed, or all is done', async () => {
+      isOver = isDone() && (await stream.stats()).groups['mail']?.dead === 1
+      return isOver || child === undefined || child.signalCode !== null
+    }, 20_000)
+  }
+  t.ok(isOver)
+  t.match(await stream.deadLetters('mail').list(), [{ data: 'poison', attempts: 3 }])
+  t.equal(judge(linesOf(file)).events, 40)
+  t.comment(`${starts} starts`)
+})
+
+t.test('what a paused instance had at hand is handled by another, and the paused one takes nothing back when it goes on', async t => {
+  const file = `${t.testdir({ handled: '' })}/handled`
+  const { streams } = await startStreams(t, server.client(), 'pause')
+  const stream = streams.stream<number>('orders')
+  const paused = await startInstance(t, server, 'pause', file, 1, 4)
+  for (const value of upTo(100)) await stream.append(value, { key: `k${value % 4}` })
+  await until('it handles them', () => linesOf(file).length > 20)
+  paused.kill('SIGSTOP')
+  await startInstance(t, server, 'pause', file, 1, 4)
+  const isDone = async () => {
+    const { lag, pending } = (await stream.stats()).groups['mail'] ?? {}
+    return lag === 0 && pending === 0
+  }
+  await until('the other has done the rest', isDone)
+  paused.kill('SIGCONT')
+  await stream.append(100, { key: 'k0' })
+  await until('what came after is handled', async () => await isDone() && linesOf(file).some(([, data]) => data === '100'))
+  const values = linesOf(file).map(([, data]) => data)
+  t.equal(new Set(values).size, 101, 'none is lost')
+  t.ok(values.length - 101 <= 4, `${values.length - 101} twice`)
+})

@@ -1,0 +1,335 @@
+import { EventEmitter } from 'node:events'
+import Fastify, { type FastifyInstance } from 'fastify'
+import { Redis } from 'ioredis'
+import { Counter, Registry } from 'prom-client'
+import t, { type Test } from 'tap'
+import { cache, events, health, metrics, rateLimit, redis, session } from '../../plugins/index.js'
+import type { MetricsPluginOptions } from '../../plugins/metrics/index.js'
+import { startCluster, startRedis, until } from '../helpers/index.js'
+import { scrape, Scrape } from '../helpers/scrape.js'
+import { Browser, SECRET } from '../helpers/session-app.js'
+
+const server = await startRedis()
+const cluster = await startCluster()
+let prefixes = 0
+
+declare module 'fastify' {
+  interface Session {
+    visits?: number
+  }
+}
+
+async function plain (t: Test, options: MetricsPluginOptions = {}): Promise<FastifyInstance> {
+  const app = Fastify()
+  t.teardown(() => app.close())
+  await app.register(metrics, options)
+  return app
+}
+
+/** All plugins; metrics stands first, so that it meets none of them as it is registered. */
+async function whole (t: Test, options: MetricsPluginOptions = {}, connection: object = { url: server.url }): Promise<FastifyInstance> {
+  const app = await plain(t, options)
+  await app.register(redis, { ...connection, prefix: `m${++prefixes}` })
+  await app.register(rateLimit, { max: 1000, timeWindow: '1 minute' })
+  await app.register(session, { secret: SECRET })
+  await app.register(cache, { ttl: '1m', unkeyed: false })
+  await app.register(health)
+  app.get('/products/:id', { config: { cache: { ttl: '1m' } } }, async request => request.params)
+  app.get('/bare', async () => 'x')
+  app.post('/visit', async request => { request.session.visits = (request.session.visits ?? 0) + 1 })
+  app.post('/logout', async request => { await request.logout() })
+  app.get('/limited', { config: { rateLimit: { max: 2, timeWindow: '1 minute' } } }, async () => 'x')
+  return app
+}
+
+t.test('the histogram counts the requests made, by route, method and status, and its buckets add up', async t => {
+  const app = await plain(t)
+  app.get('/a/:id', async () => 'x')
+  app.post('/a/:id', async (_request, reply) => await reply.code(201).send('x'))
+  app.get('/bad', async () => { throw new Error('x') })
+  await Promise.all(Array.from({ length: 30 }, (_, i) => app.inject(`/a/${i}`)))
+  await Promise.all(Array.from({ length: 7 }, (_, i) => app.inject({ method: 'POST', url: `/a/${i}` })))
+  await app.inject('/bad')
+  await app.inject('/nowhere')
+  const found = await scrape(app)
+  const count = (labels: Record<string, string>) => found.sum('http_request_duration_seconds_count', labels)
+  t.equal(count({ method: 'GET', route: '/a/:id', status_code: '200' }), 30)
+  t.equal(count({ method: 'POST', route: '/a/:id', status_code: '201' }), 7)
+  t.equal(count({ route: '/bad', status_code: '500' }), 1)
+  t.equal(count({ route: 'unmatched', status_code: '404' }), 1)
+  t.equal(found.sum('http_request_duration_seconds_bucket', { le: '+Inf' }), 39)
+  t.equal(found.sum('http_request_duration_seconds_bucket', { le: '10', route: '/a/:id' }), 37, 'the last bucket has them all')
+  t.ok(found.sum('http_request_duration_seconds_sum')! > 0)
+})
+
+t.test('time is measured: a request of 30 ms is above the bucket of 25 ms', async t => {
+  const app = await plain(t)
+  app.get('/slow', async () => { await new Promise(resolve => setTimeout(resolve, 30)) })
+  await app.inject('/slow')
+  const found = await scrape(app)
+  t.equal(found.sum('http_request_duration_seconds_bucket', { route: '/slow', le: '0.025' }), 0)
+  t.equal(found.sum('http_request_duration_seconds_bucket', { route: '/slow', le: '10' }), 1)
+})
+
+t.test('each plugin moves its metrics, and is asked for neither a limit nor a session nor a stored answer for a scrape', async t => {
+  const app = await whole(t)
+  const before = await scrape(app)
+  t.equal(before.sum('fastify_rate_limit_decisions_total'), undefined)
+
+  for (let i = 0; i < 5; i++) await app.inject('/products/1')
+  for (let i = 0; i < 4; i++) await app.inject('/limited')
+  const browser = new Browser(app)
+  await browser.send('POST', '/visit')
+  await browser.send('POST', '/logout')
+  const other = new Browser(app)
+  await other.send('POST', '/visit')
+  const found = await scrape(app)
+
+  t.equal(found.sum('fastify_cache_requests_total', { result: 'hit', name: '/products/:id' }), 4)
+  t.equal(found.sum('fastify_cache_requests_total', { result: 'miss', name: '/products/:id' }), 1)
+  t.equal(found.sum('fastify_cache_stored_bytes_total'), Buffer.byteLength('{"id":"1"}'))
+  t.equal(found.sum('fastify_cache_l1_entries'), 1)
+  await until('the first tier answers', async () => {
+    await app.inject('/products/1')
+    return (await scrape(app)).sum('fastify_cache_requests_total', { tier: 'l1' })! > 0
+  })
+  t.equal(found.sum('fastify_rate_limit_decisions_total', { result: 'allowed', policy: 'global' }), 8)
+  t.equal(found.sum('fastify_rate_limit_decisions_total', { result: 'allowed', policy: 'route:GET:/limited' }), 2)
+  t.equal(found.sum('fastify_rate_limit_decisions_total', { result: 'refused' }), 2)
+  t.equal(found.sum('fastify_session_created_total'), 2)
+  t.equal(found.sum('fastify_session_destroyed_total'), 1)
+  t.equal(found.sum('fastify_session_active'), 2)
+  t.equal(found.sum('fastify_redis_up', { client: 'default' }), 1)
+  t.equal(found.sum('fastify_redis_circuit_open'), 0)
+  t.ok(found.sum('fastify_redis_command_duration_seconds_count', { command: 'evalsha' })! >= 5)
+  t.equal(found.sum('fastify_health_check_status', { check: 'redis:responseTime' }), 1)
+  t.equal(found.sum('fastify_metrics_source_up', { source: 'health' }), 1)
+  t.equal(found.types.get('fastify_cache_requests_total'), 'counter')
+  t.ok(found.sum('process_resident_memory_bytes')! > 0)
+})
+
+t.test('commands are timed once each: pipelined, one by one and failing, on a single node and on a Cluster', async t => {
+  for (const connection of [{ url: server.url }, { cluster: { nodes: cluster.startupNodes } }]) {
+    const app = await whole(t, {}, connection)
+    await app.ready()
+    await Promise.all(Array.from({ length: 50 }, (_, i) => app.redis.set(`k${i}`, i)))
+    await app.redis.pipeline().set('{p}1', 1).set('{p}2', 2).exec()
+    await t.rejects(app.redis.lpush('k1', 'x'))
+    const found = await scrape(app)
+    t.equal(found.sum('fastify_redis_command_duration_seconds_count', { command: 'set' }), 52)
+    t.equal(found.sum('fastify_redis_command_errors_total', { command: 'lpush' }), 1)
+    t.equal(found.sum('fastify_redis_command_errors_total', { command: 'set' }), 0)
+  }
+})
+
+t.test('10,000 requests with random URLs, methods and statuses make no more series than routes, methods and statuses allow', async t => {
+  const app = await plain(t, { maxRoutes: 5, defaultMetrics: false })
+  app.addHttpMethod('PURGE')
+  for (let i = 0; i < 20; i++) {
+    app.route({
+      method: ['GET', 'POST', 'DELETE', 'PURGE'] as never,
+      url: `/r${i}/:id`,
+      handler: async (request, reply) => {
+        // Past Fastify, which lets through no other than known classes.
+        reply.raw.statusCode = Number(request.headers['x-status'])
+        return 'x'
+      }
+    })
+  }
+  const random = (most: number) => Math.floor(Math.random() * most)
+  const methods = ['GET', 'POST', 'DELETE', 'PURGE', 'PUT', 'OPTIONS']
+  let routed = 0
+  for (let i = 0; i < 100; i++) {
+    const responses = await Promise.all(Array.from({ length: 100 }, () => app.inject({
+      method: methods[random(methods.length)] as 'GET',
+      url: random(2) ? `/r${random(20)}/${Math.random()}` : `/${Math.random()}${random(2) ? '/%zz' : ''}`,
+      headers: { 'x-status': String([200, 201, 404, 500, 799, 900][random(6)]) }
+    })))
+    // What is no URL Fastify answers before any hook.
+    routed += responses.filter(({ body }) => !body.includes('FST_ERR_BAD_URL')).length
+  }
+  t.ok(routed > 6000)
+  const found = await scrape(app)
+  t.equal(found.sum('http_request_duration_seconds_count'), routed)
+  const series = found.text.split('\n').filter(line => line.startsWith('http_request_duration_seconds_count')).length
+  t.ok(series <= 7 * 6 * 6, `${series} series`)
+  t.equal(found.sum('http_request_duration_seconds_count', { method: 'PURGE' }), undefined, 'a method that is not common is OTHER')
+  t.ok(found.sum('http_request_duration_seconds_count', { method: 'OTHER' })! > 0)
+  t.ok(found.sum('http_request_duration_seconds_count', { route: 'other' })! > 0)
+  t.equal(found.sum('http_request_duration_seconds_count', { status_code: '799' }), undefined)
+  t.ok(found.sum('http_request_duration_seconds_count', { status_code: 'other' })! > 0)
+})
+
+t.test('names of the cache and policies beyond maxRoutes are one, and nothing is lost', async t => {
+  const app = await whole(t, { maxRoutes: 3 })
+  await app.ready()
+  for (let i = 0; i < 50; i++) {
+    await app.cache.withPrefix(`p${i}`).getOrSet('k', () => i)
+    await app.rateLimiter.consume('k', { name: `policy ${i}`, max: 10, timeWindow: 1000 })
+  }
+  const found = await scrape(app)
+  t.equal(found.sum('fastify_cache_requests_total', { result: 'miss' }), 50)
+  t.ok(found.sum('fastify_cache_requests_total', { result: 'miss', name: 'other' })! >= 46)
+  t.equal(found.sum('fastify_rate_limit_decisions_total'), 50)
+  t.equal(found.sum('fastify_rate_limit_decisions_total', { policy: 'other', result: 'allowed' }), 47)
+})
+
+t.test('with Redis gone a scrape answers in time and tells of the open circuit; with Redis back it tells of the reconnect', async t => {
+  const own = await startRedis()
+  const app = await whole(t, { timeout: 300 }, { url: own.url })
+  const backlog = app.cache.writeBehind('views', { write: async () => {} })
+  await backlog.add('k', 1)
+  await until('it is written', async () => (await scrape(app)).sum('fastify_cache_write_behind_writes_total', { result: 'written' }) === 1)
+  t.equal((await scrape(app)).sum('fastify_cache_write_behind_dead_letters', { name: 'views' }), 0)
+
+  own.pause()
+  const hung = performance.now()
+  await scrape(app)
+  t.ok(performance.now() - hung < 1500, 'also while it hangs, with no circuit open yet')
+  own.resume()
+  await own.kill()
+  for (let i = 0; i < 10; i++) await app.inject('/bare')
+  await until('the circuit is open', async () => (await scrape(app)).sum('fastify_redis_circuit_open') === 1)
+  const started = performance.now()
+  const found = await scrape(app)
+  t.ok(performance.now() - started < 1000)
+  t.equal(found.sum('fastify_redis_up'), 0)
+  t.ok(found.sum('fastify_redis_circuit_opened_total')! >= 1)
+  t.ok(found.sum('fastify_rate_limit_store_errors_total')! > 0)
+
+  await own.restart()
+  await until('it is back', async () => {
+    const back = await scrape(app)
+    return back.sum('fastify_redis_up') === 1 && back.sum('fastify_redis_circuit_open') === 0 && back.sum('fastify_redis_reconnects_total') === 1
+  })
+})
+
+t.test('a source that never answers, or throws, costs the time-out and only what it would have told', async t => {
+  const app = await plain(t, { timeout: 100 })
+  app.decorate('events', { stats: () => new Promise(() => {}) } as never)
+  app.decorate('health', { results: () => { throw new Error('x') } } as never)
+  app.decorate('cache', 'of somebody else' as never)
+  app.decorate('rateLimiter', { events: new EventEmitter() } as never)
+  const started = performance.now()
+  const found = await scrape(app)
+  t.ok(performance.now() - started < 1000)
+  t.equal(found.sum('fastify_metrics_source_up', { source: 'events' }), 0)
+  t.equal(found.sum('fastify_metrics_source_up', { source: 'health' }), 0)
+  t.equal(found.sum('fastify_metrics_source_up', { source: 'rateLimit' }), 1)
+  t.equal(found.sum('fastify_rate_limit_store_errors_total'), 0)
+})
+
+t.test('streams are told of by what fastify.events says', async t => {
+  const app = await plain(t)
+  await app.register(events, { redis: false })
+  const stream = app.events.stream('orders')
+  const group = await stream.consume({ group: 'mail', retries: 0, handler: () => { throw new Error('never') } })
+  await stream.append({})
+  await until('it is given up', async () => (await app.events.stats())[0]?.dead === 1)
+  await group.close()
+  for (let i = 0; i < 3; i++) await stream.append({})
+  const found = await scrape(app)
+  for (const [what, value] of [['lag', 3], ['pending', 0], ['dead', 1]]) {
+    t.equal(found.sum(`fastify_events_stream_${what}`, { stream: 'orders', group: 'mail' }), value)
+  }
+})
+
+t.test('several apps in one process count apart; with one registry they count together, once', async t => {
+  const [a, b] = [await plain(t), await plain(t)]
+  for (const app of [a, b]) app.get('/x', async () => 'x')
+  await a.inject('/x')
+  t.equal((await scrape(a)).sum('http_request_duration_seconds_count', { route: '/x' }), 1)
+  t.equal((await scrape(b)).sum('http_request_duration_seconds_count', { route: '/x' }), undefined)
+
+  const registry = new Registry()
+  const [c, d] = [await whole(t, { registry }), await whole(t, { registry })]
+  await c.inject('/products/1')
+  await d.inject('/products/1')
+  const found = await scrape(c)
+  t.equal(found.sum('http_request_duration_seconds_count', { route: '/products/:id' }), 2)
+  t.equal(found.sum('fastify_cache_requests_total', { result: 'miss' }), 2)
+  t.equal(found.sum('fastify_redis_up'), 1, 'a state is not added up')
+})
+
+t.test('registered again, in the same context, below it or beside it, it neither fails nor counts twice', async t => {
+  const app = await plain(t)
+  await app.register(metrics)
+  await app.register(metrics, { path: '/more' })
+  await app.register(async child => {
+    await child.register(metrics)
+    child.get('/x', async () => 'x')
+  }, { prefix: '/child' })
+  const registry = new Registry()
+  for (const name of ['one', 'two']) {
+    await app.register(async child => {
+      await child.register(metrics, { registry })
+      child.get('/x', async () => 'x')
+    }, { prefix: `/${name}` })
+  }
+  for (const url of ['/child/x', '/one/x', '/two/x']) await app.inject(url)
+  const found = await scrape(app)
+  for (const route of ['/child/x', '/one/x', '/two/x']) t.equal(found.sum('http_request_duration_seconds_count', { route }), 1, route)
+  t.equal((await scrape(app, '/more')).sum('http_request_duration_seconds_count', { route: '/child/x' }), 1)
+  const own = await scrape(app, '/one/metrics')
+  t.equal(own.sum('http_request_duration_seconds_count', { route: '/one/x' }), 1)
+  t.equal(own.sum('http_request_duration_seconds_count', { route: '/two/x' }), 1)
+  t.equal(own.sum('http_request_duration_seconds_count', { route: '/child/x' }), undefined)
+})
+
+t.test('closing the app takes all that it added out of the registry, the client and the limiter', async t => {
+  const registry = new Registry()
+  const mine = new Counter({ name: 'mine_total', help: 'mine', registers: [registry] })
+  mine.inc()
+  const client = new Redis(server.url)
+  t.teardown(() => client.disconnect())
+  const app = await whole(t, { registry }, { client, closeClient: false })
+  await app.ready()
+  const { events } = app.rateLimiter
+  t.ok(events.listenerCount('allowed') > 0)
+  t.ok(Object.hasOwn(client, 'sendCommand'))
+  const other = await plain(t, { registry })
+  await app.close()
+  t.equal(events.listenerCount('allowed'), 0)
+  t.notOk(Object.hasOwn(client, 'sendCommand'))
+  t.match(await scrape(other), { text: /mine_total 1/ })
+  t.match(await scrape(other), { text: /process_cpu_seconds_total/ }, 'what the other one needs as well is still there')
+  await other.close()
+  t.same(registry.getMetricsAsArray().map(({ name }) => name), ['mine_total'])
+  t.equal(await client.ping(), 'PONG')
+})
+
+t.test('labels are on all metrics, prefix on the suite\'s own, and metrics of the app\'s own are told as well', async t => {
+  const app = await plain(t, { labels: { service: 'shop' }, prefix: 'shop_' })
+  await app.register(cache)
+  new Counter({ name: 'orders_total', help: 'orders', registers: [app.metrics.registry] }).inc(3)
+  const found = await scrape(app)
+  t.equal(found.sum('shop_cache_errors_total', { service: 'shop' }), 0)
+  t.equal(found.sum('orders_total', { service: 'shop' }), 3)
+})
+
+t.test('the route is shown to whom expose says; without one the registry is read', async t => {
+  const nobody = await plain(t, { expose: async () => false })
+  t.equal((await nobody.inject('/metrics')).statusCode, 404)
+  const loopback = await plain(t, { expose: 'loopback' })
+  t.equal((await loopback.inject({ url: '/metrics', remoteAddress: '10.0.0.1', headers: { 'x-forwarded-for': '127.0.0.1' } })).statusCode, 404)
+  const shown = await loopback.inject('/metrics')
+  t.match(shown.headers, { 'content-type': /^text\/plain; version=0\.0\.4/, 'cache-control': 'no-store' })
+  const none = await plain(t, { path: false })
+  t.equal((await none.inject('/metrics')).statusCode, 404)
+  t.ok(new Scrape(await none.metrics.registry.metrics()).size > 0)
+})
+
+t.test('options that cannot be used fail at registration', async t => {
+  const taken = new Registry()
+  const total = new Counter({ name: 'http_request_duration_seconds', help: 'taken', registers: [taken] })
+  t.ok(total)
+  const wrong: Array<Record<string, unknown>> = [
+    { path: 'metrics' }, { expose: false }, { prefix: '1-' }, { registry: {} }, { buckets: [2, 1] }, { redisBuckets: [] }, { labels: { le: 'x' } },
+    { maxRoutes: 0 }, { timeout: 'soon' }, { tracing: 1 }, { defaultMetrics: 'yes' }, { logLevel: 'loud' }, { unknown: 1 }, { registry: taken }
+  ]
+  for (const options of wrong) {
+    const app = Fastify()
+    t.teardown(() => app.close().catch(() => {}))
+    await t.rejects(Promise.resolve(app.register<Record<string, unknown>>(metrics as never, options)), { code: 'FST_REDIS_SUITE_METRICS_INVALID_OPTION' }, JSON.stringify(Object.keys(options)))
+  }
+})
