@@ -54,7 +54,9 @@ t.test('each command and setting of Redis on the pages is taken by a server', as
 t.test('each block of SQL on the pages is understood by PostgreSQL', async t => {
   const db = await PGlite.create()
   t.teardown(() => db.close())
-  await db.exec('CREATE TABLE products (id int PRIMARY KEY); CREATE TABLE orders (key text PRIMARY KEY, value text, fence bigint)')
+  await db.exec(`CREATE TABLE products (id int PRIMARY KEY);
+    CREATE TABLE orders (key text PRIMARY KEY, value text, fence bigint);
+    CREATE TABLE invoices (id int PRIMARY KEY, pdf bytea, fence bigint NOT NULL DEFAULT 0)`)
   for (const { page, line, code } of inLang('sql')) {
     await t.resolves(code.includes('$1') ? db.describeQuery(code) : db.exec(code), `${page}:${line}`)
   }

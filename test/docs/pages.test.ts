@@ -8,9 +8,7 @@ const sources = readdirSync(join(root, 'plugins'), { recursive: true, encoding: 
   .filter(name => name.endsWith('.ts')).map(name => ({ name, text: readFileSync(join(root, 'plugins', name), 'utf8') }))
 
 /** Of a folder of plugins/ the pages that describe it. */
-const PAGES_OF: Record<string, string[]> = {
-  redis: ['redis'], cache: ['cache', 'data-cache'], session: ['session'], 'rate-limit': ['rate-limit'], health: ['health'], events: ['events']
-}
+const PAGES_OF: Record<string, string[]> = { cache: ['cache', 'data-cache'], events: ['events', 'streams'] }
 
 const textOf = (plugin: string) => (PAGES_OF[plugin] ?? [plugin]).map(page => readPage(`docs/${page}.md`)).join('\n')
 

@@ -59,7 +59,7 @@ export function moduleOf ({ lang, code }: DocBlock): string | undefined {
 
 /** Whether it is a program of its own, and no fragment. */
 export function isProgram (code: string): boolean {
-  return /^import Fastify\b/m.test(code) && /\bFastify\(/.test(code)
+  return /^import Fastify\b/m.test(code) && /^const app = Fastify\(/m.test(code)
 }
 
 /** A page without its blocks. */
