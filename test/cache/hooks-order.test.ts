@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Test } from 'tap'
+import { rateLimit } from '../../plugins/rate-limit/index.js'
 import { ask, askTwice, buildCacheApp, onEachStore, settled } from '../helpers/cache-app.js'
 import { startRedis, until } from '../helpers/index.js'
 
@@ -34,6 +35,17 @@ for (const order of orders) {
       }
     })
   }
+
+  promise(`a rate limit registered ${order} the cache holds for stored answers too, in each hook`, async (t, connection) => {
+    for (const hook of ['onRequest', 'preHandler'] as const) {
+      const app = await ordered(t, order, { connection }, app => app.register(rateLimit, { max: 2, hook, redis: false }))
+      app.get('/', { config: { cache: { hook } } }, async () => 'answer')
+      const statuses = []
+      for (let i = 0; i < 3; i++) statuses.push((await ask(app, '/')).status)
+      t.same(statuses, [200, 200, 429], hook)
+      await app.cache.clear()
+    }
+  })
 
   promise(`a user's onSend hook registered ${order} the cache changes what is stored, once, and sets headers a request`, async (t, connection) => {
     let id = 0
