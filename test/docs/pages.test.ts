@@ -53,13 +53,15 @@ t.test('each error code that there is stands on its plugin\'s page, and no other
   }
 })
 
-t.test('each option that a plugin takes stands on its page', async t => {
+t.test('each option that a plugin or a route takes has its row on the page, and those within are named', async t => {
   for (const { name, text } of sources) {
     const [plugin = ''] = name.split('/')
     if (plugin === 'shared' || !/(?:^|\/|-)options\.ts$/.test(name)) continue
-    for (const [, members = ''] of text.matchAll(/^(?:export )?interface (?!Resolved)\w*(?:Options|Paths)\b[^{]*\{\n(.*?)^\}/gms)) {
+    for (const [, kind = '', members = ''] of text.matchAll(/^(?:export )?interface (?!Resolved)(\w*(?:Options|Paths))\b[^{]*\{\n(.*?)^\}/gms)) {
+      const hasRows = /(?:Plugin|Policy|Route\w+)Options$/.test(kind)
       for (const [, option = ''] of members.matchAll(/^ {2}(\w+)\??: /gm)) {
-        t.ok(new RegExp(`[\`{,] ?${option}\\b`).test(textOf(plugin)), `${plugin}: ${option}`)
+        const place = hasRows ? new RegExp(`^\\|[^|]*\`${option}\``, 'm') : new RegExp(`[\`{,] ?${option}\\b`)
+        t.match(textOf(plugin), place, `${plugin}: ${option}`)
       }
     }
   }
