@@ -20,8 +20,9 @@ writeModules()
 
 t.test('each block of TypeScript and JavaScript on the pages compiles, by the strict rules of this project', async t => {
   t.ok(modules.length > 0)
-  const { output } = await run([join(root, COMPILER), '--project', dir])
+  const { output, exitCode } = await run([join(root, COMPILER), '--project', dir])
   t.same(output.split('\n').filter(line => line !== '').map(onPage), [])
+  t.equal(exitCode, 0)
 })
 
 t.test('each whole program on the pages runs to its end', async t => {
@@ -60,13 +61,14 @@ function writeModules (): void {
   }))
 }
 
-/** Of a line of the compiler's where it is on the page. */
-function onPage (line: string): string {
-  return line.replace(/^.*?([\w-]+)@(\d+)\.[jt]s\((\d+),/, (_, page: string, from: string, at: string) => `${page}.md:${Number(from) + Number(at)} (`)
+/** As a file's name: `docs__cache@12`. */
+function nameOf ({ page, line }: DocBlock): string {
+  return `${page.replace('/', '__').replace(/\.md$/, '')}@${line}`
 }
 
-function nameOf ({ page, line }: DocBlock): string {
-  return `${page.replace('docs/', '').replace('.md', '')}@${line}`
+/** Of a line of the compiler's where it is on the page. */
+function onPage (line: string): string {
+  return line.replace(/^.*?([\w-]+)@(\d+)\.[jt]s\((\d+),/, (_, page: string, from: string, at: string) => `${page.replace('__', '/')}.md:${Number(from) + Number(at)} (`)
 }
 
 /** Node.js as it is: without what tap would have it load. */

@@ -58,7 +58,8 @@ t.test('each block of SQL on the pages is understood by PostgreSQL', async t => 
     CREATE TABLE orders (key text PRIMARY KEY, value text, fence bigint);
     CREATE TABLE invoices (id int PRIMARY KEY, pdf bytea, fence bigint NOT NULL DEFAULT 0)`)
   for (const { page, line, code } of inLang('sql')) {
-    await t.resolves(code.includes('$1') ? db.describeQuery(code) : db.exec(code), `${page}:${line}`)
+    // What has parameters is parsed and checked only.
+    await t.resolves(async () => { await (code.includes('$1') ? db.describeQuery(code) : db.exec(code)) }, `${page}:${line}`)
   }
 })
 
