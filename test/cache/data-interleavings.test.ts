@@ -167,18 +167,18 @@ function used (apps: FastifyInstance[]): Record<'hits' | 'l1Hits' | 'coalesced' 
   return total
 }
 
-t.test('of 10,000 random interleavings on 4 instances none answers with what was told to be obsolete before it was asked', async t => {
+t.test('of 2,500 random interleavings on 4 instances none answers with what was told to be obsolete before it was asked', async t => {
   const apps = await build(t, { url: server.url, prefix: 'exact' }, { l1: false })
   const seen = observe()
   const copies = 40
-  const rounds = Math.ceil(10_000 / (copies * Object.keys(KINDS).length)) * SCALE
+  const rounds = Math.ceil(2500 / (copies * Object.keys(KINDS).length)) * SCALE
   const started = performance.now()
   await Promise.all(Object.keys(KINDS).flatMap(kind => Array.from({ length: copies }, (_, i) => play(apps, kind, i, rounds, seen))))
   t.same(seen.obsolete, {})
   const total = used(apps)
   t.comment(`${rounds * copies * Object.keys(KINDS).length} rounds, ${seen.answers} answers in ${Math.round(performance.now() - started)} ms: ${JSON.stringify(total)}`)
   t.equal(total.errors, 0)
-  t.ok(total.stored > 1000 && total.hits > 500 && total.coalesced > 100, 'the cache was used')
+  t.ok(total.stored > 250 && total.hits > 125 && total.coalesced > 25, 'the cache was used')
 })
 
 t.test('nor while others remove by pattern, on every key at once', async t => {

@@ -4,6 +4,9 @@ import { cache, type CachePluginOptions } from '../../plugins/cache/index.js'
 import { redis } from '../../plugins/redis/index.js'
 import { startRedis, until } from '../helpers/index.js'
 
+// More of them by SCALE=3: it takes that much longer.
+const SCALE = Number(process.env['SCALE'] ?? 1)
+
 const server = await startRedis()
 const wait = (ms: number) => new Promise(resolve => setTimeout(resolve, ms))
 const below = (n: number) => Math.floor(Math.random() * n)
@@ -191,24 +194,24 @@ t.test('who asks after a tag was invalidated that only the handler named is not 
   t.same([await old, await after], [1, 2])
 })
 
-t.test('of 10,000 random interleavings none answers with what was invalidated before it was asked', async t => {
+t.test('of 3,600 random interleavings none answers with what was invalidated before it was asked', async t => {
   const apps = await Promise.all([1, 2, 3].map(() => build(t, 'exact', { l1: false })))
   const stale: Record<string, number> = {}
   const started = performance.now()
   let answers = 0
   let rounds = 0
   await Promise.all(Object.entries(KINDS).flatMap(([kind, actions]) => Array.from({ length: 10 }, async (_, i) => {
-    rounds += 144
-    await play(apps, `${kind}/${i}`, actions, 144, (value, { told }) => {
+    rounds += 52 * SCALE
+    await play(apps, `${kind}/${i}`, actions, 52 * SCALE, (value, { told }) => {
       answers++
       if (!(value >= told)) stale[kind] = (stale[kind] ?? 0) + 1
     })
   })))
   t.same(stale, {})
-  t.ok(rounds >= 10_000)
+  t.ok(rounds >= 3600)
   const { hits, coalesced, stored, errors } = apps.map(app => app.cache.stats()).reduce((sum, each) => ({ ...sum, hits: sum.hits + each.hits, coalesced: sum.coalesced + each.coalesced, stored: sum.stored + each.stored, errors: sum.errors + each.errors }))
   t.comment(`${rounds} invalidations, ${answers} answers (${hits} hits, ${coalesced} coalesced, ${stored} stored, ${errors} errors) in ${Math.round(performance.now() - started)} ms`)
-  t.ok(stored > 1000 && hits > 100, 'the cache was used')
+  t.ok(stored > 300 && hits > 30, 'the cache was used')
 })
 
 t.test('with L1 nothing is older than what was invalidated 100 ms before it was asked', async t => {
