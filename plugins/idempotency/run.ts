@@ -35,8 +35,11 @@ export class Run {
   #deadline = performance.now() + LONGEST_RUN_MS
   #owed: StoredAnswer | undefined
   #isSettled = false
+  #isBusy = false
+  #isCutOff = false
   /** Whether the answer is an error that was thrown or sent. */
   hasFailed = false
+  #keeping: Promise<void> | undefined
 
   constructor (context: RunContext, options: RunOptions) {
     this.#context = context
@@ -46,8 +49,30 @@ export class Run {
     context.runs.add(this)
   }
 
+  /** The handler is at work until then. */
+  during (work: Promise<unknown>): void {
+    this.#isBusy = true
+    const done = (): void => {
+      this.#isBusy = false
+      if (this.#isCutOff) this.release().catch(() => {})
+    }
+    work.then(done, done)
+  }
+
+  /** @param isCutOff - its time is over, which the handler may not know: it keeps the claim until it is done */
+  fail (isCutOff: boolean): void {
+    this.hasFailed = true
+    this.#isCutOff = isCutOff
+  }
+
   /** Keeps the answer, or tries to for a while; it never fails. */
   async complete (answer: StoredAnswer): Promise<void> {
+    // Of a handler that answers twice the first answer counts, which must then be sent first as well.
+    this.#keeping ??= this.#keep(answer)
+    await this.#keeping
+  }
+
+  async #keep (answer: StoredAnswer): Promise<void> {
     this.#isSettled = true
     this.#owed = answer
     this.#deadline = performance.now() + Math.min(LONGEST_DEBT_MS, this.#options.ttl)
@@ -56,7 +81,7 @@ export class Run {
 
   /** Lets the next one run; it never fails. */
   async release (): Promise<void> {
-    if (this.#isSettled) return
+    if (this.#isSettled || this.#goesOn) return await this.#keeping
     this.#isSettled = true
     this.#end()
     const { store, run } = this.#context
@@ -70,6 +95,10 @@ export class Run {
     this.#end()
   }
 
+  get #goesOn (): boolean {
+    return this.#isCutOff && this.#isBusy && performance.now() < this.#deadline
+  }
+
   #end (): void {
     clearInterval(this.#timer)
     this.#owed = undefined
@@ -81,7 +110,7 @@ export class Run {
     if (this.#owed !== undefined) {
       if (isLate) this.#end()
       else this.#pay(false).catch(() => {})
-    } else if (isLate || this.#options.isOver()) {
+    } else if (isLate || (this.#options.isOver() && !this.#goesOn)) {
       this.release().catch(() => {})
     } else {
       this.#renew().catch(() => {})
