@@ -35,7 +35,7 @@ export const idempotency = fp<IdempotencyPluginOptions>(async function idempoten
   const run = client === undefined ? <T>(operation: () => Promise<T>) => operation() : guardRedis(client, fastify.log, timeout, 'idempotency').run
   const runs = new Set<Run>()
   fastify.decorateRequest('idempotencyKey', null)
-  const addHooks = createHooks(fastify, { store, run, log: fastify.log, runs })
+  const addHooks = createHooks(fastify, { store, run, log: fastify.log, runs, debts: { bytes: 0, isFull: false } })
 
   fastify.addHook('onRoute', route => {
     const config = route.config?.idempotency

@@ -7,6 +7,10 @@ import type { Claimant, IdempotencyStore, StoredAnswer } from './store.js'
 const LONGEST_RUN_MS = 10 * 60 * 1000
 /** For so long it is tried to keep an answer that the store did not take. */
 const LONGEST_DEBT_MS = 60 * 1000
+/** All answers that are owed take no more than this. */
+const MOST_OWED_BYTES = 64 * 1024 * 1024
+/** What one takes beside its body, roughly. */
+const ENTRY_BYTES = 1024
 
 /** What runs need, of the plugin. */
 export interface RunContext {
@@ -15,6 +19,13 @@ export interface RunContext {
   log: FastifyBaseLogger
   /** All of this process, until they are over. */
   runs: Set<Run>
+  debts: Debts
+}
+
+/** Answers that the store did not take yet. */
+export interface Debts {
+  bytes: number
+  isFull: boolean
 }
 
 export interface RunOptions {
@@ -34,6 +45,7 @@ export class Run {
   readonly #timer: NodeJS.Timeout
   #deadline = performance.now() + LONGEST_RUN_MS
   #owed: StoredAnswer | undefined
+  #owedBytes = 0
   #isSettled = false
   #isBusy = false
   #isCutOff = false
@@ -102,7 +114,11 @@ export class Run {
   #end (): void {
     clearInterval(this.#timer)
     this.#owed = undefined
-    this.#context.runs.delete(this)
+    const { runs, debts } = this.#context
+    runs.delete(this)
+    debts.bytes -= this.#owedBytes
+    this.#owedBytes = 0
+    if (debts.bytes === 0) debts.isFull = false
   }
 
   #tick (): void {
@@ -126,8 +142,22 @@ export class Run {
       if (!isKept) log.warn('idempotency: an answer is not kept, as its key was taken by another request meanwhile')
       this.#end()
     } catch (error) {
-      if (isFirst) log.warn({ reason: reasonOf(error) }, 'idempotency: an answer is not kept yet')
+      if (isFirst && this.#owed !== undefined) this.#owe(answer, reasonOf(error))
     }
+  }
+
+  /** The log has a line for all that are owed at a time. */
+  #owe ({ body }: StoredAnswer, reason: string): void {
+    const { debts, log } = this.#context
+    const bytes = ENTRY_BYTES + (body instanceof Buffer ? body.length : 0)
+    if (debts.bytes + bytes > MOST_OWED_BYTES) {
+      if (!debts.isFull) log.warn({ reason }, 'idempotency: no more answers are kept for the store, as they are too many')
+      debts.isFull = true
+      return this.#end()
+    }
+    if (debts.bytes === 0) log.warn({ reason }, 'idempotency: an answer is not kept yet')
+    this.#owedBytes = bytes
+    debts.bytes += bytes
   }
 
   async #renew (): Promise<void> {
