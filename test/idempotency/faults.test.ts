@@ -145,7 +145,7 @@ t.test('each key that is written has an end, and shows neither the key nor its o
 
 t.test('while Redis is gone answers that are owed are bounded, and the log has a line for all of them', async t => {
   const own = await startRedis()
-  const { app, post, linesWith } = await build(t, own.url, { onStoreError: 'run', lease: 300, timeout: '2s', maxBodySize: 32 * 1024 * 1024 })
+  const { app, post, linesWith } = await build(t, own.url, { onStoreError: 'run', lease: 300, timeout: '300ms', maxBodySize: 32 * 1024 * 1024 })
   app.post('/', on, async () => Buffer.alloc(25 * 1024 * 1024))
   await app.ready()
   await own.kill()
