@@ -142,18 +142,3 @@ t.test('each key that is written has an end, and shows neither the key nor its o
   t.ok(left > 86_000_000 && left <= 86_400_000)
   t.notMatch(text() + keys.join(), /a-secret-key/)
 })
-
-t.test('while Redis is gone answers that are owed are bounded, and the log has a line for all of them', async t => {
-  const own = await startRedis()
-  const { app, post, linesWith } = await build(t, own.url, { onStoreError: 'run', lease: 300, timeout: '300ms', maxBodySize: 32 * 1024 * 1024 })
-  app.post('/', on, async () => Buffer.alloc(25 * 1024 * 1024))
-  await app.ready()
-  await own.kill()
-  for (const key of ['a', 'b', 'c', 'd']) t.equal((await post(key)).rawPayload.length, 25 * 1024 * 1024)
-  t.same([linesWith('an answer is not kept yet'), linesWith('no more answers are kept')], [1, 1])
-  await own.start()
-  await until('two are kept', async () => (await own.client().keys('*')).length === 2)
-  await until('Redis is asked again', () => circuitOf(app.redis)?.state === 'closed')
-  await post('e')
-  t.equal((await own.client().keys('*')).length, 3)
-})
