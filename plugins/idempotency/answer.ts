@@ -29,6 +29,17 @@ function bytesOf (payload: unknown): Buffer | null | undefined {
 }
 
 /** Gives the answer once more. Hooks of others do with it what they do with all answers. */
-export function replay (reply: FastifyReply, { status, headers }: StoredAnswer, body: Buffer | null): FastifyReply {
+export function replay (reply: FastifyReply, { status, headers, body }: StoredAnswer): FastifyReply {
   return reply.code(status).headers(headers).header('idempotency-replayed', 'true').send(body ?? undefined)
+}
+
+/** It was kept behind the hooks of the app, so what these have made of it once more does not count. @returns its body */
+export function giveAgain (reply: FastifyReply, { status, headers, body }: StoredAnswer, route: ResolvedRoute): unknown {
+  for (const name of route.headers) {
+    const value = headers[name]
+    if (value === undefined) reply.removeHeader(name)
+    else reply.header(name, value)
+  }
+  reply.code(status)
+  return body
 }

@@ -3,14 +3,15 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, RouteOptions } from 'fastify'
 import { reasonOf } from '../shared/errors.js'
 import { endingWith } from '../shared/last-hook.js'
-import { answerOf, isFinal, replay } from './answer.js'
+import { answerOf, giveAgain, isFinal, replay } from './answer.js'
 import { AnswerNotKeptError, inProgress, InvalidValueError, KeyReusedError, storeUnavailable } from './errors.js'
 import { fingerprintOf, idOf, keyOf } from './key.js'
 import type { ResolvedRoute } from './options.js'
 import { Run, type RunContext } from './run.js'
-import type { Claim, Claimant } from './store.js'
+import type { Claim, Claimant, StoredAnswer } from './store.js'
 
 const RUN = Symbol('idempotency.run')
+const REPLAYED = Symbol('idempotency.replayed')
 const FIRST_POLL_MS = 10
 const LONGEST_POLL_MS = 100
 const SAFE = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE'])
@@ -18,6 +19,7 @@ const SAFE = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE'])
 declare module 'fastify' {
   interface FastifyRequest {
     [RUN]: Run | null
+    [REPLAYED]: StoredAnswer | null
   }
 }
 
@@ -37,6 +39,7 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (ro
   const { store, run, log } = context
   let isFailing = false
   fastify.decorateRequest(RUN, null)
+  fastify.decorateRequest(REPLAYED, null)
 
   /** Of all that ask for the same, the one whose turn it is; the others wait for what comes of it. */
   async function claim (claimant: Claimant, reply: FastifyReply, { wait, lease }: ResolvedRoute): Promise<Claim> {
@@ -88,24 +91,29 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (ro
     if (claimed === 'theirs') throw inProgress()
     if (claimed === 'other') throw new KeyReusedError()
     if (claimed.body === 'too-large') throw new AnswerNotKeptError()
-    return replay(reply, claimed, claimed.body)
+    request[REPLAYED] = claimed
+    return replay(reply, claimed)
   }
 
-  async function onSend (route: ResolvedRoute, warnOnce: () => void, request: FastifyRequest, reply: FastifyReply, payload: unknown): Promise<void> {
+  async function onSend (route: ResolvedRoute, warnOnce: () => void, request: FastifyRequest, reply: FastifyReply, payload: unknown): Promise<unknown> {
+    if (request[REPLAYED] !== null) return giveAgain(reply, request[REPLAYED], route)
     const begun = request[RUN]
-    if (begun === null) return
+    if (begun === null) return payload
     const answer = answerOf(reply, payload, route)
     if (answer === undefined) warnOnce()
     if (answer === undefined || begun.hasFailed || !isFinal(reply.statusCode)) await begun.release()
     else await begun.complete(answer)
+    return payload
   }
 
-  const onError: onErrorHookHandler = (request, _reply, _error, done) => {
-    if (request[RUN] !== null) request[RUN].hasFailed = true
+  const onError: onErrorHookHandler = (request, _reply, error, done) => {
+    request[REPLAYED] = null
+    request[RUN]?.fail(error.code === 'FST_ERR_HANDLER_TIMEOUT')
     done()
   }
 
   return function addHooks (route, options) {
+    const { handler } = route
     let isWarned = false
     const warnOnce = (): void => {
       if (!isWarned) log.warn({ route: route.url }, 'idempotency: an answer that is a stream is not kept, the same request runs again')
@@ -115,11 +123,13 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (ro
       // After all others', so that whoever may not ask is turned away before.
       preHandler: endingWith<unknown>(route.preHandler, (request: FastifyRequest, reply: FastifyReply) => preHandler(options, request, reply)),
       // Before all others' of routes, so that what they make of it, such as its compression, is made for each client.
-      onSend: [async (request: FastifyRequest, reply: FastifyReply, payload: unknown) => {
-        await onSend(options, warnOnce, request, reply, payload)
-        return payload
-      }, ...[route.onSend ?? []].flat()],
-      onError: [...[route.onError ?? []].flat(), onError]
+      onSend: [(request: FastifyRequest, reply: FastifyReply, payload: unknown) => onSend(options, warnOnce, request, reply, payload), ...[route.onSend ?? []].flat()],
+      onError: [...[route.onError ?? []].flat(), onError],
+      handler: function (this: FastifyInstance, request: FastifyRequest, reply: FastifyReply) {
+        const result: unknown = handler.call(this, request, reply)
+        if (result instanceof Promise) request[RUN]?.during(result)
+        return result
+      }
     })
   }
 }

@@ -35,11 +35,13 @@ export const idempotency = fp<IdempotencyPluginOptions>(async function idempoten
   const run = client === undefined ? <T>(operation: () => Promise<T>) => operation() : guardRedis(client, fastify.log, timeout, 'idempotency').run
   const runs = new Set<Run>()
   fastify.decorateRequest('idempotencyKey', null)
-  const addHooks = createHooks(fastify, { store, run, log: fastify.log, runs })
+  const addHooks = createHooks(fastify, { store, run, log: fastify.log, runs, debts: { bytes: 0, isFull: false } })
 
   fastify.addHook('onRoute', route => {
     const config = route.config?.idempotency
     if (config === undefined || config === false) return
+    // Fastify adds it where there is GET: also where there is POST as well.
+    if (route.method === 'HEAD' && fastify.hasRoute({ method: 'GET', url: route.url, ...route.constraints && { constraints: route.constraints } })) return
     if ([route.method].flat().every(isSafe)) {
       readOptions('idempotency', { 'config.idempotency': `${[route.method].flat().join()} ${route.url}` }).fail('config.idempotency', 'a route that changes something: GET and HEAD may be repeated anyway')
     }

@@ -45,5 +45,6 @@ function bodyOf (body: unknown): string {
   if (typeof body === 'string' || body instanceof Uint8Array) return hashId(body)
   // What its parser left to be read as it comes is not known here.
   if (typeof body === 'object' && ('pipe' in body || 'getReader' in body)) return ''
-  return hashId(JSON.stringify(body))
+  // Of a form's fields JSON has nothing.
+  return hashId(JSON.stringify(typeof body === 'object' && Symbol.iterator in body ? [...body as Iterable<unknown>] : body))
 }

@@ -17,7 +17,7 @@ const ENTRY_BYTES = 1024
  *
  * @param clock - milliseconds; tests put their own here
  */
-export function createMemoryStore (maxKeys: number, clock: () => number = Date.now): IdempotencyStore {
+export function createMemoryStore (maxKeys: number, clock: () => number = () => performance.now()): IdempotencyStore {
   // What is under way is bounded by the requests there are, and never dropped: it would run twice.
   const claims = new Map<string, Entry>()
   const answers = new LRUCache<string, Entry>({

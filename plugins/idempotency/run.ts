@@ -7,6 +7,10 @@ import type { Claimant, IdempotencyStore, StoredAnswer } from './store.js'
 const LONGEST_RUN_MS = 10 * 60 * 1000
 /** For so long it is tried to keep an answer that the store did not take. */
 const LONGEST_DEBT_MS = 60 * 1000
+/** All answers that are owed take no more than this. */
+const MOST_OWED_BYTES = 64 * 1024 * 1024
+/** What one takes beside its body, roughly. */
+const ENTRY_BYTES = 1024
 
 /** What runs need, of the plugin. */
 export interface RunContext {
@@ -15,6 +19,13 @@ export interface RunContext {
   log: FastifyBaseLogger
   /** All of this process, until they are over. */
   runs: Set<Run>
+  debts: Debts
+}
+
+/** Answers that the store did not take yet. */
+export interface Debts {
+  bytes: number
+  isFull: boolean
 }
 
 export interface RunOptions {
@@ -34,9 +45,13 @@ export class Run {
   readonly #timer: NodeJS.Timeout
   #deadline = performance.now() + LONGEST_RUN_MS
   #owed: StoredAnswer | undefined
+  #owedBytes = 0
   #isSettled = false
+  #isBusy = false
+  #isCutOff = false
   /** Whether the answer is an error that was thrown or sent. */
   hasFailed = false
+  #keeping: Promise<void> | undefined
 
   constructor (context: RunContext, options: RunOptions) {
     this.#context = context
@@ -46,8 +61,30 @@ export class Run {
     context.runs.add(this)
   }
 
+  /** The handler is at work until then. */
+  during (work: Promise<unknown>): void {
+    this.#isBusy = true
+    const done = (): void => {
+      this.#isBusy = false
+      if (this.#isCutOff) this.release().catch(() => {})
+    }
+    work.then(done, done)
+  }
+
+  /** @param isCutOff - its time is over, which the handler may not know: it keeps the claim until it is done */
+  fail (isCutOff: boolean): void {
+    this.hasFailed = true
+    this.#isCutOff = isCutOff
+  }
+
   /** Keeps the answer, or tries to for a while; it never fails. */
   async complete (answer: StoredAnswer): Promise<void> {
+    // Of a handler that answers twice the first answer counts, which must then be sent first as well.
+    this.#keeping ??= this.#keep(answer)
+    await this.#keeping
+  }
+
+  async #keep (answer: StoredAnswer): Promise<void> {
     this.#isSettled = true
     this.#owed = answer
     this.#deadline = performance.now() + Math.min(LONGEST_DEBT_MS, this.#options.ttl)
@@ -56,7 +93,7 @@ export class Run {
 
   /** Lets the next one run; it never fails. */
   async release (): Promise<void> {
-    if (this.#isSettled) return
+    if (this.#isSettled || this.#goesOn) return await this.#keeping
     this.#isSettled = true
     this.#end()
     const { store, run } = this.#context
@@ -70,10 +107,18 @@ export class Run {
     this.#end()
   }
 
+  get #goesOn (): boolean {
+    return this.#isCutOff && this.#isBusy && performance.now() < this.#deadline
+  }
+
   #end (): void {
     clearInterval(this.#timer)
     this.#owed = undefined
-    this.#context.runs.delete(this)
+    const { runs, debts } = this.#context
+    runs.delete(this)
+    debts.bytes -= this.#owedBytes
+    this.#owedBytes = 0
+    if (debts.bytes === 0) debts.isFull = false
   }
 
   #tick (): void {
@@ -81,7 +126,7 @@ export class Run {
     if (this.#owed !== undefined) {
       if (isLate) this.#end()
       else this.#pay(false).catch(() => {})
-    } else if (isLate || this.#options.isOver()) {
+    } else if (isLate || (this.#options.isOver() && !this.#goesOn)) {
       this.release().catch(() => {})
     } else {
       this.#renew().catch(() => {})
@@ -97,8 +142,22 @@ export class Run {
       if (!isKept) log.warn('idempotency: an answer is not kept, as its key was taken by another request meanwhile')
       this.#end()
     } catch (error) {
-      if (isFirst) log.warn({ reason: reasonOf(error) }, 'idempotency: an answer is not kept yet')
+      if (isFirst && this.#owed !== undefined) this.#owe(answer, reasonOf(error))
     }
+  }
+
+  /** The log has a line for all that are owed at a time. */
+  #owe ({ body }: StoredAnswer, reason: string): void {
+    const { debts, log } = this.#context
+    const bytes = ENTRY_BYTES + (body instanceof Buffer ? body.length : 0)
+    if (debts.bytes + bytes > MOST_OWED_BYTES) {
+      if (!debts.isFull) log.warn({ reason }, 'idempotency: no more answers are kept for the store, as they are too many')
+      debts.isFull = true
+      return this.#end()
+    }
+    if (debts.bytes === 0) log.warn({ reason }, 'idempotency: an answer is not kept yet')
+    this.#owedBytes = bytes
+    debts.bytes += bytes
   }
 
   async #renew (): Promise<void> {

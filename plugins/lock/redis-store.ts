@@ -42,6 +42,7 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls }: RedisS
   const [held, fence, line, seen] = [space('held'), space('fence'), space('line'), space('seen')]
   const channel = space('calls')
   let feeds: readonly Feed[] | undefined
+  let isClosed = false
 
   /** Keys of one resource share a hash tag. */
   const idOf = (resource: string) => `{${safeId(resource)}}`
@@ -50,6 +51,8 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls }: RedisS
 
   /** Nobody listens before somebody had to wait. */
   function listen (): void {
+    // An answer may come late.
+    if (isClosed) return
     feeds ??= nodes.map(client => followChannel({
       client,
       channel,
@@ -118,7 +121,10 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls }: RedisS
       return verdictOf(await vote(answers, count => count === 1))
     },
     callOf: (resource, owner) => isQuorum ? held + idOf(resource) : owner,
-    close () { feeds?.forEach(feed => feed.close()) }
+    close () {
+      isClosed = true
+      feeds?.forEach(feed => feed.close())
+    }
   }
 }
 

@@ -39,8 +39,8 @@ export async function waitForLock (resource: string, holding: Holding, waiting: 
       if (!store.hasLine) owner = newOwner()
     }
   } catch (error) {
-    // Out of the line, where it may be its turn.
-    if (stoodInLine || !(error instanceof LockedError)) store.release(resource, owner).catch(() => {})
+    // Out of the line, where it may be its turn. A signal's reason is anything, also the refusal of another lock.
+    if (stoodInLine || signal?.aborted === true || !(error instanceof LockedError)) store.release(resource, owner).catch(() => {})
     throw error
   } finally {
     bells.remove(name, bell)

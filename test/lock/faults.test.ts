@@ -173,3 +173,36 @@ t.test('a closed client leaves no timer and no connection', async t => {
   await client.quit()
   await until('no connection is left', async () => !String(await server.client().client('LIST')).includes('cmd=subscribe'))
 })
+
+t.test('who stops waiting, for whatever reason, leaves no lock behind', async t => {
+  const own = await startRedis()
+  const { locks } = await openLocks(t, { redis: connect(t, own.url), timeout: 5000 })
+  await using first = await locks.acquire('a')
+  const refusal: unknown = await locks.acquire('a', { wait: 0 }).catch((error: unknown) => error)
+  t.match(refusal, LOCKED)
+  const stop = new AbortController()
+  own.pause()
+  const second = t.rejects(locks.acquire('b', { ttl: 60_000, signal: stop.signal }), LOCKED)
+  stop.abort(refusal)
+  own.resume()
+  await second
+  await until('it is free', async () => !await locks.isLocked('b'), 2000)
+  t.equal(first.isHeld, true)
+})
+
+t.test('who is refused after the app was closed opens no connection', async t => {
+  const own = await startRedis()
+  const { locks } = await openLocks(t, { redis: connect(t, own.url) })
+  await locks.acquire('a', { ttl: 60_000 })
+  const { app, locks: late } = await openLocks(t, { redis: connect(t, own.url), timeout: 5000 })
+  await late.isLocked('a')
+  own.pause()
+  const waiting = t.rejects(late.acquire('a'), { code: 'FST_REDIS_SUITE_LOCK_CLOSED' })
+  await app.close()
+  own.resume()
+  await waiting
+  await own.client().ping()
+  // It would be made before the one that is made here.
+  await connect(t, own.url).ping()
+  t.notMatch(await own.client().client('LIST'), /sub=1/)
+})
