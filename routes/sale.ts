@@ -60,11 +60,16 @@ export const sale: FastifyPluginAsyncTypebox = async function sale (fastify) {
     try {
       return await checkOut(buyer, { id: piece.cartId, quantities: { [productId]: 1 } })
     } catch (error) {
-      // It may have been committed all the same, where the answer was lost. What cannot be told stays taken: rather one too few is sold.
+      // It may have been committed all the same, where the answer was lost, or is about to be. What cannot be told stays taken, for
+      // its buyer, who may come again: rather one too few is sold. Only what the database refused is the next one's.
       const placed = await orderOf(piece.cartId)
       if (placed !== undefined) return placed
-      await sale.giveBack(productId, buyer, piece)
+      if (isConflict(error)) await sale.giveBack(productId, buyer, piece)
       throw error
     }
   }
+}
+
+function isConflict (error: unknown): boolean {
+  return typeof error === 'object' && error !== null && 'statusCode' in error && error.statusCode === 409
 }
