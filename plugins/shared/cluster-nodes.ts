@@ -61,6 +61,11 @@ export class ClusterNodes {
     if (!this.#stopped) this.check().catch(() => {})
   }
 
+  /** Call it when a slot was found elsewhere: of commands that travelled with others the client itself does not learn that. */
+  moved (): void {
+    if (!this.#stopped) this.#cluster.refreshSlotsCache(() => {})
+  }
+
   stop (): void {
     this.#stopped = true
     clearTimeout(this.#timer)

@@ -49,5 +49,7 @@ export function reasonOf (thrown: unknown): string {
  */
 export function isOutage (error: unknown): error is Error {
   if (!(error instanceof Error)) return false
+  // A slot moved while these commands were collected: they were not sent, those of the next turn are.
+  if (error.message.startsWith('All keys in the pipeline ')) return false
   return error.name !== 'ReplyError' || /^(LOADING|CLUSTERDOWN|MASTERDOWN)\b/.test(error.message)
 }

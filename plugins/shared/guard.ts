@@ -61,6 +61,7 @@ export function guardRedis (client: RedisClient, log: FastifyBaseLogger, timeout
           nodes?.suspect()
         } else if (isRefusal(error)) circuit.refusal()
         else circuit.success()
+        if (isMoved(error)) nodes?.moved()
         throw error
       })
   }
@@ -114,6 +115,10 @@ async function probe (client: RedisClient): Promise<void> {
   if (client.status !== 'ready') throw new Error(`connection is ${client.status}`)
   // Who may not ask so is answered.
   await client.ping().catch((error: unknown) => { if (isOutage(error)) throw error })
+}
+
+function isMoved (error: unknown): boolean {
+  return error instanceof Error && error.message.startsWith('MOVED ')
 }
 
 function isRefusal (error: unknown): boolean {

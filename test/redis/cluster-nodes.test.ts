@@ -77,3 +77,39 @@ t.test('with a keyPrefix the node is that of the whole key', async t => {
   t.same(keys.filter((_, i) => results[i]?.status === 'fulfilled'), kept)
   hung.server.resume()
 })
+
+t.test('a slot that moved is found also where all its commands travel with others', async t => {
+  const cluster = await startCluster()
+  const app = Fastify()
+  t.teardown(() => app.close())
+  // Before the client would look by itself.
+  const options = { slotsRefreshInterval: 60_000 }
+  await app.register(redis, { cluster: { nodes: cluster.startupNodes, options } })
+  const guard = guardRedis(app.redis, app.log, TIMEOUT)
+  const [from, to, third] = cluster.nodes
+  const { slots } = clusterOf(app.redis)!
+  const keys = Array.from({ length: 60 }, (_, i) => `key${i}`).filter(key => slots[calculateSlot(key)]?.[0] === `${from!.host}:${from!.port}`)
+  const id = String(await to!.server.client().call('CLUSTER', 'MYID'))
+  for (const node of [to, from, third]) await node!.server.client().call('CLUSTER', 'SETSLOT', calculateSlot(keys[0]!), 'NODE', id)
+  const setAll = async () => await Promise.allSettled(keys.map(key => guard.run(async () => await app.redis.set(key, 'value'))))
+  const [first] = await setAll()
+  t.match(first, { status: 'rejected', reason: /^ReplyError: MOVED/ })
+  const isFound = async () => (await setAll()).every(({ status }) => status === 'fulfilled')
+  await until('it is found', isFound, 3000)
+})
+
+t.test('commands that were collected while a slot moved fail by themselves, and the circuit stays closed', async t => {
+  const cluster = await startCluster()
+  const app = Fastify()
+  t.teardown(() => app.close())
+  await app.register(redis, { cluster: { nodes: cluster.startupNodes } })
+  const guard = guardRedis(app.redis, app.log, TIMEOUT)
+  const client = clusterOf(app.redis)!
+  const keys = Array.from({ length: 60 }, (_, i) => `key${i}`).filter(key => client.slots[calculateSlot(key)]?.[0] === client.slots[0]?.[0])
+  const asked = Promise.allSettled(keys.map(key => guard.run(async () => await app.redis.set(key, 'value'))))
+  // What the client does as it reads that a slot is elsewhere.
+  Reflect.get(client, '_groupsBySlot')[calculateSlot(keys[0]!)] = -1
+  const results = await asked
+  t.ok(results.every(result => result.status === 'rejected' && /same slots allocation group/.test(result.reason.message)))
+  t.equal(guard.circuit.opened, 0)
+})
