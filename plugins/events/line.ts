@@ -5,6 +5,8 @@ import type { Subscription } from './topology.js'
 
 /** A connection that is silent for as long is asked whether it is there. */
 const PING_MS = 2000
+/** Where the client has no `connectTimeout`. */
+const HANDSHAKE_MS = 10_000
 /** After a refusal, as by an ACL. */
 const REFUSED_RETRY_MS = 1000
 
@@ -25,6 +27,7 @@ export class Line<S extends Subscription> {
   readonly #listener: LineListener<S>
   readonly #subscriptions = new Set<S>()
   #heartbeat: NodeJS.Timeout | undefined
+  #handshake: NodeJS.Timeout | undefined
   #hasEnded = false
 
   constructor (redis: Redis, listener: LineListener<S>) {
@@ -32,6 +35,8 @@ export class Line<S extends Subscription> {
     this.#listener = listener
     // The client it was made from logs the connection's troubles.
     redis.on('error', () => {})
+    // Of a peer that takes the connection and then says nothing a client without time-outs would never hear.
+    redis.on('connect', () => { this.#handshake = setTimeout(() => this.end(), redis.options.connectTimeout || HANDSHAKE_MS).unref() })
     redis.on('ready', () => this.#begin())
     redis.on('close', () => this.end())
     redis.on('end', () => this.end())
@@ -62,6 +67,7 @@ export class Line<S extends Subscription> {
     if (this.#hasEnded) return
     this.#hasEnded = true
     clearInterval(this.#heartbeat)
+    clearTimeout(this.#handshake)
     this.#redis.disconnect()
     this.#listener.ended(this.#subscriptions)
   }
@@ -72,10 +78,11 @@ export class Line<S extends Subscription> {
 
   #begin (): void {
     if (this.#hasEnded) return
+    clearTimeout(this.#handshake)
     for (const subscription of this.#subscriptions) this.#subscribe(subscription)
     // Of a peer that vanished without a word nothing is heard but silence.
     this.#heartbeat = setInterval(() => {
-      withDeadline(this.#redis.ping(), PING_MS, () => new Error('no answer')).catch(() => this.end())
+      withDeadline(this.#redis.ping(), PING_MS, () => new Error('no answer')).catch((error: unknown) => { if (!isRefusal(error)) this.end() })
     }, PING_MS)
     this.#heartbeat.unref()
   }

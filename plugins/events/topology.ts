@@ -28,6 +28,8 @@ export interface Topology {
 
 /** How a connection for listening differs from its client's: it lives once, and is made anew by the transport. */
 const ONCE = {
+  // It would change channels of sharded pub/sub, which are keys to ioredis.
+  keyPrefix: '',
   lazyConnect: true,
   enableAutoPipelining: false,
   enableOfflineQueue: false,

@@ -105,7 +105,8 @@ export class Book {
     const collect = async (): Promise<void> => {
       const merged = new Map<string, Sampled>()
       for (const sample of await this.#samples()) {
-        if (sample.name !== name) continue
+        // One that prom-client refuses would fail the whole scrape.
+        if (sample.name !== name || !Number.isFinite(sample.value) || (type === 'counter' && sample.value < 0)) continue
         const key = JSON.stringify(sample.labels)
         const first = merged.get(key)
         merged.set(key, first === undefined ? sample : { ...sample, value: merge(first.value, sample.value) })

@@ -25,7 +25,13 @@ const UNTIMED = new Set([
   // ioredis sends them as it connects, and older servers do not know all of them.
   'hello', 'auth', 'client', 'select', 'readonly'
 ])
-const listening = new WeakMap<RedisClient, Set<CommandListener>>()
+interface Watched {
+  listeners: Set<CommandListener>
+  /** Gives the client its method back. */
+  release (): void
+}
+
+const listening = new WeakMap<RedisClient, Watched>()
 
 /**
  * Times each command of a client where all of them pass, also those of pipelines. The diagnostics channel of ioredis tells
@@ -34,24 +40,25 @@ const listening = new WeakMap<RedisClient, Set<CommandListener>>()
  * @returns a function that ends it
  */
 export function watchCommands (client: RedisClient, listener: CommandListener): () => void {
-  const listeners = listening.get(client) ?? wrap(client)
+  const watched = listening.get(client) ?? wrap(client)
+  const { listeners } = watched
   listeners.add(listener)
   return () => {
     listeners.delete(listener)
-    if (listeners.size > 0 || listening.get(client) !== listeners) return
+    if (listeners.size > 0 || listening.get(client) !== watched) return
     listening.delete(client)
-    // The method is the class's own again.
-    Reflect.deleteProperty(client, 'sendCommand')
+    watched.release()
   }
 }
 
-function wrap (client: RedisClient): Set<CommandListener> {
+function wrap (client: RedisClient): Watched {
   const listeners = new Set<CommandListener>()
   const sender = client as unknown as Sender
+  const isOwn = Object.hasOwn(client, 'sendCommand')
   const send = sender.sendCommand
 
-  sender.sendCommand = function (command, ...rest) {
-    if (command[TIMED] === undefined && !UNTIMED.has(command.name)) {
+  const timed: Sender['sendCommand'] = function (this: unknown, command, ...rest) {
+    if (listeners.size > 0 && command[TIMED] === undefined && !UNTIMED.has(command.name)) {
       command[TIMED] = true
       const started = performance.now()
       const tell = (failed: boolean) => {
@@ -62,6 +69,14 @@ function wrap (client: RedisClient): Set<CommandListener> {
     }
     return send.call(this, command, ...rest)
   }
-  listening.set(client, listeners)
-  return listeners
+  sender.sendCommand = timed
+  const release = () => {
+    // Others may do the like: what they put over this goes on to use it.
+    if (sender.sendCommand !== timed) return
+    if (isOwn) sender.sendCommand = send
+    else Reflect.deleteProperty(client, 'sendCommand')
+  }
+  const watched = { listeners, release }
+  listening.set(client, watched)
+  return watched
 }

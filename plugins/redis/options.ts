@@ -95,6 +95,8 @@ function clusterOptions (redis: RedisOptions, given: ClusterOptions = {}): Clust
   return {
     enableAutoPipelining,
     slotsRefreshTimeout: 2000,
+    // A slot that moved is not learnt of by commands that travel with others.
+    slotsRefreshInterval: 5000,
     // It is down for longer than a request waits: what asks learns of it at once.
     retryDelayOnClusterDown: 0,
     clusterRetryStrategy: reconnectDelay,

@@ -3,7 +3,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { Cluster, Redis } from 'ioredis'
 import { isCluster, type RedisClient } from './client.js'
 import { withDeadline } from './deadline.js'
-import { pluginError } from './errors.js'
+import { isOutage, pluginError } from './errors.js'
 
 /** The node of a Cluster that holds a key does not answer: it is not asked until it does. */
 export const NodeDownError = pluginError('redis', 'NODE_DOWN', 'not asked, as its node of the Cluster does not answer', 503)
@@ -39,7 +39,7 @@ export class ClusterNodes {
 
   isDown (key: string): boolean {
     if (this.isWhole) return false
-    const master = this.#cluster.slots[calculateSlot(key)]?.[0]
+    const master = this.#cluster.slots[calculateSlot(`${this.#cluster.options.keyPrefix ?? ''}${key}`)]?.[0]
     return master === undefined || this.#down.has(master)
   }
 
@@ -59,6 +59,11 @@ export class ClusterNodes {
   /** Call it when something failed. */
   suspect (): void {
     if (!this.#stopped) this.check().catch(() => {})
+  }
+
+  /** Call it when a slot was found elsewhere: of commands that travelled with others the client itself does not learn that. */
+  moved (): void {
+    if (!this.#stopped) this.#cluster.refreshSlotsCache(() => {})
   }
 
   stop (): void {
@@ -82,10 +87,10 @@ export class ClusterNodes {
     this.#timer.unref()
   }
 
-  /** At most one question to each is under way: of one that hangs the late answer counts. */
+  /** At most one question to each is under way: of one that hangs the late answer counts. Who may not ask (ACL) is answered as well. */
   async #ask (master: string, node: Redis | undefined): Promise<boolean> {
     if (node === undefined || !['ready', 'connect', 'connecting', 'wait'].includes(node.status)) return false
-    const asked = this.#asked.get(master) ?? node.cluster('INFO').then(info => String(info).includes('cluster_state:ok'), () => false)
+    const asked = this.#asked.get(master) ?? node.cluster('INFO').then(info => String(info).includes('cluster_state:ok'), error => !isOutage(error))
       .finally(() => this.#asked.delete(master))
     this.#asked.set(master, asked)
     return await withDeadline(asked, this.#timeout, () => new NodeDownError()).catch(() => false)

@@ -42,3 +42,14 @@ export function toError (thrown: unknown): Error {
 export function reasonOf (thrown: unknown): string {
   return toError(thrown).message
 }
+
+/**
+ * An answer, even an error (`OOM`, `READONLY`, `WRONGTYPE`), shows that the server is there and quick, so it does
+ * not open the circuit. Replies that say the server as a whole cannot serve do.
+ */
+export function isOutage (error: unknown): error is Error {
+  if (!(error instanceof Error)) return false
+  // A slot moved while these commands were collected: they were not sent, those of the next turn are.
+  if (error.message.startsWith('All keys in the pipeline ')) return false
+  return error.name !== 'ReplyError' || /^(LOADING|CLUSTERDOWN|MASTERDOWN)\b/.test(error.message)
+}

@@ -1,6 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Cluster, Redis } from 'ioredis'
 import { isCluster, type RedisClient } from './client.js'
+import { isOutage } from './errors.js'
 
 /** Listens to what other instances publish. */
 export interface Feed {
@@ -76,7 +77,7 @@ export function followChannel ({ client, channel, log, without, onMessage, onGap
     // Replies and messages of one connection come in the order in which the server made them.
     async caughtUp () {
       if (subscriber === undefined) throw new Error('not connected')
-      await subscriber.ping()
+      await subscriber.ping().catch((error: unknown) => { if (isOutage(error)) throw error })
     },
     close
   }

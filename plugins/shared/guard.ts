@@ -3,7 +3,7 @@ import { Circuit, type CircuitStatus } from './circuit.js'
 import type { RedisClient } from './client.js'
 import { NodeDownError, watchNodes, type ClusterNodes } from './cluster-nodes.js'
 import { withDeadline } from './deadline.js'
-import { pluginError, type PluginName } from './errors.js'
+import { isOutage, pluginError, type PluginName } from './errors.js'
 import { tracedRedis } from './trace.js'
 
 /** The deadline of one operation on Redis, where a plugin is not told another. */
@@ -61,6 +61,7 @@ export function guardRedis (client: RedisClient, log: FastifyBaseLogger, timeout
           nodes?.suspect()
         } else if (isRefusal(error)) circuit.refusal()
         else circuit.success()
+        if (isMoved(error)) nodes?.moved()
         throw error
       })
   }
@@ -112,18 +113,14 @@ function watch (client: RedisClient, log: FastifyBaseLogger): Watched {
 /** Asks only over a connection that stands: a PING for one that does not would pile up in the client's queue. */
 async function probe (client: RedisClient): Promise<void> {
   if (client.status !== 'ready') throw new Error(`connection is ${client.status}`)
-  await client.ping()
+  // Who may not ask so is answered.
+  await client.ping().catch((error: unknown) => { if (isOutage(error)) throw error })
+}
+
+function isMoved (error: unknown): boolean {
+  return error instanceof Error && error.message.startsWith('MOVED ')
 }
 
 function isRefusal (error: unknown): boolean {
   return error instanceof Error && /^(READONLY|MISCONF|NOREPLICAS)\b/.test(error.message)
-}
-
-/**
- * An answer, even an error (`OOM`, `READONLY`, `WRONGTYPE`), shows that the server is there and quick, so it does
- * not open the circuit. Replies that say the server as a whole cannot serve do.
- */
-function isOutage (error: unknown): error is Error {
-  if (!(error instanceof Error)) return false
-  return error.name !== 'ReplyError' || /^(LOADING|CLUSTERDOWN|MASTERDOWN)\b/.test(error.message)
 }

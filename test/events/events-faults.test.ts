@@ -1,4 +1,9 @@
+import { createServer, connect, type AddressInfo } from 'node:net'
+import { once } from 'node:events'
+import Fastify from 'fastify'
+import { Redis } from 'ioredis'
 import t from 'tap'
+import { events } from '../../plugins/events/index.js'
 import { builder } from '../helpers/events-app.js'
 import { startCluster, startProxy, startRedis, until } from '../helpers/index.js'
 import { collectLog } from '../helpers/log-lines.js'
@@ -165,4 +170,63 @@ t.test('on a Cluster each message goes to its shard alone, and a lost master is 
     return heard.length === 64
   }, 20_000)
   t.strictSame(heard.sort(), expected)
+})
+
+t.test('a connection that is taken and then left without a word is given up for another', async t => {
+  const sockets: number[] = []
+  const net = createServer(socket => {
+    const target = connect(server.port, server.host)
+    t.teardown(() => { socket.destroy(); target.destroy() })
+    // The client's own is the first one.
+    if (sockets.push(1) !== 2) socket.pipe(target).pipe(socket)
+  }).listen(0, '127.0.0.1')
+  t.teardown(() => net.close())
+  await once(net, 'listening')
+  const client = new Redis((net.address() as AddressInfo).port, '127.0.0.1', { connectTimeout: 300 })
+  t.teardown(() => client.disconnect())
+  await once(client, 'ready')
+  const app = Fastify()
+  t.teardown(() => app.close())
+  await app.register(events, { redis: client })
+  await app.events.subscribe('x', () => {})
+  t.equal(sockets.length, 3)
+})
+
+t.test('a user that may not PING keeps its connection', async t => {
+  const own = await startRedis({ acl: ['app on >secret ~* &* +@all -ping'] })
+  const app = await builder(t, { host: own.host, port: own.port, username: 'app', password: 'secret' })()
+  let gaps = 0
+  const heard: unknown[] = []
+  await app.events.subscribe('x', data => { heard.push(data) }, { onGap: () => { gaps++ } })
+  await until('it has asked', async () => (await own.client().call('ACL', 'LOG') as unknown[]).length > 0)
+  await app.redis.get('what is asked after that')
+  await app.events.publish('x', 'after')
+  await until('it hears', () => heard.length === 1)
+  t.equal(gaps, 0)
+})
+
+t.test('with a keyPrefix what is published to a Cluster is heard, by name and by glob', async t => {
+  const app = await builder(t, { cluster: { nodes: cluster.startupNodes }, prefix: 'keyed', keyPrefix: 'app:' })()
+  const heard: unknown[] = []
+  for (const pattern of ['a:b', 'a:*', '*']) await app.events.subscribe(pattern, data => { heard.push([pattern, data]) })
+  await app.events.publish('a:b', 1)
+  await until('all hear', () => heard.length === 3)
+})
+
+t.test('who begins to consume as the app closes leaves no connection', async t => {
+  const own = await startRedis()
+  const client = new Redis(own.url)
+  t.teardown(() => client.disconnect())
+  await once(client, 'ready')
+  const app = Fastify()
+  await app.register(events, { redis: client })
+  await app.ready()
+  const consuming = app.events.stream('late').consume({ group: 'group', handler: () => {} })
+  await Promise.allSettled([consuming, app.close()])
+  const names = async () => String(await own.client().client('LIST')).split('\n').filter(line => / sub=1 /.test(line))
+  // A connection that was begun would be there after another one that began later.
+  const later = client.duplicate()
+  await later.subscribe('later')
+  t.equal((await names()).length, 1)
+  later.disconnect()
 })

@@ -99,3 +99,30 @@ t.test('it goes on counting after its registry was reset', async t => {
   series.observe(1)
   t.equal(new Scrape(await registry.metrics()).sum('x_seconds_count', { a: 'y' }), 1)
 })
+
+t.test('what others put in the place of a method stays, whether it came before or after', async t => {
+  const client = new Redis(server.url)
+  t.teardown(() => client.disconnect())
+  await client.ping()
+  const passed: string[] = []
+  const put = (name: string) => {
+    const send = client.sendCommand
+    client.sendCommand = function (...args: Parameters<typeof send>) {
+      passed.push(name)
+      return send.apply(this, args)
+    }
+  }
+  put('before')
+  watchCommands(client, () => {})()
+  await client.get('k')
+  t.same(passed.splice(0), ['before'])
+
+  const told: string[] = []
+  const end = watchCommands(client, command => { told.push(command) })
+  put('after')
+  await client.get('k')
+  end()
+  await client.echo('x')
+  t.same(passed, ['after', 'before', 'after', 'before'])
+  t.same(told, ['get'])
+})

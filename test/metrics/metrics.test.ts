@@ -333,3 +333,15 @@ t.test('options that cannot be used fail at registration', async t => {
     await t.rejects(Promise.resolve(app.register<Record<string, unknown>>(metrics as never, options)), { code: 'FST_REDIS_SUITE_METRICS_INVALID_OPTION' }, JSON.stringify(Object.keys(options)))
   }
 })
+
+t.test('values that are no numbers, of what only looks like a plugin of the suite, are left out and the rest is told', async t => {
+  const app = Fastify()
+  t.teardown(() => app.close())
+  app.decorate<unknown>('sessions', { stats: () => ({ created: -1, destroyed: NaN, active: 3 }) })
+  app.decorate<unknown>('cache', { stats: () => ({ names: { a: {} }, invalidations: undefined, errors: 2 }) })
+  await app.register(metrics)
+  const { statusCode, body } = await app.inject('/metrics')
+  t.equal(statusCode, 200)
+  t.match(body, /^fastify_session_active 3$/m)
+  t.match(body, /^fastify_cache_errors_total 2$/m)
+})

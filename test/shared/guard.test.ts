@@ -81,3 +81,15 @@ t.test('plugins on one client share its circuit, and each keeps its own deadline
   server.resume()
   t.equal(await slow, null)
 })
+
+t.test('for a user that may not PING the circuit closes all the same', async t => {
+  const server = await startRedis({ acl: ['app on >secret ~* +@all -ping'] })
+  const client = new Redis(server.port, server.host, { username: 'app', password: 'secret' })
+  const app = Fastify()
+  t.teardown(() => { releaseCircuit(client); client.disconnect() })
+  const guard = guardRedis(client, app.log, 80)
+  for (let i = 0; i < 5; i++) await t.rejects(guard.run(async () => { throw new Error('lost') }), { message: 'lost' })
+  t.equal(guard.circuit.state, 'open')
+  await until('it is closed', () => guard.circuit.state === 'closed')
+  t.equal(await guard.run(() => client.set('key', 'value')), 'OK')
+})

@@ -10,6 +10,7 @@ type OnRing = (partition: number | undefined) => void
 export function createBells (client: RedisClient, prefix: string, log: FastifyBaseLogger): { bellOf: (name: string) => Bell, close: () => void } {
   const listeners = new Map<string, Set<OnRing>>()
   let feed: Feed | undefined
+  let isClosed = false
 
   const ring = (name: string, partition: number | undefined) => { for (const onRing of listeners.get(name) ?? []) onRing(partition) }
 
@@ -25,12 +26,15 @@ export function createBells (client: RedisClient, prefix: string, log: FastifyBa
   return {
     bellOf: name => ({
       listen (onRing) {
-        feed ??= follow()
+        if (!isClosed) feed ??= follow()
         const all = listeners.get(name) ?? new Set()
         listeners.set(name, all.add(onRing))
         return () => { all.delete(onRing) }
       }
     }),
-    close () { feed?.close() }
+    close () {
+      isClosed = true
+      feed?.close()
+    }
   }
 }
