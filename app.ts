@@ -7,12 +7,15 @@ import { changes } from './demo/changes.js'
 import { database } from './demo/database.js'
 import { errors } from './demo/errors.js'
 import { leaderboard } from './demo/leaderboard.js'
+import { live } from './demo/live.js'
+import { page } from './demo/page.js'
 import type { Config } from './demo/config.js'
 import { verifyPassword } from './demo/password.js'
 import { views } from './demo/views.js'
-import { cache, health, rateLimit, redis, session } from './plugins/index.js'
+import { cache, events, health, rateLimit, redis, session } from './plugins/index.js'
 import { cart } from './routes/cart.js'
 import { home } from './routes/home.js'
+import { liveRoutes } from './routes/live.js'
 import { login } from './routes/login.js'
 import { me } from './routes/me.js'
 import { orders } from './routes/orders.js'
@@ -42,6 +45,7 @@ export async function buildApp (config: Config, options: FastifyServerOptions = 
   await app.register(rateLimit, { max: config.RATE_LIMIT_MAX, timeWindow: '1 minute' })
   await app.register(session, { secret: config.SESSION_SECRET, maxPerUser: 20 })
   await app.register(cache, { ttl: '30s', staleWhileRevalidate: '5m' })
+  await app.register(events)
   await app.register(errors)
   await registerDocs(app)
 
@@ -49,9 +53,14 @@ export async function buildApp (config: Config, options: FastifyServerOptions = 
   await app.register(changes)
   await app.register(leaderboard)
   await app.register(views)
+  await app.register(live)
   app.decorate('verifyPassword', verifyPassword)
   app.health.addCheck('database', async () => { await app.db.query('SELECT 1') })
-  for (const routes of [home, products, login, me, cart, orders, statistics]) await app.register(routes)
+  // Of the page alone, as no other route answers with a document.
+  await app.register(async child => {
+    for (const plugin of [page, home, liveRoutes]) await child.register(plugin)
+  })
+  for (const routes of [products, login, me, cart, orders, statistics]) await app.register(routes)
   return app
 }
 
