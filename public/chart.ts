@@ -1,0 +1,103 @@
+import UPlot from 'uplot'
+import { colour, onThemeChange } from './theme.js'
+
+/** One sample a second. */
+const SPAN = 120
+
+export interface Line {
+  label: string
+  dashed?: boolean
+  /** Fills what is below it. */
+  filled?: boolean
+  /** Whether seconds without a value are passed over, and not a gap. */
+  joined?: boolean
+}
+
+/** A chart of the last two minutes. */
+export class Chart {
+  readonly #target: HTMLElement
+  readonly #lines: readonly Line[]
+  readonly #max: number | undefined
+  readonly #rows: Array<Array<number | null>>
+  #times: number[] = []
+  #plot: UPlot
+
+  /** @param max - of the vertical axis; left out it fits what is drawn */
+  constructor (target: HTMLElement, lines: readonly Line[], max?: number) {
+    this.#target = target
+    this.#lines = lines
+    this.#max = max
+    this.#rows = lines.map(() => [])
+    this.#plot = this.#draw()
+    new ResizeObserver(() => this.#plot.setSize(this.#size)).observe(target)
+    onThemeChange(() => {
+      this.#plot.destroy()
+      this.#plot = this.#draw()
+    })
+  }
+
+  /** @param values - one a line; null: nothing to draw */
+  add (values: ReadonlyArray<number | null>): void {
+    const now = Math.round(Date.now() / 1000)
+    this.#times.push(now)
+    for (const [i, row] of this.#rows.entries()) row.push(values[i] ?? null)
+    while ((this.#times[0] ?? now) < now - SPAN) {
+      this.#times.shift()
+      for (const row of this.#rows) row.shift()
+    }
+    this.#plot.setData(this.#data)
+  }
+
+  get #data (): UPlot.AlignedData {
+    return [this.#times, ...this.#rows]
+  }
+
+  get #size (): { width: number, height: number } {
+    return { width: Math.max(100, this.#target.clientWidth), height: this.#target.clientHeight }
+  }
+
+  #draw (): UPlot {
+    const accent = colour('accent')
+    const axis = { stroke: colour('muted'), font: '11px system-ui, sans-serif', grid: { stroke: colour('line'), width: 1 }, ticks: { show: false } }
+    const end = () => this.#times.at(-1) ?? Math.round(Date.now() / 1000)
+    return new UPlot({
+      ...this.#size,
+      padding: [6, 10, 0, 0],
+      legend: { show: false },
+      cursor: { show: false },
+      scales: {
+        x: { time: false, range: () => [end() - SPAN, end()] },
+        y: { range: (_plot, _min, max) => [0, this.#max ?? niceMax(max)] }
+      },
+      axes: [
+        { ...axis, size: 20, gap: 2, grid: { show: false }, splits: () => [-120, -60, 0].map(ago => end() + ago), values: (_plot, at) => at.map(time => agoOf(end() - time)) },
+        { ...axis, size: 38, gap: 6, splits: (_plot, _axis, min, max) => [min, (min + max) / 2, max], values: (_plot, values) => values.map(value => String(Number(value.toPrecision(3)))) }
+      ],
+      series: [{}, ...this.#lines.map(({ label, dashed, filled, joined }): UPlot.Series => ({
+        label,
+        stroke: dashed ? colour('text') : accent,
+        width: dashed ? 1.5 : 2,
+        ...dashed && { dash: [5, 4] },
+        ...filled && { fill: colour('soft') },
+        spanGaps: joined === true,
+        points: { show: true, size: 5, filter: (_plot, series) => lonely(this.#rows[series - 1] ?? []) }
+      }))]
+    }, this.#data, this.#target)
+  }
+}
+
+function agoOf (seconds: number): string {
+  return seconds === 0 ? 'now' : seconds === 60 ? '1 min' : '2 min'
+}
+
+/** 1, 2 or 5 times a power of ten, and what is between stays below it. */
+function niceMax (max: number | null): number {
+  if (max === null || max <= 0) return 1
+  const power = 10 ** Math.floor(Math.log10(max))
+  return [1, 2, 5, 10].map(step => step * power).find(step => step >= max * 1.02) ?? 20 * power
+}
+
+/** What has no neighbour is no line, but a point. */
+function lonely (row: ReadonlyArray<number | null>): number[] {
+  return [...row.keys()].filter(i => row[i] !== null && (row[i - 1] ?? null) === null && (row[i + 1] ?? null) === null)
+}

@@ -1,0 +1,110 @@
+import type { SessionTold } from '../../demo/live-events.js'
+import { send } from '../api.js'
+import { announce, find, make, onPress, show, write } from '../dom.js'
+import { clock } from '../format.js'
+
+interface Device {
+  handle: string
+  createdAt: string
+  address?: string
+  userAgent?: string
+  current: boolean
+}
+
+// Of all users of the demo.
+const PASSWORD = 'demo-password'
+
+interface SessionsPanel {
+  /** Somebody logged in or out somewhere. */
+  told (event: SessionTold): void
+  refresh (): Promise<void>
+}
+
+export function sessionsPanel (): SessionsPanel {
+  let user: string | null = null
+  let email = ''
+
+  function say (text: string): void {
+    write('session-result', text)
+    announce(text)
+  }
+
+  async function refresh (): Promise<void> {
+    const { status, body } = await send('GET', '/live/session')
+    if (status !== 200) return say(`The sessions cannot be read now (${status}).`)
+    if (user !== null && body['user'] === null) say('This session was ended.')
+    user = typeof body['user'] === 'string' ? body['user'] : null
+    const devices = Array.isArray(body['devices']) ? body['devices'] : []
+    draw(user, devices, async handle => {
+      await send('DELETE', `/me/sessions/${handle}`)
+      say('Revoked: that device is logged out.')
+      await refresh()
+    })
+  }
+
+  async function logIn (credentials: RequestCredentials): Promise<boolean> {
+    const { status } = await send('POST', '/login', { body: { email, password: PASSWORD }, credentials })
+    if (status !== 200) say(status === 429 ? 'Too many requests: wait a little.' : `It did not work (${status}).`)
+    return status === 200
+  }
+
+  find('login', HTMLFormElement).addEventListener('submit', event => {
+    event.preventDefault()
+    email = find('user', HTMLSelectElement).value
+    logIn('same-origin').then(async isIn => {
+      await refresh()
+      if (isIn) say('Logged in, under a new session id.')
+    }).catch(() => say('The demo does not answer.'))
+  })
+  onPress('add-device', async () => {
+    email = user === null ? email : emailOf(user)
+    // Without the cookie it is another browser, as far as the demo can see.
+    if (await logIn('omit')) say('Logged in once more, as another browser would.')
+    await refresh()
+  })
+  onPress('revoke-others', async () => {
+    const { body } = await send('DELETE', '/me/sessions')
+    say(`Ended elsewhere: ${Number(body['ended'])}.`)
+    await refresh()
+  })
+  onPress('logout', async () => {
+    user = null
+    await send('POST', '/logout')
+    say('Logged out.')
+    await refresh()
+  })
+
+  return {
+    refresh,
+    told (event) {
+      if (event.user === user) refresh().catch(() => {})
+    }
+  }
+}
+
+/** The demo's first user is the admin; the others follow in order. */
+function emailOf (user: string): string {
+  const option = [...find('user', HTMLSelectElement).options].find(({ value }) => value === `user${Number(user) - 1}@example.com`)
+  return option?.value ?? 'admin@example.com'
+}
+
+function draw (user: string | null, devices: readonly Device[], revoke: (handle: string) => Promise<void>): void {
+  write('session-user', user === null ? 'not logged in' : `user no. ${user}, ${devices.length === 1 ? 'one device' : `${devices.length} devices`}`)
+  show('devices', user !== null)
+  show('devices-empty', user === null)
+  show('session-actions', user !== null)
+  find('devices', HTMLTableElement).tBodies[0]?.replaceChildren(...devices.map(device => rowOf(device, revoke)))
+}
+
+function rowOf ({ handle, createdAt, address = '', userAgent, current }: Device, revoke: (handle: string) => Promise<void>): HTMLElement {
+  const since = clock(Date.parse(createdAt))
+  const name = make('td', {}, make('b', { text: current ? 'This browser' : 'Another browser' }), make('span', { text: `${browserOf(userAgent)} ${address}` }))
+  const button = make('button', { text: 'Revoke' })
+  button.setAttribute('aria-label', `Revoke the ${current ? 'session of this browser' : `device of ${since}`}`)
+  button.addEventListener('click', () => { revoke(handle).catch(() => {}) })
+  return make('tr', current ? { className: 'current' } : {}, name, make('td', { text: since }), make('td', { className: 'number' }, button))
+}
+
+function browserOf (userAgent = ''): string {
+  return /(Firefox|Edg|Chrome|Safari|curl)\b/.exec(userAgent)?.[1]?.replace('Edg', 'Edge') ?? 'unknown'
+}
