@@ -70,7 +70,7 @@ export class Chart {
         y: { range: (_plot, _min, max) => [0, this.#max ?? niceMax(max)] }
       },
       axes: [
-        { ...axis, size: 20, gap: 2, grid: { show: false }, splits: () => [-120, -60, 0].map(ago => end() + ago), values: (_plot, at) => at.map(time => agoOf(end() - time)) },
+        { ...axis, size: 24, gap: 7, grid: { show: false }, splits: () => [-120, -60, 0].map(ago => end() + ago), values: (_plot, at) => at.map(time => agoOf(end() - time)) },
         { ...axis, size: 38, gap: 6, splits: (_plot, _axis, min, max) => [min, (min + max) / 2, max], values: (_plot, values) => values.map(value => String(Number(value.toPrecision(3)))) }
       ],
       series: [{}, ...this.#lines.map(({ label, dashed, filled, joined }): UPlot.Series => ({

@@ -1,10 +1,17 @@
-import { colour, prefersStillness } from './theme.js'
+import { colour, onThemeChange, prefersStillness } from './theme.js'
 
 const SPAN_MS = 30_000
 /** Decisions of one such time are one bar. */
 const BAR_MS = 250
 const STILL_MS = 500
-const FADE_PX = 2
+const FRAME_MS = 33
+const TOP = 16
+const BOTTOM = 16
+/** Where the line is, as a part of the height. */
+const MIDDLE = 0.58
+/** What a bar stays away from the edges. */
+const MARGIN = 2
+const FONT = '11px system-ui, sans-serif'
 
 interface Seen {
   at: number
@@ -19,14 +26,16 @@ export class Strip {
   /** What the demo's clock is ahead of this one. */
   #ahead = 0
   #drawnAt = 0
+  #colours = colours()
   limit = { max: 0, window: 1 }
 
   /** @param onWindow - told, each time it is drawn, how many requests remain, and when one does if there is none */
   constructor (canvas: HTMLCanvasElement, onWindow: (remaining: number, freeInMs: number) => void) {
     this.#canvas = canvas
     this.#onWindow = onWindow
+    onThemeChange(() => { this.#colours = colours() })
     const frame = (now: number): void => {
-      if (now - this.#drawnAt >= (prefersStillness.matches ? STILL_MS : 33)) {
+      if (now - this.#drawnAt >= (prefersStillness.matches ? STILL_MS : FRAME_MS)) {
         this.#drawnAt = now
         this.#draw()
       }
@@ -64,7 +73,7 @@ export class Strip {
 
   #drawFrame (context: CanvasRenderingContext2D, width: number, height: number): void {
     const middle = height * MIDDLE
-    context.strokeStyle = colour('line')
+    context.strokeStyle = this.#colours.line
     context.lineWidth = 1
     context.beginPath()
     for (let ago = 5000; ago < SPAN_MS; ago += 5000) {
@@ -73,12 +82,12 @@ export class Strip {
       context.lineTo(x, height - BOTTOM)
     }
     context.stroke()
-    context.strokeStyle = colour('muted')
+    context.strokeStyle = this.#colours.muted
     context.beginPath()
     context.moveTo(0, Math.round(middle) + 0.5)
     context.lineTo(width, Math.round(middle) + 0.5)
     context.stroke()
-    context.fillStyle = colour('muted')
+    context.fillStyle = this.#colours.muted
     context.font = FONT
     context.textBaseline = 'bottom'
     context.textAlign = 'left'
@@ -100,24 +109,24 @@ export class Strip {
     for (const [bar, { allowed, refused }] of bars) {
       const x = width * (1 - (now - bar * BAR_MS) / SPAN_MS)
       // By the root, so that a single one is seen beside a hundred.
-      const up = (middle - TOP - FADE_PX) * Math.min(1, Math.sqrt(allowed / Math.max(1, this.limit.max)))
-      const down = (height - BOTTOM - middle - FADE_PX) * Math.min(1, Math.sqrt(refused / 100))
-      context.fillStyle = colour('accent')
+      const up = (middle - TOP - MARGIN) * Math.min(1, Math.sqrt(allowed / Math.max(1, this.limit.max)))
+      const down = (height - BOTTOM - middle - MARGIN) * Math.min(1, Math.sqrt(refused / 100))
+      context.fillStyle = this.#colours.accent
       context.fillRect(x, middle - up, barWidth, up)
-      context.fillStyle = colour('refused')
+      context.fillStyle = this.#colours.refused
       context.fillRect(x, middle + 1, barWidth, down)
     }
   }
 
   #drawWindow (context: CanvasRenderingContext2D, width: number, height: number, text: string): void {
     const from = width * (1 - this.limit.window / SPAN_MS)
-    context.fillStyle = colour('soft')
+    context.fillStyle = this.#colours.soft
     context.fillRect(from, TOP, width - from, height - TOP - BOTTOM)
-    context.strokeStyle = colour('text')
+    context.strokeStyle = this.#colours.text
     context.setLineDash([3, 3])
     context.strokeRect(Math.round(from) + 0.5, TOP + 0.5, width - from - 1, height - TOP - BOTTOM - 1)
     context.setLineDash([])
-    context.fillStyle = colour('text')
+    context.fillStyle = this.#colours.text
     context.font = FONT
     context.textBaseline = 'top'
     context.textAlign = 'right'
@@ -125,7 +134,6 @@ export class Strip {
   }
 }
 
-const TOP = 16
-const BOTTOM = 16
-const MIDDLE = 0.58
-const FONT = '11px system-ui, sans-serif'
+function colours () {
+  return { accent: colour('accent'), text: colour('text'), muted: colour('muted'), line: colour('line'), refused: colour('refused'), soft: colour('soft') }
+}

@@ -1,7 +1,7 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type, type Static } from 'typebox'
-import { answers, asDevice, Device, IdParams, Product, PRODUCT_COLUMNS } from './schemas.js'
+import { answers, asDevice, Device, IdParams, Product, PRODUCT_COLUMNS, User } from './schemas.js'
 
 // Shown on the page: short, so that one sees it free again.
 const LIMITED = { groupId: 'limited', max: 20, timeWindow: 5000, keyGenerator: (request: FastifyRequest) => request.ip }
@@ -65,13 +65,16 @@ export const liveRoutes: FastifyPluginAsyncTypebox = async function liveRoutes (
     schema: {
       tags: ['live'],
       summary: 'Who is logged in, and where',
-      response: answers(Type.Object({ user: Type.Union([Type.String(), Type.Null()]), devices: Type.Array(Device) }))
+      response: answers(Type.Object({ user: Type.Union([User, Type.Null()]), devices: Type.Array(Device) }))
     },
     config: { rateLimit: OWN }
-  }, async ({ session: { userId: user, sessionId } }) => {
-    if (user === undefined) return { user: null, devices: [] }
-    const list = await sessions.list(user, { current: sessions.handleOf(sessionId) })
-    return { user, devices: list.map(asDevice) }
+  }, async ({ session: { userId, sessionId } }) => {
+    if (userId === undefined) return { user: null, devices: [] }
+    const [[user], list] = await Promise.all([
+      db.query<Static<typeof User>>('SELECT id, email, name FROM users WHERE id = $1', [Number(userId)]),
+      sessions.list(userId, { current: sessions.handleOf(sessionId) })
+    ])
+    return { user: user ?? null, devices: list.map(asDevice) }
   })
 }
 

@@ -1,9 +1,8 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type, type Static } from 'typebox'
-import { answers, asDevice, Device, Text } from './schemas.js'
+import { answers, asDevice, Device, Text, User } from './schemas.js'
 
-const User = Type.Object({ id: Type.Integer(), email: Type.String(), name: Type.String() })
 const Profile = Type.Object({ ...User.properties, orders: Type.Integer() })
 
 /** All of it wants a login. */

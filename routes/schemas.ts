@@ -36,6 +36,8 @@ export const Product = Type.Object({
 /** The columns of a {@link Product}, for SELECT and RETURNING. */
 export const PRODUCT_COLUMNS = 'id, name, description, category, price_cents AS "priceCents", stock, updated_at AS "updatedAt"'
 
+export const User = Type.Object({ id: Type.Integer(), email: Type.String(), name: Type.String() })
+
 /** A session as its user is shown it. */
 export const Device = Type.Object({
   handle: Type.String(),

@@ -58,7 +58,7 @@ function rowOf (event: LiveEvent): Row | undefined {
   switch (event.kind) {
     case 'cache': return { ...base, what: event.what, detail: event.of }
     case 'decision': return { ...base, kind: 'limit', what: event.allowed ? 'allowed' : 'refused', detail: '/limited' }
-    case 'session': return { ...base, what: event.what, detail: `user no. ${event.user} ${SESSION_WORDS[event.what]}` }
+    case 'session': return { ...base, what: event.what, detail: `user id ${event.user} ${SESSION_WORDS[event.what]}` }
     case 'health': return { ...base, what: WORDS[event.status], detail: `health: ${WORDS[event.status]}; circuit: ${event.circuit ?? 'none'}` }
     case 'more': return { ...base, what: 'more', detail: `${event.count} that are not told one by one` }
     default: return undefined

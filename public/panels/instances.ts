@@ -8,7 +8,7 @@ export function instancesPanel (): (samples: ReadonlyArray<LiveEvent<Sample>>, o
   const body = find('instances', HTMLTableElement).tBodies[0]
 
   return (samples, own) => {
-    write('instances-count', samples.length === 1 ? 'one process' : `${samples.length} processes`)
+    write('instances-count', samples.length === 1 ? 'one process, figures a second' : `${samples.length} processes, figures a second`)
     body?.replaceChildren(...samples.map(({ instance, requests, rateLimit, store, health }) => {
       const cells = [
         make('td', {}, make('code', { text: instance }), ...instance === own ? [make('span', { text: 'this page' })] : []),

@@ -49,6 +49,6 @@ function showWindow (remaining: number, freeInMs: number): void {
 
 /** @returns whether it was allowed */
 async function ask (): Promise<boolean> {
-  const { body } = await send('GET', '/live/limited')
-  return body['allowed'] === true
+  const { status, body } = await send<{ allowed: boolean }>('GET', '/live/limited')
+  return status === 200 && body.allowed
 }

@@ -3,6 +3,12 @@ import { send } from '../api.js'
 import { announce, find, make, onPress, show, write } from '../dom.js'
 import { clock } from '../format.js'
 
+interface User {
+  id: number
+  email: string
+  name: string
+}
+
 interface Device {
   handle: string
   createdAt: string
@@ -21,8 +27,7 @@ interface SessionsPanel {
 }
 
 export function sessionsPanel (): SessionsPanel {
-  let user: string | null = null
-  let email = ''
+  let user: User | null = null
 
   function say (text: string): void {
     write('session-result', text)
@@ -30,19 +35,18 @@ export function sessionsPanel (): SessionsPanel {
   }
 
   async function refresh (): Promise<void> {
-    const { status, body } = await send('GET', '/live/session')
+    const { status, body } = await send<{ user: User | null, devices: Device[] }>('GET', '/live/session')
     if (status !== 200) return say(`The sessions cannot be read now (${status}).`)
-    if (user !== null && body['user'] === null) say('This session was ended.')
-    user = typeof body['user'] === 'string' ? body['user'] : null
-    const devices = Array.isArray(body['devices']) ? body['devices'] : []
-    draw(user, devices, async handle => {
+    if (user !== null && body.user === null) say('This session was ended.')
+    user = body.user
+    draw(user, body.devices, async handle => {
       await send('DELETE', `/me/sessions/${handle}`)
       say('Revoked: that device is logged out.')
       await refresh()
     })
   }
 
-  async function logIn (credentials: RequestCredentials): Promise<boolean> {
+  async function logIn (email: string, credentials: RequestCredentials): Promise<boolean> {
     const { status } = await send('POST', '/login', { body: { email, password: PASSWORD }, credentials })
     if (status !== 200) say(status === 429 ? 'Too many requests: wait a little.' : `It did not work (${status}).`)
     return status === 200
@@ -50,21 +54,19 @@ export function sessionsPanel (): SessionsPanel {
 
   find('login', HTMLFormElement).addEventListener('submit', event => {
     event.preventDefault()
-    email = find('user', HTMLSelectElement).value
-    logIn('same-origin').then(async isIn => {
+    logIn(find('user', HTMLSelectElement).value, 'same-origin').then(async isIn => {
       await refresh()
       if (isIn) say('Logged in, under a new session id.')
     }).catch(() => say('The demo does not answer.'))
   })
   onPress('add-device', async () => {
-    email = user === null ? email : emailOf(user)
     // Without the cookie it is another browser, as far as the demo can see.
-    if (await logIn('omit')) say('Logged in once more, as another browser would.')
+    if (user !== null && await logIn(user.email, 'omit')) say('Logged in once more, as another browser would.')
     await refresh()
   })
   onPress('revoke-others', async () => {
-    const { body } = await send('DELETE', '/me/sessions')
-    say(`Ended elsewhere: ${Number(body['ended'])}.`)
+    const { body } = await send<{ ended: number }>('DELETE', '/me/sessions')
+    say(`Ended elsewhere: ${body.ended}.`)
     await refresh()
   })
   onPress('logout', async () => {
@@ -77,19 +79,13 @@ export function sessionsPanel (): SessionsPanel {
   return {
     refresh,
     told (event) {
-      if (event.user === user) refresh().catch(() => {})
+      if (event.user === String(user?.id)) refresh().catch(() => {})
     }
   }
 }
 
-/** The demo's first user is the admin; the others follow in order. */
-function emailOf (user: string): string {
-  const option = [...find('user', HTMLSelectElement).options].find(({ value }) => value === `user${Number(user) - 1}@example.com`)
-  return option?.value ?? 'admin@example.com'
-}
-
-function draw (user: string | null, devices: readonly Device[], revoke: (handle: string) => Promise<void>): void {
-  write('session-user', user === null ? 'not logged in' : `user no. ${user}, ${devices.length === 1 ? 'one device' : `${devices.length} devices`}`)
+function draw (user: User | null, devices: readonly Device[], revoke: (handle: string) => Promise<void>): void {
+  write('session-user', user === null ? 'not logged in' : `${user.name} (id ${user.id}), ${devices.length === 1 ? 'one device' : `${devices.length} devices`}`)
   show('devices', user !== null)
   show('devices-empty', user === null)
   show('session-actions', user !== null)

@@ -3,7 +3,7 @@ import { mkdirSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Browser } from 'playwright-core'
+import type { Page } from 'playwright-core'
 import { buildApp } from '../../app.js'
 import { readConfig } from '../../demo/config.js'
 import { launchBrowser, NO_BROWSER } from './browser.js'
@@ -12,7 +12,7 @@ import { startRedis } from './redis-server.js'
 
 const FOLDER = join(import.meta.dirname, '../../docs/images')
 /** So that the charts show something. */
-const LOAD_MS = Number(process.env['LOAD_MS'] ?? 45_000)
+const LOAD_MS = Number(process.env['LOAD_MS'] ?? 70_000)
 
 const PICTURES = [
   { name: 'live-light', width: 1360, height: 900, colorScheme: 'light' },
@@ -20,22 +20,29 @@ const PICTURES = [
   { name: 'live-narrow', width: 360, height: 800, colorScheme: 'light' }
 ] as const
 
-async function take (browser: Browser, url: string, { name, width, height, colorScheme }: typeof PICTURES[number]): Promise<void> {
-  const page = await browser.newPage({ viewport: { width, height }, colorScheme, reducedMotion: 'reduce' })
+async function visit (page: Page, url: string): Promise<void> {
   await page.goto(url)
   await page.click('#login button')
+  await page.waitForSelector('#add-device')
   await page.click('#add-device')
   await page.click('#steady-reads')
   await page.click('#steady-sends')
   const until = Date.now() + LOAD_MS
   for (let i = 0; Date.now() < until; i++) {
-    await sleep(3000)
-    await page.click(i % 3 === 2 ? '#invalidate' : '#read')
-    if (i % 4 === 1) await page.click('#burst')
+    await sleep(2500)
+    await page.click(i % 4 === 2 ? '#invalidate' : '#read')
+    if (i % 5 === 1) await page.click('#burst')
   }
-  await sleep(2000)
-  await page.screenshot({ path: join(FOLDER, `${name}.png`), fullPage: true })
-  await page.close()
+}
+
+async function takeAll (page: Page): Promise<void> {
+  for (const { name, width, height, colorScheme } of PICTURES) {
+    await page.setViewportSize({ width, height })
+    await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' })
+    // For the next second's figures.
+    await sleep(1500)
+    await page.screenshot({ path: join(FOLDER, `${name}.png`), fullPage: true })
+  }
 }
 
 const browser = await launchBrowser()
@@ -46,7 +53,9 @@ const config = readConfig({ REDIS_URL: redis.url })
 const apps = [await buildApp(config), await buildApp(config)] as const
 for (const app of apps) await app.listen({ port: 0, host: '127.0.0.1' })
 const [url = ''] = apps.map(app => `http://127.0.0.1:${(app.server.address() as AddressInfo).port}/`)
-await Promise.all(PICTURES.map(async picture => await take(browser, url, picture)))
+const page = await browser.newPage({ viewport: { width: 1360, height: 900 }, reducedMotion: 'reduce' })
+await visit(page, url)
+await takeAll(page)
 await browser.close()
 for (const app of apps) await app.close()
 await stopAll()
