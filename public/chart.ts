@@ -62,7 +62,7 @@ export class Chart {
     const end = () => this.#times.at(-1) ?? Math.round(Date.now() / 1000)
     return new UPlot({
       ...this.#size,
-      padding: [6, 10, 0, 0],
+      padding: [6, 16, 0, 0],
       legend: { show: false },
       cursor: { show: false },
       scales: {

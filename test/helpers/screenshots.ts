@@ -20,7 +20,7 @@ const PICTURES = [
   { name: 'live-narrow', width: 360, height: 800, colorScheme: 'light' }
 ] as const
 
-async function visit (page: Page, url: string): Promise<void> {
+async function visit (page: Page, url: string, other: string): Promise<void> {
   await page.goto(url)
   await page.click('#login button')
   await page.waitForSelector('#add-device')
@@ -32,6 +32,8 @@ async function visit (page: Page, url: string): Promise<void> {
     await sleep(2500)
     await page.click(i % 4 === 2 ? '#invalidate' : '#read')
     if (i % 5 === 1) await page.click('#burst')
+    // At the other instance.
+    for (let id = 1; id < 4; id++) await fetch(`${other}products/${id + i}`)
   }
 }
 
@@ -52,9 +54,9 @@ const redis = await startRedis()
 const config = readConfig({ REDIS_URL: redis.url })
 const apps = [await buildApp(config), await buildApp(config)] as const
 for (const app of apps) await app.listen({ port: 0, host: '127.0.0.1' })
-const [url = ''] = apps.map(app => `http://127.0.0.1:${(app.server.address() as AddressInfo).port}/`)
+const [url = '', other = ''] = apps.map(app => `http://127.0.0.1:${(app.server.address() as AddressInfo).port}/`)
 const page = await browser.newPage({ viewport: { width: 1360, height: 900 }, reducedMotion: 'reduce' })
-await visit(page, url)
+await visit(page, url, other)
 await takeAll(page)
 await browser.close()
 for (const app of apps) await app.close()
