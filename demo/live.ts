@@ -39,6 +39,8 @@ const WATCHED_MS = 4000
 /** As many are told one by one between two flushes, of caches and of decisions; of the rest it is told how many. */
 const MAX_TOLD = { cache: 10, decision: 300 }
 const MAX_WAITING = 2000
+/** Characters of a key; who asks says how long its own is. */
+const MAX_KEY = 200
 /** The group of routes whose limit the page shows. */
 const SHOWN = 'limited'
 
@@ -56,7 +58,10 @@ export const live = fp(async function live (fastify) {
     events.publish('live:told', told).catch(() => {})
   })
   const watching = new Watching(fastify, teller, () => queues.size > 0)
-  fastify.addHook('onResponse', async (request, reply) => watching.sampler?.answered(request, reply))
+  fastify.addHook('onResponse', (request, reply, done) => {
+    watching.sampler?.answered(request, reply)
+    done()
+  })
   fastify.addHook('onClose', async () => watching.stop())
 
   fastify.decorate('live', {
@@ -158,10 +163,10 @@ class Watching {
 
   #listen (sampler: Sampler): void {
     const { cache, rateLimiter } = this.#fastify
-    const tell = (what: 'hit' | 'miss' | 'stale') => cache.on(what, ({ key }) => this.#teller.tell({ kind: 'cache', what, of: key }))
+    const tell = (what: 'hit' | 'miss' | 'stale') => cache.on(what, ({ key }) => this.#teller.tell({ kind: 'cache', what, of: key.slice(0, MAX_KEY) }))
     this.#stops = [tell('hit'), tell('miss'), tell('stale'), cache.on('invalidate', ({ origin, tags, key, pattern }) => {
       // Another instance tells of its own.
-      if (origin === 'local') this.#teller.tell({ kind: 'cache', what: 'invalidate', of: tags?.join(', ') ?? key ?? pattern ?? '' })
+      if (origin === 'local') this.#teller.tell({ kind: 'cache', what: 'invalidate', of: (tags?.join(', ') ?? key ?? pattern ?? '').slice(0, MAX_KEY) })
     })]
     for (const name of ['allowed', 'refused', 'banned'] as const) {
       const listener = ({ request, key, decision }: Parameters<Parameters<typeof rateLimiter.events.on<'allowed'>>[1]>[0]) => {
@@ -176,7 +181,7 @@ class Watching {
   }
 
   #next (sampler: Sampler, ms: number): void {
-    this.#timer = setTimeout(async () => {
+    this.#timer = setTimeout(() => {
       const began = performance.now()
       if (this.#isWatchedHere()) {
         this.#until = began + WATCHED_MS
@@ -184,11 +189,15 @@ class Watching {
       } else if (began > this.#until) {
         return this.stop()
       }
-      const sample = await sampler.take()
-      // It may have been stopped meanwhile.
-      if (this.sampler !== sampler) return
-      this.#tell(sample)
-      this.#next(sampler, Math.max(0, SAMPLE_MS - (performance.now() - began)))
+      sampler.take().then(sample => {
+        // It may have been stopped meanwhile.
+        if (this.sampler !== sampler) return
+        this.#tell(sample)
+        this.#next(sampler, Math.max(0, SAMPLE_MS - (performance.now() - began)))
+      }, error => {
+        this.#fastify.log.error({ reason: error instanceof Error ? error.message : String(error) }, 'live: no sample, so it ends until a page is opened')
+        this.stop()
+      })
     }, ms).unref()
   }
 

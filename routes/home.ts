@@ -12,7 +12,10 @@ const START = {
 }
 
 export const home: FastifyPluginAsyncTypebox = async function home (fastify) {
-  fastify.get('/', { schema: { tags: ['home'], summary: 'The live page for browsers; for others where to start' } }, async (request, reply) => {
+  fastify.get('/', {
+    schema: { tags: ['home'], summary: 'The live page for browsers; for others where to start' },
+    config: { pressureHandler: () => {} }
+  }, async (request, reply) => {
     reply.header('vary', 'accept')
     return fastify.hasPage && request.headers.accept?.includes('text/html') ? reply.sendFile('index.html', { cacheControl: false }) : START
   })
