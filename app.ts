@@ -11,6 +11,7 @@ import { live } from './demo/live.js'
 import { page } from './demo/page.js'
 import type { Config } from './demo/config.js'
 import { verifyPassword } from './demo/password.js'
+import { unusedConnections } from './demo/unused-connections.js'
 import { views } from './demo/views.js'
 import { cache, events, health, rateLimit, redis, session } from './plugins/index.js'
 import { cart } from './routes/cart.js'
@@ -39,6 +40,7 @@ export async function buildApp (config: Config, options: FastifyServerOptions = 
     ...options
   }).withTypeProvider<TypeBoxTypeProvider>()
 
+  await app.register(unusedConnections)
   await app.register(sensible)
   await registerRedis(app, config)
   await app.register(health, { drainDelay: config.DRAIN_DELAY, serviceId: 'shop', underPressure: { maxEventLoopDelay: 1000 } })

@@ -14,6 +14,8 @@ declare module 'fastify' {
 // Beside the compiled file, or below it when it runs from source.
 const ROOTS = ['../public/', '../dist/public/'].map(path => fileURLToPath(new URL(path, import.meta.url)))
 
+const EXEMPT = { rateLimit: false, session: false, cache: false, pressureHandler: () => {} } as const
+
 /** The live page's files, and the headers that keep everything else out of it; for the context in which it is registered. */
 export const page = fp(async function page (fastify) {
   await fastify.register(helmet, {
@@ -44,6 +46,6 @@ export const page = fp(async function page (fastify) {
   fastify.get<{ Params: { file: string } }>('/assets/:file', {
     schema: { hide: true },
     // The route is ours, as one that is registered already can no longer be told these.
-    config: { rateLimit: false, session: false, cache: false, pressureHandler: () => {} }
+    config: EXEMPT
   }, (request, reply) => reply.sendFile(request.params.file))
 }, { name: 'demo/page' })

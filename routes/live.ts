@@ -7,8 +7,8 @@ import { answers, asDevice, Device, IdParams, Product, PRODUCT_COLUMNS, User } f
 const LIMITED = { groupId: 'limited', max: 20, timeWindow: 5000, keyGenerator: (request: FastifyRequest) => request.ip }
 // Of the page itself, so that it does not use up what its visitor may ask of the shop.
 const OWN = { groupId: 'live', max: 1200, timeWindow: '1 minute' }
-// It is under pressure that one wants to see what happens.
-const pressureHandler = () => {}
+// Never refused for pressure, as it is then that one wants to see what happens.
+const ALWAYS = { pressureHandler: () => {} }
 
 const Verdict = Type.Object({ allowed: Type.Boolean(), remaining: Type.Integer(), retryAfter: Type.Number() })
 const SoldProduct = Type.Object({ ...Product.properties, sold: Type.Integer() })
@@ -21,7 +21,7 @@ export const liveRoutes: FastifyPluginAsyncTypebox = async function liveRoutes (
 
   fastify.get('/live', {
     schema: { tags: ['live'], summary: 'What happens at all instances, as server-sent events' },
-    config: { rateLimit: { max: 120, timeWindow: '1 minute' }, session: false, pressureHandler }
+    config: { rateLimit: { max: 120, timeWindow: '1 minute' }, session: false, ...ALWAYS }
   }, async (request, reply) => {
     const hello = { kind: 'hello', limit: { max: LIMITED.max, window: LIMITED.timeWindow } } as const
     await events.sse(request, reply, { read: ({ signal } = {}) => live.watch(hello, signal) }, {
@@ -32,7 +32,7 @@ export const liveRoutes: FastifyPluginAsyncTypebox = async function liveRoutes (
 
   fastify.get('/live/products/:id', {
     schema: { tags: ['live'], summary: 'A product and how often it was sold, cached', params: IdParams, response: answers(SoldProduct) },
-    config: { rateLimit: OWN, session: false, pressureHandler, cache: { ttl: '20s', staleWhileRevalidate: 0, tags: ({ params: { id } }) => [`product:${id}`, 'product:all'] } }
+    config: { rateLimit: OWN, session: false, ...ALWAYS, cache: { ttl: '20s', staleWhileRevalidate: 0, tags: ({ params: { id } }) => [`product:${id}`, 'product:all'] } }
   }, async (request, reply) => {
     const [product] = await db.query<Static<typeof SoldProduct>>(
       `SELECT ${PRODUCT_COLUMNS}, (SELECT coalesce(sum(quantity), 0)::int FROM order_items WHERE product_id = id) AS sold FROM products WHERE id = $1`, [request.params.id])
@@ -46,7 +46,7 @@ export const liveRoutes: FastifyPluginAsyncTypebox = async function liveRoutes (
       body: Type.Object({ tag: Type.String({ pattern: '^(?:products|product:\\d{1,9})$' }) }, { additionalProperties: false }),
       response: answers(Type.Object({ invalidated: Type.String() }))
     },
-    config: { rateLimit: { max: 60, timeWindow: '1 minute' }, session: false, pressureHandler }
+    config: { rateLimit: { max: 60, timeWindow: '1 minute' }, session: false, ...ALWAYS }
   }, async ({ body: { tag } }) => {
     await cache.invalidateTags([tag])
     return { invalidated: tag }
@@ -54,13 +54,13 @@ export const liveRoutes: FastifyPluginAsyncTypebox = async function liveRoutes (
 
   fastify.get('/limited', {
     schema: { tags: ['live'], summary: `At most ${LIMITED.max} requests of an address in any ${LIMITED.timeWindow / 1000} seconds`, response: answers(Verdict) },
-    config: { rateLimit: LIMITED, session: false, pressureHandler }
+    config: { rateLimit: LIMITED, session: false, ...ALWAYS }
   }, verdictOf)
 
   // Browsers write each 429 as an error to their console.
   fastify.get('/live/limited', {
     schema: { tags: ['live'], summary: 'The same limit, asked and counted, but told as 200', response: answers(Verdict) },
-    config: { rateLimit: { ...LIMITED, dryRun: true }, session: false, pressureHandler }
+    config: { rateLimit: { ...LIMITED, dryRun: true }, session: false, ...ALWAYS }
   }, verdictOf)
 
   fastify.get('/live/session', {
@@ -69,7 +69,7 @@ export const liveRoutes: FastifyPluginAsyncTypebox = async function liveRoutes (
       summary: 'Who is logged in, and where',
       response: answers(Type.Object({ user: Type.Union([User, Type.Null()]), devices: Type.Array(Device) }))
     },
-    config: { rateLimit: OWN, pressureHandler }
+    config: { rateLimit: OWN, ...ALWAYS }
   }, async ({ session: { userId, sessionId } }) => {
     if (userId === undefined) return { user: null, devices: [] }
     const [[user], list] = await Promise.all([
