@@ -3,6 +3,8 @@ import { colour, onThemeChange } from './theme.js'
 
 /** One sample a second. */
 const SPAN = 120
+/** The lower end of an axis of powers of ten. */
+const LEAST = 0.1
 
 export interface Line {
   label: string
@@ -17,16 +19,16 @@ export interface Line {
 export class Chart {
   readonly #target: HTMLElement
   readonly #lines: readonly Line[]
-  readonly #max: number | undefined
+  readonly #scale: number | 'log' | undefined
   readonly #rows: Array<Array<number | null>>
   #times: number[] = []
   #plot: UPlot
 
-  /** @param max - of the vertical axis; left out it fits what is drawn */
-  constructor (target: HTMLElement, lines: readonly Line[], max?: number) {
+  /** @param scale - the greatest value of the vertical axis, or `log` for powers of ten; left out it fits what is drawn */
+  constructor (target: HTMLElement, lines: readonly Line[], scale?: number | 'log') {
     this.#target = target
     this.#lines = lines
-    this.#max = max
+    this.#scale = scale
     this.#rows = lines.map(() => [])
     this.#plot = this.#draw()
     new ResizeObserver(() => this.#plot.setSize(this.#size)).observe(target)
@@ -40,12 +42,17 @@ export class Chart {
   add (values: ReadonlyArray<number | null>): void {
     const now = Math.round(Date.now() / 1000)
     this.#times.push(now)
-    for (const [i, row] of this.#rows.entries()) row.push(values[i] ?? null)
+    for (const [i, row] of this.#rows.entries()) row.push(this.#drawable(values[i] ?? null))
     while ((this.#times[0] ?? now) < now - SPAN) {
       this.#times.shift()
       for (const row of this.#rows) row.shift()
     }
     this.#plot.setData(this.#data)
+  }
+
+  /** Powers of ten know no 0. */
+  #drawable (value: number | null): number | null {
+    return value !== null && this.#scale === 'log' ? Math.max(LEAST, value) : value
   }
 
   get #data (): UPlot.AlignedData {
@@ -67,11 +74,13 @@ export class Chart {
       cursor: { show: false },
       scales: {
         x: { time: false, range: () => [end() - SPAN, end()] },
-        y: { range: (_plot, _min, max) => [0, this.#max ?? niceMax(max)] }
+        y: this.#scale === 'log'
+          ? { distr: 3, range: (_plot, _min, max) => [LEAST, Math.max(10, 10 ** Math.ceil(Math.log10(max ?? 1)))] }
+          : { range: (_plot, _min, max) => [0, Number(this.#scale ?? niceMax(max))] }
       },
       axes: [
         { ...axis, size: 24, gap: 7, grid: { show: false }, splits: () => [-120, -60, 0].map(ago => end() + ago), values: (_plot, at) => at.map(time => agoOf(end() - time)) },
-        { ...axis, size: 38, gap: 6, splits: (_plot, _axis, min, max) => [min, (min + max) / 2, max], values: (_plot, values) => values.map(value => String(Number(value.toPrecision(3)))) }
+        { ...axis, size: 38, gap: 6, splits: (_plot, _axis, min, max) => this.#scale === 'log' ? powers(min, max) : [min, (min + max) / 2, max], values: (_plot, values) => values.map(value => String(Number(value.toPrecision(3)))) }
       ],
       series: [{}, ...this.#lines.map(({ label, dashed, filled, joined }): UPlot.Series => ({
         label,
@@ -84,6 +93,11 @@ export class Chart {
       }))]
     }, this.#data, this.#target)
   }
+}
+
+function powers (min: number, max: number): number[] {
+  const first = Math.round(Math.log10(min))
+  return Array.from({ length: Math.round(Math.log10(max)) - first + 1 }, (_, i) => 10 ** (first + i))
 }
 
 function agoOf (seconds: number): string {

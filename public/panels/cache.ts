@@ -13,7 +13,7 @@ const STEADY_MS = 100
 /** @returns what takes a second's samples, one an instance */
 export function cachePanel (): (samples: ReadonlyArray<LiveEvent<Sample>>) => void {
   const ratio = new Chart(find('ratio-chart', HTMLElement), [{ label: 'hit ratio', filled: true }], 100)
-  const latency = new Chart(find('latency-chart', HTMLElement), [{ label: 'hit' }, { label: 'miss', dashed: true, joined: true }])
+  const latency = new Chart(find('latency-chart', HTMLElement), [{ label: 'hit' }, { label: 'miss', dashed: true, joined: true }], 'log')
   let time = { hit: '–', miss: '–' }
 
   onPress('read', async () => note(await read(PRODUCT)))

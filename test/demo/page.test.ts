@@ -25,9 +25,7 @@ async function start (env: NodeJS.ProcessEnv): Promise<{ app: FastifyInstance, u
   return { app, url: `http://127.0.0.1:${(app.server.address() as AddressInfo).port}` }
 }
 
-const inProcess = await start({})
-const onRedis = await start({ REDIS_URL: server.url })
-const besideIt = await start({ REDIS_URL: server.url })
+const [inProcess, onRedis, besideIt] = await Promise.all([start({}), start({ REDIS_URL: server.url }), start({ REDIS_URL: server.url })])
 
 /** @returns a page and what its console says is wrong */
 async function open (t: Test, browser: Browser, url: string, viewport = { width: 1280, height: 900 }): Promise<{ page: Page, problems: string[] }> {

@@ -21,6 +21,8 @@ const PICTURES = [
 ] as const
 
 async function visit (page: Page, url: string, other: string): Promise<void> {
+  // The start is over: what it took would be the highest point of the charts.
+  await sleep(3000)
   await page.goto(url)
   await page.click('#login button')
   await page.waitForSelector('#add-device')
