@@ -8,15 +8,19 @@ import { checkout } from './demo/checkout.js'
 import { database } from './demo/database.js'
 import { errors } from './demo/errors.js'
 import { leaderboard } from './demo/leaderboard.js'
+import { live } from './demo/live.js'
+import { page } from './demo/page.js'
 import type { Config } from './demo/config.js'
 import { mails } from './demo/mails.js'
 import { verifyPassword } from './demo/password.js'
 import { sale as saleStore } from './demo/sale.js'
+import { unusedConnections } from './demo/unused-connections.js'
 import { views } from './demo/views.js'
 import { visitors } from './demo/visitors.js'
 import { cache, events, health, idempotency, lock, metrics, rateLimit, redis, session } from './plugins/index.js'
 import { cart } from './routes/cart.js'
 import { home } from './routes/home.js'
+import { liveRoutes } from './routes/live.js'
 import { login } from './routes/login.js'
 import { me } from './routes/me.js'
 import { orders } from './routes/orders.js'
@@ -41,6 +45,7 @@ export async function buildApp (config: Config, options: FastifyServerOptions = 
     ...options
   }).withTypeProvider<TypeBoxTypeProvider>()
 
+  await app.register(unusedConnections)
   await app.register(sensible)
   await registerRedis(app, config)
   await app.register(health, { drainDelay: config.DRAIN_DELAY, serviceId: 'shop', underPressure: { maxEventLoopDelay: 1000 } })
@@ -62,9 +67,14 @@ export async function buildApp (config: Config, options: FastifyServerOptions = 
   await app.register(saleStore)
   await app.register(views)
   await app.register(visitors)
+  await app.register(live)
   app.decorate('verifyPassword', verifyPassword)
   app.health.addCheck('database', async () => { await app.db.query('SELECT 1') })
-  for (const routes of [home, products, login, me, cart, orders, sale, statistics]) await app.register(routes)
+  // Of the page alone, as no other route answers with a document.
+  await app.register(async child => {
+    for (const plugin of [page, home, liveRoutes]) await child.register(plugin)
+  })
+  for (const routes of [products, login, me, cart, orders, sale, statistics]) await app.register(routes)
   return app
 }
 

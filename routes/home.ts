@@ -6,10 +6,17 @@ const START = {
   search: '/products/search?q=teapot',
   leaderboard: '/leaderboard',
   report: '/reports/sales',
+  limited: '/limited',
   health: '/health',
   docs: '/docs'
 }
 
 export const home: FastifyPluginAsyncTypebox = async function home (fastify) {
-  fastify.get('/', { schema: { tags: ['home'], summary: 'Where to start' } }, async () => START)
+  fastify.get('/', {
+    schema: { tags: ['home'], summary: 'The live page for browsers; for others where to start' },
+    config: { pressureHandler: () => {} }
+  }, async (request, reply) => {
+    reply.header('vary', 'accept')
+    return fastify.hasPage && request.headers.accept?.includes('text/html') ? reply.sendFile('index.html', { cacheControl: false }) : START
+  })
 }

@@ -19,7 +19,7 @@ const FAILED_BY_ADDRESS = { name: 'failed-logins-by-address', max: 20, timeWindo
 const FAILED_BY_ACCOUNT = { name: 'failed-logins-by-account', max: 5, timeWindow: '15 minutes' }
 
 export const login: FastifyPluginAsyncTypebox = async function login (fastify) {
-  const { db, rateLimiter } = fastify
+  const { db, live, rateLimiter } = fastify
 
   fastify.post('/login', {
     schema: {
@@ -52,13 +52,16 @@ export const login: FastifyPluginAsyncTypebox = async function login (fastify) {
     ])
     // Under a new id, so that one that was planted before is worth nothing; what is in the cart stays.
     await request.login(String(user.id), { keep: ['cart'], set: { isAdmin: user.isAdmin } })
+    live.tell({ kind: 'session', what: 'login', user: String(user.id) })
     return { userId: user.id, name: user.name }
   })
 
   fastify.post('/logout', {
     schema: { tags: ['session'], summary: 'Log out', response: answers(Type.Object({ loggedOut: Type.Boolean() })) }
   }, async request => {
+    const { userId } = request.session
     await request.logout()
+    if (userId !== undefined) live.tell({ kind: 'session', what: 'logout', user: userId })
     return { loggedOut: true }
   })
 }

@@ -1,23 +1,14 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type, type Static } from 'typebox'
-import { answers, Paging, Text } from './schemas.js'
+import { answers, asDevice, Device, Paging, Text, User } from './schemas.js'
 
-const User = Type.Object({ id: Type.Integer(), email: Type.String(), name: Type.String() })
 const Profile = Type.Object({ ...User.properties, orders: Type.Integer() })
-const Device = Type.Object({
-  handle: Type.String(),
-  createdAt: Type.String(),
-  lastSeenAt: Type.String(),
-  address: Type.Optional(Type.String()),
-  userAgent: Type.Optional(Type.String()),
-  current: Type.Boolean()
-})
 const Mail = Type.Object({ orderId: Type.Integer(), subject: Type.String(), sentAt: Type.String({ format: 'date-time' }) })
 
 /** All of it wants a login. */
 export const me: FastifyPluginAsyncTypebox = async function me (fastify) {
-  const { cache, changes, db, mails, sessions } = fastify
+  const { cache, changes, db, live, mails, sessions } = fastify
   const profiles = cache.withPrefix('profile', { ttl: '5m', staleWhileRevalidate: 0 })
 
   fastify.addHook('preHandler', async (request: FastifyRequest, reply: FastifyReply) => {
@@ -73,7 +64,7 @@ export const me: FastifyPluginAsyncTypebox = async function me (fastify) {
     schema: { tags: ['me'], summary: 'Where I am logged in', response: answers(Type.Array(Device)) }
   }, async request => {
     const list = await sessions.list(userOf(request), { current: sessions.handleOf(request.session.sessionId) })
-    return list.map(info => ({ ...info, createdAt: new Date(info.createdAt).toISOString(), lastSeenAt: new Date(info.lastSeenAt).toISOString() }))
+    return list.map(asDevice)
   })
 
   fastify.delete('/me/sessions/:handle', {
@@ -87,12 +78,15 @@ export const me: FastifyPluginAsyncTypebox = async function me (fastify) {
     const mine = await sessions.list(userOf(request))
     if (!mine.some(({ handle }) => handle === request.params.handle)) return reply.notFound('no such session')
     await sessions.destroy(request.params.handle)
+    live.tell({ kind: 'session', what: 'revoke', user: String(userOf(request)) })
     return { ended: 1 }
   })
 
   fastify.delete('/me/sessions', {
     schema: { tags: ['me'], summary: 'Log out everywhere else', response: answers(Type.Object({ ended: Type.Integer() })) }
-  }, async request => ({
-    ended: await sessions.destroyAll(userOf(request), { except: sessions.handleOf(request.session.sessionId) })
-  }))
+  }, async request => {
+    const ended = await sessions.destroyAll(userOf(request), { except: sessions.handleOf(request.session.sessionId) })
+    live.tell({ kind: 'session', what: 'revoke', user: String(userOf(request)) })
+    return { ended }
+  })
 }

@@ -43,6 +43,23 @@ export const IdempotencyHeaders = Type.Object({
 /** The columns of a {@link Product}, for SELECT and RETURNING. */
 export const PRODUCT_COLUMNS = 'id, name, description, category, price_cents AS "priceCents", stock, updated_at AS "updatedAt"'
 
+export const User = Type.Object({ id: Type.Integer(), email: Type.String(), name: Type.String() })
+
+/** A session as its user is shown it. */
+export const Device = Type.Object({
+  handle: Type.String(),
+  createdAt: Type.String(),
+  lastSeenAt: Type.String(),
+  address: Type.Optional(Type.String()),
+  userAgent: Type.Optional(Type.String()),
+  current: Type.Boolean()
+})
+
+/** Of the times that `fastify.sessions` tells as numbers, dates. */
+export function asDevice<T extends { createdAt: number, lastSeenAt: number }> (info: T): Omit<T, 'createdAt' | 'lastSeenAt'> & { createdAt: string, lastSeenAt: string } {
+  return { ...info, createdAt: new Date(info.createdAt).toISOString(), lastSeenAt: new Date(info.lastSeenAt).toISOString() }
+}
+
 /** The answer 200, and errors in the one form that the error handler gives them. */
 export function answers <T extends TSchema> (ok: T): { 200: T, '4xx': typeof ErrorBody, '5xx': typeof ErrorBody } {
   return { 200: ok, '4xx': ErrorBody, '5xx': ErrorBody }

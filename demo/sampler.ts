@@ -1,0 +1,145 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { circuitOf, clusterOf } from '../plugins/redis/index.js'
+import type { Check, Sample, Status, StoreState } from './live-events.js'
+
+interface Counts {
+  requests: number
+  allowed: number
+  refused: number
+  hit: { count: number, ms: number }
+  miss: { count: number, ms: number }
+}
+
+const none = (): Counts => ({ requests: 0, allowed: 0, refused: 0, hit: { count: 0, ms: 0 }, miss: { count: 0, ms: 0 } })
+const OF_CACHE = ['hits', 'l1Hits', 'misses', 'stale'] as const
+
+// The page's own watching is not what it watches.
+const UNCOUNTED = /^\/(?:live|health\b.*)$/
+
+/** Says what an instance has been doing since it was asked last. */
+export class Sampler {
+  readonly #fastify: FastifyInstance
+  readonly #store: StoreReader
+  #counts = none()
+  #before: Record<typeof OF_CACHE[number], number>
+
+  constructor (fastify: FastifyInstance) {
+    this.#fastify = fastify
+    this.#store = new StoreReader(fastify)
+    this.#before = fastify.cache.stats()
+  }
+
+  /** Counts an answer. */
+  answered ({ routeOptions }: FastifyRequest, reply: FastifyReply): void {
+    if (UNCOUNTED.test(routeOptions.url ?? '')) return
+    this.#counts.requests++
+    const outcome = reply.getHeader('x-cache')
+    const time = outcome === 'HIT' ? this.#counts.hit : outcome === 'MISS' ? this.#counts.miss : undefined
+    if (time === undefined) return
+    time.count++
+    time.ms += reply.elapsedTime
+  }
+
+  /** Counts a decision of the rate limiter. */
+  decided (isAllowed: boolean): void {
+    this.#counts[isAllowed ? 'allowed' : 'refused']++
+  }
+
+  /** It never fails, and takes no longer than the health checks may. */
+  async take (): Promise<Sample> {
+    const stats = this.#fastify.cache.stats()
+    const { requests, allowed, refused, hit, miss } = this.#counts
+    const [hits, l1Hits, misses, stale] = OF_CACHE.map(name => stats[name] - this.#before[name])
+    this.#counts = none()
+    this.#before = stats
+    const [store, health] = await Promise.all([this.#store.read(), this.#health()])
+    return {
+      kind: 'sample',
+      requests,
+      cache: { hits: hits ?? 0, l1Hits: l1Hits ?? 0, misses: misses ?? 0, stale: stale ?? 0, hitTime: hit, missTime: miss },
+      rateLimit: { allowed, refused },
+      store: { ...store, l1Entries: stats.l1Entries },
+      health
+    }
+  }
+
+  /** As who asks from this machine is told. */
+  async #health (): Promise<Sample['health']> {
+    try {
+      const answer: { status: Status, checks?: Record<string, Found[]> } = (await this.#fastify.inject('/health')).json()
+      const checks = Object.entries(answer.checks ?? {}).flatMap(([name, found]) => found.map(one => checkOf(name, one)))
+      return { status: answer.status, checks }
+    } catch (error) {
+      return { status: 'fail', checks: [{ name: 'health', status: 'fail', detail: error instanceof Error ? error.message : String(error) }] }
+    }
+  }
+}
+
+interface Found {
+  status: Status
+  observedValue?: unknown
+  observedUnit?: string
+  output?: string
+}
+
+function checkOf (name: string, { status, observedValue, observedUnit = '', output }: Found): Check {
+  const value = observedValue === null || observedValue === undefined ? '' : String(observedValue)
+  return { name, status, detail: output ?? `${value} ${value === '' ? '' : observedUnit}`.trim() }
+}
+
+const UNKNOWN = { entries: null, memory: null, maxMemory: null, latency: null, commands: null }
+
+/** What the store of the cache says of itself; nothing while it is away. */
+class StoreReader {
+  readonly #fastify: FastifyInstance
+  #version = ''
+  #commandsBefore: { total: number, at: number } | undefined
+
+  constructor (fastify: FastifyInstance) {
+    this.#fastify = fastify
+  }
+
+  async read (): Promise<Omit<StoreState, 'l1Entries'>> {
+    if (!this.#fastify.hasDecorator('redis')) {
+      const stats = await this.#fastify.cache.storeStats()
+      return { ...UNKNOWN, label: 'in this process', isRedis: false, entries: stats.entries, memory: stats.usedMemory, maxMemory: stats.maxMemory, circuit: null }
+    }
+    const { redis } = this.#fastify
+    const circuit = circuitOf(redis)?.state ?? 'closed'
+    const label = () => `Redis ${this.#version} ${this.#place()}`.replaceAll(/ +/g, ' ')
+    // It is probed without us, and what was asked now would pile up.
+    if (circuit === 'open' || redis.status !== 'ready') return { ...UNKNOWN, label: label(), isRedis: true, circuit }
+    try {
+      if (this.#version === '') this.#version = /^(?:redis|valkey)_version:(\S+)/m.exec(await redis.info('server'))?.[1] ?? ''
+      const began = performance.now()
+      await redis.ping()
+      const latency = performance.now() - began
+      const [stats, commands] = await Promise.all([this.#fastify.cache.storeStats(), this.#commands()])
+      return { label: label(), isRedis: true, entries: stats.entries, memory: stats.usedMemory, maxMemory: stats.maxMemory, latency, commands, circuit }
+    } catch {
+      return { ...UNKNOWN, label: label(), isRedis: true, circuit: circuitOf(redis)?.state ?? circuit }
+    }
+  }
+
+  /** Never with what it logs in by. */
+  #place (): string {
+    const { redis } = this.#fastify
+    const cluster = clusterOf(redis)
+    if (cluster !== undefined) return `Cluster of ${cluster.nodes('master').length} masters`
+    const { host, port, path } = redis.options
+    return path ? `at ${path}` : `at ${host}:${port}`
+  }
+
+  async #commands (): Promise<number | null> {
+    const { redis } = this.#fastify
+    const nodes = clusterOf(redis)?.nodes('master') ?? [redis]
+    const infos = await Promise.all(nodes.map(async node => await node.info('stats')))
+    const total = infos.reduce((sum, info) => sum + Number(/^total_commands_processed:(\d+)/m.exec(info)?.[1] ?? 0), 0)
+    const before = this.#commandsBefore
+    const at = performance.now()
+    this.#commandsBefore = { total, at }
+    // A server that was started anew counts anew.
+    if (before === undefined || total < before.total) return null
+    return (total - before.total) / (at - before.at) * 1000
+  }
+}

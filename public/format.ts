@@ -1,0 +1,24 @@
+const UNKNOWN = '–'
+
+/** A figure as short as it can be read. */
+export function number (value: number | null | undefined): string {
+  if (value === null || value === undefined || !Number.isFinite(value)) return UNKNOWN
+  const digits = value >= 100 || Number.isInteger(value) ? 0 : value >= 10 ? 1 : 2
+  return value.toLocaleString('en', { minimumFractionDigits: digits, maximumFractionDigits: digits })
+}
+
+export function percent (value: number | null): string {
+  return value === null ? UNKNOWN : `${Math.round(value)} %`
+}
+
+export function bytes (value: number | null): string {
+  if (value === null) return UNKNOWN
+  if (value < 1024) return `${value} B`
+  const kib = value / 1024
+  return kib < 1024 ? `${number(kib)} KiB` : `${number(kib / 1024)} MiB`
+}
+
+/** The time of day. */
+export function clock (at: number): string {
+  return new Date(at).toLocaleTimeString('en-GB')
+}

@@ -1,0 +1,49 @@
+import type { LiveEvent, Sample } from '../demo/live-events.js'
+import { find, write } from './dom.js'
+import { Live } from './live.js'
+import { cachePanel } from './panels/cache.js'
+import { eventsPanel } from './panels/events.js'
+import { healthPanel } from './panels/health.js'
+import { instancesPanel } from './panels/instances.js'
+import { rateLimitPanel } from './panels/rate-limit.js'
+import { redisPanel } from './panels/redis.js'
+import { sessionsPanel } from './panels/sessions.js'
+
+/** The instance that this page is connected to. */
+let own = ''
+const cache = cachePanel()
+const rateLimit = rateLimitPanel()
+const sessions = sessionsPanel()
+const redis = redisPanel()
+const health = healthPanel()
+const instances = instancesPanel()
+const events = eventsPanel()
+
+const live = new Live(isLive => {
+  const badge = find('connection', HTMLElement)
+  badge.dataset['state'] = isLive ? 'pass' : 'fail'
+  write('connection', isLive ? 'live' : 'not connected, trying again')
+})
+live.on('hello', hello => {
+  own = hello.instance
+  write('instance', own)
+  rateLimit.hello(hello)
+  // What happened while it was not connected is not known.
+  sessions.refresh().catch(() => {})
+})
+live.on('sample', sample => { if (sample.instance === own) second(sample) })
+live.on('decision', event => rateLimit.decided(event))
+live.on('session', event => sessions.told(event))
+for (const kind of ['cache', 'decision', 'session', 'health', 'more'] as const) live.on(kind, events)
+live.open()
+
+/** All instances are drawn at the pace of this one. */
+function second (sample: LiveEvent<Sample>): void {
+  write('store', sample.store.label)
+  redis(sample)
+  health(sample)
+  const all = live.instances
+  // Entries of the store are those that this page's instance sees.
+  cache([sample, ...all.filter(({ instance }) => instance !== own)])
+  instances(all, own)
+}

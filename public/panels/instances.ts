@@ -1,0 +1,29 @@
+import type { LiveEvent, Sample } from '../../demo/live-events.js'
+import { find, make, write } from '../dom.js'
+import { number } from '../format.js'
+import { WORDS } from './health.js'
+
+/** @returns what takes a second's samples and which instance this page is connected to */
+export function instancesPanel (): (samples: ReadonlyArray<LiveEvent<Sample>>, own: string) => void {
+  const body = find('instances', HTMLTableElement).tBodies[0]
+
+  return (samples, own) => {
+    write('instances-count', samples.length === 1 ? 'one process, figures a second' : `${samples.length} processes, figures a second`)
+    body?.replaceChildren(...samples.map(({ instance, requests, rateLimit, store, health }) => {
+      const cells = [
+        make('td', {}, make('code', { text: instance }), ...instance === own ? [make('span', { text: 'this page' })] : []),
+        make('td', { text: number(requests), className: 'number' }),
+        make('td', { text: number(rateLimit.refused), className: 'number' }),
+        stateCell(store.circuit === 'open' ? 'fail' : 'pass', store.circuit ?? 'none'),
+        stateCell(health.status, WORDS[health.status])
+      ]
+      return make('tr', {}, ...cells)
+    }))
+  }
+}
+
+function stateCell (state: string, text: string): HTMLElement {
+  const word = make('span', { text, className: 'state' })
+  word.dataset['state'] = state
+  return make('td', {}, word)
+}

@@ -1,0 +1,24 @@
+import type { LiveEvent, Sample } from '../../demo/live-events.js'
+import { Chart } from '../chart.js'
+import { find, show, write } from '../dom.js'
+import { bytes, number } from '../format.js'
+
+/** @returns what takes the sample of the instance that this page is connected to */
+export function redisPanel (): (sample: LiveEvent<Sample>) => void {
+  const ping = new Chart(find('ping-chart', HTMLElement), [{ label: 'ping', filled: true }])
+  const commands = new Chart(find('commands-chart', HTMLElement), [{ label: 'commands', filled: true }])
+
+  return ({ store }) => {
+    write('redis-label', store.label)
+    show('redis-empty', !store.isRedis)
+    show('redis-charts', store.isRedis)
+    const circuit = find('circuit', HTMLElement)
+    circuit.dataset['state'] = store.circuit === null ? '' : store.circuit === 'closed' ? 'pass' : 'fail'
+    write('circuit', store.circuit ?? 'none')
+    write('redis-latency', number(store.latency))
+    write('redis-commands', store.commands === null ? '–' : number(Math.round(store.commands)))
+    write('redis-memory', bytes(store.memory) + (store.maxMemory ? ` of ${bytes(store.maxMemory)}` : ''))
+    ping.add([store.latency])
+    commands.add([store.commands])
+  }
+}

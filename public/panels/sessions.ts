@@ -1,0 +1,106 @@
+import type { SessionTold } from '../../demo/live-events.js'
+import { send } from '../api.js'
+import { announce, find, make, onPress, show, write } from '../dom.js'
+import { clock } from '../format.js'
+
+interface User {
+  id: number
+  email: string
+  name: string
+}
+
+interface Device {
+  handle: string
+  createdAt: string
+  address?: string
+  userAgent?: string
+  current: boolean
+}
+
+// Of all users of the demo.
+const PASSWORD = 'demo-password'
+
+interface SessionsPanel {
+  /** Somebody logged in or out somewhere. */
+  told (event: SessionTold): void
+  refresh (): Promise<void>
+}
+
+export function sessionsPanel (): SessionsPanel {
+  let user: User | null = null
+
+  function say (text: string): void {
+    write('session-result', text)
+    announce(text)
+  }
+
+  async function refresh (): Promise<void> {
+    const { status, body } = await send<{ user: User | null, devices: Device[] }>('GET', '/live/session')
+    if (status !== 200) return say(`The sessions cannot be read now (${status}).`)
+    if (user !== null && body.user === null) say('This session was ended.')
+    user = body.user
+    draw(user, body.devices, async handle => {
+      await send('DELETE', `/me/sessions/${handle}`)
+      say('Revoked: that device is logged out.')
+      await refresh()
+    })
+  }
+
+  async function logIn (email: string, credentials: RequestCredentials): Promise<boolean> {
+    const { status } = await send('POST', '/login', { body: { email, password: PASSWORD }, credentials })
+    if (status !== 200) say(status === 429 ? 'Too many requests: wait a little.' : `It did not work (${status}).`)
+    return status === 200
+  }
+
+  find('login', HTMLFormElement).addEventListener('submit', event => {
+    event.preventDefault()
+    logIn(find('user', HTMLSelectElement).value, 'same-origin').then(async isIn => {
+      await refresh()
+      if (isIn) say('Logged in, under a new session id.')
+    }).catch(() => say('The demo does not answer.'))
+  })
+  onPress('add-device', async () => {
+    // Without the cookie it is another browser, as far as the demo can see.
+    if (user !== null && await logIn(user.email, 'omit')) say('Logged in once more, as another browser would.')
+    await refresh()
+  })
+  onPress('revoke-others', async () => {
+    const { body } = await send<{ ended: number }>('DELETE', '/me/sessions')
+    say(`Ended elsewhere: ${body.ended}.`)
+    await refresh()
+  })
+  onPress('logout', async () => {
+    user = null
+    await send('POST', '/logout')
+    say('Logged out.')
+    await refresh()
+  })
+
+  return {
+    refresh,
+    told (event) {
+      if (event.user === String(user?.id)) refresh().catch(() => {})
+    }
+  }
+}
+
+function draw (user: User | null, devices: readonly Device[], revoke: (handle: string) => Promise<void>): void {
+  write('session-user', user === null ? 'not logged in' : `${user.name} (id ${user.id}), ${devices.length === 1 ? 'one device' : `${devices.length} devices`}`)
+  show('devices', user !== null)
+  show('devices-empty', user === null)
+  show('session-actions', user !== null)
+  find('devices', HTMLTableElement).tBodies[0]?.replaceChildren(...devices.map(device => rowOf(device, revoke)))
+}
+
+function rowOf ({ handle, createdAt, address = '', userAgent, current }: Device, revoke: (handle: string) => Promise<void>): HTMLElement {
+  const since = clock(Date.parse(createdAt))
+  const name = make('td', {}, make('b', { text: current ? 'This browser' : 'Another browser' }), make('span', { text: `${browserOf(userAgent)} ${address}` }))
+  const button = make('button', { text: 'Revoke' })
+  button.setAttribute('aria-label', `Revoke the ${current ? 'session of this browser' : `device of ${since}`}`)
+  button.addEventListener('click', () => { revoke(handle).catch(() => {}) })
+  return make('tr', current ? { className: 'current' } : {}, name, make('td', { text: since }), make('td', { className: 'number' }, button))
+}
+
+function browserOf (userAgent = ''): string {
+  return /(Firefox|Edg|Chrome|Safari|curl)\b/.exec(userAgent)?.[1]?.replace('Edg', 'Edge') ?? 'unknown'
+}
