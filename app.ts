@@ -48,7 +48,6 @@ export async function buildApp (config: Config, options: FastifyServerOptions = 
   await app.register(unusedConnections)
   await app.register(sensible)
   await registerRedis(app, config)
-  await app.register(health, { drainDelay: config.DRAIN_DELAY, serviceId: 'shop', underPressure: { maxEventLoopDelay: 1000 } })
   await app.register(rateLimit, { max: config.RATE_LIMIT_MAX, timeWindow: '1 minute' })
   await app.register(session, { secret: config.SESSION_SECRET, maxPerUser: 20 })
   await app.register(cache, { ttl: '30s', staleWhileRevalidate: '5m' })
@@ -60,6 +59,8 @@ export async function buildApp (config: Config, options: FastifyServerOptions = 
   await registerDocs(app)
 
   await app.register(database, { url: config.DATABASE_URL })
+  // Only now, as filling the database keeps the event loop busy: that is no pressure of requests.
+  await app.register(health, { drainDelay: config.DRAIN_DELAY, serviceId: 'shop', underPressure: { maxEventLoopDelay: 1000 } })
   await app.register(changes)
   await app.register(leaderboard)
   await app.register(mails)

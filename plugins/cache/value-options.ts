@@ -73,7 +73,6 @@ export function resolveDefaults (given: ValueDefaults, fallback: ValuePlan, tier
 
 /** @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` */
 export function resolveValueOptions (given: GetOrSetOptions<never> & WriteThroughOptions<never>, fallback: ValuePlan, tiers: Tiers): TaggedPlan {
-  if (typeof given !== 'object' || given === null) throw invalidOptionError('cache', 'options', given, 'an object')
   const read = readOptions('cache', given)
   read.onlyKnown(OPTIONS)
   const { tags = [], signal } = given

@@ -20,6 +20,8 @@ export interface OptionReader {
 
 /** Reads a plugin's options one by one; each reader throws `FST_REDIS_SUITE_<PLUGIN>_INVALID_OPTION`. */
 export function readOptions (plugin: PluginName, options: object): OptionReader {
+  // JavaScript may have given anything.
+  if (typeof options !== 'object' || options === null) throw invalidOptionError(plugin, 'options', options, 'an object')
   const given = (name: string): unknown => Reflect.get(options, name)
   const fail = (name: string, allowed: string): never => {
     throw invalidOptionError(plugin, name, given(name), allowed)

@@ -514,7 +514,7 @@ t.test('instances hear what others invalidate, and `everywhere` waits until all 
 })
 
 t.test('of four instances one runs the factory, also where it has to be made anew', async t => {
-  const apps = await Promise.all(Array.from({ length: 4 }, () => build(t, { url: server.url, prefix: 'four' })))
+  const apps = await Promise.all(Array.from({ length: 4 }, () => build(t, { url: server.url, prefix: 'four' }, { timeout: '5s' })))
   const make = counting(async run => { await wait(50); return run })
   const get = (app: FastifyInstance) => app.cache.getOrSet('k', make, { ttl: run => run === 1 ? 30 : '1m', staleWhileRevalidate: '1m', tags: ['t'] })
   const all = () => Promise.all(Array.from({ length: 1000 }, (_, i) => get(apps[i % 4] as FastifyInstance)))
