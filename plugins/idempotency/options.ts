@@ -2,7 +2,7 @@ import type { FastifyRequest } from 'fastify'
 import type { RedisClient } from '../shared/client.js'
 import { MAX_TIMER_MS, type Duration } from '../shared/duration.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
-import { readOptions, type OptionReader } from '../shared/options.js'
+import { MAX_ENTRIES, readOptions, type OptionReader } from '../shared/options.js'
 import { ownerOf } from './owner.js'
 
 /** Of a route: `config.idempotency`. What it leaves out is as the plugin has it. */
@@ -70,7 +70,7 @@ export function resolveOptions (given: IdempotencyPluginOptions): { timeout: num
   const read = readOptions('idempotency', given)
   read.onlyKnown([...ROUTE, ...OWN])
   readRoute(read, given)
-  return { timeout: read.duration('timeout', DEFAULT_TIMEOUT_MS, { min: 1 }), maxKeys: read.integer('maxKeys', 10_000, { min: 1 }) }
+  return { timeout: read.duration('timeout', DEFAULT_TIMEOUT_MS, { min: 1 }), maxKeys: read.integer('maxKeys', 10_000, { min: 1, max: MAX_ENTRIES }) }
 }
 
 /** @throws `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_OPTION` */

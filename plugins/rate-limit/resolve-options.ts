@@ -2,7 +2,7 @@ import type { FastifyRequest } from 'fastify'
 import { KEY_PREFIX, KEY_PREFIX_ALLOWED } from '../shared/client.js'
 import { parseDuration, type Duration } from '../shared/duration.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
-import { readOptions, type OptionReader } from '../shared/options.js'
+import { MAX_ENTRIES, readOptions, type OptionReader } from '../shared/options.js'
 import { createAddressList, normalizeIP } from './address.js'
 import { InvalidValueError } from './errors.js'
 import { resolveHeaders, type HeaderNames } from './headers.js'
@@ -53,7 +53,7 @@ export function resolvePluginOptions (given: RateLimitPluginOptions): ResolvedRa
     global: read.boolean('global', true),
     nameSpace: resolveNameSpace(given.nameSpace, read),
     timeout: read.duration('timeout', DEFAULT_TIMEOUT_MS, { min: 1 }),
-    cache: read.integer('cache', 5000, { min: 1 }),
+    cache: read.integer('cache', 5000, { min: 1, max: MAX_ENTRIES }),
     instances: read.integer('instances', 1, { min: 1 })
   }
 }
@@ -95,7 +95,7 @@ function resolveRoute (given: RouteRateLimitOptions): ResolvedRouteOptions {
     dryRun: read.boolean('dryRun', false),
     headers: resolveHeaders(given, read),
     onStoreError: resolveOnStoreError(given, read),
-    cache: given.cache === undefined ? undefined : read.integer('cache', 1, { min: 1 }),
+    cache: given.cache === undefined ? undefined : read.integer('cache', 1, { min: 1, max: MAX_ENTRIES }),
     errorResponseBuilder,
     onExceeding,
     onExceeded,

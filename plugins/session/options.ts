@@ -1,10 +1,11 @@
+import { getHashes } from 'node:crypto'
 import type { FastifySessionOptions } from '@fastify/session'
 import type { Session } from 'fastify'
 import type { RedisClient } from '../shared/client.js'
 import type { Duration } from '../shared/duration.js'
 import { invalidOptionError } from '../shared/errors.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
-import { readOptions } from '../shared/options.js'
+import { MAX_ENTRIES, readOptions } from '../shared/options.js'
 import { RememberingSigner } from './signer.js'
 import type { SessionTimeouts } from './store.js'
 import type { UserLimit } from './user-sessions.js'
@@ -67,6 +68,7 @@ export function resolveSessionOptions (given: SessionPluginOptions): ResolvedSes
   const { userId = 'userId', encrypt, cookie, cookiePrefix = '' } = given
   if (typeof userId !== 'function' && (typeof userId !== 'string' || userId === '')) read.fail('userId', "a property's name, or a function of the session")
   const cookieName = read.string('cookieName', 'sid')
+  if (given.algorithm !== undefined && !getHashes().includes(given.algorithm)) read.fail('algorithm', 'a hash that crypto.getHashes() lists')
   const rest = Object.fromEntries(Object.entries(given).filter(([name, value]) => FASTIFY_SESSION.includes(name) && value !== undefined))
   return {
     session: {
@@ -89,7 +91,7 @@ export function resolveSessionOptions (given: SessionPluginOptions): ResolvedSes
     dropsOldest: read.oneOf('onMaxPerUser', 'drop-oldest', ['drop-oldest', 'refuse']) === 'drop-oldest',
     keys: encrypt === undefined ? [] : checkKeys(encrypt),
     allowsAnonymous: read.oneOf('onStoreError', 'error', ['error', 'anonymous']) === 'anonymous',
-    maxSessions: read.integer('maxSessions', 10_000, { min: 1 })
+    maxSessions: read.integer('maxSessions', 10_000, { min: 1, max: MAX_ENTRIES })
   }
 }
 

@@ -4,6 +4,9 @@ import { invalidOptionError, type PluginName } from './errors.js'
 /** Options that Fastify itself reads from what `register` is given: every plugin lets them through. */
 const FASTIFY_OPTIONS = ['prefix', 'logLevel', 'logSerializers']
 
+/** The most entries that a program may have kept in memory: room for them is made at once. */
+export const MAX_ENTRIES = 10_000_000
+
 export interface OptionReader {
   /** Throws where `options` has a key that is not in `known`: a misspelt option must not be silently without effect. */
   onlyKnown (known: readonly string[]): void
