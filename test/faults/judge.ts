@@ -36,6 +36,8 @@ export interface Figures {
   missed: string[]
   /** Nothing is missed but time, which a busy machine may have taken. */
   isTimeAlone: boolean
+  /** Something is missed that has nothing to do with time. */
+  isBroken: boolean
 }
 
 /** They answer 503 without it. */
@@ -83,7 +85,8 @@ export function judge (fault: Fault, course: Course): Figures {
     [figures.keysWithoutTtl > 0, `keys without a TTL: ${course.keysWithoutTtl.slice(0, 3).join(', ')}`]
   ]
   const textsOf = (some: Miss[]) => some.filter(([isMissed]) => isMissed).map(([, text]) => text)
-  return { ...figures, missed: [...textsOf(misses), ...textsOf(timeMisses)], isTimeAlone: textsOf(misses).length === 0 }
+  const isBroken = problems.length > 0 || figures.failed > 0 || figures.sessionsLost > 0 || figures.keysWithoutTtl > 0
+  return { ...figures, isBroken, missed: [...textsOf(misses), ...textsOf(timeMisses)], isTimeAlone: textsOf(misses).length === 0 }
 }
 
 function slowestOf (samples: readonly Sample[]): number {
