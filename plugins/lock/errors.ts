@@ -3,7 +3,7 @@ import { pluginError } from '../shared/errors.js'
 /** Somebody else had the lock until the wait was over. 423: the client may try again. */
 export const LockedError = pluginError('lock', 'LOCKED', 'somebody else has the lock', 423)
 /** The lock was lost while it was needed: what was done under it may have been done beside somebody else. */
-export const LostError = pluginError('lock', 'LOST', 'the lock was lost: %s')
+export const LostError = pluginError('lock', 'LOST', 'the lock was lost: %s', 503)
 /** Redis, or a majority of the nodes, did not answer: nothing is known to be locked. */
 export const StoreUnavailableError = pluginError('lock', 'STORE_UNAVAILABLE', 'no lock can be had now', 503)
 /** The app is closing. */

@@ -6,7 +6,7 @@ import { connect, openLocks } from '../helpers/lock-app.js'
 
 const server = await startRedis()
 const UNAVAILABLE = { code: 'FST_REDIS_SUITE_LOCK_STORE_UNAVAILABLE', statusCode: 503 }
-const LOST = { code: 'FST_REDIS_SUITE_LOCK_LOST', statusCode: 500 }
+const LOST = { code: 'FST_REDIS_SUITE_LOCK_LOST', statusCode: 503 }
 const LOCKED = { code: 'FST_REDIS_SUITE_LOCK_LOCKED' }
 const aborted = async (signal: AbortSignal) => { if (!signal.aborted) await new Promise(resolve => signal.addEventListener('abort', resolve)) }
 

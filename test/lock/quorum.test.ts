@@ -4,7 +4,7 @@ import { startProxy, startRedis, until } from '../helpers/index.js'
 import { connect, openLocks } from '../helpers/lock-app.js'
 
 const UNAVAILABLE = { code: 'FST_REDIS_SUITE_LOCK_STORE_UNAVAILABLE', statusCode: 503 }
-const LOST = { code: 'FST_REDIS_SUITE_LOCK_LOST', statusCode: 500 }
+const LOST = { code: 'FST_REDIS_SUITE_LOCK_LOST', statusCode: 503 }
 const LOCKED = { code: 'FST_REDIS_SUITE_LOCK_LOCKED' }
 const aborted = async (signal: AbortSignal) => { if (!signal.aborted) await new Promise(resolve => signal.addEventListener('abort', resolve)) }
 const openNodes = async () => await Promise.all([startRedis(), startRedis(), startRedis()])
