@@ -51,7 +51,8 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
   const latest = new LRUCache<string, string>({ max: MOST_REMEMBERED })
   const sharing = <T>() => new TurnReads<T>(sendsOf(client))
   const reads = sharing<Buffer | null>()
-  const readOnce = (key: string) => reads.get(key, () => clientFor(client, key).getBuffer(key))
+  // Never thrown at once: what was read beside it would reject with nobody to hear of it.
+  const readOnce = (key: string) => reads.get(key, async () => await clientFor(client, key).getBuffer(key))
 
   async function versionsOf (names: readonly string[]): Promise<Record<string, string | undefined>> {
     const values = await Promise.all(names.map(tag => readOnce(tagKey(tag))))
