@@ -26,11 +26,11 @@ function install (): void {
   }
 }
 
-/** A real browser; where there is none it tries to get one. @returns undefined where that fails */
+/** A real browser; where there is none and `INSTALL_CHROMIUM` is set it tries to get one, which takes a minute. @returns undefined where there is none */
 export async function launchBrowser (): Promise<Browser | undefined> {
-  if (findChromium() === undefined && !process.env['CHROMIUM_PATH']) install()
+  if (findChromium() === undefined && process.env['INSTALL_CHROMIUM']) install()
   const executablePath = findChromium()
   return executablePath === undefined ? undefined : await chromium.launch({ executablePath, args: ARGS })
 }
 
-export const NO_BROWSER = 'no Chromium here: install it, or name it by CHROMIUM_PATH'
+export const NO_BROWSER = 'no Chromium here: install it, name it by CHROMIUM_PATH, or set INSTALL_CHROMIUM=1'
