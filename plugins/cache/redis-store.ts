@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache'
 import { isCluster, sendsOf, type RedisClient } from '../shared/client.js'
-import { anyNode, clientFor } from '../shared/cluster-nodes.js'
+import { anyNode, clientFor, onNode } from '../shared/cluster-nodes.js'
 import { keySpace, safeId } from '../shared/keys.js'
 import { runScript } from '../shared/script.js'
 import { timeOf } from '../shared/time.js'
@@ -51,8 +51,7 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
   const latest = new LRUCache<string, string>({ max: MOST_REMEMBERED })
   const sharing = <T>() => new TurnReads<T>(sendsOf(client))
   const reads = sharing<Buffer | null>()
-  // Never thrown at once: what was read beside it would reject with nobody to hear of it.
-  const readOnce = (key: string) => reads.get(key, async () => await clientFor(client, key).getBuffer(key))
+  const readOnce = (key: string) => reads.get(key, () => onNode(client, key, () => client.getBuffer(key)))
 
   async function versionsOf (names: readonly string[]): Promise<Record<string, string | undefined>> {
     const values = await Promise.all(names.map(tag => readOnce(tagKey(tag))))

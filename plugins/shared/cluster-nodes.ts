@@ -123,8 +123,20 @@ export function watchNodes (client: RedisClient, log: FastifyBaseLogger, timeout
  * @throws `FST_REDIS_SUITE_REDIS_NODE_DOWN` where the key's node is known not to answer
  */
 export function clientFor (client: RedisClient, key: string): RedisClient {
-  if (isCluster(client) && nodesOf.get(client)?.isDown(key) === true) throw new NodeDownError()
+  if (isDown(client, key)) throw new NodeDownError()
   return client
+}
+
+/**
+ * As {@link clientFor}, for one command, without an async function, as every request passes here: it rejects and never throws,
+ * so that commands that are sent beside it have somebody to hear of them.
+ */
+export function onNode<T> (client: RedisClient, key: string, command: () => Promise<T>): Promise<T> {
+  return isDown(client, key) ? Promise.reject(new NodeDownError()) : command()
+}
+
+function isDown (client: RedisClient, key: string): boolean {
+  return isCluster(client) && nodesOf.get(client)?.isDown(key) === true
 }
 
 /** Where commands without a key are sent: in a Cluster a master that answers, if one is known. */

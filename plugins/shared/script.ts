@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { RedisClient } from './client.js'
-import { clientFor } from './cluster-nodes.js'
+import { onNode } from './cluster-nodes.js'
 
 /** A Lua script and the digest it is called by. */
 export interface Script {
@@ -18,14 +18,13 @@ export function lua (strings: TemplateStringsArray, ...values: Array<string | nu
  * Runs a script by its digest: one round trip. A server that does not have it (restarted, failed over,
  * `SCRIPT FLUSH`) gets its text once more.
  */
-export async function runScript (
-  given: RedisClient, script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>
+export function runScript (
+  client: RedisClient, script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>
 ): Promise<unknown> {
-  const client = clientFor(given, keys[0] ?? '')
-  return await client.evalsha(script.sha1, keys.length, ...keys, ...args).catch((error: Error) => {
+  return onNode(client, keys[0] ?? '', () => client.evalsha(script.sha1, keys.length, ...keys, ...args).catch((error: Error) => {
     if (!error.message.startsWith('NOSCRIPT')) throw error
     return client.eval(script.lua, keys.length, ...keys, ...args)
-  })
+  }))
 }
 
 /** Both kinds of client have them, but their types do not say so; `callBuffer` loses its first argument where commands are pipelined. */
@@ -35,12 +34,12 @@ interface ForBytes {
 }
 
 /** As {@link runScript}; text in the reply comes as bytes. */
-export async function runScriptForBytes (
+export function runScriptForBytes (
   client: RedisClient, script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>
 ): Promise<unknown> {
-  const forBytes = clientFor(client, keys[0] ?? '') as unknown as ForBytes
-  return await forBytes.evalshaBuffer(script.sha1, keys.length, ...keys, ...args).catch((error: Error) => {
+  const forBytes = client as unknown as ForBytes
+  return onNode(client, keys[0] ?? '', () => forBytes.evalshaBuffer(script.sha1, keys.length, ...keys, ...args).catch((error: Error) => {
     if (!error.message.startsWith('NOSCRIPT')) throw error
     return forBytes.evalBuffer(script.lua, keys.length, ...keys, ...args)
-  })
+  }))
 }

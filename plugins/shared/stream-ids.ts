@@ -9,3 +9,13 @@ export function compareIds (a: string, b: string): number {
 export function timeOfId (id: string): number {
   return Number.parseInt(id, 10)
 }
+
+/** Makes ids as a server does, by this process's clock: each is after the one before. */
+export function createIds (): () => string {
+  let last = { time: 0, count: 0 }
+  return () => {
+    const time = Math.max(Date.now(), last.time)
+    last = { time, count: time === last.time ? last.count + 1 : 0 }
+    return `${time}-${last.count}`
+  }
+}

@@ -1,11 +1,9 @@
 import t, { type Test } from 'tap'
-import type { StreamEvent } from '../../plugins/events/stream/types.js'
 import { until } from '../helpers/index.js'
-import { appendAll, createHandler, startStores, startStreams, upTo } from '../helpers/streams.js'
+import { appendAll, createHandler, dataOf, startStores, startStreams, upTo } from '../helpers/streams.js'
 
 const stores = await startStores()
 let made = 0
-const dataOf = <T>(events: ReadonlyArray<StreamEvent<T>>) => events.map(({ data }) => data)
 const keys = upTo(20).map(i => `key ${i}`)
 
 for (const [store, clientOf] of Object.entries(stores)) {

@@ -15,6 +15,8 @@ declare module 'fastify' {
   }
 }
 
+export const dataOf = <T>(events: ReadonlyArray<StreamEvent<T>>) => events.map(({ data }) => data)
+
 interface PluginOptions {
   client: Redis | Cluster | undefined
   keyPrefix: string

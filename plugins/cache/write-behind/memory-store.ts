@@ -1,4 +1,4 @@
-import { compareIds } from '../../shared/stream-ids.js'
+import { compareIds, createIds } from '../../shared/stream-ids.js'
 import type { BehindStore, StoredDeadLetter, StoredWrite } from './store.js'
 
 interface Lease {
@@ -19,13 +19,7 @@ export function createBehindMemory (partitions: number): BehindStore {
   const all = Array.from({ length: partitions }, (): Partition => ({ lease: undefined, waiting: [], taken: new Map(), dead: [] }))
   const instances = new Map<string, number>()
   let fence = 0
-  let last = { time: 0, count: 0 }
-
-  function nextId (): string {
-    const time = Math.max(Date.now(), last.time)
-    last = { time, count: time === last.time ? last.count + 1 : 0 }
-    return `${time}-${last.count}`
-  }
+  const nextId = createIds()
 
   function at (index: number): Partition {
     const partition = all[index]

@@ -1,5 +1,5 @@
 import { setImmediate as turn } from 'node:timers/promises'
-import { compareIds } from '../../shared/stream-ids.js'
+import { compareIds, createIds } from '../../shared/stream-ids.js'
 import type { ResolvedStreamOptions } from './options.js'
 import { groupState, indexAfter, type Bell, type Holder, type StoredEvent, type StoredLetter, type StreamStore, type TakenEvent } from './store.js'
 
@@ -27,13 +27,7 @@ export function createMemoryStreams ({ partitions, maxLength, maxAge, maxDeadLet
   const instances = new Map<string, Map<string, number>>()
   const listeners = new Set<(partition: number | undefined) => void>()
   let fence = 0
-  let last = { time: 0, count: 0 }
-
-  function nextId (): string {
-    const time = Math.max(Date.now(), last.time)
-    last = { time, count: time === last.time ? last.count + 1 : 0 }
-    return `${time}-${last.count}`
-  }
+  const nextId = createIds()
 
   function at (index: number): Partition {
     const partition = all[index]
