@@ -10,6 +10,7 @@ const schema = Type.Object({
   REDIS_CLUSTER: Type.Optional(Type.String({ minLength: 1 })),
   REDIS_PASSWORD: Type.Optional(Type.String({ minLength: 1 })),
   DATABASE_URL: Type.Optional(Type.String({ minLength: 1 })),
+  DATABASE_SNAPSHOT: Type.Optional(Type.String({ minLength: 1 })),
   SESSION_SECRET: Type.Optional(Type.String({ minLength: 32 })),
   RATE_LIMIT_MAX: Type.Integer({ default: 100, minimum: 0 }),
   TRUST_PROXY: Type.Boolean({ default: false }),

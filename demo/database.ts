@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto'
-import { PGlite } from '@electric-sql/pglite'
 import type { FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
 import pg from 'pg'
+import { openEmbedded } from './embedded.js'
 import { openListener } from './listener.js'
 import type { Query, Row } from './query.js'
 import { schemaSql, triggerSql } from './schema.js'
@@ -24,49 +24,43 @@ export interface Database {
    * @param onStart - each time it begins to listen, so also after a connection was lost: what was said before has been missed
    */
   listen (channel: string, onMessage: (payload: string) => void, onStart: () => void): Promise<void>
+  /** Keeps what there is now for the next start, where that is to be done. */
+  keep? (): Promise<void>
   close (): Promise<void>
 }
 
-/** The demo's PostgreSQL: a real one by `url`, else one that is embedded in this process and lives in its memory. */
-export const database = fp<{ url: string | undefined }>(async function database (fastify, { url }) {
-  const db = url === undefined ? openEmbedded() : openServer(url, fastify.log)
+/**
+ * The demo's PostgreSQL: a real one by `url`, else one that is embedded in this process and lives in its memory. What that
+ * has at its start is made once if there is a `snapshot`, a file to keep it in.
+ */
+export const database = fp<{ url: string | undefined, snapshot?: string | undefined }>(async function database (fastify, { url, snapshot }) {
+  const db = url === undefined ? await openEmbedded(snapshot) : openServer(url, fastify.log)
   fastify.addHook('onClose', async () => await db.close())
   const progress = setTimeout(() => fastify.log.info('database: making tables and filling them, as this is the first start'), 1000)
   try {
-    await db.transaction(makeTables)
+    const areMade = await db.transaction(makeTables)
+    if (areMade) await db.keep?.()
   } finally {
     clearTimeout(progress)
   }
   fastify.decorate('db', db)
 }, { name: 'demo/database' })
 
-async function makeTables (query: Query): Promise<void> {
+/** @returns whether they had to be made */
+async function makeTables (query: Query): Promise<boolean> {
   // Of several instances that start at once, one makes the tables; the others wait for it.
   await query('SELECT pg_advisory_xact_lock(814920)')
   // And none touches what is there already: that would lock the tables of a shop that is running.
   await query('CREATE TABLE IF NOT EXISTS applied_schema (digest text PRIMARY KEY)')
   const digest = createHash('sha256').update([...schemaSql, ...triggerSql].join(';')).digest('hex')
   const [present] = await query('SELECT 1 AS one FROM applied_schema WHERE digest = $1', [digest])
-  if (present !== undefined) return
+  if (present !== undefined) return false
   for (const statement of schemaSql) await query(statement)
   await seed(query)
   // After the seed, which is no change to tell of.
   for (const statement of triggerSql) await query(statement)
   await query('INSERT INTO applied_schema VALUES ($1)', [digest])
-}
-
-function openEmbedded (): Database {
-  const client = new PGlite()
-  return {
-    query: async <T extends Row>(sql: string, params: unknown[] = []) => (await client.query<T>(sql, params)).rows,
-    transaction: async work => await client.transaction(async tx =>
-      await work(async <T extends Row>(sql: string, params: unknown[] = []) => (await tx.query<T>(sql, params)).rows)),
-    async listen (channel, onMessage, onStart) {
-      await client.listen(channel, onMessage)
-      onStart()
-    },
-    close: async () => await client.close()
-  }
+  return true
 }
 
 function openServer (connectionString: string, log: FastifyBaseLogger): Database {

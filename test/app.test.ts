@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
 import { buildApp } from '../app.js'
-import { readConfig } from '../demo/config.js'
+import { shopConfig } from './helpers/shop.js'
 import { DEMO_PASSWORD } from '../demo/seed.js'
 import { client } from './helpers/client.js'
 import { startCluster, startRedis, until } from './helpers/index.js'
@@ -16,7 +16,7 @@ const environments: Record<string, NodeJS.ProcessEnv> = {
 
 for (const [name, env] of Object.entries(environments)) {
   t.test(`the demo on ${name}`, async t => {
-    const app = await buildApp(readConfig(env))
+    const app = await buildApp(shopConfig(env))
     t.teardown(() => app.close())
     await app.ready()
     let address = 0
@@ -193,7 +193,7 @@ for (const [name, env] of Object.entries(environments)) {
 }
 
 t.test('a fault inside is logged and not told', async (t: Test) => {
-  const app = await buildApp(readConfig({}))
+  const app = await buildApp(shopConfig({}))
   t.teardown(() => app.close())
   app.get('/broken', async () => { throw new Error('the password is hunter2') })
   const response = await app.inject('/broken')

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { freePort } from './helpers/free-port.js'
 import { startRedis, until } from './helpers/index.js'
+import { DATABASE_SNAPSHOT } from './helpers/shop.js'
 
 const root = join(import.meta.dirname, '..')
 
@@ -11,7 +12,7 @@ const root = join(import.meta.dirname, '..')
 async function run (t: Test, env: Record<string, string>): Promise<{ child: ChildProcess, port: number, output: () => string, exit: Promise<number | null> }> {
   const port = await freePort()
   // Without what the test runner puts into the environment for its own processes.
-  const child = spawn(process.execPath, ['--import', 'tsx', join(root, 'server.ts')], { cwd: root, env: { PATH: process.env['PATH'], PORT: String(port), ...env } })
+  const child = spawn(process.execPath, ['--import', 'tsx', join(root, 'server.ts')], { cwd: root, env: { PATH: process.env['PATH'], PORT: String(port), DATABASE_SNAPSHOT, ...env } })
   let output = ''
   child.stdout.on('data', chunk => { output += chunk })
   child.stderr.on('data', chunk => { output += chunk })

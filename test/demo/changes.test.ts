@@ -2,7 +2,7 @@ import type { FastifyInstance } from 'fastify'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 import { buildApp } from '../../app.js'
-import { readConfig } from '../../demo/config.js'
+import { shopConfig } from '../helpers/shop.js'
 import { openListener } from '../../demo/listener.js'
 import { DEMO_PASSWORD } from '../../demo/seed.js'
 import { client } from '../helpers/client.js'
@@ -29,7 +29,7 @@ const page = async (app: FastifyInstance, url: string) => {
 t.test('the embedded database', async t => {
   const redis = await startRedis()
   const { logger, lines } = collectLog()
-  const app = await buildApp(readConfig({ ...env, REDIS_URL: redis.url }), { loggerInstance: logger })
+  const app = await buildApp(shopConfig({ ...env, REDIS_URL: redis.url }), { loggerInstance: logger })
   t.teardown(() => app.close())
   const { query } = app.db
 
@@ -95,7 +95,7 @@ t.test('the embedded database', async t => {
 t.test('a server', { skip }, async (t: Test) => {
   if (postgres === undefined) return
   const connectionString = await postgres.url('shop')
-  const [first, second] = [await buildApp(readConfig({ ...env, DATABASE_URL: connectionString })), await buildApp(readConfig({ ...env, DATABASE_URL: connectionString }))]
+  const [first, second] = [await buildApp(shopConfig({ ...env, DATABASE_URL: connectionString })), await buildApp(shopConfig({ ...env, DATABASE_URL: connectionString }))]
   t.teardown(() => Promise.all([first.close(), second.close()]))
 
   t.test('a row that psql changes is cleared at every instance', async t => {
@@ -129,7 +129,7 @@ t.test('a server', { skip }, async (t: Test) => {
     await other.connect()
     await other.query('BEGIN')
     await other.query('UPDATE products SET stock = stock; UPDATE orders SET created_at = created_at')
-    const third = await buildApp(readConfig({ ...env, DATABASE_URL: connectionString }), { pluginTimeout: 5000 })
+    const third = await buildApp(shopConfig({ ...env, DATABASE_URL: connectionString }), { pluginTimeout: 5000 })
     await third.close()
     await other.query('ROLLBACK')
     await other.end()
@@ -139,7 +139,7 @@ t.test('a server', { skip }, async (t: Test) => {
   t.test('a change that was missed while the connection was lost is cleared upon the next one', async t => {
     const proxy = await startProxy(postgres.port)
     const { logger, lines } = collectLog()
-    const app = await buildApp(readConfig({ ...env, DATABASE_URL: connectionString.replace(String(postgres.port), String(proxy.port)) }), { loggerInstance: logger })
+    const app = await buildApp(shopConfig({ ...env, DATABASE_URL: connectionString.replace(String(postgres.port), String(proxy.port)) }), { loggerInstance: logger })
     t.teardown(() => app.close())
     const told = (part: string) => lines.filter(({ msg }) => String(msg).includes(part)).length
     await warm(app, '/products/20')

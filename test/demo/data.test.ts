@@ -1,6 +1,6 @@
 import t from 'tap'
 import { buildApp } from '../../app.js'
-import { readConfig } from '../../demo/config.js'
+import { shopConfig } from '../helpers/shop.js'
 import { DEMO_PASSWORD } from '../../demo/seed.js'
 import { client } from '../helpers/client.js'
 import { startRedis, until } from '../helpers/index.js'
@@ -8,7 +8,7 @@ import { collectLog } from '../helpers/log-lines.js'
 
 const redis = await startRedis()
 const { logger, lines } = collectLog()
-const app = await buildApp(readConfig({ RATE_LIMIT_MAX: '1000000', REDIS_URL: redis.url }), { loggerInstance: logger })
+const app = await buildApp(shopConfig({ RATE_LIMIT_MAX: '1000000', REDIS_URL: redis.url }), { loggerInstance: logger })
 t.teardown(() => app.close())
 const admin = client(app, '10.0.0.1')
 await admin.send('POST', '/login', { email: 'admin@example.com', password: DEMO_PASSWORD })

@@ -1,13 +1,13 @@
 import t from 'tap'
 import { buildApp } from '../../app.js'
-import { readConfig } from '../../demo/config.js'
+import { shopConfig } from '../helpers/shop.js'
 import { DEMO_PASSWORD } from '../../demo/seed.js'
 import { client } from '../helpers/client.js'
 import { startRedis } from '../helpers/index.js'
 
 t.test('a device that is logged out on one instance is out on the other at its next request', async t => {
   const server = await startRedis()
-  const [a, b] = await Promise.all([1, 2].map(() => buildApp(readConfig({ REDIS_URL: server.url, SESSION_SECRET: 'a secret of at least thirty-two characters' }))))
+  const [a, b] = await Promise.all([1, 2].map(() => buildApp(shopConfig({ REDIS_URL: server.url, SESSION_SECRET: 'a secret of at least thirty-two characters' }))))
   if (a === undefined || b === undefined) return t.fail('two instances')
   t.teardown(async () => { await Promise.all([a.close(), b.close()]) })
 

@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import type { InjectOptions, LightMyRequestResponse } from 'fastify'
 import t from 'tap'
 import { buildApp } from '../../app.js'
-import { readConfig } from '../../demo/config.js'
+import { shopConfig } from '../helpers/shop.js'
 import { DEMO_PASSWORD } from '../../demo/seed.js'
 import { client } from '../helpers/client.js'
 
@@ -59,7 +59,7 @@ const request = fc.oneof(anything, almostRight)
 type OddRequest = typeof request extends fc.Arbitrary<infer T> ? T : never
 
 t.test('no request, however odd, is answered as a fault of the shop', async t => {
-  const app = await buildApp(readConfig({ RATE_LIMIT_MAX: '1000000' }))
+  const app = await buildApp(shopConfig({ RATE_LIMIT_MAX: '1000000' }))
   t.teardown(() => app.close())
   let admin = client(app, '10.0.0.1')
   let address = 0

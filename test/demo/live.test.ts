@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { buildApp } from '../../app.js'
-import { readConfig } from '../../demo/config.js'
+import { shopConfig } from '../helpers/shop.js'
 import { LatestQueue } from '../../demo/latest-queue.js'
 import type { LiveEvent } from '../../demo/live-events.js'
 import { unusedConnections } from '../../demo/unused-connections.js'
@@ -13,7 +13,7 @@ import { startRedis, until } from '../helpers/index.js'
 
 const server = await startRedis({ password: 'a-redis-password' })
 const [a, b] = await Promise.all([1, 2].map(async () => {
-  const app = await buildApp(readConfig({ REDIS_URL: server.url, TRUST_PROXY: 'true' }))
+  const app = await buildApp(shopConfig({ REDIS_URL: server.url, TRUST_PROXY: 'true' }))
   await app.listen({ port: 0, host: '127.0.0.1' })
   t.teardown(() => app.close())
   return app

@@ -4,12 +4,12 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { buildApp } from '../../app.js'
-import { readConfig } from '../../demo/config.js'
+import { shopConfig } from '../helpers/shop.js'
 import { startRedis, until } from '../helpers/index.js'
 
 const root = join(import.meta.dirname, '../..')
 const server = await startRedis()
-const app = await buildApp(readConfig({ REDIS_URL: server.url }))
+const app = await buildApp(shopConfig({ REDIS_URL: server.url }))
 await app.listen({ port: 0, host: '127.0.0.1' })
 t.teardown(() => app.close())
 

@@ -4,6 +4,7 @@ import { database } from '../../demo/database.js'
 import { mails, type Letter } from '../../demo/mails.js'
 import { events, redis } from '../../plugins/index.js'
 import { startRedis, until } from '../helpers/index.js'
+import { DATABASE_SNAPSHOT } from '../helpers/shop.js'
 
 t.test('a letter that comes twice is one mail; one that cannot be queued fails no order', async t => {
   const server = await startRedis()
@@ -12,7 +13,7 @@ t.test('a letter that comes twice is one mail; one that cannot be queued fails n
   t.teardown(() => app.close())
   await app.register(redis, { url: server.url })
   await app.register(events)
-  await app.register(database, { url: undefined })
+  await app.register(database, { url: undefined, snapshot: DATABASE_SNAPSHOT })
   await app.register(mails)
   const [first, second] = await app.db.query<{ id: number, userId: number }>('SELECT id, user_id AS "userId" FROM orders ORDER BY id LIMIT 2')
   const { id: orderId = 0, userId = 0 } = first ?? {}

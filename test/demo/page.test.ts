@@ -5,7 +5,7 @@ import type { FastifyInstance } from 'fastify'
 import type { Browser, Page } from 'playwright-core'
 import t, { type Test } from 'tap'
 import { buildApp } from '../../app.js'
-import { readConfig } from '../../demo/config.js'
+import { shopConfig } from '../helpers/shop.js'
 import { launchBrowser, NO_BROWSER } from '../helpers/browser.js'
 import { startRedis, until } from '../helpers/index.js'
 
@@ -17,7 +17,7 @@ t.teardown(() => browser?.close())
 const server = await startRedis()
 
 async function start (env: NodeJS.ProcessEnv): Promise<{ app: FastifyInstance, url: string }> {
-  const app = await buildApp(readConfig(env))
+  const app = await buildApp(shopConfig(env))
   t.teardown(() => app.close())
   await app.listen({ port: 0, host: '127.0.0.1' })
   // What it did to start keeps it under pressure for a moment.

@@ -1,7 +1,7 @@
 import type { FastifyInstance, LightMyRequestResponse } from 'fastify'
 import t from 'tap'
 import { buildApp } from '../../app.js'
-import { readConfig } from '../../demo/config.js'
+import { shopConfig } from '../helpers/shop.js'
 import { DEMO_PASSWORD } from '../../demo/seed.js'
 import { client } from '../helpers/client.js'
 import { startCluster, startRedis, until } from '../helpers/index.js'
@@ -18,7 +18,7 @@ const environments: Record<string, { env: NodeJS.ProcessEnv, instances: number, 
 async function startShop ({ env, instances }: { env: NodeJS.ProcessEnv, instances: number }): Promise<FastifyInstance[]> {
   const apps: FastifyInstance[] = []
   for (let i = 0; i < instances; i++) {
-    const app = await buildApp(readConfig({ ...env, SESSION_SECRET: 'one secret for all the instances of it', RATE_LIMIT_MAX: '1000000' }))
+    const app = await buildApp(shopConfig({ ...env, SESSION_SECRET: 'one secret for all the instances of it', RATE_LIMIT_MAX: '1000000' }))
     t.teardown(() => app.close())
     // A thousand passwords would take a minute.
     app.post<{ Params: { user: string } }>('/enter/:user', async request => { await request.login(request.params.user) })

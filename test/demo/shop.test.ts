@@ -1,6 +1,6 @@
 import t from 'tap'
 import { buildApp } from '../../app.js'
-import { readConfig } from '../../demo/config.js'
+import { shopConfig } from '../helpers/shop.js'
 import { schemaSql, triggerSql } from '../../demo/schema.js'
 import { DEMO_PASSWORD } from '../../demo/seed.js'
 import { client, type Method } from '../helpers/client.js'
@@ -8,7 +8,7 @@ import { client, type Method } from '../helpers/client.js'
 const NUL = '\u0000'
 const TOO_LARGE = 2 ** 31
 
-const app = await buildApp(readConfig({ RATE_LIMIT_MAX: '1000000' }))
+const app = await buildApp(shopConfig({ RATE_LIMIT_MAX: '1000000' }))
 t.teardown(() => app.close())
 const admin = client(app, '10.0.0.1')
 await admin.send('POST', '/login', { email: 'admin@example.com', password: DEMO_PASSWORD })

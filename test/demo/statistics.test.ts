@@ -1,6 +1,6 @@
 import t from 'tap'
 import { buildApp } from '../../app.js'
-import { readConfig } from '../../demo/config.js'
+import { shopConfig } from '../helpers/shop.js'
 import { client } from '../helpers/client.js'
 import { startCluster, startRedis, until } from '../helpers/index.js'
 
@@ -14,7 +14,7 @@ const environments: Record<string, NodeJS.ProcessEnv> = {
 
 for (const [name, env] of Object.entries(environments)) {
   t.test(`statistics on ${name}`, async t => {
-    const app = await buildApp(readConfig({ ...env, RATE_LIMIT_MAX: '1000000' }))
+    const app = await buildApp(shopConfig({ ...env, RATE_LIMIT_MAX: '1000000' }))
     t.teardown(() => app.close())
     const get = async (url: string, address = '10.0.0.1') => await client(app, address).send('GET', url)
 

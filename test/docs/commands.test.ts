@@ -5,7 +5,7 @@ import type { FastifyInstance } from 'fastify'
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { buildApp } from '../../app.js'
-import { readConfig } from '../../demo/config.js'
+import { shopConfig } from '../helpers/shop.js'
 import { blocksOf, pagesOf, readPage, root, wordsOf, type DocBlock } from '../helpers/doc-blocks.js'
 import { startRedis } from '../helpers/index.js'
 
@@ -30,7 +30,7 @@ t.test('each command on the pages is one that there is', async t => {
 })
 
 t.test('each request to the demo on the pages is answered as they say', async t => {
-  const app = await buildApp(readConfig({ REDIS_URL: server.url }))
+  const app = await buildApp(shopConfig({ REDIS_URL: server.url }))
   t.teardown(() => app.close())
   for (const command of ofProgram('curl')) await sendAsCurl(t, app, command)
   for (const page of pagesOf()) {

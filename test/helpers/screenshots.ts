@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Page } from 'playwright-core'
 import { buildApp } from '../../app.js'
-import { readConfig } from '../../demo/config.js'
+import { shopConfig } from './shop.js'
 import { launchBrowser, NO_BROWSER } from './browser.js'
 import { stopAll } from './registry.js'
 import { startRedis } from './redis-server.js'
@@ -53,7 +53,7 @@ const browser = await launchBrowser()
 if (browser === undefined) throw new Error(NO_BROWSER)
 mkdirSync(FOLDER, { recursive: true })
 const redis = await startRedis()
-const config = readConfig({ REDIS_URL: redis.url })
+const config = shopConfig({ REDIS_URL: redis.url })
 const apps = [await buildApp(config), await buildApp(config)] as const
 for (const app of apps) await app.listen({ port: 0, host: '127.0.0.1' })
 const [url = '', other = ''] = apps.map(app => `http://127.0.0.1:${(app.server.address() as AddressInfo).port}/`)

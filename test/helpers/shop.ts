@@ -1,0 +1,18 @@
+// Most of what a test of the demo waits for is the making of its embedded database: here it is made once.
+import { createHash } from 'node:crypto'
+import { mkdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { readConfig, type Config } from '../../demo/config.js'
+
+const root = join(import.meta.dirname, '../..')
+const folder = join(root, 'node_modules/.cache/fastify-redis-suite')
+const madeOf = ['demo/schema.ts', 'demo/seed.ts', 'node_modules/@electric-sql/pglite/package.json']
+const digest = madeOf.reduce((hash, file) => hash.update(readFileSync(join(root, file))), createHash('sha256')).digest('hex').slice(0, 16)
+mkdirSync(folder, { recursive: true })
+
+export const DATABASE_SNAPSHOT = join(folder, `shop-${digest}.tar`)
+
+/** The demo's configuration out of these variables alone. */
+export function shopConfig (env: NodeJS.ProcessEnv = {}): Config {
+  return readConfig({ DATABASE_SNAPSHOT, ...env })
+}
