@@ -3,6 +3,7 @@ import t, { type Test } from 'tap'
 import { cache, type CachePluginOptions, type RouteCacheOptions } from '../../plugins/cache/index.js'
 import { redis, type RedisPluginOptions } from '../../plugins/redis/index.js'
 import { startCluster, startRedis, until } from '../helpers/index.js'
+import { stopwatch } from '../helpers/stopwatch.js'
 
 const server = await startRedis()
 let prefixes = 0
@@ -276,9 +277,9 @@ t.test('without Redis the handler answers, in time, and never a 500', async t =>
   const { app, runs } = await build(t, { url: own.url }, { timeout: 60 })
   await ask(app, '/items/1')
   own.pause()
-  const started = performance.now()
+  const sinceStart = stopwatch()
   const answers = await Promise.all(Array.from({ length: 30 }, () => ask(app, '/items/1')))
-  t.ok(performance.now() - started < 1000)
+  t.ok(sinceStart() < 1000)
   t.ok(answers.every(answer => answer.status === 200))
   own.resume()
   await until('the cache is used again', async () => (await ask(app, '/items/1')).cache === 'HIT')

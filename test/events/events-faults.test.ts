@@ -7,6 +7,7 @@ import { events } from '../../plugins/events/index.js'
 import { builder } from '../helpers/events-app.js'
 import { startCluster, startProxy, startRedis, until } from '../helpers/index.js'
 import { collectLog } from '../helpers/log-lines.js'
+import { stopwatch } from '../helpers/stopwatch.js'
 
 const server = await startRedis()
 const cluster = await startCluster()
@@ -36,10 +37,10 @@ t.test('while Redis is gone publish and subscribe fail within their time; when i
   let gaps = 0
   await app.events.subscribe('x', data => { heard.push(data) }, { onGap: () => { gaps++ } })
   await own.kill()
-  const asked = Date.now()
+  const sinceAsked = stopwatch()
   await t.rejects(app.events.publish('x', 1), { code: 'FST_REDIS_SUITE_EVENTS_UNAVAILABLE', statusCode: 503 })
   await t.rejects(app.events.subscribe('y', () => {}), { code: 'FST_REDIS_SUITE_EVENTS_UNAVAILABLE', statusCode: 503 })
-  t.ok(Date.now() - asked < 1500, `${Date.now() - asked} ms`)
+  t.ok(sinceAsked() < 1500, `${sinceAsked()} ms`)
   const end = await app.events.subscribe('z', data => { heard.push(data) }, { confirm: false, onGap: () => { gaps++ } })
   await own.restart()
   await until('both are told of the gap', () => gaps === 2)
@@ -75,10 +76,10 @@ t.test('while Redis hangs publish and subscribe fail within their time, and then
   let heard = 0
   const end = await app.events.subscribe('x', () => { heard++ })
   own.pause()
-  const asked = Date.now()
+  const sinceAsked = stopwatch()
   await t.rejects(app.events.publish('y', 1), { code: 'FST_REDIS_SUITE_EVENTS_UNAVAILABLE' })
   await t.rejects(app.events.subscribe('y', () => {}), { code: 'FST_REDIS_SUITE_EVENTS_UNAVAILABLE' })
-  t.ok(Date.now() - asked < 1000, `${Date.now() - asked} ms`)
+  t.ok(sinceAsked() < 1000, `${sinceAsked()} ms`)
   own.resume()
   await until('it is heard', async () => { await app.events.publish('x', 1); return heard > 0 })
   await end()

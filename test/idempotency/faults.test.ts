@@ -7,6 +7,7 @@ import { redis } from '../../plugins/redis/index.js'
 import { circuitOf } from '../../plugins/shared/guard.js'
 import { startRedis, until } from '../helpers/index.js'
 import { collectLog } from '../helpers/log-lines.js'
+import { stopwatch } from '../helpers/stopwatch.js'
 
 const server = await startRedis()
 let prefixes = 0
@@ -54,10 +55,10 @@ t.test('while Redis is gone a request with a key is refused within the time-out,
   t.equal((await post('before')).statusCode, 200)
   await own.kill()
   for (let i = 0; i < 20; i++) {
-    const begun = performance.now()
+    const sinceStart = stopwatch()
     const refused = await post('k')
     t.match([refused.statusCode, refused.headers['retry-after'], refused.json().code], [503, '1', 'FST_REDIS_SUITE_IDEMPOTENCY_STORE_UNAVAILABLE'])
-    t.ok(performance.now() - begun < 2000)
+    t.ok(sinceStart() < 2000)
   }
   t.equal(runs, 1)
   t.equal((await app.inject({ method: 'POST', url: '/' })).statusCode, 200)

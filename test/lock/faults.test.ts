@@ -3,6 +3,7 @@ import { Redis } from 'ioredis'
 import t from 'tap'
 import { startProxy, startRedis, until } from '../helpers/index.js'
 import { connect, openLocks } from '../helpers/lock-app.js'
+import { stopwatch } from '../helpers/stopwatch.js'
 
 const server = await startRedis()
 const UNAVAILABLE = { code: 'FST_REDIS_SUITE_LOCK_STORE_UNAVAILABLE', statusCode: 503 }
@@ -17,9 +18,9 @@ t.test('while Redis hangs or is gone nobody gets in: 503 within the timeout, and
   for (const [break_, mend] of [[() => own.pause(), () => own.resume()], [() => own.kill(), () => own.restart()]] as const) {
     await break_()
     for (let i = 0; i < 8; i++) {
-      const begun = performance.now()
+      const sinceStart = stopwatch()
       await t.rejects(locks.using('a', () => t.fail('inside')), UNAVAILABLE)
-      t.ok(performance.now() - begun < 400)
+      t.ok(sinceStart() < 400)
     }
     await t.rejects(locks.isLocked('a'), UNAVAILABLE)
     await mend()
@@ -58,10 +59,10 @@ t.test('a Redis that hangs for longer than the ttl: the signal aborts before the
   const own = await startRedis()
   const { locks } = await openLocks(t, { redis: connect(t, own.url), timeout: 100 })
   const handle = await locks.acquire('a', { ttl: 500, extend: true })
-  const taken = performance.now()
+  const sinceTaken = stopwatch()
   own.pause()
   await aborted(handle.signal)
-  t.ok(performance.now() - taken < 520)
+  t.ok(sinceTaken() < 520)
   t.match(handle.signal.reason, LOST)
   own.resume()
 })
@@ -115,10 +116,10 @@ t.test('scripts that are flushed, a user without channels, and messages that are
   const second = locks.acquire('a')
   await until('he stands in line', async () => await own.client().zcard('fastify:lock:line:{a}') === 1)
   await own.client().script('FLUSH')
-  const released = performance.now()
+  const sinceReleased = stopwatch()
   t.equal(await first.release(), true)
   t.equal(await (await second).release(), true)
-  t.ok(performance.now() - released < 700)
+  t.ok(sinceReleased() < 700)
 })
 
 t.test('who is called has the lock at once, in the order in which they came', async t => {
@@ -131,11 +132,11 @@ t.test('who is called has the lock at once, in the order in which they came', as
     await until('he stands in line', async () => await server.client().zcard('fastify:lock:line:{line}') === i + 1)
   }
   await sleep(100) // until the last one's subscription stands
-  const begun = performance.now()
+  const sinceStart = stopwatch()
   await first.release()
   await Promise.all(waiting)
   t.same(order, [0, 1, 2, 3, 4])
-  t.ok(performance.now() - begun < 1000)
+  t.ok(sinceStart() < 1000)
 })
 
 t.test('every key has a TTL, and nothing but the fence is left', async t => {

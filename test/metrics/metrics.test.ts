@@ -8,6 +8,7 @@ import type { MetricsPluginOptions } from '../../plugins/metrics/index.js'
 import { startCluster, startRedis, until } from '../helpers/index.js'
 import { scrape, Scrape } from '../helpers/scrape.js'
 import { Browser, SECRET } from '../helpers/session-app.js'
+import { stopwatch } from '../helpers/stopwatch.js'
 
 const server = await startRedis()
 const cluster = await startCluster()
@@ -183,16 +184,16 @@ t.test('with Redis gone a scrape answers in time and tells of the open circuit; 
   t.equal((await scrape(app)).sum('fastify_cache_write_behind_dead_letters', { name: 'views' }), 0)
 
   own.pause()
-  const hung = performance.now()
+  const sinceHung = stopwatch()
   await scrape(app)
-  t.ok(performance.now() - hung < 1500, 'also while it hangs, with no circuit open yet')
+  t.ok(sinceHung() < 1500, 'also while it hangs, with no circuit open yet')
   own.resume()
   await own.kill()
   for (let i = 0; i < 10; i++) await app.inject('/bare')
   await until('the circuit is open', async () => (await scrape(app)).sum('fastify_redis_circuit_open') === 1)
-  const started = performance.now()
+  const sinceStart = stopwatch()
   const found = await scrape(app)
-  t.ok(performance.now() - started < 1000)
+  t.ok(sinceStart() < 1000)
   t.equal(found.sum('fastify_redis_up'), 0)
   t.ok(found.sum('fastify_redis_circuit_opened_total')! >= 1)
   t.ok(found.sum('fastify_rate_limit_store_errors_total')! > 0)
@@ -210,9 +211,9 @@ t.test('a source that never answers, or throws, costs the time-out and only what
   app.decorate('health', { results: () => { throw new Error('x') } } as never)
   app.decorate('cache', 'of somebody else' as never)
   app.decorate('rateLimiter', { events: new EventEmitter() } as never)
-  const started = performance.now()
+  const sinceStart = stopwatch()
   const found = await scrape(app)
-  t.ok(performance.now() - started < 1000)
+  t.ok(sinceStart() < 1000)
   t.equal(found.sum('fastify_metrics_source_up', { source: 'events' }), 0)
   t.equal(found.sum('fastify_metrics_source_up', { source: 'health' }), 0)
   t.equal(found.sum('fastify_metrics_source_up', { source: 'rateLimit' }), 1)

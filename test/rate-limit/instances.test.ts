@@ -4,6 +4,7 @@ import { rateLimit, type RateLimitPluginOptions } from '../../plugins/rate-limit
 import { redis } from '../../plugins/redis/index.js'
 import { heapInUse } from '../helpers/heap.js'
 import { startRedis, until } from '../helpers/index.js'
+import { stopwatch } from '../helpers/stopwatch.js'
 
 const server = await startRedis()
 let prefixes = 0
@@ -94,11 +95,11 @@ t.test('a reset on one instance is heard by all within 100 ms, a refund too: 50 
     const user = `u${i}`
     await status(apps[0], user)
     for (const app of apps) t.equal(await status(app, user), 429)
-    const started = performance.now()
+    const sinceStart = stopwatch()
     await apps[i % 3]?.rateLimiter.reset(user)
     const other = apps[(i + 1) % 3]
     await until('it is heard', async () => await status(other, user) === 200, 1000)
-    t.ok(performance.now() - started < 100)
+    t.ok(sinceStart() < 100)
   }
 })
 

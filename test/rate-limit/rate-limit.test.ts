@@ -3,6 +3,7 @@ import t, { type Test } from 'tap'
 import { rateLimit, type RateLimitPluginOptions } from '../../plugins/rate-limit/index.js'
 import { redis } from '../../plugins/redis/index.js'
 import { startCluster, startRedis } from '../helpers/index.js'
+import { stopwatch } from '../helpers/stopwatch.js'
 
 const server = await startRedis()
 let prefixes = 0
@@ -80,9 +81,9 @@ t.test('when Redis hangs the limit goes on in this process, in bounded time, and
   const app = await build(t, { max: 5, timeWindow: '1 minute', timeout: 60 }, { url: own.url })
   await app.inject('/')
   own.pause()
-  const started = performance.now()
+  const sinceStart = stopwatch()
   const codes = await Promise.all(Array.from({ length: 20 }, () => app.inject('/').then(response => response.statusCode)))
-  t.ok(performance.now() - started < 500)
+  t.ok(sinceStart() < 500)
   t.equal(codes.filter(code => code === 200).length, 5)
   t.equal(codes.filter(code => code === 429).length, 15)
   own.resume()

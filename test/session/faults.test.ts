@@ -5,6 +5,7 @@ import t, { type Test } from 'tap'
 import type { SessionPluginOptions } from '../../plugins/session/index.js'
 import { startProxy, startRedis, until, type RedisServer } from '../helpers/index.js'
 import { anySession, Browser, buildApp } from '../helpers/session-app.js'
+import { stopwatch } from '../helpers/stopwatch.js'
 
 const TIMEOUT = 100
 const UNAVAILABLE = 'FST_REDIS_SUITE_SESSION_STORE_UNAVAILABLE'
@@ -107,9 +108,9 @@ t.test('a connection that is lost under way: 503 in time, whatever is done with 
       proxy.target(1)
       proxy.sever()
     }
-    const started = performance.now()
+    const sinceStart = stopwatch()
     isUnavailable(t, await user.send('POST', `/${what}`), what)
-    t.ok(performance.now() - started < 10 * TIMEOUT)
+    t.ok(sinceStart() < 10 * TIMEOUT)
   }
 })
 
@@ -117,9 +118,9 @@ t.test('a server that hangs, dies, or loses its scripts under way: 503 in time o
   const { server, user, app } = await start(t)
   const { cookie } = user
   server.pause()
-  const started = performance.now()
+  const sinceStart = stopwatch()
   const replies = await Promise.all(Array.from({ length: 20 }, () => app.inject({ url: '/', headers: { cookie: cookie! } })))
-  t.ok(performance.now() - started < 5 * TIMEOUT)
+  t.ok(sinceStart() < 5 * TIMEOUT)
   for (const reply of replies) isUnavailable(t, reply, 'hung')
   for (const method of ['HEAD', 'GET'] as const) t.equal((await app.inject({ method, url: '/without', headers: { cookie: cookie! } })).statusCode, 200)
   server.resume()
