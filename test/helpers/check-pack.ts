@@ -1,12 +1,21 @@
-// Packs the project as npm would publish it, installs that into an empty project, imports every subpath there
-// and checks that its types resolve, from ESM and strict TypeScript. Run by `npm run check:pack`.
+// Packs the project as npm would publish it, installs that into an empty project, and has it used there as its users
+// do: ESM, CommonJS, bundlers, strict TypeScript. Run by `npm run check:pack`.
 import { execFileSync } from 'node:child_process'
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
+import { build } from 'esbuild'
+
+interface Manifest {
+  name: string
+  exports: Record<string, unknown>
+  dependencies: Record<string, string>
+  peerDependencies: Record<string, string>
+}
 
 const root = resolve(import.meta.dirname, '../..')
-const manifest: { name: string, exports: Record<string, unknown> } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+const manifest: Manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+const plugins = Object.keys(manifest.exports).filter(subpath => /^\.\/[\w-]+$/.test(subpath))
 const project = mkdtempSync(join(tmpdir(), 'pack-'))
 
 function run (command: string, args: string[], cwd = project): string {
@@ -14,38 +23,87 @@ function run (command: string, args: string[], cwd = project): string {
   return execFileSync(command, args, { cwd, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] })
 }
 
+const node = (...args: string[]) => run(process.execPath, args)
+const specifierOf = (subpath: string) => `${manifest.name}${subpath.slice(1)}`
+
 /** The name that a subpath's plugin has in the main export: `./rate-limit` is `rateLimit`. */
 const exportName = (subpath: string) => subpath.slice(2).replace(/-(\w)/g, (_, letter: string) => letter.toUpperCase())
 
 try {
-  const [{ filename, files }] = JSON.parse(run('npm', ['pack', '--json', '--silent', '--pack-destination', project], root))
-  console.log(`${filename}: ${files.length} files`)
-  const strangers = files.map((file: { path: string }) => file.path)
-    .filter((path: string) => !/^(dist\/plugins\/|plugins\/|package\.json$|README\.md$|LICENSE$|CHANGELOG\.md$)/.test(path))
-  if (strangers.length > 0) throw new Error(`not meant to be published: ${strangers.join(', ')}`)
-
-  const plugins = Object.keys(manifest.exports).filter(subpath => /^\.\/[\w-]+$/.test(subpath))
+  const tarball = pack()
   writeFileSync(join(project, 'package.json'), JSON.stringify({ private: true, type: 'module' }))
-  run('npm', ['install', '--no-audit', '--no-fund', '--silent', join(project, filename), 'fastify', '@types/node@20'])
-
-  writeFileSync(join(project, 'index.mjs'), [
-    `import * as suite from '${manifest.name}'`,
-    `if (Object.keys(suite).sort().join() !== '${plugins.map(exportName).sort().join()}') throw new Error(Object.keys(suite).join())`,
-    ...plugins.map(subpath => `if ((await import('${manifest.name}${subpath.slice(1)}')).default !== suite.${exportName(subpath)}) throw new Error('${subpath}')`)
-  ].join('\n'))
-  run('node', ['index.mjs'])
-
-  cpSync(join(root, 'test/fixtures/consumer.ts'), join(project, 'consumer.ts'))
-  writeFileSync(join(project, 'tsconfig.json'), JSON.stringify({
-    compilerOptions: {
-      target: 'es2022', module: 'nodenext', types: ['node'], strict: true, exactOptionalPropertyTypes: true, noEmit: true, skipLibCheck: false
-    },
-    files: ['consumer.ts']
-  }))
-  console.log(run(process.execPath, [join(root, 'node_modules/@typescript/native/bin/tsc'), '-p', project]))
-  run(process.execPath, [join(root, 'node_modules/publint/src/cli.js'), root, '--strict'])
-  run(process.execPath, [join(root, 'node_modules/@arethetypeswrong/cli/dist/index.js'), '--profile', 'esm-only', join(project, filename)])
+  run('npm', ['install', '--no-audit', '--no-fund', '--silent', tarball, 'fastify', '@types/node@20'])
+  cpSync(join(root, 'test/fixtures/pack'), project, { recursive: true })
+  checkImports()
+  await checkBundles()
+  checkTypes()
+  node(join(root, 'node_modules/publint/src/cli.js'), root, '--strict')
+  node(join(root, 'node_modules/@arethetypeswrong/cli/dist/index.js'), '--profile', 'esm-only', tarball)
   console.log(`the tarball works: ${manifest.name} and ${plugins.join(', ')}`)
 } finally {
   rmSync(project, { recursive: true, force: true })
+}
+
+/** @returns where the tarball is */
+function pack (): string {
+  const [{ filename, files, size }] = JSON.parse(run('npm', ['pack', '--json', '--silent', '--pack-destination', project], root))
+  console.log(`${filename}: ${files.length} files, ${Math.round(size / 1000)} kB`)
+  const strangers = files.map((file: { path: string }) => file.path)
+    .filter((path: string) => !/^(dist\/plugins\/|plugins\/|package\.json$|README\.md$|LICENSE$|CHANGELOG\.md$)/.test(path))
+  if (strangers.length > 0) throw new Error(`not meant to be published: ${strangers.join(', ')}`)
+  return join(project, filename)
+}
+
+function checkImports (): void {
+  const same = (load: string) => [
+    `if (Object.keys(suite).filter(name => name !== '__esModule').sort().join() !== '${plugins.map(exportName).sort().join()}') throw new Error(Object.keys(suite).join())`,
+    ...plugins.map(subpath => `if ((${load}('${specifierOf(subpath)}')).default !== suite.${exportName(subpath)}) throw new Error('${subpath}')`)
+  ]
+  writeFileSync(join(project, 'index.mjs'), [`import * as suite from '${manifest.name}'`, ...same('await import')].join('\n'))
+  node('index.mjs')
+  node('app.mjs')
+  node('side-effects.mjs', ...plugins.map(specifierOf), manifest.name)
+  if (!process.features.require_module) return
+  writeFileSync(join(project, 'index.cjs'), [`const suite = require('${manifest.name}')`, ...same('require')].join('\n'))
+  node('index.cjs')
+  node('commonjs.cjs')
+}
+
+/** Who imports one plugin from the main export bundles none of the others. */
+async function checkBundles (): Promise<void> {
+  const external = [...Object.keys(manifest.dependencies), ...Object.keys(manifest.peerDependencies)]
+  for (const subpath of plugins) {
+    const { metafile } = await build({
+      stdin: { contents: `export { ${exportName(subpath)} } from '${manifest.name}'`, resolveDir: project },
+      bundle: true,
+      platform: 'node',
+      format: 'esm',
+      external,
+      metafile: true,
+      write: false,
+      absWorkingDir: project
+    })
+    const parts = Object.values(metafile.outputs).flatMap(({ inputs }) => Object.entries(inputs)).filter(([, { bytesInOutput }]) => bytesInOutput > 0)
+    const folders = new Set(parts.map(([path]) => /\/plugins\/([\w-]+)\//.exec(path)?.[1]))
+    for (const other of plugins) {
+      if (other !== subpath && folders.has(other.slice(2))) throw new Error(`a bundle of ${subpath} has code of ${other}`)
+    }
+    if (!folders.has(subpath.slice(2))) throw new Error(`a bundle of ${subpath} lacks it`)
+  }
+}
+
+/** As ESM and CommonJS in Node.js resolve types, and as bundlers do. */
+function checkTypes (): void {
+  const common = {
+    target: 'es2022', types: ['node'], strict: true, exactOptionalPropertyTypes: true, allowJs: true, checkJs: true, noEmit: true, skipLibCheck: false
+  }
+  const projects = {
+    nodenext: { compilerOptions: { ...common, module: 'nodenext' }, files: ['consumer.ts', 'commonjs.cjs'] },
+    bundler: { compilerOptions: { ...common, module: 'esnext', moduleResolution: 'bundler' }, files: ['consumer.ts'] }
+  }
+  for (const [name, config] of Object.entries(projects)) {
+    const file = join(project, `tsconfig.${name}.json`)
+    writeFileSync(file, JSON.stringify(config))
+    console.log(node(join(root, 'node_modules/@typescript/native/bin/tsc'), '-p', file))
+  }
 }
