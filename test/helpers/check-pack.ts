@@ -2,12 +2,14 @@
 // do: ESM, CommonJS, bundlers, strict TypeScript. Run by `npm run check:pack`.
 import { execFileSync } from 'node:child_process'
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { isBuiltin } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { build } from 'esbuild'
 
 interface Manifest {
   name: string
+  main: string
   exports: Record<string, unknown>
   dependencies: Record<string, string>
   peerDependencies: Record<string, string>
@@ -69,27 +71,30 @@ function checkImports (): void {
   node('commonjs.cjs')
 }
 
-/** Who imports one plugin from the main export bundles none of the others. */
+/** Who imports one plugin from the main export bundles none of the others; what all of them import is what is installed. */
 async function checkBundles (): Promise<void> {
-  const external = [...Object.keys(manifest.dependencies), ...Object.keys(manifest.peerDependencies)]
+  const imported = new Set<string>()
   for (const subpath of plugins) {
     const { metafile } = await build({
-      stdin: { contents: `export { ${exportName(subpath)} } from '${manifest.name}'`, resolveDir: project },
+      stdin: { contents: `export { ${exportName(subpath)} } from './node_modules/${manifest.name}/${manifest.main}'`, resolveDir: project },
       bundle: true,
       platform: 'node',
       format: 'esm',
-      external,
+      packages: 'external',
       metafile: true,
       write: false,
       absWorkingDir: project
     })
-    const parts = Object.values(metafile.outputs).flatMap(({ inputs }) => Object.entries(inputs)).filter(([, { bytesInOutput }]) => bytesInOutput > 0)
-    const folders = new Set(parts.map(([path]) => /\/plugins\/([\w-]+)\//.exec(path)?.[1]))
-    for (const other of plugins) {
-      if (other !== subpath && folders.has(other.slice(2))) throw new Error(`a bundle of ${subpath} has code of ${other}`)
-    }
-    if (!folders.has(subpath.slice(2))) throw new Error(`a bundle of ${subpath} lacks it`)
+    const outputs = Object.values(metafile.outputs)
+    const parts = outputs.flatMap(({ inputs }) => Object.entries(inputs)).filter(([, { bytesInOutput }]) => bytesInOutput > 0)
+    const folders = new Set(parts.flatMap(([path]) => /\/plugins\/([\w-]+)\//.exec(path)?.[1] ?? []))
+    const others = [...folders].filter(folder => folder !== 'shared' && `./${folder}` !== subpath)
+    if (others.length > 0 || !folders.has(subpath.slice(2))) throw new Error(`a bundle of ${subpath} is one of ${[...folders].join(', ')}`)
+    for (const { path } of outputs.flatMap(({ imports }) => imports)) if (!isBuiltin(path)) imported.add(path)
   }
+  // Of Fastify only types are imported.
+  const installed = Object.keys({ ...manifest.dependencies, ...manifest.peerDependencies }).filter(name => name !== 'fastify').sort()
+  if ([...imported].sort().join() !== installed.join()) throw new Error(`imported are ${[...imported].sort().join()}, dependencies are ${installed.join()}`)
 }
 
 /** As ESM and CommonJS in Node.js resolve types, and as bundlers do. */

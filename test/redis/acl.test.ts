@@ -152,7 +152,7 @@ async function useEvents (app: FastifyInstance): Promise<void> {
   await app.register(events, { timeout: '5s' })
   const heard: unknown[] = []
   const ends = await Promise.all(['order:placed', 'order:*'].map(async pattern => await app.events.subscribe(pattern, data => { heard.push(data) })))
-  await app.events.publish('order:placed', 1)
+  await app.events.publish('order:placed', { id: 1 })
   await until('it is heard', () => heard.length === 2)
   for (const end of ends) await end()
 }
