@@ -47,7 +47,7 @@ export const metrics = fp<MetricsPluginOptions>(async function metrics (fastify,
   }
   if (options.defaultMetrics) book.atTheEnd(addProcessMetrics(registry))
   if (Object.keys(options.labels).length > 0) registry.setDefaultLabels(options.labels)
-  if (options.tracing) undo.push(startTracing())
+  if (options.tracing) undo.push(await startTracing())
   const { path } = options
   const isTold = path !== undefined && registry === above && fastify.hasRoute({ method: 'GET', url: fastify.prefix + path })
   if (path !== undefined && !isTold) addRoute(fastify, registry, path, options)

@@ -128,7 +128,7 @@ return reply, passes and times or left
 const REFUND = `
 load()
 give_back(tonumber(mode))
-redis.pcall('PUBLISH', ARGV[last_limit + 1], ARGV[last_limit + 2])
+redis.pcall('PUBLISH', ARGV[#ARGV - 1], ARGV[#ARGV])
 `
 
 /**
@@ -150,8 +150,8 @@ export const applyScripts = mapAlgorithms((algorithm, shortcut) =>
  * Gives back what was taken.
  *
  * KEYS[1]  the count
- * ARGV     time it was taken at (µs), cost, number of limits, max, window (ms) and burst of each; then channel and message
- *          that tell the other instances
+ * ARGV     time it was taken at (µs), cost, number of limits, max, window (ms) and burst of each; what else the policy has;
+ *          last channel and message that tell the other instances
  */
 export const refundScripts = mapAlgorithms((algorithm, _, layout) => lua`${CLOCK}${layout}${BEGIN}${algorithm}${REFUND}`)
 

@@ -1,18 +1,26 @@
-import { context, SpanKind, SpanStatusCode, trace, type Attributes, type SpanOptions, type Tracer } from '@opentelemetry/api'
+import type { Attributes, SpanOptions, Tracer } from '@opentelemetry/api'
 import type { PluginName } from './errors.js'
 
-let tracer: Tracer | undefined
+interface Tracing {
+  api: typeof import('@opentelemetry/api')
+  tracer: Tracer
+}
+
+let tracing: Tracing | undefined
 let users = 0
 
 /**
  * From now on what the plugins do has spans, for the whole process, as a tracer provider is the process's.
  *
  * @returns a function that ends it
+ * @throws `ERR_MODULE_NOT_FOUND` where `@opentelemetry/api` is not installed
  */
-export function startTracing (): () => void {
+export async function startTracing (): Promise<() => void> {
+  // Not before somebody asks for it: whoever does not trace need not have it.
+  const api = await import('@opentelemetry/api')
   users++
-  tracer ??= trace.getTracer('fastify-redis-suite')
-  return () => { if (--users === 0) tracer = undefined }
+  tracing ??= { api, tracer: api.trace.getTracer('fastify-redis-suite') }
+  return () => { if (--users === 0) tracing = undefined }
 }
 
 /**
@@ -21,17 +29,18 @@ export function startTracing (): () => void {
  * @param resultOf - attributes that tell what came of it
  */
 export function traced<T> (name: string, work: () => Promise<T>, resultOf?: (result: T) => Attributes): Promise<T> {
-  return tracer === undefined ? work() : inSpan(tracer, name, {}, work, resultOf)
+  return tracing === undefined ? work() : inSpan(tracing, name, {}, work, resultOf)
 }
 
 /** The same for an operation on Redis, as the semantic conventions for database clients have it. */
 export function tracedRedis<T> (plugin: PluginName, operation: () => Promise<T>, run: (operation: () => Promise<T>) => Promise<T>): Promise<T> {
-  if (tracer === undefined) return run(operation)
+  if (tracing === undefined) return run(operation)
   const attributes = { 'db.system.name': 'redis', 'fastify_redis_suite.plugin': plugin }
-  return inSpan(tracer, `redis ${plugin}`, { kind: SpanKind.CLIENT, attributes }, () => run(operation))
+  return inSpan(tracing, `redis ${plugin}`, { kind: tracing.api.SpanKind.CLIENT, attributes }, () => run(operation))
 }
 
-function inSpan<T> (tracer: Tracer, name: string, options: SpanOptions, work: () => Promise<T>, resultOf?: (result: T) => Attributes): Promise<T> {
+function inSpan<T> ({ api, tracer }: Tracing, name: string, options: SpanOptions, work: () => Promise<T>, resultOf?: (result: T) => Attributes): Promise<T> {
+  const { context, SpanStatusCode, trace } = api
   if (trace.getActiveSpan()?.isRecording() !== true) return work()
   const span = tracer.startSpan(name, options)
   return context.with(trace.setSpan(context.active(), span), work).then(

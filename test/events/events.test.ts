@@ -1,5 +1,4 @@
 import Fastify, { type FastifyInstance } from 'fastify'
-import { expectTypeOf } from 'expect-type'
 import t, { type Test } from 'tap'
 import { events, type EventsPluginOptions } from '../../plugins/events/index.js'
 import { builder, type Build } from '../helpers/events-app.js'
@@ -193,17 +192,6 @@ t.test('a message that is no JSON is dropped, with one line a channel', async t 
   t.strictSame(heard, [null])
   t.same(log.lines.filter(line => String(line['msg']).includes('not JSON')).map(line => line['channel']), ['a', 'b'])
   t.notMatch(log.text(), /secret/)
-})
-
-t.test('channels are typed by name, and globs by what they match', async t => {
-  const app = await builder(t, undefined)()
-  await app.events.subscribe('order:placed', data => { expectTypeOf(data).toEqualTypeOf<{ id: number }>() })
-  await app.events.subscribe('order:*', data => { expectTypeOf(data).toEqualTypeOf<{ id: number } | { id: number, cents: number }>() })
-  await app.events.subscribe('u*:j*', data => { expectTypeOf(data).toEqualTypeOf<string>() })
-  await app.events.subscribe('other', data => { expectTypeOf(data).toBeUnknown() })
-  // @ts-expect-error it carries an id
-  await app.events.publish('order:placed', { cents: 1 })
-  await t.resolves(app.events.publish('order:placed', { id: 1 }))
 })
 
 t.test('options that cannot be used are refused at registration', async t => {

@@ -1,12 +1,23 @@
-// Packs the project as npm would publish it, installs that into an empty project, imports every subpath there
-// and checks that its types resolve, from ESM and strict TypeScript. Run by `npm run check:pack`.
+// Packs the project as npm would publish it, installs that into an empty project, and has it used there as its users
+// do: ESM, CommonJS, bundlers, strict TypeScript. Run by `npm run check:pack`.
 import { execFileSync } from 'node:child_process'
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { isBuiltin } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
+import { build } from 'esbuild'
+
+interface Manifest {
+  name: string
+  main: string
+  exports: Record<string, unknown>
+  dependencies: Record<string, string>
+  peerDependencies: Record<string, string>
+}
 
 const root = resolve(import.meta.dirname, '../..')
-const manifest: { name: string, exports: Record<string, unknown> } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+const manifest: Manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+const plugins = Object.keys(manifest.exports).filter(subpath => /^\.\/[\w-]+$/.test(subpath))
 const project = mkdtempSync(join(tmpdir(), 'pack-'))
 
 function run (command: string, args: string[], cwd = project): string {
@@ -14,38 +25,90 @@ function run (command: string, args: string[], cwd = project): string {
   return execFileSync(command, args, { cwd, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] })
 }
 
+const node = (...args: string[]) => run(process.execPath, args)
+const specifierOf = (subpath: string) => `${manifest.name}${subpath.slice(1)}`
+
 /** The name that a subpath's plugin has in the main export: `./rate-limit` is `rateLimit`. */
 const exportName = (subpath: string) => subpath.slice(2).replace(/-(\w)/g, (_, letter: string) => letter.toUpperCase())
 
 try {
-  const [{ filename, files }] = JSON.parse(run('npm', ['pack', '--json', '--silent', '--pack-destination', project], root))
-  console.log(`${filename}: ${files.length} files`)
-  const strangers = files.map((file: { path: string }) => file.path)
-    .filter((path: string) => !/^(dist\/plugins\/|plugins\/|package\.json$|README\.md$|LICENSE$|CHANGELOG\.md$)/.test(path))
-  if (strangers.length > 0) throw new Error(`not meant to be published: ${strangers.join(', ')}`)
-
-  const plugins = Object.keys(manifest.exports).filter(subpath => /^\.\/[\w-]+$/.test(subpath))
+  const tarball = pack()
   writeFileSync(join(project, 'package.json'), JSON.stringify({ private: true, type: 'module' }))
-  run('npm', ['install', '--no-audit', '--no-fund', '--silent', join(project, filename), 'fastify', '@types/node@20'])
-
-  writeFileSync(join(project, 'index.mjs'), [
-    `import * as suite from '${manifest.name}'`,
-    `if (Object.keys(suite).sort().join() !== '${plugins.map(exportName).sort().join()}') throw new Error(Object.keys(suite).join())`,
-    ...plugins.map(subpath => `if ((await import('${manifest.name}${subpath.slice(1)}')).default !== suite.${exportName(subpath)}) throw new Error('${subpath}')`)
-  ].join('\n'))
-  run('node', ['index.mjs'])
-
-  cpSync(join(root, 'test/fixtures/consumer.ts'), join(project, 'consumer.ts'))
-  writeFileSync(join(project, 'tsconfig.json'), JSON.stringify({
-    compilerOptions: {
-      target: 'es2022', module: 'nodenext', types: ['node'], strict: true, exactOptionalPropertyTypes: true, noEmit: true, skipLibCheck: false
-    },
-    files: ['consumer.ts']
-  }))
-  console.log(run(process.execPath, [join(root, 'node_modules/@typescript/native/bin/tsc'), '-p', project]))
-  run(process.execPath, [join(root, 'node_modules/publint/src/cli.js'), root, '--strict'])
-  run(process.execPath, [join(root, 'node_modules/@arethetypeswrong/cli/dist/index.js'), '--profile', 'esm-only', join(project, filename)])
+  run('npm', ['install', '--no-audit', '--no-fund', '--silent', tarball, 'fastify', '@types/node@20'])
+  cpSync(join(root, 'test/fixtures/pack'), project, { recursive: true })
+  checkImports()
+  await checkBundles()
+  checkTypes()
+  node(join(root, 'node_modules/publint/src/cli.js'), root, '--strict')
+  node(join(root, 'node_modules/@arethetypeswrong/cli/dist/index.js'), '--profile', 'esm-only', tarball)
   console.log(`the tarball works: ${manifest.name} and ${plugins.join(', ')}`)
 } finally {
   rmSync(project, { recursive: true, force: true })
+}
+
+/** @returns where the tarball is */
+function pack (): string {
+  const [{ filename, files, size }] = JSON.parse(run('npm', ['pack', '--json', '--silent', '--pack-destination', project], root))
+  console.log(`${filename}: ${files.length} files, ${Math.round(size / 1000)} kB`)
+  const strangers = files.map((file: { path: string }) => file.path)
+    .filter((path: string) => !/^(dist\/plugins\/|plugins\/|package\.json$|README\.md$|LICENSE$|CHANGELOG\.md$)/.test(path))
+  if (strangers.length > 0) throw new Error(`not meant to be published: ${strangers.join(', ')}`)
+  return join(project, filename)
+}
+
+function checkImports (): void {
+  const same = (load: string) => [
+    `if (Object.keys(suite).filter(name => name !== '__esModule').sort().join() !== '${plugins.map(exportName).sort().join()}') throw new Error(Object.keys(suite).join())`,
+    ...plugins.map(subpath => `if ((${load}('${specifierOf(subpath)}')).default !== suite.${exportName(subpath)}) throw new Error('${subpath}')`)
+  ]
+  writeFileSync(join(project, 'index.mjs'), [`import * as suite from '${manifest.name}'`, ...same('await import')].join('\n'))
+  node('index.mjs')
+  node('app.mjs')
+  node('side-effects.mjs', ...plugins.map(specifierOf), manifest.name)
+  if (!process.features.require_module) return
+  writeFileSync(join(project, 'index.cjs'), [`const suite = require('${manifest.name}')`, ...same('require')].join('\n'))
+  node('index.cjs')
+  node('commonjs.cjs')
+}
+
+/** Who imports one plugin from the main export bundles none of the others; what all of them import is what is installed. */
+async function checkBundles (): Promise<void> {
+  const imported = new Set<string>()
+  for (const subpath of plugins) {
+    const { metafile } = await build({
+      stdin: { contents: `export { ${exportName(subpath)} } from './node_modules/${manifest.name}/${manifest.main}'`, resolveDir: project },
+      bundle: true,
+      platform: 'node',
+      format: 'esm',
+      packages: 'external',
+      metafile: true,
+      write: false,
+      absWorkingDir: project
+    })
+    const outputs = Object.values(metafile.outputs)
+    const parts = outputs.flatMap(({ inputs }) => Object.entries(inputs)).filter(([, { bytesInOutput }]) => bytesInOutput > 0)
+    const folders = new Set(parts.flatMap(([path]) => /\/plugins\/([\w-]+)\//.exec(path)?.[1] ?? []))
+    const others = [...folders].filter(folder => folder !== 'shared' && `./${folder}` !== subpath)
+    if (others.length > 0 || !folders.has(subpath.slice(2))) throw new Error(`a bundle of ${subpath} is one of ${[...folders].join(', ')}`)
+    for (const { path } of outputs.flatMap(({ imports }) => imports)) if (!isBuiltin(path)) imported.add(path)
+  }
+  // Of Fastify only types are imported.
+  const installed = Object.keys({ ...manifest.dependencies, ...manifest.peerDependencies }).filter(name => name !== 'fastify').sort()
+  if ([...imported].sort().join() !== installed.join()) throw new Error(`imported are ${[...imported].sort().join()}, dependencies are ${installed.join()}`)
+}
+
+/** As ESM and CommonJS in Node.js resolve types, and as bundlers do. */
+function checkTypes (): void {
+  const common = {
+    target: 'es2022', types: ['node'], strict: true, exactOptionalPropertyTypes: true, allowJs: true, checkJs: true, noEmit: true, skipLibCheck: false
+  }
+  const projects = {
+    nodenext: { compilerOptions: { ...common, module: 'nodenext' }, files: ['consumer.ts', 'commonjs.cjs'] },
+    bundler: { compilerOptions: { ...common, module: 'esnext', moduleResolution: 'bundler' }, files: ['consumer.ts'] }
+  }
+  for (const [name, config] of Object.entries(projects)) {
+    const file = join(project, `tsconfig.${name}.json`)
+    writeFileSync(file, JSON.stringify(config))
+    console.log(node(join(root, 'node_modules/@typescript/native/bin/tsc'), '-p', file))
+  }
 }

@@ -21,9 +21,9 @@ export interface DocLink {
 
 const FENCE = /^( *)```(\w*)[^`]*$/
 
-/** README.md, CONTRIBUTING.md and all of docs/. */
+/** README.md, CONTRIBUTING.md, SECURITY.md and all of docs/. */
 export function pagesOf (): string[] {
-  return ['README.md', 'CONTRIBUTING.md', ...readdirSync(join(root, 'docs')).filter(name => name.endsWith('.md')).map(name => `docs/${name}`)]
+  return ['README.md', 'CONTRIBUTING.md', 'SECURITY.md', ...readdirSync(join(root, 'docs')).filter(name => name.endsWith('.md')).map(name => `docs/${name}`)]
 }
 
 export function readPage (page: string): string {

@@ -1,5 +1,4 @@
 import { createHash } from 'node:crypto'
-import { expectTypeOf } from 'expect-type'
 import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { redis, type RedisPluginOptions } from '../../plugins/redis/index.js'
@@ -250,15 +249,4 @@ t.test('the options of @fastify/session pass through: its cookies, prefix, signe
   t.match(logout.cookies[0], { name: 'id', value: '', domain: 'example.com' })
   const eager = await build(t, { url: server.url, prefix: 'eager' }, { saveUninitialized: true })
   t.match((await new Browser(eager.app).send('GET', '/')).cookies[0], { name: 'sid' })
-})
-
-t.test('types: the session is the program\'s own', async t => {
-  const { app } = await build(t)
-  app.get('/types', async request => {
-    expectTypeOf(request.session.basket).toEqualTypeOf<string[] | undefined>()
-    expectTypeOf(request.login).parameter(0).toEqualTypeOf<string | number>()
-    // @ts-expect-error -- not a property of the session
-    await request.login('ann', { set: { color: 'red' } })
-  })
-  t.pass()
 })

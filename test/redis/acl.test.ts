@@ -1,0 +1,193 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import Fastify, { type FastifyInstance } from 'fastify'
+import t, { type Test } from 'tap'
+import { cache, events, health, idempotency, lock, rateLimit, redis, session } from '../../plugins/index.js'
+import { readPage, root } from '../helpers/doc-blocks.js'
+import { startCluster, startRedis, until } from '../helpers/index.js'
+import { Browser, SECRET } from '../helpers/session-app.js'
+
+/** What docs/redis-settings.md says that a user needs, by what it is for. */
+const rows = new Map([...readPage('docs/redis-settings.md').matchAll(/^\| ([\w -]+) \| ((?:those of [\w-]+, )?`[~&+].*) \|$/gm)]
+  .map(([, name = '', cell = '']) => [name, cell.replace(/; from .*/, '').replaceAll('\\|', '|').replaceAll('`', '')]))
+
+/** Each does what a program may do with it. */
+const uses: Record<string, (app: FastifyInstance) => Promise<unknown>> = {
+  cache: useCache,
+  'write-behind': useWriteBehind,
+  session: useSession,
+  'rate-limit': useRateLimit,
+  events: useEvents,
+  streams: useStreams,
+  lock: useLock,
+  idempotency: useIdempotency,
+  // It needs no more than each connection.
+  'each connection': useHealth
+}
+
+const PASSWORD = 'secret'
+const userOf = (use: string) => use.replaceAll(' ', '-')
+const acl = Object.keys(uses).map(use => `${userOf(use)} on >${PASSWORD} resetchannels ${rulesOf('each connection')} ${rulesOf('a Cluster')} ${rulesOf(use)}`)
+const server = await startRedis({ acl })
+const cluster = await startCluster({ acl })
+
+for (const [name, use] of Object.entries(uses)) {
+  const login = { username: userOf(name), password: PASSWORD }
+  const places = [
+    { kind: 'Redis', connection: { url: server.url, ...login }, servers: [server] },
+    { kind: 'Cluster', connection: { cluster: { nodes: cluster.startupNodes, options: { redisOptions: login } } }, servers: cluster.nodes.map(node => node.server) }
+  ]
+  for (const { kind, connection, servers } of places) {
+    t.test(`${kind}: ${name} works as a user that may do what the page says, and asks for no more`, async t => {
+      const app = await build(t, connection)
+      await t.resolves(use(app))
+      await app.close()
+      const refused = (await Promise.all(servers.map(async server => await server.client().call('ACL', 'LOG')))).flat()
+      // Of servers that know it, which say so only in their later versions.
+      t.same(refused.filter(entry => !String(entry).includes('client|setinfo')), [])
+      await Promise.all(servers.map(async server => await server.client().call('ACL', 'LOG', 'RESET')))
+    })
+  }
+}
+
+t.test('each command in the scripts of a plugin is in its row', async t => {
+  const folders = { cache: 'cache', 'write-behind': 'cache/write-behind', session: 'session', 'rate-limit': 'rate-limit', events: 'events', streams: 'events/stream', lock: 'lock', idempotency: 'idempotency' }
+  for (const [name, folder] of Object.entries(folders)) {
+    const files = readdirSync(join(root, 'plugins', folder)).filter(file => file.endsWith('scripts.ts')).map(file => `${folder}/${file}`)
+    // What is written behind, and a stream, have an owner.
+    if (name === 'write-behind' || name === 'streams') files.push('shared/lease-scripts.ts')
+    const text = files.map(file => readFileSync(join(root, 'plugins', file), 'utf8')).join('\n')
+    const sent = new Set([...text.matchAll(/redis\.p?call\('(\w+)'(?:, '(CREATE|GROUPS)')?/g)].map(([, command = '', sub]) => (sub === undefined ? command : `${command}|${sub}`).toLowerCase()))
+    t.ok(sent.size > 0, name)
+    const allowed = rulesOf(name).split(' ')
+    for (const command of sent) t.ok(allowed.includes(`+${command}`), `${name}: ${command}`)
+  }
+})
+
+/** Of a row, with those of another that it names. */
+function rulesOf (name: string): string {
+  const row = rows.get(name)
+  if (row === undefined) throw new Error(`no row for ${name}`)
+  return row.replace(/^those of ([\w-]+), /, (_, other: string) => `${rulesOf(other)} `)
+}
+
+async function build (t: Test, connection: object): Promise<FastifyInstance> {
+  const app = Fastify()
+  t.teardown(() => app.close())
+  await app.register(redis, { ...connection, prefix: 'shop' })
+  return app
+}
+
+async function useCache (app: FastifyInstance): Promise<void> {
+  await app.register(cache, { ttl: '1m', values: { ttl: '1m' }, timeout: '5s' })
+  app.get('/page', { config: { cache: { tags: () => ['pages'] } } }, async () => 'page')
+  app.post('/page', { config: { cache: { invalidates: () => ['pages'] } } }, async () => 'changed')
+  for (const method of ['GET', 'GET', 'POST', 'GET'] as const) await app.inject({ method, url: '/page' })
+  const data = app.cache
+  await data.setMany([['a', 1, { tags: ['t'] }], ['b', 2]])
+  await data.getOrSet('c', () => 'x'.repeat(100_000), { tags: ['t'] })
+  await data.getMany(['a', 'b', 'c'])
+  await data.writeThrough('a', 2, async () => {}, { invalidates: ['t'] })
+  await data.deleteMany(['a', 'b'])
+  await data.invalidateTags(['t'], { everywhere: true })
+  await data.invalidatePattern('*')
+  await data.storeStats()
+  await data.clear()
+}
+
+async function useWriteBehind (app: FastifyInstance): Promise<void> {
+  await app.register(cache, { timeout: '5s' })
+  const written = new Set<string>()
+  const write = (batch: ReadonlyArray<{ key: string }>) => {
+    for (const { key } of batch) {
+      if (key === 'bad') throw new Error('no')
+      written.add(key)
+    }
+  }
+  const behind = app.cache.writeBehind('rows', { write, retries: 1, backoff: { min: 1, max: 1 }, flushEvery: 10 })
+  const isOver = async () => written.size === 2 && (await behind.stats()).deadLetters === 1
+  await Promise.all(['a', 'b', 'bad'].map(async key => await behind.add(key, 1)))
+  await until('all is written or given up', isOver)
+  await behind.deadLetters()
+  await behind.replay()
+  await until('it is given up again', isOver)
+  await behind.discard()
+}
+
+async function useSession (app: FastifyInstance): Promise<void> {
+  await app.register(session, { secret: SECRET, maxPerUser: 2, timeout: '5s' })
+  app.post('/login', async request => await request.login('ann'))
+  app.post('/visit', async ({ session }) => { Object.assign(session, { visits: 1 }) })
+  app.post('/forget', async ({ session }) => { Reflect.deleteProperty(session, 'visits') })
+  app.post('/logout', async request => await request.logout())
+  const [one, ...others] = [new Browser(app), new Browser(app), new Browser(app)]
+  for (const browser of [one, ...others]) await browser?.send('POST', '/login')
+  for (const url of ['/login', '/visit', '/forget', '/logout']) await one?.send('POST', url)
+  const [first] = await app.sessions.list('ann')
+  await app.sessions.destroy(first?.handle ?? '')
+  await app.sessions.destroyAll('ann')
+}
+
+async function useRateLimit (app: FastifyInstance): Promise<void> {
+  await app.register(rateLimit, { max: 2, timeWindow: '1m', ban: 1, onStoreError: 'closed', timeout: '5s' })
+  app.get('/', async () => '')
+  for (let i = 0; i < 6; i++) await app.inject('/')
+  for (const algorithm of ['sliding-log', 'sliding-counter', 'gcra'] as const) {
+    const policy = { name: algorithm, algorithm, max: 2, timeWindow: '1m', penalty: { base: '1s', cap: '1m' } }
+    const decision = await app.rateLimiter.consume('k', policy)
+    await app.rateLimiter.peek('k', policy)
+    await app.rateLimiter.refund('k', policy, decision)
+    for (let i = 0; i < 4; i++) await app.rateLimiter.consume('k', policy)
+    await app.rateLimiter.reset('k', policy)
+  }
+}
+
+async function useHealth (app: FastifyInstance): Promise<void> {
+  await app.register(health, { details: true })
+  await app.inject('/health')
+}
+
+async function useEvents (app: FastifyInstance): Promise<void> {
+  await app.register(events, { timeout: '5s' })
+  const heard: unknown[] = []
+  const ends = await Promise.all(['order:placed', 'order:*'].map(async pattern => await app.events.subscribe(pattern, data => { heard.push(data) })))
+  await app.events.publish('order:placed', { id: 1 })
+  await until('it is heard', () => heard.length === 2)
+  for (const end of ends) await end()
+}
+
+async function useStreams (app: FastifyInstance): Promise<void> {
+  await app.register(events, { timeout: '5s' })
+  const stream = app.events.stream<string>('orders', { partitions: 2 })
+  let given = 0
+  await stream.consume({ group: 'g', retries: 1, backoff: 1, handler: ({ data }) => { given++; if (data === 'bad') throw new Error('no') } })
+  for (const data of ['a', 'b', 'bad']) await stream.append(data, { key: data })
+  for await (const { data } of stream.read({ after: '0' })) if (data === 'bad') break
+  const letters = stream.deadLetters('g')
+  await until('one is given up', async () => given === 4 && (await letters.list()).length === 1)
+  await letters.replay()
+  await until('it is given up again', async () => given === 6 && (await letters.list()).length === 1)
+  await letters.remove()
+  await app.events.stats()
+}
+
+async function useLock (app: FastifyInstance): Promise<void> {
+  await app.register(lock, { timeout: '5s' })
+  // Long enough for an extension; somebody waits.
+  await Promise.all([app.locks.using('one', { ttl: 300 }, async () => await sleep(200)), app.locks.using(['one', 'two'], () => {})])
+  const handle = await app.locks.acquire('one')
+  await handle.extend()
+  await app.locks.isLocked('one')
+  await handle.release()
+}
+
+async function useIdempotency (app: FastifyInstance): Promise<void> {
+  await app.register(idempotency, { timeout: '5s' })
+  app.post('/', { config: { idempotency: { lease: 300 } } }, async () => { await sleep(400) })
+  app.post('/fails', { config: { idempotency: true } }, async () => { throw new Error('no') })
+  const send = (url: string) => app.inject({ method: 'POST', url, headers: { 'idempotency-key': 'k' } })
+  await Promise.all([send('/'), send('/')])
+  await send('/')
+  await send('/fails')
+}

@@ -1,0 +1,60 @@
+import Fastify from 'fastify'
+import { cache } from 'fastify-redis-suite'
+import type { CachePluginOptions, CacheStats, DataCache, RouteCacheOptions, WriteBehind } from 'fastify-redis-suite/cache'
+import { expectAssignable, expectError, expectNotAssignable, expectType } from 'tsd'
+
+const app = Fastify()
+
+app.register(cache)
+app.register(cache, { ttl: '30s', staleWhileRevalidate: '5m', staleIfError: 1000, redis: false, tiers: { short: '10s' }, l1: false, values: { ttl: '1h' } })
+expectError(app.register(cache, { tll: '30s' }))
+expectError(app.register(cache, { onStoreError: 'closed' }))
+// Of a route alone.
+expectNotAssignable<CachePluginOptions>({ tags: ['products'] })
+
+// A route's own config.
+app.get<{ Params: { id: string } }>('/products/:id', {
+  config: { cache: { ttl: '5m', tags: request => [`product:${request.params.id}`], key: { query: { include: ['page'] } } } }
+}, async request => request.params.id)
+app.get('/never', { config: { cache: false } }, async () => '')
+expectError(app.get('/wrong', { config: { cache: { ttl: ['1m'] } } }, async () => ''))
+expectNotAssignable<RouteCacheOptions>({ tags: 'product' })
+expectNotAssignable<RouteCacheOptions>({ key: { query: { only: ['page'] } } })
+expectAssignable<RouteCacheOptions>({ ttl: 'headers', private: request => request.ip })
+
+app.get('/reply', async (_request, reply) => reply.cacheTags('a', 'b').noCache().send(''))
+app.get('/wrong-reply', async (_request, reply) => { expectError(reply.cacheTags(1)) })
+
+// Data.
+expectType<DataCache>(app.cache)
+expectType<CacheStats>(app.cache.stats())
+expectType<unknown>(await app.cache.get('k'))
+expectType<number | undefined>(await app.cache.get<number>('k'))
+expectType<Array<number | undefined>>(await app.cache.getMany<number>(['k']))
+expectType<string | null>(await app.cache.getOrSet('k', async () => null as string | null))
+expectType<{ id: number }>(await app.cache.getOrSet('k', ({ signal, stale }) => {
+  expectType<AbortSignal>(signal)
+  expectType<{ id: number } | undefined>(stale)
+  return { id: 1 }
+}, { ttl: value => { expectType<{ id: number }>(value); return '1m' }, tags: ({ id }) => [String(id)] }))
+expectError(app.cache.getOrSet('k', 'value'))
+expectError(app.cache.getOrSet('k', () => 1, { tll: '1m' }))
+expectError(app.cache.invalidateTags('products'))
+
+expectType<(a: number, b: number) => Promise<number>>(app.cache.wrap(async (a: number, b: number) => a + b, { key: 'add', ttl: '1m' }))
+app.cache.wrap(({ id }: { id: string }) => id, { key: ({ id }) => id })
+expectError(app.cache.wrap((id: string) => id, { ttl: '1m' }))
+
+expectType<{ id: number }>(await app.cache.writeThrough('k', { id: 1 }, async () => {}))
+// What a driver returns is not what is to be cached.
+expectError(app.cache.writeThrough('k', { id: 1 }, async () => ({ rowCount: 1 })))
+
+const behind = app.cache.writeBehind<Map<string, number>>('scores', {
+  write: batch => { for (const { value } of batch) expectType<Map<string, number>>(value) }
+})
+expectType<WriteBehind<Map<string, number>>>(behind)
+expectError(behind.add('k', { x: 1 }))
+expectError(app.cache.writeBehind('scores', { batch: 10 }))
+
+expectType<() => void>(app.cache.on('hit', () => {}))
+expectError(app.cache.on('hits', () => {}))

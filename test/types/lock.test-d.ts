@@ -1,0 +1,28 @@
+import Fastify from 'fastify'
+import { lock } from 'fastify-redis-suite'
+import type { HeldLock, LockHandle } from 'fastify-redis-suite/lock'
+import { expectError, expectType } from 'tsd'
+
+const app = Fastify()
+
+app.register(lock)
+app.register(lock, { ttl: '30s', wait: 0, redis: false })
+// One caller's.
+expectError(app.register(lock, { signal: new AbortController().signal }))
+expectError(app.register(lock, { nodes: 'redis://a,redis://b' }))
+
+expectType<number>(await app.locks.using('stock', async (signal, held) => {
+  expectType<AbortSignal>(signal)
+  expectType<HeldLock>(held)
+  return held.token
+}))
+expectType<string>(await app.locks.using(['a', 'b'], { ttl: '1m' }, () => 'done'))
+expectError(app.locks.using('stock', { tll: '1m' }, () => {}))
+expectError(app.locks.using('stock'))
+
+const handle = await app.locks.acquire('stock', { wait: 0, signal: AbortSignal.timeout(1000) })
+expectType<LockHandle>(handle)
+expectType<boolean>(await handle.release())
+expectError(handle.token = 1)
+expectType<boolean>(await app.locks.isLocked('stock'))
+expectError(app.locks.isLocked(['a', 'b']))

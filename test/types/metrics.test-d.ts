@@ -1,0 +1,14 @@
+import Fastify from 'fastify'
+import { Registry } from 'prom-client'
+import { metrics } from 'fastify-redis-suite'
+import type { MetricsPluginOptions } from 'fastify-redis-suite/metrics'
+import { expectError, expectNotAssignable, expectType } from 'tsd'
+
+const app = Fastify()
+
+app.register(metrics)
+app.register(metrics, { path: false, registry: new Registry(), labels: { app: 'shop' }, buckets: [0.1, 1], tracing: true })
+app.register(metrics, { expose: 'loopback' })
+expectError(app.register(metrics, { expose: false }))
+expectNotAssignable<MetricsPluginOptions>({ labels: { instance: 1 } })
+expectType<Registry>(app.metrics.registry)

@@ -1,0 +1,39 @@
+import Fastify from 'fastify'
+import { rateLimit } from 'fastify-redis-suite'
+import type { Decision, ManualResult, RateLimitPluginOptions, RateLimitState, RouteRateLimitOptions } from 'fastify-redis-suite/rate-limit'
+import { normalizeIP } from 'fastify-redis-suite/rate-limit'
+import { expectAssignable, expectError, expectNotAssignable, expectType } from 'tsd'
+
+const app = Fastify()
+
+app.register(rateLimit)
+app.register(rateLimit, { max: 100, timeWindow: '1 minute', keyGenerator: request => request.ip, allowList: ['10.0.0.0/8'] })
+app.register(rateLimit, { limits: [{ max: 10, timeWindow: '1s' }, { max: 100, timeWindow: 60_000, name: 'minute' }], algorithm: 'gcra' })
+expectError(app.register(rateLimit, { maximum: 100 }))
+expectNotAssignable<RateLimitPluginOptions>({ algorithm: 'fixed-window' })
+expectNotAssignable<RateLimitPluginOptions>({ onStoreError: 'throw' })
+expectNotAssignable<RateLimitPluginOptions>({ max: '100' })
+
+app.post('/login', { config: { rateLimit: { max: 5, timeWindow: '15 minutes', cost: request => request.url.length } } }, async () => '')
+expectError(app.get('/wrong', { config: { rateLimit: { max: 'many' } } }, async () => ''))
+app.get('/free', { config: { rateLimit: false } }, async () => '')
+expectAssignable<RouteRateLimitOptions>({ max: async (request, key) => key === request.ip ? 1 : 2 })
+// The store is the plugin's.
+expectError<RouteRateLimitOptions>({ redis: false })
+
+app.get('/hook', { preHandler: app.rateLimit({ max: 5 }) }, async request => {
+  expectType<RateLimitState | null>(request.rateLimit)
+  await request.rateLimit?.charge(5)
+  expectType<ManualResult>(await app.createRateLimit({ max: 5 })(request))
+})
+
+const policy = { name: 'login', max: 5, timeWindow: '15 minutes' }
+const decision = await app.rateLimiter.consume('ann', policy, 2)
+expectType<Decision>(decision)
+expectType<boolean>(decision.allowed)
+expectError(decision.allowed = true)
+await app.rateLimiter.refund('ann', policy, decision)
+await app.rateLimiter.reset('ann', { method: 'POST', url: '/login' })
+// A policy is counted by its name.
+expectError(app.rateLimiter.consume('ann', { max: 5, timeWindow: '1m' }))
+expectType<string>(normalizeIP('::1', 64))
