@@ -93,8 +93,8 @@ export interface CachePluginOptions extends Omit<RouteCacheOptions, 'tags' | 'in
    * @default false
    */
   freeze?: boolean
-  /** While Redis cannot be asked: run the handler, or serve what is in this process, which may have been invalidated. @default 'handler' */
-  onStoreError?: 'handler' | 'local'
+  /** While Redis cannot be asked: run the handler, or serve what is in this process, which may have been invalidated. @default 'open' */
+  onStoreError?: 'open' | 'local'
   /** The name of this cache in `Cache-Status` (RFC 9211); `false`: the field is not sent. @default 'fastify-redis-suite' */
   cacheStatus?: string | false
   /** Whether `X-Cache` is sent. @default true */

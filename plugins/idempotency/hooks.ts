@@ -64,7 +64,7 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (ro
       isFailing = false
       return claimed
     } catch (error) {
-      if (!isFailing) log.warn({ reason: reasonOf(error), policy: route.runsUnguarded ? 'run' : 'refuse' }, 'idempotency: the store cannot be asked')
+      if (!isFailing) log.warn({ reason: reasonOf(error), onStoreError: route.runsUnguarded ? 'open' : 'closed' }, 'idempotency: the store cannot be asked')
       isFailing = true
       // It may have been claimed all the same, where the answer was lost.
       if (!route.runsUnguarded) run(() => store.release(claimant)).catch(() => {})
