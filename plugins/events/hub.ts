@@ -2,7 +2,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import { withDeadline } from '../shared/deadline.js'
 import { reasonOf } from '../shared/errors.js'
 import { parsePattern, type Pattern } from './channels.js'
-import { RefusedError, UnavailableError } from './errors.js'
+import { RefusedError, StoreUnavailableError } from './errors.js'
 import type { Transport, TransportListener } from './transport.js'
 
 /** When messages may have been missed, in milliseconds since the epoch. */
@@ -69,14 +69,14 @@ export class Hub implements TransportListener {
       if (this.#isClosed) throw new Error('the app is closed')
       await this.#transport.publish(name, text)
     } catch (error) {
-      throw new UnavailableError('could not publish', reasonOf(error))
+      throw new StoreUnavailableError('could not publish', reasonOf(error))
     }
   }
 
   /** @returns a function that ends it: no call comes after that, and it resolves when the server knows */
   async subscribe (text: string, handler: UntypedHandler, { onGap, confirm = true }: SubscribeOptions = {}): Promise<() => Promise<void>> {
     const pattern = parsePattern(text)
-    if (this.#isClosed) throw new UnavailableError('could not subscribe', 'the app is closed')
+    if (this.#isClosed) throw new StoreUnavailableError('could not subscribe', 'the app is closed')
     const entry = this.#entries.get(pattern.text) ?? this.#open(pattern)
     const subscriber: Subscriber = { handler, onGap, waits: undefined }
     const end = async () => await this.#end(entry, subscriber)
@@ -85,7 +85,7 @@ export class Hub implements TransportListener {
     const confirmed = new Promise<void>((resolve, reject) => { subscriber.waits = { resolve, reject } })
     try {
       await withDeadline(confirmed, this.#subscribeTimeout,
-        () => new UnavailableError('could not subscribe', `not confirmed within ${this.#subscribeTimeout} ms`))
+        () => new StoreUnavailableError('could not subscribe', `not confirmed within ${this.#subscribeTimeout} ms`))
     } catch (error) {
       // Not awaited: who does not answer the one does not answer the other.
       end().catch(() => {})
@@ -142,7 +142,7 @@ export class Hub implements TransportListener {
   async close (timeout: number): Promise<void> {
     this.#isClosed = true
     for (const { subscribers } of this.#entries.values()) {
-      for (const { waits } of subscribers) waits?.reject(new UnavailableError('could not subscribe', 'the app is closed'))
+      for (const { waits } of subscribers) waits?.reject(new StoreUnavailableError('could not subscribe', 'the app is closed'))
     }
     this.#entries.clear()
     this.#transport.close()

@@ -4,7 +4,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler,
 import { reasonOf } from '../shared/errors.js'
 import { endingWith } from '../shared/last-hook.js'
 import { answerOf, giveAgain, isFinal, replay } from './answer.js'
-import { AnswerNotKeptError, inProgress, InvalidValueError, KeyReusedError, storeUnavailable } from './errors.js'
+import { AnswerNotKeptError, inProgress, InvalidValueError, KeyReusedError, StoreUnavailableError } from './errors.js'
 import { fingerprintOf, idOf, keyOf } from './key.js'
 import type { ResolvedRoute } from './options.js'
 import { Run, type RunContext } from './run.js'
@@ -86,7 +86,7 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (ro
     request.idempotencyKey = key
     const claimant = { id: idOf(key, textOf(route, 'scope', request)), fingerprint: fingerprintOf(request, textOf(route, 'fingerprint', request)), token: randomUUID() }
     const claimed = await tryToClaim(claimant, reply, route)
-    if (claimed === undefined && !route.runsUnguarded) throw storeUnavailable()
+    if (claimed === undefined && !route.runsUnguarded) throw new StoreUnavailableError()
     if (claimed === undefined || claimed === 'mine') return begin(claimant, request, reply, route, claimed === 'mine') ?? undefined
     if (claimed === 'theirs') throw inProgress()
     if (claimed === 'other') throw new KeyReusedError()

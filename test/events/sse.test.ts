@@ -347,7 +347,7 @@ t.test('without Redis a live answer is refused with 503, as JSON', async t => {
   t.equal(statusCode, 503)
   t.match(headers['content-type'], /json/)
   t.notOk(headers['x-accel-buffering'])
-  t.equal(json().code, 'FST_REDIS_SUITE_EVENTS_UNAVAILABLE')
+  t.equal(json().code, 'FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE')
 })
 
 t.test('compress, etag, helmet, sessions, a cache and a rate limit beside it leave it as it is', async t => {
