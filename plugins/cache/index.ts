@@ -36,6 +36,8 @@ declare module 'fastify' {
   }
 }
 
+export type { BackoffOptions } from '../shared/backoff.js'
+export type { DeadLetters } from '../shared/dead-letters.js'
 export type { CacheStats } from './core.js'
 export type { CacheCounts } from './counts.js'
 export type { DataCache, InvalidateOptions, KeyedValue, WrapOptions } from './data-cache.js'

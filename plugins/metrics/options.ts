@@ -25,7 +25,7 @@ export interface MetricsPluginOptions {
   redisBuckets?: readonly number[] | undefined
   /** Labels of all metrics of the registry. @default none */
   labels?: Readonly<Record<string, string>> | undefined
-  /** How many routes, names of the cache and policies are told by themselves; all others are `other`. @default 200 */
+  /** How many routes, names of the cache, scopes of limits, streams and groups are told by themselves; all others are `other`. @default 200 */
   maxRoutes?: number | undefined
   /** How long a scrape waits for what has to be asked. @default 2000 ms */
   timeout?: Duration | undefined

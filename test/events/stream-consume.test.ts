@@ -14,7 +14,7 @@ for (const [store, clientOf] of Object.entries(stores)) {
     const { streams } = await start(t)
     const stream = streams.stream<number>('orders', { partitions: 3 })
     const groups = ['mail', 'index'].map(group => ({ group, ...createHandler<number>({ fail: () => Math.random() < 0.1, ms: 1 }) }))
-    for (const { group, handler } of groups) await stream.consume({ group, handler, concurrency: 8, retries: 50, backoff: 5 })
+    for (const { group, handler } of groups) await stream.consume({ group, handler, concurrency: 8, retries: 50, backoff: { min: 5 } })
     for (const value of upTo(10)) await Promise.all(keys.map(key => stream.append(value, { key })))
     await until('all is done', async () => Object.values((await stream.stats()).groups).every(({ lag, pending }) => lag === 0 && pending === 0))
     for (const { handled, valuesOf } of groups) {
@@ -67,7 +67,7 @@ for (const [store, clientOf] of Object.entries(stores)) {
     const { streams, lines } = await start(t)
     const stream = streams.stream<string>('orders')
     const source = createHandler<string>({ fail: ({ data }) => data === 'poison' })
-    await stream.consume({ group: 'mail', handler: source.handler, concurrency: 4, retries: 3, backoff: 100 })
+    await stream.consume({ group: 'mail', handler: source.handler, concurrency: 4, retries: 3, backoff: { min: 100 } })
     await appendAll(stream, ['first', 'poison', 'third'], 'bad')
     await appendAll(stream, upTo(50).map(String), 'good')
     await until('the other key is done', () => source.valuesOf('good').length === 50)
@@ -75,14 +75,14 @@ for (const [store, clientOf] of Object.entries(stores)) {
     await until('its key goes on', () => source.valuesOf('bad').length === 2)
     t.same(source.valuesOf('bad'), ['first', 'third'])
     t.same(source.given.filter(({ data }) => data === 'poison').map(({ attempt }) => attempt), [1, 2, 3, 4])
-    t.match((await stream.stats()).groups, { mail: { dead: 1, lost: 0 } })
+    t.match((await stream.stats()).groups, { mail: { deadLetters: 1, lost: 0 } })
     const [letter] = await stream.deadLetters('mail').list()
     const poison = source.given.find(({ data }) => data === 'poison')
     t.match(letter, { key: 'bad', data: 'poison', reason: 'no: "poison"', attempts: 4, eventId: poison?.id })
     t.equal(lines.filter(({ msg }) => msg === 'events: an event became a dead letter').length, 1)
   })
 
-  test('a dead letter is replayed to its own group alone, paged, and removed', async t => {
+  test('a dead letter is replayed to its own group alone, paged, and discarded', async t => {
     const { streams } = await start(t)
     const stream = streams.stream<number>('orders', { partitions: 2 })
     let isFixed = false
@@ -92,12 +92,12 @@ for (const [store, clientOf] of Object.entries(stores)) {
     await stream.consume({ group: 'index', handler: index.handler, concurrency: 8 })
     const ids = await Promise.all(keys.map((key, value) => stream.append(value, { key })))
     const letters = stream.deadLetters('mail')
-    await until('all are dead', async () => (await stream.stats()).groups['mail']?.dead === 20)
+    await until('all are dead', async () => (await stream.stats()).groups['mail']?.deadLetters === 20)
     const page = await letters.list({ count: 15 })
     const rest = await letters.list({ after: page.at(-1)?.id ?? '' })
     t.same([...page, ...rest].map(({ eventId }) => eventId).sort(), [...ids].sort())
     await t.rejects(letters.replay(['x']), { code: 'FST_REDIS_SUITE_EVENTS_INVALID_OPTION' })
-    t.equal(await letters.remove([page[0]?.id ?? '']), 1)
+    t.equal(await letters.discard([page[0]?.id ?? '']), 1)
     isFixed = true
     t.equal(await letters.replay([page[1]?.id ?? '', page[0]?.id ?? '']), 1)
     await until('it is handled', () => mail.handled.length === 1)
@@ -106,7 +106,7 @@ for (const [store, clientOf] of Object.entries(stores)) {
     await until('all are handled', () => mail.handled.length === 19)
     await until('they are done', async () => (await stream.stats()).groups['mail']?.pending === 0)
     t.same(await letters.list(), [])
-    t.equal(await letters.remove(), 0)
+    t.equal(await letters.discard(), 0)
     t.equal(index.given.length, 20, 'the other group had them once')
   })
 
@@ -114,7 +114,7 @@ for (const [store, clientOf] of Object.entries(stores)) {
     const { streams } = await start(t)
     const stream = streams.stream<number>('orders')
     const source = createHandler<number>({ fail: () => true })
-    await stream.consume({ group: 'mail', handler: source.handler, retries: 1, backoff: 1 })
+    await stream.consume({ group: 'mail', handler: source.handler, retries: 1, backoff: { min: 1 } })
     const id = await stream.append(1, { key: 'a' })
     const letters = stream.deadLetters('mail')
     await until('it is dead', async () => (await letters.list()).length === 1)
@@ -132,7 +132,7 @@ for (const [store, clientOf] of Object.entries(stores)) {
     await appendAll(stream, [1, 2], 'a')
     await until('the next one is handled', () => source.handled.length === 1)
     await until('both are done', async () => (await stream.stats()).groups['mail']?.pending === 0)
-    t.match(await stream.stats(), { groups: { mail: { lag: 0, dead: 0 } } })
+    t.match(await stream.stats(), { groups: { mail: { lag: 0, deadLetters: 0 } } })
     t.equal(lines.filter(({ msg }) => msg === 'events: an event was given up').length, 1)
   })
 
