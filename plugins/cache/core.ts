@@ -260,7 +260,7 @@ export class CacheCore {
       return await this.#options.run(operation)
     } catch (error) {
       this.#storeErrors++
-      this.#options.log.debug({ reason: reasonOf(error) }, 'cache: the store did not answer')
+      this.#options.log.debug({ plugin: 'cache', reason: reasonOf(error) }, 'cache: the store did not answer')
       if (error instanceof Error) this.events.emit('error', { error })
       return undefined
     }

@@ -133,7 +133,7 @@ export class Hub implements TransportListener {
   refused (pattern: string, reason: string): void {
     const entry = this.#entries.get(pattern)
     if (entry === undefined) return
-    if (!entry.isRefused) this.#log.warn({ pattern, reason }, 'events: cannot subscribe, trying again until it can')
+    if (!entry.isRefused) this.#log.warn({ plugin: 'events', pattern, reason }, 'events: cannot subscribe, trying again until it can')
     entry.isRefused = true
     for (const { waits } of entry.subscribers) waits?.reject(new RefusedError(pattern, reason))
   }
@@ -148,7 +148,7 @@ export class Hub implements TransportListener {
     this.#transport.close()
     if (this.#running.size === 0) return
     await withDeadline(Promise.all(this.#running), timeout, () => new Error('too long')).catch(() => {
-      this.#log.warn({ handlers: this.#running.size }, 'events: closed while handlers still ran')
+      this.#log.warn({ plugin: 'events', handlers: this.#running.size }, 'events: closed while handlers still ran')
     })
   }
 
@@ -167,7 +167,7 @@ export class Hub implements TransportListener {
   }
 
   #run (channel: string, failure: string, call: () => unknown): void {
-    const fail = (error: unknown) => this.#log.error({ channel, reason: reasonOf(error) }, `events: ${failure}`)
+    const fail = (error: unknown) => this.#log.error({ plugin: 'events', channel, reason: reasonOf(error) }, `events: ${failure}`)
     try {
       const result = call()
       if (!isThenable(result)) return
@@ -181,7 +181,7 @@ export class Hub implements TransportListener {
   #warnOnce (channel: string): void {
     if (this.#warned.has(channel) || this.#warned.size >= MAX_WARNED) return
     this.#warned.add(channel)
-    this.#log.warn({ channel }, 'events: a message that is not JSON was dropped; others of this channel are not logged')
+    this.#log.warn({ plugin: 'events', channel }, 'events: a message that is not JSON was dropped; others of this channel are not logged')
   }
 }
 

@@ -75,7 +75,7 @@ export class SseAnswers {
     }
     const stream = new SseStream({
       ...options,
-      onSlow: () => request.log.info({ buffered: stream.readableLength }, 'events: a client is too slow, and was disconnected'),
+      onSlow: () => request.log.info({ plugin: 'events', buffered: stream.readableLength }, 'events: a client is too slow, and was disconnected'),
       cut: () => { if (!reply.raw.writableFinished) reply.raw.destroy() }
     })
     const closed = new Promise<void>(resolve => stream.once('close', resolve))
@@ -130,7 +130,7 @@ function readInto<T> (
     }
   }
   pump().catch((error: unknown) => {
-    if (!over.signal.aborted) request.log.warn({ reason: reasonOf(error) }, 'events: the stream of an answer failed')
+    if (!over.signal.aborted) request.log.warn({ plugin: 'events', reason: reasonOf(error) }, 'events: the stream of an answer failed')
   }).finally(() => stream.finish())
   return () => over.abort()
 }
@@ -143,7 +143,7 @@ function writeEvent<T> (stream: SseStream, { event, map }: ResolvedSseOptions<T>
     if (text === undefined) return true
     return stream.write(formatEvent({ id: meta.id, event: typeof event === 'function' ? event(data, meta) : event, data: text }))
   } catch (error) {
-    request.log.error({ reason: reasonOf(error), ...meta }, 'events: an event was left out, as `map` or `event` failed')
+    request.log.error({ plugin: 'events', reason: reasonOf(error), ...meta }, 'events: an event was left out, as `map` or `event` failed')
     return true
   }
 }

@@ -60,11 +60,11 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (ro
   async function tryToClaim (claimant: Claimant, reply: FastifyReply, route: ResolvedRoute): Promise<Claim | undefined> {
     try {
       const claimed = await claim(claimant, reply, route)
-      if (isFailing) log.info('idempotency: the store answers again')
+      if (isFailing) log.info({ plugin: 'idempotency' }, 'idempotency: the store answers again')
       isFailing = false
       return claimed
     } catch (error) {
-      if (!isFailing) log.warn({ reason: reasonOf(error), onStoreError: route.runsUnguarded ? 'open' : 'closed' }, 'idempotency: the store cannot be asked')
+      if (!isFailing) log.warn({ plugin: 'idempotency', reason: reasonOf(error), onStoreError: route.runsUnguarded ? 'open' : 'closed' }, 'idempotency: the store cannot be asked')
       isFailing = true
       // It may have been claimed all the same, where the answer was lost.
       if (!route.runsUnguarded) run(() => store.release(claimant)).catch(() => {})
@@ -116,7 +116,7 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (ro
     const { handler } = route
     let isWarned = false
     const warnOnce = (): void => {
-      if (!isWarned) log.warn({ route: route.url }, 'idempotency: an answer that is a stream is not kept, the same request runs again')
+      if (!isWarned) log.warn({ plugin: 'idempotency', route: route.url }, 'idempotency: an answer that is a stream is not kept, the same request runs again')
       isWarned = true
     }
     Object.assign(route, {

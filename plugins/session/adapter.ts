@@ -170,7 +170,7 @@ export class Adapter implements FastifySessionStore {
     const parse = () => parseFields(text, cipher && ((name, sealed) => typeof sealed === 'string' ? cipher.open(sealed, handle, name) : undefined))
     const data = isSealed === (cipher !== undefined) ? parse() : undefined
     if (data === undefined) {
-      if (!this.#hasWarned) log.warn('session: a stored session cannot be read and counts as none; no more is said of others')
+      if (!this.#hasWarned) log.warn({ plugin: 'session' }, 'session: a stored session cannot be read and counts as none; no more is said of others')
       this.#hasWarned = true
       return undefined
     }

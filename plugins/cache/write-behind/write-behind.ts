@@ -95,7 +95,7 @@ export function createWriteBehinds (given: WriteBehindsOptions): WriteBehinds {
     writeBehind <T> (name: string, options: WriteBehindOptions<T>): WriteBehind<T> {
       const resolved = resolveWriteBehind(name, options)
       if (opened.has(name)) throw invalidOptionError('cache', 'name', name, 'a name that is not in use')
-      if (client !== undefined && opened.size === 0) warnOfEviction(client, log, MAY_BE_EVICTED, policy => policy.startsWith('allkeys-'))
+      if (client !== undefined && opened.size === 0) warnOfEviction(client, 'cache', log, MAY_BE_EVICTED, policy => policy.startsWith('allkeys-'))
       const store = client === undefined ? createBehindMemory(resolved.partitions) : createBehindRedis(client, prefix, name, run)
       const codec = { encode: (key: string, value: unknown) => toBytes(serializer, value, key), decode: (bytes: Buffer) => serializer.deserialize(bytes) as T }
       const { behind, close } = open(name, resolved, { store, codec, log, lease, isLocal: client === undefined })
@@ -178,7 +178,7 @@ function open <T> (name: string, options: ResolvedWriteBehindOptions<T>, { store
     await worker.close(CLOSE_MS)
     if (!isLocal) return
     const { backlog, deadLetters } = await behind.stats()
-    if (backlog + deadLetters > 0) log.error({ name, backlog, deadLetters }, 'cache: accepted writes are lost with this process, which has no Redis')
+    if (backlog + deadLetters > 0) log.error({ plugin: 'cache', writeBehind: name, backlog, deadLetters }, 'cache: accepted writes are lost with this process, which has no Redis')
   }
 
   return { behind, close }

@@ -76,7 +76,7 @@ export function createStreams ({ client, prefix, guard, log, lease = LEASE_MS }:
         if (!isSame) throw invalidOptionError('events', 'options', given, `those that stream "${name}" is open with`)
         return known.stream as EventStream<T>
       }
-      if (client !== undefined && opened.size === 0) warnOfEviction(client, log, MAY_BE_EVICTED, policy => policy !== 'noeviction')
+      if (client !== undefined && opened.size === 0) warnOfEviction(client, 'events', log, MAY_BE_EVICTED, policy => policy !== 'noeviction')
       const made = openStream({ ...storeOf(name, options), name, options, log, lease })
       opened.set(name, { ...made, options })
       return made.stream as EventStream<T>
