@@ -13,13 +13,13 @@ export interface Gap {
 
 export interface SubscribeOptions {
   /** Told when messages may have been missed and from now on are heard again: a good moment to read anew what they tell of. */
-  onGap?: (gap: Gap) => void | Promise<void>
+  onGap?: ((gap: Gap) => void | Promise<void>) | undefined
   /**
    * Whether to wait until the server has confirmed it. Without, it comes about as soon as it can, of which `onGap` tells.
    *
    * @default true
    */
-  confirm?: boolean
+  confirm?: boolean | undefined
 }
 
 /** @param channel - the name that it was published to */

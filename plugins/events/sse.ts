@@ -29,13 +29,13 @@ export interface SseOptions<T> {
   /** The type that the browser's listener is added for, or a function that says it. @default none: `message` */
   event?: string | ((data: T, meta: SseMeta) => string | undefined)
   /** What the browser gets in place of the data; undefined leaves the event out. */
-  map?: (data: T, meta: SseMeta) => unknown
+  map?: ((data: T, meta: SseMeta) => unknown) | undefined
   /** After how long without an event a comment is sent, so that nobody on the way takes the connection for dead. @default '15s' */
-  heartbeat?: Duration
+  heartbeat?: Duration | undefined
   /** How long the browser waits before it connects again. @default the browser's, about 3 s */
-  retry?: Duration
+  retry?: Duration | undefined
   /** Bytes that may wait for a client; one for whom more wait when the next event comes is disconnected. At least 16 KiB. @default 1 MiB */
-  maxBuffer?: number
+  maxBuffer?: number | undefined
 }
 
 interface ResolvedSseOptions<T> {

@@ -5,9 +5,9 @@ import { readOptions } from './options.js'
 /** How long to wait between two attempts: `min` first, twice as long each time, `max` at most. */
 export interface BackoffOptions {
   /** @default 100 ms */
-  min?: Duration
+  min?: Duration | undefined
   /** @default '30s', or `min` where that is longer */
-  max?: Duration
+  max?: Duration | undefined
 }
 
 /** The option `backoff`, in milliseconds. */

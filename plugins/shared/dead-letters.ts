@@ -30,9 +30,9 @@ export interface DeadLetters<L> {
 
 export interface LetterPage {
   /** The most, 1 to 1,000. @default 100 */
-  count?: number
+  count?: number | undefined
   /** The last one's id of the page before. */
-  after?: string
+  after?: string | undefined
 }
 
 type Place = readonly [id: string, partition: number]

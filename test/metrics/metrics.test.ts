@@ -338,7 +338,7 @@ t.test('values that are no numbers, of what only looks like a plugin of the suit
   const app = Fastify()
   t.teardown(() => app.close())
   app.decorate<unknown>('sessions', { stats: () => ({ created: -1, destroyed: NaN, active: 3 }) })
-  app.decorate<unknown>('cache', { stats: () => ({ names: { a: {} }, invalidations: undefined, errors: 2 }) })
+  app.decorate<unknown>('cache', { stats: () => ({ names: { a: {} }, invalidations: undefined, storeErrors: 2 }) })
   await app.register(metrics)
   const { statusCode, body } = await app.inject('/metrics')
   t.equal(statusCode, 200)

@@ -29,28 +29,28 @@ export interface WriteBehindOptions<T> {
    */
   write: (batch: ReadonlyArray<Write<T>>, context: WriteContext) => void | Promise<void>
   /** The most writes given at once, 1 to 1,000. @default 100 */
-  batch?: number
+  batch?: number | undefined
   /** How long a write may wait for others. A full batch goes at once where the instance that adds is the one that writes. @default '1s' */
-  flushEvery?: Duration
+  flushEvery?: Duration | undefined
   /** How often a write that failed by itself is given again before it becomes a dead letter. @default 5 */
-  retries?: number
+  retries?: number | undefined
   /** How long to wait between: twice as long each time, with jitter. @default { min: 100, max: '30s' } */
-  backoff?: BackoffOptions
+  backoff?: BackoffOptions | undefined
   /** How long one call of `write` may take. @default '30s' */
-  hardTimeout?: Duration
+  hardTimeout?: Duration | undefined
   /** Of several waiting writes of a key only the last is given. @default false */
-  latest?: boolean
+  latest?: boolean | undefined
   /**
    * Whether an error is that of the source as a whole and of no write: then all wait, and it counts as no retry.
    * @default errors of the network, by their `code`
    */
-  isOutage?: (error: unknown) => boolean
+  isOutage?: ((error: unknown) => boolean) | undefined
   /** How many writes may wait; each partition has an equal share. More are refused. @default 100_000 */
-  maxBacklog?: number
+  maxBacklog?: number | undefined
   /** How many dead letters are kept, an equal share in each partition; the oldest go first. @default 10_000 */
-  maxDeadLetters?: number
+  maxDeadLetters?: number | undefined
   /** How many calls of `write` there may be at a time, on all instances, 1 to 64: each has its part of the keys. The same on all instances. @default 4 */
-  partitions?: number
+  partitions?: number | undefined
 }
 
 export interface ResolvedWriteBehindOptions<T> {

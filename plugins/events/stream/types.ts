@@ -54,15 +54,15 @@ export interface ReadOptions {
 
 export interface StreamOptions {
   /** Into how many parts the keys are spread, 1 to 64: each is consumed by one instance at a time. The same on all instances. @default 1 */
-  partitions?: number
+  partitions?: number | undefined
   /** How many events are kept, about; each partition has an equal share. @default 100_000 */
-  maxLength?: number
+  maxLength?: number | undefined
   /** For how long an event is kept, at most about; the keys expire so long after the last event. @default '7 days' */
-  maxAge?: Duration
+  maxAge?: Duration | undefined
   /** How long dead letters, and how far groups are, are kept after they were last used. @default '30 days' */
-  retention?: Duration
+  retention?: Duration | undefined
   /** How many dead letters a group keeps, an equal share in each partition; the oldest go first. @default 10_000 */
-  maxDeadLetters?: number
+  maxDeadLetters?: number | undefined
 }
 
 export interface ConsumeOptions<T> {
@@ -71,15 +71,15 @@ export interface ConsumeOptions<T> {
   /** Resolves when the event is done; where it rejects, the event is given again. Events of a key come in order, never two at a time, and some twice. */
   handler: (event: StreamEvent<T>, context: HandlerContext) => unknown
   /** How many events this process handles at a time, of different keys, 1 to 1,000. @default 1 */
-  concurrency?: number
+  concurrency?: number | undefined
   /** How often an event that failed is given again before it is a dead letter. @default 5 */
-  retries?: number
+  retries?: number | undefined
   /** How long to wait between: twice as long each time, with jitter. @default { min: 100, max: '30s' } */
-  backoff?: BackoffOptions
+  backoff?: BackoffOptions | undefined
   /** Whether what is given up is kept; else it is only logged. @default true */
-  deadLetter?: boolean
+  deadLetter?: boolean | undefined
   /** Where a group that is new begins: at the oldest event, or after the newest. @default '0' */
-  from?: '0' | '$'
+  from?: '0' | '$' | undefined
 }
 
 export interface HandlerContext {
