@@ -28,7 +28,7 @@ interface Watched {
   id: string
   key: undefined
   data: LiveEvent
-  at: number
+  appendedAt: number
   gap?: true
 }
 
