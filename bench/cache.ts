@@ -78,7 +78,7 @@ async function compare (size: number): Promise<void> {
       'p50 ms': median(rounds.map(({ p50 }) => p50)),
       'p99 ms': median(rounds.map(({ p99 }) => p99)),
       'hits, of them L1': asked === 0 ? '' : `${(100 * sum('hits') / asked).toFixed(1)} %, ${(100 * sum('l1Hits') / Math.max(1, sum('hits'))).toFixed(1)} %`,
-      'failed, store errors': `${rounds.reduce((total, { failed }) => total + failed, 0)}, ${sum('errors')}`
+      'failed, store errors': `${rounds.reduce((total, { failed }) => total + failed, 0)}, ${sum('storeErrors')}`
     })
   }
   console.log(`\n${size / 1024} KiB, 50 connections`)

@@ -41,6 +41,7 @@ export function createCoherence ({ client, channel, self, l1, events, log, keeps
   let proving = false
   const feed = followChannel({
     client,
+    plugin: 'cache',
     channel,
     log,
     without: 'cache: cannot hear of invalidations, so there is no first tier',

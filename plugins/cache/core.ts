@@ -17,7 +17,7 @@ import { PATTERNS, TOMBSTONE_MS, type Begun, type CacheStore, type Mark, type Pu
 export interface CacheStats extends CacheCounts {
   invalidations: number
   /** Operations on the store that failed; the answer came without it. */
-  errors: number
+  storeErrors: number
   /** The same by name: a route's URL, a prefix, a wrapped function; `data` for values without one. */
   names: Record<string, CacheCounts>
 }
@@ -65,7 +65,7 @@ export class CacheCore {
   readonly #lookups: TurnReads<Lookup> | undefined
   readonly events: Events
   #invalidations = 0
-  #errors = 0
+  #storeErrors = 0
 
   constructor (options: CoreOptions) {
     const { run, store, log, events } = options
@@ -77,7 +77,7 @@ export class CacheCore {
   }
 
   get stats (): CacheStats {
-    return { ...this.#ledger.total, invalidations: this.#invalidations, errors: this.#errors, names: this.#ledger.names }
+    return { ...this.#ledger.total, invalidations: this.#invalidations, storeErrors: this.#storeErrors, names: this.#ledger.names }
   }
 
   countsOf (name: string): Counts {
@@ -259,8 +259,8 @@ export class CacheCore {
     try {
       return await this.#options.run(operation)
     } catch (error) {
-      this.#errors++
-      this.#options.log.debug({ reason: reasonOf(error) }, 'cache: the store did not answer')
+      this.#storeErrors++
+      this.#options.log.debug({ plugin: 'cache', reason: reasonOf(error) }, 'cache: the store did not answer')
       if (error instanceof Error) this.events.emit('error', { error })
       return undefined
     }

@@ -42,7 +42,7 @@ export class Events {
       try {
         listener(event)
       } catch (error) {
-        this.#log.error({ event: name, reason: reasonOf(error) }, 'cache: a listener failed')
+        this.#log.error({ plugin: 'cache', event: name, reason: reasonOf(error) }, 'cache: a listener failed')
       }
     }
     // An emitter throws an event of the name `error` that nobody hears.

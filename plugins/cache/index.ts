@@ -36,6 +36,8 @@ declare module 'fastify' {
   }
 }
 
+export type { BackoffOptions } from '../shared/backoff.js'
+export type { DeadLetters } from '../shared/dead-letters.js'
 export type { CacheStats } from './core.js'
 export type { CacheCounts } from './counts.js'
 export type { DataCache, InvalidateOptions, KeyedValue, WrapOptions } from './data-cache.js'
@@ -48,7 +50,7 @@ export type { DeadLetter } from './write-behind/letters.js'
 export type { Write, WriteBehindOptions, WriteContext } from './write-behind/options.js'
 export type { WriteBehind, WriteBehindStats } from './write-behind/write-behind.js'
 export type { Writer } from './write-through.js'
-export type { CachePluginOptions, KeyOptions, RouteCacheOptions, TagsOption, Ttl } from './options.js'
+export type { CachePluginOptions, KeyOptions, RouteCacheOptions, RouteRequest, TagsOption, Ttl } from './options.js'
 
 /**
  * An HTTP cache (RFC 9111) for the answers of routes (`config.cache`), and a cache for data (`fastify.cache`), on one store.

@@ -136,7 +136,7 @@ function whyUnkeyed (request: FastifyRequest, { reads, route, hasOwner }: Reques
     const { url } = request.routeOptions
     if (warned.size >= MOST_WARNINGS || warned.has(`${url} ${header}`)) continue
     warned.add(`${url} ${header}`)
-    request.log.warn({ route: url, header }, `cache: the handler reads the header "${header}", which is neither in the key nor in Vary: its answer may be another one's`)
+    request.log.warn({ plugin: 'cache', route: url, header }, `cache: the handler reads the header "${header}", which is neither in the key nor in Vary: its answer may be another one's`)
   }
   return unkeyed.length > 0 && route.unkeyed === 'bypass' ? `reads ${unkeyed.join(', ')}` : undefined
 }

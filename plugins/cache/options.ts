@@ -16,91 +16,91 @@ export type Ttl = Duration | 'headers'
 
 export interface KeyOptions {
   /** Whether hosts have answers of their own. @default false */
-  host?: boolean
+  host?: boolean | undefined
   /**
    * Which query parameters are a part of the key. Those that are not do not reach the handler either: what is not in the
    * key cannot change what is stored. @default all
    */
-  query?: { include: readonly string[] } | { exclude: readonly string[] }
+  query?: { include: readonly string[] } | { exclude: readonly string[] } | undefined
 }
 
 /** What a route may say of its cache; what it leaves out is taken from the plugin's options. */
 export interface RouteCacheOptions {
   /** For how long an answer is fresh, or a function that says it of an answer; 0: not stored. @default '30s' */
-  ttl?: Ttl | ((request: RouteRequest, reply: FastifyReply) => Duration)
+  ttl?: (Ttl | ((request: RouteRequest, reply: FastifyReply) => Duration)) | undefined
   /** For how long after that it is given while it is made anew in the background (RFC 5861). @default 0 */
-  staleWhileRevalidate?: Duration
+  staleWhileRevalidate?: Duration | undefined
   /** For how long after that it is given where the handler fails or answers 5xx (RFC 5861). @default 0 */
-  staleIfError?: Duration
+  staleIfError?: Duration | undefined
   /** By which part of it, at random, a ttl is shorter, so that what was stored at once does not expire at once: 0 to 1. @default 0 */
-  jitter?: number
+  jitter?: number | undefined
   /** The status codes that a route with a ttl stores. @default [200, 203, 204, 300, 301, 308] */
-  statuses?: readonly number[]
+  statuses?: readonly number[] | undefined
   /** By which the answer can be invalidated. */
-  tags?: TagsOption
+  tags?: TagsOption | undefined
   /** Tags that a successful answer of this route invalidates, before it is sent. */
-  invalidates?: TagsOption
+  invalidates?: TagsOption | undefined
   /** Names of request headers that are a part of the key. */
-  vary?: readonly string[]
+  vary?: readonly string[] | undefined
   /** Whose answer it is: it is kept for them alone. Nobody's (undefined) is not kept. */
   private?: (request: RouteRequest) => string | number | undefined
-  key?: KeyOptions
+  key?: KeyOptions | undefined
   /** Where it is looked up: as the last `preHandler` of the route, or as its last `onRequest`, for what everybody may see. @default 'preHandler' */
-  hook?: 'preHandler' | 'onRequest'
+  hook?: 'preHandler' | 'onRequest' | undefined
   /** Whether the request's `Cache-Control` is heeded (RFC 9111 §5.2.1). @default 'ignore' */
-  requestDirectives?: 'obey' | 'ignore'
+  requestDirectives?: 'obey' | 'ignore' | undefined
   /** With `ttl: 'headers'`: the part of its age for which an answer that says nothing is taken as fresh (RFC 9111 §4.2.2); 0: not at all. @default 0 */
-  heuristic?: number
+  heuristic?: number | undefined
   /** Whether an answer with `Set-Cookie` may be stored, with it. @default false */
-  storeSetCookie?: boolean
+  storeSetCookie?: boolean | undefined
   /** Whether an answer that has no `ETag` is given one. @default true */
-  etag?: boolean
+  etag?: boolean | undefined
   /** Bytes of the largest answer that is stored. @default 1 MiB */
-  maxEntrySize?: number
+  maxEntrySize?: number | undefined
   /** How many answers of one URL, told apart by `Vary`, are kept. @default 20 */
-  maxVariants?: number
+  maxVariants?: number | undefined
   /** Header fields that count above `Cache-Control`, the first one most (RFC 9213). @default ['cdn-cache-control'] */
-  targeted?: readonly string[]
+  targeted?: readonly string[] | undefined
   /** Whether these are kept from the client. @default false */
-  stripTargeted?: boolean
+  stripTargeted?: boolean | undefined
   /**
    * When a handler reads a request header that neither the key nor `Vary` holds, so that its answer may be another one's:
    * log it once, do not store it either, or do not look. @default 'warn', in production false
    */
-  unkeyed?: 'warn' | 'bypass' | false
+  unkeyed?: 'warn' | 'bypass' | false | undefined
 }
 
 export interface CachePluginOptions extends Omit<RouteCacheOptions, 'tags' | 'invalidates' | 'private'> {
   /** An ioredis client; `false` for the memory store. @default fastify.redis, else the memory store */
   redis?: RedisClient | false | null | undefined
   /** How long an operation on the store may take. @default 150 ms */
-  timeout?: Duration
+  timeout?: Duration | undefined
   /** Cache all routes that do not say otherwise. @default false */
-  global?: boolean
+  global?: boolean | undefined
   /** Durations by name, for `ttl`. */
-  tiers?: Readonly<Record<string, Duration>>
+  tiers?: Readonly<Record<string, Duration>> | undefined
   /** The first tier, in this process: bytes that it keeps; `false`: none. @default 64 MiB */
-  l1?: number | false
+  l1?: number | false | undefined
   /** Bytes that the memory store keeps. @default 64 MiB */
-  maxSize?: number
+  maxSize?: number | undefined
   /** Defaults of values in `fastify.cache`, above those of routes. */
-  values?: ValueDefaults
+  values?: ValueDefaults | undefined
   /** How values are stored. @default 'json' */
-  serializer?: SerializerOption
+  serializer?: SerializerOption | undefined
   /**
    * Whether those who read a value out of the first tier get one and the same, deeply frozen, in place of a copy each: quicker. For JSON.
    *
    * @default false
    */
-  freeze?: boolean
-  /** While Redis cannot be asked: run the handler, or serve what is in this process, which may have been invalidated. @default 'handler' */
-  onStoreError?: 'handler' | 'local'
+  freeze?: boolean | undefined
+  /** While Redis cannot be asked: run the handler, or serve what is in this process, which may have been invalidated. @default 'open' */
+  onStoreError?: 'open' | 'local' | undefined
   /** The name of this cache in `Cache-Status` (RFC 9211); `false`: the field is not sent. @default 'fastify-redis-suite' */
-  cacheStatus?: string | false
+  cacheStatus?: string | false | undefined
   /** Whether `X-Cache` is sent. @default true */
-  xCache?: boolean
+  xCache?: boolean | undefined
   /** Who is told in `Cache-Status` why. @default nobody */
-  explain?: (request: FastifyRequest) => boolean
+  explain?: ((request: FastifyRequest) => boolean) | undefined
 }
 
 export const ROUTE_OPTIONS = ['ttl', 'staleWhileRevalidate', 'staleIfError', 'jitter', 'statuses', 'tags', 'invalidates', 'vary', 'private', 'key', 'hook',

@@ -43,7 +43,7 @@ export class Owed {
   }
 
   add ({ tags, ids }: Debt): void {
-    if (this.isEmpty) this.#log.warn('cache: invalidations could not be written: they are tried again until they are')
+    if (this.isEmpty) this.#log.warn({ plugin: 'cache' }, 'cache: invalidations could not be written: they are tried again until they are')
     for (const tag of tags) this.#tags.set(tag, ++this.#count)
     for (const id of ids) this.#ids.set(id, ++this.#count)
     // More than is worth remembering one by one.
@@ -65,7 +65,7 @@ export class Owed {
   async close (): Promise<void> {
     clearTimeout(this.#timer)
     if (!this.isEmpty && !await this.#payAll()) {
-      this.#log.error({ tags: this.#tags.size, keys: this.#ids.size }, 'cache: closed with invalidations that could not be written: what they name may be served until its ttl ends')
+      this.#log.error({ plugin: 'cache', invalidations: this.#tags.size + this.#ids.size }, 'cache: closed with invalidations that could not be written: what they name may be served until its ttl ends')
     }
   }
 
@@ -73,7 +73,7 @@ export class Owed {
     const isPaid = await this.#payAll()
     this.#timer = undefined
     if (!this.isEmpty) this.#timer = setTimeout(() => { this.#retry().catch(() => {}) }, RETRY_MS).unref()
-    else if (isPaid) this.#log.info('cache: all invalidations are written')
+    else if (isPaid) this.#log.info({ plugin: 'cache' }, 'cache: all invalidations are written')
   }
 
   async #payAll (): Promise<boolean> {

@@ -72,7 +72,7 @@ export function createRefresher (fastify: FastifyInstance, core: CacheCore, work
       if (refused.has(name)) return false
       if (running.has(name)) return true
       const done = run(name, request, state, entry)
-        .catch(error => request.log.warn({ reason: reasonOf(error), url: request.routeOptions.url }, 'cache: not refreshed'))
+        .catch(error => request.log.warn({ plugin: 'cache', reason: reasonOf(error), route: request.routeOptions.url }, 'cache: not refreshed'))
         .finally(() => running.delete(name))
       running.set(name, done)
       return true

@@ -83,7 +83,7 @@ export function resolveCacheOptions (given: CachePluginOptions): ResolvedCacheOp
     global: read.boolean('global', false),
     l1: given.l1 === false ? false : read.integer('l1', 64 * 1024 ** 2, { min: 1024 }),
     maxSize: read.integer('maxSize', 64 * 1024 ** 2, { min: 1024 }),
-    servesAlone: read.oneOf('onStoreError', 'handler', ['handler', 'local']) === 'local',
+    servesAlone: read.oneOf('onStoreError', 'open', ['open', 'local']) === 'local',
     cacheStatus: given.cacheStatus === false ? undefined : resolveName(read),
     xCache: read.boolean('xCache', true),
     explains: given.explain,

@@ -50,7 +50,7 @@ export async function invalidateBy (core: CacheCore, request: FastifyRequest, re
     const different = [...new Map(keys.map(key => [key.text, key])).values()]
     await Promise.all([tags.length > 0 ? core.invalidate(tags) : undefined, different.length > 0 ? core.remove(different) : undefined])
   } catch (error) {
-    request.log.debug({ tags, reason: reasonOf(error) }, 'cache: not invalidated yet, other instances may give stale answers until the store is reached')
+    request.log.debug({ plugin: 'cache', tags, reason: reasonOf(error) }, 'cache: not invalidated yet, other instances may give stale answers until the store is reached')
   }
 }
 

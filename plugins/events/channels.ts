@@ -1,5 +1,5 @@
 import type { EventChannels } from 'fastify'
-import { InvalidChannelError } from './errors.js'
+import { invalidOptionError } from '../shared/errors.js'
 
 /** What a channel carries: `unknown` where `EventChannels` does not name it. */
 export type ChannelData<C extends string> = C extends keyof EventChannels ? EventChannels[C] : unknown
@@ -22,17 +22,15 @@ export interface Pattern {
 // A half of a surrogate pair would become another channel's name in UTF-8.
 const PATTERN = /^[^\p{Cc}\p{Surrogate}]{1,256}$/u
 
-/** @throws `FST_REDIS_SUITE_EVENTS_INVALID_CHANNEL` */
+/** @throws `FST_REDIS_SUITE_EVENTS_INVALID_OPTION` */
 export function checkName (name: unknown): string {
   if (typeof name === 'string' && PATTERN.test(name) && !name.includes('*')) return name
-  throw new InvalidChannelError(`a channel's name has 1 to 256 characters, no control characters and no *; given: ${shown(name)}`)
+  throw invalidOptionError('events', 'channel', name, '1 to 256 characters, no control characters and no *')
 }
 
-/** @throws `FST_REDIS_SUITE_EVENTS_INVALID_CHANNEL` */
+/** @throws `FST_REDIS_SUITE_EVENTS_INVALID_OPTION` */
 export function parsePattern (text: unknown): Pattern {
-  if (typeof text !== 'string' || !PATTERN.test(text)) {
-    throw new InvalidChannelError(`a pattern has 1 to 256 characters and no control characters; given: ${shown(text)}`)
-  }
+  if (typeof text !== 'string' || !PATTERN.test(text)) throw invalidOptionError('events', 'pattern', text, '1 to 256 characters, no control characters')
   const [head = '', ...rest] = text.split(/\*+/)
   if (rest.length === 0) return { text, isGlob: false, head, matches: name => name === text }
   return { text: [head, ...rest].join('*'), isGlob: true, head, matches: name => matchesParts(name, head, rest) }
@@ -49,8 +47,4 @@ function matchesParts (name: string, head: string, rest: readonly string[]): boo
     at = found + part.length
   }
   return at <= name.length - tail.length && name.endsWith(tail)
-}
-
-function shown (given: unknown): string {
-  return typeof given === 'string' ? JSON.stringify(given.slice(0, 60)) : typeof given
 }

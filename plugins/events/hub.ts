@@ -2,7 +2,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import { withDeadline } from '../shared/deadline.js'
 import { reasonOf } from '../shared/errors.js'
 import { parsePattern, type Pattern } from './channels.js'
-import { RefusedError, UnavailableError } from './errors.js'
+import { RefusedError, StoreUnavailableError } from './errors.js'
 import type { Transport, TransportListener } from './transport.js'
 
 /** When messages may have been missed, in milliseconds since the epoch. */
@@ -13,13 +13,13 @@ export interface Gap {
 
 export interface SubscribeOptions {
   /** Told when messages may have been missed and from now on are heard again: a good moment to read anew what they tell of. */
-  onGap?: (gap: Gap) => void | Promise<void>
+  onGap?: ((gap: Gap) => void | Promise<void>) | undefined
   /**
    * Whether to wait until the server has confirmed it. Without, it comes about as soon as it can, of which `onGap` tells.
    *
    * @default true
    */
-  confirm?: boolean
+  confirm?: boolean | undefined
 }
 
 /** @param channel - the name that it was published to */
@@ -69,14 +69,14 @@ export class Hub implements TransportListener {
       if (this.#isClosed) throw new Error('the app is closed')
       await this.#transport.publish(name, text)
     } catch (error) {
-      throw new UnavailableError('could not publish', reasonOf(error))
+      throw new StoreUnavailableError('could not publish', reasonOf(error))
     }
   }
 
   /** @returns a function that ends it: no call comes after that, and it resolves when the server knows */
   async subscribe (text: string, handler: UntypedHandler, { onGap, confirm = true }: SubscribeOptions = {}): Promise<() => Promise<void>> {
     const pattern = parsePattern(text)
-    if (this.#isClosed) throw new UnavailableError('could not subscribe', 'the app is closed')
+    if (this.#isClosed) throw new StoreUnavailableError('could not subscribe', 'the app is closed')
     const entry = this.#entries.get(pattern.text) ?? this.#open(pattern)
     const subscriber: Subscriber = { handler, onGap, waits: undefined }
     const end = async () => await this.#end(entry, subscriber)
@@ -85,7 +85,7 @@ export class Hub implements TransportListener {
     const confirmed = new Promise<void>((resolve, reject) => { subscriber.waits = { resolve, reject } })
     try {
       await withDeadline(confirmed, this.#subscribeTimeout,
-        () => new UnavailableError('could not subscribe', `not confirmed within ${this.#subscribeTimeout} ms`))
+        () => new StoreUnavailableError('could not subscribe', `not confirmed within ${this.#subscribeTimeout} ms`))
     } catch (error) {
       // Not awaited: who does not answer the one does not answer the other.
       end().catch(() => {})
@@ -133,7 +133,7 @@ export class Hub implements TransportListener {
   refused (pattern: string, reason: string): void {
     const entry = this.#entries.get(pattern)
     if (entry === undefined) return
-    if (!entry.isRefused) this.#log.warn({ pattern, reason }, 'events: cannot subscribe, trying again until it can')
+    if (!entry.isRefused) this.#log.warn({ plugin: 'events', pattern, reason }, 'events: cannot subscribe, trying again until it can')
     entry.isRefused = true
     for (const { waits } of entry.subscribers) waits?.reject(new RefusedError(pattern, reason))
   }
@@ -142,13 +142,13 @@ export class Hub implements TransportListener {
   async close (timeout: number): Promise<void> {
     this.#isClosed = true
     for (const { subscribers } of this.#entries.values()) {
-      for (const { waits } of subscribers) waits?.reject(new UnavailableError('could not subscribe', 'the app is closed'))
+      for (const { waits } of subscribers) waits?.reject(new StoreUnavailableError('could not subscribe', 'the app is closed'))
     }
     this.#entries.clear()
     this.#transport.close()
     if (this.#running.size === 0) return
     await withDeadline(Promise.all(this.#running), timeout, () => new Error('too long')).catch(() => {
-      this.#log.warn({ handlers: this.#running.size }, 'events: closed while handlers still ran')
+      this.#log.warn({ plugin: 'events', handlers: this.#running.size }, 'events: closed while handlers still ran')
     })
   }
 
@@ -167,7 +167,7 @@ export class Hub implements TransportListener {
   }
 
   #run (channel: string, failure: string, call: () => unknown): void {
-    const fail = (error: unknown) => this.#log.error({ channel, reason: reasonOf(error) }, `events: ${failure}`)
+    const fail = (error: unknown) => this.#log.error({ plugin: 'events', channel, reason: reasonOf(error) }, `events: ${failure}`)
     try {
       const result = call()
       if (!isThenable(result)) return
@@ -181,7 +181,7 @@ export class Hub implements TransportListener {
   #warnOnce (channel: string): void {
     if (this.#warned.has(channel) || this.#warned.size >= MAX_WARNED) return
     this.#warned.add(channel)
-    this.#log.warn({ channel }, 'events: a message that is not JSON was dropped; others of this channel are not logged')
+    this.#log.warn({ plugin: 'events', channel }, 'events: a message that is not JSON was dropped; others of this channel are not logged')
   }
 }
 

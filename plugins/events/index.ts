@@ -4,7 +4,7 @@ import { keyPrefixOf, resolveClient } from '../shared/client.js'
 import { reasonOf } from '../shared/errors.js'
 import { guardRedis } from '../shared/guard.js'
 import { checkName, type ChannelData, type PatternData } from './channels.js'
-import { InvalidDataError } from './errors.js'
+import { UnserializableError } from './errors.js'
 import { Hub, type SubscribeOptions } from './hub.js'
 import { createMemoryTransport } from './memory-transport.js'
 import { resolveEventsOptions, type EventsPluginOptions } from './options.js'
@@ -29,8 +29,8 @@ export interface Events {
   /**
    * Tells all who are subscribed now, in all processes. Nobody is told later: for what must not be lost there are streams.
    *
-   * @throws `FST_REDIS_SUITE_EVENTS_UNAVAILABLE` (503) where Redis did not take it within `timeout`,
-   * `FST_REDIS_SUITE_EVENTS_INVALID_CHANNEL`, `FST_REDIS_SUITE_EVENTS_INVALID_DATA`
+   * @throws `FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE` (503) where Redis did not take it within `timeout`,
+   * `FST_REDIS_SUITE_EVENTS_INVALID_OPTION`, `FST_REDIS_SUITE_EVENTS_UNSERIALIZABLE`
    */
   publish<C extends string> (channel: C, data: ChannelData<C>): Promise<void>
   /**
@@ -38,8 +38,8 @@ export interface Events {
    * The handler is called in the order of publishing and not awaited; what it throws is logged.
    *
    * @returns a function that ends it: the handler is not called after that
-   * @throws `FST_REDIS_SUITE_EVENTS_UNAVAILABLE` (503) where the server did not confirm it within `subscribeTimeout`,
-   * `FST_REDIS_SUITE_EVENTS_REFUSED` (503), `FST_REDIS_SUITE_EVENTS_INVALID_CHANNEL`
+   * @throws `FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE` (503) where the server did not confirm it within `subscribeTimeout`,
+   * `FST_REDIS_SUITE_EVENTS_REFUSED` (503), `FST_REDIS_SUITE_EVENTS_INVALID_OPTION`
    */
   subscribe<P extends string> (pattern: P, handler: Handler<P>, options?: SubscribeOptions): Promise<() => Promise<void>>
   /**
@@ -68,8 +68,10 @@ export type { ChannelData, PatternData } from './channels.js'
 export type { Gap, SubscribeOptions } from './hub.js'
 export type { EventsPluginOptions } from './options.js'
 export type { SseMeta, SseOptions, SseSource } from './sse.js'
+export type { BackoffOptions } from '../shared/backoff.js'
+export type { DeadLetters } from '../shared/dead-letters.js'
 export type { GroupOfStream } from './stream/streams.js'
-export type { Consumer, ConsumeOptions, DeadLetter, DeadLetters, EventStream, GroupStats, ReadOptions, StreamEvent, StreamOptions, StreamStats } from './stream/types.js'
+export type { Consumer, ConsumeOptions, DeadLetter, EventStream, GroupStats, HandlerContext, ReadOptions, StreamEvent, StreamOptions, StreamStats } from './stream/types.js'
 
 /**
  * Pub/sub and server-sent events: `fastify.events`.
@@ -114,6 +116,6 @@ function toJson (channel: string, data: unknown): string {
   } catch (error) {
     reason = reasonOf(error)
   }
-  if (text === undefined) throw new InvalidDataError(channel, reason)
+  if (text === undefined) throw new UnserializableError(channel, reason)
   return text
 }

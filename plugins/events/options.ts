@@ -7,11 +7,11 @@ export interface EventsPluginOptions {
   /** An ioredis client; `false` for events of this process alone. @default fastify.redis, else this process alone */
   redis?: RedisClient | false | null | undefined
   /** How long `publish` may take. @default 150 ms */
-  timeout?: Duration
+  timeout?: Duration | undefined
   /** How long `subscribe` waits until the server has confirmed it. @default 5 s */
-  subscribeTimeout?: Duration
+  subscribeTimeout?: Duration | undefined
   /** How long closing the app waits for handlers that still run. @default 5 s */
-  closeTimeout?: Duration
+  closeTimeout?: Duration | undefined
 }
 
 export interface ResolvedEventsOptions {

@@ -18,7 +18,7 @@ export interface SseMeta {
   /** Of a stream's event. */
   key?: string | undefined
   /** Of a stream's event: when it was appended, in milliseconds since the epoch. */
-  at?: number
+  appendedAt?: number
   /** Of a stream's event: those before it were trimmed. */
   gap?: true
   /** Of a message the name it was published to. */
@@ -29,13 +29,13 @@ export interface SseOptions<T> {
   /** The type that the browser's listener is added for, or a function that says it. @default none: `message` */
   event?: string | ((data: T, meta: SseMeta) => string | undefined)
   /** What the browser gets in place of the data; undefined leaves the event out. */
-  map?: (data: T, meta: SseMeta) => unknown
+  map?: ((data: T, meta: SseMeta) => unknown) | undefined
   /** After how long without an event a comment is sent, so that nobody on the way takes the connection for dead. @default '15s' */
-  heartbeat?: Duration
+  heartbeat?: Duration | undefined
   /** How long the browser waits before it connects again. @default the browser's, about 3 s */
-  retry?: Duration
+  retry?: Duration | undefined
   /** Bytes that may wait for a client; one for whom more wait when the next event comes is disconnected. At least 16 KiB. @default 1 MiB */
-  maxBuffer?: number
+  maxBuffer?: number | undefined
 }
 
 interface ResolvedSseOptions<T> {
@@ -75,7 +75,7 @@ export class SseAnswers {
     }
     const stream = new SseStream({
       ...options,
-      onSlow: () => request.log.info({ buffered: stream.readableLength }, 'events: a client is too slow, and was disconnected'),
+      onSlow: () => request.log.info({ plugin: 'events', buffered: stream.readableLength }, 'events: a client is too slow, and was disconnected'),
       cut: () => { if (!reply.raw.writableFinished) reply.raw.destroy() }
     })
     const closed = new Promise<void>(resolve => stream.once('close', resolve))
@@ -130,7 +130,7 @@ function readInto<T> (
     }
   }
   pump().catch((error: unknown) => {
-    if (!over.signal.aborted) request.log.warn({ reason: reasonOf(error) }, 'events: the stream of an answer failed')
+    if (!over.signal.aborted) request.log.warn({ plugin: 'events', reason: reasonOf(error) }, 'events: the stream of an answer failed')
   }).finally(() => stream.finish())
   return () => over.abort()
 }
@@ -143,7 +143,7 @@ function writeEvent<T> (stream: SseStream, { event, map }: ResolvedSseOptions<T>
     if (text === undefined) return true
     return stream.write(formatEvent({ id: meta.id, event: typeof event === 'function' ? event(data, meta) : event, data: text }))
   } catch (error) {
-    request.log.error({ reason: reasonOf(error), ...meta }, 'events: an event was left out, as `map` or `event` failed')
+    request.log.error({ plugin: 'events', reason: reasonOf(error), channel: meta.channel, id: meta.id }, 'events: an event was left out, as `map` or `event` failed')
     return true
   }
 }

@@ -1,6 +1,5 @@
 import { pluginError } from '../shared/errors.js'
 
-const Unavailable = pluginError('idempotency', 'STORE_UNAVAILABLE', 'it cannot be told now whether this was done before', 503)
 const InProgress = pluginError('idempotency', 'IN_PROGRESS', 'a request with this key is under way', 409)
 
 /** A request whose key is not answered yet came again, and waited in vain. Fastify sends its `headers`. */
@@ -9,10 +8,7 @@ export function inProgress (): Error {
 }
 
 /** The store cannot be asked, and the policy is to refuse then. */
-export function storeUnavailable (): Error {
-  return Object.assign(new Unavailable(), { headers: { 'retry-after': '1' } })
-}
-
+export const StoreUnavailableError = pluginError('idempotency', 'STORE_UNAVAILABLE', 'it cannot be told now whether this was done before', 503)
 /** The route wants a key, and the request has none. */
 export const MissingKeyError = pluginError('idempotency', 'MISSING_KEY', 'this request needs the header %s', 400)
 /** The header is no key. */

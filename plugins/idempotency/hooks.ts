@@ -4,7 +4,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler,
 import { reasonOf } from '../shared/errors.js'
 import { endingWith } from '../shared/last-hook.js'
 import { answerOf, giveAgain, isFinal, replay } from './answer.js'
-import { AnswerNotKeptError, inProgress, InvalidValueError, KeyReusedError, storeUnavailable } from './errors.js'
+import { AnswerNotKeptError, inProgress, InvalidValueError, KeyReusedError, StoreUnavailableError } from './errors.js'
 import { fingerprintOf, idOf, keyOf } from './key.js'
 import type { ResolvedRoute } from './options.js'
 import { Run, type RunContext } from './run.js'
@@ -60,11 +60,11 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (ro
   async function tryToClaim (claimant: Claimant, reply: FastifyReply, route: ResolvedRoute): Promise<Claim | undefined> {
     try {
       const claimed = await claim(claimant, reply, route)
-      if (isFailing) log.info('idempotency: the store answers again')
+      if (isFailing) log.info({ plugin: 'idempotency' }, 'idempotency: the store answers again')
       isFailing = false
       return claimed
     } catch (error) {
-      if (!isFailing) log.warn({ reason: reasonOf(error), policy: route.runsUnguarded ? 'run' : 'refuse' }, 'idempotency: the store cannot be asked')
+      if (!isFailing) log.warn({ plugin: 'idempotency', reason: reasonOf(error), onStoreError: route.runsUnguarded ? 'open' : 'closed' }, 'idempotency: the store cannot be asked')
       isFailing = true
       // It may have been claimed all the same, where the answer was lost.
       if (!route.runsUnguarded) run(() => store.release(claimant)).catch(() => {})
@@ -86,7 +86,7 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (ro
     request.idempotencyKey = key
     const claimant = { id: idOf(key, textOf(route, 'scope', request)), fingerprint: fingerprintOf(request, textOf(route, 'fingerprint', request)), token: randomUUID() }
     const claimed = await tryToClaim(claimant, reply, route)
-    if (claimed === undefined && !route.runsUnguarded) throw storeUnavailable()
+    if (claimed === undefined && !route.runsUnguarded) throw new StoreUnavailableError()
     if (claimed === undefined || claimed === 'mine') return begin(claimant, request, reply, route, claimed === 'mine') ?? undefined
     if (claimed === 'theirs') throw inProgress()
     if (claimed === 'other') throw new KeyReusedError()
@@ -116,7 +116,7 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (ro
     const { handler } = route
     let isWarned = false
     const warnOnce = (): void => {
-      if (!isWarned) log.warn({ route: route.url }, 'idempotency: an answer that is a stream is not kept, the same request runs again')
+      if (!isWarned) log.warn({ plugin: 'idempotency', route: route.url }, 'idempotency: an answer that is a stream is not kept, the same request runs again')
       isWarned = true
     }
     Object.assign(route, {

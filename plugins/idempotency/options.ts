@@ -29,8 +29,8 @@ export interface RouteIdempotencyOptions {
   headers?: readonly string[] | undefined
   /** Of a larger body only that it was is kept: the same request is then answered 409. In bytes. @default 1 MiB */
   maxBodySize?: number | undefined
-  /** While the store cannot be asked: answer 503, or run, perhaps a second time. @default 'refuse' */
-  onStoreError?: 'refuse' | 'run' | undefined
+  /** While the store cannot be asked: answer 503, or run, perhaps a second time. @default 'closed' */
+  onStoreError?: 'closed' | 'open' | undefined
 }
 
 /** Options of the `idempotency` plugin. */
@@ -99,6 +99,6 @@ function readRoute (read: OptionReader, { scope = ownerOf, fingerprint = () => '
     lease: read.duration('lease', '10s', { min: 100, max: MAX_TIMER_MS }),
     headers: headers.map(name => name.toLowerCase()).filter(name => name !== 'set-cookie'),
     maxBodySize: read.integer('maxBodySize', 1024 * 1024),
-    runsUnguarded: read.oneOf('onStoreError', 'refuse', ['refuse', 'run']) === 'run'
+    runsUnguarded: read.oneOf('onStoreError', 'closed', ['closed', 'open']) === 'open'
   }
 }

@@ -139,7 +139,7 @@ export class Run {
     if (answer === undefined) return
     try {
       const isKept = await run(() => store.complete(this.#options.claimant, answer, this.#options.ttl))
-      if (!isKept) log.warn('idempotency: an answer is not kept, as its key was taken by another request meanwhile')
+      if (!isKept) log.warn({ plugin: 'idempotency' }, 'idempotency: an answer is not kept, as its key was taken by another request meanwhile')
       this.#end()
     } catch (error) {
       if (isFirst && this.#owed !== undefined) this.#owe(answer, reasonOf(error))
@@ -151,11 +151,11 @@ export class Run {
     const { debts, log } = this.#context
     const bytes = ENTRY_BYTES + (body instanceof Buffer ? body.length : 0)
     if (debts.bytes + bytes > MOST_OWED_BYTES) {
-      if (!debts.isFull) log.warn({ reason }, 'idempotency: no more answers are kept for the store, as they are too many')
+      if (!debts.isFull) log.warn({ plugin: 'idempotency', reason }, 'idempotency: no more answers are kept for the store, as they are too many')
       debts.isFull = true
       return this.#end()
     }
-    if (debts.bytes === 0) log.warn({ reason }, 'idempotency: an answer is not kept yet')
+    if (debts.bytes === 0) log.warn({ plugin: 'idempotency', reason }, 'idempotency: an answer is not kept yet')
     this.#owedBytes = bytes
     debts.bytes += bytes
   }
@@ -166,6 +166,6 @@ export class Run {
     if (isMine || !this.#options.isClaimed || this.#isSettled) return
     // It goes on: what it has done so far cannot be taken back here.
     this.#options.isClaimed = false
-    log.warn('idempotency: a claim ended while its request is under way: the same may run a second time')
+    log.warn({ plugin: 'idempotency' }, 'idempotency: a claim ended while its request is under way: the same may run a second time')
   }
 }

@@ -10,7 +10,7 @@ export interface LockOptions {
   /** How long to wait for it; 0: not at all. @default '10s' */
   wait?: Duration | undefined
   /** How long at most until it is asked again, where no message said that the lock is free. @default 250 ms */
-  retry?: Duration | undefined
+  retryDelay?: Duration | undefined
   /** Whether it is extended by itself, each third of `ttl`. @default true for `using`, false for `acquire` */
   extend?: boolean | undefined
   /** Ends the waiting, with its reason. It does not end what is done under the lock. */
@@ -32,7 +32,7 @@ export interface LockPluginOptions extends Omit<LockOptions, 'signal'> {
 export interface ResolvedLockOptions {
   ttl: number
   wait: number
-  retry: number
+  retryDelay: number
   extend: boolean | undefined
   signal: AbortSignal | undefined
 }
@@ -43,7 +43,7 @@ export interface ResolvedLockPluginOptions extends ResolvedLockOptions {
   clockDrift: number
 }
 
-const LOCK_OPTIONS = ['ttl', 'wait', 'retry', 'extend']
+const LOCK_OPTIONS = ['ttl', 'wait', 'retryDelay', 'extend']
 const DAY = 86_400_000
 
 /** @throws `FST_REDIS_SUITE_LOCK_INVALID_OPTION` */
@@ -55,7 +55,7 @@ export function resolvePluginOptions (given: LockPluginOptions): ResolvedLockPlu
   const clockDrift = read.fraction('clockDrift', 0.01)
   if (clockDrift > 0.5) read.fail('clockDrift', 'a number from 0 to 0.5')
   return {
-    ...resolve(given, { ttl: 10_000, wait: 10_000, retry: 250, extend: undefined, signal: undefined }),
+    ...resolve(given, { ttl: 10_000, wait: 10_000, retryDelay: 250, extend: undefined, signal: undefined }),
     nodes: given.nodes,
     timeout: read.duration('timeout', DEFAULT_TIMEOUT_MS, { min: 1 }),
     clockDrift
@@ -75,7 +75,7 @@ function resolve (given: LockOptions, defaults: ResolvedLockOptions): ResolvedLo
   return {
     ttl: read.duration('ttl', defaults.ttl, { min: 100, max: DAY }),
     wait: read.duration('wait', defaults.wait, { max: DAY }),
-    retry: read.duration('retry', defaults.retry, { min: 10, max: 60_000 }),
+    retryDelay: read.duration('retryDelay', defaults.retryDelay, { min: 10, max: 60_000 }),
     extend: given.extend === undefined ? defaults.extend : read.boolean('extend', true),
     signal: given.signal
   }

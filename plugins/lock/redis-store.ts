@@ -55,6 +55,7 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls }: RedisS
     if (isClosed) return
     feeds ??= nodes.map(client => followChannel({
       client,
+      plugin: 'lock',
       channel,
       log,
       without: 'lock: cannot hear when a lock is free, so those who wait ask again and again',

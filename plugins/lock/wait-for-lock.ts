@@ -10,7 +10,7 @@ export interface Waiting {
   /** By `performance.now()`. */
   deadline: number
   /** Milliseconds. */
-  retry: number
+  retryDelay: number
   timeout: number
   signal: AbortSignal | undefined
   isOpen: () => boolean
@@ -21,7 +21,7 @@ export interface Waiting {
  * calls that were missed, and for locks that nobody released.
  */
 export async function waitForLock (resource: string, holding: Holding, waiting: Waiting): Promise<void> {
-  const { store, bells, deadline, retry, signal } = waiting
+  const { store, bells, deadline, retryDelay, signal } = waiting
   let owner = newOwner()
   const name = store.callOf(resource, owner)
   // It hangs before the first question, so that no call is missed between the answer and the waiting.
@@ -34,7 +34,7 @@ export async function waitForLock (resource: string, holding: Holding, waiting: 
       const left = await ask(resource, owner, holding, waiting)
       if (left === undefined) return
       stoodInLine = store.hasLine
-      await bell.wait(Math.min(delayOf(left, retry), Math.max(0, deadline - performance.now())))
+      await bell.wait(Math.min(delayOf(left, retryDelay), Math.max(0, deadline - performance.now())))
       // What is given back from the last attempt, however late, must not be what the next one takes.
       if (!store.hasLine) owner = newOwner()
     }
@@ -51,12 +51,12 @@ export async function waitForLock (resource: string, holding: Holding, waiting: 
 
 /** @returns undefined where it was taken, else for how long another may have it (ms) */
 async function ask (resource: string, owner: string, holding: Holding, waiting: Waiting): Promise<number | undefined> {
-  const { store, deadline, retry, timeout, signal, isOpen } = waiting
+  const { store, deadline, retryDelay, timeout, signal, isOpen } = waiting
   signal?.throwIfAborted()
   const asked = performance.now()
   const isLast = asked >= deadline || !isOpen()
   // Twice until it asks again, as timers and answers are late at times.
-  const answer = await store.take(resource, owner, holding.ttl, isLast ? 0 : retry * 2 + timeout)
+  const answer = await store.take(resource, owner, holding.ttl, isLast ? 0 : retryDelay * 2 + timeout)
   signal?.throwIfAborted()
   holding.throwIfOver()
   if (answer.isTaken) {
@@ -75,6 +75,6 @@ function newOwner (): string {
 }
 
 /** At random, so that those who asked at once do not do so again. */
-function delayOf (left: number, retry: number): number {
-  return left === 0 ? Math.random() * retry / 5 : Math.min(left + 1, retry * (0.5 + Math.random() / 2))
+function delayOf (left: number, retryDelay: number): number {
+  return left === 0 ? Math.random() * retryDelay / 5 : Math.min(left + 1, retryDelay * (0.5 + Math.random() / 2))
 }

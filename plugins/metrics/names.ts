@@ -29,7 +29,7 @@ export const METRICS = {
     cache_l1_bytes: gauge('Bytes in the first tier', 'name'),
     cache_l1_evicted_total: counter('Entries that the first tier dropped for want of room', 'name'),
     cache_invalidations_total: counter('Invalidations asked for'),
-    cache_errors_total: counter('Operations on the store that failed')
+    cache_store_errors_total: counter('Operations on the store that failed')
   },
   writeBehind: {
     cache_write_behind_backlog: most('Accepted writes that are neither written nor dead, of all instances', 'name'),
@@ -38,7 +38,7 @@ export const METRICS = {
     cache_write_behind_writes_total: counter('What this process did with writes', 'name', 'result')
   },
   rateLimit: {
-    rate_limit_decisions_total: counter('Decisions by policy and result', 'policy', 'result'),
+    rate_limit_decisions_total: counter('Decisions by what is counted for and result', 'scope', 'result'),
     rate_limit_store_errors_total: counter('Decisions for which the store could not be asked')
   },
   session: {
@@ -56,7 +56,7 @@ export const METRICS = {
   events: {
     events_stream_lag: most('Entries that the group has not been given yet', 'stream', 'group'),
     events_stream_pending: most('Entries given to the group and not acknowledged', 'stream', 'group'),
-    events_stream_dead: most('Dead letters of the group', 'stream', 'group')
+    events_stream_dead_letters: most('Dead letters of the group', 'stream', 'group')
   },
   health: {
     health_check_status: worst('1: pass, 0.5: warn, 0: fail', 'check')

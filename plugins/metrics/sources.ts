@@ -18,7 +18,7 @@ interface Counts {
 }
 
 interface CacheFace {
-  stats (): { names: Record<string, Counts>, invalidations: number, errors: number }
+  stats (): { names: Record<string, Counts>, invalidations: number, storeErrors: number }
 }
 
 interface WriteBehindFace {
@@ -34,7 +34,7 @@ interface SessionsFace {
 }
 
 interface EventsFace {
-  stats (): Promise<ReadonlyArray<{ stream: string, group: string, lag: number, pending: number, dead: number }>>
+  stats (): Promise<ReadonlyArray<{ stream: string, group: string, lag: number, pending: number, deadLetters: number }>>
 }
 
 interface HealthFace {
@@ -70,12 +70,12 @@ export function findSources (fastify: FastifyInstance, most: number): Found[] {
 }
 
 function cacheSamples (cache: CacheFace, most: number): Sample[] {
-  const { names, invalidations, errors } = cache.stats()
+  const { names, invalidations, storeErrors } = cache.stats()
   // Names keep their order, so it is always the same that are one.
   const nameOf = boundedLabel(most)
   return [
     ['cache_invalidations_total', invalidations],
-    ['cache_errors_total', errors],
+    ['cache_store_errors_total', storeErrors],
     ...Object.entries(names).flatMap(([given, counts]): Sample[] => {
       const name = nameOf(given)
       return [
@@ -107,19 +107,19 @@ function behindSamples (stats: Awaited<ReturnType<WriteBehindFace['writeBehindSt
 const DECISIONS = ['allowed', 'refused', 'banned'] as const
 
 function limiterSource ({ events }: LimiterFace, most: number): Source {
-  const policyOf = boundedLabel(most)
+  const scopeOf = boundedLabel(most)
   const counts = new Map<string, Record<typeof DECISIONS[number], number>>()
   let storeErrors = 0
 
   const listeners = DECISIONS.map(result => {
     const listener = ({ scope }: { scope: string }): void => {
-      let ofPolicy = counts.get(scope)
-      if (ofPolicy === undefined) {
-        const policy = policyOf(scope)
-        ofPolicy = counts.get(policy) ?? { allowed: 0, refused: 0, banned: 0 }
-        counts.set(policy, ofPolicy)
+      let ofScope = counts.get(scope)
+      if (ofScope === undefined) {
+        const label = scopeOf(scope)
+        ofScope = counts.get(label) ?? { allowed: 0, refused: 0, banned: 0 }
+        counts.set(label, ofScope)
       }
-      ofPolicy[result]++
+      ofScope[result]++
     }
     return [result as string, listener] as const
   })
@@ -131,8 +131,8 @@ function limiterSource ({ events }: LimiterFace, most: number): Source {
     kind: 'rateLimit',
     read: () => [
       ['rate_limit_store_errors_total', storeErrors],
-      ...[...counts].flatMap(([policy, ofPolicy]) =>
-        DECISIONS.map((result): Sample => ['rate_limit_decisions_total', ofPolicy[result], { policy, result }]))
+      ...[...counts].flatMap(([scope, ofScope]) =>
+        DECISIONS.map((result): Sample => ['rate_limit_decisions_total', ofScope[result], { scope, result }]))
     ],
     stop () {
       for (const [event, listener] of listeners) events.off(event, listener)
@@ -152,9 +152,9 @@ function eventSource (events: EventsFace, most: number): Source {
   const groupOf = boundedLabel(most)
   return {
     kind: 'events',
-    read: async () => (await events.stats()).flatMap(({ stream, group, lag, pending, dead }): Sample[] => {
+    read: async () => (await events.stats()).flatMap(({ stream, group, lag, pending, deadLetters }): Sample[] => {
       const labels = { stream: streamOf(stream), group: groupOf(group) }
-      return [['events_stream_lag', lag, labels], ['events_stream_pending', pending, labels], ['events_stream_dead', dead, labels]]
+      return [['events_stream_lag', lag, labels], ['events_stream_pending', pending, labels], ['events_stream_dead_letters', deadLetters, labels]]
     })
   }
 }

@@ -44,6 +44,7 @@ function sharedLimiters (fastify: FastifyInstance, client: RedisClient, options:
   const remembered = new RememberedRefusals()
   const feed = followChannel({
     client,
+    plugin: 'rate-limit',
     channel: resetChannel(prefix),
     log: fastify.log,
     without: 'rate-limit: cannot hear of resets, so every refusal asks Redis',

@@ -21,9 +21,9 @@ export interface LimitOptions {
   max: number
   timeWindow: Duration
   /** Its name in the `RateLimit` fields. @default the window's length, such as '1m' */
-  name?: string
+  name?: string | undefined
   /** With `gcra`: how many units may come at once. @default max */
-  burst?: number
+  burst?: number | undefined
 }
 
 /** Lengthens with each refusal: `base`, twice `base`, four times `base`, … `cap` at most. */
@@ -31,29 +31,29 @@ export interface PenaltyOptions {
   base: Duration
   cap: Duration
   /** For how long after it a further refusal still doubles it. @default the longest window */
-  memory?: Duration
+  memory?: Duration | undefined
 }
 
 /** What a policy is made of, for routes and for `fastify.rateLimiter`. */
 export interface PolicyOptions {
   /** Several limits at once, all or nothing; in place of `max` and `timeWindow`. */
-  limits?: readonly LimitOptions[]
+  limits?: readonly LimitOptions[] | undefined
   /** @default 'sliding-log', which is exact */
-  algorithm?: Algorithm
+  algorithm?: Algorithm | undefined
   /** With `gcra`: how many units may come at once. @default max */
-  burst?: number
+  burst?: number | undefined
   /** Count refused requests too, so that a client that keeps hammering stays refused. @default false */
-  countRejected?: boolean
+  countRejected?: boolean | undefined
   /** Each refusal refuses for a whole window more. @default false */
-  continueExceeding?: boolean
+  continueExceeding?: boolean | undefined
   /** Each refusal refuses for a window, then two, then four, … @default false */
-  exponentialBackoff?: boolean
+  exponentialBackoff?: boolean | undefined
   /** As `exponentialBackoff`, by measures of one's own. */
-  penalty?: PenaltyOptions
+  penalty?: PenaltyOptions | undefined
   /** After this many refusals in a window the answer is 403, for `banDuration`; -1: never. @default -1 */
-  ban?: number
+  ban?: number | undefined
   /** @default the longest window */
-  banDuration?: Duration
+  banDuration?: Duration | undefined
 }
 
 /** What was decided, as `errorResponseBuilder` is told. */
@@ -71,63 +71,63 @@ export interface ErrorResponseContext {
 /** What a route may set for itself; what it leaves out is taken from the plugin's options. */
 export interface RouteRateLimitOptions extends PolicyOptions {
   /** How many units of cost a key may use in any one `timeWindow`. @default 1000 */
-  max?: PerRequest<number>
+  max?: PerRequest<number> | undefined
   /** The length of the window, wherever it starts. @default '1 minute' */
-  timeWindow?: PerRequest<Duration>
+  timeWindow?: PerRequest<Duration> | undefined
   /** What a request costs: a whole number, 0 for nothing. @default 1 */
-  cost?: number | ((request: FastifyRequest) => MaybePromise<number>)
+  cost?: (number | ((request: FastifyRequest) => MaybePromise<number>)) | undefined
   /** When in the request's way the decision is made. @default 'onRequest' */
-  hook?: RateLimitHook
+  hook?: RateLimitHook | undefined
   /** Whose limit it is. @default the client's address as Fastify trusts it, IPv6 by its `ipv6Subnet` */
-  keyGenerator?: KeyGenerator
+  keyGenerator?: KeyGenerator | undefined
   /** The length of the prefix by which the default key generator takes IPv6 addresses together. @default 64 */
-  ipv6Subnet?: number
+  ipv6Subnet?: number | undefined
   /** Who is not limited. Addresses are compared with the client's; with a `keyGenerator` of your own, with the key. */
-  allowList?: AccessList | null
+  allowList?: AccessList | null | undefined
   /** Who is answered 403 always. */
-  denyList?: AccessList | null
+  denyList?: AccessList | null | undefined
   /** Routes with one group share one count. */
-  groupId?: string
+  groupId?: string | undefined
   /** Decide, count, tell in headers, and refuse nobody. @default false */
-  dryRun?: boolean
+  dryRun?: boolean | undefined
   /** Makes what a refused request is answered with. */
-  errorResponseBuilder?: (request: FastifyRequest, context: ErrorResponseContext) => MaybePromise<object>
+  errorResponseBuilder?: ((request: FastifyRequest, context: ErrorResponseContext) => MaybePromise<object>) | undefined
   /** Called for each request that passes. */
-  onExceeding?: (request: FastifyRequest, key: string) => void
+  onExceeding?: ((request: FastifyRequest, key: string) => void) | undefined
   /** Called for each request that is refused. */
-  onExceeded?: (request: FastifyRequest, key: string) => void
+  onExceeded?: ((request: FastifyRequest, key: string) => void) | undefined
   /** Called for each request that is refused as its key is banned. */
-  onBanReach?: (request: FastifyRequest, key: string) => void
+  onBanReach?: ((request: FastifyRequest, key: string) => void) | undefined
   /** Names `ratelimit-limit`, `ratelimit-remaining`, `ratelimit-reset` in place of `x-ratelimit-*`. @default false */
-  enableDraftSpec?: boolean
+  enableDraftSpec?: boolean | undefined
   /** Which headers a refused answer has, by name; all that are not set to `false`. */
-  addHeaders?: Record<string, boolean>
+  addHeaders?: Record<string, boolean> | undefined
   /** Which headers an answer has that is not refused. */
-  addHeadersOnExceeding?: Record<string, boolean>
+  addHeadersOnExceeding?: Record<string, boolean> | undefined
   /** How many keys the memory store keeps. @default 5000 */
-  cache?: number
+  cache?: number | undefined
   /** As in `@fastify/rate-limit`. `true`: as `onStoreError: 'open'`; `false`: the store's error is the answer. */
-  skipOnError?: boolean
+  skipOnError?: boolean | undefined
   /**
    * While Redis cannot be asked: `local`, this process decides by itself; `open`, requests pass uncounted;
    * `closed`, they are answered 503. @default 'local'
    */
-  onStoreError?: Exclude<OnStoreError, 'throw'>
+  onStoreError?: Exclude<OnStoreError, 'throw'> | undefined
 }
 
 export interface RateLimitPluginOptions extends RouteRateLimitOptions {
   /** Limit all routes that do not say otherwise. @default true */
-  global?: boolean
+  global?: boolean | undefined
   /** An ioredis client; `false` for the memory store. @default fastify.redis, else the memory store */
   redis?: RedisClient | false | null | undefined
   /** Keeps the keys of one app apart from another's on the same Redis. @default none */
-  nameSpace?: string
+  nameSpace?: string | undefined
   /** A store of your own, by the interface of `@fastify/rate-limit`. */
-  store?: CustomStoreConstructor
+  store?: CustomStoreConstructor | undefined
   /** How long a decision may wait for Redis. @default 150 ms */
-  timeout?: Duration
+  timeout?: Duration | undefined
   /** Among how many instances a limit is divided while each of them decides by itself. @default 1 */
-  instances?: number
+  instances?: number | undefined
 }
 
 const POLICY_OPTIONS = ['limits', 'algorithm', 'burst', 'countRejected', 'continueExceeding', 'exponentialBackoff', 'penalty', 'ban', 'banDuration']

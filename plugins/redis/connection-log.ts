@@ -8,7 +8,7 @@ import { summary } from './errors.js'
  * the line that says it is back tells how many there were.
  */
 export function logConnection (client: RedisClient, log: FastifyBaseLogger, namespace: string | undefined): void {
-  const about = { redis: addressOf(client), namespace }
+  const about = { plugin: 'redis', address: addressOf(client), namespace }
   let state: 'connecting' | 'connected' | 'down' = 'connecting'
   let since = Date.now()
   let errors = 0
@@ -18,7 +18,7 @@ export function logConnection (client: RedisClient, log: FastifyBaseLogger, name
   const enter = (next: typeof state) => { state = next; since = Date.now(); errors = 0; reason = undefined }
 
   client.on('ready', () => {
-    const outage = state === 'down' ? { downFor: Date.now() - since, errors } : {}
+    const outage = state === 'down' ? { downMs: Date.now() - since, errors } : {}
     enter('connected')
     log.info({ ...about, ...outage }, 'redis: connected')
   })

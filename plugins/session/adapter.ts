@@ -5,7 +5,7 @@ import { hashId } from '../shared/keys.js'
 import { traced } from '../shared/trace.js'
 import type { Cipher } from './cipher.js'
 import type { SessionCounts } from './counts.js'
-import { storeUnavailable } from './errors.js'
+import { StoreUnavailableError } from './errors.js'
 import { diff, joinFields, parseFields, takeSnapshot, type Snapshot } from './fields.js'
 import type { SessionStore } from './store.js'
 import type { UserSessions } from './user-sessions.js'
@@ -152,7 +152,7 @@ export class Adapter implements FastifySessionStore {
   }
 
   /** `regenerate` goes on within this to save a new session, and puts it in the request's, as `destroy` does null: neither is to be. */
-  #refuse (callback: (error: unknown) => void, error: unknown = storeUnavailable()): void {
+  #refuse (callback: (error: unknown) => void, error: unknown = new StoreUnavailableError()): void {
     this.#isRefusing = true
     try {
       callback(error)
@@ -170,7 +170,7 @@ export class Adapter implements FastifySessionStore {
     const parse = () => parseFields(text, cipher && ((name, sealed) => typeof sealed === 'string' ? cipher.open(sealed, handle, name) : undefined))
     const data = isSealed === (cipher !== undefined) ? parse() : undefined
     if (data === undefined) {
-      if (!this.#hasWarned) log.warn('session: a stored session cannot be read and counts as none; no more is said of others')
+      if (!this.#hasWarned) log.warn({ plugin: 'session' }, 'session: a stored session cannot be read and counts as none; no more is said of others')
       this.#hasWarned = true
       return undefined
     }
@@ -233,7 +233,7 @@ export class Adapter implements FastifySessionStore {
     try {
       return await this.#options.run(operation)
     } catch {
-      throw storeUnavailable()
+      throw new StoreUnavailableError()
     }
   }
 }

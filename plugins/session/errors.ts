@@ -1,12 +1,7 @@
 import { pluginError } from '../shared/errors.js'
 
-const Unavailable = pluginError('session', 'STORE_UNAVAILABLE', 'sessions cannot be read or saved now', 503)
-
-/** The answer while the store cannot be asked: 503, so that nobody is taken for logged out. Fastify sends its `headers`. */
-export function storeUnavailable (): Error {
-  return Object.assign(new Unavailable(), { headers: { 'retry-after': '1' } })
-}
-
+/** The answer while the store cannot be asked: 503, so that nobody is taken for logged out. */
+export const StoreUnavailableError = pluginError('session', 'STORE_UNAVAILABLE', 'sessions cannot be read or saved now', 503)
 /** The user has as many sessions as there may be. */
 export const TooManySessionsError = pluginError('session', 'TOO_MANY', 'this user has %s sessions, and no more are allowed', 409)
 /** `request.login` or `request.logout` where there is no session to use. */

@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyRequest, Session } from 'fastify'
 import { hashId } from '../shared/keys.js'
 import type { Adapter } from './adapter.js'
-import { NoSessionError, NotTheUserError, storeUnavailable } from './errors.js'
+import { NoSessionError, NotTheUserError, StoreUnavailableError } from './errors.js'
 import { userOf } from './sessions.js'
 import type { UserSessions } from './user-sessions.js'
 
@@ -23,7 +23,7 @@ interface LoginParts {
 /** `request.login` and `request.logout`. */
 export function addLogin (fastify: FastifyInstance, { adapter, users, userId, property }: LoginParts): void {
   function require (request: FastifyRequest): FastifyRequest['session'] {
-    if (adapter.isAnonymous(request)) throw storeUnavailable()
+    if (adapter.isAnonymous(request)) throw new StoreUnavailableError()
     if (!request.session?.sessionId) throw new NoSessionError()
     return request.session
   }

@@ -36,9 +36,9 @@ export interface SessionPluginOptions extends Omit<FastifySessionOptions, 'store
   /**
    * While the store cannot be asked: answer 503, or go on with an empty session that is not saved and whose cookie is not sent.
    *
-   * @default 'error'
+   * @default 'closed'
    */
-  onStoreError?: 'error' | 'anonymous' | undefined
+  onStoreError?: 'closed' | 'anonymous' | undefined
   /** How many sessions the memory store keeps. @default 10000 */
   maxSessions?: number | undefined
 }
@@ -90,7 +90,7 @@ export function resolveSessionOptions (given: SessionPluginOptions): ResolvedSes
     maxPerUser: read.integer('maxPerUser', 0, { max: 1000 }),
     dropsOldest: read.oneOf('onMaxPerUser', 'drop-oldest', ['drop-oldest', 'refuse']) === 'drop-oldest',
     keys: encrypt === undefined ? [] : checkKeys(encrypt),
-    allowsAnonymous: read.oneOf('onStoreError', 'error', ['error', 'anonymous']) === 'anonymous',
+    allowsAnonymous: read.oneOf('onStoreError', 'closed', ['closed', 'anonymous']) === 'anonymous',
     maxSessions: read.integer('maxSessions', 10_000, { min: 1, max: MAX_ENTRIES })
   }
 }

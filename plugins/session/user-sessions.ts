@@ -1,5 +1,5 @@
 import type { SessionCounts } from './counts.js'
-import { storeUnavailable, TooManySessionsError } from './errors.js'
+import { StoreUnavailableError, TooManySessionsError } from './errors.js'
 import type { SessionStore, StoredInfo } from './store.js'
 
 // So that Redis is not kept from others for long, and each page is in time.
@@ -26,7 +26,7 @@ export class UserSessions {
   constructor (store: SessionStore, run: Run, limit: UserLimit, counts: SessionCounts) {
     this.#store = store
     this.#counts = counts
-    this.#run = async operation => await run(operation).catch(() => { throw storeUnavailable() })
+    this.#run = async operation => await run(operation).catch(() => { throw new StoreUnavailableError() })
     this.#limit = limit
   }
 

@@ -98,8 +98,8 @@ export class ClusterNodes {
 
   #tell (down: ReadonlySet<string>): void {
     if ([...down].join() === [...this.#down].join()) return
-    if (down.size > 0) this.#log.warn({ nodes: [...down] }, 'redis: nodes of the Cluster do not answer, what they hold is not asked for')
-    else this.#log.info('redis: all masters of the Cluster answer')
+    if (down.size > 0) this.#log.warn({ plugin: 'redis', nodes: [...down] }, 'redis: nodes of the Cluster do not answer, what they hold is not asked for')
+    else this.#log.info({ plugin: 'redis' }, 'redis: all masters of the Cluster answer')
   }
 }
 

@@ -5,8 +5,11 @@ export type PluginName = 'redis' | 'cache' | 'session' | 'rate-limit' | 'health'
 
 type MessageArgs = [unknown?, unknown?, unknown?]
 
+// Whatever cannot be had now is asked for again soon.
+const RETRY_SOON = Object.freeze({ 'retry-after': '1' })
+
 /**
- * A class of coded errors, `FST_REDIS_SUITE_<PLUGIN>_<WHAT>`.
+ * A class of coded errors, `FST_REDIS_SUITE_<PLUGIN>_<WHAT>`. Where one of 503 is the answer, Fastify sends `Retry-After: 1` with it.
  *
  * @param what - upper case, words joined by `_`
  * @param message - may hold `%s`, filled in from the constructor's arguments
@@ -16,7 +19,9 @@ export function pluginError (
   plugin: PluginName, what: string, message: string, statusCode = 500
 ): FastifyErrorConstructor<{ code: string }, MessageArgs> {
   const code = `FST_REDIS_SUITE_${plugin.toUpperCase().replaceAll('-', '_')}_${what}`
-  return createError<MessageArgs>(code, `${plugin}: ${message}`, statusCode)
+  const CodedError = createError<MessageArgs>(code, `${plugin}: ${message}`, statusCode)
+  if (statusCode === 503) Object.defineProperty(CodedError.prototype, 'headers', { value: RETRY_SOON, writable: true })
+  return CodedError
 }
 
 /** The error of an option that cannot be used: it names the option, what was given and what is allowed. */

@@ -1,7 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Cluster, Redis } from 'ioredis'
 import { isCluster, type RedisClient } from './client.js'
-import { isOutage } from './errors.js'
+import { isOutage, type PluginName } from './errors.js'
 
 /** Listens to what other instances publish. */
 export interface Feed {
@@ -14,6 +14,8 @@ export interface Feed {
 
 export interface FeedOptions {
   client: RedisClient
+  /** Whose it is, for the log. */
+  plugin: PluginName
   channel: string
   log: FastifyBaseLogger
   /** What it means that nothing can be heard, for the log. */
@@ -26,7 +28,7 @@ export interface FeedOptions {
 const RETRY_MS = 100
 
 /** Subscribes on a connection of its own, and again whenever that was lost. */
-export function followChannel ({ client, channel, log, without, onMessage, onGap }: FeedOptions): Feed {
+export function followChannel ({ client, plugin, channel, log, without, onMessage, onGap }: FeedOptions): Feed {
   let subscriber: Redis | undefined
   let live = false
   let warned = false
@@ -46,7 +48,7 @@ export function followChannel ({ client, channel, log, without, onMessage, onGap
         live = true
         onGap()
       }, (error: Error) => {
-        if (!warned) log.warn({ reason: error.message, channel }, without)
+        if (!warned) log.warn({ plugin, reason: error.message, channel }, without)
         warned = true
       })
     })

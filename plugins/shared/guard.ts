@@ -100,8 +100,8 @@ function watch (client: RedisClient, log: FastifyBaseLogger): Watched {
     onChange: ({ state, opened, lastError }) => {
       // The message alone: an error of ioredis carries the command's arguments, which may be secret.
       const reason = lastError?.message
-      if (state === 'open') log.warn({ circuit: state, opened, reason }, 'redis: circuit open, plugins use their fallbacks')
-      else log.info({ circuit: state, opened }, 'redis: circuit closed, Redis is used again')
+      if (state === 'open') log.warn({ plugin: 'redis', circuit: state, opened, reason }, 'redis: circuit open, plugins use their fallbacks')
+      else log.info({ plugin: 'redis', circuit: state, opened }, 'redis: circuit closed, Redis is used again')
     }
   })
   client.on('ready', () => circuit.probeNow())

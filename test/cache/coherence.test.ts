@@ -140,8 +140,8 @@ t.test('whose subscription hears nothing any more, although it stands, does not 
   }
 })
 
-t.test("with onStoreError 'local' L1 answers while Redis is gone, with 'handler' the handler does", async t => {
-  for (const onStoreError of ['local', 'handler'] as const) {
+t.test("with onStoreError 'local' L1 answers while Redis is gone, with 'open' the handler does", async t => {
+  for (const onStoreError of ['local', 'open'] as const) {
     const server = await startRedis()
     const { app } = await build(t, { url: server.url }, { onStoreError })
     await useL1(app)

@@ -110,10 +110,10 @@ onEach('names and data that cannot be carried are refused with a code', async (t
   const loop: Record<string, unknown> = {}
   loop['loop'] = loop
   for (const name of ['', 'a*', 'a\nb', 'a\0', '\ud800', 'x'.repeat(257)]) {
-    await t.rejects(app.events.publish(name, 1), { code: 'FST_REDIS_SUITE_EVENTS_INVALID_CHANNEL' }, JSON.stringify(name))
+    await t.rejects(app.events.publish(name, 1), { code: 'FST_REDIS_SUITE_EVENTS_INVALID_OPTION' }, JSON.stringify(name))
   }
-  for (const pattern of ['', 'a\nb*', '\udc00*']) await t.rejects(app.events.subscribe(pattern, () => {}), { code: 'FST_REDIS_SUITE_EVENTS_INVALID_CHANNEL' })
-  for (const data of [undefined, () => {}, loop, 1n]) await t.rejects(app.events.publish('x', data), { code: 'FST_REDIS_SUITE_EVENTS_INVALID_DATA' })
+  for (const pattern of ['', 'a\nb*', '\udc00*']) await t.rejects(app.events.subscribe(pattern, () => {}), { code: 'FST_REDIS_SUITE_EVENTS_INVALID_OPTION' })
+  for (const data of [undefined, () => {}, loop, 1n]) await t.rejects(app.events.publish('x', data), { code: 'FST_REDIS_SUITE_EVENTS_UNSERIALIZABLE' })
 })
 
 onEach('closing waits for handlers that run, and ends what waits', async (t, build) => {
@@ -129,8 +129,8 @@ onEach('closing waits for handlers that run, and ends what waits', async (t, bui
   await until('it runs', () => began)
   await app.close()
   t.ok(finished)
-  await t.rejects(app.events.publish('x', 1), { code: 'FST_REDIS_SUITE_EVENTS_UNAVAILABLE', statusCode: 503 })
-  await t.rejects(app.events.subscribe('x', () => {}), { code: 'FST_REDIS_SUITE_EVENTS_UNAVAILABLE' })
+  await t.rejects(app.events.publish('x', 1), { code: 'FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE', statusCode: 503 })
+  await t.rejects(app.events.subscribe('x', () => {}), { code: 'FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE' })
 })
 
 t.test('closing does not wait longer than closeTimeout for a handler that does not end', async t => {

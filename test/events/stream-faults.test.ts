@@ -77,12 +77,12 @@ t.test('bytes that cannot be read become a dead letter at once, and a reader pas
   await client.xadd(logOf('bytes'), '*', 'what', 'ever')
   await stream.append(3)
   await until('the rest is handled', () => source.handled.length === 2)
-  await until('they are dead', async () => (await stream.stats()).groups['mail']?.dead === 2)
+  await until('they are dead', async () => (await stream.stats()).groups['mail']?.deadLetters === 2)
   const [letter] = await stream.deadLetters('mail').list()
   t.match(letter, { key: 'a', data: undefined, reason: /^cannot be read/, attempts: 0 })
   t.match(await take(stream.read({ after: '0' }), 2), [{ data: 1 }, { data: 3, gap: true }])
   await stream.deadLetters('mail').replay()
-  await until('they are dead again', async () => (await stream.stats()).groups['mail']?.dead === 2)
+  await until('they are dead again', async () => (await stream.stats()).groups['mail']?.deadLetters === 2)
 })
 
 t.test('it recovers from lost scripts, a lost group, and a server that lost everything', async t => {
@@ -120,8 +120,8 @@ t.test('a full server refuses new events, and what is there is handled, buried a
   await stream.consume({ group: 'mail', handler: source.handler, retries: 0 })
   await until('all are handled', () => source.handled.length === 99)
   await until('all are done', async () => {
-    const { lag, pending, dead } = (await stream.stats()).groups['mail'] ?? {}
-    return lag === 0 && pending === 0 && dead === 1
+    const { lag, pending, deadLetters } = (await stream.stats()).groups['mail'] ?? {}
+    return lag === 0 && pending === 0 && deadLetters === 1
   })
 })
 
@@ -174,7 +174,7 @@ t.test('every key has a TTL', async t => {
   await stream.consume({ group: 'mail', handler: source.handler, retries: 0 })
   await stream.consume({ group: 'new', handler: () => {}, from: '$' })
   await appendAll(stream, upTo(6))
-  await until('three are dead', async () => (await stream.stats()).groups['mail']?.dead === 3)
+  await until('three are dead', async () => (await stream.stats()).groups['mail']?.deadLetters === 3)
   await stream.deadLetters('mail').replay([(await stream.deadLetters('mail').list())[0]?.id ?? ''])
   const keys = await client.keys('*')
   t.ok(keys.length > 10)
@@ -221,18 +221,18 @@ t.test('an event that is trimmed while it waits for a retry still becomes a dead
   const { streams } = await startStreams(t, client, 'trimmed')
   const stream = streams.stream<string>('orders', { maxLength: 1 })
   const source = createHandler<string>({ fail: ({ data }) => data === 'poison' })
-  const consumer = await stream.consume({ group: 'mail', handler: source.handler, retries: 1, backoff: 500, concurrency: 10 })
-  const stuck = await stream.consume({ group: 'stuck', handler: source.handler, retries: 10, backoff: '1 minute', concurrency: 10 })
+  const consumer = await stream.consume({ group: 'mail', handler: source.handler, retries: 1, backoff: { min: 500 }, concurrency: 10 })
+  const stuck = await stream.consume({ group: 'stuck', handler: source.handler, retries: 10, backoff: { min: '1 minute' }, concurrency: 10 })
   const id = await stream.append('poison', { key: 'a' })
   await until('both have failed once', () => source.given.length === 2)
   for (const turn of upTo(3)) await appendAll(stream, upTo(100).map(i => `${turn} ${i}`), 'b')
   t.same(await client.xrange(logOf('trimmed'), id.split('.')[0] ?? '', id.split('.')[0] ?? ''), [], 'it is gone')
-  await until('it is dead', async () => (await stream.stats()).groups['mail']?.dead === 1)
+  await until('it is dead', async () => (await stream.stats()).groups['mail']?.deadLetters === 1)
   t.match(await stream.deadLetters('mail').list(), [{ data: 'poison', key: 'a', attempts: 2, eventId: id }])
   await until('the rest is done', async () => Object.values((await stream.stats()).groups).every(({ lag, pending }) => lag === 0 && pending <= 1))
   await Promise.all([consumer.close(), stuck.close()])
   t.match((await stream.stats()).groups, { mail: { pending: 0, lost: 0 }, stuck: { pending: 1, lost: 0 } })
   await stream.consume({ group: 'stuck', handler: source.handler })
   await until('its loss is seen', async () => (await stream.stats()).groups['stuck']?.lost === 1)
-  t.match((await stream.stats()).groups, { stuck: { pending: 0, lag: 0, dead: 0 } })
+  t.match((await stream.stats()).groups, { stuck: { pending: 0, lag: 0, deadLetters: 0 } })
 })

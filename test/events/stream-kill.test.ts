@@ -37,6 +37,6 @@ t.test(`${INSTANCES} consumers that are killed at random lose none of ${TOTAL} e
   t.equal(TOTAL - events, 0, 'none is lost')
   t.equal(outOfOrder, 0, 'none is out of order')
   t.ok(duplicates <= KILLS * CONCURRENCY, `${duplicates} twice`)
-  t.match((await stream.stats()).groups, { mail: { dead: 0, lost: 0 } })
+  t.match((await stream.stats()).groups, { mail: { deadLetters: 0, lost: 0 } })
   t.comment(`${events} events, ${duplicates} twice, ${KILLS} kills`)
 })

@@ -20,7 +20,7 @@ t.test('an event that ends the process is a dead letter in the end, and none tha
     starts++
     const child = await startInstance(t, server, 'poison', file, 2, 8).catch(() => undefined)
     await until('it was killed, or all is done', async () => {
-      isOver = isDone() && (await stream.stats()).groups['mail']?.dead === 1
+      isOver = isDone() && (await stream.stats()).groups['mail']?.deadLetters === 1
       return isOver || child === undefined || child.signalCode !== null
     }, 20_000)
   }

@@ -68,9 +68,9 @@ t.test('while Redis is gone a request with a key is refused within the time-out,
   t.same([linesWith('the store cannot be asked'), linesWith('the store answers again')], [1, 1])
 })
 
-t.test("with onStoreError 'run' a request runs while Redis is gone, and its answer is kept once Redis is back", async t => {
+t.test("with onStoreError 'open' a request runs while Redis is gone, and its answer is kept once Redis is back", async t => {
   const own = await startRedis()
-  const { app, post } = await build(t, own.url, { onStoreError: 'run', lease: 300, timeout: '2s' })
+  const { app, post } = await build(t, own.url, { onStoreError: 'open', lease: 300, timeout: '2s' })
   let runs = 0
   app.post('/', on, async () => ++runs)
   await app.ready()

@@ -279,7 +279,7 @@ t.test('a scope that is no text is an error, and not a scope of all strangers', 
 t.test('options that cannot be used are refused when they are given', async t => {
   const code = 'FST_REDIS_SUITE_IDEMPOTENCY_INVALID_OPTION'
   const bad = [{ ttl: 'soon' }, { ttl: 0 }, { header: 'a b' }, { required: 1 }, { scope: 'ip' }, { fingerprint: 1 }, { wait: -1 }, { lease: 1 },
-    { headers: 'location' }, { maxBodySize: -1 }, { onStoreError: 'open' }, { maxKeys: 0 }, { timeout: 0 }, { redis: {} }, { tll: 1 }]
+    { headers: 'location' }, { maxBodySize: -1 }, { onStoreError: 'run' }, { maxKeys: 0 }, { timeout: 0 }, { redis: {} }, { tll: 1 }]
   for (const options of bad) await t.rejects(async () => { await Fastify().register(idempotency, options as never) }, { code }, JSON.stringify(options))
   const app = await build(t, undefined)
   for (const config of [1, 'yes', { timeout: 1 }, { ttl: 'soon' }]) t.throws(() => app.post('/', { config: { idempotency: config as never } }, async () => 1), { code })

@@ -123,7 +123,7 @@ t.test('scripts that are flushed, a user without channels, and messages that are
 })
 
 t.test('who is called has the lock at once, in the order in which they came', async t => {
-  const instances = await Promise.all(Array.from({ length: 5 }, () => openLocks(t, { redis: connect(t, server.url), timeout: 1000, retry: 5000 })))
+  const instances = await Promise.all(Array.from({ length: 5 }, () => openLocks(t, { redis: connect(t, server.url), timeout: 1000, retryDelay: 5000 })))
   const first = await instances[0]!.locks.acquire('line')
   const order: number[] = []
   const waiting: Array<Promise<void>> = []

@@ -13,7 +13,7 @@ t.test('a bad option is refused at registration and at each call, and names itse
   const invalid = { code: 'FST_REDIS_SUITE_LOCK_INVALID_OPTION' }
   const client = connect(t, server.url)
   for (const options of [
-    { ttl: 99 }, { ttl: '2 days' }, { ttl: 'soon' }, { wait: -1 }, { retry: 1 }, { clockDrift: 0.6 }, { timeout: 0 }, { extend: 'yes' }, { tll: 5 },
+    { ttl: 99 }, { ttl: '2 days' }, { ttl: 'soon' }, { wait: -1 }, { retryDelay: 1 }, { clockDrift: 0.6 }, { timeout: 0 }, { extend: 'yes' }, { tll: 5 },
     { nodes: [client, client, client] }, { nodes: [client] }, { nodes: 3 }, { redis: client, nodes: [client] }, { redis: 'redis://' }
   ]) {
     await t.rejects(openLocks(t, options as LockPluginOptions), invalid, JSON.stringify(Object.keys(options)))

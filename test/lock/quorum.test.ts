@@ -60,7 +60,7 @@ t.test('with a slow node, and one that hangs again and again, never two are insi
   const proxy = await startProxy(nodes[0]!.port)
   proxy.delay(30)
   const urls = [`redis://127.0.0.1:${proxy.port}`, nodes[1]!.url, nodes[2]!.url]
-  const instances = await Promise.all(Array.from({ length: 6 }, () => openLocks(t, { nodes: urls.map(url => connect(t, url)), timeout: 100, retry: 50, wait: 3000 })))
+  const instances = await Promise.all(Array.from({ length: 6 }, () => openLocks(t, { nodes: urls.map(url => connect(t, url)), timeout: 100, retryDelay: 50, wait: 3000 })))
   const seen = { inside: 0, most: 0, done: 0, last: 0, disorder: 0 }
   const end = performance.now() + 5000
   const work = instances.map(async ({ locks }) => {

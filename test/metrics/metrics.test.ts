@@ -94,8 +94,8 @@ t.test('each plugin moves its metrics, and is asked for neither a limit nor a se
     await app.inject('/products/1')
     return (await scrape(app)).sum('fastify_cache_requests_total', { tier: 'l1' })! > 0
   })
-  t.equal(found.sum('fastify_rate_limit_decisions_total', { result: 'allowed', policy: 'global' }), 8)
-  t.equal(found.sum('fastify_rate_limit_decisions_total', { result: 'allowed', policy: 'route:GET:/limited' }), 2)
+  t.equal(found.sum('fastify_rate_limit_decisions_total', { result: 'allowed', scope: 'global' }), 8)
+  t.equal(found.sum('fastify_rate_limit_decisions_total', { result: 'allowed', scope: 'route:GET:/limited' }), 2)
   t.equal(found.sum('fastify_rate_limit_decisions_total', { result: 'refused' }), 2)
   t.equal(found.sum('fastify_session_created_total'), 2)
   t.equal(found.sum('fastify_session_destroyed_total'), 1)
@@ -172,7 +172,7 @@ t.test('names of the cache and policies beyond maxRoutes are one, and nothing is
   t.equal(found.sum('fastify_cache_requests_total', { result: 'miss' }), 50)
   t.ok(found.sum('fastify_cache_requests_total', { result: 'miss', name: 'other' })! >= 46)
   t.equal(found.sum('fastify_rate_limit_decisions_total'), 50)
-  t.equal(found.sum('fastify_rate_limit_decisions_total', { policy: 'other', result: 'allowed' }), 47)
+  t.equal(found.sum('fastify_rate_limit_decisions_total', { scope: 'other', result: 'allowed' }), 47)
 })
 
 t.test('with Redis gone a scrape answers in time and tells of the open circuit; with Redis back it tells of the reconnect', async t => {
@@ -226,11 +226,11 @@ t.test('streams are told of by what fastify.events says', async t => {
   const stream = app.events.stream('orders')
   const group = await stream.consume({ group: 'mail', retries: 0, handler: () => { throw new Error('never') } })
   await stream.append({})
-  await until('it is given up', async () => (await app.events.stats())[0]?.dead === 1)
+  await until('it is given up', async () => (await app.events.stats())[0]?.deadLetters === 1)
   await group.close()
   for (let i = 0; i < 3; i++) await stream.append({})
   const found = await scrape(app)
-  for (const [what, value] of [['lag', 3], ['pending', 0], ['dead', 1]]) {
+  for (const [what, value] of [['lag', 3], ['pending', 0], ['dead_letters', 1]]) {
     t.equal(found.sum(`fastify_events_stream_${what}`, { stream: 'orders', group: 'mail' }), value)
   }
 })
@@ -304,7 +304,7 @@ t.test('labels are on all metrics, prefix on the suite\'s own, and metrics of th
   await app.register(cache)
   new Counter({ name: 'orders_total', help: 'orders', registers: [app.metrics.registry] }).inc(3)
   const found = await scrape(app)
-  t.equal(found.sum('shop_cache_errors_total', { service: 'shop' }), 0)
+  t.equal(found.sum('shop_cache_store_errors_total', { service: 'shop' }), 0)
   t.equal(found.sum('orders_total', { service: 'shop' }), 3)
 })
 
@@ -339,10 +339,10 @@ t.test('values that are no numbers, of what only looks like a plugin of the suit
   const app = Fastify()
   t.teardown(() => app.close())
   app.decorate<unknown>('sessions', { stats: () => ({ created: -1, destroyed: NaN, active: 3 }) })
-  app.decorate<unknown>('cache', { stats: () => ({ names: { a: {} }, invalidations: undefined, errors: 2 }) })
+  app.decorate<unknown>('cache', { stats: () => ({ names: { a: {} }, invalidations: undefined, storeErrors: 2 }) })
   await app.register(metrics)
   const { statusCode, body } = await app.inject('/metrics')
   t.equal(statusCode, 200)
   t.match(body, /^fastify_session_active 3$/m)
-  t.match(body, /^fastify_cache_errors_total 2$/m)
+  t.match(body, /^fastify_cache_store_errors_total 2$/m)
 })

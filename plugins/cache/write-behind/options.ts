@@ -1,5 +1,5 @@
-import type { Duration } from '../../shared/duration.js'
-import { MAX_TIMER_MS } from '../../shared/duration.js'
+import { readBackoff, type BackoffOptions } from '../../shared/backoff.js'
+import { MAX_TIMER_MS, type Duration } from '../../shared/duration.js'
 import { invalidOptionError } from '../../shared/errors.js'
 import { readOptions } from '../../shared/options.js'
 
@@ -16,7 +16,7 @@ export interface Write<T> {
 }
 
 export interface WriteContext {
-  /** Fires when another instance may be writing the same keys, and when the write took longer than `timeout`: stop then. */
+  /** Fires when another instance may be writing the same keys, and when the write took longer than `hardTimeout`: stop then. */
   readonly signal: AbortSignal
   /** Greater for each new writer of a key: a source that refuses a smaller one than it has seen is safe from a writer that was paused. */
   readonly fence: number
@@ -29,28 +29,28 @@ export interface WriteBehindOptions<T> {
    */
   write: (batch: ReadonlyArray<Write<T>>, context: WriteContext) => void | Promise<void>
   /** The most writes given at once, 1 to 1,000. @default 100 */
-  batch?: number
+  batch?: number | undefined
   /** How long a write may wait for others. A full batch goes at once where the instance that adds is the one that writes. @default '1s' */
-  flushEvery?: Duration
+  flushEvery?: Duration | undefined
   /** How often a write that failed by itself is given again before it becomes a dead letter. @default 5 */
-  retries?: number
+  retries?: number | undefined
   /** How long to wait between: twice as long each time, with jitter. @default { min: 100, max: '30s' } */
-  backoff?: { min?: Duration, max?: Duration }
+  backoff?: BackoffOptions | undefined
   /** How long one call of `write` may take. @default '30s' */
-  timeout?: Duration
+  hardTimeout?: Duration | undefined
   /** Of several waiting writes of a key only the last is given. @default false */
-  latest?: boolean
+  latest?: boolean | undefined
   /**
    * Whether an error is that of the source as a whole and of no write: then all wait, and it counts as no retry.
    * @default errors of the network, by their `code`
    */
-  isOutage?: (error: unknown) => boolean
+  isOutage?: ((error: unknown) => boolean) | undefined
   /** How many writes may wait; each partition has an equal share. More are refused. @default 100_000 */
-  maxBacklog?: number
+  maxBacklog?: number | undefined
   /** How many dead letters are kept, an equal share in each partition; the oldest go first. @default 10_000 */
-  maxDeadLetters?: number
+  maxDeadLetters?: number | undefined
   /** How many calls of `write` there may be at a time, on all instances, 1 to 64: each has its part of the keys. The same on all instances. @default 4 */
-  partitions?: number
+  partitions?: number | undefined
 }
 
 export interface ResolvedWriteBehindOptions<T> {
@@ -59,7 +59,7 @@ export interface ResolvedWriteBehindOptions<T> {
   flushEvery: number
   retries: number
   backoff: { min: number, max: number }
-  timeout: number
+  hardTimeout: number
   latest: boolean
   isOutage: (error: unknown) => boolean
   /** Of one partition. */
@@ -69,7 +69,7 @@ export interface ResolvedWriteBehindOptions<T> {
   partitions: number
 }
 
-const KNOWN = ['write', 'batch', 'flushEvery', 'retries', 'backoff', 'timeout', 'latest', 'isOutage', 'maxBacklog', 'maxDeadLetters', 'partitions']
+const KNOWN = ['write', 'batch', 'flushEvery', 'retries', 'backoff', 'hardTimeout', 'latest', 'isOutage', 'maxBacklog', 'maxDeadLetters', 'partitions']
 const NAME = /^[\w.-]{1,64}$/
 const MAX_KEY_LENGTH = 1024
 const NETWORK_ERRORS = ['ECONNREFUSED', 'ECONNRESET', 'ECONNABORTED', 'EPIPE', 'ETIMEDOUT', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'EHOSTDOWN', 'ENETUNREACH', 'ENETDOWN']
@@ -79,13 +79,9 @@ export function resolveWriteBehind<T> (name: unknown, given: WriteBehindOptions<
   if (typeof given !== 'object' || given === null) throw invalidOptionError('cache', 'options', given, 'an object')
   const read = readOptions('cache', given)
   read.onlyKnown(KNOWN)
-  const { write, backoff: givenBackoff = {}, isOutage = isNetworkError } = given
+  const { write, isOutage = isNetworkError } = given
   if (typeof write !== 'function') read.fail('write', 'a function')
   if (typeof isOutage !== 'function') read.fail('isOutage', 'a function')
-  if (typeof givenBackoff !== 'object' || givenBackoff === null) read.fail('backoff', 'an object with min and max')
-  const backoff = readOptions('cache', givenBackoff)
-  backoff.onlyKnown(['min', 'max'])
-  const min = backoff.duration('min', 100, { min: 1, max: MAX_TIMER_MS })
   const partitions = read.integer('partitions', 4, { min: 1, max: 64 })
   const share = (most: number) => Math.ceil(most / partitions)
   return {
@@ -95,8 +91,8 @@ export function resolveWriteBehind<T> (name: unknown, given: WriteBehindOptions<
     batch: read.integer('batch', 100, { min: 1, max: 1000 }),
     flushEvery: read.duration('flushEvery', '1s', { min: 1, max: MAX_TIMER_MS }),
     retries: read.integer('retries', 5, { max: 1000 }),
-    backoff: { min, max: backoff.duration('max', Math.max(min, 30_000), { min, max: MAX_TIMER_MS }) },
-    timeout: read.duration('timeout', '30s', { min: 1, max: MAX_TIMER_MS }),
+    backoff: readBackoff('cache', given.backoff),
+    hardTimeout: read.duration('hardTimeout', '30s', { min: 1, max: MAX_TIMER_MS }),
     latest: read.boolean('latest', false),
     maxBacklog: share(read.integer('maxBacklog', 100_000, { min: 1 })),
     maxDeadLetters: share(read.integer('maxDeadLetters', 10_000, { min: 1 }))

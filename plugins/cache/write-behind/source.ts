@@ -5,15 +5,15 @@ import type { Taken } from './line.js'
 import type { ResolvedWriteBehindOptions, Write } from './options.js'
 
 /** Gives writes to the source, and tells it to stop when the lease is lost or the time is over. */
-export async function callSource<T> ({ write, timeout }: ResolvedWriteBehindOptions<T>, lease: Lease, batch: ReadonlyArray<Write<T>>): Promise<void> {
+export async function callSource<T> ({ write, hardTimeout }: ResolvedWriteBehindOptions<T>, lease: Lease, batch: ReadonlyArray<Write<T>>): Promise<void> {
   const stop = new AbortController()
   const onLost = () => stop.abort()
   lease.signal.addEventListener('abort', onLost)
   try {
     const { signal } = stop
-    await withDeadline(Promise.resolve(batch).then(given => write(given, { signal, fence: lease.fence })), timeout, () => {
+    await withDeadline(Promise.resolve(batch).then(given => write(given, { signal, fence: lease.fence })), hardTimeout, () => {
       stop.abort()
-      return new Error(`not written within ${timeout} ms`)
+      return new Error(`not written within ${hardTimeout} ms`)
     })
   } finally {
     lease.signal.removeEventListener('abort', onLost)

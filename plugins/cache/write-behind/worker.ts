@@ -73,12 +73,12 @@ export class BehindWorker<T> {
       count: (what, count) => { this.counts[what] += count },
       failed: (error, writes) => {
         this.counts.failed++
-        log.debug({ name, writes, reason: error.message }, 'cache: writes failed and are given again')
+        log.debug({ plugin: 'cache', writeBehind: name, writes, reason: error.message }, 'cache: writes failed and are given again')
       },
-      died: ({ id, reason, given }, dropped) => {
+      died: ({ id, reason, given: attempts }, dropped) => {
         this.counts.died++
         this.counts.dropped += dropped
-        log.error({ name, id: `${id}.${index}`, reason, given, ...dropped > 0 && { dropped } }, 'cache: a write became a dead letter')
+        log.error({ plugin: 'cache', writeBehind: name, id: `${id}.${index}`, reason, attempts, ...dropped > 0 && { dropped } }, 'cache: a write became a dead letter')
       },
       ended: isLost => {
         for (const without of Object.values(this.#without)) without.delete(index)
@@ -92,10 +92,10 @@ export class BehindWorker<T> {
     const without = this.#without[what]
     const { name, log } = this.#options
     if (error !== undefined) {
-      if (without.size === 0) log.warn({ name, reason: error.message }, `cache: the ${what} of accepted writes cannot be used, they wait`)
+      if (without.size === 0) log.warn({ plugin: 'cache', writeBehind: name, reason: error.message }, `cache: the ${what} of accepted writes cannot be used, they wait`)
       without.add(who)
     } else if (without.delete(who) && without.size === 0) {
-      log.info({ name }, `cache: the ${what} of accepted writes is used again`)
+      log.info({ plugin: 'cache', writeBehind: name }, `cache: the ${what} of accepted writes is used again`)
     }
   }
 }

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import type { RedisClient } from '../../shared/client.js'
+import type { DeadLetters } from '../../shared/dead-letters.js'
 import type { Duration } from '../../shared/duration.js'
 import { invalidOptionError, toError } from '../../shared/errors.js'
 import { warnOfEviction } from '../../shared/eviction.js'
@@ -9,7 +10,7 @@ import { CircuitOpenError } from '../../shared/guard.js'
 import { partitionOf } from '../../shared/keys.js'
 import { readOptions } from '../../shared/options.js'
 import { compareIds, timeOfId } from '../../shared/stream-ids.js'
-import { createLetters, type DeadLetters } from './letters.js'
+import { createLetters, type DeadLetter } from './letters.js'
 import { createBehindMemory } from './memory-store.js'
 import { checkWriteKey, resolveWriteBehind, type ResolvedWriteBehindOptions, type WriteBehindOptions } from './options.js'
 import { createBehindRedis } from './redis-store.js'
@@ -29,7 +30,7 @@ export interface WriteBehindStats extends BehindCounts {
   owned: number
 }
 
-export interface WriteBehind<T> extends DeadLetters<T> {
+export interface WriteBehind<T> {
   /**
    * Resolves with its id when the write lies in the store: from then on it is written at least once, or becomes a dead letter.
    *
@@ -47,6 +48,11 @@ export interface WriteBehind<T> extends DeadLetters<T> {
    */
   flush (options?: { timeout?: Duration }): Promise<void>
   stats (): Promise<WriteBehindStats>
+  /**
+   * The writes that were given up. `replay` puts them behind all writes of their keys that were accepted meanwhile, and takes fewer where the
+   * backlog is full.
+   */
+  readonly deadLetters: DeadLetters<DeadLetter<T>>
 }
 
 export interface WriteBehindsOptions {
@@ -89,7 +95,7 @@ export function createWriteBehinds (given: WriteBehindsOptions): WriteBehinds {
     writeBehind <T> (name: string, options: WriteBehindOptions<T>): WriteBehind<T> {
       const resolved = resolveWriteBehind(name, options)
       if (opened.has(name)) throw invalidOptionError('cache', 'name', name, 'a name that is not in use')
-      if (client !== undefined && opened.size === 0) warnOfEviction(client, log, MAY_BE_EVICTED, policy => policy.startsWith('allkeys-'))
+      if (client !== undefined && opened.size === 0) warnOfEviction(client, 'cache', log, MAY_BE_EVICTED, policy => policy.startsWith('allkeys-'))
       const store = client === undefined ? createBehindMemory(resolved.partitions) : createBehindRedis(client, prefix, name, run)
       const codec = { encode: (key: string, value: unknown) => toBytes(serializer, value, key), decode: (bytes: Buffer) => serializer.deserialize(bytes) as T }
       const { behind, close } = open(name, resolved, { store, codec, log, lease, isLocal: client === undefined })
@@ -152,7 +158,7 @@ function open <T> (name: string, options: ResolvedWriteBehindOptions<T>, { store
   }
 
   const behind: WriteBehind<T> = {
-    ...createLetters(store, options, codec.decode),
+    deadLetters: createLetters(store, options, codec.decode),
     add,
     async flush (given = {}) {
       const ms = readOptions('cache', given).duration('timeout', '30s')
@@ -172,7 +178,7 @@ function open <T> (name: string, options: ResolvedWriteBehindOptions<T>, { store
     await worker.close(CLOSE_MS)
     if (!isLocal) return
     const { backlog, deadLetters } = await behind.stats()
-    if (backlog + deadLetters > 0) log.error({ name, backlog, deadLetters }, 'cache: accepted writes are lost with this process, which has no Redis')
+    if (backlog + deadLetters > 0) log.error({ plugin: 'cache', writeBehind: name, backlog, deadLetters }, 'cache: accepted writes are lost with this process, which has no Redis')
   }
 
   return { behind, close }

@@ -16,6 +16,7 @@ export function createBells (client: RedisClient, prefix: string, log: FastifyBa
 
   const follow = () => followChannel({
     client,
+    plugin: 'events',
     channel: channelOf(prefix),
     log,
     without: 'events: new events of streams cannot be heard of, they are looked for each second',

@@ -27,7 +27,7 @@ const TICKS = -1
 /** Has this instance's part of the partitions handled. */
 export function startConsumer<T> ({ name, store, bell, partitions, options, lease, log, onClosed }: ConsumerOptions<T>): Consumer {
   const { group, concurrency } = options
-  const about = { stream: name, group }
+  const about = { plugin: 'events', stream: name, group }
   const idOf = (event: Parameters<typeof eventIdOf>[0], index: number) => eventIdOf(event, index, partitions)
   /** Who cannot use the store. */
   const without = new Set<number>()
@@ -44,10 +44,10 @@ export function startConsumer<T> ({ name, store, bell, partitions, options, leas
 
   const eventsOf = (index: number): PartitionEvents => ({
     store: error => note(index, error),
-    failed: (event, { message: reason }, attempt) =>
-      log.debug({ ...about, id: idOf(event, index), reason, attempt }, 'events: an event was not handled'),
-    died: (event, reason, given, dropped) =>
-      log.error({ ...about, id: idOf(event, index), reason, given, ...dropped > 0 && { dropped } }, options.deadLetter
+    failed: (event, { message: reason }, attempts) =>
+      log.debug({ ...about, id: idOf(event, index), reason, attempts }, 'events: an event was not handled'),
+    died: (event, reason, attempts, dropped) =>
+      log.error({ ...about, id: idOf(event, index), reason, attempts, ...dropped > 0 && { dropped } }, options.deadLetter
         ? 'events: an event became a dead letter'
         : 'events: an event was given up'),
     ended: isLost => {

@@ -150,7 +150,7 @@ export function createMemoryStreams ({ partitions, maxLength, maxAge, maxDeadLet
         count,
         last: log.at(-1)?.id,
         groups: [...groups].map(([group, { read, lost, pending, dead }]) =>
-          ({ group, pending: pending.size, dead: dead.length, ...groupState(count, first, read, lost) }))
+          ({ group, pending: pending.size, deadLetters: dead.length, ...groupState(count, first, read, lost) }))
       }
     },
     async letters (index, group, from, count) {
@@ -169,7 +169,7 @@ export function createMemoryStreams ({ partitions, maxLength, maxAge, maxDeadLet
       ring(index)
       return chosen.length
     },
-    async remove (index, name, ids) {
+    async discard (index, name, ids) {
       const group = at(index).groups.get(name)
       const before = group?.dead.length ?? 0
       if (group) group.dead = group.dead.filter(({ id }) => !ids.includes(id))

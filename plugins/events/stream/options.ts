@@ -1,4 +1,4 @@
-import { MAX_TIMER_MS } from '../../shared/duration.js'
+import { readBackoff } from '../../shared/backoff.js'
 import { invalidOptionError } from '../../shared/errors.js'
 import { readOptions } from '../../shared/options.js'
 import type { ConsumeOptions, StreamOptions } from './types.js'
@@ -28,7 +28,6 @@ export interface ResolvedConsumeOptions<T> {
 const NAME = /^[\w.-]{1,64}$/
 const NAME_ALLOWED = 'up to 64 letters, digits and . _ -'
 const MAX_KEY_LENGTH = 1024
-const MAX_BACKOFF_MS = 30_000
 // A TTL in milliseconds that Redis takes and a number still tells exactly.
 const MAX_AGE_MS = 10 * 365 * 24 * 3600 * 1000
 
@@ -61,13 +60,12 @@ export function resolveConsume<T> (given: ConsumeOptions<T>): ResolvedConsumeOpt
   read.onlyKnown(['group', 'handler', 'concurrency', 'retries', 'backoff', 'deadLetter', 'from'])
   const { handler } = given
   if (typeof handler !== 'function') read.fail('handler', 'a function')
-  const min = read.duration('backoff', 100, { min: 1, max: MAX_TIMER_MS })
   return {
     group: checkName('group', given.group),
     handler,
     concurrency: read.integer('concurrency', 1, { min: 1, max: 1000 }),
     retries: read.integer('retries', 5, { max: 1000 }),
-    backoff: { min, max: Math.max(min, MAX_BACKOFF_MS) },
+    backoff: readBackoff('events', given.backoff),
     deadLetter: read.boolean('deadLetter', true),
     from: read.oneOf('from', '0', ['0', '$'])
   }

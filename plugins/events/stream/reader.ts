@@ -118,8 +118,8 @@ export class Readers {
     const isFailing = error !== undefined
     if (isFailing === this.#isFailing) return
     this.#isFailing = isFailing
-    if (isFailing) log.warn({ stream, reason: reasonOf(error) }, 'events: a stream cannot be read, its readers wait')
-    else log.info({ stream }, 'events: a stream is read again')
+    if (isFailing) log.warn({ plugin: 'events', stream, reason: reasonOf(error) }, 'events: a stream cannot be read, its readers wait')
+    else log.info({ plugin: 'events', stream }, 'events: a stream is read again')
   }
 
   #enter (reader: AbortController): void {

@@ -3,7 +3,7 @@ import { keySpace } from '../../shared/keys.js'
 import { acquireScript, aliveScript, renewScript } from '../../shared/lease-scripts.js'
 import { runScript, runScriptForBytes } from '../../shared/script.js'
 import type { ResolvedStreamOptions } from './options.js'
-import { appendScript, buryScript, doneScript, foundScript, markScript, pendingScript, removeScript, replayScript, stateScript, takeScript } from './scripts.js'
+import { appendScript, buryScript, doneScript, foundScript, markScript, pendingScript, discardScript, replayScript, stateScript, takeScript } from './scripts.js'
 import { groupState, type Holder, type Source, type StoredEvent, type StoredLetter, type StreamStore, type TakenEvent } from './store.js'
 
 type Run = <T>(operation: () => Promise<T>) => Promise<T>
@@ -93,7 +93,7 @@ export function createRedisStreams (client: RedisClient, prefix: string, name: s
       const groups = await Promise.all(names.map(async group => ({
         group,
         pending: pending.get(group) ?? 0,
-        dead: await run(() => client.xlen(key(partition, `dead:${group}`))),
+        deadLetters: await run(() => client.xlen(key(partition, `dead:${group}`))),
         ...groupState(count, firstN, Number(fields.get(`read:${group}`)), Number(fields.get(`lost:${group}`) ?? 0))
       })))
       return { length: Number(length), count, last: last === undefined ? undefined : String(last[0]), groups }
@@ -103,7 +103,7 @@ export function createRedisStreams (client: RedisClient, prefix: string, name: s
     letterCount: (partition, group) => run(() => client.xlen(key(partition, `dead:${group}`))),
     replay: async (partition, group, ids) => Number(await run(() => runScript(client, replayScript,
       [key(partition, `again:${group}`), key(partition, `dead:${group}`)], [retention, channel, `${name}.${partition}`, ...ids]))),
-    remove: async (partition, group, ids) => Number(await run(() => runScript(client, removeScript, [key(partition, `dead:${group}`)], ids)))
+    discard: async (partition, group, ids) => Number(await run(() => runScript(client, discardScript, [key(partition, `dead:${group}`)], ids)))
   }
 }
 

@@ -230,7 +230,7 @@ return count
  * ARGV     ids
  * reply    how many there were
  */
-export const removeScript = lua`
+export const discardScript = lua`
 local count = redis.call('XDEL', KEYS[1], unpack(ARGV))
 if redis.call('XLEN', KEYS[1]) == 0 then redis.call('DEL', KEYS[1]) end
 return count

@@ -43,7 +43,7 @@ export interface PartitionState {
   count: number
   /** The last event's id; undefined where none was ever appended. */
   last: string | undefined
-  groups: Array<{ group: string, lag: number, pending: number, lost: number, dead: number }>
+  groups: Array<{ group: string, lag: number, pending: number, lost: number, deadLetters: number }>
 }
 
 /** What a group's holder of a lease names itself by. */
@@ -88,7 +88,7 @@ export interface StreamStore {
   letterCount (partition: number, group: string): Promise<number>
   /** Has the group take dead letters anew. @returns how many */
   replay (partition: number, group: string, ids: readonly string[]): Promise<number>
-  remove (partition: number, group: string, ids: readonly string[]): Promise<number>
+  discard (partition: number, group: string, ids: readonly string[]): Promise<number>
 }
 
 /** Tells of new events; where that was interrupted, of all partitions. */

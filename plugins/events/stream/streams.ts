@@ -1,6 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { RedisClient } from '../../shared/client.js'
-import { pagesOfLetters } from '../../shared/dead-letters.js'
+import { createDeadLetters, type DeadLetters } from '../../shared/dead-letters.js'
 import { invalidOptionError, reasonOf } from '../../shared/errors.js'
 import { warnOfEviction } from '../../shared/eviction.js'
 import type { RedisGuard } from '../../shared/guard.js'
@@ -16,7 +16,7 @@ import { checkKey, checkName, resolveConsume, resolveStream, type ResolvedStream
 import { Readers } from './reader.js'
 import { createRedisStreams } from './redis-store.js'
 import type { Bell, StoredLetter, StreamStore } from './store.js'
-import type { Consumer, ConsumeOptions, DeadLetter, DeadLetters, EventStream, GroupStats, StreamOptions, StreamStats } from './types.js'
+import type { Consumer, ConsumeOptions, DeadLetter, EventStream, GroupStats, StreamOptions, StreamStats } from './types.js'
 
 export interface StreamsOptions {
   /** Undefined: events lie in this process, and end with it. */
@@ -76,7 +76,7 @@ export function createStreams ({ client, prefix, guard, log, lease = LEASE_MS }:
         if (!isSame) throw invalidOptionError('events', 'options', given, `those that stream "${name}" is open with`)
         return known.stream as EventStream<T>
       }
-      if (client !== undefined && opened.size === 0) warnOfEviction(client, log, MAY_BE_EVICTED, policy => policy !== 'noeviction')
+      if (client !== undefined && opened.size === 0) warnOfEviction(client, 'events', log, MAY_BE_EVICTED, policy => policy !== 'noeviction')
       const made = openStream({ ...storeOf(name, options), name, options, log, lease })
       opened.set(name, { ...made, options })
       return made.stream as EventStream<T>
@@ -156,9 +156,9 @@ function openStream ({ name, store, bell, options, log, lease }: Parts): Omit<Op
 async function statsOf (store: StreamStore, indices: readonly number[]): Promise<StreamStats> {
   const states = await Promise.all(indices.map(index => store.state(index)))
   const sums = new Map<string, GroupStats>()
-  for (const { group, lag, pending, dead, lost } of states.flatMap(({ groups }) => groups)) {
-    const sum = sums.get(group) ?? { lag: 0, pending: 0, dead: 0, lost: 0 }
-    sums.set(group, { lag: sum.lag + lag, pending: sum.pending + pending, dead: sum.dead + dead, lost: sum.lost + lost })
+  for (const { group, lag, pending, deadLetters, lost } of states.flatMap(({ groups }) => groups)) {
+    const sum = sums.get(group) ?? { lag: 0, pending: 0, deadLetters: 0, lost: 0 }
+    sums.set(group, { lag: sum.lag + lag, pending: sum.pending + pending, deadLetters: sum.deadLetters + deadLetters, lost: sum.lost + lost })
   }
   return { length: states.reduce((sum, { length }) => sum + length, 0), groups: Object.fromEntries(sums) }
 }
@@ -170,15 +170,15 @@ interface LettersParts {
   group: string
 }
 
-function lettersOf<T> ({ store, ask, partitions, group }: LettersParts): DeadLetters<T> {
-  const { page, each } = pagesOfLetters({
+function lettersOf<T> ({ store, ask, partitions, group }: LettersParts): DeadLetters<DeadLetter<T>> {
+  return createDeadLetters<StoredLetter, DeadLetter<T>>({
     plugin: 'events',
     partitions,
     size: partition => ask(() => store.letterCount(partition, group)),
-    list: (partition, from, count) => ask(() => store.letters(partition, group, from, count))
-  })
-
-  function read ({ letter, partition }: { letter: StoredLetter, partition: number }): DeadLetter<T> {
+    list: (partition, from, count) => ask(() => store.letters(partition, group, from, count)),
+    replay: (partition, ids) => ask(() => store.replay(partition, group, ids)),
+    discard: (partition, ids) => ask(() => store.discard(partition, group, ids))
+  }, (letter, partition) => {
     const { id, eventId, key, value, reason, given: attempts } = letter
     const known = { id: `${id}.${partition}`, eventId: eventIdOf({ ...letter, id: eventId }, partition, partitions), key, reason, attempts, diedAt: timeOfId(id) }
     try {
@@ -186,11 +186,5 @@ function lettersOf<T> ({ store, ask, partitions, group }: LettersParts): DeadLet
     } catch {
       return { ...known, data: undefined }
     }
-  }
-
-  return {
-    list: async given => (await page(given)).map(read),
-    replay: ids => each(ids, (partition, some) => ask(() => store.replay(partition, group, some))),
-    remove: ids => each(ids, (partition, some) => ask(() => store.remove(partition, group, some)))
-  }
+  })
 }

@@ -1,4 +1,5 @@
-import type { LetterPage } from '../../shared/dead-letters.js'
+import type { BackoffOptions } from '../../shared/backoff.js'
+import type { DeadLetters } from '../../shared/dead-letters.js'
 import type { Duration } from '../../shared/duration.js'
 
 /** An event of a stream. */
@@ -8,7 +9,7 @@ export interface StreamEvent<T> {
   key: string | undefined
   data: T
   /** When it was appended, by Redis's clock: milliseconds since the epoch. */
-  at: number
+  appendedAt: number
   /** Only where it is read: events before it, after the cursor or the event before, were trimmed or cannot be read. */
   gap?: true
 }
@@ -42,8 +43,8 @@ export interface EventStream<T> {
   consume (options: ConsumeOptions<T>): Promise<Consumer>
   /** @throws `FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE` (503) */
   stats (): Promise<StreamStats>
-  /** The events that a group gave up. */
-  deadLetters (group: string): DeadLetters<T>
+  /** The events that a group gave up. `replay` has that group handle them anew, and no other. */
+  deadLetters (group: string): DeadLetters<DeadLetter<T>>
 }
 
 export interface ReadOptions {
@@ -53,15 +54,15 @@ export interface ReadOptions {
 
 export interface StreamOptions {
   /** Into how many parts the keys are spread, 1 to 64: each is consumed by one instance at a time. The same on all instances. @default 1 */
-  partitions?: number
+  partitions?: number | undefined
   /** How many events are kept, about; each partition has an equal share. @default 100_000 */
-  maxLength?: number
+  maxLength?: number | undefined
   /** For how long an event is kept, at most about; the keys expire so long after the last event. @default '7 days' */
-  maxAge?: Duration
+  maxAge?: Duration | undefined
   /** How long dead letters, and how far groups are, are kept after they were last used. @default '30 days' */
-  retention?: Duration
+  retention?: Duration | undefined
   /** How many dead letters a group keeps, an equal share in each partition; the oldest go first. @default 10_000 */
-  maxDeadLetters?: number
+  maxDeadLetters?: number | undefined
 }
 
 export interface ConsumeOptions<T> {
@@ -70,15 +71,15 @@ export interface ConsumeOptions<T> {
   /** Resolves when the event is done; where it rejects, the event is given again. Events of a key come in order, never two at a time, and some twice. */
   handler: (event: StreamEvent<T>, context: HandlerContext) => unknown
   /** How many events this process handles at a time, of different keys, 1 to 1,000. @default 1 */
-  concurrency?: number
+  concurrency?: number | undefined
   /** How often an event that failed is given again before it is a dead letter. @default 5 */
-  retries?: number
-  /** How long to wait before the first retry: twice as long each time, up to 30 s, with jitter. @default 100 */
-  backoff?: Duration
+  retries?: number | undefined
+  /** How long to wait between: twice as long each time, with jitter. @default { min: 100, max: '30s' } */
+  backoff?: BackoffOptions | undefined
   /** Whether what is given up is kept; else it is only logged. @default true */
-  deadLetter?: boolean
+  deadLetter?: boolean | undefined
   /** Where a group that is new begins: at the oldest event, or after the newest. @default '0' */
-  from?: '0' | '$'
+  from?: '0' | '$' | undefined
 }
 
 export interface HandlerContext {
@@ -107,13 +108,13 @@ export interface GroupStats {
   lag: number
   /** Events that were taken and are not done. */
   pending: number
-  dead: number
+  deadLetters: number
   /** Events that were trimmed before the group had handled them, since it exists. */
   lost: number
 }
 
 export interface DeadLetter<T> {
-  /** Its own: for `after`, `replay` and `remove`. */
+  /** Its own: for `after`, `replay` and `discard`. */
   id: string
   /** The event's id. */
   eventId: string
@@ -126,18 +127,4 @@ export interface DeadLetter<T> {
   attempts: number
   /** When it was given up, by the store's clock: milliseconds since the epoch. */
   diedAt: number
-}
-
-export interface DeadLetters<T> {
-  /**
-   * The oldest first.
-   *
-   * @param options.count - the most, 1 to 1,000, default 100
-   * @param options.after - the last one's id of the page before
-   */
-  list (options?: LetterPage): Promise<Array<DeadLetter<T>>>
-  /** Has the group handle them anew, and no other group. @param ids - default all that there are now @returns how many */
-  replay (ids?: readonly string[]): Promise<number>
-  /** Forgets them. @param ids - default all that there are now @returns how many there were */
-  remove (ids?: readonly string[]): Promise<number>
 }

@@ -204,7 +204,7 @@ t.test('what holds something never expires, and all that is empty does', async t
   await behind.flush()
   const [dead] = await server.client().keys(`${prefix}:*dead`)
   t.equal(await server.client().pttl(dead ?? ''), -1)
-  await behind.discard()
+  await behind.deadLetters.discard()
   t.equal(await server.client().exists(dead ?? ''), 0)
 
   const waiting = newPrefix()

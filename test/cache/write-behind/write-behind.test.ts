@@ -138,12 +138,12 @@ for (const [name, make] of Object.entries(stores)) {
     t.ok(gives <= 18 && gives >= 12, `${gives} times alone`)
     t.match(await behind.stats(), { backlog: 0, deadLetters: 6, died: 6, dropped: 0 })
 
-    const letters = await behind.deadLetters()
+    const letters = await behind.deadLetters.list()
     t.same(letters.map(({ writeId }) => writeId).sort(), [...ids].sort())
     for (const letter of letters) t.match(letter, { value: -1, reason: 'never a negative one', attempts: 3 })
     const pages = []
     for (let after: string | undefined; ;) {
-      const page = await behind.deadLetters({ count: 2, ...after !== undefined && { after } })
+      const page = await behind.deadLetters.list({ count: 2, ...after !== undefined && { after } })
       pages.push(...page)
       after = page.at(-1)?.id
       if (page.length === 0) break
@@ -151,17 +151,17 @@ for (const [name, make] of Object.entries(stores)) {
     t.same(pages, letters, 'in pages')
 
     const [first, second] = letters
-    t.equal(await behind.discard([first?.id ?? '']), 1)
+    t.equal(await behind.deadLetters.discard([first?.id ?? '']), 1)
     source.refuse = undefined
-    t.equal(await behind.replay([second?.id ?? '', first?.id ?? '']), 1)
+    t.equal(await behind.deadLetters.replay([second?.id ?? '', first?.id ?? '']), 1)
     await behind.flush()
     t.equal(source.valuesOf(second?.key ?? '').at(-1), -1, 'after all that was accepted meanwhile')
-    t.equal(await behind.replay(), 4)
-    t.equal(await behind.replay(), 0)
+    t.equal(await behind.deadLetters.replay(), 4)
+    t.equal(await behind.deadLetters.replay(), 0)
     await behind.flush()
     t.equal(source.written.filter(({ value }) => value === -1).length, 5)
-    t.same(await behind.deadLetters(), [])
-    t.equal(await behind.discard(), 0)
+    t.same(await behind.deadLetters.list(), [])
+    t.equal(await behind.deadLetters.discard(), 0)
   })
 
   promise('replayed dead letters that fail again are not replayed twice by one call, and of too many the oldest go', async (t, base) => {
@@ -169,11 +169,11 @@ for (const [name, make] of Object.entries(stores)) {
     source.refuse = () => new Error('never')
     for (const value of oneToTen) await behind.add('a', value)
     await behind.flush()
-    t.same((await behind.deadLetters()).map(({ value }) => value), [5, 6, 7, 8, 9])
+    t.same((await behind.deadLetters.list()).map(({ value }) => value), [5, 6, 7, 8, 9])
     t.match(await behind.stats(), { deadLetters: 5, died: 10, dropped: 5 })
-    t.equal(await behind.replay(), 5)
+    t.equal(await behind.deadLetters.replay(), 5)
     await behind.flush()
-    t.equal(await behind.discard(), 5)
+    t.equal(await behind.deadLetters.discard(), 5)
   })
 
   promise('while the source is out of reach nothing becomes a dead letter, and it is said once', async (t, base) => {
@@ -224,13 +224,13 @@ for (const [name, make] of Object.entries(stores)) {
     await behind.add('a', 1)
     await behind.flush()
     t.same(source.valuesOf('a'), [1])
-    const [letter] = await behind.deadLetters()
+    const [letter] = await behind.deadLetters.list()
     t.match(letter, { key: 'a', value: undefined, attempts: 0 })
     t.match(letter?.reason, /^cannot be read: /)
   })
 
   promise('a write that does not end is told to stop and given again', async (t, base) => {
-    const { source, behind } = open(t, base, { timeout: 50 })
+    const { source, behind } = open(t, base, { hardTimeout: 50 })
     let stopped = 0
     let calls = 0
     const { behind: slow } = { behind: createSlow() }
@@ -239,7 +239,7 @@ for (const [name, make] of Object.entries(stores)) {
       t.teardown(() => behinds.close())
       return behinds.writeBehind<number>('slow', {
         flushEvery: 10,
-        timeout: 50,
+        hardTimeout: 50,
         backoff: BACKOFF,
         write: (batch, { signal }) => ++calls > 1
           ? source.write(batch, { fence: 1 })
@@ -261,8 +261,8 @@ for (const [name, make] of Object.entries(stores)) {
     }
     for (const bad of ['', 'x'.repeat(1025), 1]) await t.rejects(behind.add(bad as string, 1), { code })
     await t.rejects(behind.add('a', undefined as never), { code: 'FST_REDIS_SUITE_CACHE_UNSERIALIZABLE' })
-    for (const bad of ['', 'x', '1-1.9']) await t.rejects(behind.replay([bad]), { code }, bad)
-    await t.rejects(behind.deadLetters({ count: 0 }), { code })
+    for (const bad of ['', 'x', '1-1.9']) await t.rejects(behind.deadLetters.replay([bad]), { code }, bad)
+    await t.rejects(behind.deadLetters.list({ count: 0 }), { code })
   })
 
   promise('after close() nothing is accepted', async (t, base) => {

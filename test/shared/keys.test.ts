@@ -1,0 +1,72 @@
+import fc from 'fast-check'
+import Fastify from 'fastify'
+import { Redis } from 'ioredis'
+import t from 'tap'
+import { cache, events, health, idempotency, lock, metrics, rateLimit, redis, session } from '../../plugins/index.js'
+import { startRedis, until } from '../helpers/index.js'
+
+const PREFIX = 'shop'
+/** `{prefix}:{plugin}:{what}:{id}`, the plugins and whats that there are, and nothing in an id that a pattern or a Cluster would read. */
+const KEY = /^shop:(?:cache:(?:entry|tag|claim|behind)|session:(?:data|user)|rate-limit:(?:log|counter|gcra|refused)|lock:(?:held|free|line|seen|fence)|idempotency:key|events:stream):[\w.@:~#-]*(?:\{[\w.@:~#-]+\})?[\w.@:~#-]*$/
+/** What was acknowledged and is not done yet goes with the last of it, and not by time: docs/data-cache.md. */
+const WITHOUT_TTL = /^shop:cache:behind:/
+
+const server = await startRedis()
+
+const hostile = fc.oneof(fc.string({ unit: 'binary', minLength: 1, maxLength: 80 }),
+  fc.constantFrom('*', '?', '[a]', '{', '}', '{}', '{a}', 'a b', '\n', '\0', ':', '::', 'shop:cache:entry:x', '~', '#', 'é', '\ud800', 'x'.repeat(200), '../..', '127.0.0.1', '2001:db8::1'))
+
+async function build () {
+  const app = Fastify()
+  await app.register(redis, { url: server.url, prefix: PREFIX })
+  await app.register(rateLimit, { max: 1000, global: false, keyGenerator: request => String(request.headers['x-user']) })
+  await app.register(session, { secret: 'a secret of at least thirty-two characters', cookie: { secure: false } })
+  for (const plugin of [cache, events, lock, idempotency, health, metrics]) await app.register(plugin)
+  const user = (request: { headers: Record<string, unknown> }) => Buffer.from(String(request.headers['x-user']), 'base64url').toString()
+  app.get('/cached', { config: { cache: { ttl: '1m', tags: request => [user(request)], vary: ['x-user'] } } }, async () => ({ at: 1 }))
+  app.get('/limited', { config: { rateLimit: { max: 2, ban: 1 } } }, async () => 'ok')
+  app.post('/login', async request => await request.login(user(request)))
+  app.post('/paid', { config: { idempotency: true } }, async () => ({ paid: true }))
+  return app
+}
+
+t.test('whatever ids come in, each key of each plugin reads {prefix}:{plugin}:{what}:{id} and ends by time', async t => {
+  const app = await build()
+  t.teardown(() => app.close())
+  const behind = app.cache.writeBehind<number>('orders', { write: () => { throw new Error('no') }, retries: 0, flushEvery: 1 })
+  const stream = app.events.stream<string>('orders', { partitions: 2 })
+  await stream.consume({ group: 'mail', handler: ({ data }) => { if (data.length % 2 === 0) throw new Error('no') }, retries: 0 })
+
+  await fc.assert(fc.asyncProperty(hostile, async id => {
+    const headers = { 'x-user': Buffer.from(id).toString('base64url') }
+    await Promise.all([
+      app.cache.set(id, 1, { tags: [`t${id}`] }),
+      app.cache.getOrSet(`made ${id}`, async () => id, { tags: ['all', `t${id}`] }),
+      behind.add(id, 1),
+      stream.append(id, { key: id }),
+      app.locks.using([id, `other ${id}`], { ttl: '1m' }, async () => id),
+      ...(['sliding-log', 'sliding-counter', 'gcra'] as const).map(algorithm => app.rateLimiter.consume(id, { name: `by ${algorithm}`, max: 2, timeWindow: '1 minute', algorithm, ban: 1 })),
+      app.inject({ url: `/cached?q=${headers['x-user']}`, headers }),
+      app.inject({ url: '/limited', headers }).then(async () => await app.inject({ url: '/limited', headers })),
+      app.inject({ method: 'POST', url: '/login', headers }),
+      app.inject({ method: 'POST', url: '/paid', headers: { ...headers, 'idempotency-key': `"${headers['x-user'].slice(0, 40)}"` } })
+    ])
+    await app.cache.invalidateTags([`t${id}`])
+  }), { numRuns: Number(process.env['FUZZ_RUNS'] ?? 60) })
+  await until('what fails is given up', async () => (await behind.stats()).backlog === 0)
+
+  const client = new Redis(server.url)
+  t.teardown(() => client.disconnect())
+  const keys = await client.keys('*')
+  const kinds = new Map<string, number>()
+  for (const key of keys) {
+    t.match(key, KEY)
+    if (!WITHOUT_TTL.test(key)) t.ok(await client.pttl(key) !== -1, `${key} has a TTL`)
+    const kind = key.split(':').slice(1, 3).join(':')
+    kinds.set(kind, (kinds.get(kind) ?? 0) + 1)
+  }
+  t.comment([...kinds].map(([kind, count]) => `${kind} ${count}`).join(', '))
+  for (const plugin of ['cache:entry', 'cache:tag', 'cache:behind', 'session:data', 'session:user', 'rate-limit:log', 'rate-limit:counter', 'rate-limit:gcra', 'rate-limit:refused', 'lock:', 'idempotency:key', 'events:stream']) {
+    t.ok([...kinds.keys()].some(kind => kind.startsWith(plugin)), `${plugin} wrote keys`)
+  }
+})
