@@ -32,6 +32,7 @@ const mistakes: Mistake[] = [
   ['a client is null', app => registered(app, [redis, { client: null }]), 'REDIS_INVALID_OPTION', '"client"', 'null', 'ioredis client'],
 
   ['cache twice', app => registered(app, [cache], [cache]), 'CACHE_ALREADY_REGISTERED', 'fastify.cache'],
+  ['cache beside one that has its decorator', async app => { app.decorate<unknown>('cache', {}); await registered(app, [cache]) }, 'CACHE_ALREADY_REGISTERED', 'fastify.cache', 'another one'],
   ['session twice', app => registered(app, [session, { secret: SECRET }], [session, { secret: SECRET }]), 'SESSION_ALREADY_REGISTERED', 'request.session'],
   ['session beside @fastify/session', app => registered(app, [fastifyCookie], [fastifySession, { secret: SECRET }], [session, { secret: SECRET }]), 'SESSION_ALREADY_REGISTERED', 'request.session'],
   ['idempotency twice', app => registered(app, [idempotency], [idempotency]), 'IDEMPOTENCY_ALREADY_REGISTERED', 'request.idempotencyKey'],
@@ -91,6 +92,11 @@ const calls: Array<[what: string, code: string, build: (app: FastifyInstance) =>
   ['what a login keeps is no list', 'SESSION_INVALID_OPTION', async app => {
     await app.register(session, { secret: SECRET })
     app.get('/', async request => await request.login('ann', { keep: 'cart' as unknown as string[] }))
+  }],
+  ['@fastify/cookie with a hook that comes too late', 'SESSION_NO_COOKIES', async app => {
+    await app.register(fastifyCookie, { hook: 'preHandler' })
+    await app.register(session, { secret: SECRET })
+    app.get('/', async () => 'x')
   }],
   ['a login\'s option is misspelt', 'SESSION_INVALID_OPTION', async app => {
     await app.register(session, { secret: SECRET })
