@@ -57,7 +57,7 @@ export const health = fp<HealthPluginOptions>(async function health (fastify, gi
       await draining
     }
   })
-  await watchProcess(fastify, given.underPressure)
+  await watchProcess(fastify, options.underPressure)
   checks.add('process', createProcessCheck(fastify), { cacheFor })
   if (client) checks.add('redis', createRedisCheck(client), { critical: options.redisCritical, cacheFor })
   addRoutes(fastify, options, checks, () => draining !== undefined)
