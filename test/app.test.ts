@@ -52,6 +52,8 @@ for (const [name, env] of Object.entries(environments)) {
       t.ok(Number((await who.send('GET', '/')).headers['retry-after']) > 0)
       t.equal((await visitor().send('GET', '/')).statusCode, 200)
       t.equal((await who.send('GET', '/health')).statusCode, 200, 'probes are not limited')
+      const { statusCode, headers } = await who.send('GET', '/docs')
+      t.match([statusCode, headers['x-ratelimit-limit']], [200, undefined], 'nor is the documentation')
     })
 
     t.test('a cart is kept from before the login to the order, which takes from the stock', async t => {

@@ -210,8 +210,8 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
       const found = values.read(core.peek(key)) ?? values.read((await core.find(key, scope.tags)).entry)
       return found !== undefined && found.state !== 'fallback'
     },
-    set: async (name, value, options = {}) => await store([[name, value]], options),
-    setMany: async (items, options = {}) => await store(checkList(items, 'values'), options),
+    set: async (name, value, options = {}) => await store([[name, value]], checkOptions(options)),
+    setMany: async (items, options = {}) => await store(checkList(items, 'values'), checkOptions(options)),
     delete: async (name, options) => await remove([name], options) > 0,
     deleteMany: async (names, options) => await remove(checkList(names, 'keys'), options),
     getOrSet: async (name, factory, options = NO_OPTIONS) => await getOrSet(keyOf(name), checkFunction(factory, 'factory'), checkOptions(options)),
@@ -237,7 +237,7 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
     },
     invalidateTags: async (tags, options) => await invalidate(checkTags(tags), options),
     async invalidatePattern (glob) {
-      const whole = [...scope.prefixes.map(escapeGlob), checkKey(glob)].join(':')
+      const whole = [...scope.prefixes.map(escapeGlob), checkKey(glob, 'glob')].join(':')
       return await core.removeMatching(whole, compileGlob(whole))
     },
     clear: async options => await invalidate(scope.tags.length === 0 ? [EVERYTHING] : scope.tags.slice(-1), options),
@@ -273,9 +273,9 @@ function checkOptions<O extends object> (given: O): O {
   return typeof given === 'object' && given !== null ? given : fail('options', given, 'an object')
 }
 
-function checkKey (key: unknown): string {
+function checkKey (key: unknown, name = 'key'): string {
   if (typeof key === 'string' && key !== '') return key
-  throw invalidOptionError('cache', 'key', key, 'a string that is not empty')
+  throw invalidOptionError('cache', name, key, 'a string that is not empty')
 }
 
 function checkList<T> (list: readonly T[], name: string): readonly T[] {

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { FastifyContextConfig, FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { keyPrefixOf, resolveClient, type RedisClient } from '../shared/client.js'
+import { alreadyRegisteredError } from '../shared/errors.js'
 import { guardRedis, type RedisGuard } from '../shared/guard.js'
 import { createCoherence } from './coherence.js'
 import { CacheCore } from './core.js'
@@ -55,10 +56,11 @@ export type { CachePluginOptions, KeyOptions, RouteCacheOptions, RouteRequest, T
 /**
  * An HTTP cache (RFC 9111) for the answers of routes (`config.cache`), and a cache for data (`fastify.cache`), on one store.
  *
- * @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` at registration of the plugin or of a route
+ * @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` at registration of the plugin or of a route, `FST_REDIS_SUITE_CACHE_ALREADY_REGISTERED`
  */
 export const cache = fp<CachePluginOptions>(async function cache (fastify, given) {
   const options = resolveCacheOptions(given)
+  if (fastify.hasDecorator('cache')) throw alreadyRegisteredError('cache', 'fastify.cache')
   const client = resolveClient(fastify, 'cache', given.redis)
   const guard = client && guardRedis(client, fastify.log, options.timeout, 'cache')
   const core = createCore(fastify, client, guard, options)

@@ -7,7 +7,7 @@ import type { Counts } from './counts.js'
 import { isStorableStatus } from './entry.js'
 import { PLUGIN_OPTIONS, ROUTE_OPTIONS, type CachePluginOptions, type KeyOptions, type RouteCacheOptions, type TagsOption } from './options.js'
 import { isListOfStrings, resolveTiers, resolveTtl, saidTtl, type Tiers } from './ttl.js'
-import { resolveDefaults, type ValuePlan } from './value-options.js'
+import { checkTags, resolveDefaults, type ValuePlan } from './value-options.js'
 import { resolveSerializer, type Serializer } from './serializer.js'
 import { MAX_LIFE_MS } from './store.js'
 
@@ -177,6 +177,6 @@ function resolveKey (key: KeyOptions | undefined, read: OptionReader): Pick<Reso
 
 function resolveTags (name: string, tags: TagsOption | undefined, read: OptionReader): ResolvedRouteCache['tagsOf'] {
   if (tags === undefined) return () => []
-  if (typeof tags === 'function') return tags
+  if (typeof tags === 'function') return request => checkTags(tags(request), name)
   return isListOfStrings(tags) ? () => tags : read.fail(name, 'a list of strings, or a function of the request')
 }

@@ -11,6 +11,7 @@ import type { ResolvedCacheOptions, ResolvedRouteCache } from './resolve-options
 import { askHandler, createServe } from './serve.js'
 import { watchUnanswered } from './unanswered.js'
 import { invalidateBy, isUnsafe, type Keyed } from './unsafe.js'
+import { checkTags } from './value-options.js'
 import type { Works } from './works.js'
 
 const STATE = Symbol('cache.state')
@@ -42,7 +43,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
 
   fastify.decorateRequest(STATE, null)
   fastify.decorateReply('cacheTags', function (...tags) {
-    this.request[STATE]?.extraTags.push(...tags)
+    this.request[STATE]?.extraTags.push(...checkTags(tags))
     return this
   })
   fastify.decorateReply('noCache', function () {

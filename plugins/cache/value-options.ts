@@ -109,7 +109,8 @@ function resolveTtlOf (ttl: GetOrSetOptions<never>['ttl'], fallback: ValuePlan, 
   return value => saidTtl(ttl(value as never), tiers)
 }
 
-export function checkTags (tags: unknown): readonly string[] {
+/** @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` */
+export function checkTags (tags: unknown, name = 'tags'): readonly string[] {
   if (isListOfStrings(tags) && !tags.some(tag => tag.startsWith('\0'))) return tags
-  throw invalidOptionError('cache', 'tags', tags, 'a list of strings that are not empty and do not begin with a NUL')
+  throw invalidOptionError('cache', name, tags, 'a list of strings that are not empty and do not begin with a NUL')
 }

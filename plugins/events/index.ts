@@ -1,7 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { keyPrefixOf, resolveClient } from '../shared/client.js'
-import { reasonOf } from '../shared/errors.js'
+import { alreadyRegisteredError, invalidOptionError, reasonOf } from '../shared/errors.js'
 import { guardRedis } from '../shared/guard.js'
 import { checkName, type ChannelData, type PatternData } from './channels.js'
 import { UnserializableError } from './errors.js'
@@ -76,10 +76,11 @@ export type { Consumer, ConsumeOptions, DeadLetter, EventStream, GroupStats, Han
 /**
  * Pub/sub and server-sent events: `fastify.events`.
  *
- * @throws `FST_REDIS_SUITE_EVENTS_INVALID_OPTION` at registration
+ * @throws `FST_REDIS_SUITE_EVENTS_INVALID_OPTION`, `FST_REDIS_SUITE_EVENTS_ALREADY_REGISTERED` at registration
  */
 export const events = fp<EventsPluginOptions>(async function events (fastify, given) {
   const options = resolveEventsOptions(given)
+  if (Object.hasOwn(fastify, 'events')) throw alreadyRegisteredError('events', 'fastify.events')
   const { log } = fastify
   const client = resolveClient(fastify, 'events', given.redis)
   const hub = new Hub({
@@ -96,8 +97,10 @@ export const events = fp<EventsPluginOptions>(async function events (fastify, gi
     stream: streams.stream,
     stats: streams.stats,
     publish: async (channel, data) => await hub.publish(checkName(channel), toJson(channel, data)),
-    subscribe: async <P extends string>(pattern: P, handler: Handler<P>, subscribeOptions?: SubscribeOptions) =>
-      await hub.subscribe(pattern, (data, channel) => handler(data as PatternData<P>, channel), subscribeOptions),
+    async subscribe<P extends string> (pattern: P, handler: Handler<P>, subscribeOptions?: SubscribeOptions) {
+      if (typeof handler !== 'function') throw invalidOptionError('events', 'handler', handler, 'a function')
+      return await hub.subscribe(pattern, (data, channel) => handler(data as PatternData<P>, channel), subscribeOptions)
+    },
     sse: async <T>(request: FastifyRequest, reply: FastifyReply, source: SseSource<T> | string, sseOptions?: SseOptions<T>) =>
       await answers.send(request, reply, source, sseOptions)
   })

@@ -63,6 +63,7 @@ export function createChecks (): Checks {
   const checks = new Map<string, () => Promise<CheckResults>>()
   return {
     add (name, check, options = {}) {
+      readOptions('health', options)
       const read = readOptions('health', { name, check, ...options })
       if (typeof name !== 'string' || !NAME.test(name)) read.fail('name', 'up to 64 letters, digits and . _ -')
       if (typeof check !== 'function') read.fail('check', 'a function')

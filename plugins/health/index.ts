@@ -1,8 +1,10 @@
 import underPressure from '@fastify/under-pressure'
+import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { findClient } from '../shared/client.js'
+import { alreadyRegisteredError, invalidOptionError } from '../shared/errors.js'
 import { createChecks, type Check, type CheckOptions, type CheckResults } from './checks.js'
-import { resolveHealthOptions, type HealthPluginOptions } from './options.js'
+import { resolveHealthOptions, type HealthPluginOptions, type PressureOptions } from './options.js'
 import { createProcessCheck } from './process-check.js'
 import { createRedisCheck } from './redis-check.js'
 import { addRoutes } from './routes.js'
@@ -37,10 +39,11 @@ export type { DetailsOption, HealthPaths, HealthPluginOptions, PressureOptions }
  * Health routes: `GET /health/live` (the process answers), `GET /health/ready` (it may get traffic), `GET /health/startup` (it has been
  * ready) and `GET /health` (the details), answered as `application/health+json`.
  *
- * @throws `FST_REDIS_SUITE_HEALTH_INVALID_OPTION`
+ * @throws `FST_REDIS_SUITE_HEALTH_INVALID_OPTION`, `FST_REDIS_SUITE_HEALTH_ALREADY_REGISTERED`
  */
 export const health = fp<HealthPluginOptions>(async function health (fastify, given) {
   const options = resolveHealthOptions(given)
+  if (Object.hasOwn(fastify, 'health')) throw alreadyRegisteredError('health', 'fastify.health')
   const client = findClient(fastify, 'health', given.redis)
   const checks = createChecks()
   const { cacheFor } = options
@@ -54,7 +57,7 @@ export const health = fp<HealthPluginOptions>(async function health (fastify, gi
       await draining
     }
   })
-  if (!fastify.hasDecorator('memoryUsage')) await fastify.register(underPressure, options.underPressure)
+  await watchProcess(fastify, options.underPressure)
   checks.add('process', createProcessCheck(fastify), { cacheFor })
   if (client) checks.add('redis', createRedisCheck(client), { critical: options.redisCritical, cacheFor })
   addRoutes(fastify, options, checks, () => draining !== undefined)
@@ -62,3 +65,9 @@ export const health = fp<HealthPluginOptions>(async function health (fastify, gi
 }, { name: 'fastify-redis-suite/health', fastify: '5.x' })
 
 export default health
+
+/** By `@fastify/under-pressure`, which may be registered already: then its limits are those that were given there. */
+async function watchProcess (fastify: FastifyInstance, limits: PressureOptions | undefined): Promise<void> {
+  if (!fastify.hasDecorator('memoryUsage')) await fastify.register(underPressure, limits ?? {})
+  else if (limits !== undefined) throw invalidOptionError('health', 'underPressure', limits, 'none, as @fastify/under-pressure is registered already: give it the limits')
+}

@@ -58,7 +58,7 @@ export interface ResolvedHealthOptions {
   mayReadDetails: (request: FastifyRequest) => boolean | Promise<boolean>
   redisCritical: boolean
   cacheFor: number
-  underPressure: PressureOptions
+  underPressure: PressureOptions | undefined
   drainDelay: number
   /** `version` and the like. */
   about: Record<string, string>
@@ -102,8 +102,8 @@ function resolvePaths (given: HealthPaths = {}, read: OptionReader): ResolvedHea
   return { live: pathOf(whole.live), ready: pathOf(whole.ready), startup: pathOf(whole.startup), details: pathOf(whole.details) }
 }
 
-function resolvePressure (given: unknown, read: OptionReader): PressureOptions {
-  if (given === undefined) return {}
+function resolvePressure (given: unknown, read: OptionReader): PressureOptions | undefined {
+  if (given === undefined) return undefined
   if (typeof given !== 'object' || given === null) return read.fail('underPressure', 'limits, as @fastify/under-pressure has them')
   readOptions('health', given).onlyKnown(PRESSURE)
   return given

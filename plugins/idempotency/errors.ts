@@ -17,5 +17,7 @@ export const InvalidKeyError = pluginError('idempotency', 'INVALID_KEY', 'the he
 export const KeyReusedError = pluginError('idempotency', 'KEY_REUSED', 'this key was used for another request', 422)
 /** It was done, but the answer was too large to be kept. */
 export const AnswerNotKeptError = pluginError('idempotency', 'ANSWER_NOT_KEPT', 'this was done before; its answer was too large to be kept', 409)
+/** The parsed body is circular, say, or has a BigInt: whether two are the same cannot be told. */
+export const UnserializableError = pluginError('idempotency', 'UNSERIALIZABLE', 'the parsed body cannot be told in JSON, so that requests cannot be compared (%s)')
 /** A function among the options gave no string: callers, or requests, could not be told apart. */
 export const InvalidValueError = pluginError('idempotency', 'INVALID_VALUE', 'the option "%s" gave no string')

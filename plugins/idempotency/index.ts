@@ -1,5 +1,6 @@
 import fp from 'fastify-plugin'
 import { keyPrefixOf, resolveClient } from '../shared/client.js'
+import { alreadyRegisteredError } from '../shared/errors.js'
 import { guardRedis } from '../shared/guard.js'
 import { readOptions } from '../shared/options.js'
 import { createHooks, isSafe } from './hooks.js'
@@ -26,10 +27,11 @@ export type { IdempotencyPluginOptions, RouteIdempotencyOptions } from './option
  * `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header) for routes with `config.idempotency`: of all requests of one
  * caller with the same key one is done, and all have its answer.
  *
- * @throws `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_OPTION` at registration of the plugin or of a route
+ * @throws `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_OPTION` at registration of the plugin or of a route, `FST_REDIS_SUITE_IDEMPOTENCY_ALREADY_REGISTERED`
  */
 export const idempotency = fp<IdempotencyPluginOptions>(async function idempotency (fastify, given) {
   const { timeout, maxKeys } = resolveOptions(given)
+  if (fastify.hasRequestDecorator('idempotencyKey')) throw alreadyRegisteredError('idempotency', 'request.idempotencyKey')
   const client = resolveClient(fastify, 'idempotency', given.redis)
   const store = client === undefined ? createMemoryStore(maxKeys) : createRedisStore(client, keyPrefixOf(client))
   const run = client === undefined ? <T>(operation: () => Promise<T>) => operation() : guardRedis(client, fastify.log, timeout, 'idempotency').run

@@ -1,6 +1,7 @@
 import type { FastifyRequest } from 'fastify'
+import { reasonOf } from '../shared/errors.js'
 import { hashId } from '../shared/keys.js'
-import { InvalidKeyError, MissingKeyError } from './errors.js'
+import { InvalidKeyError, MissingKeyError, UnserializableError } from './errors.js'
 import type { ResolvedRoute } from './options.js'
 
 export const MAX_KEY_LENGTH = 255
@@ -35,7 +36,11 @@ export function idOf (key: string, owner: string): string {
   return hashId(JSON.stringify([owner, key]))
 }
 
-/** What the request asks for: a repetition has the same. */
+/**
+ * What the request asks for: a repetition has the same.
+ *
+ * @throws `FST_REDIS_SUITE_IDEMPOTENCY_UNSERIALIZABLE`
+ */
 export function fingerprintOf (request: FastifyRequest, more: string): string {
   return hashId(JSON.stringify([request.method, request.host, request.url, more, bodyOf(request.body)]))
 }
@@ -46,5 +51,10 @@ function bodyOf (body: unknown): string {
   // What its parser left to be read as it comes is not known here.
   if (typeof body === 'object' && ('pipe' in body || 'getReader' in body)) return ''
   // Of a form's fields JSON has nothing.
-  return hashId(JSON.stringify(typeof body === 'object' && Symbol.iterator in body ? [...body as Iterable<unknown>] : body))
+  const told = typeof body === 'object' && Symbol.iterator in body ? [...body as Iterable<unknown>] : body
+  try {
+    return hashId(JSON.stringify(told))
+  } catch (error) {
+    throw new UnserializableError(reasonOf(error).split('\n', 1)[0])
+  }
 }

@@ -1,5 +1,6 @@
 import fp from 'fastify-plugin'
 import { findClient, keyPrefixOf, resolveClient } from '../shared/client.js'
+import { alreadyRegisteredError } from '../shared/errors.js'
 import { Bells } from './bells.js'
 import { Locker } from './locker.js'
 import { createMemoryStore } from './memory-store.js'
@@ -24,10 +25,11 @@ export type { LockOptions, LockPluginOptions } from './options.js'
  * Distributed locks: extended while they are used, released only by their owner, with a signal when they are lost and a token
  * by which a resource refuses who does not know that yet.
  *
- * @throws `FST_REDIS_SUITE_LOCK_INVALID_OPTION` at registration
+ * @throws `FST_REDIS_SUITE_LOCK_INVALID_OPTION`, `FST_REDIS_SUITE_LOCK_ALREADY_REGISTERED` at registration
  */
 export const lock = fp<LockPluginOptions>(async function lock (fastify, given) {
   const options = resolvePluginOptions(given)
+  if (Object.hasOwn(fastify, 'locks')) throw alreadyRegisteredError('lock', 'fastify.locks')
   const bells = new Bells()
   // Of several nodes none is the one that the other plugins use; their prefix is the app's all the same.
   const client = given.nodes === undefined ? resolveClient(fastify, 'lock', given.redis) : findClient(fastify, 'lock', undefined)

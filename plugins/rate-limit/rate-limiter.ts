@@ -46,6 +46,12 @@ const MAX_KEPT_POLICIES = 1000
 export function createRateLimiter (limiter: Limiter, policyLimiter: Limiter, scopes: Scopes, events: RateLimitEvents): RateLimiter {
   const policies = new Map<string, Policy>()
 
+  function idOf (scope: string, key: unknown): string {
+    // What is missing would be one key for all.
+    if (typeof key !== 'string') throw new InvalidValueError('key', typeof key, 'a string')
+    return idWithin(scope)(key)
+  }
+
   /** Policies are often written where they are used: each is checked once, not once a call. */
   function policyOf (given: NamedPolicy): Policy {
     const text = JSON.stringify(given)
@@ -65,7 +71,7 @@ export function createRateLimiter (limiter: Limiter, policyLimiter: Limiter, sco
     if (!Number.isSafeInteger(cost) || cost < 0) throw new InvalidValueError('cost', String(cost), 'a whole number from 0')
     const policy = policyOf(given)
     const scope = policyScope(given.name)
-    const decision = await policyLimiter.apply(idWithin(scope)(key), policy, cost, mode) ?? passUnchecked(policy)
+    const decision = await policyLimiter.apply(idOf(scope, key), policy, cost, mode) ?? passUnchecked(policy)
     if (mode === 'consume') events.decided(decision, () => ({ request: undefined, key, scope, policy, decision, dryRun: false }))
     return decision
   }
@@ -80,10 +86,10 @@ export function createRateLimiter (limiter: Limiter, policyLimiter: Limiter, sco
     consume: (key, policy, cost = 1) => ask(key, policy, cost, 'consume'),
     peek: (key, policy, cost = 1) => ask(key, policy, cost, 'peek'),
     async refund (key, policy, decision, cost = 1) {
-      if (decision.allowed) await policyLimiter.refund(idWithin(policyScope(policy.name))(key), policyOf(policy), cost, decision)
+      if (decision.allowed) await policyLimiter.refund(idOf(policyScope(policy.name), key), policyOf(policy), cost, decision)
     },
     async reset (key, target) {
-      if (target !== undefined && 'name' in target) return await policyLimiter.reset(idWithin(policyScope(target.name))(key))
+      if (target !== undefined && 'name' in target) return await policyLimiter.reset(idOf(policyScope(target.name), key))
       await limiter.reset(limiter.idWithin(scopeOf(target))(key))
     },
     events

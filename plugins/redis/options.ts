@@ -1,5 +1,5 @@
 import type { Cluster, ClusterNode, ClusterOptions, Redis, RedisOptions } from 'ioredis'
-import { DEFAULT_KEY_PREFIX, KEY_PREFIX, KEY_PREFIX_ALLOWED, type RedisClient } from '../shared/client.js'
+import { DEFAULT_KEY_PREFIX, isRedisClient, KEY_PREFIX, KEY_PREFIX_ALLOWED, type RedisClient } from '../shared/client.js'
 import type { Duration } from '../shared/duration.js'
 import { invalidOptionError } from '../shared/errors.js'
 import { readOptions } from '../shared/options.js'
@@ -120,12 +120,13 @@ function checkTarget (options: RedisPluginOptions): void {
   const named = Object.entries({ url, cluster, client, sentinels, 'host or path': host ?? path })
     .filter(([, value]) => value !== undefined).map(([name]) => name)
   if (named.length > 1) {
-    throw invalidOptionError('redis', named.join(' + '), undefined, 'only one of url, host or path, cluster, sentinels, client')
+    throw invalidOptionError('redis', named.join(' + '), 'given together', 'only one of url, host or path, cluster, sentinels, client')
   }
   // What was given is not repeated: it may hold a password.
   if (url !== undefined && !isRedisUrl(url)) {
-    throw invalidOptionError('redis', 'url', undefined, 'redis://host:port or rediss://host:port')
+    throw invalidOptionError('redis', 'url', typeof url === 'string' && url !== '' ? 'not shown here, and no such URL' : url, 'redis://host:port or rediss://host:port')
   }
+  if (client !== undefined && !isRedisClient(client)) throw invalidOptionError('redis', 'client', client, 'an ioredis client (Redis or Cluster)')
   if (cluster !== undefined && !(Array.isArray(cluster.nodes) && cluster.nodes.length > 0)) {
     throw invalidOptionError('redis', 'cluster.nodes', cluster.nodes, 'a list of { host, port } with at least one node')
   }

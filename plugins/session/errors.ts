@@ -4,6 +4,8 @@ import { pluginError } from '../shared/errors.js'
 export const StoreUnavailableError = pluginError('session', 'STORE_UNAVAILABLE', 'sessions cannot be read or saved now', 503)
 /** The user has as many sessions as there may be. */
 export const TooManySessionsError = pluginError('session', 'TOO_MANY', 'this user has %s sessions, and no more are allowed', 409)
+/** `@fastify/cookie` was registered with another `hook` than `onRequest`. */
+export const NoCookiesError = pluginError('session', 'NO_COOKIES', 'the cookies have not been read yet: @fastify/cookie is to have the hook "onRequest", as by default')
 /** `request.login` or `request.logout` where there is no session to use. */
 export const NoSessionError = pluginError('session', 'NO_SESSION', 'this request has no session: the route has config.session false, or its path is outside the cookie\'s')
 /** After `request.login` the session is not that user's by the option `userId`. */

@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler, onSendHookHandler } from 'fastify'
 import type { Adapter } from './adapter.js'
+import { NoCookiesError } from './errors.js'
 
 export interface HookOptions {
   cookieName: string
@@ -42,6 +43,8 @@ function accessor (adapter: Adapter) {
 function wrapOnRequest (handler: onRequestHookHandler): onRequestHookHandler {
   return function sessionOnRequest (request, reply, done) {
     if (request.routeOptions.config?.session === false) return done()
+    // How a user has registered @fastify/cookie shows here first.
+    if (!request.cookies) return done(new NoCookiesError())
     handler.call(this, request, reply, done)
   }
 }

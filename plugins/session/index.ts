@@ -2,6 +2,7 @@ import fastifyCookie from '@fastify/cookie'
 import fastifySession from '@fastify/session'
 import fp from 'fastify-plugin'
 import { keyPrefixOf, resolveClient } from '../shared/client.js'
+import { alreadyRegisteredError } from '../shared/errors.js'
 import { guardRedis } from '../shared/guard.js'
 import { Adapter } from './adapter.js'
 import { createCipher } from './cipher.js'
@@ -44,11 +45,13 @@ export type { SessionInfo, Sessions } from './sessions.js'
  * `@fastify/session` on Redis: two requests that change different properties both keep theirs, and what was destroyed
  * stays destroyed.
  *
- * @throws `FST_REDIS_SUITE_SESSION_INVALID_OPTION` at registration; while the store cannot be asked, requests with a
+ * @throws `FST_REDIS_SUITE_SESSION_INVALID_OPTION`, `FST_REDIS_SUITE_SESSION_ALREADY_REGISTERED` at registration; while the store cannot be asked, requests with a
  * session cookie are answered 503 with `FST_REDIS_SUITE_SESSION_STORE_UNAVAILABLE`
  */
 export const session = fp<SessionPluginOptions>(async function session (fastify, given) {
   const options = resolveSessionOptions(given)
+  // Below another one each request would have two sessions, and one cookie.
+  if (fastify.hasRequestDecorator('session')) throw alreadyRegisteredError('session', 'request.session')
   const client = resolveClient(fastify, 'session', given.redis)
   const store = client === undefined
     ? createMemoryStore(options.maxSessions, options)

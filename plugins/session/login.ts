@@ -1,4 +1,5 @@
 import type { FastifyInstance, FastifyRequest, Session } from 'fastify'
+import { readOptions } from '../shared/options.js'
 import { hashId } from '../shared/keys.js'
 import type { Adapter } from './adapter.js'
 import { NoSessionError, NotTheUserError, StoreUnavailableError } from './errors.js'
@@ -28,7 +29,8 @@ export function addLogin (fastify: FastifyInstance, { adapter, users, userId, pr
     return request.session
   }
 
-  fastify.decorateRequest('login', async function (this: FastifyRequest, user, { keep = [], set = {} } = {}) {
+  fastify.decorateRequest('login', async function (this: FastifyRequest, user, options = {}) {
+    const { keep = [], set = {} } = checked(options)
     const before = require(this)
     // Before anything ends: a user that is not there is a mistake, and would be let in as nobody.
     await users.requireRoom(userOf(user), hashId(before.sessionId))
@@ -47,4 +49,11 @@ export function addLogin (fastify: FastifyInstance, { adapter, users, userId, pr
   fastify.decorateRequest('logout', async function (this: FastifyRequest) {
     if (this.session !== null) await require(this).destroy()
   })
+}
+
+function checked (options: LoginOptions): LoginOptions {
+  const read = readOptions('session', options)
+  read.onlyKnown(['keep', 'set'])
+  if (options.keep !== undefined && !Array.isArray(options.keep)) read.fail('keep', "a list of the session's properties")
+  return options
 }

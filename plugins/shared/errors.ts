@@ -30,6 +30,16 @@ export function invalidOptionError (plugin: PluginName, option: string, given: u
   return new InvalidOptionError(option, describe(given), allowed)
 }
 
+/**
+ * The error of a plugin that is registered where it is already, `FST_REDIS_SUITE_<PLUGIN>_ALREADY_REGISTERED`; or of one that stands in its way.
+ *
+ * @param name - what the plugin decorates, and is taken
+ */
+export function alreadyRegisteredError (plugin: PluginName, name: string): Error {
+  const AlreadyRegisteredError = pluginError(plugin, 'ALREADY_REGISTERED', '%s is taken, by this plugin or another one, in this context or above: register it once, or in contexts beside each other')
+  return new AlreadyRegisteredError(name)
+}
+
 function describe (value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value)
   if (typeof value === 'function') return 'a function'

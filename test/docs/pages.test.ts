@@ -41,6 +41,7 @@ t.test('each error code that there is stands on its plugin\'s page, and no other
   for (const { text } of sources) {
     for (const [, plugin = '', what = ''] of text.matchAll(/pluginError\('([\w-]+)', '(\w+)'/g)) codes.add(codeOf(plugin, what))
     for (const [, plugin = ''] of text.matchAll(/(?:invalidOptionError|readOptions)\('([\w-]+)'/g)) codes.add(codeOf(plugin, 'INVALID_OPTION'))
+    for (const [, plugin = ''] of text.matchAll(/alreadyRegisteredError\('([\w-]+)'/g)) codes.add(codeOf(plugin, 'ALREADY_REGISTERED'))
     const [, kinds = ''] = /type ConnectFailure = (.+)/.exec(text) ?? []
     for (const [, kind = ''] of kinds.matchAll(/'(\w+)'/g)) codes.add(codeOf('redis', `CONNECT_${kind}`))
   }

@@ -109,10 +109,10 @@ async function useWriteBehind (app: FastifyInstance): Promise<void> {
   const isOver = async () => written.size === 2 && (await behind.stats()).deadLetters === 1
   await Promise.all(['a', 'b', 'bad'].map(async key => await behind.add(key, 1)))
   await until('all is written or given up', isOver)
-  await behind.deadLetters()
-  await behind.replay()
+  await behind.deadLetters.list()
+  await behind.deadLetters.replay()
   await until('it is given up again', isOver)
-  await behind.discard()
+  await behind.deadLetters.discard()
 }
 
 async function useSession (app: FastifyInstance): Promise<void> {
@@ -161,14 +161,14 @@ async function useStreams (app: FastifyInstance): Promise<void> {
   await app.register(events, { timeout: '5s' })
   const stream = app.events.stream<string>('orders', { partitions: 2 })
   let given = 0
-  await stream.consume({ group: 'g', retries: 1, backoff: 1, handler: ({ data }) => { given++; if (data === 'bad') throw new Error('no') } })
+  await stream.consume({ group: 'g', retries: 1, backoff: { min: 1, max: 1 }, handler: ({ data }) => { given++; if (data === 'bad') throw new Error('no') } })
   for (const data of ['a', 'b', 'bad']) await stream.append(data, { key: data })
   for await (const { data } of stream.read({ after: '0' })) if (data === 'bad') break
   const letters = stream.deadLetters('g')
   await until('one is given up', async () => given === 4 && (await letters.list()).length === 1)
   await letters.replay()
   await until('it is given up again', async () => given === 6 && (await letters.list()).length === 1)
-  await letters.remove()
+  await letters.discard()
   await app.events.stats()
 }
 

@@ -6,7 +6,7 @@ import { expectError, expectNotAssignable, expectType } from 'tsd'
 const app = Fastify()
 
 app.register(idempotency)
-app.register(idempotency, { ttl: '1h', redis: false, headers: [...DEFAULT_HEADERS, 'x-order'], onStoreError: 'run' })
+app.register(idempotency, { ttl: '1h', redis: false, headers: [...DEFAULT_HEADERS, 'x-order'], onStoreError: 'open' })
 expectError(app.register(idempotency, { maxKey: 1 }))
 expectNotAssignable<IdempotencyPluginOptions>({ onStoreError: 'open' })
 

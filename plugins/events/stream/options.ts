@@ -56,7 +56,7 @@ export function resolveStream (given: StreamOptions): ResolvedStreamOptions {
 }
 
 export function resolveConsume<T> (given: ConsumeOptions<T>): ResolvedConsumeOptions<T> {
-  const read = readOptions('events', objectOf(given))
+  const read = readOptions('events', objectOf(given, 'an object with group and handler'))
   read.onlyKnown(['group', 'handler', 'concurrency', 'retries', 'backoff', 'deadLetter', 'from'])
   const { handler } = given
   if (typeof handler !== 'function') read.fail('handler', 'a function')
@@ -71,7 +71,7 @@ export function resolveConsume<T> (given: ConsumeOptions<T>): ResolvedConsumeOpt
   }
 }
 
-function objectOf<O extends object> (options: O): O {
+function objectOf<O extends object> (options: O, allowed = 'an object'): O {
   if (typeof options === 'object' && options !== null) return options
-  throw invalidOptionError('events', 'options', options, 'an object')
+  throw invalidOptionError('events', 'options', options, allowed)
 }
