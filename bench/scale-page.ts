@@ -57,7 +57,7 @@ export function connectionsTable (carried: readonly Carried[]): string {
     [name, ...single.nodes, cluster.nodes.reduce((sum, count) => sum + count, 0), Math.max(...cluster.nodes), round(single.idle.commands), round(single.idle.micros)]))
 }
 
-function bytesEach ({ bytes, users }: Size): number {
+export function bytesEach ({ bytes, users }: Size): number {
   return bytes / users
 }
 
@@ -70,11 +70,11 @@ export function group (value: number): string {
   return Math.round(value).toLocaleString('en-US')
 }
 
-function megabytes (bytes: number): string {
+export function megabytes (bytes: number): string {
   return `${group(bytes / MILLION)} MB`
 }
 
-function round (value: number): string {
+export function round (value: number): string {
   return value >= 10 ? group(value) : value.toFixed(value >= 1 ? 1 : 2)
 }
 

@@ -3,6 +3,7 @@
 import { parseArgs } from 'node:util'
 import { stopAll } from '../test/helpers/registry.js'
 import { bytesAConnection, connections } from './scale-connections.js'
+import { exampleTable } from './scale-example.js'
 import { KINDS } from './scale-kinds.js'
 import { measure, type Figures } from './scale-measure.js'
 import { connectionsTable, costsTable, group, projectionTable, sizesTable, writeTable } from './scale-page.js'
@@ -25,14 +26,20 @@ for (const kind of KINDS.filter(({ name }) => names?.includes(name) ?? true)) {
   console.log(kind.name, JSON.stringify({ sizes: figures.sizes, costs: figures.costs }))
   all.push(figures)
 }
-if (isProjection) show('projection', projectionTable(all), true)
-else if (all.length > 0) {
-  show('sizes', sizesTable(all), names === undefined)
-  show('costs', costsTable(all), names === undefined)
-}
-if (!isProjection && (names?.includes('connections') ?? true)) {
-  show('connections', connectionsTable(await connections()), true)
-  console.log(`\na connection takes ${group(await bytesAConnection(CONNECTIONS))} bytes of Redis's memory`)
+if (isProjection) {
+  show('projection', projectionTable(all), true)
+} else {
+  const isWhole = names === undefined
+  if (all.length > 0) {
+    show('sizes', sizesTable(all), isWhole)
+    show('costs', costsTable(all), isWhole)
+  }
+  if (isWhole || names.includes('connections')) {
+    const carried = await connections()
+    show('connections', connectionsTable(carried), true)
+    console.log(`\na connection takes ${group(await bytesAConnection(CONNECTIONS))} bytes of Redis's memory`)
+    if (isWhole) show('example', exampleTable(all, carried), true)
+  }
 }
 await stopAll()
 
