@@ -18,7 +18,7 @@ export interface Carried {
 interface Opened {
   /** Connections to each node. */
   nodes: number[]
-  /** What it asks of the first node each second while nobody asks it anything. */
+  /** What it costs the first node each second while nobody asks it anything, beside what that does by itself. */
   idle: Spent
 }
 
@@ -68,6 +68,7 @@ export async function connections (): Promise<Carried[]> {
 }
 
 async function opened (target: RedisPluginOptions, admins: readonly Redis[], uses: ReadonlyArray<(app: FastifyInstance) => Promise<unknown>>): Promise<Opened> {
+  const own = await idleOf(admins[0])
   const app = Fastify({ logger: { level: 'error' } })
   await app.register(redis, target)
   for (const use of uses) await use(app)
@@ -75,9 +76,9 @@ async function opened (target: RedisPluginOptions, admins: readonly Redis[], use
   // So that each node of a Cluster has been asked something.
   await Promise.all(Array.from({ length: 100 }, (_, i) => app.redis.get(`shop:${i}`)))
   const nodes = await atRest(admins)
-  const idle = await idleOf(admins[0])
+  const { commands, micros } = await idleOf(admins[0])
   await app.close()
-  return { nodes, idle }
+  return { nodes, idle: { commands: commands - own.commands, micros: Math.max(0, micros - own.micros) } }
 }
 
 async function idleOf (admin: Redis | undefined): Promise<Spent> {

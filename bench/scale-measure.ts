@@ -129,7 +129,7 @@ async function settle (admin: Redis, work: Work): Promise<void> {
   await until('Redis has come to rest', async () => {
     const keys = await admin.dbsize()
     if (keys !== last) [last, since] = [keys, performance.now()]
-    return performance.now() - since > 300
+    return performance.now() - since > 200
   }, 60_000)
 }
 

@@ -1,24 +1,28 @@
-import t from 'tap'
+import t, { type Test } from 'tap'
 import type { Redis } from 'ioredis'
 import { KINDS } from '../../bench/scale-kinds.js'
 import { measure } from '../../bench/scale-measure.js'
-import { keysOf } from '../../bench/scale-page.js'
 import { readPage } from '../helpers/doc-blocks.js'
+import { until } from '../helpers/index.js'
 
-const COUNTS = [100, 500]
+const USERS = 500
 /** What was acknowledged does not expire: the one exception. */
 const ENDLESS = /^shop:cache:behind:\{orders\.\d\}:stream$/
 
 const [, sizes = ''] = /<!-- measured: sizes -->\n(.*?)<!-- end -->/s.exec(readPage('docs/scaling.md')) ?? []
-const rows = new Map(sizes.split('\n').map(row => row.split('|').map(cell => cell.trim())).map(([, name = '', , each, besides]) => [name, { each: Number(each), besides: Number(besides) }]))
+const rows = new Map(sizes.split('\n').map(row => row.split('|').map(cell => cell.trim())).map(([, name = '', , each, besides]) => [name, Number(each) * USERS + Number(besides)]))
 
 for (const kind of KINDS) {
-  t.test(`${kind.name}: 500 users have as many keys as docs/scaling.md says, each with an end`, async t => {
-    const endless: string[] = []
-    const { sizes } = await measure(kind, { counts: COUNTS, operations: 0, inspect: async admin => { endless.push(...await keysWithoutEnd(admin)) } })
-    t.same(keysOf(sizes), rows.get(kind.name))
-    t.same(endless.filter(key => !ENDLESS.test(key)), [])
+  t.test(`${kind.name}: of 500 users there are as many keys as docs/scaling.md says, each with an end`, async t => {
+    await measure(kind, { counts: [USERS], operations: 0, inspect: async admin => await look(t, admin, rows.get(kind.name)) })
   })
+}
+
+async function look (t: Test, admin: Redis, expected: number | undefined): Promise<void> {
+  // A lease may just be over, and is taken again.
+  await until(`there are ${expected} keys`, async () => await admin.dbsize() === expected).catch(() => {})
+  t.equal(await admin.dbsize(), expected)
+  t.same((await keysWithoutEnd(admin)).filter(key => !ENDLESS.test(key)), [])
 }
 
 async function keysWithoutEnd (admin: Redis): Promise<string[]> {
