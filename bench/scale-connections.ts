@@ -11,34 +11,32 @@ import { statisticsOf, type Spent } from './scale-measure.js'
 
 export interface Carried {
   name: string
-  single: Opened
-  cluster: Opened
-}
-
-interface Opened {
-  /** Connections to each node. */
-  nodes: number[]
-  /** What it costs the first node each second while nobody asks it anything, beside what that does by itself. */
+  single: number
+  /** Of each node. */
+  cluster: number[]
+  /** What it costs one server each second while nobody asks it anything, beside what that does by itself. */
   idle: Spent
 }
 
+/** What waits for others on a machine that is busy is not to be given up. */
+const timeout = '10s'
 const RESTING_MS = 5000
 
 /** Each opens what it ever does. */
 const USERS: Record<string, (app: FastifyInstance) => Promise<unknown>> = {
   'redis alone; with session, idempotency': async app => {
-    await app.register(session, { secret: 'of the bench, thirty-two characters or more' })
-    await app.register(idempotency)
+    await app.register(session, { secret: 'of the bench, thirty-two characters or more', timeout })
+    await app.register(idempotency, { timeout })
   },
-  'and cache': async app => await app.register(cache, { ttl: '1m', unkeyed: false }),
-  'and rate-limit': async app => await app.register(rateLimit, { global: false }),
+  'and cache': async app => await app.register(cache, { ttl: '1m', unkeyed: false, timeout }),
+  'and rate-limit': async app => await app.register(rateLimit, { global: false, timeout }),
   'and events, with subscribers': async app => {
-    await app.register(events)
+    await app.register(events, { timeout })
     await app.events.subscribe('order:*', () => {})
     await app.events.subscribe('*', () => {})
   },
   'and locks, since somebody waited': async app => {
-    await app.register(lock)
+    await app.register(lock, { timeout })
     const held = await app.locks.acquire('a')
     const waits = app.locks.using('a', { wait: '10s' }, () => {})
     await sleep(200)
@@ -59,30 +57,33 @@ export async function connections (): Promise<Carried[]> {
   const carried: Carried[] = []
   for (const [i, name] of Object.keys(USERS).entries()) {
     const uses = Object.values(USERS).slice(0, i + 1)
-    const single = await opened({ url: server.url, prefix: `one${i}` }, [server.client()], uses)
-    const many = await opened({ cluster: { nodes: cluster.startupNodes }, prefix: `many${i}` }, cluster.nodes.map(node => node.server.client()), uses)
-    carried.push({ name, single, cluster: many })
+    const app = await build({ url: server.url, prefix: `one${i}` }, uses)
+    const [single = NaN] = await atRest([server.client()])
+    const busy = await spentBy(server.client())
+    await app.close()
+    await atRest([server.client()])
+    const own = await spentBy(server.client())
+    const idle = { commands: busy.commands - own.commands, micros: Math.max(0, busy.micros - own.micros) }
+    const many = await build({ cluster: { nodes: cluster.startupNodes }, prefix: `many${i}` }, uses)
+    carried.push({ name, single, cluster: await atRest(cluster.nodes.map(node => node.server.client())), idle })
+    await many.close()
   }
   await Promise.all([server.stop(), cluster.stop()])
   return carried
 }
 
-async function opened (target: RedisPluginOptions, admins: readonly Redis[], uses: ReadonlyArray<(app: FastifyInstance) => Promise<unknown>>): Promise<Opened> {
-  const own = await idleOf(admins[0])
+async function build (target: RedisPluginOptions, uses: ReadonlyArray<(app: FastifyInstance) => Promise<unknown>>): Promise<FastifyInstance> {
   const app = Fastify({ logger: { level: 'error' } })
-  await app.register(redis, target)
+  await app.register(redis, { ...target, commandTimeout: '30s' })
   for (const use of uses) await use(app)
   await app.ready()
   // So that each node of a Cluster has been asked something.
   await Promise.all(Array.from({ length: 100 }, (_, i) => app.redis.get(`shop:${i}`)))
-  const nodes = await atRest(admins)
-  const { commands, micros } = await idleOf(admins[0])
-  await app.close()
-  return { nodes, idle: { commands: commands - own.commands, micros: Math.max(0, micros - own.micros) } }
+  return app
 }
 
-async function idleOf (admin: Redis | undefined): Promise<Spent> {
-  if (admin === undefined) throw new Error('there is no server')
+/** Each second. */
+async function spentBy (admin: Redis): Promise<Spent> {
   const before = await statisticsOf(admin)
   await sleep(RESTING_MS)
   const after = await statisticsOf(admin)

@@ -37,7 +37,7 @@ export function exampleTable (all: readonly Figures[], carried: readonly Carried
     const cost = find(find(all, ({ kind }) => kind.name === of).costs, ({ name }) => name === what)
     return { name: `${of}: ${what}`, rate, least: cost.togetherMicros * rate, most: cost.aloneMicros * rate }
   })
-  const idle = (carried.at(-1)?.single.idle.micros ?? NaN) * INSTANCES
+  const idle = (carried.at(-1)?.idle.micros ?? NaN) * INSTANCES
   done.push({ name: 'what instances with all plugins do by themselves', rate: INSTANCES, least: idle, most: idle })
   const sum = (values: number[]) => values.reduce((sum, value) => sum + value, 0)
   const ofACore = (micros: number) => `${round(micros / 10_000)} %`

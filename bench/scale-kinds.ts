@@ -83,11 +83,11 @@ function sessions (isLogin: boolean): Kind {
 }
 
 function limits (algorithm: Algorithm): Kind {
-  // The others keep the same however many were taken.
-  const times = algorithm === 'sliding-log' ? 10 : 1
+  // The others keep the same however many were taken; but a bucket of `gcra` is gone when what was taken has drained.
+  const [times, cost] = algorithm === 'sliding-log' ? [10, 1] : [1, 90]
   return {
     name: `limits ${algorithm}`,
-    leaves: `an address; \`max: 100\`, ${times} taken`,
+    leaves: `an address; \`max: 100\`, ${times * cost} taken`,
     made: 'a decision',
     async start (open) {
       const app = await open()
@@ -96,7 +96,7 @@ function limits (algorithm: Algorithm): Kind {
       return {
         times,
         async make (user) {
-          const { allowed, takenFrom } = await app.rateLimiter.consume(addressOf(user), policy)
+          const { allowed, takenFrom } = await app.rateLimiter.consume(addressOf(user), policy, cost)
           if (!allowed || takenFrom !== 'store') throw new Error('it was not Redis that let it pass')
         }
       }

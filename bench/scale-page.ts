@@ -56,8 +56,8 @@ export function projectionTable (all: readonly Figures[]): string {
 
 export function connectionsTable (carried: readonly Carried[]): string {
   const heads = ['an instance with', 'one server', 'Cluster of 3 masters with a replica each: in all', 'most on one node', 'idle, one server: commands a second', 'Redis CPU µs a second']
-  return table(heads, carried.map(({ name, single, cluster }) =>
-    [name, ...single.nodes, cluster.nodes.reduce((sum, count) => sum + count, 0), Math.max(...cluster.nodes), round(single.idle.commands), round(single.idle.micros)]))
+  return table(heads, carried.map(({ name, single, cluster, idle }) =>
+    [name, single, cluster.reduce((sum, count) => sum + count, 0), Math.max(...cluster), round(idle.commands), round(idle.micros)]))
 }
 
 export function bytesEach ({ bytes, users }: Size): number {
