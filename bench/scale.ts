@@ -17,6 +17,7 @@ const names = only?.split(',')
 const unknown = names?.filter(name => name !== 'connections' && !KINDS.some(kind => kind.name === name)) ?? []
 if (unknown.length > 0) throw new Error(`nothing is called ${unknown.join(', ')}; there are ${KINDS.map(({ name }) => name).join(', ')}, connections`)
 const most = Number(users ?? COUNTS.at(-1))
+if (!(most > (COUNTS[0] ?? 0))) throw new Error(`--users is a number above ${COUNTS[0]}`)
 const isProjection = most > (COUNTS.at(-1) ?? 0)
 const counts = [...COUNTS.filter(count => count < most), most]
 
