@@ -1,0 +1,50 @@
+// Keys, memory and Redis's CPU of so many users of each plugin, and connections: `npm run bench:scale [-- --users 1000000] [--only sessions,stream]`.
+// A whole run writes the tables of docs/scaling.md; one with more users than the usual 100,000 the table that compares them with what was projected.
+import { parseArgs } from 'node:util'
+import { stopAll } from '../test/helpers/registry.js'
+import { bytesAConnection, connections } from './scale-connections.js'
+import { exampleTable } from './scale-example.js'
+import { KINDS } from './scale-kinds.js'
+import { measure, type Figures } from './scale-measure.js'
+import { connectionsTable, costsTable, group, projectionTable, sizesTable, writeTable } from './scale-page.js'
+
+const COUNTS = [10_000, 100_000]
+const OPERATIONS = 6000
+const CONNECTIONS = 1000
+
+const { values: { users, only } } = parseArgs({ options: { users: { type: 'string' }, only: { type: 'string' } } })
+const names = only?.split(',')
+const unknown = names?.filter(name => name !== 'connections' && !KINDS.some(kind => kind.name === name)) ?? []
+if (unknown.length > 0) throw new Error(`nothing is called ${unknown.join(', ')}; there are ${KINDS.map(({ name }) => name).join(', ')}, connections`)
+const most = Number(users ?? COUNTS.at(-1))
+if (!(most > (COUNTS[0] ?? 0))) throw new Error(`--users is a number above ${COUNTS[0]}`)
+const isProjection = most > (COUNTS.at(-1) ?? 0)
+const counts = [...COUNTS.filter(count => count < most), most]
+
+const all: Figures[] = []
+for (const kind of KINDS.filter(({ name }) => names?.includes(name) ?? true)) {
+  const figures = await measure(kind, { counts, operations: isProjection ? 0 : OPERATIONS })
+  console.log(kind.name, JSON.stringify({ sizes: figures.sizes, costs: figures.costs }))
+  all.push(figures)
+}
+if (isProjection) {
+  show('projection', projectionTable(all), true)
+} else {
+  const isWhole = names === undefined
+  if (all.length > 0) {
+    show('sizes', sizesTable(all), isWhole)
+    show('costs', costsTable(all), isWhole)
+  }
+  if (isWhole || names.includes('connections')) {
+    const carried = await connections()
+    show('connections', connectionsTable(carried), true)
+    console.log(`\na connection takes ${group(await bytesAConnection(CONNECTIONS))} bytes of Redis's memory`)
+    if (isWhole) show('example', exampleTable(all, carried), true)
+  }
+}
+await stopAll()
+
+function show (name: string, text: string, isWhole: boolean): void {
+  console.log(`\n${text}`)
+  if (isWhole) writeTable(name, text)
+}
