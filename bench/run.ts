@@ -50,15 +50,14 @@ export async function stopServers (servers: Iterable<Server>): Promise<void> {
 
 export type Headers = Record<string, string>
 
-/** @param clients - the headers of each connection */
+/** @param clients - the headers of each: a connection is that of some of them, in turn */
 async function shoot (url: string, seconds: number, clients: readonly Headers[] = []) {
   let next = 0
-  return await autocannon({
-    url,
-    connections: CONNECTIONS,
-    duration: seconds,
-    ...(clients.length > 0 && { setupClient: client => { client.setHeaders(clients[next++ % clients.length] ?? {}) } })
-  })
+  const setupClient = (client: autocannon.Client) => {
+    const connection = next++ % CONNECTIONS
+    client.setRequests(clients.filter((_, i) => i % CONNECTIONS === connection).map(headers => ({ headers })))
+  }
+  return await autocannon({ url, connections: CONNECTIONS, duration: seconds, ...(clients.length > 0 && { setupClient }) })
 }
 
 async function ownCpu (child: ChildProcess): Promise<number> {

@@ -6,9 +6,10 @@ import { commandsOf, commandsText, CONNECTIONS, figure, median, report, setting,
 
 // All plugins on one request: a rate limit by address, the session of a user who is logged in, and the user's own page out of
 // the cache, beside `@fastify/rate-limit`, `@fastify/session` on a store of whole sessions, and `bentocache`, composed the same
-// way on the same Redis. Each connection is a user and an address of its own: nothing is counted or read for two at once.
+// way on the same Redis. Each connection is that of several users, who have an address each: hardly anything is the same for two at once.
 const DELAY_MS = 20
 const SEQUENTIAL = 20
+const USERS = 1000
 const VARIANTS = process.env['VARIANTS']?.split(';') ?? ['bare', 'bare + GET', 'this suite', 'this suite, without L1', 'this suite, memory',
   'peers', 'peers, without L1', 'peers, rolling: false', 'peers, rolling: false, without L1', 'peers, memory']
 
@@ -18,7 +19,7 @@ const admin = new Redis(server.url)
 /** A user who is logged in, at an address of their own. */
 async function logIn (url: string, i: number): Promise<Headers> {
   const response = await fetch(`${url}/login/user-${i}`)
-  return { 'x-forwarded-for': `10.0.0.${i}`, cookie: response.headers.get('set-cookie')?.split(';')[0] ?? '' }
+  return { 'x-forwarded-for': `10.0.${i >> 8}.${i & 255}`, cookie: response.headers.get('set-cookie')?.split(';')[0] ?? '' }
 }
 
 async function ask (url: string, headers: Headers): Promise<void> {
@@ -65,7 +66,11 @@ const measured = await takeTurns({
   rounds: setting('ROUNDS', 5),
   seconds: setting('SECONDS', 2),
   path: '/orders',
-  clientsOf: url => Promise.all(Array.from({ length: CONNECTIONS }, (_, i) => logIn(url, i)))
+  async clientsOf (url) {
+    const clients = []
+    for (let i = 0; i < USERS; i += CONNECTIONS) clients.push(...await Promise.all(Array.from({ length: CONNECTIONS }, (_, j) => logIn(url, i + j))))
+    return clients
+  }
 })
 const rateOf = (variant: string) => figure(measured, variant, ({ rate }) => rate)
 
