@@ -60,7 +60,8 @@ async function shoot (url: string, seconds: number, clients: readonly Headers[] 
   return await autocannon({ url, connections: CONNECTIONS, duration: seconds, ...(clients.length > 0 && { setupClient }) })
 }
 
-async function ownCpu (child: ChildProcess): Promise<number> {
+/** Microseconds of CPU time that a server has used. */
+export async function ownCpu (child: ChildProcess): Promise<number> {
   child.send('cpu')
   const [{ cpu }] = await once(child, 'message')
   return cpu
