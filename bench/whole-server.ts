@@ -27,10 +27,10 @@ const limit = { max: 100_000, timeWindow: '1 minute' }
 /** 1 KiB: ready, as what it is made of is not what is compared. */
 const body = JSON.stringify({ orders: Array.from({ length: 12 }, (_, i) => ({ id: `order-${1000 + i}`, total: 19_990 + i, state: 'delivered', items: ['product-1', 'p-2'] })) })
 
-async function suite (app: FastifyInstance, options: { redis?: false, l1?: false }): Promise<void> {
-  const { l1 } = options
+async function suite (app: FastifyInstance, options: { redis?: false, l1?: false, early?: true }): Promise<void> {
+  const { l1, early = false } = options
   if (options.redis !== false) await app.register(redisPlugin, { url, prefix: 'bench' })
-  await app.register(rateLimit, limit)
+  await app.register(rateLimit, { ...limit, early })
   await app.register(session, { secret })
   await app.register(cache, { unkeyed: false, ...(l1 === false && { l1 }) })
   app.get('/orders', { config: { cache: { ttl: '1h', private: request => request.session.userId } }, preHandler: requireLogin }, (_request, reply) => {
@@ -79,6 +79,8 @@ const variants: Record<string, (app: FastifyInstance) => Promise<unknown>> = {
     ready(app)
   },
   'this suite': async app => await suite(app, {}),
+  'this suite, early': async app => await suite(app, { early: true }),
+  'this suite, without L1, early': async app => await suite(app, { l1: false, early: true }),
   'this suite, without L1': async app => await suite(app, { l1: false }),
   'this suite, memory': async app => await suite(app, { redis: false }),
   peers: async app => await peers(app, 'both'),

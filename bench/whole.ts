@@ -10,7 +10,7 @@ import { commandsOf, commandsText, CONNECTIONS, figure, median, report, setting,
 const DELAY_MS = 20
 const SEQUENTIAL = 20
 const USERS = 1000
-const VARIANTS = process.env['VARIANTS']?.split(';') ?? ['bare', 'bare + GET', 'this suite', 'this suite, without L1', 'this suite, memory',
+const VARIANTS = process.env['VARIANTS']?.split(';') ?? ['bare', 'bare + GET', 'this suite', 'this suite, early', 'this suite, without L1', 'this suite, without L1, early', 'this suite, memory',
   'peers', 'peers, without L1', 'peers, rolling: false', 'peers, rolling: false, without L1', 'peers, memory']
 
 const server = await startRedis()
@@ -76,7 +76,7 @@ const rateOf = (variant: string) => figure(measured, variant, ({ rate }) => rate
 
 /** The peers that do the same, in the same tiers. */
 function peerOf (variant: string): string {
-  return variant.startsWith('this suite') ? variant.replace('this suite', 'peers') : variant
+  return variant.startsWith('this suite') ? variant.replace('this suite', 'peers').replace(', early', '') : variant
 }
 
 report('All together: rate limit, session, cached answer', measured.map(({ variant, rounds }) => {
