@@ -2,6 +2,7 @@
 import Fastify, { type FastifyInstance } from 'fastify'
 import { Redis } from 'ioredis'
 import { startNginx } from './nginx.js'
+import { serve, tell } from './serve.js'
 
 // As compiled: run from its sources the suite would pay for what tsx adds to each function, and its peers would not.
 const { cache, redis: redisPlugin } = await import(new URL('../dist/plugins/index.js', import.meta.url).href) as typeof import('../plugins/index.js')
@@ -47,13 +48,8 @@ const variants: Record<string, (app: FastifyInstance) => Promise<unknown>> = {
 const rewrite = urls[variant]
 const app = Fastify({ ...(rewrite !== undefined && { rewriteUrl: rewrite }) })
 await variants[variant]?.(app)
-const own = await app.listen({ port: 0, host: '127.0.0.1' })
+const own = await serve(app)
 const nginx = variant === 'nginx, hit' ? await startNginx(own) : undefined
-process.on('message', () => process.send?.(app.hasDecorator('cache') ? app.cache.stats() : {}))
-for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-  process.once(signal, () => {
-    nginx?.stop()
-    process.exit()
-  })
-}
-process.send?.(nginx?.url ?? own)
+process.on('exit', () => nginx?.stop())
+process.on('message', message => { if (message === 'stats') process.send?.(app.hasDecorator('cache') ? app.cache.stats() : {}) })
+tell(nginx?.url ?? own)

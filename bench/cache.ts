@@ -1,21 +1,17 @@
-import { fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
-import autocannon from 'autocannon'
 import Fastify, { type FastifyInstance } from 'fastify'
 import { Redis } from 'ioredis'
 import type { CacheStats } from '../plugins/cache/index.js'
 import { startRedis } from '../test/helpers/redis-server.js'
 import { stopAll } from '../test/helpers/registry.js'
 import { hasNginx } from './nginx.js'
+import { at, commandsOf, figure, median, report, setting, startServer, stopServers, takeTurns, type Server } from './run.js'
 
 // Requests a second and latency of one Fastify process that sends ready bytes, beside peers in the same run: rounds take
 // turns, and processes, as two of one variant differ; the median of all is told, as a share of the bare route.
-const ROUNDS = Number(process.env['ROUNDS'] ?? 3)
-const PROCESSES = Number(process.env['PROCESSES'] ?? 2)
-const SECONDS = Number(process.env['SECONDS'] ?? 2)
 const SIZES = (process.env['SIZES'] ?? '1024,65536,1048576').split(',').map(Number)
 const PARTS = (process.env['PARTS'] ?? 'stampede,memory,invalidations,load').split(',')
 const VARIANTS = ['bare', 'bare + GET, small', 'bare + GET, the body', 'suite, L1 hit', 'suite, L2 hit', 'suite, L2 hit, 100 keys', 'suite, miss',
@@ -25,20 +21,9 @@ const compiled = async (path: string): Promise<unknown> => await import(new URL(
 const { cache, redis: redisPlugin } = await compiled('index') as typeof import('../plugins/index.js')
 const { createRedisStore, invalidationChannel } = await compiled('cache/redis-store') as typeof import('../plugins/cache/redis-store.js')
 
-interface Round { rate: number, p50: number, p99: number, failed: number }
-interface Server { child: ChildProcess, url: string, rounds: Round[] }
-
 // What is about to expire goes first where there is no room: misses of 1 MiB fill any memory.
 const server = await startRedis({ maxmemory: '1gb', maxmemoryPolicy: 'volatile-ttl' })
 const admin = new Redis(server.url)
-const at = (values: number[], part: number) => values.sort((a, b) => a - b)[Math.floor(values.length * part)] ?? 0
-const median = (values: number[]) => at(values, 0.5)
-
-async function load ({ url, rounds }: Server): Promise<void> {
-  if (rounds.length === 0) await autocannon({ url, connections: 50, duration: 1 })
-  const { requests, latency, errors, non2xx } = await autocannon({ url, connections: 50, duration: SECONDS })
-  rounds.push({ rate: requests.average, p50: latency.p50, p99: latency.p99, failed: errors + non2xx })
-}
 
 async function statsOf ({ child }: Server): Promise<Partial<CacheStats>> {
   child.send('stats')
@@ -48,25 +33,18 @@ async function statsOf ({ child }: Server): Promise<Partial<CacheStats>> {
 
 async function compare (size: number): Promise<void> {
   await admin.flushall()
-  const servers = new Map<string, Server[]>(VARIANTS.map(variant => [variant, []]))
-  for (let i = 0; i < PROCESSES; i++) {
-    for (const [variant, group] of servers) {
-      const child = fork(new URL('./cache-server.ts', import.meta.url), [variant, String(size), server.url], { execArgv: ['--import', 'tsx'] })
-      const [url] = await once(child, 'message')
-      group.push({ child, url, rounds: [] })
-    }
-  }
-  for (let round = 0; round < ROUNDS; round++) {
-    for (let i = 0; i < PROCESSES; i++) {
-      for (const group of servers.values()) for (const one of group.slice(i, i + 1)) await load(one)
-    }
-  }
-  const roundsOf = (variant: string) => servers.get(variant)?.flatMap(({ rounds }) => rounds) ?? []
-  const rateOf = (variant: string) => median(roundsOf(variant).map(({ rate }) => rate))
+  const measured = await takeTurns({
+    redis: admin,
+    variants: VARIANTS,
+    start: variant => startServer('./cache-server.ts', [variant, String(size), server.url]),
+    processes: setting('PROCESSES', 2),
+    rounds: setting('ROUNDS', 3),
+    seconds: setting('SECONDS', 2)
+  })
+  const rateOf = (variant: string) => figure(measured, variant, ({ rate }) => rate)
   const rows = []
-  for (const [variant, group] of servers) {
-    const rounds = roundsOf(variant)
-    const stats = await Promise.all(group.map(statsOf))
+  for (const { variant, servers, rounds } of measured) {
+    const stats = await Promise.all(servers.map(statsOf))
     const sum = (name: keyof Omit<CacheStats, 'names'>) => stats.reduce((total, each) => total + (each[name] ?? 0), 0)
     const asked = sum('hits') + sum('misses')
     rows.push({
@@ -77,16 +55,13 @@ async function compare (size: number): Promise<void> {
       'of bare + GET, the body': (rateOf(variant) / rateOf('bare + GET, the body')).toFixed(2),
       'p50 ms': median(rounds.map(({ p50 }) => p50)),
       'p99 ms': median(rounds.map(({ p99 }) => p99)),
+      'Redis commands': median(rounds.map(commandsOf)).toFixed(1),
       'hits, of them L1': asked === 0 ? '' : `${(100 * sum('hits') / asked).toFixed(1)} %, ${(100 * sum('l1Hits') / Math.max(1, sum('hits'))).toFixed(1)} %`,
       'failed, store errors': `${rounds.reduce((total, { failed }) => total + failed, 0)}, ${sum('storeErrors')}`
     })
   }
-  console.log(`\n${size / 1024} KiB, 50 connections`)
-  console.table(rows)
-  for (const { child } of [...servers.values()].flat()) {
-    child.kill()
-    await once(child, 'exit')
-  }
+  report(`Cached answer, ${size / 1024} KiB`, rows)
+  await stopServers(measured.flatMap(({ servers }) => servers))
 }
 
 async function instance (addRoutes: (app: FastifyInstance) => void, l1?: number): Promise<FastifyInstance> {
@@ -132,8 +107,7 @@ async function stampede (): Promise<void> {
     }
     await Promise.all(apps.map(app => app.close()))
   }
-  console.log('\n1,000 requests at once on 8 instances in one process, for a key that is not there')
-  console.table(rows)
+  report('1,000 requests at once on 8 instances in one process, for a key that is not there', rows)
 }
 
 setFlagsFromString('--expose-gc')
@@ -179,8 +153,7 @@ async function memory (): Promise<void> {
     await Promise.all(readers.map(reader => reader.close()))
     rows.push({ body: size, entries: count, 'L1, made here': made, 'L1, read from Redis': one, 'L1, several at once': many, Redis: median(usages) })
   }
-  console.log('\nBytes an entry')
-  console.table(rows)
+  report('Bytes an entry', rows)
 }
 
 /** How soon another instance hears of an invalidation: by the suite's channel, and by what Redis itself offers. */
@@ -235,9 +208,8 @@ async function invalidations (): Promise<void> {
   for (const { way } of ways) messages.set(way, 0)
   for (let i = 0; i < 1000; i++) await app.inject(`/entry?fill-${i}`)
   await sleep(100)
-  console.log('\n2,000 invalidations, until another connection hears of them')
-  console.table(ways.map(({ way, times }) => ({
-    way, 'p50 ms': at(times, 0.5).toFixed(3), 'p99 ms': at(times, 0.99).toFixed(3), 'messages to each instance for 1,000 fills': messages.get(way)
+  report('2,000 invalidations, until another connection hears of them', ways.map(({ way, times }) => ({
+    way, 'p50 ms': at(times, 0.5).toFixed(3), 'p99 ms': at(times, 0.99).toFixed(3), 'messages to each instance for 1,000 fills': messages.get(way) ?? 0
   })))
   await app.close()
   for (const client of [writer, published, invalidated, tracker]) client.disconnect()

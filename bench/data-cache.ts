@@ -5,6 +5,7 @@ import { startRedis } from '../test/helpers/redis-server.js'
 import { stopAll } from '../test/helpers/registry.js'
 import { PEERS } from './data-cache-peers.js'
 import type { Round } from './data-cache-worker.js'
+import { report, type Row } from './run.js'
 
 // `fastify.cache` beside its peers on one Redis. A process for each library and row; their rounds take turns, and the median is
 // told, with its ratio to this suite's: above 1.00 a peer does better, below worse. `--rows l1,miss` runs these alone.
@@ -88,17 +89,18 @@ interface Column {
 
 function table (title: string, libraries: Library[], columns: Column[]): void {
   const ours = libraries.find(({ name }) => name === SUITE)
-  const heads = [...columns.flatMap(({ title, better }) => better === undefined ? [title] : [title, 'ratio']), 'Redis commands', 'which']
-  console.log(`\n${title}\n\n| | ${heads.join(' | ')} |\n|${'---|'.repeat(heads.length + 1)}`)
-  for (const library of libraries) {
-    const cells = columns.flatMap(({ figure, better }) => {
+  report(title, libraries.map(library => {
+    const row: Row = { variant: library.name }
+    for (const { title, figure, better } of columns) {
       const value = median(library, figure)
+      row[title] = short(value)
+      if (better === undefined) continue
       const ratio = ours === undefined ? NaN : better === 'less' ? median(ours, figure) / value : value / median(ours, figure)
-      return better === undefined ? [short(value)] : [short(value), Number.isFinite(ratio) ? ratio.toFixed(2) : '–']
-    })
+      row[`ratio of ${title}`] = Number.isFinite(ratio) ? ratio.toFixed(2) : '–'
+    }
     const { total, text } = commandsOf(library)
-    console.log(`| ${[library.name, ...cells, short(total), text].join(' | ')} |`)
-  }
+    return { ...row, 'Redis commands': short(total), which: text }
+  }))
   for (const { name, rounds } of libraries) for (const { problem } of rounds) if (problem !== undefined) console.log(`\n${name}: ${problem}`)
 }
 

@@ -1,5 +1,6 @@
-// One server for `bench/metrics.ts`: `tsx bench/metrics-server.ts <variant> <redis url>`; tells its address, and when asked the CPU time it has used.
+// One server for `bench/metrics.ts`: `tsx bench/metrics-server.ts <variant> <redis url>`; tells its address.
 import Fastify from 'fastify'
+import { serve, tell } from './serve.js'
 
 // As compiled: run from its sources the suite would pay for what tsx adds to each function.
 const { cache, metrics, rateLimit, redis, session } = await import(new URL('../dist/plugins/index.js', import.meta.url).href) as typeof import('../plugins/index.js')
@@ -20,9 +21,6 @@ await app.register(cache, { unkeyed: false })
 const body = Buffer.alloc(1024, 'x')
 app.post('/visit', { config: { rateLimit: false } }, async request => { request.session.visits = 1 })
 // A decision and a session are read of Redis, the answer of the first tier.
-app.get('/cached/:id', { config: { cache: { ttl: '1 hour' } } }, (_request, reply) => { reply.send(body) })
+app.get('/cached/:id', { config: { cache: { ttl: '1 hour', private: request => request.session.visits } } }, (_request, reply) => { reply.send(body) })
 app.get('/plain', { config: { cache: false, rateLimit: false, session: false } }, (_request, reply) => { reply.send(body) })
-const address = await app.listen({ port: 0, host: '127.0.0.1' })
-process.send?.(address)
-process.on('message', () => { process.send?.(process.cpuUsage()) })
-process.once('SIGINT', () => process.exit())
+tell(await serve(app))

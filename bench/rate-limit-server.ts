@@ -1,8 +1,9 @@
-// One server for `bench/rate-limit.ts`: `tsx bench/rate-limit-server.ts <variant> <max> <redis url>`; tells its port.
+// One server for `bench/rate-limit.ts`: `tsx bench/rate-limit-server.ts <variant> <max> <redis url>`; tells its address.
 import Fastify, { type FastifyInstance } from 'fastify'
 import { Redis } from 'ioredis'
 import { RateLimiterRedis, RateLimiterRes } from 'rate-limiter-flexible'
 import { peerRateLimit as peer } from './peer-rate-limit.js'
+import { serve, tell } from './serve.js'
 
 // As compiled: run from its sources the suite would pay for what tsx adds to each function, and its peers would not.
 const { rateLimit, redis: redisPlugin } = await import(new URL('../dist/plugins/index.js', import.meta.url).href) as typeof import('../plugins/index.js')
@@ -45,6 +46,4 @@ const app = Fastify()
 await variants[variant]?.(app)
 const body = Buffer.alloc(1024, 'x')
 app.get('/', (_request, reply) => { reply.send(body) })
-const address = await app.listen({ port: 0, host: '127.0.0.1' })
-process.send?.(address)
-process.once('SIGINT', () => process.exit())
+tell(await serve(app))

@@ -1,6 +1,6 @@
 import type { ChildProcess } from 'node:child_process'
+import type { Server } from './run.js'
 
-export interface Server { child: ChildProcess, url: string }
 type Servers = readonly [Server, Server, Server]
 type LogIn = (url: string, user: string) => Promise<string>
 

@@ -5,6 +5,7 @@ import fastifySession, { type FastifySessionOptions } from '@fastify/session'
 import Fastify, { type FastifyInstance } from 'fastify'
 import { Redis } from 'ioredis'
 import { createBlobStore } from './blob-store.js'
+import { serve, tell } from './serve.js'
 
 declare module 'fastify' {
   interface Session {
@@ -101,5 +102,4 @@ if (addVariant !== undefined) {
   }
   for (const path of ['/read', '/write', '/login/:user']) app.get(path, async () => ({ user: 'user-0' }))
 }
-for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit())
-process.send?.(await app.listen({ port: 0, host: '127.0.0.1' }))
+tell(await serve(app))

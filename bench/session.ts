@@ -1,34 +1,20 @@
-import { fork } from 'node:child_process'
-import { once } from 'node:events'
-import autocannon from 'autocannon'
 import { Redis } from 'ioredis'
 import { startRedis } from '../test/helpers/redis-server.js'
 import { stopAll } from '../test/helpers/registry.js'
-import { races, type Server } from './session-races.js'
+import { commandsOf, commandsText, CONNECTIONS, figure, median, report, setting, startServer, stopServers, takeTurns } from './run.js'
+import { races } from './session-races.js'
 
 // Requests a second and latency of one Fastify process whose clients are logged in, each with a cookie of its own, beside
 // `@fastify/session` on a store of whole sessions in the same run: rounds take turns, and processes, as two of one variant
 // differ; the median of all is told, as a share of the bare route.
-const ROUNDS = Number(process.env['ROUNDS'] ?? 3)
-const PROCESSES = Number(process.env['PROCESSES'] ?? 2)
-const SECONDS = Number(process.env['SECONDS'] ?? 2)
-const RACES = Number(process.env['RACES'] ?? 1000)
+const RACES = setting('RACES', 1000)
 const PARTS = (process.env['PARTS'] ?? 'races,load').split(',')
-const CONNECTIONS = 50
 const SESSION_VARIANTS = ['this suite', '@fastify/session, rolling', '@fastify/session, rolling: false']
 const VARIANTS = ['bare', 'bare + GET', ...SESSION_VARIANTS]
 
-interface Round { rate: number, p50: number, p99: number, bytesIn: number, bytesOut: number, cpu: number, commands: Record<string, number>, failed: number }
-
 const redis = await startRedis()
 const admin = new Redis(redis.url)
-const median = (values: number[]) => values.sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0
-
-async function start (variant: string): Promise<Server> {
-  const child = fork(new URL('./session-server.ts', import.meta.url), [variant, redis.url], { execArgv: ['--import', 'tsx'] })
-  const [url] = await once(child, 'message')
-  return { child, url }
-}
+const start = (variant: string) => startServer('./session-server.ts', [variant, redis.url])
 
 /** @returns the cookie, '' where the variant has none */
 async function logIn (url: string, user: string): Promise<string> {
@@ -36,67 +22,23 @@ async function logIn (url: string, user: string): Promise<string> {
   return response.headers.get('set-cookie')?.split(';')[0] ?? ''
 }
 
-async function statistics () {
-  const info = await admin.info('stats', 'cpu', 'commandstats')
-  const read = (name: string) => Number(new RegExp(`${name}:([\\d.]+)`).exec(info)?.[1])
-  const commands = new Map([...info.matchAll(/cmdstat_([^:]+):calls=(\d+)/g)].map(([, name = '', calls]) => [name.toUpperCase(), Number(calls)]))
-  commands.delete('INFO')
-  return {
-    bytesIn: read('total_net_input_bytes'),
-    bytesOut: read('total_net_output_bytes'),
-    cpu: read('used_cpu_user') + read('used_cpu_sys'),
-    commands
-  }
-}
-
-async function shoot (url: string, cookies: readonly string[], seconds: number) {
-  let next = 0
-  return await autocannon({
-    url,
-    connections: CONNECTIONS,
-    duration: seconds,
-    setupClient: client => { client.setHeaders({ cookie: cookies[next++ % cookies.length] ?? '' }) }
-  })
-}
-
-async function load (url: string, cookies: readonly string[]): Promise<Round> {
-  await shoot(url, cookies, 1)
-  const before = await statistics()
-  const { requests, latency, errors, non2xx } = await shoot(url, cookies, SECONDS)
-  const after = await statistics()
-  const each = (grown: number) => grown / requests.total
-  return {
-    rate: requests.average,
-    p50: latency.p50,
-    p99: latency.p99,
-    bytesIn: each(after.bytesIn - before.bytesIn),
-    bytesOut: each(after.bytesOut - before.bytesOut),
-    cpu: each(after.cpu - before.cpu) * 1e6,
-    commands: Object.fromEntries([...after.commands].map(([name, calls]) => [name, each(calls - (before.commands.get(name) ?? 0))])),
-    failed: errors + non2xx
-  }
-}
-
 async function compare (path: string): Promise<void> {
   await admin.flushall()
-  const servers: Array<Server & { variant: string, cookies: string[], rounds: Round[] }> = []
-  for (let i = 0; i < PROCESSES; i++) {
-    for (const variant of VARIANTS) {
-      const server = await start(variant)
-      const cookies = await Promise.all(Array.from({ length: CONNECTIONS }, (_, j) => logIn(server.url, `user-${j}`)))
-      servers.push({ ...server, variant, cookies, rounds: [] })
-    }
-  }
-  for (let round = 0; round < ROUNDS; round++) {
-    for (const { url, cookies, rounds } of servers) rounds.push(await load(url + path, cookies))
-  }
-  const roundsOf = (variant: string) => servers.filter(server => server.variant === variant).flatMap(({ rounds }) => rounds)
-  const rateOf = (variant: string) => median(roundsOf(variant).map(({ rate }) => rate))
-  printTable(VARIANTS.map(variant => {
-    const rounds = roundsOf(variant)
-    const of = (pick: (round: Round) => number) => median(rounds.map(pick))
+  const measured = await takeTurns({
+    redis: admin,
+    variants: VARIANTS,
+    start,
+    processes: setting('PROCESSES', 2),
+    rounds: setting('ROUNDS', 3),
+    seconds: setting('SECONDS', 2),
+    path,
+    clientsOf: url => Promise.all(Array.from({ length: CONNECTIONS }, async (_, i) => ({ cookie: await logIn(url, `user-${i}`) })))
+  })
+  const rateOf = (variant: string) => figure(measured, variant, ({ rate }) => rate)
+  report(`Session, ${path}`, measured.map(({ variant, rounds }) => {
+    const of = (pick: (round: typeof rounds[number]) => number) => median(rounds.map(pick))
     return {
-      [path]: variant,
+      variant,
       'requests/s': Math.round(rateOf(variant)),
       'of bare': (rateOf(variant) / rateOf('bare')).toFixed(2),
       'of bare + GET': (rateOf(variant) / rateOf('bare + GET')).toFixed(2),
@@ -105,24 +47,12 @@ async function compare (path: string): Promise<void> {
       'bytes to Redis': Math.round(of(({ bytesIn }) => bytesIn)),
       'bytes from Redis': Math.round(of(({ bytesOut }) => bytesOut)),
       'Redis CPU µs': of(({ cpu }) => cpu).toFixed(1),
-      commands: commandsOf(rounds),
+      'Redis commands': of(commandsOf).toFixed(1),
+      commands: commandsText(rounds),
       failed: rounds.reduce((sum, { failed }) => sum + failed, 0)
     }
   }))
-  for (const { child } of servers) child.kill()
-}
-
-/** Those inside a script too, as Redis counts them. */
-function commandsOf (rounds: readonly Round[]): string {
-  const names = [...new Set(rounds.flatMap(({ commands }) => Object.keys(commands)))]
-  const counted = names.map(name => ({ name, count: median(rounds.map(({ commands }) => commands[name] ?? 0)) }))
-  return counted.filter(({ count }) => count > 0.05).map(({ name, count }) => `${count.toFixed(1)} ${name}`).join(', ')
-}
-
-function printTable (rows: ReadonlyArray<Record<string, string | number>>): void {
-  const names = Object.keys(rows[0] ?? {})
-  const line = (cells: readonly unknown[]) => `| ${cells.join(' | ')} |`
-  console.log(['', line(names), line(names.map(() => '---')), ...rows.map(row => line(Object.values(row)))].join('\n'))
+  await stopServers(measured.flatMap(({ servers }) => servers))
 }
 
 if (PARTS.includes('races')) {
@@ -130,10 +60,10 @@ if (PARTS.includes('races')) {
   for (const variant of SESSION_VARIANTS) {
     await admin.flushall()
     const servers = [await start(variant), await start(variant), await start(variant)] as const
-    rows.push({ [`of ${RACES}`]: variant, ...await races(servers, logIn, RACES) })
-    for (const { child } of servers) child.kill()
+    rows.push({ variant, ...await races(servers, logIn, RACES) })
+    await stopServers(servers)
   }
-  printTable(rows)
+  report(`What went wrong, of ${RACES} races`, rows)
 }
 if (PARTS.includes('load')) for (const path of ['/read', '/write']) await compare(path)
 admin.disconnect()

@@ -21,7 +21,7 @@ export interface BatchOptions<T> {
   guard: Pick<RedisGuard, 'run'>
   /**
    * Takes for each call the number of its keys, how often it is asked for, and the number of its arguments, then the
-   * arguments. Gives, call by call, pairs: how many times over it is answered, and the answer.
+   * arguments; the number 0 where they are those of the call before. Gives, call by call, pairs: how many times over it is answered, and the answer.
    */
   script: Script
   /** @param later - how many of those that are answered at once come after this one */
@@ -92,9 +92,14 @@ export class ScriptBatcher<T> {
     const { client, script } = this.#options
     const keys: string[] = []
     const args: Array<string | number> = []
-    for (const call of calls) {
-      keys.push(...call.keys)
-      args.push(call.keys.length, call.waiters.length, call.args.length, ...call.args)
+    let sent: Arguments | undefined
+    for (const { keys: own, waiters, args: given } of calls) {
+      keys.push(...own)
+      args.push(own.length, waiters.length)
+      // Of one policy all have the same list.
+      if (given === sent) args.push(0)
+      else args.push(given.length, ...given)
+      sent = given
     }
     if (!this.#together) return await runScript(client, script, keys, args)
     // In a pipeline of its own: it would wait another turn for one that is filled automatically.

@@ -13,19 +13,46 @@ import type { ResolvedRouteOptions } from './resolve-options.js'
 
 // What a request has been charged to already, so that a limiter that stands twice on its way counts once.
 const CHARGED = Symbol('rate-limit.charged')
+// What was asked before its hook's turn.
+const BEGUN = Symbol('rate-limit.begun')
+// Of a route: its limiters that ask early.
+const EARLY = Symbol('rate-limit.early')
+
+interface Begun { by: ResolvedRouteOptions, outcome: MaybePromise<Outcome> }
 
 declare module 'fastify' {
   interface FastifyRequest {
     [CHARGED]?: { by: ResolvedRouteOptions[], tightest: Decision | undefined, charges: Charge[] }
+    [BEGUN]?: Begun[]
+  }
+  interface FastifyContextConfig {
+    [EARLY]?: Array<(request: FastifyRequest) => void>
   }
 }
 
 /** It may stand in any of the hooks of `RateLimitHook`. */
 export type UniversalHook = onRequestHookHandler & preParsingHookHandler
 
+/** Where a limiter stands, and what asks it before. */
+export interface Steps { hook: UniversalHook, begin: (request: FastifyRequest) => void }
+
 /** @param scope - what is counted for beside the key: limiters that share it share the count */
 export function createHook (limiter: Limiter, options: ResolvedRouteOptions, scope: string, events: RateLimitEvents): UniversalHook {
+  return createSteps(limiter, options, scope, events).hook
+}
+
+/** As {@link createHook}. */
+export function createSteps (limiter: Limiter, options: ResolvedRouteOptions, scope: string, events: RateLimitEvents): Steps {
   const check = createRequestLimiter(limiter, options, limiter.idWithin(scope))
+
+  function begin (request: FastifyRequest): void {
+    const begun = request[BEGUN] ??= []
+    if (begun.some(({ by }) => by === options)) return
+    const outcome = check(request, 'consume')
+    // The hook hears of what fails, if the request comes so far.
+    if (isPromise(outcome)) outcome.catch(() => {})
+    begun.push({ by: options, outcome })
+  }
 
   /** @returns what to answer with, or undefined where the request goes on */
   function settle (request: FastifyRequest, reply: FastifyReply, outcome: Outcome): MaybePromise<Error | undefined> {
@@ -47,11 +74,12 @@ export function createHook (limiter: Limiter, options: ResolvedRouteOptions, sco
 
   function limit (request: FastifyRequest, reply: FastifyReply): MaybePromise<Error | undefined> {
     if (!chargeOnce(request, options)) return undefined
-    return whenReady(check(request, 'consume'), outcome => settle(request, reply, outcome))
+    const begun = request[BEGUN]?.find(({ by }) => by === options)
+    return whenReady(begun?.outcome ?? check(request, 'consume'), outcome => settle(request, reply, outcome))
   }
 
   // A hook with a callback, as it answers at once where it can. The callback is the last argument: preParsing has one more.
-  return function rateLimit (request: FastifyRequest, reply: FastifyReply, ...rest: unknown[]): void {
+  function hook (request: FastifyRequest, reply: FastifyReply, ...rest: unknown[]): void {
     const done = rest.at(-1) as (error?: Error) => void
     let answer: MaybePromise<Error | undefined>
     try {
@@ -62,6 +90,24 @@ export function createHook (limiter: Limiter, options: ResolvedRouteOptions, sco
     if (isPromise(answer)) answer.then(done, error => done(asError(error)))
     else done(answer)
   }
+  return { hook, begin }
+}
+
+/** Asks what the request's route asks early, and waits for nothing: that is for the hooks of the route. */
+export const askEarly: onRequestHookHandler = (request, _reply, done) => {
+  for (const begin of request.routeOptions.config[EARLY] ?? []) {
+    try {
+      begin(request)
+    } catch {
+      // A function of the user's own that needs what is not there yet: it is called again in its place.
+    }
+  }
+  done()
+}
+
+/** Has {@link askEarly} ask for requests of a route. */
+export function markEarly (route: RouteOptions, begin: Steps['begin']): void {
+  route.config = { ...route.config, [EARLY]: [...route.config?.[EARLY] ?? [], begin] }
 }
 
 /** Nothing at all would let the request go on. */

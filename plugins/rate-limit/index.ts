@@ -1,14 +1,14 @@
-import type { FastifyContextConfig, FastifyInstance } from 'fastify'
+import type { FastifyContextConfig, FastifyInstance, RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import { invalidOptionError } from '../shared/errors.js'
 import { createLimiters } from './create-limiters.js'
 import { RateLimitEvents } from './events.js'
-import { addHook, createHook, type UniversalHook } from './hooks.js'
+import { addHook, askEarly, createHook, createSteps, markEarly, type Steps, type UniversalHook } from './hooks.js'
 import { createManualLimiter, type ManualLimiter } from './manual-limiter.js'
 import type { RateLimitPluginOptions, RouteRateLimitOptions } from './options.js'
 import { createRateLimiter, type RateLimiter } from './rate-limiter.js'
 import type { RateLimitState } from './request-state.js'
-import { resolvePluginOptions, resolveRouteOptions } from './resolve-options.js'
+import { resolvePluginOptions, resolveRouteOptions, type ResolvedRouteOptions } from './resolve-options.js'
 import { registrationName, Scopes } from './scope.js'
 
 declare module 'fastify' {
@@ -52,28 +52,36 @@ export const rateLimit = fp<RateLimitPluginOptions>(async function rateLimit (fa
   const limiters = createLimiters(fastify, given, options, events)
   const scopes = new Scopes(registrationName(fastify))
   const limiter = limiters.for(options)
-  const globalHook = createHook(limiter, options, scopes.global, events)
+  const globalSteps = createSteps(limiter, options, scopes.global, events)
 
   /** The limiter that a handler's or hook's own options ask for. */
   const own = (route: RouteRateLimitOptions) => {
     const routeOptions = resolveRouteOptions(given, route)
     return [limiters.for(routeOptions, route), routeOptions, scopes.ofHandler(routeOptions)] as const
   }
-  decorateHere(fastify, 'rateLimit', (route?: RouteRateLimitOptions) => route === undefined ? globalHook : createHook(...own(route), events))
+  decorateHere(fastify, 'rateLimit', (route?: RouteRateLimitOptions) => route === undefined ? globalSteps.hook : createHook(...own(route), events))
   decorateHere(fastify, 'createRateLimit', (route?: RouteRateLimitOptions) =>
     createManualLimiter(...(route === undefined ? [limiter, options, scopes.global] as const : own(route))))
   decorateHere(fastify, 'rateLimiter', createRateLimiter(limiter, limiters.policies ?? limiter, scopes, events))
   if (!fastify.hasRequestDecorator('rateLimit')) fastify.decorateRequest('rateLimit', null)
   fastify.addHook('onReady', async () => scopes.close())
 
+  // Registered before the session, it asks before the session is read.
+  if (options.early) fastify.addHook('onRequest', askEarly)
+
+  function limit (route: RouteOptions, { hook, begin }: Steps, { hook: name, early }: ResolvedRouteOptions): void {
+    addHook(route, name, hook)
+    if (early) markEarly(route, begin)
+  }
+
   fastify.addHook('onRoute', route => {
     const config: FastifyContextConfig['rateLimit'] = route.config?.rateLimit
     if (config === undefined || config === null) {
-      if (options.global) addHook(route, options.hook, globalHook)
+      if (options.global) limit(route, globalSteps, options)
     } else if (config !== false) {
       if (typeof config !== 'object') throw invalidOptionError('rate-limit', `config.rateLimit of ${route.url}`, config, 'false or an object')
       const routeOptions = resolveRouteOptions(given, config)
-      addHook(route, routeOptions.hook, createHook(limiters.for(routeOptions, config, route), routeOptions, scopes.ofRoute(routeOptions, route), events))
+      limit(route, createSteps(limiters.for(routeOptions, config, route), routeOptions, scopes.ofRoute(routeOptions, route), events), routeOptions)
     }
   })
 }, { name: 'fastify-redis-suite/rate-limit', fastify: '5.x' })

@@ -78,6 +78,12 @@ export interface RouteRateLimitOptions extends PolicyOptions {
   cost?: (number | ((request: FastifyRequest) => MaybePromise<number>)) | undefined
   /** When in the request's way the decision is made. @default 'onRequest' */
   hook?: RateLimitHook | undefined
+  /**
+   * Ask when the request comes, and wait for the answer where `hook` stands: one round trip beside that of a session, where this plugin is
+   * registered first. What another hook refuses meanwhile is counted too, and functions given here see nothing of other hooks. A route may say
+   * `false` where the plugin says `true`. @default false
+   */
+  early?: boolean | undefined
   /** Whose limit it is. @default the client's address as Fastify trusts it, IPv6 by its `ipv6Subnet` */
   keyGenerator?: KeyGenerator | undefined
   /** The length of the prefix by which the default key generator takes IPv6 addresses together. @default 64 */
@@ -135,7 +141,7 @@ const POLICY_OPTIONS = ['limits', 'algorithm', 'burst', 'countRejected', 'contin
 /** Of a policy given to `fastify.rateLimiter`. */
 export const NAMED_POLICY_OPTIONS = ['name', 'max', 'timeWindow', ...POLICY_OPTIONS]
 
-export const ROUTE_OPTIONS = ['max', 'timeWindow', ...POLICY_OPTIONS, 'cost', 'hook', 'keyGenerator', 'ipv6Subnet', 'allowList', 'denyList', 'groupId',
+export const ROUTE_OPTIONS = ['max', 'timeWindow', ...POLICY_OPTIONS, 'cost', 'hook', 'early', 'keyGenerator', 'ipv6Subnet', 'allowList', 'denyList', 'groupId',
   'dryRun', 'errorResponseBuilder', 'onExceeding', 'onExceeded', 'onBanReach', 'enableDraftSpec', 'addHeaders', 'addHeadersOnExceeding', 'cache',
   'skipOnError', 'onStoreError']
 

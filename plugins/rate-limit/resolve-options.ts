@@ -25,6 +25,7 @@ export interface ResolvedRouteOptions extends Pick<RouteRateLimitOptions, 'error
   isAllowed: ListCheck | undefined
   isDenied: ListCheck | undefined
   hook: RateLimitHook
+  early: boolean
   algorithm: Algorithm
   groupId: string | undefined
   dryRun: boolean
@@ -65,7 +66,9 @@ function resolveNameSpace (nameSpace: string | undefined, read: OptionReader): s
 
 /** A route's own options over the plugin's. `max` and `limits` exclude each other, so that either replaces both. */
 export function resolveRouteOptions (plugin: RateLimitPluginOptions, route: RouteRateLimitOptions): ResolvedRouteOptions {
-  readOptions('rate-limit', route).onlyKnown(ROUTE_OPTIONS)
+  const read = readOptions('rate-limit', route)
+  read.onlyKnown(ROUTE_OPTIONS)
+  if (route.early === true && plugin.early !== true) read.fail('early', 'false, or true where the plugin is given it too')
   const inherited: RouteRateLimitOptions = Object.fromEntries(Object.entries(plugin).filter(([name]) => ROUTE_OPTIONS.includes(name) && name !== 'cache'))
   if (route.limits !== undefined) delete inherited.max
   if (route.limits !== undefined) delete inherited.timeWindow
@@ -91,6 +94,7 @@ function resolveRoute (given: RouteRateLimitOptions): ResolvedRouteOptions {
     isAllowed: resolveList('allowList', given, read),
     isDenied: resolveList('denyList', given, read),
     hook: read.oneOf('hook', 'onRequest', HOOKS),
+    early: read.boolean('early', false),
     groupId: given.groupId === undefined ? undefined : read.string('groupId', ''),
     dryRun: read.boolean('dryRun', false),
     headers: resolveHeaders(given, read),

@@ -15,10 +15,12 @@ local function decide(KEYS, ARGV, times)
 const BATCH_END = `
 end
 
-local replies, key, argument = {}, 1, 1
+local replies, key, argument, arguments = {}, 1, 1, nil
 while argument <= #ARGV do
   local last_key, left, last_argument = key + ARGV[argument] - 1, tonumber(ARGV[argument + 1]), argument + 2 + ARGV[argument + 2]
-  local keys, arguments = { unpack(KEYS, key, last_key) }, { unpack(ARGV, argument + 3, last_argument) }
+  local keys = { unpack(KEYS, key, last_key) }
+  -- Without arguments of its own a call has those of the one before.
+  if last_argument >= argument + 3 then arguments = { unpack(ARGV, argument + 3, last_argument) } end
   while left > 0 do
     local done, reply, answered = pcall(decide, keys, arguments, left)
     -- What fails with one call does not concern the others.
@@ -137,7 +139,7 @@ redis.pcall('PUBLISH', ARGV[#ARGV - 1], ARGV[#ARGV])
  * KEYS[1]  the count
  * KEYS[2]  the refusals; left out where the policy does not count them
  * ARGV     number of its keys, how often it is asked for (more than once: `consume` without KEYS[2] only), number of its
- *          arguments, then these: mode (consume; consume-all: refused ones too; peek; charge), cost, number of limits, max, window (ms) and
+ *          arguments (0: those of the call before), then these: mode (consume; consume-all: refused ones too; peek; charge), cost, number of limits, max, window (ms) and
  *          burst of each; then, where KEYS[2] is given, ban (-1: never), its duration (ms), penalty's base (ms; 0: none),
  *          cap (ms) and memory (ms)
  * reply    for how many of these calls it holds; then now (µs), blocked for (µs), banned (0, 1); then used, µs until reset, µs until it passes (-1: never) of each

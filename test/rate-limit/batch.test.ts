@@ -30,6 +30,14 @@ t.test('calls of one turn travel together, each gets its own reply, and one that
   t.equal(callsOf(await server.client().info('commandstats')), 1)
 })
 
+t.test('keys of one turn are decided each by its own policy, of which what is the same as before is sent once', async t => {
+  const store = createRedisStore(client, 'policies')
+  const [one, three] = [policy([[1, 60_000]]), policy([[3, 60_000], [9, 3_600_000]])]
+  const asked = [['a', one], ['b', one], ['c', three], ['d', three], ['e', one]] as const
+  const verdicts = await Promise.all(asked.flatMap(([key, limits]) => [store.apply(key, limits, 1, 'consume'), store.apply(key, limits, 1, 'consume')]))
+  t.same(verdicts.map(({ states }) => states.every(({ retryAfter }) => retryAfter === 0)), [true, false, true, false, true, true, true, true, true, false])
+})
+
 t.test('a thousand calls at once are split into batches, and none is lost', async t => {
   const batcher = new ScriptBatcher({ client, guard, parse, script: applyScripts['sliding-log'] })
   const results = await Promise.all(Array.from({ length: 1000 }, (_, i) => batcher.run(undefined, () => [`many-${i % 10}`], ['consume', 1, 1, 50, 60_000, 50])))

@@ -1,0 +1,67 @@
+// All benchmarks one after the other, and an overview of them at the head of `docs/performance.md`. `--quick`: short rounds, for a
+// first look; `--only whole,session`: some of them. What is short or not all is printed, and not written.
+import { fork } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { cpus } from 'node:os'
+import { parseArgs } from 'node:util'
+import { Redis } from 'ioredis'
+import { startRedis } from '../test/helpers/redis-server.js'
+import { overview } from './overview.js'
+import type { Row } from './run.js'
+
+interface Bench { env?: NodeJS.ProcessEnv, args?: string[] }
+
+/** What each is told for `--quick`. */
+const BENCHES: Record<string, Bench> = {
+  'rate-limit': { env: { PARTS: 'load' } },
+  session: { env: { PARTS: 'load' } },
+  cache: { env: { PARTS: 'load', SIZES: '1024' } },
+  'data-cache': { env: { MS: '300' }, args: ['--rows', 'l1,l2', '--rounds', '1'] },
+  whole: {},
+  metrics: {},
+  circuit: {},
+  'demo-faults': {}
+}
+const QUICK = { ROUNDS: '1', PROCESSES: '1', SECONDS: '1' }
+const PAGE = new URL('../docs/performance.md', import.meta.url)
+const [BEGIN, END] = ['<!-- overview: written by npm run bench -->', '<!-- end of overview -->']
+
+const { values: { quick = false, only } } = parseArgs({ options: { quick: { type: 'boolean' }, only: { type: 'string' } } })
+const chosen = only?.split(',') ?? Object.keys(BENCHES)
+const unknown = chosen.find(name => BENCHES[name] === undefined)
+if (unknown !== undefined) throw new Error(`no bench ${unknown}: ${Object.keys(BENCHES).join(', ')}`)
+
+/** @returns its tables by their titles */
+async function run (name: string): Promise<Array<[string, Row[]]>> {
+  const { env = {}, args = [] } = quick ? BENCHES[name] ?? {} : {}
+  const child = fork(new URL(`./${name}.ts`, import.meta.url), args, { execArgv: ['--import', 'tsx'], env: { ...process.env, ...quick && QUICK, ...env } })
+  const tables: Array<[string, Row[]]> = []
+  child.on('message', ({ title, rows }: { title: string, rows: Row[] }) => { tables.push([title, rows]) })
+  const [code] = await once(child, 'exit')
+  if (code !== 0) throw new Error(`bench:${name} ended with ${code}`)
+  return tables
+}
+
+async function machine (): Promise<string> {
+  const server = await startRedis()
+  const client = new Redis(server.url)
+  const version = /redis_version:(\S+)/.exec(await client.info('server'))?.[1] ?? 'unknown'
+  client.disconnect()
+  await server.stop()
+  return `${cpus().length} cores for the server, Redis and the load generator; Node.js ${process.versions.node}, Redis ${version}.`
+}
+
+const tables = new Map<string, Row[]>()
+for (const name of chosen) {
+  console.log(`\n# bench:${name}`)
+  for (const [title, rows] of await run(name)) tables.set(title, rows)
+}
+const text = `${await machine()}\n\n${overview(tables)}`
+console.log(`\n${text}`)
+if (!quick && only === undefined) {
+  const page = readFileSync(PAGE, 'utf8')
+  const [begin, end] = [page.indexOf(BEGIN), page.indexOf(END)]
+  if (begin === -1 || end < begin) throw new Error(`docs/performance.md has no place for the overview: ${BEGIN} and ${END}`)
+  writeFileSync(PAGE, `${page.slice(0, begin + BEGIN.length)}\n\n${text}\n\n${page.slice(end)}`)
+}
