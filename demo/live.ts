@@ -28,7 +28,7 @@ interface Watched {
   id: string
   key: undefined
   data: LiveEvent
-  at: number
+  appendedAt: number
   gap?: true
 }
 
@@ -74,7 +74,7 @@ export const live = fp(async function live (fastify) {
       watching.heardOf()
       let id = 0
       try {
-        for await (const { item, gap } of queue) yield { id: String(++id), key: undefined, data: item, at: item.at, ...gap && { gap } }
+        for await (const { item, gap } of queue) yield { id: String(++id), key: undefined, data: item, appendedAt: item.at, ...gap && { gap } }
       } finally {
         queues.delete(queue)
       }

@@ -18,7 +18,7 @@ export interface SseMeta {
   /** Of a stream's event. */
   key?: string | undefined
   /** Of a stream's event: when it was appended, in milliseconds since the epoch. */
-  at?: number
+  appendedAt?: number
   /** Of a stream's event: those before it were trimmed. */
   gap?: true
   /** Of a message the name it was published to. */
@@ -143,7 +143,7 @@ function writeEvent<T> (stream: SseStream, { event, map }: ResolvedSseOptions<T>
     if (text === undefined) return true
     return stream.write(formatEvent({ id: meta.id, event: typeof event === 'function' ? event(data, meta) : event, data: text }))
   } catch (error) {
-    request.log.error({ plugin: 'events', reason: reasonOf(error), ...meta }, 'events: an event was left out, as `map` or `event` failed')
+    request.log.error({ plugin: 'events', reason: reasonOf(error), channel: meta.channel, id: meta.id }, 'events: an event was left out, as `map` or `event` failed')
     return true
   }
 }

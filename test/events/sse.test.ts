@@ -35,7 +35,7 @@ function fakeStream<T> (): Fake<T> {
     reads: 0,
     longest: 0,
     append (data) {
-      all.push({ id: `${all.length + 1}-0`, key: undefined, data, at: Date.now() })
+      all.push({ id: `${all.length + 1}-0`, key: undefined, data, appendedAt: Date.now() })
       for (const wake of wakes) wake()
     },
     fail () {
@@ -169,8 +169,8 @@ t.test('no text in an event can forge a field or another event', async t => {
   const evil = 'x\n\nevent: forged\r\ndata: forged\0'
   const source: SseSource<string> = {
     async * read () {
-      yield { id: evil, key: undefined, data: evil, at: 0 }
-      yield { id: '2-0', key: undefined, data: '\u2028\r', at: 0, gap: true }
+      yield { id: evil, key: undefined, data: evil, appendedAt: 0 }
+      yield { id: '2-0', key: undefined, data: '\u2028\r', appendedAt: 0, gap: true }
       await new Promise(() => {})
     }
   }

@@ -101,7 +101,7 @@ for (const [store, clientOf] of Object.entries(stores)) {
     isFixed = true
     t.equal(await letters.replay([page[1]?.id ?? '', page[0]?.id ?? '']), 1)
     await until('it is handled', () => mail.handled.length === 1)
-    t.match(mail.handled[0], { id: page[1]?.eventId, key: page[1]?.key, data: page[1]?.data, at: Number })
+    t.match(mail.handled[0], { id: page[1]?.eventId, key: page[1]?.key, data: page[1]?.data, appendedAt: Number })
     t.equal(await letters.replay(), 18)
     await until('all are handled', () => mail.handled.length === 19)
     await until('they are done', async () => (await stream.stats()).groups['mail']?.pending === 0)

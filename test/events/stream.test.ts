@@ -19,7 +19,7 @@ for (const [store, clientOf] of Object.entries(stores)) {
     const events = await take(stream.read({ after: '0' }), 250)
     t.same(dataOf(events), upTo(250))
     t.same(events.map(({ id }) => id), ids)
-    t.ok(events.every(({ key, at, gap }) => key === 'a' && at >= before - 1000 && at <= Date.now() + 1000 && gap === undefined))
+    t.ok(events.every(({ key, appendedAt: at, gap }) => key === 'a' && at >= before - 1000 && at <= Date.now() + 1000 && gap === undefined))
     const rest = await take(stream.read({ after: ids[99] }), 150)
     t.same(dataOf(rest), upTo(250).slice(100))
     t.equal(rest[0]?.gap, undefined)

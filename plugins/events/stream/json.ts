@@ -25,5 +25,5 @@ export function decode<T> (value: Buffer): T {
 
 /** @throws where its value is no JSON */
 export function decodeEvent<T> (stored: StoredEvent, id: string): StreamEvent<T> {
-  return { id, key: stored.key, data: decode<T>(stored.value), at: timeOfId(stored.id) }
+  return { id, key: stored.key, data: decode<T>(stored.value), appendedAt: timeOfId(stored.id) }
 }

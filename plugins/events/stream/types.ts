@@ -9,7 +9,7 @@ export interface StreamEvent<T> {
   key: string | undefined
   data: T
   /** When it was appended, by Redis's clock: milliseconds since the epoch. */
-  at: number
+  appendedAt: number
   /** Only where it is read: events before it, after the cursor or the event before, were trimmed or cannot be read. */
   gap?: true
 }
