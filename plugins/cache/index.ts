@@ -50,7 +50,7 @@ export type { DeadLetter } from './write-behind/letters.js'
 export type { Write, WriteBehindOptions, WriteContext } from './write-behind/options.js'
 export type { WriteBehind, WriteBehindStats } from './write-behind/write-behind.js'
 export type { Writer } from './write-through.js'
-export type { CachePluginOptions, KeyOptions, RouteCacheOptions, TagsOption, Ttl } from './options.js'
+export type { CachePluginOptions, KeyOptions, RouteCacheOptions, RouteRequest, TagsOption, Ttl } from './options.js'
 
 /**
  * An HTTP cache (RFC 9111) for the answers of routes (`config.cache`), and a cache for data (`fastify.cache`), on one store.

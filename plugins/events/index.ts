@@ -71,7 +71,7 @@ export type { SseMeta, SseOptions, SseSource } from './sse.js'
 export type { BackoffOptions } from '../shared/backoff.js'
 export type { DeadLetters } from '../shared/dead-letters.js'
 export type { GroupOfStream } from './stream/streams.js'
-export type { Consumer, ConsumeOptions, DeadLetter, EventStream, GroupStats, ReadOptions, StreamEvent, StreamOptions, StreamStats } from './stream/types.js'
+export type { Consumer, ConsumeOptions, DeadLetter, EventStream, GroupStats, HandlerContext, ReadOptions, StreamEvent, StreamOptions, StreamStats } from './stream/types.js'
 
 /**
  * Pub/sub and server-sent events: `fastify.events`.

@@ -1,11 +1,12 @@
 import type { FastifyUnderPressureOptions } from '@fastify/under-pressure'
 import type { FastifyRequest, LogLevel } from 'fastify'
+import { guardOf, LOG_LEVELS, type Audience } from '../shared/audience.js'
 import type { RedisClient } from '../shared/client.js'
 import { MAX_TIMER_MS, type Duration } from '../shared/duration.js'
 import { readOptions, type OptionReader } from '../shared/options.js'
 
 /** Who is shown the single checks: everyone, no one, requests from this machine, or whom the function says. */
-export type DetailsOption = boolean | 'loopback' | ((request: FastifyRequest) => boolean | Promise<boolean>)
+export type DetailsOption = Audience
 
 /** Of each route its path below the prefix, or `false` for none. */
 export interface HealthPaths {
@@ -64,8 +65,6 @@ export interface ResolvedHealthOptions {
   logLevel: LogLevel
 }
 
-const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
-const LOOPBACK = new Set(['127.0.0.1', '::1', '::ffff:127.0.0.1'])
 const ABOUT = ['version', 'releaseId', 'serviceId', 'description'] as const
 const PATHS = { live: '/live', ready: '/ready', startup: '/startup', details: '' }
 const PRESSURE = ['maxEventLoopDelay', 'maxEventLoopUtilization', 'eventLoopUtilizationMode', 'maxHeapUsedBytes', 'maxRssBytes', 'message', 'retryAfter', 'sampleInterval']
@@ -80,7 +79,7 @@ export function resolveHealthOptions (given: HealthPluginOptions): ResolvedHealt
   }
   return {
     paths: resolvePaths(given.paths, read),
-    mayReadDetails: detailsGuard(details),
+    mayReadDetails: guardOf(details),
     redisCritical: read.boolean('redisCritical', false),
     cacheFor: read.duration('cacheFor', 1000),
     underPressure: resolvePressure(given.underPressure, read),
@@ -108,11 +107,4 @@ function resolvePressure (given: unknown, read: OptionReader): PressureOptions {
   if (typeof given !== 'object' || given === null) return read.fail('underPressure', 'limits, as @fastify/under-pressure has them')
   readOptions('health', given).onlyKnown(PRESSURE)
   return given
-}
-
-function detailsGuard (details: DetailsOption): ResolvedHealthOptions['mayReadDetails'] {
-  if (typeof details === 'function') return details
-  // The peer of the socket, not `request.ip`, which a header can forge where a proxy is trusted.
-  if (details === 'loopback') return request => LOOPBACK.has(request.socket.remoteAddress ?? '')
-  return () => details
 }

@@ -24,7 +24,7 @@ export function keyOf (request: FastifyRequest, { header, required }: ResolvedRo
 }
 
 /** @returns undefined where it is no key */
-export function parseKey (text: string): string | undefined {
+function parseKey (text: string): string | undefined {
   const quoted = QUOTED.exec(text)?.[1]?.replaceAll(/\\(.)/g, '$1')
   const key = quoted ?? (PLAIN.test(text) ? text : undefined)
   return key !== undefined && key !== '' && key.length <= MAX_KEY_LENGTH ? key : undefined

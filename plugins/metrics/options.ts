@@ -1,10 +1,11 @@
 import type { FastifyRequest, LogLevel } from 'fastify'
 import { Registry } from 'prom-client'
+import { guardOf, LOG_LEVELS, type Audience } from '../shared/audience.js'
 import { MAX_TIMER_MS, type Duration } from '../shared/duration.js'
 import { readOptions, type OptionReader } from '../shared/options.js'
 
 /** Who may read: everyone, requests from this machine, or whom the function says. */
-export type ExposeOption = true | 'loopback' | ((request: FastifyRequest) => boolean | Promise<boolean>)
+export type ExposeOption = Exclude<Audience, false>
 
 export interface MetricsPluginOptions {
   /** Of the route; `false`: there is none, and the registry is read some other way. @default '/metrics' */
@@ -52,8 +53,6 @@ export interface ResolvedMetricsOptions {
   logLevel: LogLevel
 }
 
-const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
-const LOOPBACK = new Set(['127.0.0.1', '::1', '::ffff:127.0.0.1'])
 const BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 const REDIS_BUCKETS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1]
 const OPTIONS = ['path', 'expose', 'registry', 'defaultMetrics', 'http', 'buckets', 'redisBuckets', 'labels', 'maxRoutes', 'timeout', 'tracing']
@@ -99,10 +98,4 @@ function labelsOf (read: OptionReader, given: Readonly<Record<string, string>>):
   const isSound = typeof given === 'object' && given !== null &&
     Object.entries(given).every(([name, value]) => /^[a-zA-Z_]\w*$/.test(name) && name !== 'le' && typeof value === 'string')
   return isSound ? { ...given } : read.fail('labels', 'strings, by names of letters, digits and _')
-}
-
-function guardOf (expose: ExposeOption): ResolvedMetricsOptions['mayRead'] {
-  if (typeof expose === 'function') return expose
-  // The peer of the socket, not `request.ip`, which a header can forge where a proxy is trusted.
-  return request => expose === true || LOOPBACK.has(request.socket.remoteAddress ?? '')
 }

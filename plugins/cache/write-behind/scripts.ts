@@ -4,7 +4,7 @@ import { lua } from '../../shared/script.js'
 export const GROUP = 'writers'
 const CONSUMER = 'writer'
 /** How long what is empty is kept: a stream that holds something never expires. */
-export const IDLE_MS = 24 * 3600 * 1000
+const IDLE_MS = 24 * 3600 * 1000
 
 const EXPIRE_EMPTY = `if redis.call('XLEN', KEYS[1]) == 0 then redis.call('PEXPIRE', KEYS[1], ${IDLE_MS}) end`
 
