@@ -32,7 +32,7 @@ export const products: FastifyPluginAsyncTypebox = async function products (fast
       }, { additionalProperties: false }),
       response: answers(Listed)
     },
-    config: { cache: { ttl: '1m', staleWhileRevalidate: '5m', tags: ['products'] } }
+    config: { cache: { ttl: '1m', public: true, staleWhileRevalidate: '5m', tags: ['products'] } }
   }, async request => {
     const { category = null, minPrice = 0, maxPrice = 10 ** 8, sort, limit, offset } = request.query
     const where = 'WHERE ($1::text IS NULL OR category = $1) AND price_cents BETWEEN $2 AND $3'
@@ -51,7 +51,7 @@ export const products: FastifyPluginAsyncTypebox = async function products (fast
       querystring: Type.Object({ q: Text({ minLength: 1, maxLength: 100 }), limit: Paging.limit }, { additionalProperties: false }),
       response: answers(Listed)
     },
-    config: { cache: { ttl: '1m', staleWhileRevalidate: '5m', tags: ['products'] } }
+    config: { cache: { ttl: '1m', public: true, staleWhileRevalidate: '5m', tags: ['products'] } }
   }, async request => {
     const items = await db.query<Static<typeof Product>>(
       `SELECT ${PRODUCT_COLUMNS} FROM products, websearch_to_tsquery('english', $1) AS words
@@ -61,7 +61,7 @@ export const products: FastifyPluginAsyncTypebox = async function products (fast
 
   fastify.get('/products/:id', {
     schema: { tags: ['products'], summary: 'One product', params: IdParams, response: answers(Product) },
-    config: { cache: { ttl: '1m', staleWhileRevalidate: '5m', tags: ({ params: { id } }) => [`product:${id}`, `page:product:${id}`, 'product:all'] } },
+    config: { cache: { ttl: '1m', public: true, staleWhileRevalidate: '5m', tags: ({ params: { id } }) => [`product:${id}`, `page:product:${id}`, 'product:all'] } },
     // Here and not in the handler, which a stored answer does not reach. A page that is made anew in the background counts as well.
     onResponse: async ({ method, params }, { statusCode }) => { if (method === 'GET' && (statusCode === 200 || statusCode === 304)) views.count(params.id) }
   }, async (request, reply) => await productOf(request.params.id) ?? reply.notFound('no such product'))

@@ -23,7 +23,7 @@ export const statistics: FastifyPluginAsyncTypebox = async function statistics (
 
   fastify.get('/leaderboard', {
     schema: { tags: ['statistics'], summary: 'Best sellers', querystring: Type.Object({ limit: Paging.limit }, { additionalProperties: false }), response: answers(Type.Array(Seller)) },
-    config: { cache: { ttl: '5s', tags: ['orders', 'products'] } }
+    config: { cache: { ttl: '5s', public: true, tags: ['orders', 'products'] } }
   }, async request => await named(await leaderboard.top(request.query.limit)))
 
   fastify.get('/leaderboard/:productId', {
@@ -34,7 +34,7 @@ export const statistics: FastifyPluginAsyncTypebox = async function statistics (
       querystring: Type.Object({ neighbours: Whole({ minimum: 0, maximum: 50, default: 2 }) }, { additionalProperties: false }),
       response: answers(Type.Object({ ...Ranked.properties, around: Type.Array(Ranked) }))
     },
-    config: { cache: { ttl: '5s', tags: ['orders', 'products'] } }
+    config: { cache: { ttl: '5s', public: true, tags: ['orders', 'products'] } }
   }, async ({ params: { productId }, query: { neighbours } }, reply) => {
     const around = await named(await leaderboard.around(productId, neighbours))
     const it = around.find(each => each.productId === productId)

@@ -35,11 +35,11 @@ export function judge (request: FastifyRequest, reply: FastifyReply, state: Requ
     directives,
     hasTtl: route.ttlOf !== undefined,
     statuses: route.statuses,
-    hasAuthorization: state.hasAuthorization,
+    hasAuthorization: state.hasAuthorization && !route.isPublic,
     hasOwner: state.hasOwner,
     hasSetCookie: headers['set-cookie'] !== undefined,
     storesSetCookie: route.storesSetCookie,
-    hasSession: hasSession(request),
+    hasSession: hasSession(request) && !route.isPublic,
     variesByEverything: vary === '*'
   })
   if (why !== undefined || vary === '*') return { why: why ?? 'vary' }
@@ -108,7 +108,7 @@ export function freshen (request: FastifyRequest, reply: FastifyReply, state: Re
   const { directives, isTargeted } = effectiveDirectives(joined(merged['cache-control']), state.route.targeted.map(name => joined(merged[name])))
   if (directives === undefined || (directives.has('no-store') && !directives.has('must-understand'))) return { why: 'no-store' }
   if (directives.get('private') === true && !state.hasOwner) return { why: 'private' }
-  if (hasSession(request) && !state.hasOwner) return { why: 'session' }
+  if (hasSession(request) && !state.hasOwner && !state.route.isPublic) return { why: 'session' }
   if (parseVary(joined(merged['vary'])) === '*') return { why: 'vary' }
   for (const name of excludedFields(directives)) Reflect.deleteProperty(merged, name)
   const input = freshnessInput(merged, directives, isTargeted, stored.meta.status, state, respondedAt)

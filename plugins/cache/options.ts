@@ -44,6 +44,8 @@ export interface RouteCacheOptions {
   vary?: readonly string[] | undefined
   /** Whose answer it is: it is kept for them alone. Nobody's (undefined) is not kept. */
   private?: (request: RouteRequest) => string | number | undefined
+  /** Whether the answer is the same for all, whoever is logged in or authorized: without it, theirs are neither looked up nor kept. @default false */
+  public?: boolean | undefined
   key?: KeyOptions | undefined
   /** Where it is looked up: as the last `preHandler` of the route, or as its last `onRequest`, for what everybody may see. @default 'preHandler' */
   hook?: 'preHandler' | 'onRequest' | undefined
@@ -70,7 +72,7 @@ export interface RouteCacheOptions {
   unkeyed?: 'warn' | 'bypass' | false | undefined
 }
 
-export interface CachePluginOptions extends Omit<RouteCacheOptions, 'tags' | 'invalidates' | 'private'> {
+export interface CachePluginOptions extends Omit<RouteCacheOptions, 'tags' | 'invalidates' | 'private' | 'public'> {
   /** An ioredis client; `false` for the memory store. @default fastify.redis, else the memory store */
   redis?: RedisClient | false | null | undefined
   /** How long an operation on the store may take. @default 150 ms */
@@ -103,8 +105,8 @@ export interface CachePluginOptions extends Omit<RouteCacheOptions, 'tags' | 'in
   explain?: ((request: FastifyRequest) => boolean) | undefined
 }
 
-export const ROUTE_OPTIONS = ['ttl', 'staleWhileRevalidate', 'staleIfError', 'jitter', 'statuses', 'tags', 'invalidates', 'vary', 'private', 'key', 'hook',
+export const ROUTE_OPTIONS = ['ttl', 'staleWhileRevalidate', 'staleIfError', 'jitter', 'statuses', 'tags', 'invalidates', 'vary', 'private', 'public', 'key', 'hook',
   'requestDirectives', 'heuristic', 'storeSetCookie', 'etag', 'maxEntrySize', 'maxVariants', 'targeted', 'stripTargeted', 'unkeyed']
 
-export const PLUGIN_OPTIONS = [...ROUTE_OPTIONS.filter(name => !['tags', 'invalidates', 'private'].includes(name)),
+export const PLUGIN_OPTIONS = [...ROUTE_OPTIONS.filter(name => !['tags', 'invalidates', 'private', 'public'].includes(name)),
   'redis', 'timeout', 'global', 'tiers', 'l1', 'maxSize', 'onStoreError', 'cacheStatus', 'xCache', 'explain', 'values', 'serializer', 'freeze']

@@ -17,7 +17,7 @@ export function whyBypassed (request: FastifyRequest, { route, hasOwner, hasAuth
   if (headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined) return 'body'
   if (route.ownerOf !== undefined && !hasOwner) return 'no owner'
   if (route.obeysRequest && requestDirectives(headers)?.has('no-store')) return 'no-store'
-  if (hasOwner) return undefined
+  if (hasOwner || route.isPublic) return undefined
   // By RFC 9111 §3.5 the answer says whether it may be shared; a route's own ttl says nothing of who is asking.
   if (hasAuthorization && route.ttlOf !== undefined) return 'authorization'
   return hasSession(request) ? 'session' : undefined

@@ -27,6 +27,8 @@ export interface ResolvedRouteCache {
   hasInvalidations: boolean
   vary: readonly string[]
   ownerOf: ((request: FastifyRequest) => string | number | undefined) | undefined
+  /** Whether it is the same for all, whoever they are. */
+  isPublic: boolean
   keysHost: boolean
   /** Whether a query parameter is a part of the key; undefined: all are. */
   keysParameter: ((name: string) => boolean) | undefined
@@ -130,6 +132,8 @@ function resolveRoute (given: RouteCacheOptions, tiers: Tiers, own: RouteCacheOp
   if (!isListOfStrings(vary)) read.fail('vary', 'a list of header names')
   if (!isListOfStrings(targeted)) read.fail('targeted', 'a list of header names')
   if (ownerOf !== undefined && typeof ownerOf !== 'function') read.fail('private', 'a function of the request that says whose answer it is')
+  const isPublic = read.boolean('public', false)
+  if (isPublic && ownerOf !== undefined) read.fail('public', 'left out beside private')
   if (!Array.isArray(statuses) || !statuses.every(isStorableStatus)) read.fail('statuses', 'a list of status codes from 200, without 206 and 304')
   const { unkeyed = process.env['NODE_ENV'] === 'production' ? false : 'warn' } = given
   if (![false, 'warn', 'bypass'].includes(unkeyed)) read.fail('unkeyed', "'warn', 'bypass' or false")
@@ -146,6 +150,7 @@ function resolveRoute (given: RouteCacheOptions, tiers: Tiers, own: RouteCacheOp
     hasInvalidations: given.invalidates !== undefined,
     vary: vary.map(name => name.toLowerCase()).sort(),
     ownerOf,
+    isPublic,
     ...resolveKey(given.key, read),
     hook: read.oneOf('hook', 'preHandler', ['preHandler', 'onRequest']),
     obeysRequest: read.oneOf('requestDirectives', 'ignore', ['obey', 'ignore']) === 'obey',

@@ -207,6 +207,20 @@ for (const store of ['memory', 'Redis']) {
     t.match(await me('ann'), { cache: 'HIT', body: '{"me":"ann"}' })
   })
 
+  promise('what a route says is public is one answer for all, also who is logged in or authorized', async (t, connection) => {
+    const { app } = await build(t, connection)
+    app.decorateRequest('session', null as never)
+    app.addHook('onRequest', async request => { Reflect.set(request, 'session', { user: request.headers['x-user'] }) })
+    let runs = 0
+    app.get('/shared', { config: { cache: { public: true } } }, async () => ({ run: ++runs }))
+    app.get('/own', { config: { cache: {} } }, async () => ({ run: ++runs }))
+    const send = (path: string, user: string) => ask(app, path, { 'x-user': user, authorization: `Bearer ${user}` })
+    t.match(await send('/shared', 'ann'), { cache: 'MISS', body: '{"run":1}' })
+    await until('it is stored', async () => (await send('/shared', 'bob')).cache === 'HIT')
+    t.match(await send('/shared', 'bob'), { cache: 'HIT', body: '{"run":1}' })
+    t.match(await send('/own', 'ann'), { cache: 'BYPASS' }, 'unless a route says so')
+  })
+
   promise('headers named by vary are a part of the key', async (t, connection) => {
     const { app } = await build(t, connection, {}, { vary: ['Accept-Language'] })
     await ask(app, '/items/1', { 'accept-language': 'de' })
@@ -319,7 +333,7 @@ t.test('options that cannot be used fail at registration, of the plugin and of a
     await t.rejects(async () => { await build(t, undefined, options as CachePluginOptions) }, { code }, JSON.stringify(options))
   }
   const { app } = await build(t)
-  for (const config of [5, 'on', { ttl: 'x' }, { tags: 'a' }, { tags: [''] }, { vary: 'accept' }, { private: true }, { invalidates: {} }, { tll: 1 }]) {
+  for (const config of [5, 'on', { ttl: 'x' }, { tags: 'a' }, { tags: [''] }, { vary: 'accept' }, { private: true }, { public: 1 }, { public: true, private: () => 'a' }, { invalidates: {} }, { tll: 1 }]) {
     t.throws(() => app.get('/wrong', { config: { cache: config as never } }, async () => ''), { code }, JSON.stringify(config))
   }
   await t.rejects(app.cache.getOrSet('', () => 1), { code })

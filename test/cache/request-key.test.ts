@@ -28,7 +28,8 @@ t.test('what is not a plain question, or is somebody\'s, is not answered out of 
     [{ requestDirectives: 'obey' }, { headers: { 'cache-control': 'no-cache' } }, {}, undefined],
     [{}, authorization, {}, 'authorization'], [{ ttl: 'headers' }, authorization, {}, undefined], [{ private: () => 'a' }, authorization, { hasOwner: true }, undefined],
     [{}, { session: { cookie: {} } }, {}, undefined], [{}, { session: { cookie: {}, user: 1 } }, {}, 'session'], [{ ttl: 'headers' }, { session: { user: 1 } }, {}, 'session'],
-    [{ private: () => 'a' }, { session: { user: 1 } }, { hasOwner: true }, undefined], [{ private: () => undefined }, { session: { user: 1 } }, {}, 'no owner']
+    [{ private: () => 'a' }, { session: { user: 1 } }, { hasOwner: true }, undefined], [{ private: () => undefined }, { session: { user: 1 } }, {}, 'no owner'],
+    [{ public: true }, { session: { user: 1 } }, {}, undefined], [{ public: true }, authorization, {}, undefined]
   ]
   for (const [route, request, state, expected] of table) t.equal(why(route, request, state), expected, JSON.stringify([Object.keys(route), request]))
 })
