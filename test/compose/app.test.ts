@@ -62,6 +62,8 @@ function addRoutes (app: FastifyInstance): void {
 t.test('@fastify/autoload loads the plugins and the routes that use them from folders', async t => {
   process.env['REDIS_URL'] = server.url
   const app = build(t)
+  // It knows some of the ways by which Node.js reads TypeScript, and asks to be told of others.
+  process.env['FASTIFY_AUTOLOAD_TYPESCRIPT'] = '1'
   await app.register(autoload, { dir: join(FIXTURE, 'plugins'), forceESM: true })
   await app.register(autoload, { dir: join(FIXTURE, 'routes'), forceESM: true, options: { prefix: '/api' } })
   await app.ready()
