@@ -1,6 +1,7 @@
 import { lua, type Script } from '../shared/script.js'
-import { ALGORITHM_SCRIPTS, SLIDING_LOG_LAYOUT, SLIDING_LOG_SHORTCUT } from './algorithm-scripts.js'
+import { ALGORITHM_SCRIPTS } from './algorithm-scripts.js'
 import type { Algorithm } from './policy.js'
+import { SLIDING_LOG_LAYOUT, SLIDING_LOG_SHORTCUT } from './sliding-log-script.js'
 
 const CLOCK = `
 local clock = redis.call('TIME')
