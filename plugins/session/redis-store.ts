@@ -1,9 +1,8 @@
 import type { RedisClient } from '../shared/client.js'
-import { anyNode, clientFor } from '../shared/cluster-nodes.js'
+import { clientFor } from '../shared/cluster-nodes.js'
 import { keySpace } from '../shared/keys.js'
 import { runScript } from '../shared/script.js'
-import { timeOf } from '../shared/time.js'
-import { destroyScript, enterScript, renewScript, writeScript } from './scripts.js'
+import { destroyScript, enterScript, nowScript, renewScript, writeScript } from './scripts.js'
 import { renewalOf, type SessionStore, type SessionTimeouts, type StoredInfo } from './store.js'
 
 const FIELD = 'f:'
@@ -51,6 +50,6 @@ export function createRedisStore (client: RedisClient, prefix: string, { idleTim
     async leave (user, handles) { if (handles.length > 0) await clientFor(client, users + user).zrem(users + user, ...handles) },
     members: async (user, until, from, count) => await clientFor(client, users + user).zrangebyscore(users + user, '-inf', until, 'LIMIT', from, count),
     infos: async handles => await Promise.all(handles.map(infoOf)),
-    now: async () => timeOf(await anyNode(client).time())
+    now: async user => Number(await runScript(client, nowScript, [users + user], []))
   }
 }

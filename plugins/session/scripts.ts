@@ -76,6 +76,15 @@ return known[1] and (known[2] or '') or nil
 `
 
 /**
+ * KEYS[1]  an index, which is only to say whose clock is asked: its entries bear the time of the node that it lies on
+ * reply    the time now (ms)
+ */
+export const nowScript = lua`
+local clock = redis.call('TIME')
+return clock[1] * 1000 + math.floor(clock[2] / 1000)
+`
+
+/**
  * Enters a session into a user's index, by the time now, if there is room. (Not by that at which
  * it ends: who lowers the time-out would not find those that were entered before.)
  *

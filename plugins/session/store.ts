@@ -66,8 +66,8 @@ export interface SessionStore {
   members (user: string, until: number, from: number, count: number): Promise<readonly string[]>
   /** Of each, undefined where it is gone. */
   infos (handles: readonly string[]): Promise<ReadonlyArray<StoredInfo | undefined>>
-  /** By the store's clock: milliseconds since the epoch. */
-  now (): Promise<number>
+  /** By the clock that a user's sessions are entered by: milliseconds since the epoch. */
+  now (user: string): Promise<number>
 }
 
 export interface SessionTimeouts {

@@ -90,7 +90,7 @@ export class UserSessions {
 
   /** @param work - says how many of a page are still in the index */
   async #eachPage (user: string, work: (handles: readonly string[]) => Promise<number>): Promise<void> {
-    const until = await this.#run(() => this.#store.now())
+    const until = await this.#run(() => this.#store.now(user))
     for (let from = 0; ;) {
       const handles = await this.#run(() => this.#store.members(user, until, from, PAGE))
       if (handles.length === 0) return

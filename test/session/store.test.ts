@@ -114,7 +114,7 @@ for (const [name, createStore] of Object.entries(stores)) {
     await store.renew('c')
     await wait(300)
     t.match(await users.list('user'), [{ handle: 'c', device: 'd' }])
-    t.same(await store.members('user', await store.now(), 0, 10), ['c'])
+    t.same(await store.members('user', await store.now('user'), 0, 10), ['c'])
     t.same(await users.list('nobody'), [])
   })
 
@@ -141,7 +141,7 @@ for (const [name, createStore] of Object.entries(stores)) {
     t.same((await users.list('u')).map(info => info.handle), ['h00007'])
     t.same((await store.infos(handles)).filter(Boolean).length, 1)
     t.equal(await users.destroyAll('u', undefined), 1)
-    t.same(await store.members('u', await store.now(), 0, 10), [])
+    t.same(await store.members('u', await store.now('u'), 0, 10), [])
   })
 
   contract('a session that is being made while all are ended does not outlive that', async (t, open) => {
@@ -209,5 +209,5 @@ t.test('memory store: it never keeps more sessions than it is told, nor an index
   for (let i = 0; i < 6; i++) await logIn(store, users, 'u', `h${i}`)
   t.equal(await store.read('h0'), undefined)
   t.ok(await store.read('h5'))
-  t.equal((await store.members('u', await store.now(), 0, 10)).length, 5)
+  t.equal((await store.members('u', await store.now('u'), 0, 10)).length, 5)
 })
