@@ -1,3 +1,4 @@
+import { validateHeaderName, validateHeaderValue } from 'node:http'
 import type { RedisClient } from '../shared/client.js'
 import { keySpace } from '../shared/keys.js'
 import { runScript, runScriptForBytes } from '../shared/script.js'
@@ -27,6 +28,30 @@ function readClaim (reply: unknown): Claim {
   const [what, head, body]: unknown[] = Array.isArray(reply) ? reply : []
   const word = String(what)
   if (word === 'mine' || word === 'theirs' || word === 'other') return word
-  const { status, headers, tooLarge }: Pick<StoredAnswer, 'status' | 'headers'> & { tooLarge?: boolean } = JSON.parse(String(head))
+  const { status, headers, tooLarge } = readHead(String(head))
   return { status, headers, body: tooLarge ? 'too-large' : body instanceof Buffer ? body : null }
+}
+
+type Head = Pick<StoredAnswer, 'status' | 'headers'> & { tooLarge?: boolean }
+
+/** @throws where it is none: nobody knows then what was answered. The parser's own error would tell what lies there. */
+function readHead (text: string): Head {
+  try {
+    const head: unknown = JSON.parse(text)
+    if (!isHead(head)) throw new TypeError('no head')
+    for (const [name, values] of Object.entries(head.headers)) {
+      validateHeaderName(name)
+      for (const value of [values].flat()) validateHeaderValue(name, value)
+    }
+    return head
+  } catch {
+    throw new Error('what is kept of an answer cannot be read')
+  }
+}
+
+function isHead (head: unknown): head is Head {
+  if (typeof head !== 'object' || head === null || !('status' in head) || !('headers' in head)) return false
+  const { status, headers } = head
+  return Number.isInteger(status) && Number(status) >= 100 && Number(status) < 600 && typeof headers === 'object' && headers !== null &&
+    Object.values(headers).every(value => [value].flat().every(each => typeof each === 'string'))
 }

@@ -143,3 +143,24 @@ t.test('each key that is written has an end, and shows neither the key nor its o
   t.ok(left > 86_000_000 && left <= 86_400_000)
   t.notMatch(text() + keys.join(), /a-secret-key/)
 })
+
+t.test('what is kept of an answer and cannot be read is 503 by a code, runs nothing, and is not told in the log', async t => {
+  const { app, post, prefix, text } = await build(t, server.url)
+  let runs = 0
+  app.post('/', on, async () => ({ run: ++runs }))
+  t.equal((await post('key')).statusCode, 200)
+  const client = server.client()
+  const key = `${prefix}:idempotency:key:`
+  const [kept = ''] = (await client.keys(`${key}*`))
+  const heads = ['secret', '{"secret', 'null', '[]', '-1', '"secret"', '{"status":200}', '{"status":"200","headers":{}}', '{"status":99,"headers":{}}', '{"status":600,"headers":{}}',
+    '{"status":200,"headers":null}', '{"status":200,"headers":{"x":1}}', '{"status":200,"headers":{"x":[null]}}', '{"status":200,"headers":{"x y":"a"}}', '{"status":200,"headers":{"x":"a\\r\\nsecret: b"}}']
+  for (const head of heads) {
+    await client.hset(kept, 'head', head)
+    const { statusCode, body } = await post('key')
+    t.equal(statusCode, 503, head)
+    t.match(body, 'FST_REDIS_SUITE_IDEMPOTENCY_STORE_UNAVAILABLE')
+  }
+  t.equal(runs, 1)
+  t.notMatch(text(), 'secret')
+  t.match(text(), 'what is kept of an answer cannot be read')
+})
