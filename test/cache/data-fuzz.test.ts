@@ -1,3 +1,5 @@
+import { isDeepStrictEqual } from 'node:util'
+import v8 from 'node:v8'
 import fc from 'fast-check'
 import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
@@ -133,8 +135,9 @@ t.test('a value is given as its serializer tells it, or refused with a coded err
     try { expected = structuredClone(value) } catch { return true }
     if (expected === undefined) return true
     await clone.set('clone', value)
-    t.same(await clone.get('clone'), expected)
-    return true
+    const given = await clone.get('clone')
+    // Two dates that are none are not equal to Node.js 20, but are by their bytes.
+    return isDeepStrictEqual(given, expected) || v8.serialize(given).equals(v8.serialize(expected))
   }), { numRuns: 150 * SCALE })
 })
 
