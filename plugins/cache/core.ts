@@ -126,7 +126,7 @@ export class CacheCore {
     const { mark } = this
     const owed = this.#owed.count
     const read = this.attempt(() => store.read(key.id, [PATTERNS, ...tags]))
-    const [found] = await Promise.all([read, this.#clock.isSet ? undefined : this.#clock.set()])
+    const [found] = this.#clock.isSet ? [await read] : await Promise.all([read, this.#clock.set()])
     if (found === undefined) return { key, tags, entry: undefined, seen: undefined, mark, owed }
     const { entry, ...seen } = found
     const isFresh = entry !== undefined && this.now() < entry.storedAt + entry.life

@@ -1,17 +1,17 @@
 import { LRUCache } from 'lru-cache'
-import { isCluster, sendsOf, type RedisClient } from '../shared/client.js'
-import { anyNode, clientFor, onNode } from '../shared/cluster-nodes.js'
+import { isCluster, type RedisClient } from '../shared/client.js'
+import { anyNode, clientFor } from '../shared/cluster-nodes.js'
 import { keySpace, safeId } from '../shared/keys.js'
 import { runScript } from '../shared/script.js'
 import { timeOf } from '../shared/time.js'
 import type { Entry } from './entry.js'
 import { decodeFrame, encodeFrame, encodeMark, UNMARK } from './frame.js'
+import { createKeyReads } from './key-reads.js'
 import { randomText } from './random.js'
 import { removeByLabel } from './redis-scan.js'
 import { endScript, invalidateScript, markScript, removeScript, renewScript, unmarkScript, writeScript } from './scripts.js'
 import { redisStats } from './store-stats.js'
 import { EVERYTHING, MAX_LIFE_MS, PASS_MS, PATTERNS, TOMBSTONE_MS, type CacheStore, type Found, type Put, type StoreClock } from './store.js'
-import { TurnReads } from './turn-reads.js'
 
 /** What instances tell each other. */
 export interface Message {
@@ -49,17 +49,20 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
   const claimKey = (work: string) => claims + work
   // The versions that tags had when they were read last: most have them still.
   const latest = new LRUCache<string, string>({ max: MOST_REMEMBERED })
-  const sharing = <T>() => new TurnReads<T>(sendsOf(client))
-  const reads = sharing<Buffer | null>()
-  const readOnce = (key: string) => reads.get(key, () => onNode(client, key, () => client.getBuffer(key)))
+  const reads = createKeyReads(client)
 
   async function versionsOf (names: readonly string[]): Promise<Record<string, string | undefined>> {
-    const values = await Promise.all(names.map(tag => readOnce(tagKey(tag))))
+    return rememberedAll(names, await Promise.all(names.map(tag => reads.get(tagKey(tag)))))
+  }
+
+  function rememberedAll (names: readonly string[], values: ReadonlyArray<Buffer | null>): Record<string, string | undefined> {
     return Object.fromEntries(names.map((tag, i) => [tag, remembered(tag, values[i]?.toString('latin1'))]))
   }
 
   async function find (id: string, tags: readonly string[]): Promise<Found> {
-    const [bytes, versions] = await Promise.all([readOnce(entryKey(id)), versionsOf([EVERYTHING, ...tags])])
+    const names = [EVERYTHING, ...tags]
+    const [bytes = null, ...values] = await Promise.all([reads.get(entryKey(id)), ...names.map(tag => reads.get(tagKey(tag)))])
+    const versions = rememberedAll(names, values)
     if (bytes === null) return { entry: undefined, generation: '', versions }
     const { entry, generation } = decodeFrame(bytes)
     // What the handler named is known only now; nearly always there is nothing of it.
@@ -103,7 +106,7 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
   return {
     // The clocks of a Cluster's nodes are several.
     skew: isCluster(client) ? 1000 : 0,
-    sharing,
+    sharing: () => reads.sharing(),
     read: find,
     async begin (work, token, tags, ms) {
       const key = claimKey(work)

@@ -1,6 +1,7 @@
 import { isCluster, type RedisClient } from '../shared/client.js'
 import type { RedisGuard } from '../shared/guard.js'
-import { runScript, type Script } from '../shared/script.js'
+import { runScript, runScriptIn, type Script } from '../shared/script.js'
+import { turnOf, type Turn } from '../shared/turn.js'
 
 interface Waiter<T> {
   resolve: (result: T) => void
@@ -37,15 +38,15 @@ const MAX_WAITERS = 64
  */
 export class ScriptBatcher<T> {
   readonly #options: BatchOptions<T>
-  // The keys of a Cluster lie on several nodes, so each call travels by itself.
-  readonly #together: boolean
+  // Undefined on a Cluster: its keys lie on several nodes, so each call travels by itself.
+  readonly #turn: Turn | undefined
   #calls: Array<Call<T>> = []
   #byId = new Map<string, Call<T>>()
   #waiters = 0
 
   constructor (options: BatchOptions<T>) {
     this.#options = options
-    this.#together = !isCluster(options.client)
+    this.#turn = isCluster(options.client) ? undefined : turnOf(options.client)
   }
 
   /**
@@ -55,9 +56,14 @@ export class ScriptBatcher<T> {
   run (id: string | undefined, keys: () => readonly string[], args: Arguments): Promise<T> {
     return new Promise((resolve, reject) => {
       this.#callOf(id, keys, args).waiters.push({ resolve, reject })
-      if (++this.#waiters === 1) setImmediate(() => this.flush())
+      if (++this.#waiters === 1) this.#atTurnsEnd(() => this.flush())
       else if (this.#waiters === MAX_WAITERS) this.flush()
     })
+  }
+
+  #atTurnsEnd (flush: () => void): void {
+    if (this.#turn === undefined) setImmediate(flush)
+    else this.#turn.atEnd(flush)
   }
 
   #callOf (id: string | undefined, keys: () => readonly string[], args: Arguments): Call<T> {
@@ -75,7 +81,7 @@ export class ScriptBatcher<T> {
     this.#calls = []
     this.#byId.clear()
     this.#waiters = 0
-    if (this.#together) this.#send(calls)
+    if (this.#turn !== undefined) this.#send(calls)
     else for (const call of calls) this.#send([call])
   }
 
@@ -101,13 +107,7 @@ export class ScriptBatcher<T> {
       else args.push(given.length, ...given)
       sent = given
     }
-    if (!this.#together) return await runScript(client, script, keys, args)
-    // In a pipeline of its own: it would wait another turn for one that is filled automatically.
-    const [result] = await client.pipeline().evalsha(script.sha1, keys.length, ...keys, ...args).exec() ?? []
-    const [error, reply] = result ?? [new Error('no reply')]
-    if (error === null) return reply
-    if (!error.message.startsWith('NOSCRIPT')) throw error
-    return await client.eval(script.lua, keys.length, ...keys, ...args)
+    return await (this.#turn === undefined ? runScript(client, script, keys, args) : runScriptIn(this.#turn, script, keys, args))
   }
 
   #answer (calls: ReadonlyArray<Call<T>>, replies: unknown): void {

@@ -1,18 +1,21 @@
-import type { SessionStore as FastifySessionStore } from '@fastify/session'
+import type { FastifySessionOptions, SessionStore as FastifySessionStore } from '@fastify/session'
 import type { FastifyBaseLogger, FastifyRequest, Session } from 'fastify'
 import { LRUCache } from 'lru-cache'
 import { hashId } from '../shared/keys.js'
 import { traced } from '../shared/trace.js'
 import type { Cipher } from './cipher.js'
 import type { SessionCounts } from './counts.js'
+import { isUsualCookie } from './cookie.js'
 import { StoreUnavailableError } from './errors.js'
-import { diff, joinFields, parseFields, takeSnapshot, type Snapshot } from './fields.js'
-import type { SessionStore } from './store.js'
+import { contentsOf, diff, joinFields, parseFields, takeSnapshot, type Snapshot } from './fields.js'
+import type { SessionStore, StoredSession } from './store.js'
 import type { UserSessions } from './user-sessions.js'
 
 /** What was read of a session, or saved. */
 interface Known {
   snapshot: () => Snapshot
+  /** Its contents when it was read; undefined where it was not. */
+  contents?: string | undefined
   version: string
   /** Digest of whose it is. */
   user: string | undefined
@@ -44,6 +47,8 @@ export interface AdapterOptions {
   /** Calls the store by the policy on failure. */
   run: <T>(operation: () => Promise<T>) => Promise<T>
   cipher: Cipher | undefined
+  /** What is said of all cookies. */
+  cookie: NonNullable<FastifySessionOptions['cookie']>
   /** See {@link renewalOf}. */
   renewal: number
   users: UserSessions
@@ -73,7 +78,9 @@ export class Adapter implements FastifySessionStore {
   }
 
   get (sessionId: string, callback: (error: unknown, session?: Session | null) => void): void {
-    traced('session read', () => this.#read(sessionId)).then(found => {
+    const handle = hashId(sessionId)
+    traced('session read', () => this.#options.store.read(handle)).then(stored => {
+      const found = stored === undefined ? undefined : this.#open(handle, stored)
       // `@fastify/session` makes its object of what it is given, and goes on to the next hook within this. Of one that is gone too:
       // `reload` keeps its id, under which nothing may be created.
       this.#reading = { sessionId, known: found?.known ?? { snapshot: () => ({}), version: '', user: undefined } }
@@ -151,6 +158,15 @@ export class Adapter implements FastifySessionStore {
     return stateOf(session).known !== undefined
   }
 
+  /**
+   * Whether it is as it was read: quicker to tell than by the digests of `@fastify/session`, which take what they cannot tell for nothing.
+   *
+   * @throws `FST_REDIS_SUITE_SESSION_UNSERIALIZABLE`
+   */
+  isUntouched (session: Session): boolean {
+    return contentsOf(session) === stateOf(session).known?.contents
+  }
+
   /** `regenerate` goes on within this to save a new session, and puts it in the request's, as `destroy` does null: neither is to be. */
   #refuse (callback: (error: unknown) => void, error: unknown = new StoreUnavailableError()): void {
     this.#isRefusing = true
@@ -161,11 +177,8 @@ export class Adapter implements FastifySessionStore {
     }
   }
 
-  async #read (sessionId: string): Promise<{ data: Session, known: Known } | undefined> {
+  #open (handle: string, stored: StoredSession): { data: Session, known: Known } | undefined {
     const { store, run, cipher, log, renewal, counts } = this.#options
-    const handle = hashId(sessionId)
-    const stored = await run(() => store.read(handle))
-    if (stored === undefined) return undefined
     const { text, isSealed, version, user, lastSeenAt } = stored
     const parse = () => parseFields(text, cipher && ((name, sealed) => typeof sealed === 'string' ? cipher.open(sealed, handle, name) : undefined))
     const data = isSealed === (cipher !== undefined) ? parse() : undefined
@@ -180,7 +193,7 @@ export class Adapter implements FastifySessionStore {
       run(() => store.renew(handle)).catch(() => {})
     }
     // Read anew where it is needed: what was given is the session's own by then.
-    return { data: data as unknown as Session, known: { snapshot: () => takeSnapshot(parse() ?? {}), version, user } }
+    return { data: data as unknown as Session, known: { snapshot: () => takeSnapshot(parse() ?? {}), contents: contentsOf(data), version, user } }
   }
 
   /** Writes what changed, and whose it is where that changed: first the index, as what is in none could not be found to be destroyed. */
@@ -189,7 +202,7 @@ export class Adapter implements FastifySessionStore {
     const handle = hashId(sessionId)
     const state = stateOf(session)
     const before = state.known
-    const after = takeSnapshot(session)
+    const after = this.#snapshotOf(session)
     const change = diff(before?.snapshot() ?? {}, after)
     const given = userId(session)
     const user = given === undefined || given === null ? undefined : hashId(String(given))
@@ -214,6 +227,13 @@ export class Adapter implements FastifySessionStore {
     state.known = { snapshot: () => after, version: version ?? '', user }
     if (hasMoved && before?.user !== undefined) await users.leave(before.user, handle)
     if (hasMoved && user !== undefined && version === undefined) await users.leave(user, handle)
+  }
+
+  #snapshotOf (session: Session): Snapshot {
+    const snapshot = takeSnapshot(session)
+    const { request } = stateOf(session)
+    if (request !== undefined && isUsualCookie(session.cookie, this.#options.cookie, request)) delete snapshot['cookie']
+    return snapshot
   }
 
   #sealAll (fields: Snapshot, handle: string): Snapshot {

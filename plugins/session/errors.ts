@@ -6,6 +6,8 @@ export const StoreUnavailableError = pluginError('session', 'STORE_UNAVAILABLE',
 export const TooManySessionsError = pluginError('session', 'TOO_MANY', 'this user has %s sessions, and no more are allowed', 409)
 /** `@fastify/cookie` was registered with another `hook` than `onRequest`. */
 export const NoCookiesError = pluginError('session', 'NO_COOKIES', 'the cookies have not been read yet: @fastify/cookie is to have the hook "onRequest", as by default')
+/** A property of the session that JSON cannot tell: nothing of that change is saved. */
+export const UnserializableError = pluginError('session', 'UNSERIALIZABLE', 'the session\'s property "%s" cannot be told in JSON (%s)')
 /** `request.login` or `request.logout` where there is no session to use. */
 export const NoSessionError = pluginError('session', 'NO_SESSION', 'this request has no session: the route has config.session false, or its path is outside the cookie\'s')
 /** After `request.login` the session is not that user's by the option `userId`. */

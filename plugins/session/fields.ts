@@ -1,3 +1,5 @@
+import { reasonOf } from '../shared/errors.js'
+import { UnserializableError } from './errors.js'
 import type { SessionChange } from './store.js'
 
 /** What a session held when it was read or saved last: JSON by property. */
@@ -7,15 +9,44 @@ export type Snapshot = Record<string, string>
 const RESERVED = new Set(['__proto__', 'constructor', 'prototype', 'sessionId', 'encryptedSessionId', 'toString', 'hasOwnProperty',
   'touch', 'regenerate', 'options', 'destroy', 'reload', 'save', 'get', 'set', 'isModified', 'isSaved'])
 
-/** JSON by property; what JSON has no value for is left out. */
+/**
+ * All but the cookie as one JSON object.
+ *
+ * @throws `FST_REDIS_SUITE_SESSION_UNSERIALIZABLE`
+ */
+export function contentsOf (session: object): string {
+  const contents: Record<string, unknown> = {}
+  for (const [name, value] of Object.entries(session)) if (name !== 'cookie') contents[name] = value
+  try {
+    return JSON.stringify(contents)
+  } catch {
+    // It says which.
+    takeSnapshot(contents)
+    throw new UnserializableError('', 'unknown')
+  }
+}
+
+/**
+ * JSON by property; what JSON has no value for is left out.
+ *
+ * @throws `FST_REDIS_SUITE_SESSION_UNSERIALIZABLE`
+ */
 export function takeSnapshot (session: object): Snapshot {
   const snapshot: Snapshot = {}
   for (const [name, value] of Object.entries(session)) {
     if (RESERVED.has(name)) continue
-    const json: string | undefined = JSON.stringify(value)
+    const json = jsonOf(name, value)
     if (json !== undefined) snapshot[name] = json
   }
   return snapshot
+}
+
+function jsonOf (name: string, value: unknown): string | undefined {
+  try {
+    return JSON.stringify(value)
+  } catch (error) {
+    throw new UnserializableError(name, reasonOf(error))
+  }
 }
 
 /** What changed between two snapshots. */

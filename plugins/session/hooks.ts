@@ -5,6 +5,8 @@ import { NoCookiesError } from './errors.js'
 export interface HookOptions {
   cookieName: string
   cookiePrefix: string
+  /** Whether each reply renews the cookie. */
+  rolling: boolean
   /** Of the cookie, to clear it. */
   cookie: { path?: string | undefined, domain?: string | undefined }
 }
@@ -57,7 +59,11 @@ function wrapOnSend (handler: onSendHookHandler, adapter: Adapter, options: Hook
       if (adapter.hasEnded(request)) clearDeadCookie(request, reply, options)
       return done(null, payload)
     }
-    if (adapter.isAbandoned(session)) return done(null, payload)
+    try {
+      if (adapter.isAbandoned(session) || isSettled(request, adapter, options)) return done(null, payload)
+    } catch (error) {
+      return done(error as Error)
+    }
     // The cookie of a session that turns out to be dead would take the place of the one that a login has given since.
     const face = {
       setCookie: (...args: Parameters<FastifyReply['setCookie']>) => adapter.isAbandoned(session) ? reply : reply.setCookie(...args),
@@ -66,6 +72,11 @@ function wrapOnSend (handler: onSendHookHandler, adapter: Adapter, options: Hook
     const goOn = () => handler.call(this, request, face as FastifyReply, payload, done)
     if (!signAnew(request, adapter, options, goOn, done)) goOn()
   }
+}
+
+/** Whether `@fastify/session` would find nothing to do: by far the most requests only read their session. */
+function isSettled ({ session, cookies }: FastifyRequest, adapter: Adapter, { cookieName, cookiePrefix, rolling }: HookOptions): boolean {
+  return adapter.isUntouched(session) && !rolling && cookies[cookieName] === cookiePrefix + session.encryptedSessionId && !session.isSaved()
 }
 
 /** Of a session that was destroyed: `@fastify/session` leaves it with the client. */

@@ -53,23 +53,24 @@ export const session = fp<SessionPluginOptions>(async function session (fastify,
   // Below another one each request would have two sessions, and one cookie.
   if (fastify.hasRequestDecorator('session')) throw alreadyRegisteredError('session', 'request.session')
   const client = resolveClient(fastify, 'session', given.redis)
-  const store = client === undefined
-    ? createMemoryStore(options.maxSessions, options)
-    : createRedisStore(client, keyPrefixOf(client), options)
   const run = client === undefined
     ? <T>(operation: () => Promise<T>) => operation()
     : guardRedis(client, fastify.log, options.timeout, 'session').run
+  const store = client === undefined
+    ? createMemoryStore(options.maxSessions, options)
+    : createRedisStore(client, keyPrefixOf(client), options, run)
   const cipher = createCipher(options.keys)
   const renewal = renewalOf(options.idleTimeout)
   const counts = new SessionCounts(renewal)
   const users = new UserSessions(store, run, options, counts)
-  const adapter = new Adapter({ ...options, store, run, cipher, users, renewal, counts, log: fastify.log })
+  const cookie = options.session.cookie ?? {}
+  const adapter = new Adapter({ ...options, cookie, store, run, cipher, users, renewal, counts, log: fastify.log })
 
   fastify.decorate('sessions', createSessions(users, cipher, counts))
   addLogin(fastify, { adapter, users, userId: options.userId, property: options.userProperty })
   if (!fastify.hasDecorator('parseCookie')) await fastify.register(fastifyCookie)
   await fastify.register(fp(async instance => {
-    const seen = withOwnHooks(instance, adapter, { ...options, cookie: options.session.cookie ?? {} })
+    const seen = withOwnHooks(instance, adapter, { ...options, rolling: options.session.rolling !== false, cookie })
     await new Promise<void>((resolve, reject) => {
       fastifySession(seen, { ...options.session, store: adapter }, error => error ? reject(error) : resolve())
     })

@@ -1,19 +1,26 @@
 import type { RedisClient } from '../shared/client.js'
 import { clientFor } from '../shared/cluster-nodes.js'
+import type { RedisGuard } from '../shared/guard.js'
 import { keySpace } from '../shared/keys.js'
 import { runScript } from '../shared/script.js'
+import { ReadBatch } from './read-batch.js'
 import { destroyScript, enterScript, nowScript, renewScript, writeScript } from './scripts.js'
 import { renewalOf, type SessionStore, type SessionTimeouts, type StoredInfo } from './store.js'
 
 const FIELD = 'f:'
 
 /**
- * Keeps sessions in Redis: a hash a session, one command a read and one script a write, and a sorted set a user, by the time
+ * Keeps sessions in Redis: a hash a session, one script a turn's reads and one a write, and a sorted set a user, by the time
  * at which each session was entered.
+ *
+ * @param run - calls it by the policy on failure, where many are read at once; all else the caller calls so
  */
-export function createRedisStore (client: RedisClient, prefix: string, { idleTimeout, absoluteTimeout }: SessionTimeouts): SessionStore {
+export function createRedisStore (
+  client: RedisClient, prefix: string, { idleTimeout, absoluteTimeout }: SessionTimeouts, run: RedisGuard['run'] = operation => operation()
+): SessionStore {
   const sessions = keySpace(prefix, 'session', 'data')
   const users = keySpace(prefix, 'session', 'user')
+  const batch = new ReadBatch(client, run)
   // A session that is asked for just before it would be renewed lives on from then.
   const timeouts = [idleTimeout + renewalOf(idleTimeout), absoluteTimeout]
 
@@ -23,11 +30,7 @@ export function createRedisStore (client: RedisClient, prefix: string, { idleTim
   }
 
   return {
-    async read (handle) {
-      const [text, sealed, version, user, created, seen] = await clientFor(client, sessions + handle).hmget(sessions + handle, 'all', 'sealed', 'version', 'user', 'created', 'seen')
-      if (!text || !created) return undefined
-      return { text, isSealed: sealed === '1', version: version ?? '', user: user ?? undefined, createdAt: Number(created), lastSeenAt: Number(seen) }
-    },
+    read: handle => batch.read(sessions + handle),
     async renew (handle) { await runScript(client, renewScript, [sessions + handle], timeouts) },
     async write (handle, { set, isSealed, delete: gone, create, from, text, owner }) {
       const pairs = Object.entries(set).flatMap(([name, json]) => [FIELD + name, json])

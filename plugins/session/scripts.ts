@@ -11,6 +11,29 @@ const PAGE = 1000
  */
 
 /**
+ * Reads sessions, in one call however many.
+ *
+ * KEYS     the sessions
+ * reply    of each '' where it is not there; else version, user, created, seen and sealed, as they are and each with a space behind it, then all its properties
+ */
+export const readScript = lua`
+local replies = {}
+for i, key in ipairs(KEYS) do
+  local stored = redis.pcall('HMGET', key, 'version', 'user', 'created', 'seen', 'sealed', 'all')
+  if stored.err then
+    -- A key that is no session concerns nobody else; all else does.
+    if not stored.err:find('WRONGTYPE', 1, true) then return stored end
+    replies[i] = stored
+  elseif stored[3] and stored[6] then
+    replies[i] = table.concat({ stored[1] or '', stored[2] or '', stored[3], stored[4] or '', stored[5] or '', stored[6] }, ' ')
+  else
+    replies[i] = ''
+  end
+end
+return replies
+`
+
+/**
  * Renews a session's idle time-out, which the absolute one bounds.
  *
  * KEYS[1]  the session

@@ -41,7 +41,7 @@ export interface StoredInfo {
 
 /** Keeps sessions under handles, which are digests of their ids, and an index of them by user. Both stores pass the same tests. */
 export interface SessionStore {
-  /** Reads a session. */
+  /** Reads a session, by the policy on failure. */
   read (handle: string): Promise<StoredSession | undefined>
   /** Renews its idle time-out. */
   renew (handle: string): Promise<void>

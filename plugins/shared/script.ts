@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { RedisClient } from './client.js'
 import { onNode } from './cluster-nodes.js'
+import type { Turn } from './turn.js'
 
 /** A Lua script and the digest it is called by. */
 export interface Script {
@@ -25,6 +26,14 @@ export function runScript (
     if (!error.message.startsWith('NOSCRIPT')) throw error
     return client.eval(script.lua, keys.length, ...keys, ...args)
   }))
+}
+
+/** As {@link runScript}, together with what else is asked at the end of a turn. */
+export function runScriptIn (turn: Turn, script: Script, keys: readonly string[], args: ReadonlyArray<string | number>): Promise<unknown> {
+  return turn.ask(on => on.evalsha(script.sha1, keys.length, ...keys, ...args)).catch((error: Error) => {
+    if (!error.message.startsWith('NOSCRIPT')) throw error
+    return turn.ask(on => on.eval(script.lua, keys.length, ...keys, ...args))
+  })
 }
 
 /** Both kinds of client have them, but their types do not say so; `callBuffer` loses its first argument where commands are pipelined. */

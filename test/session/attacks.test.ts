@@ -16,6 +16,7 @@ let prefixes = 0
 /** Values that JSON cannot tell, and names that mean something to JavaScript or to Redis. */
 const values: Record<string, () => unknown> = {
   BigInt: () => ({ a: 1, b: 10n }),
+  'a BigInt alone': () => ({ b: 10n }),
   cyclic: () => { const b: Record<string, unknown> = {}; b.self = b; return { a: 1, b } },
   throwing: () => ({ a: 1, b: { toJSON () { throw new Error('cannot be told') } } })
 }
@@ -124,9 +125,10 @@ t.test('fields that reach a prototype, written into Redis by somebody, are not t
 t.test('a value that JSON cannot tell is an error, and nothing of that change is saved', async t => {
   const { app } = await start(t)
   for (const what of Object.keys(values)) {
+    t.match((await new Browser(app).send('POST', `/value/${what}`)).json(), { code: 'FST_REDIS_SUITE_SESSION_UNSERIALIZABLE' }, 'also where there was no session')
     const { user } = await login(app, what)
     const reply = await user.send('POST', `/value/${what}`)
-    t.equal(reply.statusCode, 500, what)
+    t.match(reply.json(), { statusCode: 500, code: 'FST_REDIS_SUITE_SESSION_UNSERIALIZABLE', message: /"b"/ }, what)
     t.equal(reply.headers['set-cookie'], undefined)
     t.same(await user.state(), { userId: what })
   }

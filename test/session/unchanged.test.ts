@@ -1,0 +1,115 @@
+import t from 'tap'
+import { startRedis } from '../helpers/index.js'
+import { anySession, Browser, buildApp } from '../helpers/session-app.js'
+
+const server = await startRedis()
+interface Deep { deep: unknown }
+const before = { name: 'Ann' as unknown, list: [{ deep: true }, { deep: 2 }] as Deep[], at: new Date(0).toISOString() as unknown, 10: 'ten', empty: {} as unknown }
+
+/** What a handler does with a session, and whether that is to be saved. */
+const deeds: Record<string, [(session: typeof before & Record<string, unknown>) => unknown, boolean]> = {
+  'it is not touched': [() => {}, false],
+  'all of it is read': [session => JSON.stringify(session), false],
+  'the same is set again': [session => Object.assign(session, structuredClone(before)), false],
+  'a date is set that is the same as text': [session => { session.at = new Date(0) }, false],
+  'a function is set, which is nothing to store': [session => { session['f'] = () => {} }, false],
+  'something is set and taken away': [session => { session['more'] = 1; delete session['more'] }, false],
+  'it is taken away and set again': [session => { Reflect.deleteProperty(session, 'name'); session.name = before.name }, false],
+  'a property is set': [session => { session['more'] = 1 }, true],
+  'a property is taken away': [session => { Reflect.deleteProperty(session, 'name') }, true],
+  'a property is undefined': [session => { session.name = undefined }, true],
+  'an item is appended deep inside': [session => { for (const item of session.list) item.deep = [1] }, true],
+  'a list is sorted': [session => session.list.reverse(), true],
+  'null stands for an object': [session => { session.empty = null }, true],
+  'what says of itself how it is stored': [session => { session.empty = { toJSON: () => 'full' } }, true]
+}
+
+for (const [i, [what, [deed, isSaved]]] of Object.entries(deeds).entries()) {
+  for (const encrypt of [undefined, Buffer.alloc(32, 7)]) {
+    t.test(`${what}: ${isSaved ? 'saved' : 'not saved'}${encrypt ? ', sealed' : ''}`, async t => {
+      const app = await buildApp(t, {
+        redis: { url: server.url, prefix: `deed-${i}-${encrypt ? 'sealed' : 'plain'}` },
+        session: { encrypt },
+        routes: app => app.post('/deed', async request => { deed(anySession(request) as typeof before & Record<string, unknown>); return {} })
+      })
+      const user = new Browser(app)
+      await user.send('POST', '/set', before)
+      const [key = ''] = await app.redis.keys(`deed-${i}-${encrypt ? 'sealed' : 'plain'}:session:data:*`)
+      const version = async () => await app.redis.hget(key, 'version')
+      const first = await version()
+      const reply = await user.send('POST', '/deed')
+      t.equal(reply.statusCode, 200)
+      t.equal(await version() !== first, isSaved)
+      t.equal(reply.headers['set-cookie'] !== undefined, isSaved)
+    })
+  }
+}
+
+t.test('a session that is saved by hand, is left to @fastify/session, and what JSON cannot tell is an error', async t => {
+  const app = await buildApp(t, {
+    redis: { url: server.url, prefix: 'by-hand' },
+    routes: app => {
+      app.post('/save', async request => { await request.session.save(); return {} })
+      app.post('/circle', async request => { const session = anySession(request); session['self'] = [session.list]; (session.list as unknown[]).push(session['self']); return {} })
+    }
+  })
+  const user = new Browser(app)
+  await user.send('POST', '/set', before)
+  t.ok((await user.send('POST', '/save')).headers['set-cookie'], 'it was saved, so its cookie is sent')
+  t.match((await user.send('POST', '/circle')).json(), { statusCode: 500, code: 'FST_REDIS_SUITE_SESSION_UNSERIALIZABLE', message: /"list"/ })
+  t.match(await user.state(), { name: 'Ann' })
+})
+
+const fieldsOf = async (prefix: string) => {
+  const [key = ''] = await server.client().keys(`${prefix}:session:data:*`)
+  return await server.client().hgetall(key)
+}
+
+t.test('nothing is stored of a cookie that is as the options say, and one of its own lasts', async t => {
+  const app = await buildApp(t, {
+    redis: { url: server.url, prefix: 'usual' },
+    routes: app => {
+      app.post('/week', async request => { request.session.cookie.maxAge = 604_800_000; anySession(request)['week'] = true; return {} })
+      app.post('/strict', async request => { request.session.options({ sameSite: 'strict' }); anySession(request)['strict'] = true; return {} })
+      app.post('/usual', async request => { request.session.options({ maxAge: undefined as never, expires: undefined as never }); anySession(request)['week'] = false; return {} })
+      app.post('/none', async request => { Object.assign(request.session, { cookie: null }); await request.session.save(); return {} })
+    }
+  })
+  const user = new Browser(app)
+  await user.send('POST', '/set', { a: 1 })
+  t.same([(await fieldsOf('usual')).all, 'f:cookie' in await fieldsOf('usual')], ['{"a":1}', false])
+  t.match((await user.send('POST', '/week')).cookies[0], { expires: Date })
+  t.match(JSON.parse((await fieldsOf('usual'))['f:cookie'] ?? ''), { originalMaxAge: 604_800_000 })
+  t.match((await user.send('POST', '/set', { a: 2 })).cookies[0], { expires: Date }, 'as it was read again')
+  t.match((await user.send('POST', '/strict')).cookies[0], { sameSite: 'Strict' })
+  t.match((await user.send('POST', '/set', { a: 3 })).cookies[0], { sameSite: 'Strict' })
+  t.match(await user.state(), { a: 3, week: true, strict: true })
+  await user.send('POST', '/none')
+  t.match(await user.state(), { a: 3 })
+})
+
+t.test('with any options of cookies, over HTTP and HTTPS, a session comes back with the cookie that it was given', async t => {
+  const variants = [{}, { secure: false }, { secure: true }, { secure: 'auto' as const, sameSite: 'strict' as const }, { sameSite: false }, { httpOnly: false }, { domain: 'example.com' },
+    { path: '/' }, { partitioned: true, secure: true }, { maxAge: 60_000 }, { expires: new Date(Date.now() + 3_600_000) }]
+  for (const [i, cookie] of variants.entries()) {
+    for (const protocol of ['http', 'https']) {
+      const prefix = `any-${i}-${protocol}`
+      const app = await buildApp(t, {
+        redis: { url: server.url, prefix },
+        session: { cookie },
+        before: app => app.addHook('onRequest', async request => { Object.defineProperty(request, 'protocol', { value: protocol }) }),
+        routes: app => app.get('/cookie', async request => ({ ...request.session.cookie, ...request.session.cookie && { toJSON: undefined } }))
+      })
+      const user = new Browser(app)
+      const first = await user.send('POST', '/set', { a: 1 })
+      if (protocol === 'http' && 'secure' in cookie && cookie.secure === true) {
+        t.equal(first.headers['set-cookie'], undefined)
+        continue
+      }
+      const again = await user.send('POST', '/set', { a: 2 })
+      const told = ({ cookies: [cookie] }: typeof first) => ({ ...cookie, value: '', expires: cookie?.expires && 'some time' })
+      t.same(told(again), told(first), `${prefix} ${JSON.stringify(cookie)}`)
+      t.equal('f:cookie' in await fieldsOf(prefix), 'maxAge' in cookie || 'expires' in cookie, prefix)
+    }
+  }
+})
