@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import autocannon from 'autocannon'
 import type { Redis } from 'ioredis'
 
-export const CONNECTIONS = 50
+export const CONNECTIONS = 100
 
 export interface Server { child: ChildProcess, url: string }
 
