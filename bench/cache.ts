@@ -8,7 +8,7 @@ import type { CacheStats } from '../plugins/cache/index.js'
 import { startRedis } from '../test/helpers/redis-server.js'
 import { stopAll } from '../test/helpers/registry.js'
 import { hasNginx } from './nginx.js'
-import { at, commandsOf, figure, median, report, setting, startServer, stopServers, takeTurns, type Server } from './run.js'
+import { at, columnsOf, commandsOf, median, report, type Server, setting, startServer, stopServers, takeTurns } from './run.js'
 
 // Requests a second and latency of one Fastify process that sends ready bytes, beside peers in the same run: rounds take
 // turns, and processes, as two of one variant differ; the median of all is told, as a share of the bare route.
@@ -41,20 +41,14 @@ async function compare (size: number): Promise<void> {
     rounds: setting('ROUNDS', 3),
     seconds: setting('SECONDS', 2)
   })
-  const rateOf = (variant: string) => figure(measured, variant, ({ rate }) => rate)
   const rows = []
-  for (const { variant, servers, rounds } of measured) {
+  for (const one of measured) {
+    const { servers, rounds } = one
     const stats = await Promise.all(servers.map(statsOf))
     const sum = (name: keyof Omit<CacheStats, 'names'>) => stats.reduce((total, each) => total + (each[name] ?? 0), 0)
     const asked = sum('hits') + sum('misses')
     rows.push({
-      variant,
-      'requests/s': Math.round(rateOf(variant)),
-      'of bare': (rateOf(variant) / rateOf('bare')).toFixed(2),
-      'of bare + GET, small': (rateOf(variant) / rateOf('bare + GET, small')).toFixed(2),
-      'of bare + GET, the body': (rateOf(variant) / rateOf('bare + GET, the body')).toFixed(2),
-      'p50 ms': median(rounds.map(({ p50 }) => p50)),
-      'p99 ms': median(rounds.map(({ p99 }) => p99)),
+      ...columnsOf(measured, one, ['bare', 'bare + GET, small', 'bare + GET, the body']),
       'Redis commands': median(rounds.map(commandsOf)).toFixed(1),
       'hits, of them L1': asked === 0 ? '' : `${(100 * sum('hits') / asked).toFixed(1)} %, ${(100 * sum('l1Hits') / Math.max(1, sum('hits'))).toFixed(1)} %`,
       'failed, store errors': `${rounds.reduce((total, { failed }) => total + failed, 0)}, ${sum('storeErrors')}`

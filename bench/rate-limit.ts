@@ -7,7 +7,7 @@ import { rateLimit } from '../plugins/rate-limit/index.js'
 import { startRedis } from '../test/helpers/redis-server.js'
 import { stopAll } from '../test/helpers/registry.js'
 import { peerRateLimit as peer } from './peer-rate-limit.js'
-import { commandsOf, figure, median, report, setting, startServer, stopServers, takeTurns } from './run.js'
+import { columnsOf, commandsOf, median, report, setting, startServer, stopServers, takeTurns } from './run.js'
 
 // Requests a second and latency of one Fastify process that sends the same 1 KiB, beside peers in the same run:
 // rounds take turns, the median of each is told, as a share of the bare route.
@@ -25,16 +25,10 @@ async function compare (title: string, max: number): Promise<void> {
     rounds: setting('ROUNDS', 5),
     seconds: setting('SECONDS', 3)
   })
-  const rateOf = (variant: string) => figure(measured, variant, ({ rate }) => rate)
-  report(title, measured.map(({ variant, rounds }) => ({
-    variant,
-    'requests/s': Math.round(rateOf(variant)),
-    'of bare': (rateOf(variant) / rateOf('bare')).toFixed(2),
-    'of bare + GET': (rateOf(variant) / rateOf('bare + GET')).toFixed(2),
-    'p50 ms': median(rounds.map(({ p50 }) => p50)),
-    'p99 ms': median(rounds.map(({ p99 }) => p99)),
-    'Redis commands': median(rounds.map(commandsOf)).toFixed(1),
-    'bytes to and from Redis': Math.round(median(rounds.map(({ bytesIn, bytesOut }) => bytesIn + bytesOut)))
+  report(title, measured.map(one => ({
+    ...columnsOf(measured, one, ['bare', 'bare + GET']),
+    'Redis commands': median(one.rounds.map(commandsOf)).toFixed(1),
+    'bytes to and from Redis': Math.round(median(one.rounds.map(({ bytesIn, bytesOut }) => bytesIn + bytesOut)))
   })))
   await stopServers(measured.flatMap(({ servers }) => servers))
 }

@@ -138,6 +138,18 @@ export function figure (measured: readonly Measured[], variant: string, pick: (r
   return median(measured.find(one => one.variant === variant)?.rounds.map(pick) ?? [])
 }
 
+/** The columns that the tables begin with. @param beside - variants that this one is a share of */
+export function columnsOf (measured: readonly Measured[], { variant, rounds }: Measured, beside: readonly string[]): Row {
+  const rateOf = (name: string) => figure(measured, name, ({ rate }) => rate)
+  return {
+    variant,
+    'requests/s': Math.round(rateOf(variant)),
+    ...Object.fromEntries(beside.map(other => [`of ${other}`, (rateOf(variant) / rateOf(other)).toFixed(2)])),
+    'p50 ms': median(rounds.map(({ p50 }) => p50)),
+    'p99 ms': median(rounds.map(({ p99 }) => p99))
+  }
+}
+
 export function commandsOf ({ commands }: Round): number {
   return Object.entries(commands).reduce((sum, [name, count]) => name.startsWith('CLIENT') || name === 'PING' ? sum : sum + count, 0)
 }

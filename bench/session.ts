@@ -1,7 +1,7 @@
 import { Redis } from 'ioredis'
 import { startRedis } from '../test/helpers/redis-server.js'
 import { stopAll } from '../test/helpers/registry.js'
-import { commandsOf, commandsText, CONNECTIONS, figure, median, report, setting, startServer, stopServers, takeTurns } from './run.js'
+import { columnsOf, commandsOf, commandsText, CONNECTIONS, median, report, setting, startServer, stopServers, takeTurns } from './run.js'
 import { races } from './session-races.js'
 
 // Requests a second and latency of one Fastify process whose clients are logged in, each with a cookie of its own, beside
@@ -34,16 +34,11 @@ async function compare (path: string): Promise<void> {
     path,
     clientsOf: url => Promise.all(Array.from({ length: CONNECTIONS }, async (_, i) => ({ cookie: await logIn(url, `user-${i}`) })))
   })
-  const rateOf = (variant: string) => figure(measured, variant, ({ rate }) => rate)
-  report(`Session, ${path}`, measured.map(({ variant, rounds }) => {
+  report(`Session, ${path}`, measured.map(one => {
+    const { rounds } = one
     const of = (pick: (round: typeof rounds[number]) => number) => median(rounds.map(pick))
     return {
-      variant,
-      'requests/s': Math.round(rateOf(variant)),
-      'of bare': (rateOf(variant) / rateOf('bare')).toFixed(2),
-      'of bare + GET': (rateOf(variant) / rateOf('bare + GET')).toFixed(2),
-      'p50 ms': of(({ p50 }) => p50),
-      'p99 ms': of(({ p99 }) => p99),
+      ...columnsOf(measured, one, ['bare', 'bare + GET']),
       'bytes to Redis': Math.round(of(({ bytesIn }) => bytesIn)),
       'bytes from Redis': Math.round(of(({ bytesOut }) => bytesOut)),
       'Redis CPU µs': of(({ cpu }) => cpu).toFixed(1),

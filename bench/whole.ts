@@ -2,7 +2,7 @@ import { Redis } from 'ioredis'
 import { startProxy } from '../test/helpers/proxy.js'
 import { startRedis } from '../test/helpers/redis-server.js'
 import { stopAll } from '../test/helpers/registry.js'
-import { commandsOf, commandsText, CONNECTIONS, figure, median, report, setting, startServer, stopServers, takeTurns, type Headers } from './run.js'
+import { columnsOf, commandsOf, commandsText, CONNECTIONS, figure, type Headers, median, report, setting, startServer, stopServers, takeTurns } from './run.js'
 
 // All plugins on one request: a rate limit by address, the session of a user who is logged in, and the user's own page out of
 // the cache, beside `@fastify/rate-limit`, `@fastify/session` on a store of whole sessions, and `bentocache`, composed the same
@@ -77,16 +77,12 @@ function peerOf (variant: string): string {
   return variant.startsWith('this suite') ? variant.replace('this suite', 'peers').replace(', early', '') : variant
 }
 
-report('All together: rate limit, session, cached answer', measured.map(({ variant, rounds }) => {
+report('All together: rate limit, session, cached answer', measured.map(one => {
+  const { variant, rounds } = one
   const of = (pick: (round: typeof rounds[number]) => number) => median(rounds.map(pick))
   return {
-    variant,
-    'requests/s': Math.round(rateOf(variant)),
-    'of bare': (rateOf(variant) / rateOf('bare')).toFixed(2),
-    'of bare + GET': (rateOf(variant) / rateOf('bare + GET')).toFixed(2),
+    ...columnsOf(measured, one, ['bare', 'bare + GET']),
     'of peers': variant.startsWith('this suite') ? (rateOf(variant) / rateOf(peerOf(variant))).toFixed(2) : '',
-    'p50 ms': of(({ p50 }) => p50),
-    'p99 ms': of(({ p99 }) => p99),
     'Redis round trips': trips.get(variant)?.toFixed(1) ?? '',
     'Redis commands': of(commandsOf).toFixed(1),
     'Redis CPU µs': of(({ cpu }) => cpu).toFixed(1),

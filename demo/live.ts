@@ -169,14 +169,12 @@ class Watching {
       if (origin === 'local') this.#teller.tell({ kind: 'cache', what: 'invalidate', of: (tags?.join(', ') ?? key ?? pattern ?? '').slice(0, MAX_KEY) })
     })]
     for (const name of ['allowed', 'refused', 'banned'] as const) {
-      const listener = ({ request, key, decision }: Parameters<Parameters<typeof rateLimiter.events.on<'allowed'>>[1]>[0]) => {
+      this.#stops.push(rateLimiter.on(name, ({ request, key, decision }) => {
         sampler.decided(decision.allowed)
         const { rateLimit } = request?.routeOptions.config ?? {}
         if (typeof rateLimit !== 'object' || rateLimit?.groupId !== SHOWN) return
         this.#teller.tell({ kind: 'decision', who: key, allowed: decision.allowed, remaining: decision.remaining })
-      }
-      rateLimiter.events.on(name, listener)
-      this.#stops.push(() => rateLimiter.events.off(name, listener))
+      }))
     }
   }
 

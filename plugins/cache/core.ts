@@ -1,6 +1,8 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { reasonOf } from '../shared/errors.js'
+import type { RedisGuard } from '../shared/guard.js'
 import { traced } from '../shared/trace.js'
+import { Attempts } from './attempts.js'
 import { Clock } from './clock.js'
 import type { Coherence } from './coherence.js'
 import { Ledger, type CacheCounts, type Counts } from './counts.js'
@@ -35,12 +37,10 @@ export interface Lookup {
   owed: number
 }
 
-type Run = <T>(operation: () => Promise<T>) => Promise<T>
-
 export interface CoreOptions {
   store: CacheStore & StoreClock
   /** Calls the store by the policy on failure. */
-  run: Run
+  run: RedisGuard['run']
   l1: L1 | undefined
   coherence: Coherence | undefined
   /** Whether the store is away or takes no writes, or did until just now: other instances may still have to write what they invalidated. */
@@ -58,26 +58,26 @@ const EVENTS = { hits: 'hit', misses: 'miss', stale: 'stale', coalesced: 'coales
 /** What both faces, responses and data, do with the two tiers: reading never fails, it only knows nothing. */
 export class CacheCore {
   readonly #options: CoreOptions
-  readonly #writing = new Set<Promise<unknown>>()
+  readonly #attempts: Attempts
   readonly #ledger = new Ledger()
   readonly #owed: Owed
   readonly #clock: Clock
   readonly #lookups: TurnReads<Lookup> | undefined
   readonly events: Events
   #invalidations = 0
-  #storeErrors = 0
 
   constructor (options: CoreOptions) {
     const { run, store, log, events } = options
     this.#options = options
     this.events = events
-    this.#clock = new Clock(() => this.attempt(() => store.now()))
+    this.#attempts = new Attempts(run, events, log)
+    this.#clock = new Clock(() => this.#attempts.make(() => store.now()))
     this.#lookups = store.sharing?.()
     this.#owed = new Owed(({ tags, ids }) => run(() => Promise.all([tags.length > 0 && store.invalidate(tags), ...ids.map(id => store.remove(id))])), log)
   }
 
   get stats (): CacheStats {
-    return { ...this.#ledger.total, invalidations: this.#invalidations, storeErrors: this.#storeErrors, names: this.#ledger.names }
+    return { ...this.#ledger.total, invalidations: this.#invalidations, storeErrors: this.#attempts.failed, names: this.#ledger.names }
   }
 
   countsOf (name: string): Counts {
@@ -125,7 +125,7 @@ export class CacheCore {
     const { store, l1 } = this.#options
     const { mark } = this
     const owed = this.#owed.count
-    const read = this.attempt(() => store.read(key.id, [PATTERNS, ...tags]))
+    const read = this.#attempts.make(() => store.read(key.id, [PATTERNS, ...tags]))
     const [found] = this.#clock.isSet ? [await read] : await Promise.all([read, this.#clock.set()])
     if (found === undefined) return { key, tags, entry: undefined, seen: undefined, mark, owed }
     const { entry, ...seen } = found
@@ -137,15 +137,15 @@ export class CacheCore {
 
   /** @param tags - those that have no version yet */
   async begin (work: string, token: string, tags: readonly string[], ms: number): Promise<Begun | undefined> {
-    return await this.attempt(() => this.#options.store.begin(work, token, tags, ms))
+    return await this.#attempts.make(() => this.#options.store.begin(work, token, tags, ms))
   }
 
   renew (work: string, token: string, ms: number): void {
-    this.#inBackground(this.attempt(() => this.#options.store.renew(work, token, ms)))
+    this.#attempts.inBackground(this.#attempts.make(() => this.#options.store.renew(work, token, ms)))
   }
 
   end (work: string, token: string, pass: boolean): void {
-    this.#inBackground(this.attempt(() => this.#options.store.end(work, token, pass)))
+    this.#attempts.inBackground(this.#attempts.make(() => this.#options.store.end(work, token, pass)))
   }
 
   /**
@@ -159,8 +159,8 @@ export class CacheCore {
     const { key, seen, mark } = lookup
     // A tombstone that stood meanwhile may be gone.
     if (seen === undefined || this.now() - entry.storedAt > TOMBSTONE_MS) return false
-    const written = this.attempt(() => store.write(key.id, entry, seen.generation, versions[PATTERNS], hold))
-    this.#inBackground(written)
+    const written = this.#attempts.make(() => store.write(key.id, entry, seen.generation, versions[PATTERNS], hold))
+    this.#attempts.inBackground(written)
     if (await written !== true) return false
     if (entry.kind !== 'variants') this.#countStored(key, entry)
     l1?.set(key, entry, mark)
@@ -194,20 +194,20 @@ export class CacheCore {
   /** Marks a key while its source is written. @returns undefined where that could not be done */
   async markWriting ({ id }: CacheKey): Promise<Mark | undefined> {
     const { store, l1 } = this.#options
-    const marked = await this.attempt(() => store.mark(id))
+    const marked = await this.#attempts.make(() => store.mark(id))
     l1?.remove([id])
     return marked
   }
 
   /** What was there before a mark is right again. */
   async unmark ({ id }: CacheKey, mark: Mark): Promise<void> {
-    await this.attempt(() => this.#options.store.unmark(id, mark))
+    await this.#attempts.make(() => this.#options.store.unmark(id, mark))
   }
 
   /** Its versions, where none of these tags has been invalidated since. */
   async versionsSince (tags: readonly string[], since: number): Promise<Record<string, string> | undefined> {
     const { store } = this.#options
-    const found = await this.attempt(() => store.tags(tags))
+    const found = await this.#attempts.make(() => store.tags(tags))
     if (found === undefined || Object.values(found).some(({ invalidatedAt }) => !(invalidatedAt < since - store.skew))) return undefined
     return Object.fromEntries(Object.entries(found).map(([tag, { version }]) => [tag, version]))
   }
@@ -223,7 +223,7 @@ export class CacheCore {
 
   /** Removes what there is no room for, some time. */
   drop (ids: readonly string[]): void {
-    for (const id of ids) this.#inBackground(this.attempt(() => this.#options.store.remove(id)))
+    for (const id of ids) this.#attempts.inBackground(this.#attempts.make(() => this.#options.store.remove(id)))
   }
 
   /** @throws `FST_REDIS_SUITE_CACHE_INVALIDATION_PENDING`: it will be done, and in this process it is gone at once */
@@ -255,26 +255,10 @@ export class CacheCore {
     return await run(() => store.stats())
   }
 
-  async attempt<T> (operation: () => Promise<T>): Promise<T | undefined> {
-    try {
-      return await this.#options.run(operation)
-    } catch (error) {
-      this.#storeErrors++
-      this.#options.log.debug({ plugin: 'cache', reason: reasonOf(error) }, 'cache: the store did not answer')
-      if (error instanceof Error) this.events.emit('error', { error })
-      return undefined
-    }
-  }
-
   /** Waits for what is being written. */
   async settle (): Promise<void> {
-    while (this.#writing.size > 0) await Promise.allSettled(this.#writing)
+    await this.#attempts.settle()
     await this.#owed.close()
-  }
-
-  #inBackground (work: Promise<unknown>): void {
-    this.#writing.add(work)
-    work.finally(() => this.#writing.delete(work)).catch(() => {})
   }
 
   /** Does it now; or later, where it cannot be done now. */

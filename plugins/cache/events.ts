@@ -1,6 +1,4 @@
-import { EventEmitter } from 'node:events'
-import type { FastifyBaseLogger } from 'fastify'
-import { reasonOf } from '../shared/errors.js'
+import type { Listeners } from '../shared/listeners.js'
 
 /** What was invalidated: tags (`*`: everything), one key, or all that a pattern matches. */
 export interface Invalidation {
@@ -26,35 +24,4 @@ export interface CacheEvents {
 
 export type CacheListener<E extends keyof CacheEvents> = (event: CacheEvents[E]) => void
 
-/** Tells listeners; one that throws is logged and stops neither the others nor the cache. */
-export class Events {
-  readonly #emitter = new EventEmitter()
-  readonly #log: FastifyBaseLogger
-
-  constructor (log: FastifyBaseLogger) {
-    this.#log = log
-    this.#emitter.setMaxListeners(0)
-  }
-
-  /** @returns a function that ends it */
-  on <E extends keyof CacheEvents>(name: E, listener: CacheListener<E>): () => void {
-    const safe = (event: CacheEvents[E]): void => {
-      try {
-        listener(event)
-      } catch (error) {
-        this.#log.error({ plugin: 'cache', event: name, reason: reasonOf(error) }, 'cache: a listener failed')
-      }
-    }
-    // An emitter throws an event of the name `error` that nobody hears.
-    this.#emitter.on(`cache:${name}`, safe)
-    return () => { this.#emitter.off(`cache:${name}`, safe) }
-  }
-
-  hears (name: keyof CacheEvents): boolean {
-    return this.#emitter.listenerCount(`cache:${name}`) > 0
-  }
-
-  emit <E extends keyof CacheEvents>(name: E, event: CacheEvents[E]): void {
-    this.#emitter.emit(`cache:${name}`, event)
-  }
-}
+export type Events = Listeners<CacheEvents>

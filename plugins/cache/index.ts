@@ -4,10 +4,11 @@ import fp from 'fastify-plugin'
 import { keyPrefixOf, resolveClient, type RedisClient } from '../shared/client.js'
 import { alreadyRegisteredError } from '../shared/errors.js'
 import { guardRedis, type RedisGuard } from '../shared/guard.js'
+import { Listeners } from '../shared/listeners.js'
 import { createCoherence } from './coherence.js'
 import { CacheCore } from './core.js'
 import { createDataCache, type DataCache } from './data-cache.js'
-import { Events } from './events.js'
+import type { CacheEvents } from './events.js'
 import { GetOrSet } from './get-or-set.js'
 import { L1 } from './l1.js'
 import { createMemoryStore } from './memory-store.js'
@@ -91,7 +92,7 @@ export default cache
 
 function createCore (fastify: FastifyInstance, client: RedisClient | undefined, guard: RedisGuard | undefined, options: ResolvedCacheOptions): CacheCore {
   const { log } = fastify
-  const events = new Events(log)
+  const events = new Listeners<CacheEvents>('cache', log)
   const alone = { l1: undefined, coherence: undefined, servesAlone: false, events, log }
   if (client === undefined || guard === undefined) return new CacheCore({ ...alone, store: createMemoryStore(options.maxSize), run: operation => operation() })
   const prefix = keyPrefixOf(client)

@@ -4,7 +4,7 @@ import { hashId } from '../shared/keys.js'
 import { InvalidKeyError, MissingKeyError, UnserializableError } from './errors.js'
 import type { ResolvedRoute } from './options.js'
 
-export const MAX_KEY_LENGTH = 255
+const MAX_KEY_LENGTH = 255
 // A string of a structured field (RFC 9651), as the draft wants it, or the same without quotes, as most send it.
 const QUOTED = /^"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"$/
 const PLAIN = /^[\x21\x23-\x2b\x2d-\x7e]+$/

@@ -1,4 +1,3 @@
-import type { EventEmitter } from 'node:events'
 import type { FastifyInstance } from 'fastify'
 import type { Sample, Source } from './book.js'
 import { boundedLabel } from './labels.js'
@@ -26,7 +25,8 @@ interface WriteBehindFace {
 }
 
 interface LimiterFace {
-  events: EventEmitter
+  on (event: 'allowed' | 'refused' | 'banned', listener: (event: { scope: string }) => void): () => void
+  on (event: 'error', listener: () => void): () => void
 }
 
 interface SessionsFace {
@@ -58,7 +58,7 @@ export function findSources (fastify: FastifyInstance, most: number): Found[] {
   const behind = decorated<WriteBehindFace>(fastify, 'cache', 'writeBehindStats')
   // Beside the cache's own, which never has to wait.
   if (behind !== undefined) found.push([behind.writeBehindStats, () => ({ kind: 'writeBehind', read: async () => behindSamples(await behind.writeBehindStats()) })])
-  const limiter = decorated<LimiterFace>(fastify, 'rateLimiter', 'events')
+  const limiter = decorated<LimiterFace>(fastify, 'rateLimiter', 'on')
   if (limiter !== undefined) found.push([limiter, () => limiterSource(limiter, most)])
   const sessions = decorated<SessionsFace>(fastify, 'sessions', 'stats')
   if (sessions !== undefined) found.push([sessions, () => ({ kind: 'session', read: () => sessionSamples(sessions) })])
@@ -106,26 +106,21 @@ function behindSamples (stats: Awaited<ReturnType<WriteBehindFace['writeBehindSt
 
 const DECISIONS = ['allowed', 'refused', 'banned'] as const
 
-function limiterSource ({ events }: LimiterFace, most: number): Source {
+function limiterSource (limiter: LimiterFace, most: number): Source {
   const scopeOf = boundedLabel(most)
   const counts = new Map<string, Record<typeof DECISIONS[number], number>>()
   let storeErrors = 0
 
-  const listeners = DECISIONS.map(result => {
-    const listener = ({ scope }: { scope: string }): void => {
-      let ofScope = counts.get(scope)
-      if (ofScope === undefined) {
-        const label = scopeOf(scope)
-        ofScope = counts.get(label) ?? { allowed: 0, refused: 0, banned: 0 }
-        counts.set(label, ofScope)
-      }
-      ofScope[result]++
+  const stops = DECISIONS.map(result => limiter.on(result, ({ scope }) => {
+    let ofScope = counts.get(scope)
+    if (ofScope === undefined) {
+      const label = scopeOf(scope)
+      ofScope = counts.get(label) ?? { allowed: 0, refused: 0, banned: 0 }
+      counts.set(label, ofScope)
     }
-    return [result as string, listener] as const
-  })
-  const onStoreError = () => { storeErrors++ }
-  for (const [event, listener] of listeners) events.on(event, listener)
-  events.on('storeError', onStoreError)
+    ofScope[result]++
+  }))
+  stops.push(limiter.on('error', () => { storeErrors++ }))
 
   return {
     kind: 'rateLimit',
@@ -135,8 +130,7 @@ function limiterSource ({ events }: LimiterFace, most: number): Source {
         DECISIONS.map((result): Sample => ['rate_limit_decisions_total', ofScope[result], { scope, result }]))
     ],
     stop () {
-      for (const [event, listener] of listeners) events.off(event, listener)
-      events.off('storeError', onStoreError)
+      for (const stop of stops) stop()
     }
   }
 }

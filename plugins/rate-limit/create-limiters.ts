@@ -4,7 +4,7 @@ import { followChannel } from '../shared/feed.js'
 import { guardRedis } from '../shared/guard.js'
 import { adaptCustomStore, RAW_KEY, storeOptions } from './custom-store-adapter.js'
 import type { CustomStore } from './custom-store.js'
-import type { RateLimitEvents } from './events.js'
+import type { Events } from './events.js'
 import { createCustomLimiter, createLocalLimiter, createSharedLimiter, type Limiter } from './limiter.js'
 import { createMemoryStore } from './memory-store.js'
 import type { RateLimitPluginOptions, RouteRateLimitOptions } from './options.js'
@@ -22,7 +22,7 @@ export interface Limiters {
 }
 
 export function createLimiters (
-  fastify: FastifyInstance, given: RateLimitPluginOptions, options: ResolvedRateLimitOptions, events: RateLimitEvents
+  fastify: FastifyInstance, given: RateLimitPluginOptions, options: ResolvedRateLimitOptions, events: Events
 ): Limiters {
   const { store: Store } = given
   if (Store !== undefined) return customLimiters(new Store(storeOptions(given)), given, options, events)
@@ -39,7 +39,7 @@ function localLimiters ({ server }: FastifyInstance, { cache }: ResolvedRateLimi
   return { for: () => common, policies }
 }
 
-function sharedLimiters (fastify: FastifyInstance, client: RedisClient, options: ResolvedRateLimitOptions, events: RateLimitEvents): Limiters {
+function sharedLimiters (fastify: FastifyInstance, client: RedisClient, options: ResolvedRateLimitOptions, events: Events): Limiters {
   const prefix = keyPrefixOf(client) + (options.nameSpace && `:${options.nameSpace}`)
   const remembered = new RememberedRefusals()
   const feed = followChannel({
@@ -62,7 +62,7 @@ function sharedLimiters (fastify: FastifyInstance, client: RedisClient, options:
   return { for: ({ onStoreError }) => createSharedLimiter({ ...common, onStoreError }) }
 }
 
-function customLimiters (custom: CustomStore, plugin: RateLimitPluginOptions, options: ResolvedRateLimitOptions, events: RateLimitEvents): Limiters {
+function customLimiters (custom: CustomStore, plugin: RateLimitPluginOptions, options: ResolvedRateLimitOptions, events: Events): Limiters {
   const common = { timeout: options.timeout, ...onFailure(options, events) }
   return {
     for ({ onStoreError, groupId = '' }, given, route) {
@@ -74,10 +74,10 @@ function customLimiters (custom: CustomStore, plugin: RateLimitPluginOptions, op
   }
 }
 
-function onFailure ({ cache, instances }: ResolvedRateLimitOptions, events: RateLimitEvents): Omit<FailureOptions, 'onStoreError'> {
+function onFailure ({ cache, instances }: ResolvedRateLimitOptions, events: Events): Omit<FailureOptions, 'onStoreError'> {
   return {
     local: createLocalLimiter(createMemoryStore(cache)),
     instances,
-    onError: error => { events.emit('storeError', error) }
+    onError: error => { events.emit('error', { error }) }
   }
 }

@@ -1,5 +1,5 @@
-import { EventEmitter } from 'node:events'
 import type { FastifyRequest } from 'fastify'
+import type { Listeners } from '../shared/listeners.js'
 import type { Decision } from './decision.js'
 import type { Policy } from './policy.js'
 
@@ -16,18 +16,21 @@ export interface RateLimitEvent {
   readonly dryRun: boolean
 }
 
-interface EventMap {
-  allowed: [RateLimitEvent]
-  refused: [RateLimitEvent]
-  banned: [RateLimitEvent]
-  storeError: [Error]
+export interface RateLimitEvents {
+  allowed: RateLimitEvent
+  refused: RateLimitEvent
+  /** A refusal for too many refusals. */
+  banned: RateLimitEvent
+  /** The store could not be asked. */
+  error: { error: Error }
 }
 
-/** `allowed`, `refused`, `banned` (a refusal for too many refusals) and `storeError` (the store could not be asked). */
-export class RateLimitEvents extends EventEmitter<EventMap> {
-  /** @param describe - makes the event, for which there may be no listener */
-  decided ({ allowed, banned }: Decision, describe: () => RateLimitEvent): void {
-    const name = allowed ? 'allowed' : banned ? 'banned' : 'refused'
-    if (this.listenerCount(name) > 0) this.emit(name, describe())
-  }
+export type RateLimitListener<E extends keyof RateLimitEvents> = (event: RateLimitEvents[E]) => void
+
+export type Events = Listeners<RateLimitEvents>
+
+/** @param describe - makes the event, for which there may be no listener */
+export function tellDecision (events: Events, { allowed, banned }: Decision, describe: () => RateLimitEvent): void {
+  const name = allowed ? 'allowed' : banned ? 'banned' : 'refused'
+  if (events.hears(name)) events.emit(name, describe())
 }

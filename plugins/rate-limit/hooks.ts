@@ -2,7 +2,7 @@ import { format } from '@lukeed/ms'
 import type { FastifyReply, FastifyRequest, onRequestHookHandler, preParsingHookHandler, RouteOptions } from 'fastify'
 import { tighterDecision, type Decision } from './decision.js'
 import { DeniedError, RateLimitExceededError } from './errors.js'
-import type { RateLimitEvents } from './events.js'
+import { tellDecision, type Events } from './events.js'
 import { setHeaders, waitInSeconds } from './headers.js'
 import type { Limiter } from './limiter.js'
 import { isPromise, whenReady, type MaybePromise } from './maybe-promise.js'
@@ -37,12 +37,12 @@ export type UniversalHook = onRequestHookHandler & preParsingHookHandler
 export interface Steps { hook: UniversalHook, begin: (request: FastifyRequest) => void }
 
 /** @param scope - what is counted for beside the key: limiters that share it share the count */
-export function createHook (limiter: Limiter, options: ResolvedRouteOptions, scope: string, events: RateLimitEvents): UniversalHook {
+export function createHook (limiter: Limiter, options: ResolvedRouteOptions, scope: string, events: Events): UniversalHook {
   return createSteps(limiter, options, scope, events).hook
 }
 
 /** As {@link createHook}. */
-export function createSteps (limiter: Limiter, options: ResolvedRouteOptions, scope: string, events: RateLimitEvents): Steps {
+export function createSteps (limiter: Limiter, options: ResolvedRouteOptions, scope: string, events: Events): Steps {
   const check = createRequestLimiter(limiter, options, limiter.idWithin(scope))
 
   function begin (request: FastifyRequest): void {
@@ -66,7 +66,7 @@ export function createSteps (limiter: Limiter, options: ResolvedRouteOptions, sc
       request.rateLimit = new RateLimitState(key, decision, charges)
       setHeaders(reply, options.headers, policy, decision)
     }
-    events.decided(decision, () => ({ request, key, scope, policy, decision, dryRun: options.dryRun }))
+    tellDecision(events, decision, () => ({ request, key, scope, policy, decision, dryRun: options.dryRun }))
     if (!decision.allowed && !options.dryRun) return refuse(options, request, key, decision)
     options.onExceeding?.(request, key)
     return undefined

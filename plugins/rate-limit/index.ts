@@ -1,8 +1,9 @@
 import type { FastifyContextConfig, FastifyInstance, RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import { invalidOptionError } from '../shared/errors.js'
+import { Listeners } from '../shared/listeners.js'
 import { createLimiters } from './create-limiters.js'
-import { RateLimitEvents } from './events.js'
+import type { RateLimitEvents } from './events.js'
 import { addHook, askEarly, createHook, createSteps, markEarly, type Steps, type UniversalHook } from './hooks.js'
 import { createManualLimiter, type ManualLimiter } from './manual-limiter.js'
 import type { RateLimitPluginOptions, RouteRateLimitOptions } from './options.js'
@@ -33,7 +34,7 @@ declare module 'fastify' {
 export { normalizeIP } from './address.js'
 export type { CustomStore, CustomStoreConstructor } from './custom-store.js'
 export type { Decision } from './decision.js'
-export type { RateLimitEvent } from './events.js'
+export type { RateLimitEvent, RateLimitEvents, RateLimitListener } from './events.js'
 export type { ManualLimiter, ManualResult } from './manual-limiter.js'
 export type * from './options.js'
 export type { Limit, Policy } from './policy.js'
@@ -48,7 +49,7 @@ export type { RateLimitState } from './request-state.js'
  */
 export const rateLimit = fp<RateLimitPluginOptions>(async function rateLimit (fastify, given) {
   const options = resolvePluginOptions(given)
-  const events = new RateLimitEvents()
+  const events = new Listeners<RateLimitEvents>('rate-limit', fastify.log)
   const limiters = createLimiters(fastify, given, options, events)
   const scopes = new Scopes(registrationName(fastify))
   const limiter = limiters.for(options)

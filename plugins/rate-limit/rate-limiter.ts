@@ -2,7 +2,7 @@ import { invalidOptionError } from '../shared/errors.js'
 import { readOptions } from '../shared/options.js'
 import type { Decision } from './decision.js'
 import { InvalidValueError, StoreUnavailableError } from './errors.js'
-import type { RateLimitEvents } from './events.js'
+import { tellDecision, type Events, type RateLimitEvents, type RateLimitListener } from './events.js'
 import type { Limiter } from './limiter.js'
 import { NAMED_POLICY_OPTIONS } from './options.js'
 import type { Policy } from './policy.js'
@@ -37,13 +37,19 @@ export interface RateLimiter {
    * out) the limits that all routes share. All instances heed it at once.
    */
   reset (key: string, target?: NamedPolicy | CountTarget): Promise<void>
-  readonly events: RateLimitEvents
+  /**
+   * Listens to decisions, and to what failed.
+   *
+   * @returns a function that ends it
+   * @throws `FST_REDIS_SUITE_RATE_LIMIT_INVALID_OPTION` for a listener that is no function
+   */
+  on <E extends keyof RateLimitEvents>(event: E, listener: RateLimitListener<E>): () => void
 }
 
 const MAX_KEPT_POLICIES = 1000
 
 /** @param policyLimiter - for named policies */
-export function createRateLimiter (limiter: Limiter, policyLimiter: Limiter, scopes: Scopes, events: RateLimitEvents): RateLimiter {
+export function createRateLimiter (limiter: Limiter, policyLimiter: Limiter, scopes: Scopes, events: Events): RateLimiter {
   const policies = new Map<string, Policy>()
 
   function idOf (scope: string, key: unknown): string {
@@ -72,7 +78,7 @@ export function createRateLimiter (limiter: Limiter, policyLimiter: Limiter, sco
     const policy = policyOf(given)
     const scope = policyScope(given.name)
     const decision = await policyLimiter.apply(idOf(scope, key), policy, cost, mode) ?? passUnchecked(policy)
-    if (mode === 'consume') events.decided(decision, () => ({ request: undefined, key, scope, policy, decision, dryRun: false }))
+    if (mode === 'consume') tellDecision(events, decision, () => ({ request: undefined, key, scope, policy, decision, dryRun: false }))
     return decision
   }
 
@@ -92,7 +98,10 @@ export function createRateLimiter (limiter: Limiter, policyLimiter: Limiter, sco
       if (target !== undefined && 'name' in target) return await policyLimiter.reset(idOf(policyScope(target.name), key))
       await limiter.reset(limiter.idWithin(scopeOf(target))(key))
     },
-    events
+    on (event, listener) {
+      if (typeof listener !== 'function') throw invalidOptionError('rate-limit', 'listener', listener, 'a function')
+      return events.on(event, listener)
+    }
   }
 }
 

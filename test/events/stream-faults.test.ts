@@ -3,6 +3,7 @@ import t, { type Test } from 'tap'
 import type { StreamEvent } from '../../plugins/events/stream/types.js'
 import { startProxy, startRedis, until } from '../helpers/index.js'
 import { appendAll, createHandler, startStreams, take, upTo } from '../helpers/streams.js'
+import { stopwatch } from '../helpers/stopwatch.js'
 
 const DEADLINE_MS = 200
 const server = await startRedis()
@@ -33,9 +34,9 @@ t.test('Redis gone: append is refused in time, and consumer and reader go on aft
   await appendAll(stream, upTo(50), 'a')
   await until('all are handled', () => source.handled.length === 50 && read.length === 50)
   await lasting.kill()
-  const asked = performance.now()
+  const waited = stopwatch()
   await t.rejects(stream.append(50), { code: 'FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE', statusCode: 503 })
-  t.ok(performance.now() - asked < DEADLINE_MS + 300)
+  t.ok(waited() < DEADLINE_MS + 300)
   await t.rejects(stream.stats(), { code: 'FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE' })
   const said = (text: string) => lines.filter(({ msg }) => msg === `events: ${text}`).length
   await until('both have said so', () => said('the store of a stream cannot be used, its events wait') === 1 && said('a stream cannot be read, its readers wait') === 1)

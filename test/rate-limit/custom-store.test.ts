@@ -59,7 +59,7 @@ t.test('a failure of the store is an event, and what it cannot do at all an erro
   t.teardown(() => app.close())
   await app.register(rateLimit, { max: 2, store: Store })
   const errors: string[] = []
-  app.rateLimiter.events.on('storeError', error => errors.push(error.message))
+  app.rateLimiter.on('error', ({ error }) => errors.push(error.message))
   await app.rateLimiter.consume('broken', { name: 'p', max: 5 })
   t.same(errors, ['broken'])
   await t.rejects(app.rateLimiter.consume('k', { name: 'p', max: 5 }, 2), { code: 'FST_REDIS_SUITE_RATE_LIMIT_UNSUPPORTED_BY_STORE' })

@@ -76,7 +76,7 @@ t.test('onStoreError: open lets pass without inventing headers, closed answers 5
     throws: await build(t, { url: server.url }, { skipOnError: false })
   }
   let errors = 0
-  apps.open.rateLimiter.events.on('storeError', () => errors++)
+  apps.open.rateLimiter.on('error', () => errors++)
   server.pause()
   const ask = (app: typeof apps.open) => app.inject({ url: '/', headers: { 'x-user': 'x' } })
   const [open, closed, skip, throws] = await Promise.all(Object.values(apps).map(ask))

@@ -130,7 +130,7 @@ for (const store of ['memory', 'Redis']) {
   feature('dryRun counts and tells, and refuses nobody', async t => {
     const app = await build(t, store, { max: 1, dryRun: true })
     let refused = 0
-    app.rateLimiter.events.on('refused', event => { if (event.dryRun) refused++ })
+    app.rateLimiter.on('refused', event => { if (event.dryRun) refused++ })
     t.same(await statuses(app, 3), [200, 200, 200])
     t.match((await ask(app)).headers, { 'x-ratelimit-remaining': '0', 'retry-after': '60' })
     t.equal(refused, 3)
@@ -139,7 +139,7 @@ for (const store of ['memory', 'Redis']) {
   feature('events tell what was decided', async t => {
     const app = await build(t, store, { max: 1, ban: 1 })
     const seen: string[] = []
-    for (const name of ['allowed', 'refused', 'banned'] as const) app.rateLimiter.events.on(name, ({ key }) => seen.push(`${name} ${key}`))
+    for (const name of ['allowed', 'refused', 'banned'] as const) app.rateLimiter.on(name, ({ key }) => seen.push(`${name} ${key}`))
     await statuses(app, 3)
     t.same(seen, ['allowed 127.0.0.1', 'refused 127.0.0.1', 'banned 127.0.0.1'])
   })

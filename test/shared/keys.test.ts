@@ -6,6 +6,8 @@ import { cache, events, health, idempotency, lock, metrics, rateLimit, redis, se
 import { startRedis, until } from '../helpers/index.js'
 
 const PREFIX = 'shop'
+// Which keys are written is the question, not how soon on a busy machine.
+const timeout = '10s'
 /** `{prefix}:{plugin}:{what}:{id}`, the plugins and whats that there are, and nothing in an id that a pattern or a Cluster would read. */
 const KEY = /^shop:(?:cache:(?:entry|tag|claim|behind)|session:(?:data|user)|rate-limit:(?:log|counter|gcra|refused)|lock:(?:held|free|line|seen|fence)|idempotency:key|events:stream):[\w.@:~#-]*(?:\{[\w.@:~#-]+\})?[\w.@:~#-]*$/
 /** What was acknowledged and is not done yet goes with the last of it, and not by time: docs/data-cache.md. */
@@ -19,9 +21,13 @@ const hostile = fc.oneof(fc.string({ unit: 'binary', minLength: 1, maxLength: 80
 async function build () {
   const app = Fastify()
   await app.register(redis, { url: server.url, prefix: PREFIX })
-  await app.register(rateLimit, { max: 1000, global: false, keyGenerator: request => String(request.headers['x-user']) })
-  await app.register(session, { secret: 'a secret of at least thirty-two characters', cookie: { secure: false } })
-  for (const plugin of [cache, events, lock, idempotency, health, metrics]) await app.register(plugin)
+  await app.register(rateLimit, { timeout, max: 1000, global: false, keyGenerator: request => String(request.headers['x-user']) })
+  await app.register(session, { secret: 'a secret of at least thirty-two characters', timeout, cookie: { secure: false } })
+  await app.register(cache, { timeout })
+  await app.register(events, { timeout })
+  await app.register(lock, { timeout })
+  await app.register(idempotency, { timeout })
+  for (const plugin of [health, metrics]) await app.register(plugin)
   const user = (request: { headers: Record<string, unknown> }) => Buffer.from(String(request.headers['x-user']), 'base64url').toString()
   app.get('/cached', { config: { cache: { ttl: '1m', tags: request => [user(request)], vary: ['x-user'] } } }, async () => ({ at: 1 }))
   app.get('/limited', { config: { rateLimit: { max: 2, ban: 1 } } }, async () => 'ok')

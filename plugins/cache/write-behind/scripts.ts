@@ -1,7 +1,7 @@
 import { lua } from '../../shared/script.js'
 
 /** Each partition's one consumer group, with one consumer: who that is, is said by the lease. */
-export const GROUP = 'writers'
+const GROUP = 'writers'
 const CONSUMER = 'writer'
 /** How long what is empty is kept: a stream that holds something never expires. */
 const IDLE_MS = 24 * 3600 * 1000

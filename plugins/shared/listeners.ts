@@ -1,0 +1,43 @@
+import { EventEmitter } from 'node:events'
+import type { FastifyBaseLogger } from 'fastify'
+import { reasonOf, type PluginName } from './errors.js'
+
+/** Tells who listens to a plugin's events; one that throws is logged and stops neither the others nor the plugin. */
+export class Listeners<Events extends object> {
+  readonly #emitter = new EventEmitter()
+  readonly #plugin: PluginName
+  readonly #log: FastifyBaseLogger
+
+  constructor (plugin: PluginName, log: FastifyBaseLogger) {
+    this.#plugin = plugin
+    this.#log = log
+    this.#emitter.setMaxListeners(0)
+  }
+
+  /** @returns a function that ends it */
+  on <E extends keyof Events & string>(name: E, listener: (event: Events[E]) => void): () => void {
+    const plugin = this.#plugin
+    const safe = (event: Events[E]): void => {
+      try {
+        listener(event)
+      } catch (error) {
+        this.#log.error({ plugin, event: name, reason: reasonOf(error) }, `${plugin}: a listener failed`)
+      }
+    }
+    this.#emitter.on(keyOf(name), safe)
+    return () => { this.#emitter.off(keyOf(name), safe) }
+  }
+
+  hears (name: keyof Events & string): boolean {
+    return this.#emitter.listenerCount(keyOf(name)) > 0
+  }
+
+  emit <E extends keyof Events & string>(name: E, event: Events[E]): void {
+    this.#emitter.emit(keyOf(name), event)
+  }
+}
+
+/** An emitter throws an event of the name `error` that nobody hears. */
+function keyOf (name: string): string {
+  return `on:${name}`
+}
