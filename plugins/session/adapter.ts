@@ -153,6 +153,12 @@ export class Adapter implements FastifySessionStore {
     return this.#anonymous.has(request)
   }
 
+  /** Whether this request has made it and nothing of it has been saved: nobody knows its id. */
+  isNew (session: Session): boolean {
+    const { known, saved } = stateOf(session)
+    return known === undefined && saved === undefined
+  }
+
   /** Whether the session came out of the store. */
   isStored (session: Session): boolean {
     return stateOf(session).known !== undefined

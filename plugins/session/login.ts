@@ -34,8 +34,9 @@ export function addLogin (fastify: FastifyInstance, { adapter, users, userId, pr
     const before = require(this)
     // Before anything ends: a user that is not there is a mistake, and would be let in as nobody.
     await users.requireRoom(userOf(user), hashId(before.sessionId))
-    // A new id, so that one that was planted before the login is worth nothing.
-    await before.regenerate([...keep] as never)
+    // A new id, so that one that was planted before the login is worth nothing. One that nobody has seen yet is new.
+    if (adapter.isNew(before)) empty(before, keep)
+    else await before.regenerate([...keep] as never)
     const { session } = this
     try {
       Object.assign(session, property === undefined ? {} : { [property]: user }, set)
@@ -49,6 +50,10 @@ export function addLogin (fastify: FastifyInstance, { adapter, users, userId, pr
   fastify.decorateRequest('logout', async function (this: FastifyRequest) {
     if (this.session !== null) await require(this).destroy()
   })
+}
+
+function empty (session: Session, keep: readonly string[]): void {
+  for (const name of Object.keys(session)) if (name !== 'cookie' && !keep.includes(name)) Reflect.deleteProperty(session, name)
 }
 
 function checked (options: LoginOptions): LoginOptions {

@@ -113,3 +113,24 @@ t.test('with any options of cookies, over HTTP and HTTPS, a session comes back w
     }
   }
 })
+
+t.test('a login in a session that was never saved takes it as it is: no tombstone, and of what it held only what is kept', async t => {
+  const app = await buildApp(t, {
+    redis: { url: server.url, prefix: 'fresh' },
+    routes: app => {
+      app.post<{ Querystring: { save?: string } }>('/basket-and-login', async request => {
+        Object.assign(request.session, { basket: ['tea'], tried: 1 })
+        const { sessionId } = request.session
+        if (request.query.save) await request.session.save()
+        await request.login('ann', { keep: ['basket'] })
+        return { hasNewId: request.session.sessionId !== sessionId }
+      })
+    }
+  })
+  const user = new Browser(app)
+  t.same((await user.send('POST', '/basket-and-login')).json(), { hasNewId: false })
+  t.same(await user.state(), { basket: ['tea'], userId: 'ann' })
+  t.equal((await server.client().keys('fresh:session:data:*')).length, 1)
+  t.same((await user.send('POST', '/basket-and-login')).json(), { hasNewId: true }, 'one that a client knows is another one after a login')
+  t.same((await new Browser(app).send('POST', '/basket-and-login?save=1')).json(), { hasNewId: true }, 'as is one that has been saved')
+})
