@@ -1,7 +1,7 @@
 import type { Redis } from 'ioredis'
 import { isCluster, sendsOf, type RedisClient } from '../shared/client.js'
 import { onNode } from '../shared/cluster-nodes.js'
-import { turnOf, type Turn } from '../shared/turn.js'
+import { mayAnswerSingly, turnOf, type Turn } from '../shared/turn.js'
 import { TurnReads } from './turn-reads.js'
 
 interface Waiter {
@@ -49,6 +49,7 @@ class BatchedReads implements KeyReads {
   #keys: string[] = []
   #waiters: Waiter[] = []
   #sent = 0
+  #isApart = false
 
   constructor (client: Redis) {
     this.#turn = turnOf(client)
@@ -75,13 +76,24 @@ class BatchedReads implements KeyReads {
     this.#keys = []
     this.#waiters = []
     this.#sent++
+    if (this.#isApart) return this.#sendEach(keys, waiters)
     this.#turn.ask(on => on.mgetBuffer(keys)).then(
-      replies => { for (const [i, { resolve, reject }] of waiters.entries()) settle(resolve, reject, Array.isArray(replies) ? replies[i] : undefined) },
-      (error: unknown) => { for (const { reject } of waiters) reject(error) })
+      replies => { for (const [i, waiter] of waiters.entries()) settle(waiter, Array.isArray(replies) ? replies[i] : undefined) },
+      (error: unknown) => {
+        if (mayAnswerSingly(error)) {
+          this.#isApart = true
+          return this.#sendEach(keys, waiters)
+        }
+        for (const { reject } of waiters) reject(error)
+      })
+  }
+
+  #sendEach (keys: readonly string[], waiters: readonly Waiter[]): void {
+    for (const [i, waiter] of waiters.entries()) this.#turn.ask(on => on.getBuffer(keys[i] ?? '')).then(reply => settle(waiter, reply), waiter.reject)
   }
 }
 
-function settle (resolve: Waiter['resolve'], reject: Waiter['reject'], reply: unknown): void {
+function settle ({ resolve, reject }: Waiter, reply: unknown): void {
   if (reply === null || Buffer.isBuffer(reply)) resolve(reply)
   else reject(new TypeError('unexpected reply to MGET'))
 }

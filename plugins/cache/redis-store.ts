@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache'
 import { isCluster, type RedisClient } from '../shared/client.js'
-import { anyNode, clientFor } from '../shared/cluster-nodes.js'
+import { anyNode, clientFor, onNode } from '../shared/cluster-nodes.js'
 import { keySpace, safeId } from '../shared/keys.js'
 import { runScript } from '../shared/script.js'
 import { timeOf } from '../shared/time.js'
@@ -139,8 +139,11 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
       const tags = [...new Set([EVERYTHING, ...items.flatMap(item => item.tags)])]
       const guess = new Map(tags.map(tag => [tag, latest.get(tag) ?? '']))
       if (!tags.some(tag => guess.get(tag) === '')) {
-        const [now] = await Promise.all([versionsOf(tags), set(items, guess)])
-        if (tags.every(tag => now[tag] === guess.get(tag))) return
+        // Asked for before the entries are written, and on the same way: what is invalidated after them is not seen, and makes them invalid.
+        const now = Promise.all(tags.map(tag => onNode(client, tagKey(tag), () => client.get(tagKey(tag)))))
+        const [versions] = await Promise.all([now, set(items, guess)])
+        for (const [i, tag] of tags.entries()) remembered(tag, versions[i] ?? undefined)
+        if (tags.every((tag, i) => versions[i] === guess.get(tag))) return
       }
       const versions = await Promise.all(tags.map(versionFor))
       await set(items, new Map(tags.map((tag, i) => [tag, versions[i] ?? ''])))

@@ -1,7 +1,7 @@
 import { isCluster, type RedisClient } from '../shared/client.js'
 import type { RedisGuard } from '../shared/guard.js'
 import { runScript, runScriptIn, type Script } from '../shared/script.js'
-import { turnOf, type Turn } from '../shared/turn.js'
+import { mayAnswerSingly, turnOf, type Turn } from '../shared/turn.js'
 
 interface Waiter<T> {
   resolve: (result: T) => void
@@ -39,7 +39,7 @@ const MAX_WAITERS = 64
 export class ScriptBatcher<T> {
   readonly #options: BatchOptions<T>
   // Undefined on a Cluster: its keys lie on several nodes, so each call travels by itself.
-  readonly #turn: Turn | undefined
+  #turn: Turn | undefined
   #calls: Array<Call<T>> = []
   #byId = new Map<string, Call<T>>()
   #waiters = 0
@@ -90,6 +90,11 @@ export class ScriptBatcher<T> {
     this.#options.guard.run(() => this.#ask(calls)).then(
       replies => this.#answer(calls, replies),
       (error: unknown) => {
+        if (this.#turn !== undefined && calls.length > 1 && mayAnswerSingly(error)) {
+          this.#turn = undefined
+          for (const call of calls) this.#send([call])
+          return
+        }
         for (const { waiters } of calls) for (const { reject } of waiters) reject(error)
       })
   }

@@ -5,7 +5,7 @@ import { hashId } from '../shared/keys.js'
 import { traced } from '../shared/trace.js'
 import type { Cipher } from './cipher.js'
 import type { SessionCounts } from './counts.js'
-import { isUsualCookie } from './cookie.js'
+import { cookieToStore } from './cookie.js'
 import { StoreUnavailableError } from './errors.js'
 import { contentsOf, diff, joinFields, parseFields, takeSnapshot, type Snapshot } from './fields.js'
 import type { SessionStore, StoredSession } from './store.js'
@@ -16,6 +16,8 @@ interface Known {
   snapshot: () => Snapshot
   /** Its contents when it was read; undefined where it was not. */
   contents?: string | undefined
+  /** Whether it was not there any more. */
+  isGone?: boolean
   version: string
   /** Digest of whose it is. */
   user: string | undefined
@@ -83,7 +85,7 @@ export class Adapter implements FastifySessionStore {
       const found = stored === undefined ? undefined : this.#open(handle, stored)
       // `@fastify/session` makes its object of what it is given, and goes on to the next hook within this. Of one that is gone too:
       // `reload` keeps its id, under which nothing may be created.
-      this.#reading = { sessionId, known: found?.known ?? { snapshot: () => ({}), version: '', user: undefined } }
+      this.#reading = { sessionId, known: found?.known ?? { snapshot: () => ({}), version: '', user: undefined, isGone: true } }
       try {
         callback(null, found?.data ?? null)
       } finally {
@@ -188,7 +190,8 @@ export class Adapter implements FastifySessionStore {
     const { text, isSealed, version, user, lastSeenAt } = stored
     const parse = () => parseFields(text, cipher && ((name, sealed) => typeof sealed === 'string' ? cipher.open(sealed, handle, name) : undefined))
     const data = isSealed === (cipher !== undefined) ? parse() : undefined
-    if (data === undefined) {
+    const contents = data === undefined ? undefined : contentsOrNone(data)
+    if (data === undefined || contents === undefined) {
       if (!this.#hasWarned) log.warn({ plugin: 'session' }, 'session: a stored session cannot be read and counts as none; no more is said of others')
       this.#hasWarned = true
       return undefined
@@ -199,7 +202,7 @@ export class Adapter implements FastifySessionStore {
       run(() => store.renew(handle)).catch(() => {})
     }
     // Read anew where it is needed: what was given is the session's own by then.
-    return { data: data as unknown as Session, known: { snapshot: () => takeSnapshot(parse() ?? {}), contents: contentsOf(data), version, user } }
+    return { data: data as unknown as Session, known: { snapshot: () => takeSnapshot(parse() ?? {}), contents, version, user } }
   }
 
   /** Writes what changed, and whose it is where that changed: first the index, as what is in none could not be found to be destroyed. */
@@ -208,6 +211,7 @@ export class Adapter implements FastifySessionStore {
     const handle = hashId(sessionId)
     const state = stateOf(session)
     const before = state.known
+    if (before?.isGone) return this.abandon(session)
     const after = this.#snapshotOf(session)
     const change = diff(before?.snapshot() ?? {}, after)
     const given = userId(session)
@@ -237,8 +241,9 @@ export class Adapter implements FastifySessionStore {
 
   #snapshotOf (session: Session): Snapshot {
     const snapshot = takeSnapshot(session)
-    const { request } = stateOf(session)
-    if (request !== undefined && isUsualCookie(session.cookie, this.#options.cookie, request)) delete snapshot['cookie']
+    const cookie = cookieToStore(session.cookie, this.#options.cookie)
+    if (cookie === undefined) delete snapshot['cookie']
+    else snapshot['cookie'] = JSON.stringify(cookie)
     return snapshot
   }
 
@@ -261,5 +266,14 @@ export class Adapter implements FastifySessionStore {
     } catch {
       throw new StoreUnavailableError()
     }
+  }
+}
+
+/** Undefined for what is nested too deeply. */
+function contentsOrNone (data: object): string | undefined {
+  try {
+    return contentsOf(data)
+  } catch {
+    return undefined
   }
 }

@@ -1,17 +1,21 @@
 import type { FastifySessionOptions } from '@fastify/session'
-import type { FastifyRequest, Session } from 'fastify'
+import type { Session } from 'fastify'
 
 type CookieOptions = NonNullable<FastifySessionOptions['cookie']>
 
 /**
- * Whether a session's cookie is what the options make of any, so that nothing of it need be kept. One that ends at a time of its own is not.
+ * What is to be kept of a session's cookie: nothing where it is as the options make it. One with a lifetime bears a time of its own,
+ * and one that was made over HTTPS is not to lose `Secure` over HTTP.
  */
-export function isUsualCookie (given: Session['cookie'], options: CookieOptions, request: FastifyRequest): boolean {
-  if (typeof given !== 'object' || given === null) return false
+export function cookieToStore (given: Session['cookie'], options: CookieOptions): unknown {
+  if (typeof given !== 'object' || given === null) return given
   const cookie: Record<string, unknown> = { ...given }
   const { path = '/', httpOnly = true, domain, partitioned, sameSite, secure } = options
-  const isInsecure = secure === 'auto' && request.protocol !== 'https'
-  return given.expires === null && given.originalMaxAge === null && cookie['originalExpires'] === undefined &&
-    given.path === path && given.httpOnly === httpOnly && (given.domain || undefined) === (domain || undefined) && cookie['partitioned'] === partitioned &&
-    given.sameSite === (isInsecure ? 'lax' : sameSite || null) && given.secure === (secure === 'auto' ? !isInsecure : secure ?? null)
+  const isUsual = given.expires === null && given.originalMaxAge === null && cookie['originalExpires'] === undefined &&
+    given.path === path && given.httpOnly === httpOnly && (given.domain || undefined) === (domain || undefined) && cookie['partitioned'] === partitioned
+  if (!isUsual) return given
+  if (secure === 'auto' && given.secure === false && given.sameSite === 'lax') return undefined
+  if (given.sameSite !== (sameSite || null)) return given
+  if (secure === 'auto' && given.secure === true) return { secure: true }
+  return given.secure === (secure ?? null) ? undefined : given
 }

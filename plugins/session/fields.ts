@@ -16,7 +16,7 @@ const RESERVED = new Set(['__proto__', 'constructor', 'prototype', 'sessionId', 
  */
 export function contentsOf (session: object): string {
   const contents: Record<string, unknown> = {}
-  for (const [name, value] of Object.entries(session)) if (name !== 'cookie') contents[name] = value
+  for (const [name, value] of Object.entries(session)) if (name !== 'cookie' && !RESERVED.has(name)) contents[name] = value
   try {
     return JSON.stringify(contents)
   } catch {

@@ -1,13 +1,14 @@
 import { isCluster, type RedisClient } from '../shared/client.js'
+import { onNode } from '../shared/cluster-nodes.js'
 import type { RedisGuard } from '../shared/guard.js'
-import { runScript, runScriptIn } from '../shared/script.js'
-import { turnOf, type Turn } from '../shared/turn.js'
-import { readScript } from './scripts.js'
+import { readScriptIn } from '../shared/script.js'
+import { mayAnswerSingly, turnOf, type Turn } from '../shared/turn.js'
+import { FIELDS, readScript } from './scripts.js'
 import type { StoredSession } from './store.js'
 
 interface Waiter {
   key: string
-  resolve: (stored: StoredSession | undefined) => void
+  resolve: (stored: Promise<StoredSession | undefined> | StoredSession | undefined) => void
   reject: (error: unknown) => void
 }
 
@@ -18,8 +19,8 @@ const MOST = 64
 export class ReadBatch {
   readonly #client: RedisClient
   readonly #run: RedisGuard['run']
-  // Undefined on a Cluster: its keys lie on several nodes, so each is read by itself.
-  readonly #turn: Turn | undefined
+  // Undefined where each is read by itself: the keys of a Cluster lie on several nodes.
+  #turn: Turn | undefined
   #waiters: Waiter[] = []
 
   constructor (client: RedisClient, run: RedisGuard['run']) {
@@ -29,44 +30,49 @@ export class ReadBatch {
   }
 
   read (key: string): Promise<StoredSession | undefined> {
+    const turn = this.#turn
+    if (turn === undefined) return this.#readOne(key)
     return new Promise((resolve, reject) => {
-      const waiter = { key, resolve, reject }
-      if (this.#turn === undefined) return this.#ask([waiter], keys => runScript(this.#client, readScript, keys, []))
-      const count = this.#waiters.push(waiter)
-      if (count === 1) this.#turn.atEnd(() => this.#flush())
-      else if (count === MOST) this.#flush()
+      const count = this.#waiters.push({ key, resolve, reject })
+      if (count === 1) turn.atEnd(() => this.#flush(turn))
+      else if (count === MOST) this.#flush(turn)
     })
   }
 
-  #flush (): void {
-    const waiters = this.#waiters
-    const turn = this.#turn
-    this.#waiters = []
-    if (waiters.length > 0 && turn !== undefined) this.#ask(waiters, keys => runScriptIn(turn, readScript, keys, []))
+  async #readOne (key: string): Promise<StoredSession | undefined> {
+    return sessionOf(await this.#run(() => onNode(this.#client, key, () => this.#client.hmget(key, ...FIELDS))))
   }
 
-  #ask (waiters: readonly Waiter[], read: (keys: string[]) => Promise<unknown>): void {
-    this.#run(() => read(waiters.map(({ key }) => key))).then(
+  #flush (turn: Turn): void {
+    const waiters = this.#waiters
+    this.#waiters = []
+    if (waiters.length === 0) return
+    this.#run(() => readScriptIn(turn, readScript, waiters.map(({ key }) => key))).then(
       replies => { for (const [i, waiter] of waiters.entries()) settle(waiter, Array.isArray(replies) ? replies[i] : undefined) },
-      (error: unknown) => { for (const { reject } of waiters) reject(error) })
+      (error: unknown) => {
+        const isSingle = mayAnswerSingly(error)
+        if (isSingle) this.#turn = undefined
+        for (const { key, resolve, reject } of waiters) {
+          if (isSingle) resolve(this.#readOne(key))
+          else reject(error)
+        }
+      })
   }
 }
 
 function settle ({ resolve, reject }: Waiter, reply: unknown): void {
-  if (typeof reply === 'string') resolve(parse(reply))
+  if (typeof reply === 'string') resolve(sessionOf(split(reply)))
   else reject(reply ?? new TypeError('unexpected reply of a session script'))
 }
 
-function parse (reply: string): StoredSession | undefined {
-  if (reply === '') return undefined
-  const head = reply.split(' ', 5)
-  const [version = '', user = '', created, seen, sealed] = head
-  return {
-    text: reply.slice(head.reduce((end, part) => end + part.length + 1, 0)),
-    isSealed: sealed === '1',
-    version,
-    user: user === '' ? undefined : user,
-    createdAt: Number(created),
-    lastSeenAt: Number(seen)
-  }
+/** The last field is all that is left. */
+function split (reply: string): string[] {
+  const head = reply.split(' ', FIELDS.length - 1)
+  return [...head, reply.slice(head.reduce((end, part) => end + part.length + 1, 0))]
+}
+
+/** @param fields - in the order of {@link FIELDS} */
+function sessionOf ([version, user, created, seen, sealed, text]: ReadonlyArray<string | null>): StoredSession | undefined {
+  if (!text || !created) return undefined
+  return { text, isSealed: sealed === '1', version: version ?? '', user: user || undefined, createdAt: Number(created), lastSeenAt: Number(seen) }
 }

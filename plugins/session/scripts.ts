@@ -10,22 +10,26 @@ const PAGE = 1000
  * where it was destroyed. Times are Redis's own.
  */
 
+/** What is read of a session. None but the last has a space in it. */
+export const FIELDS = ['version', 'user', 'created', 'seen', 'sealed', 'all'] as const
+
 /**
  * Reads sessions, in one call however many.
  *
  * KEYS     the sessions
- * reply    of each '' where it is not there; else version, user, created, seen and sealed, as they are and each with a space behind it, then all its properties
+ * reply    of each '' where it is not there; else the fields, with spaces between them
  */
 export const readScript = lua`
 local replies = {}
 for i, key in ipairs(KEYS) do
-  local stored = redis.pcall('HMGET', key, 'version', 'user', 'created', 'seen', 'sealed', 'all')
+  local stored = redis.pcall('HMGET', key, ${FIELDS.map(name => `'${name}'`).join()})
   if stored.err then
     -- A key that is no session concerns nobody else; all else does.
     if not stored.err:find('WRONGTYPE', 1, true) then return stored end
     replies[i] = stored
-  elseif stored[3] and stored[6] then
-    replies[i] = table.concat({ stored[1] or '', stored[2] or '', stored[3], stored[4] or '', stored[5] or '', stored[6] }, ' ')
+  elseif stored[${FIELDS.length}] then
+    for n = 1, ${FIELDS.length} do stored[n] = stored[n] or '' end
+    replies[i] = table.concat(stored, ' ')
   else
     replies[i] = ''
   end

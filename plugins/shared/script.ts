@@ -28,6 +28,14 @@ export function runScript (
   }))
 }
 
+/** Runs a script that only reads, as {@link runScriptIn} does: what keeps writes waiting, a failover for one, does not keep it. Since Redis 7. */
+export function readScriptIn (turn: Turn, script: Script, keys: readonly string[]): Promise<unknown> {
+  return turn.ask(on => on.evalsha_ro(script.sha1, keys.length, ...keys)).catch((error: Error) => {
+    if (!error.message.startsWith('NOSCRIPT')) throw error
+    return turn.ask(on => on.eval_ro(script.lua, keys.length, ...keys))
+  })
+}
+
 /** As {@link runScript}, together with what else is asked at the end of a turn. */
 export function runScriptIn (turn: Turn, script: Script, keys: readonly string[], args: ReadonlyArray<string | number>): Promise<unknown> {
   return turn.ask(on => on.evalsha(script.sha1, keys.length, ...keys, ...args)).catch((error: Error) => {

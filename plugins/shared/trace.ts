@@ -23,6 +23,10 @@ export async function startTracing (): Promise<() => void> {
   return () => { if (--users === 0) tracing = undefined }
 }
 
+export function isTracing (): boolean {
+  return tracing !== undefined
+}
+
 /**
  * Runs something in a span of its own, where it is done for one that is recorded: what happens in the background makes no traces.
  *

@@ -1,9 +1,14 @@
+import { AsyncResource } from 'node:async_hooks'
 import type { Redis } from 'ioredis'
+import { isTracing } from './trace.js'
 
 /** What a client and a pipeline have in common. */
 interface Commands {
   evalsha (sha1: string, numberOfKeys: number, ...args: Array<string | number>): unknown
   eval (lua: string, numberOfKeys: number, ...args: Array<string | number>): unknown
+  evalsha_ro (sha1: string, numberOfKeys: number, ...args: Array<string | number>): unknown
+  eval_ro (lua: string, numberOfKeys: number, ...args: Array<string | number>): unknown
+  getBuffer (key: string): unknown
   mgetBuffer (keys: string[]): unknown
 }
 
@@ -30,7 +35,9 @@ export class Turn {
 
   /** @param send - is called at the end of this turn: what it asks then travels together with what others ask */
   atEnd (send: () => void): void {
-    if (this.#endings.push(send) === 1) setImmediate(() => this.#end())
+    // So that a span belongs to one of those who ask, not to another plugin.
+    const ending = isTracing() ? AsyncResource.bind(send) : send
+    if (this.#endings.push(ending) === 1) setImmediate(() => this.#end())
   }
 
   /**
@@ -51,9 +58,12 @@ export class Turn {
     const calls: Call[] = []
     this.#endings = []
     this.#calls = calls
-    for (const send of endings) send()
-    this.#calls = undefined
-    if (calls.length > 0) this.#send(calls)
+    try {
+      for (const send of endings) send()
+    } finally {
+      this.#calls = undefined
+      if (calls.length > 0) this.#send(calls)
+    }
   }
 
   #send (calls: readonly Call[]): void {
@@ -75,6 +85,14 @@ export class Turn {
       },
       (error: unknown) => { for (const { reject } of calls) reject(error) })
   }
+}
+
+/**
+ * Whether a server may answer one by one what it refuses of several keys at once: it is part of a Cluster that the client does not know
+ * of, has no such command, or lets its user not use it.
+ */
+export function mayAnswerSingly (error: unknown): boolean {
+  return error instanceof Error && /^(CROSSSLOT|NOPERM|ERR unknown)/i.test(error.message)
 }
 
 const turns = new WeakMap<Redis, Turn>()

@@ -3,7 +3,8 @@ import t from 'tap'
 import { ReadBatch } from '../../plugins/session/read-batch.js'
 import { createRedisStore } from '../../plugins/session/redis-store.js'
 import { joinFields } from '../../plugins/session/fields.js'
-import { startCluster, startRedis } from '../helpers/index.js'
+import { startCluster, startRedis, until } from '../helpers/index.js'
+import { stopwatch } from '../helpers/stopwatch.js'
 
 const server = await startRedis()
 const cluster = await startCluster()
@@ -40,7 +41,7 @@ t.test('it is one call for 64 of them, also where the server has lost the script
   await server.client().config('RESETSTAT')
   t.match(await Promise.all(Array.from({ length: 200 }, () => store.read('h'))), Array.from({ length: 200 }, () => ({ text: '{"a":1}' })))
   const statistics = await server.client().info('commandstats')
-  t.ok(callsOf(statistics, 'evalsha') <= 4 && callsOf(statistics, 'eval') <= 4)
+  t.ok(callsOf(statistics, 'evalsha_ro') <= 4 && callsOf(statistics, 'eval_ro') <= 4)
   t.equal(callsOf(statistics, 'hmget'), 200)
 })
 
@@ -52,12 +53,40 @@ t.test('a replica whose master is away, a user who may not, a reply that is none
   const store = createRedisStore(other, 'stale', timeouts)
   t.match(await Promise.allSettled([store.read('a'), store.read('b')]), [{ status: 'rejected', reason: { message: /MASTERDOWN/ } }, { status: 'rejected', reason: { message: /MASTERDOWN/ } }])
   await other.replicaof('NO', 'ONE')
-  await other.call('ACL', 'SETUSER', 'limited', 'on', '>pass', '~*', '+evalsha', '+eval')
+  await other.call('ACL', 'SETUSER', 'limited', 'on', '>pass', '~*', '+evalsha_ro', '+eval_ro')
   const limited = own.client()
   await limited.auth('limited', 'pass')
-  t.match(await Promise.allSettled([createRedisStore(limited, 'acl', timeouts).read('a')]), [{ status: 'rejected' }])
+  t.match(await Promise.allSettled([createRedisStore(limited, 'acl', timeouts).read('a')]), [{ status: 'rejected', reason: { message: /NOPERM|can't run/ } }])
   for (const answer of [null, [], 'text', [7], [null]]) {
     const odd = new ReadBatch(client, async () => answer as never)
     t.match(await Promise.allSettled([odd.read('a'), odd.read('b')]), [{ status: 'rejected' }, { status: 'rejected' }], JSON.stringify(answer))
   }
+})
+
+t.test('where the script cannot be used each session is read by itself', async t => {
+  const servers = {
+    'before Redis 7': await startRedis({ args: ['--rename-command', 'EVALSHA_RO', '', '--rename-command', 'EVAL_RO', ''] }),
+    'a user who may not': await startRedis({ acl: ['default on nopass ~* &* +@all -evalsha_ro -eval_ro'] }),
+    'part of a Cluster': await startRedis({ args: ['--cluster-enabled', 'yes'] })
+  }
+  await servers['part of a Cluster'].client().call('CLUSTER', 'ADDSLOTSRANGE', 0, 16383)
+  for (const [what, own] of Object.entries(servers)) {
+    await until('it takes keys', async () => await own.client().set('key', 1) === 'OK')
+    const store = createRedisStore(own.client(), 'single', timeouts)
+    for (let i = 0; i < 5; i++) await store.write(`h${i}`, create({ i: String(i) }))
+    for (let round = 0; round < 2; round++) {
+      const found = await Promise.all([0, 1, 2, 3, 4, 5].map(i => store.read(`h${i}`)))
+      t.same(found.map(session => session?.text), ['{"i":0}', '{"i":1}', '{"i":2}', '{"i":3}', '{"i":4}', undefined], what)
+    }
+  }
+})
+
+t.test('what keeps writes waiting keeps no session from being read', async t => {
+  const own = await startRedis()
+  const store = createRedisStore(own.client(), 'paused', timeouts)
+  await store.write('h', create({ a: '1' }))
+  await own.client().call('CLIENT', 'PAUSE', 2000, 'WRITE')
+  const waited = stopwatch()
+  t.match(await store.read('h'), { text: '{"a":1}' })
+  t.ok(waited() < 1000)
 })

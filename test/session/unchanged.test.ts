@@ -1,5 +1,5 @@
 import t from 'tap'
-import { startRedis } from '../helpers/index.js'
+import { startRedis, until } from '../helpers/index.js'
 import { anySession, Browser, buildApp } from '../helpers/session-app.js'
 
 const server = await startRedis()
@@ -109,7 +109,10 @@ t.test('with any options of cookies, over HTTP and HTTPS, a session comes back w
       const again = await user.send('POST', '/set', { a: 2 })
       const told = ({ cookies: [cookie] }: typeof first) => ({ ...cookie, value: '', expires: cookie?.expires && 'some time' })
       t.same(told(again), told(first), `${prefix} ${JSON.stringify(cookie)}`)
-      t.equal('f:cookie' in await fieldsOf(prefix), 'maxAge' in cookie || 'expires' in cookie, prefix)
+      const { 'f:cookie': stored = '' } = await fieldsOf(prefix)
+      const isAuto = !('secure' in cookie) || cookie.secure === 'auto'
+      if ('maxAge' in cookie || 'expires' in cookie) t.match(JSON.parse(stored), { expires: String }, prefix)
+      else t.equal(stored, isAuto && protocol === 'https' ? '{"secure":true}' : '', prefix)
     }
   }
 })
@@ -133,4 +136,49 @@ t.test('a login in a session that was never saved takes it as it is: no tombston
   t.equal((await server.client().keys('fresh:session:data:*')).length, 1)
   t.same((await user.send('POST', '/basket-and-login')).json(), { hasNewId: true }, 'one that a client knows is another one after a login')
   t.same((await new Browser(app).send('POST', '/basket-and-login?save=1')).json(), { hasNewId: true }, 'as is one that has been saved')
+})
+
+t.test('a session that was made over HTTPS keeps a Secure cookie, and HTTP does not change it', async t => {
+  const app = await buildApp(t, {
+    redis: { url: server.url, prefix: 'secure' },
+    before: app => app.addHook('onRequest', async request => { Object.defineProperty(request, 'protocol', { value: request.headers['x-forwarded-proto'] ?? 'http' }) })
+  })
+  const user = new Browser(app, { 'x-forwarded-proto': 'https' })
+  t.match((await user.send('POST', '/set', { a: 1 })).cookies[0], { secure: true, sameSite: 'Lax' })
+  t.same((await fieldsOf('secure')).all, '{"cookie":{"secure":true},"a":1}')
+  const { cookie = '' } = user
+  const reply = await app.inject({ method: 'POST', url: '/set', headers: { cookie }, payload: { a: 2 } })
+  t.equal(reply.headers['set-cookie'], undefined)
+  t.same(await user.state(), { a: 1 })
+  t.match((await user.send('POST', '/set', { a: 3 })).cookies[0], { secure: true, sameSite: 'Lax' })
+})
+
+t.test('the cookie of a session that turns out to be gone is not sent in place of the one that a login has given', async t => {
+  let go = () => {}
+  const app = await buildApp(t, {
+    redis: { url: server.url, prefix: 'gone' },
+    session: { rolling: true },
+    routes: app => app.get('/late', async request => {
+      await new Promise<void>(resolve => { go = resolve })
+      await request.session.reload()
+      return {}
+    })
+  })
+  const user = new Browser(app)
+  await user.send('POST', '/set', { a: 1 })
+  const late = app.inject({ url: '/late', headers: { cookie: user.cookie ?? '' } })
+  await until('it has come so far', () => go.length === 1)
+  await user.send('POST', '/login/ann')
+  go()
+  t.equal((await late).headers['set-cookie'], undefined)
+  t.same(await user.state(), { userId: 'ann' })
+})
+
+t.test('a text that is nested too deeply, put there by somebody, is no session', async t => {
+  const app = await buildApp(t, { redis: { url: server.url, prefix: 'deep' } })
+  const user = new Browser(app)
+  await user.send('POST', '/set', { a: 1 })
+  const [key = ''] = await server.client().keys('deep:session:data:*')
+  await server.client().hset(key, 'all', `{"a":${'['.repeat(5000)}${']'.repeat(5000)}}`)
+  t.same(await user.state(), {})
 })
