@@ -52,7 +52,7 @@ async function send (app: FastifyInstance, request: InjectOptions) {
 function sessions (isLogin: boolean): Kind {
   return {
     name: isLogin ? 'sessions of the last hour' : 'sessions',
-    leaves: `one device; 300 bytes of JSON${isLogin ? '; logged in within the last hour' : ''}`,
+    leaves: `one device; 300 bytes of JSON${isLogin ? '; logged in within the last hour, with a basket before that' : ''}`,
     made: isLogin ? '`request.login`' : 'a session saved for the first time',
     async start (open) {
       const app = await open()
@@ -64,6 +64,10 @@ function sessions (isLogin: boolean): Kind {
         else Object.assign(request.session, { userId: user, visits: 0, customer })
         return {}
       })
+      app.post('/basket', async ({ session }) => {
+        session.visits = 1
+        return {}
+      })
       app.get('/read', async request => ({ user: request.session.userId ?? '' }))
       app.get('/change', async ({ session }) => {
         session.visits = (session.visits ?? 0) + 1
@@ -73,8 +77,10 @@ function sessions (isLogin: boolean): Kind {
       const ask = (url: string) => (user: number) => send(app, { url, headers: { cookie: cookies.get(user) ?? '' } })
       return {
         async make (user) {
-          const { headers: { 'set-cookie': cookie } } = await send(app, { method: 'POST', url: `/login/user-${user}`, headers: { 'user-agent': BROWSER } })
-          cookies.set(user, String(cookie).split(';', 1)[0] ?? '')
+          for (const url of [...isLogin ? ['/basket'] : [], `/login/user-${user}`]) {
+            const { headers } = await send(app, { method: 'POST', url, headers: { 'user-agent': BROWSER, cookie: cookies.get(user) ?? '' } })
+            cookies.set(user, String(headers['set-cookie']).split(';', 1)[0] ?? '')
+          }
         },
         ...!isLogin && { uses: { 'a request that reads its session': ask('/read'), 'a request that changes it': ask('/change') } }
       }

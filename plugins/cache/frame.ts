@@ -16,8 +16,13 @@ export const GENERATION_RANGE = [1, GENERATION] as const
  * Empty where nothing was there.
  */
 export type Generation = string
-/** Of a key whose source is being written: nobody's write names it. */
-export const WRITING: Generation = '!'
+/**
+ * What is told of a key whose source is being written: no key has it, so nobody's write is stored. It is another one for each mark, as what is
+ * made during one writing is not what may be given during the next.
+ */
+export function whileWritten (mark: Generation): Generation {
+  return `!${mark}`
+}
 
 /**
  * An entry as bytes: version, generation, length of the metadata (4 bytes, big-endian), metadata (JSON), body. Without
@@ -52,8 +57,8 @@ export const UNMARK = Buffer.of(VERSION)
 
 /** @returns no entry for anything that is not a whole frame of this version */
 export function decodeFrame (bytes: Buffer): { generation: Generation, entry: Entry | undefined } {
-  if (bytes[0] === MARKED) return { generation: WRITING, entry: undefined }
   const generation = bytes.toString('latin1', 1, 1 + GENERATION)
+  if (bytes[0] === MARKED) return { generation: whileWritten(generation), entry: undefined }
   if (bytes.length < HEAD || bytes.readUInt8(0) !== VERSION) return { generation, entry: undefined }
   const end = HEAD + bytes.readUInt32BE(1 + GENERATION)
   if (end === HEAD || end > bytes.length) return { generation, entry: undefined }

@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache'
 import { bytesOf, type Entry } from './entry.js'
-import { WRITING, type Generation } from './frame.js'
+import { whileWritten, type Generation } from './frame.js'
 import { ownBytes } from './own-bytes.js'
 import { EVERYTHING, PASS_MS, PATTERNS, TOMBSTONE_MS, type CacheStore, type StoreClock } from './store.js'
 
@@ -59,7 +59,7 @@ export function createMemoryStore (maxSize: number, clock: () => number = Date.n
     async read (id, tags) {
       const seen = Object.fromEntries([EVERYTHING, ...tags].map(tag => [tag, versions.get(tag)]))
       const slot = slots.get(id)
-      if (slot?.isMarked) return { entry: undefined, generation: WRITING, versions: seen }
+      if (slot?.isMarked) return { entry: undefined, generation: whileWritten(slot.generation), versions: seen }
       const isValid = slot?.entry !== undefined && Object.entries(slot.entry.tags).every(([tag, version]) => versions.get(tag) === version)
       if (isValid) hits++
       else misses++

@@ -92,7 +92,7 @@ export class Turn {
  * of, has no such command, or lets its user not use it.
  */
 export function mayAnswerSingly (error: unknown): boolean {
-  return error instanceof Error && /^(CROSSSLOT|NOPERM|ERR unknown)/i.test(error.message)
+  return error instanceof Error && /CROSSSLOT|^NOPERM|^ERR unknown/i.test(error.message)
 }
 
 const turns = new WeakMap<Redis, Turn>()

@@ -242,3 +242,36 @@ t.test('with a first tier nothing is obsolete at all after what waits for everyw
   t.same(seen.obsolete, {})
   t.ok(used(apps).l1Hits > 100)
 })
+
+for (const where of ['Redis', 'memory']) {
+  t.test(`${where}: what began to be made while the source was being written is not given to who asks during the next writing`, async t => {
+    const app = Fastify()
+    t.teardown(() => app.close())
+    if (where === 'Redis') await app.register(redis, { url: server.url, prefix: 'twice' })
+    await app.register(cache, { timeout: '10s', ttl: '1m', l1: false })
+    /** Something that has begun when it is said so, and goes on when it is told to. */
+    const step = () => {
+      let [start, end] = [(): void => {}, (_value: string): void => {}]
+      const [begun, done] = [new Promise<void>(resolve => { start = resolve }), new Promise<string>(resolve => { end = resolve })]
+      return { begun, end: (value: string) => end(value), run: async () => { start(); return await done } }
+    }
+    const [first, second, making] = [step(), step(), step()]
+    const writingFirst = app.cache.writeThrough('key', 'one', first.run)
+    await first.begun
+    const early = app.cache.getOrSet('key', making.run)
+    await making.begun
+    first.end('one')
+    await writingFirst
+    await app.cache.set('key', 'two')
+    const writingSecond = app.cache.writeThrough('key', 'three', second.run)
+    await second.begun
+    const late = app.cache.getOrSet('key', async () => 'of now')
+    await wait(50)
+    making.end('of long ago')
+    t.equal(await early, 'of long ago', 'it was asked for then')
+    t.equal(await late, 'of now')
+    second.end('three')
+    await writingSecond
+    t.equal(await app.cache.get('key'), 'three')
+  })
+}
