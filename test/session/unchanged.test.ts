@@ -45,7 +45,7 @@ for (const [i, [what, [deed, isSaved]]] of Object.entries(deeds).entries()) {
   }
 }
 
-t.test('a session that is saved by hand, is left to @fastify/session, and what JSON cannot tell is an error', async t => {
+t.test('a session that is saved by hand is left to @fastify/session, and what JSON cannot tell is an error', async t => {
   const app = await buildApp(t, {
     redis: { url: server.url, prefix: 'by-hand' },
     routes: app => {
@@ -71,7 +71,6 @@ t.test('nothing is stored of a cookie that is as the options say, and one of its
     routes: app => {
       app.post('/week', async request => { request.session.cookie.maxAge = 604_800_000; anySession(request)['week'] = true; return {} })
       app.post('/strict', async request => { request.session.options({ sameSite: 'strict' }); anySession(request)['strict'] = true; return {} })
-      app.post('/usual', async request => { request.session.options({ maxAge: undefined as never, expires: undefined as never }); anySession(request)['week'] = false; return {} })
       app.post('/none', async request => { Object.assign(request.session, { cookie: null }); await request.session.save(); return {} })
     }
   })
@@ -97,8 +96,7 @@ t.test('with any options of cookies, over HTTP and HTTPS, a session comes back w
       const app = await buildApp(t, {
         redis: { url: server.url, prefix },
         session: { cookie },
-        before: app => app.addHook('onRequest', async request => { Object.defineProperty(request, 'protocol', { value: protocol }) }),
-        routes: app => app.get('/cookie', async request => ({ ...request.session.cookie, ...request.session.cookie && { toJSON: undefined } }))
+        before: app => app.addHook('onRequest', async request => { Object.defineProperty(request, 'protocol', { value: protocol }) })
       })
       const user = new Browser(app)
       const first = await user.send('POST', '/set', { a: 1 })
