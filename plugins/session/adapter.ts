@@ -7,13 +7,14 @@ import type { Cipher } from './cipher.js'
 import type { SessionCounts } from './counts.js'
 import { cookieToStore } from './cookie.js'
 import { StoreUnavailableError } from './errors.js'
-import { contentsOf, diff, joinFields, parseFields, takeSnapshot, type Snapshot } from './fields.js'
-import type { SessionStore, StoredSession } from './store.js'
+import { contentsOf, diff, diffContents, joinFields, parseFields, takeSnapshot, type Snapshot } from './fields.js'
+import type { SessionChange, SessionStore, StoredSession } from './store.js'
 import type { UserSessions } from './user-sessions.js'
 
 /** What was read of a session, or saved. */
 interface Known {
-  snapshot: () => Snapshot
+  /** What makes that of it which it is now. */
+  changeTo: (after: Snapshot) => Pick<SessionChange, 'set' | 'delete'>
   /** Its contents when it was read; undefined where it was not. */
   contents?: string | undefined
   /** Whether it was not there any more. */
@@ -29,7 +30,7 @@ interface State {
   /** From where it is used, for its user's list. */
   request?: FastifyRequest
   /** The last save, which the next one waits for. */
-  saved?: Promise<void>
+  saved?: Promise<boolean>
 }
 
 const STATE = Symbol('session.state')
@@ -85,7 +86,7 @@ export class Adapter implements FastifySessionStore {
       const found = stored === undefined ? undefined : this.#open(handle, stored)
       // `@fastify/session` makes its object of what it is given, and goes on to the next hook within this. Of one that is gone too:
       // `reload` keeps its id, under which nothing may be created.
-      this.#reading = { sessionId, known: found?.known ?? { snapshot: () => ({}), version: '', user: undefined, isGone: true } }
+      this.#reading = { sessionId, known: found?.known ?? { changeTo: after => diff({}, after), version: '', user: undefined, isGone: true } }
       try {
         callback(null, found?.data ?? null)
       } finally {
@@ -104,12 +105,17 @@ export class Adapter implements FastifySessionStore {
 
   set (sessionId: string, session: Session, callback: (error?: unknown) => void): void {
     if (this.#isRefusing || this.#standIns.has(sessionId)) return this.#refuse(callback)
+    this.save(sessionId, session).then(() => callback(), error => this.#refuse(callback, error))
+  }
+
+  /** @returns whether there was something to save */
+  save (sessionId: string, session: Session): Promise<boolean> {
     // One after the other: each has to know what the one before it saved.
     const state = stateOf(session)
     const save = () => traced('session write', () => this.#save(sessionId, session))
     const saved = state.saved === undefined ? save() : state.saved.catch(() => {}).then(save)
     state.saved = saved
-    saved.then(() => callback(), error => this.#refuse(callback, error))
+    return saved
   }
 
   destroy (sessionId: string, callback: (error?: unknown) => void): void {
@@ -188,8 +194,8 @@ export class Adapter implements FastifySessionStore {
   #open (handle: string, stored: StoredSession): { data: Session, known: Known } | undefined {
     const { store, run, cipher, log, renewal, counts } = this.#options
     const { text, isSealed, version, user, lastSeenAt } = stored
-    const parse = () => parseFields(text, cipher && ((name, sealed) => typeof sealed === 'string' ? cipher.open(sealed, handle, name) : undefined))
-    const data = isSealed === (cipher !== undefined) ? parse() : undefined
+    const open = cipher && ((name: string, sealed: unknown) => typeof sealed === 'string' ? cipher.open(sealed, handle, name) : undefined)
+    const data = isSealed === (cipher !== undefined) ? parseFields(text, open) : undefined
     const contents = data === undefined ? undefined : contentsOrNone(data)
     if (data === undefined || contents === undefined) {
       if (!this.#hasWarned) log.warn({ plugin: 'session' }, 'session: a stored session cannot be read and counts as none; no more is said of others')
@@ -201,23 +207,28 @@ export class Adapter implements FastifySessionStore {
       counts.seen()
       run(() => store.renew(handle)).catch(() => {})
     }
-    // Read anew where it is needed: what was given is the session's own by then.
-    return { data: data as unknown as Session, known: { snapshot: () => takeSnapshot(parse() ?? {}), contents, version, user } }
+    // As text: what was given is the session's own by then.
+    const cookie = JSON.stringify(data['cookie'])
+    const changeTo = (after: Snapshot) => diffContents([cookie && `"cookie":${cookie}`, contents].filter(Boolean).join(), after)
+    return { data: data as unknown as Session, known: { changeTo, contents, version, user } }
   }
 
   /** Writes what changed, and whose it is where that changed: first the index, as what is in none could not be found to be destroyed. */
-  async #save (sessionId: string, session: Session): Promise<void> {
+  async #save (sessionId: string, session: Session): Promise<boolean> {
     const { store, users, userId } = this.#options
     const handle = hashId(sessionId)
     const state = stateOf(session)
     const before = state.known
-    if (before?.isGone) return this.abandon(session)
+    if (before?.isGone) {
+      this.abandon(session)
+      return false
+    }
     const after = this.#snapshotOf(session)
-    const change = diff(before?.snapshot() ?? {}, after)
+    const change = before?.changeTo(after) ?? diff({}, after)
     const given = userId(session)
     const user = given === undefined || given === null ? undefined : hashId(String(given))
     const hasMoved = user !== before?.user
-    if (before !== undefined && !hasMoved && Object.keys(change.set).length === 0 && change.delete.length === 0) return
+    if (before !== undefined && !hasMoved && Object.keys(change.set).length === 0 && change.delete.length === 0) return false
     const sealed = { isSealed: this.#options.cipher !== undefined, delete: change.delete }
     if (user !== undefined && hasMoved) {
       // Whoever finds something in the index that is not there takes it out.
@@ -234,9 +245,10 @@ export class Adapter implements FastifySessionStore {
     }))
     if (version === undefined) this.abandon(session)
     else if (before === undefined) this.#options.counts.created()
-    state.known = { snapshot: () => after, version: version ?? '', user }
+    state.known = { changeTo: next => diff(after, next), version: version ?? '', user }
     if (hasMoved && before?.user !== undefined) await users.leave(before.user, handle)
     if (hasMoved && user !== undefined && version === undefined) await users.leave(user, handle)
+    return true
   }
 
   #snapshotOf (session: Session): Snapshot {

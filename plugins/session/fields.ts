@@ -10,7 +10,7 @@ const RESERVED = new Set(['__proto__', 'constructor', 'prototype', 'sessionId', 
   'touch', 'regenerate', 'options', 'destroy', 'reload', 'save', 'get', 'set', 'isModified', 'isSaved'])
 
 /**
- * All but the cookie as one JSON object.
+ * All but the cookie as JSON, without the braces.
  *
  * @throws `FST_REDIS_SUITE_SESSION_UNSERIALIZABLE`
  */
@@ -18,7 +18,7 @@ export function contentsOf (session: object): string {
   const contents: Record<string, unknown> = {}
   for (const [name, value] of Object.entries(session)) if (name !== 'cookie' && !RESERVED.has(name)) contents[name] = value
   try {
-    return JSON.stringify(contents)
+    return JSON.stringify(contents).slice(1, -1)
   } catch {
     // It says which.
     takeSnapshot(contents)
@@ -55,6 +55,26 @@ export function diff (before: Snapshot, after: Snapshot): Pick<SessionChange, 's
     set: Object.fromEntries(Object.entries(after).filter(([name, json]) => before[name] !== json)),
     delete: Object.keys(before).filter(name => !Object.hasOwn(after, name))
   }
+}
+
+/**
+ * As {@link diff}, with what {@link contentsOf} gave. Most of it mostly is as it was: only what follows the first property that is not
+ * is parsed.
+ */
+export function diffContents (before: string, after: Snapshot): Pick<SessionChange, 'set' | 'delete'> {
+  const entries = Object.entries(after)
+  let at = 0
+  const first = entries.findIndex(([name, json]) => {
+    const key = JSON.stringify(name)
+    const colon = at + key.length
+    const end = colon + 1 + json.length
+    // Slices are compared at once, where `startsWith` goes character by character.
+    if (before.slice(colon + 1, end) !== json || before.slice(at, colon) !== key || (end < before.length && before[end] !== ',')) return true
+    at = end + 1
+    return false
+  })
+  const rest: object = JSON.parse(`{${before.slice(at)}}`)
+  return diff(takeSnapshot(rest), first === -1 ? {} : Object.fromEntries(entries.slice(first)))
 }
 
 /** All properties as one JSON object. */

@@ -64,6 +64,10 @@ function wrapOnSend (handler: onSendHookHandler, adapter: Adapter, options: Hook
     } catch (error) {
       return done(error as Error)
     }
+    if (hasCookie(request, options) && isSecureEnough(request)) {
+      saveKnown(request, reply, adapter, options).then(() => done(null, payload), error => done(error as Error))
+      return
+    }
     // The cookie of a session that turns out to be dead would take the place of the one that a login has given since.
     const face = {
       setCookie: (...args: Parameters<FastifyReply['setCookie']>) => adapter.isAbandoned(session) ? reply : reply.setCookie(...args),
@@ -75,8 +79,25 @@ function wrapOnSend (handler: onSendHookHandler, adapter: Adapter, options: Hook
 }
 
 /** Whether `@fastify/session` would find nothing to do: by far the most requests only read their session. */
-function isSettled ({ session, cookies }: FastifyRequest, adapter: Adapter, { cookieName, cookiePrefix, rolling }: HookOptions): boolean {
-  return adapter.isUntouched(session) && !rolling && cookies[cookieName] === cookiePrefix + session.encryptedSessionId && !session.isSaved()
+function isSettled (request: FastifyRequest, adapter: Adapter, options: HookOptions): boolean {
+  return adapter.isUntouched(request.session) && !options.rolling && hasCookie(request, options) && !request.session.isSaved()
+}
+
+/** Whether the client has the session's cookie as it is to be. */
+function hasCookie ({ session, cookies }: FastifyRequest, { cookieName, cookiePrefix }: HookOptions): boolean {
+  return cookies[cookieName] === cookiePrefix + session.encryptedSessionId
+}
+
+function isSecureEnough ({ session, protocol }: FastifyRequest): boolean {
+  return session.cookie.secure !== true || protocol === 'https'
+}
+
+/** Does what `@fastify/session` would, which takes a digest of the session before it saves it and one after. */
+async function saveKnown (request: FastifyRequest, reply: FastifyReply, adapter: Adapter, { cookieName, cookiePrefix, rolling }: HookOptions): Promise<void> {
+  const { session } = request
+  const isSaved = await adapter.save(session.sessionId, session)
+  if (adapter.isAbandoned(session) || !(isSaved || rolling || session.isSaved())) return
+  reply.setCookie(cookieName, cookiePrefix + session.encryptedSessionId, { ...session.cookie, expires: session.cookie.expires ?? undefined })
 }
 
 /** Of a session that was destroyed: `@fastify/session` leaves it with the client. */
@@ -90,10 +111,10 @@ function clearDeadCookie ({ cookies }: FastifyRequest, reply: FastifyReply, { co
  *
  * @returns whether it has to be
  */
-function signAnew (request: FastifyRequest, adapter: Adapter, { cookieName, cookiePrefix }: HookOptions, goOn: () => void, fail: (error: Error) => void): boolean {
+function signAnew (request: FastifyRequest, adapter: Adapter, options: HookOptions, goOn: () => void, fail: (error: Error) => void): boolean {
   const { session, cookies } = request
-  const cookie = cookies[cookieName]
-  if (!cookie || !adapter.isStored(session) || cookie === cookiePrefix + session.encryptedSessionId) return false
+  const { cookieName, cookiePrefix } = options
+  if (!cookies[cookieName] || !adapter.isStored(session) || hasCookie(request, options)) return false
   session.save(error => {
     if (error) return fail(error)
     cookies[cookieName] = cookiePrefix + session.encryptedSessionId

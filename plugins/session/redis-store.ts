@@ -33,12 +33,13 @@ export function createRedisStore (
     read: handle => batch.read(sessions + handle),
     async renew (handle) { await runScript(client, renewScript, [sessions + handle], timeouts) },
     async write (handle, { set, isSealed, delete: gone, create, from, text, owner }) {
-      const pairs = Object.entries(set).flatMap(([name, json]) => [FIELD + name, json])
+      // The script knows the version.
+      const pairs = ['version', '', 'all', text, 'sealed', isSealed ? '1' : '0']
+      for (const [name, json] of Object.entries(set)) pairs.push(FIELD + name, json)
       const removed = gone.map(name => FIELD + name)
-      pairs.push('sealed', isSealed ? '1' : '0')
       if (owner?.user !== undefined) pairs.push('user', owner.user, 'device', owner.device)
       else if (owner !== undefined) removed.push('user', 'device')
-      const args = [...timeouts, create ? 1 : 0, from, text, pairs.length / 2, ...pairs, ...removed]
+      const args = [...timeouts, create ? 1 : 0, from, pairs.length / 2, ...pairs, ...removed]
       const version = await runScript(client, writeScript, [sessions + handle], args)
       return typeof version === 'string' ? version : undefined
     },
