@@ -15,33 +15,37 @@ export function lua (strings: TemplateStringsArray, ...values: Array<string | nu
   return { lua: source, sha1: createHash('sha1').update(source).digest('hex') }
 }
 
-/**
- * Runs a script by its digest: one round trip. A server that does not have it (restarted, failed over,
- * `SCRIPT FLUSH`) gets its text once more.
- */
+/** A server that does not have a script (restarted, failed over, `SCRIPT FLUSH`) gets its text once more. */
+async function byDigestOrText (byDigest: () => Promise<unknown>, byText: () => Promise<unknown>): Promise<unknown> {
+  try {
+    return await byDigest()
+  } catch (error) {
+    if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw error
+    return await byText()
+  }
+}
+
+/** Runs a script by its digest: one round trip. */
 export function runScript (
   client: RedisClient, script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>
 ): Promise<unknown> {
-  return onNode(client, keys[0] ?? '', () => client.evalsha(script.sha1, keys.length, ...keys, ...args).catch((error: Error) => {
-    if (!error.message.startsWith('NOSCRIPT')) throw error
-    return client.eval(script.lua, keys.length, ...keys, ...args)
-  }))
+  return onNode(client, keys[0] ?? '', () => byDigestOrText(
+    () => client.evalsha(script.sha1, keys.length, ...keys, ...args),
+    () => client.eval(script.lua, keys.length, ...keys, ...args)))
 }
 
 /** Runs a script that only reads, as {@link runScriptIn} does: what keeps writes waiting, a failover for one, does not keep it. Since Redis 7. */
 export function readScriptIn (turn: Turn, script: Script, keys: readonly string[]): Promise<unknown> {
-  return turn.ask(on => on.evalsha_ro(script.sha1, keys.length, ...keys)).catch((error: Error) => {
-    if (!error.message.startsWith('NOSCRIPT')) throw error
-    return turn.ask(on => on.eval_ro(script.lua, keys.length, ...keys))
-  })
+  return byDigestOrText(
+    () => turn.ask(on => on.evalsha_ro(script.sha1, keys.length, ...keys)),
+    () => turn.ask(on => on.eval_ro(script.lua, keys.length, ...keys)))
 }
 
 /** As {@link runScript}, together with what else is asked at the end of a turn. */
 export function runScriptIn (turn: Turn, script: Script, keys: readonly string[], args: ReadonlyArray<string | number>): Promise<unknown> {
-  return turn.ask(on => on.evalsha(script.sha1, keys.length, ...keys, ...args)).catch((error: Error) => {
-    if (!error.message.startsWith('NOSCRIPT')) throw error
-    return turn.ask(on => on.eval(script.lua, keys.length, ...keys, ...args))
-  })
+  return byDigestOrText(
+    () => turn.ask(on => on.evalsha(script.sha1, keys.length, ...keys, ...args)),
+    () => turn.ask(on => on.eval(script.lua, keys.length, ...keys, ...args)))
 }
 
 /** Both kinds of client have them, but their types do not say so; `callBuffer` loses its first argument where commands are pipelined. */
@@ -55,8 +59,7 @@ export function runScriptForBytes (
   client: RedisClient, script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>
 ): Promise<unknown> {
   const forBytes = client as unknown as ForBytes
-  return onNode(client, keys[0] ?? '', () => forBytes.evalshaBuffer(script.sha1, keys.length, ...keys, ...args).catch((error: Error) => {
-    if (!error.message.startsWith('NOSCRIPT')) throw error
-    return forBytes.evalBuffer(script.lua, keys.length, ...keys, ...args)
-  }))
+  return onNode(client, keys[0] ?? '', () => byDigestOrText(
+    () => forBytes.evalshaBuffer(script.sha1, keys.length, ...keys, ...args),
+    () => forBytes.evalBuffer(script.lua, keys.length, ...keys, ...args)))
 }
