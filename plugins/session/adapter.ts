@@ -103,19 +103,15 @@ export class Adapter implements FastifySessionStore {
     })
   }
 
-  set (sessionId: string, session: Session, callback: (error?: unknown) => void): void {
+  /** @param callback - is told, too, whether there was something to save */
+  set (sessionId: string, session: Session, callback: (error?: unknown, isSaved?: boolean) => void): void {
     if (this.#isRefusing || this.#standIns.has(sessionId)) return this.#refuse(callback)
-    this.save(sessionId, session).then(() => callback(), error => this.#refuse(callback, error))
-  }
-
-  /** @returns whether there was something to save */
-  save (sessionId: string, session: Session): Promise<boolean> {
     // One after the other: each has to know what the one before it saved.
     const state = stateOf(session)
     const save = () => traced('session write', () => this.#save(sessionId, session))
     const saved = state.saved === undefined ? save() : state.saved.catch(() => {}).then(save)
     state.saved = saved
-    return saved
+    saved.then(isSaved => callback(undefined, isSaved), error => this.#refuse(callback, error))
   }
 
   destroy (sessionId: string, callback: (error?: unknown) => void): void {
@@ -147,7 +143,7 @@ export class Adapter implements FastifySessionStore {
     return this.#ended.has(request)
   }
 
-  /** What a login that failed has made of a session is not saved when the reply is sent, and the cookie of one that was destroyed is not sent. */
+  /** What could not be saved, or a login that failed has made of a session, is not saved when the reply is sent; and the cookie of one that was destroyed is not sent. */
   abandon (session: Session): void {
     this.#abandoned.add(session)
   }
@@ -196,7 +192,7 @@ export class Adapter implements FastifySessionStore {
     const { text, isSealed, version, user, lastSeenAt } = stored
     const open = cipher && ((name: string, sealed: unknown) => typeof sealed === 'string' ? cipher.open(sealed, handle, name) : undefined)
     const data = isSealed === (cipher !== undefined) ? parseFields(text, open) : undefined
-    const contents = data === undefined ? undefined : contentsOrNone(data)
+    const contents = data && textOrNone(() => contentsOf(data))
     if (data === undefined || contents === undefined) {
       if (!this.#hasWarned) log.warn({ plugin: 'session' }, 'session: a stored session cannot be read and counts as none; no more is said of others')
       this.#hasWarned = true
@@ -208,12 +204,16 @@ export class Adapter implements FastifySessionStore {
       run(() => store.renew(handle)).catch(() => {})
     }
     // As text: what was given is the session's own by then.
-    const cookie = JSON.stringify(data['cookie'])
+    const cookie = textOrNone(() => JSON.stringify(data['cookie']))
     const changeTo = (after: Snapshot) => diffContents([cookie && `"cookie":${cookie}`, contents].filter(Boolean).join(), after)
     return { data: data as unknown as Session, known: { changeTo, contents, version, user } }
   }
 
-  /** Writes what changed, and whose it is where that changed: first the index, as what is in none could not be found to be destroyed. */
+  /**
+   * Writes what changed, and whose it is where that changed: first the index, as what is in none could not be found to be destroyed.
+   *
+   * @returns whether there was something to save
+   */
   async #save (sessionId: string, session: Session): Promise<boolean> {
     const { store, users, userId } = this.#options
     const handle = hashId(sessionId)
@@ -282,9 +282,9 @@ export class Adapter implements FastifySessionStore {
 }
 
 /** Undefined for what is nested too deeply. */
-function contentsOrNone (data: object): string | undefined {
+function textOrNone (make: () => string | undefined): string | undefined {
   try {
-    return contentsOf(data)
+    return make()
   } catch {
     return undefined
   }

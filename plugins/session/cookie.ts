@@ -1,3 +1,4 @@
+import type { CookieSerializeOptions } from '@fastify/cookie'
 import type { FastifySessionOptions } from '@fastify/session'
 import type { Session } from 'fastify'
 
@@ -18,4 +19,9 @@ export function cookieToStore (given: Session['cookie'], options: CookieOptions)
   if (given.sameSite !== (sameSite || null)) return given
   if (secure === 'auto' && given.secure === true) return { secure: true }
   return given.secure === (secure ?? null) ? undefined : given
+}
+
+/** What a reply says of a cookie: no more of what a handler may have put there. */
+export function attributesOf ({ path, domain, httpOnly, secure, sameSite, expires, ...rest }: Session['cookie']): CookieSerializeOptions {
+  return { path, domain, httpOnly, secure, sameSite, expires: expires ?? undefined, partitioned: 'partitioned' in rest && rest.partitioned === true }
 }

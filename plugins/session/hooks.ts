@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler, onSendHookHandler } from 'fastify'
 import type { Adapter } from './adapter.js'
+import { attributesOf } from './cookie.js'
 import { NoCookiesError } from './errors.js'
 
 export interface HookOptions {
@@ -65,8 +66,7 @@ function wrapOnSend (handler: onSendHookHandler, adapter: Adapter, options: Hook
       return done(error as Error)
     }
     if (hasCookie(request, options) && isSecureEnough(request)) {
-      saveKnown(request, reply, adapter, options).then(() => done(null, payload), error => done(error as Error))
-      return
+      return saveKnown(request, reply, adapter, options, error => error === undefined ? done(null, payload) : done(error))
     }
     // The cookie of a session that turns out to be dead would take the place of the one that a login has given since.
     const face = {
@@ -93,11 +93,21 @@ function isSecureEnough ({ session, protocol }: FastifyRequest): boolean {
 }
 
 /** Does what `@fastify/session` would, which takes a digest of the session before it saves it and one after. */
-async function saveKnown (request: FastifyRequest, reply: FastifyReply, adapter: Adapter, { cookieName, cookiePrefix, rolling }: HookOptions): Promise<void> {
+function saveKnown (request: FastifyRequest, reply: FastifyReply, adapter: Adapter, { cookieName, cookiePrefix, rolling }: HookOptions, done: (error?: Error) => void): void {
   const { session } = request
-  const isSaved = await adapter.save(session.sessionId, session)
-  if (adapter.isAbandoned(session) || !(isSaved || rolling || session.isSaved())) return
-  reply.setCookie(cookieName, cookiePrefix + session.encryptedSessionId, { ...session.cookie, expires: session.cookie.expires ?? undefined })
+  adapter.set(session.sessionId, session, (error, isSaved) => {
+    try {
+      if (error) throw error
+      if ((isSaved || rolling || session.isSaved()) && !adapter.isAbandoned(session)) {
+        reply.setCookie(cookieName, cookiePrefix + session.encryptedSessionId, attributesOf(session.cookie))
+      }
+    } catch (error) {
+      // The reply that says so would try it again.
+      adapter.abandon(session)
+      return done(error as Error)
+    }
+    done()
+  })
 }
 
 /** Of a session that was destroyed: `@fastify/session` leaves it with the client. */

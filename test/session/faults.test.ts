@@ -1,6 +1,7 @@
 import fastifyCookie from '@fastify/cookie'
 import type { FastifyInstance } from 'fastify'
 import { Readable } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import type { SessionPluginOptions } from '../../plugins/session/index.js'
 import { startProxy, startRedis, until, type RedisServer } from '../helpers/index.js'
@@ -67,6 +68,47 @@ t.test('while Redis cannot write, what would be saved is 503, and the session is
     t.equal(user.cookie, cookie, name)
     await until('it is served again', async () => (await user.send('GET', '/')).statusCode === 200)
     t.same(await user.state(), { a: 1 }, name)
+  }
+})
+
+t.test('a change that cannot be saved is tried once, and answered within one time-out, whoever makes the reply of it', async t => {
+  const handlers = {
+    none: () => {},
+    'a handler': (app: FastifyInstance) => app.setErrorHandler((error, _, reply) => { reply.code(503).send(error) }),
+    'an asynchronous one': (app: FastifyInstance) => app.setErrorHandler(async (error, _, reply) => {
+      await sleep(1)
+      await reply.code(503).send(error)
+    })
+  }
+  for (const [name, handle] of Object.entries(handlers)) {
+    const server = await startRedis()
+    const app = await buildApp(t, {
+      redis: { url: server.url, prefix: 'once' },
+      session: { timeout: 1000 },
+      before: handle,
+      routes: app => {
+        app.post('/change', async request => {
+          anySession(request)['late'] = 1
+          await server.client().call('CLIENT', 'PAUSE', '60000', 'WRITE')
+        })
+        app.post('/destroy', (request, reply) => {
+          anySession(request)['late'] = 1
+          server.client().call('CLIENT', 'PAUSE', '60000', 'WRITE').then(() => request.session.destroy(() => reply.send({})), () => {})
+        })
+      }
+    })
+    for (const url of ['/change', '/destroy']) {
+      const user = new Browser(app)
+      await user.send('POST', '/set', { a: 1 })
+      const since = stopwatch()
+      const reply = await user.send('POST', url)
+      const ms = since()
+      await server.client().call('CLIENT', 'UNPAUSE')
+      t.equal(reply.statusCode, 503, `${name}, ${url}`)
+      t.match(reply.json(), { code: UNAVAILABLE }, name)
+      t.ok(ms < 1900, `${name}, ${url}: ${ms} ms`)
+      await until('it is served again', async () => (await user.send('GET', '/')).statusCode === 200)
+    }
   }
 })
 

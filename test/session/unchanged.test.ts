@@ -180,3 +180,31 @@ t.test('a text that is nested too deeply, put there by somebody, is no session',
   await server.client().hset(key, 'all', `{"a":${'['.repeat(5000)}${']'.repeat(5000)}}`)
   t.same(await user.state(), {})
 })
+
+t.test('a stored cookie that is nested too deeply counts as none', async t => {
+  const app = await buildApp(t, { redis: { url: server.url, prefix: 'deep-cookie' } })
+  const user = new Browser(app)
+  await user.send('POST', '/set', { a: 1 })
+  const [key = ''] = await server.client().keys('deep-cookie:session:data:*')
+  await server.client().hset(key, 'all', `{"cookie":${'['.repeat(5000)}${']'.repeat(5000)},"a":1}`)
+  t.same(await user.state(), { a: 1 })
+  await user.send('POST', '/set', { a: 2 })
+  t.same(await user.state(), { a: 2 })
+})
+
+t.test('of what a handler puts into the cookie only what a session has is sent, and what no cookie can have is an error', async t => {
+  const app = await buildApp(t, {
+    redis: { url: server.url, prefix: 'odd-cookie' },
+    routes: app => {
+      app.post<{ Body: object }>('/cookie', async request => { Object.assign(request.session.cookie, request.body); anySession(request)['at'] = Math.random() })
+    }
+  })
+  const user = new Browser(app)
+  await user.send('POST', '/set', { a: 1 })
+  const { cookie } = user
+  for (const odd of [{ priority: 'high' }, { signed: true }, { name: 'other', value: 'x' }]) {
+    const { statusCode, headers } = await user.send('POST', '/cookie', odd)
+    t.same([statusCode, decodeURIComponent(String(headers['set-cookie']))], [200, `${decodeURIComponent(cookie ?? '')}; Path=/; HttpOnly; SameSite=Lax`], JSON.stringify(odd))
+  }
+  t.equal((await user.send('POST', '/cookie', { path: 'a\nb' })).statusCode, 500)
+})
