@@ -1,5 +1,5 @@
 // All benchmarks one after the other, and an overview of them at the head of `docs/performance.md`. `--quick`: short rounds, for a
-// first look; `--only whole,session`: some of them. What is short or not all is printed, and not written.
+// first look, printed and not written; `--only whole,session`: some of them, whose lines take the place of those that were there.
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -52,16 +52,24 @@ async function machine (): Promise<string> {
   return `${cpus().length} cores for the server, Redis and the load generator; Node.js ${process.versions.node}, Redis ${version}.`
 }
 
+/** The lines that were there, with new ones in the place of those of the same name. */
+function merged (before: string, now: string): string {
+  const nameOf = (line: string) => line.split('|')[1]
+  const fresh = new Map(now.split('\n').map(line => [nameOf(line), line]))
+  return before.split('\n').filter(line => line.startsWith('|')).map(line => fresh.get(nameOf(line)) ?? line).join('\n')
+}
+
 const tables = new Map<string, Row[]>()
 for (const name of chosen) {
   console.log(`\n# bench:${name}`)
   for (const [title, rows] of await run(name)) tables.set(title, rows)
 }
-const text = `${await machine()}\n\n${overview(tables)}`
-console.log(`\n${text}`)
-if (!quick && only === undefined) {
+const lines = overview(tables)
+console.log(`\n${lines}`)
+if (!quick) {
   const page = readFileSync(PAGE, 'utf8')
   const [begin, end] = [page.indexOf(BEGIN), page.indexOf(END)]
   if (begin === -1 || end < begin) throw new Error(`docs/performance.md has no place for the overview: ${BEGIN} and ${END}`)
-  writeFileSync(PAGE, `${page.slice(0, begin + BEGIN.length)}\n\n${text}\n\n${page.slice(end)}`)
+  const table = only === undefined ? lines : merged(page.slice(begin, end), lines)
+  writeFileSync(PAGE, `${page.slice(0, begin + BEGIN.length)}\n\n${await machine()}\n\n${table}\n\n${page.slice(end)}`)
 }

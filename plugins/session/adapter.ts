@@ -7,42 +7,17 @@ import type { Cipher } from './cipher.js'
 import type { SessionCounts } from './counts.js'
 import { cookieToStore } from './cookie.js'
 import { StoreUnavailableError } from './errors.js'
-import { contentsOf, diff, diffContents, joinFields, parseFields, takeSnapshot, type Snapshot } from './fields.js'
-import type { SessionChange, SessionStore, StoredSession } from './store.js'
+import { contentsOf, diff, diffContents, joinFields, parseFields, takeSnapshot, textOrNone, type Change, type Snapshot } from './fields.js'
+import { stateOf, type Known } from './state.js'
+import type { SessionStore, StoredSession } from './store.js'
 import type { UserSessions } from './user-sessions.js'
 
-/** What was read of a session, or saved. */
-interface Known {
-  /** What makes that of it which it is now. */
-  changeTo: (after: Snapshot) => Pick<SessionChange, 'set' | 'delete'>
-  /** Its contents when it was read; undefined where it was not. */
-  contents?: string | undefined
-  /** Whether it was not there any more. */
-  isGone?: boolean
-  version: string
-  /** Digest of whose it is. */
-  user: string | undefined
-}
-
-/** What is known of a session's object. */
-interface State {
-  known?: Known
-  /** From where it is used, for its user's list. */
-  request?: FastifyRequest
-  /** The last save, which the next one waits for. */
-  saved?: Promise<boolean>
-}
-
-const STATE = Symbol('session.state')
-
-/** In the object itself, hidden: as many entries of a `WeakMap` as there are requests keep the garbage collector busy. */
-function stateOf (session: object): State {
-  const holder = session as { [STATE]?: State }
-  const present = holder[STATE]
-  if (present !== undefined) return present
-  const state: State = {}
-  Object.defineProperty(session, STATE, { value: state })
-  return state
+/** What is being made an object. */
+interface Reading {
+  sessionId: string
+  known: Known
+  /** What it holds, where that is not in the object yet. */
+  data?: Session
 }
 
 export interface AdapterOptions {
@@ -70,7 +45,8 @@ export class Adapter implements FastifySessionStore {
   readonly #standIns = new LRUCache<string, true>({ max: 10_000 })
   readonly #ended = new WeakSet<FastifyRequest>()
   readonly #abandoned = new WeakSet<Session>()
-  #reading: { sessionId: string, known: Known } | undefined
+  #reading: Reading | undefined
+  #isBegin = false
   /** Id of the session that could not be read. */
   #failing: string | undefined
   #isRefusing = false
@@ -80,15 +56,34 @@ export class Adapter implements FastifySessionStore {
     this.#options = options
   }
 
+  /**
+   * What is read within this is for a request that begins.
+   *
+   * @param work - is given what is to be called before it goes on with anything else
+   */
+  atBegin (work: (end: () => void) => void): void {
+    const end = () => { this.#isBegin = false }
+    this.#isBegin = true
+    try {
+      work(end)
+    } finally {
+      end()
+    }
+  }
+
   get (sessionId: string, callback: (error: unknown, session?: Session | null) => void): void {
     const handle = hashId(sessionId)
+    const isBegin = this.#isBegin
     traced('session read', () => this.#options.store.read(handle)).then(stored => {
       const found = stored === undefined ? undefined : this.#open(handle, stored)
       // `@fastify/session` makes its object of what it is given, and goes on to the next hook within this. Of one that is gone too:
       // `reload` keeps its id, under which nothing may be created.
       this.#reading = { sessionId, known: found?.known ?? { changeTo: after => diff({}, after), version: '', user: undefined, isGone: true } }
       try {
-        callback(null, found?.data ?? null)
+        if (found === undefined || !isBegin) return callback(null, found?.data ?? null)
+        // Of all that it is given its object makes a digest: of the cookie alone that is quick, and the rest follows in `accept`.
+        this.#reading.data = found.data
+        callback(null, { cookie: found.data.cookie } as Session)
       } finally {
         this.#reading = undefined
       }
@@ -133,6 +128,8 @@ export class Adapter implements FastifySessionStore {
       this.#standIns.set(session.sessionId, true)
     } else if (this.#reading !== undefined && this.#reading.sessionId === session.sessionId) {
       stateOf(session).known = this.#reading.known
+      if (this.#reading.data !== undefined) this.#complete(session, this.#reading.data)
+      delete this.#reading.data
     }
     if (session !== null) stateOf(session).request = request
     return true
@@ -175,6 +172,17 @@ export class Adapter implements FastifySessionStore {
    */
   isUntouched (session: Session): boolean {
     return contentsOf(session) === stateOf(session).known?.contents
+  }
+
+  #complete (session: Session, data: Session): void {
+    Object.assign(session, { ...data, cookie: session.cookie })
+    // By the digest of the cookie alone each would be.
+    Object.defineProperty(session, 'isModified', { value: () => this.#isModified(session) })
+  }
+
+  #isModified (session: Session): boolean {
+    const { change } = this.#changeOf(session)
+    return [...Object.keys(change.set), ...change.delete].some(name => name !== 'cookie')
   }
 
   /** `regenerate` goes on within this to save a new session, and puts it in the request's, as `destroy` does null: neither is to be. */
@@ -223,8 +231,7 @@ export class Adapter implements FastifySessionStore {
       this.abandon(session)
       return false
     }
-    const after = this.#snapshotOf(session)
-    const change = before?.changeTo(after) ?? diff({}, after)
+    const { after, change } = this.#changeOf(session)
     const given = userId(session)
     const user = given === undefined || given === null ? undefined : hashId(String(given))
     const hasMoved = user !== before?.user
@@ -249,6 +256,12 @@ export class Adapter implements FastifySessionStore {
     if (hasMoved && before?.user !== undefined) await users.leave(before.user, handle)
     if (hasMoved && user !== undefined && version === undefined) await users.leave(user, handle)
     return true
+  }
+
+  /** What is to be saved. */
+  #changeOf (session: Session): { after: Snapshot, change: Change } {
+    const after = this.#snapshotOf(session)
+    return { after, change: stateOf(session).known?.changeTo(after) ?? diff({}, after) }
   }
 
   #snapshotOf (session: Session): Snapshot {
@@ -278,14 +291,5 @@ export class Adapter implements FastifySessionStore {
     } catch {
       throw new StoreUnavailableError()
     }
-  }
-}
-
-/** Undefined for what is nested too deeply. */
-function textOrNone (make: () => string | undefined): string | undefined {
-  try {
-    return make()
-  } catch {
-    return undefined
   }
 }

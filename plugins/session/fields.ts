@@ -5,6 +5,9 @@ import type { SessionChange } from './store.js'
 /** What a session held when it was read or saved last: JSON by property. */
 export type Snapshot = Record<string, string>
 
+/** What makes one of another. */
+export type Change = Pick<SessionChange, 'set' | 'delete'>
+
 // Names that would reach a prototype, or hide what every session has.
 const RESERVED = new Set(['__proto__', 'constructor', 'prototype', 'sessionId', 'encryptedSessionId', 'toString', 'hasOwnProperty',
   'touch', 'regenerate', 'options', 'destroy', 'reload', 'save', 'get', 'set', 'isModified', 'isSaved'])
@@ -50,7 +53,7 @@ function jsonOf (name: string, value: unknown): string | undefined {
 }
 
 /** What changed between two snapshots. */
-export function diff (before: Snapshot, after: Snapshot): Pick<SessionChange, 'set' | 'delete'> {
+export function diff (before: Snapshot, after: Snapshot): Change {
   return {
     set: Object.fromEntries(Object.entries(after).filter(([name, json]) => before[name] !== json)),
     delete: Object.keys(before).filter(name => !Object.hasOwn(after, name))
@@ -61,7 +64,7 @@ export function diff (before: Snapshot, after: Snapshot): Pick<SessionChange, 's
  * As {@link diff}, with what {@link contentsOf} gave. Most of it mostly is as it was: only what follows the first property that is not
  * is parsed.
  */
-export function diffContents (before: string, after: Snapshot): Pick<SessionChange, 'set' | 'delete'> {
+export function diffContents (before: string, after: Snapshot): Change {
   const entries = Object.entries(after)
   let at = 0
   const first = entries.findIndex(([name, json]) => {
@@ -104,6 +107,15 @@ export function parseFields (text: string, open?: (name: string, sealed: unknown
       fields[name] = JSON.parse(json)
     }
     return fields
+  } catch {
+    return undefined
+  }
+}
+
+/** Undefined for what is nested too deeply. */
+export function textOrNone (make: () => string | undefined): string | undefined {
+  try {
+    return make()
   } catch {
     return undefined
   }

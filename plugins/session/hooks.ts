@@ -20,7 +20,7 @@ const SESSION = Symbol('session')
  */
 export function withOwnHooks (fastify: FastifyInstance, adapter: Adapter, options: HookOptions): FastifyInstance {
   const wrappers: Record<string, (handler: never) => unknown> = {
-    onRequest: (handler: onRequestHookHandler) => wrapOnRequest(handler),
+    onRequest: (handler: onRequestHookHandler) => wrapOnRequest(handler, adapter),
     onSend: (handler: onSendHookHandler) => wrapOnSend(handler, adapter, options)
   }
   return new Proxy(fastify, {
@@ -43,12 +43,15 @@ function accessor (adapter: Adapter) {
   }
 }
 
-function wrapOnRequest (handler: onRequestHookHandler): onRequestHookHandler {
+function wrapOnRequest (handler: onRequestHookHandler, adapter: Adapter): onRequestHookHandler {
   return function sessionOnRequest (request, reply, done) {
     if (request.routeOptions.config?.session === false) return done()
     // How a user has registered @fastify/cookie shows here first.
     if (!request.cookies) return done(new NoCookiesError())
-    handler.call(this, request, reply, done)
+    adapter.atBegin(end => handler.call(this, request, reply, error => {
+      end()
+      done(error)
+    }))
   }
 }
 

@@ -208,3 +208,42 @@ t.test('of what a handler puts into the cookie only what a session has is sent, 
   }
   t.equal((await user.send('POST', '/cookie', { path: 'a\nb' })).statusCode, 500)
 })
+
+t.test('whoever reads a session beside the request has all of it', async t => {
+  const app = await buildApp(t, {
+    redis: { url: server.url, prefix: 'beside' },
+    routes: app => {
+      // Called within the hook of a request that has no cookie.
+      app.addHook('onRequest', (request, _reply, done) => {
+        const { other } = request.query as { other?: string }
+        if (other === undefined) return done()
+        const face = {} as typeof request
+        app.decryptSession(other, face, () => {
+          Object.assign(request, { beside: { ...face.session, cookie: undefined, modified: face.session.isModified() } })
+          done()
+        })
+      })
+      app.get('/beside', async request => Reflect.get(request, 'beside') ?? {})
+      app.get('/store', async request => await new Promise((resolve, reject) => {
+        request.sessionStore.get(request.session.sessionId, (error, session) => error ? reject(error) : resolve(session ?? {}))
+      }))
+      app.get('/modified', async request => {
+        const { session } = request
+        const told = [session.isModified()]
+        anySession(request)['b'] = 1
+        told.push(session.isModified())
+        await session.save()
+        told.push(session.isModified())
+        await session.reload()
+        return [...told, session.isModified(), request.session.isModified(), anySession(request)['b']]
+      })
+    }
+  })
+  const user = new Browser(app)
+  await user.send('POST', '/set', { a: [1] })
+  const id = encodeURIComponent(decodeURIComponent(user.cookie ?? '').replace('sid=', ''))
+  t.same((await app.inject(`/beside?other=${id}`)).json(), { a: [1], modified: false })
+  t.same((await user.send('GET', '/store')).json(), { a: [1] })
+  t.same((await user.send('GET', '/modified')).json(), [false, true, false, false, false, 1])
+  t.same(await user.state(), { a: [1], b: 1 })
+})

@@ -1,0 +1,36 @@
+import type { FastifyRequest } from 'fastify'
+import type { Change, Snapshot } from './fields.js'
+
+/** What was read of a session, or saved. */
+export interface Known {
+  /** What makes that of it which it is now. */
+  changeTo: (after: Snapshot) => Change
+  /** Its contents when it was read; undefined where it was not. */
+  contents?: string | undefined
+  /** Whether it was not there any more. */
+  isGone?: boolean
+  version: string
+  /** Digest of whose it is. */
+  user: string | undefined
+}
+
+/** What is known of a session's object. */
+export interface State {
+  known?: Known
+  /** From where it is used, for its user's list. */
+  request?: FastifyRequest
+  /** The last save, which the next one waits for. */
+  saved?: Promise<boolean>
+}
+
+const STATE = Symbol('session.state')
+
+/** In the object itself, hidden: as many entries of a `WeakMap` as there are requests keep the garbage collector busy. */
+export function stateOf (session: object): State {
+  const holder = session as { [STATE]?: State }
+  const present = holder[STATE]
+  if (present !== undefined) return present
+  const state: State = {}
+  Object.defineProperty(session, STATE, { value: state })
+  return state
+}
