@@ -4,6 +4,7 @@ import { anyNode, clientFor, onNode } from '../shared/cluster-nodes.js'
 import { keySpace, safeId } from '../shared/keys.js'
 import { runScript } from '../shared/script.js'
 import { timeOf } from '../shared/time.js'
+import { mayAnswerSingly } from '../shared/turn.js'
 import type { Entry } from './entry.js'
 import { decodeFrame, encodeFrame, encodeMark, UNMARK } from './frame.js'
 import { createKeyReads } from './key-reads.js'
@@ -50,6 +51,8 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
   // The versions that tags had when they were read last: most have them still.
   const latest = new LRUCache<string, string>({ max: MOST_REMEMBERED })
   const reads = createKeyReads(client)
+  // Whether two keys cannot be asked of at once.
+  let isApart = isCluster(client)
 
   async function versionsOf (names: readonly string[]): Promise<Record<string, string | undefined>> {
     return rememberedAll(names, await Promise.all(names.map(tag => reads.get(tagKey(tag)))))
@@ -103,6 +106,15 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
     return await runScript(client, removeScript, [entryKey(id)], [encodeFrame('tombstone'), TOMBSTONE_MS, channel, message({ ids: [id], key: label })]) === 1
   }
 
+  /** Where the key and what tells of removals by pattern lie on two nodes: looks before it writes, and after that as one may have passed meanwhile. */
+  async function writeApart (id: string, args: ReadonlyArray<string | number | Buffer>, patterns: string): Promise<boolean> {
+    const isAsItWas = async () => await clientFor(client, patternsKey).get(patternsKey) === patterns
+    if (!await isAsItWas() || await runScript(client, writeScript, [entryKey(id)], args) !== 1) return false
+    if (await isAsItWas()) return true
+    await remove(id)
+    return false
+  }
+
   return {
     // The clocks of a Cluster's nodes are several.
     skew: isCluster(client) ? 1000 : 0,
@@ -126,14 +138,14 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
     async write (id, entry, generation, patterns, hold = 0) {
       // As bytes: of a damaged entry they are any, and are to be found the same.
       const args = [Buffer.from(generation, 'latin1'), encodeFrame(entry), Math.max(lifeOf(entry), hold)]
-      const written = runScript(client, writeScript, [entryKey(id)], args)
-      if (patterns === undefined) return await written === 1
-      // A removal by pattern may have passed the key before it was written. On one connection this is read after that.
-      if (isCluster(client)) await written
-      const [done, now] = await Promise.all([written, clientFor(client, patternsKey).get(patternsKey)])
-      if (done !== 1 || now === patterns) return done === 1
-      await remove(id)
-      return false
+      if (patterns === undefined) return await runScript(client, writeScript, [entryKey(id)], args) === 1
+      try {
+        if (!isApart) return await runScript(client, writeScript, [entryKey(id), patternsKey], [...args, patterns]) === 1
+      } catch (error) {
+        if (!mayAnswerSingly(error)) throw error
+        isApart = true
+      }
+      return await writeApart(id, args, patterns)
     },
     async put (items) {
       const tags = [...new Set([EVERYTHING, ...items.flatMap(item => item.tags)])]

@@ -8,13 +8,14 @@ const SET_OR_DELETE = `local set = redis.pcall('SET', KEYS[1], ARGV[1], 'PX', AR
 if set.err then redis.call('DEL', KEYS[1]) end`
 
 /**
- * Stores an entry, unless somebody else changed the key meanwhile. What expired, or was evicted, is no change.
+ * Stores an entry, unless somebody else changed the key meanwhile, or something was removed by pattern. What expired, or was evicted, is no change.
  *
- * KEYS[1]  the entry
- * ARGV     generation that was seen, frame, TTL (ms)
+ * KEYS     the entry, and the tag of removals by pattern where that is to be as it was
+ * ARGV     generation that was seen, frame, TTL (ms), that tag's version
  * reply    1, or 0 where it was not stored
  */
 export const writeScript = lua`
+if KEYS[2] and redis.call('GET', KEYS[2]) ~= ARGV[4] then return 0 end
 local present = redis.pcall('GETRANGE', KEYS[1], ${FIRST}, ${LAST})
 if type(present) == 'string' and present ~= '' and present ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])

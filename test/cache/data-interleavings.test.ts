@@ -2,7 +2,7 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { cache, type CachePluginOptions, type DataCache, type GetOrSetOptions } from '../../plugins/cache/index.js'
 import { redis, type RedisPluginOptions } from '../../plugins/redis/index.js'
-import { startCluster, startRedis } from '../helpers/index.js'
+import { startCluster, startProxy, startRedis } from '../helpers/index.js'
 
 // More of them by SCALE=10: it takes that much longer.
 const SCALE = Number(process.env['SCALE'] ?? 1)
@@ -273,5 +273,39 @@ for (const where of ['Redis', 'memory']) {
     second.end('three')
     await writingSecond
     t.equal(await app.cache.get('key'), 'three')
+  })
+}
+
+for (const where of ['Redis', 'a Cluster']) {
+  t.test(`${where}: what began to be made before a removal by pattern is seen by nobody after it, however late it is written`, async t => {
+    const proxy = await startProxy(server.port)
+    const connections = where === 'Redis'
+      ? [{ url: server.url }, { url: `redis://${proxy.host}:${proxy.port}` }]
+      : [{ cluster: { nodes } }, { cluster: { nodes } }]
+    const [app, late] = await Promise.all(connections.map(async connection => {
+      const app = Fastify()
+      t.teardown(() => app.close())
+      await app.register(redis, { ...connection, prefix: 'late' })
+      await app.register(cache, { timeout: '10s', ttl: '1m', l1: false })
+      await app.ready()
+      return app
+    }))
+    for (let i = 0; i < 20; i++) {
+      let [begin, end] = [(): void => {}, (_value: string): void => {}]
+      const begun = new Promise<void>(resolve => { begin = resolve })
+      const done = new Promise<string>(resolve => { end = resolve })
+      const making = late!.cache.getOrSet(`late/${i}`, async () => { begin(); return await done })
+      await begun
+      await app!.cache.invalidatePattern('late/*')
+      // The answer to what it writes.
+      proxy.delay(20)
+      end('old')
+      for (let looks = 0; looks < 30; looks++) {
+        t.equal(await app!.cache.get(`late/${i}`), undefined)
+        await wait(2)
+      }
+      proxy.delay(0)
+      t.equal(await making, 'old', 'who asked before has it')
+    }
   })
 }
