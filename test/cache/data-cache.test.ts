@@ -14,7 +14,8 @@ async function build (t: Test, connection?: RedisPluginOptions, options: CachePl
   const app = Fastify()
   t.teardown(() => app.close())
   if (connection) await app.register(redis, connection)
-  await app.register(cache, options)
+  // A machine that stands still is no store that is away.
+  await app.register(cache, { timeout: '2s', ...options })
   await app.ready()
   return app
 }
