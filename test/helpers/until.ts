@@ -1,16 +1,21 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 
+// A machine that stands still for longer has not been waiting.
+const MOST_A_ROUND = 1000
+
 /** Asks `check` again until it says true; an error it throws counts as "not yet". */
 export async function until (what: string, check: () => Promise<boolean> | boolean, timeout = 10_000): Promise<void> {
-  const deadline = Date.now() + timeout
-  for (;;) {
+  let waited = 0
+  for (let last = performance.now(); ; await sleep(20)) {
     let reason = ''
     try {
       if (await check()) return
     } catch (error) {
       reason = `: ${(error as Error).message}`
     }
-    if (Date.now() >= deadline) throw new Error(`Waited ${timeout} ms in vain: ${what}${reason}`)
-    await sleep(20)
+    const now = performance.now()
+    waited += Math.min(now - last, MOST_A_ROUND)
+    last = now
+    if (waited >= timeout) throw new Error(`Waited ${timeout} ms in vain: ${what}${reason}`)
   }
 }
