@@ -78,7 +78,9 @@ for (const store of ['memory', 'Redis', 'Cluster']) {
       t.equal(await cache.getOrSet(`${name} kept`, find, { negativeTtl: '1m' }), nothing)
       t.equal(await cache.getOrSet(`${name} kept`, find, { negativeTtl: '1m' }), nothing)
       t.equal(find.runs, 3)
-      await until('it is stored, for which nobody waits', async () => await cache.has(`${name} kept`))
+      // Nobody waits for that, and on a Cluster it takes a round trip more.
+      if (store === 'Cluster') await until('it is stored', async () => await cache.has(`${name} kept`))
+      t.equal(await cache.has(`${name} kept`), true)
       t.equal(await cache.getOrSet(`${name} short`, find, { negativeTtl: 20, staleWhileRevalidate: '1m', staleIfError: '1m' }), nothing)
       await wait(30)
       t.equal(await cache.getOrSet(`${name} short`, () => 'it is there now'), 'it is there now', 'no stale "not found"')

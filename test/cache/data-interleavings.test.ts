@@ -243,18 +243,19 @@ t.test('with a first tier nothing is obsolete at all after what waits for everyw
   t.ok(used(apps).l1Hits > 100)
 })
 
+/** Something that has begun when it is said so, and goes on when it is told to. */
+function step () {
+  let [start, end] = [(): void => {}, (_value: string): void => {}]
+  const [begun, done] = [new Promise<void>(resolve => { start = resolve }), new Promise<string>(resolve => { end = resolve })]
+  return { begun, end: (value: string) => end(value), run: async () => { start(); return await done } }
+}
+
 for (const where of ['Redis', 'memory']) {
   t.test(`${where}: what began to be made while the source was being written is not given to who asks during the next writing`, async t => {
     const app = Fastify()
     t.teardown(() => app.close())
     if (where === 'Redis') await app.register(redis, { url: server.url, prefix: 'twice' })
     await app.register(cache, { timeout: '10s', ttl: '1m', l1: false })
-    /** Something that has begun when it is said so, and goes on when it is told to. */
-    const step = () => {
-      let [start, end] = [(): void => {}, (_value: string): void => {}]
-      const [begun, done] = [new Promise<void>(resolve => { start = resolve }), new Promise<string>(resolve => { end = resolve })]
-      return { begun, end: (value: string) => end(value), run: async () => { start(); return await done } }
-    }
     const [first, second, making] = [step(), step(), step()]
     const writingFirst = app.cache.writeThrough('key', 'one', first.run)
     await first.begun
@@ -279,27 +280,19 @@ for (const where of ['Redis', 'memory']) {
 for (const where of ['Redis', 'a Cluster']) {
   t.test(`${where}: what began to be made before a removal by pattern is seen by nobody after it, however late it is written`, async t => {
     const proxy = await startProxy(server.port)
-    const connections = where === 'Redis'
+    const [near, far] = where === 'Redis'
       ? [{ url: server.url }, { url: `redis://${proxy.host}:${proxy.port}` }]
       : [{ cluster: { nodes } }, { cluster: { nodes } }]
-    const [app, late] = await Promise.all(connections.map(async connection => {
-      const app = Fastify()
-      t.teardown(() => app.close())
-      await app.register(redis, { ...connection, prefix: 'late' })
-      await app.register(cache, { timeout: '10s', ttl: '1m', l1: false })
-      await app.ready()
-      return app
-    }))
+    const [app] = await build(t, { ...near, prefix: 'late' }, { l1: false })
+    const [late] = await build(t, { ...far, prefix: 'late' }, { l1: false })
     for (let i = 0; i < 20; i++) {
-      let [begin, end] = [(): void => {}, (_value: string): void => {}]
-      const begun = new Promise<void>(resolve => { begin = resolve })
-      const done = new Promise<string>(resolve => { end = resolve })
-      const making = late!.cache.getOrSet(`late/${i}`, async () => { begin(); return await done })
-      await begun
+      const factory = step()
+      const making = late!.cache.getOrSet(`late/${i}`, factory.run)
+      await factory.begun
       await app!.cache.invalidatePattern('late/*')
       // The answer to what it writes.
       proxy.delay(20)
-      end('old')
+      factory.end('old')
       for (let looks = 0; looks < 30; looks++) {
         t.equal(await app!.cache.get(`late/${i}`), undefined)
         await wait(2)
