@@ -82,7 +82,7 @@ export async function buildApp (config: Config, options: FastifyServerOptions = 
 
 /** Without a Redis the other plugins keep their stores in this process. */
 async function registerRedis (app: FastifyInstance, { REDIS_URL, REDIS_PASSWORD, clusterNodes }: Config): Promise<void> {
-  const common = { prefix: 'shop', commandTimeout: 250, ...(REDIS_PASSWORD === undefined ? {} : { password: REDIS_PASSWORD }) }
+  const common = { prefix: 'shop', ...(REDIS_PASSWORD === undefined ? {} : { password: REDIS_PASSWORD }) }
   if (clusterNodes) await app.register(redis, { ...common, cluster: { nodes: clusterNodes } })
   else if (REDIS_URL !== undefined) await app.register(redis, { ...common, url: REDIS_URL })
 }

@@ -1,7 +1,8 @@
 // Drives a running demo as its visitors would, and shows how it does: `npm run load -- [--url http://127.0.0.1:3000] [--duration 30] [--rate 200]`
 // (seconds, requests a second). Ctrl-C ends it. Visitors have addresses of their own, in X-Forwarded-For and, where the demo is on this
 // machine, in fact; without either the demo limits them all as one, unless RATE_LIMIT_MAX=0.
-import { Agent, request, type IncomingMessage, type RequestOptions } from 'node:http'
+import { Agent, request, type IncomingHttpHeaders, type RequestOptions } from 'node:http'
+import { text } from 'node:stream/consumers'
 import { parseArgs } from 'node:util'
 import { DEMO_PASSWORD } from '../demo/seed.js'
 
@@ -32,6 +33,8 @@ interface Figures {
   failed: number
 }
 
+interface Answer { status: number, headers: IncomingHttpHeaders, text: string }
+
 interface Call { method?: 'GET' | 'POST' | 'DELETE', path: string, visitor: number, body?: object, cookie?: string | undefined }
 
 const { values } = parseArgs({
@@ -50,6 +53,8 @@ let hasLocalAddresses = process.platform === 'linux' && url.hostname === '127.0.
 
 const agent = new Agent({ keepAlive: true })
 const figures = new Map<Kind, Figures>()
+/** How often what failed in which way. */
+const failures = new Map<string, number>()
 const inFlight = new Set<Promise<unknown>>()
 let unsent = 0
 const stopping = new AbortController()
@@ -61,29 +66,33 @@ function positive (name: string, text: string): number {
   process.exit(2)
 }
 
-function send (kind: Kind, call: Call): Promise<IncomingMessage | undefined> {
+function send (kind: Kind, call: Call): Promise<Answer | undefined> {
   const of = figures.get(kind) ?? { times: [], count: 0, countBefore: 0, hits: 0, limited: 0, failed: 0 }
   figures.set(kind, of)
   const began = performance.now()
-  const sent = exchange(call).then(response => {
+  const sent = exchange(call).then(answer => {
     of.times.push(performance.now() - began)
     if (of.times.length > 2 * MAX_SAMPLES) of.times.splice(0, MAX_SAMPLES)
     of.count++
-    if (response.headers['x-cache'] === 'HIT') of.hits++
-    if (response.statusCode === 429) of.limited++
-    else if ((response.statusCode ?? 500) >= 400) of.failed++
-    return response
-  }, () => {
+    if (answer.headers['x-cache'] === 'HIT') of.hits++
+    if (answer.status === 429) of.limited++
+    else if (answer.status >= 400) fail(`${answer.status} ${answer.text}`)
+    return answer
+  }, (error: Error) => {
     of.count++
-    of.failed++
+    fail(error.message)
     return undefined
   })
+  function fail (reason: string) {
+    of.failed++
+    failures.set(`${kind}: ${reason}`, 1 + (failures.get(`${kind}: ${reason}`) ?? 0))
+  }
   const tracked = sent.finally(() => inFlight.delete(tracked))
   inFlight.add(tracked)
   return sent
 }
 
-function exchange ({ method = 'GET', path, visitor, body, cookie }: Call): Promise<IncomingMessage> {
+function exchange ({ method = 'GET', path, visitor, body, cookie }: Call): Promise<Answer> {
   const payload = body === undefined ? undefined : JSON.stringify(body)
   const options: RequestOptions = {
     method,
@@ -98,7 +107,8 @@ function exchange ({ method = 'GET', path, visitor, body, cookie }: Call): Promi
   }
   return new Promise((resolve, reject) => {
     const asked = request(new URL(path, url), options, response => {
-      response.resume().on('end', () => resolve(response)).on('error', reject)
+      const { statusCode: status = 500, headers } = response
+      text(response).then(text => resolve({ status, headers, text }), reject)
     })
     asked.on('timeout', () => asked.destroy(new Error('no answer')))
     asked.on('error', (error: NodeJS.ErrnoException) => {
@@ -140,7 +150,7 @@ async function shop (shopper: number): Promise<void> {
     await send('cart', { method: 'POST', path: '/cart/items', visitor, cookie, body: { productId, quantity: 1 } })
     const order = await send('order', { method: 'POST', path: '/orders', visitor, cookie })
     // Out of stock: it would be so the next time as well.
-    if (order?.statusCode === 409) await send('cart', { method: 'DELETE', path: `/cart/items/${productId}`, visitor, cookie })
+    if (order?.status === 409) await send('cart', { method: 'DELETE', path: `/cart/items/${productId}`, visitor, cookie })
     await pause(2 * SHOPPING_PAUSE_MS * Math.random())
   }
 }
@@ -214,4 +224,5 @@ await Promise.allSettled(inFlight)
 for (const of of figures.values()) of.countBefore = 0
 console.log(`all of ${((performance.now() - began) / 1000).toFixed(1)} s:`)
 showTable((performance.now() - began) / 1000)
+for (const [what, times] of failures) console.log(`failed ${times} times, ${what}`)
 agent.destroy()

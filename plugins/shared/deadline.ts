@@ -1,15 +1,25 @@
+/** A wait is counted in as many parts. */
+const PARTS = 4
+
 /**
  * Waits for `promise`, but no longer than `ms`; what comes of it later is ignored.
  *
- * When the timer fires, the event loop may itself have been late, with the answer lying in a socket that was not
- * read yet: one turn through the poll phase (`setImmediate`) lets it win. So a busy process does not mistake its
- * own delay for the server's.
+ * What counts is the time in which this process could have read an answer. Where the event loop stands still (a turn with
+ * much to do, a container that is out of its share of the CPU, a machine that is paused), a timer of `ms` would fire before
+ * the answer is read, or before the question is even sent. So it waits by parts, each of which counts as no more than it is
+ * long, however late it fires; and after the last one the poll phase comes first once more (`setImmediate`). A process
+ * that is busy does not mistake its own delay for the server's; one that is not waits for `ms`.
  *
  * @param onTimeout - makes the error of the rejection
  */
 export function withDeadline<T> (promise: Promise<T>, ms: number, onTimeout: () => Error): Promise<T> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => setImmediate(() => reject(onTimeout())), ms)
+    let left = PARTS
+    const timer = setTimeout(() => {
+      left--
+      if (left > 0) timer.refresh()
+      else setImmediate(() => reject(onTimeout()))
+    }, Math.ceil(ms / PARTS))
     promise.then(
       value => { clearTimeout(timer); resolve(value) },
       error => { clearTimeout(timer); reject(error) }

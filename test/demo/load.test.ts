@@ -35,8 +35,8 @@ t.test('in 3 s the load has hits, orders, and a burst that is limited, and nothi
     const [perSecond, , , , limited, failed] = rows.get(kind) ?? []
     t.ok(Number(perSecond) > 0, `${kind}: ${perSecond} a second`)
     t.equal(limited, '0', `${kind} is not limited`)
-    // The stock of what is ordered may have run out; and where a busy machine stood still a deadline has passed.
-    if (kind !== 'order') t.ok(Number(failed) <= 2, `no ${kind} fails: ${failed}`)
+    // The stock of what is ordered may have run out.
+    if (kind !== 'order') t.equal(failed, '0', `no ${kind} fails: ${output()}`)
   }
   t.ok(Number.parseInt(rows.get('product')?.[3] ?? '') > 0, 'products are hits')
   t.ok(Number(rows.get('burst')?.[4]) >= 50, 'the burst is limited')
