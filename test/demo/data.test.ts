@@ -36,7 +36,11 @@ async function andEcho (tag: string, work: () => Promise<unknown>): Promise<void
 }
 
 t.test('the report is made once for all that ask at once, and again once an order was made', async t => {
-  const ask = async () => { await Promise.all(Array.from({ length: 20 }, () => app.inject('/reports/sales'))) }
+  const ask = async () => {
+    for (const { statusCode, body } of await Promise.all(Array.from({ length: 20 }, () => app.inject('/reports/sales')))) {
+      if (statusCode !== 200) throw new Error(`${statusCode} ${body}`)
+    }
+  }
   // What the start cleared may be made once more.
   await until('it is kept', async () => await statements('date_trunc', ask) === 0)
   await app.cache.delete('report:sales')
