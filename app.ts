@@ -61,7 +61,7 @@ export async function buildApp (config: Config, options: FastifyServerOptions = 
 
   await app.register(database, { url: config.DATABASE_URL, snapshot: config.DATABASE_SNAPSHOT })
   // Only now, as filling the database keeps the event loop busy: that is no pressure of requests.
-  await app.register(health, { drainDelay: config.DRAIN_DELAY, serviceId: 'shop', underPressure: { maxEventLoopDelay: 1000 } })
+  await app.register(health, { drainDelay: config.DRAIN_DELAY, serviceId: 'shop', underPressure: { maxEventLoopDelay: config.MAX_EVENT_LOOP_DELAY } })
   await app.register(changes)
   await app.register(leaderboard)
   await app.register(mails)

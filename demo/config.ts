@@ -14,7 +14,8 @@ const schema = Type.Object({
   SESSION_SECRET: Type.Optional(Type.String({ minLength: 32 })),
   RATE_LIMIT_MAX: Type.Integer({ default: 100, minimum: 0 }),
   TRUST_PROXY: Type.Boolean({ default: false }),
-  DRAIN_DELAY: Type.Integer({ default: 0, minimum: 0 })
+  DRAIN_DELAY: Type.Integer({ default: 0, minimum: 0 }),
+  MAX_EVENT_LOOP_DELAY: Type.Integer({ default: 1000, minimum: 1 })
 })
 
 /** The demo's configuration, out of the environment; `.env.example` explains each variable. */

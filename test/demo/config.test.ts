@@ -3,7 +3,7 @@ import { readConfig } from '../../demo/config.js'
 import { hashPassword, verifyPassword } from '../../demo/password.js'
 
 t.test('without any variable the demo has its defaults', async t => {
-  t.match(readConfig({}), { HOST: '127.0.0.1', PORT: 3000, LOG_LEVEL: 'info', RATE_LIMIT_MAX: 100, TRUST_PROXY: false, DRAIN_DELAY: 0, isSecretTemporary: true, clusterNodes: undefined })
+  t.match(readConfig({}), { HOST: '127.0.0.1', PORT: 3000, LOG_LEVEL: 'info', RATE_LIMIT_MAX: 100, TRUST_PROXY: false, DRAIN_DELAY: 0, MAX_EVENT_LOOP_DELAY: 1000, isSecretTemporary: true, clusterNodes: undefined })
   t.not(readConfig({}).SESSION_SECRET, readConfig({}).SESSION_SECRET, 'each start makes a secret of its own')
 })
 

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { until } from '../helpers/index.js'
 import { appendAll, createHandler, dataOf, startStores, startStreams, upTo } from '../helpers/streams.js'
@@ -28,11 +29,16 @@ for (const [store, clientOf] of Object.entries(stores)) {
     const { streams } = await start(t)
     const stream = streams.stream<number>('orders', { partitions: 2 })
     for (const key of keys) await stream.append(1, { key })
-    const source = createHandler<number>({ ms: 10 })
+    let open = (): void => {}
+    const source = createHandler<number>({ gate: new Promise(resolve => { open = resolve }) })
     const warnings: string[] = []
     const onWarning = ({ message }: Error) => { warnings.push(message) }
     process.on('warning', onWarning)
     await stream.consume({ group: 'mail', handler: source.handler, concurrency: 15 })
+    await until('as many are at hand', () => source.mostInside === 15)
+    // One more would have come by then.
+    await sleep(50)
+    open()
     await until('all is done', () => source.handled.length === 20)
     process.off('warning', onWarning)
     t.equal(source.mostInside, 15)
@@ -70,11 +76,11 @@ for (const [store, clientOf] of Object.entries(stores)) {
     await stream.consume({ group: 'mail', handler: source.handler, concurrency: 4, retries: 3, backoff: { min: 100 } })
     await appendAll(stream, ['first', 'poison', 'third'], 'bad')
     await appendAll(stream, upTo(50).map(String), 'good')
-    await until('the other key is done', () => source.valuesOf('good').length === 50)
-    t.same(source.valuesOf('bad'), ['first'])
-    await until('its key goes on', () => source.valuesOf('bad').length === 2)
+    await until('the other key is done, and its own goes on', () => source.valuesOf('good').length === 50 && source.valuesOf('bad').length === 2)
     t.same(source.valuesOf('bad'), ['first', 'third'])
     t.same(source.given.filter(({ data }) => data === 'poison').map(({ attempt }) => attempt), [1, 2, 3, 4])
+    const order = source.given.map(({ key, data }) => key === 'good' ? key : data)
+    t.ok(order.indexOf('third') > order.lastIndexOf('poison') && order.indexOf('good') < order.lastIndexOf('poison'))
     t.match((await stream.stats()).groups, { mail: { deadLetters: 1, lost: 0 } })
     const [letter] = await stream.deadLetters('mail').list()
     const poison = source.given.find(({ data }) => data === 'poison')

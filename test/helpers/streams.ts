@@ -59,7 +59,7 @@ export async function appendAll<T> (stream: EventStream<T>, values: readonly T[]
 export const upTo = (count: number) => Array.from({ length: count }, (_, i) => i)
 
 /** Handles events, and keeps what it was given; where `fail` says so it rejects. */
-export function createHandler<T> ({ fail = () => false, ms = 0 }: { fail?: (event: StreamEvent<T>, attempt: number) => boolean, ms?: number } = {}) {
+export function createHandler<T> ({ fail = () => false, ms = 0, gate }: { fail?: (event: StreamEvent<T>, attempt: number) => boolean, ms?: number, gate?: Promise<void> } = {}) {
   const given: Array<StreamEvent<T> & { attempt: number }> = []
   const handled: Array<StreamEvent<T>> = []
   let [inside, mostInside] = [0, 0]
@@ -77,7 +77,7 @@ export function createHandler<T> ({ fail = () => false, ms = 0 }: { fail?: (even
       if (keysInside.has(key)) overlaps++
       keysInside.add(key)
       mostInside = Math.max(mostInside, ++inside)
-      await sleep(ms)
+      await (gate ?? sleep(ms))
       inside--
       keysInside.delete(key)
       if (fail(event, attempt)) throw new Error(`no: ${JSON.stringify(event.data)}`)
