@@ -1,6 +1,7 @@
 // What the benches share: servers in processes of their own, whose rounds of load take turns, and tables of what came of it.
-import { fork, type ChildProcess } from 'node:child_process'
+import { execFileSync, fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
+import { availableParallelism } from 'node:os'
 import autocannon from 'autocannon'
 import type { Redis } from 'ioredis'
 
@@ -31,9 +32,29 @@ export function setting (name: string, fallback: number): number {
   return Number(process.env[name] ?? fallback)
 }
 
+/** The core that servers have for themselves; undefined: they share all with whoever is there. */
+let ownCore: number | undefined
+
+/**
+ * From now on a server has a core for itself, and this process and what else it starts have the others: where a server is in
+ * use, Redis and the load are on other machines. It needs Linux and two cores; else all stays as it is.
+ */
+export function giveServersACore (): void {
+  const last = availableParallelism() - 1
+  if (last === 0) return
+  try {
+    execFileSync('taskset', ['-a', '-c', '-p', `0-${last - 1}`, String(process.pid)], { stdio: 'ignore' })
+    ownCore = last
+  } catch {
+    console.log('no taskset: the servers share their cores with Redis and the load')
+  }
+}
+
 /** @param file - a server of this folder, which tells its address when it listens */
 export async function startServer (file: string, args: string[]): Promise<Server> {
-  const child = fork(new URL(file, import.meta.url), args, { execArgv: ['--import', 'tsx'] })
+  const execArgv = ['--import', 'tsx']
+  const options = ownCore === undefined ? { execArgv } : { execPath: 'taskset', execArgv: ['-c', String(ownCore), process.execPath, ...execArgv] }
+  const child = fork(new URL(file, import.meta.url), args, options)
   const ended = once(child, 'exit').then(([code]) => { throw new Error(`${file} ${args.join(' ')} ended with ${code}`) })
   const [url] = await Promise.race([once(child, 'message'), ended])
   ended.catch(() => {})

@@ -1,7 +1,7 @@
 import { Redis } from 'ioredis'
 import { startRedis } from '../test/helpers/redis-server.js'
 import { stopAll } from '../test/helpers/registry.js'
-import { columnsOf, commandsOf, commandsText, CONNECTIONS, median, report, setting, startServer, stopServers, takeTurns } from './run.js'
+import { columnsOf, commandsOf, commandsText, CONNECTIONS, giveServersACore, median, report, setting, startServer, stopServers, takeTurns } from './run.js'
 import { races } from './session-races.js'
 
 // Requests a second and latency of one Fastify process whose clients are logged in, each with a cookie of its own, beside
@@ -12,6 +12,7 @@ const PARTS = (process.env['PARTS'] ?? 'races,load').split(',')
 const SESSION_VARIANTS = ['this suite', '@fastify/session, rolling', '@fastify/session, rolling: false']
 const VARIANTS = ['bare', 'bare + GET', ...SESSION_VARIANTS]
 
+giveServersACore()
 const redis = await startRedis()
 const admin = new Redis(redis.url)
 const start = (variant: string) => startServer('./session-server.ts', [variant, redis.url])

@@ -2,7 +2,7 @@ import { Redis } from 'ioredis'
 import { startProxy } from '../test/helpers/proxy.js'
 import { startRedis } from '../test/helpers/redis-server.js'
 import { stopAll } from '../test/helpers/registry.js'
-import { columnsOf, commandsOf, commandsText, CONNECTIONS, figure, type Headers, median, report, setting, startServer, stopServers, takeTurns } from './run.js'
+import { columnsOf, commandsOf, commandsText, CONNECTIONS, figure, giveServersACore, type Headers, median, report, setting, startServer, stopServers, takeTurns } from './run.js'
 
 // All plugins on one request: a rate limit by address, the session of a user who is logged in, and the user's own page out of
 // the cache, beside `@fastify/rate-limit`, `@fastify/session` on a store of whole sessions, and `bentocache`, composed the same
@@ -13,6 +13,7 @@ const USERS = 1000
 const VARIANTS = process.env['VARIANTS']?.split(';') ?? ['bare', 'bare + GET', 'this suite', 'this suite, early', 'this suite, without L1', 'this suite, without L1, early', 'this suite, memory',
   'peers', 'peers, without L1', 'peers, rolling: false', 'peers, rolling: false, without L1', 'peers, memory']
 
+giveServersACore()
 const server = await startRedis()
 const admin = new Redis(server.url)
 
