@@ -49,7 +49,7 @@ async function machine (): Promise<string> {
   const version = /redis_version:(\S+)/.exec(await client.info('server'))?.[1] ?? 'unknown'
   client.disconnect()
   await server.stop()
-  return `${cpus().length} cores for the server, Redis and the load generator; Node.js ${process.versions.node}, Redis ${version}.`
+  return `${cpus().length} cores; Node.js ${process.versions.node}, Redis ${version}.`
 }
 
 /** The lines that were there, with new ones in the place of those of the same name. */

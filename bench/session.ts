@@ -43,6 +43,7 @@ async function compare (path: string): Promise<void> {
       'bytes to Redis': Math.round(of(({ bytesIn }) => bytesIn)),
       'bytes from Redis': Math.round(of(({ bytesOut }) => bytesOut)),
       'Redis CPU µs': of(({ cpu }) => cpu).toFixed(1),
+      'CPU µs': of(({ ownCpu }) => ownCpu).toFixed(0),
       'Redis commands': of(commandsOf).toFixed(1),
       commands: commandsText(rounds),
       failed: rounds.reduce((sum, { failed }) => sum + failed, 0)
