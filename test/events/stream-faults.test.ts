@@ -232,8 +232,14 @@ t.test('an event that is trimmed while it waits for a retry still becomes a dead
   t.match(await stream.deadLetters('mail').list(), [{ data: 'poison', key: 'a', attempts: 2, eventId: id }])
   await until('the rest is done', async () => Object.values((await stream.stats()).groups).every(({ lag, pending }) => lag === 0 && pending <= 1))
   await Promise.all([consumer.close(), stuck.close()])
-  t.match((await stream.stats()).groups, { mail: { pending: 0, lost: 0 }, stuck: { pending: 1, lost: 0 } })
+  const { mail, stuck: left } = (await stream.stats()).groups
+  t.match(mail, { pending: 0, lost: 0 })
+  // On a machine that stood still it may have been taken over already.
+  t.ok(left?.pending === 1 || left?.lost === 1)
   await stream.consume({ group: 'stuck', handler: source.handler })
-  await until('its loss is seen', async () => (await stream.stats()).groups['stuck']?.lost === 1)
-  t.match((await stream.stats()).groups, { stuck: { pending: 0, lag: 0, deadLetters: 0 } })
+  await until('its loss is seen', async () => {
+    const { lost, pending } = (await stream.stats()).groups['stuck'] ?? {}
+    return lost === 1 && pending === 0
+  })
+  t.match((await stream.stats()).groups, { stuck: { lag: 0, deadLetters: 0 } })
 })
