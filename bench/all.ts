@@ -6,7 +6,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
 import { Redis } from 'ioredis'
-import { startRedis } from '../test/helpers/redis-server.js'
+import { startRedis } from '../test/helpers/servers/redis-server.js'
 import { overview } from './overview.js'
 import type { Row } from './run.js'
 

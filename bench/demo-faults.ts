@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { buildApp } from '../app.js'
 import { readConfig } from '../demo/config.js'
-import { startRedis } from '../test/helpers/redis-server.js'
-import { stopAll } from '../test/helpers/registry.js'
+import { startRedis } from '../test/helpers/servers/redis-server.js'
+import { stopAll } from '../test/helpers/servers/registry.js'
 
 // Drives the demo at a steady rate while its Redis is killed, or hung, and comes back. Counts what came of each
 // request, and how long it took until Redis was used again.

@@ -2,8 +2,8 @@
 // without them, in rounds that take turns. Told is the median of the ratios of rounds that stand beside each other, as the machine's own drift is
 // greater than what is measured; where others use the machine as well, the CPU time is the better measure.
 import autocannon from 'autocannon'
-import { startRedis } from '../test/helpers/redis-server.js'
-import { stopAll } from '../test/helpers/registry.js'
+import { startRedis } from '../test/helpers/servers/redis-server.js'
+import { stopAll } from '../test/helpers/servers/registry.js'
 import { at, CONNECTIONS, ownCpu, report, setting, startServer, stopServers } from './run.js'
 
 const ROUNDS = setting('ROUNDS', 15)

@@ -4,9 +4,9 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import { Redis } from 'ioredis'
 import { cache, events, idempotency, lock, rateLimit, redis, session } from '../plugins/index.js'
 import type { RedisPluginOptions } from '../plugins/redis/index.js'
-import { startCluster } from '../test/helpers/redis-cluster.js'
-import { startRedis } from '../test/helpers/redis-server.js'
-import { until } from '../test/helpers/until.js'
+import { startCluster } from '../test/helpers/servers/redis-cluster.js'
+import { startRedis } from '../test/helpers/servers/redis-server.js'
+import { until } from '../test/helpers/app/until.js'
 import { statisticsOf, type Spent } from './scale-measure.js'
 
 export interface Carried {

@@ -2,7 +2,7 @@
 import type { FastifyInstance, InjectOptions } from 'fastify'
 import { cache, events, idempotency, lock, rateLimit, session } from '../plugins/index.js'
 import { ALGORITHMS, type Algorithm } from '../plugins/rate-limit/policy.js'
-import { until } from '../test/helpers/until.js'
+import { until } from '../test/helpers/app/until.js'
 
 declare module 'fastify' {
   interface Session {

@@ -1,8 +1,8 @@
 import Fastify, { type FastifyInstance } from 'fastify'
 import type { Redis } from 'ioredis'
 import { redis } from '../plugins/index.js'
-import { startRedis } from '../test/helpers/redis-server.js'
-import { until } from '../test/helpers/until.js'
+import { startRedis } from '../test/helpers/servers/redis-server.js'
+import { until } from '../test/helpers/app/until.js'
 import type { Kind, Work } from './scale-kinds.js'
 
 /** Each operation: of Redis. */

@@ -1,7 +1,7 @@
 // Keys, memory and Redis's CPU of so many users of each plugin, and connections: `npm run bench:scale [-- --users 1000000] [--only sessions,stream]`.
 // A whole run writes the tables of docs/scaling.md; one with more users than the usual 100,000 the table that compares them with what was projected.
 import { parseArgs } from 'node:util'
-import { stopAll } from '../test/helpers/registry.js'
+import { stopAll } from '../test/helpers/servers/registry.js'
 import { bytesAConnection, connections } from './scale-connections.js'
 import { exampleTable } from './scale-example.js'
 import { KINDS } from './scale-kinds.js'

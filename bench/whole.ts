@@ -1,7 +1,7 @@
 import { Redis } from 'ioredis'
-import { startProxy } from '../test/helpers/proxy.js'
-import { startRedis } from '../test/helpers/redis-server.js'
-import { stopAll } from '../test/helpers/registry.js'
+import { startProxy } from '../test/helpers/servers/proxy.js'
+import { startRedis } from '../test/helpers/servers/redis-server.js'
+import { stopAll } from '../test/helpers/servers/registry.js'
 import { columnsOf, commandsOf, commandsText, CONNECTIONS, figure, giveServersACore, type Headers, median, report, setting, startServer, stopServers, takeTurns } from './run.js'
 
 // All plugins on one request: a rate limit by address, the session of a user who is logged in, and the user's own page out of

@@ -2,9 +2,9 @@ import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { freePort } from './helpers/free-port.js'
+import { freePort } from './helpers/servers/free-port.js'
 import { startRedis, until } from './helpers/index.js'
-import { DATABASE_SNAPSHOT } from './helpers/shop.js'
+import { DATABASE_SNAPSHOT } from './helpers/demo/shop.js'
 
 const root = join(import.meta.dirname, '..')
 

@@ -1,4 +1,5 @@
 import { isCluster, type RedisClient } from '../shared/client.js'
+import type { Clock } from '../shared/clock.js'
 import type { RedisGuard } from '../shared/guard.js'
 import { runScript, runScriptIn, type Script } from '../shared/script.js'
 import { mayAnswerSingly, turnOf, type Turn } from '../shared/turn.js'
@@ -20,6 +21,7 @@ interface Call<T> {
 export interface BatchOptions<T> {
   client: RedisClient
   guard: Pick<RedisGuard, 'run'>
+  clock: Clock
   /**
    * Takes for each call the number of its keys, how often it is asked for, and the number of its arguments, then the
    * arguments; the number 0 where they are those of the call before. Gives, call by call, pairs: how many times over it is answered, and the answer.
@@ -100,7 +102,7 @@ export class ScriptBatcher<T> {
   }
 
   async #ask (calls: ReadonlyArray<Call<T>>): Promise<unknown> {
-    const { client, script } = this.#options
+    const { client, script, clock } = this.#options
     const keys: string[] = []
     const args: Array<string | number> = []
     let sent: Arguments | undefined
@@ -112,7 +114,7 @@ export class ScriptBatcher<T> {
       else args.push(given.length, ...given)
       sent = given
     }
-    return await (this.#turn === undefined ? runScript(client, script, keys, args) : runScriptIn(this.#turn, script, keys, args))
+    return await (this.#turn === undefined ? runScript(client, script, keys, args, clock) : runScriptIn(this.#turn, script, keys, args, clock))
   }
 
   #answer (calls: ReadonlyArray<Call<T>>, replies: unknown): void {

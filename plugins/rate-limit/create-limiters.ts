@@ -32,16 +32,17 @@ export function createLimiters (
 
 const policyLimiters = new WeakMap<object, Limiter>()
 
-function localLimiters ({ server }: FastifyInstance, { cache }: ResolvedRateLimitOptions): Limiters {
-  const common = createLocalLimiter(createMemoryStore(cache))
-  const policies = policyLimiters.get(server) ?? createLocalLimiter(createMemoryStore(cache))
+function localLimiters ({ server }: FastifyInstance, { cache, clock }: ResolvedRateLimitOptions): Limiters {
+  const common = createLocalLimiter(createMemoryStore(cache, clock))
+  const policies = policyLimiters.get(server) ?? createLocalLimiter(createMemoryStore(cache, clock))
   policyLimiters.set(server, policies)
   return { for: () => common, policies }
 }
 
 function sharedLimiters (fastify: FastifyInstance, client: RedisClient, options: ResolvedRateLimitOptions, events: Events): Limiters {
+  const { clock, timeout } = options
   const prefix = keyPrefixOf(client) + (options.nameSpace && `:${options.nameSpace}`)
-  const remembered = new RememberedRefusals()
+  const remembered = new RememberedRefusals(clock)
   const feed = followChannel({
     client,
     plugin: 'rate-limit',
@@ -49,12 +50,13 @@ function sharedLimiters (fastify: FastifyInstance, client: RedisClient, options:
     log: fastify.log,
     without: 'rate-limit: cannot hear of resets, so every refusal asks Redis',
     onMessage: key => remembered.forget(key),
-    onGap: () => remembered.clear()
+    onGap: () => remembered.clear(),
+    clock
   })
   fastify.addHook('onClose', async () => feed.close())
 
   const common = {
-    store: createRedisStore(client, prefix, guardRedis(client, fastify.log, options.timeout, 'rate-limit')),
+    store: createRedisStore(client, prefix, guardRedis(client, fastify.log, timeout, 'rate-limit', clock), clock),
     remembered,
     hearsResets: () => feed.live,
     ...onFailure(options, events)
@@ -63,20 +65,21 @@ function sharedLimiters (fastify: FastifyInstance, client: RedisClient, options:
 }
 
 function customLimiters (custom: CustomStore, plugin: RateLimitPluginOptions, options: ResolvedRateLimitOptions, events: Events): Limiters {
-  const common = { timeout: options.timeout, ...onFailure(options, events) }
+  const { timeout, clock } = options
+  const common = { timeout, clock, ...onFailure(options, events) }
   return {
     for ({ onStoreError, groupId = '' }, given, route) {
       const store = given === undefined ? custom : custom.child(storeOptions({ ...plugin, ...given }, route))
       // It knows keys as `@fastify/rate-limit` tells them: without a scope, as it has a child for each.
-      const limiter = createCustomLimiter({ ...common, onStoreError, store: adaptCustomStore(store) })
+      const limiter = createCustomLimiter({ ...common, onStoreError, store: adaptCustomStore(store, clock) })
       return { ...limiter, idWithin: scope => key => `${scope}${RAW_KEY}${key}${groupId}` }
     }
   }
 }
 
-function onFailure ({ cache, instances }: ResolvedRateLimitOptions, events: Events): Omit<FailureOptions, 'onStoreError'> {
+function onFailure ({ cache, instances, clock }: ResolvedRateLimitOptions, events: Events): Omit<FailureOptions, 'onStoreError'> {
   return {
-    local: createLocalLimiter(createMemoryStore(cache)),
+    local: createLocalLimiter(createMemoryStore(cache, clock)),
     instances,
     onError: error => { events.emit('error', { error }) }
   }

@@ -1,4 +1,5 @@
 import type { RouteOptions } from 'fastify'
+import { systemClock, type Clock } from '../shared/clock.js'
 import { parseDuration } from '../shared/duration.js'
 import type { CustomStore, CustomStoreCallback } from './custom-store.js'
 import { UnsupportedByStoreError } from './errors.js'
@@ -18,7 +19,7 @@ export function storeOptions (given: RouteRateLimitOptions, route?: RouteOptions
 export const RAW_KEY = '\0'
 
 /** Such a store knows one limit, and neither costs, refunds nor resets. */
-export function adaptCustomStore (custom: CustomStore): RateLimitStore {
+export function adaptCustomStore (custom: CustomStore, clock: Clock = systemClock): RateLimitStore {
   return {
     async apply (key, policy, cost, mode) {
       const [limit] = policy.limits
@@ -30,7 +31,7 @@ export function adaptCustomStore (custom: CustomStore): RateLimitStore {
         states: [{ used: current, resetAfter: ttl, retryAfter: refused ? Math.max(ttl, 1) : 0 }],
         blockedFor: 0,
         banned: isBanned(policy, current - limit.max),
-        time: Date.now()
+        time: clock.now()
       }
     },
     refund () { throw new UnsupportedByStoreError('give back a cost') },

@@ -1,3 +1,4 @@
+import type { Clock } from '../shared/clock.js'
 import { withDeadline } from '../shared/deadline.js'
 import { TimeoutError } from '../shared/guard.js'
 import { traced } from '../shared/trace.js'
@@ -80,17 +81,18 @@ export interface CustomLimiterOptions extends FailureOptions {
   store: RateLimitStore
   /** Milliseconds that it may take. */
   timeout: number
+  clock: Clock
 }
 
 /** Decides by a store of the user's own. */
 export function createCustomLimiter (options: CustomLimiterOptions): Limiter {
-  const { store, timeout } = options
+  const { store, timeout, clock } = options
   const local = createLocalLimiter(store)
   const substitute = createSubstitute(options)
   return {
     ...local,
     apply: (key, policy, cost, mode) =>
-      withDeadline(Promise.resolve(local.apply(key, policy, cost, mode)), timeout, () => new TimeoutError(timeout))
+      withDeadline(Promise.resolve(local.apply(key, policy, cost, mode)), timeout, () => new TimeoutError(timeout), clock)
         .catch((error: unknown) => substitute.decide(error, key, policy, cost, mode))
   }
 }

@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache'
+import { systemClock, type Clock } from '../shared/clock.js'
 import type { Counter } from './counter.js'
 import { createCounter } from './create-counter.js'
 import type { Verdict } from './decision.js'
@@ -18,9 +19,8 @@ interface Entry {
  * Keeps the counts in this process, bounded in keys: the ones that were used least recently go first.
  *
  * @param maxKeys - how many keys are kept
- * @param clock - milliseconds; tests put their own here
  */
-export function createMemoryStore (maxKeys: number, clock: () => number = Date.now): RateLimitStore {
+export function createMemoryStore (maxKeys: number, clock: Clock = systemClock): RateLimitStore {
   const entries = new LRUCache<string, Entry>({ max: maxKeys })
   return {
     apply (key, policy, cost, mode) {
@@ -29,13 +29,13 @@ export function createMemoryStore (maxKeys: number, clock: () => number = Date.n
         entry = { counters: {}, refusals: undefined, now: 0 }
         if (mode !== 'peek') entries.set(key, entry)
       }
-      entry.now = Math.max(entry.now, clock())
+      entry.now = Math.max(entry.now, clock.now())
       return applyTo(entry, policy, cost, mode)
     },
     refund (key, { algorithm, limits }, cost, time) {
       const entry = entries.get(key)
       if (entry === undefined) return
-      entry.now = Math.max(entry.now, clock())
+      entry.now = Math.max(entry.now, clock.now())
       entry.counters[algorithm]?.giveBack(limits, cost, time, entry.now)
     },
     reset (key) {

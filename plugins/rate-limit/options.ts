@@ -1,3 +1,4 @@
+import type { Clock } from '../shared/clock.js'
 import type { FastifyRequest } from 'fastify'
 import type { RedisClient } from '../shared/client.js'
 import type { Duration } from '../shared/duration.js'
@@ -134,6 +135,8 @@ export interface RateLimitPluginOptions extends RouteRateLimitOptions {
   timeout?: Duration | undefined
   /** Among how many instances a limit is divided while each of them decides by itself. @default 1 */
   instances?: number | undefined
+  /** The clock for windows, deadlines and memory: in tests one of `fastify-redis-suite/testing`. @default the system's clock */
+  clock?: Clock | undefined
 }
 
 const POLICY_OPTIONS = ['limits', 'algorithm', 'burst', 'countRejected', 'continueExceeding', 'exponentialBackoff', 'penalty', 'ban', 'banDuration']
@@ -145,4 +148,4 @@ export const ROUTE_OPTIONS = ['max', 'timeWindow', ...POLICY_OPTIONS, 'cost', 'h
   'dryRun', 'errorResponseBuilder', 'onExceeding', 'onExceeded', 'onBanReach', 'enableDraftSpec', 'addHeaders', 'addHeadersOnExceeding', 'cache',
   'skipOnError', 'onStoreError']
 
-export const PLUGIN_OPTIONS = [...ROUTE_OPTIONS, 'global', 'redis', 'nameSpace', 'store', 'timeout', 'instances']
+export const PLUGIN_OPTIONS = [...ROUTE_OPTIONS, 'global', 'redis', 'nameSpace', 'store', 'timeout', 'instances', 'clock']

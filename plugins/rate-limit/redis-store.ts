@@ -1,4 +1,5 @@
 import type { RedisClient } from '../shared/client.js'
+import { systemClock, type Clock } from '../shared/clock.js'
 import type { RedisGuard } from '../shared/guard.js'
 import { keySpace } from '../shared/keys.js'
 import { runScript } from '../shared/script.js'
@@ -14,7 +15,9 @@ export function resetChannel (prefix: string): string {
 }
 
 /** Keeps the counts in Redis: one script and one round trip a decision, or less where several are asked for at once. */
-export function createRedisStore (client: RedisClient, prefix: string, guard: Pick<RedisGuard, 'run'> = UNGUARDED): SharedRateLimitStore {
+export function createRedisStore (
+  client: RedisClient, prefix: string, guard: Pick<RedisGuard, 'run'> = UNGUARDED, clock: Clock = systemClock
+): SharedRateLimitStore {
   const channel = resetChannel(prefix)
   const counts: Record<Algorithm, string> = {
     'sliding-log': keySpace(prefix, 'rate-limit', 'log'),
@@ -25,7 +28,7 @@ export function createRedisStore (client: RedisClient, prefix: string, guard: Pi
   // The braces put all keys of one id into one slot of a Cluster. What two algorithms keep cannot be one count.
   const countKey = (algorithm: Algorithm, id: string) => `${counts[algorithm]}{${id}}`
   const refusalsKey = (id: string) => `${refusals}{${id}}`
-  const batcher = (algorithm: Algorithm) => new ScriptBatcher({ client, guard, script: applyScripts[algorithm], parse: parseReply })
+  const batcher = (algorithm: Algorithm) => new ScriptBatcher({ client, guard, clock, script: applyScripts[algorithm], parse: parseReply })
   const batchers = { 'sliding-log': batcher('sliding-log'), 'sliding-counter': batcher('sliding-counter'), gcra: batcher('gcra') }
 
   return {
@@ -42,7 +45,7 @@ export function createRedisStore (client: RedisClient, prefix: string, guard: Pi
     async refund (id, policy, cost, time) {
       batchers[policy.algorithm].flush()
       const args = [Math.round(time * 1000), cost, ...argsOf(policy), channel, id]
-      await guard.run(() => runScript(client, refundScripts[policy.algorithm], [countKey(policy.algorithm, id)], args))
+      await guard.run(() => runScript(client, refundScripts[policy.algorithm], [countKey(policy.algorithm, id)], args, clock))
     },
     async reset (id) {
       // What was asked before goes before.

@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache'
+import { systemClock, type Clock } from '../shared/clock.js'
 import type { Decision } from './decision.js'
 import { countsRefusals, type Policy } from './policy.js'
 
@@ -28,13 +29,18 @@ export interface Asked {
 export class RememberedRefusals {
   #refusals = new LRUCache<string, Refusal>({ max: MAX_KEYS })
   #resets = 0
+  readonly #clock: Clock
+
+  constructor (clock: Clock = systemClock) {
+    this.#clock = clock
+  }
 
   /** @returns the refusal as it reads now, or undefined where the store has to be asked */
   find (key: string, policy: Policy, cost: number): Decision | undefined {
     const refusal = this.#refusals.get(key)
     if (refusal === undefined) return undefined
     const { decision } = refusal
-    const now = performance.now()
+    const now = this.#clock.monotonic()
     // Held true for as short as it may be, and told as long as it may be.
     const end = Math.min(decision.banned ? decision.blockedFor : decision.retryAfter, LONGEST_MEMORY_MS)
     if (now - refusal.askedAt >= end || cost !== refusal.cost || !isSamePolicy(policy, refusal.policy)) return undefined
@@ -44,7 +50,7 @@ export class RememberedRefusals {
 
   /** To be called before the store is asked: its answer is as old as this at most. */
   begin (): Asked {
-    return { at: performance.now(), resets: this.#resets }
+    return { at: this.#clock.monotonic(), resets: this.#resets }
   }
 
   /**
@@ -53,7 +59,7 @@ export class RememberedRefusals {
    */
   remember (key: string, policy: Policy, cost: number, decision: Decision, { at, resets }: Asked): void {
     if (resets !== this.#resets || policy.countRejected || (countsRefusals(policy) && !decision.banned)) return
-    this.#refusals.set(key, { decision, policy, cost, askedAt: at, heardAt: performance.now() })
+    this.#refusals.set(key, { decision, policy, cost, askedAt: at, heardAt: this.#clock.monotonic() })
   }
 
   forget (key: string): void {

@@ -1,5 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import { KEY_PREFIX, KEY_PREFIX_ALLOWED } from '../shared/client.js'
+import type { Clock } from '../shared/clock.js'
 import { parseDuration, type Duration } from '../shared/duration.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
 import { MAX_ENTRIES, readOptions, type OptionReader } from '../shared/options.js'
@@ -41,6 +42,7 @@ export interface ResolvedRateLimitOptions extends ResolvedRouteOptions {
   timeout: number
   cache: number
   instances: number
+  clock: Clock
 }
 
 const HOOKS: readonly RateLimitHook[] = ['onRequest', 'preParsing', 'preValidation', 'preHandler']
@@ -55,7 +57,8 @@ export function resolvePluginOptions (given: RateLimitPluginOptions): ResolvedRa
     nameSpace: resolveNameSpace(given.nameSpace, read),
     timeout: read.duration('timeout', DEFAULT_TIMEOUT_MS, { min: 1 }),
     cache: read.integer('cache', 5000, { min: 1, max: MAX_ENTRIES }),
-    instances: read.integer('instances', 1, { min: 1 })
+    instances: read.integer('instances', 1, { min: 1 }),
+    clock: read.clock()
   }
 }
 

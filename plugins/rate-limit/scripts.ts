@@ -1,10 +1,10 @@
-import { lua, type Script } from '../shared/script.js'
+import { lua, timedLua, type Script } from '../shared/script.js'
 import { ALGORITHM_SCRIPTS } from './algorithm-scripts.js'
 import type { Algorithm } from './policy.js'
 import { SLIDING_LOG_LAYOUT, SLIDING_LOG_SHORTCUT } from './sliding-log-script.js'
 
 const CLOCK = `
-local clock = redis.call('TIME')
+local clock = redis_time()
 `
 
 // Decisions come in batches: the rest of the script is a function of one call's keys and arguments, and of how often it is
@@ -147,7 +147,7 @@ redis.pcall('PUBLISH', ARGV[#ARGV - 1], ARGV[#ARGV])
  *          limit. Or in short, where a single limit let it pass: now, used, µs until reset
  */
 export const applyScripts = mapAlgorithms((algorithm, shortcut) =>
-  lua`${CLOCK}${BATCH_BEGIN}${shortcut}${BEGIN}${algorithm}${APPLY}${BATCH_END}`)
+  timedLua`${CLOCK}${BATCH_BEGIN}${shortcut}${BEGIN}${algorithm}${APPLY}${BATCH_END}`)
 
 /**
  * Gives back what was taken.
@@ -156,7 +156,7 @@ export const applyScripts = mapAlgorithms((algorithm, shortcut) =>
  * ARGV     time it was taken at (µs), cost, number of limits, max, window (ms) and burst of each; what else the policy has;
  *          last channel and message that tell the other instances
  */
-export const refundScripts = mapAlgorithms((algorithm, _, layout) => lua`${CLOCK}${layout}${BEGIN}${algorithm}${REFUND}`)
+export const refundScripts = mapAlgorithms((algorithm, _, layout) => timedLua`${CLOCK}${layout}${BEGIN}${algorithm}${REFUND}`)
 
 function mapAlgorithms (make: (algorithm: string, shortcut: string, layout: string) => Script): Record<Algorithm, Script> {
   return {

@@ -1,3 +1,5 @@
+import type { Clock, Timer } from './clock.js'
+
 /** What an observer sees of a circuit. */
 export interface CircuitStatus {
   /** `open`: callers get their fallback at once. */
@@ -25,6 +27,7 @@ export interface CircuitOptions {
   /** Asks the other side once; it is back when this resolves. */
   probe: () => Promise<unknown>
   onChange: (status: CircuitStatus) => void
+  clock: Clock
 }
 
 /**
@@ -36,10 +39,9 @@ export interface CircuitOptions {
  */
 export class Circuit {
   #options: CircuitOptions
-  #status: { -readonly [K in keyof CircuitStatus]: CircuitStatus[K] } =
-    { state: 'closed', since: Date.now(), opened: 0, failures: 0, lastError: undefined, refusedAt: 0 }
-
-  #timer: NodeJS.Timeout | undefined
+  #clock: Clock
+  #status: { -readonly [K in keyof CircuitStatus]: CircuitStatus[K] }
+  #timer: Timer | undefined
   #probing = false
   #isFlapping = false
   /** Since when each probe was answered. */
@@ -48,6 +50,8 @@ export class Circuit {
 
   constructor (options: CircuitOptions) {
     this.#options = options
+    this.#clock = options.clock
+    this.#status = { state: 'closed', since: this.#clock.now(), opened: 0, failures: 0, lastError: undefined, refusedAt: 0 }
   }
 
   get isOpen (): boolean {
@@ -71,7 +75,7 @@ export class Circuit {
   /** It answers, but takes no writes. */
   refusal (): void {
     this.success()
-    this.#status.refusedAt = Date.now()
+    this.#status.refusedAt = this.#clock.now()
   }
 
   failure (error: Error): void {
@@ -83,7 +87,7 @@ export class Circuit {
   /** Probes at once where the circuit is open: call it when something says that the other side is back. */
   probeNow (): void {
     if (!this.isOpen || this.#probing || this.#stopped) return
-    clearTimeout(this.#timer)
+    this.#clock.clearTimeout(this.#timer)
     this.#probing = true
     this.#options.probe().then(() => this.#good(), (error: Error) => this.#bad(error))
   }
@@ -96,13 +100,13 @@ export class Circuit {
   /** Ends the probing; the state stays as it is. */
   stop (): void {
     this.#stopped = true
-    clearTimeout(this.#timer)
+    this.#clock.clearTimeout(this.#timer)
   }
 
   #good (): void {
     this.#probing = false
-    this.#goodSince ??= Date.now()
-    if (this.#isFlapping && Date.now() - this.#goodSince < this.#options.stableFor) this.#schedule()
+    this.#goodSince ??= this.#clock.now()
+    if (this.#isFlapping && this.#clock.now() - this.#goodSince < this.#options.stableFor) this.#schedule()
     else this.#close()
   }
 
@@ -115,7 +119,7 @@ export class Circuit {
 
   #open (): void {
     const { opened, since } = this.#status
-    this.#isFlapping = opened > 0 && Date.now() - since < this.#options.flapWindow
+    this.#isFlapping = opened > 0 && this.#clock.now() - since < this.#options.flapWindow
     this.disturbed()
     this.#status.opened++
     this.#change('open')
@@ -130,14 +134,14 @@ export class Circuit {
 
   #change (state: CircuitStatus['state']): void {
     this.#status.state = state
-    this.#status.since = Date.now()
+    this.#status.since = this.#clock.now()
     this.#options.onChange(this.status)
   }
 
   #schedule (): void {
     if (this.#stopped) return
-    clearTimeout(this.#timer)
-    this.#timer = setTimeout(() => this.probeNow(), this.#options.probeInterval)
+    this.#clock.clearTimeout(this.#timer)
+    this.#timer = this.#clock.setTimeout(() => this.probeNow(), this.#options.probeInterval)
     this.#timer.unref()
   }
 }

@@ -2,6 +2,7 @@ import calculateSlot from 'cluster-key-slot'
 import type { FastifyBaseLogger } from 'fastify'
 import type { Cluster, Redis } from 'ioredis'
 import { isCluster, type RedisClient } from './client.js'
+import { systemClock, type Clock, type Timer } from './clock.js'
 import { withDeadline } from './deadline.js'
 import { isOutage, pluginError } from './errors.js'
 
@@ -19,18 +20,20 @@ export class ClusterNodes {
   readonly #cluster: Cluster
   readonly #log: FastifyBaseLogger
   readonly #timeout: number
+  readonly #clock: Clock
   readonly #asked = new Map<string, Promise<boolean>>()
   #down: ReadonlySet<string> = new Set()
   #checking: Promise<void> | undefined
-  #timer: NodeJS.Timeout | undefined
+  #timer: Timer | undefined
   #stopped = false
   /** When one came back last, in milliseconds since the epoch; 0: never. */
   returnedAt = 0
 
-  constructor (cluster: Cluster, log: FastifyBaseLogger, timeout: number) {
+  constructor (cluster: Cluster, log: FastifyBaseLogger, timeout: number, clock: Clock) {
     this.#cluster = cluster
     this.#log = log
     this.#timeout = timeout
+    this.#clock = clock
   }
 
   get isWhole (): boolean {
@@ -68,7 +71,7 @@ export class ClusterNodes {
 
   stop (): void {
     this.#stopped = true
-    clearTimeout(this.#timer)
+    this.#clock.clearTimeout(this.#timer)
   }
 
   async #check (): Promise<void> {
@@ -76,14 +79,14 @@ export class ClusterNodes {
     const masters = [...new Set(this.#cluster.slots.map(([master]) => master))].filter(master => master !== undefined)
     const isUp = await Promise.all(masters.map(master => this.#ask(master, present.get(master))))
     const down = new Set(masters.filter((_, i) => isUp[i] !== true))
-    if ([...this.#down].some(master => !down.has(master))) this.returnedAt = Date.now()
+    if ([...this.#down].some(master => !down.has(master))) this.returnedAt = this.#clock.now()
     this.#tell(down)
     this.#down = down
-    clearTimeout(this.#timer)
+    this.#clock.clearTimeout(this.#timer)
     if (this.isWhole || this.#stopped) return
     // Where a replica has taken over, the slots are another node's by now.
     this.#cluster.refreshSlotsCache(() => {})
-    this.#timer = setTimeout(() => this.suspect(), INTERVAL_MS)
+    this.#timer = this.#clock.setTimeout(() => this.suspect(), INTERVAL_MS)
     this.#timer.unref()
   }
 
@@ -93,7 +96,7 @@ export class ClusterNodes {
     const asked = this.#asked.get(master) ?? node.cluster('INFO').then(info => String(info).includes('cluster_state:ok'), error => !isOutage(error))
       .finally(() => this.#asked.delete(master))
     this.#asked.set(master, asked)
-    return await withDeadline(asked, this.#timeout, () => new NodeDownError()).catch(() => false)
+    return await withDeadline(asked, this.#timeout, () => new NodeDownError(), this.#clock).catch(() => false)
   }
 
   #tell (down: ReadonlySet<string>): void {
@@ -110,9 +113,9 @@ function nameOf ({ options: { host, port } }: Redis): string {
 const nodesOf = new WeakMap<Cluster, ClusterNodes>()
 
 /** Watches the nodes of a client from now on; undefined where it is no Cluster. */
-export function watchNodes (client: RedisClient, log: FastifyBaseLogger, timeout: number): ClusterNodes | undefined {
+export function watchNodes (client: RedisClient, log: FastifyBaseLogger, timeout: number, clock: Clock = systemClock): ClusterNodes | undefined {
   if (!isCluster(client)) return undefined
-  const nodes = new ClusterNodes(client, log, timeout)
+  const nodes = new ClusterNodes(client, log, timeout, clock)
   nodesOf.set(client, nodes)
   return nodes
 }

@@ -1,3 +1,5 @@
+import { systemClock, type Clock } from './clock.js'
+
 /** A wait is counted in as many parts. */
 const PARTS = 4
 
@@ -12,17 +14,17 @@ const PARTS = 4
  *
  * @param onTimeout - makes the error of the rejection
  */
-export function withDeadline<T> (promise: Promise<T>, ms: number, onTimeout: () => Error): Promise<T> {
+export function withDeadline<T> (promise: Promise<T>, ms: number, onTimeout: () => Error, clock: Clock = systemClock): Promise<T> {
   return new Promise((resolve, reject) => {
     let left = PARTS
-    const timer = setTimeout(() => {
+    const timer = clock.setTimeout(() => {
       left--
       if (left > 0) timer.refresh()
       else setImmediate(() => reject(onTimeout()))
     }, Math.ceil(ms / PARTS))
     promise.then(
-      value => { clearTimeout(timer); resolve(value) },
-      error => { clearTimeout(timer); reject(error) }
+      value => { clock.clearTimeout(timer); resolve(value) },
+      error => { clock.clearTimeout(timer); reject(error) }
     )
   })
 }

@@ -1,7 +1,7 @@
 import createError, { type FastifyErrorConstructor } from '@fastify/error'
 
 /** The plugins that can raise a coded error; the name is a part of the code. */
-export type PluginName = 'redis' | 'cache' | 'session' | 'rate-limit' | 'health' | 'events' | 'lock' | 'metrics' | 'idempotency'
+export type PluginName = 'redis' | 'cache' | 'session' | 'rate-limit' | 'health' | 'events' | 'lock' | 'metrics' | 'idempotency' | 'testing'
 
 type MessageArgs = [unknown?, unknown?, unknown?]
 

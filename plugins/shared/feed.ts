@@ -1,6 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Cluster, Redis } from 'ioredis'
 import { isCluster, type RedisClient } from './client.js'
+import { systemClock, type Clock } from './clock.js'
 import { isOutage, type PluginName } from './errors.js'
 
 /** Listens to what other instances publish. */
@@ -23,12 +24,13 @@ export interface FeedOptions {
   onMessage: (message: string) => void
   /** Called when messages may be missed from now on, and when they no longer are. */
   onGap: () => void
+  clock?: Clock
 }
 
 const RETRY_MS = 100
 
 /** Subscribes on a connection of its own, and again whenever that was lost. */
-export function followChannel ({ client, plugin, channel, log, without, onMessage, onGap }: FeedOptions): Feed {
+export function followChannel ({ client, plugin, channel, log, without, onMessage, onGap, clock = systemClock }: FeedOptions): Feed {
   let subscriber: Redis | undefined
   let live = false
   let warned = false
@@ -62,7 +64,7 @@ export function followChannel ({ client, plugin, channel, log, without, onMessag
   }
 
   function retry (): void {
-    setTimeout(connect, RETRY_MS).unref()
+    clock.setTimeout(connect, RETRY_MS).unref()
   }
 
   // Whoever closes the client is done with this connection as well, also without closing the app.

@@ -1,6 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { Circuit, type CircuitStatus } from './circuit.js'
 import type { RedisClient } from './client.js'
+import { systemClock, type Clock } from './clock.js'
 import { NodeDownError, watchNodes, type ClusterNodes } from './cluster-nodes.js'
 import { withDeadline } from './deadline.js'
 import { isOutage, pluginError, type PluginName } from './errors.js'
@@ -44,15 +45,18 @@ const watched = new WeakMap<RedisClient, Watched>()
 /**
  * @param timeout - milliseconds that an operation may take
  * @param plugin - whose operations they are, for traces
+ * @param clock - by which the deadline passes; the first plugin's is the circuit's
  */
-export function guardRedis (client: RedisClient, log: FastifyBaseLogger, timeout = DEFAULT_TIMEOUT_MS, plugin: PluginName = 'redis'): RedisGuard {
-  const { circuit, nodes } = watched.get(client) ?? watch(client, log)
+export function guardRedis (
+  client: RedisClient, log: FastifyBaseLogger, timeout = DEFAULT_TIMEOUT_MS, plugin: PluginName = 'redis', clock: Clock = systemClock
+): RedisGuard {
+  const { circuit, nodes } = watched.get(client) ?? watch(client, log, clock)
   const onTimeout = () => new TimeoutError(timeout)
 
   // Promises by hand, as every request passes here: an async function would cost it two more turns.
   function ask<T> (operation: () => Promise<T>): Promise<T> {
     if (circuit.isOpen) return Promise.reject(new CircuitOpenError(circuit.status.lastError?.message))
-    return withDeadline(operation(), timeout, onTimeout).then(
+    return withDeadline(operation(), timeout, onTimeout, clock).then(
       result => { circuit.success(); return result },
       (error: unknown) => {
         if (error instanceof NodeDownError) throw error
@@ -89,9 +93,10 @@ export function releaseCircuit (client: RedisClient): void {
   watched.delete(client)
 }
 
-function watch (client: RedisClient, log: FastifyBaseLogger): Watched {
-  const nodes = watchNodes(client, log, DEFAULT_TIMEOUT_MS)
+function watch (client: RedisClient, log: FastifyBaseLogger, clock: Clock): Watched {
+  const nodes = watchNodes(client, log, DEFAULT_TIMEOUT_MS, clock)
   const circuit = new Circuit({
+    clock,
     threshold: FAILURE_THRESHOLD,
     probeInterval: PROBE_INTERVAL_MS,
     flapWindow: FLAP_WINDOW_MS,

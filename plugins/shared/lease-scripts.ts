@@ -1,4 +1,4 @@
-import { lua } from './script.js'
+import { lua, timedLua } from './script.js'
 
 /** How long the last fence is kept. */
 const FENCE_MS = 24 * 3600 * 1000
@@ -10,8 +10,8 @@ const FENCE_MS = 24 * 3600 * 1000
  * ARGV     instance, how long it lives for certain (ms)
  * reply    how many live
  */
-export const aliveScript = lua`
-local time = redis.call('TIME')
+export const aliveScript = timedLua`
+local time = redis_time()
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
@@ -27,10 +27,10 @@ return redis.call('ZCARD', KEYS[1])
  * ARGV     token, TTL (ms)
  * reply    fence, or nil where somebody has it
  */
-export const acquireScript = lua`
+export const acquireScript = timedLua`
 if redis.call('EXISTS', KEYS[1]) == 1 then return nil end
 redis.call('PEXPIRE', KEYS[2], ${FENCE_MS})
-local time = redis.call('TIME')
+local time = redis_time()
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local fence = string.format('%.0f', math.max(now, (tonumber(redis.call('GET', KEYS[2])) or 0) + 1))
 redis.call('SET', KEYS[2], fence, 'PX', ${FENCE_MS})

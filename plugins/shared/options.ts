@@ -1,3 +1,4 @@
+import { isClock, systemClock, type Clock } from './clock.js'
 import { type Duration, parseDuration } from './duration.js'
 import { invalidOptionError, type PluginName } from './errors.js'
 
@@ -18,6 +19,8 @@ export interface OptionReader {
   boolean (name: string, fallback: boolean): boolean
   string (name: string, fallback: string): string
   oneOf<const T extends string> (name: string, fallback: T, allowed: readonly T[]): T
+  /** The option `clock`. @default the system's */
+  clock (): Clock
   fail (name: string, allowed: string): never
 }
 
@@ -61,6 +64,10 @@ export function readOptions (plugin: PluginName, options: object): OptionReader 
     string (name, fallback) {
       const value = given(name) ?? fallback
       return typeof value === 'string' && value !== '' ? value : fail(name, 'a string that is not empty')
+    },
+    clock () {
+      const value = given('clock') ?? systemClock
+      return isClock(value) ? value : fail('clock', 'a clock of createTestClock() of fastify-redis-suite/testing')
     },
     oneOf (name, fallback, allowed) {
       const value = given(name) ?? fallback

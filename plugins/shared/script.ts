@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { RedisClient } from './client.js'
+import { systemClock, type Clock } from './clock.js'
 import { onNode } from './cluster-nodes.js'
 import type { Turn } from './turn.js'
 
@@ -7,12 +8,39 @@ import type { Turn } from './turn.js'
 export interface Script {
   readonly lua: string
   readonly sha1: string
+  /** Whether it takes the time as its last argument, see {@link timedLua}. */
+  readonly isTimed: boolean
 }
 
 /** Tags a string as Lua, for editors, and makes a {@link Script} of it. */
 export function lua (strings: TemplateStringsArray, ...values: Array<string | number>): Script {
-  const source = String.raw(strings, ...values)
-  return { lua: source, sha1: createHash('sha1').update(source).digest('hex') }
+  return scriptOf(String.raw(strings, ...values), false)
+}
+
+// It is taken off the arguments, so that what a script does with the others (`#ARGV`, optional ones at the end) stays right.
+const REDIS_TIME = `
+local given_time = table.remove(ARGV)
+local function redis_time ()
+  if given_time == '' then return redis.call('TIME') end
+  return { math.floor(given_time / 1000000), given_time % 1000000 }
+end
+`
+
+/**
+ * As {@link lua}, for a script that needs the time: `redis_time()` returns seconds and microseconds, as `TIME` does. They are Redis's own, so that
+ * instances agree whose clocks do not. A test hands in its own as a last argument, which is empty otherwise.
+ */
+export function timedLua (strings: TemplateStringsArray, ...values: Array<string | number>): Script {
+  return scriptOf(REDIS_TIME + String.raw(strings, ...values), true)
+}
+
+function scriptOf (source: string, isTimed: boolean): Script {
+  return { lua: source, sha1: createHash('sha1').update(source).digest('hex'), isTimed }
+}
+
+/** The argument that {@link timedLua} takes off. */
+function timeFor ({ isTimed }: Script, clock: Clock): string[] {
+  return isTimed ? [clock.redisTime()] : []
 }
 
 /** A server that does not have a script (restarted, failed over, `SCRIPT FLUSH`) gets its text once more. */
@@ -25,13 +53,18 @@ async function byDigestOrText (byDigest: () => Promise<unknown>, byText: () => P
   }
 }
 
-/** Runs a script by its digest: one round trip. */
+/**
+ * Runs a script by its digest: one round trip.
+ *
+ * @param clock - gives a script of {@link timedLua} its time
+ */
 export function runScript (
-  client: RedisClient, script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>
+  client: RedisClient, script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>, clock: Clock = systemClock
 ): Promise<unknown> {
+  const time = timeFor(script, clock)
   return onNode(client, keys[0] ?? '', () => byDigestOrText(
-    () => client.evalsha(script.sha1, keys.length, ...keys, ...args),
-    () => client.eval(script.lua, keys.length, ...keys, ...args)))
+    () => client.evalsha(script.sha1, keys.length, ...keys, ...args, ...time),
+    () => client.eval(script.lua, keys.length, ...keys, ...args, ...time)))
 }
 
 /** Runs a script that only reads, as {@link runScriptIn} does: what keeps writes waiting, a failover for one, does not keep it. Since Redis 7. */
@@ -42,10 +75,13 @@ export function readScriptIn (turn: Turn, script: Script, keys: readonly string[
 }
 
 /** As {@link runScript}, together with what else is asked at the end of a turn. */
-export function runScriptIn (turn: Turn, script: Script, keys: readonly string[], args: ReadonlyArray<string | number>): Promise<unknown> {
+export function runScriptIn (
+  turn: Turn, script: Script, keys: readonly string[], args: ReadonlyArray<string | number>, clock: Clock = systemClock
+): Promise<unknown> {
+  const time = timeFor(script, clock)
   return byDigestOrText(
-    () => turn.ask(on => on.evalsha(script.sha1, keys.length, ...keys, ...args)),
-    () => turn.ask(on => on.eval(script.lua, keys.length, ...keys, ...args)))
+    () => turn.ask(on => on.evalsha(script.sha1, keys.length, ...keys, ...args, ...time)),
+    () => turn.ask(on => on.eval(script.lua, keys.length, ...keys, ...args, ...time)))
 }
 
 /** Both kinds of client have them, but their types do not say so; `callBuffer` loses its first argument where commands are pipelined. */
@@ -56,10 +92,11 @@ interface ForBytes {
 
 /** As {@link runScript}; text in the reply comes as bytes. */
 export function runScriptForBytes (
-  client: RedisClient, script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>
+  client: RedisClient, script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>, clock: Clock = systemClock
 ): Promise<unknown> {
+  const time = timeFor(script, clock)
   const forBytes = client as unknown as ForBytes
   return onNode(client, keys[0] ?? '', () => byDigestOrText(
-    () => forBytes.evalshaBuffer(script.sha1, keys.length, ...keys, ...args),
-    () => forBytes.evalBuffer(script.lua, keys.length, ...keys, ...args)))
+    () => forBytes.evalshaBuffer(script.sha1, keys.length, ...keys, ...args, ...time),
+    () => forBytes.evalBuffer(script.lua, keys.length, ...keys, ...args, ...time)))
 }

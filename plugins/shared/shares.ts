@@ -1,3 +1,5 @@
+import { sleep, type Clock, type Timer } from './clock.js'
+
 /** A part of some work, on which one instance at a time works by a lease. */
 export interface Share {
   readonly isOwned: boolean
@@ -21,6 +23,7 @@ export interface SharesOptions<S extends Share> {
   leave (instance: string): Promise<void>
   /** Called after each look, with what went wrong. */
   onTick (error: Error | undefined): void
+  clock: Clock
 }
 
 /** Leases are renewed, and free ones taken, this often in the time of a lease. */
@@ -33,7 +36,7 @@ const TICKS_PER_LEASE = 5
 export class Shares<S extends Share> {
   readonly all: readonly S[]
   readonly #options: SharesOptions<S>
-  #timer: NodeJS.Timeout | undefined
+  #timer: Timer | undefined
   #ticking: Promise<void> | undefined
   #isClosed = false
   #terms = 0
@@ -51,8 +54,9 @@ export class Shares<S extends Share> {
   /** Looks again after so many milliseconds. */
   look (ms: number): void {
     if (this.#isClosed) return
-    clearTimeout(this.#timer)
-    this.#timer = setTimeout(() => {
+    const { clock } = this.#options
+    clock.clearTimeout(this.#timer)
+    this.#timer = clock.setTimeout(() => {
       const { onTick } = this.#options
       this.#ticking ??= this.#tick().then(() => onTick(undefined), onTick).finally(() => {
         this.#ticking = undefined
@@ -63,19 +67,19 @@ export class Shares<S extends Share> {
 
   /** Ends after the work at hand, or after `ms`. */
   async close (ms: number): Promise<void> {
+    const { lease, leave, instance, clock } = this.#options
     this.#isClosed = true
-    clearTimeout(this.#timer)
+    clock.clearTimeout(this.#timer)
     await this.#ticking
-    const { lease, leave, instance } = this.#options
-    const keep = setInterval(() => { this.#renew().catch(() => {}) }, lease / TICKS_PER_LEASE)
-    const giveUp = setTimeout(() => { for (const share of this.all) share.abandon() }, ms)
+    const keep = clock.setInterval(() => { this.#renew().catch(() => {}) }, lease / TICKS_PER_LEASE)
+    const giveUp = clock.setTimeout(() => { for (const share of this.all) share.abandon() }, ms)
     await Promise.race([
       Promise.all(this.all.map(share => share.release())),
       // What does not heed its signal is not waited for.
-      new Promise(resolve => setTimeout(resolve, ms + 100).unref())
+      sleep(clock, ms + 100, { ref: false })
     ])
-    clearInterval(keep)
-    clearTimeout(giveUp)
+    clock.clearInterval(keep)
+    clock.clearTimeout(giveUp)
     await leave(instance).catch(() => {})
   }
 

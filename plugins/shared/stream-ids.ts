@@ -1,3 +1,5 @@
+import { systemClock, type Clock } from './clock.js'
+
 /** Orders ids of stream entries: below 0 where `a` comes first. */
 export function compareIds (a: string, b: string): number {
   const [aTime = 0, aCount = 0] = a.split('-').map(Number)
@@ -11,10 +13,10 @@ export function timeOfId (id: string): number {
 }
 
 /** Makes ids as a server does, by this process's clock: each is after the one before. */
-export function createIds (): () => string {
+export function createIds (clock: Clock = systemClock): () => string {
   let last = { time: 0, count: 0 }
   return () => {
-    const time = Math.max(Date.now(), last.time)
+    const time = Math.max(clock.now(), last.time)
     last = { time, count: time === last.time ? last.count + 1 : 0 }
     return `${time}-${last.count}`
   }

@@ -2,7 +2,7 @@ import t, { type Test } from 'tap'
 import type { Redis } from 'ioredis'
 import { KINDS } from '../../bench/scale-kinds.js'
 import { measure } from '../../bench/scale-measure.js'
-import { readPage } from '../helpers/doc-blocks.js'
+import { readPage } from '../helpers/docs/doc-blocks.js'
 import { until } from '../helpers/index.js'
 
 const USERS = 500

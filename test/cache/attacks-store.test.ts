@@ -1,7 +1,7 @@
 import t from 'tap'
 import { encodeFrame } from '../../plugins/cache/frame.js'
-import { ask, askTwice, buildCacheApp, onEachStore, settled } from '../helpers/cache-app.js'
-import { heapInUse } from '../helpers/heap.js'
+import { ask, askTwice, buildCacheApp, onEachStore, settled } from '../helpers/cache/cache-app.js'
+import { heapInUse } from '../helpers/timing/heap.js'
 import { startRedis, until } from '../helpers/index.js'
 
 // More of them by SCALE=10: it takes that much longer.

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { ask, askTwice, buildCacheApp, onEachStore, settled } from '../helpers/cache-app.js'
+import { ask, askTwice, buildCacheApp, onEachStore, settled } from '../helpers/cache/cache-app.js'
 import { startRedis, until } from '../helpers/index.js'
 
 const server = await startRedis()

@@ -3,7 +3,7 @@ import t, { type Test } from 'tap'
 import { cache, type CachePluginOptions, type RouteCacheOptions } from '../../plugins/cache/index.js'
 import { redis, type RedisPluginOptions } from '../../plugins/redis/index.js'
 import { startCluster, startRedis, until } from '../helpers/index.js'
-import { stopwatch } from '../helpers/stopwatch.js'
+import { stopwatch } from '../helpers/timing/stopwatch.js'
 
 const server = await startRedis()
 let prefixes = 0

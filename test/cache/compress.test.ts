@@ -1,7 +1,7 @@
 import { gunzipSync } from 'node:zlib'
 import type { FastifyInstance, FastifyPluginCallback } from 'fastify'
 import t from 'tap'
-import { ask, askTwice, buildCacheApp, onEachStore, settled } from '../helpers/cache-app.js'
+import { ask, askTwice, buildCacheApp, onEachStore, settled } from '../helpers/cache/cache-app.js'
 import { startRedis } from '../helpers/index.js'
 
 const load = async (name: string) => await import(name).then(module => module.default, () => undefined) as FastifyPluginCallback<{ encodings?: string[] }>

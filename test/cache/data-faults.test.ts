@@ -6,7 +6,7 @@ import t, { type Test } from 'tap'
 import { cache, type CachePluginOptions } from '../../plugins/cache/index.js'
 import { redis, type RedisPluginOptions } from '../../plugins/redis/index.js'
 import { startProxy, startRedis, until } from '../helpers/index.js'
-import { stopwatch } from '../helpers/stopwatch.js'
+import { stopwatch } from '../helpers/timing/stopwatch.js'
 
 const server = await startRedis()
 const wait = (ms: number) => new Promise(resolve => setTimeout(resolve, ms))

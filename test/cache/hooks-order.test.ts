@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Test } from 'tap'
 import { rateLimit } from '../../plugins/rate-limit/index.js'
-import { ask, askTwice, buildCacheApp, onEachStore, settled } from '../helpers/cache-app.js'
+import { ask, askTwice, buildCacheApp, onEachStore, settled } from '../helpers/cache/cache-app.js'
 import { startRedis, until } from '../helpers/index.js'
 
 const server = await startRedis()

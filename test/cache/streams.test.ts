@@ -1,7 +1,7 @@
 import { request as httpRequest } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { Readable } from 'node:stream'
-import { ask, askTwice, buildCacheApp, onEachStore, settled } from '../helpers/cache-app.js'
+import { ask, askTwice, buildCacheApp, onEachStore, settled } from '../helpers/cache/cache-app.js'
 import { startRedis, until } from '../helpers/index.js'
 
 const server = await startRedis()

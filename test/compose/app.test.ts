@@ -4,7 +4,7 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { cache, events, health, idempotency, lock, metrics, rateLimit, redis, session } from '../../plugins/index.js'
-import { ask } from '../helpers/cache-app.js'
+import { ask } from '../helpers/cache/cache-app.js'
 import { startRedis, until } from '../helpers/index.js'
 
 const server = await startRedis()

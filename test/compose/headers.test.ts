@@ -6,7 +6,7 @@ import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { idempotency } from '../../plugins/idempotency/index.js'
 import { rateLimit } from '../../plugins/rate-limit/index.js'
-import { ask, buildCacheApp, onEachStore, type CacheApp } from '../helpers/cache-app.js'
+import { ask, buildCacheApp, onEachStore, type CacheApp } from '../helpers/cache/cache-app.js'
 import { startRedis, until } from '../helpers/index.js'
 
 const promise = onEachStore(await startRedis())

@@ -5,7 +5,7 @@ import underPressure from '@fastify/under-pressure'
 import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { cache, health, idempotency, lock, metrics, rateLimit, redis, session } from '../../plugins/index.js'
-import { ask } from '../helpers/cache-app.js'
+import { ask } from '../helpers/cache/cache-app.js'
 import { startRedis, until } from '../helpers/index.js'
 
 declare module 'fastify' {

@@ -1,10 +1,10 @@
 import t from 'tap'
 import { buildApp } from '../../app.js'
-import { shopConfig } from '../helpers/shop.js'
+import { shopConfig } from '../helpers/demo/shop.js'
 import { DEMO_PASSWORD } from '../../demo/seed.js'
-import { client } from '../helpers/client.js'
+import { client } from '../helpers/app/client.js'
 import { startRedis, until } from '../helpers/index.js'
-import { collectLog } from '../helpers/log-lines.js'
+import { collectLog } from '../helpers/app/log-lines.js'
 
 const redis = await startRedis()
 const { logger, lines } = collectLog()

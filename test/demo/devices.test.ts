@@ -1,8 +1,8 @@
 import t from 'tap'
 import { buildApp } from '../../app.js'
-import { shopConfig } from '../helpers/shop.js'
+import { shopConfig } from '../helpers/demo/shop.js'
 import { DEMO_PASSWORD } from '../../demo/seed.js'
-import { client } from '../helpers/client.js'
+import { client } from '../helpers/app/client.js'
 import { startRedis } from '../helpers/index.js'
 
 t.test('a device that is logged out on one instance is out on the other at its next request', async t => {

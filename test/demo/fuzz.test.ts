@@ -2,9 +2,9 @@ import fc from 'fast-check'
 import type { InjectOptions, LightMyRequestResponse } from 'fastify'
 import t from 'tap'
 import { buildApp } from '../../app.js'
-import { shopConfig } from '../helpers/shop.js'
+import { shopConfig } from '../helpers/demo/shop.js'
 import { DEMO_PASSWORD } from '../../demo/seed.js'
-import { client } from '../helpers/client.js'
+import { client } from '../helpers/app/client.js'
 
 const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const
 const PATHS = ['/', '/products', '/products/search', '/products/*', '/login', '/logout', '/me', '/me/sessions', '/me/sessions/*', '/cart', '/cart/items',

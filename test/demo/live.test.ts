@@ -5,12 +5,12 @@ import { join } from 'node:path'
 import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { buildApp } from '../../app.js'
-import { shopConfig } from '../helpers/shop.js'
+import { shopConfig } from '../helpers/demo/shop.js'
 import { LatestQueue } from '../../demo/latest-queue.js'
 import type { LiveEvent } from '../../demo/live-events.js'
 import { unusedConnections } from '../../demo/unused-connections.js'
 import { startRedis, until } from '../helpers/index.js'
-import { countListeners } from '../helpers/listening.js'
+import { countListeners } from '../helpers/rate-limit/listening.js'
 
 const server = await startRedis({ password: 'a-redis-password' })
 const [a, b] = await Promise.all([1, 2].map(async () => {

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import t, { type Test } from 'tap'
 import { buildApp } from '../../app.js'
-import { shopConfig } from '../helpers/shop.js'
+import { shopConfig } from '../helpers/demo/shop.js'
 import { startRedis, until } from '../helpers/index.js'
 
 const root = join(import.meta.dirname, '../..')

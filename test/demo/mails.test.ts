@@ -4,7 +4,7 @@ import { database } from '../../demo/database.js'
 import { mails, type Letter } from '../../demo/mails.js'
 import { events, redis } from '../../plugins/index.js'
 import { startRedis, until } from '../helpers/index.js'
-import { DATABASE_SNAPSHOT } from '../helpers/shop.js'
+import { DATABASE_SNAPSHOT } from '../helpers/demo/shop.js'
 
 t.test('a letter that comes twice is one mail; one that cannot be queued fails no order', async t => {
   const server = await startRedis()

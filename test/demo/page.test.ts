@@ -5,8 +5,8 @@ import type { FastifyInstance } from 'fastify'
 import type { Browser, Page } from 'playwright-core'
 import t, { type Test } from 'tap'
 import { buildApp } from '../../app.js'
-import { shopConfig } from '../helpers/shop.js'
-import { launchBrowser, NO_BROWSER } from '../helpers/browser.js'
+import { shopConfig } from '../helpers/demo/shop.js'
+import { launchBrowser, NO_BROWSER } from '../helpers/demo/browser.js'
 import { startRedis, until } from '../helpers/index.js'
 
 const root = join(import.meta.dirname, '../..')

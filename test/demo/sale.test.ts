@@ -1,9 +1,9 @@
 import type { FastifyInstance, LightMyRequestResponse } from 'fastify'
 import t from 'tap'
 import { buildApp } from '../../app.js'
-import { shopConfig } from '../helpers/shop.js'
+import { shopConfig } from '../helpers/demo/shop.js'
 import { DEMO_PASSWORD } from '../../demo/seed.js'
-import { client } from '../helpers/client.js'
+import { client } from '../helpers/app/client.js'
 import { startCluster, startRedis, until } from '../helpers/index.js'
 
 const server = await startRedis()

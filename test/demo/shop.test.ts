@@ -1,9 +1,9 @@
 import t from 'tap'
 import { buildApp } from '../../app.js'
-import { shopConfig } from '../helpers/shop.js'
+import { shopConfig } from '../helpers/demo/shop.js'
 import { schemaSql, triggerSql } from '../../demo/schema.js'
 import { DEMO_PASSWORD } from '../../demo/seed.js'
-import { client, type Method } from '../helpers/client.js'
+import { client, type Method } from '../helpers/app/client.js'
 
 const NUL = '\u0000'
 const TOO_LARGE = 2 ** 31

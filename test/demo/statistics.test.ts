@@ -1,7 +1,7 @@
 import t from 'tap'
 import { buildApp } from '../../app.js'
-import { shopConfig } from '../helpers/shop.js'
-import { client } from '../helpers/client.js'
+import { shopConfig } from '../helpers/demo/shop.js'
+import { client } from '../helpers/app/client.js'
 import { startCluster, startRedis, until } from '../helpers/index.js'
 
 const server = await startRedis()

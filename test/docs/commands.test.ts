@@ -5,8 +5,8 @@ import type { FastifyInstance } from 'fastify'
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { buildApp } from '../../app.js'
-import { shopConfig } from '../helpers/shop.js'
-import { blocksOf, pagesOf, readPage, root, wordsOf, type DocBlock } from '../helpers/doc-blocks.js'
+import { shopConfig } from '../helpers/demo/shop.js'
+import { blocksOf, pagesOf, readPage, root, wordsOf, type DocBlock } from '../helpers/docs/doc-blocks.js'
 import { startRedis } from '../helpers/index.js'
 
 interface Command {

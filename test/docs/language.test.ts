@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { HTTP_DURATION, METRICS, REDIS_DURATION } from '../../plugins/metrics/names.js'
-import { readPage, root } from '../helpers/doc-blocks.js'
+import { readPage, root } from '../helpers/docs/doc-blocks.js'
 
 // One language over all plugins: the table "Names" of CONTRIBUTING.md, as far as a program can check it.
 

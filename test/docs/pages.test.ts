@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
 import t from 'tap'
-import { anchorsOf, codeSpansOf, linksOf, pagesOf, readPage, root } from '../helpers/doc-blocks.js'
+import { anchorsOf, codeSpansOf, linksOf, pagesOf, readPage, root } from '../helpers/docs/doc-blocks.js'
 
 const pages = pagesOf()
 const sources = readdirSync(join(root, 'plugins'), { recursive: true, encoding: 'utf8' })

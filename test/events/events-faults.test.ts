@@ -4,10 +4,10 @@ import Fastify from 'fastify'
 import { Redis } from 'ioredis'
 import t from 'tap'
 import { events } from '../../plugins/events/index.js'
-import { builder } from '../helpers/events-app.js'
+import { builder } from '../helpers/events/events-app.js'
 import { startCluster, startProxy, startRedis, until } from '../helpers/index.js'
-import { collectLog } from '../helpers/log-lines.js'
-import { stopwatch } from '../helpers/stopwatch.js'
+import { collectLog } from '../helpers/app/log-lines.js'
+import { stopwatch } from '../helpers/timing/stopwatch.js'
 
 const server = await startRedis()
 const cluster = await startCluster()

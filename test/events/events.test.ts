@@ -1,10 +1,10 @@
 import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { events, type EventsPluginOptions } from '../../plugins/events/index.js'
-import { builder, type Build } from '../helpers/events-app.js'
+import { builder, type Build } from '../helpers/events/events-app.js'
 import { startCluster, startRedis, until } from '../helpers/index.js'
-import { collectLog } from '../helpers/log-lines.js'
-import { stopwatch } from '../helpers/stopwatch.js'
+import { collectLog } from '../helpers/app/log-lines.js'
+import { stopwatch } from '../helpers/timing/stopwatch.js'
 
 declare module 'fastify' {
   interface EventChannels {

@@ -12,8 +12,8 @@ import { rateLimit } from '../../plugins/rate-limit/index.js'
 import { redis } from '../../plugins/redis/index.js'
 import { session } from '../../plugins/session/index.js'
 import { startRedis, until } from '../helpers/index.js'
-import { collectLog } from '../helpers/log-lines.js'
-import { stopwatch } from '../helpers/stopwatch.js'
+import { collectLog } from '../helpers/app/log-lines.js'
+import { stopwatch } from '../helpers/timing/stopwatch.js'
 
 const server = await startRedis()
 let prefixes = 0

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { startRedis, until } from '../helpers/index.js'
-import { createHandler, startStreams } from '../helpers/streams.js'
-import { stopwatch } from '../helpers/stopwatch.js'
+import { createHandler, startStreams } from '../helpers/events/streams.js'
+import { stopwatch } from '../helpers/timing/stopwatch.js'
 
 const server = await startRedis()
 

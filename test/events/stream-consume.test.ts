@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { until } from '../helpers/index.js'
-import { appendAll, createHandler, dataOf, startStores, startStreams, upTo } from '../helpers/streams.js'
+import { appendAll, createHandler, dataOf, startStores, startStreams, upTo } from '../helpers/events/streams.js'
 
 const stores = await startStores()
 let made = 0

@@ -1,7 +1,7 @@
 import { Cluster } from 'ioredis'
 import t from 'tap'
 import { startCluster, until } from '../helpers/index.js'
-import { createHandler, startStreams, upTo } from '../helpers/streams.js'
+import { createHandler, startStreams, upTo } from '../helpers/events/streams.js'
 
 const cluster = await startCluster({ nodeTimeout: 1000 })
 

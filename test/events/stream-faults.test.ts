@@ -2,8 +2,8 @@ import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import type { StreamEvent } from '../../plugins/events/stream/types.js'
 import { startProxy, startRedis, until } from '../helpers/index.js'
-import { appendAll, createHandler, startStreams, take, upTo } from '../helpers/streams.js'
-import { stopwatch } from '../helpers/stopwatch.js'
+import { appendAll, createHandler, startStreams, take, upTo } from '../helpers/events/streams.js'
+import { stopwatch } from '../helpers/timing/stopwatch.js'
 
 const DEADLINE_MS = 200
 const server = await startRedis()

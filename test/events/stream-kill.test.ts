@@ -1,7 +1,7 @@
 import t from 'tap'
 import { startRedis, until } from '../helpers/index.js'
-import { judge, linesOf, startInstance } from '../helpers/stream-children.js'
-import { startStreams, upTo } from '../helpers/streams.js'
+import { judge, linesOf, startInstance } from '../helpers/events/stream-children.js'
+import { startStreams, upTo } from '../helpers/events/streams.js'
 
 const server = await startRedis()
 const TOTAL = 10_000

@@ -2,7 +2,7 @@ import t from 'tap'
 import { cursorOf, parseCursor } from '../../plugins/events/stream/cursor.js'
 import type { StoredEvent } from '../../plugins/events/stream/store.js'
 import { Tail } from '../../plugins/events/stream/tail.js'
-import { upTo } from '../helpers/streams.js'
+import { upTo } from '../helpers/events/streams.js'
 
 const event = (n: number, size = 1): StoredEvent => ({ id: `${n}-0`, n, key: undefined, value: Buffer.alloc(size) })
 

@@ -1,8 +1,8 @@
 import t, { type Test } from 'tap'
 import type { ConsumeOptions } from '../../plugins/events/stream/types.js'
 import { until } from '../helpers/index.js'
-import { appendAll, createHandler, dataOf, startStores, startStreams, take, upTo } from '../helpers/streams.js'
-import { stopwatch } from '../helpers/stopwatch.js'
+import { appendAll, createHandler, dataOf, startStores, startStreams, take, upTo } from '../helpers/events/streams.js'
+import { stopwatch } from '../helpers/timing/stopwatch.js'
 
 const stores = await startStores()
 let made = 0

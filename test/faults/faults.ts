@@ -1,10 +1,10 @@
 // What is done to Redis, or to an instance, and how it ends.
 import type { RedisPluginOptions } from '../../plugins/redis/index.js'
-import { startProxy, type Proxy } from '../helpers/proxy.js'
-import { startCluster, type ClusterNode, type RedisCluster } from '../helpers/redis-cluster.js'
-import { startSentinel } from '../helpers/redis-sentinel.js'
-import { startRedis, type RedisServer } from '../helpers/redis-server.js'
-import { until } from '../helpers/until.js'
+import { startProxy, type Proxy } from '../helpers/servers/proxy.js'
+import { startCluster, type ClusterNode, type RedisCluster } from '../helpers/servers/redis-cluster.js'
+import { startSentinel } from '../helpers/servers/redis-sentinel.js'
+import { startRedis, type RedisServer } from '../helpers/servers/redis-server.js'
+import { until } from '../helpers/app/until.js'
 import type { Shop } from './shop.js'
 
 /** What the instances connect to. */

@@ -1,5 +1,5 @@
 // A steady load on all instances, whatever becomes of the answers.
-import { until } from '../helpers/until.js'
+import { until } from '../helpers/app/until.js'
 import type { Shop } from './shop.js'
 
 export const USERS = 20

@@ -2,8 +2,8 @@
 // `npm run test:soak [-- --minutes 10]`; the first fifth warms up.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
-import { stopAll } from '../helpers/registry.js'
-import { startRedis } from '../helpers/redis-server.js'
+import { stopAll } from '../helpers/servers/registry.js'
+import { startRedis } from '../helpers/servers/redis-server.js'
 import { keysWithoutTtl } from './drive.js'
 import { ask, logIn, startLoad } from './load.js'
 import { startShop, type Measured } from './shop.js'

@@ -4,7 +4,7 @@ import type { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { cache, events, health, idempotency, lock, metrics, rateLimit, redis, session } from '../../plugins/index.js'
 import { startRedis } from '../helpers/index.js'
-import { Browser, SECRET } from '../helpers/session-app.js'
+import { Browser, SECRET } from '../helpers/session/session-app.js'
 
 const ROUNDS = Number(process.env['FUZZ_RUNS'] ?? 40)
 const anyOf = <T>(list: readonly T[]): T => list[Math.floor(Math.random() * list.length)]!

@@ -9,7 +9,7 @@ import t from 'tap'
 import type { Test } from 'tap'
 import type { RedisServer } from './index.js'
 import { startCluster, startProxy, startRedis, startSentinel, until } from './index.js'
-import { stopAll } from './registry.js'
+import { stopAll } from './servers/registry.js'
 
 function isRunning (pid: number): boolean {
   try {

@@ -2,16 +2,22 @@
 // With a teardown tap takes the file to be over when no test is under way, so there is no awaiting at the top level
 // after the first t.test(): start servers before it or in a test.
 import t from 'tap'
-import { stopAll } from './registry.js'
+import { stopAll } from './servers/registry.js'
 
 t.teardown(stopAll)
 
-export { startProxy } from './proxy.js'
-export type { Proxy } from './proxy.js'
-export { startCluster } from './redis-cluster.js'
-export type { ClusterNode, RedisCluster, RedisClusterOptions } from './redis-cluster.js'
-export { startSentinel } from './redis-sentinel.js'
-export type { RedisSentinel, RedisSentinelOptions, SentinelNode } from './redis-sentinel.js'
-export { startRedis } from './redis-server.js'
-export type { RedisServer, RedisServerOptions } from './redis-server.js'
-export { until } from './until.js'
+export { advanceUntil, advanceWhile, closeApp, createTestApp, SECRET } from './app/test-app.js'
+export type { TestApp, TestAppOptions } from './app/test-app.js'
+export { ageKeys, forEachStore, newPrefix, openStore } from './app/store.js'
+export type { StoreName, TestStore } from './app/store.js'
+export { until } from './app/until.js'
+export { startProxy } from './servers/proxy.js'
+export type { Proxy } from './servers/proxy.js'
+export { startCluster } from './servers/redis-cluster.js'
+export type { ClusterNode, RedisCluster, RedisClusterOptions } from './servers/redis-cluster.js'
+export { startSentinel } from './servers/redis-sentinel.js'
+export type { RedisSentinel, RedisSentinelOptions, SentinelNode } from './servers/redis-sentinel.js'
+export { startRedis } from './servers/redis-server.js'
+export type { RedisServer, RedisServerOptions } from './servers/redis-server.js'
+export { sharedCluster, sharedRedis } from './servers/shared.js'
+export type { SharedCluster, SharedRedis } from './servers/shared.js'

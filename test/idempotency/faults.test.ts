@@ -6,8 +6,8 @@ import { idempotency, type IdempotencyPluginOptions } from '../../plugins/idempo
 import { redis } from '../../plugins/redis/index.js'
 import { circuitOf } from '../../plugins/shared/guard.js'
 import { startRedis, until } from '../helpers/index.js'
-import { collectLog } from '../helpers/log-lines.js'
-import { stopwatch } from '../helpers/stopwatch.js'
+import { collectLog } from '../helpers/app/log-lines.js'
+import { stopwatch } from '../helpers/timing/stopwatch.js'
 
 const server = await startRedis()
 let prefixes = 0

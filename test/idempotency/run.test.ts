@@ -3,7 +3,7 @@ import t from 'tap'
 import { createMemoryStore } from '../../plugins/idempotency/memory-store.js'
 import { Run, type RunContext } from '../../plugins/idempotency/run.js'
 import { until } from '../helpers/index.js'
-import { collectLog } from '../helpers/log-lines.js'
+import { collectLog } from '../helpers/app/log-lines.js'
 
 t.test('answers that a store does not take are bounded, and the log has a line for all of them', async t => {
   const { logger, lines } = collectLog()

@@ -2,8 +2,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import t from 'tap'
 import { startProxy, startRedis, until } from '../helpers/index.js'
-import { connect, openLocks } from '../helpers/lock-app.js'
-import { stopwatch } from '../helpers/stopwatch.js'
+import { connect, openLocks } from '../helpers/lock/lock-app.js'
+import { stopwatch } from '../helpers/timing/stopwatch.js'
 
 const server = await startRedis()
 const UNAVAILABLE = { code: 'FST_REDIS_SUITE_LOCK_STORE_UNAVAILABLE', statusCode: 503 }

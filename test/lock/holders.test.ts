@@ -1,7 +1,7 @@
 import t, { type Test } from 'tap'
 import { startRedis, until } from '../helpers/index.js'
-import { connect, openLocks } from '../helpers/lock-app.js'
-import { startLockChild } from '../helpers/lock-children.js'
+import { connect, openLocks } from '../helpers/lock/lock-app.js'
+import { startLockChild } from '../helpers/lock/lock-children.js'
 
 const witness = await startRedis()
 const server = await startRedis()

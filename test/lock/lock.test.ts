@@ -1,8 +1,8 @@
 import t from 'tap'
 import type { LockPluginOptions } from '../../plugins/lock/index.js'
 import { startRedis } from '../helpers/index.js'
-import { connect, openLocks } from '../helpers/lock-app.js'
-import { testLocks } from '../helpers/lock-contract.js'
+import { connect, openLocks } from '../helpers/lock/lock-app.js'
+import { testLocks } from '../helpers/lock/lock-contract.js'
 
 const server = await startRedis()
 

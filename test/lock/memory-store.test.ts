@@ -1,6 +1,6 @@
 import t from 'tap'
 import { createMemoryStore } from '../../plugins/lock/memory-store.js'
-import { heapInUse } from '../helpers/heap.js'
+import { heapInUse } from '../helpers/timing/heap.js'
 
 t.test('locks that ended by their ttl take no memory, also behind one that stands for long', async t => {
   const store = createMemoryStore({ call () {}, callAll () {} })

@@ -1,8 +1,8 @@
 import { Cluster } from 'ioredis'
 import t from 'tap'
 import { startCluster, startRedis } from '../helpers/index.js'
-import { connect } from '../helpers/lock-app.js'
-import { testLocks } from '../helpers/lock-contract.js'
+import { connect } from '../helpers/lock/lock-app.js'
+import { testLocks } from '../helpers/lock/lock-contract.js'
 
 const cluster = await startCluster()
 const nodes = await Promise.all([startRedis(), startRedis(), startRedis()])

@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
 import { startRedis, type RedisServer } from '../helpers/index.js'
-import { startLockChild } from '../helpers/lock-children.js'
+import { startLockChild } from '../helpers/lock/lock-children.js'
 
 // More of them by SCALE=5: it takes that much longer.
 const SCALE = Number(process.env['SCALE'] ?? 1)

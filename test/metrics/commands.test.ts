@@ -4,7 +4,7 @@ import t from 'tap'
 import { watchCommands } from '../../plugins/metrics/commands.js'
 import { FastHistogram } from '../../plugins/metrics/histogram.js'
 import { startRedis, until } from '../helpers/index.js'
-import { Scrape } from '../helpers/scrape.js'
+import { Scrape } from '../helpers/metrics/scrape.js'
 
 const server = await startRedis()
 

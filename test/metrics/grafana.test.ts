@@ -4,8 +4,8 @@ import t from 'tap'
 import { cache, events, health, metrics, rateLimit, redis, session } from '../../plugins/index.js'
 import { METRICS } from '../../plugins/metrics/names.js'
 import { startRedis } from '../helpers/index.js'
-import { scrape } from '../helpers/scrape.js'
-import { SECRET } from '../helpers/session-app.js'
+import { scrape } from '../helpers/metrics/scrape.js'
+import { SECRET } from '../helpers/session/session-app.js'
 
 const server = await startRedis()
 const dashboard = JSON.parse(await readFile(new URL('../../docs/grafana.json', import.meta.url), 'utf8'))

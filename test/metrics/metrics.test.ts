@@ -5,10 +5,10 @@ import t, { type Test } from 'tap'
 import { cache, events, health, metrics, rateLimit, redis, session } from '../../plugins/index.js'
 import type { MetricsPluginOptions } from '../../plugins/metrics/index.js'
 import { startCluster, startRedis, until } from '../helpers/index.js'
-import { countListeners } from '../helpers/listening.js'
-import { scrape, Scrape } from '../helpers/scrape.js'
-import { Browser, SECRET } from '../helpers/session-app.js'
-import { stopwatch } from '../helpers/stopwatch.js'
+import { countListeners } from '../helpers/rate-limit/listening.js'
+import { scrape, Scrape } from '../helpers/metrics/scrape.js'
+import { Browser, SECRET } from '../helpers/session/session-app.js'
+import { stopwatch } from '../helpers/timing/stopwatch.js'
 
 const server = await startRedis()
 const cluster = await startCluster()

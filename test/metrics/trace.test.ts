@@ -5,7 +5,7 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { cache, metrics, rateLimit, redis, session } from '../../plugins/index.js'
 import { startRedis, until } from '../helpers/index.js'
-import { Browser, SECRET } from '../helpers/session-app.js'
+import { Browser, SECRET } from '../helpers/session/session-app.js'
 
 /** As that of OpenTelemetry's package for Node.js, without what is not needed here. */
 class Contexts implements ContextManager {

@@ -1,11 +1,12 @@
 import { Cluster, Redis } from 'ioredis'
 import t from 'tap'
+import { systemClock } from '../../plugins/shared/clock.js'
 import { ScriptBatcher } from '../../plugins/rate-limit/batch.js'
 import { createRedisStore } from '../../plugins/rate-limit/redis-store.js'
 import { ALGORITHMS } from '../../plugins/rate-limit/policy.js'
 import { applyScripts } from '../../plugins/rate-limit/scripts.js'
 import { startCluster, startRedis } from '../helpers/index.js'
-import { policy } from '../helpers/rate-limit-policies.js'
+import { policy } from '../helpers/rate-limit/rate-limit-policies.js'
 
 const server = await startRedis()
 const client = new Redis(server.url)
@@ -19,7 +20,7 @@ const parse = (reply: unknown, later: number) => ({ reply: reply as number[], la
 const callsOf = (statistics: string) => Number(/cmdstat_evalsha:calls=(\d+),/.exec(statistics)?.[1] ?? 0)
 
 t.test('calls of one turn travel together, each gets its own reply, and one that fails does not concern the others', async t => {
-  const batcher = new ScriptBatcher({ client, guard, parse, script: applyScripts['sliding-log'] })
+  const batcher = new ScriptBatcher({ client, guard, clock: systemClock, parse, script: applyScripts['sliding-log'] })
   const consume = (key: string, max: number | string = 2) => batcher.run(undefined, () => [key], ['consume', 1, 1, max, 60_000, max])
   await consume('warm')
   await server.client().config('RESETSTAT')
@@ -39,7 +40,7 @@ t.test('keys of one turn are decided each by its own policy, of which what is th
 })
 
 t.test('a thousand calls at once are split into batches, and none is lost', async t => {
-  const batcher = new ScriptBatcher({ client, guard, parse, script: applyScripts['sliding-log'] })
+  const batcher = new ScriptBatcher({ client, guard, clock: systemClock, parse, script: applyScripts['sliding-log'] })
   const results = await Promise.all(Array.from({ length: 1000 }, (_, i) => batcher.run(undefined, () => [`many-${i % 10}`], ['consume', 1, 1, 50, 60_000, 50])))
   t.equal(results.filter(({ reply }) => reply.length === 3 || reply[5] === 0).length, 500)
 })
@@ -47,7 +48,7 @@ t.test('a thousand calls at once are split into batches, and none is lost', asyn
 t.test('without a server every call is rejected, and a reply that is none leaves nobody waiting', async t => {
   const gone = new Redis({ port: 1, retryStrategy: () => null, maxRetriesPerRequest: 0 })
   gone.on('error', () => {})
-  const batcher = new ScriptBatcher({ client: gone, guard, parse, script: applyScripts.gcra })
+  const batcher = new ScriptBatcher({ client: gone, guard, clock: systemClock, parse, script: applyScripts.gcra })
   const results = await Promise.allSettled([1, 2, 3].map(() => batcher.run('k', () => ['k'], ['consume', 1, 1, 5, 1000, 5])))
   t.ok(results.every(({ status }) => status === 'rejected'))
   for (const answer of [null, [], ['x'], [0, 1], [2]]) {

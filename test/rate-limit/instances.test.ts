@@ -2,9 +2,9 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { rateLimit, type RateLimitPluginOptions } from '../../plugins/rate-limit/index.js'
 import { redis } from '../../plugins/redis/index.js'
-import { heapInUse } from '../helpers/heap.js'
+import { heapInUse } from '../helpers/timing/heap.js'
 import { startRedis, until } from '../helpers/index.js'
-import { stopwatch } from '../helpers/stopwatch.js'
+import { stopwatch } from '../helpers/timing/stopwatch.js'
 
 const server = await startRedis()
 let prefixes = 0

@@ -1,12 +1,13 @@
 import fc from 'fast-check'
 import { Redis } from 'ioredis'
 import t from 'tap'
+import { systemClock } from '../../plugins/shared/clock.js'
 import type { Verdict } from '../../plugins/rate-limit/decision.js'
 import { createMemoryStore } from '../../plugins/rate-limit/memory-store.js'
 import { ALGORITHMS, type Algorithm, type Limit, type Policy } from '../../plugins/rate-limit/policy.js'
 import { createRedisStore } from '../../plugins/rate-limit/redis-store.js'
 import { startRedis } from '../helpers/index.js'
-import { policy } from '../helpers/rate-limit-policies.js'
+import { policy } from '../helpers/rate-limit/rate-limit-policies.js'
 
 const server = await startRedis()
 const client = new Redis(server.url)
@@ -30,7 +31,7 @@ const arrivals = fc.array(fc.record({ gap: fc.integer({ min: 0, max: 120 }), cos
 t.test('memory, sliding-log: a brute-force model agrees on every decision, with simulated time', async () => {
   fc.assert(fc.property(limits, arrivals, (given, requests) => {
     let now = 1_700_000_000_000
-    const store = createMemoryStore(10, () => now)
+    const store = createMemoryStore(10, { ...systemClock, now: () => now })
     const limit = policy(given)
     const taken: Taken[] = []
     for (const { gap, cost } of requests) {
@@ -76,7 +77,7 @@ for (const algorithm of ALGORITHMS) {
   t.test(`memory, ${algorithm}: no window of any run holds more than ${BOUND[algorithm]} times max`, async () => {
     fc.assert(fc.property(fc.integer({ min: 1, max: 20 }), fc.integer({ min: 10, max: 300 }), arrivals, (max, window, requests) => {
       let now = 1_700_000_000_000
-      const store = createMemoryStore(10, () => now)
+      const store = createMemoryStore(10, { ...systemClock, now: () => now })
       const limit = policy([[max, window]], { algorithm })
       const taken: Taken[] = []
       for (const { gap, cost } of requests) {

@@ -3,7 +3,7 @@ import t, { type Test } from 'tap'
 import { rateLimit, type RateLimitPluginOptions } from '../../plugins/rate-limit/index.js'
 import { redis } from '../../plugins/redis/index.js'
 import { startCluster, startRedis } from '../helpers/index.js'
-import { stopwatch } from '../helpers/stopwatch.js'
+import { stopwatch } from '../helpers/timing/stopwatch.js'
 
 const server = await startRedis()
 let prefixes = 0

@@ -1,5 +1,6 @@
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
+import { systemClock } from '../../plugins/shared/clock.js'
 import type { Verdict } from '../../plugins/rate-limit/decision.js'
 import { createMemoryStore } from '../../plugins/rate-limit/memory-store.js'
 import { ALGORITHMS, type Algorithm, type Policy } from '../../plugins/rate-limit/policy.js'
@@ -7,7 +8,7 @@ import { createRedisStore } from '../../plugins/rate-limit/redis-store.js'
 import { idWithin } from '../../plugins/rate-limit/scope.js'
 import type { Mode, RateLimitStore } from '../../plugins/rate-limit/store.js'
 import { startRedis } from '../helpers/index.js'
-import { policy } from '../helpers/rate-limit-policies.js'
+import { policy } from '../helpers/rate-limit/rate-limit-policies.js'
 
 const server = await startRedis()
 const client = new Redis(server.url)
@@ -346,7 +347,7 @@ t.test('memory store: it never keeps more keys than it is told', async t => {
 
 t.test('memory store: a clock that is set back stands still', async t => {
   let now = 1_000_000
-  const store = createMemoryStore(10, () => now)
+  const store = createMemoryStore(10, { ...systemClock, now: () => now })
   const limit = policy([[2, 1000]])
   store.apply('k', limit, 1, 'consume')
   now -= 500_000

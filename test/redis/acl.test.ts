@@ -4,9 +4,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { cache, events, health, idempotency, lock, rateLimit, redis, session } from '../../plugins/index.js'
-import { readPage, root } from '../helpers/doc-blocks.js'
+import { readPage, root } from '../helpers/docs/doc-blocks.js'
 import { startCluster, startRedis, until } from '../helpers/index.js'
-import { Browser, SECRET } from '../helpers/session-app.js'
+import { Browser, SECRET } from '../helpers/session/session-app.js'
 
 /** What docs/redis-settings.md says that a user needs, by what it is for. */
 const rows = new Map([...readPage('docs/redis-settings.md').matchAll(/^\| ([\w -]+) \| ((?:those of [\w-]+, )?`[~&+].*) \|$/gm)]

@@ -5,7 +5,7 @@ import { clusterOf, redis } from '../../plugins/redis/index.js'
 import { clientFor } from '../../plugins/shared/cluster-nodes.js'
 import { guardRedis } from '../../plugins/shared/guard.js'
 import { startCluster, until } from '../helpers/index.js'
-import { collectLog } from '../helpers/log-lines.js'
+import { collectLog } from '../helpers/app/log-lines.js'
 
 const TIMEOUT = 150
 

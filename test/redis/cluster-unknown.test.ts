@@ -2,7 +2,7 @@ import Fastify from 'fastify'
 import t from 'tap'
 import { cache, rateLimit, redis, session } from '../../plugins/index.js'
 import { startRedis, until } from '../helpers/index.js'
-import { Browser, SECRET } from '../helpers/session-app.js'
+import { Browser, SECRET } from '../helpers/session/session-app.js'
 
 t.test('a server that is part of a Cluster, behind a client that does not know it, serves many requests at once', async t => {
   const server = await startRedis({ args: ['--cluster-enabled', 'yes'] })

@@ -6,8 +6,8 @@ import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { clusterOf, redis, type RedisPluginOptions } from '../../plugins/redis/index.js'
 import { startCluster, startRedis, startSentinel } from '../helpers/index.js'
-import { collectLog } from '../helpers/log-lines.js'
-import { stopwatch } from '../helpers/stopwatch.js'
+import { collectLog } from '../helpers/app/log-lines.js'
+import { stopwatch } from '../helpers/timing/stopwatch.js'
 
 const SECRET = 'correct-horse-battery'
 

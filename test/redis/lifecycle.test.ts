@@ -3,8 +3,8 @@ import t from 'tap'
 import { reconnectDelay } from '../../plugins/redis/options.js'
 import { redis } from '../../plugins/redis/index.js'
 import { startProxy, startRedis, until } from '../helpers/index.js'
-import { collectLog } from '../helpers/log-lines.js'
-import { stopwatch } from '../helpers/stopwatch.js'
+import { collectLog } from '../helpers/app/log-lines.js'
+import { stopwatch } from '../helpers/timing/stopwatch.js'
 
 t.test('with required: false the app boots without Redis and uses it when it comes', async t => {
   const server = await startRedis()

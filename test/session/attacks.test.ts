@@ -4,7 +4,7 @@ import t, { type Test } from 'tap'
 import { createCipher } from '../../plugins/session/cipher.js'
 import type { SessionPluginOptions } from '../../plugins/session/index.js'
 import { startRedis } from '../helpers/index.js'
-import { anySession, Browser, buildApp, logged, SECRET } from '../helpers/session-app.js'
+import { anySession, Browser, buildApp, logged, SECRET } from '../helpers/session/session-app.js'
 
 const SCALE = Number(process.env.SCALE ?? 0.2)
 const VALUE = 'a value that nobody else may read'

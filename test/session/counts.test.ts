@@ -1,6 +1,6 @@
 import t from 'tap'
 import { SessionCounts } from '../../plugins/session/counts.js'
-import { Browser, startApp } from '../helpers/session-app.js'
+import { Browser, startApp } from '../helpers/session/session-app.js'
 
 declare module 'fastify' {
   interface Session {

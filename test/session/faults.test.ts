@@ -5,8 +5,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import type { SessionPluginOptions } from '../../plugins/session/index.js'
 import { startProxy, startRedis, until, type RedisServer } from '../helpers/index.js'
-import { anySession, Browser, buildApp } from '../helpers/session-app.js'
-import { stopwatch } from '../helpers/stopwatch.js'
+import { anySession, Browser, buildApp } from '../helpers/session/session-app.js'
+import { stopwatch } from '../helpers/timing/stopwatch.js'
 
 const TIMEOUT = 100
 const UNAVAILABLE = 'FST_REDIS_SUITE_SESSION_STORE_UNAVAILABLE'

@@ -3,7 +3,7 @@ import t, { type Test } from 'tap'
 import type { RedisPluginOptions } from '../../plugins/redis/index.js'
 import type { SessionPluginOptions } from '../../plugins/session/index.js'
 import { startCluster, startRedis } from '../helpers/index.js'
-import { anySession, Browser, buildApp } from '../helpers/session-app.js'
+import { anySession, Browser, buildApp } from '../helpers/session/session-app.js'
 
 const server = await startRedis()
 const cluster = await startCluster()

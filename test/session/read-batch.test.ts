@@ -4,7 +4,7 @@ import { ReadBatch } from '../../plugins/session/read-batch.js'
 import { createRedisStore } from '../../plugins/session/redis-store.js'
 import { joinFields } from '../../plugins/session/fields.js'
 import { startCluster, startRedis, until } from '../helpers/index.js'
-import { stopwatch } from '../helpers/stopwatch.js'
+import { stopwatch } from '../helpers/timing/stopwatch.js'
 
 const server = await startRedis()
 const cluster = await startCluster()

@@ -2,8 +2,8 @@ import t, { type Test } from 'tap'
 import type { RedisPluginOptions } from '../../plugins/redis/index.js'
 import type { SessionPluginOptions } from '../../plugins/session/index.js'
 import { startCluster, startRedis } from '../helpers/index.js'
-import { Browser, SECRET, startApp } from '../helpers/session-app.js'
-import { stopwatch } from '../helpers/stopwatch.js'
+import { Browser, SECRET, startApp } from '../helpers/session/session-app.js'
+import { stopwatch } from '../helpers/timing/stopwatch.js'
 
 declare module 'fastify' {
   interface Session {

@@ -7,7 +7,7 @@ import { createRedisStore } from '../../plugins/session/redis-store.js'
 import type { SessionChange, SessionStore, SessionTimeouts } from '../../plugins/session/store.js'
 import { UserSessions } from '../../plugins/session/user-sessions.js'
 import { startCluster, startRedis } from '../helpers/index.js'
-import { stopwatch } from '../helpers/stopwatch.js'
+import { stopwatch } from '../helpers/timing/stopwatch.js'
 
 const server = await startRedis()
 const cluster = await startCluster()

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { startRedis, until } from '../helpers/index.js'
-import { anySession, Browser, buildApp } from '../helpers/session-app.js'
+import { anySession, Browser, buildApp } from '../helpers/session/session-app.js'
 
 const server = await startRedis()
 interface Deep { deep: unknown }

@@ -4,7 +4,7 @@ import t, { type Test } from 'tap'
 import { redis, type RedisPluginOptions } from '../../plugins/redis/index.js'
 import { session, type SessionPluginOptions } from '../../plugins/session/index.js'
 import { startCluster, startRedis, until } from '../helpers/index.js'
-import { Browser, SECRET, startApp } from '../helpers/session-app.js'
+import { Browser, SECRET, startApp } from '../helpers/session/session-app.js'
 
 declare module 'fastify' {
   interface Session {

@@ -1,10 +1,11 @@
 import t from 'tap'
 import { Circuit, type CircuitStatus } from '../../plugins/shared/circuit.js'
+import { systemClock } from '../../plugins/shared/clock.js'
 import { until } from '../helpers/index.js'
 
 function createCircuit (probe: () => Promise<unknown>): { circuit: Circuit, changes: CircuitStatus[] } {
   const changes: CircuitStatus[] = []
-  const circuit = new Circuit({ threshold: 3, probeInterval: 10, flapWindow: 1000, stableFor: 100, probe, onChange: status => changes.push(status) })
+  const circuit = new Circuit({ threshold: 3, probeInterval: 10, flapWindow: 1000, stableFor: 100, probe, clock: systemClock, onChange: status => changes.push(status) })
   t.teardown(() => circuit.stop())
   return { circuit, changes }
 }

@@ -3,8 +3,8 @@ import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { circuitOf, guardRedis, releaseCircuit } from '../../plugins/shared/guard.js'
 import { startProxy, startRedis, until } from '../helpers/index.js'
-import { collectLog } from '../helpers/log-lines.js'
-import { stopwatch } from '../helpers/stopwatch.js'
+import { collectLog } from '../helpers/app/log-lines.js'
+import { stopwatch } from '../helpers/timing/stopwatch.js'
 
 async function guarded (t: Test, timeout: number) {
   const server = await startRedis()

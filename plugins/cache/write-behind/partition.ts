@@ -1,3 +1,4 @@
+import { systemClock } from '../../shared/clock.js'
 import { reasonOf, toError } from '../../shared/errors.js'
 import { backoffMs } from '../../shared/backoff.js'
 import { MAX_TIMER_MS } from '../../shared/duration.js'
@@ -71,7 +72,7 @@ export class Partition<T> {
     const asked = performance.now()
     const fence = await store.acquire(index, token, ms)
     if (fence === undefined) return
-    const lease = new Lease(token, fence, ms, asked)
+    const lease = new Lease(token, fence, ms, asked, systemClock)
     this.#lease = lease
     this.#isStopping = false
     this.#working = this.#work(lease).finally(() => { this.#lease = this.#working = undefined })

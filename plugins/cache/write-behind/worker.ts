@@ -1,4 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
+import { systemClock } from '../../shared/clock.js'
 import { Gate } from '../../shared/gate.js'
 import { Shares } from '../../shared/shares.js'
 import type { ResolvedWriteBehindOptions } from './options.js'
@@ -49,7 +50,7 @@ export class BehindWorker<T> {
     const gate = new Gate()
     const all = Array.from({ length: given.partitions }, (_, index) =>
       new Partition({ store, index, gate, options: given, lease, decode, events: this.#eventsOf(index) }))
-    this.#shares = new Shares({ all, lease, instance, alive: store.alive, leave: store.leave, onTick: error => this.#note('store', TICKS, error) })
+    this.#shares = new Shares({ all, lease, instance, alive: store.alive, leave: store.leave, onTick: error => this.#note('store', TICKS, error), clock: systemClock })
   }
 
   get partitions (): ReadonlyArray<Partition<T>> {

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyBaseLogger } from 'fastify'
+import { systemClock } from '../../shared/clock.js'
 import { Gate } from '../../shared/gate.js'
 import { Shares } from '../../shared/shares.js'
 import { eventIdOf } from './cursor.js'
@@ -65,7 +66,8 @@ export function startConsumer<T> ({ name, store, bell, partitions, options, leas
     instance: randomUUID(),
     alive: (instance, ms) => store.alive(group, instance, ms),
     leave: instance => store.leave(group, instance),
-    onTick: error => note(TICKS, error)
+    onTick: error => note(TICKS, error),
+    clock: systemClock
   })
   const stopListening = bell.listen(partition => {
     for (const each of partition === undefined ? all : all.slice(partition, partition + 1)) each.wake()

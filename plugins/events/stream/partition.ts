@@ -1,3 +1,4 @@
+import { systemClock } from '../../shared/clock.js'
 import { backoffMs } from '../../shared/backoff.js'
 import { reasonOf, toError } from '../../shared/errors.js'
 import type { Gate } from '../../shared/gate.js'
@@ -83,7 +84,7 @@ export class StreamPartition<T> implements Share {
     const holder: Holder = { partition: index, group, token }
     const fence = await store.acquire(holder, ms)
     if (fence === undefined) return
-    const lease = new Lease(token, fence, ms, asked)
+    const lease = new Lease(token, fence, ms, asked, systemClock)
     this.#term = { lease, holder, acks: new Acks(store, holder, lease, events.store) }
     this.#isStopping = false
     this.#working = this.#work(this.#term).finally(() => { this.#term = this.#working = undefined })

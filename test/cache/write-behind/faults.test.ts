@@ -4,7 +4,7 @@ import { createWriteBehinds, type WriteBehind } from '../../../plugins/cache/wri
 import type { WriteBehindOptions } from '../../../plugins/cache/write-behind/options.js'
 import { guardRedis } from '../../../plugins/shared/guard.js'
 import { startRedis, until, type RedisServer } from '../../helpers/index.js'
-import { collectLog } from '../../helpers/log-lines.js'
+import { collectLog } from '../../helpers/app/log-lines.js'
 
 const LEASE_MS = 500
 const DEADLINE_MS = 150

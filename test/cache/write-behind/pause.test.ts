@@ -1,5 +1,5 @@
 import t from 'tap'
-import { backlogOf, judge, openFolder, startInstance } from '../../helpers/behind-children.js'
+import { backlogOf, judge, openFolder, startInstance } from '../../helpers/cache/behind-children.js'
 import { startRedis, until } from '../../helpers/index.js'
 
 const server = await startRedis()

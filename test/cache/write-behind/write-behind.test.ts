@@ -5,7 +5,7 @@ import { createWriteBehinds, type WriteBehind, type WriteBehindsOptions } from '
 import type { Write, WriteBehindOptions } from '../../../plugins/cache/write-behind/options.js'
 import { guardRedis } from '../../../plugins/shared/guard.js'
 import { startCluster, startRedis, until } from '../../helpers/index.js'
-import { collectLog } from '../../helpers/log-lines.js'
+import { collectLog } from '../../helpers/app/log-lines.js'
 
 const server = await startRedis()
 const cluster = await startCluster()

@@ -2,11 +2,11 @@ import { fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import type { Test } from 'tap'
-import type { RedisServer } from './redis-server.js'
+import type { RedisServer } from '../servers/redis-server.js'
 
 /** Resolves when it consumes. */
 export async function startInstance (t: Test, server: RedisServer, ...args: Array<string | number>): Promise<ChildProcess> {
-  const child = fork(new URL('../fixtures/stream-instance.ts', import.meta.url), [server.url, ...args.map(String)], { execArgv: ['--import', 'tsx'] })
+  const child = fork(new URL('../../fixtures/stream-instance.ts', import.meta.url), [server.url, ...args.map(String)], { execArgv: ['--import', 'tsx'] })
   t.teardown(() => { child.kill('SIGKILL') })
   await Promise.race([once(child, 'message'), once(child, 'exit').then(() => { throw new Error('it ended before it was ready') })])
   return child

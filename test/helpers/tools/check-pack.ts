@@ -15,7 +15,7 @@ interface Manifest {
   peerDependencies: Record<string, string>
 }
 
-const root = resolve(import.meta.dirname, '../..')
+const root = resolve(import.meta.dirname, '../../..')
 const manifest: Manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
 const plugins = Object.keys(manifest.exports).filter(subpath => /^\.\/[\w-]+$/.test(subpath))
 const project = mkdtempSync(join(tmpdir(), 'pack-'))
@@ -76,7 +76,7 @@ async function checkBundles (): Promise<void> {
   const imported = new Set<string>()
   for (const subpath of plugins) {
     const { metafile } = await build({
-      stdin: { contents: `export { ${exportName(subpath)} } from './node_modules/${manifest.name}/${manifest.main}'`, resolveDir: project },
+      stdin: { contents: `export { ${exportName(subpath)} } from '../node_modules/${manifest.name}/${manifest.main}'`, resolveDir: project },
       bundle: true,
       platform: 'node',
       format: 'esm',

@@ -4,7 +4,7 @@ import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, wr
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
-import { startRedis } from './redis-server.js'
+import { startRedis } from '../servers/redis-server.js'
 
 // What docs/migrate-rate-limit.md explains. A test that is skipped would leave its simulated clock running.
 const DIFFERENT: ReadonlyArray<[test: string, why: string]> = [
@@ -21,7 +21,7 @@ const DIFFERENT: ReadonlyArray<[test: string, why: string]> = [
   ['With { increment: false } it throws on redis error', 'without skipOnError the process decides']
 ]
 
-const root = resolve(import.meta.dirname, '../..')
+const root = resolve(import.meta.dirname, '../../..')
 const peer = dirname(createRequire(import.meta.url).resolve('@fastify/rate-limit'))
 const folder = mkdtempSync(join(tmpdir(), 'compat-'))
 const server = await startRedis()

@@ -2,9 +2,9 @@
 import { createHash } from 'node:crypto'
 import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { readConfig, type Config } from '../../demo/config.js'
+import { readConfig, type Config } from '../../../demo/config.js'
 
-const root = join(import.meta.dirname, '../..')
+const root = join(import.meta.dirname, '../../..')
 const folder = join(root, 'node_modules/.cache/fastify-redis-suite')
 const madeOf = ['demo/schema.ts', 'demo/seed.ts', 'node_modules/@electric-sql/pglite/package.json']
 const digest = madeOf.reduce((hash, file) => hash.update(readFileSync(join(root, file))), createHash('sha256')).digest('hex').slice(0, 16)

@@ -1,10 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
-import { Bell } from '../../plugins/lock/bells.js'
-import type { LockPluginOptions } from '../../plugins/lock/index.js'
+import { Bell } from '../../../plugins/lock/bells.js'
+import type { LockPluginOptions } from '../../../plugins/lock/index.js'
 import { openLocks } from './lock-app.js'
-import { until } from './until.js'
-import { stopwatch } from './stopwatch.js'
+import { until } from '../app/until.js'
+import { stopwatch } from '../timing/stopwatch.js'
 
 let names = 0
 const code = (what: string) => ({ code: `FST_REDIS_SUITE_LOCK_${what}` })

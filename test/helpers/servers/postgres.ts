@@ -10,7 +10,7 @@ import pg from 'pg'
 import { freePort } from './free-port.js'
 import { register, unregister } from './registry.js'
 import { forgetPid, notePid, scratchDir } from './scratch.js'
-import { until } from './until.js'
+import { until } from '../app/until.js'
 
 const run = promisify(execFile)
 

@@ -3,11 +3,11 @@ import Fastify from 'fastify'
 import fp from 'fastify-plugin'
 import { Cluster, type Redis } from 'ioredis'
 import t, { type Test } from 'tap'
-import { createStreams, type Streams } from '../../plugins/events/stream/streams.js'
-import type { EventStream, StreamEvent } from '../../plugins/events/stream/types.js'
-import { guardRedis } from '../../plugins/shared/guard.js'
-import { startCluster, startRedis } from './index.js'
-import { collectLog } from './log-lines.js'
+import { createStreams, type Streams } from '../../../plugins/events/stream/streams.js'
+import type { EventStream, StreamEvent } from '../../../plugins/events/stream/types.js'
+import { guardRedis } from '../../../plugins/shared/guard.js'
+import { startCluster, startRedis } from '../index.js'
+import { collectLog } from '../app/log-lines.js'
 
 declare module 'fastify' {
   interface FastifyInstance {

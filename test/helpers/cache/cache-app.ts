@@ -1,8 +1,8 @@
 import Fastify, { type FastifyInstance, type FastifyServerOptions, type InjectOptions } from 'fastify'
 import t, { type Test } from 'tap'
-import { cache, type CachePluginOptions } from '../../plugins/cache/index.js'
-import { redis, type RedisPluginOptions } from '../../plugins/redis/index.js'
-import type { RedisServer } from './redis-server.js'
+import { cache, type CachePluginOptions } from '../../../plugins/cache/index.js'
+import { redis, type RedisPluginOptions } from '../../../plugins/redis/index.js'
+import type { RedisServer } from '../servers/redis-server.js'
 
 export interface CacheApp {
   connection?: RedisPluginOptions | undefined

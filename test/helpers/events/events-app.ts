@@ -1,8 +1,8 @@
 import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
 import type { Test } from 'tap'
-import { events, type EventsPluginOptions } from '../../plugins/events/index.js'
-import { redis, type RedisPluginOptions } from '../../plugins/redis/index.js'
-import { collectLog } from './log-lines.js'
+import { events, type EventsPluginOptions } from '../../../plugins/events/index.js'
+import { redis, type RedisPluginOptions } from '../../../plugins/redis/index.js'
+import { collectLog } from '../app/log-lines.js'
 
 export type Build = (connection?: Partial<RedisPluginOptions>, options?: EventsPluginOptions) => Promise<FastifyInstance>
 

@@ -1,5 +1,5 @@
-import { resolvePolicy, type StaticPolicyOptions } from '../../plugins/rate-limit/resolve-policy.js'
-import type { Policy } from '../../plugins/rate-limit/policy.js'
+import { resolvePolicy, type StaticPolicyOptions } from '../../../plugins/rate-limit/resolve-policy.js'
+import type { Policy } from '../../../plugins/rate-limit/policy.js'
 
 /** A policy of limits given as [max, window in ms]. */
 export function policy (limits: Array<[max: number, window: number]>, rest: StaticPolicyOptions = {}): Policy {

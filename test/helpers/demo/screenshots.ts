@@ -4,13 +4,13 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Page } from 'playwright-core'
-import { buildApp } from '../../app.js'
+import { buildApp } from '../../../app.js'
 import { shopConfig } from './shop.js'
 import { launchBrowser, NO_BROWSER } from './browser.js'
-import { stopAll } from './registry.js'
-import { startRedis } from './redis-server.js'
+import { stopAll } from '../servers/registry.js'
+import { startRedis } from '../servers/redis-server.js'
 
-const FOLDER = join(import.meta.dirname, '../../docs/images')
+const FOLDER = join(import.meta.dirname, '../../../docs/images')
 /** So that the charts show something. */
 const LOAD_MS = Number(process.env['LOAD_MS'] ?? 70_000)
 

@@ -1,9 +1,9 @@
 import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
 import { pino } from 'pino'
 import type { Test } from 'tap'
-import { redis, type RedisPluginOptions } from '../../plugins/redis/index.js'
-import { session, type SessionPluginOptions } from '../../plugins/session/index.js'
-import { collectLog } from './log-lines.js'
+import { redis, type RedisPluginOptions } from '../../../plugins/redis/index.js'
+import { session, type SessionPluginOptions } from '../../../plugins/session/index.js'
+import { collectLog } from '../app/log-lines.js'
 
 export const SECRET = 'a secret of at least thirty-two characters'
 

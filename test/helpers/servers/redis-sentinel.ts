@@ -1,6 +1,6 @@
 import type { RedisServer, RedisServerOptions } from './redis-server.js'
 import { quote, startOnFreePort, startRedis } from './redis-server.js'
-import { until } from './until.js'
+import { until } from '../app/until.js'
 
 const NAME = 'mymaster'
 const REPLICAS = 2

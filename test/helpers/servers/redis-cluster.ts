@@ -1,6 +1,6 @@
 import type { RedisServer, RedisServerOptions } from './redis-server.js'
 import { startRedis } from './redis-server.js'
-import { until } from './until.js'
+import { until } from '../app/until.js'
 
 const MASTERS = 3
 const SLOTS = 16_384

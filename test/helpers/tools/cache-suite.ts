@@ -5,9 +5,9 @@ import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { freePort } from './free-port.js'
-import { notePid, scratchDir } from './scratch.js'
-import { until } from './until.js'
+import { freePort } from '../servers/free-port.js'
+import { notePid, scratchDir } from '../servers/scratch.js'
+import { until } from '../app/until.js'
 
 const PACKAGE = 'http-cache-tests'
 const VERSION = '0.4.5'
@@ -62,7 +62,7 @@ export async function startOrigin ({ folder }: Suite, talks: boolean): Promise<s
 
 export async function startGateway (file: string, origin: string): Promise<string> {
   const port = await freePort()
-  return await start(['--import', 'tsx', resolve(file)], port, resolve(import.meta.dirname, '../..'), false, {
+  return await start(['--import', 'tsx', resolve(file)], port, resolve(import.meta.dirname, '../../..'), false, {
     PORT: String(port),
     ORIGIN: origin,
     LOG_LEVEL: process.env['LOG_LEVEL'] ?? 'silent'

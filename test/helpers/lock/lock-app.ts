@@ -1,8 +1,8 @@
 import Fastify, { type FastifyBaseLogger, type FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import { Redis } from 'ioredis'
-import { lock, type LockPluginOptions } from '../../plugins/lock/index.js'
-import { collectLog } from './log-lines.js'
+import { lock, type LockPluginOptions } from '../../../plugins/lock/index.js'
+import { collectLog } from '../app/log-lines.js'
 
 /** An instance of its own, closed after the test. */
 export async function openLocks (t: Test, options: LockPluginOptions) {

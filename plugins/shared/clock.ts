@@ -1,0 +1,68 @@
+/** What a clock's `setTimeout` and `setInterval` return. Node.js's own timers are such. */
+export interface Timer {
+  /** Lets the process exit while the timer is pending. */
+  unref (): this
+  /** Starts the timer again from now, with its duration. */
+  refresh (): this
+}
+
+/**
+ * The time that a plugin lives by. Everything in `plugins/` that reads a clock or sets a timer does it through a `Clock`, so that
+ * tests advance time instead of waiting for it.
+ *
+ * @see `createTestClock` of `fastify-redis-suite/testing`
+ */
+export interface Clock {
+  /** Milliseconds since the epoch. The system's clock may be set back: use {@link monotonic} for durations. */
+  now (): number
+  /** Milliseconds since an arbitrary moment; never goes back. */
+  monotonic (): number
+  setTimeout (callback: () => void, ms: number): Timer
+  clearTimeout (timer: Timer | undefined): void
+  setInterval (callback: () => void, ms: number): Timer
+  clearInterval (timer: Timer | undefined): void
+  /** What a script uses in place of Redis's `TIME`, in microseconds since the epoch; empty for `TIME` itself. */
+  redisTime (): string
+}
+
+/** The clock and the timers of the system, and Redis's own `TIME`. */
+export const systemClock: Clock = {
+  now: () => Date.now(),
+  monotonic: () => performance.now(),
+  setTimeout: (callback, ms) => setTimeout(callback, ms),
+  clearTimeout: timer => clearTimeout(timer as NodeJS.Timeout | undefined),
+  setInterval: (callback, ms) => setInterval(callback, ms),
+  clearInterval: timer => clearInterval(timer as NodeJS.Timeout | undefined),
+  redisTime: () => ''
+}
+
+export interface SleepOptions {
+  /** Ends the sleep early: the promise rejects with the signal's reason. */
+  signal?: AbortSignal | undefined
+  /** `false` lets the process exit meanwhile. @default true */
+  ref?: boolean
+}
+
+/** Resolves after `ms` milliseconds of the clock. */
+export function sleep (clock: Clock, ms: number, { signal, ref = true }: SleepOptions = {}): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted) return reject(signal.reason)
+    const abort = () => {
+      clock.clearTimeout(timer)
+      reject(signal?.reason)
+    }
+    const timer = clock.setTimeout(() => {
+      signal?.removeEventListener('abort', abort)
+      resolve()
+    }, ms)
+    if (!ref) timer.unref()
+    signal?.addEventListener('abort', abort, { once: true })
+  })
+}
+
+const METHODS: ReadonlyArray<keyof Clock> =
+  ['now', 'monotonic', 'setTimeout', 'clearTimeout', 'setInterval', 'clearInterval', 'redisTime']
+
+export function isClock (value: unknown): value is Clock {
+  return typeof value === 'object' && value !== null && METHODS.every(name => typeof Reflect.get(value, name) === 'function')
+}

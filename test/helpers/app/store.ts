@@ -1,0 +1,76 @@
+// What a plugin keeps its data in, by name, so that one contract of tests runs on each.
+import { Cluster, Redis } from 'ioredis'
+import type { Test } from 'tap'
+import { createTestClock, type TestClock } from '../../../plugins/testing/index.js'
+import { sharedCluster, sharedRedis } from '../servers/shared.js'
+
+export type StoreName = 'memory' | 'redis' | 'cluster'
+
+export interface TestStore {
+  readonly name: StoreName
+  /** Undefined for the memory store. It ends with the test. */
+  readonly client: Redis | Cluster | undefined
+  /** No other test has it. */
+  readonly prefix: string
+  /**
+   * Stands still until the test advances it. Keys under the prefix then come as much nearer to their end, so that what TTLs
+   * do in Redis follows this clock as well.
+   */
+  readonly clock: TestClock
+}
+
+let prefixes = 0
+
+/** A prefix of keys that no other test of this file has. */
+export function newPrefix (): string {
+  return `t${process.pid}-${++prefixes}`
+}
+
+/** Runs `define` for each of the stores: what it defines is promised by all of them. */
+export function forEachStore<N extends StoreName> (names: readonly N[], define: (name: N) => void): void {
+  for (const name of names) define(name)
+}
+
+export async function openStore (t: Test, name: StoreName, { clock = createTestClock(), prefix = newPrefix() } = {}): Promise<TestStore> {
+  const client = name === 'memory' ? undefined : await connect(name)
+  if (client !== undefined) {
+    t.teardown(() => client.disconnect())
+    ageKeys(t, clock, client, prefix)
+  }
+  return { name, client, prefix, clock }
+}
+
+async function connect (name: 'redis' | 'cluster'): Promise<Redis | Cluster> {
+  const client = name === 'redis' ? new Redis((await sharedRedis()).url) : new Cluster((await sharedCluster()).startupNodes)
+  await new Promise<void>((resolve, reject) => client.once('ready', resolve).once('error', reject))
+  return client
+}
+
+const AGE = `
+local cursor = '0'
+repeat
+  local page = redis.call('SCAN', cursor, 'MATCH', ARGV[1], 'COUNT', 1000)
+  cursor = page[1]
+  for _, key in ipairs(page[2]) do
+    local ttl = redis.call('PTTL', key)
+    if ttl >= 0 then redis.call('PEXPIRE', key, ttl - ARGV[2]) end
+  end
+until cursor == '0'
+`
+
+/**
+ * Has the keys under a prefix age with the clock.
+ *
+ * @param answers - whether the server can be asked now; while it cannot, its keys do not age, and catch up afterwards
+ */
+export function ageKeys (t: Test, clock: TestClock, client: Redis | Cluster, prefix: string, answers = () => true): void {
+  let due = 0
+  const stop = clock.onStep(async ms => {
+    due += ms
+    if (!answers()) return
+    const nodes = client instanceof Cluster ? client.nodes('master') : [client]
+    await Promise.all(nodes.map(node => node.eval(AGE, 0, `${prefix}:*`, due)))
+    due = 0
+  })
+  t.teardown(stop)
+}

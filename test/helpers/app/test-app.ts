@@ -1,0 +1,140 @@
+import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
+import { Cluster, Redis } from 'ioredis'
+import type { Test } from 'tap'
+import { cache, type CachePluginOptions } from '../../../plugins/cache/index.js'
+import { events, type EventsPluginOptions } from '../../../plugins/events/index.js'
+import { health, type HealthPluginOptions } from '../../../plugins/health/index.js'
+import { idempotency, type IdempotencyPluginOptions } from '../../../plugins/idempotency/index.js'
+import { lock, type LockPluginOptions } from '../../../plugins/lock/index.js'
+import { metrics, type MetricsPluginOptions } from '../../../plugins/metrics/index.js'
+import { rateLimit, type RateLimitPluginOptions } from '../../../plugins/rate-limit/index.js'
+import { redis, type RedisPluginOptions } from '../../../plugins/redis/index.js'
+import { session, type SessionPluginOptions } from '../../../plugins/session/index.js'
+import { createTestClock, type TestClock } from '../../../plugins/testing/index.js'
+import { sharedCluster, sharedRedis } from '../servers/shared.js'
+import { collectLog } from './log-lines.js'
+import { ageKeys, newPrefix, type StoreName } from './store.js'
+
+/** A server, or a Cluster, of the test's own. */
+type OwnServer =
+  | { readonly url: string, readonly answers?: boolean }
+  | { readonly startupNodes: ReadonlyArray<{ host: string, port: number }>, readonly answers?: boolean }
+
+interface Options {
+  cache: CachePluginOptions
+  events: EventsPluginOptions
+  health: HealthPluginOptions
+  idempotency: IdempotencyPluginOptions
+  lock: LockPluginOptions
+  metrics: MetricsPluginOptions
+  rateLimit: RateLimitPluginOptions
+  session: Partial<SessionPluginOptions>
+}
+
+const PLUGINS = { cache, events, health, idempotency, lock, metrics, rateLimit, session }
+export const SECRET = 'a secret of at least thirty-two characters'
+
+export interface TestAppOptions {
+  /** What is registered, in this order, with its options; `clock` is added. */
+  plugins?: Partial<Options>
+  /** Where the plugins keep their data; a server of the test's own, by its address. @default 'memory' */
+  store?: StoreName | OwnServer
+  /** More options of the connection. */
+  connection?: Partial<RedisPluginOptions>
+  /** How many apps share the store. @default 1 */
+  instances?: number
+  /** `'real'`: the system's, for what is about a server's or socket's own time. @default one that stands still until it is advanced */
+  clock?: TestClock | 'real'
+  /** @default no other test has it */
+  prefix?: string
+  server?: FastifyServerOptions
+  /** What is registered before the plugins, but after the connection. */
+  before?: (app: FastifyInstance) => unknown
+  routes?: (app: FastifyInstance, instance: number) => unknown
+}
+
+export interface TestApp {
+  /** The first of `apps`. */
+  app: FastifyInstance
+  apps: FastifyInstance[]
+  clock: TestClock
+  prefix: string
+  /** What all of the apps have logged, at the level `debug` and above. */
+  lines: Array<Record<string, unknown>>
+  /** Messages of the level `warn` and above. */
+  warnings: () => string[]
+}
+
+/** Apps with plugins of the suite on one store, closed with the test; they are ready. */
+export async function createTestApp (t: Test, options: TestAppOptions = {}): Promise<TestApp> {
+  const { instances = 1, prefix = newPrefix(), store = 'memory' } = options
+  const { logger, lines } = collectLog()
+  const clock = options.clock === undefined || options.clock === 'real' ? createTestClock() : options.clock
+  const connection = await connectionTo(store)
+  if (connection !== undefined && options.clock !== 'real') follow(t, clock, connection, prefix, () => typeof store === 'string' || store.answers !== false)
+
+  const apps: FastifyInstance[] = []
+  for (let instance = 0; instance < instances; instance++) {
+    const app: FastifyInstance = Fastify({ loggerInstance: logger as never, ...options.server }) as never
+    t.teardown(() => closeApp(app, clock))
+    if (connection !== undefined) await app.register(redis, { ...connection, prefix, ...options.connection })
+    await options.before?.(app)
+    for (const [name, given] of Object.entries(options.plugins ?? {})) {
+      const more = { ...options.clock !== 'real' && { clock }, ...name === 'session' && { secret: SECRET } }
+      await app.register(PLUGINS[name as keyof Options] as never, { ...more, ...given } as never)
+    }
+    await options.routes?.(app, instance)
+    await app.ready()
+    apps.push(app)
+  }
+  const [app] = apps
+  if (app === undefined) throw new Error('instances: at least 1')
+  return { app, apps, clock, prefix, lines, warnings: () => lines.filter(({ level }) => Number(level) >= 40).map(({ msg }) => String(msg)) }
+}
+
+async function connectionTo (store: NonNullable<TestAppOptions['store']>): Promise<RedisPluginOptions | undefined> {
+  if (store === 'memory') return undefined
+  if (store === 'redis') return { url: (await sharedRedis()).url }
+  const { startupNodes, url } = store === 'cluster' ? { ...await sharedCluster(), url: undefined } : { startupNodes: undefined, url: undefined, ...store }
+  return startupNodes === undefined ? { url: url ?? '' } : { cluster: { nodes: [...startupNodes] } }
+}
+
+/** Over a connection of its own, so that a test may break that of the app. */
+function follow (t: Test, clock: TestClock, { url, cluster }: RedisPluginOptions, prefix: string, answers: () => boolean): void {
+  const client = cluster === undefined ? new Redis(url ?? '', { lazyConnect: true }) : new Cluster([...cluster.nodes], { lazyConnect: true })
+  client.on('error', () => {})
+  t.teardown(() => client.disconnect())
+  ageKeys(t, clock, client, prefix, answers)
+}
+
+/** What an app waits for while it closes may be a timer: the clock goes on until it is closed. */
+export async function closeApp (app: FastifyInstance, clock: TestClock): Promise<void> {
+  await advanceWhile(clock, app.close(), { step: 100 })
+}
+
+/**
+ * Advances the clock in small steps, with time for servers to answer in between, until `check` returns true.
+ *
+ * @param what - is named where it never does
+ * @returns by how many milliseconds the clock was advanced
+ */
+export async function advanceUntil (clock: TestClock, what: string, check: () => unknown, { step = 10, atMost = 120_000 } = {}): Promise<number> {
+  for (let passed = 0; ; passed += step) {
+    await turn()
+    if (await check()) return passed
+    if (passed >= atMost) throw new Error(`not within ${atMost} ms of the test's clock: ${what}`)
+    await clock.advance(step)
+  }
+}
+
+/** Advances the clock until the promise settles. @returns what it resolves to, and by how many milliseconds the clock was advanced */
+export async function advanceWhile<T> (clock: TestClock, promise: Promise<T>, { step = 10, atMost = 120_000 } = {}): Promise<{ value: T, passed: number }> {
+  const state = { isSettled: false }
+  const settled = promise.finally(() => { state.isSettled = true })
+  settled.catch(() => {})
+  const passed = await advanceUntil(clock, 'the promise settles', () => state.isSettled, { step, atMost })
+  return { value: await settled, passed }
+}
+
+/** So that sockets are read and written. */
+const turn = () => new Promise(resolve => setTimeout(resolve, 2))
