@@ -1,3 +1,4 @@
+import type { Clock } from '../shared/clock.js'
 import { withDeadline } from '../shared/deadline.js'
 import type { Duration } from '../shared/duration.js'
 import { pluginError, reasonOf } from '../shared/errors.js'
@@ -59,7 +60,7 @@ export function measurements (found: Record<string, Measurement>): Record<string
   return found
 }
 
-export function createChecks (): Checks {
+export function createChecks (clock: Clock): Checks {
   const checks = new Map<string, () => Promise<CheckResults>>()
   return {
     add (name, check, options = {}) {
@@ -71,7 +72,7 @@ export function createChecks (): Checks {
       read.onlyKnown(['name', 'check', 'critical', 'timeout', 'cacheFor'])
       const timeout = read.duration('timeout', 1000, { min: 1 })
       const isCritical = read.boolean('critical', true)
-      checks.set(name, cacheFor(read.duration('cacheFor', 1000), () => runCheck(name, check, timeout, isCritical)))
+      checks.set(name, cacheFor(read.duration('cacheFor', 1000), clock, () => runCheck(name, check, timeout, isCritical, clock)))
     },
     async results () {
       return Object.assign({}, ...await Promise.all([...checks.values()].map(run => run())))
@@ -86,13 +87,13 @@ export function overallStatus (results: CheckResults): HealthStatus {
   return statuses.includes('warn') ? 'warn' : 'pass'
 }
 
-async function runCheck (name: string, check: Check, timeout: number, isCritical: boolean): Promise<CheckResults> {
-  const started = performance.now()
-  const found = await withDeadline(Promise.resolve().then(check), timeout, () => new CheckTimeoutError(timeout)).then(
-    value => asMeasurements(name, value, performance.now() - started),
+async function runCheck (name: string, check: Check, timeout: number, isCritical: boolean, clock: Clock): Promise<CheckResults> {
+  const started = clock.monotonic()
+  const found = await withDeadline(Promise.resolve().then(check), timeout, () => new CheckTimeoutError(timeout), clock).then(
+    value => asMeasurements(name, value, clock.monotonic() - started),
     (error: unknown): Record<string, Measurement> => ({ [name]: { status: 'fail', output: reasonOf(error) } })
   )
-  const time = new Date().toISOString()
+  const time = new Date(clock.now()).toISOString()
   return Object.fromEntries(Object.entries(found).map(([key, measured]) => {
     const { status = 'pass' } = measured
     return [key, [{ ...measured, status: status === 'fail' && !isCritical ? 'warn' : status, time }]]
@@ -108,13 +109,13 @@ function asMeasurements (name: string, value: unknown, ms: number): Record<strin
 }
 
 /** Runs `run` at most once at a time and once in `ms`: a flood of probes costs no more than one. */
-function cacheFor<T> (ms: number, run: () => Promise<T>): () => Promise<T> {
+function cacheFor<T> (ms: number, clock: Clock, run: () => Promise<T>): () => Promise<T> {
   let latest: Promise<T> | undefined
   let validUntil = Infinity
   return () => {
-    if (latest === undefined || performance.now() >= validUntil) {
+    if (latest === undefined || clock.monotonic() >= validUntil) {
       validUntil = Infinity
-      latest = run().finally(() => { validUntil = performance.now() + ms })
+      latest = run().finally(() => { validUntil = clock.monotonic() + ms })
     }
     return latest
   }

@@ -2,6 +2,7 @@ import underPressure from '@fastify/under-pressure'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { findClient } from '../shared/client.js'
+import { sleep } from '../shared/clock.js'
 import { alreadyRegisteredError, invalidOptionError } from '../shared/errors.js'
 import { createChecks, type Check, type CheckOptions, type CheckResults } from './checks.js'
 import { resolveHealthOptions, type HealthPluginOptions, type PressureOptions } from './options.js'
@@ -45,21 +46,21 @@ export const health = fp<HealthPluginOptions>(async function health (fastify, gi
   const options = resolveHealthOptions(given)
   if (Object.hasOwn(fastify, 'health')) throw alreadyRegisteredError('health', 'fastify.health')
   const client = findClient(fastify, 'health', given.redis)
-  const checks = createChecks()
-  const { cacheFor } = options
+  const { cacheFor, clock } = options
+  const checks = createChecks(clock)
   let draining: Promise<void> | undefined
 
   fastify.decorate('health', {
     addCheck: (name, check, checkOptions) => checks.add(name, check, checkOptions),
     results: () => checks.results(),
     async drain () {
-      draining ??= new Promise(resolve => setTimeout(resolve, options.drainDelay))
+      draining ??= sleep(clock, options.drainDelay)
       await draining
     }
   })
   await watchProcess(fastify, options.underPressure)
   checks.add('process', createProcessCheck(fastify), { cacheFor })
-  if (client) checks.add('redis', createRedisCheck(client), { critical: options.redisCritical, cacheFor })
+  if (client) checks.add('redis', createRedisCheck(client, clock), { critical: options.redisCritical, cacheFor })
   addRoutes(fastify, options, checks, () => draining !== undefined)
   fastify.addHook('preClose', async () => { draining ??= Promise.resolve() })
 }, { name: 'fastify-redis-suite/health', fastify: '5.x' })

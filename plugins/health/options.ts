@@ -2,6 +2,7 @@ import type { FastifyUnderPressureOptions } from '@fastify/under-pressure'
 import type { FastifyRequest, LogLevel } from 'fastify'
 import { guardOf, LOG_LEVELS, type Audience } from '../shared/audience.js'
 import type { RedisClient } from '../shared/client.js'
+import type { Clock } from '../shared/clock.js'
 import { MAX_TIMER_MS, type Duration } from '../shared/duration.js'
 import { readOptions, type OptionReader } from '../shared/options.js'
 
@@ -50,6 +51,8 @@ export interface HealthPluginOptions {
   description?: string | undefined
   /** Of the health routes, as probes fill a log. @default 'warn' */
   logLevel?: LogLevel | undefined
+  /** The clock for time-outs, cached results and `drainDelay`: in tests one of `fastify-redis-suite/testing`. @default the system's clock */
+  clock?: Clock | undefined
 }
 
 export interface ResolvedHealthOptions {
@@ -63,6 +66,7 @@ export interface ResolvedHealthOptions {
   /** `version` and the like. */
   about: Record<string, string>
   logLevel: LogLevel
+  clock: Clock
 }
 
 const ABOUT = ['version', 'releaseId', 'serviceId', 'description'] as const
@@ -72,7 +76,7 @@ const PRESSURE = ['maxEventLoopDelay', 'maxEventLoopUtilization', 'eventLoopUtil
 /** @throws `FST_REDIS_SUITE_HEALTH_INVALID_OPTION` */
 export function resolveHealthOptions (given: HealthPluginOptions): ResolvedHealthOptions {
   const read = readOptions('health', given)
-  read.onlyKnown(['details', 'redis', 'redisCritical', 'paths', 'cacheFor', 'underPressure', 'drainDelay', ...ABOUT])
+  read.onlyKnown(['details', 'redis', 'redisCritical', 'paths', 'cacheFor', 'underPressure', 'drainDelay', 'clock', ...ABOUT])
   const details = given.details ?? 'loopback'
   if (typeof details !== 'boolean' && typeof details !== 'function' && details !== 'loopback') {
     read.fail('details', "true, false, 'loopback' or a function of the request")
@@ -85,7 +89,8 @@ export function resolveHealthOptions (given: HealthPluginOptions): ResolvedHealt
     underPressure: resolvePressure(given.underPressure, read),
     drainDelay: read.duration('drainDelay', 0, { max: MAX_TIMER_MS }),
     about: Object.fromEntries(ABOUT.filter(name => given[name] !== undefined).map(name => [name, read.string(name, '')])),
-    logLevel: read.oneOf('logLevel', 'warn', LOG_LEVELS)
+    logLevel: read.oneOf('logLevel', 'warn', LOG_LEVELS),
+    clock: read.clock()
   }
 }
 

@@ -1,5 +1,6 @@
 import type { Redis } from 'ioredis'
 import { isCluster, type RedisClient } from '../shared/client.js'
+import type { Clock } from '../shared/clock.js'
 import { circuitOf } from '../shared/guard.js'
 import { infoOf, mastersOf } from '../shared/info.js'
 import { measurements, type Check, type HealthStatus, type Measurement } from './checks.js'
@@ -16,14 +17,14 @@ const SLOTS = 16_384
  * A PING, unless the circuit has given Redis up already: then its own probing says when that is over. What else the server
  * tells of itself is shown where it may be asked for.
  */
-export function createRedisCheck (client: RedisClient): Check {
+export function createRedisCheck (client: RedisClient, clock: Clock): Check {
   return async () => {
     const circuit = circuitOf(client)
     if (circuit?.state === 'open') throw new Error(`circuit open: ${circuit.lastError?.message ?? 'unknown'}`)
     if (client.status !== 'ready') throw new Error(`connection is ${client.status}`)
-    const began = performance.now()
+    const began = clock.monotonic()
     await client.ping()
-    const responseTime = Math.round((performance.now() - began) * 100) / 100
+    const responseTime = Math.round((clock.monotonic() - began) * 100) / 100
     const nodes = mastersOf(client)
     // A server may refuse INFO; that it answers is known.
     const infos = await Promise.all(nodes.map(node => infoOf(node, 'replication', 'memory', 'stats', 'clients').catch((): Info => new Map())))

@@ -1,4 +1,5 @@
 import { Counter, Gauge, type Registry } from 'prom-client'
+import type { Clock } from '../shared/clock.js'
 import { withDeadline } from '../shared/deadline.js'
 import { invalidOptionError } from '../shared/errors.js'
 import { FastHistogram } from './histogram.js'
@@ -15,11 +16,16 @@ export interface Source {
   stop? (): void
 }
 
+interface Deadline {
+  /** Milliseconds that a source may take. */
+  timeout: number
+  clock: Clock
+}
+
 interface Entered {
   source: Source
   prefix: string
-  /** Milliseconds for which it is waited for. */
-  timeout: number
+  deadline: Deadline
   users: number
 }
 
@@ -86,8 +92,8 @@ export class Book {
    * @param make - called where nobody has added it yet
    * @returns a function that takes it out
    */
-  add (of: object, make: () => Source, prefix: string, timeout: number): () => void {
-    const entered = this.#sources.get(of) ?? { source: make(), prefix, timeout, users: 0 }
+  add (of: object, make: () => Source, prefix: string, deadline: Deadline): () => void {
+    const entered = this.#sources.get(of) ?? { source: make(), prefix, deadline, users: 0 }
     this.#sources.set(of, entered)
     entered.users++
     for (const kind of [entered.source.kind, 'scrape'] as const) {
@@ -126,9 +132,9 @@ export class Book {
   }
 
   async #read (): Promise<Sampled[]> {
-    const lists = await Promise.all([...this.#sources.values()].map(async ({ source, prefix, timeout }) => {
+    const lists = await Promise.all([...this.#sources.values()].map(async ({ source, prefix, deadline: { timeout, clock } }) => {
       const read = Promise.resolve().then(() => source.read())
-      const samples = await withDeadline(read, timeout, () => new Error('no answer in time')).catch(() => undefined)
+      const samples = await withDeadline(read, timeout, () => new Error('no answer in time'), clock).catch(() => undefined)
       const up: Sample = ['metrics_source_up', samples === undefined ? 0 : 1, { source: source.kind }]
       return [...samples ?? [], up].map(([name, value, labels = {}]) => ({ name: prefix + name, value, labels }))
     }))

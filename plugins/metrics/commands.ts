@@ -1,4 +1,5 @@
 import type { RedisClient } from '../shared/client.js'
+import { systemClock, type Clock } from '../shared/clock.js'
 
 export interface CommandListener {
   /** @param ms - from when the command was written, or queued while there is no connection, to its answer */
@@ -37,10 +38,11 @@ const listening = new WeakMap<RedisClient, Watched>()
  * Times each command of a client where all of them pass, also those of pipelines. The diagnostics channel of ioredis tells
  * them as well, but makes text of all arguments for it.
  *
+ * @param clock - by which they are timed; all listeners of a client share the first one's
  * @returns a function that ends it
  */
-export function watchCommands (client: RedisClient, listener: CommandListener): () => void {
-  const watched = listening.get(client) ?? wrap(client)
+export function watchCommands (client: RedisClient, listener: CommandListener, clock: Clock = systemClock): () => void {
+  const watched = listening.get(client) ?? wrap(client, clock)
   const { listeners } = watched
   listeners.add(listener)
   return () => {
@@ -51,7 +53,7 @@ export function watchCommands (client: RedisClient, listener: CommandListener): 
   }
 }
 
-function wrap (client: RedisClient): Watched {
+function wrap (client: RedisClient, clock: Clock): Watched {
   const listeners = new Set<CommandListener>()
   const sender = client as unknown as Sender
   const isOwn = Object.hasOwn(client, 'sendCommand')
@@ -60,9 +62,9 @@ function wrap (client: RedisClient): Watched {
   const timed: Sender['sendCommand'] = function (this: unknown, command, ...rest) {
     if (listeners.size > 0 && command[TIMED] === undefined && !UNTIMED.has(command.name)) {
       command[TIMED] = true
-      const started = performance.now()
+      const started = clock.monotonic()
       const tell = (failed: boolean) => {
-        const ms = performance.now() - started
+        const ms = clock.monotonic() - started
         for (const listener of listeners) listener(command.name, ms, failed)
       }
       command.promise.then(() => tell(false), () => tell(true))

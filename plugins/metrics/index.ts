@@ -58,10 +58,10 @@ export const metrics = fp<MetricsPluginOptions>(async function metrics (fastify,
 export default metrics
 
 /** @returns what takes them out */
-function addSources (fastify: FastifyInstance, book: Book, { prefix, timeout, maxRoutes, redisBuckets }: ResolvedMetricsOptions): Array<() => void> {
+function addSources (fastify: FastifyInstance, book: Book, { prefix, timeout, maxRoutes, redisBuckets, clock }: ResolvedMetricsOptions): Array<() => void> {
   const clients = findClients(fastify)
-  const sources = findSources(fastify, maxRoutes).map(([of, make]) => book.add(of, make, prefix, timeout))
+  const sources = findSources(fastify, maxRoutes).map(([of, make]) => book.add(of, make, prefix, { timeout, clock }))
   if (clients.length === 0) return sources
   const histogram = book.histogram(prefix + REDIS_DURATION, 'Commands by name, from when they are written to their answers', ['client', 'command'], redisBuckets)
-  return [...sources, ...clients.map(([name, client]) => book.add(client, () => watchRedis(client, name, histogram), prefix, timeout))]
+  return [...sources, ...clients.map(([name, client]) => book.add(client, () => watchRedis(client, name, histogram, clock), prefix, { timeout, clock }))]
 }

@@ -1,6 +1,7 @@
 import type { FastifyRequest, LogLevel } from 'fastify'
 import { Registry } from 'prom-client'
 import { guardOf, LOG_LEVELS, type Audience } from '../shared/audience.js'
+import type { Clock } from '../shared/clock.js'
 import { MAX_TIMER_MS, type Duration } from '../shared/duration.js'
 import { readOptions, type OptionReader } from '../shared/options.js'
 
@@ -34,6 +35,8 @@ export interface MetricsPluginOptions {
   tracing?: boolean | undefined
   /** Of the route, as scrapes fill a log. @default 'warn' */
   logLevel?: LogLevel | undefined
+  /** The clock for `timeout` and the durations of commands, not for requests: in tests one of `fastify-redis-suite/testing`. @default the system's clock */
+  clock?: Clock | undefined
 }
 
 export interface ResolvedMetricsOptions {
@@ -51,11 +54,12 @@ export interface ResolvedMetricsOptions {
   timeout: number
   tracing: boolean
   logLevel: LogLevel
+  clock: Clock
 }
 
 const BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 const REDIS_BUCKETS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1]
-const OPTIONS = ['path', 'expose', 'registry', 'defaultMetrics', 'http', 'buckets', 'redisBuckets', 'labels', 'maxRoutes', 'timeout', 'tracing']
+const OPTIONS = ['path', 'expose', 'registry', 'defaultMetrics', 'http', 'buckets', 'redisBuckets', 'labels', 'maxRoutes', 'timeout', 'tracing', 'clock']
 
 /** @throws `FST_REDIS_SUITE_METRICS_INVALID_OPTION` */
 export function resolveMetricsOptions (given: MetricsPluginOptions): ResolvedMetricsOptions {
@@ -79,7 +83,8 @@ export function resolveMetricsOptions (given: MetricsPluginOptions): ResolvedMet
     maxRoutes: read.integer('maxRoutes', 200, { min: 1, max: 1000 }),
     timeout: read.duration('timeout', 2000, { min: 1, max: MAX_TIMER_MS }),
     tracing: read.boolean('tracing', false),
-    logLevel: read.oneOf('logLevel', 'warn', LOG_LEVELS)
+    logLevel: read.oneOf('logLevel', 'warn', LOG_LEVELS),
+    clock: read.clock()
   }
 }
 

@@ -1,4 +1,5 @@
 import type { RedisClient } from '../shared/client.js'
+import type { Clock } from '../shared/clock.js'
 import { circuitOf } from '../shared/guard.js'
 import type { Sample, Source } from './book.js'
 import { watchCommands } from './commands.js'
@@ -13,7 +14,7 @@ interface Watched {
 }
 
 /** Of one client, by the name that the label is to have. */
-export function watchRedis (client: RedisClient, name: string, histogram: FastHistogram): Source {
+export function watchRedis (client: RedisClient, name: string, histogram: FastHistogram, clock: Clock): Source {
   const labelOf = boundedLabel(MOST_COMMANDS)
   const commands = new Map<string, Watched>()
   let connections = client.status === 'ready' ? 1 : 0
@@ -29,7 +30,7 @@ export function watchRedis (client: RedisClient, name: string, histogram: FastHi
     }
     watched.series.observe(ms / 1000)
     if (failed) watched.errors++
-  })
+  }, clock)
 
   function read (): Sample[] {
     const circuit = circuitOf(client)

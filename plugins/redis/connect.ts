@@ -1,6 +1,6 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { Cluster, Redis, type ClusterNode } from 'ioredis'
 import { isCluster, type RedisClient } from '../shared/client.js'
+import { sleep, type Clock } from '../shared/clock.js'
 import { sendEachTurn } from './each-turn.js'
 import { connectError, connectFailureOf, isFinal } from './errors.js'
 import { followMaster } from './follow-master.js'
@@ -9,10 +9,10 @@ import type { ResolvedRedisOptions } from './options.js'
 const CONNECTION_CLOSED = 'Connection is closed.'
 
 /** Makes a client that has not begun to connect. */
-export function createClient ({ url, redis, cluster }: ResolvedRedisOptions['target']): RedisClient {
+export function createClient ({ target: { url, redis, cluster }, clock }: Pick<ResolvedRedisOptions, 'target' | 'clock'>): RedisClient {
   if (cluster) return sendEachTurn(new Cluster(cluster.nodes, cluster.options))
   const client = url === undefined ? new Redis(redis) : new Redis(url, redis)
-  client.options.reconnectOnError ??= followMaster(client)
+  client.options.reconnectOnError ??= followMaster(client, clock)
   return sendEachTurn(client)
 }
 
@@ -21,7 +21,7 @@ export function createClient ({ url, redis, cluster }: ResolvedRedisOptions['tar
  *
  * @throws `FST_REDIS_SUITE_REDIS_CONNECT_<KIND>` after `timeout` milliseconds, or at once where waiting cannot help
  */
-export function waitUntilReady (client: RedisClient, timeout: number): Promise<void> {
+export function waitUntilReady (client: RedisClient, timeout: number, clock: Clock): Promise<void> {
   if (client.status === 'ready') return Promise.resolve()
   return new Promise((resolve, reject) => {
     let lastError: Error | undefined
@@ -42,9 +42,9 @@ export function waitUntilReady (client: RedisClient, timeout: number): Promise<v
       askNode(client, address).then(onError, () => {})
     }
     const onReady = () => { stop(); resolve() }
-    const timer = setTimeout(fail, timeout)
+    const timer = clock.setTimeout(fail, timeout)
     const stop = () => {
-      clearTimeout(timer)
+      clock.clearTimeout(timer)
       client.off('ready', onReady).off('error', onSummary).off('node error', onNodeError).off('end', fail)
     }
     // A Cluster's own errors only sum its nodes' errors up.
@@ -75,19 +75,19 @@ export function beginConnecting (client: RedisClient): void {
 }
 
 /** Sends what is queued, waits for the answers, then closes; after `timeout` milliseconds the connection is cut. */
-export async function closeClient (client: RedisClient, timeout: number): Promise<void> {
+export async function closeClient (client: RedisClient, timeout: number, clock: Clock): Promise<void> {
   if (client.status !== 'ready') return client.disconnect()
   const giveUp = new AbortController()
-  const tooLong = sleep(timeout, 'too long', giveUp).catch(() => {})
-  await Promise.race([quit(client, giveUp.signal), tooLong])
+  const tooLong = sleep(clock, timeout, giveUp).catch(() => {})
+  await Promise.race([quit(client, giveUp.signal, clock), tooLong])
   giveUp.abort()
   client.disconnect()
 }
 
-async function quit (client: RedisClient, signal: AbortSignal): Promise<void> {
+async function quit (client: RedisClient, signal: AbortSignal, clock: Clock): Promise<void> {
   const ended = new Promise<void>(resolve => client.once('end', resolve))
   // QUIT would overtake the commands that wait for their pipeline.
-  while (client.autoPipelineQueueSize > 0 && !signal.aborted) await sleep(2)
+  while (client.autoPipelineQueueSize > 0 && !signal.aborted) await sleep(clock, 2)
   await client.quit().catch(() => {})
   await ended
 }

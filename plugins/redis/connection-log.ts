@@ -1,5 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { RedisClient } from '../shared/client.js'
+import type { Clock } from '../shared/clock.js'
 import { addressOf } from './connect.js'
 import { summary } from './errors.js'
 
@@ -7,18 +8,18 @@ import { summary } from './errors.js'
  * Logs one line a change of state. While the connection is down its errors are counted, not logged one by one;
  * the line that says it is back tells how many there were.
  */
-export function logConnection (client: RedisClient, log: FastifyBaseLogger, namespace: string | undefined): void {
+export function logConnection (client: RedisClient, log: FastifyBaseLogger, namespace: string | undefined, clock: Clock): void {
   const about = { plugin: 'redis', address: addressOf(client), namespace }
   let state: 'connecting' | 'connected' | 'down' = 'connecting'
-  let since = Date.now()
+  let since = clock.now()
   let errors = 0
   let reason: string | undefined
   let closing = false
 
-  const enter = (next: typeof state) => { state = next; since = Date.now(); errors = 0; reason = undefined }
+  const enter = (next: typeof state) => { state = next; since = clock.now(); errors = 0; reason = undefined }
 
   client.on('ready', () => {
-    const outage = state === 'down' ? { downMs: Date.now() - since, errors } : {}
+    const outage = state === 'down' ? { downMs: clock.now() - since, errors } : {}
     enter('connected')
     log.info({ ...about, ...outage }, 'redis: connected')
   })

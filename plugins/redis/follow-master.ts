@@ -1,4 +1,5 @@
 import type { Redis } from 'ioredis'
+import type { Clock } from '../shared/clock.js'
 
 const INTERVAL_MS = 1000
 
@@ -9,11 +10,11 @@ const INTERVAL_MS = 1000
  *
  * @returns for the option `reconnectOnError` of the client
  */
-export function followMaster (client: Redis): (error: Error) => false {
+export function followMaster (client: Redis, clock: Clock): (error: Error) => false {
   let last = -Infinity
   return error => {
-    if (error.message.startsWith('READONLY') && performance.now() - last >= INTERVAL_MS) {
-      last = performance.now()
+    if (error.message.startsWith('READONLY') && clock.monotonic() - last >= INTERVAL_MS) {
+      last = clock.monotonic()
       leadsToMaster(client).then(isMaster => { if (isMaster && client.status === 'ready') client.disconnect(true) }, () => {})
     }
     return false

@@ -25,20 +25,21 @@ export type { RedisPluginOptions } from './options.js'
 export const redis = fp<RedisPluginOptions>(async function redis (fastify, given) {
   const options = resolveRedisOptions(given)
   refuseSecond(fastify, options.namespace)
-  const client = options.client ?? createClient(options.target)
+  const { clock } = options
+  const client = options.client ?? createClient(options)
   rememberNodes(client, options.target.cluster?.nodes)
   setKeyPrefix(client, options.prefix)
-  logConnection(client, fastify.log, options.namespace)
+  logConnection(client, fastify.log, options.namespace, clock)
   if (options.closeClient) {
     fastify.addHook('onClose', async () => {
       releaseCircuit(client)
-      await closeClient(client, options.closeTimeout)
+      await closeClient(client, options.closeTimeout, clock)
     })
   }
 
   beginConnecting(client)
   try {
-    await waitUntilReady(client, options.connectTimeout)
+    await waitUntilReady(client, options.connectTimeout, clock)
   } catch (error) {
     if (options.required) {
       if (options.closeClient) client.disconnect()

@@ -1,5 +1,6 @@
 import type { Cluster, ClusterNode, ClusterOptions, Redis, RedisOptions } from 'ioredis'
 import { DEFAULT_KEY_PREFIX, isRedisClient, KEY_PREFIX, KEY_PREFIX_ALLOWED, type RedisClient } from '../shared/client.js'
+import type { Clock } from '../shared/clock.js'
 import type { Duration } from '../shared/duration.js'
 import { invalidOptionError } from '../shared/errors.js'
 import { readOptions } from '../shared/options.js'
@@ -28,6 +29,8 @@ interface SuiteOptions {
   commandTimeout?: Duration | undefined
   /** How long closing waits for commands under way before it disconnects by force. @default 1000 ms */
   closeTimeout?: Duration | undefined
+  /** The clock for `closeTimeout`, the boot and the log, not for ioredis: in tests one of `fastify-redis-suite/testing`. @default the system's clock */
+  clock?: Clock | undefined
 }
 
 /** Options of the `redis` plugin: its own, and everything that ioredis takes. */
@@ -40,6 +43,7 @@ export interface ResolvedRedisOptions {
   required: boolean
   connectTimeout: number
   closeTimeout: number
+  clock: Clock
   /** Given from outside; undefined where a client is to be made of `target`. */
   client: RedisClient | undefined
   closeClient: boolean
@@ -51,7 +55,7 @@ const MAX_RECONNECT_DELAY_MS = 500
 
 export function resolveRedisOptions (options: RedisPluginOptions): ResolvedRedisOptions {
   const read = readOptions('redis', options)
-  const { url, cluster, client, closeClient, namespace, prefix, required, closeTimeout: _, ...ioredis } = options
+  const { url, cluster, client, closeClient, namespace, prefix, required, closeTimeout: _, clock: __, ...ioredis } = options
   checkTarget(options)
 
   const connectTimeout = read.duration('connectTimeout', 2000, { min: 1 })
@@ -65,6 +69,7 @@ export function resolveRedisOptions (options: RedisPluginOptions): ResolvedRedis
     required: read.boolean('required', true),
     connectTimeout,
     closeTimeout,
+    clock: read.clock(),
     client,
     closeClient: client === undefined || read.boolean('closeClient', false),
     target: { url, redis, cluster: cluster && { nodes: cluster.nodes, options: clusterOptions(redis, cluster.options) } }
