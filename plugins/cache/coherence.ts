@@ -1,6 +1,6 @@
-import { performance } from 'node:perf_hooks'
 import type { FastifyBaseLogger } from 'fastify'
 import type { RedisClient } from '../shared/client.js'
+import type { Clock } from '../shared/clock.js'
 import { followChannel } from '../shared/feed.js'
 import { isRecord, isTexts } from './entry.js'
 import type { Events } from './events.js'
@@ -26,6 +26,7 @@ interface CoherenceOptions {
   events: Events
   log: FastifyBaseLogger
   keepsAlone: boolean
+  clock: Clock
 }
 
 /**
@@ -36,7 +37,7 @@ interface CoherenceOptions {
  * @param self - this instance's name in messages
  * @param keepsAlone - whether L1 is kept while nothing can be heard
  */
-export function createCoherence ({ client, channel, self, l1, events, log, keepsAlone }: CoherenceOptions): Coherence {
+export function createCoherence ({ client, channel, self, l1, events, log, keepsAlone, clock }: CoherenceOptions): Coherence {
   let provenAt = -Infinity
   let proving = false
   const feed = followChannel({
@@ -44,6 +45,7 @@ export function createCoherence ({ client, channel, self, l1, events, log, keeps
     plugin: 'cache',
     channel,
     log,
+    clock,
     without: 'cache: cannot hear of invalidations, so there is no first tier',
     onMessage (text) {
       const message = parseJson(text)
@@ -59,14 +61,14 @@ export function createCoherence ({ client, channel, self, l1, events, log, keeps
   function prove (): void {
     if (proving) return
     proving = true
-    const asked = performance.now()
+    const asked = clock.monotonic()
     feed.caughtUp().then(() => { if (feed.live) provenAt = asked }, () => {}).finally(() => { proving = false })
   }
 
   return {
     get isCurrent () {
       if (!feed.live) return false
-      const age = performance.now() - provenAt
+      const age = clock.monotonic() - provenAt
       if (age > LEASE_MS / 2) prove()
       return age <= LEASE_MS
     },

@@ -1,9 +1,9 @@
 import type { FastifyBaseLogger } from 'fastify'
+import type { Clock } from '../shared/clock.js'
 import { reasonOf } from '../shared/errors.js'
 import type { RedisGuard } from '../shared/guard.js'
 import { traced } from '../shared/trace.js'
 import { Attempts } from './attempts.js'
-import { Clock } from './clock.js'
 import type { Coherence } from './coherence.js'
 import { Ledger, type CacheCounts, type Counts } from './counts.js'
 import type { Entry } from './entry.js'
@@ -12,9 +12,10 @@ import type { Events } from './events.js'
 import type { CacheKey } from './key.js'
 import type { L1 } from './l1.js'
 import { Owed } from './owed.js'
+import { StoreClock } from './store-clock.js'
 import type { StoreStats } from './store-stats.js'
 import { TurnReads } from './turn-reads.js'
-import { PATTERNS, TOMBSTONE_MS, type Begun, type CacheStore, type Mark, type Put, type Seen, type StoreClock } from './store.js'
+import { PATTERNS, TOMBSTONE_MS, type Begun, type CacheStore, type Mark, type Put, type Seen } from './store.js'
 
 export interface CacheStats extends CacheCounts {
   invalidations: number
@@ -38,7 +39,7 @@ export interface Lookup {
 }
 
 export interface CoreOptions {
-  store: CacheStore & StoreClock
+  store: CacheStore
   /** Calls the store by the policy on failure. */
   run: RedisGuard['run']
   l1: L1 | undefined
@@ -51,6 +52,7 @@ export interface CoreOptions {
   servesAlone: boolean
   events: Events
   log: FastifyBaseLogger
+  clock: Clock
 }
 
 const EVENTS = { hits: 'hit', misses: 'miss', stale: 'stale', coalesced: 'coalesce' } as const
@@ -61,19 +63,22 @@ export class CacheCore {
   readonly #attempts: Attempts
   readonly #ledger = new Ledger()
   readonly #owed: Owed
-  readonly #clock: Clock
+  readonly #storeClock: StoreClock
   readonly #lookups: TurnReads<Lookup> | undefined
   readonly events: Events
+  /** This process's, for timers and durations. */
+  readonly clock: Clock
   #invalidations = 0
 
   constructor (options: CoreOptions) {
-    const { run, store, log, events } = options
+    const { run, store, log, events, clock } = options
     this.#options = options
     this.events = events
+    this.clock = clock
     this.#attempts = new Attempts(run, events, log)
-    this.#clock = new Clock(() => this.#attempts.make(() => store.now()))
+    this.#storeClock = new StoreClock(clock, () => this.#attempts.make(() => store.now()))
     this.#lookups = store.sharing?.()
-    this.#owed = new Owed(({ tags, ids }) => run(() => Promise.all([tags.length > 0 && store.invalidate(tags), ...ids.map(id => store.remove(id))])), log)
+    this.#owed = new Owed(({ tags, ids }) => run(() => Promise.all([tags.length > 0 && store.invalidate(tags), ...ids.map(id => store.remove(id))])), log, clock)
   }
 
   get stats (): CacheStats {
@@ -101,7 +106,7 @@ export class CacheCore {
 
   /** By the store's clock: milliseconds since the epoch. */
   now (): number {
-    return this.#clock.now()
+    return this.#storeClock.now()
   }
 
   /** What the first tier has, at once. */
@@ -126,7 +131,7 @@ export class CacheCore {
     const { mark } = this
     const owed = this.#owed.count
     const read = this.#attempts.make(() => store.read(key.id, [PATTERNS, ...tags]))
-    const [found] = this.#clock.isSet ? [await read] : await Promise.all([read, this.#clock.set()])
+    const [found] = this.#storeClock.isSet ? [await read] : await Promise.all([read, this.#storeClock.set()])
     if (found === undefined) return { key, tags, entry: undefined, seen: undefined, mark, owed }
     const { entry, ...seen } = found
     const isFresh = entry !== undefined && this.now() < entry.storedAt + entry.life

@@ -1,4 +1,5 @@
 import { serialize } from 'node:v8'
+import { sleep, type Clock } from '../shared/clock.js'
 import { hashId } from '../shared/keys.js'
 import { readOptions } from '../shared/options.js'
 import { invalidOptionError } from '../shared/errors.js'
@@ -192,14 +193,14 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
     const isEverywhere = resolveEverywhere(options)
     if (names.length === 0) return 0
     const removed = await core.remove(names.map(keyOf))
-    await heardBy(isEverywhere)
+    await heardBy(core.clock, isEverywhere)
     return removed.filter(Boolean).length
   }
 
   async function invalidate (tags: readonly string[], options?: InvalidateOptions): Promise<void> {
     const isEverywhere = resolveEverywhere(options)
     await core.invalidate(tags)
-    await heardBy(isEverywhere)
+    await heardBy(core.clock, isEverywhere)
   }
 
   return {
@@ -248,8 +249,8 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
   }
 }
 
-async function heardBy (isEverywhere: boolean): Promise<void> {
-  if (isEverywhere) await new Promise(resolve => setTimeout(resolve, LEASE_MS))
+async function heardBy (clock: Clock, isEverywhere: boolean): Promise<void> {
+  if (isEverywhere) await sleep(clock, LEASE_MS)
 }
 
 /** Arguments as a part of a key: different ones read differently. What JSON would not tell apart is told by a digest. */

@@ -1,3 +1,4 @@
+import type { Clock, Timer } from '../shared/clock.js'
 import { FactoryTimeoutError } from './errors.js'
 
 export interface FactoryContext<T = unknown> {
@@ -16,6 +17,7 @@ interface Limits {
   key: string
   /** Milliseconds; Infinity for none. */
   hardTimeout: number
+  clock: Clock
   /** Gives it up where nobody else waits. */
   signal?: AbortSignal | undefined
   /** The others, who may give up as well. */
@@ -27,9 +29,9 @@ interface Limits {
  *
  * @throws `FST_REDIS_SUITE_CACHE_FACTORY_TIMEOUT`, or what it throws itself, or the reason of the signal
  */
-export async function withLimits<T> (work: (signal: AbortSignal) => T | Promise<T>, { key, hardTimeout, signal, others }: Limits): Promise<T> {
+export async function withLimits<T> (work: (signal: AbortSignal) => T | Promise<T>, { key, hardTimeout, clock, signal, others }: Limits): Promise<T> {
   const controller = new AbortController()
-  let timer: NodeJS.Timeout | undefined
+  let timer: Timer | undefined
   let giveUp = (): void => {}
   const end = new Promise<never>((_resolve, reject) => {
     const abort = (reason: unknown): void => {
@@ -37,7 +39,7 @@ export async function withLimits<T> (work: (signal: AbortSignal) => T | Promise<
       reject(reason)
       controller.abort(reason)
     }
-    if (hardTimeout !== Infinity) timer = setTimeout(() => abort(new FactoryTimeoutError(key, hardTimeout)), hardTimeout)
+    if (hardTimeout !== Infinity) timer = clock.setTimeout(() => abort(new FactoryTimeoutError(key, hardTimeout)), hardTimeout)
     giveUp = () => { if (signal?.aborted && !others?.isAwaited) abort(signal.reason) }
   })
   // It may come when the work has long been done.
@@ -48,7 +50,7 @@ export async function withLimits<T> (work: (signal: AbortSignal) => T | Promise<
   try {
     return await Promise.race([work(controller.signal), end])
   } finally {
-    clearTimeout(timer)
+    clock.clearTimeout(timer)
     signal?.removeEventListener('abort', giveUp)
   }
 }

@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache'
+import type { Timer } from '../shared/clock.js'
 import { withDeadline } from '../shared/deadline.js'
 import { toError } from '../shared/errors.js'
 import { traced } from '../shared/trace.js'
@@ -33,7 +34,8 @@ export class GetOrSet {
   readonly #core: CacheCore
   readonly #works: Works
   readonly #values: Values
-  readonly #resting = new LRUCache<string, true>({ max: 10_000, ttl: REST_MS })
+  /** Of each key, until when it rests, see {@link REST_MS}. */
+  readonly #resting = new LRUCache<string, number>({ max: 10_000 })
   readonly #runs = new Map<string, Run>()
   /** What is being made anew in the background. */
   readonly #running = new Map<string, Promise<void>>()
@@ -74,7 +76,7 @@ export class GetOrSet {
   /** Waits for what is being made in the background. */
   async settle (): Promise<void> {
     // What never ends does not keep the app from closing.
-    await withDeadline(Promise.all(this.#running.values()), CLOSE_MS, () => new Error('still being made')).catch(() => {})
+    await withDeadline(Promise.all(this.#running.values()), CLOSE_MS, () => new Error('still being made'), this.#core.clock).catch(() => {})
   }
 
   async #obtain<T> (call: Call<T>): Promise<T> {
@@ -87,7 +89,7 @@ export class GetOrSet {
         this.stayAhead(call, found)
         return found.value
       }
-      if (found?.state === 'stale' || (found !== undefined && this.#resting.has(key.text))) {
+      if (found?.state === 'stale' || (found !== undefined && this.#isResting(key))) {
         this.#core.count(key, 'stale')
         this.#inBackground(key, () => this.#refresh(lookup, call))
         return found.value
@@ -122,9 +124,10 @@ export class GetOrSet {
       return fallBack()
     })
     if (softTimeout === Infinity) return await safe
-    let timer: NodeJS.Timeout | undefined
-    const late = new Promise<{ value: T }>(resolve => { timer = setTimeout(() => resolve(fallBack()), softTimeout) })
-    return await Promise.race([safe, late]).finally(() => clearTimeout(timer))
+    const { clock } = this.#core
+    let timer: Timer | undefined
+    const late = new Promise<{ value: T }>(resolve => { timer = clock.setTimeout(() => resolve(fallBack()), softTimeout) })
+    return await Promise.race([safe, late]).finally(() => clock.clearTimeout(timer))
   }
 
   async #refresh<T> (lookup: Lookup, call: Call<T>): Promise<void> {
@@ -158,7 +161,7 @@ export class GetOrSet {
 
   async #run<T> ({ key, factory, plan: { hardTimeout }, signal }: Call<T>, found: Reading<T> | undefined, others?: Fill): Promise<T> {
     const run = (signal: AbortSignal): T | Promise<T> => factory({ key: key.label, signal, stale: found?.value })
-    return await traced('cache factory', () => withLimits(run, { key: key.label, hardTimeout, signal, others }))
+    return await traced('cache factory', () => withLimits(run, { key: key.label, hardTimeout, clock: this.#core.clock, signal, others }))
   }
 
   /** Where nothing can be shared that is stored: one run after another, each for all who came before it began. */
@@ -178,12 +181,17 @@ export class GetOrSet {
   }
 
   #rest (key: CacheKey, error: unknown): void {
-    this.#resting.set(key.text, true)
+    this.#resting.set(key.text, this.#core.clock.monotonic() + REST_MS)
     this.#core.events.emit('error', { key: key.label, error: toError(error) })
   }
 
+  #isResting ({ text }: CacheKey): boolean {
+    const until = this.#resting.get(text)
+    return until !== undefined && this.#core.clock.monotonic() <= until
+  }
+
   #inBackground (key: CacheKey, work: () => Promise<void>): void {
-    if (this.#running.has(key.text) || this.#resting.has(key.text)) return
+    if (this.#running.has(key.text) || this.#isResting(key)) return
     const done = work().catch((error: unknown) => this.#rest(key, error)).finally(() => this.#running.delete(key.text))
     this.#running.set(key.text, done)
   }

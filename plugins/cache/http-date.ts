@@ -1,3 +1,5 @@
+import { systemClock } from '../shared/clock.js'
+
 const MONTHS = ['jan', 'feb', 'mar', 'apr', 'may', 'jun', 'jul', 'aug', 'sep', 'oct', 'nov', 'dec']
 const TIME = '(\\d\\d):(\\d\\d):(\\d\\d)'
 const IMF_FIXDATE = new RegExp(`^(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), (\\d\\d) (\\w{3}) (\\d{4}) ${TIME} GMT$`, 'i')
@@ -10,7 +12,7 @@ const FIFTY_YEARS_MS = 50 * 365.25 * 24 * 3600 * 1000
  *
  * @returns milliseconds since the epoch
  */
-export function parseHttpDate (text: string | undefined, now = Date.now()): number | undefined {
+export function parseHttpDate (text: string | undefined, now = systemClock.now()): number | undefined {
   if (text === undefined) return undefined
   const imf = IMF_FIXDATE.exec(text)
   if (imf) return timeOf(imf[3], imf[2], imf[1], imf.slice(4))

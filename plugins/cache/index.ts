@@ -63,7 +63,7 @@ export const cache = fp<CachePluginOptions>(async function cache (fastify, given
   const options = resolveCacheOptions(given)
   if (fastify.hasDecorator('cache')) throw alreadyRegisteredError('cache', 'fastify.cache')
   const client = resolveClient(fastify, 'cache', given.redis)
-  const guard = client && guardRedis(client, fastify.log, options.timeout, 'cache')
+  const guard = client && guardRedis(client, fastify.log, options.timeout, 'cache', options.clock)
   const core = createCore(fastify, client, guard, options)
   const works = new Works(core)
   const responses = addResponseCache(fastify, core, works, options)
@@ -74,7 +74,8 @@ export const cache = fp<CachePluginOptions>(async function cache (fastify, given
     prefix: keyPrefixOf(client),
     run: guard?.run ?? (operation => operation()),
     log: fastify.log,
-    serializer: options.serializer
+    serializer: options.serializer,
+    clock: options.clock
   })
 
   fastify.decorate('cache', createDataCache({ core, values, reader, writer: new WriteThrough(core, values), behinds, tiers: options.tiers }, options.values))
@@ -92,17 +93,18 @@ export default cache
 
 function createCore (fastify: FastifyInstance, client: RedisClient | undefined, guard: RedisGuard | undefined, options: ResolvedCacheOptions): CacheCore {
   const { log } = fastify
+  const { clock } = options
   const events = new Listeners<CacheEvents>('cache', log)
-  const alone = { l1: undefined, coherence: undefined, servesAlone: false, events, log }
-  if (client === undefined || guard === undefined) return new CacheCore({ ...alone, store: createMemoryStore(options.maxSize), run: operation => operation() })
+  const alone = { l1: undefined, coherence: undefined, servesAlone: false, events, log, clock }
+  if (client === undefined || guard === undefined) return new CacheCore({ ...alone, store: createMemoryStore(options.maxSize, clock), run: operation => operation() })
   const prefix = keyPrefixOf(client)
   const { run } = guard
-  const mayBeOwed = () => Date.now() - guard.troubledAt < SETTLE_MS
+  const mayBeOwed = () => clock.now() - guard.troubledAt < SETTLE_MS
   const isWhole = () => guard.isWhole
-  if (options.l1 === false) return new CacheCore({ ...alone, store: createRedisStore(client, prefix), run, mayBeOwed })
+  if (options.l1 === false) return new CacheCore({ ...alone, store: createRedisStore(client, prefix, undefined, clock), run, mayBeOwed })
   const self = randomUUID()
   const l1 = new L1(options.l1)
-  const coherence = createCoherence({ client, channel: invalidationChannel(prefix), self, l1, events, log, keepsAlone: options.servesAlone })
+  const coherence = createCoherence({ client, channel: invalidationChannel(prefix), self, l1, events, log, keepsAlone: options.servesAlone, clock })
   fastify.addHook('onClose', async () => coherence.close())
-  return new CacheCore({ store: createRedisStore(client, prefix, self), run, mayBeOwed, isWhole, l1, coherence, servesAlone: options.servesAlone, events, log })
+  return new CacheCore({ store: createRedisStore(client, prefix, self, clock), run, mayBeOwed, isWhole, l1, coherence, servesAlone: options.servesAlone, events, log, clock })
 }

@@ -1,8 +1,9 @@
 import { LRUCache } from 'lru-cache'
+import { systemClock, type Clock } from '../shared/clock.js'
 import { bytesOf, type Entry } from './entry.js'
 import { whileWritten, type Generation } from './frame.js'
 import { ownBytes } from './own-bytes.js'
-import { EVERYTHING, PASS_MS, PATTERNS, TOMBSTONE_MS, type CacheStore, type StoreClock } from './store.js'
+import { EVERYTHING, PASS_MS, PATTERNS, TOMBSTONE_MS, type CacheStore } from './store.js'
 
 interface Slot {
   generation: Generation
@@ -22,12 +23,12 @@ interface Claim {
  *
  * @param maxSize - bytes
  */
-export function createMemoryStore (maxSize: number, clock: () => number = Date.now): CacheStore & StoreClock {
+export function createMemoryStore (maxSize: number, clock: Clock = systemClock): CacheStore {
   let [hits, misses, evicted, expired] = [0, 0, 0, 0]
   const slots = new LRUCache<string, Slot>({
     maxSize,
     sizeCalculation: ({ entry }) => bytesOf(entry),
-    perf: { now: clock },
+    perf: { now: () => clock.now() },
     ttlResolution: 0,
     dispose: (_slot, _id, reason) => {
       if (reason === 'evict') evicted++
@@ -67,7 +68,7 @@ export function createMemoryStore (maxSize: number, clock: () => number = Date.n
     },
     async begin (work, token, tags, ms) {
       const claim = claims.get(work)
-      const now = clock()
+      const now = clock.now()
       const isTaken = claim !== undefined && claim.until > now
       if (!isTaken) claims.set(work, { token, pass: false, until: now + ms })
       return {
@@ -77,11 +78,11 @@ export function createMemoryStore (maxSize: number, clock: () => number = Date.n
       }
     },
     async renew (work, token, ms) {
-      if (held(work, token)) claims.set(work, { token, pass: false, until: clock() + ms })
+      if (held(work, token)) claims.set(work, { token, pass: false, until: clock.now() + ms })
     },
     async end (work, token, pass) {
       if (!held(work, token)) return
-      if (pass) claims.set(work, { token: '', pass, until: clock() + PASS_MS })
+      if (pass) claims.set(work, { token: '', pass, until: clock.now() + PASS_MS })
       else claims.delete(work)
     },
     async write (id, entry, generation, patterns, hold = 0) {
@@ -115,8 +116,8 @@ export function createMemoryStore (maxSize: number, clock: () => number = Date.n
         return [tag, { version, invalidatedAt: Number.parseFloat(version) }]
       }))
     },
-    async invalidate (tags) { for (const tag of tags) versions.set(tag, `${clock()}-${++last}`) },
-    async now () { return clock() },
+    async invalidate (tags) { for (const tag of tags) versions.set(tag, `${clock.now()}-${++last}`) },
+    async now () { return clock.now() },
     async stats () {
       const looked = hits + misses
       return { kind: 'memory', entries: slots.size, usedMemory: slots.calculatedSize, maxMemory: maxSize, policy: 'lru', hitRatio: hits / looked, evicted, expired }

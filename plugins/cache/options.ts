@@ -1,5 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { RedisClient } from '../shared/client.js'
+import type { Clock } from '../shared/clock.js'
 import type { Duration } from '../shared/duration.js'
 import type { SerializerOption } from './serializer.js'
 import type { ValueDefaults } from './value-options.js'
@@ -103,10 +104,12 @@ export interface CachePluginOptions extends Omit<RouteCacheOptions, 'tags' | 'in
   xCache?: boolean | undefined
   /** Who is told in `Cache-Status` why. @default nobody */
   explain?: ((request: FastifyRequest) => boolean) | undefined
+  /** The clock for ages, leases, back-off and deadlines: in tests one of `fastify-redis-suite/testing`. @default the system's clock */
+  clock?: Clock | undefined
 }
 
 export const ROUTE_OPTIONS = ['ttl', 'staleWhileRevalidate', 'staleIfError', 'jitter', 'statuses', 'tags', 'invalidates', 'vary', 'private', 'public', 'key', 'hook',
   'requestDirectives', 'heuristic', 'storeSetCookie', 'etag', 'maxEntrySize', 'maxVariants', 'targeted', 'stripTargeted', 'unkeyed']
 
 export const PLUGIN_OPTIONS = [...ROUTE_OPTIONS.filter(name => !['tags', 'invalidates', 'private', 'public'].includes(name)),
-  'redis', 'timeout', 'global', 'tiers', 'l1', 'maxSize', 'onStoreError', 'cacheStatus', 'xCache', 'explain', 'values', 'serializer', 'freeze']
+  'redis', 'timeout', 'global', 'tiers', 'l1', 'maxSize', 'onStoreError', 'cacheStatus', 'xCache', 'explain', 'values', 'serializer', 'freeze', 'clock']

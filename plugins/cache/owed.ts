@@ -1,4 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
+import type { Clock, Timer } from '../shared/clock.js'
 import type { Entry } from './entry.js'
 import { EVERYTHING } from './store.js'
 
@@ -22,15 +23,17 @@ export interface Debt {
 export class Owed {
   readonly #pay: (debt: Debt) => Promise<unknown>
   readonly #log: FastifyBaseLogger
+  readonly #clock: Clock
   // With a number of its own each, as the same may be owed again while it is being paid.
   readonly #tags = new Map<string, number>()
   readonly #ids = new Map<string, number>()
   #count = 0
-  #timer: NodeJS.Timeout | undefined
+  #timer: Timer | undefined
 
-  constructor (pay: (debt: Debt) => Promise<unknown>, log: FastifyBaseLogger) {
+  constructor (pay: (debt: Debt) => Promise<unknown>, log: FastifyBaseLogger, clock: Clock) {
     this.#pay = pay
     this.#log = log
+    this.#clock = clock
   }
 
   /** How often something was owed. */
@@ -52,7 +55,7 @@ export class Owed {
       this.#tags.clear()
       this.#tags.set(EVERYTHING, ++this.#count)
     }
-    this.#timer ??= setTimeout(() => { this.#retry().catch(() => {}) }, RETRY_MS).unref()
+    this.#timer ??= this.#clock.setTimeout(() => { this.#retry().catch(() => {}) }, RETRY_MS).unref()
   }
 
   /** Whether an entry is to be taken as gone. */
@@ -63,7 +66,7 @@ export class Owed {
 
   /** Tries once more, for the last time. */
   async close (): Promise<void> {
-    clearTimeout(this.#timer)
+    this.#clock.clearTimeout(this.#timer)
     if (!this.isEmpty && !await this.#payAll()) {
       this.#log.error({ plugin: 'cache', invalidations: this.#tags.size + this.#ids.size }, 'cache: closed with invalidations that could not be written: what they name may be served until its ttl ends')
     }
@@ -72,7 +75,7 @@ export class Owed {
   async #retry (): Promise<void> {
     const isPaid = await this.#payAll()
     this.#timer = undefined
-    if (!this.isEmpty) this.#timer = setTimeout(() => { this.#retry().catch(() => {}) }, RETRY_MS).unref()
+    if (!this.isEmpty) this.#timer = this.#clock.setTimeout(() => { this.#retry().catch(() => {}) }, RETRY_MS).unref()
     else if (isPaid) this.#log.info({ plugin: 'cache' }, 'cache: all invalidations are written')
   }
 

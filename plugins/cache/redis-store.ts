@@ -1,5 +1,6 @@
 import { LRUCache } from 'lru-cache'
 import { isCluster, type RedisClient } from '../shared/client.js'
+import { systemClock, type Clock } from '../shared/clock.js'
 import { anyNode, clientFor, onNode } from '../shared/cluster-nodes.js'
 import { keySpace, safeId } from '../shared/keys.js'
 import { runScript } from '../shared/script.js'
@@ -12,7 +13,7 @@ import { randomText } from './random.js'
 import { removeByLabel } from './redis-scan.js'
 import { endScript, invalidateScript, markScript, removeScript, renewScript, unmarkScript, writeScript } from './scripts.js'
 import { redisStats } from './store-stats.js'
-import { EVERYTHING, MAX_LIFE_MS, PASS_MS, PATTERNS, TOMBSTONE_MS, type CacheStore, type Found, type Put, type StoreClock } from './store.js'
+import { EVERYTHING, MAX_LIFE_MS, PASS_MS, PATTERNS, TOMBSTONE_MS, type CacheStore, type Found, type Put } from './store.js'
 
 /** What instances tell each other. */
 export interface Message {
@@ -38,7 +39,7 @@ const MOST_REMEMBERED = 10_000
  *
  * @param tells - by which name the other instances, which have first tiers, are told what is invalidated; undefined: they are not
  */
-export function createRedisStore (client: RedisClient, prefix: string, tells?: string): CacheStore & StoreClock {
+export function createRedisStore (client: RedisClient, prefix: string, tells?: string, clock: Clock = systemClock): CacheStore {
   const channel = tells === undefined ? '' : invalidationChannel(prefix)
   const message = (what: Omit<Message, 'from'>) => JSON.stringify({ from: tells, ...what })
   const entries = keySpace(prefix, 'cache', 'entry')
@@ -102,6 +103,11 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
     return await Promise.all([...writes, tells !== undefined && client.publish(channel, message({ ids: items.map(({ id }) => id) }))])
   }
 
+  async function time (): Promise<number> {
+    const given = clock.redisTime()
+    return given === '' ? timeOf(await anyNode(client).time()) : Number(given) / 1000
+  }
+
   async function remove (id: string, label?: string): Promise<boolean> {
     return await runScript(client, removeScript, [entryKey(id)], [encodeFrame('tombstone'), TOMBSTONE_MS, channel, message({ ids: [id], key: label })]) === 1
   }
@@ -124,12 +130,12 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
       const key = claimKey(work)
       const node = clientFor(client, key)
       // All in one round trip.
-      const [, holder, time, ...versions] = await Promise.all([
-        node.set(key, token, 'PX', ms, 'NX'), node.get(key), anyNode(client).time(), ...tags.map(versionFor)
+      const [, holder, now, ...versions] = await Promise.all([
+        node.set(key, token, 'PX', ms, 'NX'), node.get(key), time(), ...tags.map(versionFor)
       ])
       return {
         claim: holder === token ? 'mine' : holder === PASS ? 'pass' : 'theirs',
-        now: timeOf(time),
+        now,
         versions: Object.fromEntries(tags.map((tag, i) => [tag, versions[i] ?? '']))
       }
     },
@@ -172,9 +178,9 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
       return Object.fromEntries(tags.map((tag, i) => [tag, { version: versions[i] ?? '', invalidatedAt: Number.parseInt(versions[i] ?? '', 10) / 1000 }]))
     },
     async invalidate (tags) {
-      await Promise.all(tags.map(tag => runScript(client, invalidateScript, [tagKey(tag)], [randomText(12), TAG_TTL_MS, channel, message({ tags: [tag] })])))
+      await Promise.all(tags.map(tag => runScript(client, invalidateScript, [tagKey(tag)], [randomText(12), TAG_TTL_MS, channel, message({ tags: [tag] })], clock)))
     },
-    async now () { return timeOf(await anyNode(client).time()) },
+    now: time,
     stats: async () => await redisStats(client),
     removeMatching: async matches => await removeByLabel(client, entries, matches)
   }

@@ -1,4 +1,5 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { Clock } from '../shared/clock.js'
 import { parseDuration } from '../shared/duration.js'
 import { invalidOptionError } from '../shared/errors.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
@@ -60,6 +61,7 @@ export interface ResolvedCacheOptions {
   tiers: Tiers
   serializer: Serializer
   freezes: boolean
+  clock: Clock
   route: (given: RouteCacheOptions | boolean, where: string) => ResolvedRouteCache
 }
 
@@ -102,6 +104,7 @@ export function resolveCacheOptions (given: CachePluginOptions): ResolvedCacheOp
     tiers,
     serializer,
     freezes,
+    clock: read.clock(),
     route (route, where) {
       const own = typeof route === 'boolean' ? {} : route
       if (typeof own !== 'object' || own === null) throw invalidOptionError('cache', `config.cache of ${where}`, route, 'true, false or an object')

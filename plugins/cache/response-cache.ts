@@ -66,7 +66,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
   }
 
   function proceed (request: FastifyRequest, reply: FastifyReply, done: () => void): void {
-    if (request[STATE]) watchUnanswered(reply, request[STATE])
+    if (request[STATE]) watchUnanswered(reply, request[STATE], core.clock)
     done()
   }
 

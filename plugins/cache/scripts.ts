@@ -1,4 +1,4 @@
-import { lua } from '../shared/script.js'
+import { lua, timedLua } from '../shared/script.js'
 import { GENERATION_RANGE } from './frame.js'
 
 const [FIRST, LAST] = GENERATION_RANGE
@@ -42,8 +42,8 @@ return type(length) == 'number' and length > #ARGV[1] and 1 or 0
  * KEYS[1]  the tag
  * ARGV     what makes the version unlike any other, TTL (ms), channel and message that tell the other instances (empty: nobody)
  */
-export const invalidateScript = lua`
-local time = redis.call('TIME')
+export const invalidateScript = timedLua`
+local time = redis_time()
 ARGV[1] = string.format('%d%06d', time[1], time[2]) .. '-' .. ARGV[1]
 ${SET_OR_DELETE}
 if ARGV[3] ~= '' then redis.call('PUBLISH', ARGV[3], ARGV[4]) end

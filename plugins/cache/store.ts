@@ -41,6 +41,10 @@ export interface Begun {
 
 /** Keeps entries by digests of their keys, and publishes what it invalidates. Both stores pass the same tests. */
 export interface CacheStore {
+  /** By how many milliseconds the clocks may differ that the store takes its times from. */
+  readonly skew: number
+  /** Makes what callers share that ask the same before it is sent; undefined where reading costs nothing. */
+  sharing?<T> (): TurnReads<T>
   /** Reads a key and the versions of tags as of one moment at or after the call. */
   read (id: string, tags: readonly string[]): Promise<Found>
   /** Before an entry is made: claims the work, for `ms`, and gives each tag a version that has none. */
@@ -89,10 +93,3 @@ export const PASS_MS = 1000
 export const EVERYTHING = '\0*'
 /** A tag that is invalidated with each removal by pattern. */
 export const PATTERNS = '\0?'
-
-/** By how much, in milliseconds, the clocks that a store takes its times from may differ. */
-export interface StoreClock {
-  readonly skew: number
-  /** Makes what those share who ask the same before it is sent; undefined where reading costs nothing. */
-  sharing?<T> (): TurnReads<T>
-}

@@ -1,4 +1,5 @@
 import type { FastifyReply } from 'fastify'
+import type { Clock } from '../shared/clock.js'
 import type { RequestCache } from './request-state.js'
 import { PATIENCE_MS } from './works.js'
 
@@ -6,7 +7,7 @@ import { PATIENCE_MS } from './works.js'
  * Lets those go on who wait for an answer that does not come this way: the handler took the reply into its own hands,
  * called the 404 handler, or gave up when the client did.
  */
-export function watchUnanswered (reply: FastifyReply, state: RequestCache): void {
+export function watchUnanswered (reply: FastifyReply, state: RequestCache, clock: Clock): void {
   const { fill } = state
   if (fill === undefined) return
   const { raw } = reply
@@ -18,6 +19,8 @@ export function watchUnanswered (reply: FastifyReply, state: RequestCache): void
   raw.once('close', () => {
     if (state.isTaken) return
     // Of a client that has gone the handler may know nothing, and answer all the same.
-    setTimeout(() => { if (!state.isTaken) fill.finish(undefined) }, raw.writableEnded ? 0 : PATIENCE_MS).unref()
+    const release = (): void => { if (!state.isTaken) fill.finish(undefined) }
+    if (raw.writableEnded) setImmediate(release)
+    else clock.setTimeout(release, PATIENCE_MS).unref()
   })
 }

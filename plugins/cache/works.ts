@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import { sleep, type Clock, type Timer } from '../shared/clock.js'
 import { hashId } from '../shared/keys.js'
 import type { CacheCore, Lookup } from './core.js'
 import type { Entry } from './entry.js'
@@ -90,7 +91,7 @@ export class Works {
     if (present === undefined) return await this.#lead(work, lookup)
     this.#core.count(lookup.key, 'coalesced')
     const leave = waitFor(present, signal)
-    const outcome = await (patience === Infinity ? present.done : withPatience(present.done, patience))
+    const outcome = await (patience === Infinity ? present.done : withPatience(this.#core.clock, present.done, patience))
     signal?.removeEventListener('abort', leave)
     if (outcome === undefined) return { fill: await this.#alone(work, lookup) }
     if (outcome === 'again' || 'error' in outcome) return outcome
@@ -120,15 +121,16 @@ export class Works {
   async #lead (work: string, lookup: Lookup): Promise<Turn> {
     const announced = this.#announce(work)
     const token = randomUUID()
-    const end = performance.now() + PATIENCE_MS
+    const { clock } = this.#core
+    const end = clock.monotonic() + PATIENCE_MS
     for (let pause = FIRST_POLL_MS; ; pause = Math.min(pause * 1.5, LONGEST_POLL_MS)) {
       const { begun, isDone } = await this.#claim(work, token, lookup)
       if (isDone) {
         announced.end('again')
         return 'again'
       }
-      if (begun?.claim !== 'theirs' || performance.now() > end) return { fill: this.#fill(work, lookup, begun?.claim === 'mine' ? token : undefined, begun, announced) }
-      await new Promise(resolve => setTimeout(resolve, pause))
+      if (begun?.claim !== 'theirs' || clock.monotonic() > end) return { fill: this.#fill(work, lookup, begun?.claim === 'mine' ? token : undefined, begun, announced) }
+      await sleep(clock, pause)
     }
   }
 
@@ -166,13 +168,13 @@ export class Works {
 
   #fill (work: string, lookup: Lookup, token: string | undefined, begun: Begun | undefined, announced: Work | undefined): Fill {
     const core = this.#core
-    const keep = token === undefined ? undefined : keepClaim(() => core.renew(work, token, CLAIM_MS))
+    const keep = token === undefined ? undefined : keepClaim(core.clock, () => core.renew(work, token, CLAIM_MS))
     const versions = begun && { ...begun.versions, ...knownVersions(lookup) }
     let isFinished = false
     const finish = (outcome: Outcome, isStored: boolean): void => {
       if (isFinished) return
       isFinished = true
-      clearInterval(keep)
+      core.clock.clearInterval(keep)
       announced?.end(outcome)
       if (token !== undefined) core.end(work, token, !isStored)
     }
@@ -219,11 +221,11 @@ function knownVersions ({ seen }: Lookup): Record<string, string> {
   return Object.fromEntries(Object.entries(seen?.versions ?? {}).filter((known): known is [string, string] => known[1] !== undefined))
 }
 
-function keepClaim (renew: () => void): NodeJS.Timeout {
-  const until = performance.now() + LONGEST_WORK_MS
-  const timer = setInterval(() => {
-    if (performance.now() < until) renew()
-    else clearInterval(timer)
+function keepClaim (clock: Clock, renew: () => void): Timer {
+  const until = clock.monotonic() + LONGEST_WORK_MS
+  const timer = clock.setInterval(() => {
+    if (clock.monotonic() < until) renew()
+    else clock.clearInterval(timer)
   }, CLAIM_MS / 3)
   return timer.unref()
 }
@@ -246,9 +248,9 @@ function nameOf ({ key, seen, owed }: Lookup): string {
   return `${key.id}.${hashId(JSON.stringify([seen.generation, versions, ...owed > 0 ? [owed] : []])).slice(0, 16)}`
 }
 
-function withPatience (work: Promise<Outcome>, patience: number): Promise<Outcome> {
+function withPatience (clock: Clock, work: Promise<Outcome>, patience: number): Promise<Outcome> {
   return new Promise(resolve => {
-    const timer = setTimeout(() => resolve(undefined), patience)
-    work.then(outcome => { clearTimeout(timer); resolve(outcome) }, () => resolve(undefined))
+    const timer = clock.setTimeout(() => resolve(undefined), patience)
+    work.then(outcome => { clock.clearTimeout(timer); resolve(outcome) }, () => resolve(undefined))
   })
 }

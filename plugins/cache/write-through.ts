@@ -55,7 +55,7 @@ export class WriteThrough {
         writing = Promise.resolve(writer(value, { key: key.label, signal }))
         return writing
       }
-      const returned = await withLimits(work, { key: key.label, hardTimeout })
+      const returned = await withLimits(work, { key: key.label, hardTimeout, clock: this.#core.clock })
       return returned === undefined ? value : returned
     } catch (error) {
       // What is still being written may be there at any time until it ends.

@@ -2,27 +2,26 @@ import t from 'tap'
 import type { Entry } from '../../plugins/cache/entry.js'
 import { createMemoryStore } from '../../plugins/cache/memory-store.js'
 import { EVERYTHING } from '../../plugins/cache/store.js'
+import { createTestClock } from '../../plugins/testing/index.js'
 
 const T0 = 1_700_000_000_000
-/** A store whose clock stands still until it is told. */
 function build (maxSize = 1024 ** 2) {
-  let now = T0
-  const store = createMemoryStore(maxSize, () => now)
-  return { store, pass: (ms: number) => { now += ms } }
+  const clock = createTestClock({ now: T0 })
+  return { store: createMemoryStore(maxSize, clock), clock }
 }
 const entry = (tags: Record<string, string> = {}, change: Partial<Entry> = {}): Entry => ({ kind: 'value', label: 'a', meta: {}, body: Buffer.from('x'), storedAt: T0, life: 1000, tags, ...change })
 
 t.test('what was written is read, with a generation, until its life ends', async t => {
-  const { store, pass } = build()
+  const { store, clock } = build()
   t.match(await store.read('a', ['t']), { entry: undefined, generation: '' })
   const kept = entry()
   t.equal(await store.write('a', kept, ''), true)
   const found = await store.read('a', [])
   t.same(found.entry, kept)
   t.not(found.generation, '')
-  pass(999)
+  await clock.advance(999)
   t.same((await store.read('a', [])).entry, kept)
-  pass(2)
+  await clock.advance(2)
   t.match(await store.read('a', []), { entry: undefined, generation: '' })
 })
 
@@ -37,7 +36,7 @@ t.test('of two who saw the same only the first one writes', async t => {
 })
 
 t.test('what was begun before a removal is not stored, for as long as the removal is remembered', async t => {
-  const { store, pass } = build()
+  const { store, clock } = build()
   const { generation } = await store.read('a', [])
   t.equal(await store.remove('a'), false, 'there was none')
   t.equal(await store.write('a', entry(), generation), false)
@@ -46,9 +45,9 @@ t.test('what was begun before a removal is not stored, for as long as the remova
   t.equal(await store.remove('a'), true)
   t.equal((await store.read('a', [])).entry, undefined)
   t.equal(await store.remove('a'), false, 'nor is there any longer')
-  pass(10 * 60 * 1000 - 1)
+  await clock.advance(10 * 60 * 1000 - 1)
   t.equal(await store.write('a', entry(), generation), false)
-  pass(2)
+  await clock.advance(2)
   t.equal(await store.write('a', entry(), generation), true)
 })
 
@@ -79,13 +78,13 @@ t.test('an entry with a tag that the store does not know is invalid', async t =>
 })
 
 t.test('a read tells the versions of tags, and when they were invalidated is told too', async t => {
-  const { store, pass } = build()
+  const { store, clock } = build()
   t.same((await store.read('a', ['t', 'u'])).versions, { [EVERYTHING]: undefined, t: undefined, u: undefined })
   const { versions } = await store.begin('w', 'token', ['t', '__proto__'], 1000)
   t.equal(Object.hasOwn(versions, '__proto__'), true)
   t.equal((await store.read('a', ['t'])).versions['t'], versions['t'])
   t.match(await store.tags(['t', 'new']), { t: { version: versions['t'], invalidatedAt: 0 }, new: { invalidatedAt: 0 } })
-  pass(5)
+  await clock.advance(5)
   await store.invalidate(['t', 't'])
   const { t: first } = await store.tags(['t'])
   await store.invalidate(['t'])
@@ -96,19 +95,19 @@ t.test('a read tells the versions of tags, and when they were invalidated is tol
 })
 
 t.test('a work has one owner, until it is given back or was not kept', async t => {
-  const { store, pass } = build()
+  const { store, clock } = build()
   const claim = async (token: string) => (await store.begin('w', token, [], 1000)).claim
   t.equal(await claim('a'), 'mine')
   t.equal(await claim('b'), 'theirs')
   t.equal((await store.begin('other', 'b', [], 1000)).claim, 'mine')
   await store.end('w', 'b', false)
   t.equal(await claim('b'), 'theirs', 'another one cannot give it back')
-  pass(999)
+  await clock.advance(999)
   await store.renew('w', 'a', 1000)
   await store.renew('w', 'b', 9000)
-  pass(999)
+  await clock.advance(999)
   t.equal(await claim('b'), 'theirs')
-  pass(1)
+  await clock.advance(1)
   t.equal(await claim('b'), 'mine', 'it was not kept')
   await store.renew('w', 'a', 9000)
   await store.end('w', 'a', false)
@@ -118,13 +117,13 @@ t.test('a work has one owner, until it is given back or was not kept', async t =
 })
 
 t.test('when an answer cannot be shared, those who waited for it are told so for a while', async t => {
-  const { store, pass } = build()
+  const { store, clock } = build()
   const claim = async (token: string) => (await store.begin('w', token, [], 5000)).claim
   await claim('a')
   await store.end('w', 'a', true)
   t.same([await claim('b'), await claim('c')], ['pass', 'pass'])
   await store.end('w', '', false)
-  pass(1000)
+  await clock.advance(1000)
   t.equal(await claim('b'), 'mine')
 })
 

@@ -4,7 +4,7 @@ import t, { type Test } from 'tap'
 import type { Entry } from '../../plugins/cache/entry.js'
 import { createMemoryStore } from '../../plugins/cache/memory-store.js'
 import { createRedisStore } from '../../plugins/cache/redis-store.js'
-import { EVERYTHING, type CacheStore, type StoreClock } from '../../plugins/cache/store.js'
+import { EVERYTHING, type CacheStore } from '../../plugins/cache/store.js'
 import { hashId } from '../../plugins/shared/keys.js'
 import { startCluster, startRedis, until } from '../helpers/index.js'
 
@@ -16,7 +16,7 @@ const wait = (ms: number) => new Promise(resolve => setTimeout(resolve, ms))
 let made = 0
 
 interface Subject {
-  store: CacheStore & StoreClock
+  store: CacheStore
   /** Makes the store forget the versions of tags, as an eviction does. */
   loseTags: (...tags: string[]) => Promise<unknown>
 }

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import type { RedisClient } from '../../shared/client.js'
+import type { Clock } from '../../shared/clock.js'
 import type { DeadLetters } from '../../shared/dead-letters.js'
 import type { Duration } from '../../shared/duration.js'
 import { invalidOptionError, toError } from '../../shared/errors.js'
@@ -66,6 +67,7 @@ export interface WriteBehindsOptions {
   lease?: number
   /** @default JSON */
   serializer?: Serializer
+  clock?: Clock
 }
 
 export interface WriteBehinds {

@@ -1,4 +1,4 @@
-import { performance } from 'node:perf_hooks'
+import type { Clock } from '../shared/clock.js'
 
 // After this the store is asked again.
 const VALID_MS = 60_000
@@ -7,27 +7,32 @@ const PROMPT_MS = 5
 const MOST_ASKED = 5
 
 /** The store's clock, as far as this process knows it: to half the time that the answer took. */
-export class Clock {
+export class StoreClock {
+  readonly #clock: Clock
   readonly #ask: () => Promise<number | undefined>
   #offset = 0
   #setAt = -Infinity
 
-  /** @param ask - milliseconds since the epoch; undefined where the store does not answer */
-  constructor (ask: () => Promise<number | undefined>) {
+  /**
+   * @param clock - this process's
+   * @param ask - milliseconds since the epoch; undefined where the store does not answer
+   */
+  constructor (clock: Clock, ask: () => Promise<number | undefined>) {
+    this.#clock = clock
     this.#ask = ask
   }
 
   now (): number {
-    return Date.now() + this.#offset
+    return this.#clock.now() + this.#offset
   }
 
   get isSet (): boolean {
-    return performance.now() - this.#setAt <= VALID_MS
+    return this.#clock.monotonic() - this.#setAt <= VALID_MS
   }
 
   async set (): Promise<void> {
     // At once, so that one of all who come asks.
-    this.#setAt = performance.now()
+    this.#setAt = this.#clock.monotonic()
     const took = await this.#setBy(Infinity)
     if (took === undefined) this.#setAt = -Infinity
     // Nobody waits for that: the first answer comes while a process starts, and is late.
@@ -48,11 +53,11 @@ export class Clock {
    * @returns for how long it took; undefined where there was none
    */
   async #setBy (best: number): Promise<number | undefined> {
-    const [asked, before] = [performance.now(), Date.now()]
+    const [asked, before] = [this.#clock.monotonic(), this.#clock.now()]
     const now = await this.#ask()
     if (now === undefined) return undefined
-    const took = performance.now() - asked
-    if (took < best) this.#offset = now - (before + Date.now()) / 2
+    const took = this.#clock.monotonic() - asked
+    if (took < best) this.#offset = now - (before + this.#clock.now()) / 2
     return took
   }
 }
