@@ -1,3 +1,4 @@
+import { systemClock, type Clock } from '../../shared/clock.js'
 import { compareIds, createIds } from '../../shared/stream-ids.js'
 import type { BehindStore, StoredDeadLetter, StoredWrite } from './store.js'
 
@@ -15,11 +16,11 @@ interface Partition {
 }
 
 /** Keeps accepted writes in this process: they end with it. */
-export function createBehindMemory (partitions: number): BehindStore {
+export function createBehindMemory (partitions: number, clock: Clock = systemClock): BehindStore {
   const all = Array.from({ length: partitions }, (): Partition => ({ lease: undefined, waiting: [], taken: new Map(), dead: [] }))
   const instances = new Map<string, number>()
   let fence = 0
-  const nextId = createIds()
+  const nextId = createIds(clock)
 
   function at (index: number): Partition {
     const partition = all[index]
@@ -30,7 +31,7 @@ export function createBehindMemory (partitions: number): BehindStore {
   function held (index: number, token: string): Partition | undefined {
     const partition = at(index)
     const { lease } = partition
-    return lease?.token === token && lease.until > performance.now() ? partition : undefined
+    return lease?.token === token && lease.until > clock.monotonic() ? partition : undefined
   }
 
   function remove (partition: Partition, ids: readonly string[]): void {
@@ -48,7 +49,7 @@ export function createBehindMemory (partitions: number): BehindStore {
       return { id, backlog: waiting.length }
     },
     async alive (instance, ms) {
-      const now = performance.now()
+      const now = clock.monotonic()
       for (const [each, until] of instances) if (until <= now) instances.delete(each)
       instances.set(instance, now + ms)
       return instances.size
@@ -57,13 +58,13 @@ export function createBehindMemory (partitions: number): BehindStore {
 
     async acquire (index, token, ms) {
       const partition = at(index)
-      if (partition.lease !== undefined && partition.lease.until > performance.now()) return undefined
-      partition.lease = { token, until: performance.now() + ms }
+      if (partition.lease !== undefined && partition.lease.until > clock.monotonic()) return undefined
+      partition.lease = { token, until: clock.monotonic() + ms }
       return ++fence
     },
     async renew (index, token, ms) {
       const partition = held(index, token)
-      if (partition) partition.lease = { token, until: performance.now() + ms }
+      if (partition) partition.lease = { token, until: clock.monotonic() + ms }
       return partition !== undefined
     },
     async release (index, token) {
@@ -106,7 +107,7 @@ export function createBehindMemory (partitions: number): BehindStore {
 
     async state (index) {
       const { waiting, dead } = at(index)
-      return { backlog: waiting.length, deadLetters: dead.length, first: waiting[0]?.id, last: waiting.at(-1)?.id, now: Date.now() }
+      return { backlog: waiting.length, deadLetters: dead.length, first: waiting[0]?.id, last: waiting.at(-1)?.id, now: clock.now() }
     },
     async deadLetters (index, from, count) {
       const isExclusive = from.startsWith('(')

@@ -1,4 +1,4 @@
-import { systemClock } from '../../shared/clock.js'
+import type { Clock } from '../../shared/clock.js'
 import { reasonOf, toError } from '../../shared/errors.js'
 import { backoffMs } from '../../shared/backoff.js'
 import { MAX_TIMER_MS } from '../../shared/duration.js'
@@ -20,6 +20,7 @@ export interface PartitionOptions<T> {
   /** One for all partitions of a process. */
   gate: Gate
   events: PartitionEvents
+  clock: Clock
 }
 
 /** How many batches are held at most while writes of some keys wait to be given again. */
@@ -37,6 +38,7 @@ class LeaseLost extends Error {}
 /** Writes what lies in one partition to the source, while it has its lease. */
 export class Partition<T> {
   readonly #options: PartitionOptions<T>
+  readonly #clock: Clock
   #line: Line<T>
   readonly #mostHeld: number
   #lease: Lease | undefined
@@ -56,6 +58,7 @@ export class Partition<T> {
 
   constructor (options: PartitionOptions<T>) {
     this.#options = options
+    this.#clock = options.clock
     this.#line = new Line(options.options.latest)
     this.#page = options.options.batch
     this.#mostHeld = Math.max(options.options.batch * MOST_BATCHES, LEAST_HELD)
@@ -69,10 +72,10 @@ export class Partition<T> {
   async tryOwn (token: string): Promise<void> {
     if (this.#working !== undefined) return
     const { store, index, lease: ms } = this.#options
-    const asked = performance.now()
+    const asked = this.#clock.monotonic()
     const fence = await store.acquire(index, token, ms)
     if (fence === undefined) return
-    const lease = new Lease(token, fence, ms, asked, systemClock)
+    const lease = new Lease(token, fence, ms, asked, this.#clock)
     this.#lease = lease
     this.#isStopping = false
     this.#working = this.#work(lease).finally(() => { this.#lease = this.#working = undefined })
@@ -82,7 +85,7 @@ export class Partition<T> {
     const { store, index, lease: ms } = this.#options
     const lease = this.#lease
     if (lease === undefined || lease.signal.aborted) return
-    const asked = performance.now()
+    const asked = this.#clock.monotonic()
     if (await store.renew(index, lease.token, ms)) lease.extend(asked)
     else lease.end()
   }
@@ -147,7 +150,7 @@ export class Partition<T> {
       await this.#bury(lease, doomed)
       return true
     }
-    const now = performance.now()
+    const now = this.#clock.monotonic()
     if (now < this.#pausedUntil) return false
     let writes = this.#line.next(now, batch)
     if (writes.length < batch && this.#line.size < this.#mostHeld && (this.#isFlushing || now >= this.#flushAt)) {
@@ -196,7 +199,7 @@ export class Partition<T> {
     for (const stored of taken) this.#line.push(this.#decode(stored, 0))
     this.#isFlushing ||= taken.length === count
     this.#page = Math.min(batch, this.#page * 2)
-    this.#flushAt = performance.now() + flushEvery
+    this.#flushAt = this.#clock.monotonic() + flushEvery
   }
 
   async #give (lease: Lease, writes: ReadonlyArray<Taken<T>>): Promise<void> {
@@ -207,7 +210,7 @@ export class Partition<T> {
     if (!isMarked) throw new LeaseLost()
     if (!lease.isCertain) return
     try {
-      await callSource(options, lease, writes.map(write => toWrite(write, index)))
+      await callSource(options, lease, writes.map(write => toWrite(write, index)), this.#clock)
     } catch (error) {
       return this.#failed(writes, toError(error), options.isOutage(error))
     }
@@ -227,7 +230,7 @@ export class Partition<T> {
     events.failed(error, writes.length)
     if (isOutage) {
       events.source(error)
-      this.#pausedUntil = performance.now() + backoffMs(++this.#outages, backoff)
+      this.#pausedUntil = this.#clock.monotonic() + backoffMs(++this.#outages, backoff)
       return
     }
     this.#outages = 0
@@ -236,7 +239,7 @@ export class Partition<T> {
     if (writes.length > 1) return
     for (const write of writes) {
       if (write.given > retries) write.doomed = error.message
-      else write.retryAt = performance.now() + backoffMs(write.given, backoff)
+      else write.retryAt = this.#clock.monotonic() + backoffMs(write.given, backoff)
     }
   }
 
@@ -265,7 +268,7 @@ export class Partition<T> {
   }
 
   #restMs (): number {
-    const now = performance.now()
+    const now = this.#clock.monotonic()
     const nextTake = this.#line.size >= this.#mostHeld ? Infinity : this.#isFlushing ? now : this.#flushAt
     const next = Math.max(Math.min(nextTake, this.#line.retryAt), this.#pausedUntil)
     return Math.min(MAX_TIMER_MS, Math.max(1, next - now))
@@ -273,8 +276,8 @@ export class Partition<T> {
 
   async #rest (ms: number): Promise<void> {
     await new Promise<void>(resolve => {
-      const timer = setTimeout(resolve, this.#isStopping ? Math.min(ms, STOPPING_REST_MS) : ms).unref()
-      this.#wake = () => { clearTimeout(timer); resolve() }
+      const timer = this.#clock.setTimeout(resolve, this.#isStopping ? Math.min(ms, STOPPING_REST_MS) : ms).unref()
+      this.#wake = () => { this.#clock.clearTimeout(timer); resolve() }
     })
     this.#wake = () => {}
   }

@@ -1,4 +1,5 @@
 import type { RedisClient } from '../../shared/client.js'
+import { systemClock, type Clock } from '../../shared/clock.js'
 import { keySpace } from '../../shared/keys.js'
 import { acquireScript, aliveScript, renewScript } from '../../shared/lease-scripts.js'
 import { runScript, runScriptForBytes } from '../../shared/script.js'
@@ -13,8 +14,9 @@ type Run = <T>(operation: () => Promise<T>) => Promise<T>
  *
  * @param name - plain characters
  * @param run - calls Redis by the policy on failure
+ * @param clock - the time of scripts
  */
-export function createBehindRedis (client: RedisClient, prefix: string, name: string, run: Run): BehindStore {
+export function createBehindRedis (client: RedisClient, prefix: string, name: string, run: Run, clock: Clock = systemClock): BehindStore {
   const space = keySpace(prefix, 'cache', 'behind')
   const instances = `${space}{${name}}:instances`
   const key = (partition: number, what: 'stream' | 'owner' | 'fence' | 'dead') => `${space}{${name}.${partition}}:${what}`
@@ -23,16 +25,16 @@ export function createBehindRedis (client: RedisClient, prefix: string, name: st
 
   return {
     async add (partition, name, value, most) {
-      const reply = await run(() => runScript(client, addScript, [key(partition, 'stream')], [name, value, most]))
+      const reply = await run(() => runScript(client, addScript, [key(partition, 'stream')], [name, value, most], clock))
       if (reply === null) return undefined
       const [id, backlog] = listOf(reply)
       return { id: String(id), backlog: Number(backlog) }
     },
-    alive: async (instance, ms) => Number(await run(() => runScript(client, aliveScript, [instances], [instance, ms]))),
+    alive: async (instance, ms) => Number(await run(() => runScript(client, aliveScript, [instances], [instance, ms], clock))),
     async leave (instance) { await run(() => client.zrem(instances, instance)) },
 
     async acquire (partition, token, ms) {
-      const fence = await run(() => runScript(client, acquireScript, [key(partition, 'owner'), key(partition, 'fence')], [token, ms]))
+      const fence = await run(() => runScript(client, acquireScript, [key(partition, 'owner'), key(partition, 'fence')], [token, ms], clock))
       return fence === null ? undefined : Number(fence)
     },
     renew: async (partition, token, ms) => await run(() => runScript(client, renewScript, [key(partition, 'owner')], [token, ms])) === 1,
@@ -58,18 +60,18 @@ export function createBehindRedis (client: RedisClient, prefix: string, name: st
     done: async (partition, token, ids) => await run(() => runScript(client, doneScript, ofStream(partition), [token, ...ids])) === 1,
     async bury (partition, token, id, { reason, given, covered, most }) {
       const keys = [...ofStream(partition), key(partition, 'dead')]
-      const dropped = await run(() => runScript(client, buryScript, keys, [token, id, reason, given, most, ...covered]))
+      const dropped = await run(() => runScript(client, buryScript, keys, [token, id, reason, given, most, ...covered], clock))
       return dropped === null ? undefined : Number(dropped)
     },
 
     async state (partition) {
-      const [backlog, deadLetters, first, last, now] = listOf(await run(() => runScript(client, stateScript, ofLetters(partition), [])))
+      const [backlog, deadLetters, first, last, now] = listOf(await run(() => runScript(client, stateScript, ofLetters(partition), [], clock)))
       return { backlog: Number(backlog), deadLetters: Number(deadLetters), first: String(first) || undefined, last: String(last) || undefined, now: Number(now) }
     },
     async deadLetters (partition, from, count) {
       return (await run(() => client.xrangeBuffer(key(partition, 'dead'), from, '+', 'COUNT', count))).map(deadLetterOf)
     },
-    replay: async (partition, ids, most) => Number(await run(() => runScript(client, replayScript, ofLetters(partition), [most, ...ids]))),
+    replay: async (partition, ids, most) => Number(await run(() => runScript(client, replayScript, ofLetters(partition), [most, ...ids], clock))),
     discard: async (partition, ids) => Number(await run(() => runScript(client, discardScript, [key(partition, 'dead')], ids)))
   }
 }

@@ -1,10 +1,13 @@
-import { lua } from '../../shared/script.js'
+import { lua, timedLua } from '../../shared/script.js'
 
 /** Each partition's one consumer group, with one consumer: who that is, is said by the lease. */
 const GROUP = 'writers'
 const CONSUMER = 'writer'
 /** How long what is empty is kept: a stream that holds something never expires. */
 const IDLE_MS = 24 * 3600 * 1000
+
+/** The id of a new entry: Redis makes it, of its own time or of the time that a test hands in. */
+const NEW_ID = "given_time == '' and '*' or string.format('%.0f-*', math.floor(given_time / 1000))"
 
 const EXPIRE_EMPTY = `if redis.call('XLEN', KEYS[1]) == 0 then redis.call('PEXPIRE', KEYS[1], ${IDLE_MS}) end`
 
@@ -15,10 +18,10 @@ const EXPIRE_EMPTY = `if redis.call('XLEN', KEYS[1]) == 0 then redis.call('PEXPI
  * ARGV     key, value, how many may wait
  * reply    id and how many wait now; nil where it is full
  */
-export const addScript = lua`
+export const addScript = timedLua`
 local waiting = redis.call('XLEN', KEYS[1])
 if waiting >= tonumber(ARGV[3]) then return nil end
-local id = redis.call('XADD', KEYS[1], '*', 'k', ARGV[1], 'v', ARGV[2])
+local id = redis.call('XADD', KEYS[1], ${NEW_ID}, 'k', ARGV[1], 'v', ARGV[2])
 if waiting == 0 then redis.call('PERSIST', KEYS[1]) end
 return {id, waiting + 1}
 `
@@ -110,14 +113,14 @@ return 1
  * ARGV     token, id, reason, how often it was given, how many dead letters are kept, ids of older writes in whose place it stood
  * reply    how many older ones went; nil where the lease is lost
  */
-export const buryScript = lua`
+export const buryScript = timedLua`
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return nil end
 redis.call('XACK', KEYS[1], '${GROUP}', ARGV[2])
 local entry = redis.call('XRANGE', KEYS[1], ARGV[2], ARGV[2])[1]
 local dropped = 0
 if entry then
   local before = redis.call('XLEN', KEYS[3])
-  redis.call('XADD', KEYS[3], 'MAXLEN', ARGV[5], '*', 'k', entry[2][2], 'v', entry[2][4], 'id', ARGV[2], 'reason', ARGV[3], 'given', ARGV[4])
+  redis.call('XADD', KEYS[3], 'MAXLEN', ARGV[5], ${NEW_ID}, 'k', entry[2][2], 'v', entry[2][4], 'id', ARGV[2], 'reason', ARGV[3], 'given', ARGV[4])
   dropped = before + 1 - redis.call('XLEN', KEYS[3])
   redis.call('XDEL', KEYS[1], ARGV[2])
 end
@@ -133,8 +136,8 @@ return dropped
  * KEYS     stream, dead letters
  * reply    writes, dead letters, first and last id of the writes (empty: none), time (ms)
  */
-export const stateScript = lua`
-local time = redis.call('TIME')
+export const stateScript = timedLua`
+local time = redis_time()
 local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 return {
@@ -150,13 +153,13 @@ return {
  * ARGV     how many may wait, ids
  * reply    how many
  */
-export const replayScript = lua`
+export const replayScript = timedLua`
 local count = 0
 for i = 2, #ARGV do
   if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[1]) then break end
   local entry = redis.call('XRANGE', KEYS[2], ARGV[i], ARGV[i])[1]
   if entry then
-    redis.call('XADD', KEYS[1], '*', 'k', entry[2][2], 'v', entry[2][4])
+    redis.call('XADD', KEYS[1], ${NEW_ID}, 'k', entry[2][2], 'v', entry[2][4])
     redis.call('PERSIST', KEYS[1])
     redis.call('XDEL', KEYS[2], ARGV[i])
     count = count + 1

@@ -1,3 +1,4 @@
+import type { Clock } from '../../shared/clock.js'
 import { withDeadline } from '../../shared/deadline.js'
 import type { Lease } from '../../shared/lease.js'
 import { timeOfId } from '../../shared/stream-ids.js'
@@ -5,7 +6,9 @@ import type { Taken } from './line.js'
 import type { ResolvedWriteBehindOptions, Write } from './options.js'
 
 /** Gives writes to the source, and tells it to stop when the lease is lost or the time is over. */
-export async function callSource<T> ({ write, hardTimeout }: ResolvedWriteBehindOptions<T>, lease: Lease, batch: ReadonlyArray<Write<T>>): Promise<void> {
+export async function callSource<T> (
+  { write, hardTimeout }: ResolvedWriteBehindOptions<T>, lease: Lease, batch: ReadonlyArray<Write<T>>, clock: Clock
+): Promise<void> {
   const stop = new AbortController()
   const onLost = () => stop.abort()
   lease.signal.addEventListener('abort', onLost)
@@ -14,7 +17,7 @@ export async function callSource<T> ({ write, hardTimeout }: ResolvedWriteBehind
     await withDeadline(Promise.resolve(batch).then(given => write(given, { signal, fence: lease.fence })), hardTimeout, () => {
       stop.abort()
       return new Error(`not written within ${hardTimeout} ms`)
-    })
+    }, clock)
   } finally {
     lease.signal.removeEventListener('abort', onLost)
   }

@@ -1,5 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
-import { systemClock } from '../../shared/clock.js'
+import type { Clock } from '../../shared/clock.js'
 import { Gate } from '../../shared/gate.js'
 import { Shares } from '../../shared/shares.js'
 import type { ResolvedWriteBehindOptions } from './options.js'
@@ -32,6 +32,7 @@ export interface BehindWorkerOptions<T> {
   log: FastifyBaseLogger
   lease: number
   instance: string
+  clock: Clock
 }
 
 const TICKS = -1
@@ -46,11 +47,11 @@ export class BehindWorker<T> {
 
   constructor (options: BehindWorkerOptions<T>) {
     this.#options = options
-    const { store, options: given, decode, lease, instance } = options
+    const { store, options: given, decode, lease, instance, clock } = options
     const gate = new Gate()
     const all = Array.from({ length: given.partitions }, (_, index) =>
-      new Partition({ store, index, gate, options: given, lease, decode, events: this.#eventsOf(index) }))
-    this.#shares = new Shares({ all, lease, instance, alive: store.alive, leave: store.leave, onTick: error => this.#note('store', TICKS, error), clock: systemClock })
+      new Partition({ store, index, gate, options: given, lease, decode, events: this.#eventsOf(index), clock }))
+    this.#shares = new Shares({ all, lease, instance, alive: store.alive, leave: store.leave, onTick: error => this.#note('store', TICKS, error), clock })
   }
 
   get partitions (): ReadonlyArray<Partition<T>> {

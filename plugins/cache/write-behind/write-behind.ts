@@ -1,8 +1,7 @@
 import { randomUUID } from 'node:crypto'
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import type { RedisClient } from '../../shared/client.js'
-import type { Clock } from '../../shared/clock.js'
+import { sleep, systemClock, type Clock } from '../../shared/clock.js'
 import type { DeadLetters } from '../../shared/dead-letters.js'
 import type { Duration } from '../../shared/duration.js'
 import { invalidOptionError, toError } from '../../shared/errors.js'
@@ -67,6 +66,7 @@ export interface WriteBehindsOptions {
   lease?: number
   /** @default JSON */
   serializer?: Serializer
+  /** The clock for leases, back-off, time-outs and the age of writes. @default the system's clock */
   clock?: Clock
 }
 
@@ -90,7 +90,7 @@ const FIRST_POLL_MS = 5
 const LONGEST_POLL_MS = 100
 
 export function createWriteBehinds (given: WriteBehindsOptions): WriteBehinds {
-  const { client, prefix, run, log, lease = LEASE_MS, serializer = json } = given
+  const { client, prefix, run, log, lease = LEASE_MS, serializer = json, clock = systemClock } = given
   const opened = new Map<string, { close: () => Promise<void>, stats: () => Promise<WriteBehindStats> }>()
 
   return {
@@ -98,9 +98,9 @@ export function createWriteBehinds (given: WriteBehindsOptions): WriteBehinds {
       const resolved = resolveWriteBehind(name, options)
       if (opened.has(name)) throw invalidOptionError('cache', 'name', name, 'a name that is not in use')
       if (client !== undefined && opened.size === 0) warnOfEviction(client, 'cache', log, MAY_BE_EVICTED, policy => policy.startsWith('allkeys-'))
-      const store = client === undefined ? createBehindMemory(resolved.partitions) : createBehindRedis(client, prefix, name, run)
+      const store = client === undefined ? createBehindMemory(resolved.partitions, clock) : createBehindRedis(client, prefix, name, run, clock)
       const codec = { encode: (key: string, value: unknown) => toBytes(serializer, value, key), decode: (bytes: Buffer) => serializer.deserialize(bytes) as T }
-      const { behind, close } = open(name, resolved, { store, codec, log, lease, isLocal: client === undefined })
+      const { behind, close } = open(name, resolved, { store, codec, log, lease, clock, isLocal: client === undefined })
       opened.set(name, { close, stats: behind.stats })
       return behind
     },
@@ -119,12 +119,13 @@ interface Parts<T> {
   codec: { encode: (key: string, value: unknown) => Buffer, decode: (bytes: Buffer) => T }
   log: FastifyBaseLogger
   lease: number
+  clock: Clock
   /** Whether the backlog ends with this process. */
   isLocal: boolean
 }
 
-function open <T> (name: string, options: ResolvedWriteBehindOptions<T>, { store, codec, log, lease, isLocal }: Parts<T>): { behind: WriteBehind<T>, close: () => Promise<void> } {
-  const worker = new BehindWorker({ name, store, options, decode: codec.decode, log, lease, instance: randomUUID() })
+function open <T> (name: string, options: ResolvedWriteBehindOptions<T>, { store, codec, log, lease, clock, isLocal }: Parts<T>): { behind: WriteBehind<T>, close: () => Promise<void> } {
+  const worker = new BehindWorker({ name, store, options, decode: codec.decode, log, lease, clock, instance: randomUUID() })
   const partitions = Array.from({ length: options.partitions }, (_, index) => index)
   let isClosed = false
 
@@ -149,13 +150,13 @@ function open <T> (name: string, options: ResolvedWriteBehindOptions<T>, { store
       const state = await store.state(partition).catch(() => undefined)
       target ??= state?.last
       if (state !== undefined && (state.first === undefined || target === undefined || compareIds(state.first, target) > 0)) return true
-      if (performance.now() >= until) return false
-      await sleep(pause, undefined, { ref: false })
+      if (clock.monotonic() >= until) return false
+      await sleep(clock, pause, { ref: false })
     }
   }
 
   async function flushAll (ms: number): Promise<boolean> {
-    const until = performance.now() + ms
+    const until = clock.monotonic() + ms
     return (await Promise.all(partitions.map(partition => flushPartition(partition, until)))).every(Boolean)
   }
 
