@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, RouteOptions } from 'fastify'
+import { sleep } from '../shared/clock.js'
 import { reasonOf } from '../shared/errors.js'
 import { endingWith } from '../shared/last-hook.js'
 import { answerOf, giveAgain, isFinal, replay } from './answer.js'
@@ -36,20 +36,20 @@ function textOf (route: ResolvedRoute, option: 'scope' | 'fingerprint', request:
 
 /** @returns what puts itself into a route's way */
 export function createHooks (fastify: FastifyInstance, context: RunContext): (route: RouteOptions, options: ResolvedRoute) => void {
-  const { store, run, log } = context
+  const { store, run, log, clock } = context
   let isFailing = false
   fastify.decorateRequest(RUN, null)
   fastify.decorateRequest(REPLAYED, null)
 
   /** Of all that ask for the same, the one whose turn it is; the others wait for what comes of it. */
   async function claim (claimant: Claimant, reply: FastifyReply, { wait, lease }: ResolvedRoute): Promise<Claim> {
-    const end = performance.now() + wait
+    const end = clock.monotonic() + wait
     const ask = async () => await run(() => store.claim(claimant, lease))
     let claimed = await ask()
     for (let pause = FIRST_POLL_MS; claimed === 'theirs'; pause = Math.min(pause * 1.5, LONGEST_POLL_MS)) {
       // Nor is it done for somebody who has left while he waited.
-      if (performance.now() + pause > end || reply.raw.destroyed) break
-      await sleep(pause)
+      if (clock.monotonic() + pause > end || reply.raw.destroyed) break
+      await sleep(clock, pause)
       // That it is under way is known: where the store is slow to tell more, there is time left to ask again.
       claimed = await ask().catch(() => 'theirs')
     }

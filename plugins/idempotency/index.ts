@@ -30,14 +30,14 @@ export type { IdempotencyPluginOptions, RouteIdempotencyOptions } from './option
  * @throws `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_OPTION` at registration of the plugin or of a route, `FST_REDIS_SUITE_IDEMPOTENCY_ALREADY_REGISTERED`
  */
 export const idempotency = fp<IdempotencyPluginOptions>(async function idempotency (fastify, given) {
-  const { timeout, maxKeys } = resolveOptions(given)
+  const { timeout, maxKeys, clock } = resolveOptions(given)
   if (fastify.hasRequestDecorator('idempotencyKey')) throw alreadyRegisteredError('idempotency', 'request.idempotencyKey')
   const client = resolveClient(fastify, 'idempotency', given.redis)
-  const store = client === undefined ? createMemoryStore(maxKeys) : createRedisStore(client, keyPrefixOf(client))
-  const run = client === undefined ? <T>(operation: () => Promise<T>) => operation() : guardRedis(client, fastify.log, timeout, 'idempotency').run
+  const store = client === undefined ? createMemoryStore(maxKeys, clock) : createRedisStore(client, keyPrefixOf(client))
+  const run = client === undefined ? <T>(operation: () => Promise<T>) => operation() : guardRedis(client, fastify.log, timeout, 'idempotency', clock).run
   const runs = new Set<Run>()
   fastify.decorateRequest('idempotencyKey', null)
-  const addHooks = createHooks(fastify, { store, run, log: fastify.log, runs, debts: { bytes: 0, isFull: false } })
+  const addHooks = createHooks(fastify, { store, run, log: fastify.log, clock, runs, debts: { bytes: 0, isFull: false } })
 
   fastify.addHook('onRoute', route => {
     const config = route.config?.idempotency

@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache'
+import { systemClock, type Clock } from '../shared/clock.js'
 import type { Claim, IdempotencyStore, StoredAnswer } from './store.js'
 
 interface Entry {
@@ -12,12 +13,8 @@ const MOST_BYTES = 64 * 1024 * 1024
 /** What an entry takes beside its body, roughly. */
 const ENTRY_BYTES = 1024
 
-/**
- * Keeps answers in this process, bounded in number and to 64 MiB: those that were used least recently go first.
- *
- * @param clock - milliseconds; tests put their own here
- */
-export function createMemoryStore (maxKeys: number, clock: () => number = () => performance.now()): IdempotencyStore {
+/** Keeps answers in this process, bounded in number and to 64 MiB: those that were used least recently go first. */
+export function createMemoryStore (maxKeys: number, clock: Clock = systemClock): IdempotencyStore {
   // What is under way is bounded by the requests there are, and never dropped: it would run twice.
   const claims = new Map<string, Entry>()
   const answers = new LRUCache<string, Entry>({
@@ -28,7 +25,7 @@ export function createMemoryStore (maxKeys: number, clock: () => number = () => 
 
   function alive (id: string): Entry | undefined {
     const entry = claims.get(id) ?? answers.get(id)
-    if (entry === undefined || entry.expiresAt > clock()) return entry
+    if (entry === undefined || entry.expiresAt > clock.monotonic()) return entry
     claims.delete(id)
     answers.delete(id)
     return undefined
@@ -38,7 +35,7 @@ export function createMemoryStore (maxKeys: number, clock: () => number = () => 
     async claim ({ id, fingerprint, token }, lease): Promise<Claim> {
       const entry = alive(id)
       if (entry === undefined) {
-        claims.set(id, { fingerprint, token, answer: undefined, expiresAt: clock() + lease })
+        claims.set(id, { fingerprint, token, answer: undefined, expiresAt: clock.monotonic() + lease })
         return 'mine'
       }
       if (entry.fingerprint !== fingerprint) return 'other'
@@ -47,14 +44,14 @@ export function createMemoryStore (maxKeys: number, clock: () => number = () => 
     async renew ({ id, token }, lease) {
       const entry = alive(id)
       if (entry?.token !== token || entry.answer !== undefined) return false
-      entry.expiresAt = clock() + lease
+      entry.expiresAt = clock.monotonic() + lease
       return true
     },
     async complete ({ id, fingerprint, token }, answer, ttl) {
       const entry = alive(id)
       if (entry !== undefined && entry.token !== token) return false
       claims.delete(id)
-      answers.set(id, { fingerprint, token, answer, expiresAt: clock() + ttl })
+      answers.set(id, { fingerprint, token, answer, expiresAt: clock.monotonic() + ttl })
       return true
     },
     async release ({ id, token }) {

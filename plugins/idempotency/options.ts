@@ -1,5 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import type { RedisClient } from '../shared/client.js'
+import type { Clock } from '../shared/clock.js'
 import { MAX_TIMER_MS, type Duration } from '../shared/duration.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
 import { MAX_ENTRIES, readOptions, type OptionReader } from '../shared/options.js'
@@ -41,6 +42,8 @@ export interface IdempotencyPluginOptions extends RouteIdempotencyOptions {
   timeout?: Duration | undefined
   /** How many answers the memory store keeps. @default 10000 */
   maxKeys?: number | undefined
+  /** The clock for TTLs, leases, waits and deadlines: in tests one of `fastify-redis-suite/testing`. @default the system's clock */
+  clock?: Clock | undefined
 }
 
 export interface ResolvedRoute {
@@ -57,7 +60,7 @@ export interface ResolvedRoute {
 }
 
 const ROUTE = ['ttl', 'header', 'required', 'scope', 'fingerprint', 'wait', 'lease', 'headers', 'maxBodySize', 'onStoreError']
-const OWN = ['redis', 'timeout', 'maxKeys']
+const OWN = ['redis', 'timeout', 'maxKeys', 'clock']
 const FIELD_NAME = /^[\w!#$%&'*+.^`|~-]+$/
 
 export const DEFAULT_HEADERS: readonly string[] = [
@@ -66,11 +69,11 @@ export const DEFAULT_HEADERS: readonly string[] = [
 ]
 
 /** @throws `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_OPTION` */
-export function resolveOptions (given: IdempotencyPluginOptions): { timeout: number, maxKeys: number } {
+export function resolveOptions (given: IdempotencyPluginOptions): { timeout: number, maxKeys: number, clock: Clock } {
   const read = readOptions('idempotency', given)
   read.onlyKnown([...ROUTE, ...OWN])
   readRoute(read, given)
-  return { timeout: read.duration('timeout', DEFAULT_TIMEOUT_MS, { min: 1 }), maxKeys: read.integer('maxKeys', 10_000, { min: 1, max: MAX_ENTRIES }) }
+  return { timeout: read.duration('timeout', DEFAULT_TIMEOUT_MS, { min: 1 }), maxKeys: read.integer('maxKeys', 10_000, { min: 1, max: MAX_ENTRIES }), clock: read.clock() }
 }
 
 /** @throws `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_OPTION` */

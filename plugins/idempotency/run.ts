@@ -1,4 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
+import type { Clock, Timer } from '../shared/clock.js'
 import { reasonOf } from '../shared/errors.js'
 import type { RedisGuard } from '../shared/guard.js'
 import type { Claimant, IdempotencyStore, StoredAnswer } from './store.js'
@@ -17,6 +18,7 @@ export interface RunContext {
   store: IdempotencyStore
   run: RedisGuard['run']
   log: FastifyBaseLogger
+  clock: Clock
   /** All of this process, until they are over. */
   runs: Set<Run>
   debts: Debts
@@ -42,8 +44,8 @@ export interface RunOptions {
 export class Run {
   readonly #context: RunContext
   readonly #options: RunOptions
-  readonly #timer: NodeJS.Timeout
-  #deadline = performance.now() + LONGEST_RUN_MS
+  readonly #timer: Timer
+  #deadline: number
   #owed: StoredAnswer | undefined
   #owedBytes = 0
   #isSettled = false
@@ -56,7 +58,8 @@ export class Run {
   constructor (context: RunContext, options: RunOptions) {
     this.#context = context
     this.#options = options
-    this.#timer = setInterval(() => { this.#tick() }, options.lease / 3)
+    this.#deadline = context.clock.monotonic() + LONGEST_RUN_MS
+    this.#timer = context.clock.setInterval(() => { this.#tick() }, options.lease / 3)
     this.#timer.unref()
     context.runs.add(this)
   }
@@ -87,7 +90,7 @@ export class Run {
   async #keep (answer: StoredAnswer): Promise<void> {
     this.#isSettled = true
     this.#owed = answer
-    this.#deadline = performance.now() + Math.min(LONGEST_DEBT_MS, this.#options.ttl)
+    this.#deadline = this.#context.clock.monotonic() + Math.min(LONGEST_DEBT_MS, this.#options.ttl)
     await this.#pay(true)
   }
 
@@ -108,11 +111,11 @@ export class Run {
   }
 
   get #goesOn (): boolean {
-    return this.#isCutOff && this.#isBusy && performance.now() < this.#deadline
+    return this.#isCutOff && this.#isBusy && this.#context.clock.monotonic() < this.#deadline
   }
 
   #end (): void {
-    clearInterval(this.#timer)
+    this.#context.clock.clearInterval(this.#timer)
     this.#owed = undefined
     const { runs, debts } = this.#context
     runs.delete(this)
@@ -122,7 +125,7 @@ export class Run {
   }
 
   #tick (): void {
-    const isLate = performance.now() > this.#deadline
+    const isLate = this.#context.clock.monotonic() > this.#deadline
     if (this.#owed !== undefined) {
       if (isLate) this.#end()
       else this.#pay(false).catch(() => {})

@@ -1,9 +1,15 @@
+import type { Clock, Timer } from '../shared/clock.js'
 import type { Calls } from './store.js'
 
 /** Where one waits to be called. A call that comes while he does not listen is kept for him. */
 export class Bell {
+  readonly #clock: Clock
   #isRung = false
   #wake: (() => void) | undefined
+
+  constructor (clock: Clock) {
+    this.#clock = clock
+  }
 
   readonly ring = (): void => {
     this.#isRung = true
@@ -12,23 +18,28 @@ export class Bell {
 
   /** Resolves when it rings or has rung, at the latest after `ms`. */
   async wait (ms: number): Promise<void> {
-    let timer: NodeJS.Timeout | undefined
+    let timer: Timer | undefined
     await new Promise<void>(resolve => {
       if (this.#isRung) return resolve()
       this.#wake = resolve
-      timer = setTimeout(resolve, ms)
+      timer = this.#clock.setTimeout(resolve, ms)
     })
-    clearTimeout(timer)
+    this.#clock.clearTimeout(timer)
     this.#isRung = false
   }
 }
 
 /** The bells of all who wait in this process, by the name they are called by. */
 export class Bells implements Calls {
+  readonly #clock: Clock
   readonly #bells = new Map<string, Set<Bell>>()
 
+  constructor (clock: Clock) {
+    this.#clock = clock
+  }
+
   hang (name: string): Bell {
-    const bell = new Bell()
+    const bell = new Bell(this.#clock)
     const bells = this.#bells.get(name) ?? new Set()
     this.#bells.set(name, bells.add(bell))
     return bell

@@ -1,3 +1,4 @@
+import type { Clock, Timer } from '../shared/clock.js'
 import { about, ClosedError, LostError } from './errors.js'
 import type { LockStore } from './store.js'
 
@@ -37,6 +38,7 @@ export interface LockHandle extends HeldLock {
 export interface HoldingOptions {
   resources: readonly string[]
   store: LockStore
+  clock: Clock
   ttl: number
   clockDrift: number
   extend: boolean
@@ -52,13 +54,14 @@ export const GONE = 'Redis does not have it any more'
 /** One owner's locks: what this process may be certain of, and what keeps it so. */
 export class Holding implements LockHandle {
   readonly #options: HoldingOptions
+  readonly #clock: Clock
   readonly #abort = new AbortController()
   readonly tokens = new Map<string, number>()
   readonly #owners = new Map<string, string>()
-  /** By `performance.now()`. */
+  /** By the clock's `monotonic()`. */
   readonly #untils = new Map<string, number>()
-  #extension: NodeJS.Timeout | undefined
-  #expiry: NodeJS.Timeout | undefined
+  #extension: Timer | undefined
+  #expiry: Timer | undefined
   #extending: Promise<void> | undefined
   #lost: Error | undefined
   #isStopped = false
@@ -66,6 +69,7 @@ export class Holding implements LockHandle {
 
   constructor (options: HoldingOptions) {
     this.#options = options
+    this.#clock = options.clock
   }
 
   get ttl (): number {
@@ -86,7 +90,7 @@ export class Holding implements LockHandle {
   }
 
   get isHeld (): boolean {
-    return this.#isUsed && performance.now() < this.#until
+    return this.#isUsed && this.#clock.monotonic() < this.#until
   }
 
   /** Until the first of them ends. */
@@ -99,10 +103,10 @@ export class Holding implements LockHandle {
   }
 
   get expiresAt (): number {
-    return this.isHeld ? Math.floor(Date.now() + this.#until - performance.now()) : 0
+    return this.isHeld ? Math.floor(this.#clock.now() + this.#until - this.#clock.monotonic()) : 0
   }
 
-  /** Until when a lock is certain that was asked for at `asked`, by `performance.now()`. */
+  /** Until when a lock is certain that was asked for at `asked`, by the clock's `monotonic()`. */
   certainUntil (asked: number): number {
     const { ttl, clockDrift } = this.#options
     return asked + ttl - ttl * clockDrift - 1
@@ -122,7 +126,7 @@ export class Holding implements LockHandle {
   }
 
   throwIfOver (): void {
-    if (performance.now() >= this.#until) this.#lose(TOO_LATE)
+    if (this.#clock.monotonic() >= this.#until) this.#lose(TOO_LATE)
     if (this.#lost !== undefined) throw this.#lost
     if (this.#released !== undefined) throw new ClosedError()
   }
@@ -130,7 +134,7 @@ export class Holding implements LockHandle {
   async extend (): Promise<void> {
     this.throwIfOver()
     const { store, ttl } = this.#options
-    const asked = performance.now()
+    const asked = this.#clock.monotonic()
     const extended = Array.from(this.#owners, async ([resource, owner]) => {
       if (!await store.extend(resource, owner, ttl, this.tokens.get(resource) ?? 0)) this.#lose(GONE, resource)
       else this.#setUntil(resource, asked)
@@ -157,12 +161,12 @@ export class Holding implements LockHandle {
 
   #stopExtending (): void {
     this.#isStopped = true
-    clearTimeout(this.#extension)
+    this.#clock.clearTimeout(this.#extension)
   }
 
   async #giveBack (wasHeld: boolean): Promise<boolean> {
     this.#stopExtending()
-    clearTimeout(this.#expiry)
+    this.#clock.clearTimeout(this.#expiry)
     // An extension that comes late must not outlive the release.
     await this.#extending
     const { store } = this.#options
@@ -175,7 +179,7 @@ export class Holding implements LockHandle {
   #lose (why: string, resource = this.resources.join(', ')): void {
     if (!this.#isUsed) return
     this.#stopExtending()
-    clearTimeout(this.#expiry)
+    this.#clock.clearTimeout(this.#expiry)
     this.#lost = about(new LostError(why), resource)
     this.#abort.abort(this.#lost)
     this.#options.onLost(this.#lost)
@@ -183,13 +187,13 @@ export class Holding implements LockHandle {
 
   #setUntil (resource: string, asked: number): void {
     this.#untils.set(resource, this.certainUntil(asked))
-    clearTimeout(this.#expiry)
-    if (this.#isUsed) this.#expiry = setTimeout(() => this.#lose(TOO_LATE), this.#until - performance.now()).unref()
+    this.#clock.clearTimeout(this.#expiry)
+    if (this.#isUsed) this.#expiry = this.#clock.setTimeout(() => this.#lose(TOO_LATE), this.#until - this.#clock.monotonic()).unref()
   }
 
   #schedule (ms: number): void {
     if (this.#isStopped) return
-    this.#extension = setTimeout(() => {
+    this.#extension = this.#clock.setTimeout(() => {
       this.#extending = this.extend().then(() => this.ttl / 3, () => this.ttl / RETRIES).then(next => this.#schedule(next))
     }, ms).unref()
   }

@@ -30,13 +30,13 @@ export type { LockOptions, LockPluginOptions } from './options.js'
 export const lock = fp<LockPluginOptions>(async function lock (fastify, given) {
   const options = resolvePluginOptions(given)
   if (Object.hasOwn(fastify, 'locks')) throw alreadyRegisteredError('lock', 'fastify.locks')
-  const bells = new Bells()
+  const bells = new Bells(options.clock)
   // Of several nodes none is the one that the other plugins use; their prefix is the app's all the same.
   const client = given.nodes === undefined ? resolveClient(fastify, 'lock', given.redis) : findClient(fastify, 'lock', undefined)
   const nodes = options.nodes ?? (client === undefined ? [] : [client])
   const store = nodes.length === 0
-    ? createMemoryStore(bells)
-    : createRedisStore({ nodes, prefix: keyPrefixOf(client), timeout: options.timeout, log: fastify.log, calls: bells })
+    ? createMemoryStore(bells, options.clock)
+    : createRedisStore({ nodes, prefix: keyPrefixOf(client), timeout: options.timeout, log: fastify.log, calls: bells, clock: options.clock })
   const locker = new Locker({ ...options, store, bells, log: fastify.log })
 
   fastify.decorate('locks', {

@@ -1,4 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
+import { sleep, type Clock } from '../shared/clock.js'
 import { invalidOptionError, reasonOf } from '../shared/errors.js'
 import type { Bells } from './bells.js'
 import { about, ClosedError, LostError } from './errors.js'
@@ -86,7 +87,7 @@ export class Locker {
     await Promise.all(Array.from(this.#holdings, async holding => {
       const section = this.#sections.get(holding)
       holding.stop(new ClosedError())
-      if (section !== undefined) await Promise.race([section.catch(() => {}), end(holding)])
+      if (section !== undefined) await Promise.race([section.catch(() => {}), end(holding, this.#options.clock)])
       await holding.release().catch(() => {})
     }))
     this.#options.store.close()
@@ -94,9 +95,10 @@ export class Locker {
 
   async #acquire (resources: readonly string[], given: LockOptions | undefined, extend: boolean): Promise<Holding> {
     const options = resolveLockOptions(given ?? {}, this.#options)
-    const { store, clockDrift, log } = this.#options
+    const { store, clock, clockDrift, log } = this.#options
     const holding = new Holding({
       store,
+      clock,
       clockDrift,
       resources,
       ttl: options.ttl,
@@ -109,7 +111,7 @@ export class Locker {
     })
     this.#holdings.add(holding)
     try {
-      const deadline = performance.now() + options.wait
+      const deadline = clock.monotonic() + options.wait
       // All in the same order, so that no two wait for each other.
       for (const resource of [...resources].sort()) {
         if (this.#state === 'closed') throw new ClosedError()
@@ -125,6 +127,6 @@ export class Locker {
 }
 
 /** Resolves when it ends by itself. */
-async function end (holding: Holding): Promise<void> {
-  await new Promise(resolve => setTimeout(resolve, Math.max(0, holding.expiresAt - Date.now())).unref())
+async function end (holding: Holding, clock: Clock): Promise<void> {
+  await sleep(clock, Math.max(0, holding.expiresAt - clock.now()), { ref: false })
 }

@@ -1,13 +1,14 @@
+import { systemClock, type Clock } from '../shared/clock.js'
 import type { Calls, LockStore } from './store.js'
 
 interface Held {
   owner: string
-  /** By `performance.now()`. */
+  /** By the clock's `monotonic()`. */
   until: number
 }
 
 /** Keeps locks in this process. Its tokens are above those of an earlier process, unless the clock was set back. */
-export function createMemoryStore (calls: Calls): LockStore {
+export function createMemoryStore (calls: Calls, clock: Clock = systemClock): LockStore {
   const held = new Map<string, Held>()
   // Who waits, in the order in which they came, and by when they will have asked again.
   const lines = new Map<string, Map<string, number>>()
@@ -15,7 +16,7 @@ export function createMemoryStore (calls: Calls): LockStore {
 
   const holderOf = (resource: string) => {
     const holder = held.get(resource)
-    return holder !== undefined && holder.until > performance.now() ? holder : undefined
+    return holder !== undefined && holder.until > clock.monotonic() ? holder : undefined
   }
   const hold = (resource: string, owner: string, until: number) => {
     // Locks that were never released leave when others come by, two at most; one that stands makes room for those behind it.
@@ -23,7 +24,7 @@ export function createMemoryStore (calls: Calls): LockStore {
     for (const [name, holder] of held) {
       if (seen++ === 2) break
       held.delete(name)
-      if (holder.until > performance.now()) held.set(name, holder)
+      if (holder.until > clock.monotonic()) held.set(name, holder)
     }
     held.delete(resource)
     held.set(resource, { owner, until })
@@ -38,7 +39,7 @@ export function createMemoryStore (calls: Calls): LockStore {
     held.delete(resource)
     for (const [next, seen] of lines.get(resource) ?? []) {
       leave(resource, next)
-      if (seen <= performance.now()) continue
+      if (seen <= clock.monotonic()) continue
       hold(resource, next, seen)
       return calls.call(next)
     }
@@ -47,7 +48,7 @@ export function createMemoryStore (calls: Calls): LockStore {
   return {
     hasLine: true,
     async take (resource, owner, ttl, patience) {
-      const now = performance.now()
+      const now = clock.monotonic()
       const holder = holderOf(resource)
       if (holder !== undefined && holder.owner !== owner) {
         const line = lines.get(resource) ?? new Map<string, number>()
@@ -56,12 +57,12 @@ export function createMemoryStore (calls: Calls): LockStore {
       }
       leave(resource, owner)
       hold(resource, owner, now + ttl)
-      fence = Math.max(fence + 1, Date.now() * 1000)
+      fence = Math.max(fence + 1, clock.now() * 1000)
       return { isTaken: true, fence }
     },
     async extend (resource, owner, ttl) {
       if (holderOf(resource)?.owner !== owner) return false
-      hold(resource, owner, performance.now() + ttl)
+      hold(resource, owner, clock.monotonic() + ttl)
       return true
     },
     async release (resource, owner) {

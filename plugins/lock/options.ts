@@ -1,4 +1,5 @@
 import { isRedisClient, type RedisClient } from '../shared/client.js'
+import type { Clock } from '../shared/clock.js'
 import type { Duration } from '../shared/duration.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
 import { readOptions } from '../shared/options.js'
@@ -27,6 +28,8 @@ export interface LockPluginOptions extends Omit<LockOptions, 'signal'> {
   timeout?: Duration | undefined
   /** By which part of `ttl` clocks may run apart, 0 to 0.5: a lock counts as lost so much before it ends. @default 0.01 */
   clockDrift?: number | undefined
+  /** The clock for TTLs, extensions, waits and deadlines: in tests one of `fastify-redis-suite/testing`. @default the system's clock */
+  clock?: Clock | undefined
 }
 
 export interface ResolvedLockOptions {
@@ -41,6 +44,7 @@ export interface ResolvedLockPluginOptions extends ResolvedLockOptions {
   nodes: readonly RedisClient[] | undefined
   timeout: number
   clockDrift: number
+  clock: Clock
 }
 
 const LOCK_OPTIONS = ['ttl', 'wait', 'retryDelay', 'extend']
@@ -49,7 +53,7 @@ const DAY = 86_400_000
 /** @throws `FST_REDIS_SUITE_LOCK_INVALID_OPTION` */
 export function resolvePluginOptions (given: LockPluginOptions): ResolvedLockPluginOptions {
   const read = readOptions('lock', given)
-  read.onlyKnown([...LOCK_OPTIONS, 'redis', 'nodes', 'timeout', 'clockDrift'])
+  read.onlyKnown([...LOCK_OPTIONS, 'redis', 'nodes', 'timeout', 'clockDrift', 'clock'])
   if (given.nodes !== undefined && given.redis !== undefined) read.fail('redis', '"redis" or "nodes", not both')
   if (given.nodes !== undefined && !areNodes(given.nodes)) read.fail('nodes', 'ioredis clients of 3 or more servers, each once')
   const clockDrift = read.fraction('clockDrift', 0.01)
@@ -58,7 +62,8 @@ export function resolvePluginOptions (given: LockPluginOptions): ResolvedLockPlu
     ...resolve(given, { ttl: 10_000, wait: 10_000, retryDelay: 250, extend: undefined, signal: undefined }),
     nodes: given.nodes,
     timeout: read.duration('timeout', DEFAULT_TIMEOUT_MS, { min: 1 }),
-    clockDrift
+    clockDrift,
+    clock: read.clock()
   }
 }
 

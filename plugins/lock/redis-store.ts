@@ -1,5 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { RedisClient } from '../shared/client.js'
+import type { Clock } from '../shared/clock.js'
 import { followChannel, type Feed } from '../shared/feed.js'
 import { CircuitOpenError, guardRedis } from '../shared/guard.js'
 import { keySpace, safeId } from '../shared/keys.js'
@@ -22,6 +23,7 @@ interface RedisStoreOptions {
   timeout: number
   log: FastifyBaseLogger
   calls: Calls
+  clock: Clock
 }
 
 interface TakeReply {
@@ -35,8 +37,8 @@ interface TakeReply {
  * Keeps locks in Redis: one script an operation, on each node. On one node those who wait stand in line; by quorum each node
  * would have a line of its own, so all are called and ask again at random times.
  */
-export function createRedisStore ({ nodes, prefix, timeout, log, calls }: RedisStoreOptions): LockStore {
-  const guarded = nodes.map(client => ({ client, run: guardRedis(client, log, timeout, 'lock').run }))
+export function createRedisStore ({ nodes, prefix, timeout, log, calls, clock }: RedisStoreOptions): LockStore {
+  const guarded = nodes.map(client => ({ client, run: guardRedis(client, log, timeout, 'lock', clock).run }))
   const isQuorum = nodes.length > 1
   const space = (what: string) => keySpace(prefix, 'lock', what)
   const [held, fence, line, seen] = [space('held'), space('fence'), space('line'), space('seen')]
@@ -47,7 +49,7 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls }: RedisS
   /** Keys of one resource share a hash tag. */
   const idOf = (resource: string) => `{${safeId(resource)}}`
   const ask = (script: Script, keys: string[], args: Array<string | number>): Array<Promise<unknown>> =>
-    guarded.map(({ client, run }) => run(() => runScript(client, script, keys, args)))
+    guarded.map(({ client, run }) => run(() => runScript(client, script, keys, args, clock)))
 
   /** Nobody listens before somebody had to wait. */
   function listen (): void {
@@ -60,7 +62,8 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls }: RedisS
       log,
       without: 'lock: cannot hear when a lock is free, so those who wait ask again and again',
       onMessage: calls.call,
-      onGap: calls.callAll
+      onGap: calls.callAll,
+      clock
     }))
   }
 
@@ -84,7 +87,7 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls }: RedisS
     const id = idOf(resource)
     nodes.forEach((client, i) => {
       asked[i]?.then(reply => readTake(reply).isTaken, (error: unknown) => !(error instanceof CircuitOpenError))
-        .then(async mayHaveIt => mayHaveIt && await runScript(client, releaseScript, [held + id, line + id, seen + id], [owner, channel, '']))
+        .then(async mayHaveIt => mayHaveIt && await runScript(client, releaseScript, [held + id, line + id, seen + id], [owner, channel, ''], clock))
         .catch(() => {})
     })
   }

@@ -1,4 +1,4 @@
-import { lua } from '../shared/script.js'
+import { lua, timedLua } from '../shared/script.js'
 
 /*
  * A lock is the name of its owner, with the lock's TTL. Beside it stand its fence, the last token given out, and where somebody
@@ -14,8 +14,8 @@ import { lua } from '../shared/script.js'
  * ARGV        owner, TTL of the lock, TTL of the fence, patience (ms; 0: does not stand in line)
  * reply       [1, token], or [0, TTL that the lock has left (ms), its owner]
  */
-export const takeScript = lua`
-local clock = redis.call('TIME')
+export const takeScript = timedLua`
+local clock = redis_time()
 local now = clock[1] * 1000000 + clock[2]
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then
@@ -57,11 +57,11 @@ return 1
  * ARGV        owner, channel, what is called where nobody stands in line ('': nothing)
  * reply       1, or 0 where it was not the owner's
  */
-export const releaseScript = lua`
+export const releaseScript = timedLua`
 if redis.call('ZREM', KEYS[2], ARGV[1]) == 1 then redis.call('ZREM', KEYS[3], ARGV[1]) end
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[1])
-local clock = redis.call('TIME')
+local clock = redis_time()
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local call = ARGV[3]
 local next = redis.call('ZPOPMIN', KEYS[2])[1]

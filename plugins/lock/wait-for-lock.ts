@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import type { Clock } from '../shared/clock.js'
 import type { Bells } from './bells.js'
 import { about, ClosedError, LockedError, StoreUnavailableError } from './errors.js'
 import type { Holding } from './holding.js'
@@ -7,7 +8,8 @@ import type { LockStore } from './store.js'
 export interface Waiting {
   store: LockStore
   bells: Bells
-  /** By `performance.now()`. */
+  clock: Clock
+  /** By the clock's `monotonic()`. */
   deadline: number
   /** Milliseconds. */
   retryDelay: number
@@ -21,7 +23,7 @@ export interface Waiting {
  * calls that were missed, and for locks that nobody released.
  */
 export async function waitForLock (resource: string, holding: Holding, waiting: Waiting): Promise<void> {
-  const { store, bells, deadline, retryDelay, signal } = waiting
+  const { store, bells, clock, deadline, retryDelay, signal } = waiting
   let owner = newOwner()
   const name = store.callOf(resource, owner)
   // It hangs before the first question, so that no call is missed between the answer and the waiting.
@@ -34,7 +36,7 @@ export async function waitForLock (resource: string, holding: Holding, waiting: 
       const left = await ask(resource, owner, holding, waiting)
       if (left === undefined) return
       stoodInLine = store.hasLine
-      await bell.wait(Math.min(delayOf(left, retryDelay), Math.max(0, deadline - performance.now())))
+      await bell.wait(Math.min(delayOf(left, retryDelay), Math.max(0, deadline - clock.monotonic())))
       // What is given back from the last attempt, however late, must not be what the next one takes.
       if (!store.hasLine) owner = newOwner()
     }
@@ -51,9 +53,9 @@ export async function waitForLock (resource: string, holding: Holding, waiting: 
 
 /** @returns undefined where it was taken, else for how long another may have it (ms) */
 async function ask (resource: string, owner: string, holding: Holding, waiting: Waiting): Promise<number | undefined> {
-  const { store, deadline, retryDelay, timeout, signal, isOpen } = waiting
+  const { store, clock, deadline, retryDelay, timeout, signal, isOpen } = waiting
   signal?.throwIfAborted()
-  const asked = performance.now()
+  const asked = clock.monotonic()
   const isLast = asked >= deadline || !isOpen()
   // Twice until it asks again, as timers and answers are late at times.
   const answer = await store.take(resource, owner, holding.ttl, isLast ? 0 : retryDelay * 2 + timeout)
@@ -61,7 +63,7 @@ async function ask (resource: string, owner: string, holding: Holding, waiting: 
   holding.throwIfOver()
   if (answer.isTaken) {
     // A lock whose answer took the whole TTL is worth nothing.
-    if (holding.certainUntil(asked) <= performance.now()) throw new StoreUnavailableError()
+    if (holding.certainUntil(asked) <= clock.monotonic()) throw new StoreUnavailableError()
     holding.add(resource, owner, answer.fence, asked)
     return undefined
   }

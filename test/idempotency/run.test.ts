@@ -2,6 +2,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import t from 'tap'
 import { createMemoryStore } from '../../plugins/idempotency/memory-store.js'
 import { Run, type RunContext } from '../../plugins/idempotency/run.js'
+import { systemClock } from '../../plugins/shared/clock.js'
 import { until } from '../helpers/index.js'
 import { collectLog } from '../helpers/app/log-lines.js'
 
@@ -22,6 +23,7 @@ t.test('answers that a store does not take are bounded, and the log has a line f
     },
     run: operation => operation(),
     log: logger as FastifyBaseLogger,
+    clock: systemClock,
     runs: new Set(),
     debts: { bytes: 0, isFull: false }
   }

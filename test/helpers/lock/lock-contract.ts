@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import { Bell } from '../../../plugins/lock/bells.js'
+import { systemClock } from '../../../plugins/shared/clock.js'
 import type { LockPluginOptions } from '../../../plugins/lock/index.js'
 import { openLocks } from './lock-app.js'
 import { until } from '../app/until.js'
@@ -164,7 +165,7 @@ export function testLocks (t: Test, store: string, options: (t: Test) => LockPlu
     const one = await open()
     const two = store === 'memory' ? one : await open()
     let heard: unknown
-    const begun = new Bell()
+    const begun = new Bell(systemClock)
     const section = one.locks.using(resource, async signal => {
       begun.ring()
       await new Promise<void>(resolve => signal.addEventListener('abort', () => resolve()))
@@ -188,7 +189,7 @@ export function testLocks (t: Test, store: string, options: (t: Test) => LockPlu
 
   contract('a section that does not heed the signal keeps the app from closing no longer than its lock stands', async (t, resource, open) => {
     const { app, locks } = await open()
-    const begun = new Bell()
+    const begun = new Bell(systemClock)
     const section = locks.using(resource, { ttl: 300 }, async () => {
       begun.ring()
       await sleep(1000)
