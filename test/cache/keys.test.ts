@@ -1,0 +1,228 @@
+import fc from 'fast-check'
+import Fastify, { type FastifyRequest } from 'fastify'
+import t from 'tap'
+import { compileGlob } from '../../plugins/cache/glob.js'
+import { CacheKey, dataKey, responseKey, type ResponseKeyParts, variantKey } from '../../plugins/cache/key.js'
+import type { RouteCacheOptions } from '../../plugins/cache/options.js'
+import { hasSession, keyOf, splitUrl, stripQuery, whyBypassed } from '../../plugins/cache/request-key.js'
+import { createState, type RequestCache } from '../../plugins/cache/request-state.js'
+import { resolveCacheOptions } from '../../plugins/cache/resolve-options.js'
+
+// Keys
+
+const base: ResponseKeyParts = { host: undefined, path: '/a', query: 'x=1&y=2', constraints: '', vary: [], owner: undefined }
+
+t.test('keys are equal only for requests that are', async t => {
+  const others: ResponseKeyParts[] = [
+    base, { ...base, host: 'a' }, { ...base, host: '' }, { ...base, host: 'null' }, { ...base, path: '/a/' }, { ...base, path: '/A' }, { ...base, path: '/%61' }, { ...base, query: '' }, { ...base, query: 'x=1' },
+    { ...base, query: 'x=1&y=2&y=2' }, { ...base, query: 'x=1%26y=2' }, { ...base, query: 'x=2&y=1' }, { ...base, query: 'x=1;y=2' }, { ...base, query: 'x=1&x=2' }, { ...base, query: 'x=2&x=1' }, { ...base, query: 'x&x=1' },
+    { ...base, query: 'x=1&x' }, { ...base, query: 'X=1&y=2' }, { ...base, query: '&x=1&y=2' }, { ...base, path: '/a?x=1&y=2', query: '' }, { ...base, owner: '' }, { ...base, owner: 'ann' }, { ...base, owner: 'null' },
+    { ...base, vary: [['accept', 'a']] }, { ...base, vary: [['accept', 'b']] }, { ...base, vary: [['accept-language', 'a']] }, { ...base, vary: [['accept', '']] }, { ...base, constraints: '{"version":"1"}' }
+  ]
+  const keys = [...others.map(each => responseKey(each)), dataKey('/a'), dataKey('')]
+  t.equal(new Set(keys.map(key => key.text)).size, keys.length)
+  t.equal(new Set(keys.map(key => key.id)).size, keys.length)
+})
+
+t.test('the order of different names in a query is none, that of equal names is', async t => {
+  const same: Array<[string, string]> = [['x=1&y=2', 'y=2&x=1'], ['a=1&b=1&a=2', 'b=1&a=1&a=2'], ['b&a', 'a&b'], ['a=2&b&a=1', 'a=2&a=1&b'], ['=1&a', 'a&=1']]
+  for (const [one, other] of same) t.equal(responseKey({ ...base, query: one }).id, responseKey({ ...base, query: other }).id, `${one} ${other}`)
+  const different: Array<[string, string]> = [['a=1&a=2', 'a=2&a=1'], ['a&a=1', 'a=1&a'], ['a=1&b=2', 'a=2&b=1'], ['a=&b', 'a&b'], ['a=b=1&a=c', 'a=c&a=b=1']]
+  for (const [one, other] of different) t.not(responseKey({ ...base, query: one }).id, responseKey({ ...base, query: other }).id, `${one} ${other}`)
+})
+
+// Few characters, so that what is alike is met often.
+const text = fc.oneof(fc.string({ unit: fc.constantFrom(...'a="[],\\&'), maxLength: 4 }), fc.string({ unit: 'binary', maxLength: 3 }))
+const pair = fc.tuple(fc.constantFrom('a', 'b', ''), fc.constantFrom('', '=', '=1', '=2', '==')).map(([name, value]) => name + value)
+const query = fc.array(pair, { maxLength: 5 }).map(pairs => pairs.join('&'))
+const parts = fc.record({ host: fc.option(text, { nil: undefined }), path: text, query, constraints: text, vary: fc.array(fc.tuple(text, text), { maxLength: 2 }), owner: fc.option(text, { nil: undefined }) })
+
+/** Of each name its values in order. */
+function meaningOf (given: string): Record<string, string[]> {
+  const values: Record<string, string[]> = {}
+  for (const each of given.split('&')) (values[each.split('=', 1)[0] ?? ''] ??= []).push(each)
+  return values
+}
+const sorted = (given: Record<string, string[]>) => JSON.stringify(Object.entries(given).sort(([a], [b]) => a < b ? -1 : 1))
+
+t.test('no two different requests share a key, whatever is in them', async () => {
+  fc.assert(fc.property(parts, parts, (one, other) => {
+    const { query: a, ...restA } = one
+    const { query: b, ...restB } = other
+    const isSame = JSON.stringify([restA, restA.host ?? null, restA.owner ?? null]) === JSON.stringify([restB, restB.host ?? null, restB.owner ?? null]) && sorted(meaningOf(a)) === sorted(meaningOf(b))
+    return (responseKey(one).text === responseKey(other).text) === isSame
+  }), { numRuns: 3000 })
+  fc.assert(fc.property(query, query, (a, b) => (responseKey({ ...base, query: a }).text === responseKey({ ...base, query: b }).text) === (sorted(meaningOf(a)) === sorted(meaningOf(b)))), { numRuns: 3000 })
+  fc.assert(fc.property(parts, text, (one, name) => responseKey(one).text !== dataKey(name).text))
+})
+
+t.test('the id is a digest that can be told from any other', async t => {
+  fc.assert(fc.property(text, text, (one, other) => (dataKey(one).id === dataKey(other).id) === (one === other)), { numRuns: 1000 })
+  t.match(dataKey('a').id, /^[\w-]{43}$/)
+  const key = dataKey('a')
+  t.equal(key.id, key.id)
+})
+
+t.test('a label is the URL with its query sorted, or the name of what is kept', async t => {
+  t.equal(responseKey(base).label, '/a?x=1&y=2')
+  t.equal(responseKey({ ...base, query: 'y=2&x=1', owner: 'ann', host: 'h' }).label, '/a?x=1&y=2')
+  t.equal(responseKey({ ...base, query: '' }).label, '/a')
+  t.equal(dataKey('products:1').label, 'products:1')
+})
+
+t.test('variants are told apart by the request headers that are named, and die with the list that names them', async t => {
+  const key = new CacheKey('k', '/a')
+  const meta = { names: ['accept', 'x-a'], nonce: 'n', ids: [], origin: '' }
+  const of = (headers: Record<string, string | string[]>, change: Partial<typeof meta> = {}, of = key) => variantKey(of, { ...meta, ...change }, headers).id
+  t.equal(of({ accept: 'a, b', other: '1' }), of({ accept: 'a,b', other: '2' }))
+  t.equal(of({ accept: ['a', 'b'] }), of({ accept: 'a,b' }))
+  t.equal(variantKey(key, meta, {}).label, '/a')
+  const all = [of({}), of({ accept: '' }), of({ accept: 'a' }), of({ 'x-a': 'a' }), of({ accept: 'a', 'x-a': 'b' }), of({ accept: 'a,b' }), of({ accept: 'a' }, { nonce: 'm' }), of({ accept: 'a' }, { names: ['accept'] }), of({ accept: 'a' }, {}, new CacheKey('l', '/a'))]
+  t.equal(new Set(all).size, all.length)
+})
+
+// Keys of requests
+
+const routeOf = (options: RouteCacheOptions) => resolveCacheOptions({}).route(options, 'GET /')
+const requestOf = (given: Record<string, unknown> = {}) => ({ method: 'GET', headers: {}, raw: { url: '/' }, url: '/', query: {}, host: 'here', server: { initialConfig: {} }, ...given }) as unknown as FastifyRequest
+/** A request whose URL is the one of the message, as Fastify has it. */
+const at = (url: string, query: Record<string, unknown> = {}) => {
+  const request = requestOf({ query, raw: { url }, originalUrl: url })
+  return Object.defineProperty(request, 'url', { get: () => request.raw.url })
+}
+const why = (route: RouteCacheOptions, given: Record<string, unknown> = {}, state: Partial<RequestCache> = {}) => {
+  const request = requestOf(given)
+  return whyBypassed(request, { ...createState(request, routeOf(route)), ...state })
+}
+
+t.test('what is not a plain question, or is somebody\'s, is not answered out of the cache', async t => {
+  const authorization = { headers: { authorization: 'Bearer x' } }
+  const table: Array<[RouteCacheOptions, Record<string, unknown>, Partial<RequestCache>, string | undefined]> = [
+    [{}, {}, {}, undefined], [{}, { method: 'HEAD' }, {}, undefined], [{}, { method: 'POST' }, {}, 'method'], [{}, { method: 'OPTIONS' }, {}, 'method'], [{ invalidates: ['a'] }, {}, {}, 'method'],
+    [{}, { headers: { 'content-length': '0' } }, {}, 'body'], [{}, { headers: { 'transfer-encoding': 'chunked' } }, {}, 'body'],
+    [{ private: () => undefined }, {}, {}, 'no owner'], [{ private: () => 'a' }, {}, { hasOwner: true }, undefined],
+    [{}, { headers: { 'cache-control': 'no-store' } }, {}, undefined], [{ requestDirectives: 'obey' }, { headers: { 'cache-control': 'x, No-Store' } }, {}, 'no-store'],
+    [{ requestDirectives: 'obey' }, { headers: { 'cache-control': 'no-cache' } }, {}, undefined],
+    [{}, authorization, {}, 'authorization'], [{ ttl: 'headers' }, authorization, {}, undefined], [{ private: () => 'a' }, authorization, { hasOwner: true }, undefined],
+    [{}, { session: { cookie: {} } }, {}, undefined], [{}, { session: { cookie: {}, user: 1 } }, {}, 'session'], [{ ttl: 'headers' }, { session: { user: 1 } }, {}, 'session'],
+    [{ private: () => 'a' }, { session: { user: 1 } }, { hasOwner: true }, undefined], [{ private: () => undefined }, { session: { user: 1 } }, {}, 'no owner'],
+    [{ public: true }, { session: { user: 1 } }, {}, undefined], [{ public: true }, authorization, {}, undefined]
+  ]
+  for (const [route, request, state, expected] of table) t.equal(why(route, request, state), expected, JSON.stringify([Object.keys(route), request]))
+})
+
+t.test('a session is somebody\'s once it holds something', async t => {
+  for (const [session, expected] of [[undefined, false], [null, false], [{}, false], [{ cookie: {} }, false], ['x', false], [{ cookie: {}, user: undefined }, true], [{ a: 1 }, true]] as const) {
+    t.equal(hasSession(requestOf({ session })), expected, JSON.stringify(session))
+  }
+})
+
+t.test('a URL is a path and a query, at its first question mark', async t => {
+  const table: Array<[string, [string, string]]> = [['/a', ['/a', '']], ['/a?', ['/a', '']], ['/a?b', ['/a', 'b']], ['/a?b?c', ['/a', 'b?c']], ['?', ['', '']], ['', ['', '']], ['/a;b=1', ['/a;b=1', '']]]
+  for (const [url, expected] of table) t.same(splitUrl(url), expected, url)
+})
+
+const include = (...names: string[]) => routeOf({ key: { query: { include: names } } })
+const exclude = (...names: string[]) => routeOf({ key: { query: { exclude: names } } })
+
+t.test('parameters that are not in the key are not in the URL either, however they are spelt', async t => {
+  const table: Array<[ReturnType<typeof include>, string, string]> = [
+    [include('a'), '/x', '/x'], [include('a'), '/x?a=1', '/x?a=1'], [include('a'), '/x?b=1', '/x'], [include('a'), '/x?b=1&a=1&c', '/x?a=1'], [include('a'), '/x?a=1&a=2&b=3', '/x?a=1&a=2'], [include('a'), '/x?%61=1', '/x?%61=1'],
+    [include('a'), '/x?A=1', '/x'], [include('a'), '/x?a%00=1', '/x'], [include('a'), '/x?a', '/x?a'], [include('a b'), '/x?a+b=1&a%20b=2&a=3', '/x?a+b=1&a%20b=2'], [include('a'), '/x?&&', '/x'], [include('a'), '/x?b=a=1', '/x'],
+    [include('a'), '/x?a=1;b=2', '/x?a=1;b=2'], [include('a'), '/x?b=1;a=2', '/x'], [include('a'), '/x?a;b=1', '/x'], [include('é'), '/x?%C3%A9=1&%E9=2', '/x?%C3%A9=1'], [include('%E9'), '/x?%E9=1', '/x?%E9=1'],
+    [include(), '/x?a=1', '/x'], [include('a'), '/x?a[b]=1&c[a]=2&a[]=3', '/x?a[b]=1&a[]=3'], [include('a'), '/x?a%5Bb%5D=1', '/x?a%5Bb%5D=1'],
+    [exclude('u'), '/x?u=1', '/x'], [exclude('u'), '/x?%75=1', '/x'], [exclude('u'), '/x?u', '/x'], [exclude('u'), '/x?a=1&u=2&a=3&u=4', '/x?a=1&a=3'], [exclude('u'), '/x?U=1', '/x?U=1'], [exclude('u'), '/x?a=1;u=2', '/x?a=1;u=2'],
+    [exclude('a b'), '/x?a+b=1&a%20b=2&a%2Bb=3', '/x?a%2Bb=3'], [exclude('u'), '/x?a=%&u=%', '/x?a=%'], [exclude('%'), '/x?%=1&a', '/x?a'], [exclude(), '/x?a=1', '/x?a=1']
+  ]
+  for (const [route, url, expected] of table) {
+    const request = at(url)
+    const key = keyOf(request, route, undefined, '')
+    stripQuery(request, route.keysParameter ?? (() => true))
+    t.equal(request.url, expected, url)
+    t.equal(keyOf(request, route, undefined, '').text, key.text, 'the key is that of what is left')
+    t.equal(key.text, keyOf(at(expected), routeOf({}), undefined, '').text)
+  }
+})
+
+t.test('parameters that are not in the key do not reach the handler, and whatever reaches it is in the key', async t => {
+  const query = { a: '1', b: '2', __proto__: null }
+  const request = at('/x?a=1&b=2', query)
+  stripQuery(request, include('a').keysParameter ?? (() => true))
+  t.strictSame(Object.entries(request.query as object), [['a', '1']])
+  const app = Fastify({ routerOptions: { ignoreDuplicateSlashes: false } })
+  app.get('/x', async request => {
+    const keys = [include('a', 'b c'), exclude('u', '%')].map(route => {
+      const copy = at(request.url, { ...request.query as object })
+      stripQuery(copy, route.keysParameter ?? (() => true))
+      return { url: copy.url, query: copy.query }
+    })
+    return { keys, query: request.query }
+  })
+  t.teardown(() => app.close())
+  const name = fc.constantFrom('a', '%61', 'b+c', 'b%20c', 'b%2Bc', 'u', '%75', '%', '%25', '%FF', '%C0%80', '%ED%A0%80', '%F4%90%80%80', '', 'a%3D', '%26a', 'a;u', '__proto__')
+  const pair = fc.tuple(name, fc.constantFrom('', '=', '=1', '=2', '=%', '==a')).map(([given, value]) => given + value)
+  await fc.assert(fc.asyncProperty(fc.array(pair, { maxLength: 5 }).map(pairs => pairs.join('&')), async given => {
+    const { keys } = (await app.inject(`/x?${given}`)).json<{ keys: Array<{ url: string, query: unknown }> }>()
+    // What the parser makes of the URL that is in the key is what the handler is given.
+    for (const { url, query } of keys) t.strictSame((await app.inject(url)).json().query, query, given)
+  }), { numRuns: 200 })
+})
+
+t.test('the host, the headers that the route names and the owner are in the key, where they are to be', async t => {
+  const key = (route: RouteCacheOptions, given: Record<string, unknown> = {}, owner?: string) => keyOf(requestOf({ url: '/x', ...given }), routeOf(route), owner, '').text
+  t.equal(key({}, { host: 'a' }), key({}, { host: 'b' }))
+  t.not(key({ key: { host: true } }, { host: 'a' }), key({ key: { host: true } }, { host: 'b' }))
+  t.equal(key({ vary: ['X-A'] }, { headers: { 'x-a': 'a, b', b: '1' } }), key({ vary: ['X-A'] }, { headers: { 'x-a': 'a,b', b: '2' } }))
+  t.not(key({ vary: ['X-A'] }, { headers: { 'x-a': 'a' } }), key({ vary: ['X-A'] }, { headers: { 'x-a': 'b' } }))
+  t.not(key({}, {}, 'ann'), key({}, {}, 'bob'))
+  t.equal(keyOf(requestOf(), routeOf({}), undefined, '', '/y?b&a').text, keyOf(at('/y?a&b'), routeOf({}), undefined, '').text)
+})
+
+// Patterns
+
+t.test('a pattern passes the texts that it does in Redis', async t => {
+  const table: Array<[string, string[], string[]]> = [
+    ['', [''], ['a']], ['a', ['a'], ['', 'A', 'aa', 'ba']], ['*', ['', 'a', 'a\nb', '🫖'], []], ['**', ['', 'ab'], []], ['?', ['a', '\n', '🫖', '*'], ['', 'ab']], ['??', ['ab'], ['a', 'abc']],
+    ['/items/*', ['/items/', '/items/1', '/items/1?a=b', '/items/1/2'], ['/items', 'x/items/1']], ['*/1', ['/1', 'a/1'], ['/1a', '1']], ['a*b*c', ['abc', 'aXbYc', 'abcbc'], ['ab', 'acb']],
+    ['[ab]', ['a', 'b'], ['', 'c', 'ab', '[ab]']], ['[a-c]', ['a', 'b', 'c'], ['d', '-']], ['[c-a]', ['a', 'b', 'c'], ['d']], ['[^a]', ['b', '^', '\n'], ['a', '']], ['[^a-c]', ['d', '-'], ['b']], ['[a^]', ['a', '^'], ['b']],
+    ['[a-]', ['a', '-'], ['b']], ['[-a]', ['a', '-'], ['b']], ['[a\\-z]', ['a', '-', 'z'], ['b', '\\']], ['[\\]]', [']'], ['\\', '\\]']], ['[\\\\]', ['\\'], [']']], ['[*?]', ['*', '?'], ['a', '']], ['[.]', ['.'], ['a']],
+    ['[[]', ['['], ['[[]']], ['[^^]', ['a'], ['^']], ['[\\^a]', ['^', 'a'], ['\\', 'b']], ['[🫖]', ['🫖'], ['🫗']], ['[\uffff-🫖]', ['🫖', '\uffff', '😀'], ['a']], ['[🫖-\uffff]', ['🫖', '\uffff', '😀'], ['a']], ['[\\\n]', ['\n'], ['\\']],
+    ['\\*', ['*'], ['a', '', '\\*']], ['\\?', ['?'], ['a']], ['\\[a]', ['[a]'], ['a']], ['\\\\', ['\\'], ['\\\\']], ['\\a', ['a'], ['\\a']], ['\\\n', ['\n'], ['\\\n', '\\']], ['a\\', ['a\\'], ['a']], ['\\🫖', ['🫖'], []],
+    ['a.c', ['a.c'], ['abc']], ['a+', ['a+'], ['aa']], ['(a|b)', ['(a|b)'], ['a']], ['^a$', ['^a$'], ['a']], ['a{1}', ['a{1}'], ['a']], ['\\d', ['d'], ['1']], ['.*', ['.', '.a'], ['a', '']], ['.**', ['.', '.a'], ['a', '']], ['a/b', ['a/b'], []]
+  ]
+  for (const [glob, good, bad] of table) {
+    const matches = compileGlob(glob)
+    for (const text of good) t.equal(matches(text), true, `${JSON.stringify(glob)} ${JSON.stringify(text)}`)
+    for (const text of bad) t.equal(matches(text), false, `${JSON.stringify(glob)} not ${JSON.stringify(text)}`)
+  }
+})
+
+const anyText = fc.oneof(fc.string({ unit: fc.constantFrom(...'ab*?[]^-\\.\n/') }), fc.string({ unit: 'grapheme' }), fc.string({ unit: 'binary' }))
+
+t.test('a text that is fully escaped passes itself alone', async () => {
+  fc.assert(fc.property(anyText, anyText, (one, other) => {
+    const matches = compileGlob([...one].map(character => `\\${character}`).join(''))
+    return matches(one) && matches(other) === (one === other)
+  }), { numRuns: 1000 })
+})
+
+t.test('a text without a meaning of its own passes itself alone', async () => {
+  fc.assert(fc.property(anyText, anyText, (one, other) => {
+    const plain = one.replaceAll(/[*?[\\]/g, '')
+    return compileGlob(plain)(plain) && compileGlob(plain)(other) === (plain === other)
+  }), { numRuns: 1000 })
+})
+
+t.test('what a pattern begins and ends with, * in between, is what passes', async () => {
+  fc.assert(fc.property(anyText, anyText, anyText, (start, middle, end) => {
+    const escape = (part: string) => part.replaceAll(/[*?[\\]/g, '\\$&')
+    // Halves of a character that come together are one.
+    fc.pre(!/[\ud800-\udfff]/u.test(start + end))
+    return compileGlob(`${escape(start)}*${escape(end)}`)(start + middle + end)
+  }), { numRuns: 1000 })
+})
+
+t.test('any text is a pattern', async t => {
+  fc.assert(fc.property(anyText, anyText, (glob, other) => { compileGlob(glob)(other) }), { numRuns: 2000 })
+  t.pass('none of them threw')
+})

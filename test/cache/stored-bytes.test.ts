@@ -1,0 +1,260 @@
+import { PassThrough, Readable } from 'node:stream'
+import { text } from 'node:stream/consumers'
+import fc from 'fast-check'
+import t from 'tap'
+import { capture } from '../../plugins/cache/capture.js'
+import { type Entry, isResponse, isValue, isVariants, type StoredResponse, usabilityOf } from '../../plugins/cache/entry.js'
+import { decodeFrame, encodeFrame, GENERATION_RANGE } from '../../plugins/cache/frame.js'
+import { freshenedHeaders, isHeaders, joined, requestDirectives, storedHeaders } from '../../plugins/cache/headers.js'
+
+// Frames
+
+const meta = { status: 200, headers: { etag: '"x"', link: ['a', 'b'] }, vary: { accept: 'a' }, age: 3000, fresh: 5000, staleWhileRevalidate: 10, staleIfError: 20, strict: false, validateAlways: false }
+const entry: StoredResponse = { kind: 'response', label: '/a?b=1', meta, body: Buffer.from('{"a":1}'), storedAt: 1000, life: 500, tags: { t: 'v' } }
+const HEAD = 17
+
+t.test('an entry survives being stored, whatever bytes its body has', async t => {
+  for (const body of [Buffer.alloc(0), Buffer.from('text é'), Buffer.from(Array.from({ length: 256 }, (_, i) => i))]) t.strictSame(decodeFrame(encodeFrame({ ...entry, body })).entry, { ...entry, body })
+  const text = fc.string({ unit: 'binary' })
+  const anything = fc.record({
+    kind: fc.constantFrom('response' as const, 'variants' as const, 'value' as const),
+    label: text,
+    meta: fc.jsonValue().filter(value => !JSON.stringify(value).includes('-0')),
+    body: fc.uint8Array().map(bytes => Buffer.from(bytes)),
+    storedAt: fc.nat(),
+    life: fc.double({ min: 0, noNaN: true, noDefaultInfinity: true }).map(value => value + 0),
+    tags: fc.dictionary(text.filter(name => name !== '__proto__'), text, { noNullPrototype: true })
+  })
+  fc.assert(fc.property(anything, given => { t.same(decodeFrame(encodeFrame(given)).entry, JSON.parse(JSON.stringify(given), (key, value) => key === 'body' ? given.body : value)) }))
+})
+
+t.test('every frame has a generation of its own, where the scripts look for it', async t => {
+  const frames = Array.from({ length: 100 }, (_, i) => encodeFrame(i % 2 ? entry : 'tombstone'))
+  const generations = frames.map(frame => decodeFrame(frame).generation)
+  t.equal(new Set(generations).size, 100)
+  for (const [i, frame] of frames.entries()) t.equal(frame.toString('latin1', GENERATION_RANGE[0], GENERATION_RANGE[1] + 1), generations[i])
+  t.match(generations[0], /^[\w-]{12}$/)
+})
+
+t.test('a tombstone is no entry, and has a generation', async t => {
+  const frame = encodeFrame('tombstone')
+  t.equal(frame.length, HEAD)
+  t.match(decodeFrame(frame), { generation: /^[\w-]{12}$/, entry: undefined })
+})
+
+function tampered (change: (text: string) => string): Buffer {
+  const good = encodeFrame(entry)
+  const rest = Buffer.from(change(good.toString('utf8', HEAD, HEAD + good.readUInt32BE(HEAD - 4))))
+  const head = Buffer.from(good.subarray(0, HEAD))
+  head.writeUInt32BE(rest.length, HEAD - 4)
+  return Buffer.concat([head, rest, entry.body])
+}
+
+t.test('bytes that are damaged, cut, of another version or tampered with are no entry', async t => {
+  const good = encodeFrame(entry)
+  t.ok(decodeFrame(tampered(text => text)).entry)
+  const long = Buffer.from(good)
+  long.writeUInt32BE(2 ** 32 - 1, HEAD - 4)
+  const bad: Buffer[] = [
+    Buffer.alloc(0), Buffer.from('x'), Buffer.from('not a frame at all'), good.subarray(0, 10), good.subarray(0, HEAD), good.subarray(0, -1), Buffer.concat([good, Buffer.from('x')]), Buffer.alloc(HEAD), Buffer.alloc(100), long,
+    Buffer.concat([Buffer.from([1]), good.subarray(1)]), Buffer.concat([Buffer.from([3]), good.subarray(1)])
+  ]
+  const changes: Array<(text: string) => string> = [() => '[]', () => 'null', () => '1', () => '{', () => '', () => '{}', text => text.replace('"life":500', '"life":"500"'), text => text.replace('"life":500', '"life":-1'),
+    text => text.replace('"life":500', '"life":1e999'), text => text.replace('"life":500', '"life":null'), text => text.replace('"storedAt":1000', '"storedAt":-1'), text => text.replace('"t":"v"', '"t":5'),
+    text => text.replace('{"t":"v"}', '["v"]'), text => text.replace('{"t":"v"}', 'null'), text => text.replace('"t":"v"', '"__proto__":"v"'), text => text.replace('{', '{"__proto__":{"x":1},'),
+    text => text.replace('"kind":"response"', '"kind":"other"'), text => text.replace('"label":"/a?b=1"', '"label":1'), text => text.replace('"length":7', '"length":8'), text => text.replace(',"length":7', ''), text => text + 'x']
+  for (const [i, bytes] of [...bad, ...changes.map(tampered)].entries()) t.equal(decodeFrame(bytes).entry, undefined, String(i))
+  t.equal(Reflect.get({}, 'x'), undefined)
+})
+
+t.test('whatever byte of a frame changes, it is read without an error, and as nothing that cannot be used', async t => {
+  const good = encodeFrame(entry)
+  for (let i = 0; i < good.length; i++) {
+    for (const mask of [0xff, 0x01, 0x20, 0x80]) {
+      const flipped = Buffer.from(good)
+      flipped[i] = (flipped[i] ?? 0) ^ mask
+      const found = decodeFrame(flipped).entry
+      if (isResponse(found)) t.ok(Number.isFinite(usabilityOf(found, 2000).age))
+    }
+  }
+  fc.assert(fc.property(fc.uint8Array({ maxLength: 200 }), bytes => { isResponse(decodeFrame(Buffer.from(bytes)).entry) }))
+  fc.assert(fc.property(fc.jsonValue(), value => {
+    const found = decodeFrame(tampered(() => JSON.stringify(value))).entry
+    return found === undefined || typeof found.label === 'string'
+  }))
+})
+
+t.test('only a response that can be sent is one', async t => {
+  t.equal(isResponse(entry), true)
+  const bad: Array<Record<string, unknown>> = [{ status: 199 }, { status: 600 }, { status: 200.5 }, { status: '200' }, { headers: null }, { headers: { a: 'x\r\n' } }, { headers: [] }, { vary: null }, { vary: [] }, { age: null }, { age: Infinity },
+    { fresh: '1' }, { fresh: NaN }, { staleWhileRevalidate: undefined }, { staleIfError: undefined }, { strict: 0 }, { validateAlways: 'no' }, { vary: JSON.parse('{"__proto__":"x"}') }]
+  for (const change of bad) t.equal(isResponse({ ...entry, meta: { ...meta, ...change } } as Entry), false, JSON.stringify(change))
+  for (const other of [undefined, { ...entry, kind: 'value' as const }, { ...entry, meta: null }, { ...entry, meta: [] }]) t.equal(isResponse(other), false)
+})
+
+t.test('only a list of variants and a value that can be used are such', async t => {
+  const variants = { names: ['a'], nonce: 'n', origin: '', ids: ['i'] }
+  t.equal(isVariants({ ...entry, kind: 'variants', meta: variants }), true)
+  for (const change of [{ names: 'a' }, { names: [1] }, { nonce: 1 }, { origin: undefined }, { ids: null }, { ids: [null] }]) t.equal(isVariants({ ...entry, kind: 'variants', meta: { ...variants, ...change } }), false, JSON.stringify(change))
+  t.equal(isVariants({ ...entry, meta: variants }), false)
+  t.equal(isVariants(undefined), false)
+  const value = { fresh: 1, staleWhileRevalidate: 0, staleIfError: 0, format: 'json' }
+  t.equal(isValue({ ...entry, kind: 'value', meta: value }), true)
+  for (const change of [{ fresh: '1' }, { fresh: NaN }, { staleWhileRevalidate: null }, { staleIfError: '0' }, { format: undefined }]) t.equal(isValue({ ...entry, kind: 'value', meta: { ...value, ...change } }), false, JSON.stringify(change))
+  t.equal(isValue({ ...entry, meta: value }), false)
+  t.equal(isValue(undefined), false)
+})
+
+t.test('an answer ages from when it was stored, and never grows younger', async t => {
+  const table: Array<[now: number, age: number, freshFor: number]> = [[1000, 3000, 5000], [1001, 3001, 4999], [6000, 8000, 0], [6001, 8001, -1], [0, 3000, 5000]]
+  for (const [now, age, freshFor] of table) t.match(usabilityOf(entry, now), { age, freshFor, staleWhileRevalidate: 10, staleIfError: 20, strict: false, validateAlways: false }, String(now))
+})
+
+// Bodies
+
+const chunks = (...parts: Array<string | Buffer>) => Readable.from(parts, { objectMode: false })
+/** What is sent, and what is kept of it. */
+async function run (payload: unknown, maxSize = 100, declared?: number) {
+  const captured = capture(payload, maxSize, declared)
+  const sent = captured.payload instanceof Readable ? await text(captured.payload).catch(() => 'broken') : captured.payload
+  return { sent, kept: (await captured.body)?.toString() }
+}
+
+t.test('a body that is there is kept whole, where it is not too long', async t => {
+  const bytes = new Uint8Array([120, 97, 98, 120]).subarray(1, 3)
+  const table: Array<[unknown, string | undefined]> = [['ab', 'ab'], ['', ''], [null, ''], [undefined, ''], [Buffer.from('ab'), 'ab'], [bytes, 'ab'], ['é', 'é'], ['abc', undefined], ['éé', undefined], [Buffer.alloc(3), undefined], [{}, undefined], [5, undefined]]
+  for (const [payload, expected] of table) {
+    const { sent, kept } = await run(payload, 2)
+    t.equal(kept, expected)
+    t.equal(sent, payload, 'it is sent as it is')
+  }
+})
+
+t.test('a stream is kept while it is sent, and is sent as it is', async t => {
+  t.same(await run(chunks('a', Buffer.from('b'), 'é')), { sent: 'abé', kept: 'abé' })
+  t.same(await run(chunks()), { sent: '', kept: '' }, 'an empty one')
+  const encoded = chunks(Buffer.from('é').subarray(0, 1), Buffer.from('é').subarray(1))
+  t.same(await run(encoded.setEncoding('utf8')), { sent: 'é', kept: 'é' }, 'one of texts')
+  t.same(await run(new Blob(['a', 'b']).stream()), { sent: 'ab', kept: 'ab' }, 'one of the web')
+  const big = Buffer.alloc(1_000_000, 'a').toString()
+  t.same(await run(chunks(...Array.from({ length: 16 }, (_, i) => big.slice(i * 62_500, (i + 1) * 62_500))), 1_000_000), { sent: big, kept: big }, 'a long one')
+})
+
+t.test('a stream that is too long is sent, and not kept', async t => {
+  t.same(await run(chunks('ab', 'c'), 3), { sent: 'abc', kept: 'abc' })
+  t.same(await run(chunks('ab', 'cd'), 3), { sent: 'abcd', kept: undefined })
+  const source = chunks('abcd')
+  t.equal(capture(source, 3, 4).payload, source, 'nothing stands in the way where it says so before')
+  t.same(await run(source, 3, 4), { sent: 'abcd', kept: undefined })
+})
+
+t.test('a stream that is not as long as it said is not kept', async t => {
+  t.same(await run(chunks('ab'), 9, 2), { sent: 'ab', kept: 'ab' })
+  t.same(await run(chunks('ab'), 9, 3), { sent: 'ab', kept: undefined })
+  t.same(await run(chunks('ab'), 9, 1), { sent: 'ab', kept: undefined })
+  t.same(await run(chunks(), 9, 0), { sent: '', kept: '' })
+})
+
+t.test('a stream that breaks off or fails is not kept, and whoever reads it hears of it', async t => {
+  const failing = Readable.from((async function * () { yield 'a'; throw new Error('lost') })())
+  t.same(await run(failing), { sent: 'broken', kept: undefined })
+  const broken = new PassThrough()
+  const result = run(broken)
+  broken.write('a')
+  setImmediate(() => broken.destroy())
+  t.same(await result, { sent: 'broken', kept: undefined })
+  const web = new ReadableStream({ start (controller) { controller.enqueue(Buffer.from('a')) }, pull (controller) { controller.error(new Error('lost')) } })
+  t.same(await run(web), { sent: 'broken', kept: undefined })
+})
+
+t.test('a stream that was over before it was sent is left to whoever sends it', async t => {
+  const over = new PassThrough()
+  over.destroy()
+  await new Promise(resolve => over.once('close', resolve))
+  const { payload, body } = capture(over, 9, undefined)
+  t.equal(payload, over)
+  t.equal(body, undefined)
+})
+
+t.test('when nobody reads on, the source is ended and nothing is kept', async t => {
+  const source = new PassThrough()
+  const { payload, body } = capture(source, 9, undefined)
+  source.write('a')
+  if (payload instanceof Readable) payload.destroy()
+  t.equal(await body, undefined)
+  t.equal(source.destroyed, true)
+})
+
+t.test('what is kept is what was sent, wherever the chunks begin', async () => {
+  await fc.assert(fc.asyncProperty(fc.array(fc.uint8Array({ minLength: 1, maxLength: 9 }), { maxLength: 9 }), fc.nat(40), async (parts, maxSize) => {
+    const whole = Buffer.concat(parts)
+    const { payload, body } = capture(chunks(...parts.map(part => Buffer.from(part))), maxSize, undefined)
+    const sent = Buffer.concat(await (payload as Readable).toArray())
+    const kept = await body
+    return sent.equals(whole) && (whole.length <= maxSize ? kept?.equals(whole) === true : kept === undefined)
+  }))
+})
+
+// Headers
+
+t.test('headers of the connection, of one answer, and those that Connection names are not stored', async t => {
+  const own = { 'content-type': 'text/plain', etag: '"x"', vary: 'accept', date: 'x', expires: '0', 'x-rate': '1', 'access-control-allow-origin': '*' }
+  const others = ['keep-alive', 'proxy-authenticate', 'proxy-authorization', 'proxy-authentication-info', 'proxy-connection', 'te', 'trailer', 'transfer-encoding', 'upgrade', 'age', 'x-cache', 'cache-status',
+    'content-length', 'ratelimit', 'ratelimit-policy', 'x-ratelimit-limit', 'x-a', 'x-b']
+  const all = { ...own, ...Object.fromEntries(others.map(name => [name, 'v'])), connection: 'close, X-A ,x-b,' }
+  t.strictSame(storedHeaders(all, {}), own)
+  t.strictSame(storedHeaders({ 'x-a': '1', 'x-b': '2', connection: ['X-A', 'x-c'] }, {}), { 'x-b': '2' })
+})
+
+t.test('what stood there before the handler ran is not stored, unless the handler changed it', async t => {
+  const list = ['a']
+  const before = { 'x-request-id': '1', vary: 'origin', n: 5, link: list }
+  t.strictSame(storedHeaders({ 'x-request-id': '1', vary: 'origin, accept', n: 6, link: list, own: 'y' }, before), { vary: 'origin, accept', n: '6', own: 'y' })
+})
+
+t.test('values are stored as text, one by one, and excluded ones not at all', async t => {
+  t.strictSame(storedHeaders({ a: 1, b: ['x', 2], c: undefined, d: true, 'set-cookie': ['a=1', 'b=2'] }, {}, ['d']), { a: '1', b: ['x', '2'], 'set-cookie': ['a=1', 'b=2'] })
+  t.strictSame(storedHeaders({ 'set-cookie': 'a', 'x-a': '1' }, {}, ['set-cookie']), { 'x-a': '1' })
+})
+
+t.test('what confirms an answer brings its headers up to date, but not those of the body', async t => {
+  const stored = { etag: '"old"', 'content-encoding': 'gzip', 'cache-control': 'max-age=1', 'x-kept': 'k' }
+  const confirmed = { etag: '"new"', 'content-encoding': 'br', 'content-length': '0', 'content-range': 'bytes */1', 'content-md5': 'x', 'cache-control': 'max-age=9', 'x-new': ['n'] }
+  t.strictSame(freshenedHeaders(stored, confirmed), { ...stored, 'cache-control': 'max-age=9', 'x-new': ['n'] })
+  t.equal(stored['cache-control'], 'max-age=1')
+})
+
+t.test('only what can be sent is headers', async t => {
+  for (const good of [{}, { a: '' }, { 'x-a': 'b' }, { a: ['b', 'c'] }, { a: [] }, { a: '\t é~' }, { constructor: 'x' }]) t.equal(isHeaders(good), true, JSON.stringify(good))
+  const bad: unknown[] = [undefined, null, 'a', 1, [], ['a'], { '': 'x' }, { 'a b': 'x' }, { 'a:': 'x' }, { é: 'x' }, { 'a\r\n': 'x' }, { a: 1 }, { a: null }, { a: undefined }, { a: {} }, { a: ['b', 1] }, { a: [['b']] },
+    { a: 'x\r\ny' }, { a: 'x\n' }, { a: '\0' }, { a: '\u007f' }, { a: '\u0100' }, { a: ['x', 'y\r'] }, JSON.parse('{"__proto__":"x"}')]
+  for (const value of bad) t.equal(isHeaders(value), false, JSON.stringify(value))
+})
+
+t.test('what passes for headers can be set on a message', async t => {
+  const { ServerResponse, IncomingMessage } = await import('node:http')
+  const { Socket } = await import('node:net')
+  const message = new ServerResponse(new IncomingMessage(new Socket()))
+  const text = fc.oneof(fc.string(), fc.string({ unit: 'binary' }))
+  fc.assert(fc.property(fc.dictionary(text, fc.oneof(text, fc.array(text, { maxLength: 2 }))), headers => {
+    if (isHeaders(headers)) for (const [name, value] of Object.entries(headers)) message.setHeader(name, value)
+  }), { numRuns: 500 })
+  t.pass('none of them threw')
+})
+
+t.test('a field that is there several times is one text', async t => {
+  const table: Array<[unknown, string | undefined]> = [[undefined, undefined], ['a', 'a'], [['a', 'b'], 'a, b'], [5, '5'], [[], '']]
+  for (const [value, expected] of table) t.equal(joined(value), expected)
+})
+
+t.test('the directives of a request are those of Cache-Control; of Pragma where there is none; none where it cannot be read', async t => {
+  const table: Array<[Record<string, string | string[]>, string[] | undefined]> = [
+    [{}, undefined], [{ 'cache-control': '' }, []], [{ 'cache-control': 'no-cache, max-age=5' }, ['no-cache', 'max-age']], [{ 'cache-control': ['no-cache', 'no-store'] }, ['no-cache', 'no-store']],
+    [{ pragma: 'no-cache' }, ['no-cache']], [{ pragma: 'No-Cache, x' }, ['no-cache']], [{ pragma: 'x' }, undefined], [{ pragma: 'no-cache', 'cache-control': 'max-age=5' }, ['max-age']],
+    [{ pragma: 'no-cache', 'cache-control': '' }, []], [{ 'cache-control': 'no-store=' }, undefined], [{ 'cache-control': 'a b' }, undefined]
+  ]
+  for (const [headers, expected] of table) {
+    const found = requestDirectives(headers)
+    t.same(found && [...found.keys()], expected, JSON.stringify(headers))
+  }
+})

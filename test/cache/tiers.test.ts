@@ -1,0 +1,386 @@
+import t from 'tap'
+import type { Entry } from '../../plugins/cache/entry.js'
+import { CacheKey } from '../../plugins/cache/key.js'
+import { L1 } from '../../plugins/cache/l1.js'
+import { createMemoryStore } from '../../plugins/cache/memory-store.js'
+import { StoreClock } from '../../plugins/cache/store-clock.js'
+import { EVERYTHING, PATTERNS } from '../../plugins/cache/store.js'
+import { TurnReads } from '../../plugins/cache/turn-reads.js'
+import { endingWith } from '../../plugins/shared/last-hook.js'
+import { createTestClock } from '../../plugins/testing/index.js'
+
+// L1
+
+const key = (name: string) => new CacheKey(name, name)
+const entry = (tags: string[] = [], change: Partial<Entry> = {}): Entry => ({ kind: 'value', label: '', meta: {}, body: Buffer.from('x'), storedAt: 1000, life: 500, tags: Object.fromEntries(tags.map(tag => [tag, 'v'])), ...change })
+const a = key('a')
+
+t.test('an entry is there until its life ends, and is dropped then', async t => {
+  const l1 = new L1(1024 ** 2)
+  const kept = entry()
+  l1.set(a, kept, l1.mark)
+  t.same(l1.get(a, 1000), kept)
+  t.same(l1.get(a, 1499), kept)
+  t.equal(l1.get(key('b'), 1000), undefined)
+  t.equal(l1.size, 1)
+  t.equal(l1.get(a, 1500), undefined)
+  t.equal(l1.size, 0)
+})
+
+t.test('an entry is gone once one of its tags is invalidated, and one that was read afterwards is not', async t => {
+  const l1 = new L1(1024 ** 2)
+  l1.set(a, entry(['t', 'u']), l1.mark)
+  l1.set(key('b'), entry(['v']), l1.mark)
+  l1.invalidate(['w', 'u'])
+  t.equal(l1.get(a, 1000), undefined)
+  t.ok(l1.get(key('b'), 1000), 'another tag\'s stays')
+  l1.set(a, entry(['t', 'u']), l1.mark)
+  t.ok(l1.get(a, 1000))
+})
+
+t.test('a read that began before an invalidation, a removal or a clearing is not kept', async t => {
+  const table: Array<[string, (l1: L1) => void, boolean]> = [
+    ['its tag', l1 => l1.invalidate(['t']), false], ['another tag', l1 => l1.invalidate(['x']), true], ['all', l1 => l1.invalidate([EVERYTHING]), false], ['a pattern', l1 => l1.invalidate(['x', PATTERNS]), false],
+    ['its key', l1 => l1.remove([a.id]), false], ['another key', l1 => l1.remove([key('b').id]), true], ['a clearing', l1 => l1.clear(), false], ['nothing', () => {}, true]
+  ]
+  for (const [name, change, isKept] of table) {
+    const l1 = new L1(1024 ** 2)
+    const mark = l1.mark
+    change(l1)
+    l1.set(a, entry(['t']), mark)
+    t.equal(l1.get(a, 1000) !== undefined, isKept, name)
+    l1.set(a, entry(['t']), l1.mark)
+    t.ok(l1.get(a, 1000), `a read after ${name} is kept`)
+    change(l1)
+    t.equal(l1.get(a, 1000) !== undefined, isKept, `${name} again`)
+  }
+})
+
+t.test('a removed key is gone, and only it', async t => {
+  const l1 = new L1(1024 ** 2)
+  for (const name of ['a', 'b', 'c']) l1.set(key(name), entry(), l1.mark)
+  l1.remove([a.id, key('c').id, key('absent').id])
+  t.same(['a', 'b', 'c'].map(name => l1.get(key(name), 1000) !== undefined), [false, true, false])
+})
+
+t.test('a key that was set again, or came back after it was dropped, can be removed', async t => {
+  const l1 = new L1(1024 ** 2)
+  l1.set(a, entry(), l1.mark)
+  l1.set(a, entry(), l1.mark)
+  l1.get(a, 9999)
+  l1.set(a, entry(), l1.mark)
+  l1.remove([a.id])
+  t.equal(l1.get(a, 1000), undefined)
+})
+
+t.test('it takes no more bytes than it may, the least used goes first, and what is larger than all is not kept', async t => {
+  const l1 = new L1(10 * 1024)
+  for (let i = 0; i < 100; i++) {
+    l1.set(key(String(i)), entry([], { body: Buffer.alloc(1000) }), l1.mark)
+    l1.get(key('0'), 1000)
+    t.ok(l1.bytes <= 10 * 1024)
+  }
+  t.equal(l1.size, 5)
+  t.ok(l1.get(key('0'), 1000), 'it was used')
+  t.equal(l1.get(key('1'), 1000), undefined)
+  l1.set(a, entry(), l1.mark)
+  l1.set(a, entry([], { body: Buffer.alloc(10 * 1024) }), l1.mark)
+  t.equal(l1.get(a, 1000), undefined, 'nor is what it was to replace')
+  l1.remove([a.id])
+  l1.clear()
+  t.same([l1.size, l1.bytes], [0, 0])
+})
+
+t.test('when more tags were invalidated than it remembers, what was read before the forgotten ones is gone', async t => {
+  const l1 = new L1(1024 ** 2)
+  l1.set(a, entry(['first']), l1.mark)
+  const before = l1.mark
+  l1.invalidate(['first'])
+  l1.set(key('b'), entry(['other']), l1.mark)
+  for (let i = 0; i < 100_000; i++) l1.invalidate([`t${i}`])
+  t.equal(l1.get(a, 1000), undefined)
+  l1.set(a, entry(['first']), before)
+  t.equal(l1.get(a, 1000), undefined, 'nor is kept what was being read')
+  t.ok(l1.get(key('b'), 1000), 'what was read after that is not in doubt')
+  l1.set(a, entry(['first']), l1.mark)
+  t.ok(l1.get(a, 1000))
+})
+
+t.test('when more keys were removed than it remembers, what was being read before the forgotten ones is not kept', async t => {
+  const l1 = new L1(1024 ** 2)
+  l1.set(key('b'), entry(), l1.mark)
+  const before = l1.mark
+  l1.remove([a.id])
+  for (let i = 0; i < 10_000; i++) l1.remove([`id${i}`])
+  l1.set(a, entry(), before)
+  t.equal(l1.get(a, 1000), undefined)
+  t.ok(l1.get(key('b'), 1000), 'what was there stays')
+  l1.set(a, entry(), l1.mark)
+  t.ok(l1.get(a, 1000))
+})
+
+t.test('a tag may have any name', async t => {
+  const l1 = new L1(1024 ** 2)
+  for (const tag of ['constructor', 'toString', '', '\0', '🫖']) {
+    l1.set(a, entry([tag]), l1.mark)
+    t.ok(l1.get(a, 1000), tag)
+    l1.invalidate([tag])
+    t.equal(l1.get(a, 1000), undefined, tag)
+  }
+})
+
+// The memory store
+
+const T0 = 1_700_000_000_000
+function build (maxSize = 1024 ** 2) {
+  const clock = createTestClock({ now: T0 })
+  return { store: createMemoryStore(maxSize, clock), clock }
+}
+const entryOf = (tags: Record<string, string> = {}, change: Partial<Entry> = {}): Entry => ({ kind: 'value', label: 'a', meta: {}, body: Buffer.from('x'), storedAt: T0, life: 1000, tags, ...change })
+
+t.test('what was written is read, with a generation, until its life ends', async t => {
+  const { store, clock } = build()
+  t.match(await store.read('a', ['t']), { entry: undefined, generation: '' })
+  const kept = entryOf()
+  t.equal(await store.write('a', kept, ''), true)
+  const found = await store.read('a', [])
+  t.same(found.entry, kept)
+  t.not(found.generation, '')
+  await clock.advance(999)
+  t.same((await store.read('a', [])).entry, kept)
+  await clock.advance(2)
+  t.match(await store.read('a', []), { entry: undefined, generation: '' })
+})
+
+t.test('of two who saw the same only the first one writes', async t => {
+  const { store } = build()
+  const { generation } = await store.read('a', [])
+  t.equal(await store.write('a', entryOf({}, { label: 'first' }), generation), true)
+  t.equal(await store.write('a', entryOf({}, { label: 'second' }), generation), false)
+  const found = await store.read('a', [])
+  t.equal(found.entry?.label, 'first')
+  t.equal(await store.write('a', entryOf({}, { label: 'third' }), found.generation), true)
+})
+
+t.test('what was begun before a removal is not stored, for as long as the removal is remembered', async t => {
+  const { store, clock } = build()
+  const { generation } = await store.read('a', [])
+  t.equal(await store.remove('a'), false, 'there was none')
+  t.equal(await store.write('a', entryOf(), generation), false)
+  const after = await store.read('a', [])
+  t.equal(await store.write('a', entryOf(), after.generation), true)
+  t.equal(await store.remove('a'), true)
+  t.equal((await store.read('a', [])).entry, undefined)
+  t.equal(await store.remove('a'), false, 'nor is there any longer')
+  await clock.advance(10 * 60 * 1000 - 1)
+  t.equal(await store.write('a', entryOf(), generation), false)
+  await clock.advance(2)
+  t.equal(await store.write('a', entryOf(), generation), true)
+})
+
+t.test('an entry is invalid once one of its tags is, and one that began before that is so when it is written', async t => {
+  const { store } = build()
+  const { versions } = await store.begin('w', 'token', [EVERYTHING, 't', 'u'], 1000)
+  await store.write('a', entryOf(versions), '')
+  await store.invalidate(['other'])
+  t.ok((await store.read('a', [])).entry)
+  await store.invalidate(['u'])
+  const found = await store.read('a', [])
+  t.equal(found.entry, undefined)
+  await store.write('a', entryOf(versions), found.generation)
+  t.equal((await store.read('a', [])).entry, undefined)
+  const { versions: next } = await store.begin('w2', 'token', [EVERYTHING, 't', 'u'], 1000)
+  t.not(next['u'], versions['u'])
+  t.equal(next['t'], versions['t'])
+  await store.write('a', entryOf(next), (await store.read('a', [])).generation)
+  t.ok((await store.read('a', [])).entry)
+  await store.invalidate([EVERYTHING])
+  t.equal((await store.read('a', [])).entry, undefined)
+})
+
+t.test('an entry with a tag that the store does not know is invalid', async t => {
+  const { store } = build()
+  await store.write('a', entryOf({ t: '0-1' }), '')
+  t.equal((await store.read('a', ['t'])).entry, undefined)
+})
+
+t.test('a read tells the versions of tags, and when they were invalidated is told too', async t => {
+  const { store, clock } = build()
+  t.same((await store.read('a', ['t', 'u'])).versions, { [EVERYTHING]: undefined, t: undefined, u: undefined })
+  const { versions } = await store.begin('w', 'token', ['t', '__proto__'], 1000)
+  t.equal(Object.hasOwn(versions, '__proto__'), true)
+  t.equal((await store.read('a', ['t'])).versions['t'], versions['t'])
+  t.match(await store.tags(['t', 'new']), { t: { version: versions['t'], invalidatedAt: 0 }, new: { invalidatedAt: 0 } })
+  await clock.advance(5)
+  await store.invalidate(['t', 't'])
+  const { t: first } = await store.tags(['t'])
+  await store.invalidate(['t'])
+  const { t: second } = await store.tags(['t'])
+  t.same([first?.invalidatedAt, second?.invalidatedAt], [T0 + 5, T0 + 5])
+  t.not(first?.version, second?.version, 'each invalidation is another one')
+  t.same([await store.now(), store.skew], [T0 + 5, 0])
+})
+
+t.test('a work has one owner, until it is given back or was not kept', async t => {
+  const { store, clock } = build()
+  const claim = async (token: string) => (await store.begin('w', token, [], 1000)).claim
+  t.equal(await claim('a'), 'mine')
+  t.equal(await claim('b'), 'theirs')
+  t.equal((await store.begin('other', 'b', [], 1000)).claim, 'mine')
+  await store.end('w', 'b', false)
+  t.equal(await claim('b'), 'theirs', 'another one cannot give it back')
+  await clock.advance(999)
+  await store.renew('w', 'a', 1000)
+  await store.renew('w', 'b', 9000)
+  await clock.advance(999)
+  t.equal(await claim('b'), 'theirs')
+  await clock.advance(1)
+  t.equal(await claim('b'), 'mine', 'it was not kept')
+  await store.renew('w', 'a', 9000)
+  await store.end('w', 'a', false)
+  t.equal(await claim('c'), 'theirs')
+  await store.end('w', 'b', false)
+  t.equal(await claim('c'), 'mine')
+})
+
+t.test('when an answer cannot be shared, those who waited for it are told so for a while', async t => {
+  const { store, clock } = build()
+  const claim = async (token: string) => (await store.begin('w', token, [], 5000)).claim
+  await claim('a')
+  await store.end('w', 'a', true)
+  t.same([await claim('b'), await claim('c')], ['pass', 'pass'])
+  await store.end('w', '', false)
+  await clock.advance(1000)
+  t.equal(await claim('b'), 'mine')
+})
+
+t.test('it takes no more bytes than it may: what was used least recently goes', async t => {
+  const { store } = build(10 * 1024)
+  await store.write('used', entryOf(), '')
+  for (let i = 0; i < 20; i++) {
+    await store.write(`k${i}`, entryOf(), '')
+    t.ok((await store.read('used', [])).entry)
+  }
+  t.equal((await store.read('k0', [])).entry, undefined)
+  t.ok((await store.read('k19', [])).entry)
+  await store.write('big', entryOf({}, { body: Buffer.alloc(10 * 1024) }), '')
+  t.equal((await store.read('big', [])).entry, undefined)
+  t.ok((await store.read('k19', [])).entry, 'what is larger than all drives nothing out')
+})
+
+t.test('entries whose label passes are removed, and counted', async t => {
+  const { store } = build()
+  for (const label of ['/a/1', '/a/2', '/b']) await store.write(label, entryOf({}, { label }), '')
+  await store.remove('/a/2')
+  t.equal(await store.removeMatching(label => label.startsWith('/a/')), 1)
+  t.equal((await store.read('/a/1', [])).entry, undefined)
+  t.ok((await store.read('/b', [])).entry)
+  t.equal(await store.removeMatching(() => false), 0)
+})
+
+// The clock of the store
+
+const AHEAD = 1000
+
+/** A store with a clock that is ahead, whose answers take so many milliseconds each, all of it on the way there. */
+function answeringAfter (...delays: number[]) {
+  const local = createTestClock()
+  let asked = 0
+  const clock = new StoreClock(local, async () => {
+    await local.advance(delays[asked++] ?? 0)
+    return local.now() + AHEAD
+  })
+  /** Waits for the attempts that run in the background. */
+  const settled = async () => { for (let turn = 0; turn < 100; turn++) await new Promise(resolve => setImmediate(resolve)) }
+  return { clock, local, settled, asked: () => asked, error: () => clock.now() - local.now() - AHEAD }
+}
+
+t.test('a late answer is replaced by prompter ones, until one is prompt', async t => {
+  const { clock, settled, asked, error } = answeringAfter(80, 60, 0)
+  await clock.set()
+  t.equal(error(), 40, 'the error is half of the delay at first')
+  t.equal(clock.isSet, true)
+  await settled()
+  t.equal(error(), 0)
+  t.equal(asked(), 3)
+})
+
+t.test('where all answers are late the store is asked five times, and the promptest answer counts', async t => {
+  const { clock, settled, asked, error } = answeringAfter(200, 30, 120, 120, 120, 0)
+  await clock.set()
+  await settled()
+  t.equal(asked(), 5)
+  t.equal(error(), 15)
+})
+
+t.test('the store is asked again after a minute', async t => {
+  const { clock, local } = answeringAfter()
+  await clock.set()
+  await local.advance('1m')
+  t.equal(clock.isSet, true)
+  await local.advance(1)
+  t.equal(clock.isSet, false)
+})
+
+t.test('without an answer the clock is not set', async t => {
+  const clock = new StoreClock(createTestClock(), async () => undefined)
+  await clock.set()
+  t.equal(clock.isSet, false)
+})
+
+// Reads of one turn, and the last hook
+
+const nextTurn = () => new Promise(resolve => setImmediate(resolve))
+
+for (const sends of [() => 0, undefined]) {
+  t.test(`each key is read once a turn, however many ask for it, and again in the next one (${sends ? 'sent at its end' : 'sent at once'})`, async t => {
+    const asked: string[] = []
+    const reads = new TurnReads<string>(sends)
+    const get = (key: string) => reads.get(key, async () => `${key}${asked.push(key)}`)
+    const first = await Promise.all([get('a'), get('b'), get('a')])
+    t.same([first, asked], [['a1', 'b2', 'a1'], ['a', 'b']])
+    await nextTurn()
+    t.same(await Promise.all([get('a'), get('a')]), ['a3', 'a3'])
+  })
+}
+
+t.test('a read that fails fails for all who asked in its turn, and for nobody else', async t => {
+  let fails = true
+  const reads = new TurnReads<string>(() => 0)
+  const get = () => reads.get('a', async () => { if (fails) throw new Error('lost'); return 'a' })
+  const results = await Promise.allSettled([get(), get()])
+  t.same(results.map(({ status }) => status), ['rejected', 'rejected'])
+  fails = false
+  await nextTurn()
+  t.equal(await get(), 'a')
+})
+
+t.test('nobody is given what was sent before they asked, even within one turn', async t => {
+  let sends = 0
+  const reads = new TurnReads<number>(() => sends)
+  const get = () => reads.get('a', async () => sends)
+  const early = get()
+  t.equal(get(), early)
+  sends++
+  t.same(await Promise.all([early, get()]), [0, 1])
+})
+
+t.test('the hook stays the last one, whoever appends others and however', async t => {
+  for (const [present, expected] of [[undefined, []], ['a', ['a']], [['a', 'b'], ['a', 'b']], [[], []]] as Array<[string | string[] | undefined, string[]]>) {
+    const hooks = endingWith(present, 'last')
+    t.same([...hooks], [...expected, 'last'])
+    t.equal(hooks.push('x', 'y'), expected.length + 3)
+    hooks.unshift('w')
+    hooks.push()
+    hooks.push('z')
+    t.same([...hooks], ['w', ...expected, 'x', 'y', 'z', 'last'])
+    t.equal(Array.isArray(hooks), true)
+    t.same(Object.keys(hooks), hooks.map((_, i) => String(i)), 'and it looks like any list')
+  }
+})
+
+t.test('the list that was there is left as it is', async t => {
+  const present = ['a']
+  endingWith(present, 'last').push('b')
+  t.same(present, ['a'])
+})
