@@ -1,17 +1,24 @@
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { Circuit, type CircuitStatus } from '../../plugins/shared/circuit.js'
-import { systemClock } from '../../plugins/shared/clock.js'
-import { until } from '../helpers/index.js'
+import type { Clock, Timer } from '../../plugins/shared/clock.js'
+import { withDeadline } from '../../plugins/shared/deadline.js'
+import { createTestClock, type TestClock } from '../../plugins/testing/index.js'
 
-function createCircuit (probe: () => Promise<unknown>): { circuit: Circuit, changes: CircuitStatus[] } {
+const PROBE_INTERVAL = 10
+const STABLE_FOR = 100
+
+interface TestCircuit { circuit: Circuit, changes: CircuitStatus[], clock: TestClock, fail: () => void }
+
+function createCircuit (t: Test, probe: () => Promise<unknown>): TestCircuit {
   const changes: CircuitStatus[] = []
-  const circuit = new Circuit({ threshold: 3, probeInterval: 10, flapWindow: 1000, stableFor: 100, probe, clock: systemClock, onChange: status => changes.push(status) })
+  const clock = createTestClock()
+  const circuit = new Circuit({ threshold: 3, probeInterval: PROBE_INTERVAL, flapWindow: 1000, stableFor: STABLE_FOR, probe, clock, onChange: status => changes.push(status) })
   t.teardown(() => circuit.stop())
-  return { circuit, changes }
+  return { circuit, changes, clock, fail () { for (let i = 0; i < 3; i++) circuit.failure(new Error('away')) } }
 }
 
-t.test('a run of failures opens it once, and a success in between starts the run anew', async t => {
-  const { circuit, changes } = createCircuit(() => new Promise(() => {}))
+t.test('a run of failures opens the circuit once, and a success in between starts the run anew', async t => {
+  const { circuit, changes } = createCircuit(t, () => new Promise(() => {}))
   circuit.failure(new Error('1'))
   circuit.failure(new Error('2'))
   circuit.success()
@@ -22,53 +29,155 @@ t.test('a run of failures opens it once, and a success in between starts the run
   circuit.failure(new Error('6'))
   t.equal(circuit.isOpen, true)
   t.match(changes, [{ state: 'open', opened: 1, lastError: { message: '5' } }])
+  t.equal(changes.length, 1)
 })
 
-t.test('it probes until the other side is back, and closes by that', async t => {
+t.test('an open circuit probes at its interval, and closes with the first probe that succeeds', async t => {
   let back = false
   let probes = 0
-  const { circuit, changes } = createCircuit(async () => { probes++; if (!back) throw new Error('still away') })
-  for (let i = 0; i < 3; i++) circuit.failure(new Error('away'))
-  await until('it has probed', () => probes >= 3)
+  const { circuit, changes, clock, fail } = createCircuit(t, async () => { probes++; if (!back) throw new Error('still away') })
+  fail()
+  await clock.advance(3 * PROBE_INTERVAL)
+  t.equal(probes, 3)
+  t.equal(circuit.isOpen, true)
   t.equal(circuit.status.lastError?.message, 'still away')
   back = true
-  await until('it closes', () => !circuit.isOpen)
+  await clock.advance(PROBE_INTERVAL)
+  t.equal(circuit.isOpen, false)
   t.match(changes, [{ state: 'open' }, { state: 'closed', opened: 1, failures: 0 }])
+  await clock.advance('1h')
+  t.equal(probes, 4, 'a closed circuit does not probe')
 })
 
-t.test('one probe at a time waits for a side that hangs, and its late answer closes the circuit', async t => {
+t.test('one probe at a time waits for a server that hangs, and its late answer closes the circuit', async t => {
   let probes = 0
   let answer = (): void => {}
-  const { circuit } = createCircuit(() => { probes++; return new Promise<void>(resolve => { answer = resolve }) })
-  for (let i = 0; i < 3; i++) circuit.failure(new Error('hangs'))
-  await new Promise(resolve => setTimeout(resolve, 60))
+  const { circuit, clock, fail } = createCircuit(t, () => { probes++; return new Promise<void>(resolve => { answer = resolve }) })
+  fail()
+  await clock.advance('1h')
   circuit.probeNow()
   t.equal(probes, 1)
+  t.equal(circuit.isOpen, true)
   answer()
-  await until('it closes', () => !circuit.isOpen)
+  await clock.advance(0)
+  t.equal(circuit.isOpen, false)
 })
 
-t.test('after stop it probes no more', async t => {
+t.test('a stopped circuit probes no more', async t => {
   let probes = 0
-  const { circuit } = createCircuit(async () => { probes++; throw new Error('away') })
-  for (let i = 0; i < 3; i++) circuit.failure(new Error('away'))
+  const { circuit, clock, fail } = createCircuit(t, async () => { probes++; throw new Error('away') })
+  fail()
   circuit.stop()
-  await new Promise(resolve => setTimeout(resolve, 50))
-  t.equal(probes, 0)
+  await clock.advance('1h')
+  circuit.probeNow()
+  t.same([probes, clock.pendingTimers], [0, 0])
 })
 
-t.test('one that comes and goes is back when it has stayed for a while', async t => {
-  const { circuit } = createCircuit(async () => {})
-  const fail = () => { for (let i = 0; i < 3; i++) circuit.failure(new Error('away')) }
+t.test('a circuit that opens again within the flap window closes when the server has stayed for a while', async t => {
+  const { circuit, clock, fail } = createCircuit(t, async () => {})
   fail()
-  await until('closed by the first probe', () => !circuit.isOpen)
+  await clock.advance(PROBE_INTERVAL)
+  t.equal(circuit.isOpen, false, 'the first time by the first probe')
   fail()
-  const opened = Date.now()
-  const disturbing = setInterval(() => circuit.disturbed(), 20)
-  await new Promise(resolve => setTimeout(resolve, 300))
-  t.equal(circuit.isOpen, true, 'it did not stay')
-  clearInterval(disturbing)
-  const stays = Date.now()
-  await until('closed', () => !circuit.isOpen)
-  t.ok(Date.now() - stays > 70 && Date.now() - opened > 300)
+  for (let i = 0; i < 10; i++) {
+    await clock.advance(STABLE_FOR - PROBE_INTERVAL)
+    circuit.disturbed()
+  }
+  t.equal(circuit.isOpen, true, 'the server was lost again and again')
+  await clock.advance(STABLE_FOR)
+  t.equal(circuit.isOpen, true, 'it counts from the next probe')
+  await clock.advance(PROBE_INTERVAL)
+  t.equal(circuit.isOpen, false)
+})
+
+const onTimeout = () => new Error('too late')
+
+/** The clock of a process whose event loop is blocked: each timer fires at `delayOf(ms)` milliseconds in place of `ms`. */
+function blocked (clock: TestClock, delayOf: (ms: number) => number): Clock {
+  return {
+    ...clock,
+    setTimeout (callback, ms) {
+      let pending = clock.setTimeout(callback, delayOf(ms))
+      const timer: Timer = {
+        unref: () => timer,
+        refresh () {
+          clock.clearTimeout(pending)
+          pending = clock.setTimeout(callback, delayOf(ms))
+          return timer
+        }
+      }
+      return timer
+    },
+    clearTimeout () {}
+  }
+}
+
+const HOUR = 3_600_000
+
+/** The milliseconds of the clock after which the promise settles. */
+async function settlesAfter (clock: TestClock, promise: Promise<unknown>): Promise<number> {
+  let isSettled = false
+  promise.then(() => { isSettled = true }, () => { isSettled = true })
+  const start = clock.now()
+  while (!isSettled) await clock.advance(1)
+  return clock.now() - start
+}
+
+for (const ms of [1, 7, 75, 149, 150]) {
+  t.test(`a promise that stays pending is rejected after exactly ${ms} ms in an idle process`, async t => {
+    const clock = createTestClock()
+    const waiting = withDeadline(new Promise(() => {}), ms, onTimeout, clock)
+    t.equal(await settlesAfter(clock, waiting), ms)
+    await t.rejects(waiting, { message: 'too late' })
+    t.equal(clock.pendingTimers, 0)
+  })
+}
+
+t.test('a promise that settles in time passes its value or its error on, and leaves no timer', async t => {
+  const clock = createTestClock()
+  const after = (ms: number, settle: () => void) => clock.setTimeout(settle, ms)
+  t.equal(await Promise.all([withDeadline(new Promise(resolve => after(99, () => resolve('value'))), 100, onTimeout, clock), clock.advance(99)]).then(([value]) => value), 'value')
+  const rejected = withDeadline(new Promise((_resolve, reject) => after(99, () => reject(new Error('of its own')))), 100, onTimeout, clock)
+  await Promise.all([t.rejects(rejected, { message: 'of its own' }), clock.advance(99)])
+  t.equal(clock.pendingTimers, 0)
+})
+
+t.test('a stall of the process, however long, uses up a tenth of the deadline', async t => {
+  const clock = createTestClock()
+  const once = () => {
+    let stall = HOUR
+    return blocked(clock, ms => {
+      const delay = Math.max(ms, stall)
+      stall = 0
+      return delay
+    })
+  }
+  const answer = withDeadline(new Promise(resolve => clock.setTimeout(() => resolve('answer'), HOUR + 134)), 150, onTimeout, once())
+  const late = withDeadline(new Promise(() => {}), 150, onTimeout, once())
+  answer.catch(() => {})
+  late.catch(() => {})
+  await clock.advance(HOUR + 135)
+  t.equal(await answer, 'answer')
+  await t.rejects(late, { message: 'too late' })
+})
+
+t.test('a process whose event loop is blocked again and again has ten turns in which to read an answer', async t => {
+  const clock = createTestClock()
+  // As under a stampede, where each turn takes 40 ms.
+  const everyTurn = blocked(clock, ms => Math.max(ms, 40))
+  const answer = withDeadline(new Promise(resolve => clock.setTimeout(() => resolve('answer'), 9 * 40)), 150, onTimeout, everyTurn)
+  const late = withDeadline(new Promise(() => {}), 150, onTimeout, everyTurn)
+  answer.catch(() => {})
+  late.catch(() => {})
+  await clock.advance(10 * 40)
+  t.equal(await answer, 'answer')
+  await t.rejects(late, { message: 'too late' })
+})
+
+t.test('an answer that can be read when the last part of the deadline ends is read first', async t => {
+  const clock = createTestClock()
+  const answer = withDeadline(new Promise(resolve => clock.setTimeout(() => setImmediate(() => resolve('answer')), 100)), 100, onTimeout, clock)
+  answer.catch(() => {})
+  await clock.advance(100)
+  t.equal(await answer, 'answer')
 })
