@@ -68,9 +68,17 @@ export function ageKeys (t: Test, clock: TestClock, client: Redis | Cluster, pre
   const stop = clock.onStep(async ms => {
     due += ms
     if (!answers()) return
-    const nodes = client instanceof Cluster ? client.nodes('master') : [client]
+    // Until it has connected, a client of a Cluster knows no nodes.
+    if (client instanceof Cluster && client.status === 'wait') await client.connect()
+    const nodes = client instanceof Cluster ? await mastersOf(client) : [client]
     await Promise.all(nodes.map(node => node.eval(AGE, 0, `${prefix}:*`, due)))
     due = 0
   })
   t.teardown(stop)
+}
+
+async function mastersOf (cluster: Cluster): Promise<Redis[]> {
+  // It knows no nodes before.
+  if (cluster.status === 'wait') await cluster.connect()
+  return cluster.nodes('master')
 }
