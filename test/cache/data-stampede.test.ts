@@ -1,154 +1,213 @@
-import Fastify, { type FastifyInstance } from 'fastify'
+// Each factory waits until every caller either runs one or waits for one, so the number of runs is exact however busy the machine is.
+import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
-import { cache, type CachePluginOptions, type Factory, type GetOrSetOptions } from '../../plugins/cache/index.js'
-import { redis, type RedisPluginOptions } from '../../plugins/redis/index.js'
-import { startCluster, startRedis, until } from '../helpers/index.js'
+import type { GetOrSetOptions } from '../../plugins/cache/index.js'
+import { advanceUntil, advanceWhile, createTestApp, startRedis, type TestApp, type TestAppOptions } from '../helpers/index.js'
+import { counting, createGate, upTo, type Gate } from '../helpers/cache/factories.js'
 
-const server = await startRedis()
-const cluster = await startCluster()
 const INSTANCES = 4
-const CALLERS = 1000
-// Thousands of callers in one process: no deadline is to pass because of that.
-const PATIENT: CachePluginOptions = { timeout: '10s' }
-let prefixes = 0
-const wait = (ms: number) => new Promise(resolve => setTimeout(resolve, ms))
+const CALLERS = 200
+const ROUNDS = 10
+/** A caller looks an entry up this often, and then joins a run whose value nothing else gets: see MOST_LOOKS. */
+const MOST_RUNS = 6
 
-async function build (t: Test, connection: RedisPluginOptions = { url: server.url }, options = PATIENT, count = INSTANCES): Promise<FastifyInstance[]> {
-  const prefix = `ds${++prefixes}`
-  return await Promise.all(Array.from({ length: count }, async () => {
-    const app = Fastify()
-    t.teardown(() => app.close())
-    await app.register(redis, { required: false, ...connection, prefix })
-    await app.register(cache, options)
-    await app.ready()
-    return app
-  }))
+const openInstances = (t: Test, options: TestAppOptions = {}) =>
+  createTestApp(t, { store: 'redis', instances: INSTANCES, plugins: { cache: { ttl: '1m' } }, ...options })
+
+const coalesced = (apps: FastifyInstance[]) => apps.map(({ cache }) => cache.stats().coalesced)
+
+/** Calls `getOrSet` for one key on all instances. @returns what came of each call, and how often the factory ran on each instance */
+async function stampede<T> ({ apps, clock }: TestApp, make: () => T, options: GetOrSetOptions<T> = {}) {
+  const gate = createGate()
+  const runs = apps.map(() => 0)
+  const before = coalesced(apps)
+  const calls = apps.flatMap(({ cache }, instance) => upTo(CALLERS / apps.length).map(async () => await cache.getOrSet('k', async () => {
+    runs[instance]!++
+    await gate.opened
+    return make()
+  }, options)))
+  const settled = Promise.allSettled(calls)
+  await advanceUntil(clock, 'all callers of an instance but one wait for that one', () =>
+    coalesced(apps).every((count, i) => count - before[i]! === CALLERS / apps.length - 1), { step: 1 })
+  gate.open()
+  const { value: results } = await advanceWhile(clock, settled)
+  return { results, runs, total: runs.reduce((sum, count) => sum + count, 0) }
 }
 
-/** A factory that counts its runs. */
-function counting<T> (make: (run: number) => T | Promise<T>) {
-  const factory = Object.assign(() => make(++factory.runs), { runs: 0 })
-  return factory
-}
+const valuesOf = <T>(results: Array<PromiseSettledResult<T>>) => results.map(result => result.status === 'fulfilled' ? result.value : String(result.reason))
+const all = <T>(value: T): T[] => Array(CALLERS).fill(value)
+const once = [1, 1, 1, 1]
 
-async function callAll<T> (apps: FastifyInstance[], factory: Factory<T>, options: GetOrSetOptions<T> = {}, count = CALLERS) {
-  return await Promise.allSettled(Array.from({ length: count }, async (_, i) => await apps[i % apps.length]!.cache.getOrSet('k', factory, options)))
-}
-
-const fulfilled = (results: Array<PromiseSettledResult<unknown>>) => results.filter(({ status }) => status === 'fulfilled').length
-
-t.test('1,000 callers on 4 instances run a factory once, whatever its tags are', async t => {
-  for (const options of [{}, { tags: ['a', 'b'] }, { tags: () => ['late'] }, { tags: () => ['late'], ttl: () => '1m' }]) {
-    const apps = await build(t)
-    const factory = counting(async run => { await wait(100); return run })
-    t.equal(fulfilled(await callAll(apps, factory, options)), CALLERS)
-    t.equal(factory.runs, 1, JSON.stringify(options))
+for (const store of ['redis', 'cluster'] as const) {
+  for (const [tags, options] of Object.entries<GetOrSetOptions<number>>({
+    'no tags': {},
+    'known tags': { tags: ['a', 'b'] },
+    'tags of the value': { tags: () => ['late'] },
+    'tags and ttl of the value': { tags: () => ['late', 'later'], ttl: () => '1m' }
+  })) {
+    t.test(`${store}: ${CALLERS} callers on ${INSTANCES} instances run a factory once, with ${tags}`, async t => {
+      const { results, total } = await stampede(await openInstances(t, { store }), () => 1, options)
+      t.same(valuesOf(results), all(1))
+      t.equal(total, 1)
+    })
   }
+}
+
+t.test('cluster: after a tag of the value was invalidated, a factory runs at most 6 times an instance within the skew of the clocks, and once after it', async t => {
+  const app = await openInstances(t, { store: 'cluster' })
+  await app.apps[0]!.cache.invalidateTags(['late'])
+  // The clock stands still: no run can be told to have begun after the invalidation, so no value is shared.
+  const within = await stampede(app, () => 1, { tags: () => ['late'] })
+  t.same(valuesOf(within.results), all(1))
+  t.ok(within.runs.every(runs => runs >= 1 && runs <= MOST_RUNS), within.runs.join())
+  await app.clock.advance('2s')
+  await app.apps[0]!.cache.delete('k')
+  const after = await stampede(app, () => 2, { tags: () => ['late'] })
+  t.same(valuesOf(after.results), all(2))
+  t.equal(after.total, 1)
 })
 
-t.test('on a Cluster as well, with tags that the value names', async t => {
-  const apps = await build(t, { cluster: { nodes: cluster.startupNodes } })
-  const factory = counting(async run => { await wait(100); return run })
-  await callAll(apps, factory, { tags: () => ['late', 'later'] })
-  t.equal(factory.runs, 1)
+t.test('one instance of a cluster: while a value cannot be shared, its callers look 5 times and then run the factory once more, together', async t => {
+  const app = await openInstances(t, { store: 'cluster', instances: 1 })
+  await app.app.cache.invalidateTags(['late'])
+  const { results, total } = await stampede(app, () => 1, { tags: () => ['late'] })
+  t.same(valuesOf(results), all(1))
+  t.equal(total, MOST_RUNS)
 })
 
-t.test('on a Cluster also when such a tag was invalidated the moment before, which its clocks cannot tell from after', async t => {
-  const apps = await build(t, { cluster: { nodes: cluster.startupNodes } })
-  const factory = counting(async run => { await wait(50); return run })
-  await apps[0]!.cache.invalidateTags(['late'])
-  t.equal(fulfilled(await callAll(apps, factory, { tags: () => ['late'] })), CALLERS)
-  t.comment(`${factory.runs} runs`)
-  t.ok(factory.runs <= 50, `${factory.runs} runs`)
-})
-
-t.test('what was not found is looked for once where it may be kept, and else once an instance', async t => {
-  for (const [options, most] of [[{ negativeTtl: '1m' }, 1], [{}, INSTANCES], [{ ttl: 0 }, INSTANCES]] as const) {
-    for (const nothing of [null, undefined]) {
-      const factory = counting(async () => { await wait(100); return nothing })
-      const results = await callAll(await build(t), factory, options)
-      t.ok(results.every(result => result.status === 'fulfilled' && result.value === nothing))
-      t.ok(factory.runs <= most, `${factory.runs} runs`)
+for (const nothing of [null, undefined]) {
+  t.test(`${nothing} is looked for once where it may be cached, and else once an instance`, async t => {
+    const cached = await stampede(await openInstances(t), () => nothing, { negativeTtl: '1m' })
+    t.same(valuesOf(cached.results), all(nothing))
+    t.equal(cached.total, 1)
+    for (const options of [{}, { ttl: 0 }]) {
+      const { results, runs } = await stampede(await openInstances(t), () => nothing, options)
+      t.same(valuesOf(results), all(nothing))
+      t.same(runs, once)
     }
-  }
-})
+  })
+}
 
-t.test('what has no ttl is made once an instance', async t => {
+t.test('a value without a ttl is made once an instance', async t => {
   for (const ttl of [0, () => 0]) {
-    const factory = counting(async run => { await wait(100); return run })
-    t.equal(fulfilled(await callAll(await build(t), factory, { ttl })), CALLERS)
-    t.ok(factory.runs <= INSTANCES, `${factory.runs} runs`)
+    const { results, runs } = await stampede(await openInstances(t), () => 1, { ttl })
+    t.same(valuesOf(results), all(1))
+    t.same(runs, once)
   }
 })
 
-t.test('a factory that fails runs once an instance, and all who wait get the error', async t => {
-  const failing = counting(async () => { await wait(100); throw new Error('broken') })
-  const results = await callAll(await build(t), failing)
-  t.ok(results.every(result => result.status === 'rejected' && (result.reason as Error).message === 'broken'))
-  t.ok(failing.runs <= INSTANCES, `${failing.runs} runs`)
-  const unserializable = counting(async () => { await wait(100); return 1n })
-  t.equal(fulfilled(await callAll(await build(t), unserializable)), 0)
-  t.ok(unserializable.runs <= INSTANCES, `${unserializable.runs} runs`)
-  const badTags = counting(async () => { await wait(100); return 1 })
-  t.equal(fulfilled(await callAll(await build(t), badTags, { tags: () => [''] })), 0)
-  t.ok(badTags.runs <= INSTANCES, `${badTags.runs} runs`)
+t.test('a factory that fails runs once an instance, and all callers get the error', async t => {
+  const failing = await stampede(await openInstances(t), () => { throw new Error('broken') })
+  t.same(valuesOf(failing.results), all('Error: broken'))
+  t.same(failing.runs, once)
 })
 
-t.test('a factory that fails after the caller who started it gave up runs again for the others, together', async t => {
-  const [app] = await build(t, undefined, undefined, 1)
+t.test('a value that cannot be serialized, or has tags that cannot be used, is made once an instance, and all callers get the error', async t => {
+  for (const [make, options, code] of [
+    [() => 1n, {}, 'FST_REDIS_SUITE_CACHE_UNSERIALIZABLE'],
+    [() => 1, { tags: () => [''] }, 'FST_REDIS_SUITE_CACHE_INVALID_OPTION']
+  ] as const) {
+    const { results, runs } = await stampede<unknown>(await openInstances(t), make, options)
+    t.same(results.map(result => result.status === 'rejected' && (result.reason as { code: string }).code), all(code))
+    t.same(runs, once)
+  }
+})
+
+t.test('a factory that fails after the caller that started it gave up runs once more for all other callers', async t => {
+  const { app: { cache }, clock } = await openInstances(t, { instances: 1 })
   const leader = new AbortController()
-  let fail = (): void => {}
-  const failing = new Promise<void>(resolve => { fail = resolve })
-  const factory = counting(async run => {
-    if (run === 1) await failing
-    else await wait(100)
+  const [first, second] = [createGate(), createGate()]
+  const factory = counting<number>(async run => {
+    await (run === 1 ? first : second).opened
     throw new Error('broken')
   })
-  const led = app!.cache.getOrSet('k', factory, { signal: leader.signal })
-  await until('it runs', () => factory.runs === 1)
-  const followers = callAll([app!], factory)
-  await until('they wait', () => app!.cache.stats().coalesced === CALLERS)
+  const led = cache.getOrSet('k', factory, { signal: leader.signal })
+  await advanceUntil(clock, 'the first run', () => factory.runs === 1)
+  const followers = Promise.allSettled(upTo(CALLERS).map(async () => await cache.getOrSet('k', factory)))
+  await advanceUntil(clock, 'the others wait for it', () => cache.stats().coalesced === CALLERS)
   leader.abort(new Error('enough'))
   await t.rejects(led, { message: 'enough' })
-  fail()
-  const results = await followers
-  t.ok(results.every(result => result.status === 'rejected' && (result.reason as Error).message === 'broken'))
-  // It may have been his doing that it failed. Who is late on a busy machine comes after the next run.
-  t.ok(factory.runs <= 5, `${factory.runs} runs`)
+  first.open()
+  // Its failure may be the doing of the caller that gave up.
+  await advanceUntil(clock, 'all but one wait for the second run', () => cache.stats().coalesced === 2 * CALLERS - 1)
+  second.open()
+  t.same(valuesOf(await followers), all('Error: broken'))
+  t.equal(factory.runs, 2)
 })
 
-t.test('while the store is gone a factory runs a few times an instance, whatever its tags are', async t => {
-  const own = await startRedis()
-  for (const options of [{}, { tags: ['a'] }, { tags: () => ['late'] }]) {
-    const apps = await build(t, { url: own.url }, {})
+t.test('while Redis is down a factory runs once an instance; with tags of the value, which cannot be checked, 6 times', async t => {
+  for (const [options, expected] of [[{}, 1], [{ tags: ['a'] }, 1], [{ tags: () => ['late'] }, MOST_RUNS]] as const) {
+    const own = await startRedis()
+    const app = await openInstances(t, { store: { url: own.url, answers: false }, connection: { required: false } })
     await own.kill()
-    const factory = counting(async run => { await wait(50); return run })
-    t.equal(fulfilled(await callAll(apps, factory, options)), CALLERS)
-    t.ok(factory.runs <= 12 * INSTANCES, `${factory.runs} runs with ${JSON.stringify(options)}${options.tags}`)
-    await own.restart()
+    const { results, runs } = await stampede(app, () => 1, options)
+    t.same(valuesOf(results), all(1))
+    t.same(runs, Array(INSTANCES).fill(expected))
   }
 })
 
-t.test('when a tag is invalidated while it is made, again and again, none gets what is too old, and it does not run for each', async t => {
-  const apps = await build(t)
+/**
+ * Has 100 callers ask after each of 10 invalidations, while the clock stands still.
+ *
+ * @param runsEachRound - whether each round has a run of the factory, or all have one together
+ * @param afterRound - called when each caller of a round runs the factory or waits; it decides which runs end
+ */
+async function invalidateAgainAndAgain (
+  { apps, clock }: TestApp, options: GetOrSetOptions<number>, runsEachRound: boolean, afterRound: (round: number, end: (run: number) => void) => unknown
+) {
   const source = { value: 0 }
-  const factory = counting(async () => { const { value } = source; await wait(30); return value })
-  for (const options of [{ tags: ['t'] }, { tags: () => ['t'] }]) {
-    factory.runs = 0
-    let asked = 0
-    const answers: Array<Promise<void>> = []
-    for (let round = 0; round < 10; round++) {
-      source.value++
-      await apps[round % INSTANCES]!.cache.invalidateTags(['t'])
-      const told = source.value
-      for (let i = 0; i < 100; i++) {
-        asked++
-        answers.push(apps[i % INSTANCES]!.cache.getOrSet(`${String(options.tags)}`, factory, options).then(value => { if (value < told) t.fail(`${value} < ${told}`) }))
-      }
-      await wait(10)
-    }
-    await Promise.all(answers)
-    t.comment(`${factory.runs} runs for ${asked} callers and 10 invalidations`)
-    t.ok(factory.runs <= 10 * 2 * INSTANCES, `${factory.runs} runs`)
+  const gates: Gate[] = []
+  const state = { isOver: false }
+  const answers: Array<Promise<{ value: number, told: number }>> = []
+  const waiting = () => coalesced(apps).reduce((sum, count) => sum + count, 0)
+  const factory = async () => {
+    const { value } = source
+    const gate = createGate()
+    gates.push(gate)
+    if (!state.isOver) await gate.opened
+    return value
   }
+  for (let round = 1; round <= ROUNDS; round++) {
+    source.value = round
+    await apps[round % INSTANCES]!.cache.invalidateTags(['t'])
+    const before = waiting()
+    const leaders = runsEachRound || round === 1 ? INSTANCES : 0
+    answers.push(...upTo(100).map(async i => ({ told: round, value: await apps[i % INSTANCES]!.cache.getOrSet('k', factory, options) })))
+    await advanceUntil(clock, `the callers of round ${round} wait`, () => waiting() === before + 100 - leaders, { step: 0 })
+    if (runsEachRound) await advanceUntil(clock, `a run of round ${round}`, () => gates.length === round, { step: 0 })
+    await afterRound(round, run => gates[run - 1]?.open())
+  }
+  state.isOver = true
+  await clock.advance(1)
+  for (const gate of gates) gate.open()
+  const { value: given } = await advanceWhile(clock, Promise.all(answers))
+  return { count: given.length, outdated: given.filter(({ value, told }) => value < told), runs: gates.length }
+}
+
+const storedBy = (apps: FastifyInstance[]) => apps.reduce((sum, { cache }) => sum + cache.stats().stored, 0)
+
+t.test('while a known tag is invalidated 10 times, 1,000 callers run the factory 10 times where the newest run ends first', async t => {
+  const app = await openInstances(t)
+  const result = await invalidateAgainAndAgain(app, { tags: ['t'] }, true, async (round, end) => {
+    if (round < ROUNDS) return
+    end(ROUNDS)
+    await advanceUntil(app.clock, 'its value is stored', () => storedBy(app.apps) === 1, { step: 0 })
+  })
+  t.same(result, { count: 100 * ROUNDS, outdated: [], runs: ROUNDS })
+})
+
+t.test('while a known tag is invalidated 10 times, 1,000 callers run the factory 11 times where each run ends after the next began', async t => {
+  const app = await openInstances(t)
+  const result = await invalidateAgainAndAgain(app, { tags: ['t'] }, true, async (round, end) => {
+    if (round === 1) return
+    end(round - 1)
+    // A value is refused where another one was stored since its look-up, as here every other one, and the last: that is made once more.
+    await advanceUntil(app.clock, 'what can be stored is', () => storedBy(app.apps) === Math.ceil((round - 1) / 2), { step: 0 })
+  })
+  t.same(result, { count: 100 * ROUNDS, outdated: [], runs: ROUNDS + 1 })
+})
+
+t.test('while a tag of the value is invalidated 10 times, 1,000 callers run the factory twice', async t => {
+  const result = await invalidateAgainAndAgain(await openInstances(t), { tags: () => ['t'] }, false, () => {})
+  t.same(result, { count: 100 * ROUNDS, outdated: [], runs: 2 })
 })
