@@ -1,6 +1,7 @@
 import type { FastifySessionOptions, SessionStore as FastifySessionStore } from '@fastify/session'
 import type { FastifyBaseLogger, FastifyRequest, Session } from 'fastify'
 import { LRUCache } from 'lru-cache'
+import type { Clock } from '../shared/clock.js'
 import { hashId } from '../shared/keys.js'
 import { traced } from '../shared/trace.js'
 import type { Cipher } from './cipher.js'
@@ -34,6 +35,7 @@ export interface AdapterOptions {
   userId: (session: Session) => unknown
   /** Whether a request whose session cannot be read goes on without one. */
   allowsAnonymous: boolean
+  clock: Clock
   log: FastifyBaseLogger
 }
 
@@ -196,7 +198,7 @@ export class Adapter implements FastifySessionStore {
   }
 
   #open (handle: string, stored: StoredSession): { data: Session, known: Known } | undefined {
-    const { store, run, cipher, log, renewal, counts } = this.#options
+    const { store, run, cipher, log, renewal, counts, clock } = this.#options
     const { text, isSealed, version, user, lastSeenAt } = stored
     const open = cipher && ((name: string, sealed: unknown) => typeof sealed === 'string' ? cipher.open(sealed, handle, name) : undefined)
     const data = isSealed === (cipher !== undefined) ? parseFields(text, open) : undefined
@@ -207,7 +209,7 @@ export class Adapter implements FastifySessionStore {
       return undefined
     }
     // Whichever clock is wrong: rather once too often. Nobody waits for it, and it comes again with the next request.
-    if (Math.abs(Date.now() - lastSeenAt) > renewal) {
+    if (Math.abs(clock.now() - lastSeenAt) > renewal) {
       counts.seen()
       run(() => store.renew(handle)).catch(() => {})
     }

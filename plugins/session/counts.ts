@@ -1,3 +1,5 @@
+import { systemClock, type Clock } from '../shared/clock.js'
+
 /** What this process counted of sessions, `fastify.sessions.stats()`. */
 export interface SessionStats {
   /** Sessions stored for the first time. */
@@ -13,7 +15,7 @@ export interface SessionStats {
 
 export class SessionCounts {
   readonly #period: number
-  readonly #clock: () => number
+  readonly #clock: Clock
   #created = 0
   #destroyed = 0
   /** Which period this is, and how many were seen in it and in the one before. */
@@ -21,11 +23,8 @@ export class SessionCounts {
   #now = 0
   #before = 0
 
-  /**
-   * @param period - milliseconds between two renewals of a session
-   * @param clock - milliseconds; tests put their own here
-   */
-  constructor (period: number, clock: () => number = Date.now) {
+  /** @param period - milliseconds between two renewals of a session */
+  constructor (period: number, clock: Clock = systemClock) {
     this.#period = period
     this.#clock = clock
   }
@@ -52,7 +51,7 @@ export class SessionCounts {
 
   /** @returns which part of this period has passed */
   #advance (): number {
-    const periods = this.#clock() / this.#period
+    const periods = this.#clock.now() / this.#period
     const at = Math.floor(periods)
     if (at !== this.#at) {
       this.#before = at === this.#at + 1 ? this.#now : 0

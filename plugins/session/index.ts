@@ -55,13 +55,13 @@ export const session = fp<SessionPluginOptions>(async function session (fastify,
   const client = resolveClient(fastify, 'session', given.redis)
   const run = client === undefined
     ? <T>(operation: () => Promise<T>) => operation()
-    : guardRedis(client, fastify.log, options.timeout, 'session').run
+    : guardRedis(client, fastify.log, options.timeout, 'session', options.clock).run
   const store = client === undefined
-    ? createMemoryStore(options.maxSessions, options)
-    : createRedisStore(client, keyPrefixOf(client), options, run)
+    ? createMemoryStore(options.maxSessions, options, options.clock)
+    : createRedisStore(client, keyPrefixOf(client), options, run, options.clock)
   const cipher = createCipher(options.keys)
   const renewal = renewalOf(options.idleTimeout)
-  const counts = new SessionCounts(renewal)
+  const counts = new SessionCounts(renewal, options.clock)
   const users = new UserSessions(store, run, options, counts)
   const cookie = options.session.cookie ?? {}
   const adapter = new Adapter({ ...options, cookie, store, run, cipher, users, renewal, counts, log: fastify.log })

@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache'
+import { systemClock, type Clock } from '../shared/clock.js'
 import { joinFields } from './fields.js'
 import { renewalOf, TOMBSTONE_MS, type SessionStore, type SessionTimeouts, type StoredInfo } from './store.js'
 
@@ -17,13 +18,9 @@ interface Entry {
   expiresAt: number
 }
 
-/**
- * Keeps sessions in this process, bounded in number: the ones that were used least recently go first.
- *
- * @param clock - milliseconds; tests put their own here
- */
+/** Keeps sessions in this process, bounded in number: the ones that were used least recently go first. */
 export function createMemoryStore (
-  maxSessions: number, { idleTimeout, absoluteTimeout }: SessionTimeouts, clock: () => number = Date.now
+  maxSessions: number, { idleTimeout, absoluteTimeout }: SessionTimeouts, clock: Clock = systemClock
 ): SessionStore {
   const entries = new LRUCache<string, Entry>({ max: maxSessions, dispose: ({ session }, handle) => { if (session !== 'dead') drop(session.user, handle) } })
   // By user, when each session was entered; in that order.
@@ -38,18 +35,18 @@ export function createMemoryStore (
 
   function alive (handle: string): Entry | undefined {
     const entry = entries.get(handle)
-    if (entry === undefined || entry.expiresAt > clock()) return entry
+    if (entry === undefined || entry.expiresAt > clock.now()) return entry
     entries.delete(handle)
     return undefined
   }
 
   function renew (entry: Entry, session: Kept): void {
-    entry.expiresAt = Math.min(clock() + idleTimeout + renewalOf(idleTimeout), session.createdAt + absoluteTimeout)
+    entry.expiresAt = Math.min(clock.now() + idleTimeout + renewalOf(idleTimeout), session.createdAt + absoluteTimeout)
   }
 
   function infoOf (handle: string): StoredInfo | undefined {
     const entry = entries.peek(handle)
-    if (entry === undefined || entry.session === 'dead' || entry.expiresAt <= clock()) return undefined
+    if (entry === undefined || entry.session === 'dead' || entry.expiresAt <= clock.now()) return undefined
     return { handle, user: entry.session.user, createdAt: entry.session.createdAt, lastSeenAt: entry.session.lastSeenAt, device: entry.device }
   }
 
@@ -63,13 +60,13 @@ export function createMemoryStore (
     async renew (handle) {
       const entry = alive(handle)
       if (entry === undefined || entry.session === 'dead') return
-      entry.session.lastSeenAt = clock()
+      entry.session.lastSeenAt = clock.now()
       renew(entry, entry.session)
     },
     async write (handle, change) {
       const present = alive(handle)
       if (present?.session === 'dead' || (present === undefined && !change.create)) return undefined
-      const session: Kept = present?.session ?? { fields: new Map(), isSealed: change.isSealed, version: 0, user: undefined, createdAt: clock(), lastSeenAt: clock() }
+      const session: Kept = present?.session ?? { fields: new Map(), isSealed: change.isSealed, version: 0, user: undefined, createdAt: clock.now(), lastSeenAt: clock.now() }
       const entry = present ?? { session, device: '', expiresAt: 0 }
       for (const [name, json] of Object.entries(change.set)) session.fields.set(name, json)
       for (const name of change.delete) session.fields.delete(name)
@@ -83,15 +80,15 @@ export function createMemoryStore (
     },
     async destroy (handle) {
       const present = alive(handle)
-      entries.set(handle, { session: 'dead', device: '', expiresAt: clock() + TOMBSTONE_MS })
+      entries.set(handle, { session: 'dead', device: '', expiresAt: clock.now() + TOMBSTONE_MS })
       if (present === undefined || present.session === 'dead') return undefined
       return present.session.user ?? null
     },
     async enter (user, handle, max) {
       const index = users.get(user) ?? new Map<string, number>()
-      for (const [each, at] of index) if (at + absoluteTimeout <= clock()) index.delete(each)
+      for (const [each, at] of index) if (at + absoluteTimeout <= clock.now()) index.delete(each)
       if (max > 0 && !index.has(handle) && index.size >= max) return [...index.keys()]
-      if (!index.has(handle)) index.set(handle, clock())
+      if (!index.has(handle)) index.set(handle, clock.now())
       users.set(user, index)
       return undefined
     },
@@ -100,6 +97,6 @@ export function createMemoryStore (
       return [...users.get(user) ?? []].filter(([, at]) => at <= until).slice(from, from + count).map(([handle]) => handle)
     },
     infos: async handles => handles.map(infoOf),
-    now: async () => clock()
+    now: async () => clock.now()
   }
 }

@@ -2,6 +2,7 @@ import { getHashes } from 'node:crypto'
 import type { FastifySessionOptions } from '@fastify/session'
 import type { Session } from 'fastify'
 import type { RedisClient } from '../shared/client.js'
+import type { Clock } from '../shared/clock.js'
 import type { Duration } from '../shared/duration.js'
 import { invalidOptionError } from '../shared/errors.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
@@ -41,6 +42,8 @@ export interface SessionPluginOptions extends Omit<FastifySessionOptions, 'store
   onStoreError?: 'closed' | 'anonymous' | undefined
   /** How many sessions the memory store keeps. @default 10000 */
   maxSessions?: number | undefined
+  /** The clock for time-outs, deadlines and counts: in tests one of `fastify-redis-suite/testing`. @default the system's clock */
+  clock?: Clock | undefined
 }
 
 export interface ResolvedSessionOptions extends SessionTimeouts, UserLimit {
@@ -55,9 +58,10 @@ export interface ResolvedSessionOptions extends SessionTimeouts, UserLimit {
   keys: readonly Buffer[]
   allowsAnonymous: boolean
   maxSessions: number
+  clock: Clock
 }
 
-const OWN = ['redis', 'timeout', 'idleTimeout', 'absoluteTimeout', 'userId', 'maxPerUser', 'onMaxPerUser', 'encrypt', 'onStoreError', 'maxSessions']
+const OWN = ['redis', 'timeout', 'idleTimeout', 'absoluteTimeout', 'userId', 'maxPerUser', 'onMaxPerUser', 'encrypt', 'onStoreError', 'maxSessions', 'clock']
 const FASTIFY_SESSION = ['secret', 'algorithm', 'cookieName', 'cookiePrefix', 'cookie', 'saveUninitialized', 'rolling', 'idGenerator']
 const KEY_BYTES = 32
 
@@ -91,7 +95,8 @@ export function resolveSessionOptions (given: SessionPluginOptions): ResolvedSes
     dropsOldest: read.oneOf('onMaxPerUser', 'drop-oldest', ['drop-oldest', 'refuse']) === 'drop-oldest',
     keys: encrypt === undefined ? [] : checkKeys(encrypt),
     allowsAnonymous: read.oneOf('onStoreError', 'closed', ['closed', 'anonymous']) === 'anonymous',
-    maxSessions: read.integer('maxSessions', 10_000, { min: 1, max: MAX_ENTRIES })
+    maxSessions: read.integer('maxSessions', 10_000, { min: 1, max: MAX_ENTRIES }),
+    clock: read.clock()
   }
 }
 

@@ -1,4 +1,5 @@
 import type { RedisClient } from '../shared/client.js'
+import { systemClock, type Clock } from '../shared/clock.js'
 import { clientFor } from '../shared/cluster-nodes.js'
 import type { RedisGuard } from '../shared/guard.js'
 import { keySpace } from '../shared/keys.js'
@@ -16,7 +17,8 @@ const FIELD = 'f:'
  * @param run - calls it by the policy on failure, where many are read at once; all else the caller calls so
  */
 export function createRedisStore (
-  client: RedisClient, prefix: string, { idleTimeout, absoluteTimeout }: SessionTimeouts, run: RedisGuard['run'] = operation => operation()
+  client: RedisClient, prefix: string, { idleTimeout, absoluteTimeout }: SessionTimeouts, run: RedisGuard['run'] = operation => operation(),
+  clock: Clock = systemClock
 ): SessionStore {
   const sessions = keySpace(prefix, 'session', 'data')
   const users = keySpace(prefix, 'session', 'user')
@@ -31,7 +33,7 @@ export function createRedisStore (
 
   return {
     read: handle => batch.read(sessions + handle),
-    async renew (handle) { await runScript(client, renewScript, [sessions + handle], timeouts) },
+    async renew (handle) { await runScript(client, renewScript, [sessions + handle], timeouts, clock) },
     async write (handle, { set, isSealed, delete: gone, create, from, text, owner }) {
       // The script knows the version.
       const pairs = ['version', '', 'all', text, 'sealed', isSealed ? '1' : '0']
@@ -40,7 +42,7 @@ export function createRedisStore (
       if (owner?.user !== undefined) pairs.push('user', owner.user, 'device', owner.device)
       else if (owner !== undefined) removed.push('user', 'device')
       const args = [...timeouts, create ? 1 : 0, from, pairs.length / 2, ...pairs, ...removed]
-      const version = await runScript(client, writeScript, [sessions + handle], args)
+      const version = await runScript(client, writeScript, [sessions + handle], args, clock)
       return typeof version === 'string' ? version : undefined
     },
     async destroy (handle) {
@@ -48,12 +50,12 @@ export function createRedisStore (
       return typeof user !== 'string' ? undefined : user === '' ? null : user
     },
     async enter (user, handle, max) {
-      const reply = await runScript(client, enterScript, [users + user], [handle, absoluteTimeout, max])
+      const reply = await runScript(client, enterScript, [users + user], [handle, absoluteTimeout, max], clock)
       return Array.isArray(reply) ? reply.map(String) : undefined
     },
     async leave (user, handles) { if (handles.length > 0) await clientFor(client, users + user).zrem(users + user, ...handles) },
     members: async (user, until, from, count) => await clientFor(client, users + user).zrangebyscore(users + user, '-inf', until, 'LIMIT', from, count),
     infos: async handles => await Promise.all(handles.map(infoOf)),
-    now: async user => Number(await runScript(client, nowScript, [users + user], []))
+    now: async user => Number(await runScript(client, nowScript, [users + user], [], clock))
   }
 }

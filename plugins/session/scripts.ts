@@ -1,4 +1,4 @@
-import { lua } from '../shared/script.js'
+import { lua, timedLua } from '../shared/script.js'
 import { TOMBSTONE_MS } from './store.js'
 
 // Arguments that are put on Lua's stack at once: pairs, so an even number.
@@ -7,7 +7,7 @@ const PAGE = 1000
 /*
  * A session is a hash. Its own properties are the fields that begin with "f:" (JSON), and `all` is all of them as one JSON object;
  * beside them stand `created` and `seen` (ms), `version`, `sealed` (0, 1), `user` (digest of whose it is) and `device`, and in place of all of them `dead`
- * where it was destroyed. Times are Redis's own.
+ * where it was destroyed. Times are Redis's own, see `timedLua`.
  */
 
 /** What is read of a session. None but the last has a space in it. */
@@ -43,10 +43,10 @@ return replies
  * KEYS[1]  the session
  * ARGV     idle and absolute time-out (ms)
  */
-export const renewScript = lua`
+export const renewScript = timedLua`
 local created = tonumber(redis.call('HGET', KEYS[1], 'created'))
 if not created then return end
-local clock = redis.call('TIME')
+local clock = redis_time()
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 -- Once a script has written, Redis lets it write more even where it is out of memory.
 redis.call('PEXPIRE', KEYS[1], math.max(1, math.min(tonumber(ARGV[1]), created + tonumber(ARGV[2]) - now)))
@@ -61,12 +61,12 @@ redis.call('HSET', KEYS[1], 'seen', now)
  *          fields to delete. The first pair is the version, whose place is empty; the second `all`, as it is if nobody else changed the session
  * reply    the new version, or nil where there was nothing to change
  */
-export const writeScript = lua`
+export const writeScript = timedLua`
 local known = redis.call('HMGET', KEYS[1], 'dead', 'created', 'version')
 if known[1] then return nil end
 if not known[2] then
   if ARGV[3] ~= '1' then return nil end
-  local clock = redis.call('TIME')
+  local clock = redis_time()
   local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
   redis.call('HSET', KEYS[1], 'created', now, 'seen', now)
   redis.call('PEXPIRE', KEYS[1], math.min(tonumber(ARGV[1]), tonumber(ARGV[2])))
@@ -105,8 +105,8 @@ return known[1] and (known[2] or '') or nil
  * KEYS[1]  an index, which is only to say whose clock is asked: its entries bear the time of the node that it lies on
  * reply    the time now (ms)
  */
-export const nowScript = lua`
-local clock = redis.call('TIME')
+export const nowScript = timedLua`
+local clock = redis_time()
 return clock[1] * 1000 + math.floor(clock[2] / 1000)
 `
 
@@ -118,8 +118,8 @@ return clock[1] * 1000 + math.floor(clock[2] / 1000)
  * ARGV     handle, absolute time-out (ms), most (0: any number)
  * reply    nil; or where there is no room those that are in it, the oldest first
  */
-export const enterScript = lua`
-local clock = redis.call('TIME')
+export const enterScript = timedLua`
+local clock = redis_time()
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
 local most = tonumber(ARGV[3])
