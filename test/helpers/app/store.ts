@@ -68,8 +68,6 @@ export function ageKeys (t: Test, clock: TestClock, client: Redis | Cluster, pre
   const stop = clock.onStep(async ms => {
     due += ms
     if (!answers()) return
-    // Until it has connected, a client of a Cluster knows no nodes.
-    if (client instanceof Cluster && client.status === 'wait') await client.connect()
     const nodes = client instanceof Cluster ? await mastersOf(client) : [client]
     await Promise.all(nodes.map(node => node.eval(AGE, 0, `${prefix}:*`, due)))
     due = 0
