@@ -1,9 +1,11 @@
 import { Redis } from 'ioredis'
 import t from 'tap'
 import { turnOf } from '../../plugins/shared/turn.js'
-import { startRedis } from '../helpers/index.js'
+import { newPrefix, sharedRedis } from '../helpers/index.js'
 
-const server = await startRedis()
+const server = await sharedRedis()
+const prefix = newPrefix()
+const [text, other, n, orderKey] = ['text', 'other', 'n', 'order'].map(name => `${prefix}:${name}`) as [string, string, string, string]
 const client = new Redis(server.url)
 t.teardown(() => client.disconnect())
 await client.ping()
@@ -24,38 +26,38 @@ async function writesOf (work: () => Promise<unknown>): Promise<number> {
   return writes
 }
 
-t.test('what several ask at the end of a turn is one write, and each gets a reply or an error of its own', async t => {
+t.test('commands that several callers add at the end of a turn are one write, and each caller gets its own reply or error', async t => {
   const turn = turnOf(client)
   t.equal(turnOf(client), turn)
   const ask = (name: string, ...args: string[]) => new Promise((resolve, reject) => {
     turn.atEnd(() => { turn.ask(on => call(on, name, ...args)).then(resolve, reject) })
   })
-  await client.set('text', 'x')
+  await client.set(text, 'x')
   let results: unknown[] = []
   t.equal(await writesOf(async () => {
-    results = await Promise.allSettled([ask('GET', 'text'), ask('HGET', 'text', 'field'), ask('SET', 'other', '1'), ask('NONSENSE')])
+    results = await Promise.allSettled([ask('GET', text), ask('HGET', text, 'field'), ask('SET', other, '1'), ask('NONSENSE')])
   }), 1)
   t.match(results, [{ value: 'x' }, { reason: { message: /WRONGTYPE/ } }, { value: 'OK' }, { reason: { message: /unknown.* command/i } }])
-  t.equal(await client.get('other'), '1')
+  t.equal(await client.get(other), '1')
 })
 
-t.test('outside of an end it is asked at once, in order, and an end that asks nothing writes nothing', async t => {
+t.test('a command outside of the end of a turn is sent at once and in order, and an end without commands writes nothing', async t => {
   const turn = turnOf(client)
   t.equal(await writesOf(async () => {
     turn.atEnd(() => {})
     await new Promise(resolve => setImmediate(resolve))
   }), 0)
-  t.same(await Promise.all([turn.ask(on => call(on, 'SET', 'n', '1')), turn.ask(on => call(on, 'INCR', 'n')), turn.ask(on => call(on, 'GET', 'n'))]), ['OK', 2, '2'])
+  t.same(await Promise.all([turn.ask(on => call(on, 'SET', n, '1')), turn.ask(on => call(on, 'INCR', n)), turn.ask(on => call(on, 'GET', n))]), ['OK', 2, '2'])
 })
 
-t.test('what waits in the pipeline that the client fills by itself is not overtaken', async t => {
+t.test('commands that wait in the auto-pipeline of the client are not overtaken', async t => {
   const pipelined = new Redis(server.url, { enableAutoPipelining: true })
   t.teardown(() => pipelined.disconnect())
   const turn = turnOf(pipelined)
   const seen: unknown[] = []
   for (let i = 0; i < 50; i++) {
-    const order = [() => pipelined.set('order', i), () => new Promise<void>(resolve => {
-      turn.atEnd(() => { turn.ask(on => on.mgetBuffer(['order'])).then(reply => { seen.push(Number(String(reply))); resolve() }) })
+    const order = [() => pipelined.set(orderKey, i), () => new Promise<void>(resolve => {
+      turn.atEnd(() => { turn.ask(on => on.mgetBuffer([orderKey])).then(reply => { seen.push(Number(String(reply))); resolve() }) })
     })]
     // Whichever was asked first: at the turn's end both are there.
     await Promise.all((i % 2 === 0 ? order : order.reverse()).map(ask => ask()))
@@ -63,7 +65,7 @@ t.test('what waits in the pipeline that the client fills by itself is not overta
   t.same(seen, Array.from({ length: 50 }, (_, i) => i))
 })
 
-t.test('without a server all are rejected', async t => {
+t.test('commands are rejected where no server can be reached', async t => {
   const gone = new Redis({ port: 1, retryStrategy: () => null, maxRetriesPerRequest: 0 })
   gone.on('error', () => {})
   const turn = turnOf(gone)

@@ -1,5 +1,7 @@
+import Fastify from 'fastify'
 import t from 'tap'
 import { parseDuration } from '../../plugins/shared/duration.js'
+import { pluginError } from '../../plugins/shared/errors.js'
 import { safeId } from '../../plugins/shared/keys.js'
 import { readOptions } from '../../plugins/shared/options.js'
 
@@ -10,14 +12,14 @@ t.test('a duration is milliseconds or text with a unit, and nothing else', async
     ['', undefined], ['  ', undefined], ['soon', undefined], ['1 lightyear', undefined], ['-5s', undefined], [-1, undefined],
     [NaN, undefined], [Infinity, undefined], [null, undefined], [{}, undefined], [[5], undefined], [true, undefined]
   ]
-  for (const [given, expected] of table) t.equal(parseDuration(given), expected, JSON.stringify(given))
+  t.same(table.map(([given]) => [given, parseDuration(given)]), table)
 })
 
 t.test('ids that are safe stay readable, all others become a digest, and no two share a result', async t => {
   const plain = ['127.0.0.1', '2001:db8::', 'product:1', 'user-7', 'a@b.c', '_', 'x'.repeat(64)]
-  for (const id of plain) t.equal(safeId(id), id)
+  t.same(plain.map(safeId), plain)
   const hostile = ['', 'a~b', '{a}', '*', 'a b', 'a\n', '\0', '#', 'é', '\ud800', 'x'.repeat(65), 'a/b', '[a]']
-  for (const id of hostile) t.match(safeId(id), /^#[\w-]{43}$/)
+  t.same(hostile.filter(id => !/^#[\w-]{43}$/.test(safeId(id))), [])
   t.equal(new Set([...plain, ...hostile].map(safeId)).size, plain.length + hostile.length)
 })
 
@@ -32,4 +34,18 @@ t.test('an option error names the option, what was given and what is allowed', a
   t.throws(() => read.onlyKnown(['ttl']), { code, message: /option "max"/ })
   t.throws(() => read.duration('huge', 1), { message: /^.{0,200}$/ })
   t.equal(read.integer('absent', 7), 7)
+})
+
+t.test('an error of status 503 has Retry-After: 1, which an app may change; errors of other statuses have none', async t => {
+  const UnavailableError = pluginError('cache', 'TEST_UNAVAILABLE', 'not now', 503)
+  const ConflictError = pluginError('cache', 'TEST_CONFLICT', 'not so', 409)
+  const app = Fastify()
+  t.teardown(() => app.close())
+  app.get('/unavailable', async () => { throw new UnavailableError() })
+  app.get('/later', async () => { throw Object.assign(new UnavailableError(), { headers: { 'retry-after': '60' } }) })
+  app.get('/conflict', async () => { throw new ConflictError() })
+  const answers = await Promise.all(['/unavailable', '/later', '/conflict', '/unavailable'].map(url => app.inject(url)))
+  t.same(answers.map(({ statusCode, headers }) => [statusCode, headers['retry-after']]), [[503, '1'], [503, '60'], [409, undefined], [503, '1']])
+  t.match(answers[0]?.json(), { code: 'FST_REDIS_SUITE_CACHE_TEST_UNAVAILABLE', message: 'cache: not now' })
+  t.notOk(Object.keys(new UnavailableError()).includes('headers'), 'the headers are in no log')
 })
