@@ -2,7 +2,7 @@
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import type { GetOrSetOptions } from '../../plugins/cache/index.js'
-import { advanceUntil, advanceWhile, createTestApp, startRedis, type TestApp, type TestAppOptions } from '../helpers/index.js'
+import { advanceUntil, advanceWhile, createTestApp, startRedis, until, type TestApp, type TestAppOptions } from '../helpers/index.js'
 import { counting, createGate, upTo, type Gate } from '../helpers/cache/factories.js'
 
 const INSTANCES = 4
@@ -173,8 +173,8 @@ async function invalidateAgainAndAgain (
     const before = waiting()
     const leaders = runsEachRound || round === 1 ? INSTANCES : 0
     answers.push(...upTo(100).map(async i => ({ told: round, value: await apps[i % INSTANCES]!.cache.getOrSet('k', factory, options) })))
-    await advanceUntil(clock, `the callers of round ${round} wait`, () => waiting() === before + 100 - leaders, { step: 0 })
-    if (runsEachRound) await advanceUntil(clock, `a run of round ${round}`, () => gates.length === round, { step: 0 })
+    await until(`the callers of round ${round} wait`, () => waiting() === before + 100 - leaders)
+    if (runsEachRound) await until(`a run of round ${round}`, () => gates.length === round)
     await afterRound(round, run => gates[run - 1]?.open())
   }
   state.isOver = true
@@ -191,7 +191,7 @@ t.test('while a known tag is invalidated 10 times, 1,000 callers run the factory
   const result = await invalidateAgainAndAgain(app, { tags: ['t'] }, true, async (round, end) => {
     if (round < ROUNDS) return
     end(ROUNDS)
-    await advanceUntil(app.clock, 'its value is stored', () => storedBy(app.apps) === 1, { step: 0 })
+    await until('its value is stored', () => storedBy(app.apps) === 1)
   })
   t.same(result, { count: 100 * ROUNDS, outdated: [], runs: ROUNDS })
 })
@@ -202,7 +202,7 @@ t.test('while a known tag is invalidated 10 times, 1,000 callers run the factory
     if (round === 1) return
     end(round - 1)
     // A value is refused where another one was stored since its look-up, as here every other one, and the last: that is made once more.
-    await advanceUntil(app.clock, 'what can be stored is', () => storedBy(app.apps) === Math.ceil((round - 1) / 2), { step: 0 })
+    await until('what can be stored is', () => storedBy(app.apps) === Math.ceil((round - 1) / 2))
   })
   t.same(result, { count: 100 * ROUNDS, outdated: [], runs: ROUNDS + 1 })
 })
