@@ -1,0 +1,14 @@
+import type { TestApp } from '../app/test-app.js'
+import { until } from '../app/until.js'
+import { resetChannel } from '../../../plugins/rate-limit/redis-store.js'
+
+/** Waits until each of the apps hears the resets of the others. */
+export async function hearsResets ({ app, apps, prefix }: Pick<TestApp, 'app' | 'apps' | 'prefix'>): Promise<void> {
+  const channel = resetChannel(prefix)
+  await until(`${apps.length} instances subscribe to ${channel}`, async () => {
+    const [, count] = await app.redis.call('PUBSUB', 'NUMSUB', channel) as [string, number]
+    return count === apps.length
+  })
+  // The server has sent its replies to the subscribers before this one.
+  await app.redis.ping()
+}
