@@ -65,6 +65,7 @@ export class Holding implements LockHandle {
   #extending: Promise<void> | undefined
   #lost: Error | undefined
   #isStopped = false
+  #isComplete = false
   #released: Promise<boolean> | undefined
 
   constructor (options: HoldingOptions) {
@@ -90,12 +91,26 @@ export class Holding implements LockHandle {
   }
 
   get isHeld (): boolean {
-    return this.#isUsed && this.#clock.monotonic() < this.#until
+    return this.#isUsed && !this.#isOver
   }
 
   /** Until the first of them ends. */
   get #until (): number {
     return Math.min(...this.#untils.values())
+  }
+
+  /** Why the lock was lost, if it was. */
+  get lost (): Error | undefined {
+    return this.#lost
+  }
+
+  /** Whether all resources were locked once: only then anything can have been done under the lock. */
+  get isComplete (): boolean {
+    return this.#isComplete
+  }
+
+  get #isOver (): boolean {
+    return this.#clock.monotonic() >= this.#until
   }
 
   get #isUsed (): boolean {
@@ -122,17 +137,20 @@ export class Holding implements LockHandle {
 
   /** All are there. */
   complete (): void {
+    this.#isComplete = true
     if (!this.#options.extend) this.#stopExtending()
   }
 
-  throwIfOver (): void {
-    if (this.#clock.monotonic() >= this.#until) this.#lose(TOO_LATE)
+  /** @throws `FST_REDIS_SUITE_LOCK_LOST`, `FST_REDIS_SUITE_LOCK_CLOSED` (rejects) */
+  async throwIfOver (): Promise<void> {
+    if (this.#isOver) await pollPhase()
+    if (this.#isOver) this.#lose(TOO_LATE)
     if (this.#lost !== undefined) throw this.#lost
     if (this.#released !== undefined) throw new ClosedError()
   }
 
   async extend (): Promise<void> {
-    this.throwIfOver()
+    await this.throwIfOver()
     const { store, ttl } = this.#options
     const asked = this.#clock.monotonic()
     const extended = Array.from(this.#owners, async ([resource, owner]) => {
@@ -140,7 +158,7 @@ export class Holding implements LockHandle {
       else this.#setUntil(resource, asked)
     })
     const failure = (await Promise.allSettled(extended)).find(answer => answer.status === 'rejected')
-    this.throwIfOver()
+    await this.throwIfOver()
     if (failure !== undefined) throw failure.reason
   }
 
@@ -187,8 +205,19 @@ export class Holding implements LockHandle {
 
   #setUntil (resource: string, asked: number): void {
     this.#untils.set(resource, this.certainUntil(asked))
+    this.#watch()
+  }
+
+  #watch (): void {
     this.#clock.clearTimeout(this.#expiry)
-    if (this.#isUsed) this.#expiry = this.#clock.setTimeout(() => this.#lose(TOO_LATE), this.#until - this.#clock.monotonic()).unref()
+    if (!this.#isUsed) return
+    const left = Math.max(0, Math.ceil(this.#until - this.#clock.monotonic()))
+    this.#expiry = this.#clock.setTimeout(() => {
+      pollPhase().then(() => {
+        if (this.#isOver) this.#lose(TOO_LATE)
+        else this.#watch()
+      })
+    }, left).unref()
   }
 
   #schedule (ms: number): void {
@@ -197,4 +226,12 @@ export class Holding implements LockHandle {
       this.#extending = this.extend().then(() => this.ttl / 3, () => this.ttl / RETRIES).then(next => this.#schedule(next))
     }, ms).unref()
   }
+}
+
+/**
+ * After a stall of this process, timers fire before answers are read that arrived meanwhile. The answer to an extension must
+ * be read first: it may say that the lock stands.
+ */
+function pollPhase (): Promise<void> {
+  return new Promise(resolve => setImmediate(resolve))
 }

@@ -4,10 +4,10 @@ import { invalidOptionError, reasonOf } from '../shared/errors.js'
 import type { Bells } from './bells.js'
 import { about, ClosedError, LostError } from './errors.js'
 import { GONE, Holding, type HeldLock, type LockHandle } from './holding.js'
-import { resolveLockOptions, type LockOptions, type ResolvedLockPluginOptions } from './options.js'
+import { resolveLockOptions, type LockOptions, type ResolvedLockOptions, type ResolvedLockPluginOptions } from './options.js'
 import { checkResources } from './resources.js'
 import type { LockStore } from './store.js'
-import { waitForLock } from './wait-for-lock.js'
+import { MAX_LATE_ATTEMPTS, waitForLock } from './wait-for-lock.js'
 
 /** What is done under a lock. */
 export type Section<T> = (signal: AbortSignal, lock: HeldLock) => T | Promise<T>
@@ -48,7 +48,7 @@ export class Locker {
     this.#sections.set(holding, result)
     try {
       await result
-      holding.throwIfOver()
+      await holding.throwIfOver()
     } catch (error) {
       await holding.release().catch(() => {})
       throw error
@@ -95,34 +95,49 @@ export class Locker {
 
   async #acquire (resources: readonly string[], given: LockOptions | undefined, extend: boolean): Promise<Holding> {
     const options = resolveLockOptions(given ?? {}, this.#options)
+    const { clock } = this.#options
+    const deadline = clock.monotonic() + options.wait
+    for (let attempt = 1; ; attempt++) {
+      const holding = this.#open(resources, options, extend)
+      try {
+        await this.#takeAll(holding, options, deadline)
+        return holding
+      } catch (error) {
+        const released = holding.release().catch(() => {})
+        // A lock that was lost while others were waited for: nothing was done under it, so all of them are taken again.
+        const isLost = holding.lost !== undefined && error === holding.lost
+        if (!isLost || (attempt >= MAX_LATE_ATTEMPTS && clock.monotonic() >= deadline)) throw error
+        await released
+      }
+    }
+  }
+
+  #open (resources: readonly string[], { ttl, extend }: ResolvedLockOptions, isExtended: boolean): Holding {
     const { store, clock, clockDrift, log } = this.#options
     const holding = new Holding({
       store,
       clock,
       clockDrift,
       resources,
-      ttl: options.ttl,
-      extend: options.extend ?? extend,
+      ttl,
+      extend: extend ?? isExtended,
       onLost: error => {
         this.#holdings.delete(holding)
-        log.warn({ plugin: 'lock', resources, reason: reasonOf(error) }, 'lock: lost')
+        if (holding.isComplete) log.warn({ plugin: 'lock', resources, reason: reasonOf(error) }, 'lock: lost')
       },
       onReleased: () => this.#holdings.delete(holding)
     })
     this.#holdings.add(holding)
-    try {
-      const deadline = clock.monotonic() + options.wait
-      // All in the same order, so that no two wait for each other.
-      for (const resource of [...resources].sort()) {
-        if (this.#state === 'closed') throw new ClosedError()
-        await waitForLock(resource, holding, { ...this.#options, ...options, deadline, isOpen: () => this.#state === 'open' })
-      }
-    } catch (error) {
-      holding.release().catch(() => {})
-      throw error
+    return holding
+  }
+
+  async #takeAll (holding: Holding, options: ResolvedLockOptions, deadline: number): Promise<void> {
+    // All in the same order, so that no two wait for each other.
+    for (const resource of [...holding.resources].sort()) {
+      if (this.#state === 'closed') throw new ClosedError()
+      await waitForLock(resource, holding, { ...this.#options, ...options, deadline, isOpen: () => this.#state === 'open' })
     }
     holding.complete()
-    return holding
   }
 }
 

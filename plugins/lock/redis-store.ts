@@ -108,9 +108,12 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls, clock }:
    * gives out a higher one.
    */
   async function takeByQuorum (resource: string, owner: string, ttl: number, patience: number): Promise<Answer> {
+    const asked = clock.monotonic()
     const answer = await take(resource, owner, ttl, patience)
     if (!answer.isTaken) return answer
     if (await extend(resource, owner, ttl, answer.fence)) return answer
+    // It expired before this process got round to it, and no other owner took it for that: the caller asks again by the same name.
+    if (clock.monotonic() - asked >= ttl) return answer
     release(resource, owner, '').catch(() => {})
     return { isTaken: false, left: 0 }
   }

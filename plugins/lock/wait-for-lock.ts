@@ -18,6 +18,9 @@ export interface Waiting {
   isOpen: () => boolean
 }
 
+/** How often a lock is asked for, though the wait is over, where each time its TTL had passed before this process could use it. */
+export const MAX_LATE_ATTEMPTS = 3
+
 /**
  * Takes the lock of one resource, when it is free. Who waits is called when it is; that he also asks again by himself is for
  * calls that were missed, and for locks that nobody released.
@@ -32,9 +35,14 @@ export async function waitForLock (resource: string, holding: Holding, waiting: 
   holding.signal.addEventListener('abort', bell.ring)
   let stoodInLine = false
   try {
-    for (;;) {
+    for (let lateAnswers = 0; ;) {
       const left = await ask(resource, owner, holding, waiting)
-      if (left === undefined) return
+      if (left === 'taken') return
+      if (left === 'late') {
+        // The owner of a lock may ask for it again, and then it stands for another TTL: a stall of this process costs a round trip.
+        if (++lateAnswers >= MAX_LATE_ATTEMPTS && isOver(waiting)) throw new StoreUnavailableError()
+        continue
+      }
       stoodInLine = store.hasLine
       await bell.wait(Math.min(delayOf(left, retryDelay), Math.max(0, deadline - clock.monotonic())))
       // What is given back from the last attempt, however late, must not be what the next one takes.
@@ -51,21 +59,24 @@ export async function waitForLock (resource: string, holding: Holding, waiting: 
   }
 }
 
-/** @returns undefined where it was taken, else for how long another may have it (ms) */
-async function ask (resource: string, owner: string, holding: Holding, waiting: Waiting): Promise<number | undefined> {
-  const { store, clock, deadline, retryDelay, timeout, signal, isOpen } = waiting
+function isOver ({ clock, deadline, isOpen }: Waiting): boolean {
+  return clock.monotonic() >= deadline || !isOpen()
+}
+
+/** @returns `'late'` where the lock was granted and its TTL had passed when the answer was read; else for how long another owner may have it (ms) */
+async function ask (resource: string, owner: string, holding: Holding, waiting: Waiting): Promise<'taken' | 'late' | number> {
+  const { store, clock, retryDelay, timeout, signal, isOpen } = waiting
   signal?.throwIfAborted()
   const asked = clock.monotonic()
-  const isLast = asked >= deadline || !isOpen()
+  const isLast = isOver(waiting)
   // Twice until it asks again, as timers and answers are late at times.
   const answer = await store.take(resource, owner, holding.ttl, isLast ? 0 : retryDelay * 2 + timeout)
   signal?.throwIfAborted()
-  holding.throwIfOver()
+  await holding.throwIfOver()
   if (answer.isTaken) {
-    // A lock whose answer took the whole TTL is worth nothing.
-    if (holding.certainUntil(asked) <= clock.monotonic()) throw new StoreUnavailableError()
+    if (clock.monotonic() >= holding.certainUntil(asked)) return 'late'
     holding.add(resource, owner, answer.fence, asked)
-    return undefined
+    return 'taken'
   }
   if (!isOpen()) throw new ClosedError()
   if (isLast) throw about(new LockedError(), resource)

@@ -1,99 +1,178 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import t from 'tap'
-import { startProxy, startRedis, until } from '../helpers/index.js'
-import { connect, openLocks } from '../helpers/lock/lock-app.js'
-import { stopwatch } from '../helpers/timing/stopwatch.js'
+import { Bells } from '../../plugins/lock/bells.js'
+import { Holding } from '../../plugins/lock/holding.js'
+import type { Locks } from '../../plugins/lock/index.js'
+import { Locker } from '../../plugins/lock/locker.js'
+import { createMemoryStore } from '../../plugins/lock/memory-store.js'
+import { resolvePluginOptions } from '../../plugins/lock/options.js'
+import { createTestClock } from '../../plugins/testing/index.js'
+import { advanceUntil, advanceWhile, closeApp, sharedRedis, startRedis, until } from '../helpers/index.js'
+import { collectLog } from '../helpers/app/log-lines.js'
+import { CERTAIN_MS, connect, openLocks } from '../helpers/lock/lock-app.js'
 
-const server = await startRedis()
+const HOUR = 3_600_000
 const UNAVAILABLE = { code: 'FST_REDIS_SUITE_LOCK_STORE_UNAVAILABLE', statusCode: 503 }
 const LOST = { code: 'FST_REDIS_SUITE_LOCK_LOST', statusCode: 503 }
 const LOCKED = { code: 'FST_REDIS_SUITE_LOCK_LOCKED' }
-const aborted = async (signal: AbortSignal) => { if (!signal.aborted) await new Promise(resolve => signal.addEventListener('abort', resolve)) }
+const own = await startRedis()
+const shared = (await sharedRedis()).client()
 
-t.test('while Redis hangs or is gone nobody gets in: 503 within the timeout, and as before when it is back', async t => {
-  const own = await startRedis()
-  const { locks } = await openLocks(t, { redis: connect(t, own.url), timeout: 200 })
+t.test('while Redis hangs or is gone no caller gets in: 503 within the timeout, and as before when it is back', async t => {
+  const { locks, clock } = await openLocks(t, own, { timeout: 200 })
   await locks.using('a', () => {})
   for (const [break_, mend] of [[() => own.pause(), () => own.resume()], [() => own.kill(), () => own.restart()]] as const) {
     await break_()
+    const refusals: unknown[] = []
     for (let i = 0; i < 8; i++) {
-      const sinceStart = stopwatch()
-      await t.rejects(locks.using('a', () => t.fail('inside')), UNAVAILABLE)
-      t.ok(sinceStart() < 400)
+      const { value, passed } = await advanceWhile(clock, locks.using('a', () => 'inside').catch((error: unknown) => error))
+      t.match(value, UNAVAILABLE)
+      refusals.push(passed)
     }
-    await t.rejects(locks.isLocked('a'), UNAVAILABLE)
+    t.same(refusals.filter(passed => Number(passed) > 220), [], 'each within the timeout')
+    const { value } = await advanceWhile(clock, locks.isLocked('a').catch((error: unknown) => error))
+    t.match(value, UNAVAILABLE)
     await mend()
-    await until('locks can be had again', async () => await locks.using('a', { wait: 0 }, () => true))
+    await advanceUntil(clock, 'locks can be had again', async () => await locks.using('a', { wait: 0 }, () => true).catch(() => false))
   }
 })
 
 t.test('a Redis that restarts empty while a lock is held: the signal aborts, the section is rejected, the next one has a higher token', async t => {
-  const own = await startRedis()
-  const { locks, lines } = await openLocks(t, { redis: connect(t, own.url), timeout: 200 })
+  const { app, locks, lines, clock } = await openLocks(t, own)
   let first = 0
-  const section = locks.using('a', { ttl: 600 }, async (signal, { token }) => {
+  const section = locks.using('a', async (signal, { token }) => {
     first = token
     await own.restart()
-    await aborted(signal)
-    t.match(signal.reason, LOST)
+    await until('Redis is back', async () => await app.redis.ping() === 'PONG')
+    await clock.advance(HOUR / 3)
+    await until('the signal aborts', () => signal.aborted)
+    t.match(signal.reason, { ...LOST, message: /Redis does not have it any more/ })
     return 'mistaken'
   })
   await t.rejects(section, LOST)
-  await until('the next one is in', async () => await locks.using('a', async (_signal, { token }) => token > first))
+  t.ok(await locks.using('a', (_signal, { token }) => token) > first)
   t.equal(lines.filter(({ msg }) => msg === 'lock: lost').length, 1)
 })
 
-t.test('a Redis that keeps what it had restarts while a lock is held: the lock stands', async t => {
-  const own = await startRedis({ appendonly: true })
-  const { locks } = await openLocks(t, { redis: connect(t, own.url), timeout: 200 })
-  const result = await locks.using('a', { ttl: 3000 }, async signal => {
-    await own.restart()
-    await sleep(3500)
+t.test('a Redis that keeps its data restarts while a lock is held: the lock stands', async t => {
+  const durable = await startRedis({ appendonly: true })
+  const { app, locks, clock } = await openLocks(t, durable)
+  const isAborted = await locks.using('a', async (signal, lock) => {
+    await durable.restart()
+    await until('Redis is back', async () => await app.redis.ping() === 'PONG')
+    for (let third = 0; third < 6; third++) {
+      await clock.advance(HOUR / 3)
+      await until('the lock is extended', () => lock.expiresAt === clock.now() + CERTAIN_MS)
+    }
     return signal.aborted
   })
-  t.equal(result, false)
+  t.equal(isAborted, false)
 })
 
 t.test('a Redis that hangs for longer than the ttl: the signal aborts before the lock ends there', async t => {
-  const own = await startRedis()
-  const { locks } = await openLocks(t, { redis: connect(t, own.url), timeout: 100 })
-  const handle = await locks.acquire('a', { ttl: 500, extend: true })
-  const sinceTaken = stopwatch()
+  const { locks, clock, keyOf } = await openLocks(t, own, { timeout: 100 })
+  const handle = await locks.acquire('hangs', { extend: true })
   own.pause()
-  await aborted(handle.signal)
-  t.ok(sinceTaken() < 520)
-  t.match(handle.signal.reason, LOST)
+  await clock.advance(CERTAIN_MS - 1)
+  t.equal(handle.signal.aborted, false)
+  await clock.advance(1)
+  t.equal(handle.signal.aborted, true, 'before the hour is over')
+  t.match(handle.signal.reason, { ...LOST, message: /could not be extended in time/ })
   own.resume()
+  t.equal(await own.client().exists(keyOf('held', 'hangs')), 1, 'it ends later there')
 })
 
-t.test('a short hang does not lose the lock: extension is tried again', async t => {
-  const own = await startRedis()
-  const { locks } = await openLocks(t, { redis: connect(t, own.url), timeout: 100 })
-  await using handle = await locks.acquire('a', { ttl: 2000, extend: true })
-  await sleep(500)
+t.test('a short hang does not lose the lock: the extension is tried again', async t => {
+  const { locks, clock } = await openLocks(t, own, { timeout: 100 })
+  await using handle = await locks.acquire('a', { extend: true })
   own.pause()
-  await sleep(800)
+  await clock.advance(HOUR / 3 + 1000)
   own.resume()
-  await sleep(1500)
+  t.equal(handle.expiresAt, clock.now() - HOUR / 3 - 1000 + CERTAIN_MS, 'no extension was answered in time')
+  await clock.advance(HOUR / 20)
+  await until('the lock is extended', () => handle.expiresAt > clock.now() + CERTAIN_MS - 2000)
   t.equal(handle.isHeld, true)
 })
 
-t.test('an answer that comes too late leaves no lock behind', async t => {
-  const own = await startRedis()
-  const proxy = await startProxy(own.port)
-  const { locks } = await openLocks(t, { redis: connect(t, `redis://127.0.0.1:${proxy.port}`), timeout: 100 })
-  await locks.isLocked('a')
+t.test('an answer that comes after the timeout leaves no lock behind', async t => {
+  const { locks, clock } = await openLocks(t, own, { timeout: 100 })
+  await locks.isLocked('late')
   own.pause()
-  await t.rejects(locks.acquire('a', { ttl: 60_000 }), UNAVAILABLE)
+  const { value } = await advanceWhile(clock, locks.acquire('late').catch((error: unknown) => error))
+  t.match(value, UNAVAILABLE)
   own.resume()
-  await until('it is free', async () => !await locks.isLocked('a'), 2000)
+  await until('it is free', async () => !await locks.isLocked('late'))
 })
 
-t.test('only the owner releases: who lost his lock does not release the next one\'s', async t => {
-  const { locks } = await openLocks(t, { redis: connect(t, server.url), timeout: 1000 })
+t.test('a lock whose ttl passed before this process read the answer is asked for again, though the caller does not wait', async t => {
+  const { locks, clock } = await openLocks(t, own)
+  await locks.isLocked('stalled')
+  own.pause()
+  const acquiring = locks.acquire('stalled', { wait: 0 })
+  await clock.advance(2 * HOUR)
+  own.resume()
+  const handle = await acquiring
+  t.equal(handle.isHeld, true)
+  t.equal(handle.expiresAt, clock.now() + CERTAIN_MS)
+  t.equal(await handle.release(), true)
+})
+
+t.test('a store whose answers all take longer than the ttl has no lock to give: 503 after the wait, and three attempts at least', async t => {
+  const clock = createTestClock()
+  const bells = new Bells(clock)
+  const memory = createMemoryStore(bells, clock)
+  let attempts = 0
+  const store: typeof memory = {
+    ...memory,
+    async take (...args) {
+      attempts++
+      const answer = await memory.take(...args)
+      await clock.advance(1000)
+      return answer
+    }
+  }
+  const { logger: log } = collectLog()
+  const locker = new Locker({ ...resolvePluginOptions({ ttl: 1000, clock }), store, bells, log: log as never })
+  for (const [wait, expected] of [[0, 3], [10_000, 10]] as const) {
+    attempts = 0
+    await t.rejects(locker.acquire('a', { wait }), UNAVAILABLE)
+    t.equal(attempts, expected)
+    t.equal(await memory.isLocked('a'), false)
+  }
+})
+
+t.test('after a stall, an answer that is there already is read before the lock counts as lost', async t => {
+  const clock = createTestClock()
+  let answer = () => {}
+  const memory = createMemoryStore(new Bells(clock), clock)
+  const store = { ...memory, extend: async () => await new Promise<boolean>(resolve => { answer = () => resolve(true) }) }
+  const open = () => {
+    const lost: Error[] = []
+    const holding = new Holding({ resources: ['a'], store, clock, ttl: HOUR, clockDrift: 0.01, extend: true, onLost: error => { lost.push(error) }, onReleased: () => {} })
+    holding.add('a', 'owner', 1, clock.monotonic())
+    holding.complete()
+    return { holding, lost }
+  }
+  // An immediate that is set before the timers fire stands for the poll phase, in which sockets are read: both come after the timers.
+  for (const isAnswered of [true, false]) {
+    const { holding, lost } = open()
+    await clock.advance(HOUR / 3)
+    await clock.advance(CERTAIN_MS - HOUR / 3 - 1)
+    const stop = clock.onStep(() => { if (isAnswered) setImmediate(answer) })
+    await clock.advance(1)
+    stop()
+    t.equal(lost.length, isAnswered ? 0 : 1, isAnswered ? 'extended' : 'lost')
+    t.equal(holding.isHeld, isAnswered)
+    t.equal(holding.signal.aborted, !isAnswered)
+    answer()
+    await holding.release()
+  }
+})
+
+t.test('only the owner releases: a caller that lost its lock does not release the next one', async t => {
+  const { locks, keyOf } = await openLocks(t, 'redis')
   const first = await locks.acquire('owner')
-  await server.client().del('fastify:lock:held:{owner}')
+  await shared.del(keyOf('held', 'owner'))
   const second = await locks.acquire('owner', { wait: 0 })
   t.equal(await first.release(), false)
   await t.rejects(locks.acquire('owner', { wait: 0 }), LOCKED)
@@ -101,109 +180,140 @@ t.test('only the owner releases: who lost his lock does not release the next one
 })
 
 t.test('a section whose lock was taken from it is rejected, though it returned before any extension', async t => {
-  const { locks } = await openLocks(t, { redis: connect(t, server.url), timeout: 1000 })
-  await t.rejects(locks.using('taken', async () => { await server.client().del('fastify:lock:held:{taken}') }), LOST)
+  const { locks, keyOf } = await openLocks(t, 'redis')
+  await t.rejects(locks.using('taken', async () => { await shared.del(keyOf('held', 'taken')) }), LOST)
   await t.rejects(locks.using('taken', async () => {
-    await server.client().del('fastify:lock:held:{taken}')
+    await shared.del(keyOf('held', 'taken'))
     throw new Error('mine')
   }), { message: 'mine' })
 })
 
-t.test('scripts that are flushed, a user without channels, and messages that are lost make nobody wait for long', async t => {
-  const own = await startRedis({ acl: ['app on nopass ~* resetchannels +@all'] })
-  const { locks } = await openLocks(t, { redis: connect(t, `redis://app:x@127.0.0.1:${own.port}`), timeout: 500 })
+t.test('scripts that are flushed and messages that are not heard delay a waiting caller by no more than retryDelay', async t => {
+  const server = await startRedis({ acl: ['app on nopass ~* resetchannels +@all'] })
+  const client = connect(t, `redis://app:x@127.0.0.1:${server.port}`)
+  const { locks, clock } = await openLocks(t, 'memory', { redis: client, retryDelay: 1000 })
   const first = await locks.acquire('a')
   const second = locks.acquire('a')
-  await until('he stands in line', async () => await own.client().zcard('fastify:lock:line:{a}') === 1)
-  await own.client().script('FLUSH')
-  const sinceReleased = stopwatch()
+  await until('the second stands in line', async () => await server.client().zcard('fastify:lock:line:{a}') === 1)
+  // Also sent after its first question, and so answered after it.
+  await locks.isLocked('a')
+  await server.client().script('FLUSH')
   t.equal(await first.release(), true)
+  await clock.advance(1000)
   t.equal(await (await second).release(), true)
-  t.ok(sinceReleased() < 700)
 })
 
-t.test('who is called has the lock at once, in the order in which they came', async t => {
-  const instances = await Promise.all(Array.from({ length: 5 }, () => openLocks(t, { redis: connect(t, server.url), timeout: 1000, retryDelay: 5000 })))
-  const first = await instances[0]!.locks.acquire('line')
+t.test('callers that are called have the lock at once, in the order in which they came', async t => {
+  const { all, clock, prefix, keyOf } = await openLocks(t, 'redis', { instances: 5 })
+  const first = await all[0]?.acquire('line')
   const order: number[] = []
   const waiting: Array<Promise<void>> = []
-  for (const [i, { locks }] of instances.entries()) {
+  for (const [i, locks] of all.entries()) {
     waiting.push(locks.using('line', () => { order.push(i) }))
-    await until('he stands in line', async () => await server.client().zcard('fastify:lock:line:{line}') === i + 1)
+    await until('it stands in line', async () => await shared.zcard(keyOf('line', 'line')) === i + 1)
+    await clock.advance(1)
   }
-  await sleep(100) // until the last one's subscription stands
-  const sinceStart = stopwatch()
-  await first.release()
+  const channel = `${prefix}:lock:calls:`
+  await until('each instance listens', async () => (await shared.pubsub('NUMSUB', channel))[1] === all.length)
+  const before = clock.monotonic()
+  await first?.release()
   await Promise.all(waiting)
   t.same(order, [0, 1, 2, 3, 4])
-  t.ok(sinceStart() < 1000)
+  t.equal(clock.monotonic(), before, 'no timer was needed')
+})
+
+t.test('when an instance that waits is gone, the one behind it in line has the lock all the same, once the first is no longer expected', async t => {
+  const { apps, all, clock, keyOf } = await openLocks(t, 'redis', { instances: 3, timeout: '1 minute', retryDelay: '30s' })
+  const [one, two, three] = all as [Locks, Locks, Locks]
+  const first = await one.acquire('line', { ttl: '1 day' })
+  const inLine = async () => await shared.zcard(keyOf('line', 'line'))
+  const gone = t.rejects(two.acquire('line', { wait: '5 minutes' }))
+  await until('it stands in line', async () => await inLine() === 1)
+  await clock.advance(1)
+  const second = three.acquire('line')
+  await until('the next one too', async () => await inLine() === 2)
+  apps[1]?.redis.disconnect()
+  await first.release()
+  t.equal(await shared.exists(keyOf('held', 'line')), 1, 'it is handed to the one that is gone')
+  const { value: handle } = await advanceWhile(clock, second, { step: 1000, atMost: 600_000 })
+  t.equal(handle.isHeld, true)
+  t.equal(await handle.release(), true)
+  await advanceWhile(clock, gone, { step: 1000, atMost: 600_000 })
 })
 
 t.test('every key has a TTL, and nothing but the fence is left', async t => {
-  const own = await startRedis()
-  const { locks } = await openLocks(t, { redis: connect(t, own.url), timeout: 1000 })
-  await Promise.all(Array.from({ length: 5 }, () => locks.using('a', async () => {
-    for (const key of await own.client().keys('*')) t.ok(await own.client().pttl(key) !== -1, key)
-    await sleep(30)
-  })))
-  t.same(await own.client().keys('*'), ['fastify:lock:fence:{a}'])
-  const ttl = await own.client().pttl('fastify:lock:fence:{a}')
-  t.ok(ttl > 3_600_000 && ttl <= 3_610_000)
+  const { locks, clock, prefix, keyOf } = await openLocks(t, 'redis')
+  const endless: string[] = []
+  const sections = Array.from({ length: 5 }, () => locks.using('a', async () => {
+    for (const key of await shared.keys(`${prefix}:*`)) if (await shared.pttl(key) === -1) endless.push(key)
+  }))
+  await advanceWhile(clock, Promise.all(sections), { step: 25 })
+  t.same(endless, [])
+  t.same(await shared.keys(`${prefix}:*`), [keyOf('fence', 'a')])
+  const ttl = await shared.pttl(keyOf('fence', 'a'))
+  t.ok(ttl > HOUR && ttl <= 2 * HOUR, `${ttl} ms: an hour longer than the lock`)
 })
 
 t.test('a token is above the last one also where the clock was set back, and above those that are forgotten', async t => {
-  const { locks } = await openLocks(t, { redis: connect(t, server.url), timeout: 1000 })
-  const key = 'fastify:lock:fence:{clock}'
-  const ahead = (Date.now() + 60_000) * 1000
-  await server.client().set(key, ahead)
-  await locks.using('clock', (_signal, { token }) => t.equal(token, ahead + 1))
-  await server.client().del(key)
-  const now = Date.now() * 1000
-  await locks.using('clock', (_signal, { token }) => t.ok(Math.abs(token - now) < 5_000_000))
+  const { locks, clock, keyOf } = await openLocks(t, 'redis')
+  const ahead = (clock.now() + 60_000) * 1000
+  await shared.set(keyOf('fence', 'clock'), ahead)
+  t.equal(await locks.using('clock', (_signal, { token }) => token), ahead + 1)
+  await shared.del(keyOf('fence', 'clock'))
+  t.equal(await locks.using('clock', (_signal, { token }) => token), clock.now() * 1000)
+})
+
+t.test("without a test's clock the time in tokens is Redis's own", async t => {
+  const { locks } = await openLocks(t, 'redis', { clock: 'real', timeout: '1 minute', ttl: '1 minute' })
+  const redisTime = async () => (await shared.time()).reduce((sum, part, i) => sum + Number(part) * (i === 0 ? 1_000_000 : 1), 0)
+  const before = await redisTime()
+  const token = await locks.using('time', (_signal, { token }) => token)
+  const after = await redisTime()
+  t.ok(before <= token && token <= after, `${before} <= ${token} <= ${after}`)
 })
 
 t.test('a closed client leaves no timer and no connection', async t => {
-  const client = new Redis(server.url)
-  const { app, locks } = await openLocks(t, { redis: client, timeout: 200 })
+  const client = new Redis(own.url)
+  const { app, locks, clock } = await openLocks(t, 'memory', { redis: client })
   const first = await locks.acquire('closing')
   const waiting = t.rejects(locks.acquire('closing'), { code: 'FST_REDIS_SUITE_LOCK_CLOSED' })
-  await sleep(50)
-  await app.close()
+  await until('it listens', async () => String(await own.client().client('LIST')).includes('cmd=subscribe'))
+  await closeApp(app, clock)
   await waiting
   t.equal(first.isHeld, false)
   await client.quit()
-  await until('no connection is left', async () => !String(await server.client().client('LIST')).includes('cmd=subscribe'))
+  await until('no connection is left', async () => !String(await own.client().client('LIST')).includes('cmd=subscribe'))
+  t.equal(clock.pendingTimers, 0)
 })
 
-t.test('who stops waiting, for whatever reason, leaves no lock behind', async t => {
-  const own = await startRedis()
-  const { locks } = await openLocks(t, { redis: connect(t, own.url), timeout: 5000 })
+t.test('a caller that stops waiting, for whatever reason, leaves no lock behind', async t => {
+  const { locks } = await openLocks(t, own)
   await using first = await locks.acquire('a')
   const refusal: unknown = await locks.acquire('a', { wait: 0 }).catch((error: unknown) => error)
   t.match(refusal, LOCKED)
   const stop = new AbortController()
   own.pause()
-  const second = t.rejects(locks.acquire('b', { ttl: 60_000, signal: stop.signal }), LOCKED)
+  const second = t.rejects(locks.acquire('b', { signal: stop.signal }), LOCKED)
   stop.abort(refusal)
   own.resume()
   await second
-  await until('it is free', async () => !await locks.isLocked('b'), 2000)
+  await until('it is free', async () => !await locks.isLocked('b'))
   t.equal(first.isHeld, true)
 })
 
-t.test('who is refused after the app was closed opens no connection', async t => {
-  const own = await startRedis()
-  const { locks } = await openLocks(t, { redis: connect(t, own.url) })
-  await locks.acquire('a', { ttl: 60_000 })
-  const { app, locks: late } = await openLocks(t, { redis: connect(t, own.url), timeout: 5000 })
+t.test('a caller that is refused after the app was closed opens no connection', async t => {
+  const server = await startRedis()
+  const { locks } = await openLocks(t, 'memory', { redis: connect(t, server.url) })
+  await locks.acquire('a')
+  const { app, locks: late, clock } = await openLocks(t, 'memory', { redis: connect(t, server.url) })
   await late.isLocked('a')
-  own.pause()
+  server.pause()
   const waiting = t.rejects(late.acquire('a'), { code: 'FST_REDIS_SUITE_LOCK_CLOSED' })
-  await app.close()
-  own.resume()
+  await closeApp(app, clock)
+  server.resume()
   await waiting
-  await own.client().ping()
+  await server.client().ping()
   // It would be made before the one that is made here.
-  await connect(t, own.url).ping()
-  t.notMatch(await own.client().client('LIST'), /sub=1/)
+  await connect(t, server.url).ping()
+  t.notMatch(await server.client().client('LIST'), /sub=1/)
 })

@@ -1,20 +1,92 @@
-import Fastify, { type FastifyBaseLogger, type FastifyInstance } from 'fastify'
-import type { Test } from 'tap'
 import { Redis } from 'ioredis'
-import { lock, type LockPluginOptions } from '../../../plugins/lock/index.js'
-import { collectLog } from '../app/log-lines.js'
+import type { Test } from 'tap'
+import { lock, type LockPluginOptions, type Locks } from '../../../plugins/lock/index.js'
+import { systemClock, type Clock } from '../../../plugins/shared/clock.js'
+import { createTestClock } from '../../../plugins/testing/index.js'
+import { ageKeys, newPrefix, type StoreName } from '../app/store.js'
+import { createTestApp, type TestApp } from '../app/test-app.js'
+import type { RedisServer } from '../servers/redis-process.js'
+import { startRedis } from '../servers/redis-server.js'
 
-/** An instance of its own, closed after the test. */
-export async function openLocks (t: Test, options: LockPluginOptions) {
-  const log = collectLog()
-  const app: FastifyInstance = Fastify({ loggerInstance: log.logger as FastifyBaseLogger })
-  t.teardown(() => app.close())
-  await app.register(lock, options)
-  await app.ready()
-  return { app, locks: app.locks, ...log }
+/** What keeps the locks: a store, `quorum` for three servers that the tests of a file share, or one or three servers of the test's own. */
+export type LockStoreName = StoreName | 'quorum' | RedisServer | readonly RedisServer[]
+
+export interface LockAppOptions extends Omit<LockPluginOptions, 'clock'> {
+  instances?: number
+  /** `'real'`: the system's. @default one that stands still until it is advanced, see {@link PATIENT} */
+  clock?: 'real'
+  /** The clock of one instance, where it is not that of the test. */
+  clockOf?: (instance: number, clock: Clock) => Clock
 }
 
-/** A client of its own, gone after the test. */
+export interface LockApp extends TestApp {
+  /** Of the first instance. */
+  locks: Locks
+  /** Of each instance. */
+  all: Locks[]
+  /** By quorum: the clients of each instance. */
+  nodeClients: Redis[][]
+  /** The name of a key in Redis. */
+  keyOf: (what: 'held' | 'fence' | 'line' | 'seen', resource: string) => string
+}
+
+/**
+ * The options of locks on a test's clock: no deadline passes unless the test advances the clock, and a stall of the machine is far shorter
+ * than a TTL, which in Redis passes by itself too.
+ */
+const PATIENT: LockPluginOptions = { ttl: '1 hour', wait: '1 day', timeout: '1 day' }
+/** With a TTL of an hour: a lock counts as lost 1 % and 1 ms before it ends. */
+export const CERTAIN_MS = 3_600_000 * 0.99 - 1
+
+let quorum: Promise<RedisServer[]> | undefined
+
+/** Three servers that are independent. */
+export async function startNodes (): Promise<RedisServer[]> {
+  return await Promise.all([startRedis(), startRedis(), startRedis()])
+}
+
+async function nodesOf (store: LockStoreName): Promise<readonly RedisServer[] | undefined> {
+  if (store === 'quorum') return await (quorum ??= startNodes())
+  return Array.isArray(store) ? store as readonly RedisServer[] : undefined
+}
+
+/** Instances with the plugin `lock`, each with its own connections, closed with the test. */
+export async function openLocks (t: Test, store: LockStoreName, options: LockAppOptions = {}): Promise<LockApp> {
+  const { instances = 1, clock: kind, clockOf, ...given } = options
+  const nodes = await nodesOf(store)
+  const nodeClients: Redis[][] = []
+  const prefix = newPrefix()
+  const clock = createTestClock()
+  for (const node of nodes ?? []) if (kind !== 'real') ageKeys(t, clock, connect(t, node.url), prefix, () => node.answers)
+  const base: Clock = kind === 'real' ? systemClock : clock
+  const test = await createTestApp(t, {
+    // By quorum the app's own Redis is there for its prefix.
+    store: nodes === undefined ? store as StoreName | RedisServer : 'redis',
+    clock: kind ?? clock,
+    ...kind !== 'real' && { connection: { commandTimeout: '2 minutes' } },
+    prefix,
+    instances,
+    routes: async (app, instance) => {
+      const clients = nodes?.map(({ url }) => connect(t, url))
+      if (clients !== undefined) nodeClients.push(clients)
+      await app.register(lock, {
+        ...clients !== undefined && { nodes: clients },
+        ...kind !== 'real' && PATIENT,
+        clock: clockOf?.(instance, base) ?? base,
+        ...given
+      })
+    }
+  })
+  return {
+    ...test,
+    locks: test.app.locks,
+    all: test.apps.map(({ locks }) => locks),
+    nodeClients,
+    keyOf: (what, resource) => `${prefix}:lock:${what}:{${resource}}`
+  }
+}
+
+/** A client of the test's own, closed with it. */
 export function connect (t: Test, url: string): Redis {
   const client = new Redis(url)
   client.on('error', () => {})

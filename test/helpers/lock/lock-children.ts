@@ -6,22 +6,33 @@ import type { RedisServer } from '../servers/redis-server.js'
 export interface LockChild {
   child: ChildProcess
   go (): void
-  /** What it says next. */
+  /** Resolves to its next message. */
   next (): Promise<unknown>
 }
 
-/** Resolves when it stands ready; it begins when it is told to. */
-export async function startLockChild (
-  t: Test, mode: 'count' | 'hold', servers: readonly RedisServer[], witness: RedisServer, resource: string, sections = 0, ttl = 10_000
-): Promise<LockChild> {
-  const args = [mode, servers.map(({ url }) => url).join(), witness.url, resource, String(sections), String(ttl)]
+export interface LockChildOptions {
+  /** See `test/fixtures/lock-instance.ts`. */
+  mode: 'count' | 'hold'
+  servers: readonly RedisServer[]
+  /** A server on which it counts. */
+  witness: RedisServer
+  prefix: string
+  resource: string
+  sections?: number
+  /** Milliseconds. */
+  ttl?: number
+}
+
+/** Starts an instance in a process of its own; it begins with `go()`. */
+export async function startLockChild (t: Test, { mode, servers, witness, prefix, resource, sections = 0, ttl = 10_000 }: LockChildOptions): Promise<LockChild> {
+  const args = [mode, servers.map(({ url }) => url).join(), witness.url, prefix, resource, String(sections), String(ttl)]
   const child = fork(new URL('../../fixtures/lock-instance.ts', import.meta.url), args, { execArgv: ['--import', 'tsx'] })
   t.teardown(() => { child.kill('SIGKILL') })
-  const said: unknown[] = []
-  child.on('message', message => { said.push(message) })
+  const messages: unknown[] = []
+  child.on('message', message => { messages.push(message) })
   const next = async (): Promise<unknown> => {
-    while (said.length === 0) await once(child, 'message', { signal: AbortSignal.timeout(60_000) })
-    return said.shift()
+    while (messages.length === 0) await once(child, 'message', { signal: AbortSignal.timeout(60_000) })
+    return messages.shift()
   }
   await next()
   return { child, go: () => { child.send('go') }, next }

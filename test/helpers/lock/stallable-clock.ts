@@ -1,0 +1,39 @@
+import type { Clock, Timer } from '../../../plugins/shared/clock.js'
+
+export interface StallableClock extends Clock {
+  /** From now on no timer fires, as in a process that is not let run. */
+  stall (): void
+  /** Fires the timers that became due meanwhile. */
+  resume (): void
+}
+
+/** A clock on which one instance of several on `clock` stalls while the time goes on. */
+export function stallableClock (clock: Clock): StallableClock {
+  const missed = new Map<Timer, () => void>()
+  let isStalled = false
+  const set = (start: Clock['setTimeout'], callback: () => void, ms: number): Timer => {
+    const timer = start(() => {
+      if (isStalled) missed.set(timer, callback)
+      else callback()
+    }, ms)
+    return timer
+  }
+  const clear = (stop: Clock['clearTimeout'], timer: Timer | undefined) => {
+    if (timer !== undefined) missed.delete(timer)
+    stop(timer)
+  }
+  return {
+    now: clock.now,
+    monotonic: clock.monotonic,
+    redisTime: clock.redisTime,
+    setTimeout: (callback, ms) => set(clock.setTimeout, callback, ms),
+    clearTimeout: timer => clear(clock.clearTimeout, timer),
+    setInterval: (callback, ms) => set(clock.setInterval, callback, ms),
+    clearInterval: timer => clear(clock.clearInterval, timer),
+    stall () { isStalled = true },
+    resume () {
+      isStalled = false
+      for (const [timer, callback] of missed) if (missed.delete(timer)) callback()
+    }
+  }
+}
