@@ -1,4 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
+import type { Clock } from '../shared/clock.js'
 import { withDeadline } from '../shared/deadline.js'
 import { reasonOf } from '../shared/errors.js'
 import { parsePattern, type Pattern } from './channels.js'
@@ -44,6 +45,7 @@ interface HubOptions {
   connect: (listener: TransportListener) => Transport
   subscribeTimeout: number
   log: FastifyBaseLogger
+  clock: Clock
 }
 
 const MAX_WARNED = 1000
@@ -53,14 +55,16 @@ export class Hub implements TransportListener {
   readonly #transport: Transport
   readonly #subscribeTimeout: number
   readonly #log: FastifyBaseLogger
+  readonly #clock: Clock
   readonly #entries = new Map<string, Entry>()
   readonly #running = new Set<Promise<void>>()
   readonly #warned = new Set<string>()
   #isClosed = false
 
-  constructor ({ connect, subscribeTimeout, log }: HubOptions) {
+  constructor ({ connect, subscribeTimeout, log, clock }: HubOptions) {
     this.#subscribeTimeout = subscribeTimeout
     this.#log = log
+    this.#clock = clock
     this.#transport = connect(this)
   }
 
@@ -85,7 +89,7 @@ export class Hub implements TransportListener {
     const confirmed = new Promise<void>((resolve, reject) => { subscriber.waits = { resolve, reject } })
     try {
       await withDeadline(confirmed, this.#subscribeTimeout,
-        () => new StoreUnavailableError('could not subscribe', `not confirmed within ${this.#subscribeTimeout} ms`))
+        () => new StoreUnavailableError('could not subscribe', `not confirmed within ${this.#subscribeTimeout} ms`), this.#clock)
     } catch (error) {
       // Not awaited: who does not answer the one does not answer the other.
       end().catch(() => {})
@@ -114,7 +118,7 @@ export class Hub implements TransportListener {
     if (entry === undefined || entry.isLive) return
     entry.isLive = true
     entry.isRefused = false
-    const gap = { from: entry.lostAt, to: Date.now() }
+    const gap = { from: entry.lostAt, to: this.#clock.now() }
     for (const subscriber of [...entry.subscribers]) {
       const { waits, onGap } = subscriber
       subscriber.waits = undefined
@@ -127,7 +131,7 @@ export class Hub implements TransportListener {
     const entry = this.#entries.get(pattern)
     if (!entry?.isLive) return
     entry.isLive = false
-    entry.lostAt = Date.now()
+    entry.lostAt = this.#clock.now()
   }
 
   refused (pattern: string, reason: string): void {
@@ -147,13 +151,13 @@ export class Hub implements TransportListener {
     this.#entries.clear()
     this.#transport.close()
     if (this.#running.size === 0) return
-    await withDeadline(Promise.all(this.#running), timeout, () => new Error('too long')).catch(() => {
+    await withDeadline(Promise.all(this.#running), timeout, () => new Error('too long'), this.#clock).catch(() => {
       this.#log.warn({ plugin: 'events', handlers: this.#running.size }, 'events: closed while handlers still ran')
     })
   }
 
   #open (pattern: Pattern): Entry {
-    const entry: Entry = { pattern, subscribers: new Set(), isLive: false, lostAt: Date.now(), isRefused: false }
+    const entry: Entry = { pattern, subscribers: new Set(), isLive: false, lostAt: this.#clock.now(), isRefused: false }
     this.#entries.set(pattern.text, entry)
     this.#transport.listen(pattern)
     return entry

@@ -82,16 +82,19 @@ export const events = fp<EventsPluginOptions>(async function events (fastify, gi
   const options = resolveEventsOptions(given)
   if (Object.hasOwn(fastify, 'events')) throw alreadyRegisteredError('events', 'fastify.events')
   const { log } = fastify
+  const { clock } = options
   const client = resolveClient(fastify, 'events', given.redis)
+  const guard = client && guardRedis(client, log, options.timeout, 'events', clock)
   const hub = new Hub({
-    connect: listener => client === undefined
+    connect: listener => client === undefined || guard === undefined
       ? createMemoryTransport(listener)
-      : new RedisTransport({ client, prefix: keyPrefixOf(client), listener, run: guardRedis(client, log, options.timeout, 'events').run }),
+      : new RedisTransport({ client, prefix: keyPrefixOf(client), listener, run: guard.run, clock }),
     subscribeTimeout: options.subscribeTimeout,
-    log
+    log,
+    clock
   })
-  const answers = new SseAnswers(hub)
-  const streams = createStreams({ client, prefix: keyPrefixOf(client), guard: client && guardRedis(client, log, options.timeout, 'events'), log })
+  const answers = new SseAnswers(hub, clock)
+  const streams = createStreams({ client, prefix: keyPrefixOf(client), guard, log, clock })
 
   fastify.decorate('events', {
     stream: streams.stream,

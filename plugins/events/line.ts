@@ -1,4 +1,5 @@
 import type { Redis } from 'ioredis'
+import type { Clock, Timer } from '../shared/clock.js'
 import { withDeadline } from '../shared/deadline.js'
 import { reasonOf } from '../shared/errors.js'
 import type { Subscription } from './topology.js'
@@ -25,18 +26,20 @@ export interface LineListener<S extends Subscription> {
 export class Line<S extends Subscription> {
   readonly #redis: Redis
   readonly #listener: LineListener<S>
+  readonly #clock: Clock
   readonly #subscriptions = new Set<S>()
-  #heartbeat: NodeJS.Timeout | undefined
-  #handshake: NodeJS.Timeout | undefined
+  #heartbeat: Timer | undefined
+  #handshake: Timer | undefined
   #hasEnded = false
 
-  constructor (redis: Redis, listener: LineListener<S>) {
+  constructor (redis: Redis, listener: LineListener<S>, clock: Clock) {
     this.#redis = redis
     this.#listener = listener
+    this.#clock = clock
     // The client it was made from logs the connection's troubles.
     redis.on('error', () => {})
     // Of a peer that takes the connection and then says nothing a client without time-outs would never hear.
-    redis.on('connect', () => { this.#handshake = setTimeout(() => this.end(), redis.options.connectTimeout || HANDSHAKE_MS).unref() })
+    redis.on('connect', () => { this.#handshake = clock.setTimeout(() => this.end(), redis.options.connectTimeout || HANDSHAKE_MS).unref() })
     redis.on('ready', () => this.#begin())
     redis.on('close', () => this.end())
     redis.on('end', () => this.end())
@@ -66,8 +69,8 @@ export class Line<S extends Subscription> {
   end (): void {
     if (this.#hasEnded) return
     this.#hasEnded = true
-    clearInterval(this.#heartbeat)
-    clearTimeout(this.#handshake)
+    this.#clock.clearInterval(this.#heartbeat)
+    this.#clock.clearTimeout(this.#handshake)
     this.#redis.disconnect()
     this.#listener.ended(this.#subscriptions)
   }
@@ -78,11 +81,11 @@ export class Line<S extends Subscription> {
 
   #begin (): void {
     if (this.#hasEnded) return
-    clearTimeout(this.#handshake)
+    this.#clock.clearTimeout(this.#handshake)
     for (const subscription of this.#subscriptions) this.#subscribe(subscription)
     // Of a peer that vanished without a word nothing is heard but silence.
-    this.#heartbeat = setInterval(() => {
-      withDeadline(this.#redis.ping(), PING_MS, () => new Error('no answer')).catch((error: unknown) => { if (!isRefusal(error)) this.end() })
+    this.#heartbeat = this.#clock.setInterval(() => {
+      withDeadline(this.#redis.ping(), PING_MS, () => new Error('no answer'), this.#clock).catch((error: unknown) => { if (!isRefusal(error)) this.end() })
     }, PING_MS)
     this.#heartbeat.unref()
   }
@@ -98,7 +101,7 @@ export class Line<S extends Subscription> {
     if (this.#hasEnded || !this.#subscriptions.has(subscription)) return
     if (!isRefusal(error)) return this.end()
     this.#listener.refused(subscription, reasonOf(error))
-    setTimeout(() => {
+    this.#clock.setTimeout(() => {
       if (this.#isReady && this.#subscriptions.has(subscription)) this.#subscribe(subscription)
     }, REFUSED_RETRY_MS).unref()
   }

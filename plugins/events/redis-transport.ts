@@ -1,5 +1,6 @@
 import type { Redis } from 'ioredis'
 import { isCluster, type RedisClient } from '../shared/client.js'
+import type { Clock, Timer } from '../shared/clock.js'
 import type { Pattern } from './channels.js'
 import { Line } from './line.js'
 import { addressOf, createTopology, type Subscription, type Topology } from './topology.js'
@@ -20,6 +21,7 @@ interface RedisTransportOptions {
   listener: TransportListener
   /** How `publish` asks Redis. */
   run: <T>(operation: () => Promise<T>) => Promise<T>
+  clock: Clock
 }
 
 /** One connection to each server that sends something: to a single server one, to a Cluster up to one a shard. */
@@ -28,17 +30,19 @@ export class RedisTransport implements Transport {
   readonly #topology: Topology
   readonly #listener: TransportListener
   readonly #run: RedisTransportOptions['run']
+  readonly #clock: Clock
   readonly #topics = new Map<string, Topic>()
   readonly #lines = new Map<string, Line<Topic>>()
   #attempts = 0
-  #retry: NodeJS.Timeout | undefined
+  #retry: Timer | undefined
   #isClosed = false
 
-  constructor ({ client, prefix, listener, run }: RedisTransportOptions) {
+  constructor ({ client, prefix, listener, run, clock }: RedisTransportOptions) {
     this.#client = client
     this.#topology = createTopology(client, prefix)
     this.#listener = listener
     this.#run = run
+    this.#clock = clock
     client.on('end', this.#endLines)
     if (isCluster(client)) client.on('-node', this.#onNodeGone)
   }
@@ -65,7 +69,7 @@ export class RedisTransport implements Transport {
 
   close (): void {
     this.#isClosed = true
-    clearTimeout(this.#retry)
+    this.#clock.clearTimeout(this.#retry)
     this.#client.off('end', this.#endLines)
     this.#client.off('-node', this.#onNodeGone)
     this.#topics.clear()
@@ -113,7 +117,7 @@ export class RedisTransport implements Transport {
   #placeLater (): void {
     if (this.#isClosed || this.#retry !== undefined) return
     const ceiling = Math.min(MAX_RETRY_MS, 50 * 2 ** this.#attempts++)
-    this.#retry = setTimeout(() => {
+    this.#retry = this.#clock.setTimeout(() => {
       this.#retry = undefined
       this.#place(this.#topics.values())
     }, ceiling / 2 + Math.random() * ceiling / 2)
@@ -140,7 +144,7 @@ export class RedisTransport implements Transport {
         this.#topology.refresh()
         this.#placeLater()
       }
-    })
+    }, this.#clock)
     this.#lines.set(place, line)
     return line
   }

@@ -1,4 +1,5 @@
 import { Readable } from 'node:stream'
+import type { Clock, Timer } from '../shared/clock.js'
 
 interface SseStreamOptions {
   /** Milliseconds between two comments that keep the connection open. */
@@ -8,6 +9,7 @@ interface SseStreamOptions {
   onSlow: () => void
   /** Ends the answer whatever still waits. */
   cut: () => void
+  clock: Clock
 }
 
 /** Bytes up to which there is room for more. */
@@ -19,7 +21,7 @@ const FINISH_MS = 1000
 /** The body of an answer with server-sent events. It ends when the client goes, or is too slow. */
 export class SseStream extends Readable {
   readonly #options: SseStreamOptions
-  #heartbeat: NodeJS.Timeout | undefined
+  #heartbeat: Timer | undefined
   #pushed = 0
   #takenBefore = 0
   #isOver = false
@@ -30,10 +32,9 @@ export class SseStream extends Readable {
     this.#options = options
   }
 
-  /** Begins with the heartbeats: call it when somebody reads. */
+  /** Begins with the heartbeats. */
   begin (): void {
-    this.#heartbeat = setInterval(() => this.#beat(), this.#options.heartbeat)
-    this.#heartbeat.unref()
+    this.#heartbeat = this.#options.clock.setInterval(() => this.#beat(), this.#options.heartbeat).unref()
   }
 
   /** Whether nothing more can be written. */
@@ -63,8 +64,8 @@ export class SseStream extends Readable {
   finish (): void {
     if (this.isOver) return
     this.#isOver = true
-    clearInterval(this.#heartbeat)
-    setTimeout(this.#options.cut, FINISH_MS).unref()
+    this.#options.clock.clearInterval(this.#heartbeat)
+    this.#options.clock.setTimeout(this.#options.cut, FINISH_MS).unref()
     this.push(null)
     this.#wakeUp()
   }
@@ -74,7 +75,7 @@ export class SseStream extends Readable {
   }
 
   override _destroy (error: Error | null, done: (error?: Error | null) => void): void {
-    clearInterval(this.#heartbeat)
+    this.#options.clock.clearInterval(this.#heartbeat)
     this.#wakeUp()
     done(error)
   }
@@ -85,10 +86,17 @@ export class SseStream extends Readable {
     wake?.()
   }
 
+  /** After a stall of this process its sockets are written to first: the client is not slow because the process was. */
   #beat (): void {
+    setImmediate(() => this.#judge())
+  }
+
+  #judge (): void {
+    if (this.isOver) return
     const taken = this.#pushed - this.readableLength
     if (this.readableLength === 0) this.write(': \n\n')
-    else if (taken === this.#takenBefore) this.#giveUp()
+    // Nothing is taken before the head of the response is sent, which hooks may hold up.
+    else if (taken > 0 && taken === this.#takenBefore) this.#giveUp()
     this.#takenBefore = taken
   }
 

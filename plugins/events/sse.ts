@@ -1,4 +1,5 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { Clock } from '../shared/clock.js'
 import { MAX_TIMER_MS, type Duration } from '../shared/duration.js'
 import { reasonOf } from '../shared/errors.js'
 import { readOptions } from '../shared/options.js'
@@ -58,11 +59,13 @@ const CURSOR = /^[\x21-\x7e]{1,4096}$/
 /** Answers requests with server-sent events, and ends these answers. */
 export class SseAnswers {
   readonly #hub: Hub
+  readonly #clock: Clock
   readonly #open = new Set<SseStream>()
   #isClosed = false
 
-  constructor (hub: Hub) {
+  constructor (hub: Hub, clock: Clock) {
     this.#hub = hub
+    this.#clock = clock
   }
 
   async send<T> (request: FastifyRequest, reply: FastifyReply, source: SseSource<T> | string, given: SseOptions<T> = {}): Promise<void> {
@@ -75,6 +78,7 @@ export class SseAnswers {
     }
     const stream = new SseStream({
       ...options,
+      clock: this.#clock,
       onSlow: () => request.log.info({ plugin: 'events', buffered: stream.readableLength }, 'events: a client is too slow, and was disconnected'),
       cut: () => { if (!reply.raw.writableFinished) reply.raw.destroy() }
     })

@@ -1,29 +1,26 @@
 import { once } from 'node:events'
 import { request as httpRequest, type IncomingMessage } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { Writable } from 'node:stream'
+import { setImmediate as turn } from 'node:timers/promises'
 import compress from '@fastify/compress'
 import etag from '@fastify/etag'
 import helmet from '@fastify/helmet'
-import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
+import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { cache } from '../../plugins/cache/index.js'
-import { events, type SseOptions, type SseSource, type StreamEvent } from '../../plugins/events/index.js'
+import type { SseOptions, SseSource, StreamEvent } from '../../plugins/events/index.js'
+import { SseStream } from '../../plugins/events/sse-stream.js'
 import { rateLimit } from '../../plugins/rate-limit/index.js'
-import { redis } from '../../plugins/redis/index.js'
 import { session } from '../../plugins/session/index.js'
-import { startRedis, until } from '../helpers/index.js'
-import { collectLog } from '../helpers/app/log-lines.js'
-import { stopwatch } from '../helpers/timing/stopwatch.js'
-
-const server = await startRedis()
-let prefixes = 0
+import { createTestClock } from '../../plugins/testing/index.js'
+import { advanceUntil, advanceWhile, createTestApp, forEachStore, SECRET, sharedRedis, startRedis, until, type StoreName } from '../helpers/index.js'
 
 interface Fake<T> extends SseSource<T> {
   append (data: T): void
   fail (): void
   readers: number
   reads: number
-  longest: number
 }
 
 /** A stream in memory, with ids as Redis has them. */
@@ -34,9 +31,8 @@ function fakeStream<T> (): Fake<T> {
   const fake: Fake<T> = {
     readers: 0,
     reads: 0,
-    longest: 0,
     append (data) {
-      all.push({ id: `${all.length + 1}-0`, key: undefined, data, appendedAt: Date.now() })
+      all.push({ id: `${all.length + 1}-0`, key: undefined, data, appendedAt: 0 })
       for (const wake of wakes) wake()
     },
     fail () {
@@ -76,26 +72,35 @@ function fakeStream<T> (): Fake<T> {
 interface Setting<T> {
   source?: SseSource<T>
   options?: SseOptions<unknown>
-  redis?: boolean
-  before?: (app: FastifyInstance) => Promise<unknown>
-  log?: ReturnType<typeof collectLog>
+  store?: StoreName
+  before?: (app: FastifyInstance) => unknown
 }
 
 /** An app with `/events`, listening. */
-async function start<T> (t: Test, { source, options, redis: hasRedis = false, before, log = collectLog() }: Setting<T> = {}) {
-  const given: FastifyServerOptions = { loggerInstance: log.logger }
-  const app = Fastify(given)
-  t.teardown(() => app.close())
-  if (hasRedis) await app.register(redis, { url: server.url, prefix: `sse${++prefixes}` })
-  await before?.(app)
-  await app.register(events, { timeout: 2000 })
-  app.get('/events', async (request, reply) => {
-    if (source) return await app.events.sse(request, reply, source, options)
-    return await app.events.sse(request, reply, 'news:*', options)
+async function start<T> (t: Test, { source, options, store = 'memory', before = () => {} }: Setting<T> = {}) {
+  const made = await createTestApp(t, {
+    store,
+    before,
+    plugins: { events: {} },
+    routes: app => app.get('/events', async (request, reply) => source
+      ? await app.events.sse(request, reply, source, options)
+      : await app.events.sse(request, reply, 'news:*', options))
   })
-  await app.listen({ port: 0, host: '127.0.0.1' })
-  const { port } = app.server.address() as AddressInfo
-  return { app, port, log, connect: async (headers: Record<string, string> = {}, path = '/events') => await connect(t, port, path, headers) }
+  await made.app.listen({ port: 0, host: '127.0.0.1' })
+  const { port } = made.app.server.address() as AddressInfo
+  const logged = (text: string) => made.lines.filter(({ msg }) => String(msg).includes(text)).length
+  return { ...made, logged, connect: async (headers: Record<string, string> = {}, path = '/events') => await connect(t, port, path, headers) }
+}
+
+/** Waits until a stream is read no further, as its client takes no more. */
+async function untilReadingRests (source: Fake<unknown>): Promise<void> {
+  let before = -1
+  let rested = 0
+  await until('reading rests', () => {
+    rested = source.reads === before ? rested + 1 : 0
+    before = source.reads
+    return source.reads > 0 && rested === 3
+  })
 }
 
 /** A browser's side: what came so far. */
@@ -119,10 +124,9 @@ function parse (text: string): Array<Record<string, string>> {
   }))).filter(event => 'data' in event)
 }
 
-for (const hasRedis of [false, true]) {
-  const where = hasRedis ? 'Redis' : 'memory'
-  t.test(`${where}: what is published to a pattern arrives, in order, from the head of the answer on`, async t => {
-    const { app, connect } = await start(t, { redis: hasRedis, options: { event: (_data, { channel }) => channel, retry: '2s' } })
+forEachStore(['memory', 'redis'], store => {
+  t.test(`${store}: what is published to a pattern arrives in order, once the head of the response has arrived`, async t => {
+    const { app, connect } = await start(t, { store, options: { event: (_data, { channel }) => channel, retry: '2s' } })
     const client = await connect()
     t.equal(client.status, 200)
     t.match(client.headers, { 'content-type': 'text/event-stream', 'cache-control': 'no-store, no-transform', 'x-accel-buffering': 'no' })
@@ -135,9 +139,9 @@ for (const hasRedis of [false, true]) {
     t.strictSame(all.slice(0, 100), Array.from({ length: 100 }, (_, i) => ({ event: 'news:a', data: `{"i":${i}}` })))
     t.strictSame(all[100], { event: 'news:b', data: '"line\\nbreak"' })
   })
-}
+})
 
-t.test('a stream is resumed after Last-Event-ID, or the query, and else begins now', async t => {
+t.test('a stream is resumed after Last-Event-ID, or the id in the query, and otherwise begins now', async t => {
   const source = fakeStream<string>()
   const { connect } = await start(t, { source })
   source.append('1')
@@ -153,7 +157,7 @@ t.test('a stream is resumed after Last-Event-ID, or the query, and else begins n
   t.strictSame(parse(byQuery.text).map(({ id }) => id), ['1-0', '2-0', '3-0'])
 })
 
-t.test('a Last-Event-ID that is none is answered 400, and nothing is read', async t => {
+t.test('an invalid Last-Event-ID is answered with 400, and nothing is read', async t => {
   const source = fakeStream<string>()
   const { connect } = await start(t, { source })
   for (const id of ['a b', 'é', 'x'.repeat(4097), 'bad']) {
@@ -185,148 +189,208 @@ t.test('no text in an event can forge a field or another event', async t => {
     { id: '2-0', event: flat, data: JSON.stringify('\u2028\r') }])
 })
 
-t.test('a comment is sent while nothing happens', async t => {
-  const { connect } = await start(t, { options: { heartbeat: 20 } })
+t.test('a comment is sent with each heartbeat', async t => {
+  const { connect, clock } = await start(t, { options: { heartbeat: '15s' } })
   const client = await connect()
-  await until('some came', () => client.text.split(': \n\n').length > 4)
-  t.strictSame(parse(client.text), [])
+  const comments = () => client.text.split(': \n\n').length - 1
+  await until('the first one is sent with the head', () => comments() === 1)
+  await clock.advance('14s')
+  t.equal(comments(), 1)
+  for (let beat = 1; beat <= 3; beat++) {
+    await clock.advance(beat === 1 ? '1s' : '15s')
+    await until(`comment ${beat} arrives`, () => comments() === 1 + beat)
+  }
+  t.equal(client.text, ': \n\n'.repeat(4))
 })
 
+t.test('a client is not disconnected while hooks hold up the head of its response for longer than the heartbeat', async t => {
+  let open = (): void => {}
+  const gate = new Promise<void>(resolve => { open = resolve })
+  let isHeld = false
+  const { app, clock, connect, logged } = await start(t, {
+    options: { heartbeat: '1s' },
+    before: app => app.addHook('onSend', async () => { isHeld = true; await gate })
+  })
+  const connecting = connect()
+  await until('the head is held up', () => isHeld)
+  await clock.advance('5s')
+  open()
+  const client = await connecting
+  t.equal(client.status, 200)
+  await app.events.publish('news:a', 1)
+  await until('the message arrives', () => parse(client.text).length === 1)
+  t.strictSame(parse(client.text), [{ data: '1' }])
+  t.equal(logged('too slow'), 0)
+})
+
+for (const takes of [true, false]) {
+  t.test(`after a stall of this process a client that ${takes ? 'takes what waits for it is not' : 'takes nothing is'} disconnected`, async t => {
+    const clock = createTestClock()
+    let done = (): void => {}
+    const sink = new Writable({ highWaterMark: 1, write (_chunk, _encoding, callback) { done = callback } })
+    let slow = 0
+    // As after a stall: the timer of the second heartbeat fires first, and then the event loop finds that the socket has room.
+    let beats = 0
+    const beat = (callback: () => void) => {
+      callback()
+      if (++beats === 2 && takes) done()
+    }
+    const late = { ...clock, setInterval: (callback: () => void, ms: number) => clock.setInterval(() => beat(callback), ms) }
+    const stream = new SseStream({ heartbeat: 1000, maxBuffer: 100_000, onSlow: () => { slow++ }, cut: () => {}, clock: late })
+    stream.begin()
+    stream.pipe(sink)
+    for (const text of ['1', '2', '3']) {
+      stream.write(text)
+      await turn()
+    }
+    await clock.advance(1000)
+    t.equal(slow, 0)
+    await clock.advance(1000)
+    t.equal(slow, takes ? 0 : 1)
+    t.equal(stream.destroyed, !takes)
+    stream.destroy()
+  })
+}
+
 t.test('map changes or leaves out events, and where it throws the others arrive', async t => {
-  const log = collectLog()
   const map = (data: unknown) => {
     if (data === 'throw') throw new Error('map')
     return data === 'skip' ? undefined : `<${String(data)}>`
   }
-  const { app, connect } = await start(t, { log, options: { map, event: 'news' } })
+  const { app, connect, lines } = await start(t, { options: { map, event: 'news' } })
   const client = await connect()
   for (const data of ['a', 'skip', 'throw', 'b']) await app.events.publish('news:a', data)
   await until('both arrived', () => parse(client.text).length === 2)
   t.strictSame(parse(client.text), [{ event: 'news', data: '"<a>"' }, { event: 'news', data: '"<b>"' }])
-  t.ok(log.lines.some(line => line['reason'] === 'map'))
+  t.match(lines.filter(line => line['reason'] === 'map'), [{ level: 50, channel: 'news:a' }])
 })
 
 t.test('100 clients that hang up leave no reader, no subscription and no connection', async t => {
   const source = fakeStream<number>()
-  const { app, port } = await start(t, { source, redis: true })
-  const live = Fastify()
-  t.teardown(() => live.close())
-  await live.register(redis, { url: server.url, prefix: 'hangup' })
-  await live.register(events)
-  live.get('/live', async (request, reply) => await live.events.sse(request, reply, 'news'))
-  await live.listen({ port: 0, host: '127.0.0.1' })
-  const livePort = (live.server.address() as AddressInfo).port
-  const clients = await Promise.all(Array.from({ length: 100 }, async (_, i) =>
-    i % 2 === 0 ? await connect(t, port, '/events', {}) : await connect(t, livePort, '/live', {})))
+  const read = await start(t, { source })
+  const live = await start(t, { store: 'redis' })
+  const redis = (await sharedRedis()).client()
+  const channel = `${live.prefix}:events:#news:*`
+  const clients = await Promise.all(Array.from({ length: 100 }, async (_, i) => await (i % 2 === 0 ? read : live).connect()))
   await until('all read', () => source.readers === 50)
-  t.same(await server.client().pubsub('NUMSUB', 'hangup:events:#news'), ['hangup:events:#news', 1])
+  t.equal(await redis.pubsub('NUMPAT'), 1)
   source.append(1)
-  await live.events.publish('news', 1)
-  await until('all heard', () => clients.every(({ text }) => text.includes('data: 1')))
+  await live.app.events.publish('news:a', 1)
+  await until('all hear', () => clients.every(({ text }) => text.includes('data: 1')))
+  t.same(clients.map(({ text }) => parse(text).length), clients.map(() => 1))
   for (const { hangUp } of clients) hangUp()
-  await until('nobody reads', () => source.readers === 0)
-  await until('nobody listens', async () => (await server.client().pubsub('CHANNELS', 'hangup:*')).length === 0)
-  for (const each of [app, live]) await until('no connection is left', () => new Promise(resolve => { each.server.getConnections((_error, count) => resolve(count === 0)) }))
+  const left = async () => ({
+    readers: source.readers,
+    patterns: await redis.pubsub('NUMPAT'),
+    connections: await Promise.all([read, live].map(({ app }) => new Promise(resolve => { app.server.getConnections((_error, count) => resolve(count)) })))
+  })
+  const none = { readers: 0, patterns: 0, connections: [0, 0] }
+  await until('nothing is left', async () => JSON.stringify(await left()) === JSON.stringify(none)).catch(() => {})
+  t.strictSame(await left(), none, channel)
 })
 
 t.test('a stream is read no faster than its client takes', async t => {
   const source = fakeStream<string>()
-  const { connect } = await start(t, { source, options: { heartbeat: '1m' } })
+  const { connect } = await start(t, { source })
   const slow = await connect()
   slow.response.pause()
   await until('it reads', () => source.readers === 1)
-  const big = 'x'.repeat(100_000)
   const count = 300
-  for (let i = 0; i < count; i++) source.append(big)
-  let before = -1
-  await until('reading rests', async () => {
-    const rests = source.reads === before
-    before = source.reads
-    await new Promise(resolve => setTimeout(resolve, 50))
-    return rests && source.reads > 0
-  })
+  for (let i = 0; i < count; i++) source.append('x'.repeat(100_000))
+  await untilReadingRests(source)
   t.ok(source.reads < count, `${source.reads} of ${count} were read`)
   slow.response.resume()
   await until('all arrives', () => parse(slow.text).length === count)
   t.strictSame(parse(slow.text).map(({ id }) => id), Array.from({ length: count }, (_, i) => `${i + 1}-0`))
 })
 
-t.test('a client that takes nothing is disconnected: of a stream at the heartbeat, of a pattern when its buffer is full', async t => {
+t.test('a client of a stream that takes nothing between two heartbeats is disconnected', async t => {
   const source = fakeStream<string>()
-  const log = collectLog()
-  const stream = await start(t, { source, log, options: { heartbeat: 50 } })
-  const pattern = await start(t, { log, options: { maxBuffer: 100_000 } })
-  const big = 'x'.repeat(1_000_000)
-  const clients = [await stream.connect(), await pattern.connect()]
-  for (const { response } of clients) response.pause()
+  const { connect, clock, logged } = await start(t, { source, options: { heartbeat: '15s' } })
+  const client = await connect()
+  client.response.pause()
   await until('it reads', () => source.readers === 1)
-  for (let i = 0; i < 30; i++) {
-    source.append(big)
-    await pattern.app.events.publish('news:a', big)
-  }
-  const dropped = () => log.lines.filter(line => String(line['msg']).includes('too slow')).length
-  await until('both are dropped', () => dropped() >= 2)
+  for (let i = 0; i < 30; i++) source.append('x'.repeat(1_000_000))
+  await untilReadingRests(source)
+  await clock.advance('15s')
+  t.equal(logged('too slow'), 0, 'before the first heartbeat it took something')
+  await advanceUntil(clock, 'it is disconnected', () => logged('too slow') === 1, { step: 15_000, atMost: 60_000 })
   await until('nobody reads', () => source.readers === 0)
-  for (const { response } of clients) response.resume()
-  await until('they see it', () => clients.every(({ isOver }) => isOver))
-  t.equal(dropped(), 2)
+  client.response.resume()
+  await until('it sees the end', () => client.isOver)
+  t.notOk(client.response.complete)
+  t.equal(logged('too slow'), 1)
 })
 
-t.test('an event that is larger than the buffer arrives where nothing else waits', async t => {
+t.test('a client of a pattern that takes nothing is disconnected when its buffer is full', async t => {
+  const { app, connect, logged } = await start(t, { options: { maxBuffer: 100_000 } })
+  const client = await connect()
+  client.response.pause()
+  for (let i = 0; i < 30; i++) await app.events.publish('news:a', 'x'.repeat(1_000_000))
+  await until('it is disconnected', () => logged('too slow') === 1)
+  client.response.resume()
+  await until('it sees the end', () => client.isOver)
+  t.notOk(client.response.complete)
+  t.equal(logged('too slow'), 1)
+})
+
+t.test('an event that is larger than the buffer arrives when nothing else waits', async t => {
   const source = fakeStream<string>()
   const { connect } = await start(t, { source, options: { maxBuffer: 16_384 } })
   const client = await connect()
   await until('it reads', () => source.readers === 1)
   for (let i = 0; i < 3; i++) source.append('x'.repeat(3_000_000))
   await until('all arrive', () => parse(client.text).length === 3)
-  t.ok(client.text.length > 9_000_000)
+  t.same(parse(client.text).map(({ data = '' }) => data.length), [3_000_002, 3_000_002, 3_000_002])
 })
 
-t.test('when a stream fails the answer ends, so that the browser comes back', async t => {
+t.test('the response ends when its stream fails, so that the browser reconnects', async t => {
   const source = fakeStream<string>()
-  const { connect, log } = await start(t, { source })
+  const { connect, lines } = await start(t, { source })
   const client = await connect()
   source.append('last words')
   await until('it arrived', () => client.text.includes('last words'))
   source.fail()
   await until('it ended', () => client.isOver)
   t.ok(client.response.complete)
-  t.equal(log.lines.filter(line => line['reason'] === 'the stream failed').length, 1)
-  t.equal(log.lines.filter(line => Number(line['level']) >= 50).length, 0)
+  t.equal(lines.filter(line => line['reason'] === 'the stream failed').length, 1)
+  t.same(lines.filter(line => Number(line['level']) >= 50), [])
 })
 
-t.test('closing the app ends all answers at once', async t => {
+t.test('closing the app ends all responses at once', async t => {
   const source = fakeStream<string>()
-  const { app, connect, log } = await start(t, { source })
+  const { app, connect, warnings } = await start(t, { source })
   const clients = await Promise.all([connect(), connect()])
   await until('both read', () => source.readers === 2)
-  const sinceAsked = stopwatch()
-  await app.close()
-  t.ok(sinceAsked() < 1000, `${sinceAsked()} ms`)
-  await until('they see it', () => clients.every(({ isOver, response }) => isOver && response.complete))
+  let isClosed = false
+  app.close().then(() => { isClosed = true })
+  // The clock stands still: nothing waits for a timer.
+  await until('the app is closed', () => isClosed)
+  await until('both clients see the end', () => clients.every(({ isOver }) => isOver))
+  t.same(clients.map(({ response }) => response.complete), [true, true])
   t.equal(source.readers, 0)
-  t.equal(log.lines.filter(line => Number(line['level']) >= 40).length, 0)
+  t.same(warnings(), [])
 })
 
-t.test('closing the app does not wait for a client that takes nothing', async t => {
+t.test('closing the app waits a second at most for a client that takes nothing', async t => {
   const source = fakeStream<string>()
-  const { app, connect } = await start(t, { source, options: { heartbeat: '1m' } })
+  const { app, connect, clock } = await start(t, { source })
   const client = await connect()
   client.response.pause()
   await until('it reads', () => source.readers === 1)
   for (let i = 0; i < 100; i++) source.append('x'.repeat(1_000_000))
-  await until('reading rests', async () => {
-    const before = source.reads
-    await new Promise(resolve => setTimeout(resolve, 50))
-    return before > 0 && source.reads === before
-  })
-  const sinceAsked = stopwatch()
-  await app.close()
-  t.ok(sinceAsked() < 3000, `${sinceAsked()} ms`)
+  await untilReadingRests(source)
+  let isClosed = false
+  app.close().then(() => { isClosed = true })
+  await until('reading ends', () => source.readers === 0)
+  await clock.advance(999)
+  t.notOk(isClosed)
+  await clock.advance(1)
+  await until('the app is closed', () => isClosed)
   t.equal(source.readers, 0)
 })
 
-t.test('a HEAD request gets the head, and reads nothing', async t => {
+t.test('a HEAD request gets the headers, and nothing is read', async t => {
   const source = fakeStream<string>()
   const { app } = await start(t, { source })
   app.server.unref()
@@ -336,29 +400,30 @@ t.test('a HEAD request gets the head, and reads nothing', async t => {
   t.equal(source.readers, 0)
 })
 
-t.test('without Redis a live answer is refused with 503, as JSON', async t => {
-  const own = await startRedis()
-  const app = Fastify()
-  t.teardown(() => app.close())
-  await app.register(redis, { url: own.url })
-  await app.register(events, { subscribeTimeout: 100 })
-  app.get('/events', async (request, reply) => await app.events.sse(request, reply, 'news'))
-  await own.kill()
-  const { statusCode, headers, json } = await app.inject('/events')
+t.test('a response of a pattern is refused with 503 and JSON while Redis is gone', async t => {
+  const server = await startRedis()
+  const { app, clock } = await createTestApp(t, {
+    store: server,
+    plugins: { events: { subscribeTimeout: 100 } },
+    routes: app => app.get('/events', async (request, reply) => await app.events.sse(request, reply, 'news'))
+  })
+  await server.kill()
+  const { value: { statusCode, headers, json }, passed } = await advanceWhile(clock, app.inject('/events'))
   t.equal(statusCode, 503)
+  t.ok(passed <= 110, `${passed} ms`)
   t.match(headers['content-type'], /json/)
   t.notOk(headers['x-accel-buffering'])
   t.equal(json().code, 'FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE')
 })
 
-t.test('compress, etag, helmet, sessions, a cache and a rate limit beside it leave it as it is', async t => {
+t.test('compress, etag, helmet, sessions, a cache and a rate limit leave the events and their headers as they are', async t => {
   const { app, connect } = await start(t, {
-    redis: true,
+    store: 'redis',
     async before (app) {
       await app.register(compress, { global: true, threshold: 0 })
       await app.register(etag)
       await app.register(helmet)
-      await app.register(session, { secret: 'only for this test, 32 characters' })
+      await app.register(session, { secret: SECRET })
       await app.register(rateLimit, { max: 3, timeWindow: '1 minute' })
       await app.register(cache, { global: true, ttl: '1m' })
     }
@@ -367,20 +432,19 @@ t.test('compress, etag, helmet, sessions, a cache and a rate limit beside it lea
   const clients = [await connect(asked), await connect(asked)]
   await app.events.publish('news:a', 1)
   await until('both hear', () => clients.every(({ text }) => parse(text).length === 1))
-  for (const { headers } of clients) {
-    t.equal(headers['content-encoding'], undefined)
-    t.equal(headers['cache-control'], 'no-store, no-transform')
-  }
+  t.same(clients.map(({ headers }) => [headers['content-encoding'], headers['cache-control']]), clients.map(() => [undefined, 'no-store, no-transform']))
   await connect(asked)
   t.equal((await connect(asked)).status, 429)
 })
 
-t.test('options that cannot be used are a coded error', async t => {
-  for (const options of [{ heartbeat: 0 }, { retry: 'soon' }, { maxBuffer: 16_383 }, { beat: 1 }, { map: 1 }, { event: 1 }]) {
-    const app = Fastify()
-    await app.register(events)
-    app.get('/', async (request, reply) => await app.events.sse(request, reply, 'x', options as SseOptions<unknown>))
-    t.equal((await app.inject('/')).json().code, 'FST_REDIS_SUITE_EVENTS_INVALID_OPTION')
-    await app.close()
-  }
+t.test('invalid options are refused with a coded error', async t => {
+  const all = [{ heartbeat: 0 }, { retry: 'soon' }, { maxBuffer: 16_383 }, { beat: 1 }, { map: 1 }, { event: 1 }]
+  const { app } = await createTestApp(t, {
+    plugins: { events: {} },
+    routes (app) {
+      for (const [i, options] of all.entries()) app.get(`/${i}`, async (request, reply) => await app.events.sse(request, reply, 'x', options as SseOptions<unknown>))
+    }
+  })
+  const codes = await Promise.all(all.map(async (_, i) => (await app.inject(`/${i}`)).json().code))
+  t.same(codes, all.map(() => 'FST_REDIS_SUITE_EVENTS_INVALID_OPTION'))
 })

@@ -1,4 +1,4 @@
-import { setTimeout as sleep } from 'node:timers/promises'
+import { sleep, type Clock } from '../../shared/clock.js'
 import { toError } from '../../shared/errors.js'
 import type { Lease } from '../../shared/lease.js'
 import type { Holder, Source, StreamStore, TakenEvent } from './store.js'
@@ -20,14 +20,16 @@ export class Acks {
   readonly #holder: Holder
   readonly #lease: Lease
   readonly #onStore: (error: Error | undefined) => void
+  readonly #clock: Clock
   #waiting: Ack[] = []
   #isFlushing = false
 
-  constructor (store: StreamStore, holder: Holder, lease: Lease, onStore: (error: Error | undefined) => void) {
+  constructor (store: StreamStore, holder: Holder, lease: Lease, onStore: (error: Error | undefined) => void, clock: Clock) {
     this.#store = store
     this.#holder = holder
     this.#lease = lease
     this.#onStore = onStore
+    this.#clock = clock
   }
 
   /** @throws {@link LeaseLost} */
@@ -53,7 +55,7 @@ export class Acks {
         }
         this.#onStore(toError(error))
         this.#waiting.unshift(...acks)
-        await sleep(REST_MS, undefined, { ref: false })
+        await sleep(this.#clock, REST_MS, { ref: false })
       }
     }
     this.#isFlushing = false

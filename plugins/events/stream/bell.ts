@@ -1,5 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { RedisClient } from '../../shared/client.js'
+import type { Clock } from '../../shared/clock.js'
 import { followChannel, type Feed } from '../../shared/feed.js'
 import { channelOf } from './redis-store.js'
 import type { Bell } from './store.js'
@@ -7,7 +8,7 @@ import type { Bell } from './store.js'
 type OnRing = (partition: number | undefined) => void
 
 /** Hears of new events of all streams, over one connection, from the first listener on. */
-export function createBells (client: RedisClient, prefix: string, log: FastifyBaseLogger): { bellOf: (name: string) => Bell, close: () => void } {
+export function createBells (client: RedisClient, prefix: string, log: FastifyBaseLogger, clock: Clock): { bellOf: (name: string) => Bell, close: () => void } {
   const listeners = new Map<string, Set<OnRing>>()
   let feed: Feed | undefined
   let isClosed = false
@@ -21,7 +22,8 @@ export function createBells (client: RedisClient, prefix: string, log: FastifyBa
     log,
     without: 'events: new events of streams cannot be heard of, they are looked for each second',
     onMessage: message => ring(message.slice(0, message.lastIndexOf('.')), Number(message.slice(message.lastIndexOf('.') + 1))),
-    onGap: () => { for (const name of listeners.keys()) ring(name, undefined) }
+    onGap: () => { for (const name of listeners.keys()) ring(name, undefined) },
+    clock
   })
 
   return {

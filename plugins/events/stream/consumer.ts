@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyBaseLogger } from 'fastify'
-import { systemClock } from '../../shared/clock.js'
+import type { Clock } from '../../shared/clock.js'
 import { Gate } from '../../shared/gate.js'
 import { Shares } from '../../shared/shares.js'
 import { eventIdOf } from './cursor.js'
@@ -19,6 +19,7 @@ export interface ConsumerOptions<T> {
   /** Milliseconds. */
   lease: number
   log: FastifyBaseLogger
+  clock: Clock
   onClosed: () => void
 }
 
@@ -26,7 +27,7 @@ const CLOSE_MS = 5000
 const TICKS = -1
 
 /** Has this instance's part of the partitions handled. */
-export function startConsumer<T> ({ name, store, bell, partitions, options, lease, log, onClosed }: ConsumerOptions<T>): Consumer {
+export function startConsumer<T> ({ name, store, bell, partitions, options, lease, log, clock, onClosed }: ConsumerOptions<T>): Consumer {
   const { group, concurrency } = options
   const about = { plugin: 'events', stream: name, group }
   const idOf = (event: Parameters<typeof eventIdOf>[0], index: number) => eventIdOf(event, index, partitions)
@@ -59,7 +60,7 @@ export function startConsumer<T> ({ name, store, bell, partitions, options, leas
 
   const gate = new Gate(concurrency)
   const all = Array.from({ length: partitions }, (_, index) =>
-    new StreamPartition<T>({ store, index, options, lease, gate, decode: event => decodeEvent<T>(event, idOf(event, index)), events: eventsOf(index) }))
+    new StreamPartition<T>({ store, index, options, lease, clock, gate, decode: event => decodeEvent<T>(event, idOf(event, index)), events: eventsOf(index) }))
   const shares = new Shares({
     all,
     lease,
@@ -67,7 +68,7 @@ export function startConsumer<T> ({ name, store, bell, partitions, options, leas
     alive: (instance, ms) => store.alive(group, instance, ms),
     leave: instance => store.leave(group, instance),
     onTick: error => note(TICKS, error),
-    clock: systemClock
+    clock
   })
   const stopListening = bell.listen(partition => {
     for (const each of partition === undefined ? all : all.slice(partition, partition + 1)) each.wake()

@@ -1,4 +1,5 @@
 import { setImmediate as turn } from 'node:timers/promises'
+import type { Clock } from '../../shared/clock.js'
 import { compareIds, createIds } from '../../shared/stream-ids.js'
 import type { ResolvedStreamOptions } from './options.js'
 import { groupState, indexAfter, type Bell, type Holder, type StoredEvent, type StoredLetter, type StreamStore, type TakenEvent } from './store.js'
@@ -22,12 +23,14 @@ interface Partition {
 }
 
 /** Keeps events in this process: they end with it. Who goes through many lets others have their turn. */
-export function createMemoryStreams ({ partitions, maxLength, maxAge, maxDeadLetters }: ResolvedStreamOptions): { store: StreamStore, bell: Bell } {
+export function createMemoryStreams (
+  { partitions, maxLength, maxAge, maxDeadLetters }: ResolvedStreamOptions, clock: Clock
+): { store: StreamStore, bell: Bell } {
   const all = Array.from({ length: partitions }, (): Partition => ({ log: [], count: 0, groups: new Map() }))
   const instances = new Map<string, Map<string, number>>()
   const listeners = new Set<(partition: number | undefined) => void>()
   let fence = 0
-  const nextId = createIds()
+  const nextId = createIds(clock)
 
   function at (index: number): Partition {
     const partition = all[index]
@@ -46,11 +49,11 @@ export function createMemoryStreams ({ partitions, maxLength, maxAge, maxDeadLet
 
   function held ({ partition, group: name, token }: Holder): Group | undefined {
     const group = at(partition).groups.get(name)
-    return group?.lease?.token === token && group.lease.until > performance.now() ? group : undefined
+    return group?.lease?.token === token && group.lease.until > clock.monotonic() ? group : undefined
   }
 
   function trim (partition: Partition): void {
-    const oldest = Date.now() - maxAge
+    const oldest = clock.now() - maxAge
     const fresh = partition.log.findIndex(({ id }) => Number.parseInt(id, 10) >= oldest)
     partition.log.splice(0, Math.max(fresh === -1 ? partition.log.length : fresh, partition.log.length - maxLength))
   }
@@ -90,7 +93,7 @@ export function createMemoryStreams ({ partitions, maxLength, maxAge, maxDeadLet
 
     async found (index, group, from) { groupOf(index, group, from) },
     async alive (group, instance, ms) {
-      const now = performance.now()
+      const now = clock.monotonic()
       const living = new Map([...instances.get(group) ?? []].filter(([, until]) => until > now)).set(instance, now + ms)
       instances.set(group, living)
       return living.size
@@ -99,13 +102,13 @@ export function createMemoryStreams ({ partitions, maxLength, maxAge, maxDeadLet
 
     async acquire ({ partition, group: name, token }, ms) {
       const group = groupOf(partition, name)
-      if (group.lease !== undefined && group.lease.until > performance.now()) return undefined
-      group.lease = { token, until: performance.now() + ms }
+      if (group.lease !== undefined && group.lease.until > clock.monotonic()) return undefined
+      group.lease = { token, until: clock.monotonic() + ms }
       return ++fence
     },
     async renew (holder, ms) {
       const group = held(holder)
-      if (group) group.lease = { token: holder.token, until: performance.now() + ms }
+      if (group) group.lease = { token: holder.token, until: clock.monotonic() + ms }
       return group !== undefined
     },
     async release (holder) {

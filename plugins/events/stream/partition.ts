@@ -1,5 +1,5 @@
-import { systemClock } from '../../shared/clock.js'
 import { backoffMs } from '../../shared/backoff.js'
+import type { Clock } from '../../shared/clock.js'
 import { reasonOf, toError } from '../../shared/errors.js'
 import type { Gate } from '../../shared/gate.js'
 import { Lease } from '../../shared/lease.js'
@@ -26,6 +26,7 @@ export interface PartitionOptions<T> {
   options: ResolvedConsumeOptions<T>
   /** Milliseconds. */
   lease: number
+  clock: Clock
   decode: (event: TakenEvent) => StreamEvent<T>
   /** One for all partitions of a consumer. */
   gate: Gate
@@ -79,23 +80,23 @@ export class StreamPartition<T> implements Share {
 
   async tryOwn (token: string): Promise<void> {
     if (this.#working !== undefined) return
-    const { store, index, options: { group }, lease: ms, events } = this.#options
-    const asked = performance.now()
+    const { store, index, options: { group }, lease: ms, clock, events } = this.#options
+    const asked = clock.monotonic()
     const holder: Holder = { partition: index, group, token }
     const fence = await store.acquire(holder, ms)
     if (fence === undefined) return
-    const lease = new Lease(token, fence, ms, asked, systemClock)
-    this.#term = { lease, holder, acks: new Acks(store, holder, lease, events.store) }
+    const lease = new Lease(token, fence, ms, asked, clock)
+    this.#term = { lease, holder, acks: new Acks(store, holder, lease, events.store, clock) }
     this.#isStopping = false
     this.#working = this.#work(this.#term).finally(() => { this.#term = this.#working = undefined })
   }
 
   async renew (): Promise<void> {
     if (this.#term === undefined) return
-    const { store, lease: ms } = this.#options
+    const { store, lease: ms, clock } = this.#options
     const { lease, holder } = this.#term
     if (lease.signal.aborted) return
-    const asked = performance.now()
+    const asked = clock.monotonic()
     if (await store.renew(holder, ms)) lease.extend(asked)
     else lease.end()
   }
@@ -126,7 +127,7 @@ export class StreamPartition<T> implements Share {
       try {
         const goesOn = await this.#step(term)
         events.store(undefined)
-        if (!goesOn) await this.#rest(Math.min(POLL_MS, this.#line.retryAfter(this.#lookedAt) - performance.now()))
+        if (!goesOn) await this.#rest(Math.min(POLL_MS, this.#line.retryAfter(this.#lookedAt) - this.#options.clock.monotonic()))
       } catch (error) {
         if (error instanceof LeaseLost) break
         events.store(toError(error))
@@ -147,7 +148,7 @@ export class StreamPartition<T> implements Share {
     const { options: { concurrency } } = this.#options
     this.#isAwake = false
     if (this.#loaded !== 'all') await this.#load(term)
-    this.#lookedAt = performance.now()
+    this.#lookedAt = this.#options.clock.monotonic()
     for (const held of this.#line.next(this.#lookedAt, concurrency - this.#running.size)) this.#start(term, held)
     const room = MOST_HELD - this.#line.size
     return this.#running.size < concurrency && room > 0 && await this.#take(term, Math.min(room, this.#page))
@@ -215,7 +216,7 @@ export class StreamPartition<T> implements Share {
     } catch (error) {
       if (error instanceof LeaseLost) return term.lease.end()
       this.#options.events.store(toError(error))
-      held.retryAt = performance.now() + REST_MS
+      held.retryAt = this.#options.clock.monotonic() + REST_MS
     }
   }
 
@@ -242,7 +243,7 @@ export class StreamPartition<T> implements Share {
       held.given = attempt
       events.failed(event, toError(error), attempt)
       if (attempt > retries) held.doomed = reasonOf(error)
-      else held.retryAt = performance.now() + backoffMs(attempt, backoff)
+      else held.retryAt = this.#options.clock.monotonic() + backoffMs(attempt, backoff)
       return false
     }
   }
@@ -257,9 +258,10 @@ export class StreamPartition<T> implements Share {
 
   async #rest (ms: number): Promise<void> {
     if (this.#isAwake) return
+    const { clock } = this.#options
     await new Promise<void>(resolve => {
-      const timer = setTimeout(resolve, Math.max(1, ms)).unref()
-      this.#wake = () => { clearTimeout(timer); resolve() }
+      const timer = clock.setTimeout(resolve, Math.max(1, ms)).unref()
+      this.#wake = () => { clock.clearTimeout(timer); resolve() }
     })
     this.#wake = () => {}
   }

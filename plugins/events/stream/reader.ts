@@ -1,5 +1,5 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
+import { sleep, type Clock } from '../../shared/clock.js'
 import { reasonOf } from '../../shared/errors.js'
 import { cursorOf, positionOf, START, type Position } from './cursor.js'
 import { decodeEvent } from './json.js'
@@ -13,6 +13,7 @@ export interface ReadersOptions {
   bell: Bell
   partitions: number
   log: FastifyBaseLogger
+  clock: Clock
 }
 
 /** New events are told of; what was not heard of is found after this. */
@@ -107,7 +108,7 @@ export class Readers {
         return result
       } catch (error) {
         this.#note(error)
-        await sleep(REST_MS, undefined, { signal, ref: false }).catch(() => {})
+        await sleep(this.#options.clock, REST_MS, { signal, ref: false }).catch(() => {})
       }
     }
     return undefined
@@ -128,10 +129,11 @@ export class Readers {
     reader.signal.addEventListener('abort', () => this.#leave(reader))
     this.#open.add(reader)
     if (this.#open.size > 1) return
-    const poll = setInterval(() => this.#ring(undefined), POLL_MS).unref()
-    const stopListening = this.#options.bell.listen(partition => this.#ring(partition))
+    const { bell, clock } = this.#options
+    const poll = clock.setInterval(() => this.#ring(undefined), POLL_MS).unref()
+    const stopListening = bell.listen(partition => this.#ring(partition))
     this.#stop = () => {
-      clearInterval(poll)
+      clock.clearInterval(poll)
       stopListening()
     }
   }

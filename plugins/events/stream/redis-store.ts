@@ -1,13 +1,25 @@
 import type { RedisClient } from '../../shared/client.js'
+import type { Clock } from '../../shared/clock.js'
 import { keySpace } from '../../shared/keys.js'
 import { acquireScript, aliveScript, renewScript } from '../../shared/lease-scripts.js'
-import { runScript, runScriptForBytes } from '../../shared/script.js'
+import { runScript, runScriptForBytes, type Script } from '../../shared/script.js'
 import type { ResolvedStreamOptions } from './options.js'
 import { appendScript, buryScript, doneScript, foundScript, markScript, pendingScript, discardScript, replayScript, stateScript, takeScript } from './scripts.js'
 import { groupState, type Holder, type Source, type StoredEvent, type StoredLetter, type StreamStore, type TakenEvent } from './store.js'
 
 type Run = <T>(operation: () => Promise<T>) => Promise<T>
 type What = 'log' | 'meta' | `${'again' | 'dead' | 'owner' | 'fence'}:${string}`
+
+export interface RedisStreamsOptions {
+  client: RedisClient
+  prefix: string
+  /** Plain characters. */
+  name: string
+  options: ResolvedStreamOptions
+  /** Calls Redis by the policy on failure. */
+  run: Run
+  clock: Clock
+}
 
 /** The channel on which instances tell each other of new events: `{name}.{partition}`. */
 export function channelOf (prefix: string): string {
@@ -16,11 +28,8 @@ export function channelOf (prefix: string): string {
 
 /**
  * Keeps events in Redis: each partition is a stream, and what belongs to it lies in one slot of a Cluster.
- *
- * @param name - plain characters
- * @param run - calls Redis by the policy on failure
  */
-export function createRedisStreams (client: RedisClient, prefix: string, name: string, options: ResolvedStreamOptions, run: Run): StreamStore {
+export function createRedisStreams ({ client, prefix, name, options, run, clock }: RedisStreamsOptions): StreamStore {
   const { maxLength, maxAge, maxDeadLetters } = options
   // How far groups are is worth something as long as there are events.
   const retention = Math.max(options.retention, maxAge)
@@ -31,10 +40,12 @@ export function createRedisStreams (client: RedisClient, prefix: string, name: s
   const owner = ({ partition, group }: Holder) => key(partition, `owner:${group}`)
   const sourceOf = ({ partition, group }: Holder, source: Source) => key(partition, source === 'log' ? 'log' : `again:${group}`)
 
+  const script = (called: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>) => runScript(client, called, keys, args, clock)
+
   return {
     async append (partition, eventKey, value) {
       const args = [value, maxLength, maxAge, retention, channel, `${name}.${partition}`]
-      const reply = await run(() => runScript(client, appendScript, [key(partition, 'log'), key(partition, 'meta')], eventKey === undefined ? args : [...args, eventKey]))
+      const reply = await run(() => script(appendScript, [key(partition, 'log'), key(partition, 'meta')], eventKey === undefined ? args : [...args, eventKey]))
       const [id, n] = listOf(reply)
       return { id: String(id), n: Number(n) }
     },
@@ -42,17 +53,17 @@ export function createRedisStreams (client: RedisClient, prefix: string, name: s
       (await run(() => client.xrangeBuffer(key(partition, 'log'), `(${after}`, '+', 'COUNT', count))).map(([id, fields]) => eventOf(id, fields)),
 
     async found (partition, group, from) {
-      await run(() => runScript(client, foundScript, [key(partition, 'log'), key(partition, 'meta')], [group, from, maxAge, retention]))
+      await run(() => script(foundScript, [key(partition, 'log'), key(partition, 'meta')], [group, from, maxAge, retention]))
     },
-    alive: async (group, instance, ms) => Number(await run(() => runScript(client, aliveScript, [instances(group)], [instance, ms]))),
+    alive: async (group, instance, ms) => Number(await run(() => script(aliveScript, [instances(group)], [instance, ms]))),
     async leave (group, instance) { await run(() => client.zrem(instances(group), instance)) },
 
     async acquire (holder, ms) {
-      const fence = await run(() => runScript(client, acquireScript, [owner(holder), key(holder.partition, `fence:${holder.group}`)], [holder.token, ms]))
+      const fence = await run(() => script(acquireScript, [owner(holder), key(holder.partition, `fence:${holder.group}`)], [holder.token, ms]))
       return fence === null ? undefined : Number(fence)
     },
-    renew: async (holder, ms) => await run(() => runScript(client, renewScript, [owner(holder)], [holder.token, ms])) === 1,
-    async release (holder) { await run(() => runScript(client, renewScript, [owner(holder)], [holder.token, 0])) },
+    renew: async (holder, ms) => await run(() => script(renewScript, [owner(holder)], [holder.token, ms])) === 1,
+    async release (holder) { await run(() => script(renewScript, [owner(holder)], [holder.token, 0])) },
 
     async pending (holder, source, after, count) {
       const keys = [owner(holder), sourceOf(holder, source), key(holder.partition, 'meta')]
@@ -71,18 +82,18 @@ export function createRedisStreams (client: RedisClient, prefix: string, name: s
       return listOf(reply).map(listOf).map(([source, id, fields]) => takenOf(String(source) === 'log' ? 'log' : 'again', id, fields, 0))
     },
     mark: async (holder, { source, entry }, given) =>
-      await run(() => runScript(client, markScript, [owner(holder), sourceOf(holder, source)], [holder.token, holder.group, entry, given])) === 1,
+      await run(() => script(markScript, [owner(holder), sourceOf(holder, source)], [holder.token, holder.group, entry, given])) === 1,
     done: async (holder, source, entries) =>
-      await run(() => runScript(client, doneScript, [owner(holder), sourceOf(holder, source)], [holder.token, holder.group, source, ...entries])) === 1,
+      await run(() => script(doneScript, [owner(holder), sourceOf(holder, source)], [holder.token, holder.group, source, ...entries])) === 1,
     async bury (holder, { source, entry, id, n, key: eventKey, value }, reason, given) {
       const keys = [owner(holder), sourceOf(holder, source), key(holder.partition, `dead:${holder.group}`)]
       const fields = ['n', n, 'v', value, 'id', id, 'reason', reason, 'given', given, ...eventKey === undefined ? [] : ['k', eventKey]]
-      const dropped = await run(() => runScript(client, buryScript, keys, [holder.token, holder.group, source, entry, maxDeadLetters, options.retention, ...fields]))
+      const dropped = await run(() => script(buryScript, keys, [holder.token, holder.group, source, entry, maxDeadLetters, options.retention, ...fields]))
       return dropped === null ? undefined : Number(dropped)
     },
 
     async state (partition) {
-      const [length, meta, firsts, lasts, infos] = listOf(await run(() => runScript(client, stateScript, [key(partition, 'log'), key(partition, 'meta')], [])))
+      const [length, meta, firsts, lasts, infos] = listOf(await run(() => script(stateScript, [key(partition, 'log'), key(partition, 'meta')], [])))
       const fields = mapOf(meta)
       const count = Number(fields.get('n') ?? 0)
       const [first] = listOf(firsts).map(listOf)
@@ -101,9 +112,9 @@ export function createRedisStreams (client: RedisClient, prefix: string, name: s
     letters: async (partition, group, from, count) =>
       (await run(() => client.xrangeBuffer(key(partition, `dead:${group}`), from, '+', 'COUNT', count))).map(([id, fields]) => letterOf(id, fields)),
     letterCount: (partition, group) => run(() => client.xlen(key(partition, `dead:${group}`))),
-    replay: async (partition, group, ids) => Number(await run(() => runScript(client, replayScript,
+    replay: async (partition, group, ids) => Number(await run(() => script(replayScript,
       [key(partition, `again:${group}`), key(partition, `dead:${group}`)], [retention, channel, `${name}.${partition}`, ...ids]))),
-    discard: async (partition, group, ids) => Number(await run(() => runScript(client, discardScript, [key(partition, `dead:${group}`)], ids)))
+    discard: async (partition, group, ids) => Number(await run(() => script(discardScript, [key(partition, `dead:${group}`)], ids)))
   }
 }
 

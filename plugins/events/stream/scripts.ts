@@ -1,4 +1,4 @@
-import { lua } from '../../shared/script.js'
+import { lua, timedLua } from '../../shared/script.js'
 
 // An event is [n, its number, v, its value, k, its key]; without a key it ends before that. What is replayed, and a dead letter,
 // have also [id, the event's]. Each group has one consumer: who that is, is said by the lease.
@@ -26,6 +26,15 @@ local function found (log, meta, group, from, maxAge, retention)
 end
 `
 
+/** The id of a new entry is the server's; with a clock of a test it is of that clock's time. */
+const ENTRY_ID = `
+local function entry_id ()
+  if given_time == '' then return '*' end
+  local time = redis_time()
+  return string.format('%.0f-*', time[1] * 1000 + math.floor(time[2] / 1000))
+end
+`
+
 const IF_HELD = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return nil end"
 /** What was replayed is done for good. */
 const FORGET = `
@@ -42,12 +51,13 @@ end
  * ARGV     value, how many are kept, for how long (ms), TTL of meta (ms), channel, message, key (or none)
  * reply    id, number
  */
-export const appendScript = lua`
-local time = redis.call('TIME')
+export const appendScript = timedLua`
+${ENTRY_ID}
+local time = redis_time()
 local n = redis.call('HINCRBY', KEYS[2], 'n', 1)
 local fields = {'n', n, 'v', ARGV[1]}
 if ARGV[7] then fields[5], fields[6] = 'k', ARGV[7] end
-local id = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], '*', unpack(fields))
+local id = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], entry_id(), unpack(fields))
 redis.call('XTRIM', KEYS[1], 'MINID', '~', string.format('%.0f', math.max(0, time[1] * 1000 - ARGV[3])))
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 redis.call('PEXPIRE', KEYS[2], ARGV[4])
@@ -169,12 +179,13 @@ return 1
  * ARGV     token, group, source, id in its source, how many are kept, TTL (ms), fields
  * reply    how many older ones went; nil where the lease is lost
  */
-export const buryScript = lua`
+export const buryScript = timedLua`
+${ENTRY_ID}
 ${FORGET}
 ${IF_HELD}
 if redis.call('XACK', KEYS[2], ARGV[2], ARGV[4]) == 0 then return 0 end
 local before = redis.call('XLEN', KEYS[3])
-redis.call('XADD', KEYS[3], 'MAXLEN', ARGV[5], '*', unpack(ARGV, 7))
+redis.call('XADD', KEYS[3], 'MAXLEN', ARGV[5], entry_id(), unpack(ARGV, 7))
 redis.call('PEXPIRE', KEYS[3], ARGV[6])
 if ARGV[3] == 'again' then forget(KEYS[2], {ARGV[4]}) end
 return before + 1 - redis.call('XLEN', KEYS[3])
@@ -199,7 +210,8 @@ return {
  * ARGV     TTL (ms), channel, message, ids
  * reply    how many
  */
-export const replayScript = lua`
+export const replayScript = timedLua`
+${ENTRY_ID}
 local count = 0
 for i = 4, #ARGV do
   local letter = redis.call('XRANGE', KEYS[2], ARGV[i], ARGV[i])[1]
@@ -212,7 +224,7 @@ for i = 4, #ARGV do
         fields[#fields + 1] = letter[2][at + 1]
       end
     end
-    redis.call('XADD', KEYS[1], '*', unpack(fields))
+    redis.call('XADD', KEYS[1], entry_id(), unpack(fields))
     redis.call('XDEL', KEYS[2], ARGV[i])
     count = count + 1
   end

@@ -1,5 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { RedisClient } from '../../shared/client.js'
+import type { Clock } from '../../shared/clock.js'
 import { createDeadLetters, type DeadLetters } from '../../shared/dead-letters.js'
 import { invalidOptionError, reasonOf } from '../../shared/errors.js'
 import { warnOfEviction } from '../../shared/eviction.js'
@@ -25,6 +26,7 @@ export interface StreamsOptions {
   /** Calls Redis by the policy on failure, with the plugin's `timeout`. */
   guard: RedisGuard | undefined
   log: FastifyBaseLogger
+  clock: Clock
   /** For how many milliseconds an instance that is gone keeps its partitions. @default 4000 */
   lease?: number
 }
@@ -57,13 +59,13 @@ interface Opened {
 const LEASE_MS = 4000
 const MAY_BE_EVICTED = 'events: this server may evict streams when its memory is full, as they have a TTL; use noeviction'
 
-export function createStreams ({ client, prefix, guard, log, lease = LEASE_MS }: StreamsOptions): Streams {
+export function createStreams ({ client, prefix, guard, log, clock, lease = LEASE_MS }: StreamsOptions): Streams {
   const opened = new Map<string, Opened>()
-  const bells = client && createBells(client, prefix, log)
+  const bells = client && createBells(client, prefix, log, clock)
 
   function storeOf (name: string, options: ResolvedStreamOptions): { store: StreamStore, bell: Bell } {
-    if (client === undefined || guard === undefined || bells === undefined) return createMemoryStreams(options)
-    return { store: createRedisStreams(client, prefix, name, options, guard.run), bell: bells.bellOf(name) }
+    if (client === undefined || guard === undefined || bells === undefined) return createMemoryStreams(options, clock)
+    return { store: createRedisStreams({ client, prefix, name, options, run: guard.run, clock }), bell: bells.bellOf(name) }
   }
 
   return {
@@ -77,7 +79,7 @@ export function createStreams ({ client, prefix, guard, log, lease = LEASE_MS }:
         return known.stream as EventStream<T>
       }
       if (client !== undefined && opened.size === 0) warnOfEviction(client, 'events', log, MAY_BE_EVICTED, policy => policy !== 'noeviction')
-      const made = openStream({ ...storeOf(name, options), name, options, log, lease })
+      const made = openStream({ ...storeOf(name, options), name, options, log, lease, clock })
       opened.set(name, { ...made, options })
       return made.stream as EventStream<T>
     },
@@ -102,12 +104,13 @@ interface Parts {
   options: ResolvedStreamOptions
   log: FastifyBaseLogger
   lease: number
+  clock: Clock
 }
 
-function openStream ({ name, store, bell, options, log, lease }: Parts): Omit<Opened, 'options'> {
+function openStream ({ name, store, bell, options, log, lease, clock }: Parts): Omit<Opened, 'options'> {
   const { partitions } = options
   const indices = Array.from({ length: partitions }, (_, index) => index)
-  const readers = new Readers({ name, store, bell, partitions, log })
+  const readers = new Readers({ name, store, bell, partitions, log, clock })
   const consumers = new Set<Consumer>()
   let isClosed = false
   let turn = 0
@@ -135,7 +138,7 @@ function openStream ({ name, store, bell, options, log, lease }: Parts): Omit<Op
       if (isClosed) throw new StoreUnavailableError(name, 'closed')
       // Where that fails it is done when the store is there.
       await Promise.all(indices.map(partition => store.found(partition, resolved.group, resolved.from))).catch(() => {})
-      const consumer = startConsumer({ name, store, bell, partitions, options: resolved, lease, log, onClosed: () => consumers.delete(consumer) })
+      const consumer = startConsumer({ name, store, bell, partitions, options: resolved, lease, log, clock, onClosed: () => consumers.delete(consumer) })
       consumers.add(consumer)
       if (isClosed) await consumer.close()
       return consumer

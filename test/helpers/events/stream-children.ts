@@ -2,22 +2,21 @@ import { fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import type { Test } from 'tap'
-import type { RedisServer } from '../servers/redis-server.js'
 
-/** Resolves when it consumes. */
-export async function startInstance (t: Test, server: RedisServer, ...args: Array<string | number>): Promise<ChildProcess> {
+/** Starts a process with a consumer of the group `mail`; resolves when it consumes. */
+export async function startInstance (t: Test, server: { readonly url: string }, ...args: Array<string | number>): Promise<ChildProcess> {
   const child = fork(new URL('../../fixtures/stream-instance.ts', import.meta.url), [server.url, ...args.map(String)], { execArgv: ['--import', 'tsx'] })
   t.teardown(() => { child.kill('SIGKILL') })
-  await Promise.race([once(child, 'message'), once(child, 'exit').then(() => { throw new Error('it ended before it was ready') })])
+  await Promise.race([once(child, 'message'), once(child, 'exit').then(() => { throw new Error('the process ended before it was ready') })])
   return child
 }
 
-/** What instances handled: key, data, attempt. */
+/** What the processes handled: key, data, attempt. */
 export function linesOf (file: string): string[][] {
   return readFileSync(file, 'utf8').split('\n').slice(0, -1).map(line => line.split(' '))
 }
 
-/** Of what was handled: how many events twice, and how many neither after the one before nor once more that one. */
+/** Counts events, events that were handled twice, and those that are neither the next one of their key nor the same one again. */
 export function judge (lines: string[][]): { events: number, duplicates: number, outOfOrder: number } {
   const last = new Map<string, number>()
   const seen = new Set<string>()

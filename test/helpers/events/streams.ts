@@ -1,13 +1,13 @@
-import { setTimeout as sleep } from 'node:timers/promises'
-import Fastify from 'fastify'
+import { setImmediate as turn } from 'node:timers/promises'
 import fp from 'fastify-plugin'
-import { Cluster, type Redis } from 'ioredis'
-import t, { type Test } from 'tap'
+import type { Test } from 'tap'
 import { createStreams, type Streams } from '../../../plugins/events/stream/streams.js'
-import type { EventStream, StreamEvent } from '../../../plugins/events/stream/types.js'
+import type { Consumer, ConsumeOptions, EventStream, GroupStats, StreamEvent } from '../../../plugins/events/stream/types.js'
+import type { Clock } from '../../../plugins/shared/clock.js'
 import { guardRedis } from '../../../plugins/shared/guard.js'
-import { startCluster, startRedis } from '../index.js'
-import { collectLog } from '../app/log-lines.js'
+import { createTestClock, type TestClock } from '../../../plugins/testing/index.js'
+import { newPrefix } from '../app/store.js'
+import { advanceUntil, createTestApp, type TestApp, type TestAppOptions } from '../app/test-app.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -15,28 +15,76 @@ declare module 'fastify' {
   }
 }
 
-export const dataOf = <T>(events: ReadonlyArray<StreamEvent<T>>) => events.map(({ data }) => data)
+/** Long enough that it does not expire in real time while a busy machine runs a test; by the test's clock it passes quickly. */
+export const LEASE_MS = 60_000
 
 interface PluginOptions {
-  client: Redis | Cluster | undefined
-  keyPrefix: string
+  prefix: string
   timeout: number
+  lease: number
+  clock: Clock
 }
 
-const plugin = fp<PluginOptions>(async (fastify, { client, keyPrefix, timeout }) => {
-  const guard = client && guardRedis(client, fastify.log, timeout)
-  fastify.decorate('streams', createStreams({ client, prefix: keyPrefix, guard, log: fastify.log, lease: 500 }))
+const plugin = fp<PluginOptions>(async (fastify, { prefix, timeout, lease, clock }) => {
+  const client = fastify.hasDecorator('redis') ? fastify.redis : undefined
+  const guard = client && guardRedis(client, fastify.log, timeout, 'events', clock)
+  fastify.decorate('streams', createStreams({ client, prefix, guard, log: fastify.log, lease, clock }))
   fastify.addHook('onClose', () => fastify.streams.close())
 })
 
-/** An app that has streams, closed with the test. */
-export async function startStreams (t: Test, client: Redis | Cluster | undefined, keyPrefix: string, timeout = 2000) {
-  const { logger, lines } = collectLog()
-  const app = Fastify({ loggerInstance: logger })
-  await app.register(plugin, { client, keyPrefix, timeout })
-  t.teardown(() => app.close())
-  const warnings = () => lines.filter(({ level }) => Number(level) >= 40).map(({ msg }) => msg)
-  return { app, streams: app.streams, lines, warnings }
+export interface TestStreamsOptions extends Pick<TestAppOptions, 'store' | 'instances' | 'prefix' | 'connection'> {
+  clock?: TestClock
+  /** Of one command. @default 60 s, which pass only where a test advances its clock while Redis does not answer */
+  timeout?: number
+  /** The clock of the streams of one app, where it is not `clock` itself. */
+  clockOf?: (clock: TestClock, instance: number) => Clock
+}
+
+export interface TestStreams extends TestApp {
+  /** Of the first app. */
+  streams: Streams
+  /** One an app. */
+  all: Streams[]
+}
+
+/** Apps with streams in place of the whole plugin, so that a lease can be longer than what the plugin has. */
+export async function createTestStreams (
+  t: Test, { timeout = 60_000, prefix = newPrefix(), clock = createTestClock(), clockOf = () => clock, ...options }: TestStreamsOptions
+): Promise<TestStreams> {
+  const made = await createTestApp(t, {
+    ...options,
+    prefix,
+    clock,
+    routes: async (app, instance) => { await app.register(plugin, { prefix, timeout, lease: LEASE_MS, clock: clockOf(clock, instance) }) }
+  })
+  return { ...made, streams: made.app.streams, all: made.apps.map(({ streams }) => streams) }
+}
+
+/** Starts a consumer, and resolves when it owns a partition. */
+export async function startConsumer<T> (clock: TestClock, stream: EventStream<T>, options: ConsumeOptions<T>): Promise<Consumer> {
+  const consumer = await stream.consume(options)
+  await advanceUntil(clock, `a consumer of the group ${options.group} owns a partition`, () => consumer.owned > 0, { step: 100 })
+  return consumer
+}
+
+/** Advances the clock until groups have handled all events. @returns what they report then */
+export async function advanceUntilDone<T> (clock: TestClock, stream: EventStream<T>, ...groups: string[]): Promise<Record<string, GroupStats>> {
+  let stats: Record<string, GroupStats> = {}
+  await advanceUntil(clock, `the groups ${groups.join(', ')} have handled all events`, async () => {
+    stats = (await stream.stats()).groups
+    return groups.every(group => stats[group]?.lag === 0 && stats[group].pending === 0)
+  }, { step: 100 })
+  return stats
+}
+
+export const dataOf = <T>(events: ReadonlyArray<StreamEvent<T>>) => events.map(({ data }) => data)
+
+/** Reads on until the test ends. */
+export function follow<T> (t: Test, events: AsyncIterable<StreamEvent<T>>): Array<StreamEvent<T>> {
+  const read: Array<StreamEvent<T>> = []
+  const reading = async () => { for await (const event of events) read.push(event) }
+  reading().catch(error => t.error(error))
+  return read
 }
 
 /** Takes so many events, and ends reading. */
@@ -58,8 +106,8 @@ export async function appendAll<T> (stream: EventStream<T>, values: readonly T[]
 
 export const upTo = (count: number) => Array.from({ length: count }, (_, i) => i)
 
-/** Handles events, and keeps what it was given; where `fail` says so it rejects. */
-export function createHandler<T> ({ fail = () => false, ms = 0, gate }: { fail?: (event: StreamEvent<T>, attempt: number) => boolean, ms?: number, gate?: Promise<void> } = {}) {
+/** A handler that records its events, and rejects where `fail` returns true. With a `gate` it waits for that. */
+export function createHandler<T> ({ fail = () => false, gate }: { fail?: (event: StreamEvent<T>, attempt: number) => boolean, gate?: Promise<void> } = {}) {
   const given: Array<StreamEvent<T> & { attempt: number }> = []
   const handled: Array<StreamEvent<T>> = []
   let [inside, mostInside] = [0, 0]
@@ -77,7 +125,7 @@ export function createHandler<T> ({ fail = () => false, ms = 0, gate }: { fail?:
       if (keysInside.has(key)) overlaps++
       keysInside.add(key)
       mostInside = Math.max(mostInside, ++inside)
-      await (gate ?? sleep(ms))
+      await (gate ?? turn())
       inside--
       keysInside.delete(key)
       if (fail(event, attempt)) throw new Error(`no: ${JSON.stringify(event.data)}`)
@@ -86,10 +134,9 @@ export function createHandler<T> ({ fail = () => false, ms = 0, gate }: { fail?:
   }
 }
 
-/** What streams may lie in, by name. */
-export async function startStores (): Promise<Record<string, () => Redis | Cluster | undefined>> {
-  const [server, cluster] = await Promise.all([startRedis(), startCluster()])
-  const ofCluster = new Cluster(cluster.startupNodes)
-  t.teardown(() => ofCluster.disconnect())
-  return { memory: () => undefined, Redis: () => server.client(), Cluster: () => ofCluster }
+/** A promise, and what resolves it. */
+export function createGate (): { gate: Promise<void>, open: () => void } {
+  let open = (): void => {}
+  const gate = new Promise<void>(resolve => { open = resolve })
+  return { gate, open }
 }

@@ -1,14 +1,14 @@
 import t from 'tap'
-import { startRedis, until } from '../helpers/index.js'
+import { createTestApp, sharedRedis, until } from '../helpers/index.js'
 import { judge, linesOf, startInstance } from '../helpers/events/stream-children.js'
-import { startStreams, upTo } from '../helpers/events/streams.js'
+import { upTo } from '../helpers/events/streams.js'
 
-const server = await startRedis()
+const server = await sharedRedis()
 
-t.test('an event that ends the process is a dead letter in the end, and none that was handled beside it is', async t => {
+t.test('an event that ends its process each time becomes a dead letter, and none that was in flight beside it does', async t => {
   const file = `${t.testdir({ handled: '' })}/handled`
-  const { streams } = await startStreams(t, server.client(), 'poison')
-  const stream = streams.stream<number | string>('orders', { partitions: 2 })
+  const { app, prefix } = await createTestApp(t, { store: 'redis', clock: 'real', plugins: { events: { timeout: '10s' } } })
+  const stream = app.events.stream<number | string>('orders', { partitions: 2 })
   const keys = upTo(20).map(key => `k${key}`)
   await Promise.all(keys.map(key => stream.append(0, { key })))
   await stream.append('poison', { key: 'bad' })
@@ -18,27 +18,26 @@ t.test('an event that ends the process is a dead letter in the end, and none tha
   let starts = 0
   while (!isOver && starts < 10) {
     starts++
-    const child = await startInstance(t, server, 'poison', file, 2, 8).catch(() => undefined)
+    const child = await startInstance(t, server, prefix, file, 2, 8).catch(() => undefined)
     await until('it was killed, or all is done', async () => {
       isOver = isDone() && (await stream.stats()).groups['mail']?.deadLetters === 1
       return isOver || child === undefined || child.signalCode !== null
     }, 20_000)
   }
-  t.ok(isOver)
+  t.ok(isOver, `after ${starts} starts all is done`)
   t.match(await stream.deadLetters('mail').list(), [{ data: 'poison', attempts: 3 }])
   t.equal(judge(linesOf(file)).events, 40)
-  t.comment(`${starts} starts`)
 })
 
-t.test('what a paused instance had at hand is handled by another, and the paused one takes nothing back when it goes on', async t => {
+t.test('events of a paused process are handled by another, and the paused one takes nothing back when it resumes', async t => {
   const file = `${t.testdir({ handled: '' })}/handled`
-  const { streams } = await startStreams(t, server.client(), 'pause')
-  const stream = streams.stream<number>('orders')
-  const paused = await startInstance(t, server, 'pause', file, 1, 4)
+  const { app, prefix } = await createTestApp(t, { store: 'redis', clock: 'real', plugins: { events: { timeout: '10s' } } })
+  const stream = app.events.stream<number>('orders')
+  const paused = await startInstance(t, server, prefix, file, 1, 4)
   for (const value of upTo(100)) await stream.append(value, { key: `k${value % 4}` })
   await until('it handles them', () => linesOf(file).length > 20)
   paused.kill('SIGSTOP')
-  await startInstance(t, server, 'pause', file, 1, 4)
+  await startInstance(t, server, prefix, file, 1, 4)
   const isDone = async () => {
     const { lag, pending } = (await stream.stats()).groups['mail'] ?? {}
     return lag === 0 && pending === 0
@@ -48,6 +47,6 @@ t.test('what a paused instance had at hand is handled by another, and the paused
   await stream.append(100, { key: 'k0' })
   await until('what came after is handled', async () => await isDone() && linesOf(file).some(([, data]) => data === '100'))
   const values = linesOf(file).map(([, data]) => data)
-  t.equal(new Set(values).size, 101, 'none is lost')
-  t.ok(values.length - 101 <= 4, `${values.length - 101} twice`)
+  t.equal(new Set(values).size, 101, 'no event is lost')
+  t.ok(values.length - 101 <= 4, `${values.length - 101} events were handled twice; at most the 4 in flight may be`)
 })

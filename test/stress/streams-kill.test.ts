@@ -1,9 +1,9 @@
 import t from 'tap'
-import { startRedis, until } from '../helpers/index.js'
+import { createTestApp, sharedRedis, until } from '../helpers/index.js'
 import { judge, linesOf, startInstance } from '../helpers/events/stream-children.js'
-import { startStreams, upTo } from '../helpers/events/streams.js'
+import { upTo } from '../helpers/events/streams.js'
 
-const server = await startRedis()
+const server = await sharedRedis()
 const TOTAL = 10_000
 const KEYS = 100
 const PARTITIONS = 4
@@ -11,11 +11,11 @@ const CONCURRENCY = 16
 const INSTANCES = 3
 const KILLS = 5
 
-t.test(`${INSTANCES} consumers that are killed at random lose none of ${TOTAL} events, keep the order of each key, and handle no more twice than were at hand`, async t => {
+t.test(`${INSTANCES} processes that are killed at random lose none of ${TOTAL} events, keep the order of each key, and handle no more twice than were in flight`, async t => {
   const file = `${t.testdir({ handled: '' })}/handled`
-  const { streams } = await startStreams(t, server.client(), 'kill')
-  const stream = streams.stream<number>('orders', { partitions: PARTITIONS })
-  const round = () => startInstance(t, server, 'kill', file, PARTITIONS, CONCURRENCY)
+  const { app, prefix } = await createTestApp(t, { store: 'redis', clock: 'real', plugins: { events: { timeout: '10s' } } })
+  const stream = app.events.stream<number>('orders', { partitions: PARTITIONS })
+  const round = () => startInstance(t, server, prefix, file, PARTITIONS, CONCURRENCY)
   const children = upTo(INSTANCES).map(round)
   await Promise.all(children)
   const appending = (async () => {
@@ -29,14 +29,14 @@ t.test(`${INSTANCES} consumers that are killed at random lose none of ${TOTAL} e
     children[victim] = round()
   }
   await Promise.all([appending, ...children])
-  await until('nothing waits', async () => {
+  await until('all events are handled', async () => {
     const { lag, pending } = (await stream.stats()).groups['mail'] ?? {}
     return lag === 0 && pending === 0
   }, 40_000)
   const { events, duplicates, outOfOrder } = judge(linesOf(file))
-  t.equal(TOTAL - events, 0, 'none is lost')
-  t.equal(outOfOrder, 0, 'none is out of order')
-  t.ok(duplicates <= KILLS * CONCURRENCY, `${duplicates} twice`)
+  t.equal(TOTAL - events, 0, 'no event is lost')
+  t.equal(outOfOrder, 0, 'no event is out of order')
+  t.ok(duplicates <= KILLS * CONCURRENCY, `${duplicates} events were handled twice`)
   t.match((await stream.stats()).groups, { mail: { deadLetters: 0, lost: 0 } })
   t.comment(`${events} events, ${duplicates} twice, ${KILLS} kills`)
 })
