@@ -1,6 +1,7 @@
 import { Cluster, Redis, type ClusterNode } from 'ioredis'
 import { isCluster, type RedisClient } from '../shared/client.js'
 import { sleep, type Clock } from '../shared/clock.js'
+import { withDeadline } from '../shared/deadline.js'
 import { sendEachTurn } from './each-turn.js'
 import { connectError, connectFailureOf, isFinal } from './errors.js'
 import { followMaster } from './follow-master.js'
@@ -21,15 +22,15 @@ export function createClient ({ target: { url, redis, cluster }, clock }: Pick<R
  *
  * @throws `FST_REDIS_SUITE_REDIS_CONNECT_<KIND>` after `timeout` milliseconds, or at once where waiting cannot help
  */
-export function waitUntilReady (client: RedisClient, timeout: number, clock: Clock): Promise<void> {
-  if (client.status === 'ready') return Promise.resolve()
-  return new Promise((resolve, reject) => {
-    let lastError: Error | undefined
+export async function waitUntilReady (client: RedisClient, timeout: number, clock: Clock): Promise<void> {
+  if (client.status === 'ready') return
+  let lastError: Error | undefined
+  let stop = () => {}
+  const failure = () => connectError(connectFailureOf(lastError), addressOf(client), lastError)
+
+  const ready = new Promise<void>((resolve, reject) => {
     let asked = false
-    const fail = () => {
-      stop()
-      reject(connectError(connectFailureOf(lastError), addressOf(client), lastError))
-    }
+    const fail = () => { reject(failure()) }
     const onError = (error: Error) => {
       // That a connection is closed only follows from what was told before.
       if (lastError === undefined || error.message !== CONNECTION_CLOSED) lastError = error
@@ -41,16 +42,13 @@ export function waitUntilReady (client: RedisClient, timeout: number, clock: Clo
       asked = true
       askNode(client, address).then(onError, () => {})
     }
-    const onReady = () => { stop(); resolve() }
-    const timer = clock.setTimeout(fail, timeout)
-    const stop = () => {
-      clock.clearTimeout(timer)
-      client.off('ready', onReady).off('error', onSummary).off('node error', onNodeError).off('end', fail)
-    }
     // A Cluster's own errors only sum its nodes' errors up.
     const onSummary = isCluster(client) ? () => {} : onError
-    client.on('ready', onReady).on('error', onSummary).on('node error', onNodeError).on('end', fail)
+    client.on('ready', resolve).on('error', onSummary).on('node error', onNodeError).on('end', fail)
+    stop = () => { client.off('ready', resolve).off('error', onSummary).off('node error', onNodeError).off('end', fail) }
   })
+  // An app that is busy while it boots does not take its own delay for that of Redis.
+  await withDeadline(ready, timeout, failure, clock).finally(stop)
 }
 
 /** A Cluster tells of a node only that its connection is closed. A connection of our own says why. */
@@ -78,10 +76,10 @@ export function beginConnecting (client: RedisClient): void {
 export async function closeClient (client: RedisClient, timeout: number, clock: Clock): Promise<void> {
   if (client.status !== 'ready') return client.disconnect()
   const giveUp = new AbortController()
-  const tooLong = sleep(clock, timeout, giveUp).catch(() => {})
-  await Promise.race([quit(client, giveUp.signal, clock), tooLong])
+  await withDeadline(quit(client, giveUp.signal, clock), timeout, () => new Error('no answer in time'), clock).catch(() => {})
   giveUp.abort()
-  client.disconnect()
+  // ioredis would wait for an end that has been, for as long as `timeout`, and with it the process.
+  if (client.status !== 'end') client.disconnect()
 }
 
 async function quit (client: RedisClient, signal: AbortSignal, clock: Clock): Promise<void> {

@@ -32,7 +32,8 @@ export function connectFailureOf (error: Error | undefined): ConnectFailure {
   if (/^ERR_(TLS|SSL)|^EPROTO$|CERT|UNABLE_TO_/.test(code)) return 'TLS'
   if (/^(WRONGPASS|NOAUTH|NOPERM|ERR invalid password|ERR AUTH)/.test(error.message)) return 'AUTH'
   if (error.name === 'ParserError' || error.message.startsWith('Unknown RESP type')) return 'NOT_REDIS'
-  if (code === 'ETIMEDOUT') return 'TIMEOUT'
+  // The latter where the connection stands, but nothing answers.
+  if (code === 'ETIMEDOUT' || error.message === 'Command timed out') return 'TIMEOUT'
   return 'FAILED'
 }
 

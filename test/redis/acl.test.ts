@@ -1,11 +1,11 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { cache, events, health, idempotency, lock, rateLimit, redis, session } from '../../plugins/index.js'
+import { createTestClock, type TestClock } from '../../plugins/testing/index.js'
 import { readPage, root } from '../helpers/docs/doc-blocks.js'
-import { startCluster, startRedis, until } from '../helpers/index.js'
+import { advanceUntil, advanceWhile, closeApp, startCluster, startRedis } from '../helpers/index.js'
 import { Browser, SECRET } from '../helpers/session/session-app.js'
 
 /** What docs/redis-settings.md says that a user needs, by what it is for. */
@@ -13,7 +13,7 @@ const rows = new Map([...readPage('docs/redis-settings.md').matchAll(/^\| ([\w -
   .map(([, name = '', cell = '']) => [name, cell.replace(/; from .*/, '').replaceAll('\\|', '|').replaceAll('`', '')]))
 
 /** Each does what a program may do with it. */
-const uses: Record<string, (app: FastifyInstance) => Promise<unknown>> = {
+const uses: Record<string, (app: FastifyInstance, clock: TestClock) => Promise<unknown>> = {
   cache: useCache,
   'write-behind': useWriteBehind,
   session: useSession,
@@ -39,10 +39,11 @@ for (const [name, use] of Object.entries(uses)) {
     { kind: 'Cluster', connection: { cluster: { nodes: cluster.startupNodes, options: { redisOptions: login } } }, servers: cluster.nodes.map(node => node.server) }
   ]
   for (const { kind, connection, servers } of places) {
-    t.test(`${kind}: ${name} works as a user that may do what the page says, and asks for no more`, async t => {
-      const app = await build(t, connection)
-      await t.resolves(use(app))
-      await app.close()
+    t.test(`${kind}: ${name} works as a user with the permissions of docs/redis-settings.md, and asks for no more`, async t => {
+      const clock = createTestClock()
+      const app = await build(t, connection, clock)
+      await advanceWhile(clock, use(app, clock))
+      await closeApp(app, clock)
       const refused = (await Promise.all(servers.map(async server => await server.client().call('ACL', 'LOG')))).flat()
       // Of servers that know it, which say so only in their later versions.
       t.same(refused.filter(entry => !String(entry).includes('client|setinfo')), [])
@@ -72,15 +73,15 @@ function rulesOf (name: string): string {
   return row.replace(/^those of ([\w-]+), /, (_, other: string) => `${rulesOf(other)} `)
 }
 
-async function build (t: Test, connection: object): Promise<FastifyInstance> {
+async function build (t: Test, connection: object, clock: TestClock): Promise<FastifyInstance> {
   const app = Fastify()
-  t.teardown(() => app.close())
+  t.teardown(() => closeApp(app, clock))
   await app.register(redis, { ...connection, prefix: 'shop' })
   return app
 }
 
-async function useCache (app: FastifyInstance): Promise<void> {
-  await app.register(cache, { ttl: '1m', values: { ttl: '1m' }, timeout: '5s' })
+async function useCache (app: FastifyInstance, clock: TestClock): Promise<void> {
+  await app.register(cache, { ttl: '1m', values: { ttl: '1m' }, clock, timeout: '1h' })
   app.get('/page', { config: { cache: { tags: () => ['pages'] } } }, async () => 'page')
   app.post('/page', { config: { cache: { invalidates: () => ['pages'] } } }, async () => 'changed')
   for (const method of ['GET', 'GET', 'POST', 'GET'] as const) await app.inject({ method, url: '/page' })
@@ -96,8 +97,8 @@ async function useCache (app: FastifyInstance): Promise<void> {
   await data.clear()
 }
 
-async function useWriteBehind (app: FastifyInstance): Promise<void> {
-  await app.register(cache, { timeout: '5s' })
+async function useWriteBehind (app: FastifyInstance, clock: TestClock): Promise<void> {
+  await app.register(cache, { clock, timeout: '1h' })
   const written = new Set<string>()
   const write = (batch: ReadonlyArray<{ key: string }>) => {
     for (const { key } of batch) {
@@ -108,15 +109,15 @@ async function useWriteBehind (app: FastifyInstance): Promise<void> {
   const behind = app.cache.writeBehind('rows', { write, retries: 1, backoff: { min: 1, max: 1 }, flushEvery: 10 })
   const isOver = async () => written.size === 2 && (await behind.stats()).deadLetters === 1
   await Promise.all(['a', 'b', 'bad'].map(async key => await behind.add(key, 1)))
-  await until('all is written or given up', isOver)
+  await advanceUntil(clock, 'all is written or given up', isOver)
   await behind.deadLetters.list()
   await behind.deadLetters.replay()
-  await until('it is given up again', isOver)
+  await advanceUntil(clock, 'it is given up again', isOver)
   await behind.deadLetters.discard()
 }
 
-async function useSession (app: FastifyInstance): Promise<void> {
-  await app.register(session, { secret: SECRET, maxPerUser: 2, timeout: '5s' })
+async function useSession (app: FastifyInstance, clock: TestClock): Promise<void> {
+  await app.register(session, { secret: SECRET, maxPerUser: 2, clock, timeout: '1h' })
   app.post('/login', async request => await request.login('ann'))
   app.post('/visit', async ({ session }) => { Object.assign(session, { visits: 1 }) })
   app.post('/forget', async ({ session }) => { Reflect.deleteProperty(session, 'visits') })
@@ -129,8 +130,8 @@ async function useSession (app: FastifyInstance): Promise<void> {
   await app.sessions.destroyAll('ann')
 }
 
-async function useRateLimit (app: FastifyInstance): Promise<void> {
-  await app.register(rateLimit, { max: 2, timeWindow: '1m', ban: 1, onStoreError: 'closed', timeout: '5s' })
+async function useRateLimit (app: FastifyInstance, clock: TestClock): Promise<void> {
+  await app.register(rateLimit, { max: 2, timeWindow: '1m', ban: 1, onStoreError: 'closed', clock, timeout: '1h' })
   app.get('/', async () => '')
   for (let i = 0; i < 6; i++) await app.inject('/')
   for (const algorithm of ['sliding-log', 'sliding-counter', 'gcra'] as const) {
@@ -143,51 +144,65 @@ async function useRateLimit (app: FastifyInstance): Promise<void> {
   }
 }
 
-async function useHealth (app: FastifyInstance): Promise<void> {
-  await app.register(health, { details: true })
+async function useHealth (app: FastifyInstance, clock: TestClock): Promise<void> {
+  await app.register(health, { details: true, clock })
   await app.inject('/health')
 }
 
-async function useEvents (app: FastifyInstance): Promise<void> {
-  await app.register(events, { timeout: '5s' })
+async function useEvents (app: FastifyInstance, clock: TestClock): Promise<void> {
+  await app.register(events, { clock, timeout: '1h' })
   const heard: unknown[] = []
   const ends = await Promise.all(['order:placed', 'order:*'].map(async pattern => await app.events.subscribe(pattern, data => { heard.push(data) })))
   await app.events.publish('order:placed', { id: 1 })
-  await until('it is heard', () => heard.length === 2)
+  await advanceUntil(clock, 'it is heard', () => heard.length === 2)
   for (const end of ends) await end()
 }
 
-async function useStreams (app: FastifyInstance): Promise<void> {
-  await app.register(events, { timeout: '5s' })
+async function useStreams (app: FastifyInstance, clock: TestClock): Promise<void> {
+  await app.register(events, { clock, timeout: '1h' })
   const stream = app.events.stream<string>('orders', { partitions: 2 })
   let given = 0
   await stream.consume({ group: 'g', retries: 1, backoff: { min: 1, max: 1 }, handler: ({ data }) => { given++; if (data === 'bad') throw new Error('no') } })
   for (const data of ['a', 'b', 'bad']) await stream.append(data, { key: data })
   for await (const { data } of stream.read({ after: '0' })) if (data === 'bad') break
   const letters = stream.deadLetters('g')
-  await until('one is given up', async () => given === 4 && (await letters.list()).length === 1)
+  await advanceUntil(clock, 'one is given up', async () => given === 4 && (await letters.list()).length === 1)
   await letters.replay()
-  await until('it is given up again', async () => given === 6 && (await letters.list()).length === 1)
+  await advanceUntil(clock, 'it is given up again', async () => given === 6 && (await letters.list()).length === 1)
   await letters.discard()
   await app.events.stats()
 }
 
-async function useLock (app: FastifyInstance): Promise<void> {
-  await app.register(lock, { timeout: '5s' })
-  // Long enough for an extension; somebody waits.
-  await Promise.all([app.locks.using('one', { ttl: 300 }, async () => await sleep(200)), app.locks.using(['one', 'two'], () => {})])
+async function useLock (app: FastifyInstance, clock: TestClock): Promise<void> {
+  await app.register(lock, { clock, timeout: '1h' })
+  const idle = (): void => {}
+  let leave = idle
+  const held = app.locks.using('one', { ttl: '1m' }, async () => await new Promise<void>(resolve => { leave = resolve }))
+  const waiting = app.locks.using(['one', 'two'], { wait: '1h' }, () => {})
+  await advanceUntil(clock, 'the lock is held', () => leave !== idle)
+  // Long enough for an extension.
+  await clock.advance('25s')
+  leave()
+  await Promise.all([held, waiting])
   const handle = await app.locks.acquire('one')
   await handle.extend()
   await app.locks.isLocked('one')
   await handle.release()
 }
 
-async function useIdempotency (app: FastifyInstance): Promise<void> {
-  await app.register(idempotency, { timeout: '5s' })
-  app.post('/', { config: { idempotency: { lease: 300 } } }, async () => { await sleep(400) })
+async function useIdempotency (app: FastifyInstance, clock: TestClock): Promise<void> {
+  await app.register(idempotency, { clock, timeout: '1h' })
+  const idle = (): void => {}
+  let answer = idle
+  app.post('/', { config: { idempotency: { lease: '1m' } } }, async () => { await new Promise<void>(resolve => { answer = resolve }) })
   app.post('/fails', { config: { idempotency: true } }, async () => { throw new Error('no') })
   const send = (url: string) => app.inject({ method: 'POST', url, headers: { 'idempotency-key': 'k' } })
-  await Promise.all([send('/'), send('/')])
+  const both = Promise.all([send('/'), send('/')])
+  await advanceUntil(clock, 'the first one is handled', () => answer !== idle)
+  // Long enough for a renewal.
+  await clock.advance('25s')
+  answer()
+  await both
   await send('/')
   await send('/fails')
 }

@@ -1,0 +1,169 @@
+import Fastify, { type FastifyInstance } from 'fastify'
+import calculateSlot from 'cluster-key-slot'
+import type { Cluster } from 'ioredis'
+import t, { type Test } from 'tap'
+import { clusterOf, redis, type RedisPluginOptions } from '../../plugins/redis/index.js'
+import { clientFor } from '../../plugins/shared/cluster-nodes.js'
+import { guardRedis, type RedisGuard } from '../../plugins/shared/guard.js'
+import { createTestClock, type TestClock } from '../../plugins/testing/index.js'
+import { collectLog } from '../helpers/app/log-lines.js'
+import { createTestApp, startCluster, startRedis, until } from '../helpers/index.js'
+import { Browser } from '../helpers/session/session-app.js'
+
+const TIMEOUT = 150
+const CHECK_INTERVAL = 250
+const KEYS = Array.from({ length: 60 }, (_, i) => `key${i}`)
+
+// It takes keys two seconds after it got its slots.
+const single = await startRedis({ args: ['--cluster-enabled', 'yes'] })
+await single.client().call('CLUSTER', 'ADDSLOTSRANGE', 0, 16383)
+// While a master hangs in these tests, no replica takes over.
+const servers = await startCluster({ nodeTimeout: 60_000, acl: ['app on >secret ~* &* +@all -cluster +cluster|slots'] })
+const first = servers.nodes[0]!
+
+interface Connected {
+  app: FastifyInstance
+  client: Cluster
+  guard: RedisGuard
+  clock: TestClock
+  text: () => string
+  /** Sets keys, each by a command of its own. */
+  set: (keys: readonly string[]) => Promise<Array<PromiseSettledResult<string>>>
+  isOnFirst: (key: string) => boolean
+}
+
+async function connected (t: Test, options: Partial<RedisPluginOptions> = {}): Promise<Connected> {
+  const { logger, text } = collectLog()
+  const app: FastifyInstance = Fastify({ loggerInstance: logger as never }) as never
+  t.teardown(() => app.close())
+  await app.register(redis, { cluster: { nodes: servers.startupNodes }, commandTimeout: 60_000, closeTimeout: 100, ...options } as RedisPluginOptions)
+  const client = clusterOf(app.redis)!
+  const clock = createTestClock()
+  const guard = guardRedis(client, app.log, TIMEOUT, 'redis', clock)
+  return {
+    app,
+    client,
+    guard,
+    clock,
+    text,
+    set: async keys => await Promise.allSettled(keys.map(key => guard.run(async () => await clientFor(client, key).set(key, 'value')))) as Array<PromiseSettledResult<string>>,
+    isOnFirst: key => client.slots[calculateSlot(`${options.keyPrefix ?? ''}${key}`)]?.[0] === `${first.host}:${first.port}`
+  }
+}
+
+/** Resolves when masters have answered what they were asked before: each connection answers in order. */
+async function answered (client: Cluster, which: (port: number) => boolean = () => true): Promise<void> {
+  await Promise.all(client.nodes('master').filter(node => which(Number(node.options.port))).map(async node => await node.ping()))
+  // What follows from the answers has happened.
+  await new Promise(resolve => setImmediate(resolve))
+}
+
+/** The first master hangs, and the guard notices it as the others answer and it does not. */
+async function hang (t: Test, { client, clock, guard }: Connected): Promise<void> {
+  first.server.pause()
+  t.teardown(() => first.server.resume())
+  await t.rejects(guard.run(async () => { throw new Error('lost') }), { message: 'lost' })
+  await answered(client, port => port !== first.port)
+  await clock.advance(TIMEOUT)
+  t.equal(guard.isWhole, false)
+}
+
+const codes = (results: ReadonlyArray<PromiseSettledResult<string>>) => results.map(result => result.status === 'fulfilled' ? result.value : result.reason.code)
+
+t.test('commands that were collected while a slot moved fail by themselves, and the circuit stays closed', async t => {
+  const { client, guard, isOnFirst } = await connected(t)
+  const keys = KEYS.filter(isOnFirst)
+  const asked = Promise.allSettled(keys.map(key => guard.run(async () => await client.set(key, 'value'))))
+  // What the client does as it reads that a slot is elsewhere.
+  Reflect.get(client, '_groupsBySlot')[calculateSlot(keys[0]!)] = -1
+  t.match(await asked, keys.map(() => ({ status: 'rejected', reason: { message: /same slots allocation group/ } })))
+  t.equal(guard.circuit.opened, 0)
+})
+
+t.test('a user that may not ask a Cluster for its state has its nodes used all the same', async t => {
+  // The client itself asks the same before it is ready.
+  const options = { enableReadyCheck: false }
+  const { client, guard, set } = await connected(t, { cluster: { nodes: servers.startupNodes, options }, username: 'app', password: 'secret' })
+  t.same(codes(await set(['key'])), ['OK'])
+  const refused = async () => (await Promise.all(servers.nodes.map(({ server }) => server.client().call('ACL', 'LOG')))).flat().length
+  await t.rejects(guard.run(async () => { throw new Error('lost') }), { message: 'lost' })
+  await answered(client)
+  t.equal(await refused(), 3, 'each master was asked')
+  t.equal(guard.isWhole, true)
+  t.equal(await guard.run(async () => await clientFor(client, 'key').get('key')), 'value')
+})
+
+t.test('keys of a master that hangs are refused at once, others are served, and it is used again when it answers', async t => {
+  const whole = await connected(t)
+  const { client, guard, clock, set, isOnFirst, text } = whole
+  t.same(codes(await set(KEYS)), KEYS.map(() => 'OK'))
+  t.equal(guard.isWhole, true)
+
+  first.server.pause()
+  const timedOut = set(KEYS.filter(isOnFirst).slice(0, 1))
+  await clock.advance(TIMEOUT)
+  t.same(codes(await timedOut), ['FST_REDIS_SUITE_REDIS_TIMEOUT'])
+  await answered(client, port => port !== first.port)
+  await clock.advance(TIMEOUT)
+  t.equal(guard.isWhole, false)
+  // The clock stands still: no deadline passes.
+  t.same(codes(await set(KEYS)), KEYS.map(key => isOnFirst(key) ? 'FST_REDIS_SUITE_REDIS_NODE_DOWN' : 'OK'))
+  t.equal(guard.circuit.state, 'closed')
+
+  first.server.resume()
+  await answered(client)
+  await clock.advance(CHECK_INTERVAL)
+  await answered(client)
+  t.equal(guard.isWhole, true)
+  t.equal(guard.troubledAt, clock.now())
+  t.same(codes(await set(KEYS)), KEYS.map(() => 'OK'))
+  t.same([text().match(/nodes of the Cluster do not answer/g)?.length, text().match(/all masters of the Cluster answer/g)?.length], [1, 1])
+})
+
+t.test('with a keyPrefix the node is that of the whole key', async t => {
+  const prefixed = await connected(t, { keyPrefix: 'app:' })
+  await hang(t, prefixed)
+  t.same(codes(await prefixed.set(KEYS)), KEYS.map(key => prefixed.isOnFirst(key) ? 'FST_REDIS_SUITE_REDIS_NODE_DOWN' : 'OK'))
+})
+
+t.test('a slot that moved is found also where all its commands travel with others', async t => {
+  // The client would look by itself only later.
+  const options = { slotsRefreshInterval: 60_000 }
+  const { client, set, isOnFirst } = await connected(t, { cluster: { nodes: servers.startupNodes, options } })
+  const [from, to, third] = servers.nodes
+  const keys = KEYS.filter(isOnFirst)
+  const slot = calculateSlot(keys[0]!)
+  for (const node of [from, to]) await node!.server.client().flushall()
+  const id = String(await to!.server.client().call('CLUSTER', 'MYID'))
+  for (const node of [to, from, third]) await node!.server.client().call('CLUSTER', 'SETSLOT', slot, 'NODE', id)
+  t.match((await set(keys))[0], { status: 'rejected', reason: /^ReplyError: MOVED/ })
+  await until('all keys are set again', async () => codes(await set(keys)).every(code => code === 'OK'))
+  t.equal(client.slots[slot]?.[0], `${to!.host}:${to!.port}`)
+  t.equal(await to!.server.client().get(keys[0]!), 'value')
+})
+
+t.test('a server of a Cluster that the client does not know as one serves many requests at once', async t => {
+  await until('it takes keys', async () => await single.client().set('key', 1) === 'OK')
+  let runs = 0
+  const { app } = await createTestApp(t, {
+    store: single,
+    server: { trustProxy: true },
+    plugins: { rateLimit: { max: 5 }, session: {}, cache: { l1: false } },
+    routes (app) {
+      app.post<{ Params: { user: string } }>('/login/:user', async request => await request.login(request.params.user))
+      app.get('/me', async request => ({ user: request.session.userId }))
+      app.get<{ Params: { id: string } }>('/items/:id', { config: { cache: { ttl: '1m', tags: request => [`item:${request.params.id}`], public: true } } }, async request => ({ id: request.params.id, run: ++runs }))
+    }
+  })
+  const users = Array.from({ length: 10 }, (_, i) => new Browser(app, { 'x-forwarded-for': `10.0.0.${i}` }))
+  await Promise.all(users.map((user, i) => user.send('POST', `/login/${i}`)))
+  for (const cache of ['MISS', 'HIT']) {
+    t.same((await Promise.all(users.map(user => user.send('GET', '/me')))).map(reply => reply.json()), users.map((_, i) => ({ user: String(i) })))
+    if (cache === 'HIT') await until('all items are stored', async () => (await single.client().keys('*:cache:entry:*')).length === 10)
+    const items = await Promise.all(users.map((user, i) => user.send('GET', `/items/${i}`)))
+    t.same(items.map(reply => [reply.statusCode, reply.headers['x-cache'], reply.json().id]), users.map((_, i) => [200, cache, String(i)]))
+  }
+  t.equal(runs, 10)
+  const last = await Promise.all(users.map(user => user.send('GET', '/me')))
+  t.same(last.map(({ statusCode }) => statusCode), users.map(() => 429), 'each has had five')
+})
