@@ -65,3 +65,8 @@ t.test('examples/lock.ts makes one invoice at a time', async t => {
   t.same(made.sort((a, b) => a - b), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
   t.equal((await app.inject({ method: 'POST', url: '/report' })).statusCode, 200)
 })
+
+t.test('the tests of examples/testing.ts pass', async t => {
+  const { tests } = await import('../../examples/testing.js')
+  for (const [name, run] of Object.entries(tests)) await t.resolves(run(), name)
+})

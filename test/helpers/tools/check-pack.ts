@@ -17,7 +17,10 @@ interface Manifest {
 
 const root = resolve(import.meta.dirname, '../../..')
 const manifest: Manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
-const plugins = Object.keys(manifest.exports).filter(subpath => /^\.\/[\w-]+$/.test(subpath))
+/** For tests of users: named exports only, and no plugin. */
+const TESTING = './testing'
+const subpaths = Object.keys(manifest.exports).filter(subpath => /^\.\/[\w-]+$/.test(subpath))
+const plugins = subpaths.filter(subpath => subpath !== TESTING)
 const project = mkdtempSync(join(tmpdir(), 'pack-'))
 
 function run (command: string, args: string[], cwd = project): string {
@@ -41,7 +44,7 @@ try {
   checkTypes()
   node(join(root, 'node_modules/publint/src/cli.js'), root, '--strict')
   node(join(root, 'node_modules/@arethetypeswrong/cli/dist/index.js'), '--profile', 'esm-only', tarball)
-  console.log(`the tarball works: ${manifest.name} and ${plugins.join(', ')}`)
+  console.log(`the tarball works: ${manifest.name} and ${subpaths.join(', ')}`)
 } finally {
   rmSync(project, { recursive: true, force: true })
 }
@@ -64,7 +67,8 @@ function checkImports (): void {
   writeFileSync(join(project, 'index.mjs'), [`import * as suite from '${manifest.name}'`, ...same('await import')].join('\n'))
   node('index.mjs')
   node('app.mjs')
-  node('side-effects.mjs', ...plugins.map(specifierOf), manifest.name)
+  node('testing.mjs')
+  node('side-effects.mjs', ...subpaths.map(specifierOf), manifest.name)
   if (!process.features.require_module) return
   writeFileSync(join(project, 'index.cjs'), [`const suite = require('${manifest.name}')`, ...same('require')].join('\n'))
   node('index.cjs')
