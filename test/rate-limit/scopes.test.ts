@@ -1,30 +1,27 @@
-import Fastify, { type FastifyInstance } from 'fastify'
+import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { rateLimit, type RateLimitPluginOptions } from '../../plugins/rate-limit/index.js'
+import { createTestApp } from '../helpers/index.js'
 
-const create = (t: Test): FastifyInstance => {
-  const app = Fastify()
-  t.teardown(() => app.close())
-  return app
-}
+const create = async (t: Test): Promise<FastifyInstance> => (await createTestApp(t, { ready: false })).app
 const statuses = async (app: FastifyInstance, count: number, url: string, headers = {}) => {
   const seen = []
   for (let i = 0; i < count; i++) seen.push((await app.inject({ url, headers })).statusCode)
   return seen
 }
 
-t.test('with a key generator of one\'s own, listed addresses are compared with the key, not with the proxy\'s address', async t => {
+t.test('with a keyGenerator, listed addresses are compared with the key and not with the address of the proxy', async t => {
   for (const [list, listed, others] of [['allowList', [200, 200, 200], [200, 429, 429]], ['denyList', [403, 403, 403], [200, 429, 429]]] as const) {
-    const app = create(t)
+    const app = await create(t)
     await app.register(rateLimit, { max: 1, [list]: ['127.0.0.1', '10.0.0.0/8'], keyGenerator: request => String(request.headers['x-real-ip']) })
     app.get('/', async () => 'x')
-    t.same(await statuses(app, 3, '/', { 'x-real-ip': '1.2.3.4' }), others, `${list}: everybody comes by 127.0.0.1`)
+    t.same(await statuses(app, 3, '/', { 'x-real-ip': '1.2.3.4' }), others, `${list}: every request comes from 127.0.0.1`)
     t.same(await statuses(app, 3, '/', { 'x-real-ip': '10.9.9.9' }), listed, list)
   }
 })
 
-t.test('a registration inside of another limits its routes too, whatever their own options', async t => {
-  const app = create(t)
+t.test('a registration inside another one limits its routes too, with or without their own options', async t => {
+  const app = await create(t)
   await app.register(rateLimit, { max: 1000 })
   await app.register(async child => {
     await child.register(rateLimit, { max: 2 })
@@ -37,8 +34,8 @@ t.test('a registration inside of another limits its routes too, whatever their o
   t.same(await statuses(app, 1, '/a/hook'), [429], 'the child\'s own decorator gives the child\'s limit')
 })
 
-t.test('of several registrations each resets what it counts: its routes, its groups and its own', async t => {
-  const app = create(t)
+t.test('each of several registrations resets its own count, and those of its routes and groups', async t => {
+  const app = await create(t)
   const children: FastifyInstance[] = []
   for (const prefix of ['', '', '/c', '/c']) {
     await app.register(async child => {
@@ -63,8 +60,8 @@ t.test('of several registrations each resets what it counts: its routes, its gro
   }
 })
 
-t.test('a group of two algorithms, and a limiter made while the app runs, are errors', async t => {
-  const app = create(t)
+t.test('a group with two algorithms and a limiter created by a request are errors', async t => {
+  const app = await create(t)
   await app.register(rateLimit, { global: false })
   app.get('/a', { config: { rateLimit: { groupId: 'g', max: 1, algorithm: 'gcra' } } }, async () => 'x')
   t.throws(() => app.get('/b', { config: { rateLimit: { groupId: 'g', max: 1 } } }, async () => 'x'), { code: 'FST_REDIS_SUITE_RATE_LIMIT_INVALID_OPTION' })
@@ -73,23 +70,23 @@ t.test('a group of two algorithms, and a limiter made while the app runs, are er
   t.doesNotThrow(() => app.createRateLimit({ max: 1, groupId: 'g', algorithm: 'gcra' }), 'a group has its count already')
 })
 
-t.test('an answer to refused requests that the builder leaves out is the standard one, and it may take its time', async t => {
+t.test('an errorResponseBuilder that returns nothing, is asynchronous or rejects still makes a 429', async t => {
   const answers: Array<RateLimitPluginOptions['errorResponseBuilder']> = [
     (() => {}) as never,
     async () => Object.assign(new Error('later'), { statusCode: 429 }),
     async () => { throw Object.assign(new Error('failed'), { statusCode: 429 }) }
   ]
   for (const errorResponseBuilder of answers) {
-    const app = create(t)
+    const app = await create(t)
     await app.register(rateLimit, { max: 1, ...(errorResponseBuilder && { errorResponseBuilder }) })
     app.get('/', async () => 'x')
     t.same(await statuses(app, 3, '/'), [200, 429, 429])
   }
 })
 
-t.test('a promise of any make is waited for', async t => {
+t.test('options may return any thenable', async t => {
   const thenable = <T>(value: T) => ({ then: (resolve: (value: T) => void) => setImmediate(resolve, value) }) as never
-  const app = create(t)
+  const app = await create(t)
   await app.register(rateLimit, {
     max: () => thenable(1),
     allowList: (_request, key) => thenable(key === 'friend'),
@@ -102,8 +99,8 @@ t.test('a promise of any make is waited for', async t => {
   t.same(await statuses(app, 3, '/', { 'x-user': 'friend' }), [200, 200, 200])
 })
 
-t.test('a burst that is inherited by a smaller limit is cut to it', async t => {
-  const app = create(t)
+t.test('a smaller limit caps the burst that it inherits', async t => {
+  const app = await create(t)
   await app.register(rateLimit, { algorithm: 'gcra', burst: 20, max: request => Number(request.headers['x-max'] ?? 100) })
   app.get('/', async () => 'x')
   app.get('/small', { config: { rateLimit: { max: 2 } } }, async () => 'x')
@@ -111,8 +108,8 @@ t.test('a burst that is inherited by a smaller limit is cut to it', async t => {
   t.same(await statuses(app, 2, '/', { 'x-max': '1' }), [200, 429])
 })
 
-t.test('HEAD counts with the GET of a route of several methods, and a reset by one method reaches it', async t => {
-  const app = create(t)
+t.test('a route of several methods has one count with HEAD, which a reset by any of them removes', async t => {
+  const app = await create(t)
   await app.register(rateLimit, { global: false })
   app.route({ method: ['GET', 'POST'], url: '/', config: { rateLimit: { max: 2 } }, handler: async () => 'x' })
   const sent = async (method: 'GET' | 'HEAD' | 'POST') => (await app.inject({ method, url: '/' })).statusCode
@@ -121,8 +118,8 @@ t.test('HEAD counts with the GET of a route of several methods, and a reset by o
   t.equal(await sent('POST'), 200)
 })
 
-t.test('a route\'s own cache option does not part it from its group, and a policy is one in all registrations', async t => {
-  const app = create(t)
+t.test('a route with its own option cache shares the count of its group, and all registrations share a named policy', async t => {
+  const app = await create(t)
   await app.register(rateLimit, { global: false })
   const children: FastifyInstance[] = [app]
   await app.register(async child => {
@@ -139,10 +136,10 @@ t.test('a route\'s own cache option does not part it from its group, and a polic
   t.equal((await app.rateLimiter.peek('k', policy)).allowed, true)
 })
 
-t.test('a rejection with nothing does not let the request go on', async t => {
+t.test('a keyGenerator that rejects or throws undefined fails the request', async t => {
   // eslint-disable-next-line prefer-promise-reject-errors, no-throw-literal
   for (const keyGenerator of [() => Promise.reject(), () => { throw undefined }] as never[]) {
-    const app = create(t)
+    const app = await create(t)
     await app.register(rateLimit, { max: 1, keyGenerator })
     app.get('/', async () => 'x')
     t.same(await statuses(app, 2, '/'), [500, 500])
@@ -150,14 +147,14 @@ t.test('a rejection with nothing does not let the request go on', async t => {
 })
 
 t.test('two different limits of one group on one route both hold', async t => {
-  const app = create(t)
+  const app = await create(t)
   await app.register(rateLimit, { global: false })
   app.get('/', { onRequest: app.rateLimit({ groupId: 'g', max: 100, timeWindow: '1h' }), config: { rateLimit: { groupId: 'g', max: 2 } } }, async () => 'x')
   t.ok((await statuses(app, 10, '/')).filter(status => status === 200).length <= 2)
 })
 
-t.test('a refund gives back what all limiters on the way have charged, and a charge reaches them all', async t => {
-  const app = create(t)
+t.test('a refund and a charge reach all limiters of the request', async t => {
+  const app = await create(t)
   await app.register(rateLimit, { max: 5, timeWindow: '1 minute' })
   const own = app.rateLimit({ max: 3 })
   app.get('/refund', { onRequest: own }, async request => { await request.rateLimit?.refund() })

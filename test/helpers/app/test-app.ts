@@ -51,6 +51,8 @@ export interface TestAppOptions {
   /** What is registered before the plugins, but after the connection. */
   before?: (app: FastifyInstance) => unknown
   routes?: (app: FastifyInstance, instance: number) => unknown
+  /** `false`: the test adds routes itself, and the first request makes an app ready. @default true */
+  ready?: boolean
 }
 
 export interface TestApp {
@@ -65,7 +67,7 @@ export interface TestApp {
   warnings: () => string[]
 }
 
-/** Apps with plugins of the suite on one store, closed with the test; they are ready. */
+/** Apps with plugins of the suite on one store, closed with the test. */
 export async function createTestApp (t: Test, options: TestAppOptions = {}): Promise<TestApp> {
   const { instances = 1, prefix = newPrefix(), store = 'memory' } = options
   const { logger, lines } = collectLog()
@@ -84,7 +86,7 @@ export async function createTestApp (t: Test, options: TestAppOptions = {}): Pro
       await app.register(PLUGINS[name as keyof Options] as never, { ...more, ...given } as never)
     }
     await options.routes?.(app, instance)
-    await app.ready()
+    if (options.ready !== false) await app.ready()
     apps.push(app)
   }
   const [app] = apps
