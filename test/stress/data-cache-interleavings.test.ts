@@ -1,0 +1,82 @@
+// More of them by SCALE=10: it takes that much longer.
+import type { FastifyInstance } from 'fastify'
+import t, { type Test } from 'tap'
+import type { CachePluginOptions } from '../../plugins/cache/index.js'
+import { createTestApp, type StoreName } from '../helpers/index.js'
+import { upTo } from '../helpers/cache/factories.js'
+import { anyOf, changed, createSeen, get, inPrefix, KINDS, plain, play, Source, tagged, used, type Actions, type Chance } from '../helpers/cache/interleavings.js'
+
+const SCALE = Number(process.env['SCALE'] ?? 1)
+const INSTANCES = 4
+const wait = (ms: number) => new Promise<void>(resolve => setTimeout(resolve, ms))
+const { random } = Math
+// At once, in the next turn, or up to 3 ms later.
+const chance: Chance = { random, pause: async () => { if (random() > 1 / 3) await wait(random() * 3) } }
+const kinds = Object.keys(KINDS)
+
+async function openApps (t: Test, store: StoreName, options: CachePluginOptions = { l1: false }): Promise<FastifyInstance[]> {
+  return (await createTestApp(t, {
+    store, instances: INSTANCES, clock: 'real', connection: { commandTimeout: '10s' }, plugins: { cache: { timeout: '10s', ttl: '1m', ...options } }
+  })).apps
+}
+
+t.test('redis: no answer of 2,500 random interleavings on 4 instances is older than what was acknowledged before the call', async t => {
+  const apps = await openApps(t, 'redis')
+  const seen = createSeen()
+  const copies = 40
+  const rounds = Math.ceil(2500 / (copies * kinds.length)) * SCALE
+  await Promise.all(kinds.flatMap(kind => upTo(copies).map(i => play(apps, new Source(`${kind}/${i}`, chance), rounds, seen, chance, kind))))
+  t.same(seen.obsolete, [])
+  const total = used(apps)
+  t.comment(`${rounds * copies * kinds.length} rounds, ${seen.answers} answers: ${JSON.stringify(total)}`)
+  t.equal(total.storeErrors, 0)
+  t.ok(total.stored > 250 && total.hits > 125 && total.coalesced > 25, 'the cache was used')
+})
+
+t.test('redis: nor while keys are removed by pattern', async t => {
+  const apps = await openApps(t, 'redis')
+  const seen = createSeen()
+  await Promise.all(['pattern', 'delete', 'writeThrough'].flatMap(kind => upTo(3).map(i => play(apps, new Source(`${kind}/${i}`, chance), 60 * SCALE, seen, chance, kind))))
+  t.same(seen.obsolete, [])
+  t.ok(used(apps).hits > 20)
+})
+
+t.test('cluster: no answer of random interleavings on 4 instances is older than what was acknowledged before the call', async t => {
+  const apps = await openApps(t, 'cluster')
+  const seen = createSeen()
+  await Promise.all(kinds.flatMap(kind => upTo(3).map(i => play(apps, new Source(`${kind}/${i}`, chance), 40 * SCALE, seen, chance, kind))))
+  t.same(seen.obsolete, [])
+  t.ok(used(apps).hits > 50)
+})
+
+t.test('with L1 nothing is obsolete after an invalidation with `everywhere`', async t => {
+  const apps = await openApps(t, 'redis', {})
+  const seen = createSeen()
+  const everywhere = { everywhere: true }
+  const actions: Record<string, Actions> = {
+    tag: { reads: [tagged], writes: [changed(async (cache, { name }) => await cache.invalidateTags([name], everywhere))] },
+    delete: { reads: [plain, get], writes: [changed(async (cache, { name }) => await cache.delete(name, everywhere))] },
+    prefix: { reads: [inPrefix(plain)], writes: [inPrefix(changed(async cache => await cache.clear(everywhere)))] }
+  }
+  await Promise.all(Object.entries(actions).flatMap(([kind, { reads, writes }]) => upTo(3).map(async i => {
+    const source = new Source(`${kind}/${i}`, chance)
+    const state = { isOver: false }
+    // Reads without pause on all instances, while one write comes after another.
+    const reading = Promise.all(apps.map(async ({ cache }) => {
+      while (!state.isOver) {
+        const { told } = source
+        const value = await anyOf(reads, chance)(cache, source)
+        if (value !== undefined && value < told) seen.obsolete.push({ kind, value, told })
+        await wait(3)
+      }
+    }))
+    for (let round = 0; round < 12 * SCALE; round++) {
+      await wait(60 + random() * 100)
+      source.tell(await anyOf(writes, chance)(anyOf(apps, chance).cache, source) ?? 0)
+    }
+    state.isOver = true
+    await reading
+  })))
+  t.same(seen.obsolete, [])
+  t.ok(used(apps).l1Hits > 100)
+})
