@@ -76,10 +76,13 @@ export function beginConnecting (client: RedisClient): void {
 export async function closeClient (client: RedisClient, timeout: number, clock: Clock): Promise<void> {
   if (client.status !== 'ready') return client.disconnect()
   const giveUp = new AbortController()
-  await withDeadline(quit(client, giveUp.signal, clock), timeout, () => new Error('no answer in time'), clock).catch(() => {})
-  giveUp.abort()
-  // ioredis would wait for an end that has been, for as long as `timeout`, and with it the process.
-  if (client.status !== 'end') client.disconnect()
+  try {
+    await withDeadline(quit(client, giveUp.signal, clock), timeout, () => new Error('no answer in time'), clock)
+  } catch {
+    giveUp.abort()
+    // Not where the connection has ended: ioredis would wait for that once more, and the process with it.
+    client.disconnect()
+  }
 }
 
 async function quit (client: RedisClient, signal: AbortSignal, clock: Clock): Promise<void> {

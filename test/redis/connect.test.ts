@@ -61,7 +61,7 @@ t.test('a boot fails after exactly connectTimeout of its clock, and not before',
   const port = await listening(t, createTcpServer(socket => { socket.resume() }))
   const clock = createTestClock()
   const app = Fastify()
-  let failed: { code?: string } | undefined
+  let failed: Error | undefined
   Promise.resolve(app.register(redis, { host: '127.0.0.1', port, connectTimeout: '1m', clock })).catch((error: Error) => { failed = error })
   await clock.advance(59_999)
   t.equal(failed, undefined)

@@ -116,10 +116,10 @@ const HOUR = 3_600_000
 
 /** The milliseconds of the clock after which the promise settles. */
 async function settlesAfter (clock: TestClock, promise: Promise<unknown>): Promise<number> {
-  let isSettled = false
-  promise.then(() => { isSettled = true }, () => { isSettled = true })
+  const settled = new AbortController()
+  promise.finally(() => { settled.abort() }).catch(() => {})
   const start = clock.now()
-  while (!isSettled) await clock.advance(1)
+  while (!settled.signal.aborted) await clock.advance(1)
   return clock.now() - start
 }
 
