@@ -1,165 +1,159 @@
-import { fork } from 'node:child_process'
-import { once } from 'node:events'
-import Fastify from 'fastify'
+import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
-import { idempotency, type IdempotencyPluginOptions } from '../../plugins/idempotency/index.js'
-import { redis } from '../../plugins/redis/index.js'
+import type { IdempotencyPluginOptions } from '../../plugins/idempotency/index.js'
 import { circuitOf } from '../../plugins/shared/guard.js'
-import { startRedis, until } from '../helpers/index.js'
-import { collectLog } from '../helpers/app/log-lines.js'
-import { stopwatch } from '../helpers/timing/stopwatch.js'
+import { advanceUntil, advanceWhile, createTestApp, newPrefix, sharedRedis, startRedis, until, type TestAppOptions } from '../helpers/index.js'
+import { gate, ON, PATIENT, PATIENT_CONNECTION, post as send } from '../helpers/idempotency/requests.js'
 
-const server = await startRedis()
-let prefixes = 0
+const own = await startRedis()
+const shared = (await sharedRedis()).client()
+const post = async (app: FastifyInstance, key: string) => await send(app, '/', key)
 
-async function build (t: Test, url: string, options: IdempotencyPluginOptions = {}, prefix = `f${++prefixes}`) {
-  const { logger, lines, text } = collectLog()
-  const app = Fastify({ loggerInstance: logger as never })
-  t.teardown(() => app.close())
-  await app.register(redis, { url, prefix, commandTimeout: 250 })
-  await app.register(idempotency, options)
-  const post = (key: string) => app.inject({ method: 'POST', url: '/', headers: { 'idempotency-key': key } })
-  return { app, post, text, prefix, linesWith: (part: string) => lines.filter(line => String(line['msg']).includes(part)).length }
+/** An app with one route. */
+async function open (t: Test, store: NonNullable<TestAppOptions['store']>, options: IdempotencyPluginOptions, handler: () => unknown, more: TestAppOptions = {}) {
+  const test = await createTestApp(t, {
+    store,
+    connection: PATIENT_CONNECTION,
+    plugins: { idempotency: { ...PATIENT, ...options } },
+    routes: app => { app.post('/', ON, async () => await handler()) },
+    ...more
+  })
+  const text = () => JSON.stringify(test.lines)
+  const linesWith = (part: string) => test.lines.filter(({ msg }) => String(msg).includes(part)).length
+  return { ...test, text, linesWith }
 }
 
-const on = { config: { idempotency: true } }
-
-t.test('when the process that runs a request is killed, the next one runs when the lease is over, and not before', async t => {
-  const lease = 1000
-  const { app, post, prefix } = await build(t, server.url, { wait: '5s', timeout: '5s' })
+t.test('when the instance that runs a request is gone, the next one runs when the lease is over, and not before', async t => {
+  const prefix = newPrefix()
+  const held = gate()
   let runs = 0
-  app.post('/', on, async () => ++runs)
-  await app.ready()
-  const child = fork(new URL('../fixtures/idempotent-instance.ts', import.meta.url), [server.url, prefix, String(lease)], { execArgv: ['--import', 'tsx'] })
-  t.teardown(() => { child.kill('SIGKILL') })
-  await once(child, 'message')
-  const [key = ''] = await server.client().keys(`${prefix}:*`)
-  // Longer than a lease: it is renewed.
-  const begun = performance.now()
-  await until('the lease would be over', async () => {
-    t.ok(await server.client().pttl(key) > 0)
-    return performance.now() - begun > 1.5 * lease
-  })
-  const answers = Promise.all(Array.from({ length: 20 }, () => post('k')))
-  child.kill('SIGKILL')
-  const killed = performance.now()
-  t.same([...new Set((await answers).map(({ body }) => body))], ['1'])
-  t.ok(performance.now() - killed > lease / 2, 'not before')
+  let begun = 0
+  // No time passes for it: it renews nothing.
+  const { app: gone, linesWith } = await open(t, 'redis', { lease: '10 minutes' }, async () => {
+    begun++
+    await held.opened
+    return 'late'
+  }, { prefix })
+  const { app, clock } = await open(t, 'redis', {}, () => ++runs, { prefix })
+  const late = post(gone, 'k')
+  await until('it is under way', () => begun === 1)
+  const answers = Promise.all(Array.from({ length: 10 }, async () => await post(app, 'k')))
+  const { value, passed } = await advanceWhile(clock, answers, { step: 5000, atMost: 1_200_000 })
+  t.same(value.map(({ body }) => body), Array(10).fill('1'))
+  t.ok(passed >= 540_000, `after ${passed} ms`)
+  held.open()
+  t.equal((await late).body, 'late')
+  t.equal((await post(app, 'k')).body, '1')
+  t.equal(linesWith('an answer is not kept, as its key was taken'), 1)
 })
 
 t.test('while Redis is gone a request with a key is refused within the time-out, and taken when Redis is back; one without a key runs', async t => {
-  const own = await startRedis()
-  const { app, post, linesWith } = await build(t, own.url, { timeout: '500ms' })
   let runs = 0
-  app.post('/', on, async () => ++runs)
-  t.equal((await post('before')).statusCode, 200)
+  const { app, clock, linesWith } = await open(t, own, { timeout: '500ms' }, () => ++runs)
+  t.equal((await post(app, 'before')).statusCode, 200)
   await own.kill()
+  const times: number[] = []
   for (let i = 0; i < 20; i++) {
-    const sinceStart = stopwatch()
-    const refused = await post('k')
+    const { value: refused, passed } = await advanceWhile(clock, post(app, 'k'))
     t.match([refused.statusCode, refused.headers['retry-after'], refused.json().code], [503, '1', 'FST_REDIS_SUITE_IDEMPOTENCY_STORE_UNAVAILABLE'])
-    t.ok(sinceStart() < 2000)
+    times.push(passed)
   }
+  t.same(times.filter(passed => passed > 520), [], 'each within the time-out')
   t.equal(runs, 1)
   t.equal((await app.inject({ method: 'POST', url: '/' })).statusCode, 200)
   await own.start()
-  await until('it is taken', async () => (await post('k')).statusCode === 200)
+  await advanceUntil(clock, 'it is taken', async () => (await post(app, 'k')).statusCode === 200)
   t.equal(runs, 3)
   t.same([linesWith('the store cannot be asked'), linesWith('the store answers again')], [1, 1])
 })
 
-t.test("with onStoreError 'open' a request runs while Redis is gone, and its answer is kept once Redis is back", async t => {
-  const own = await startRedis()
-  const { app, post } = await build(t, own.url, { onStoreError: 'open', lease: 300, timeout: '2s' })
+t.test("with onStoreError 'open' a request runs while Redis is gone, and its response is kept once Redis is back", async t => {
   let runs = 0
-  app.post('/', on, async () => ++runs)
-  await app.ready()
+  const { app, clock, prefix } = await open(t, own, { onStoreError: 'open', lease: 300, timeout: '2s' }, () => ++runs)
   await own.kill()
-  t.equal((await post('k')).body, '1')
+  t.equal((await advanceWhile(clock, post(app, 'k'))).value.body, '1')
   await own.start()
-  await until('it is kept, and Redis is asked again', async () => (await own.client().keys('*')).length === 1 && circuitOf(app.redis)?.state === 'closed')
-  t.equal((await post('k')).body, '1')
+  await advanceUntil(clock, 'it is kept, and Redis is asked again', async () =>
+    (await own.client().keys(`${prefix}:*`)).length === 1 && circuitOf(app.redis)?.state === 'closed')
+  t.match(await post(app, 'k'), { body: '1', headers: { 'idempotency-replayed': 'true' } })
   t.equal(runs, 1)
 })
 
-t.test('an answer that Redis did not take is given, and kept once Redis is back', async t => {
-  const own = await startRedis()
-  const { app, post, linesWith } = await build(t, own.url, { lease: 600, timeout: '2s' })
+t.test('a response that Redis did not take is given, and kept once Redis is back', async t => {
   let runs = 0
-  app.post('/', on, async () => {
+  const { app, clock, prefix, linesWith } = await open(t, own, { lease: '1 minute', timeout: '2s' }, async () => {
     await own.kill()
     return ++runs
   })
-  t.equal((await post('k')).body, '1')
+  t.equal((await advanceWhile(clock, post(app, 'k'))).value.body, '1')
   t.equal(linesWith('an answer is not kept yet'), 1)
   await own.start()
-  await until('it is kept, and Redis is asked again', async () =>
-    await own.client().hget((await own.client().keys('*'))[0] ?? '', 'head') !== null && circuitOf(app.redis)?.state === 'closed')
-  t.match(await post('k'), { body: '1', headers: { 'idempotency-replayed': 'true' } })
+  await advanceUntil(clock, 'it is kept, and Redis is asked again', async () =>
+    await own.client().hget((await own.client().keys(`${prefix}:*`))[0] ?? '', 'head') !== null && circuitOf(app.redis)?.state === 'closed', { step: 200 })
+  t.match(await post(app, 'k'), { body: '1', headers: { 'idempotency-replayed': 'true' } })
   t.equal(runs, 1)
 })
 
-t.test('a server that refuses to write is one that cannot be asked; one that lost its scripts is not', async t => {
-  const { app, post, linesWith } = await build(t, server.url)
+t.test('a server that refuses writes counts as unavailable; one that lost its scripts does not', async t => {
   let runs = 0
-  app.post('/', on, async () => ++runs)
-  await server.client().config('SET', 'maxmemory', '1')
-  for (let i = 0; i < 3; i++) t.equal((await post('k')).statusCode, 503)
-  await server.client().config('SET', 'maxmemory', '0')
+  const { app, linesWith } = await open(t, own, {}, () => ++runs)
+  await own.client().config('SET', 'maxmemory', '1')
+  t.same([await post(app, 'k'), await post(app, 'k'), await post(app, 'k')].map(({ statusCode }) => statusCode), [503, 503, 503])
+  await own.client().config('SET', 'maxmemory', '0')
   t.equal(linesWith('the store cannot be asked'), 1)
-  await server.client().script('FLUSH')
-  t.same([(await post('k')).body, (await post('k')).body], ['1', '1'])
+  await own.client().script('FLUSH')
+  t.same([(await post(app, 'k')).body, (await post(app, 'k')).body], ['1', '1'])
 })
 
-t.test('whoever lost the claim does not put an answer in the place of the next one', async t => {
-  const { app, post, prefix, linesWith } = await build(t, server.url, { lease: 300 })
-  const goOn: Array<() => void> = []
-  app.post('/', on, async () => {
-    const run = goOn.length + 1
-    await new Promise<void>(resolve => { goOn.push(resolve) })
+t.test('a request that lost its claim does not replace the response of the next one', async t => {
+  const held = [gate(), gate()]
+  let runs = 0
+  const { app, clock, prefix, linesWith } = await open(t, 'redis', { lease: '1 minute' }, async () => {
+    const run = ++runs
+    await held[run - 1]?.opened
     return run
   })
-  const first = post('k')
-  await until('it is under way', () => goOn.length === 1)
-  await server.client().del(await server.client().keys(`${prefix}:*`))
-  await until('it is seen', () => linesWith('a claim ended while its request is under way') === 1)
-  const second = post('k')
-  await until('the next one runs', () => goOn.length === 2)
-  goOn[0]?.()
+  const first = post(app, 'k')
+  await until('it is under way', () => runs === 1)
+  await shared.del(await shared.keys(`${prefix}:*`))
+  await clock.advance('20s')
+  await until('the loss is noticed', () => linesWith('a claim ended while its request is under way') === 1)
+  const second = post(app, 'k')
+  await until('the next one runs', () => runs === 2)
+  held[0]?.open()
   t.equal((await first).body, '1')
-  goOn[1]?.()
+  held[1]?.open()
   t.equal((await second).body, '2')
-  t.equal((await post('k')).body, '2')
+  t.equal((await post(app, 'k')).body, '2')
+  t.equal(linesWith('a claim ended while its request is under way'), 1)
   t.equal(linesWith('an answer is not kept, as its key was taken'), 1)
 })
 
-t.test('each key that is written has an end, and shows neither the key nor its owner', async t => {
-  const { app, post, prefix, text } = await build(t, server.url)
-  app.post('/', on, async () => 'done')
-  await post('a-secret-key')
-  const keys = await server.client().keys(`${prefix}:*`)
-  t.match(keys, [new RegExp(`^${prefix}:idempotency:key:[\\w-]{43}$`)])
-  const left = await server.client().pttl(keys[0] ?? '')
-  t.ok(left > 86_000_000 && left <= 86_400_000)
+t.test('each key in Redis has a TTL, and shows neither the key of the request nor its owner', async t => {
+  const { app, prefix, text } = await open(t, 'redis', {}, () => 'done')
+  await post(app, 'a-secret-key')
+  const keys = await shared.keys(`${prefix}:*`)
+  t.equal(keys.length, 1)
+  t.match(keys[0], new RegExp(`^${prefix}:idempotency:key:[\\w-]{43}$`))
+  const left = await shared.pttl(keys[0] ?? '')
+  t.ok(left > 86_000_000 && left <= 86_400_000, `${left} ms of a day`)
   t.notMatch(text() + keys.join(), /a-secret-key/)
 })
 
-t.test('what is kept of an answer and cannot be read is 503 by a code, runs nothing, and is not told in the log', async t => {
-  const { app, post, prefix, text } = await build(t, server.url)
+t.test('a stored response that cannot be read is 503 with a code, runs nothing, and is not in the log', async t => {
   let runs = 0
-  app.post('/', on, async () => ({ run: ++runs }))
-  t.equal((await post('key')).statusCode, 200)
-  const client = server.client()
-  const key = `${prefix}:idempotency:key:`
-  const [kept = ''] = (await client.keys(`${key}*`))
+  const { app, prefix, text } = await open(t, 'redis', {}, () => ({ run: ++runs }))
+  t.equal((await post(app, 'key')).statusCode, 200)
+  const [kept = ''] = await shared.keys(`${prefix}:idempotency:key:*`)
   const heads = ['secret', '{"secret', 'null', '[]', '-1', '"secret"', '{"status":200}', '{"status":"200","headers":{}}', '{"status":99,"headers":{}}', '{"status":600,"headers":{}}',
     '{"status":200,"headers":null}', '{"status":200,"headers":{"x":1}}', '{"status":200,"headers":{"x":[null]}}', '{"status":200,"headers":{"x y":"a"}}', '{"status":200,"headers":{"x":"a\\r\\nsecret: b"}}']
+  const answers: string[] = []
   for (const head of heads) {
-    await client.hset(kept, 'head', head)
-    const { statusCode, body } = await post('key')
-    t.equal(statusCode, 503, head)
-    t.match(body, 'FST_REDIS_SUITE_IDEMPOTENCY_STORE_UNAVAILABLE')
+    await shared.hset(kept, 'head', head)
+    const { statusCode, body } = await post(app, 'key')
+    answers.push(`${head} ${statusCode} ${JSON.parse(body).code}`)
   }
+  t.same(answers, heads.map(head => `${head} 503 FST_REDIS_SUITE_IDEMPOTENCY_STORE_UNAVAILABLE`))
   t.equal(runs, 1)
   t.notMatch(text(), 'secret')
   t.match(text(), 'what is kept of an answer cannot be read')

@@ -1,0 +1,24 @@
+import t from 'tap'
+import { createTestApp, startRedis } from '../helpers/index.js'
+import { ON, post } from '../helpers/idempotency/requests.js'
+import { startHeartbeat } from '../helpers/timing/heartbeat.js'
+
+t.test('while Redis hangs or is gone a request with a key is refused within the time-out', async t => {
+  const { span } = await startHeartbeat(t)
+  const server = await startRedis()
+  const { app } = await createTestApp(t, {
+    store: server,
+    clock: 'real',
+    plugins: { idempotency: { timeout: '200ms' } },
+    routes: app => { app.post('/', ON, async () => 'done') }
+  })
+  t.equal((await post(app, '/', 'before')).statusCode, 200)
+  for (const break_ of [() => server.pause(), async () => await server.kill()]) {
+    await break_()
+    for (let i = 0; i < 8; i++) {
+      const sinceAsked = span()
+      t.equal((await post(app, '/', 'k')).statusCode, 503)
+      await sinceAsked.within(400, 'the refusal')
+    }
+  }
+})
