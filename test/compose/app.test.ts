@@ -1,20 +1,30 @@
 import autoload from '@fastify/autoload'
+import fastifyCookie from '@fastify/cookie'
+import httpProxy from '@fastify/http-proxy'
+import fastifyRedis from '@fastify/redis'
 import swagger from '@fastify/swagger'
+import underPressure from '@fastify/under-pressure'
 import Fastify, { type FastifyInstance } from 'fastify'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { cache, events, health, idempotency, lock, metrics, rateLimit, redis, session } from '../../plugins/index.js'
+import { createTestClock } from '../../plugins/testing/index.js'
 import { ask } from '../helpers/cache/cache-app.js'
-import { startRedis, until } from '../helpers/index.js'
+import { closeApp, SECRET, startRedis, until } from '../helpers/index.js'
+
+declare module 'fastify' {
+  interface Session { n?: number }
+}
 
 const server = await startRedis()
+const commands = server.client()
 const FIXTURE = join(import.meta.dirname, '../fixtures/autoload')
-const SECRET = 'a secret of at least thirty-two characters'
-const timeout = '5s'
+// Nothing here waits for time to pass: no deadline passes either.
+const clock = createTestClock()
 
 function build (t: Test): FastifyInstance {
   const app = Fastify()
-  t.teardown(() => app.close())
+  t.teardown(() => closeApp(app, clock))
   return app
 }
 
@@ -22,17 +32,17 @@ const isHit = (app: FastifyInstance, url: string) => until(`${url} is a hit`, as
 
 /** All of them, by name, as a user may register them in any order after redis. */
 const ALL: Record<string, (app: FastifyInstance) => unknown> = {
-  metrics: app => app.register(metrics),
-  rateLimit: app => app.register(rateLimit, { max: 1000, timeout }),
-  session: app => app.register(session, { secret: SECRET, cookie: { secure: false }, timeout }),
-  cache: app => app.register(cache, { timeout }),
-  idempotency: app => app.register(idempotency, { timeout }),
-  events: app => app.register(events, { timeout }),
-  lock: app => app.register(lock, { timeout }),
-  health: app => app.register(health, { details: true })
+  metrics: app => app.register(metrics, { clock }),
+  rateLimit: app => app.register(rateLimit, { max: 1000, clock }),
+  session: app => app.register(session, { secret: SECRET, cookie: { secure: false }, clock }),
+  cache: app => app.register(cache, { clock }),
+  idempotency: app => app.register(idempotency, { clock }),
+  events: app => app.register(events, { clock }),
+  lock: app => app.register(lock, { clock }),
+  health: app => app.register(health, { details: true, clock })
 }
 
-/** That what the plugins promise of one route holds beside all others. */
+/** Asserts of a route with all plugins what each of them promises. */
 async function tryAll (t: Test, app: FastifyInstance, prefix = ''): Promise<void> {
   const url = `${prefix}/products/1`
   await isHit(app, url)
@@ -99,14 +109,14 @@ t.test('all plugins together in a child with a prefix serve the child alone', as
   t.match([headers['x-cache'], headers['x-ratelimit-limit']], [undefined, undefined])
 })
 
-t.test('two children beside each other have plugins of their own, that know nothing of each other', async t => {
+t.test('two children beside each other have their own plugins, which share nothing', async t => {
   const app = build(t)
   for (const name of ['a', 'b']) {
     await app.register(async child => {
       await child.register(redis, { url: server.url, prefix: name })
-      await child.register(rateLimit, { max: name === 'a' ? 1 : 2, timeout })
-      await child.register(session, { secret: SECRET, cookie: { secure: false, path: `/${name}` }, timeout })
-      await child.register(cache, { timeout })
+      await child.register(rateLimit, { max: name === 'a' ? 1 : 2, clock })
+      await child.register(session, { secret: SECRET, cookie: { secure: false, path: `/${name}` }, clock })
+      await child.register(cache, { clock })
       child.get('/', { config: { cache: true, rateLimit: false } }, async () => name)
       child.get('/limited', async () => name)
     }, { prefix: `/${name}` })
@@ -121,7 +131,7 @@ t.test('two children beside each other have plugins of their own, that know noth
 })
 
 for (const order of ['before', 'after'] as const) {
-  t.test(`with @fastify/swagger registered ${order} them, the plugins' own routes are hidden and the user's are told`, async t => {
+  t.test(`with @fastify/swagger registered ${order} them, the plugins' own routes are hidden and the app's are documented`, async t => {
     const app = build(t)
     const document = async () => await app.register(swagger, { openapi: { info: { title: 'shop', version: '1' } } })
     if (order === 'before') await document()
@@ -132,3 +142,96 @@ for (const order of ['before', 'after'] as const) {
     t.same(Object.keys(app.swagger().paths ?? {}).sort(), ['/products', '/products/{id}'])
   })
 }
+
+async function keysOf (prefix: string): Promise<string[]> {
+  return (await commands.keys(`${prefix}:*`)).map(key => key.split(':')[1] ?? '')
+}
+
+t.test('all plugins run on a client of @fastify/redis that the user registered, one of a namespace by the option redis', async t => {
+  for (const namespace of [undefined, 'shop']) {
+    const app = build(t)
+    await app.register(fastifyRedis, { url: server.url, ...namespace && { namespace } })
+    // A namespaced one is a property that the types of @fastify/redis do not know.
+    const client = namespace === undefined ? app.redis : app.redis[namespace]
+    const options = { clock, ...namespace && { redis: client } }
+    if (namespace !== undefined) {
+      await t.rejects(async () => await app.register(async child => { await child.register(lock) }), { code: 'FST_REDIS_SUITE_LOCK_INVALID_OPTION', message: /shop/ })
+    }
+    await commands.flushall()
+    const own = build(t)
+    own.decorate<unknown>('redis', namespace === undefined ? client : { [namespace]: client })
+    await own.register(rateLimit, options)
+    await own.register(session, { ...options, secret: SECRET, saveUninitialized: true, cookie: { secure: false } })
+    await own.register(cache, options)
+    await own.register(idempotency, options)
+    await own.register(lock, options)
+    await own.register(health, { clock, ...namespace && { redis: client } })
+    own.get('/', { config: { cache: true, session: false } }, async () => 'x')
+    own.post('/', { config: { idempotency: true } }, async ({ session }) => { session.n = 1; return await own.locks.using('a', async () => 'done') })
+    await until('it is a hit', async () => (await ask(own, '/')).cache === 'HIT')
+    t.equal((await ask(own, '/', { 'idempotency-key': 'k' }, { method: 'POST' })).body, 'done')
+    const plugins = new Set(await keysOf('fastify'))
+    t.same(plugins, new Set(['cache', 'session', 'rate-limit', 'idempotency', 'lock']), 'each has its keys there')
+    t.match((await own.inject('/health')).json().checks, { 'redis:responseTime': [{ status: 'pass' }] })
+  }
+})
+
+t.test('beside a client of @fastify/redis the plugin redis adds a second one under a namespace', async t => {
+  const app = build(t)
+  await app.register(fastifyRedis, { url: server.url })
+  await app.register(redis, { url: server.url, namespace: 'second', prefix: 'second' })
+  await app.register(cache, { redis: app.redis['second'], clock })
+  await app.cache.set('a', 1)
+  t.ok((await keysOf('second')).includes('cache'))
+})
+
+t.test('with @fastify/cookie registered by the user before it, the session has its cookie and the app keeps its own', async t => {
+  const app = build(t)
+  await app.register(fastifyCookie, { secret: 'of the user' })
+  await app.register(session, { secret: SECRET, redis: false, clock, cookie: { secure: false } })
+  app.get('/', async (request, reply) => {
+    request.session.n = (request.session.n ?? 0) + 1
+    reply.setCookie('own', 'signed', { signed: true })
+    return { n: request.session.n, own: request.cookies['own'] && request.unsignCookie(request.cookies['own']).value }
+  })
+  const first = await app.inject('/')
+  const cookies = Object.fromEntries(first.cookies.map(({ name, value }) => [name, value]))
+  t.same(Object.keys(cookies).sort(), ['own', 'sid'])
+  t.same((await app.inject({ url: '/', cookies })).json(), { n: 2, own: 'signed' })
+})
+
+t.test('with @fastify/under-pressure registered by the user, its limits hold, and probes are answered all the same', async t => {
+  const app = build(t)
+  await app.register(underPressure, { maxHeapUsedBytes: 1, sampleInterval: 10 })
+  await app.register(health, { redis: false, clock })
+  app.get('/', async () => 'x')
+  await until('there is pressure', async () => (await app.inject('/')).statusCode === 503)
+  t.equal((await app.inject('/health/live')).statusCode, 200)
+  t.match((await app.inject('/health')).json().checks, { 'process:heapUsed': [{}] })
+})
+
+t.test('requests that @fastify/http-proxy forwards are limited, timed and cached as those of any route', async t => {
+  const origin = build(t)
+  let runs = 0
+  origin.get('/things', async (_, reply) => await reply.header('cache-control', 'max-age=60').send({ run: ++runs }))
+  origin.post('/things', async ({ body }) => body)
+  const upstream = await origin.listen({ port: 0 })
+
+  const app = build(t)
+  await app.register(redis, { url: server.url, prefix: 'proxy' })
+  await app.register(metrics, { clock })
+  await app.register(rateLimit, { max: 1000, clock })
+  await app.register(cache, { ttl: 'headers', global: true, clock })
+  await app.register(httpProxy, { upstream, prefix: '/api' })
+  const address = await app.listen({ port: 0 })
+  const get = async () => await fetch(`${address}/api/things`)
+  await until('it is a hit', async () => (await get()).headers.get('x-cache') === 'HIT')
+  const before = runs
+  const response = await get()
+  t.match(response.headers.get('x-ratelimit-limit'), '1000')
+  t.same([await response.json(), runs], [{ run: before }, before])
+  const posted = await fetch(`${address}/api/things`, { method: 'POST', body: '{"a":1}', headers: { 'content-type': 'application/json' } })
+  t.same(await posted.json(), { a: 1 })
+  await until('what was changed is asked for anew', async () => { await get(); return runs > before })
+  t.match(await (await fetch(`${address}/metrics`)).text(), /http_request_duration_seconds_count\{method="GET",route="\/api\/\*",status_code="200"\}/)
+})

@@ -6,15 +6,16 @@ import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { idempotency } from '../../plugins/idempotency/index.js'
 import { rateLimit } from '../../plugins/rate-limit/index.js'
-import { ask, buildCacheApp, onEachStore, type CacheApp } from '../helpers/cache/cache-app.js'
-import { startRedis, until } from '../helpers/index.js'
+import { ask, createCacheApp } from '../helpers/cache/cache-app.js'
+import { createTestApp, forEachStore, until, type StoreName } from '../helpers/index.js'
 
-const promise = onEachStore(await startRedis())
+const promise = (name: string, test: (t: Test, store: StoreName) => Promise<unknown>) =>
+  forEachStore(['memory', 'redis'], store => { t.test(`${store}: ${name}`, t => test(t, store)) })
 const ORIGINS = ['https://a.example', 'https://b.example']
 
-/** Registers others before the cache or after it. */
-async function build (t: Test, order: 'before' | 'after', connection: CacheApp['connection'], register: (app: FastifyInstance) => unknown): Promise<FastifyInstance> {
-  const app = await buildCacheApp(t, { connection, options: { timeout: '5s' }, ...order === 'before' && { before: register } })
+/** Registers other plugins before the cache or after it. */
+async function build (t: Test, order: 'before' | 'after', store: StoreName, register: (app: FastifyInstance) => unknown): Promise<FastifyInstance> {
+  const { app } = await createCacheApp(t, { store, ...order === 'before' && { before: register } })
   if (order === 'after') await register(app)
   return app
 }
@@ -27,8 +28,8 @@ async function hit (app: FastifyInstance, headers: Record<string, string> = {}) 
 
 for (const order of ['before', 'after'] as const) {
   for (const hook of ['onRequest', 'preHandler', 'preSerialization'] as const) {
-    promise(`with @fastify/cors in ${hook} registered ${order} the cache no origin is given another one's Access-Control-Allow-Origin`, async (t, connection) => {
-      const app = await build(t, order, connection, app => app.register(cors, { origin: ORIGINS, hook }))
+    promise(`with @fastify/cors in ${hook} registered ${order} the cache no origin gets the Access-Control-Allow-Origin of another`, async (t, store) => {
+      const app = await build(t, order, store, app => app.register(cors, { origin: ORIGINS, hook }))
       app.get('/', { config: { cache: true } }, async () => ({ answer: 1 }))
       for (const origin of [...ORIGINS, 'https://evil.example', undefined]) {
         const allowed = ORIGINS.find(each => each === origin)
@@ -39,8 +40,8 @@ for (const order of ['before', 'after'] as const) {
     })
   }
 
-  promise(`a preflight of @fastify/cors registered ${order} the cache is answered by it, and neither cached nor limited`, async (t, connection) => {
-    const app = await build(t, order, connection, async app => {
+  promise(`a preflight of @fastify/cors registered ${order} the cache is answered by it, and is neither cached nor limited`, async (t, store) => {
+    const app = await build(t, order, store, async app => {
       await app.register(cors, { origin: ORIGINS })
       await app.register(rateLimit, { max: 1, redis: false })
     })
@@ -52,8 +53,8 @@ for (const order of ['before', 'after'] as const) {
     t.same([(await ask(app, '/')).status, (await ask(app, '/')).status], [200, 429])
   })
 
-  promise(`with @fastify/helmet registered ${order} the cache each answer has a nonce of its own in its header, and a page that has it in its body is kept out`, async (t, connection) => {
-    const app = await build(t, order, connection, app => app.register(helmet, { enableCSPNonces: true }))
+  promise(`with @fastify/helmet registered ${order} the cache each response has its own nonce in its header, and a page with the nonce in its body is not cached`, async (t, store) => {
+    const app = await build(t, order, store, app => app.register(helmet, { enableCSPNonces: true }))
     app.get('/', { config: { cache: true } }, async (_, reply) => await reply.type('text/html').send('<script src="/a.js"></script>'))
     app.get('/nonce', { config: { cache: true } }, async (_, reply) => await reply.noCache().type('text/html').send(`<script nonce="${reply.cspNonce.script}"></script>`))
     const nonceOf = ({ headers }: { headers: Record<string, unknown> }) => /script-src[^;]*'nonce-([0-9a-f]+)'/.exec(String(headers['content-security-policy']))?.[1]
@@ -66,8 +67,8 @@ for (const order of ['before', 'after'] as const) {
     }
   })
 
-  promise(`with compress, etag, cors and helmet at once, registered ${order} the cache, a hit is the first answer once more`, async (t, connection) => {
-    const app = await build(t, order, connection, async app => {
+  promise(`with compress, etag, cors and helmet at once, registered ${order} the cache, a hit equals the first response`, async (t, store) => {
+    const app = await build(t, order, store, async app => {
       await app.register(helmet)
       await app.register(cors, { origin: ORIGINS })
       await app.register(compress, { encodings: ['gzip'], threshold: 0 })
@@ -86,8 +87,8 @@ for (const order of ['before', 'after'] as const) {
   })
 }
 
-t.test('an answer that is given again by its Idempotency-Key has the CORS headers of who asks, and is compressed for them', async t => {
-  const app = await buildCacheApp(t)
+t.test('a response that is replayed for its Idempotency-Key has the CORS headers and the coding of the request that replays it', async t => {
+  const { app } = await createTestApp(t, { ready: false })
   await app.register(cors, { origin: ORIGINS })
   await app.register(compress, { threshold: 0 })
   await app.register(idempotency)
