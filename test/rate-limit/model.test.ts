@@ -72,7 +72,7 @@ t.test('Redis, sliding-log: the same model agrees on every decision, with simula
   }), { numRuns: 40 })
 })
 
-// What each algorithm promises of any window.
+// The most units, as a multiple of max, that an algorithm lets through in any window.
 const BOUND: Record<Algorithm, number> = { 'sliding-log': 1, 'sliding-counter': 2, gcra: 2 }
 
 for (const algorithm of ALGORITHMS) {

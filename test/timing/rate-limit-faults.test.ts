@@ -5,7 +5,7 @@ import { hearsResets } from '../helpers/rate-limit/hears-resets.js'
 import { startHeartbeat } from '../helpers/timing/heartbeat.js'
 
 const TIMEOUT = 80
-/** What a burst of requests takes beside the deadline. */
+/** Milliseconds for the work of a burst of requests, in addition to the deadline. */
 const REST = 250
 
 const rateLimit = { max: 6, timeWindow: '1 minute', timeout: TIMEOUT, keyGenerator: (request: { headers: Record<string, unknown> }) => String(request.headers['x-user']) }

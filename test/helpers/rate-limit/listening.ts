@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 
-/** Counts from now on who listens to the limiter. */
+/** Returns a function that counts the listeners added to the limiter since. */
 export function countListeners ({ rateLimiter }: FastifyInstance): () => number {
   let count = 0
   const on = rateLimiter.on
