@@ -1,14 +1,13 @@
-import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { connect } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Cluster, Redis } from 'ioredis'
+import { Redis } from 'ioredis'
 import type { RedisOptions } from 'ioredis'
 import t from 'tap'
 import type { Test } from 'tap'
 import type { RedisServer } from './index.js'
-import { startCluster, startProxy, startRedis, startSentinel, until } from './index.js'
+import { startProxy, startRedis } from './index.js'
 import { stopAll } from './servers/registry.js'
 
 function isRunning (pid: number): boolean {
@@ -47,7 +46,7 @@ async function answersWithin (ms: number, client: Redis): Promise<boolean> {
   return await Promise.race([client.ping().then(() => true, () => false), sleep(ms, false, { ref: false })])
 }
 
-t.test('a server answers on a port of its own, as the process that was started, and stop leaves nothing', async t => {
+t.test('a server answers on its own port, as the process that was started, and stop leaves nothing', async t => {
   const [one, two] = await Promise.all([startRedis(), startRedis()])
   t.not(one.port, two.port)
   for (const server of [one, two]) {
@@ -95,16 +94,7 @@ t.test('a killed server refuses connections, and restart brings it back empty on
   await server.stop()
 })
 
-t.test('with appendonly every answered write survives a restart, also while running', async t => {
-  const server = await startRedis({ appendonly: true })
-  const client = clientOf(t, server.url)
-  await Promise.all(Array.from({ length: 1000 }, (_, i) => client.set(`key:${i}`, i)))
-  await server.restart()
-  t.equal(await client.dbsize(), 1000)
-  await server.stop()
-})
-
-t.test('a server with TLS and a password lets in who trusts its certificate and knows the password, by either name', async t => {
+t.test('a server with TLS and a password accepts clients that trust its certificate and have the password, by either name', async t => {
   const server = await startRedis({ tls: true, password: 'open "sesame" \\ #1' })
   t.equal(await clientOf(t, server.url, { tls: { ca: server.ca } }).ping(), 'PONG')
   const byName = server.url.replace('127.0.0.1', 'localhost')
@@ -149,60 +139,6 @@ t.test('a given port is used, and a server that cannot start says why and leaves
   await next.stop()
 })
 
-t.test('a cluster serves keys on all its masters, and a replica takes over from a killed master', async t => {
-  const started = Date.now()
-  const cluster = await startCluster()
-  t.comment(`started in ${Date.now() - started} ms`)
-  t.same(cluster.nodes.map(node => node.role), ['master', 'master', 'master', 'replica', 'replica', 'replica'])
-
-  const client = new Cluster(cluster.startupNodes, { clusterRetryStrategy: () => 50 })
-  client.on('error', () => {})
-  t.teardown(() => client.disconnect())
-  const keys = Array.from({ length: 100 }, (_, i) => `key:${i}`)
-  await Promise.all(keys.map(key => client.set(key, key)))
-  const owners = new Set(await Promise.all(keys.map(key => cluster.masterOf(key))))
-  t.same([...owners].map(node => node.role), ['master', 'master', 'master'])
-  const old = await cluster.masterOf('key:1')
-  t.equal(await old.server.client().get('key:1'), 'key:1', 'masterOf names the node that has the key')
-
-  await old.server.kill()
-  await until('the replica is the master', async () => (await cluster.masterOf('key:1')).role === 'replica', 20_000)
-  t.equal(await client.get('key:1'), 'key:1')
-  await cluster.stop()
-  nothingLeft(t, cluster.nodes.map(node => node.server))
-})
-
-t.test('sentinels lead a client to the master, before and after a failover and when the master was killed', async t => {
-  const started = Date.now()
-  const sentinel = await startSentinel()
-  t.comment(`started in ${Date.now() - started} ms`)
-  const client = new Redis({
-    sentinels: sentinel.sentinels.map(({ host, port }) => ({ host, port })),
-    name: sentinel.name,
-    sentinelRetryStrategy: () => 50,
-    retryStrategy: () => 50,
-    maxRetriesPerRequest: null
-  })
-  client.on('error', () => {})
-  t.teardown(() => client.disconnect())
-  const isOnMaster = async () => (await client.info('server')).includes(`process_id:${(await sentinel.master()).pid}\r`)
-  t.ok(await isOnMaster())
-  t.equal((await sentinel.replicas()).length, 2)
-
-  const first = await sentinel.master()
-  const second = await sentinel.failover()
-  t.not(second, first)
-  t.equal(second, await sentinel.master())
-  t.ok((await sentinel.replicas()).includes(first))
-  await until('the client is on the new master', isOnMaster)
-
-  await second.kill()
-  await until('a replica is the master', async () => await sentinel.master() !== second, 20_000)
-  await until('the client is on the next master', isOnMaster)
-  await sentinel.stop()
-  nothingLeft(t, [...sentinel.servers, ...sentinel.sentinels.map(({ server }) => server)])
-})
-
 t.test('a proxy passes all on in order, delays answers, holds them in a black hole and severs connections', async t => {
   const server = await startRedis()
   const proxy = await startProxy(server.port)
@@ -245,36 +181,10 @@ t.test('a proxy passes all on in order, delays answers, holds them in a black ho
   await server.stop()
 })
 
-t.test('stopAll stops whatever is still running', async t => {
+t.test('stopAll stops all servers and proxies that still run', async t => {
   const server = await startRedis()
   const proxy = await startProxy(server.port)
   await stopAll()
   nothingLeft(t, [server])
   t.notOk(await isListening(proxy.port))
-})
-
-for (const [death, signal] of [['an error', 'SIGTERM'], ['SIGKILL', 'SIGKILL']] as const) {
-  t.test(`a process that dies of ${death} takes its servers and their folders with it`, async t => {
-    const script = spawn(process.execPath, ['--import', 'tsx', 'test/helpers/fixtures/leave-running.ts'], {
-      stdio: ['ignore', 'pipe', 'ignore']
-    })
-    const exited = once(script, 'exit')
-    const [line] = await once(script.stdout, 'data') as [Buffer]
-    const { port, dir } = JSON.parse(line.toString()) as { port: number, dir: string }
-    t.ok(await isListening(port))
-    script.kill(signal)
-    await exited
-    await until('the server is gone', async () => !await isListening(port))
-    await until('its folder is gone', () => !existsSync(dir))
-  })
-}
-
-t.test('the installer is content with a server on the PATH, and else says in one line what is missing', async t => {
-  const install = (env: NodeJS.ProcessEnv) => spawnSync(process.execPath, ['--import', 'tsx', 'test/helpers/install-redis.ts'], {
-    env: { ...process.env, ...env },
-    encoding: 'utf8'
-  })
-  t.match(install({}), { status: 0, stdout: '', stderr: '' })
-  t.match(install({ REDIS_SERVER: '/no/such/file' }), { status: 1, stderr: /^REDIS_SERVER=.* is not an executable file\.\n$/ })
-  t.match(install({ REDIS_SERVER: '', PATH: '/no/such/folder' }), { status: 1, stderr: /^.*need redis-server.*\n$/ })
 })

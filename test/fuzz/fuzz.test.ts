@@ -1,0 +1,13 @@
+// Each with a seed, so that a run is the same each time; test/stress/fuzz.test.ts has other ones, and more.
+import t from 'tap'
+import { fuzzKeys } from '../helpers/fuzz/keys.js'
+import { fuzzOptions } from '../helpers/fuzz/options.js'
+import { fuzzStoredBytes } from '../helpers/fuzz/stored-bytes.js'
+
+const SEED = 16
+
+t.test('each key of each plugin reads {prefix}:{plugin}:{what}:{id} and has a TTL, whatever the ids', t => fuzzKeys(t, 30, SEED))
+
+t.test('requests are answered, nothing crashes and keys stay under the prefix, whatever is stored in Redis', t => fuzzStoredBytes(t, 30, SEED))
+
+fuzzOptions(t, 60, SEED)
