@@ -6,6 +6,8 @@ import { counting, createGate, createStep, upTo } from '../helpers/cache/factori
 
 /** Reads after what is written in the background: more round trips than that takes. */
 const LOOKS = 5
+/** A deadline that does not pass while the test advances the clock. */
+const PATIENT = '1h'
 const INVALID = 'FST_REDIS_SUITE_CACHE_INVALID_OPTION'
 
 interface Opened extends TestApp {
@@ -18,7 +20,7 @@ interface Opened extends TestApp {
 }
 
 async function open (t: Test, store: StoreName, options: CachePluginOptions = {}, more: TestAppOptions = {}): Promise<Opened> {
-  const opened = await createTestApp(t, { store, plugins: { cache: options }, ...more })
+  const opened = await createTestApp(t, { store, plugins: { cache: { timeout: PATIENT, ...options } }, ...more })
   const { cache } = opened.app
   return {
     ...opened,
@@ -554,7 +556,7 @@ t.test('many keys take one round trip each way', async t => {
 })
 
 t.test('instances hear what others invalidate, and `everywhere` resolves only after the time within which all have heard', async t => {
-  const { apps, clock } = await createTestApp(t, { store: 'redis', instances: 2, plugins: { cache: {} } })
+  const { apps, clock } = await createTestApp(t, { store: 'redis', instances: 2, plugins: { cache: { timeout: PATIENT } } })
   const [a, b] = apps as [FastifyInstance, FastifyInstance]
   const heard: unknown[] = []
   b.cache.on('invalidate', event => heard.push(event))
@@ -580,7 +582,7 @@ t.test('instances hear what others invalidate, and `everywhere` resolves only af
 })
 
 t.test('one of four instances runs the factory for 1,000 callers, also to revalidate a stale value', async t => {
-  const { apps, clock } = await createTestApp(t, { store: 'redis', instances: 4, plugins: { cache: { l1: false } } })
+  const { apps, clock } = await createTestApp(t, { store: 'redis', instances: 4, plugins: { cache: { timeout: PATIENT, l1: false } } })
   const gate = createGate()
   const make = counting(async run => { await gate.opened; return run })
   const all = () => Promise.all(upTo(1000).map(async i => await apps[i % 4]!.cache.getOrSet('k', make, { ttl: '1m', staleWhileRevalidate: '1h', tags: ['t'] })))

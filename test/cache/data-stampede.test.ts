@@ -12,7 +12,7 @@ const ROUNDS = 10
 const MOST_RUNS = 6
 
 const openInstances = (t: Test, options: TestAppOptions = {}) =>
-  createTestApp(t, { store: 'redis', instances: INSTANCES, plugins: { cache: { ttl: '1m' } }, ...options })
+  createTestApp(t, { store: 'redis', instances: INSTANCES, plugins: { cache: { ttl: '1m', timeout: '1h' } }, ...options })
 
 const coalesced = (apps: FastifyInstance[]) => apps.map(({ cache }) => cache.stats().coalesced)
 

@@ -1,9 +1,9 @@
 import t from 'tap'
-import { createWriteBehinds } from '../../../plugins/cache/write-behind/write-behind.js'
-import { guardRedis } from '../../../plugins/shared/guard.js'
-import { backlogOf, openFolder, startInstance } from '../../helpers/cache/behind-children.js'
-import { startRedis } from '../../helpers/index.js'
-import { collectLog } from '../../helpers/app/log-lines.js'
+import { createWriteBehinds } from '../../plugins/cache/write-behind/write-behind.js'
+import { guardRedis } from '../../plugins/shared/guard.js'
+import { backlogOf, openFolder, startInstance } from '../helpers/cache/behind-children.js'
+import { startRedis } from '../helpers/index.js'
+import { collectLog } from '../helpers/app/log-lines.js'
 
 const server = await startRedis()
 const wait = (ms: number) => new Promise(resolve => setTimeout(resolve, ms))

@@ -1,6 +1,6 @@
 import t from 'tap'
-import { backlogOf, judge, openFolder, startInstance } from '../../helpers/cache/behind-children.js'
-import { startRedis, until } from '../../helpers/index.js'
+import { backlogOf, judge, openFolder, startInstance } from '../helpers/cache/behind-children.js'
+import { startRedis, until } from '../helpers/index.js'
 
 const server = await startRedis()
 const PAUSES = 3
