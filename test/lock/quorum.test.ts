@@ -34,8 +34,8 @@ t.test('with one node of three dead or hanging a lock is had, kept and refused a
   await t.rejects(locks.acquire('b', { wait: 0 }), LOCKED)
   await nodes[1].kill()
   const answers = Promise.all([locks.using('a', () => 'inside'), held.extend()].map(async answer => await answer.catch((error: unknown) => error)))
-  t.match((await advanceWhile(clock, answers, { step: 1000 })).value, [UNAVAILABLE, UNAVAILABLE])
-  const { value } = await advanceWhile(clock, held.release().catch((error: unknown) => error), { step: 1000 })
+  t.match((await advanceWhile(clock, answers, { step: 1000, atMost: HOUR })).value, [UNAVAILABLE, UNAVAILABLE])
+  const { value } = await advanceWhile(clock, held.release().catch((error: unknown) => error), { step: 1000, atMost: HOUR })
   t.match(value, UNAVAILABLE)
 })
 

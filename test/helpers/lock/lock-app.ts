@@ -1,6 +1,7 @@
 import { Redis } from 'ioredis'
 import type { Test } from 'tap'
 import { lock, type LockPluginOptions, type Locks } from '../../../plugins/lock/index.js'
+import { extendScript, releaseScript, takeScript } from '../../../plugins/lock/scripts.js'
 import { systemClock, type Clock } from '../../../plugins/shared/clock.js'
 import { createTestClock } from '../../../plugins/testing/index.js'
 import { ageKeys, newPrefix, type StoreName } from '../app/store.js'
@@ -40,9 +41,16 @@ export const CERTAIN_MS = 3_600_000 * 0.99 - 1
 
 let quorum: Promise<RedisServer[]> | undefined
 
-/** Three servers that are independent. */
+/**
+ * Three servers that are independent. They have the scripts: a node that is asked by digest and then by text may run the release of one
+ * lock after the request for the next, and where another node hangs that one waits for its deadline.
+ */
 export async function startNodes (): Promise<RedisServer[]> {
-  return await Promise.all([startRedis(), startRedis(), startRedis()])
+  return await Promise.all([0, 1, 2].map(async () => {
+    const node = await startRedis()
+    for (const { lua } of [takeScript, extendScript, releaseScript]) await node.client().script('LOAD', lua)
+    return node
+  }))
 }
 
 async function nodesOf (store: LockStoreName): Promise<readonly RedisServer[] | undefined> {

@@ -50,7 +50,7 @@ export function testLocks (t: Test, store: StoreName | 'quorum'): void {
   contract('a caller that waits is refused when the wait is over, and not before', async (t, open) => {
     const { locks, clock } = await open()
     await using first = await locks.acquire('a')
-    const { value, passed } = await advanceWhile(clock, locks.acquire('a', { wait: '20s' }).catch((error: unknown) => error), { step: 100 })
+    const { value, passed } = await advanceWhile(clock, locks.acquire('a', { wait: '20s' }).catch((error: unknown) => error), { step: 100, atMost: HOUR })
     t.match(value, code('LOCKED'))
     t.ok(passed >= 20_000, `refused after ${passed} ms of 20,000`)
     // Its questions are answered in no time.
@@ -149,7 +149,7 @@ export function testLocks (t: Test, store: StoreName | 'quorum'): void {
       t.equal(await locks.isLocked('a'), true)
     }
     await blocker.release()
-    const { value: handle } = await advanceWhile(clock, both, { step: 1000 })
+    const { value: handle } = await advanceWhile(clock, both, { step: 100, atMost: HOUR / 2 })
     t.equal(handle.isHeld, true)
     t.equal(await handle.release(), true)
   })
@@ -158,14 +158,14 @@ export function testLocks (t: Test, store: StoreName | 'quorum'): void {
     const { all: [locks = never(), other = locks], clock, lines } = await open({ instances: several, retryDelay: '1 minute', clockOf: (instance, base) => instance === 0 ? stalled.on(base) : base })
     const blocker = await other.acquire('b', { ttl: '1 day', extend: false })
     const both = locks.acquire(['a', 'b'])
-    await until('the first is locked', () => locks.isLocked('a'))
+    await until('the first is locked, and extended by a timer', () => stalled.clock.delays.has(HOUR / 3))
     stalled.clock.stall()
     await clock.advance(2 * HOUR)
     await until('the first has expired', async () => !await other.isLocked('a'))
     stalled.clock.resume()
-    await advanceUntil(clock, 'the first is locked again', () => locks.isLocked('a'), { step: 1000 })
+    await advanceUntil(clock, 'the first is locked again', () => locks.isLocked('a'), { step: 100, atMost: HOUR / 2 })
     await blocker.release()
-    const { value: handle } = await advanceWhile(clock, both, { step: 1000 })
+    const { value: handle } = await advanceWhile(clock, both, { step: 100, atMost: HOUR / 2 })
     t.equal(handle.isHeld, true)
     t.same([...handle.tokens.keys()], ['a', 'b'])
     t.same(lines.filter(({ msg }) => msg === 'lock: lost'), [], 'nothing was done under the one that was lost')
@@ -177,18 +177,18 @@ export function testLocks (t: Test, store: StoreName | 'quorum'): void {
     const row = { fence: 0, value: '' }
     const write = (token: number, value: string) => token >= row.fence && Object.assign(row, { fence: token, value }) === row
     let first: { isHeld: boolean, isWritten: boolean } | undefined
-    let goOn = () => {}
+    let goOn: (() => void) | undefined
     const section = locks.using('a', async (_signal, lock) => {
       await new Promise<void>(resolve => { goOn = resolve })
       // Before any timer has fired.
       first = { isHeld: lock.isHeld, isWritten: write(lock.token, 'first') }
     })
-    await until('it is inside', () => locks.isLocked('a'))
+    await until('it is inside', () => goOn !== undefined)
     stalled.clock.stall()
     await clock.advance(2 * HOUR)
     t.equal(await other.using('a', { wait: store === 'quorum' ? '1 day' : 0 }, (_signal, lock) => write(lock.token, 'next')), true)
     const lost = t.rejects(section, code('LOST'))
-    goOn()
+    goOn?.()
     await lost
     t.same(first, { isHeld: false, isWritten: false })
     t.equal(row.value, 'next')

@@ -5,13 +5,17 @@ export interface StallableClock extends Clock {
   stall (): void
   /** Fires the timers that became due meanwhile. */
   resume (): void
+  /** The durations of all timers that were set. */
+  readonly delays: ReadonlySet<number>
 }
 
 /** A clock on which one instance of several on `clock` stalls while the time goes on. */
 export function stallableClock (clock: Clock): StallableClock {
   const missed = new Map<Timer, () => void>()
+  const delays = new Set<number>()
   let isStalled = false
   const set = (start: Clock['setTimeout'], callback: () => void, ms: number): Timer => {
+    delays.add(ms)
     const timer = start(() => {
       if (isStalled) missed.set(timer, callback)
       else callback()
@@ -30,6 +34,7 @@ export function stallableClock (clock: Clock): StallableClock {
     clearTimeout: timer => clear(clock.clearTimeout, timer),
     setInterval: (callback, ms) => set(clock.setInterval, callback, ms),
     clearInterval: timer => clear(clock.clearInterval, timer),
+    delays,
     stall () { isStalled = true },
     resume () {
       isStalled = false
