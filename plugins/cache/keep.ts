@@ -34,8 +34,8 @@ export async function keep (core: CacheCore, headers: RequestHeaders, state: Req
     fill.finish(whole)
     return false
   }
-  if (place.key.text === fill.lookup.key.text) return await fill.store(whole)
-  const stored = await core.write(place, whole, fill.versions)
+  if (place.lookup.key.text === fill.lookup.key.text) return await fill.store(whole)
+  const stored = place.isWritten || await core.write(place.lookup, whole, fill.versions)
   fill.finish(whole, stored)
   return stored
 }
@@ -52,14 +52,20 @@ async function tagsOf (core: CacheCore, { fill, extraTags }: RequestCache): Prom
   return extra && { ...extra, ...versions }
 }
 
+interface Place {
+  lookup: Lookup
+  /** Whether the response is stored there already. */
+  isWritten: boolean
+}
+
 /**
  * Where answers of a key differ by request headers, it holds the names of these, and the answers lie under keys of their
  * own. Their number is bounded: the oldest goes when there are too many.
  */
-async function placeOf (core: CacheCore, headers: RequestHeaders, state: RequestCache, entry: StoredResponse, varies: readonly string[]): Promise<Lookup | undefined> {
+async function placeOf (core: CacheCore, headers: RequestHeaders, state: RequestCache, entry: StoredResponse, varies: readonly string[]): Promise<Place | undefined> {
   const { fill, key, route } = state
   let { base } = state
-  if (fill === undefined || key === undefined || base === undefined) return undefined
+  if (fill?.versions === undefined || key === undefined || base === undefined) return undefined
   let known = isVariants(base.entry) ? base.entry : undefined
   const names = [...new Set([...known?.meta.names ?? [], ...varies])].sort()
   for (let tries = 1; tries <= MOST_TRIES; tries++) {
@@ -68,14 +74,18 @@ async function placeOf (core: CacheCore, headers: RequestHeaders, state: Request
     const meta: VariantsMeta = isSame && known ? known.meta : { names, nonce: randomUUID(), origin: base.seen?.generation ?? '', ids: [] }
     const place = variantKey(key, meta, headers)
     const lookup: Lookup = place.text === fill.lookup.key.text ? fill.lookup : { ...base, key: place, seen: base.seen && { ...base.seen, generation: '' } }
-    if (isSame && meta.ids.includes(place.id)) return lookup
+    if (isSame && meta.ids.includes(place.id)) return { lookup, isWritten: false }
 
     const ids = [...meta.ids, place.id]
     const dropped = ids.splice(0, Math.max(0, ids.length - route.maxVariants))
-    if (await core.write(base, listOf(key, { ...meta, ids }, entry, known), fill.versions ?? {})) {
+    // A new list is published after the response that it leads to: an instance that finds the list would otherwise make that response again.
+    const isWritten = !isSame && await core.write(lookup, entry, fill.versions)
+    if (await core.write(base, listOf(key, { ...meta, ids }, entry, known), fill.versions)) {
       core.drop(dropped)
-      return lookup
+      return { lookup, isWritten }
     }
+    // Nothing leads there.
+    if (isWritten) core.drop([place.id])
     // Somebody else put another variant there. Only of the same list, or of one that was made in the same place of nothing, is it
     // certain that the key was not removed meanwhile; and what is in no list would never be dropped.
     const now = await core.find(key, [])

@@ -1,54 +1,53 @@
 import t from 'tap'
-import { ask, askTwice, buildCacheApp, onEachStore, settled } from '../helpers/cache/cache-app.js'
-import { startRedis, until } from '../helpers/index.js'
+import { encodeFrame } from '../../plugins/cache/frame.js'
+import { ask, askTwice, createCacheApp, onBothStores, settled } from '../helpers/cache/cache-app.js'
+import { sharedRedis } from '../helpers/index.js'
+import { cpuTimeOf } from '../helpers/timing/cpu.js'
 
-const server = await startRedis()
-const promise = onEachStore(server)
 const ROUTER = { ignoreDuplicateSlashes: true, ignoreTrailingSlash: true, caseSensitive: false, useSemicolonDelimiter: true }
 
 for (const header of ['x-forwarded-host', 'x-original-url', 'x-http-method-override']) {
-  promise(`an answer that depends on ${header} is not stored where unkeyed is "bypass", and others are`, async (t, connection) => {
-    const app = await buildCacheApp(t, { connection, options: { unkeyed: 'bypass' } })
+  onBothStores(`an answer that depends on ${header} is not stored where unkeyed is "bypass", and others are`, async (t, store) => {
+    const { app } = await createCacheApp(t, { store, options: { unkeyed: 'bypass' } })
     app.get('/', { config: { cache: true } }, async request => `for ${String(request.headers[header] ?? 'all')}`)
     const [poison, next] = await askTwice(app, '/', { [header]: 'evil' }, {})
     t.same([poison.body, next.body, next.cache], ['for evil', 'for all', 'MISS'])
-    await settled()
+    await settled(app)
     t.equal((await ask(app, '/')).cache, 'HIT')
     t.match(await ask(app, '/', { [header]: 'evil' }), { cache: 'HIT', body: 'for all' })
   })
 }
 
 t.test('where unkeyed is "warn" it is said once, and however many headers are read the log stays short', async t => {
-  const lines: string[] = []
-  const app = await buildCacheApp(t, { options: { unkeyed: 'warn' }, server: { logger: { level: 'warn', stream: { write: (line: string) => { lines.push(line) } } } } })
+  const { app, warnings } = await createCacheApp(t, { options: { unkeyed: 'warn' } })
   app.get('/one', { config: { cache: true } }, async request => String(request.headers['x-forwarded-host']))
   app.get('/all', { config: { cache: true } }, async request => Object.keys({ ...request.headers }).length)
   for (const n of [1, 2]) await ask(app, `/one?${n}`, { 'x-forwarded-host': 'a' })
-  t.equal(lines.filter(line => line.includes('"x-forwarded-host\\"')).length, 1)
+  t.equal(warnings().filter(line => line.includes('"x-forwarded-host"')).length, 1)
   for (let n = 0; n < 1100; n++) await ask(app, `/all?${n}`, { [`x-${n}`]: 'a' })
-  t.ok(lines.length < 1050, `${lines.length} lines`)
+  t.ok(warnings().length < 1050, `${warnings().length} lines`)
 })
 
 t.test('a cookie that was parsed before is seen to be read as well', async t => {
-  const app = await buildCacheApp(t, { options: { unkeyed: 'bypass' }, before: async app => { await app.register((await import('@fastify/cookie')).default) } })
+  const { app } = await createCacheApp(t, { options: { unkeyed: 'bypass' }, before: async app => { await app.register((await import('@fastify/cookie')).default) } })
   app.get('/', { config: { cache: true } }, async request => `for ${request.cookies['user'] ?? 'nobody'}`)
   const [ann, bob] = await askTwice(app, '/', { cookie: 'user=ann' }, { cookie: 'user=bob' })
   t.same([ann.body, bob.body], ['for ann', 'for bob'])
 })
 
-promise('a query whose names are spelt in several ways is never taken for another one', async (t, connection) => {
-  const app = await buildCacheApp(t, { connection })
+onBothStores('a query whose names are spelt in several ways is never taken for another one', async (t, store) => {
+  const { app } = await createCacheApp(t, { store })
   app.get('/', { config: { cache: true } }, async request => request.query)
   const queries = ['a=1&%61=2', '%61=2&a=1', 'a=2&a=1', 'a=1&a=2', 'a=1;a=2', 'a=1%26a=2', 'a=1&A=2', 'a%00=1', 'a=', 'a', 'a=1+2', 'a=1%202', 'a=1%2B2', '%c0%61=1', '%=1&%2=2']
   const fresh: string[] = []
   for (const query of queries) fresh.push((await ask(app, `/?${query}`, { authorization: 'x' })).body)
   for (const query of queries) await ask(app, `/?${query}`)
-  await settled()
+  await settled(app)
   for (const [i, query] of queries.entries()) t.equal((await ask(app, `/?${query}`)).body, fresh[i], query)
 })
 
-promise('a query parameter that is not in the key does not reach the handler, however it is spelt', async (t, connection) => {
-  const app = await buildCacheApp(t, { connection, server: { rewriteUrl: request => request.url ?? '' } })
+onBothStores('a query parameter that is not in the key does not reach the handler, however it is spelt', async (t, store) => {
+  const { app } = await createCacheApp(t, { store, server: { rewriteUrl: request => request.url ?? '' } })
   const seen = async (request: { query: unknown, url: string, originalUrl: string }) => ({ query: request.query, url: request.url, original: request.originalUrl })
   app.get('/in', { config: { cache: { key: { query: { include: ['id'] } } } } }, seen)
   app.get('/ex', { config: { cache: { key: { query: { exclude: ['utm'] } } } } }, seen)
@@ -63,23 +62,23 @@ promise('a query parameter that is not in the key does not reach the handler, ho
   t.match(await ask(app, '/in?utm=x;id=1'), { cache: 'MISS', body: '"query":{}' })
 })
 
-promise('a parser of queries of one\'s own cannot smuggle in what is not in the key', async (t, connection) => {
-  const app = await buildCacheApp(t, {
-    connection,
+onBothStores('a parser of queries of one\'s own cannot smuggle in what is not in the key', async (t, store) => {
+  const { app } = await createCacheApp(t, {
+    store,
     server: { routerOptions: { querystringParser: text => Object.fromEntries(new URLSearchParams(text.replaceAll(';', '&').replaceAll('[x]', ''))) } }
   })
   app.get('/in', { config: { cache: { key: { query: { include: ['id'] } } } } }, async request => request.query)
   for (const evil of ['utm=1;id=evil', 'id=1&id[x]=evil', 'id[x]=evil', 'utm=1;id=evil&id=1']) {
     await ask(app, `/in?${evil}`)
-    await settled()
+    await settled(app)
   }
   for (const [query, body] of [['', {}], ['id=1', { id: '1' }], ['utm=1', {}], ['utm=1&id=1', { id: '1' }]] as const) {
     t.same(JSON.parse((await ask(app, `/in?${query}`)).body), body, query)
   }
 })
 
-promise('paths that a proxy may take for the same, or for a file, have answers of their own', async (t, connection) => {
-  const app = await buildCacheApp(t, { connection, server: { routerOptions: ROUTER } })
+onBothStores('paths that a proxy may take for the same, or for a file, have answers of their own', async (t, store) => {
+  const { app } = await createCacheApp(t, { store, server: { routerOptions: ROUTER } })
   app.get('/account', { config: { cache: false } }, async () => 'secret')
   app.get('/account/*', { config: { cache: true } }, async request => `${request.url} ${JSON.stringify(request.params)} ${JSON.stringify(request.query)}`)
   const urls = ['/account/x.css', '/account/x.css/', '/account//x.css', '/account/x%2ecss', '/account/x%2Ecss', '/account/%2fx.css', '/account/..;/x.css', '/account/x.css;a=1', '/account/x.css?a=1',
@@ -87,17 +86,17 @@ promise('paths that a proxy may take for the same, or for a file, have answers o
   const fresh: string[] = []
   for (const url of urls) fresh.push((await ask(app, url, { authorization: 'x' })).body)
   for (const url of urls) await ask(app, url)
-  await settled()
+  await settled(app)
   for (const [i, url] of urls.entries()) t.match(await ask(app, url), { body: fresh[i] }, url)
   for (const url of ['/account', '/account?x.css', '/account;x.css', '/account#x.css']) t.match((await askTwice(app, url))[1], { cache: 'undefined', body: 'secret' }, url)
 })
 
-promise('a route that asks who is there keeps nothing for those who come after: cookies, Authorization, sessions', async (t, connection) => {
-  const app = await buildCacheApp(t, { connection, options: { ttl: 30, staleIfError: '1m', staleWhileRevalidate: '1m' } })
+onBothStores('a route that asks who is there keeps nothing for those who come after: cookies, Authorization, sessions', async (t, store) => {
+  const { app, clock } = await createCacheApp(t, { store, options: { ttl: '1m', staleIfError: '1h', staleWhileRevalidate: '1h' } })
   let runs = 0
   app.get('/me', { config: { cache: true } }, async (request, reply) => {
     runs++
-    await settled()
+    await settled(app)
     if (request.headers['x-login']) reply.header('set-cookie', `sid=${String(request.headers['x-login'])}`)
     if (request.headers.authorization) return `secret of ${request.headers.authorization}`
     return 'public'
@@ -107,36 +106,238 @@ promise('a route that asks who is there keeps nothing for those who come after: 
   t.equal(app.cache.stats().stored, 0)
   const known = await Promise.all(['ann', 'bob', undefined].map(name => ask(app, '/me', name ? { authorization: name } : {})))
   t.same(known.map(answer => answer.body), ['secret of ann', 'secret of bob', 'public'])
-  await settled()
-  await new Promise(resolve => setTimeout(resolve, 40))
+  await settled(app)
+  await clock.advance('61s')
   const before = runs
   t.match(await ask(app, '/me', { 'x-login': 'ann', cookie: 'sid=ann' }), { cache: 'STALE', body: 'public' })
-  await until('it is made anew', () => runs === before + 1)
-  await settled()
+  await settled(app)
+  t.equal(runs, before + 1, 'it is refreshed')
   t.notOk((await ask(app, '/me')).headers['set-cookie'], 'whoever asked first left no trace')
 })
 
-promise('what is made anew for one user is never kept for another one', async (t, connection) => {
-  const app = await buildCacheApp(t, { connection, options: { ttl: 10, staleWhileRevalidate: '1m' } })
+onBothStores('what is made anew for one user is never kept for another one', async (t, store) => {
+  const { app, clock } = await createCacheApp(t, { store, options: { ttl: '1m', staleWhileRevalidate: '1h' } })
   // An admin who sees the site as somebody else: who it is depends on a header that a request in the background has not.
   const owner = (headers: Record<string, unknown>) => String(headers['x-as'] ?? headers['cookie'])
   app.get('/me', { config: { cache: { private: request => owner(request.headers) } } }, async request => `for ${owner(request.headers)}`)
   await ask(app, '/me', { cookie: 'admin', 'x-as': 'bob' })
-  // Longer than the store's clock may be guessed wrong while the process is busy.
-  await new Promise(resolve => setTimeout(resolve, 150))
+  await settled(app)
+  await clock.advance('61s')
   t.match(await ask(app, '/me', { cookie: 'admin', 'x-as': 'bob' }), { cache: 'STALE', body: 'for bob' })
-  await settled()
-  await settled()
+  await settled(app)
+  await settled(app)
   t.match(await ask(app, '/me', { cookie: 'bob' }), { body: 'for bob' })
 })
 
-promise('what is made anew for one host is never kept for another one', async (t, connection) => {
-  const app = await buildCacheApp(t, { connection, server: { trustProxy: true }, options: { ttl: 10, staleWhileRevalidate: '1m', key: { host: true } } })
+onBothStores('what is made anew for one host is never kept for another one', async (t, store) => {
+  const { app, clock } = await createCacheApp(t, { store, server: { trustProxy: true }, options: { ttl: '1m', staleWhileRevalidate: '1h', key: { host: true } } })
   app.get('/', { config: { cache: true } }, async request => `for ${request.host}`)
   const proxied = { host: 'inner', 'x-forwarded-host': 'outer' }
-  const [, stale] = await askTwice(app, '/', proxied)
+  await ask(app, '/', proxied)
+  await settled(app)
+  await clock.advance('61s')
+  const stale = await ask(app, '/', proxied)
   t.equal(stale.cache, 'STALE')
-  await settled()
-  await settled()
+  await settled(app)
+  await settled(app)
   t.equal((await ask(app, '/', proxied)).body, 'for outer')
+})
+
+
+onBothStores('no error becomes cacheable on a route with a ttl, whatever its headers say', async (t, store) => {
+  const { app } = await createCacheApp(t, { store })
+  app.get('/:status', { config: { cache: { ttl: '1m' } } }, async (request, reply) => {
+    reply.code(Number((request.params as { status: string }).status)).header('cache-control', 'public, max-age=60').header('etag', '"x"')
+    return 'x'
+  })
+  for (const status of [201, 202, 206, 302, 307, 400, 401, 403, 404, 405, 408, 410, 413, 414, 416, 418, 421, 429, 431, 451, 500, 501, 502, 503, 504, 511]) {
+    const answers = await askTwice(app, `/${status}`)
+    t.same(answers.map(answer => answer.cache), ['MISS', 'MISS'], String(status))
+  }
+  t.equal(app.cache.stats().stored, 0)
+})
+
+onBothStores('an error that is thrown after a max-age was set is not stored, with ttl: "headers" and an error handler either', async (t, store) => {
+  const { app } = await createCacheApp(t, { store, options: { ttl: 'headers' } })
+  app.get('/throw', { config: { cache: true } }, async (_request, reply) => {
+    reply.header('cache-control', 'public, max-age=60')
+    throw Object.assign(new Error('no'), { statusCode: 404 })
+  })
+  await app.register(async app => {
+    app.setErrorHandler(async (_error, _request, reply) => await reply.code(200).header('cache-control', 'max-age=60').send('oops'))
+    app.get('/handled', { config: { cache: true } }, async () => { throw new Error('no') })
+  })
+  app.get('/invalid', { config: { cache: true }, schema: { querystring: { type: 'object', required: ['q'], properties: { q: { type: 'string' } } } } }, async () => 'x')
+  app.get('/serialize', { config: { cache: true }, schema: { response: { 200: { type: 'object', required: ['a'], properties: { a: { type: 'string' } } } } } }, async (_request, reply) => {
+    reply.header('cache-control', 'max-age=60')
+    return {}
+  })
+  for (const url of ['/throw', '/handled', '/invalid', '/serialize']) t.not((await askTwice(app, url))[1].cache, 'HIT', url)
+  t.equal(app.cache.stats().stored, 0)
+})
+
+onBothStores('a header that breaks something for one client breaks it for that client alone', async (t, store) => {
+  const { app } = await createCacheApp(t, { store, options: { vary: ['accept-language'] } })
+  app.get('/', { config: { cache: true } }, async (request, reply) => {
+    if ((request.headers['x-big'] ?? '').length > 1000) return await reply.code(431).send('too large')
+    if (request.headers['x-bad'] === '\u00ff') throw new Error('bad')
+    return 'fine'
+  })
+  t.equal((await ask(app, '/', { 'x-big': 'a'.repeat(8000) })).status, 431)
+  t.equal((await ask(app, '/', { 'x-bad': '\u00ff' })).status, 500)
+  t.equal((await ask(app, '/', { 'accept-language': ',;q=;;,' + 'x;q=2,'.repeat(500) })).body, 'fine')
+  const [first] = await askTwice(app, '/')
+  t.match(first, { status: 200, body: 'fine' })
+})
+
+onBothStores('Vary: * in any form stores nothing, and names on several lines are all heeded', async (t, store) => {
+  const { app } = await createCacheApp(t, { store })
+  const varies: Record<string, string | string[]> = { '/star': '*', '/stars': '*, *', '/in': 'accept, *', '/lines': ['accept', '*'], '/two': ['x-a', 'X-B'] }
+  for (const [url, vary] of Object.entries(varies)) {
+    app.get(url, { config: { cache: true } }, async (request, reply) => { reply.header('vary', vary); return `${String(request.headers['x-a'])}${String(request.headers['x-b'])}` })
+  }
+  for (const url of ['/star', '/stars', '/in', '/lines']) t.equal((await askTwice(app, url))[1].cache, 'MISS', url)
+  await askTwice(app, '/two', { 'x-a': '1', 'x-b': '2' })
+  t.match(await ask(app, '/two', { 'x-a': '1', 'x-b': '3' }), { cache: 'MISS', body: '13' })
+  t.match(await ask(app, '/two', { 'x-a': '1', 'x-b': '2' }), { cache: 'HIT', body: '12' })
+})
+
+// Thousands of them: test/stress/cache-attacks.test.ts.
+t.test('many variants of one URL leave as many as are allowed, in Redis and in L1', async t => {
+  const { app, prefix } = await createCacheApp(t, { store: 'redis', options: { maxVariants: 10 } })
+  app.get('/', { config: { cache: true } }, async (request, reply) => { reply.header('vary', 'x-v'); return request.headers['x-v'] })
+  for (let i = 0; i < 40; i++) await askTwice(app, '/', { 'x-v': String(i) })
+  const client = (await sharedRedis()).client()
+  const keys = await client.keys(`${prefix}:*`)
+  const lengths = await Promise.all(keys.filter(key => key.includes(':entry:')).map(key => client.strlen(key)))
+  t.equal(lengths.filter(length => length > 100).length, 11, 'ten, and the list of them')
+  t.ok(app.cache.stats().l1Entries <= 11, `${app.cache.stats().l1Entries} in L1`)
+  t.same((await Promise.all(keys.map(key => client.pttl(key)))).filter(ttl => ttl < 0), [], 'each key has a TTL')
+})
+
+onBothStores('many different URLs leave no more than is allowed, however long they are', async (t, store) => {
+  const most = 256 * 1024
+  const { app } = await createCacheApp(t, { store, options: { l1: most, maxSize: most } })
+  app.get('/', { config: { cache: true } }, async () => 'x')
+  const padding = 'x'.repeat(4000)
+  await Promise.all(Array.from({ length: 200 }, (_, i) => ask(app, `/?q=${i}&${padding}`)))
+  await settled(app)
+  const { stored, l1Bytes, l1Entries } = app.cache.stats()
+  t.equal(stored, 200)
+  t.ok(l1Bytes <= most)
+  t.ok(l1Entries * padding.length <= most, `${l1Entries} long URLs are counted with their length`)
+})
+
+onBothStores('client directives are ignored by default and heeded with requestDirectives: "obey"', async (t, store) => {
+  for (const requestDirectives of ['ignore', 'obey'] as const) {
+    const { app, clock } = await createCacheApp(t, { store, options: { requestDirectives, ttl: '1m' } })
+    const obeys = requestDirectives === 'obey'
+    let runs = 0
+    app.get(`/${requestDirectives}`, { config: { cache: true } }, async (_request, reply) => await reply.header('etag', `"${++runs}"`).send('x'))
+    const say = (directive: string) => ask(app, `/${requestDirectives}`, { 'cache-control': directive })
+    t.match(await say('only-if-cached'), { status: obeys ? 504 : 200 })
+    await say('max-age=100')
+    await settled(app)
+    await clock.advance('1s')
+    for (const directive of ['no-cache', 'max-age=0', 'min-fresh=100', 'no-store']) {
+      await clock.advance('1s')
+      const count = runs
+      const { cache } = await say(directive)
+      t.same([cache === 'HIT', runs - count], obeys ? [false, 1] : [true, 0], `${requestDirectives} ${directive}`)
+      await settled(app)
+    }
+    t.equal((await ask(app, `/${requestDirectives}`, { pragma: 'no-cache' })).cache === 'HIT', !obeys)
+    await settled(app)
+    await clock.advance('61s')
+    t.equal((await say('max-stale')).cache, obeys ? 'STALE' : 'MISS', `${requestDirectives} max-stale`)
+  }
+})
+
+onBothStores('an unsafe method invalidates its URL and those it names, by the keys of whoever stored them, and none on another host', async (t, store) => {
+  const { app } = await createCacheApp(t, { store })
+  let location = ''
+  app.get('/a', { config: { cache: { key: { host: true, query: { exclude: ['utm'] } } } } }, async () => 'x')
+  app.get('/b', { config: { cache: true } }, async () => 'x')
+  app.post('/a', async (_request, reply) => await reply.header('location', location).send('changed'))
+  app.post('/b', async (_request, reply) => await reply.header('location', location).send('changed'))
+  await askTwice(app, '/a')
+  await app.inject({ method: 'POST', url: '/a' })
+  t.equal((await ask(app, '/a')).cache, 'MISS', 'its own')
+  await settled(app)
+  for (location of ['http://other/b', 'https://other:80/b', '//other/b', 'http://[/b', '\\\\other/b', 'http://localhost:81/b', 'javascript:/b']) {
+    await ask(app, '/b')
+    await settled(app)
+    await app.inject({ method: 'POST', url: '/a' })
+    t.equal((await ask(app, '/b')).cache, 'HIT', location)
+  }
+  location = '/b'
+  await app.inject({ method: 'POST', url: '/b' })
+  t.equal((await ask(app, '/b')).cache, 'MISS')
+})
+
+onBothStores('a pattern means what it says where keys hold its characters themselves', async (t, store) => {
+  const { app } = await createCacheApp(t, { store })
+  app.get('/*', { config: { cache: true } }, async request => request.url)
+  const urls = ['/a*', '/ab', '/[x]', '/x', '/a?b=*', '/a?b=1', '/%5Bx%5D', '/a\\b']
+  for (const url of urls) await ask(app, url)
+  await settled(app)
+  t.equal(await app.cache.invalidatePattern('/a\\*'), 1)
+  t.equal(await app.cache.invalidatePattern('/\\[x\\]'), 1)
+  t.equal((await ask(app, '/ab')).cache, 'HIT')
+  t.equal((await ask(app, '/x')).cache, 'HIT')
+  t.equal((await ask(app, '/a*')).cache, 'MISS')
+  const spent = await cpuTimeOf(() => app.cache.invalidatePattern('*a'.repeat(15) + 'b'))
+  t.ok(spent < 1000, `${spent} ms of CPU`)
+})
+
+onBothStores('a forged header of a request in the background does nothing', async (t, store) => {
+  const { app } = await createCacheApp(t, { store })
+  app.get('/', { config: { cache: true } }, async request => Object.keys(request.headers).join())
+  const forged = { 'x-fastify-redis-suite-refresh': '00000000-0000-0000-0000-000000000000' }
+  const [miss] = await askTwice(app, '/', forged)
+  t.notMatch(miss.body, 'refresh')
+  t.equal((await ask(app, '/', forged)).cache, 'HIT')
+})
+
+t.test('a stored frame that was tampered with is a miss, and nothing of it is sent', async t => {
+  const { app, prefix } = await createCacheApp(t, { store: 'redis', options: { l1: false } })
+  app.get('/', { config: { cache: true } }, async () => 'right')
+  const client = (await sharedRedis()).client()
+  await askTwice(app, '/')
+  const [key = ''] = await client.keys(`${prefix}:cache:entry:*`)
+  const frame = await client.getBuffer(key) as Buffer
+  const length = frame.readUInt32BE(13)
+  const meta = JSON.parse(frame.toString('utf8', 17, 17 + length)) as Record<string, unknown> & { meta: { headers: object } }
+  const body = Buffer.from('wrong')
+  const withMeta = (change: object) => encodeFrame({ ...meta, body, meta: { ...meta.meta, ...change } } as never)
+  const raw = (text: string, rest = body) => Buffer.concat([frame.subarray(0, 13), Buffer.from([0, 0, 0, Buffer.byteLength(text)]), Buffer.from(text), rest])
+  const frames: Record<string, Buffer> = {
+    cut: frame.subarray(0, -1),
+    longer: Buffer.concat([frame, body]),
+    empty: Buffer.alloc(0),
+    version: Buffer.concat([Buffer.from([9]), frame.subarray(1)]),
+    json: raw('{"kind"'),
+    proto: raw('{"__proto__":{}}'),
+    array: raw('[]'),
+    crlf: withMeta({ headers: { ...meta.meta.headers, 'x-a': 'a\r\nset-cookie: evil' } }),
+    name: withMeta({ headers: { 'x a': 'b' } }),
+    protoHeader: withMeta({ headers: JSON.parse('{"__proto__":"a"}') }),
+    number: withMeta({ headers: { 'x-a': 5 } }),
+    framing: withMeta({ headers: { 'transfer-encoding': 'chunked' } }),
+    length: withMeta({ headers: { 'content-length': '1' } }),
+    upper: withMeta({ headers: { 'Content-Length': '1' } }),
+    ...Object.fromEntries([0, 99, 101, 206, 304, 600, 200.5, '200', null].map(status => [`status ${status}`, withMeta({ status })])),
+    fresh: withMeta({ fresh: 'long' }),
+    vary: withMeta({ vary: ['a'] })
+  }
+  for (const [name, bytes] of Object.entries(frames)) {
+    await settled(app)
+    await client.set(key, bytes, 'PX', 60_000)
+    const answer = await ask(app, '/')
+    t.match(answer, { status: 200, cache: 'MISS', body: 'right' }, name)
+    t.notOk(answer.headers['set-cookie'])
+  }
+  await settled(app)
+  await client.set(key, withMeta({}), 'PX', 60_000)
+  t.equal((await ask(app, '/')).body, 'wrong', 'a frame that is well-formed is read')
 })

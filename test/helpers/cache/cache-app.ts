@@ -1,8 +1,21 @@
-import Fastify, { type FastifyInstance, type FastifyServerOptions, type InjectOptions } from 'fastify'
+import type { FastifyInstance, FastifyServerOptions, InjectOptions } from 'fastify'
+import { Cluster, type Redis } from 'ioredis'
 import t, { type Test } from 'tap'
-import { cache, type CachePluginOptions } from '../../../plugins/cache/index.js'
-import { redis, type RedisPluginOptions } from '../../../plugins/redis/index.js'
+import type { CachePluginOptions } from '../../../plugins/cache/index.js'
+import type { RedisPluginOptions } from '../../../plugins/redis/index.js'
+import { createTestApp, type TestApp, type TestAppOptions } from '../app/test-app.js'
+import { forEachStore, newPrefix, type StoreName } from '../app/store.js'
 import type { RedisServer } from '../servers/redis-server.js'
+
+export interface CacheAppOptions extends Omit<TestAppOptions, 'plugins'> {
+  /** Of the cache. */
+  options?: CachePluginOptions
+}
+
+/** Apps with the cache. Without `routes` a test adds its own. */
+export async function createCacheApp (t: Test, { options, ...rest }: CacheAppOptions = {}): Promise<TestApp> {
+  return await createTestApp(t, { ready: rest.routes !== undefined, ...rest, plugins: { cache: { unkeyed: false, ...options } } })
+}
 
 export interface CacheApp {
   connection?: RedisPluginOptions | undefined
@@ -12,13 +25,10 @@ export interface CacheApp {
   before?: (app: FastifyInstance) => unknown
 }
 
-/** An app with the cache, to which a test adds its routes. */
-export async function buildCacheApp (t: Test, { connection, options = {}, server = {}, before }: CacheApp = {}): Promise<FastifyInstance> {
-  const app = Fastify(server)
-  t.teardown(() => app.close())
-  await before?.(app)
-  if (connection) await app.register(redis, connection)
-  await app.register(cache, { unkeyed: false, ...options })
+/** An app with the cache and the system's clock, to which a test adds its routes. */
+export async function buildCacheApp (t: Test, { connection, ...rest }: CacheApp = {}): Promise<FastifyInstance> {
+  const store = connection?.url === undefined ? 'memory' : { url: connection.url }
+  const { app } = await createCacheApp(t, { ...rest, clock: 'real', store, prefix: connection?.prefix ?? newPrefix() })
   return app
 }
 
@@ -39,19 +49,48 @@ export async function ask (app: FastifyInstance, url: string, headers: Record<st
 /** Asks twice, and lets what is stored be stored. @returns both answers */
 export async function askTwice (app: FastifyInstance, url: string, headers: Record<string, string> = {}, others = headers): Promise<[Answer, Answer]> {
   const first = await ask(app, url, headers)
-  await settled()
+  await settled(app)
   return [first, await ask(app, url, others)]
 }
 
-/** Long enough for what is stored in the background. */
-export const settled = () => new Promise(resolve => setTimeout(resolve, 15))
+/** More than what an app does in the background has steps. */
+const STEPS = 20
 
-/** Defines a test for each store. */
+/**
+ * Resolves when the apps have done what they do in the background, such as storing. Each step takes some turns of the event loop and a round
+ * trip to Redis, on the connection that the app uses itself.
+ */
+export async function settled (...apps: FastifyInstance[]): Promise<void> {
+  for (let step = 0; step < STEPS; step++) {
+    for (let turn = 0; turn < 3; turn++) await new Promise(resolve => setImmediate(resolve))
+    await Promise.all(apps.map(ping))
+  }
+}
+
+async function ping (app: FastifyInstance): Promise<void> {
+  if (!app.hasDecorator('redis')) return
+  const client = app.redis as Redis | Cluster
+  const nodes = client instanceof Cluster ? client.nodes('master') : [client]
+  await Promise.all(nodes.map(node => node.ping()))
+}
+
+/** Holds handlers until it is opened. */
+export function gate (): { opened: Promise<void>, open: () => void } {
+  let open = (): void => {}
+  const opened = new Promise<void>(resolve => { open = resolve })
+  return { opened, open }
+}
+
+/** Defines a test for the memory store and one for Redis. */
+export function onBothStores (name: string, test: (t: Test, store: StoreName) => Promise<unknown>): void {
+  forEachStore(['memory', 'redis'], store => { t.test(`${store}: ${name}`, t => test(t, store)) })
+}
+
+/** Defines a test for each store, with the system's clock. */
 export function onEachStore (server: RedisServer) {
-  let prefixes = 0
   return (name: string, test: (t: Test, connection: RedisPluginOptions | undefined) => Promise<unknown>) => {
     for (const store of ['memory', 'Redis']) {
-      t.test(`${store}: ${name}`, t => test(t, store === 'Redis' ? { url: server.url, prefix: `s${++prefixes}` } : undefined))
+      t.test(`${store}: ${name}`, t => test(t, store === 'Redis' ? { url: server.url, prefix: newPrefix() } : undefined))
     }
   }
 }

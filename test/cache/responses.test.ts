@@ -1,0 +1,361 @@
+import { request as httpRequest } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { Readable } from 'node:stream'
+import { gunzipSync } from 'node:zlib'
+import type { FastifyInstance, FastifyPluginCallback, FastifyReply, FastifyRequest } from 'fastify'
+import t, { type Test } from 'tap'
+import { rateLimit } from '../../plugins/rate-limit/index.js'
+import { ask, askTwice, createCacheApp, gate, onBothStores, settled } from '../helpers/cache/cache-app.js'
+import { until, type StoreName } from '../helpers/index.js'
+
+// Hooks of others
+
+/** Registers something before the cache or after it. */
+const orders = ['before', 'after'] as const
+async function ordered (t: Test, order: typeof orders[number], store: StoreName, register: (app: FastifyInstance) => unknown) {
+  const { app } = await createCacheApp(t, { store, ...order === 'before' && { before: register } })
+  if (order === 'after') await register(app)
+  return app
+}
+
+const guard = async (request: FastifyRequest, reply: FastifyReply) => {
+  if (request.headers['x-key'] !== 'k') return await reply.code(401).send('no')
+}
+
+for (const order of orders) {
+  for (const hook of ['onRequest', 'preHandler'] as const) {
+    onBothStores(`a client that may not see a response is refused by an ${hook} hook registered ${order} the cache, also by one of a plugin`, async (t, store) => {
+      for (const way of ['hook', 'onRoute'] as const) {
+        const app = await ordered(t, order, store, app => {
+          if (way === 'hook') app.addHook(hook, guard)
+          else app.addHook('onRoute', route => { if (Array.isArray(route[hook])) (route[hook] as unknown[]).push(guard); else Object.assign(route, { [hook]: [guard] }) })
+        })
+        app.get('/', { config: { cache: true } }, async () => 'secret')
+        const [first, hit] = await askTwice(app, '/', { 'x-key': 'k' })
+        t.same([first.cache, hit.cache, hit.body], ['MISS', 'HIT', 'secret'], way)
+        t.match(await ask(app, '/'), { status: 401, body: 'no' }, way)
+        await app.cache.clear()
+      }
+    })
+  }
+
+  onBothStores(`a rate limit registered ${order} the cache counts stored responses too, in each hook`, async (t, store) => {
+    for (const hook of ['onRequest', 'preHandler'] as const) {
+      const app = await ordered(t, order, store, app => app.register(rateLimit, { max: 2, hook, redis: false }))
+      app.get('/', { config: { cache: { hook } } }, async () => 'answer')
+      const statuses = []
+      for (let i = 0; i < 3; i++) statuses.push((await ask(app, '/')).status)
+      t.same(statuses, [200, 200, 429], hook)
+      await app.cache.clear()
+    }
+  })
+
+  onBothStores(`a user's onSend hook registered ${order} the cache changes the stored response once, and sets headers per request`, async (t, store) => {
+    let id = 0
+    const app = await ordered(t, order, store, app => {
+      app.addHook('onRequest', async (_request, reply) => { reply.header('x-request-id', ++id) })
+      app.addHook('onSend', async (_request, reply, payload) => { reply.header('x-sent', id); return `<${String(payload)}>` })
+    })
+    app.get('/', { config: { cache: true } }, async (_request, reply) => { reply.type('text/html'); return 'body' })
+    const [miss, hit] = await askTwice(app, '/')
+    t.same([miss.body, hit.body, hit.cache], ['<body>', '<body>', 'HIT'])
+    t.match(hit.headers, { 'x-request-id': '2', 'x-sent': '2', 'content-length': '6' })
+    t.match(await ask(app, '/', { range: 'bytes=1-2' }), { status: 206, body: 'bo', headers: { 'content-length': '2', 'content-range': 'bytes 1-2/6' } })
+    t.match(await ask(app, '/', { 'if-none-match': String(hit.headers['etag']) }), { status: 304, body: '' })
+  })
+}
+
+onBothStores('reply.cacheTags adds a tag that invalidates the response, and reply.noCache prevents storing', async (t, store) => {
+  const { app } = await createCacheApp(t, { store })
+  app.get('/tagged', { config: { cache: true } }, async (_request, reply) => await reply.cacheTags('a', 'b').send('x'))
+  app.get('/none', { config: { cache: true } }, async (_request, reply) => await reply.noCache().send('x'))
+  t.equal((await askTwice(app, '/tagged'))[1].cache, 'HIT')
+  await app.cache.invalidateTags(['b'])
+  t.equal((await ask(app, '/tagged')).cache, 'MISS')
+  t.equal((await askTwice(app, '/none'))[1].cache, 'MISS')
+})
+
+onBothStores('HEAD, Range, If-Range and If-None-Match are answered from a stored complete response', async (t, store) => {
+  const { app } = await createCacheApp(t, { store })
+  app.get('/', { config: { cache: true } }, async (_request, reply) => await reply.type('text/plain').send('0123456789'))
+  const [{ headers: { etag } }] = await askTwice(app, '/')
+  t.match(await ask(app, '/', {}, { method: 'HEAD' }), { cache: 'HIT', body: '', headers: { 'content-length': '10', etag } })
+  const ranges: Array<[range: string, status: number, body: string, contentRange?: string]> = [
+    ['bytes=0-0', 206, '0', 'bytes 0-0/10'], ['bytes=-3', 206, '789', 'bytes 7-9/10'], ['bytes=8-99', 206, '89', 'bytes 8-9/10'],
+    ['bytes=10-', 416, '', 'bytes */10'], ['bytes=-0', 416, '', 'bytes */10'], ['bytes=3-2', 200, '0123456789'], ['bytes=0-1,3-4', 200, '0123456789'],
+    ['lines=0-1', 200, '0123456789'], ['bytes=99999999999999999999-', 416, '', 'bytes */10']
+  ]
+  for (const [range, status, body, contentRange] of ranges) {
+    const answer = await ask(app, '/', { range })
+    t.same([answer.status, answer.body, answer.headers['content-range'], answer.headers['content-length']], [status, body, contentRange, String(body.length)], range)
+  }
+  t.equal((await ask(app, '/', { range: 'bytes=0-0', 'if-range': String(etag) })).status, 206)
+  for (const ifRange of ['"other"', `W/${String(etag)}`, new Date().toUTCString()]) t.equal((await ask(app, '/', { range: 'bytes=0-0', 'if-range': ifRange })).status, 200, ifRange)
+  for (const field of [String(etag), `W/${String(etag)}`, `"a", ${String(etag)}`, '*']) t.match(await ask(app, '/', { 'if-none-match': field }), { status: 304, body: '' }, field)
+  t.match(await ask(app, '/', { 'if-none-match': String(etag), range: 'bytes=0-0' }), { status: 304 })
+  t.equal((await ask(app, '/')).body, '0123456789')
+})
+
+onBothStores('a ttl may be a function or a tier, and jitter only shortens it', async (t, store) => {
+  const { app } = await createCacheApp(t, { store, options: { tiers: { short: '10s' } } })
+  app.get('/fn', { config: { cache: { ttl: request => Number(request.query.ttl) } } }, async () => 'x')
+  app.get('/bad', { config: { cache: { ttl: () => 'soon' } } }, async () => 'x')
+  app.get('/tier', { config: { cache: { ttl: 'short', jitter: 0.5 } } }, async () => 'x')
+  const ttlOf = ({ headers }: { headers: Record<string, unknown> }) => Number(/ttl=(-?\d+)/.exec(String(headers['cache-status']))?.[1])
+  for (const [url, hit] of [['/fn?ttl=60000', true], ['/fn?ttl=0', false], ['/fn?ttl=-5', false], ['/bad', false]] as const) t.equal((await askTwice(app, url))[1].cache === 'HIT', hit, url)
+  for (let i = 0; i < 20; i++) {
+    const ttl = ttlOf((await askTwice(app, `/tier?${i}`))[1])
+    t.ok(ttl >= 4 && ttl < 10, String(ttl))
+  }
+})
+
+onBothStores('Cache-Groups tags a response, Cache-Group-Invalidation invalidates the group, and targeted fields take precedence and can be stripped', async (t, store) => {
+  const { app } = await createCacheApp(t, { store, options: { ttl: 'headers', stripTargeted: true } })
+  app.get('/grouped', { config: { cache: true } }, async (_request, reply) => await reply.headers({ 'cache-control': 'no-store', 'cdn-cache-control': 'max-age=60', 'cache-groups': '"g", "h"' }).send('x'))
+  app.post('/', async (_request, reply) => await reply.header('cache-group-invalidation', '"h"').send('x'))
+  const [miss, hit] = await askTwice(app, '/grouped')
+  t.same([miss.headers['cdn-cache-control'], hit.headers['cdn-cache-control'], hit.headers['cache-control'], hit.cache], [undefined, undefined, 'no-store', 'HIT'])
+  await app.inject({ method: 'POST', url: '/' })
+  t.equal((await ask(app, '/grouped')).cache, 'MISS')
+})
+
+onBothStores('with staleIfError the stored response replaces an exception, a 5xx and a handler that times out', async (t, store) => {
+  const { app, clock } = await createCacheApp(t, { store, options: { ttl: '1m', staleIfError: '1h', explain: () => true } })
+  let fails = false
+  const ways: Record<string, (reply: FastifyReply) => unknown> = {
+    '/throw': () => { throw new Error('no') },
+    '/503': reply => reply.code(503).header('x-failed', '1').send('no'),
+    '/slow': () => new Promise(() => {})
+  }
+  for (const [url, way] of Object.entries(ways)) {
+    app.get(url, { config: { cache: true }, handlerTimeout: 50 }, async (_request, reply) => fails ? await way(reply) : 'right')
+  }
+  for (const url of Object.keys(ways)) await ask(app, url)
+  await settled(app)
+  await clock.advance('61s')
+  fails = true
+  for (const url of Object.keys(ways)) {
+    const answer = await ask(app, url)
+    t.match(answer, { status: 200, cache: 'STALE', body: 'right' }, url)
+    t.match(answer.headers['cache-status'], /fwd=stale;fwd-status=50[03];ttl=-/, url)
+    t.notOk(answer.headers['x-failed'])
+  }
+  t.match((await ask(app, '/503?new')).status, 503)
+})
+
+onBothStores('hook: "onRequest" responds before validation and preHandlers, and after the onRequest hooks', async (t, store) => {
+  const { app } = await createCacheApp(t, { store, options: { hook: 'onRequest' } })
+  const ran: string[] = []
+  app.addHook('onRequest', async () => { ran.push('onRequest') })
+  app.addHook('preHandler', async () => { ran.push('preHandler') })
+  app.get('/', { config: { cache: true } }, async () => 'x')
+  t.equal((await askTwice(app, '/'))[1].cache, 'HIT')
+  t.same(ran, ['onRequest', 'preHandler', 'onRequest'])
+})
+
+onBothStores('a response that is revalidated on each request keeps its type and is sent as REVALIDATED, and the cookie of one client reaches no other', async (t, store) => {
+  const { app } = await createCacheApp(t, { store })
+  app.get('/a', { config: { cache: { ttl: 'headers' } } }, async (request, reply) => {
+    reply.header('cache-control', 'max-age=0').header('etag', '"x"')
+    if (request.headers['if-none-match'] === '"x"') return reply.code(304).header('set-cookie', 'sid=secret').send('')
+    return { a: 1 }
+  })
+  await ask(app, '/a')
+  for (let times = 1; times <= 3; times++) {
+    await settled(app)
+    t.equal(app.cache.stats().stored, times)
+    const { status, cache, headers, body } = await ask(app, '/a')
+    t.same([status, cache, headers['content-type'], body], [200, 'REVALIDATED', 'application/json; charset=utf-8', '{"a":1}'])
+  }
+  await settled(app)
+  const known = await ask(app, '/a', { 'if-none-match': '"x"' })
+  t.same([known.status, known.body, known.headers['set-cookie']], [304, '', 'sid=secret'], 'the client whose request the handler answered gets its cookie')
+})
+
+// Content codings
+
+const load = async (name: string) => await import(name).then(module => module.default, () => undefined) as FastifyPluginCallback<{ encodings?: string[] }>
+const [compress, etag] = [await load('@fastify/compress'), await load('@fastify/etag')]
+const BODY = JSON.stringify({ text: 'abc'.repeat(2000) })
+
+const isInstalled = [compress, etag].every(plugin => typeof plugin === 'function')
+if (!isInstalled) t.pass('@fastify/compress and @fastify/etag are not installed', { skip: true })
+
+for (const order of isInstalled ? ['before', 'after'] as const : []) {
+  onBothStores(`with @fastify/compress and @fastify/etag registered ${order} the cache each coding is stored as it was sent`, async (t, store) => {
+    const register = async (app: FastifyInstance) => { await app.register(compress, { encodings: ['gzip', 'br', 'deflate'] }); await app.register(etag) }
+    const { app } = await createCacheApp(t, { store, ...order === 'before' && { before: register } })
+    if (order === 'after') await register(app)
+    let runs = 0
+    app.get('/', { config: { cache: true } }, async (_request, reply) => { runs++; return await reply.type('application/json').send(BODY) })
+    for (const [i, coding] of ['gzip', 'br', 'deflate'].entries()) {
+      const [miss, hit] = await askTwice(app, '/', { 'accept-encoding': coding })
+      t.same([miss.headers['content-encoding'], hit.headers['content-encoding'], hit.cache, runs], [coding, coding, 'HIT', i + 1])
+      t.ok(hit.bytes.equals(miss.bytes), 'byte for byte')
+      t.match(await ask(app, '/', { 'accept-encoding': coding, 'if-none-match': String(hit.headers['etag']) }), { status: 304, body: '' })
+      const part = await ask(app, '/', { 'accept-encoding': coding, range: 'bytes=0-9' })
+      t.ok(part.status === 206 && part.bytes.equals(hit.bytes.subarray(0, 10)), 'a part is one of what is stored')
+    }
+    const [plain, again] = await askTwice(app, '/')
+    t.same([plain.body, again.body, again.headers['content-encoding']], [BODY, BODY, undefined])
+    t.equal(app.cache.stats().stored, 4)
+    await settled(app)
+    t.equal((await ask(app, '/', { 'accept-encoding': 'gzip' })).cache, 'HIT')
+  })
+
+  onBothStores(`a response stored without a content coding is right for a client that accepts one, with @fastify/compress registered ${order} the cache`, async (t, store) => {
+    const register = async (app: FastifyInstance) => { await app.register(compress) }
+    const { app } = await createCacheApp(t, { store, ...order === 'before' && { before: register } })
+    if (order === 'after') await register(app)
+    app.get('/', { config: { cache: true } }, async (_request, reply) => await reply.type('application/json').send(BODY))
+    const [plain, coded] = await askTwice(app, '/', {}, { 'accept-encoding': 'gzip' })
+    t.equal(plain.body, BODY)
+    const body = coded.headers['content-encoding'] === 'gzip' ? gunzipSync(coded.bytes).toString() : coded.body
+    t.equal(body, BODY)
+    if (coded.headers['content-encoding'] === 'gzip') t.not(coded.headers['etag'], plain.headers['etag'], 'bytes that differ have strong tags that differ')
+    const part = await ask(app, '/', { 'accept-encoding': 'gzip', range: 'bytes=0-9' })
+    t.same([part.status, part.body, part.headers['content-encoding']], [206, BODY.slice(0, 10), undefined])
+  })
+}
+
+// Bodies
+
+
+/** Ten bytes a turn of the event loop; after the first ones it waits until it may go on. */
+async function * chunks (count: number, goesOn = Promise.resolve()) {
+  for (let i = 0; i < count; i++) {
+    if (i > 0) await goesOn
+    await new Promise(resolve => setImmediate(resolve))
+    yield Buffer.alloc(10, 97 + i % 26)
+  }
+}
+
+const webStream = (count: number) => ReadableStream.from(chunks(count)) as ReadableStream<Uint8Array>
+
+/** Sends a request over a connection, and closes it after the first bytes of the body or when `signal` aborts. */
+async function hangUp (address: AddressInfo, path: string, signal?: AbortSignal): Promise<void> {
+  await new Promise<void>(resolve => {
+    const client = httpRequest({ port: address.port, path }, response => {
+      if (signal === undefined) response.once('data', () => client.destroy())
+    })
+    client.on('error', () => {}).on('close', resolve).end()
+    signal?.addEventListener('abort', () => client.destroy())
+  })
+}
+
+onBothStores('a stream of Node.js or of the web is stored when it is complete, and a string, Buffer or typed array as it is', async (t, store) => {
+  const { app } = await createCacheApp(t, { store })
+  const bodies: Record<string, () => unknown> = {
+    '/readable': () => Readable.from(chunks(5)),
+    '/strings': () => Readable.from(['ä', 'b'], { objectMode: false }),
+    '/web': () => webStream(5),
+    '/empty-stream': () => Readable.from([]),
+    '/string': () => 'ä',
+    '/buffer': () => Buffer.from([0, 255]),
+    '/typed': () => new Uint16Array([1, 2, 3]).subarray(1),
+    '/null': () => null,
+    '/object': () => ({ a: 'ä' })
+  }
+  for (const [url, body] of Object.entries(bodies)) app.get(url, { config: { cache: true } }, (_request, reply) => { reply.send(body()) })
+  for (const url of Object.keys(bodies)) {
+    const [miss, hit] = await askTwice(app, url)
+    t.same([miss.cache, hit.cache, hit.bytes, hit.headers['content-type']], ['MISS', 'HIT', miss.bytes, miss.headers['content-type']], url)
+  }
+})
+
+onBothStores('a stream that is too long, breaks off or contradicts its Content-Length is sent and not stored', async (t, store) => {
+  const { app } = await createCacheApp(t, { store, options: { maxEntrySize: 100 } })
+  app.get('/long', { config: { cache: true } }, (_request, reply) => { reply.send(Readable.from(chunks(20))) })
+  app.get('/long-web', { config: { cache: true } }, (_request, reply) => { reply.send(webStream(20)) })
+  app.get('/said', { config: { cache: true } }, (_request, reply) => { reply.header('content-length', '200').send(Readable.from(chunks(20))) })
+  app.get('/short', { config: { cache: true } }, (_request, reply) => { reply.header('content-length', '100').send(Readable.from(chunks(5))) })
+  app.get('/broken', { config: { cache: true } }, (_request, reply) => {
+    reply.send(Readable.from((async function * () { yield * chunks(3); throw new Error('broke off') })()))
+  })
+  app.get('/destroyed', { config: { cache: true } }, (_request, reply) => {
+    const body = new Readable({ read () {} })
+    body.push('x')
+    setImmediate(() => body.destroy())
+    reply.send(body)
+  })
+  app.get('/broken-web', { config: { cache: true } }, (_request, reply) => {
+    reply.send(ReadableStream.from((async function * () { yield * chunks(3); throw new Error('broke off') })()))
+  })
+  for (const url of ['/long', '/long-web', '/said', '/short', '/broken', '/destroyed', '/broken-web']) {
+    const answers = []
+    for (let i = 0; i < 2; i++) {
+      answers.push(await ask(app, url).catch((error: Error) => error))
+      await settled(app)
+    }
+    for (const answer of answers) if (!(answer instanceof Error)) t.equal(answer.cache, 'MISS', url)
+    if (url.startsWith('/long')) t.same(answers.map(answer => answer instanceof Error ? 0 : answer.bytes.length), [200, 200])
+  }
+  t.equal(app.cache.stats().stored, 0)
+})
+
+onBothStores('a client that disconnects in the middle of a stream leaves no truncated response, and its followers do not wait', async (t, store) => {
+  const { app } = await createCacheApp(t, { store })
+  const { opened, open } = gate()
+  let runs = 0
+  app.get('/slow', { config: { cache: true } }, (_request, reply) => { reply.send(Readable.from(chunks(20, ++runs === 1 ? opened : undefined))) })
+  await app.listen({ port: 0 })
+  const leader = hangUp(app.server.address() as AddressInfo, '/slow')
+  await until('the handler runs', () => runs === 1)
+  // The test's clock stands still: no time-out ends their wait.
+  const followers = Promise.all([ask(app, '/slow'), ask(app, '/slow')])
+  await leader
+  open()
+  t.same((await followers).map(({ bytes }) => bytes.length), [200, 200])
+  await settled(app)
+  t.equal((await ask(app, '/slow')).bytes.length, 200)
+})
+
+onBothStores('a response is stored although its client disconnects before it', async (t, store) => {
+  const { app } = await createCacheApp(t, { store })
+  const { opened, open } = gate()
+  const state = { runs: 0, isClosed: false }
+  app.get('/slow', { config: { cache: true } }, async (_request, reply) => {
+    state.runs++
+    reply.raw.once('close', () => { state.isClosed = true })
+    await opened
+    return 'whole'
+  })
+  await app.listen({ port: 0 })
+  const controller = new AbortController()
+  const leader = hangUp(app.server.address() as AddressInfo, '/slow', controller.signal)
+  await until('the handler runs', () => state.runs === 1)
+  const follower = ask(app, '/slow')
+  await until('the follower waits', () => app.cache.stats().coalesced === 1)
+  controller.abort()
+  await leader
+  await until('the server notices it', () => state.isClosed)
+  open()
+  t.same([(await follower).body, state.runs], ['whole', 1])
+  await settled(app)
+  t.match(await ask(app, '/slow'), { cache: 'HIT', body: 'whole' })
+})
+
+onBothStores('a handler that hijacks the reply, writes to it or calls the 404 handler stores nothing, and no request waits', async (t, store) => {
+  const { app } = await createCacheApp(t, { store })
+  const open: Array<() => void> = []
+  app.get('/hijack', { config: { cache: true } }, (_request, reply) => {
+    reply.hijack()
+    reply.raw.write('own')
+    open.push(() => reply.raw.end())
+  })
+  app.get('/raw', { config: { cache: true } }, (_request, reply) => { setImmediate(() => reply.raw.end('own')) })
+  app.get('/missing', { config: { cache: true } }, (_request, reply) => { reply.callNotFound() })
+  app.get('/no-content', { config: { cache: true } }, (_request, reply) => { reply.code(204).send(Readable.from(chunks(2))) })
+  app.get('/response', { config: { cache: true } }, (_request, reply) => { reply.send(new Response('x', { status: 500 })) })
+  // The test's clock stands still: a request that waited for another one's time-out would never end.
+  for (const url of ['/hijack', '/raw', '/missing', '/no-content', '/response']) {
+    for (let round = 0; round < 2; round++) {
+      const answers = Promise.all(Array.from({ length: 3 }, () => ask(app, url)))
+      if (url === '/hijack') await until('all of them stream at once', () => open.length === 3)
+      for (const end of open.splice(0)) end()
+      t.equal(new Set((await answers).map(answer => answer.body)).size, 1, url)
+      await settled(app)
+    }
+  }
+  t.ok(app.cache.stats().stored <= 1, 'at most what has no content')
+})
