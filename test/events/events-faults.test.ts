@@ -46,12 +46,12 @@ t.test('while Redis is gone publish and subscribe fail within their time; when i
   await app.events.publish('z', 2)
   await until('both hear', () => heard.includes(1) && heard.includes(2))
   await end()
-  // What was tried while it came back may have been sent although its answer came too late.
+  // A message may have been sent although its answer came too late, while the server came back.
   t.strictSame([...new Set(heard)], [1, 2])
-  t.same(await server.client().pubsub('CHANNELS'), [`${prefix}:events:#x`], 'what was refused is not subscribed to')
+  t.same(await server.client().pubsub('CHANNELS'), [`${prefix}:events:#x`], 'a refused subscription is not left behind')
 })
 
-t.test('a connection over which nothing comes any more is noticed within two heartbeats, and made anew', async t => {
+t.test('a silent connection is noticed within two heartbeats, and replaced', async t => {
   const server = await startRedis()
   const proxy = await startProxy(server.port)
   const { app, clock } = await createTestApp(t, { store: { url: `redis://127.0.0.1:${proxy.port}`, answers: false }, plugins: { events: {} } })

@@ -315,7 +315,7 @@ t.test('a client of a stream that takes nothing between two heartbeats is discon
   await clock.advance('15s')
   t.equal(logged('too slow'), 0, 'before the first heartbeat it took something')
   await advanceUntil(clock, 'it is disconnected', () => logged('too slow') === 1, { step: 15_000, atMost: 60_000 })
-  await until('nobody reads', () => source.readers === 0)
+  await until('the stream has no reader', () => source.readers === 0)
   client.response.resume()
   await until('it sees the end', () => client.isOver)
   t.notOk(client.response.complete)

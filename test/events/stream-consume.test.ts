@@ -221,7 +221,7 @@ forEachStore(['memory', 'redis', 'cluster'], (store: StoreName) => {
     t.equal(first.handled.length + second.handled.length, 100)
     t.ok(first.handled.length > 0 && second.handled.length > 0, `${first.handled.length} and ${second.handled.length}`)
     await advanceWhile(clock, one.close())
-    // One look for free partitions, and not the time after which a lease that nobody gave back expires.
+    // The next look for free partitions comes long before a lease expires that was not given back.
     const passed = await advanceUntil(clock, 'the other has all partitions', () => two.owned === 4, { step: 1000 })
     t.ok(passed <= LEASE_MS / 5 + 1000, `${passed} ms`)
     await Promise.all(keys.map(key => stream.append(5, { key })))

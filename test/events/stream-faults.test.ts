@@ -139,7 +139,7 @@ t.test('a hundred readers of a stream ask the server no more than one does, over
   await appendAll(stream, upTo(50))
   await until('every reader has all', () => all.every(read => read.at(-1)?.data === 49))
   t.same(all.map((read, i) => dataOf(read.slice(lengths[i]))), all.map(() => upTo(50)))
-  // One query an event at most: the clock stands still, so nobody polls.
+  // One query an event at most: the clock stands still, so no reader polls.
   t.ok(await ranges() - asked <= 51, `${await ranges() - asked} queries`)
 })
 
@@ -174,7 +174,7 @@ t.test('every key has a TTL', async t => {
   t.same(ttls.filter(({ ttl }) => ttl === -1), [])
 })
 
-t.test('a stream that expired before its group had read it shows what was lost, and the group goes on', async t => {
+t.test('a stream that expired before its group had read it reports its events as lost, and the group goes on', async t => {
   const { app, streams, clock, prefix } = await createTestStreams(t, { store: 'redis' })
   const options = { maxAge: '1h', retention: '30 days' }
   await startConsumer(clock, streams.stream<number>('orders', options), { group: 'mail', handler: () => {}, from: '$' })

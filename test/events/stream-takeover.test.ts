@@ -75,7 +75,7 @@ t.test('when an instance is killed another one takes over: no event is lost, key
   t.equal(events, 200)
   t.equal(outOfOrder, 0)
   t.ok(duplicates <= setting.concurrency, `${duplicates} events were handled twice`)
-  t.ok(handled.some(([, , attempt]) => attempt === '2'), 'what was in flight is given again as its second attempt')
+  t.ok(handled.some(([, , attempt]) => attempt === '2'), 'events in flight are given again as their second attempt')
 })
 
 t.test('an event that ends its process each time becomes a dead letter, and none that was in flight beside it does', async t => {
@@ -145,6 +145,6 @@ t.test('events of a paused instance are handled by another, and the paused one t
   await stream.append(100, { key: 'k0' })
   t.match(await advanceUntilDone(clock, stream, 'mail'), { mail: { lost: 0, deadLetters: 0 } })
   const of = (name: string) => handled.filter(({ by }) => by === name).map(({ data }) => data).sort((a, b) => a - b)
-  t.same(of('paused'), upTo(24), 'the paused instance ends what was in flight')
-  t.same(of('other'), upTo(101).slice(20), 'the other one has that, and all the rest')
+  t.same(of('paused'), upTo(24), 'the paused instance ends its events in flight')
+  t.same(of('other'), upTo(101).slice(20), 'the other one handles those again, and all later ones')
 })

@@ -28,7 +28,7 @@ forEachStore(['memory', 'redis', 'cluster'], (store: StoreName) => {
     t.equal(rest[0]?.gap, undefined)
   })
 
-  test('a reader without a cursor gets what is appended from now on, as soon as it is appended', async t => {
+  test('a reader without a cursor gets each event that is appended from now on, as soon as it is appended', async t => {
     const { streams } = await start(t)
     const stream = streams.stream<number>('orders')
     await stream.append(-1)

@@ -45,7 +45,7 @@ t.test('events of a paused process are handled by another, and the paused one ta
   await until('the other has done the rest', isDone)
   paused.kill('SIGCONT')
   await stream.append(100, { key: 'k0' })
-  await until('what came after is handled', async () => await isDone() && linesOf(file).some(([, data]) => data === '100'))
+  await until('the event that came after is handled', async () => await isDone() && linesOf(file).some(([, data]) => data === '100'))
   const values = linesOf(file).map(([, data]) => data)
   t.equal(new Set(values).size, 101, 'no event is lost')
   t.ok(values.length - 101 <= 4, `${values.length - 101} events were handled twice; at most the 4 in flight may be`)
