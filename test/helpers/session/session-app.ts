@@ -1,27 +1,39 @@
-import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { pino } from 'pino'
 import type { Test } from 'tap'
-import { redis, type RedisPluginOptions } from '../../../plugins/redis/index.js'
-import { session, type SessionPluginOptions } from '../../../plugins/session/index.js'
-import { collectLog } from '../app/log-lines.js'
+import type { RedisPluginOptions } from '../../../plugins/redis/index.js'
+import type { SessionPluginOptions } from '../../../plugins/session/index.js'
+import { createTestApp, type TestApp, type TestAppOptions } from '../app/test-app.js'
 
-export const SECRET = 'a secret of at least thirty-two characters'
+export { SECRET } from '../app/test-app.js'
 
-/** What all apps of this process have logged, at the finest level: nothing secret may be in it. */
-export const logged: string[] = []
-
-/** The session as anything: attacks put in what the types forbid. */
+/** The session as anything: tests put into it what the types forbid. */
 export const anySession = (request: FastifyRequest) => request.session as unknown as Record<string, unknown>
 
-/** An app with sessions and no routes yet, and what it logs. */
-export async function startApp (t: Test, connection?: RedisPluginOptions, options: Partial<SessionPluginOptions> = {}): Promise<{ app: FastifyInstance, logged: () => string }> {
-  const { logger, text } = collectLog()
-  const app = Fastify({ loggerInstance: logger as never }) as unknown as FastifyInstance
-  t.teardown(() => app.close())
-  if (connection) await app.register(redis, connection)
-  await app.register(session, { secret: SECRET, ...options })
-  return { app, logged: text }
+export interface SessionAppOptions extends Omit<TestAppOptions, 'plugins'> {
+  session?: Partial<SessionPluginOptions>
 }
+
+/** Apps with sessions, and routes that read, change, begin and end one; `routes` adds others. */
+export async function createSessionApp (t: Test, { session = {}, routes, ...options }: SessionAppOptions = {}): Promise<TestApp> {
+  return await createTestApp(t, {
+    ...options,
+    plugins: { session },
+    routes: async (app, instance) => {
+      app.get('/', async request => ({ ...request.session, cookie: undefined }))
+      app.post<{ Body: object }>('/set', async request => { Object.assign(request.session, request.body) })
+      app.post<{ Params: { user: string } }>('/login/:user', async request => {
+        await request.login(request.params.user)
+        return app.sessions.handleOf(request.session.sessionId)
+      })
+      app.post('/logout', async request => { await request.logout() })
+      await routes?.(app, instance)
+    }
+  })
+}
+
+/** Everything that apps of {@link buildApp} have logged, at the level `trace` and above: nothing secret may be in it. */
+export const logged: string[] = []
 
 export interface AppOptions {
   redis?: RedisPluginOptions | undefined
@@ -30,23 +42,21 @@ export interface AppOptions {
   routes?: (app: FastifyInstance) => unknown
 }
 
-/** An app with sessions; `before` registers what stands before them. */
-export async function buildApp (t: Test, { redis: connection, session: options = {}, before, routes }: AppOptions): Promise<FastifyInstance> {
+/** An app of {@link createSessionApp} by the address of its server, on the system's clock. */
+export async function buildApp (t: Test, { redis, session = {}, before, routes }: AppOptions): Promise<FastifyInstance> {
   const logger = pino({ level: 'trace' }, { write: (line: string) => { logged.push(line) } })
-  const app = Fastify({ loggerInstance: logger as never }) as unknown as FastifyInstance
-  t.teardown(() => app.close())
-  if (connection) await app.register(redis, connection)
-  await before?.(app)
-  await app.register(session, { secret: SECRET, ...options })
-  app.get('/', async request => ({ ...request.session, cookie: undefined }))
-  app.post<{ Body: object }>('/set', async request => { Object.assign(request.session, request.body) })
-  app.post<{ Params: { user: string } }>('/login/:user', async request => {
-    await request.login(request.params.user)
-    return app.sessions.handleOf(request.session.sessionId)
+  const { url, cluster, prefix, ...connection } = redis ?? {}
+  const store = cluster !== undefined ? { startupNodes: cluster.nodes as Array<{ host: string, port: number }> } : url !== undefined ? { url } : 'memory'
+  const { app } = await createSessionApp(t, {
+    store,
+    session,
+    connection,
+    clock: 'real',
+    server: { loggerInstance: logger as never },
+    ...prefix !== undefined && { prefix },
+    ...before !== undefined && { before },
+    ...routes !== undefined && { routes }
   })
-  app.post('/logout', async request => { await request.logout() })
-  await routes?.(app)
-  await app.ready()
   return app
 }
 
@@ -56,7 +66,7 @@ export class Browser {
   readonly #app: FastifyInstance
   readonly #headers: Record<string, string>
 
-  /** @param headers - of each of its requests */
+  /** @param headers - sent with each request */
   constructor (app: FastifyInstance, headers: Record<string, string> = {}) {
     this.#app = app
     this.#headers = headers
@@ -72,4 +82,11 @@ export class Browser {
   async state (on = this.#app): Promise<Record<string, unknown>> {
     return (await this.send('GET', '/', undefined, on)).json()
   }
+}
+
+/** A client that sends a cookie it has got elsewhere. */
+export function browserWith (cookie: string | undefined, app: FastifyInstance): Browser {
+  const browser = new Browser(app)
+  browser.cookie = cookie
+  return browser
 }
