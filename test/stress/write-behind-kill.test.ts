@@ -13,17 +13,17 @@ t.test(`${INSTANCES} instances that are killed at random lose none of ${TOTAL} a
   const round = (name: number, turn: number) => startInstance(t, server, 'kill', folder, `i${name}`, KEYS_EACH, turn * 1_000_000, 1_000_000)
   const children = Array.from({ length: INSTANCES }, (_, name) => round(name, 0))
   for (let kill = 1; kill <= KILLS; kill++) {
-    await until('writes go on', () => linesOf('accepted').length >= TOTAL / (KILLS + 1) * kill, 20_000)
+    await until('more writes are accepted', () => linesOf('accepted').length >= TOTAL / (KILLS + 1) * kill, 20_000)
     const victim = Math.floor(Math.random() * INSTANCES)
     const child = await children[victim]
     child?.kill('SIGKILL')
     children[victim] = round(victim, kill)
   }
-  await until('all are accepted', () => linesOf('accepted').length >= TOTAL, 20_000)
-  // The rest is for one that comes after all of them.
+  await until('all writes are accepted', () => linesOf('accepted').length >= TOTAL, 20_000)
+  // An instance that starts after all of them writes the rest.
   for (const child of await Promise.all(children)) child.kill('SIGKILL')
   await startInstance(t, server, 'kill', folder, 'last')
-  await until('nothing waits', async () => await backlogOf(server, 'kill') === 0, 30_000)
+  await until('the backlog is empty', async () => await backlogOf(server, 'kill') === 0, 30_000)
 
   const { lost, duplicates, outOfOrder, keys } = judge(linesOf('written'), linesOf('accepted'))
   t.equal(lost, 0, 'none is lost')

@@ -13,18 +13,18 @@ t.test('an instance that was paused while it wrote cannot overtake its successor
   const children = await Promise.all([0, 1].map(name => startInstance(t, server, 'pause', folder, `i${name}`, 10, 0, 1_000_000)))
   for (let pause = 0; pause < PAUSES; pause++) {
     const before = linesOf('accepted').length
-    await until('writes go on', () => linesOf('accepted').length > before + 500)
+    await until('more writes are accepted', () => linesOf('accepted').length > before + 500)
     children[pause % 2]?.kill('SIGSTOP')
     await wait(PAUSE_MS)
     children[pause % 2]?.kill('SIGCONT')
   }
   const before = linesOf('accepted').length
-  await until('writes go on', () => linesOf('accepted').length > before + 500)
+  await until('more writes are accepted', () => linesOf('accepted').length > before + 500)
   for (const child of children) child.kill('SIGKILL')
   await startInstance(t, server, 'pause', folder, 'last')
-  await until('nothing waits', async () => await backlogOf(server, 'pause') === 0, 30_000)
+  await until('the backlog is empty', async () => await backlogOf(server, 'pause') === 0, 30_000)
 
-  // What a source does that keeps the fence of each key.
+  // As a source that stores the fence of each key and refuses older ones.
   const fences = new Map<string, number>()
   const lines = linesOf('written')
   const kept = lines.filter(([key = '', , fence]) => {

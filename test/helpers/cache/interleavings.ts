@@ -107,7 +107,6 @@ export const KINDS: Record<string, Actions> = {
 // It scans every key, so it is used less.
 export const PATTERN = { reads: [plain, tagged, get], writes: [removeMatching] }
 
-
 export type Actions = { reads: Read[], writes: Write[] }
 
 /** Answers that were obsolete, by kind. */
