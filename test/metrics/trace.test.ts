@@ -22,15 +22,12 @@ class Contexts implements ContextManager {
 const exporter = new InMemorySpanExporter()
 trace.setGlobalTracerProvider(new BasicTracerProvider({ spanProcessors: [new SimpleSpanProcessor(exporter)] }))
 context.setGlobalContextManager(new Contexts())
-// What is traced is the question, not how soon on a busy machine.
-const timeout = '10s'
 const tracer = trace.getTracer('test')
 
 async function build (t: Test, tracing: boolean, store: TestAppOptions['store'] = 'redis'): Promise<FastifyInstance> {
   const { app } = await createTestApp(t, {
     store: store!,
-    clock: 'real',
-    plugins: { metrics: { tracing }, rateLimit: { max: 100, timeWindow: '1 minute', timeout }, session: { timeout }, cache: { l1: false, timeout } },
+    plugins: { metrics: { tracing }, rateLimit: { max: 100, timeWindow: '1 minute' }, session: {}, cache: { l1: false } },
     routes (app) {
       app.get('/value', async () => await app.cache.getOrSet('secret key', () => 'secret value', { ttl: '1m' }))
       app.post('/visit', async request => { Object.assign(request.session, { secret: 'secret visit' }) })
@@ -47,7 +44,8 @@ async function within (work: () => Promise<unknown>) {
   // Awaited within: what inject returns begins when it is.
   await context.with(trace.setSpan(context.active(), parent), async () => await work())
   parent.end()
-  const spans = exporter.getFinishedSpans()
+  // Not those of what an earlier request left to be done in the background.
+  const spans = exporter.getFinishedSpans().filter(span => span.spanContext().traceId === parent.spanContext().traceId)
   return { spans, names: spans.map(({ name }) => name), find: (name: string) => spans.find(span => span.name === name), parent }
 }
 
@@ -69,9 +67,8 @@ t.test('a traced request has spans of the plugins below it, with their results a
   t.ok(written.find('session write'))
   t.ok(read.find('session read'))
   const lookup = hit.find('cache lookup')
-  const command = hit.find('redis cache')
+  const command = hit.spans.find(span => span.name === 'redis cache' && span.parentSpanContext?.spanId === lookup?.spanContext().spanId)
   t.match(command, { kind: SpanKind.CLIENT, attributes: { 'db.system.name': 'redis', 'fastify_redis_suite.plugin': 'cache' } })
-  t.equal(command?.parentSpanContext?.spanId, lookup?.spanContext().spanId)
   t.equal(lookup?.parentSpanContext?.spanId, hit.parent.spanContext().spanId)
   for (const { spans } of [missed, hit, written, read]) {
     const told = JSON.stringify(spans.map(({ name, attributes, events, status }) => ({ name, attributes, events, status })))
@@ -83,10 +80,11 @@ t.test('a failure is a span with the error status and the type of the error, wit
   const own = await startRedis()
   const app = await build(t, true, own)
   await own.kill()
-  const { find } = await within(() => app.inject('/value'))
-  t.equal(find('redis cache')?.status.code, SpanStatusCode.ERROR)
-  t.equal(find('redis cache')?.status.message, undefined)
-  t.ok(find('redis cache')?.attributes['error.type'])
+  const { find, spans } = await within(() => app.inject('/value'))
+  const failed = spans.filter(span => span.name === 'redis cache' && span.status.code === SpanStatusCode.ERROR)
+  t.equal(failed.length, 1)
+  t.equal(failed[0]?.status.message, undefined)
+  t.ok(failed[0]?.attributes['error.type'])
   t.equal(find('cache lookup')?.attributes['cache.result'], 'unanswered')
 })
 
