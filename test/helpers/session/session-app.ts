@@ -40,19 +40,22 @@ export interface AppOptions {
   session?: Partial<SessionPluginOptions>
   before?: (app: FastifyInstance) => unknown
   routes?: (app: FastifyInstance) => unknown
+  /** @default one that stands still, so that no deadline passes */
+  clock?: TestAppOptions['clock'] | undefined
 }
 
-/** An app of {@link createSessionApp} by the address of its server, on the system's clock. */
-export async function buildApp (t: Test, { redis, session = {}, before, routes }: AppOptions): Promise<FastifyInstance> {
+/** An app of {@link createSessionApp} by the address of its server. */
+export async function buildApp (t: Test, { redis, session = {}, before, routes, clock }: AppOptions): Promise<FastifyInstance> {
   const logger = pino({ level: 'trace' }, { write: (line: string) => { logged.push(line) } })
   const { url, cluster, prefix, ...connection } = redis ?? {}
-  const store = cluster !== undefined ? { startupNodes: cluster.nodes as Array<{ host: string, port: number }> } : url !== undefined ? { url } : 'memory'
+  const store = cluster !== undefined ? { startupNodes: cluster.nodes as Array<{ host: string, port: number }>, answers: false } : url !== undefined ? { url, answers: false } : 'memory'
   const { app } = await createSessionApp(t, {
     store,
     session,
-    connection,
-    clock: 'real',
+    // A server that a busy machine does not let run is late, not down.
+    connection: { commandTimeout: 60_000, ...connection },
     server: { loggerInstance: logger as never },
+    ...clock !== undefined && { clock },
     ...prefix !== undefined && { prefix },
     ...before !== undefined && { before },
     ...routes !== undefined && { routes }
