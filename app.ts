@@ -5,7 +5,7 @@ import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
 import { changes } from './demo/changes.js'
 import { checkout } from './demo/checkout.js'
-import { database } from './demo/database.js'
+import { database, type Database } from './demo/database.js'
 import { errors } from './demo/errors.js'
 import { leaderboard } from './demo/leaderboard.js'
 import { live } from './demo/live.js'
@@ -18,6 +18,7 @@ import { unusedConnections } from './demo/unused-connections.js'
 import { views } from './demo/views.js'
 import { visitors } from './demo/visitors.js'
 import { cache, events, health, idempotency, lock, metrics, rateLimit, redis, session } from './plugins/index.js'
+import type { Clock } from './plugins/testing/index.js'
 import { cart } from './routes/cart.js'
 import { home } from './routes/home.js'
 import { liveRoutes } from './routes/live.js'
@@ -34,8 +35,15 @@ declare module 'fastify' {
   }
 }
 
+export interface ShopOptions extends FastifyServerOptions {
+  /** The clock of all plugins and of sales. @default the system's clock */
+  clock?: Clock | undefined
+  /** An open database in place of the configured one; the caller closes it. */
+  db?: Database | undefined
+}
+
 /** The demo shop: composes plugins and routes; it does not listen. */
-export async function buildApp (config: Config, options: FastifyServerOptions = {}): Promise<FastifyInstance> {
+export async function buildApp (config: Config, { clock, db, ...options }: ShopOptions = {}): Promise<FastifyInstance> {
   const app = Fastify({
     trustProxy: config.TRUST_PROXY,
     // The first start fills the database, which may take longer than a plugin may by default.
@@ -49,24 +57,24 @@ export async function buildApp (config: Config, options: FastifyServerOptions = 
   await app.register(sensible)
   // Before the limits and sessions, which the documentation's own files do without.
   await registerDocs(app)
-  await registerRedis(app, config)
-  await app.register(rateLimit, { max: config.RATE_LIMIT_MAX, timeWindow: '1 minute' })
-  await app.register(session, { secret: config.SESSION_SECRET, maxPerUser: 20 })
-  await app.register(cache, { ttl: '30s', staleWhileRevalidate: '5m' })
-  await app.register(idempotency)
-  await app.register(events)
-  await app.register(lock)
-  await app.register(metrics)
+  await registerRedis(app, config, clock)
+  await app.register(rateLimit, { max: config.RATE_LIMIT_MAX, timeWindow: '1 minute', clock })
+  await app.register(session, { secret: config.SESSION_SECRET, maxPerUser: 20, clock })
+  await app.register(cache, { ttl: '30s', staleWhileRevalidate: '5m', clock })
+  await app.register(idempotency, { clock })
+  await app.register(events, { clock })
+  await app.register(lock, { clock })
+  await app.register(metrics, { clock })
   await app.register(errors)
 
-  await app.register(database, { url: config.DATABASE_URL, snapshot: config.DATABASE_SNAPSHOT })
+  await app.register(database, { url: config.DATABASE_URL, snapshot: config.DATABASE_SNAPSHOT, db })
   // Only now, as filling the database keeps the event loop busy: that is no pressure of requests.
-  await app.register(health, { drainDelay: config.DRAIN_DELAY, serviceId: 'shop', underPressure: { maxEventLoopDelay: config.MAX_EVENT_LOOP_DELAY } })
+  await app.register(health, { drainDelay: config.DRAIN_DELAY, serviceId: 'shop', clock, underPressure: { maxEventLoopDelay: config.MAX_EVENT_LOOP_DELAY } })
   await app.register(changes)
   await app.register(leaderboard)
   await app.register(mails)
   await app.register(checkout)
-  await app.register(saleStore)
+  await app.register(saleStore, { clock })
   await app.register(views)
   await app.register(visitors)
   await app.register(live)
@@ -81,8 +89,8 @@ export async function buildApp (config: Config, options: FastifyServerOptions = 
 }
 
 /** Without a Redis the other plugins keep their stores in this process. */
-async function registerRedis (app: FastifyInstance, { REDIS_URL, REDIS_PASSWORD, clusterNodes }: Config): Promise<void> {
-  const common = { prefix: 'shop', ...(REDIS_PASSWORD === undefined ? {} : { password: REDIS_PASSWORD }) }
+async function registerRedis (app: FastifyInstance, { REDIS_URL, REDIS_PASSWORD, clusterNodes }: Config, clock: Clock | undefined): Promise<void> {
+  const common = { prefix: 'shop', clock, ...(REDIS_PASSWORD === undefined ? {} : { password: REDIS_PASSWORD }) }
   if (clusterNodes) await app.register(redis, { ...common, cluster: { nodes: clusterNodes } })
   else if (REDIS_URL !== undefined) await app.register(redis, { ...common, url: REDIS_URL })
 }

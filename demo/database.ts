@@ -29,11 +29,24 @@ export interface Database {
   close (): Promise<void>
 }
 
+export interface DatabaseOptions {
+  url: string | undefined
+  snapshot?: string | undefined
+  /** An open database in place of one of the plugin's own; the caller closes it. */
+  db?: Database | undefined
+}
+
 /**
  * The demo's PostgreSQL: a real one by `url`, else one that is embedded in this process and lives in its memory. What that
  * has at its start is made once if there is a `snapshot`, a file to keep it in.
  */
-export const database = fp<{ url: string | undefined, snapshot?: string | undefined }>(async function database (fastify, { url, snapshot }) {
+export const database = fp<DatabaseOptions>(async function database (fastify, { url, snapshot, db: given }) {
+  if (given !== undefined) {
+    const lent = await lend(given)
+    fastify.addHook('onClose', async () => await lent.close())
+    fastify.decorate('db', lent)
+    return
+  }
   const db = url === undefined ? await openEmbedded(snapshot) : openServer(url, fastify.log)
   fastify.addHook('onClose', async () => await db.close())
   const progress = setTimeout(() => fastify.log.info('database: making tables and filling them, as this is the first start'), 1000)
@@ -45,6 +58,18 @@ export const database = fp<{ url: string | undefined, snapshot?: string | undefi
   }
   fastify.decorate('db', db)
 }, { name: 'demo/database' })
+
+/** A view of a database of another owner, with tables; closing it ends what it listens to, and nothing else. */
+async function lend (db: Database): Promise<Database> {
+  const areMade = await db.transaction(makeTables)
+  if (areMade) await db.keep?.()
+  let isClosed = false
+  return {
+    ...db,
+    listen: async (channel, onMessage, onStart) => await db.listen(channel, payload => { if (!isClosed) onMessage(payload) }, onStart),
+    close: async () => { isClosed = true }
+  }
+}
 
 /** @returns whether they had to be made */
 async function makeTables (query: Query): Promise<boolean> {

@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
-import { lua, runScript, type Script } from '../plugins/shared/script.js'
+import { systemClock, type Clock } from '../plugins/shared/clock.js'
+import { lua, runScript, timedLua, type Script } from '../plugins/shared/script.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -42,8 +43,8 @@ const TTL_MS = 24 * 60 * 60 * 1000
 const GRACE_MS = 2000
 
 /** In Redis, which turns the many away before they come to the database; without it in this process. */
-export const sale = fp(async function sale (fastify) {
-  fastify.decorate('sale', fastify.hasDecorator('redis') ? inRedis(fastify) : inMemory())
+export const sale = fp<{ clock?: Clock | undefined }>(async function sale (fastify, { clock = systemClock }) {
+  fastify.decorate('sale', fastify.hasDecorator('redis') ? inRedis(fastify, clock) : inMemory(clock))
 }, { name: 'demo/sale' })
 
 /**
@@ -61,10 +62,10 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
  * ARGV     buyer, id to order under, grace (ms)
  * reply    { 'taken', id, time (ms) }, { 'had one', id }, { 'sold out' } or { 'no sale' }
  */
-const takeScript = lua`
+const takeScript = timedLua`
 local left = redis.call('GET', KEYS[1])
 if not left then return { 'no sale' } end
-local time = redis.call('TIME')
+local time = redis_time()
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local had = redis.call('HGET', KEYS[2], ARGV[1])
 local id = ARGV[2]
@@ -96,11 +97,11 @@ redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('INCR', KEYS[1])
 `
 
-function inRedis ({ redis, httpErrors }: FastifyInstance): Sale {
+function inRedis ({ redis, httpErrors }: FastifyInstance, clock: Clock): Sale {
   const keysOf = (productId: number) => [`demo:sale:pieces:{${productId}}`, `demo:sale:buyers:{${productId}}`]
 
   async function ask (script: Script, productId: number, args: Array<string | number>): Promise<unknown[]> {
-    const reply = await runScript(redis, script, keysOf(productId), args).catch(unavailable)
+    const reply = await runScript(redis, script, keysOf(productId), args, clock).catch(unavailable)
     return Array.isArray(reply) ? reply : []
   }
 
@@ -124,20 +125,20 @@ function inRedis ({ redis, httpErrors }: FastifyInstance): Sale {
   }
 }
 
-function inMemory (): Sale {
+function inMemory (clock: Clock): Sale {
   const sales = new Map<number, { left: number, buyers: Map<number, Piece>, endsAt: number }>()
   const present = (productId: number) => {
     const found = sales.get(productId)
-    return found !== undefined && found.endsAt > Date.now() ? found : undefined
+    return found !== undefined && found.endsAt > clock.now() ? found : undefined
   }
   return {
-    async open (productId, pieces) { sales.set(productId, { left: pieces, buyers: new Map(), endsAt: Date.now() + TTL_MS }) },
+    async open (productId, pieces) { sales.set(productId, { left: pieces, buyers: new Map(), endsAt: clock.now() + TTL_MS }) },
     left: async productId => present(productId)?.left,
     async take (productId, buyer) {
       const found = present(productId)
       if (found === undefined) return { what: 'no sale' }
       const had = found.buyers.get(buyer)
-      const takenAt = Date.now()
+      const takenAt = clock.now()
       if (had !== undefined && takenAt - had.takenAt < GRACE_MS) return { what: 'had one', cartId: had.cartId }
       if (had === undefined && found.left < 1) return { what: 'sold out' }
       if (had === undefined) found.left--

@@ -1,47 +1,38 @@
-import type { FastifyInstance, LightMyRequestResponse } from 'fastify'
+import type { LightMyRequestResponse } from 'fastify'
 import t from 'tap'
-import { buildApp } from '../../app.js'
-import { shopConfig } from '../helpers/demo/shop.js'
 import { DEMO_PASSWORD } from '../../demo/seed.js'
+import { createTestClock } from '../../plugins/testing/index.js'
 import { client } from '../helpers/app/client.js'
-import { startCluster, startRedis, until } from '../helpers/index.js'
+import { shopStores, startShop } from '../helpers/demo/start-shop.js'
+import { advanceUntil, advanceWhile, sharedRedis, until } from '../helpers/index.js'
 
-const server = await startRedis()
-const cluster = await startCluster()
-const environments: Record<string, { env: NodeJS.ProcessEnv, instances: number, pieces: number }> = {
-  memory: { env: {}, instances: 1, pieces: 10 },
-  Redis: { env: { REDIS_URL: server.url }, instances: 2, pieces: 100 },
-  Cluster: { env: { REDIS_CLUSTER: cluster.startupNodes.map(({ host, port }) => `${host}:${port}`).join(',') }, instances: 1, pieces: 10 }
-}
-
-/** Instances of one shop: the database of the first is that of all. */
-async function startShop ({ env, instances }: { env: NodeJS.ProcessEnv, instances: number }): Promise<FastifyInstance[]> {
-  const apps: FastifyInstance[] = []
-  for (let i = 0; i < instances; i++) {
-    const app = await buildApp(shopConfig({ ...env, SESSION_SECRET: 'one secret for all the instances of it', RATE_LIMIT_MAX: '1000000' }))
-    t.teardown(() => app.close())
-    // A thousand passwords would take a minute.
-    app.post<{ Params: { user: string } }>('/enter/:user', async request => { await request.login(request.params.user) })
-    const [first] = apps
-    if (first !== undefined) Object.assign(app.db, { query: first.db.query, transaction: first.db.transaction })
-    await app.ready()
-    apps.push(app)
-  }
-  return apps
+const stores = await shopStores()
+const environments = {
+  memory: { env: stores.memory, instances: 1, pieces: 10 },
+  Redis: { env: stores.Redis, instances: 2, pieces: 10 },
+  Cluster: { env: stores.Cluster, instances: 1, pieces: 10 }
 }
 
 for (const [name, environment] of Object.entries(environments)) {
   t.test(`a sale on ${name}`, async t => {
-    const apps = await startShop(environment)
-    const [app = t.fail() as never] = apps
+    const clock = createTestClock()
+    const apps = await startShop(t, {
+      env: environment.env,
+      instances: environment.instances,
+      clock,
+      // The password of each of a hundred buyers would take a second of CPU for ten of them.
+      routes: app => { app.post<{ Params: { user: string } }>('/enter/:user', async request => { await request.login(request.params.user) }) }
+    })
+    const [app] = apps
     const admin = client(app, '10.0.0.1')
     await admin.send('POST', '/login', { email: 'admin@example.com', password: DEMO_PASSWORD })
     const open = async (productId: number, stock: number, pieces: number) => {
       await app.db.query('UPDATE products SET stock = $2 WHERE id = $1', [productId, stock])
       return await admin.send('POST', `/sale/${productId}`, { pieces })
     }
+    const lastOrder = (await app.db.query<{ id: number }>('SELECT max(id) AS id FROM orders'))[0]?.id
     const ordersOf = async (productId: number) => await app.db.query<{ userId: number }>(
-      'SELECT user_id AS "userId" FROM orders JOIN order_items ON order_id = id WHERE product_id = $1 AND checkout_id IS NOT NULL', [productId])
+      'SELECT user_id AS "userId" FROM orders JOIN order_items ON order_id = id WHERE product_id = $1 AND checkout_id IS NOT NULL AND id > $2', [productId, lastOrder])
     const stockOf = async (productId: number) => (await app.db.query<{ stock: number }>('SELECT stock FROM products WHERE id = $1', [productId]))[0]?.stock
     const leftOf = async (productId: number) => (await admin.send('GET', `/sale/${productId}`)).json().left
     const enter = async (user: number) => {
@@ -99,12 +90,15 @@ for (const [name, environment] of Object.entries(environments)) {
       const ann = await enter(4)
       const taken = await app.sale.take(307, 4)
       t.match((await ann.send('POST', '/sale/307/buy')).json(), { statusCode: 409, message: 'your order is under way' })
-      let answer: LightMyRequestResponse | undefined
-      await until('it is hers', async () => (answer = await ann.send('POST', '/sale/307/buy')).statusCode === 200)
+      await clock.advance(1999)
+      t.equal((await ann.send('POST', '/sale/307/buy')).statusCode, 409)
+      await clock.advance(1)
+      const answer: LightMyRequestResponse = await ann.send('POST', '/sale/307/buy')
+      t.equal(answer.statusCode, 200)
       // The first one lives, and fails as late as this.
       if (taken.what === 'taken') await app.sale.giveBack(307, 4, taken.piece)
       t.same([taken.what, await leftOf(307), await stockOf(307)], ['taken', 0, 4])
-      t.same((await ann.send('POST', '/sale/307/buy')).json(), answer?.json())
+      t.same((await ann.send('POST', '/sale/307/buy')).json(), answer.json())
     })
 
     t.test('a sale begins anew with its own pieces, which one that failed in the old one does not get', async t => {
@@ -129,7 +123,7 @@ for (const [name, environment] of Object.entries(environments)) {
       const [visitor] = [await enter(77)]
       await visitor.send('POST', '/cart/items', { productId: 306, quantity: 1 })
       const order = () => apps[0]!.inject({ method: 'POST', url: '/orders', cookies: visitor.cookies, headers: { 'idempotency-key': 'order-1' } })
-      const answers = await Promise.all(Array.from({ length: 20 }, order))
+      const { value: answers } = await advanceWhile(clock, Promise.all(Array.from({ length: 20 }, order)))
       t.same([...new Set(answers.map(({ statusCode, body }) => `${statusCode} ${body}`))].length, 1)
       t.equal(answers[0]?.statusCode, 200)
       const again = await order()
@@ -139,15 +133,17 @@ for (const [name, environment] of Object.entries(environments)) {
       // Of the sales before there may be others.
       const { orderId } = answers[0]?.json()
       const mail = async () => (await visitor.send('GET', '/me/mails')).json().find((one: { orderId: number }) => one.orderId === orderId)
-      await until('the buyer is told', async () => await mail() !== undefined)
+      await advanceUntil(clock, 'the mail is written', async () => await mail() !== undefined)
       t.match(await mail(), { subject: /^Your order \d+: \d+\.\d\d$/, sentAt: String })
       t.equal((await client(app, '10.9.9.9').send('GET', '/me/mails')).statusCode, 401)
     })
   })
 }
 
-t.test('each key of a sale has an end', async t => {
-  const keys = await server.client().keys('demo:sale:*')
+t.test('each key of a sale in Redis has a TTL', async t => {
+  const direct = (await sharedRedis()).client()
+  const keys = await direct.keys('demo:sale:*')
   t.ok(keys.some(key => key.includes('buyers')))
-  for (const key of keys) await until(key, async () => (await server.client().pttl(key)) > 0)
+  const ttls = await Promise.all(keys.map(async key => await direct.pttl(key)))
+  t.same(keys.filter((_, i) => (ttls[i] ?? -1) <= 0), [])
 })

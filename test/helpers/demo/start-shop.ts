@@ -1,0 +1,52 @@
+// Shops for tests of the demo: all apps of a test file share one embedded database, which takes a second of CPU to open.
+import type { FastifyInstance } from 'fastify'
+import t, { type Test } from 'tap'
+import { buildApp, type ShopOptions } from '../../../app.js'
+import type { Database } from '../../../demo/database.js'
+import { openEmbedded } from '../../../demo/embedded.js'
+import { closeApp } from '../app/test-app.js'
+import { sharedCluster, sharedRedis } from '../servers/shared.js'
+import { DATABASE_SNAPSHOT, shopConfig } from './shop.js'
+
+let shared: Promise<Database> | undefined
+
+/** The embedded database of this test file. */
+export function sharedDatabase (): Promise<Database> {
+  if (shared === undefined) {
+    shared = openEmbedded(DATABASE_SNAPSHOT)
+    t.teardown(async () => await (await shared)?.close())
+  }
+  return shared
+}
+
+export interface StartShopOptions extends ShopOptions {
+  env?: NodeJS.ProcessEnv
+  /** How many apps share the store and the database. @default 1 */
+  instances?: number
+  /** Is called before an app is ready. */
+  routes?: (app: FastifyInstance) => unknown
+}
+
+/** Starts apps of one shop, closed with the test; the rate limit is out of the way unless `env` sets it. */
+export async function startShop (t: Test, { env, instances = 1, routes, clock, ...options }: StartShopOptions = {}): Promise<[FastifyInstance, ...FastifyInstance[]]> {
+  const db = await sharedDatabase()
+  const config = shopConfig({ SESSION_SECRET: 'one secret for all the instances of it', RATE_LIMIT_MAX: '1000000', ...env })
+  const start = async () => {
+    const app = await buildApp(config, { db, clock, ...options })
+    t.teardown(async () => { await (clock !== undefined && 'advance' in clock ? closeApp(app, clock as never) : app.close()) })
+    await routes?.(app)
+    await app.ready()
+    return app
+  }
+  const first = await start()
+  const others: FastifyInstance[] = []
+  while (others.length < instances - 1) others.push(await start())
+  return [first, ...others]
+}
+
+/** The environment variables for each store of the demo, on shared servers. */
+export async function shopStores (): Promise<Record<'memory' | 'Redis' | 'Cluster', NodeJS.ProcessEnv>> {
+  const { url } = await sharedRedis()
+  const { startupNodes } = await sharedCluster()
+  return { memory: {}, Redis: { REDIS_URL: url }, Cluster: { REDIS_CLUSTER: startupNodes.map(({ host, port }) => `${host}:${port}`).join(',') } }
+}
