@@ -139,7 +139,7 @@ onEachStore('a request that waits longer than "wait" is answered 409 with Retry-
   const held = gate()
   let isRunning = false
   const { app, clock } = await open({}, app => {
-    for (const [url, wait] of [['/now', 0], ['/soon', '10s']] as const) {
+    for (const [url, wait] of [['/now', 0], ['/soon', '3s']] as const) {
       app.post(url, { config: { idempotency: { wait } } }, async () => {
         isRunning = true
         await held.opened
@@ -148,7 +148,7 @@ onEachStore('a request that waits longer than "wait" is answered 409 with Retry-
     }
   })
   const firsts: Array<ReturnType<typeof post>> = []
-  for (const [url, wait] of [['/now', 0], ['/soon', 10_000]] as const) {
+  for (const [url, wait] of [['/now', 0], ['/soon', 3000]] as const) {
     isRunning = false
     firsts.push(post(app, url, url))
     await until('it is under way', () => isRunning)
