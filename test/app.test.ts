@@ -1,24 +1,20 @@
 import t, { type Test } from 'tap'
-import { buildApp } from '../app.js'
-import { shopConfig } from './helpers/demo/shop.js'
 import { DEMO_PASSWORD } from '../demo/seed.js'
 import { client } from './helpers/app/client.js'
-import { startCluster, startRedis, until } from './helpers/index.js'
+import { startShop, shopStores } from './helpers/demo/start-shop.js'
+import { startRedis, until } from './helpers/index.js'
 
 const server = await startRedis({ password: 'a-redis-password' })
-const cluster = await startCluster()
 
 const environments: Record<string, NodeJS.ProcessEnv> = {
   memory: {},
   'Redis with a password': { REDIS_URL: server.url },
-  Cluster: { REDIS_CLUSTER: cluster.startupNodes.map(({ host, port }) => `${host}:${port}`).join(',') }
+  Cluster: (await shopStores()).Cluster
 }
 
 for (const [name, env] of Object.entries(environments)) {
   t.test(`the demo on ${name}`, async t => {
-    const app = await buildApp(shopConfig(env))
-    t.teardown(() => app.close())
-    await app.ready()
+    const [app] = await startShop(t, { env: { ...env, RATE_LIMIT_MAX: '100' } })
     let address = 0
     const visitor = () => client(app, `10.0.0.${++address}`)
     const isHit = (url: string, who = visitor()) => until(`${url} is a hit`, async () => (await who.send('GET', url)).headers['x-cache'] === 'HIT')
@@ -195,9 +191,7 @@ for (const [name, env] of Object.entries(environments)) {
 }
 
 t.test('a fault inside is logged and not told', async (t: Test) => {
-  const app = await buildApp(shopConfig({}))
-  t.teardown(() => app.close())
-  app.get('/broken', async () => { throw new Error('the password is hunter2') })
+  const [app] = await startShop(t, { routes: app => { app.get('/broken', async () => { throw new Error('the password is hunter2') }) } })
   const response = await app.inject('/broken')
   t.same(response.json(), { statusCode: 500, error: 'Internal Server Error', message: 'something went wrong here' })
 })

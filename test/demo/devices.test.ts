@@ -1,15 +1,10 @@
 import t from 'tap'
-import { buildApp } from '../../app.js'
-import { shopConfig } from '../helpers/demo/shop.js'
 import { DEMO_PASSWORD } from '../../demo/seed.js'
 import { client } from '../helpers/app/client.js'
-import { startRedis } from '../helpers/index.js'
+import { startShop, shopStores } from '../helpers/demo/start-shop.js'
 
 t.test('a device that is logged out on one instance is out on the other at its next request', async t => {
-  const server = await startRedis()
-  const [a, b] = await Promise.all([1, 2].map(() => buildApp(shopConfig({ REDIS_URL: server.url, SESSION_SECRET: 'a secret of at least thirty-two characters' }))))
-  if (a === undefined || b === undefined) return t.fail('two instances')
-  t.teardown(async () => { await Promise.all([a.close(), b.close()]) })
+  const [a, b = t.fail('two instances') as never] = await startShop(t, { env: (await shopStores()).Redis, instances: 2 })
 
   const devices = [client(a, '192.0.2.1'), client(a, '192.0.2.2'), client(a, '192.0.2.3')] as const
   for (const device of devices) t.equal((await device.send('POST', '/login', { email: 'user7@example.com', password: DEMO_PASSWORD })).statusCode, 200)
