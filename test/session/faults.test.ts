@@ -39,7 +39,8 @@ async function start (t: Test, session: Partial<SessionPluginOptions> = {}, faul
   const proxy = await startProxy(server.port)
   const clock = createTestClock()
   // A command that waits for a new connection may still run after its 503: a server that refuses shall refuse each time.
-  const redis = { url: `redis://127.0.0.1:${proxy.port}`, prefix: 'x', reconnectOnError: () => false }
+  // The timers of commands that are never answered keep the process for as long as a command may take.
+  const redis = { url: `redis://127.0.0.1:${proxy.port}`, prefix: 'x', commandTimeout: 3000, reconnectOnError: () => false }
   const app = await buildApp(t, { redis, clock, session: { timeout: TIMEOUT, ...session }, routes: faultRoutes(fault) })
   const user = new Browser(app)
   await user.send('POST', '/set', { a: 1 })
