@@ -2,11 +2,11 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
-import { monitorEventLoopDelay } from 'node:perf_hooks'
 import t, { type Test } from 'tap'
 import { buildApp } from '../../app.js'
 import { shopConfig } from '../helpers/demo/shop.js'
 import { startRedis, until } from '../helpers/index.js'
+import { startHeartbeat } from '../helpers/timing/heartbeat.js'
 
 const root = join(import.meta.dirname, '../..')
 const server = await startRedis()
@@ -25,12 +25,12 @@ function run (t: Test, ...args: string[]) {
 
 t.test('in 3 s the load has hits, orders, and a burst that is limited, and nothing fails', async t => {
   const { port } = app.server.address() as AddressInfo
-  const delay = monitorEventLoopDelay()
-  delay.enable()
+  const { span } = await startHeartbeat(t)
+  const load = span()
   const { output, exit } = run(t, '--url', `http://127.0.0.1:${port}`, '--duration', '3', '--rate', '50')
   t.equal(await exit, 0, output())
-  // A machine that stood still for as long as the client's own `commandTimeout` of 1 s has let it pass.
-  const hasStoodStill = delay.max > 800e6
+  // Only time that the machine withheld excuses a failure: a command may take 1 s. A block of this process does not.
+  const { stalled } = await load.judge()
   const [, total = ''] = output().split('all of ')
   const rows = new Map(total.split('\n').slice(2).map(line => {
     const [kind = '', ...cells] = line.split(/ {2,}/)
@@ -41,7 +41,7 @@ t.test('in 3 s the load has hits, orders, and a burst that is limited, and nothi
     t.ok(Number(perSecond) > 0, `${kind}: ${perSecond} a second`)
     t.equal(limited, '0', `${kind} is not limited`)
     // The stock of what is ordered may have run out.
-    if (kind !== 'order' && !hasStoodStill) t.equal(failed, '0', `no ${kind} fails: ${output()}`)
+    if (kind !== 'order') t.ok(failed === '0' || stalled > 1000, `no ${kind} fails: ${failed}, and the machine stalled for ${Math.round(stalled)} ms: ${output()}`)
   }
   t.ok(Number.parseInt(rows.get('product')?.[3] ?? '') > 0, 'products are hits')
   t.ok(Number(rows.get('burst')?.[4]) >= 50, 'the burst is limited')
@@ -54,10 +54,4 @@ t.test('Ctrl-C ends it cleanly', async t => {
   child.kill('SIGINT')
   t.equal(await exit, 0)
   t.match(output(), /all of \d/)
-})
-
-t.test('without a demo it says so and exits with 1', async t => {
-  const { output, exit } = run(t, '--url', 'http://127.0.0.1:1')
-  t.equal(await exit, 1)
-  t.match(output(), /does not answer/)
 })
