@@ -80,7 +80,7 @@ async function checkBundles (): Promise<void> {
   const imported = new Set<string>()
   for (const subpath of plugins) {
     const { metafile } = await build({
-      stdin: { contents: `export { ${exportName(subpath)} } from '../node_modules/${manifest.name}/${manifest.main}'`, resolveDir: project },
+      stdin: { contents: `export { ${exportName(subpath)} } from './node_modules/${manifest.name}/${manifest.main}'`, resolveDir: project },
       bundle: true,
       platform: 'node',
       format: 'esm',
