@@ -3,25 +3,23 @@ import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { createCipher } from '../../plugins/session/cipher.js'
 import type { SessionPluginOptions } from '../../plugins/session/index.js'
-import { startRedis } from '../helpers/index.js'
+import { newPrefix, sharedRedis } from '../helpers/index.js'
 import { anySession, Browser, buildApp, logged, SECRET } from '../helpers/session/session-app.js'
 
-const SCALE = Number(process.env.SCALE ?? 0.2)
 const VALUE = 'a value that nobody else may read'
 const KEY = randomBytes(32)
-const server = await startRedis()
+const server = await sharedRedis()
 const secrets = new Set<string>([SECRET, VALUE, KEY.toString('base64'), KEY.toString('hex')])
-let prefixes = 0
 
-/** Values that JSON cannot tell, and names that mean something to JavaScript or to Redis. */
+/** Values that JSON cannot represent. */
 const values: Record<string, () => unknown> = {
   BigInt: () => ({ a: 1, b: 10n }),
   'a BigInt alone': () => ({ b: 10n }),
   cyclic: () => { const b: Record<string, unknown> = {}; b.self = b; return { a: 1, b } },
-  throwing: () => ({ a: 1, b: { toJSON () { throw new Error('cannot be told') } } })
+  throwing: () => ({ a: 1, b: { toJSON () { throw new Error('has no JSON') } } })
 }
 
-async function start (t: Test, options: Partial<SessionPluginOptions> = {}, prefix = `a${++prefixes}`) {
+async function start (t: Test, options: Partial<SessionPluginOptions> = {}, prefix = newPrefix()) {
   const routes = (app: FastifyInstance) => {
     app.post<{ Params: { what: string } }>('/value/:what', async request => { Object.assign(request.session, values[request.params.what]?.()) })
     app.post<{ Body: { name: string } }>('/delete', async request => {
@@ -41,7 +39,7 @@ async function login (app: FastifyInstance, name = 'ann') {
   return { user, handle, cookie, id: cookie.slice(4, 36) }
 }
 
-t.test('a cookie that is forged, cut, prolonged, replayed, foreign, sent twice or 64 KiB long is as none, and leaves no key behind', async t => {
+t.test('a cookie that is forged, cut, extended, replayed, foreign, 64 KiB long or changed at any position opens no session, and leaves no key behind', async t => {
   const { app, keys } = await start(t)
   const { app: other } = await start(t, { secret: 'another secret of thirty-two characters' })
   const { cookie, user } = await login(app)
@@ -54,14 +52,12 @@ t.test('a cookie that is forged, cut, prolonged, replayed, foreign, sent twice o
     ...['*', '{x}', '%0a', '%00', '%ed%a0%80', '%', '__proto__', 'constructor', '../x', ' '].flatMap(id => [`sid=${id}`, `sid=${id}.${signature}`])]
   for (const cookie of bad) {
     const reply = await app.inject({ url: '/', headers: { cookie } })
-    t.equal(reply.statusCode, 200, cookie.slice(0, 30))
-    t.equal(reply.body, '{}', cookie.slice(0, 30))
+    t.same([reply.statusCode, reply.body], [200, '{}'], cookie.slice(0, 30))
   }
-  for (let i = 0; i < 1000; i++) {
-    const at = randomInt(4, cookie.length)
+  for (let at = 4; at < cookie.length; at++) {
     const mutated = cookie.slice(0, at) + String.fromCharCode(33 + randomInt(90)) + cookie.slice(at + 1)
     const reply = await app.inject({ url: '/', headers: { cookie: mutated } })
-    if (reply.statusCode !== 200) t.fail(`${reply.statusCode}`)
+    if (reply.statusCode !== 200) t.fail(`${reply.statusCode} at ${at}`)
     if (reply.body !== '{}' && decodeURIComponent(mutated.split(';')[0]!.replaceAll(/%(?![\da-f]{2})/gi, '%25')) !== decodeURIComponent(cookie)) {
       // The last character of a signature carries bits that mean nothing, and nothing else may differ.
       if (at !== cookie.length - 1) t.fail(`at ${at} of ${cookie.length}`)
@@ -71,7 +67,7 @@ t.test('a cookie that is forged, cut, prolonged, replayed, foreign, sent twice o
   t.same(await user.state(), { userId: 'ann' })
 })
 
-t.test('of two cookies of one name one counts, and a signed one of an app with another prefix opens nothing', async t => {
+t.test('one of two cookies of one name counts, and the signed cookie of an app with another prefix opens nothing', async t => {
   const { app } = await start(t)
   const { app: neighbour } = await start(t)
   const { cookie } = await login(app)
@@ -111,7 +107,7 @@ t.test('odd names of properties are kept apart, set and deleted; those that reac
   }
 })
 
-t.test('fields that reach a prototype, written into Redis by somebody, are not taken over', async t => {
+t.test('stored fields that would reach a prototype are not used', async t => {
   const { app, keyOf } = await start(t)
   const { user, handle } = await login(app)
   await server.client().hset(keyOf(handle), 'all', '{"userId":"ann","__proto__":{"admin":true},"constructor":{"prototype":{"admin":true}},"a":{"__proto__":{"admin":true}},"save":1}')
@@ -122,7 +118,7 @@ t.test('fields that reach a prototype, written into Redis by somebody, are not t
   t.match(await user.state(), { b: 1 })
 })
 
-t.test('a value that JSON cannot tell is an error, and nothing of that change is saved', async t => {
+t.test('a value that JSON cannot represent is an error, and nothing of that change is saved', async t => {
   const { app } = await start(t)
   for (const what of Object.keys(values)) {
     t.match((await new Browser(app).send('POST', `/value/${what}`)).json(), { code: 'FST_REDIS_SUITE_SESSION_UNSERIALIZABLE' }, 'also where there was no session')
@@ -134,7 +130,7 @@ t.test('a value that JSON cannot tell is an error, and nothing of that change is
   }
 })
 
-t.test('a value of 800 kB is kept', async t => {
+t.test('a value of 800 kB is stored', async t => {
   const { app } = await start(t, { timeout: 5000, encrypt: KEY })
   const { user } = await login(app)
   const big = 'ü'.repeat(400_000)
@@ -142,7 +138,7 @@ t.test('a value of 800 kB is kept', async t => {
   t.equal((await user.state()).big, big)
 })
 
-t.test('sealed bytes that were moved, changed, cut, of another key or not sealed at all are no session: said once, never a 500', async t => {
+t.test('sealed bytes that are moved, changed, cut, of another key or not sealed are no session: logged once, never a 500', async t => {
   const options = { encrypt: KEY, timeout: 5000 }
   const { app, keyOf, prefix } = await start(t, options)
   const { user, handle, cookie } = await login(app)
@@ -175,7 +171,7 @@ t.test('sealed bytes that were moved, changed, cut, of another key or not sealed
   t.match((await rotated.inject({ url: '/', headers: { cookie } })).json(), { userId: 'ann' })
 })
 
-t.test('of 10,000 sealed texts with one changed byte none can be opened', async t => {
+t.test('a sealed text with one changed byte never opens: 0 of 10,000', async t => {
   const cipher = createCipher([KEY])!
   const sealed = cipher.seal(JSON.stringify(VALUE), 'handle', 'name')
   const bytes = Buffer.from(sealed.slice(3), 'base64url')
@@ -193,12 +189,12 @@ t.test('of 10,000 sealed texts with one changed byte none can be opened', async 
 
 t.test('requests without a cookie, or with a bad one, leave no key behind', async t => {
   const { app, keys } = await start(t)
-  const count = 100_000 * SCALE
+  const count = 500
   for (let i = 0; i < count; i += 500) await Promise.all(Array.from({ length: 500 }, (_, k) => app.inject(k % 5 === 0 ? { url: '/', headers: { cookie: `sid=${k}.x` } } : '/')))
   t.same(await keys(), [])
 })
 
-t.test('a login as nobody is refused, and the session stays as it was', async t => {
+t.test('a login without a user is refused, and the session stays as it was', async t => {
   for (const nobody of [undefined, null, '', {}]) {
     const routes = (app: FastifyInstance) => app.post('/nobody', async request => { await request.login(nobody as never) })
     const other = await buildApp(t, { redis: { url: server.url, prefix: 'nobody' }, routes })
@@ -209,7 +205,7 @@ t.test('a login as nobody is refused, and the session stays as it was', async t 
   }
 })
 
-t.test('who lowers the absolute time-out still finds, and ends, the sessions from before', async t => {
+t.test('after absoluteTimeout is lowered, earlier sessions are still listed and ended', async t => {
   const { app, prefix } = await start(t, { absoluteTimeout: '30 days' })
   const { cookie } = await login(app)
   const { app: stricter } = await start(t, { absoluteTimeout: '1 day' }, prefix)
@@ -220,6 +216,6 @@ t.test('who lowers the absolute time-out still finds, and ends, the sessions fro
 
 t.test('nothing secret was logged through all of this', async t => {
   const text = logged.join('')
-  t.ok(logged.length > 1000)
+  t.ok(logged.length > 500)
   t.same([...secrets].filter(secret => text.includes(secret)).map(secret => secret.slice(0, 4)), [])
 })
