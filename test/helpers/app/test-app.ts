@@ -31,6 +31,9 @@ interface Options {
   session: Partial<SessionPluginOptions>
 }
 
+/** The client's own deadline is of the system's clock: a busy machine must not let it pass. */
+const PATIENT: RedisPluginOptions = { commandTimeout: '2 minutes' }
+
 const PLUGINS = { cache, events, health, idempotency, lock, metrics, rateLimit, session }
 export const SECRET = 'a secret of at least thirty-two characters'
 
@@ -73,13 +76,17 @@ export async function createTestApp (t: Test, options: TestAppOptions = {}): Pro
   const { logger, lines } = collectLog()
   const clock = options.clock === undefined || options.clock === 'real' ? createTestClock() : options.clock
   const connection = await connectionTo(store)
-  if (connection !== undefined && options.clock !== 'real') follow(t, clock, connection, prefix, () => typeof store === 'string' || store.answers !== false)
-
   const apps: FastifyInstance[] = []
+  if (connection !== undefined && options.clock !== 'real') {
+    const answers = () => typeof store === 'string' || store.answers !== false
+    follow(t, clock, connection, prefix, answers)
+    waitForReplies(t, clock, () => apps.map(app => app.redis as Redis | Cluster), answers)
+  }
+
   for (let instance = 0; instance < instances; instance++) {
     const app: FastifyInstance = Fastify({ loggerInstance: logger as never, ...options.server }) as never
     t.teardown(() => closeApp(app, clock))
-    if (connection !== undefined) await app.register(redis, { ...connection, prefix, ...options.connection })
+    if (connection !== undefined) await app.register(redis, { ...connection, prefix, ...options.clock !== 'real' && PATIENT, ...options.connection })
     await options.before?.(app)
     for (const [name, given] of Object.entries(options.plugins ?? {})) {
       const more = { ...options.clock !== 'real' && { clock }, ...name === 'session' && { secret: SECRET } }
@@ -107,6 +114,25 @@ function follow (t: Test, clock: TestClock, { url, cluster }: RedisPluginOptions
   client.on('error', () => {})
   t.teardown(() => client.disconnect())
   ageKeys(t, clock, client, prefix, answers)
+}
+
+/**
+ * A reply of a server that is well is read before time goes on, however busy the machine is: else the deadline of the command would
+ * pass meanwhile, as the clock knows nothing of the server.
+ */
+function waitForReplies (t: Test, clock: TestClock, clients: () => Array<Redis | Cluster>, answers: () => boolean): void {
+  const pending = new Set<Redis>()
+  const stop = clock.onStep(async () => {
+    if (!answers()) return
+    const nodes = clients().flatMap(client => client instanceof Cluster ? client.nodes('all') : [client])
+    await Promise.all(nodes.filter(node => node.status === 'ready' && !pending.has(node)).map(async node => {
+      pending.add(node)
+      const replied = node.ping().catch(() => {}).finally(() => pending.delete(node))
+      // A connection that a test has cut off or slowed down is not waited for again.
+      await Promise.race([replied, new Promise(resolve => setTimeout(resolve, REPLY_MS).unref())])
+    }))
+  })
+  t.teardown(stop)
 }
 
 /** What an app waits for while it closes may be a timer: the clock goes on until it is closed. */
@@ -137,6 +163,9 @@ export async function advanceWhile<T> (clock: TestClock, promise: Promise<T>, { 
   const passed = await advanceUntil(clock, 'the promise settles', () => state.isSettled, { step, atMost })
   return { value: await settled, passed }
 }
+
+/** How long a server that answers may need on a busy machine, in real milliseconds. */
+const REPLY_MS = 500
 
 /** So that sockets are read and written. */
 const turn = () => new Promise(resolve => setTimeout(resolve, 2))

@@ -71,7 +71,6 @@ export async function openLocks (t: Test, store: LockStoreName, options: LockApp
     // By quorum the app's own Redis is there for its prefix.
     store: nodes === undefined ? store as StoreName | RedisServer : 'redis',
     clock: kind ?? clock,
-    ...kind !== 'real' && { connection: { commandTimeout: '2 minutes' } },
     prefix,
     instances,
     routes: async (app, instance) => {
