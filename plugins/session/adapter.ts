@@ -47,6 +47,7 @@ export class Adapter implements FastifySessionStore {
   readonly #standIns = new LRUCache<string, true>({ max: 10_000 })
   readonly #ended = new WeakSet<FastifyRequest>()
   readonly #abandoned = new WeakSet<Session>()
+  readonly #unsaved = new WeakSet<Session>()
   #reading: Reading | undefined
   #isBegin = false
   /** Id of the session that could not be read. */
@@ -108,7 +109,13 @@ export class Adapter implements FastifySessionStore {
     const save = () => traced('session write', () => this.#save(sessionId, session))
     const saved = state.saved === undefined ? save() : state.saved.catch(() => {}).then(save)
     state.saved = saved
-    saved.then(isSaved => callback(undefined, isSaved), error => this.#refuse(callback, error))
+    saved.then(isSaved => {
+      this.#unsaved.delete(session)
+      callback(undefined, isSaved)
+    }, error => {
+      if (error instanceof StoreUnavailableError) this.#unsaved.add(session)
+      this.#refuse(callback, error)
+    })
   }
 
   destroy (sessionId: string, callback: (error?: unknown) => void): void {
@@ -145,6 +152,11 @@ export class Adapter implements FastifySessionStore {
   /** What could not be saved, or a login that failed has made of a session, is not saved when the reply is sent; and the cookie of one that was destroyed is not sent. */
   abandon (session: Session): void {
     this.#abandoned.add(session)
+  }
+
+  /** Whether the last save of the session failed because the store was unavailable. */
+  isUnsaved (session: Session): boolean {
+    return this.#unsaved.has(session)
   }
 
   isAbandoned (session: Session): boolean {

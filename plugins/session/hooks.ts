@@ -64,6 +64,8 @@ function wrapOnSend (handler: onSendHookHandler, adapter: Adapter, options: Hook
       return done(null, payload)
     }
     try {
+      // The reply reports the failed save: a second try would take another time-out.
+      if (reply.statusCode >= 500 && adapter.isUnsaved(session)) return done(null, payload)
       if (adapter.isAbandoned(session) || isSettled(request, adapter, options)) return done(null, payload)
     } catch (error) {
       return done(error as Error)

@@ -104,13 +104,18 @@ t.test('a change that cannot be saved is tried once, and answered within one tim
           anySession(request)['late'] = 1
           await pause()
         })
+        app.post('/save', async request => {
+          anySession(request)['late'] = 1
+          await pause()
+          await request.session.save()
+        })
         app.post('/destroy', (request, reply) => {
           anySession(request)['late'] = 1
           pause().then(() => request.session.destroy(() => reply.send({})), () => {})
         })
       }
     })
-    for (const url of ['/change', '/destroy']) {
+    for (const url of ['/change', '/save', '/destroy']) {
       const user = new Browser(app)
       await user.send('POST', '/set', { a: 1 })
       const paused = new Promise<void>(resolve => { atPause = resolve })
