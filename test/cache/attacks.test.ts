@@ -7,7 +7,7 @@ import { cpuTimeOf } from '../helpers/timing/cpu.js'
 const ROUTER = { ignoreDuplicateSlashes: true, ignoreTrailingSlash: true, caseSensitive: false, useSemicolonDelimiter: true }
 
 for (const header of ['x-forwarded-host', 'x-original-url', 'x-http-method-override']) {
-  onBothStores(`an answer that depends on ${header} is not stored where unkeyed is "bypass", and others are`, async (t, store) => {
+  onBothStores(`a response that depends on ${header} is not stored where unkeyed is "bypass", and others are`, async (t, store) => {
     const { app } = await createCacheApp(t, { store, options: { unkeyed: 'bypass' } })
     app.get('/', { config: { cache: true } }, async request => `for ${String(request.headers[header] ?? 'all')}`)
     const [poison, next] = await askTwice(app, '/', { [header]: 'evil' }, {})
@@ -18,7 +18,7 @@ for (const header of ['x-forwarded-host', 'x-original-url', 'x-http-method-overr
   })
 }
 
-t.test('where unkeyed is "warn" it is said once, and however many headers are read the log stays short', async t => {
+t.test('where unkeyed is "warn" each header is logged once, and the log stays short however many headers are read', async t => {
   const { app, warnings } = await createCacheApp(t, { options: { unkeyed: 'warn' } })
   app.get('/one', { config: { cache: true } }, async request => String(request.headers['x-forwarded-host']))
   app.get('/all', { config: { cache: true } }, async request => Object.keys({ ...request.headers }).length)
@@ -28,14 +28,14 @@ t.test('where unkeyed is "warn" it is said once, and however many headers are re
   t.ok(warnings().length < 1050, `${warnings().length} lines`)
 })
 
-t.test('a cookie that was parsed before is seen to be read as well', async t => {
+t.test('reading a cookie that a plugin parsed counts as reading the header', async t => {
   const { app } = await createCacheApp(t, { options: { unkeyed: 'bypass' }, before: async app => { await app.register((await import('@fastify/cookie')).default) } })
   app.get('/', { config: { cache: true } }, async request => `for ${request.cookies['user'] ?? 'nobody'}`)
   const [ann, bob] = await askTwice(app, '/', { cookie: 'user=ann' }, { cookie: 'user=bob' })
   t.same([ann.body, bob.body], ['for ann', 'for bob'])
 })
 
-onBothStores('a query whose names are spelt in several ways is never taken for another one', async (t, store) => {
+onBothStores('a query with several spellings of a name is never served another query\'s response', async (t, store) => {
   const { app } = await createCacheApp(t, { store })
   app.get('/', { config: { cache: true } }, async request => request.query)
   const queries = ['a=1&%61=2', '%61=2&a=1', 'a=2&a=1', 'a=1&a=2', 'a=1;a=2', 'a=1%26a=2', 'a=1&A=2', 'a%00=1', 'a=', 'a', 'a=1+2', 'a=1%202', 'a=1%2B2', '%c0%61=1', '%=1&%2=2']
@@ -62,7 +62,7 @@ onBothStores('a query parameter that is not in the key does not reach the handle
   t.match(await ask(app, '/in?utm=x;id=1'), { cache: 'MISS', body: '"query":{}' })
 })
 
-onBothStores('a parser of queries of one\'s own cannot smuggle in what is not in the key', async (t, store) => {
+onBothStores('a custom query parser cannot bring in what is not in the key', async (t, store) => {
   const { app } = await createCacheApp(t, {
     store,
     server: { routerOptions: { querystringParser: text => Object.fromEntries(new URLSearchParams(text.replaceAll(';', '&').replaceAll('[x]', ''))) } }
@@ -77,7 +77,7 @@ onBothStores('a parser of queries of one\'s own cannot smuggle in what is not in
   }
 })
 
-onBothStores('paths that a proxy may take for the same, or for a file, have answers of their own', async (t, store) => {
+onBothStores('paths that a proxy may take for the same, or for a file, have responses of their own', async (t, store) => {
   const { app } = await createCacheApp(t, { store, server: { routerOptions: ROUTER } })
   app.get('/account', { config: { cache: false } }, async () => 'secret')
   app.get('/account/*', { config: { cache: true } }, async request => `${request.url} ${JSON.stringify(request.params)} ${JSON.stringify(request.query)}`)
@@ -91,7 +91,7 @@ onBothStores('paths that a proxy may take for the same, or for a file, have answ
   for (const url of ['/account', '/account?x.css', '/account;x.css', '/account#x.css']) t.match((await askTwice(app, url))[1], { cache: 'undefined', body: 'secret' }, url)
 })
 
-onBothStores('a route that asks who is there keeps nothing for those who come after: cookies, Authorization, sessions', async (t, store) => {
+onBothStores('a route that reads the identity of a client stores nothing of it for others: cookies, Authorization, sessions', async (t, store) => {
   const { app, clock } = await createCacheApp(t, { store, options: { ttl: '1m', staleIfError: '1h', staleWhileRevalidate: '1h' } })
   let runs = 0
   app.get('/me', { config: { cache: true } }, async (request, reply) => {
@@ -115,7 +115,7 @@ onBothStores('a route that asks who is there keeps nothing for those who come af
   t.notOk((await ask(app, '/me')).headers['set-cookie'], 'whoever asked first left no trace')
 })
 
-onBothStores('what is made anew for one user is never kept for another one', async (t, store) => {
+onBothStores('a response refreshed for one user is never stored for another one', async (t, store) => {
   const { app, clock } = await createCacheApp(t, { store, options: { ttl: '1m', staleWhileRevalidate: '1h' } })
   // An admin who sees the site as somebody else: who it is depends on a header that a request in the background has not.
   const owner = (headers: Record<string, unknown>) => String(headers['x-as'] ?? headers['cookie'])
@@ -129,7 +129,7 @@ onBothStores('what is made anew for one user is never kept for another one', asy
   t.match(await ask(app, '/me', { cookie: 'bob' }), { body: 'for bob' })
 })
 
-onBothStores('what is made anew for one host is never kept for another one', async (t, store) => {
+onBothStores('a response refreshed for one host is never stored for another one', async (t, store) => {
   const { app, clock } = await createCacheApp(t, { store, server: { trustProxy: true }, options: { ttl: '1m', staleWhileRevalidate: '1h', key: { host: true } } })
   app.get('/', { config: { cache: true } }, async request => `for ${request.host}`)
   const proxied = { host: 'inner', 'x-forwarded-host': 'outer' }
@@ -142,7 +142,6 @@ onBothStores('what is made anew for one host is never kept for another one', asy
   await settled(app)
   t.equal((await ask(app, '/', proxied)).body, 'for outer')
 })
-
 
 onBothStores('no error becomes cacheable on a route with a ttl, whatever its headers say', async (t, store) => {
   const { app } = await createCacheApp(t, { store })
@@ -253,7 +252,7 @@ onBothStores('client directives are ignored by default and heeded with requestDi
   }
 })
 
-onBothStores('an unsafe method invalidates its URL and those it names, by the keys of whoever stored them, and none on another host', async (t, store) => {
+onBothStores('an unsafe method invalidates its URL and those it names, by the keys of the routes that stored them, and none on another host', async (t, store) => {
   const { app } = await createCacheApp(t, { store })
   let location = ''
   app.get('/a', { config: { cache: { key: { host: true, query: { exclude: ['utm'] } } } } }, async () => 'x')

@@ -95,7 +95,7 @@ const why = (route: RouteCacheOptions, given: Record<string, unknown> = {}, stat
   return whyBypassed(request, { ...createState(request, routeOf(route)), ...state })
 }
 
-t.test('what is not a plain question, or is somebody\'s, is not answered out of the cache', async t => {
+t.test('a request with a body, an unsafe method or an identity bypasses the cache', async t => {
   const authorization = { headers: { authorization: 'Bearer x' } }
   const table: Array<[RouteCacheOptions, Record<string, unknown>, Partial<RequestCache>, string | undefined]> = [
     [{}, {}, {}, undefined], [{}, { method: 'HEAD' }, {}, undefined], [{}, { method: 'POST' }, {}, 'method'], [{}, { method: 'OPTIONS' }, {}, 'method'], [{ invalidates: ['a'] }, {}, {}, 'method'],
@@ -111,7 +111,7 @@ t.test('what is not a plain question, or is somebody\'s, is not answered out of 
   for (const [route, request, state, expected] of table) t.equal(why(route, request, state), expected, JSON.stringify([Object.keys(route), request]))
 })
 
-t.test('a session is somebody\'s once it holds something', async t => {
+t.test('a session counts as an identity once it holds something', async t => {
   for (const [session, expected] of [[undefined, false], [null, false], [{}, false], [{ cookie: {} }, false], ['x', false], [{ cookie: {}, user: undefined }, true], [{ a: 1 }, true]] as const) {
     t.equal(hasSession(requestOf({ session })), expected, JSON.stringify(session))
   }

@@ -220,7 +220,6 @@ for (const order of isInstalled ? ['before', 'after'] as const : []) {
 
 // Bodies
 
-
 /** Ten bytes a turn of the event loop; after the first ones it waits until it may go on. */
 async function * chunks (count: number, goesOn = Promise.resolve()) {
   for (let i = 0; i < count; i++) {

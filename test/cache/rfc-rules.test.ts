@@ -48,12 +48,12 @@ t.test('what is larger than can be counted is a long time, and finite', async t 
   t.equal(initialAge(input('', { age: '9'.repeat(400) })), 2 ** 31 * 1000)
 })
 
-t.test('without being told so, only answers with certain status codes may be stored', async t => {
+t.test('without explicit freshness only responses with certain status codes may be stored', async t => {
   const cacheable = Array.from({ length: 500 }, (_, i) => i + 100).filter(isHeuristicallyCacheable)
   t.same(cacheable, [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501])
 })
 
-t.test('a guess is a part of the time for which an answer has not changed', async t => {
+t.test('heuristic freshness is a fraction of the time since the last modification', async t => {
   const table: Array<[string, Partial<FreshnessInput>, number | undefined]> = [
     ['', {}, undefined], ['', { lastModified: 'x' }, undefined],
     ['', { lastModified: date(-1000) }, 100_000], ['', { lastModified: date(-1000), date: date(-500) }, 50_000], ['', { lastModified: date(10) }, 0],
@@ -62,7 +62,7 @@ t.test('a guess is a part of the time for which an answer has not changed', asyn
   for (const [field, rest, expected] of table) t.equal(heuristicLifetime(input(field, rest), 0.1), expected, `${field} ${JSON.stringify(rest)}`)
 })
 
-t.test('how old an answer was is the greater of what Date and what Age say', async t => {
+t.test('the initial age is the greater of what Date and Age say', async t => {
   const table: Array<[Partial<FreshnessInput>, number]> = [
     [{}, 0], [{ date: date(0) }, 0], [{ date: date(-5) }, 5000], [{ date: date(5) }, 0], [{ date: 'x' }, 0], [{ age: '7' }, 7000], [{ age: '7', date: date(-5) }, 7000], [{ age: '3', date: date(-5) }, 5000],
     [{ age: '7', requestedAt: NOW - 2000 }, 9000], [{ requestedAt: NOW - 2000 }, 0], [{ age: '0' }, 0], [{ date: date(0), respondedAt: NOW + 999, requestedAt: NOW + 999 }, 0],
@@ -144,7 +144,7 @@ const whyNot = (cacheControl: string, rest: Partial<StorableInput> = {}) => whyN
   ...rest
 })
 
-t.test('only answers to GET are stored', async t => {
+t.test('only responses to GET are stored', async t => {
   t.equal(whyNot(''), undefined)
   for (const method of ['HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'get', 'QUERY']) t.equal(whyNot('public, max-age=9', { method }), 'method', method)
 })
@@ -158,7 +158,7 @@ t.test('a route with a ttl stores the status codes that it names', async t => {
   for (const [status, expected] of [[200, undefined], [404, undefined], [201, 'status'], [500, 'status'], [301, 'status']] as const) t.equal(whyNot('', { status, hasTtl: true }), expected, String(status))
 })
 
-t.test('no-store and private forbid, also where the route has a ttl, and private does not where the answer is kept for its owner', async t => {
+t.test('no-store and private forbid, also where the route has a ttl, and private does not where the response is stored for its owner', async t => {
   const table: Array<[string, Partial<StorableInput>, string | undefined]> = [
     ['no-store', {}, 'no-store'], ['no-store', { hasTtl: true }, 'no-store'], ['no-store', { hasOwner: true }, 'no-store'], ['no-store=x', {}, 'no-store'], ['public, max-age=9, no-store', {}, 'no-store'],
     ['private', {}, 'private'], ['private', { hasTtl: true }, 'private'], ['private', { hasOwner: true }, undefined], ['private, public', {}, 'private'], ['private=""', {}, 'private'],
@@ -175,7 +175,7 @@ t.test('must-understand stands above no-store where the status is known, and for
   for (const [field, status, expected] of table) t.equal(whyNot(field, { status }), expected, `${field} ${status}`)
 })
 
-t.test('an answer to a request with Authorization is stored only where it says that it may, or is its owner\'s', async t => {
+t.test('a response to a request with Authorization is stored only where it allows that, or for its owner', async t => {
   const table: Array<[string, Partial<StorableInput>, string | undefined]> = [
     ['', {}, 'authorization'], ['max-age=9', {}, 'authorization'], ['', { hasOwner: true }, undefined], ['public', {}, undefined], ['s-maxage=9', {}, undefined], ['must-revalidate', {}, undefined],
     ['proxy-revalidate', {}, 'authorization'], ['private', { hasOwner: true }, undefined], ['no-cache', {}, 'authorization']
@@ -183,7 +183,7 @@ t.test('an answer to a request with Authorization is stored only where it says t
   for (const [field, rest, expected] of table) t.equal(whyNot(field, { hasAuthorization: true, ...rest }), expected, `${field} ${JSON.stringify(rest)}`)
 })
 
-t.test('an answer that is somebody\'s is not stored for all', async t => {
+t.test('a response of one user is not stored for all', async t => {
   const table: Array<[Partial<StorableInput>, string | undefined]> = [
     [{ hasSetCookie: true }, 'set-cookie'], [{ hasSetCookie: true, hasOwner: true }, 'set-cookie'], [{ hasSetCookie: true, storesSetCookie: true }, undefined],
     [{ hasSession: true }, 'session'], [{ hasSession: true, hasOwner: true }, undefined], [{ variesByEverything: true }, 'vary'], [{ variesByEverything: true, hasOwner: true }, 'vary']
@@ -205,7 +205,7 @@ t.test('the first targeted field that counts stands above Cache-Control, wholly'
   t.equal(effectiveDirectives('max-age=', [undefined]).directives, undefined)
 })
 
-t.test('without freshness of its own an answer is kept where its status, or public, allows it', async t => {
+t.test('a response without explicit freshness is stored where its status, or public, allows it', async t => {
   const none = new Map<string, true>()
   for (const [status, expected] of [[200, true], [404, true], [302, false], [500, false]] as const) t.equal(mayBeKeptUnasked(none, status), expected)
   t.equal(mayBeKeptUnasked(new Map([['public', true]]), 302), true)
@@ -245,7 +245,7 @@ const made = (given: Given) => {
 }
 const says = (cacheControl: string, rest: Headers = {}): Given => ({ headers: { 'cache-control': cacheControl, ...rest } })
 
-t.test('an answer that says how long it is fresh is stored for as long', async t => {
+t.test('a response is stored for as long as it says that it is fresh', async t => {
   const { meta, life, varies } = made(says('max-age=9, stale-while-revalidate=3, stale-if-error=5', { 'x-a': '1', age: '2', connection: 'close' }))
   t.strictSame(meta, {
     status: 200,
@@ -262,7 +262,7 @@ t.test('an answer that says how long it is fresh is stored for as long', async t
   t.same(varies, [])
 })
 
-t.test('an answer that may not be stored, or not for a moment, is not', async t => {
+t.test('a response that may not be stored is not stored', async t => {
   const table: Array<[Given, string]> = [
     [says('no-store'), 'no-store'], [says('private'), 'private'], [says('max-age='), 'malformed cache-control'], [says('max-age=9', { vary: '*' }), 'vary'], [says('max-age=9', { 'set-cookie': 'a=1' }), 'set-cookie'],
     [says('max-age=0'), 'not fresh'], [says('max-age=9', { age: '9' }), 'not fresh'], [says('max-age=x'), 'not fresh'], [{}, 'not fresh'], [{ status: 302 }, 'no freshness'], [{ ...says('max-age=9'), request: { method: 'HEAD' } }, 'method'],
@@ -272,7 +272,7 @@ t.test('an answer that may not be stored, or not for a moment, is not', async t 
   for (const [given, expected] of table) t.equal(why(given), expected, JSON.stringify(given))
 })
 
-t.test('a route\'s own ttl stands above what the answer says of freshness', async t => {
+t.test('the ttl of a route takes precedence over the freshness of the response', async t => {
   const { meta } = made({ route: { ttl: 5000 }, ...says('max-age=99, stale-if-error=1', { age: '50', expires: '0' }) })
   t.match(meta, { fresh: 5000, age: 0, staleIfError: 1000, staleWhileRevalidate: 0 })
   t.match(made({ route: { ttl: 5000, staleWhileRevalidate: 7000 } }), { meta: { fresh: 5000, staleWhileRevalidate: 7000 }, life: 12_000 })
@@ -335,7 +335,7 @@ t.test('what is confirmed but may not be stored any longer is not', async t => {
   for (const [field, expected] of [['no-store', 'no-store'], ['private', 'private'], ['max-age=', 'no-store']] as const) t.match(confirmed({ headers: { 'cache-control': field } }), { why: expected }, field)
 })
 
-t.test('what confirms an answer for one client leaves nothing of this client in it', async t => {
+t.test('a 304 to one client leaves nothing of this client in the stored response', async t => {
   const headers = { 'set-cookie': ['sid=secret'], 'x-private': '1', 'cache-control': 'max-age=9, private="x-private"', 'x-before': '1' }
   const judged = confirmed({ headers, state: { before: { 'x-before': '1' } } })
   t.ok('meta' in judged)

@@ -105,7 +105,7 @@ t.test('only a list of variants and a value that can be used are such', async t 
   t.equal(isValue(undefined), false)
 })
 
-t.test('an answer ages from when it was stored, and never grows younger', async t => {
+t.test('a response ages from when it was stored, and its age never decreases', async t => {
   const table: Array<[now: number, age: number, freshFor: number]> = [[1000, 3000, 5000], [1001, 3001, 4999], [6000, 8000, 0], [6001, 8001, -1], [0, 3000, 5000]]
   for (const [now, age, freshFor] of table) t.match(usabilityOf(entry, now), { age, freshFor, staleWhileRevalidate: 10, staleIfError: 20, strict: false, validateAlways: false }, String(now))
 })
@@ -155,7 +155,7 @@ t.test('a stream that is not as long as it said is not kept', async t => {
   t.same(await run(chunks(), 9, 0), { sent: '', kept: '' })
 })
 
-t.test('a stream that breaks off or fails is not kept, and whoever reads it hears of it', async t => {
+t.test('a stream that breaks off or fails is not stored, and its reader gets the error', async t => {
   const failing = Readable.from((async function * () { yield 'a'; throw new Error('lost') })())
   t.same(await run(failing), { sent: 'broken', kept: undefined })
   const broken = new PassThrough()
@@ -167,7 +167,7 @@ t.test('a stream that breaks off or fails is not kept, and whoever reads it hear
   t.same(await run(web), { sent: 'broken', kept: undefined })
 })
 
-t.test('a stream that was over before it was sent is left to whoever sends it', async t => {
+t.test('a stream that ended before it was sent is passed on unchanged', async t => {
   const over = new PassThrough()
   over.destroy()
   await new Promise(resolve => over.once('close', resolve))
@@ -176,7 +176,7 @@ t.test('a stream that was over before it was sent is left to whoever sends it', 
   t.equal(body, undefined)
 })
 
-t.test('when nobody reads on, the source is ended and nothing is kept', async t => {
+t.test('when its reader stops, the source is destroyed and nothing is stored', async t => {
   const source = new PassThrough()
   const { payload, body } = capture(source, 9, undefined)
   source.write('a')
@@ -197,7 +197,7 @@ t.test('what is kept is what was sent, wherever the chunks begin', async () => {
 
 // Headers
 
-t.test('headers of the connection, of one answer, and those that Connection names are not stored', async t => {
+t.test('hop-by-hop headers, headers of one response, and those that Connection names are not stored', async t => {
   const own = { 'content-type': 'text/plain', etag: '"x"', vary: 'accept', date: 'x', expires: '0', 'x-rate': '1', 'access-control-allow-origin': '*' }
   const others = ['keep-alive', 'proxy-authenticate', 'proxy-authorization', 'proxy-authentication-info', 'proxy-connection', 'te', 'trailer', 'transfer-encoding', 'upgrade', 'age', 'x-cache', 'cache-status',
     'content-length', 'ratelimit', 'ratelimit-policy', 'x-ratelimit-limit', 'x-a', 'x-b']
@@ -217,7 +217,7 @@ t.test('values are stored as text, one by one, and excluded ones not at all', as
   t.strictSame(storedHeaders({ 'set-cookie': 'a', 'x-a': '1' }, {}, ['set-cookie']), { 'x-a': '1' })
 })
 
-t.test('what confirms an answer brings its headers up to date, but not those of the body', async t => {
+t.test('a 304 updates the stored headers, but not those of the body', async t => {
   const stored = { etag: '"old"', 'content-encoding': 'gzip', 'cache-control': 'max-age=1', 'x-kept': 'k' }
   const confirmed = { etag: '"new"', 'content-encoding': 'br', 'content-length': '0', 'content-range': 'bytes */1', 'content-md5': 'x', 'cache-control': 'max-age=9', 'x-new': ['n'] }
   t.strictSame(freshenedHeaders(stored, confirmed), { ...stored, 'cache-control': 'max-age=9', 'x-new': ['n'] })

@@ -152,7 +152,7 @@ t.test('what was written is read, with a generation, until its life ends', async
   t.match(await store.read('a', []), { entry: undefined, generation: '' })
 })
 
-t.test('of two who saw the same only the first one writes', async t => {
+t.test('of two writers that saw the same generation only the first one writes', async t => {
   const { store } = build()
   const { generation } = await store.read('a', [])
   t.equal(await store.write('a', entryOf({}, { label: 'first' }), generation), true)
@@ -243,7 +243,7 @@ t.test('a work has one owner, until it is given back or was not kept', async t =
   t.equal(await claim('c'), 'mine')
 })
 
-t.test('when an answer cannot be shared, those who waited for it are told so for a while', async t => {
+t.test('when a result cannot be shared, callers proceed without waiting for a while', async t => {
   const { store, clock } = build()
   const claim = async (token: string) => (await store.begin('w', token, [], 5000)).claim
   await claim('a')
@@ -344,7 +344,7 @@ for (const sends of [() => 0, undefined]) {
   })
 }
 
-t.test('a read that fails fails for all who asked in its turn, and for nobody else', async t => {
+t.test('a read that fails rejects all callers of its turn, and no others', async t => {
   let fails = true
   const reads = new TurnReads<string>(() => 0)
   const get = () => reads.get('a', async () => { if (fails) throw new Error('lost'); return 'a' })
@@ -355,7 +355,7 @@ t.test('a read that fails fails for all who asked in its turn, and for nobody el
   t.equal(await get(), 'a')
 })
 
-t.test('nobody is given what was sent before they asked, even within one turn', async t => {
+t.test('a caller never gets a read that was sent before its call, even within one turn', async t => {
   let sends = 0
   const reads = new TurnReads<number>(() => sends)
   const get = () => reads.get('a', async () => sends)
@@ -365,7 +365,7 @@ t.test('nobody is given what was sent before they asked, even within one turn', 
   t.same(await Promise.all([early, get()]), [0, 1])
 })
 
-t.test('the hook stays the last one, whoever appends others and however', async t => {
+t.test('the hook stays the last one, however others are appended', async t => {
   for (const [present, expected] of [[undefined, []], ['a', ['a']], [['a', 'b'], ['a', 'b']], [[], []]] as Array<[string | string[] | undefined, string[]]>) {
     const hooks = endingWith(present, 'last')
     t.same([...hooks], [...expected, 'last'])
