@@ -36,7 +36,7 @@ declare module 'fastify' {
 }
 
 export interface ShopOptions extends FastifyServerOptions {
-  /** The clock of all plugins and of sales. @default the system's clock */
+  /** The clock of all plugins, of sales and of the live page. @default the system's clock */
   clock?: Clock | undefined
   /** An open database in place of the configured one; the caller closes it. */
   db?: Database | undefined
@@ -77,7 +77,7 @@ export async function buildApp (config: Config, { clock, db, ...options }: ShopO
   await app.register(saleStore, { clock })
   await app.register(views)
   await app.register(visitors)
-  await app.register(live)
+  await app.register(live, { clock })
   app.decorate('verifyPassword', verifyPassword)
   app.health.addCheck('database', async () => { await app.db.query('SELECT 1') })
   // Of the page alone, as no other route answers with a document.

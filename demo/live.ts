@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
+import { systemClock, type Clock, type Timer } from '../plugins/shared/clock.js'
 import { LatestQueue } from './latest-queue.js'
 import type { LiveEvent, Sample, Told } from './live-events.js'
 import { Sampler } from './sampler.js'
@@ -48,16 +49,16 @@ const SHOWN = 'limited'
  * Tells the live page, at every instance, what happens at each of them. While no page is open anywhere it only listens for
  * one: no timer runs and no event is heard.
  */
-export const live = fp(async function live (fastify) {
+export const live = fp<{ clock?: Clock | undefined }>(async function live (fastify, { clock = systemClock }) {
   const { events } = fastify
   const instance = randomBytes(2).toString('hex')
   const queues = new Set<LatestQueue<LiveEvent>>()
-  const teller = new Teller(instance, told => {
+  const teller = new Teller(instance, clock, told => {
     for (const event of told) for (const queue of queues) queue.push(event)
     // The pages of this instance have it already; while Redis is away the others do without.
     events.publish('live:told', told).catch(() => {})
   })
-  const watching = new Watching(fastify, teller, () => queues.size > 0)
+  const watching = new Watching(fastify, clock, teller, () => queues.size > 0)
   fastify.addHook('onResponse', (request, reply, done) => {
     watching.sampler?.answered(request, reply)
     done()
@@ -69,7 +70,7 @@ export const live = fp(async function live (fastify) {
     tell: told => { if (watching.sampler !== undefined) teller.tell(told) },
     async * watch (hello, signal) {
       const queue = new LatestQueue<LiveEvent>(MAX_WAITING, signal)
-      queue.push({ ...hello, instance, at: Date.now() })
+      queue.push({ ...hello, instance, at: clock.now() })
       queues.add(queue)
       watching.heardOf()
       let id = 0
@@ -93,30 +94,32 @@ export const live = fp(async function live (fastify) {
 /** Collects what is told, as a burst would otherwise be a message each. */
 class Teller {
   readonly #instance: string
+  readonly #clock: Clock
   readonly #send: (told: LiveEvent[]) => void
   #waiting: LiveEvent[] = []
   #count = { cache: 0, decision: 0 }
   #more = 0
-  #timer: NodeJS.Timeout | undefined
+  #timer: Timer | undefined
 
-  constructor (instance: string, send: (told: LiveEvent[]) => void) {
+  constructor (instance: string, clock: Clock, send: (told: LiveEvent[]) => void) {
     this.#instance = instance
+    this.#clock = clock
     this.#send = send
   }
 
   tell (told: Told): void {
     const { kind } = told
     if ((kind === 'cache' || kind === 'decision') && ++this.#count[kind] > MAX_TOLD[kind]) this.#more++
-    else this.#waiting.push({ ...told, instance: this.#instance, at: Date.now() })
-    this.#timer ??= setTimeout(() => this.#flush(), FLUSH_MS).unref()
+    else this.#waiting.push({ ...told, instance: this.#instance, at: this.#clock.now() })
+    this.#timer ??= this.#clock.setTimeout(() => this.#flush(), FLUSH_MS).unref()
   }
 
   stop (): void {
-    clearTimeout(this.#timer)
+    this.#clock.clearTimeout(this.#timer)
   }
 
   #flush (): void {
-    if (this.#more > 0) this.#waiting.push({ kind: 'more', count: this.#more, instance: this.#instance, at: Date.now() })
+    if (this.#more > 0) this.#waiting.push({ kind: 'more', count: this.#more, instance: this.#instance, at: this.#clock.now() })
     const told = this.#waiting
     this.#waiting = []
     this.#count = { cache: 0, decision: 0 }
@@ -129,32 +132,34 @@ class Teller {
 /** Takes a sample each second while somebody watches. */
 class Watching {
   readonly #fastify: FastifyInstance
+  readonly #clock: Clock
   readonly #teller: Teller
   readonly #isWatchedHere: () => boolean
   #until = 0
-  #timer: NodeJS.Timeout | undefined
+  #timer: Timer | undefined
   #stops: Array<() => void> = []
   #before: Sample | undefined
   /** Undefined while nobody watches. */
   sampler: Sampler | undefined
 
-  constructor (fastify: FastifyInstance, teller: Teller, isWatchedHere: () => boolean) {
+  constructor (fastify: FastifyInstance, clock: Clock, teller: Teller, isWatchedHere: () => boolean) {
     this.#fastify = fastify
+    this.#clock = clock
     this.#teller = teller
     this.#isWatchedHere = isWatchedHere
   }
 
   /** There is a page, here or elsewhere. */
   heardOf (): void {
-    this.#until = performance.now() + WATCHED_MS
+    this.#until = this.#clock.monotonic() + WATCHED_MS
     if (this.sampler !== undefined) return
-    this.sampler = new Sampler(this.#fastify)
+    this.sampler = new Sampler(this.#fastify, this.#clock)
     this.#listen(this.sampler)
     this.#next(this.sampler, 0)
   }
 
   stop (): void {
-    clearTimeout(this.#timer)
+    this.#clock.clearTimeout(this.#timer)
     this.#teller.stop()
     for (const stop of this.#stops.splice(0)) stop()
     this.sampler = undefined
@@ -179,8 +184,8 @@ class Watching {
   }
 
   #next (sampler: Sampler, ms: number): void {
-    this.#timer = setTimeout(() => {
-      const began = performance.now()
+    this.#timer = this.#clock.setTimeout(() => {
+      const began = this.#clock.monotonic()
       if (this.#isWatchedHere()) {
         this.#until = began + WATCHED_MS
         this.#fastify.events.publish('live:watched', { instance: this.#fastify.live.instance }).catch(() => {})
@@ -191,7 +196,7 @@ class Watching {
         // It may have been stopped meanwhile.
         if (this.sampler !== sampler) return
         this.#tell(sample)
-        this.#next(sampler, Math.max(0, SAMPLE_MS - (performance.now() - began)))
+        this.#next(sampler, Math.max(0, SAMPLE_MS - (this.#clock.monotonic() - began)))
       }, error => {
         this.#fastify.log.error({ reason: error instanceof Error ? error.message : String(error) }, 'live: no sample, so it ends until a page is opened')
         this.stop()

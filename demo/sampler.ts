@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { circuitOf, clusterOf } from '../plugins/redis/index.js'
+import type { Clock } from '../plugins/shared/clock.js'
 import type { Check, Sample, Status, StoreState } from './live-events.js'
 
 interface Counts {
@@ -23,9 +24,9 @@ export class Sampler {
   #counts = none()
   #before: Record<typeof OF_CACHE[number], number>
 
-  constructor (fastify: FastifyInstance) {
+  constructor (fastify: FastifyInstance, clock: Clock) {
     this.#fastify = fastify
-    this.#store = new StoreReader(fastify)
+    this.#store = new StoreReader(fastify, clock)
     this.#before = fastify.cache.stats()
   }
 
@@ -92,11 +93,13 @@ const UNKNOWN = { entries: null, memory: null, maxMemory: null, latency: null, c
 /** What the store of the cache says of itself; nothing while it is away. */
 class StoreReader {
   readonly #fastify: FastifyInstance
+  readonly #clock: Clock
   #version = ''
   #commandsBefore: { total: number, at: number } | undefined
 
-  constructor (fastify: FastifyInstance) {
+  constructor (fastify: FastifyInstance, clock: Clock) {
     this.#fastify = fastify
+    this.#clock = clock
   }
 
   async read (): Promise<Omit<StoreState, 'l1Entries'>> {
@@ -111,9 +114,9 @@ class StoreReader {
     if (circuit === 'open' || redis.status !== 'ready') return { ...UNKNOWN, label: label(), isRedis: true, circuit }
     try {
       if (this.#version === '') this.#version = /^(?:redis|valkey)_version:(\S+)/m.exec(await redis.info('server'))?.[1] ?? ''
-      const began = performance.now()
+      const began = this.#clock.monotonic()
       await redis.ping()
-      const latency = performance.now() - began
+      const latency = this.#clock.monotonic() - began
       const [stats, commands] = await Promise.all([this.#fastify.cache.storeStats(), this.#commands()])
       return { label: label(), isRedis: true, entries: stats.entries, memory: stats.usedMemory, maxMemory: stats.maxMemory, latency, commands, circuit }
     } catch {
@@ -136,7 +139,7 @@ class StoreReader {
     const infos = await Promise.all(nodes.map(async node => await node.info('stats')))
     const total = infos.reduce((sum, info) => sum + Number(/^total_commands_processed:(\d+)/m.exec(info)?.[1] ?? 0), 0)
     const before = this.#commandsBefore
-    const at = performance.now()
+    const at = this.#clock.monotonic()
     this.#commandsBefore = { total, at }
     // A server that was started anew counts anew.
     if (before === undefined || total < before.total) return null
