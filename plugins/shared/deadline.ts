@@ -11,13 +11,13 @@ const PARTS = 10
  * the answer is read, or before the question is even sent. So it waits by parts, each of which counts as no more than it is
  * long, however late it fires; and after the last one the poll phase comes first once more (`setImmediate`). A stall of this process
  * uses up a tenth of the deadline at most, so that a busy process does not mistake its own delay for the server's; an idle one
- * waits for `ms`.
+ * waits for `ms`. A process that is busy all the time waits for ten of its turns at most, where these are longer.
  *
  * @param onTimeout - makes the error of the rejection
  */
 export function withDeadline<T> (promise: Promise<T>, ms: number, onTimeout: () => Error, clock: Clock = systemClock): Promise<T> {
   return new Promise((resolve, reject) => {
-    const part = Math.ceil(ms / PARTS)
+    const part = Math.max(1, Math.ceil(ms / PARTS))
     let left = ms
     const next = () => {
       left -= part

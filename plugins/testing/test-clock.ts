@@ -22,7 +22,8 @@ export interface TestClock extends Clock {
   /** How many timers wait to fire. */
   readonly pendingTimers: number
   /**
-   * Calls `listener` after each step of {@link advance}, before the timers of that moment fire, and waits for what it returns.
+   * Calls `listener` after each step of {@link advance}, before the timers of that moment fire, and waits for what it returns. The listener
+   * must not wait for `advance` itself, which waits for it.
    *
    * @returns a function that removes it
    */
@@ -78,6 +79,7 @@ export function testClock (start: number): TestClock {
     redisTime: () => String(Math.round((start + elapsed) * 1000)),
     get pendingTimers () { return timers.size },
     onStep (listener) {
+      if (typeof listener !== 'function') throw invalidOptionError('testing', 'listener', listener, 'a function')
       listeners.add(listener)
       return () => { listeners.delete(listener) }
     },

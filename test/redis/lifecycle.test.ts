@@ -80,6 +80,16 @@ t.test('closing waits no longer than closeTimeout for a Redis that hangs', async
   server.resume()
 })
 
+t.test('with a closeTimeout of 0 the connection is cut at once', async t => {
+  const server = await startRedis()
+  const clock = createTestClock()
+  const app = await boot(t, { url: server.url, closeTimeout: 0, clock })
+  server.pause()
+  const { passed } = await advanceWhile(clock, app.close())
+  t.ok(passed <= 20, `closed after ${passed} ms of the clock`)
+  server.resume()
+})
+
 t.test('a command to a Redis that hangs is rejected after commandTimeout', async t => {
   const server = await startRedis()
   const app = await boot(t, { url: server.url, commandTimeout: 100, closeTimeout: 100 })

@@ -133,6 +133,14 @@ for (const ms of [1, 7, 75, 149, 150]) {
   })
 }
 
+t.test('a deadline of 0 ends with the next timer', async t => {
+  const clock = createTestClock()
+  const waiting = withDeadline(new Promise(() => {}), 0, onTimeout, clock)
+  t.equal(await settlesAfter(clock, waiting), 1)
+  await t.rejects(waiting, { message: 'too late' })
+  t.equal(clock.pendingTimers, 0)
+})
+
 t.test('a promise that settles in time passes its value or its error on, and leaves no timer', async t => {
   const clock = createTestClock()
   const after = (ms: number, settle: () => void) => clock.setTimeout(settle, ms)

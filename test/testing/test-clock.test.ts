@@ -128,6 +128,7 @@ t.test('in production there is none, and what is no time is refused', async t =>
   t.throws(() => createTestClock({ now: 'today' as never }), code('INVALID_OPTION'))
   t.throws(() => createTestClock({ now: NaN }), code('INVALID_OPTION'))
   t.throws(() => createTestClock({ start: 5 } as never), code('INVALID_OPTION'))
+  t.throws(() => createTestClock().onStep('step' as never), code('INVALID_OPTION'))
   await t.rejects(createTestClock().advance('soon'), code('INVALID_OPTION'))
   await t.rejects(createTestClock().advance(-1), code('INVALID_OPTION'))
 })

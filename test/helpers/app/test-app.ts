@@ -89,6 +89,7 @@ export async function createTestApp (t: Test, options: TestAppOptions = {}): Pro
     if (connection !== undefined) await app.register(redis, { ...connection, prefix, ...options.clock !== 'real' && PATIENT, ...options.connection })
     await options.before?.(app)
     for (const [name, given] of Object.entries(options.plugins ?? {})) {
+      if (!Object.hasOwn(PLUGINS, name)) throw new Error(`createTestApp: no plugin "${name}"; one of ${Object.keys(PLUGINS).join(', ')}`)
       const more = { ...options.clock !== 'real' && { clock }, ...name === 'session' && { secret: SECRET } }
       await app.register(PLUGINS[name as keyof Options] as never, { ...more, ...given } as never)
     }
@@ -103,6 +104,7 @@ export async function createTestApp (t: Test, options: TestAppOptions = {}): Pro
 
 async function connectionTo (store: NonNullable<TestAppOptions['store']>): Promise<RedisPluginOptions | undefined> {
   if (store === 'memory') return undefined
+  if (typeof store === 'string' && !['redis', 'cluster'].includes(store)) throw new Error(`createTestApp: no store "${store}"; 'memory', 'redis', 'cluster' or a server`)
   if (store === 'redis') return { url: (await sharedRedis()).url }
   const { startupNodes, url } = store === 'cluster' ? { ...await sharedCluster(), url: undefined } : { startupNodes: undefined, url: undefined, ...store }
   return startupNodes === undefined ? { url: url ?? '' } : { cluster: { nodes: [...startupNodes] } }
