@@ -8,6 +8,7 @@ import proxy from '@fastify/http-proxy'
 import type { FastifyInstance } from 'fastify'
 import Fastify from 'fastify'
 import { cache, redis } from '../plugins/index.js'
+import type { Clock } from '../plugins/testing/index.js'
 
 type Hooks = NonNullable<FastifyHttpProxyOptions['replyOptions']>
 type Headers = Record<string, string | string[] | undefined>
@@ -18,13 +19,21 @@ const HOP_BY_HOP = ['connection', 'keep-alive', 'proxy-connection', 'te', 'trail
 // Fastify reads no body of these, so that nothing may announce one.
 const BODILESS = ['GET', 'HEAD']
 
-export async function build (origin = process.env['ORIGIN'] ?? 'http://localhost:8000') {
+export interface GatewayOptions {
+  /** @default `ORIGIN`, or port 8000 of this machine */
+  origin?: string
+  /** The gateway caches in this process where it is empty. @default `REDIS_URL` */
+  redisUrl?: string
+  /** For tests. @default the system's clock */
+  clock?: Clock
+}
+
+export async function build ({ origin = process.env['ORIGIN'] ?? 'http://localhost:8000', redisUrl: url = process.env['REDIS_URL'] ?? '', clock }: GatewayOptions = {}) {
   const app = createApp()
-  const url = process.env['REDIS_URL']
-  if (url) await app.register(redis, { url, prefix: 'gateway' })
+  if (url !== '') await app.register(redis, { url, prefix: 'gateway', clock })
   // A shared cache by RFC 9111 alone: what the origin's header fields say, and nothing else.
   await app.register(cache, {
-    global: true, ttl: 'headers', heuristic: 0.1, requestDirectives: 'obey', staleIfError: '1 day', storeSetCookie: true, etag: false, key: { host: true }, unkeyed: false
+    clock, global: true, ttl: 'headers', heuristic: 0.1, requestDirectives: 'obey', staleIfError: '1 day', storeSetCookie: true, etag: false, key: { host: true }, unkeyed: false
   })
   await passThrough(app, origin)
   return app

@@ -1,11 +1,13 @@
-import t from 'tap'
-import { startRedis, until } from '../helpers/index.js'
+import { createServer, get, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import t, { type Test } from 'tap'
+import { createTestClock } from '../../plugins/testing/index.js'
+import { sharedRedis, until } from '../helpers/index.js'
 
-const server = await startRedis()
-process.env['REDIS_URL'] = server.url
+process.env['REDIS_URL'] = (await sharedRedis()).url
 process.env['LOG_LEVEL'] = 'silent'
 
-/** What a reader would try first with each example. */
+/** The first request of a reader to each example. */
 const trials: Record<string, { method?: 'GET' | 'POST', url: string, answer: RegExp }> = {
   redis: { method: 'POST', url: '/visits', answer: /"visits":1/ },
   'rate-limit': { url: '/', answer: /world/ },
@@ -31,7 +33,7 @@ for (const [name, { method = 'GET', url, answer }] of Object.entries(trials)) {
   })
 }
 
-t.test('examples/data-cache.ts shows what is written through, and counts views behind its answers', async t => {
+t.test('examples/data-cache.ts returns what is written through, and counts views after its responses', async t => {
   const { build } = await import('../../examples/data-cache.js')
   const app = await build()
   t.teardown(() => app.close())
@@ -40,12 +42,12 @@ t.test('examples/data-cache.ts shows what is written through, and counts views b
   t.equal((await get('/products/1')).name, 'Teapot')
   const changed = await app.inject({ method: 'PUT', url: '/products/2', payload: { name: 'Kettle' } })
   t.equal(changed.json().name, 'Kettle')
-  t.equal((await get('/products/2')).name, 'Kettle', 'also where "not found" was kept')
+  t.equal((await get('/products/2')).name, 'Kettle', 'also where "not found" was cached')
   await until('the views are counted', async () => (await get('/views')).products[1]?.views === 1)
   t.match(await get('/views'), { backlog: 0, deadLetters: 0 })
 })
 
-t.test('examples/events.ts shows browsers the orders of another instance', async t => {
+t.test('examples/events.ts sends browsers the orders of another instance', async t => {
   const { build } = await import('../../examples/events.js')
   const [one, two] = [await build(), await build()]
   t.teardown(async () => { await Promise.all([one.close(), two.close()]) })
@@ -53,11 +55,12 @@ t.test('examples/events.ts shows browsers the orders of another instance', async
   let text = ''
   response.stream().on('data', chunk => { text += chunk })
   await two.inject({ method: 'POST', url: '/orders/kettle' })
-  await until('it is shown', () => /event: orders:placed\ndata: .*kettle/.test(text))
-  await until('it is heard', async () => (await one.inject('/heard')).json().heard === 1)
+  await until('the stream has the order', () => /event: orders:placed\ndata: .*kettle/.test(text))
+  await until('the other instance has counted it', async () => (await one.inject('/heard')).json().heard === 1)
+  t.equal((await one.inject('/heard')).json().heard, 1)
 })
 
-t.test('examples/lock.ts makes one invoice at a time', async t => {
+t.test('examples/lock.ts issues one invoice at a time', async t => {
   const { build } = await import('../../examples/lock.js')
   const app = await build()
   t.teardown(() => app.close())
@@ -69,4 +72,108 @@ t.test('examples/lock.ts makes one invoice at a time', async t => {
 t.test('the tests of examples/testing.ts pass', async t => {
   const { tests } = await import('../../examples/testing.js')
   for (const [name, run] of Object.entries(tests)) await t.resolves(run(), name)
+})
+
+type Answer = (request: IncomingMessage, response: ServerResponse) => void
+
+/** Starts an origin and the gateway in front of it, both on real sockets; the clock of both stands still until it is advanced. */
+async function startGateway (t: Test, answer: Answer) {
+  const { build } = await import('../../examples/gateway.js')
+  const clock = createTestClock()
+  const seen: IncomingMessage[] = []
+  const origin = createServer((request, response) => {
+    seen.push(request)
+    response.setHeader('date', new Date(clock.now()).toUTCString())
+    answer(request, response)
+  })
+  await new Promise<void>(resolve => origin.listen(0, '127.0.0.1', resolve))
+  const app = await build({ origin: `http://127.0.0.1:${(origin.address() as AddressInfo).port}`, redisUrl: '', clock })
+  const address = await app.listen({ port: 0, host: '127.0.0.1' })
+  t.teardown(async () => {
+    await app.close()
+    origin.closeAllConnections()
+    origin.close()
+  })
+  const ask = async (path: string, init: RequestInit = {}) => {
+    const response = await fetch(address + path, init)
+    return { status: response.status, headers: response.headers, cache: response.headers.get('x-cache'), body: await response.text() }
+  }
+  return { seen, ask, address, clock }
+}
+
+t.test('examples/gateway.ts follows the header fields of the origin: fresh, stale, validated, by range', async t => {
+  const { seen, ask, clock } = await startGateway(t, (request, response) => {
+    response.setHeader('cache-control', request.url === '/short' ? 'max-age=1' : 'max-age=60')
+    response.setHeader('etag', '"v1"')
+    if (request.headers['if-none-match'] === '"v1"') response.writeHead(304).end()
+    else response.end('0123456789')
+  })
+  t.match(await ask('/long'), { status: 200, cache: 'MISS', body: '0123456789' })
+  t.match(await ask('/long'), { status: 200, cache: 'HIT', body: '0123456789' })
+  t.match(await ask('/long', { headers: { range: 'bytes=2-4' } }), { status: 206, cache: 'HIT', body: '234' })
+  // Without a Cache-Control of one's own, fetch adds no-cache to a condition.
+  t.match(await ask('/long', { headers: { 'if-none-match': 'W/"v1"', 'cache-control': 'max-stale=0' } }), { status: 304, body: '' })
+  t.match(await ask('/long', { method: 'HEAD' }), { status: 200, cache: 'HIT', body: '' })
+  t.equal(seen.length, 1)
+  await ask('/short')
+  await clock.advance(1100)
+  t.match(await ask('/short'), { status: 200, cache: 'REVALIDATED', body: '0123456789' })
+  t.match(await ask('/short'), { cache: 'HIT' })
+  t.equal(seen.length, 3)
+})
+
+t.test('examples/gateway.ts passes on methods, bodies, statuses and headers of what it may not store', async t => {
+  const { ask } = await startGateway(t, (request, response) => {
+    response.setHeader('x-method', request.method ?? '')
+    response.setHeader('set-cookie', ['a=1', 'b=2'])
+    response.statusCode = Number(request.headers['x-status'] ?? 200)
+    request.pipe(response)
+  })
+  const methods = ['POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
+  const echoes = await Promise.all(methods.map(async method => {
+    const { headers, body } = await ask('/', { method, body: 'some bytes' })
+    return [headers.get('x-method'), headers.getSetCookie(), body]
+  }))
+  t.same(echoes, methods.map(method => [method, ['a=1', 'b=2'], 'some bytes']))
+  const statuses = [201, 302, 400, 404, 418, 500, 503, 599]
+  t.same(await Promise.all(statuses.map(async status => (await ask(`/${status}`, { headers: { 'x-status': String(status) }, redirect: 'manual' })).status)), statuses)
+})
+
+t.test('examples/gateway.ts passes on interim responses (102, 103), and does not store them', async t => {
+  const { address } = await startGateway(t, (_request, response) => {
+    response.writeProcessing()
+    response.writeEarlyHints({ link: '</a.css>; rel=preload; as=style', 'x-hint': 'yes' })
+    response.setHeader('cache-control', 'max-age=60').end('x')
+  })
+  const hintsOf = async () => await new Promise<unknown[]>((resolve, reject) => {
+    const hints: unknown[] = []
+    get(address, response => {
+      response.resume().on('end', () => resolve([...hints, response.headers['x-cache'], response.headers['x-hint']]))
+    }).on('information', ({ statusCode, headers }) => hints.push([statusCode, headers['x-hint']])).on('error', reject)
+  })
+  t.same(await hintsOf(), [[102, undefined], [103, 'yes'], 'MISS', undefined])
+  t.same(await hintsOf(), ['HIT', undefined])
+})
+
+t.test('examples/gateway.ts invalidates the response of a URL that is written to', async t => {
+  const { ask } = await startGateway(t, (_request, response) => { response.setHeader('cache-control', 'max-age=60').end('x') })
+  await ask('/')
+  t.equal((await ask('/')).cache, 'HIT')
+  await ask('/', { method: 'POST' })
+  t.equal((await ask('/')).cache, 'MISS')
+})
+
+t.test('examples/gateway.ts serves the last good response while the origin is down, or a 502', async t => {
+  let isGone = false
+  const { ask, clock } = await startGateway(t, (request, response) => {
+    if (isGone) return request.socket.destroy()
+    response.setHeader('cache-control', request.url === '/strict' ? 'max-age=1, must-revalidate' : 'max-age=1').end('good')
+  })
+  await ask('/')
+  await ask('/strict')
+  isGone = true
+  await clock.advance(1100)
+  t.match(await ask('/'), { status: 200, cache: 'STALE', body: 'good' })
+  t.match(await ask('/strict'), { status: 502, cache: 'MISS' })
+  t.match(await ask('/new'), { status: 502 })
 })
