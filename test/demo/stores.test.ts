@@ -7,16 +7,18 @@ import { client } from '../helpers/app/client.js'
 import { shopStores, startShop } from '../helpers/demo/start-shop.js'
 import { advanceUntil, advanceWhile, sharedRedis, startRedis, until } from '../helpers/index.js'
 
-const VISITORS = 200
+const VISITORS = 100
 /** A HyperLogLog is exact to 0.8 %; this is three times as much. */
-const TOLERANCE = 6
+const TOLERANCE = 3
+/** Each sale has so many pieces, and ten times as many buyers. */
+const PIECES = 5
 
 const server = await startRedis()
 const stores = await shopStores()
 const sales = {
-  memory: { env: stores.memory, instances: 1, pieces: 5 },
-  Redis: { env: stores.Redis, instances: 2, pieces: 10 },
-  Cluster: { env: stores.Cluster, instances: 1, pieces: 5 }
+  memory: { env: stores.memory, instances: 1 },
+  Redis: { env: stores.Redis, instances: 2 },
+  Cluster: { env: stores.Cluster, instances: 1 }
 }
 
 for (const [name, env] of Object.entries({ ...stores, Redis: { REDIS_URL: server.url } })) {
@@ -122,18 +124,17 @@ for (const [name, environment] of Object.entries(sales)) {
     }
 
     t.test('ten concurrent buyers per piece, who try again, get as many orders as there are pieces', async t => {
-      const { pieces } = environment
-      t.equal((await open(301, 500, pieces)).statusCode, 200)
-      const buyers = await Promise.all(Array.from({ length: 10 * pieces }, (_, i) => enter(i + 1)))
+      t.equal((await open(301, 500, PIECES)).statusCode, 200)
+      const buyers = await Promise.all(Array.from({ length: 10 * PIECES }, (_, i) => enter(i + 1)))
       const buy = async () => await Promise.all(buyers.map(async buyer => await buyer.send('POST', '/sale/301/buy')))
       t.same((await buy()).map(({ statusCode, body }) => `${statusCode} ${body}`).filter(answer => !/^200|^409/.test(answer)), [])
       // A busy machine may lose a response: that piece is ordered when its buyer tries again.
-      await until('all pieces are sold', async () => (await ordersOf(301)).length >= pieces || (await buy()).length === 0)
+      await until('all pieces are sold', async () => (await ordersOf(301)).length >= PIECES || (await buy()).length === 0)
       const bought = (await buy()).filter(({ statusCode }) => statusCode === 200)
-      t.equal(new Set(bought.map(response => response.json().orderId)).size, pieces)
+      t.equal(new Set(bought.map(response => response.json().orderId)).size, PIECES)
       const orders = await ordersOf(301)
-      t.same([orders.length, new Set(orders.map(({ userId }) => userId)).size], [pieces, pieces], 'orders in the database, one per buyer')
-      t.same([await stockOf(301), await leftOf(301)], [500 - pieces, 0])
+      t.same([orders.length, new Set(orders.map(({ userId }) => userId)).size], [PIECES, PIECES], 'orders in the database, one per buyer')
+      t.same([await stockOf(301), await leftOf(301)], [500 - PIECES, 0])
     })
 
     t.test('a piece whose order failed goes to the next buyer', async t => {
