@@ -80,3 +80,25 @@ async function mastersOf (cluster: Cluster): Promise<Redis[]> {
   if (cluster.status === 'wait') await cluster.connect()
   return cluster.nodes('master')
 }
+
+/** How long a server that answers may need on a busy machine, in real milliseconds. */
+const REPLY_MS = 500
+
+/**
+ * A reply of a server that is well is read before time goes on, however busy the machine is: else the deadline of the command would
+ * pass meanwhile, as the clock knows nothing of the server.
+ */
+export function waitForReplies (t: Test, clock: TestClock, clients: () => Array<Redis | Cluster>, answers = () => true): void {
+  const pending = new Set<Redis>()
+  const stop = clock.onStep(async () => {
+    if (!answers()) return
+    const nodes = clients().flatMap(client => client instanceof Cluster ? client.nodes('all') : [client])
+    await Promise.all(nodes.filter(node => node.status === 'ready' && !pending.has(node)).map(async node => {
+      pending.add(node)
+      const replied = node.ping().catch(() => {}).finally(() => pending.delete(node))
+      // A connection that a test has cut off or slowed down is not waited for again.
+      await Promise.race([replied, new Promise(resolve => setTimeout(resolve, REPLY_MS).unref())])
+    }))
+  })
+  t.teardown(stop)
+}

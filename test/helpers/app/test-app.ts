@@ -13,7 +13,7 @@ import { session, type SessionPluginOptions } from '../../../plugins/session/ind
 import { createTestClock, type TestClock } from '../../../plugins/testing/index.js'
 import { sharedCluster, sharedRedis } from '../servers/shared.js'
 import { collectLog } from './log-lines.js'
-import { ageKeys, newPrefix, type StoreName } from './store.js'
+import { ageKeys, newPrefix, waitForReplies, type StoreName } from './store.js'
 
 /** A server, or a Cluster, of the test's own. */
 type OwnServer =
@@ -32,7 +32,7 @@ interface Options {
 }
 
 /** The client's own deadline is of the system's clock: a busy machine must not let it pass. */
-const PATIENT: RedisPluginOptions = { commandTimeout: '2 minutes' }
+const PATIENT: RedisPluginOptions = { commandTimeout: '15s' }
 
 const PLUGINS = { cache, events, health, idempotency, lock, metrics, rateLimit, session }
 export const SECRET = 'a secret of at least thirty-two characters'
@@ -118,25 +118,6 @@ function follow (t: Test, clock: TestClock, { url, cluster }: RedisPluginOptions
   ageKeys(t, clock, client, prefix, answers)
 }
 
-/**
- * A reply of a server that is well is read before time goes on, however busy the machine is: else the deadline of the command would
- * pass meanwhile, as the clock knows nothing of the server.
- */
-function waitForReplies (t: Test, clock: TestClock, clients: () => Array<Redis | Cluster>, answers: () => boolean): void {
-  const pending = new Set<Redis>()
-  const stop = clock.onStep(async () => {
-    if (!answers()) return
-    const nodes = clients().flatMap(client => client instanceof Cluster ? client.nodes('all') : [client])
-    await Promise.all(nodes.filter(node => node.status === 'ready' && !pending.has(node)).map(async node => {
-      pending.add(node)
-      const replied = node.ping().catch(() => {}).finally(() => pending.delete(node))
-      // A connection that a test has cut off or slowed down is not waited for again.
-      await Promise.race([replied, new Promise(resolve => setTimeout(resolve, REPLY_MS).unref())])
-    }))
-  })
-  t.teardown(stop)
-}
-
 /** What an app waits for while it closes may be a timer: the clock goes on until it is closed. */
 export async function closeApp (app: FastifyInstance, clock: TestClock): Promise<void> {
   await advanceWhile(clock, app.close(), { step: 100 })
@@ -165,9 +146,6 @@ export async function advanceWhile<T> (clock: TestClock, promise: Promise<T>, { 
   const passed = await advanceUntil(clock, 'the promise settles', () => state.isSettled, { step, atMost })
   return { value: await settled, passed }
 }
-
-/** How long a server that answers may need on a busy machine, in real milliseconds. */
-const REPLY_MS = 500
 
 /** So that sockets are read and written. */
 const turn = () => new Promise(resolve => setTimeout(resolve, 2))
