@@ -45,7 +45,16 @@ type Base = Pick<WriteBehindsOptions, 'client' | 'prefix'> & Partial<WriteBehind
 export function openBehind (t: Test, base: Base, given: Partial<WriteBehindOptions<number>> = {}) {
   const { client, clock, deadline = LEASE_MS } = base
   const { logger, lines } = collectLog()
-  const run: WriteBehindsOptions['run'] = client === undefined ? operation => operation() : guardRedis(client, logger, deadline, 'cache', clock).run
+  const guarded: WriteBehindsOptions['run'] = client === undefined ? operation => operation() : guardRedis(client, logger, deadline, 'cache', clock).run
+  let inFlight = 0
+  const run: WriteBehindsOptions['run'] = async operation => {
+    inFlight++
+    try {
+      return await guarded(operation)
+    } finally {
+      inFlight--
+    }
+  }
   const source = createSource<number>()
   const behinds = createWriteBehinds({ run, log: logger, lease: LEASE_MS, ...base })
   const close = async () => { await advanceWhile(clock, behinds.close(), { step: 100 }) }
@@ -67,8 +76,8 @@ export function openBehind (t: Test, base: Base, given: Partial<WriteBehindOptio
     async isIdle (partitions = 4) {
       await advanceUntil(clock, 'it owns all partitions', async () => (await behind.stats()).owned === partitions)
       await soon(behind.flush())
-      // More round trips than a look for writes takes.
-      for (let look = 0; look < 5; look++) await behind.stats()
+      // A look for writes that is under way would find those that the test adds next, and write them at once.
+      for (let quietTurns = 0; quietTurns < 20; quietTurns = inFlight === 0 ? quietTurns + 1 : 0) await new Promise(resolve => setImmediate(resolve))
     },
     warnings: () => lines.filter(({ level }) => Number(level) >= 40).map(({ msg }) => String(msg)),
     /** Messages of the level `info` and above. */
