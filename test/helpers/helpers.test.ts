@@ -1,46 +1,10 @@
 import { once } from 'node:events'
-import { existsSync } from 'node:fs'
-import { connect } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
-import type { RedisOptions } from 'ioredis'
 import t from 'tap'
-import type { Test } from 'tap'
-import type { RedisServer } from './index.js'
 import { startProxy, startRedis } from './index.js'
+import { clientOf, isListening, isRunning, nothingLeft } from './servers/inspect.js'
 import { stopAll } from './servers/registry.js'
-
-function isRunning (pid: number): boolean {
-  try {
-    return process.kill(pid, 0)
-  } catch {
-    return false
-  }
-}
-
-async function isListening (port: number): Promise<boolean> {
-  const socket = connect(port, '127.0.0.1')
-  try {
-    await once(socket, 'connect')
-    return true
-  } catch {
-    return false
-  } finally {
-    socket.destroy()
-  }
-}
-
-function nothingLeft (t: Test, servers: RedisServer[]): void {
-  t.same(servers.filter(server => isRunning(server.pid)).map(server => server.pid), [], 'no process is left')
-  t.same(servers.map(server => server.dir).filter(existsSync), [], 'no folder is left')
-}
-
-function clientOf (t: Test, url: string, options: RedisOptions = {}): Redis {
-  const client = new Redis(url, { retryStrategy: () => 20, maxRetriesPerRequest: null, ...options })
-  client.on('error', () => {})
-  t.teardown(() => client.disconnect())
-  return client
-}
 
 async function answersWithin (ms: number, client: Redis): Promise<boolean> {
   return await Promise.race([client.ping().then(() => true, () => false), sleep(ms, false, { ref: false })])

@@ -2,42 +2,10 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { connect } from 'node:net'
-import { Cluster, Redis, type RedisOptions } from 'ioredis'
-import t, { type Test } from 'tap'
-import { startCluster, startRedis, startSentinel, until, type RedisServer } from '../helpers/index.js'
-
-function isRunning (pid: number): boolean {
-  try {
-    return process.kill(pid, 0)
-  } catch {
-    return false
-  }
-}
-
-async function isListening (port: number): Promise<boolean> {
-  const socket = connect(port, '127.0.0.1')
-  try {
-    await once(socket, 'connect')
-    return true
-  } catch {
-    return false
-  } finally {
-    socket.destroy()
-  }
-}
-
-function nothingLeft (t: Test, servers: RedisServer[]): void {
-  t.same(servers.filter(server => isRunning(server.pid)).map(server => server.pid), [], 'no process is left')
-  t.same(servers.map(server => server.dir).filter(existsSync), [], 'no folder is left')
-}
-
-function clientOf (t: Test, url: string, options: RedisOptions = {}): Redis {
-  const client = new Redis(url, { retryStrategy: () => 20, maxRetriesPerRequest: null, ...options })
-  client.on('error', () => {})
-  t.teardown(() => client.disconnect())
-  return client
-}
+import { Cluster, Redis } from 'ioredis'
+import t from 'tap'
+import { startCluster, startRedis, startSentinel, until } from '../helpers/index.js'
+import { clientOf, isListening, nothingLeft } from '../helpers/servers/inspect.js'
 
 t.test('with appendonly every answered write survives a restart, also while running', async t => {
   const server = await startRedis({ appendonly: true })
