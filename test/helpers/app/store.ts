@@ -82,7 +82,7 @@ async function mastersOf (cluster: Cluster): Promise<Redis[]> {
 }
 
 /** How long a server that answers may need on a busy machine, in real milliseconds. */
-const REPLY_MS = 500
+const REPLY_MS = 3000
 
 /**
  * A reply of a server that is well is read before time goes on, however busy the machine is: else the deadline of the command would

@@ -55,6 +55,10 @@ export function openBehind (t: Test, base: Base, given: Partial<WriteBehindOptio
       inFlight--
     }
   }
+  /** Resolves when no command is in flight for some turns of the event loop. */
+  const quiet = async () => {
+    for (let turns = 0; turns < 20; turns = inFlight === 0 ? turns + 1 : 0) await new Promise(resolve => setImmediate(resolve))
+  }
   const source = createSource<number>()
   const behinds = createWriteBehinds({ run, log: logger, lease: LEASE_MS, ...base })
   const close = async () => { await advanceWhile(clock, behinds.close(), { step: 100 }) }
@@ -76,8 +80,10 @@ export function openBehind (t: Test, base: Base, given: Partial<WriteBehindOptio
     async isIdle (partitions = 4) {
       await advanceUntil(clock, 'it owns all partitions', async () => (await behind.stats()).owned === partitions)
       await soon(behind.flush())
-      // A look for writes that is under way would find those that the test adds next, and write them at once.
-      for (let quietTurns = 0; quietTurns < 20; quietTurns = inFlight === 0 ? quietTurns + 1 : 0) await new Promise(resolve => setImmediate(resolve))
+      // A look for writes that is under way, or that a flush has asked for by a timer, would find those that the test adds next.
+      await quiet()
+      await clock.advance(5)
+      await quiet()
     },
     warnings: () => lines.filter(({ level }) => Number(level) >= 40).map(({ msg }) => String(msg)),
     /** Messages of the level `info` and above. */

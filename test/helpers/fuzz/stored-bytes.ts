@@ -52,21 +52,27 @@ async function spoil (client: Redis, key: string, next: () => number): Promise<v
   const type = await client.type(key)
   const bytes = () => Buffer.from(Array.from({ length: 1 + Math.floor(next() * 60) }, () => next() * 256))
   const junk = () => anyOf<string | Buffer>([bytes(), '', '{', 'null', '[]', '-1', 'NaN', '1e400', '9'.repeat(40), '\u0000', '__proto__'])
-  const field = async () => anyOf([...type === 'hash' ? await client.hkeys(key) : [], 'x'])
+  const field = async () => anyOf([...type === 'hash' ? await client.hkeys(key).catch(() => []) : [], 'x'])
   await anyOf<() => Promise<unknown>>([
     async () => await client.set(key, junk(), 'PX', 60_000),
+    // At once, as the app writes meanwhile.
     async () => {
-      await client.del(key)
-      await anyOf([() => client.lpush(key, junk()), () => client.hset(key, 'a', junk()), () => client.zadd(key, 1, junk()), () => client.xadd(key, '*', 'a', junk())])()
-      await client.pexpire(key, 60_000)
+      const spoil = client.multi().del(key)
+      anyOf([() => spoil.lpush(key, junk()), () => spoil.hset(key, 'a', junk()), () => spoil.zadd(key, 1, junk()), () => spoil.xadd(key, '*', 'a', junk())])()
+      await spoil.pexpire(key, 60_000).exec()
     },
-    async () => { if (type === 'hash') await client.hset(key, await field(), junk()) },
-    async () => { if (type === 'hash') await client.hdel(key, await field()) },
-    async () => { if (type === 'zset') await client.zadd(key, anyOf([-1, 0, 1e300, Infinity]), junk()) },
-    async () => { if (type === 'stream') await client.xadd(key, '*', anyOf(['a', 'key', 'value', 'n']), junk()) },
-    async () => { if (type === 'string') await client.setrange(key, Math.floor(next() * 30), junk()) },
+    // What the app has replaced meanwhile by a value of another type stays.
+    async () => { if (type === 'hash') await client.hset(key, await field(), junk()).catch(ifReplaced) },
+    async () => { if (type === 'hash') await client.hdel(key, await field()).catch(ifReplaced) },
+    async () => { if (type === 'zset') await client.zadd(key, anyOf([-1, 0, 1e300, Infinity]), junk()).catch(ifReplaced) },
+    async () => { if (type === 'stream') await client.xadd(key, '*', anyOf(['a', 'key', 'value', 'n']), junk()).catch(ifReplaced) },
+    async () => { if (type === 'string') await client.setrange(key, Math.floor(next() * 30), junk()).catch(ifReplaced) },
     async () => await client.del(key)
   ])()
+}
+
+function ifReplaced (error: Error): void {
+  if (!error.message.startsWith('WRONGTYPE')) throw error
 }
 
 /** Spoils the keys of an app with all plugins between its requests, and asserts that it answers, and how. */
