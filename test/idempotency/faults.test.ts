@@ -3,7 +3,7 @@ import t, { type Test } from 'tap'
 import type { IdempotencyPluginOptions } from '../../plugins/idempotency/index.js'
 import { circuitOf } from '../../plugins/shared/guard.js'
 import { advanceUntil, advanceWhile, createTestApp, newPrefix, sharedRedis, startRedis, until, type TestAppOptions } from '../helpers/index.js'
-import { gate, ON, PATIENT, PATIENT_CONNECTION, post as send } from '../helpers/idempotency/requests.js'
+import { gate, ON, PATIENT, post as send } from '../helpers/idempotency/requests.js'
 
 const own = await startRedis()
 const shared = (await sharedRedis()).client()
@@ -13,7 +13,6 @@ const post = async (app: FastifyInstance, key: string) => await send(app, '/', k
 async function open (t: Test, store: NonNullable<TestAppOptions['store']>, options: IdempotencyPluginOptions, handler: () => unknown, more: TestAppOptions = {}) {
   const test = await createTestApp(t, {
     store,
-    connection: PATIENT_CONNECTION,
     plugins: { idempotency: { ...PATIENT, ...options } },
     routes: app => { app.post('/', ON, async () => await handler()) },
     ...more

@@ -6,13 +6,13 @@ import t, { type Test } from 'tap'
 import { idempotency, type IdempotencyPluginOptions } from '../../plugins/idempotency/index.js'
 import { sleep } from '../../plugins/shared/clock.js'
 import { advanceWhile, createTestApp, forEachStore, until, type StoreName, type TestApp, type TestAppOptions } from '../helpers/index.js'
-import { gate, ON, PATIENT, PATIENT_CONNECTION, post } from '../helpers/idempotency/requests.js'
+import { gate, ON, PATIENT, post } from '../helpers/idempotency/requests.js'
 
 type Open = (options: IdempotencyPluginOptions, routes: NonNullable<TestAppOptions['routes']>, more?: TestAppOptions) => Promise<TestApp>
 
 /** Opens apps that time out only where the test advances the clock. */
 async function openApp (t: Test, store: StoreName, options: IdempotencyPluginOptions, routes: NonNullable<TestAppOptions['routes']>, more: TestAppOptions = {}): Promise<TestApp> {
-  return await createTestApp(t, { store, connection: PATIENT_CONNECTION, routes, ...more, plugins: { ...more.plugins, idempotency: { ...PATIENT, ...options } } })
+  return await createTestApp(t, { store, routes, ...more, plugins: { ...more.plugins, idempotency: { ...PATIENT, ...options } } })
 }
 
 function onEachStore (name: string, test: (t: Test, open: Open, store: StoreName) => Promise<unknown>): void {

@@ -132,7 +132,8 @@ export async function closeApp (app: FastifyInstance, clock: TestClock): Promise
 export async function advanceUntil (clock: TestClock, what: string, check: () => unknown, { step = 10, atMost = 120_000 } = {}): Promise<number> {
   for (let passed = 0; ; passed += step) {
     await turn()
-    const checked = pendingUntilSettled(Promise.resolve(check()))
+    const result = check()
+    const checked = result instanceof Promise ? pendingUntilSettled<unknown>(result) : { promise: result, isPending: false }
     // What the check waits for may be a deadline of the clock.
     for (let turns = 0; checked.isPending; turns++) {
       if (turns >= CHECK_TURNS) {

@@ -1,12 +1,10 @@
 import type { FastifyInstance, RouteShorthandOptions } from 'fastify'
-import type { TestAppOptions } from '../app/test-app.js'
 
 /** A route whose requests with a key run once. */
 export const ON: RouteShorthandOptions = { config: { idempotency: true } }
 
-/** Options of the plugin and of the connection by which no deadline passes unless the test advances the clock. */
+/** Options of the plugin by which no deadline passes unless the test advances the clock. */
 export const PATIENT = { timeout: '1 day', wait: '1 hour' } as const
-export const PATIENT_CONNECTION: NonNullable<TestAppOptions['connection']> = { commandTimeout: '2 minutes' }
 
 export function post (app: FastifyInstance, url: string, key?: string, payload?: object | string, headers: Record<string, string> = {}) {
   return app.inject({ method: 'POST', url, headers: { ...key !== undefined && { 'idempotency-key': key }, ...headers }, ...payload !== undefined && { payload } })

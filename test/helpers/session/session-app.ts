@@ -52,8 +52,7 @@ export async function buildApp (t: Test, { redis, session = {}, before, routes, 
   const { app } = await createSessionApp(t, {
     store,
     session,
-    // A server that a busy machine does not let run is late, not down.
-    connection: { commandTimeout: 60_000, ...connection },
+    connection,
     server: { loggerInstance: logger as never },
     ...clock !== undefined && { clock },
     ...prefix !== undefined && { prefix },
