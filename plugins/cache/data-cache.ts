@@ -10,7 +10,7 @@ import { StoreUnavailableError } from './errors.js'
 import type { CacheEvents, CacheListener } from './events.js'
 import type { Factory } from './factory.js'
 import type { GetOrSet } from './get-or-set.js'
-import { compileGlob, escapeGlob } from './glob.js'
+import { compileGlob, escapeGlob, MAX_GLOB_LENGTH } from './glob.js'
 import { dataKey, type CacheKey } from './key.js'
 import type { StoreStats } from './store-stats.js'
 import { EVERYTHING } from './store.js'
@@ -238,7 +238,7 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
     },
     invalidateTags: async (tags, options) => await invalidate(checkTags(tags), options),
     async invalidatePattern (glob) {
-      const whole = [...scope.prefixes.map(escapeGlob), checkKey(glob, 'glob')].join(':')
+      const whole = [...scope.prefixes.map(escapeGlob), checkGlob(glob)].join(':')
       return await core.removeMatching(whole, compileGlob(whole))
     },
     clear: async options => await invalidate(scope.tags.length === 0 ? [EVERYTHING] : scope.tags.slice(-1), options),
@@ -274,9 +274,14 @@ function checkOptions<O extends object> (given: O): O {
   return typeof given === 'object' && given !== null ? given : fail('options', given, 'an object')
 }
 
-function checkKey (key: unknown, name = 'key'): string {
+function checkKey (key: unknown): string {
   if (typeof key === 'string' && key !== '') return key
-  throw invalidOptionError('cache', name, key, 'a string that is not empty')
+  throw invalidOptionError('cache', 'key', key, 'a string that is not empty')
+}
+
+function checkGlob (glob: unknown): string {
+  if (typeof glob === 'string' && glob !== '' && glob.length <= MAX_GLOB_LENGTH) return glob
+  throw invalidOptionError('cache', 'glob', glob, `a string of 1 to ${MAX_GLOB_LENGTH} characters`)
 }
 
 function checkList<T> (list: readonly T[], name: string): readonly T[] {

@@ -52,6 +52,11 @@ export function encodeMark (): { mark: Buffer, place: Buffer, generation: Genera
   return { mark, place, generation: mark.toString('latin1', 1) }
 }
 
+/** Where the metadata of an entry ends, by its first bytes. */
+export function endOfMeta (start: Buffer): number {
+  return start.length < HEAD ? HEAD : HEAD + start.readUInt32BE(1 + GENERATION)
+}
+
 /** What takes the mark away when put over the first byte. */
 export const UNMARK = Buffer.of(VERSION)
 

@@ -3,6 +3,7 @@ import { systemClock, type Clock } from '../shared/clock.js'
 import { bytesOf, type Entry } from './entry.js'
 import { whileWritten, type Generation } from './frame.js'
 import { ownBytes } from './own-bytes.js'
+import { createPace } from './pace.js'
 import { EVERYTHING, PASS_MS, PATTERNS, TOMBSTONE_MS, type CacheStore } from './store.js'
 
 interface Slot {
@@ -123,9 +124,15 @@ export function createMemoryStore (maxSize: number, clock: Clock = systemClock):
       return { kind: 'memory', entries: slots.size, usedMemory: slots.calculatedSize, maxMemory: maxSize, policy: 'lru', hitRatio: hits / looked, evicted, expired }
     },
     async removeMatching (matches) {
-      const removed = [...slots.entries()].filter(([, { entry }]) => entry !== undefined && matches(entry.label)).map(([id]) => id)
-      for (const id of removed) slots.delete(id)
-      return removed.length
+      const pace = createPace()
+      let removed = 0
+      for (const id of [...slots.keys()]) {
+        const label = slots.peek(id)?.entry?.label
+        if (label === undefined) continue
+        await pace(label)
+        if (matches(label) && slots.delete(id)) removed++
+      }
+      return removed
     }
   }
 }

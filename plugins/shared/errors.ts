@@ -68,3 +68,8 @@ export function isOutage (error: unknown): error is Error {
   if (error.message.startsWith('All keys in the pipeline ')) return false
   return error.name !== 'ReplyError' || /^(LOADING|CLUSTERDOWN|MASTERDOWN)\b/.test(error.message)
 }
+
+/** Whether a key holds another type than the command is for. */
+export function isWrongType (error: unknown): boolean {
+  return error instanceof Error && error.message.startsWith('WRONGTYPE')
+}
