@@ -3,7 +3,7 @@ import type { FastifyRequest } from 'fastify'
 import type { RedisClient } from '../shared/client.js'
 import type { Duration } from '../shared/duration.js'
 import type { CustomStoreConstructor } from './custom-store.js'
-import type { MaybePromise } from './maybe-promise.js'
+import type { MaybePromise } from '../shared/maybe-promise.js'
 import type { Algorithm } from './policy.js'
 import type { OnStoreError } from './store-failure.js'
 

@@ -1,7 +1,7 @@
 import type { FastifyRequest } from 'fastify'
 import type { Decision } from './decision.js'
 import type { Limiter } from './limiter.js'
-import { whenReady, type MaybePromise } from './maybe-promise.js'
+import { whenReady, type MaybePromise } from '../shared/maybe-promise.js'
 import type { Policy } from './policy.js'
 import type { ResolvedRouteOptions } from './resolve-options.js'
 import type { Mode } from './store.js'

@@ -7,7 +7,7 @@ import { MAX_ENTRIES, readOptions, type OptionReader } from '../shared/options.j
 import { createAddressList, normalizeIP } from './address.js'
 import { InvalidValueError } from './errors.js'
 import { resolveHeaders, type HeaderNames } from './headers.js'
-import { whenReady, type MaybePromise } from './maybe-promise.js'
+import { whenReady, type MaybePromise } from '../shared/maybe-promise.js'
 import {
   PLUGIN_OPTIONS, ROUTE_OPTIONS, type AccessList, type KeyGenerator, type PerRequest, type RateLimitHook, type RateLimitPluginOptions,
   type RouteRateLimitOptions

@@ -2,7 +2,7 @@ import { toError } from '../shared/errors.js'
 import type { Decision } from './decision.js'
 import { StoreUnavailableError, UnsupportedByStoreError } from './errors.js'
 import type { Limiter } from './limiter.js'
-import type { MaybePromise } from './maybe-promise.js'
+import type { MaybePromise } from '../shared/maybe-promise.js'
 import type { Policy } from './policy.js'
 import type { Mode } from './store.js'
 

@@ -1,0 +1,17 @@
+import { invalidOptionError } from '../shared/errors.js'
+
+/** A number is the tag of its decimal digits: `7` and `'7'` are the same tag. */
+export type Tag = string | number | bigint
+
+/** Returns a tag as it is stored; undefined for a value that is no tag. No tag of a program's own begins with a NUL. */
+export function readTag (tag: unknown): string | undefined {
+  if (typeof tag === 'string') return tag === '' || tag.startsWith('\0') ? undefined : tag
+  return Number.isFinite(tag) || typeof tag === 'bigint' ? String(tag) : undefined
+}
+
+/** @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` */
+export function checkTags (tags: unknown, name = 'tags'): readonly string[] {
+  const read = Array.isArray(tags) ? tags.map(readTag) : [undefined]
+  if (read.every(tag => tag !== undefined)) return read
+  throw invalidOptionError('cache', name, tags, 'a list of tags: strings that are not empty and do not begin with a NUL, or finite numbers')
+}
