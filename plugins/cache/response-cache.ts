@@ -1,4 +1,5 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, onRequestHookHandler, onSendHookHandler, RouteOptions } from 'fastify'
+import { failHook, finishHook } from '../shared/hook-callback.js'
 import { endingWith } from '../shared/last-hook.js'
 import { createCacheStatus } from './cache-status.js'
 import type { CacheCore } from './core.js'
@@ -60,14 +61,14 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
         return done(error as Error)
       }
       // Where the request has been answered, nothing comes after this.
-      if (typeof answered !== 'boolean') answered.then(isAnswered => { if (!isAnswered) proceed(request, reply, done) }, done)
+      if (typeof answered !== 'boolean') answered.then(isAnswered => { if (!isAnswered) proceed(request, reply, done) }, error => failHook('cache', reply, done, error))
       else if (!answered) proceed(request, reply, done)
     }
   }
 
   function proceed (request: FastifyRequest, reply: FastifyReply, done: () => void): void {
     if (request[STATE]) watchUnanswered(reply, request[STATE], core.clock)
-    done()
+    finishHook('cache', reply, done)
   }
 
   function begin (request: FastifyRequest, reply: FastifyReply, route: ResolvedRouteCache, constraints: string): boolean | Promise<boolean> {
@@ -108,7 +109,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
   function onSend (route: ResolvedRouteCache, constraints: string): onSendHookHandler {
     return function cacheOnSend (request, reply, payload, done) {
       const state = request[STATE]
-      const send = (): void => {
+      const prepare = (): unknown => {
         let result: unknown = payload
         if (state !== null) {
           state.isTaken = true
@@ -117,11 +118,11 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
           if (route.stores) tell(request, reply, state)
         }
         if (route.stripsTargeted) for (const name of route.targeted) reply.removeHeader(name)
-        done(null, result as typeof payload)
+        return result
       }
       const changes = !state?.isAnswered && (route.hasInvalidations || (isUnsafe(request.method) && stored.size > 0 && (stored.has(request.routeOptions.url ?? '') || INVALIDATING.some(name => reply.hasHeader(name)))))
-      if (changes) invalidateBy(core, request, reply, route, [{ route, constraints }, ...stored.get(request.routeOptions.url ?? '') ?? []]).then(send, done)
-      else send()
+      if (changes) invalidateBy(core, request, reply, route, [{ route, constraints }, ...stored.get(request.routeOptions.url ?? '') ?? []]).then(prepare).then(result => finishHook('cache', reply, done, null, result), error => failHook('cache', reply, done, error))
+      else done(null, prepare() as typeof payload)
     }
   }
 

@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto'
-import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, RouteOptions } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, onSendHookHandler, preHandlerHookHandler, RouteOptions } from 'fastify'
 import { sleep } from '../shared/clock.js'
 import { reasonOf } from '../shared/errors.js'
+import { failHook, finishHook } from '../shared/hook-callback.js'
 import { endingWith } from '../shared/last-hook.js'
 import { answerOf, giveAgain, isFinal, replay } from './answer.js'
 import { AnswerNotKeptError, inProgress, InvalidValueError, KeyReusedError, StoreUnavailableError } from './errors.js'
@@ -80,22 +81,27 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (ro
     reply.raw.once('close', () => { if (reply.sent) begun.release().catch(() => {}) })
   }
 
-  async function preHandler (route: ResolvedRoute, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply | undefined> {
+  /** @returns whether the request has been answered */
+  async function beforeHandler (route: ResolvedRoute, request: FastifyRequest, reply: FastifyReply): Promise<boolean> {
     const key = isSafe(request.method) ? undefined : keyOf(request, route)
-    if (key === undefined) return undefined
+    if (key === undefined) return false
     request.idempotencyKey = key
     const claimant = { id: idOf(key, textOf(route, 'scope', request)), fingerprint: fingerprintOf(request, textOf(route, 'fingerprint', request)), token: randomUUID() }
     const claimed = await tryToClaim(claimant, reply, route)
     if (claimed === undefined && !route.runsUnguarded) throw new StoreUnavailableError()
-    if (claimed === undefined || claimed === 'mine') return begin(claimant, request, reply, route, claimed === 'mine') ?? undefined
+    if (claimed === undefined || claimed === 'mine') {
+      begin(claimant, request, reply, route, claimed === 'mine')
+      return false
+    }
     if (claimed === 'theirs') throw inProgress()
     if (claimed === 'other') throw new KeyReusedError()
     if (claimed.body === 'too-large') throw new AnswerNotKeptError()
     request[REPLAYED] = claimed
-    return replay(reply, claimed)
+    replay(reply, claimed)
+    return true
   }
 
-  async function onSend (route: ResolvedRoute, warnOnce: () => void, request: FastifyRequest, reply: FastifyReply, payload: unknown): Promise<unknown> {
+  async function beforeSend (route: ResolvedRoute, warnOnce: () => void, request: FastifyRequest, reply: FastifyReply, payload: unknown): Promise<unknown> {
     if (request[REPLAYED] !== null) return giveAgain(reply, request[REPLAYED], route)
     const begun = request[RUN]
     if (begun === null) return payload
@@ -104,6 +110,22 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (ro
     if (answer === undefined || begun.hasFailed || !isFinal(reply.statusCode)) await begun.release()
     else await begun.complete(answer)
     return payload
+  }
+
+  function preHandler (route: ResolvedRoute): preHandlerHookHandler {
+    return function idempotencyPreHandler (request, reply, done) {
+      beforeHandler(route, request, reply).then(
+        isAnswered => { if (!isAnswered) finishHook('idempotency', reply, done) },
+        error => failHook('idempotency', reply, done, error))
+    }
+  }
+
+  function onSend (route: ResolvedRoute, warnOnce: () => void): onSendHookHandler {
+    return function idempotencyOnSend (request, reply, payload, done) {
+      beforeSend(route, warnOnce, request, reply, payload).then(
+        result => finishHook('idempotency', reply, done, null, result),
+        error => failHook('idempotency', reply, done, error))
+    }
   }
 
   const onError: onErrorHookHandler = (request, _reply, error, done) => {
@@ -121,9 +143,9 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (ro
     }
     Object.assign(route, {
       // After all others', so that whoever may not ask is turned away before.
-      preHandler: endingWith<unknown>(route.preHandler, (request: FastifyRequest, reply: FastifyReply) => preHandler(options, request, reply)),
+      preHandler: endingWith<unknown>(route.preHandler, preHandler(options)),
       // Before all others' of routes, so that what they make of it, such as its compression, is made for each client.
-      onSend: [(request: FastifyRequest, reply: FastifyReply, payload: unknown) => onSend(options, warnOnce, request, reply, payload), ...[route.onSend ?? []].flat()],
+      onSend: [onSend(options, warnOnce), ...[route.onSend ?? []].flat()],
       onError: [...[route.onError ?? []].flat(), onError],
       handler: function (this: FastifyInstance, request: FastifyRequest, reply: FastifyReply) {
         const result: unknown = handler.call(this, request, reply)

@@ -1,5 +1,6 @@
 import { format } from '@lukeed/ms'
 import type { FastifyReply, FastifyRequest, onRequestHookHandler, preParsingHookHandler, RouteOptions } from 'fastify'
+import { failHook, finishHook } from '../shared/hook-callback.js'
 import { tighterDecision, type Decision } from './decision.js'
 import { DeniedError, RateLimitExceededError } from './errors.js'
 import { tellDecision, type Events } from './events.js'
@@ -85,9 +86,9 @@ export function createSteps (limiter: Limiter, options: ResolvedRouteOptions, sc
     try {
       answer = limit(request, reply)
     } catch (error) {
-      return done(asError(error))
+      return failHook('rate-limit', reply, done, error)
     }
-    if (isPromise(answer)) answer.then(done, error => done(asError(error)))
+    if (isPromise(answer)) answer.then(error => finishHook('rate-limit', reply, done, error), error => failHook('rate-limit', reply, done, error))
     else done(answer)
   }
   return { hook, begin }
@@ -108,11 +109,6 @@ export const askEarly: onRequestHookHandler = (request, _reply, done) => {
 /** Has {@link askEarly} ask for requests of a route. */
 export function markEarly (route: RouteOptions, begin: Steps['begin']): void {
   route.config = { ...route.config, [EARLY]: [...route.config?.[EARLY] ?? [], begin] }
-}
-
-/** Nothing at all would let the request go on. */
-function asError (error: unknown): Error {
-  return (error ?? new Error('rejected without a reason')) as Error
 }
 
 function refuse (options: ResolvedRouteOptions, request: FastifyRequest, key: string, decision: Decision): MaybePromise<Error> {

@@ -1,4 +1,5 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler, onSendHookHandler } from 'fastify'
+import { finishHook } from '../shared/hook-callback.js'
 import type { Adapter } from './adapter.js'
 import { attributesOf } from './cookie.js'
 import { NoCookiesError } from './errors.js'
@@ -50,7 +51,7 @@ function wrapOnRequest (handler: onRequestHookHandler, adapter: Adapter): onRequ
     if (!request.cookies) return done(new NoCookiesError())
     adapter.atBegin(end => handler.call(this, request, reply, error => {
       end()
-      done(error)
+      finishHook('session', reply, done, error)
     }))
   }
 }
@@ -71,15 +72,34 @@ function wrapOnSend (handler: onSendHookHandler, adapter: Adapter, options: Hook
       return done(error as Error)
     }
     if (hasCookie(request, options) && isSecureEnough(request)) {
-      return saveKnown(request, reply, adapter, options, error => error === undefined ? done(null, payload) : done(error))
+      return saveKnown(request, reply, adapter, options, error => finishHook('session', reply, done, error, payload))
     }
-    // The cookie of a session that turns out to be dead would take the place of the one that a login has given since.
+    let failure: unknown
+    const attempt = (work: () => unknown): FastifyReply => {
+      try {
+        work()
+      } catch (error) {
+        // The response that reports the error would try it again.
+        adapter.abandon(session)
+        failure = error
+      }
+      return reply
+    }
+    // `@fastify/session` sets the cookie in a callback of the store, where nothing catches what that throws.
     const face = {
-      setCookie: (...args: Parameters<FastifyReply['setCookie']>) => adapter.isAbandoned(session) ? reply : reply.setCookie(...args),
-      clearCookie: (...args: Parameters<FastifyReply['clearCookie']>) => reply.clearCookie(...args)
+      // The cookie of a session that turns out to be dead would take the place of the one that a login has given since.
+      setCookie: (...args: Parameters<FastifyReply['setCookie']>) => adapter.isAbandoned(session) ? reply : attempt(() => reply.setCookie(...args)),
+      clearCookie: (...args: Parameters<FastifyReply['clearCookie']>) => attempt(() => reply.clearCookie(...args))
     }
-    const goOn = () => handler.call(this, request, face as FastifyReply, payload, done)
-    if (!signAnew(request, adapter, options, goOn, done)) goOn()
+    const finish = (error?: unknown) => finishHook('session', reply, done, error ?? failure, payload)
+    const goOn = () => {
+      try {
+        handler.call(this, request, face as FastifyReply, payload, finish)
+      } catch (error) {
+        finish(error)
+      }
+    }
+    if (!signAnew(request, adapter, options, goOn, finish)) goOn()
   }
 }
 
