@@ -1,6 +1,6 @@
 import t from 'tap'
 import { advanceUntil, advanceWhile, sharedRedis, startProxy, startRedis, until } from '../helpers/index.js'
-import { advanceUntilDone, appendAll, createHandler, createTestStreams, dataOf, follow, startConsumer, take, upTo } from '../helpers/events/streams.js'
+import { advanceUntilDone, appendAll, createGate, createHandler, createTestStreams, dataOf, follow, startConsumer, take, upTo } from '../helpers/events/streams.js'
 
 const DEADLINE_MS = 200
 const RECONNECT = { retryStrategy: () => 20, maxRetriesPerRequest: null }
@@ -34,6 +34,26 @@ t.test('while Redis is gone append is refused in time; then consumer and reader 
   // 50 was refused, but the client may have sent it when it was connected again.
   t.same(dataOf(source.handled).filter(value => value !== 50), [...upTo(50), 100])
   t.same(dataOf(read).filter(value => value !== 50), [...upTo(50), 100])
+})
+
+t.test('a consumer that waits for an acknowledgement while Redis is gone does not log that the store is used again', async t => {
+  const server = await startRedis({ appendonly: true })
+  const { streams, lines, clock } = await createTestStreams(t, { store: server, timeout: DEADLINE_MS, connection: RECONNECT })
+  const stream = streams.stream<number>('orders')
+  const { gate, open } = createGate()
+  const source = createHandler<number>({ gate })
+  await startConsumer(clock, stream, { group: 'mail', concurrency: 1, handler: source.handler })
+  await appendAll(stream, upTo(2), 'a')
+  await until('the handler runs', () => source.given.length === 1)
+  await server.kill()
+  open()
+  const count = (text: string) => lines.filter(({ msg }) => msg === `events: the store of a stream ${text}`).length
+  await advanceUntil(clock, 'the failed acknowledgement is logged', () => count('cannot be used, its events wait') > 0)
+  await clock.advance('5s')
+  t.same([count('cannot be used, its events wait'), count('is used again')], [1, 0])
+  await server.restart()
+  await advanceUntil(clock, 'the next event is handled', () => source.handled.length === 2)
+  t.same([count('cannot be used, its events wait'), count('is used again')], [1, 1])
 })
 
 t.test('a reader whose connections break again and again gets each event once', async t => {

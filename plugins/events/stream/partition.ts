@@ -126,7 +126,6 @@ export class StreamPartition<T> implements Share {
     while (lease.isCertain && !this.#isStopping) {
       try {
         const goesOn = await this.#step(term)
-        events.store(undefined)
         if (!goesOn) await this.#rest(Math.min(POLL_MS, this.#line.retryAfter(this.#lookedAt) - this.#options.clock.monotonic()))
       } catch (error) {
         if (error instanceof LeaseLost) break
@@ -156,7 +155,7 @@ export class StreamPartition<T> implements Share {
 
   /** Reads what was taken: by a holder that is gone, or for us without our hearing of it. */
   async #load ({ holder }: Term): Promise<void> {
-    const { store } = this.#options
+    const { store, events } = this.#options
     const isNew = this.#loaded === 'nothing'
     const line = new Line()
     const done = this.#done = new Set<string>()
@@ -164,6 +163,7 @@ export class StreamPartition<T> implements Share {
     for (const source of ['again', 'log'] as const) {
       for (let after: string | undefined, isFirst = true; isFirst || after !== undefined; isFirst = false) {
         const page = own(await store.pending(holder, source, after, this.#page))
+        events.store(undefined)
         for (const event of page.events) {
           if (!done.has(event.entry) && line.find(event) === undefined) line.push(this.#line.find(event) ?? this.#hold(event, isNew ? event.given : 0))
         }
@@ -177,9 +177,10 @@ export class StreamPartition<T> implements Share {
   }
 
   async #take ({ holder }: Term, count: number): Promise<boolean> {
-    const { store, options: { from } } = this.#options
+    const { store, options: { from }, events } = this.#options
     this.#loaded = 'some'
     const taken = own(await store.take(holder, from, count))
+    events.store(undefined)
     this.#loaded = 'all'
     for (const event of taken) this.#line.push(this.#hold(event, 0))
     this.#page = Math.min(MOST_TAKEN, this.#page * 2)
