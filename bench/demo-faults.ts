@@ -19,7 +19,7 @@ for (const [name, begin, end] of [
   ['killed', () => redis.kill(), () => redis.restart()],
   ['hung (SIGSTOP)', async () => { redis.pause() }, async () => { redis.resume() }]
 ] as const) {
-  const app = await buildApp(readConfig({ REDIS_URL: redis.url, RATE_LIMIT_MAX: '1000000' }))
+  const app = await buildApp(readConfig({ REDIS_URL: redis.url, RATE_LIMIT_MAX: '100000' }))
   const address = await app.listen({ port: 0, host: '127.0.0.1' })
   const samples: Sample[] = []
   const pending: Array<Promise<void>> = []

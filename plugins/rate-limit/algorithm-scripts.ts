@@ -69,7 +69,7 @@ end
 
 local function take()
   if cost == 0 then return end
-  for _, state in pairs(states) do state.current = state.current + cost end
+  for _, state in pairs(states) do state.current = math.min(state.current + cost, 2^53) end
   save()
 end
 
@@ -93,7 +93,8 @@ end
 
 /** The bucket: a string of 8 bytes a limit: when it will be empty. */
 const GCRA = `
-local STATE, MOST, LATEST = 8, 10, 2^53
+-- A charge of any size ends before LATEST, after which a time counts as damaged.
+local STATE, MOST, LATEST, LONGEST = 8, 10, 2^53, 2^52
 local empty_at = {}
 
 local function load()
@@ -128,7 +129,7 @@ end
 local function take()
   if cost == 0 then return end
   for i, limit in ipairs(limits) do
-    if limit.max > 0 then empty_at[i] = math.max(empty_at[i], now) + cost * limit.window / limit.max end
+    if limit.max > 0 then empty_at[i] = math.min(math.max(empty_at[i], now) + cost * limit.window / limit.max, now + LONGEST) end
   end
   save()
 end

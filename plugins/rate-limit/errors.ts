@@ -4,6 +4,12 @@ import { pluginError } from '../shared/errors.js'
 export const StoreUnavailableError = pluginError('rate-limit', 'STORE_UNAVAILABLE', 'the limit cannot be checked now', 503)
 /** A function that was to give a number for this request gave something else. */
 export const InvalidValueError = pluginError('rate-limit', 'INVALID_VALUE', '"%s" gave %s; allowed: %s')
+
+/** @throws `FST_REDIS_SUITE_RATE_LIMIT_INVALID_VALUE` for a cost that is negative, a fraction, `NaN`, or no number */
+export function requireCost (cost: unknown): void {
+  if (!Number.isSafeInteger(cost) || Number(cost) < 0) throw new InvalidValueError('cost', String(cost), 'a whole number from 0')
+}
+
 /** A store of the user's own cannot do what was asked. */
 export const UnsupportedByStoreError = pluginError('rate-limit', 'UNSUPPORTED_BY_STORE', 'the store given by the option "store" cannot %s')
 /** `createRateLimit(options)` or `rateLimit(options)` was called while the app runs. */

@@ -31,8 +31,11 @@ declare module 'fastify' {
   }
 }
 
-/** It may stand in any of the hooks of `RateLimitHook`. */
-export type UniversalHook = onRequestHookHandler & preParsingHookHandler
+/** Limits a request where it is awaited. The promise rejects with the refusal, or with the error of a function among the options. */
+export type AwaitedHook = (request: FastifyRequest, reply: FastifyReply) => Promise<void>
+
+/** Can be any of the hooks of `RateLimitHook`, or be awaited in an async hook or a handler. */
+export type UniversalHook = onRequestHookHandler & preParsingHookHandler & AwaitedHook
 
 /** Where a limiter stands, and what asks it before. */
 export interface Steps { hook: UniversalHook, begin: (request: FastifyRequest) => void }
@@ -79,19 +82,28 @@ export function createSteps (limiter: Limiter, options: ResolvedRouteOptions, sc
     return whenReady(begun?.outcome ?? check(request, 'consume'), outcome => settle(request, reply, outcome))
   }
 
+  async function limitAwaited (request: FastifyRequest, reply: FastifyReply): Promise<void> {
+    const error = await limit(request, reply)
+    if (error !== undefined) throw error
+  }
+
   // A hook with a callback, as it answers at once where it can. The callback is the last argument: preParsing has one more.
-  function hook (request: FastifyRequest, reply: FastifyReply, ...rest: unknown[]): void {
-    const done = rest.at(-1) as (error?: Error) => void
+  function hook (request: FastifyRequest, reply: FastifyReply, ...rest: unknown[]): Promise<void> | undefined {
+    const done = rest.at(-1) as ((error?: Error) => void) | undefined
+    // Without a callback nothing but a promise can tell its caller of a refusal.
+    if (typeof done !== 'function') return limitAwaited(request, reply)
     let answer: MaybePromise<Error | undefined>
     try {
       answer = limit(request, reply)
     } catch (error) {
-      return failHook('rate-limit', reply, done, error)
+      failHook('rate-limit', reply, done, error)
+      return undefined
     }
     if (isPromise(answer)) answer.then(error => finishHook('rate-limit', reply, done, error), error => failHook('rate-limit', reply, done, error))
     else done(answer)
+    return undefined
   }
-  return { hook, begin }
+  return { hook: hook as UniversalHook, begin }
 }
 
 /** Asks what the request's route asks early, and waits for nothing: that is for the hooks of the route. */

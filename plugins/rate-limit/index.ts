@@ -14,7 +14,10 @@ import { registrationName, Scopes } from './scope.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** A hook that limits where it stands: by the plugin's limits and count, or by options and a count of its own. */
+    /**
+     * Makes a limiter with the plugin's limits and count, or with options and a count of its own. Use it as a hook, or await it in one:
+     * `await limit(request, reply)` rejects with the refusal.
+     */
     rateLimit (options?: RouteRateLimitOptions): UniversalHook
     /** A limiter for a handler to ask. */
     createRateLimit (options?: RouteRateLimitOptions): ManualLimiter
@@ -63,7 +66,7 @@ export const rateLimit = fp<RateLimitPluginOptions>(async function rateLimit (fa
   decorateHere(fastify, 'rateLimit', (route?: RouteRateLimitOptions) => route === undefined ? globalSteps.hook : createHook(...own(route), events))
   decorateHere(fastify, 'createRateLimit', (route?: RouteRateLimitOptions) =>
     createManualLimiter(...(route === undefined ? [limiter, options, scopes.global] as const : own(route))))
-  decorateHere(fastify, 'rateLimiter', createRateLimiter(limiter, limiters.policies ?? limiter, scopes, events))
+  decorateHere(fastify, 'rateLimiter', createRateLimiter({ limiter, policyLimiter: limiters.policies ?? limiter, scopes, events, maxLogUnits: options.maxLogUnits }))
   if (!fastify.hasRequestDecorator('rateLimit')) fastify.decorateRequest('rateLimit', null)
   fastify.addHook('onReady', async () => scopes.close())
 

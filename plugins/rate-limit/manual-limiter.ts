@@ -21,12 +21,14 @@ export type ManualResult =
   }
 
 /** @param increment - `false`: only look. @default true */
-export type ManualLimiter = (request: FastifyRequest, options?: { increment?: boolean }) => Promise<ManualResult>
+export type ManualLimiter = (request: FastifyRequest, options?: { increment?: boolean | undefined } | undefined) => Promise<ManualResult>
 
 /** A limiter for a handler to ask; it neither answers nor sets headers. */
 export function createManualLimiter (limiter: Limiter, options: ResolvedRouteOptions, scope: string): ManualLimiter {
   const check = createRequestLimiter(limiter, options, limiter.idWithin(scope))
-  return async (request, { increment = true } = {}) => {
+  return async (request, asked) => {
+    // As in `@fastify/rate-limit`, nothing but `false` means only to look.
+    const increment = asked?.increment !== false
     const outcome = await check(request, increment ? 'consume' : 'peek')
     const { key } = outcome
     if (outcome.kind === 'exempt') return { isAllowed: true, key }

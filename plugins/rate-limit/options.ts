@@ -133,6 +133,11 @@ export interface RateLimitPluginOptions extends RouteRateLimitOptions {
   store?: CustomStoreConstructor | undefined
   /** How long a decision may wait for Redis. @default 150 ms */
   timeout?: Duration | undefined
+  /**
+   * The largest `max` with the algorithm `sliding-log`, which keeps the time of each unit: 7 bytes, and work for Redis where many are taken or
+   * given back at once. For a larger `max` use the algorithm `sliding-counter`. @default 100000
+   */
+  maxLogUnits?: number | undefined
   /** Among how many instances a limit is divided while each of them decides by itself. @default 1 */
   instances?: number | undefined
   /** The clock for windows, deadlines and memory: in tests one of `fastify-redis-suite/testing`. @default the system's clock */
@@ -148,4 +153,4 @@ export const ROUTE_OPTIONS = ['max', 'timeWindow', ...POLICY_OPTIONS, 'cost', 'h
   'dryRun', 'errorResponseBuilder', 'onExceeding', 'onExceeded', 'onBanReach', 'enableDraftSpec', 'addHeaders', 'addHeadersOnExceeding', 'cache',
   'skipOnError', 'onStoreError']
 
-export const PLUGIN_OPTIONS = [...ROUTE_OPTIONS, 'global', 'redis', 'nameSpace', 'store', 'timeout', 'instances', 'clock']
+export const PLUGIN_OPTIONS = [...ROUTE_OPTIONS, 'global', 'redis', 'nameSpace', 'store', 'timeout', 'maxLogUnits', 'instances', 'clock']

@@ -1,7 +1,7 @@
 import { invalidOptionError } from '../shared/errors.js'
 import { readOptions } from '../shared/options.js'
 import type { Decision } from './decision.js'
-import { InvalidValueError, StoreUnavailableError } from './errors.js'
+import { InvalidValueError, requireCost, StoreUnavailableError } from './errors.js'
 import { tellDecision, type Events, type RateLimitEvents, type RateLimitListener } from './events.js'
 import type { Limiter } from './limiter.js'
 import { NAMED_POLICY_OPTIONS } from './options.js'
@@ -30,7 +30,12 @@ export interface RateLimiter {
   consume (key: string, policy: NamedPolicy, cost?: number): Promise<Decision>
   /** As `consume`, but takes nothing. */
   peek (key: string, policy: NamedPolicy, cost?: number): Promise<Decision>
-  /** Gives back what a `consume` took, as its decision says. */
+  /**
+   * Gives back what a `consume` took, as its decision says.
+   *
+   * @param cost - the cost that was taken: a whole number from 0; 1 if left out
+   * @throws `FST_REDIS_SUITE_RATE_LIMIT_INVALID_VALUE`, `FST_REDIS_SUITE_RATE_LIMIT_INVALID_OPTION`
+   */
   refund (key: string, policy: NamedPolicy, decision: Decision, cost?: number): Promise<void>
   /**
    * Forgets what a key has used, its penalty and its ban: under a policy, a route's own limits, a group, or (left
@@ -48,13 +53,20 @@ export interface RateLimiter {
 
 const MAX_KEPT_POLICIES = 1000
 
-/** @param policyLimiter - for named policies */
-export function createRateLimiter (limiter: Limiter, policyLimiter: Limiter, scopes: Scopes, events: Events): RateLimiter {
+export interface RateLimiterOptions {
+  limiter: Limiter
+  /** Of named policies. */
+  policyLimiter: Limiter
+  scopes: Scopes
+  events: Events
+  maxLogUnits: number | undefined
+}
+
+export function createRateLimiter ({ limiter, policyLimiter, scopes, events, maxLogUnits }: RateLimiterOptions): RateLimiter {
   const policies = new Map<string, Policy>()
 
   function idOf (scope: string, key: unknown): string {
-    // What is missing would be one key for all.
-    if (typeof key !== 'string') throw new InvalidValueError('key', typeof key, 'a string')
+    requireKey(key)
     return idWithin(scope)(key)
   }
 
@@ -66,7 +78,7 @@ export function createRateLimiter (limiter: Limiter, policyLimiter: Limiter, sco
       readOptions('rate-limit', given).onlyKnown(NAMED_POLICY_OPTIONS)
       if (typeof given.name !== 'string' || given.name === '') throw invalidOptionError('rate-limit', 'name', given.name, 'a name for the policy')
       const { name: _, ...rest } = given
-      policy = resolvePolicy(rest)
+      policy = resolvePolicy({ ...rest, maxLogUnits })
       if (policies.size >= MAX_KEPT_POLICIES) policies.clear()
       policies.set(text, policy)
     }
@@ -74,7 +86,7 @@ export function createRateLimiter (limiter: Limiter, policyLimiter: Limiter, sco
   }
 
   async function ask (key: string, given: NamedPolicy, cost: number, mode: Mode): Promise<Decision> {
-    if (!Number.isSafeInteger(cost) || cost < 0) throw new InvalidValueError('cost', String(cost), 'a whole number from 0')
+    requireCost(cost)
     const policy = policyOf(given)
     const scope = policyScope(given.name)
     const decision = await policyLimiter.apply(idOf(scope, key), policy, cost, mode) ?? passUnchecked(policy)
@@ -82,27 +94,51 @@ export function createRateLimiter (limiter: Limiter, policyLimiter: Limiter, sco
     return decision
   }
 
-  function scopeOf (target: CountTarget | undefined): string {
-    if (target === undefined) return scopes.global
-    if ('groupId' in target) return scopes.group(target.groupId)
-    return scopes.route(target)
+  /** The limiter that has the target's count of a key, and the id of it. */
+  function countOf (key: string, target: NamedPolicy | CountTarget | undefined): [Limiter, string] {
+    requireKey(key)
+    if (target === undefined) return [limiter, limiter.idWithin(scopes.global)(key)]
+    const { name, groupId, method, url }: Partial<Record<string, unknown>> = typeof target === 'object' && target !== null ? { ...target } : {}
+    if (isText(name)) return [policyLimiter, idOf(policyScope(name), key)]
+    if (isText(groupId)) return [limiter, limiter.idWithin(scopes.group(groupId))(key)]
+    if (isText(method) && isText(url)) return [limiter, limiter.idWithin(scopes.route({ method, url }))(key)]
+    throw invalidOptionError('rate-limit', 'target', target, 'a policy with its name, { method, url } of a route, { groupId }, or nothing for the plugin\'s own count')
   }
 
   return {
     consume: (key, policy, cost = 1) => ask(key, policy, cost, 'consume'),
     peek: (key, policy, cost = 1) => ask(key, policy, cost, 'peek'),
     async refund (key, policy, decision, cost = 1) {
-      if (decision.allowed) await policyLimiter.refund(idOf(policyScope(policy.name), key), policyOf(policy), cost, decision)
+      requireCost(cost)
+      requireDecision(decision)
+      const checked = policyOf(policy)
+      const id = idOf(policyScope(policy.name), key)
+      if (decision.allowed) await policyLimiter.refund(id, checked, cost, decision)
     },
     async reset (key, target) {
-      if (target !== undefined && 'name' in target) return await policyLimiter.reset(idOf(policyScope(target.name), key))
-      await limiter.reset(limiter.idWithin(scopeOf(target))(key))
+      const [counting, id] = countOf(key, target)
+      await counting.reset(id)
     },
     on (event, listener) {
       if (typeof listener !== 'function') throw invalidOptionError('rate-limit', 'listener', listener, 'a function')
       return events.on(event, listener)
     }
   }
+}
+
+function isText (value: unknown): value is string {
+  return typeof value === 'string' && value !== ''
+}
+
+/** What is missing would be one key for all. */
+function requireKey (key: unknown): asserts key is string {
+  if (typeof key !== 'string') throw new InvalidValueError('key', typeof key, 'a string')
+}
+
+/** A promise that was not awaited, or a cost in its place, would give nothing back. */
+function requireDecision (decision: unknown): void {
+  const { allowed, time }: Partial<Record<keyof Decision, unknown>> = typeof decision === 'object' && decision !== null ? decision : {}
+  if (typeof allowed !== 'boolean' || !Number.isFinite(time)) throw new InvalidValueError('decision', typeof decision, 'the decision that consume() resolved to')
 }
 
 /** With `onStoreError: 'open'` nothing is known of the limit, and the caller may go on. */

@@ -1,5 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import type { Decision } from './decision.js'
+import { InvalidValueError } from './errors.js'
 import type { Limiter } from './limiter.js'
 import { whenReady, type MaybePromise } from '../shared/maybe-promise.js'
 import type { Policy } from './policy.js'
@@ -36,6 +37,8 @@ export function createRequestLimiter (limiter: Limiter, options: ResolvedRouteOp
   }
 
   return (request, mode) => whenReady(keyOf(request), given => {
+    // Most objects have the same text, which would be one count for all.
+    if (typeof given === 'object' && given !== null) throw new InvalidValueError('keyGenerator', 'an object', 'a string or a number, such as request.user.id')
     // Handed on as the key generator gave it; the store knows it as text.
     const key = given as string
     return whenReady(isAllowed?.(request, key) ?? false, allowed => {

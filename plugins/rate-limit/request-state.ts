@@ -1,4 +1,4 @@
-import { InvalidValueError } from './errors.js'
+import { requireCost } from './errors.js'
 import type { Decision } from './decision.js'
 import type { Limiter } from './limiter.js'
 import type { Limit, Policy } from './policy.js'
@@ -46,7 +46,7 @@ export class RateLimitState {
    * @throws `FST_REDIS_SUITE_RATE_LIMIT_INVALID_VALUE`
    */
   async charge (cost: number): Promise<void> {
-    if (!Number.isSafeInteger(cost) || cost < 0) throw new InvalidValueError('cost', String(cost), 'a whole number from 0')
+    requireCost(cost)
     if (cost > 0) await Promise.all(this.#charges.map(({ limiter, id, policy }) => limiter.apply(id, policy, cost, 'charge')))
   }
 

@@ -5,7 +5,7 @@ import { parseDuration, type Duration } from '../shared/duration.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
 import { MAX_ENTRIES, readOptions, type OptionReader } from '../shared/options.js'
 import { createAddressList, normalizeIP } from './address.js'
-import { InvalidValueError } from './errors.js'
+import { InvalidValueError, requireCost } from './errors.js'
 import { resolveHeaders, type HeaderNames } from './headers.js'
 import { whenReady, type MaybePromise } from '../shared/maybe-promise.js'
 import {
@@ -13,8 +13,10 @@ import {
   type RouteRateLimitOptions
 } from './options.js'
 import type { Algorithm, Policy } from './policy.js'
-import { DEFAULT_MAX, DEFAULT_TIME_WINDOW, resolvePolicy, type StaticPolicyOptions } from './resolve-policy.js'
+import { allowedMax, DEFAULT_MAX, DEFAULT_TIME_WINDOW, LARGEST_MAX, largestMax, resolvePolicy, type BoundedPolicyOptions } from './resolve-policy.js'
 import type { OnStoreError } from './store-failure.js'
+
+type BoundedRouteOptions = RouteRateLimitOptions & Pick<BoundedPolicyOptions, 'maxLogUnits'>
 
 type ListCheck = (request: FastifyRequest, key: string) => MaybePromise<boolean>
 
@@ -41,6 +43,7 @@ export interface ResolvedRateLimitOptions extends ResolvedRouteOptions {
   nameSpace: string
   timeout: number
   cache: number
+  maxLogUnits: number | undefined
   instances: number
   clock: Clock
 }
@@ -51,8 +54,10 @@ export function resolvePluginOptions (given: RateLimitPluginOptions): ResolvedRa
   const read = readOptions('rate-limit', given)
   read.onlyKnown(PLUGIN_OPTIONS)
   if (given.store !== undefined && typeof given.store !== 'function') read.fail('store', 'a class with incr() and child()')
+  const maxLogUnits = resolveMaxLogUnits(given)
   return {
-    ...resolveRoute(given),
+    ...resolveRoute({ ...given, maxLogUnits }),
+    maxLogUnits,
     global: read.boolean('global', true),
     nameSpace: resolveNameSpace(given.nameSpace, read),
     timeout: read.duration('timeout', DEFAULT_TIMEOUT_MS, { min: 1 }),
@@ -60,6 +65,12 @@ export function resolvePluginOptions (given: RateLimitPluginOptions): ResolvedRa
     instances: read.integer('instances', 1, { min: 1 }),
     clock: read.clock()
   }
+}
+
+/** A store of the user's own keeps no log. */
+function resolveMaxLogUnits (given: RateLimitPluginOptions): number | undefined {
+  if (given.store !== undefined) return LARGEST_MAX
+  return given.maxLogUnits === undefined ? undefined : readOptions('rate-limit', given).integer('maxLogUnits', 1, { min: 1, max: LARGEST_MAX })
 }
 
 function resolveNameSpace (nameSpace: string | undefined, read: OptionReader): string {
@@ -79,10 +90,10 @@ export function resolveRouteOptions (plugin: RateLimitPluginOptions, route: Rout
   // A burst is a part of what may come: below the plugin's, all of it.
   if (typeof route.max === 'number') inherited.burst = burstWithin(inherited.burst, route.max)
   const own = Object.fromEntries(Object.entries(route).filter(([, value]) => value !== undefined))
-  return resolveRoute({ ...inherited, ...own })
+  return resolveRoute({ ...inherited, ...own, maxLogUnits: resolveMaxLogUnits(plugin) })
 }
 
-function resolveRoute (given: RouteRateLimitOptions): ResolvedRouteOptions {
+function resolveRoute (given: BoundedRouteOptions): ResolvedRouteOptions {
   const read = readOptions('rate-limit', given)
   const { keyGenerator, errorResponseBuilder, onExceeding, onExceeded, onBanReach } = given
   for (const [name, value] of Object.entries({ keyGenerator, errorResponseBuilder, onExceeding, onExceeded, onBanReach })) {
@@ -135,13 +146,13 @@ function resolveCost (cost: RouteRateLimitOptions['cost'], read: OptionReader): 
     return () => fixed
   }
   return request => whenReady(cost(request), value => {
-    if (!Number.isSafeInteger(value) || value < 0) throw new InvalidValueError('cost', String(value), 'a whole number from 0')
+    requireCost(value)
     return value
   })
 }
 
 /** The policy is made once where it is the same for all requests, else once for each pair of max and window. */
-function resolvePolicyOf (given: RouteRateLimitOptions, read: OptionReader): ResolvedRouteOptions['policyOf'] {
+function resolvePolicyOf (given: BoundedRouteOptions, read: OptionReader): ResolvedRouteOptions['policyOf'] {
   const { max, timeWindow, ...rest } = given
   if (typeof max !== 'function' && typeof timeWindow !== 'function') {
     const policy = resolvePolicy({ ...rest, max, timeWindow })
@@ -149,7 +160,7 @@ function resolvePolicyOf (given: RouteRateLimitOptions, read: OptionReader): Res
   }
   if (rest.limits !== undefined) read.fail('limits', '"limits", or "max" and "timeWindow", not both')
   // What does not depend on the request is checked now, not at the first one.
-  resolvePolicy({ ...rest, burst: burstWithin(rest.burst, DEFAULT_MAX), max: typeof max === 'function' ? undefined : max, timeWindow: typeof timeWindow === 'function' ? undefined : timeWindow })
+  resolvePolicy({ ...rest, burst: burstWithin(rest.burst, DEFAULT_MAX), max: typeof max === 'function' ? Math.min(DEFAULT_MAX, largestMax(rest)) : max, timeWindow: typeof timeWindow === 'function' ? undefined : timeWindow })
   const policies = new Map<string, Policy>()
   return (request, key) => whenReady(valueFor(max ?? DEFAULT_MAX, request, key), maxNow =>
     whenReady(valueFor<Duration>(timeWindow ?? DEFAULT_TIME_WINDOW, request, key), windowNow => policyFor(policies, rest, maxNow, windowNow)))
@@ -163,9 +174,9 @@ function valueFor<T> (value: PerRequest<T>, request: FastifyRequest, key: string
   return typeof value === 'function' ? (value as (request: FastifyRequest, key: string) => MaybePromise<T>)(request, key) : value
 }
 
-function policyFor (policies: Map<string, Policy>, rest: StaticPolicyOptions, max: number, timeWindow: Duration): Policy {
+function policyFor (policies: Map<string, Policy>, rest: BoundedPolicyOptions, max: number, timeWindow: Duration): Policy {
   const window = parseDuration(timeWindow)
-  if (!Number.isSafeInteger(max) || max < 0) throw new InvalidValueError('max', String(max), 'a whole number from 0')
+  if (!Number.isSafeInteger(max) || max < 0 || max > largestMax(rest)) throw new InvalidValueError('max', String(max), allowedMax(rest))
   if (window === undefined || window < 1) throw new InvalidValueError('timeWindow', String(timeWindow), 'milliseconds, or a string such as \'30s\'')
   const name = `${max}/${window}`
   let policy = policies.get(name)

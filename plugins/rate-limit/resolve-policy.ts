@@ -8,20 +8,27 @@ import { ALGORITHMS, longestWindow, type Limit, type Penalty, type Policy } from
 
 export const DEFAULT_MAX = 1000
 export const DEFAULT_TIME_WINDOW = '1 minute'
-// A log has a slot of its own for each unit.
-const LARGEST_MAX = 10_000_000
+export const LARGEST_MAX = 10_000_000
+// A decision on such a log takes Redis a few milliseconds at most, and one of 10,000,000 units more than a second.
+const DEFAULT_MAX_LOG_UNITS = 100_000
 
 export interface StaticPolicyOptions extends PolicyOptions {
   max?: number | undefined
   timeWindow?: Duration | undefined
 }
 
+export interface BoundedPolicyOptions extends StaticPolicyOptions {
+  /** Of the plugin. @default 100000 */
+  maxLogUnits?: number | undefined
+}
+
 /** @throws `FST_REDIS_SUITE_RATE_LIMIT_INVALID_OPTION` */
-export function resolvePolicy (given: StaticPolicyOptions): Policy {
+export function resolvePolicy (given: BoundedPolicyOptions): Policy {
   const read = readOptions('rate-limit', given)
   const algorithm = read.oneOf('algorithm', 'sliding-log', ALGORITHMS)
   if (algorithm !== 'gcra' && given.burst !== undefined) read.fail('burst', 'a burst goes with the algorithm \'gcra\'')
   const limits = given.limits === undefined ? [resolveLimit(given, 'default')] : resolveLimits(given, read)
+  if (limits.some(({ max }) => max > largestMax(given))) read.fail(given.limits === undefined ? 'max' : 'limits', `a "max" that is ${allowedMax(given)}`)
   const window = longestWindow(limits)
   return {
     limits,
@@ -31,6 +38,18 @@ export function resolvePolicy (given: StaticPolicyOptions): Policy {
     ban: read.integer('ban', -1, { min: -1 }),
     banDuration: read.duration('banDuration', window, { min: 1, max: Number.MAX_VALUE })
   }
+}
+
+/** A log has a slot of its own for each unit; the other algorithms keep a few numbers. */
+export function largestMax ({ algorithm = 'sliding-log', maxLogUnits = DEFAULT_MAX_LOG_UNITS }: BoundedPolicyOptions): number {
+  return algorithm === 'sliding-log' ? maxLogUnits : LARGEST_MAX
+}
+
+/** Describes the allowed values of `max`, and what to do where a larger one is needed. */
+export function allowedMax (given: BoundedPolicyOptions): string {
+  const range = `a whole number from 0 to ${largestMax(given)}`
+  const isLog = (given.algorithm ?? 'sliding-log') === 'sliding-log'
+  return isLog ? `${range} with the algorithm 'sliding-log'; for a larger one set algorithm: 'sliding-counter', or raise "maxLogUnits"` : range
 }
 
 function resolveLimits (given: StaticPolicyOptions, read: OptionReader): Limit[] {

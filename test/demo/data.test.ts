@@ -16,7 +16,7 @@ import { findPostgres, startPostgres } from '../helpers/servers/postgres.js'
 const bin = findPostgres()
 const skip = bin === undefined && 'there is no PostgreSQL on this machine'
 const postgres = bin === undefined ? undefined : await startPostgres(bin)
-const env = { RATE_LIMIT_MAX: '1000000' }
+const env = { RATE_LIMIT_MAX: '100000' }
 
 const redis = await startRedis()
 const { logger, lines } = collectLog()

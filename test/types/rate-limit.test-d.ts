@@ -27,6 +27,16 @@ app.get('/hook', { preHandler: app.rateLimit({ max: 5 }) }, async request => {
   expectType<ManualResult>(await app.createRateLimit({ max: 5 })(request))
 })
 
+app.addHook('onRequest', app.rateLimit())
+app.addHook('preParsing', app.rateLimit())
+app.route({ method: 'GET', url: '/hooks', onRequest: app.rateLimit(), preParsing: [app.rateLimit()], preValidation: app.rateLimit(), preHandler: [app.rateLimit()], handler: async () => '' })
+app.get<{ Params: { id: string } }>('/awaited/:id', async (request, reply) => {
+  expectType<Promise<void>>(app.rateLimit({ max: 5 })(request, reply))
+  await app.createRateLimit()(request, { increment: false })
+})
+app.addHook('preHandler', async (request, reply) => { await app.rateLimit()(request, reply) })
+expectError(app.rateLimit()(1, 2))
+
 const policy = { name: 'login', max: 5, timeWindow: '15 minutes' }
 const decision = await app.rateLimiter.consume('ann', policy, 2)
 expectType<Decision>(decision)

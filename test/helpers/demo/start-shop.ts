@@ -34,7 +34,7 @@ export interface StartShopOptions extends ShopOptions {
 /** Starts apps of one shop, closed with the test; the rate limit is out of the way unless `env` sets it. */
 export async function startShop (t: Test, { env, instances = 1, routes, clock, ...options }: StartShopOptions = {}): Promise<[FastifyInstance, ...FastifyInstance[]]> {
   const db = await sharedDatabase()
-  const config = shopConfig({ SESSION_SECRET: 'one secret for all the instances of it', RATE_LIMIT_MAX: '1000000', ...env })
+  const config = shopConfig({ SESSION_SECRET: 'one secret for all the instances of it', RATE_LIMIT_MAX: '100000', ...env })
   const apps: FastifyInstance[] = []
   if (isTestClock(clock)) waitForReplies(t, clock, () => apps.flatMap(app => app.hasDecorator('redis') ? [app.redis as Redis | Cluster] : []))
   const start = async () => {
