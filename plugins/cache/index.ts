@@ -79,9 +79,9 @@ export const cache = fp<CachePluginOptions>(async function cache (fastify, given
   })
 
   fastify.decorate('cache', createDataCache({ core, values, reader, writer: new WriteThrough(core, values), behinds, tiers: options.tiers }, options.values))
-  fastify.addHook('onRoute', route => {
+  fastify.addHook('onRoute', function (route) {
     const config: FastifyContextConfig['cache'] = route.config?.cache
-    responses.addRoute(route, config ?? (options.global ? true : undefined))
+    responses.addRoute(this, route, config ?? (options.global ? true : undefined))
   })
   fastify.addHook('onClose', async () => {
     await Promise.all([responses.settle(), reader.settle(), behinds.close()])

@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, onRequestHookHandler, onSendHookHandler, RouteOptions } from 'fastify'
 import { failHook, finishHook } from '../shared/hook-callback.js'
-import { endingWith } from '../shared/last-hook.js'
+import { PinnedHooks } from '../shared/pinned-hooks.js'
 import { createCacheStatus } from './cache-status.js'
 import type { CacheCore } from './core.js'
 import { asStored, createTake } from './on-send.js'
@@ -27,8 +27,11 @@ declare module 'fastify' {
 }
 
 export interface ResponseCache {
-  /** @param config - undefined where it says nothing: what it changes is invalidated all the same */
-  addRoute (route: RouteOptions, config: RouteCacheOptions | boolean | undefined): void
+  /**
+   * @param instance - the route's
+   * @param config - undefined where it says nothing: what it changes is invalidated all the same
+   */
+  addRoute (instance: FastifyInstance, route: RouteOptions, config: RouteCacheOptions | boolean | undefined): void
   /** Waits for what is under way. */
   settle (): Promise<void>
 }
@@ -41,6 +44,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
   const describe = options.cacheStatus === undefined ? undefined : createCacheStatus(options.cacheStatus)
   // Routes of which answers are stored, by their URLs: what is changed there may be stored, by their keys.
   const stored = new Map<string, Keyed[]>()
+  const pinnedHooks = new PinnedHooks(fastify, 'cache')
 
   fastify.decorateRequest(STATE, null)
   fastify.decorateReply('cacheTags', function (...tags) {
@@ -132,22 +136,21 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
   }
 
   return {
-    addRoute (route, config) {
+    addRoute (instance, route, config) {
       if (config === false) return
       const methods = [route.method].flat()
       const resolved: ResolvedRouteCache = { ...options.route(config ?? {}, `${methods.join()} ${route.url}`), counts: core.countsOf(route.url) }
       const constraints = route.constraints === undefined ? '' : JSON.stringify(route.constraints)
       if (config !== undefined && resolved.stores) {
         if (methods.includes('GET')) stored.set(route.url, [...stored.get(route.url) ?? [], { route: resolved, constraints }])
-        const { hook } = resolved
         // After all others', so that whoever may not see an answer is turned away before.
-        Object.assign(route, { [hook]: endingWith<unknown>(route[hook], lookUp(resolved, constraints)) })
-        Object.assign(route, { onError: [...[route.onError ?? []].flat(), onError] })
+        pinnedHooks.pin(instance, route, resolved.hook, lookUp(resolved, constraints), 'last')
+        pinnedHooks.pin(instance, route, 'onError', onError, 'last')
       } else if (!resolved.hasInvalidations && !methods.some(isUnsafe)) {
         return
       }
       // After all others', so that what is stored is what is sent.
-      Object.assign(route, { onSend: endingWith(route.onSend, onSend(resolved, constraints)) })
+      pinnedHooks.pin(instance, route, 'onSend', onSend(resolved, constraints), 'last')
     },
     settle: () => refresher.settle()
   }

@@ -3,7 +3,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler,
 import { sleep } from '../shared/clock.js'
 import { reasonOf } from '../shared/errors.js'
 import { failHook, finishHook } from '../shared/hook-callback.js'
-import { endingWith } from '../shared/last-hook.js'
+import { PinnedHooks } from '../shared/pinned-hooks.js'
 import { answerOf, giveAgain, isFinal, replay } from './answer.js'
 import { AnswerNotKeptError, inProgress, InvalidValueError, KeyReusedError, StoreUnavailableError } from './errors.js'
 import { fingerprintOf, idOf, keyOf } from './key.js'
@@ -36,8 +36,9 @@ function textOf (route: ResolvedRoute, option: 'scope' | 'fingerprint', request:
 }
 
 /** @returns what puts itself into a route's way */
-export function createHooks (fastify: FastifyInstance, context: RunContext): (route: RouteOptions, options: ResolvedRoute) => void {
+export function createHooks (fastify: FastifyInstance, context: RunContext): (instance: FastifyInstance, route: RouteOptions, options: ResolvedRoute) => void {
   const { store, run, log, clock } = context
+  const pinnedHooks = new PinnedHooks(fastify, 'idempotency')
   let isFailing = false
   fastify.decorateRequest(RUN, null)
   fastify.decorateRequest(REPLAYED, null)
@@ -134,24 +135,22 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (ro
     done()
   }
 
-  return function addHooks (route, options) {
+  return function addHooks (instance, route, options) {
     const { handler } = route
     let isWarned = false
     const warnOnce = (): void => {
       if (!isWarned) log.warn({ plugin: 'idempotency', route: route.url }, 'idempotency: an answer that is a stream is not kept, the same request runs again')
       isWarned = true
     }
-    Object.assign(route, {
-      // After all others', so that whoever may not ask is turned away before.
-      preHandler: endingWith<unknown>(route.preHandler, preHandler(options)),
-      // Before all others' of routes, so that what they make of it, such as its compression, is made for each client.
-      onSend: [onSend(options, warnOnce), ...[route.onSend ?? []].flat()],
-      onError: [...[route.onError ?? []].flat(), onError],
-      handler: function (this: FastifyInstance, request: FastifyRequest, reply: FastifyReply) {
-        const result: unknown = handler.call(this, request, reply)
-        if (result instanceof Promise) request[RUN]?.during(result)
-        return result
-      }
-    })
+    // After all others', so that whoever may not ask is turned away before.
+    pinnedHooks.pin(instance, route, 'preHandler', preHandler(options), 'last')
+    // Before all others' of routes, so that what they make of it, such as its compression, is made for each client.
+    pinnedHooks.pin(instance, route, 'onSend', onSend(options, warnOnce), 'first')
+    pinnedHooks.pin(instance, route, 'onError', onError, 'last')
+    route.handler = function (request, reply) {
+      const result: unknown = handler.call(this, request, reply)
+      if (result instanceof Promise) request[RUN]?.during(result)
+      return result
+    }
   }
 }

@@ -39,7 +39,7 @@ export const idempotency = fp<IdempotencyPluginOptions>(async function idempoten
   fastify.decorateRequest('idempotencyKey', null)
   const addHooks = createHooks(fastify, { store, run, log: fastify.log, clock, runs, debts: { bytes: 0, isFull: false } })
 
-  fastify.addHook('onRoute', route => {
+  fastify.addHook('onRoute', function (route) {
     const config = route.config?.idempotency
     if (config === undefined || config === false) return
     // Fastify adds it where there is GET: also where there is POST as well.
@@ -47,7 +47,7 @@ export const idempotency = fp<IdempotencyPluginOptions>(async function idempoten
     if ([route.method].flat().every(isSafe)) {
       readOptions('idempotency', { 'config.idempotency': `${[route.method].flat().join()} ${route.url}` }).fail('config.idempotency', 'a route that changes something: GET and HEAD may be repeated anyway')
     }
-    addHooks(route, resolveRoute(given, config))
+    addHooks(this, route, resolveRoute(given, config))
   })
   fastify.addHook('onClose', async () => { await Promise.all([...runs].map(each => each.close())) })
 }, { name: 'fastify-redis-suite/idempotency', fastify: '5.x' })

@@ -158,7 +158,5 @@ function isTightest (request: FastifyRequest, decision: Decision): boolean {
 /** Appends to the hooks that the route has already, so that those keep their place. */
 export function addHook (route: RouteOptions, name: RateLimitHook, hook: UniversalHook): void {
   const present: unknown = route[name]
-  // A list with a way of its own to append keeps something last, as the cache does: it is not to answer before the limit was asked.
-  if (Array.isArray(present) && Object.hasOwn(present, 'push')) present.push(hook)
-  else Object.assign(route, { [name]: present === undefined ? [hook] : [present, hook].flat() })
+  Object.assign(route, { [name]: present === undefined ? [hook] : [present, hook].flat() })
 }

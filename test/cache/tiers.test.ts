@@ -6,7 +6,6 @@ import { createMemoryStore } from '../../plugins/cache/memory-store.js'
 import { StoreClock } from '../../plugins/cache/store-clock.js'
 import { EVERYTHING, PATTERNS } from '../../plugins/cache/store.js'
 import { TurnReads } from '../../plugins/cache/turn-reads.js'
-import { endingWith } from '../../plugins/shared/last-hook.js'
 import { createTestClock } from '../../plugins/testing/index.js'
 
 // L1
@@ -363,24 +362,4 @@ t.test('a caller never gets a read that was sent before its call, even within on
   t.equal(get(), early)
   sends++
   t.same(await Promise.all([early, get()]), [0, 1])
-})
-
-t.test('the hook stays the last one, however others are appended', async t => {
-  for (const [present, expected] of [[undefined, []], ['a', ['a']], [['a', 'b'], ['a', 'b']], [[], []]] as Array<[string | string[] | undefined, string[]]>) {
-    const hooks = endingWith(present, 'last')
-    t.same([...hooks], [...expected, 'last'])
-    t.equal(hooks.push('x', 'y'), expected.length + 3)
-    hooks.unshift('w')
-    hooks.push()
-    hooks.push('z')
-    t.same([...hooks], ['w', ...expected, 'x', 'y', 'z', 'last'])
-    t.equal(Array.isArray(hooks), true)
-    t.same(Object.keys(hooks), hooks.map((_, i) => String(i)), 'and it looks like any list')
-  }
-})
-
-t.test('the list that was there is left as it is', async t => {
-  const present = ['a']
-  endingWith(present, 'last').push('b')
-  t.same(present, ['a'])
 })
