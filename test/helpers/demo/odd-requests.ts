@@ -86,9 +86,9 @@ export async function sendOddRequests (app: FastifyInstance, options: { numRuns:
       admin = client(app, '10.0.0.1')
       await admin.send('POST', '/login', { email: 'admin@example.com', password: DEMO_PASSWORD })
     }
-    const { statusCode } = await send(given)
+    const { statusCode, body } = await send(given)
     statuses.add(statusCode)
-    if (statusCode >= 500) throw new Error(`${statusCode} to ${JSON.stringify(given)}`)
+    if (statusCode >= 500) throw new Error(`${statusCode} to ${JSON.stringify(given)}: ${body}`)
   }), options)
   return statuses
 }
