@@ -1,4 +1,5 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import { areSendable } from '../shared/sendable.js'
 import { secondsOf, type Directives } from './cache-control.js'
 import type { ResponseMeta, StoredResponse } from './entry.js'
 import { explicitLifetime, heuristicLifetime, initialAge, type FreshnessInput } from './freshness.js'
@@ -43,6 +44,8 @@ export function judge (request: FastifyRequest, reply: FastifyReply, state: Requ
     variesByEverything: vary === '*'
   })
   if (why !== undefined || vary === '*') return { why: why ?? 'vary' }
+  // The client gets an error in its place, and so would each hit.
+  if (!areSendable(headers)) return { why: 'headers' }
 
   const input = freshnessInput(headers, directives, isTargeted, reply.statusCode, state, respondedAt)
   const kept = storedHeaders(headers, state.before, excludedFields(directives))
@@ -110,6 +113,7 @@ export function freshen (request: FastifyRequest, reply: FastifyReply, state: Re
   if (directives.get('private') === true && !state.hasOwner) return { why: 'private' }
   if (hasSession(request) && !state.hasOwner && !state.route.isPublic) return { why: 'session' }
   if (parseVary(joined(merged['vary'])) === '*') return { why: 'vary' }
+  if (!areSendable(merged)) return { why: 'headers' }
   for (const name of excludedFields(directives)) Reflect.deleteProperty(merged, name)
   const input = freshnessInput(merged, directives, isTargeted, stored.meta.status, state, respondedAt)
   // Its age is that of the confirmation.

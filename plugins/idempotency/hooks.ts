@@ -4,6 +4,7 @@ import { sleep } from '../shared/clock.js'
 import { reasonOf } from '../shared/errors.js'
 import { failHook, finishHook } from '../shared/hook-callback.js'
 import { PinnedHooks } from '../shared/pinned-hooks.js'
+import { areSendable } from '../shared/sendable.js'
 import { answerOf, giveAgain, isFinal, replay } from './answer.js'
 import { AnswerNotKeptError, inProgress, InvalidValueError, KeyReusedError, StoreUnavailableError } from './errors.js'
 import { fingerprintOf, idOf, keyOf } from './key.js'
@@ -108,7 +109,7 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (in
     if (begun === null) return payload
     const answer = answerOf(reply, payload, route)
     if (answer === undefined) warnOnce()
-    if (answer === undefined || begun.hasFailed || !isFinal(reply.statusCode)) await begun.release()
+    if (answer === undefined || begun.hasFailed || !isFinal(reply.statusCode) || !areSendable(reply.getHeaders())) await begun.release()
     else await begun.complete(answer)
     return payload
   }
@@ -129,9 +130,9 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (in
     }
   }
 
-  const onError: onErrorHookHandler = (request, _reply, error, done) => {
+  const onError: onErrorHookHandler = (request, reply, error, done) => {
     request[REPLAYED] = null
-    request[RUN]?.fail(error.code === 'FST_ERR_HANDLER_TIMEOUT')
+    if (!reply.raw.headersSent) request[RUN]?.fail(error.code === 'FST_ERR_HANDLER_TIMEOUT')
     done()
   }
 

@@ -56,6 +56,9 @@ export function createMemoryStore (maxKeys: number, clock: Clock = systemClock):
     },
     async release ({ id, token }) {
       if (claims.get(id)?.token === token) claims.delete(id)
+    },
+    async retract ({ id, token }) {
+      for (const entries of [claims, answers]) if (entries.get(id)?.token === token) entries.delete(id)
     }
   }
 }

@@ -20,7 +20,8 @@ export function createRedisStore (client: RedisClient, prefix: string): Idempote
       const args = [token, fingerprint, ttl, head, ...body instanceof Buffer ? [body] : []]
       return await runScript(client, completeScript, [space + id], args) === 1
     },
-    async release ({ id, token }) { await runScript(client, releaseScript, [space + id], [token]) }
+    async release ({ id, token }) { await runScript(client, releaseScript, [space + id], [token, 0]) },
+    async retract ({ id, token }) { await runScript(client, releaseScript, [space + id], [token, 1]) }
   }
 }
 

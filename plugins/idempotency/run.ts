@@ -54,6 +54,9 @@ export class Run {
   /** Whether the answer is an error that was thrown or sent. */
   hasFailed = false
   #keeping: Promise<void> | undefined
+  #retracting: Promise<void> | undefined
+  /** Whether the answer is stored, and the hooks after this plugin's have it. */
+  #isPassedOn = false
 
   constructor (context: RunContext, options: RunOptions) {
     this.#context = context
@@ -78,6 +81,8 @@ export class Run {
   fail (isCutOff: boolean): void {
     this.hasFailed = true
     this.#isCutOff = isCutOff
+    // A later hook failed, or the response cannot be sent: the client gets an error.
+    if (this.#isPassedOn) this.#retracting ??= this.#retract()
   }
 
   /** Keeps the answer, or tries to for a while; it never fails. */
@@ -85,6 +90,7 @@ export class Run {
     // Of a handler that answers twice the first answer counts, which must then be sent first as well.
     this.#keeping ??= this.#keep(answer)
     await this.#keeping
+    this.#isPassedOn = true
   }
 
   async #keep (answer: StoredAnswer): Promise<void> {
@@ -96,12 +102,20 @@ export class Run {
 
   /** Lets the next one run; it never fails. */
   async release (): Promise<void> {
-    if (this.#isSettled || this.#goesOn) return await this.#keeping
+    if (this.#isSettled || this.#goesOn) return await (this.#retracting ?? this.#keeping)
     this.#isSettled = true
     this.#end()
     const { store, run } = this.#context
     // Where it cannot be said, it is so after the lease.
     await run(() => store.release(this.#options.claimant)).catch(() => {})
+  }
+
+  async #retract (): Promise<void> {
+    const { store, run, log } = this.#context
+    this.#end()
+    await run(() => store.retract(this.#options.claimant)).catch((error: unknown) => {
+      log.warn({ plugin: 'idempotency', reason: reasonOf(error) }, 'idempotency: a response that could not be sent stays stored, as the store cannot be asked')
+    })
   }
 
   /** The process ends: what is owed is tried once more. */

@@ -49,12 +49,12 @@ return 1
 `
 
 /**
- * Gives a claim back, which an answer is not.
+ * Gives a claim back. A stored response is removed where it is retracted, and stays otherwise.
  *
  * KEYS[1]  the key
- * ARGV     token
+ * ARGV     token, 1 to retract
  */
 export const releaseScript = lua`
 local token, head = unpack(redis.call('HMGET', KEYS[1], 'token', 'head'))
-if token == ARGV[1] and not head then redis.call('DEL', KEYS[1]) end
+if token == ARGV[1] and (not head or ARGV[2] == '1') then redis.call('DEL', KEYS[1]) end
 `

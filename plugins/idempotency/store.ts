@@ -39,4 +39,6 @@ export interface IdempotencyStore {
   complete (claimant: Claimant, answer: StoredAnswer, ttl: number): Promise<boolean>
   /** Lets the next one run, unless it is answered. */
   release (claimant: Claimant): Promise<void>
+  /** Lets the next one run, also where it is answered: the response was stored, and could not be sent. */
+  retract (claimant: Claimant): Promise<void>
 }

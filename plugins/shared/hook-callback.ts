@@ -40,7 +40,7 @@ export function failHook (plugin: PluginName, reply: FastifyReply, done: Done, e
 }
 
 /** Bypasses Fastify, and everything of the response that was set before. */
-function endResponse ({ raw }: FastifyReply): void {
+function endResponse ({ raw, request }: FastifyReply): void {
   if (raw.headersSent || raw.destroyed) {
     raw.destroy()
     return
@@ -48,7 +48,8 @@ function endResponse ({ raw }: FastifyReply): void {
   for (const name of raw.getHeaderNames()) raw.removeHeader(name)
   const message = STATUS_CODES[500]
   const body = JSON.stringify({ statusCode: 500, error: message, message })
-  raw.statusMessage = ''
+  // Of what cannot be sent, this one is not among the headers; HTTP/2 has none.
+  if (request.raw.httpVersionMajor < 2) raw.statusMessage = ''
   raw.writeHead(500, { 'content-type': 'application/json; charset=utf-8', 'content-length': body.length })
   raw.end(body)
 }

@@ -37,6 +37,17 @@ onEachStore('a stored response is neither released nor renewed for a lease, nor 
   t.same(await store.claim(second, 60_000), answer)
 })
 
+onEachStore('a stored response that could not be sent is retracted by its owner alone', async (t, store) => {
+  await store.claim(first, 60_000)
+  await store.complete(first, answer, 60_000)
+  await store.retract(second)
+  t.same(await store.claim(second, 60_000), answer)
+  await store.retract(first)
+  t.equal(await store.claim(second, 60_000), 'mine')
+  await store.retract(first)
+  t.equal(await store.renew(second, 60_000), true, 'the next claim stays')
+})
+
 onEachStore('only the owner of a claim renews it, releases it, or completes it', async (t, store) => {
   await store.claim(first, 60_000)
   t.equal(await store.renew(second, 60_000), false)
