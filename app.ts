@@ -12,6 +12,7 @@ import { live } from './demo/live.js'
 import { page } from './demo/page.js'
 import type { Config } from './demo/config.js'
 import { mails } from './demo/mails.js'
+import { exposeByToken } from './demo/metrics-token.js'
 import { verifyPassword } from './demo/password.js'
 import { sale as saleStore } from './demo/sale.js'
 import { unusedConnections } from './demo/unused-connections.js'
@@ -64,7 +65,7 @@ export async function buildApp (config: Config, { clock, db, ...options }: ShopO
   await app.register(idempotency, { clock })
   await app.register(events, { clock })
   await app.register(lock, { clock })
-  await app.register(metrics, { clock })
+  await app.register(metrics, { expose: exposeByToken(config.METRICS_TOKEN), clock })
   await app.register(errors)
 
   await app.register(database, { url: config.DATABASE_URL, snapshot: config.DATABASE_SNAPSHOT, db })

@@ -12,7 +12,8 @@ const schema = Type.Object({
   DATABASE_URL: Type.Optional(Type.String({ minLength: 1 })),
   DATABASE_SNAPSHOT: Type.Optional(Type.String({ minLength: 1 })),
   SESSION_SECRET: Type.Optional(Type.String({ minLength: 32 })),
-  RATE_LIMIT_MAX: Type.Integer({ default: 100, minimum: 0 }),
+  METRICS_TOKEN: Type.Optional(Type.String({ minLength: 16 })),
+  RATE_LIMIT_MAX: Type.Integer({ default: 100, minimum: 0, maximum: 100_000 }),
   TRUST_PROXY: Type.Boolean({ default: false }),
   DRAIN_DELAY: Type.Integer({ default: 0, minimum: 0 }),
   MAX_EVENT_LOOP_DELAY: Type.Integer({ default: 1000, minimum: 1 })

@@ -1,4 +1,5 @@
-// A shop's numbers for Prometheus at /metrics. Run it with `npx tsx examples/metrics.ts`, ask for /products/1 some times, then for /metrics.
+// A shop's metrics for Prometheus at /metrics. Run it with `npx tsx examples/metrics.ts`, request /products/1 some times, then /metrics.
+// Prometheus on another machine needs METRICS_TOKEN; without it the route answers clients on this machine only.
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
 import { Counter } from 'prom-client'
@@ -7,7 +8,11 @@ import { cache, health, metrics, rateLimit, redis } from '../plugins/index.js'
 export async function build () {
   const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
   // Before what is to be timed; what it reads of the other plugins may come later.
-  await app.register(metrics, { labels: { service: 'shop' } })
+  const token = process.env['METRICS_TOKEN']
+  await app.register(metrics, {
+    labels: { service: 'shop' },
+    expose: token === undefined ? 'loopback' : request => request.headers.authorization === `Bearer ${token}`
+  })
   const url = process.env['REDIS_URL']
   if (url) await app.register(redis, { url, prefix: 'example' })
   await app.register(rateLimit, { max: 100, timeWindow: '1 minute' })

@@ -55,6 +55,14 @@ for (const [name, env] of Object.entries(environments)) {
       t.match([statusCode, headers['x-ratelimit-limit']], [200, undefined], 'the documentation is not limited')
     })
 
+    t.test('metrics are shown to a scrape with the token, and not without it', async t => {
+      const [open] = await startShop(t, { env: { ...env, METRICS_TOKEN: 'a-token-of-prometheus' } })
+      const status = async (of: typeof app, more: object) => (await of.inject({ url: '/metrics', ...more })).statusCode
+      const token = (text: string) => ({ remoteAddress: '10.0.0.5', headers: { authorization: text } })
+      t.same([await status(app, {}), await status(app, { remoteAddress: '10.0.0.5' })], [200, 404])
+      t.same([await status(open, token('Bearer a-token-of-prometheus')), await status(open, token('Bearer another')), await status(open, {})], [200, 404, 404])
+    })
+
     t.test('a cart survives the login, and its order reduces the stock', async t => {
       const who = visitor()
       t.equal((await who.send('GET', '/me')).statusCode, 401)

@@ -27,7 +27,7 @@ t.test('variables are read, and an empty variable counts as unset', async t => {
 
 t.test('a wrong value is an error that names the variable', async t => {
   const wrong: NodeJS.ProcessEnv[] = [{ PORT: 'http' }, { PORT: '70000' }, { LOG_LEVEL: 'loud' }, { SESSION_SECRET: 'short' }, { REDIS_CLUSTER: 'localhost' },
-    { RATE_LIMIT_MAX: '-1' }, { TRUST_PROXY: 'perhaps' }]
+    { RATE_LIMIT_MAX: '-1' }, { RATE_LIMIT_MAX: '100001' }, { METRICS_TOKEN: 'short' }, { TRUST_PROXY: 'perhaps' }]
   for (const env of wrong) t.throws(() => readConfig(env), { message: new RegExp(Object.keys(env)[0] ?? '') }, JSON.stringify(env))
   t.throws(() => readConfig({ REDIS_URL: 'redis://x', REDIS_CLUSTER: 'x:1' }), /not both/)
 })

@@ -1,12 +1,12 @@
 import type { FastifyUnderPressureOptions } from '@fastify/under-pressure'
-import type { FastifyRequest, LogLevel } from 'fastify'
-import { guardOf, LOG_LEVELS, type Audience } from '../shared/audience.js'
+import type { LogLevel } from 'fastify'
+import { AUDIENCE_ALLOWED, guardOf, isAudience, LOG_LEVELS, type Audience, type Guard } from '../shared/audience.js'
 import type { RedisClient } from '../shared/client.js'
 import type { Clock } from '../shared/clock.js'
 import { MAX_TIMER_MS, type Duration } from '../shared/duration.js'
 import { readOptions, type OptionReader } from '../shared/options.js'
 
-/** Who is shown the single checks: everyone, no one, requests from this machine, or whom the function says. */
+/** Who is shown the single checks: everyone, no one, clients on this machine, or the requests that a function allows. */
 export type DetailsOption = Audience
 
 /** Of each route its path below the prefix, or `false` for none. */
@@ -29,7 +29,7 @@ export interface HealthPluginOptions {
   /** The path of the routes. @default '/health' */
   prefix?: string | undefined
   paths?: HealthPaths | undefined
-  /** Others get the status alone. @default 'loopback' */
+  /** Who is shown the single checks. Others get the status alone. @default 'loopback' */
   details?: DetailsOption | undefined
   /** An ioredis client to check; `false` for none. @default fastify.redis, if it is there */
   redis?: RedisClient | false | null | undefined
@@ -58,7 +58,7 @@ export interface HealthPluginOptions {
 export interface ResolvedHealthOptions {
   /** Undefined: there is no such route. */
   paths: Record<'live' | 'ready' | 'startup' | 'details', string | undefined>
-  mayReadDetails: (request: FastifyRequest) => boolean | Promise<boolean>
+  mayReadDetails: Guard
   redisCritical: boolean
   cacheFor: number
   underPressure: PressureOptions | undefined
@@ -78,12 +78,10 @@ export function resolveHealthOptions (given: HealthPluginOptions): ResolvedHealt
   const read = readOptions('health', given)
   read.onlyKnown(['details', 'redis', 'redisCritical', 'paths', 'cacheFor', 'underPressure', 'drainDelay', 'clock', ...ABOUT])
   const details = given.details ?? 'loopback'
-  if (typeof details !== 'boolean' && typeof details !== 'function' && details !== 'loopback') {
-    read.fail('details', "true, false, 'loopback' or a function of the request")
-  }
+  if (!isAudience(details)) read.fail('details', AUDIENCE_ALLOWED)
   return {
     paths: resolvePaths(given.paths, read),
-    mayReadDetails: guardOf(details),
+    mayReadDetails: guardOf('health', details),
     redisCritical: read.boolean('redisCritical', false),
     cacheFor: read.duration('cacheFor', 1000),
     underPressure: resolvePressure(given.underPressure, read),

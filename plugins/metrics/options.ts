@@ -1,17 +1,17 @@
-import type { FastifyRequest, LogLevel } from 'fastify'
+import type { LogLevel } from 'fastify'
 import { Registry } from 'prom-client'
-import { guardOf, LOG_LEVELS, type Audience } from '../shared/audience.js'
+import { AUDIENCE_ALLOWED, guardOf, isAudience, LOG_LEVELS, type Audience, type Guard } from '../shared/audience.js'
 import type { Clock } from '../shared/clock.js'
 import { MAX_TIMER_MS, type Duration } from '../shared/duration.js'
 import { readOptions, type OptionReader } from '../shared/options.js'
 
-/** Who may read: everyone, requests from this machine, or whom the function says. */
-export type ExposeOption = Exclude<Audience, false>
+/** Who may read: everyone, no one, clients on this machine, or the requests that a function allows. */
+export type ExposeOption = Audience
 
 export interface MetricsPluginOptions {
   /** Of the route; `false`: there is none, and the registry is read some other way. @default '/metrics' */
   path?: string | false | undefined
-  /** Others are answered 404. @default true */
+  /** Who may read the route. Others get 404. @default 'loopback' */
   expose?: ExposeOption | undefined
   /** What the names of the suite's own metrics begin with; `http_request_duration_seconds` has none. @default 'fastify_' */
   prefix?: string | undefined
@@ -42,7 +42,9 @@ export interface MetricsPluginOptions {
 export interface ResolvedMetricsOptions {
   /** Undefined: there is no route. */
   path: string | undefined
-  mayRead: (request: FastifyRequest) => boolean | Promise<boolean>
+  mayRead: Guard
+  /** Whether the option `expose` was left out. */
+  isClosedByDefault: boolean
   prefix: string
   registry: Registry | undefined
   defaultMetrics: boolean
@@ -65,14 +67,15 @@ const OPTIONS = ['path', 'expose', 'registry', 'defaultMetrics', 'http', 'bucket
 export function resolveMetricsOptions (given: MetricsPluginOptions): ResolvedMetricsOptions {
   const read = readOptions('metrics', given)
   read.onlyKnown(OPTIONS)
-  const { expose = true, registry, prefix = 'fastify_', path = '/metrics' } = given
-  if (expose !== true && expose !== 'loopback' && typeof expose !== 'function') read.fail('expose', "true, 'loopback' or a function of the request")
+  const { expose = 'loopback', registry, prefix = 'fastify_', path = '/metrics' } = given
+  if (!isAudience(expose)) read.fail('expose', AUDIENCE_ALLOWED)
   if (registry !== undefined && !isRegistry(registry)) read.fail('registry', 'a Registry of prom-client')
   if (typeof prefix !== 'string' || !/^([a-zA-Z_:][\w:]*)?$/.test(prefix)) read.fail('prefix', 'letters, digits and _, as names of metrics may begin')
   if (path !== false && (typeof path !== 'string' || !/^\/[^?#]*[^/?#]$/.test(path))) read.fail('path', "a path such as '/metrics', or false")
   return {
     path: path === false ? undefined : path,
-    mayRead: guardOf(expose),
+    mayRead: guardOf('metrics', expose),
+    isClosedByDefault: given.expose === undefined,
     prefix,
     registry,
     defaultMetrics: read.boolean('defaultMetrics', true),

@@ -7,9 +7,14 @@ const EXEMPT = { rateLimit: false, cache: false, session: false, pressureHandler
 // What @fastify/swagger reads: they are no part of an app's interface.
 const HIDDEN: FastifySchema & { hide: boolean } = { hide: true }
 
-export function addRoute (fastify: FastifyInstance, registry: Registry, path: string, { mayRead, logLevel }: ResolvedMetricsOptions): void {
+export function addRoute (fastify: FastifyInstance, registry: Registry, path: string, { mayRead, isClosedByDefault, logLevel }: ResolvedMetricsOptions): void {
+  let isLogged = !isClosedByDefault
   fastify.get(path, { config: EXEMPT, logLevel, schema: HIDDEN }, async (request, reply) => {
-    if (!await mayRead(request)) return reply.callNotFound()
+    if (!await mayRead(request)) {
+      if (!isLogged) fastify.log.warn({ plugin: 'metrics', address: request.ip }, 'metrics: a request from another machine, or through a proxy, got 404: the option "expose" says who may read the metrics')
+      isLogged = true
+      return reply.callNotFound()
+    }
     const text = await registry.metrics()
     return await reply.header('cache-control', 'no-store').type(registry.contentType).send(text)
   })

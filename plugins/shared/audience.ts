@@ -1,16 +1,52 @@
 import type { FastifyRequest } from 'fastify'
+import { reasonOf, type PluginName } from './errors.js'
 
 /** As `logLevel` of a route. */
 export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
 
-/** Who may see something: everyone, no one, requests from this machine, or whom the function says. */
+/** Who may read something: everyone, no one, clients on this machine, or the requests that a function allows. */
 export type Audience = boolean | 'loopback' | ((request: FastifyRequest) => boolean | Promise<boolean>)
 
-const LOOPBACK = new Set(['127.0.0.1', '::1', '::ffff:127.0.0.1'])
+/** What an option of the type {@link Audience} allows, for an error. */
+export const AUDIENCE_ALLOWED = "true, false, 'loopback' or a function of the request"
 
-export function guardOf (audience: Audience): (request: FastifyRequest) => boolean | Promise<boolean> {
-  if (typeof audience === 'function') return audience
-  // The peer of the socket, not `request.ip`, which a header can forge where a proxy is trusted.
-  if (audience === 'loopback') return request => LOOPBACK.has(request.socket.remoteAddress ?? '')
-  return () => audience
+export type Guard = (request: FastifyRequest) => boolean | Promise<boolean>
+
+export function isAudience (value: unknown): value is Audience {
+  return typeof value === 'boolean' || value === 'loopback' || typeof value === 'function'
+}
+
+export function guardOf (plugin: PluginName, audience: Audience): Guard {
+  if (typeof audience === 'boolean') return () => audience
+  return audience === 'loopback' ? isLocal : closedOnFailure(plugin, audience)
+}
+
+/** A function that throws must not fail a readiness probe. It shows nothing, and is logged once. */
+function closedOnFailure (plugin: PluginName, allows: Guard): Guard {
+  let isLogged = false
+  return async request => {
+    try {
+      return await allows(request)
+    } catch (error) {
+      if (!isLogged) request.log.error({ plugin, reason: reasonOf(error) }, `${plugin}: the function that decides who may read failed, so nothing is shown`)
+      isLogged = true
+      return false
+    }
+  }
+}
+
+const LOOPBACK = /^(?:::1|(?:::ffff:)?127(?:\.\d{1,3}){3})$/i
+const LOCAL_HOST = /^(?:(?:[\w-]+\.)*localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d+)?$/i
+// What a proxy, a load balancer or a CDN adds to a request that it passes on.
+const FORWARDING = /forward|proxy|-original-|(?:client|real|connecting|user|remote|external)-?(?:ip|addr)|^(?:via|cdn-loop)$|^(?:x-amzn|x-envoy|cf)-/
+
+/**
+ * Whether a client on this machine sent the request itself. A proxy on this machine connects by loopback as well, for everyone, so that no
+ * header of one may be there. `request.ip` has no say: where a proxy is trusted, a client can name an address itself.
+ * The host has to be of this machine as well: a name of the outside is that of a proxy, or of a web page that rebinds it to 127.0.0.1.
+ */
+function isLocal ({ socket, headers }: FastifyRequest): boolean {
+  if (!LOOPBACK.test(socket.remoteAddress ?? '')) return false
+  const host = headers.host ?? headers[':authority']
+  return typeof host === 'string' && LOCAL_HOST.test(host) && !Object.keys(headers).some(name => FORWARDING.test(name))
 }

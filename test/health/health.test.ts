@@ -83,7 +83,7 @@ t.test('checks are shown to the requests that the option details allows, others 
   for (const [details, remoteAddress, shown] of table) {
     const { app } = await build(t, { details })
     app.health.addCheck('c', () => {})
-    const body = (await app.inject({ url: '/health', remoteAddress, headers: { 'x-key': 'k', 'x-forwarded-for': '127.0.0.1' } })).json()
+    const body = (await app.inject({ url: '/health', remoteAddress, headers: { 'x-key': 'k' } })).json()
     t.equal('checks' in body, shown)
   }
 })

@@ -279,7 +279,7 @@ t.test('labels are on all metrics, prefix on the suite\'s own, and metrics of th
 t.test('the route is shown to whom expose says; without one the registry is read', async t => {
   const nobody = await plain(t, { expose: async () => false })
   t.equal((await nobody.inject('/metrics')).statusCode, 404)
-  const loopback = await plain(t, { expose: 'loopback' })
+  const loopback = await plain(t)
   t.equal((await loopback.inject({ url: '/metrics', remoteAddress: '10.0.0.1', headers: { 'x-forwarded-for': '127.0.0.1' } })).statusCode, 404)
   const shown = await loopback.inject('/metrics')
   t.match(shown.headers, { 'content-type': /^text\/plain; version=0\.0\.4/, 'cache-control': 'no-store' })
@@ -292,7 +292,7 @@ t.test('options that cannot be used fail at registration', async t => {
   const taken = new Registry()
   taken.registerMetric(new Counter({ name: 'http_request_duration_seconds', help: 'taken', registers: [] }))
   const wrong: Array<Record<string, unknown>> = [
-    { path: 'metrics' }, { expose: false }, { prefix: '1-' }, { registry: {} }, { buckets: [2, 1] }, { redisBuckets: [] }, { labels: { le: 'x' } },
+    { path: 'metrics' }, { expose: 'all' }, { expose: null }, { prefix: '1-' }, { registry: {} }, { buckets: [2, 1] }, { redisBuckets: [] }, { labels: { le: 'x' } },
     { maxRoutes: 0 }, { timeout: 'soon' }, { tracing: 1 }, { defaultMetrics: 'yes' }, { logLevel: 'loud' }, { unknown: 1 }, { clock: {} }, { registry: taken }
   ]
   for (const options of wrong) {

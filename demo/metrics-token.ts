@@ -1,0 +1,14 @@
+import { createHash, timingSafeEqual } from 'node:crypto'
+import type { FastifyRequest } from 'fastify'
+import type { ExposeOption } from '../plugins/metrics/index.js'
+
+/** Shows the metrics to scrapes with the token, or, without one, to clients on the same machine. */
+export function exposeByToken (token: string | undefined): ExposeOption {
+  if (token === undefined) return 'loopback'
+  const expected = digest(`Bearer ${token}`)
+  return ({ headers }: FastifyRequest) => timingSafeEqual(digest(headers.authorization ?? ''), expected)
+}
+
+function digest (text: string): Buffer {
+  return createHash('sha256').update(text).digest()
+}
