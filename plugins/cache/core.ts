@@ -4,6 +4,7 @@ import { reasonOf } from '../shared/errors.js'
 import type { RedisGuard } from '../shared/guard.js'
 import { traced } from '../shared/trace.js'
 import { Attempts } from './attempts.js'
+import { batchesOf, inBatches } from './batches.js'
 import type { Coherence } from './coherence.js'
 import { Ledger, type CacheCounts, type Counts } from './counts.js'
 import type { Entry } from './entry.js'
@@ -11,7 +12,7 @@ import { InvalidationPendingError } from './errors.js'
 import type { Events } from './events.js'
 import type { CacheKey } from './key.js'
 import type { L1 } from './l1.js'
-import { Owed } from './owed.js'
+import { Owed, type Debt } from './owed.js'
 import { StoreClock } from './store-clock.js'
 import type { StoreStats } from './store-stats.js'
 import { TurnReads } from './turn-reads.js'
@@ -177,7 +178,11 @@ export class CacheCore {
    *
    * @throws where it could not be done: what was there may still be there
    */
-  async put (items: ReadonlyArray<Put & { key: CacheKey }>): Promise<void> {
+  async put (items: ReadonlyArray<Put & { key: CacheKey, bytes: number }>): Promise<void> {
+    await inBatches(batchesOf(items, ({ bytes }) => bytes), batch => this.#put(batch))
+  }
+
+  async #put (items: ReadonlyArray<Put & { key: CacheKey }>): Promise<void> {
     const { run, store, l1 } = this.#options
     const { mark } = this
     const made = new Map<CacheKey, Entry>()
@@ -220,10 +225,10 @@ export class CacheCore {
   /** @throws `FST_REDIS_SUITE_CACHE_INVALIDATION_PENDING`: it will be done, and in this process it is gone at once */
   async remove (keys: readonly CacheKey[]): Promise<boolean[]> {
     const { store } = this.#options
-    const ids = keys.map(key => key.id)
-    const removed = await this.#surely({ ids, tags: [] }, () => Promise.all(keys.map(({ id, label }) => store.remove(id, label))))
+    const batches = batchesOf(keys, ({ label }) => label.length)
+    const removed = await this.#surely(batches, batch => ({ ids: batch.map(key => key.id), tags: [] }), batch => Promise.all(batch.map(({ id, label }) => store.remove(id, label))))
     for (const { label } of keys) this.events.emit('invalidate', { key: label, origin: 'local' })
-    return removed
+    return removed.flat()
   }
 
   /** Removes what there is no room for, some time. */
@@ -233,7 +238,7 @@ export class CacheCore {
 
   /** @throws `FST_REDIS_SUITE_CACHE_INVALIDATION_PENDING`: it will be done, and in this process it is gone at once */
   async invalidate (tags: readonly string[]): Promise<void> {
-    await this.#surely({ ids: [], tags }, () => this.#options.store.invalidate(tags))
+    await this.#surely(batchesOf(tags, tag => tag.length), batch => ({ ids: [], tags: batch }), batch => this.#options.store.invalidate(batch))
     this.events.emit('invalidate', { tags, origin: 'local' })
   }
 
@@ -249,7 +254,7 @@ export class CacheCore {
     // It takes as long as there are entries, so no deadline.
     const count = await store.removeMatching(matches)
     // Once more, for what a first tier read meanwhile.
-    await this.#surely({ ids: [], tags: [PATTERNS] }, () => store.invalidate([PATTERNS]))
+    await this.#surely([[PATTERNS]], tags => ({ ids: [], tags }), tags => store.invalidate(tags))
     this.events.emit('invalidate', { pattern, origin: 'local' })
     return count
   }
@@ -266,19 +271,34 @@ export class CacheCore {
     await this.#owed.close()
   }
 
-  /** Does it now; or later, where it cannot be done now. */
-  async #surely<T> (debt: { ids: readonly string[], tags: readonly string[] }, operation: () => Promise<T>): Promise<T> {
-    const { run, l1 } = this.#options
+  /**
+   * Invalidates batch by batch, each with its own deadline. The first one that fails, and all after it, are owed: they would fail as well, and
+   * each after its deadline.
+   */
+  async #surely<T, R> (batches: readonly T[][], debtOf: (batch: T[]) => Debt, operation: (batch: T[]) => Promise<R>): Promise<R[]> {
+    const { run } = this.#options
+    let done = 0
     this.#invalidations++
     try {
-      return await run(operation)
+      return await inBatches(batches, async batch => {
+        const result = await run(() => operation(batch))
+        this.#forget(debtOf(batch))
+        done++
+        return result
+      })
     } catch (error) {
-      this.#owed.add(debt)
+      for (const debt of batches.slice(done).map(debtOf)) {
+        this.#owed.add(debt)
+        this.#forget(debt)
+      }
       throw new InvalidationPendingError(reasonOf(error))
-    } finally {
-      if (debt.ids.length > 0) l1?.remove(debt.ids)
-      if (debt.tags.length > 0) l1?.invalidate(debt.tags)
     }
+  }
+
+  #forget ({ ids, tags }: Debt): void {
+    const { l1 } = this.#options
+    if (ids.length > 0) l1?.remove(ids)
+    if (tags.length > 0) l1?.invalidate(tags)
   }
 
   #unlessOwed (key: CacheKey, entry: Entry | undefined): Entry | undefined {

@@ -3,6 +3,7 @@ import { sleep, type Clock } from '../shared/clock.js'
 import { hashId } from '../shared/keys.js'
 import { readOptions } from '../shared/options.js'
 import { invalidOptionError } from '../shared/errors.js'
+import { batchesOf, inBatches } from './batches.js'
 import { LEASE_MS } from './coherence.js'
 import type { CacheCore, CacheStats } from './core.js'
 import type { Counts } from './counts.js'
@@ -125,6 +126,9 @@ export interface DataCacheParts {
   tiers: Tiers
 }
 
+/** What a tag of a value counts as in a batch: it is a key of its own, whose version is read and perhaps written. */
+const TAG_BYTES = 1024
+
 // So that it need not be read anew at each call.
 const NO_OPTIONS = Object.freeze({})
 
@@ -178,7 +182,8 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
       const key = keyOf(name)
       const plan = planOf({ ...common, ...own })
       const draft = values.draft(key, value, plan.ttlOf(value), plan)
-      return { key, id: key.id, tags: [...plan.tags, ...plan.tagsOf?.(value) ?? []], isKept: draft.life > 0, make: (versions: Record<string, string>) => entryOf(draft, core.now(), versions) }
+      const tags = [...plan.tags, ...plan.tagsOf?.(value) ?? []]
+      return { key, id: key.id, tags, isKept: draft.life > 0, bytes: draft.body.length + TAG_BYTES * tags.length, make: (versions: Record<string, string>) => entryOf(draft, core.now(), versions) }
     })
     const kept = puts.filter(({ isKept }) => isKept)
     const removed = puts.filter(({ isKept }) => !isKept)
@@ -205,7 +210,10 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
 
   return {
     get: async name => await read(keyOf(name)),
-    getMany: async names => await Promise.all(checkList(names, 'keys').map(async name => await read<never>(keyOf(name)))),
+    async getMany (names) {
+      const keys = checkList(names, 'keys').map(keyOf)
+      return (await inBatches(batchesOf(keys, ({ text }) => text.length), batch => Promise.all(batch.map(key => read<never>(key))))).flat()
+    },
     async has (name) {
       const key = keyOf(name)
       const found = values.read(core.peek(key)) ?? values.read((await core.find(key, scope.tags)).entry)

@@ -1,6 +1,7 @@
 import type { Redis } from 'ioredis'
 import { isCluster, sendsOf, type RedisClient } from '../shared/client.js'
 import { onNode } from '../shared/cluster-nodes.js'
+import { isWrongType } from '../shared/errors.js'
 import { mayAnswerSingly, turnOf, type Turn } from '../shared/turn.js'
 import { TurnReads } from './turn-reads.js'
 
@@ -31,7 +32,7 @@ class SingleReads implements KeyReads {
   }
 
   get (key: string): Promise<Buffer | null> {
-    return this.#reads.get(key, () => onNode(this.#client, key, () => this.#client.getBuffer(key)))
+    return this.#reads.get(key, () => onNode(this.#client, key, () => this.#client.getBuffer(key)).catch(noneOfAnotherType))
   }
 
   sharing<T> (): TurnReads<T> {
@@ -89,11 +90,17 @@ class BatchedReads implements KeyReads {
   }
 
   #sendEach (keys: readonly string[], waiters: readonly Waiter[]): void {
-    for (const [i, waiter] of waiters.entries()) this.#turn.ask(on => on.getBuffer(keys[i] ?? '')).then(reply => settle(waiter, reply), waiter.reject)
+    for (const [i, waiter] of waiters.entries()) this.#turn.ask(on => on.getBuffer(keys[i] ?? '')).catch(noneOfAnotherType).then(reply => settle(waiter, reply), waiter.reject)
   }
 }
 
 function settle ({ resolve, reject }: Waiter, reply: unknown): void {
   if (reply === null || Buffer.isBuffer(reply)) resolve(reply)
   else reject(new TypeError('unexpected reply to MGET'))
+}
+
+/** As `MGET` does: a key of another type reads as none. */
+function noneOfAnotherType (error: unknown): null {
+  if (isWrongType(error)) return null
+  throw error
 }

@@ -12,6 +12,7 @@ import type { RequestCache } from './request-state.js'
 import { isUsableOnError } from './reuse.js'
 import { applyEntry, notModified } from './send-entry.js'
 import { groupTag, parseGroups } from './unsafe.js'
+import { MAX_ENTRY_TAGS } from './value-options.js'
 
 /** Deals with what the handler answered. @returns the body to send */
 export function createTake (core: CacheCore) {
@@ -57,7 +58,8 @@ export function createTake (core: CacheCore) {
     }
     if (fill === undefined) return payload
     const judged: Judged = state.hasFailed ? { why: 'error' } : state.isRefused ? { why: 'the handler refused' } : judge(request, reply, state, core.now())
-    const why = 'why' in judged ? judged.why : whyUnkeyed(request, state, judged.varies)
+    state.extraTags.push(...parseGroups(joined(reply.getHeader('cache-groups'))).map(groupTag))
+    const why = 'why' in judged ? judged.why : whyUnkeyed(request, state, judged.varies) ?? whyTagged(state)
     if ('why' in judged || why !== undefined) {
       state.why = why ?? ''
       fill.finish(undefined)
@@ -65,7 +67,6 @@ export function createTake (core: CacheCore) {
     }
     const length = Number(joined(reply.getHeader('content-length')) ?? NaN)
     const captured = capture(payload, route.maxEntrySize, Number.isInteger(length) ? length : undefined)
-    state.extraTags.push(...parseGroups(joined(reply.getHeader('cache-groups'))).map(groupTag))
     return captured.body instanceof Promise
       ? later(request, state, judged, captured.payload, captured.body)
       : now(request, reply, state, judged, captured.payload, captured.body)
@@ -139,6 +140,10 @@ function whyUnkeyed (request: FastifyRequest, { reads, route, hasOwner }: Reques
     request.log.warn({ plugin: 'cache', route: url, header }, `cache: the handler reads the header "${header}", which is neither in the key nor in Vary: its answer may be another one's`)
   }
   return unkeyed.length > 0 && route.unkeyed === 'bypass' ? `reads ${unkeyed.join(', ')}` : undefined
+}
+
+function whyTagged ({ fill, extraTags }: RequestCache): string | undefined {
+  return (fill?.lookup.tags.length ?? 0) + extraTags.length > MAX_ENTRY_TAGS ? 'too many tags' : undefined
 }
 
 function makeEtag (body: Buffer): string {

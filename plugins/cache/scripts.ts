@@ -37,16 +37,55 @@ return type(length) == 'number' and length > #ARGV[1] and 1 or 0
 `
 
 /**
- * Gives a tag a new version, which begins with the time (µs). Where there is no memory for one it has none, which is as good.
+ * Gives tags a new version, which begins with the time (µs). Where there is no memory for one they have none, which is as good.
  *
- * KEYS[1]  the tag
+ * KEYS     the tags
  * ARGV     what makes the version unlike any other, TTL (ms), channel and message that tell the other instances (empty: nobody)
  */
 export const invalidateScript = timedLua`
 local time = redis_time()
-ARGV[1] = string.format('%d%06d', time[1], time[2]) .. '-' .. ARGV[1]
-${SET_OR_DELETE}
+local version = string.format('%d%06d', time[1], time[2]) .. '-' .. ARGV[1]
+for _, key in ipairs(KEYS) do
+  local set = redis.pcall('SET', key, version, 'PX', ARGV[2])
+  if set.err then redis.call('DEL', key) end
+end
 if ARGV[3] ~= '' then redis.call('PUBLISH', ARGV[3], ARGV[4]) end
+`
+
+/**
+ * Reads the versions of tags, and gives one to each that has none. A key of another type is replaced.
+ *
+ * KEYS     the tags
+ * ARGV     the version of a tag that has none, its TTL (ms)
+ * reply    the versions
+ */
+export const createVersionsScript = lua`
+local versions = {}
+for i, key in ipairs(KEYS) do
+  local version = redis.pcall('GET', key)
+  if type(version) ~= 'string' then
+    version = ARGV[1]
+    redis.call('SET', key, version, 'PX', ARGV[2])
+  end
+  versions[i] = version
+end
+return versions
+`
+
+/**
+ * Has versions of tags live for longer, where they are the tags' versions still.
+ *
+ * KEYS     the tags
+ * ARGV     TTL (ms) that they are to have at least, the versions
+ * reply    for each 1, or 0 where the tag has another version, or none
+ */
+export const retainScript = lua`
+local replies = {}
+for i, key in ipairs(KEYS) do
+  replies[i] = redis.pcall('GET', key) == ARGV[i + 1] and 1 or 0
+  if replies[i] == 1 and redis.call('PTTL', key) < tonumber(ARGV[1]) then redis.call('PEXPIRE', key, ARGV[1]) end
+end
+return replies
 `
 
 /**

@@ -79,8 +79,8 @@ export function resolveValueOptions (given: GetOrSetOptions<never> & WriteThroug
   if (signal !== undefined && !(signal instanceof AbortSignal)) read.fail('signal', 'an AbortSignal')
   return {
     ...resolvePlan(given, fallback, tiers, read),
-    tags: typeof tags === 'function' ? [] : checkTags(tags),
-    tagsOf: typeof tags === 'function' ? value => checkTags(tags(value as never)) : undefined
+    tags: typeof tags === 'function' ? [] : checkEntryTags(tags),
+    tagsOf: typeof tags === 'function' ? value => checkEntryTags(tags(value as never)) : undefined
   }
 }
 
@@ -113,4 +113,14 @@ function resolveTtlOf (ttl: GetOrSetOptions<never>['ttl'], fallback: ValuePlan, 
 export function checkTags (tags: unknown, name = 'tags'): readonly string[] {
   if (isListOfStrings(tags) && !tags.some(tag => tag.startsWith('\0'))) return tags
   throw invalidOptionError('cache', name, tags, 'a list of strings that are not empty and do not begin with a NUL')
+}
+
+/** An entry has no more tags: whoever reads it reads their versions, all within one deadline. */
+export const MAX_ENTRY_TAGS = 1000
+
+/** @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` */
+function checkEntryTags (tags: unknown): readonly string[] {
+  const checked = checkTags(tags)
+  if (checked.length > MAX_ENTRY_TAGS) throw invalidOptionError('cache', 'tags', tags, `at most ${MAX_ENTRY_TAGS} tags`)
+  return checked
 }

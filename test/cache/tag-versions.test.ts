@@ -1,0 +1,143 @@
+import { Cluster, type Redis } from 'ioredis'
+import t from 'tap'
+import { createMemoryStore } from '../../plugins/cache/memory-store.js'
+import { createRedisStore } from '../../plugins/cache/redis-store.js'
+import { EVERYTHING, type CacheStore } from '../../plugins/cache/store.js'
+import { hashId } from '../../plugins/shared/keys.js'
+import { ask, settled } from '../helpers/cache/cache-app.js'
+import { upTo } from '../helpers/cache/factories.js'
+import { createTestApp, forEachStore, openStore } from '../helpers/index.js'
+
+const MINUTE = 60_000
+/** A version that no entry uses is gone after this. */
+const MINUTES = 15 * MINUTE
+
+async function keysOf (client: Redis | Cluster, prefix: string): Promise<Array<{ key: string, ttl: number }>> {
+  const nodes = client instanceof Cluster ? client.nodes('master') : [client]
+  const keys = (await Promise.all(nodes.map(node => node.keys(`${prefix}:*`)))).flat()
+  return await Promise.all(keys.map(async key => ({ key, ttl: await client.pttl(key) })))
+}
+
+forEachStore(['redis', 'cluster'], store => {
+  t.test(`${store}: what 500 requests answered 404 leave in Redis lives for minutes`, async t => {
+    const { app, clock, prefix } = await createTestApp(t, {
+      store,
+      plugins: { cache: { timeout: '1h' } },
+      routes: app => app.get<{ Params: { id: string } }>('/products/:id', {
+        config: { cache: { ttl: '5m', tags: request => [`product:${String((request.params as { id: string }).id)}`, `stock:${String((request.params as { id: string }).id)}`] } }
+      }, async (_request, reply) => reply.code(404).send('none'))
+    })
+    await Promise.all(upTo(500).map(i => ask(app, `/products/${i}`)))
+    await settled(app)
+    const left = await keysOf(app.redis as never, prefix)
+    t.ok(left.length >= 1000)
+    t.same(left.filter(({ ttl }) => ttl > MINUTES || ttl < 0), [])
+    await clock.advance(MINUTES)
+    t.same(await keysOf(app.redis as never, prefix), [])
+  })
+
+  t.test(`${store}: the version of a tag lives as long as the entries that use it`, async t => {
+    const { app, clock } = await createTestApp(t, { store, plugins: { cache: { timeout: '10h', l1: false, jitter: 0 } } })
+    const { cache } = app
+    let runs = 0
+    const read = (key: string, ttl: string) => cache.getOrSet(key, () => ++runs, { ttl, tags: ['t'] })
+    // Its version is created by a value that lives for a minute, and used by one that lives for hours.
+    await read('short', '1m')
+    await clock.advance(14 * MINUTE)
+    t.equal(await read('long', '2h'), 2)
+    await settled(app)
+    await cache.set('set', 'x', { ttl: '2h', tags: ['t'] })
+    await clock.advance(119 * MINUTE)
+    t.same([await read('long', '2h'), await cache.get('set')], [2, 'x'])
+    await cache.invalidateTags(['t'])
+    t.same([await read('long', '2h'), await cache.get('set')], [3, undefined])
+  })
+
+  t.test(`${store}: what was stored before an invalidation stays invalid after the version is gone`, async t => {
+    const { app, clock } = await createTestApp(t, { store, plugins: { cache: { timeout: '10h', l1: false, jitter: 0 } } })
+    await app.cache.set('k', 1, { ttl: '10h', tags: ['t'] })
+    await app.cache.invalidateTags(['t'])
+    for (let quarter = 1; quarter <= 4; quarter++) {
+      await clock.advance(MINUTES)
+      t.equal(await app.cache.get('k'), undefined)
+    }
+    await app.cache.set('other', 1, { ttl: '10h', tags: ['t'] })
+    t.same([await app.cache.get('k'), await app.cache.get('other')], [undefined, 1])
+  })
+
+  t.test(`${store}: a tag whose key holds another type is replaced`, async t => {
+    const { app, prefix } = await createTestApp(t, { store, plugins: { cache: { timeout: '10h', l1: false } } })
+    const client = app.redis as Redis | Cluster
+    await client.lpush(`${prefix}:cache:tag:t`, 'x')
+    await client.lpush(`${prefix}:cache:entry:${hashId('=k')}`, 'x')
+    let runs = 0
+    for (let round = 1; round <= 3; round++) {
+      await app.cache.getOrSet('k', () => ++runs, { tags: ['t'] })
+      await settled(app)
+    }
+    t.equal(runs, 1)
+  })
+})
+
+/** The same in each run. */
+function randomFrom (seed: number): (below: number) => number {
+  let state = seed
+  return below => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
+    return Math.floor(state / 2 ** 32 * below)
+  }
+}
+
+interface Fill {
+  id: string
+  tags: string[]
+  begunAt: number
+  write: () => Promise<boolean>
+}
+
+async function begin (store: CacheStore, id: string, tags: string[], begunAt: number, life: number): Promise<Fill> {
+  const { generation, versions: seen } = await store.read(id, tags)
+  const unknown = [EVERYTHING, ...tags].filter(tag => seen[tag] === undefined)
+  const { now, versions } = await store.begin(`${id} ${begunAt} ${Math.random()}`, 'me', unknown, 1000)
+  const known = Object.fromEntries(Object.entries({ ...seen, ...versions }).filter((each): each is [string, string] => each[1] !== undefined))
+  return { id, tags, begunAt, write: () => store.write(id, { kind: 'value', label: id, meta: { begunAt }, body: Buffer.from('x'), storedAt: now, life, tags: known }, generation) }
+}
+
+forEachStore(['memory', 'redis'], name => {
+  t.test(`${name}: in 400 steps over hours, nothing that was begun before an invalidation is read after it`, async t => {
+    const { client, clock, prefix } = await openStore(t, name)
+    const store = client === undefined ? createMemoryStore(64 * 1024 ** 2, clock) : createRedisStore(client, prefix, undefined, clock)
+    const random = randomFrom(22)
+    const invalidatedAt = new Map<string, number>()
+    let [step, found, wrong] = [0, 0, 0]
+    let fills: Array<Fill & { until: number }> = []
+    let minutes = 0
+    const tagsOf = (key: number): string[] => [`t${key % 3}`, 'all']
+    for (step = 1; step <= 400; step++) {
+      const key = random(4)
+      const action = random(10)
+      if (action < 4) fills.push({ ...await begin(store, `k${key}`, tagsOf(key), step, [MINUTE, 30 * MINUTE, 300 * MINUTE][random(3)] ?? 0), until: minutes + 10 })
+      else if (action < 7) await fills.splice(random(fills.length), 1)[0]?.write()
+      else if (action === 7) {
+        const tag = ['t0', 't1', 't2', 'all', EVERYTHING][random(5)] ?? ''
+        await store.invalidate([tag])
+        invalidatedAt.set(tag, step)
+      } else {
+        const passed = random(8)
+        await clock.advance(passed * MINUTE)
+        minutes += passed
+        // The core stores nothing that took longer.
+        fills = fills.filter(({ until }) => until > minutes)
+      }
+      for (const each of upTo(4)) {
+        const { entry } = await store.read(`k${each}`, tagsOf(each))
+        if (entry === undefined) continue
+        found++
+        const last = Math.max(...[...tagsOf(each), EVERYTHING].map(tag => invalidatedAt.get(tag) ?? 0))
+        if ((entry.meta as { begunAt: number }).begunAt < last) wrong++
+      }
+    }
+    t.equal(wrong, 0)
+    t.ok(found > 100, `${found} entries were read`)
+  })
+})
