@@ -16,3 +16,5 @@ export const NotAcceptedError = pluginError('cache', 'STORE_UNAVAILABLE', 'write
 export const UncertainError = pluginError('cache', 'UNCERTAIN', 'write-behind "%s": no answer, so the write may or may not have been accepted (%s)', 503)
 /** Not all that was accepted before was written in time; nothing is lost by it. */
 export const FlushIncompleteError = pluginError('cache', 'FLUSH_INCOMPLETE', 'write-behind "%s": not all was written within %s ms', 503)
+/** A function of a route's options returned a value that cannot be used. */
+export const InvalidValueError = pluginError('cache', 'INVALID_VALUE', '%s returned %s; allowed: %s')

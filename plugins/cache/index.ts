@@ -52,6 +52,7 @@ export type { DeadLetter } from './write-behind/letters.js'
 export type { Write, WriteBehindOptions, WriteContext } from './write-behind/options.js'
 export type { WriteBehind, WriteBehindStats } from './write-behind/write-behind.js'
 export type { Writer } from './write-through.js'
+export type { OwnerId } from './owner.js'
 export type { CachePluginOptions, KeyOptions, RouteCacheOptions, RouteRequest, TagsOption, Ttl } from './options.js'
 
 /**

@@ -2,6 +2,8 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { RedisClient } from '../shared/client.js'
 import type { Clock } from '../shared/clock.js'
 import type { Duration } from '../shared/duration.js'
+import type { MaybePromise } from '../shared/maybe-promise.js'
+import type { OwnerId } from './owner.js'
 import type { SerializerOption } from './serializer.js'
 import type { ValueDefaults } from './value-options.js'
 
@@ -43,8 +45,11 @@ export interface RouteCacheOptions {
   invalidates?: TagsOption | undefined
   /** Names of request headers that are a part of the key. */
   vary?: readonly string[] | undefined
-  /** Whose answer it is: it is kept for them alone. Nobody's (undefined) is not kept. */
-  private?: (request: RouteRequest) => string | number | undefined
+  /**
+   * Returns the id of the response's owner: the response is cached for this owner alone. `undefined`, `null`, `''`, `false` and `NaN` mean
+   * that there is no owner, and the response is not cached. A promise is awaited. Anything else, such as an object, is an error.
+   */
+  private?: ((request: RouteRequest) => MaybePromise<OwnerId>) | undefined
   /** Whether the answer is the same for all, whoever is logged in or authorized: without it, theirs are neither looked up nor kept. @default false */
   public?: boolean | undefined
   key?: KeyOptions | undefined

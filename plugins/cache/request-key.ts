@@ -6,6 +6,11 @@ import type { RequestCache } from './request-state.js'
 import type { ResolvedRouteCache } from './resolve-options.js'
 import { normalizeSelecting } from './vary.js'
 
+/** Whether responses to requests with the method may come from the cache. */
+export function isLookedUp (method: string): boolean {
+  return method === 'GET' || method === 'HEAD'
+}
+
 /**
  * Why a request is neither answered out of the cache nor its answer stored.
  *
@@ -13,7 +18,7 @@ import { normalizeSelecting } from './vary.js'
  */
 export function whyBypassed (request: FastifyRequest, { route, hasOwner, hasAuthorization }: RequestCache): string | undefined {
   const { method, headers } = request
-  if (!route.stores || (method !== 'GET' && method !== 'HEAD')) return 'method'
+  if (!route.stores || !isLookedUp(method)) return 'method'
   if (headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined) return 'body'
   if (route.ownerOf !== undefined && !hasOwner) return 'no owner'
   if (route.obeysRequest && requestDirectives(headers)?.has('no-store')) return 'no-store'

@@ -3,9 +3,11 @@ import type { Clock } from '../shared/clock.js'
 import { parseDuration } from '../shared/duration.js'
 import { invalidOptionError } from '../shared/errors.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
+import type { MaybePromise } from '../shared/maybe-promise.js'
 import { readOptions, type OptionReader } from '../shared/options.js'
 import type { Counts } from './counts.js'
 import { isStorableStatus } from './entry.js'
+import { createOwnerOf } from './owner.js'
 import { PLUGIN_OPTIONS, ROUTE_OPTIONS, type CachePluginOptions, type KeyOptions, type RouteCacheOptions, type TagsOption } from './options.js'
 import { isListOfStrings, resolveTiers, resolveTtl, saidTtl, type Tiers } from './ttl.js'
 import { checkTags, resolveDefaults, type ValuePlan } from './value-options.js'
@@ -27,7 +29,8 @@ export interface ResolvedRouteCache {
   /** Whether it names tags that its answers invalidate. */
   hasInvalidations: boolean
   vary: readonly string[]
-  ownerOf: ((request: FastifyRequest) => string | number | undefined) | undefined
+  /** Names the owner of a response; undefined where all requests share it. */
+  ownerOf: ((request: FastifyRequest) => MaybePromise<string | undefined>) | undefined
   /** Whether it is the same for all, whoever they are. */
   isPublic: boolean
   keysHost: boolean
@@ -109,7 +112,7 @@ export function resolveCacheOptions (given: CachePluginOptions): ResolvedCacheOp
       const own = typeof route === 'boolean' ? {} : route
       if (typeof own !== 'object' || own === null) throw invalidOptionError('cache', `config.cache of ${where}`, route, 'true, false or an object')
       readOptions('cache', own).onlyKnown(ROUTE_OPTIONS)
-      return resolveRoute({ ...common, ...Object.fromEntries(Object.entries(own).filter(([, value]) => value !== undefined)) }, tiers, own)
+      return resolveRoute({ ...common, ...Object.fromEntries(Object.entries(own).filter(([, value]) => value !== undefined)) }, tiers, own, where)
     }
   }
 }
@@ -129,12 +132,12 @@ function resolveTtlOf (ttl: RouteCacheOptions['ttl'], tiers: Tiers, read: Option
   return (request, reply) => saidTtl(ttl(request, reply), tiers)
 }
 
-function resolveRoute (given: RouteCacheOptions, tiers: Tiers, own: RouteCacheOptions = given): ResolvedRouteCache {
+function resolveRoute (given: RouteCacheOptions, tiers: Tiers, own: RouteCacheOptions = given, where = ''): ResolvedRouteCache {
   const read = readOptions('cache', given)
   const { vary = [], statuses = DEFAULT_STATUSES, private: ownerOf, targeted = ['cdn-cache-control'] } = given
   if (!isListOfStrings(vary)) read.fail('vary', 'a list of header names')
   if (!isListOfStrings(targeted)) read.fail('targeted', 'a list of header names')
-  if (ownerOf !== undefined && typeof ownerOf !== 'function') read.fail('private', 'a function of the request that says whose answer it is')
+  if (ownerOf !== undefined && typeof ownerOf !== 'function') read.fail('private', 'a function of the request that returns the id of its owner')
   const isPublic = read.boolean('public', false)
   if (isPublic && ownerOf !== undefined) read.fail('public', 'left out beside private')
   if (!Array.isArray(statuses) || !statuses.every(isStorableStatus)) read.fail('statuses', 'a list of status codes from 200, without 206 and 304')
@@ -152,7 +155,7 @@ function resolveRoute (given: RouteCacheOptions, tiers: Tiers, own: RouteCacheOp
     invalidatedBy: resolveTags('invalidates', given.invalidates, read),
     hasInvalidations: given.invalidates !== undefined,
     vary: vary.map(name => name.toLowerCase()).sort(),
-    ownerOf,
+    ownerOf: ownerOf && createOwnerOf(ownerOf, where),
     isPublic,
     ...resolveKey(given.key, read),
     hook: read.oneOf('hook', 'preHandler', ['preHandler', 'onRequest']),

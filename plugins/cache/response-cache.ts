@@ -1,12 +1,13 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, onRequestHookHandler, onSendHookHandler, RouteOptions } from 'fastify'
 import { failHook, finishHook } from '../shared/hook-callback.js'
+import { whenReady } from '../shared/maybe-promise.js'
 import { PinnedHooks } from '../shared/pinned-hooks.js'
 import { createCacheStatus } from './cache-status.js'
 import type { CacheCore } from './core.js'
 import { asStored, createTake } from './on-send.js'
 import type { RouteCacheOptions } from './options.js'
 import { createRefresher } from './refresh.js'
-import { keyOf, stripQuery, whyBypassed } from './request-key.js'
+import { isLookedUp, keyOf, stripQuery, whyBypassed } from './request-key.js'
 import { createState, type RequestCache } from './request-state.js'
 import type { ResolvedCacheOptions, ResolvedRouteCache } from './resolve-options.js'
 import { askHandler, createServe } from './serve.js'
@@ -78,7 +79,12 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
   function begin (request: FastifyRequest, reply: FastifyReply, route: ResolvedRouteCache, constraints: string): boolean | Promise<boolean> {
     const state = createState(request, route)
     request[STATE] = state
-    const owner = route.ownerOf?.(request)
+    if (route.ownerOf === undefined || !isLookedUp(request.method)) return beginFor(undefined, request, reply, state, constraints)
+    return whenReady(route.ownerOf(request), owner => beginFor(owner, request, reply, state, constraints))
+  }
+
+  function beginFor (owner: string | undefined, request: FastifyRequest, reply: FastifyReply, state: RequestCache, constraints: string): boolean | Promise<boolean> {
+    const { route } = state
     state.hasOwner = owner !== undefined
     const bypass = whyBypassed(request, state)
     if (bypass !== undefined) {
@@ -87,7 +93,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
       return false
     }
     if (route.keysParameter !== undefined) stripQuery(request, route.keysParameter)
-    state.key = keyOf(request, route, owner === undefined ? undefined : String(owner), constraints)
+    state.key = keyOf(request, route, owner, constraints)
     const task = refresher.take(request)
     if (task === undefined) return serve(request, reply, state)
     const { key, located, fill } = task

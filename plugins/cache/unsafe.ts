@@ -44,7 +44,7 @@ export async function invalidateBy (core: CacheCore, request: FastifyRequest, re
   const keys: CacheKey[] = []
   if (isUnsafe(request.method)) {
     tags.push(...parseGroups(joined(reply.getHeader('cache-group-invalidation'))).map(groupTag))
-    for (const url of changedUrls(request, reply)) for (const each of stored) keys.push(...keysOf(request, each, url))
+    for (const url of changedUrls(request, reply)) for (const each of stored) keys.push(...await keysOf(request, each, url))
   }
   try {
     const different = [...new Map(keys.map(key => [key.text, key])).values()]
@@ -68,8 +68,8 @@ function changedUrls (request: FastifyRequest, reply: FastifyReply): string[] {
 }
 
 /** Everybody's answer, and the one of whoever changed it. */
-function keysOf (request: FastifyRequest, { route, constraints }: Keyed, url: string): CacheKey[] {
-  const owner = route.ownerOf?.(request)
-  const owners = owner === undefined ? [undefined] : [undefined, String(owner)]
+async function keysOf (request: FastifyRequest, { route, constraints }: Keyed, url: string): Promise<CacheKey[]> {
+  const owner = await route.ownerOf?.(request)
+  const owners = owner === undefined ? [undefined] : [undefined, owner]
   return owners.map(each => keyOf(request, route, each, constraints, url))
 }

@@ -3,6 +3,7 @@ import type { FastifyBaseLogger, FastifyRequest, Session } from 'fastify'
 import { LRUCache } from 'lru-cache'
 import type { Clock } from '../shared/clock.js'
 import { hashId } from '../shared/keys.js'
+import { isPromise } from '../shared/maybe-promise.js'
 import { traced } from '../shared/trace.js'
 import type { Cipher } from './cipher.js'
 import type { SessionCounts } from './counts.js'
@@ -11,6 +12,7 @@ import { StoreUnavailableError } from './errors.js'
 import { contentsOf, diff, diffContents, joinFields, parseFields, takeSnapshot, textOrNone, type Change, type Snapshot } from './fields.js'
 import { stateOf, type Known } from './state.js'
 import type { SessionStore, StoredSession } from './store.js'
+import { digestOfFound } from './user-id.js'
 import type { UserSessions } from './user-sessions.js'
 
 /** What is being made an object. */
@@ -246,8 +248,8 @@ export class Adapter implements FastifySessionStore {
       return false
     }
     const { after, change } = this.#changeOf(session)
-    const given = userId(session)
-    const user = given === undefined || given === null ? undefined : hashId(String(given))
+    const found = userId(session)
+    const user = digestOfFound(isPromise(found) ? await found : found)
     const hasMoved = user !== before?.user
     if (before !== undefined && !hasMoved && Object.keys(change.set).length === 0 && change.delete.length === 0) return false
     const sealed = { isSealed: this.#options.cipher !== undefined, delete: change.delete }

@@ -12,3 +12,5 @@ export const UnserializableError = pluginError('session', 'UNSERIALIZABLE', 'the
 export const NoSessionError = pluginError('session', 'NO_SESSION', 'this request has no session: the route has config.session false, or its path is outside the cookie\'s')
 /** After `request.login` the session is not that user's by the option `userId`. */
 export const NotTheUserError = pluginError('session', 'NOT_THE_USER', 'after login the option userId does not find that user in the session; name the property by userId, or set it by login\'s option set')
+/** The option `userId` found a value in the session that is no user's id. */
+export const InvalidValueError = pluginError('session', 'INVALID_VALUE', 'the option "userId" found %s in the session; allowed: %s')

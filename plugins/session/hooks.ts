@@ -91,7 +91,11 @@ function wrapOnSend (handler: onSendHookHandler, adapter: Adapter, options: Hook
       setCookie: (...args: Parameters<FastifyReply['setCookie']>) => adapter.isAbandoned(session) ? reply : attempt(() => reply.setCookie(...args)),
       clearCookie: (...args: Parameters<FastifyReply['clearCookie']>) => attempt(() => reply.clearCookie(...args))
     }
-    const finish = (error?: unknown) => finishHook('session', reply, done, error ?? failure, payload)
+    const finish = (error?: unknown) => {
+      // The response that reports the error would save the session again, and report that.
+      if (error) adapter.abandon(session)
+      finishHook('session', reply, done, error ?? failure, payload)
+    }
     const goOn = () => {
       try {
         handler.call(this, request, face as FastifyReply, payload, finish)

@@ -40,6 +40,7 @@ export type { SessionStats } from './counts.js'
 export type { LoginOptions } from './login.js'
 export type { EncryptionKey, SessionPluginOptions } from './options.js'
 export type { SessionInfo, Sessions } from './sessions.js'
+export type { UserId } from './user-id.js'
 
 /**
  * `@fastify/session` on Redis: two requests that change different properties both keep theirs, and what was destroyed

@@ -4,6 +4,7 @@ import { hashId } from '../shared/keys.js'
 import type { Adapter } from './adapter.js'
 import { NoSessionError, NotTheUserError, StoreUnavailableError } from './errors.js'
 import { userOf } from './sessions.js'
+import { digestOfFound } from './user-id.js'
 import type { UserSessions } from './user-sessions.js'
 
 export interface LoginOptions {
@@ -40,7 +41,7 @@ export function addLogin (fastify: FastifyInstance, { adapter, users, userId, pr
     const { session } = this
     try {
       Object.assign(session, property === undefined ? {} : { [property]: user }, set)
-      if (String(userId(session)) !== String(user)) throw new NotTheUserError()
+      if (digestOfFound(await userId(session)) !== userOf(user)) throw new NotTheUserError()
       await session.save()
     } catch (error) {
       adapter.abandon(session)

@@ -26,7 +26,7 @@ export interface SessionPluginOptions extends Omit<FastifySessionOptions, 'store
   idleTimeout?: Duration | undefined
   /** How long after its creation, which a login is, a session ends in any case. @default '30 days' */
   absoluteTimeout?: Duration | undefined
-  /** Whose session it is: a property's name, or a function of the session. @default 'userId' */
+  /** The property of the session that holds the user's id, or a function (also async) that returns it; undefined for nobody. @default 'userId' */
   userId?: string | ((session: Session) => unknown) | undefined
   /** How many sessions a user may have; 0: any number. @default 0 */
   maxPerUser?: number | undefined

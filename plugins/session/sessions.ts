@@ -4,6 +4,7 @@ import { readOptions } from '../shared/options.js'
 import type { Cipher } from './cipher.js'
 import type { SessionCounts, SessionStats } from './counts.js'
 import type { StoredInfo } from './store.js'
+import { isUserId, USER_ID_ALLOWED, type UserId } from './user-id.js'
 import type { UserSessions } from './user-sessions.js'
 
 /** What others may know of a session: never its id, which is as good as a password. */
@@ -26,8 +27,8 @@ export interface Sessions {
    *
    * @param options.current - the handle of the one that asks
    */
-  list (userId: string | number, options?: { current?: string | undefined }): Promise<SessionInfo[]>
-  count (userId: string | number): Promise<number>
+  list (userId: UserId, options?: { current?: string | undefined }): Promise<SessionInfo[]>
+  count (userId: UserId): Promise<number>
   /** Ends a session. Whoever still holds it cannot bring it back. @returns whether there was one */
   destroy (handle: string): Promise<boolean>
   /**
@@ -36,7 +37,7 @@ export interface Sessions {
    * @param options.except - the handle of one to keep
    * @returns how many were ended
    */
-  destroyAll (userId: string | number, options?: { except?: string | undefined }): Promise<number>
+  destroyAll (userId: UserId, options?: { except?: string | undefined }): Promise<number>
   /** The handle of a session, of `request.session.sessionId` for example. */
   handleOf (sessionId: string): string
   /** What this process counted. */
@@ -76,8 +77,8 @@ function known<O extends object> (options: O, name: string): O {
 
 /** @returns the digest by which the user is known */
 export function userOf (userId: unknown): string {
-  if ((typeof userId === 'string' && userId !== '') || typeof userId === 'number') return hashId(String(userId))
-  throw invalidOptionError('session', 'userId', userId, 'a string that is not empty, or a number')
+  if (isUserId(userId)) return hashId(String(userId))
+  throw invalidOptionError('session', 'userId', userId, USER_ID_ALLOWED)
 }
 
 function checkHandle (handle: unknown, name: string): string {

@@ -40,7 +40,8 @@ export function alreadyRegisteredError (plugin: PluginName, name: string): Error
   return new AlreadyRegisteredError(name)
 }
 
-function describe (value: unknown): string {
+/** Describes a value in an error's message, without the contents of an object. */
+export function describe (value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value)
   if (typeof value === 'function') return 'a function'
   if (Array.isArray(value)) return 'an array'

@@ -21,6 +21,11 @@ expectError(app.get('/wrong', { config: { cache: { ttl: ['1m'] } } }, async () =
 expectNotAssignable<RouteCacheOptions>({ tags: 'product' })
 expectNotAssignable<RouteCacheOptions>({ key: { query: { only: ['page'] } } })
 expectAssignable<RouteCacheOptions>({ ttl: 'headers', private: request => request.ip })
+expectAssignable<RouteCacheOptions>({ private: async request => request.headers.authorization ?? null })
+expectAssignable<RouteCacheOptions>({ private: () => 1n })
+expectAssignable<RouteCacheOptions>({ private: request => request.hostname !== '' && request.ip })
+expectNotAssignable<RouteCacheOptions>({ private: () => ({ id: 1 }) })
+expectNotAssignable<RouteCacheOptions>({ private: () => true })
 
 app.get('/reply', async (_request, reply) => reply.cacheTags('a', 'b').noCache().send(''))
 app.get('/wrong-reply', async (_request, reply) => { expectError(reply.cacheTags(1)) })

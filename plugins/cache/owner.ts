@@ -1,0 +1,33 @@
+import type { FastifyRequest } from 'fastify'
+import { describe } from '../shared/errors.js'
+import { whenReady, type MaybePromise } from '../shared/maybe-promise.js'
+import { InvalidValueError } from './errors.js'
+
+/** The id of a response's owner. A promise is awaited; the last five mean that there is no owner. */
+export type OwnerId = string | number | bigint | null | undefined | false
+
+const ALLOWED = 'a string, a finite number or a bigint, such as request.session.userId; a whole number above 2^53 as a string or a bigint; undefined or null for no owner'
+
+/**
+ * Returns a function that names the owner of a request's response, or undefined where there is none.
+ *
+ * A string and a number are different owners, as one may come from the client and the other from a database.
+ *
+ * @param where - the route, for the error
+ * @throws `FST_REDIS_SUITE_CACHE_INVALID_VALUE` for a value that could stand for several owners, such as an object
+ */
+export function createOwnerOf (ownerOf: (request: FastifyRequest) => MaybePromise<OwnerId>, where: string): (request: FastifyRequest) => MaybePromise<string | undefined> {
+  const name = (id: unknown): string | undefined => {
+    if (id === undefined || id === null || id === '' || id === false || Number.isNaN(id)) return undefined
+    if (typeof id === 'string') return id.startsWith('\0') ? `\0=${id}` : id
+    // No string owner is named like this.
+    if (typeof id === 'bigint' || isExact(id)) return `\0${id}`
+    throw new InvalidValueError(`config.cache.private of ${where}`, describe(id), ALLOWED)
+  }
+  return request => whenReady<OwnerId, string | undefined>(ownerOf(request), name)
+}
+
+/** Larger whole numbers have been rounded: several ids become one number. */
+function isExact (id: unknown): id is number {
+  return Number.isSafeInteger(id) || (Number.isFinite(id) && !Number.isInteger(id))
+}

@@ -1,0 +1,25 @@
+import { describe } from '../shared/errors.js'
+import { hashId } from '../shared/keys.js'
+import { InvalidValueError } from './errors.js'
+
+/** A user's id. A number and the string of its digits are the same user. */
+export type UserId = string | number | bigint
+
+export const USER_ID_ALLOWED = 'a string that is not empty, a finite number or a bigint; a whole number above 2^53 as a string or a bigint'
+
+/** Whether a value stands for one user: objects have the same text, and larger whole numbers have been rounded. */
+export function isUserId (id: unknown): id is UserId {
+  if (typeof id === 'string') return id !== ''
+  return typeof id === 'bigint' || Number.isSafeInteger(id) || (Number.isFinite(id) && !Number.isInteger(id))
+}
+
+/**
+ * Returns the digest of the user whom the option `userId` found in a session; undefined for nobody.
+ *
+ * @throws `FST_REDIS_SUITE_SESSION_INVALID_VALUE`
+ */
+export function digestOfFound (id: unknown): string | undefined {
+  if (id === undefined || id === null || id === '' || id === false || Number.isNaN(id)) return undefined
+  if (!isUserId(id)) throw new InvalidValueError(describe(id), `${USER_ID_ALLOWED}; undefined or null for nobody`)
+  return hashId(String(id))
+}
