@@ -5,47 +5,53 @@ import { copyBytes } from './own-bytes.js'
 export interface Capture {
   /** What is to be sent in place of the body. */
   payload: unknown
-  /** The body whole, or undefined where it broke off, was too long or cannot be kept. */
-  body: Buffer | undefined | Promise<Buffer | undefined>
+  body: Captured | Promise<Captured>
 }
+
+/** The body whole; or that it is too long, or nothing that can be kept; or that it broke off, which says nothing of the source. */
+export type Captured = Buffer | 'unstorable' | 'broken'
 
 /** Keeps a body while it is sent. @param declared - its Content-Length, where it says one */
 export function capture (payload: unknown, maxSize: number, declared: number | undefined): Capture {
   if (payload === null || payload === undefined) return { payload, body: Buffer.alloc(0) }
   if (typeof payload === 'string') return { payload, body: within(Buffer.from(payload), maxSize) }
   // The handler may write into it again.
-  if (payload instanceof Uint8Array) return { payload, body: payload.length <= maxSize ? copyBytes(payload) : undefined }
+  if (payload instanceof Uint8Array) return { payload, body: payload.length <= maxSize ? copyBytes(payload) : 'unstorable' }
   if (payload instanceof Readable) return tee(payload, maxSize, declared)
   if (payload instanceof ReadableStream) return tee(Readable.fromWeb(payload as Parameters<typeof Readable.fromWeb>[0]), maxSize, declared)
-  return { payload, body: undefined }
+  return { payload, body: 'unstorable' }
 }
 
-function within (body: Buffer, maxSize: number): Buffer | undefined {
-  return body.length <= maxSize ? body : undefined
+function within (body: Buffer, maxSize: number): Captured {
+  return body.length <= maxSize ? body : 'unstorable'
 }
 
 function tee (source: Readable, maxSize: number, declared: number | undefined): Capture {
   // Of one that is over, or broken, nothing comes that would end what is piped.
-  if (source.destroyed || (declared !== undefined && declared > maxSize)) return { payload: source, body: undefined }
+  if (source.destroyed) return { payload: source, body: 'broken' }
+  if (declared !== undefined && declared > maxSize) return { payload: source, body: 'unstorable' }
   let chunks: Buffer[] | undefined = []
   let size = 0
-  let done = (_body: Buffer | undefined): void => {}
-  const body = new Promise<Buffer | undefined>(resolve => { done = resolve })
+  let done = (_body: Captured): void => {}
+  const body = new Promise<Captured>(resolve => { done = resolve })
   const passing = new Transform({
     transform (chunk: Buffer | string, encoding, next) {
       const bytes = typeof chunk === 'string' ? Buffer.from(chunk, encoding) : chunk
       size += bytes.length
-      if (size > maxSize) chunks = undefined
+      if (size > maxSize) {
+        chunks = undefined
+        done('unstorable')
+      }
       chunks?.push(bytes)
       next(null, bytes)
     },
     flush (next) {
       // A body that is not as long as it said has been cut off.
-      done(chunks === undefined || (declared !== undefined && declared !== size) ? undefined : Buffer.concat(chunks))
+      done(chunks === undefined || (declared !== undefined && declared !== size) ? 'broken' : Buffer.concat(chunks))
       next()
     },
     destroy (error, callback) {
-      done(undefined)
+      done('broken')
       if (!source.destroyed) source.destroy(error ?? undefined)
       callback(error)
     }

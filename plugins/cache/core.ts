@@ -33,6 +33,8 @@ export interface Lookup {
   entry: Entry | undefined
   /** Undefined where the store did not answer. */
   seen: Seen | undefined
+  /** Whether the store holds an entry, also one that this process may not use now. */
+  isStored: boolean
   /** What L1 had heard before. */
   mark: number
   /** What invalidations this process had not been able to write: what is made after one is not what was made before. */
@@ -133,12 +135,12 @@ export class CacheCore {
     const owed = this.#owed.count
     const read = this.#attempts.make(() => store.read(key.id, [PATTERNS, ...tags]))
     const [found] = this.#storeClock.isSet ? [await read] : await Promise.all([read, this.#storeClock.set()])
-    if (found === undefined) return { key, tags, entry: undefined, seen: undefined, mark, owed }
+    if (found === undefined) return { key, tags, entry: undefined, seen: undefined, isStored: false, mark, owed }
     const { entry, ...seen } = found
     const isFresh = entry !== undefined && this.now() < entry.storedAt + entry.life
     const usable = isFresh && this.#options.mayBeOwed?.() !== true ? this.#unlessOwed(key, entry) : undefined
     if (usable !== undefined) l1?.set(key, usable, mark)
-    return { key, tags, entry: usable, seen, mark, owed }
+    return { key, tags, entry: usable, seen, isStored: entry !== undefined, mark, owed }
   }
 
   /** @param tags - those that have no version yet */
@@ -231,6 +233,18 @@ export class CacheCore {
     return removed.flat()
   }
 
+  /** Removes in the background what a look-up found, as its source has replaced it by what is not stored. What was stored since then stays. */
+  withdraw ({ key, seen, isStored }: Pick<Lookup, 'key' | 'seen' | 'isStored'>): void {
+    if (seen === undefined || !isStored) return
+    const { id, label } = key
+    const removed = this.#attempts.make(() => this.#options.store.remove(id, label, seen.generation))
+    this.#options.l1?.remove([id])
+    this.#attempts.inBackground(removed.then(wasRemoved => {
+      if (wasRemoved === undefined) this.#owed.add({ ids: [id], tags: [] })
+      else if (wasRemoved) this.#countWithdrawn(label)
+    }))
+  }
+
   /** Removes what there is no room for, some time. */
   drop (ids: readonly string[]): void {
     for (const id of ids) this.#attempts.inBackground(this.#attempts.make(() => this.#options.store.remove(id)))
@@ -312,6 +326,11 @@ export class CacheCore {
     const { meta } = entry
     const fresh = typeof meta === 'object' && meta !== null && 'fresh' in meta ? Number(meta.fresh) : Infinity
     return this.now() < entry.storedAt + fresh ? 'hit' : 'stale'
+  }
+
+  #countWithdrawn (key: string): void {
+    this.#invalidations++
+    this.events.emit('invalidate', { key, origin: 'local' })
   }
 
   #countStored ({ counts, label }: CacheKey, entry: Entry): void {

@@ -4,6 +4,7 @@ import { hashId } from '../shared/keys.js'
 import { readOptions } from '../shared/options.js'
 import { invalidOptionError } from '../shared/errors.js'
 import { batchesOf, inBatches } from './batches.js'
+import { isPromise, whenReady } from '../shared/maybe-promise.js'
 import { LEASE_MS } from './coherence.js'
 import type { CacheCore, CacheStats } from './core.js'
 import type { Counts } from './counts.js'
@@ -15,8 +16,9 @@ import { compileGlob, escapeGlob, MAX_GLOB_LENGTH } from './glob.js'
 import { dataKey, type CacheKey } from './key.js'
 import type { StoreStats } from './store-stats.js'
 import { EVERYTHING } from './store.js'
+import { checkTags, type Tag } from './tags.js'
 import type { Tiers } from './ttl.js'
-import { checkTags, resolveDefaults, resolveValueOptions, type GetOrSetOptions, type TaggedPlan, type ValueDefaults, type ValueOptions, type ValuePlan, type WriteThroughOptions } from './value-options.js'
+import { resolveDefaults, resolveValueOptions, type GetOrSetOptions, type TaggedPlan, type ValueDefaults, type ValueOptions, type ValuePlan, type WriteThroughOptions } from './value-options.js'
 import { entryOf, type Values } from './values.js'
 import type { WriteBehindOptions } from './write-behind/options.js'
 import type { WriteBehind, WriteBehinds, WriteBehindStats } from './write-behind/write-behind.js'
@@ -96,7 +98,7 @@ export interface DataCache {
    * @throws `FST_REDIS_SUITE_CACHE_INVALIDATION_PENDING` where it could not be written: it will be, once the store is reached, and this
    * process takes it as done at once
    */
-  invalidateTags (tags: readonly string[], options?: InvalidateOptions): Promise<void>
+  invalidateTags (tags: readonly Tag[], options?: InvalidateOptions): Promise<void>
   /**
    * Removes answers whose path and query, and values whose key, match: `*` is any text, `?` any one character, `[a-z]` one
    * of these, and a backslash takes the meaning of what follows it. It looks at every entry, in batches.
@@ -177,14 +179,18 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
   }
 
   async function store<T> (items: ReadonlyArray<KeyedValue<T>>, common: ValueOptions<T>): Promise<void> {
-    const puts = items.map(([name, value, own]) => {
+    const prepared = items.map(([name, value, own]) => {
       if (value === undefined) throw invalidOptionError('cache', 'value', value, 'anything but undefined')
       const key = keyOf(name)
       const plan = planOf({ ...common, ...own })
-      const draft = values.draft(key, value, plan.ttlOf(value), plan)
-      const tags = [...plan.tags, ...plan.tagsOf?.(value) ?? []]
-      return { key, id: key.id, tags, isKept: draft.life > 0, bytes: draft.body.length + TAG_BYTES * tags.length, make: (versions: Record<string, string>) => entryOf(draft, core.now(), versions) }
+      return whenReady(plan.ttlOf(value), ttl => whenReady(plan.tagsOf?.(value) ?? [], late => {
+        const draft = values.draft(key, value, ttl, plan)
+        const tags = [...plan.tags, ...late]
+        return { key, id: key.id, tags, isKept: draft.life > 0, bytes: draft.body.length + TAG_BYTES * tags.length, make: (versions: Record<string, string>) => entryOf(draft, core.now(), versions) }
+      }))
     })
+    // Without a wait, calls reach the store in the order in which they were made.
+    const puts = prepared.some(isPromise) ? await Promise.all(prepared) : prepared as Array<Awaited<typeof prepared[number]>>
     const kept = puts.filter(({ isKept }) => isKept)
     const removed = puts.filter(({ isKept }) => !isKept)
     try {

@@ -5,6 +5,7 @@ import { toError } from '../shared/errors.js'
 import { traced } from '../shared/trace.js'
 import type { CacheCore, Lookup } from './core.js'
 import { withLimits, untilAborted, type Factory } from './factory.js'
+import type { Entry, ValueMeta } from './entry.js'
 import type { CacheKey } from './key.js'
 import type { TaggedPlan } from './value-options.js'
 import { entryOf, type Reading, type Values } from './values.js'
@@ -37,6 +38,8 @@ export class GetOrSet {
   /** Of each key, until when it rests, see {@link REST_MS}. */
   readonly #resting = new LRUCache<string, number>({ max: 10_000 })
   readonly #runs = new Map<string, Run>()
+  /** Errors of values that the source gave, but that cannot be stored: nothing older is served in their place. */
+  readonly #unstorable = new WeakSet<Error>()
   /** What is being made anew in the background. */
   readonly #running = new Map<string, Promise<void>>()
 
@@ -105,10 +108,10 @@ export class GetOrSet {
   async #takeTurn<T> (lookup: Lookup, call: Call<T>, found: Reading<T> | undefined, looks: number): Promise<{ value: T } | undefined> {
     const turn = await this.#works.enter(lookup, Infinity, call.signal)
     if (turn === 'again' && looks < MOST_LOOKS) return undefined
-    if (turn === 'again') return { value: await this.#runForAll(call, found) }
+    if (turn === 'again') return await this.#makeUnshared(lookup, call, found)
     if ('error' in turn) throw turn.error
     if ('fill' in turn) return { value: await this.#make(turn.fill, call, found) }
-    return this.#values.read<T>(turn.entry) ?? { value: await this.#runForAll(call, found) }
+    return this.#values.read<T>(turn.entry) ?? await this.#makeUnshared(lookup, call, found)
   }
 
   /** What is too old to be given otherwise, where making it fails or takes too long. */
@@ -119,7 +122,7 @@ export class GetOrSet {
     }
     const safe = making.catch((error: unknown) => {
       // Then it is no failure.
-      if (signal?.aborted) throw error
+      if (signal?.aborted || (error instanceof Error && this.#unstorable.has(error))) throw error
       this.#rest(key, error)
       return fallBack()
     })
@@ -136,17 +139,16 @@ export class GetOrSet {
   }
 
   async #make<T> (fill: Fill, call: Call<T>, found: Reading<T> | undefined): Promise<T> {
-    const { key, plan, signal } = call
+    const { signal } = call
     try {
       signal?.throwIfAborted()
       const value = await this.#run(call, found, fill)
-      const draft = this.#values.draft(key, value, this.#values.ttlOf(value, plan), plan)
-      const late = plan.tagsOf?.(value) ?? []
-      const lateVersions = late.length === 0 ? {} : await this.#core.versionsSince(late, fill.startedAt)
-      const entry = entryOf(draft, fill.startedAt, { ...lateVersions, ...fill.versions })
+      const { entry, isCurrent } = await this.#entryFor(fill, call, value)
+      // The source has replaced what was stored by what is not.
+      if (!isCurrent || entry.life === 0) this.#core.withdraw(fill.lookup)
       // In the background: nobody waits for the store.
-      if (lateVersions === undefined) fill.retry()
-      else if (draft.life === 0) fill.finish(entry)
+      if (!isCurrent) fill.retry()
+      else if (entry.life === 0) fill.finish(entry)
       else fill.store(entry).catch(() => {})
       // As all others get it, who read what is stored.
       const made = this.#values.read<T>(entry)
@@ -159,9 +161,30 @@ export class GetOrSet {
     }
   }
 
+  /** @returns the value as an entry, and whether none of its own tags was invalidated while it was made */
+  async #entryFor<T> (fill: Fill, { key, plan }: Call<T>, value: T): Promise<{ entry: Entry<ValueMeta>, isCurrent: boolean }> {
+    try {
+      const draft = this.#values.draft(key, value, await this.#values.ttlOf(value, plan), plan)
+      const late = await plan.tagsOf?.(value) ?? []
+      const lateVersions = late.length === 0 ? {} : await this.#core.versionsSince(late, fill.startedAt)
+      return { entry: entryOf(draft, fill.startedAt, { ...lateVersions, ...fill.versions }), isCurrent: lateVersions !== undefined }
+    } catch (thrown) {
+      const error = toError(thrown)
+      this.#unstorable.add(error)
+      this.#core.withdraw(fill.lookup)
+      throw error
+    }
+  }
+
   async #run<T> ({ key, factory, plan: { hardTimeout }, signal }: Call<T>, found: Reading<T> | undefined, others?: Fill): Promise<T> {
     const run = (signal: AbortSignal): T | Promise<T> => factory({ key: key.label, signal, stale: found?.value })
     return await traced('cache factory', () => withLimits(run, { key: key.label, hardTimeout, clock: this.#core.clock, signal, others }))
+  }
+
+  async #makeUnshared<T> (lookup: Lookup, call: Call<T>, found: Reading<T> | undefined): Promise<{ value: T }> {
+    const value = await this.#runForAll(call, found)
+    this.#core.withdraw(lookup)
+    return { value }
   }
 
   /** Where nothing can be shared that is stored: one run after another, each for all who came before it began. */

@@ -17,6 +17,7 @@ import { SETTLE_MS } from './owed.js'
 import { createRedisStore, invalidationChannel } from './redis-store.js'
 import { resolveCacheOptions, type ResolvedCacheOptions } from './resolve-options.js'
 import { addResponseCache } from './response-cache.js'
+import type { Tag } from './tags.js'
 import { Values } from './values.js'
 import { Works } from './works.js'
 import { createWriteBehinds } from './write-behind/write-behind.js'
@@ -28,7 +29,7 @@ declare module 'fastify' {
   }
   interface FastifyReply {
     /** Adds tags to this answer, beside those of the route. */
-    cacheTags (...tags: string[]): FastifyReply
+    cacheTags (...tags: Tag[]): FastifyReply
     /** Keeps this answer out of the cache. */
     noCache (): FastifyReply
   }
@@ -47,6 +48,7 @@ export type { CacheEvents, CacheListener, Invalidation } from './events.js'
 export type { Factory, FactoryContext } from './factory.js'
 export type { Serializer, SerializerOption } from './serializer.js'
 export type { StoreStats } from './store-stats.js'
+export type { Tag } from './tags.js'
 export type { GetOrSetOptions, ValueDefaults, ValueOptions, WriteThroughOptions } from './value-options.js'
 export type { DeadLetter } from './write-behind/letters.js'
 export type { Write, WriteBehindOptions, WriteContext } from './write-behind/options.js'

@@ -24,6 +24,7 @@ export async function keep (core: CacheCore, headers: RequestHeaders, state: Req
   }
   const tags = await tagsOf(core, state)
   if (tags === undefined) {
+    core.withdraw(fill.lookup)
     fill.finish(undefined)
     return false
   }

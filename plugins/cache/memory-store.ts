@@ -106,8 +106,9 @@ export function createMemoryStore (maxSize: number, clock: Clock = systemClock):
       const present = slots.get(id)
       if (present?.generation === generation) slots.set(id, { generation, entry: present.entry }, { ttl: Math.max(left, TOMBSTONE_MS) })
     },
-    async remove (id) {
+    async remove (id, _label, generation) {
       const present = slots.get(id)
+      if (generation !== undefined && present?.generation !== generation) return false
       slots.set(id, { generation: String(++last), entry: undefined }, { ttl: TOMBSTONE_MS })
       return present?.entry !== undefined
     },

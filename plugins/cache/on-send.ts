@@ -1,6 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { hashId } from '../shared/keys.js'
-import { capture } from './capture.js'
+import { capture, type Captured } from './capture.js'
 import { matchesEtag } from './conditional.js'
 import type { CacheCore } from './core.js'
 import { usabilityOf, type StoredResponse } from './entry.js'
@@ -13,6 +13,7 @@ import { isUsableOnError } from './reuse.js'
 import { applyEntry, notModified } from './send-entry.js'
 import { groupTag, parseGroups } from './unsafe.js'
 import { MAX_ENTRY_TAGS } from './value-options.js'
+import { isGone, isWithdrawn } from './withdrawal.js'
 
 /** Deals with what the handler answered. @returns the body to send */
 export function createTake (core: CacheCore) {
@@ -35,14 +36,22 @@ export function createTake (core: CacheCore) {
   function confirm (request: FastifyRequest, reply: FastifyReply, state: RequestCache, stored: StoredResponse, payload: unknown): Buffer | string {
     const judged = freshen(request, reply, state, stored, core.now())
     if ('why' in judged) {
-      state.why = judged.why
-      state.fill?.finish(undefined)
+      // What it confirms is right for this client, and may not be kept for others.
+      refuse(state, judged.why, 200)
       return replace(reply, state, stored, payload)
     }
     store(request, state, judged, stored.body)
     const { meta, life } = judged
     const entry = entryOf({ meta, life, body: stored.body }, '', {}, state.fill?.startedAt ?? core.now())
     return replace(reply, state, entry, payload)
+  }
+
+  /** The response is not stored: lets those go on who wait for it. */
+  function refuse (state: RequestCache, why: string, status: number): void {
+    const { fill, place, isBackground, hasOwner } = state
+    state.why = why
+    if (place !== undefined && isWithdrawn({ status, why, isBackground, hasOwner })) core.withdraw(place)
+    fill?.finish(undefined)
   }
 
   function store (request: FastifyRequest, state: RequestCache, { meta, life, varies }: Storable, body: Buffer): void {
@@ -56,13 +65,16 @@ export function createTake (core: CacheCore) {
       fill?.fall(stale)
       return replace(reply, state, stale, payload)
     }
-    if (fill === undefined) return payload
+    if (fill === undefined) {
+      // A response to HEAD says as much.
+      if (state.place !== undefined && isGone(reply.statusCode)) core.withdraw(state.place)
+      return payload
+    }
     const judged: Judged = state.hasFailed ? { why: 'error' } : state.isRefused ? { why: 'the handler refused' } : judge(request, reply, state, core.now())
     state.extraTags.push(...parseGroups(joined(reply.getHeader('cache-groups'))).map(groupTag))
     const why = 'why' in judged ? judged.why : whyUnkeyed(request, state, judged.varies) ?? whyTagged(state)
     if ('why' in judged || why !== undefined) {
-      state.why = why ?? ''
-      fill.finish(undefined)
+      refuse(state, why ?? '', reply.statusCode)
       return payload
     }
     const length = Number(joined(reply.getHeader('content-length')) ?? NaN)
@@ -73,10 +85,11 @@ export function createTake (core: CacheCore) {
   }
 
   /** A stream is stored when it has been sent. */
-  function later (request: FastifyRequest, state: RequestCache, judged: Storable, payload: unknown, body: Promise<Buffer | undefined>): unknown {
+  function later (request: FastifyRequest, state: RequestCache, judged: Storable, payload: unknown, body: Promise<Captured>): unknown {
     state.status.stored = true
     body.then(whole => {
-      if (whole === undefined) return state.fill?.finish(undefined)
+      if (whole === 'broken') return state.fill?.finish(undefined)
+      if (whole === 'unstorable') return refuse(state, 'too large', judged.meta.status)
       if (state.route.makesEtag && judged.meta.status === 200) judged.meta.headers['etag'] ??= makeEtag(whole)
       store(request, state, judged, whole)
     }, () => state.fill?.finish(undefined))
@@ -84,11 +97,11 @@ export function createTake (core: CacheCore) {
   }
 
   function now (
-    request: FastifyRequest, reply: FastifyReply, state: RequestCache, judged: Storable, payload: unknown, body: Buffer | undefined
+    request: FastifyRequest, reply: FastifyReply, state: RequestCache, judged: Storable, payload: unknown, body: Captured
   ): unknown {
-    if (body === undefined) {
-      state.why = 'too large'
-      state.fill?.finish(undefined)
+    if (body === 'broken' || body === 'unstorable') {
+      if (body === 'unstorable') refuse(state, 'too large', judged.meta.status)
+      else state.fill?.finish(undefined)
       return payload
     }
     if (state.route.makesEtag && judged.meta.status === 200 && reply.getHeader('etag') === undefined) {

@@ -5,6 +5,7 @@ import type { Duration } from '../shared/duration.js'
 import type { MaybePromise } from '../shared/maybe-promise.js'
 import type { OwnerId } from './owner.js'
 import type { SerializerOption } from './serializer.js'
+import type { Tag } from './tags.js'
 import type { ValueDefaults } from './value-options.js'
 
 // The request as a route's own callbacks see it: what its schema says of params and query is known to the route alone.
@@ -12,7 +13,7 @@ import type { ValueDefaults } from './value-options.js'
 export type RouteRequest = FastifyRequest & { params: any, query: any, body: any }
 
 /** Tags, or a function that says them for a request. */
-export type TagsOption = readonly string[] | ((request: RouteRequest) => readonly string[])
+export type TagsOption = readonly Tag[] | ((request: RouteRequest) => readonly Tag[] | Promise<readonly Tag[]>)
 
 /** A duration; a tier's name; or `'headers'`: what the answer's own header fields say, by RFC 9111. */
 export type Ttl = Duration | 'headers'

@@ -6,7 +6,7 @@ import { runScript } from '../shared/script.js'
 import { timeOf } from '../shared/time.js'
 import { mayAnswerSingly } from '../shared/turn.js'
 import type { Entry } from './entry.js'
-import { decodeFrame, encodeFrame, encodeMark, UNMARK } from './frame.js'
+import { decodeFrame, encodeFrame, encodeMark, UNMARK, type Generation } from './frame.js'
 import { createKeyReads } from './key-reads.js'
 import { removeByLabel } from './redis-scan.js'
 import { endScript, markScript, removeScript, renewScript, unmarkScript, writeScript } from './scripts.js'
@@ -82,8 +82,9 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
     return given === '' ? timeOf(await anyNode(client).time()) : Number(given) / 1000
   }
 
-  async function remove (id: string, label?: string): Promise<boolean> {
-    return await runScript(client, removeScript, [entryKey(id)], [encodeFrame('tombstone'), TOMBSTONE_MS, channel, message({ ids: [id], key: label })]) === 1
+  async function remove (id: string, label?: string, generation?: Generation): Promise<boolean> {
+    const only = generation === undefined ? [] : [Buffer.from(generation, 'latin1')]
+    return await runScript(client, removeScript, [entryKey(id)], [encodeFrame('tombstone'), TOMBSTONE_MS, channel, message({ ids: [id], key: label }), ...only]) === 1
   }
 
   /** Where the key and what tells of removals by pattern lie on two nodes: looks before it writes, and after that as one may have passed meanwhile. */

@@ -7,6 +7,7 @@ import type { StoredResponse } from './entry.js'
 import { joined } from './headers.js'
 import type { CacheKey } from './key.js'
 import { locateResponse, type Located } from './look-up.js'
+import { tagsFor } from './paths.js'
 import type { RequestCache } from './request-state.js'
 import type { Fill, Works } from './works.js'
 
@@ -15,6 +16,8 @@ export interface RefreshTask {
   key: CacheKey
   located: Located
   fill: Fill
+  /** Whether the request reached the look-up, with the same key. */
+  isUsed: boolean
 }
 
 /** Makes stale answers anew while they are still given. */
@@ -49,17 +52,18 @@ export function createRefresher (fastify: FastifyInstance, core: CacheCore, work
   async function run (name: string, request: FastifyRequest, state: RequestCache, entry: StoredResponse): Promise<void> {
     const { key, route } = state
     if (key === undefined) return
-    const located = await locateResponse(core, key, route.tagsOf(request), request.headers)
+    const located = await locateResponse(core, key, await tagsFor(request, route), request.headers)
     // Another instance was quicker.
     if (located.response !== undefined && located.response.storedAt > entry.storedAt) return
     const fill = await works.tryEnter(located.place)
     if (fill === undefined) return
     const id = randomUUID()
-    tasks.set(id, { key, located, fill })
+    const task: RefreshTask = { key, located, fill, isUsed: false }
+    tasks.set(id, task)
     try {
       const headers = { ...headersOf(request, state, entry), [HEADER]: id }
-      const { statusCode } = await fastify.inject({ method: 'GET', url: request.url, headers, remoteAddress: request.socket.remoteAddress ?? request.ip })
-      if (statusCode === 401 || statusCode === 403) refused.set(name, true)
+      const { statusCode } = await fastify.inject({ method: 'GET', url: request.originalUrl, headers, remoteAddress: request.socket.remoteAddress ?? request.ip })
+      if (isRefused(statusCode, task)) refused.set(name, true)
     } finally {
       tasks.delete(id)
       fill.finish(undefined)
@@ -87,6 +91,12 @@ export function createRefresher (fastify: FastifyInstance, core: CacheCore, work
     },
     async settle () { await Promise.all(running.values()) }
   }
+}
+
+/** Whether it takes a request of a client's own to refresh it: another hook answered, the key is another one, or credentials are missing. */
+function isRefused (status: number, { isUsed }: RefreshTask): boolean {
+  if (status === 429 || status >= 500) return false
+  return !isUsed || status === 401 || status === 403
 }
 
 function headersOf (request: FastifyRequest, { route, hasOwner }: RequestCache, entry: StoredResponse): Record<string, string> {

@@ -29,6 +29,10 @@ export interface RequestCache {
   hasAuthorization: boolean
   /** Of the key itself. */
   base: Lookup | undefined
+  /** Of the place of its response: the key itself, or one of its variants. */
+  place: Lookup | undefined
+  /** Whether this process sent the request itself, to refresh what is stored. */
+  isBackground: boolean
   /** The making of the answer, where it may be stored. */
   fill: Fill | undefined
   /** What is there, but may not be used as it is. */
@@ -70,6 +74,8 @@ export function createState (request: FastifyRequest, route: ResolvedRouteCache)
     hasOwner: false,
     hasAuthorization: headers.authorization !== undefined,
     base: undefined,
+    place: undefined,
+    isBackground: false,
     fill: undefined,
     stale: undefined,
     validates: false,

@@ -3,14 +3,15 @@ import type { Clock } from '../shared/clock.js'
 import { parseDuration } from '../shared/duration.js'
 import { invalidOptionError } from '../shared/errors.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
-import type { MaybePromise } from '../shared/maybe-promise.js'
+import { whenReady, type MaybePromise } from '../shared/maybe-promise.js'
 import { readOptions, type OptionReader } from '../shared/options.js'
 import type { Counts } from './counts.js'
 import { isStorableStatus } from './entry.js'
 import { createOwnerOf } from './owner.js'
 import { PLUGIN_OPTIONS, ROUTE_OPTIONS, type CachePluginOptions, type KeyOptions, type RouteCacheOptions, type TagsOption } from './options.js'
 import { isListOfStrings, resolveTiers, resolveTtl, saidTtl, type Tiers } from './ttl.js'
-import { checkTags, resolveDefaults, type ValuePlan } from './value-options.js'
+import { checkTags, readTag } from './tags.js'
+import { resolveDefaults, type ValuePlan } from './value-options.js'
 import { resolveSerializer, type Serializer } from './serializer.js'
 import { MAX_LIFE_MS } from './store.js'
 
@@ -24,8 +25,9 @@ export interface ResolvedRouteCache {
   staleIfError: number
   jitter: number
   statuses: ReadonlySet<number>
-  tagsOf: (request: FastifyRequest) => readonly string[]
-  invalidatedBy: (request: FastifyRequest) => readonly string[]
+  tagsOf: (request: FastifyRequest) => MaybePromise<readonly string[]>
+  /** As the route's own function returns them: anything. */
+  invalidatedBy: (request: FastifyRequest) => unknown
   /** Whether it names tags that its answers invalidate. */
   hasInvalidations: boolean
   vary: readonly string[]
@@ -152,7 +154,7 @@ function resolveRoute (given: RouteCacheOptions, tiers: Tiers, own: RouteCacheOp
     jitter: read.fraction('jitter', 0),
     statuses: new Set(statuses),
     tagsOf: resolveTags('tags', given.tags, read),
-    invalidatedBy: resolveTags('invalidates', given.invalidates, read),
+    invalidatedBy: typeof given.invalidates === 'function' ? given.invalidates : resolveTags('invalidates', given.invalidates, read),
     hasInvalidations: given.invalidates !== undefined,
     vary: vary.map(name => name.toLowerCase()).sort(),
     ownerOf: ownerOf && createOwnerOf(ownerOf, where),
@@ -188,6 +190,7 @@ function resolveKey (key: KeyOptions | undefined, read: OptionReader): Pick<Reso
 
 function resolveTags (name: string, tags: TagsOption | undefined, read: OptionReader): ResolvedRouteCache['tagsOf'] {
   if (tags === undefined) return () => []
-  if (typeof tags === 'function') return request => checkTags(tags(request), name)
-  return isListOfStrings(tags) ? () => tags : read.fail(name, 'a list of strings, or a function of the request')
+  if (typeof tags === 'function') return request => whenReady<unknown, readonly string[]>(tags(request), given => checkTags(given, name))
+  const fixed = Array.isArray(tags) ? tags.map(readTag) : [undefined]
+  return fixed.every(tag => tag !== undefined) ? () => fixed : read.fail(name, 'a list of tags (strings that are not empty and do not begin with a NUL, or finite numbers), or a function of the request that returns one')
 }

@@ -1,4 +1,4 @@
-import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, onRequestHookHandler, onSendHookHandler, RouteOptions } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, onRequestHookHandler, onSendHookHandler, preHandlerHookHandler, RouteOptions } from 'fastify'
 import { failHook, finishHook } from '../shared/hook-callback.js'
 import { whenReady } from '../shared/maybe-promise.js'
 import { PinnedHooks } from '../shared/pinned-hooks.js'
@@ -11,15 +11,12 @@ import { isLookedUp, keyOf, stripQuery, whyBypassed } from './request-key.js'
 import { createState, type RequestCache } from './request-state.js'
 import type { ResolvedCacheOptions, ResolvedRouteCache } from './resolve-options.js'
 import { askHandler, createServe } from './serve.js'
+import { checkTags } from './tags.js'
 import { watchUnanswered } from './unanswered.js'
-import { invalidateBy, isUnsafe, type Keyed } from './unsafe.js'
-import { checkTags } from './value-options.js'
+import { Invalidations, isUnsafe } from './unsafe.js'
 import type { Works } from './works.js'
 
 const STATE = Symbol('cache.state')
-
-// Fields by which an answer may invalidate others than that of its own URL.
-const INVALIDATING = ['location', 'content-location', 'cache-group-invalidation']
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -43,8 +40,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
   const { serve } = createServe({ core, works, refresher })
   const take = createTake(core)
   const describe = options.cacheStatus === undefined ? undefined : createCacheStatus(options.cacheStatus)
-  // Routes of which answers are stored, by their URLs: what is changed there may be stored, by their keys.
-  const stored = new Map<string, Keyed[]>()
+  const invalidations = new Invalidations(core)
   const pinnedHooks = new PinnedHooks(fastify, 'cache')
 
   fastify.decorateRequest(STATE, null)
@@ -72,7 +68,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
   }
 
   function proceed (request: FastifyRequest, reply: FastifyReply, done: () => void): void {
-    if (request[STATE]) watchUnanswered(reply, request[STATE], core.clock)
+    if (request[STATE]) watchUnanswered(core, reply, request[STATE])
     finishHook('cache', reply, done)
   }
 
@@ -103,6 +99,8 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
       return false
     }
     state.fill = fill
+    state.isBackground = true
+    task.isUsed = true
     askHandler(core, request, reply, state, located)
     return false
   }
@@ -116,7 +114,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
     reply.header('cache-status', upstream === undefined ? value : `${String(upstream)}, ${value}`)
   }
 
-  function onSend (route: ResolvedRouteCache, constraints: string): onSendHookHandler {
+  function onSend (route: ResolvedRouteCache): onSendHookHandler {
     return function cacheOnSend (request, reply, payload, done) {
       const state = request[STATE]
       const prepare = (): unknown => {
@@ -130,9 +128,19 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
         if (route.stripsTargeted) for (const name of route.targeted) reply.removeHeader(name)
         return result
       }
-      const changes = !state?.isAnswered && (route.hasInvalidations || (isUnsafe(request.method) && stored.size > 0 && (stored.has(request.routeOptions.url ?? '') || INVALIDATING.some(name => reply.hasHeader(name)))))
-      if (changes) invalidateBy(core, request, reply, route, [{ route, constraints }, ...stored.get(request.routeOptions.url ?? '') ?? []]).then(prepare).then(result => finishHook('cache', reply, done, null, result), error => failHook('cache', reply, done, error))
-      else done(null, prepare() as typeof payload)
+      const mayInvalidate = invalidations.concern(request, route)
+      if (mayInvalidate && !state?.isAnswered) invalidations.run(request, reply, route).then(prepare).then(result => finishHook('cache', reply, done, null, result), error => failHook('cache', reply, done, error))
+      else {
+        if (mayInvalidate) invalidations.skip(request)
+        done(null, prepare() as typeof payload)
+      }
+    }
+  }
+
+  function watchUnsent (route: ResolvedRouteCache): preHandlerHookHandler {
+    return function cacheWatchUnsent (request, reply, done) {
+      if (invalidations.concern(request, route)) invalidations.watch(request, reply, route)
+      done()
     }
   }
 
@@ -146,9 +154,10 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
       if (config === false) return
       const methods = [route.method].flat()
       const resolved: ResolvedRouteCache = { ...options.route(config ?? {}, `${methods.join()} ${route.url}`), counts: core.countsOf(route.url) }
+      if (resolved.hasInvalidations || methods.some(isUnsafe)) pinnedHooks.pin(instance, route, 'preHandler', watchUnsent(resolved), 'first')
       const constraints = route.constraints === undefined ? '' : JSON.stringify(route.constraints)
       if (config !== undefined && resolved.stores) {
-        if (methods.includes('GET')) stored.set(route.url, [...stored.get(route.url) ?? [], { route: resolved, constraints }])
+        if (methods.includes('GET')) invalidations.add(route.url, resolved)
         // After all others', so that whoever may not see an answer is turned away before.
         pinnedHooks.pin(instance, route, resolved.hook, lookUp(resolved, constraints), 'last')
         pinnedHooks.pin(instance, route, 'onError', onError, 'last')
@@ -156,7 +165,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
         return
       }
       // After all others', so that what is stored is what is sent.
-      pinnedHooks.pin(instance, route, 'onSend', onSend(resolved, constraints), 'last')
+      pinnedHooks.pin(instance, route, 'onSend', onSend(resolved), 'last')
     },
     settle: () => refresher.settle()
   }

@@ -9,6 +9,7 @@ if set.err then redis.call('DEL', KEYS[1]) end`
 
 /**
  * Stores an entry, unless somebody else changed the key meanwhile, or something was removed by pattern. What expired, or was evicted, is no change.
+ * A server without memory for the new entry deletes the old one, which is outdated.
  *
  * KEYS     the entry, and the tag of removals by pattern where that is to be as it was
  * ARGV     generation that was seen, frame, TTL (ms), that tag's version
@@ -18,7 +19,11 @@ export const writeScript = lua`
 if KEYS[2] and redis.call('GET', KEYS[2]) ~= ARGV[4] then return 0 end
 local present = redis.pcall('GETRANGE', KEYS[1], ${FIRST}, ${LAST})
 if type(present) == 'string' and present ~= '' and present ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+local set = redis.pcall('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+if set.err then
+  redis.call('DEL', KEYS[1])
+  return set
+end
 return 1
 `
 
@@ -26,10 +31,12 @@ return 1
  * Puts a tombstone in the place of an entry.
  *
  * KEYS[1]  the entry
- * ARGV     tombstone, its TTL (ms), channel and message that tell the other instances (empty: nobody)
+ * ARGV     tombstone, its TTL (ms), channel and message that tell the other instances (empty: nobody), and the generation
+ *          that the entry must have (left out: any)
  * reply    1 where there was an entry
  */
 export const removeScript = lua`
+if ARGV[5] and redis.pcall('GETRANGE', KEYS[1], ${FIRST}, ${LAST}) ~= ARGV[5] then return 0 end
 local length = redis.pcall('STRLEN', KEYS[1])
 ${SET_OR_DELETE}
 if ARGV[3] ~= '' then redis.call('PUBLISH', ARGV[3], ARGV[4]) end

@@ -9,6 +9,7 @@ import type { RequestCache } from './request-state.js'
 import { reuseOf } from './reuse.js'
 import { applyEntry, validatorsOf } from './send-entry.js'
 import { watchReads } from './unkeyed.js'
+import { tagsFor } from './paths.js'
 import { MOST_LOOKS, type Works } from './works.js'
 
 export interface ServeOptions {
@@ -47,7 +48,7 @@ export function createServe ({ core, works, refresher }: ServeOptions) {
   async function obtain (request: FastifyRequest, reply: FastifyReply, state: RequestCache): Promise<boolean> {
     const { key, route } = state
     if (key === undefined) return false
-    const tags = route.tagsOf(request)
+    const tags = await tagsFor(request, route)
     for (let looks = 1; ; looks++) {
       const located = await locateResponse(core, key, tags, request.headers)
       if (located.response !== undefined && use(request, reply, state, located.response)) return true
@@ -96,8 +97,9 @@ export function createServe ({ core, works, refresher }: ServeOptions) {
 }
 
 /** Before a handler runs: what its answer is made of, and whether it is to be asked if what is there is still right. */
-export function askHandler (core: CacheCore, request: FastifyRequest, reply: FastifyReply, state: RequestCache, { base, response }: Located): void {
+export function askHandler (core: CacheCore, request: FastifyRequest, reply: FastifyReply, state: RequestCache, { base, place, response }: Located): void {
   state.base = base
+  state.place = place
   if (state.fill !== undefined && response !== undefined) validate(request, state, response)
   state.before = reply.getHeaders()
   state.requestedAt = core.now()

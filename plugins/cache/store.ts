@@ -69,8 +69,14 @@ export interface CacheStore {
   mark (id: string): Promise<Mark>
   /** Takes the mark away, where the key still has that generation: what was there before is there again. */
   unmark (id: string, mark: Mark): Promise<void>
-  /** Removes an entry, and keeps what was begun before from being stored. @param label - to tell others by @returns whether there was one */
-  remove (id: string, label?: string): Promise<boolean>
+  /**
+   * Removes an entry, and keeps what was begun before from being stored.
+   *
+   * @param label - to tell others by
+   * @param generation - an entry with another one stays; undefined: any is removed
+   * @returns whether there was one
+   */
+  remove (id: string, label?: string, generation?: Generation): Promise<boolean>
   /** When tags were invalidated last (ms by the store's clock; 0: never), and their versions. */
   tags (tags: readonly string[]): Promise<Record<string, { version: string, invalidatedAt: number }>>
   /** Makes all entries with one of these tags invalid, in time that does not depend on how many there are. */

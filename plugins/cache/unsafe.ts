@@ -3,9 +3,10 @@ import { parseList } from 'structured-headers'
 import { reasonOf } from '../shared/errors.js'
 import type { CacheCore } from './core.js'
 import { joined } from './headers.js'
-import type { CacheKey } from './key.js'
-import { keyOf } from './request-key.js'
+import { canonicalPath, compilePattern, pathTag, withoutOrigin } from './paths.js'
 import type { ResolvedRouteCache } from './resolve-options.js'
+import { readTag } from './tags.js'
+import { PATIENCE_MS } from './works.js'
 
 const SAFE = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE'])
 
@@ -28,48 +29,108 @@ export function parseGroups (field: string | undefined): string[] {
   }
 }
 
-/** A route whose answers are stored. */
-export interface Keyed {
-  route: ResolvedRouteCache
-  constraints: string
+/** A route whose responses are stored. */
+interface StoredRoute {
+  mayMatch: (path: string) => boolean
+  keysHost: boolean
 }
 
-/**
- * What a successful answer makes invalid, before it is sent: the tags that the route names, the groups that the answer names, and
- * the URL that was changed, with those that it names on the same host (RFC 9111 §4.4).
- */
-export async function invalidateBy (core: CacheCore, request: FastifyRequest, reply: FastifyReply, route: ResolvedRouteCache, stored: readonly Keyed[]): Promise<void> {
-  if (reply.statusCode >= 400) return
-  const tags = [...route.invalidatedBy(request)]
-  const keys: CacheKey[] = []
-  if (isUnsafe(request.method)) {
-    tags.push(...parseGroups(joined(reply.getHeader('cache-group-invalidation'))).map(groupTag))
-    for (const url of changedUrls(request, reply)) for (const each of stored) keys.push(...await keysOf(request, each, url))
+/** What successful responses invalidate: tags that the route names, groups that the response names, and changed paths (RFC 9111 §4.4). */
+export class Invalidations {
+  readonly #core: CacheCore
+  readonly #stored: StoredRoute[] = []
+  readonly #done = new WeakSet<FastifyRequest>()
+
+  constructor (core: CacheCore) {
+    this.#core = core
   }
+
+  /** Adds a route whose responses are stored. */
+  add (url: string, { keysHost }: ResolvedRouteCache): void {
+    this.#stored.push({ mayMatch: compilePattern(url), keysHost })
+  }
+
+  /** Whether a response of the route may invalidate something. */
+  concern (request: FastifyRequest, { hasInvalidations }: ResolvedRouteCache): boolean {
+    return hasInvalidations || (this.#stored.length > 0 && isUnsafe(request.method))
+  }
+
+  /** For a stored response, which changes nothing. */
+  skip (request: FastifyRequest): void {
+    this.#done.add(request)
+  }
+
+  /** Sees to responses that pass no `onSend` hook: of `reply.hijack()` and `reply.raw.end()`, and where the client has gone. */
+  watch (request: FastifyRequest, reply: FastifyReply, route: ResolvedRouteCache): void {
+    const { raw } = reply
+    const { clock } = this.#core
+    const run = (): void => { this.run(request, reply, route).catch(() => {}) }
+    raw.once('close', () => {
+      if (this.#done.has(request)) return
+      run()
+      // The handler of a client that has gone may still be at work, and send nothing.
+      if (!raw.writableEnded) clock.setTimeout(run, PATIENCE_MS).unref()
+    })
+  }
+
+  /** Invalidates what a response changes. It never rejects: the handler has done its work, and the client must not repeat it. */
+  async run (request: FastifyRequest, reply: FastifyReply, route: ResolvedRouteCache): Promise<void> {
+    this.#done.add(request)
+    if (reply.statusCode >= 400) return
+    const tags = route.hasInvalidations ? await namedTags(request, route) : []
+    if (isUnsafe(request.method)) tags.push(...parseGroups(fieldOf(reply, 'cache-group-invalidation')).map(groupTag), ...this.#pathTags(request, reply))
+    if (tags.length === 0) return
+    try {
+      await this.#core.invalidate([...new Set(tags)])
+    } catch (error) {
+      request.log.debug({ plugin: 'cache', tags, reason: reasonOf(error) }, 'cache: not invalidated yet, other instances may give stale answers until the store is reached')
+    }
+  }
+
+  #pathTags (request: FastifyRequest, reply: FastifyReply): string[] {
+    // A URL of the app's public face may be another one than that of the route.
+    const isRewritten = Reflect.get(request.raw, 'originalUrl') !== undefined
+    const tags: string[] = []
+    for (const url of changedUrls(request, reply)) {
+      const path = canonicalPath(url)
+      for (const { mayMatch, keysHost } of this.#stored) {
+        if (isRewritten || mayMatch(path)) tags.push(pathTag(path, keysHost ? request.host : undefined))
+      }
+    }
+    return tags
+  }
+}
+
+async function namedTags (request: FastifyRequest, { invalidatedBy }: ResolvedRouteCache): Promise<string[]> {
+  const told = { plugin: 'cache', route: request.routeOptions.url }
   try {
-    const different = [...new Map(keys.map(key => [key.text, key])).values()]
-    await Promise.all([tags.length > 0 ? core.invalidate(tags) : undefined, different.length > 0 ? core.remove(different) : undefined])
+    const given = await invalidatedBy(request)
+    const list: unknown[] = Array.isArray(given) ? given : [given]
+    const tags = list.map(readTag).filter(tag => tag !== undefined)
+    if (tags.length < list.length || !Array.isArray(given)) request.log.error({ ...told, reason: 'not a list of tags' }, 'cache: config.cache.invalidates must return a list of tags: strings that are not empty, or numbers. What is none of these was not invalidated')
+    return tags
   } catch (error) {
-    request.log.debug({ plugin: 'cache', tags, reason: reasonOf(error) }, 'cache: not invalidated yet, other instances may give stale answers until the store is reached')
+    request.log.error({ ...told, reason: reasonOf(error) }, 'cache: config.cache.invalidates failed, so the tags that it names were not invalidated: make it return a list of tags')
+    return []
   }
 }
 
 function changedUrls (request: FastifyRequest, reply: FastifyReply): string[] {
+  const { url, originalUrl } = request
   const here = `${request.protocol}://${request.host}`
-  const urls = [request.url]
+  const base = here + withoutOrigin(originalUrl)
+  const urls = [url, originalUrl]
   for (const name of ['location', 'content-location']) {
-    const value = joined(reply.getHeader(name))
-    if (value === undefined || !URL.canParse(value, here + request.url)) continue
+    const value = fieldOf(reply, name)
+    if (value === undefined || !URL.canParse(value, base)) continue
     // Another host's answers are not this one's to invalidate.
-    const { host, pathname, search } = new URL(value, here + request.url)
-    if (host === new URL(here).host) urls.push(pathname + search)
+    const { host, pathname } = new URL(value, base)
+    if (host === new URL(here).host) urls.push(pathname)
   }
   return [...new Set(urls)]
 }
 
-/** Everybody's answer, and the one of whoever changed it. */
-async function keysOf (request: FastifyRequest, { route, constraints }: Keyed, url: string): Promise<CacheKey[]> {
-  const owner = await route.ownerOf?.(request)
-  const owners = owner === undefined ? [undefined] : [undefined, owner]
-  return owners.map(each => keyOf(request, route, each, constraints, url))
+/** A field of a reply, also of one that a handler wrote by `reply.raw.writeHead`. */
+function fieldOf (reply: FastifyReply, name: string): string | undefined {
+  return joined(reply.getHeader(name))
 }

@@ -1,13 +1,15 @@
 import { MAX_TIMER_MS, type Duration } from '../shared/duration.js'
-import { invalidOptionError } from '../shared/errors.js'
 import { readOptions, type OptionReader } from '../shared/options.js'
+import { invalidOptionError } from '../shared/errors.js'
+import { whenReady } from '../shared/maybe-promise.js'
 import { MAX_LIFE_MS } from './store.js'
-import { isListOfStrings, resolveTtl, saidTtl, type Tiers } from './ttl.js'
+import { checkTags, type Tag } from './tags.js'
+import { resolveTtl, saidTtl, type Tiers } from './ttl.js'
 
 /** How a value is kept. */
 export interface ValueOptions<T = unknown> {
   /** For how long the value is fresh: a duration, the name of a tier, or a function of the value that says either; 0: not stored. @default the plugin's ttl */
-  ttl?: Duration | ((value: T) => Duration) | undefined
+  ttl?: Duration | ((value: T) => Duration | Promise<Duration>) | undefined
   /** For how long after that it is given while it is made anew in the background. @default the plugin's */
   staleWhileRevalidate?: Duration | undefined
   /** For how long after that it is given where the factory fails or takes too long. @default the plugin's */
@@ -15,7 +17,7 @@ export interface ValueOptions<T = unknown> {
   /** By which part of it, at random, the ttl is shorter, so that what was stored at once does not expire at once: 0 to 1. @default the plugin's */
   jitter?: number | undefined
   /** By which the value can be invalidated, or a function of the value that says them. */
-  tags?: readonly string[] | ((value: T) => readonly string[]) | undefined
+  tags?: readonly Tag[] | ((value: T) => readonly Tag[] | Promise<readonly Tag[]>) | undefined
   /** For how long `null` and `undefined`, as for what was not found, are kept; 0: not at all. `set` keeps `null` all the same. @default 0 */
   negativeTtl?: Duration | undefined
 }
@@ -34,7 +36,7 @@ export interface GetOrSetOptions<T = unknown> extends ValueOptions<T> {
 
 export interface WriteThroughOptions<T = unknown> extends ValueOptions<T> {
   /** Tags that are invalidated once the source is written, such as those of pages that show it. */
-  invalidates?: readonly string[] | undefined
+  invalidates?: readonly Tag[] | undefined
   /** After this the writer is given up: its signal is aborted, and as nobody knows what the source holds, the value is removed. @default none */
   hardTimeout?: Duration | undefined
 }
@@ -45,7 +47,7 @@ export type ValueDefaults = Omit<GetOrSetOptions, 'tags' | 'signal' | 'ttl'> & {
 /** Complete and checked. Times are milliseconds. */
 export interface ValuePlan {
   /** Of a value; 0: it is not stored. */
-  ttlOf: (value: unknown) => number
+  ttlOf: (value: unknown) => number | Promise<number>
   staleWhileRevalidate: number
   staleIfError: number
   jitter: number
@@ -58,7 +60,7 @@ export interface ValuePlan {
 export interface TaggedPlan extends ValuePlan {
   /** Those that are known before there is a value. */
   tags: readonly string[]
-  tagsOf: ((value: unknown) => readonly string[]) | undefined
+  tagsOf: ((value: unknown) => readonly string[] | Promise<readonly string[]>) | undefined
 }
 
 const DEFAULTS = ['ttl', 'staleWhileRevalidate', 'staleIfError', 'jitter', 'negativeTtl', 'softTimeout', 'hardTimeout', 'refreshAhead']
@@ -80,7 +82,7 @@ export function resolveValueOptions (given: GetOrSetOptions<never> & WriteThroug
   return {
     ...resolvePlan(given, fallback, tiers, read),
     tags: typeof tags === 'function' ? [] : checkEntryTags(tags),
-    tagsOf: typeof tags === 'function' ? value => checkEntryTags(tags(value as never)) : undefined
+    tagsOf: typeof tags === 'function' ? value => whenReady(tags(value as never), given => checkEntryTags(given)) : undefined
   }
 }
 
@@ -106,13 +108,7 @@ function resolveTtlOf (ttl: GetOrSetOptions<never>['ttl'], fallback: ValuePlan, 
     const fixed = resolveTtl(ttl, tiers, read)
     return () => fixed
   }
-  return value => saidTtl(ttl(value as never), tiers)
-}
-
-/** @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` */
-export function checkTags (tags: unknown, name = 'tags'): readonly string[] {
-  if (isListOfStrings(tags) && !tags.some(tag => tag.startsWith('\0'))) return tags
-  throw invalidOptionError('cache', name, tags, 'a list of strings that are not empty and do not begin with a NUL')
+  return value => whenReady<unknown, number>(ttl(value as never), said => saidTtl(said, tiers))
 }
 
 /** An entry has no more tags: whoever reads it reads their versions, all within one deadline. */

@@ -70,7 +70,7 @@ export class Values {
   }
 
   /** For how many milliseconds what a factory or writer returned is kept. */
-  ttlOf (value: unknown, { ttlOf, negativeTtl }: ValuePlan): number {
+  ttlOf (value: unknown, { ttlOf, negativeTtl }: ValuePlan): number | Promise<number> {
     return value === undefined || value === null ? negativeTtl : ttlOf(value)
   }
 }

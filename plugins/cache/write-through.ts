@@ -69,9 +69,9 @@ export class WriteThrough {
   }
 
   async #store<T> ({ key, plan }: Call<T>, written: T, mark: Mark | undefined, begun: Begun | undefined): Promise<boolean> {
-    const draft = this.#values.draft(key, written, this.#values.ttlOf(written, plan), plan)
+    const draft = this.#values.draft(key, written, await this.#values.ttlOf(written, plan), plan)
     if (mark === undefined || begun === undefined || draft.life === 0) return false
-    const late = plan.tagsOf?.(written) ?? []
+    const late = await plan.tagsOf?.(written) ?? []
     const lateVersions = late.length === 0 ? {} : await this.#core.versionsSince(late, begun.now)
     if (lateVersions === undefined) return false
     const versions = { ...lateVersions, ...begun.versions }

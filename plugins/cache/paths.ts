@@ -1,0 +1,96 @@
+import type { FastifyRequest } from 'fastify'
+import { hashId } from '../shared/keys.js'
+import type { ResolvedRouteCache } from './resolve-options.js'
+
+// A longer path is named by its digest: a client chooses its length, and every entry names it.
+const LONGEST_PATH = 100
+/** Begins the tag of a path. No tag of a program's own begins with a NUL. */
+const PATH = '\0/'
+
+/**
+ * The tag that every stored response of a path has, whatever its query, its variant and its owner, so that a change of the
+ * path invalidates all of them (RFC 9111 §4.4).
+ *
+ * @param host - where hosts have responses of their own
+ */
+export function pathTag (path: string, host?: string): string {
+  const name = host === undefined ? path.slice(1) : `/${host.toLowerCase()}${path}`
+  return PATH + (name.length > LONGEST_PATH ? `#${hashId(name)}` : name)
+}
+
+/** Returns the path that a tag names, for people; undefined for any other tag. */
+export function pathOfTag (tag: string): string | undefined {
+  return tag.startsWith(PATH) ? tag.slice(1) : undefined
+}
+
+/** The tags of a response, as far as they are known before it is made. */
+export async function tagsFor (request: FastifyRequest, route: ResolvedRouteCache): Promise<readonly string[]> {
+  return [...await route.tagsOf(request), ...pathTagsOf(request, route)]
+}
+
+/** The tags of a request's path: as it was sent, and as `rewriteUrl` made it. */
+export function pathTagsOf (request: FastifyRequest, { keysHost }: Pick<ResolvedRouteCache, 'keysHost'>): string[] {
+  const { url, originalUrl } = request
+  const host = keysHost ? request.host : undefined
+  const tag = pathTag(canonicalPath(url), host)
+  if (originalUrl === url) return [tag]
+  const original = pathTag(canonicalPath(originalUrl), host)
+  return original === tag ? [tag] : [tag, original]
+}
+
+const CANONICAL = /^(?:\/[a-z0-9_-]+)+$/
+
+/**
+ * The path of a URL in one spelling. Spellings that may reach the same route with the same parameters, under any option of
+ * the router, share a result; so may different resources. It is never a part of a key.
+ */
+export function canonicalPath (url: string): string {
+  if (CANONICAL.test(url)) return url
+  const path = withoutOrigin(url)
+  const end = path.search(/[?#;]/)
+  const decoded = decodePath(end === -1 ? path : path.slice(0, end)).toLowerCase().replaceAll(/[/\\]+/g, '/')
+  return decoded.length > 1 && decoded.endsWith('/') ? decoded.slice(0, -1) : decoded
+}
+
+/** The target of a request without scheme and host, which a client may send as well (RFC 9112 §3.2.2). */
+export function withoutOrigin (url: string): string {
+  const path = url.replace(/^[a-z][\w+.-]*:\/\/[^/?#]*/i, '')
+  return path.startsWith('/') ? path : `/${path}`
+}
+
+/** An encoded slash stays encoded: it separates no segments. */
+function decodePath (path: string): string {
+  if (!path.includes('%')) return path
+  const kept = path.replaceAll(/%2f/gi, '%252f')
+  try {
+    return decodeURIComponent(kept)
+  } catch {
+    return path
+  }
+}
+
+/**
+ * Compiles the URL of a route as it was registered.
+ *
+ * @returns whether a canonical path may reach the route; it may return true for a path that does not
+ */
+export function compilePattern (url: string): (path: string) => boolean {
+  // After a wildcard, a regular expression or a delimiter anything may follow.
+  const open = url.search(/[*(;#]/)
+  const segments = (open === -1 ? url : url.slice(0, open)).split('/').slice(1)
+  const last = open === -1 ? undefined : segments.pop() ?? ''
+  // A parameter may be empty, also where duplicate slashes are one.
+  const closed = segments.filter(segment => segment !== '').map(segment => isParameter(segment) ? '(?:/[^/]*)?' : fixed(segment)).join('')
+  const end = last === undefined ? '/?$' : last === '' || isParameter(last) ? '(?:/|$)' : fixed(last)
+  const pattern = new RegExp(`^${closed}${end}`)
+  return path => pattern.test(path)
+}
+
+/** Two colons are one that is meant as it is. */
+function isParameter (segment: string): boolean {
+  return segment.replaceAll('::', '').includes(':')
+}
+
+function fixed (segment: string): string {
+  return canonicalPath(`/${segment.replaceAll('::', ':')}`).replaceAll(/[$()*+.?[\\\]^{|}]/g, '\\$&')
+}
