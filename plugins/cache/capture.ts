@@ -1,10 +1,11 @@
-import { Readable, Transform } from 'node:stream'
+import { Readable } from 'node:stream'
 import { copyBytes } from './own-bytes.js'
 
 /** What becomes of a body that is to be stored. */
 export interface Capture {
   /** What is to be sent in place of the body. */
   payload: unknown
+  /** Settles as soon as it is known. */
   body: Captured | Promise<Captured>
 }
 
@@ -26,38 +27,52 @@ function within (body: Buffer, maxSize: number): Captured {
   return body.length <= maxSize ? body : 'unstorable'
 }
 
+/**
+ * Passes a stream on, and keeps what passes. It is read as fast as it comes, whatever the client reads, for as long as it may be stored: what
+ * waits for the client is in memory anyway. So a slow client delays none of those who wait for the entry; from `maxSize` on it slows its own stream only.
+ */
 function tee (source: Readable, maxSize: number, declared: number | undefined): Capture {
-  // Of one that is over, or broken, nothing comes that would end what is piped.
+  // Of one that is over, or broken, nothing comes that would end what is passed on.
   if (source.destroyed) return { payload: source, body: 'broken' }
   if (declared !== undefined && declared > maxSize) return { payload: source, body: 'unstorable' }
   let chunks: Buffer[] | undefined = []
   let size = 0
   let done = (_body: Captured): void => {}
   const body = new Promise<Captured>(resolve => { done = resolve })
-  const passing = new Transform({
-    transform (chunk: Buffer | string, encoding, next) {
-      const bytes = typeof chunk === 'string' ? Buffer.from(chunk, encoding) : chunk
-      size += bytes.length
-      if (size > maxSize) {
-        chunks = undefined
-        done('unstorable')
-      }
-      chunks?.push(bytes)
-      next(null, bytes)
-    },
-    flush (next) {
-      // A body that is not as long as it said has been cut off.
-      done(chunks === undefined || (declared !== undefined && declared !== size) ? 'broken' : Buffer.concat(chunks))
-      next()
-    },
+  const passing = new Readable({
+    read () { source.resume() },
     destroy (error, callback) {
       done('broken')
       if (!source.destroyed) source.destroy(error ?? undefined)
       callback(error)
     }
   })
+  const keep = (bytes: Buffer): void => {
+    size += bytes.length
+    if (size > maxSize) {
+      chunks = undefined
+      done('unstorable')
+    }
+    chunks?.push(bytes)
+  }
+  source.on('data', (chunk: unknown) => {
+    const bytes = bytesOf(chunk)
+    if (bytes === undefined) return passing.destroy(new TypeError('the body is a stream of neither text nor bytes'))
+    keep(bytes)
+    if (!passing.push(bytes) && chunks === undefined) source.pause()
+  })
+  source.on('end', () => {
+    // A body that is not as long as it said has been cut off.
+    done(chunks === undefined || (declared !== undefined && declared !== size) ? 'broken' : Buffer.concat(chunks))
+    passing.push(null)
+  })
   source.on('error', error => passing.destroy(error))
   source.on('close', () => { if (!source.readableEnded) passing.destroy(new Error('the body broke off')) })
-  source.pipe(passing)
   return { payload: passing, body }
+}
+
+function bytesOf (chunk: unknown): Buffer | undefined {
+  if (typeof chunk === 'string') return Buffer.from(chunk)
+  if (Buffer.isBuffer(chunk)) return chunk
+  return chunk instanceof Uint8Array ? Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength) : undefined
 }

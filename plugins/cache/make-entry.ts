@@ -27,6 +27,7 @@ const KEPT_AT_MOST_MS = 24 * 3600 * 1000
 export function judge (request: FastifyRequest, reply: FastifyReply, state: RequestCache, respondedAt: number): Judged {
   const headers = reply.getHeaders()
   const { route } = state
+  if (isEndless(joined(headers['content-type']))) return { why: 'endless' }
   const { directives, isTargeted } = effectiveDirectives(joined(headers['cache-control']), route.targeted.map(name => joined(headers[name])))
   if (directives === undefined) return { why: 'malformed cache-control' }
   const vary = parseVary(joined(headers['vary']))
@@ -51,6 +52,11 @@ export function judge (request: FastifyRequest, reply: FastifyReply, state: Requ
   const kept = storedHeaders(headers, state.before, excludedFields(directives))
   const varies = vary.filter(name => !route.vary.includes(name))
   return judgeFreshness(request, reply, state, input, kept, varies)
+}
+
+/** Whether a body of such a type goes on until its client leaves: events, or the pictures of a camera. */
+function isEndless (contentType: string | undefined): boolean {
+  return /^(?:text\/event-stream|multipart\/x-mixed-replace)\b/i.test(contentType ?? '')
 }
 
 function freshnessInput (

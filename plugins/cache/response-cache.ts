@@ -49,7 +49,10 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
     return this
   })
   fastify.decorateReply('noCache', function () {
-    if (this.request[STATE]) this.request[STATE].isRefused = true
+    const state = this.request[STATE]
+    if (state !== null) state.isRefused = true
+    // What waits for the response need not wait until it is sent.
+    state?.fill?.finish(undefined)
     return this
   })
 

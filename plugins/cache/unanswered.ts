@@ -5,8 +5,8 @@ import { isWithdrawn } from './withdrawal.js'
 import { PATIENCE_MS } from './works.js'
 
 /**
- * Lets those go on who wait for an answer that does not come this way: the handler took the reply into its own hands,
- * called the 404 handler, or gave up when the client did.
+ * Lets waiting requests proceed as soon as it is known that the response does not pass the cache: the handler hijacked the reply, wrote to
+ * `reply.raw`, called the 404 handler, or gave up when the client did.
  */
 export function watchUnanswered (core: CacheCore, reply: FastifyReply, state: RequestCache): void {
   const { fill, place, isBackground, hasOwner } = state
@@ -16,6 +16,12 @@ export function watchUnanswered (core: CacheCore, reply: FastifyReply, state: Re
   reply.hijack = () => {
     fill.finish(undefined)
     return hijack.call(reply)
+  }
+  // Whatever writes to the raw response first calls this: `write`, `end` and `flushHeaders` do.
+  const writeHead = raw.writeHead as (...args: unknown[]) => typeof raw
+  raw.writeHead = (...args: unknown[]) => {
+    if (!state.isTaken) fill.finish(undefined)
+    return writeHead.apply(raw, args)
   }
   raw.once('close', () => {
     if (state.isTaken) return
