@@ -27,6 +27,8 @@ export interface ResponseMeta {
   headers: Headers
   /** The request headers that selected it, normalised. */
   vary: Record<string, string>
+  /** What its handler and hooks looked for in the request, and did not find: a request that has one of these gets another response. */
+  absent?: string[]
   /** How old it was then. */
   age: number
   /** For how long it is fresh; 0 or less where it has to be validated. */
@@ -74,8 +76,8 @@ export function isResponse (entry: Entry | undefined): entry is StoredResponse {
 
 function isSoundResponse (entry: Entry): boolean {
   if (entry.kind !== 'response' || !isRecord(entry.meta)) return false
-  const { status, headers, vary, age, fresh, staleWhileRevalidate, staleIfError, strict, validateAlways } = entry.meta
-  return isStorableStatus(status) && isHeaders(headers) && isRecord(vary) &&
+  const { status, headers, vary, absent, age, fresh, staleWhileRevalidate, staleIfError, strict, validateAlways } = entry.meta
+  return isStorableStatus(status) && isHeaders(headers) && isRecord(vary) && (absent === undefined || isTexts(absent)) &&
     [age, fresh, staleWhileRevalidate, staleIfError].every(Number.isFinite) && typeof strict === 'boolean' && typeof validateAlways === 'boolean'
 }
 

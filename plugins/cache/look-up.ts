@@ -3,9 +3,8 @@ import type { CacheCore, Lookup } from './core.js'
 import { isResponse, isVariants, usabilityOf, type StoredResponse } from './entry.js'
 import { variantKey, type CacheKey } from './key.js'
 import type { RequestCache } from './request-state.js'
+import { isRightByReads } from './unkeyed.js'
 import { normalizeSelecting } from './vary.js'
-
-type RequestHeaders = FastifyRequest['headers']
 
 /** What is kept for a request, and where its answer is to be kept. */
 export interface Located {
@@ -17,26 +16,26 @@ export interface Located {
 }
 
 /** Looks a request up in the first tier, at once. */
-export function peekResponse (core: CacheCore, key: CacheKey, headers: RequestHeaders): StoredResponse | undefined {
+export function peekResponse (core: CacheCore, key: CacheKey, request: FastifyRequest, state: RequestCache): StoredResponse | undefined {
   const entry = core.peek(key)
   if (entry === undefined) return undefined
-  const found = isVariants(entry) ? core.peek(variantKey(key, entry.meta, headers)) : entry
-  return isResponse(found) && isSelected(found, headers) ? found : undefined
+  const found = isVariants(entry) ? core.peek(variantKey(key, entry.meta, request.headers)) : entry
+  return isResponse(found) && isSelected(found, request, state) ? found : undefined
 }
 
 /** Looks a request up in the store: one round trip, or two where the answers of its URL vary. */
-export async function locateResponse (core: CacheCore, key: CacheKey, tags: readonly string[], headers: RequestHeaders): Promise<Located> {
+export async function locateResponse (core: CacheCore, key: CacheKey, tags: readonly string[], request: FastifyRequest, state: RequestCache): Promise<Located> {
   const base = await core.find(key, tags)
   const { entry } = base
-  if (!isVariants(entry)) return { base, place: base, response: isResponse(entry) && isSelected(entry, headers) ? entry : undefined }
-  const place = await core.find(variantKey(key, entry.meta, headers), tags)
-  return { base, place, response: isResponse(place.entry) && isSelected(place.entry, headers) ? place.entry : undefined }
+  if (!isVariants(entry)) return { base, place: base, response: isResponse(entry) && isSelected(entry, request, state) ? entry : undefined }
+  const place = await core.find(variantKey(key, entry.meta, request.headers), tags)
+  return { base, place, response: isResponse(place.entry) && isSelected(place.entry, request, state) ? place.entry : undefined }
 }
 
-/** RFC 9111 §4.1. */
-export function isSelected ({ meta: { vary } }: StoredResponse, headers: RequestHeaders): boolean {
-  for (const name in vary) if (normalizeSelecting(name, headers[name]) !== vary[name]) return false
-  return true
+/** RFC 9111 §4.1; and the request has nothing else on which its response may depend. */
+export function isSelected ({ meta: { vary, absent } }: StoredResponse, request: FastifyRequest, state: RequestCache): boolean {
+  for (const name in vary) if (normalizeSelecting(name, request.headers[name]) !== vary[name]) return false
+  return (absent === undefined && (state.reads === undefined || state.reads.isEmpty)) || isRightByReads(request, state, absent, Object.keys(vary))
 }
 
 /** @param now - by the store's clock */

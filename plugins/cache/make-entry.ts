@@ -4,7 +4,7 @@ import { secondsOf, type Directives } from './cache-control.js'
 import type { ResponseMeta, StoredResponse } from './entry.js'
 import { explicitLifetime, heuristicLifetime, initialAge, type FreshnessInput } from './freshness.js'
 import { freshenedHeaders, joined, storedHeaders, type Headers } from './headers.js'
-import { hasSession } from './request-key.js'
+import { hasSession, hasUser } from './request-key.js'
 import type { RequestCache } from './request-state.js'
 import { effectiveDirectives, excludedFields, mayBeKeptUnasked, whyNotStorable } from './storable.js'
 import { normalizeSelecting, parseVary } from './vary.js'
@@ -37,7 +37,7 @@ export function judge (request: FastifyRequest, reply: FastifyReply, state: Requ
     directives,
     hasTtl: route.ttlOf !== undefined,
     statuses: route.statuses,
-    hasAuthorization: state.hasAuthorization && !route.isPublic,
+    hasAuthorization: (state.hasAuthorization || hasUser(request)) && !route.isPublic,
     hasOwner: state.hasOwner,
     hasSetCookie: headers['set-cookie'] !== undefined,
     storesSetCookie: route.storesSetCookie,

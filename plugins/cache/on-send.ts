@@ -8,15 +8,19 @@ import { joined } from './headers.js'
 import { entryOf, keep } from './keep.js'
 import { ageAndTtl } from './look-up.js'
 import { freshen, judge, type Judged, type Storable } from './make-entry.js'
+import { hasNonce } from './nonce.js'
+import type { Passes } from './passes.js'
 import type { RequestCache } from './request-state.js'
 import { isUsableOnError } from './reuse.js'
 import { applyEntry, notModified } from './send-entry.js'
+import { judgeReads, warnOfTokens, warnOnce } from './unkeyed.js'
 import { groupTag, parseGroups } from './unsafe.js'
 import { MAX_ENTRY_TAGS } from './value-options.js'
+import { readAs } from './watch-request.js'
 import { isGone, isWithdrawn } from './withdrawal.js'
 
 /** Deals with what the handler answered. @returns the body to send */
-export function createTake (core: CacheCore) {
+export function createTake (core: CacheCore, passes: Passes) {
   /** Gives what is stored in place of what the handler answered. */
   function replace (reply: FastifyReply, state: RequestCache, entry: StoredResponse, payload: unknown): Buffer | string {
     const fwdStatus = reply.statusCode
@@ -35,9 +39,11 @@ export function createTake (core: CacheCore) {
 
   function confirm (request: FastifyRequest, reply: FastifyReply, state: RequestCache, stored: StoredResponse, payload: unknown): Buffer | string {
     const judged = freshen(request, reply, state, stored, core.now())
-    if ('why' in judged) {
+    if (!('why' in judged) && stored.meta.absent !== undefined) judged.meta.absent = stored.meta.absent
+    const why = 'why' in judged ? judged.why : whyUnshareable(request, reply, state, judged, stored.body)
+    if ('why' in judged || why !== undefined) {
       // What it confirms is right for this client, and may not be kept for others.
-      refuse(state, judged.why, 200)
+      refuse(state, why ?? '', 200)
       return replace(reply, state, stored, payload)
     }
     store(request, state, judged, stored.body)
@@ -58,8 +64,27 @@ export function createTake (core: CacheCore) {
     keep(core, request.headers, state, { meta, life, body }, varies).catch(() => state.fill?.finish(undefined))
   }
 
+  /**
+   * Looks at what the handler, and hooks, have read by now.
+   *
+   * @returns why the response may not be stored
+   */
+  function whyUnshareable (request: FastifyRequest, reply: FastifyReply, state: RequestCache, judged: Storable, body: Buffer | undefined): string | undefined {
+    const { meta, varies } = judged
+    const reads = judgeReads(request, reply, state, varies)
+    if ('why' in reads) {
+      if (state.key !== undefined) passes.add(state.key.id, reads.names)
+      return reads.why
+    }
+    if (reads.absent.length > 0) meta.absent = [...new Set([...meta.absent ?? [], ...reads.absent])]
+    if (state.route.unkeyed !== 'bypass' || !hasNonce(reply.getHeaders(), meta.headers, body)) return undefined
+    warnOnce(request, state, 'nonce')
+    return 'nonce'
+  }
+
   return function take (request: FastifyRequest, reply: FastifyReply, state: RequestCache, payload: unknown): unknown {
     const { stale, fill, route } = state
+    warnOfTokens(request, state)
     if (state.validates && stale !== undefined && reply.statusCode === 304) return confirm(request, reply, state, stale, payload)
     if (reply.statusCode >= 500 && stale !== undefined && isUsableOnError(usabilityOf(stale, core.now()))) {
       fill?.fall(stale)
@@ -72,7 +97,7 @@ export function createTake (core: CacheCore) {
     }
     const judged: Judged = state.hasFailed ? { why: 'error' } : state.isRefused ? { why: 'the handler refused' } : judge(request, reply, state, core.now())
     state.extraTags.push(...parseGroups(joined(reply.getHeader('cache-groups'))).map(groupTag))
-    const why = 'why' in judged ? judged.why : whyUnkeyed(request, state, judged.varies) ?? whyTagged(state)
+    const why = 'why' in judged ? judged.why : whyUnshareable(request, reply, state, judged, undefined) ?? whyTagged(state)
     if ('why' in judged || why !== undefined) {
       refuse(state, why ?? '', reply.statusCode)
       return payload
@@ -80,16 +105,20 @@ export function createTake (core: CacheCore) {
     const length = Number(joined(reply.getHeader('content-length')) ?? NaN)
     const captured = capture(payload, route.maxEntrySize, Number.isInteger(length) ? length : undefined)
     return captured.body instanceof Promise
-      ? later(request, state, judged, captured.payload, captured.body)
+      ? later(request, reply, state, judged, captured.payload, captured.body)
       : now(request, reply, state, judged, captured.payload, captured.body)
   }
 
   /** A stream is stored when it has been sent. */
-  function later (request: FastifyRequest, state: RequestCache, judged: Storable, payload: unknown, body: Promise<Captured>): unknown {
+  function later (request: FastifyRequest, reply: FastifyReply, state: RequestCache, judged: Storable, payload: unknown, body: Promise<Captured>): unknown {
     state.status.stored = true
+    state.isStreamed = true
     body.then(whole => {
+      // What makes a stream may read the request until its end.
+      const why = typeof whole === 'string' ? undefined : whyUnshareable(request, reply, state, judged, whole)
+      readAs('suite', request)
       if (whole === 'broken') return state.fill?.finish(undefined)
-      if (whole === 'unstorable') return refuse(state, 'too large', judged.meta.status)
+      if (whole === 'unstorable' || why !== undefined) return refuse(state, why ?? 'too large', judged.meta.status)
       if (state.route.makesEtag && judged.meta.status === 200) judged.meta.headers['etag'] ??= makeEtag(whole)
       store(request, state, judged, whole)
     }, () => state.fill?.finish(undefined))
@@ -102,6 +131,11 @@ export function createTake (core: CacheCore) {
     if (body === 'broken' || body === 'unstorable') {
       if (body === 'unstorable') refuse(state, 'too large', judged.meta.status)
       else state.fill?.finish(undefined)
+      return payload
+    }
+    const why = whyUnshareable(request, reply, state, judged, body)
+    if (why !== undefined) {
+      refuse(state, why, judged.meta.status)
       return payload
     }
     if (state.route.makesEtag && judged.meta.status === 200 && reply.getHeader('etag') === undefined) {
@@ -136,23 +170,6 @@ export function asStored (reply: FastifyReply, { answer, hasFailed }: RequestCac
   const etag = joined(reply.getHeader('etag'))
   if (etag?.startsWith('"')) reply.header('etag', `W/${etag}`)
   return payload
-}
-
-// A handler that copies all headers reads what a client made up: there is an end to what is remembered, and said.
-const MOST_WARNINGS = 1000
-const warned = new Set<string>()
-
-/** Why an answer is not stored of which the handler looked at more of the request than its key holds. */
-function whyUnkeyed (request: FastifyRequest, { reads, route, hasOwner }: RequestCache, varies: readonly string[]): string | undefined {
-  const keyed = [...varies, ...route.vary, ...route.keysHost ? ['host'] : [], ...hasOwner ? ['authorization', 'cookie'] : []]
-  const unkeyed = reads?.end(keyed) ?? []
-  for (const header of unkeyed) {
-    const { url } = request.routeOptions
-    if (warned.size >= MOST_WARNINGS || warned.has(`${url} ${header}`)) continue
-    warned.add(`${url} ${header}`)
-    request.log.warn({ plugin: 'cache', route: url, header }, `cache: the handler reads the header "${header}", which is neither in the key nor in Vary: its answer may be another one's`)
-  }
-  return unkeyed.length > 0 && route.unkeyed === 'bypass' ? `reads ${unkeyed.join(', ')}` : undefined
 }
 
 function whyTagged ({ fill, extraTags }: RequestCache): string | undefined {

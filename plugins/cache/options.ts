@@ -73,10 +73,24 @@ export interface RouteCacheOptions {
   /** Whether these are kept from the client. @default false */
   stripTargeted?: boolean | undefined
   /**
-   * When a handler reads a request header that neither the key nor `Vary` holds, so that its answer may be another one's:
-   * log it once, do not store it either, or do not look. @default 'warn', in production false
+   * What happens when a hook or the handler reads something of the request that neither the key nor `Vary` nor the owner holds, such as a header or a cookie:
+   *
+   * - `'bypass'`: the response is not stored, and a stored one is not used
+   * - `'warn'`: the response is stored
+   * - `false`: the same, and reads are not watched
+   *
+   * The first two log each name once a route.
+   *
+   * @default 'bypass'
    */
-  unkeyed?: 'warn' | 'bypass' | false | undefined
+  unkeyed?: 'bypass' | 'warn' | false | undefined
+  /**
+   * Names that may be read all the same, as the response does not depend on them: header names, `cookie:{name}`, `query:{name}`, `request.ip`,
+   * `request.protocol`, `request.socket`. A name that begins with `!` counts although it is harmless by default: `'!user-agent'`.
+   *
+   * @default [] (beside the names that docs/cache.md lists)
+   */
+  harmless?: readonly string[] | undefined
 }
 
 export interface CachePluginOptions extends Omit<RouteCacheOptions, 'tags' | 'invalidates' | 'private' | 'public'> {
@@ -115,7 +129,7 @@ export interface CachePluginOptions extends Omit<RouteCacheOptions, 'tags' | 'in
 }
 
 export const ROUTE_OPTIONS = ['ttl', 'staleWhileRevalidate', 'staleIfError', 'jitter', 'statuses', 'tags', 'invalidates', 'vary', 'private', 'public', 'key', 'hook',
-  'requestDirectives', 'heuristic', 'storeSetCookie', 'etag', 'maxEntrySize', 'maxVariants', 'targeted', 'stripTargeted', 'unkeyed']
+  'requestDirectives', 'heuristic', 'storeSetCookie', 'etag', 'maxEntrySize', 'maxVariants', 'targeted', 'stripTargeted', 'unkeyed', 'harmless']
 
 export const PLUGIN_OPTIONS = [...ROUTE_OPTIONS.filter(name => !['tags', 'invalidates', 'private', 'public'].includes(name)),
   'redis', 'timeout', 'global', 'tiers', 'l1', 'maxSize', 'onStoreError', 'cacheStatus', 'xCache', 'explain', 'values', 'serializer', 'freeze', 'clock']

@@ -52,7 +52,7 @@ export function createRefresher (fastify: FastifyInstance, core: CacheCore, work
   async function run (name: string, request: FastifyRequest, state: RequestCache, entry: StoredResponse): Promise<void> {
     const { key, route } = state
     if (key === undefined) return
-    const located = await locateResponse(core, key, await tagsFor(request, route), request.headers)
+    const located = await locateResponse(core, key, await tagsFor(request, route), request, state)
     // Another instance was quicker.
     if (located.response !== undefined && located.response.storedAt > entry.storedAt) return
     const fill = await works.tryEnter(located.place)

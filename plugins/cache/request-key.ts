@@ -4,6 +4,7 @@ import { requestDirectives } from './headers.js'
 import { parameterName, responseKey, type CacheKey } from './key.js'
 import type { RequestCache } from './request-state.js'
 import type { ResolvedRouteCache } from './resolve-options.js'
+import { UNWATCHED } from './unkeyed.js'
 import { normalizeSelecting } from './vary.js'
 
 /** Whether responses to requests with the method may come from the cache. */
@@ -16,22 +17,31 @@ export function isLookedUp (method: string): boolean {
  *
  * @returns undefined where it may be
  */
-export function whyBypassed (request: FastifyRequest, { route, hasOwner, hasAuthorization }: RequestCache): string | undefined {
+export function whyBypassed (request: FastifyRequest, { route, reads, hasOwner, hasAuthorization }: RequestCache): string | undefined {
   const { method, headers } = request
   if (!route.stores || !isLookedUp(method)) return 'method'
   if (headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined) return 'body'
+  if (route.unkeyed === 'bypass' && reads === undefined) return UNWATCHED
   if (route.ownerOf !== undefined && !hasOwner) return 'no owner'
   if (route.obeysRequest && requestDirectives(headers)?.has('no-store')) return 'no-store'
   if (hasOwner || route.isPublic) return undefined
   // By RFC 9111 §3.5 the answer says whether it may be shared; a route's own ttl says nothing of who is asking.
-  if (hasAuthorization && route.ttlOf !== undefined) return 'authorization'
+  if ((hasAuthorization || hasUser(request)) && route.ttlOf !== undefined) return hasAuthorization ? 'authorization' : 'user'
   return hasSession(request) ? 'session' : undefined
+}
+
+/** Login packages put whoever is logged in there: it counts like `Authorization`. */
+export function hasUser (request: FastifyRequest): boolean {
+  return Boolean(Reflect.get(request, 'user'))
 }
 
 /** Any session plugin's: one that holds something makes the answer somebody's. */
 export function hasSession (request: FastifyRequest): boolean {
   const session: unknown = Reflect.get(request, 'session')
-  return typeof session === 'object' && session !== null && Object.keys(session).some(name => name !== 'cookie')
+  if (typeof session !== 'object' || session === null) return false
+  // `@fastify/secure-session` gives each visitor an object, and what it holds by a function.
+  const contents: unknown = 'data' in session && typeof session.data === 'function' ? session.data() : session
+  return Object.keys(contents ?? {}).some(name => name !== 'cookie')
 }
 
 /** Under which answers to a request, or to a GET of its URL, are kept. */

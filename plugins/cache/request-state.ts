@@ -4,8 +4,8 @@ import type { Lookup } from './core.js'
 import type { StoredResponse } from './entry.js'
 import { joined } from './headers.js'
 import type { CacheKey } from './key.js'
+import type { RequestReads } from './request-reads.js'
 import type { ResolvedRouteCache } from './resolve-options.js'
-import type { UnkeyedReads } from './unkeyed.js'
 import type { Fill } from './works.js'
 
 /** The conditions and the range that the client asked for, whatever the handler is asked. */
@@ -49,13 +49,16 @@ export interface RequestCache {
   hasFailed: boolean
   /** Whether the handler's answer came by. */
   isTaken: boolean
+  /** Whether it is a stream, which may not have been read to its end. */
+  isStreamed: boolean
   /** Whether the answer came from the cache. */
   isAnswered: boolean
   /** Whether it is neither stored nor the handler's. */
   isGenerated: boolean
   /** What it was then; hooks of others come after it. */
   answer: { status: number, type: unknown, coding: unknown, body: Buffer | string } | undefined
-  reads: UnkeyedReads | undefined
+  /** What hooks and the handler read of the request; undefined where that is not watched. */
+  reads: RequestReads | undefined
 }
 
 export function createState (request: FastifyRequest, route: ResolvedRouteCache): RequestCache {
@@ -85,6 +88,7 @@ export function createState (request: FastifyRequest, route: ResolvedRouteCache)
     isRefused: false,
     hasFailed: false,
     isTaken: false,
+    isStreamed: false,
     isAnswered: false,
     isGenerated: false,
     answer: undefined,

@@ -7,6 +7,7 @@ import { whenReady, type MaybePromise } from '../shared/maybe-promise.js'
 import { readOptions, type OptionReader } from '../shared/options.js'
 import type { Counts } from './counts.js'
 import { isStorableStatus } from './entry.js'
+import { resolveHarmless, type Harmless } from './harmless.js'
 import { createOwnerOf } from './owner.js'
 import { PLUGIN_OPTIONS, ROUTE_OPTIONS, type CachePluginOptions, type KeyOptions, type RouteCacheOptions, type TagsOption } from './options.js'
 import { isListOfStrings, resolveTiers, resolveTtl, saidTtl, type Tiers } from './ttl.js'
@@ -48,6 +49,10 @@ export interface ResolvedRouteCache {
   targeted: readonly string[]
   stripsTargeted: boolean
   unkeyed: 'warn' | 'bypass' | false
+  /** What may be read all the same. */
+  harmless: Harmless
+  /** Names of which a read was logged. */
+  warned: Set<string>
   /** Where its requests are counted. */
   counts?: Counts
 }
@@ -143,8 +148,9 @@ function resolveRoute (given: RouteCacheOptions, tiers: Tiers, own: RouteCacheOp
   const isPublic = read.boolean('public', false)
   if (isPublic && ownerOf !== undefined) read.fail('public', 'left out beside private')
   if (!Array.isArray(statuses) || !statuses.every(isStorableStatus)) read.fail('statuses', 'a list of status codes from 200, without 206 and 304')
-  const { unkeyed = process.env['NODE_ENV'] === 'production' ? false : 'warn' } = given
-  if (![false, 'warn', 'bypass'].includes(unkeyed)) read.fail('unkeyed', "'warn', 'bypass' or false")
+  const { unkeyed = 'bypass', harmless = [] } = given
+  if (![false, 'warn', 'bypass'].includes(unkeyed)) read.fail('unkeyed', "'bypass', 'warn' or false")
+  if (!isListOfStrings(harmless)) read.fail('harmless', "a list of names, such as 'x-theme', 'cookie:theme' or '!user-agent'")
   const life = { max: MAX_LIFE_MS / 2 }
   return {
     stores: !(own.invalidates !== undefined && Object.keys(own).length === 1),
@@ -169,8 +175,15 @@ function resolveRoute (given: RouteCacheOptions, tiers: Tiers, own: RouteCacheOp
     maxVariants: read.integer('maxVariants', 20, { min: 1, max: 1000 }),
     targeted: targeted.map(name => name.toLowerCase()),
     stripsTargeted: read.boolean('stripTargeted', false),
-    unkeyed
+    unkeyed,
+    harmless: resolveHarmless(harmless.map(toName)),
+    warned: new Set()
   }
+}
+
+/** Of a cookie or parameter case counts, of a header it does not. */
+function toName (name: string): string {
+  return /^!?(?:cookie|query):|^!?re(?:quest|ply)\./.test(name) ? name : name.toLowerCase()
 }
 
 function resolveKey (key: KeyOptions | undefined, read: OptionReader): Pick<ResolvedRouteCache, 'keysHost' | 'keysParameter'> {

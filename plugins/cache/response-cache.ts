@@ -6,6 +6,7 @@ import { createCacheStatus } from './cache-status.js'
 import type { CacheCore } from './core.js'
 import { asStored, createTake } from './on-send.js'
 import type { RouteCacheOptions } from './options.js'
+import { Passes } from './passes.js'
 import { createRefresher } from './refresh.js'
 import { isLookedUp, keyOf, stripQuery, whyBypassed } from './request-key.js'
 import { createState, type RequestCache } from './request-state.js'
@@ -13,7 +14,10 @@ import type { ResolvedCacheOptions, ResolvedRouteCache } from './resolve-options
 import { askHandler, createServe } from './serve.js'
 import { checkTags } from './tags.js'
 import { watchUnanswered } from './unanswered.js'
+import { UNWATCHED, warnOnce } from './unkeyed.js'
 import { Invalidations, isUnsafe } from './unsafe.js'
+import { watchDecorators } from './watch-decorators.js'
+import { readAs, readsOf, watchRoute } from './watch-request.js'
 import type { Works } from './works.js'
 
 const STATE = Symbol('cache.state')
@@ -37,12 +41,20 @@ export interface ResponseCache {
 /** Puts the cache into the way of requests. */
 export function addResponseCache (fastify: FastifyInstance, core: CacheCore, works: Works, options: ResolvedCacheOptions): ResponseCache {
   const refresher = createRefresher(fastify, core, works)
-  const { serve } = createServe({ core, works, refresher })
-  const take = createTake(core)
+  const passes = new Passes(core.clock)
+  const { serve } = createServe({ core, works, refresher, passes })
+  const take = createTake(core, passes)
   const describe = options.cacheStatus === undefined ? undefined : createCacheStatus(options.cacheStatus)
   const invalidations = new Invalidations(core)
   const pinnedHooks = new PinnedHooks(fastify, 'cache')
+  // Instances with routes whose requests are watched, and whether a query is to be.
+  const watched = new Map<FastifyInstance, boolean>()
 
+  // When all have decorated requests.
+  fastify.addHook('onReady', done => {
+    for (const [instance, watchesQuery] of watched) watchDecorators(instance, watchesQuery)
+    done()
+  })
   fastify.decorateRequest(STATE, null)
   fastify.decorateReply('cacheTags', function (...tags) {
     this.request[STATE]?.extraTags.push(...checkTags(tags))
@@ -76,10 +88,17 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
   }
 
   function begin (request: FastifyRequest, reply: FastifyReply, route: ResolvedRouteCache, constraints: string): boolean | Promise<boolean> {
+    // What the cache reads itself does not count; what `private` reads is held by the owner.
+    readAs('suite', request)
     const state = createState(request, route)
     request[STATE] = state
+    state.reads = readsOf(request)
     if (route.ownerOf === undefined || !isLookedUp(request.method)) return beginFor(undefined, request, reply, state, constraints)
-    return whenReady(route.ownerOf(request), owner => beginFor(owner, request, reply, state, constraints))
+    readAs('owner', request)
+    return whenReady(route.ownerOf(request), owner => {
+      readAs('suite', request)
+      return beginFor(owner, request, reply, state, constraints)
+    })
   }
 
   function beginFor (owner: string | undefined, request: FastifyRequest, reply: FastifyReply, state: RequestCache, constraints: string): boolean | Promise<boolean> {
@@ -88,6 +107,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
     const bypass = whyBypassed(request, state)
     if (bypass !== undefined) {
       state.why = bypass
+      if (bypass === UNWATCHED) warnOnce(request, state, UNWATCHED)
       if (bypass === 'method') state.status.fwd = 'method'
       return false
     }
@@ -120,13 +140,14 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
   function onSend (route: ResolvedRouteCache): onSendHookHandler {
     return function cacheOnSend (request, reply, payload, done) {
       const state = request[STATE]
+      if (state !== null) readAs('suite', request)
       const prepare = (): unknown => {
         let result: unknown = payload
         if (state !== null) {
           state.isTaken = true
           result = state.isAnswered ? asStored(reply, state, payload) : take(request, reply, state, payload)
-          state.reads?.end([])
           if (route.stores) tell(request, reply, state)
+          if (state.isStreamed) readAs('handler', request)
         }
         if (route.stripsTargeted) for (const name of route.targeted) reply.removeHeader(name)
         return result
@@ -164,6 +185,10 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
         // After all others', so that whoever may not see an answer is turned away before.
         pinnedHooks.pin(instance, route, resolved.hook, lookUp(resolved, constraints), 'last')
         pinnedHooks.pin(instance, route, 'onError', onError, 'last')
+        if (resolved.unkeyed !== false && methods.some(method => method === 'GET' || method === 'HEAD')) {
+          watchRoute(route, resolved)
+          watched.set(instance, watched.get(instance) === true || resolved.keysParameter !== undefined)
+        }
       } else if (!resolved.hasInvalidations && !methods.some(isUnsafe)) {
         return
       }

@@ -4,22 +4,26 @@ import type { CacheCore } from './core.js'
 import { isVariants, usabilityOf, type StoredResponse } from './entry.js'
 import { requestDirectives } from './headers.js'
 import { ageAndTtl, gatewayTimeout, isSelected, locateResponse, peekResponse, type Located } from './look-up.js'
+import type { Passes } from './passes.js'
 import type { Refresher } from './refresh.js'
 import type { RequestCache } from './request-state.js'
 import { reuseOf } from './reuse.js'
 import { applyEntry, validatorsOf } from './send-entry.js'
-import { watchReads } from './unkeyed.js'
 import { tagsFor } from './paths.js'
+import { carries } from './unkeyed.js'
+import { watchGetters } from './watch-decorators.js'
+import { handOver } from './watch-request.js'
 import { MOST_LOOKS, type Works } from './works.js'
 
 export interface ServeOptions {
   core: CacheCore
   works: Works
   refresher: Refresher
+  passes: Passes
 }
 
 /** Answers requests with what is stored. */
-export function createServe ({ core, works, refresher }: ServeOptions) {
+export function createServe ({ core, works, refresher, passes }: ServeOptions) {
   /** @returns whether the request has been answered */
   function use (request: FastifyRequest, reply: FastifyReply, state: RequestCache, entry: StoredResponse, isNear = false): boolean {
     const directives = state.route.obeysRequest ? requestDirectives(request.headers) : undefined
@@ -50,19 +54,20 @@ export function createServe ({ core, works, refresher }: ServeOptions) {
     if (key === undefined) return false
     const tags = await tagsFor(request, route)
     for (let looks = 1; ; looks++) {
-      const located = await locateResponse(core, key, tags, request.headers)
+      const located = await locateResponse(core, key, tags, request, state)
       if (located.response !== undefined && use(request, reply, state, located.response)) return true
       if (refusesToWait(request, state)) {
         gatewayTimeout(reply, state)
         return true
       }
       if (request.method === 'HEAD') return forward(request, reply, state, located)
+      if (passes.isPass(key.id, name => carries(request, state, name))) return forward(request, reply, state, located)
       const turn = await works.enter(located.place)
       if (turn === 'again' && looks < MOST_LOOKS) continue
       state.status.collapsed = turn === 'again' || 'entry' in turn
       if (turn !== 'again' && 'entry' in turn && turn.entry.kind === 'response') {
         const entry = turn.entry as StoredResponse
-        if (isSelected(entry, request.headers)) {
+        if (isSelected(entry, request, state)) {
           // In place of an error; or what was made a moment ago for somebody else who asked the same.
           if (turn.isFallback) answer(reply, state, entry)
           if (turn.isFallback || use(request, reply, state, entry)) return true
@@ -89,7 +94,7 @@ export function createServe ({ core, works, refresher }: ServeOptions) {
     serve (request: FastifyRequest, reply: FastifyReply, state: RequestCache): boolean | Promise<boolean> {
       const { key } = state
       if (key === undefined) return false
-      const entry = peekResponse(core, key, request.headers)
+      const entry = peekResponse(core, key, request, state)
       if (entry !== undefined && reuseOf(usabilityOf(entry, core.now()), undefined) === 'use' && use(request, reply, state, entry, true)) return true
       return obtain(request, reply, state)
     }
@@ -103,7 +108,10 @@ export function askHandler (core: CacheCore, request: FastifyRequest, reply: Fas
   if (state.fill !== undefined && response !== undefined) validate(request, state, response)
   state.before = reply.getHeaders()
   state.requestedAt = core.now()
-  if (state.route.unkeyed !== false) state.reads = watchReads(request)
+  // What is not stored anyway may depend on anything.
+  if (state.fill === undefined) return
+  watchGetters(request)
+  handOver(request)
 }
 
 function refusesToWait (request: FastifyRequest, { route }: RequestCache): boolean {

@@ -1,39 +1,101 @@
-import type { FastifyRequest } from 'fastify'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { Reader } from '../shared/request-reads.js'
+import { ALL_HEADERS, ENCODING } from './request-reads.js'
+import type { RequestCache } from './request-state.js'
 
-// Of the connection, of the message's form, and those whose meaning the cache itself takes care of.
-const HARMLESS = new Set(['accept-version', 'cache-control', 'connection', 'content-length', 'content-type', 'expect', 'if-match', 'if-modified-since', 'if-none-match',
-  'if-range', 'if-unmodified-since', 'pragma', 'range', 'transfer-encoding'])
+/** Why a response is not stored, and the names that it depends on; or what a request must not have to be given it. */
+export type JudgedReads = { why: string, names: string[] } | { absent: string[] }
 
-/** Which request headers a handler reads. */
-export interface UnkeyedReads {
-  /** Ends the watching. @param keyed - the headers that are in the key or in `Vary` @returns the others that were read */
-  end (keyed: readonly string[]): string[]
+/** Why a request bypasses the cache where nobody knows what its hooks have read. */
+export const UNWATCHED = 'unwatched'
+const OF_HOST = new Set(['host', ':authority', 'x-forwarded-host', 'request.protocol', 'x-forwarded-proto'])
+
+/**
+ * Names that were read, and that neither the key nor `Vary` nor the owner holds: a response that depends on one of them may be
+ * another client's.
+ *
+ * @param varies - the names in `Vary`
+ */
+function unheld (names: ReadonlyArray<readonly [string, Reader]>, state: RequestCache, varies: readonly string[]): string[] {
+  return names.filter(([name, reader]) => !isHeld(name, reader, state, varies)).map(([name]) => name)
 }
 
-/** Watches the request's headers: an answer that depends on one that is not in the key may be given to somebody else. */
-export function watchReads (request: FastifyRequest): UnkeyedReads {
-  const { raw } = request
-  const { headers } = raw
-  const read = new Set<string>()
-  raw.headers = watched(headers, name => read.add(name))
-  // @fastify/cookie has read them before.
-  const cookies: unknown = Reflect.get(request, 'cookies')
-  const hasCookies = typeof cookies === 'object' && cookies !== null
-  if (hasCookies) Reflect.set(request, 'cookies', watched(cookies, () => read.add('cookie')))
-  return {
-    end (keyed) {
-      raw.headers = headers
-      if (hasCookies) Reflect.set(request, 'cookies', cookies)
-      return [...read].filter(name => !HARMLESS.has(name) && !keyed.includes(name))
-    }
-  }
+function isHeld (name: string, reader: Reader, { route, reads, hasOwner }: RequestCache, varies: readonly string[]): boolean {
+  const isKeyed = (each: string): boolean => varies.includes(each) || route.vary.includes(each)
+  if (isKeyed(name) || (route.keysHost && OF_HOST.has(name))) return true
+  const isCookie = name === 'cookie' || name.startsWith('cookie:')
+  if (isCookie && (route.isPublic || isKeyed('cookie'))) return true
+  if (!hasOwner) return false
+  // Hooks and `private` read cookies to find the owner; another one that the handler reads says more than who it is.
+  return reads?.isOfOwner(name) === true || (isCookie && (reader === 'hooks' || reads?.isOfOwner('cookie') === true))
 }
 
-function watched<T extends object> (target: T, onRead: (name: string) => void): T {
-  return new Proxy(target, {
-    get (target, name, receiver) {
-      if (typeof name === 'string' && Object.hasOwn(target, name)) onRead(name)
-      return Reflect.get(target, name, receiver)
-    }
-  })
+/**
+ * Whether a stored response is right for a request, by what hooks have read of it, and by what was looked for in vain when the response was made.
+ *
+ * @param absent - names of the stored response
+ * @param varies - its names in `Vary`
+ */
+export function isRightByReads (request: FastifyRequest, state: RequestCache, absent: readonly string[] | undefined, varies: readonly string[]): boolean {
+  const { reads, route } = state
+  if (route.unkeyed === 'bypass' && reads?.isEmpty === false && unheld(reads.present, state, varies).length > 0) return false
+  return absent === undefined || absent.every(name => !carries(request, state, name))
+}
+
+/** Judges what was read while a response was made. */
+export function judgeReads (request: FastifyRequest, reply: FastifyReply, state: RequestCache, varies: readonly string[]): JudgedReads {
+  const { reads, route } = state
+  if (route.unkeyed === false) return { absent: [] }
+  if (reads === undefined) return { absent: [] }
+  const names = unheld(reads.present, state, varies)
+  // Without an encoding it is right for all.
+  if (reads.hasReadEncoding && reply.hasHeader('content-encoding')) names.push(...unheld([[ENCODING, 'handler']], state, varies))
+  for (const name of names.includes(ALL_HEADERS) ? [ALL_HEADERS] : names) warnOnce(request, state, name)
+  if (route.unkeyed === 'warn') return { absent: [] }
+  return names.length > 0 ? { why: `reads ${names.join(', ')}`, names } : { absent: unheld(reads.absent, state, varies) }
+}
+
+/** Whether a request has something of this name. */
+export function carries (request: FastifyRequest, { reads }: RequestCache, name: string): boolean {
+  const { headers } = request
+  if (name === ALL_HEADERS || name.startsWith('request.') || name.startsWith('reply.')) return true
+  if (name.startsWith('query:')) return reads?.present.some(([present]) => present === name) ?? false
+  if (!name.startsWith('cookie:')) return headers[name] !== undefined
+  return headers.cookie !== undefined && hasCookie(headers.cookie, name.slice('cookie:'.length))
+}
+
+function hasCookie (text: string, name: string): boolean {
+  return text.split(';').some(pair => pair.split('=', 1)[0]?.trim() === name)
+}
+
+// A handler may read what a client made up: there is an end to what is remembered, and logged.
+const MOST_WARNINGS = 100
+
+/** Once a route and name. */
+export function warnOnce (request: FastifyRequest, { route: { unkeyed, warned } }: RequestCache, name: string): void {
+  if (warned.size >= MOST_WARNINGS || warned.has(name)) return
+  warned.add(name)
+  const { url } = request.routeOptions
+  const [what, todo] = describe(name)
+  const effect = unkeyed === 'bypass' ? 'its response is not stored' : 'its response may be given to another client'
+  request.log.warn({ plugin: 'cache', route: url, header: name }, `cache: route ${url} reads ${what}: ${effect}; ${todo}`)
+}
+
+/** A response with a token of its own is never stored, for this or another reason, and the app may not know that. */
+export function warnOfTokens (request: FastifyRequest, state: RequestCache): void {
+  if (state.reads === undefined || state.reads.isEmpty) return
+  for (const [name] of state.reads.present) if (name.startsWith('reply.')) warnOnce(request, state, name)
+}
+
+function describe (name: string): [what: string, todo: string] {
+  const list = `or list "${name}" in harmless if the response does not depend on it`
+  if (name === UNWATCHED) return ['the request in hooks that cannot be watched, as another plugin has replaced its childLoggerFactory', 'register that plugin before the cache']
+  if (name === 'nonce') return ['a nonce that was made for one response', 'set cache: false on the route, or allow scripts by their hash']
+  if (name.startsWith('reply.')) return [`${name}, which is made for one response`, 'set cache: false on the route, or make the value in a request of its own']
+  if (name === ALL_HEADERS) return ['all headers at once', 'read the headers that it needs by their names, or set unkeyed: false if the response depends on none']
+  if (OF_HOST.has(name)) return [`"${name}", which is not in the key`, `set key: { host: true }, ${list}`]
+  if (name.startsWith('cookie')) return [`"${name}", which neither the key nor Vary nor an owner holds`, `return an owner from private, add "cookie" to vary, ${list}`]
+  if (name.startsWith('query:')) return [`"${name}" in a hook, which the key leaves out`, `make it a part of the key, ${list}`]
+  if (name.startsWith('request.')) return [`"${name}", which is not in the key`, `return an owner from private, ${list}`]
+  return [`the header "${name}", which neither the key nor Vary nor an owner holds`, `add it to vary, return an owner from private, ${list}`]
 }

@@ -13,7 +13,7 @@ export interface WithdrawalInput {
 const GONE = new Set([404, 410, 451])
 const REFUSED = new Set([401, 403])
 // Reasons that lie in the client who asked.
-const OF_THE_CLIENT = new Set(['authorization', 'session'])
+const OF_THE_CLIENT = /^(?:authorization|session|user|reads .*)$/
 
 /**
  * Whether the source has taken back what is stored. Any full response but a failure has (RFC 9111 §4.3.3): the stored one is
@@ -24,7 +24,7 @@ const OF_THE_CLIENT = new Set(['authorization', 'session'])
 export function isWithdrawn ({ status, why, isBackground, hasOwner }: WithdrawalInput): boolean {
   if (GONE.has(status)) return true
   if (hasOwner && REFUSED.has(status)) return true
-  return status < 400 && status !== 304 && why !== 'error' && (isBackground || !OF_THE_CLIENT.has(why))
+  return status < 400 && status !== 304 && why !== 'error' && (isBackground || !OF_THE_CLIENT.test(why))
 }
 
 export function isGone (status: number): boolean {

@@ -3,6 +3,7 @@ import type { Decision } from './decision.js'
 import { InvalidValueError } from './errors.js'
 import type { Limiter } from './limiter.js'
 import { whenReady, type MaybePromise } from '../shared/maybe-promise.js'
+import { readingAs, recorderOf } from '../shared/request-reads.js'
 import type { Policy } from './policy.js'
 import type { ResolvedRouteOptions } from './resolve-options.js'
 import type { Mode } from './store.js'
@@ -36,15 +37,20 @@ export function createRequestLimiter (limiter: Limiter, options: ResolvedRouteOp
           decision === undefined ? { kind: 'unchecked', key } : { kind: 'decided', key, id, policy, decision, cost })))
   }
 
-  return (request, mode) => whenReady(keyOf(request), given => {
-    // Most objects have the same text, which would be one count for all.
-    if (typeof given === 'object' && given !== null) throw new InvalidValueError('keyGenerator', 'an object', 'a string or a number, such as request.user.id')
-    // Handed on as the key generator gave it; the store knows it as text.
-    const key = given as string
-    return whenReady(isAllowed?.(request, key) ?? false, allowed => {
-      if (allowed) return { kind: 'exempt', key }
-      return whenReady(isDenied?.(request, key) ?? false, denied =>
-        denied ? { kind: 'denied', key } : limit(request, key, mode))
+  function limitByKey (request: FastifyRequest, mode: Mode): MaybePromise<Outcome> {
+    return whenReady(keyOf(request), given => {
+      // Most objects have the same text, which would be one count for all.
+      if (typeof given === 'object' && given !== null) throw new InvalidValueError('keyGenerator', 'an object', 'a string or a number, such as request.user.id')
+      // Handed on as the key generator gave it; the store knows it as text.
+      const key = given as string
+      return whenReady(isAllowed?.(request, key) ?? false, allowed => {
+        if (allowed) return { kind: 'exempt', key }
+        return whenReady(isDenied?.(request, key) ?? false, denied =>
+          denied ? { kind: 'denied', key } : limit(request, key, mode))
+      })
     })
-  })
+  }
+
+  // A limit goes by what it reads, and the response does not.
+  return (request, mode) => recorderOf(request) === undefined ? limitByKey(request, mode) : readingAs('suite', request, () => limitByKey(request, mode))
 }

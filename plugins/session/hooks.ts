@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler, onSendHookHandler } from 'fastify'
 import { finishHook } from '../shared/hook-callback.js'
+import { recorderOf } from '../shared/request-reads.js'
 import type { Adapter } from './adapter.js'
 import { attributesOf } from './cookie.js'
 import { NoCookiesError } from './errors.js'
@@ -27,7 +28,7 @@ export function withOwnHooks (fastify: FastifyInstance, adapter: Adapter, option
   return new Proxy(fastify, {
     get (target, name) {
       const value: unknown = Reflect.get(target, name, target)
-      if (name === 'addHook') return (hook: string, handler: never) => target.addHook(hook as 'onRequest', (wrappers[hook]?.(handler) ?? handler) as onRequestHookHandler)
+      if (name === 'addHook') return (hook: string, handler: never) => target.addHook(hook as 'onRequest', readingApart((wrappers[hook]?.(handler) ?? handler) as Hook) as onRequestHookHandler)
       if (name === 'decorateRequest') {
         return (property: string, given: object) => target.decorateRequest(property, (property === 'session' ? accessor(adapter) : given) as never)
       }
@@ -36,10 +37,39 @@ export function withOwnHooks (fastify: FastifyInstance, adapter: Adapter, option
   })
 }
 
+type Hook = (this: unknown, request: FastifyRequest, ...rest: unknown[]) => unknown
+
+/** A session's cookie changes no response unless somebody looks at the session. The callback goes on to the hooks of others. */
+function readingApart (hook: Hook): Hook {
+  return function sessionHook (request, ...rest) {
+    const recorder = recorderOf(request)
+    if (recorder === undefined) return hook.call(this, request, ...rest)
+    const done = rest.pop() as (...results: unknown[]) => void
+    const before = recorder.reader
+    let isReading = true
+    const end = (): void => {
+      if (isReading) recorder.reader = before
+      isReading = false
+    }
+    recorder.reader = 'session'
+    try {
+      return hook.call(this, request, ...rest, (...results: unknown[]) => {
+        end()
+        done(...results)
+      })
+    } finally {
+      end()
+    }
+  }
+}
+
 function accessor (adapter: Adapter) {
   type Holder = FastifyRequest & { [SESSION]?: FastifyRequest['session'] | null }
   return {
-    getter (this: Holder) { return this[SESSION] ?? null },
+    getter (this: Holder) {
+      recorderOf(this)?.readSession()
+      return this[SESSION] ?? null
+    },
     setter (this: Holder, session: FastifyRequest['session'] | null) { if (adapter.accept(this, session)) this[SESSION] = session }
   }
 }

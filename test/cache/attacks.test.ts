@@ -14,7 +14,8 @@ for (const header of ['x-forwarded-host', 'x-original-url', 'x-http-method-overr
     t.same([poison.body, next.body, next.cache], ['for evil', 'for all', 'MISS'])
     await settled(app)
     t.equal((await ask(app, '/')).cache, 'HIT')
-    t.match(await ask(app, '/', { [header]: 'evil' }), { cache: 'HIT', body: 'for all' })
+    t.match(await ask(app, '/', { [header]: 'evil' }), { cache: 'MISS', body: 'for evil' })
+    t.match(await ask(app, '/'), { cache: 'HIT', body: 'for all' })
   })
 }
 

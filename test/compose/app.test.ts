@@ -221,7 +221,8 @@ t.test('requests that @fastify/http-proxy forwards are limited, timed and cached
   await app.register(redis, { url: server.url, prefix: 'proxy' })
   await app.register(metrics, { clock })
   await app.register(rateLimit, { max: 1000, clock })
-  await app.register(cache, { ttl: 'headers', global: true, clock })
+  // What forwards a request reads all of its headers.
+  await app.register(cache, { ttl: 'headers', global: true, unkeyed: false, clock })
   await app.register(httpProxy, { upstream, prefix: '/api' })
   const address = await app.listen({ port: 0 })
   const get = async () => await fetch(`${address}/api/things`)

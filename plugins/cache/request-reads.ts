@@ -1,0 +1,193 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import type { ReadRecorder, Reader } from '../shared/request-reads.js'
+import type { Harmless } from './harmless.js'
+
+type Properties = Record<string | symbol, unknown>
+
+/** All header fields, where something reads them without naming them. */
+export const ALL_HEADERS = '*'
+export const ENCODING = 'accept-encoding'
+// A handler that asks for more names than these may ask for any.
+const MOST_NAMES = 100
+const LOWER_CASE = /^[!#$%&'*+.^_`|~\da-z:-]+$/
+
+/**
+ * What is read of one request: header fields by name, `cookie:{name}`, `query:{name}`, `request.ip`, `request.protocol`, `request.socket`, `*`.
+ * It is the handler of the Proxy of the headers, so that a request costs one object.
+ */
+export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
+  reader: Reader = 'hooks'
+  /** The request's own headers, and as others see them. */
+  readonly headers: IncomingHttpHeaders
+  readonly seenHeaders: IncomingHttpHeaders
+  readonly #harmless: Harmless
+  /** Whether a query parameter is a part of the key; undefined: all are. */
+  readonly #keysParameter: ((name: string) => boolean) | undefined
+  /** What was read and there, by who read it first; and what was read and not there. */
+  #present: Map<string, Reader> | undefined
+  #absent: Map<string, Reader> | undefined
+  #ofOwner: Set<string> | undefined
+  #ofSession: Map<string, boolean> | undefined
+  /** How often the cookies were read as one text, by whom first, and whether that was the last field that was read. */
+  #cookieTexts = 0
+  #cookieTextReader: Reader = 'hooks'
+  #isCookieTextLast = false
+  /** It counts only where the response has an encoding. */
+  hasReadEncoding = false
+  #cookies: { of: object, view: object } | undefined
+  #query: { of: object, view: object } | undefined
+
+  constructor (headers: IncomingHttpHeaders, harmless: Harmless, keysParameter: ((name: string) => boolean) | undefined) {
+    this.headers = headers
+    this.seenHeaders = new Proxy(headers as Properties, this) as IncomingHttpHeaders
+    this.#harmless = harmless
+    this.#keysParameter = keysParameter
+  }
+
+  get (target: Properties, name: string | symbol): unknown {
+    const value = target[name]
+    if (typeof name === 'string') this.#readHeader(target, name, value)
+    return value
+  }
+
+  has (target: Properties, name: string | symbol): boolean {
+    if (typeof name === 'string') this.#readHeader(target, name, target[name])
+    return Reflect.has(target, name)
+  }
+
+  getOwnPropertyDescriptor (target: Properties, name: string | symbol): PropertyDescriptor | undefined {
+    if (typeof name === 'string') this.#readHeader(target, name, target[name])
+    return Reflect.getOwnPropertyDescriptor(target, name)
+  }
+
+  ownKeys (target: Properties): Array<string | symbol> {
+    this.note(ALL_HEADERS, true)
+    return Reflect.ownKeys(target)
+  }
+
+  #readHeader (target: Properties, name: string, value: unknown): void {
+    // A name such as "constructor" is no field, and no field has upper case.
+    if (value === undefined ? !LOWER_CASE.test(name) : !Object.hasOwn(target, name)) return
+    this.#isCookieTextLast = name === 'cookie' && (this.reader === 'hooks' || this.reader === 'handler') && !this.#harmless.anywhere.has(name)
+    if (!this.#isCookieTextLast) return this.note(name, value !== undefined)
+    if (this.#cookieTexts++ === 0) this.#cookieTextReader = this.reader
+  }
+
+  note (name: string, isPresent: boolean): void {
+    const { reader } = this
+    if (reader === 'suite') return
+    if (name === ENCODING) {
+      this.hasReadEncoding = true
+    } else if (reader === 'owner') {
+      this.#ofOwner ??= new Set()
+      this.#ofOwner.add(name)
+    } else if (reader === 'session') {
+      if (!name.startsWith('cookie:')) return
+      this.#ofSession ??= new Map()
+      this.#ofSession.set(name, isPresent)
+    } else if (!(reader === 'hooks' ? this.#harmless.inHooks : this.#harmless.anywhere).has(name)) {
+      this.#record(name, isPresent, reader)
+    }
+  }
+
+  #record (name: string, isPresent: boolean, reader: Reader): void {
+    if (isPresent) this.#present ??= new Map()
+    else this.#absent ??= new Map()
+    const names = isPresent ? this.#present : this.#absent
+    if (names === undefined || names.has(name)) return
+    if (names.size < MOST_NAMES) names.set(name, reader)
+    else this.#present = (this.#present ?? new Map()).set(ALL_HEADERS, reader)
+  }
+
+  /** A parser has made an object of the text that was just read: from now on it counts which cookie is read. */
+  parsedCookies (): void {
+    if (this.#isCookieTextLast && this.#cookieTexts > 0) this.#cookieTexts--
+    this.#isCookieTextLast = false
+  }
+
+  /** The cookies as others are to see them. */
+  seenCookies (cookies: unknown): unknown {
+    if (this.reader === 'suite' || typeof cookies !== 'object' || cookies === null) return cookies
+    if (this.#cookies?.of !== cookies) this.#cookies = { of: cookies, view: namesRead(cookies, (name, isPresent) => this.note(`cookie:${name}`, isPresent), () => this.note('cookie', true)) }
+    return this.#cookies.view
+  }
+
+  /** The query as hooks are to see it: a handler does not see the parameters that are not in the key. */
+  seenQuery (query: unknown): unknown {
+    const keysParameter = this.#keysParameter
+    if (keysParameter === undefined || this.reader !== 'hooks' || typeof query !== 'object' || query === null) return query
+    const onRead = (name: string, isPresent: boolean): void => { if (isPresent && !keysParameter(name)) this.note(`query:${name}`, true) }
+    if (this.#query?.of !== query) this.#query = { of: query, view: namesRead(query, onRead, () => {}) }
+    return this.#query.view
+  }
+
+  /** Runs a getter of the request that reads headers or the socket for `name`. */
+  readFor<T> (name: string, read: () => T): T {
+    this.note(name, true)
+    const before = this.reader
+    this.reader = 'suite'
+    try {
+      return read()
+    } finally {
+      this.reader = before
+    }
+  }
+
+  /** Who the client is may hang on the cookie that the session plugin read, before. */
+  readSession (): void {
+    const { reader } = this
+    if (reader === 'suite' || reader === 'session') return
+    for (const [name, isPresent] of this.#ofSession ?? []) {
+      if (reader === 'owner') this.note(name, isPresent)
+      else if (!this.#harmless.anywhere.has(name)) this.#record(name, isPresent, 'hooks')
+    }
+  }
+
+  get isEmpty (): boolean {
+    return this.#present === undefined && this.#cookieTexts === 0
+  }
+
+  /** What was read and there. */
+  get present (): Array<readonly [name: string, reader: Reader]> {
+    return [...this.#present ?? [], ...this.#cookieText(true)]
+  }
+
+  /** What was read and not there. */
+  get absent (): Array<readonly [name: string, reader: Reader]> {
+    return [...this.#absent ?? [], ...this.#cookieText(false)]
+  }
+
+  /** Whether the owner's name was made of it. */
+  isOfOwner (name: string): boolean {
+    return this.#ofOwner?.has(name) ?? false
+  }
+
+  #cookieText (isPresent: boolean): Array<readonly ['cookie', Reader]> {
+    return this.#cookieTexts > 0 && (this.headers.cookie !== undefined) === isPresent ? [['cookie', this.#cookieTextReader]] : []
+  }
+}
+
+/** Tells which properties of an object are read. */
+function namesRead (object: object, onRead: (name: string, isPresent: boolean) => void, onAll: () => void): object {
+  const told = (target: object, name: string | symbol): void => {
+    if (typeof name === 'string' && !(name in Object.prototype && !Object.hasOwn(target, name))) onRead(name, Object.hasOwn(target, name))
+  }
+  return new Proxy(object, {
+    get (target, name) {
+      told(target, name)
+      return Reflect.get(target, name)
+    },
+    has (target, name) {
+      told(target, name)
+      return Reflect.has(target, name)
+    },
+    getOwnPropertyDescriptor (target, name) {
+      told(target, name)
+      return Reflect.getOwnPropertyDescriptor(target, name)
+    },
+    ownKeys (target) {
+      onAll()
+      return Reflect.ownKeys(target)
+    }
+  })
+}

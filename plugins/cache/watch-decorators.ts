@@ -1,0 +1,131 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { readsOf } from './watch-request.js'
+
+type Constructor = { prototype: object }
+type Accessor = Required<Pick<PropertyDescriptor, 'get' | 'set'>>
+
+const COOKIES = Symbol('cache.cookies')
+const QUERY = Symbol('cache.query')
+const NONCE = Symbol('cache.nonce')
+const IS_READ = Symbol('cache.isNonceRead')
+
+interface Request extends FastifyRequest {
+  [COOKIES]?: unknown
+  [QUERY]?: unknown
+}
+
+interface Reply extends FastifyReply {
+  [NONCE]?: unknown
+  [IS_READ]?: boolean
+}
+
+/**
+ * Watches what packages have put onto requests and replies. Fastify assigns it in the constructor of each context's class,
+ * so that an accessor of the prototype costs a request nothing.
+ *
+ * @param watchesQuery - whether a route of the context has parameters that are not a part of the key
+ */
+export function watchDecorators (fastify: FastifyInstance, watchesQuery: boolean): void {
+  const request = classOf(fastify, 'fastify.Request')?.prototype
+  const reply = classOf(fastify, 'fastify.Reply')?.prototype
+  // A Fastify that hides them: then cookies count as read as soon as they are parsed, so that less is stored.
+  if (request === undefined || reply === undefined) return
+  watchGetters(request)
+  if (fastify.hasRequestDecorator('cookies')) replace(request, 'cookies', cookies)
+  if (watchesQuery) replace(request, 'query', query)
+  if (fastify.hasReplyDecorator('cspNonce')) replace(reply, 'cspNonce', nonce)
+  if (fastify.hasReplyDecorator('generateCsrf')) watchToken(reply)
+}
+
+function classOf (fastify: FastifyInstance, description: string): Constructor | undefined {
+  for (let object: object | null = fastify; object !== null; object = Reflect.getPrototypeOf(object)) {
+    const symbol = Object.getOwnPropertySymbols(object).find(each => each.description === description)
+    if (symbol !== undefined) return Reflect.get(object, symbol) as Constructor
+  }
+  return undefined
+}
+
+/** Where a package has made an accessor itself, it stays. */
+function replace (prototype: object, name: string, accessor: Accessor): void {
+  const present = descriptorOf(prototype, name)
+  if (present === undefined || 'value' in present) Object.defineProperty(prototype, name, { ...accessor, configurable: true })
+}
+
+function descriptorOf (prototype: object, name: string): PropertyDescriptor | undefined {
+  for (let object: object | null = prototype; object !== null; object = Reflect.getPrototypeOf(object)) {
+    const descriptor = Object.getOwnPropertyDescriptor(object, name)
+    if (descriptor !== undefined) return descriptor
+  }
+  return undefined
+}
+
+// Under which name they count.
+const GETTERS = { host: 'host', ip: 'request.ip', ips: 'request.ip', protocol: 'request.protocol' }
+const watchedGetters = new WeakSet<() => unknown>()
+
+/**
+ * Getters that read headers and the socket count as one read.
+ *
+ * @param target - a prototype, or a request of a prototype that Fastify keeps (`trustProxy`)
+ */
+export function watchGetters (target: object): void {
+  for (const [getter, name] of Object.entries(GETTERS)) watchGetter(target, getter, name)
+}
+
+function watchGetter (target: object, getter: string, name: string): void {
+  const get = descriptorOf(target, getter)?.get
+  if (get === undefined || watchedGetters.has(get) || Object.getOwnPropertyDescriptor(target, getter)?.configurable === false) return
+  const watched = function (this: FastifyRequest): unknown {
+    const reads = readsOf(this)
+    return reads === undefined ? get.call(this) : reads.readFor(name, () => get.call(this))
+  }
+  watchedGetters.add(watched)
+  Object.defineProperty(target, getter, { get: watched, configurable: true })
+}
+
+const cookies = {
+  get (this: Request): unknown {
+    const parsed = this[COOKIES]
+    return readsOf(this)?.seenCookies(parsed) ?? parsed
+  },
+  set (this: Request, parsed: unknown): void {
+    this[COOKIES] = parsed
+    if (parsed !== null) readsOf(this)?.parsedCookies()
+  }
+}
+
+const query = {
+  get (this: Request): unknown {
+    const parsed = this[QUERY]
+    return readsOf(this)?.seenQuery(parsed) ?? parsed
+  },
+  set (this: Request, parsed: unknown): void { this[QUERY] = parsed }
+}
+
+const nonce = {
+  get (this: Reply): unknown {
+    const value = this[NONCE]
+    const reads = value === null || value === undefined ? undefined : readsOf(this.request)
+    // Its package reads it once, for the header.
+    if (reads?.reader === 'handler' || this[IS_READ]) reads?.note('reply.cspNonce', true)
+    this[IS_READ] = true
+    return value
+  },
+  set (this: Reply, value: unknown): void {
+    this[NONCE] = value
+    this[IS_READ] = false
+  }
+}
+
+function watchToken (prototype: object): void {
+  const generate: unknown = Reflect.get(prototype, 'generateCsrf')
+  if (typeof generate !== 'function' || watchedTokens.has(generate)) return
+  const watched = function (this: FastifyReply, ...given: unknown[]): unknown {
+    readsOf(this.request)?.note('reply.generateCsrf()', true)
+    return Reflect.apply(generate, this, given)
+  }
+  watchedTokens.add(watched)
+  Object.defineProperty(prototype, 'generateCsrf', { value: watched, configurable: true, writable: true })
+}
+
+const watchedTokens = new WeakSet<object>()

@@ -1,0 +1,442 @@
+import { once } from 'node:events'
+import { request } from 'node:http'
+import { connect } from 'node:http2'
+import type { AddressInfo } from 'node:net'
+import { Readable } from 'node:stream'
+import compress from '@fastify/compress'
+import cookie from '@fastify/cookie'
+import cors from '@fastify/cors'
+import csrf from '@fastify/csrf-protection'
+import helmet from '@fastify/helmet'
+import jwt from '@fastify/jwt'
+import peerRateLimit from '@fastify/rate-limit'
+import secureSession from '@fastify/secure-session'
+import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
+import t, { type Test } from 'tap'
+import { cache, type RouteCacheOptions } from '../../plugins/cache/index.js'
+import { ask, createCacheApp, gate, onBothStores, settled, type CacheAppOptions } from '../helpers/cache/cache-app.js'
+import { createTestApp } from '../helpers/index.js'
+
+type Headers = Record<string, string>
+const SECRET = 'a secret of at least thirty-two characters'
+const CACHED = { config: { cache: true } }
+
+/** An app with the default of `unkeyed`, which the helper's own is not. */
+async function createApp (t: Test, { options, ...more }: CacheAppOptions = {}) {
+  return await createCacheApp(t, { ...more, options: { unkeyed: undefined, ...options } })
+}
+
+/** Asks as each of several clients, twice each, and lets what is stored be stored. @returns what each of them was given */
+async function askAs (app: FastifyInstance, url: string, clients: Headers[]): Promise<Array<{ cache: string, body: string }>> {
+  const responses: Array<{ cache: string, body: string }> = []
+  for (const headers of [...clients, ...clients]) {
+    const { cache, body } = await ask(app, url, headers)
+    await settled(app)
+    responses.push({ cache, body })
+  }
+  return responses
+}
+
+/** Asserts that each client is given what is its own, and that nothing is stored. */
+async function isGivenToEachItsOwn (t: Test, app: FastifyInstance, url: string, clients: Record<string, Headers>): Promise<void> {
+  const names = Object.keys(clients)
+  const responses = await askAs(app, url, Object.values(clients))
+  t.same(responses.map(({ body }) => body), [...names, ...names])
+  t.notOk(responses.some(({ cache }) => cache === 'HIT'), responses.map(({ cache }) => cache).join())
+}
+
+for (const order of ['before', 'after'] as const) {
+  t.test(`users with a JWT in a cookie are never given one another's response, with the login ${order} the cache`, async t => {
+    const login = async (app: FastifyInstance) => {
+      await app.register(cookie)
+      await app.register(jwt, { secret: SECRET, cookie: { cookieName: 'token', signed: false } })
+      app.addHook('onRequest', async request => { await request.jwtVerify() })
+    }
+    const { app } = await createApp(t, order === 'before' ? { before: login } : {})
+    if (order === 'after') await login(app)
+    app.get('/', CACHED, async request => (request.user as { name: string }).name)
+    await app.ready()
+    const clients = Object.fromEntries(['ann', 'bob'].map(name => [name, { cookie: `token=${app.jwt.sign({ name })}` }]))
+    await isGivenToEachItsOwn(t, app, '/', clients)
+    t.equal((await ask(app, '/')).status, 401)
+  })
+
+  t.test(`tenants by an API key that a preHandler checks are never given one another's response, with the hook ${order} the cache`, async t => {
+    const login = (app: FastifyInstance) => {
+      app.decorateRequest('tenant', '')
+      app.addHook('preHandler', async request => { Object.assign(request, { tenant: String(request.headers['x-api-key']) }) })
+    }
+    const { app } = await createApp(t, order === 'before' ? { before: login } : {})
+    if (order === 'after') login(app)
+    app.get('/', CACHED, async request => Reflect.get(request, 'tenant') as string)
+    await isGivenToEachItsOwn(t, app, '/', { ann: { 'x-api-key': 'ann' }, bob: { 'x-api-key': 'bob' } })
+  })
+}
+
+t.test('a locale or an experiment that a hook chooses by a header or a cookie is never another visitor\'s', async t => {
+  const { app } = await createApp(t, { before: async app => { await app.register(cookie) } })
+  app.addHook('onRequest', async request => {
+    Object.assign(request, { locale: request.headers['accept-language'] ?? 'none', bucket: request.cookies['bucket'] ?? 'none' })
+  })
+  const chosen = (name: string) => async (request: FastifyRequest) => Reflect.get(request, name) as string
+  app.get('/locale', CACHED, chosen('locale'))
+  app.get('/bucket', CACHED, chosen('bucket'))
+  app.get('/varies', CACHED, async (request, reply) => { reply.header('vary', 'accept-language'); return await chosen('locale')(request) })
+  app.get('/keyed', { config: { cache: { vary: ['accept-language'] } } }, chosen('locale'))
+  await isGivenToEachItsOwn(t, app, '/locale', { fr: { 'accept-language': 'fr' }, de: { 'accept-language': 'de' } })
+  await isGivenToEachItsOwn(t, app, '/bucket', { a: { cookie: 'bucket=a' }, b: { cookie: 'bucket=b' } })
+  for (const url of ['/varies', '/keyed']) {
+    t.same((await askAs(app, url, [{ 'accept-language': 'fr' }, { 'accept-language': 'de' }])).map(({ cache, body }) => `${cache} ${body}`), ['MISS fr', 'MISS de', 'HIT fr', 'HIT de'], url)
+  }
+  t.same((await askAs(app, '/bucket', [{}])).map(({ cache, body }) => `${cache} ${body}`), ['MISS none', 'HIT none'], 'visitors without the cookie share a response')
+  t.equal((await ask(app, '/bucket', { cookie: 'bucket=c' })).body, 'c', 'and those with it are not given that one')
+})
+
+onBothStores('a response that was made for want of a header or cookie is given only to requests without it', async (t, store) => {
+  const { app } = await createApp(t, { store, before: async app => { await app.register(cookie) } })
+  app.get('/cookie', CACHED, async request => `for ${request.cookies['user'] ?? 'nobody'}`)
+  app.get('/header', CACHED, async request => `for ${String(request.headers['x-user'] ?? 'nobody')}`)
+  for (const [url, headers] of [['/cookie', { cookie: 'a=1; user=ann' }], ['/header', { 'x-user': 'ann' }]] as const) {
+    const responses = await askAs(app, url, [{}, { ...headers }, { cookie: 'theme=dark' }])
+    t.same(responses.map(({ cache, body }) => `${cache} ${body}`), ['MISS for nobody', 'MISS for ann', 'HIT for nobody', 'HIT for nobody', 'MISS for ann', 'HIT for nobody'], url)
+  }
+})
+
+t.test('a request whose user was set without reading the request is neither answered from the cache nor stored', async t => {
+  const { app } = await createApp(t)
+  let user: string | null = 'ann'
+  app.decorateRequest('user')
+  app.addHook('onRequest', async request => { Object.assign(request, { user }) })
+  app.get('/', CACHED, async () => `for ${user ?? 'nobody'}`)
+  const responses: string[] = []
+  for (user of ['ann', 'bob', null, 'ann', null]) {
+    const { cache, body } = await ask(app, '/')
+    await settled(app)
+    responses.push(`${cache} ${body}`)
+  }
+  t.same(responses, ['BYPASS for ann', 'BYPASS for bob', 'MISS for nobody', 'BYPASS for ann', 'HIT for nobody'])
+})
+
+t.test('a page of an ordinary app is a HIT: CORS, compression, helmet, cookies, a session, limits and access logs read nothing that counts', async t => {
+  const log = (request: FastifyRequest) => request.log.info({ req: request, agent: request.headers['user-agent'], from: request.headers.referer, ip: request.ip, id: request.headers['x-request-id'] }, 'access')
+  const { app, warnings } = await createTestApp(t, {
+    ready: false,
+    before: async app => {
+      await app.register(cors, { origin: ['https://a.example'], credentials: true })
+      await app.register(helmet)
+      await app.register(compress, { threshold: 0 })
+      await app.register(cookie)
+      await app.register(peerRateLimit, { max: 1000 })
+      app.addHook('onRequest', async request => { log(request) })
+      app.addHook('onResponse', async request => { log(request) })
+    },
+    plugins: { session: { cookie: { secure: 'auto' } }, rateLimit: { max: 1000, keyGenerator: request => String(request.headers['x-api-key'] ?? request.cookies['visitor'] ?? request.ip) }, cache: {} }
+  })
+  app.get('/', CACHED, async (_request, reply) => await reply.type('text/html').send('<p>hello</p>'.repeat(100)))
+  const browser = (n: number): Headers => ({
+    'user-agent': `browser ${n}`, cookie: `_ga=${n}; visitor=${n}`, referer: `https://search.example/${n}`, 'x-request-id': String(n), 'accept-encoding': 'gzip', traceparent: `00-${n}`, 'x-api-key': String(n)
+  })
+  const responses = await askAs(app, '/', [browser(1), browser(2), browser(3)])
+  t.same(responses.map(({ cache }) => cache), ['MISS', 'HIT', 'HIT', 'HIT', 'HIT', 'HIT'])
+  t.same(warnings().filter(line => line.startsWith('cache:') && line.includes('reads')), [])
+})
+
+t.test('@fastify/secure-session: anonymous visitors share a response, and whoever is logged in is given none of another one, under any sessionName', async t => {
+  for (const sessionName of ['session', 'adminSession'] as const) {
+    const { app } = await createApp(t, { before: async app => { await app.register(secureSession, { sessionName, secret: SECRET, salt: 'mq9hDxBVDbspDR6n', cookie: { path: '/' } }) } })
+    const sessionOf = (request: FastifyRequest) => Reflect.get(request, sessionName) as { get (name: string): unknown, set (name: string, value: unknown): void }
+    app.post('/login', async request => { sessionOf(request).set('user', (request.query as { user: string }).user) })
+    app.get('/', CACHED, async request => String(sessionOf(request).get('user') ?? 'nobody'))
+    app.get('/unread', CACHED, async () => 'page')
+    const logIn = async (user: string): Promise<Headers> => {
+      const response = await app.inject({ method: 'POST', url: `/login?user=${user}` })
+      return { cookie: String(response.headers['set-cookie']).split(';')[0] ?? '' }
+    }
+    const clients = { ann: await logIn('ann'), bob: await logIn('bob') }
+    t.same((await askAs(app, '/', [{}])).map(({ cache, body }) => `${cache} ${body}`), ['MISS nobody', 'HIT nobody'], sessionName)
+    t.same((await askAs(app, '/', [{}])).map(({ cache }) => cache), ['HIT', 'HIT'])
+    await isGivenToEachItsOwn(t, app, '/', clients)
+    t.equal((await ask(app, '/')).body, 'nobody')
+  }
+})
+
+t.test('our session: a visitor\'s cookie alone keeps no page out of the cache, a page that looks at the session is the visitor\'s own', async t => {
+  const { app } = await createTestApp(t, { ready: false, plugins: { session: { saveUninitialized: true, rolling: false, cookie: { secure: false } }, cache: {} } })
+  app.get('/start', async () => 'started')
+  app.get('/unread', CACHED, async () => 'page')
+  app.get('/read', CACHED, async request => request.session.sessionId)
+  app.get('/owned', { config: { cache: { private: request => request.session.sessionId as string } } }, async request => request.session.sessionId)
+  const visit = async (): Promise<Headers> => ({ cookie: String((await app.inject('/start')).headers['set-cookie']).split(';')[0] ?? '' })
+  const visitors = [await visit(), await visit()]
+  t.same((await askAs(app, '/unread', visitors)).map(({ cache }) => cache), ['MISS', 'HIT', 'HIT', 'HIT'])
+  const read = await askAs(app, '/read', visitors)
+  t.same(read.map(({ cache }) => cache), ['MISS', 'MISS', 'MISS', 'MISS'])
+  t.not(read[0]?.body, read[1]?.body)
+  t.same((await askAs(app, '/owned', visitors)).map(({ cache }) => cache), ['MISS', 'MISS', 'HIT', 'HIT'], 'what the owner is made of is held by it')
+})
+
+const READERS: Record<string, [read: (request: FastifyRequest) => unknown, ...clients: Headers[]]> = {
+  'a name that is looked for': [request => 'x-user' in request.headers && request.raw.headers['x-user'], { 'x-user': 'ann' }, { 'x-user': 'bob' }],
+  'own property': [request => Object.hasOwn(request.headers, 'x-user') && request.raw.headers['x-user'], { 'x-user': 'ann' }, { 'x-user': 'bob' }],
+  spread: [request => ({ ...request.headers })['x-user'], { 'x-user': 'ann' }, { 'x-user': 'bob' }],
+  'Object.entries': [request => Object.fromEntries(Object.entries(request.raw.headers))['x-user'], { 'x-user': 'ann' }, { 'x-user': 'bob' }],
+  JSON: [request => (JSON.parse(JSON.stringify(request.headers)) as Headers)['x-user'], { 'x-user': 'ann' }, { 'x-user': 'bob' }],
+  rawHeaders: [request => request.raw.rawHeaders[request.raw.rawHeaders.findIndex(name => name.toLowerCase() === 'x-user') + 1], { 'x-user': 'ann' }, { 'x-user': 'bob' }],
+  headersDistinct: [request => request.raw.headersDistinct['x-user']?.[0], { 'x-user': 'ann' }, { 'x-user': 'bob' }],
+  'the header Cookie': [request => request.headers.cookie?.slice(2), { cookie: 'a=ann' }, { cookie: 'a=bob' }],
+  'request.cookies': [request => request.cookies['a'], { cookie: 'a=ann' }, { cookie: 'a=bob' }],
+  'all cookies': [request => Object.values(request.cookies)[0], { cookie: 'a=ann' }, { cookie: 'a=bob' }],
+  hostname: [request => request.hostname, { host: 'ann' }, { host: 'bob' }],
+  host: [request => request.host, { host: 'ann' }, { host: 'bob' }],
+  'the header Host': [request => request.headers.host, { host: 'ann' }, { host: 'bob' }],
+  'a forwarded host': [request => request.host, { 'x-forwarded-host': 'ann' }, { 'x-forwarded-host': 'bob' }]
+}
+
+for (const where of ['the handler', 'a hook before the look-up', 'a stream', 'an onSend hook'] as const) {
+  t.test(`whatever ${where} can read of headers, cookies and hosts counts, over TCP`, async t => {
+    const { app } = await createApp(t, { server: { trustProxy: true }, before: async app => { await app.register(cookie) } })
+    for (const [i, [read]] of Object.values(READERS).entries()) {
+      const config = { cache: true }
+      const url = `/${i}`
+      if (where === 'the handler') app.get(url, { config }, async request => String(read(request)))
+      else if (where === 'a stream') app.get(url, { config }, async request => Readable.from((async function * () { yield ''; yield String(read(request)) })()))
+      else if (where === 'an onSend hook') app.get(url, { config, onSend: async request => String(read(request)) }, async () => '')
+      else app.get(url, { config, onRequest: async request => { Object.assign(request, { read: read(request) }) } }, async request => String(Reflect.get(request, 'read')))
+    }
+    await app.listen({ port: 0, host: '127.0.0.1' })
+    const { port } = app.server.address() as AddressInfo
+    for (const [i, [name, [, ...clients]]] of Object.entries(READERS).entries()) {
+      for (const headers of [...clients, ...clients]) {
+        const sent = request({ port, host: '127.0.0.1', path: `/${i}`, headers }).end()
+        const [response] = await once(sent, 'response')
+        let body = ''
+        for await (const chunk of response.setEncoding('utf8')) body += chunk
+        t.equal(body, Object.values(headers)[0]?.replace('a=', ''), `${name} ${response.headers['x-cache']}`)
+        await settled(app)
+      }
+    }
+    t.equal(app.cache.stats().stored, 0)
+  })
+}
+
+t.test('the address, the protocol and the socket count where the handler reads them, and may be harmless', async t => {
+  const { app } = await createApp(t)
+  const reads: Record<string, (request: FastifyRequest) => unknown> = {
+    ip: request => request.ip, ips: request => request.ips?.[0] ?? request.ip, protocol: request => request.protocol, socket: request => request.socket.remoteAddress, raw: request => request.raw.socket.remoteAddress
+  }
+  for (const [name, read] of Object.entries(reads)) app.get(`/${name}`, CACHED, async request => String(read(request)))
+  app.get('/harmless', { config: { cache: { harmless: ['request.ip'] } } }, async request => request.ip)
+  app.get('/keyed', { config: { cache: { key: { host: true } } } }, async request => `${request.protocol}://${request.host}`)
+  for (const name of Object.keys(reads)) t.same((await askAs(app, `/${name}`, [{}])).map(({ cache }) => cache), ['MISS', 'MISS'], name)
+  for (const name of ['harmless', 'keyed']) t.same((await askAs(app, `/${name}`, [{}])).map(({ cache }) => cache), ['MISS', 'HIT'], name)
+})
+
+t.test('a parameter that is not in the key counts where a hook reads it before the look-up', async t => {
+  const { app } = await createApp(t)
+  app.addHook('onRequest', async request => { Object.assign(request, { language: (request.query as Headers)['lang'] ?? 'none' }) })
+  app.get('/', { config: { cache: { key: { query: { exclude: ['lang', 'utm'] } } } } }, async request => Reflect.get(request, 'language') as string)
+  t.same((await askAs(app, '/?utm=1', [{}])).map(({ cache, body }) => `${cache} ${body}`), ['MISS none', 'HIT none'])
+  for (const language of ['fr', 'de', 'fr']) {
+    t.equal((await ask(app, `/?lang=${language}`)).body, language)
+    await settled(app)
+  }
+  t.match(await ask(app, '/?utm=2'), { cache: 'HIT', body: 'none' })
+})
+
+t.test('over HTTP/2 headers count as well', async t => {
+  const { app } = await createApp(t, { server: { http2: true } as never })
+  app.get('/', CACHED, async request => String(request.headers['x-user']))
+  app.get('/authority', CACHED, async request => request.host)
+  app.get('/unread', CACHED, async () => 'page')
+  await app.listen({ port: 0, host: '127.0.0.1' })
+  const client = connect(`http://127.0.0.1:${(app.server.address() as AddressInfo).port}`)
+  t.teardown(() => client.close())
+  const get = async (headers: Headers) => {
+    const stream = client.request(headers).setEncoding('utf8')
+    const [response] = await once(stream, 'response') as [Headers]
+    let body = ''
+    for await (const chunk of stream) body += chunk
+    await settled(app)
+    return `${response['x-cache']} ${body}`
+  }
+  for (const name of ['ann', 'bob', 'ann']) t.equal(await get({ ':path': '/', 'x-user': name }), `MISS ${name}`)
+  for (const name of ['ann', 'bob', 'ann']) t.equal(await get({ ':path': '/authority', ':authority': name }), `MISS ${name}`)
+  t.same([await get({ ':path': '/unread' }), await get({ ':path': '/unread' })], ['MISS page', 'HIT page'])
+})
+
+t.test('with an owner, what names the owner does not count, and a header or cookie that the handler alone reads does', async t => {
+  const { app } = await createApp(t, { before: async app => { await app.register(cookie) } })
+  const owned = (more: RouteCacheOptions = {}) => ({ config: { cache: { private: (request: FastifyRequest) => request.cookies['user'], ...more } } })
+  app.get('/own', owned(), async request => `${request.cookies['user']}`)
+  app.get('/theme', owned(), async request => `${request.cookies['user']} ${request.cookies['theme']}`)
+  app.get('/header', owned(), async request => `${request.cookies['user']} ${String(request.headers['x-theme'])}`)
+  const clients = ['dark', 'light'].map(theme => ({ cookie: `user=ann; theme=${theme}`, 'x-theme': theme }))
+  t.same((await askAs(app, '/own', clients)).map(({ cache, body }) => `${cache} ${body}`), ['MISS ann', 'HIT ann', 'HIT ann', 'HIT ann'])
+  for (const url of ['/theme', '/header']) t.same((await askAs(app, url, clients)).map(({ body }) => body), ['ann dark', 'ann light', 'ann dark', 'ann light'], url)
+})
+
+t.test('a public route does not count who is logged in, and counts other headers', async t => {
+  const { app } = await createApp(t, { before: async app => { await app.register(cookie) } })
+  app.addHook('onRequest', async request => { Object.assign(request, { user: request.cookies['user'], tenant: request.headers['x-tenant'] }) })
+  app.get('/', { config: { cache: { public: true } } }, async request => `page of ${String(Reflect.get(request, 'tenant'))}`)
+  t.same((await askAs(app, '/', [{ cookie: 'user=ann' }, { cookie: 'user=bob' }])).map(({ cache }) => cache), ['MISS', 'HIT', 'HIT', 'HIT'])
+  t.same((await askAs(app, '/', [{ 'x-tenant': 'a' }, { 'x-tenant': 'b' }])).map(({ body }) => body), ['page of a', 'page of b', 'page of a', 'page of b'])
+})
+
+t.test('a CSRF token is never another visitor\'s, with cookies and with a session, in the handler and in a hook', async t => {
+  const plugins: Record<string, (app: FastifyInstance) => Promise<void>> = {
+    cookies: async app => { await app.register(cookie); await app.register(csrf) },
+    'secure-session': async app => {
+      await app.register(secureSession, { secret: SECRET, salt: 'mq9hDxBVDbspDR6n', cookie: { path: '/' } })
+      await app.register(csrf, { sessionPlugin: '@fastify/secure-session' })
+    }
+  }
+  for (const [name, before] of Object.entries(plugins)) {
+    // Even where a response with Set-Cookie may be stored.
+    const { app, warnings } = await createApp(t, { before, options: { storeSetCookie: true } })
+    app.get('/handler', CACHED, async (_request, reply) => reply.generateCsrf())
+    app.get('/hook', { ...CACHED, preHandler: async (request, reply) => { Object.assign(request, { token: reply.generateCsrf() }) } }, async request => Reflect.get(request, 'token') as string)
+    for (const url of ['/handler', '/hook']) {
+      const responses = await askAs(app, url, [{}, {}])
+      t.equal(new Set(responses.map(({ body }) => body)).size, 4, `${name} ${url}`)
+      t.equal(warnings().filter(line => line.includes(`route ${url} reads reply.generateCsrf()`)).length, 1, `${name} ${url} is logged once`)
+    }
+  }
+})
+
+t.test('a page with a nonce of one response is not stored: of helmet, of the handler\'s own, or put in by a hook', async t => {
+  const { app, warnings } = await createApp(t, { before: async app => { await app.register(helmet, { enableCSPNonces: true }) } })
+  let count = 0
+  const html = (nonce: string) => `<script nonce="${nonce}"></script>`
+  app.get('/helmet', CACHED, async (_request, reply) => await reply.type('text/html').send(html(reply.cspNonce.script)))
+  app.get('/hook', { ...CACHED, preHandler: async (request, reply) => { Object.assign(request, { nonce: reply.cspNonce.script }) } },
+    async (request, reply) => await reply.type('text/html').send(html(Reflect.get(request, 'nonce') as string)))
+  app.get('/stream', { ...CACHED, preHandler: async (request, reply) => { Object.assign(request, { nonce: reply.cspNonce.script }) } },
+    async (request, reply) => await reply.type('text/html').send(Readable.from([html(Reflect.get(request, 'nonce') as string)])))
+  app.get('/own', CACHED, async (_request, reply) => await reply.header('content-security-policy', `script-src 'nonce-n${++count}'`).type('text/html').send(html(`n${count}`)))
+  app.get('/onSend', {
+    ...CACHED,
+    onSend: async (_request, reply, payload) => {
+      reply.header('content-security-policy', `script-src 'nonce-n${++count}'`)
+      return String(payload).replace('__NONCE__', `n${count}`)
+    }
+  }, async (_request, reply) => await reply.type('text/html').send(html('__NONCE__')))
+  app.get('/none', CACHED, async (_request, reply) => await reply.type('text/html').send('<p>no script</p>'))
+  for (const url of ['/helmet', '/hook', '/stream', '/own', '/onSend']) {
+    t.equal(new Set((await askAs(app, url, [{}, {}])).map(({ body }) => body)).size, 4, url)
+    t.ok(warnings().some(line => line.includes(`route ${url} `) && /nonce/i.test(line) && line.includes('not stored')), `${url} is logged`)
+  }
+  t.same((await askAs(app, '/none', [{}])).map(({ cache }) => cache), ['MISS', 'HIT'], 'a page without one is')
+})
+
+t.test('an onSend hook that puts the visitor\'s name in makes no response that another one is given', async t => {
+  const { app } = await createApp(t, { before: async app => { await app.register(cookie) } })
+  app.get('/', CACHED, async () => '__NAME__')
+  app.addHook('onSend', async (request, _reply, payload) => String(payload).replace('__NAME__', request.cookies['name'] ?? 'nobody'))
+  app.get('/late', CACHED, async () => '__NAME__')
+  await isGivenToEachItsOwn(t, app, '/late', { ann: { cookie: 'name=ann' }, bob: { cookie: 'name=bob' } })
+})
+
+onBothStores('requests that wait for one response are not given it where it is not theirs', async (t, store) => {
+  const { app } = await createApp(t, { store })
+  const { opened, open } = gate()
+  let running = 0
+  app.get('/', CACHED, async request => {
+    const name = String(request.headers['x-user'] ?? 'nobody')
+    running++
+    await opened
+    return name
+  })
+  const names = Array.from({ length: 20 }, (_, i) => `user ${i}`)
+  const first = Promise.all(names.map(name => ask(app, '/', { 'x-user': name })))
+  await settled(app)
+  t.equal(running, 1, 'one makes it, as it might be for all')
+  open()
+  t.same((await first).map(({ body }) => body), names)
+})
+
+t.test('after a response that could not be shared, requests of that kind do not wait for one another, and others still do', async t => {
+  const { app } = await createApp(t)
+  const gates = [gate(), gate()]
+  let runs = 0
+  app.get('/', CACHED, async request => {
+    runs++
+    const name = String(request.headers['x-user'] ?? 'nobody')
+    if (name.startsWith('slow')) await gates[0]?.opened
+    if (name === 'nobody') await gates[1]?.opened
+    return name
+  })
+  await ask(app, '/', { 'x-user': 'first' })
+  runs = 0
+  const slow = Promise.all([1, 2, 3].map(n => ask(app, '/', { 'x-user': `slow ${n}` })))
+  const anonymous = Promise.all([1, 2, 3].map(() => ask(app, '/')))
+  await settled(app)
+  t.equal(runs, 4, 'three that pass, and one for the three others')
+  for (const { open } of gates) open()
+  t.same((await slow).map(({ body }) => body), ['slow 1', 'slow 2', 'slow 3'])
+  t.same((await anonymous).map(({ body }) => body), ['nobody', 'nobody', 'nobody'])
+})
+
+t.test('what is not stored is logged once a route and name, with what to do, and told in Cache-Status to those who may ask', async t => {
+  const { app, lines } = await createApp(t, { options: { explain: () => true } })
+  app.get('/logged', CACHED, async request => String(request.headers['x-tenant']))
+  for (const n of [1, 2, 3]) t.match((await ask(app, `/logged?${n}`, { 'x-tenant': 'a' })).headers['cache-status'], /;detail="reads x-tenant"/)
+  const said = lines.filter(({ msg }) => String(msg).startsWith('cache: route /logged'))
+  t.match(said, [{ level: 40, plugin: 'cache', route: '/logged', header: 'x-tenant', msg: /neither the key nor Vary nor an owner holds.* is not stored; add it to vary, return an owner from private, or list "x-tenant" in harmless/ }])
+  t.equal(said.length, 1)
+})
+
+t.test('"harmless" extends what may be read, "!" takes a name out, and a route\'s own list replaces the plugin\'s', async t => {
+  const { app } = await createApp(t, { options: { harmless: ['X-Theme', 'cookie:Theme', '!user-agent'] }, before: async app => { await app.register(cookie) } })
+  const read = async (request: FastifyRequest) => `${String(request.headers['x-theme'])} ${request.cookies['Theme']}`
+  app.get('/plugin', CACHED, read)
+  app.get('/route', { config: { cache: { harmless: [] } } }, read)
+  app.get('/agent', CACHED, async request => request.headers['user-agent'])
+  app.get('/agent-by-default', { config: { cache: { harmless: [] } } }, async request => request.headers['user-agent'])
+  const headers = { 'x-theme': 'dark', cookie: 'Theme=dark' }
+  const statuses = async (url: string) => (await askAs(app, url, [headers])).map(({ cache }) => cache)
+  t.same(await statuses('/plugin'), ['MISS', 'HIT'])
+  t.same(await statuses('/route'), ['MISS', 'MISS'])
+  t.same(await statuses('/agent'), ['MISS', 'MISS'])
+  t.same(await statuses('/agent-by-default'), ['MISS', 'HIT'])
+  for (const harmless of ['x-theme', [1], null]) {
+    await t.rejects(async () => await createApp(t, { options: { harmless: harmless as never } }), { code: 'FST_REDIS_SUITE_CACHE_INVALID_OPTION', message: /harmless/ })
+  }
+})
+
+t.test('a route whose hooks cannot be watched is not cached, and the log says so', async t => {
+  const { app, warnings } = await createApp(t)
+  app.addHook('onRoute', route => { route.childLoggerFactory = (logger, bindings, options) => logger.child(bindings, options ?? {}) })
+  app.get('/', CACHED, async () => 'page')
+  t.same((await askAs(app, '/', [{}])).map(({ cache }) => cache), ['BYPASS', 'BYPASS'])
+  t.match(warnings(), [/childLoggerFactory/])
+})
+
+t.test('unkeyed: "warn" stores and logs, false stores and does not', async t => {
+  const { app, warnings } = await createApp(t, { options: { unkeyed: 'warn' } })
+  const read = async (request: FastifyRequest) => String(request.headers['x-user'])
+  app.get('/warn', CACHED, read)
+  app.get('/false', { config: { cache: { unkeyed: false } } }, read)
+  for (const url of ['/warn', '/false']) t.same((await askAs(app, url, [{ 'x-user': 'ann' }])).map(({ cache }) => cache), ['MISS', 'HIT'], url)
+  t.same(warnings().map(line => line.slice(0, 43)), ['cache: route /warn reads the header "x-user'])
+})
+
+t.test('in production responses are not stored either where something counts', async t => {
+  const before = process.env['NODE_ENV']
+  process.env['NODE_ENV'] = 'production'
+  t.teardown(() => { if (before === undefined) delete process.env['NODE_ENV']; else process.env['NODE_ENV'] = before })
+  const app = Fastify()
+  t.teardown(() => app.close())
+  await app.register(cache, { redis: false })
+  app.get('/', CACHED, async request => String(request.headers['x-user']))
+  await isGivenToEachItsOwn(t, app, '/', { ann: { 'x-user': 'ann' }, bob: { 'x-user': 'bob' } })
+})
+
+t.test('an encoding that the handler chooses by itself is not given to who does not accept it', async t => {
+  const { app } = await createApp(t)
+  app.get('/', CACHED, async (request, reply) => {
+    if (!request.headers['accept-encoding']?.includes('x-own')) return 'plain'
+    return await reply.header('content-encoding', 'x-own').send('own')
+  })
+  t.same((await askAs(app, '/', [{ 'accept-encoding': 'x-own' }, {}])).map(({ body }) => body).slice(0, 2), ['own', 'plain'])
+})
