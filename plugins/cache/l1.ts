@@ -2,7 +2,7 @@ import { LRUCache } from 'lru-cache'
 import type { Counts } from './counts.js'
 import { bytesOf, type Entry } from './entry.js'
 import type { CacheKey } from './key.js'
-import { ownBytes } from './own-bytes.js'
+import { ownBytes } from '../shared/own-bytes.js'
 import { EVERYTHING, PATTERNS } from './store.js'
 
 interface Kept {

@@ -2,7 +2,7 @@ import { LRUCache } from 'lru-cache'
 import { systemClock, type Clock } from '../shared/clock.js'
 import { bytesOf, type Entry } from './entry.js'
 import { whileWritten, type Generation } from './frame.js'
-import { ownBytes } from './own-bytes.js'
+import { ownBytes } from '../shared/own-bytes.js'
 import { createPace } from './pace.js'
 import { EVERYTHING, PASS_MS, PATTERNS, TOMBSTONE_MS, type CacheStore } from './store.js'
 

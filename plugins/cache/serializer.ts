@@ -2,7 +2,7 @@ import { deserialize, serialize } from 'node:v8'
 import { reasonOf } from '../shared/errors.js'
 import type { OptionReader } from '../shared/options.js'
 import { UnserializableError } from './errors.js'
-import { copyBytes } from './own-bytes.js'
+import { copyBytes } from '../shared/own-bytes.js'
 
 /** Turns values into bytes and back. */
 export interface Serializer {

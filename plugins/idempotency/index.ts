@@ -5,6 +5,7 @@ import { guardRedis } from '../shared/guard.js'
 import { readOptions } from '../shared/options.js'
 import { createHooks, isSafe } from './hooks.js'
 import { createMemoryStore } from './memory-store.js'
+import { OwedResponses } from './owed-responses.js'
 import { resolveOptions, resolveRoute, type IdempotencyPluginOptions, type RouteIdempotencyOptions } from './options.js'
 import { createRedisStore } from './redis-store.js'
 import type { Run } from './run.js'
@@ -37,7 +38,8 @@ export const idempotency = fp<IdempotencyPluginOptions>(async function idempoten
   const run = client === undefined ? <T>(operation: () => Promise<T>) => operation() : guardRedis(client, fastify.log, timeout, 'idempotency', clock).run
   const runs = new Set<Run>()
   fastify.decorateRequest('idempotencyKey', null)
-  const addHooks = createHooks(fastify, { store, run, log: fastify.log, clock, runs, debts: { bytes: 0, isFull: false } })
+  const owed = new OwedResponses({ store, run, log: fastify.log, clock })
+  const addHooks = createHooks(fastify, { store, run, log: fastify.log, clock, runs, owed })
 
   fastify.addHook('onRoute', function (route) {
     const config = route.config?.idempotency
@@ -49,7 +51,10 @@ export const idempotency = fp<IdempotencyPluginOptions>(async function idempoten
     }
     addHooks(this, route, resolveRoute(given, config))
   })
-  fastify.addHook('onClose', async () => { await Promise.all([...runs].map(each => each.close())) })
+  fastify.addHook('onClose', async () => {
+    await Promise.all([...runs].map(each => each.close()))
+    await owed.close()
+  })
 }, { name: 'fastify-redis-suite/idempotency', fastify: '5.x' })
 
 export default idempotency

@@ -1,17 +1,18 @@
 import { LRUCache } from 'lru-cache'
 import { systemClock, type Clock } from '../shared/clock.js'
+import { ownAnswer } from './own-answer.js'
 import type { Claim, IdempotencyStore, StoredAnswer } from './store.js'
 
 interface Entry {
   fingerprint: string
   token: string
   answer: StoredAnswer | undefined
+  /** What the answer takes. */
+  bytes: number
   expiresAt: number
 }
 
 const MOST_BYTES = 64 * 1024 * 1024
-/** What an entry takes beside its body, roughly. */
-const ENTRY_BYTES = 1024
 
 /** Keeps answers in this process, bounded in number and to 64 MiB: those that were used least recently go first. */
 export function createMemoryStore (maxKeys: number, clock: Clock = systemClock): IdempotencyStore {
@@ -20,7 +21,7 @@ export function createMemoryStore (maxKeys: number, clock: Clock = systemClock):
   const answers = new LRUCache<string, Entry>({
     max: maxKeys,
     maxSize: MOST_BYTES,
-    sizeCalculation: ({ answer }) => ENTRY_BYTES + (answer?.body instanceof Buffer ? answer.body.length : 0)
+    sizeCalculation: ({ bytes }) => bytes
   })
 
   function alive (id: string): Entry | undefined {
@@ -35,7 +36,7 @@ export function createMemoryStore (maxKeys: number, clock: Clock = systemClock):
     async claim ({ id, fingerprint, token }, lease): Promise<Claim> {
       const entry = alive(id)
       if (entry === undefined) {
-        claims.set(id, { fingerprint, token, answer: undefined, expiresAt: clock.monotonic() + lease })
+        claims.set(id, { fingerprint, token, answer: undefined, bytes: 0, expiresAt: clock.monotonic() + lease })
         return 'mine'
       }
       if (entry.fingerprint !== fingerprint) return 'other'
@@ -51,7 +52,7 @@ export function createMemoryStore (maxKeys: number, clock: Clock = systemClock):
       const entry = alive(id)
       if (entry !== undefined && entry.token !== token) return false
       claims.delete(id)
-      answers.set(id, { fingerprint, token, answer, expiresAt: clock.monotonic() + ttl })
+      answers.set(id, { fingerprint, token, ...ownAnswer(answer), expiresAt: clock.monotonic() + ttl })
       return true
     },
     async release ({ id, token }) {

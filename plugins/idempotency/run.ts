@@ -2,16 +2,11 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { Clock, Timer } from '../shared/clock.js'
 import { reasonOf } from '../shared/errors.js'
 import type { RedisGuard } from '../shared/guard.js'
+import { TAKEN, type OwedResponse, type OwedResponses } from './owed-responses.js'
 import type { Claimant, IdempotencyStore, StoredAnswer } from './store.js'
 
 /** After this a claim is no longer kept: something hangs. */
 const LONGEST_RUN_MS = 10 * 60 * 1000
-/** For so long it is tried to keep an answer that the store did not take. */
-const LONGEST_DEBT_MS = 60 * 1000
-/** All answers that are owed take no more than this. */
-const MOST_OWED_BYTES = 64 * 1024 * 1024
-/** What one takes beside its body, roughly. */
-const ENTRY_BYTES = 1024
 
 /** What runs need, of the plugin. */
 export interface RunContext {
@@ -21,13 +16,7 @@ export interface RunContext {
   clock: Clock
   /** All of this process, until they are over. */
   runs: Set<Run>
-  debts: Debts
-}
-
-/** Answers that the store did not take yet. */
-export interface Debts {
-  bytes: number
-  isFull: boolean
+  owed: OwedResponses
 }
 
 export interface RunOptions {
@@ -45,9 +34,8 @@ export class Run {
   readonly #context: RunContext
   readonly #options: RunOptions
   readonly #timer: Timer
-  #deadline: number
-  #owed: StoredAnswer | undefined
-  #owedBytes = 0
+  readonly #deadline: number
+  #owed: OwedResponse | undefined
   #isSettled = false
   #isBusy = false
   #isCutOff = false
@@ -94,10 +82,17 @@ export class Run {
   }
 
   async #keep (answer: StoredAnswer): Promise<void> {
+    const { store, run, log, owed } = this.#context
+    const { claimant, ttl } = this.#options
     this.#isSettled = true
-    this.#owed = answer
-    this.#deadline = this.#context.clock.monotonic() + Math.min(LONGEST_DEBT_MS, this.#options.ttl)
-    await this.#pay(true)
+    try {
+      const isKept = await run(() => store.complete(claimant, answer, ttl))
+      if (!isKept) log.warn({ plugin: 'idempotency' }, TAKEN)
+    } catch (error) {
+      this.#owed = owed.add(claimant, answer, ttl, reasonOf(error))
+    } finally {
+      this.#end()
+    }
   }
 
   /** Lets the next one run; it never fails. */
@@ -111,16 +106,16 @@ export class Run {
   }
 
   async #retract (): Promise<void> {
-    const { store, run, log } = this.#context
-    this.#end()
+    const { store, run, log, owed } = this.#context
+    if (this.#owed !== undefined) owed.drop(this.#owed)
     await run(() => store.retract(this.#options.claimant)).catch((error: unknown) => {
       log.warn({ plugin: 'idempotency', reason: reasonOf(error) }, 'idempotency: a response that could not be sent stays stored, as the store cannot be asked')
     })
   }
 
-  /** The process ends: what is owed is tried once more. */
+  /** The process ends. */
   async close (): Promise<void> {
-    if (this.#owed !== undefined) await this.#pay(false)
+    await this.#keeping
     this.#end()
   }
 
@@ -130,51 +125,15 @@ export class Run {
 
   #end (): void {
     this.#context.clock.clearInterval(this.#timer)
-    this.#owed = undefined
-    const { runs, debts } = this.#context
-    runs.delete(this)
-    debts.bytes -= this.#owedBytes
-    this.#owedBytes = 0
-    if (debts.bytes === 0) debts.isFull = false
+    this.#context.runs.delete(this)
   }
 
   #tick (): void {
+    // While its answer is being stored that says as much.
+    if (this.#isSettled) return
     const isLate = this.#context.clock.monotonic() > this.#deadline
-    if (this.#owed !== undefined) {
-      if (isLate) this.#end()
-      else this.#pay(false).catch(() => {})
-    } else if (isLate || (this.#options.isOver() && !this.#goesOn)) {
-      this.release().catch(() => {})
-    } else {
-      this.#renew().catch(() => {})
-    }
-  }
-
-  async #pay (isFirst: boolean): Promise<void> {
-    const { store, run, log } = this.#context
-    const answer = this.#owed
-    if (answer === undefined) return
-    try {
-      const isKept = await run(() => store.complete(this.#options.claimant, answer, this.#options.ttl))
-      if (!isKept) log.warn({ plugin: 'idempotency' }, 'idempotency: an answer is not kept, as its key was taken by another request meanwhile')
-      this.#end()
-    } catch (error) {
-      if (isFirst && this.#owed !== undefined) this.#owe(answer, reasonOf(error))
-    }
-  }
-
-  /** The log has a line for all that are owed at a time. */
-  #owe ({ body }: StoredAnswer, reason: string): void {
-    const { debts, log } = this.#context
-    const bytes = ENTRY_BYTES + (body instanceof Buffer ? body.length : 0)
-    if (debts.bytes + bytes > MOST_OWED_BYTES) {
-      if (!debts.isFull) log.warn({ plugin: 'idempotency', reason }, 'idempotency: no more answers are kept for the store, as they are too many')
-      debts.isFull = true
-      return this.#end()
-    }
-    if (debts.bytes === 0) log.warn({ plugin: 'idempotency', reason }, 'idempotency: an answer is not kept yet')
-    this.#owedBytes = bytes
-    debts.bytes += bytes
+    if (isLate || (this.#options.isOver() && !this.#goesOn)) this.release().catch(() => {})
+    else this.#renew().catch(() => {})
   }
 
   async #renew (): Promise<void> {

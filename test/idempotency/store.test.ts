@@ -1,6 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import t, { type Test } from 'tap'
 import { createMemoryStore } from '../../plugins/idempotency/memory-store.js'
+import { OwedResponses } from '../../plugins/idempotency/owed-responses.js'
 import { createRedisStore } from '../../plugins/idempotency/redis-store.js'
 import { Run, type RunContext } from '../../plugins/idempotency/run.js'
 import type { IdempotencyStore, StoredAnswer } from '../../plugins/idempotency/store.js'
@@ -96,61 +97,87 @@ t.test('in memory a system clock that is set forward ends no claim', async t => 
   t.equal(await store.claim(second, 60_000), 'theirs')
 })
 
-t.test('responses that a store does not take are bounded, and the log has a line for all of them', async t => {
+/** Runs on a store that takes no responses while `isDown()`. */
+function runsOn (isDown: () => boolean) {
   const { logger, lines } = collectLog()
-  const linesWith = (part: string) => lines.filter(line => String(line['msg']).includes(part)).length
   const clock = createTestClock()
-  let isDown = true
   const kept: string[] = []
-  const context: RunContext = {
-    store: {
-      ...createMemoryStore(10, clock),
-      async complete ({ id }) {
-        if (isDown) throw new Error('down')
-        kept.push(id)
-        return true
-      }
-    },
-    run: operation => operation(),
-    log: logger as FastifyBaseLogger,
-    clock,
-    runs: new Set(),
-    debts: { bytes: 0, isFull: false }
+  let attempts = 0
+  const store: IdempotencyStore = {
+    ...createMemoryStore(10, clock),
+    async complete ({ id }) {
+      attempts++
+      if (isDown()) throw new Error('down')
+      kept.push(id)
+      return true
+    }
   }
-  const body = Buffer.alloc(25 * 1024 * 1024)
-  const complete = async (id: string) => {
-    const run = new Run(context, { claimant: { id, fingerprint: '', token: id }, lease: 300, ttl: 60_000, isClaimed: true, isOver: () => false })
-    await run.complete({ status: 200, headers: {}, body })
+  const services = { store, run: <T>(operation: () => Promise<T>) => operation(), log: logger as FastifyBaseLogger, clock }
+  const owed = new OwedResponses(services)
+  const context: RunContext = { ...services, runs: new Set(), owed }
+  const complete = async (id: string, given: StoredAnswer = answer) => {
+    const run = new Run(context, { claimant: { id, fingerprint: '', token: id }, lease: 30_000, ttl: 3_600_000, isClaimed: true, isOver: () => false })
+    await run.complete(given)
+    return run
   }
-  for (const id of ['a', 'b', 'c', 'd']) await complete(id)
-  t.same([context.runs.size, linesWith('an answer is not kept yet'), linesWith('no more answers are kept')], [2, 1, 1])
+  return { context, owed, clock, kept, complete, attempts: () => attempts, linesWith: (part: string) => lines.filter(line => String(line['msg']).includes(part)).length }
+}
+
+t.test('responses that a store does not take are bounded, and the log has a line for all of them', async t => {
+  let isDown = true
+  const { context, owed, clock, kept, complete, linesWith } = runsOn(() => isDown)
+  const large = { status: 200, headers: {}, body: Buffer.alloc(25 * 1024 * 1024) }
+  for (const id of ['a', 'b', 'c', 'd']) await complete(id, large)
+  t.same([context.runs.size, owed.size, linesWith('an answer is not kept yet'), linesWith('no more answers are kept')], [0, 2, 1, 1])
   isDown = false
-  await clock.advance(100)
-  t.same([context.runs.size, kept.sort(), context.debts], [0, ['a', 'b'], { bytes: 0, isFull: false }])
+  await clock.advance(1000)
+  t.same([kept.sort(), owed.size, owed.bytes], [['a', 'b'], 0, 0])
   isDown = true
-  await complete('e')
-  t.same([context.runs.size, linesWith('an answer is not kept yet')], [1, 2])
+  await complete('e', large)
+  t.same([owed.size, linesWith('an answer is not kept yet')], [1, 2])
   isDown = false
-  await clock.advance(100)
-  t.same([context.runs.size, kept], [0, ['a', 'b', 'e']])
+  await clock.advance(1000)
+  t.same([owed.size, kept], [0, ['a', 'b', 'e']])
 })
 
 t.test('a response that the store does not take for a minute is given up', async t => {
-  const { logger } = collectLog()
-  const clock = createTestClock()
-  let attempts = 0
-  const context: RunContext = {
-    store: { ...createMemoryStore(10, clock), async complete () { attempts++; throw new Error('down') } },
-    run: operation => operation(),
-    log: logger as FastifyBaseLogger,
-    clock,
-    runs: new Set(),
-    debts: { bytes: 0, isFull: false }
-  }
-  const run = new Run(context, { claimant: first, lease: 30_000, ttl: 3_600_000, isClaimed: true, isOver: () => false })
-  await run.complete(answer)
+  const { owed, clock, complete, attempts } = runsOn(() => true)
+  await complete('a')
   await clock.advance('1 minute')
-  t.same([context.runs.size, attempts], [1, 7])
+  t.same([owed.size, attempts()], [1, 61])
   await clock.advance('10s')
-  t.same([context.runs.size, attempts, context.debts], [0, 7, { bytes: 0, isFull: false }])
+  t.same([owed.size, owed.bytes, attempts()], [0, 0, 61])
+})
+
+t.test('while the store takes none of the owed responses few are tried at a time, and all are written once it is back', async t => {
+  let isDown = true
+  const { owed, clock, kept, complete, attempts } = runsOn(() => isDown)
+  for (let i = 0; i < 1000; i++) await complete(String(i))
+  await clock.advance('3s')
+  t.same([owed.size, attempts()], [1000, 1000 + 3 * 50])
+  isDown = false
+  await clock.advance('1s')
+  t.same([owed.size, owed.bytes, kept.length], [0, 0, 1000])
+})
+
+t.test('an owed response that could not be sent is not stored any more', async t => {
+  let isDown = true
+  const { owed, clock, kept, complete } = runsOn(() => isDown)
+  const run = await complete('a')
+  run.fail(false)
+  isDown = false
+  await clock.advance('1s')
+  t.same([owed.size, kept], [0, []])
+})
+
+t.test('when the process ends, owed responses are tried once more, and the log has how many are lost', async t => {
+  let isDown = true
+  const { owed, kept, complete, linesWith } = runsOn(() => isDown)
+  await complete('a')
+  await owed.close()
+  t.same([owed.size, kept, linesWith('closed with answers that could not be stored')], [0, [], 1])
+  await complete('b')
+  isDown = false
+  await owed.close()
+  t.same([owed.size, kept], [0, ['b']])
 })

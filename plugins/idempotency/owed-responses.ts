@@ -1,0 +1,131 @@
+import { AsyncResource } from 'node:async_hooks'
+import type { FastifyBaseLogger } from 'fastify'
+import type { Clock, Timer } from '../shared/clock.js'
+import type { RedisGuard } from '../shared/guard.js'
+import { ownAnswer } from './own-answer.js'
+import type { Claimant, IdempotencyStore, StoredAnswer } from './store.js'
+
+/** How long it is tried to store a response that the store did not take. */
+const LONGEST_DEBT_MS = 60 * 1000
+const RETRY_MS = 1000
+/** How much memory all owed responses take at most. */
+const MOST_BYTES = 64 * 1024 * 1024
+/** How many are written at a time, and how many bytes of them, so that one write takes a few milliseconds. */
+const MOST_AT_ONCE = 50
+const MOST_BYTES_AT_ONCE = 1024 * 1024
+
+/** A response that is not stored yet. It holds bytes and text of its own, nothing of the request or reply. */
+export interface OwedResponse {
+  readonly claimant: Claimant
+  readonly answer: StoredAnswer
+  readonly ttl: number
+  /** By the monotonic clock. */
+  readonly deadline: number
+  readonly bytes: number
+}
+
+interface OwedOptions {
+  store: Pick<IdempotencyStore, 'complete'>
+  run: RedisGuard['run']
+  log: FastifyBaseLogger
+  clock: Clock
+}
+
+/** Responses that the store did not take: bounded in bytes, and written as soon as the store is back. */
+export class OwedResponses {
+  readonly #options: OwedOptions
+  readonly #owed = new Set<OwedResponse>()
+  /** The context of the plugin: a timer that is started by a request would hold that request's. */
+  readonly #context = new AsyncResource('idempotency')
+  #bytes = 0
+  #isFull = false
+  #timer: Timer | undefined
+  #paying: Promise<void> | undefined
+
+  constructor (options: OwedOptions) {
+    this.#options = options
+  }
+
+  get bytes (): number { return this.#bytes }
+  get size (): number { return this.#owed.size }
+
+  /** The log has a line for all that are owed at a time. @returns undefined where there is no room */
+  add (claimant: Claimant, answer: StoredAnswer, ttl: number, reason: string): OwedResponse | undefined {
+    const { log, clock } = this.#options
+    const owed = { claimant, ...ownAnswer(answer), ttl, deadline: clock.monotonic() + Math.min(LONGEST_DEBT_MS, ttl) }
+    if (this.#bytes + owed.bytes > MOST_BYTES) {
+      if (!this.#isFull) log.warn({ plugin: 'idempotency', reason }, 'idempotency: no more answers are kept for the store, as they are too many')
+      this.#isFull = true
+      return undefined
+    }
+    if (this.#owed.size === 0) log.warn({ plugin: 'idempotency', reason }, 'idempotency: an answer is not kept yet')
+    this.#owed.add(owed)
+    this.#bytes += owed.bytes
+    this.#timer ??= this.#context.runInAsyncScope(() => clock.setInterval(() => { this.#pay().catch(() => {}) }, RETRY_MS).unref())
+    return owed
+  }
+
+  /** Gives one up. */
+  drop (owed: OwedResponse): void {
+    if (!this.#owed.delete(owed)) return
+    this.#bytes -= owed.bytes
+    if (this.#owed.size > 0) return
+    this.#isFull = false
+    this.#options.clock.clearInterval(this.#timer)
+    this.#timer = undefined
+  }
+
+  /** The process ends: all are tried once more. */
+  async close (): Promise<void> {
+    await this.#paying
+    await this.#pay()
+    if (this.#owed.size > 0) this.#options.log.error({ plugin: 'idempotency', answers: this.#owed.size }, 'idempotency: closed with answers that could not be stored: the same requests may run a second time')
+    for (const owed of this.#owed) this.drop(owed)
+  }
+
+  async #pay (): Promise<void> {
+    this.#paying ??= this.#payAll().finally(() => { this.#paying = undefined })
+    await this.#paying
+  }
+
+  /** Writes some at a time, until none of them is taken. */
+  async #payAll (): Promise<void> {
+    const now = this.#options.clock.monotonic()
+    for (const owed of this.#owed) if (now > owed.deadline) this.drop(owed)
+    for (const batch of batchesOf([...this.#owed])) {
+      const areTaken = await Promise.all(batch.map(owed => this.#payOne(owed)))
+      if (!areTaken.includes(true)) return
+    }
+  }
+
+  async #payOne (owed: OwedResponse): Promise<boolean> {
+    if (!this.#owed.has(owed)) return true
+    const { store, run, log } = this.#options
+    try {
+      const isKept = await run(() => store.complete(owed.claimant, owed.answer, owed.ttl))
+      if (!isKept) log.warn({ plugin: 'idempotency' }, TAKEN)
+      this.drop(owed)
+      return true
+    } catch {
+      return false
+    }
+  }
+}
+
+export const TAKEN = 'idempotency: an answer is not kept, as its key was taken by another request meanwhile'
+
+function batchesOf (all: readonly OwedResponse[]): OwedResponse[][] {
+  const batches: OwedResponse[][] = []
+  let bytes = Infinity
+  for (const owed of all) {
+    const last = batches.at(-1)
+    bytes += owed.bytes
+    if (last !== undefined && last.length < MOST_AT_ONCE && bytes <= MOST_BYTES_AT_ONCE) {
+      last.push(owed)
+    } else {
+      batches.push([owed])
+      bytes = owed.bytes
+    }
+  }
+  return batches
+}

@@ -1,0 +1,64 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { FastifyInstance } from 'fastify'
+import type { Redis } from 'ioredis'
+import t from 'tap'
+import { completeScript } from '../../plugins/idempotency/scripts.js'
+import { createTestApp } from '../helpers/index.js'
+import { heapInUse } from '../helpers/timing/heap.js'
+
+const REQUESTS = 3000
+const BODY_BYTES = 200
+// Beside key and owner an owed response is counted as 1 KiB.
+const COUNTED = 1024 + BODY_BYTES
+
+/** All memory in use once what is not in use is gone. */
+async function memoryInUse (): Promise<number> {
+  for (let round = 0; round < 5; round++) {
+    heapInUse()
+    await sleep(5)
+  }
+  const heap = heapInUse()
+  const { external } = process.memoryUsage()
+  return heap + external
+}
+
+/** An app whose Redis takes no responses. */
+async function owingApp (t: Parameters<typeof createTestApp>[0]): Promise<{ app: FastifyInstance, requests: Array<WeakRef<object>> }> {
+  const requests: Array<WeakRef<object>> = []
+  // As `@fastify/request-context` does: what is started by a request holds it.
+  const context = new AsyncLocalStorage<object>()
+  const { app } = await createTestApp(t, {
+    store: 'redis',
+    server: { logger: false, loggerInstance: undefined } as never,
+    plugins: { idempotency: { scope: () => 'one' } },
+    before: app => app.addHook('onRequest', (request, _reply, done) => {
+      requests.push(new WeakRef(request))
+      context.run(request, done)
+    }),
+    routes: app => app.post('/', { config: { idempotency: true } }, async (request, reply) => {
+      reply.header('location', `/orders/${(request.body as string).slice(10, 40)}`)
+      return (request.body as string).slice(0, BODY_BYTES)
+    })
+  })
+  const client = app.redis as Redis
+  const evalsha = client.evalsha.bind(client) as (...args: unknown[]) => Promise<unknown>
+  Object.assign(client, { evalsha: async (...args: unknown[]) => args[0] === completeScript.sha1 ? await Promise.reject(new Error('READONLY')) : await evalsha(...args) })
+  return { app, requests }
+}
+
+t.test('owed responses take about as much memory as is counted, and hold neither request nor reply', async t => {
+  const { app, requests } = await owingApp(t)
+  const post = async (key: number): Promise<void> => {
+    const payload = 'a'.repeat(20_000)
+    await app.inject({ method: 'POST', url: '/', headers: { 'idempotency-key': `k${key}`, 'content-type': 'text/plain' }, payload })
+  }
+  for (let i = 0; i < 200; i++) await post(i)
+  requests.length = 0
+  const before = await memoryInUse()
+  for (let i = 200; i < 200 + REQUESTS; i++) await post(i)
+  const each = (await memoryInUse() - before) / REQUESTS
+  const alive = requests.filter(request => request.deref() !== undefined).length
+  t.ok(alive < 10, `${alive} of ${REQUESTS} requests are held`)
+  t.ok(each < 1.5 * COUNTED, `${Math.round(each)} bytes each, counted as ${COUNTED}`)
+})
