@@ -2,11 +2,14 @@ import type { FastifySessionOptions, SessionStore as FastifySessionStore } from 
 import type { FastifyBaseLogger, FastifyRequest, Session } from 'fastify'
 import { LRUCache } from 'lru-cache'
 import type { Clock } from '../shared/clock.js'
+import { reasonOf } from '../shared/errors.js'
 import { hashId } from '../shared/keys.js'
 import { isPromise } from '../shared/maybe-promise.js'
 import { traced } from '../shared/trace.js'
+import { protectCallbacks } from './callbacks.js'
 import type { Cipher } from './cipher.js'
 import type { SessionCounts } from './counts.js'
+import { checkAttributes, checkIsCookie, repairCookie } from './cookie-rules.js'
 import { cookieToStore } from './cookie.js'
 import { StoreUnavailableError } from './errors.js'
 import { contentsOf, diff, diffContents, joinFields, parseFields, takeSnapshot, textOrNone, type Change, type Snapshot } from './fields.js'
@@ -51,11 +54,13 @@ export class Adapter implements FastifySessionStore {
   readonly #abandoned = new WeakSet<Session>()
   readonly #unsaved = new WeakSet<Session>()
   #reading: Reading | undefined
-  #isBegin = false
+  /** What to call with an error, while a request begins. */
+  #begin: ((error: unknown) => void) | undefined
   /** Id of the session that could not be read. */
   #failing: string | undefined
   #isRefusing = false
   #hasWarned = false
+  #hasWarnedOfCookie = false
 
   constructor (options: AdapterOptions) {
     this.#options = options
@@ -65,10 +70,11 @@ export class Adapter implements FastifySessionStore {
    * What is read within this is for a request that begins.
    *
    * @param work - is given what is to be called before it goes on with anything else
+   * @param fail - is given what `@fastify/session` throws when the store has replied
    */
-  atBegin (work: (end: () => void) => void): void {
-    const end = () => { this.#isBegin = false }
-    this.#isBegin = true
+  atBegin (work: (end: () => void) => void, fail: (error: unknown) => void): void {
+    const end = () => { this.#begin = undefined }
+    this.#begin = fail
     try {
       work(end)
     } finally {
@@ -78,17 +84,19 @@ export class Adapter implements FastifySessionStore {
 
   get (sessionId: string, callback: (error: unknown, session?: Session | null) => void): void {
     const handle = hashId(sessionId)
-    const isBegin = this.#isBegin
+    const fail = this.#begin
     traced('session read', () => this.#options.store.read(handle)).then(stored => {
       const found = stored === undefined ? undefined : this.#open(handle, stored)
       // `@fastify/session` makes its object of what it is given, and goes on to the next hook within this. Of one that is gone too:
       // `reload` keeps its id, under which nothing may be created.
       this.#reading = { sessionId, known: found?.known ?? { changeTo: after => diff({}, after), version: '', user: undefined, isGone: true } }
       try {
-        if (found === undefined || !isBegin) return callback(null, found?.data ?? null)
+        if (found === undefined || fail === undefined) return callback(null, found?.data ?? null)
         // Of all that it is given its object makes a digest: of the cookie alone that is quick, and the rest follows in `accept`.
         this.#reading.data = found.data
         callback(null, { cookie: found.data.cookie } as Session)
+      } catch (error) {
+        this.#report(error, fail)
       } finally {
         this.#reading = undefined
       }
@@ -97,6 +105,8 @@ export class Adapter implements FastifySessionStore {
       this.#failing = sessionId
       try {
         callback(null, null)
+      } catch (error) {
+        this.#report(error, fail)
       } finally {
         this.#failing = undefined
       }
@@ -113,7 +123,7 @@ export class Adapter implements FastifySessionStore {
     state.saved = saved
     saved.then(isSaved => {
       this.#unsaved.delete(session)
-      callback(undefined, isSaved)
+      this.#call(() => callback(undefined, isSaved))
     }, error => {
       if (error instanceof StoreUnavailableError) this.#unsaved.add(session)
       this.#refuse(callback, error)
@@ -122,7 +132,7 @@ export class Adapter implements FastifySessionStore {
 
   destroy (sessionId: string, callback: (error?: unknown) => void): void {
     if (this.#standIns.has(sessionId)) return this.#refuse(callback)
-    this.#options.users.destroy(hashId(sessionId)).then(() => callback(), () => this.#refuse(callback))
+    this.#options.users.destroy(hashId(sessionId)).then(() => this.#call(callback), () => this.#refuse(callback))
   }
 
   /**
@@ -142,7 +152,10 @@ export class Adapter implements FastifySessionStore {
       if (this.#reading.data !== undefined) this.#complete(session, this.#reading.data)
       delete this.#reading.data
     }
-    if (session !== null) stateOf(session).request = request
+    if (session !== null) {
+      stateOf(session).request = request
+      protectCallbacks(session)
+    }
     return true
   }
 
@@ -205,10 +218,24 @@ export class Adapter implements FastifySessionStore {
   #refuse (callback: (error: unknown) => void, error: unknown = new StoreUnavailableError()): void {
     this.#isRefusing = true
     try {
-      callback(error)
+      this.#call(() => callback(error))
     } finally {
       this.#isRefusing = false
     }
+  }
+
+  /** Nothing would catch what a callback throws now. */
+  #call (callback: () => void): void {
+    try {
+      callback()
+    } catch (error) {
+      this.#report(error)
+    }
+  }
+
+  #report (error: unknown, fail?: (error: unknown) => void): void {
+    if (fail !== undefined) return fail(error)
+    this.#options.log.error({ plugin: 'session', reason: reasonOf(error) }, 'session: a callback failed')
   }
 
   #open (handle: string, stored: StoredSession): { data: Session, known: Known } | undefined {
@@ -229,8 +256,18 @@ export class Adapter implements FastifySessionStore {
     }
     // As text: what was given is the session's own by then.
     const cookie = textOrNone(() => JSON.stringify(data['cookie']))
+    if (data['cookie'] !== undefined) data['cookie'] = this.#repaired(data['cookie'])
     const changeTo = (after: Snapshot) => diffContents([cookie && `"cookie":${cookie}`, contents].filter(Boolean).join(), after)
     return { data: data as unknown as Session, known: { changeTo, contents, version, user } }
+  }
+
+  /** A stored attribute that cannot be sent is ignored: the option `cookie` has another one. */
+  #repaired (stored: unknown): unknown {
+    const repaired = repairCookie(stored)
+    if (repaired === undefined) return stored
+    if (!this.#hasWarnedOfCookie) this.#options.log.warn({ plugin: 'session' }, 'session: attributes of a stored cookie cannot be sent and are ignored; those of the option cookie are used (logged once)')
+    this.#hasWarnedOfCookie = true
+    return repaired
   }
 
   /**
@@ -247,6 +284,7 @@ export class Adapter implements FastifySessionStore {
       this.abandon(session)
       return false
     }
+    checkCookieOf(session, state.request !== undefined)
     const { after, change } = this.#changeOf(session)
     const found = userId(session)
     const user = digestOfFound(isPromise(found) ? await found : found)
@@ -308,4 +346,14 @@ export class Adapter implements FastifySessionStore {
       throw new StoreUnavailableError()
     }
   }
+}
+
+/**
+ * Before anything is written.
+ *
+ * @param isRequests - whether it is a request's; what a program gives the store itself may be a plain object
+ */
+function checkCookieOf ({ cookie }: Session, isRequests: boolean): void {
+  if (isRequests || (typeof cookie !== 'object' && cookie !== undefined)) checkIsCookie(cookie)
+  if (cookie !== undefined && cookie !== null) checkAttributes(cookie)
 }

@@ -1,8 +1,9 @@
 import type { CookieSerializeOptions } from '@fastify/cookie'
 import type { FastifySessionOptions } from '@fastify/session'
 import type { Session } from 'fastify'
+import { checkAttributes, checkIsCookie, dateOf } from './cookie-rules.js'
 
-type CookieOptions = NonNullable<FastifySessionOptions['cookie']>
+export type CookieOptions = NonNullable<FastifySessionOptions['cookie']>
 
 /**
  * What is to be kept of a session's cookie: nothing where it is as the options make it. One with a lifetime bears a time of its own,
@@ -21,7 +22,15 @@ export function cookieToStore (given: Session['cookie'], options: CookieOptions)
   return given.secure === (secure ?? null) ? undefined : given
 }
 
-/** What a reply says of a cookie: no more of what a handler may have put there. */
-export function attributesOf ({ path, domain, httpOnly, secure, sameSite, expires, ...rest }: Session['cookie']): CookieSerializeOptions {
-  return { path, domain, httpOnly, secure, sameSite, expires: expires ?? undefined, partitioned: 'partitioned' in rest && rest.partitioned === true }
+/**
+ * The attributes of `Set-Cookie`, without anything else that a handler may have put into the cookie.
+ *
+ * @throws `FST_REDIS_SUITE_SESSION_INVALID_COOKIE`
+ */
+export function attributesOf (cookie: Session['cookie'], { priority }: CookieOptions): CookieSerializeOptions {
+  checkIsCookie(cookie)
+  checkAttributes(cookie)
+  const { path, domain, httpOnly, secure, sameSite, expires, ...rest } = cookie
+  const partitioned = 'partitioned' in rest && rest.partitioned === true
+  return { path, domain, httpOnly, secure, sameSite, expires: dateOf(expires), partitioned, ...priority !== undefined && { priority } }
 }

@@ -1,8 +1,11 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler, onSendHookHandler } from 'fastify'
-import { finishHook } from '../shared/hook-callback.js'
+import { failHook, finishHook } from '../shared/hook-callback.js'
 import { recorderOf } from '../shared/request-reads.js'
 import type { Adapter } from './adapter.js'
-import { attributesOf } from './cookie.js'
+import { closeReply, openReply } from './callbacks.js'
+import { checkIsCookie } from './cookie-rules.js'
+import { attributesOf, type CookieOptions } from './cookie.js'
+import { decryptWithPromise, storeFor } from './promises.js'
 import { NoCookiesError } from './errors.js'
 
 export interface HookOptions {
@@ -10,15 +13,16 @@ export interface HookOptions {
   cookiePrefix: string
   /** Whether each reply renews the cookie. */
   rolling: boolean
-  /** Of the cookie, to clear it. */
-  cookie: { path?: string | undefined, domain?: string | undefined }
+  /** The option `cookie`. */
+  cookie: CookieOptions
 }
 
 const SESSION = Symbol('session')
 
 /**
  * The instance as `@fastify/session` is to see it: its two hooks become ours, as a route may be without sessions, and a session that could
- * not be read may neither be saved nor clear the client's cookie; and the adapter is told of each object that becomes the request's session.
+ * not be read may neither be saved nor clear the client's cookie; the adapter is told of each object that becomes the request's session; and
+ * what takes a callback returns a promise without one.
  */
 export function withOwnHooks (fastify: FastifyInstance, adapter: Adapter, options: HookOptions): FastifyInstance {
   const wrappers: Record<string, (handler: never) => unknown> = {
@@ -30,7 +34,11 @@ export function withOwnHooks (fastify: FastifyInstance, adapter: Adapter, option
       const value: unknown = Reflect.get(target, name, target)
       if (name === 'addHook') return (hook: string, handler: never) => target.addHook(hook as 'onRequest', readingApart((wrappers[hook]?.(handler) ?? handler) as Hook) as onRequestHookHandler)
       if (name === 'decorateRequest') {
-        return (property: string, given: object) => target.decorateRequest(property, (property === 'session' ? accessor(adapter) : given) as never)
+        const ours: Record<string, object> = { session: accessor(adapter), sessionStore: { getter (this: FastifyRequest) { return storeFor(this, adapter) } } }
+        return (property: string, given: object) => target.decorateRequest(property, (ours[property] ?? given) as never)
+      }
+      if (name === 'decorate') {
+        return (property: string, given: FastifyInstance['decryptSession']) => target.decorate(property, (property === 'decryptSession' ? decryptWithPromise(given) : given) as never)
       }
       return typeof value === 'function' ? value.bind(target) : value
     }
@@ -79,16 +87,18 @@ function wrapOnRequest (handler: onRequestHookHandler, adapter: Adapter): onRequ
     if (request.routeOptions.config?.session === false) return done()
     // How a user has registered @fastify/cookie shows here first.
     if (!request.cookies) return done(new NoCookiesError())
+    openReply(request, reply)
     adapter.atBegin(end => handler.call(this, request, reply, error => {
       end()
       finishHook('session', reply, done, error)
-    }))
+    }), error => failHook('session', reply, done, error))
   }
 }
 
 function wrapOnSend (handler: onSendHookHandler, adapter: Adapter, options: HookOptions): onSendHookHandler {
   return function sessionOnSend (request, reply, payload, done) {
     const { session } = request
+    closeReply(request)
     if (request.routeOptions.config?.session === false || adapter.isAnonymous(request)) return done(null, payload)
     if (!session?.sessionId) {
       if (adapter.hasEnded(request)) clearDeadCookie(request, reply, options)
@@ -98,6 +108,7 @@ function wrapOnSend (handler: onSendHookHandler, adapter: Adapter, options: Hook
       // The reply reports the failed save: a second try would take another time-out.
       if (reply.statusCode >= 500 && adapter.isUnsaved(session)) return done(null, payload)
       if (adapter.isAbandoned(session) || isSettled(request, adapter, options)) return done(null, payload)
+      checkIsCookie(session.cookie)
     } catch (error) {
       return done(error as Error)
     }
@@ -118,7 +129,7 @@ function wrapOnSend (handler: onSendHookHandler, adapter: Adapter, options: Hook
     // `@fastify/session` sets the cookie in a callback of the store, where nothing catches what that throws.
     const face = {
       // The cookie of a session that turns out to be dead would take the place of the one that a login has given since.
-      setCookie: (...args: Parameters<FastifyReply['setCookie']>) => adapter.isAbandoned(session) ? reply : attempt(() => reply.setCookie(...args)),
+      setCookie: (name: string, value: string) => adapter.isAbandoned(session) ? reply : attempt(() => reply.setCookie(name, value, attributesOf(session.cookie, options.cookie))),
       clearCookie: (...args: Parameters<FastifyReply['clearCookie']>) => attempt(() => reply.clearCookie(...args))
     }
     const finish = (error?: unknown) => {
@@ -152,13 +163,13 @@ function isSecureEnough ({ session, protocol }: FastifyRequest): boolean {
 }
 
 /** Does what `@fastify/session` would, which takes a digest of the session before it saves it and one after. */
-function saveKnown (request: FastifyRequest, reply: FastifyReply, adapter: Adapter, { cookieName, cookiePrefix, rolling }: HookOptions, done: (error?: Error) => void): void {
+function saveKnown (request: FastifyRequest, reply: FastifyReply, adapter: Adapter, { cookieName, cookiePrefix, rolling, cookie }: HookOptions, done: (error?: Error) => void): void {
   const { session } = request
   adapter.set(session.sessionId, session, (error, isSaved) => {
     try {
       if (error) throw error
       if ((isSaved || rolling || session.isSaved()) && !adapter.isAbandoned(session)) {
-        reply.setCookie(cookieName, cookiePrefix + session.encryptedSessionId, attributesOf(session.cookie))
+        reply.setCookie(cookieName, cookiePrefix + session.encryptedSessionId, attributesOf(session.cookie, cookie))
       }
     } catch (error) {
       // The reply that says so would try it again.

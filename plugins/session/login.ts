@@ -2,6 +2,7 @@ import type { FastifyInstance, FastifyRequest, Session } from 'fastify'
 import { readOptions } from '../shared/options.js'
 import { hashId } from '../shared/keys.js'
 import type { Adapter } from './adapter.js'
+import { handled } from './callbacks.js'
 import { NoSessionError, NotTheUserError, StoreUnavailableError } from './errors.js'
 import { userOf } from './sessions.js'
 import { digestOfFound } from './user-id.js'
@@ -30,15 +31,15 @@ export function addLogin (fastify: FastifyInstance, { adapter, users, userId, pr
     return request.session
   }
 
-  fastify.decorateRequest('login', async function (this: FastifyRequest, user, options = {}) {
+  async function login (request: FastifyRequest, user: unknown, options: LoginOptions): Promise<void> {
     const { keep = [], set = {} } = checked(options)
-    const before = require(this)
+    const before = require(request)
     // Before anything ends: a user that is not there is a mistake, and would be let in as nobody.
     await users.requireRoom(userOf(user), hashId(before.sessionId))
     // A new id, so that one that was planted before the login is worth nothing. One that nobody has seen yet is new.
     if (adapter.isNew(before)) empty(before, keep)
     else await before.regenerate([...keep] as never)
-    const { session } = this
+    const { session } = request
     try {
       Object.assign(session, property === undefined ? {} : { [property]: user }, set)
       if (digestOfFound(await userId(session)) !== userOf(user)) throw new NotTheUserError()
@@ -47,10 +48,14 @@ export function addLogin (fastify: FastifyInstance, { adapter, users, userId, pr
       adapter.abandon(session)
       throw error
     }
-  })
-  fastify.decorateRequest('logout', async function (this: FastifyRequest) {
-    if (this.session !== null) await require(this).destroy()
-  })
+  }
+
+  async function logout (request: FastifyRequest): Promise<void> {
+    if (request.session !== null) await require(request).destroy()
+  }
+
+  fastify.decorateRequest('login', function (this: FastifyRequest, user, options = {}) { return handled(login(this, user, options)) })
+  fastify.decorateRequest('logout', function (this: FastifyRequest) { return handled(logout(this)) })
 }
 
 function empty (session: Session, keep: readonly string[]): void {

@@ -7,9 +7,11 @@ import type { Duration } from '../shared/duration.js'
 import { invalidOptionError } from '../shared/errors.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
 import { MAX_ENTRIES, readOptions } from '../shared/options.js'
+import { checkCookieOptions, isCookieName } from './cookie-rules.js'
 import { RememberingSigner } from './signer.js'
 import type { SessionTimeouts } from './store.js'
 import type { UserLimit } from './user-sessions.js'
+import { checkedGenerator, checkedSigner } from './user-functions.js'
 
 /** 32 bytes: a Buffer, or as text in hexadecimal or base64. */
 export type EncryptionKey = Uint8Array | string
@@ -72,6 +74,13 @@ export function resolveSessionOptions (given: SessionPluginOptions): ResolvedSes
   const { userId = 'userId', encrypt, cookie, cookiePrefix = '' } = given
   if (typeof userId !== 'function' && (typeof userId !== 'string' || userId === '')) read.fail('userId', "a property's name, or a function of the session")
   const cookieName = read.string('cookieName', 'sid')
+  if (!isCookieName(cookieName)) read.fail('cookieName', 'a name of printable ASCII characters without "=", ";" and blanks')
+  // Half of a surrogate pair cannot be encoded.
+  if (typeof cookiePrefix !== 'string' || /\p{Surrogate}/u.test(cookiePrefix)) read.fail('cookiePrefix', 'a string of whole characters')
+  checkCookieOptions(cookie)
+  if (given.idGenerator !== undefined && typeof given.idGenerator !== 'function') read.fail('idGenerator', 'a function')
+  read.boolean('saveUninitialized', false)
+  read.boolean('rolling', false)
   if (given.algorithm !== undefined && !getHashes().includes(given.algorithm)) read.fail('algorithm', 'a hash that crypto.getHashes() lists')
   const rest = Object.fromEntries(Object.entries(given).filter(([name, value]) => FASTIFY_SESSION.includes(name) && value !== undefined))
   return {
@@ -81,6 +90,7 @@ export function resolveSessionOptions (given: SessionPluginOptions): ResolvedSes
       saveUninitialized: false,
       ...rest,
       secret: signerOf(checkSecret(given.secret), given.algorithm),
+      ...given.idGenerator !== undefined && { idGenerator: checkedGenerator(given.idGenerator) },
       cookieName,
       cookie: { path: '/', httpOnly: true, sameSite: 'lax', secure: 'auto', ...cookie }
     },
@@ -108,7 +118,7 @@ function checkSecret (secret: SessionPluginOptions['secret']): FastifySessionOpt
 }
 
 function signerOf (secret: FastifySessionOptions['secret'], algorithm: string | undefined): FastifySessionOptions['secret'] {
-  return typeof secret === 'string' || Array.isArray(secret) ? new RememberingSigner(secret, algorithm) : secret
+  return typeof secret === 'string' || Array.isArray(secret) ? new RememberingSigner(secret, algorithm) : checkedSigner(secret)
 }
 
 function isSigner (value: unknown): boolean {

@@ -1,6 +1,7 @@
 import { invalidOptionError } from '../shared/errors.js'
 import { hashId } from '../shared/keys.js'
 import { readOptions } from '../shared/options.js'
+import { handled } from './callbacks.js'
 import type { Cipher } from './cipher.js'
 import type { SessionCounts, SessionStats } from './counts.js'
 import type { StoredInfo } from './store.js'
@@ -52,18 +53,22 @@ export function createSessions (users: UserSessions, cipher: Cipher | undefined,
     return { handle, createdAt, lastSeenAt, address, userAgent, current: handle === current }
   }
 
+  const list: Sessions['list'] = async (userId, options = {}) => {
+    const { current } = known(options, 'current')
+    const sessions = await users.list(userOf(userId))
+    return sessions.map(info => describe(info, current)).sort((a, b) => b.lastSeenAt - a.lastSeenAt)
+  }
+  const destroy: Sessions['destroy'] = async handle => await users.destroy(checkHandle(handle, 'handle'))
+  const destroyAll: Sessions['destroyAll'] = async (userId, options = {}) => {
+    const { except } = known(options, 'except')
+    return await users.destroyAll(userOf(userId), except === undefined ? undefined : checkHandle(except, 'except'))
+  }
+
   return {
-    async list (userId, options = {}) {
-      const { current } = known(options, 'current')
-      const sessions = await users.list(userOf(userId))
-      return sessions.map(info => describe(info, current)).sort((a, b) => b.lastSeenAt - a.lastSeenAt)
-    },
+    list,
     count: async userId => (await users.list(userOf(userId))).length,
-    destroy: async handle => await users.destroy(checkHandle(handle, 'handle')),
-    async destroyAll (userId, options = {}) {
-      const { except } = known(options, 'except')
-      return await users.destroyAll(userOf(userId), except === undefined ? undefined : checkHandle(except, 'except'))
-    },
+    destroy: handle => handled(destroy(handle)),
+    destroyAll: (userId, options) => handled(destroyAll(userId, options)),
     handleOf: hashId,
     stats: () => counts.stats
   }

@@ -25,6 +25,11 @@ export interface State {
 
 const STATE = Symbol('session.state')
 
+/** @returns undefined for a session of another plugin, or of no request */
+export function requestOf (session: object): FastifyRequest | undefined {
+  return (session as { [STATE]?: State })[STATE]?.request
+}
+
 /** In the object itself, hidden: as many entries of a `WeakMap` as there are requests keep the garbage collector busy. */
 export function stateOf (session: object): State {
   const holder = session as { [STATE]?: State }

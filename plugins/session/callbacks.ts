@@ -1,0 +1,79 @@
+import type { FastifyReply, FastifyRequest, Session } from 'fastify'
+import { reasonOf, toError } from '../shared/errors.js'
+import { failHook } from '../shared/hook-callback.js'
+import { isPromise } from '../shared/maybe-promise.js'
+import { requestOf } from './state.js'
+
+// The store calls the callbacks that an app passes to a session, to its store or to `decryptSession`: nothing else would catch what they
+// throw or reject, and the process would exit. Here the request is answered with that error.
+
+type Callback = (...args: unknown[]) => unknown
+type Method = (this: Session, ...args: unknown[]) => unknown
+
+/** The methods of a session that call a callback when the store has replied. */
+const METHODS = ['save', 'destroy', 'reload', 'regenerate'] as const
+
+const REPLY = Symbol('session.reply')
+
+type Holder = FastifyRequest & { [REPLY]?: FastifyReply | undefined }
+
+/** From now on an error of a callback is the request's response. */
+export function openReply (request: FastifyRequest, reply: FastifyReply): void {
+  (request as Holder)[REPLY] = reply
+}
+
+/** The response is being sent: an error of a callback is logged only. */
+export function closeReply (request: FastifyRequest): void {
+  (request as Holder)[REPLY] = undefined
+}
+
+let prototypeOfSessions: object | undefined
+let prototypeWithCallbacks: object | null = null
+
+/** Has the methods of a session call their callbacks so. All sessions share one prototype: properties of their own would cost more. */
+export function protectCallbacks (session: Session): void {
+  const prototype: object = Object.getPrototypeOf(session)
+  // `@fastify/session` begins each request with an empty object.
+  if (!Object.hasOwn(prototype, 'regenerate') || prototype === prototypeWithCallbacks) return
+  if (prototype !== prototypeOfSessions) {
+    prototypeOfSessions = prototype
+    prototypeWithCallbacks = Object.create(prototype, Object.fromEntries(METHODS.map(name => {
+      const value = wrapMethod(Reflect.get(prototype, name) as Method)
+      return [name, { value, writable: true, configurable: true }]
+    })))
+  }
+  Object.setPrototypeOf(session, prototypeWithCallbacks)
+}
+
+function wrapMethod (method: Method): Method {
+  return function (...args) {
+    const request = requestOf(this)
+    if (request === undefined) return method.apply(this, args)
+    const result = method.apply(this, args.map(arg => typeof arg === 'function' ? wrapCallback(arg as Callback, request) : arg))
+    return isPromise(result) ? handled(result) : result
+  }
+}
+
+export function wrapCallback (callback: Callback, request: FastifyRequest): Callback {
+  return (...args) => {
+    try {
+      const result = callback(...args)
+      if (isPromise(result)) Promise.resolve(result).catch((error: unknown) => fail(error, request))
+    } catch (error) {
+      fail(error, request)
+    }
+  }
+}
+
+/** A rejection that the caller does not await would end the process. */
+export function handled<T> (promise: Promise<T>): Promise<T> {
+  promise.catch(() => {})
+  return promise
+}
+
+function fail (error: unknown, request: FastifyRequest): void {
+  // What is decrypted for a websocket may be given another object for a request.
+  request.log?.error({ plugin: 'session', reason: reasonOf(error) }, 'session: a callback failed')
+  const reply = (request as Holder)[REPLY]
+  if (reply !== undefined && !reply.sent) failHook('session', reply, () => reply.send(toError(error)), error)
+}

@@ -1,0 +1,143 @@
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import t from 'tap'
+import { forEachStore, sharedRedis } from '../helpers/index.js'
+import { anySession, Browser, createSessionApp } from '../helpers/session/session-app.js'
+
+const INVALID = 'FST_REDIS_SUITE_SESSION_INVALID_COOKIE'
+
+type Cookie = FastifyRequest['session']['cookie']
+const cookieOf = (request: FastifyRequest) => request.session.cookie as unknown as Record<string, unknown>
+
+/** What a handler does to the cookie, and which attribute the error names. */
+const wrong: Record<string, [attribute: string, (request: FastifyRequest) => void]> = {
+  'maxAge NaN': ['maxAge', request => { request.session.cookie.maxAge = Number('a year') }],
+  'maxAge Infinity': ['maxAge', request => { request.session.cookie.maxAge = Infinity }],
+  'maxAge as text': ['maxAge', request => { cookieOf(request)['maxAge'] = '60000' }],
+  'maxAge before the year 1601': ['expires', request => { request.session.cookie.maxAge = -1e14 }],
+  'maxAge after the year 9999': ['maxAge', request => { request.session.cookie.maxAge = 1e15 }],
+  'an invalid expires': ['expires', request => { request.session.cookie.expires = new Date('never') }],
+  'expires as an object': ['expires', request => { cookieOf(request)['expires'] = { valueOf: 1, toString: 1 } }],
+  'options({ expires })': ['expires', request => { request.session.options({ expires: new Date('never') }) }],
+  'path with ;': ['path', request => { request.session.cookie.path = '/a;b' }],
+  'path with a line break': ['path', request => { request.session.cookie.path = '/\r\nx' }],
+  'path €': ['path', request => { request.session.cookie.path = '/€' }],
+  'path as a number': ['path', request => { cookieOf(request)['path'] = 5 }],
+  domain: ['domain', request => { request.session.cookie.domain = 'a b' }],
+  sameSite: ['sameSite', request => { cookieOf(request)['sameSite'] = 'loose' }],
+  secure: ['secure', request => { cookieOf(request)['secure'] = 'yes' }],
+  httpOnly: ['httpOnly', request => { cookieOf(request)['httpOnly'] = 'no' }],
+  partitioned: ['partitioned', request => { cookieOf(request)['partitioned'] = 1 }],
+  'no cookie': ['', request => { anySession(request)['cookie'] = null }],
+  'a text': ['', request => { anySession(request)['cookie'] = 'x' }],
+  'another object, which has no HttpOnly': ['', request => { Object.assign(request.session, JSON.parse('{"cookie":{"path":"/"}}')) }]
+}
+
+/** When a handler does it. */
+const moments: Record<string, (request: FastifyRequest, spoil: (request: FastifyRequest) => void) => unknown> = {
+  'before the response': (request, spoil) => { anySession(request)['a'] = 1; spoil(request) },
+  'before save': async (request, spoil) => { anySession(request)['a'] = 1; spoil(request); await request.session.save() },
+  'after save': async (request, spoil) => { anySession(request)['a'] = 1; await request.session.save(); spoil(request) }
+}
+
+function routes (app: FastifyInstance) {
+  app.post<{ Params: { what: string, when: string } }>('/spoil/:what/:when', async request => {
+    await moments[request.params.when]?.(request, wrong[request.params.what]?.[1] ?? (() => {}))
+  })
+}
+
+forEachStore(['memory', 'redis'], store => {
+  t.test(`${store}: a cookie attribute that cannot be sent is a coded 500 that names it, and no cookie is sent`, async t => {
+    for (const rolling of [false, true]) {
+      const { app } = await createSessionApp(t, { store, session: { rolling }, routes })
+      for (const isKnown of [false, true]) {
+        for (const [what, [attribute]] of Object.entries(wrong).slice(0, store === 'memory' ? undefined : 2)) {
+          for (const when of Object.keys(moments)) {
+            const user = new Browser(app)
+            if (isKnown) await user.send('POST', '/set', { b: 1 })
+            const reply = await user.send('POST', `/spoil/${encodeURIComponent(what)}/${encodeURIComponent(when)}`)
+            const name = `${what}, ${when}, rolling ${rolling}, known ${isKnown}`
+            t.match(reply.json(), { statusCode: 500, code: INVALID }, name)
+            t.ok(reply.json().message.startsWith(`session: request.session.cookie${attribute && '.'}${attribute} cannot be sent; set`), reply.json().message)
+            t.equal(reply.headers['set-cookie'], undefined, name)
+            if (isKnown) t.match(await user.state(), { b: 1 }, 'the session is still the user\'s')
+          }
+        }
+      }
+    }
+  })
+})
+
+t.test('a login with a cookie that cannot be sent is a coded 500, and logs nobody in', async t => {
+  const { app } = await createSessionApp(t, {
+    routes: app => app.post('/spoilt-login', async request => {
+      await request.login('ann', { set: { cookie: { path: '/' } as Cookie } })
+    })
+  })
+  const user = new Browser(app)
+  const reply = await user.send('POST', '/spoilt-login')
+  t.match(reply.json(), { statusCode: 500, code: INVALID })
+  t.equal(user.cookie, undefined)
+  t.equal(await app.sessions.count('ann'), 0)
+})
+
+t.test('a lifetime of less than nothing expires the cookie, and the session', async t => {
+  const { app } = await createSessionApp(t, {
+    routes: app => app.post('/over', async request => { request.session.cookie.maxAge = -1000; anySession(request)['a'] = 1 })
+  })
+  const user = new Browser(app)
+  await user.send('POST', '/login/ann')
+  const { cookie } = user
+  const reply = await user.send('POST', '/over')
+  t.equal(reply.statusCode, 200)
+  t.ok(Date.parse(/Expires=([^;]+)/.exec(String(reply.headers['set-cookie']))?.[1] ?? '') < Date.parse(String(reply.headers.date)))
+  user.cookie = cookie
+  t.same(await user.state(), {})
+  t.equal(await app.sessions.count('ann'), 0)
+})
+
+t.test('stored cookie attributes that cannot be sent are ignored: the configured ones are sent, and the log says so once', async t => {
+  const redis = (await sharedRedis()).client()
+  const { app, prefix, warnings } = await createSessionApp(t, {
+    store: 'redis',
+    session: { cookie: { path: '/', maxAge: 3_600_000, sameSite: 'strict' } },
+    routes: app => app.post('/regenerate', async request => { await request.session.regenerate(['userId'] as never); anySession(request)['b'] = 1 })
+  })
+  const stored: unknown[] = [
+    { path: '/\r\nx' }, { path: 5 }, { domain: 'a b', sameSite: 'loose', secure: 'yes', httpOnly: 0, partitioned: 'x' }, { priority: {}, encode: 1, signed: true },
+    { expires: 'never', originalMaxAge: 'x', originalExpires: [] }, { expires: { valueOf: 1, toString: 1 } }, { originalMaxAge: 1e15 }, { maxAge: '5' }, 5, 'text', [1], null, true,
+    { __proto__: { path: '/x' }, toJSON: 1 }
+  ]
+  for (const cookie of stored) {
+    for (const [url, status] of [['/set', 200], ['/login/ann', 200], ['/regenerate', 200], ['/logout', 200]] as const) {
+      const user = new Browser(app)
+      const handle = (await user.send('POST', '/login/ann')).body
+      await redis.hset(`${prefix}:session:data:${handle}`, 'all', JSON.stringify({ cookie, userId: 'ann' }))
+      const name = `${JSON.stringify(cookie)} ${url}`
+      t.match(await user.state(), { userId: 'ann' }, name)
+      const reply = await user.send('POST', url, { a: 1 })
+      t.equal(reply.statusCode, status, name)
+      if (url !== '/logout') t.match(String(reply.headers['set-cookie']), /^sid=[^;]+; Path=\/; Expires=[^;]+; HttpOnly; SameSite=(Lax|Strict)$/, name)
+    }
+  }
+  t.same(warnings(), ['session: attributes of a stored cookie cannot be sent and are ignored; those of the option cookie are used (logged once)'])
+})
+
+t.test('options of the cookie that cannot be sent are refused at registration', async t => {
+  const bad: object[] = [
+    ...[NaN, Infinity, -1, '60000', 1e15].map(maxAge => ({ cookie: { maxAge } })),
+    ...[new Date('never'), {}].map(expires => ({ cookie: { expires } })),
+    ...['/a;b', 'admin', '/\r\n', '/€', 5].map(path => ({ cookie: { path } })),
+    { cookie: { domain: 'a b' } }, { cookie: { sameSite: 'loose' } }, { cookie: { secure: 'yes' } }, { cookie: { httpOnly: 1 } }, { cookie: { partitioned: 'x' } }, { cookie: { priority: 'top' } },
+    { cookie: { samesite: 'lax' } }, { cookie: 'x' }, { cookie: [] }, { cookieName: 'a b' }, { cookieName: 'sid;' }, { cookiePrefix: '\ud800' }, { cookiePrefix: 5 },
+    { idGenerator: 'x' }, { rolling: 'false' }, { saveUninitialized: 1 }
+  ]
+  for (const session of bad) await t.rejects(createSessionApp(t, { session }), { code: 'FST_REDIS_SUITE_SESSION_INVALID_OPTION' }, JSON.stringify(session))
+})
+
+t.test('priority and all other attributes of the option cookie are sent', async t => {
+  const { app } = await createSessionApp(t, {
+    session: { cookieName: '__Secure-sid', cookiePrefix: 's:', cookie: { path: '/', domain: 'example.com', secure: false, sameSite: 'none', partitioned: true, priority: 'high', maxAge: 60_000, httpOnly: false } }
+  })
+  const reply = await new Browser(app).send('POST', '/login/ann')
+  t.match(reply.headers['set-cookie'], /^__Secure-sid=s:[^;]+; Domain=example.com; Path=\/; Expires=[^;]+; Partitioned; Priority=High; SameSite=None$/)
+})
