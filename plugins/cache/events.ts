@@ -22,6 +22,6 @@ export interface CacheEvents {
   error: { key?: string, error: Error }
 }
 
-export type CacheListener<E extends keyof CacheEvents> = (event: CacheEvents[E]) => void
+export type CacheListener<E extends keyof CacheEvents> = (event: CacheEvents[E]) => unknown
 
 export type Events = Listeners<CacheEvents>

@@ -123,7 +123,7 @@ export interface CachePluginOptions extends Omit<RouteCacheOptions, 'tags' | 'in
   /** Whether `X-Cache` is sent. @default true */
   xCache?: boolean | undefined
   /** Who is told in `Cache-Status` why. @default nobody */
-  explain?: ((request: FastifyRequest) => boolean) | undefined
+  explain?: ((request: FastifyRequest) => boolean | Promise<boolean>) | undefined
   /** The clock for ages, leases, back-off and deadlines: in tests one of `fastify-redis-suite/testing`. @default the system's clock */
   clock?: Clock | undefined
 }

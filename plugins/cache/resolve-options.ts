@@ -7,6 +7,7 @@ import { whenReady, type MaybePromise } from '../shared/maybe-promise.js'
 import { readOptions, type OptionReader } from '../shared/options.js'
 import type { Counts } from './counts.js'
 import { isStorableStatus } from './entry.js'
+import type { Explain } from './explain.js'
 import { resolveHarmless, type Harmless } from './harmless.js'
 import { createOwnerOf } from './owner.js'
 import { PLUGIN_OPTIONS, ROUTE_OPTIONS, type CachePluginOptions, type KeyOptions, type RouteCacheOptions, type TagsOption } from './options.js'
@@ -65,7 +66,7 @@ export interface ResolvedCacheOptions {
   servesAlone: boolean
   cacheStatus: string | undefined
   xCache: boolean
-  explains: ((request: FastifyRequest) => boolean) | undefined
+  explains: Explain | undefined
   /** Of values that do not say otherwise. */
   values: ValuePlan
   tiers: Tiers

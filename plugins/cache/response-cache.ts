@@ -1,9 +1,10 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, onRequestHookHandler, onSendHookHandler, preHandlerHookHandler, RouteOptions } from 'fastify'
 import { failHook, finishHook } from '../shared/hook-callback.js'
-import { whenReady } from '../shared/maybe-promise.js'
+import { isPromise, whenReady, type MaybePromise } from '../shared/maybe-promise.js'
 import { PinnedHooks } from '../shared/pinned-hooks.js'
 import { createCacheStatus } from './cache-status.js'
 import type { CacheCore } from './core.js'
+import { mayExplain } from './explain.js'
 import { asStored, createTake } from './on-send.js'
 import type { RouteCacheOptions } from './options.js'
 import { Passes } from './passes.js'
@@ -128,11 +129,15 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
     return false
   }
 
-  function tell (request: FastifyRequest, reply: FastifyReply, state: RequestCache): void {
+  function tell (request: FastifyRequest, reply: FastifyReply, state: RequestCache): MaybePromise<void> {
     if (options.xCache) reply.header('x-cache', state.status.outcome)
     // A cache that made the answer itself is not in the field (RFC 9211 §2).
     if (describe === undefined || state.isGenerated) return
-    const value = describe(state.status, state.why !== '' && options.explains?.(request) ? state.why : undefined)
+    if (options.explains === undefined || state.why === '') return addStatus(reply, state, describe(state.status))
+    return whenReady(mayExplain(options.explains, request), isExplained => addStatus(reply, state, describe(state.status, isExplained ? state.why : undefined)))
+  }
+
+  function addStatus (reply: FastifyReply, state: RequestCache, value: string): void {
     const upstream = state.isAnswered ? undefined : reply.getHeader('cache-status')
     reply.header('cache-status', upstream === undefined ? value : `${String(upstream)}, ${value}`)
   }
@@ -143,21 +148,22 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
       if (state !== null) readAs('suite', request)
       const prepare = (): unknown => {
         let result: unknown = payload
+        let told: MaybePromise<unknown>
         if (state !== null) {
           state.isTaken = true
           result = state.isAnswered ? asStored(reply, state, payload) : take(request, reply, state, payload)
-          if (route.stores) tell(request, reply, state)
+          if (route.stores) told = tell(request, reply, state)
           if (state.isStreamed) readAs('handler', request)
         }
         if (route.stripsTargeted) for (const name of route.targeted) reply.removeHeader(name)
-        return result
+        return isPromise(told) ? told.then(() => result) : result
       }
       const mayInvalidate = invalidations.concern(request, route)
-      if (mayInvalidate && !state?.isAnswered) invalidations.run(request, reply, route).then(prepare).then(result => finishHook('cache', reply, done, null, result), error => failHook('cache', reply, done, error))
-      else {
-        if (mayInvalidate) invalidations.skip(request)
-        done(null, prepare() as typeof payload)
-      }
+      const invalidates = mayInvalidate && !state?.isAnswered
+      if (mayInvalidate && !invalidates) invalidations.skip(request)
+      const prepared = invalidates ? invalidations.run(request, reply, route).then(prepare) : prepare()
+      if (isPromise(prepared)) prepared.then(result => finishHook('cache', reply, done, null, result), error => failHook('cache', reply, done, error))
+      else done(null, prepared as typeof payload)
     }
   }
 

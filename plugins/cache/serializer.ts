@@ -1,10 +1,11 @@
 import { deserialize, serialize } from 'node:v8'
 import { reasonOf } from '../shared/errors.js'
+import { isPromise } from '../shared/maybe-promise.js'
 import type { OptionReader } from '../shared/options.js'
 import { UnserializableError } from './errors.js'
 import { copyBytes } from '../shared/own-bytes.js'
 
-/** Turns values into bytes and back. */
+/** Turns values into bytes and back. Both methods must return at once, as values are read at once. */
 export interface Serializer {
   /** Kept with each value: what another one wrote is made anew. */
   name: string
@@ -36,7 +37,14 @@ const structuredClone = withOwnBytes({ name: 'structured-clone', serialize, dese
 
 /** A value may be a view of the bytes it was read from, and whoever changes it must not change what is kept for the others. */
 function withOwnBytes (serializer: Serializer): Serializer {
-  return { name: serializer.name, serialize: value => serializer.serialize(value), deserialize: bytes => serializer.deserialize(copyBytes(bytes)) }
+  return { name: serializer.name, serialize: value => atOnce(serializer.serialize(value)), deserialize: bytes => atOnce(serializer.deserialize(copyBytes(bytes))) }
+}
+
+function atOnce<T> (result: T): T {
+  if (!isPromise(result)) return result
+  // Nothing waits for it.
+  Promise.resolve(result).catch(() => {})
+  throw new TypeError('it is async, and must return at once')
 }
 
 export function resolveSerializer (given: SerializerOption | undefined, read: OptionReader): Serializer {

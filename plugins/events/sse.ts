@@ -2,6 +2,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Clock } from '../shared/clock.js'
 import { MAX_TIMER_MS, type Duration } from '../shared/duration.js'
 import { reasonOf } from '../shared/errors.js'
+import { isPromise, whenReady, type MaybePromise } from '../shared/maybe-promise.js'
 import { readOptions } from '../shared/options.js'
 import { InvalidLastEventIdError } from './errors.js'
 import type { Hub } from './hub.js'
@@ -28,8 +29,8 @@ export interface SseMeta {
 
 export interface SseOptions<T> {
   /** The type that the browser's listener is added for, or a function that says it. @default none: `message` */
-  event?: string | ((data: T, meta: SseMeta) => string | undefined)
-  /** What the browser gets in place of the data; undefined leaves the event out. */
+  event?: string | ((data: T, meta: SseMeta) => MaybePromise<string | undefined>)
+  /** What the browser gets in place of the data; undefined leaves the event out. It may be async: events keep their order. */
   map?: ((data: T, meta: SseMeta) => unknown) | undefined
   /** After how long without an event a comment is sent, so that nobody on the way takes the connection for dead. @default '15s' */
   heartbeat?: Duration | undefined
@@ -53,6 +54,9 @@ const HEADERS = {
   'cache-control': 'no-store, no-transform',
   'x-accel-buffering': 'no'
 }
+
+/** How many events may wait for an async `map` or `event`. */
+const MAX_WAITING = 1000
 
 const CURSOR = /^[\x21-\x7e]{1,4096}$/
 
@@ -85,7 +89,7 @@ export class SseAnswers {
     const closed = new Promise<void>(resolve => stream.once('close', resolve))
     const write = (data: T, meta: SseMeta) => writeEvent(stream, options, data, meta, request)
     const stop = typeof source === 'string'
-      ? await this.#follow(source, stream, write)
+      ? await this.#follow(source, stream, write, request)
       : readInto(source, after, stream, write, request)
     closed.then(stop)
     this.#answer(reply, stream, options.retry)
@@ -111,25 +115,48 @@ export class SseAnswers {
     else reply.headers(HEADERS).send(stream)
   }
 
-  async #follow<T> (pattern: string, stream: SseStream, write: (data: T, meta: SseMeta) => boolean): Promise<() => void> {
-    const end = await this.#hub.subscribe(pattern, (data, channel) => { write(data as T, { channel }) }, {
-      onGap: gap => { stream.write(formatEvent({ event: 'gap', data: JSON.stringify(gap) })) }
+  async #follow<T> (pattern: string, stream: SseStream, write: Write<T>, request: FastifyRequest): Promise<() => void> {
+    const inOrder = createLine(() => {
+      if (!stream.isOver) request.log.warn({ plugin: 'events' }, `events: a response was ended, as ${MAX_WAITING} events wait for \`map\` or \`event\``)
+      stream.finish()
+    })
+    const end = await this.#hub.subscribe(pattern, (data, channel) => inOrder(() => write(data as T, { channel })), {
+      onGap: gap => inOrder(() => stream.write(formatEvent({ event: 'gap', data: JSON.stringify(gap) })))
     })
     return () => { end().catch(() => {}) }
   }
 }
 
+type Write<T> = (data: T, meta: SseMeta) => MaybePromise<boolean>
+
+/** Runs steps one after another; each one at once where none is before it. A step never fails. */
+function createLine (onFull: () => void): (step: () => MaybePromise<unknown>) => void {
+  let last: Promise<unknown> | undefined
+  let waiting = 0
+  return step => {
+    if (waiting >= MAX_WAITING) return onFull()
+    const done = last === undefined ? step() : last.then(step)
+    if (!isPromise(done)) return
+    waiting++
+    const settled: Promise<unknown> = done.then(() => {
+      waiting--
+      if (last === settled) last = undefined
+    })
+    last = settled
+  }
+}
+
 /** Reads no faster than the client takes. */
 function readInto<T> (
-  source: SseSource<T>, after: string | undefined, stream: SseStream,
-  write: (data: T, meta: SseMeta) => boolean, request: FastifyRequest
+  source: SseSource<T>, after: string | undefined, stream: SseStream, write: Write<T>, request: FastifyRequest
 ): () => void {
   const over = new AbortController()
   const events = source.read({ signal: over.signal, ...after !== undefined && { after } })
   const pump = async () => {
     for await (const { data, ...meta } of events) {
       if (meta.gap) stream.write(formatEvent({ event: 'gap', data: '{}' }))
-      if (!write(data, meta)) await stream.room()
+      const written = write(data, meta)
+      if (!(isPromise(written) ? await written : written)) await stream.room()
       if (stream.isOver) return
     }
   }
@@ -139,16 +166,22 @@ function readInto<T> (
   return () => over.abort()
 }
 
-function writeEvent<T> (stream: SseStream, { event, map }: ResolvedSseOptions<T>, data: T, meta: SseMeta, request: FastifyRequest): boolean {
-  try {
-    const mapped = map === undefined ? data : map(data, meta)
-    if (mapped === undefined) return true
-    const text = JSON.stringify(mapped)
-    if (text === undefined) return true
-    return stream.write(formatEvent({ id: meta.id, event: typeof event === 'function' ? event(data, meta) : event, data: text }))
-  } catch (error) {
+/** @returns whether there is room for more: at once, unless `map` or `event` is async */
+function writeEvent<T> (stream: SseStream, { event, map }: ResolvedSseOptions<T>, data: T, meta: SseMeta, request: FastifyRequest): MaybePromise<boolean> {
+  const leaveOut = (error: unknown): boolean => {
     request.log.error({ plugin: 'events', reason: reasonOf(error), channel: meta.channel, id: meta.id }, 'events: an event was left out, as `map` or `event` failed')
     return true
+  }
+  const write = (mapped: unknown): MaybePromise<boolean> => {
+    const text: string | undefined = mapped === undefined ? undefined : JSON.stringify(mapped)
+    if (text === undefined) return true
+    return whenReady(typeof event === 'function' ? event(data, meta) : event, type => stream.write(formatEvent({ id: meta.id, event: type, data: text })))
+  }
+  try {
+    const written = map === undefined ? write(data) : whenReady(map(data, meta), write)
+    return isPromise(written) ? written.catch(leaveOut) : written
+  } catch (error) {
+    return leaveOut(error)
   }
 }
 

@@ -30,8 +30,8 @@ export function isSafe (method: string): boolean {
 }
 
 /** Of a caller's own function: what is no text, such as undefined for a stranger, would make strangers one. */
-function textOf (route: ResolvedRoute, option: 'scope' | 'fingerprint', request: FastifyRequest): string {
-  const text: unknown = route[option](request)
+async function textOf (route: ResolvedRoute, option: 'scope' | 'fingerprint', request: FastifyRequest): Promise<string> {
+  const text: unknown = await route[option](request)
   if (typeof text === 'string') return text
   throw new InvalidValueError(option)
 }
@@ -88,7 +88,7 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (in
     const key = isSafe(request.method) ? undefined : keyOf(request, route)
     if (key === undefined) return false
     request.idempotencyKey = key
-    const claimant = { id: idOf(key, textOf(route, 'scope', request)), fingerprint: fingerprintOf(request, textOf(route, 'fingerprint', request)), token: randomUUID() }
+    const claimant = { id: idOf(key, await textOf(route, 'scope', request)), fingerprint: fingerprintOf(request, await textOf(route, 'fingerprint', request)), token: randomUUID() }
     const claimed = await tryToClaim(claimant, reply, route)
     if (claimed === undefined && !route.runsUnguarded) throw new StoreUnavailableError()
     if (claimed === undefined || claimed === 'mine') {

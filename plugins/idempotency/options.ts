@@ -19,9 +19,9 @@ export interface RouteIdempotencyOptions {
    *
    * @default the session's `userId`, else `Authorization`, else the session that the client came with, else its address
    */
-  scope?: ((request: FastifyRequest) => string) | undefined
+  scope?: ((request: FastifyRequest) => string | Promise<string>) | undefined
   /** What else makes two requests the same, beside method, host, URL and parsed body: part of a body that is read as a stream, say. */
-  fingerprint?: ((request: FastifyRequest) => string) | undefined
+  fingerprint?: ((request: FastifyRequest) => string | Promise<string>) | undefined
   /** How long a request waits for the same one that is under way, before it is answered 409. @default '5s' */
   wait?: Duration | undefined
   /** How long a claim outlives the process that ran the request. It is renewed while that runs. @default '10s' */
@@ -50,8 +50,8 @@ export interface ResolvedRoute {
   ttl: number
   header: string
   required: boolean
-  scope: (request: FastifyRequest) => string
-  fingerprint: (request: FastifyRequest) => string
+  scope: (request: FastifyRequest) => string | Promise<string>
+  fingerprint: (request: FastifyRequest) => string | Promise<string>
   wait: number
   lease: number
   headers: readonly string[]

@@ -42,8 +42,9 @@ export function adaptCustomStore (custom: CustomStore, clock: Clock = systemCloc
 function count (custom: CustomStore, key: string, { max, window }: { max: number, window: number }, peek: boolean): Promise<{ current: number, ttl: number }> {
   return new Promise((resolve, reject) => {
     const done: CustomStoreCallback = (error, result) => error || !result ? reject(error ?? new Error('the store gave no result')) : resolve(result)
-    if (!peek) custom.incr(key, done, window, max)
-    else if (custom.read) custom.read(key, done, window, max)
+    // An async method may fail without calling back.
+    if (!peek) Promise.resolve(custom.incr(key, done, window, max)).catch(reject)
+    else if (custom.read) Promise.resolve(custom.read(key, done, window, max)).catch(reject)
     else reject(new UnsupportedByStoreError('be read: it has no read(), which `{ increment: false }` needs'))
   })
 }

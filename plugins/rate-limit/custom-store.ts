@@ -3,8 +3,8 @@ export type CustomStoreCallback = (error: Error | null, result?: { current: numb
 
 /** A store of the user's own, by the interface of `@fastify/rate-limit`: it counts, and we compare with `max`. */
 export interface CustomStore {
-  incr (key: string, callback: CustomStoreCallback, timeWindow: number, max: number): void
-  read? (key: string, callback: CustomStoreCallback, timeWindow: number, max: number): void
+  incr (key: string, callback: CustomStoreCallback, timeWindow: number, max: number): unknown
+  read? (key: string, callback: CustomStoreCallback, timeWindow: number, max: number): unknown
   child (routeOptions: object): CustomStore
 }
 

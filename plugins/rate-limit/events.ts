@@ -25,7 +25,7 @@ export interface RateLimitEvents {
   error: { error: Error }
 }
 
-export type RateLimitListener<E extends keyof RateLimitEvents> = (event: RateLimitEvents[E]) => void
+export type RateLimitListener<E extends keyof RateLimitEvents> = (event: RateLimitEvents[E]) => unknown
 
 export type Events = Listeners<RateLimitEvents>
 

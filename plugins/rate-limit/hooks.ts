@@ -1,5 +1,6 @@
 import { format } from '@lukeed/ms'
 import type { FastifyReply, FastifyRequest, onRequestHookHandler, preParsingHookHandler, RouteOptions } from 'fastify'
+import { callListener } from '../shared/call-listener.js'
 import { failHook, finishHook } from '../shared/hook-callback.js'
 import { tighterDecision, type Decision } from './decision.js'
 import { DeniedError, RateLimitExceededError } from './errors.js'
@@ -72,7 +73,7 @@ export function createSteps (limiter: Limiter, options: ResolvedRouteOptions, sc
     }
     tellDecision(events, decision, () => ({ request, key, scope, policy, decision, dryRun: options.dryRun }))
     if (!decision.allowed && !options.dryRun) return refuse(options, request, key, decision)
-    options.onExceeding?.(request, key)
+    notify('onExceeding', options, request, key)
     return undefined
   }
 
@@ -125,15 +126,27 @@ export function markEarly (route: RouteOptions, begin: Steps['begin']): void {
 
 function refuse (options: ResolvedRouteOptions, request: FastifyRequest, key: string, decision: Decision): MaybePromise<Error> {
   const { limit, banned, retryAfter } = decision
-  options.onExceeded?.(request, key)
-  if (banned) options.onBanReach?.(request, key)
+  notify('onExceeded', options, request, key)
+  if (banned) notify('onBanReach', options, request, key)
   const after = format(waitInSeconds(decision) * 1000, true)
   const standard = () => new RateLimitExceededError(after, banned)
   if (options.errorResponseBuilder === undefined) return standard()
   const ttl = Math.ceil(Number.isFinite(retryAfter) ? retryAfter : limit.window)
   const built = options.errorResponseBuilder(request, { statusCode: banned ? 403 : 429, ban: banned, max: limit.max, ttl, after })
-  // Fastify takes any object as an error, and nothing as leave to go on.
-  return whenReady(built as MaybePromise<Error | undefined>, error => error ?? standard())
+  // Fastify takes any object as an error, and a falsy value as leave to go on.
+  return whenReady(built as MaybePromise<Error | undefined>, error => error || standard())
+}
+
+type Callback = 'onExceeding' | 'onExceeded' | 'onBanReach'
+
+const NAMES = {
+  onExceeding: { plugin: 'rate-limit', event: 'onExceeding' },
+  onExceeded: { plugin: 'rate-limit', event: 'onExceeded' },
+  onBanReach: { plugin: 'rate-limit', event: 'onBanReach' }
+} as const
+
+function notify (name: Callback, { [name]: callback }: ResolvedRouteOptions, request: FastifyRequest, key: string): void {
+  if (callback !== undefined) callListener(NAMES[name], request.log, callback, request, key)
 }
 
 function chargeOnce (request: FastifyRequest, options: ResolvedRouteOptions): boolean {

@@ -99,12 +99,12 @@ export interface RouteRateLimitOptions extends PolicyOptions {
   dryRun?: boolean | undefined
   /** Makes what a refused request is answered with. */
   errorResponseBuilder?: ((request: FastifyRequest, context: ErrorResponseContext) => MaybePromise<object>) | undefined
-  /** Called for each request that passes. */
-  onExceeding?: ((request: FastifyRequest, key: string) => void) | undefined
-  /** Called for each request that is refused. */
-  onExceeded?: ((request: FastifyRequest, key: string) => void) | undefined
-  /** Called for each request that is refused as its key is banned. */
-  onBanReach?: ((request: FastifyRequest, key: string) => void) | undefined
+  /** Called for each request that passes, and not awaited; what it throws or rejects with is logged. */
+  onExceeding?: ((request: FastifyRequest, key: string) => unknown) | undefined
+  /** Called for each request that is refused, as `onExceeding` is. */
+  onExceeded?: ((request: FastifyRequest, key: string) => unknown) | undefined
+  /** Called for each request that is refused as its key is banned, as `onExceeding` is. */
+  onBanReach?: ((request: FastifyRequest, key: string) => unknown) | undefined
   /** Names `ratelimit-limit`, `ratelimit-remaining`, `ratelimit-reset` in place of `x-ratelimit-*`. @default false */
   enableDraftSpec?: boolean | undefined
   /** Which headers a refused answer has, by name; all that are not set to `false`. */

@@ -1,8 +1,9 @@
 import { EventEmitter } from 'node:events'
 import type { FastifyBaseLogger } from 'fastify'
-import { reasonOf, type PluginName } from './errors.js'
+import { callListener } from './call-listener.js'
+import type { PluginName } from './errors.js'
 
-/** Tells who listens to a plugin's events; one that throws is logged and stops neither the others nor the plugin. */
+/** Calls those who listen to a plugin's events. A listener that throws or rejects is logged, and stops neither the others nor the plugin. */
 export class Listeners<Events extends object> {
   readonly #emitter = new EventEmitter()
   readonly #plugin: PluginName
@@ -15,15 +16,9 @@ export class Listeners<Events extends object> {
   }
 
   /** @returns a function that ends it */
-  on <E extends keyof Events & string>(name: E, listener: (event: Events[E]) => void): () => void {
-    const plugin = this.#plugin
-    const safe = (event: Events[E]): void => {
-      try {
-        listener(event)
-      } catch (error) {
-        this.#log.error({ plugin, event: name, reason: reasonOf(error) }, `${plugin}: a listener failed`)
-      }
-    }
+  on <E extends keyof Events & string>(name: E, listener: (event: Events[E]) => unknown): () => void {
+    const of = { plugin: this.#plugin, event: name }
+    const safe = (event: Events[E]): void => callListener(of, this.#log, listener, event)
     this.#emitter.on(keyOf(name), safe)
     return () => { this.#emitter.off(keyOf(name), safe) }
   }

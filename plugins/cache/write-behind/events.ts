@@ -5,6 +5,8 @@ export interface PartitionEvents {
   /** The source is out of reach, or takes something again. */
   source (error: Error | undefined): void
   failed (error: Error, writes: number): void
+  /** `isOutage` of the app failed. */
+  unjudged (error: Error): void
   /** `written` without those that were covered; `redelivered`: may have been written before by somebody who is gone. */
   count (what: 'written' | 'superseded' | 'redelivered', count: number): void
   died (write: { id: string, key: string, reason: string, given: number }, dropped: number): void

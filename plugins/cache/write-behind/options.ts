@@ -44,7 +44,7 @@ export interface WriteBehindOptions<T> {
    * Whether an error is that of the source as a whole and of no write: then all wait, and it counts as no retry.
    * @default errors of the network, by their `code`
    */
-  isOutage?: ((error: unknown) => boolean) | undefined
+  isOutage?: ((error: unknown) => boolean | Promise<boolean>) | undefined
   /** How many writes may wait; each partition has an equal share. More are refused. @default 100_000 */
   maxBacklog?: number | undefined
   /** How many dead letters are kept, an equal share in each partition; the oldest go first. @default 10_000 */
@@ -61,7 +61,7 @@ export interface ResolvedWriteBehindOptions<T> {
   backoff: { min: number, max: number }
   hardTimeout: number
   latest: boolean
-  isOutage: (error: unknown) => boolean
+  isOutage: (error: unknown) => boolean | Promise<boolean>
   /** Of one partition. */
   maxBacklog: number
   /** Of one partition. */

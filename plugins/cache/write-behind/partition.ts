@@ -7,7 +7,7 @@ import { Lease } from '../../shared/lease.js'
 import type { PartitionEvents } from './events.js'
 import { Line, type Taken } from './line.js'
 import type { ResolvedWriteBehindOptions } from './options.js'
-import { callSource, toWrite } from './source.js'
+import { callSource, isOutageOf, toWrite } from './source.js'
 import type { BehindStore, StoredWrite } from './store.js'
 
 export interface PartitionOptions<T> {
@@ -212,7 +212,11 @@ export class Partition<T> {
     try {
       await callSource(options, lease, writes.map(write => toWrite(write, index)), this.#clock)
     } catch (error) {
-      return this.#failed(writes, toError(error), options.isOutage(error))
+      const isOutage = await isOutageOf(options, error, this.#clock).catch((failure: unknown) => {
+        events.unjudged(toError(failure))
+        return false
+      })
+      return this.#failed(writes, toError(error), isOutage)
     }
     this.#outages = 0
     events.source(undefined)

@@ -23,6 +23,12 @@ export async function callSource<T> (
   }
 }
 
+/** Asks the app whether an error is that of the source as a whole. Rejects where its function does, or where that takes too long. */
+export async function isOutageOf<T> ({ isOutage, hardTimeout }: ResolvedWriteBehindOptions<T>, error: unknown, clock: Clock): Promise<boolean> {
+  const asked = Promise.resolve(error).then(isOutage)
+  return Boolean(await withDeadline(asked, hardTimeout, () => new Error(`no result within ${hardTimeout} ms`), clock))
+}
+
 export function toWrite<T> ({ id, key, value, given }: Taken<T>, partition: number): Write<T> {
   return { id: `${id}.${partition}`, key, value: value as T, attempt: given + 1, acceptedAt: timeOfId(id) }
 }

@@ -77,6 +77,7 @@ export class BehindWorker<T> {
         this.counts.failed++
         log.debug({ plugin: 'cache', writeBehind: name, writes, reason: error.message }, 'cache: writes failed and are given again')
       },
+      unjudged: error => log.error({ plugin: 'cache', writeBehind: name, reason: error.message }, 'cache: `isOutage` failed, so the writes count as failed'),
       died: ({ id, reason, given: attempts }, dropped) => {
         this.counts.died++
         this.counts.dropped += dropped
