@@ -157,7 +157,7 @@ const answers: Kind = {
   made: 'a request with a new key',
   async start (open) {
     const app = await open()
-    await app.register(idempotency, { timeout })
+    await app.register(idempotency, { timeout, scope: request => request.ip })
     app.post<{ Body: { order: number } }>('/orders', { config: { idempotency: true } }, async ({ body: { order } }) => ({ order, text: KIB.slice(0, 270) }))
     const order = (user: number) => send(app, { method: 'POST', url: '/orders', headers: { 'idempotency-key': `order-${user}` }, payload: { order: user } })
     return { make: order, uses: { 'the same again': order } }

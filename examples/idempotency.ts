@@ -1,5 +1,5 @@
-// Pay once, however often it is said: `curl -X POST localhost:3000/payments -H 'Idempotency-Key: 1'`, and again. Run it with
-// `npx tsx examples/idempotency.ts`.
+// Pay once, however often the request is sent: `curl -X POST localhost:3000/payments -H 'X-Api-Key: ann' -H 'Idempotency-Key: 1'`, and again.
+// Run it with `npx tsx examples/idempotency.ts`.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
@@ -9,7 +9,8 @@ export async function build () {
   const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
   const url = process.env['REDIS_URL']
   if (url) await app.register(redis, { url, prefix: 'example' })
-  await app.register(idempotency, { ttl: '24h' })
+  // The callers of this app have API keys, so a key belongs to one of these. An app with sessions, tokens or request.user needs no scope.
+  await app.register(idempotency, { ttl: '24h', scope: request => request.headers['x-api-key'] })
 
   let payments = 0
   app.post('/payments', { config: { idempotency: true } }, async (request, reply) => {

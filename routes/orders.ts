@@ -14,10 +14,11 @@ export const orders: FastifyPluginAsyncTypebox = async function orders (fastify)
       headers: IdempotencyHeaders,
       response: answers(PlacedOrder)
     },
-    config: { idempotency: true }
+    config: { idempotency: true },
+    // Before the key is looked up, as a key belongs to a user.
+    preHandler: async (request, reply) => { if (request.session.userId === undefined) return reply.unauthorized('log in first') }
   }, async (request, reply) => {
     const { userId, cart } = request.session
-    if (userId === undefined) return reply.unauthorized('log in first')
     if (cart === undefined || Object.keys(cart.quantities ?? {}).length === 0) return reply.conflict('the cart is empty')
 
     const { orderId, totalCents, lines } = await fastify.checkOut(Number(userId), cart)

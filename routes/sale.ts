@@ -45,9 +45,10 @@ export const sale: FastifyPluginAsyncTypebox = async function sale (fastify) {
       headers: IdempotencyHeaders,
       response: answers(PlacedOrder)
     },
-    config: { idempotency: true }
+    config: { idempotency: true },
+    // Before the key is looked up, as a key belongs to a user.
+    preHandler: async (request, reply) => { if (request.session.userId === undefined) return reply.unauthorized('log in first') }
   }, async ({ params: { productId }, session }, reply) => {
-    if (session.userId === undefined) return reply.unauthorized('log in first')
     const buyer = Number(session.userId)
     const taken = await sale.take(productId, buyer)
     if (taken.what === 'no sale') return reply.notFound('no sale of this product')

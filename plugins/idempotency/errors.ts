@@ -19,5 +19,7 @@ export const KeyReusedError = pluginError('idempotency', 'KEY_REUSED', 'this key
 export const AnswerNotKeptError = pluginError('idempotency', 'ANSWER_NOT_KEPT', 'this was done before; its answer was too large to be kept', 409)
 /** The parsed body is circular, say, or has a BigInt: whether two are the same cannot be told. */
 export const UnserializableError = pluginError('idempotency', 'UNSERIALIZABLE', 'the parsed body cannot be told in JSON, so that requests cannot be compared (%s)')
-/** A function among the options gave no string: callers, or requests, could not be told apart. */
-export const InvalidValueError = pluginError('idempotency', 'INVALID_VALUE', 'the option "%s" gave no string')
+/** A function among the options returned no string: callers, or requests, could not be told apart. */
+export const InvalidValueError = pluginError('idempotency', 'INVALID_VALUE', 'the function "%s" must return %s, but returned %s: refuse such a request in an earlier hook, or return what tells it apart')
+/** The default scope finds nothing that tells the caller apart. */
+export const ScopeRequiredError = pluginError('idempotency', 'SCOPE_REQUIRED', 'whose key this is cannot be told: %s came without a known session, Authorization or request.user. Send credentials; or set the option "scope" of the app, such as scope: request => request.headers[\'x-api-key\']', 400)

@@ -6,8 +6,8 @@ import { failHook, finishHook } from '../shared/hook-callback.js'
 import { PinnedHooks } from '../shared/pinned-hooks.js'
 import { areSendable } from '../shared/sendable.js'
 import { answerOf, giveAgain, isFinal, replay } from './answer.js'
-import { AnswerNotKeptError, inProgress, InvalidValueError, KeyReusedError, StoreUnavailableError } from './errors.js'
-import { fingerprintOf, idOf, keyOf } from './key.js'
+import { AnswerNotKeptError, inProgress, KeyReusedError, StoreUnavailableError } from './errors.js'
+import { fingerprintOf, idOf, keyOf, textOf } from './key.js'
 import type { ResolvedRoute } from './options.js'
 import { Run, type RunContext } from './run.js'
 import type { Claim, Claimant, StoredAnswer } from './store.js'
@@ -27,13 +27,6 @@ declare module 'fastify' {
 
 export function isSafe (method: string): boolean {
   return SAFE.has(method.toUpperCase())
-}
-
-/** Of a caller's own function: what is no text, such as undefined for a stranger, would make strangers one. */
-async function textOf (route: ResolvedRoute, option: 'scope' | 'fingerprint', request: FastifyRequest): Promise<string> {
-  const text: unknown = await route[option](request)
-  if (typeof text === 'string') return text
-  throw new InvalidValueError(option)
 }
 
 /** @returns what puts itself into a route's way */
@@ -88,7 +81,8 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (in
     const key = isSafe(request.method) ? undefined : keyOf(request, route)
     if (key === undefined) return false
     request.idempotencyKey = key
-    const claimant = { id: idOf(key, await textOf(route, 'scope', request)), fingerprint: fingerprintOf(request, await textOf(route, 'fingerprint', request)), token: randomUUID() }
+    const id = idOf(key, await textOf(route, 'scope', request))
+    const claimant = { id, fingerprint: fingerprintOf(request, await textOf(route, 'fingerprint', request)), token: randomUUID() }
     const claimed = await tryToClaim(claimant, reply, route)
     if (claimed === undefined && !route.runsUnguarded) throw new StoreUnavailableError()
     if (claimed === undefined || claimed === 'mine') {

@@ -1,7 +1,7 @@
 import type { FastifyRequest } from 'fastify'
 import { reasonOf } from '../shared/errors.js'
 import { hashId } from '../shared/keys.js'
-import { InvalidKeyError, MissingKeyError, UnserializableError } from './errors.js'
+import { InvalidKeyError, InvalidValueError, MissingKeyError, UnserializableError } from './errors.js'
 import type { ResolvedRoute } from './options.js'
 
 const MAX_KEY_LENGTH = 255
@@ -29,6 +29,18 @@ function parseKey (text: string): string | undefined {
   const quoted = QUOTED.exec(text)?.[1]?.replaceAll(/\\(.)/g, '$1')
   const key = quoted ?? (PLAIN.test(text) ? text : undefined)
   return key !== undefined && key !== '' && key.length <= MAX_KEY_LENGTH ? key : undefined
+}
+
+/**
+ * Calls a function among the options. An `undefined` or an empty scope, as of a caller without an API key, would make such callers one.
+ *
+ * @throws `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_VALUE`
+ */
+export async function textOf (route: ResolvedRoute, option: 'scope' | 'fingerprint', request: FastifyRequest): Promise<string> {
+  const text: unknown = await route[option](request)
+  const mayBeEmpty = option === 'fingerprint'
+  if (typeof text === 'string' && (text !== '' || mayBeEmpty)) return text
+  throw new InvalidValueError(option, mayBeEmpty ? 'a string' : 'a string that is not empty', text === '' ? 'an empty one' : typeof text)
 }
 
 /** Of a key and its owner: nobody else's leads there. */

@@ -3,8 +3,9 @@ import type { RedisClient } from '../shared/client.js'
 import type { Clock } from '../shared/clock.js'
 import { MAX_TIMER_MS, type Duration } from '../shared/duration.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
+import type { MaybePromise } from '../shared/maybe-promise.js'
 import { MAX_ENTRIES, readOptions, type OptionReader } from '../shared/options.js'
-import { ownerOf } from './owner.js'
+import { createDefaultScope } from './owner.js'
 
 /** Of a route: `config.idempotency`. What it leaves out is as the plugin has it. */
 export interface RouteIdempotencyOptions {
@@ -15,13 +16,17 @@ export interface RouteIdempotencyOptions {
   /** Whether a request without a key is refused (400), or runs as if the plugin were not there. @default false */
   required?: boolean | undefined
   /**
-   * Whose key it is: of two callers with the same key neither ever gets the other's answer.
+   * Returns whose key it is. Callers with different scopes never get each other's responses, and callers with the same scope do. Anything but a string
+   * that is not empty is answered by `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_VALUE`.
    *
-   * @default the session's `userId`, else `Authorization`, else the session that the client came with, else its address
+   * @default the session's `userId`, else `Authorization`, else the id in `request.user`, else the session that the client came with; a request with none
+   * of them is answered by `FST_REDIS_SUITE_IDEMPOTENCY_SCOPE_REQUIRED`
+   * @example
+   * scope: request => request.headers['x-api-key']
    */
-  scope?: ((request: FastifyRequest) => string | Promise<string>) | undefined
-  /** What else makes two requests the same, beside method, host, URL and parsed body: part of a body that is read as a stream, say. */
-  fingerprint?: ((request: FastifyRequest) => string | Promise<string>) | undefined
+  scope?: ((request: FastifyRequest) => MaybePromise<string | string[] | undefined>) | undefined
+  /** Returns what else makes two requests the same, beside method, host, URL and parsed body: part of a body that is read as a stream, say. */
+  fingerprint?: ((request: FastifyRequest) => MaybePromise<string>) | undefined
   /** How long a request waits for the same one that is under way, before it is answered 409. @default '5s' */
   wait?: Duration | undefined
   /** How long a claim outlives the process that ran the request. It is renewed while that runs. @default '10s' */
@@ -50,8 +55,8 @@ export interface ResolvedRoute {
   ttl: number
   header: string
   required: boolean
-  scope: (request: FastifyRequest) => string | Promise<string>
-  fingerprint: (request: FastifyRequest) => string | Promise<string>
+  scope: NonNullable<RouteIdempotencyOptions['scope']>
+  fingerprint: NonNullable<RouteIdempotencyOptions['fingerprint']>
   wait: number
   lease: number
   headers: readonly string[]
@@ -86,7 +91,7 @@ export function resolveRoute (plugin: IdempotencyPluginOptions, config: RouteIde
   return readRoute(readOptions('idempotency', merged), merged)
 }
 
-function readRoute (read: OptionReader, { scope = ownerOf, fingerprint = () => '', headers = DEFAULT_HEADERS }: RouteIdempotencyOptions): ResolvedRoute {
+function readRoute (read: OptionReader, { scope = createDefaultScope(), fingerprint = () => '', headers = DEFAULT_HEADERS }: RouteIdempotencyOptions): ResolvedRoute {
   const header = read.string('header', 'idempotency-key').toLowerCase()
   if (!FIELD_NAME.test(header)) read.fail('header', "a header's name")
   if (typeof scope !== 'function') read.fail('scope', 'a function of the request that gives a string')

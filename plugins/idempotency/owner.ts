@@ -1,19 +1,61 @@
 import type { FastifyRequest } from 'fastify'
+import { ScopeRequiredError } from './errors.js'
+
+/** What clients send in place of credentials that they do not have (`Og==` is an empty name and password): one owner for all of them. */
+const NO_CREDENTIALS = /^(?:(?:basic|bearer|token)\b\s*)?(?:undefined|null|none|false|nan|og==|\[object \w+\])?$/i
 
 /**
- * Who sent a request, by what tells callers apart here. Somebody without any of it is known by the address alone:
- * to repeat a request from another one is then to send a new one, which is better than another one's answer.
+ * Makes the scope of a route that has none of its own. It refuses a caller that it cannot tell apart, and logs that once.
+ *
+ * @throws `FST_REDIS_SUITE_IDEMPOTENCY_SCOPE_REQUIRED`, from the function
  */
-export function ownerOf (request: FastifyRequest): string {
+export function createDefaultScope (): (request: FastifyRequest) => string {
+  let isLogged = false
+  return request => {
+    const owner = ownerOf(request)
+    if (owner !== undefined) return owner
+    const route = `${request.method} ${request.routeOptions.url ?? request.url}`
+    if (!isLogged) request.log.warn({ plugin: 'idempotency', route }, 'idempotency: a request with a key was refused, as its caller is unknown: set the option "scope", or refuse such callers in an earlier hook')
+    isLogged = true
+    throw new ScopeRequiredError(route)
+  }
+}
+
+/**
+ * Returns who sent a request: the user of the session, else the `Authorization`, else `request.user`, else the session that the client came with.
+ * The address is no owner: behind a proxy it is the same for all clients.
+ */
+function ownerOf (request: FastifyRequest): string | undefined {
   const session: unknown = Reflect.get(request, 'session')
-  const user = property(session, 'userId')
-  if (typeof user === 'string' || typeof user === 'number') return `user ${user}`
-  const { authorization, cookie } = request.headers
-  if (authorization !== undefined) return `authorization ${authorization}`
-  // One that was made for this request is unlike that of its repetition.
+  const userId = property(session, 'userId')
+  if (isId(userId)) return `user ${userId}`
+  const { authorization = '' } = request.headers
+  if (!NO_CREDENTIALS.test(authorization.trim())) return `authorization ${authorization}`
+  return ofUser(Reflect.get(request, 'user')) ?? ofSession(request, session)
+}
+
+/** As authentication plugins set it: an id, or claims of a token (RFC 7519), or a row of a database. Other fields may be the same for several users. */
+function ofUser (user: unknown): string | undefined {
+  if (isId(user)) return `request.user ${user}`
+  const ids = ['sub', 'id', 'userId'].map(name => property(user, name)).map(id => isId(id) ? String(id) : null)
+  // The issuer alone is no user.
+  return ids.every(id => id === null) ? undefined : `request.user ${JSON.stringify([...ids, issuerOf(user)])}`
+}
+
+function issuerOf (user: unknown): string | null {
+  const issuer = property(user, 'iss')
+  return isId(issuer) ? String(issuer) : null
+}
+
+/** A session that was made for this request is unlike that of its repetition. */
+function ofSession ({ headers: { cookie = '' } }: FastifyRequest, session: unknown): string | undefined {
   const id = property(session, 'sessionId')
-  const isKnown = typeof id === 'string' && id !== '' && cookie !== undefined && (cookie.includes(id) || cookie.includes(encodeURIComponent(id)))
-  return isKnown ? `session ${id}` : `address ${request.ip}`
+  const isKnown = typeof id === 'string' && id !== '' && (cookie.includes(id) || cookie.includes(encodeURIComponent(id)))
+  return isKnown ? `session ${id}` : undefined
+}
+
+function isId (value: unknown): value is string | number | bigint {
+  return (typeof value === 'string' && value !== '') || (typeof value === 'number' && Number.isFinite(value)) || typeof value === 'bigint'
 }
 
 function property (object: unknown, name: string): unknown {

@@ -36,7 +36,7 @@ const ALL: Record<string, (app: FastifyInstance) => unknown> = {
   rateLimit: app => app.register(rateLimit, { max: 1000, clock }),
   session: app => app.register(session, { secret: SECRET, cookie: { secure: false }, clock }),
   cache: app => app.register(cache, { clock }),
-  idempotency: app => app.register(idempotency, { clock }),
+  idempotency: app => app.register(idempotency, { scope: request => request.ip, clock }),
   events: app => app.register(events, { clock }),
   lock: app => app.register(lock, { clock }),
   health: app => app.register(health, { details: true, clock })
@@ -163,7 +163,7 @@ t.test('all plugins run on a client of @fastify/redis that the user registered, 
     await own.register(rateLimit, options)
     await own.register(session, { ...options, secret: SECRET, saveUninitialized: true, cookie: { secure: false } })
     await own.register(cache, options)
-    await own.register(idempotency, options)
+    await own.register(idempotency, { ...options, scope: request => request.ip })
     await own.register(lock, options)
     await own.register(health, { clock, ...namespace && { redis: client } })
     own.get('/', { config: { cache: true, session: false } }, async () => 'x')

@@ -91,7 +91,7 @@ t.test('a response that is replayed for its Idempotency-Key has the CORS headers
   const { app } = await createTestApp(t, { ready: false })
   await app.register(cors, { origin: ORIGINS })
   await app.register(compress, { threshold: 0 })
-  await app.register(idempotency)
+  await app.register(idempotency, { scope: request => request.ip })
   let runs = 0
   app.post('/', { config: { idempotency: true } }, async () => ({ runs: ++runs }))
   const post = (origin: string, coding: string) => ask(app, '/', { origin, 'accept-encoding': coding, 'idempotency-key': 'k' }, { method: 'POST' })

@@ -104,7 +104,7 @@ const calls: Array<[what: string, code: string, build: (app: FastifyInstance) =>
   }],
   ...[['is circular', () => { const body: Record<string, unknown> = {}; return Object.assign(body, { body }) }], ['has a BigInt', () => ({ n: 10n })], ['is a symbol', () => Symbol('odd')]].map(([what, parse]): typeof calls[number] =>
     [`a parsed body that ${String(what)}`, 'IDEMPOTENCY_UNSERIALIZABLE', async app => {
-      await app.register(idempotency)
+      await app.register(idempotency, { scope: request => request.ip })
       app.addContentTypeParser('text/odd', { parseAs: 'string' }, async () => (parse as () => unknown)())
       app.post('/', { config: { idempotency: true } }, async () => 'x')
     }, { method: 'POST', payload: 'x', headers: { 'content-type': 'text/odd', 'idempotency-key': 'k' } }])

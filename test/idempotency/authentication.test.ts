@@ -2,7 +2,7 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import t from 'tap'
 import { idempotency } from '../../plugins/idempotency/index.js'
 import { createTestApp } from '../helpers/index.js'
-import { ON, post } from '../helpers/idempotency/requests.js'
+import { byAddress, ON, post } from '../helpers/idempotency/requests.js'
 import { addLateAuth, requireKey, WAYS } from '../helpers/shared/late-auth.js'
 
 const noop = async () => {}
@@ -20,7 +20,7 @@ const REFUSED = [401, 200, 'true', 401]
 
 for (const way of Object.keys(WAYS)) {
   t.test(`no response is replayed before the preHandler hook of a plugin that ${way} in a later onRoute hook`, async t => {
-    const { app } = await createTestApp(t, { ready: false, plugins: { idempotency: {} } })
+    const { app } = await createTestApp(t, { ready: false, plugins: { idempotency: { scope: byAddress } } })
     addLateAuth(app, way, 'preHandler')
     app.post('/none', ON, async () => 'done')
     app.post('/function', { ...ON, preHandler: noop }, async () => 'done')
@@ -30,7 +30,7 @@ for (const way of Object.keys(WAYS)) {
 }
 
 t.test('no response is replayed before a hook of the context that is added after the route', async t => {
-  const { app } = await createTestApp(t, { ready: false, plugins: { idempotency: {} } })
+  const { app } = await createTestApp(t, { ready: false, plugins: { idempotency: { scope: byAddress } } })
   await app.register(async child => {
     child.post('/', ON, async () => 'done')
     child.addHook('preHandler', requireKey)
@@ -39,7 +39,7 @@ t.test('no response is replayed before a hook of the context that is added after
 })
 
 t.test('beside the cache on one route neither a stored nor a replayed response is given before a later hook', async t => {
-  const { app } = await createTestApp(t, { ready: false, plugins: { cache: { unkeyed: false }, idempotency: {} } })
+  const { app } = await createTestApp(t, { ready: false, plugins: { cache: { unkeyed: false }, idempotency: { scope: byAddress } } })
   addLateAuth(app, 'assigns a longer array', 'preHandler')
   let runs = 0
   app.route({ method: ['GET', 'POST'], url: '/', config: { cache: true, idempotency: true }, handler: async () => `run ${++runs}` })
@@ -52,7 +52,7 @@ t.test('beside the cache on one route neither a stored nor a replayed response i
 })
 
 t.test('a response is stored and replayed where a later onRoute hook assigns onSend and onError', async t => {
-  const { app } = await createTestApp(t, { ready: false, plugins: { idempotency: {} } })
+  const { app } = await createTestApp(t, { ready: false, plugins: { idempotency: { scope: byAddress } } })
   app.addHook('onRoute', route => {
     route.onSend = async (_request, reply, payload) => {
       reply.header('x-late', 'yes')

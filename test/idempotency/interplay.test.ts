@@ -1,10 +1,10 @@
 import type { FastifyInstance, FastifyReply, FastifyServerOptions } from 'fastify'
 import t, { type Test } from 'tap'
 import { createTestApp, until, type TestApp } from '../helpers/index.js'
-import { gate, ON, post as send } from '../helpers/idempotency/requests.js'
+import { byAddress, gate, ON, post as send } from '../helpers/idempotency/requests.js'
 
 const open = async (t: Test, routes: (app: FastifyInstance) => unknown, server: FastifyServerOptions = {}, lease = 10_000): Promise<TestApp> =>
-  await createTestApp(t, { plugins: { idempotency: { lease, wait: '1 hour' } }, routes, server })
+  await createTestApp(t, { plugins: { idempotency: { lease, wait: '1 hour', scope: byAddress } }, routes, server })
 
 const post = async (app: FastifyInstance, headers: Record<string, string> = {}, payload?: string) => await send(app, '/', 'k', payload, headers)
 

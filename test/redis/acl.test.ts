@@ -191,7 +191,7 @@ async function useLock (app: FastifyInstance, clock: TestClock): Promise<void> {
 }
 
 async function useIdempotency (app: FastifyInstance, clock: TestClock): Promise<void> {
-  await app.register(idempotency, { clock, timeout: '1h' })
+  await app.register(idempotency, { clock, timeout: '1h', scope: request => request.ip })
   const idle = (): void => {}
   let answer = idle
   app.post('/', { config: { idempotency: { lease: '1m' } } }, async () => { await new Promise<void>(resolve => { answer = resolve }) })

@@ -2,7 +2,7 @@ import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import t from 'tap'
 import { createTestApp, newPrefix, startRedis, until } from '../helpers/index.js'
-import { ON, post } from '../helpers/idempotency/requests.js'
+import { byAddress, ON, post } from '../helpers/idempotency/requests.js'
 import { monotonicMs } from '../helpers/timing/stalls.js'
 
 const server = await startRedis()
@@ -16,7 +16,7 @@ t.test('when the process that runs a request is killed, the next one runs when t
     store: server,
     clock: 'real',
     prefix,
-    plugins: { idempotency: { wait: '30s', timeout: '5s' } },
+    plugins: { idempotency: { wait: '30s', timeout: '5s', scope: byAddress } },
     routes: app => { app.post('/', ON, async () => ++runs) }
   })
   const child = fork(new URL('../fixtures/idempotent-instance.ts', import.meta.url), [server.url, prefix, String(lease)], { execArgv: ['--import', 'tsx'] })
@@ -46,7 +46,7 @@ t.test('of 100 equal requests at once at each of 4 instances one runs, and all h
     clock: 'real',
     instances: 4,
     connection: { commandTimeout: '30s' },
-    plugins: { idempotency: { timeout: '30s', wait: '1 minute' } },
+    plugins: { idempotency: { timeout: '30s', wait: '1 minute', scope: byAddress } },
     routes: app => {
       app.post('/orders', ON, async (request, reply) => {
         const key = request.idempotencyKey ?? ''

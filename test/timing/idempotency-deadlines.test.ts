@@ -1,6 +1,6 @@
 import t from 'tap'
 import { createTestApp, startRedis } from '../helpers/index.js'
-import { ON, post } from '../helpers/idempotency/requests.js'
+import { byAddress, ON, post } from '../helpers/idempotency/requests.js'
 import { startHeartbeat } from '../helpers/timing/heartbeat.js'
 
 t.test('while Redis hangs or is gone a request with a key is refused within the time-out', async t => {
@@ -9,7 +9,7 @@ t.test('while Redis hangs or is gone a request with a key is refused within the 
   const { app } = await createTestApp(t, {
     store: server,
     clock: 'real',
-    plugins: { idempotency: { timeout: '200ms' } },
+    plugins: { idempotency: { timeout: '200ms', scope: byAddress } },
     routes: app => { app.post('/', ON, async () => 'done') }
   })
   t.equal((await post(app, '/', 'before')).statusCode, 200)

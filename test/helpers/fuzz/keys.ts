@@ -24,7 +24,7 @@ async function build (url: string) {
   await app.register(cache, { timeout })
   await app.register(events, { timeout })
   await app.register(lock, { timeout })
-  await app.register(idempotency, { timeout })
+  await app.register(idempotency, { timeout, scope: request => request.ip })
   for (const plugin of [health, metrics]) await app.register(plugin)
   const user = (request: { headers: Record<string, unknown> }) => Buffer.from(String(request.headers['x-user']), 'base64url').toString()
   app.get('/cached', { config: { cache: { ttl: '1m', tags: request => [user(request)], vary: ['x-user'] } } }, async () => ({ at: 1 }))

@@ -25,7 +25,7 @@ async function build (t: Test, url: string): Promise<FastifyInstance> {
   await app.register(rateLimit, { max: 1000, timeWindow: '1 minute', timeout })
   await app.register(session, { secret: SECRET, maxPerUser: 3, timeout })
   await app.register(cache, { ttl: '1m', unkeyed: false, timeout })
-  await app.register(idempotency, { timeout })
+  await app.register(idempotency, { timeout, scope: request => request.ip })
   await app.register(events, { timeout })
   await app.register(lock, { timeout })
   await app.register(metrics)

@@ -1,0 +1,172 @@
+import { Agent, request as httpRequest } from 'node:http'
+import cookie from '@fastify/cookie'
+import jwt from '@fastify/jwt'
+import secureSession from '@fastify/secure-session'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import t, { type Test } from 'tap'
+import type { IdempotencyPluginOptions } from '../../plugins/idempotency/index.js'
+import { createTestApp, forEachStore, SECRET, type StoreName, type TestAppOptions } from '../helpers/index.js'
+import { ON, PATIENT, post } from '../helpers/idempotency/requests.js'
+
+const SCOPE_REQUIRED = { statusCode: 400, code: 'FST_REDIS_SUITE_IDEMPOTENCY_SCOPE_REQUIRED', message: /option "scope"/ }
+const INVALID_VALUE = { statusCode: 500, code: 'FST_REDIS_SUITE_IDEMPOTENCY_INVALID_VALUE', message: /"scope" must return/ }
+
+/** An app whose orders tell how many of them were placed. */
+async function openShop (t: Test, store: StoreName, options: IdempotencyPluginOptions = {}, more: TestAppOptions = {}) {
+  const orders = { placed: 0 }
+  const { app, warnings } = await createTestApp(t, {
+    store,
+    ...more,
+    plugins: { ...more.plugins, idempotency: { ...PATIENT, scope: undefined, ...options } },
+    async routes (app, instance) {
+      await more.routes?.(app, instance)
+      app.post('/orders', ON, async request => ({ order: ++orders.placed, secret: request.headers['x-api-key'] }))
+    }
+  })
+  return { app, warnings, orders, order: async (headers: Record<string, string> = {}) => await post(app, '/orders', 'same', { a: 1 }, headers) }
+}
+
+/** Each caller orders twice by one key. @returns the number of the order that each got, or the code of the error */
+async function orderTwice (app: FastifyInstance, callers: Array<Record<string, string>>): Promise<Array<[unknown, unknown]>> {
+  const seen: Array<[unknown, unknown]> = []
+  for (const headers of callers) {
+    const ask = async () => { const body = (await post(app, '/orders', 'same', { a: 1 }, headers)).json(); return body.order ?? body.code }
+    seen.push([await ask(), await ask()])
+  }
+  return seen
+}
+
+forEachStore(['memory', 'redis'], store => {
+  t.test(`${store}: two customers that differ by x-api-key alone never get each other's response: without a scope both are refused, with what to do`, async t => {
+    const { app, warnings, orders } = await openShop(t, store)
+    // Over connections of one proxy: both have its address.
+    const address = new URL(await app.listen({ port: 0, host: '127.0.0.1' }))
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+    t.teardown(() => agent.destroy())
+    const order = async (apiKey: string) => await new Promise<{ statusCode: number | undefined, body: string }>((resolve, reject) => {
+      const sent = httpRequest({
+        agent, host: address.hostname, port: address.port, method: 'POST', path: '/orders', headers: { 'x-api-key': apiKey, 'x-forwarded-for': apiKey === 'ann' ? '192.0.2.1' : '192.0.2.2', 'idempotency-key': 'same' }
+      }, response => {
+        let body = ''
+        response.setEncoding('utf8').on('data', (part: string) => { body += part }).on('end', () => resolve({ statusCode: response.statusCode, body }))
+      })
+      sent.on('error', reject).end()
+    })
+    for (const apiKey of ['ann', 'bob', 'ann']) {
+      const { statusCode, body } = await order(apiKey)
+      t.match({ statusCode, ...JSON.parse(body) }, SCOPE_REQUIRED)
+    }
+    t.equal(orders.placed, 0)
+    t.same(warnings().filter(line => /idempotency: .*"scope"/.test(line)).length, 1, 'the log says so once')
+  })
+
+  t.test(`${store}: a scope may be async, and tells apart callers that differ by it alone`, async t => {
+    for (const scope of [(request: FastifyRequest) => request.headers['x-api-key'], async (request: FastifyRequest) => await Promise.resolve(`tenant ${String(request.headers['x-api-key'])}`)]) {
+      const { app } = await openShop(t, store, { scope })
+      t.same(await orderTwice(app, [{ 'x-api-key': 'ann' }, { 'x-api-key': 'bob' }]), [[1, 1], [2, 2]])
+    }
+  })
+
+  t.test(`${store}: with trustProxy, scope: request => request.ip tells apart clients behind a proxy that are not logged in`, async t => {
+    const { app } = await openShop(t, store, { scope: request => request.ip }, { server: { trustProxy: '127.0.0.1' } })
+    t.same(await orderTwice(app, [{ 'x-forwarded-for': '192.0.2.1' }, { 'x-forwarded-for': '192.0.2.2' }, { 'x-forwarded-for': '10.9.9.9, 192.0.2.1' }]), [[1, 1], [2, 2], [1, 1]])
+  })
+
+  t.test(`${store}: a scope that is not a string, is empty, or fails, is an error, and nothing runs or is stored`, async t => {
+    const wrong: unknown[] = [undefined, null, '', 5, NaN, false, ['ann', 'bob'], { id: 'ann' }, Symbol('ann')]
+    for (const value of wrong) {
+      for (const scope of [() => value, async () => value]) {
+        const { orders, order } = await openShop(t, store, { scope: scope as never })
+        t.match((await order()).json(), INVALID_VALUE, String(value))
+        t.match((await order()).json(), INVALID_VALUE)
+        t.equal(orders.placed, 0)
+      }
+    }
+    for (const scope of [() => { throw new Error('no tenant') }, async () => { throw new Error('no tenant') }]) {
+      const { orders, order } = await openShop(t, store, { scope })
+      t.match((await order()).json(), { statusCode: 500, message: 'no tenant' })
+      t.equal(orders.placed, 0)
+    }
+  })
+
+  t.test(`${store}: a fingerprint may be async, and is a string`, async t => {
+    const { order } = await openShop(t, store, { scope: () => 'one', fingerprint: async request => String(request.headers['x-part']) })
+    t.same([(await order({ 'x-part': 'a' })).statusCode, (await order({ 'x-part': 'a' })).statusCode, (await order({ 'x-part': 'b' })).statusCode], [200, 200, 422])
+    const wrong = await openShop(t, store, { scope: () => 'one', fingerprint: (async () => undefined) as never })
+    t.match((await wrong.order()).json(), { statusCode: 500, code: INVALID_VALUE.code, message: /"fingerprint" must return a string/ })
+  })
+
+  t.test(`${store}: users of @fastify/jwt are told apart, by the token in Authorization or, where it is in a cookie, by its subject or id`, async t => {
+    const { app, order } = await openShop(t, store, {}, {
+      before: async app => {
+        await app.register(cookie)
+        await app.register(jwt, { secret: SECRET, cookie: { cookieName: 'token', signed: false } })
+        app.addHook('preHandler', async request => { await request.jwtVerify() })
+      }
+    })
+    const sign = (payload: object, more: object = {}) => app.jwt.sign({ role: 'customer', ...payload }, more)
+    const inCookie = (payload: object, more?: object) => ({ cookie: `token=${sign(payload, more)}` })
+    t.same(await orderTwice(app, [{ authorization: `Bearer ${sign({ n: 1 })}` }, { authorization: `Bearer ${sign({ n: 2 })}` }]), [[1, 1], [2, 2]])
+    t.same(await orderTwice(app, [inCookie({ sub: 'ann' }), inCookie({ sub: 'bob' }), inCookie({ id: 1 }), inCookie({ id: 2 }), inCookie({ userId: 'ann' })]), [[3, 3], [4, 4], [5, 5], [6, 6], [7, 7]])
+    t.equal((await order(inCookie({ sub: 'ann', role: 'admin' }, { expiresIn: '1h' }))).json().order, 3, 'a renewed token is of the same user')
+    t.equal((await order(inCookie({ sub: 'ann', iss: 'another' }))).json().order, 8, 'a subject of another issuer is another user')
+    for (const payload of [{ n: 1 }, { sub: '' }, { id: null }, { id: { $oid: '1' } }, { iss: 'alone' }]) t.match((await order(inCookie(payload))).json(), SCOPE_REQUIRED, 'claims that several users may share')
+    t.equal((await order()).statusCode, 401, 'a hook refuses before the scope is asked for')
+  })
+
+  t.test(`${store}: users that a hook sets as request.user are told apart by their ids`, async t => {
+    const users: Record<string, unknown> = { ann: { id: 'ann' }, bob: { id: 'bob' }, text: 'ann', number: 7, big: 7n, empty: {}, blank: '', none: null, nan: NaN, flag: true, list: [] }
+    const { app } = await openShop(t, store, {}, {
+      before: app => {
+        app.decorateRequest<unknown>('user', null)
+        app.addHook('preHandler', async request => { Reflect.set(request, 'user', users[String(request.headers['x-user'])]) })
+      }
+    })
+    const callers = (names: string[]) => names.map(name => ({ 'x-user': name }))
+    t.same(await orderTwice(app, callers(['ann', 'bob', 'text', 'number'])), [[1, 1], [2, 2], [3, 3], [4, 4]])
+    t.same(await orderTwice(app, callers(['empty', 'blank', 'none', 'nan', 'flag', 'list'])), Array(6).fill([SCOPE_REQUIRED.code, SCOPE_REQUIRED.code]))
+  })
+
+  t.test(`${store}: a session tells its user apart, and a visitor that came with one; a new visitor is refused`, async t => {
+    const { app, orders, order } = await openShop(t, store, {}, {
+      plugins: { session: {} },
+      routes: app => {
+        app.post<{ Params: { user: string } }>('/login/:user', async request => { await request.login(request.params.user) })
+        app.post('/visit', async request => { Object.assign(request.session, { cart: 1 }) })
+      }
+    })
+    const cookieOf = async (url: string) => ({ cookie: `sid=${encodeURIComponent((await post(app, url)).cookies[0]?.value ?? '')}` })
+    t.same(await orderTwice(app, [await cookieOf('/login/ann'), await cookieOf('/login/bob'), await cookieOf('/visit'), await cookieOf('/visit')]), [[1, 1], [2, 2], [3, 3], [4, 4]])
+    t.equal((await order(await cookieOf('/login/ann'))).json().order, 1, 'a user is the same one from another device')
+    for (const headers of [{}, { cookie: 'sid=unknown' }, { cookie: 'other=1' }]) t.match((await order(headers as Record<string, string>)).json(), SCOPE_REQUIRED)
+    t.equal(orders.placed, 4)
+    t.equal((await post(app, '/orders', undefined, { a: 1 })).statusCode, 200, 'without a key nothing is asked')
+  })
+
+  t.test(`${store}: an Authorization without credentials is no caller`, async t => {
+    const { app } = await openShop(t, store)
+    const empty = ['', ' ', 'Bearer', 'Bearer ', 'bearer undefined', 'Bearer null', 'Bearer [object Object]', 'Basic Og==', 'undefined', 'Token none']
+    t.same(await orderTwice(app, empty.map(authorization => ({ authorization }))), empty.map(() => [SCOPE_REQUIRED.code, SCOPE_REQUIRED.code]))
+    t.same(await orderTwice(app, [{ authorization: 'raw-key-1' }, { authorization: 'raw-key-2' }, { authorization: 'Bearer nullable' }]), [[1, 1], [2, 2], [3, 3]])
+  })
+})
+
+t.test('a session of @fastify/secure-session tells its userId apart; under another sessionName its callers are refused', async t => {
+  for (const sessionName of ['session', 'auth']) {
+    const { app, order } = await openShop(t, 'memory', {}, {
+      before: async app => { await app.register(secureSession as never, { key: Buffer.alloc(32, 1), sessionName, cookieName: 'sealed' }) },
+      routes: app => {
+        app.post<{ Params: { user: string } }>('/login/:user', async request => {
+          const session = Reflect.get(request, sessionName) as { set: (name: string, value: unknown) => void }
+          session.set('userId', request.params.user)
+          return ''
+        })
+      }
+    })
+    const cookieOf = async (user: string) => ({ cookie: `sealed=${encodeURIComponent((await post(app, `/login/${user}`)).cookies[0]?.value ?? '')}` })
+    const seen = await orderTwice(app, [await cookieOf('ann'), await cookieOf('bob')])
+    if (sessionName === 'session') t.same(seen, [[1, 1], [2, 2]])
+    else t.same(seen, Array(2).fill([SCOPE_REQUIRED.code, SCOPE_REQUIRED.code]), 'the plugin does not look for other names')
+    t.match((await order()).json(), SCOPE_REQUIRED)
+  }
+})
