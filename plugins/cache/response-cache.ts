@@ -6,6 +6,7 @@ import { createCacheStatus } from './cache-status.js'
 import type { CacheCore } from './core.js'
 import { mayExplain } from './explain.js'
 import { asStored, createTake } from './on-send.js'
+import { createKeepPrivate, keepPersonalPrivate } from './keep-private.js'
 import type { RouteCacheOptions } from './options.js'
 import { Passes } from './passes.js'
 import { createRefresher } from './refresh.js'
@@ -143,6 +144,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
   }
 
   function onSend (route: ResolvedRouteCache): onSendHookHandler {
+    const keepPrivate = route.ownerOf && createKeepPrivate(route.targeted)
     return function cacheOnSend (request, reply, payload, done) {
       const state = request[STATE]
       if (state !== null) readAs('suite', request)
@@ -151,10 +153,15 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
         let told: MaybePromise<unknown>
         if (state !== null) {
           state.isTaken = true
+          // Before it is stored, so that a hit has it too.
+          if (!state.isAnswered) keepPrivate?.(request, reply)
           result = state.isAnswered ? asStored(reply, state, payload) : take(request, reply, state, payload)
           if (route.stores) told = tell(request, reply, state)
           if (state.isStreamed) readAs('handler', request)
+          if (state.why !== '') keepPersonalPrivate(reply, state.why)
         }
+        // Also a response without an owner, or from before the lookup: a CDN would send it to those who have an owner.
+        keepPrivate?.(request, reply)
         if (route.stripsTargeted) for (const name of route.targeted) reply.removeHeader(name)
         return isPromise(told) ? told.then(() => result) : result
       }
