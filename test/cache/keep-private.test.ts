@@ -157,7 +157,7 @@ t.test('a response to a session is private on a cached route, and the one to a v
 
 t.test('a response that depends on a user or a header beside the key is private where it is not stored', async t => {
   const { app } = await createCacheApp(t, { options: { unkeyed: 'bypass' } })
-  app.decorateRequest('user', null)
+  app.decorateRequest('user', null as never)
   app.get('/user', { config: { cache: true }, onRequest: async request => { Object.assign(request, { user: userOf(request) }) } }, async () => 'page')
   app.get('/header', { config: { cache: true } }, async request => String(userOf(request)))
   app.get('/authorization', { config: { cache: true } }, async () => 'page')
