@@ -1,7 +1,6 @@
 import { once } from 'node:events'
 import { request } from 'node:http'
 import { connect } from 'node:http2'
-import { createRequire } from 'node:module'
 import type { AddressInfo } from 'node:net'
 import { Readable } from 'node:stream'
 import compress from '@fastify/compress'
@@ -11,15 +10,12 @@ import csrf from '@fastify/csrf-protection'
 import helmet from '@fastify/helmet'
 import jwt from '@fastify/jwt'
 import secureSession from '@fastify/secure-session'
-import Fastify, { type FastifyInstance, type FastifyPluginCallback, type FastifyRequest } from 'fastify'
+import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
 import { peerRateLimit } from '../../bench/peer-rate-limit.js'
 import { cache, type RouteCacheOptions } from '../../plugins/cache/index.js'
 import { ask, createCacheApp, gate, onBothStores, settled, type CacheAppOptions } from '../helpers/cache/cache-app.js'
 import { createTestApp } from '../helpers/index.js'
-
-// Without its types, which declare the same decorators as our plugin.
-const peerRateLimit = createRequire(import.meta.url)('@fastify/rate-limit') as FastifyPluginCallback<{ max: number }>
 
 type Headers = Record<string, string>
 const SECRET = 'a secret of at least thirty-two characters'
