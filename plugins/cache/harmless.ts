@@ -1,8 +1,8 @@
+import type { RouteOptions } from 'fastify'
+
 // Fields of the connection, of the message's form, and those that the cache itself evaluates.
-const OF_THE_MESSAGE = ['accept-version', 'cache-control', 'connection', 'content-length', 'content-type', 'expect', 'if-match', 'if-modified-since', 'if-none-match',
+const OF_THE_MESSAGE = ['cache-control', 'connection', 'content-length', 'content-type', 'expect', 'if-match', 'if-modified-since', 'if-none-match',
   'if-range', 'if-unmodified-since', 'keep-alive', 'pragma', 'range', 'te', 'trailer', 'transfer-encoding', 'upgrade', 'upgrade-insecure-requests', 'via', 'x-no-compression',
-  // Its own rule decides: RFC 9111 §3.5.
-  'authorization',
   // How Fastify and HTTP/2 route the request: the URL and the method are in the key.
   ':method', ':path', ':scheme']
 
@@ -20,6 +20,8 @@ const OF_ADDRESS = ['forwarded', 'x-forwarded-for', 'x-real-ip']
 const IN_HOOKS = ['access-control-request-headers', 'access-control-request-method', 'access-control-request-private-network', 'baggage', 'origin', 'referer', 'request.ip', 'request.protocol',
   'sec-fetch-dest', 'sec-fetch-mode', 'sec-fetch-site', 'sec-fetch-user', 'x-forwarded-proto', ...OF_ADDRESS]
 
+const OF_HOST_NAME = ['host', ':authority']
+
 /** Names that do not count where they are read. */
 export interface Harmless {
   /** In the handler and after it. */
@@ -34,4 +36,10 @@ export function resolveHarmless (more: readonly string[]): Harmless {
   if (isCounted.has('request.ip')) for (const name of OF_ADDRESS) isCounted.add(name)
   const anywhere = new Set([...ANYWHERE, ...more].filter(name => !isCounted.has(name)))
   return { anywhere, inHooks: new Set([...anywhere, ...IN_HOOKS.filter(name => !isCounted.has(name))]) }
+}
+
+/** The router has compared these already. */
+export function withConstraints ({ anywhere, inHooks }: Harmless, constraints: RouteOptions['constraints'] = {}): Harmless {
+  const names = [...constraints['version'] === undefined ? [] : ['accept-version'], ...typeof constraints['host'] === 'string' ? OF_HOST_NAME : []]
+  return names.length === 0 ? { anywhere, inHooks } : { anywhere: new Set([...anywhere, ...names]), inHooks: new Set([...inHooks, ...names]) }
 }

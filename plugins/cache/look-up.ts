@@ -5,6 +5,7 @@ import { variantKey, type CacheKey } from './key.js'
 import type { RequestCache } from './request-state.js'
 import { isRightByReads } from './unkeyed.js'
 import { normalizeSelecting } from './vary.js'
+import { ownHeaders } from './watch-request.js'
 
 /** What is kept for a request, and where its answer is to be kept. */
 export interface Located {
@@ -19,7 +20,7 @@ export interface Located {
 export function peekResponse (core: CacheCore, key: CacheKey, request: FastifyRequest, state: RequestCache): StoredResponse | undefined {
   const entry = core.peek(key)
   if (entry === undefined) return undefined
-  const found = isVariants(entry) ? core.peek(variantKey(key, entry.meta, request.headers)) : entry
+  const found = isVariants(entry) ? core.peek(variantKey(key, entry.meta, ownHeaders(request))) : entry
   return isResponse(found) && isSelected(found, request, state) ? found : undefined
 }
 
@@ -28,13 +29,13 @@ export async function locateResponse (core: CacheCore, key: CacheKey, tags: read
   const base = await core.find(key, tags)
   const { entry } = base
   if (!isVariants(entry)) return { base, place: base, response: isResponse(entry) && isSelected(entry, request, state) ? entry : undefined }
-  const place = await core.find(variantKey(key, entry.meta, request.headers), tags)
+  const place = await core.find(variantKey(key, entry.meta, ownHeaders(request)), tags)
   return { base, place, response: isResponse(place.entry) && isSelected(place.entry, request, state) ? place.entry : undefined }
 }
 
 /** RFC 9111 §4.1; and the request has nothing else on which its response may depend. */
 export function isSelected ({ meta: { vary, absent } }: StoredResponse, request: FastifyRequest, state: RequestCache): boolean {
-  for (const name in vary) if (normalizeSelecting(name, request.headers[name]) !== vary[name]) return false
+  for (const name in vary) if (normalizeSelecting(name, ownHeaders(request)[name]) !== vary[name]) return false
   return (absent === undefined && (state.reads === undefined || state.reads.isEmpty)) || isRightByReads(request, state, absent, Object.keys(vary))
 }
 

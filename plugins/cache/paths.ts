@@ -1,5 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import { hashId } from '../shared/keys.js'
+import { readingAs } from '../shared/request-reads.js'
 import type { ResolvedRouteCache } from './resolve-options.js'
 
 // A longer path is named by its digest: a client chooses its length, and every entry names it.
@@ -25,7 +26,8 @@ export function pathOfTag (tag: string): string | undefined {
 
 /** The tags of a response, as far as they are known before it is made. */
 export async function tagsFor (request: FastifyRequest, route: ResolvedRouteCache): Promise<readonly string[]> {
-  return [...await route.tagsOf(request), ...pathTagsOf(request, route)]
+  const [named, paths] = readingAs('suite', request, () => [route.tagsOf(request), pathTagsOf(request, route)] as const)
+  return [...await named, ...paths]
 }
 
 /** The tags of a request's path: as it was sent, and as `rewriteUrl` made it. */

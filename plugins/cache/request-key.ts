@@ -20,7 +20,7 @@ export function isLookedUp (method: string): boolean {
 export function whyBypassed (request: FastifyRequest, { route, reads, hasOwner, hasAuthorization }: RequestCache): string | undefined {
   const { method, headers } = request
   if (!route.stores || !isLookedUp(method)) return 'method'
-  if (headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined) return 'body'
+  if (headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined || hasFrames(request)) return 'body'
   if (route.unkeyed === 'bypass' && reads === undefined) return UNWATCHED
   if (route.ownerOf !== undefined && !hasOwner) return 'no owner'
   if (route.obeysRequest && requestDirectives(headers)?.has('no-store')) return 'no-store'
@@ -28,6 +28,11 @@ export function whyBypassed (request: FastifyRequest, { route, reads, hasOwner, 
   // By RFC 9111 §3.5 the answer says whether it may be shared; a route's own ttl says nothing of who is asking.
   if ((hasAuthorization || hasUser(request)) && route.ttlOf !== undefined) return hasAuthorization ? 'authorization' : 'user'
   return hasSession(request) ? 'session' : undefined
+}
+
+/** HTTP/2 needs no header for a body. */
+function hasFrames ({ raw }: FastifyRequest): boolean {
+  return raw.httpVersionMajor >= 2 && 'stream' in raw && (raw.stream as { endAfterHeaders?: boolean }).endAfterHeaders === false
 }
 
 /** Login packages put whoever is logged in there: it counts like `Authorization`. */

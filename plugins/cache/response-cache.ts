@@ -16,6 +16,7 @@ import type { ResolvedCacheOptions, ResolvedRouteCache } from './resolve-options
 import { askHandler, createServe } from './serve.js'
 import { checkTags } from './tags.js'
 import { watchUnanswered } from './unanswered.js'
+import { withConstraints } from './harmless.js'
 import { UNWATCHED, warnOnce } from './unkeyed.js'
 import { Invalidations, isUnsafe } from './unsafe.js'
 import { watchDecorators } from './watch-decorators.js'
@@ -199,7 +200,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
         pinnedHooks.pin(instance, route, resolved.hook, lookUp(resolved, constraints), 'last')
         pinnedHooks.pin(instance, route, 'onError', onError, 'last')
         if (resolved.unkeyed !== false && methods.some(method => method === 'GET' || method === 'HEAD')) {
-          watchRoute(route, resolved)
+          watchRoute(route, { ...resolved, harmless: withConstraints(resolved.harmless, route.constraints) })
           watched.set(instance, watched.get(instance) === true || resolved.keysParameter !== undefined)
         }
       } else if (!resolved.hasInvalidations && !methods.some(isUnsafe)) {

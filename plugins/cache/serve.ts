@@ -12,7 +12,7 @@ import { applyEntry, validatorsOf } from './send-entry.js'
 import { tagsFor } from './paths.js'
 import { carries } from './unkeyed.js'
 import { watchGetters } from './watch-decorators.js'
-import { handOver } from './watch-request.js'
+import { handOver, ownHeaders, readAs } from './watch-request.js'
 import { MOST_LOOKS, type Works } from './works.js'
 
 export interface ServeOptions {
@@ -26,7 +26,7 @@ export interface ServeOptions {
 export function createServe ({ core, works, refresher, passes }: ServeOptions) {
   /** @returns whether the request has been answered */
   function use (request: FastifyRequest, reply: FastifyReply, state: RequestCache, entry: StoredResponse, isNear = false): boolean {
-    const directives = state.route.obeysRequest ? requestDirectives(request.headers) : undefined
+    const directives = state.route.obeysRequest ? requestDirectives(ownHeaders(request)) : undefined
     const reuse = reuseOf(usabilityOf(entry, core.now()), directives)
     if (reuse === 'validate' || (reuse === 'refresh' && !refresher.refresh(request, state, entry))) {
       state.stale = entry
@@ -96,6 +96,8 @@ export function createServe ({ core, works, refresher, passes }: ServeOptions) {
       if (key === undefined) return false
       const entry = peekResponse(core, key, request, state)
       if (entry !== undefined && reuseOf(usabilityOf(entry, core.now()), undefined) === 'use' && use(request, reply, state, entry, true)) return true
+      // Meanwhile work that a hook has begun may go on, and read.
+      readAs('hooks', request)
       return obtain(request, reply, state)
     }
   }
@@ -115,7 +117,7 @@ export function askHandler (core: CacheCore, request: FastifyRequest, reply: Fas
 }
 
 function refusesToWait (request: FastifyRequest, { route }: RequestCache): boolean {
-  return route.obeysRequest && (requestDirectives(request.headers)?.has('only-if-cached') ?? false)
+  return route.obeysRequest && (requestDirectives(ownHeaders(request))?.has('only-if-cached') ?? false)
 }
 
 /** Puts the stored answer's validators in the place of the client's conditions (RFC 9111 §4.3.1). */

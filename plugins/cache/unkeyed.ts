@@ -2,6 +2,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Reader } from '../shared/request-reads.js'
 import { ALL_HEADERS, ENCODING } from './request-reads.js'
 import type { RequestCache } from './request-state.js'
+import { ownHeaders } from './watch-request.js'
 
 /** Why a response is not stored, and the names that it depends on; or what a request must not have to be given it. */
 export type JudgedReads = { why: string, names: string[] } | { absent: string[] }
@@ -16,11 +17,13 @@ const OF_HOST = new Set(['host', ':authority', 'x-forwarded-host', 'request.prot
  *
  * @param varies - the names in `Vary`
  */
-function unheld (names: ReadonlyArray<readonly [string, Reader]>, state: RequestCache, varies: readonly string[]): string[] {
-  return names.filter(([name, reader]) => !isHeld(name, reader, state, varies)).map(([name]) => name)
+function unheld (names: ReadonlyArray<readonly [string, Reader]>, state: RequestCache, varies: readonly string[], isPresent = true): string[] {
+  return names.filter(([name, reader]) => !isHeld(name, reader, state, varies, isPresent)).map(([name]) => name)
 }
 
-function isHeld (name: string, reader: Reader, { route, reads, hasOwner }: RequestCache, varies: readonly string[]): boolean {
+function isHeld (name: string, reader: Reader, { route, reads, hasOwner }: RequestCache, varies: readonly string[], isPresent: boolean): boolean {
+  // Whether its response is shared, its own rule has decided (RFC 9111 §3.5).
+  if (name === 'authorization' && (isPresent || hasOwner || route.isPublic)) return true
   const isKeyed = (each: string): boolean => varies.includes(each) || route.vary.includes(each)
   if (isKeyed(name) || (route.keysHost && OF_HOST.has(name))) return true
   const isCookie = name === 'cookie' || name.startsWith('cookie:')
@@ -52,12 +55,12 @@ export function judgeReads (request: FastifyRequest, reply: FastifyReply, state:
   if (reads.hasReadEncoding && reply.hasHeader('content-encoding')) names.push(...unheld([[ENCODING, 'handler']], state, varies))
   for (const name of names.includes(ALL_HEADERS) ? [ALL_HEADERS] : names) warnOnce(request, state, name)
   if (route.unkeyed === 'warn') return { absent: [] }
-  return names.length > 0 ? { why: `reads ${names.join(', ')}`, names } : { absent: unheld(reads.absent, state, varies) }
+  return names.length > 0 ? { why: `reads ${names.join(', ')}`, names } : { absent: unheld(reads.absent, state, varies, false) }
 }
 
 /** Whether a request has something of this name. */
 export function carries (request: FastifyRequest, { reads }: RequestCache, name: string): boolean {
-  const { headers } = request
+  const headers = ownHeaders(request)
   if (name === ALL_HEADERS || name.startsWith('request.') || name.startsWith('reply.')) return true
   if (name.startsWith('query:')) return reads?.present.some(([present]) => present === name) ?? false
   if (!name.startsWith('cookie:')) return headers[name] !== undefined

@@ -31,9 +31,11 @@ export function watchRoute (route: RouteOptions, { harmless, keysParameter }: Wa
 function watchRaw (raw: Raw, harmless: Harmless, keysParameter: WatchOptions['keysParameter']): void {
   const reads = new RequestReads(raw.headers, harmless, keysParameter)
   raw[READS] = reads
-  setRawHeaders(raw, new Proxy(raw.rawHeaders, new RawHeaders(reads)))
+  // A request that an adapter has made may have none.
+  if (Array.isArray(raw.rawHeaders)) setRawHeaders(raw, new Proxy(raw.rawHeaders, new RawHeaders(reads)))
   setHeaders(raw, reads.seenHeaders)
-  if (hasClientCertificate(raw)) watchSocket(raw)
+  if (raw.httpVersionMajor >= 2) watchProperties(raw, ['authority'], 'host')
+  if (hasClientCertificate(raw)) watchProperties(raw, ['socket', 'client', 'stream'], 'request.socket')
 }
 
 /** Headers in the form in which nothing is read by name. */
@@ -58,10 +60,21 @@ export function readAs (reader: Reader, request: FastifyRequest): void {
   setHeaders(request.raw, reader === 'suite' ? reads.headers : reads.seenHeaders)
 }
 
+/** The headers, read by the cache for itself while others may read as well. */
+export function ownHeaders (request: FastifyRequest): FastifyRequest['headers'] {
+  const reads = readsOf(request)
+  if (reads === undefined || reads.reader === 'suite') return request.headers
+  const before = reads.reader
+  readAs('suite', request)
+  const { headers } = request
+  readAs(before, request)
+  return headers
+}
+
 /** From here on the handler reads. */
 export function handOver (request: FastifyRequest): void {
   if (readsOf(request) === undefined) return
-  watchSocket(request.raw)
+  watchProperties(request.raw, ['socket', 'client', 'stream'], 'request.socket')
   readAs('handler', request)
 }
 
@@ -78,18 +91,18 @@ function setRawHeaders (raw: Raw, rawHeaders: string[]): void {
 
 /** Whether the server asks clients for a certificate: then the socket tells who they are. */
 function hasClientCertificate ({ socket }: Raw): boolean {
-  const { authorized, authorizationError } = socket as { authorized?: boolean, authorizationError?: unknown }
+  const { authorized, authorizationError } = (socket ?? {}) as { authorized?: boolean, authorizationError?: unknown }
   return authorized === true || (authorizationError !== undefined && authorizationError !== null)
 }
 
 /** Not before it has to be: to replace a property of a raw request by a getter costs some 10 µs. */
-function watchSocket (raw: Raw): void {
-  for (const name of ['socket', 'client', 'stream']) {
-    if (!(name in raw)) continue
-    let value: unknown = Reflect.get(raw, name)
-    Object.defineProperty(raw, name, {
+function watchProperties (raw: Raw, properties: readonly string[], name: string): void {
+  for (const property of properties) {
+    if (!(property in raw)) continue
+    let value: unknown = Reflect.get(raw, property)
+    Object.defineProperty(raw, property, {
       get () {
-        raw[READS]?.note('request.socket', true)
+        raw[READS]?.note(name, true)
         return value
       },
       set (given: unknown) { value = given },

@@ -243,10 +243,41 @@ t.test('a parameter that is not in the key counts where a hook reads it before t
   t.match(await ask(app, '/?utm=2'), { cache: 'HIT', body: 'none' })
 })
 
+onBothStores('a read of work that a hook has begun, and that goes on while the cache looks, counts', async (t, store) => {
+  const { app } = await createApp(t, { store, options: { l1: false } })
+  const load = async (request: FastifyRequest) => {
+    for (let turn = 0; turn < 5; turn++) await new Promise(resolve => setImmediate(resolve))
+    return String(request.headers['x-user'])
+  }
+  app.get('/', { ...CACHED, preHandler: async request => { Object.assign(request, { user$: load(request) }) } }, async request => await (Reflect.get(request, 'user$') as Promise<string>))
+  await isGivenToEachItsOwn(t, app, '/', { ann: { 'x-user': 'ann' }, bob: { 'x-user': 'bob' } })
+})
+
+t.test('a response to a request without Authorization is not given to one with it where its handler looked for it', async t => {
+  const { app } = await createApp(t, { options: { ttl: 'headers' } })
+  const handler = async (request: FastifyRequest) => request.headers.authorization ?? 'nobody'
+  app.get('/', CACHED, async (request, reply) => { reply.header('cache-control', 'max-age=60'); return await handler(request) })
+  app.get('/public', { config: { cache: { public: true } } }, async (_request, reply) => await reply.header('cache-control', 'max-age=60').send('page'))
+  t.same((await askAs(app, '/', [{}, { authorization: 'ann' }])).map(({ cache, body }) => `${cache} ${body}`), ['MISS nobody', 'MISS ann', 'HIT nobody', 'MISS ann'])
+  t.same((await askAs(app, '/public', [{}, { authorization: 'ann' }])).map(({ cache }) => cache), ['MISS', 'HIT', 'HIT', 'HIT'])
+})
+
+t.test('what the router compares for a route is held by the route, and an accept-version that a handler reads by itself counts', async t => {
+  const { app } = await createApp(t)
+  app.get('/self', CACHED, async request => request.headers['accept-version'] ?? 'none')
+  await isGivenToEachItsOwn(t, app, '/self', { 1: { 'accept-version': '1' }, 2: { 'accept-version': '2' } })
+  const { app: routed } = await createApp(t)
+  for (const version of ['1.0.0', '2.0.0']) routed.get('/', { ...CACHED, constraints: { version } }, async request => `${version} ${request.routeOptions.url}`)
+  for (const host of ['a.example', 'b.example']) routed.get('/host', { ...CACHED, constraints: { host } }, async request => request.hostname)
+  t.same((await askAs(routed, '/', [{ 'accept-version': '1.x' }, { 'accept-version': '2.x' }])).map(({ cache, body }) => `${cache} ${body}`), ['MISS 1.0.0 /', 'MISS 2.0.0 /', 'HIT 1.0.0 /', 'HIT 2.0.0 /'])
+  t.same((await askAs(routed, '/host', [{ host: 'a.example' }, { host: 'b.example' }])).map(({ cache, body }) => `${cache} ${body}`), ['MISS a.example', 'MISS b.example', 'HIT a.example', 'HIT b.example'])
+})
+
 t.test('over HTTP/2 headers count as well', async t => {
   const { app } = await createApp(t, { server: { http2: true } as never })
   app.get('/', CACHED, async request => String(request.headers['x-user']))
   app.get('/authority', CACHED, async request => request.host)
+  app.get('/raw', CACHED, async request => Reflect.get(request.raw, 'authority') as string)
   app.get('/unread', CACHED, async () => 'page')
   await app.listen({ port: 0, host: '127.0.0.1' })
   const client = connect(`http://127.0.0.1:${(app.server.address() as AddressInfo).port}`)
@@ -260,7 +291,7 @@ t.test('over HTTP/2 headers count as well', async t => {
     return `${response['x-cache']} ${body}`
   }
   for (const name of ['ann', 'bob', 'ann']) t.equal(await get({ ':path': '/', 'x-user': name }), `MISS ${name}`)
-  for (const name of ['ann', 'bob', 'ann']) t.equal(await get({ ':path': '/authority', ':authority': name }), `MISS ${name}`)
+  for (const path of ['/authority', '/raw']) for (const name of ['ann', 'bob', 'ann']) t.equal(await get({ ':path': path, ':authority': name }), `MISS ${name}`)
   t.same([await get({ ':path': '/unread' }), await get({ ':path': '/unread' })], ['MISS page', 'HIT page'])
 })
 
