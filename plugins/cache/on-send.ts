@@ -9,6 +9,7 @@ import { entryOf, keep } from './keep.js'
 import { ageAndTtl } from './look-up.js'
 import { freshen, judge, type Judged, type Storable } from './make-entry.js'
 import { hasNonce } from './nonce.js'
+import { pathOfTag } from './paths.js'
 import type { Passes } from './passes.js'
 import type { RequestCache } from './request-state.js'
 import { isUsableOnError } from './reuse.js'
@@ -173,7 +174,9 @@ export function asStored (reply: FastifyReply, { answer, hasFailed }: RequestCac
 }
 
 function whyTagged ({ fill, extraTags }: RequestCache): string | undefined {
-  return (fill?.lookup.tags.length ?? 0) + extraTags.length > MAX_ENTRY_TAGS ? 'too many tags' : undefined
+  // Those of its path are the cache's own.
+  const named = fill?.lookup.tags.filter(tag => pathOfTag(tag) === undefined).length ?? 0
+  return named + extraTags.length > MAX_ENTRY_TAGS ? 'too many tags' : undefined
 }
 
 function makeEtag (body: Buffer): string {

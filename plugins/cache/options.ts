@@ -26,6 +26,8 @@ export interface KeyOptions {
    * key cannot change what is stored. @default all
    */
   query?: { include: readonly string[] } | { exclude: readonly string[] } | undefined
+  /** Names of cookies that are a part of the key, such as one that chooses the language. @default [] */
+  cookies?: readonly string[] | undefined
 }
 
 /** What a route may say of its cache; what it leaves out is taken from the plugin's options. */

@@ -9,6 +9,8 @@ import type { CacheKey } from './key.js'
 import { locateResponse, type Located } from './look-up.js'
 import { tagsFor } from './paths.js'
 import type { RequestCache } from './request-state.js'
+import type { ResolvedRouteCache } from './resolve-options.js'
+import { COOKIE, cookieOf } from './vary.js'
 import type { Fill, Works } from './works.js'
 
 /** What a request that makes an answer anew in the background is to know. */
@@ -107,5 +109,15 @@ function headersOf (request: FastifyRequest, { route, hasOwner }: RequestCache, 
     const value = joined(request.headers[name])
     if (value !== undefined) headers[name] = value
   }
+  const cookies = hasOwner ? [] : keyedCookies(request, route)
+  if (cookies.length > 0) headers['cookie'] ??= cookies.join('; ')
   return headers
+}
+
+function keyedCookies ({ headers }: FastifyRequest, { vary }: ResolvedRouteCache): string[] {
+  const names = vary.filter(name => name.startsWith(COOKIE)).map(name => name.slice(COOKIE.length))
+  return names.flatMap(name => {
+    const value = cookieOf(headers.cookie, name)
+    return value === undefined ? [] : [`${name}=${value}`]
+  })
 }

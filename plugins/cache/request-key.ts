@@ -4,8 +4,7 @@ import { requestDirectives } from './headers.js'
 import { parameterName, responseKey, type CacheKey } from './key.js'
 import type { RequestCache } from './request-state.js'
 import type { ResolvedRouteCache } from './resolve-options.js'
-import { UNWATCHED } from './unkeyed.js'
-import { normalizeSelecting } from './vary.js'
+import { selectingValue } from './vary.js'
 
 /** Whether responses to requests with the method may come from the cache. */
 export function isLookedUp (method: string): boolean {
@@ -17,11 +16,10 @@ export function isLookedUp (method: string): boolean {
  *
  * @returns undefined where it may be
  */
-export function whyBypassed (request: FastifyRequest, { route, reads, hasOwner, hasAuthorization }: RequestCache): string | undefined {
+export function whyBypassed (request: FastifyRequest, { route, hasOwner, hasAuthorization }: RequestCache): string | undefined {
   const { method, headers } = request
   if (!route.stores || !isLookedUp(method)) return 'method'
   if (headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined || hasFrames(request)) return 'body'
-  if (route.unkeyed === 'bypass' && reads === undefined) return UNWATCHED
   if (route.ownerOf !== undefined && !hasOwner) return 'no owner'
   if (route.obeysRequest && requestDirectives(headers)?.has('no-store')) return 'no-store'
   if (hasOwner || route.isPublic) return undefined
@@ -57,7 +55,7 @@ export function keyOf (request: FastifyRequest, route: ResolvedRouteCache, owner
     path,
     query: route.keysParameter === undefined ? query : keptQuery(request, query, route.keysParameter),
     constraints,
-    vary: route.vary.map(name => [name, normalizeSelecting(name, request.headers[name])] as const),
+    vary: route.vary.map(name => [name, selectingValue(name, request.headers)] as const),
     owner
   }, route.counts)
 }

@@ -16,6 +16,7 @@ import { checkTags, readTag } from './tags.js'
 import { resolveDefaults, type ValuePlan } from './value-options.js'
 import { resolveSerializer, type Serializer } from './serializer.js'
 import { MAX_LIFE_MS } from './store.js'
+import { COOKIE } from './vary.js'
 
 /** How a route is cached, complete and checked. Times are milliseconds. */
 export interface ResolvedRouteCache {
@@ -32,6 +33,7 @@ export interface ResolvedRouteCache {
   invalidatedBy: (request: FastifyRequest) => unknown
   /** Whether it names tags that its answers invalidate. */
   hasInvalidations: boolean
+  /** Names of headers, and `cookie:{name}` of cookies, that are a part of the key. */
   vary: readonly string[]
   /** Names the owner of a response; undefined where all requests share it. */
   ownerOf: ((request: FastifyRequest) => MaybePromise<string | undefined>) | undefined
@@ -153,6 +155,7 @@ function resolveRoute (given: RouteCacheOptions, tiers: Tiers, own: RouteCacheOp
   if (![false, 'warn', 'bypass'].includes(unkeyed)) read.fail('unkeyed', "'bypass', 'warn' or false")
   if (!isListOfStrings(harmless)) read.fail('harmless', "a list of names, such as 'x-theme', 'cookie:theme' or '!user-agent'")
   const life = { max: MAX_LIFE_MS / 2 }
+  const { cookies, ...key } = resolveKey(given.key, read)
   return {
     stores: !(own.invalidates !== undefined && Object.keys(own).length === 1),
     ttlOf: resolveTtlOf(given.ttl, tiers, read),
@@ -163,10 +166,10 @@ function resolveRoute (given: RouteCacheOptions, tiers: Tiers, own: RouteCacheOp
     tagsOf: resolveTags('tags', given.tags, read),
     invalidatedBy: typeof given.invalidates === 'function' ? given.invalidates : resolveTags('invalidates', given.invalidates, read),
     hasInvalidations: given.invalidates !== undefined,
-    vary: vary.map(name => name.toLowerCase()).sort(),
+    vary: [...vary.map(name => name.toLowerCase()), ...cookies.map(name => COOKIE + name)].sort(),
     ownerOf: ownerOf && createOwnerOf(ownerOf, where),
     isPublic,
-    ...resolveKey(given.key, read),
+    ...key,
     hook: read.oneOf('hook', 'preHandler', ['preHandler', 'onRequest']),
     obeysRequest: read.oneOf('requestDirectives', 'ignore', ['obey', 'ignore']) === 'obey',
     heuristic: read.fraction('heuristic', 0),
@@ -187,19 +190,20 @@ function toName (name: string): string {
   return /^!?(?:cookie|query):|^!?re(?:quest|ply)\./.test(name) ? name : name.toLowerCase()
 }
 
-function resolveKey (key: KeyOptions | undefined, read: OptionReader): Pick<ResolvedRouteCache, 'keysHost' | 'keysParameter'> {
-  if (key === undefined) return { keysHost: false, keysParameter: undefined }
-  if (typeof key !== 'object' || key === null) read.fail('key', '{ host, query }')
+function resolveKey (key: KeyOptions | undefined, read: OptionReader): Pick<ResolvedRouteCache, 'keysHost' | 'keysParameter'> & { cookies: readonly string[] } {
+  if (key === undefined) return { keysHost: false, keysParameter: undefined, cookies: [] }
+  if (typeof key !== 'object' || key === null) read.fail('key', '{ host, query, cookies }')
   const readKey = readOptions('cache', key)
-  readKey.onlyKnown(['host', 'query'])
+  readKey.onlyKnown(['host', 'query', 'cookies'])
   const keysHost = readKey.boolean('host', false)
-  const { query } = key
-  if (query === undefined) return { keysHost, keysParameter: undefined }
+  const { query, cookies = [] } = key
+  if (!isListOfStrings(cookies)) readKey.fail('cookies', "a list of cookie names, such as ['lang']")
+  if (query === undefined) return { keysHost, keysParameter: undefined, cookies }
   const { include, exclude } = { include: undefined, exclude: undefined, ...query }
   const names = include ?? exclude
   if ((include === undefined) === (exclude === undefined) || !isListOfStrings(names)) return readKey.fail('query', '{ include: [names] } or { exclude: [names] }')
   const listed = new Set(names)
-  return { keysHost, keysParameter: name => listed.has(name) === (include !== undefined) }
+  return { keysHost, cookies, keysParameter: name => listed.has(name) === (include !== undefined) }
 }
 
 function resolveTags (name: string, tags: TagsOption | undefined, read: OptionReader): ResolvedRouteCache['tagsOf'] {

@@ -17,7 +17,7 @@ import { askHandler, createServe } from './serve.js'
 import { checkTags } from './tags.js'
 import { watchUnanswered } from './unanswered.js'
 import { withConstraints } from './harmless.js'
-import { UNWATCHED, warnOnce } from './unkeyed.js'
+import { UNWATCHED, warnOnce, whyUnwatched } from './unkeyed.js'
 import { Invalidations, isUnsafe } from './unsafe.js'
 import { watchDecorators } from './watch-decorators.js'
 import { readAs, readsOf, watchRoute } from './watch-request.js'
@@ -107,7 +107,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
   function beginFor (owner: string | undefined, request: FastifyRequest, reply: FastifyReply, state: RequestCache, constraints: string): boolean | Promise<boolean> {
     const { route } = state
     state.hasOwner = owner !== undefined
-    const bypass = whyBypassed(request, state)
+    const bypass = whyBypassed(request, state) ?? whyUnwatched(state)
     if (bypass !== undefined) {
       state.why = bypass
       if (bypass === UNWATCHED) warnOnce(request, state, UNWATCHED)

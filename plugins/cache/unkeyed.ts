@@ -2,6 +2,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Reader } from '../shared/request-reads.js'
 import { ALL_HEADERS, ENCODING } from './request-reads.js'
 import type { RequestCache } from './request-state.js'
+import { COOKIE, cookieOf } from './vary.js'
 import { ownHeaders } from './watch-request.js'
 
 /** Why a response is not stored, and the names that it depends on; or what a request must not have to be given it. */
@@ -9,6 +10,11 @@ export type JudgedReads = { why: string, names: string[] } | { absent: string[] 
 
 /** Why a request bypasses the cache where nobody knows what its hooks have read. */
 export const UNWATCHED = 'unwatched'
+
+export function whyUnwatched ({ route, reads }: RequestCache): string | undefined {
+  return route.unkeyed === 'bypass' && reads === undefined ? UNWATCHED : undefined
+}
+
 const OF_HOST = new Set(['host', ':authority', 'x-forwarded-host', 'request.protocol', 'x-forwarded-proto'])
 
 /**
@@ -26,7 +32,7 @@ function isHeld (name: string, reader: Reader, { route, reads, hasOwner }: Reque
   if (name === 'authorization' && (isPresent || hasOwner || route.isPublic)) return true
   const isKeyed = (each: string): boolean => varies.includes(each) || route.vary.includes(each)
   if (isKeyed(name) || (route.keysHost && OF_HOST.has(name))) return true
-  const isCookie = name === 'cookie' || name.startsWith('cookie:')
+  const isCookie = name === 'cookie' || name.startsWith(COOKIE)
   if (isCookie && (route.isPublic || isKeyed('cookie'))) return true
   if (!hasOwner) return false
   // Hooks and `private` read cookies to find the owner; another one that the handler reads says more than who it is.
@@ -63,12 +69,8 @@ export function carries (request: FastifyRequest, { reads }: RequestCache, name:
   const headers = ownHeaders(request)
   if (name === ALL_HEADERS || name.startsWith('request.') || name.startsWith('reply.')) return true
   if (name.startsWith('query:')) return reads?.present.some(([present]) => present === name) ?? false
-  if (!name.startsWith('cookie:')) return headers[name] !== undefined
-  return headers.cookie !== undefined && hasCookie(headers.cookie, name.slice('cookie:'.length))
-}
-
-function hasCookie (text: string, name: string): boolean {
-  return text.split(';').some(pair => pair.split('=', 1)[0]?.trim() === name)
+  if (!name.startsWith(COOKIE)) return headers[name] !== undefined
+  return cookieOf(headers.cookie, name.slice(COOKIE.length)) !== undefined
 }
 
 // A handler may read what a client made up: there is an end to what is remembered, and logged.
@@ -97,7 +99,7 @@ function describe (name: string): [what: string, todo: string] {
   if (name.startsWith('reply.')) return [`${name}, which is made for one response`, 'set cache: false on the route, or make the value in a request of its own']
   if (name === ALL_HEADERS) return ['all headers at once', 'read the headers that it needs by their names, or set unkeyed: false if the response depends on none']
   if (OF_HOST.has(name)) return [`"${name}", which is not in the key`, `set key: { host: true }, ${list}`]
-  if (name.startsWith('cookie')) return [`"${name}", which neither the key nor Vary nor an owner holds`, `return an owner from private, add "cookie" to vary, ${list}`]
+  if (name.startsWith('cookie')) return [`"${name}", which neither the key nor Vary nor an owner holds`, `return an owner from private, name it in key.cookies, ${list}`]
   if (name.startsWith('query:')) return [`"${name}" in a hook, which the key leaves out`, `make it a part of the key, ${list}`]
   if (name.startsWith('request.')) return [`"${name}", which is not in the key`, `return an owner from private, ${list}`]
   return [`the header "${name}", which neither the key nor Vary nor an owner holds`, `add it to vary, return an owner from private, ${list}`]

@@ -8,6 +8,9 @@ export function parseVary (field: string | undefined): string[] | '*' {
   return names.includes('*') ? '*' : [...new Set(names)].sort()
 }
 
+/** Begins the name of a cookie. */
+export const COOKIE = 'cookie:'
+
 // No header's value has this character: one that is absent is like no other (RFC 9111 §4.1).
 const ABSENT = '\0'
 
@@ -19,6 +22,21 @@ export function normalizeSelecting (name: string, value: string | string[] | und
   if (name === 'accept-encoding' || name === 'accept-language') return byPreference(joined, name === 'accept-encoding')
   // Within quotes a space is a space.
   return joined.includes('"') ? joined : joined.split(',').map(part => part.trim().replaceAll(/[\t ]+/g, ' ')).join(',')
+}
+
+/** The value of a request by which a route tells responses apart: of a header, or of a cookie (`cookie:{name}`). */
+export function selectingValue (name: string, headers: Record<string, string | string[] | undefined>): string {
+  return name.startsWith(COOKIE) ? cookieOf(headers['cookie'], name.slice(COOKIE.length)) ?? ABSENT : normalizeSelecting(name, headers[name])
+}
+
+/** @returns the text of the first cookie of that name, which is the one that parsers take */
+export function cookieOf (text: string | string[] | undefined, name: string): string | undefined {
+  if (typeof text !== 'string') return undefined
+  for (const pair of text.split(';')) {
+    const at = pair.indexOf('=')
+    if (at !== -1 && pair.slice(0, at).trim() === name) return pair.slice(at + 1).trim()
+  }
+  return undefined
 }
 
 const WEIGHTED = /^([^\s;]+)(?:\s*;\s*q\s*=\s*(0(?:\.\d{0,3})?|1(?:\.0{0,3})?))?$/

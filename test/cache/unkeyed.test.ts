@@ -231,6 +231,21 @@ t.test('the address, the protocol and the socket count where the handler reads t
   for (const name of ['harmless', 'keyed']) t.same((await askAs(app, `/${name}`, [{}])).map(({ cache }) => cache), ['MISS', 'HIT'], name)
 })
 
+onBothStores('cookies that are a part of the key tell responses apart, also where they are refreshed, and other cookies do not', async (t, store) => {
+  const { app, clock } = await createApp(t, { store, options: { staleWhileRevalidate: '1h' }, before: async app => { await app.register(cookie) } })
+  let run = 0
+  app.get('/', { config: { cache: { ttl: '1m', key: { cookies: ['lang'] } } } }, async request => { run++; return request.cookies['lang'] ?? 'none' })
+  const clients = [{ cookie: 'lang=fr; a=1' }, { cookie: 'a=2; lang=de' }, {}, { cookie: 'a=3; lang=fr' }] as Headers[]
+  const given = async () => (await askAs(app, '/', clients)).map(({ cache, body }) => `${cache} ${body}`)
+  t.same(await given(), ['MISS fr', 'MISS de', 'MISS none', 'HIT fr', 'HIT fr', 'HIT de', 'HIT none', 'HIT fr'])
+  t.equal(run, 3)
+  await clock.advance('61s')
+  t.same((await given()).map(each => each.split(' ')[1]), ['fr', 'de', 'none', 'fr', 'fr', 'de', 'none', 'fr'])
+  await settled(app)
+  t.equal(run, 6, 'each was refreshed once')
+  for (const cookies of ['lang', [1]]) await t.rejects(async () => await createApp(t, { options: { key: { cookies: cookies as never } } }), { code: 'FST_REDIS_SUITE_CACHE_INVALID_OPTION', message: /cookies/ })
+})
+
 t.test('a parameter that is not in the key counts where a hook reads it before the look-up', async t => {
   const { app } = await createApp(t)
   app.addHook('onRequest', async request => { Object.assign(request, { language: (request.query as Headers)['lang'] ?? 'none' }) })
