@@ -18,3 +18,5 @@ export const UncertainError = pluginError('cache', 'UNCERTAIN', 'write-behind "%
 export const FlushIncompleteError = pluginError('cache', 'FLUSH_INCOMPLETE', 'write-behind "%s": not all was written within %s ms', 503)
 /** A function of a route's options returned a value that cannot be used. */
 export const InvalidValueError = pluginError('cache', 'INVALID_VALUE', '%s returned %s; allowed: %s')
+/** A factory asked for a key whose value waits for that factory: neither would ever end. */
+export const ReentrantError = pluginError('cache', 'REENTRANT', 'getOrSet would wait for itself: %s; in a factory, load this value without getOrSet, or under a key that does not depend on the one being made')

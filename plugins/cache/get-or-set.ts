@@ -7,6 +7,7 @@ import type { CacheCore, Lookup } from './core.js'
 import { withLimits, untilAborted, type Factory } from './factory.js'
 import type { Entry, ValueMeta } from './entry.js'
 import type { CacheKey } from './key.js'
+import { inNoMaking, refuseCircle, runMaking, waitingFor, type Waitable } from './makings.js'
 import type { TaggedPlan } from './value-options.js'
 import { entryOf, type Reading, type Values } from './values.js'
 import { MOST_LOOKS, type Fill, type Works } from './works.js'
@@ -25,7 +26,7 @@ interface Call<T> {
   signal: AbortSignal | undefined
 }
 
-interface Run {
+interface Run extends Waitable {
   hasBegun: boolean
   value: Promise<unknown>
 }
@@ -142,8 +143,10 @@ export class GetOrSet {
     const { signal } = call
     try {
       signal?.throwIfAborted()
-      const value = await this.#run(call, found, fill)
-      const { entry, isCurrent } = await this.#entryFor(fill, call, value)
+      const { value, entry, isCurrent } = await runMaking(fill.made, call.key.label, async () => {
+        const value = await this.#run(call, found, fill)
+        return { value, ...await this.#entryFor(fill, call, value) }
+      })
       // The source has replaced what was stored by what is not.
       if (!isCurrent || entry.life === 0) this.#core.withdraw(fill.lookup)
       // In the background: nobody waits for the store.
@@ -191,16 +194,18 @@ export class GetOrSet {
   async #runForAll<T> (call: Call<T>, found: Reading<T> | undefined): Promise<T> {
     const { text } = call.key
     const last = this.#runs.get(text)
-    if (last?.hasBegun === false) return await last.value as T
+    if (last?.hasBegun === false) return await waitingFor(last, () => last.value) as T
+    if (last !== undefined) refuseCircle(last)
     const run: Run = {
       hasBegun: false,
+      after: last,
       value: Promise.resolve(last?.value).catch(() => {}).then(async () => {
         run.hasBegun = true
-        return await this.#run({ ...call, signal: undefined }, found)
+        return await runMaking(run, call.key.label, () => this.#run({ ...call, signal: undefined }, found))
       }).finally(() => { if (this.#runs.get(text) === run) this.#runs.delete(text) })
     }
     this.#runs.set(text, run)
-    return await run.value as T
+    return await waitingFor(run, () => run.value) as T
   }
 
   #rest (key: CacheKey, error: unknown): void {
@@ -215,7 +220,7 @@ export class GetOrSet {
 
   #inBackground (key: CacheKey, work: () => Promise<void>): void {
     if (this.#running.has(key.text) || this.#isResting(key)) return
-    const done = work().catch((error: unknown) => this.#rest(key, error)).finally(() => this.#running.delete(key.text))
+    const done = inNoMaking(work).catch((error: unknown) => this.#rest(key, error)).finally(() => this.#running.delete(key.text))
     this.#running.set(key.text, done)
   }
 }

@@ -135,7 +135,7 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
       const [, holder, now, versions] = await Promise.all([
         node.set(key, token, 'PX', ms, 'NX'), node.get(key), time(), tagVersions.create(tags)
       ])
-      return { claim: holder === token ? 'mine' : holder === PASS ? 'pass' : 'theirs', now, versions }
+      return { claim: holder === token ? 'mine' : holder === PASS ? 'pass' : 'theirs', holder: holder ?? undefined, now, versions }
     },
     async renew (work, token, ms) { await runScript(client, renewScript, [claimKey(work)], [token, ms]) },
     async end (work, token, pass) { await runScript(client, endScript, [claimKey(work)], [token, pass ? PASS : '', PASS_MS]) },

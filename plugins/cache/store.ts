@@ -33,6 +33,8 @@ export interface Mark {
 export interface Begun {
   /** Whose it is to make the entry: this caller's, another one's; `pass`: each makes his own, as it cannot be shared. */
   claim: 'mine' | 'theirs' | 'pass'
+  /** The token of the claim that stands, where the store tells. */
+  holder?: string | undefined
   /** By the store's clock: milliseconds since the epoch. */
   now: number
   /** Of all tags: what is stored with these is invalid once one of them changes. */

@@ -3,6 +3,7 @@ import { sleep, type Clock, type Timer } from '../shared/clock.js'
 import { hashId } from '../shared/keys.js'
 import type { CacheCore, Lookup } from './core.js'
 import type { Entry } from './entry.js'
+import { refuseCircle, waitingFor, type Waitable } from './makings.js'
 import { EVERYTHING, PATTERNS, type Begun } from './store.js'
 
 /** Who makes an entry tells so every third of this; whoever dies is succeeded after it. */
@@ -16,11 +17,14 @@ export const MOST_LOOKS = 5
 /** After this a claim is no longer kept: something hangs. */
 const LONGEST_WORK_MS = 10 * 60 * 1000
 
+/** By the token of its claim, what each cache of this process works on. */
+const holders = new Map<string, Waitable>()
+
 /** What came of a work: an entry that those may use who waited for it, perhaps in place of an error; the error; that they are to look again; or nothing. */
 type Outcome = { entry: Entry, isFallback: boolean } | { error: unknown } | 'again' | undefined
 
 /** A making in this process. */
-interface Work {
+interface Work extends Waitable {
   readonly done: Promise<Outcome>
   /** How many others wait for it. */
   waiting: number
@@ -35,6 +39,8 @@ interface Work {
 /** The making of one entry. */
 export interface Fill {
   readonly lookup: Lookup
+  /** What others wait for. */
+  readonly made: Waitable
   /** When it began, by the store's clock: milliseconds since the epoch. */
   readonly startedAt: number
   /** Of all its tags; undefined where nothing can be stored. */
@@ -83,15 +89,17 @@ export class Works {
   /**
    * @param patience - for how many milliseconds another one of this process is waited for, at most
    * @param signal - of a caller who may give up
+   * @throws `FST_REDIS_SUITE_CACHE_REENTRANT` where the work waits for the factory that asks
    */
   async enter (lookup: Lookup, patience = PATIENCE_MS, signal?: AbortSignal): Promise<Turn> {
     // By what was seen: work that began before an invalidation is not what comes after it.
     const work = workOf(lookup)
     const present = this.#working.get(work)
     if (present === undefined) return await this.#lead(work, lookup)
+    refuseCircle(present)
     this.#core.count(lookup.key, 'coalesced')
     const leave = waitFor(present, signal)
-    const outcome = await (patience === Infinity ? present.done : withPatience(this.#core.clock, present.done, patience))
+    const outcome = await waitingFor(present, () => patience === Infinity ? present.done : withPatience(this.#core.clock, present.done, patience))
     signal?.removeEventListener('abort', leave)
     if (outcome === undefined) return { fill: await this.#alone(work, lookup) }
     if (outcome === 'again' || 'error' in outcome) return outcome
@@ -130,7 +138,18 @@ export class Works {
         return 'again'
       }
       if (begun?.claim !== 'theirs' || clock.monotonic() > end) return { fill: this.#fill(work, lookup, begun?.claim === 'mine' ? token : undefined, begun, announced) }
-      await sleep(clock, pause)
+      await this.#waitForHolder(announced, begun.holder, pause)
+    }
+  }
+
+  /** It may be another cache of this process that works for the one that asks. */
+  async #waitForHolder (announced: Work, holder: string | undefined, ms: number): Promise<void> {
+    announced.after = holder === undefined ? undefined : holders.get(holder)
+    try {
+      await waitingFor(announced, () => sleep(this.#core.clock, ms))
+    } catch (error) {
+      announced.end('again')
+      throw error
     }
   }
 
@@ -170,16 +189,21 @@ export class Works {
     const core = this.#core
     const keep = token === undefined ? undefined : keepClaim(core.clock, () => core.renew(work, token, CLAIM_MS))
     const versions = begun && { ...begun.versions, ...knownVersions(lookup) }
+    const made: Waitable = announced ?? {}
+    if (token !== undefined) holders.set(token, made)
     let isFinished = false
     const finish = (outcome: Outcome, isStored: boolean): void => {
       if (isFinished) return
       isFinished = true
       core.clock.clearInterval(keep)
       announced?.end(outcome)
-      if (token !== undefined) core.end(work, token, !isStored)
+      if (token === undefined) return
+      holders.delete(token)
+      core.end(work, token, !isStored)
     }
     return {
       lookup,
+      made,
       startedAt: begun?.now ?? core.now(),
       versions,
       get isAwaited () { return announced !== undefined && announced.waiting > 0 },

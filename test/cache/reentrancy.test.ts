@@ -1,0 +1,143 @@
+import type { FastifyInstance } from 'fastify'
+import t from 'tap'
+import { createGate, upTo } from '../helpers/cache/factories.js'
+import { advanceWhile, createTestApp, forEachStore } from '../helpers/index.js'
+
+const code = 'FST_REDIS_SUITE_CACHE_REENTRANT'
+const PATIENT = { cache: { timeout: '1h' } } as const
+
+/** The error that a call rejects with. */
+const errorOf = async (work: Promise<unknown>): Promise<{ code?: string, message: string }> =>
+  await work.then(() => ({ message: 'it did not reject' }), (error: unknown) => error as { code: string, message: string })
+
+forEachStore(['memory', 'redis'], store => {
+  // The test's clock stands still: a factory that waited for itself would never end. So no test asks twice for a key whose claim may still be given back.
+  const open = async (t: Parameters<typeof createTestApp>[0]) => (await createTestApp(t, { store, plugins: PATIENT })).app.cache
+
+  t.test(`${store}: a factory that asks for its own key is rejected, and the error names it`, async t => {
+    const { app: { cache }, clock } = await createTestApp(t, { store, plugins: PATIENT })
+    const error = await errorOf(cache.getOrSet('a', async () => await cache.getOrSet('a', () => 1)))
+    t.equal(error.code, code)
+    t.match(error.message, 'a → a')
+    t.equal((await advanceWhile(clock, cache.getOrSet('a', () => 2))).value, 2, 'the key can be made afterwards')
+  })
+
+  t.test(`${store}: keys that depend on each other are rejected, and the error names all of them`, async t => {
+    const cache = await open(t)
+    const get = (key: string): Promise<unknown> => cache.getOrSet(key, async () => await get(key === 'a' ? 'b' : key === 'b' ? 'c' : 'a'))
+    const error = await errorOf(get('a'))
+    t.equal(error.code, code)
+    t.match(error.message, 'a → b → c → a')
+  })
+
+  t.test(`${store}: it is found through wrap, withPrefix, several calls at once, a value's tags, and a request of the app's own`, async t => {
+    const { app } = await createTestApp(t, {
+      store,
+      plugins: PATIENT,
+      routes: app => app.get('/a', async () => await app.cache.getOrSet('a', () => 1))
+    })
+    const { cache } = app
+    const users = cache.withPrefix('users')
+    const wrapped = cache.wrap(async (id: number): Promise<unknown> => await wrapped(id), { key: 'wrapped' })
+    t.equal((await errorOf(wrapped(1))).code, code)
+    t.equal((await errorOf(users.getOrSet('a', async () => await cache.getOrSet('b', async () => await users.getOrSet('a', () => 1))))).code, code)
+    t.equal((await errorOf(cache.getOrSet('c', async () => await Promise.all([cache.getOrSet('d', () => 1), cache.getOrSet('c', () => 1)])))).code, code)
+    t.equal((await errorOf(cache.getOrSet('e', () => 1, { tags: (async () => [await cache.getOrSet('e', () => 't')]) as never }))).code, code)
+    const response = await cache.getOrSet('a', async () => (await app.inject('/a')).json<{ code: string }>())
+    t.equal(response.code, code)
+  })
+
+  t.test(`${store}: two flows that wait for each other's keys do not wait for good: the one that closes the circle is rejected`, async t => {
+    const cache = await open(t)
+    const [both, begun] = [createGate(), { count: 0 }]
+    const make = (other: string) => async () => {
+      if (++begun.count === 2) both.open()
+      await both.opened
+      return await cache.getOrSet(other, () => 'nested')
+    }
+    const errors = await Promise.all([errorOf(cache.getOrSet('a', make('b'))), errorOf(cache.getOrSet('b', make('a')))])
+    t.same(errors.map(error => error.code), [code, code])
+  })
+
+  t.test(`${store}: factories that ask for other keys, for the same one many times, or for what is stored, are served`, async t => {
+    const cache = await open(t)
+    await cache.set('stored', 's')
+    let runs = 0
+    const shared = () => cache.getOrSet('shared', async () => { await new Promise(resolve => setImmediate(resolve)); return ++runs })
+    const page = (id: number) => cache.getOrSet(`page${id}`, async () => await Promise.all([shared(), shared(), cache.getOrSet('stored', () => 'no'), cache.getOrSet(`part${id}`, () => id)]))
+    t.same(await Promise.all(upTo(20).map(page)), upTo(20).map(id => [1, 1, 's', id]))
+  })
+
+  t.test(`${store}: what a factory starts and does not wait for may ask for its key once it has ended`, async t => {
+    const cache = await open(t)
+    const ended = createGate()
+    let later: Promise<unknown> = Promise.resolve()
+    t.equal(await cache.getOrSet('a', async () => {
+      later = ended.opened.then(async () => await cache.getOrSet('a', () => 2))
+      return 1
+    }), 1)
+    await cache.delete('a')
+    ended.open()
+    t.equal(await later, 2)
+  })
+
+  t.test(`${store}: a factory may remove its key and have it made in another way`, async t => {
+    const cache = await open(t)
+    t.equal(await cache.getOrSet('a', async () => {
+      await cache.delete('a')
+      return await cache.getOrSet('a', () => 2)
+    }), 2)
+  })
+
+  t.test(`${store}: a stale value that is revalidated may be asked for by its own factory, and by those it depends on`, async t => {
+    const { app, clock } = await createTestApp(t, { store, plugins: { cache: { timeout: '10h', jitter: 0 } } })
+    const { cache } = app
+    let runs = 0
+    const options = { ttl: '1m', staleWhileRevalidate: '10m' }
+    const a = (): Promise<unknown> => cache.getOrSet('a', async () => ++runs === 1 ? 'first' : `after ${await a()}`, options)
+    t.equal(await a(), 'first')
+    await clock.advance('2m')
+    t.equal(await a(), 'first')
+    const stored = async (): Promise<boolean> => await cache.get('a') === 'after first'
+    for (let round = 0; round < 200 && !await stored(); round++) await new Promise(resolve => setImmediate(resolve))
+    t.equal(await cache.get('a'), 'after first')
+  })
+})
+
+t.test('it is found across two apps of one process that share their keys, and not where the keys of the second are others', async t => {
+  const { apps } = await createTestApp(t, { store: 'redis', instances: 2, plugins: PATIENT })
+  const [a, b] = apps as [FastifyInstance, FastifyInstance]
+  t.equal((await errorOf(a.cache.getOrSet('k', async () => await b.cache.getOrSet('k', () => 1)))).code, code)
+  const far = (await createTestApp(t, { store: 'redis', plugins: PATIENT })).app
+  t.equal(await a.cache.getOrSet('k', async () => await far.cache.getOrSet('k', () => 'far')), 'far')
+})
+
+t.test('two instances whose factories wait for each other end after 5 s, by an error', async t => {
+  // As of two processes: neither knows of the claims of the other.
+  const { apps, clock } = await createTestApp(t, { store: 'redis', instances: 2, plugins: PATIENT })
+  for (const { redis } of apps) hideHolders(redis as never)
+  const [a, b] = apps as [FastifyInstance, FastifyInstance]
+  const [both, begun] = [createGate(), { count: 0 }]
+  const get = (app: FastifyInstance, key: string): Promise<unknown> => app.cache.getOrSet(key, async () => {
+    if (++begun.count === 2) both.open()
+    await both.opened
+    return await get(app, key === 'x' ? 'y' : 'x')
+  })
+  const { value: errors, passed } = await advanceWhile(clock, Promise.all([errorOf(get(a, 'x')), errorOf(get(b, 'y'))]), { step: 50 })
+  t.same(errors.map(error => error.code), [code, code])
+  t.ok(passed <= 7000, `${passed} ms`)
+})
+
+/** Has a client read claims as if they were of processes that this one does not know. */
+function hideHolders (client: { get: (key: string) => Promise<string | null> }): void {
+  const get = client.get.bind(client)
+  const own = new Set<string>()
+  const set = (client as unknown as { set: (...args: unknown[]) => Promise<unknown> }).set.bind(client)
+  Object.assign(client, {
+    set: (...args: unknown[]) => { if (String(args[0]).includes(':cache:claim:')) own.add(String(args[1])); return set(...args) },
+    get: async (key: string) => {
+      const value = await get(key)
+      return key.includes(':cache:claim:') && value !== null && value !== 'pass' && !own.has(value) ? 'another process' : value
+    }
+  })
+}
