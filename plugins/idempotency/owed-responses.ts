@@ -79,7 +79,7 @@ export class OwedResponses {
   async close (): Promise<void> {
     await this.#paying
     await this.#pay()
-    if (this.#owed.size > 0) this.#options.log.error({ plugin: 'idempotency', answers: this.#owed.size }, 'idempotency: closed with answers that could not be stored: the same requests may run a second time')
+    if (this.#owed.size > 0) this.#options.log.error({ plugin: 'idempotency', responses: this.#owed.size }, 'idempotency: closed with answers that could not be stored: the same requests may run a second time')
     for (const owed of this.#owed) this.drop(owed)
   }
 
