@@ -104,7 +104,7 @@ function resolveRoute (given: BoundedRouteOptions): ResolvedRouteOptions {
     policyOf: resolvePolicyOf(given, read),
     algorithm: given.algorithm ?? 'sliding-log',
     costOf: resolveCost(given.cost, read),
-    keyOf: keyGenerator ?? (request => normalizeIP(request.ip, subnet)),
+    keyOf: keyGenerator ?? (request => normalizeIP(addressOf(request), subnet)),
     isAllowed: resolveList('allowList', given, read),
     isDenied: resolveList('denyList', given, read),
     hook: read.oneOf('hook', 'onRequest', HOOKS),
@@ -119,6 +119,12 @@ function resolveRoute (given: BoundedRouteOptions): ResolvedRouteOptions {
     onExceeded,
     onBanReach
   }
+}
+
+/** A request over a Unix socket has no address, unless a trusted proxy names one. */
+function addressOf ({ ip }: { ip: string | undefined }): string {
+  if (ip === undefined) throw new InvalidValueError('request.ip', 'undefined', 'an address: on a Unix socket set Fastify\'s trustProxy, or the option "keyGenerator"')
+  return ip
 }
 
 function resolveOnStoreError (given: RouteRateLimitOptions, read: OptionReader): OnStoreError {

@@ -35,7 +35,8 @@ function closedOnFailure (plugin: PluginName, allows: Guard): Guard {
   }
 }
 
-const LOOPBACK = /^(?:::1|(?:::ffff:)?127(?:\.\d{1,3}){3})$/i
+// Not all of 127.0.0.0/8: the proxy of a service mesh connects from 127.0.0.6.
+const LOOPBACK = new Set(['127.0.0.1', '::1', '::ffff:127.0.0.1'])
 const LOCAL_HOST = /^(?:(?:[\w-]+\.)*localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d+)?$/i
 // What a proxy, a load balancer or a CDN adds to a request that it passes on.
 const FORWARDING = /forward|proxy|-original-|(?:client|real|connecting|user|remote|external)-?(?:ip|addr)|^(?:via|cdn-loop)$|^(?:x-amzn|x-envoy|cf)-/
@@ -46,7 +47,7 @@ const FORWARDING = /forward|proxy|-original-|(?:client|real|connecting|user|remo
  * The host has to be of this machine as well: a name of the outside is that of a proxy, or of a web page that rebinds it to 127.0.0.1.
  */
 function isLocal ({ socket, headers }: FastifyRequest): boolean {
-  if (!LOOPBACK.test(socket.remoteAddress ?? '')) return false
+  if (!LOOPBACK.has(socket.remoteAddress ?? '')) return false
   const host = headers.host ?? headers[':authority']
   return typeof host === 'string' && LOCAL_HOST.test(host) && !Object.keys(headers).some(name => FORWARDING.test(name))
 }

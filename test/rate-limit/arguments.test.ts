@@ -1,3 +1,7 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { request } from 'node:http'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import type { RateLimitPluginOptions, RouteRateLimitOptions } from '../../plugins/rate-limit/index.js'
 import { createTestApp, forEachStore, type StoreName } from '../helpers/index.js'
@@ -105,6 +109,27 @@ forEachStore(['memory', 'redis'], store => {
     t.match((await app.inject('/gcra')).json(), { statusCode: 500, code: INVALID_VALUE, message: /"max" gave 10000001/ })
     t.same([(await app.inject('/counter')).statusCode, (await app.inject('/small')).statusCode], [200, 200])
   })
+})
+
+t.test('on a Unix socket without trustProxy a coded error says what to set, and with it the client that the proxy names is limited', async t => {
+  // A folder of its own, as the path of a socket may have about 100 characters only.
+  const folder = mkdtempSync(join(tmpdir(), 'socket-'))
+  t.teardown(() => rmSync(folder, { recursive: true }))
+  for (const [trustProxy, expected] of [[false, [500, 500]], [true, [200, 429]]] as const) {
+    const { app } = await createTestApp(t, { server: { trustProxy }, plugins: { rateLimit: { max: 1 } }, routes: app => app.get('/', async () => '') })
+    const path = join(folder, `${String(trustProxy)}.sock`)
+    await app.listen({ path })
+    const ask = async () => await new Promise<{ status: number | undefined, body: string }>((resolve, reject) => {
+      const sent = request({ socketPath: path, headers: { 'x-forwarded-for': '192.0.2.1', host: 'localhost' } }, response => {
+        let body = ''
+        response.setEncoding('utf8').on('data', (part: string) => { body += part }).on('end', () => resolve({ status: response.statusCode, body }))
+      })
+      sent.on('error', reject).end()
+    })
+    const answers = [await ask(), await ask()]
+    t.same(answers.map(({ status }) => status), expected)
+    if (!trustProxy) t.match(JSON.parse(answers[0]?.body ?? ''), { code: INVALID_VALUE, message: /"request.ip".*trustProxy.*"keyGenerator"/ })
+  }
 })
 
 t.test('a store of the user\'s own has no log, so that its max is not limited by "maxLogUnits"', async t => {
