@@ -1,7 +1,7 @@
 import type { FastifySessionOptions, SessionStore as FastifySessionStore } from '@fastify/session'
 import type { FastifyBaseLogger, FastifyRequest, Session } from 'fastify'
 import { LRUCache } from 'lru-cache'
-import type { Clock } from '../shared/clock.js'
+import { systemClock, type Clock } from '../shared/clock.js'
 import { reasonOf } from '../shared/errors.js'
 import { hashId } from '../shared/keys.js'
 import { isPromise } from '../shared/maybe-promise.js'
@@ -9,7 +9,7 @@ import { traced } from '../shared/trace.js'
 import { protectCallbacks } from './callbacks.js'
 import type { Cipher } from './cipher.js'
 import type { SessionCounts } from './counts.js'
-import { checkAttributes, checkIsCookie, repairCookie } from './cookie-rules.js'
+import { checkAttributes, checkIsCookie, dateOf, repairCookie } from './cookie-rules.js'
 import { cookieToStore } from './cookie.js'
 import { StoreUnavailableError } from './errors.js'
 import { contentsOf, diff, diffContents, joinFields, parseFields, takeSnapshot, textOrNone, type Change, type Snapshot } from './fields.js'
@@ -194,6 +194,26 @@ export class Adapter implements FastifySessionStore {
     return stateOf(session).known !== undefined
   }
 
+  /** Calls a function with the session's handle when it is stored: at once, where it is. One that has ended is stored no more. */
+  whenStored (session: Session & { sessionId: string }, call: (handle: string) => void): void {
+    const state = stateOf(session)
+    const go = () => call(hashId(session.sessionId))
+    if (state.known === undefined) state.onStored = go
+    else go()
+  }
+
+  /** @returns the milliseconds until the session ends unless it is used; 0 for one that has ended */
+  async lifeOf (handle: string): Promise<number> {
+    const { store, run } = this.#options
+    const [life, stored] = await Promise.all([run(() => store.lifeOf(handle)), store.read(handle)])
+    const data = stored && this.#parse(handle, stored)
+    if (data === undefined) return 0
+    const { expires } = (data['cookie'] ?? {}) as Partial<Session['cookie']>
+    const expiresAt = dateOf(expires)?.getTime() ?? Infinity
+    // By the clock that `@fastify/session` reads, and which the session ends by as well.
+    return Math.max(0, Math.min(life, expiresAt - systemClock.now()))
+  }
+
   /**
    * Whether it is as it was read: quicker to tell than by the digests of `@fastify/session`, which take what they cannot tell for nothing.
    *
@@ -239,10 +259,9 @@ export class Adapter implements FastifySessionStore {
   }
 
   #open (handle: string, stored: StoredSession): { data: Session, known: Known } | undefined {
-    const { store, run, cipher, log, renewal, counts, clock } = this.#options
-    const { text, isSealed, version, user, lastSeenAt } = stored
-    const open = cipher && ((name: string, sealed: unknown) => typeof sealed === 'string' ? cipher.open(sealed, handle, name) : undefined)
-    const data = isSealed === (cipher !== undefined) ? parseFields(text, open) : undefined
+    const { store, run, log, renewal, counts, clock } = this.#options
+    const { version, user, lastSeenAt } = stored
+    const data = this.#parse(handle, stored)
     const contents = data && textOrNone(() => contentsOf(data))
     if (data === undefined || contents === undefined) {
       if (!this.#hasWarned) log.warn({ plugin: 'session' }, 'session: a stored session cannot be read and counts as none; no more is said of others')
@@ -259,6 +278,12 @@ export class Adapter implements FastifySessionStore {
     if (data['cookie'] !== undefined) data['cookie'] = this.#repaired(data['cookie'])
     const changeTo = (after: Snapshot) => diffContents([cookie && `"cookie":${cookie}`, contents].filter(Boolean).join(), after)
     return { data: data as unknown as Session, known: { changeTo, contents, version, user } }
+  }
+
+  #parse (handle: string, { text, isSealed }: StoredSession): Record<string, unknown> | undefined {
+    const { cipher } = this.#options
+    const open = cipher && ((name: string, sealed: unknown) => typeof sealed === 'string' ? cipher.open(sealed, handle, name) : undefined)
+    return isSealed === (cipher !== undefined) ? parseFields(text, open) : undefined
   }
 
   /** A stored attribute that cannot be sent is ignored: the option `cookie` has another one. */
@@ -307,6 +332,8 @@ export class Adapter implements FastifySessionStore {
     if (version === undefined) this.abandon(session)
     else if (before === undefined) this.#options.counts.created()
     state.known = { changeTo: next => diff(after, next), version: version ?? '', user }
+    state.onStored?.()
+    delete state.onStored
     if (hasMoved && before?.user !== undefined) await users.leave(before.user, handle)
     if (hasMoved && user !== undefined && version === undefined) await users.leave(user, handle)
     return true

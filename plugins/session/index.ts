@@ -3,6 +3,7 @@ import fastifySession from '@fastify/session'
 import fp from 'fastify-plugin'
 import { keyPrefixOf, resolveClient } from '../shared/client.js'
 import { alreadyRegisteredError } from '../shared/errors.js'
+import { followChannel } from '../shared/feed.js'
 import { guardRedis } from '../shared/guard.js'
 import { Adapter } from './adapter.js'
 import { createCipher } from './cipher.js'
@@ -13,8 +14,9 @@ import { createMemoryStore } from './memory-store.js'
 import { resolveSessionOptions, type SessionPluginOptions } from './options.js'
 import { createRedisStore } from './redis-store.js'
 import { createSessions, type Sessions } from './sessions.js'
-import { renewalOf } from './store.js'
+import { endedChannel, renewalOf } from './store.js'
 import { UserSessions } from './user-sessions.js'
+import { Watches } from './watches.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -63,11 +65,26 @@ export const session = fp<SessionPluginOptions>(async function session (fastify,
   const cipher = createCipher(options.keys)
   const renewal = renewalOf(options.idleTimeout)
   const counts = new SessionCounts(renewal, options.clock)
-  const users = new UserSessions(store, run, options, counts)
+  const watches = new Watches({
+    lifeOf: handle => adapter.lifeOf(handle),
+    follow: client && (listeners => followChannel({
+      client,
+      plugin: 'session',
+      channel: endedChannel(keyPrefixOf(client)),
+      log: fastify.log,
+      without: 'session: cannot subscribe to the end of sessions; a stream ends up to a heartbeat after its session',
+      clock: options.clock,
+      ...listeners
+    })),
+    clock: options.clock,
+    log: fastify.log
+  })
+  const users = new UserSessions(store, run, options, counts, handle => watches.ended(handle))
   const cookie = options.session.cookie ?? {}
   const adapter = new Adapter({ ...options, cookie, store, run, cipher, users, renewal, counts, log: fastify.log })
 
-  fastify.decorate('sessions', createSessions(users, cipher, counts))
+  fastify.decorate('sessions', createSessions({ users, cipher, counts, adapter, watches }))
+  fastify.addHook('onClose', async () => watches.close())
   addLogin(fastify, { adapter, users, userId: options.userId, property: options.userProperty })
   if (!fastify.hasDecorator('parseCookie')) await fastify.register(fastifyCookie)
   await fastify.register(fp(async instance => {

@@ -78,6 +78,10 @@ export function createMemoryStore (
       if (present === undefined) entries.set(handle, entry)
       return String(session.version)
     },
+    async lifeOf (handle) {
+      const entry = entries.peek(handle)
+      return entry === undefined || entry.session === 'dead' ? 0 : Math.max(0, entry.expiresAt - clock.now())
+    },
     async destroy (handle) {
       const present = alive(handle)
       entries.set(handle, { session: 'dead', device: '', expiresAt: clock.now() + TOMBSTONE_MS })

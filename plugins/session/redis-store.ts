@@ -5,8 +5,8 @@ import type { RedisGuard } from '../shared/guard.js'
 import { keySpace } from '../shared/keys.js'
 import { runScript } from '../shared/script.js'
 import { ReadBatch } from './read-batch.js'
-import { destroyScript, enterScript, nowScript, renewScript, writeScript } from './scripts.js'
-import { renewalOf, type SessionStore, type SessionTimeouts, type StoredInfo } from './store.js'
+import { destroyScript, enterScript, lifeScript, nowScript, renewScript, writeScript } from './scripts.js'
+import { endedChannel, renewalOf, type SessionStore, type SessionTimeouts, type StoredInfo } from './store.js'
 
 const FIELD = 'f:'
 
@@ -22,6 +22,7 @@ export function createRedisStore (
 ): SessionStore {
   const sessions = keySpace(prefix, 'session', 'data')
   const users = keySpace(prefix, 'session', 'user')
+  const ended = endedChannel(prefix)
   const batch = new ReadBatch(client, run)
   // A session that is asked for just before it would be renewed lives on from then.
   const timeouts = [idleTimeout + renewalOf(idleTimeout), absoluteTimeout]
@@ -45,8 +46,9 @@ export function createRedisStore (
       const version = await runScript(client, writeScript, [sessions + handle], args, clock)
       return typeof version === 'string' ? version : undefined
     },
+    lifeOf: async handle => Number(await runScript(client, lifeScript, [sessions + handle], [])),
     async destroy (handle) {
-      const user = await runScript(client, destroyScript, [sessions + handle], [])
+      const user = await runScript(client, destroyScript, [sessions + handle], [ended, handle])
       return typeof user !== 'string' ? undefined : user === '' ? null : user
     },
     async enter (user, handle, max) {

@@ -3,6 +3,8 @@ import { TOMBSTONE_MS } from './store.js'
 
 // Arguments that are put on Lua's stack at once: pairs, so an even number.
 const PAGE = 1000
+/** Of a key without a TTL, which this plugin does not write. */
+const DAY_MS = 86_400_000
 
 /*
  * A session is a hash. Its own properties are the fields that begin with "f:" (JSON), and `all` is all of them as one JSON object;
@@ -88,9 +90,22 @@ return version
 `
 
 /**
- * Puts a tombstone in place of a session.
+ * The life that a session has left unless it is used.
  *
  * KEYS[1]  the session
+ * reply    milliseconds, 0 where it has ended
+ */
+export const lifeScript = lua`
+if not redis.call('HGET', KEYS[1], 'created') then return 0 end
+local ttl = redis.call('PTTL', KEYS[1])
+return ttl < 0 and ${DAY_MS} or math.max(1, ttl)
+`
+
+/**
+ * Puts a tombstone in place of a session, and publishes that it has ended.
+ *
+ * KEYS[1]  the session
+ * ARGV     the channel, the session's handle
  * reply    whose it was ('' for nobody's), or nil where there was none
  */
 export const destroyScript = lua`
@@ -98,7 +113,10 @@ local known = redis.call('HMGET', KEYS[1], 'created', 'user')
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'dead', 1)
 redis.call('PEXPIRE', KEYS[1], ${TOMBSTONE_MS})
-return known[1] and (known[2] or '') or nil
+if not known[1] then return nil end
+-- A user of Redis who may not publish ends sessions all the same.
+redis.pcall('PUBLISH', ARGV[1], ARGV[2])
+return known[2] or ''
 `
 
 /**

@@ -1,12 +1,16 @@
+import type { FastifyRequest } from 'fastify'
+import type { Duration } from '../shared/duration.js'
 import { invalidOptionError } from '../shared/errors.js'
 import { hashId } from '../shared/keys.js'
 import { readOptions } from '../shared/options.js'
+import type { Adapter } from './adapter.js'
 import { handled } from './callbacks.js'
 import type { Cipher } from './cipher.js'
 import type { SessionCounts, SessionStats } from './counts.js'
 import type { StoredInfo } from './store.js'
 import { isUserId, USER_ID_ALLOWED, type UserId } from './user-id.js'
 import type { UserSessions } from './user-sessions.js'
+import type { Watches } from './watches.js'
 
 /** What others may know of a session: never its id, which is as good as a password. */
 export interface SessionInfo {
@@ -39,6 +43,15 @@ export interface Sessions {
    * @returns how many were ended
    */
   destroyAll (userId: UserId, options?: { except?: string | undefined }): Promise<number>
+  /**
+   * Calls a function once when the request's session ends: by logout, `destroy`, `destroyAll`, a login that gives it a new id, on any
+   * instance, or by its time-outs. For websockets and other long responses; `fastify.events.sse` does it by itself.
+   *
+   * @param onEnd - may be async; what it throws is logged
+   * @param options.interval - how often the session is looked up beside that, in case no message arrives
+   * @returns a function that ends the watch. Without a session nothing is watched
+   */
+  watch (request: FastifyRequest, onEnd: () => unknown, options?: { interval?: Duration | undefined }): () => void
   /** The handle of a session, of `request.session.sessionId` for example. */
   handleOf (sessionId: string): string
   /** What this process counted. */
@@ -47,7 +60,15 @@ export interface Sessions {
 
 const HANDLE = /^[\w-]{43}$/
 
-export function createSessions (users: UserSessions, cipher: Cipher | undefined, counts: SessionCounts): Sessions {
+interface SessionsParts {
+  users: UserSessions
+  cipher: Cipher | undefined
+  counts: SessionCounts
+  adapter: Adapter
+  watches: Watches
+}
+
+export function createSessions ({ users, cipher, counts, adapter, watches }: SessionsParts): Sessions {
   function describe ({ handle, createdAt, lastSeenAt, device }: StoredInfo, current: string | undefined): SessionInfo {
     const [address, userAgent] = parseDevice(cipher === undefined ? device : cipher.open(device, handle, 'device'))
     return { handle, createdAt, lastSeenAt, address, userAgent, current: handle === current }
@@ -69,6 +90,20 @@ export function createSessions (users: UserSessions, cipher: Cipher | undefined,
     count: async userId => (await users.list(userOf(userId))).length,
     destroy: handle => handled(destroy(handle)),
     destroyAll: (userId, options) => handled(destroyAll(userId, options)),
+    watch (request, onEnd, options = {}) {
+      if (typeof onEnd !== 'function') throw invalidOptionError('session', 'onEnd', onEnd, 'a function')
+      const interval = readOptions('session', known(options, 'interval')).duration('interval', '15s', { min: 10 })
+      let stop: (() => void) | undefined
+      let isOver = false
+      const { session } = request
+      if (session?.sessionId && !adapter.isAnonymous(request)) {
+        adapter.whenStored(session, handle => { if (!isOver) stop = watches.add(handle, interval, onEnd) })
+      }
+      return () => {
+        isOver = true
+        stop?.()
+      }
+    },
     handleOf: hashId,
     stats: () => counts.stats
   }

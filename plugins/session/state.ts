@@ -19,6 +19,8 @@ export interface State {
   known?: Known
   /** From where it is used, for its user's list. */
   request?: FastifyRequest
+  /** Called when it is stored for the first time. */
+  onStored?: () => void
   /** The last save, which the next one waits for. */
   saved?: Promise<boolean>
 }

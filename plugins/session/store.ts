@@ -51,6 +51,8 @@ export interface SessionStore {
    * @returns its version, or undefined where there was no session to change
    */
   write (handle: string, change: SessionChange): Promise<string | undefined>
+  /** @returns the milliseconds until it ends unless it is used; 0 where it has ended */
+  lifeOf (handle: string): Promise<number>
   /** @returns whose it was; null where that was nobody's, undefined where there was none */
   destroy (handle: string): Promise<string | null | undefined>
 
@@ -83,6 +85,11 @@ const LONGEST_RENEWAL_MS = 60_000
 /** A session that was renewed less than so many milliseconds ago is not renewed again. By as much it may outlive its idle time-out. */
 export function renewalOf (idleTimeout: number): number {
   return Math.min(LONGEST_RENEWAL_MS, Math.ceil(idleTimeout / 20))
+}
+
+/** The channel on which the handle of each session that is destroyed is published. */
+export function endedChannel (prefix: string): string {
+  return `${prefix}:session:ended`
 }
 
 /** For how long a destroyed session is remembered, so that a request that still holds it cannot bring it back. */

@@ -21,10 +21,15 @@ export class UserSessions {
   readonly #run: Run
   readonly #limit: UserLimit
   readonly #counts: SessionCounts
+  readonly #onEnd: (handle: string) => void
 
-  /** @param run - calls the store by the policy on failure */
-  constructor (store: SessionStore, run: Run, limit: UserLimit, counts: SessionCounts) {
+  /**
+   * @param run - calls the store by the policy on failure
+   * @param onEnd - called with each session that was destroyed
+   */
+  constructor (store: SessionStore, run: Run, limit: UserLimit, counts: SessionCounts, onEnd: (handle: string) => void) {
     this.#store = store
+    this.#onEnd = onEnd
     this.#counts = counts
     this.#run = async operation => await run(operation).catch(() => { throw new StoreUnavailableError() })
     this.#limit = limit
@@ -58,6 +63,7 @@ export class UserSessions {
   /** @returns whether there was one */
   async destroy (handle: string): Promise<boolean> {
     const user = await this.#run(() => this.#store.destroy(handle))
+    this.#onEnd(handle)
     if (user !== undefined) this.#counts.destroyed()
     if (typeof user === 'string') await this.leave(user, handle)
     return user !== undefined
@@ -79,6 +85,7 @@ export class UserSessions {
     await this.#eachPage(user, async handles => {
       const doomed = (await this.#alive(user, handles)).map(({ handle }) => handle).filter(handle => handle !== except)
       const owners = await this.#run(() => Promise.all(doomed.map(handle => this.#store.destroy(handle))))
+      for (const handle of doomed) this.#onEnd(handle)
       const destroyed = owners.filter(owner => owner !== undefined).length
       this.#counts.destroyed(destroyed)
       await this.#run(() => this.#store.leave(user, doomed))

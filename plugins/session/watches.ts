@@ -1,0 +1,115 @@
+import type { FastifyBaseLogger } from 'fastify'
+import type { Clock, Timer } from '../shared/clock.js'
+import { MAX_TIMER_MS } from '../shared/duration.js'
+import { reasonOf } from '../shared/errors.js'
+import type { Feed } from '../shared/feed.js'
+import { isPromise } from '../shared/maybe-promise.js'
+
+interface Watch {
+  readonly handle: string
+  /** Milliseconds between two checks. */
+  readonly interval: number
+  readonly onEnd: () => unknown
+  timer: Timer | undefined
+}
+
+interface WatchesOptions {
+  /** The milliseconds until a session ends unless it is used; 0 for one that has ended. Rejects while the store is unavailable. */
+  lifeOf: (handle: string) => Promise<number>
+  /** Reports what ends on other instances; undefined where there are none. */
+  follow: ((listeners: { onMessage: (handle: string) => void, onGap: () => void }) => Feed) | undefined
+  clock: Clock
+  log: FastifyBaseLogger
+}
+
+// The deadline of one check counts from when it is sent.
+const MAX_CHECKS_AT_ONCE = 100
+
+/**
+ * Calls a function when a session ends: by `destroy` at once, on whichever instance that is, and by time when its time has passed.
+ * Each session is also looked up once in an interval, which finds what no message told.
+ */
+export class Watches {
+  readonly #options: WatchesOptions
+  readonly #watches = new Map<string, Set<Watch>>()
+  // Without a watch there is no connection for it.
+  #feed: Feed | undefined
+  #isClosed = false
+
+  constructor (options: WatchesOptions) {
+    this.#options = options
+  }
+
+  /** @returns a function that ends the watch */
+  add (handle: string, interval: number, onEnd: () => unknown): () => void {
+    const watch: Watch = { handle, interval, onEnd, timer: undefined }
+    if (this.#isClosed) return () => {}
+    this.#watches.set(handle, (this.#watches.get(handle) ?? new Set()).add(watch))
+    this.#feed ??= this.#options.follow?.({
+      onMessage: ended => this.ended(ended),
+      onGap: () => { if (this.#feed?.live === true) this.#checkAll() }
+    })
+    // It may have ended since it was read.
+    this.#check(watch)
+    return () => this.#remove(watch)
+  }
+
+  /** A session has ended. */
+  ended (handle: string): void {
+    for (const watch of this.#watches.get(handle) ?? []) {
+      this.#remove(watch)
+      this.#call(watch.onEnd)
+    }
+  }
+
+  close (): void {
+    this.#isClosed = true
+    for (const watches of this.#watches.values()) for (const { timer } of watches) this.#options.clock.clearTimeout(timer)
+    this.#watches.clear()
+    this.#feed?.close()
+  }
+
+  #isActive (watch: Watch): boolean {
+    return this.#watches.get(watch.handle)?.has(watch) === true
+  }
+
+  #remove (watch: Watch): void {
+    const watches = this.#watches.get(watch.handle)
+    watches?.delete(watch)
+    if (watches?.size === 0) this.#watches.delete(watch.handle)
+    this.#options.clock.clearTimeout(watch.timer)
+  }
+
+  /** Looks the session up, and again when it should have ended, or after the interval. */
+  async #check (watch: Watch): Promise<void> {
+    const life = await this.#lifeOf(watch.handle)
+    if (!this.#isActive(watch)) return
+    if (life === 0) return this.ended(watch.handle)
+    watch.timer = this.#options.clock.setTimeout(() => this.#check(watch), Math.min(life, watch.interval, MAX_TIMER_MS)).unref()
+  }
+
+  /** After messages may have been missed. */
+  async #checkAll (): Promise<void> {
+    const handles = [...this.#watches.keys()]
+    for (let i = 0; i < handles.length; i += MAX_CHECKS_AT_ONCE) {
+      await Promise.all(handles.slice(i, i + MAX_CHECKS_AT_ONCE).map(async handle => {
+        if (await this.#lifeOf(handle) === 0) this.ended(handle)
+      }))
+    }
+  }
+
+  /** A session that cannot be looked up has not ended: an outage logs nobody out. */
+  async #lifeOf (handle: string): Promise<number> {
+    return await this.#options.lifeOf(handle).catch(() => Infinity)
+  }
+
+  #call (onEnd: () => unknown): void {
+    const fail = (error: unknown) => this.#options.log.error({ plugin: 'session', reason: reasonOf(error) }, 'session: a function that watches a session failed')
+    try {
+      const result = onEnd()
+      if (isPromise(result)) Promise.resolve(result).catch(fail)
+    } catch (error) {
+      fail(error)
+    }
+  }
+}
