@@ -60,12 +60,16 @@ export class SseStream extends Readable {
     await new Promise<void>(resolve => { this.#wake = resolve })
   }
 
-  /** Ends the answer; what waits is still sent, to who takes it soon. */
-  finish (): void {
+  /**
+   * Ends the answer; what waits is still sent, to who takes it soon.
+   *
+   * @param timeout - the milliseconds after which the answer is cut off
+   */
+  finish (timeout = FINISH_MS): void {
     if (this.isOver) return
     this.#isOver = true
     this.#options.clock.clearInterval(this.#heartbeat)
-    this.#options.clock.setTimeout(this.#options.cut, FINISH_MS).unref()
+    this.#options.clock.setTimeout(this.#options.cut, timeout).unref()
     this.push(null)
     this.#wakeUp()
   }

@@ -7,6 +7,7 @@ import { readOptions } from '../shared/options.js'
 import { InvalidLastEventIdError } from './errors.js'
 import type { Hub } from './hub.js'
 import { formatEvent } from './sse-format.js'
+import { watchSession } from './sse-session.js'
 import { HIGH_WATER_MARK, SseStream } from './sse-stream.js'
 import type { EventStream } from './stream/types.js'
 
@@ -38,6 +39,8 @@ export interface SseOptions<T> {
   retry?: Duration | undefined
   /** Bytes that may wait for a client; one for whom more wait when the next event comes is disconnected. At least 16 KiB. @default 1 MiB */
   maxBuffer?: number | undefined
+  /** Whether the response ends with the session that the request has (session plugin). @default true */
+  session?: boolean | undefined
 }
 
 interface ResolvedSseOptions<T> {
@@ -46,6 +49,7 @@ interface ResolvedSseOptions<T> {
   heartbeat: number
   retry: number | undefined
   maxBuffer: number
+  session: boolean
 }
 
 const HEADERS = {
@@ -57,6 +61,9 @@ const HEADERS = {
 
 /** How many events may wait for an async `map` or `event`. */
 const MAX_WAITING = 1000
+
+/** The whole takes less than a second from the end of the session. */
+const SESSION_FINISH_MS = 500
 
 const CURSOR = /^[\x21-\x7e]{1,4096}$/
 
@@ -92,6 +99,7 @@ export class SseAnswers {
       ? await this.#follow(source, stream, write, request)
       : readInto(source, after, stream, write, request)
     closed.then(stop)
+    if (options.session) closed.then(watchSession(request, options.heartbeat, () => stream.finish(SESSION_FINISH_MS)))
     this.#answer(reply, stream, options.retry)
     await closed
   }
@@ -197,7 +205,7 @@ function lastEventIdOf (request: FastifyRequest): string | undefined {
 
 function resolveSseOptions<T> (options: SseOptions<T>): ResolvedSseOptions<T> {
   const read = readOptions('events', options)
-  read.onlyKnown(['event', 'map', 'heartbeat', 'retry', 'maxBuffer'])
+  read.onlyKnown(['event', 'map', 'heartbeat', 'retry', 'maxBuffer', 'session'])
   const { event, map, retry } = options
   if (event !== undefined && typeof event !== 'string' && typeof event !== 'function') read.fail('event', 'a string, or a function that says it')
   if (map !== undefined && typeof map !== 'function') read.fail('map', 'a function')
@@ -206,6 +214,7 @@ function resolveSseOptions<T> (options: SseOptions<T>): ResolvedSseOptions<T> {
     map,
     heartbeat: read.duration('heartbeat', '15s', { min: 10, max: MAX_TIMER_MS }),
     retry: retry === undefined ? undefined : read.duration('retry', 0, { max: MAX_TIMER_MS }),
-    maxBuffer: read.integer('maxBuffer', 1024 * 1024, { min: HIGH_WATER_MARK })
+    maxBuffer: read.integer('maxBuffer', 1024 * 1024, { min: HIGH_WATER_MARK }),
+    session: read.boolean('session', true)
   }
 }

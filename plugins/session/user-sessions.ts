@@ -27,7 +27,7 @@ export class UserSessions {
    * @param run - calls the store by the policy on failure
    * @param onEnd - called with each session that was destroyed
    */
-  constructor (store: SessionStore, run: Run, limit: UserLimit, counts: SessionCounts, onEnd: (handle: string) => void) {
+  constructor (store: SessionStore, run: Run, limit: UserLimit, counts: SessionCounts, onEnd: (handle: string) => void = () => {}) {
     this.#store = store
     this.#onEnd = onEnd
     this.#counts = counts

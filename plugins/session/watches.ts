@@ -1,9 +1,8 @@
 import type { FastifyBaseLogger } from 'fastify'
+import { callListener } from '../shared/call-listener.js'
 import type { Clock, Timer } from '../shared/clock.js'
 import { MAX_TIMER_MS } from '../shared/duration.js'
-import { reasonOf } from '../shared/errors.js'
 import type { Feed } from '../shared/feed.js'
-import { isPromise } from '../shared/maybe-promise.js'
 
 interface Watch {
   readonly handle: string
@@ -58,7 +57,7 @@ export class Watches {
   ended (handle: string): void {
     for (const watch of this.#watches.get(handle) ?? []) {
       this.#remove(watch)
-      this.#call(watch.onEnd)
+      callListener({ plugin: 'session', event: 'end' }, this.#options.log, watch.onEnd)
     }
   }
 
@@ -101,15 +100,5 @@ export class Watches {
   /** A session that cannot be looked up has not ended: an outage logs nobody out. */
   async #lifeOf (handle: string): Promise<number> {
     return await this.#options.lifeOf(handle).catch(() => Infinity)
-  }
-
-  #call (onEnd: () => unknown): void {
-    const fail = (error: unknown) => this.#options.log.error({ plugin: 'session', reason: reasonOf(error) }, 'session: a function that watches a session failed')
-    try {
-      const result = onEnd()
-      if (isPromise(result)) Promise.resolve(result).catch(fail)
-    } catch (error) {
-      fail(error)
-    }
   }
 }

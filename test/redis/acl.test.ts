@@ -119,12 +119,15 @@ async function useWriteBehind (app: FastifyInstance, clock: TestClock): Promise<
 async function useSession (app: FastifyInstance, clock: TestClock): Promise<void> {
   await app.register(session, { secret: SECRET, maxPerUser: 2, clock, timeout: '1h' })
   app.post('/login', async request => await request.login('ann'))
+  let ended = 0
+  app.post('/watch', async request => { app.sessions.watch(request, () => { ended++ }) })
   app.post('/visit', async ({ session }) => { Object.assign(session, { visits: 1 }) })
   app.post('/forget', async ({ session }) => { Reflect.deleteProperty(session, 'visits') })
   app.post('/logout', async request => await request.logout())
   const [one, ...others] = [new Browser(app), new Browser(app), new Browser(app)]
   for (const browser of [one, ...others]) await browser?.send('POST', '/login')
-  for (const url of ['/login', '/visit', '/forget', '/logout']) await one?.send('POST', url)
+  for (const url of ['/login', '/watch', '/visit', '/forget', '/logout']) await one?.send('POST', url)
+  if (ended !== 1) throw new Error('the end of a session that is watched was not reported')
   const [first] = await app.sessions.list('ann')
   await app.sessions.destroy(first?.handle ?? '')
   await app.sessions.destroyAll('ann')

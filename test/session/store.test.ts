@@ -45,6 +45,23 @@ forEachStore(['memory', 'redis', 'cluster'], name => {
     t.equal((await store.read('h'))?.user, undefined)
   })
 
+  t.test(`${name}: a session's life is its time-out, which its use renews, and 0 after its end`, async t => {
+    const { store, clock } = await open(t, name)
+    const life = async () => Math.ceil(await store.lifeOf('h') / 60_000)
+    t.equal(await life(), 0)
+    await store.write('h', create({ a: '1' }, 'u'))
+    t.equal(await life(), 61, 'an hour, and the minute in which it is not renewed')
+    await clock.advance('30m')
+    t.equal(await life(), 31)
+    await store.renew('h')
+    t.equal(await life(), 61)
+    await clock.advance('55m')
+    await store.renew('h')
+    t.equal(await life(), 35, 'bounded by the absolute time-out')
+    await store.destroy('h')
+    t.equal(await life(), 0, 'and not that of the tombstone')
+  })
+
   t.test(`${name}: changes based on the same version are merged, also with unusual names and values`, async t => {
     const { store } = await open(t, name)
     const odd = '"\\/\u0000\n ключ 🔑'

@@ -1,0 +1,188 @@
+import type { FastifyInstance } from 'fastify'
+import t, { type Test } from 'tap'
+import type { EventsPluginOptions } from '../../plugins/events/index.js'
+import type { SessionPluginOptions } from '../../plugins/session/index.js'
+import { advanceUntil, createTestApp, forEachStore, sharedRedis, startRedis, until, type TestAppOptions } from '../helpers/index.js'
+import { openSse } from '../helpers/events/sse-client.js'
+import { anySession, Browser, browserWith } from '../helpers/session/session-app.js'
+
+function routes (app: FastifyInstance) {
+  routesOfSessions(app)
+  const sse = { heartbeat: '15s' }
+  app.get('/events', async (request, reply) => await app.events.sse(request, reply, 'news', sse))
+  app.get('/public', async (request, reply) => await app.events.sse(request, reply, 'news', { ...sse, session: false }))
+  app.get('/without', { config: { session: false } }, async (request, reply) => await app.events.sse(request, reply, 'news', sse))
+  app.get('/first', async (request, reply) => {
+    anySession(request)['visits'] = 1
+    await app.events.sse(request, reply, 'news', sse)
+  })
+}
+
+function routesOfSessions (app: FastifyInstance) {
+  app.get('/', async request => ({ ...request.session, cookie: undefined }))
+  app.post('/set', async request => { anySession(request)['a'] = Math.random() })
+  app.post('/login/:user', async request => {
+    await request.login((request.params as { user: string }).user)
+    return app.sessions.handleOf(request.session.sessionId)
+  })
+  app.post('/logout', async request => { await request.logout() })
+  app.post('/destroy', async request => { await request.session.destroy() })
+  app.post('/regenerate', async request => { await request.session.regenerate(['userId'] as never) })
+}
+
+interface Setting extends Omit<TestAppOptions, 'plugins' | 'routes'> {
+  session?: Partial<SessionPluginOptions>
+  events?: EventsPluginOptions
+}
+
+/** Two instances, but one with the memory store, and a user who is logged in. */
+async function start (t: Test, { session, events, store = 'memory', ...more }: Setting = {}) {
+  const made = await createTestApp(t, { store, instances: store === 'memory' ? 1 : 2, plugins: { session: { timeout: '1h', ...session }, events: { timeout: '1h', ...events } }, routes, ...more })
+  const [here, there = here] = made.apps as [FastifyInstance, FastifyInstance?]
+  const user = new Browser(here)
+  const handle = (await user.send('POST', '/login/ann')).body
+  return { ...made, here, there, user, handle }
+}
+
+type Started = Awaited<ReturnType<typeof start>>
+
+/** How a session ends: on the other instance, where there is one. */
+const ends: Record<string, (started: Started) => Promise<unknown>> = {
+  logout: ({ user, there }) => user.send('POST', '/logout', undefined, there),
+  'session.destroy': ({ user, there }) => user.send('POST', '/destroy', undefined, there),
+  regenerate: ({ user, there }) => user.send('POST', '/regenerate', undefined, there),
+  'another login': ({ user, there }) => user.send('POST', '/login/eve', undefined, there),
+  'sessions.destroy': ({ there, handle }) => there.sessions.destroy(handle),
+  'sessions.destroyAll': ({ there }) => there.sessions.destroyAll('ann'),
+  maxPerUser: ({ there }) => new Browser(there).send('POST', '/login/ann')
+}
+
+forEachStore(['memory', 'redis', 'cluster'], store => {
+  for (const [name, end] of Object.entries(ends)) {
+    t.test(`${store}: a stream ends with its session by ${name}, on whichever instance, and other streams go on`, async t => {
+      const started = await start(t, { store, session: { maxPerUser: 1 } })
+      const { here, user } = started
+      const bob = new Browser(here)
+      await bob.send('POST', '/login/bob')
+      const [stream, other, anonymous, open, without] = await Promise.all([
+        openSse(t, here, '/events', user.cookie), openSse(t, here, '/events', bob.cookie), openSse(t, here, '/events'), openSse(t, here, '/public', user.cookie), openSse(t, here, '/without', user.cookie)
+      ])
+      await end(started)
+      await until('the stream ends', () => stream.isOver)
+      await here.events.publish('news', 'after')
+      const rest = [other, anonymous, open, without]
+      await until('the others hear an event', () => rest.every(({ text }) => text.includes('after')))
+      t.same([stream, ...rest].map(({ isOver }) => isOver), [true, false, false, false, false])
+      t.notMatch(stream.text, 'after')
+    })
+  }
+
+  t.test(`${store}: a stream ends when the session's idle time has passed, and not while the session is used on another instance`, async t => {
+    const { here, there, user, clock } = await start(t, { store, session: { idleTimeout: '1m', absoluteTimeout: '10m' } })
+    const stream = await openSse(t, here, '/events', user.cookie)
+    for (let i = 0; i < 4; i++) {
+      await clock.advance('30s')
+      t.match(await user.state(there), { userId: 'ann' })
+    }
+    t.equal(stream.isOver, false)
+    const passed = await advanceUntil(clock, 'the stream ends', () => stream.isOver, { step: 500, atMost: 80_000 })
+    t.ok(passed >= 60_000 && passed <= 65_000, `after ${passed} ms`)
+  })
+
+  t.test(`${store}: a stream ends when the session's absolute time has passed, although the session is used`, async t => {
+    const { here, there, user, clock } = await start(t, { store, session: { idleTimeout: '10m', absoluteTimeout: '1m' } })
+    const stream = await openSse(t, here, '/events', user.cookie)
+    await clock.advance('55s')
+    t.match(await user.state(there), { userId: 'ann' })
+    t.equal(stream.isOver, false)
+    const passed = await advanceUntil(clock, 'the stream ends', () => stream.isOver, { step: 500, atMost: 20_000 })
+    t.ok(passed <= 6500, `after ${passed} ms more`)
+  })
+
+  t.test(`${store}: a stream ends with the session that its own request began`, async t => {
+    const { here, there } = await start(t, { store })
+    const stream = await openSse(t, here, '/first')
+    t.equal((await browserWith(stream.cookie, there).send('POST', '/logout')).statusCode, 200)
+    await until('the stream ends', () => stream.isOver)
+  })
+})
+
+t.test('a stream ends when the lifetime of the session\'s cookie has passed', async t => {
+  const { here, user, clock } = await start(t, { session: { cookie: { maxAge: 1000 } } })
+  const stream = await openSse(t, here, '/events', user.cookie)
+  await until('the cookie has expired', async () => (await here.inject({ url: '/', headers: { cookie: user.cookie ?? '' } })).body === '{}')
+  await clock.advance('1s')
+  await until('the stream ends', () => stream.isOver)
+})
+
+/** Two instances whose Redis user may neither publish nor subscribe. */
+async function startSevered (t: Test) {
+  const server = await startRedis()
+  await server.client().call('ACL', 'SETUSER', 'limited', 'on', '>limited', '~*', 'resetchannels', '+@all')
+  return await start(t, { store: { url: server.url.replace('//', '//limited:limited@') }, events: { redis: false } })
+}
+
+t.test('while no message arrives, a stream ends at the next heartbeat', async t => {
+  const { here, there, user, clock, warnings } = await startSevered(t)
+  const stream = await openSse(t, here, '/events', user.cookie)
+  await clock.advance('1s')
+  t.equal(await there.sessions.destroyAll('ann'), 1)
+  await clock.advance('10s')
+  t.equal(stream.isOver, false)
+  await clock.advance('5s')
+  await until('the stream ends', () => stream.isOver)
+  t.same(warnings().filter(text => text.startsWith('session: ')), ['session: cannot subscribe to the end of sessions; a stream ends up to a heartbeat after its session'])
+})
+
+t.test('when the channel is back after it was cut, streams end whose sessions ended meanwhile', async t => {
+  const server = await startRedis()
+  const { here, there, user } = await start(t, { store: { url: server.url }, clock: 'real' })
+  const stream = await openSse(t, here, '/events', user.cookie)
+  const subscribers = async () => String(await server.client().call('CLIENT', 'LIST', 'TYPE', 'PUBSUB')).trim().split('\n').filter(Boolean).length
+  await until('the instance hears', async () => await subscribers() >= 2)
+  await Promise.all([server.client().call('CLIENT', 'KILL', 'TYPE', 'PUBSUB'), there.sessions.destroyAll('ann')])
+  await until('the stream ends', () => stream.isOver)
+})
+
+t.test('an outage of the store ends no stream', async t => {
+  const server = await startRedis()
+  const { here, user, clock } = await start(t, { store: { url: server.url, answers: false }, events: { redis: false }, session: { timeout: '1s' } })
+  const stream = await openSse(t, here, '/events', user.cookie)
+  server.pause()
+  for (let i = 0; i < 4; i++) await clock.advance('10s')
+  t.equal(stream.isOver, false)
+  server.resume()
+})
+
+t.test('an app without streams has no connection for the end of sessions', async t => {
+  const redis = (await sharedRedis()).client()
+  const { user, prefix } = await start(t, { store: 'redis' })
+  await user.send('POST', '/logout')
+  t.same(await redis.pubsub('CHANNELS', `${prefix}:*`), [])
+})
+
+t.test('sessions.watch calls a function once, which may be async and fail, and not after it was stopped or without a session', async t => {
+  const calls: string[] = []
+  const { app, lines } = await createTestApp(t, {
+    plugins: { session: {} },
+    routes: app => {
+      routesOfSessions(app)
+      app.get('/watch', async request => {
+        app.sessions.watch(request, async () => { calls.push('rejects'); throw new Error('of the app') })
+        app.sessions.watch(request, () => { calls.push('throws'); throw new Error('of the app') })
+        app.sessions.watch(request, () => { calls.push('stopped') })()
+      })
+      for (const [name, args] of Object.entries({ 'no-function': [5], interval: [() => {}, { interval: 1 }], unknown: [() => {}, { every: 10 }] })) {
+        app.get(`/${name}`, async request => { app.sessions.watch(request, ...args as [() => void]) })
+      }
+    }
+  })
+  const user = new Browser(app)
+  await user.send('GET', '/watch')
+  await user.send('POST', '/login/ann')
+  await user.send('GET', '/watch')
+  await user.send('POST', '/logout')
+  t.same(calls, ['rejects', 'throws'])
+  t.same(lines.filter(({ level }) => Number(level) === 50).map(({ msg, reason }) => [msg, reason]), Array.from({ length: 2 }, () => ['session: a listener failed', 'of the app']))
+  for (const url of ['/no-function', '/interval', '/unknown']) t.match((await user.send('GET', url)).json(), { code: 'FST_REDIS_SUITE_SESSION_INVALID_OPTION' }, url)
+})
