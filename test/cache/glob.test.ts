@@ -109,6 +109,12 @@ forEachStore(['redis', 'cluster'], store => {
   })
 })
 
+t.test('redis: long keys of quotes, line breaks or backslashes are found by a pattern', async t => {
+  const { app } = await createTestApp(t, { store: 'redis', plugins: { cache: { timeout: '1h' } } })
+  for (const character of ['"', '\n', '\\', 'é']) await app.cache.set(`long${character.repeat(100_000)}end`, 1)
+  t.equal(await app.cache.invalidatePattern('long*end'), 4)
+})
+
 t.test("redis: a pattern removes entries also where the client's own key prefix has characters with a meaning", async t => {
   const { app } = await createTestApp(t, { store: 'redis', connection: { keyPrefix: 'app[1]*?:' } as never, plugins: { cache: { timeout: '1h' } } })
   await app.cache.set('k', 1)
