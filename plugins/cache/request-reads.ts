@@ -1,6 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { ReadRecorder, Reader } from '../shared/request-reads.js'
 import type { Harmless } from './harmless.js'
+import { COOKIE } from './vary.js'
 
 type Properties = Record<string | symbol, unknown>
 
@@ -34,6 +35,7 @@ export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
   #isCookieTextLast = false
   /** It counts only where the response has an encoding. */
   hasReadEncoding = false
+  isSocketWatched = false
   #cookies: { of: object, view: object } | undefined
   #query: { of: object, view: object } | undefined
 
@@ -82,7 +84,7 @@ export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
       this.#ofOwner ??= new Set()
       this.#ofOwner.add(name)
     } else if (reader === 'session') {
-      if (!name.startsWith('cookie:')) return
+      if (!name.startsWith(COOKIE)) return
       this.#ofSession ??= new Map()
       this.#ofSession.set(name, isPresent)
     } else if (!(reader === 'hooks' ? this.#harmless.inHooks : this.#harmless.anywhere).has(name)) {

@@ -61,7 +61,10 @@ export function createServe ({ core, works, refresher, passes }: ServeOptions) {
         return true
       }
       if (request.method === 'HEAD') return forward(request, reply, state, located)
-      if (passes.isPass(key.id, name => carries(request, state, name))) return forward(request, reply, state, located)
+      if (passes.isPass(key.id, name => carries(request, state, name))) {
+        state.why = 'hit-for-pass'
+        return forward(request, reply, state, located)
+      }
       const turn = await works.enter(located.place)
       if (turn === 'again' && looks < MOST_LOOKS) continue
       state.status.collapsed = turn === 'again' || 'entry' in turn

@@ -54,7 +54,6 @@ export function isRightByReads (request: FastifyRequest, state: RequestCache, ab
 /** Judges what was read while a response was made. */
 export function judgeReads (request: FastifyRequest, reply: FastifyReply, state: RequestCache, varies: readonly string[]): JudgedReads {
   const { reads, route } = state
-  if (route.unkeyed === false) return { absent: [] }
   if (reads === undefined) return { absent: [] }
   const names = unheld(reads.present, state, varies)
   // Without an encoding it is right for all.

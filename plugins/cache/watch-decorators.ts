@@ -6,12 +6,14 @@ type Accessor = Required<Pick<PropertyDescriptor, 'get' | 'set'>>
 
 const COOKIES = Symbol('cache.cookies')
 const QUERY = Symbol('cache.query')
+const LIMIT = Symbol('cache.rateLimit')
 const NONCE = Symbol('cache.nonce')
 const IS_READ = Symbol('cache.isNonceRead')
 
 interface Request extends FastifyRequest {
   [COOKIES]?: unknown
   [QUERY]?: unknown
+  [LIMIT]?: unknown
 }
 
 interface Reply extends FastifyReply {
@@ -32,6 +34,7 @@ export function watchDecorators (fastify: FastifyInstance, watchesQuery: boolean
   if (request === undefined || reply === undefined) return
   watchGetters(request)
   if (fastify.hasRequestDecorator('cookies')) replace(request, 'cookies', cookies)
+  if (fastify.hasRequestDecorator('rateLimit')) replace(request, 'rateLimit', rateLimit)
   if (watchesQuery) replace(request, 'query', query)
   if (fastify.hasReplyDecorator('cspNonce')) replace(reply, 'cspNonce', nonce)
   if (fastify.hasReplyDecorator('generateCsrf')) watchToken(reply)
@@ -100,6 +103,17 @@ const query = {
     return readsOf(this)?.seenQuery(parsed) ?? parsed
   },
   set (this: Request, parsed: unknown): void { this[QUERY] = parsed }
+}
+
+/** What is left of a client's limit. The rate limit's own hooks read it as well. */
+const rateLimit = {
+  get (this: Request): unknown {
+    const decision = this[LIMIT]
+    const reads = decision === null || decision === undefined ? undefined : readsOf(this)
+    if (reads?.reader === 'handler') reads.note('request.rateLimit', true)
+    return decision
+  },
+  set (this: Request, decision: unknown): void { this[LIMIT] = decision }
 }
 
 const nonce = {

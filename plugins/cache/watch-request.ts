@@ -35,7 +35,7 @@ function watchRaw (raw: Raw, harmless: Harmless, keysParameter: WatchOptions['ke
   if (Array.isArray(raw.rawHeaders)) setRawHeaders(raw, new Proxy(raw.rawHeaders, new RawHeaders(reads)))
   setHeaders(raw, reads.seenHeaders)
   if (raw.httpVersionMajor >= 2) watchProperties(raw, ['authority'], 'host')
-  if (hasClientCertificate(raw)) watchProperties(raw, ['socket', 'client', 'stream'], 'request.socket')
+  if (hasClientCertificate(raw)) watchSocket(raw, reads)
 }
 
 /** Headers in the form in which nothing is read by name. */
@@ -57,7 +57,9 @@ export function readAs (reader: Reader, request: FastifyRequest): void {
   const reads = readsOf(request)
   if (reads === undefined || reads.reader === reader) return
   reads.reader = reader
-  setHeaders(request.raw, reader === 'suite' ? reads.headers : reads.seenHeaders)
+  const { raw } = request
+  // A hook may have put others in their place.
+  if (raw.headers === reads.headers || raw.headers === reads.seenHeaders) setHeaders(raw, reader === 'suite' ? reads.headers : reads.seenHeaders)
 }
 
 /** The headers, read by the cache for itself while others may read as well. */
@@ -73,8 +75,9 @@ export function ownHeaders (request: FastifyRequest): FastifyRequest['headers'] 
 
 /** From here on the handler reads. */
 export function handOver (request: FastifyRequest): void {
-  if (readsOf(request) === undefined) return
-  watchProperties(request.raw, ['socket', 'client', 'stream'], 'request.socket')
+  const reads = readsOf(request)
+  if (reads === undefined) return
+  watchSocket(request.raw, reads)
   readAs('handler', request)
 }
 
@@ -96,6 +99,12 @@ function hasClientCertificate ({ socket }: Raw): boolean {
 }
 
 /** Not before it has to be: to replace a property of a raw request by a getter costs some 10 µs. */
+function watchSocket (raw: Raw, reads: RequestReads): void {
+  if (reads.isSocketWatched) return
+  reads.isSocketWatched = true
+  watchProperties(raw, ['socket', 'client', 'stream'], 'request.socket')
+}
+
 function watchProperties (raw: Raw, properties: readonly string[], name: string): void {
   for (const property of properties) {
     if (!(property in raw)) continue

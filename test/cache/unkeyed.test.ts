@@ -1,8 +1,10 @@
 import { once } from 'node:events'
 import { request } from 'node:http'
 import { connect } from 'node:http2'
+import { request as httpsRequest } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { Readable } from 'node:stream'
+import type { TLSSocket } from 'node:tls'
 import compress from '@fastify/compress'
 import cookie from '@fastify/cookie'
 import cors from '@fastify/cors'
@@ -16,6 +18,7 @@ import { peerRateLimit } from '../../bench/peer-rate-limit.js'
 import { cache, type RouteCacheOptions } from '../../plugins/cache/index.js'
 import { ask, createCacheApp, gate, onBothStores, settled, type CacheAppOptions } from '../helpers/cache/cache-app.js'
 import { createTestApp } from '../helpers/index.js'
+import { makeCertificate } from '../helpers/servers/certificate.js'
 
 type Headers = Record<string, string>
 const SECRET = 'a secret of at least thirty-two characters'
@@ -246,6 +249,14 @@ onBothStores('cookies that are a part of the key tell responses apart, also wher
   for (const cookies of ['lang', [1]]) await t.rejects(async () => await createApp(t, { options: { key: { cookies: cookies as never } } }), { code: 'FST_REDIS_SUITE_CACHE_INVALID_OPTION', message: /cookies/ })
 })
 
+t.test('what is left of a client\'s limit is not told to another client', async t => {
+  const { app } = await createTestApp(t, { ready: false, plugins: { rateLimit: { max: 100, timeWindow: '1h', keyGenerator: request => String(request.headers['x-user']) }, cache: {} } })
+  app.get('/', CACHED, async request => String(request.rateLimit?.remaining))
+  app.get('/unread', CACHED, async () => 'page')
+  t.same((await askAs(app, '/', [{ 'x-user': 'ann' }, { 'x-user': 'bob' }])).map(({ body }) => body), ['99', '99', '98', '98'])
+  t.same((await askAs(app, '/unread', [{ 'x-user': 'ann' }, { 'x-user': 'bob' }])).map(({ cache }) => cache), ['MISS', 'HIT', 'HIT', 'HIT'])
+})
+
 t.test('a parameter that is not in the key counts where a hook reads it before the look-up', async t => {
   const { app } = await createApp(t)
   app.addHook('onRequest', async request => { Object.assign(request, { language: (request.query as Headers)['lang'] ?? 'none' }) })
@@ -308,6 +319,41 @@ t.test('over HTTP/2 headers count as well', async t => {
   for (const name of ['ann', 'bob', 'ann']) t.equal(await get({ ':path': '/', 'x-user': name }), `MISS ${name}`)
   for (const path of ['/authority', '/raw']) for (const name of ['ann', 'bob', 'ann']) t.equal(await get({ ':path': path, ':authority': name }), `MISS ${name}`)
   t.same([await get({ ':path': '/unread' }), await get({ ':path': '/unread' })], ['MISS page', 'HIT page'])
+})
+
+t.test('a client certificate counts in a hook and in the handler, and nothing else of TLS does', async t => {
+  const { cert, key } = await makeCertificate()
+  const { app } = await createApp(t, { server: { https: { cert, key, requestCert: true, rejectUnauthorized: false } } as never })
+  const print = (request: FastifyRequest) => (request.raw.socket as TLSSocket).getPeerCertificate().fingerprint256
+  app.get('/hook', { ...CACHED, preHandler: async request => { Object.assign(request, { client: print(request) }) } }, async request => Reflect.get(request, 'client') as string)
+  app.get('/handler', CACHED, async request => print(request))
+  app.get('/ip', { ...CACHED, onRequest: async request => { request.log.info({ ip: request.ip, protocol: request.protocol }) } }, async () => 'page')
+  await app.listen({ port: 0, host: '127.0.0.1' })
+  const { port } = app.server.address() as AddressInfo
+  const clients = [await makeCertificate(), await makeCertificate()]
+  const get = async (path: string, client: object) => {
+    const [response] = await once(httpsRequest({ ...client, port, host: '127.0.0.1', path, rejectUnauthorized: false, agent: false }).end(), 'response')
+    let body = ''
+    for await (const chunk of response.setEncoding('utf8')) body += chunk
+    await settled(app)
+    return { cache: response.headers['x-cache'], body }
+  }
+  for (const path of ['/hook', '/handler']) {
+    const bodies: string[] = []
+    for (const client of [...clients, ...clients]) bodies.push((await get(path, client)).body)
+    t.same([new Set(bodies).size, bodies[0], bodies[1]], [2, bodies[2], bodies[3]], path)
+  }
+  t.same([await get('/ip', clients[0] ?? {}), await get('/ip', clients[1] ?? {})].map(({ cache }) => cache), ['MISS', 'HIT'])
+})
+
+t.test('headers that a hook puts in the place of the client\'s reach the handler', async t => {
+  const { app } = await createApp(t)
+  app.addHook('onRequest', async ({ raw }) => { raw.headers = { 'x-tenant': raw.headers['x-tenant'], 'x-added': 'yes' } })
+  app.get('/', CACHED, async request => `${String(request.headers['x-tenant'])} ${String(request.headers['x-added'])}`)
+  for (const tenant of ['a', 'b', 'a']) {
+    t.equal((await ask(app, '/', { 'x-tenant': tenant })).body, `${tenant} yes`)
+    await settled(app)
+  }
 })
 
 t.test('with an owner, what names the owner does not count, and a header or cookie that the handler alone reads does', async t => {
