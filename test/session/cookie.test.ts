@@ -1,5 +1,7 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import t from 'tap'
+import { attributesOf } from '../../plugins/session/cookie.js'
+import { checkAttributes, repairCookie } from '../../plugins/session/cookie-rules.js'
 import { forEachStore, sharedRedis } from '../helpers/index.js'
 import { anySession, Browser, createSessionApp } from '../helpers/session/session-app.js'
 
@@ -140,4 +142,28 @@ t.test('priority and all other attributes of the option cookie are sent', async 
   })
   const reply = await new Browser(app).send('POST', '/login/ann')
   t.match(reply.headers['set-cookie'], /^__Secure-sid=s:[^;]+; Domain=example.com; Path=\/; Expires=[^;]+; Partitioned; Priority=High; SameSite=None$/)
+})
+
+t.test('what the rules accept, @fastify/cookie can write', async t => {
+  const { app } = await createSessionApp(t)
+  const values: unknown[] = [
+    undefined, null, true, false, 0, 1, -1, 0.5, NaN, Infinity, 2.5e14, 8.64e15, 1e300, 5n, '', ' ', '/', '/a', '/a b', '/a;b', '/a<b', '/a\tb', '/a\u0000', '/\u007f', '/€', '/\ud800', 'a', 'a.b', '.a.b', 'a..b', '-a', 'a-',
+    'a_b', 'ä', `${'a'.repeat(63)}.b`, `${'a'.repeat(64)}.b`, 'Lax', 'STRICT', 'none', 'auto', 'high', '60000', '2030-01-01', new Date(0), new Date(NaN), new Date('1600-12-31'), new Date('1601-01-01'),
+    new Date('9999-12-31'), new Date(253_402_300_800_000), {}, [], { valueOf: 1, toString: 1 }, () => '/', Symbol('a')
+  ]
+  const names = ['path', 'domain', 'httpOnly', 'secure', 'sameSite', 'partitioned', 'expires', 'originalMaxAge', 'originalExpires', 'maxAge']
+  const accepts = (cookie: object) => { try { checkAttributes(cookie); return true } catch { return false } }
+  let accepted = 0
+  for (const name of names) {
+    for (const value of values) {
+      const attributes = { [name]: value }
+      const isAccepted = accepts(attributes)
+      // Stored ones, too, but for what JSON has no value for.
+      t.equal(repairCookie(attributes) === undefined, isAccepted && value !== undefined, `${name} ${typeof value}`)
+      if (!isAccepted) continue
+      accepted++
+      t.doesNotThrow(() => app.serializeCookie('sid', 'x', attributesOf({ ...attributes, toJSON: () => attributes } as never, {}) as never), `${name} ${String(value)}`)
+    }
+  }
+  t.ok(accepted > 50 && accepted < 150, `${accepted} were accepted`)
 })
