@@ -22,4 +22,4 @@ export const UnserializableError = pluginError('idempotency', 'UNSERIALIZABLE', 
 /** A function among the options returned no string: callers, or requests, could not be told apart. */
 export const InvalidValueError = pluginError('idempotency', 'INVALID_VALUE', 'the function "%s" must return %s, but returned %s: refuse such a request in an earlier hook, or return what tells it apart')
 /** The default scope finds nothing that tells the caller apart. */
-export const ScopeRequiredError = pluginError('idempotency', 'SCOPE_REQUIRED', 'whose key this is cannot be told: %s came without a known session, Authorization or request.user. Send credentials; or set the option "scope" of the app, such as scope: request => request.headers[\'x-api-key\']', 400)
+export const ScopeRequiredError = pluginError('idempotency', 'SCOPE_REQUIRED', 'the caller of %s is unknown, as the request has no known session, Authorization or request.user: send credentials, or set the option "scope" in the app, such as scope: request => request.headers[\'x-api-key\']', 400)

@@ -11,7 +11,7 @@ export function addRoute (fastify: FastifyInstance, registry: Registry, path: st
   let isLogged = !isClosedByDefault
   fastify.get(path, { config: EXEMPT, logLevel, schema: HIDDEN }, async (request, reply) => {
     if (!await mayRead(request)) {
-      if (!isLogged) fastify.log.warn({ plugin: 'metrics', address: request.ip }, 'metrics: a request from another machine, or through a proxy, got 404: the option "expose" says who may read the metrics')
+      if (!isLogged) fastify.log.warn({ plugin: 'metrics', address: request.ip }, 'metrics: a request from another machine or through a proxy got 404: set the option "expose" to allow it')
       isLogged = true
       return reply.callNotFound()
     }
