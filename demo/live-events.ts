@@ -33,7 +33,7 @@ export interface StoreState {
   latency: number | null
   /** Commands a second, of all clients. */
   commands: number | null
-  circuit: 'closed' | 'open' | null
+  circuit: 'closed' | 'late' | 'open' | null
 }
 
 export type Status = 'pass' | 'warn' | 'fail'

@@ -102,7 +102,7 @@ function createCore (fastify: FastifyInstance, client: RedisClient | undefined, 
   if (client === undefined || guard === undefined) return new CacheCore({ ...alone, store: createMemoryStore(options.maxSize, clock), run: operation => operation() })
   const prefix = keyPrefixOf(client)
   const { run } = guard
-  const mayBeOwed = () => clock.now() - guard.troubledAt < SETTLE_MS
+  const mayBeOwed = () => clock.monotonic() - guard.troubledAt < SETTLE_MS
   const isWhole = () => guard.isWhole
   if (options.l1 === false) return new CacheCore({ ...alone, store: createRedisStore(client, prefix, undefined, clock), run, mayBeOwed })
   const self = randomUUID()

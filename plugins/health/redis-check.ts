@@ -30,7 +30,7 @@ export function createRedisCheck (client: RedisClient, clock: Clock): Check {
     const infos = await Promise.all(nodes.map(node => infoOf(node, 'replication', 'memory', 'stats', 'clients').catch((): Info => new Map())))
     return measurements({
       responseTime: { observedValue: responseTime, observedUnit: 'ms', componentType: 'datastore' },
-      circuit: { observedValue: circuit?.state ?? 'closed', componentType: 'datastore' },
+      circuit: { observedValue: circuit?.state ?? 'closed', componentType: 'datastore', ...circuit?.state === 'late' && warning('replies are late') },
       ...infos.some(info => info.size > 0) && { ...serverState(infos), ...replicationState(infos) },
       ...isCluster(client) && await clusterState(nodes[0])
     })

@@ -35,7 +35,7 @@ export const idempotency = fp<IdempotencyPluginOptions>(async function idempoten
   if (fastify.hasRequestDecorator('idempotencyKey')) throw alreadyRegisteredError('idempotency', 'request.idempotencyKey')
   const client = resolveClient(fastify, 'idempotency', given.redis)
   const store = client === undefined ? createMemoryStore(maxKeys, clock) : createRedisStore(client, keyPrefixOf(client))
-  const run = client === undefined ? <T>(operation: () => Promise<T>) => operation() : guardRedis(client, fastify.log, timeout, 'idempotency', clock).run
+  const run = client === undefined ? <T>(operation: () => Promise<T>) => operation() : guardRedis(client, fastify.log, timeout, 'idempotency', clock, { isPatient: true }).run
   const runs = new Set<Run>()
   fastify.decorateRequest('idempotencyKey', null)
   const owed = new OwedResponses({ store, run, log: fastify.log, clock })

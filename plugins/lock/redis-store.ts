@@ -38,7 +38,7 @@ interface TakeReply {
  * would have a line of its own, so all are called and ask again at random times.
  */
 export function createRedisStore ({ nodes, prefix, timeout, log, calls, clock }: RedisStoreOptions): LockStore {
-  const guarded = nodes.map(client => ({ client, run: guardRedis(client, log, timeout, 'lock', clock).run }))
+  const guarded = nodes.map(client => ({ client, guard: guardRedis(client, log, timeout, 'lock', clock, { isPatient: true }) }))
   const isQuorum = nodes.length > 1
   const space = (what: string) => keySpace(prefix, 'lock', what)
   const [held, fence, line, seen] = [space('held'), space('fence'), space('line'), space('seen')]
@@ -48,8 +48,8 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls, clock }:
 
   /** Keys of one resource share a hash tag. */
   const idOf = (resource: string) => `{${safeId(resource)}}`
-  const ask = (script: Script, keys: string[], args: Array<string | number>): Array<Promise<unknown>> =>
-    guarded.map(({ client, run }) => run(() => runScript(client, script, keys, args, clock)))
+  const ask = (script: Script, keys: string[], args: Array<string | number>, how: 'run' | 'runOnce' = 'run'): Array<Promise<unknown>> =>
+    guarded.map(({ client, guard }) => guard[how](() => runScript(client, script, keys, args, clock)))
 
   /** Nobody listens before somebody had to wait. */
   function listen (): void {
@@ -75,7 +75,8 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls, clock }:
 
   async function release (resource: string, owner: string, call: string): Promise<boolean> {
     const id = idOf(resource)
-    const answers = ask(releaseScript, [held + id, line + id, seen + id], [owner, channel, call])
+    // A second release would say that the lock was not held.
+    const answers = ask(releaseScript, [held + id, line + id, seen + id], [owner, channel, call], 'runOnce')
     return verdictOf(await vote(answers, reply => reply === 1))
   }
 
@@ -124,7 +125,7 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls, clock }:
     extend,
     release: (resource, owner) => release(resource, owner, isQuorum ? held + idOf(resource) : ''),
     async isLocked (resource) {
-      const answers = guarded.map(({ client, run }) => run(() => client.exists(held + idOf(resource))))
+      const answers = guarded.map(({ client, guard }) => guard.run(() => client.exists(held + idOf(resource))))
       return verdictOf(await vote(answers, count => count === 1))
     },
     callOf: (resource, owner) => isQuorum ? held + idOf(resource) : owner,

@@ -3,7 +3,7 @@ import { isCluster, type RedisClient } from '../shared/client.js'
 import { sleep, type Clock } from '../shared/clock.js'
 import { withDeadline } from '../shared/deadline.js'
 import { sendEachTurn } from './each-turn.js'
-import { connectError, connectFailureOf, isFinal } from './errors.js'
+import { connectError, connectFailureOf, isDatabaseRefusal, isFinal } from './errors.js'
 import { followMaster } from './follow-master.js'
 import type { ResolvedRedisOptions } from './options.js'
 
@@ -14,7 +14,16 @@ export function createClient ({ target: { url, redis, cluster }, clock }: Pick<R
   if (cluster) return sendEachTurn(new Cluster(cluster.nodes, cluster.options))
   const client = url === undefined ? new Redis(redis) : new Redis(url, redis)
   client.options.reconnectOnError ??= followMaster(client, clock)
+  refuseOtherDatabase(client)
   return sendEachTurn(client)
+}
+
+/**
+ * ioredis goes on where the server refuses the database of a new connection, and would then use database 0, where other data is. So the
+ * connection is given up, and nothing is sent over it; it is made anew, as another server may have that database.
+ */
+function refuseOtherDatabase (client: Redis): void {
+  client.on('error', (error: Error) => { if (isDatabaseRefusal(error)) client.stream.destroy() })
 }
 
 /**
@@ -24,6 +33,7 @@ export function createClient ({ target: { url, redis, cluster }, clock }: Pick<R
  */
 export async function waitUntilReady (client: RedisClient, timeout: number, clock: Clock): Promise<void> {
   if (client.status === 'ready') return
+  if (client.status === 'end') throw connectError('ENDED', addressOf(client), undefined)
   let lastError: Error | undefined
   let stop = () => {}
   const failure = () => connectError(connectFailureOf(lastError), addressOf(client), lastError)
@@ -62,7 +72,7 @@ function askNode (cluster: Cluster, address: string): Promise<Error> {
     retryStrategy: () => null
   })
   return new Promise((resolve, reject) => {
-    node.once('error', resolve).once('end', reject)
+    node.on('error', resolve).once('end', reject)
     node.connect().then(() => { node.disconnect() }, () => {})
   })
 }
@@ -114,5 +124,6 @@ function clusterNodes (cluster: Cluster): string {
 function nodeAddress (node: ClusterNode): string {
   if (typeof node === 'number') return `localhost:${node}`
   if (typeof node === 'object') return `${node.host ?? 'localhost'}:${node.port ?? 6379}`
-  return URL.canParse(node) ? new URL(node).host : node
+  // Without user and password, whatever else the text is.
+  return node.replace(/^\w+:\/\//, '').replace(/^.*@/, '').replace(/[/?#].*$/, '')
 }

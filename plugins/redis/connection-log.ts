@@ -2,7 +2,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { RedisClient } from '../shared/client.js'
 import type { Clock } from '../shared/clock.js'
 import { addressOf } from './connect.js'
-import { summary } from './errors.js'
+import { isDatabaseRefusal, summary } from './errors.js'
 
 /**
  * Logs one line a change of state. While the connection is down its errors are counted, not logged one by one;
@@ -11,21 +11,27 @@ import { summary } from './errors.js'
 export function logConnection (client: RedisClient, log: FastifyBaseLogger, namespace: string | undefined, clock: Clock): void {
   const about = { plugin: 'redis', address: addressOf(client), namespace }
   let state: 'connecting' | 'connected' | 'down' = 'connecting'
-  let since = clock.now()
+  let since = clock.monotonic()
   let errors = 0
   let reason: string | undefined
   let closing = false
+  let isRefused = false
 
-  const enter = (next: typeof state) => { state = next; since = clock.now(); errors = 0; reason = undefined }
+  const enter = (next: typeof state) => { state = next; since = clock.monotonic(); errors = 0; reason = undefined }
 
   client.on('ready', () => {
-    const outage = state === 'down' ? { downMs: clock.now() - since, errors } : {}
+    isRefused = false
+    const outage = state === 'down' ? { downMs: Math.round(clock.monotonic() - since), errors } : {}
     enter('connected')
     log.info({ ...about, ...outage }, 'redis: connected')
   })
   client.on('error', (error: Error) => {
     errors++
     reason = summary(error)
+    if (isDatabaseRefusal(error) && !isRefused) {
+      isRefused = true
+      log.error({ ...about, reason }, 'redis: the server refuses the database, so that nothing is sent to it; choose one that it has')
+    }
     if (state === 'connecting') down('redis: cannot connect, trying again until it can')
   })
   client.on('close', () => {

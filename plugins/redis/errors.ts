@@ -1,9 +1,9 @@
-import { pluginError } from '../shared/errors.js'
+import { pluginError, withoutArguments } from '../shared/errors.js'
 
 export const AlreadyRegisteredError = pluginError('redis', 'ALREADY_REGISTERED', '%s is taken: give each further connection a "namespace" of its own')
 
 /** Why a first connection failed. The code ends in the kind: `FST_REDIS_SUITE_REDIS_CONNECT_<KIND>`. */
-export type ConnectFailure = 'REFUSED' | 'AUTH' | 'NOT_REDIS' | 'NAME_NOT_FOUND' | 'TLS' | 'TIMEOUT' | 'FAILED'
+export type ConnectFailure = 'REFUSED' | 'AUTH' | 'NOT_REDIS' | 'NAME_NOT_FOUND' | 'TLS' | 'TIMEOUT' | 'DATABASE' | 'ENDED' | 'FAILED'
 
 const EXPLANATION: Record<ConnectFailure, string> = {
   REFUSED: 'connection refused: nothing listens there',
@@ -12,6 +12,8 @@ const EXPLANATION: Record<ConnectFailure, string> = {
   NAME_NOT_FOUND: 'the host name does not exist',
   TLS: 'the TLS handshake failed',
   TIMEOUT: 'no answer in time',
+  DATABASE: 'the server refuses this database; choose one that it has by the option db or in the url',
+  ENDED: 'the client was closed before; give one that is open',
   FAILED: 'the connection failed'
 }
 
@@ -30,21 +32,42 @@ export function connectFailureOf (error: Error | undefined): ConnectFailure {
   if (code === 'ECONNREFUSED') return 'REFUSED'
   if (code === 'ENOTFOUND') return 'NAME_NOT_FOUND'
   if (/^ERR_(TLS|SSL)|^EPROTO$|CERT|UNABLE_TO_/.test(code)) return 'TLS'
-  if (/^(WRONGPASS|NOAUTH|NOPERM|ERR invalid password|ERR AUTH)/.test(error.message)) return 'AUTH'
-  if (error.name === 'ParserError' || error.message.startsWith('Unknown RESP type')) return 'NOT_REDIS'
+  if (isDatabaseRefusal(error)) return 'DATABASE'
+  const message = causeOf(error.message)
+  if (/^(WRONGPASS|NOAUTH|NOPERM|ERR invalid password|ERR AUTH)/.test(message)) return 'AUTH'
+  if (error.name === 'ParserError' || message.startsWith('Unknown RESP type')) return 'NOT_REDIS'
   // The latter where the connection stands, but nothing answers.
-  if (code === 'ETIMEDOUT' || error.message === 'Command timed out') return 'TIMEOUT'
+  if (code === 'ETIMEDOUT' || message === 'Command timed out') return 'TIMEOUT'
+  if (message.includes('ECONNREFUSED')) return 'REFUSED'
+  if (message.includes('ENOTFOUND')) return 'NAME_NOT_FOUND'
   return 'FAILED'
+}
+
+/** What ioredis says of all Sentinels together ends in the reason why the last one failed. */
+function causeOf (message: string): string {
+  return /^All sentinels are unreachable.* Last error: (.*)$/s.exec(message)?.[1] ?? message
+}
+
+/** Whether the server refuses the database of a new connection, which would use database 0 then. Without a login it refuses everything. */
+export function isDatabaseRefusal (error: Error): boolean {
+  const command: unknown = Reflect.get(error, 'command')
+  const isSelect = typeof command === 'object' && command !== null && Reflect.get(command, 'name') === 'select'
+  return isSelect && error.name === 'ReplyError' && !/^(NOAUTH|WRONGPASS|LOADING|MASTERDOWN)/.test(error.message)
 }
 
 /** Whether waiting longer cannot help: a wrong password stays wrong, while a refused port may be a Redis that is starting. */
 export function isFinal (failure: ConnectFailure): boolean {
-  return failure === 'AUTH' || failure === 'NOT_REDIS' || failure === 'NAME_NOT_FOUND' || failure === 'TLS'
+  return failure !== 'REFUSED' && failure !== 'TIMEOUT' && failure !== 'FAILED'
+}
+
+/** Whether it is not Redis that is away, so that an app must not boot without it: it would never be there. */
+export function isSetupError (error: unknown): boolean {
+  return error instanceof Error && 'code' in error && /_CONNECT_(DATABASE|ENDED)$/.test(String(error.code))
 }
 
 /** One line of an error, without the stack and without the command's arguments, which may hold a password. */
 export function summary (error: Error): string {
-  const line = error.message.split('\n', 1)[0] ?? ''
+  const line = withoutArguments(error.message).split('\n', 1)[0] ?? ''
   const code = errorCode(error)
   return code === '' || line.includes(code) ? line : `${code} ${line}`
 }

@@ -5,7 +5,7 @@ import { setKeyPrefix, type RedisClient } from '../shared/client.js'
 import { releaseCircuit } from '../shared/guard.js'
 import { beginConnecting, closeClient, createClient, rememberNodes, waitUntilReady } from './connect.js'
 import { logConnection } from './connection-log.js'
-import { AlreadyRegisteredError } from './errors.js'
+import { AlreadyRegisteredError, isSetupError } from './errors.js'
 import { resolveRedisOptions, type RedisPluginOptions } from './options.js'
 
 export { clusterOf, type RedisClient } from '../shared/client.js'
@@ -41,7 +41,7 @@ export const redis = fp<RedisPluginOptions>(async function redis (fastify, given
   try {
     await waitUntilReady(client, options.connectTimeout, clock)
   } catch (error) {
-    if (options.required) {
+    if (options.required || isSetupError(error)) {
       if (options.closeClient) client.disconnect()
       throw error
     }

@@ -1,9 +1,10 @@
 import type { Cluster, ClusterNode, ClusterOptions, Redis, RedisOptions } from 'ioredis'
-import { DEFAULT_KEY_PREFIX, isRedisClient, KEY_PREFIX, KEY_PREFIX_ALLOWED, type RedisClient } from '../shared/client.js'
+import { DEFAULT_KEY_PREFIX, KEY_PREFIX, KEY_PREFIX_ALLOWED, type RedisClient } from '../shared/client.js'
 import type { Clock } from '../shared/clock.js'
 import type { Duration } from '../shared/duration.js'
 import { invalidOptionError } from '../shared/errors.js'
 import { readOptions } from '../shared/options.js'
+import { checkTarget } from './target.js'
 
 interface SuiteOptions {
   /** `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS. Instead of `host` and `port`. */
@@ -55,8 +56,8 @@ const MAX_RECONNECT_DELAY_MS = 500
 
 export function resolveRedisOptions (options: RedisPluginOptions): ResolvedRedisOptions {
   const read = readOptions('redis', options)
-  const { url, cluster, client, closeClient, namespace, prefix, required, closeTimeout: _, clock: __, ...ioredis } = options
-  checkTarget(options)
+  const { url: _url, cluster, client, closeClient, namespace, prefix, required, closeTimeout: _, clock: __, ...ioredis } = options
+  const url = checkTarget(options)
 
   const connectTimeout = read.duration('connectTimeout', 2000, { min: 1 })
   const commandTimeout = read.duration('commandTimeout', 1000, { min: 1 })
@@ -90,7 +91,9 @@ function requestPathDefaults (connectTimeout: number, commandTimeout: number): R
     keepAlive: 10_000,
     // A connection over which nothing comes back (half-open, or a hung server) is given up and made anew.
     socketTimeout: Math.max(connectTimeout, 2 * commandTimeout),
-    retryStrategy: reconnectDelay
+    retryStrategy: reconnectDelay,
+    // A Sentinel that accepts a connection and never answers: the next one is asked.
+    sentinelCommandTimeout: Math.ceil(connectTimeout / 4)
   }
 }
 
@@ -118,27 +121,6 @@ function clusterOptions (redis: RedisOptions, given: ClusterOptions = {}): Clust
 export function reconnectDelay (attempt: number): number {
   const ceiling = attempt <= 1 ? 10 : Math.min(MAX_RECONNECT_DELAY_MS, 100 * 2 ** Math.min(attempt - 2, 10))
   return Math.round(ceiling / 2 + Math.random() * ceiling / 2)
-}
-
-function checkTarget (options: RedisPluginOptions): void {
-  const { url, cluster, client, sentinels, host, path } = options
-  const named = Object.entries({ url, cluster, client, sentinels, 'host or path': host ?? path })
-    .filter(([, value]) => value !== undefined).map(([name]) => name)
-  if (named.length > 1) {
-    throw invalidOptionError('redis', named.join(' + '), 'given together', 'only one of url, host or path, cluster, sentinels, client')
-  }
-  // What was given is not repeated: it may hold a password.
-  if (url !== undefined && !isRedisUrl(url)) {
-    throw invalidOptionError('redis', 'url', typeof url === 'string' && url !== '' ? 'not shown here, and no such URL' : url, 'redis://host:port or rediss://host:port')
-  }
-  if (client !== undefined && !isRedisClient(client)) throw invalidOptionError('redis', 'client', client, 'an ioredis client (Redis or Cluster)')
-  if (cluster !== undefined && !(Array.isArray(cluster.nodes) && cluster.nodes.length > 0)) {
-    throw invalidOptionError('redis', 'cluster.nodes', cluster.nodes, 'a list of { host, port } with at least one node')
-  }
-}
-
-function isRedisUrl (url: unknown): boolean {
-  return typeof url === 'string' && URL.canParse(url) && ['redis:', 'rediss:'].includes(new URL(url).protocol)
 }
 
 function checkPrefix (prefix: string): string {

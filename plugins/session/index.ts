@@ -58,7 +58,7 @@ export const session = fp<SessionPluginOptions>(async function session (fastify,
   const client = resolveClient(fastify, 'session', given.redis)
   const run = client === undefined
     ? <T>(operation: () => Promise<T>) => operation()
-    : guardRedis(client, fastify.log, options.timeout, 'session', options.clock).run
+    : guardRedis(client, fastify.log, options.timeout, 'session', options.clock, { isPatient: true }).run
   const store = client === undefined
     ? createMemoryStore(options.maxSessions, options, options.clock)
     : createRedisStore(client, keyPrefixOf(client), options, run, options.clock)

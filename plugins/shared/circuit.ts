@@ -2,8 +2,11 @@ import type { Clock, Timer } from './clock.js'
 
 /** What an observer sees of a circuit. */
 export interface CircuitStatus {
-  /** `open`: callers get their fallback at once. */
-  readonly state: 'closed' | 'open'
+  /**
+   * `open`: nothing comes back from Redis, and all callers take their fallback at once. `late`: replies arrive, but not in time; callers that fail
+   * open take their fallback at once, those that fail closed wait longer.
+   */
+  readonly state: 'closed' | 'late' | 'open'
   /** When the present state began, in milliseconds since the epoch. */
   readonly since: number
   /** How often the circuit has opened. */
@@ -17,15 +20,17 @@ export interface CircuitStatus {
 }
 
 export interface CircuitOptions {
-  /** Failures in a row that open the circuit. */
+  /** Failures in a row that end the state `closed`. */
   threshold: number
   /** Milliseconds between two probes. */
   probeInterval: number
-  /** Milliseconds within which opening again is flapping, and for which the other side then has to be there until it is trusted. */
+  /** Milliseconds within which failing again is flapping, and for which the other side then has to be there until it is trusted. */
   flapWindow: number
   stableFor: number
-  /** Asks the other side once; it is back when this resolves. */
-  probe: () => Promise<unknown>
+  /** Asks the other side once; it is back when this resolves, with whether that was in time. */
+  probe: () => Promise<boolean>
+  /** Whether what failed so is a stall: something comes back from the other side, only late. */
+  isStall: (error: Error | undefined) => boolean
   onChange: (status: CircuitStatus) => void
   clock: Clock
 }
@@ -44,24 +49,46 @@ export class Circuit {
   #timer: Timer | undefined
   #probing = false
   #isFlapping = false
-  /** Since when each probe was answered. */
+  /** Since when each probe was answered in time. This and the times below are by the clock's `monotonic()`. */
   #goodSince: number | undefined
+  #since: number
+  #refusedAt = -Infinity
+  #hasFailed = false
   #stopped = false
+  #back: { promise: Promise<void>, resolve: () => void } | undefined
 
   constructor (options: CircuitOptions) {
     this.#options = options
     this.#clock = options.clock
+    this.#since = this.#clock.monotonic()
     this.#status = { state: 'closed', since: this.#clock.now(), opened: 0, failures: 0, lastError: undefined, refusedAt: 0 }
   }
 
-  get isOpen (): boolean {
-    return this.#status.state === 'open'
+  get state (): CircuitStatus['state'] {
+    return this.#status.state
   }
 
-  /** When it was open last, or a write was refused, in milliseconds since the epoch: Infinity while it is open, 0 for never. */
+  get isClosed (): boolean {
+    return this.#status.state === 'closed'
+  }
+
+  get failures (): number {
+    return this.#status.failures
+  }
+
+  get lastError (): Error | undefined {
+    return this.#status.lastError
+  }
+
+  /** When it was not closed last, or a write was refused, by the clock's `monotonic()`: Infinity while it is not closed, -Infinity for never. */
   get troubledAt (): number {
-    const { state, opened, since, refusedAt } = this.#status
-    return state === 'open' ? Infinity : Math.max(opened > 0 ? since : 0, refusedAt)
+    if (!this.isClosed) return Infinity
+    return Math.max(this.#hasFailed ? this.#since : -Infinity, this.#refusedAt)
+  }
+
+  /** For how many milliseconds it has been in its state. */
+  get age (): number {
+    return this.#clock.monotonic() - this.#since
   }
 
   get status (): CircuitStatus {
@@ -76,20 +103,33 @@ export class Circuit {
   refusal (): void {
     this.success()
     this.#status.refusedAt = this.#clock.now()
+    this.#refusedAt = this.#clock.monotonic()
   }
 
   failure (error: Error): void {
     this.#status.failures++
     this.#status.lastError = error
-    if (this.#status.failures >= this.#options.threshold && !this.isOpen) this.#open()
+    if (this.#status.failures >= this.#options.threshold) this.#judge()
   }
 
-  /** Probes at once where the circuit is open: call it when something says that the other side is back. */
+  /** Looks again whether it is a stall, while that lasts. */
+  review (): void {
+    if (this.state === 'late') this.#judge()
+  }
+
+  /** Resolves when it is not open any more. */
+  whenBack (): Promise<void> {
+    if (this.state !== 'open') return Promise.resolve()
+    this.#back ??= withResolver()
+    return this.#back.promise
+  }
+
+  /** Probes at once where the circuit is not closed: call it when something says that the other side is back. */
   probeNow (): void {
-    if (!this.isOpen || this.#probing || this.#stopped) return
+    if (this.isClosed || this.#probing || this.#stopped) return
     this.#clock.clearTimeout(this.#timer)
     this.#probing = true
-    this.#options.probe().then(() => this.#good(), (error: Error) => this.#bad(error))
+    this.#options.probe().then(isPrompt => this.#good(isPrompt), (error: Error) => this.#bad(error))
   }
 
   /** The other side was lost, if only for a moment. */
@@ -103,10 +143,16 @@ export class Circuit {
     this.#clock.clearTimeout(this.#timer)
   }
 
-  #good (): void {
+  #good (isPrompt: boolean): void {
     this.#probing = false
-    this.#goodSince ??= this.#clock.now()
-    if (this.#isFlapping && this.#clock.now() - this.#goodSince < this.#options.stableFor) this.#schedule()
+    if (this.#stopped) return
+    if (!isPrompt) {
+      this.disturbed()
+      this.#enter('late')
+      return this.probeNow()
+    }
+    this.#goodSince ??= this.#clock.monotonic()
+    if (this.#isFlapping && this.#clock.monotonic() - this.#goodSince < this.#options.stableFor) this.#schedule()
     else this.#close()
   }
 
@@ -114,27 +160,41 @@ export class Circuit {
     this.#probing = false
     this.#status.lastError = error
     this.disturbed()
+    this.#judge()
     this.#schedule()
   }
 
-  #open (): void {
-    const { opened, since } = this.#status
-    this.#isFlapping = opened > 0 && this.#clock.now() - since < this.#options.flapWindow
-    this.disturbed()
-    this.#status.opened++
-    this.#change('open')
-    this.#schedule()
+  /** After failures. */
+  #judge (): void {
+    const { state, lastError } = this.#status
+    if (state === 'open') return
+    const isStall = this.#options.isStall(lastError)
+    if (state === 'late' && isStall) return
+    if (state === 'closed') {
+      this.#isFlapping = this.#hasFailed && this.age < this.#options.flapWindow
+      this.#hasFailed = true
+      this.disturbed()
+    }
+    this.#enter(isStall ? 'late' : 'open')
+    if (isStall) this.probeNow()
+    else if (!this.#probing) this.#schedule()
   }
 
   #close (): void {
-    if (this.#stopped) return
     this.#status.failures = 0
-    this.#change('closed')
+    this.#enter('closed')
   }
 
-  #change (state: CircuitStatus['state']): void {
+  #enter (state: CircuitStatus['state']): void {
+    if (state === this.state) return
+    if (state === 'open') this.#status.opened++
     this.#status.state = state
     this.#status.since = this.#clock.now()
+    this.#since = this.#clock.monotonic()
+    if (state !== 'open') {
+      this.#back?.resolve()
+      this.#back = undefined
+    }
     this.#options.onChange(this.status)
   }
 
@@ -144,4 +204,10 @@ export class Circuit {
     this.#timer = this.#clock.setTimeout(() => this.probeNow(), this.#options.probeInterval)
     this.#timer.unref()
   }
+}
+
+function withResolver (): { promise: Promise<void>, resolve: () => void } {
+  let resolve = (): void => {}
+  const promise = new Promise<void>(_resolve => { resolve = _resolve })
+  return { promise, resolve }
 }

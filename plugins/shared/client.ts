@@ -61,6 +61,7 @@ export function resolveClient (fastify: FastifyInstance, plugin: PluginName, opt
 export function findClient (fastify: FastifyInstance, plugin: PluginName, option: unknown): RedisClient | undefined {
   if (option === false || option === null) return undefined
   if (option !== undefined) {
+    if (isRedisClient(option) && option.status === 'end') throw invalidOptionError(plugin, 'redis', 'a client that was closed', 'a client that is open')
     if (isRedisClient(option)) return option
     throw invalidOptionError(plugin, 'redis', option, 'an ioredis client (Redis or Cluster), or false for the memory store')
   }

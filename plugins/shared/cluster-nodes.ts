@@ -5,6 +5,8 @@ import { isCluster, type RedisClient } from './client.js'
 import { systemClock, type Clock, type Timer } from './clock.js'
 import { withDeadline } from './deadline.js'
 import { isOutage, pluginError } from './errors.js'
+import { Impatience, type ConnectionOf } from './patience.js'
+import type { Progress } from './progress.js'
 
 /** The node of a Cluster that holds a key does not answer: it is not asked until it does. */
 export const NodeDownError = pluginError('redis', 'NODE_DOWN', 'not asked, as its node of the Cluster does not answer', 503)
@@ -20,19 +22,21 @@ export class ClusterNodes {
   readonly #cluster: Cluster
   readonly #log: FastifyBaseLogger
   readonly #timeout: number
+  readonly #progress: Progress
   readonly #clock: Clock
   readonly #asked = new Map<string, Promise<boolean>>()
   #down: ReadonlySet<string> = new Set()
   #checking: Promise<void> | undefined
   #timer: Timer | undefined
   #stopped = false
-  /** When one came back last, in milliseconds since the epoch; 0: never. */
-  returnedAt = 0
+  /** When one came back last, by the clock's `monotonic()`; -Infinity: never. */
+  returnedAt = -Infinity
 
-  constructor (cluster: Cluster, log: FastifyBaseLogger, timeout: number, clock: Clock) {
+  constructor (cluster: Cluster, log: FastifyBaseLogger, timeout: number, progress: Progress, clock: Clock) {
     this.#cluster = cluster
     this.#log = log
     this.#timeout = timeout
+    this.#progress = progress
     this.#clock = clock
   }
 
@@ -42,8 +46,18 @@ export class ClusterNodes {
 
   isDown (key: string): boolean {
     if (this.isWhole) return false
-    const master = this.#cluster.slots[calculateSlot(`${this.#cluster.options.keyPrefix ?? ''}${key}`)]?.[0]
+    const master = this.#masterOf(key)
     return master === undefined || this.#down.has(master)
+  }
+
+  /** The connection that commands on this key are sent over. */
+  connectionFor (key: string): Redis | undefined {
+    const master = this.#masterOf(key)
+    return this.#cluster.nodes('master').find(node => nameOf(node) === master)
+  }
+
+  #masterOf (key: string): string | undefined {
+    return this.#cluster.slots[calculateSlot(`${this.#cluster.options.keyPrefix ?? ''}${key}`)]?.[0]
   }
 
   /** One that can be asked, where there is one. */
@@ -79,7 +93,7 @@ export class ClusterNodes {
     const masters = [...new Set(this.#cluster.slots.map(([master]) => master))].filter(master => master !== undefined)
     const isUp = await Promise.all(masters.map(master => this.#ask(master, present.get(master))))
     const down = new Set(masters.filter((_, i) => isUp[i] !== true))
-    if ([...this.#down].some(master => !down.has(master))) this.returnedAt = this.#clock.now()
+    if ([...this.#down].some(master => !down.has(master))) this.returnedAt = this.#clock.monotonic()
     this.#tell(down)
     this.#down = down
     this.#clock.clearTimeout(this.#timer)
@@ -90,13 +104,23 @@ export class ClusterNodes {
     this.#timer.unref()
   }
 
-  /** At most one question to each is under way: of one that hangs the late answer counts. Who may not ask (ACL) is answered as well. */
+  /**
+   * At most one question to each is under way: of one that hangs the late answer counts. Who may not ask (ACL) is answered as well. A node that is
+   * late, while something comes back from it or this process is short of CPU, is up.
+   */
   async #ask (master: string, node: Redis | undefined): Promise<boolean> {
     if (node === undefined || !['ready', 'connect', 'connecting', 'wait'].includes(node.status)) return false
     const asked = this.#asked.get(master) ?? node.cluster('INFO').then(info => String(info).includes('cluster_state:ok'), error => !isOutage(error))
       .finally(() => this.#asked.delete(master))
     this.#asked.set(master, asked)
-    return await withDeadline(asked, this.#timeout, () => new NodeDownError(), this.#clock).catch(() => false)
+    const { moves } = this.#progress.look(node)
+    const watch = new Impatience(this.#progress, () => node)
+    return await withDeadline(asked, this.#timeout, () => new NodeDownError(), this.#clock, watch).catch(() => this.#isLate(node, moves))
+  }
+
+  #isLate (node: Redis, moves: number): boolean {
+    const connection = this.#progress.look(node)
+    return connection.moves !== moves || (this.#progress.isBusy && this.#progress.isAliveOver(connection))
   }
 
   #tell (down: ReadonlySet<string>): void {
@@ -113,9 +137,9 @@ function nameOf ({ options: { host, port } }: Redis): string {
 const nodesOf = new WeakMap<Cluster, ClusterNodes>()
 
 /** Watches the nodes of a client from now on; undefined where it is no Cluster. */
-export function watchNodes (client: RedisClient, log: FastifyBaseLogger, timeout: number, clock: Clock = systemClock): ClusterNodes | undefined {
+export function watchNodes (client: RedisClient, log: FastifyBaseLogger, timeout: number, progress: Progress, clock: Clock = systemClock): ClusterNodes | undefined {
   if (!isCluster(client)) return undefined
-  const nodes = new ClusterNodes(client, log, timeout, clock)
+  const nodes = new ClusterNodes(client, log, timeout, progress, clock)
   nodesOf.set(client, nodes)
   return nodes
 }
@@ -139,7 +163,19 @@ export function onNode<T> (client: RedisClient, key: string, command: () => Prom
 }
 
 function isDown (client: RedisClient, key: string): boolean {
-  return isCluster(client) && nodesOf.get(client)?.isDown(key) === true
+  if (!isCluster(client)) return false
+  keyAsked = key
+  return nodesOf.get(client)?.isDown(key) === true
+}
+
+/** Of the last command on a Cluster. */
+let keyAsked: string | undefined
+
+/** Call it right after an operation was begun. @returns which node the operation was sent to, where its key is known */
+export function nodeAsked (client: RedisClient): ConnectionOf {
+  const key = keyAsked
+  keyAsked = undefined
+  return () => isCluster(client) && key !== undefined ? nodesOf.get(client)?.connectionFor(key) : undefined
 }
 
 /** Where commands without a key are sent: in a Cluster a master that answers, if one is known. */

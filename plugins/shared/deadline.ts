@@ -3,6 +3,14 @@ import { systemClock, type Clock } from './clock.js'
 /** A wait is counted in as many parts. */
 const PARTS = 10
 
+/** Looks on while something is waited for. */
+export interface Watch {
+  /** Called after each part of the wait. @param due - when that should have ended, by the clock's `monotonic()`; undefined for the first part */
+  look (due: number | undefined): void
+  /** Called when the time is up. @returns for how many milliseconds more to wait; 0: no longer */
+  goOn (): number
+}
+
 /**
  * Waits for `promise`, but no longer than `ms`; what comes of it later is ignored.
  *
@@ -14,21 +22,35 @@ const PARTS = 10
  * waits for `ms`. A process that is busy all the time waits for ten of its turns at most, where these are longer.
  *
  * @param onTimeout - makes the error of the rejection
+ * @param watch - may extend the wait
  */
-export function withDeadline<T> (promise: Promise<T>, ms: number, onTimeout: () => Error, clock: Clock = systemClock): Promise<T> {
+export function withDeadline<T> (promise: Promise<T>, ms: number, onTimeout: () => Error, clock: Clock = systemClock, watch?: Watch): Promise<T> {
   return new Promise((resolve, reject) => {
     const part = Math.max(1, Math.ceil(ms / PARTS))
     let left = ms
+    let due: number | undefined
+    let isSettled = false
     const next = () => {
       left -= part
+      if (watch !== undefined) {
+        watch.look(due)
+        due = clock.monotonic() + Math.min(part, Math.max(left, 0))
+      }
       if (left >= part) timer.refresh()
       else if (left > 0) timer = clock.setTimeout(next, left)
-      else setImmediate(() => reject(onTimeout()))
+      else setImmediate(end)
+    }
+    const end = () => {
+      if (isSettled) return
+      left = watch?.goOn() ?? 0
+      if (left <= 0) return reject(onTimeout())
+      due = clock.monotonic() + Math.min(part, left)
+      timer = clock.setTimeout(next, Math.min(part, left))
     }
     let timer = clock.setTimeout(next, part)
     promise.then(
-      value => { clock.clearTimeout(timer); resolve(value) },
-      error => { clock.clearTimeout(timer); reject(error) }
+      value => { isSettled = true; clock.clearTimeout(timer); resolve(value) },
+      error => { isSettled = true; clock.clearTimeout(timer); reject(error) }
     )
   })
 }

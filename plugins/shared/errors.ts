@@ -56,7 +56,12 @@ export function toError (thrown: unknown): Error {
 
 /** Why, in words: an error of the client's carries a command's arguments, which may be secret. */
 export function reasonOf (thrown: unknown): string {
-  return toError(thrown).message
+  return withoutArguments(toError(thrown).message)
+}
+
+/** A server names the arguments of a command that it does not know, which may be a password (`HELLO 3 AUTH …` before Redis 6). */
+export function withoutArguments (message: string): string {
+  return message.replace(/,? with args beginning with:.*$/s, '')
 }
 
 /**

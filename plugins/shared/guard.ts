@@ -1,10 +1,12 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { Circuit, type CircuitStatus } from './circuit.js'
-import type { RedisClient } from './client.js'
+import { isCluster, type RedisClient } from './client.js'
 import { systemClock, type Clock } from './clock.js'
-import { NodeDownError, watchNodes, type ClusterNodes } from './cluster-nodes.js'
+import { nodeAsked, NodeDownError, watchNodes, type ClusterNodes } from './cluster-nodes.js'
 import { withDeadline } from './deadline.js'
 import { isOutage, pluginError, type PluginName } from './errors.js'
+import { Impatience, Patience, ProbeWatch, type ConnectionOf } from './patience.js'
+import { Progress } from './progress.js'
 import { tracedRedis } from './trace.js'
 
 /** The deadline of one operation on Redis, where a plugin is not told another. */
@@ -13,11 +15,18 @@ const FAILURE_THRESHOLD = 5
 const PROBE_INTERVAL_MS = 250
 const FLAP_WINDOW_MS = 10_000
 const STABLE_MS = 1000
+/** How long after the circuit has opened a patient operation waits for the first probe. */
+const FRESH_MS = 250
+/** How often a patient operation is repeated that the client's own `commandTimeout` ended. */
+const MAX_REPEATS = 2
 
 /** Redis did not answer within the plugin's `timeout`. */
 export const TimeoutError = pluginError('redis', 'TIMEOUT', 'no answer within %s ms', 503)
 /** Redis failed several times in a row: it is not asked until a probe finds it back. */
 export const CircuitOpenError = pluginError('redis', 'CIRCUIT_OPEN', 'not asked, as it is failing (%s)', 503)
+
+/** Somebody has closed the client, which does not connect again by itself. */
+export const ClientEndedError = pluginError('redis', 'CLIENT_ENDED', 'the client was closed, by quit() or disconnect(), while plugins still use it', 503)
 
 /** Calls Redis for a plugin, by the one policy on failure that all plugins share. */
 export interface RedisGuard {
@@ -26,15 +35,26 @@ export interface RedisGuard {
    * a {@link CircuitOpenError}; the caller then takes its fallback.
    */
   run<T> (operation: () => Promise<T>): Promise<T>
+  /** As `run`, for an operation that is not to be repeated: one whose reply would be another one the second time. */
+  runOnce<T> (operation: () => Promise<T>): Promise<T>
   readonly circuit: CircuitStatus
-  /** Whether all of Redis can be asked: false where the circuit is open, or a master of a Cluster does not answer. */
+  /** Whether all of Redis can be asked: false where the circuit is not closed, or a master of a Cluster does not answer. */
   readonly isWhole: boolean
   /** See {@link Circuit.troubledAt}; of a Cluster also when a node came back last. */
   readonly troubledAt: number
 }
 
+export interface GuardOptions {
+  /**
+   * For a plugin that fails closed: while Redis is late, and not away, its operations wait longer than the deadline, and are repeated
+   * where the client itself has given them up. @default false
+   */
+  isPatient?: boolean
+}
+
 interface Watched {
   circuit: Circuit
+  progress: Progress
   /** Of a Cluster. */
   nodes: ClusterNodes | undefined
 }
@@ -48,35 +68,60 @@ const watched = new WeakMap<RedisClient, Watched>()
  * @param clock - by which the deadline passes; the first plugin's is the circuit's
  */
 export function guardRedis (
-  client: RedisClient, log: FastifyBaseLogger, timeout = DEFAULT_TIMEOUT_MS, plugin: PluginName = 'redis', clock: Clock = systemClock
+  client: RedisClient, log: FastifyBaseLogger, timeout = DEFAULT_TIMEOUT_MS, plugin: PluginName = 'redis', clock: Clock = systemClock,
+  { isPatient = false }: GuardOptions = {}
 ): RedisGuard {
-  const { circuit, nodes } = watched.get(client) ?? watch(client, log, clock)
+  const { circuit, progress, nodes } = watched.get(client) ?? watch(client, log, clock)
   const onTimeout = () => new TimeoutError(timeout)
+  const refuse = () => new CircuitOpenError(circuit.lastError?.message)
+  const itself = isCluster(client) ? undefined : () => client
+  const impatience = itself && new Impatience(progress, itself)
 
   // Promises by hand, as every request passes here: an async function would cost it two more turns.
-  function ask<T> (operation: () => Promise<T>): Promise<T> {
-    if (circuit.isOpen) return Promise.reject(new CircuitOpenError(circuit.status.lastError?.message))
-    return withDeadline(operation(), timeout, onTimeout, clock).then(
-      result => { circuit.success(); return result },
+  function ask<T> (operation: () => Promise<T>, repeats: number): Promise<T> {
+    if (!circuit.isClosed) {
+      if (!isPatient) return Promise.reject(refuse())
+      if (circuit.state === 'open') return circuit.age < FRESH_MS ? askWhenBack(operation, repeats) : Promise.reject(refuse())
+    }
+    const answered = operation()
+    const connectionOf = itself ?? nodeAsked(client)
+    const wait = isPatient ? new Patience(progress, circuit, connectionOf) : impatience ?? new Impatience(progress, connectionOf)
+    return withDeadline(answered, timeout, onTimeout, clock, wait).then(
+      result => {
+        if (!wait.isExtended) circuit.success()
+        return result
+      },
       (error: unknown) => {
         if (error instanceof NodeDownError) throw error
-        if (isOutage(error)) {
-          circuit.failure(error)
-          nodes?.suspect()
-        } else if (isRefusal(error)) circuit.refusal()
-        else circuit.success()
-        if (isMoved(error)) nodes?.moved()
-        throw error
+        if (isPatient && repeats > 0 && isGivenUp(error) && circuit.state !== 'open') return ask(operation, repeats - 1)
+        const reason = client.status === 'end' && isOutage(error) ? new ClientEndedError() : error
+        judge(reason, connectionOf)
+        throw reason
       })
   }
 
-  const run = <T>(operation: () => Promise<T>): Promise<T> => tracedRedis(plugin, operation, ask)
+  function judge (error: unknown, connectionOf: ConnectionOf): void {
+    if (isOutage(error)) {
+      progress.fail(connectionOf())
+      circuit.failure(error)
+      nodes?.suspect()
+    } else if (isRefusal(error)) circuit.refusal()
+    else circuit.success()
+    if (isMoved(error)) nodes?.moved()
+  }
+
+  /** What has just opened the circuit may be over with the first probe. */
+  async function askWhenBack<T> (operation: () => Promise<T>, repeats: number): Promise<T> {
+    await withDeadline(circuit.whenBack(), Math.min(timeout, DEFAULT_TIMEOUT_MS), refuse, clock)
+    return await ask(operation, repeats)
+  }
 
   return {
-    run,
+    run: operation => tracedRedis(plugin, operation, traced => ask(traced, MAX_REPEATS)),
+    runOnce: operation => tracedRedis(plugin, operation, traced => ask(traced, 0)),
     get circuit () { return circuit.status },
-    get isWhole () { return !circuit.isOpen && nodes?.isWhole !== false },
-    get troubledAt () { return Math.max(circuit.troubledAt, nodes?.returnedAt ?? 0) }
+    get isWhole () { return circuit.isClosed && nodes?.isWhole !== false },
+    get troubledAt () { return Math.max(circuit.troubledAt, nodes?.returnedAt ?? -Infinity) }
   }
 }
 
@@ -93,33 +138,65 @@ export function releaseCircuit (client: RedisClient): void {
   watched.delete(client)
 }
 
+const MESSAGES = {
+  closed: 'redis: circuit closed, Redis is used again',
+  late: 'redis: replies are late, plugins that fail open use their fallbacks, those that fail closed wait longer',
+  open: 'redis: circuit open, plugins use their fallbacks'
+}
+
 function watch (client: RedisClient, log: FastifyBaseLogger, clock: Clock): Watched {
-  const nodes = watchNodes(client, log, DEFAULT_TIMEOUT_MS, clock)
+  const progress = new Progress(clock)
+  const nodes = watchNodes(client, log, DEFAULT_TIMEOUT_MS, progress, clock)
   const circuit = new Circuit({
     clock,
     threshold: FAILURE_THRESHOLD,
     probeInterval: PROBE_INTERVAL_MS,
     flapWindow: FLAP_WINDOW_MS,
     stableFor: STABLE_MS,
-    probe: () => nodes === undefined ? probe(client) : nodes.check(),
+    probe: async () => await probe(client, { circuit, progress, nodes }, clock),
+    isStall: error => isLate(error) && client.status === 'ready' && progress.isAlive,
     onChange: ({ state, opened, lastError }) => {
       // The message alone: an error of ioredis carries the command's arguments, which may be secret.
-      const reason = lastError?.message
-      if (state === 'open') log.warn({ plugin: 'redis', circuit: state, opened, reason }, 'redis: circuit open, plugins use their fallbacks')
-      else log.info({ plugin: 'redis', circuit: state, opened }, 'redis: circuit closed, Redis is used again')
+      const about = { plugin: 'redis', circuit: state, opened }
+      if (state === 'closed') log.info(about, MESSAGES.closed)
+      else log.warn({ ...about, reason: lastError?.message }, MESSAGES[state])
     }
   })
   client.on('ready', () => circuit.probeNow())
   client.on('close', () => circuit.disturbed())
-  watched.set(client, { circuit, nodes })
-  return { circuit, nodes }
+  const made = { circuit, progress, nodes }
+  watched.set(client, made)
+  return made
 }
 
-/** Asks only over a connection that stands: a PING for one that does not would pile up in the client's queue. */
-async function probe (client: RedisClient): Promise<void> {
+/**
+ * Asks only over a connection that stands: a PING for one that does not would pile up in the client's queue.
+ *
+ * @returns whether it answered in time; a late answer counts as one
+ */
+async function probe (client: RedisClient, { circuit, progress, nodes }: Watched, clock: Clock): Promise<boolean> {
+  if (client.status === 'end') throw new ClientEndedError()
   if (client.status !== 'ready') throw new Error(`connection is ${client.status}`)
+  if (isCluster(client)) {
+    await nodes?.check()
+    return true
+  }
   // Who may not ask so is answered.
-  await client.ping().catch((error: unknown) => { if (isOutage(error)) throw error })
+  const answered = client.ping().catch((error: unknown) => { if (isOutage(error)) throw error })
+  const wait = new ProbeWatch(progress, circuit, client)
+  await withDeadline(answered, DEFAULT_TIMEOUT_MS, () => new TimeoutError(DEFAULT_TIMEOUT_MS), clock, wait).catch(() => {})
+  await answered
+  return !wait.isLate
+}
+
+/** Whether no answer came, as from a server that is late or hangs: not that a connection was lost, or that Redis cannot serve. */
+function isLate (error: unknown): boolean {
+  return error instanceof TimeoutError || isGivenUp(error)
+}
+
+/** By the `commandTimeout` of the client, which counts a stall of this process as well. */
+function isGivenUp (error: unknown): boolean {
+  return error instanceof Error && error.message === 'Command timed out'
 }
 
 function isMoved (error: unknown): boolean {

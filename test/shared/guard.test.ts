@@ -46,14 +46,16 @@ t.test('commands to a Redis that hangs time out at first, later ones are refused
   t.equal(settled, 0, 'not before the deadline')
   await clock.advance(1)
   t.match(await timedOut, Array.from({ length: 20 }, () => TIMEOUT))
-  t.match(circuitOf(client), { state: 'open', opened: 1 })
+  t.match(circuitOf(client), { state: 'late', opened: 0 })
   t.match(await failures(Array.from({ length: 200 }, get)), Array.from({ length: 200 }, () => CIRCUIT_OPEN))
   t.equal(clock.now() - Number(circuitOf(client)?.since), 0, 'no time was added')
+  await clock.advance(700)
+  t.match(circuitOf(client), { state: 'open', opened: 1 }, 'nothing came back')
 
   server.resume()
   await advanceUntil(clock, 'the circuit closes', () => guard.circuit.state === 'closed')
   t.equal(await get(), 'value')
-  t.same(lines.map(line => line['circuit']), ['open', 'closed'], 'one line for each change')
+  t.same(lines.map(line => line['circuit']), ['late', 'open', 'late', 'closed'], 'one line for each change, and its late answer is the first to come')
 })
 
 t.test('a Redis that was killed is used again as soon as the client is connected to it', async t => {

@@ -1,0 +1,117 @@
+import type { ClusterNode } from 'ioredis'
+import { isRedisClient } from '../shared/client.js'
+import { invalidOptionError } from '../shared/errors.js'
+import type { RedisPluginOptions } from './options.js'
+
+const URL_ALLOWED = 'redis://host:port or rediss://host:port'
+/** What a URL or a host is, in errors: it may hold a password. */
+const HIDDEN = 'not shown here'
+const GIVEN_TOGETHER = 'given together'
+
+/**
+ * Checks where to connect to. What was given as a URL is not repeated in an error, as it may hold a password.
+ *
+ * @returns the option `url` in its normal form
+ * @throws `FST_REDIS_SUITE_REDIS_INVALID_OPTION`
+ */
+export function checkTarget (options: RedisPluginOptions): string | undefined {
+  const { client, cluster, sentinels, url } = options
+  checkAlternatives(options)
+  if (client !== undefined && !isRedisClient(client)) fail('client', client, 'an ioredis client (Redis or Cluster)')
+  if (cluster !== undefined) checkCluster(cluster.nodes, [cluster.options?.redisOptions?.db])
+  if (sentinels !== undefined) checkSentinels(options)
+  checkDb(options.db)
+  return url === undefined ? undefined : checkUrl(url, options)
+}
+
+/** Options that name a target, and those that contradict one, as they would have no effect beside it. */
+function checkAlternatives (options: RedisPluginOptions): void {
+  const { url, cluster, client, sentinels, host, path } = options
+  const targets = namesOf({ url, cluster, client, sentinels, host, path })
+  if (targets.length > 1) fail(targets.join(' + '), GIVEN_TOGETHER, 'only one of url, host or path, cluster, sentinels, client')
+  const { port, db, name, username, password, tls } = options
+  const [target] = targets
+  if (sentinels === undefined && name !== undefined) fail('name', name, 'a name beside sentinels only')
+  if (port !== undefined && target !== undefined && target !== 'host') fail(`${target} + port`, GIVEN_TOGETHER, 'a port beside host only')
+  if (cluster !== undefined && db !== undefined && db !== 0) fail('cluster + db', GIVEN_TOGETHER, 'no db, as a Cluster has database 0 alone')
+  const ignored = namesOf({ db, username, password, tls })[0]
+  if (client !== undefined && ignored !== undefined) fail(`client + ${ignored}`, GIVEN_TOGETHER, `${ignored} where the client is created`)
+}
+
+function checkCluster (nodes: unknown, dbs: readonly unknown[]): void {
+  if (!Array.isArray(nodes) || nodes.length === 0) fail('cluster.nodes', nodes, 'a list of { host, port } with at least one node')
+  for (const [i, node] of (nodes as ClusterNode[]).entries()) {
+    const isText = typeof node === 'string'
+    if (isText) checkNodeUrl(node, i)
+    else if (typeof node === 'object' && node !== null && Reflect.get(node, 'db') !== undefined) fail(`cluster.nodes[${i}].db`, Reflect.get(node, 'db'), 'no db, as a Cluster has database 0 alone')
+  }
+  for (const db of dbs) if (db !== undefined && db !== 0) fail('cluster.options.redisOptions.db', db, 'no db, as a Cluster has database 0 alone')
+}
+
+function checkNodeUrl (node: string, i: number): void {
+  const name = `cluster.nodes[${i}]`
+  const url = parse(node.includes('://') ? node : `redis://${node}`)
+  if (url === undefined) return fail(name, HIDDEN, '{ host, port }, host:port or redis://host:port')
+  if (dbOf(url) !== undefined) fail(name, HIDDEN, 'no database after the host, as a Cluster has database 0 alone')
+}
+
+function checkSentinels ({ sentinels, name }: RedisPluginOptions): void {
+  if (!Array.isArray(sentinels) || sentinels.length === 0) fail('sentinels', sentinels, 'a list of { host, port } with at least one Sentinel')
+  if (typeof name !== 'string' || name === '') fail('name', name, 'the name by which the Sentinels know the master')
+}
+
+function checkDb (db: unknown): void {
+  if (db !== undefined && !isDb(db)) fail('db', db, 'the number of a database, a whole number from 0')
+}
+
+/** Blanks around a URL are taken off. */
+function checkUrl (given: unknown, { db, username, password, tls }: RedisPluginOptions): string {
+  const url = typeof given === 'string' ? parse(given) : undefined
+  if (url === undefined) return fail('url', typeof given === 'string' && given !== '' ? HIDDEN : given, URL_ALLOWED)
+  if (!isDecodable(url.username) || !isDecodable(url.password)) fail('url', HIDDEN, 'a user and password in which each % is written as %25')
+  const tail = url.pathname + url.search
+  if (url.hash !== '' || tail.includes('@')) fail('url', HIDDEN, 'a user and password in which / ? # and @ are written as %2F %3F %23 %40')
+  const inUrl = dbOf(url)
+  if (inUrl === 'invalid') fail('url', HIDDEN, 'the number of a database after the host, as redis://host:port/1')
+  if (inUrl !== undefined && db !== undefined) fail('url + db', GIVEN_TOGETHER, 'the database in the url, or the option db')
+  const hasCredentials = url.username !== '' || url.password !== ''
+  const beside = namesOf({ username, password })[0]
+  if (hasCredentials && beside !== undefined) fail(`url + ${beside}`, GIVEN_TOGETHER, 'user and password in the url, or as options')
+  const isPlain: unknown = tls
+  if (url.protocol === 'rediss:' && (isPlain === false || isPlain === null)) fail('url + tls', GIVEN_TOGETHER, 'redis:// for a connection without TLS')
+  return url.href
+}
+
+function parse (text: string): URL | undefined {
+  const url = URL.canParse(text) ? new URL(text) : undefined
+  return url !== undefined && /^rediss?:\/\//.test(url.href) ? url : undefined
+}
+
+function isDecodable (text: string): boolean {
+  try {
+    decodeURIComponent(text)
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** @returns `'invalid'` for what is no number of a database, or two of them */
+function dbOf ({ pathname, searchParams }: URL): number | 'invalid' | undefined {
+  const texts = [...pathname === '' || pathname === '/' ? [] : [pathname.slice(1)], ...searchParams.getAll('db')]
+  const [text] = texts
+  if (text === undefined) return undefined
+  return texts.length === 1 && /^\d+$/.test(text) && isDb(Number(text)) ? Number(text) : 'invalid'
+}
+
+function isDb (db: unknown): boolean {
+  return typeof db === 'number' && Number.isInteger(db) && db >= 0 && db < 2 ** 31
+}
+
+function namesOf (options: Record<string, unknown>): string[] {
+  return Object.entries(options).filter(([, value]) => value !== undefined).map(([name]) => name)
+}
+
+function fail (option: string, given: unknown, allowed: string): never {
+  throw invalidOptionError('redis', option, given, allowed)
+}

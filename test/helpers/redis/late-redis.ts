@@ -1,0 +1,72 @@
+// A Redis within this process that answers each PING, late by a test's clock: what it takes real servers real time to do.
+import { Duplex } from 'node:stream'
+import Fastify from 'fastify'
+import { Redis } from 'ioredis'
+import type { Test } from 'tap'
+import { guardRedis, releaseCircuit, type GuardOptions, type RedisGuard } from '../../../plugins/shared/guard.js'
+import type { Clock } from '../../../plugins/shared/clock.js'
+import { createTestClock, type TestClock } from '../../../plugins/testing/index.js'
+import { collectLog } from '../app/log-lines.js'
+
+export interface LateRedis {
+  client: Redis
+  clock: TestClock
+  /** Milliseconds by which each reply is late from now on; Infinity: none comes. */
+  setDelay (ms: number): void
+  /** @param asSeen - the clock of the plugin that asks, where that is not `clock` */
+  guard (options?: GuardOptions, asSeen?: Clock): RedisGuard
+  /** The circuit's states that were logged. */
+  states (): unknown[]
+}
+
+class LateConnection extends Duplex {
+  readonly #clock: Clock
+  readonly #delay: () => number
+  bytesRead = 0
+
+  constructor (clock: Clock, delay: () => number) {
+    super()
+    this.#clock = clock
+    this.#delay = delay
+  }
+
+  override _read (): void {}
+
+  override _write (chunk: Buffer, _encoding: string, done: () => void): void {
+    const commands = String(chunk).match(/ping/gi)?.length ?? 0
+    if (this.#delay() !== Infinity && commands > 0) this.#clock.setTimeout(() => this.#reply('+PONG\r\n'.repeat(commands)), this.#delay())
+    done()
+  }
+
+  #reply (text: string): void {
+    this.bytesRead += text.length
+    this.push(text)
+  }
+
+  setNoDelay (): this { return this }
+  setKeepAlive (): this { return this }
+  setTimeout (): this { return this }
+}
+
+export async function createLateRedis (t: Test): Promise<LateRedis> {
+  const clock = createTestClock()
+  let delay = 1
+  class LateConnector {
+    connect (): Promise<LateConnection> { return Promise.resolve(new LateConnection(clock, () => delay)) }
+    check (): boolean { return true }
+    disconnect (): void {}
+  }
+  // The type is of the package's own connectors.
+  const client = new Redis({ Connector: LateConnector as never, enableReadyCheck: false, disableClientInfo: true, protocol: 2 })
+  await new Promise(resolve => client.once('ready', resolve))
+  t.teardown(() => { releaseCircuit(client); client.disconnect() })
+  const { logger, lines } = collectLog()
+  const { log } = Fastify({ loggerInstance: logger })
+  return {
+    client,
+    clock,
+    setDelay (ms) { delay = ms },
+    guard: (options, asSeen = clock) => guardRedis(client, log, 150, 'redis', asSeen, options),
+    states: () => lines.map(line => line['circuit'])
+  }
+}
