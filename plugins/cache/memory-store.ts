@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache'
-import { systemClock, type Clock } from '../shared/clock.js'
+import { steadyTime, systemClock, type Clock } from '../shared/clock.js'
 import { bytesOf, type Entry } from './entry.js'
 import { whileWritten, type Generation } from './frame.js'
 import { ownBytes } from '../shared/own-bytes.js'
@@ -25,11 +25,12 @@ interface Claim {
  * @param maxSize - bytes
  */
 export function createMemoryStore (maxSize: number, clock: Clock = systemClock): CacheStore {
+  const time = steadyTime(clock)
   let [hits, misses, evicted, expired] = [0, 0, 0, 0]
   const slots = new LRUCache<string, Slot>({
     maxSize,
     sizeCalculation: ({ entry }) => bytesOf(entry),
-    perf: { now: () => clock.now() },
+    perf: { now: time },
     ttlResolution: 0,
     dispose: (_slot, _id, reason) => {
       if (reason === 'evict') evicted++
@@ -69,7 +70,7 @@ export function createMemoryStore (maxSize: number, clock: Clock = systemClock):
     },
     async begin (work, token, tags, ms) {
       const claim = claims.get(work)
-      const now = clock.now()
+      const now = time()
       const isTaken = claim !== undefined && claim.until > now
       if (!isTaken) claims.set(work, { token, pass: false, until: now + ms })
       return {
@@ -79,11 +80,11 @@ export function createMemoryStore (maxSize: number, clock: Clock = systemClock):
       }
     },
     async renew (work, token, ms) {
-      if (held(work, token)) claims.set(work, { token, pass: false, until: clock.now() + ms })
+      if (held(work, token)) claims.set(work, { token, pass: false, until: time() + ms })
     },
     async end (work, token, pass) {
       if (!held(work, token)) return
-      if (pass) claims.set(work, { token: '', pass, until: clock.now() + PASS_MS })
+      if (pass) claims.set(work, { token: '', pass, until: time() + PASS_MS })
       else claims.delete(work)
     },
     async write (id, entry, generation, patterns, hold = 0) {
@@ -118,8 +119,8 @@ export function createMemoryStore (maxSize: number, clock: Clock = systemClock):
         return [tag, { version, invalidatedAt: Number.parseFloat(version) }]
       }))
     },
-    async invalidate (tags) { for (const tag of tags) versions.set(tag, `${clock.now()}-${++last}`) },
-    async now () { return clock.now() },
+    async invalidate (tags) { for (const tag of tags) versions.set(tag, `${time()}-${++last}`) },
+    async now () { return time() },
     async stats () {
       const looked = hits + misses
       return { kind: 'memory', entries: slots.size, usedMemory: slots.calculatedSize, maxMemory: maxSize, policy: 'lru', hitRatio: hits / looked, evicted, expired }

@@ -6,6 +6,9 @@ export const LockedError = pluginError('lock', 'LOCKED', 'somebody else has the 
 export const LostError = pluginError('lock', 'LOST', 'the lock was lost: %s', 503)
 /** Redis, or a majority of the nodes, did not answer: nothing is known to be locked. */
 export const StoreUnavailableError = pluginError('lock', 'STORE_UNAVAILABLE', 'no lock can be had now', 503)
+/** The stored fencing token is damaged: no token above it can be given out. */
+export const FenceExhaustedError = pluginError('lock', 'FENCE_EXHAUSTED',
+  'no fencing token can be given out above the stored one, which is damaged: delete the key %s when nobody holds the lock')
 /** The app is closing. */
 export const ClosedError = pluginError('lock', 'CLOSED', 'the app is closing', 503)
 

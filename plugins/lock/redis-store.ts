@@ -1,11 +1,13 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { RedisClient } from '../shared/client.js'
 import type { Clock } from '../shared/clock.js'
+import { reasonOf } from '../shared/errors.js'
 import { followChannel, type Feed } from '../shared/feed.js'
+import { FENCE_ERROR } from '../shared/fence.js'
 import { CircuitOpenError, guardRedis } from '../shared/guard.js'
 import { keySpace, safeId } from '../shared/keys.js'
 import { runScript, type Script } from '../shared/script.js'
-import { StoreUnavailableError } from './errors.js'
+import { FenceExhaustedError, StoreUnavailableError } from './errors.js'
 import { vote, type Votes } from './majority.js'
 import { extendScript, releaseScript, takeScript } from './scripts.js'
 import type { Answer, Calls, LockStore } from './store.js'
@@ -100,7 +102,7 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls, clock }:
     if (verdict === true) return { isTaken: true, fence: Math.max(...yes.map(({ value }) => value)) }
     if (patience > 0) listen()
     if (isQuorum || !isQuorate) giveBack(resource, owner, answers)
-    if (!isQuorate) throw new StoreUnavailableError()
+    if (!isQuorate) throw await hasNoFence(answers) ? new FenceExhaustedError(fence + id) : new StoreUnavailableError()
     return { isTaken: false, left: isHeldByOne(no, nodes.length) ? Math.min(...no.map(({ value }) => Math.max(value, 1))) : 0 }
   }
 
@@ -134,6 +136,12 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls, clock }:
       feeds?.forEach(feed => feed.close())
     }
   }
+}
+
+/** Whether a node cannot give out a token. All answers are there, or have failed. */
+async function hasNoFence (answers: ReadonlyArray<Promise<unknown>>): Promise<boolean> {
+  const settled = await Promise.allSettled(answers)
+  return settled.some(answer => answer.status === 'rejected' && reasonOf(answer.reason).startsWith(FENCE_ERROR))
 }
 
 function readTake (reply: unknown): TakeReply {

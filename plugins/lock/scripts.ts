@@ -1,10 +1,25 @@
+import { fenceLua } from '../shared/fence.js'
 import { lua, timedLua } from '../shared/script.js'
 
 /*
  * A lock is the name of its owner, with the lock's TTL. Beside it stand its fence, the last token given out, and where somebody
  * waits two sorted sets of owners: `line` by when they came (µs), and `seen` by until when they will have asked again (ms).
- * Times are Redis's own.
+ * Times are Redis's own. What is stored as a fence and is none follows the rules of `fence.ts`. A line of another type is removed, as it only
+ * orders those who wait; a lock of another type is somebody else's data, and the script fails.
  */
+
+/** Lua: enters and leaves the line of a resource, and removes it where it is of another type. */
+const lineLua = `
+local function on_line (line, seen, command, ...)
+  local reply = redis.pcall(command, line, ...)
+  if type(reply) ~= 'table' then return reply end
+  redis.call('DEL', line, seen)
+  return redis.call(command, line, ...)
+end
+local function leave_line (line, seen, owner)
+  if on_line(line, seen, 'ZREM', owner) == 1 then on_line(seen, line, 'ZREM', owner) end
+end
+`
 
 /**
  * Takes a lock. A token is above all before it, and not below the time in microseconds, so that it also grows
@@ -14,24 +29,25 @@ import { lua, timedLua } from '../shared/script.js'
  * ARGV        owner, TTL of the lock, TTL of the fence, patience (ms; 0: does not stand in line)
  * reply       [1, token], or [0, TTL that the lock has left (ms), its owner]
  */
-export const takeScript = timedLua`
+export const takeScript = timedLua`${fenceLua}${lineLua}
 local clock = redis_time()
 local now = clock[1] * 1000000 + clock[2]
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then
   local patience = tonumber(ARGV[4])
   if patience > 0 then
-    redis.call('ZADD', KEYS[3], 'NX', now, ARGV[1])
-    redis.call('ZADD', KEYS[4], math.floor(now / 1000) + patience, ARGV[1])
+    on_line(KEYS[3], KEYS[4], 'ZADD', 'NX', now, ARGV[1])
+    on_line(KEYS[4], KEYS[3], 'ZADD', math.floor(now / 1000) + patience, ARGV[1])
     redis.call('PEXPIRE', KEYS[3], math.max(patience, redis.call('PTTL', KEYS[3])))
     redis.call('PEXPIRE', KEYS[4], math.max(patience, redis.call('PTTL', KEYS[4])))
   end
   return { 0, redis.call('PTTL', KEYS[1]), holder }
 end
+local fence = math.max(last_fence(KEYS[2]) + 1, now)
+if fence == math.huge then return redis.error_reply(FENCE_ERROR) end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-local fence = math.max((tonumber(redis.call('GET', KEYS[2])) or 0) + 1, now)
 redis.call('SET', KEYS[2], string.format('%.0f', fence), 'PX', ARGV[3])
-if redis.call('ZREM', KEYS[3], ARGV[1]) == 1 then redis.call('ZREM', KEYS[4], ARGV[1]) end
+leave_line(KEYS[3], KEYS[4], ARGV[1])
 return { 1, fence }
 `
 
@@ -42,11 +58,12 @@ return { 1, fence }
  * ARGV        owner, TTL of the lock, TTL of the fence, token
  * reply       1, or 0 where it is not the owner's
  */
-export const extendScript = lua`
+export const extendScript = lua`${fenceLua}
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-local fence = math.max(tonumber(redis.call('GET', KEYS[2])) or 0, tonumber(ARGV[4]))
-redis.call('SET', KEYS[2], string.format('%.0f', fence), 'PX', ARGV[3])
+local last = last_fence(KEYS[2])
+if last < tonumber(ARGV[4]) then redis.call('SET', KEYS[2], ARGV[4], 'PX', ARGV[3])
+else redis.call('PEXPIRE', KEYS[2], ARGV[3]) end
 return 1
 `
 
@@ -57,8 +74,8 @@ return 1
  * ARGV        owner, channel, what is called where nobody stands in line ('': nothing)
  * reply       1, or 0 where it was not the owner's
  */
-export const releaseScript = timedLua`
-if redis.call('ZREM', KEYS[2], ARGV[1]) == 1 then redis.call('ZREM', KEYS[3], ARGV[1]) end
+export const releaseScript = timedLua`${lineLua}
+leave_line(KEYS[2], KEYS[3], ARGV[1])
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[1])
 local clock = redis_time()

@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache'
-import { systemClock, type Clock } from '../shared/clock.js'
+import { steadyTime, systemClock, type Clock } from '../shared/clock.js'
 import type { Counter } from './counter.js'
 import { createCounter } from './create-counter.js'
 import type { Verdict } from './decision.js'
@@ -11,7 +11,7 @@ interface Entry {
   /** Of each algorithm that the key was asked for by: what two of them keep cannot be one count. */
   readonly counters: Partial<Record<Algorithm, Counter>>
   refusals: Refusals | undefined
-  /** The latest time seen: a clock that is set back is taken as standing still. */
+  /** When it was used last. */
   now: number
 }
 
@@ -21,6 +21,7 @@ interface Entry {
  * @param maxKeys - how many keys are kept
  */
 export function createMemoryStore (maxKeys: number, clock: Clock = systemClock): RateLimitStore {
+  const now = steadyTime(clock)
   const entries = new LRUCache<string, Entry>({ max: maxKeys })
   return {
     apply (key, policy, cost, mode) {
@@ -29,13 +30,13 @@ export function createMemoryStore (maxKeys: number, clock: Clock = systemClock):
         entry = { counters: {}, refusals: undefined, now: 0 }
         if (mode !== 'peek') entries.set(key, entry)
       }
-      entry.now = Math.max(entry.now, clock.now())
+      entry.now = now()
       return applyTo(entry, policy, cost, mode)
     },
     refund (key, { algorithm, limits }, cost, time) {
       const entry = entries.get(key)
       if (entry === undefined) return
-      entry.now = Math.max(entry.now, clock.now())
+      entry.now = now()
       entry.counters[algorithm]?.giveBack(limits, cost, time, entry.now)
     },
     reset (key) {

@@ -51,7 +51,7 @@ export class SessionCounts {
 
   /** @returns which part of this period has passed */
   #advance (): number {
-    const periods = this.#clock.now() / this.#period
+    const periods = this.#clock.monotonic() / this.#period
     const at = Math.floor(periods)
     if (at !== this.#at) {
       this.#before = at === this.#at + 1 ? this.#now : 0

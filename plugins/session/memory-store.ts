@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache'
-import { systemClock, type Clock } from '../shared/clock.js'
+import { steadyTime, systemClock, type Clock } from '../shared/clock.js'
 import { joinFields } from './fields.js'
 import { renewalOf, TOMBSTONE_MS, type SessionStore, type SessionTimeouts, type StoredInfo } from './store.js'
 
@@ -22,6 +22,7 @@ interface Entry {
 export function createMemoryStore (
   maxSessions: number, { idleTimeout, absoluteTimeout }: SessionTimeouts, clock: Clock = systemClock
 ): SessionStore {
+  const time = steadyTime(clock)
   const entries = new LRUCache<string, Entry>({ max: maxSessions, dispose: ({ session }, handle) => { if (session !== 'dead') drop(session.user, handle) } })
   // By user, when each session was entered; in that order.
   const users = new Map<string, Map<string, number>>()
@@ -35,18 +36,18 @@ export function createMemoryStore (
 
   function alive (handle: string): Entry | undefined {
     const entry = entries.get(handle)
-    if (entry === undefined || entry.expiresAt > clock.now()) return entry
+    if (entry === undefined || entry.expiresAt > time()) return entry
     entries.delete(handle)
     return undefined
   }
 
   function renew (entry: Entry, session: Kept): void {
-    entry.expiresAt = Math.min(clock.now() + idleTimeout + renewalOf(idleTimeout), session.createdAt + absoluteTimeout)
+    entry.expiresAt = Math.min(time() + idleTimeout + renewalOf(idleTimeout), session.createdAt + absoluteTimeout)
   }
 
   function infoOf (handle: string): StoredInfo | undefined {
     const entry = entries.peek(handle)
-    if (entry === undefined || entry.session === 'dead' || entry.expiresAt <= clock.now()) return undefined
+    if (entry === undefined || entry.session === 'dead' || entry.expiresAt <= time()) return undefined
     return { handle, user: entry.session.user, createdAt: entry.session.createdAt, lastSeenAt: entry.session.lastSeenAt, device: entry.device }
   }
 
@@ -60,13 +61,13 @@ export function createMemoryStore (
     async renew (handle) {
       const entry = alive(handle)
       if (entry === undefined || entry.session === 'dead') return
-      entry.session.lastSeenAt = clock.now()
+      entry.session.lastSeenAt = time()
       renew(entry, entry.session)
     },
     async write (handle, change) {
       const present = alive(handle)
       if (present?.session === 'dead' || (present === undefined && !change.create)) return undefined
-      const session: Kept = present?.session ?? { fields: new Map(), isSealed: change.isSealed, version: 0, user: undefined, createdAt: clock.now(), lastSeenAt: clock.now() }
+      const session: Kept = present?.session ?? { fields: new Map(), isSealed: change.isSealed, version: 0, user: undefined, createdAt: time(), lastSeenAt: time() }
       const entry = present ?? { session, device: '', expiresAt: 0 }
       for (const [name, json] of Object.entries(change.set)) session.fields.set(name, json)
       for (const name of change.delete) session.fields.delete(name)
@@ -84,15 +85,15 @@ export function createMemoryStore (
     },
     async destroy (handle) {
       const present = alive(handle)
-      entries.set(handle, { session: 'dead', device: '', expiresAt: clock.now() + TOMBSTONE_MS })
+      entries.set(handle, { session: 'dead', device: '', expiresAt: time() + TOMBSTONE_MS })
       if (present === undefined || present.session === 'dead') return undefined
       return present.session.user ?? null
     },
     async enter (user, handle, max) {
       const index = users.get(user) ?? new Map<string, number>()
-      for (const [each, at] of index) if (at + absoluteTimeout <= clock.now()) index.delete(each)
+      for (const [each, at] of index) if (at + absoluteTimeout <= time()) index.delete(each)
       if (max > 0 && !index.has(handle) && index.size >= max) return [...index.keys()]
-      if (!index.has(handle)) index.set(handle, clock.now())
+      if (!index.has(handle)) index.set(handle, time())
       users.set(user, index)
       return undefined
     },
@@ -101,6 +102,6 @@ export function createMemoryStore (
       return [...users.get(user) ?? []].filter(([, at]) => at <= until).slice(from, from + count).map(([handle]) => handle)
     },
     infos: async handles => handles.map(infoOf),
-    now: async () => clock.now()
+    now: async () => time()
   }
 }

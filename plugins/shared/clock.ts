@@ -36,6 +36,15 @@ export const systemClock: Clock = {
   redisTime: () => ''
 }
 
+/**
+ * Milliseconds since the epoch for a store in this process: what the clock said at first, and from then on by `monotonic()`. A system clock that is set
+ * back or forward neither keeps entries for longer nor ends them early.
+ */
+export function steadyTime (clock: Clock): () => number {
+  const began = clock.now() - clock.monotonic()
+  return () => Math.floor(began + clock.monotonic())
+}
+
 export interface SleepOptions {
   /** Ends the sleep early: the promise rejects with the signal's reason. */
   signal?: AbortSignal | undefined

@@ -1,3 +1,4 @@
+import { fenceLua } from './fence.js'
 import { lua, timedLua } from './script.js'
 
 /** How long the last fence is kept. */
@@ -27,12 +28,14 @@ return redis.call('ZCARD', KEYS[1])
  * ARGV     token, TTL (ms)
  * reply    fence, or nil where somebody has it
  */
-export const acquireScript = timedLua`
+export const acquireScript = timedLua`${fenceLua}
 if redis.call('EXISTS', KEYS[1]) == 1 then return nil end
-redis.call('PEXPIRE', KEYS[2], ${FENCE_MS})
 local time = redis_time()
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local fence = string.format('%.0f', math.max(now, (tonumber(redis.call('GET', KEYS[2])) or 0) + 1))
+local last = last_fence(KEYS[2])
+if last == math.huge then return redis.error_reply(FENCE_ERROR) end
+redis.call('PEXPIRE', KEYS[2], ${FENCE_MS})
+local fence = string.format('%.0f', math.max(now, last + 1))
 redis.call('SET', KEYS[2], fence, 'PX', ${FENCE_MS})
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return fence

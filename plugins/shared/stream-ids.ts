@@ -1,4 +1,4 @@
-import { systemClock, type Clock } from './clock.js'
+import { steadyTime, systemClock, type Clock } from './clock.js'
 
 /** Orders ids of stream entries: below 0 where `a` comes first. */
 export function compareIds (a: string, b: string): number {
@@ -12,11 +12,12 @@ export function timeOfId (id: string): number {
   return Number.parseInt(id, 10)
 }
 
-/** Makes ids as a server does, by this process's clock: each is after the one before. */
+/** Makes ids as a server does, by this process's clock, as if that was never set: each is after the one before. */
 export function createIds (clock: Clock = systemClock): () => string {
+  const now = steadyTime(clock)
   let last = { time: 0, count: 0 }
   return () => {
-    const time = Math.max(clock.now(), last.time)
+    const time = now()
     last = { time, count: time === last.time ? last.count + 1 : 0 }
     return `${time}-${last.count}`
   }

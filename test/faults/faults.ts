@@ -27,6 +27,8 @@ export interface Fault {
   losesData?: true
   /** Redis is late rather than away: its round trips are added to each answer. In ms. */
   adds?: number
+  /** Replies keep coming, so much later that only routes that need Redis wait for them. In ms. */
+  lateMs?: number
   /** It lasts as long as it lasts: until `end` resolves. */
   endsItself?: true
 }
@@ -97,7 +99,8 @@ const slow = (ms: number): Fault => ({
   ...ms < 100 && {
     isReachable: true,
     adds: ms
-  }
+  },
+  ...ms >= 100 && ms < 1000 && { lateMs: ms }
 })
 
 /** Slots that hold keys go from the first master to the second, while both are asked for them. */

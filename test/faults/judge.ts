@@ -8,6 +8,8 @@ import { SOURCE_MS } from './shop.js'
 const TIMEOUT_MS = 150
 const PASSES: Record<Kind, number> = { product: 2, value: 2, put: 2, me: 2, limited: 1, locked: 2 }
 const OWN_MS: Record<Kind, number> = { product: SOURCE_MS, value: SOURCE_MS, put: SOURCE_MS, me: 0, limited: 0, locked: 4 * SOURCE_MS }
+/** For how many replies a route that needs Redis waits: a session that is read, a lock that is taken and released. */
+const REPLIES: Record<Kind, number> = { product: 0, value: 0, put: 0, me: 1, limited: 0, locked: 2 }
 const GRACE_MS = 50
 /** From then on a fault counts as noticed. */
 const NOTICED_MS = 1000
@@ -68,8 +70,9 @@ export function judge (fault: Fault, course: Course): Figures {
     keysWithoutTtl: course.keysWithoutTtl.length
   }
   const added = fault.adds === undefined ? 0 : TIMEOUT_MS
-  const late = samples.filter(({ at, ms, kind }) => at >= beganAt && ms > OWN_MS[kind] + PASSES[kind] * TIMEOUT_MS + GRACE_MS)
-  const lateNoticed = inNoticed.filter(({ ms, kind }) => ms > OWN_MS[kind] + PASSES[kind] * added + GRACE_MS)
+  const ownOf = (kind: Kind) => OWN_MS[kind] + REPLIES[kind] * (fault.lateMs ?? 0)
+  const late = samples.filter(({ at, ms, kind }) => at >= beganAt && ms > ownOf(kind) + PASSES[kind] * TIMEOUT_MS + GRACE_MS)
+  const lateNoticed = inNoticed.filter(({ ms, kind }) => ms > ownOf(kind) + PASSES[kind] * added + GRACE_MS)
   const timeMisses: Miss[] = [
     [late.length > 0, `${late.length} answers later than the time-outs allow (${counted(late)})`],
     [lateNoticed.length > 0, `time was added to ${lateNoticed.length} answers once the fault was noticed (${counted(lateNoticed)})`],

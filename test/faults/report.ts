@@ -5,7 +5,7 @@ const GOALS = `- No unhandled rejection, no crash, no 500, and no request withou
   cannot be had: that is the policy, and counts as refused.
 - No answer takes longer than the route's own time (5 ms where it asks its source), 150 ms for each plugin that it passes (two for
   products, changes, sessions and locks: limit and cache, limit and session, limit and lock; one for the limited route), and 50 ms. From 1 s after the fault
-  began nothing is added but these 50 ms; where Redis itself is 50 ms late, its time is.
+  began nothing is added but these 50 ms; where Redis itself is 50 ms late, its time is, and where it is 500 ms late, sessions and locks wait for it.
 - Recovered within 3 s of the fault's end: each instance answers sessions and serves hits again.
 - Never more than the limit in any window while Redis was reachable.
 - Never two in one lock while Redis was reachable.

@@ -30,7 +30,7 @@ const arrivals = fc.array(fc.record({ gap: fc.integer({ min: 0, max: 120 }), cos
 t.test('memory, sliding-log: a brute-force model agrees on every decision, with simulated time', async () => {
   fc.assert(fc.property(limits, arrivals, (given, requests) => {
     let now = 1_700_000_000_000
-    const store = createMemoryStore(10, { ...systemClock, now: () => now })
+    const store = createMemoryStore(10, { ...systemClock, now: () => now, monotonic: () => now })
     const limit = policy(given)
     const taken: Taken[] = []
     for (const { gap, cost } of requests) {
@@ -79,7 +79,7 @@ for (const algorithm of ALGORITHMS) {
   t.test(`memory, ${algorithm}: no window of any run holds more than ${BOUND[algorithm]} times max`, async () => {
     fc.assert(fc.property(fc.integer({ min: 1, max: 20 }), fc.integer({ min: 10, max: 300 }), arrivals, (max, window, requests) => {
       let now = 1_700_000_000_000
-      const store = createMemoryStore(10, { ...systemClock, now: () => now })
+      const store = createMemoryStore(10, { ...systemClock, now: () => now, monotonic: () => now })
       const limit = policy([[max, window]], { algorithm })
       const taken: Taken[] = []
       for (const { gap, cost } of requests) {

@@ -120,6 +120,31 @@ t.test('keys of a master that hangs are refused at once, others are served, and 
   t.same([text().match(/nodes of the Cluster do not answer/g)?.length, text().match(/all masters of the Cluster answer/g)?.length], [1, 1])
 })
 
+t.test('what fails closed waits for a node of a Cluster that is late, and not for one that hangs while others answer', async t => {
+  const { app, client, clock, isOnFirst } = await connected(t)
+  const patient = guardRedis(client, app.log, TIMEOUT, 'redis', clock, { isPatient: true })
+  const [key, other] = [KEYS.find(isOnFirst) ?? '', KEYS.find(each => !isOnFirst(each)) ?? '']
+  const setBoth = async () => await Promise.all([key, other].map(each => patient.run(async () => await clientFor(client, each).set(each, 'value'))))
+  await setBoth()
+  /** Asks the first master, without an answer, while commands on `flowing` are answered. @returns after how many milliseconds it is rejected */
+  const waitsFor = async (flowing: string): Promise<number> => {
+    const began = clock.now()
+    const over = new AbortController()
+    const asked = patient.run(async () => { clientFor(client, key); await new Promise(() => {}) })
+      .catch(() => clock.now() - began).finally(() => over.abort())
+    for (let i = 0; !over.signal.aborted; i++) {
+      if (i < 12) await client.set(flowing, 'value')
+      await clock.advance(50)
+    }
+    return Number(await asked)
+  }
+  t.ok(await waitsFor(key) >= 600, 'late')
+  await setBoth()
+  first.server.pause()
+  t.teardown(() => first.server.resume())
+  t.equal(await waitsFor(other), TIMEOUT, 'hangs')
+})
+
 t.test('with a keyPrefix the node is that of the whole key', async t => {
   const prefixed = await connected(t, { keyPrefix: 'app:' })
   await hang(t, prefixed)

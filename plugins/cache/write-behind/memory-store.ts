@@ -1,4 +1,4 @@
-import { systemClock, type Clock } from '../../shared/clock.js'
+import { steadyTime, systemClock, type Clock } from '../../shared/clock.js'
 import { compareIds, createIds } from '../../shared/stream-ids.js'
 import type { BehindStore, StoredDeadLetter, StoredWrite } from './store.js'
 
@@ -20,6 +20,7 @@ export function createBehindMemory (partitions: number, clock: Clock = systemClo
   const all = Array.from({ length: partitions }, (): Partition => ({ lease: undefined, waiting: [], taken: new Map(), dead: [] }))
   const instances = new Map<string, number>()
   let fence = 0
+  const time = steadyTime(clock)
   const nextId = createIds(clock)
 
   function at (index: number): Partition {
@@ -107,7 +108,7 @@ export function createBehindMemory (partitions: number, clock: Clock = systemClo
 
     async state (index) {
       const { waiting, dead } = at(index)
-      return { backlog: waiting.length, deadLetters: dead.length, first: waiting[0]?.id, last: waiting.at(-1)?.id, now: clock.now() }
+      return { backlog: waiting.length, deadLetters: dead.length, first: waiting[0]?.id, last: waiting.at(-1)?.id, now: time() }
     },
     async deadLetters (index, from, count) {
       const isExclusive = from.startsWith('(')

@@ -1,5 +1,5 @@
 import { setImmediate as turn } from 'node:timers/promises'
-import type { Clock } from '../../shared/clock.js'
+import { steadyTime, type Clock } from '../../shared/clock.js'
 import { compareIds, createIds } from '../../shared/stream-ids.js'
 import type { ResolvedStreamOptions } from './options.js'
 import { groupState, indexAfter, type Bell, type Holder, type StoredEvent, type StoredLetter, type StreamStore, type TakenEvent } from './store.js'
@@ -30,6 +30,7 @@ export function createMemoryStreams (
   const instances = new Map<string, Map<string, number>>()
   const listeners = new Set<(partition: number | undefined) => void>()
   let fence = 0
+  const time = steadyTime(clock)
   const nextId = createIds(clock)
 
   function at (index: number): Partition {
@@ -53,7 +54,7 @@ export function createMemoryStreams (
   }
 
   function trim (partition: Partition): void {
-    const oldest = clock.now() - maxAge
+    const oldest = time() - maxAge
     const fresh = partition.log.findIndex(({ id }) => Number.parseInt(id, 10) >= oldest)
     partition.log.splice(0, Math.max(fresh === -1 ? partition.log.length : fresh, partition.log.length - maxLength))
   }

@@ -1,0 +1,116 @@
+// Nothing that lasts may depend on a system clock that somebody sets.
+import t, { type Test } from 'tap'
+import { createBehindMemory } from '../../plugins/cache/write-behind/memory-store.js'
+import { createMemoryStore as createCacheStore } from '../../plugins/cache/memory-store.js'
+import { StoreClock } from '../../plugins/cache/store-clock.js'
+import { createMemoryStore as createLimitStore } from '../../plugins/rate-limit/memory-store.js'
+import { createMemoryStore as createSessionStore } from '../../plugins/session/memory-store.js'
+import { Circuit } from '../../plugins/shared/circuit.js'
+import type { Clock } from '../../plugins/shared/clock.js'
+import { createTestClock } from '../../plugins/testing/index.js'
+
+const HOUR = 3_600_000
+const JUMPS: Array<[string, number]> = [['back by an hour', -HOUR], ['forward by an hour', HOUR]]
+
+/** A clock of which what it says of the date, and only that, can be set. */
+function settableClock () {
+  const test = createTestClock()
+  let offset = 0
+  const clock: Clock = { ...test, now: () => test.now() + offset }
+  return { clock, advance: test.advance, set: (ms: number) => { offset += ms } }
+}
+
+function forEachJump (promise: string, test: (t: Test, jump: number) => Promise<unknown>): void {
+  for (const [name, jump] of JUMPS) t.test(`${promise} where the clock is set ${name}`, async t => await test(t, jump))
+}
+
+forEachJump('a circuit has been troubled for as long as it has', async (t, jump) => {
+  const { clock, advance, set } = settableClock()
+  const circuit = new Circuit({
+    threshold: 1, probeInterval: 10, flapWindow: 10_000, stableFor: 1000, probe: async () => true, isStall: () => false, onChange () {}, clock
+  })
+  t.equal(circuit.troubledAt, -Infinity)
+  circuit.failure(new Error('away'))
+  t.equal(circuit.troubledAt, Infinity)
+  set(jump)
+  await advance(10)
+  t.equal(circuit.state, 'closed')
+  t.equal(clock.monotonic() - circuit.troubledAt, 0)
+  set(jump)
+  await advance(1500)
+  t.equal(clock.monotonic() - circuit.troubledAt, 1500)
+  circuit.failure(new Error('away again'))
+  set(-jump)
+  await advance(900)
+  t.equal(circuit.state, 'open', 'it flaps')
+  await advance(200)
+  t.equal(circuit.state, 'closed')
+  circuit.refusal()
+  set(jump)
+  await advance(700)
+  t.equal(clock.monotonic() - circuit.troubledAt, 700)
+})
+
+forEachJump('the store\'s clock goes on, and is asked for again at once,', async (t, jump) => {
+  const { clock, advance, set } = settableClock()
+  let asked = 0
+  const began = clock.monotonic()
+  const store = new StoreClock(clock, async () => { asked++; return 5_000_000 + clock.monotonic() - began })
+  await store.set()
+  set(jump)
+  t.equal(store.now(), 5_000_000)
+  t.equal(store.isSet, false)
+  await store.set()
+  await advance(100)
+  t.same([store.now(), store.isSet, asked], [5_000_100, true, 2])
+})
+
+forEachJump('an entry of the cache in memory lives for as long as it is to', async (t, jump) => {
+  const { clock, advance, set } = settableClock()
+  const store = createCacheStore(1_000_000, clock)
+  const now = await store.now()
+  t.equal((await store.begin('work', 'a', [], 1000)).claim, 'mine')
+  set(jump)
+  t.equal(await store.now() - now, 0)
+  await advance(999)
+  t.equal((await store.begin('work', 'b', [], 1000)).claim, 'theirs')
+  await advance(1)
+  t.equal((await store.begin('work', 'b', [], 1000)).claim, 'mine')
+  t.equal(await store.now() - now, 1000)
+})
+
+forEachJump('a session in memory ends when it is to', async (t, jump) => {
+  const { clock, advance, set } = settableClock()
+  const store = createSessionStore(10, { idleTimeout: 60_000, absoluteTimeout: 600_000 }, clock)
+  await store.write('handle', { set: { a: '1' }, isSealed: false, delete: [], create: true, from: '', text: '{}' })
+  set(jump)
+  await advance(60_000)
+  t.ok(await store.read('handle'))
+  await advance(10_000)
+  t.equal(await store.read('handle'), undefined)
+})
+
+forEachJump('a limit in memory counts for its window', async (t, jump) => {
+  for (const algorithm of ['sliding-log', 'sliding-counter', 'gcra'] as const) {
+    const { clock, advance, set } = settableClock()
+    const store = createLimitStore(10, clock)
+    const policy = {
+      algorithm, limits: [{ name: 'limit', max: 1, window: 1000, burst: 1 }], countRejected: false, penalty: undefined, ban: -1, banDuration: 0
+    }
+    const passes = async () => (await store.apply('key', policy, 1, 'consume')).states[0]?.retryAfter === 0
+    t.equal(await passes(), true, algorithm)
+    set(jump)
+    t.equal(await passes(), false, algorithm)
+    await advance(2000)
+    t.equal(await passes(), true, algorithm)
+  }
+})
+
+forEachJump('the oldest waiting change of write-behind is as old as it is', async (t, jump) => {
+  const { clock, set } = settableClock()
+  const store = createBehindMemory(1, clock)
+  const before = clock.now()
+  set(jump)
+  const { now } = await store.state(0)
+  t.equal(now, before)
+})
