@@ -67,6 +67,7 @@ export interface DataCache {
    *
    * @throws what the factory throws, where `staleIfError` has nothing
    * @throws `FST_REDIS_SUITE_CACHE_FACTORY_TIMEOUT`
+   * @throws `FST_REDIS_SUITE_CACHE_REENTRANT` where the factory asks for its own key, or for one whose factory waits for it
    * @throws `FST_REDIS_SUITE_CACHE_UNSERIALIZABLE`
    */
   getOrSet <T>(key: string, factory: Factory<T>, options?: GetOrSetOptions<T>): Promise<T>
@@ -103,7 +104,9 @@ export interface DataCache {
    * Removes answers whose path and query, and values whose key, match: `*` is any text, `?` any one character, `[a-z]` one
    * of these, and a backslash takes the meaning of what follows it. It looks at every entry, in batches.
    *
-   * @returns how many there were
+   * @param glob - at most 1,024 characters
+   * @returns how many entries were removed; a key of another type is skipped
+   * @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION`
    */
   invalidatePattern (glob: string): Promise<number>
   /** Makes everything invalid; with a prefix, its values. */

@@ -16,7 +16,7 @@ export interface ValueOptions<T = unknown> {
   staleIfError?: Duration | undefined
   /** By which part of it, at random, the ttl is shorter, so that what was stored at once does not expire at once: 0 to 1. @default the plugin's */
   jitter?: number | undefined
-  /** By which the value can be invalidated, or a function of the value that says them. */
+  /** At most 1,000, by which the value can be invalidated, or a function of the value that says them. */
   tags?: readonly Tag[] | ((value: T) => readonly Tag[] | Promise<readonly Tag[]>) | undefined
   /** For how long `null` and `undefined`, as for what was not found, are kept; 0: not at all. `set` keeps `null` all the same. @default 0 */
   negativeTtl?: Duration | undefined
