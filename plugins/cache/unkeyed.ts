@@ -58,9 +58,15 @@ export function judgeReads (request: FastifyRequest, reply: FastifyReply, state:
   const names = unheld(reads.present, state, varies)
   // Without an encoding it is right for all.
   if (reads.hasReadEncoding && reply.hasHeader('content-encoding')) names.push(...unheld([[ENCODING, 'handler']], state, varies))
-  for (const name of names.includes(ALL_HEADERS) ? [ALL_HEADERS] : names) warnOnce(request, state, name)
+  for (const name of toldOf(names)) warnOnce(request, state, name)
   if (route.unkeyed === 'warn') return { absent: [] }
   return names.length > 0 ? { why: `reads ${names.join(', ')}`, names } : { absent: unheld(reads.absent, state, varies, false) }
+}
+
+/** Where all are read, a client has chosen their names. */
+function toldOf (names: string[]): string[] {
+  if (names.includes(ALL_HEADERS)) return [ALL_HEADERS]
+  return names.includes('cookie') ? names.filter(name => !name.startsWith(COOKIE)) : names
 }
 
 /** Whether a request has something of this name. */

@@ -478,6 +478,15 @@ t.test('what is not stored is logged once a route and name, with what to do, and
   t.equal(said.length, 1)
 })
 
+t.test('the log has no names that a client has chosen, where a handler reads all headers or all cookies', async t => {
+  const { app, warnings } = await createApp(t, { before: async app => { await app.register(cookie) } })
+  app.get('/cookies', CACHED, async request => Object.values(request.cookies).join())
+  app.get('/headers', CACHED, async request => Object.values(request.headers).join())
+  for (const url of ['/cookies', '/headers']) await ask(app, url, { cookie: 'chosen-cookie=1', 'chosen-header': '1' })
+  t.match(warnings(), [/reads "cookie"/, /reads all headers at once/])
+  t.equal(warnings().length, 2)
+})
+
 t.test('"harmless" extends what may be read, "!" takes a name out, and a route\'s own list replaces the plugin\'s', async t => {
   const { app } = await createApp(t, { options: { harmless: ['X-Theme', 'cookie:Theme', '!user-agent'] }, before: async app => { await app.register(cookie) } })
   const read = async (request: FastifyRequest) => `${String(request.headers['x-theme'])} ${request.cookies['Theme']}`
