@@ -34,7 +34,7 @@ export interface InvalidateOptions {
 
 export interface WrapOptions<A extends unknown[], T> extends Omit<GetOrSetOptions<T>, 'signal'> {
   /** The key, as a function of the arguments; or its first part, before the arguments as JSON. */
-  key: string | ((...args: A) => string)
+  key: string | ((...args: A) => string | Promise<string>)
 }
 
 /** A value with its key, and options that are its own. */
@@ -239,7 +239,10 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
       if (typeof key !== 'function') checkKey(key)
       // So that options that cannot be used are told now.
       planOf(options)
-      return async (...args) => await getOrSet(keyOf(typeof key === 'function' ? key(...args) : `${key}:${safeArgs(args)}`), () => fn(...args), options)
+      return async (...args) => {
+        const name = typeof key === 'function' ? key(...args) : `${key}:${safeArgs(args)}`
+        return await getOrSet(keyOf(isPromise(name) ? await name : name), () => fn(...args), options)
+      }
     },
     async writeThrough (name, value, write, given = {}) {
       const { invalidates = [], ...options } = checkOptions(given)

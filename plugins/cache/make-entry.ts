@@ -1,4 +1,5 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import { isPromise } from '../shared/maybe-promise.js'
 import { areSendable } from '../shared/sendable.js'
 import { secondsOf, type Directives } from './cache-control.js'
 import type { ResponseMeta, StoredResponse } from './entry.js'
@@ -9,8 +10,8 @@ import type { RequestCache } from './request-state.js'
 import { effectiveDirectives, excludedFields, mayBeKeptUnasked, whyNotStorable } from './storable.js'
 import { normalizeSelecting, parseVary } from './vary.js'
 
-/** What is to be stored of an answer beside its body; or why it is not. */
-export type Judged = Storable | { why: string }
+/** What is to be stored of an answer beside its body; or why it is not, where it may be that the route's `ttl` is async: then it is to be judged again. */
+export type Judged = Storable | { why: string, ttl?: Promise<number> }
 
 export interface Storable {
   meta: ResponseMeta
@@ -76,10 +77,11 @@ function freshnessInput (
 }
 
 function judgeFreshness (
-  request: FastifyRequest, reply: FastifyReply, { route }: RequestCache, input: FreshnessInput, headers: Headers, varies: string[]
+  request: FastifyRequest, reply: FastifyReply, { route, saidTtl }: RequestCache, input: FreshnessInput, headers: Headers, varies: string[]
 ): Judged {
   const { directives, status } = input
-  const ttl = route.ttlOf?.(request, reply)
+  const ttl = saidTtl ?? route.ttlOf?.(request, reply)
+  if (isPromise(ttl)) return { why: 'ttl', ttl }
   if (ttl === 0) return { why: 'ttl 0' }
   const said = ttl ?? explicitLifetime(input) ?? (route.heuristic > 0 ? heuristicLifetime(input, route.heuristic) : undefined)
   if (said === undefined && !mayBeKeptUnasked(directives, status)) return { why: 'no freshness' }

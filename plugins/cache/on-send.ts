@@ -1,5 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { hashId } from '../shared/keys.js'
+import type { MaybePromise } from '../shared/maybe-promise.js'
 import { capture, type Captured } from './capture.js'
 import { matchesEtag } from './conditional.js'
 import type { CacheCore } from './core.js'
@@ -20,7 +21,7 @@ import { MAX_ENTRY_TAGS } from './value-options.js'
 import { readAs } from './watch-request.js'
 import { isGone, isWithdrawn } from './withdrawal.js'
 
-/** Deals with what the handler answered. @returns the body to send */
+/** Deals with what the handler answered. @returns the body to send: at once, unless the route's `ttl` is async */
 export function createTake (core: CacheCore, passes: Passes) {
   /** Gives what is stored in place of what the handler answered. */
   function replace (reply: FastifyReply, state: RequestCache, entry: StoredResponse, payload: unknown): Buffer | string {
@@ -38,8 +39,9 @@ export function createTake (core: CacheCore, passes: Passes) {
     return applyEntry(reply, entry, state.client, age)
   }
 
-  function confirm (request: FastifyRequest, reply: FastifyReply, state: RequestCache, stored: StoredResponse, payload: unknown): Buffer | string {
+  function confirm (request: FastifyRequest, reply: FastifyReply, state: RequestCache, stored: StoredResponse, payload: unknown): MaybePromise<unknown> {
     const judged = freshen(request, reply, state, stored, core.now())
+    if ('why' in judged && judged.ttl !== undefined) return takeWith(judged.ttl, request, reply, state, payload)
     if (!('why' in judged) && stored.meta.absent !== undefined) judged.meta.absent = stored.meta.absent
     const why = 'why' in judged ? judged.why : whyUnshareable(request, reply, state, judged, stored.body)
     if ('why' in judged || why !== undefined) {
@@ -83,7 +85,12 @@ export function createTake (core: CacheCore, passes: Passes) {
     return 'nonce'
   }
 
-  return function take (request: FastifyRequest, reply: FastifyReply, state: RequestCache, payload: unknown): unknown {
+  async function takeWith (ttl: Promise<number>, request: FastifyRequest, reply: FastifyReply, state: RequestCache, payload: unknown): Promise<unknown> {
+    state.saidTtl = await ttl
+    return take(request, reply, state, payload)
+  }
+
+  function take (request: FastifyRequest, reply: FastifyReply, state: RequestCache, payload: unknown): MaybePromise<unknown> {
     const { stale, fill, route } = state
     warnOfTokens(request, state)
     if (state.validates && stale !== undefined && reply.statusCode === 304) return confirm(request, reply, state, stale, payload)
@@ -97,6 +104,7 @@ export function createTake (core: CacheCore, passes: Passes) {
       return payload
     }
     const judged: Judged = state.hasFailed ? { why: 'error' } : state.isRefused ? { why: 'the handler refused' } : judge(request, reply, state, core.now())
+    if ('why' in judged && judged.ttl !== undefined) return takeWith(judged.ttl, request, reply, state, payload)
     state.extraTags.push(...parseGroups(joined(reply.getHeader('cache-groups'))).map(groupTag))
     const why = 'why' in judged ? judged.why : whyUnshareable(request, reply, state, judged, undefined) ?? whyTagged(state)
     if ('why' in judged || why !== undefined) {
@@ -109,6 +117,8 @@ export function createTake (core: CacheCore, passes: Passes) {
       ? later(request, reply, state, judged, captured.payload, captured.body)
       : now(request, reply, state, judged, captured.payload, captured.body)
   }
+
+  return take
 
   /** A stream is stored when it has been sent. */
   function later (request: FastifyRequest, reply: FastifyReply, state: RequestCache, judged: Storable, payload: unknown, body: Promise<Captured>): unknown {

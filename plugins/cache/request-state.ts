@@ -44,6 +44,8 @@ export interface RequestCache {
   /** When the handler was asked, by the store's clock. */
   requestedAt: number
   extraTags: string[]
+  /** What an async `ttl` of the route said: milliseconds. */
+  saidTtl: number | undefined
   /** Whether the handler, or a hook, said that its answer is not to be stored, or failed. */
   isRefused: boolean
   hasFailed: boolean
@@ -85,6 +87,7 @@ export function createState (request: FastifyRequest, route: ResolvedRouteCache)
     before: {},
     requestedAt: 0,
     extraTags: [],
+    saidTtl: undefined,
     isRefused: false,
     hasFailed: false,
     isTaken: false,

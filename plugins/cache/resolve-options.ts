@@ -23,7 +23,7 @@ export interface ResolvedRouteCache {
   /** Whether answers are stored, or the route only invalidates. */
   stores: boolean
   /** For how long an answer is fresh; undefined: as it says itself. */
-  ttlOf: ((request: FastifyRequest, reply: FastifyReply) => number) | undefined
+  ttlOf: ((request: FastifyRequest, reply: FastifyReply) => MaybePromise<number>) | undefined
   staleWhileRevalidate: number
   staleIfError: number
   jitter: number
@@ -139,7 +139,7 @@ function resolveTtlOf (ttl: RouteCacheOptions['ttl'], tiers: Tiers, read: Option
     const fixed = resolveTtl(ttl ?? DEFAULT_TTL, tiers, read, HEADERS)
     return () => fixed
   }
-  return (request, reply) => saidTtl(ttl(request, reply), tiers)
+  return (request, reply) => whenReady(ttl(request, reply), said => saidTtl(said, tiers))
 }
 
 function resolveRoute (given: RouteCacheOptions, tiers: Tiers, own: RouteCacheOptions = given, where = ''): ResolvedRouteCache {

@@ -149,22 +149,22 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
     return function cacheOnSend (request, reply, payload, done) {
       const state = request[STATE]
       if (state !== null) readAs('suite', request)
-      const prepare = (): unknown => {
-        let result: unknown = payload
-        let told: MaybePromise<unknown>
-        if (state !== null) {
-          state.isTaken = true
-          // Before it is stored, so that a hit has it too.
-          if (!state.isAnswered) keepPrivate?.(request, reply)
-          result = state.isAnswered ? asStored(reply, state, payload) : take(request, reply, state, payload)
-          if (route.stores) told = tell(request, reply, state)
-          if (state.isStreamed) readAs('handler', request)
-          if (state.why !== '') keepPersonalPrivate(reply, state.why)
-        }
+      const finish = (result: unknown): unknown => {
+        const told = state !== null && route.stores ? tell(request, reply, state) : undefined
+        if (state?.isStreamed) readAs('handler', request)
+        if (state !== null && state.why !== '') keepPersonalPrivate(reply, state.why)
         // Also a response without an owner, or from before the lookup: a CDN would send it to those who have an owner.
         keepPrivate?.(request, reply)
         if (route.stripsTargeted) for (const name of route.targeted) reply.removeHeader(name)
         return isPromise(told) ? told.then(() => result) : result
+      }
+      const prepare = (): unknown => {
+        if (state === null) return finish(payload)
+        state.isTaken = true
+        // Before it is stored, so that a hit has it too.
+        if (!state.isAnswered) keepPrivate?.(request, reply)
+        const taken = state.isAnswered ? asStored(reply, state, payload) : take(request, reply, state, payload)
+        return isPromise(taken) ? taken.then(finish) : finish(taken)
       }
       const mayInvalidate = invalidations.concern(request, route)
       const invalidates = mayInvalidate && !state?.isAnswered

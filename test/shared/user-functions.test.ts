@@ -80,6 +80,29 @@ const CASES: Record<string, Case> = {
     run: respondsWith(200),
     logged: { plugin: 'cache', reason: 'failed', msg: 'cache: `explain` failed' }
   },
+  'private of a cached route': { plugins: () => ({ cache: {} }), config: fail => ({ cache: { private: fail } }), run: fails500 },
+  'tags of a cached route': { plugins: () => ({ cache: {} }), config: fail => ({ cache: { tags: fail } }), run: fails500 },
+  'ttl of a cached route': { plugins: () => ({ cache: {} }), config: fail => ({ cache: { ttl: fail } }), run: fails500 },
+  'invalidates of a route': {
+    plugins: () => ({ cache: {} }),
+    method: 'POST',
+    config: fail => ({ cache: { invalidates: fail } }),
+    run: respondsWith(200),
+    logged: { plugin: 'cache', reason: 'failed' }
+  },
+  ...Object.fromEntries((['ttl', 'tags'] as const).map((option): [string, Case] => [`${option} of a value`, {
+    plugins: () => ({ cache: {} }),
+    async run ({ app }, fail, t) {
+      await t.rejects(app.cache.set('key', 'value', { [option]: fail }), { message: 'failed' })
+      await t.rejects(app.cache.getOrSet('other', async () => 'value', { [option]: fail }), { message: 'failed' })
+    },
+    logged: 'reported'
+  }])),
+  'key of fastify.cache.wrap': {
+    plugins: () => ({ cache: {} }),
+    run: async ({ app }, fail, t) => { await t.rejects(app.cache.wrap(async () => 'value', { key: fail })(), { message: 'failed' }) },
+    logged: 'reported'
+  },
   'a factory of getOrSet': {
     plugins: () => ({ cache: {} }),
     run: async ({ app }, fail, t) => { await t.rejects(app.cache.getOrSet('key', fail), { message: 'failed' }) },
@@ -182,6 +205,18 @@ const CASES: Record<string, Case> = {
     plugins: () => ({ lock: {} }),
     run: async ({ app }, fail, t) => { await t.rejects(app.locks.using('door', fail), { message: 'failed' }) },
     logged: 'reported'
+  },
+  'idGenerator of the session': {
+    plugins: fail => ({ session: { idGenerator: fail } }),
+    async run ({ app }, _, t) { t.equal((await app.inject({ url: '/changed', headers: { cookie: 'sid=none' } })).statusCode, 500) }
+  },
+  'sign of the session\'s signer': {
+    plugins: fail => ({ session: { secret: { sign: fail, unsign: () => ({ valid: true, renew: false, value: 'none' }) } as never } }),
+    async run ({ app }, _, t) { t.equal((await app.inject({ url: '/changed', headers: { cookie: 'sid=none' } })).statusCode, 500) }
+  },
+  'unsign of the session\'s signer': {
+    plugins: fail => ({ session: { secret: { sign: () => 'signed', unsign: fail } as never } }),
+    async run ({ app }, _, t) { t.equal((await app.inject({ url: '/changed', headers: { cookie: 'sid=none' } })).statusCode, 500) }
   },
   'userId of the session': {
     plugins: fail => ({ session: { userId: fail } }),
