@@ -1,5 +1,5 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, onRequestHookHandler, onSendHookHandler, preHandlerHookHandler, RouteOptions } from 'fastify'
-import { failHook, finishHook } from '../shared/hook-callback.js'
+import { failHook, finishHook, holdPayload } from '../shared/hook-callback.js'
 import { isPromise, whenReady, type MaybePromise } from '../shared/maybe-promise.js'
 import { PinnedHooks } from '../shared/pinned-hooks.js'
 import { createCacheStatus } from './cache-status.js'
@@ -170,8 +170,10 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
       const invalidates = mayInvalidate && !state?.isAnswered
       if (mayInvalidate && !invalidates) invalidations.skip(request)
       const prepared = invalidates ? invalidations.run(request, reply, route).then(prepare) : prepare()
-      if (isPromise(prepared)) prepared.then(result => finishHook('cache', reply, done, null, result), error => failHook('cache', reply, done, error))
-      else done(null, prepared as typeof payload)
+      if (isPromise(prepared)) {
+        holdPayload(payload)
+        prepared.then(result => finishHook('cache', reply, done, null, result), error => failHook('cache', reply, done, error, payload))
+      } else done(null, prepared as typeof payload)
     }
   }
 

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, onSendHookHandler, preHandlerHookHandler, RouteOptions } from 'fastify'
 import { sleep } from '../shared/clock.js'
 import { reasonOf } from '../shared/errors.js'
-import { failHook, finishHook } from '../shared/hook-callback.js'
+import { failHook, finishHook, holdPayload } from '../shared/hook-callback.js'
 import { PinnedHooks } from '../shared/pinned-hooks.js'
 import { areSendable } from '../shared/sendable.js'
 import { answerOf, giveAgain, isFinal, replay } from './answer.js'
@@ -118,9 +118,10 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (in
 
   function onSend (route: ResolvedRoute, warnOnce: () => void): onSendHookHandler {
     return function idempotencyOnSend (request, reply, payload, done) {
+      holdPayload(payload)
       beforeSend(route, warnOnce, request, reply, payload).then(
         result => finishHook('idempotency', reply, done, null, result),
-        error => failHook('idempotency', reply, done, error))
+        error => failHook('idempotency', reply, done, error, payload))
     }
   }
 

@@ -1,5 +1,5 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler, onSendHookHandler } from 'fastify'
-import { failHook, finishHook } from '../shared/hook-callback.js'
+import { failHook, finishHook, holdPayload } from '../shared/hook-callback.js'
 import { recorderOf } from '../shared/request-reads.js'
 import type { Adapter } from './adapter.js'
 import { closeReply, openReply } from './callbacks.js'
@@ -112,6 +112,7 @@ function wrapOnSend (handler: onSendHookHandler, adapter: Adapter, options: Hook
     } catch (error) {
       return done(error as Error)
     }
+    holdPayload(payload)
     if (hasCookie(request, options) && isSecureEnough(request)) {
       return saveKnown(request, reply, adapter, options, error => finishHook('session', reply, done, error, payload))
     }

@@ -1,4 +1,5 @@
 import { STATUS_CODES } from 'node:http'
+import { Stream, type Readable } from 'node:stream'
 import type { FastifyReply } from 'fastify'
 import { reasonOf, type PluginName } from './errors.js'
 
@@ -17,15 +18,22 @@ const MAX_CALLS = 3
  * @param payload - the payload that an `onSend` hook passes on
  */
 export function finishHook (plugin: PluginName, reply: FastifyReply, done: Done, error?: unknown, payload?: unknown): void {
+  if (error) return failHook(plugin, reply, done, error, payload)
   try {
     done(error as never, payload as never)
   } catch (thrown) {
+    // Fastify has begun to send the payload, and closes it.
     failHook(plugin, reply, done, thrown)
   }
 }
 
-/** Calls a hook's `done` with an error, as {@link finishHook} does. The response has the status 500 where even the error cannot be sent. */
-export function failHook (plugin: PluginName, reply: FastifyReply, done: Done, error: unknown): void {
+/**
+ * Calls a hook's `done` with an error, as {@link finishHook} does. The response has the status 500 where even the error cannot be sent.
+ *
+ * @param payload - the payload that an `onSend` hook holds: it is not sent, so a stream is closed
+ */
+export function failHook (plugin: PluginName, reply: FastifyReply, done: Done, error: unknown, payload?: unknown): void {
+  if (isStream(payload)) payload.destroy()
   // Fastify takes a falsy value for leave to go on.
   const failure = error || new Error('a promise was rejected without a reason')
   for (let call = 1; call <= MAX_CALLS; call++) {
@@ -38,6 +46,20 @@ export function failHook (plugin: PluginName, reply: FastifyReply, done: Done, e
   reply.log.error({ plugin, reason: reasonOf(failure) }, `${plugin}: neither a response nor its error could be sent`)
   endResponse(reply)
 }
+
+/**
+ * Call it before an `onSend` hook waits: until Fastify sends a stream nobody listens for its errors, and one that fails meanwhile (a file that
+ * is not there) would end the process. Fastify finds the error when it sends the stream.
+ */
+export function holdPayload (payload: unknown): void {
+  if (isStream(payload)) payload.on('error', ignore)
+}
+
+function isStream (payload: unknown): payload is Readable {
+  return payload instanceof Stream && 'destroy' in payload && typeof payload.destroy === 'function'
+}
+
+function ignore (): void {}
 
 /** Bypasses Fastify, and everything of the response that was set before. */
 function endResponse ({ raw, request }: FastifyReply): void {

@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import { createReadStream } from 'node:fs'
 import { request as httpRequest, type IncomingMessage } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { text } from 'node:stream/consumers'
@@ -22,6 +23,12 @@ const RESPONSES: Record<string, Handler> = {
   '/payload': (_, reply) => { reply.type('text/plain'); return 5 },
   '/payload-async': async (_, reply) => { reply.type('text/plain'); return { a: 1 } },
   '/stream': async (_, reply) => { reply.header('x-name', '€'); return Readable.from(['hello']) },
+  '/no-file': async () => createReadStream('/no/such/file'),
+  '/broken-stream': async () => {
+    const stream = new Readable({ read () {} })
+    setImmediate(() => stream.destroy(new Error('broken')))
+    return stream
+  },
   '/error': async () => { throw Object.assign(new Error('failed'), { headers: { 'x-name': '€' } }) },
   // eslint-disable-next-line no-throw-literal
   '/object': async () => { throw { statusCode: 418, message: 'failed', headers: { 'x name': 'a' } } }
@@ -203,4 +210,19 @@ forEachStore(['memory', 'redis'], store => {
     await t.rejects(ask(app, 'GET', '/begun'), 'the connection ends')
     t.match(await ask(app, 'GET', '/good'), { status: 200, body: 'good' })
   })
+})
+
+t.test('a stream is closed where the hook that held it fails', async t => {
+  let stream: Readable | undefined
+  const { app } = await createTestApp(t, {
+    plugins: { session: { ...SESSION, userId: async () => { throw new Error('failed') } } },
+    routes: app => app.get('/', async request => {
+      change(request)
+      stream = Readable.from(['hello'])
+      return stream
+    })
+  })
+  await app.listen({ port: 0, host: '127.0.0.1' })
+  t.equal((await ask(app, 'GET', '/')).status, 500)
+  t.equal(stream?.destroyed, true)
 })
