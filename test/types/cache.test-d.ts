@@ -30,8 +30,8 @@ expectAssignable<RouteCacheOptions>({ private: request => request.hostname !== '
 expectNotAssignable<RouteCacheOptions>({ private: () => ({ id: 1 }) })
 expectNotAssignable<RouteCacheOptions>({ private: () => true })
 
-app.get('/reply', async (_request, reply) => reply.cacheTags('a', 'b').noCache().send(''))
-app.get('/wrong-reply', async (_request, reply) => { expectError(reply.cacheTags(1)) })
+app.get('/reply', async (_request, reply) => reply.cacheTags('a', 2).noCache().send(''))
+app.get('/wrong-reply', async (_request, reply) => { expectError(reply.cacheTags(true)) })
 
 // Data.
 expectType<DataCache>(app.cache)
