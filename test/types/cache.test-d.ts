@@ -65,4 +65,7 @@ expectError(behind.add('k', { x: 1 }))
 expectError(app.cache.writeBehind('scores', { batch: 10 }))
 
 expectType<() => void>(app.cache.on('hit', () => {}))
+expectType<() => void>(app.cache.on('hit', async () => {}))
+app.get('/async', { config: { cache: { ttl: async () => '1m' } } }, async () => '')
+expectType<Promise<number>>(app.cache.wrap((id: string) => id.length, { key: async id => id })('a'))
 expectError(app.cache.on('hits', () => {}))
