@@ -1,10 +1,9 @@
-import { serialize } from 'node:v8'
 import { sleep, type Clock } from '../shared/clock.js'
-import { hashId } from '../shared/keys.js'
 import { readOptions } from '../shared/options.js'
 import { invalidOptionError } from '../shared/errors.js'
+import { argumentKey } from './argument-key.js'
 import { batchesOf, inBatches } from './batches.js'
-import { isPromise, whenReady } from '../shared/maybe-promise.js'
+import { isPromise, whenReady, type MaybePromise } from '../shared/maybe-promise.js'
 import { LEASE_MS } from './coherence.js'
 import type { CacheCore, CacheStats } from './core.js'
 import type { Counts } from './counts.js'
@@ -33,8 +32,11 @@ export interface InvalidateOptions {
 }
 
 export interface WrapOptions<A extends unknown[], T> extends Omit<GetOrSetOptions<T>, 'signal'> {
-  /** The key, as a function of the arguments; or its first part, before the arguments as JSON. */
-  key: string | ((...args: A) => string | Promise<string>)
+  /**
+   * The key, as a function of the arguments, which may be async; or its first part, which the arguments follow. Arguments that are
+   * neither plain data nor of a known kind, such as instances of classes, need a function.
+   */
+  key: string | ((...args: A) => MaybePromise<string>)
 }
 
 /** A value with its key, and options that are its own. */
@@ -71,7 +73,7 @@ export interface DataCache {
    * @throws `FST_REDIS_SUITE_CACHE_UNSERIALIZABLE`
    */
   getOrSet <T>(key: string, factory: Factory<T>, options?: GetOrSetOptions<T>): Promise<T>
-  /** A function that asks the cache first. */
+  /** A function that asks the cache first. @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` for an argument that has no key */
   wrap <A extends unknown[], T>(fn: (...args: A) => T | Promise<T>, options: WrapOptions<A, T>): (...args: A) => Promise<T>
   /**
    * Writes the source by `writer`, then the cache, with what the writer returned, or else `value`. A writer that fails leaves the cache as it
@@ -240,7 +242,7 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
       // So that options that cannot be used are told now.
       planOf(options)
       return async (...args) => {
-        const name = typeof key === 'function' ? key(...args) : `${key}:${safeArgs(args)}`
+        const name = typeof key === 'function' ? key(...args) : argumentKey(key, args)
         return await getOrSet(keyOf(isPromise(name) ? await name : name), () => fn(...args), options)
       }
     },
@@ -271,17 +273,6 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
 
 async function heardBy (clock: Clock, isEverywhere: boolean): Promise<void> {
   if (isEverywhere) await sleep(clock, LEASE_MS)
-}
-
-/** Arguments as a part of a key: different ones read differently. What JSON would not tell apart is told by a digest. */
-function safeArgs (args: unknown[]): string {
-  const isPlain = args.every(arg => arg === null || typeof arg === 'string' || typeof arg === 'boolean' || Number.isFinite(arg))
-  if (isPlain) return JSON.stringify(args)
-  try {
-    return `#${hashId(serialize(args))}`
-  } catch {
-    return fail('key', args, 'a function of the arguments, where these are not data')
-  }
 }
 
 function resolveEverywhere (given: InvalidateOptions = {}): boolean {

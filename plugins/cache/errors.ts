@@ -20,3 +20,5 @@ export const FlushIncompleteError = pluginError('cache', 'FLUSH_INCOMPLETE', 'wr
 export const InvalidValueError = pluginError('cache', 'INVALID_VALUE', '%s returned %s; allowed: %s')
 /** A factory asked for a key whose value waits for that factory: neither would ever end. */
 export const ReentrantError = pluginError('cache', 'REENTRANT', 'getOrSet would wait for itself: %s; in a factory, load this value without getOrSet, or under a key that does not depend on the one being made')
+/** An argument of a wrapped function may read like another one. */
+export const InvalidArgumentError = pluginError('cache', 'INVALID_OPTION', 'wrap "%s": argument %s holds %s, which has no key of its own; give wrap the option "key" as a function of the arguments')

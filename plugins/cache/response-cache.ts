@@ -1,4 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, onRequestHookHandler, onSendHookHandler, preHandlerHookHandler, RouteOptions } from 'fastify'
+import { canonicalText } from '../shared/canonical.js'
+import { invalidOptionError } from '../shared/errors.js'
 import { failHook, finishHook, holdPayload } from '../shared/hook-callback.js'
 import { isPromise, whenReady, type MaybePromise } from '../shared/maybe-promise.js'
 import { PinnedHooks } from '../shared/pinned-hooks.js'
@@ -195,8 +197,8 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
       const methods = [route.method].flat()
       const resolved: ResolvedRouteCache = { ...options.route(config ?? {}, `${methods.join()} ${route.url}`), counts: core.countsOf(route.url) }
       if (resolved.hasInvalidations || methods.some(isUnsafe)) pinnedHooks.pin(instance, route, 'preHandler', watchUnsent(resolved), 'first')
-      const constraints = route.constraints === undefined ? '' : JSON.stringify(route.constraints)
       if (config !== undefined && resolved.stores) {
+        const constraints = constraintsOf(route)
         if (methods.includes('GET')) invalidations.add(route.url, resolved)
         // After all others', so that whoever may not see an answer is turned away before.
         pinnedHooks.pin(instance, route, resolved.hook, lookUp(resolved, constraints), 'last')
@@ -212,5 +214,15 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
       pinnedHooks.pin(instance, route, 'onSend', onSend(resolved), 'last')
     },
     settle: () => refresher.settle()
+  }
+}
+
+/** Routes of one path have responses of their own: a RegExp among the constraints tells two of them apart as well. */
+function constraintsOf ({ constraints, method, url }: RouteOptions): string {
+  if (constraints === undefined) return ''
+  try {
+    return canonicalText(constraints)
+  } catch {
+    throw invalidOptionError('cache', `constraints of ${[method].flat().join()} ${url}`, constraints, 'strings, regular expressions and other plain data, where the route is cached')
   }
 }
