@@ -5,8 +5,8 @@ const PARTS = 10
 
 /** Looks on while something is waited for. */
 export interface Watch {
-  /** Called after each part of the wait. @param due - when that should have ended, by the clock's `monotonic()`; undefined for the first part */
-  look (due: number | undefined): void
+  /** Called after each part of the wait. @param due - when that should have ended, by the clock's `monotonic()` */
+  look (due: number): void
   /** Called when the time is up. @returns for how many milliseconds more to wait; 0: no longer */
   goOn (): number
 }
@@ -28,7 +28,7 @@ export function withDeadline<T> (promise: Promise<T>, ms: number, onTimeout: () 
   return new Promise((resolve, reject) => {
     const part = Math.max(1, Math.ceil(ms / PARTS))
     let left = ms
-    let due: number | undefined
+    let due = watch === undefined ? 0 : clock.monotonic() + part
     let isSettled = false
     const next = () => {
       left -= part
