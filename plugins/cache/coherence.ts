@@ -3,10 +3,9 @@ import type { RedisClient } from '../shared/client.js'
 import type { Clock } from '../shared/clock.js'
 import { followChannel } from '../shared/feed.js'
 import { isRecord, isTexts } from './entry.js'
-import type { Events } from './events.js'
+import { tellInvalidated, type Events } from './events.js'
 import { parseJson } from './json.js'
 import type { L1 } from './l1.js'
-import { PATTERNS } from './store.js'
 
 /** Nothing is served out of L1 for longer than this after it was invalidated on another instance. */
 export const LEASE_MS = 100
@@ -84,7 +83,6 @@ function apply (l1: L1, message: unknown): void {
 }
 
 function tell (events: Events, { tags, key }: Record<string, unknown>): void {
-  // A removal by pattern does not say by which.
-  if (isTexts(tags)) events.emit('invalidate', { ...tags.includes(PATTERNS) ? { pattern: '*' } : { tags }, origin: 'remote' })
+  if (isTexts(tags)) tellInvalidated(events, tags, 'remote')
   else if (typeof key === 'string') events.emit('invalidate', { key, origin: 'remote' })
 }

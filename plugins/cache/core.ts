@@ -9,7 +9,7 @@ import type { Coherence } from './coherence.js'
 import { Ledger, type CacheCounts, type Counts } from './counts.js'
 import type { Entry } from './entry.js'
 import { InvalidationPendingError } from './errors.js'
-import type { Events } from './events.js'
+import { tellInvalidated, type Events } from './events.js'
 import type { CacheKey } from './key.js'
 import type { L1 } from './l1.js'
 import { Owed, type Debt } from './owed.js'
@@ -253,7 +253,7 @@ export class CacheCore {
   /** @throws `FST_REDIS_SUITE_CACHE_INVALIDATION_PENDING`: it will be done, and in this process it is gone at once */
   async invalidate (tags: readonly string[]): Promise<void> {
     await this.#surely(batchesOf(tags, tag => tag.length), batch => ({ ids: [], tags: batch }), batch => this.#options.store.invalidate(batch))
-    this.events.emit('invalidate', { tags, origin: 'local' })
+    tellInvalidated(this.events, tags, 'local')
   }
 
   /**

@@ -1,4 +1,6 @@
 import type { Listeners } from '../shared/listeners.js'
+import { pathOfTag } from './paths.js'
+import { EVERYTHING, PATTERNS } from './store.js'
 
 /** What was invalidated: tags (`*`: everything), one key, or all that a pattern matches. */
 export interface Invalidation {
@@ -25,3 +27,16 @@ export interface CacheEvents {
 export type CacheListener<E extends keyof CacheEvents> = (event: CacheEvents[E]) => unknown
 
 export type Events = Listeners<CacheEvents>
+
+/** Tells listeners which tags were invalidated. Tags of the cache's own are told as what they stand for: a path as a key, all entries as `*`. */
+export function tellInvalidated (events: Events, tags: readonly string[], origin: Invalidation['origin']): void {
+  if (!events.hears('invalidate')) return
+  // A removal by pattern does not say by which.
+  if (tags.includes(PATTERNS)) events.emit('invalidate', { pattern: '*', origin })
+  const named = tags.filter(tag => pathOfTag(tag) === undefined && tag !== PATTERNS).map(tag => tag === EVERYTHING ? '*' : tag)
+  if (named.length > 0) events.emit('invalidate', { tags: named, origin })
+  for (const tag of tags) {
+    const key = pathOfTag(tag)
+    if (key !== undefined) events.emit('invalidate', { key, origin })
+  }
+}

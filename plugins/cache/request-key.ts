@@ -47,9 +47,9 @@ export function hasSession (request: FastifyRequest): boolean {
   return Object.keys(contents ?? {}).some(name => name !== 'cookie')
 }
 
-/** Under which answers to a request, or to a GET of its URL, are kept. */
-export function keyOf (request: FastifyRequest, route: ResolvedRouteCache, owner: string | undefined, constraints: string, url = request.url): CacheKey {
-  const [path, query] = splitUrl(url)
+/** The key under which the response to a request is stored. */
+export function keyOf (request: FastifyRequest, route: ResolvedRouteCache, owner: string | undefined, constraints: string): CacheKey {
+  const [path, query] = splitUrl(request.url)
   return responseKey({
     host: route.keysHost ? `${request.protocol}://${request.host}` : undefined,
     path,

@@ -130,7 +130,9 @@ function changedUrls (request: FastifyRequest, reply: FastifyReply): string[] {
   return [...new Set(urls)]
 }
 
-/** A field of a reply, also of one that a handler wrote by `reply.raw.writeHead`. */
+/** A field of a reply, also of one that a handler wrote by `reply.raw.writeHead`, which Node.js keeps as text only. */
 function fieldOf (reply: FastifyReply, name: string): string | undefined {
-  return joined(reply.getHeader(name))
+  const header: unknown = Reflect.get(reply.raw, '_header')
+  const written = typeof header === 'string' ? new RegExp(`\\r\\n${name}: *(.*)\\r\\n`, 'i').exec(header)?.[1] : undefined
+  return joined(reply.getHeader(name)) ?? written
 }

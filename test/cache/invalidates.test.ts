@@ -1,0 +1,205 @@
+// What a route invalidates is invalidated however its response is sent, and never makes a client repeat what has been done.
+import { request as httpRequest } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import t, { type Test } from 'tap'
+import type { RouteCacheOptions } from '../../plugins/cache/index.js'
+import { ask, createCacheApp, onBothStores, settled } from '../helpers/cache/cache-app.js'
+import { createStep } from '../helpers/cache/factories.js'
+import { advanceUntil, until, type StoreName } from '../helpers/index.js'
+
+const INVALID = 'FST_REDIS_SUITE_CACHE_INVALID_OPTION'
+type Handler = (request: FastifyRequest, reply: FastifyReply) => unknown
+
+/** A cached route with the tags `a` and `7`, and one that writes. */
+async function build (t: Test, store: StoreName, invalidates: RouteCacheOptions['invalidates'], write: Handler = () => 'written') {
+  return await createCacheApp(t, {
+    store,
+    options: { timeout: '1h' },
+    routes (app) {
+      for (const tag of ['a', 7]) app.get(`/${tag}`, { config: { cache: { ttl: '1h', tags: [tag] } } }, async () => 'read')
+      app.post('/write', { config: { cache: { invalidates } } }, write)
+    }
+  })
+}
+
+async function store (app: FastifyInstance): Promise<void> {
+  for (const url of ['/a', '/7']) await ask(app, url)
+  await settled(app)
+}
+
+const cached = async (app: FastifyInstance): Promise<string[]> => await Promise.all(['/a', '/7'].map(async url => (await ask(app, url)).cache))
+
+/** Ways past Fastify's `onSend` hooks. */
+const SENT: Record<string, Handler> = {
+  'reply.hijack()': (_request, reply) => { reply.hijack(); reply.raw.end('written') },
+  'reply.raw.end()': async (_request, reply) => { reply.raw.end('written') },
+  'reply.raw.end() without a promise': (_request, reply) => { reply.raw.end('written') },
+  'reply.raw.writeHead()': (_request, reply) => { reply.hijack(); reply.raw.writeHead(201, { location: '/7' }).end('written') },
+  'a body in parts': (_request, reply) => { reply.hijack(); reply.raw.write('wri'); setImmediate(() => reply.raw.end('tten')) }
+}
+
+onBothStores('a response that the handler sends past Fastify invalidates when it ends, by inject and over TCP', async (t, name) => {
+  for (const [way, handler] of Object.entries(SENT)) {
+    const { app } = await build(t, name, ['a', 7], handler)
+    await app.listen({ port: 0, host: '127.0.0.1' })
+    const url = `http://127.0.0.1:${(app.server.address() as AddressInfo).port}/write`
+    const posts = { inject: async () => (await app.inject({ method: 'POST', url: '/write' })).body, TCP: async () => await (await fetch(url, { method: 'POST' })).text() }
+    for (const [how, post] of Object.entries(posts)) {
+      await store(app)
+      t.same(await cached(app), ['HIT', 'HIT'], `${way}, ${how}: stored`)
+      t.equal(await post(), 'written', `${way}, ${how}`)
+      await settled(app)
+      t.same(await cached(app), ['MISS', 'MISS'], `${way}, ${how}: gone`)
+    }
+  }
+})
+
+onBothStores('a URL that a hijacked response changes, or names in Location by writeHead, is invalidated as well', async (t, name) => {
+  const { app } = await createCacheApp(t, {
+    store: name,
+    options: { timeout: '1h' },
+    routes (app) {
+      for (const url of ['/p/:id', '/made']) app.get(url, { config: { cache: true } }, async () => 'read')
+      app.put('/p/:name', (_request, reply) => { reply.hijack(); reply.raw.writeHead(201, { Location: '/made', 'x-other': 'a' }).end('written') })
+    }
+  })
+  const urls = ['/p/1', '/made']
+  for (const url of urls) await ask(app, url)
+  await settled(app)
+  await app.inject({ method: 'PUT', url: '/p/1' })
+  await settled(app)
+  t.same(await Promise.all(urls.map(async url => (await ask(app, url)).cache)), ['MISS', 'MISS'])
+})
+
+onBothStores('a hijacked response with an error status invalidates nothing', async (t, name) => {
+  const { app } = await build(t, name, ['a'], (_request, reply) => { reply.hijack(); reply.raw.writeHead(500).end() })
+  await store(app)
+  await app.inject({ method: 'POST', url: '/write' })
+  await settled(app)
+  t.same(await cached(app), ['HIT', 'HIT'])
+})
+
+onBothStores('what a handler has done for a client that has gone is invalidated, also where it sends nothing', async (t, name) => {
+  for (const hijacks of [true, false]) {
+    const step = createStep()
+    const { app, clock } = await build(t, name, ['a'], async (_request, reply) => {
+      if (hijacks) reply.hijack()
+      await step.run()
+    })
+    await app.listen({ port: 0, host: '127.0.0.1' })
+    await store(app)
+    const client = httpRequest({ method: 'POST', port: (app.server.address() as AddressInfo).port, path: '/write' }).on('error', () => {})
+    client.end()
+    await step.begun
+    client.destroy()
+    await until('the server sees that', async () => app.cache.stats().invalidations > 0)
+    // The handler writes after that.
+    await ask(app, '/a')
+    await settled(app)
+    step.end('')
+    await advanceUntil(clock, 'it is gone', async () => (await ask(app, '/a')).cache === 'MISS')
+    t.ok(app.cache.stats().invalidations >= 2)
+  }
+})
+
+onBothStores('tags may be numbers wherever there are tags', async (t, name) => {
+  const { app } = await createCacheApp(t, {
+    store: name,
+    options: { timeout: '1h' },
+    routes (app) {
+      app.get('/fixed', { config: { cache: { tags: [1] } } }, async () => 'read')
+      app.get('/function', { config: { cache: { tags: () => [2] } } }, async () => 'read')
+      app.get('/promise', { config: { cache: { tags: async () => [3] } } }, async () => 'read')
+      app.get('/reply', { config: { cache: true } }, async (_request, reply) => await reply.cacheTags(4).send('read'))
+      app.post('/write', { config: { cache: { invalidates: [1, '2', 3n] } } }, async () => 'written')
+    }
+  })
+  const urls = ['/fixed', '/function', '/promise', '/reply']
+  for (const url of urls) await ask(app, url)
+  await app.cache.getOrSet('value', () => 'v', { ttl: '1h', tags: [5] })
+  await app.cache.getOrSet('later', () => 'v', { ttl: '1h', tags: async () => [6] })
+  await app.cache.set('set', 'v', { ttl: '1h', tags: async () => [7] })
+  await app.cache.writeThrough('through', 'v', () => {}, { ttl: '1h', tags: () => [8], invalidates: [5] })
+  await settled(app)
+  t.same(await Promise.all(urls.map(async url => (await ask(app, url)).cache)), ['HIT', 'HIT', 'HIT', 'HIT'])
+  await app.inject({ method: 'POST', url: '/write' })
+  t.same(await Promise.all(urls.map(async url => (await ask(app, url)).cache)), ['MISS', 'MISS', 'MISS', 'HIT'])
+  await app.cache.invalidateTags([4])
+  t.equal((await ask(app, '/reply')).cache, 'MISS')
+  const there = async () => await Promise.all(['value', 'later', 'set', 'through'].map(key => app.cache.has(key)))
+  t.same(await there(), [false, true, true, true])
+  await app.cache.invalidateTags([6, '7', 8])
+  t.same(await there(), [false, false, false, false])
+  for (const tag of [NaN, Infinity, null, {}, '', '\0a', true]) await t.rejects(app.cache.invalidateTags([tag as never]), { code: INVALID }, String(tag))
+})
+
+/** What `invalidates` may return, and what of it is invalidated. */
+const RETURNED: Record<string, [returns: () => unknown, expected: [string, string], logs: boolean]> = {
+  'a number': [() => [7], ['HIT', 'MISS'], false],
+  'a promise': [async () => ['a', 7], ['MISS', 'MISS'], false],
+  'no tags': [() => [], ['HIT', 'HIT'], false],
+  'a tag among others that are none': [() => ['a', {}, '', 7, null], ['MISS', 'MISS'], true],
+  'a tag in place of a list': [() => 'a', ['MISS', 'HIT'], true],
+  nothing: [() => undefined, ['HIT', 'HIT'], true],
+  'an error': [() => { throw new Error('no') }, ['HIT', 'HIT'], true],
+  'a promise that is rejected': [async () => { throw new Error('no') }, ['HIT', 'HIT'], true]
+}
+
+onBothStores('what invalidates returns, throws or rejects leaves the response as it is: what can be named is invalidated, and the rest is logged with the route', async (t, name) => {
+  for (const [what, [returns, expected, logs]] of Object.entries(RETURNED)) {
+    const { app, lines } = await build(t, name, returns as never, (_request, reply) => reply.code(201).header('location', '/elsewhere').send('written'))
+    await store(app)
+    t.match(await ask(app, '/write', {}, { method: 'POST' }), { status: 201, body: 'written', headers: { location: '/elsewhere' } }, what)
+    t.same(await cached(app), expected, what)
+    const errors = lines.filter(({ level }) => Number(level) >= 50)
+    t.equal(errors.length, logs ? 1 : 0, `${what}: logged`)
+    if (logs) t.match(errors, [{ plugin: 'cache', route: '/write', msg: /config\.cache\.invalidates/ }])
+  }
+})
+
+t.test('a changed URL is invalidated also where the function of the route fails', async t => {
+  const { app } = await createCacheApp(t, {
+    routes (app) {
+      app.get('/p/:id', { config: { cache: true } }, async () => 'read')
+      app.put('/p/:name', { config: { cache: { invalidates: () => { throw new Error('no') } } } }, async () => 'written')
+    }
+  })
+  await ask(app, '/p/1')
+  await settled(app)
+  t.equal((await ask(app, '/p/1', {}, { method: 'PUT' })).status, 200)
+  t.equal((await ask(app, '/p/1')).cache, 'MISS')
+})
+
+onBothStores('the client has the response only when what it invalidates is invalidated', async (t, name) => {
+  const step = createStep()
+  const { app } = await build(t, name, async () => { await step.run(); return ['a'] })
+  await store(app)
+  let isSent = false
+  const response = ask(app, '/write', {}, { method: 'POST' }).then(() => { isSent = true })
+  await step.begun
+  await settled(app)
+  t.equal(isSent, false)
+  step.end('')
+  await response
+  t.same(await cached(app), ['MISS', 'HIT'])
+})
+
+t.test('a stored response of a route that invalidates changes nothing', async t => {
+  const { app } = await createCacheApp(t, { routes: app => app.get('/read', { config: { cache: { ttl: '1h', invalidates: ['a'] } } }, async () => 'read') })
+  await ask(app, '/read')
+  await settled(app)
+  const { invalidations } = app.cache.stats()
+  t.equal((await ask(app, '/read')).cache, 'HIT')
+  await settled(app)
+  t.equal(app.cache.stats().invalidations, invalidations)
+})
+
+t.test('tags that cannot be used are refused when the route is registered', async t => {
+  const { app } = await createCacheApp(t)
+  for (const tags of [[''], ['\0a'], [NaN], [{}], ['a', null], 'a', {}]) {
+    for (const option of ['tags', 'invalidates']) {
+      t.throws(() => app.post(`/${option}`, { config: { cache: { [option]: tags as never } } }, async () => 'x'), { code: INVALID, message: option }, `${option} ${String(tags)}`)
+    }
+  }
+})
