@@ -1,5 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import { hashId } from '../shared/keys.js'
+import { whenReady, type MaybePromise } from '../shared/maybe-promise.js'
 import { readingAs } from '../shared/request-reads.js'
 import type { ResolvedRouteCache } from './resolve-options.js'
 
@@ -25,13 +26,13 @@ export function pathOfTag (tag: string): string | undefined {
 }
 
 /** The tags of a response, as far as they are known before it is made. */
-export async function tagsFor (request: FastifyRequest, route: ResolvedRouteCache): Promise<readonly string[]> {
+export function tagsFor (request: FastifyRequest, route: ResolvedRouteCache): MaybePromise<readonly string[]> {
   const [named, paths] = readingAs('suite', request, () => [route.tagsOf(request), pathTagsOf(request, route)] as const)
-  return [...await named, ...paths]
+  return whenReady(named, known => known.length === 0 ? paths : [...known, ...paths])
 }
 
 /** The tags of a request's path: as it was sent, and as `rewriteUrl` made it. */
-export function pathTagsOf (request: FastifyRequest, { keysHost }: Pick<ResolvedRouteCache, 'keysHost'>): string[] {
+function pathTagsOf (request: FastifyRequest, { keysHost }: ResolvedRouteCache): readonly string[] {
   const { url, originalUrl } = request
   const host = keysHost ? request.host : undefined
   const tag = pathTag(canonicalPath(url), host)

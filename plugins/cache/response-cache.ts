@@ -169,9 +169,9 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
         return isPromise(taken) ? taken.then(finish) : finish(taken)
       }
       const mayInvalidate = invalidations.concern(request, route)
-      const invalidates = mayInvalidate && !state?.isAnswered
-      if (mayInvalidate && !invalidates) invalidations.skip(request)
-      const prepared = invalidates ? invalidations.run(request, reply, route).then(prepare) : prepare()
+      if (mayInvalidate && state?.isAnswered) invalidations.skip(request)
+      const invalidated = mayInvalidate && !state?.isAnswered ? invalidations.start(request, reply, route) : undefined
+      const prepared = invalidated === undefined ? prepare() : invalidated.then(prepare)
       if (isPromise(prepared)) {
         holdPayload(payload)
         prepared.then(result => finishHook('cache', reply, done, null, result), error => failHook('cache', reply, done, error, payload))

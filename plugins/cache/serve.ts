@@ -1,5 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { validationHeaders } from './conditional.js'
+import { isPromise } from '../shared/maybe-promise.js'
 import type { CacheCore } from './core.js'
 import { isVariants, usabilityOf, type StoredResponse } from './entry.js'
 import { requestDirectives } from './headers.js'
@@ -52,7 +53,8 @@ export function createServe ({ core, works, refresher, passes }: ServeOptions) {
   async function obtain (request: FastifyRequest, reply: FastifyReply, state: RequestCache): Promise<boolean> {
     const { key, route } = state
     if (key === undefined) return false
-    const tags = await tagsFor(request, route)
+    const given = tagsFor(request, route)
+    const tags = isPromise(given) ? await given : given
     for (let looks = 1; ; looks++) {
       const located = await locateResponse(core, key, tags, request, state)
       if (located.response !== undefined && use(request, reply, state, located.response)) return true

@@ -64,7 +64,7 @@ export class Invalidations {
   watch (request: FastifyRequest, reply: FastifyReply, route: ResolvedRouteCache): void {
     const { raw } = reply
     const { clock } = this.#core
-    const run = (): void => { this.run(request, reply, route).catch(() => {}) }
+    const run = (): void => { this.start(request, reply, route)?.catch(() => {}) }
     raw.once('close', () => {
       if (this.#done.has(request)) return
       run()
@@ -73,12 +73,20 @@ export class Invalidations {
     })
   }
 
-  /** Invalidates what a response changes. It never rejects: the handler has done its work, and the client must not repeat it. */
-  async run (request: FastifyRequest, reply: FastifyReply, route: ResolvedRouteCache): Promise<void> {
+  /**
+   * Invalidates what a response changes. It never rejects: the handler has done its work, and the client must not repeat it.
+   *
+   * @returns undefined where there is nothing to wait for
+   */
+  start (request: FastifyRequest, reply: FastifyReply, route: ResolvedRouteCache): Promise<void> | undefined {
     this.#done.add(request)
-    if (reply.statusCode >= 400) return
-    const tags = route.hasInvalidations ? await namedTags(request, route) : []
-    if (isUnsafe(request.method)) tags.push(...parseGroups(fieldOf(reply, 'cache-group-invalidation')).map(groupTag), ...this.#pathTags(request, reply))
+    if (reply.statusCode >= 400) return undefined
+    const tags = isUnsafe(request.method) ? [...this.#pathTags(request, reply), ...parseGroups(fieldOf(reply, 'cache-group-invalidation')).map(groupTag)] : []
+    if (route.hasInvalidations) return namedTags(request, route).then(named => this.#invalidate(request, [...tags, ...named]))
+    return tags.length === 0 ? undefined : this.#invalidate(request, tags)
+  }
+
+  async #invalidate (request: FastifyRequest, tags: readonly string[]): Promise<void> {
     if (tags.length === 0) return
     try {
       await this.#core.invalidate([...new Set(tags)])
@@ -115,19 +123,23 @@ async function namedTags (request: FastifyRequest, { invalidatedBy }: ResolvedRo
   }
 }
 
+// Fields that name further URLs that a request has changed.
+const NAMING = ['location', 'content-location']
+
 function changedUrls (request: FastifyRequest, reply: FastifyReply): string[] {
   const { url, originalUrl } = request
+  const urls = url === originalUrl ? [url] : [url, originalUrl]
+  if (!reply.raw.headersSent && !NAMING.some(name => reply.hasHeader(name))) return urls
   const here = `${request.protocol}://${request.host}`
   const base = here + withoutOrigin(originalUrl)
-  const urls = [url, originalUrl]
-  for (const name of ['location', 'content-location']) {
+  for (const name of NAMING) {
     const value = fieldOf(reply, name)
     if (value === undefined || !URL.canParse(value, base)) continue
     // Another host's answers are not this one's to invalidate.
     const { host, pathname } = new URL(value, base)
     if (host === new URL(here).host) urls.push(pathname)
   }
-  return [...new Set(urls)]
+  return urls
 }
 
 /** A field of a reply, also of one that a handler wrote by `reply.raw.writeHead`, which Node.js keeps as text only. */
