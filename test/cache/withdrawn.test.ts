@@ -35,6 +35,9 @@ const NOT_STORED: Record<string, Handler> = {
   'reply.raw.end()': (_request, reply) => { reply.raw.end('v2'); return reply }
 }
 
+/** A request in the background has no such header. */
+const READS_A_HEADER: Handler = request => `v2 ${String(request.headers['x-other'])}`
+
 /** Failures, and responses that are about the client alone. */
 const LEFT: Record<string, Handler> = {
   500: (_request, reply) => reply.code(500).send('no'),
