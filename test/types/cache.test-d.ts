@@ -19,6 +19,7 @@ app.get<{ Params: { id: string } }>('/products/:id', {
 app.get('/never', { config: { cache: false } }, async () => '')
 expectError(app.get('/wrong', { config: { cache: { ttl: ['1m'] } } }, async () => ''))
 expectNotAssignable<RouteCacheOptions>({ tags: 'product' })
+expectAssignable<RouteCacheOptions>({ tags: [1, 'a'], invalidates: async () => [2n] })
 expectNotAssignable<RouteCacheOptions>({ key: { query: { only: ['page'] } } })
 expectAssignable<RouteCacheOptions>({ ttl: 'headers', private: request => request.ip })
 expectAssignable<RouteCacheOptions>({ private: async request => request.headers.authorization ?? null })
