@@ -19,8 +19,8 @@ export interface RouteIdempotencyOptions {
    * Returns whose key it is. Callers with different scopes never get each other's responses, and callers with the same scope do. Anything but a string
    * that is not empty is answered by `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_VALUE`.
    *
-   * @default the session's `userId`, else `Authorization`, else the id in `request.user`, else the session that the client came with; a request with none
-   * of them is answered by `FST_REDIS_SUITE_IDEMPOTENCY_SCOPE_REQUIRED`
+   * @default the session's `userId`, else the id in `request.user` or the session that the client came with, together with `Authorization`; a request with
+   * none of them is answered by `FST_REDIS_SUITE_IDEMPOTENCY_SCOPE_REQUIRED`
    * @example
    * scope: request => request.headers['x-api-key']
    */

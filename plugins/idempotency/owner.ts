@@ -22,7 +22,8 @@ export function createDefaultScope (): (request: FastifyRequest) => string {
 }
 
 /**
- * Returns who sent a request: the user of the session, else the `Authorization`, else `request.user`, else the session that the client came with.
+ * Returns who sent a request: the user of the session, else `request.user`, else the session that the client came with; the last two together with
+ * the `Authorization`, where there is one.
  * The address is no owner: behind a proxy it is the same for all clients.
  */
 function ownerOf (request: FastifyRequest): string | undefined {
@@ -30,8 +31,10 @@ function ownerOf (request: FastifyRequest): string | undefined {
   const userId = property(session, 'userId')
   if (isId(userId)) return `user ${userId}`
   const { authorization = '' } = request.headers
-  if (!NO_CREDENTIALS.test(authorization.trim())) return `authorization ${authorization}`
-  return ofUser(Reflect.get(request, 'user')) ?? ofSession(request, session)
+  const known = ofUser(Reflect.get(request, 'user')) ?? ofSession(request, session)
+  if (NO_CREDENTIALS.test(authorization.trim())) return known
+  // A gateway, a partner or the password of a test environment may send the same for several users.
+  return `authorization ${JSON.stringify([authorization, known ?? null])}`
 }
 
 /** As authentication plugins set it: an id, or claims of a token (RFC 7519), or a row of a database. Other fields may be the same for several users. */

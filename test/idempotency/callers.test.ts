@@ -127,6 +127,21 @@ forEachStore(['memory', 'redis'], store => {
     t.same(await orderTwice(app, callers(['empty', 'blank', 'none', 'nan', 'flag', 'list'])), Array(6).fill([SCOPE_REQUIRED.code, SCOPE_REQUIRED.code]))
   })
 
+  t.test(`${store}: callers that send the same Authorization are told apart by request.user, or by the session that they came with`, async t => {
+    const SHARED = { authorization: 'Basic c3RhZ2luZzpzdGFnaW5n' }
+    const { app } = await openShop(t, store, {}, {
+      plugins: { session: {} },
+      before: app => {
+        app.decorateRequest<unknown>('user', null)
+        app.addHook('preHandler', async request => { Reflect.set(request, 'user', request.headers['x-user']) })
+      },
+      routes: app => app.post('/visit', async request => { Object.assign(request.session, { cart: 1 }) })
+    })
+    const visit = async () => ({ cookie: `sid=${encodeURIComponent((await post(app, '/visit')).cookies[0]?.value ?? '')}` })
+    const callers: Array<Record<string, string>> = [{ 'x-user': 'ann' }, { 'x-user': 'bob' }, await visit(), await visit(), {}]
+    t.same(await orderTwice(app, callers.map(headers => ({ ...SHARED, ...headers }))), [[1, 1], [2, 2], [3, 3], [4, 4], [5, 5]])
+  })
+
   t.test(`${store}: a session tells its user apart, and a visitor that came with one; a new visitor is refused`, async t => {
     const { app, orders, order } = await openShop(t, store, {}, {
       plugins: { session: {} },
