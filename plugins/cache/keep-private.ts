@@ -1,6 +1,9 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { parseCacheControl, parseTargeted, type Directives } from './cache-control.js'
 import { joined } from './headers.js'
+import { HIT_FOR_PASS } from './passes.js'
+import type { RequestCache } from './request-state.js'
+import { isPersonal } from './unkeyed.js'
 
 // Fields that a CDN heeds above Cache-Control (RFC 9213 §2).
 const TARGETED = ['cdn-cache-control', 'cloudflare-cdn-cache-control', 'vercel-cdn-cache-control', 'netlify-cdn-cache-control']
@@ -36,16 +39,16 @@ export function createKeepPrivate (targeted: readonly string[]): KeepPrivate {
 }
 
 // A shared cache sees neither sessions nor what the handler read. It knows what `Authorization` means (RFC 9111 §3.5).
-const PERSONAL = /^(?:session$|user$|reads )/
+const PERSONAL = new Set(['session', 'user', HIT_FOR_PASS])
 
 /**
  * Adds `private` to the `Cache-Control` of a response that this cache does not store as it may be one user's, unless the response
  * addresses shared caches itself.
  *
- * @param why - why the response is not stored
+ * It may be one user's also where something else, such as `Set-Cookie`, keeps it out of this cache.
  */
-export function keepPersonalPrivate (reply: FastifyReply, why: string): void {
-  if (!PERSONAL.test(why)) return
+export function keepPersonalPrivate (reply: FastifyReply, state: RequestCache): void {
+  if (!PERSONAL.has(state.why) && !isPersonal(reply, state)) return
   const value = joined(reply.getHeader('cache-control'))
   const kept = keptPrivate(value, reply.statusCode)
   if (kept !== undefined && kept !== 'public' && !parseCacheControl(value)?.has('s-maxage')) reply.header('cache-control', kept)

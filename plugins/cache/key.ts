@@ -32,6 +32,8 @@ export interface ResponseKeyParts {
   /** As it was asked for, without the query. */
   path: string
   query: string
+  /** Path and query before `rewriteUrl`; undefined where it has changed nothing. */
+  original?: readonly [path: string, query: string] | undefined
   /** Which of several routes of one path it is. */
   constraints: string
   /** Names and values of the headers that the route varies by. */
@@ -41,9 +43,11 @@ export interface ResponseKeyParts {
 }
 
 /** Two requests share a key only if all parts are the same; the order of different names in a query is none. */
-export function responseKey ({ host, path, query, constraints, vary, owner }: ResponseKeyParts, counts?: Counts): CacheKey {
+export function responseKey ({ host, path, query, original, constraints, vary, owner }: ResponseKeyParts, counts?: Counts): CacheKey {
   const sorted = sortQuery(query)
-  return new CacheKey(JSON.stringify(['response', host ?? null, path, sorted, constraints, vary, owner ?? null]), sorted === '' ? path : `${path}?${sorted}`, counts)
+  const parts: unknown[] = ['response', host ?? null, path, sorted, constraints, vary, owner ?? null]
+  if (original !== undefined) parts.push(original[0], sortQuery(original[1]))
+  return new CacheKey(JSON.stringify(parts), sorted === '' ? path : `${path}?${sorted}`, counts)
 }
 
 /** Sorted by name as it is read, however it is spelt: equal names, and those that a parser may nest in one, keep their order. */

@@ -5,6 +5,9 @@ import type { Clock } from '../shared/clock.js'
 const PASS_MS = 10_000
 const MOST_KEYS = 10_000
 
+/** Why such a response is not stored. */
+export const HIT_FOR_PASS = 'hit-for-pass'
+
 /** Keys of which responses depend on what they do not hold: their requests need not queue for a response that they cannot share ("hit-for-pass"). */
 export class Passes {
   readonly #clock: Clock

@@ -51,13 +51,27 @@ export function hasSession (request: FastifyRequest): boolean {
 export function keyOf (request: FastifyRequest, route: ResolvedRouteCache, owner: string | undefined, constraints: string): CacheKey {
   const [path, query] = splitUrl(request.url)
   return responseKey({
-    host: route.keysHost ? `${request.protocol}://${request.host}` : undefined,
+    host: route.keysHost ? hostOf(request) : undefined,
     path,
+    original: originalOf(request),
     query: route.keysParameter === undefined ? query : keptQuery(request, query, route.keysParameter),
     constraints,
     vary: route.vary.map(name => [name, selectingValue(name, request.headers)] as const),
     owner
   }, route.counts)
+}
+
+/** The host by all its names: the handler may read one that `request.host` and `request.protocol` do not go by. */
+function hostOf (request: FastifyRequest): string {
+  const { host, protocol, headers } = request
+  // No field has a line break.
+  return [`${protocol}://${host}`, headers.host, headers[':authority'], headers['x-forwarded-host'], headers['x-forwarded-proto']].join('\n')
+}
+
+/** The handler may know what `rewriteUrl` cut out of a URL, such as a language. */
+function originalOf (request: FastifyRequest): [path: string, query: string] | undefined {
+  if (Reflect.get(request.raw, 'originalUrl') === undefined || request.originalUrl === request.url) return undefined
+  return splitUrl(request.originalUrl)
 }
 
 /** Parameters that are not in the key do not reach the handler: what is stored for all cannot depend on them. */

@@ -8,12 +8,15 @@ type Properties = Record<string | symbol, unknown>
 /** All header fields, where something reads them without naming them. */
 export const ALL_HEADERS = '*'
 export const ENCODING = 'accept-encoding'
+/** `request.host` behind a trusted proxy. */
+export const FORWARDED_HOST = 'request.host'
 // A handler that asks for more names than these may ask for any.
 const MOST_NAMES = 100
 const LOWER_CASE = /^[!#$%&'*+.^_`|~\da-z:-]+$/
 
 /**
- * What is read of one request: header fields by name, `cookie:{name}`, `query:{name}`, `request.ip`, `request.protocol`, `request.socket`, `*`.
+ * What is read of one request: header fields by name, `cookie:{name}`, `query:{name}`, `request.host`, `request.ip`, `request.protocol`,
+ * `request.socket`, `*`.
  * It is the handler of the Proxy of the headers, so that a request costs one object.
  */
 export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
@@ -32,6 +35,7 @@ export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
   /** How often the cookies were read as one text, by whom first, and whether that was the last field that was read. */
   #cookieTexts = 0
   #cookieTextReader: Reader = 'hooks'
+  #hadCookieText = false
   #isCookieTextLast = false
   /** It counts only where the response has an encoding. */
   hasReadEncoding = false
@@ -73,6 +77,8 @@ export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
     this.#isCookieTextLast = name === 'cookie' && (this.reader === 'hooks' || this.reader === 'handler') && !this.#harmless.anywhere.has(name)
     if (!this.#isCookieTextLast) return this.note(name, value !== undefined)
     if (this.#cookieTexts++ === 0) this.#cookieTextReader = this.reader
+    // A hook may delete the header after it has read it.
+    if (value !== undefined) this.#hadCookieText = true
   }
 
   note (name: string, isPresent: boolean): void {
@@ -125,7 +131,8 @@ export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
 
   /** Runs a getter of the request that reads headers or the socket for `name`. */
   readFor<T> (name: string, read: () => T): T {
-    this.note(name, true)
+    if (name === FORWARDED_HOST) this.#noteForwardedHost()
+    else this.note(name, true)
     const before = this.reader
     this.reader = 'suite'
     try {
@@ -133,6 +140,13 @@ export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
     } finally {
       this.reader = before
     }
+  }
+
+  /** Behind a trusted proxy the host is that of `X-Forwarded-Host`, where there is one. */
+  #noteForwardedHost (): void {
+    const isForwarded = this.headers['x-forwarded-host'] !== undefined
+    this.note(isForwarded ? FORWARDED_HOST : 'host', true)
+    if (!isForwarded) this.note('x-forwarded-host', false)
   }
 
   /** Who the client is may hang on the cookie that the session plugin read, before. */
@@ -147,6 +161,11 @@ export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
 
   get isEmpty (): boolean {
     return this.#present === undefined && this.#cookieTexts === 0
+  }
+
+  /** Whether it was read and there, even where a hook has deleted it since. */
+  had (name: string): boolean {
+    return this.#present?.has(name) ?? false
   }
 
   /** What was read and there. */
@@ -165,7 +184,7 @@ export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
   }
 
   #cookieText (isPresent: boolean): Array<readonly ['cookie', Reader]> {
-    return this.#cookieTexts > 0 && (this.headers.cookie !== undefined) === isPresent ? [['cookie', this.#cookieTextReader]] : []
+    return this.#cookieTexts > 0 && this.#hadCookieText === isPresent ? [['cookie', this.#cookieTextReader]] : []
   }
 }
 

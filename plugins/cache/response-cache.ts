@@ -98,6 +98,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
     const state = createState(request, route)
     request[STATE] = state
     state.reads = readsOf(request)
+    if (state.reads?.had('authorization')) state.hasAuthorization = true
     if (route.ownerOf === undefined || !isLookedUp(request.method)) return beginFor(undefined, request, reply, state, constraints)
     readAs('owner', request)
     return whenReady(route.ownerOf(request), owner => {
@@ -154,7 +155,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
       const finish = (result: unknown): unknown => {
         const told = state !== null && route.stores ? tell(request, reply, state) : undefined
         if (state?.isStreamed) readAs('handler', request)
-        if (state !== null && state.why !== '') keepPersonalPrivate(reply, state.why)
+        if (state !== null && !state.isAnswered && !state.status.stored) keepPersonalPrivate(reply, state)
         // Also a response without an owner, or from before the lookup: a CDN would send it to those who have an owner.
         keepPrivate?.(request, reply)
         if (route.stripsTargeted) for (const name of route.targeted) reply.removeHeader(name)

@@ -12,6 +12,8 @@ export interface StorableInput {
   /** The status codes that such a route stores. */
   statuses: ReadonlySet<number>
   hasAuthorization: boolean
+  /** Whether somebody is logged in, which counts like `Authorization`. */
+  hasUser: boolean
   /** Whether it is kept for one user alone. */
   hasOwner: boolean
   hasSetCookie: boolean
@@ -44,8 +46,8 @@ export function whyNotStorable (input: StorableInput): string | undefined {
   if (input.hasSession && !hasOwner) return 'session'
   const forbidden = forbiddenBy(directives, status, hasOwner)
   if (forbidden !== undefined) return forbidden
-  if (input.hasAuthorization && !hasOwner && !['must-revalidate', 'public', 's-maxage'].some(name => directives.has(name))) return 'authorization'
-  return undefined
+  if (!(input.hasAuthorization || input.hasUser) || hasOwner || ['must-revalidate', 'public', 's-maxage'].some(name => directives.has(name))) return undefined
+  return input.hasAuthorization ? 'authorization' : 'user'
 }
 
 function forbiddenBy (directives: Directives, status: number, hasOwner: boolean): string | undefined {

@@ -1,8 +1,9 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Reader } from '../shared/request-reads.js'
-import { ALL_HEADERS, ENCODING } from './request-reads.js'
+import { joined } from './headers.js'
+import { ALL_HEADERS, ENCODING, FORWARDED_HOST } from './request-reads.js'
 import type { RequestCache } from './request-state.js'
-import { COOKIE, cookieOf } from './vary.js'
+import { COOKIE, cookieOf, parseVary } from './vary.js'
 import { ownHeaders } from './watch-request.js'
 
 /** Why a response is not stored, and the names that it depends on; or what a request must not have to be given it. */
@@ -15,7 +16,7 @@ export function whyUnwatched ({ route, reads }: RequestCache): string | undefine
   return route.unkeyed === 'bypass' && reads === undefined ? UNWATCHED : undefined
 }
 
-const OF_HOST = new Set(['host', ':authority', 'x-forwarded-host', 'request.protocol', 'x-forwarded-proto'])
+const OF_HOST = new Set(['host', ':authority', 'x-forwarded-host', 'request.protocol', 'x-forwarded-proto', FORWARDED_HOST])
 
 /**
  * Names that were read, and that neither the key nor `Vary` nor the owner holds: a response that depends on one of them may be
@@ -63,6 +64,14 @@ export function judgeReads (request: FastifyRequest, reply: FastifyReply, state:
   return names.length > 0 ? { why: `reads ${names.join(', ')}`, names } : { absent: unheld(reads.absent, state, varies, false) }
 }
 
+/** Whether what hooks and the handler have read by now may make the response one client's own. */
+export function isPersonal (reply: FastifyReply, state: RequestCache): boolean {
+  const { reads, route } = state
+  if (reads === undefined || reads.isEmpty || route.unkeyed !== 'bypass') return false
+  const vary = parseVary(joined(reply.getHeader('vary')))
+  return unheld(reads.present, state, vary === '*' ? [] : vary).length > 0
+}
+
 /** Where all are read, a client has chosen their names. */
 function toldOf (names: string[]): string[] {
   if (names.includes(ALL_HEADERS)) return [ALL_HEADERS]
@@ -102,7 +111,7 @@ function describe (name: string): [what: string, todo: string] {
   if (name === UNWATCHED) return ['the request in hooks that cannot be watched, as another plugin has replaced its childLoggerFactory', 'register that plugin before the cache']
   if (name === 'nonce') return ['a nonce that was made for one response', 'set cache: false on the route, or allow scripts by their hash']
   if (name.startsWith('reply.')) return [`${name}, which is made for one response`, 'set cache: false on the route, or make the value in a request of its own']
-  if (name === ALL_HEADERS) return ['all headers at once', 'read the headers that it needs by their names, or set unkeyed: false if the response depends on none']
+  if (name === ALL_HEADERS) return ['all headers at once', 'read the headers that it needs by their names, log a request as { req: request }, or set unkeyed: false if the response depends on none']
   if (OF_HOST.has(name)) return [`"${name}", which is not in the key`, `set key: { host: true }, ${list}`]
   if (name.startsWith('cookie')) return [`"${name}", which neither the key nor Vary nor an owner holds`, `return an owner from private, name it in key.cookies, ${list}`]
   if (name.startsWith('query:')) return [`"${name}" in a hook, which the key leaves out`, `make it a part of the key, ${list}`]

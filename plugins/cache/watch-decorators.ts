@@ -1,4 +1,5 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { FORWARDED_HOST } from './request-reads.js'
 import { readsOf } from './watch-request.js'
 
 type Constructor = { prototype: object }
@@ -55,15 +56,21 @@ function replace (prototype: object, name: string, accessor: Accessor): void {
 }
 
 function descriptorOf (prototype: object, name: string): PropertyDescriptor | undefined {
+  return descriptorsOf(prototype, name)[0]
+}
+
+/** Nearest first. */
+function descriptorsOf (prototype: object, name: string): PropertyDescriptor[] {
+  const descriptors: PropertyDescriptor[] = []
   for (let object: object | null = prototype; object !== null; object = Reflect.getPrototypeOf(object)) {
     const descriptor = Object.getOwnPropertyDescriptor(object, name)
-    if (descriptor !== undefined) return descriptor
+    if (descriptor !== undefined) descriptors.push(descriptor)
   }
-  return undefined
+  return descriptors
 }
 
 // Under which name they count.
-const GETTERS = { host: 'host', ip: 'request.ip', ips: 'request.ip', protocol: 'request.protocol' }
+const GETTERS = { ip: 'request.ip', ips: 'request.ip', protocol: 'request.protocol' }
 const watchedGetters = new WeakSet<() => unknown>()
 
 /**
@@ -73,6 +80,8 @@ const watchedGetters = new WeakSet<() => unknown>()
  */
 export function watchGetters (target: object): void {
   for (const [getter, name] of Object.entries(GETTERS)) watchGetter(target, getter, name)
+  // With `trustProxy` Fastify defines it a second time, for `X-Forwarded-Host`.
+  watchGetter(target, 'host', descriptorsOf(target, 'host').length > 1 ? FORWARDED_HOST : 'host')
 }
 
 function watchGetter (target: object, getter: string, name: string): void {

@@ -1,3 +1,4 @@
+import cookie from '@fastify/cookie'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
 import type { RouteCacheOptions } from '../../plugins/cache/index.js'
@@ -163,6 +164,21 @@ t.test('a response that depends on a user or a header beside the key is private 
   app.get('/authorization', { config: { cache: true } }, async () => 'page')
   for (const url of ['/user', '/header']) t.equal((await ask(app, url, ANN)).headers['cache-control'], 'private', url)
   t.equal((await ask(app, '/authorization', { authorization: 'Bearer a' })).headers['cache-control'], undefined, 'shared caches know this field')
+})
+
+t.test('a response that depends on more than its key is private whatever else keeps it out of the cache', async t => {
+  const { app } = await createCacheApp(t, { options: { unkeyed: 'bypass' }, before: async app => { await app.register(cookie) } })
+  app.decorateRequest('user', null as never)
+  app.get('/header', { config: { cache: true }, onRequest: async request => { userOf(request) } }, async () => 'page')
+  app.get('/rolling', { config: { cache: true } }, async (request, reply) => await reply.setCookie('visitor', String(request.cookies['visitor'])).send('page'))
+  app.get('/late', { config: { cache: { hook: 'onRequest' } }, preHandler: async request => { Object.assign(request, { user: 'ann' }) } }, async () => 'page')
+  app.get('/refused', { config: { cache: true } }, async (request, reply) => await reply.noCache().send(`page of ${userOf(request)}`))
+  app.get('/none', { config: { cache: true } }, async (_request, reply) => await reply.noCache().send('page'))
+  const headers = { ...ANN, cookie: 'visitor=1' }
+  const sent = async (url: string, more = {}) => (await ask(app, url, headers, more)).headers['cache-control']
+  t.same([await sent('/header'), await sent('/header'), await sent('/header', { method: 'HEAD' })], ['private', 'private', 'private'], 'also while such requests do not wait for one another')
+  for (const url of ['/rolling', '/late', '/refused']) t.equal(await sent(url), 'private', url)
+  t.equal(await sent('/none'), undefined)
 })
 
 t.test('a route that is not private says nothing of its own', async t => {

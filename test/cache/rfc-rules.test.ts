@@ -136,6 +136,7 @@ const whyNot = (cacheControl: string, rest: Partial<StorableInput> = {}) => whyN
   hasTtl: false,
   statuses: new Set([200, 404]),
   hasAuthorization: false,
+  hasUser: false,
   hasOwner: false,
   hasSetCookie: false,
   storesSetCookie: false,

@@ -356,6 +356,90 @@ t.test('headers that a hook puts in the place of the client\'s reach the handler
   }
 })
 
+t.test('a header that a hook deletes after it has read it counts all the same', async t => {
+  for (const name of ['authorization', 'cookie', 'x-api-key']) {
+    const { app } = await createApp(t)
+    app.addHook('onRequest', async request => {
+      Object.assign(request, { who: request.headers[name] ?? 'nobody' })
+      Reflect.deleteProperty(request.headers, name)
+    })
+    app.get('/', CACHED, async request => Reflect.get(request, 'who'))
+    await isGivenToEachItsOwn(t, app, '/', { 'key=ann': { [name]: 'key=ann' }, 'key=bob': { [name]: 'key=bob' } })
+    t.same((await askAs(app, '/', [{}])).map(({ cache, body }) => `${cache} ${body}`), ['MISS nobody', 'HIT nobody'], name)
+    t.equal((await ask(app, '/', { [name]: 'key=ann' })).body, 'key=ann')
+  }
+})
+
+t.test('each host is given its own response, by whichever header the handler goes', async t => {
+  const hosts: Record<string, (request: FastifyRequest) => unknown> = {
+    'key.host, request.hostname': ({ hostname }) => hostname,
+    'key.host, X-Forwarded-Host': ({ headers }) => headers['x-forwarded-host'] ?? headers.host,
+    'key.host, Host': ({ headers }) => headers.host,
+    'key.host, X-Forwarded-Proto': ({ headers }) => headers['x-forwarded-proto'],
+    'vary, request.hostname': ({ hostname }) => hostname,
+    'constraint, request.hostname': ({ hostname }) => hostname
+  }
+  const clients: Headers[] = [{}, { 'x-forwarded-host': 'a.example', 'x-forwarded-proto': 'http' }, { 'x-forwarded-host': 'b.example', 'x-forwarded-proto': 'https' }, { host: 'a.example', 'x-forwarded-host': 'a.example' }]
+  for (const trustProxy of [false, true]) {
+    for (const [name, read] of Object.entries(hosts)) {
+      const { app } = await createApp(t, { server: { trustProxy } })
+      const config = { cache: name.startsWith('key') ? { key: { host: true } } : name.startsWith('vary') ? { vary: ['host'] } : true }
+      const url = '/'
+      for (const host of ['a.example', 'inner.example']) {
+        if (name.startsWith('constraint')) app.route({ method: 'GET', url, config, constraints: { host }, handler: async request => String(read(request)) })
+      }
+      if (!name.startsWith('constraint')) app.get(url, { config }, async request => String(read(request)))
+      app.get('/uncached', async request => String(read(request)))
+      for (const client of [...clients, ...clients]) {
+        const headers = { host: 'inner.example', ...client }
+        t.equal((await ask(app, url, headers)).body, (await ask(app, '/uncached', headers)).body, `${name}, trustProxy ${trustProxy}, ${JSON.stringify(client)}`)
+        await settled(app)
+      }
+    }
+  }
+})
+
+t.test('behind a trusted proxy that sends X-Forwarded-Host, a route with key.host that reads request.hostname is a HIT; without the header, one with a constraint is', async t => {
+  const { app } = await createApp(t, { server: { trustProxy: true } })
+  app.addHook('onRequest', async request => { Object.assign(request, { tenant: request.hostname }) })
+  app.get('/', { config: { cache: { key: { host: true } } } }, async request => `${request.protocol}://${request.hostname}`)
+  app.get('/one', { ...CACHED, constraints: { host: 'inner.example' } }, async request => request.hostname)
+  const forwarded = { host: 'inner.example', 'x-forwarded-host': 'a.example', 'x-forwarded-proto': 'https' }
+  t.same((await askAs(app, '/', [forwarded])).map(({ cache, body }) => `${cache} ${body}`), ['MISS https://a.example', 'HIT https://a.example'])
+  t.same((await askAs(app, '/one', [{ host: 'inner.example' }])).map(({ cache }) => cache), ['MISS', 'HIT'])
+})
+
+t.test('what rewriteUrl cuts out of a URL, such as a language, tells responses apart', async t => {
+  const { app, clock } = await createApp(t, {
+    server: {
+      rewriteUrl (request) {
+        const [, language, path] = /^\/(de|en)(\/.*)$/.exec(request.url ?? '') ?? []
+        Object.assign(request, { language })
+        return path ?? request.url ?? ''
+      }
+    },
+    options: { ttl: '1m', staleWhileRevalidate: '1h' }
+  })
+  app.get('/page', CACHED, async request => `${String(Reflect.get(request.raw, 'language'))} ${request.originalUrl}`)
+  const askAll = async () => {
+    const answers: string[] = []
+    for (const url of ['/de/page?b=1&a=2', '/en/page?b=1&a=2', '/page']) {
+      const { cache, body } = await ask(app, url)
+      await settled(app)
+      answers.push(`${cache} ${body}`)
+    }
+    return answers
+  }
+  const pages = ['de /de/page?b=1&a=2', 'en /en/page?b=1&a=2', 'undefined /page']
+  const expected = (cache: string) => pages.map(page => `${cache} ${page}`)
+  t.same(await askAll(), expected('MISS'))
+  t.same(await askAll(), expected('HIT'))
+  await clock.advance('2m')
+  t.same(await askAll(), expected('STALE'))
+  t.same(await askAll(), expected('HIT'), 'the refresh in the background goes the same way')
+  t.equal((await ask(app, '/de/page?a=2&b=1')).cache, 'HIT', 'the order of a query is none')
+})
+
 t.test('with an owner, what names the owner does not count, and a header or cookie that the handler alone reads does', async t => {
   const { app } = await createApp(t, { before: async app => { await app.register(cookie) } })
   const owned = (more: RouteCacheOptions = {}) => ({ config: { cache: { private: (request: FastifyRequest) => request.cookies['user'], ...more } } })
