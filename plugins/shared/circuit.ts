@@ -1,4 +1,5 @@
 import type { Clock, Timer } from './clock.js'
+import { MAX_EXTENSION_MS } from './patience.js'
 
 /** What an observer sees of a circuit. */
 export interface CircuitStatus {
@@ -48,12 +49,15 @@ export class Circuit {
   #status: { -readonly [K in keyof CircuitStatus]: CircuitStatus[K] }
   #timer: Timer | undefined
   #probing = false
+  #probedAt = 0
   #isFlapping = false
   /** Since when each probe was answered in time. This and the times below are by the clock's `monotonic()`. */
   #goodSince: number | undefined
   #since: number
   #refusedAt = -Infinity
   #hasFailed = false
+  /** How many that waited for as long as they may got no reply, in a row. */
+  #inVain = 0
   #stopped = false
   #back: { promise: Promise<void>, resolve: () => void } | undefined
 
@@ -97,6 +101,20 @@ export class Circuit {
 
   success (): void {
     this.#status.failures = 0
+    this.#inVain = 0
+  }
+
+  /** A reply came after all. */
+  lateSuccess (): void {
+    this.#inVain = 0
+  }
+
+  /**
+   * Call it before `failure`. Replies that nobody waits for any more are an outage, although they arrive: where more is asked than the other side can
+   * answer, its queue would grow for as long as it is asked.
+   */
+  waitedInVain (): void {
+    this.#inVain++
   }
 
   /** It answers, but takes no writes. */
@@ -129,6 +147,7 @@ export class Circuit {
     if (this.isClosed || this.#probing || this.#stopped) return
     this.#clock.clearTimeout(this.#timer)
     this.#probing = true
+    this.#probedAt = this.#clock.monotonic()
     this.#options.probe().then(isPrompt => this.#good(isPrompt), (error: Error) => this.#bad(error))
   }
 
@@ -148,7 +167,8 @@ export class Circuit {
     if (this.#stopped) return
     if (!isPrompt) {
       this.disturbed()
-      this.#enter('late')
+      // One that is later than anything waits says only that the next one may come in time.
+      if (this.#clock.monotonic() - this.#probedAt <= MAX_EXTENSION_MS) this.#enter('late')
       return this.probeNow()
     }
     this.#goodSince ??= this.#clock.monotonic()
@@ -168,7 +188,7 @@ export class Circuit {
   #judge (): void {
     const { state, lastError } = this.#status
     if (state === 'open') return
-    const isStall = this.#options.isStall(lastError)
+    const isStall = this.#inVain < this.#options.threshold && this.#options.isStall(lastError)
     if (state === 'late' && isStall) return
     if (state === 'closed') {
       this.#isFlapping = this.#hasFailed && this.age < this.#options.flapWindow
@@ -187,6 +207,7 @@ export class Circuit {
 
   #enter (state: CircuitStatus['state']): void {
     if (state === this.state) return
+    this.#inVain = 0
     if (state === 'open') this.#status.opened++
     this.#status.state = state
     this.#status.since = this.#clock.now()

@@ -78,31 +78,33 @@ export function guardRedis (
   const impatience = itself && new Impatience(progress, itself)
 
   // Promises by hand, as every request passes here: an async function would cost it two more turns.
-  function ask<T> (operation: () => Promise<T>, repeats: number): Promise<T> {
+  function ask<T> (operation: () => Promise<T>, repeats: number, before?: Patience): Promise<T> {
     if (!circuit.isClosed) {
       if (!isPatient) return Promise.reject(refuse())
       if (circuit.state === 'open') return circuit.age < FRESH_MS ? askWhenBack(operation, repeats) : Promise.reject(refuse())
     }
     const answered = operation()
     const connectionOf = itself ?? nodeAsked(client)
-    const wait = isPatient ? new Patience(progress, circuit, connectionOf) : impatience ?? new Impatience(progress, connectionOf)
+    const wait = isPatient ? new Patience(progress, circuit, connectionOf, before) : impatience ?? new Impatience(progress, connectionOf)
     return withDeadline(answered, timeout, onTimeout, clock, wait).then(
       result => {
-        if (!wait.isExtended) circuit.success()
+        if (wait.isExtended) circuit.lateSuccess()
+        else circuit.success()
         return result
       },
       (error: unknown) => {
         if (error instanceof NodeDownError) throw error
-        if (isPatient && repeats > 0 && isGivenUp(error) && circuit.state !== 'open') return ask(operation, repeats - 1)
+        if (wait instanceof Patience && repeats > 0 && isGivenUp(error) && !wait.isUsedUp && circuit.state !== 'open') return ask(operation, repeats - 1, wait)
         const reason = client.status === 'end' && isOutage(error) ? new ClientEndedError() : error
-        judge(reason, connectionOf)
+        judge(reason, connectionOf, wait.isUsedUp || (wait.isExtended && isGivenUp(error)))
         throw reason
       })
   }
 
-  function judge (error: unknown, connectionOf: ConnectionOf): void {
+  function judge (error: unknown, connectionOf: ConnectionOf, isInVain: boolean): void {
     if (isOutage(error)) {
       progress.fail(connectionOf())
+      if (isInVain) circuit.waitedInVain()
       circuit.failure(error)
       nodes?.suspect()
     } else if (isRefusal(error)) circuit.refusal()

@@ -9,11 +9,12 @@ export type ConnectionOf = () => Redis | undefined
 /** So long a patient operation waits at a time, and then looks whether to go on. */
 const STEP_MS = 150
 /** How long a patient operation waits beyond its deadline. */
-const MAX_EXTENSION_MS = 1500
+export const MAX_EXTENSION_MS = 1500
 
 /** For an operation of a plugin that fails open: its deadline holds, and what comes back meanwhile is noted. */
 export class Impatience implements Watch {
   readonly isExtended = false
+  readonly isUsedUp = false
   readonly #progress: Progress
   readonly #connectionOf: ConnectionOf
 
@@ -43,17 +44,24 @@ export class Patience implements Watch {
   readonly #connectionOf: ConnectionOf
   #connection: Connection | undefined
   #moves = 0
-  #extension = 0
+  #extension: number
 
-  constructor (progress: Progress, circuit: Circuit, connectionOf: ConnectionOf) {
+  /** @param before - what the same operation has waited for already, before it was repeated */
+  constructor (progress: Progress, circuit: Circuit, connectionOf: ConnectionOf, before?: Patience) {
     this.#progress = progress
     this.#circuit = circuit
     this.#connectionOf = connectionOf
+    this.#extension = before === undefined || before.#extension === 0 ? 0 : before.#extension + STEP_MS
   }
 
   /** Whether it waited for longer than its deadline. */
   get isExtended (): boolean {
     return this.#extension > 0
+  }
+
+  /** Whether it has waited for as long as it may. */
+  get isUsedUp (): boolean {
+    return this.#extension >= MAX_EXTENSION_MS
   }
 
   look (due: number | undefined): void {
@@ -66,7 +74,7 @@ export class Patience implements Watch {
 
   goOn (): number {
     this.look(undefined)
-    if (this.#circuit.state === 'open' || this.#extension >= MAX_EXTENSION_MS || !this.#isWorthIt()) return 0
+    if (this.#circuit.state === 'open' || this.isUsedUp || !this.#isWorthIt()) return 0
     this.#moves = this.#connection?.moves ?? 0
     this.#extension += STEP_MS
     return STEP_MS

@@ -4,6 +4,8 @@ import type { Clock } from './clock.js'
 /** A longer time between two looks counts as this much: the process was busy with something else, and could not have read a reply. */
 const MAX_STEP_MS = 25
 const LAG_WINDOW_MS = 1000
+/** A timer that is late by less is no sign of a busy process: an idle one's are late by about a millisecond each, which many of them would add up. */
+const MIN_LAG_MS = 5
 /** A process that is late by so much within a second competes for its CPU, and so may Redis. */
 const BUSY_MS = 100
 /** An outage: so long nothing came back. A server that hangs is found within a second, and stalls of some hundred milliseconds are none. */
@@ -104,7 +106,7 @@ export class Progress {
       this.#lag = 0
       this.#windowEnds = now + LAG_WINDOW_MS
     }
-    if (due === undefined) return
+    if (due === undefined || now - due < MIN_LAG_MS) return
     this.#lag += Math.max(0, now - Math.max(due, this.#lagSeenUntil))
     this.#lagSeenUntil = now
   }

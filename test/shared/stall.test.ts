@@ -87,6 +87,39 @@ t.test('what fails closed waits no longer than 1.65 s, however long replies to o
   t.ok(took >= 1650 && took < 1700, `${took} ms`)
 })
 
+t.test('where more is asked than Redis can answer, its queue does not grow without end, and some are served', async t => {
+  const redis = await createLateRedis(t)
+  const { clock } = redis
+  let freeAt = 0
+  let longest = 0
+  redis.setDelay(() => {
+    freeAt = Math.max(freeAt, clock.now()) + 120
+    longest = Math.max(longest, freeAt - clock.now())
+    return freeAt - clock.now()
+  })
+  // One each 50 ms, for a minute.
+  const outcomes = await askEvery(redis, redis.guard(PATIENT), 1200)
+  t.ok(longest < 10_000, `the queue: ${longest} ms`)
+  const served = outcomes.slice(600).filter(({ result }) => result === 'PONG').length
+  t.ok(served > 50, `${served} of 600`)
+  t.ok(Math.max(...outcomes.map(({ took }) => took)) <= 1650)
+})
+
+t.test('what is repeated, as the client gave it up, waits no longer in all than what is not', async t => {
+  const redis = await createLateRedis(t)
+  const guard = redis.guard(PATIENT)
+  const began = redis.clock.now()
+  let took = 0
+  let asked = 0
+  // As the client's commandTimeout does.
+  const givesUp = () => new Promise((_resolve, reject) => { asked++; redis.clock.setTimeout(() => reject(new Error('Command timed out')), 1000) })
+  const never = guard.run(givesUp).catch((error: { code: string }) => { took = redis.clock.now() - began; return error.code })
+  await askEvery(redis, guard, 80)
+  t.equal(await never, TIMEOUT)
+  t.equal(asked, 2)
+  t.ok(took >= 1500 && took <= 1700, `${took} ms`)
+})
+
 /** The clock of a process that is short of CPU: each timer fires late. */
 function late (clock: Clock, by: number): Clock {
   return {
@@ -114,6 +147,17 @@ t.test('a process that is short of CPU does not take a silence of Redis for an o
   const outcomes = await askEvery(redis, guard, 20, 200)
   t.same(results(outcomes), ['PONG'])
   t.match(guard.circuit, { opened: 0 })
+})
+
+t.test('timers that fire 1 ms late, as those of an idle process do, do not make it a busy one: a Redis that hangs is found as soon', async t => {
+  const redis = await createLateRedis(t)
+  const guard = redis.guard(PATIENT, late(redis.clock, 1))
+  redis.setDelay(Infinity)
+  const outcomes = await askEvery(redis, guard, 200, 5)
+  t.same(results(outcomes), [CIRCUIT_OPEN, TIMEOUT])
+  const slowest = Math.max(...outcomes.map(({ took }) => took))
+  t.ok(slowest <= 170, `${slowest} ms`)
+  t.match(guard.circuit, { state: 'open', opened: 1 })
 })
 
 t.test('what the time limit of the client ended is asked again where it fails closed, and only if it may be repeated', async t => {

@@ -11,8 +11,8 @@ import { collectLog } from '../app/log-lines.js'
 export interface LateRedis {
   client: Redis
   clock: TestClock
-  /** Milliseconds by which each reply is late from now on; Infinity: none comes. */
-  setDelay (ms: number): void
+  /** Milliseconds by which each reply is late from now on; Infinity: none comes. A function is asked for each reply. */
+  setDelay (ms: number | (() => number)): void
   /** @param asSeen - the clock of the plugin that asks, where that is not `clock` */
   guard (options?: GuardOptions, asSeen?: Clock): RedisGuard
   /** The circuit's states that were logged. */
@@ -34,7 +34,8 @@ class LateConnection extends Duplex {
 
   override _write (chunk: Buffer, _encoding: string, done: () => void): void {
     const commands = String(chunk).match(/ping/gi)?.length ?? 0
-    if (this.#delay() !== Infinity && commands > 0) this.#clock.setTimeout(() => this.#reply('+PONG\r\n'.repeat(commands)), this.#delay())
+    const delay = commands > 0 ? this.#delay() : Infinity
+    if (delay !== Infinity) this.#clock.setTimeout(() => this.#reply('+PONG\r\n'.repeat(commands)), delay)
     done()
   }
 
@@ -50,9 +51,9 @@ class LateConnection extends Duplex {
 
 export async function createLateRedis (t: Test): Promise<LateRedis> {
   const clock = createTestClock()
-  let delay = 1
+  let delay = (): number => 1
   class LateConnector {
-    connect (): Promise<LateConnection> { return Promise.resolve(new LateConnection(clock, () => delay)) }
+    connect (): Promise<LateConnection> { return Promise.resolve(new LateConnection(clock, () => delay())) }
     check (): boolean { return true }
     disconnect (): void {}
   }
@@ -65,7 +66,7 @@ export async function createLateRedis (t: Test): Promise<LateRedis> {
   return {
     client,
     clock,
-    setDelay (ms) { delay = ms },
+    setDelay (ms) { delay = typeof ms === 'function' ? ms : () => ms },
     guard: (options, asSeen = clock) => guardRedis(client, log, 150, 'redis', asSeen, options),
     states: () => lines.map(line => line['circuit'])
   }
