@@ -41,14 +41,16 @@ function pathTagsOf (request: FastifyRequest, { keysHost }: ResolvedRouteCache):
   return original === tag ? [tag] : [tag, original]
 }
 
-const CANONICAL = /^(?:\/[a-z0-9_-]+)+$/
+// Most paths are spelled so already, and take this one step.
+const CANONICAL = /^(?:\/|(?:\/[a-z0-9_-]+)+)(?=[?#;]|$)/
 
 /**
  * The path of a URL in one spelling. Spellings that may reach the same route with the same parameters, under any option of
  * the router, share a result; so may different resources. It is never a part of a key.
  */
 export function canonicalPath (url: string): string {
-  if (CANONICAL.test(url)) return url
+  const canonical = CANONICAL.exec(url)
+  if (canonical !== null) return canonical[0]
   const path = withoutOrigin(url)
   const end = path.search(/[?#;]/)
   const decoded = decodePath(end === -1 ? path : path.slice(0, end)).toLowerCase().replaceAll(/[/\\]+/g, '/')

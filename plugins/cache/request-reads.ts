@@ -72,6 +72,10 @@ export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
   }
 
   #readHeader (target: Properties, name: string, value: unknown): void {
+    if (this.reader === 'suite') {
+      this.#isCookieTextLast = false
+      return
+    }
     // A name such as "constructor" is no field, and no field has upper case.
     if (value === undefined ? !LOWER_CASE.test(name) : !Object.hasOwn(target, name)) return
     this.#isCookieTextLast = name === 'cookie' && (this.reader === 'hooks' || this.reader === 'handler') && !this.#harmless.anywhere.has(name)
@@ -116,7 +120,7 @@ export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
   /** The cookies as others are to see them. */
   seenCookies (cookies: unknown): unknown {
     if (this.reader === 'suite' || typeof cookies !== 'object' || cookies === null) return cookies
-    if (this.#cookies?.of !== cookies) this.#cookies = { of: cookies, view: namesRead(cookies, (name, isPresent) => this.note(`cookie:${name}`, isPresent), () => this.note('cookie', true)) }
+    if (this.#cookies?.of !== cookies) this.#cookies = { of: cookies, view: new Proxy(cookies, new CookieNames(this)) }
     return this.#cookies.view
   }
 
@@ -124,8 +128,7 @@ export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
   seenQuery (query: unknown): unknown {
     const keysParameter = this.#keysParameter
     if (keysParameter === undefined || this.reader !== 'hooks' || typeof query !== 'object' || query === null) return query
-    const onRead = (name: string, isPresent: boolean): void => { if (isPresent && !keysParameter(name)) this.note(`query:${name}`, true) }
-    if (this.#query?.of !== query) this.#query = { of: query, view: namesRead(query, onRead, () => {}) }
+    if (this.#query?.of !== query) this.#query = { of: query, view: new Proxy(query, new QueryNames(this, keysParameter)) }
     return this.#query.view
   }
 
@@ -153,7 +156,8 @@ export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
   readSession (): void {
     const { reader } = this
     if (reader === 'suite' || reader === 'session') return
-    for (const [name, isPresent] of this.#ofSession ?? []) {
+    if (this.#ofSession === undefined) return
+    for (const [name, isPresent] of this.#ofSession) {
       if (reader === 'owner') this.note(name, isPresent)
       else if (!this.#harmless.anywhere.has(name)) this.#record(name, isPresent, 'hooks')
     }
@@ -188,27 +192,65 @@ export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
   }
 }
 
-/** Tells which properties of an object are read. */
-function namesRead (object: object, onRead: (name: string, isPresent: boolean) => void, onAll: () => void): object {
-  const told = (target: object, name: string | symbol): void => {
-    if (typeof name === 'string' && !(name in Object.prototype && !Object.hasOwn(target, name))) onRead(name, Object.hasOwn(target, name))
+/** Records which properties of an object are read. Classes share their methods: functions made for each request would cost more. */
+abstract class Names implements ProxyHandler<object> {
+  abstract onRead (name: string, isPresent: boolean): void
+
+  onAll (): void {}
+
+  get (target: object, name: string | symbol): unknown {
+    this.#read(target, name)
+    return Reflect.get(target, name)
   }
-  return new Proxy(object, {
-    get (target, name) {
-      told(target, name)
-      return Reflect.get(target, name)
-    },
-    has (target, name) {
-      told(target, name)
-      return Reflect.has(target, name)
-    },
-    getOwnPropertyDescriptor (target, name) {
-      told(target, name)
-      return Reflect.getOwnPropertyDescriptor(target, name)
-    },
-    ownKeys (target) {
-      onAll()
-      return Reflect.ownKeys(target)
-    }
-  })
+
+  has (target: object, name: string | symbol): boolean {
+    this.#read(target, name)
+    return Reflect.has(target, name)
+  }
+
+  getOwnPropertyDescriptor (target: object, name: string | symbol): PropertyDescriptor | undefined {
+    this.#read(target, name)
+    return Reflect.getOwnPropertyDescriptor(target, name)
+  }
+
+  ownKeys (target: object): Array<string | symbol> {
+    this.onAll()
+    return Reflect.ownKeys(target)
+  }
+
+  #read (target: object, name: string | symbol): void {
+    if (typeof name === 'string' && !(name in Object.prototype && !Object.hasOwn(target, name))) this.onRead(name, Object.hasOwn(target, name))
+  }
+}
+
+class CookieNames extends Names {
+  readonly reads: RequestReads
+
+  constructor (reads: RequestReads) {
+    super()
+    this.reads = reads
+  }
+
+  override onRead (name: string, isPresent: boolean): void {
+    this.reads.note(`cookie:${name}`, isPresent)
+  }
+
+  override onAll (): void {
+    this.reads.note('cookie', true)
+  }
+}
+
+class QueryNames extends Names {
+  readonly reads: RequestReads
+  readonly keysParameter: (name: string) => boolean
+
+  constructor (reads: RequestReads, keysParameter: (name: string) => boolean) {
+    super()
+    this.reads = reads
+    this.keysParameter = keysParameter
+  }
+
+  override onRead (name: string, isPresent: boolean): void {
+    if (isPresent && !this.keysParameter(name)) this.reads.note(`query:${name}`, true)
+  }
 }

@@ -89,7 +89,7 @@ function watchGetter (target: object, getter: string, name: string): void {
   if (get === undefined || watchedGetters.has(get) || Object.getOwnPropertyDescriptor(target, getter)?.configurable === false) return
   const watched = function (this: FastifyRequest): unknown {
     const reads = readsOf(this)
-    return reads === undefined ? get.call(this) : reads.readFor(name, () => get.call(this))
+    return reads === undefined || reads.reader === 'suite' ? get.call(this) : reads.readFor(name, () => get.call(this))
   }
   watchedGetters.add(watched)
   Object.defineProperty(target, getter, { get: watched, configurable: true })

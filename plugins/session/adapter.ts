@@ -152,7 +152,8 @@ export class Adapter implements FastifySessionStore {
       if (this.#reading.data !== undefined) this.#complete(session, this.#reading.data)
       delete this.#reading.data
     }
-    if (session !== null) {
+    // `@fastify/session` begins each request with an empty object.
+    if (session?.sessionId !== undefined) {
       stateOf(session).request = request
       protectCallbacks(session)
     }

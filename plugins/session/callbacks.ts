@@ -33,7 +33,6 @@ let prototypeWithCallbacks: object | null = null
 /** Has the methods of a session call their callbacks so. All sessions share one prototype: properties of their own would cost more. */
 export function protectCallbacks (session: Session): void {
   const prototype: object = Object.getPrototypeOf(session)
-  // `@fastify/session` begins each request with an empty object.
   if (!Object.hasOwn(prototype, 'regenerate') || prototype === prototypeWithCallbacks) return
   if (prototype !== prototypeOfSessions) {
     prototypeOfSessions = prototype

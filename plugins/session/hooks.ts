@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler, onSendHookHandler } from 'fastify'
 import { failHook, finishHook, holdPayload } from '../shared/hook-callback.js'
-import { recorderOf } from '../shared/request-reads.js'
+import { recorderOf, type Reader, type ReadRecorder } from '../shared/request-reads.js'
 import type { Adapter } from './adapter.js'
 import { closeReply, openReply } from './callbacks.js'
 import { checkIsCookie } from './cookie-rules.js'
@@ -26,13 +26,13 @@ const SESSION = Symbol('session')
  */
 export function withOwnHooks (fastify: FastifyInstance, adapter: Adapter, options: HookOptions): FastifyInstance {
   const wrappers: Record<string, (handler: never) => unknown> = {
-    onRequest: (handler: onRequestHookHandler) => wrapOnRequest(handler, adapter),
-    onSend: (handler: onSendHookHandler) => wrapOnSend(handler, adapter, options)
+    onRequest: (handler: onRequestHookHandler) => readingApart(wrapOnRequest(handler, adapter)),
+    onSend: (handler: onSendHookHandler) => payloadReadingApart(wrapOnSend(handler, adapter, options))
   }
   return new Proxy(fastify, {
     get (target, name) {
       const value: unknown = Reflect.get(target, name, target)
-      if (name === 'addHook') return (hook: string, handler: never) => target.addHook(hook as 'onRequest', readingApart((wrappers[hook]?.(handler) ?? handler) as Hook) as onRequestHookHandler)
+      if (name === 'addHook') return (hook: string, handler: never) => target.addHook(hook as 'onRequest', (wrappers[hook]?.(handler) ?? handler) as onRequestHookHandler)
       if (name === 'decorateRequest') {
         const ours: Record<string, object> = { session: accessor(adapter), sessionStore: { getter (this: FastifyRequest) { return storeFor(this, adapter) } } }
         return (property: string, given: object) => target.decorateRequest(property, (ours[property] ?? given) as never)
@@ -45,30 +45,45 @@ export function withOwnHooks (fastify: FastifyInstance, adapter: Adapter, option
   })
 }
 
-type Hook = (this: unknown, request: FastifyRequest, ...rest: unknown[]) => unknown
-
-/** A session's cookie changes no response unless somebody looks at the session. The callback goes on to the hooks of others. */
-function readingApart (hook: Hook): Hook {
-  return function sessionHook (request, ...rest) {
+/** A session's cookie changes no response unless something reads the session. The callback calls the hooks of others. */
+function readingApart (hook: onRequestHookHandler): onRequestHookHandler {
+  return function sessionHook (request, reply, done) {
     const recorder = recorderOf(request)
-    if (recorder === undefined) return hook.call(this, request, ...rest)
-    const done = rest.pop() as (...results: unknown[]) => void
+    if (recorder === undefined) return hook.call(this, request, reply, done)
     const before = recorder.reader
-    let isReading = true
-    const end = (): void => {
-      if (isReading) recorder.reader = before
-      isReading = false
-    }
     recorder.reader = 'session'
     try {
-      return hook.call(this, request, ...rest, (...results: unknown[]) => {
-        end()
-        done(...results)
+      return hook.call(this, request, reply, error => {
+        endReading(recorder, before)
+        done(error)
       })
     } finally {
-      end()
+      endReading(recorder, before)
     }
   }
+}
+
+/** As {@link readingApart}, for `onSend`: rest arguments in one function for both would cost each request more. */
+function payloadReadingApart (hook: onSendHookHandler): onSendHookHandler {
+  return function sessionHook (request, reply, payload, done) {
+    const recorder = recorderOf(request)
+    if (recorder === undefined) return hook.call(this, request, reply, payload, done)
+    const before = recorder.reader
+    recorder.reader = 'session'
+    try {
+      return hook.call(this, request, reply, payload, (error?: null, result?: unknown) => {
+        endReading(recorder, before)
+        done(error as null, result)
+      })
+    } finally {
+      endReading(recorder, before)
+    }
+  }
+}
+
+/** A callback that is called later finds another reader, which stays. */
+function endReading (recorder: ReadRecorder, before: Reader): void {
+  if (recorder.reader === 'session') recorder.reader = before
 }
 
 function accessor (adapter: Adapter) {
