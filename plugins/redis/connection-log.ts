@@ -7,8 +7,10 @@ import { isDatabaseRefusal, summary } from './errors.js'
 /**
  * Logs one line a change of state. While the connection is down its errors are counted, not logged one by one;
  * the line that says it is back tells how many there were.
+ *
+ * @returns a function that ends the log, for when the app closes the client itself
  */
-export function logConnection (client: RedisClient, log: FastifyBaseLogger, namespace: string | undefined, clock: Clock): void {
+export function logConnection (client: RedisClient, log: FastifyBaseLogger, namespace: string | undefined, clock: Clock): () => void {
   const about = { plugin: 'redis', address: addressOf(client), namespace }
   let state: 'connecting' | 'connected' | 'down' = 'connecting'
   let since = clock.monotonic()
@@ -38,6 +40,7 @@ export function logConnection (client: RedisClient, log: FastifyBaseLogger, name
     if (state === 'connected' && !closing) down('redis: connection lost, reconnecting')
   })
   client.on('end', () => { closing = true })
+  return () => { closing = true }
 
   function down (message: string): void {
     const why = reason

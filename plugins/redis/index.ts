@@ -29,9 +29,10 @@ export const redis = fp<RedisPluginOptions>(async function redis (fastify, given
   const client = options.client ?? createClient(options)
   rememberNodes(client, options.target.cluster?.nodes)
   setKeyPrefix(client, options.prefix)
-  logConnection(client, fastify.log, options.namespace, clock)
+  const endLog = logConnection(client, fastify.log, options.namespace, clock)
   if (options.closeClient) {
     fastify.addHook('onClose', async () => {
+      endLog()
       releaseCircuit(client)
       await closeClient(client, options.closeTimeout, clock)
     })

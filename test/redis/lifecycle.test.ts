@@ -54,6 +54,14 @@ t.test('an outage is one line when it begins and one when it ends, with its leng
   t.notMatch(text(), 'not-to-be-logged')
 })
 
+t.test('closing the app is not logged as a lost connection', async t => {
+  const { logger, lines } = collectLog()
+  const app = Fastify({ loggerInstance: logger })
+  await app.register(redis, { url: (await sharedRedis()).url })
+  await app.close()
+  t.same(lines.map(line => line['msg']), ['redis: connected'])
+})
+
 t.test('closing waits for commands under way, and leaves no timer that would keep the process', async t => {
   const timers = () => process.getActiveResourcesInfo().filter(name => name === 'Timeout').length
   const before = timers()
