@@ -1,7 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Clock } from '../shared/clock.js'
 import { parseDuration } from '../shared/duration.js'
-import { invalidOptionError } from '../shared/errors.js'
+import { invalidOptionError, namingRoute } from '../shared/errors.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
 import { whenReady, type MaybePromise } from '../shared/maybe-promise.js'
 import { readOptions, type OptionReader } from '../shared/options.js'
@@ -12,7 +12,7 @@ import { resolveHarmless, type Harmless } from './harmless.js'
 import { createOwnerOf } from './owner.js'
 import { PLUGIN_OPTIONS, ROUTE_OPTIONS, type CachePluginOptions, type KeyOptions, type RouteCacheOptions, type TagsOption } from './options.js'
 import { isListOfStrings, resolveTiers, resolveTtl, saidTtl, type Tiers } from './ttl.js'
-import { checkTags, readTag } from './tags.js'
+import { checkTags } from './tags.js'
 import { resolveDefaults, type ValuePlan } from './value-options.js'
 import { resolveSerializer, type Serializer } from './serializer.js'
 import { MAX_LIFE_MS } from './store.js'
@@ -120,7 +120,7 @@ export function resolveCacheOptions (given: CachePluginOptions): ResolvedCacheOp
     clock: read.clock(),
     route (route, where) {
       const own = typeof route === 'boolean' ? {} : route
-      if (typeof own !== 'object' || own === null) throw invalidOptionError('cache', `config.cache of ${where}`, route, 'true, false or an object')
+      if (typeof own !== 'object' || own === null) throw invalidOptionError('cache', 'config.cache', route, 'true, false or an object')
       readOptions('cache', own).onlyKnown(ROUTE_OPTIONS)
       return resolveRoute({ ...common, ...Object.fromEntries(Object.entries(own).filter(([, value]) => value !== undefined)) }, tiers, own, where)
     }
@@ -208,7 +208,8 @@ function resolveKey (key: KeyOptions | undefined, read: OptionReader): Pick<Reso
 
 function resolveTags (name: string, tags: TagsOption | undefined, read: OptionReader): ResolvedRouteCache['tagsOf'] {
   if (tags === undefined) return () => []
-  if (typeof tags === 'function') return request => whenReady<unknown, readonly string[]>(tags(request), given => checkTags(given, name))
-  const fixed = Array.isArray(tags) ? tags.map(readTag) : [undefined]
-  return fixed.every(tag => tag !== undefined) ? () => fixed : read.fail(name, 'a list of tags (strings that are not empty and do not begin with a NUL, or finite numbers), or a function of the request that returns one')
+  if (typeof tags === 'function') return request => whenReady<unknown, readonly string[]>(tags(request), given => namingRoute(request.routeOptions as { method: string, url: string }, () => checkTags(given, name)))
+  if (!Array.isArray(tags)) return read.fail(name, 'a list of tags, or a function of the request that returns one')
+  const fixed = checkTags(tags, name)
+  return () => fixed
 }

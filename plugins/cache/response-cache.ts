@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, onRequestHookHandler, onSendHookHandler, preHandlerHookHandler, RouteOptions } from 'fastify'
 import { canonicalText } from '../shared/canonical.js'
-import { invalidOptionError } from '../shared/errors.js'
+import { invalidOptionError, namingRoute } from '../shared/errors.js'
 import { failHook, finishHook, holdPayload } from '../shared/hook-callback.js'
 import { isPromise, whenReady, type MaybePromise } from '../shared/maybe-promise.js'
 import { PinnedHooks } from '../shared/pinned-hooks.js'
@@ -196,7 +196,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
     addRoute (instance, route, config) {
       if (config === false) return
       const methods = [route.method].flat()
-      const resolved: ResolvedRouteCache = { ...options.route(config ?? {}, `${methods.join()} ${route.url}`), counts: core.countsOf(route.url) }
+      const resolved: ResolvedRouteCache = { ...namingRoute(route, () => options.route(config ?? {}, `${methods.join()} ${route.url}`)), counts: core.countsOf(route.url) }
       if (resolved.hasInvalidations || methods.some(isUnsafe)) pinnedHooks.pin(instance, route, 'preHandler', watchUnsent(resolved), 'first')
       if (config !== undefined && resolved.stores) {
         const constraints = constraintsOf(route)

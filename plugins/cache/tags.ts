@@ -11,7 +11,9 @@ export function readTag (tag: unknown): string | undefined {
 
 /** @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` */
 export function checkTags (tags: unknown, name = 'tags'): readonly string[] {
-  const read = Array.isArray(tags) ? tags.map(readTag) : [undefined]
+  if (!Array.isArray(tags)) throw invalidOptionError('cache', name, tags, 'a list of tags, such as [\'products\']')
+  const read = tags.map(readTag)
   if (read.every(tag => tag !== undefined)) return read
-  throw invalidOptionError('cache', name, tags, 'a list of tags: strings that are not empty and do not begin with a NUL, or finite numbers')
+  const at = read.indexOf(undefined)
+  throw invalidOptionError('cache', `${name}[${at}]`, tags[at], 'a string that is not empty and does not begin with a NUL, or a finite number')
 }

@@ -19,7 +19,7 @@ export function resolveTiers (tiers: Readonly<Record<string, Duration>> | undefi
 export function resolveTtl (ttl: Duration, tiers: Tiers, read: OptionReader, also = ''): number {
   const ms = named(ttl, tiers) ?? parseDuration(ttl)
   if (ms === undefined || ms < 0 || ms > MAX_LIFE_MS / 2) {
-    return read.fail('ttl', `milliseconds or a string such as '30s', up to 15 days${also}; a function${tiers.size > 0 ? `; ${[...tiers.keys()].map(name => `'${name}'`).join(', ')}` : ''}`)
+    return read.fail('ttl', `milliseconds or a string such as '30s', up to 15 days${also}; a function${tiers.size > 0 ? `; a tier: ${[...tiers.keys()].map(name => `'${name}'`).join(', ')}` : '; the name of a tier of the option "tiers"'}`)
   }
   return ms
 }

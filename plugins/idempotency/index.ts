@@ -1,8 +1,7 @@
 import fp from 'fastify-plugin'
 import { keyPrefixOf, resolveClient } from '../shared/client.js'
-import { alreadyRegisteredError } from '../shared/errors.js'
+import { alreadyRegisteredError, invalidOptionError, namingRoute } from '../shared/errors.js'
 import { guardRedis } from '../shared/guard.js'
-import { readOptions } from '../shared/options.js'
 import { createHooks, isSafe } from './hooks.js'
 import { createMemoryStore } from './memory-store.js'
 import { OwedResponses } from './owed-responses.js'
@@ -46,10 +45,13 @@ export const idempotency = fp<IdempotencyPluginOptions>(async function idempoten
     if (config === undefined || config === false) return
     // Fastify adds it where there is GET: also where there is POST as well.
     if (route.method === 'HEAD' && fastify.hasRoute({ method: 'GET', url: route.url, ...route.constraints && { constraints: route.constraints } })) return
-    if ([route.method].flat().every(isSafe)) {
-      readOptions('idempotency', { 'config.idempotency': `${[route.method].flat().join()} ${route.url}` }).fail('config.idempotency', 'a route that changes something: GET and HEAD may be repeated anyway')
-    }
-    addHooks(this, route, resolveRoute(given, config))
+    const resolved = namingRoute(route, () => {
+      if ([route.method].flat().every(isSafe)) {
+        throw invalidOptionError('idempotency', 'config.idempotency', config, 'only on a route that changes something, such as POST: clients may repeat GET and HEAD anyway')
+      }
+      return resolveRoute(given, config)
+    })
+    addHooks(this, route, resolved)
   })
   fastify.addHook('onClose', async () => {
     await Promise.all([...runs].map(each => each.close()))

@@ -94,8 +94,8 @@ export function resolveRoute (plugin: IdempotencyPluginOptions, config: RouteIde
 function readRoute (read: OptionReader, { scope = createDefaultScope(), fingerprint = () => '', headers = DEFAULT_HEADERS }: RouteIdempotencyOptions): ResolvedRoute {
   const header = read.string('header', 'idempotency-key').toLowerCase()
   if (!FIELD_NAME.test(header)) read.fail('header', "a header's name")
-  if (typeof scope !== 'function') read.fail('scope', 'a function of the request that gives a string')
-  if (typeof fingerprint !== 'function') read.fail('fingerprint', 'a function of the request that gives a string')
+  if (typeof scope !== 'function') read.fail('scope', 'a function of the request that returns a string')
+  if (typeof fingerprint !== 'function') read.fail('fingerprint', 'a function of the request that returns a string')
   if (!Array.isArray(headers) || !headers.every(name => typeof name === 'string' && FIELD_NAME.test(name))) read.fail('headers', "an array of headers' names")
   return {
     ttl: read.duration('ttl', '24h', { min: 1 }),

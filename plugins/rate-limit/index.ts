@@ -1,6 +1,6 @@
 import type { FastifyContextConfig, FastifyInstance, RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
-import { invalidOptionError } from '../shared/errors.js'
+import { invalidOptionError, namingRoute } from '../shared/errors.js'
 import { Listeners } from '../shared/listeners.js'
 import { createLimiters } from './create-limiters.js'
 import type { RateLimitEvents } from './events.js'
@@ -83,8 +83,10 @@ export const rateLimit = fp<RateLimitPluginOptions>(async function rateLimit (fa
     if (config === undefined || config === null) {
       if (options.global) limit(route, globalSteps, options)
     } else if (config !== false) {
-      if (typeof config !== 'object') throw invalidOptionError('rate-limit', `config.rateLimit of ${route.url}`, config, 'false or an object')
-      const routeOptions = resolveRouteOptions(given, config)
+      const routeOptions = namingRoute(route, () => {
+        if (typeof config !== 'object') throw invalidOptionError('rate-limit', 'config.rateLimit', config, 'false or an object')
+        return resolveRouteOptions(given, config)
+      })
       limit(route, createSteps(limiters.for(routeOptions, config, route), routeOptions, scopes.ofRoute(routeOptions, route), events), routeOptions)
     }
   })

@@ -11,7 +11,7 @@ const EXPLANATION: Record<ConnectFailure, string> = {
   NOT_REDIS: 'what answers there is not a Redis',
   NAME_NOT_FOUND: 'the host name does not exist',
   TLS: 'the TLS handshake failed',
-  TIMEOUT: 'no answer in time',
+  TIMEOUT: 'no answer in time; check host, port and firewall, and use rediss:// only where the server has TLS',
   DATABASE: 'the server refuses this database; choose one that it has by the option db or in the url',
   ENDED: 'the client was closed before; give one that is open',
   FAILED: 'the connection failed'

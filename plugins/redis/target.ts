@@ -3,7 +3,7 @@ import { isRedisClient } from '../shared/client.js'
 import { invalidOptionError } from '../shared/errors.js'
 import type { RedisPluginOptions } from './options.js'
 
-const URL_ALLOWED = 'redis://host:port or rediss://host:port'
+const URL_ALLOWED = 'redis://host:port or rediss://host:port, with % / ? # and @ of a user and password written as %25 %2F %3F %23 and %40'
 /** What a URL or a host is, in errors: it may hold a password. */
 const HIDDEN = 'not shown here'
 const GIVEN_TOGETHER = 'given together'

@@ -1,4 +1,4 @@
-import { invalidOptionError } from '../shared/errors.js'
+import { invalidOptionError, unknownOptionError } from '../shared/errors.js'
 import { InvalidCookieError } from './errors.js'
 
 interface Rule {
@@ -83,7 +83,7 @@ export function checkCookieOptions (cookie: unknown): void {
   if (cookie === undefined) return
   if (typeof cookie !== 'object' || cookie === null || Array.isArray(cookie)) throw invalidOptionError('session', 'cookie', cookie, 'an object')
   for (const [name, value] of Object.entries(cookie)) {
-    if (!OPTION_NAMES.includes(name)) throw invalidOptionError('session', `cookie.${name}`, value, `one of ${OPTION_NAMES.join(', ')}`)
+    if (!OPTION_NAMES.includes(name)) throw unknownOptionError('session', `cookie.${name}`, OPTION_NAMES.map(each => `cookie.${each}`))
     const { fits, allowed } = OPTIONS[name]!
     if (value !== undefined && value !== null && !fits(value)) throw invalidOptionError('session', `cookie.${name}`, value, allowed)
   }

@@ -30,6 +30,32 @@ export function invalidOptionError (plugin: PluginName, option: string, given: u
   return new InvalidOptionError(option, describe(given), allowed)
 }
 
+/** Returns the error of an option that the plugin does not have: it names the option that may have been meant, and all that there are. */
+export function unknownOptionError (plugin: PluginName, option: string, known: readonly string[]): Error {
+  const UnknownOptionError = pluginError(plugin, 'INVALID_OPTION', 'unknown option "%s"; %sallowed: one of %s')
+  const meant = closest(option, known)
+  return new UnknownOptionError(option, meant === undefined ? '' : `did you mean "${meant}"? `, known.join(', '))
+}
+
+/**
+ * Runs `resolve`, and names the route in the message of an error that it throws, as an app has many routes with the same option.
+ *
+ * @throws what `resolve` throws
+ */
+export function namingRoute<T> (route: { method: string | readonly string[], url: string }, resolve: () => T): T {
+  try {
+    return resolve()
+  } catch (error) {
+    if (error instanceof Error) {
+      const said = error.message
+      error.message = said.replace(/^[\w-]+: /, start => `${start}route ${[route.method].flat().join()} ${route.url}: `)
+      // The stack repeats the message.
+      if (error.stack !== undefined) error.stack = error.stack.replace(said, () => error.message)
+    }
+    throw error
+  }
+}
+
 /**
  * The error of a plugin that is registered where it is already, `FST_REDIS_SUITE_<PLUGIN>_ALREADY_REGISTERED`; or of one that stands in its way.
  *
@@ -47,6 +73,29 @@ export function describe (value: unknown): string {
   if (Array.isArray(value)) return 'an array'
   if (typeof value === 'object' && value !== null) return 'an object'
   return String(value)
+}
+
+const LONGEST_NAME = 64
+
+/** Returns the known name that a misspelt one resembles most; undefined where none is close. */
+function closest (name: string, known: readonly string[]): string | undefined {
+  if (name.length > LONGEST_NAME) return undefined
+  const near = known.map(each => ({ each, edits: edits(name.toLowerCase(), each.toLowerCase()) })).sort((a, b) => a.edits - b.edits)[0]
+  if (near !== undefined && near.edits <= Math.max(1, Math.floor(name.length / 3))) return near.each
+  return known.find(each => each.length >= 3 && name.startsWith(each))
+}
+
+/** Returns how many letters have to be inserted, deleted or replaced to make `b` of `a` (Levenshtein distance). */
+function edits (a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, column) => column)
+  for (const [index, letter] of [...a].entries()) {
+    const next = [index + 1]
+    for (const [column, other] of [...b].entries()) {
+      next.push(Math.min(next[column]! + 1, row[column + 1]! + 1, row[column]! + (letter === other ? 0 : 1)))
+    }
+    row = next
+  }
+  return row.at(-1)!
 }
 
 /** What was thrown, as an error. */

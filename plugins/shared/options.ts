@@ -1,6 +1,6 @@
 import { isClock, systemClock, type Clock } from './clock.js'
 import { type Duration, parseDuration } from './duration.js'
-import { invalidOptionError, type PluginName } from './errors.js'
+import { invalidOptionError, unknownOptionError, type PluginName } from './errors.js'
 
 /** Options that Fastify itself reads from what `register` is given: every plugin lets them through. */
 const FASTIFY_OPTIONS = ['prefix', 'logLevel', 'logSerializers']
@@ -37,7 +37,7 @@ export function readOptions (plugin: PluginName, options: object): OptionReader 
     fail,
     onlyKnown (known) {
       const unknown = Object.keys(options).find(name => !known.includes(name) && !FASTIFY_OPTIONS.includes(name))
-      if (unknown !== undefined) fail(unknown, `one of ${known.join(', ')}`)
+      if (unknown !== undefined) throw unknownOptionError(plugin, unknown, known)
     },
     duration (name, fallback, { min = 0, max = Number.MAX_SAFE_INTEGER } = {}) {
       const ms = parseDuration(given(name) ?? fallback)

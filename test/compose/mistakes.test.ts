@@ -53,7 +53,7 @@ const mistakes: Mistake[] = [
   ['a route\'s config is a duration', async app => {
     await registered(app, [cache])
     app.get('/', { config: { cache: '30s' as unknown as true } }, async () => 1)
-  }, 'CACHE_INVALID_OPTION', 'config.cache of GET /', '"30s"', 'an object'],
+  }, 'CACHE_INVALID_OPTION', 'route GET /: ', '"config.cache"', '"30s"', 'an object'],
 
   ['a ttl in place of options', async app => { await registered(app, [cache]); await call(app.cache, 'set', 'a', 1, 60) }, 'CACHE_INVALID_OPTION', '"options"', '60', 'an object'],
   ['a pattern is missing', async app => { await registered(app, [cache]); await call(app.cache, 'invalidatePattern') }, 'CACHE_INVALID_OPTION', '"glob"', 'undefined'],
