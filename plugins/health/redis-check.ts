@@ -21,7 +21,7 @@ export function createRedisCheck (client: RedisClient, clock: Clock): Check {
   return async () => {
     const circuit = circuitOf(client)
     if (circuit?.state === 'open') throw new Error(`circuit open: ${circuit.lastError?.message ?? 'unknown'}`)
-    if (client.status !== 'ready') throw new Error(`connection is ${client.status}`)
+    if (client.status !== 'ready') throw new Error(`the connection is not ready (state "${client.status}")`)
     const began = clock.monotonic()
     await client.ping()
     const responseTime = Math.round((clock.monotonic() - began) * 100) / 100

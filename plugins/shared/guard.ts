@@ -178,7 +178,7 @@ function watch (client: RedisClient, log: FastifyBaseLogger, clock: Clock): Watc
  */
 async function probe (client: RedisClient, { circuit, progress, nodes }: Watched, clock: Clock): Promise<boolean> {
   if (client.status === 'end') throw new ClientEndedError()
-  if (client.status !== 'ready') throw new Error(`connection is ${client.status}`)
+  if (client.status !== 'ready') throw new Error(`the connection is not ready (state "${client.status}")`)
   if (isCluster(client)) {
     await nodes?.check()
     return true
