@@ -1,7 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { parseCacheControl, parseTargeted, type Directives } from './cache-control.js'
 import { joined } from './headers.js'
-import { HIT_FOR_PASS } from './passes.js'
 import type { RequestCache } from './request-state.js'
 import { isPersonal } from './unkeyed.js'
 
@@ -39,7 +38,7 @@ export function createKeepPrivate (targeted: readonly string[]): KeepPrivate {
 }
 
 // A shared cache sees neither sessions nor what the handler read. It knows what `Authorization` means (RFC 9111 §3.5).
-const PERSONAL = new Set(['session', 'user', HIT_FOR_PASS])
+const PERSONAL = new Set(['session', 'user'])
 
 /**
  * Adds `private` to the `Cache-Control` of a response that this cache does not store as it may be one user's, unless the response

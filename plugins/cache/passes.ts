@@ -5,9 +5,6 @@ import type { Clock } from '../shared/clock.js'
 const PASS_MS = 10_000
 const MOST_KEYS = 10_000
 
-/** Why such a response is not stored. */
-export const HIT_FOR_PASS = 'hit-for-pass'
-
 /** Keys of which responses depend on what they do not hold: their requests need not queue for a response that they cannot share ("hit-for-pass"). */
 export class Passes {
   readonly #clock: Clock
@@ -22,9 +19,10 @@ export class Passes {
     this.#keys.set(id, { names, until: this.#clock.monotonic() + PASS_MS })
   }
 
-  isPass (id: string, carries: (name: string) => boolean): boolean {
-    if (this.#keys.size === 0) return false
+  /** Returns what responses of a key depend on, where a request that carries one of the names is to pass. */
+  namesFor (id: string, carries: (name: string) => boolean): readonly string[] | undefined {
+    if (this.#keys.size === 0) return undefined
     const present = this.#keys.get(id)
-    return present !== undefined && present.until > this.#clock.monotonic() && present.names.some(carries)
+    return present !== undefined && present.until > this.#clock.monotonic() && present.names.some(carries) ? present.names : undefined
   }
 }

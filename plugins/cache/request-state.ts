@@ -35,6 +35,8 @@ export interface RequestCache {
   isBackground: boolean
   /** The making of the answer, where it may be stored. */
   fill: Fill | undefined
+  /** What responses of its key depend on, where it is known before the handler runs that its response is not stored. */
+  passesFor: readonly string[] | undefined
   /** What is there, but may not be used as it is. */
   stale: StoredResponse | undefined
   /** Whether the handler was asked if that is still right. */
@@ -82,6 +84,7 @@ export function createState (request: FastifyRequest, route: ResolvedRouteCache)
     place: undefined,
     isBackground: false,
     fill: undefined,
+    passesFor: undefined,
     stale: undefined,
     validates: false,
     before: {},

@@ -5,7 +5,7 @@ import type { CacheCore } from './core.js'
 import { isVariants, usabilityOf, type StoredResponse } from './entry.js'
 import { requestDirectives } from './headers.js'
 import { ageAndTtl, gatewayTimeout, isSelected, locateResponse, peekResponse, type Located } from './look-up.js'
-import { HIT_FOR_PASS, type Passes } from './passes.js'
+import type { Passes } from './passes.js'
 import type { Refresher } from './refresh.js'
 import type { RequestCache } from './request-state.js'
 import { reuseOf } from './reuse.js'
@@ -63,8 +63,9 @@ export function createServe ({ core, works, refresher, passes }: ServeOptions) {
         return true
       }
       if (request.method === 'HEAD') return forward(request, reply, state, located)
-      if (passes.isPass(key.id, name => carries(request, state, name))) {
-        state.why = HIT_FOR_PASS
+      state.passesFor = passes.namesFor(key.id, name => carries(request, state, name))
+      if (state.passesFor !== undefined) {
+        state.why = 'hit-for-pass'
         return forward(request, reply, state, located)
       }
       const turn = await works.enter(located.place)

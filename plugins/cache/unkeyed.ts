@@ -64,12 +64,17 @@ export function judgeReads (request: FastifyRequest, reply: FastifyReply, state:
   return names.length > 0 ? { why: `reads ${names.join(', ')}`, names } : { absent: unheld(reads.absent, state, varies, false) }
 }
 
-/** Whether what hooks and the handler have read by now may make the response one client's own. */
+// Every cache has these in its key, as parts of the URL (RFC 9111 §2).
+const OF_URL = new Set(['host', ':authority', 'request.protocol'])
+
+/** Whether what hooks and the handler have read by now may make the response another one than a shared cache expects for its URL. */
 export function isPersonal (reply: FastifyReply, state: RequestCache): boolean {
-  const { reads, route } = state
-  if (reads === undefined || reads.isEmpty || route.unkeyed !== 'bypass') return false
+  const { reads, route, passesFor } = state
+  if (reads === undefined || route.unkeyed !== 'bypass') return false
+  if (passesFor?.some(name => !OF_URL.has(name))) return true
+  if (reads.isEmpty) return false
   const vary = parseVary(joined(reply.getHeader('vary')))
-  return unheld(reads.present, state, vary === '*' ? [] : vary).length > 0
+  return unheld(reads.present, state, vary === '*' ? [] : vary).some(name => !OF_URL.has(name))
 }
 
 /** Where all are read, a client has chosen their names. */

@@ -173,12 +173,14 @@ t.test('a response that depends on more than its key is private whatever else ke
   app.get('/rolling', { config: { cache: true } }, async (request, reply) => await reply.setCookie('visitor', String(request.cookies['visitor'])).send('page'))
   app.get('/late', { config: { cache: { hook: 'onRequest' } }, preHandler: async request => { Object.assign(request, { user: 'ann' }) } }, async () => 'page')
   app.get('/refused', { config: { cache: true } }, async (request, reply) => await reply.noCache().send(`page of ${userOf(request)}`))
+  app.get('/host', { config: { cache: true } }, async (request, reply) => await reply.header('cache-control', 'max-age=60').send(`${request.protocol}://${request.hostname}`))
   app.get('/none', { config: { cache: true } }, async (_request, reply) => await reply.noCache().send('page'))
   const headers = { ...ANN, cookie: 'visitor=1' }
   const sent = async (url: string, more = {}) => (await ask(app, url, headers, more)).headers['cache-control']
   t.same([await sent('/header'), await sent('/header'), await sent('/header', { method: 'HEAD' })], ['private', 'private', 'private'], 'also while such requests do not wait for one another')
   for (const url of ['/rolling', '/late', '/refused']) t.equal(await sent(url), 'private', url)
   t.equal(await sent('/none'), undefined)
+  t.same([await sent('/host'), await sent('/host')], ['max-age=60', 'max-age=60'], 'the host is a part of the URL, which every cache has in its key')
 })
 
 t.test('a route that is not private says nothing of its own', async t => {
