@@ -199,7 +199,7 @@ export class Adapter implements FastifySessionStore {
   whenStored (session: Session & { sessionId: string }, call: (handle: string) => void): void {
     const state = stateOf(session)
     const go = () => call(hashId(session.sessionId))
-    if (state.known === undefined) state.onStored = go
+    if (state.known === undefined) (state.onStored ??= []).push(go)
     else go()
   }
 
@@ -227,7 +227,8 @@ export class Adapter implements FastifySessionStore {
   #complete (session: Session, data: Session): void {
     Object.assign(session, { ...data, cookie: session.cookie })
     // By the digest of the cookie alone each would be.
-    Object.defineProperty(session, 'isModified', { value: () => this.#isModified(session) })
+    const isModified = () => this.#isModified(session)
+    Object.defineProperty(session, 'isModified', { get: () => isModified, set: ignore })
   }
 
   #isModified (session: Session): boolean {
@@ -333,7 +334,7 @@ export class Adapter implements FastifySessionStore {
     if (version === undefined) this.abandon(session)
     else if (before === undefined) this.#options.counts.created()
     state.known = { changeTo: next => diff(after, next), version: version ?? '', user }
-    state.onStored?.()
+    for (const go of state.onStored ?? []) go()
     delete state.onStored
     if (hasMoved && before?.user !== undefined) await users.leave(before.user, handle)
     if (hasMoved && user !== undefined && version === undefined) await users.leave(user, handle)
@@ -375,6 +376,9 @@ export class Adapter implements FastifySessionStore {
     }
   }
 }
+
+/** As an assignment of another reserved name, one of `isModified` has no effect. */
+function ignore (): void {}
 
 /**
  * Before anything is written.

@@ -12,14 +12,22 @@ export type Change = Pick<SessionChange, 'set' | 'delete'>
 const RESERVED = new Set(['__proto__', 'constructor', 'prototype', 'sessionId', 'encryptedSessionId', 'toString', 'hasOwnProperty',
   'touch', 'regenerate', 'options', 'destroy', 'reload', 'save', 'get', 'set', 'isModified', 'isSaved'])
 
+/** Removes properties that hide a method of the session, as a handler may have assigned a request's body to it. */
+export function removeReserved (session: object): void {
+  for (const name of Object.keys(session)) if (RESERVED.has(name)) Reflect.deleteProperty(session, name)
+}
+
 /**
- * All but the cookie as JSON, without the braces.
+ * Returns all but the cookie as JSON, without the braces. It removes the properties that {@link removeReserved} does.
  *
  * @throws `FST_REDIS_SUITE_SESSION_UNSERIALIZABLE`
  */
 export function contentsOf (session: object): string {
   const contents: Record<string, unknown> = {}
-  for (const [name, value] of Object.entries(session)) if (name !== 'cookie' && !RESERVED.has(name)) contents[name] = value
+  for (const [name, value] of Object.entries(session)) {
+    if (RESERVED.has(name)) Reflect.deleteProperty(session, name)
+    else if (name !== 'cookie') contents[name] = value
+  }
   try {
     return JSON.stringify(contents).slice(1, -1)
   } catch {

@@ -4,6 +4,7 @@ import { hashId } from '../shared/keys.js'
 import type { Adapter } from './adapter.js'
 import { handled } from './callbacks.js'
 import { NoSessionError, NotTheUserError, StoreUnavailableError } from './errors.js'
+import { removeReserved } from './fields.js'
 import { userOf } from './sessions.js'
 import { digestOfFound } from './user-id.js'
 import type { UserSessions } from './user-sessions.js'
@@ -28,6 +29,7 @@ export function addLogin (fastify: FastifyInstance, { adapter, users, userId, pr
   function require (request: FastifyRequest): FastifyRequest['session'] {
     if (adapter.isAnonymous(request)) throw new StoreUnavailableError()
     if (!request.session?.sessionId) throw new NoSessionError()
+    removeReserved(request.session)
     return request.session
   }
 
@@ -42,6 +44,7 @@ export function addLogin (fastify: FastifyInstance, { adapter, users, userId, pr
     const { session } = request
     try {
       Object.assign(session, property === undefined ? {} : { [property]: user }, set)
+      removeReserved(session)
       if (digestOfFound(await userId(session)) !== userOf(user)) throw new NotTheUserError()
       await session.save()
     } catch (error) {

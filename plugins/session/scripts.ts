@@ -90,15 +90,16 @@ return version
 `
 
 /**
- * The life that a session has left unless it is used.
+ * The life that a session has left unless it is used. A user of Redis without PTTL gets that of a session without a TTL: the watch
+ * looks again after its interval.
  *
  * KEYS[1]  the session
  * reply    milliseconds, 0 where it has ended
  */
 export const lifeScript = lua`
 if not redis.call('HGET', KEYS[1], 'created') then return 0 end
-local ttl = redis.call('PTTL', KEYS[1])
-return ttl < 0 and ${DAY_MS} or math.max(1, ttl)
+local ttl = redis.pcall('PTTL', KEYS[1])
+return (type(ttl) ~= 'number' or ttl < 0) and ${DAY_MS} or math.max(1, ttl)
 `
 
 /**

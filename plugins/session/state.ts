@@ -20,7 +20,7 @@ export interface State {
   /** From where it is used, for its user's list. */
   request?: FastifyRequest
   /** Called when it is stored for the first time. */
-  onStored?: () => void
+  onStored?: Array<() => void>
   /** The last save, which the next one waits for. */
   saved?: Promise<boolean>
 }

@@ -2,6 +2,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import { callListener } from '../shared/call-listener.js'
 import type { Clock, Timer } from '../shared/clock.js'
 import { MAX_TIMER_MS } from '../shared/duration.js'
+import { isOutage, reasonOf } from '../shared/errors.js'
 import type { Feed } from '../shared/feed.js'
 
 interface Watch {
@@ -34,6 +35,7 @@ export class Watches {
   // Without a watch there is no connection for it.
   #feed: Feed | undefined
   #isClosed = false
+  #hasWarned = false
 
   constructor (options: WatchesOptions) {
     this.#options = options
@@ -99,6 +101,18 @@ export class Watches {
 
   /** A session that cannot be looked up has not ended: an outage logs nobody out. */
   async #lifeOf (handle: string): Promise<number> {
-    return await this.#options.lifeOf(handle).catch(() => Infinity)
+    try {
+      return await this.#options.lifeOf(handle)
+    } catch (error) {
+      this.#warn(error)
+      return Infinity
+    }
+  }
+
+  /** An outage is logged by the plugin that notices it. */
+  #warn (error: unknown): void {
+    if (this.#hasWarned || isOutage(error)) return
+    this.#hasWarned = true
+    this.#options.log.warn({ plugin: 'session', reason: reasonOf(error) }, 'session: a watched session cannot be looked up, so its streams stay open unless a message reports its end (logged once)')
   }
 }

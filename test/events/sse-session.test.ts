@@ -115,11 +115,14 @@ t.test('a stream ends when the lifetime of the session\'s cookie has passed', as
   await until('the stream ends', () => stream.isOver)
 })
 
-/** Two instances whose Redis user may neither publish nor subscribe. */
-async function startSevered (t: Test) {
+/** Two instances whose Redis user may neither publish nor subscribe, nor call other commands. */
+async function startSevered (t: Test, { forbidden = [] }: { forbidden?: readonly string[] } = {}) {
   const server = await startRedis()
-  await server.client().call('ACL', 'SETUSER', 'limited', 'on', '>limited', '~*', 'resetchannels', '+@all')
-  return await start(t, { store: { url: server.url.replace('//', '//limited:limited@') }, events: { redis: false } })
+  await server.client().call('ACL', 'SETUSER', 'limited', 'on', '>limited', '~*', 'resetchannels', '+@all', ...forbidden)
+  const url = server.url.replace('//', '//limited:limited@')
+  // The clock of the test cannot shorten TTLs where commands are forbidden.
+  const started = await start(t, { store: { url, ...forbidden.length > 0 && { answers: false } }, events: { redis: false } })
+  return { ...started, redis: server.client() }
 }
 
 t.test('while no message arrives, a stream ends at the next heartbeat', async t => {
@@ -132,6 +135,30 @@ t.test('while no message arrives, a stream ends at the next heartbeat', async t 
   await clock.advance('5s')
   await until('the stream ends', () => stream.isOver)
   t.same(warnings().filter(text => text.startsWith('session: ')), ['session: cannot subscribe to the end of sessions; a stream ends up to a heartbeat after its session'])
+})
+
+t.test('without the right to PTTL too, a stream ends at the next heartbeat after its session was destroyed or has expired', async t => {
+  const { here, there, user, clock, prefix, redis } = await startSevered(t, { forbidden: ['-pttl'] })
+  const bob = new Browser(here)
+  const handle = (await bob.send('POST', '/login/bob')).body
+  const [stream, other] = [await openSse(t, here, '/events', user.cookie), await openSse(t, here, '/events', bob.cookie)]
+  t.equal(await there.sessions.destroyAll('ann'), 1)
+  await clock.advance('16s')
+  await until('the stream of the destroyed session ends', () => stream.isOver)
+  t.equal(other.isOver, false)
+  t.equal(await redis.pexpire(`${prefix}:session:data:${handle}`, 1), 1)
+  await clock.advance('16s')
+  await until('the stream of the expired session ends', () => other.isOver)
+})
+
+t.test('that sessions cannot be looked up for want of a right is logged once, with what it means', async t => {
+  const { here, user, clock, warnings } = await startSevered(t, { forbidden: ['-hget'] })
+  const stream = await openSse(t, here, '/events', user.cookie)
+  const told = () => warnings().filter(text => text.includes('looked up'))
+  await until('the log says so', () => told().length > 0)
+  for (let i = 0; i < 3; i++) await clock.advance('16s')
+  t.equal(stream.isOver, false)
+  t.same(told(), ['session: a watched session cannot be looked up, so its streams stay open unless a message reports its end (logged once)'])
 })
 
 t.test('when the channel is back after it was cut, streams end whose sessions ended meanwhile', async t => {
@@ -167,6 +194,10 @@ t.test('sessions.watch calls a function once, which may be async and fail, and n
     plugins: { session: {} },
     routes: app => {
       routesOfSessions(app)
+      app.get('/begin', async request => {
+        anySession(request)['visits'] = 1
+        for (const name of ['first', 'second']) app.sessions.watch(request, () => { calls.push(name) })
+      })
       app.get('/watch', async request => {
         app.sessions.watch(request, async () => { calls.push('rejects'); throw new Error('of the app') })
         app.sessions.watch(request, () => { calls.push('throws'); throw new Error('of the app') })
@@ -178,6 +209,9 @@ t.test('sessions.watch calls a function once, which may be async and fail, and n
     }
   })
   const user = new Browser(app)
+  await user.send('GET', '/begin')
+  await user.send('POST', '/logout')
+  t.same(calls.splice(0), ['first', 'second'], 'all functions that watch a session which their own request began')
   await user.send('GET', '/watch')
   await user.send('POST', '/login/ann')
   await user.send('GET', '/watch')

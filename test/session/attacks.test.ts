@@ -25,6 +25,14 @@ async function start (t: Test, options: Partial<SessionPluginOptions> = {}, pref
     app.post<{ Body: { name: string } }>('/delete', async request => {
       delete anySession(request)[request.body.name]
     })
+    app.post<{ Body: object }>('/assign-and-login', async request => {
+      Object.assign(request.session, request.body)
+      await request.login('ann', { set: request.body as never })
+    })
+    app.post<{ Body: object }>('/assign-and-logout', async request => {
+      Object.assign(request.session, request.body)
+      await request.logout()
+    })
   }
   const app = await buildApp(t, { redis: { url: server.url, prefix }, session: options, routes })
   const keyOf = (handle: string) => `${prefix}:session:data:${handle}`
@@ -104,6 +112,25 @@ t.test('odd names of properties are kept apart, set and deleted; those that reac
     t.same(await user.state(), {})
     await app.inject({ method: 'POST', url: '/set', headers: { cookie: user.cookie!, 'content-type': 'application/json' }, payload: '{"ok":1,"constructor":{"prototype":{"admin":true}}}' })
     t.notOk(Reflect.get({}, 'admin'))
+  }
+})
+
+t.test('a request body with names of a session\'s methods changes no method, whatever the session does then', async t => {
+  const names = ['save', 'isModified', 'isSaved', 'touch', 'destroy', 'regenerate', 'reload', 'get', 'set', 'options', 'toString', 'hasOwnProperty', 'constructor']
+  for (const rolling of [true, false]) {
+    const { app } = await start(t, { rolling })
+    for (const name of names) {
+      for (const more of [{}, { x: 1 }]) {
+        const user = new Browser(app)
+        const send = async (url: string) => (await user.send('POST', url, { [name]: 1, ...more })).statusCode
+        t.same([await send('/set'), await send('/set'), await send('/set')], [200, 200, 200], `${name} ${JSON.stringify(more)}`)
+        t.same(await user.state(), more)
+        t.same([await send('/assign-and-login'), await send('/assign-and-login')], [200, 200], name)
+        t.same(await user.state(), { userId: 'ann', ...more })
+        t.equal(await send('/assign-and-logout'), 200, name)
+        t.same(await user.state(), {})
+      }
+    }
   }
 })
 
