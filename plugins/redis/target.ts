@@ -3,7 +3,8 @@ import { isRedisClient } from '../shared/client.js'
 import { invalidOptionError } from '../shared/errors.js'
 import type { RedisPluginOptions } from './options.js'
 
-const URL_ALLOWED = 'redis://host:port or rediss://host:port, with % / ? # and @ of a user and password written as %25 %2F %3F %23 and %40'
+const URL_ALLOWED = 'redis://host:port or rediss://host:port, with % / ? # and @ of a user and password written as %25 %2F %3F %23 and %40; for a Unix socket the option path'
+const HOST_ALLOWED = 'the name or address of a host alone; what begins with redis:// is the option url'
 /** What a URL or a host is, in errors: it may hold a password. */
 const HIDDEN = 'not shown here'
 const GIVEN_TOGETHER = 'given together'
@@ -20,6 +21,7 @@ export function checkTarget (options: RedisPluginOptions): string | undefined {
   if (client !== undefined && !isRedisClient(client)) fail('client', client, 'an ioredis client (Redis or Cluster)')
   if (cluster !== undefined) checkCluster(cluster.nodes, [cluster.options?.redisOptions?.db])
   if (sentinels !== undefined) checkSentinels(options)
+  checkHost('host', options.host)
   checkDb(options.db)
   return url === undefined ? undefined : checkUrl(url, options)
 }
@@ -43,7 +45,8 @@ function checkCluster (nodes: unknown, dbs: readonly unknown[]): void {
   for (const [i, node] of (nodes as ClusterNode[]).entries()) {
     const isText = typeof node === 'string'
     if (isText) checkNodeUrl(node, i)
-    else if (typeof node === 'object' && node !== null && Reflect.get(node, 'db') !== undefined) fail(`cluster.nodes[${i}].db`, Reflect.get(node, 'db'), 'no db, as a Cluster has database 0 alone')
+    else checkHost(`cluster.nodes[${i}].host`, hostOf(node))
+    if (typeof node === 'object' && node !== null && Reflect.get(node, 'db') !== undefined) fail(`cluster.nodes[${i}].db`, Reflect.get(node, 'db'), 'no db, as a Cluster has database 0 alone')
   }
   for (const db of dbs) if (db !== undefined && db !== 0) fail('cluster.options.redisOptions.db', db, 'no db, as a Cluster has database 0 alone')
 }
@@ -57,7 +60,20 @@ function checkNodeUrl (node: string, i: number): void {
 
 function checkSentinels ({ sentinels, name }: RedisPluginOptions): void {
   if (!Array.isArray(sentinels) || sentinels.length === 0) fail('sentinels', sentinels, 'a list of { host, port } with at least one Sentinel')
+  for (const [i, sentinel] of (sentinels as unknown[]).entries()) {
+    if (typeof sentinel !== 'object' || sentinel === null) fail(`sentinels[${i}]`, HIDDEN, '{ host, port }')
+    checkHost(`sentinels[${i}].host`, hostOf(sentinel))
+  }
   if (typeof name !== 'string' || name === '') fail('name', name, 'the name by which the Sentinels know the master')
+}
+
+function hostOf (node: unknown): unknown {
+  return typeof node === 'object' && node !== null ? Reflect.get(node, 'host') : undefined
+}
+
+/** A URL in place of a host may hold a password, which would be a part of the address in the log. */
+function checkHost (option: string, host: unknown): void {
+  if (host !== undefined && (typeof host !== 'string' || /[/@?#\s]/.test(host))) fail(option, typeof host === 'string' ? HIDDEN : host, HOST_ALLOWED)
 }
 
 function checkDb (db: unknown): void {

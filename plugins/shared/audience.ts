@@ -44,10 +44,11 @@ const FORWARDING = /forward|proxy|-original-|(?:client|real|connecting|user|remo
 /**
  * Whether a client on this machine sent the request itself. A proxy on this machine connects by loopback as well, for everyone, so that no
  * header of one may be there. `request.ip` has no say: where a proxy is trusted, a client can name an address itself.
+ * HTTP/1.0 is what nginx speaks to an app unless it is set otherwise, with the app's own address as `Host` and none of these headers.
  * The host has to be of this machine as well: a name of the outside is that of a proxy, or of a web page that rebinds it to 127.0.0.1.
  */
-function isLocal ({ socket, headers }: FastifyRequest): boolean {
-  if (!LOOPBACK.has(socket.remoteAddress ?? '')) return false
+function isLocal ({ socket, headers, raw }: FastifyRequest): boolean {
+  if (!LOOPBACK.has(socket.remoteAddress ?? '') || raw.httpVersion === '1.0') return false
   const host = headers.host ?? headers[':authority']
   return typeof host === 'string' && LOCAL_HOST.test(host) && !Object.keys(headers).some(name => FORWARDING.test(name))
 }

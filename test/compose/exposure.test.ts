@@ -1,3 +1,5 @@
+import { connect } from 'node:net'
+import { text } from 'node:stream/consumers'
 import type { FastifyServerOptions } from 'fastify'
 import t, { type Test } from 'tap'
 import type { HealthPluginOptions } from '../../plugins/health/index.js'
@@ -100,4 +102,15 @@ t.test('over TCP, a client on this machine reads them, and the same client throu
   t.same(await asked(), [200, true])
   t.same(await asked({ 'X-Forwarded-For': '127.0.0.1' }), [404, false])
   t.same(await asked({ Via: '1.1 caddy' }), [404, false])
+})
+
+t.test('nginx with no more than proxy_pass, so by HTTP/1.0 and with the address of the app as Host, is no client of this machine', async t => {
+  const { app } = await build(t, undefined)
+  const { port } = new URL(await app.listen({ port: 0, host: '127.0.0.1' }))
+  const asked = async (version: string) => {
+    const socket = connect(Number(port), '127.0.0.1')
+    socket.write(`GET /metrics HTTP/${version}\r\nHost: 127.0.0.1:${port}\r\nConnection: close\r\n\r\n`)
+    return (await text(socket)).slice(9, 12)
+  }
+  t.same([await asked('1.0'), await asked('1.1')], ['404', '200'])
 })

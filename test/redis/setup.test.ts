@@ -133,6 +133,16 @@ t.test('a URL that cannot be used is refused by an error that holds nothing of i
   }
 })
 
+t.test('a URL in place of a host is refused by an error that holds nothing of it', async t => {
+  for (const host of [`redis://:${SECRET}@localhost`, `:${SECRET}@localhost`, `${SECRET} x`]) {
+    const cases: object[] = [{ host }, { host, port: 1, required: false }, { cluster: { nodes: [{ host, port: 1 }] } }, { sentinels: [{ host, port: 1 }], name: 'm' }, { sentinels: [host], name: 'm' }]
+    for (const options of cases) {
+      const { error } = await bootFails(t, { connectTimeout: 100, ...options })
+      t.match(error, { code: 'FST_REDIS_SUITE_REDIS_INVALID_OPTION' }, JSON.stringify(options))
+    }
+  }
+})
+
 t.test('a password with special characters that are percent-encoded logs in', async t => {
   const password = 'a/b?c#d@e%f:g h'
   const server = await startRedis({ password })
