@@ -81,7 +81,10 @@ export class CacheCore {
     this.#attempts = new Attempts(run, events, log)
     this.#storeClock = new StoreClock(clock, () => this.#attempts.make(() => store.now()))
     this.#lookups = store.sharing?.()
-    this.#owed = new Owed(({ tags, ids }) => run(() => Promise.all([tags.length > 0 && store.invalidate(tags), ...ids.map(id => store.remove(id))])), log, clock)
+    this.#owed = new Owed((debt, onPaid) => run(() => Promise.all(this.#partsOf(debt).map(async part => {
+      await Promise.all([part.tags.length > 0 && store.invalidate(part.tags), ...part.ids.map(id => store.remove(id))])
+      onPaid(part)
+    }))), log, clock)
   }
 
   get stats (): CacheStats {
@@ -235,10 +238,13 @@ export class CacheCore {
 
   /** Removes in the background what a look-up found, as its source has replaced it by what is not stored. What was stored since then stays. */
   withdraw ({ key, seen, isStored }: Pick<Lookup, 'key' | 'seen' | 'isStored'>): void {
-    if (seen === undefined || !isStored) return
+    const { l1, store } = this.#options
     const { id, label } = key
-    const removed = this.#attempts.make(() => this.#options.store.remove(id, label, seen.generation))
-    this.#options.l1?.remove([id])
+    // The store may have evicted what first tiers still have.
+    const isKept = l1?.has(id) === true
+    if (isStored || isKept) l1?.remove([id])
+    if (seen === undefined || !(isStored || isKept)) return
+    const removed = this.#attempts.make(() => store.remove(id, label, seen.generation))
     this.#attempts.inBackground(removed.then(wasRemoved => {
       if (wasRemoved === undefined) this.#owed.add({ ids: [id], tags: [] })
       else if (wasRemoved) this.#countWithdrawn(label)
@@ -307,6 +313,12 @@ export class CacheCore {
       }
       throw new InvalidationPendingError(reasonOf(error))
     }
+  }
+
+  /** What the store writes in one step each. */
+  #partsOf ({ ids, tags }: Debt): Debt[] {
+    const groups = this.#options.store.isSpread ? tags.map(tag => [tag]) : tags.length > 0 ? [tags] : []
+    return [...groups.map(tags => ({ tags, ids: [] })), ...ids.map(id => ({ tags: [], ids: [id] }))]
   }
 
   #forget ({ ids, tags }: Debt): void {

@@ -49,6 +49,10 @@ export class L1 {
   get bytes (): number { return this.#kept.calculatedSize }
   get size (): number { return this.#kept.size }
 
+  has (id: string): boolean {
+    return this.#textOf.has(id)
+  }
+
   /** @param now - by the store's clock */
   get (key: CacheKey, now: number): Entry | undefined {
     const kept = this.#kept.get(key.text)

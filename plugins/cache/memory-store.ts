@@ -59,6 +59,7 @@ export function createMemoryStore (maxSize: number, clock: Clock = systemClock):
 
   return {
     skew: 0,
+    isSpread: false,
     async read (id, tags) {
       const seen = Object.fromEntries([EVERYTHING, ...tags].map(tag => [tag, versions.get(tag)]))
       const slot = slots.get(id)

@@ -15,7 +15,7 @@ import type { Passes } from './passes.js'
 import type { RequestCache } from './request-state.js'
 import { isUsableOnError } from './reuse.js'
 import { applyEntry, notModified } from './send-entry.js'
-import { judgeReads, warnOfTokens, warnOnce } from './unkeyed.js'
+import { isOfTheClient, judgeReads, warnOfTokens, warnOnce } from './unkeyed.js'
 import { groupTag, parseGroups } from './unsafe.js'
 import { MAX_ENTRY_TAGS } from './value-options.js'
 import { readAs } from './watch-request.js'
@@ -57,9 +57,9 @@ export function createTake (core: CacheCore, passes: Passes) {
 
   /** The response is not stored: lets those go on who wait for it. */
   function refuse (state: RequestCache, why: string, status: number): void {
-    const { fill, place, isBackground, hasOwner } = state
+    const { fill, place } = state
     state.why = why
-    if (place !== undefined && isWithdrawn({ status, why, isBackground, hasOwner })) core.withdraw(place)
+    if (place !== undefined && isWithdrawn({ ...state, status, isOfTheClient: isOfTheClient(state) })) core.withdraw(place)
     fill?.finish(undefined)
   }
 
@@ -100,7 +100,7 @@ export function createTake (core: CacheCore, passes: Passes) {
     }
     if (fill === undefined) {
       // A response to HEAD says as much.
-      if (state.place !== undefined && isGone(reply.statusCode)) core.withdraw(state.place)
+      if (state.place !== undefined && isGone(reply.statusCode) && !isOfTheClient(state)) core.withdraw(state.place)
       return payload
     }
     const judged: Judged = state.hasFailed ? { why: 'error' } : state.isRefused ? { why: 'the handler refused' } : judge(request, reply, state, core.now())

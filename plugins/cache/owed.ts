@@ -16,12 +16,15 @@ export interface Debt {
   ids: readonly string[]
 }
 
+/** Writes what is owed, and calls `onPaid` with each part of it that is written. */
+type Pay = (debt: Debt, onPaid: (part: Debt) => void) => Promise<unknown>
+
 /**
  * Invalidations that could not be written, as the store was not to be reached: they are tried again until they are, and
  * until then this process takes what they name as gone.
  */
 export class Owed {
-  readonly #pay: (debt: Debt) => Promise<unknown>
+  readonly #pay: Pay
   readonly #log: FastifyBaseLogger
   readonly #clock: Clock
   // With a number of its own each, as the same may be owed again while it is being paid.
@@ -30,7 +33,7 @@ export class Owed {
   #count = 0
   #timer: Timer | undefined
 
-  constructor (pay: (debt: Debt) => Promise<unknown>, log: FastifyBaseLogger, clock: Clock) {
+  constructor (pay: Pay, log: FastifyBaseLogger, clock: Clock) {
     this.#pay = pay
     this.#log = log
     this.#clock = clock
@@ -82,16 +85,33 @@ export class Owed {
   async #payAll (): Promise<boolean> {
     const tags = [...this.#tags]
     const ids = [...this.#ids]
+    for (let at = 0; at < Math.max(tags.length, ids.length); at += BATCH) {
+      if (!await this.#payBatch(new Map(tags.slice(at, at + BATCH)), new Map(ids.slice(at, at + BATCH)))) return false
+    }
+    return true
+  }
+
+  async #payBatch (tags: ReadonlyMap<string, number>, ids: ReadonlyMap<string, number>): Promise<boolean> {
+    const onPaid = (paid: Debt): void => {
+      for (const tag of paid.tags) if (this.#tags.get(tag) === tags.get(tag)) this.#tags.delete(tag)
+      for (const id of paid.ids) if (this.#ids.get(id) === ids.get(id)) this.#ids.delete(id)
+    }
     try {
-      for (let at = 0; at < Math.max(tags.length, ids.length); at += BATCH) {
-        const batch = { tags: tags.slice(at, at + BATCH), ids: ids.slice(at, at + BATCH) }
-        await this.#pay({ tags: batch.tags.map(([tag]) => tag), ids: batch.ids.map(([id]) => id) })
-        for (const [tag, number] of batch.tags) if (this.#tags.get(tag) === number) this.#tags.delete(tag)
-        for (const [id, number] of batch.ids) if (this.#ids.get(id) === number) this.#ids.delete(id)
-      }
+      await this.#pay({ tags: [...tags.keys()], ids: [...ids.keys()] }, onPaid)
       return true
     } catch {
+      // One master of a Cluster may be away: what is owed to the others is not to wait for it.
+      moveToEnd(this.#tags, tags)
+      moveToEnd(this.#ids, ids)
       return false
     }
+  }
+}
+
+function moveToEnd (all: Map<string, number>, some: ReadonlyMap<string, number>): void {
+  for (const [name, number] of some) {
+    if (all.get(name) !== number) continue
+    all.delete(name)
+    all.set(name, number)
   }
 }

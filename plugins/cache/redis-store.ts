@@ -126,6 +126,7 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
   return {
     // The clocks of a Cluster's nodes are several.
     skew: isCluster(client) ? 1000 : 0,
+    isSpread: isCluster(client),
     sharing: () => reads.sharing(),
     read: find,
     async begin (work, token, tags, ms) {

@@ -45,6 +45,8 @@ export interface Begun {
 export interface CacheStore {
   /** By how many milliseconds the clocks may differ that the store takes its times from. */
   readonly skew: number
+  /** Whether keys lie on several nodes, of which some may be away. */
+  readonly isSpread: boolean
   /** Makes what callers share that ask the same before it is sent; undefined where reading costs nothing. */
   sharing?<T> (): TurnReads<T>
   /** Reads a key and the versions of tags as of one moment at or after the call. */

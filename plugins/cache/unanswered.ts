@@ -1,6 +1,7 @@
 import type { FastifyReply } from 'fastify'
 import type { CacheCore } from './core.js'
 import type { RequestCache } from './request-state.js'
+import { isOfTheClient } from './unkeyed.js'
 import { isWithdrawn } from './withdrawal.js'
 import { PATIENCE_MS } from './works.js'
 
@@ -9,7 +10,7 @@ import { PATIENCE_MS } from './works.js'
  * `reply.raw`, called the 404 handler, or gave up when the client did.
  */
 export function watchUnanswered (core: CacheCore, reply: FastifyReply, state: RequestCache): void {
-  const { fill, place, isBackground, hasOwner } = state
+  const { fill, place } = state
   if (fill === undefined) return
   const { raw } = reply
   const { hijack } = reply
@@ -28,7 +29,7 @@ export function watchUnanswered (core: CacheCore, reply: FastifyReply, state: Re
     // Of a client that has gone the handler may know nothing, and answer all the same.
     const release = (): void => { if (!state.isTaken) fill.finish(undefined) }
     // A response that passes the cache by is not stored.
-    if (raw.writableEnded && place !== undefined && isWithdrawn({ status: raw.statusCode, why: 'not seen', isBackground, hasOwner })) core.withdraw(place)
+    if (raw.writableEnded && place !== undefined && isWithdrawn({ ...state, status: raw.statusCode, why: 'not seen', isOfTheClient: isOfTheClient(state) })) core.withdraw(place)
     if (raw.writableEnded) setImmediate(release)
     else core.clock.setTimeout(release, PATIENCE_MS).unref()
   })

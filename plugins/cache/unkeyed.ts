@@ -1,5 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Reader } from '../shared/request-reads.js'
+import { isVariants } from './entry.js'
 import { joined } from './headers.js'
 import { ALL_HEADERS, ENCODING, FORWARDED_HOST } from './request-reads.js'
 import type { RequestCache } from './request-state.js'
@@ -14,6 +15,18 @@ export const UNWATCHED = 'unwatched'
 
 export function whyUnwatched ({ route, reads }: RequestCache): string | undefined {
   return route.unkeyed === 'bypass' && reads === undefined ? UNWATCHED : undefined
+}
+
+/**
+ * Whether a response may depend on something that this client sent and that the stored response does not hold: then it says
+ * nothing about the stored one, which others share.
+ */
+export function isOfTheClient (state: RequestCache): boolean {
+  const { reads, route, base, isBackground, hasOwner } = state
+  if (reads === undefined || reads.isEmpty || route.unkeyed !== 'bypass' || isBackground || hasOwner) return false
+  const varies = isVariants(base?.entry) ? base.entry.meta.names : []
+  // Each request has an address and a socket: they make no request another one than that of the stored response.
+  return unheld(reads.present, state, varies).some(name => !name.startsWith('request.') && !name.startsWith('reply.'))
 }
 
 const OF_HOST = new Set(['host', ':authority', 'x-forwarded-host', 'request.protocol', 'x-forwarded-proto', FORWARDED_HOST])

@@ -10,15 +10,15 @@ import { Listeners } from '../../plugins/shared/listeners.js'
 import { createTestClock } from '../../plugins/testing/index.js'
 import { ask, settled } from '../helpers/cache/cache-app.js'
 import { upTo } from '../helpers/cache/factories.js'
-import { createTestApp, forEachStore } from '../helpers/index.js'
+import { advanceUntil, createTestApp, forEachStore } from '../helpers/index.js'
 import { collectLog } from '../helpers/app/log-lines.js'
 
 const MANY = 5000
 const MOST_A_BATCH = 200
 const tags = upTo(MANY).map(i => `tag-${i}`)
 
-/** A cache on a store that fails where it is told to; it records the sizes of what it is asked, and how much of it at a time. */
-function recording (failsAt: () => boolean) {
+/** A cache on a store that fails where it is told to, or on nodes that refuse some tags; it records the sizes of what it is asked, and how much of it at a time. */
+function recording (failsAt: () => boolean, refuses?: (tag: string) => boolean) {
   const clock = createTestClock()
   const memory = createMemoryStore(64 * 1024 ** 2, clock)
   const batches: number[] = []
@@ -26,7 +26,12 @@ function recording (failsAt: () => boolean) {
   let [running, most] = [0, 0]
   const store: CacheStore = {
     ...memory,
-    async invalidate (tags) { batches.push(tags.length); for (const tag of tags) done.add(tag) },
+    isSpread: refuses !== undefined,
+    async invalidate (tags) {
+      batches.push(tags.length)
+      if (refuses !== undefined && tags.some(refuses)) throw new Error('down')
+      for (const tag of tags) done.add(tag)
+    },
     async remove (id, label) { done.add(label ?? id); return true }
   }
   const run = async <T>(operation: () => Promise<T>): Promise<T> => {
@@ -62,6 +67,18 @@ t.test('where one batch fails the rest is not tried, but owed, and written once 
   isDown = false
   await clock.advance(100)
   t.equal(done.size, MANY)
+  await core.settle()
+})
+
+t.test('while one master of a Cluster is away, what is owed to the others is written once each', async t => {
+  const away = new Set(tags.slice(0, MANY / 2))
+  const { core, clock, batches, done } = recording(() => false, tag => away.has(tag))
+  await t.rejects(core.invalidate(tags), { code: 'FST_REDIS_SUITE_CACHE_INVALIDATION_PENDING' })
+  await advanceUntil(clock, 'the others have all that they are owed', () => done.size === MANY / 2, { step: 50 })
+  batches.length = 0
+  away.clear()
+  await advanceUntil(clock, 'so has the one that is back', () => done.size === MANY, { step: 50 })
+  t.equal(batches.length, MANY / 2)
   await core.settle()
 })
 

@@ -1,6 +1,7 @@
 // What the source takes back is not served on: a good response or value that is not stored removes the one that is.
 import { Readable } from 'node:stream'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import type { GetOrSetOptions, RouteCacheOptions } from '../../plugins/cache/index.js'
 import { ask, createCacheApp, onBothStores, settled } from '../helpers/cache/cache-app.js'
@@ -125,6 +126,24 @@ onBothStores('a response that depends on a header of one client leaves the store
   t.match(await ask(app, '/'), { status: 200, cache: 'STALE', body: 'v1' })
 })
 
+onBothStores('a client whose own header makes the response another one removes nothing that others share, whatever it is', async (t, store) => {
+  const { app, clock, answer } = await build(t, store, { staleIfError: '1h' })
+  for (const [name, handler] of Object.entries(NOT_STORED)) {
+    for (const method of ['GET', 'HEAD'] as const) {
+      await app.cache.clear()
+      answer((request, reply) => request.headers['x-other'] === undefined ? 'v1' : handler(request, reply))
+      await ask(app, '/')
+      await settled(app)
+      t.equal((await ask(app, '/')).cache, 'HIT', name)
+      await ask(app, '/', { 'x-other': 'a' }, { method })
+      await settled(app)
+      t.match(await ask(app, '/'), { cache: 'HIT', body: 'v1' }, `${method}: ${name}`)
+      // Where the requests of that client did not wait for each other any longer, they do again.
+      await clock.advance('11s')
+    }
+  }
+})
+
 onBothStores('a response to HEAD that says that the resource is gone removes the stored one', async (t, store) => {
   const { app, clock, answer } = await build(t, store, { staleIfError: '1h' })
   await ask(app, '/')
@@ -234,6 +253,22 @@ forEachStore(['redis', 'cluster'], store => {
     await clock.advance(101)
     t.equal((await ask(other, '/')).status, 404)
   })
+})
+
+t.test('what Redis has evicted and its source takes back is not served out of L1', async t => {
+  const { app, clock, prefix, answer } = await build(t, 'redis', { ttl: '1h' })
+  await ask(app, '/')
+  await settled(app)
+  await until('L1 answers', async () => { await ask(app, '/'); return app.cache.stats().l1Hits > 0 })
+  const client = app.redis as Redis
+  await client.unlink(await client.keys(`${prefix}:cache:entry:*`))
+  answer(fails(404))
+  // L1 is not used until this process knows that it has heard all invalidations.
+  await clock.advance(101)
+  for (let i = 0; i < 5; i++) {
+    t.equal((await ask(app, '/')).status, 404)
+    await settled(app)
+  }
 })
 
 // Values
