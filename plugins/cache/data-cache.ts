@@ -13,6 +13,7 @@ import type { Factory } from './factory.js'
 import type { GetOrSet } from './get-or-set.js'
 import { compileGlob, escapeGlob, MAX_GLOB_LENGTH } from './glob.js'
 import { dataKey, type CacheKey } from './key.js'
+import { plainLabel } from './paths.js'
 import type { StoreStats } from './store-stats.js'
 import { EVERYTHING } from './store.js'
 import { checkTags, type Tag } from './tags.js'
@@ -261,7 +262,11 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
     invalidateTags: async (tags, options) => await invalidate(checkTags(tags), options),
     async invalidatePattern (glob) {
       const whole = [...scope.prefixes.map(escapeGlob), checkGlob(glob)].join(':')
-      return await core.removeMatching(whole, compileGlob(whole))
+      const matches = compileGlob(whole)
+      return await core.removeMatching(whole, label => {
+        const plain = plainLabel(label)
+        return matches(label) || (plain !== label && matches(plain))
+      })
     },
     clear: async options => await invalidate(scope.tags.length === 0 ? [EVERYTHING] : scope.tags.slice(-1), options),
     stats: () => core.stats,

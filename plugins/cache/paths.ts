@@ -41,6 +41,7 @@ function pathTagsOf (request: FastifyRequest, { keysHost }: ResolvedRouteCache):
   return original === tag ? [tag] : [tag, original]
 }
 
+const ABSOLUTE = /^[a-z][\w+.-]*:\/\/[^/?#]*/i
 // Most paths are spelled so already, and take this one step.
 const CANONICAL = /^(?:\/|(?:\/[a-z0-9_-]+)+)(?=[?#;]|$)/
 
@@ -59,8 +60,19 @@ export function canonicalPath (url: string): string {
 
 /** The target of a request without scheme and host, which a client may send as well (RFC 9112 §3.2.2). */
 export function withoutOrigin (url: string): string {
-  const path = url.replace(/^[a-z][\w+.-]*:\/\/[^/?#]*/i, '')
+  const path = url.replace(ABSOLUTE, '')
   return path.startsWith('/') ? path : `/${path}`
+}
+
+/**
+ * Returns the label of a response as patterns name it: without scheme and host, with escapes decoded and slashes that are not
+ * doubled. A client chooses the spelling of a path, and must not keep its response from being removed.
+ */
+export function plainLabel (label: string): string {
+  const at = label.indexOf('?')
+  const path = at === -1 ? label : label.slice(0, at)
+  if (path.startsWith('/') ? !/%|\/\//.test(path) : !ABSOLUTE.test(path)) return label
+  return decodePath(withoutOrigin(path)).replaceAll(/\/{2,}/g, '/') + (at === -1 ? '' : label.slice(at))
 }
 
 /** An encoded slash stays encoded: it separates no segments. */

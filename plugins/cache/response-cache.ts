@@ -187,6 +187,13 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
     }
   }
 
+  function watchBegun (route: ResolvedRouteCache): preHandlerHookHandler {
+    return function cacheWatchBegun (request, _reply, done) {
+      if (invalidations.concern(request, route)) invalidations.begin(request)
+      done()
+    }
+  }
+
   const onError: onErrorHookHandler = (request, _reply, _error, done) => {
     if (request[STATE]) request[STATE].hasFailed = true
     done()
@@ -197,7 +204,10 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
       if (config === false) return
       const methods = [route.method].flat()
       const resolved: ResolvedRouteCache = { ...namingRoute(route, () => options.route(config ?? {}, `${methods.join()} ${route.url}`)), counts: core.countsOf(route.url) }
-      if (resolved.hasInvalidations || methods.some(isUnsafe)) pinnedHooks.pin(instance, route, 'preHandler', watchUnsent(resolved), 'first')
+      if (resolved.hasInvalidations || methods.some(isUnsafe)) {
+        pinnedHooks.pin(instance, route, 'preHandler', watchUnsent(resolved), 'first')
+        pinnedHooks.pin(instance, route, 'preHandler', watchBegun(resolved), 'last')
+      }
       if (config !== undefined && resolved.stores) {
         const constraints = constraintsOf(route)
         if (methods.includes('GET')) invalidations.add(route.url, resolved)

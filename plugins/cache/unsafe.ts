@@ -39,6 +39,8 @@ interface StoredRoute {
 export class Invalidations {
   readonly #core: CacheCore
   readonly #stored: StoredRoute[] = []
+  /** Requests whose handlers were called. */
+  readonly #begun = new WeakSet<FastifyRequest>()
   readonly #done = new WeakSet<FastifyRequest>()
 
   constructor (core: CacheCore) {
@@ -60,16 +62,25 @@ export class Invalidations {
     this.#done.add(request)
   }
 
+  /** The handler is called next: from now on the request may change something. */
+  begin (request: FastifyRequest): void {
+    this.#begun.add(request)
+  }
+
   /** Sees to responses that pass no `onSend` hook: of `reply.hijack()` and `reply.raw.end()`, and where the client has gone. */
   watch (request: FastifyRequest, reply: FastifyReply, route: ResolvedRouteCache): void {
     const { raw } = reply
     const { clock } = this.#core
     const run = (): void => { this.start(request, reply, route)?.catch(() => {}) }
+    const hasBegun = (): boolean => this.#begun.has(request)
     raw.once('close', () => {
       if (this.#done.has(request)) return
-      run()
+      // A client that leaves while a hook or the handler checks its credentials must invalidate nothing: the status tells.
+      const isKnown = raw.writableEnded || raw.headersSent || (reply.sent && hasBegun())
+      if (isKnown) run()
+      if (raw.writableEnded) return
       // The handler of a client that has gone may still be at work, and send nothing.
-      if (!raw.writableEnded) clock.setTimeout(run, PATIENCE_MS).unref()
+      clock.setTimeout(() => { if (hasBegun() && (isKnown || !this.#done.has(request))) run() }, PATIENCE_MS).unref()
     })
   }
 
@@ -80,7 +91,8 @@ export class Invalidations {
    */
   start (request: FastifyRequest, reply: FastifyReply, route: ResolvedRouteCache): Promise<void> | undefined {
     this.#done.add(request)
-    if (reply.statusCode >= 400) return undefined
+    // A redirect that a hook sends in place of the handler, as to a login page, changes nothing.
+    if (reply.statusCode >= 400 || (reply.statusCode >= 300 && !this.#begun.has(request))) return undefined
     const tags = isUnsafe(request.method) ? [...this.#pathTags(request, reply), ...parseGroups(fieldOf(reply, 'cache-group-invalidation')).map(groupTag)] : []
     if (route.hasInvalidations) return namedTags(request, route).then(named => this.#invalidate(request, [...tags, ...named]))
     return tags.length === 0 ? undefined : this.#invalidate(request, tags)

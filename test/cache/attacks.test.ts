@@ -282,7 +282,8 @@ onBothStores('a pattern means what it says where keys hold its characters themse
   for (const url of urls) await ask(app, url)
   await settled(app)
   t.equal(await app.cache.invalidatePattern('/a\\*'), 1)
-  t.equal(await app.cache.invalidatePattern('/\\[x\\]'), 1)
+  // In both spellings of the path.
+  t.equal(await app.cache.invalidatePattern('/\\[x\\]'), 2)
   t.equal((await ask(app, '/ab')).cache, 'HIT')
   t.equal((await ask(app, '/x')).cache, 'HIT')
   t.equal((await ask(app, '/a*')).cache, 'MISS')

@@ -229,3 +229,21 @@ t.test('a path has one canonical spelling, and a pattern matches each path that 
     for (const path of others) t.notOk(matches(path), `${pattern} ${path}`)
   }
 })
+
+onBothStores('a removal by pattern removes a path however a client has spelled it, and no other one', async (t, store) => {
+  const { app } = await createCacheApp(t, {
+    store,
+    options: { timeout: '1h' },
+    server: { ...router({ ignoreDuplicateSlashes: true }), rewriteUrl: ({ headers }) => String(headers['x-target']) },
+    routes (app) { for (const url of ['/p/:id', '/q/:id']) app.get(url, { config: { cache: true } }, async () => 'read') }
+  })
+  const spellings = ['/p/1', '/%70/%31', '/p/1?a=b', '/p/%31?a=%62', '//p//1', 'http://other.test/p/1', 'HTTP://other.test:80/%70/1?a=c']
+  const others = ['/q/1', '/q/%31', '/q/1?/p/1', '/q/%2Fp%2F1', 'http://other.test/q/p']
+  // `inject` makes a path of an absolute target.
+  const get = (target: string) => ask(app, '/', { 'x-target': target })
+  for (const url of [...spellings, ...others]) t.equal((await get(url)).status, 200, url)
+  await settled(app)
+  t.equal(await app.cache.invalidatePattern('/p/*'), spellings.length)
+  for (const url of others) t.equal((await get(url)).cache, 'HIT', url)
+  for (const url of spellings) t.equal((await get(url)).cache, 'MISS', url)
+})

@@ -84,7 +84,9 @@ onBothStores('a hijacked response with an error status invalidates nothing', asy
 onBothStores('what a handler has done for a client that has gone is invalidated, also where it sends nothing', async (t, name) => {
   for (const hijacks of [true, false]) {
     const step = createStep()
-    const { app, clock } = await build(t, name, ['a'], async (_request, reply) => {
+    let hasLeft = false
+    const { app, clock } = await build(t, name, ['a'], async (request, reply) => {
+      request.raw.socket.once('close', () => { hasLeft = true })
       if (hijacks) reply.hijack()
       await step.run()
     })
@@ -94,7 +96,7 @@ onBothStores('what a handler has done for a client that has gone is invalidated,
     client.end()
     await step.begun
     client.destroy()
-    await until('the server sees that', async () => app.cache.stats().invalidations > 0)
+    await until('the server sees that', () => hasLeft)
     // The handler writes after that.
     await ask(app, '/a')
     await settled(app)
@@ -103,6 +105,74 @@ onBothStores('what a handler has done for a client that has gone is invalidated,
     await clock.advance('6s')
     await settled(app)
     t.equal((await ask(app, '/a')).cache, 'MISS')
+  }
+})
+
+/** Requests of clients that may not write, and what of their route says so. */
+const REFUSED: Record<string, { inHook?: Handler, inHandler?: Handler }> = {
+  'a redirect to the login page by a hook': { inHook: async (_request, reply) => await reply.redirect('/login') },
+  'a client that leaves during the check of a hook': { inHook: async (_request, reply) => await reply.code(401).send('no') },
+  'a client that leaves during the check of the handler': { inHandler: async (_request, reply) => await reply.code(403).send('no') }
+}
+
+onBothStores('a client that may not write invalidates nothing', async (t, name) => {
+  for (const [who, { inHook, inHandler }] of Object.entries(REFUSED)) {
+    const step = createStep()
+    let hasLeft = false
+    const refuse = (handler: Handler): Handler => async (request, reply) => {
+      request.raw.socket.once('close', () => { hasLeft = true })
+      await step.run()
+      return await handler(request, reply)
+    }
+    const { app, clock } = await createCacheApp(t, {
+      store: name,
+      server: { forceCloseConnections: true },
+      options: { timeout: '1h' },
+      routes (app) {
+        app.get('/a', { config: { cache: { ttl: '1h', tags: ['a'] } } }, async () => 'read')
+        app.post('/a', { ...inHook && { preHandler: refuse(inHook) as never }, config: { cache: { invalidates: ['a'] } } }, inHandler ? refuse(inHandler) : () => 'written')
+      }
+    })
+    await app.listen({ port: 0, host: '127.0.0.1' })
+    await ask(app, '/a')
+    await settled(app)
+    const client = httpRequest({ method: 'POST', port: (app.server.address() as AddressInfo).port, path: '/a' }).on('error', () => {})
+    const done = new Promise(resolve => client.on('response', resolve))
+    client.end()
+    await step.begun
+    if (who.startsWith('a client')) {
+      client.destroy()
+      await until('the server sees that', () => hasLeft)
+    }
+    await settled(app)
+    step.end('')
+    if (who.startsWith('a redirect')) await done
+    await settled(app)
+    await clock.advance('6s')
+    await settled(app)
+    t.equal((await ask(app, '/a')).cache, 'HIT', who)
+  }
+})
+
+onBothStores('a redirect of the handler, and what a hook does in its place, invalidate', async (t, name) => {
+  const by: Record<string, { inHook?: Handler, inHandler?: Handler }> = {
+    'a redirect of the handler': { inHandler: (_request, reply) => reply.redirect('/a', 303) },
+    'a hook': { inHook: async (_request, reply) => await reply.code(201).send('written') }
+  }
+  for (const [who, { inHook, inHandler }] of Object.entries(by)) {
+    const { app } = await createCacheApp(t, {
+      store: name,
+      options: { timeout: '1h' },
+      routes (app) {
+        app.get('/a', { config: { cache: true } }, async () => 'read')
+        app.post('/a', { ...inHook && { preHandler: inHook as never } }, inHandler ?? (() => 'written'))
+      }
+    })
+    await ask(app, '/a')
+    await settled(app)
+    await app.inject({ method: 'POST', url: '/a' })
+    await settled(app)
+    t.equal((await ask(app, '/a')).cache, 'MISS', who)
   }
 })
 
