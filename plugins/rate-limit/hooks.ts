@@ -92,7 +92,12 @@ export function createSteps (limiter: Limiter, options: ResolvedRouteOptions, sc
   function hook (request: FastifyRequest, reply: FastifyReply, ...rest: unknown[]): Promise<void> | undefined {
     const done = rest.at(-1) as ((error?: Error) => void) | undefined
     // Without a callback nothing but a promise can tell its caller of a refusal.
-    if (typeof done !== 'function') return limitAwaited(request, reply)
+    if (typeof done !== 'function') {
+      const limited = limitAwaited(request, reply)
+      // Where the caller forgets to await it, a refusal must not end the process.
+      limited.catch(() => {})
+      return limited
+    }
     let answer: MaybePromise<Error | undefined>
     try {
       answer = limit(request, reply)

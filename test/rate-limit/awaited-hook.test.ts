@@ -106,4 +106,28 @@ forEachStore(['memory', 'redis'], store => {
     }
     t.same(seen[0], seen[1])
   })
+
+  t.test(`${store}: a refusal of a limiter that is not awaited ends no process`, async t => {
+    const unhandled: unknown[] = []
+    const listener = (error: unknown): void => { unhandled.push(error) }
+    process.on('unhandledRejection', listener)
+    t.teardown(() => process.off('unhandledRejection', listener))
+    const { app } = await createTestApp(t, {
+      store,
+      plugins: { rateLimit: { global: false, timeout: '1h' } },
+      routes: app => {
+        const limit = app.rateLimit({ max: 1 }) as Await
+        const settled: Array<Promise<unknown>> = []
+        app.get('/', async (request, reply) => {
+          settled.push(limit(request, reply))
+          return 'passed'
+        })
+        app.get('/settled', async () => (await Promise.allSettled(settled)).map(({ status }) => status))
+      }
+    })
+    for (let i = 0; i < 2; i++) t.equal((await app.inject('/')).body, 'passed')
+    t.same((await app.inject('/settled')).json(), ['fulfilled', 'rejected'])
+    await new Promise(resolve => setImmediate(resolve))
+    t.same(unhandled, [])
+  })
 })
