@@ -128,7 +128,7 @@ export class CacheCore {
   find (key: CacheKey, tags: readonly string[]): Promise<Lookup> {
     const find = () => this.#find(key, tags)
     // Who asks for the same in one turn gets the same answer: it is read once.
-    const look = () => this.#lookups === undefined ? find() : this.#lookups.get(`${key.text} ${JSON.stringify(tags)}`, find)
+    const look = () => this.#lookups === undefined ? find() : this.#lookups.get(nameOf(key, tags), find)
     return traced('cache lookup', look, lookup => ({ 'cache.result': this.#resultOf(lookup) }))
   }
 
@@ -139,11 +139,11 @@ export class CacheCore {
     const read = this.#attempts.make(() => store.read(key.id, [PATTERNS, ...tags]))
     const [found] = this.#storeClock.isSet ? [await read] : await Promise.all([read, this.#storeClock.set()])
     if (found === undefined) return { key, tags, entry: undefined, seen: undefined, isStored: false, mark, owed }
-    const { entry, ...seen } = found
+    const { entry } = found
     const isFresh = entry !== undefined && this.now() < entry.storedAt + entry.life
     const usable = isFresh && this.#options.mayBeOwed?.() !== true ? this.#unlessOwed(key, entry) : undefined
     if (usable !== undefined) l1?.set(key, usable, mark)
-    return { key, tags, entry: usable, seen, isStored: entry !== undefined, mark, owed }
+    return { key, tags, entry: usable, seen: found, isStored: entry !== undefined, mark, owed }
   }
 
   /** @param tags - those that have no version yet */
@@ -351,4 +351,9 @@ export class CacheCore {
     counts.storedBytes += bytes
     if (this.events.hears('store')) this.events.emit('store', { key: label, bytes })
   }
+}
+
+/** Only the same key with the same tags has such a name. */
+function nameOf ({ text }: CacheKey, tags: readonly string[]): string {
+  return `${tags.length} ${text.length} ${text}${tags.length === 1 ? tags[0] : JSON.stringify(tags)}`
 }

@@ -83,5 +83,7 @@ function isTime (value: unknown): value is number {
 }
 
 function isVersions (value: unknown): value is Record<string, string> {
-  return isRecord(value) && Object.values(value).every(version => typeof version === 'string')
+  if (!isRecord(value)) return false
+  for (const tag in value) if (typeof value[tag] !== 'string') return false
+  return true
 }

@@ -74,7 +74,7 @@ async function placeOf (core: CacheCore, headers: RequestHeaders, state: Request
     const isSame = known !== undefined && known.meta.names.length === names.length
     const meta: VariantsMeta = isSame && known ? known.meta : { names, nonce: randomUUID(), origin: base.seen?.generation ?? '', ids: [] }
     const place = variantKey(key, meta, headers)
-    const lookup: Lookup = place.text === fill.lookup.key.text ? fill.lookup : { ...base, key: place, seen: base.seen && { ...base.seen, generation: '' } }
+    const lookup: Lookup = place.text === fill.lookup.key.text ? fill.lookup : { ...base, key: place, seen: base.seen && { versions: base.seen.versions, generation: '' } }
     if (isSame && meta.ids.includes(place.id)) return { lookup, isWritten: false }
 
     const ids = [...meta.ids, place.id]

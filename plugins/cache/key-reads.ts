@@ -6,13 +6,15 @@ import { mayAnswerSingly, turnOf, type Turn } from '../shared/turn.js'
 import { TurnReads } from './turn-reads.js'
 
 interface Waiter {
-  resolve: (bytes: Buffer | null) => void
+  /** Where its keys are in the batch. */
+  places: readonly number[]
+  resolve: (values: Array<Buffer | null>) => void
   reject: (error: unknown) => void
 }
 
 /** Reads keys, each once a turn of the event loop. */
 export interface KeyReads {
-  get (key: string): Promise<Buffer | null>
+  getAll (keys: readonly string[]): Promise<Array<Buffer | null>>
   /** Makes what those share who ask the same of it in one turn. */
   sharing<T> (): TurnReads<T>
 }
@@ -31,8 +33,8 @@ class SingleReads implements KeyReads {
     this.#reads = this.sharing()
   }
 
-  get (key: string): Promise<Buffer | null> {
-    return this.#reads.get(key, () => onNode(this.#client, key, () => this.#client.getBuffer(key)).catch(noneOfAnotherType))
+  getAll (keys: readonly string[]): Promise<Array<Buffer | null>> {
+    return Promise.all(keys.map(key => this.#reads.get(key, () => onNode(this.#client, key, () => this.#client.getBuffer(key)).catch(noneOfAnotherType))))
   }
 
   sharing<T> (): TurnReads<T> {
@@ -46,7 +48,7 @@ const MOST = 128
 /** Reads what is asked for in one turn by one command, at its end. */
 class BatchedReads implements KeyReads {
   readonly #turn: Turn
-  readonly #reads: TurnReads<Buffer | null>
+  readonly #places = new Map<string, number>()
   #keys: string[] = []
   #waiters: Waiter[] = []
   #sent = 0
@@ -54,20 +56,33 @@ class BatchedReads implements KeyReads {
 
   constructor (client: Redis) {
     this.#turn = turnOf(client)
-    this.#reads = this.sharing()
   }
 
-  get (key: string): Promise<Buffer | null> {
-    return this.#reads.get(key, () => new Promise((resolve, reject) => {
-      this.#waiters.push({ resolve, reject })
-      const count = this.#keys.push(key)
-      if (count === 1) this.#turn.atEnd(() => this.#send())
-      else if (count === MOST) this.#send()
-    }))
+  getAll (keys: readonly string[]): Promise<Array<Buffer | null>> {
+    if (keys.length <= MOST) return this.#getBatch(keys)
+    const parts = Array.from({ length: Math.ceil(keys.length / MOST) }, (_, i) => keys.slice(i * MOST, (i + 1) * MOST))
+    return Promise.all(parts.map(part => this.#getBatch(part))).then(values => values.flat())
   }
 
   sharing<T> (): TurnReads<T> {
     return new TurnReads(() => this.#sent)
+  }
+
+  /** One promise for all keys: each one costs about a microsecond. */
+  #getBatch (keys: readonly string[]): Promise<Array<Buffer | null>> {
+    return new Promise((resolve, reject) => {
+      if (this.#keys.length + keys.length > MOST) this.#send()
+      if (this.#keys.length === 0) this.#turn.atEnd(() => this.#send())
+      this.#waiters.push({ places: keys.map(key => this.#placeOf(key)), resolve, reject })
+    })
+  }
+
+  #placeOf (key: string): number {
+    const present = this.#places.get(key)
+    if (present !== undefined) return present
+    const place = this.#keys.push(key) - 1
+    this.#places.set(key, place)
+    return place
   }
 
   #send (): void {
@@ -76,10 +91,11 @@ class BatchedReads implements KeyReads {
     if (keys.length === 0) return
     this.#keys = []
     this.#waiters = []
+    this.#places.clear()
     this.#sent++
     if (this.#isApart) return this.#sendEach(keys, waiters)
     this.#turn.ask(on => on.mgetBuffer(keys)).then(
-      replies => { for (const [i, waiter] of waiters.entries()) settle(waiter, Array.isArray(replies) ? replies[i] : undefined) },
+      replies => { for (const waiter of waiters) settle(waiter, Array.isArray(replies) ? replies : []) },
       (error: unknown) => {
         if (mayAnswerSingly(error)) {
           this.#isApart = true
@@ -90,13 +106,22 @@ class BatchedReads implements KeyReads {
   }
 
   #sendEach (keys: readonly string[], waiters: readonly Waiter[]): void {
-    for (const [i, waiter] of waiters.entries()) this.#turn.ask(on => on.getBuffer(keys[i] ?? '')).catch(noneOfAnotherType).then(reply => settle(waiter, reply), waiter.reject)
+    const replies = keys.map(key => this.#turn.ask(on => on.getBuffer(key)).catch(noneOfAnotherType))
+    for (const waiter of waiters) {
+      const own = { ...waiter, places: waiter.places.map((_, i) => i) }
+      Promise.all(waiter.places.map(place => replies[place])).then(values => settle(own, values), waiter.reject)
+    }
   }
 }
 
-function settle ({ resolve, reject }: Waiter, reply: unknown): void {
-  if (reply === null || Buffer.isBuffer(reply)) resolve(reply)
-  else reject(new TypeError('unexpected reply to MGET'))
+function settle ({ places, resolve, reject }: Waiter, replies: readonly unknown[]): void {
+  const values: Array<Buffer | null> = []
+  for (const place of places) {
+    const reply = replies[place]
+    if (reply !== null && !Buffer.isBuffer(reply)) return reject(new TypeError('unexpected reply to MGET'))
+    values.push(reply)
+  }
+  resolve(values)
 }
 
 /** As `MGET` does: a key of another type reads as none. */

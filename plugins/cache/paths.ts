@@ -1,7 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import { hashId } from '../shared/keys.js'
-import { whenReady, type MaybePromise } from '../shared/maybe-promise.js'
-import { readingAs } from '../shared/request-reads.js'
+import { isPromise, type MaybePromise } from '../shared/maybe-promise.js'
 import type { ResolvedRouteCache } from './resolve-options.js'
 
 // A longer path is named by its digest: a client chooses its length, and every entry names it.
@@ -25,10 +24,12 @@ export function pathOfTag (tag: string): string | undefined {
   return tag.startsWith(PATH) ? tag.slice(1) : undefined
 }
 
-/** The tags of a response, as far as they are known before it is made. */
+/** The tags of a response, as far as they are known before it is made. The suite must be the reader of the request. */
 export function tagsFor (request: FastifyRequest, route: ResolvedRouteCache): MaybePromise<readonly string[]> {
-  const [named, paths] = readingAs('suite', request, () => [route.tagsOf(request), pathTagsOf(request, route)] as const)
-  return whenReady(named, known => known.length === 0 ? paths : [...known, ...paths])
+  const paths = pathTagsOf(request, route)
+  const named = route.tagsOf(request)
+  if (isPromise(named)) return named.then(known => [...known, ...paths])
+  return named.length === 0 ? paths : [...named, ...paths]
 }
 
 /** The tags of a request's path: as it was sent, and as `rewriteUrl` made it. */

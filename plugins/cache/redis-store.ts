@@ -28,6 +28,8 @@ export function invalidationChannel (prefix: string): string {
 }
 
 const PASS = 'pass'
+const NO_TAGS: readonly string[] = []
+const NOTHING = { entry: undefined, generation: '' }
 
 /**
  * Keeps entries in Redis. A tag is a key that holds a version, and an entry remembers the versions of its tags: to
@@ -41,6 +43,7 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
   const entries = keySpace(prefix, 'cache', 'entry')
   const entryKey = (id: string) => entries + id
   const tagVersions = new TagVersions(client, prefix, clock)
+  const keyOfTag = (tag: string) => tagVersions.keyOf(tag)
   const patternsKey = tagVersions.keyOf(PATTERNS)
   const claims = keySpace(prefix, 'cache', 'claim')
   const claimKey = (work: string) => claims + work
@@ -48,25 +51,23 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
   // Whether two keys cannot be asked of at once.
   let isApart = isCluster(client)
 
-  async function versionsOf (names: readonly string[]): Promise<Record<string, string | undefined>> {
-    return rememberedAll(names, await Promise.all(names.map(tag => reads.get(tagVersions.keyOf(tag)))))
-  }
-
-  function rememberedAll (names: readonly string[], values: ReadonlyArray<Buffer | null>): Record<string, string | undefined> {
-    return Object.fromEntries(names.map((tag, i) => [tag, tagVersions.remember(tag, values[i]?.toString('latin1'))]))
+  async function readTags (tags: readonly string[]): Promise<TagValues> {
+    return byTag(tags, await reads.getAll(tags.map(keyOfTag)))
   }
 
   async function find (id: string, tags: readonly string[]): Promise<Found> {
     const names = [EVERYTHING, ...tags]
-    const [bytes = null, ...values] = await Promise.all([reads.get(entryKey(id)), ...names.map(tag => reads.get(tagVersions.keyOf(tag)))])
-    const versions = rememberedAll(names, values)
-    if (bytes === null) return { entry: undefined, generation: '', versions }
-    const { entry, generation } = decodeFrame(bytes)
-    // What the handler named is known only now; nearly always there is nothing of it.
-    const more = Object.keys(entry?.tags ?? {}).filter(tag => !Object.hasOwn(versions, tag))
-    const all = more.length === 0 ? versions : { ...versions, ...await versionsOf(more) }
-    const isValid = entry !== undefined && EVERYTHING in entry.tags && Object.entries(entry.tags).every(([tag, version]) => all[tag] === version)
-    return { entry: isValid ? entry : undefined, generation, versions }
+    const [bytes, ...values] = await reads.getAll([entryKey(id), ...names.map(keyOfTag)])
+    const read = byTag(names, values)
+    const { entry, generation } = bytes ? decodeFrame(bytes) : NOTHING
+    if (entry !== undefined) {
+      // What the handler named is known only now; nearly always there is nothing of it.
+      const more = tagsBeside(entry, read)
+      if (isValid(entry, more.length === 0 ? read : new Map([...read, ...await readTags(more)]))) return new FoundInRedis(entry, generation, read)
+    }
+    const found = new FoundInRedis(undefined, generation, read)
+    tagVersions.rememberAll(found.versions)
+    return found
   }
 
   /** Stores entries whatever is there. */
@@ -167,6 +168,48 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
     now: time,
     stats: async () => await redisStats(client),
     removeMatching: async matches => await removeByLabel(client, entries, matches)
+  }
+}
+
+/** Versions of tags as they were read. */
+type TagValues = ReadonlyMap<string, Buffer | null | undefined>
+
+function byTag (tags: readonly string[], values: ReadonlyArray<Buffer | null>): TagValues {
+  const read = new Map<string, Buffer | null | undefined>()
+  let i = 0
+  for (const tag of tags) read.set(tag, values[i++])
+  return read
+}
+
+/** The tags of an entry that have not been read yet. */
+function tagsBeside ({ tags }: Entry, read: TagValues): readonly string[] {
+  let more: string[] | undefined
+  for (const tag in tags) if (!read.has(tag)) (more ??= []).push(tag)
+  return more ?? NO_TAGS
+}
+
+/** Whether none of its tags has been invalidated since it began to be made. */
+function isValid ({ tags }: Entry, read: TagValues): boolean {
+  for (const tag in tags) if (read.get(tag)?.toString('latin1') !== tags[tag]) return false
+  return EVERYTHING in tags
+}
+
+/** A hit needs no object of all versions, which costs as much as two keys that are read. */
+class FoundInRedis implements Found {
+  readonly entry: Entry | undefined
+  readonly generation: Generation
+  readonly #read: TagValues
+  #versions: Readonly<Record<string, string | undefined>> | undefined
+
+  constructor (entry: Entry | undefined, generation: Generation, read: TagValues) {
+    this.entry = entry
+    this.generation = generation
+    this.#read = read
+  }
+
+  get versions (): Readonly<Record<string, string | undefined>> {
+    this.#versions ??= Object.fromEntries(Array.from(this.#read, ([tag, value]) => [tag, value?.toString('latin1')]))
+    return this.#versions
   }
 }
 

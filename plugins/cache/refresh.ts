@@ -7,6 +7,7 @@ import type { StoredResponse } from './entry.js'
 import { joined } from './headers.js'
 import type { CacheKey } from './key.js'
 import { locateResponse, type Located } from './look-up.js'
+import { readingAs } from '../shared/request-reads.js'
 import { tagsFor } from './paths.js'
 import type { RequestCache } from './request-state.js'
 import type { ResolvedRouteCache } from './resolve-options.js'
@@ -54,7 +55,7 @@ export function createRefresher (fastify: FastifyInstance, core: CacheCore, work
   async function run (name: string, request: FastifyRequest, state: RequestCache, entry: StoredResponse): Promise<void> {
     const { key, route } = state
     if (key === undefined) return
-    const located = await locateResponse(core, key, await tagsFor(request, route), request, state)
+    const located = await locateResponse(core, key, await readingAs('suite', request, () => tagsFor(request, route)), request, state)
     // Another instance was quicker.
     if (located.response !== undefined && located.response.storedAt > entry.storedAt) return
     const fill = await works.tryEnter(located.place)

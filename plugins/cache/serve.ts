@@ -54,6 +54,8 @@ export function createServe ({ core, works, refresher, passes }: ServeOptions) {
     const { key, route } = state
     if (key === undefined) return false
     const given = tagsFor(request, route)
+    // Meanwhile work that a hook has begun may go on, and read.
+    readAs('hooks', request)
     const tags = isPromise(given) ? await given : given
     for (let looks = 1; ; looks++) {
       const located = await locateResponse(core, key, tags, request, state)
@@ -102,8 +104,6 @@ export function createServe ({ core, works, refresher, passes }: ServeOptions) {
       if (key === undefined) return false
       const entry = peekResponse(core, key, request, state)
       if (entry !== undefined && reuseOf(usabilityOf(entry, core.now()), undefined) === 'use' && use(request, reply, state, entry, true)) return true
-      // Meanwhile work that a hook has begun may go on, and read.
-      readAs('hooks', request)
       return obtain(request, reply, state)
     }
   }

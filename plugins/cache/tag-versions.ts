@@ -14,6 +14,8 @@ import { EVERYTHING, PATTERNS, TOMBSTONE_MS } from './store.js'
  * that a version may be forgotten after this: entries that were made with an earlier one stay invalid, as none is equal to no version.
  */
 const UNUSED_TTL_MS = 1.5 * TOMBSTONE_MS
+/** A path tag whose key needs no digest, which would cost each hit a microsecond. */
+const PLAIN_PATH = /^\0\/[\w.@:/-]{0,100}$/
 const MOST_REMEMBERED = 10_000
 
 interface Known {
@@ -33,6 +35,7 @@ export class TagVersions {
   readonly #client: RedisClient
   readonly #clock: Clock
   readonly #space: string
+  readonly #pathSpace: string
   readonly #everythingKey: string
   readonly #patternsKey: string
   /** The versions that tags had when they were read last: most have them still. */
@@ -44,20 +47,21 @@ export class TagVersions {
     this.#client = client
     this.#clock = clock
     this.#space = keySpace(prefix, 'cache', 'tag')
+    this.#pathSpace = keySpace(prefix, 'cache', 'path')
     this.#everythingKey = this.#space + safeId(EVERYTHING)
     this.#patternsKey = this.#space + safeId(PATTERNS)
     this.#isApart = isCluster(client)
   }
 
   keyOf (tag: string): string {
-    return tag === EVERYTHING ? this.#everythingKey : tag === PATTERNS ? this.#patternsKey : this.#space + safeId(tag)
+    if (tag === EVERYTHING) return this.#everythingKey
+    if (tag === PATTERNS) return this.#patternsKey
+    return PLAIN_PATH.test(tag) ? this.#pathSpace + tag.slice(2) : this.#space + safeId(tag)
   }
 
-  /** Remembers a version that was read. @returns it */
-  remember (tag: string, version: string | undefined): string | undefined {
-    if (version === undefined) this.#latest.delete(tag)
-    else if (this.#latest.get(tag)?.version !== version) this.#latest.set(tag, { version, until: 0 })
-    return version
+  /** Remembers versions that were read. A hit need not call it: an outdated version costs a further round trip, and never a stale response. */
+  rememberAll (versions: Readonly<Record<string, string | undefined>>): void {
+    for (const tag in versions) this.#remember(tag, versions[tag])
   }
 
   /** Returns the versions that the tags had when they were read last; undefined where one is not known. */
@@ -74,7 +78,7 @@ export class TagVersions {
     const versions = (await this.#run(createVersionsScript, tags, () => [made, UNUSED_TTL_MS])).map(String)
     for (const [i, tag] of tags.entries()) {
       if (versions[i] === made) this.#latest.set(tag, { version: made, until })
-      else this.remember(tag, versions[i])
+      else this.#remember(tag, versions[i])
     }
     return Object.fromEntries(tags.map((tag, i) => [tag, versions[i] ?? '']))
   }
@@ -103,7 +107,7 @@ export class TagVersions {
   async areCurrent (versions: Readonly<Record<string, string>>): Promise<boolean> {
     const tags = Object.keys(versions)
     const now = await Promise.all(tags.map(tag => onNode(this.#client, this.keyOf(tag), () => this.#client.get(this.keyOf(tag)))))
-    for (const [i, tag] of tags.entries()) this.remember(tag, now[i] ?? undefined)
+    for (const [i, tag] of tags.entries()) this.#remember(tag, now[i] ?? undefined)
     return tags.every((tag, i) => now[i] === versions[tag])
   }
 
@@ -111,6 +115,11 @@ export class TagVersions {
   async invalidate (tags: readonly string[], channel: string, messageOf: MessageOf): Promise<void> {
     const random = randomText(12)
     await this.#run(invalidateScript, tags, some => [random, UNUSED_TTL_MS, channel, channel === '' ? '' : messageOf(some)])
+  }
+
+  #remember (tag: string, version: string | undefined): void {
+    if (version === undefined) this.#latest.delete(tag)
+    else if (this.#latest.get(tag)?.version !== version) this.#latest.set(tag, { version, until: 0 })
   }
 
   #isRetained (tag: string, version: string | undefined, until: number): boolean {

@@ -9,7 +9,7 @@ const PREFIX = 'shop'
 // Which keys are written is the question, not how soon on a busy machine.
 const timeout = '10s'
 /** `{prefix}:{plugin}:{what}:{id}`, the plugins and whats that there are, and nothing in an id that a pattern or a Cluster would read. */
-const KEY = /^shop:(?:cache:(?:entry|tag|claim|behind)|session:(?:data|user)|rate-limit:(?:log|counter|gcra|refused)|lock:(?:held|free|line|seen|fence)|idempotency:key|events:stream):[\w.@:~#-]*(?:\{[\w.@:~#-]+\})?[\w.@:~#-]*$/
+const KEY = /^shop:(?:cache:path:[\w.@:/-]*$|(?:cache:(?:entry|tag|claim|behind)|session:(?:data|user)|rate-limit:(?:log|counter|gcra|refused)|lock:(?:held|free|line|seen|fence)|idempotency:key|events:stream):[\w.@:~#-]*(?:\{[\w.@:~#-]+\})?[\w.@:~#-]*$)/
 /** What was acknowledged and is not done yet goes with the last of it, and not by time: docs/data-cache.md. */
 const WITHOUT_TTL = /^shop:cache:behind:/
 
