@@ -1,8 +1,11 @@
-import { Cluster, type Redis } from 'ioredis'
+import { Cluster, Redis } from 'ioredis'
 import t from 'tap'
 import { createMemoryStore } from '../../plugins/cache/memory-store.js'
+import { pathTag } from '../../plugins/cache/paths.js'
 import { createRedisStore } from '../../plugins/cache/redis-store.js'
 import { EVERYTHING, type CacheStore } from '../../plugins/cache/store.js'
+import { TagVersions } from '../../plugins/cache/tag-versions.js'
+import { systemClock } from '../../plugins/shared/clock.js'
 import { hashId } from '../../plugins/shared/keys.js'
 import { ask, settled } from '../helpers/cache/cache-app.js'
 import { upTo } from '../helpers/cache/factories.js'
@@ -140,4 +143,13 @@ forEachStore(['memory', 'redis'], name => {
     t.equal(wrong, 0)
     t.ok(found > 100, `${found} entries were read`)
   })
+})
+
+t.test('keys of paths are bounded, hold no braces and no pattern characters, and differ from each other and from those of tags', async t => {
+  const versions = new TagVersions(new Redis({ lazyConnect: true }), 'p', systemClock)
+  const paths = ['/', '/a', '/a/b', '/a//b', '/a b', '/{a}', '/*', '/?', '/[a]', '/é', '/#a', '/\0', '/\n', `/${'a'.repeat(100)}`, `/${'a'.repeat(101)}`, `/${'a'.repeat(5000)}`]
+  const tags = ['a', 'path:a', 'path:/a', '/a', 'a/b']
+  const keys = [...paths.map(path => versions.keyOf(pathTag(path))), ...tags.map(tag => versions.keyOf(tag))]
+  t.equal(new Set(keys).size, paths.length + tags.length)
+  for (const key of keys) t.match(key, /^p:cache:(?:path:[\w.@:/-]{0,100}|tag:#?[\w.@:-]{1,64})$/)
 })
