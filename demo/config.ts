@@ -16,7 +16,7 @@ const schema = Type.Object({
   RATE_LIMIT_MAX: Type.Integer({ default: 100, minimum: 0, maximum: 100_000 }),
   TRUST_PROXY: Type.Boolean({ default: false }),
   DRAIN_DELAY: Type.Integer({ default: 0, minimum: 0 }),
-  MAX_EVENT_LOOP_DELAY: Type.Integer({ default: 1000, minimum: 1 })
+  MAX_EVENT_LOOP_DELAY: Type.Integer({ default: 1000, minimum: 0 })
 })
 
 /** The demo's configuration, out of the environment; `.env.example` explains each variable. */

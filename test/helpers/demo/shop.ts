@@ -14,5 +14,5 @@ export const DATABASE_SNAPSHOT = join(folder, `shop-${digest}.tar`)
 
 /** The demo's configuration out of these variables alone. That this machine has other things to do is no pressure of requests. */
 export function shopConfig (env: NodeJS.ProcessEnv = {}): Config {
-  return readConfig({ DATABASE_SNAPSHOT, MAX_EVENT_LOOP_DELAY: '60000', ...env })
+  return readConfig({ DATABASE_SNAPSHOT, MAX_EVENT_LOOP_DELAY: '0', ...env })
 }
