@@ -81,7 +81,7 @@ export function createMemoryStore (
     },
     async lifeOf (handle) {
       const entry = entries.peek(handle)
-      return entry === undefined || entry.session === 'dead' ? 0 : Math.max(0, entry.expiresAt - clock.now())
+      return entry === undefined || entry.session === 'dead' ? 0 : Math.max(0, entry.expiresAt - time())
     },
     async destroy (handle) {
       const present = alive(handle)
