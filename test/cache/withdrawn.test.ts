@@ -56,16 +56,20 @@ async function build (t: Test, store: StoreName, cache: RouteCacheOptions, more:
     options: { timeout: '1h' },
     routes: app => app.get('/', { config: { cache: { ttl: (_request, reply) => reply.getHeader('x-ttl') === undefined ? '10s' : 0, maxEntrySize: 1000, unkeyed: 'bypass', ...cache } } }, (request, reply) => handler(request, reply))
   })
-  return { ...test, answer: (next: Handler) => { handler = next } }
+  /** Nothing but the response v1 is stored after this. */
+  const storeV1 = async (): Promise<void> => {
+    await test.app.cache.clear()
+    handler = v1
+    await ask(test.app, '/')
+    await settled(test.app)
+  }
+  return { ...test, storeV1, answer: (next: Handler) => { handler = next } }
 }
 
 onBothStores('a response that a request in the background is given and that is not stored removes the stale one', async (t, store) => {
-  const { app, clock, answer } = await build(t, store, { staleWhileRevalidate: '1h', staleIfError: '1h' })
+  const { app, clock, answer, storeV1 } = await build(t, store, { staleWhileRevalidate: '1h', staleIfError: '1h' })
   for (const [name, handler] of Object.entries(NOT_STORED)) {
-    await app.cache.clear()
-    answer(v1)
-    await ask(app, '/')
-    await settled(app)
+    await storeV1()
     await clock.advance('11s')
     answer(handler)
     t.match(await ask(app, '/'), { cache: 'STALE', body: 'v1' }, name)
@@ -79,12 +83,9 @@ onBothStores('a response that a request in the background is given and that is n
 })
 
 onBothStores('a response that a client is given and that is not stored removes the one that was kept for errors', async (t, store) => {
-  const { app, clock, answer } = await build(t, store, { staleIfError: '1h' })
+  const { app, clock, answer, storeV1 } = await build(t, store, { staleIfError: '1h' })
   for (const [name, handler] of Object.entries(NOT_STORED)) {
-    await app.cache.clear()
-    answer(v1)
-    await ask(app, '/')
-    await settled(app)
+    await storeV1()
     await clock.advance('11s')
     answer(handler)
     t.not((await ask(app, '/')).body, 'v1', name)
@@ -96,12 +97,9 @@ onBothStores('a response that a client is given and that is not stored removes t
 })
 
 onBothStores('a failure, and a response that is about the client alone, leave the stale response', async (t, store) => {
-  const { app, clock, answer } = await build(t, store, { staleWhileRevalidate: '1m', staleIfError: '1h' })
+  const { app, clock, answer, storeV1 } = await build(t, store, { staleWhileRevalidate: '1m', staleIfError: '1h' })
   for (const [name, handler] of Object.entries(LEFT)) {
-    await app.cache.clear()
-    answer(v1)
-    await ask(app, '/')
-    await settled(app)
+    await storeV1()
     for (const step of ['11s', '2m'] as const) {
       await clock.advance(step)
       answer(handler)
