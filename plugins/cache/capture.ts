@@ -32,7 +32,7 @@ function within (body: Buffer, maxSize: number): Captured {
  * waits for the client is in memory anyway. So a slow client delays none of those who wait for the entry; from `maxSize` on it slows its own stream only.
  */
 function tee (source: Readable, maxSize: number, declared: number | undefined): Capture {
-  // Of one that is over, or broken, nothing comes that would end what is passed on.
+  // A stream that has ended or failed emits nothing more, so `passing` would never end.
   if (source.destroyed) return { payload: source, body: 'broken' }
   if (declared !== undefined && declared > maxSize) return { payload: source, body: 'unstorable' }
   let chunks: Buffer[] | undefined = []

@@ -315,7 +315,7 @@ export class CacheCore {
     }
   }
 
-  /** What the store writes in one step each. */
+  /** Splits a debt into the parts that the store writes in one step each. */
   #partsOf ({ ids, tags }: Debt): Debt[] {
     const groups = this.#options.store.isSpread ? tags.map(tag => [tag]) : tags.length > 0 ? [tags] : []
     return [...groups.map(tags => ({ tags, ids: [] })), ...ids.map(id => ({ tags: [], ids: [id] }))]

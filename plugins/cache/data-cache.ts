@@ -134,7 +134,7 @@ export interface DataCacheParts {
   tiers: Tiers
 }
 
-/** What a tag of a value counts as in a batch: it is a key of its own, whose version is read and perhaps written. */
+/** The size of a tag in a batch: each tag has its own key, whose version is read and perhaps written. */
 const TAG_BYTES = 1024
 
 // So that it need not be read anew at each call.

@@ -27,7 +27,7 @@ export interface ResponseMeta {
   headers: Headers
   /** The request headers that selected it, normalised. */
   vary: Record<string, string>
-  /** What its handler and hooks looked for in the request, and did not find: a request that has one of these gets another response. */
+  /** Names that its handler and hooks read from the request and did not find. A request that carries one of them gets another response. */
   absent?: string[]
   /** How old it was then. */
   age: number

@@ -28,7 +28,7 @@ export type CacheListener<E extends keyof CacheEvents> = (event: CacheEvents[E])
 
 export type Events = Listeners<CacheEvents>
 
-/** Tells listeners which tags were invalidated. Tags of the cache's own are told as what they stand for: a path as a key, all entries as `*`. */
+/** Emits which tags were invalidated. The cache's own tags are reported as what they stand for: a path as a key, all entries as `*`. */
 export function tellInvalidated (events: Events, tags: readonly string[], origin: Invalidation['origin']): void {
   if (!events.hears('invalidate')) return
   // A removal by pattern does not say by which.

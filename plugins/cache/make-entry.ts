@@ -10,7 +10,7 @@ import type { RequestCache } from './request-state.js'
 import { effectiveDirectives, excludedFields, mayBeKeptUnasked, whyNotStorable } from './storable.js'
 import { normalizeSelecting, parseVary } from './vary.js'
 
-/** What is to be stored of an answer beside its body; or why it is not, where it may be that the route's `ttl` is async: then it is to be judged again. */
+/** The metadata to store with a response; or why it is not stored. With `ttl`, the route's `ttl` is async, and the response is judged again with its result. */
 export type Judged = Storable | { why: string, ttl?: Promise<number> }
 
 export interface Storable {

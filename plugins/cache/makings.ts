@@ -1,11 +1,11 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { ReentrantError } from './errors.js'
 
-/** What callers wait for: a value that is being made, or is to be made after another one. */
+/** A value that callers wait for: its factory runs, or will run after another one. */
 export interface Waitable {
   /** The factory that makes it, while that runs. */
   making?: Making | undefined
-  /** What it waits for itself, until its factory runs. */
+  /** The value that it waits for itself, until its factory runs. */
   after?: Waitable | undefined
 }
 

@@ -15,7 +15,7 @@ export function hasNonce (headers: Record<string, unknown>, stored: Headers, bod
   const nonces = noncesOf(headers)
   if (nonces.length === 0) return false
   if (noncesOf(stored).length > 0) return true
-  // What is encoded cannot be searched.
+  // An encoded body cannot be searched.
   return body !== undefined && (headers['content-encoding'] !== undefined || nonces.some(nonce => body.includes(nonce)))
 }
 

@@ -45,7 +45,7 @@ export function createTake (core: CacheCore, passes: Passes) {
     if (!('why' in judged) && stored.meta.absent !== undefined) judged.meta.absent = stored.meta.absent
     const why = 'why' in judged ? judged.why : whyUnshareable(request, reply, state, judged, stored.body)
     if ('why' in judged || why !== undefined) {
-      // What it confirms is right for this client, and may not be kept for others.
+      // The confirmed response is right for this client, and must not be stored for others.
       refuse(state, why ?? '', 200)
       return replace(reply, state, stored, payload)
     }
@@ -125,7 +125,7 @@ export function createTake (core: CacheCore, passes: Passes) {
     state.status.stored = true
     state.isStreamed = true
     body.then(whole => {
-      // What makes a stream may read the request until its end.
+      // The code that produces a stream may read the request until the stream ends.
       const why = typeof whole === 'string' ? undefined : whyUnshareable(request, reply, state, judged, whole)
       readAs('suite', request)
       if (whole === 'broken') return state.fill?.finish(undefined)

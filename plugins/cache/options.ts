@@ -75,7 +75,7 @@ export interface RouteCacheOptions {
   /** Whether these are kept from the client. @default false */
   stripTargeted?: boolean | undefined
   /**
-   * What happens when a hook or the handler reads something of the request that neither the key nor `Vary` nor the owner holds, such as a header or a cookie:
+   * The reaction to a hook or handler that reads something of the request, such as a header or a cookie, which neither the key nor `Vary` nor the owner holds:
    *
    * - `'bypass'`: the response is not stored, and a stored one is not used
    * - `'warn'`: the response is stored

@@ -61,7 +61,7 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
     const read = byTag(names, values)
     const { entry, generation } = bytes ? decodeFrame(bytes) : NOTHING
     if (entry !== undefined) {
-      // What the handler named is known only now; nearly always there is nothing of it.
+      // Tags that the handler added are known only now. Nearly always there are none.
       const more = tagsBeside(entry, read)
       if (isValid(entry, more.length === 0 ? read : new Map([...read, ...await readTags(more)]))) return new FoundInRedis(entry, generation, read)
     }

@@ -33,7 +33,7 @@ function hasFrames ({ raw }: FastifyRequest): boolean {
   return raw.httpVersionMajor >= 2 && 'stream' in raw && (raw.stream as { endAfterHeaders?: boolean }).endAfterHeaders === false
 }
 
-/** Login packages put whoever is logged in there: it counts like `Authorization`. */
+/** Whether `request.user` is set. Login packages set it to the user, so it counts like `Authorization`. */
 export function hasUser (request: FastifyRequest): boolean {
   return Boolean(Reflect.get(request, 'user'))
 }
