@@ -1,5 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import { describe } from '../shared/errors.js'
+import { isExactNumber, isNobody } from '../shared/ids.js'
 import { whenReady, type MaybePromise } from '../shared/maybe-promise.js'
 import { InvalidValueError } from './errors.js'
 
@@ -18,16 +19,11 @@ const ALLOWED = 'a string, a finite number or a bigint, such as request.session.
  */
 export function createOwnerOf (ownerOf: (request: FastifyRequest) => MaybePromise<OwnerId>, where: string): (request: FastifyRequest) => MaybePromise<string | undefined> {
   const name = (id: unknown): string | undefined => {
-    if (id === undefined || id === null || id === '' || id === false || Number.isNaN(id)) return undefined
+    if (isNobody(id)) return undefined
     if (typeof id === 'string') return id.startsWith('\0') ? `\0=${id}` : id
     // No string owner is named like this.
-    if (typeof id === 'bigint' || isExact(id)) return `\0${id}`
+    if (typeof id === 'bigint' || isExactNumber(id)) return `\0${id}`
     throw new InvalidValueError(`config.cache.private of ${where}`, describe(id), ALLOWED)
   }
   return request => whenReady<OwnerId, string | undefined>(ownerOf(request), name)
-}
-
-/** Larger whole numbers have been rounded: several ids become one number. */
-function isExact (id: unknown): id is number {
-  return Number.isSafeInteger(id) || (Number.isFinite(id) && !Number.isInteger(id))
 }

@@ -204,7 +204,8 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
       if (config === false) return
       const methods = [route.method].flat()
       const resolved: ResolvedRouteCache = { ...namingRoute(route, () => options.route(config ?? {}, `${methods.join()} ${route.url}`)), counts: core.countsOf(route.url) }
-      if (resolved.hasInvalidations || methods.some(isUnsafe)) {
+      const mayInvalidate = resolved.hasInvalidations || methods.some(isUnsafe)
+      if (mayInvalidate) {
         pinnedHooks.pin(instance, route, 'preHandler', watchUnsent(resolved), 'first')
         pinnedHooks.pin(instance, route, 'preHandler', watchBegun(resolved), 'last')
       }
@@ -214,11 +215,11 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
         // After all others', so that whoever may not see an answer is turned away before.
         pinnedHooks.pin(instance, route, resolved.hook, lookUp(resolved, constraints), 'last')
         pinnedHooks.pin(instance, route, 'onError', onError, 'last')
-        if (resolved.unkeyed !== false && methods.some(method => method === 'GET' || method === 'HEAD')) {
+        if (resolved.unkeyed !== false && methods.some(isLookedUp)) {
           watchRoute(route, { ...resolved, harmless: withConstraints(resolved.harmless, route.constraints) })
           watched.set(instance, watched.get(instance) === true || resolved.keysParameter !== undefined)
         }
-      } else if (!resolved.hasInvalidations && !methods.some(isUnsafe)) {
+      } else if (!mayInvalidate) {
         return
       }
       // After all others', so that what is stored is what is sent.

@@ -1,6 +1,6 @@
 import { deserialize, serialize } from 'node:v8'
 import { reasonOf } from '../shared/errors.js'
-import { isPromise } from '../shared/maybe-promise.js'
+import { handled, isPromise } from '../shared/maybe-promise.js'
 import type { OptionReader } from '../shared/options.js'
 import { UnserializableError } from './errors.js'
 import { copyBytes } from '../shared/own-bytes.js'
@@ -42,8 +42,7 @@ function withOwnBytes (serializer: Serializer): Serializer {
 
 function atOnce<T> (result: T): T {
   if (!isPromise(result)) return result
-  // Nothing waits for it.
-  Promise.resolve(result).catch(() => {})
+  handled(result)
   throw new TypeError('it is async, and must return at once')
 }
 

@@ -2,7 +2,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Clock } from '../shared/clock.js'
 import { MAX_TIMER_MS, type Duration } from '../shared/duration.js'
 import { reasonOf } from '../shared/errors.js'
-import { isPromise, whenReady, type MaybePromise } from '../shared/maybe-promise.js'
+import { isPromise, recover, whenReady, type MaybePromise } from '../shared/maybe-promise.js'
 import { readOptions } from '../shared/options.js'
 import { InvalidLastEventIdError } from './errors.js'
 import type { Hub } from './hub.js'
@@ -176,21 +176,15 @@ function readInto<T> (
 
 /** @returns whether there is room for more: at once, unless `map` or `event` is async */
 function writeEvent<T> (stream: SseStream, { event, map }: ResolvedSseOptions<T>, data: T, meta: SseMeta, request: FastifyRequest): MaybePromise<boolean> {
-  const leaveOut = (error: unknown): boolean => {
-    request.log.error({ plugin: 'events', reason: reasonOf(error), channel: meta.channel, id: meta.id }, 'events: an event was left out, as `map` or `event` failed')
-    return true
-  }
   const write = (mapped: unknown): MaybePromise<boolean> => {
     const text: string | undefined = mapped === undefined ? undefined : JSON.stringify(mapped)
     if (text === undefined) return true
     return whenReady(typeof event === 'function' ? event(data, meta) : event, type => stream.write(formatEvent({ id: meta.id, event: type, data: text })))
   }
-  try {
-    const written = map === undefined ? write(data) : whenReady(map(data, meta), write)
-    return isPromise(written) ? written.catch(leaveOut) : written
-  } catch (error) {
-    return leaveOut(error)
-  }
+  return recover(() => map === undefined ? write(data) : whenReady(map(data, meta), write), error => {
+    request.log.error({ plugin: 'events', reason: reasonOf(error), channel: meta.channel, id: meta.id }, 'events: an event was left out, as `map` or `event` failed')
+    return true
+  })
 }
 
 /** What the browser saw last; polyfills that cannot send the header say it in the query. */

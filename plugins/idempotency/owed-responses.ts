@@ -1,5 +1,6 @@
 import { AsyncResource } from 'node:async_hooks'
 import type { FastifyBaseLogger } from 'fastify'
+import { batchesOf } from '../shared/batches.js'
 import type { Clock, Timer } from '../shared/clock.js'
 import type { RedisGuard } from '../shared/guard.js'
 import { ownAnswer } from './own-answer.js'
@@ -10,9 +11,8 @@ const LONGEST_DEBT_MS = 60 * 1000
 const RETRY_MS = 1000
 /** How much memory all owed responses take at most. */
 const MOST_BYTES = 64 * 1024 * 1024
-/** How many are written at a time, and how many bytes of them, so that one write takes a few milliseconds. */
-const MOST_AT_ONCE = 50
-const MOST_BYTES_AT_ONCE = 1024 * 1024
+/** What is written at a time. */
+const AT_ONCE = { items: 50, bytes: 1024 * 1024 }
 
 /** A response that is not stored yet. It holds bytes and text of its own, nothing of the request or reply. */
 export interface OwedResponse {
@@ -92,7 +92,7 @@ export class OwedResponses {
   async #payAll (): Promise<void> {
     const now = this.#options.clock.monotonic()
     for (const owed of this.#owed) if (now > owed.deadline) this.drop(owed)
-    for (const batch of batchesOf([...this.#owed])) {
+    for (const batch of batchesOf([...this.#owed], ({ bytes }) => bytes, AT_ONCE)) {
       const areTaken = await Promise.all(batch.map(owed => this.#payOne(owed)))
       if (!areTaken.includes(true)) return
     }
@@ -113,19 +113,3 @@ export class OwedResponses {
 }
 
 export const TAKEN = 'idempotency: an answer is not kept, as its key was taken by another request meanwhile'
-
-function batchesOf (all: readonly OwedResponse[]): OwedResponse[][] {
-  const batches: OwedResponse[][] = []
-  let bytes = Infinity
-  for (const owed of all) {
-    const last = batches.at(-1)
-    bytes += owed.bytes
-    if (last !== undefined && last.length < MOST_AT_ONCE && bytes <= MOST_BYTES_AT_ONCE) {
-      last.push(owed)
-    } else {
-      batches.push([owed])
-      bytes = owed.bytes
-    }
-  }
-  return batches
-}

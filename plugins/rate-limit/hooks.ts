@@ -7,7 +7,7 @@ import { DeniedError, RateLimitExceededError } from './errors.js'
 import { tellDecision, type Events } from './events.js'
 import { setHeaders, waitInSeconds } from './headers.js'
 import type { Limiter } from './limiter.js'
-import { isPromise, whenReady, type MaybePromise } from '../shared/maybe-promise.js'
+import { handled, isPromise, whenReady, type MaybePromise } from '../shared/maybe-promise.js'
 import type { RateLimitHook } from './options.js'
 import { createRequestLimiter, type Outcome } from './request-limiter.js'
 import { RateLimitState, type Charge } from './request-state.js'
@@ -92,12 +92,7 @@ export function createSteps (limiter: Limiter, options: ResolvedRouteOptions, sc
   function hook (request: FastifyRequest, reply: FastifyReply, ...rest: unknown[]): Promise<void> | undefined {
     const done = rest.at(-1) as ((error?: Error) => void) | undefined
     // Without a callback nothing but a promise can tell its caller of a refusal.
-    if (typeof done !== 'function') {
-      const limited = limitAwaited(request, reply)
-      // Where the caller forgets to await it, a refusal must not end the process.
-      limited.catch(() => {})
-      return limited
-    }
+    if (typeof done !== 'function') return handled(limitAwaited(request, reply))
     let answer: MaybePromise<Error | undefined>
     try {
       answer = limit(request, reply)

@@ -1,7 +1,7 @@
 import type { FastifyReply, FastifyRequest, Session } from 'fastify'
 import { reasonOf, toError } from '../shared/errors.js'
 import { failHook } from '../shared/hook-callback.js'
-import { isPromise } from '../shared/maybe-promise.js'
+import { handled, isPromise, recover } from '../shared/maybe-promise.js'
 import { requestOf } from './state.js'
 
 // The store calls the callbacks that an app passes to a session, to its store or to `decryptSession`: nothing else would catch what they
@@ -54,20 +54,7 @@ function wrapMethod (method: Method): Method {
 }
 
 export function wrapCallback (callback: Callback, request: FastifyRequest): Callback {
-  return (...args) => {
-    try {
-      const result = callback(...args)
-      if (isPromise(result)) Promise.resolve(result).catch((error: unknown) => fail(error, request))
-    } catch (error) {
-      fail(error, request)
-    }
-  }
-}
-
-/** A rejection that the caller does not await would end the process. */
-export function handled<T> (promise: Promise<T>): Promise<T> {
-  promise.catch(() => {})
-  return promise
+  return (...args) => { recover(() => callback(...args), error => fail(error, request)) }
 }
 
 function fail (error: unknown, request: FastifyRequest): void {

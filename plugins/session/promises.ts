@@ -1,6 +1,7 @@
 import type { SessionStore as FastifySessionStore } from '@fastify/session'
 import type { FastifyInstance, FastifyRequest, Session } from 'fastify'
-import { handled, wrapCallback } from './callbacks.js'
+import { handled } from '../shared/maybe-promise.js'
+import { wrapCallback } from './callbacks.js'
 
 type Done = (error?: unknown) => void
 type DoneWithSession = (error: unknown, session?: Session | null) => void

@@ -1,5 +1,5 @@
 import type { FastifySessionOptions } from '@fastify/session'
-import { isPromise } from '../shared/maybe-promise.js'
+import { handled, isPromise } from '../shared/maybe-promise.js'
 import { InvalidResultError } from './errors.js'
 
 type Secret = FastifySessionOptions['secret']
@@ -26,8 +26,7 @@ function isUnsigned (result: unknown): boolean {
 
 function checked<T> (option: string, value: T, fits: (value: T) => boolean, allowed: string): T {
   if (fits(value)) return value
-  // A rejection that nobody handles would end the process.
-  if (isPromise(value)) Promise.resolve(value).catch(() => {})
+  if (isPromise(value)) handled(value)
   // Not the value itself: it may be an id.
   throw new InvalidResultError(option, isPromise(value) ? 'a promise' : typeof value, allowed)
 }

@@ -1,4 +1,5 @@
 import { describe } from '../shared/errors.js'
+import { isExactNumber, isNobody } from '../shared/ids.js'
 import { hashId } from '../shared/keys.js'
 import { InvalidValueError } from './errors.js'
 
@@ -10,7 +11,7 @@ export const USER_ID_ALLOWED = 'a string that is not empty, a finite number or a
 /** Whether a value stands for one user: objects have the same text, and larger whole numbers have been rounded. */
 export function isUserId (id: unknown): id is UserId {
   if (typeof id === 'string') return id !== ''
-  return typeof id === 'bigint' || Number.isSafeInteger(id) || (Number.isFinite(id) && !Number.isInteger(id))
+  return typeof id === 'bigint' || isExactNumber(id)
 }
 
 /**
@@ -19,7 +20,7 @@ export function isUserId (id: unknown): id is UserId {
  * @throws `FST_REDIS_SUITE_SESSION_INVALID_VALUE`
  */
 export function digestOfFound (id: unknown): string | undefined {
-  if (id === undefined || id === null || id === '' || id === false || Number.isNaN(id)) return undefined
+  if (isNobody(id)) return undefined
   if (!isUserId(id)) throw new InvalidValueError(describe(id), `${USER_ID_ALLOWED}; undefined or null for nobody`)
   return hashId(String(id))
 }
