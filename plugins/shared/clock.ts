@@ -36,13 +36,25 @@ export const systemClock: Clock = {
   redisTime: () => ''
 }
 
+/** A date that fell behind `monotonic()` by more was set back. By less, a process that is not scheduled between two calls is the cause. */
+const SET_BACK = 10_000
+
 /**
- * Milliseconds since the epoch for a store in this process: what the clock said at first, and from then on by `monotonic()`. A system clock that is set
- * back or forward neither keeps entries for longer nor ends them early.
+ * Milliseconds since the epoch for a store in this process. A system clock that is set back keeps no entry for longer: such a step is measured by
+ * `monotonic()`. One that goes forward is believed, as it does after a suspension of the machine, which `monotonic()` does not count.
  */
 export function steadyTime (clock: Clock): () => number {
-  const began = clock.now() - clock.monotonic()
-  return () => Math.floor(began + clock.monotonic())
+  let date = clock.now()
+  let monotonic = clock.monotonic()
+  let time = date
+  return () => {
+    const step = clock.now() - date
+    const elapsed = clock.monotonic() - monotonic
+    date += step
+    monotonic += elapsed
+    time += step < 0 || elapsed - step > SET_BACK ? elapsed : step
+    return Math.floor(time)
+  }
 }
 
 export interface SleepOptions {

@@ -6,7 +6,7 @@ import { StoreClock } from '../../plugins/cache/store-clock.js'
 import { createMemoryStore as createLimitStore } from '../../plugins/rate-limit/memory-store.js'
 import { createMemoryStore as createSessionStore } from '../../plugins/session/memory-store.js'
 import { Circuit } from '../../plugins/shared/circuit.js'
-import type { Clock } from '../../plugins/shared/clock.js'
+import { steadyTime, type Clock } from '../../plugins/shared/clock.js'
 import { createTestClock } from '../../plugins/testing/index.js'
 
 const HOUR = 3_600_000
@@ -65,12 +65,12 @@ forEachJump('the store\'s clock goes on, and is asked for again at once,', async
   t.same([store.now(), store.isSet, asked], [5_000_100, true, 2])
 })
 
-forEachJump('an entry of the cache in memory lives for as long as it is to', async (t, jump) => {
+t.test('an entry of the cache in memory lives for as long as it is to where the clock is set back by an hour', async t => {
   const { clock, advance, set } = settableClock()
   const store = createCacheStore(1_000_000, clock)
   const now = await store.now()
   t.equal((await store.begin('work', 'a', [], 1000)).claim, 'mine')
-  set(jump)
+  set(-HOUR)
   t.equal(await store.now() - now, 0)
   await advance(999)
   t.equal((await store.begin('work', 'b', [], 1000)).claim, 'theirs')
@@ -79,12 +79,12 @@ forEachJump('an entry of the cache in memory lives for as long as it is to', asy
   t.equal(await store.now() - now, 1000)
 })
 
-forEachJump('a session in memory ends when it is to', async (t, jump) => {
+t.test('a session in memory ends when it is to where the clock is set back by an hour', async t => {
   const { clock, advance, set } = settableClock()
   const store = createSessionStore(10, { idleTimeout: 60_000, absoluteTimeout: 600_000 }, clock)
   await store.write('handle', { set: { a: '1' }, isSealed: false, delete: [], create: true, from: '', text: '{}' })
   const life = await store.lifeOf('handle')
-  set(jump)
+  set(-HOUR)
   t.equal(await store.lifeOf('handle'), life, 'a watch learns the same time that it has left')
   await advance(60_000)
   t.ok(await store.read('handle'))
@@ -92,7 +92,7 @@ forEachJump('a session in memory ends when it is to', async (t, jump) => {
   t.equal(await store.read('handle'), undefined)
 })
 
-forEachJump('a limit in memory counts for its window', async (t, jump) => {
+t.test('a limit in memory counts for its window where the clock is set back by an hour', async t => {
   for (const algorithm of ['sliding-log', 'sliding-counter', 'gcra'] as const) {
     const { clock, advance, set } = settableClock()
     const store = createLimitStore(10, clock)
@@ -101,18 +101,49 @@ forEachJump('a limit in memory counts for its window', async (t, jump) => {
     }
     const passes = async () => (await store.apply('key', policy, 1, 'consume')).states[0]?.retryAfter === 0
     t.equal(await passes(), true, algorithm)
-    set(jump)
+    set(-HOUR)
     t.equal(await passes(), false, algorithm)
     await advance(2000)
     t.equal(await passes(), true, algorithm)
   }
 })
 
-forEachJump('the oldest waiting change of write-behind is as old as it is', async (t, jump) => {
+t.test('the oldest waiting change of write-behind is as old as it is where the clock is set back by an hour', async t => {
   const { clock, set } = settableClock()
   const store = createBehindMemory(1, clock)
   const before = clock.now()
-  set(jump)
+  set(-HOUR)
   const { now } = await store.state(0)
   t.equal(now, before)
+})
+
+t.test('time in memory', async t => {
+  const { clock, advance, set } = settableClock()
+  const time = steadyTime(clock)
+  const began = time()
+  await t.test('goes on where the clock is set back', async t => {
+    await advance(100)
+    set(-HOUR)
+    await advance(5)
+    t.equal(time() - began, 105)
+  })
+  await t.test('goes on where the clock is set back by less than the time since it was read', async t => {
+    const before = time()
+    await advance(HOUR)
+    set(-HOUR / 2)
+    t.equal(time() - before, HOUR)
+  })
+  await t.test('follows the clock forward, as after a suspension of the machine', async t => {
+    const before = time()
+    set(HOUR)
+    t.equal(time() - before, HOUR)
+  })
+  await t.test('is that of a clock of which only the date is simulated', async t => {
+    const before = time()
+    await advance(900)
+    set(-900)
+    t.equal(time() - before, 0)
+    set(1000)
+    t.equal(time() - before, 1000)
+  })
 })

@@ -17,6 +17,7 @@ const DIFFERENT: ReadonlyArray<[test: string, why: string]> = [
   ['no rate limit with bad rate-limit parameters', 'the text of the error'],
   ['per route rate limit', 'HEAD counts with GET'],
   ['With { increment: false } and exponentialBackoff the peek reports the base window without escalating it', 'it tells the real wait'],
+  ['Throw on redis error', 'a client that was closed is a coded 503'],
   ['Skip on redis error', 'no headers are invented'],
   ['With { increment: false } it throws on redis error', 'without skipOnError the process decides']
 ]
