@@ -114,18 +114,24 @@ class Teller {
     this.#timer ??= this.#clock.setTimeout(() => this.#flush(), FLUSH_MS).unref()
   }
 
+  /** Drops what waits, as no page is open. The next event starts the timer again. */
   stop (): void {
     this.#clock.clearTimeout(this.#timer)
+    this.#empty()
   }
 
   #flush (): void {
     if (this.#more > 0) this.#waiting.push({ kind: 'more', count: this.#more, instance: this.#instance, at: this.#clock.now() })
+    this.#send(this.#empty())
+  }
+
+  #empty (): LiveEvent[] {
     const told = this.#waiting
     this.#waiting = []
     this.#count = { cache: 0, decision: 0 }
     this.#more = 0
     this.#timer = undefined
-    this.#send(told)
+    return told
   }
 }
 

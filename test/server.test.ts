@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { copyFileSync, existsSync, readdirSync, writeFileSync } from 'node:fs'
+import { copyFileSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import Fastify from 'fastify'
 import t, { type Test } from 'tap'
@@ -98,6 +98,18 @@ t.test('on SIGTERM the server turns readiness red, finishes requests in flight a
   t.equal(await report, 200)
   t.equal(await exit, 0)
   t.notMatch(output(), 'not-to-be-logged')
+})
+
+t.test('npm runs the server without a shell in between, so that a SIGTERM to npm start reaches the server', async t => {
+  const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+  const file = join(t.testdir({ 'server.mjs': "process.on('SIGTERM', () => process.exit(7)); setInterval(() => {}, 1000); console.log('ready')" }), 'server.mjs')
+  // npm runs a script by `sh -c`, and passes signals on to that process alone.
+  const child = spawn('sh', ['-c', scripts.start.replace('dist/server.js', file)])
+  t.teardown(() => { child.kill('SIGKILL') })
+  await once(child.stdout, 'data')
+  child.kill('SIGTERM')
+  const [code] = await once(child, 'exit')
+  t.equal(code, 7)
 })
 
 t.test('with a wrong configuration the server prints the reason in one line, without the password, and exits with 1', async t => {

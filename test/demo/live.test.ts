@@ -106,6 +106,19 @@ t.test('4 s after the last page is closed neither instance takes samples', async
   t.ok(passed >= 3000 && passed <= 6000, `after ${passed} ms`)
 })
 
+t.test('a page that is opened after the last one was closed, while requests come, receives samples', async t => {
+  const { end } = await watch(t, a)
+  await advanceTo('both instances take samples', () => isWatched(a) && isWatched(b))
+  end()
+  // An event waits to be sent at the moment in which each instance stops.
+  t.teardown(clock.onStep(async () => { await Promise.all([a, b].map(app => app.inject('/live/products/7'))) }))
+  await advanceTo('neither takes samples', () => !isWatched(a) && !isWatched(b))
+  const { told } = await watch(t, a)
+  const sampleOf = (app: FastifyInstance) => told.some(event => event.kind === 'sample' && event.instance === app.live.instance)
+  await advanceUntil(clock, 'the page has a sample of each instance', () => sampleOf(a) && sampleOf(b), { step: STEP_MS, atMost: 10_000 })
+  t.same([sampleOf(a), sampleOf(b)], [true, true])
+})
+
 t.test('while Redis hangs a page receives samples that say so, and the recovery', async t => {
   const { told } = await watch(t, a)
   await advanceTo('there is a sample', () => told.some(({ kind }) => kind === 'sample'))
