@@ -3,9 +3,7 @@ import { withDeadline } from '../shared/deadline.js'
 import type { Duration } from '../shared/duration.js'
 import { pluginError, reasonOf } from '../shared/errors.js'
 import { readOptions } from '../shared/options.js'
-
-/** As in the IETF draft `draft-inadarei-api-health-check`. */
-export type HealthStatus = 'pass' | 'warn' | 'fail'
+import { readMeasurements, type HealthStatus, type Measurement } from './measurement.js'
 
 export interface CheckOptions {
   /** Whether the app may get no traffic while this fails. A check that is not critical turns `fail` into `warn`. @default true */
@@ -16,20 +14,15 @@ export interface CheckOptions {
   cacheFor?: Duration | undefined
 }
 
-/** What a check found. */
-export interface Measurement {
-  observedValue?: unknown
-  observedUnit?: string
-  /** @default 'pass' */
-  status?: HealthStatus
-  /** Why it is not well. */
-  output?: string
-  componentType?: 'component' | 'datastore' | 'system'
-}
-
 /**
- * Resolves where all is well, with an observed value if there is one to tell, or with several measurements by their names; rejects
- * where it is not.
+ * Checks one thing. What it returns, or resolves to, counts as said:
+ *
+ * - nothing, or any other value, which the details show as `observedValue`: pass
+ * - `false`, an `Error`, or a throw: fail
+ * - an object with the `status` `pass`, `warn` or `fail` (or a synonym of the draft: `ok`, `up`, `error`, `down`), with or without
+ *   `observedValue`, `observedUnit`, `output`: that status
+ * - a `Response` of `fetch`: pass where it is `ok`, else fail
+ * - {@link measurements}: several of these by name
  */
 export type Check = () => unknown
 
@@ -51,14 +44,6 @@ export interface Checks {
 const NAME = /^[\w.-]{1,64}$/
 const DuplicateCheckError = pluginError('health', 'DUPLICATE_CHECK', 'there is a check "%s" already')
 const CheckTimeoutError = pluginError('health', 'CHECK_TIMEOUT', 'no result within %s ms', 503)
-
-const several = new WeakSet<object>()
-
-/** For a check that finds more than one thing. */
-export function measurements (found: Record<string, Measurement>): Record<string, Measurement> {
-  several.add(found)
-  return found
-}
 
 export function createChecks (clock: Clock): Checks {
   const checks = new Map<string, () => Promise<CheckResults>>()
@@ -90,22 +75,13 @@ export function overallStatus (results: CheckResults): HealthStatus {
 async function runCheck (name: string, check: Check, timeout: number, isCritical: boolean, clock: Clock): Promise<CheckResults> {
   const started = clock.monotonic()
   const found = await withDeadline(Promise.resolve().then(check), timeout, () => new CheckTimeoutError(timeout), clock).then(
-    value => asMeasurements(name, value, clock.monotonic() - started),
-    (error: unknown): Record<string, Measurement> => ({ [name]: { status: 'fail', output: reasonOf(error) } })
-  )
+    value => readMeasurements(name, value, clock.monotonic() - started)
+  ).catch((error: unknown): Record<string, Measurement> => ({ [name]: { status: 'fail', output: reasonOf(error) } }))
   const time = new Date(clock.now()).toISOString()
   return Object.fromEntries(Object.entries(found).map(([key, measured]) => {
     const { status = 'pass' } = measured
     return [key, [{ ...measured, status: status === 'fail' && !isCritical ? 'warn' : status, time }]]
   }))
-}
-
-/** What finds nothing to tell tells how long it took. */
-function asMeasurements (name: string, value: unknown, ms: number): Record<string, Measurement> {
-  if (typeof value === 'object' && value !== null && several.has(value)) {
-    return Object.fromEntries(Object.entries(value as Record<string, Measurement>).map(([what, measured]) => [`${name}:${what}`, measured]))
-  }
-  return { [name]: value === undefined ? { observedValue: Math.round(ms * 100) / 100, observedUnit: 'ms' } : { observedValue: value } }
 }
 
 /** Runs `run` at most once at a time and once in `ms`: a flood of probes costs no more than one. */

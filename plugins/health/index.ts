@@ -32,8 +32,8 @@ export interface Health {
   drain (): Promise<void>
 }
 
-export { measurements } from './checks.js'
-export type { Check, CheckOptions, CheckResult, CheckResults, HealthStatus, Measurement } from './checks.js'
+export { measurements, type HealthStatus, type Measurement } from './measurement.js'
+export type { Check, CheckOptions, CheckResult, CheckResults } from './checks.js'
 export type { DetailsOption, HealthPaths, HealthPluginOptions, PressureOptions } from './options.js'
 
 /**

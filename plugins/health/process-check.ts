@@ -1,6 +1,7 @@
 import type {} from '@fastify/under-pressure'
 import type { FastifyInstance } from 'fastify'
-import { measurements, type Check } from './checks.js'
+import type { Check } from './checks.js'
+import { measurements } from './measurement.js'
 
 /** How the process does, by `@fastify/under-pressure`. */
 export function createProcessCheck (fastify: FastifyInstance): Check {

@@ -3,7 +3,8 @@ import { isCluster, type RedisClient } from '../shared/client.js'
 import type { Clock } from '../shared/clock.js'
 import { circuitOf } from '../shared/guard.js'
 import { infoOf, mastersOf } from '../shared/info.js'
-import { measurements, type Check, type HealthStatus, type Measurement } from './checks.js'
+import type { Check } from './checks.js'
+import { measurements, type HealthStatus, type Measurement } from './measurement.js'
 
 type Info = ReadonlyMap<string, string>
 

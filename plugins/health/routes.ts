@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, FastifySchema } from 'fastify'
-import { overallStatus, type Checks, type HealthStatus } from './checks.js'
+import { overallStatus, type Checks } from './checks.js'
+import type { HealthStatus } from './measurement.js'
 import type { ResolvedHealthOptions } from './options.js'
 
 // What the other plugins of the suite, and @fastify/under-pressure, read: probes are not limited, cached, given a session, or refused.

@@ -35,6 +35,42 @@ t.test('a critical check that fails turns readiness red, another one is a warnin
   t.equal((await app.inject('/health/live')).statusCode, 200)
 })
 
+t.test('a result of false, an error, a status or a response that is not ok counts as said, and other values are shown', async t => {
+  const cyclic: Record<string, unknown> = {}
+  cyclic['self'] = cyclic
+  const table: Array<[name: string, result: unknown, expected: object]> = [
+    ['nothing', undefined, { status: 'pass', observedUnit: 'ms' }],
+    ['true', true, { status: 'pass', observedValue: true }],
+    ['false', false, { status: 'fail', output: 'the check returned false' }],
+    ['error', new Error('gone'), { status: 'fail', output: 'gone' }],
+    ['fail', { status: 'fail', output: 'disk full' }, { status: 'fail', output: 'disk full' }],
+    ['warn', { status: 'warn', observedValue: 91, observedUnit: 'percent' }, { status: 'warn', observedValue: 91, observedUnit: 'percent' }],
+    ['pass', { status: 'PASS' }, { status: 'pass' }],
+    ['down', { status: 'down' }, { status: 'fail' }],
+    ['up', { status: 'up' }, { status: 'pass' }],
+    ['another', { status: 'idle' }, { status: 'pass', observedValue: { status: 'idle' } }],
+    ['inherited', { status: 'constructor' }, { status: 'pass', observedValue: { status: 'constructor' } }],
+    ['response-ok', new Response('x'), { status: 'pass', observedValue: 200 }],
+    ['response-failed', new Response('x', { status: 503 }), { status: 'fail', observedValue: 503, output: 'HTTP 503' }],
+    ['bigint', 5n, { status: 'pass', observedValue: '5' }],
+    ['cyclic', { status: 'warn', observedValue: cyclic }, { status: 'warn', observedValue: '[object Object]' }],
+    ['misspelt', measurements({ queue: { status: 'bad' as never } }), { status: 'fail', output: /"queue" is "bad"; allowed: 'pass', 'warn', 'fail'/ }]
+  ]
+  const { app } = await build(t)
+  for (const [name, result] of table) app.health.addCheck(name, async () => result)
+  const [statusCode, { checks }] = await ready(app)
+  t.equal(statusCode, 503)
+  for (const [name, , expected] of table) t.match((checks as Record<string, object>)[name], [expected], name)
+})
+
+t.test('a result that says fail turns readiness red, or is a warning where the check is not critical', async t => {
+  const { app } = await build(t)
+  app.health.addCheck('mail', () => false, { critical: false })
+  t.match(await ready(app), [200, { status: 'warn' }])
+  app.health.addCheck('disk', () => ({ status: 'fail' }))
+  t.match(await ready(app), [503, { status: 'fail' }])
+})
+
 t.test('a check that hangs counts as failed after its timeout', async t => {
   const { app, clock } = await build(t)
   app.health.addCheck('slow', () => new Promise(() => {}), { timeout: 30_000 })
