@@ -3,7 +3,7 @@ import type { Clock } from '../shared/clock.js'
 import { withDeadline } from '../shared/deadline.js'
 import { invalidOptionError } from '../shared/errors.js'
 import { FastHistogram } from './histogram.js'
-import { METRICS, type Definition, type SourceKind } from './names.js'
+import { METRICS, type Aggregator, type Definition, type SourceKind } from './names.js'
 
 /** One value: the metric without its prefix, its labels. */
 export type Sample = readonly [name: string, value: number, labels?: Readonly<Record<string, string>>]
@@ -35,6 +35,7 @@ interface Sampled {
   labels: Readonly<Record<string, string>>
 }
 
+const COMBINE: Readonly<Record<Aggregator, (a: number, b: number) => number>> = { sum: (a, b) => a + b, min: Math.min, max: Math.max }
 const books = new WeakMap<Registry, Book>()
 
 /** What the plugin has put in one registry, which several apps may share. */
@@ -106,8 +107,9 @@ export class Book {
     }
   }
 
-  #define (name: string, { type, help, labels, merge }: Definition): void {
+  #define (name: string, { type, help, labels, aggregator }: Definition): void {
     if (this.#metrics.has(name)) return
+    const combine = COMBINE[aggregator]
     const collect = async (): Promise<void> => {
       const merged = new Map<string, Sampled>()
       for (const sample of await this.#samples()) {
@@ -115,12 +117,12 @@ export class Book {
         if (sample.name !== name || !Number.isFinite(sample.value) || (type === 'counter' && sample.value < 0)) continue
         const key = JSON.stringify(sample.labels)
         const first = merged.get(key)
-        merged.set(key, first === undefined ? sample : { ...sample, value: merge(first.value, sample.value) })
+        merged.set(key, first === undefined ? sample : { ...sample, value: combine(first.value, sample.value) })
       }
       metric.reset()
       for (const { labels, value } of merged.values()) metric.inc(labels, value)
     }
-    const config = { name, help, labelNames: [...labels], registers: [this.registry], collect }
+    const config = { name, help, labelNames: [...labels], registers: [this.registry], aggregator, collect }
     const metric: Counter | Gauge = type === 'counter' ? new Counter(config) : new Gauge(config)
     this.#metrics.set(name, metric)
   }

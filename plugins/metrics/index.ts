@@ -42,7 +42,10 @@ export const metrics = fp<MetricsPluginOptions>(async function metrics (fastify,
   fastify.addHook('onClose', async () => { for (const step of undo.splice(0).reverse()) step() })
 
   if (registry !== above) {
-    if (options.http) timeRequests(fastify, book.histogram(HTTP_DURATION, 'Requests by route, from the first hook to the last byte', ['method', 'route', 'status_code'], options.buckets), options.maxRoutes)
+    if (options.http) {
+      const histogram = book.histogram(HTTP_DURATION, 'Requests by route, from the first hook to the last byte', ['method', 'route', 'status_code'], options.buckets)
+      timeRequests(fastify, histogram, options.maxRoutes, options.isExcluded)
+    }
     if (!Object.hasOwn(fastify, 'metrics')) fastify.decorate('metrics', { registry })
   }
   if (options.defaultMetrics) book.atTheEnd(addProcessMetrics(registry))

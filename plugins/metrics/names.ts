@@ -1,19 +1,20 @@
-/** What Prometheus is told, beside the two histograms of `http.ts` and `redis.ts`. */
+/** How values with equal labels are combined: of two apps that share a registry, and of the workers of a Node.js cluster by prom-client's `AggregatorRegistry`. */
+export type Aggregator = 'sum' | 'min' | 'max'
+
+/** A metric of the suite, beside the two histograms of `http.ts` and `redis.ts`. */
 export interface Definition {
   readonly type: 'counter' | 'gauge'
   readonly help: string
   readonly labels: readonly string[]
-  /** What becomes of two values with equal labels, as where two apps share a registry. */
-  readonly merge: (a: number, b: number) => number
+  readonly aggregator: Aggregator
 }
 
-const sum = (a: number, b: number): number => a + b
-const counter = (help: string, ...labels: string[]): Definition => ({ type: 'counter', help, labels, merge: sum })
-const gauge = (help: string, ...labels: string[]): Definition => ({ type: 'gauge', help, labels, merge: sum })
+const counter = (help: string, ...labels: string[]): Definition => ({ type: 'counter', help, labels, aggregator: 'sum' })
+const gauge = (help: string, ...labels: string[]): Definition => ({ type: 'gauge', help, labels, aggregator: 'sum' })
 /** Of what is good: as bad as the worst. */
-const worst = (help: string, ...labels: string[]): Definition => ({ type: 'gauge', help, labels, merge: Math.min })
+const worst = (help: string, ...labels: string[]): Definition => ({ type: 'gauge', help, labels, aggregator: 'min' })
 /** Of what is bad, or is the same seen from each side. */
-const most = (help: string, ...labels: string[]): Definition => ({ type: 'gauge', help, labels, merge: Math.max })
+const most = (help: string, ...labels: string[]): Definition => ({ type: 'gauge', help, labels, aggregator: 'max' })
 
 /** By what is asked for it, and by name without the prefix. */
 export const METRICS = {
@@ -66,3 +67,5 @@ export const METRICS = {
 export type SourceKind = keyof typeof METRICS
 export const HTTP_DURATION = 'http_request_duration_seconds'
 export const REDIS_DURATION = 'redis_command_duration_seconds'
+/** The label of requests that no route matches. */
+export const UNMATCHED = 'unmatched'

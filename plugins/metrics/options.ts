@@ -4,6 +4,7 @@ import { AUDIENCE_ALLOWED, guardOf, isAudience, LOG_LEVELS, type Audience, type 
 import type { Clock } from '../shared/clock.js'
 import { MAX_TIMER_MS, type Duration } from '../shared/duration.js'
 import { readOptions, type OptionReader } from '../shared/options.js'
+import { UNMATCHED } from './names.js'
 
 /** Who may read: everyone, no one, clients on this machine, or the requests that a function allows. */
 export type ExposeOption = Audience
@@ -21,6 +22,11 @@ export interface MetricsPluginOptions {
   defaultMetrics?: boolean | undefined
   /** Whether requests are timed. @default true */
   http?: boolean | undefined
+  /**
+   * Routes whose requests are not timed, by the URL with which they are registered, prefix included: `'/health/live'`; or by its beginning
+   * and `*`: `'/health*'`. `'unmatched'` stands for requests that no route matches. @default none
+   */
+  exclude?: readonly string[] | undefined
   /** Upper bounds of `http_request_duration_seconds`, in seconds. @default from 1 ms to 10 s */
   buckets?: readonly number[] | undefined
   /** Upper bounds of `redis_command_duration_seconds`, in seconds. @default from 100 µs to 1 s */
@@ -49,6 +55,8 @@ export interface ResolvedMetricsOptions {
   registry: Registry | undefined
   defaultMetrics: boolean
   http: boolean
+  /** Whether the requests of a route, by its URL, are left out. */
+  isExcluded: (url: string) => boolean
   buckets: number[]
   redisBuckets: number[]
   labels: Readonly<Record<string, string>>
@@ -61,7 +69,7 @@ export interface ResolvedMetricsOptions {
 
 const BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 const REDIS_BUCKETS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1]
-const OPTIONS = ['path', 'expose', 'registry', 'defaultMetrics', 'http', 'buckets', 'redisBuckets', 'labels', 'maxRoutes', 'timeout', 'tracing', 'clock']
+const OPTIONS = ['path', 'expose', 'registry', 'defaultMetrics', 'http', 'exclude', 'buckets', 'redisBuckets', 'labels', 'maxRoutes', 'timeout', 'tracing', 'clock']
 
 /** @throws `FST_REDIS_SUITE_METRICS_INVALID_OPTION` */
 export function resolveMetricsOptions (given: MetricsPluginOptions): ResolvedMetricsOptions {
@@ -80,6 +88,7 @@ export function resolveMetricsOptions (given: MetricsPluginOptions): ResolvedMet
     registry,
     defaultMetrics: read.boolean('defaultMetrics', true),
     http: read.boolean('http', true),
+    isExcluded: exclusionOf(read, given.exclude ?? []),
     buckets: bucketsOf(read, 'buckets', given.buckets ?? BUCKETS),
     redisBuckets: bucketsOf(read, 'redisBuckets', given.redisBuckets ?? REDIS_BUCKETS),
     labels: labelsOf(read, given.labels ?? {}),
@@ -94,6 +103,12 @@ export function resolveMetricsOptions (given: MetricsPluginOptions): ResolvedMet
 /** Another copy of prom-client makes registries of another class. */
 function isRegistry (value: unknown): value is Registry {
   return value instanceof Registry || (typeof value === 'object' && value !== null && 'registerMetric' in value && 'getSingleMetric' in value)
+}
+
+function exclusionOf (read: OptionReader, given: readonly string[]): (url: string) => boolean {
+  const isSound = Array.isArray(given) && given.every(each => each === UNMATCHED || (typeof each === 'string' && /^\/[^*]*\*?$/.test(each)))
+  if (!isSound) read.fail('exclude', `an array of URLs of routes, such as '/health/live' or '/health*', and '${UNMATCHED}'`)
+  return url => given.some(each => each.endsWith('*') ? url.startsWith(each.slice(0, -1)) : url === each)
 }
 
 function bucketsOf (read: OptionReader, name: string, given: readonly number[]): number[] {

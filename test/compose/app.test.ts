@@ -4,13 +4,20 @@ import httpProxy from '@fastify/http-proxy'
 import fastifyRedis from '@fastify/redis'
 import swagger from '@fastify/swagger'
 import underPressure from '@fastify/under-pressure'
+import { build as bundle } from 'esbuild'
 import Fastify, { type FastifyInstance } from 'fastify'
+import cluster from 'node:cluster'
+import { once } from 'node:events'
+import { request as httpRequest, type IncomingMessage } from 'node:http'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
+import { AggregatorRegistry } from 'prom-client'
 import t, { type Test } from 'tap'
 import { cache, events, health, idempotency, lock, metrics, rateLimit, redis, session } from '../../plugins/index.js'
 import { createTestClock } from '../../plugins/testing/index.js'
 import { ask } from '../helpers/cache/cache-app.js'
 import { closeApp, SECRET, startRedis, until } from '../helpers/index.js'
+import { Scrape } from '../helpers/metrics/scrape.js'
 
 declare module 'fastify' {
   interface Session { n?: number }
@@ -82,6 +89,71 @@ t.test('@fastify/autoload loads the plugins and the routes that use them from fo
   t.ok(keys.some(key => key.startsWith('autoload:cache:')))
   const post = () => ask(app, '/api/products', { 'idempotency-key': 'k' }, { method: 'POST' })
   t.same((await post()).body, (await post()).body)
+})
+
+/** A request on a connection of its own, which the primary process hands to one of the workers. */
+async function askWorkers (port: number, path: string, { method = 'GET', headers = {} }: { method?: string, headers?: Record<string, string> } = {}) {
+  const asked = httpRequest({ port, host: '127.0.0.1', path, method, headers, agent: false })
+  asked.end()
+  const [response] = await once(asked, 'response') as [IncomingMessage]
+  const body = await text(response)
+  return { status: response.statusCode, body, worker: Number(response.headers['x-worker']), cache: response.headers['x-cache'], cookie: response.headers['set-cookie']?.[0]?.split(';')[0] }
+}
+
+t.test('three workers of a Node.js cluster share one limit, cache, lock, session and channel, and their metrics are combined', async t => {
+  const exec = join(t.testdir(), 'worker.mjs')
+  // Compiled once, as each worker would spend most of its CPU time on that.
+  await bundle({ entryPoints: [join(import.meta.dirname, '../fixtures/cluster-worker.ts')], outfile: exec, bundle: true, packages: 'external', platform: 'node', format: 'esm' })
+  cluster.setupPrimary({ exec, execArgv: [] })
+  t.teardown(() => { for (const worker of Object.values(cluster.workers ?? {})) worker?.process.kill('SIGKILL') })
+  const workers = Array.from({ length: 3 }, () => cluster.fork({ REDIS_URL: server.url }))
+  const [address] = await Promise.all(workers.map(async worker => (await once(worker, 'listening'))[0] as { port: number }))
+  const request = async (path: string, options?: Parameters<typeof askWorkers>[2]) => await askWorkers(address?.port ?? 0, path, options)
+  /** Waits until each worker's response passes. */
+  const untilAll = async (what: string, path: string, check: (response: Awaited<ReturnType<typeof request>>) => unknown) => {
+    const passed = new Set<number>()
+    await until(what, async () => {
+      const response = await request(path)
+      if (check(response)) passed.add(response.worker)
+      return passed.size === workers.length
+    })
+  }
+
+  const statuses = (await Promise.all(Array.from({ length: 30 }, () => request('/limited')))).map(({ status }) => status)
+  t.same([200, 429].map(status => statuses.filter(each => each === status).length), [10, 20], 'of all requests as many pass as one limit allows')
+
+  await untilAll('each worker has the page from the cache', '/page', ({ cache }) => cache === 'HIT')
+  t.equal((await request('/page')).body, '{"made":1}', 'one worker made the page for all')
+
+  const order = async (key: number) => (await request('/orders', { method: 'POST', headers: { 'idempotency-key': `k${key}` } })).body
+  const orders = await Promise.all([1, 2, 3, 4].map(order))
+  t.same(orders.toSorted(), [1, 2, 3, 4].map(orders => `{"orders":${orders}}`), 'the lock lets one worker in at a time')
+  t.same(await Promise.all([1, 2, 3, 4].map(order)), orders, 'what one worker has answered another one replays')
+  await untilAll('each worker has the page that was made after the invalidation', '/page', ({ cache, body }) => cache === 'HIT' && body !== '{"made":1}')
+  await untilAll('each worker has heard the message', '/worker', ({ body }) => JSON.parse(body).heard === 'order')
+
+  const { cookie = '' } = await request('/visits')
+  const visits = []
+  for (let visit = 2; visit <= 7; visit++) visits.push(Number((await request('/visits', { headers: { cookie } })).body))
+  t.same(visits, [2, 3, 4, 5, 6, 7], 'a session goes on at whichever worker')
+
+  let metrics = ''
+  // It gives workers 5 s of real time.
+  const all = new AggregatorRegistry()
+  await until('the metrics of all workers', async () => { metrics = await all.clusterMetrics().catch(() => ''); return metrics !== '' })
+  const found = new Scrape(metrics)
+  const expected: Array<[name: string, labels: Record<string, string>, value: number]> = [
+    ['http_request_duration_seconds_count', { route: '/limited' }, 30],
+    ['http_request_duration_seconds_bucket', { route: '/limited', le: '+Inf' }, 30],
+    ['fastify_rate_limit_decisions_total', { result: 'refused' }, 20],
+    ['fastify_session_created_total', {}, 1],
+    ['fastify_redis_up', {}, 1],
+    ['fastify_redis_circuit_open', {}, 0],
+    ['fastify_metrics_source_up', { source: 'health' }, 1],
+    ['fastify_health_check_status', { check: 'redis:responseTime' }, 1],
+    ['fastify_health_check_status', { check: 'disk' }, 0]
+  ]
+  t.same(expected.map(([name, labels]) => found.sum(name, labels)), expected.map(([, , value]) => value))
 })
 
 const names = Object.keys(ALL)

@@ -66,6 +66,18 @@ t.test('the histogram counts the requests made, by route, method and status, and
   t.ok(found.sum('http_request_duration_seconds_sum')! > 0)
 })
 
+t.test('requests of routes that exclude names, by their URL or its beginning, are not counted, nor are those without a route by "unmatched"', async t => {
+  const app = await plain(t, { exclude: ['/metrics', '/internal*', '/users/:id', 'unmatched'] })
+  await app.register(async child => {
+    for (const url of ['/a', '/b/:id']) child.get(url, async () => 'x')
+  }, { prefix: '/internal' })
+  for (const url of ['/users/:id', '/users', '/metrics-of-users']) app.get(url, async () => 'x')
+  for (const url of ['/internal/a', '/internal/b/1', '/users/1', '/users/2', '/nowhere', '/users', '/metrics-of-users', '/metrics']) await app.inject(url)
+  const found = await scrape(app)
+  const counted = [...found.text.matchAll(/^http_request_duration_seconds_count\{.*route="(.*?)"/gm)].map(([, route]) => route)
+  t.same(counted, ['/users', '/metrics-of-users'])
+})
+
 t.test('time is measured: a request of 30 ms is above the bucket of 25 ms', async t => {
   const app = await plain(t)
   app.get('/slow', async () => { await new Promise(resolve => setTimeout(resolve, 30)) })
@@ -293,7 +305,8 @@ t.test('options that cannot be used fail at registration', async t => {
   taken.registerMetric(new Counter({ name: 'http_request_duration_seconds', help: 'taken', registers: [] }))
   const wrong: Array<Record<string, unknown>> = [
     { path: 'metrics' }, { expose: 'all' }, { expose: null }, { prefix: '1-' }, { registry: {} }, { buckets: [2, 1] }, { redisBuckets: [] }, { labels: { le: 'x' } },
-    { maxRoutes: 0 }, { timeout: 'soon' }, { tracing: 1 }, { defaultMetrics: 'yes' }, { logLevel: 'loud' }, { unknown: 1 }, { clock: {} }, { registry: taken }
+    { maxRoutes: 0 }, { timeout: 'soon' }, { tracing: 1 }, { defaultMetrics: 'yes' }, { logLevel: 'loud' }, { unknown: 1 }, { clock: {} }, { registry: taken },
+    { exclude: '/metrics' }, { exclude: ['metrics'] }, { exclude: ['/a*b'] }, { exclude: ['*'] }, { exclude: [/metrics/] }
   ]
   for (const options of wrong) {
     const app = Fastify()
