@@ -1,6 +1,6 @@
 import { sleep, type Clock } from '../shared/clock.js'
 import { readOptions } from '../shared/options.js'
-import { invalidOptionError } from '../shared/errors.js'
+import { invalidArgumentError } from '../shared/errors.js'
 import { argumentKey } from './argument-key.js'
 import { batchesOf, inBatches } from './batches.js'
 import { isPromise, whenReady, type MaybePromise } from '../shared/maybe-promise.js'
@@ -186,7 +186,7 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
 
   async function store<T> (items: ReadonlyArray<KeyedValue<T>>, common: ValueOptions<T>): Promise<void> {
     const prepared = items.map(([name, value, own]) => {
-      if (value === undefined) throw invalidOptionError('cache', 'value', value, 'anything but undefined')
+      if (value === undefined) throw invalidArgumentError('cache', 'value', value, 'anything but undefined')
       const key = keyOf(name)
       const plan = planOf({ ...common, ...own })
       return whenReady(plan.ttlOf(value), ttl => whenReady(plan.tagsOf?.(value) ?? [], late => {
@@ -239,7 +239,7 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
     wrap (fn, given) {
       const { key, ...options } = checkOptions(given)
       checkFunction(fn, 'fn')
-      if (typeof key !== 'function') checkKey(key)
+      if (typeof key !== 'function') checkKey(key, 'options.key')
       // So that options that cannot be used are told now.
       planOf(options)
       return async (...args) => {
@@ -250,16 +250,16 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
     async writeThrough (name, value, write, given = {}) {
       const { invalidates = [], ...options } = checkOptions(given)
       const plan = planOf(options)
-      return await writer.write({ key: keyOf(name), value, writer: checkFunction(write, 'writer'), plan, invalidates: checkTags(invalidates) })
+      return await writer.write({ key: keyOf(name), value, writer: checkFunction(write, 'writer'), plan, invalidates: checkTags(invalidates, 'invalidates') })
     },
     writeBehind: parts.behinds.writeBehind,
     withPrefix (name, defaults = {}) {
-      const prefixes = [...scope.prefixes, checkKey(name)]
+      const prefixes = [...scope.prefixes, checkKey(name, 'prefix')]
       // No tag of a program's own begins so.
       const tags = [...scope.tags, `\0${JSON.stringify(prefixes)}`]
       return createView(parts, { prefixes, tags, counts: core.countsOf(prefixes.join(':')), defaults: resolveDefaults(checkOptions(defaults), scope.defaults, tiers) })
     },
-    invalidateTags: async (tags, options) => await invalidate(checkTags(tags), options),
+    invalidateTags: async (tags, options) => await invalidate(checkTags(tags, 'tags', invalidArgumentError), options),
     async invalidatePattern (glob) {
       const whole = [...scope.prefixes.map(escapeGlob), checkGlob(glob)].join(':')
       const matches = compileGlob(whole)
@@ -272,7 +272,7 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
     stats: () => core.stats,
     writeBehindStats: parts.behinds.stats,
     storeStats: async () => await core.storeStats(),
-    on: (event, listener) => core.events.on(event, checkFunction(listener, 'listener'))
+    on: (event, listener) => core.events.on(event, listener)
   }
 }
 
@@ -290,14 +290,14 @@ function checkOptions<O extends object> (given: O): O {
   return typeof given === 'object' && given !== null ? given : fail('options', given, 'an object')
 }
 
-function checkKey (key: unknown): string {
+function checkKey (key: unknown, argument = 'key'): string {
   if (typeof key === 'string' && key !== '') return key
-  throw invalidOptionError('cache', 'key', key, 'a string that is not empty')
+  throw invalidArgumentError('cache', argument, key, 'a string that is not empty')
 }
 
 function checkGlob (glob: unknown): string {
   if (typeof glob === 'string' && glob !== '' && glob.length <= MAX_GLOB_LENGTH) return glob
-  throw invalidOptionError('cache', 'glob', glob, `a string of 1 to ${MAX_GLOB_LENGTH} characters`)
+  throw invalidArgumentError('cache', 'glob', glob, `a string of 1 to ${MAX_GLOB_LENGTH} characters`)
 }
 
 function checkList<T> (list: readonly T[], name: string): readonly T[] {
@@ -309,5 +309,5 @@ function checkFunction<F> (given: F, name: string): F {
 }
 
 function fail (name: string, given: unknown, allowed: string): never {
-  throw invalidOptionError('cache', name, given, allowed)
+  throw invalidArgumentError('cache', name, given, allowed)
 }

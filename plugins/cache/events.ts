@@ -24,6 +24,9 @@ export interface CacheEvents {
   error: { key?: string, error: Error }
 }
 
+/** The names of {@link CacheEvents}. */
+export const CACHE_EVENTS = ['invalidate', 'hit', 'stale', 'miss', 'coalesce', 'store', 'error'] as const
+
 export type CacheListener<E extends keyof CacheEvents> = (event: CacheEvents[E]) => unknown
 
 export type Events = Listeners<CacheEvents>

@@ -8,7 +8,7 @@ import { Listeners } from '../shared/listeners.js'
 import { createCoherence } from './coherence.js'
 import { CacheCore } from './core.js'
 import { createDataCache, type DataCache } from './data-cache.js'
-import type { CacheEvents } from './events.js'
+import { CACHE_EVENTS, type CacheEvents } from './events.js'
 import { GetOrSet } from './get-or-set.js'
 import { L1 } from './l1.js'
 import { createMemoryStore } from './memory-store.js'
@@ -97,7 +97,7 @@ export default cache
 function createCore (fastify: FastifyInstance, client: RedisClient | undefined, guard: RedisGuard | undefined, options: ResolvedCacheOptions): CacheCore {
   const { log } = fastify
   const { clock } = options
-  const events = new Listeners<CacheEvents>('cache', log)
+  const events = new Listeners<CacheEvents>('cache', log, CACHE_EVENTS)
   const alone = { l1: undefined, coherence: undefined, servesAlone: false, events, log, clock }
   if (client === undefined || guard === undefined) return new CacheCore({ ...alone, store: createMemoryStore(options.maxSize, clock), run: operation => operation() })
   const prefix = keyPrefixOf(client)

@@ -32,7 +32,7 @@ export interface KeyOptions {
 
 /** What a route may say of its cache; what it leaves out is taken from the plugin's options. */
 export interface RouteCacheOptions {
-  /** For how long an answer is fresh, or a function that says it of an answer; 0: not stored. @default '30s' */
+  /** How long a response is fresh, 15 days at most, or a function that returns it for a response; 0: not stored. @default '30s' */
   ttl?: (Ttl | ((request: RouteRequest, reply: FastifyReply) => Duration | Promise<Duration>)) | undefined
   /** For how long after that it is given while it is made anew in the background (RFC 5861). @default 0 */
   staleWhileRevalidate?: Duration | undefined

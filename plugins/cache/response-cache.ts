@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, onRequestHookHandler, onSendHookHandler, preHandlerHookHandler, RouteOptions } from 'fastify'
 import { canonicalText } from '../shared/canonical.js'
-import { invalidOptionError, namingRoute } from '../shared/errors.js'
+import { invalidArgumentError, invalidOptionError, namingRoute } from '../shared/errors.js'
 import { failHook, finishHook, holdPayload } from '../shared/hook-callback.js'
 import { isPromise, whenReady, type MaybePromise } from '../shared/maybe-promise.js'
 import { PinnedHooks } from '../shared/pinned-hooks.js'
@@ -62,7 +62,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
   })
   fastify.decorateRequest(STATE, null)
   fastify.decorateReply('cacheTags', function (...tags) {
-    this.request[STATE]?.extraTags.push(...checkTags(tags))
+    this.request[STATE]?.extraTags.push(...checkTags(tags, 'tags', invalidArgumentError))
     return this
   })
   fastify.decorateReply('noCache', function () {

@@ -9,11 +9,14 @@ export function readTag (tag: unknown): string | undefined {
   return Number.isFinite(tag) || typeof tag === 'bigint' ? String(tag) : undefined
 }
 
-/** @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` */
-export function checkTags (tags: unknown, name = 'tags'): readonly string[] {
-  if (!Array.isArray(tags)) throw invalidOptionError('cache', name, tags, 'a list of tags, such as [\'products\']')
+/**
+ * @param refuse - makes the error, where the tags are an argument and not an option
+ * @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION`
+ */
+export function checkTags (tags: unknown, name = 'tags', refuse = invalidOptionError): readonly string[] {
+  if (!Array.isArray(tags)) throw refuse('cache', name, tags, 'a list of tags, such as [\'products\']')
   const read = tags.map(readTag)
   if (read.every(tag => tag !== undefined)) return read
   const at = read.indexOf(undefined)
-  throw invalidOptionError('cache', `${name}[${at}]`, tags[at], 'a string that is not empty and does not begin with a NUL, or a finite number')
+  throw refuse('cache', `${name}[${at}]`, tags[at], 'a string that is not empty and does not begin with a NUL, or a finite number')
 }

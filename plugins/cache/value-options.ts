@@ -8,7 +8,7 @@ import { resolveTtl, saidTtl, type Tiers } from './ttl.js'
 
 /** How a value is kept. */
 export interface ValueOptions<T = unknown> {
-  /** For how long the value is fresh: a duration, the name of a tier, or a function of the value that says either; 0: not stored. @default the plugin's ttl */
+  /** How long the value is fresh, 15 days at most: a duration, the name of a tier, or a function of the value that says either; 0: not stored. @default the plugin's ttl */
   ttl?: Duration | ((value: T) => Duration | Promise<Duration>) | undefined
   /** For how long after that it is given while it is made anew in the background. @default the plugin's */
   staleWhileRevalidate?: Duration | undefined

@@ -1,5 +1,5 @@
 import type { EventChannels } from 'fastify'
-import { invalidOptionError } from '../shared/errors.js'
+import { invalidArgumentError } from '../shared/errors.js'
 
 /** What a channel carries: `unknown` where `EventChannels` does not name it. */
 export type ChannelData<C extends string> = C extends keyof EventChannels ? EventChannels[C] : unknown
@@ -25,12 +25,12 @@ const PATTERN = /^[^\p{Cc}\p{Surrogate}]{1,256}$/u
 /** @throws `FST_REDIS_SUITE_EVENTS_INVALID_OPTION` */
 export function checkName (name: unknown): string {
   if (typeof name === 'string' && PATTERN.test(name) && !name.includes('*')) return name
-  throw invalidOptionError('events', 'channel', name, '1 to 256 characters, no control characters and no *')
+  throw invalidArgumentError('events', 'channel', name, '1 to 256 characters, no control characters and no *')
 }
 
 /** @throws `FST_REDIS_SUITE_EVENTS_INVALID_OPTION` */
 export function parsePattern (text: unknown): Pattern {
-  if (typeof text !== 'string' || !PATTERN.test(text)) throw invalidOptionError('events', 'pattern', text, '1 to 256 characters, no control characters')
+  if (typeof text !== 'string' || !PATTERN.test(text)) throw invalidArgumentError('events', 'pattern', text, '1 to 256 characters, no control characters')
   const [head = '', ...rest] = text.split(/\*+/)
   if (rest.length === 0) return { text, isGlob: false, head, matches: name => name === text }
   return { text: [head, ...rest].join('*'), isGlob: true, head, matches: name => matchesParts(name, head, rest) }

@@ -1,7 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { keyPrefixOf, resolveClient } from '../shared/client.js'
-import { alreadyRegisteredError, invalidOptionError, reasonOf } from '../shared/errors.js'
+import { alreadyRegisteredError, invalidArgumentError, reasonOf } from '../shared/errors.js'
 import { guardRedis } from '../shared/guard.js'
 import { checkName, type ChannelData, type PatternData } from './channels.js'
 import { UnserializableError } from './errors.js'
@@ -101,7 +101,7 @@ export const events = fp<EventsPluginOptions>(async function events (fastify, gi
     stats: streams.stats,
     publish: async (channel, data) => await hub.publish(checkName(channel), toJson(channel, data)),
     async subscribe<P extends string> (pattern: P, handler: Handler<P>, subscribeOptions?: SubscribeOptions) {
-      if (typeof handler !== 'function') throw invalidOptionError('events', 'handler', handler, 'a function')
+      if (typeof handler !== 'function') throw invalidArgumentError('events', 'handler', handler, 'a function')
       return await hub.subscribe(pattern, (data, channel) => handler(data as PatternData<P>, channel), subscribeOptions)
     },
     sse: async <T>(request: FastifyRequest, reply: FastifyReply, source: SseSource<T> | string, sseOptions?: SseOptions<T>) =>

@@ -1,7 +1,7 @@
 import type { Clock } from '../shared/clock.js'
 import { withDeadline } from '../shared/deadline.js'
 import type { Duration } from '../shared/duration.js'
-import { pluginError, reasonOf } from '../shared/errors.js'
+import { invalidArgumentError, pluginError, reasonOf } from '../shared/errors.js'
 import { readOptions } from '../shared/options.js'
 import { readMeasurements, type HealthStatus, type Measurement } from './measurement.js'
 
@@ -49,12 +49,11 @@ export function createChecks (clock: Clock): Checks {
   const checks = new Map<string, () => Promise<CheckResults>>()
   return {
     add (name, check, options = {}) {
-      readOptions('health', options)
-      const read = readOptions('health', { name, check, ...options })
-      if (typeof name !== 'string' || !NAME.test(name)) read.fail('name', 'up to 64 letters, digits and . _ -')
-      if (typeof check !== 'function') read.fail('check', 'a function')
+      const read = readOptions('health', options)
+      if (typeof name !== 'string' || !NAME.test(name)) throw invalidArgumentError('health', 'name', name, 'up to 64 letters, digits and . _ -')
+      if (typeof check !== 'function') throw invalidArgumentError('health', 'check', check, 'a function')
       if (checks.has(name)) throw new DuplicateCheckError(name)
-      read.onlyKnown(['name', 'check', 'critical', 'timeout', 'cacheFor'])
+      read.onlyKnown(['critical', 'timeout', 'cacheFor'])
       const timeout = read.duration('timeout', 1000, { min: 1 })
       const isCritical = read.boolean('critical', true)
       checks.set(name, cacheFor(read.duration('cacheFor', 1000), clock, () => runCheck(name, check, timeout, isCritical, clock)))

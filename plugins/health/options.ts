@@ -76,7 +76,7 @@ const PRESSURE = ['maxEventLoopDelay', 'maxEventLoopUtilization', 'eventLoopUtil
 /** @throws `FST_REDIS_SUITE_HEALTH_INVALID_OPTION` */
 export function resolveHealthOptions (given: HealthPluginOptions): ResolvedHealthOptions {
   const read = readOptions('health', given)
-  read.onlyKnown(['details', 'redis', 'redisCritical', 'paths', 'cacheFor', 'underPressure', 'drainDelay', 'clock', ...ABOUT])
+  read.onlyKnown(['details', 'redis', 'redisCritical', 'paths', 'cacheFor', 'underPressure', 'drainDelay', 'clock', 'prefix', 'logLevel', ...ABOUT])
   const details = given.details ?? 'loopback'
   if (!isAudience(details)) read.fail('details', AUDIENCE_ALLOWED)
   return {

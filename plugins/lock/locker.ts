@@ -1,6 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { sleep, type Clock } from '../shared/clock.js'
-import { invalidOptionError, reasonOf } from '../shared/errors.js'
+import { invalidArgumentError, reasonOf } from '../shared/errors.js'
 import type { Bells } from './bells.js'
 import { about, ClosedError, LostError } from './errors.js'
 import { GONE, Holding, type HeldLock, type LockHandle } from './holding.js'
@@ -41,7 +41,7 @@ export class Locker {
   using<T> (resource: string | readonly string[], options: LockOptions, fn: Section<T>): Promise<T>
   async using<T> (resource: string | readonly string[], ...rest: [Section<T>] | [LockOptions, Section<T>]): Promise<T> {
     const [options, fn] = rest.length === 1 ? [undefined, rest[0]] : rest
-    if (typeof fn !== 'function') throw invalidOptionError('lock', 'fn', fn, 'a function')
+    if (typeof fn !== 'function') throw invalidArgumentError('lock', 'fn', fn, 'a function')
     const resources = checkResources(resource)
     const holding = await this.#acquire(resources, options, true)
     const result = (async () => await fn(holding.signal, holding))()

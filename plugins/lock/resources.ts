@@ -1,4 +1,4 @@
-import { invalidOptionError } from '../shared/errors.js'
+import { invalidArgumentError } from '../shared/errors.js'
 
 const ALLOWED = 'a string that is not empty, or several, each once'
 
@@ -6,6 +6,6 @@ const ALLOWED = 'a string that is not empty, or several, each once'
 export function checkResources (given: unknown): readonly string[] {
   const resources: unknown[] = Array.isArray(given) ? given : [given]
   const isFit = resources.length > 0 && new Set(resources).size === resources.length
-  if (!isFit || !resources.every(name => typeof name === 'string' && name !== '')) throw invalidOptionError('lock', 'resource', given, ALLOWED)
+  if (!isFit || !resources.every(name => typeof name === 'string' && name !== '')) throw invalidArgumentError('lock', 'resource', given, ALLOWED)
   return resources as string[]
 }

@@ -1,7 +1,7 @@
 import { Counter, Gauge, type Registry } from 'prom-client'
 import type { Clock } from '../shared/clock.js'
 import { withDeadline } from '../shared/deadline.js'
-import { invalidOptionError } from '../shared/errors.js'
+import { InWords, invalidOptionError } from '../shared/errors.js'
 import { FastHistogram } from './histogram.js'
 import { METRICS, type Aggregator, type Definition, type SourceKind } from './names.js'
 
@@ -77,7 +77,7 @@ export class Book {
   /** @throws `FST_REDIS_SUITE_METRICS_INVALID_OPTION` where somebody else has put one of this name in the registry */
   requireFree (names: readonly string[]): void {
     const taken = names.find(name => !this.#metrics.has(name) && this.registry.getSingleMetric(name) !== undefined)
-    if (taken !== undefined) throw invalidOptionError('metrics', 'registry', taken, 'a registry in which this name is free, or another prefix')
+    if (taken !== undefined) throw invalidOptionError('metrics', 'registry', new InWords(`one that has another metric ${taken}`), 'a registry in which this name is free, or another prefix')
   }
 
   histogram (name: string, help: string, labelNames: string[], buckets: number[]): FastHistogram {

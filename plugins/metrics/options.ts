@@ -69,7 +69,7 @@ export interface ResolvedMetricsOptions {
 
 const BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 const REDIS_BUCKETS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1]
-const OPTIONS = ['path', 'expose', 'registry', 'defaultMetrics', 'http', 'exclude', 'buckets', 'redisBuckets', 'labels', 'maxRoutes', 'timeout', 'tracing', 'clock']
+const OPTIONS = ['path', 'expose', 'registry', 'defaultMetrics', 'http', 'exclude', 'buckets', 'redisBuckets', 'labels', 'maxRoutes', 'timeout', 'tracing', 'clock', 'prefix', 'logLevel']
 
 /** @throws `FST_REDIS_SUITE_METRICS_INVALID_OPTION` */
 export function resolveMetricsOptions (given: MetricsPluginOptions): ResolvedMetricsOptions {

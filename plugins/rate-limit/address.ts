@@ -1,15 +1,21 @@
 import { BlockList, isIP } from 'node:net'
+import type { FastifyRequest } from 'fastify'
 import ipaddr from 'ipaddr.js'
+
+// `[2001:db8::1]:50001`, `[2001:db8::1]` and `192.0.2.1:50001`: some proxies add the port in X-Forwarded-For, and each connection has another one.
+const WITH_PORT = /^(?:\[([^\]]+)\](?::\d{1,5})?|(\d{1,3}(?:\.\d{1,3}){3}):\d{1,5})$/
 
 /**
  * One form for all spellings of an address: IPv4-mapped IPv6 as IPv4, IPv6 by its subnet, as one customer commonly
- * has a whole /64 (RFC 6177) and could otherwise come from 2^64 addresses. What is no address stays as it is.
+ * has a whole /64 (RFC 6177) and could otherwise come from 2^64 addresses; without a port. What is no address stays as it is.
  *
  * @param ipv6Subnet - length of the prefix that is kept, 0 to 128
  */
 export function normalizeIP (ip: string, ipv6Subnet = 64): string {
   if (!ip.includes(':')) return ip.toLowerCase()
-  const address = parseIPv6(ip)
+  const [, inBrackets, beforePort] = WITH_PORT.exec(ip) ?? []
+  if (beforePort !== undefined) return beforePort
+  const address = parseIPv6(inBrackets ?? ip)
   if (address === undefined) return ip.toLowerCase()
   if (address.isIPv4MappedAddress()) return address.toIPv4Address().toString()
   return maskIPv6(address, ipv6Subnet)
@@ -27,13 +33,31 @@ function maskIPv6 (address: ipaddr.IPv6, prefix: number): string {
   return masked.toString()
 }
 
+// No address is written so.
+const UNIX_SOCKET = 'unix'
+const warned = new WeakSet<object>()
+
+/**
+ * Returns the key of a request's address. Requests over a Unix socket have one only where a trusted proxy names it: without, they are one
+ * client, as those of a proxy over TCP are, and the log says so once.
+ */
+export function addressKey (request: FastifyRequest, ipv6Subnet: number): string {
+  const { ip }: { ip: string | undefined } = request
+  if (ip !== undefined) return normalizeIP(ip, ipv6Subnet)
+  const { server } = request.server
+  if (!warned.has(server)) request.log.warn({ plugin: 'rate-limit' }, 'rate-limit: requests over a Unix socket have no address, so all of them share one limit: set Fastify\'s trustProxy, or the option "keyGenerator"')
+  warned.add(server)
+  return UNIX_SOCKET
+}
+
 /** @returns whether an address is in the list, or undefined where `entries` hold no addresses at all */
-export function createAddressList (entries: readonly string[]): ((ip: string) => boolean) | undefined {
+export function createAddressList (entries: readonly string[]): ((ip: string | undefined) => boolean) | undefined {
   const list = new BlockList()
   let size = 0
   for (const entry of entries) size += addTo(list, entry)
   if (size === 0) return undefined
   return ip => {
+    if (ip === undefined) return false
     const address = normalizeIP(ip, 128)
     const version = isIP(address)
     return version !== 0 && list.check(address, version === 6 ? 'ipv6' : 'ipv4')

@@ -1,13 +1,30 @@
-import { pluginError } from '../shared/errors.js'
+import type { FastifyRequest } from 'fastify'
+import { describe, pluginError, routeOf } from '../shared/errors.js'
 
 /** Redis cannot be asked, and the policy is to refuse then. */
 export const StoreUnavailableError = pluginError('rate-limit', 'STORE_UNAVAILABLE', 'the limit cannot be checked now', 503)
-/** A function that was to give a number for this request gave something else. */
-export const InvalidValueError = pluginError('rate-limit', 'INVALID_VALUE', '"%s" gave %s; allowed: %s')
+const InvalidValueError = pluginError('rate-limit', 'INVALID_VALUE', '%s %s; allowed: %s')
 
-/** @throws `FST_REDIS_SUITE_RATE_LIMIT_INVALID_VALUE` for a cost that is negative, a fraction, `NaN`, or no number */
+/** Returns the error of a function among the options that returned a value which cannot be used for the request. */
+export function invalidResult (option: string, request: FastifyRequest, given: unknown, allowed: string): Error {
+  return new InvalidValueError(`route ${routeOf(request)}: the function "${option}" returned`, describe(given), allowed)
+}
+
+/** Returns the error of an argument of a call that is of no use for a decision. */
+export function invalidValue (argument: string, given: unknown, allowed: string): Error {
+  return new InvalidValueError(`argument "${argument}" is`, describe(given), allowed)
+}
+
+export const COST_ALLOWED = 'a whole number from 0'
+
+/** Whether a cost is neither negative nor a fraction nor `NaN`. */
+export function isCost (cost: unknown): cost is number {
+  return Number.isSafeInteger(cost) && Number(cost) >= 0
+}
+
+/** @throws `FST_REDIS_SUITE_RATE_LIMIT_INVALID_VALUE` for an argument that is no cost */
 export function requireCost (cost: unknown): void {
-  if (!Number.isSafeInteger(cost) || Number(cost) < 0) throw new InvalidValueError('cost', String(cost), 'a whole number from 0')
+  if (!isCost(cost)) throw invalidValue('cost', cost, COST_ALLOWED)
 }
 
 /** A store of the user's own cannot do what was asked. */

@@ -25,6 +25,9 @@ export interface RateLimitEvents {
   error: { error: Error }
 }
 
+/** The names of {@link RateLimitEvents}. */
+export const RATE_LIMIT_EVENTS = ['allowed', 'refused', 'banned', 'error'] as const
+
 export type RateLimitListener<E extends keyof RateLimitEvents> = (event: RateLimitEvents[E]) => unknown
 
 export type Events = Listeners<RateLimitEvents>

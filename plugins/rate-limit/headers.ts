@@ -1,5 +1,6 @@
 import type { FastifyReply } from 'fastify'
 import { serializeItem, serializeList } from 'structured-headers'
+import { invalidOptionError, unknownOptionError } from '../shared/errors.js'
 import type { OptionReader } from '../shared/options.js'
 import type { Decision } from './decision.js'
 import type { RouteRateLimitOptions } from './options.js'
@@ -30,13 +31,14 @@ export function resolveHeaders (given: RouteRateLimitOptions, read: OptionReader
     policy: 'ratelimit-policy',
     state: 'ratelimit'
   }
-  const known = [...Object.values(names), 'x-ratelimit-limit', 'x-ratelimit-remaining', 'x-ratelimit-reset',
-    'ratelimit-limit', 'ratelimit-remaining', 'ratelimit-reset']
+  const known = [...new Set([...Object.values(names), 'x-ratelimit-limit', 'x-ratelimit-remaining', 'x-ratelimit-reset',
+    'ratelimit-limit', 'ratelimit-remaining', 'ratelimit-reset'])]
   const select = (option: 'addHeaders' | 'addHeadersOnExceeding'): FieldNames => {
     const shown: unknown = given[option] ?? {}
     if (typeof shown !== 'object' || shown === null) return read.fail(option, '{ "header-name": true or false }')
     for (const [name, value] of Object.entries(shown)) {
-      if (!known.includes(name) || typeof value !== 'boolean') read.fail(option, `true or false for ${[...new Set(known)].join(', ')}`)
+      if (!known.includes(name)) throw unknownOptionError('rate-limit', name, known, 'header')
+      if (typeof value !== 'boolean') throw invalidOptionError('rate-limit', `${option}.${name}`, value, 'true or false')
     }
     const isShown = (name: string | undefined) => name !== undefined && Reflect.get(shown, name) !== false ? name : undefined
     return {

@@ -3,7 +3,7 @@ import fp from 'fastify-plugin'
 import { invalidOptionError, namingRoute } from '../shared/errors.js'
 import { Listeners } from '../shared/listeners.js'
 import { createLimiters } from './create-limiters.js'
-import type { RateLimitEvents } from './events.js'
+import { RATE_LIMIT_EVENTS, type RateLimitEvents } from './events.js'
 import { addHook, askEarly, createHook, createSteps, markEarly, type Steps, type UniversalHook } from './hooks.js'
 import { createManualLimiter, type ManualLimiter } from './manual-limiter.js'
 import type { RateLimitPluginOptions, RouteRateLimitOptions } from './options.js'
@@ -52,7 +52,7 @@ export type { RateLimitState } from './request-state.js'
  */
 export const rateLimit = fp<RateLimitPluginOptions>(async function rateLimit (fastify, given) {
   const options = resolvePluginOptions(given)
-  const events = new Listeners<RateLimitEvents>('rate-limit', fastify.log)
+  const events = new Listeners<RateLimitEvents>('rate-limit', fastify.log, RATE_LIMIT_EVENTS)
   const limiters = createLimiters(fastify, given, options, events)
   const scopes = new Scopes(registrationName(fastify))
   const limiter = limiters.for(options)
@@ -83,11 +83,12 @@ export const rateLimit = fp<RateLimitPluginOptions>(async function rateLimit (fa
     if (config === undefined || config === null) {
       if (options.global) limit(route, globalSteps, options)
     } else if (config !== false) {
-      const routeOptions = namingRoute(route, () => {
+      const [routeOptions, scope] = namingRoute(route, () => {
         if (typeof config !== 'object') throw invalidOptionError('rate-limit', 'config.rateLimit', config, 'false or an object')
-        return resolveRouteOptions(given, config)
+        const resolved = resolveRouteOptions(given, config)
+        return [resolved, scopes.ofRoute(resolved, route)]
       })
-      limit(route, createSteps(limiters.for(routeOptions, config, route), routeOptions, scopes.ofRoute(routeOptions, route), events), routeOptions)
+      limit(route, createSteps(limiters.for(routeOptions, config, route), routeOptions, scope, events), routeOptions)
     }
   })
 }, { name: 'fastify-redis-suite/rate-limit', fastify: '5.x' })

@@ -1,7 +1,8 @@
-import { invalidOptionError } from '../shared/errors.js'
+import type { RouteOptions } from 'fastify'
+import { invalidArgumentError, invalidOptionError } from '../shared/errors.js'
 import { readOptions } from '../shared/options.js'
 import type { Decision } from './decision.js'
-import { InvalidValueError, requireCost, StoreUnavailableError } from './errors.js'
+import { invalidValue, requireCost, StoreUnavailableError } from './errors.js'
 import { tellDecision, type Events, type RateLimitEvents, type RateLimitListener } from './events.js'
 import type { Limiter } from './limiter.js'
 import { NAMED_POLICY_OPTIONS } from './options.js'
@@ -16,7 +17,12 @@ export interface NamedPolicy extends StaticPolicyOptions {
 }
 
 /** A count that belongs to no named policy: the plugin's own, a route's or a group's. */
-export type CountTarget = { method: string, url: string } | { groupId: string }
+export type CountTarget = {
+  method: string
+  url: string
+  /** Those of the route, where several routes of one method and URL differ by them. @default all of these routes */
+  constraints?: RouteOptions['constraints']
+} | { groupId: string }
 
 /** Limits what is not a route: failed logins of an account, mails to an address. */
 export interface RateLimiter {
@@ -94,15 +100,16 @@ export function createRateLimiter ({ limiter, policyLimiter, scopes, events, max
     return decision
   }
 
-  /** The limiter that has the target's count of a key, and the id of it. */
-  function countOf (key: string, target: NamedPolicy | CountTarget | undefined): [Limiter, string] {
+  /** Returns the limiter that has the target's counts of a key, and their ids. */
+  function countsOf (key: string, target: NamedPolicy | CountTarget | undefined): [Limiter, string[]] {
     requireKey(key)
-    if (target === undefined) return [limiter, limiter.idWithin(scopes.global)(key)]
-    const { name, groupId, method, url }: Partial<Record<string, unknown>> = typeof target === 'object' && target !== null ? { ...target } : {}
-    if (isText(name)) return [policyLimiter, idOf(policyScope(name), key)]
-    if (isText(groupId)) return [limiter, limiter.idWithin(scopes.group(groupId))(key)]
-    if (isText(method) && isText(url)) return [limiter, limiter.idWithin(scopes.route({ method, url }))(key)]
-    throw invalidOptionError('rate-limit', 'target', target, 'a policy with its name, { method, url } of a route, { groupId }, or nothing for the plugin\'s own count')
+    const within = (...names: string[]): [Limiter, string[]] => [limiter, names.map(scope => limiter.idWithin(scope)(key))]
+    if (target === undefined) return within(scopes.global)
+    const { name, groupId, method, url, constraints }: Partial<Record<string, unknown>> = typeof target === 'object' && target !== null ? { ...target } : {}
+    if (isText(name)) return [policyLimiter, [idOf(policyScope(name), key)]]
+    if (isText(groupId)) return within(scopes.group(groupId))
+    if (isText(method) && isText(url)) return within(...scopes.routes({ method, url, constraints: constraints as RouteOptions['constraints'] }))
+    throw invalidArgumentError('rate-limit', 'target', target, 'a policy with its name, { method, url } of a route, { groupId }, or nothing for the plugin\'s own count')
   }
 
   return {
@@ -116,13 +123,10 @@ export function createRateLimiter ({ limiter, policyLimiter, scopes, events, max
       if (decision.allowed) await policyLimiter.refund(id, checked, cost, decision)
     },
     async reset (key, target) {
-      const [counting, id] = countOf(key, target)
-      await counting.reset(id)
+      const [counting, ids] = countsOf(key, target)
+      await Promise.all(ids.map(id => counting.reset(id)))
     },
-    on (event, listener) {
-      if (typeof listener !== 'function') throw invalidOptionError('rate-limit', 'listener', listener, 'a function')
-      return events.on(event, listener)
-    }
+    on: (event, listener) => events.on(event, listener)
   }
 }
 
@@ -132,13 +136,13 @@ function isText (value: unknown): value is string {
 
 /** What is missing would be one key for all. */
 function requireKey (key: unknown): asserts key is string {
-  if (typeof key !== 'string') throw new InvalidValueError('key', typeof key, 'a string')
+  if (typeof key !== 'string') throw invalidValue('key', key, 'a string')
 }
 
 /** A promise that was not awaited, or a cost in its place, would give nothing back. */
 function requireDecision (decision: unknown): void {
   const { allowed, time }: Partial<Record<keyof Decision, unknown>> = typeof decision === 'object' && decision !== null ? decision : {}
-  if (typeof allowed !== 'boolean' || !Number.isFinite(time)) throw new InvalidValueError('decision', typeof decision, 'the decision that consume() resolved to')
+  if (typeof allowed !== 'boolean' || !Number.isFinite(time)) throw invalidValue('decision', decision, 'the decision that consume() resolved to')
 }
 
 /** With `onStoreError: 'open'` nothing is known of the limit, and the caller may go on. */

@@ -1,12 +1,15 @@
 import type { FastifyRequest } from 'fastify'
 import type { Decision } from './decision.js'
-import { InvalidValueError } from './errors.js'
+import { invalidResult } from './errors.js'
+import { isExactNumber } from '../shared/ids.js'
 import type { Limiter } from './limiter.js'
 import { whenReady, type MaybePromise } from '../shared/maybe-promise.js'
 import { readingAs, recorderOf } from '../shared/request-reads.js'
 import type { Policy } from './policy.js'
 import type { ResolvedRouteOptions } from './resolve-options.js'
 import type { Mode } from './store.js'
+
+const KEY_ALLOWED = 'a string or a finite number, such as request.user.id, and a whole number above 2^53 as a string or a bigint; for a caller without one return request.ip'
 
 /** What came of a request. */
 export type Outcome =
@@ -39,8 +42,8 @@ export function createRequestLimiter (limiter: Limiter, options: ResolvedRouteOp
 
   function limitByKey (request: FastifyRequest, mode: Mode): MaybePromise<Outcome> {
     return whenReady(keyOf(request), given => {
-      // Most objects have the same text, which would be one count for all.
-      if (typeof given === 'object' && given !== null) throw new InvalidValueError('keyGenerator', 'an object', 'a string or a number, such as request.user.id')
+      // Most objects have the same text, as have all callers without an id: they would be one count.
+      if (typeof given !== 'string' && !isNumericKey(given)) throw invalidResult('keyGenerator', request, given, KEY_ALLOWED)
       // Handed on as the key generator gave it; the store knows it as text.
       const key = given as string
       return whenReady(isAllowed?.(request, key) ?? false, allowed => {
@@ -53,4 +56,8 @@ export function createRequestLimiter (limiter: Limiter, options: ResolvedRouteOp
 
   // A limit goes by what it reads, and the response does not.
   return (request, mode) => recorderOf(request) === undefined ? limitByKey(request, mode) : readingAs('suite', request, () => limitByKey(request, mode))
+}
+
+function isNumericKey (key: unknown): boolean {
+  return isExactNumber(key) || typeof key === 'bigint'
 }

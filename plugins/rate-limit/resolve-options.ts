@@ -4,8 +4,8 @@ import type { Clock } from '../shared/clock.js'
 import { parseDuration, type Duration } from '../shared/duration.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
 import { MAX_ENTRIES, readOptions, type OptionReader } from '../shared/options.js'
-import { createAddressList, normalizeIP } from './address.js'
-import { InvalidValueError, requireCost } from './errors.js'
+import { addressKey, createAddressList } from './address.js'
+import { COST_ALLOWED, invalidResult, isCost } from './errors.js'
 import { resolveHeaders, type HeaderNames } from './headers.js'
 import { whenReady, type MaybePromise } from '../shared/maybe-promise.js'
 import {
@@ -104,7 +104,7 @@ function resolveRoute (given: BoundedRouteOptions): ResolvedRouteOptions {
     policyOf: resolvePolicyOf(given, read),
     algorithm: given.algorithm ?? 'sliding-log',
     costOf: resolveCost(given.cost, read),
-    keyOf: keyGenerator ?? (request => normalizeIP(addressOf(request), subnet)),
+    keyOf: keyGenerator ?? (request => addressKey(request, subnet)),
     isAllowed: resolveList('allowList', given, read),
     isDenied: resolveList('denyList', given, read),
     hook: read.oneOf('hook', 'onRequest', HOOKS),
@@ -119,12 +119,6 @@ function resolveRoute (given: BoundedRouteOptions): ResolvedRouteOptions {
     onExceeded,
     onBanReach
   }
-}
-
-/** A request over a Unix socket has no address, unless a trusted proxy names one. */
-function addressOf ({ ip }: { ip: string | undefined }): string {
-  if (ip === undefined) throw new InvalidValueError('request.ip', 'undefined', 'an address: on a Unix socket set Fastify\'s trustProxy, or the option "keyGenerator"')
-  return ip
 }
 
 function resolveOnStoreError (given: RouteRateLimitOptions, read: OptionReader): OnStoreError {
@@ -152,7 +146,7 @@ function resolveCost (cost: RouteRateLimitOptions['cost'], read: OptionReader): 
     return () => fixed
   }
   return request => whenReady(cost(request), value => {
-    requireCost(value)
+    if (!isCost(value)) throw invalidResult('cost', request, value, COST_ALLOWED)
     return value
   })
 }
@@ -169,7 +163,7 @@ function resolvePolicyOf (given: BoundedRouteOptions, read: OptionReader): Resol
   resolvePolicy({ ...rest, burst: burstWithin(rest.burst, DEFAULT_MAX), max: typeof max === 'function' ? Math.min(DEFAULT_MAX, largestMax(rest)) : max, timeWindow: typeof timeWindow === 'function' ? undefined : timeWindow })
   const policies = new Map<string, Policy>()
   return (request, key) => whenReady(valueFor(max ?? DEFAULT_MAX, request, key), maxNow =>
-    whenReady(valueFor<Duration>(timeWindow ?? DEFAULT_TIME_WINDOW, request, key), windowNow => policyFor(policies, rest, maxNow, windowNow)))
+    whenReady(valueFor<Duration>(timeWindow ?? DEFAULT_TIME_WINDOW, request, key), windowNow => policyFor(policies, rest, maxNow, windowNow, request)))
 }
 
 function burstWithin (burst: number | undefined, max: number): number | undefined {
@@ -180,10 +174,10 @@ function valueFor<T> (value: PerRequest<T>, request: FastifyRequest, key: string
   return typeof value === 'function' ? (value as (request: FastifyRequest, key: string) => MaybePromise<T>)(request, key) : value
 }
 
-function policyFor (policies: Map<string, Policy>, rest: BoundedPolicyOptions, max: number, timeWindow: Duration): Policy {
+function policyFor (policies: Map<string, Policy>, rest: BoundedPolicyOptions, max: number, timeWindow: Duration, request: FastifyRequest): Policy {
   const window = parseDuration(timeWindow)
-  if (!Number.isSafeInteger(max) || max < 0 || max > largestMax(rest)) throw new InvalidValueError('max', String(max), allowedMax(rest))
-  if (window === undefined || window < 1) throw new InvalidValueError('timeWindow', String(timeWindow), 'milliseconds, or a string such as \'30s\'')
+  if (!Number.isSafeInteger(max) || max < 0 || max > largestMax(rest)) throw invalidResult('max', request, max, allowedMax(rest))
+  if (window === undefined || window < 1) throw invalidResult('timeWindow', request, timeWindow, 'milliseconds, or a string such as \'30s\'')
   const name = `${max}/${window}`
   let policy = policies.get(name)
   if (policy === undefined) {

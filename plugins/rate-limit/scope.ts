@@ -1,4 +1,5 @@
 import type { FastifyInstance, RouteOptions } from 'fastify'
+import { canonicalText } from '../shared/canonical.js'
 import { invalidOptionError } from '../shared/errors.js'
 import { safeId } from '../shared/keys.js'
 import { TooLateError } from './errors.js'
@@ -21,8 +22,8 @@ export function registrationName ({ server, prefix }: Pick<FastifyInstance, 'ser
 /** What one registration counts for beside the key, so that counts that must keep apart do. */
 export class Scopes {
   readonly #registration: string
-  /** Of each method and URL: a route may have several methods. */
-  readonly #routes = new Map<string, string>()
+  /** By method and URL, then by constraints: a route may have several methods. */
+  readonly #routes = new Map<string, Map<string, string>>()
   readonly #algorithms = new Map<string, Algorithm>()
   #handlers = 0
   #closed = false
@@ -34,14 +35,24 @@ export class Scopes {
 
   get global (): string { return `${this.#registration}global` }
 
-  /** HEAD is answered by what answers GET, so it has no count of its own. */
-  route ({ method, url }: Pick<RouteOptions, 'method' | 'url'>): string {
-    const methods = [...new Set([method].flat().map(name => name.toUpperCase() === 'HEAD' ? 'GET' : name.toUpperCase()))].sort()
-    const present = this.#routes.get(`${methods[0]} ${url}`)
+  /** HEAD is answered by what answers GET, so it has no count of its own. Routes that differ by constraints, such as a version, do. */
+  route ({ method, url, constraints }: Place): string {
+    const methods = [...new Set([method].flat().map(countedAs))].sort()
+    const which = textOf(constraints)
+    const present = this.#routes.get(`${methods[0]} ${url}`)?.get(which)
     if (present !== undefined) return present
-    const scope = `${this.#registration}route:${methods.join()}:${url}`
-    for (const name of methods) this.#routes.set(`${name} ${url}`, scope)
+    const scope = `${this.#registration}route:${methods.join()}${which}:${url}`
+    for (const name of methods) {
+      const byConstraints = this.#routes.get(`${name} ${url}`) ?? new Map<string, string>()
+      this.#routes.set(`${name} ${url}`, byConstraints.set(which, scope))
+    }
     return scope
+  }
+
+  /** Returns the scopes of all routes of a method and URL, or of the one with these constraints. */
+  routes ({ method, url, constraints }: Place & { method: string }): string[] {
+    const known = constraints === undefined ? [...this.#routes.get(`${countedAs(method)} ${url}`)?.values() ?? []] : []
+    return known.length > 0 ? known : [this.route({ method, url, constraints })]
   }
 
   group (groupId: string): string {
@@ -49,7 +60,7 @@ export class Scopes {
   }
 
   /** @throws `FST_REDIS_SUITE_RATE_LIMIT_INVALID_OPTION` */
-  ofRoute (options: Grouped, route: Pick<RouteOptions, 'method' | 'url'>): string {
+  ofRoute (options: Grouped, route: Place): string {
     return options.groupId === undefined ? this.route(route) : this.#join(options.groupId, options.algorithm)
   }
 
@@ -76,6 +87,23 @@ export class Scopes {
     if (present !== algorithm) throw invalidOptionError('rate-limit', 'algorithm', algorithm, `${present}, as the others of the group '${groupId}'`)
     this.#algorithms.set(groupId, algorithm)
     return this.group(groupId)
+  }
+}
+
+/** Where a route is. */
+type Place = Pick<RouteOptions, 'method' | 'url'> & { constraints?: RouteOptions['constraints'] | undefined }
+
+function countedAs (method: string): string {
+  const name = method.toUpperCase()
+  return name === 'HEAD' ? 'GET' : name
+}
+
+/** Constraints that have no text of their own, such as instances of a class, tell no limits apart. */
+function textOf (constraints: Place['constraints']): string {
+  try {
+    return constraints === undefined || Object.keys(constraints).length === 0 ? '' : canonicalText(constraints)
+  } catch {
+    return ''
   }
 }
 

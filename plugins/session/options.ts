@@ -4,7 +4,7 @@ import type { Session } from 'fastify'
 import type { RedisClient } from '../shared/client.js'
 import type { Clock } from '../shared/clock.js'
 import type { Duration } from '../shared/duration.js'
-import { invalidOptionError } from '../shared/errors.js'
+import { InWords, invalidOptionError } from '../shared/errors.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
 import { MAX_ENTRIES, readOptions } from '../shared/options.js'
 import { checkCookieOptions, isCookieName } from './cookie-rules.js'
@@ -114,7 +114,7 @@ export function resolveSessionOptions (given: SessionPluginOptions): ResolvedSes
 function checkSecret (secret: SessionPluginOptions['secret']): FastifySessionOptions['secret'] {
   const isLongEnough = (text: unknown) => typeof text === 'string' && text.length >= 32
   if (isLongEnough(secret) || (Array.isArray(secret) && secret.length > 0 && secret.every(isLongEnough)) || isSigner(secret)) return secret!
-  throw invalidOptionError('session', 'secret', secret === undefined ? undefined : 'too short, or none', '32 characters or more, an array of such, or a signer')
+  throw invalidOptionError('session', 'secret', secret === undefined ? undefined : new InWords('too short, or of another kind'), '32 characters or more, an array of such, or a signer')
 }
 
 function signerOf (secret: FastifySessionOptions['secret'], algorithm: string | undefined): FastifySessionOptions['secret'] {
@@ -129,7 +129,7 @@ function isSigner (value: unknown): boolean {
 function checkKeys (encrypt: unknown): Buffer[] {
   const keys = (Array.isArray(encrypt) ? encrypt : [encrypt]).map(bytesOf)
   if (keys.length > 0 && keys.every(key => key?.length === KEY_BYTES)) return keys as Buffer[]
-  throw invalidOptionError('session', 'encrypt', 'no key of 32 bytes', 'a Buffer of 32 bytes, the same in hexadecimal or base64, or an array of such')
+  throw invalidOptionError('session', 'encrypt', new InWords('no key of 32 bytes'), 'a Buffer of 32 bytes, the same in hexadecimal or base64, or an array of such')
 }
 
 function bytesOf (key: unknown): Buffer | undefined {

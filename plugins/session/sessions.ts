@@ -1,6 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import type { Duration } from '../shared/duration.js'
-import { invalidOptionError } from '../shared/errors.js'
+import { InWords, invalidArgumentError } from '../shared/errors.js'
 import { hashId } from '../shared/keys.js'
 import { handled } from '../shared/maybe-promise.js'
 import { readOptions } from '../shared/options.js'
@@ -91,7 +91,7 @@ export function createSessions ({ users, cipher, counts, adapter, watches }: Ses
     destroy: handle => handled(destroy(handle)),
     destroyAll: (userId, options) => handled(destroyAll(userId, options)),
     watch (request, onEnd, options = {}) {
-      if (typeof onEnd !== 'function') throw invalidOptionError('session', 'onEnd', onEnd, 'a function')
+      if (typeof onEnd !== 'function') throw invalidArgumentError('session', 'onEnd', onEnd, 'a function')
       const interval = readOptions('session', known(options, 'interval')).duration('interval', '15s', { min: 10 })
       let stop: (() => void) | undefined
       let isOver = false
@@ -110,7 +110,7 @@ export function createSessions ({ users, cipher, counts, adapter, watches }: Ses
 }
 
 function known<O extends object> (options: O, name: string): O {
-  if (typeof options !== 'object' || options === null) throw invalidOptionError('session', 'options', options, 'an object')
+  if (typeof options !== 'object' || options === null) throw invalidArgumentError('session', 'options', options, 'an object')
   readOptions('session', options).onlyKnown([name])
   return options
 }
@@ -118,13 +118,13 @@ function known<O extends object> (options: O, name: string): O {
 /** @returns the digest by which the user is known */
 export function userOf (userId: unknown): string {
   if (isUserId(userId)) return hashId(String(userId))
-  throw invalidOptionError('session', 'userId', userId, USER_ID_ALLOWED)
+  throw invalidArgumentError('session', 'userId', userId, USER_ID_ALLOWED)
 }
 
 function checkHandle (handle: unknown, name: string): string {
   if (typeof handle === 'string' && HANDLE.test(handle)) return handle
   // It may be the id itself, which nobody is to read in a log.
-  throw invalidOptionError('session', name, typeof handle, 'a handle, as fastify.sessions.list and handleOf give it')
+  throw invalidArgumentError('session', name, new InWords(`a ${typeof handle} that is no handle`), 'a handle, as fastify.sessions.list and handleOf give it')
 }
 
 function parseDevice (text: string | undefined): Array<string | undefined> {

@@ -1,7 +1,7 @@
 import type {} from '@fastify/redis'
 import type { FastifyInstance } from 'fastify'
 import type { Cluster, Redis } from 'ioredis'
-import { invalidOptionError, type PluginName } from './errors.js'
+import { InWords, invalidOptionError, type PluginName } from './errors.js'
 
 /** What every plugin talks to: a single node (also behind Sentinel) or a Cluster. */
 export type RedisClient = Redis | Cluster
@@ -61,7 +61,7 @@ export function resolveClient (fastify: FastifyInstance, plugin: PluginName, opt
 export function findClient (fastify: FastifyInstance, plugin: PluginName, option: unknown): RedisClient | undefined {
   if (option === false || option === null) return undefined
   if (option !== undefined) {
-    if (isRedisClient(option) && option.status === 'end') throw invalidOptionError(plugin, 'redis', 'a client that was closed', 'a client that is open')
+    if (isRedisClient(option) && option.status === 'end') throw invalidOptionError(plugin, 'redis', new InWords('a client that was closed'), 'a client that is open')
     if (isRedisClient(option)) return option
     throw invalidOptionError(plugin, 'redis', option, 'an ioredis client (Redis or Cluster), or false for the memory store')
   }

@@ -1,4 +1,4 @@
-import { invalidOptionError, type PluginName } from './errors.js'
+import { invalidArgumentError, type PluginName } from './errors.js'
 import { readOptions } from './options.js'
 import { compareIds } from './stream-ids.js'
 
@@ -53,7 +53,7 @@ export function createDeadLetters<S extends { id: string }, L> (
   function placeOf (id: unknown): Place {
     const [, own, partition] = (typeof id === 'string' && ID.exec(id)) || []
     if (own !== undefined && Number(partition) < partitions) return [own, Number(partition)]
-    throw invalidOptionError(plugin, 'id', id, 'the id of a dead letter')
+    throw invalidArgumentError(plugin, 'id', id, 'the id of a dead letter')
   }
 
   /** Those of one partition that come after a place, in an order by id and then partition. */

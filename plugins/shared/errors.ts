@@ -1,4 +1,5 @@
 import createError, { type FastifyErrorConstructor } from '@fastify/error'
+import type { FastifyRequest } from 'fastify'
 
 /** The plugins that can raise a coded error; the name is a part of the code. */
 export type PluginName = 'redis' | 'cache' | 'session' | 'rate-limit' | 'health' | 'events' | 'lock' | 'metrics' | 'idempotency' | 'testing'
@@ -24,17 +25,30 @@ export function pluginError (
   return CodedError
 }
 
-/** The error of an option that cannot be used: it names the option, what was given and what is allowed. */
+/** Returns the error of an option that cannot be used: it names the option, what was given and what is allowed. */
 export function invalidOptionError (plugin: PluginName, option: string, given: unknown, allowed: string): Error {
-  const InvalidOptionError = pluginError(plugin, 'INVALID_OPTION', 'option "%s" is %s; allowed: %s')
-  return new InvalidOptionError(option, describe(given), allowed)
+  return invalidError(plugin, `option "${option}"`, given, allowed)
 }
 
-/** Returns the error of an option that the plugin does not have: it names the option that may have been meant, and all that there are. */
-export function unknownOptionError (plugin: PluginName, option: string, known: readonly string[]): Error {
-  const UnknownOptionError = pluginError(plugin, 'INVALID_OPTION', 'unknown option "%s"; %sallowed: one of %s')
+/** Returns the error of a call's argument that cannot be used, with the code of {@link invalidOptionError}. */
+export function invalidArgumentError (plugin: PluginName, argument: string, given: unknown, allowed: string): Error {
+  return invalidError(plugin, `argument "${argument}"`, given, allowed)
+}
+
+function invalidError (plugin: PluginName, what: string, given: unknown, allowed: string): Error {
+  const InvalidOptionError = pluginError(plugin, 'INVALID_OPTION', '%s is %s; allowed: %s')
+  return new InvalidOptionError(what, describe(given), allowed)
+}
+
+/**
+ * Returns the error of an option that the plugin does not have: it names the option that may have been meant, and all that there are.
+ *
+ * @param kind - what the name is of, where it is not of an option
+ */
+export function unknownOptionError (plugin: PluginName, option: string, known: readonly string[], kind = 'option'): Error {
+  const UnknownOptionError = pluginError(plugin, 'INVALID_OPTION', 'unknown %s; %sallowed: one of %s')
   const meant = closest(option, known)
-  return new UnknownOptionError(option, meant === undefined ? '' : `did you mean "${meant}"? `, known.join(', '))
+  return new UnknownOptionError(`${kind} ${quote(option)}`, meant === undefined ? '' : `did you mean "${meant}"? `, known.join(', '))
 }
 
 /**
@@ -56,6 +70,11 @@ export function namingRoute<T> (route: { method: string | readonly string[], url
   }
 }
 
+/** Names the route of a request, for an error or a log line. */
+export function routeOf ({ method, url, routeOptions }: FastifyRequest): string {
+  return `${method} ${routeOptions.url ?? url}`
+}
+
 /**
  * The error of a plugin that is registered where it is already, `FST_REDIS_SUITE_<PLUGIN>_ALREADY_REGISTERED`; or of one that stands in its way.
  *
@@ -66,13 +85,28 @@ export function alreadyRegisteredError (plugin: PluginName, name: string): Error
   return new AlreadyRegisteredError(name)
 }
 
+/** A description in the place of a value that an error must not repeat, or cannot. */
+export class InWords {
+  readonly text: string
+
+  constructor (text: string) {
+    this.text = text
+  }
+}
+
 /** Describes a value in an error's message, without the contents of an object. */
 export function describe (value: unknown): string {
-  if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value)
+  if (value instanceof InWords) return value.text
+  if (typeof value === 'string') return `the string ${quote(value)}`
+  if (typeof value === 'bigint') return `the bigint ${value}`
   if (typeof value === 'function') return 'a function'
   if (Array.isArray(value)) return 'an array'
   if (typeof value === 'object' && value !== null) return 'an object'
   return String(value)
+}
+
+function quote (text: string): string {
+  return JSON.stringify(text.length > 60 ? `${text.slice(0, 60)}…` : text)
 }
 
 const LONGEST_NAME = 64

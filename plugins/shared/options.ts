@@ -1,6 +1,6 @@
 import { isClock, systemClock, type Clock } from './clock.js'
 import { type Duration, parseDuration } from './duration.js'
-import { invalidOptionError, unknownOptionError, type PluginName } from './errors.js'
+import { invalidArgumentError, invalidOptionError, unknownOptionError, type PluginName } from './errors.js'
 
 /** Options that Fastify itself reads from what `register` is given: every plugin lets them through. */
 const FASTIFY_OPTIONS = ['prefix', 'logLevel', 'logSerializers']
@@ -27,7 +27,7 @@ export interface OptionReader {
 /** Reads a plugin's options one by one; each reader throws `FST_REDIS_SUITE_<PLUGIN>_INVALID_OPTION`. */
 export function readOptions (plugin: PluginName, options: object): OptionReader {
   // JavaScript may have given anything.
-  if (typeof options !== 'object' || options === null) throw invalidOptionError(plugin, 'options', options, 'an object')
+  if (typeof options !== 'object' || options === null) throw invalidArgumentError(plugin, 'options', options, 'an object')
   const given = (name: string): unknown => Reflect.get(options, name)
   const fail = (name: string, allowed: string): never => {
     throw invalidOptionError(plugin, name, given(name), allowed)

@@ -1,5 +1,5 @@
 import { parseDuration, type Duration } from '../shared/duration.js'
-import { invalidOptionError } from '../shared/errors.js'
+import { invalidArgumentError } from '../shared/errors.js'
 import type { Clock, Timer } from '../shared/clock.js'
 
 /** The largest delay of a timer of Node.js: a longer one fires after 1 ms there, and so it does here. */
@@ -79,13 +79,13 @@ export function testClock (start: number): TestClock {
     redisTime: () => String(Math.round((start + elapsed) * 1000)),
     get pendingTimers () { return timers.size },
     onStep (listener) {
-      if (typeof listener !== 'function') throw invalidOptionError('testing', 'listener', listener, 'a function')
+      if (typeof listener !== 'function') throw invalidArgumentError('testing', 'listener', listener, 'a function')
       listeners.add(listener)
       return () => { listeners.delete(listener) }
     },
     async advance (duration) {
       const ms = parseDuration(duration)
-      if (ms === undefined) throw invalidOptionError('testing', 'duration', duration, "milliseconds or a string such as '1h'")
+      if (ms === undefined) throw invalidArgumentError('testing', 'duration', duration, "milliseconds or a string such as '1h'")
       // One call after the other.
       const advanced = advancing.then(() => advance(ms))
       advancing = advanced.catch(() => {})

@@ -41,7 +41,7 @@ function recording (failsAt: () => boolean, refuses?: (tag: string) => boolean) 
   }
   const { logger } = collectLog()
   const log = logger as FastifyBaseLogger
-  const core = new CacheCore({ store, run, l1: undefined, coherence: undefined, servesAlone: false, events: new Listeners<CacheEvents>('cache', log), log, clock })
+  const core = new CacheCore({ store, run, l1: undefined, coherence: undefined, servesAlone: false, events: new Listeners<CacheEvents>('cache', log, []), log, clock })
   return { core, clock, batches, done, most: () => most }
 }
 

@@ -5,7 +5,7 @@ import Fastify, { type FastifyInstance, type InjectOptions } from 'fastify'
 import t from 'tap'
 import * as suite from '../../plugins/index.js'
 
-const { cache, events, health, idempotency, lock, rateLimit, redis, session } = suite
+const { cache, events, health, idempotency, lock, metrics, rateLimit, redis, session } = suite
 const SECRET = 'a secret of at least thirty-two characters'
 
 /** What was done wrong; the code of the error that comes of it, without what all begin with; and what its message has to name. */
@@ -21,7 +21,19 @@ async function call (target: object, method: string, ...args: unknown[]): Promis
 }
 
 const mistakes: Mistake[] = [
-  ['an option is misspelt', app => registered(app, [cache, { tll: '5m' }]), 'CACHE_INVALID_OPTION', 'tll', 'one of ttl'],
+  ['an option is misspelt', app => registered(app, [cache, { tll: '5m' }]), 'CACHE_INVALID_OPTION', 'unknown option "tll"; did you mean "ttl"? allowed: one of ttl'],
+  ...([[cache, 'jiter', 'jitter', {}], [events, 'timeOut', 'timeout', {}], [health, 'prefx', 'prefix', {}], [health, 'loglevel', 'logLevel', {}], [idempotency, 'maxkeys', 'maxKeys', {}], [lock, 'clockdrift', 'clockDrift', {}],
+    [metrics, 'prefix_', 'prefix', {}], [metrics, 'logLevl', 'logLevel', {}], [rateLimit, 'maximum', 'max', {}], [session, 'secrets', 'secret', { secret: SECRET }]] as const).map(([plugin, given, meant, needed]): Mistake => {
+    const name = /([\w-]+)$/.exec(Reflect.get(plugin, Symbol.for('fastify.display-name')) as string)?.[1]?.toUpperCase().replace('-', '_')
+    return [`an option of ${name} is misspelt as ${given}`, app => registered(app, [plugin, { [given]: 1, ...needed }]), `${name}_INVALID_OPTION`, `unknown option "${given}"; did you mean "${meant}"?`, meant]
+  }),
+  ['an option of a penalty is misspelt', app => registered(app, [rateLimit, { penalty: { bse: 1 } }]), 'RATE_LIMIT_INVALID_OPTION', 'unknown option "bse"; did you mean "base"?'],
+  ['an option of paths is misspelt', app => registered(app, [health, { paths: { redy: '/r' } }]), 'HEALTH_INVALID_OPTION', 'unknown option "redy"; did you mean "ready"?'],
+  ['an option of a key is misspelt', app => registered(app, [cache, { key: { hosts: true } }]), 'CACHE_INVALID_OPTION', 'unknown option "hosts"; did you mean "host"?'],
+  ['a header that is not sent is turned off', app => registered(app, [rateLimit, { addHeaders: { 'x-ratelimit-limits': false } }]), 'RATE_LIMIT_INVALID_OPTION', 'unknown header "x-ratelimit-limits"; did you mean "x-ratelimit-limit"?'],
+  ['a list of query parameters is misspelt', app => registered(app, [cache, { key: { query: { includes: ['a'] } } }]), 'CACHE_INVALID_OPTION', 'unknown option "includes"; did you mean "include"?'],
+  ['a number is given as text', app => registered(app, [rateLimit, { max: '5' }]), 'RATE_LIMIT_INVALID_OPTION', 'option "max" is the string "5"; allowed: a whole number'],
+  ['a secret is too short', app => registered(app, [session, { secret: 'hunter2' }]), 'SESSION_INVALID_OPTION', 'option "secret" is too short'],
   ['a duration is none', app => registered(app, [cache, { ttl: '5 apples' }]), 'CACHE_INVALID_OPTION', '"ttl"', '"5 apples"', "'30s'"],
   ['a maximum is NaN', app => registered(app, [rateLimit, { max: NaN }]), 'RATE_LIMIT_INVALID_OPTION', '"max"', 'NaN', 'whole number'],
   ['there is no secret', app => registered(app, [session]), 'SESSION_INVALID_OPTION', '"secret"', 'undefined', '32 characters'],
@@ -55,17 +67,21 @@ const mistakes: Mistake[] = [
     app.get('/', { config: { cache: '30s' as unknown as true } }, async () => 1)
   }, 'CACHE_INVALID_OPTION', 'route GET /: ', '"config.cache"', '"30s"', 'an object'],
 
-  ['a ttl in place of options', async app => { await registered(app, [cache]); await call(app.cache, 'set', 'a', 1, 60) }, 'CACHE_INVALID_OPTION', '"options"', '60', 'an object'],
-  ['a pattern is missing', async app => { await registered(app, [cache]); await call(app.cache, 'invalidatePattern') }, 'CACHE_INVALID_OPTION', '"glob"', 'undefined'],
-  ['a tag in place of a list', async app => { await registered(app, [cache]); await call(app.cache, 'invalidateTags', 'a') }, 'CACHE_INVALID_OPTION', '"tags"', '"a"', 'a list'],
-  ['text in place of a lock\'s options', async app => { await registered(app, [lock]); await call(app.locks, 'acquire', 'a', 'x') }, 'LOCK_INVALID_OPTION', '"options"', '"x"', 'an object'],
-  ['nothing to do under a lock', async app => { await registered(app, [lock]); await call(app.locks, 'using', 'a') }, 'LOCK_INVALID_OPTION', '"fn"', 'undefined', 'a function'],
-  ['nobody to hear', async app => { await registered(app, [events]); await call(app.events, 'subscribe', 'a') }, 'EVENTS_INVALID_OPTION', '"handler"', 'undefined', 'a function'],
+  ['a ttl in place of options', async app => { await registered(app, [cache]); await call(app.cache, 'set', 'a', 1, 60) }, 'CACHE_INVALID_OPTION', 'argument "options" is', '60', 'an object'],
+  ['a pattern is missing', async app => { await registered(app, [cache]); await call(app.cache, 'invalidatePattern') }, 'CACHE_INVALID_OPTION', 'argument "glob" is undefined'],
+  ['a tag in place of a list', async app => { await registered(app, [cache]); await call(app.cache, 'invalidateTags', 'a') }, 'CACHE_INVALID_OPTION', 'argument "tags" is the string "a"', 'a list'],
+  ['text in place of a lock\'s options', async app => { await registered(app, [lock]); await call(app.locks, 'acquire', 'a', 'x') }, 'LOCK_INVALID_OPTION', 'argument "options" is the string "x"', 'an object'],
+  ['nothing to do under a lock', async app => { await registered(app, [lock]); await call(app.locks, 'using', 'a') }, 'LOCK_INVALID_OPTION', 'argument "fn" is undefined', 'a function'],
+  ['nobody to hear', async app => { await registered(app, [events]); await call(app.events, 'subscribe', 'a') }, 'EVENTS_INVALID_OPTION', 'argument "handler" is undefined', 'a function'],
   ['a consumer without a group', async app => { await registered(app, [events]); await call(app.events.stream('a'), 'consume', { handler: () => {} }) },
     'EVENTS_INVALID_OPTION', '"group"', 'undefined'],
   ['a consumer that is a function alone', async app => { await registered(app, [events]); await call(app.events.stream('a'), 'consume', () => {}) }, 'EVENTS_INVALID_OPTION', 'a function', 'group and handler'],
-  ['a check\'s options are text', async app => { await registered(app, [health]); await call(app.health, 'addCheck', 'a', () => {}, 'x') }, 'HEALTH_INVALID_OPTION', '"options"', '"x"', 'an object'],
-  ['a limit of nobody', async app => { await registered(app, [rateLimit]); await call(app.rateLimiter, 'consume', undefined, { name: 'a', max: 1 }) }, 'RATE_LIMIT_INVALID_VALUE', '"key"', 'undefined', 'a string']
+  ['a check\'s options are text', async app => { await registered(app, [health]); await call(app.health, 'addCheck', 'a', () => {}, 'x') }, 'HEALTH_INVALID_OPTION', 'argument "options" is the string "x"', 'an object'],
+  ['a check without a function', async app => { await registered(app, [health]); await call(app.health, 'addCheck', 'a') }, 'HEALTH_INVALID_OPTION', 'argument "check" is undefined'],
+  ['an event that the cache does not have', async app => { await registered(app, [cache]); await call(app.cache, 'on', 'mis', () => {}) }, 'CACHE_INVALID_OPTION', 'unknown event "mis"; did you mean "miss"?', 'one of invalidate, hit'],
+  ['an event that limits do not have', async app => { await registered(app, [rateLimit]); await call(app.rateLimiter, 'on', 'denied', () => {}) }, 'RATE_LIMIT_INVALID_OPTION', 'unknown event "denied"', 'one of allowed, refused'],
+  ['a listener that is none', async app => { await registered(app, [cache]); await call(app.cache, 'on', 'miss', 'log') }, 'CACHE_INVALID_OPTION', 'argument "listener" is the string "log"'],
+  ['a limit of nobody', async app => { await registered(app, [rateLimit]); await call(app.rateLimiter, 'consume', undefined, { name: 'a', max: 1 }) }, 'RATE_LIMIT_INVALID_VALUE', 'argument "key" is undefined', 'a string']
 ]
 
 for (const [what, doIt, code, ...names] of mistakes) {

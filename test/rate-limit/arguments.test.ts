@@ -72,12 +72,26 @@ forEachStore(['memory', 'redis'], store => {
     t.match(await rateLimiter.peek('ann', policy), { remaining: 9 })
   })
 
-  t.test(`${store}: an object of a keyGenerator is a coded error, and not one count for all`, async t => {
+  t.test(`${store}: a keyGenerator that returns nothing, or what stands for several callers, is a coded error that names the route, and not one count for all`, async t => {
     const app = await build(t, store)
-    const keys = { '/object': { id: 1 }, '/promise': Promise.resolve(['ann']), '/date': new Date(0) }
-    for (const [url, key] of Object.entries(keys)) app.get(url, { config: { rateLimit: { keyGenerator: () => key as never } } }, async () => '')
-    for (const url of Object.keys(keys)) {
-      t.match((await app.inject(url)).json(), { statusCode: 500, code: INVALID_VALUE, message: /"keyGenerator" gave an object/ })
+    const keys: Record<string, [key: unknown, named: string]> = {
+      '/object': [{ id: 1 }, 'an object'],
+      '/promise': [Promise.resolve(['ann']), 'an array'],
+      '/date': [new Date(0), 'an object'],
+      '/undefined': [undefined, 'undefined'],
+      '/null': [Promise.resolve(null), 'null'],
+      '/nan': [Number(undefined), 'NaN'],
+      '/rounded': [2 ** 53, '9007199254740992'],
+      '/boolean': [false, 'false'],
+      '/symbol': [Symbol('ann'), 'Symbol(ann)']
+    }
+    for (const [url, [key]] of Object.entries(keys)) app.get(url, { config: { rateLimit: { keyGenerator: () => key as never } } }, async () => '')
+    for (const [url, [, named]] of Object.entries(keys)) {
+      const { statusCode, code, message } = (await app.inject(url)).json()
+      t.same([statusCode, code, message.split(';')[0]], [500, INVALID_VALUE, `rate-limit: route GET ${url}: the function "keyGenerator" returned ${named}`])
+    }
+    for (const key of ['', 'ann', 0, -1, 1.5, 2n ** 60n] as never[]) {
+      t.match(await app.createRateLimit({ keyGenerator: () => key, groupId: 'g' })({ raw: {}, routeOptions: {} } as never), { isAllowed: false, key }, String(key))
     }
   })
 
@@ -105,30 +119,29 @@ forEachStore(['memory', 'redis'], store => {
     const max = () => 1001
     const routes: Record<string, RouteRateLimitOptions> = { '/log': { max }, '/counter': { max, algorithm: 'sliding-counter' }, '/gcra': { max: () => 10_000_001, algorithm: 'gcra' }, '/small': { max: () => 1000 } }
     for (const [url, rateLimit] of Object.entries(routes)) app.get(url, { config: { rateLimit } }, async () => '')
-    t.match((await app.inject('/log')).json(), { statusCode: 500, code: INVALID_VALUE, message: /"max" gave 1001;.*1000 .*'sliding-counter'/ })
-    t.match((await app.inject('/gcra')).json(), { statusCode: 500, code: INVALID_VALUE, message: /"max" gave 10000001/ })
+    t.match((await app.inject('/log')).json(), { statusCode: 500, code: INVALID_VALUE, message: /route GET \/log: the function "max" returned 1001;.*1000 .*'sliding-counter'/ })
+    t.match((await app.inject('/gcra')).json(), { statusCode: 500, code: INVALID_VALUE, message: /"max" returned 10000001/ })
     t.same([(await app.inject('/counter')).statusCode, (await app.inject('/small')).statusCode], [200, 200])
   })
 })
 
-t.test('on a Unix socket without trustProxy a coded error says what to set, and with it the client that the proxy names is limited', async t => {
+t.test('on a Unix socket all requests share a limit until trustProxy is set, which the log says once, and with it the client that the proxy names is limited', async t => {
   // A folder of its own, as the path of a socket may have about 100 characters only.
   const folder = mkdtempSync(join(tmpdir(), 'socket-'))
   t.teardown(() => rmSync(folder, { recursive: true }))
-  for (const [trustProxy, expected] of [[false, [500, 500]], [true, [200, 429]]] as const) {
-    const { app } = await createTestApp(t, { server: { trustProxy }, plugins: { rateLimit: { max: 1 } }, routes: app => app.get('/', async () => '') })
+  for (const [trustProxy, expected] of [[false, [200, 429, 429]], [true, [200, 429, 200]]] as const) {
+    const { app, warnings } = await createTestApp(t, { server: { trustProxy }, plugins: { rateLimit: { max: 1, allowList: ['192.0.2.9'], denyList: ['192.0.2.8'] } }, routes: app => app.get('/', async () => '') })
     const path = join(folder, `${String(trustProxy)}.sock`)
     await app.listen({ path })
-    const ask = async () => await new Promise<{ status: number | undefined, body: string }>((resolve, reject) => {
-      const sent = request({ socketPath: path, headers: { 'x-forwarded-for': '192.0.2.1', host: 'localhost' } }, response => {
-        let body = ''
-        response.setEncoding('utf8').on('data', (part: string) => { body += part }).on('end', () => resolve({ status: response.statusCode, body }))
+    const ask = async (address: string) => await new Promise<number | undefined>((resolve, reject) => {
+      const sent = request({ socketPath: path, headers: { 'x-forwarded-for': address, host: 'localhost' } }, response => {
+        response.resume().on('end', () => resolve(response.statusCode))
       })
       sent.on('error', reject).end()
     })
-    const answers = [await ask(), await ask()]
-    t.same(answers.map(({ status }) => status), expected)
-    if (!trustProxy) t.match(JSON.parse(answers[0]?.body ?? ''), { code: INVALID_VALUE, message: /"request.ip".*trustProxy.*"keyGenerator"/ })
+    t.same([await ask('192.0.2.1'), await ask('192.0.2.1'), await ask('192.0.2.2')], expected)
+    t.match(warnings(), trustProxy ? [] : [/Unix socket.*share one limit.*trustProxy.*"keyGenerator"/])
+    t.equal(warnings().length, trustProxy ? 0 : 1)
   }
 })
 

@@ -164,3 +164,37 @@ t.test('a refund and a charge reach all limiters of the request', async t => {
   t.same(await statuses(app, 1, '/charge'), [200])
   t.same(await statuses(app, 1, '/'), [429], 'one and four of five')
 })
+
+t.test('routes of one URL that differ by constraints have limits of their own, which are reset one by one or together', async t => {
+  const app = await create(t)
+  await app.register(rateLimit, { global: false })
+  const config = { rateLimit: { max: 1 } }
+  const constraints = [{ version: '1.0.0' }, { version: '2.0.0' }, { host: 'a.example' }, { host: /^b\d?\.example$/ }, undefined]
+  for (const each of constraints) app.get('/', { config, ...each && { constraints: each } }, async () => 'x')
+  await app.ready()
+  const headers = [{ 'accept-version': '1.0.0' }, { 'accept-version': '2.0.0' }, { host: 'a.example' }, { host: 'b1.example' }, {}]
+  const each = async (count: number) => await Promise.all(headers.map(async sent => await statuses(app, count, '/', sent)))
+  t.same(await each(2), headers.map(() => [200, 429]))
+  await app.rateLimiter.reset('127.0.0.1', { method: 'GET', url: '/', constraints: { version: '2.0.0' } })
+  t.same((await each(1)).flat(), [429, 200, 429, 429, 429])
+  await app.rateLimiter.reset('127.0.0.1', { method: 'HEAD', url: '/' })
+  t.same(await each(2), headers.map(() => [200, 429]), 'without constraints all routes of the URL are meant')
+})
+
+t.test('an address with a port, as some proxies send it, is the client of that address, in a list too', async t => {
+  const { app } = await createTestApp(t, {
+    server: { trustProxy: true },
+    plugins: { rateLimit: { max: 1, allowList: ['192.0.2.9'], denyList: ['2001:db8:f::/48'] } },
+    routes: app => app.get('/', async request => request.rateLimit?.key ?? 'exempt')
+  })
+  const answer = async (address: string) => {
+    const { statusCode, body } = await app.inject({ url: '/', headers: { 'x-forwarded-for': address } })
+    return statusCode === 200 ? body : statusCode
+  }
+  const table: Array<[address: string, key: string | number]> = [
+    ['192.0.2.1:50001', '192.0.2.1'], ['192.0.2.1:50002', 429], ['192.0.2.1', 429], ['[::ffff:192.0.2.1]:50003', 429],
+    ['[2001:db8::1]:50001', '2001:db8::'], ['[2001:db8::2]', 429], ['2001:db8::3', 429],
+    ['192.0.2.9:80', 'exempt'], ['[2001:db8:f::1]:443', 403]
+  ]
+  for (const [address, key] of table) t.equal(await answer(address), key, address)
+})

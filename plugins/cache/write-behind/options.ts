@@ -1,6 +1,6 @@
 import { readBackoff, type BackoffOptions } from '../../shared/backoff.js'
 import { MAX_TIMER_MS, type Duration } from '../../shared/duration.js'
-import { invalidOptionError } from '../../shared/errors.js'
+import { invalidArgumentError } from '../../shared/errors.js'
 import { readOptions } from '../../shared/options.js'
 
 /** A write as the source gets it. */
@@ -75,8 +75,8 @@ const MAX_KEY_LENGTH = 1024
 const NETWORK_ERRORS = ['ECONNREFUSED', 'ECONNRESET', 'ECONNABORTED', 'EPIPE', 'ETIMEDOUT', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'EHOSTDOWN', 'ENETUNREACH', 'ENETDOWN']
 
 export function resolveWriteBehind<T> (name: unknown, given: WriteBehindOptions<T>): ResolvedWriteBehindOptions<T> {
-  if (typeof name !== 'string' || !NAME.test(name)) throw invalidOptionError('cache', 'name', name, 'up to 64 letters, digits and . _ -')
-  if (typeof given !== 'object' || given === null) throw invalidOptionError('cache', 'options', given, 'an object')
+  if (typeof name !== 'string' || !NAME.test(name)) throw invalidArgumentError('cache', 'name', name, 'up to 64 letters, digits and . _ -')
+  if (typeof given !== 'object' || given === null) throw invalidArgumentError('cache', 'options', given, 'an object')
   const read = readOptions('cache', given)
   read.onlyKnown(KNOWN)
   const { write, isOutage = isNetworkError } = given
@@ -101,7 +101,7 @@ export function resolveWriteBehind<T> (name: unknown, given: WriteBehindOptions<
 
 export function checkWriteKey (key: unknown): string {
   if (typeof key === 'string' && key !== '' && key.length <= MAX_KEY_LENGTH) return key
-  throw invalidOptionError('cache', 'key', key, `a string of 1 to ${MAX_KEY_LENGTH} characters`)
+  throw invalidArgumentError('cache', 'key', key, `a string of 1 to ${MAX_KEY_LENGTH} characters`)
 }
 
 function isNetworkError (error: unknown): boolean {

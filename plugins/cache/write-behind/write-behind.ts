@@ -4,7 +4,7 @@ import type { RedisClient } from '../../shared/client.js'
 import { sleep, systemClock, type Clock } from '../../shared/clock.js'
 import type { DeadLetters } from '../../shared/dead-letters.js'
 import type { Duration } from '../../shared/duration.js'
-import { invalidOptionError, toError } from '../../shared/errors.js'
+import { invalidArgumentError, toError } from '../../shared/errors.js'
 import { warnOfEviction } from '../../shared/eviction.js'
 import { CircuitOpenError } from '../../shared/guard.js'
 import { partitionOf } from '../../shared/keys.js'
@@ -96,7 +96,7 @@ export function createWriteBehinds (given: WriteBehindsOptions): WriteBehinds {
   return {
     writeBehind <T> (name: string, options: WriteBehindOptions<T>): WriteBehind<T> {
       const resolved = resolveWriteBehind(name, options)
-      if (opened.has(name)) throw invalidOptionError('cache', 'name', name, 'a name that is not in use')
+      if (opened.has(name)) throw invalidArgumentError('cache', 'name', name, 'a name that is not in use')
       if (client !== undefined && opened.size === 0) warnOfEviction(client, 'cache', log, MAY_BE_EVICTED, policy => policy.startsWith('allkeys-'))
       const store = client === undefined ? createBehindMemory(resolved.partitions, clock) : createBehindRedis(client, prefix, name, run, clock)
       const codec = { encode: (key: string, value: unknown) => toBytes(serializer, value, key), decode: (bytes: Buffer) => serializer.deserialize(bytes) as T }

@@ -1,5 +1,5 @@
 import { readBackoff } from '../../shared/backoff.js'
-import { invalidOptionError } from '../../shared/errors.js'
+import { invalidArgumentError, invalidOptionError } from '../../shared/errors.js'
 import { readOptions } from '../../shared/options.js'
 import type { ConsumeOptions, StreamOptions } from './types.js'
 
@@ -31,9 +31,9 @@ const MAX_KEY_LENGTH = 1024
 // A TTL in milliseconds that Redis takes and a number still tells exactly.
 const MAX_AGE_MS = 10 * 365 * 24 * 3600 * 1000
 
-export function checkName (option: 'name' | 'group', name: unknown): string {
+export function checkName (what: 'name' | 'group', name: unknown, refuse = invalidArgumentError): string {
   if (typeof name === 'string' && NAME.test(name)) return name
-  throw invalidOptionError('events', option, name, NAME_ALLOWED)
+  throw refuse('events', what, name, NAME_ALLOWED)
 }
 
 export function checkKey (key: unknown): string | undefined {
@@ -61,7 +61,7 @@ export function resolveConsume<T> (given: ConsumeOptions<T>): ResolvedConsumeOpt
   const { handler } = given
   if (typeof handler !== 'function') read.fail('handler', 'a function')
   return {
-    group: checkName('group', given.group),
+    group: checkName('group', given.group, invalidOptionError),
     handler,
     concurrency: read.integer('concurrency', 1, { min: 1, max: 1000 }),
     retries: read.integer('retries', 5, { max: 1000 }),
@@ -73,5 +73,5 @@ export function resolveConsume<T> (given: ConsumeOptions<T>): ResolvedConsumeOpt
 
 function objectOf<O extends object> (options: O, allowed = 'an object'): O {
   if (typeof options === 'object' && options !== null) return options
-  throw invalidOptionError('events', 'options', options, allowed)
+  throw invalidArgumentError('events', 'options', options, allowed)
 }

@@ -2,7 +2,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { RedisClient } from '../../shared/client.js'
 import type { Clock } from '../../shared/clock.js'
 import { createDeadLetters, type DeadLetters } from '../../shared/dead-letters.js'
-import { invalidOptionError, reasonOf } from '../../shared/errors.js'
+import { invalidArgumentError, reasonOf } from '../../shared/errors.js'
 import { warnOfEviction } from '../../shared/eviction.js'
 import type { RedisGuard } from '../../shared/guard.js'
 import { partitionOf } from '../../shared/keys.js'
@@ -75,7 +75,7 @@ export function createStreams ({ client, prefix, guard, log, clock, lease = LEAS
       const known = opened.get(name)
       if (known !== undefined) {
         const isSame = given === undefined || JSON.stringify(known.options) === JSON.stringify(options)
-        if (!isSame) throw invalidOptionError('events', 'options', given, `those that stream "${name}" is open with`)
+        if (!isSame) throw invalidArgumentError('events', 'options', given, `those that stream "${name}" is open with`)
         return known.stream as EventStream<T>
       }
       if (client !== undefined && opened.size === 0) warnOfEviction(client, 'events', log, MAY_BE_EVICTED, policy => policy !== 'noeviction')
