@@ -18,11 +18,13 @@ export function logConnection (client: RedisClient, log: FastifyBaseLogger, name
   let reason: string | undefined
   let closing = false
   let isRefused = false
+  let attempts = 0
 
   const enter = (next: typeof state) => { state = next; since = clock.monotonic(); errors = 0; reason = undefined }
 
   client.on('ready', () => {
     isRefused = false
+    attempts = 0
     const outage = state === 'down' ? { downMs: Math.round(clock.monotonic() - since), errors } : {}
     enter('connected')
     log.info({ ...about, ...outage }, 'redis: connected')
@@ -36,10 +38,15 @@ export function logConnection (client: RedisClient, log: FastifyBaseLogger, name
     }
     if (state === 'connecting') down('redis: cannot connect, trying again until it can')
   })
-  client.on('close', () => {
+  // Not on 'close', which a client that the app closes itself emits as well.
+  client.on('reconnecting', () => {
+    attempts = attemptsOf(client)
     if (state === 'connected' && !closing) down('redis: connection lost, reconnecting')
   })
-  client.on('end', () => { closing = true })
+  client.on('end', () => {
+    if (!closing && attemptsOf(client) > attempts) down('redis: connection lost, and the client does not reconnect, as its retryStrategy gives up')
+    closing = true
+  })
   return () => { closing = true }
 
   function down (message: string): void {
@@ -47,4 +54,9 @@ export function logConnection (client: RedisClient, log: FastifyBaseLogger, name
     enter('down')
     log.warn({ ...about, reason: why }, message)
   }
+}
+
+/** How often in a row the client's retry strategy was asked. ioredis has no event for a strategy that gives up: 'end' follows, as after `quit()`. */
+function attemptsOf (client: RedisClient): number {
+  return Number(Reflect.get(client, 'retryAttempts') ?? 0)
 }

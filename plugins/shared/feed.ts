@@ -50,6 +50,7 @@ export function followChannel ({ client, plugin, channel, log, without, onMessag
         live = true
         onGap()
       }, (error: Error) => {
+        if (closed) return
         if (!warned) log.warn({ plugin, reason: error.message, channel }, without)
         warned = true
       })

@@ -1,16 +1,21 @@
 import Fastify, { type FastifyInstance } from 'fastify'
+import { Cluster, Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { reconnectDelay } from '../../plugins/redis/options.js'
 import { redis, type RedisPluginOptions } from '../../plugins/redis/index.js'
 import { createTestClock } from '../../plugins/testing/index.js'
 import { collectLog } from '../helpers/app/log-lines.js'
-import { advanceWhile, newPrefix, sharedRedis, startProxy, startRedis, until } from '../helpers/index.js'
+import { advanceWhile, newPrefix, sharedCluster, sharedRedis, startProxy, startRedis, until } from '../helpers/index.js'
 
 async function boot (t: Test, options: RedisPluginOptions): Promise<FastifyInstance> {
   const app = Fastify()
   t.teardown(() => app.close())
   await app.register(redis, options)
   return app
+}
+
+function endOf (client: Redis | Cluster): Promise<void> {
+  return new Promise(resolve => client.once('end', () => resolve()))
 }
 
 t.test('with required: false the app boots without Redis and uses it when it comes', async t => {
@@ -60,6 +65,36 @@ t.test('closing the app is not logged as a lost connection', async t => {
   await app.register(redis, { url: (await sharedRedis()).url })
   await app.close()
   t.same(lines.map(line => line['msg']), ['redis: connected'])
+})
+
+t.test('a client that its owner closes is not logged as a lost connection', async t => {
+  const closes: Array<(client: Redis | Cluster) => unknown> = [client => client.quit(), client => client.disconnect()]
+  const { startupNodes } = await sharedCluster()
+  const { url } = await sharedRedis()
+  for (const close of closes) {
+    for (const client of [new Redis(url), new Cluster([...startupNodes])]) {
+      const { logger, lines } = collectLog()
+      const app = Fastify({ loggerInstance: logger })
+      await app.register(redis, { client })
+      const ended = endOf(client)
+      await close(client)
+      await ended
+      await app.close()
+      t.same(lines.map(line => line['msg']), ['redis: connected'])
+    }
+  }
+})
+
+t.test('a client whose retryStrategy gives up is logged as lost for good', async t => {
+  const server = await startRedis()
+  const { logger, lines } = collectLog()
+  const app = Fastify({ loggerInstance: logger })
+  t.teardown(() => app.close())
+  await app.register(redis, { url: server.url, retryStrategy: attempt => attempt > 1 ? null : 1 })
+  const ended = endOf(app.redis)
+  await server.kill()
+  await ended
+  t.same(lines.slice(1).map(line => line['msg']), ['redis: connection lost, reconnecting', 'redis: connection lost, and the client does not reconnect, as its retryStrategy gives up'])
 })
 
 t.test('closing waits for commands under way, and leaves no timer that would keep the process', async t => {
