@@ -22,13 +22,16 @@ export function logConnection (client: RedisClient, log: FastifyBaseLogger, name
 
   const enter = (next: typeof state) => { state = next; since = clock.monotonic(); errors = 0; reason = undefined }
 
-  client.on('ready', () => {
+  const connected = () => {
     isRefused = false
     attempts = 0
     const outage = state === 'down' ? { downMs: Math.round(clock.monotonic() - since), errors } : {}
     enter('connected')
     log.info({ ...about, ...outage }, 'redis: connected')
-  })
+  }
+
+  if (client.status === 'ready') connected()
+  client.on('ready', connected)
   client.on('error', (error: Error) => {
     errors++
     reason = summary(error)

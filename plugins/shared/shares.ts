@@ -26,6 +26,12 @@ export interface SharesOptions<S extends Share> {
   clock: Clock
 }
 
+/**
+ * How long a share that is released still tries to report finished work to a store that fails. What it cannot report is done once more by
+ * the next owner, and a closing app does not wait for the lease to expire.
+ */
+export const RELEASE_MS = 500
+
 /** Leases are renewed, and free ones taken, this often in the time of a lease. */
 const TICKS_PER_LEASE = 5
 

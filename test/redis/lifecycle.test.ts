@@ -1,11 +1,12 @@
 import Fastify, { type FastifyInstance } from 'fastify'
 import { Cluster, Redis } from 'ioredis'
 import t, { type Test } from 'tap'
+import { cache } from '../../plugins/cache/index.js'
 import { reconnectDelay } from '../../plugins/redis/options.js'
 import { redis, type RedisPluginOptions } from '../../plugins/redis/index.js'
-import { createTestClock } from '../../plugins/testing/index.js'
+import { createTestClock, type TestClock } from '../../plugins/testing/index.js'
 import { collectLog } from '../helpers/app/log-lines.js'
-import { advanceWhile, newPrefix, sharedCluster, sharedRedis, startProxy, startRedis, until } from '../helpers/index.js'
+import { advanceUntil, advanceWhile, createTestApp, newPrefix, sharedCluster, sharedRedis, startProxy, startRedis, until } from '../helpers/index.js'
 
 async function boot (t: Test, options: RedisPluginOptions): Promise<FastifyInstance> {
   const app = Fastify()
@@ -85,6 +86,29 @@ t.test('a client that its owner closes is not logged as a lost connection', asyn
   }
 })
 
+t.test('closing while a plugin subscribes is not logged as a subscription that fails', async t => {
+  const server = await startRedis()
+  const { logger, lines } = collectLog()
+  const app = Fastify({ loggerInstance: logger })
+  t.teardown(() => app.close())
+  await app.register(redis, { url: server.url, closeTimeout: 1 })
+  const duplicate = app.redis.duplicate.bind(app.redis)
+  const subscribers: Redis[] = []
+  app.redis.duplicate = override => {
+    const subscriber = duplicate(override)
+    subscribers.push(subscriber.once('ready', () => server.pause()))
+    return subscriber
+  }
+  await app.register(cache)
+  await until('the connection is there and not subscribed', () => subscribers[0]?.status === 'ready')
+  const ended = endOf(subscribers[0]!)
+  await app.close()
+  await ended
+  await new Promise(resolve => setImmediate(resolve))
+  t.same(lines.map(line => line['msg']), ['redis: connected'])
+  server.resume()
+})
+
 t.test('a client whose retryStrategy gives up is logged as lost for good', async t => {
   const server = await startRedis()
   const { logger, lines } = collectLog()
@@ -122,6 +146,61 @@ t.test('closing waits no longer than closeTimeout for a Redis that hangs', async
   t.equal(isClosed, true)
   server.resume()
 })
+
+t.test('closing does not wait for a Redis that fails, with work of every plugin under way', async t => {
+  const server = await startRedis()
+  const faults: Array<[name: string, begin: () => unknown, end: () => unknown]> = [
+    ['hangs', () => server.pause(), () => server.resume()],
+    ['full', () => server.client().config('SET', 'maxmemory', '1'), () => server.client().config('SET', 'maxmemory', '0')],
+    ['read-only', () => server.client().replicaof('127.0.0.1', 1), () => server.client().replicaof('NO', 'ONE')],
+    ['resumed and killed', async () => { server.pause(); server.resume(); await server.kill() }, () => {}]
+  ]
+  for (const [name, begin, end] of faults) {
+    const store = { url: server.url, answers: true }
+    const { app, clock, send, finish } = await busyApp(t, store)
+    store.answers = false
+    await begin()
+    const sent = send()
+    finish()
+    const { passed } = await advanceWhile(clock, app.close())
+    t.ok(passed <= 2500, `${name}: closed after ${passed} ms of the clock`)
+    await end()
+    await advanceWhile(clock, sent)
+  }
+})
+
+/** An app in which each plugin that waits for something on close has work under way, until `finish` is called. */
+async function busyApp (t: Test, store: { url: string, answers: boolean }): Promise<{ app: FastifyInstance, clock: TestClock, send: () => Promise<unknown>, finish: () => void }> {
+  const clock = createTestClock()
+  const { app } = await createTestApp(t, {
+    store,
+    clock,
+    connection: { closeTimeout: 500, clock },
+    plugins: { rateLimit: {}, session: {}, cache: { ttl: '1m' }, lock: { ttl: '10s' }, events: {}, idempotency: { scope: () => 'all' } },
+    routes: app => {
+      app.get('/', async () => 'page')
+      app.put('/', { config: { cache: { invalidates: () => ['page'] } } }, async () => 'changed')
+      app.post('/', { config: { idempotency: true } }, async () => 'paid')
+    }
+  })
+  let finish = (): void => {}
+  const finished = new Promise<void>(resolve => { finish = resolve })
+  let atWork = 0
+  const work = async (): Promise<void> => {
+    atWork++
+    await finished
+  }
+  const stream = app.events.stream('orders')
+  await stream.consume({ group: 'g', handler: work })
+  await stream.append(1)
+  await app.cache.writeBehind('rows', { flushEvery: 10, write: work }).add('a', 1)
+  await app.events.subscribe('a:*', () => {})
+  const locked = app.locks.using('a', work).catch(() => {})
+  await advanceUntil(clock, 'all are at work', () => atWork === 3)
+  const headers = { 'idempotency-key': 'key' }
+  const send = () => Promise.all([locked, ...(['GET', 'PUT', 'POST'] as const).map(method => app.inject({ method, url: '/', headers }))])
+  return { app, clock, send, finish }
+}
 
 t.test('with a closeTimeout of 0 the connection is cut at once', async t => {
   const server = await startRedis()

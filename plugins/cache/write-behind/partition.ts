@@ -4,6 +4,7 @@ import { backoffMs } from '../../shared/backoff.js'
 import { MAX_TIMER_MS } from '../../shared/duration.js'
 import type { Gate } from '../../shared/gate.js'
 import { Lease } from '../../shared/lease.js'
+import { RELEASE_MS } from '../../shared/shares.js'
 import type { PartitionEvents } from './events.js'
 import { Line, type Taken } from './line.js'
 import type { ResolvedWriteBehindOptions } from './options.js'
@@ -44,6 +45,8 @@ export class Partition<T> {
   #lease: Lease | undefined
   #working: Promise<void> | undefined
   #isStopping = false
+  /** While it is stopping: until when a store that fails is asked, by the clock's `monotonic()`. */
+  #askUntil = Infinity
   /** Written, and not yet told to the store. */
   #done: string[] = []
   /** How much the line holds of what was taken; `some`: the store may have given more without our hearing of it. */
@@ -78,6 +81,7 @@ export class Partition<T> {
     const lease = new Lease(token, fence, ms, asked, this.#clock)
     this.#lease = lease
     this.#isStopping = false
+    this.#askUntil = Infinity
     this.#working = this.#work(lease).finally(() => { this.#lease = this.#working = undefined })
   }
 
@@ -104,6 +108,7 @@ export class Partition<T> {
   /** Ends when the batch at hand is written, and gives the lease back. */
   async release (): Promise<void> {
     this.#isStopping = true
+    this.#askUntil = Math.min(this.#askUntil, this.#clock.monotonic() + RELEASE_MS)
     this.#wake()
     await this.#working
   }
@@ -129,6 +134,7 @@ export class Partition<T> {
       } catch (error) {
         if (error instanceof LeaseLost) break
         events.store(toError(error))
+        if (this.#clock.monotonic() >= this.#askUntil) break
         this.#page = Math.max(1, Math.floor(this.#page / 2))
         await this.#rest(REST_MS)
       }

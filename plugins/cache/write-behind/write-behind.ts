@@ -177,8 +177,9 @@ function open <T> (name: string, options: ResolvedWriteBehindOptions<T>, { store
 
   async function close (): Promise<void> {
     isClosed = true
+    const until = clock.monotonic() + CLOSE_MS
     if (isLocal) await flushAll(CLOSE_MS)
-    await worker.close(CLOSE_MS)
+    await worker.close(Math.max(0, until - clock.monotonic()))
     if (!isLocal) return
     const { backlog, deadLetters } = await behind.stats()
     if (backlog + deadLetters > 0) log.error({ plugin: 'cache', writeBehind: name, backlog, deadLetters }, 'cache: accepted writes are lost with this process, which has no Redis')

@@ -1,6 +1,7 @@
 import { sleep, type Clock } from '../../shared/clock.js'
 import { toError } from '../../shared/errors.js'
 import type { Lease } from '../../shared/lease.js'
+import { RELEASE_MS } from '../../shared/shares.js'
 import type { Holder, Source, StreamStore, TakenEvent } from './store.js'
 
 interface Ack {
@@ -23,6 +24,8 @@ export class Acks {
   readonly #clock: Clock
   #waiting: Ack[] = []
   #isFlushing = false
+  /** By the clock's `monotonic()`. */
+  #until = Infinity
 
   constructor (store: StreamStore, holder: Holder, lease: Lease, onStore: (error: Error | undefined) => void, clock: Clock) {
     this.#store = store
@@ -40,6 +43,11 @@ export class Acks {
     })
   }
 
+  /** The partition is released: a store that fails is asked for `RELEASE_MS` more. */
+  stop (): void {
+    this.#until = Math.min(this.#until, this.#clock.monotonic() + RELEASE_MS)
+  }
+
   async #flush (): Promise<void> {
     this.#isFlushing = true
     while (this.#waiting.length > 0) {
@@ -49,7 +57,7 @@ export class Acks {
         this.#onStore(undefined)
         for (const { resolve } of acks) resolve()
       } catch (error) {
-        if (error instanceof LeaseLost || this.#lease.signal.aborted) {
+        if (error instanceof LeaseLost || this.#lease.signal.aborted || this.#clock.monotonic() >= this.#until) {
           for (const { reject } of acks) reject(new LeaseLost())
           continue
         }

@@ -103,6 +103,7 @@ export class StreamPartition<T> implements Share {
 
   async release (): Promise<void> {
     this.#isStopping = true
+    this.#term?.acks.stop()
     this.wake()
     await this.#working
   }
