@@ -54,7 +54,7 @@ t.test('a result of false, an error, a status or a response that is not ok count
     ['response-failed', new Response('x', { status: 503 }), { status: 'fail', observedValue: 503, output: 'HTTP 503' }],
     ['bigint', 5n, { status: 'pass', observedValue: '5' }],
     ['cyclic', { status: 'warn', observedValue: cyclic }, { status: 'warn', observedValue: '[object Object]' }],
-    ['misspelt', measurements({ queue: { status: 'bad' as never } }), { status: 'fail', output: /"queue" is "bad"; allowed: 'pass', 'warn', 'fail'/ }]
+    ['misspelt', measurements({ queue: { status: 'bad' as never } }), { status: 'fail', output: /"queue" is the string "bad"; allowed: 'pass', 'warn', 'fail'/ }]
   ]
   const { app } = await build(t)
   for (const [name, result] of table) app.health.addCheck(name, async () => result)
