@@ -11,6 +11,7 @@ import { StoreUnavailableError } from './errors.js'
 import type { CacheEvents, CacheListener } from './events.js'
 import type { Factory } from './factory.js'
 import type { GetOrSet } from './get-or-set.js'
+import type { Cached } from './jsonify.js'
 import { compileGlob, escapeGlob, MAX_GLOB_LENGTH } from './glob.js'
 import { dataKey, type CacheKey } from './key.js'
 import { plainLabel } from './paths.js'
@@ -46,9 +47,9 @@ export type KeyedValue<T = unknown> = readonly [key: string, value: T, options?:
 /** `fastify.cache`: for anything a function returns. */
 export interface DataCache {
   /** @returns the value, also while it is stale but being made anew; undefined where there is none */
-  get <T = unknown>(key: string): Promise<T | undefined>
+  get <T = unknown>(key: string): Promise<Cached<T> | undefined>
   /** The same for many keys, in the time of one. */
-  getMany <T = unknown>(keys: readonly string[]): Promise<Array<T | undefined>>
+  getMany <T = unknown>(keys: readonly string[]): Promise<Array<Cached<T> | undefined>>
   /** Whether there is a value, even if it is `undefined`. It is not counted. */
   has (key: string): Promise<boolean>
   /**
@@ -73,9 +74,9 @@ export interface DataCache {
    * @throws `FST_REDIS_SUITE_CACHE_REENTRANT` where the factory asks for its own key, or for one whose factory waits for it
    * @throws `FST_REDIS_SUITE_CACHE_UNSERIALIZABLE`
    */
-  getOrSet <T>(key: string, factory: Factory<T>, options?: GetOrSetOptions<T>): Promise<T>
+  getOrSet <T>(key: string, factory: Factory<T>, options?: GetOrSetOptions<T>): Promise<Cached<T>>
   /** A function that asks the cache first. @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` for an argument that has no key */
-  wrap <A extends unknown[], T>(fn: (...args: A) => T | Promise<T>, options: WrapOptions<A, T>): (...args: A) => Promise<T>
+  wrap <A extends unknown[], T>(fn: (...args: A) => T | Promise<T>, options: WrapOptions<A, T>): (...args: A) => Promise<Cached<T>>
   /**
    * Writes the source by `writer`, then the cache, with what the writer returned, or else `value`. A writer that fails leaves the cache as it
    * was. Where the cache cannot be written the value is removed; a process that dies in between leaves nothing that could be read.
@@ -235,7 +236,8 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
     setMany: async (items, options = {}) => await store(checkList(items, 'values'), checkOptions(options)),
     delete: async (name, options) => await remove([name], options) > 0,
     deleteMany: async (names, options) => await remove(checkList(names, 'keys'), options),
-    getOrSet: async (name, factory, options = NO_OPTIONS) => await getOrSet(keyOf(name), checkFunction(factory, 'factory'), checkOptions(options)),
+    // Only the serializer knows the type of what it reads.
+    getOrSet: async (name, factory, options = NO_OPTIONS) => await getOrSet(keyOf(name), checkFunction(factory, 'factory'), checkOptions(options)) as never,
     wrap (fn, given) {
       const { key, ...options } = checkOptions(given)
       checkFunction(fn, 'fn')
@@ -244,7 +246,7 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
       planOf(options)
       return async (...args) => {
         const name = typeof key === 'function' ? key(...args) : argumentKey(key, args)
-        return await getOrSet(keyOf(isPromise(name) ? await name : name), () => fn(...args), options)
+        return await getOrSet(keyOf(isPromise(name) ? await name : name), () => fn(...args), options) as never
       }
     },
     async writeThrough (name, value, write, given = {}) {

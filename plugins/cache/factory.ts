@@ -1,12 +1,13 @@
 import type { Clock, Timer } from '../shared/clock.js'
 import { FactoryTimeoutError } from './errors.js'
+import type { Cached } from './jsonify.js'
 
 export interface FactoryContext<T = unknown> {
   key: string
   /** Aborted when nobody waits any more: after the hard time-out, or when the caller gave up. */
   signal: AbortSignal
   /** What there was before, where it may still be given if this fails. */
-  stale: T | undefined
+  stale: Cached<T> | undefined
 }
 
 /** Makes a value; `null` or `undefined` where there is none. */

@@ -6,6 +6,7 @@ import { traced } from '../shared/trace.js'
 import type { CacheCore, Lookup } from './core.js'
 import { withLimits, untilAborted, type Factory } from './factory.js'
 import type { Entry, ValueMeta } from './entry.js'
+import type { Cached } from './jsonify.js'
 import type { CacheKey } from './key.js'
 import { inNoMaking, refuseCircle, runMaking, waitingFor, type Waitable } from './makings.js'
 import type { TaggedPlan } from './value-options.js'
@@ -180,7 +181,7 @@ export class GetOrSet {
   }
 
   async #run<T> ({ key, factory, plan: { hardTimeout }, signal }: Call<T>, found: Reading<T> | undefined, others?: Fill): Promise<T> {
-    const run = (signal: AbortSignal): T | Promise<T> => factory({ key: key.label, signal, stale: found?.value })
+    const run = (signal: AbortSignal): T | Promise<T> => factory({ key: key.label, signal, stale: found?.value as Cached<T> | undefined })
     return await traced('cache factory', () => withLimits(run, { key: key.label, hardTimeout, clock: this.#core.clock, signal, others }))
   }
 

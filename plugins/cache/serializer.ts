@@ -1,5 +1,6 @@
 import { deserialize, serialize } from 'node:v8'
 import { reasonOf } from '../shared/errors.js'
+import { describeLoss, lossIn } from '../shared/lossless-json.js'
 import { handled, isPromise } from '../shared/maybe-promise.js'
 import type { OptionReader } from '../shared/options.js'
 import { UnserializableError } from './errors.js'
@@ -16,7 +17,7 @@ export interface Serializer {
 }
 
 /**
- * - `json`: what JSON can tell
+ * - `json`: what JSON can represent; what it would write as something else, such as a `Map` or `NaN`, is refused
  * - `structured-clone`: what the structured clone algorithm can copy, by the platform's own library (`node:v8`): `Date`, `Map`,
  *   `Set`, `BigInt`, `Buffer`, typed arrays, `RegExp`, `Error`, references in circles
  */
@@ -25,9 +26,12 @@ export type SerializerOption = 'json' | 'structured-clone' | Serializer
 export const json: Serializer = {
   name: 'json',
   serialize (value) {
+    // First, as it refuses cycles.
     const text: string | undefined = JSON.stringify(value)
-    // It leaves out functions and symbols in silence.
-    if (text === undefined) throw new TypeError(`JSON cannot tell a ${typeof value}`)
+    const loss = lossIn(value)
+    if (loss !== undefined) throw new TypeError(`${describeLoss(loss)}, which JSON cannot represent; convert it to plain data, or set the option serializer to 'structured-clone' or one of your own`)
+    // Such as what a toJSON has returned.
+    if (text === undefined) throw new TypeError('JSON cannot represent it')
     return text
   },
   deserialize: bytes => JSON.parse(bytes.toString('utf8'))

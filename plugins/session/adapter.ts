@@ -12,7 +12,7 @@ import type { SessionCounts } from './counts.js'
 import { checkAttributes, checkIsCookie, dateOf, repairCookie } from './cookie-rules.js'
 import { cookieToStore } from './cookie.js'
 import { StoreUnavailableError } from './errors.js'
-import { contentsOf, diff, diffContents, joinFields, parseFields, takeSnapshot, textOrNone, type Change, type Snapshot } from './fields.js'
+import { contentsOf, diff, diffContents, joinFields, parseFields, refuseLosses, takeSnapshot, textOrNone, type Change, type Snapshot } from './fields.js'
 import { stateOf, type Known } from './state.js'
 import type { SessionStore, StoredSession } from './store.js'
 import { digestOfFound } from './user-id.js'
@@ -221,7 +221,9 @@ export class Adapter implements FastifySessionStore {
    * @throws `FST_REDIS_SUITE_SESSION_UNSERIALIZABLE`
    */
   isUntouched (session: Session): boolean {
-    return contentsOf(session) === stateOf(session).known?.contents
+    const contents = contentsOf(session)
+    refuseLosses(session)
+    return contents === stateOf(session).known?.contents
   }
 
   #complete (session: Session, data: Session): void {

@@ -6,8 +6,8 @@ export const StoreUnavailableError = pluginError('session', 'STORE_UNAVAILABLE',
 export const TooManySessionsError = pluginError('session', 'TOO_MANY', 'this user has %s sessions, and no more are allowed', 409)
 /** `@fastify/cookie` was registered with another `hook` than `onRequest`. */
 export const NoCookiesError = pluginError('session', 'NO_COOKIES', 'the cookies have not been read yet: @fastify/cookie is to have the hook "onRequest", as by default')
-/** A property of the session that JSON cannot tell: nothing of that change is saved. */
-export const UnserializableError = pluginError('session', 'UNSERIALIZABLE', 'the session\'s property "%s" cannot be told in JSON (%s)')
+/** A property of the session that JSON cannot represent: nothing of that change is saved. */
+export const UnserializableError = pluginError('session', 'UNSERIALIZABLE', 'the session\'s property "%s" cannot be represented in JSON (%s)')
 /** The session's cookie cannot be written as a header. Its value is not repeated: it may have come from a client. */
 export const InvalidCookieError = pluginError('session', 'INVALID_COOKIE', 'request.session.cookie%s cannot be sent; %s')
 /** `request.login` or `request.logout` where there is no session to use. */

@@ -1,4 +1,5 @@
 import { reasonOf } from '../shared/errors.js'
+import { describeLoss, lossIn } from '../shared/lossless-json.js'
 import { UnserializableError } from './errors.js'
 import type { SessionChange } from './store.js'
 
@@ -53,11 +54,29 @@ export function takeSnapshot (session: object): Snapshot {
 }
 
 function jsonOf (name: string, value: unknown): string | undefined {
+  let json: string | undefined
   try {
-    return JSON.stringify(value)
+    json = JSON.stringify(value)
   } catch (error) {
     throw new UnserializableError(name, reasonOf(error))
   }
+  if (name !== 'cookie') refuseLoss(name, value)
+  return json
+}
+
+/**
+ * Refuses values that JSON would write as others: such a change may not even show in the JSON.
+ *
+ * @param session - one that {@link contentsOf} accepts
+ * @throws `FST_REDIS_SUITE_SESSION_UNSERIALIZABLE`
+ */
+export function refuseLosses (session: object): void {
+  for (const [name, value] of Object.entries(session)) if (name !== 'cookie' && !RESERVED.has(name)) refuseLoss(name, value)
+}
+
+function refuseLoss (name: string, value: unknown): void {
+  const loss = lossIn(value)
+  if (loss !== undefined) throw new UnserializableError(name, `${describeLoss(loss)}; store plain data`)
 }
 
 /** What changed between two snapshots. */

@@ -30,6 +30,28 @@ async function open (t: Test, store: StoreName, options: CachePluginOptions = {}
   }
 }
 
+t.test('a value that JSON would lose is a coded error that says where it is and what to do, and nothing is stored or written', async t => {
+  const { cache, soon } = await open(t, 'memory')
+  class Failure extends Error {}
+  const lossy = [new Map(), new Set([1]), /x/, new Error('e'), new Failure('f'), Object.assign(new Error('e'), { code: 'E' }), new Response('r'), new Headers(), new URLSearchParams('a=1'), new Blob([]),
+    Promise.resolve(1), new WeakMap(), new Uint8Array(2), new ArrayBuffer(2), new Date(NaN), NaN, Infinity, () => 1, Symbol('s'), new (class extends Map {})()]
+  for (const bad of lossy.flatMap(value => [value, { deep: [{ value }] }])) {
+    const error = { code: 'FST_REDIS_SUITE_CACHE_UNSERIALIZABLE' }
+    await t.rejects(cache.set('bad', bad), error, String(bad))
+    // A factory may return a promise.
+    if (!(bad instanceof Promise)) await t.rejects(soon(cache.getOrSet('bad', () => bad)), error, String(bad))
+    await t.rejects(cache.writeThrough('bad', bad, () => { t.fail('the source is written') }), error)
+  }
+  t.equal(await cache.has('bad'), false)
+  await t.rejects(cache.set('bad', { users: [{ roles: new Map() }] }), { message: /"bad" .*"users\.0\.roles" is a Map, .*structured-clone/ })
+  class Point { x = 1; move (): void {} }
+  const kept = [{ date: new Date(5), none: undefined, list: [undefined, null] }, Buffer.from('ab'), new URL('http://a/'), new Point(), Object.create(null), Object('boxed'), { toJSON: () => 1 }, -0, '', [[]]]
+  for (const good of kept) {
+    await cache.set('good', good)
+    t.same(await cache.get('good'), JSON.parse(JSON.stringify(good)), 'plain data, and what toJSON says')
+  }
+})
+
 forEachStore(['memory', 'redis', 'cluster'], store => {
   const promise = (name: string, test: (t: Test) => Promise<unknown>) => t.test(`${store}: ${name}`, test)
 
@@ -378,7 +400,7 @@ forEachStore(['memory', 'redis', 'cluster'], store => {
     const app = await open(t, store, { serializer: 'structured-clone' }, same)
     const value = { date: new Date(5), map: new Map([['a', new Set([1])]]), big: 2n ** 70n, bytes: Buffer.from('ab'), typed: new Float32Array([1.5]), nan: NaN }
     await app.cache.set('k', value)
-    const read = await app.cache.get<typeof value>('k')
+    const read = await app.cache.get('k') as typeof value | undefined
     t.same(read, value)
     t.ok(Buffer.isBuffer(read?.bytes) && read?.date instanceof Date && read?.map.get('a') instanceof Set)
     t.equal(await plain.cache.get('k'), undefined)

@@ -16,7 +16,13 @@ const values: Record<string, () => unknown> = {
   BigInt: () => ({ a: 1, b: 10n }),
   'a BigInt alone': () => ({ b: 10n }),
   cyclic: () => { const b: Record<string, unknown> = {}; b.self = b; return { a: 1, b } },
-  throwing: () => ({ a: 1, b: { toJSON () { throw new Error('has no JSON') } } })
+  throwing: () => ({ a: 1, b: { toJSON () { throw new Error('has no JSON') } } }),
+  'a Map': () => ({ a: 1, b: new Map([['k', 1]]) }),
+  'a Set, deep down': () => ({ a: 1, b: { c: [{ d: new Set([1]) }] } }),
+  'an Error': () => ({ a: 1, b: new Error('boom') }),
+  'NaN in a list': () => ({ a: 1, b: [NaN] }),
+  'a function': () => ({ b: () => 1 }),
+  'a symbol': () => ({ b: { c: Symbol('s') } })
 }
 
 async function start (t: Test, options: Partial<SessionPluginOptions> = {}, prefix = newPrefix()) {
@@ -145,7 +151,7 @@ t.test('stored fields that would reach a prototype are not used', async t => {
   t.match(await user.state(), { b: 1 })
 })
 
-t.test('a value that JSON cannot represent is an error, and nothing of that change is saved', async t => {
+t.test('a value that JSON cannot represent, or only as something else, is an error, and nothing of that change is saved', async t => {
   const { app } = await start(t)
   for (const what of Object.keys(values)) {
     t.match((await new Browser(app).send('POST', `/value/${what}`)).json(), { code: 'FST_REDIS_SUITE_SESSION_UNSERIALIZABLE' }, 'also where there was no session')

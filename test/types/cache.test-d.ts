@@ -1,6 +1,6 @@
 import Fastify from 'fastify'
 import { cache } from 'fastify-redis-suite'
-import type { CachePluginOptions, CacheStats, DataCache, RouteCacheOptions, WriteBehind } from 'fastify-redis-suite/cache'
+import type { CachePluginOptions, CacheStats, DataCache, Jsonify, RouteCacheOptions, WriteBehind } from 'fastify-redis-suite/cache'
 import { expectAssignable, expectError, expectNotAssignable, expectType } from 'tsd'
 
 const app = Fastify()
@@ -54,14 +54,39 @@ expectType<(a: number, b: number) => Promise<number>>(app.cache.wrap(async (a: n
 app.cache.wrap(({ id }: { id: string }) => id, { key: ({ id }) => id })
 expectError(app.cache.wrap((id: string) => id, { ttl: '1m' }))
 
+// What was JSON comes back as JSON.
+interface Order { id: number, at: Date, note?: string, lines: Array<{ price: number, due: Date | null }>, total (): number, tags: Map<string, string> }
+const order = await app.cache.getOrSet('order', () => ({}) as Order, { ttl: value => { expectType<Order>(value); return '1m' } })
+expectType<string>(order.at)
+expectType<string | undefined>(order.note)
+expectType<Array<{ price: number, due: string | null }>>(order.lines)
+expectType<never>(order.tags)
+expectError(order.total())
+expectType<string | null>(await app.cache.getOrSet('date', async (): Promise<Date | null> => null))
+expectType<Array<string | null>>(await app.cache.getOrSet('dates', () => [] as Array<Date | undefined>))
+expectType<[string, number]>(await app.cache.getOrSet('pair', () => [new Date(), 1] as [Date, number]))
+expectType<string>(await app.cache.getOrSet('url', () => new URL('http://a/')))
+expectType<unknown>(await app.cache.getOrSet('unknown', () => JSON.parse('1') as unknown))
+expectType<'a' | 'b'>(await app.cache.getOrSet('literal', () => 'a' as 'a' | 'b'))
+expectType<string | undefined>((await app.cache.get<Order>('order'))?.at)
+expectType<Array<string | undefined>>(await app.cache.getMany<Date>(['a', 'b']))
+expectType<string>((await app.cache.wrap((id: string) => ({ id, at: new Date() }), { key: 'dated' })('a')).at)
+app.cache.getOrSet<Order>('order', ({ stale }) => { expectType<string | undefined>(stale?.at); return {} as Order })
+// The writer's own value is returned.
+expectType<{ at: Date }>(await app.cache.writeThrough('order', { at: new Date() }, async () => {}))
+// Plain data are what they were.
+interface Product { id: string, price: number, tags: string[], more?: Record<string, unknown> }
+expectAssignable<Product>(await app.cache.getOrSet('product', () => ({}) as Product))
+expectType<{ a: string }>({} as Jsonify<{ a: Date, b (): void }>)
+
 expectType<{ id: number }>(await app.cache.writeThrough('k', { id: 1 }, async () => {}))
 // What a driver returns is not what is to be cached.
 expectError(app.cache.writeThrough('k', { id: 1 }, async () => ({ rowCount: 1 })))
 
-const behind = app.cache.writeBehind<Map<string, number>>('scores', {
-  write: batch => { for (const { value } of batch) expectType<Map<string, number>>(value) }
+const behind = app.cache.writeBehind<{ at: Date }>('scores', {
+  write: batch => { for (const { value } of batch) expectType<{ at: string }>(value) }
 })
-expectType<WriteBehind<Map<string, number>>>(behind)
+expectType<WriteBehind<{ at: Date }>>(behind)
 expectError(behind.add('k', { x: 1 }))
 expectError(app.cache.writeBehind('scores', { batch: 10 }))
 

@@ -1,4 +1,5 @@
 import { createDeadLetters, type DeadLetters } from '../../shared/dead-letters.js'
+import type { Cached } from '../jsonify.js'
 import type { ResolvedWriteBehindOptions } from './options.js'
 import { timeOfId } from '../../shared/stream-ids.js'
 import type { BehindStore, StoredDeadLetter } from './store.js'
@@ -11,7 +12,7 @@ export interface DeadLetter<T> {
   writeId: string
   key: string
   /** Undefined where it cannot be read. */
-  value: T | undefined
+  value: Cached<T> | undefined
   /** The message of the last error. */
   reason: string
   /** How often it was given. */
@@ -31,7 +32,7 @@ export function createLetters<T> (store: BehindStore, { partitions, maxBacklog }
   }, ({ id, writeId, key, value, reason, given }, partition) => {
     const letter = { id: `${id}.${partition}`, writeId: `${writeId}.${partition}`, key, reason, attempts: given, diedAt: timeOfId(id) }
     try {
-      return { ...letter, value: decode(value) }
+      return { ...letter, value: decode(value) as Cached<T> }
     } catch {
       return { ...letter, value: undefined }
     }

@@ -2,6 +2,7 @@ import { readBackoff, type BackoffOptions } from '../../shared/backoff.js'
 import { MAX_TIMER_MS, type Duration } from '../../shared/duration.js'
 import { invalidArgumentError } from '../../shared/errors.js'
 import { readOptions } from '../../shared/options.js'
+import type { Cached } from '../jsonify.js'
 
 /** A write as the source gets it. */
 export interface Write<T> {
@@ -27,7 +28,7 @@ export interface WriteBehindOptions<T> {
    * Writes them to the source, all or none: where it rejects, they are given again, one by one. It gets the writes of a key
    * in the order in which they were accepted, never two calls of one key at a time, and some of them twice.
    */
-  write: (batch: ReadonlyArray<Write<T>>, context: WriteContext) => void | Promise<void>
+  write: (batch: ReadonlyArray<Write<Cached<T>>>, context: WriteContext) => void | Promise<void>
   /** The most writes given at once, 1 to 1,000. @default 100 */
   batch?: number | undefined
   /** How long a write may wait for others. A full batch goes at once where the instance that adds is the one that writes. @default '1s' */

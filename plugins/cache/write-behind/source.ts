@@ -14,7 +14,7 @@ export async function callSource<T> (
   lease.signal.addEventListener('abort', onLost)
   try {
     const { signal } = stop
-    await withDeadline(Promise.resolve(batch).then(given => write(given, { signal, fence: lease.fence })), hardTimeout, () => {
+    await withDeadline(Promise.resolve(batch).then(given => write(given as never, { signal, fence: lease.fence })), hardTimeout, () => {
       stop.abort()
       return new Error(`not written within ${hardTimeout} ms`)
     }, clock)

@@ -1,0 +1,73 @@
+import { types } from 'node:util'
+
+/** A value that JSON would silently write as something else. */
+export interface Loss {
+  /** Such as `a Map` or `NaN`. */
+  what: string
+  /** The names that lead to it; empty for the value itself. */
+  path: string[]
+}
+
+/**
+ * Finds a value that JSON loses: functions, symbols, `NaN`, infinities, an invalid `Date`, and objects of the platform whose contents are no
+ * properties (`Map`, `Set`, `RegExp`, `Error`, `Response`, `Promise`, typed arrays, …).
+ *
+ * An object with a method `toJSON` says itself how it is written: a `Date` is a string, a `Buffer` an object. A property that is `undefined` is
+ * absent afterwards, which reads the same.
+ *
+ * @param value - one that `JSON.stringify` accepts, so that it has no cycle
+ */
+export function lossIn (value: unknown): Loss | undefined {
+  switch (typeof value) {
+    case 'number': return Number.isFinite(value) ? undefined : lost(String(value))
+    case 'function': return lost('a function')
+    case 'symbol': return lost('a symbol')
+    case 'object': return value === null ? undefined : lossInObject(value)
+    default: return undefined
+  }
+}
+
+/** Says where a loss is, for a message. */
+export function describeLoss ({ what, path }: Loss): string {
+  return path.length === 0 ? `it is ${what}` : `"${path.join('.')}" is ${what}`
+}
+
+function lossInObject (object: object): Loss | undefined {
+  if ('toJSON' in object && typeof object.toJSON === 'function') return types.isDate(object) && Number.isNaN(object.getTime()) ? lost('an invalid Date') : undefined
+  if (Array.isArray(object)) return lossInList(object)
+  const prototype: unknown = Object.getPrototypeOf(object)
+  if (prototype !== Object.prototype && prototype !== null && isHidden(object)) return lost(`a ${nameOf(object)}`)
+  for (const name in object) {
+    if (!Object.hasOwn(object, name)) continue
+    const loss = lossIn(object[name as keyof typeof object])
+    if (loss !== undefined) return { what: loss.what, path: [name, ...loss.path] }
+  }
+  return undefined
+}
+
+function lossInList (list: readonly unknown[]): Loss | undefined {
+  for (let i = 0; i < list.length; i++) {
+    const loss = lossIn(list[i])
+    if (loss !== undefined) return { what: loss.what, path: [String(i), ...loss.path] }
+  }
+  return undefined
+}
+
+/** Whether the object's contents are no properties. Instances of an app's own classes are written by their properties. */
+function isHidden (object: object): boolean {
+  if (types.isMap(object) || types.isSet(object) || types.isNativeError(object) || object instanceof Error || ArrayBuffer.isView(object)) return true
+  if (types.isBoxedPrimitive(object)) return false
+  return tagOf(object) !== 'Object' && Object.keys(object).length === 0
+}
+
+function tagOf (object: object): string {
+  return Object.prototype.toString.call(object).slice('[object '.length, -1)
+}
+
+function nameOf (object: object): string {
+  return tagOf(object) === 'Object' ? object.constructor.name : tagOf(object)
+}
+
+function lost (what: string): Loss {
+  return { what, path: [] }
+}
