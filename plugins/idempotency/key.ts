@@ -1,7 +1,7 @@
 import type { FastifyRequest } from 'fastify'
-import { reasonOf } from '../shared/errors.js'
 import { hashId } from '../shared/keys.js'
-import { InvalidKeyError, InvalidValueError, MissingKeyError, UnserializableError } from './errors.js'
+import { digestOf } from './body.js'
+import { InvalidKeyError, InvalidValueError, MissingKeyError } from './errors.js'
 import type { ResolvedRoute } from './options.js'
 
 const MAX_KEY_LENGTH = 255
@@ -54,19 +54,5 @@ export function idOf (key: string, owner: string): string {
  * @throws `FST_REDIS_SUITE_IDEMPOTENCY_UNSERIALIZABLE`
  */
 export function fingerprintOf (request: FastifyRequest, more: string): string {
-  return hashId(JSON.stringify([request.method, request.host, request.url, more, bodyOf(request.body)]))
-}
-
-function bodyOf (body: unknown): string {
-  if (body === undefined || body === null) return ''
-  if (typeof body === 'string' || body instanceof Uint8Array) return hashId(body)
-  // What its parser left to be read as it comes is not known here.
-  if (typeof body === 'object' && ('pipe' in body || 'getReader' in body)) return ''
-  // Of a form's fields JSON has nothing.
-  const told = typeof body === 'object' && Symbol.iterator in body ? [...body as Iterable<unknown>] : body
-  try {
-    return hashId(JSON.stringify(told))
-  } catch (error) {
-    throw new UnserializableError(reasonOf(error).split('\n', 1)[0])
-  }
+  return hashId(JSON.stringify([request.method, request.host, request.url, more, digestOf(request.body)]))
 }
