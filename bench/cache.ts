@@ -161,7 +161,7 @@ async function invalidations (): Promise<void> {
   const writer = await connect(3)
   const [published, invalidated, tracker] = [await connect(3), await connect(2), await connect(3)]
   const id = await invalidated.client('ID')
-  await published.subscribe(invalidationChannel(prefix))
+  await published.subscribe(invalidationChannel(writer, prefix))
   await invalidated.subscribe('__redis__:invalidate')
   // Both kinds of key: an entry that is removed is overwritten, a tag that is invalidated is as well.
   await tracker.call('CLIENT', 'TRACKING', 'ON', 'REDIRECT', id, 'BCAST', 'PREFIX', `${prefix}:cache:tag:`, 'PREFIX', `${prefix}:cache:entry:`)

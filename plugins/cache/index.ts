@@ -108,7 +108,7 @@ function createCore (fastify: FastifyInstance, client: RedisClient | undefined, 
   if (options.l1 === false) return new CacheCore({ ...alone, store: createRedisStore(client, prefix, undefined, clock), run, mayBeOwed })
   const self = randomUUID()
   const l1 = new L1(options.l1)
-  const coherence = createCoherence({ client, channel: invalidationChannel(prefix), self, l1, events, log, keepsAlone: options.servesAlone, clock })
+  const coherence = createCoherence({ client, channel: invalidationChannel(client, prefix), self, l1, events, log, keepsAlone: options.servesAlone, clock })
   fastify.addHook('onClose', async () => coherence.close())
   return new CacheCore({ store: createRedisStore(client, prefix, self, clock), run, mayBeOwed, isWhole, l1, coherence, servesAlone: options.servesAlone, events, log, clock })
 }

@@ -1,4 +1,4 @@
-import { isCluster, type RedisClient } from '../shared/client.js'
+import { databaseChannel, isCluster, type RedisClient } from '../shared/client.js'
 import { systemClock, type Clock } from '../shared/clock.js'
 import { anyNode, clientFor, onNode } from '../shared/cluster-nodes.js'
 import { keySpace } from '../shared/keys.js'
@@ -23,8 +23,8 @@ export interface Message {
 }
 
 /** The channel on which the store tells what it invalidates. */
-export function invalidationChannel (prefix: string): string {
-  return keySpace(prefix, 'cache', 'invalidated').slice(0, -1)
+export function invalidationChannel (client: RedisClient, prefix: string): string {
+  return databaseChannel(client, keySpace(prefix, 'cache', 'invalidated').slice(0, -1))
 }
 
 const PASS = 'pass'
@@ -38,7 +38,7 @@ const NOTHING = { entry: undefined, generation: '' }
  * @param tells - by which name the other instances, which have first tiers, are told what is invalidated; undefined: they are not
  */
 export function createRedisStore (client: RedisClient, prefix: string, tells?: string, clock: Clock = systemClock): CacheStore {
-  const channel = tells === undefined ? '' : invalidationChannel(prefix)
+  const channel = tells === undefined ? '' : invalidationChannel(client, prefix)
   const message = (what: Omit<Message, 'from'>) => JSON.stringify({ from: tells, ...what })
   const entries = keySpace(prefix, 'cache', 'entry')
   const entryKey = (id: string) => entries + id

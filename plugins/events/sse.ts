@@ -9,7 +9,9 @@ import type { Hub } from './hub.js'
 import { formatEvent } from './sse-format.js'
 import { watchSession } from './sse-session.js'
 import { HIGH_WATER_MARK, SseStream } from './sse-stream.js'
-import type { EventStream } from './stream/types.js'
+import { InvalidCursorError } from './stream/errors.js'
+import { startOf } from './stream/reader.js'
+import type { EventStream, StreamEvent } from './stream/types.js'
 
 /** What events can be read from: a stream. */
 export type SseSource<T> = Pick<EventStream<T>, 'read'>
@@ -93,14 +95,16 @@ export class SseAnswers {
       onSlow: () => request.log.info({ plugin: 'events', buffered: stream.readableLength }, 'events: a client is too slow, and was disconnected'),
       cut: () => { if (!reply.raw.writableFinished) reply.raw.destroy() }
     })
+    // Before any event, and at once, as the head goes with the first byte.
+    stream.write(options.retry === undefined ? ': \n\n' : `retry: ${options.retry}\n\n`)
     const closed = new Promise<void>(resolve => stream.once('close', resolve))
     const write = (data: T, meta: SseMeta) => writeEvent(stream, options, data, meta, request)
     const stop = typeof source === 'string'
       ? await this.#follow(source, stream, write, request)
-      : readInto(source, after, stream, write, request)
+      : await readInto(source, after, stream, write, request)
     closed.then(stop)
     if (options.session) closed.then(watchSession(request, options.heartbeat, () => stream.finish(SESSION_FINISH_MS)))
-    this.#answer(reply, stream, options.retry)
+    this.#answer(reply, stream)
     await closed
   }
 
@@ -110,14 +114,12 @@ export class SseAnswers {
     for (const stream of this.#open) stream.finish()
   }
 
-  #answer (reply: FastifyReply, stream: SseStream, retry: number | undefined): void {
+  #answer (reply: FastifyReply, stream: SseStream): void {
     this.#open.add(stream)
     stream.once('close', () => this.#open.delete(stream))
     // Also where a hook put another body in its place.
     reply.raw.once('close', () => stream.destroy())
     stream.begin()
-    // At once, as the head goes with the first byte.
-    stream.write(retry === undefined ? ': \n\n' : `retry: ${retry}\n\n`)
     if (this.#isClosed) stream.finish()
     if (reply.raw.destroyed) stream.destroy()
     else reply.headers(HEADERS).send(stream)
@@ -154,12 +156,13 @@ function createLine (onFull: () => void): (step: () => MaybePromise<unknown>) =>
   }
 }
 
-/** Reads no faster than the client takes. */
-function readInto<T> (
+/** Reads no faster than the client takes. Resolves when it is known from where, as each event after the head of the response is due. */
+async function readInto<T> (
   source: SseSource<T>, after: string | undefined, stream: SseStream, write: Write<T>, request: FastifyRequest
-): () => void {
+): Promise<() => void> {
   const over = new AbortController()
-  const events = source.read({ signal: over.signal, ...after !== undefined && { after } })
+  const events = read(source, after, over.signal)
+  await startOf(events)
   const pump = async () => {
     for await (const { data, ...meta } of events) {
       if (meta.gap) stream.write(formatEvent({ event: 'gap', data: '{}' }))
@@ -172,6 +175,15 @@ function readInto<T> (
     if (!over.signal.aborted) request.log.warn({ plugin: 'events', reason: reasonOf(error) }, 'events: the stream of an answer failed')
   }).finally(() => stream.finish())
   return () => over.abort()
+}
+
+/** @throws `FST_REDIS_SUITE_EVENTS_INVALID_LAST_EVENT_ID`, which does not tell the client the stream's name */
+function read<T> (source: SseSource<T>, after: string | undefined, signal: AbortSignal): AsyncIterable<StreamEvent<T>> {
+  try {
+    return source.read({ signal, ...after !== undefined && { after } })
+  } catch (error) {
+    throw error instanceof InvalidCursorError ? new InvalidLastEventIdError() : error
+  }
 }
 
 /** @returns whether there is room for more: at once, unless `map` or `event` is async */

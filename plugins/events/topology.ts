@@ -1,5 +1,5 @@
 import type { Cluster, Redis } from 'ioredis'
-import { isCluster, type RedisClient } from '../shared/client.js'
+import { databaseChannel, isCluster, type RedisClient } from '../shared/client.js'
 import { runScript } from '../shared/script.js'
 import type { Pattern } from './channels.js'
 import { PUBLISH_SHARDED } from './scripts.js'
@@ -44,9 +44,9 @@ export function createTopology (client: RedisClient, prefix: string): Topology {
   return isCluster(client) ? clusterTopology(client, prefix) : singleTopology(client, prefix)
 }
 
-/** One server: a channel each, and patterns of Redis's own. `#` is in no prefix, so no name reaches another app. */
+/** One server: a channel each, and patterns of Redis's own. `#` is in no prefix, so no name reaches another app or database. */
 function singleTopology (client: Redis, prefix: string): Topology {
-  const space = `${prefix}:events:#`
+  const space = `${databaseChannel(client, `${prefix}:events:`)}#`
   return {
     subscriptionsOf: ({ text, isGlob }) => [isGlob
       ? { verb: 'psubscribe', channel: space + text.replaceAll(/[\\?[\]^-]/g, '\\$&') }

@@ -1,5 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { RedisClient } from '../shared/client.js'
+import { databaseChannel, type RedisClient } from '../shared/client.js'
 import type { Clock } from '../shared/clock.js'
 import { reasonOf } from '../shared/errors.js'
 import { followChannel, type Feed } from '../shared/feed.js'
@@ -44,7 +44,8 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls, clock }:
   const isQuorum = nodes.length > 1
   const space = (what: string) => keySpace(prefix, 'lock', what)
   const [held, fence, line, seen] = [space('held'), space('fence'), space('line'), space('seen')]
-  const channel = space('calls')
+  const [first] = nodes
+  const channel = first === undefined ? space('calls') : databaseChannel(first, space('calls'))
   let feeds: readonly Feed[] | undefined
   let isClosed = false
 

@@ -46,7 +46,7 @@ function sharedLimiters (fastify: FastifyInstance, client: RedisClient, options:
   const feed = followChannel({
     client,
     plugin: 'rate-limit',
-    channel: resetChannel(prefix),
+    channel: resetChannel(client, prefix),
     log: fastify.log,
     without: 'rate-limit: cannot hear of resets, so every refusal asks Redis',
     onMessage: key => remembered.forget(key),

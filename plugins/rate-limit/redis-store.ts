@@ -1,4 +1,4 @@
-import type { RedisClient } from '../shared/client.js'
+import { databaseChannel, type RedisClient } from '../shared/client.js'
 import { systemClock, type Clock } from '../shared/clock.js'
 import type { RedisGuard } from '../shared/guard.js'
 import { keySpace } from '../shared/keys.js'
@@ -10,15 +10,15 @@ import { applyScripts, refundScripts, resetScript } from './scripts.js'
 import type { SharedRateLimitStore } from './store.js'
 
 /** The channel on which an instance tells the others that a key was reset; the message is the key. */
-export function resetChannel (prefix: string): string {
-  return keySpace(prefix, 'rate-limit', 'reset').slice(0, -1)
+export function resetChannel (client: RedisClient, prefix: string): string {
+  return databaseChannel(client, keySpace(prefix, 'rate-limit', 'reset').slice(0, -1))
 }
 
 /** Keeps the counts in Redis: one script and one round trip a decision, or less where several are asked for at once. */
 export function createRedisStore (
   client: RedisClient, prefix: string, guard: Pick<RedisGuard, 'run'> = UNGUARDED, clock: Clock = systemClock
 ): SharedRateLimitStore {
-  const channel = resetChannel(prefix)
+  const channel = resetChannel(client, prefix)
   const counts: Record<Algorithm, string> = {
     'sliding-log': keySpace(prefix, 'rate-limit', 'log'),
     'sliding-counter': keySpace(prefix, 'rate-limit', 'counter'),

@@ -70,7 +70,7 @@ export const session = fp<SessionPluginOptions>(async function session (fastify,
     follow: client && (listeners => followChannel({
       client,
       plugin: 'session',
-      channel: endedChannel(keyPrefixOf(client)),
+      channel: endedChannel(client, keyPrefixOf(client)),
       log: fastify.log,
       without: 'session: cannot subscribe to the end of sessions; a stream ends up to a heartbeat after its session',
       clock: options.clock,

@@ -22,7 +22,7 @@ export function createRedisStore (
 ): SessionStore {
   const sessions = keySpace(prefix, 'session', 'data')
   const users = keySpace(prefix, 'session', 'user')
-  const ended = endedChannel(prefix)
+  const ended = endedChannel(client, prefix)
   const batch = new ReadBatch(client, run)
   // A session that is asked for just before it would be renewed lives on from then.
   const timeouts = [idleTimeout + renewalOf(idleTimeout), absoluteTimeout]

@@ -1,3 +1,5 @@
+import { databaseChannel, type RedisClient } from '../shared/client.js'
+
 /** A stored session. */
 export interface StoredSession {
   /** All its properties, each as it was written: a JSON object. */
@@ -88,8 +90,8 @@ export function renewalOf (idleTimeout: number): number {
 }
 
 /** The channel on which the handle of each session that is destroyed is published. */
-export function endedChannel (prefix: string): string {
-  return `${prefix}:session:ended`
+export function endedChannel (client: RedisClient, prefix: string): string {
+  return databaseChannel(client, `${prefix}:session:ended`)
 }
 
 /** For how long a destroyed session is remembered, so that a request that still holds it cannot bring it back. */

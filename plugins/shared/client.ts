@@ -23,6 +23,15 @@ export function keyPrefixOf (client: RedisClient | undefined): string {
   return (client && keyPrefixes.get(client)) ?? DEFAULT_KEY_PREFIX
 }
 
+/**
+ * Returns the channel as the client's database has it. Redis delivers a message to subscribers of all databases, so the number is a part of
+ * the channel, except 0; a Cluster has that one only.
+ */
+export function databaseChannel (client: RedisClient, channel: string): string {
+  const db = isCluster(client) ? 0 : client.options.db ?? 0
+  return db === 0 ? channel : `${channel}@${db}`
+}
+
 const sends = new WeakMap<RedisClient, () => number>()
 
 /** @param count - how often the client has sent what it had collected: what is asked for until the next time is sent then */

@@ -219,6 +219,39 @@ async function keysOf (prefix: string): Promise<string[]> {
   return (await commands.keys(`${prefix}:*`)).map(key => key.split(':')[1] ?? '')
 }
 
+t.test('all plugins of an app on database 1 tell each other on channels of that number, so that an app with the same prefix on database 0 does not hear them', async t => {
+  const apps = await Promise.all([0, 1].map(async db => {
+    const app = build(t)
+    await app.register(redis, { url: server.url, prefix: 'databases', db })
+    for (const register of Object.values(ALL)) await register(app)
+    await app.ready()
+    return app
+  }))
+  const [zero = t.fail() as never, one = t.fail() as never] = apps
+  const channels = async () => (await commands.pubsub('CHANNELS', 'databases:*') as string[]).toSorted()
+  for (const app of apps) {
+    await app.events.subscribe('orders', () => {})
+    // One waits for the lock, and one reads a stream.
+    const held = await app.locks.acquire('stock')
+    app.locks.acquire('stock').then(async lock => await lock.release(), () => {})
+    t.teardown(async () => await held.release())
+    const reader = app.events.stream('orders').read()[Symbol.asyncIterator]()
+    reader.next().catch(() => {})
+    t.teardown(() => reader.return?.())
+  }
+  const expected = ['cache:invalidated', 'events:#orders', 'events:stream', 'lock:calls:', 'rate-limit:reset']
+  const ofZero = expected.map(name => `databases:${name}`)
+  const ofOne = ofZero.map(name => name.replace(/(?=#)|(?<!#.*)$/, '@1'))
+  await until('all channels are subscribed to', async () => (await channels()).length >= 10).catch(() => {})
+  t.same(await channels(), [...ofZero, ...ofOne].toSorted())
+  let heard = 0
+  zero.cache.on('invalidate', () => { heard++ })
+  await one.cache.invalidateTags(['products'])
+  await zero.cache.invalidateTags(['others'])
+  await until('it has heard its own', () => heard > 0)
+  t.equal(heard, 1)
+})
+
 t.test('all plugins run on a client of @fastify/redis that the user registered, one of a namespace by the option redis', async t => {
   for (const namespace of [undefined, 'shop']) {
     const app = build(t)

@@ -172,6 +172,21 @@ t.test('apps with different prefixes do not hear each other, whatever the names'
   t.same(heard.sort(), names.flatMap(name => [`one < ${name}`, `two < ${name}`]).sort())
 })
 
+t.test('apps with one prefix on different databases of a server do not hear each other, and those on one database do', async t => {
+  const prefix = newPrefix()
+  const heard: string[] = []
+  const open = async (db: number) => {
+    const { app } = await createTestApp(t, { store: 'redis', prefix, connection: { db }, plugins: { events: {} } })
+    for (const pattern of ['news', 'n*']) await app.events.subscribe(pattern, data => { heard.push(`${db} ${pattern} < ${data}`) })
+    return app
+  }
+  const apps = [await open(0), await open(1), await open(1), await open(10)]
+  for (const [index, app] of apps.entries()) await app.events.publish('news', index)
+  const expected = [[0, 0], [1, 1], [1, 1], [1, 2], [1, 2], [10, 3]].flatMap(([db, data]) => ['news', 'n*'].map(pattern => `${db} ${pattern} < ${data}`)).sort()
+  await until('each has heard its own', () => heard.length >= expected.length)
+  t.same(heard.toSorted(), expected)
+})
+
 t.test('a message that is not JSON is dropped, and logged once a channel', async t => {
   const { app, prefix, lines } = await createTestApp(t, { store: 'redis', plugins: { events: {} } })
   const heard: unknown[] = []

@@ -1,7 +1,8 @@
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import type { SseOptions } from '../../plugins/events/index.js'
-import { advanceUntil, createTestApp, forEachStore, type TestApp } from '../helpers/index.js'
+import { advanceUntil, advanceWhile, createTestApp, forEachStore, sharedRedis, type TestApp, type TestAppOptions } from '../helpers/index.js'
+import { startProxy } from '../helpers/servers/proxy.js'
 
 /** A client that reads server-sent events. */
 async function read (app: FastifyInstance): Promise<{ text: () => string, isOver: () => boolean }> {
@@ -12,7 +13,7 @@ async function read (app: FastifyInstance): Promise<{ text: () => string, isOver
   return { text: () => text, isOver: () => isOver }
 }
 
-async function start (t: Test, store: 'memory' | 'redis', source: 'channel' | 'stream', options: SseOptions<number>): Promise<TestApp> {
+async function start (t: Test, store: NonNullable<TestAppOptions['store']>, source: 'channel' | 'stream', options: SseOptions<number>): Promise<TestApp> {
   return await createTestApp(t, {
     store,
     plugins: { events: {} },
@@ -22,7 +23,7 @@ async function start (t: Test, store: 'memory' | 'redis', source: 'channel' | 's
   })
 }
 
-const dataOf = (text: string) => [...text.matchAll(/^data: (.*)$/gm)].map(([, data]) => Number(data))
+const dataOf = (text: string) => [...text.matchAll(/^data: (\d+)$/gm)].map(([, data]) => Number(data))
 
 forEachStore(['memory', 'redis'], store => {
   for (const source of ['channel', 'stream'] as const) {
@@ -35,8 +36,6 @@ forEachStore(['memory', 'redis'], store => {
         }
       })
       const { text } = await read(app)
-      // A stream is read from where it ends when the server is asked, which these replies come after.
-      if (source === 'stream') await app.events.stream('news').stats()
       const publish = async (data: number) => source === 'channel' ? await app.events.publish('news', data) : await app.events.stream<number>('news').append(data)
       for (let data = 1; data <= 10; data++) await publish(data)
       await advanceUntil(clock, 'the last event comes', () => text().includes('data: 10'))
@@ -52,4 +51,40 @@ forEachStore(['memory', 'redis'], store => {
     await advanceUntil(clock, 'the response is over', isOver)
     t.match(warnings(), ['events: a response was ended, as 1000 events wait for `map` or `event`'])
   })
+})
+
+/** An app whose connection to Redis can be held up, and another one that appends to the stream. */
+async function startBehindProxy (t: Test) {
+  const proxy = await startProxy(Number(new URL((await sharedRedis()).url).port))
+  t.teardown(() => proxy.stop())
+  const made = await start(t, { url: `redis://127.0.0.1:${proxy.port}`, answers: false }, 'stream', {})
+  const { app } = await createTestApp(t, { store: 'redis', prefix: made.prefix, clock: made.clock, plugins: { events: { timeout: '1h' } } })
+  return { ...made, proxy, append: async (data: number) => await app.events.stream<number>('news').append(data) }
+}
+
+t.test('what is appended to a stream after the client has the head of the response arrives, however late Redis is asked', async t => {
+  const { app, clock, proxy, append } = await startBehindProxy(t)
+  await app.redis.ping()
+  proxy.blackhole(true)
+  const head = { hasArrived: false }
+  const reading = read(app).finally(() => { head.hasArrived = true })
+  for (let turn = 0; turn < 100 && !head.hasArrived; turn++) await new Promise(resolve => setImmediate(resolve))
+  if (!head.hasArrived) proxy.blackhole(false)
+  const { text } = await reading
+  await append(1)
+  proxy.blackhole(false)
+  await advanceUntil(clock, 'the event comes', () => text().includes('data: 1'), { atMost: 5000 })
+  t.same(dataOf(text()), [1])
+})
+
+t.test('while Redis does not answer a stream is opened all the same, and its first event is preceded by a gap', async t => {
+  const { app, clock, proxy, append } = await startBehindProxy(t)
+  await app.redis.ping()
+  proxy.blackhole(true)
+  const { value: { text } } = await advanceWhile(clock, read(app))
+  await append(1)
+  proxy.blackhole(false)
+  let appended = 1
+  await advanceUntil(clock, 'an event comes', async () => { await append(++appended); return dataOf(text()).length > 0 }, { step: 100 })
+  t.match(text(), /event: gap\ndata: \{\}\n\nid: \S+\ndata: /)
 })

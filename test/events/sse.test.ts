@@ -170,6 +170,27 @@ t.test('an invalid Last-Event-ID is answered with 400, and nothing is read', asy
   t.equal(source.readers, 0)
 })
 
+forEachStore(['memory', 'redis'], store => {
+  t.test(`${store}: a Last-Event-ID that is no id of a stream is INVALID_LAST_EVENT_ID, and the response does not name the stream`, async t => {
+    const { app } = await createTestApp(t, {
+      store,
+      plugins: { events: {} },
+      routes (app) {
+        for (const partitions of [1, 3]) {
+          app.get(`/${partitions}`, async (request, reply) => await app.events.sse(request, reply, app.events.stream(`secret-${partitions}`, { partitions })))
+        }
+      }
+    })
+    for (const url of ['/1', '/3']) {
+      for (const id of ['x', '-1', '1-', '1-2-3', '1-2.x', '1-2_1-2', '1-2@9', '99999999999999999-1', '1-99999999999999999999999', 'a b', '__proto__']) {
+        const response = await app.inject({ url, headers: { 'last-event-id': id } })
+        t.match([response.statusCode, response.json().code], [400, 'FST_REDIS_SUITE_EVENTS_INVALID_LAST_EVENT_ID'], `${url} ${id}`)
+        t.notMatch(response.body, 'secret')
+      }
+    }
+  })
+})
+
 t.test('no text in an event can forge a field or another event', async t => {
   const evil = 'x\n\nevent: forged\r\ndata: forged\0'
   const source: SseSource<string> = {

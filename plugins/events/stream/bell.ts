@@ -18,7 +18,7 @@ export function createBells (client: RedisClient, prefix: string, log: FastifyBa
   const follow = () => followChannel({
     client,
     plugin: 'events',
-    channel: channelOf(prefix),
+    channel: channelOf(client, prefix),
     log,
     without: 'events: new events of streams cannot be heard of, they are looked for each second',
     onMessage: message => ring(message.slice(0, message.lastIndexOf('.')), Number(message.slice(message.lastIndexOf('.') + 1))),

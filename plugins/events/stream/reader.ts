@@ -20,6 +20,14 @@ export interface ReadersOptions {
 const POLL_MS = 1000
 const REST_MS = 200
 
+/** From where iterables read, which is known later. */
+const starts = new WeakMap<object, Promise<unknown>>()
+
+/** Resolves when it is known from where events are read, so that each one that is appended from then on is read; or when the store could not say so. */
+export async function startOf (events: object): Promise<void> {
+  await starts.get(events)?.catch(() => {})
+}
+
 /** All readers of a stream in this process: they look for new events together. */
 export class Readers {
   readonly #options: ReadersOptions
@@ -42,7 +50,9 @@ export class Readers {
     const start = after === undefined ? this.#now() : Promise.resolve(after)
     // Who reads sees it, and tries again.
     start.catch(() => {})
-    return { [Symbol.asyncIterator]: () => this.#iterate<T>(start, signal) }
+    const events = { [Symbol.asyncIterator]: () => this.#iterate<T>(start, signal) }
+    starts.set(events, start)
+    return events
   }
 
   close (): void {
@@ -78,8 +88,14 @@ export class Readers {
     const { signal } = reader
     this.#enter(reader)
     try {
-      const positions = await this.#insist(() => start, () => this.#now(), signal)
       const gaps = new Set<number>()
+      // Between the call of `read` and a start that is found only now events may have been missed.
+      const startLate = async () => {
+        const positions = await this.#now()
+        for (const index of this.#indices) gaps.add(index)
+        return positions
+      }
+      const positions = await this.#insist(() => start, startLate, signal)
       while (!signal.aborted) {
         const seen = this.#changes
         let isIdle = true

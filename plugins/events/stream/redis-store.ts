@@ -1,4 +1,4 @@
-import type { RedisClient } from '../../shared/client.js'
+import { databaseChannel, type RedisClient } from '../../shared/client.js'
 import type { Clock } from '../../shared/clock.js'
 import { keySpace } from '../../shared/keys.js'
 import { acquireScript, aliveScript, renewScript } from '../../shared/lease-scripts.js'
@@ -22,8 +22,8 @@ export interface RedisStreamsOptions {
 }
 
 /** The channel on which instances tell each other of new events: `{name}.{partition}`. */
-export function channelOf (prefix: string): string {
-  return `${prefix}:events:stream`
+export function channelOf (client: RedisClient, prefix: string): string {
+  return databaseChannel(client, `${prefix}:events:stream`)
 }
 
 /**
@@ -34,7 +34,7 @@ export function createRedisStreams ({ client, prefix, name, options, run, clock 
   // How far groups are is worth something as long as there are events.
   const retention = Math.max(options.retention, maxAge)
   const space = keySpace(prefix, 'events', 'stream')
-  const channel = channelOf(prefix)
+  const channel = channelOf(client, prefix)
   const key = (partition: number, what: What) => `${space}{${name}.${partition}}:${what}`
   const instances = (group: string) => `${space}{${name}}:instances:${group}`
   const owner = ({ partition, group }: Holder) => key(partition, `owner:${group}`)

@@ -10,7 +10,10 @@ export interface StreamEvent<T> {
   data: T
   /** When it was appended, by Redis's clock: milliseconds since the epoch. */
   appendedAt: number
-  /** Only where it is read: events before it, after the cursor or the event before, were trimmed or cannot be read. */
+  /**
+   * Only where it is read: events before it, after the cursor or the event before, were trimmed or cannot be read. Or it is the first one after
+   * `read()` was called while the store could not be asked for where the stream ended.
+   */
   gap?: true
 }
 

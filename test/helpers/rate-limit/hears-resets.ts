@@ -4,7 +4,7 @@ import { resetChannel } from '../../../plugins/rate-limit/redis-store.js'
 
 /** Waits until each of the apps hears the resets of the others. */
 export async function hearsResets ({ app, apps, prefix }: Pick<TestApp, 'app' | 'apps' | 'prefix'>): Promise<void> {
-  const channel = resetChannel(prefix)
+  const channel = resetChannel(app.redis, prefix)
   await until(`${apps.length} instances subscribe to ${channel}`, async () => {
     const [, count] = await app.redis.call('PUBSUB', 'NUMSUB', channel) as [string, number]
     return count === apps.length
