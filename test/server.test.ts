@@ -7,6 +7,7 @@ import t, { type Test } from 'tap'
 import { readConfig } from '../demo/config.js'
 import { database } from '../demo/database.js'
 import { hashPassword, verifyPassword } from '../demo/password.js'
+import { TYPESCRIPT, TYPESCRIPT_ENV } from './helpers/compiled/exec-argv.js'
 import { DATABASE_SNAPSHOT } from './helpers/demo/shop.js'
 import { startRedis, until } from './helpers/index.js'
 import { freePort } from './helpers/servers/free-port.js'
@@ -75,7 +76,7 @@ t.test('a DATABASE_SNAPSHOT that is not a snapshot is an error that names the fi
 async function run (t: Test, env: Record<string, string>): Promise<{ child: ChildProcess, port: number, output: () => string, exit: Promise<number | null> }> {
   const port = await freePort()
   // Without what the test runner puts into the environment for its own processes.
-  const child = spawn(process.execPath, ['--import', 'tsx', join(root, 'server.ts')], { cwd: root, env: { PATH: process.env['PATH'], PORT: String(port), DATABASE_SNAPSHOT, MAX_EVENT_LOOP_DELAY: '0', ...env } })
+  const child = spawn(process.execPath, [...TYPESCRIPT, join(root, 'server.ts')], { cwd: root, env: { ...TYPESCRIPT_ENV, PATH: process.env['PATH'], PORT: String(port), DATABASE_SNAPSHOT, MAX_EVENT_LOOP_DELAY: '0', ...env } })
   let output = ''
   child.stdout.on('data', chunk => { output += chunk })
   child.stderr.on('data', chunk => { output += chunk })

@@ -4,6 +4,7 @@ import type { Redis } from 'ioredis'
 import t from 'tap'
 import { KINDS } from '../../bench/scale-kinds.js'
 import { measure } from '../../bench/scale-measure.js'
+import { TYPESCRIPT, TYPESCRIPT_ENV } from '../helpers/compiled/exec-argv.js'
 import { root } from '../helpers/docs/doc-blocks.js'
 
 /** Acknowledged writes do not expire: the one exception. */
@@ -31,9 +32,9 @@ async function keysWithoutTtl (admin: Redis, keys: string[]): Promise<string[]> 
 }
 
 t.test('the load without a demo reports that it does not answer, and exits with 1', async t => {
-  const args = ['--import', 'tsx', join(root, 'bench/load.ts'), '--url', 'http://127.0.0.1:1']
+  const args = [...TYPESCRIPT, join(root, 'bench/load.ts'), '--url', 'http://127.0.0.1:1']
   const [exitCode, output] = await new Promise<[unknown, string]>(resolve => {
-    execFile(process.execPath, args, { cwd: root, env: { PATH: process.env['PATH'] } }, (error, stdout, stderr) => resolve([error?.code ?? 0, stdout + stderr]))
+    execFile(process.execPath, args, { cwd: root, env: { ...TYPESCRIPT_ENV, PATH: process.env['PATH'] } }, (error, stdout, stderr) => resolve([error?.code ?? 0, stdout + stderr]))
   })
   t.equal(exitCode, 1)
   t.match(output, /does not answer/)

@@ -2,6 +2,7 @@ import { fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import type { Test } from 'tap'
+import { TYPESCRIPT } from '../compiled/exec-argv.js'
 import type { RedisServer } from '../servers/redis-server.js'
 
 /** A folder to which instances write what they had accepted and what they wrote. */
@@ -13,7 +14,7 @@ export function openFolder (t: Test) {
 
 /** Resolves when it works. */
 export async function startInstance (t: Test, server: RedisServer, prefix: string, folder: string, ...args: Array<string | number>): Promise<ChildProcess> {
-  const child = fork(new URL('../../fixtures/behind-instance.ts', import.meta.url), [server.url, prefix, folder, ...args.map(String)], { execArgv: ['--import', 'tsx'] })
+  const child = fork(new URL('../../fixtures/behind-instance.ts', import.meta.url), [server.url, prefix, folder, ...args.map(String)], { execArgv: [...TYPESCRIPT] })
   t.teardown(() => { child.kill('SIGKILL') })
   await Promise.race([once(child, 'message'), once(child, 'exit').then(() => { throw new Error('it ended before it was ready') })])
   return child

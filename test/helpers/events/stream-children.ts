@@ -2,10 +2,11 @@ import { fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import type { Test } from 'tap'
+import { TYPESCRIPT } from '../compiled/exec-argv.js'
 
 /** Starts a process with a consumer of the group `mail`; resolves when it consumes. */
 export async function startInstance (t: Test, server: { readonly url: string }, ...args: Array<string | number>): Promise<ChildProcess> {
-  const child = fork(new URL('../../fixtures/stream-instance.ts', import.meta.url), [server.url, ...args.map(String)], { execArgv: ['--import', 'tsx'] })
+  const child = fork(new URL('../../fixtures/stream-instance.ts', import.meta.url), [server.url, ...args.map(String)], { execArgv: [...TYPESCRIPT] })
   t.teardown(() => { child.kill('SIGKILL') })
   await Promise.race([once(child, 'message'), once(child, 'exit').then(() => { throw new Error('the process ended before it was ready') })])
   return child

@@ -1,6 +1,7 @@
 import { fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import type { Test } from 'tap'
+import { TYPESCRIPT } from '../compiled/exec-argv.js'
 import type { RedisServer } from '../servers/redis-server.js'
 
 export interface LockChild {
@@ -26,7 +27,7 @@ export interface LockChildOptions {
 /** Starts an instance in a process of its own; it begins with `go()`. */
 export async function startLockChild (t: Test, { mode, servers, witness, prefix, resource, sections = 0, ttl = 10_000 }: LockChildOptions): Promise<LockChild> {
   const args = [mode, servers.map(({ url }) => url).join(), witness.url, prefix, resource, String(sections), String(ttl)]
-  const child = fork(new URL('../../fixtures/lock-instance.ts', import.meta.url), args, { execArgv: ['--import', 'tsx'] })
+  const child = fork(new URL('../../fixtures/lock-instance.ts', import.meta.url), args, { execArgv: [...TYPESCRIPT] })
   t.teardown(() => { child.kill('SIGKILL') })
   const messages: unknown[] = []
   child.on('message', message => { messages.push(message) })

@@ -1,5 +1,3 @@
-import { generate } from 'selfsigned'
-
 export interface Certificate {
   cert: string
   key: string
@@ -7,6 +5,8 @@ export interface Certificate {
 
 /** A self-signed certificate for localhost and 127.0.0.1; it is its own CA. */
 export async function makeCertificate (): Promise<Certificate> {
+  // Imported where it is used: it has 200 modules, and few test files need a certificate.
+  const { generate } = await import('selfsigned')
   const pems = await generate([{ name: 'commonName', value: 'localhost' }], {
     keyType: 'ec',
     algorithm: 'sha256',

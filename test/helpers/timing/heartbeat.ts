@@ -3,6 +3,7 @@
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import type { Test } from 'tap'
+import { TYPESCRIPT } from '../compiled/exec-argv.js'
 import { countStalls, monotonicMs } from './stalls.js'
 
 export interface Judgement {
@@ -34,7 +35,7 @@ export interface Heartbeat {
 
 export async function startHeartbeat (t: Test): Promise<Heartbeat> {
   const own = countStalls()
-  const child = fork(new URL('stalls-process.ts', import.meta.url), { execArgv: ['--import', 'tsx'] })
+  const child = fork(new URL('stalls-process.ts', import.meta.url), { execArgv: [...TYPESCRIPT] })
   t.teardown(() => { own.stop(); child.kill('SIGKILL') })
   await once(child, 'message')
   const others = async (since: number): Promise<number> => {
