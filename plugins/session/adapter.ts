@@ -2,16 +2,16 @@ import type { FastifySessionOptions, SessionStore as FastifySessionStore } from 
 import type { FastifyBaseLogger, FastifyRequest, Session } from 'fastify'
 import { LRUCache } from 'lru-cache'
 import { systemClock, type Clock } from '../shared/clock.js'
-import { reasonOf } from '../shared/errors.js'
+import { describe, reasonOf } from '../shared/errors.js'
 import { hashId } from '../shared/keys.js'
-import { isPromise } from '../shared/maybe-promise.js'
+import { handled, isPromise } from '../shared/maybe-promise.js'
 import { traced } from '../shared/trace.js'
 import { protectCallbacks } from './callbacks.js'
 import type { Cipher } from './cipher.js'
 import type { SessionCounts } from './counts.js'
 import { checkAttributes, checkIsCookie, dateOf, repairCookie } from './cookie-rules.js'
-import { cookieToStore } from './cookie.js'
-import { StoreUnavailableError } from './errors.js'
+import { cookieToStore, isAsBefore, takeCookieSnapshot, type CookieSnapshot } from './cookie.js'
+import { InvalidSessionError, StoreUnavailableError } from './errors.js'
 import { contentsOf, diff, diffContents, joinFields, parseFields, refuseLosses, takeSnapshot, textOrNone, type Change, type Snapshot } from './fields.js'
 import { stateOf, type Known } from './state.js'
 import type { SessionStore, StoredSession } from './store.js'
@@ -50,7 +50,10 @@ export class Adapter implements FastifySessionStore {
   readonly #anonymous = new WeakSet<FastifyRequest>()
   /** Ids of the sessions that stand for those that could not be read. */
   readonly #standIns = new LRUCache<string, true>({ max: 10_000 })
-  readonly #ended = new WeakSet<FastifyRequest>()
+  /** Requests that have ended their session, with its cookie as it was read. */
+  readonly #ended = new WeakMap<FastifyRequest, CookieSnapshot | undefined>()
+  /** Sessions that `request.session = null` destroys, while that is in progress. */
+  readonly #ending = new WeakMap<FastifyRequest, Promise<unknown>>()
   readonly #abandoned = new WeakSet<Session>()
   readonly #unsaved = new WeakSet<Session>()
   #reading: Reading | undefined
@@ -59,6 +62,7 @@ export class Adapter implements FastifySessionStore {
   /** Id of the session that could not be read. */
   #failing: string | undefined
   #isRefusing = false
+  #isDestroying = false
   #hasWarned = false
   #hasWarnedOfCookie = false
 
@@ -132,30 +136,40 @@ export class Adapter implements FastifySessionStore {
 
   destroy (sessionId: string, callback: (error?: unknown) => void): void {
     if (this.#standIns.has(sessionId)) return this.#refuse(callback)
-    this.#options.users.destroy(hashId(sessionId)).then(() => this.#call(callback), () => this.#refuse(callback))
+    this.#options.users.destroy(hashId(sessionId)).then(() => {
+      // `session.destroy` sets the request's session to null within this.
+      this.#isDestroying = true
+      this.#call(callback)
+      this.#isDestroying = false
+    }, () => this.#refuse(callback))
   }
 
   /**
    * Ties what was read to the session that is made of it, whoever made it: the hook, `reload`, `decryptSession`.
    *
+   * @param before - the request's session until now
    * @returns whether it is to be the request's session: not where what failed is to change nothing
+   * @throws `FST_REDIS_SUITE_SESSION_INVALID_SESSION`
    */
-  accept (request: FastifyRequest, session: FastifyRequest['session'] | null): boolean {
+  accept (request: FastifyRequest, session: FastifyRequest['session'] | null | undefined, before?: FastifyRequest['session'] | null): boolean {
     if (this.#isRefusing || (this.#failing !== undefined && session?.sessionId === this.#failing)) return false
-    if (session === null) {
-      this.#ended.add(request)
+    if (session === null || session === undefined) {
+      if (before?.sessionId !== undefined) this.#end(request, before)
     } else if (this.#failing !== undefined) {
       this.#anonymous.add(request)
       this.#standIns.set(session.sessionId, true)
     } else if (this.#reading !== undefined && this.#reading.sessionId === session.sessionId) {
       stateOf(session).known = this.#reading.known
+      this.#reading.known.cookie = takeCookieSnapshot(session.cookie)
       if (this.#reading.data !== undefined) this.#complete(session, this.#reading.data)
       delete this.#reading.data
     }
-    // `@fastify/session` begins each request with an empty object.
     if (session?.sessionId !== undefined) {
       stateOf(session).request = request
       protectCallbacks(session)
+    } else if (session && this.#begin === undefined) {
+      // `@fastify/session` begins each request with an empty object; one of the app's would not be saved.
+      throw new InvalidSessionError(describe(session))
     }
     return true
   }
@@ -163,6 +177,18 @@ export class Adapter implements FastifySessionStore {
   /** Whether the request's session was destroyed. */
   hasEnded (request: FastifyRequest): boolean {
     return this.#ended.has(request)
+  }
+
+  /** The cookie of the session that the request has ended; undefined where none was read. */
+  cookieOfEnded (request: FastifyRequest): CookieSnapshot | undefined {
+    return this.#ended.get(request)
+  }
+
+  /** Returns what the response waits for, where `request.session = null` destroys a session. It rejects while the store is unavailable. */
+  takeEnding (request: FastifyRequest): Promise<unknown> | undefined {
+    const ending = this.#ending.get(request)
+    if (ending !== undefined) this.#ending.delete(request)
+    return ending
   }
 
   /** What could not be saved, or a login that failed has made of a session, is not saved when the reply is sent; and the cookie of one that was destroyed is not sent. */
@@ -223,7 +249,21 @@ export class Adapter implements FastifySessionStore {
   isUntouched (session: Session): boolean {
     const contents = contentsOf(session)
     refuseLosses(session)
-    return contents === stateOf(session).known?.contents
+    const { known } = stateOf(session)
+    return contents === known?.contents && known.cookie !== undefined && isAsBefore(session.cookie, known.cookie)
+  }
+
+  /** `request.session` is null from now on: by `destroy`, or by an app, whose session would go on. */
+  #end (request: FastifyRequest, session: FastifyRequest['session']): void {
+    const isAnonymous = this.isAnonymous(request)
+    this.#ended.set(request, stateOf(session).known?.cookie)
+    if (this.#isDestroying || (this.isNew(session) && !isAnonymous)) return
+    const destroyed = isAnonymous ? Promise.reject(new StoreUnavailableError()) : this.#options.users.destroy(hashId(session.sessionId))
+    this.#ending.set(request, handled(destroyed.catch(error => {
+      // As after a logout that failed, the client keeps its cookie.
+      this.#ended.delete(request)
+      throw error
+    })))
   }
 
   #complete (session: Session, data: Session): void {

@@ -2,6 +2,7 @@ import type { FastifyReply, FastifyRequest, Session } from 'fastify'
 import { reasonOf, toError } from '../shared/errors.js'
 import { failHook } from '../shared/hook-callback.js'
 import { handled, isPromise, recover } from '../shared/maybe-promise.js'
+import { RESERVED } from './fields.js'
 import { requestOf } from './state.js'
 
 // The store calls the callbacks that an app passes to a session, to its store or to `decryptSession`: nothing else would catch what they
@@ -11,7 +12,7 @@ type Callback = (...args: unknown[]) => unknown
 type Method = (this: Session, ...args: unknown[]) => unknown
 
 /** The methods of a session that call a callback when the store has replied. */
-const METHODS = ['save', 'destroy', 'reload', 'regenerate'] as const
+const METHODS: readonly string[] = ['save', 'destroy', 'reload', 'regenerate']
 
 const REPLY = Symbol('session.reply')
 
@@ -30,27 +31,47 @@ export function closeReply (request: FastifyRequest): void {
 let prototypeOfSessions: object | undefined
 let prototypeWithCallbacks: object | null = null
 
-/** Has the methods of a session call their callbacks so. All sessions share one prototype: properties of their own would cost more. */
+/**
+ * Has the methods of a session call their callbacks so, and an assignment of a reserved name have no effect: an app may assign a request's
+ * body to the session. All sessions share one prototype: properties of their own would cost more.
+ */
 export function protectCallbacks (session: Session): void {
   const prototype: object = Object.getPrototypeOf(session)
   if (!Object.hasOwn(prototype, 'regenerate') || prototype === prototypeWithCallbacks) return
   if (prototype !== prototypeOfSessions) {
     prototypeOfSessions = prototype
-    prototypeWithCallbacks = Object.create(prototype, Object.fromEntries(METHODS.map(name => {
-      const value = wrapMethod(Reflect.get(prototype, name) as Method)
-      return [name, { value, writable: true, configurable: true }]
+    prototypeWithCallbacks = Object.create(prototype, Object.fromEntries([...RESERVED].flatMap(name => {
+      const get = getterOf(prototype, name)
+      return get === undefined ? [] : [[name, { get, set: ignore, configurable: true }]]
     })))
   }
   Object.setPrototypeOf(session, prototypeWithCallbacks)
 }
 
+/** @returns undefined for what a session does not have, and for `__proto__` */
+function getterOf (prototype: object, name: string): (() => unknown) | undefined {
+  const get = Object.getOwnPropertyDescriptor(prototype, name)?.get
+  if (get !== undefined || name === '__proto__') return get
+  const value: unknown = Reflect.get(prototype, name)
+  if (typeof value !== 'function') return undefined
+  const method = METHODS.includes(name) ? wrapMethod(value as Method) : value
+  return () => method
+}
+
+function ignore (): void {}
+
 function wrapMethod (method: Method): Method {
   return function (...args) {
     const request = requestOf(this)
     if (request === undefined) return method.apply(this, args)
-    const result = method.apply(this, args.map(arg => typeof arg === 'function' ? wrapCallback(arg as Callback, request) : arg))
+    const result = method.apply(this, args.map(arg => typeof arg === 'function' ? wrapCallback(arg as Callback, request) : withoutReserved(arg)))
     return isPromise(result) ? handled(result) : result
   }
+}
+
+/** The names of what `regenerate` keeps: it would assign them to a session that has not got this prototype yet. */
+function withoutReserved (arg: unknown): unknown {
+  return Array.isArray(arg) ? arg.filter((name: string) => !RESERVED.has(name)) : arg
 }
 
 export function wrapCallback (callback: Callback, request: FastifyRequest): Callback {

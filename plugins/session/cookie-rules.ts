@@ -12,7 +12,7 @@ const PATH = /^[\x20-\x3A\x3D-\x7E]*$/
 const DOMAIN = /^(?:\.?[a-z\d](?:[a-z\d-]{0,61}[a-z\d])?)(?:\.[a-z\d](?:[a-z\d-]{0,61}[a-z\d])?)*$/i
 const NAME = /^[\x21-\x3A\x3C\x3E-\x7E]+$/
 /** About as long as from now to the last year that a header can name. */
-const MAX_AGE_MS = 2.5e14
+export const MAX_AGE_MS = 2.5e14
 
 const flag: Rule = { fits: value => typeof value === 'boolean', allowed: 'true or false' }
 const lifetime: Rule = { fits: value => typeof value === 'number' && Math.abs(value) <= MAX_AGE_MS, allowed: 'a finite number of milliseconds' }

@@ -22,6 +22,37 @@ export function cookieToStore (given: Session['cookie'], options: CookieOptions)
   return given.secure === (secure ?? null) ? undefined : given
 }
 
+type Cookie = Session['cookie'] & { partitioned?: boolean | undefined }
+
+/** The attributes of a cookie at one moment. */
+export type CookieSnapshot = Readonly<Pick<Cookie, 'path' | 'domain' | 'httpOnly' | 'secure' | 'sameSite' | 'partitioned' | 'originalMaxAge' | 'expires'> & { expiresAt: number | undefined }>
+
+export function takeCookieSnapshot ({ path, domain, httpOnly, secure, sameSite, partitioned, originalMaxAge, expires }: Cookie): CookieSnapshot {
+  return { path, domain, httpOnly, secure, sameSite, partitioned, originalMaxAge, expires, expiresAt: expires?.valueOf() }
+}
+
+/** Whether no attribute was set since then. A `maxAge` that is set again makes another `expires`, which counts. */
+export function isAsBefore (cookie: Cookie, before: CookieSnapshot): boolean {
+  const { expires } = cookie
+  return expires === before.expires && expires?.valueOf() === before.expiresAt && cookie.originalMaxAge === before.originalMaxAge && cookie.secure === before.secure && cookie.path === before.path &&
+    cookie.domain === before.domain && cookie.sameSite === before.sameSite && cookie.httpOnly === before.httpOnly && cookie.partitioned === before.partitioned
+}
+
+/**
+ * The attributes of a `Set-Cookie` that clears a session's cookie: those that it was set with, as a browser refuses to clear `__Host-…` without
+ * `Secure`, and keeps one cookie for each domain, path and partition.
+ *
+ * @param before - the cookie as the request's session had it; undefined where the session was not read
+ * @param protocol - of the request, for `secure: 'auto'`
+ */
+export function clearingAttributes (before: CookieSnapshot | undefined, options: CookieOptions, protocol: string): CookieSerializeOptions {
+  const { path, domain, httpOnly, secure, sameSite, partitioned } = before ?? options
+  const attributes = { path, domain, httpOnly, secure, sameSite, partitioned: partitioned === true, ...options.priority !== undefined && { priority: options.priority } }
+  if (secure !== 'auto') return attributes
+  // As `@fastify/session` resolves it.
+  return protocol === 'https' ? { ...attributes, secure: true } : { ...attributes, secure: false, sameSite: 'lax' }
+}
+
 /**
  * The attributes of `Set-Cookie`, without anything else that a handler may have put into the cookie.
  *
@@ -30,7 +61,6 @@ export function cookieToStore (given: Session['cookie'], options: CookieOptions)
 export function attributesOf (cookie: Session['cookie'], { priority }: CookieOptions): CookieSerializeOptions {
   checkIsCookie(cookie)
   checkAttributes(cookie)
-  const { path, domain, httpOnly, secure, sameSite, expires, ...rest } = cookie
-  const partitioned = 'partitioned' in rest && rest.partitioned === true
-  return { path, domain, httpOnly, secure, sameSite, expires: dateOf(expires), partitioned, ...priority !== undefined && { priority } }
+  const { path, domain, httpOnly, secure, sameSite, expires, partitioned }: Cookie = cookie
+  return { path, domain, httpOnly, secure, sameSite, expires: dateOf(expires), partitioned: partitioned === true, ...priority !== undefined && { priority } }
 }

@@ -10,6 +10,8 @@ export const NoCookiesError = pluginError('session', 'NO_COOKIES', 'the cookies 
 export const UnserializableError = pluginError('session', 'UNSERIALIZABLE', 'the session\'s property "%s" cannot be represented in JSON (%s)')
 /** The session's cookie cannot be written as a header. Its value is not repeated: it may have come from a client. */
 export const InvalidCookieError = pluginError('session', 'INVALID_COOKIE', 'request.session.cookie%s cannot be sent; %s')
+/** A handler replaced the session by an object of its own, which would not be saved. */
+export const InvalidSessionError = pluginError('session', 'INVALID_SESSION', 'request.session was set to %s; set properties of the session that is there, or set it to null to destroy it')
 /** `request.login` or `request.logout` where there is no session to use. */
 export const NoSessionError = pluginError('session', 'NO_SESSION', 'this request has no session: the route has config.session false, or its path is outside the cookie\'s')
 /** After `request.login` the session is not that user's by the option `userId`. */

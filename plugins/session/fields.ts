@@ -10,7 +10,7 @@ export type Snapshot = Record<string, string>
 export type Change = Pick<SessionChange, 'set' | 'delete'>
 
 // Names that would reach a prototype, or hide what every session has.
-const RESERVED = new Set(['__proto__', 'constructor', 'prototype', 'sessionId', 'encryptedSessionId', 'toString', 'hasOwnProperty',
+export const RESERVED: ReadonlySet<string> = new Set(['__proto__', 'constructor', 'prototype', 'sessionId', 'encryptedSessionId', 'toString', 'hasOwnProperty',
   'touch', 'regenerate', 'options', 'destroy', 'reload', 'save', 'get', 'set', 'isModified', 'isSaved'])
 
 /** Removes properties that hide a method of the session, as a handler may have assigned a request's body to it. */

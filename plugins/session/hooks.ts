@@ -4,7 +4,7 @@ import { recorderOf, type Reader, type ReadRecorder } from '../shared/request-re
 import type { Adapter } from './adapter.js'
 import { closeReply, openReply } from './callbacks.js'
 import { checkIsCookie } from './cookie-rules.js'
-import { attributesOf, type CookieOptions } from './cookie.js'
+import { attributesOf, clearingAttributes, type CookieOptions } from './cookie.js'
 import { decryptWithPromise, storeFor } from './promises.js'
 import { NoCookiesError } from './errors.js'
 
@@ -15,6 +15,8 @@ export interface HookOptions {
   rolling: boolean
   /** The option `cookie`. */
   cookie: CookieOptions
+  /** Called where a session may have to be saved. */
+  warnOfInsecure: (request: FastifyRequest) => void
 }
 
 const SESSION = Symbol('session')
@@ -93,7 +95,7 @@ function accessor (adapter: Adapter) {
       recorderOf(this)?.readSession()
       return this[SESSION] ?? null
     },
-    setter (this: Holder, session: FastifyRequest['session'] | null) { if (adapter.accept(this, session)) this[SESSION] = session }
+    setter (this: Holder, session: FastifyRequest['session'] | null) { if (adapter.accept(this, session, this[SESSION])) this[SESSION] = session }
   }
 }
 
@@ -114,21 +116,34 @@ function wrapOnSend (handler: onSendHookHandler, adapter: Adapter, options: Hook
   return function sessionOnSend (request, reply, payload, done) {
     const { session } = request
     closeReply(request)
+    const ending = session ? undefined : adapter.takeEnding(request)
+    if (ending !== undefined) {
+      holdPayload(payload)
+      ending.then(() => {
+        clearDeadCookie(request, reply, adapter, options)
+        finishHook('session', reply, done, undefined, payload)
+      }, error => finishHook('session', reply, done, error, payload))
+      return
+    }
     if (request.routeOptions.config?.session === false || adapter.isAnonymous(request)) return done(null, payload)
     if (!session?.sessionId) {
-      if (adapter.hasEnded(request)) clearDeadCookie(request, reply, options)
+      if (adapter.hasEnded(request)) clearDeadCookie(request, reply, adapter, options)
       return done(null, payload)
     }
     try {
       // The reply reports the failed save: a second try would take another time-out.
       if (reply.statusCode >= 500 && adapter.isUnsaved(session)) return done(null, payload)
-      if (adapter.isAbandoned(session) || isSettled(request, adapter, options)) return done(null, payload)
+      if (adapter.isAbandoned(session)) return done(null, payload)
       checkIsCookie(session.cookie)
+      if (isSettled(request, adapter, options)) return done(null, payload)
+      options.warnOfInsecure(request)
     } catch (error) {
       return done(error as Error)
     }
     holdPayload(payload)
-    if (hasCookie(request, options) && isSecureEnough(request)) {
+    // A login has saved it, and the handler may have changed its cookie since.
+    const isKnown = hasCookie(request, options) || (adapter.isStored(session) && session.isSaved())
+    if (isKnown && isSecureEnough(request)) {
       return saveKnown(request, reply, adapter, options, error => finishHook('session', reply, done, error, payload))
     }
     let failure: unknown
@@ -146,7 +161,7 @@ function wrapOnSend (handler: onSendHookHandler, adapter: Adapter, options: Hook
     const face = {
       // The cookie of a session that turns out to be dead would take the place of the one that a login has given since.
       setCookie: (name: string, value: string) => adapter.isAbandoned(session) ? reply : attempt(() => reply.setCookie(name, value, attributesOf(session.cookie, options.cookie))),
-      clearCookie: (...args: Parameters<FastifyReply['clearCookie']>) => attempt(() => reply.clearCookie(...args))
+      clearCookie: (name: string) => attempt(() => reply.clearCookie(name, attributesOf(session.cookie, options.cookie)))
     }
     const finish = (error?: unknown) => {
       // The response that reports the error would save the session again, and report that.
@@ -197,9 +212,9 @@ function saveKnown (request: FastifyRequest, reply: FastifyReply, adapter: Adapt
 }
 
 /** Of a session that was destroyed: `@fastify/session` leaves it with the client. */
-function clearDeadCookie ({ cookies }: FastifyRequest, reply: FastifyReply, { cookieName, cookie }: HookOptions): void {
-  if (cookies[cookieName] === undefined) return
-  reply.clearCookie(cookieName, { path: cookie.path ?? '/', ...cookie.domain !== undefined && { domain: cookie.domain } })
+function clearDeadCookie (request: FastifyRequest, reply: FastifyReply, adapter: Adapter, { cookieName, cookie }: HookOptions): void {
+  if (request.cookies[cookieName] === undefined) return
+  reply.clearCookie(cookieName, clearingAttributes(adapter.cookieOfEnded(request), cookie, request.protocol))
 }
 
 /**

@@ -9,12 +9,14 @@ import { Adapter } from './adapter.js'
 import { createCipher } from './cipher.js'
 import { SessionCounts } from './counts.js'
 import { withOwnHooks } from './hooks.js'
-import { addLogin, type LoginOptions } from './login.js'
+import { createInsecureWarning } from './insecure.js'
+import { createLogins, decorateLogins, type LoginOptions } from './login.js'
 import { createMemoryStore } from './memory-store.js'
 import { resolveSessionOptions, type SessionPluginOptions } from './options.js'
 import { createRedisStore } from './redis-store.js'
 import { createSessions, type Sessions } from './sessions.js'
 import { endedChannel, renewalOf } from './store.js'
+import type { UserId } from './user-id.js'
 import { UserSessions } from './user-sessions.js'
 import { Watches } from './watches.js'
 
@@ -22,24 +24,28 @@ declare module 'fastify' {
   interface FastifyInstance {
     sessions: Sessions
   }
-  interface FastifyRequest {
-    /**
-     * Makes this session a user's: under a new id, saved before it returns.
-     *
-     * @throws `FST_REDIS_SUITE_SESSION_TOO_MANY`, `FST_REDIS_SUITE_SESSION_STORE_UNAVAILABLE`
-     */
-    login (userId: string | number, options?: LoginOptions): Promise<void>
-    /** Ends this session, and has the client forget its cookie. */
-    logout (): Promise<void>
-  }
+  // Inherited, so that a login library may declare the same names.
+  interface FastifyRequest extends LoginDecorators {}
   interface FastifyContextConfig {
     /** `false`: the route has no session, and `request.session` is null. */
     session?: boolean
   }
 }
 
+/** Decorators of requests, where no other plugin has taken the names. */
+export interface LoginDecorators {
+  /**
+   * Makes this session a user's: under a new id, saved before it returns.
+   *
+   * @throws `FST_REDIS_SUITE_SESSION_TOO_MANY`, `FST_REDIS_SUITE_SESSION_STORE_UNAVAILABLE`
+   */
+  login (userId: UserId, options?: LoginOptions): Promise<void>
+  /** Ends this session, and has the client forget its cookie. */
+  logout (): Promise<void>
+}
+
 export type { SessionStats } from './counts.js'
-export type { LoginOptions } from './login.js'
+export type { LoginOptions, Logins } from './login.js'
 export type { EncryptionKey, SessionPluginOptions } from './options.js'
 export type { SessionInfo, Sessions } from './sessions.js'
 export type { UserId } from './user-id.js'
@@ -81,14 +87,16 @@ export const session = fp<SessionPluginOptions>(async function session (fastify,
   })
   const users = new UserSessions(store, run, options, counts, handle => watches.ended(handle))
   const cookie = options.session.cookie ?? {}
+  const warnOfInsecure = createInsecureWarning(fastify.log, cookie, options.session.saveUninitialized === true)
   const adapter = new Adapter({ ...options, cookie, store, run, cipher, users, renewal, counts, log: fastify.log })
 
-  fastify.decorate('sessions', createSessions({ users, cipher, counts, adapter, watches }))
+  const logins = createLogins({ adapter, users, userId: options.userId, property: options.userProperty })
+  fastify.decorate('sessions', createSessions({ users, cipher, counts, adapter, watches, logins }))
+  if (options.decorators) decorateLogins(fastify, logins)
   fastify.addHook('onClose', async () => watches.close())
-  addLogin(fastify, { adapter, users, userId: options.userId, property: options.userProperty })
   if (!fastify.hasDecorator('parseCookie')) await fastify.register(fastifyCookie)
   await fastify.register(fp(async instance => {
-    const seen = withOwnHooks(instance, adapter, { ...options, rolling: options.session.rolling !== false, cookie })
+    const seen = withOwnHooks(instance, adapter, { ...options, rolling: options.session.rolling !== false, cookie, warnOfInsecure })
     await new Promise<void>((resolve, reject) => {
       fastifySession(seen, { ...options.session, store: adapter }, error => error ? reject(error) : resolve())
     })

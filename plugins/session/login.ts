@@ -1,12 +1,14 @@
 import type { FastifyInstance, FastifyRequest, Session } from 'fastify'
+import type { Duration } from '../shared/duration.js'
 import { readOptions } from '../shared/options.js'
 import { hashId } from '../shared/keys.js'
 import { handled } from '../shared/maybe-promise.js'
 import type { Adapter } from './adapter.js'
+import { checkIsCookie, MAX_AGE_MS } from './cookie-rules.js'
 import { NoSessionError, NotTheUserError, StoreUnavailableError } from './errors.js'
 import { removeReserved } from './fields.js'
 import { userOf } from './sessions.js'
-import { digestOfFound } from './user-id.js'
+import { digestOfFound, type UserId } from './user-id.js'
 import type { UserSessions } from './user-sessions.js'
 
 export interface LoginOptions {
@@ -14,6 +16,24 @@ export interface LoginOptions {
   keep?: readonly string[] | undefined
   /** Properties to set beside the user. */
   set?: Partial<Session> | undefined
+  /**
+   * How long the client keeps the cookie, from the last save of the session on. `idleTimeout` and `absoluteTimeout` end the session as well.
+   *
+   * @default the option `cookie.maxAge`
+   */
+  maxAge?: Duration | undefined
+}
+
+/** The functions behind `request.login` and `request.logout`, which another package may have taken. */
+export interface Logins {
+  /**
+   * Makes the request's session a user's: under a new id, saved before it returns.
+   *
+   * @throws `FST_REDIS_SUITE_SESSION_TOO_MANY`, `FST_REDIS_SUITE_SESSION_STORE_UNAVAILABLE`
+   */
+  login (request: FastifyRequest, userId: UserId, options?: LoginOptions): Promise<void>
+  /** Ends the request's session, and has the client forget its cookie. */
+  logout (request: FastifyRequest): Promise<void>
 }
 
 interface LoginParts {
@@ -24,8 +44,7 @@ interface LoginParts {
   property: string | undefined
 }
 
-/** `request.login` and `request.logout`. */
-export function addLogin (fastify: FastifyInstance, { adapter, users, userId, property }: LoginParts): void {
+export function createLogins ({ adapter, users, userId, property }: LoginParts): Logins {
   function require (request: FastifyRequest): FastifyRequest['session'] {
     if (adapter.isAnonymous(request)) throw new StoreUnavailableError()
     if (!request.session?.sessionId) throw new NoSessionError()
@@ -34,7 +53,7 @@ export function addLogin (fastify: FastifyInstance, { adapter, users, userId, pr
   }
 
   async function login (request: FastifyRequest, user: unknown, options: LoginOptions): Promise<void> {
-    const { keep = [], set = {} } = checked(options)
+    const { keep, set, maxAge } = checked(options)
     const before = require(request)
     // Before anything ends: a user that is not there is a mistake, and would be let in as nobody.
     await users.requireRoom(userOf(user), hashId(before.sessionId))
@@ -44,6 +63,7 @@ export function addLogin (fastify: FastifyInstance, { adapter, users, userId, pr
     const { session } = request
     try {
       Object.assign(session, property === undefined ? {} : { [property]: user }, set)
+      if (maxAge !== undefined) setMaxAge(session, maxAge)
       removeReserved(session)
       if (digestOfFound(await userId(session)) !== userOf(user)) throw new NotTheUserError()
       await session.save()
@@ -57,17 +77,43 @@ export function addLogin (fastify: FastifyInstance, { adapter, users, userId, pr
     if (request.session !== null) await require(request).destroy()
   }
 
-  fastify.decorateRequest('login', function (this: FastifyRequest, user, options = {}) { return handled(login(this, user, options)) })
-  fastify.decorateRequest('logout', function (this: FastifyRequest) { return handled(logout(this)) })
+  return {
+    login: (request, user, options = {}) => handled(login(request, user, options)),
+    logout: request => handled(logout(request))
+  }
+}
+
+/**
+ * Decorates requests with `login` and `logout`. A login library that is registered later (`@fastify/passport`) does not start where they are
+ * taken: so they are added when all plugins have loaded, and only where they are free.
+ */
+export function decorateLogins (fastify: FastifyInstance, { login, logout }: Logins): void {
+  const decorators: Record<string, (this: FastifyRequest, ...args: never[]) => Promise<void>> = {
+    login (user: UserId, options?: LoginOptions) { return login(this, user, options) },
+    logout () { return logout(this) }
+  }
+  fastify.addHook('onReady', async () => {
+    const names = Object.keys(decorators)
+    const taken = names.filter(name => fastify.hasRequestDecorator(name))
+    for (const name of names) if (!taken.includes(name)) fastify.decorateRequest(name, decorators[name])
+    if (taken.length > 0) fastify.log.info({ plugin: 'session' }, `session: another plugin has ${taken.map(name => `request.${name}`).join(' and ')}; use ${taken.map(name => `fastify.sessions.${name}`).join(' and ')} for those of this plugin`)
+  })
+}
+
+function setMaxAge ({ cookie }: Session, maxAge: number): void {
+  // `set` may have replaced it.
+  checkIsCookie(cookie)
+  Object.assign(cookie, { maxAge })
 }
 
 function empty (session: Session, keep: readonly string[]): void {
   for (const name of Object.keys(session)) if (name !== 'cookie' && !keep.includes(name)) Reflect.deleteProperty(session, name)
 }
 
-function checked (options: LoginOptions): LoginOptions {
+function checked (options: LoginOptions): { keep: readonly string[], set: object, maxAge: number | undefined } {
   const read = readOptions('session', options)
-  read.onlyKnown(['keep', 'set'])
-  if (options.keep !== undefined && !Array.isArray(options.keep)) read.fail('keep', "a list of the session's properties")
-  return options
+  read.onlyKnown(['keep', 'set', 'maxAge'])
+  const { keep = [], set = {}, maxAge } = options
+  if (!Array.isArray(keep)) read.fail('keep', "a list of the session's properties")
+  return { keep, set, maxAge: maxAge === undefined ? undefined : read.duration('maxAge', maxAge, { min: 1, max: MAX_AGE_MS }) }
 }

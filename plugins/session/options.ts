@@ -42,6 +42,8 @@ export interface SessionPluginOptions extends Omit<FastifySessionOptions, 'store
    * @default 'closed'
    */
   onStoreError?: 'closed' | 'anonymous' | undefined
+  /** Whether requests have `login` and `logout`, where no other plugin has taken the names; `fastify.sessions` has both in any case. @default true */
+  decorators?: boolean | undefined
   /** How many sessions the memory store keeps. @default 10000 */
   maxSessions?: number | undefined
   /** The clock for time-outs, deadlines and counts: in tests one of `fastify-redis-suite/testing`. @default the system's clock */
@@ -59,11 +61,12 @@ export interface ResolvedSessionOptions extends SessionTimeouts, UserLimit {
   userProperty: string | undefined
   keys: readonly Buffer[]
   allowsAnonymous: boolean
+  decorators: boolean
   maxSessions: number
   clock: Clock
 }
 
-const OWN = ['redis', 'timeout', 'idleTimeout', 'absoluteTimeout', 'userId', 'maxPerUser', 'onMaxPerUser', 'encrypt', 'onStoreError', 'maxSessions', 'clock']
+const OWN = ['redis', 'timeout', 'idleTimeout', 'absoluteTimeout', 'userId', 'maxPerUser', 'onMaxPerUser', 'encrypt', 'onStoreError', 'decorators', 'maxSessions', 'clock']
 const FASTIFY_SESSION = ['secret', 'algorithm', 'cookieName', 'cookiePrefix', 'cookie', 'saveUninitialized', 'rolling', 'idGenerator']
 const KEY_BYTES = 32
 
@@ -105,6 +108,7 @@ export function resolveSessionOptions (given: SessionPluginOptions): ResolvedSes
     dropsOldest: read.oneOf('onMaxPerUser', 'drop-oldest', ['drop-oldest', 'refuse']) === 'drop-oldest',
     keys: encrypt === undefined ? [] : checkKeys(encrypt),
     allowsAnonymous: read.oneOf('onStoreError', 'closed', ['closed', 'anonymous']) === 'anonymous',
+    decorators: read.boolean('decorators', true),
     maxSessions: read.integer('maxSessions', 10_000, { min: 1, max: MAX_ENTRIES }),
     clock: read.clock()
   }

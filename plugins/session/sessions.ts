@@ -7,6 +7,7 @@ import { readOptions } from '../shared/options.js'
 import type { Adapter } from './adapter.js'
 import type { Cipher } from './cipher.js'
 import type { SessionCounts, SessionStats } from './counts.js'
+import type { Logins } from './login.js'
 import type { StoredInfo } from './store.js'
 import { isUserId, USER_ID_ALLOWED, type UserId } from './user-id.js'
 import type { UserSessions } from './user-sessions.js'
@@ -26,7 +27,7 @@ export interface SessionInfo {
 }
 
 /** `fastify.sessions`: whose sessions are where. A handle names a session without being worth anything to a thief. */
-export interface Sessions {
+export interface Sessions extends Logins {
   /**
    * The live sessions of a user, the one seen last first.
    *
@@ -66,9 +67,10 @@ interface SessionsParts {
   counts: SessionCounts
   adapter: Adapter
   watches: Watches
+  logins: Logins
 }
 
-export function createSessions ({ users, cipher, counts, adapter, watches }: SessionsParts): Sessions {
+export function createSessions ({ users, cipher, counts, adapter, watches, logins }: SessionsParts): Sessions {
   function describe ({ handle, createdAt, lastSeenAt, device }: StoredInfo, current: string | undefined): SessionInfo {
     const [address, userAgent] = parseDevice(cipher === undefined ? device : cipher.open(device, handle, 'device'))
     return { handle, createdAt, lastSeenAt, address, userAgent, current: handle === current }
@@ -86,6 +88,7 @@ export function createSessions ({ users, cipher, counts, adapter, watches }: Ses
   }
 
   return {
+    ...logins,
     list,
     count: async userId => (await users.list(userOf(userId))).length,
     destroy: handle => handled(destroy(handle)),

@@ -1,4 +1,5 @@
 import type { FastifyRequest } from 'fastify'
+import type { CookieSnapshot } from './cookie.js'
 import type { Change, Snapshot } from './fields.js'
 
 /** What was read of a session, or saved. */
@@ -7,6 +8,8 @@ export interface Known {
   changeTo: (after: Snapshot) => Change
   /** Its contents when it was read; undefined where it was not. */
   contents?: string | undefined
+  /** Its cookie when it was read. */
+  cookie?: CookieSnapshot
   /** Whether it was not there any more. */
   isGone?: boolean
   version: string

@@ -35,6 +35,7 @@ const calls: Record<string, (request: FastifyRequest, ...rest: Callback[]) => un
 const promises: Record<string, (request: FastifyRequest) => Promise<unknown>> = {
   login: request => request.login('ann'),
   logout: request => request.logout(),
+  'session = null': async request => { Reflect.set(request, 'session', null) },
   'sessions.destroy': request => request.server.sessions.destroy(request.server.sessions.handleOf(request.session.sessionId)),
   'sessions.destroyAll': request => request.server.sessions.destroyAll('ann')
 }
@@ -129,6 +130,7 @@ t.test('what fails without a callback rejects its promise, which ends no process
       hang = () => server.pause()
       const { value: reply } = await advanceWhile(clock, user.send('POST', `/${way}/${encodeURIComponent(call)}`), { step: 500 })
       t.match(reply.json(), UNAVAILABLE, `${call}, ${way}`)
+      t.equal(reply.headers['set-cookie'], undefined, `${call}, ${way}: the client keeps its cookie`)
       server.resume()
     }
   }

@@ -3,6 +3,7 @@ import t from 'tap'
 import { attributesOf } from '../../plugins/session/cookie.js'
 import { checkAttributes, repairCookie } from '../../plugins/session/cookie-rules.js'
 import { forEachStore, sharedRedis } from '../helpers/index.js'
+import type { SessionPluginOptions } from '../../plugins/session/index.js'
 import { anySession, Browser, createSessionApp } from '../helpers/session/session-app.js'
 
 const INVALID = 'FST_REDIS_SUITE_SESSION_INVALID_COOKIE'
@@ -166,4 +167,196 @@ t.test('what the rules accept, @fastify/cookie can write', async t => {
     }
   }
   t.ok(accepted > 50 && accepted < 150, `${accepted} were accepted`)
+})
+
+/** Attributes of a `Set-Cookie`, but for the time at which it expires. */
+const attributesIn = (header: unknown) => String(header).split('; ').slice(1).filter(each => !/^(Expires|Max-Age)=/.test(each)).sort()
+
+t.test('a cookie is cleared with the attributes that it was set with, as a browser ignores others', async t => {
+  const https = { 'x-forwarded-proto': 'https' }
+  const cases: Array<{ session: Partial<SessionPluginOptions>, headers?: Record<string, string>, attributes: string[] }> = [
+    { session: {}, attributes: ['HttpOnly', 'Path=/', 'SameSite=Lax'] },
+    { session: {}, headers: https, attributes: ['HttpOnly', 'Path=/', 'SameSite=Lax', 'Secure'] },
+    { session: { cookieName: '__Host-sid', cookie: { secure: true, sameSite: 'none', partitioned: true } }, headers: https, attributes: ['HttpOnly', 'Partitioned', 'Path=/', 'SameSite=None', 'Secure'] },
+    { session: { cookie: { sameSite: 'strict', domain: 'example.com', priority: 'high', httpOnly: false, maxAge: 60_000 } }, headers: https, attributes: ['Domain=example.com', 'Path=/', 'Priority=High', 'SameSite=Strict', 'Secure'] }
+  ]
+  for (const { session, headers, attributes } of cases) {
+    const name = session.cookieName ?? 'sid'
+    const { app } = await createSessionApp(t, {
+      session,
+      server: { trustProxy: true },
+      routes: app => {
+        app.post('/destroy', async request => { await request.session.destroy() })
+        app.post('/null', async request => { Reflect.set(request, 'session', null) })
+        app.post('/own', async request => { Object.assign(request.session.cookie, { domain: 'shop.example.com', sameSite: 'strict' }) })
+      }
+    })
+    for (const url of ['/logout', '/destroy', '/null']) {
+      const user = new Browser(app, headers)
+      t.same(attributesIn((await user.send('POST', '/login/ann')).headers['set-cookie']), attributes)
+      t.same(attributesIn((await user.send('POST', url)).headers['set-cookie']), attributes, `${name} ${url}`)
+      t.equal(user.cookie, undefined)
+      // Attributes that a handler has given to this session's cookie.
+      await user.send('POST', '/login/ann')
+      const own = (await user.send('POST', '/own')).headers['set-cookie']
+      t.match(attributesIn(own), ['Domain=shop.example.com'])
+      t.same(attributesIn((await user.send('POST', url)).headers['set-cookie']), attributesIn(own), `${name} ${url}`)
+    }
+    const stranger = new Browser(app, headers)
+    stranger.cookie = `${name}=of.no.session`
+    t.same(attributesIn((await stranger.send('GET', '/')).headers['set-cookie']), attributes, 'a cookie of no session')
+  }
+})
+
+for (const store of ['memory', 'redis'] as const) {
+  t.test(`${store}: request.session = null destroys the session`, async t => {
+    const { app } = await createSessionApp(t, {
+      store,
+      routes: app => {
+        app.post('/null/:value', async request => {
+          anySession(request)['a'] = 1
+          Reflect.set(request, 'session', (request.params as { value: string }).value === 'null' ? null : undefined)
+          return { session: request.session }
+        })
+      }
+    })
+    for (const url of ['/null/null', '/null/undefined']) {
+      const user = new Browser(app)
+      await user.send('POST', '/login/ann')
+      const { cookie } = user
+      t.same((await user.send('POST', url)).json(), { session: null })
+      t.equal(user.cookie, undefined, 'the client forgets its cookie')
+      user.cookie = cookie
+      t.same(await user.state(), {})
+      t.equal(await app.sessions.count('ann'), 0)
+      const visitor = await new Browser(app).send('POST', url)
+      t.same([visitor.statusCode, visitor.headers['set-cookie']], [200, undefined], 'without a session there is none to destroy')
+    }
+    t.match(app.sessions.stats(), { created: 2, destroyed: 2 })
+  })
+}
+
+t.test('another object in place of the session is a coded error, as it would not be saved', async t => {
+  const { app } = await createSessionApp(t, {
+    routes: app => {
+      app.post('/replace', async request => { Reflect.set(request, 'session', request.body) })
+      app.post('/text', async request => { Reflect.set(request, 'session', 'text') })
+    }
+  })
+  const user = new Browser(app)
+  await user.send('POST', '/login/ann')
+  for (const url of ['/replace', '/text']) {
+    t.match((await user.send('POST', url, { a: 1 })).json(), { statusCode: 500, code: 'FST_REDIS_SUITE_SESSION_INVALID_SESSION', message: /null to destroy it/ })
+  }
+  t.same(await user.state(), { userId: 'ann' })
+})
+
+const DAY = 86_400_000
+/** In how many days a cookie expires; undefined for one that ends with the browser. */
+const daysOf = ({ headers }: { headers: Record<string, unknown> }) => {
+  const expires = /Expires=([^;]+)/.exec(String(headers['set-cookie']))?.[1]
+  // A slow machine takes a part of a day at most.
+  return expires === undefined ? undefined : Math.ceil((Date.parse(expires) - Date.parse(String(headers['date']))) / DAY)
+}
+
+for (const store of ['memory', 'redis'] as const) {
+  t.test(`${store}: login's option maxAge, or a maxAge that is set after it, is the lifetime of the cookie from then on`, async t => {
+    const { app } = await createSessionApp(t, {
+      store,
+      routes: app => {
+        app.post('/remember', async request => { await request.login('ann', { maxAge: '30 days' }) })
+        app.post('/login-then-set', async request => { await request.login('ann'); request.session.cookie.maxAge = 30 * DAY })
+        app.get('/lifetime', async request => request.session.cookie.originalMaxAge)
+      }
+    })
+    for (const url of ['/remember', '/login-then-set']) {
+      for (const visits of [0, 1]) {
+        const user = new Browser(app)
+        for (let visit = 0; visit < visits; visit++) await user.send('POST', '/set', { visit })
+        t.equal(daysOf(await user.send('POST', url)), 30, url)
+        t.equal((await user.send('GET', '/lifetime')).json(), 30 * DAY, `${url}: it is stored`)
+        t.equal(daysOf(await user.send('POST', '/set', { a: 1 })), 30, 'a change renews it')
+        t.match(await user.state(), { userId: 'ann', a: 1 })
+      }
+    }
+    const user = new Browser(app)
+    t.equal(daysOf(await user.send('POST', '/login/ann')), undefined)
+  })
+
+  t.test(`${store}: a session is saved, and its cookie sent, where only the cookie was changed`, async t => {
+    const changes: Record<string, (cookie: Cookie & { partitioned?: boolean }) => unknown> = {
+      maxAge: cookie => { cookie.maxAge = 7 * DAY },
+      expires: cookie => { cookie.expires = new Date(Date.now() + 7 * DAY) },
+      path: cookie => { cookie.path = '/changed' },
+      domain: cookie => { cookie.domain = 'example.com' },
+      httpOnly: cookie => { cookie.httpOnly = false },
+      sameSite: cookie => { cookie.sameSite = 'strict' },
+      secure: cookie => { cookie.secure = true },
+      partitioned: cookie => { cookie.partitioned = true }
+    }
+    const { app } = await createSessionApp(t, {
+      store,
+      server: { trustProxy: true },
+      session: { cookie: { secure: false } },
+      routes: app => {
+        app.post<{ Params: { name: string } }>('/change/:name', async request => { await changes[request.params.name]?.(request.session.cookie as Cookie) })
+        app.post('/touch', async request => { request.session.touch() })
+        app.get('/cookie', async request => ({ ...request.session.cookie, again: JSON.stringify(request.session) }))
+      }
+    })
+    for (const name of Object.keys(changes)) {
+      const user = new Browser(app, { 'x-forwarded-proto': 'https' })
+      await user.send('POST', '/login/ann')
+      const { cookie } = user
+      const before = (await user.send('GET', '/cookie'))
+      t.equal(before.headers['set-cookie'], undefined, 'reading changes nothing')
+      const changed = await user.send('POST', `/change/${name}`)
+      t.ok(changed.headers['set-cookie'], name)
+      t.equal(user.cookie, cookie)
+      const after = await user.send('GET', '/cookie')
+      t.equal(after.headers['set-cookie'], undefined)
+      const [was, is] = [before, after].map(reply => reply.json() as Record<string, unknown>)
+      t.not(is?.[name === 'maxAge' || name === 'expires' ? '_expires' : name], was?.[name === 'maxAge' || name === 'expires' ? '_expires' : name], `${name} is stored`)
+    }
+    const user = new Browser(app)
+    await user.send('POST', '/login/ann')
+    await user.send('POST', '/change/maxAge')
+    t.equal(daysOf(await user.send('POST', '/touch')), 7, 'touch() renews a lifetime')
+    t.equal((await new Browser(app).send('POST', '/change/maxAge')).headers['set-cookie'], undefined, 'a visitor gets no session by that')
+  })
+}
+
+t.test('a maxAge of a login that is no duration is a coded error, and logs nobody in', async t => {
+  const { app } = await createSessionApp(t, {
+    routes: app => app.post('/remember', async request => { await request.login('ann', { maxAge: (request.body as { maxAge: string }).maxAge }) })
+  })
+  for (const maxAge of [0, -1, 'soon', true, {}, 3e14]) {
+    const user = new Browser(app)
+    t.match((await user.send('POST', '/remember', { maxAge })).json(), { statusCode: 500, code: 'FST_REDIS_SUITE_SESSION_INVALID_OPTION', message: /maxAge/ }, String(maxAge))
+    t.equal(user.cookie, undefined)
+  }
+  t.equal(await app.sessions.count('ann'), 0)
+})
+
+t.test('behind a TLS proxy without trustProxy a session whose cookie is or should be Secure is warned of once, with what to set', async t => {
+  const https = { 'x-forwarded-proto': 'https' }
+  const start = async (secure: boolean | 'auto', trustProxy: boolean) =>
+    await createSessionApp(t, { session: { cookie: { secure } }, server: { trustProxy } })
+  const LOST = "session: a Secure cookie cannot be sent over HTTP, so changes of the session are lost. Behind a TLS proxy set Fastify's option trustProxy, and have the proxy send X-Forwarded-Proto; without TLS set cookie.secure to 'auto' or false (logged once)"
+  const OPEN = "session: the cookie is sent without Secure, as Fastify does not read the proxy's headers, by which the client uses HTTPS. Set Fastify's option trustProxy (logged once)"
+  const cases: Array<[secure: boolean | 'auto', trustProxy: boolean, headers: Record<string, string>, warning?: string]> = [
+    [true, false, https, LOST], [true, false, {}, LOST], [true, true, {}, LOST], [true, true, https],
+    ['auto', false, https, OPEN], ['auto', false, { forwarded: 'for=192.0.2.1;proto=https' }, OPEN], ['auto', false, { 'x-forwarded-ssl': 'on' }, OPEN], ['auto', false, {}], ['auto', true, https],
+    ['auto', false, { 'x-forwarded-proto': 'http' }], [false, false, https]
+  ]
+  for (const [secure, trustProxy, headers, warning] of cases) {
+    for (const url of ['/set', '/login/ann']) {
+      const { app, warnings } = await start(secure, trustProxy)
+      const user = new Browser(app, headers)
+      await user.send('GET', '/')
+      t.same(warnings(), [], 'a visitor without a session loses nothing')
+      for (let i = 0; i < 2; i++) await user.send('POST', url, { a: i })
+      t.same(warnings(), warning === undefined ? [] : [warning], `${secure} ${trustProxy} ${JSON.stringify(headers)} ${url}`)
+    }
+  }
 })

@@ -18,6 +18,7 @@ app.register(session, { secret: ['x'.repeat(32)], idleTimeout: '1h', userId: ses
 app.register(session, { secret: 'x'.repeat(32), cookieName: 'id', cookie: { domain: 'example.com', sameSite: 'strict' } })
 expectError(app.register(session))
 expectError(app.register(session, {}))
+expectNotAssignable<SessionPluginOptions>({ secret: '', decorators: 'login' })
 expectNotAssignable<SessionPluginOptions>({ secret: '', onMaxPerUser: 'drop-newest' })
 // The store is the plugin's own.
 expectError<SessionPluginOptions>({ secret: '', store: new Map() })
@@ -26,10 +27,14 @@ app.get('/bare', { config: { session: false } }, async request => {
   expectType<string[] | undefined>(request.session.basket)
   expectError(request.session.color)
   await request.login('ann', { keep: ['basket'], set: { basket: [] } })
-  await request.login(1)
+  await request.login(1, { maxAge: '30 days' })
+  await request.login(1n)
   expectError(request.login({ id: 1 }))
   expectError(request.login('ann', { set: { color: 'red' } }))
   await request.logout()
+  expectType<Promise<void>>(app.sessions.login(request, 'ann', { keep: ['basket'], maxAge: 1000 }))
+  expectType<Promise<void>>(app.sessions.logout(request))
+  expectError(app.sessions.login('ann'))
   return app.sessions.handleOf(request.session.sessionId)
 })
 
