@@ -11,12 +11,13 @@ import { once } from 'node:events'
 import { request as httpRequest, type IncomingMessage } from 'node:http'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
+import mercurius, { type MercuriusContext } from 'mercurius'
 import { AggregatorRegistry } from 'prom-client'
 import t, { type Test } from 'tap'
 import { cache, events, health, idempotency, lock, metrics, rateLimit, redis, session } from '../../plugins/index.js'
 import { createTestClock } from '../../plugins/testing/index.js'
 import { ask } from '../helpers/cache/cache-app.js'
-import { closeApp, SECRET, startRedis, until } from '../helpers/index.js'
+import { closeApp, createTestApp, SECRET, startRedis, until } from '../helpers/index.js'
 import { Scrape } from '../helpers/metrics/scrape.js'
 
 declare module 'fastify' {
@@ -76,19 +77,37 @@ function addRoutes (app: FastifyInstance): void {
   })
 }
 
-t.test('@fastify/autoload loads the plugins and the routes that use them from folders', async t => {
+async function buildAutoloaded (t: Test): Promise<FastifyInstance> {
   process.env['REDIS_URL'] = server.url
   const app = build(t)
   // It knows some of the ways by which Node.js reads TypeScript, and asks to be told of others.
   process.env['FASTIFY_AUTOLOAD_TYPESCRIPT'] = '1'
   await app.register(autoload, { dir: join(FIXTURE, 'plugins'), forceESM: true })
-  await app.register(autoload, { dir: join(FIXTURE, 'routes'), forceESM: true, options: { prefix: '/api' } })
+  await app.register(autoload, { dir: join(FIXTURE, 'routes'), forceESM: true, autoHooks: true, options: { prefix: '/api' } })
   await app.ready()
+  return app
+}
+
+t.test('@fastify/autoload loads the plugins and the routes that use them from folders', async t => {
+  const app = await buildAutoloaded(t)
   await isHit(app, '/api/products/1')
   const keys = await server.client().keys('autoload:*')
   t.ok(keys.some(key => key.startsWith('autoload:cache:')))
   const post = () => ask(app, '/api/products', { 'idempotency-key': 'k' }, { method: 'POST' })
   t.same((await post()).body, (await post()).body)
+})
+
+t.test('with the autohooks of @fastify/autoload a login comes before cache and limit: each user has responses and a limit of his own, and nobody has any', async t => {
+  const app = await buildAutoloaded(t)
+  const get = async (path: string, user?: string) => await ask(app, `/api/account/${path}`, user === undefined ? {} : { authorization: `Bearer ${user}` })
+  for (const user of ['ann', 'bob']) {
+    await until(`${user} has a hit`, async () => (await get('owned', user)).cache === 'HIT')
+    t.equal((await get('owned', user)).body, user)
+    t.match([await get('shared', user), await get('shared', user)], [{ body: user, cache: /MISS|BYPASS/ }, { body: user, cache: /MISS|BYPASS/ }], 'without an owner it is not stored')
+    t.same([(await get('limited', user)).status, (await get('limited', user)).status, (await get('limited', user)).status], [200, 200, 429])
+  }
+  for (const path of ['owned', 'shared']) t.equal((await get(path)).status, 401)
+  t.equal((await ask(app, '/api/products/1')).status, 200, 'the hooks are of their folder alone')
 })
 
 /** A request on a connection of its own, which the primary process hands to one of the workers. */
@@ -313,6 +332,100 @@ t.test('with @fastify/under-pressure registered by the user, its limits hold, an
   await until('there is pressure', async () => (await app.inject('/')).statusCode === 503)
   t.equal((await app.inject('/health/live')).statusCode, 200)
   t.match((await app.inject('/health')).json().checks, { 'process:heapUsed': [{}] })
+})
+
+const SCHEMA = `
+  type Query { price(id: Int!): Int, me: String, broken: Int }
+  type Mutation { login(user: String!, password: String!): String, setPrice(id: Int!, price: Int!): Int }`
+
+/** A shop with mercurius, whose responses to GET are cached. */
+async function buildGraphql (t: Test): Promise<{ app: FastifyInstance, resolved: { broken: number, price: number } }> {
+  const resolved = { broken: 0, price: 0 }
+  const prices = new Map<number, number>()
+  const { app } = await createTestApp(t, {
+    store: server,
+    plugins: { rateLimit: { max: 1000, timeout: '1h' }, session: { cookie: { secure: false }, timeout: '1h' }, cache: { ttl: '1h', timeout: '1h' } },
+    async routes (app) {
+      await app.register(mercurius, {
+        schema: SCHEMA,
+        allowBatchedQueries: true,
+        additionalRouteOptions: { config: { cache: true, rateLimit: { max: 200, timeWindow: '1h', groupId: 'graphql' } } },
+        resolvers: {
+          Query: {
+            price: (_root: unknown, { id }: { id: number }) => { resolved.price++; return prices.get(id) ?? id * 100 },
+            me: (_root: unknown, _arguments: unknown, { reply }: MercuriusContext) => reply.request.session.userId ?? 'nobody',
+            broken () { resolved.broken++; throw new Error('the database is away') }
+          },
+          Mutation: {
+            async login (_root: unknown, { user, password }: { user: string, password: string }, { app, reply }: MercuriusContext) {
+              // The route's limit counts requests, and one request may try many passwords.
+              const { allowed } = await app.rateLimiter.consume(user, { name: 'login', max: 5, timeWindow: '1h' })
+              if (!allowed) throw new Error('too many attempts')
+              if (password !== `${user}'s`) throw new Error('wrong password')
+              await reply.request.login(user)
+              return user
+            },
+            setPrice: (_root: unknown, { id, price }: { id: number, price: number }) => { prices.set(id, price); return price }
+          }
+        }
+      })
+      // GraphQL's errors are a 200.
+      app.graphql.addHook('onResolution', async ({ errors }, { reply }) => { if (errors !== undefined) reply.noCache() })
+    }
+  })
+  return { app, resolved }
+}
+
+t.test('of mercurius what a query of GET returns for all is cached by query and variables, and neither errors nor mutations are', async t => {
+  const { app, resolved } = await buildGraphql(t)
+  const get = (query: string, variables = {}) => ask(app, `/graphql?${new URLSearchParams({ query, variables: JSON.stringify(variables) })}`)
+  const post = (query: string) => ask(app, '/graphql', {}, { method: 'POST', payload: { query } })
+  const price = (id: number) => get('query ($id: Int!) { price(id: $id) }', { id })
+  for (const id of [1, 2]) {
+    await until(`the price of ${id} is a hit`, async () => (await price(id)).cache === 'HIT')
+    t.equal((await price(id)).body, `{"data":{"price":${id}00}}`)
+  }
+  const before = resolved.price
+  for (const id of [1, 2]) await price(id)
+  t.equal(resolved.price, before, 'a hit runs no resolver')
+
+  for (let asked = 1; asked <= 3; asked++) {
+    t.match(await get('{ broken }'), { status: 200, cache: 'MISS', body: /the database is away/ })
+    t.equal(resolved.broken, asked, 'an error is not stored')
+  }
+  for (const query of ['{ unknown }', '{', 'mutation { setPrice(id: 1, price: 5) }']) {
+    for (let asked = 0; asked < 2; asked++) t.match(await get(query), { status: /^40/, cache: 'MISS' }, query)
+  }
+  t.equal((await post('mutation { setPrice(id: 1, price: 7) }')).cache, 'BYPASS')
+  t.match(await price(1), { cache: 'MISS', body: '{"data":{"price":7}}' }, 'a mutation invalidates what GET has of the path')
+})
+
+t.test('of mercurius no user gets what a query returned for another one or for nobody, also at the same time', async t => {
+  const { app } = await buildGraphql(t)
+  const login = async (user: string) => {
+    const { headers, body } = await ask(app, '/graphql', {}, { method: 'POST', payload: { query: `mutation { login(user: "${user}", password: "${user}'s") }` } })
+    t.equal(body, `{"data":{"login":"${user}"}}`)
+    return String(headers['set-cookie']).split(';')[0] ?? ''
+  }
+  const cookies = { nobody: undefined, ann: await login('ann'), bob: await login('bob') }
+  const me = async (user: keyof typeof cookies) => {
+    const { body } = await ask(app, `/graphql?query=${encodeURIComponent('{ me price(id: 1) }')}`, cookies[user] === undefined ? {} : { cookie: cookies[user] })
+    return [user, JSON.parse(body).data.me]
+  }
+  const users = (['nobody', 'ann', 'bob'] as const).flatMap(user => Array.from({ length: 5 }, () => user))
+  for (let round = 0; round < 3; round++) t.same(await Promise.all(users.map(me)), users.map(user => [user, user]))
+})
+
+t.test('of mercurius GET and POST share the limit of the route, and a resolver limits what one request may try many times', async t => {
+  const { app } = await buildGraphql(t)
+  const remaining = async (method: 'GET' | 'POST', more: object) => Number((await ask(app, '/graphql?query={me}', {}, { method, ...more })).headers['x-ratelimit-remaining'])
+  t.same([await remaining('GET', {}), await remaining('POST', { payload: { query: '{ me }' } })], [199, 198])
+  const tries = (name: (at: number) => string) => Array.from({ length: 10 }, (_, at) => `${name(at)}: login(user: "ann", password: "${at}")`)
+  const answers = (body: string): string[] => [JSON.parse(body)].flat().flatMap(({ errors }) => errors.map(({ message }: { message: string }) => message))
+  const aliased = await ask(app, '/graphql', {}, { method: 'POST', payload: { query: `mutation { ${tries(at => `a${at}`).join(' ')} }` } })
+  t.same(answers(aliased.body), [...Array(5).fill('wrong password'), ...Array(5).fill('too many attempts')])
+  const batched = await ask(app, '/graphql', {}, { method: 'POST', payload: tries(() => 'a').map(query => ({ query: `mutation { ${query} }` })) })
+  t.same(answers(batched.body), Array(10).fill('too many attempts'))
 })
 
 t.test('requests that @fastify/http-proxy forwards are limited, timed and cached as those of any route', async t => {
