@@ -1,4 +1,5 @@
 import type { FastifyReply } from 'fastify'
+import { keptHeaders, restoreHeaders } from './kept-headers.js'
 import type { ResolvedRoute } from './options.js'
 import type { StoredAnswer } from './store.js'
 
@@ -10,16 +11,14 @@ export function isFinal (status: number): boolean {
   return status < 500 && !TRY_AGAIN.has(status)
 }
 
-/** @returns undefined where the body is not known yet, as it is a stream */
-export function answerOf (reply: FastifyReply, payload: unknown, { headers, maxBodySize }: ResolvedRoute): StoredAnswer | undefined {
+/**
+ * @param before - the headers before the handler ran
+ * @returns undefined where the body is not known yet, as it is a stream
+ */
+export function answerOf (reply: FastifyReply, payload: unknown, { headers, maxBodySize }: ResolvedRoute, before: object): StoredAnswer | undefined {
   const body = bytesOf(payload)
   if (body === undefined) return undefined
-  const kept: Record<string, string | string[]> = {}
-  for (const name of headers) {
-    const value = reply.getHeader(name)
-    if (value !== undefined) kept[name] = Array.isArray(value) ? value : String(value)
-  }
-  return { status: reply.statusCode, headers: kept, body: body !== null && body.length > maxBodySize ? 'too-large' : body }
+  return { status: reply.statusCode, headers: keptHeaders(reply, headers, before), body: body !== null && body.length > maxBodySize ? 'too-large' : body }
 }
 
 function bytesOf (payload: unknown): Buffer | null | undefined {
@@ -35,11 +34,7 @@ export function replay (reply: FastifyReply, { status, headers, body }: StoredAn
 
 /** It was kept behind the hooks of the app, so what these have made of it once more does not count. @returns its body */
 export function giveAgain (reply: FastifyReply, { status, headers, body }: StoredAnswer, route: ResolvedRoute): unknown {
-  for (const name of route.headers) {
-    const value = headers[name]
-    if (value === undefined) reply.removeHeader(name)
-    else reply.header(name, value)
-  }
+  restoreHeaders(reply, route.headers, headers)
   reply.code(status)
   return body
 }

@@ -29,5 +29,7 @@ function tell (value: unknown, body: unknown): unknown {
   if (Symbol.iterator in value) return Array.from(value as Iterable<unknown>, each => tell(each, body))
   // Each part of a form by @fastify/multipart refers to all of the form.
   const isPart = 'fieldname' in value && 'fields' in value && value.fields === body
-  return Object.fromEntries(Object.entries(value).filter(([name]) => !isPart || name !== 'fields').map(([name, each]) => [name, tell(each, body)]))
+  // The order of an object's members has no meaning in JSON (RFC 8259 §4).
+  const names = Object.keys(value).filter(name => !isPart || name !== 'fields').sort()
+  return Object.fromEntries(names.map(name => [name, tell(Reflect.get(value, name), body)]))
 }

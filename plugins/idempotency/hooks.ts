@@ -6,8 +6,9 @@ import { failHook, finishHook, holdPayload } from '../shared/hook-callback.js'
 import { PinnedHooks } from '../shared/pinned-hooks.js'
 import { areSendable } from '../shared/sendable.js'
 import { answerOf, giveAgain, isFinal, replay } from './answer.js'
-import { AnswerNotKeptError, inProgress, KeyReusedError, StoreUnavailableError } from './errors.js'
-import { fingerprintOf, idOf, keyOf, textOf } from './key.js'
+import { AnswerNotKeptError, inProgress, keyReused, StoreUnavailableError } from './errors.js'
+import { differencesOf, fingerprintOf } from './fingerprint.js'
+import { idOf, keyOf, textOf } from './key.js'
 import type { ResolvedRoute } from './options.js'
 import { Run, type RunContext } from './run.js'
 import type { Claim, Claimant, StoredAnswer } from './store.js'
@@ -71,7 +72,7 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (in
   function begin (claimant: Claimant, request: FastifyRequest, reply: FastifyReply, { lease, ttl }: ResolvedRoute, isClaimed: boolean): void {
     // Of a hijacked reply nothing is heard here but its end.
     const isOver = () => reply.sent && reply.raw.destroyed
-    const begun = new Run(context, { claimant, lease, ttl, isClaimed, isOver })
+    const begun = new Run(context, { claimant, lease, ttl, isClaimed, isOver, headersBefore: reply.getHeaders() })
     request[RUN] = begun
     reply.raw.once('close', () => { if (reply.sent) begun.release().catch(() => {}) })
   }
@@ -90,7 +91,7 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (in
       return false
     }
     if (claimed === 'theirs') throw inProgress()
-    if (claimed === 'other') throw new KeyReusedError()
+    if ('fingerprint' in claimed) throw keyReused(differencesOf(claimed.fingerprint, claimant.fingerprint))
     if (claimed.body === 'too-large') throw new AnswerNotKeptError()
     request[REPLAYED] = claimed
     replay(reply, claimed)
@@ -101,7 +102,7 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (in
     if (request[REPLAYED] !== null) return giveAgain(reply, request[REPLAYED], route)
     const begun = request[RUN]
     if (begun === null) return payload
-    const answer = answerOf(reply, payload, route)
+    const answer = answerOf(reply, payload, route, begun.headersBefore)
     if (answer === undefined) warnOnce()
     if (answer === undefined || begun.hasFailed || !isFinal(reply.statusCode) || !areSendable(reply.getHeaders())) await begun.release()
     else await begun.complete(answer)

@@ -1,12 +1,15 @@
 import type { FastifyRequest } from 'fastify'
+import { describe, routeOf } from '../shared/errors.js'
 import { hashId } from '../shared/keys.js'
-import { digestOf } from './body.js'
 import { InvalidKeyError, InvalidValueError, MissingKeyError } from './errors.js'
 import type { ResolvedRoute } from './options.js'
 
 const MAX_KEY_LENGTH = 255
 // A string of a structured field (RFC 9651), as the draft wants it, or the same without quotes, as most send it.
 const QUOTED = /^"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"$/
+const ASCII = /^[\x20-\x7e]*$/
+// Its last quote is none of the key.
+const CLOSED = /^".*[^\\](?:\\\\)*"$/
 const PLAIN = /^[\x21\x23-\x2b\x2d-\x7e]+$/
 
 /**
@@ -19,16 +22,19 @@ export function keyOf (request: FastifyRequest, { header, required }: ResolvedRo
     if (required) throw new MissingKeyError(header)
     return undefined
   }
-  const key = typeof given === 'string' ? parseKey(given.trim()) : undefined
-  if (key === undefined) throw new InvalidKeyError(header, MAX_KEY_LENGTH)
+  const text = String(given).trim()
+  const key = QUOTED.exec(text)?.[1]?.replaceAll(/\\(.)/g, '$1') ?? (PLAIN.test(text) ? text : undefined)
+  if (key === undefined || key === '' || key.length > MAX_KEY_LENGTH) throw new InvalidKeyError(header, whyNoKey(text, key), MAX_KEY_LENGTH)
   return key
 }
 
-/** @returns undefined where it is no key */
-function parseKey (text: string): string | undefined {
-  const quoted = QUOTED.exec(text)?.[1]?.replaceAll(/\\(.)/g, '$1')
-  const key = quoted ?? (PLAIN.test(text) ? text : undefined)
-  return key !== undefined && key !== '' && key.length <= MAX_KEY_LENGTH ? key : undefined
+/** @param key - what the text says, where it can be read */
+function whyNoKey (text: string, key: string | undefined): string {
+  if (text === '' || key === '') return 'is empty'
+  if (key !== undefined) return `has a key of ${key.length} characters`
+  if (!ASCII.test(text)) return 'has a character that is not printable ASCII'
+  if (!text.startsWith('"')) return text.includes('"') ? 'has a quote, but does not begin with one' : 'has a blank or a comma outside of quotes, as it has where it is sent twice'
+  return CLOSED.test(text) ? 'has a quote or a backslash between its quotes that no backslash precedes' : 'begins with a quote, but does not end with one'
 }
 
 /**
@@ -40,19 +46,11 @@ export async function textOf (route: ResolvedRoute, option: 'scope' | 'fingerpri
   const text: unknown = await route[option](request)
   const mayBeEmpty = option === 'fingerprint'
   if (typeof text === 'string' && (text !== '' || mayBeEmpty)) return text
-  throw new InvalidValueError(option, mayBeEmpty ? 'a string' : 'a string that is not empty', text === '' ? 'an empty one' : typeof text)
+  const allowed = `a string${mayBeEmpty ? '' : ' that is not empty'}; refuse such a request in an earlier hook, or return what tells it apart`
+  throw new InvalidValueError(`route ${routeOf(request)}: the function "${option}" returned`, describe(text), allowed)
 }
 
 /** Of a key and its owner: nobody else's leads there. */
 export function idOf (key: string, owner: string): string {
   return hashId(JSON.stringify([owner, key]))
-}
-
-/**
- * What the request asks for: a repetition has the same.
- *
- * @throws `FST_REDIS_SUITE_IDEMPOTENCY_UNSERIALIZABLE`
- */
-export function fingerprintOf (request: FastifyRequest, more: string): string {
-  return hashId(JSON.stringify([request.method, request.host, request.url, more, digestOf(request.body)]))
 }

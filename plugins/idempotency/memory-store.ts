@@ -39,7 +39,7 @@ export function createMemoryStore (maxKeys: number, clock: Clock = systemClock):
         claims.set(id, { fingerprint, token, answer: undefined, bytes: 0, expiresAt: clock.monotonic() + lease })
         return 'mine'
       }
-      if (entry.fingerprint !== fingerprint) return 'other'
+      if (entry.fingerprint !== fingerprint) return { fingerprint: entry.fingerprint }
       return entry.answer ?? (entry.token === token ? 'mine' : 'theirs')
     },
     async renew ({ id, token }, lease) {

@@ -5,6 +5,7 @@ import { MAX_TIMER_MS, type Duration } from '../shared/duration.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
 import type { MaybePromise } from '../shared/maybe-promise.js'
 import { MAX_ENTRIES, readOptions, type OptionReader } from '../shared/options.js'
+import { resolveHeaders, type HeaderNames } from './kept-headers.js'
 import { createDefaultScope } from './owner.js'
 
 /** Of a route: `config.idempotency`. What it leaves out is as the plugin has it. */
@@ -31,7 +32,12 @@ export interface RouteIdempotencyOptions {
   wait?: Duration | undefined
   /** How long a claim outlives the process that ran the request. It is renewed while that runs. @default '10s' */
   lease?: Duration | undefined
-  /** Headers of an answer that are kept with it; `set-cookie` never is. @default the ones that describe the body, and where it is */
+  /**
+   * Names of response headers that are replayed; `x-*` stands for all that the handler sets and that begin so. Never: `set-cookie`, and headers of
+   * one connection or of each response, such as `connection` and `date`.
+   *
+   * @default `DEFAULT_HEADERS`: the ones that describe the body, and where it is, and `x-*`
+   */
   headers?: readonly string[] | undefined
   /** Of a larger body only that it was is kept: the same request is then answered 409. In bytes. @default 1 MiB */
   maxBodySize?: number | undefined
@@ -59,7 +65,7 @@ export interface ResolvedRoute {
   fingerprint: NonNullable<RouteIdempotencyOptions['fingerprint']>
   wait: number
   lease: number
-  headers: readonly string[]
+  headers: HeaderNames
   maxBodySize: number
   runsUnguarded: boolean
 }
@@ -70,7 +76,7 @@ const FIELD_NAME = /^[\w!#$%&'*+.^`|~-]+$/
 
 export const DEFAULT_HEADERS: readonly string[] = [
   'content-type', 'content-encoding', 'content-language', 'content-location', 'content-disposition',
-  'location', 'link', 'etag', 'last-modified', 'cache-control', 'vary', 'retry-after'
+  'location', 'link', 'etag', 'last-modified', 'cache-control', 'vary', 'retry-after', 'x-*'
 ]
 
 /** @throws `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_OPTION` */
@@ -105,7 +111,7 @@ function readRoute (read: OptionReader, { scope = createDefaultScope(), fingerpr
     fingerprint,
     wait: read.duration('wait', '5s', { max: MAX_TIMER_MS }),
     lease: read.duration('lease', '10s', { min: 100, max: MAX_TIMER_MS }),
-    headers: headers.map(name => name.toLowerCase()).filter(name => name !== 'set-cookie'),
+    headers: resolveHeaders(headers),
     maxBodySize: read.integer('maxBodySize', 1024 * 1024),
     runsUnguarded: read.oneOf('onStoreError', 'closed', ['closed', 'open']) === 'open'
   }

@@ -1,5 +1,7 @@
 import type { FastifyRequest } from 'fastify'
-import { ScopeRequiredError } from './errors.js'
+import { routeOf } from '../shared/errors.js'
+import { isExactNumber } from '../shared/ids.js'
+import { InvalidValueError, ScopeRequiredError } from './errors.js'
 
 /** What clients send in place of credentials that they do not have (`Og==` is an empty name and password): one owner for all of them. */
 const NO_CREDENTIALS = /^(?:(?:basic|bearer|token)\b\s*)?(?:undefined|null|none|false|nan|og==|\[object \w+\])?$/i
@@ -12,9 +14,9 @@ const NO_CREDENTIALS = /^(?:(?:basic|bearer|token)\b\s*)?(?:undefined|null|none|
 export function createDefaultScope (): (request: FastifyRequest) => string {
   let isLogged = false
   return request => {
-    const owner = ownerOf(request)
+    const route = routeOf(request)
+    const owner = ownerOf(request, route)
     if (owner !== undefined) return owner
-    const route = `${request.method} ${request.routeOptions.url ?? request.url}`
     if (!isLogged) request.log.warn({ plugin: 'idempotency', route }, 'idempotency: a request with a key was refused, as its caller is unknown: set the option "scope", or refuse such callers in an earlier hook')
     isLogged = true
     throw new ScopeRequiredError(route)
@@ -25,29 +27,29 @@ export function createDefaultScope (): (request: FastifyRequest) => string {
  * Returns who sent a request: the user of the session, else `request.user`, else the session that the client came with; the last two together with
  * the `Authorization`, where there is one.
  * The address is no owner: behind a proxy it is the same for all clients.
+ *
+ * @throws `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_VALUE` for an id that stands for several users
  */
-function ownerOf (request: FastifyRequest): string | undefined {
+function ownerOf (request: FastifyRequest, route: string): string | undefined {
   const session: unknown = Reflect.get(request, 'session')
   const userId = property(session, 'userId')
-  if (isId(userId)) return `user ${userId}`
+  if (isId(userId, route, 'request.session.userId')) return `user ${userId}`
   const { authorization = '' } = request.headers
-  const known = ofUser(Reflect.get(request, 'user')) ?? ofSession(request, session)
+  const known = ofUser(Reflect.get(request, 'user'), route) ?? ofSession(request, session)
   if (NO_CREDENTIALS.test(authorization.trim())) return known
   // A gateway, a partner or the password of a test environment may send the same for several users.
   return `authorization ${JSON.stringify([authorization, known ?? null])}`
 }
 
 /** As authentication plugins set it: an id, or claims of a token (RFC 7519), or a row of a database. Other fields may be the same for several users. */
-function ofUser (user: unknown): string | undefined {
-  if (isId(user)) return `request.user ${user}`
-  const ids = ['sub', 'id', 'userId'].map(name => property(user, name)).map(id => isId(id) ? String(id) : null)
+function ofUser (user: unknown, route: string): string | undefined {
+  if (isId(user, route, 'request.user')) return `request.user ${user}`
+  const [issuer, ...ids] = ['iss', 'sub', 'id', 'userId'].map(name => {
+    const id = property(user, name)
+    return isId(id, route, `request.user.${name}`) ? String(id) : null
+  })
   // The issuer alone is no user.
-  return ids.every(id => id === null) ? undefined : `request.user ${JSON.stringify([...ids, issuerOf(user)])}`
-}
-
-function issuerOf (user: unknown): string | null {
-  const issuer = property(user, 'iss')
-  return isId(issuer) ? String(issuer) : null
+  return ids.every(id => id === null) ? undefined : `request.user ${JSON.stringify([...ids, issuer])}`
 }
 
 /** A session that was made for this request is unlike that of its repetition. */
@@ -57,8 +59,9 @@ function ofSession ({ headers: { cookie = '' } }: FastifyRequest, session: unkno
   return isKnown ? `session ${id}` : undefined
 }
 
-function isId (value: unknown): value is string | number | bigint {
-  return (typeof value === 'string' && value !== '') || (typeof value === 'number' && Number.isFinite(value)) || typeof value === 'bigint'
+function isId (value: unknown, route: string, where: string): value is string | number | bigint {
+  if (Number.isInteger(value) && !isExactNumber(value)) throw new InvalidValueError(`route ${route}: ${where} is`, 'a whole number above 2^53, which was rounded', 'such an id as a string or a bigint')
+  return (typeof value === 'string' && value !== '') || typeof value === 'bigint' || isExactNumber(value)
 }
 
 function property (object: unknown, name: string): unknown {

@@ -28,7 +28,8 @@ export function createRedisStore (client: RedisClient, prefix: string): Idempote
 function readClaim (reply: unknown): Claim {
   const [what, head, body]: unknown[] = Array.isArray(reply) ? reply : []
   const word = String(what)
-  if (word === 'mine' || word === 'theirs' || word === 'other') return word
+  if (word === 'mine' || word === 'theirs') return word
+  if (word === 'other') return { fingerprint: String(head) }
   const { status, headers, tooLarge } = readHead(String(head))
   return { status, headers, body: tooLarge ? 'too-large' : body instanceof Buffer ? body : null }
 }

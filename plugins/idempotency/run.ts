@@ -27,6 +27,8 @@ export interface RunOptions {
   isClaimed: boolean
   /** Whether it has been answered in a way that is not seen here. */
   isOver: () => boolean
+  /** The response's headers before the handler ran. */
+  headersBefore: object
 }
 
 /** A request that is being done for its key: it keeps the claim until it is over. */
@@ -53,6 +55,10 @@ export class Run {
     this.#timer = context.clock.setInterval(() => { this.#tick() }, options.lease / 3)
     this.#timer.unref()
     context.runs.add(this)
+  }
+
+  get headersBefore (): object {
+    return this.#options.headersBefore
   }
 
   /** The handler is at work until then. */

@@ -5,7 +5,7 @@ import { lua } from '../shared/script.js'
  *
  * KEYS[1]  the key: a hash of `print` (fingerprint) and `token` of whom it belongs to; once answered of `head` and `body` as well
  * ARGV     fingerprint, token, lease (ms)
- * reply    { 'mine' }, { 'theirs' }, { 'other' } or { 'done', head, body or nil }
+ * reply    { 'mine' }, { 'theirs' }, { 'other', fingerprint } or { 'done', head, body or nil }
  */
 export const claimScript = lua`
 local print, token, head, body = unpack(redis.call('HMGET', KEYS[1], 'print', 'token', 'head', 'body'))
@@ -14,7 +14,7 @@ if not print then
   redis.call('PEXPIRE', KEYS[1], ARGV[3])
   return { 'mine' }
 end
-if print ~= ARGV[1] then return { 'other' } end
+if print ~= ARGV[1] then return { 'other', print } end
 if head then return { 'done', head, body } end
 return { token == ARGV[2] and 'mine' or 'theirs' }
 `

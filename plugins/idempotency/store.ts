@@ -10,10 +10,10 @@ export interface StoredAnswer {
  * What became of a request that wants to run:
  * - `mine`: it may
  * - `theirs`: the same one is under way
- * - `other`: the key belongs to another request
+ * - `{ fingerprint }`: the key belongs to another request, with this fingerprint
  * - an answer: it was done
  */
-export type Claim = 'mine' | 'theirs' | 'other' | StoredAnswer
+export type Claim = 'mine' | 'theirs' | { readonly fingerprint: string } | StoredAnswer
 
 /** Who asks, and for what. */
 export interface Claimant {

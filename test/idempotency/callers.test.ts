@@ -9,7 +9,7 @@ import { createTestApp, forEachStore, SECRET, type StoreName, type TestAppOption
 import { ON, PATIENT, post } from '../helpers/idempotency/requests.js'
 
 const SCOPE_REQUIRED = { statusCode: 400, code: 'FST_REDIS_SUITE_IDEMPOTENCY_SCOPE_REQUIRED', message: /option "scope"/ }
-const INVALID_VALUE = { statusCode: 500, code: 'FST_REDIS_SUITE_IDEMPOTENCY_INVALID_VALUE', message: /"scope" must return/ }
+const INVALID_VALUE = { statusCode: 500, code: 'FST_REDIS_SUITE_IDEMPOTENCY_INVALID_VALUE', message: /route POST \/orders: the function "scope" returned/ }
 
 /** An app whose orders tell how many of them were placed. */
 async function openShop (t: Test, store: StoreName, options: IdempotencyPluginOptions = {}, more: TestAppOptions = {}) {
@@ -93,7 +93,7 @@ forEachStore(['memory', 'redis'], store => {
     const { order } = await openShop(t, store, { scope: () => 'one', fingerprint: async request => String(request.headers['x-part']) })
     t.same([(await order({ 'x-part': 'a' })).statusCode, (await order({ 'x-part': 'a' })).statusCode, (await order({ 'x-part': 'b' })).statusCode], [200, 200, 422])
     const wrong = await openShop(t, store, { scope: () => 'one', fingerprint: (async () => undefined) as never })
-    t.match((await wrong.order()).json(), { statusCode: 500, code: INVALID_VALUE.code, message: /"fingerprint" must return a string/ })
+    t.match((await wrong.order()).json(), { statusCode: 500, code: INVALID_VALUE.code, message: /route POST \/orders: the function "fingerprint" returned undefined; allowed: a string/ })
   })
 
   t.test(`${store}: users of @fastify/jwt are told apart, by the token in Authorization or, where it is in a cookie, by its subject or id`, async t => {
@@ -115,8 +115,8 @@ forEachStore(['memory', 'redis'], store => {
   })
 
   t.test(`${store}: users that a hook sets as request.user are told apart by their ids`, async t => {
-    const users: Record<string, unknown> = { ann: { id: 'ann' }, bob: { id: 'bob' }, text: 'ann', number: 7, big: 7n, empty: {}, blank: '', none: null, nan: NaN, flag: true, list: [] }
-    const { app } = await openShop(t, store, {}, {
+    const users: Record<string, unknown> = { ann: { id: 'ann' }, bob: { id: 'bob' }, text: 'ann', number: 7, big: 7n, empty: {}, blank: '', none: null, nan: NaN, flag: true, list: [], rounded: 2 ** 60, idRounded: { id: 2 ** 60 }, issuerRounded: { sub: 'ann', iss: 2 ** 53 } }
+    const { app, order } = await openShop(t, store, {}, {
       before: app => {
         app.decorateRequest<unknown>('user', null)
         app.addHook('preHandler', async request => { Reflect.set(request, 'user', users[String(request.headers['x-user'])]) })
@@ -125,6 +125,10 @@ forEachStore(['memory', 'redis'], store => {
     const callers = (names: string[]) => names.map(name => ({ 'x-user': name }))
     t.same(await orderTwice(app, callers(['ann', 'bob', 'text', 'number'])), [[1, 1], [2, 2], [3, 3], [4, 4]])
     t.same(await orderTwice(app, callers(['empty', 'blank', 'none', 'nan', 'flag', 'list'])), Array(6).fill([SCOPE_REQUIRED.code, SCOPE_REQUIRED.code]))
+    t.same(await orderTwice(app, callers(['rounded', 'idRounded', 'issuerRounded'])), Array(3).fill([INVALID_VALUE.code, INVALID_VALUE.code]), 'several ids have been rounded to one')
+    for (const [name, where] of [['rounded', 'user'], ['idRounded', 'user.id'], ['issuerRounded', 'user.iss']]) {
+      t.match((await order({ 'x-user': name ?? '', authorization: 'Basic c3RhZ2luZzpzdGFnaW5n' })).json().message, `route POST /orders: request.${where} is a whole number above 2^53`)
+    }
   })
 
   t.test(`${store}: callers that send the same Authorization are told apart by request.user, or by the session that they came with`, async t => {

@@ -1,7 +1,7 @@
 import { Readable } from 'node:stream'
 import { gunzipSync } from 'node:zlib'
 import compress from '@fastify/compress'
-import Fastify from 'fastify'
+import Fastify, { type FastifyReply } from 'fastify'
 import t, { type Test } from 'tap'
 import { idempotency, type IdempotencyPluginOptions } from '../../plugins/idempotency/index.js'
 import { sleep } from '../../plugins/shared/clock.js'
@@ -25,7 +25,7 @@ onEachStore('a repeated request has the first response: status, headers that are
   let runs = 0
   const { app } = await open({}, app => {
     app.post('/orders', ON, async (request, reply) => {
-      reply.code(201).header('location', `/orders/${++runs}`).header('set-cookie', 'a=secret').header('x-own', 'not kept')
+      reply.code(201).header('location', `/orders/${++runs}`).header('set-cookie', 'a=secret').header('x-own', 'kept')
       return { run: runs, key: request.idempotencyKey }
     })
   })
@@ -35,7 +35,7 @@ onEachStore('a repeated request has the first response: status, headers that are
   t.match(again, { statusCode: 201, headers: { location: '/orders/1', 'idempotency-replayed': 'true', 'content-type': first.headers['content-type'] } })
   t.equal(again.body, first.body)
   t.same(again.json(), { run: 1, key: 'k-1' })
-  t.same([again.headers['set-cookie'], again.headers['x-own']], [undefined, undefined])
+  t.same([again.headers['set-cookie'], again.headers['x-own']], [undefined, 'kept'])
   t.equal((await post(app, '/orders', 'k-2', { a: 1 })).json().run, 2, 'another key is another order')
   t.same([(await post(app, '/orders', undefined, { a: 1 })).json(), (await post(app, '/orders', undefined, { a: 1 })).json()], [{ run: 3, key: null }, { run: 4, key: null }])
 })
@@ -79,6 +79,61 @@ onEachStore('the same key with another body, query, parameter, route or method i
   await first
   t.same(await others(), refused, 'done')
   t.equal(runs, 1)
+})
+
+onEachStore('a repetition may send the members of its JSON body in another order; a refusal of another request says what differs', async (t, open) => {
+  let runs = 0
+  const { app } = await open({ fingerprint: request => String(request.headers['x-part'] ?? '') }, app => {
+    for (const url of ['/a', '/b']) app.route({ method: ['POST', 'PUT'], url, ...ON, handler: async () => ({ run: ++runs }) })
+  })
+  const body = { b: { d: [{ f: 1, e: 2 }], c: null }, a: 'x', __proto__: null, 10: 1, 9: 2 }
+  const send = async (request: { payload?: object, method?: 'POST' | 'PUT', url?: string, headers?: Record<string, string> }) => {
+    const { headers, ...rest } = request
+    return await app.inject({ method: 'POST', url: '/a', payload: body, ...rest, headers: { 'idempotency-key': 'k', ...headers } })
+  }
+  t.same((await send({})).json(), { run: 1 })
+  t.same((await send({ payload: { 9: 2, 10: 1, a: 'x', b: { c: null, d: [{ e: 2, f: 1 }] } } })).json(), { run: 1 })
+  const others: Array<[Parameters<typeof send>[0], string]> = [
+    [{ payload: { ...body, a: 'y' } }, 'body'], [{ payload: { ...body, b: { d: [{ f: 1, e: 2 }, 1], c: null } } }, 'body'], [{ method: 'PUT' }, 'method'], [{ url: '/b' }, 'path'],
+    [{ url: '/a?x=1' }, 'query'], [{ headers: { host: 'b.example' } }, 'host'], [{ headers: { 'x-part': '2' } }, 'fingerprint'], [{ url: '/b', payload: {}, headers: { host: 'b.example' } }, 'host and another path and another body']
+  ]
+  for (const [other, differs] of others) {
+    t.match((await send(other)).json(), { statusCode: 422, message: `idempotency: this key was used for a request with another ${differs}; send each new request with a new key` })
+  }
+  t.equal(runs, 1)
+})
+
+onEachStore('headers x-… of the handler are replayed, but for those of hooks, of other plugins and of one request, and set-cookie and hop-by-hop headers never', async (t, open) => {
+  let requests = 0
+  const { app } = await open({ headers: undefined }, app => {
+    app.addHook('onRequest', async (_, reply) => { reply.header('x-frame-options', 'DENY').header('x-hook', ++requests).header('x-changed', 'before') })
+    app.addHook('onSend', async (_, reply) => { reply.header('x-late', requests) })
+    const handler = async (_: unknown, reply: FastifyReply) => await reply.headers({
+      'x-order': '7',
+      'x-list': ['a', 'b'],
+      'x-changed': 'by the handler',
+      'x-request-id': 'first',
+      'x-cache': 'MISS',
+      'x-ratelimit-cost': 1,
+      'set-cookie': 'a=secret',
+      'keep-alive': 'timeout=5',
+      server: 'app',
+      link: '</a>'
+    }).send({ requests })
+    app.post('/default', ON, handler)
+    app.post('/listed', { config: { idempotency: { headers: ['Server', 'X-L*', 'x-request-id', 'keep-alive', 'set-cookie'] } } }, handler)
+    app.post('/none', { config: { idempotency: { headers: [] } } }, handler)
+  })
+  const replayed = async (url: string) => {
+    await post(app, url, url)
+    const { headers } = await post(app, url, url)
+    t.equal(headers['idempotency-replayed'], 'true')
+    return Object.fromEntries(Object.entries(headers).filter(([name]) => /^x-(?!frame)|^set-cookie|^keep-alive|^server|^link/.test(name)))
+  }
+  const byHooks = (requests: number) => ({ 'x-hook': String(requests), 'x-late': String(requests), 'x-changed': 'before' })
+  t.same(await replayed('/default'), { ...byHooks(2), 'x-changed': 'by the handler', 'x-order': '7', 'x-list': ['a', 'b'], link: '</a>' })
+  t.same(await replayed('/listed'), { ...byHooks(4), 'x-list': ['a', 'b'], server: 'app', 'x-request-id': 'first' })
+  t.same(await replayed('/none'), byHooks(6))
 })
 
 onEachStore('another caller with the same key has its own response, by whatever callers are told apart', async (t, open) => {
@@ -127,8 +182,25 @@ onEachStore('a request without a key where one is required, or with an invalid o
     app.post('/optional', ON, async () => ++runs)
   })
   t.match((await post(app, '/required')).json(), { statusCode: 400, code: 'FST_REDIS_SUITE_IDEMPOTENCY_MISSING_KEY' })
-  for (const key of ['', '""', '"a', 'a b', 'ä', 'x'.repeat(256), `"${'x'.repeat(256)}"`, 'a, b']) {
-    t.match((await post(app, '/optional', undefined, undefined, { 'x-key': key })).json(), { statusCode: 400, code: 'FST_REDIS_SUITE_IDEMPOTENCY_INVALID_KEY' }, key)
+  const wrong: Record<string, string> = {
+    '': 'is empty',
+    '""': 'is empty',
+    '"a': 'begins with a quote, but does not end with one',
+    '"a\\"': 'begins with a quote, but does not end with one',
+    '"': 'begins with a quote, but does not end with one',
+    '"a"; b=1': 'begins with a quote, but does not end with one',
+    '"a"b"': 'has a quote or a backslash between its quotes',
+    '"a\\b"': 'has a quote or a backslash between its quotes',
+    'a"': 'has a quote, but does not begin with one',
+    'a b': 'has a blank or a comma outside of quotes',
+    'a, b': 'has a blank or a comma outside of quotes, as it has where it is sent twice',
+    ä: 'has a character that is not printable ASCII',
+    ['x'.repeat(256)]: 'has a key of 256 characters',
+    [`"${'x'.repeat(257)}"`]: 'has a key of 257 characters'
+  }
+  for (const [key, why] of Object.entries(wrong)) {
+    const { statusCode, code, message } = (await post(app, '/optional', undefined, undefined, { 'x-key': key })).json()
+    t.match([statusCode, code, message], [400, 'FST_REDIS_SUITE_IDEMPOTENCY_INVALID_KEY', `idempotency: the header x-key ${why}`], key)
   }
   t.equal(runs, 0)
   t.equal((await post(app, '/optional', undefined, undefined, { 'x-key': 'x'.repeat(255) })).statusCode, 200)

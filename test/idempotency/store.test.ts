@@ -54,7 +54,7 @@ onEachStore('only the owner of a claim renews it, releases it, or completes it',
   t.equal(await store.renew(second, 60_000), false)
   await store.release(second)
   t.equal(await store.complete(second, answer, 60_000), false)
-  t.equal(await store.claim({ ...second, fingerprint: 'other' }, 60_000), 'other')
+  t.same(await store.claim({ ...second, fingerprint: 'other' }, 60_000), { fingerprint: 'print' })
   t.equal(await store.renew(first, 60_000), true)
   await store.release(first)
   t.equal(await store.claim(second, 60_000), 'mine')
@@ -116,7 +116,7 @@ function runsOn (isDown: () => boolean) {
   const owed = new OwedResponses(services)
   const context: RunContext = { ...services, runs: new Set(), owed }
   const complete = async (id: string, given: StoredAnswer = answer) => {
-    const run = new Run(context, { claimant: { id, fingerprint: '', token: id }, lease: 30_000, ttl: 3_600_000, isClaimed: true, isOver: () => false })
+    const run = new Run(context, { claimant: { id, fingerprint: '', token: id }, lease: 30_000, ttl: 3_600_000, isClaimed: true, isOver: () => false, headersBefore: {} })
     await run.complete(given)
     return run
   }
