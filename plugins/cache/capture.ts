@@ -20,7 +20,13 @@ export function capture (payload: unknown, maxSize: number, declared: number | u
   if (payload instanceof Uint8Array) return { payload, body: payload.length <= maxSize ? copyBytes(payload) : 'unstorable' }
   if (payload instanceof Readable) return tee(payload, maxSize, declared)
   if (payload instanceof ReadableStream) return tee(Readable.fromWeb(payload as Parameters<typeof Readable.fromWeb>[0]), maxSize, declared)
+  if (isForeignStream(payload)) return tee(new Readable().wrap(payload), maxSize, declared)
   return { payload, body: 'unstorable' }
+}
+
+/** Whether it is a stream of another library, such as minipass or readable-stream. */
+function isForeignStream (payload: unknown): payload is NodeJS.ReadableStream {
+  return typeof payload === 'object' && payload !== null && 'pipe' in payload && typeof payload.pipe === 'function' && 'on' in payload
 }
 
 function within (body: Buffer, maxSize: number): Captured {

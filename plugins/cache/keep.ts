@@ -61,7 +61,7 @@ interface Place {
 
 /**
  * Where answers of a key differ by request headers, it holds the names of these, and the answers lie under keys of their
- * own. Their number is bounded: the oldest goes when there are too many.
+ * own. Their number is bounded: the one that was used least recently goes when there are too many.
  */
 async function placeOf (core: CacheCore, headers: RequestHeaders, state: RequestCache, entry: StoredResponse, varies: readonly string[]): Promise<Place | undefined> {
   const { fill, key, route } = state
@@ -77,7 +77,7 @@ async function placeOf (core: CacheCore, headers: RequestHeaders, state: Request
     const lookup: Lookup = place.text === fill.lookup.key.text ? fill.lookup : { ...base, key: place, seen: base.seen && { versions: base.seen.versions, generation: '' } }
     if (isSame && meta.ids.includes(place.id)) return { lookup, isWritten: false }
 
-    const ids = [...meta.ids, place.id]
+    const ids = [...route.variantUses.inOrder(key.text, meta.ids), place.id]
     const dropped = ids.splice(0, Math.max(0, ids.length - route.maxVariants))
     // A new list is published after the response that it leads to: an instance that finds the list would otherwise make that response again.
     const isWritten = !isSame && await core.write(lookup, entry, fill.versions)

@@ -1,6 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { CacheCore, Lookup } from './core.js'
-import { isResponse, isVariants, usabilityOf, type StoredResponse } from './entry.js'
+import { isResponse, isVariants, usabilityOf, type StoredResponse, type VariantsMeta } from './entry.js'
 import { variantKey, type CacheKey } from './key.js'
 import type { RequestCache } from './request-state.js'
 import { isRightByReads } from './unkeyed.js'
@@ -20,8 +20,11 @@ export interface Located {
 export function peekResponse (core: CacheCore, key: CacheKey, request: FastifyRequest, state: RequestCache): StoredResponse | undefined {
   const entry = core.peek(key)
   if (entry === undefined) return undefined
-  const found = isVariants(entry) ? core.peek(variantKey(key, entry.meta, ownHeaders(request))) : entry
-  return isResponse(found) && isSelected(found, request, state) ? found : undefined
+  const variant = isVariants(entry) ? variantKey(key, entry.meta, ownHeaders(request)) : undefined
+  const found = variant === undefined ? entry : core.peek(variant)
+  if (!isResponse(found) || !isSelected(found, request, state)) return undefined
+  if (variant !== undefined && isVariants(entry)) noteUse(key, variant, entry.meta, state)
+  return found
 }
 
 /** Looks a request up in the store: one round trip, or two where the answers of its URL vary. */
@@ -30,7 +33,14 @@ export async function locateResponse (core: CacheCore, key: CacheKey, tags: read
   const { entry } = base
   if (!isVariants(entry)) return { base, place: base, response: isResponse(entry) && isSelected(entry, request, state) ? entry : undefined }
   const place = await core.find(variantKey(key, entry.meta, ownHeaders(request)), tags)
-  return { base, place, response: isResponse(place.entry) && isSelected(place.entry, request, state) ? place.entry : undefined }
+  if (!isResponse(place.entry) || !isSelected(place.entry, request, state)) return { base, place, response: undefined }
+  noteUse(key, place.key, entry.meta, state)
+  return { base, place, response: place.entry }
+}
+
+/** That a variant was served counts when there is no room for another one. */
+function noteUse (key: CacheKey, variant: CacheKey, { ids }: VariantsMeta, { route: { maxVariants, variantUses } }: RequestCache): void {
+  if (ids.length >= maxVariants) variantUses.record(key.text, variant.text, maxVariants)
 }
 
 /** RFC 9111 §4.1; and the request has nothing else on which its response may depend. */

@@ -84,6 +84,7 @@ function judgeFreshness (
   const ttl = saidTtl ?? route.ttlOf?.(request, reply)
   if (isPromise(ttl)) return { why: 'ttl', ttl }
   if (ttl === 0) return { why: 'ttl 0' }
+  if (Number.isNaN(ttl)) return { why: 'invalid ttl' }
   const said = ttl ?? explicitLifetime(input) ?? (route.heuristic > 0 ? heuristicLifetime(input, route.heuristic) : undefined)
   if (said === undefined && !mayBeKeptUnasked(directives, status)) return { why: 'no freshness' }
   const age = ttl === undefined ? initialAge(input) : 0

@@ -13,6 +13,7 @@ import { hasNonce } from './nonce.js'
 import { pathOfTag } from './paths.js'
 import type { Passes } from './passes.js'
 import type { RequestCache } from './request-state.js'
+import type { ResolvedRouteCache } from './resolve-options.js'
 import { isUsableOnError } from './reuse.js'
 import { applyEntry, notModified } from './send-entry.js'
 import { isOfTheClient, judgeReads, warnOfTokens, warnOnce } from './unkeyed.js'
@@ -103,7 +104,7 @@ export function createTake (core: CacheCore, passes: Passes) {
       if (state.place !== undefined && isGone(reply.statusCode) && !isOfTheClient(state)) core.withdraw(state.place)
       return payload
     }
-    const judged: Judged = state.hasFailed ? { why: 'error' } : state.isRefused ? { why: 'the handler refused' } : judge(request, reply, state, core.now())
+    const judged: Judged = state.hasFailed && !isListedError(reply.statusCode, route) ? { why: 'error' } : state.isRefused ? { why: 'the handler refused' } : judge(request, reply, state, core.now())
     if ('why' in judged && judged.ttl !== undefined) return takeWith(judged.ttl, request, reply, state, payload)
     state.extraTags.push(...parseGroups(joined(reply.getHeader('cache-groups'))).map(groupTag))
     const why = 'why' in judged ? judged.why : whyUnshareable(request, reply, state, judged, undefined) ?? whyTagged(state)
@@ -181,6 +182,11 @@ export function asStored (reply: FastifyReply, { answer, hasFailed }: RequestCac
   const etag = joined(reply.getHeader('etag'))
   if (etag?.startsWith('"')) reply.header('etag', `W/${etag}`)
   return payload
+}
+
+/** Whether the route stores an error also where it was thrown: it names the status. What an error handler makes of others says nothing of the resource. */
+function isListedError (status: number, { ttlOf, statuses }: ResolvedRouteCache): boolean {
+  return status >= 400 && ttlOf !== undefined && statuses.has(status)
 }
 
 function whyTagged ({ fill, extraTags }: RequestCache): string | undefined {

@@ -1,7 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Clock } from '../shared/clock.js'
 import { parseDuration } from '../shared/duration.js'
-import { invalidOptionError, namingRoute } from '../shared/errors.js'
+import { describe, invalidOptionError, namingRoute } from '../shared/errors.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
 import { whenReady, type MaybePromise } from '../shared/maybe-promise.js'
 import { readOptions, type OptionReader } from '../shared/options.js'
@@ -11,18 +11,19 @@ import type { Explain } from './explain.js'
 import { resolveHarmless, type Harmless } from './harmless.js'
 import { createOwnerOf } from './owner.js'
 import { PLUGIN_OPTIONS, ROUTE_OPTIONS, type CachePluginOptions, type KeyOptions, type RouteCacheOptions, type TagsOption } from './options.js'
-import { isListOfStrings, resolveTiers, resolveTtl, saidTtl, type Tiers } from './ttl.js'
+import { isListOfStrings, resolveTiers, resolveTtl, returnedTtl, TTL_RESULTS, type Tiers } from './ttl.js'
 import { checkTags } from './tags.js'
 import { resolveDefaults, type ValuePlan } from './value-options.js'
 import { resolveSerializer, type Serializer } from './serializer.js'
 import { MAX_LIFE_MS } from './store.js'
+import { VariantUses } from './variant-uses.js'
 import { COOKIE } from './vary.js'
 
 /** How a route is cached, complete and checked. Times are milliseconds. */
 export interface ResolvedRouteCache {
   /** Whether answers are stored, or the route only invalidates. */
   stores: boolean
-  /** For how long an answer is fresh; undefined: as it says itself. */
+  /** For how long an answer is fresh; undefined: as it says itself. NaN: the route's function returned no ttl, and the answer is not stored. */
   ttlOf: ((request: FastifyRequest, reply: FastifyReply) => MaybePromise<number>) | undefined
   staleWhileRevalidate: number
   staleIfError: number
@@ -49,6 +50,7 @@ export interface ResolvedRouteCache {
   makesEtag: boolean
   maxEntrySize: number
   maxVariants: number
+  variantUses: VariantUses
   targeted: readonly string[]
   stripsTargeted: boolean
   unkeyed: 'warn' | 'bypass' | false
@@ -139,7 +141,15 @@ function resolveTtlOf (ttl: RouteCacheOptions['ttl'], tiers: Tiers, read: Option
     const fixed = resolveTtl(ttl ?? DEFAULT_TTL, tiers, read, HEADERS)
     return () => fixed
   }
-  return (request, reply) => whenReady(ttl(request, reply), said => saidTtl(said, tiers))
+  let isWarned = false
+  return (request, reply) => whenReady<unknown, number>(ttl(request, reply), result => {
+    const ms = returnedTtl(result, tiers)
+    if (ms !== undefined) return ms
+    const { url } = request.routeOptions
+    if (!isWarned) request.log.warn({ plugin: 'cache', route: url }, `cache: route ${url}: the function "ttl" returned ${describe(result)}: the response is not stored; return ${TTL_RESULTS} (logged once)`)
+    isWarned = true
+    return NaN
+  })
 }
 
 function resolveRoute (given: RouteCacheOptions, tiers: Tiers, own: RouteCacheOptions = given, where = ''): ResolvedRouteCache {
@@ -177,6 +187,7 @@ function resolveRoute (given: RouteCacheOptions, tiers: Tiers, own: RouteCacheOp
     makesEtag: read.boolean('etag', true),
     maxEntrySize: read.integer('maxEntrySize', 1024 ** 2, { min: 1 }),
     maxVariants: read.integer('maxVariants', 20, { min: 1, max: 1000 }),
+    variantUses: new VariantUses(),
     targeted: targeted.map(name => name.toLowerCase()),
     stripsTargeted: read.boolean('stripTargeted', false),
     unkeyed,

@@ -4,6 +4,7 @@ import { invalidArgumentError, invalidOptionError, namingRoute } from '../shared
 import { failHook, finishHook, holdPayload } from '../shared/hook-callback.js'
 import { isPromise, whenReady, type MaybePromise } from '../shared/maybe-promise.js'
 import { PinnedHooks } from '../shared/pinned-hooks.js'
+import { unwrapResponse } from '../shared/response-payload.js'
 import { createCacheStatus } from './cache-status.js'
 import type { CacheCore } from './core.js'
 import { mayExplain } from './explain.js'
@@ -15,6 +16,7 @@ import { createRefresher } from './refresh.js'
 import { isLookedUp, keyOf, stripQuery, whyBypassed } from './request-key.js'
 import { createState, type RequestCache } from './request-state.js'
 import type { ResolvedCacheOptions, ResolvedRouteCache } from './resolve-options.js'
+import { withoutLength } from './send-entry.js'
 import { askHandler, createServe } from './serve.js'
 import { checkTags } from './tags.js'
 import { watchUnanswered } from './unanswered.js'
@@ -149,8 +151,9 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
 
   function onSend (route: ResolvedRouteCache): onSendHookHandler {
     const keepPrivate = route.ownerOf && createKeepPrivate(route.targeted)
-    return function cacheOnSend (request, reply, payload, done) {
+    return function cacheOnSend (request, reply, sent, done) {
       const state = request[STATE]
+      const payload = unwrapResponse(reply, sent)
       if (state !== null) readAs('suite', request)
       const finish = (result: unknown): unknown => {
         const told = state !== null && route.stores ? tell(request, reply, state) : undefined
@@ -159,7 +162,8 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
         // Also a response without an owner, or from before the lookup: a CDN would send it to those who have an owner.
         keepPrivate?.(request, reply)
         if (route.stripsTargeted) for (const name of route.targeted) reply.removeHeader(name)
-        return isPromise(told) ? told.then(() => result) : result
+        const body = reply.statusCode === 304 ? withoutLength(reply, result) : result
+        return isPromise(told) ? told.then(() => body) : body
       }
       const prepare = (): unknown => {
         if (state === null) return finish(payload)
@@ -176,7 +180,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
       if (isPromise(prepared)) {
         holdPayload(payload)
         prepared.then(result => finishHook('cache', reply, done, null, result), error => failHook('cache', reply, done, error, payload))
-      } else done(null, prepared as typeof payload)
+      } else done(null, prepared)
     }
   }
 

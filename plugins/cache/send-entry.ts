@@ -41,6 +41,14 @@ export function notModified (reply: FastifyReply): string {
   return ''
 }
 
+/** The length of an empty text would be wrong for the response that the client has (RFC 9110 §8.6). @returns the body of a 304 */
+export function withoutLength (reply: FastifyReply, body: unknown): unknown {
+  if (body !== '' && body !== null && body !== undefined) return body
+  reply.removeHeader('content-length')
+  // Of no body Fastify tells no length.
+  return null
+}
+
 function partOf (reply: FastifyReply, body: Buffer, field: string): Buffer | string {
   const range = parseRange(field, body.length)
   if (range === undefined) return body

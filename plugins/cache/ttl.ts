@@ -24,10 +24,15 @@ export function resolveTtl (ttl: Duration, tiers: Tiers, read: OptionReader, als
   return ms
 }
 
-/** What a function says of one answer or value; what cannot be read is not stored. */
-export function saidTtl (said: unknown, tiers: Tiers): number {
-  const ms = named(said, tiers) ?? parseDuration(said)
-  return ms === undefined ? 0 : Math.min(ms, MAX_LIFE_MS / 2)
+/** What a function that returns a ttl may return, for messages. */
+export const TTL_RESULTS = "milliseconds, a string such as '30s', or the name of a tier; 0 or less means that it is not stored, and more than 15 days count as 15 days"
+
+/** @returns the milliseconds that a function has returned; undefined for what is no ttl */
+export function returnedTtl (result: unknown, tiers: Tiers): number | undefined {
+  // A time until something that is over is no mistake.
+  if (typeof result === 'number' && result <= 0) return 0
+  const ms = result === Infinity ? result : named(result, tiers) ?? parseDuration(result)
+  return ms === undefined ? undefined : Math.min(ms, MAX_LIFE_MS / 2)
 }
 
 function named (ttl: unknown, tiers: Tiers): number | undefined {

@@ -1,10 +1,11 @@
 import { MAX_TIMER_MS, type Duration } from '../shared/duration.js'
 import { readOptions, type OptionReader } from '../shared/options.js'
-import { invalidOptionError } from '../shared/errors.js'
+import { describe, invalidOptionError } from '../shared/errors.js'
 import { whenReady } from '../shared/maybe-promise.js'
 import { MAX_LIFE_MS } from './store.js'
 import { checkTags, type Tag } from './tags.js'
-import { resolveTtl, saidTtl, type Tiers } from './ttl.js'
+import { InvalidValueError } from './errors.js'
+import { resolveTtl, returnedTtl, TTL_RESULTS, type Tiers } from './ttl.js'
 
 /** How a value is kept. */
 export interface ValueOptions<T = unknown> {
@@ -108,7 +109,11 @@ function resolveTtlOf (ttl: GetOrSetOptions<never>['ttl'], fallback: ValuePlan, 
     const fixed = resolveTtl(ttl, tiers, read)
     return () => fixed
   }
-  return value => whenReady<unknown, number>(ttl(value as never), said => saidTtl(said, tiers))
+  return value => whenReady<unknown, number>(ttl(value as never), result => {
+    const ms = returnedTtl(result, tiers)
+    if (ms === undefined) throw new InvalidValueError('the function "ttl"', describe(result), TTL_RESULTS)
+    return ms
+  })
 }
 
 /** An entry has no more tags: whoever reads it reads their versions, all within one deadline. */

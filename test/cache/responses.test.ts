@@ -3,6 +3,7 @@ import type { AddressInfo } from 'node:net'
 import { Readable } from 'node:stream'
 import { gunzipSync } from 'node:zlib'
 import type { FastifyInstance, FastifyPluginCallback, FastifyReply, FastifyRequest } from 'fastify'
+import { Minipass } from 'minipass'
 import t, { type Test } from 'tap'
 import { rateLimit } from '../../plugins/rate-limit/index.js'
 import { ask, askTwice, createCacheApp, gate, onBothStores, settled } from '../helpers/cache/cache-app.js'
@@ -174,6 +175,100 @@ onBothStores('a response that is revalidated on each request keeps its type and 
   t.same([known.status, known.body, known.headers['set-cookie']], [304, '', 'sid=secret'], 'the client whose request the handler answered gets its cookie')
 })
 
+onBothStores('a Response as payload is stored or refused by its own status and headers, and one that failed invalidates nothing', async (t, store) => {
+  const { app } = await createCacheApp(t, { store })
+  const payloads: Record<string, () => Response> = {
+    '/json': () => Response.json({ a: 'ä' }, { headers: { 'x-a': '1' } }),
+    '/created': () => new Response(webStream(3), { status: 203, headers: { etag: '"e"', 'content-type': 'text/csv' } }),
+    '/empty': () => new Response(null, { status: 204 }),
+    '/missing': () => new Response('no', { status: 404 }),
+    '/private': () => new Response('mine', { headers: { 'cache-control': 'private' } }),
+    '/cookie': () => new Response('mine', { headers: { 'set-cookie': 'a=1' } })
+  }
+  for (const [url, payload] of Object.entries(payloads)) app.get(url, { config: { cache: true } }, async () => payload())
+  app.put('/json', async () => new Response('failed', { status: 500 }))
+  app.get('/owned', { config: { cache: { private: request => String(request.headers['x-user']) } } }, async () => new Response('mine', { headers: { 'cache-control': 'max-age=60' } }))
+  for (const [url, payload] of Object.entries(payloads)) {
+    const [miss, second] = await askTwice(app, url)
+    const isStored = ['/json', '/created', '/empty'].includes(url)
+    const expected = payload()
+    t.match(miss, { status: expected.status, body: await expected.text(), cache: 'MISS' }, url)
+    t.match(second, { status: miss.status, body: miss.body, cache: isStored ? 'HIT' : 'MISS' }, url)
+    for (const name of ['content-type', 'x-a', 'etag']) if (isStored && miss.headers[name] !== undefined) t.equal(second.headers[name], miss.headers[name], `${url}: ${name}`)
+  }
+  t.equal((await ask(app, '/json', {}, { method: 'PUT' })).status, 500)
+  t.equal((await ask(app, '/json')).cache, 'HIT', 'it is still there')
+  t.equal((await ask(app, '/owned', { 'x-user': 'ann' })).headers['cache-control'], 'max-age=60, private')
+})
+
+onBothStores('an error that the handler throws is stored where statuses lists its status, and no other', async (t, store) => {
+  const { app } = await createCacheApp(t, { store })
+  const fail = (statusCode: number) => async () => { throw Object.assign(new Error('failed'), { statusCode }) }
+  const listed = { config: { cache: { statuses: [200, 404, 503] } } }
+  app.get('/404', listed, fail(404))
+  app.get('/503', listed, fail(503))
+  app.get('/410', listed, fail(410))
+  app.get('/default', { config: { cache: true } }, fail(404))
+  app.get('/headers', { config: { cache: { ttl: 'headers', statuses: [404] } } }, async (_request, reply) => { reply.header('cache-control', 'max-age=60'); return await fail(404)() })
+  app.get('/excused', { ...listed, errorHandler: async (_error, _request, reply) => await reply.code(200).send('sorry') }, fail(500))
+  app.get('/not-found', listed, (_request, reply) => { reply.callNotFound() })
+  for (const [url, second] of Object.entries({ '/404': 'HIT', '/503': 'HIT', '/410': 'MISS', '/default': 'MISS', '/headers': 'MISS', '/excused': 'MISS', '/not-found': 'HIT' })) {
+    const [first, again] = await askTwice(app, url)
+    t.same([again.cache, again.status, again.body], [second, first.status, first.body], url)
+  }
+})
+
+onBothStores('a ttl function may return 0 or less, Infinity, text or a promise; anything else is not stored and logged once with the route', async (t, store) => {
+  const { app, warnings } = await createCacheApp(t, { store, options: { tiers: { short: '10s' } } })
+  const results: Array<[result: unknown, ttl: number | undefined]> = [['1m', 60], [Promise.resolve(5000), 5], ['short', 10], [Infinity, 15 * 24 * 3600], [1e12, 15 * 24 * 3600], [0, undefined], [-5000, undefined],
+    [NaN, undefined], ['soon', undefined], ['-5m', undefined], [undefined, undefined], [null, undefined], [{}, undefined], [Promise.resolve(true), undefined], ['headers', undefined]]
+  for (const [index, [result]] of results.entries()) app.get(`/${index}`, { config: { cache: { ttl: () => result as never } } }, async () => 'body')
+  for (const [index, [result, ttl]] of results.entries()) {
+    const [, second] = await askTwice(app, `/${index}`)
+    t.same([second.status, second.body, second.cache], [200, 'body', ttl === undefined ? 'MISS' : 'HIT'], String(result))
+    if (ttl !== undefined) t.match(second.headers['cache-status'], `;ttl=${ttl}`)
+  }
+  const refused = results.flatMap(([result, ttl], index) => ttl === undefined && typeof result !== 'number' ? [index] : [])
+  t.same(warnings().map(text => /^cache: route (\S+): the function "ttl"/.exec(text)?.[1]), [7, ...refused].map(index => `/${index}`), 'once a route')
+  t.match(warnings()[0], /returned NaN: the response is not stored; .*15 days/)
+  await t.rejects(app.cache.set('k', 1, { ttl: () => NaN }), { code: 'FST_REDIS_SUITE_CACHE_INVALID_VALUE', message: /"ttl" returned NaN; allowed: milliseconds/ })
+  await t.rejects(app.cache.getOrSet('k', () => 1, { ttl: async () => 'soon' }), { code: 'FST_REDIS_SUITE_CACHE_INVALID_VALUE' })
+  await app.cache.set('past', 1, { ttl: () => -1 })
+  await app.cache.set('long', 1, { ttl: () => Infinity })
+  t.same([await app.cache.has('past'), await app.cache.has('long')], [false, true])
+})
+
+onBothStores('of more variants than maxVariants the one that was used least recently goes, on hits of this process', async (t, store) => {
+  for (const l1 of [1024 ** 2, false] as const) {
+    const { app } = await createCacheApp(t, { store, options: { l1, maxVariants: 3 } })
+    app.get('/', { config: { cache: true } }, async (request, reply) => await reply.header('vary', 'x-lang').send(request.headers['x-lang']))
+    const request = async (lang: string) => { const { cache } = await ask(app, '/', { 'x-lang': lang }); await settled(app); return cache }
+    for (const lang of ['a', 'b', 'c']) t.equal(await request(lang), 'MISS')
+    for (const lang of ['b', 'a', 'c', 'a']) t.equal(await request(lang), 'HIT', lang)
+    t.equal(await request('d'), 'MISS', 'b goes')
+    for (const lang of ['a', 'c', 'd']) t.equal(await request(lang), 'HIT', lang)
+    t.equal(await request('b'), 'MISS', 'a goes')
+    for (const lang of ['c', 'd', 'b']) t.equal(await request(lang), 'HIT', lang)
+  }
+})
+
+onBothStores('a 304 of a cached route has no Content-Length, on a miss, a hit and for HEAD', async (t, store) => {
+  const { app } = await createCacheApp(t, { store })
+  app.get('/', { config: { cache: true } }, async (_request, reply) => await reply.header('etag', '"e"').send('body'))
+  app.get('/own', { config: { cache: { ttl: 'headers' } } }, async (request, reply) => request.headers['if-none-match'] === undefined ? 'body' : await reply.code(304).send(''))
+  const origin = await app.listen({ port: 0, host: '127.0.0.1' })
+  const condition = { 'if-none-match': '"e"' }
+  for (const [method, url] of [['GET', '/'], ['GET', '/'], ['HEAD', '/'], ['GET', '/own'], ['HEAD', '/own']] as const) {
+    const answer = await new Promise<{ status: number | undefined, headers: object }>((resolve, reject) => {
+      httpRequest(origin + url, { method, headers: condition }, response => { resolve({ status: response.statusCode, headers: response.headers }); response.resume() }).on('error', reject).end()
+    })
+    t.equal(answer.status, 304, `${method} ${url}`)
+    t.notOk('content-length' in answer.headers, `${method} ${url}`)
+    await settled(app)
+  }
+  t.match(await ask(app, '/'), { cache: 'HIT', body: 'body' })
+})
+
 // Content codings
 
 const load = async (name: string) => await import(name).then(module => module.default, () => undefined) as FastifyPluginCallback<{ encodings?: string[] }>
@@ -251,6 +346,7 @@ onBothStores('a stream of Node.js or of the web is stored when it is complete, a
     '/strings': () => Readable.from(['ä', 'b'], { objectMode: false }),
     '/web': () => webStream(5),
     '/empty-stream': () => Readable.from([]),
+    '/other-library': () => { const stream = new Minipass(); stream.write('a'); stream.end('b'); return stream },
     '/string': () => 'ä',
     '/buffer': () => Buffer.from([0, 255]),
     '/typed': () => new Uint16Array([1, 2, 3]).subarray(1),

@@ -230,7 +230,7 @@ interface Given {
   state?: Partial<RequestCache>
 }
 function prepare ({ route = { ttl: 'headers' }, request: given = {}, headers = {}, status = 200, state = {} }: Given) {
-  const request = { method: 'GET', headers: {}, ...given } as unknown as FastifyRequest
+  const request = { method: 'GET', headers: {}, routeOptions: { url: '/' }, log: { warn () {} }, ...given } as unknown as FastifyRequest
   const reply = { statusCode: status, getHeaders: () => ({ ...headers }) } as unknown as FastifyReply
   return [request, reply, { ...createState(request, resolveCacheOptions({}).route(route, 'GET /')), requestedAt: NOW, ...state }] as const
 }
@@ -268,7 +268,7 @@ t.test('a response that may not be stored is not stored', async t => {
     [says('no-store'), 'no-store'], [says('private'), 'private'], [says('max-age='), 'malformed cache-control'], [says('max-age=9', { vary: '*' }), 'vary'], [says('max-age=9', { 'set-cookie': 'a=1' }), 'set-cookie'],
     [says('max-age=0'), 'not fresh'], [says('max-age=9', { age: '9' }), 'not fresh'], [says('max-age=x'), 'not fresh'], [{}, 'not fresh'], [{ status: 302 }, 'no freshness'], [{ ...says('max-age=9'), request: { method: 'HEAD' } }, 'method'],
     [{ ...says('max-age=9'), request: { session: { user: 1 } } }, 'session'], [{ ...says('max-age=9'), state: { hasAuthorization: true } }, 'authorization'], [{ route: { ttl: 0 } }, 'ttl 0'], [{ route: { ttl: 9 }, status: 500 }, 'status'],
-    [{ route: { ttl: 9 }, ...says('no-store') }, 'no-store'], [says('', { expires: '0' }), 'not fresh'], [{ route: { ttl: () => 'soon' } }, 'ttl 0']
+    [{ route: { ttl: 9 }, ...says('no-store') }, 'no-store'], [says('', { expires: '0' }), 'not fresh'], [{ route: { ttl: () => 'soon' } }, 'invalid ttl'], [{ route: { ttl: () => -1 } }, 'ttl 0']
   ]
   for (const [given, expected] of table) t.equal(why(given), expected, JSON.stringify(given))
 })
