@@ -1,6 +1,7 @@
-import { isRedisClient, type RedisClient } from '../shared/client.js'
+import { isRedisClient, repliesWithText, REPLIES_ALLOWED, type RedisClient } from '../shared/client.js'
 import type { Clock } from '../shared/clock.js'
 import type { Duration } from '../shared/duration.js'
+import { invalidOptionError, InWords } from '../shared/errors.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
 import { readOptions } from '../shared/options.js'
 
@@ -56,6 +57,7 @@ export function resolvePluginOptions (given: LockPluginOptions): ResolvedLockPlu
   read.onlyKnown([...LOCK_OPTIONS, 'redis', 'nodes', 'timeout', 'clockDrift', 'clock'])
   if (given.nodes !== undefined && given.redis !== undefined) read.fail('redis', '"redis" or "nodes", not both')
   if (given.nodes !== undefined && !areNodes(given.nodes)) read.fail('nodes', 'ioredis clients of 3 or more servers, each once')
+  if (given.nodes?.some(repliesWithText)) throw invalidOptionError('lock', 'nodes', new InWords('clients of which one has stringNumbers'), REPLIES_ALLOWED)
   const clockDrift = read.fraction('clockDrift', 0.01)
   if (clockDrift > 0.5) read.fail('clockDrift', 'a number from 0 to 0.5')
   return {

@@ -1,8 +1,8 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { RedisClient } from '../shared/client.js'
-import type { Clock } from '../shared/clock.js'
 import { addressOf } from './connect.js'
 import { isDatabaseRefusal, summary } from './errors.js'
+import type { ResolvedRedisOptions } from './options.js'
 
 /**
  * Logs one line a change of state. While the connection is down its errors are counted, not logged one by one;
@@ -10,7 +10,7 @@ import { isDatabaseRefusal, summary } from './errors.js'
  *
  * @returns a function that ends the log, for when the app closes the client itself
  */
-export function logConnection (client: RedisClient, log: FastifyBaseLogger, namespace: string | undefined, clock: Clock): () => void {
+export function logConnection (client: RedisClient, log: FastifyBaseLogger, { namespace, required, clock }: Pick<ResolvedRedisOptions, 'namespace' | 'required' | 'clock'>): () => void {
   const about = { plugin: 'redis', address: addressOf(client), namespace }
   let state: 'connecting' | 'connected' | 'down' = 'connecting'
   let since = clock.monotonic()
@@ -39,7 +39,8 @@ export function logConnection (client: RedisClient, log: FastifyBaseLogger, name
       isRefused = true
       log.error({ ...about, reason }, 'redis: the server refuses the database, so that nothing is sent to it; choose one that it has')
     }
-    if (state === 'connecting') down('redis: cannot connect, trying again until it can')
+    // Where Redis is required, the error of the boot says so.
+    if (state === 'connecting' && !required) down('redis: cannot connect, trying again until it can')
   })
   // Not on 'close', which a client that the app closes itself emits as well.
   client.on('reconnecting', () => {

@@ -17,13 +17,20 @@ const EXPLANATION: Record<ConnectFailure, string> = {
   FAILED: 'the connection failed'
 }
 
+const WHAT_TO_DO = '; start Redis there, give its address by the option url, as REDIS_URL in url: process.env.REDIS_URL, or boot without it by required: false'
+
+/** Whether it may be there later. */
+function isAway (kind: ConnectFailure): boolean {
+  return kind === 'REFUSED' || kind === 'TIMEOUT'
+}
+
 /**
  * @param address - host and port, without credentials
  * @param cause - what happened last, if anything
  */
 export function connectError (kind: ConnectFailure, address: string, cause: Error | undefined): Error {
   const ConnectError = pluginError('redis', `CONNECT_${kind}`, 'cannot connect to %s: %s%s', 500)
-  return new ConnectError(address, EXPLANATION[kind], cause ? ` (${summary(cause)})` : '')
+  return new ConnectError(address, EXPLANATION[kind], `${cause ? ` (${summary(cause)})` : ''}${isAway(kind) ? WHAT_TO_DO : ''}`)
 }
 
 export function connectFailureOf (error: Error | undefined): ConnectFailure {

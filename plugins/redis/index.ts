@@ -29,7 +29,7 @@ export const redis = fp<RedisPluginOptions>(async function redis (fastify, given
   const client = options.client ?? createClient(options)
   rememberNodes(client, options.target.cluster?.nodes)
   setKeyPrefix(client, options.prefix)
-  const endLog = logConnection(client, fastify.log, options.namespace, clock)
+  const endLog = logConnection(client, fastify.log, options)
   if (options.closeClient) {
     fastify.addHook('onClose', async () => {
       endLog()

@@ -4,9 +4,10 @@ import type { Clock } from '../shared/clock.js'
 import type { Duration } from '../shared/duration.js'
 import { invalidOptionError } from '../shared/errors.js'
 import { readOptions } from '../shared/options.js'
+import { checkNames } from './known-options.js'
 import { checkTarget } from './target.js'
 
-interface SuiteOptions {
+export interface SuiteOptions {
   /** `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS. Instead of `host` and `port`. */
   url?: string | undefined
   /** A Redis Cluster: some of its nodes, and what ioredis's `Cluster` takes. Instead of `url` or `host`. */
@@ -57,6 +58,7 @@ const MAX_RECONNECT_DELAY_MS = 500
 export function resolveRedisOptions (options: RedisPluginOptions): ResolvedRedisOptions {
   const read = readOptions('redis', options)
   const { url: _url, cluster, client, closeClient, namespace, prefix, required, closeTimeout: _, clock: __, ...ioredis } = options
+  checkNames(options)
   const url = checkTarget(options)
 
   const connectTimeout = read.duration('connectTimeout', 2000, { min: 1 })

@@ -71,13 +71,28 @@ export function findClient (fastify: FastifyInstance, plugin: PluginName, option
   if (option === false || option === null) return undefined
   if (option !== undefined) {
     if (isRedisClient(option) && option.status === 'end') throw invalidOptionError(plugin, 'redis', new InWords('a client that was closed'), 'a client that is open')
-    if (isRedisClient(option)) return option
+    if (isRedisClient(option)) return checkReplies(plugin, option)
     throw invalidOptionError(plugin, 'redis', option, 'an ioredis client (Redis or Cluster), or false for the memory store')
   }
   const decorated: unknown = fastify.hasDecorator('redis') ? fastify.redis : undefined
-  if (decorated === undefined || isRedisClient(decorated)) return decorated
+  if (decorated === undefined) return undefined
+  if (isRedisClient(decorated)) return checkReplies(plugin, decorated)
   throw invalidOptionError(plugin, 'redis', undefined,
     `one of the named clients, as fastify.redis holds only these: ${Object.keys(fastify.redis).join(', ')}`)
+}
+
+/** @throws `FST_REDIS_SUITE_<PLUGIN>_INVALID_OPTION` */
+function checkReplies (plugin: PluginName, client: RedisClient): RedisClient {
+  if (repliesWithText(client)) throw invalidOptionError(plugin, 'redis', new InWords('a client with stringNumbers'), REPLIES_ALLOWED)
+  return client
+}
+
+export const REPLIES_ALLOWED = 'a client without stringNumbers, as numbers in replies would be strings; give the plugins a client of their own'
+
+/** Whether the client returns numbers as strings, so that `reply === 1` never holds. */
+export function repliesWithText (client: RedisClient): boolean {
+  const { stringNumbers } = isCluster(client) ? client.options.redisOptions ?? {} : client.options
+  return stringNumbers === true
 }
 
 export function isRedisClient (value: unknown): value is RedisClient {

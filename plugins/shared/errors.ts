@@ -44,11 +44,12 @@ function invalidError (plugin: PluginName, what: string, given: unknown, allowed
  * Returns the error of an option that the plugin does not have: it names the option that may have been meant, and all that there are.
  *
  * @param kind - what the name is of, where it is not of an option
+ * @param allowed - names what is allowed, where the list is too long
  */
-export function unknownOptionError (plugin: PluginName, option: string, known: readonly string[], kind = 'option'): Error {
-  const UnknownOptionError = pluginError(plugin, 'INVALID_OPTION', 'unknown %s; %sallowed: one of %s')
+export function unknownOptionError (plugin: PluginName, option: string, known: readonly string[], kind = 'option', allowed = `one of ${known.join(', ')}`): Error {
+  const UnknownOptionError = pluginError(plugin, 'INVALID_OPTION', 'unknown %s; %sallowed: %s')
   const meant = closest(option, known)
-  return new UnknownOptionError(`${kind} ${quote(option)}`, meant === undefined ? '' : `did you mean "${meant}"? `, known.join(', '))
+  return new UnknownOptionError(`${kind} ${quote(option)}`, meant === undefined ? '' : `did you mean "${meant}"? `, allowed)
 }
 
 /**

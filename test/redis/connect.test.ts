@@ -89,12 +89,37 @@ t.test('options that cannot be used fail with a coded error', async t => {
     ['a nonsensical time-out', { connectTimeout: 'soon' }],
     ['a prefix that would move all keys into one slot', { prefix: '{shop}' }],
     ['required that is no boolean', { required: 'yes' }],
-    ['a clock that is none', { clock: Date }]
+    ['a clock that is none', { clock: Date }],
+    ['a name that neither the plugin nor ioredis knows', { uri: 'redis://localhost' }],
+    ['such a name of a Cluster', { cluster: { nodes: [{ port: 1 }], options: { scaleRead: 'all' } } }],
+    ['such a name of its nodes', { cluster: { nodes: [{ port: 1 }], options: { redisOptions: { passwort: SECRET } } } }]
   ]
   for (const [name, options] of cases) {
     await t.rejects(async () => { await boot(t, options) }, { code: 'FST_REDIS_SUITE_REDIS_INVALID_OPTION' }, name)
   }
   await t.rejects(async () => { await boot(t, { url: `http://x:${SECRET}@y` }) }, { message: /^((?!correct-horse).)*$/ }, 'a bad url is not repeated')
+})
+
+t.test('an unknown option is refused with the nearest name that exists', async t => {
+  const cases: Array<[object, RegExp]> = [
+    [{ uri: `redis://:${SECRET}@localhost` }, /unknown option "uri"; did you mean "url"\?/],
+    [{ retryStrategie: () => 1 }, /did you mean "retryStrategy"\?/],
+    [{ cluster: { nodes: [{ port: 1 }], options: { scaleRead: 'all' } } }, /unknown option "cluster.options.scaleRead"; did you mean "cluster.options.scaleReads"\?/],
+    [{ cluster: { nodes: [{ port: 1 }] }, scaleReads: 'all' }, /unknown option "scaleReads"; .*cluster\.options/]
+  ]
+  for (const [options, message] of cases) {
+    await t.rejects(async () => { await boot(t, options) }, { code: 'FST_REDIS_SUITE_REDIS_INVALID_OPTION', message }, String(message))
+    await t.rejects(async () => { await boot(t, options) }, { message: /^((?!correct-horse).)*$/ })
+  }
+})
+
+t.test('a refused connection at boot is one line that says what to do, and nothing else is logged', async t => {
+  const { logger, lines } = collectLog()
+  const app = Fastify({ loggerInstance: logger })
+  const error = await Promise.resolve(app.register(redis, { port: 1, connectTimeout: 100 })).then(() => undefined, (thrown: Error) => thrown)
+  await app.close().catch(() => {})
+  t.match(error, { code: 'FST_REDIS_SUITE_REDIS_CONNECT_REFUSED', message: /^redis: cannot connect to localhost:1: connection refused.*REDIS_URL.*required: false$/ })
+  t.same(lines, [])
 })
 
 t.test('url, host and port, password, ACL and TLS reach the same kind of client', async t => {

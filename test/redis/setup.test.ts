@@ -1,9 +1,9 @@
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net'
 import Fastify from 'fastify'
-import { Redis, type ClusterNode } from 'ioredis'
+import { Cluster, Redis, type ClusterNode } from 'ioredis'
 import t, { type Test } from 'tap'
-import { cache } from '../../plugins/cache/index.js'
-import { redis, type RedisPluginOptions } from '../../plugins/redis/index.js'
+import { cache, events, health, idempotency, lock, rateLimit, redis, session } from '../../plugins/index.js'
+import type { RedisPluginOptions } from '../../plugins/redis/index.js'
 import { collectLog } from '../helpers/app/log-lines.js'
 import { newPrefix, sharedCluster, sharedRedis, startProxy, startRedis, startSentinel, until } from '../helpers/index.js'
 
@@ -201,6 +201,26 @@ t.test('a client that was closed is refused by a coded error that says so', asyn
     t.match(error, { code: 'FST_REDIS_SUITE_REDIS_CONNECT_ENDED', message: /was closed before/ })
   }
   await t.rejects(async () => { await Fastify().register(cache, { redis: client }) }, { code: 'FST_REDIS_SUITE_CACHE_INVALID_OPTION', message: /closed/ })
+})
+
+t.test('a client that returns numbers as strings is refused at registration by each plugin', async t => {
+  const plugins: Array<[name: string, plugin: unknown, options?: object]> = [
+    ['cache', cache], ['rateLimit', rateLimit], ['events', events], ['lock', lock], ['health', health],
+    ['session', session, { secret: 'a secret of at least thirty-two characters' }], ['idempotency', idempotency, { scope: () => 'all' }]
+  ]
+  const single = new Redis(shared.url, { stringNumbers: true, lazyConnect: true })
+  const cluster = new Cluster([{ host, port: 1 }], { lazyConnect: true, redisOptions: { stringNumbers: true } })
+  const refused = { code: /^FST_REDIS_SUITE_\w+_INVALID_OPTION$/, message: /option "redis" is a client with stringNumbers; allowed: a client without stringNumbers/ }
+  for (const [name, plugin, options] of plugins) {
+    for (const client of [single, cluster]) {
+      await t.rejects(async () => { await Fastify().register(plugin as never, { ...options, redis: client } as never) }, refused, name)
+      const app = Fastify()
+      app.decorate<unknown>('redis', client)
+      await t.rejects(async () => { await app.register(plugin as never, options as never) }, refused, `${name}, with fastify.redis`)
+    }
+  }
+  const nodes = [single, new Redis({ lazyConnect: true }), new Redis({ lazyConnect: true })]
+  await t.rejects(async () => { await Fastify().register(lock, { nodes }) }, { code: 'FST_REDIS_SUITE_LOCK_INVALID_OPTION', message: /stringNumbers/ })
 })
 
 t.test('while a client that the app has closed is asked, the error and the circuit say that it was closed', async t => {

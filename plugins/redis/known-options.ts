@@ -1,0 +1,56 @@
+import { Redis, type ClusterOptions, type RedisOptions } from 'ioredis'
+import { unknownOptionError } from '../shared/errors.js'
+import type { RedisPluginOptions, SuiteOptions } from './options.js'
+
+/** All names of the options `T`: the compiler refuses a list that lacks one. */
+function namesOf<T> () {
+  return <const N extends keyof T & string>(names: [keyof T] extends [N] ? readonly N[] : never): readonly string[] => names
+}
+
+const SUITE = namesOf<SuiteOptions>()([
+  'url', 'cluster', 'client', 'closeClient', 'namespace', 'prefix', 'required', 'connectTimeout', 'commandTimeout',
+  'closeTimeout', 'clock'
+])
+const IOREDIS = namesOf<RedisOptions>()([
+  'Connector', 'autoPipeliningIgnoredCommands', 'autoResendUnfulfilledCommands', 'autoResubscribe',
+  'blockingTimeout', 'blockingTimeoutGrace', 'clientInfoTag', 'commandQueue', 'commandTimeout', 'connectTimeout',
+  'connectionName', 'db', 'disableClientInfo', 'disconnectTimeout', 'enableAutoPipelining', 'enableOfflineQueue',
+  'enableReadyCheck', 'enableTLSForSentinelMode', 'failoverDetector', 'family', 'himportFieldsets', 'host',
+  'keepAlive', 'keyPrefix', 'lazyConnect', 'maxLoadingRetryTime', 'maxRetriesPerRequest', 'monitor', 'name',
+  'natMap', 'noDelay', 'offlineQueue', 'password', 'path', 'port', 'preferredSlaves', 'protocol', 'readOnly',
+  'reconnectOnError', 'replyMapping', 'retryStrategy', 'role', 'scripts', 'sentinelCommandTimeout',
+  'sentinelMaxConnections', 'sentinelPassword', 'sentinelReconnectStrategy', 'sentinelRetryStrategy', 'sentinelTLS',
+  'sentinelUsername', 'sentinels', 'showFriendlyErrorStack', 'socketTimeout', 'stringNumbers', 'tls',
+  'updateSentinels', 'username'
+])
+const CLUSTER = namesOf<ClusterOptions>()([
+  'autoPipeliningIgnoredCommands', 'clusterNodeRetryStrategy', 'clusterRetryStrategy', 'dnsLookup',
+  'enableAutoPipelining', 'enableOfflineQueue', 'enableReadyCheck', 'himportFieldsets', 'keyPrefix', 'lazyConnect',
+  'maxRedirections', 'natMap', 'redisOptions', 'resolveSrv', 'retryDelayOnClusterDown', 'retryDelayOnFailover',
+  'retryDelayOnMoved', 'retryDelayOnTryAgain', 'scaleReads', 'scripts', 'shardedSubscribers',
+  'showFriendlyErrorStack', 'slotsRefreshInterval', 'slotsRefreshTimeout', 'useSRVRecords'
+])
+
+/** Options that Fastify itself reads from what `register` is given. */
+const FASTIFY = ['logLevel', 'logSerializers']
+
+/**
+ * Refuses names that neither the plugin nor ioredis knows, as they would be without effect.
+ *
+ * @throws `FST_REDIS_SUITE_REDIS_INVALID_OPTION`
+ */
+export function checkNames (options: RedisPluginOptions): void {
+  // An ioredis that is newer than the types may know more: those with a default.
+  const ioredis = [...IOREDIS, ...Object.keys(new Redis({ lazyConnect: true }).options)]
+  refuseUnknown(options, [...SUITE, ...ioredis, ...FASTIFY], '', `${SUITE.join(', ')}, and the options of ioredis; those of a Cluster in cluster.options`)
+  const { cluster } = options
+  refuseUnknown(cluster, ['nodes', 'options'], 'cluster.')
+  refuseUnknown(cluster?.options, CLUSTER, 'cluster.options.')
+  refuseUnknown(cluster?.options?.redisOptions, ioredis, 'cluster.options.redisOptions.', 'the options of ioredis')
+}
+
+function refuseUnknown (options: object | undefined, known: readonly string[], path: string, allowed?: string): void {
+  if (typeof options !== 'object' || options === null) return
+  const unknown = Object.keys(options).find(name => !known.includes(name))
+  if (unknown !== undefined) throw unknownOptionError('redis', `${path}${unknown}`, known.map(name => `${path}${name}`), 'option', allowed)
+}
