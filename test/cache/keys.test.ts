@@ -2,11 +2,12 @@ import fc from 'fast-check'
 import Fastify, { type FastifyRequest } from 'fastify'
 import t from 'tap'
 import { compileGlob } from '../../plugins/cache/glob.js'
-import { CacheKey, dataKey, responseKey, type ResponseKeyParts, variantKey } from '../../plugins/cache/key.js'
+import { CacheKey, dataKey, responseKey, variantKey, type ResponseKeyParts } from '../../plugins/cache/key.js'
 import type { RouteCacheOptions } from '../../plugins/cache/options.js'
 import { hasSession, keyOf, splitUrl, stripQuery, whyBypassed } from '../../plugins/cache/request-key.js'
 import { createState, type RequestCache } from '../../plugins/cache/request-state.js'
 import { resolveCacheOptions } from '../../plugins/cache/resolve-options.js'
+import { ask, createCacheApp, onBothStores, settled } from '../helpers/cache/cache-app.js'
 
 // Keys
 
@@ -225,4 +226,38 @@ t.test('what a pattern begins and ends with, * in between, is what passes', asyn
 t.test('any text is a pattern', async t => {
   fc.assert(fc.property(anyText, anyText, (glob, other) => { compileGlob(glob)(other) }), { numRuns: 2000 })
   t.pass('none of them threw')
+})
+
+onBothStores('routes of one path that regular expressions of hosts tell apart never share a response', async (t, store) => {
+  const { app } = await createCacheApp(t, {
+    store,
+    routes: app => {
+      for (const shop of ['ann', 'bob']) app.get('/', { constraints: { host: new RegExp(`^${shop}\\.`) }, config: { cache: true } }, async () => shop)
+    }
+  })
+  for (const shop of ['ann', 'bob', 'ann', 'bob']) {
+    t.equal((await ask(app, '/', { host: `${shop}.example` })).body, shop)
+    await settled(app)
+  }
+  t.equal((await ask(app, '/', { host: 'bob.example' })).cache, 'HIT')
+})
+
+t.test('a constraint whose value has no text of its own is refused on a cached route', async t => {
+  const { app } = await createCacheApp(t, {
+    server: {
+      routerOptions: {
+        constraints: {
+          tier: {
+            name: 'tier',
+            storage: () => ({ get: () => null, set: () => {} }),
+            deriveConstraint: () => 'a',
+            validate: () => {}
+          }
+        }
+      }
+    } as never
+  })
+  const constraints = { tier: (name: string) => name === 'a' }
+  app.get('/plain', { constraints }, async () => 'plain')
+  t.throws(() => app.get('/cached', { constraints, config: { cache: true } }, async () => 'cached'), { code: 'FST_REDIS_SUITE_CACHE_INVALID_OPTION', message: /constraints of GET \/cached/ })
 })

@@ -1,12 +1,16 @@
-import t from 'tap'
 import Fastify from 'fastify'
+import t from 'tap'
 import { lock, type LockPluginOptions } from '../../plugins/lock/index.js'
 import { createMemoryStore } from '../../plugins/lock/memory-store.js'
+import { acquireScript } from '../../plugins/shared/lease-scripts.js'
+import { runScript } from '../../plugins/shared/script.js'
 import { createTestClock } from '../../plugins/testing/index.js'
-import { forEachStore, sharedRedis } from '../helpers/index.js'
+import { forEachStore, newPrefix, sharedRedis } from '../helpers/index.js'
 import { connect, openLocks } from '../helpers/lock/lock-app.js'
 import { testLocks } from '../helpers/lock/lock-contract.js'
 import { heapInUse } from '../helpers/timing/heap.js'
+
+const client = (await sharedRedis()).client()
 
 const server = await sharedRedis()
 
@@ -44,4 +48,92 @@ t.test('in memory, locks that ended by their ttl take no memory, also behind one
   const grown = heapInUse() - before
   t.ok(grown < 2_000_000, `${grown} bytes`)
   t.equal(await store.isLocked('long'), true)
+})
+
+/** What was never given out as a token. */
+const NONE = ['nan', '-nan', 'inf', '-inf', '1e400', '1e30', '-5', '1.5', '', 'text', '0x1fffffffffffff', ' 12', '12 ', '12\0']
+/** Whole numbers that no safe one is above. */
+const TOO_HIGH = ['9000000000000000', '9007199254740992', '99999999999999999999', `1${'0'.repeat(400)}`]
+
+t.test('a stored fence that is no token is repaired: each token is a safe whole number above all before it', async t => {
+  const { locks, clock, keyOf } = await openLocks(t, 'redis')
+  for (const damaged of NONE) {
+    const tokens: number[] = []
+    const take = async () => { await locks.using('a', (_signal, { token }) => { tokens.push(token) }) }
+    await take()
+    await client.set(keyOf('fence', 'a'), damaged)
+    await clock.advance(1)
+    for (let i = 0; i < 3; i++) await take()
+    t.ok(tokens.every((token, i) => Number.isSafeInteger(token) && token > (tokens[i - 1] ?? 0)), `${JSON.stringify(damaged)}: ${tokens.join()}`)
+    t.equal(await client.get(keyOf('fence', 'a')), String(tokens.at(-1)))
+  }
+})
+
+t.test('a fence that is damaged while its lock is held is the holder\'s again with the next extension, and never lower', async t => {
+  const { locks, keyOf } = await openLocks(t, 'redis')
+  for (const damaged of [...NONE, '1']) {
+    await using held = await locks.acquire('a')
+    await client.set(keyOf('fence', 'a'), damaged)
+    await held.extend()
+    t.equal(await client.get(keyOf('fence', 'a')), String(held.token), JSON.stringify(damaged))
+  }
+  await using held = await locks.acquire('a')
+  await client.set(keyOf('fence', 'a'), '8999999999999999')
+  await held.extend()
+  t.equal(await client.get(keyOf('fence', 'a')), '8999999999999999')
+})
+
+t.test('a fence that no safe token is above is a coded error that names the key, nothing is locked, and all is well without it', async t => {
+  const { locks, keyOf } = await openLocks(t, 'redis')
+  for (const damaged of TOO_HIGH) {
+    await client.set(keyOf('fence', 'a'), damaged)
+    const error = await locks.acquire('a').catch((error: unknown) => error)
+    t.match(error, { code: 'FST_REDIS_SUITE_LOCK_FENCE_EXHAUSTED', statusCode: 500 }, damaged)
+    t.ok(String(error).includes(keyOf('fence', 'a')))
+    t.equal(await locks.isLocked('a'), false)
+    t.equal(await client.get(keyOf('fence', 'a')), damaged)
+    await client.del(keyOf('fence', 'a'))
+    t.equal(await locks.using('a', () => 'inside'), 'inside')
+  }
+  await client.set(keyOf('fence', 'a'), '8999999999999999')
+  t.equal(await locks.using('a', (_signal, { token }) => token), 9_000_000_000_000_000)
+})
+
+t.test('a key of another type in place of a fence or a line is replaced, and one in place of a lock is left alone', async t => {
+  const { locks, keyOf } = await openLocks(t, 'redis')
+  for (const what of ['fence', 'line', 'seen'] as const) {
+    await client.rpush(keyOf(what, 'a'), 'x')
+    const held = await locks.acquire('a')
+    await client.del(keyOf(what, 'a'))
+    await client.rpush(keyOf(what, 'a'), 'x')
+    await t.rejects(locks.acquire('a', { wait: 0 }), { code: 'FST_REDIS_SUITE_LOCK_LOCKED' }, what)
+    t.equal(await held.release(), true, what)
+    t.equal(await locks.isLocked('a'), false, what)
+  }
+  await client.rpush(keyOf('held', 'a'), 'x')
+  await t.rejects(locks.acquire('a', { wait: 0 }), { code: 'FST_REDIS_SUITE_LOCK_STORE_UNAVAILABLE' })
+  t.same(await client.lrange(keyOf('held', 'a'), 0, -1), ['x'])
+})
+
+t.test('the fences of write-behind and of streams follow the same rules', async t => {
+  const prefix = newPrefix()
+  const [owner, fence] = [`${prefix}:owner`, `${prefix}:fence`]
+  const clock = createTestClock()
+  const acquire = async () => {
+    await client.del(owner)
+    await clock.advance(1)
+    return await runScript(client, acquireScript, [owner, fence], ['token', 60_000], clock)
+  }
+  for (const damaged of NONE) {
+    const before = Number(await acquire())
+    await client.set(fence, damaged, 'EX', 60)
+    const [next, last] = [Number(await acquire()), Number(await acquire())]
+    t.ok(Number.isSafeInteger(last) && last > next && next > before, JSON.stringify(damaged))
+  }
+  for (const damaged of TOO_HIGH) {
+    await client.set(fence, damaged, 'EX', 60)
+    await t.rejects(acquire(), { message: /^FENCE/ })
+    t.equal(await client.exists(owner), 0)
+  }
+  await client.del(owner, fence)
 })

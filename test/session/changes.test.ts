@@ -1,9 +1,14 @@
-import fc from 'fast-check'
 import { isDeepStrictEqual } from 'node:util'
+import fc from 'fast-check'
 import t, { type Test } from 'tap'
 import { contentsOf, diff, diffContents, joinFields, parseFields, takeSnapshot } from '../../plugins/session/fields.js'
+import '../helpers/index.js'
 import { Gate } from '../helpers/session/gate.js'
+import { testRaces } from '../helpers/session/races.js'
 import { anySession, Browser, createSessionApp, type SessionAppOptions } from '../helpers/session/session-app.js'
+
+// Before the other tests: it waits for its servers.
+await testRaces(t, { counts: { redis: 100, cluster: 40 } })
 
 interface Deep { deep: unknown }
 const initial = { name: 'Ann' as unknown, list: [{ deep: true }, { deep: 2 }] as Deep[], at: new Date(0).toISOString() as unknown, 10: 'ten', empty: {} as unknown }
