@@ -10,7 +10,6 @@ import httpProxy from '@fastify/http-proxy'
 import fastifyRedis from '@fastify/redis'
 import swagger from '@fastify/swagger'
 import underPressure from '@fastify/under-pressure'
-import { build as bundle } from 'esbuild'
 import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
 import mercurius, { type MercuriusContext } from 'mercurius'
 import { AggregatorRegistry } from 'prom-client'
@@ -20,6 +19,7 @@ import { cache, events, health, idempotency, lock, metrics, rateLimit, redis, se
 import type { MetricsPluginOptions } from '../../plugins/metrics/index.js'
 import { createTestClock } from '../../plugins/testing/index.js'
 import { ask } from '../helpers/cache/cache-app.js'
+import { TYPESCRIPT } from '../helpers/compiled/exec-argv.js'
 import { closeApp, createTestApp, SECRET, startRedis, until } from '../helpers/index.js'
 import { Scrape } from '../helpers/metrics/scrape.js'
 
@@ -123,10 +123,7 @@ async function askWorkers (port: number, path: string, { method = 'GET', headers
 }
 
 t.test('three workers of a Node.js cluster share one limit, cache, lock, session and channel, and their metrics are combined', async t => {
-  const exec = join(t.testdir(), 'worker.mjs')
-  // Compiled once, as each worker would spend most of its CPU time on that.
-  await bundle({ entryPoints: [join(import.meta.dirname, '../fixtures/cluster-worker.ts')], outfile: exec, bundle: true, packages: 'external', platform: 'node', format: 'esm' })
-  cluster.setupPrimary({ exec, execArgv: [] })
+  cluster.setupPrimary({ exec: join(import.meta.dirname, '../fixtures/cluster-worker.ts'), execArgv: [...TYPESCRIPT] })
   t.teardown(() => { for (const worker of Object.values(cluster.workers ?? {})) worker?.process.kill('SIGKILL') })
   const workers = Array.from({ length: 3 }, () => cluster.fork({ REDIS_URL: server.url }))
   const [address] = await Promise.all(workers.map(async worker => (await once(worker, 'listening'))[0] as { port: number }))
