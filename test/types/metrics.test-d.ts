@@ -11,6 +11,8 @@ app.register(metrics, { path: false, registry: new Registry(), labels: { app: 's
 app.register(metrics, { expose: 'loopback' })
 app.register(metrics, { expose: false })
 app.register(metrics, { expose: async request => request.ip === '10.0.0.5' })
+app.register(metrics, { exclude: ['/health*', 'unmatched'] })
 expectError(app.register(metrics, { expose: 'everyone' }))
+expectError(app.register(metrics, { exclude: '/health*' }))
 expectNotAssignable<MetricsPluginOptions>({ labels: { instance: 1 } })
 expectType<Registry>(app.metrics.registry)
