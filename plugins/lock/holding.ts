@@ -1,5 +1,5 @@
 import type { Clock, Timer } from '../shared/clock.js'
-import { about, ClosedError, LostError } from './errors.js'
+import { about, ClosedError, LostError, ReleasedError } from './errors.js'
 import type { LockStore } from './store.js'
 
 /** What is told of a lock to whom it protects. */
@@ -23,7 +23,7 @@ export interface LockHandle extends HeldLock {
   /**
    * Has it stand for another `ttl` from now.
    *
-   * @throws `FST_REDIS_SUITE_LOCK_LOST`, `FST_REDIS_SUITE_LOCK_STORE_UNAVAILABLE`
+   * @throws `FST_REDIS_SUITE_LOCK_LOST`, `FST_REDIS_SUITE_LOCK_RELEASED`, `FST_REDIS_SUITE_LOCK_STORE_UNAVAILABLE`
    */
   extend (): Promise<void>
   /**
@@ -141,12 +141,12 @@ export class Holding implements LockHandle {
     if (!this.#options.extend) this.#stopExtending()
   }
 
-  /** @throws `FST_REDIS_SUITE_LOCK_LOST`, `FST_REDIS_SUITE_LOCK_CLOSED` (rejects) */
+  /** @throws `FST_REDIS_SUITE_LOCK_LOST`, `FST_REDIS_SUITE_LOCK_RELEASED`, `FST_REDIS_SUITE_LOCK_CLOSED` (rejects) */
   async throwIfOver (): Promise<void> {
     if (this.#isOver) await pollPhase()
     if (this.#isOver) this.#lose(TOO_LATE)
     if (this.#lost !== undefined) throw this.#lost
-    if (this.#released !== undefined) throw new ClosedError()
+    if (this.#released !== undefined) throw this.signal.reason instanceof ClosedError ? this.signal.reason : new ReleasedError()
   }
 
   async extend (): Promise<void> {

@@ -2,6 +2,8 @@
 export interface Votes<T> {
   readonly yes: readonly T[]
   readonly no: readonly T[]
+  /** Why the others did not answer. */
+  readonly errors: readonly unknown[]
   /** What the majority said; undefined where too many did not answer, or are not of one mind. */
   readonly verdict: boolean | undefined
   /** Whether so many answered that together they could be a majority. */
@@ -16,15 +18,15 @@ export function vote<T> (answers: ReadonlyArray<Promise<T>>, isYes: (answer: T) 
   const count = answers.length
   const yes: T[] = []
   const no: T[] = []
-  let failed = 0
+  const errors: unknown[] = []
   return new Promise(resolve => {
     const decide = () => {
       const verdict = yes.length * 2 > count ? true : no.length * 2 >= count ? false : undefined
-      const isOver = yes.length + no.length + failed === count
-      if (verdict !== undefined || isOver) resolve({ yes: [...yes], no: [...no], verdict, isQuorate: (count - failed) * 2 > count })
+      const isOver = yes.length + no.length + errors.length === count
+      if (verdict !== undefined || isOver) resolve({ yes: [...yes], no: [...no], errors: [...errors], verdict, isQuorate: (count - errors.length) * 2 > count })
     }
     for (const answer of answers) {
-      answer.then(value => { (isYes(value) ? yes : no).push(value) }, () => { failed++ }).then(decide)
+      answer.then(value => { (isYes(value) ? yes : no).push(value) }, (error: unknown) => { errors.push(error) }).then(decide)
     }
   })
 }

@@ -1,7 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { databaseChannel, type RedisClient } from '../shared/client.js'
 import type { Clock } from '../shared/clock.js'
-import { reasonOf } from '../shared/errors.js'
+import { isOutage, reasonOf } from '../shared/errors.js'
 import { followChannel, type Feed } from '../shared/feed.js'
 import { FENCE_ERROR } from '../shared/fence.js'
 import { CircuitOpenError, guardRedis } from '../shared/guard.js'
@@ -48,6 +48,26 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls, clock }:
   const channel = first === undefined ? space('calls') : databaseChannel(first, space('calls'))
   let feeds: readonly Feed[] | undefined
   let isClosed = false
+  let isRefused = false
+
+  /** The cause says why. The log does so once where Redis answers and refuses; an outage is logged by the circuit. */
+  function unavailable (errors: readonly unknown[]): Error {
+    const reason = reasonOf(errors.find(error => !isOutage(error)) ?? errors[0])
+    if (!isRefused && !errors.every(isOutage)) log.warn({ plugin: 'lock', reason }, 'lock: Redis refuses to lock, so no lock can be had')
+    isRefused ||= !errors.every(isOutage)
+    // An error of the client holds the command's arguments, which are secret.
+    return new StoreUnavailableError({ cause: new Error(reason) })
+  }
+
+  function recover (): void {
+    isRefused = false
+    log.info({ plugin: 'lock' }, 'lock: locks can be had again')
+  }
+
+  function decided ({ verdict, errors }: Votes<unknown>): boolean {
+    if (verdict === undefined) throw unavailable(errors)
+    return verdict
+  }
 
   /** Keys of one resource share a hash tag. */
   const idOf = (resource: string) => `{${safeId(resource)}}`
@@ -73,14 +93,14 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls, clock }:
   async function extend (resource: string, owner: string, ttl: number, token: number): Promise<boolean> {
     const id = idOf(resource)
     const answers = ask(extendScript, [held + id, fence + id], [owner, ttl, ttl + FENCE_KEEP_MS, token])
-    return verdictOf(await vote(answers, reply => reply === 1))
+    return decided(await vote(answers, reply => reply === 1))
   }
 
   async function release (resource: string, owner: string, call: string): Promise<boolean> {
     const id = idOf(resource)
     // A second release would say that the lock was not held.
     const answers = ask(releaseScript, [held + id, line + id, seen + id], [owner, channel, call], 'runOnce')
-    return verdictOf(await vote(answers, reply => reply === 1))
+    return decided(await vote(answers, reply => reply === 1))
   }
 
   /**
@@ -99,11 +119,15 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls, clock }:
   async function take (resource: string, owner: string, ttl: number, patience: number): Promise<Answer> {
     const id = idOf(resource)
     const answers = ask(takeScript, [held + id, fence + id, line + id, seen + id], [owner, ttl, ttl + FENCE_KEEP_MS, isQuorum ? 0 : patience])
-    const { yes, no, verdict, isQuorate } = await vote(answers.map(async reply => readTake(await reply)), ({ isTaken }) => isTaken)
-    if (verdict === true) return { isTaken: true, fence: Math.max(...yes.map(({ value }) => value)) }
+    const { yes, no, errors, verdict, isQuorate } = await vote(answers.map(async reply => readTake(await reply)), ({ isTaken }) => isTaken)
+    if (verdict === true) {
+      if (isRefused) recover()
+      return { isTaken: true, fence: Math.max(...yes.map(({ value }) => value)) }
+    }
     if (patience > 0) listen()
     if (isQuorum || !isQuorate) giveBack(resource, owner, answers)
-    if (!isQuorate) throw await hasNoFence(answers) ? new FenceExhaustedError(fence + id) : new StoreUnavailableError()
+    if (!isQuorate) throw await hasNoFence(answers) ? new FenceExhaustedError(fence + id) : unavailable(errors)
+    if (isRefused) recover()
     return { isTaken: false, left: isHeldByOne(no, nodes.length) ? Math.min(...no.map(({ value }) => Math.max(value, 1))) : 0 }
   }
 
@@ -129,7 +153,7 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls, clock }:
     release: (resource, owner) => release(resource, owner, isQuorum ? held + idOf(resource) : ''),
     async isLocked (resource) {
       const answers = guarded.map(({ client, guard }) => guard.run(() => client.exists(held + idOf(resource))))
-      return verdictOf(await vote(answers, count => count === 1))
+      return decided(await vote(answers, count => count === 1))
     },
     callOf: (resource, owner) => isQuorum ? held + idOf(resource) : owner,
     close () {
@@ -153,9 +177,4 @@ function readTake (reply: unknown): TakeReply {
 /** Or several asked at once, and none of them has the majority. */
 function isHeldByOne (refusals: readonly TakeReply[], count: number): boolean {
   return refusals.some(({ holder }) => refusals.filter(other => other.holder === holder).length * 2 > count)
-}
-
-function verdictOf ({ verdict }: Votes<unknown>): boolean {
-  if (verdict === undefined) throw new StoreUnavailableError()
-  return verdict
 }

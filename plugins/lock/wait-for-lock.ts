@@ -40,7 +40,7 @@ export async function waitForLock (resource: string, holding: Holding, waiting: 
       if (left === 'taken') return
       if (left === 'late') {
         // The owner of a lock may ask for it again, and then it stands for another TTL: a stall of this process costs a round trip.
-        if (++lateAnswers >= MAX_LATE_ATTEMPTS && isOver(waiting)) throw new StoreUnavailableError()
+        if (++lateAnswers >= MAX_LATE_ATTEMPTS && isOver(waiting)) throw new StoreUnavailableError({ cause: new Error(`${MAX_LATE_ATTEMPTS} grants were read after their ttl had passed`) })
         continue
       }
       stoodInLine = store.hasLine

@@ -37,6 +37,48 @@ t.test('while Redis hangs or is gone no caller gets in: 503 within the timeout, 
   }
 })
 
+t.test('a Redis that refuses to lock is logged once with its reason, and the error has it as its cause', async t => {
+  const acl = (rule: string) => own.client().call('ACL', 'SETUSER', 'default', rule)
+  const memory = (bytes: string) => own.client().config('SET', 'maxmemory', bytes)
+  const refusals: Array<[name: string, reason: RegExp, begin: () => Promise<unknown>, end: () => Promise<unknown>]> = [
+    ['no permission for scripts', /permission/, () => acl('-@scripting'), () => acl('+@scripting')],
+    ['out of memory', /maxmemory/, () => memory('1'), () => memory('0')],
+    ['read-only', /READONLY/, () => own.client().replicaof('127.0.0.1', 1), () => own.client().replicaof('NO', 'ONE')]
+  ]
+  for (const [name, reason, begin, end] of refusals) {
+    const { locks, lines } = await openLocks(t, own)
+    const said = () => lines.filter(line => line['plugin'] === 'lock')
+    await begin()
+    for (let i = 0; i < 3; i++) {
+      const error: unknown = await locks.using('a', () => 'inside').catch((thrown: unknown) => thrown)
+      t.match(error, { ...UNAVAILABLE, message: 'lock: no lock can be had now', cause: { message: reason } }, name)
+      t.same(Object.keys((error as { cause: object }).cause), [], `${name}: no arguments of a command`)
+    }
+    t.match(said(), [{ level: 40, reason, msg: 'lock: Redis refuses to lock, so no lock can be had' }], name)
+    t.equal(said().length, 1, `${name}: once`)
+    await end()
+    t.equal(await locks.using('a', () => 'inside'), 'inside', name)
+    t.match(said().slice(1), [{ level: 30, msg: 'lock: locks can be had again' }], name)
+  }
+})
+
+t.test('a lock that cannot be had as Redis does not answer has that as its cause', async t => {
+  const { locks, clock } = await openLocks(t, own, { timeout: 200 })
+  own.pause()
+  const { value } = await advanceWhile(clock, locks.using('a', () => {}).catch((error: unknown) => error))
+  t.match(value, { ...UNAVAILABLE, cause: { message: /no answer within 200 ms/ } })
+  own.resume()
+})
+
+t.test('extending a lock after its release says that it was released', async t => {
+  for (const store of ['memory', 'redis'] as const) {
+    const { locks } = await openLocks(t, store)
+    const held = await locks.acquire('a')
+    await held.release()
+    await t.rejects(held.extend(), { code: 'FST_REDIS_SUITE_LOCK_RELEASED', message: /was released/ }, store)
+  }
+})
+
 t.test('a Redis that restarts empty while a lock is held: the signal aborts, the section is rejected, the next one has a higher token', async t => {
   const { app, locks, lines, clock } = await openLocks(t, own)
   let first = 0
