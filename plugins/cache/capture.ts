@@ -12,15 +12,20 @@ export interface Capture {
 /** The body whole; or that it is too long, or nothing that can be kept; or that it broke off, which says nothing of the source. */
 export type Captured = Buffer | 'unstorable' | 'broken'
 
-/** Keeps a body while it is sent. @param declared - its Content-Length, where it says one */
-export function capture (payload: unknown, maxSize: number, declared: number | undefined): Capture {
+/**
+ * Keeps a body while it is sent.
+ *
+ * @param declared - its Content-Length, where it says one
+ * @param onEnd - is called when a stream has ended, before its reader learns of it
+ */
+export function capture (payload: unknown, maxSize: number, declared: number | undefined, onEnd = (): void => {}): Capture {
   if (payload === null || payload === undefined) return { payload, body: Buffer.alloc(0) }
   if (typeof payload === 'string') return { payload, body: within(Buffer.from(payload), maxSize) }
   // The handler may write into it again.
   if (payload instanceof Uint8Array) return { payload, body: payload.length <= maxSize ? copyBytes(payload) : 'unstorable' }
-  if (payload instanceof Readable) return tee(payload, maxSize, declared)
-  if (payload instanceof ReadableStream) return tee(Readable.fromWeb(payload as Parameters<typeof Readable.fromWeb>[0]), maxSize, declared)
-  if (isForeignStream(payload)) return tee(new Readable().wrap(payload), maxSize, declared)
+  if (payload instanceof Readable) return tee(payload, maxSize, declared, onEnd)
+  if (payload instanceof ReadableStream) return tee(Readable.fromWeb(payload as Parameters<typeof Readable.fromWeb>[0]), maxSize, declared, onEnd)
+  if (isForeignStream(payload)) return tee(new Readable().wrap(payload), maxSize, declared, onEnd)
   return { payload, body: 'unstorable' }
 }
 
@@ -37,7 +42,7 @@ function within (body: Buffer, maxSize: number): Captured {
  * Passes a stream on, and keeps what passes. It is read as fast as it comes, whatever the client reads, for as long as it may be stored: what
  * waits for the client is in memory anyway. So a slow client delays none of those who wait for the entry; from `maxSize` on it slows its own stream only.
  */
-function tee (source: Readable, maxSize: number, declared: number | undefined): Capture {
+function tee (source: Readable, maxSize: number, declared: number | undefined, onEnd: () => void): Capture {
   // A stream that has ended or failed emits nothing more, so `passing` would never end.
   if (source.destroyed) return { payload: source, body: 'broken' }
   if (declared !== undefined && declared > maxSize) return { payload: source, body: 'unstorable' }
@@ -68,6 +73,7 @@ function tee (source: Readable, maxSize: number, declared: number | undefined): 
     if (!passing.push(bytes) && chunks === undefined) source.pause()
   })
   source.on('end', () => {
+    onEnd()
     // A body that is not as long as it said has been cut off.
     done(chunks === undefined || (declared !== undefined && declared !== size) ? 'broken' : Buffer.concat(chunks))
     passing.push(null)

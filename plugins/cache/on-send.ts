@@ -113,7 +113,8 @@ export function createTake (core: CacheCore, passes: Passes) {
       return payload
     }
     const length = Number(joined(reply.getHeader('content-length')) ?? NaN)
-    const captured = capture(payload, route.maxEntrySize, Number.isInteger(length) ? length : undefined)
+    // From then on Node.js reads the socket itself, to be ready for the next request, and may do so before the promise's turn.
+    const captured = capture(payload, route.maxEntrySize, Number.isInteger(length) ? length : undefined, () => readAs('suite', request))
     return captured.body instanceof Promise
       ? later(request, reply, state, judged, captured.payload, captured.body)
       : now(request, reply, state, judged, captured.payload, captured.body)

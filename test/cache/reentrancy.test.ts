@@ -1,10 +1,11 @@
 import { once } from 'node:events'
+import { createReadStream } from 'node:fs'
 import { connect, type AddressInfo, type Socket } from 'node:net'
 import { PassThrough, Readable } from 'node:stream'
 import type { FastifyInstance, FastifyReply } from 'fastify'
 import t, { type Test } from 'tap'
 import { capture } from '../../plugins/cache/capture.js'
-import { createCacheApp, gate } from '../helpers/cache/cache-app.js'
+import { createCacheApp, gate, settled } from '../helpers/cache/cache-app.js'
 import { createGate, upTo } from '../helpers/cache/factories.js'
 import { advanceUntil, advanceWhile, createTestApp, forEachStore, until, type StoreName } from '../helpers/index.js'
 
@@ -222,6 +223,32 @@ forEachStore(['memory', 'redis'], store => {
       open()
     })
   }
+})
+
+t.test('each kind of stream is stored when it was sent over a connection', async t => {
+  const bodies: Record<string, () => unknown> = {
+    text: () => Readable.from(['a', 'b']),
+    bytes: () => Readable.from(Buffer.from('ab')),
+    file: () => createReadStream(import.meta.filename),
+    web: () => new Blob(['ab']).stream(),
+    later: () => Readable.from((async function * () { for (const part of ['a', 'b']) { await new Promise(resolve => setImmediate(resolve)); yield part } })())
+  }
+  const { app, warnings } = await createCacheApp(t, {
+    options: { unkeyed: 'bypass' },
+    routes: app => app.get<{ Params: { kind: string } }>('/:kind', { config: { cache: { ttl: '1m' } } }, async ({ params }, reply) => await reply.type('text/plain').send(bodies[params.kind]?.()))
+  })
+  const origin = await app.listen({ port: 0, host: '127.0.0.1' })
+  for (const kind of Object.keys(bodies)) {
+    const outcomes = []
+    for (let i = 0; i < 2; i++) {
+      const response = await fetch(`${origin}/${kind}`)
+      t.match(await response.text(), /^(?:ab|import )/)
+      outcomes.push(response.headers.get('x-cache'))
+      await settled(app)
+    }
+    t.same(outcomes, ['MISS', 'HIT'], kind)
+  }
+  t.same(warnings(), [])
 })
 
 t.test('other instances proceed as well as soon as it is known that a stream is too large', async t => {
