@@ -1,4 +1,5 @@
 import { invalidOptionError, unknownOptionError } from '../shared/errors.js'
+import type { CookieOptions } from './cookie.js'
 import { InvalidCookieError } from './errors.js'
 
 interface Rule {
@@ -87,6 +88,22 @@ export function checkCookieOptions (cookie: unknown): void {
     const { fits, allowed } = OPTIONS[name]!
     if (value !== undefined && value !== null && !fits(value)) throw invalidOptionError('session', `cookie.${name}`, value, allowed)
   }
+}
+
+/**
+ * Refuses attributes with which no browser keeps the cookie.
+ *
+ * @param options - those of {@link checkCookieOptions}
+ * @throws `FST_REDIS_SUITE_SESSION_INVALID_OPTION`
+ * @see https://datatracker.ietf.org/doc/html/draft-ietf-httpbis-rfc6265bis#section-4.1.3
+ */
+export function checkBrowserRules (cookieName: string, { secure, sameSite, partitioned, path, domain }: CookieOptions): void {
+  const [prefix] = /^__(?:host|secure)-/i.exec(cookieName) ?? []
+  const reason = prefix !== undefined ? `cookieName ${prefix}…` : partitioned === true ? 'cookie.partitioned' : String(sameSite).toLowerCase() === 'none' ? "cookie.sameSite 'none'" : undefined
+  if (reason !== undefined && secure === false) throw invalidOptionError('session', 'cookie.secure', secure, `true or 'auto' with ${reason}, as browsers keep no such cookie without Secure`)
+  if (prefix?.toLowerCase() !== '__host-') return
+  if (domain) throw invalidOptionError('session', 'cookie.domain', domain, `none with ${reason}`)
+  if (path !== undefined && path !== '/') throw invalidOptionError('session', 'cookie.path', path, `'/' with ${reason}`)
 }
 
 export function isCookieName (name: string): boolean {

@@ -13,21 +13,15 @@ export type Change = Pick<SessionChange, 'set' | 'delete'>
 export const RESERVED: ReadonlySet<string> = new Set(['__proto__', 'constructor', 'prototype', 'sessionId', 'encryptedSessionId', 'toString', 'hasOwnProperty',
   'touch', 'regenerate', 'options', 'destroy', 'reload', 'save', 'get', 'set', 'isModified', 'isSaved'])
 
-/** Removes properties that hide a method of the session, as a handler may have assigned a request's body to it. */
-export function removeReserved (session: object): void {
-  for (const name of Object.keys(session)) if (RESERVED.has(name)) Reflect.deleteProperty(session, name)
-}
-
 /**
- * Returns all but the cookie as JSON, without the braces. It removes the properties that {@link removeReserved} does.
+ * Returns all but the cookie and reserved names as JSON, without the braces.
  *
  * @throws `FST_REDIS_SUITE_SESSION_UNSERIALIZABLE`
  */
 export function contentsOf (session: object): string {
   const contents: Record<string, unknown> = {}
   for (const [name, value] of Object.entries(session)) {
-    if (RESERVED.has(name)) Reflect.deleteProperty(session, name)
-    else if (name !== 'cookie') contents[name] = value
+    if (name !== 'cookie' && !RESERVED.has(name)) contents[name] = value
   }
   try {
     return JSON.stringify(contents).slice(1, -1)

@@ -8,14 +8,14 @@ import type { CookieOptions } from './cookie.js'
 export function createInsecureWarning (log: FastifyBaseLogger, options: CookieOptions, savesEmpty: boolean): (request: FastifyRequest) => void {
   let hasWarned = false
   return request => {
-    if (hasWarned || request.protocol === 'https') return
+    if (hasWarned) return
     const { session } = request
     const message = session.cookie.secure === true
       ? "a Secure cookie cannot be sent over HTTP, so changes of the session are lost. Behind a TLS proxy set Fastify's option trustProxy, and have the proxy send X-Forwarded-Proto; without TLS set cookie.secure to 'auto' or false"
       : options.secure === 'auto' && isHttpsAtProxy(request)
         ? "the cookie is sent without Secure, as Fastify does not read the proxy's headers, by which the client uses HTTPS. Set Fastify's option trustProxy"
         : undefined
-    if (message === undefined || !(savesEmpty || session.isSaved() || session.isModified())) return
+    if (message === undefined || request.protocol === 'https' || !(savesEmpty || session.isSaved() || session.isModified())) return
     hasWarned = true
     log.warn({ plugin: 'session' }, `session: ${message} (logged once)`)
   }

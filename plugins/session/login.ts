@@ -6,7 +6,6 @@ import { handled } from '../shared/maybe-promise.js'
 import type { Adapter } from './adapter.js'
 import { checkIsCookie, MAX_AGE_MS } from './cookie-rules.js'
 import { NoSessionError, NotTheUserError, StoreUnavailableError } from './errors.js'
-import { removeReserved } from './fields.js'
 import { userOf } from './sessions.js'
 import { digestOfFound, type UserId } from './user-id.js'
 import type { UserSessions } from './user-sessions.js'
@@ -48,7 +47,6 @@ export function createLogins ({ adapter, users, userId, property }: LoginParts):
   function require (request: FastifyRequest): FastifyRequest['session'] {
     if (adapter.isAnonymous(request)) throw new StoreUnavailableError()
     if (!request.session?.sessionId) throw new NoSessionError()
-    removeReserved(request.session)
     return request.session
   }
 
@@ -64,7 +62,6 @@ export function createLogins ({ adapter, users, userId, property }: LoginParts):
     try {
       Object.assign(session, property === undefined ? {} : { [property]: user }, set)
       if (maxAge !== undefined) setMaxAge(session, maxAge)
-      removeReserved(session)
       if (digestOfFound(await userId(session)) !== userOf(user)) throw new NotTheUserError()
       await session.save()
     } catch (error) {

@@ -7,7 +7,7 @@ import type { Duration } from '../shared/duration.js'
 import { InWords, invalidOptionError } from '../shared/errors.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
 import { MAX_ENTRIES, readOptions } from '../shared/options.js'
-import { checkCookieOptions, isCookieName } from './cookie-rules.js'
+import { checkBrowserRules, checkCookieOptions, isCookieName } from './cookie-rules.js'
 import { RememberingSigner } from './signer.js'
 import type { SessionTimeouts } from './store.js'
 import type { UserLimit } from './user-sessions.js'
@@ -81,6 +81,7 @@ export function resolveSessionOptions (given: SessionPluginOptions): ResolvedSes
   // Half of a surrogate pair cannot be encoded.
   if (typeof cookiePrefix !== 'string' || /\p{Surrogate}/u.test(cookiePrefix)) read.fail('cookiePrefix', 'a string of whole characters')
   checkCookieOptions(cookie)
+  checkBrowserRules(cookieName, cookie ?? {})
   if (given.idGenerator !== undefined && typeof given.idGenerator !== 'function') read.fail('idGenerator', 'a function')
   read.boolean('saveUninitialized', false)
   read.boolean('rolling', false)

@@ -110,6 +110,7 @@ async function createPassportApp (t: Test, order: 'before' | 'after', options: T
       app.post('/logout', async request => { await request.logout() })
       app.post('/basket', async request => { Reflect.set(request.session, 'basket', request.body) })
       app.get('/', async (request, reply) => ({ user: (request as PassportRequest).user, basket: Reflect.get(request.session, 'basket'), notices: (reply as FastifyReply & Flashing).flash('notice') }))
+      app.get('/greeting', async request => `hello ${(request as PassportRequest).user?.id ?? 'visitor'}`)
       app.get('/token', async (_, reply) => ({ token: reply.generateCsrf() }))
       app.post('/protected', { onRequest: app.csrfProtection }, async () => 'done')
       app.post('/upload', async request => {
@@ -132,7 +133,7 @@ async function createPassportApp (t: Test, order: 'before' | 'after', options: T
 
 for (const [order, store] of [['before', 'redis'], ['after', 'memory']] as const) {
   t.test(`${store}: @fastify/passport beside session logs in and out, with cookie, csrf-protection, oauth2, multipart and websocket registered ${order} the session`, async t => {
-    const { app, lines, warnings } = await createPassportApp(t, order, { store })
+    const { app, clock, lines, warnings } = await createPassportApp(t, order, { store })
     const ann = new Visitor(app)
     await ann.send('POST', '/basket', { payload: ['tea'] })
     const planted = new Visitor(app)
@@ -147,6 +148,13 @@ for (const [order, store] of [['before', 'redis'], ['after', 'memory']] as const
     t.same((await ann.send('GET', '/')).json(), { user: { id: 'ann' }, basket: ['tea'], notices: ['welcome'] }, 'the flash message, once')
     t.same((await ann.send('GET', '/')).json(), { user: { id: 'ann' }, basket: ['tea'], notices: [] })
     t.same((await new Visitor(app).send('GET', '/')).json(), { user: null, notices: [] }, 'the page is given to nobody else')
+    const greetings = []
+    for (const visitor of [new Visitor(app), ann, new Visitor(app), ann]) {
+      const { body, headers } = await visitor.send('GET', '/greeting')
+      greetings.push(`${body} ${headers['x-cache']}`)
+      await clock.advance(1)
+    }
+    t.same(greetings, ['hello visitor MISS', 'hello ann BYPASS', 'hello visitor HIT', 'hello ann BYPASS'], 'visitors share a page that greets the user, who has another')
     t.equal(await app.sessions.count('ann'), 1, 'it is in the list of the user\'s sessions')
 
     const stolen = new Visitor(app)

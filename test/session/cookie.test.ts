@@ -132,17 +132,21 @@ t.test('options of the cookie that cannot be sent are refused at registration', 
     ...['/a;b', 'admin', '/\r\n', '/€', 5].map(path => ({ cookie: { path } })),
     { cookie: { domain: 'a b' } }, { cookie: { sameSite: 'loose' } }, { cookie: { secure: 'yes' } }, { cookie: { httpOnly: 1 } }, { cookie: { partitioned: 'x' } }, { cookie: { priority: 'top' } },
     { cookie: { samesite: 'lax' } }, { cookie: 'x' }, { cookie: [] }, { cookieName: 'a b' }, { cookieName: 'sid;' }, { cookiePrefix: '\ud800' }, { cookiePrefix: 5 },
-    { idGenerator: 'x' }, { rolling: 'false' }, { saveUninitialized: 1 }
+    { idGenerator: 'x' }, { rolling: 'false' }, { saveUninitialized: 1 },
+    // What no browser keeps.
+    { cookie: { sameSite: 'None', secure: false } }, { cookie: { partitioned: true, secure: false } }, { cookieName: '__Secure-sid', cookie: { secure: false } },
+    { cookieName: '__host-sid', cookie: { secure: false } }, { cookieName: '__Host-sid', cookie: { domain: 'example.com' } }, { cookieName: '__Host-sid', cookie: { path: '/app' } }
   ]
   for (const session of bad) await t.rejects(createSessionApp(t, { session }), { code: 'FST_REDIS_SUITE_SESSION_INVALID_OPTION' }, JSON.stringify(session))
 })
 
 t.test('priority and all other attributes of the option cookie are sent', async t => {
   const { app } = await createSessionApp(t, {
-    session: { cookieName: '__Secure-sid', cookiePrefix: 's:', cookie: { path: '/', domain: 'example.com', secure: false, sameSite: 'none', partitioned: true, priority: 'high', maxAge: 60_000, httpOnly: false } }
+    server: { trustProxy: true },
+    session: { cookieName: '__Secure-sid', cookiePrefix: 's:', cookie: { path: '/', domain: 'example.com', sameSite: 'none', partitioned: true, priority: 'high', maxAge: 60_000, httpOnly: false } }
   })
-  const reply = await new Browser(app).send('POST', '/login/ann')
-  t.match(reply.headers['set-cookie'], /^__Secure-sid=s:[^;]+; Domain=example.com; Path=\/; Expires=[^;]+; Partitioned; Priority=High; SameSite=None$/)
+  const reply = await new Browser(app, { 'x-forwarded-proto': 'https' }).send('POST', '/login/ann')
+  t.match(reply.headers['set-cookie'], /^__Secure-sid=s:[^;]+; Domain=example.com; Path=\/; Expires=[^;]+; Secure; Partitioned; Priority=High; SameSite=None$/)
 })
 
 t.test('what the rules accept, @fastify/cookie can write', async t => {
