@@ -64,7 +64,7 @@ class Visitor {
   }
 }
 
-/** Knows a user by the name, and logs in whoever says the password. */
+/** Logs in every user whose password is `right`. */
 function createPassport (): Passport {
   const passport = new Authenticator({ clearSessionIgnoreFields: ['basket'] })
   passport.use(Object.assign(new Strategy('password'), {
@@ -123,7 +123,11 @@ async function createPassportApp (t: Test, order: 'before' | 'after', options: T
       await app.register(async child => {
         child.get('/live', { websocket: true }, (socket, request) => {
           child.sessions.watch(request, () => socket.close(4001, 'the session ended'))
-          socket.on('message', () => socket.send(JSON.stringify({ user: (request as PassportRequest).user, basket: Reflect.get(request.session, 'basket') })))
+          socket.on('message', async () => {
+            Reflect.set(request.session, 'uploaded', 'over a socket')
+            await request.session.save()
+            socket.send(JSON.stringify({ user: (request as PassportRequest).user }))
+          })
         })
       })
     }
@@ -203,6 +207,7 @@ for (const [order, store] of [['before', 'redis'], ['after', 'memory']] as const
     const closed = new Promise(resolve => socket.once('close', code => resolve(code)))
     socket.send('who am I?')
     t.same(await received, { user: { id: 'ann' } })
+    t.same((await ann.send('GET', '/uploaded')).json(), { uploaded: 'over a socket' }, 'a change that the handler saves')
     await ann.send('POST', '/logout')
     t.equal(await closed, 4001, 'the logout closes it')
   })
@@ -246,17 +251,16 @@ t.test('@fastify/passport before the session does not start, and names request.s
   }, { code: 'FST_ERR_PLUGIN_NOT_PRESENT_IN_INSTANCE', message: "The decorator 'session' required by '@fastify/flash' is not present in Request" })
 })
 
-/** A provider that lets in whoever it is told, by the code flow with PKCE. */
-async function startProvider (t: Test): Promise<{ url: string, user: string }> {
+/** Starts a provider that authorizes `ann`, by the code flow with PKCE. */
+async function startProvider (t: Test): Promise<{ url: string }> {
   const provider = Fastify()
   t.teardown(() => provider.close())
   const codes = new Map<string, { user: string, challenge: string }>()
-  const state = { url: '', user: 'ann' }
   provider.addContentTypeParser('application/x-www-form-urlencoded', { parseAs: 'string' }, async (_: unknown, body: string) => Object.fromEntries(new URLSearchParams(body)))
   provider.get('/authorize', async (request, reply) => {
     const { redirect_uri: uri, state: opaque, code_challenge: challenge } = request.query as Record<string, string>
     const code = `code-${codes.size}`
-    codes.set(code, { user: state.user, challenge: challenge ?? '' })
+    codes.set(code, { user: 'ann', challenge: challenge ?? '' })
     return reply.redirect(`${uri}?code=${code}&state=${opaque}`)
   })
   provider.post('/token', async (request, reply) => {
@@ -266,8 +270,7 @@ async function startProvider (t: Test): Promise<{ url: string, user: string }> {
     if (grant === undefined || createHash('sha256').update(verifier ?? '').digest('base64url') !== grant.challenge) return await reply.code(400).send({ error: 'invalid_grant' })
     return { access_token: `token of ${grant.user}`, token_type: 'bearer', expires_in: 3600 }
   })
-  state.url = await provider.listen({ port: 0, host: '127.0.0.1' })
-  return state
+  return { url: await provider.listen({ port: 0, host: '127.0.0.1' }) }
 }
 
 for (const order of ['before', 'after'] as const) {
@@ -364,7 +367,7 @@ for (const order of ['before', 'after'] as const) {
     t.equal((await ann.send('GET', '/mine')).statusCode, 401, 'a forged token is given nothing that is stored')
   })
 
-  t.test(`@fastify/secure-session registered ${order} the cache: visitors share a page, who is logged in has their own, and our session works beside one of another name`, async t => {
+  t.test(`@fastify/secure-session registered ${order} the cache: visitors share a page, users have their own, and our session works beside one of another name`, async t => {
     const register = (app: FastifyInstance) => app.register(secureSession, { sessionName: 'sealed' as 'session', key: Buffer.alloc(32, 1), cookieName: 'sealed', cookie: { path: '/' } })
     const { app, clock } = await createTestApp(t, {
       ready: false,
