@@ -18,7 +18,10 @@ export function digestOf (body: unknown): string {
   }
 }
 
-const isStream = (value: object): boolean => 'pipe' in value || 'getReader' in value
+/** By its methods, as a member of a JSON body may have any name. */
+function isStream (value: object): boolean {
+  return ['pipe', 'getReader'].some(name => typeof Reflect.get(value, name) === 'function')
+}
 
 /** JSON would write bytes number by number, and has nothing of a form's fields. */
 function tell (value: unknown, body: unknown): unknown {
