@@ -102,6 +102,14 @@ t.test('each option of a plugin or a route has a row on the page, and each neste
   t.same(missing, [])
 })
 
+t.test('each package that an app of test/compose composes has a row in docs/compositions.md', async t => {
+  const rows = readPage('docs/compositions.md').split('\n').filter(line => line.startsWith('| ')).map(line => line.split(' | ', 1)[0] ?? '')
+  const sources = readdirSync(join(root, 'test/compose')).map(name => readFileSync(join(root, 'test/compose', name), 'utf8'))
+  const packages = new Set(sources.flatMap(text => [...text.matchAll(/from '(@fastify\/[\w-]+|mercurius)'/g)].map(([, name = '']) => name)))
+  t.ok(packages.size > 10, `${packages.size} packages`)
+  t.same([...packages].filter(name => !rows.some(row => row.includes(`\`${name}\``))), [])
+})
+
 t.test('each command of the pages exists', async t => {
   t.ok(commands.length > 0)
   t.same(commands.filter(command => !isKnown(command)), [])
