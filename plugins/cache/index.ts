@@ -19,6 +19,7 @@ import { resolveCacheOptions, type ResolvedCacheOptions } from './resolve-option
 import { addResponseCache } from './response-cache.js'
 import type { Tag } from './tags.js'
 import { Values } from './values.js'
+import { watchCachedRoutes } from './watched-routes.js'
 import { Works } from './works.js'
 import { createWriteBehinds } from './write-behind/write-behind.js'
 import { WriteThrough } from './write-through.js'
@@ -83,7 +84,9 @@ export const cache = fp<CachePluginOptions>(async function cache (fastify, given
   })
 
   fastify.decorate('cache', createDataCache({ core, values, reader, writer: new WriteThrough(core, values), behinds, tiers: options.tiers }, options.values))
+  const saw = watchCachedRoutes(fastify, options.global)
   fastify.addHook('onRoute', function (route) {
+    saw(route)
     const config: FastifyContextConfig['cache'] = route.config?.cache
     responses.addRoute(this, route, config ?? (options.global ? true : undefined))
   })

@@ -135,6 +135,11 @@ function resolveName (read: OptionReader): string {
   return /^[\x20-\x7e]{1,64}$/.test(name) ? name : read.fail('cacheStatus', '1 to 64 printable ASCII characters, or false')
 }
 
+/** Whether a route's own options say what its responses invalidate, and nothing else. */
+export function onlyInvalidates (own: RouteCacheOptions): boolean {
+  return own.invalidates !== undefined && Object.keys(own).length === 1
+}
+
 function resolveTtlOf (ttl: RouteCacheOptions['ttl'], tiers: Tiers, read: OptionReader): ResolvedRouteCache['ttlOf'] {
   if (ttl === 'headers') return undefined
   if (typeof ttl !== 'function') {
@@ -167,7 +172,7 @@ function resolveRoute (given: RouteCacheOptions, tiers: Tiers, own: RouteCacheOp
   const life = { max: MAX_LIFE_MS / 2 }
   const { cookies, ...key } = resolveKey(given.key, read)
   return {
-    stores: !(own.invalidates !== undefined && Object.keys(own).length === 1),
+    stores: !onlyInvalidates(own),
     ttlOf: resolveTtlOf(given.ttl, tiers, read),
     staleWhileRevalidate: read.duration('staleWhileRevalidate', 0, life),
     staleIfError: read.duration('staleIfError', 0, life),

@@ -3,6 +3,7 @@ import fp from 'fastify-plugin'
 import { keyPrefixOf, resolveClient } from '../shared/client.js'
 import { alreadyRegisteredError, invalidArgumentError, reasonOf } from '../shared/errors.js'
 import { guardRedis } from '../shared/guard.js'
+import { watchRoutes } from '../shared/route-watch.js'
 import { checkName, type ChannelData, type PatternData } from './channels.js'
 import { UnserializableError } from './errors.js'
 import { Hub, type SubscribeOptions } from './hub.js'
@@ -81,6 +82,7 @@ export type { Consumer, ConsumeOptions, DeadLetter, EventStream, GroupStats, Han
 export const events = fp<EventsPluginOptions>(async function events (fastify, given) {
   const options = resolveEventsOptions(given)
   if (Object.hasOwn(fastify, 'events')) throw alreadyRegisteredError('events', 'fastify.events')
+  watchRoutes(fastify)
   const { log } = fastify
   const { clock } = options
   const client = resolveClient(fastify, 'events', given.redis)

@@ -4,6 +4,7 @@ import fp from 'fastify-plugin'
 import { findClient } from '../shared/client.js'
 import { sleep } from '../shared/clock.js'
 import { alreadyRegisteredError, invalidOptionError } from '../shared/errors.js'
+import { watchRoutes } from '../shared/route-watch.js'
 import { createChecks, type Check, type CheckOptions, type CheckResults } from './checks.js'
 import { resolveHealthOptions, type HealthPluginOptions, type PressureOptions } from './options.js'
 import { createProcessCheck } from './process-check.js'
@@ -45,6 +46,7 @@ export type { DetailsOption, HealthPaths, HealthPluginOptions, PressureOptions }
 export const health = fp<HealthPluginOptions>(async function health (fastify, given) {
   const options = resolveHealthOptions(given)
   if (Object.hasOwn(fastify, 'health')) throw alreadyRegisteredError('health', 'fastify.health')
+  watchRoutes(fastify)
   const client = findClient(fastify, 'health', given.redis)
   const { cacheFor, clock } = options
   const checks = createChecks(clock)

@@ -2,6 +2,7 @@ import fp from 'fastify-plugin'
 import { keyPrefixOf, resolveClient } from '../shared/client.js'
 import { alreadyRegisteredError, invalidOptionError, namingRoute } from '../shared/errors.js'
 import { guardRedis } from '../shared/guard.js'
+import { watchRoutes } from '../shared/route-watch.js'
 import { createHooks, isSafe } from './hooks.js'
 import { createMemoryStore } from './memory-store.js'
 import { OwedResponses } from './owed-responses.js'
@@ -40,7 +41,10 @@ export const idempotency = fp<IdempotencyPluginOptions>(async function idempoten
   const owed = new OwedResponses({ store, run, log: fastify.log, clock })
   const addHooks = createHooks(fastify, { store, run, log: fastify.log, clock, runs, owed })
 
+  const saw = watchRoutes(fastify).add('idempotency', fastify, () => false)
+
   fastify.addHook('onRoute', function (route) {
+    saw(route)
     const config = route.config?.idempotency
     if (config === undefined || config === false) return
     // Fastify adds it where there is GET: also where there is POST as well.

@@ -1,6 +1,7 @@
 import fp from 'fastify-plugin'
 import { findClient, keyPrefixOf, resolveClient } from '../shared/client.js'
 import { alreadyRegisteredError } from '../shared/errors.js'
+import { watchRoutes } from '../shared/route-watch.js'
 import { Bells } from './bells.js'
 import { Locker } from './locker.js'
 import { createMemoryStore } from './memory-store.js'
@@ -30,6 +31,7 @@ export type { LockOptions, LockPluginOptions } from './options.js'
 export const lock = fp<LockPluginOptions>(async function lock (fastify, given) {
   const options = resolvePluginOptions(given)
   if (Object.hasOwn(fastify, 'locks')) throw alreadyRegisteredError('lock', 'fastify.locks')
+  watchRoutes(fastify)
   const bells = new Bells(options.clock)
   // Of several nodes none is the one that the other plugins use; their prefix is the app's all the same.
   const client = given.nodes === undefined ? resolveClient(fastify, 'lock', given.redis) : findClient(fastify, 'lock', undefined)

@@ -1,6 +1,7 @@
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { Registry } from 'prom-client'
+import { watchRoutes } from '../shared/route-watch.js'
 import { startTracing } from '../shared/trace.js'
 import { Book } from './book.js'
 import { findClients } from './clients.js'
@@ -32,6 +33,7 @@ export type { ExposeOption, MetricsPluginOptions } from './options.js'
  */
 export const metrics = fp<MetricsPluginOptions>(async function metrics (fastify, given) {
   const options = resolveMetricsOptions(given)
+  watchRoutes(fastify)
   // Registered again, in the same context or below it, without a registry of its own, it tells the same by another route.
   const above = fastify.hasDecorator('metrics') ? fastify.metrics.registry : undefined
   const registry = options.registry ?? above ?? new Registry()

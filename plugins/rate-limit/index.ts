@@ -2,6 +2,7 @@ import type { FastifyContextConfig, FastifyInstance, RouteOptions } from 'fastif
 import fp from 'fastify-plugin'
 import { invalidOptionError, namingRoute } from '../shared/errors.js'
 import { Listeners } from '../shared/listeners.js'
+import { watchRoutes } from '../shared/route-watch.js'
 import { createLimiters } from './create-limiters.js'
 import { RATE_LIMIT_EVENTS, type RateLimitEvents } from './events.js'
 import { addHook, askEarly, createHook, createSteps, markEarly, type Steps, type UniversalHook } from './hooks.js'
@@ -78,7 +79,9 @@ export const rateLimit = fp<RateLimitPluginOptions>(async function rateLimit (fa
     if (early) markEarly(route, begin)
   }
 
+  const saw = watchRoutes(fastify).add('rate-limit', fastify, () => options.global)
   fastify.addHook('onRoute', route => {
+    saw(route)
     const config: FastifyContextConfig['rateLimit'] = route.config?.rateLimit
     if (config === undefined || config === null) {
       if (options.global) limit(route, globalSteps, options)

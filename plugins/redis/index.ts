@@ -3,6 +3,7 @@ import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { setKeyPrefix, type RedisClient } from '../shared/client.js'
 import { releaseCircuit } from '../shared/guard.js'
+import { watchRoutes } from '../shared/route-watch.js'
 import { beginConnecting, closeClient, createClient, rememberNodes, waitUntilReady } from './connect.js'
 import { logConnection } from './connection-log.js'
 import { AlreadyRegisteredError, isSetupError } from './errors.js'
@@ -25,6 +26,7 @@ export type { RedisPluginOptions } from './options.js'
 export const redis = fp<RedisPluginOptions>(async function redis (fastify, given) {
   const options = resolveRedisOptions(given)
   refuseSecond(fastify, options.namespace)
+  watchRoutes(fastify)
   const { clock } = options
   const client = options.client ?? createClient(options)
   rememberNodes(client, options.target.cluster?.nodes)

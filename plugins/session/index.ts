@@ -5,6 +5,7 @@ import { keyPrefixOf, resolveClient } from '../shared/client.js'
 import { alreadyRegisteredError } from '../shared/errors.js'
 import { followChannel } from '../shared/feed.js'
 import { guardRedis } from '../shared/guard.js'
+import { watchRoutes } from '../shared/route-watch.js'
 import { Adapter } from './adapter.js'
 import { createCipher } from './cipher.js'
 import { SessionCounts } from './counts.js'
@@ -61,6 +62,7 @@ export const session = fp<SessionPluginOptions>(async function session (fastify,
   const options = resolveSessionOptions(given)
   // Below another one each request would have two sessions, and one cookie.
   if (fastify.hasRequestDecorator('session')) throw alreadyRegisteredError('session', 'request.session')
+  watchRoutes(fastify)
   const client = resolveClient(fastify, 'session', given.redis)
   const run = client === undefined
     ? <T>(operation: () => Promise<T>) => operation()

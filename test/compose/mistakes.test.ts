@@ -2,8 +2,11 @@ import fastifyCookie from '@fastify/cookie'
 import fastifySession from '@fastify/session'
 import underPressure from '@fastify/under-pressure'
 import Fastify, { type FastifyInstance, type InjectOptions } from 'fastify'
-import t from 'tap'
+import { Redis } from 'ioredis'
+import t, { type Test } from 'tap'
 import * as suite from '../../plugins/index.js'
+import { collectLog } from '../helpers/app/log-lines.js'
+import { sharedRedis } from '../helpers/index.js'
 
 const { cache, events, health, idempotency, lock, metrics, rateLimit, redis, session } = suite
 const SECRET = 'a secret of at least thirty-two characters'
@@ -133,5 +136,116 @@ for (const [what, code, build, request] of calls) {
     await build(app)
     const answer = await app.inject({ url: '/', ...request })
     t.match(answer.json(), { statusCode: 500, code: `FST_REDIS_SUITE_${code}` })
+  })
+}
+
+type Build = (app: FastifyInstance) => unknown
+
+/** Builds an app, makes it ready, and returns what it has warned of: each message after its plugin, with its routes. */
+async function warningsOf (t: Test, build: Build): Promise<Record<string, string[]>> {
+  const { logger, lines } = collectLog()
+  const app = Fastify({ loggerInstance: logger as never }) as unknown as FastifyInstance
+  t.teardown(() => app.close())
+  await build(app)
+  await app.ready()
+  const warned = lines.filter(({ level }) => Number(level) >= 40).map(({ msg, routes }) => [String(msg).split(':', 2).join(':').replace(/,? as .*/, ''), routes as string[]] as const)
+  t.equal(new Set(warned.map(([message]) => message)).size, warned.length, 'each is warned of once')
+  return Object.fromEntries(warned)
+}
+
+const use = (app: FastifyInstance, plugin: unknown, options: object = {}) => app.register(plugin as typeof lock, { redis: false, ...options } as object)
+const asked = { rateLimit: { max: 1 }, cache: true, idempotency: true } as const
+const handler = async () => 'x'
+
+const NO_EFFECT = {
+  'rate-limit: config.rateLimit of these routes has no effect': ['GET /a', 'POST /b'],
+  'cache: config.cache of these routes has no effect': ['GET /a'],
+  'idempotency: config.idempotency of these routes has no effect': ['POST /b']
+}
+
+for (const name of ['redis', 'events', 'health', 'lock', 'metrics', 'session'] as const) {
+  t.test(`where ${name} is the only plugin of the suite, it warns of routes whose config asks for one that is not registered`, async t => {
+    const client = name === 'redis' ? new Redis((await sharedRedis()).url, { lazyConnect: true }) : undefined
+    const warned = await warningsOf(t, async app => {
+      if (client !== undefined) await app.register(redis, { client, closeClient: true })
+      else await app.register(suite[name] as typeof lock, name === 'session' ? { secret: SECRET } as object : {})
+      app.get('/a', { config: { rateLimit: asked.rateLimit, cache: true } }, handler)
+      await app.register(async child => { child.post('/b', { config: { rateLimit: asked.rateLimit, cache: false, idempotency: true } }, handler) })
+      app.get('/c', { config: { rateLimit: false, cache: false, idempotency: false } }, handler)
+    })
+    t.same(warned, NO_EFFECT)
+  })
+}
+
+const LATE = 'these routes do not pass this plugin'
+const situations: Array<[what: string, warned: Record<string, string[]>, build: Build]> = [
+  ['plugins that are registered without await do not serve the routes that follow', {
+    [`rate-limit: ${LATE}`]: ['GET /child', 'GET /a', 'POST /b', 'GET /plain'],
+    [`cache: ${LATE}`]: ['GET /a'],
+    [`idempotency: ${LATE}`]: ['POST /b']
+  }, app => {
+    app.register(async child => { child.get('/child', handler) })
+    for (const plugin of [rateLimit, cache, idempotency]) use(app, plugin)
+    app.get('/a', { config: { cache: true } }, handler)
+    app.post('/b', { config: { rateLimit: { max: 1 }, idempotency: true } }, handler)
+    app.get('/plain', handler)
+    app.get('/file', { schema: { hide: true } as object }, handler)
+    app.get('/meant', { config: { rateLimit: false } }, handler)
+  }],
+  ['a cache of all routes is loaded after some, and after one that changes what it stores', { [`cache: ${LATE}`]: ['PUT /stored', 'GET /early'] }, async app => {
+    app.put('/stored', handler)
+    app.put('/other', handler)
+    app.get('/early', handler)
+    await use(app, cache, { global: true })
+    app.get('/stored', handler)
+  }],
+  ['a plugin in a context beside the route\'s', { 'rate-limit: config.rateLimit of these routes has no effect': ['GET /b'] }, async app => {
+    await app.register(async child => { await use(child, rateLimit) })
+    await app.register(async child => {
+      child.get('/b', { config: { rateLimit: { max: 1 } } }, handler)
+      child.get('/c', handler)
+    })
+  }],
+  ['a plugin of a context that is loaded after the routes of the context', { [`rate-limit: ${LATE}`]: ['GET /b'] }, async app => {
+    await use(app, rateLimit)
+    await app.register(async child => {
+      child.get('/b', handler)
+      await use(child, rateLimit, { max: 1 })
+    })
+  }],
+  ['responses to a POST are to be stored', { 'cache: of config.cache of these routes nothing but "invalidates" has an effect': ['POST /a', 'PUT,DELETE /b', 'POST /c'] }, async app => {
+    await use(app, cache, { global: true })
+    app.post('/a', { config: { cache: { ttl: '5m' } } }, handler)
+    app.route({ method: ['PUT', 'DELETE'], url: '/b', config: { cache: { invalidates: ['a'], tags: ['b'] } }, handler })
+    app.post('/c', { config: { cache: true } }, handler)
+    app.post('/d', { config: { cache: { invalidates: ['a'] } } }, handler)
+    app.route({ method: ['GET', 'POST'], url: '/e', config: { cache: { ttl: '5m' } }, handler })
+    app.post('/f', handler)
+  }],
+  ['@fastify/rate-limit reads config.rateLimit', {}, async app => {
+    // Its types would be those of `fastify.rateLimit` everywhere.
+    await app.register((await import('@fastify/rate-limit' as string) as { default: typeof lock }).default)
+    await use(app, lock)
+    app.get('/a', { config: { rateLimit: { max: 1 } } }, handler)
+  }],
+  ['all is as it should be', {}, async app => {
+    for (const plugin of [rateLimit, cache, idempotency]) await use(app, plugin)
+    await app.register(health, { redis: false })
+    await app.register(metrics)
+    app.get('/', { config: { rateLimit: { max: 1 }, cache: true } }, handler)
+    await app.register(async child => {
+      child.post('/', { config: { idempotency: true, cache: { invalidates: ['a'] } } }, handler)
+      child.get('/', { config: { cache: true }, constraints: { version: '1.0.0' } }, handler)
+    }, { prefix: '/p' })
+  }],
+  ['many routes are named in part', { 'cache: config.cache of these routes has no effect': [...Array.from({ length: 10 }, (_, i) => `GET /${i}`), '… and 2 more'] }, async app => {
+    await use(app, lock)
+    for (let i = 0; i < 12; i++) app.get(`/${i}`, { config: { cache: true } }, handler)
+  }]
+]
+
+for (const [what, warned, build] of situations) {
+  t.test(`${what}: the log says so when the app is ready`, async t => {
+    t.same(await warningsOf(t, build), warned)
   })
 }

@@ -38,7 +38,7 @@ t.test('an error code has one form, and one status in all plugins, which its pag
 const LOG_FIELDS = new Set([
   'plugin', 'reason', 'route', 'store', 'address', 'namespace', 'downMs', 'errors', 'nodes', 'circuit', 'opened', 'policy', 'onStoreError',
   'channel', 'pattern', 'handlers', 'buffered', 'stream', 'group', 'id', 'attempts', 'dropped',
-  'header', 'tags', 'event', 'invalidations', 'writeBehind', 'writes', 'backlog', 'deadLetters', 'resources', 'responses'
+  'header', 'tags', 'event', 'invalidations', 'writeBehind', 'writes', 'backlog', 'deadLetters', 'resources', 'responses', 'routes'
 ])
 
 t.test('each log line names its plugin, as a field and at the start of the message, and has known fields only', async t => {

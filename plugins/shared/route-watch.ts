@@ -1,0 +1,135 @@
+import type { FastifyInstance, RouteOptions } from 'fastify'
+import type { PluginName } from './errors.js'
+
+/** The part of a route's config that a plugin reads. */
+const CONFIGS = { 'rate-limit': 'rateLimit', cache: 'cache', idempotency: 'idempotency' } as const
+const MAX_LISTED = 10
+
+type ReadingPlugin = keyof typeof CONFIGS
+type WatchedRoute = Pick<RouteOptions, 'method' | 'url'>
+
+/** A route as Fastify has it once all plugins have been loaded. */
+interface Route extends WatchedRoute {
+  instance: FastifyInstance
+  config: object
+  /** Whether it is left out of an app's documentation, as files and pages of plugins are: they may well pass by a plugin. */
+  isHidden: boolean
+}
+
+/** A plugin that reads the config of routes. */
+interface Registration {
+  plugin: ReadingPlugin
+  instance: FastifyInstance
+  /** Whether the plugin serves a route that has no config for it. */
+  serves: (route: WatchedRoute) => boolean
+  seen: Set<string>
+}
+
+const watches = new WeakMap<object, RouteWatch>()
+
+/**
+ * Returns the app's watch over its routes. Each plugin of the suite calls this, so that any of them warns of a route whose config asks for another one
+ * that is not there.
+ */
+export function watchRoutes (fastify: FastifyInstance): RouteWatch {
+  const present = watches.get(fastify.server)
+  if (present !== undefined) return present
+  const watch = new RouteWatch(fastify)
+  watches.set(fastify.server, watch)
+  return watch
+}
+
+/** Warns, once the app is ready, of routes whose config has no effect, and of those that a plugin does not serve as it was loaded after them. */
+class RouteWatch {
+  readonly #routes: Route[] = []
+  readonly #registrations: Registration[] = []
+  /** Of each message the routes that it is about. */
+  readonly #notes = new Map<string, { plugin: PluginName, routes: Set<string> }>()
+
+  constructor (fastify: FastifyInstance) {
+    onEachRoute(fastify, route => { this.#routes.push(route) })
+    fastify.addHook('onReady', async () => {
+      for (const route of this.#routes.splice(0)) if (route.method !== 'HEAD') this.#check(route)
+      this.#registrations.length = 0
+      for (const [message, { plugin, routes }] of this.#notes) fastify.log.warn({ plugin, routes: shortened([...routes]) }, message)
+      this.#notes.clear()
+    })
+  }
+
+  /** @returns a function to be called with each route that the plugin sees */
+  add (plugin: ReadingPlugin, instance: FastifyInstance, serves: Registration['serves']): (route: WatchedRoute) => void {
+    const seen = new Set<string>()
+    this.#registrations.push({ plugin, instance, serves, seen })
+    return route => { seen.add(nameOf(route)) }
+  }
+
+  /** Names the route in the warning that says `what`. */
+  note (plugin: PluginName, what: string, route: WatchedRoute): void {
+    const message = `${plugin}: ${what}`
+    const note = this.#notes.get(message) ?? { plugin, routes: new Set() }
+    note.routes.add(nameOf(route))
+    this.#notes.set(message, note)
+  }
+
+  #check (route: Route): void {
+    for (const plugin of Object.keys(CONFIGS) as ReadingPlugin[]) {
+      const config: unknown = Reflect.get(route.config, CONFIGS[plugin])
+      if (config === false) continue
+      const isAsked = config !== undefined && config !== null
+      const registrations = this.#registrations.filter(each => each.plugin === plugin)
+      const above = registrations.filter(({ instance }) => isWithin(route.instance, instance))
+      const isLate = above.some(({ seen, serves }) => !seen.has(nameOf(route)) && (isAsked || (!route.isHidden && serves(route))))
+      if (isLate) this.note(plugin, 'these routes do not pass this plugin, as they were defined before it was loaded: await its registration first, or define them in a plugin that is registered after it', route)
+      if (!isAsked || above.length > 0 || isOfAnother(plugin, route.instance)) continue
+      const why = registrations.length > 0 ? 'registered in another context: register it in theirs, or above' : 'not registered: register it before them'
+      this.note(plugin, `config.${CONFIGS[plugin]} of these routes has no effect, as this plugin is ${why}`, route)
+    }
+  }
+}
+
+function nameOf ({ method, url }: WatchedRoute): string {
+  return `${[method].flat().join()} ${url}`
+}
+
+function shortened (names: string[]): string[] {
+  return names.length > MAX_LISTED ? [...names.slice(0, MAX_LISTED), `… and ${names.length - MAX_LISTED} more`] : names
+}
+
+function isWithin (instance: FastifyInstance, outer: FastifyInstance): boolean {
+  return instance === outer || Object.prototype.isPrototypeOf.call(outer, instance)
+}
+
+/** Whether a plugin that is not of the suite may read this config, such as `@fastify/rate-limit`. */
+function isOfAnother (plugin: ReadingPlugin, instance: FastifyInstance): boolean {
+  return plugin === 'idempotency' ? instance.hasRequestDecorator('idempotencyKey') : instance.hasDecorator(CONFIGS[plugin])
+}
+
+interface Context {
+  config: WatchedRoute
+  schema?: unknown
+}
+
+type SetContext = (instance: FastifyInstance, context: Context) => void
+
+/**
+ * Calls `listener` with each route of the app once all plugins have been loaded, also with those that were defined before any hook `onRoute` was there:
+ * Fastify has no list of its routes, but gives each of them its 404 handler then. Where a later Fastify does that in another way, nothing is called.
+ */
+function onEachRoute (fastify: FastifyInstance, listener: (route: Route) => void): void {
+  const notFound = notFoundOf(fastify)
+  if (typeof notFound?.setContext !== 'function') return
+  const { setContext } = notFound
+  notFound.setContext = function (instance, context) {
+    const { config, schema } = context
+    listener({ instance, config, method: config.method, url: config.url, isHidden: Object(schema).hide === true })
+    Reflect.apply(setContext, this, [instance, context])
+  }
+}
+
+function notFoundOf (fastify: object): { setContext?: SetContext } | undefined {
+  for (let instance: object | null = fastify; instance !== null; instance = Object.getPrototypeOf(instance) as object | null) {
+    const symbol = Object.getOwnPropertySymbols(instance).find(({ description }) => description === 'fastify.404')
+    if (symbol !== undefined) return Reflect.get(instance, symbol) as { setContext?: SetContext }
+  }
+  return undefined
+}
