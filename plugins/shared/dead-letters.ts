@@ -1,13 +1,13 @@
 import { invalidArgumentError, type PluginName } from './errors.js'
 import { readOptions } from './options.js'
-import { compareIds } from './stream-ids.js'
+import { compareIds, idAfter } from './stream-ids.js'
 
 /** Where dead letters lie, in partitions; `S` has an id that is unique and in order within its partition. */
 export interface LetterStore<S extends { id: string }> {
   plugin: PluginName
   partitions: number
   size (partition: number): Promise<number>
-  /** @param from - an id, alone or after `(` where it is not itself meant */
+  /** @param from - an id, or `-`: the first one */
   list (partition: number, from: string, count: number): Promise<S[]>
   replay (partition: number, ids: readonly string[]): Promise<number>
   discard (partition: number, ids: readonly string[]): Promise<number>
@@ -58,7 +58,7 @@ export function createDeadLetters<S extends { id: string }, L> (
 
   /** Those of one partition that come after a place, in an order by id and then partition. */
   async function listOf (partition: number, after: Place | undefined, count: number) {
-    const from = after === undefined ? '-' : partition > after[1] ? after[0] : `(${after[0]}`
+    const from = after === undefined ? '-' : partition > after[1] ? after[0] : idAfter(after[0])
     return (await list(partition, from, count)).map(letter => ({ letter, partition }))
   }
 

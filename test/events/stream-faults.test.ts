@@ -59,6 +59,33 @@ t.test('a consumer that waits for an acknowledgement while Redis is gone does no
   t.same([count('cannot be used, its events wait'), count('is used again')], [1, 1])
 })
 
+t.test('on a Redis that cannot trim by age, as before 6.2, append resolves, no event is given twice, and old events are deleted', async t => {
+  const server = await startRedis()
+  await server.client().call('ACL', 'SETUSER', 'default', '-xtrim')
+  const monitor = await server.client().monitor()
+  t.teardown(() => monitor.disconnect())
+  const sent: string[] = []
+  monitor.on('monitor', (_time: string, args: string[]) => { sent.push(...args) })
+  const { streams, clock } = await createTestStreams(t, { store: server })
+  const stream = streams.stream<number>('orders', { maxAge: '10m' })
+  const source = createHandler<number>({ fail: ({ data }) => data === 1 })
+  await startConsumer(clock, stream, { group: 'mail', retries: 0, handler: source.handler })
+  const [first] = await appendAll(stream, upTo(3), 'a')
+  await advanceUntilDone(clock, stream, 'mail')
+  t.same(dataOf(source.given).sort(), [0, 1, 2])
+  t.same(dataOf(await take(stream.read({ after: first }), 2)), [1, 2])
+  const letters = stream.deadLetters('mail')
+  const [letter] = await letters.list()
+  t.same(await letters.list({ after: letter?.id ?? '' }), [])
+  await clock.advance('6m')
+  await stream.append(3)
+  await clock.advance('6m')
+  await stream.append(4)
+  t.equal((await stream.stats()).length, 2)
+  await until('all commands are seen', () => sent.includes('4'))
+  t.same(sent.filter(arg => /^\(\d/.test(arg)), [], 'no range that only Redis 6.2 and later know')
+})
+
 t.test('a reader whose connections break again and again gets each event once', async t => {
   const { port } = await sharedRedis()
   const proxy = await startProxy(port)

@@ -111,9 +111,7 @@ export function createBehindMemory (partitions: number, clock: Clock = systemClo
       return { backlog: waiting.length, deadLetters: dead.length, first: waiting[0]?.id, last: waiting.at(-1)?.id, now: time() }
     },
     async deadLetters (index, from, count) {
-      const isExclusive = from.startsWith('(')
-      const start = isExclusive ? from.slice(1) : from
-      const follows = (id: string) => start === '-' || compareIds(id, start) >= (isExclusive ? 1 : 0)
+      const follows = (id: string) => from === '-' || compareIds(id, from) >= 0
       return at(index).dead.filter(({ id }) => follows(id)).slice(0, count)
     },
     async replay (index, ids, most) {

@@ -3,6 +3,7 @@ import { systemClock, type Clock } from '../../shared/clock.js'
 import { keySpace } from '../../shared/keys.js'
 import { acquireScript, aliveScript, renewScript } from '../../shared/lease-scripts.js'
 import { runScript, runScriptForBytes } from '../../shared/script.js'
+import { idAfter } from '../../shared/stream-ids.js'
 import { addScript, buryScript, discardScript, doneScript, markScript, pendingScript, replayScript, stateScript, takeScript } from './scripts.js'
 import type { BehindStore, StoredDeadLetter, StoredWrite } from './store.js'
 
@@ -42,13 +43,13 @@ export function createBehindRedis (client: RedisClient, prefix: string, name: st
 
     async pending (partition, token, after, count) {
       const writes: StoredWrite[] = []
-      for (let from = after === undefined ? '-' : `(${after}`; writes.length < count;) {
+      for (let from = after === undefined ? '-' : idAfter(after); writes.length < count;) {
         const reply = await run(() => runScriptForBytes(client, pendingScript, ofStream(partition), [token, from, count]))
         if (reply === null) return undefined
         const [last, ...found] = listOf(reply)
         writes.push(...found.map(writeOf))
         if (String(last) === '') break
-        from = `(${last}`
+        from = idAfter(String(last))
       }
       return writes
     },

@@ -62,7 +62,7 @@ export interface BehindStore {
   bury (partition: number, token: string, id: string, letter: { reason: string, given: number, covered: readonly string[], most: number }): Promise<number | undefined>
 
   state (partition: number): Promise<PartitionState>
-  /** @param from - an id, alone or after `(` where it is not itself meant */
+  /** @param from - an id, or `-`: the first one */
   deadLetters (partition: number, from: string, count: number): Promise<StoredDeadLetter[]>
   /** Makes writes of dead letters, in this order, until `most` wait. @returns how many */
   replay (partition: number, ids: readonly string[], most: number): Promise<number>

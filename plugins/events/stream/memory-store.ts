@@ -158,8 +158,7 @@ export function createMemoryStreams (
       }
     },
     async letters (index, group, from, count) {
-      const start = from.replace('(', '')
-      const follows = (id: string) => from === '-' || compareIds(id, start) > (from === start ? -1 : 0)
+      const follows = (id: string) => from === '-' || compareIds(id, from) >= 0
       return (at(index).groups.get(group)?.dead ?? []).filter(({ id }) => follows(id)).slice(0, count)
     },
     letterCount: async (index, group) => at(index).groups.get(group)?.dead.length ?? 0,

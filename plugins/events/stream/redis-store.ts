@@ -3,6 +3,7 @@ import type { Clock } from '../../shared/clock.js'
 import { keySpace } from '../../shared/keys.js'
 import { acquireScript, aliveScript, renewScript } from '../../shared/lease-scripts.js'
 import { runScript, runScriptForBytes, type Script } from '../../shared/script.js'
+import { idAfter } from '../../shared/stream-ids.js'
 import type { ResolvedStreamOptions } from './options.js'
 import { appendScript, buryScript, doneScript, foundScript, markScript, pendingScript, discardScript, replayScript, stateScript, takeScript } from './scripts.js'
 import { groupState, type Holder, type Source, type StoredEvent, type StoredLetter, type StreamStore, type TakenEvent } from './store.js'
@@ -50,7 +51,7 @@ export function createRedisStreams ({ client, prefix, name, options, run, clock 
       return { id: String(id), n: Number(n) }
     },
     range: async (partition, after, count) =>
-      (await run(() => client.xrangeBuffer(key(partition, 'log'), `(${after}`, '+', 'COUNT', count))).map(([id, fields]) => eventOf(id, fields)),
+      (await run(() => client.xrangeBuffer(key(partition, 'log'), idAfter(after), '+', 'COUNT', count))).map(([id, fields]) => eventOf(id, fields)),
 
     async found (partition, group, from) {
       await run(() => script(foundScript, [key(partition, 'log'), key(partition, 'meta')], [group, from, maxAge, retention]))
@@ -67,7 +68,7 @@ export function createRedisStreams ({ client, prefix, name, options, run, clock 
 
     async pending (holder, source, after, count) {
       const keys = [owner(holder), sourceOf(holder, source), key(holder.partition, 'meta')]
-      const from = after === undefined ? '-' : `(${after}`
+      const from = after === undefined ? '-' : idAfter(after)
       const reply = await run(() => runScriptForBytes(client, pendingScript, keys, [holder.token, holder.group, from, count]))
       if (reply === null) return undefined
       const [next, ...found] = listOf(reply)

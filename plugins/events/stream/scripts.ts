@@ -44,8 +44,12 @@ local function forget (stream, ids)
 end
 `
 
+/** More than are appended at a time, so that the log gets shorter. */
+const TRIMMED_AT_ONCE = 100
+
 /**
- * Appends an event, numbers it and tells of it. That nobody may be told is no error: those who wait look by themselves.
+ * Appends an event, numbers it and tells of it. That nobody may be told is no error: those who wait look by themselves. Nor is it one that Redis
+ * cannot trim by age (before 6.2): the event is stored by then, and a caller who got an error would append it again.
  *
  * KEYS     log, meta
  * ARGV     value, how many are kept, for how long (ms), TTL of meta (ms), channel, message, key (or none)
@@ -58,7 +62,11 @@ local n = redis.call('HINCRBY', KEYS[2], 'n', 1)
 local fields = {'n', n, 'v', ARGV[1]}
 if ARGV[7] then fields[5], fields[6] = 'k', ARGV[7] end
 local id = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], entry_id(), unpack(fields))
-redis.call('XTRIM', KEYS[1], 'MINID', '~', string.format('%.0f', math.max(0, time[1] * 1000 - ARGV[3])))
+local oldest = string.format('%.0f', math.max(0, time[1] * 1000 - ARGV[3]))
+local trimmed = redis.pcall('XTRIM', KEYS[1], 'MINID', '~', oldest)
+if type(trimmed) == 'table' and trimmed.err then
+  for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', oldest, 'COUNT', ${TRIMMED_AT_ONCE})) do redis.call('XDEL', KEYS[1], entry[1]) end
+end
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 redis.call('PEXPIRE', KEYS[2], ARGV[4])
 redis.pcall('PUBLISH', ARGV[5], ARGV[6])

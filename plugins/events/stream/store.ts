@@ -83,7 +83,7 @@ export interface StreamStore {
   bury (holder: Holder, event: TakenEvent, reason: string, given: number): Promise<number | undefined>
 
   state (partition: number): Promise<PartitionState>
-  /** @param from - an id, alone or after `(` where it is not itself meant */
+  /** @param from - an id, or `-`: the first one */
   letters (partition: number, group: string, from: string, count: number): Promise<StoredLetter[]>
   letterCount (partition: number, group: string): Promise<number>
   /** Has the group take dead letters anew. @returns how many */
