@@ -110,7 +110,7 @@ export function createTake (core: CacheCore, passes: Passes) {
     const why = 'why' in judged ? judged.why : whyUnshareable(request, reply, state, judged, undefined) ?? whyTagged(state)
     if ('why' in judged || why !== undefined) {
       refuse(state, why ?? '', reply.statusCode)
-      return payload
+      return unlessUnread(state, payload)
     }
     const length = Number(joined(reply.getHeader('content-length')) ?? NaN)
     // From then on Node.js reads the socket itself, to be ready for the next request, and may do so before the promise's turn.
@@ -131,7 +131,11 @@ export function createTake (core: CacheCore, passes: Passes) {
       const why = typeof whole === 'string' ? undefined : whyUnshareable(request, reply, state, judged, whole)
       readAs('suite', request)
       if (whole === 'broken') return state.fill?.finish(undefined)
-      if (whole === 'unstorable' || why !== undefined) return refuse(state, why ?? 'too large', judged.meta.status)
+      if (whole === 'unstorable' || why !== undefined) {
+        refuse(state, why ?? 'too large', judged.meta.status)
+        unlessUnread(state, payload)
+        return
+      }
       if (state.route.makesEtag && judged.meta.status === 200) judged.meta.headers['etag'] ??= makeEtag(whole)
       store(request, state, judged, whole)
     }, () => state.fill?.finish(undefined))
@@ -144,12 +148,12 @@ export function createTake (core: CacheCore, passes: Passes) {
     if (body === 'broken' || body === 'unstorable') {
       if (body === 'unstorable') refuse(state, 'too large', judged.meta.status)
       else state.fill?.finish(undefined)
-      return payload
+      return unlessUnread(state, payload)
     }
     const why = whyUnshareable(request, reply, state, judged, body)
     if (why !== undefined) {
       refuse(state, why, judged.meta.status)
-      return payload
+      return unlessUnread(state, payload)
     }
     if (state.route.makesEtag && judged.meta.status === 200 && reply.getHeader('etag') === undefined) {
       const etag = makeEtag(body)
@@ -198,6 +202,13 @@ function whyTagged ({ fill, extraTags }: RequestCache): string | undefined {
 
 function makeEtag (body: Buffer): string {
   return `"${hashId(body).slice(0, 27)}"`
+}
+
+/** Nobody reads a response in the background that is not stored, and a stream may have no end. @returns the body to send */
+function unlessUnread ({ isBackground }: RequestCache, payload: unknown): unknown {
+  if (!isBackground) return payload
+  discard(payload)
+  return ''
 }
 
 /** Of a body that is not sent: a stream has to be ended, or what it comes from is held. */

@@ -1,58 +1,66 @@
-import { randomUUID } from 'node:crypto'
+import type { IncomingHttpHeaders } from 'node:http'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { LRUCache } from 'lru-cache'
 import { reasonOf } from '../shared/errors.js'
+import { readingAs } from '../shared/request-reads.js'
 import type { CacheCore } from './core.js'
 import type { StoredResponse } from './entry.js'
-import { joined } from './headers.js'
 import type { CacheKey } from './key.js'
 import { locateResponse, type Located } from './look-up.js'
-import { readingAs } from '../shared/request-reads.js'
+import { createOwnRequest, sourceOf, type RequestSource } from './own-request.js'
 import { tagsFor } from './paths.js'
 import type { RequestCache } from './request-state.js'
 import type { ResolvedRouteCache } from './resolve-options.js'
 import { COOKIE, cookieOf } from './vary.js'
+import { ownHeaders } from './watch-request.js'
+import { isGone } from './withdrawal.js'
 import type { Fill, Works } from './works.js'
 
-/** What a request that makes an answer anew in the background is to know. */
+/** What a request that refreshes a response in the background is to know. */
 export interface RefreshTask {
-  key: CacheKey
-  located: Located
-  fill: Fill
-  /** Whether the request reached the look-up, with the same key. */
-  isUsed: boolean
+  readonly key: CacheKey
+  readonly located: Located
+  readonly fill: Fill
+  /** The state of the request, once it has reached the lookup. */
+  state: RequestCache | undefined
 }
 
-/** Makes stale answers anew while they are still given. */
+/** Refreshes stale responses in the background while they are still served. */
 export interface Refresher {
-  /** @returns false where that needs to know who asks, so that a request of somebody's has to do it */
+  /** @returns false where the app has refused a request in the background, so that a client's own request has to refresh the response */
   refresh (request: FastifyRequest, state: RequestCache, entry: StoredResponse): boolean
-  /** The task of a request that this sent itself; the header that tells is gone then. */
+  /** Returns the task of a request that this refresher sent itself, once. */
   take (request: FastifyRequest): RefreshTask | undefined
   /** Waits for what is under way. */
   settle (): Promise<void>
 }
 
-const HEADER = 'x-fastify-redis-suite-refresh'
-// Headers by which Fastify finds the route.
-const ROUTING = ['host', 'accept-version']
-// How a trusted proxy tells where the request was sent to.
-const FORWARDED = ['x-forwarded-host', 'x-forwarded-proto']
-const MOST_REMEMBERED = 1000
-// Of one message, and what makes the answer another one.
+// How Fastify and HTTP/2 find the route, where the request was sent to, and who sent it: hooks redirect, refuse and log by these.
+const OF_THE_REQUEST = ['host', ':authority', ':method', ':path', ':scheme', 'accept-version', 'user-agent',
+  'forwarded', 'x-forwarded-for', 'x-forwarded-host', 'x-forwarded-port', 'x-forwarded-prefix', 'x-forwarded-proto', 'x-real-ip']
+// Of one message, and what makes the response another one.
 const NOT_REPEATED = /^(?:connection|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade|expect|content-.*|cache-control|pragma|if-.*|range)$/
+const MOST_REMEMBERED = 1000
+/** For how long clients' own requests refresh a response that a request in the background could not refresh. */
+const REFUSED_MS = 600_000
 
 /**
- * One instance of all sends the request again to itself, with nothing but what the key holds: who happened to ask first
- * shall not leave a trace in what all others are given.
+ * One of all instances sends the request to itself again: the same URL, host, protocol and address, and of the other headers and cookies those that
+ * the key holds. What the client sent beside these must not leave a trace in a response that others share.
  */
 export function createRefresher (fastify: FastifyInstance, core: CacheCore, works: Works): Refresher {
-  const tasks = new Map<string, RefreshTask>()
+  const tasks = new Map<object, RefreshTask>()
   const running = new Map<string, Promise<void>>()
-  // What was refused to a request of nobody's.
-  const refused = new LRUCache<string, true>({ max: MOST_REMEMBERED })
+  // Until when clients' own requests refresh a response.
+  const refused = new LRUCache<string, number>({ max: MOST_REMEMBERED })
+  const logged = new WeakMap<ResolvedRouteCache, Set<string>>()
+  let isClosing = false
+  fastify.addHook('preClose', done => {
+    isClosing = true
+    done()
+  })
 
-  async function run (name: string, request: FastifyRequest, state: RequestCache, entry: StoredResponse): Promise<void> {
+  async function run (name: string, request: FastifyRequest, state: RequestCache, entry: StoredResponse, source: RequestSource): Promise<void> {
     const { key, route } = state
     if (key === undefined) return
     const located = await locateResponse(core, key, await readingAs('suite', request, () => tagsFor(request, route)), request, state)
@@ -60,62 +68,98 @@ export function createRefresher (fastify: FastifyInstance, core: CacheCore, work
     if (located.response !== undefined && located.response.storedAt > entry.storedAt) return
     const fill = await works.tryEnter(located.place)
     if (fill === undefined) return
-    const id = randomUUID()
-    const task: RefreshTask = { key, located, fill, isUsed: false }
-    tasks.set(id, task)
+    const { raw, send } = createOwnRequest(source)
+    const task: RefreshTask = { key, located, fill, state: undefined }
+    tasks.set(raw, task)
     try {
-      const headers = { ...headersOf(request, state, entry), [HEADER]: id }
-      const { statusCode } = await fastify.inject({ method: 'GET', url: request.originalUrl, headers, remoteAddress: request.socket.remoteAddress ?? request.ip })
-      if (isRefused(statusCode, task)) refused.set(name, true)
+      // An app that closes answers 503.
+      if (isClosing) return
+      judge(name, request, state, await send(fastify), task)
     } finally {
-      tasks.delete(id)
+      tasks.delete(raw)
       fill.finish(undefined)
     }
+  }
+
+  function judge (name: string, request: FastifyRequest, { route }: RequestCache, sent: number | undefined, task: RefreshTask): void {
+    const status = task.state?.status.fwdStatus ?? sent ?? 200
+    if (sent !== undefined && isStored(task)) return
+    // It may do better the next time.
+    if (status === 429 || status >= 500) return log('failed', request, route, `the request in the background was answered ${status}`)
+    if (sent === undefined && !task.state?.why) return log('failed', request, route, 'the response broke off')
+    const why = whyNotStored(status, task)
+    if (why === undefined) return
+    refused.set(name, core.clock.monotonic() + REFUSED_MS)
+    log('refused', request, route, why)
+  }
+
+  /** Logs once a route: each request could cause it. */
+  function log (kind: keyof typeof EFFECTS, request: FastifyRequest, route: ResolvedRouteCache, reason: string): void {
+    const kinds = logged.get(route) ?? new Set()
+    if (isClosing || kinds.has(kind)) return
+    logged.set(route, kinds.add(kind))
+    const { url } = request.routeOptions
+    request.log.warn({ plugin: 'cache', route: url, reason }, `cache: route ${url} was not refreshed in the background: ${reason}; ${EFFECTS[kind]}`)
   }
 
   return {
     refresh (request, state, entry) {
       const name = `${state.key?.id} ${JSON.stringify(entry.meta.vary)}`
-      if (refused.has(name)) return false
+      if ((refused.get(name) ?? -Infinity) > core.clock.monotonic()) return false
       if (running.has(name)) return true
-      const done = run(name, request, state, entry)
-        .catch(error => request.log.warn({ plugin: 'cache', reason: reasonOf(error), route: request.routeOptions.url }, 'cache: not refreshed'))
+      // Later the connection may be gone.
+      const source = readingAs('suite', request, () => sourceOf(request, headersOf(request, state, entry), state.hasOwner))
+      const done = run(name, request, state, entry, source)
+        .catch(error => log('failed', request, state.route, reasonOf(error)))
         .finally(() => running.delete(name))
       running.set(name, done)
       return true
     },
     take (request) {
-      const id = request.headers[HEADER]
-      if (id === undefined) return undefined
-      Reflect.deleteProperty(request.raw.headers, HEADER)
-      const task = tasks.get(String(id))
-      tasks.delete(String(id))
+      if (tasks.size === 0) return undefined
+      const task = tasks.get(request.raw)
+      tasks.delete(request.raw)
       return task
     },
     async settle () { await Promise.all(running.values()) }
   }
 }
 
-/** Whether it takes a request of a client's own to refresh it: another hook answered, the key is another one, or credentials are missing. */
-function isRefused (status: number, { isUsed }: RefreshTask): boolean {
-  if (status === 429 || status >= 500) return false
-  return !isUsed || status === 401 || status === 403
+const EFFECTS = {
+  failed: 'the stale response is served for as long as staleWhileRevalidate says, and a later request tries again',
+  refused: 'clients\' own requests refresh it. A request in the background has the host, the protocol and the address of a client\'s, and the headers and cookies of the key: name ' +
+    'what the hooks or the handler need in vary or key.cookies, or leave staleWhileRevalidate out'
 }
 
-function headersOf (request: FastifyRequest, { route, hasOwner }: RequestCache, entry: StoredResponse): Record<string, string> {
-  // Whose answer it is may hang on any header, and it is for nobody else.
-  const names = hasOwner ? Object.keys(request.headers).filter(name => !NOT_REPEATED.test(name)) : [...ROUTING, ...route.keysHost ? FORWARDED : [], ...route.vary, ...Object.keys(entry.meta.vary)]
-  const headers: Record<string, string> = {}
-  for (const name of names) {
-    const value = joined(request.headers[name])
-    if (value !== undefined) headers[name] = value
-  }
-  const cookies = hasOwner ? [] : keyedCookies(request, route)
+/** Whether the response was stored. In place of a failure the stale response is served, and stays as it is. */
+function isStored ({ state }: RefreshTask): boolean {
+  return state !== undefined && state.isTaken && state.why === '' && (state.status.fwdStatus ?? 0) < 500
+}
+
+/** @returns undefined where the source says that there is nothing to store any more */
+function whyNotStored (status: number, { state, key }: RefreshTask): string | undefined {
+  if (state === undefined) return `a hook or another route answered ${status} in place of the route`
+  if (state.key === undefined) return `the request in the background bypasses the cache ("${state.why}")`
+  if (state.key.text !== key.text) return 'the request in the background has another key'
+  if (status === 401 || status === 403) return `the handler answered ${status}`
+  if (isGone(status)) return undefined
+  if (!state.isTaken) return 'the response bypassed the cache, as by reply.hijack()'
+  // The names are logged one by one.
+  return state.why.startsWith('reads ') ? 'the response depends on something that the key does not hold' : `the response, with the status ${status}, must not be stored ("${state.why}")`
+}
+
+function headersOf (request: FastifyRequest, { route, hasOwner }: RequestCache, entry: StoredResponse): IncomingHttpHeaders {
+  const given = ownHeaders(request)
+  // An owner may be named by any header, and the response is for no one else.
+  const names = hasOwner ? Object.keys(given).filter(name => !NOT_REPEATED.test(name)) : [...OF_THE_REQUEST, ...route.vary, ...Object.keys(entry.meta.vary)]
+  const headers: IncomingHttpHeaders = {}
+  for (const name of names) if (given[name] !== undefined) headers[name] = given[name]
+  const cookies = hasOwner ? [] : keyedCookies(given, route)
   if (cookies.length > 0) headers['cookie'] ??= cookies.join('; ')
   return headers
 }
 
-function keyedCookies ({ headers }: FastifyRequest, { vary }: ResolvedRouteCache): string[] {
+function keyedCookies (headers: IncomingHttpHeaders, { vary }: ResolvedRouteCache): string[] {
   const names = vary.filter(name => name.startsWith(COOKIE)).map(name => name.slice(COOKIE.length))
   return names.flatMap(name => {
     const value = cookieOf(headers.cookie, name)

@@ -19,6 +19,7 @@ export function isLookedUp (method: string): boolean {
 export function whyBypassed (request: FastifyRequest, { route, hasOwner, hasAuthorization }: RequestCache): string | undefined {
   const { method, headers } = request
   if (!route.stores || !isLookedUp(method)) return 'method'
+  if (headers.upgrade !== undefined && isUpgraded(request)) return 'upgrade'
   if (headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined || hasFrames(request)) return 'body'
   if (route.ownerOf !== undefined && !hasOwner) return 'no owner'
   if (route.obeysRequest && requestDirectives(headers)?.has('no-store')) return 'no-store'
@@ -26,6 +27,15 @@ export function whyBypassed (request: FastifyRequest, { route, hasOwner, hasAuth
   // By RFC 9111 §3.5 the answer says whether it may be shared; a route's own ttl says nothing of who is asking.
   if ((hasAuthorization || hasUser(request)) && route.ttlOf !== undefined) return hasAuthorization ? 'authorization' : 'user'
   return hasSession(request) ? 'session' : undefined
+}
+
+/**
+ * Whether the connection was handed over, as to a websocket. A server that does not take it over ignores the header (RFC 9110 §7.8), so that
+ * no client can bypass the cache by it.
+ */
+function isUpgraded ({ raw }: FastifyRequest): boolean {
+  // Node.js decides it; a request that was made by hand says nothing of it.
+  return (Reflect.get(raw, 'upgrade') ?? true) === true
 }
 
 /** HTTP/2 needs no header for a body. */
@@ -84,7 +94,10 @@ export function stripQuery (request: FastifyRequest, isKept: (name: string) => b
     request.raw.url = stripped
     // It is remembered by who asks for it, and differs where URLs are rewritten.
     const [originalPath, originalText] = splitUrl(originalUrl)
-    Object.defineProperty(request, 'originalUrl', { value: originalUrl === url ? stripped : withQuery(originalPath, keptQuery(request, originalText, isKept)), configurable: true })
+    const original = originalUrl === url ? stripped : withQuery(originalPath, keptQuery(request, originalText, isKept))
+    Object.defineProperty(request, 'originalUrl', { value: original, configurable: true })
+    // HTTP/2 has it among the headers too.
+    if (request.headers[':path'] !== undefined) request.headers[':path'] = original
   } else if (parserOf(request) !== undefined) {
     return
   }

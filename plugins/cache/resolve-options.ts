@@ -17,7 +17,7 @@ import { resolveDefaults, type ValuePlan } from './value-options.js'
 import { resolveSerializer, type Serializer } from './serializer.js'
 import { MAX_LIFE_MS } from './store.js'
 import { VariantUses } from './variant-uses.js'
-import { COOKIE } from './vary.js'
+import { COOKIE, varyOfKey } from './vary.js'
 
 /** How a route is cached, complete and checked. Times are milliseconds. */
 export interface ResolvedRouteCache {
@@ -36,6 +36,8 @@ export interface ResolvedRouteCache {
   hasInvalidations: boolean
   /** Names of headers, and `cookie:{name}` of cookies, that are a part of the key. */
   vary: readonly string[]
+  /** The `Vary` that is added for these; undefined: none. */
+  varyField: string | undefined
   /** Names the owner of a response; undefined where all requests share it. */
   ownerOf: ((request: FastifyRequest) => MaybePromise<string | undefined>) | undefined
   /** Whether it is the same for all, whoever they are. */
@@ -160,7 +162,7 @@ function resolveTtlOf (ttl: RouteCacheOptions['ttl'], tiers: Tiers, read: Option
 function resolveRoute (given: RouteCacheOptions, tiers: Tiers, own: RouteCacheOptions = given, where = ''): ResolvedRouteCache {
   const read = readOptions('cache', given)
   const { vary = [], statuses = DEFAULT_STATUSES, private: ownerOf, targeted = ['cdn-cache-control'] } = given
-  if (!isListOfStrings(vary)) read.fail('vary', 'a list of header names')
+  if (!isListOfStrings(vary) || !vary.every(isFieldName)) read.fail('vary', "a list of header names, such as ['x-tenant']")
   if (!isListOfStrings(targeted)) read.fail('targeted', 'a list of header names')
   if (ownerOf !== undefined && typeof ownerOf !== 'function') read.fail('private', 'a function of the request that returns the id of its owner')
   const isPublic = read.boolean('public', false)
@@ -171,6 +173,7 @@ function resolveRoute (given: RouteCacheOptions, tiers: Tiers, own: RouteCacheOp
   if (!isListOfStrings(harmless)) read.fail('harmless', "a list of names, such as 'x-theme', 'cookie:theme' or '!user-agent'")
   const life = { max: MAX_LIFE_MS / 2 }
   const { cookies, ...key } = resolveKey(given.key, read)
+  const keyed = [...new Set([...vary.map(name => name.toLowerCase()), ...cookies.map(name => COOKIE + name)])].sort()
   return {
     stores: !onlyInvalidates(own),
     ttlOf: resolveTtlOf(given.ttl, tiers, read),
@@ -181,7 +184,8 @@ function resolveRoute (given: RouteCacheOptions, tiers: Tiers, own: RouteCacheOp
     tagsOf: resolveTags('tags', given.tags, read),
     invalidatedBy: typeof given.invalidates === 'function' ? given.invalidates : resolveTags('invalidates', given.invalidates, read),
     hasInvalidations: given.invalidates !== undefined,
-    vary: [...vary.map(name => name.toLowerCase()), ...cookies.map(name => COOKIE + name)].sort(),
+    vary: keyed,
+    varyField: varyOfKey(keyed),
     ownerOf: ownerOf && createOwnerOf(ownerOf, where),
     isPublic,
     ...key,
@@ -199,6 +203,11 @@ function resolveRoute (given: RouteCacheOptions, tiers: Tiers, own: RouteCacheOp
     harmless: resolveHarmless(harmless.map(toName)),
     warned: new Set()
   }
+}
+
+/** A field name (RFC 9110 §5.1), or the pseudo-header of HTTP/2. `*` would be one, but in `Vary` it stands for everything. */
+function isFieldName (name: string): boolean {
+  return name !== '*' && /^:?[!#$%&'*+.^_`|~\da-z-]+$/i.test(name)
 }
 
 /** Of a cookie or parameter case counts, of a header it does not. */

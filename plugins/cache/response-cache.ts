@@ -8,6 +8,7 @@ import { unwrapResponse } from '../shared/response-payload.js'
 import { createCacheStatus } from './cache-status.js'
 import type { CacheCore } from './core.js'
 import { mayExplain } from './explain.js'
+import { joined } from './headers.js'
 import { asStored, createTake } from './on-send.js'
 import { createKeepPrivate, keepPersonalPrivate } from './keep-private.js'
 import type { RouteCacheOptions } from './options.js'
@@ -24,6 +25,7 @@ import { withConstraints } from './harmless.js'
 import { UNWATCHED, warnOnce, whyUnwatched } from './unkeyed.js'
 import { Invalidations, isUnsafe } from './unsafe.js'
 import { watchDecorators } from './watch-decorators.js'
+import { mergeVary } from './vary.js'
 import { readAs, readsOf, watchRoute } from './watch-request.js'
 import type { Works } from './works.js'
 
@@ -112,6 +114,8 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
   function beginFor (owner: string | undefined, request: FastifyRequest, reply: FastifyReply, state: RequestCache, constraints: string): boolean | Promise<boolean> {
     const { route } = state
     state.hasOwner = owner !== undefined
+    const task = refresher.take(request)
+    if (task !== undefined) task.state = state
     const bypass = whyBypassed(request, state) ?? whyUnwatched(state)
     if (bypass !== undefined) {
       state.why = bypass
@@ -121,7 +125,6 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
     }
     if (route.keysParameter !== undefined) stripQuery(request, route.keysParameter)
     state.key = keyOf(request, route, owner, constraints)
-    const task = refresher.take(request)
     if (task === undefined) return serve(request, reply, state)
     const { key, located, fill } = task
     // Who it is, or which host, may hang on what the request in the background has not: then it is not what was to be made.
@@ -131,7 +134,6 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
     }
     state.fill = fill
     state.isBackground = true
-    task.isUsed = true
     askHandler(core, request, reply, state, located)
     return false
   }
@@ -161,6 +163,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
         if (state !== null && !state.isAnswered && !state.status.stored) keepPersonalPrivate(reply, state)
         // Also a response without an owner, or from before the lookup: a CDN would send it to those who have an owner.
         keepPrivate?.(request, reply)
+        if (route.varyField !== undefined && route.stores) addVary(reply, route.varyField)
         if (route.stripsTargeted) for (const name of route.targeted) reply.removeHeader(name)
         const body = reply.statusCode === 304 ? withoutLength(reply, result) : result
         return isPromise(told) ? told.then(() => body) : body
@@ -231,6 +234,12 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
     },
     settle: () => refresher.settle()
   }
+}
+
+/** After the response was stored: what is in the key does not tell variants of it apart. */
+function addVary (reply: FastifyReply, names: string): void {
+  const present = reply.getHeader('vary')
+  if (present !== names) reply.header('vary', mergeVary(joined(present), names))
 }
 
 /** Routes of one path have responses of their own: a RegExp among the constraints tells two of them apart as well. */

@@ -22,8 +22,8 @@ export function whyUnwatched ({ route, reads }: RequestCache): string | undefine
  * nothing about the stored one, which others share.
  */
 export function isOfTheClient (state: RequestCache): boolean {
-  const { reads, route, base, isBackground, hasOwner } = state
-  if (reads === undefined || reads.isEmpty || route.unkeyed !== 'bypass' || isBackground || hasOwner) return false
+  const { reads, route, base, hasOwner } = state
+  if (reads === undefined || reads.isEmpty || route.unkeyed !== 'bypass' || hasOwner) return false
   const varies = isVariants(base?.entry) ? base.entry.meta.names : []
   // Each request has an address and a socket: they make no request another one than that of the stored response.
   return unheld(reads.present, state, varies).some(name => !name.startsWith('request.') && !name.startsWith('reply.'))

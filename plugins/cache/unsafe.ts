@@ -6,6 +6,7 @@ import { joined } from './headers.js'
 import { canonicalPath, compilePattern, pathTag, withoutOrigin } from './paths.js'
 import type { ResolvedRouteCache } from './resolve-options.js'
 import { readTag } from './tags.js'
+import { sentStatus } from './unanswered.js'
 import { PATIENCE_MS } from './works.js'
 
 const SAFE = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE'])
@@ -92,7 +93,8 @@ export class Invalidations {
   start (request: FastifyRequest, reply: FastifyReply, route: ResolvedRouteCache): Promise<void> | undefined {
     this.#done.add(request)
     // A redirect that a hook sends in place of the handler, as to a login page, changes nothing.
-    if (reply.statusCode >= 400 || (reply.statusCode >= 300 && !this.#begun.has(request))) return undefined
+    const status = sentStatus(reply)
+    if (status >= 400 || (status >= 300 && !this.#begun.has(request))) return undefined
     const tags = isUnsafe(request.method) ? [...this.#pathTags(request, reply), ...parseGroups(fieldOf(reply, 'cache-group-invalidation')).map(groupTag)] : []
     if (route.hasInvalidations) return namedTags(request, route).then(named => this.#invalidate(request, [...tags, ...named]))
     return tags.length === 0 ? undefined : this.#invalidate(request, tags)

@@ -8,6 +8,24 @@ export function parseVary (field: string | undefined): string[] | '*' {
   return names.includes('*') ? '*' : [...new Set(names)].sort()
 }
 
+/**
+ * Returns the `Vary` that tells caches in front what the key of a route consists of; undefined where it has nothing but the URL. They have the
+ * host in their own keys.
+ *
+ * @param names - of headers and, as `cookie:{name}`, of cookies
+ */
+export function varyOfKey (names: readonly string[]): string | undefined {
+  const fields = new Set(names.map(name => name.startsWith(COOKIE) ? 'cookie' : name).filter(name => name !== 'host' && !name.startsWith(':')))
+  return fields.size === 0 ? undefined : [...fields].join(', ')
+}
+
+/** Adds names to a `Vary` field, each once. */
+export function mergeVary (field: string | undefined, names: string): string {
+  if (parseVary(field) === '*') return '*'
+  const spelled = [...(field ?? '').split(','), ...names.split(',')].map(name => name.trim()).filter(name => name !== '')
+  return spelled.filter((name, i) => spelled.findIndex(each => each.toLowerCase() === name.toLowerCase()) === i).join(', ')
+}
+
 /** Begins the name of a cookie. */
 export const COOKIE = 'cookie:'
 

@@ -3,7 +3,7 @@ export interface WithdrawalInput {
   status: number
   /** Why it is not stored. */
   why: string
-  /** Whether it was made in the background, by a request that carries nothing but what the key holds. */
+  /** Whether it was made in the background, by a request that has neither credentials nor a session of a client. */
   isBackground: boolean
   /** Whether the stored response is of one owner alone. */
   hasOwner: boolean

@@ -4,6 +4,7 @@ import { invalidResult } from './errors.js'
 import { isExactNumber } from '../shared/ids.js'
 import type { Limiter } from './limiter.js'
 import { whenReady, type MaybePromise } from '../shared/maybe-promise.js'
+import { isOwnRequest } from '../shared/own-requests.js'
 import { readingAs, recorderOf } from '../shared/request-reads.js'
 import type { Policy } from './policy.js'
 import type { ResolvedRouteOptions } from './resolve-options.js'
@@ -20,6 +21,9 @@ export type Outcome =
   /** The store failed, and requests pass then. */
   | { kind: 'unchecked', key: string }
   | { kind: 'decided', key: string, id: string, policy: Policy, decision: Decision, cost: number }
+
+/** Of a request that the suite sent itself. */
+const OWN: Outcome = { kind: 'exempt', key: '' }
 
 export type RequestLimiter = (request: FastifyRequest, mode: Mode) => MaybePromise<Outcome>
 
@@ -54,8 +58,12 @@ export function createRequestLimiter (limiter: Limiter, options: ResolvedRouteOp
     })
   }
 
-  // A limit goes by what it reads, and the response does not.
-  return (request, mode) => recorderOf(request) === undefined ? limitByKey(request, mode) : readingAs('suite', request, () => limitByKey(request, mode))
+  return (request, mode) => {
+    // The client whose request it repeats has been limited.
+    if (isOwnRequest(request)) return OWN
+    // A limit goes by what it reads, and the response does not.
+    return recorderOf(request) === undefined ? limitByKey(request, mode) : readingAs('suite', request, () => limitByKey(request, mode))
+  }
 }
 
 function isNumericKey (key: unknown): boolean {

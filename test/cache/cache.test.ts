@@ -1,8 +1,15 @@
+import { once } from 'node:events'
+import { request, type IncomingMessage } from 'node:http'
+import { request as httpsRequest } from 'node:https'
+import type { AddressInfo } from 'node:net'
+import { Readable } from 'node:stream'
+import cookie from '@fastify/cookie'
 import type { FastifyInstance, RouteHandlerMethod } from 'fastify'
 import t, { type Test } from 'tap'
 import type { CachePluginOptions, RouteCacheOptions } from '../../plugins/cache/index.js'
 import { ask, createCacheApp, gate, onBothStores, settled, type CacheAppOptions } from '../helpers/cache/cache-app.js'
 import { advanceUntil, advanceWhile, sharedRedis, startRedis, until } from '../helpers/index.js'
+import { makeCertificate } from '../helpers/servers/certificate.js'
 
 /** An app with a route whose handler counts its runs, and waits for `runs.hold`. */
 async function build (t: Test, given: CacheAppOptions, config: RouteCacheOptions | boolean = true) {
@@ -230,12 +237,135 @@ onBothStores('a route with the option public has one response for all users, als
   t.match(await send('/own', 'ann'), { cache: 'BYPASS' }, 'without the option it bypasses')
 })
 
+/** Where an app stands, and what its clients send. */
+const SERVERS: Record<string, { server: (tls: object) => object, headers: Record<string, string>, remoteAddress: string }> = {
+  'on a TLS server': { server: https => ({ https }), headers: { host: 'a.example' }, remoteAddress: '127.0.0.1' },
+  'behind a TLS proxy': {
+    server: () => ({ trustProxy: '127.0.0.1' }),
+    headers: { host: 'internal', 'x-forwarded-proto': 'https', 'x-forwarded-host': 'a.example', 'x-forwarded-for': '203.0.113.7' },
+    remoteAddress: '203.0.113.7'
+  }
+}
+
+for (const [where, { server, headers, remoteAddress }] of Object.entries(SERVERS)) {
+  onBothStores(`${where} a request in the background has the URL, the host, the protocol and the address of the one that was asked`, async (t, store) => {
+    const tls = await makeCertificate()
+    const seen: string[] = []
+    const { app, clock, warnings } = await createCacheApp(t, {
+      store,
+      server: { ...server(tls), rewriteUrl: (raw: IncomingMessage) => raw.url?.startsWith('/v1/') ? raw.url : `/v1${raw.url}` } as never,
+      options: { ttl: '1m', staleWhileRevalidate: '1h', timeout: '1h', unkeyed: 'bypass' },
+      before: app => {
+        app.addHook('onRequest', async (request, reply) => {
+          seen.push(`${request.protocol}://${request.host}${request.originalUrl} ${request.url} of ${request.ip}`)
+          if (request.protocol !== 'https') return await reply.redirect(`https://${request.host}${request.url}`)
+          return request.ip === remoteAddress ? undefined : await reply.code(400).send('unknown address')
+        })
+      }
+    })
+    let version = 0
+    const handler: RouteHandlerMethod = async request => `${++version} ${request.protocol}://${request.host}${request.originalUrl}`
+    app.get('/v1/links/*', { config: { cache: { key: { host: true } } } }, handler)
+    app.get('/v1/plain/*', { config: { cache: { harmless: ['request.protocol', 'request.host', 'x-forwarded-host', 'host'] } } }, handler)
+    await app.listen({ port: 0, host: '127.0.0.1' })
+    const { port } = app.server.address() as AddressInfo
+    const send = 'key' in app.server ? httpsRequest : request
+    const get = async (path: string) => {
+      const [response] = await once(send({ port, host: '127.0.0.1', path, headers, rejectUnauthorized: false, agent: false }).end(), 'response') as [IncomingMessage]
+      let body = ''
+      for await (const chunk of response.setEncoding('utf8')) body += chunk
+      await settled(app)
+      return `${response.statusCode} ${String(response.headers['x-cache'])} ${body}`
+    }
+    // A URL parser would change it.
+    for (const path of ['/links/a/../b|c?q="', '/plain/a']) {
+      version = 0
+      const link = `https://a.example${path}`
+      t.same([await get(path), await get(path)], [`200 MISS 1 ${link}`, `200 HIT 1 ${link}`])
+      await clock.advance('61s')
+      t.same([await get(path), await get(path)], [`200 STALE 1 ${link}`, `200 HIT 2 ${link}`])
+    }
+    t.same(new Set(seen).size, 2, 'no request is another one')
+    t.same(warnings(), [])
+  })
+}
+
+onBothStores('a response that a request in the background is given and that is not stored is logged once a route, and clients refresh it', async (t, store) => {
+  const { app, clock, lines } = await createCacheApp(t, {
+    store,
+    options: { ttl: '1m', staleWhileRevalidate: '1h', timeout: '1h', unkeyed: 'bypass', harmless: ['x-key', 'cookie:seen'] },
+    before: app => app.register(cookie)
+  })
+  const runs = new Map<string, number>()
+  const count = (url: string): string => { runs.set(url, (runs.get(url) ?? 0) + 1); return `run ${runs.get(url)}` }
+  const cached = { config: { cache: true } }
+  app.get('/hook/:id', { ...cached, onRequest: async (request, reply) => request.headers['x-key'] === undefined ? await reply.code(400).send('no key') : undefined }, async request => count(request.url))
+  app.get('/cookie', cached, async (request, reply) => { if (request.cookies['seen'] === undefined) reply.header('set-cookie', 'seen=1'); return count(request.url) })
+  app.get('/fails', cached, async request => request.headers['x-key'] === undefined ? await Promise.reject(new Error('no key')) : count(request.url))
+  const get = async (url: string) => { const { cache, body } = await ask(app, url, { 'x-key': 'k', cookie: 'seen=1' }); await settled(app); return `${cache} ${body}` }
+  for (const url of ['/hook/1', '/hook/2']) {
+    t.equal(await get(url), 'MISS run 1')
+    await clock.advance('61s')
+    t.same([await get(url), await get(url), await get(url)], ['STALE run 1', 'MISS run 2', 'HIT run 2'], 'a client refreshed it')
+    await clock.advance('61s')
+    t.same([await get(url), await get(url)], ['MISS run 3', 'HIT run 3'], 'and does so from then on')
+  }
+  t.equal(await get('/cookie'), 'MISS run 1')
+  await clock.advance('61s')
+  t.same([await get('/cookie'), await get('/cookie')], ['STALE run 1', 'MISS run 3'], 'the response with a cookie is not stored')
+  t.equal(await get('/fails'), 'MISS run 1')
+  await clock.advance('61s')
+  t.same([await get('/fails'), await get('/fails')], ['STALE run 1', 'STALE run 1'], 'a failure may pass')
+  const refused = lines.filter(({ msg }) => String(msg).includes('not refreshed in the background'))
+  t.same(refused.map(({ level, route, reason }) => [level, route, reason]), [
+    [40, '/hook/:id', 'a hook or another route answered 400 in place of the route'],
+    [40, '/cookie', 'the response, with the status 200, must not be stored ("set-cookie")'],
+    [40, '/fails', 'the request in the background was answered 500']
+  ])
+  await clock.advance('11m')
+  t.same([await get('/hook/1'), await get('/hook/1')], ['STALE run 3', 'MISS run 4'], 'after 10 minutes it is tried again')
+})
+
+t.test('a request in the background that is answered by a stream without an end reads none of it, and the app closes', async t => {
+  const { app, clock } = await createCacheApp(t, { options: { ttl: '1m', staleWhileRevalidate: '1h', maxEntrySize: 100 } })
+  const streams: Readable[] = []
+  let isEndless = false
+  const endless = () => { const stream = new Readable({ read () { setImmediate(() => this.push('x'.repeat(50))) } }); streams.push(stream); return stream }
+  app.get('/events', { config: { cache: true } }, async (_, reply) => isEndless ? await reply.type('text/event-stream').send(endless()) : 'page')
+  app.get('/large', { config: { cache: true } }, async (_, reply) => isEndless ? await reply.send(endless()) : 'page')
+  const urls = ['/events', '/large']
+  for (const url of urls) await ask(app, url)
+  await settled(app)
+  await clock.advance('61s')
+  isEndless = true
+  for (const url of urls) t.equal((await ask(app, url)).cache, 'STALE')
+  await until('both streams are closed', () => streams.length === 2 && streams.every(stream => stream.destroyed))
+  await app.close()
+})
+
 onBothStores('headers named by vary are part of the key', async (t, store) => {
   const { app } = await build(t, { store }, { vary: ['Accept-Language'] })
   await ask(app, '/items/1', { 'accept-language': 'de' })
   await settled(app)
   t.equal((await ask(app, '/items/1', { 'accept-language': 'fr' })).cache, 'MISS')
   t.equal((await ask(app, '/items/1', { 'accept-language': 'de' })).cache, 'HIT')
+})
+
+onBothStores('caches in front are told by Vary what the key consists of: on a miss, a hit, a 304, an error, and beside the Vary of the app', async (t, store) => {
+  const config = { cache: { vary: ['x-tenant'], key: { cookies: ['lang', 'theme'] } } }
+  const { app } = await createCacheApp(t, { store })
+  app.get('/', { config }, async () => 'page')
+  app.get('/own', { config }, async (_, reply) => await reply.header('vary', ['Origin', 'X-Tenant']).send('page'))
+  app.get('/error', { config }, async () => { throw new Error('no') })
+  app.get('/hook', { config, onRequest: async (_, reply) => await reply.code(403).send('no') }, async () => 'page')
+  app.get('/plain', { config: { cache: true } }, async () => 'page')
+  const headers = { 'x-tenant': 'a', cookie: 'lang=de; id=1' }
+  const varies = async (url: string, more = {}) => { const { cache, status, headers: { vary } } = await ask(app, url, { ...headers, ...more }); await settled(app); return [cache, status, vary] }
+  t.same([await varies('/'), await varies('/', { cookie: 'lang=de; id=2' })], [['MISS', 200, 'cookie, x-tenant'], ['HIT', 200, 'cookie, x-tenant']], 'other cookies do not tell responses apart')
+  t.same(await varies('/', { 'if-none-match': '*' }), ['HIT', 304, 'cookie, x-tenant'])
+  t.equal((await varies('/', { 'x-tenant': 'b' }))[0], 'MISS')
+  t.same([await varies('/own'), await varies('/own')], [['MISS', 200, 'Origin, X-Tenant, cookie'], ['HIT', 200, 'Origin, X-Tenant, cookie']])
+  t.same([(await varies('/error'))[2], (await varies('/hook'))[2], (await varies('/plain'))[2]], ['cookie, x-tenant', 'cookie, x-tenant', undefined])
 })
 
 onBothStores('getOrSet runs its factory once for 50 concurrent callers, and again after an invalidation', async (t, store) => {
@@ -330,7 +460,7 @@ t.test('options that cannot be used fail at registration, of the plugin and of a
     await t.rejects(async () => { await build(t, { options: options as CachePluginOptions }) }, { code }, JSON.stringify(options))
   }
   const { app } = await build(t, {})
-  for (const config of [5, 'on', { ttl: 'x' }, { tags: 'a' }, { tags: [''] }, { vary: 'accept' }, { private: true }, { public: 1 }, { public: true, private: () => 'a' }, { invalidates: {} }, { tll: 1 }]) {
+  for (const config of [5, 'on', { ttl: 'x' }, { tags: 'a' }, { tags: [''] }, { vary: 'accept' }, { vary: ['*'] }, { vary: ['x a'] }, { vary: [''] }, { private: true }, { public: 1 }, { public: true, private: () => 'a' }, { invalidates: {} }, { tll: 1 }]) {
     t.throws(() => app.get('/wrong', { config: { cache: config as never } }, async () => ''), { code }, JSON.stringify(config))
   }
   await t.rejects(app.cache.getOrSet('', () => 1), { code })

@@ -6,7 +6,7 @@ import { type CacheStatus, createCacheStatus } from '../../plugins/cache/cache-s
 import { isNotModified, matchesEtag, parseEntityTags, validationHeaders } from '../../plugins/cache/conditional.js'
 import { parseHttpDate } from '../../plugins/cache/http-date.js'
 import { type ByteRange, isRangeCurrent, parseRange } from '../../plugins/cache/range.js'
-import { normalizeSelecting, parseVary } from '../../plugins/cache/vary.js'
+import { mergeVary, normalizeSelecting, parseVary, varyOfKey } from '../../plugins/cache/vary.js'
 import { cpuTimeOf } from '../helpers/timing/cpu.js'
 
 // Cache-Control (RFC 9111 §5.2) and targeted fields (RFC 9213)
@@ -113,6 +113,15 @@ t.test('Vary is a set of names in lower case, or everything', async t => {
     [undefined, []], ['', []], [' , ', []], ['Accept', ['accept']], ['B, a ,, A,b', ['a', 'b']], ['*', '*'], ['accept, *', '*'], [' * ', '*'], ['__proto__', ['__proto__']]
   ]
   for (const [field, expected] of table) t.strictSame(parseVary(field), expected, String(field))
+})
+
+t.test('the Vary of a key names its headers and cookies, each once, beside those of the app', async t => {
+  t.equal(varyOfKey(['cookie:a', 'cookie:b', 'x-a']), 'cookie, x-a')
+  t.equal(varyOfKey(['host', ':authority']), undefined, 'each cache has the host in its key')
+  const table: Array<[string | undefined, string]> = [
+    [undefined, 'cookie, x-a'], ['', 'cookie, x-a'], ['Origin', 'Origin, cookie, x-a'], ['X-A, Cookie', 'X-A, Cookie'], ['X-A,Origin, x-a', 'X-A, Origin, cookie'], ['*', '*'], ['a, *', '*']
+  ]
+  for (const [field, expected] of table) t.equal(mergeVary(field, 'cookie, x-a'), expected, String(field))
 })
 
 t.test('spellings that mean the same select the same', async t => {

@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { request } from 'node:http'
-import { connect } from 'node:http2'
+import { connect, type ServerHttp2Stream } from 'node:http2'
 import { request as httpsRequest } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { Readable } from 'node:stream'
@@ -17,7 +17,7 @@ import t, { type Test } from 'tap'
 import { peerRateLimit } from '../../bench/peer-rate-limit.js'
 import { cache, type RouteCacheOptions } from '../../plugins/cache/index.js'
 import { ask, createCacheApp, gate, onBothStores, settled, type CacheAppOptions } from '../helpers/cache/cache-app.js'
-import { createTestApp } from '../helpers/index.js'
+import { createTestApp, until } from '../helpers/index.js'
 import { makeCertificate } from '../helpers/servers/certificate.js'
 
 type Headers = Record<string, string>
@@ -319,6 +319,77 @@ t.test('over HTTP/2 headers count as well', async t => {
   for (const name of ['ann', 'bob', 'ann']) t.equal(await get({ ':path': '/', 'x-user': name }), `MISS ${name}`)
   for (const path of ['/authority', '/raw']) for (const name of ['ann', 'bob', 'ann']) t.equal(await get({ ':path': path, ':authority': name }), `MISS ${name}`)
   t.same([await get({ ':path': '/unread' }), await get({ ':path': '/unread' })], ['MISS page', 'HIT page'])
+})
+
+for (const [transport, server] of Object.entries({ 'HTTP/2 without TLS': {}, 'HTTP/2 with TLS and allowHTTP1': { https: { allowHTTP1: true } } })) {
+  t.test(`${transport}: cached routes are hits, and are refreshed in the background for the authority and the protocol that were asked`, async t => {
+    const isSecure = 'https' in server
+    const certificate = isSecure ? await makeCertificate() : undefined
+    const { app, clock, warnings } = await createApp(t, {
+      server: { http2: true, ...isSecure && { https: { ...server.https, ...certificate } } } as never,
+      options: { ttl: '1m', staleWhileRevalidate: '1h', timeout: '1h', key: { host: true } }
+    })
+    let version = 0
+    app.get('/*', CACHED, async request => `${++version} ${request.protocol}://${request.host}${request.url} ${String(request.headers[':path'] ?? '')}`)
+    await app.listen({ port: 0, host: '127.0.0.1' })
+    const { port } = app.server.address() as AddressInfo
+    const client = connect(`${isSecure ? 'https' : 'http'}://127.0.0.1:${port}`, { rejectUnauthorized: false })
+    t.teardown(() => client.close())
+    const overHttp2 = async () => {
+      const stream = client.request({ ':path': '/a/../b|c?q="', ':authority': 'a.example' }).setEncoding('utf8')
+      const [response] = await once(stream, 'response') as [Headers]
+      let body = ''
+      for await (const chunk of stream) body += chunk
+      await settled(app)
+      return `${response[':status']} ${response['x-cache']} ${body}`
+    }
+    const overHttp1 = async () => {
+      const [response] = await once(httpsRequest({ port, host: '127.0.0.1', path: '/a/../b|c?q="', headers: { host: 'a.example' }, rejectUnauthorized: false, agent: false }).end(), 'response')
+      let body = ''
+      for await (const chunk of response.setEncoding('utf8')) body += chunk
+      await settled(app)
+      return `${response.statusCode} ${response.headers['x-cache']} ${body}`
+    }
+    const clients = isSecure ? { overHttp2, overHttp1 } : { overHttp2 }
+    for (const [name, get] of Object.entries(clients)) {
+      version = 0
+      const page = `${isSecure ? 'https' : 'http'}://a.example/a/../b|c?q=" ${name === 'overHttp2' ? '/a/../b|c?q="' : ''}`
+      t.same([await get(), await get()], [`200 MISS 1 ${page}`, `200 HIT 1 ${page}`], name)
+      await clock.advance('61s')
+      t.same([await get(), await get()], [`200 STALE 1 ${page}`, `200 HIT 2 ${page}`], `${name}: it was refreshed in the background`)
+    }
+    t.same(warnings(), [])
+  })
+}
+
+t.test('an HTTP/2 handler that answers by raw.stream.respond() lets the requests that wait for it go on at once, and nothing is stored', async t => {
+  const { app } = await createApp(t, { server: { http2: true } as never, options: { timeout: '1h' } })
+  const { opened, open } = gate()
+  let runs = 0
+  app.get('/', CACHED, async (_request, reply) => {
+    const { stream } = reply.raw as unknown as { stream: ServerHttp2Stream }
+    const run = ++runs
+    if (run === 1) await opened
+    stream.respond({ ':status': 200 })
+    // The first response goes on for as long as its client stays.
+    if (run === 1) stream.write('begun')
+    else stream.end(`run ${run}`)
+    return reply
+  })
+  await app.listen({ port: 0, host: '127.0.0.1' })
+  const client = connect(`http://127.0.0.1:${(app.server.address() as AddressInfo).port}`)
+  t.teardown(() => client.destroy())
+  client.request({ ':path': '/' })
+  await until('the handler runs', () => runs === 1)
+  const others = ['a', 'b'].map(async () => {
+    let body = ''
+    for await (const chunk of client.request({ ':path': '/' }).setEncoding('utf8')) body += chunk
+    return body
+  })
+  await until('the others wait', () => app.cache.stats().coalesced === 2)
+  open()
+  // The clock stands still: no time-out has passed.
+  t.same((await Promise.all(others)).sort(), ['run 2', 'run 3'])
 })
 
 t.test('a client certificate counts in a hook and in the handler, and nothing else of TLS does', async t => {

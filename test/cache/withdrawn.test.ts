@@ -79,6 +79,8 @@ onBothStores('a response that a request in the background is given and that is n
     answer(fails(500))
     t.equal((await ask(app, '/')).status, 500, `${name}: also in place of an error`)
     await settled(app)
+    // After a response that was not stored clients refresh by themselves for 10 minutes.
+    await clock.advance('11m')
   }
 })
 

@@ -1,7 +1,7 @@
 import cluster from 'node:cluster'
 import { once } from 'node:events'
 import { request as httpRequest, type IncomingMessage } from 'node:http'
-import { connect } from 'node:net'
+import { connect, type AddressInfo, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import autoload from '@fastify/autoload'
@@ -10,6 +10,7 @@ import httpProxy from '@fastify/http-proxy'
 import fastifyRedis from '@fastify/redis'
 import swagger from '@fastify/swagger'
 import underPressure from '@fastify/under-pressure'
+import websocket from '@fastify/websocket'
 import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
 import mercurius, { type MercuriusContext } from 'mercurius'
 import { AggregatorRegistry } from 'prom-client'
@@ -426,6 +427,47 @@ t.test('of mercurius GET and POST share the limit of the route, and a resolver l
   t.same(answers(aliased.body), [...Array(5).fill('wrong password'), ...Array(5).fill('too many attempts')])
   const batched = await ask(app, '/graphql', {}, { method: 'POST', payload: tries(() => 'a').map(query => ({ query: `mutation { ${query} }` })) })
   t.same(answers(batched.body), Array(10).fill('too many attempts'))
+})
+
+t.test('with @fastify/websocket a path has a cached page and a websocket: an upgrade is never answered with the page', async t => {
+  const app = build(t)
+  await app.register(websocket)
+  await app.register(cache, { clock, ttl: '1m', staleWhileRevalidate: '1h', explain: () => true })
+  for (const hook of ['onRequest', 'preHandler'] as const) {
+    app.route({ method: 'GET', url: `/${hook}`, config: { cache: { hook } }, handler: async () => 'page', wsHandler: (socket: { send: (text: string) => void }) => { socket.send('hello') } })
+  }
+  await app.listen({ port: 0, host: '127.0.0.1' })
+  const address = `127.0.0.1:${(app.server.address() as AddressInfo).port}`
+  const get = async (url: string) => { const response = await fetch(`http://${address}${url}`); return `${response.headers.get('x-cache')} ${await response.text()}` }
+  for (const url of ['/onRequest', '/preHandler']) {
+    await get(url)
+    await until('it is a hit', async () => await get(url) === 'HIT page')
+    const headers = { connection: 'Upgrade', upgrade: 'websocket', 'sec-websocket-version': '13', 'sec-websocket-key': Buffer.alloc(16).toString('base64') }
+    const [response, socket, head] = await once(httpRequest(`http://${address}${url}`, { headers }).end(), 'upgrade') as [IncomingMessage, Socket, Buffer]
+    t.equal(response.statusCode, 101)
+    const sent = head.length > 0 ? head : (await once(socket, 'data') as [Buffer])[0]
+    t.match(String(sent), 'hello')
+    socket.destroy()
+    const injected = await app.injectWS(url)
+    injected.terminate()
+    t.equal(await get(url), 'HIT page', 'the websocket leaves the page as it is')
+  }
+})
+
+t.test('a server that upgrades no connection answers a request with Upgrade from the cache, as one that ignores the header may', async t => {
+  const app = build(t)
+  await app.register(cache, { clock })
+  app.get('/', { config: { cache: true } }, async () => 'page')
+  await app.listen({ port: 0, host: '127.0.0.1' })
+  const { port } = app.server.address() as AddressInfo
+  const get = async () => {
+    const [response] = await once(httpRequest({ port, host: '127.0.0.1', headers: { connection: 'Upgrade, HTTP2-Settings', upgrade: 'h2c', 'http2-settings': '' } }).end(), 'response') as [IncomingMessage]
+    response.resume()
+    return response.headers['x-cache']
+  }
+  await get()
+  await until('it is a hit', async () => await get() === 'HIT')
+  t.equal((await ask(app, '/', { connection: 'upgrade', upgrade: 'websocket' })).cache, 'BYPASS', 'a request that was made by hand is taken as an upgrade')
 })
 
 t.test('requests that @fastify/http-proxy forwards are limited, timed and cached as those of any route', async t => {

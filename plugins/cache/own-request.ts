@@ -1,0 +1,112 @@
+import { IncomingMessage, ServerResponse, type IncomingHttpHeaders } from 'node:http'
+import type { Socket } from 'node:net'
+import { Duplex } from 'node:stream'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { markOwnRequest } from '../shared/own-requests.js'
+
+/** What a request in the background has in common with the request of a client. */
+export interface RequestSource {
+  /** As the client sent it: `rewriteUrl` is called again. */
+  url: string
+  headers: IncomingHttpHeaders
+  /** Of the raw request: HTTP/2 alone has them. */
+  target: Record<string, unknown>
+  /** Of the connection: its addresses, and whether it is encrypted. */
+  connection: Record<string, unknown>
+}
+
+const OF_TARGET = ['authority', 'scheme']
+const OF_CONNECTION = ['encrypted', 'remoteAddress', 'remoteFamily', 'remotePort', 'localAddress', 'localFamily', 'localPort', 'servername', 'alpnProtocol']
+const OF_CERTIFICATE = ['authorized', 'authorizationError']
+
+/**
+ * Takes what is needed to send a request again. It is called while the client's request is under way, as its connection may be gone later.
+ *
+ * @param withCertificate - whether the client's certificate belongs to the request
+ */
+export function sourceOf (request: FastifyRequest, headers: IncomingHttpHeaders, withCertificate: boolean): RequestSource {
+  const { raw, originalUrl } = request
+  // A request that an adapter has made may have none.
+  const socket = raw.socket as Socket | undefined ?? {}
+  const connection = pick(socket, withCertificate ? [...OF_CONNECTION, ...OF_CERTIFICATE] : OF_CONNECTION)
+  // A hook that asks for it finds the same, or what it finds where a client has none.
+  if (connection['encrypted']) Object.assign(connection, certificateOf(socket, withCertificate))
+  return { url: originalUrl, headers, target: raw.httpVersionMajor >= 2 ? pick(raw, OF_TARGET) : {}, connection }
+}
+
+function certificateOf (socket: object, isGiven: boolean): Record<string, unknown> {
+  const read = Reflect.get(socket, 'getPeerCertificate') as ((isDetailed: boolean) => unknown) | undefined
+  const certificate = isGiven && read !== undefined ? read.call(socket, true) : {}
+  return { getPeerCertificate: () => certificate }
+}
+
+function pick (object: object, names: readonly string[]): Record<string, unknown> {
+  return Object.fromEntries(names.map(name => [name, Reflect.get(object, name) as unknown]).filter(([, value]) => value !== undefined))
+}
+
+/** A GET that the cache itself sends to the app, without a connection. */
+export interface OwnRequest {
+  raw: IncomingMessage
+  /**
+   * Sends it, and drops the body of the response.
+   *
+   * @returns the status; undefined where the response broke off
+   */
+  send (fastify: FastifyInstance): Promise<number | undefined>
+}
+
+/**
+ * `fastify.inject()` would not do: it normalizes the URL, knows no TLS, and can mark a request by a header alone.
+ */
+export function createOwnRequest ({ url, headers, target, connection }: RequestSource): OwnRequest {
+  const socket = Object.defineProperties(new NoConnection(), Object.getOwnPropertyDescriptors(connection)) as unknown as Socket
+  const raw = Object.assign(new IncomingMessage(socket), {
+    method: 'GET',
+    url,
+    headers,
+    rawHeaders: Object.entries(headers).flatMap(([name, value]) => [value ?? []].flat().flatMap(each => [name, each])),
+    httpVersionMajor: 1,
+    httpVersionMinor: 1,
+    httpVersion: '1.1',
+    complete: true,
+    ...target
+  })
+  // It has no body.
+  raw.push(null)
+  markOwnRequest(raw)
+  return {
+    raw,
+    send: fastify => new Promise(resolve => {
+      const response = new ServerResponse(raw)
+      response.assignSocket(socket)
+      response.once('finish', () => {
+        resolve(response.statusCode)
+        raw.resume()
+        socket.destroy()
+      })
+      response.once('close', () => { resolve(undefined) })
+      fastify.routing(raw, response)
+    })
+  }
+}
+
+/** Drops what is written to it. */
+class NoConnection extends Duplex {
+  constructor () {
+    super()
+    // A response that is destroyed with an error destroys it as well.
+    this.on('error', () => {})
+  }
+
+  override _read (): void {}
+
+  override _write (_chunk: unknown, _encoding: string, done: () => void): void {
+    done()
+  }
+
+  setTimeout (): this { return this }
+  setKeepAlive (): this { return this }
+  setNoDelay (): this { return this }
+  ref (): this { return this }
+  unref (): this { return this }
+}
