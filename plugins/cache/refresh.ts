@@ -36,7 +36,7 @@ export interface Refresher {
 }
 
 // How Fastify and HTTP/2 find the route, where the request was sent to, and who sent it: hooks redirect, refuse and log by these.
-const OF_THE_REQUEST = ['host', ':authority', ':method', ':path', ':scheme', 'accept-version', 'user-agent',
+const OF_THE_REQUEST = ['host', ':authority', ':path', ':scheme', 'accept-version', 'user-agent',
   'forwarded', 'x-forwarded-for', 'x-forwarded-host', 'x-forwarded-port', 'x-forwarded-prefix', 'x-forwarded-proto', 'x-real-ip']
 // Of one message, and what makes the response another one.
 const NOT_REPEATED = /^(?:connection|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade|expect|content-.*|cache-control|pragma|if-.*|range)$/
@@ -154,6 +154,8 @@ function headersOf (request: FastifyRequest, { route, hasOwner }: RequestCache, 
   const names = hasOwner ? Object.keys(given).filter(name => !NOT_REPEATED.test(name)) : [...OF_THE_REQUEST, ...route.vary, ...Object.keys(entry.meta.vary)]
   const headers: IncomingHttpHeaders = {}
   for (const name of names) if (given[name] !== undefined) headers[name] = given[name]
+  // A client may have asked by HEAD.
+  if (given[':method'] !== undefined) headers[':method'] = 'GET'
   const cookies = hasOwner ? [] : keyedCookies(given, route)
   if (cookies.length > 0) headers['cookie'] ??= cookies.join('; ')
   return headers
