@@ -222,7 +222,8 @@ t.test('the state of Redis is shown, with a warning where it is nearly full, and
     'redis:evictedKeys': [{ observedValue: 0 }],
     'redis:hitRatio': [{ observedUnit: 'percent' }]
   })
-  await client.config('SET', 'maxmemory', '1mb')
+  const [, used] = /used_memory:(\d+)/.exec(await client.info('memory')) ?? []
+  await client.config('SET', 'maxmemory', String(used))
   t.match(await checks(), { 'redis:memoryUtilization': [{ status: 'warn', output: /noeviction/ }] })
   await client.config('SET', 'maxmemory', '0')
   await client.replicaof('127.0.0.1', '1')

@@ -70,6 +70,15 @@ async function hang (t: Test, { client, clock, guard }: Connected): Promise<void
 
 const codes = (results: ReadonlyArray<PromiseSettledResult<string>>) => results.map(result => result.status === 'fulfilled' ? result.value : result.reason.code)
 
+t.test('the servers of the tests announce no address outside of 127.0.0.0/8', async t => {
+  for (const { server } of servers.nodes) {
+    const slots = await server.client().call('CLUSTER', 'SLOTS') as Array<[number, number, ...Array<[string]>]>
+    const hosts = slots.flatMap(([, , ...nodes]) => nodes.map(([host]) => host))
+    t.same(hosts.filter(host => !host.startsWith('127.')), [])
+  }
+  t.match(await single.client().call('CLUSTER', 'NODES'), /^\w+ 127\.0\.0\.1:/)
+})
+
 t.test('commands that were collected while a slot moved fail by themselves, and the circuit stays closed', async t => {
   const { client, guard, isOnFirst } = await connected(t)
   const keys = KEYS.filter(isOnFirst)

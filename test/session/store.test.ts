@@ -274,7 +274,7 @@ t.test('an error of the whole batch (MASTERDOWN, NOPERM, an invalid reply) rejec
   }
   await client.call('ACL', 'SETUSER', 'limited', 'on', '>pass', '~*', '+evalsha_ro', '+eval_ro')
   await client.auth('limited', 'pass')
-  t.match(await Promise.allSettled([createRedisStore(client, 'acl', TIMEOUTS).read('a')]), [{ status: 'rejected', reason: { message: /NOPERM|can't run/ } }])
+  t.match(await Promise.allSettled([createRedisStore(client, 'acl', TIMEOUTS).read('a')]), [{ status: 'rejected', reason: { name: 'ReplyError' } }])
 })
 
 t.test('each session is read by its own command where the script cannot be used', async t => {

@@ -63,6 +63,9 @@ function configOf (port: number, options: RedisServerOptions): string[] {
     ...options.tls
       ? ['port 0', `tls-port ${port}`, 'tls-cert-file tls.crt', 'tls-key-file tls.key', 'tls-auth-clients no']
       : [`port ${port}`],
+    // A server without an address of its own tells clients and replicas one of the machine's.
+    'replica-announce-ip 127.0.0.1',
+    'cluster-announce-ip 127.0.0.1',
     'save ""',
     ...options.appendonly ? ['appendonly yes', 'appendfsync always'] : ['appendonly no'],
     // Redis 7 lets a new replica wait for 5 s in case that more replicas come.
