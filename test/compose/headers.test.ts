@@ -3,10 +3,13 @@ import cors from '@fastify/cors'
 import etag from '@fastify/etag'
 import helmet from '@fastify/helmet'
 import type { FastifyInstance } from 'fastify'
+import { gunzipSync } from 'node:zlib'
 import t, { type Test } from 'tap'
 import { idempotency } from '../../plugins/idempotency/index.js'
 import { rateLimit } from '../../plugins/rate-limit/index.js'
 import { ask, createCacheApp } from '../helpers/cache/cache-app.js'
+import { createShop, keepsPromises, type Promises } from '../helpers/compose/shop.js'
+import { injected } from '../helpers/compose/visitors.js'
 import { createTestApp, forEachStore, until, type StoreName } from '../helpers/index.js'
 
 const promise = (name: string, test: (t: Test, store: StoreName) => Promise<unknown>) =>
@@ -101,3 +104,58 @@ t.test('a response that is replayed for its Idempotency-Key has the CORS headers
   }
   t.equal(runs, 1)
 })
+
+/** What stands beside all of the plugins, and what it does with each of their responses. */
+const BESIDE: Record<string, { register: (app: FastifyInstance) => unknown, promise: string, check: (t: Test) => Pick<Promises, 'headers' | 'each'> }> = {
+  '@fastify/helmet with nonces': {
+    register: app => app.register(helmet, { enableCSPNonces: true }),
+    promise: 'each response has a nonce of its own',
+    check: t => {
+      const seen = new Set<string>()
+      return {
+        each: ({ headers }) => {
+          const nonce = /script-src[^;]*'nonce-([0-9a-f]+)'/.exec(String(headers['content-security-policy']))?.[1] ?? 'none'
+          t.notOk(nonce === 'none' || seen.has(nonce), 'the nonce is new')
+          seen.add(nonce)
+          return undefined
+        }
+      }
+    }
+  },
+  '@fastify/cors': {
+    register: app => app.register(cors, { origin: ORIGINS, credentials: true }),
+    promise: 'each response is allowed to the origin of its request',
+    check: t => {
+      const [origin = ''] = ORIGINS
+      return {
+        headers: [{ origin }, { origin }],
+        each: ({ headers }) => {
+          t.same([headers['access-control-allow-origin'], headers['access-control-allow-credentials']], [origin, 'true'])
+          t.match(headers.vary, /origin/i)
+          return undefined
+        }
+      }
+    }
+  },
+  '@fastify/compress': {
+    register: app => app.register(compress, { threshold: 0 }),
+    promise: 'each response has the coding that its client accepts',
+    check: t => ({
+      headers: [{ 'accept-encoding': 'gzip' }, { 'accept-encoding': 'gzip' }],
+      each: ({ headers, bytes }) => {
+        if (bytes.length === 0) return undefined
+        t.equal(headers['content-encoding'], 'gzip')
+        return gunzipSync(bytes).toString()
+      }
+    })
+  }
+}
+
+for (const [name, { register, promise, check }] of Object.entries(BESIDE)) {
+  for (const order of ['before', 'after'] as const) {
+    t.test(`with ${name} registered ${order} them all plugins keep their promises, and ${promise}`, async t => {
+      const shop = await createShop(t, { [order]: register })
+      await keepsPromises(t, shop, { origin: 'http://localhost:80', transport: injected(shop.app), ...check(t) })
+    })
+  }
+}
