@@ -83,6 +83,13 @@ function tee (source: Readable, maxSize: number, declared: number | undefined, o
   return { payload: passing, body }
 }
 
+/** Ends a body that is not sent: a stream would hold what it comes from. */
+export function discard (payload: unknown): void {
+  if (typeof payload !== 'object' || payload === null) return
+  if ('destroy' in payload && typeof payload.destroy === 'function') payload.destroy()
+  else if (payload instanceof ReadableStream) payload.cancel().catch(() => {})
+}
+
 function bytesOf (chunk: unknown): Buffer | undefined {
   if (typeof chunk === 'string') return Buffer.from(chunk)
   if (Buffer.isBuffer(chunk)) return chunk

@@ -178,6 +178,27 @@ export class CacheCore {
     return true
   }
 
+  /** The version of removals by pattern, for {@link amend}; undefined where the store does not answer. */
+  async patternsVersion (): Promise<string | undefined> {
+    const found = await this.#attempts.make(() => this.#options.store.tags([PATTERNS]))
+    return found?.[PATTERNS]?.version
+  }
+
+  /**
+   * Adds to an entry that a look-up has just found, unless it has been changed or removed since.
+   *
+   * @param entry - the same one, with more
+   * @param patterns - the version of removals by pattern from before the look-up
+   */
+  async amend ({ key, seen, mark }: Lookup, entry: Entry, patterns: string): Promise<void> {
+    const { store, l1 } = this.#options
+    const left = entry.storedAt + entry.life - this.now()
+    if (seen === undefined || left <= 0) return
+    const written = this.#attempts.make(() => store.write(key.id, entry, seen.generation, patterns, 0, left))
+    this.#attempts.inBackground(written)
+    if (await written === true) l1?.set(key, entry, mark)
+  }
+
   /**
    * Stores values whatever is there.
    *

@@ -1,3 +1,5 @@
+import { ownBytes } from '../shared/own-bytes.js'
+import type { EncodedCopies } from './codings.js'
 import { isHeaders, type Headers } from './headers.js'
 import type { Usability } from './reuse.js'
 
@@ -13,6 +15,8 @@ export interface Entry<M = unknown> {
   label: string
   meta: M
   body: Buffer
+  /** Copies of the body of a response that a hook has encoded for a client. */
+  encoded?: EncodedCopies | undefined
   /** When it began to be made, by the store's clock: milliseconds since the epoch. */
   storedAt: number
   /** For how many milliseconds it is kept. */
@@ -116,10 +120,18 @@ const OVERHEAD_BYTES = 1024
 export function bytesOf (entry: Entry | undefined): number {
   if (entry === undefined) return OVERHEAD_BYTES
   let bytes = OVERHEAD_BYTES + entry.body.length + 2 * entry.label.length
+  for (const coding in entry.encoded) bytes += entry.encoded[coding]?.length ?? 0
   if (isVariants(entry)) return bytes + 64 * entry.meta.ids.length
   if (!isResponse(entry)) return bytes
   for (const fields of [entry.meta.headers, entry.meta.vary]) for (const name in fields) bytes += name.length + (fields[name]?.length ?? 0)
   return bytes
+}
+
+/** The same entry with bytes of its own, see {@link ownBytes}. */
+export function ownEntry (entry: Entry): Entry {
+  const body = ownBytes(entry.body)
+  const encoded = entry.encoded && Object.fromEntries(Object.entries(entry.encoded).map(([coding, copy]) => [coding, ownBytes(copy)]))
+  return body === entry.body && encoded === undefined ? entry : { ...entry, body, encoded }
 }
 
 export function isTexts (value: unknown): value is string[] {

@@ -1,3 +1,4 @@
+import type { EncodedCopies } from './codings.js'
 import { isRecord, type Entry } from './entry.js'
 import { parseJson } from './json.js'
 import { randomText } from './random.js'
@@ -25,15 +26,17 @@ export function whileWritten (mark: Generation): Generation {
 }
 
 /**
- * An entry as bytes: version, generation, length of the metadata (4 bytes, big-endian), metadata (JSON), body. Without
+ * An entry as bytes: version, generation, length of the metadata (4 bytes, big-endian), metadata (JSON), body, encoded copies of it. Without
  * metadata it is a tombstone: there was something, and who is making it from before that shall not store it.
  */
 export function encodeFrame (entry: Entry | 'tombstone'): Buffer {
   if (entry === 'tombstone') return Buffer.concat([head(0)])
-  const { body, ...rest } = entry
+  const { body, encoded, ...rest } = entry
+  const copies = Object.entries(encoded ?? {})
+  const lengths = copies.length === 0 ? undefined : Object.fromEntries(copies.map(([coding, copy]) => [coding, copy.length]))
   // The length tells a body that was cut off.
-  const meta = Buffer.from(JSON.stringify({ ...rest, length: body.length }))
-  return Buffer.concat([head(meta.length), meta, body])
+  const meta = Buffer.from(JSON.stringify({ ...rest, length: body.length, encoded: lengths }))
+  return Buffer.concat([head(meta.length), meta, body, ...copies.map(([, copy]) => copy)])
 }
 
 function head (metaLength: number): Buffer {
@@ -70,12 +73,31 @@ export function decodeFrame (bytes: Buffer): { generation: Generation, entry: En
   return { generation, entry: entryOf(parseJson(bytes.toString('utf8', HEAD, end)), bytes.subarray(end)) }
 }
 
-function entryOf (rest: unknown, body: Buffer): Entry | undefined {
+function entryOf (rest: unknown, bytes: Buffer): Entry | undefined {
   if (!isRecord(rest)) return undefined
-  const { kind, label, meta, storedAt, life, tags, length } = rest
+  const { kind, label, meta, storedAt, life, tags, length, encoded } = rest
   if ((kind !== 'response' && kind !== 'variants' && kind !== 'value') || typeof label !== 'string') return undefined
-  if (!isTime(storedAt) || !isTime(life) || !isVersions(tags) || length !== body.length) return undefined
-  return { kind, label, meta, body, storedAt, life, tags }
+  if (!isTime(storedAt) || !isTime(life) || !isVersions(tags)) return undefined
+  if (encoded === undefined) return length === bytes.length ? { kind, label, meta, body: bytes, storedAt, life, tags } : undefined
+  const copies = isLength(length) && kind === 'response' ? copiesIn(encoded, bytes.subarray(length)) : undefined
+  return copies && { kind, label, meta, body: bytes.subarray(0, Number(length)), encoded: copies, storedAt, life, tags }
+}
+
+/** @returns undefined where the bytes are not exactly those of the copies */
+function copiesIn (lengths: unknown, bytes: Buffer): EncodedCopies | undefined {
+  if (!isRecord(lengths)) return undefined
+  const copies: Record<string, Buffer> = {}
+  let end = 0
+  for (const coding in lengths) {
+    const length = lengths[coding]
+    if (!/^[a-z\d-]{1,32}$/.test(coding) || !isLength(length) || end + length > bytes.length) return undefined
+    copies[coding] = bytes.subarray(end, end += length)
+  }
+  return end === bytes.length ? copies : undefined
+}
+
+function isLength (value: unknown): value is number {
+  return Number.isInteger(value) && Number(value) >= 0
 }
 
 function isTime (value: unknown): value is number {

@@ -12,7 +12,7 @@ const MOST_TRIES = 5
 type RequestHeaders = Record<string, string | string[] | undefined>
 
 /** What an answer is kept as. */
-type Made = Pick<StoredResponse, 'meta' | 'life' | 'body'>
+type Made = Pick<StoredResponse, 'meta' | 'life' | 'body' | 'encoded'>
 
 /** Puts an answer where requests of its kind look for it, and lets those go on who wait for it. */
 export async function keep (core: CacheCore, headers: RequestHeaders, state: RequestCache, entry: Made, varies: readonly string[]): Promise<boolean> {

@@ -1,8 +1,7 @@
 import { LRUCache } from 'lru-cache'
 import type { Counts } from './counts.js'
-import { bytesOf, type Entry } from './entry.js'
+import { bytesOf, ownEntry, type Entry } from './entry.js'
 import type { CacheKey } from './key.js'
-import { ownBytes } from '../shared/own-bytes.js'
 import { EVERYTHING, PATTERNS } from './store.js'
 
 interface Kept {
@@ -63,8 +62,7 @@ export class L1 {
   }
 
   set (key: CacheKey, entry: Entry, mark: number): void {
-    const body = ownBytes(entry.body)
-    const kept: Kept = { entry: body === entry.body ? entry : { ...entry, body }, id: key.id, counts: key.counts, mark }
+    const kept: Kept = { entry: ownEntry(entry), id: key.id, counts: key.counts, mark }
     if (mark < this.#readSince || (this.#removed.get(key.id) ?? 0) > mark || !this.#isValid(kept)) return
     this.#textOf.set(key.id, key.text)
     this.#kept.set(key.text, kept)

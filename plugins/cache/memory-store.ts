@@ -1,8 +1,7 @@
 import { LRUCache } from 'lru-cache'
 import { steadyTime, systemClock, type Clock } from '../shared/clock.js'
-import { bytesOf, type Entry } from './entry.js'
+import { bytesOf, ownEntry, type Entry } from './entry.js'
 import { whileWritten, type Generation } from './frame.js'
-import { ownBytes } from '../shared/own-bytes.js'
 import { createPace } from './pace.js'
 import { EVERYTHING, PASS_MS, PATTERNS, TOMBSTONE_MS, type CacheStore } from './store.js'
 
@@ -50,8 +49,8 @@ export function createMemoryStore (maxSize: number, clock: Clock = systemClock):
   }
 
   /** @returns false where it is larger than all there is to keep it in */
-  function set (id: string, entry: Entry, hold = 0): boolean {
-    slots.set(id, { generation: String(++last), entry: { ...entry, body: ownBytes(entry.body) } }, { ttl: Math.max(1, Math.ceil(entry.life), hold) })
+  function set (id: string, entry: Entry, hold = 0, life = entry.life): boolean {
+    slots.set(id, { generation: String(++last), entry: { ...ownEntry(entry) } }, { ttl: Math.max(1, Math.ceil(life), hold) })
     return slots.has(id)
   }
 
@@ -88,11 +87,11 @@ export function createMemoryStore (maxSize: number, clock: Clock = systemClock):
       if (pass) claims.set(work, { token: '', pass, until: time() + PASS_MS })
       else claims.delete(work)
     },
-    async write (id, entry, generation, patterns, hold = 0) {
+    async write (id, entry, generation, patterns, hold = 0, life = entry.life) {
       const present = slots.get(id)
       if (present !== undefined && present.generation !== generation) return false
       if (patterns !== undefined && versions.get(PATTERNS) !== patterns) return false
-      return set(id, entry, hold)
+      return set(id, entry, hold, life)
     },
     async put (items) {
       for (const { id, tags, make } of items) set(id, make(Object.fromEntries([EVERYTHING, ...tags].map(tag => [tag, versionFor(tag)]))))

@@ -1,9 +1,11 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { hashId } from '../shared/keys.js'
 import type { MaybePromise } from '../shared/maybe-promise.js'
-import { capture, type Captured } from './capture.js'
+import { capture, discard, type Captured } from './capture.js'
+import { decodableCoding, decode, weakenEtag, withoutEncoding } from './codings.js'
 import { matchesEtag } from './conditional.js'
 import type { CacheCore } from './core.js'
+import { EncodedResponses } from './encoded-responses.js'
 import { usabilityOf, type StoredResponse } from './entry.js'
 import { joined } from './headers.js'
 import { entryOf, keep } from './keep.js'
@@ -14,18 +16,23 @@ import { pathOfTag } from './paths.js'
 import type { Passes } from './passes.js'
 import type { RequestCache } from './request-state.js'
 import type { ResolvedRouteCache } from './resolve-options.js'
+import { ENCODING } from './request-reads.js'
 import { isUsableOnError } from './reuse.js'
 import { applyEntry, notModified } from './send-entry.js'
 import { isOfTheClient, judgeReads, warnOfTokens, warnOnce } from './unkeyed.js'
 import { groupTag, parseGroups } from './unsafe.js'
 import { MAX_ENTRY_TAGS } from './value-options.js'
-import { readAs } from './watch-request.js'
+import { ownHeaders, readAs } from './watch-request.js'
 import { isGone, isWithdrawn } from './withdrawal.js'
 
-/** Deals with what the handler answered. @returns the body to send: at once, unless the route's `ttl` is async */
+/** What is stored of a response. */
+type Made = Storable & Pick<StoredResponse, 'body' | 'encoded'>
+
 export function createTake (core: CacheCore, passes: Passes) {
+  const encodedResponses = new EncodedResponses(core)
+
   /** Gives what is stored in place of what the handler answered. */
-  function replace (reply: FastifyReply, state: RequestCache, entry: StoredResponse, payload: unknown): Buffer | string {
+  function replace (request: FastifyRequest, reply: FastifyReply, state: RequestCache, entry: StoredResponse, payload: unknown): Buffer | string {
     const fwdStatus = reply.statusCode
     discard(payload)
     for (const name of Object.keys(reply.getHeaders())) {
@@ -37,7 +44,7 @@ export function createTake (core: CacheCore, passes: Passes) {
     // What has just been confirmed is right, even if it is never fresh.
     const isStale = ttl < 0 && fwdStatus !== 304
     state.status = { ...state.status, outcome: isStale ? 'STALE' : 'REVALIDATED', fwdStatus, ttl }
-    return applyEntry(reply, entry, state.client, age)
+    return applyEntry(reply, entry, state.client, age, state.route.codings.choose(request, entry.encoded))
   }
 
   function confirm (request: FastifyRequest, reply: FastifyReply, state: RequestCache, stored: StoredResponse, payload: unknown): MaybePromise<unknown> {
@@ -48,12 +55,13 @@ export function createTake (core: CacheCore, passes: Passes) {
     if ('why' in judged || why !== undefined) {
       // The confirmed response is right for this client, and must not be stored for others.
       refuse(state, why ?? '', 200)
-      return replace(reply, state, stored, payload)
+      return replace(request, reply, state, stored, payload)
     }
-    store(request, state, judged, stored.body)
+    const { body, encoded } = stored
+    store(request, state, { ...judged, body, encoded })
     const { meta, life } = judged
-    const entry = entryOf({ meta, life, body: stored.body }, '', {}, state.fill?.startedAt ?? core.now())
-    return replace(reply, state, entry, payload)
+    const entry = entryOf({ meta, life, body, encoded }, '', {}, state.fill?.startedAt ?? core.now())
+    return replace(request, reply, state, entry, payload)
   }
 
   /** The response is not stored: lets those go on who wait for it. */
@@ -64,8 +72,8 @@ export function createTake (core: CacheCore, passes: Passes) {
     fill?.finish(undefined)
   }
 
-  function store (request: FastifyRequest, state: RequestCache, { meta, life, varies }: Storable, body: Buffer): void {
-    keep(core, request.headers, state, { meta, life, body }, varies).catch(() => state.fill?.finish(undefined))
+  function store (request: FastifyRequest, state: RequestCache, { meta, life, varies, body, encoded }: Made): void {
+    keep(core, request.headers, state, { meta, life, body, encoded }, varies).catch(() => state.fill?.finish(undefined))
   }
 
   /**
@@ -73,7 +81,7 @@ export function createTake (core: CacheCore, passes: Passes) {
    *
    * @returns why the response may not be stored
    */
-  function whyUnshareable (request: FastifyRequest, reply: FastifyReply, state: RequestCache, judged: Storable, body: Buffer | undefined): string | undefined {
+  function whyUnshareable (request: FastifyRequest, reply: FastifyReply, state: RequestCache, judged: Storable, body: Buffer | undefined, isDecoded = false): string | undefined {
     const { meta, varies } = judged
     const reads = judgeReads(request, reply, state, varies)
     if ('why' in reads) {
@@ -81,7 +89,7 @@ export function createTake (core: CacheCore, passes: Passes) {
       return reads.why
     }
     if (reads.absent.length > 0) meta.absent = [...new Set([...meta.absent ?? [], ...reads.absent])]
-    if (state.route.unkeyed !== 'bypass' || !hasNonce(reply.getHeaders(), meta.headers, body)) return undefined
+    if (state.route.unkeyed !== 'bypass' || !hasNonce(isDecoded ? { ...reply.getHeaders(), 'content-encoding': undefined } : reply.getHeaders(), meta.headers, body)) return undefined
     warnOnce(request, state, 'nonce')
     return 'nonce'
   }
@@ -97,7 +105,7 @@ export function createTake (core: CacheCore, passes: Passes) {
     if (state.validates && stale !== undefined && reply.statusCode === 304) return confirm(request, reply, state, stale, payload)
     if (reply.statusCode >= 500 && stale !== undefined && isUsableOnError(usabilityOf(stale, core.now()))) {
       fill?.fall(stale)
-      return replace(reply, state, stale, payload)
+      return replace(request, reply, state, stale, payload)
     }
     if (fill === undefined) {
       // A response to HEAD says as much.
@@ -113,55 +121,102 @@ export function createTake (core: CacheCore, passes: Passes) {
       return unlessUnread(state, payload)
     }
     const length = Number(joined(reply.getHeader('content-length')) ?? NaN)
+    const coding = state.leavesEncoding ? decodableCoding(reply) : undefined
+    if (coding !== undefined) {
+      route.codings.learn(ownHeaders(request)[ENCODING], coding)
+      weakenEtag(reply)
+    }
     // From then on Node.js reads the socket itself, to be ready for the next request, and may do so before the promise's turn.
     const captured = capture(payload, route.maxEntrySize, Number.isInteger(length) ? length : undefined, () => readAs('suite', request))
     return captured.body instanceof Promise
-      ? later(request, reply, state, judged, captured.payload, captured.body)
-      : now(request, reply, state, judged, captured.payload, captured.body)
+      ? later(request, reply, state, judged, captured.payload, captured.body, coding)
+      : now(request, reply, state, judged, captured.payload, captured.body, coding)
   }
 
-  return take
+  return {
+    /** Deals with what the handler answered. @returns the body to send: at once, unless the route's `ttl` is async or a hook has encoded the body */
+    take,
+    /**
+     * What is stored was changed by the hooks of others once; they do not change it once more. But one may encode it for a
+     * client: then it is not the same any more byte for byte.
+     *
+     * @returns the body to send
+     */
+    asStored (request: FastifyRequest, reply: FastifyReply, state: RequestCache, payload: unknown): MaybePromise<unknown> {
+      const { answer, hasFailed } = state
+      // Fastify gives one to bytes.
+      if (answer !== undefined && answer.type === undefined && !hasFailed) reply.removeHeader('content-type')
+      if (answer === undefined || payload === answer.body || hasFailed || reply.statusCode !== answer.status) return payload
+      if (reply.getHeader('content-encoding') === answer.coding) {
+        discard(payload)
+        reply.removeHeader('content-length')
+        return answer.body
+      }
+      const coding = decodableCoding(reply)
+      const isWhole = answer.body === answer.entry.body && answer.coding === undefined
+      if (coding !== undefined && isWhole && payload !== null && request.method === 'GET') return encodedResponses.adopt(request, reply, state, answer.entry, coding, payload)
+      weakenEtag(reply)
+      return payload
+    }
+  }
+
+  /**
+   * Makes what is to be stored: of a response that a hook has encoded the uncoded one, with its encoded copy, so that it is right for all. Where
+   * that cannot be made it is stored as it was sent, for requests with the same `Accept-Encoding`.
+   */
+  async function makeOf (state: RequestCache, judged: Storable, body: Buffer, coding: string): Promise<Made> {
+    const decoded = await decode(coding, body, state.route.maxEntrySize)
+    return decoded === undefined ? { ...judged, body } : { ...uncoded(judged, state), body: decoded, encoded: { [coding]: body } }
+  }
 
   /** A stream is stored when it has been sent. */
-  function later (request: FastifyRequest, reply: FastifyReply, state: RequestCache, judged: Storable, payload: unknown, body: Promise<Captured>): unknown {
+  function later (request: FastifyRequest, reply: FastifyReply, state: RequestCache, judged: Storable, payload: unknown, body: Promise<Captured>, coding: string | undefined): unknown {
     state.status.stored = true
     state.isStreamed = true
-    body.then(whole => {
+    body.then(async whole => {
+      const made = typeof whole === 'string' ? undefined : coding === undefined ? wholly(state, judged, whole) : await makeOf(state, judged, whole, coding)
       // The code that produces a stream may read the request until the stream ends.
-      const why = typeof whole === 'string' ? undefined : whyUnshareable(request, reply, state, judged, whole)
+      const why = made && whyUnshareable(request, reply, state, judged, made.body, made.encoded !== undefined)
       readAs('suite', request)
       if (whole === 'broken') return state.fill?.finish(undefined)
-      if (whole === 'unstorable' || why !== undefined) {
+      if (made === undefined || why !== undefined) {
         refuse(state, why ?? 'too large', judged.meta.status)
         unlessUnread(state, payload)
         return
       }
-      if (state.route.makesEtag && judged.meta.status === 200) judged.meta.headers['etag'] ??= makeEtag(whole)
-      store(request, state, judged, whole)
-    }, () => state.fill?.finish(undefined))
+      if (state.route.makesEtag && judged.meta.status === 200) made.meta.headers['etag'] ??= makeEtag(made.body)
+      store(request, state, withAbsent(made, judged))
+    }).catch(() => state.fill?.finish(undefined))
     return payload
   }
 
   function now (
-    request: FastifyRequest, reply: FastifyReply, state: RequestCache, judged: Storable, payload: unknown, body: Captured
+    request: FastifyRequest, reply: FastifyReply, state: RequestCache, judged: Storable, payload: unknown, body: Captured, coding: string | undefined
   ): unknown {
     if (body === 'broken' || body === 'unstorable') {
       if (body === 'unstorable') refuse(state, 'too large', judged.meta.status)
       else state.fill?.finish(undefined)
       return unlessUnread(state, payload)
     }
-    const why = whyUnshareable(request, reply, state, judged, body)
+    if (coding === undefined) return complete(request, reply, state, judged, payload, body, wholly(state, judged, body))
+    return makeOf(state, judged, body, coding).then(made => complete(request, reply, state, judged, payload, body, made))
+  }
+
+  /** @param body - the bytes of the payload */
+  function complete (request: FastifyRequest, reply: FastifyReply, state: RequestCache, judged: Storable, payload: unknown, body: Buffer, made: Made): unknown {
+    const why = whyUnshareable(request, reply, state, judged, made.body, made.encoded !== undefined)
     if (why !== undefined) {
       refuse(state, why, judged.meta.status)
       return unlessUnread(state, payload)
     }
     if (state.route.makesEtag && judged.meta.status === 200 && reply.getHeader('etag') === undefined) {
-      const etag = makeEtag(body)
-      judged.meta.headers['etag'] = etag
+      const etag = makeEtag(made.body)
+      made.meta.headers['etag'] = etag
       reply.header('etag', etag)
+      if (made.encoded !== undefined) weakenEtag(reply)
     }
     state.status.stored = true
-    store(request, state, judged, body)
+    store(request, state, withAbsent(made, judged))
     const { ifNoneMatch } = state.client
     const isKnown = reply.statusCode === 200 && ifNoneMatch !== undefined && matchesEtag(ifNoneMatch, joined(reply.getHeader('etag')))
     // Text has been made bytes: they are sent as they are.
@@ -169,24 +224,21 @@ export function createTake (core: CacheCore, passes: Passes) {
   }
 }
 
-/**
- * What is stored was changed by the hooks of others once; they do not change it once more. But one may encode it for a
- * client: then it is not the same any more byte for byte.
- *
- * @returns the body to send
- */
-export function asStored (reply: FastifyReply, { answer, hasFailed }: RequestCache, payload: unknown): unknown {
-  // Fastify gives one to bytes.
-  if (answer !== undefined && answer.type === undefined && !hasFailed) reply.removeHeader('content-type')
-  if (answer === undefined || payload === answer.body || hasFailed || reply.statusCode !== answer.status) return payload
-  if (reply.getHeader('content-encoding') === answer.coding) {
-    discard(payload)
-    reply.removeHeader('content-length')
-    return answer.body
-  }
-  const etag = joined(reply.getHeader('etag'))
-  if (etag?.startsWith('"')) reply.header('etag', `W/${etag}`)
-  return payload
+/** A response that no hook has encoded. It is right for all, also where a hook has added `Vary: Accept-Encoding`. */
+function wholly (state: RequestCache, judged: Storable, body: Buffer): Made {
+  const isEncoded = judged.meta.headers['content-encoding'] !== undefined
+  return { ...state.leavesEncoding && !isEncoded && judged.varies.includes(ENCODING) ? uncoded(judged, state) : judged, body }
+}
+
+/** What would be stored if no hook had encoded the response. */
+function uncoded ({ meta, life, varies }: Storable, { before }: RequestCache): Storable {
+  const { [ENCODING]: _, ...vary } = meta.vary
+  return { life, varies: varies.filter(name => name !== ENCODING), meta: { ...meta, vary, headers: withoutEncoding(meta.headers, joined(before['vary'])) } }
+}
+
+/** What was looked for in vain is known only now. */
+function withAbsent (made: Made, { meta: { absent } }: Storable): Made {
+  return absent === undefined ? made : { ...made, meta: { ...made.meta, absent } }
 }
 
 /** Whether the route stores an error also where it was thrown: it names the status. What an error handler makes of others says nothing of the resource. */
@@ -209,11 +261,4 @@ function unlessUnread ({ isBackground }: RequestCache, payload: unknown): unknow
   if (!isBackground) return payload
   discard(payload)
   return ''
-}
-
-/** Of a body that is not sent: a stream has to be ended, or what it comes from is held. */
-function discard (payload: unknown): void {
-  if (typeof payload !== 'object' || payload === null) return
-  if ('destroy' in payload && typeof payload.destroy === 'function') payload.destroy()
-  else if (payload instanceof ReadableStream) payload.cancel().catch(() => {})
 }

@@ -97,9 +97,9 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
     return false
   }
 
-  async function write (id: string, entry: Entry, generation: string, patterns: string | undefined, hold: number): Promise<boolean> {
+  async function write (id: string, entry: Entry, generation: string, patterns: string | undefined, ttl: number): Promise<boolean> {
     // As bytes: of a damaged entry they are any, and are to be found the same.
-    const args = [Buffer.from(generation, 'latin1'), encodeFrame(entry), Math.max(lifeOf(entry), hold)]
+    const args = [Buffer.from(generation, 'latin1'), encodeFrame(entry), ttl]
     if (patterns === undefined) return await runScript(client, writeScript, [entryKey(id)], args) === 1
     try {
       if (!isApart) return await runScript(client, writeScript, [entryKey(id), patternsKey], [...args, patterns]) === 1
@@ -141,10 +141,10 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
     },
     async renew (work, token, ms) { await runScript(client, renewScript, [claimKey(work)], [token, ms]) },
     async end (work, token, pass) { await runScript(client, endScript, [claimKey(work)], [token, pass ? PASS : '', PASS_MS]) },
-    async write (id, entry, generation, patterns, hold = 0) {
+    async write (id, entry, generation, patterns, hold = 0, life = entry.life) {
       const versions = patterns === undefined ? entry.tags : { ...entry.tags, [PATTERNS]: patterns }
       // Where that fails the entry ends early, when its versions do.
-      const [isWritten] = await Promise.all([write(id, entry, generation, patterns, hold), tagVersions.retain(versions, lifeOf(entry)).catch(() => false)])
+      const [isWritten] = await Promise.all([write(id, entry, generation, patterns, Math.max(lifeOf({ life }), hold)), tagVersions.retain(versions, lifeOf({ life })).catch(() => false)])
       return isWritten
     },
     async put (items) {
@@ -213,6 +213,6 @@ class FoundInRedis implements Found {
   }
 }
 
-function lifeOf ({ life }: Entry): number {
+function lifeOf ({ life }: Pick<Entry, 'life'>): number {
   return Math.max(1, Math.min(Math.ceil(life), MAX_LIFE_MS))
 }

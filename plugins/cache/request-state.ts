@@ -59,8 +59,10 @@ export interface RequestCache {
   isAnswered: boolean
   /** Whether it is neither stored nor the handler's. */
   isGenerated: boolean
+  /** Whether hooks may encode the handler's response, which has no coding and no `Vary: Accept-Encoding` of its own. */
+  leavesEncoding: boolean
   /** What it was then; hooks of others come after it. */
-  answer: { status: number, type: unknown, coding: unknown, body: Buffer | string } | undefined
+  answer: { entry: StoredResponse, status: number, type: unknown, coding: unknown, body: Buffer | string } | undefined
   /** What hooks and the handler read of the request; undefined where that is not watched. */
   reads: RequestReads | undefined
 }
@@ -97,6 +99,7 @@ export function createState (request: FastifyRequest, route: ResolvedRouteCache)
     isStreamed: false,
     isAnswered: false,
     isGenerated: false,
+    leavesEncoding: false,
     answer: undefined,
     reads: undefined
   }

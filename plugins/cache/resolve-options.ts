@@ -5,6 +5,7 @@ import { describe, invalidOptionError, namingRoute } from '../shared/errors.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
 import { whenReady, type MaybePromise } from '../shared/maybe-promise.js'
 import { readOptions, type OptionReader } from '../shared/options.js'
+import { ChosenCodings } from './codings.js'
 import type { Counts } from './counts.js'
 import { isStorableStatus } from './entry.js'
 import type { Explain } from './explain.js'
@@ -53,6 +54,7 @@ export interface ResolvedRouteCache {
   maxEntrySize: number
   maxVariants: number
   variantUses: VariantUses
+  codings: ChosenCodings
   targeted: readonly string[]
   stripsTargeted: boolean
   unkeyed: 'warn' | 'bypass' | false
@@ -197,6 +199,7 @@ function resolveRoute (given: RouteCacheOptions, tiers: Tiers, own: RouteCacheOp
     maxEntrySize: read.integer('maxEntrySize', 1024 ** 2, { min: 1 }),
     maxVariants: read.integer('maxVariants', 20, { min: 1, max: 1000 }),
     variantUses: new VariantUses(),
+    codings: new ChosenCodings(),
     targeted: targeted.map(name => name.toLowerCase()),
     stripsTargeted: read.boolean('stripTargeted', false),
     unkeyed,

@@ -6,10 +6,11 @@ import { isPromise, whenReady, type MaybePromise } from '../shared/maybe-promise
 import { PinnedHooks } from '../shared/pinned-hooks.js'
 import { unwrapResponse } from '../shared/response-payload.js'
 import { createCacheStatus } from './cache-status.js'
+import { leavesEncoding } from './codings.js'
 import type { CacheCore } from './core.js'
 import { mayExplain } from './explain.js'
 import { joined } from './headers.js'
-import { asStored, createTake } from './on-send.js'
+import { createTake } from './on-send.js'
 import { createKeepPrivate, keepPersonalPrivate } from './keep-private.js'
 import type { RouteCacheOptions } from './options.js'
 import { Passes } from './passes.js'
@@ -52,7 +53,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
   const refresher = createRefresher(fastify, core, works)
   const passes = new Passes(core.clock)
   const { serve } = createServe({ core, works, refresher, passes })
-  const take = createTake(core, passes)
+  const { take, asStored } = createTake(core, passes)
   const describe = options.cacheStatus === undefined ? undefined : createCacheStatus(options.cacheStatus)
   const invalidations = new Invalidations(core)
   const pinnedHooks = new PinnedHooks(fastify, 'cache')
@@ -173,7 +174,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
         state.isTaken = true
         // Before it is stored, so that a hit has it too.
         if (!state.isAnswered) keepPrivate?.(request, reply)
-        const taken = state.isAnswered ? asStored(reply, state, payload) : take(request, reply, state, payload)
+        const taken = state.isAnswered ? asStored(request, reply, state, payload) : take(request, reply, state, payload)
         return isPromise(taken) ? taken.then(finish) : finish(taken)
       }
       const mayInvalidate = invalidations.concern(request, route)
@@ -185,6 +186,15 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
         prepared.then(result => finishHook('cache', reply, done, null, result), error => failHook('cache', reply, done, error, payload))
       } else done(null, prepared)
     }
+  }
+
+  /** What follows may encode the response for its client. */
+  const beforeHooks: onSendHookHandler = function cacheBeforeHooks (request, reply, sent, done) {
+    const state = request[STATE]
+    if (state?.fill === undefined) return done()
+    const payload = unwrapResponse(reply, sent)
+    state.leavesEncoding = leavesEncoding(reply)
+    done(null, payload)
   }
 
   function watchUnsent (route: ResolvedRouteCache): preHandlerHookHandler {
@@ -222,6 +232,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
         // After all others', so that whoever may not see an answer is turned away before.
         pinnedHooks.pin(instance, route, resolved.hook, lookUp(resolved, constraints), 'last')
         pinnedHooks.pin(instance, route, 'onError', onError, 'last')
+        pinnedHooks.pin(instance, route, 'onSend', beforeHooks, 'first')
         if (resolved.unkeyed !== false && methods.some(isLookedUp)) {
           watchRoute(route, { ...resolved, harmless: withConstraints(resolved.harmless, route.constraints) })
           watched.set(instance, watched.get(instance) === true || resolved.keysParameter !== undefined)

@@ -1,4 +1,5 @@
 import type { FastifyReply } from 'fastify'
+import { varyByEncoding, weakenEtag, type EncodedCopies } from './codings.js'
 import { isNotModified, type Validators } from './conditional.js'
 import type { StoredResponse } from './entry.js'
 import { joined } from './headers.js'
@@ -18,9 +19,10 @@ export function validatorsOf ({ meta: { headers }, storedAt }: StoredResponse): 
  * Puts a stored answer onto a reply: whole, a part of it (206, RFC 9110 §14), or that the client has it (304).
  *
  * @param age - milliseconds since it was generated
+ * @param coding - of the encoded copy that is to be sent; undefined: the body itself
  * @returns the body to send
  */
-export function applyEntry (reply: FastifyReply, entry: StoredResponse, client: ClientConditions, age: number): Buffer | string {
+export function applyEntry (reply: FastifyReply, entry: StoredResponse, client: ClientConditions, age: number, coding?: string): Buffer | string {
   const { status, headers } = entry.meta
   for (const name in headers) {
     const value = headers[name]
@@ -29,10 +31,21 @@ export function applyEntry (reply: FastifyReply, entry: StoredResponse, client: 
     if (value !== undefined) reply.header(name, value)
   }
   reply.code(status).header('age', Math.floor(age / 1000))
-  if (client.ifNoneMatch === undefined && client.ifModifiedSince === undefined && client.range === undefined) return entry.body
+  const body = entry.encoded === undefined ? entry.body : encodedBody(reply, entry, entry.encoded, coding)
+  if (client.ifNoneMatch === undefined && client.ifModifiedSince === undefined && client.range === undefined) return body
   const validators = validatorsOf(entry)
+  if (body !== entry.body) validators.etag = joined(reply.getHeader('etag'))
   if (status === 200 && isNotModified(client.ifNoneMatch, client.ifModifiedSince, validators)) return notModified(reply)
-  return status === 200 && client.range !== undefined && isRangeCurrent(client.ifRange, validators) ? partOf(reply, entry.body, client.range) : entry.body
+  return status === 200 && client.range !== undefined && isRangeCurrent(client.ifRange, validators) ? partOf(reply, body, client.range) : body
+}
+
+function encodedBody (reply: FastifyReply, { body }: StoredResponse, copies: EncodedCopies, coding: string | undefined): Buffer {
+  varyByEncoding(reply)
+  const encoded = coding === undefined ? undefined : copies[coding]
+  if (coding === undefined || encoded === undefined) return body
+  reply.header('content-encoding', coding)
+  weakenEtag(reply)
+  return encoded
 }
 
 /** RFC 9110 §15.4.5. */

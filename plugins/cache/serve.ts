@@ -34,18 +34,18 @@ export function createServe ({ core, works, refresher, passes }: ServeOptions) {
       state.why = directives?.has('no-cache') ? 'the request says no-cache' : 'not fresh'
       return false
     }
-    answer(reply, state, entry, isNear)
+    answer(request, reply, state, entry, isNear)
     return true
   }
 
-  function answer (reply: FastifyReply, state: RequestCache, entry: StoredResponse, isNear = false): void {
+  function answer (request: FastifyRequest, reply: FastifyReply, state: RequestCache, entry: StoredResponse, isNear = false): void {
     const { age, ttl } = ageAndTtl(entry, core.now())
     const isStale = ttl < 0
     core.count(state.key, isStale ? 'stale' : 'hits', isNear ? 'l1' : 'l2')
     state.isAnswered = true
     state.status = { ...state.status, outcome: isStale ? 'STALE' : 'HIT', fwd: undefined, ttl }
-    const body = applyEntry(reply, entry, state.client, age)
-    state.answer = { status: reply.statusCode, type: reply.getHeader('content-type'), coding: reply.getHeader('content-encoding'), body }
+    const body = applyEntry(reply, entry, state.client, age, state.route.codings.choose(request, entry.encoded))
+    state.answer = { entry, status: reply.statusCode, type: reply.getHeader('content-type'), coding: reply.getHeader('content-encoding'), body }
     reply.send(body)
   }
 
@@ -77,7 +77,7 @@ export function createServe ({ core, works, refresher, passes }: ServeOptions) {
         const entry = turn.entry as StoredResponse
         if (isSelected(entry, request, state)) {
           // In place of an error; or what was made a moment ago for somebody else who asked the same.
-          if (turn.isFallback) answer(reply, state, entry)
+          if (turn.isFallback) answer(request, reply, state, entry)
           if (turn.isFallback || use(request, reply, state, entry)) return true
         }
         // It told by what answers vary, so this one's variant is to be made, once.

@@ -60,9 +60,10 @@ export interface CacheStore {
   /**
    * @param patterns - the version that `PATTERNS` had when it began to be made; undefined: whatever it was
    * @param hold - for how many milliseconds the key stands at least, so that what was begun before is refused
+   * @param life - for how many milliseconds it is kept, where that is less than the entry's own life, as it was stored before
    * @returns false where the key has another generation by now, or may have been removed by pattern: somebody stored or removed it meanwhile
    */
-  write (id: string, entry: Entry, generation: Generation, patterns?: string, hold?: number): Promise<boolean>
+  write (id: string, entry: Entry, generation: Generation, patterns?: string, hold?: number, life?: number): Promise<boolean>
   /** Stores entries whatever is there, in one round trip where their tags have not been invalidated since they were seen last. */
   put (items: readonly Put[]): Promise<void>
   /**

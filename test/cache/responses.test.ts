@@ -1,7 +1,7 @@
 import { request as httpRequest } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { Readable } from 'node:stream'
-import { gunzipSync } from 'node:zlib'
+import zlib, { gunzipSync } from 'node:zlib'
 import type { FastifyInstance, FastifyPluginCallback, FastifyReply, FastifyRequest } from 'fastify'
 import { Minipass } from 'minipass'
 import t, { type Test } from 'tap'
@@ -271,34 +271,65 @@ onBothStores('a 304 of a cached route has no Content-Length, on a miss, a hit an
 
 // Content codings
 
-const load = async (name: string) => await import(name).then(module => module.default, () => undefined) as FastifyPluginCallback<{ encodings?: string[] }>
+const load = async (name: string) => await import(name).then(module => module.default, () => undefined) as FastifyPluginCallback<object>
 const [compress, etag] = [await load('@fastify/compress'), await load('@fastify/etag')]
 const BODY = JSON.stringify({ text: 'abc'.repeat(2000) })
 
 const isInstalled = [compress, etag].every(plugin => typeof plugin === 'function')
 if (!isInstalled) t.pass('@fastify/compress and @fastify/etag are not installed', { skip: true })
 
+/** Options of @fastify/compress, and a count of what it encodes. @param isSync - whether it encodes at once, or as a stream */
+function counted (isSync: boolean) {
+  const count = { runs: 0 }
+  const methods = ['createGzip', 'createBrotliCompress', 'createDeflate', 'gzipSync', 'brotliCompressSync', 'deflateSync'] as const
+  const counting = Object.fromEntries(methods.map(name => [name, (...args: never[]) => { count.runs++; return (zlib[name] as (...args: never[]) => unknown)(...args) }]))
+  return { count, options: { zlib: counting, encodings: ['br', 'gzip', 'deflate'], syncThreshold: isSync ? 1e6 : 0 } }
+}
+const DECODERS: Record<string, (body: Buffer) => Buffer> = { gzip: gunzipSync, br: zlib.brotliDecompressSync, deflate: zlib.inflateSync }
+const decoded = ({ headers, bytes }: { headers: Record<string, unknown>, bytes: Buffer }) => (DECODERS[String(headers['content-encoding'])]?.(bytes) ?? bytes).toString()
+
 for (const order of isInstalled ? ['before', 'after'] as const : []) {
-  onBothStores(`with @fastify/compress and @fastify/etag registered ${order} the cache each coding is stored as it was sent`, async (t, store) => {
-    const register = async (app: FastifyInstance) => { await app.register(compress, { encodings: ['gzip', 'br', 'deflate'] }); await app.register(etag) }
-    const { app } = await createCacheApp(t, { store, ...order === 'before' && { before: register } })
-    if (order === 'after') await register(app)
-    let runs = 0
-    app.get('/', { config: { cache: true } }, async (_request, reply) => { runs++; return await reply.type('application/json').send(BODY) })
-    for (const [i, coding] of ['gzip', 'br', 'deflate'].entries()) {
-      const [miss, hit] = await askTwice(app, '/', { 'accept-encoding': coding })
-      t.same([miss.headers['content-encoding'], hit.headers['content-encoding'], hit.cache, runs], [coding, coding, 'HIT', i + 1])
-      t.ok(hit.bytes.equals(miss.bytes), 'byte for byte')
-      t.match(await ask(app, '/', { 'accept-encoding': coding, 'if-none-match': String(hit.headers['etag']) }), { status: 304, body: '' })
-      const part = await ask(app, '/', { 'accept-encoding': coding, range: 'bytes=0-9' })
-      t.ok(part.status === 206 && part.bytes.equals(hit.bytes.subarray(0, 10)), 'a part is one of what is stored')
-    }
-    const [plain, again] = await askTwice(app, '/')
-    t.same([plain.body, again.body, again.headers['content-encoding']], [BODY, BODY, undefined])
-    t.equal(app.cache.stats().stored, 4)
-    await settled(app)
-    t.equal((await ask(app, '/', { 'accept-encoding': 'gzip' })).cache, 'HIT')
-  })
+  for (const isSync of [true, false]) {
+    onBothStores(`with @fastify/compress ${isSync ? '' : 'as a stream '}registered ${order} the cache the handler runs once, and each coding is made once and stored beside the uncoded response`, async (t, store) => {
+      for (const first of ['gzip', 'identity'] as const) {
+        const { count, options } = counted(isSync)
+        const register = async (app: FastifyInstance) => { await app.register(compress, options); await app.register(etag) }
+        const { app } = await createCacheApp(t, { store, ...order === 'before' && { before: register } })
+        if (order === 'after') await register(app)
+        let runs = 0
+        app.get('/', { config: { cache: { tags: ['page'] } } }, async (_request, reply) => { runs++; return await reply.type('application/json').send(BODY) })
+        const seen = new Map<string, Awaited<ReturnType<typeof ask>>>()
+        for (const accepted of [first, 'gzip', 'br', 'identity', 'gzip', 'br', 'gzip;q=0.5, br', 'deflate', 'gzip;q=0.5, br', 'deflate', 'identity']) {
+          const answer = await ask(app, '/', { 'accept-encoding': accepted })
+          await settled(app)
+          t.same([answer.status, decoded(answer)], [200, BODY], accepted)
+          const coding = accepted.includes('br') ? 'br' : accepted
+          t.equal(answer.headers['content-encoding'] ?? 'identity', coding)
+          const known = seen.get(coding)
+          if (known !== undefined) t.ok(answer.bytes.equals(known.bytes), 'the same bytes')
+          if (coding !== 'identity') t.match(answer.headers['vary'], /accept-encoding/i)
+          seen.set(coding, answer)
+        }
+        t.equal(runs, 1, 'of the handler')
+        // A stream that is not read encodes nothing.
+        const encodings = isSync ? 4 : 3
+        t.equal(count.runs, encodings, 'one for each coding, and one for an Accept-Encoding of which the choice was not known')
+        t.equal(app.cache.stats().stored, 1)
+        const tags = [...seen.values()].map(({ headers }) => String(headers['etag']))
+        t.equal(new Set(tags.map(tag => tag.replace('W/', ''))).size, 1)
+        t.same(tags.map(tag => tag.startsWith('W/')).sort(), [false, true, true, true], 'only the uncoded response has a strong one')
+        for (const [coding, { headers }] of seen) t.match(await ask(app, '/', { 'accept-encoding': coding, 'if-none-match': String(headers['etag']) }), { status: 304, body: '' })
+        const coded = seen.get('gzip')
+        const part = await ask(app, '/', { 'accept-encoding': 'gzip', range: 'bytes=0-9' })
+        t.ok(part.status === 206 && part.headers['content-encoding'] === 'gzip' && part.bytes.equals(coded?.bytes.subarray(0, 10) ?? Buffer.alloc(0)), 'a part is one of what is stored')
+        t.match(await ask(app, '/', { 'accept-encoding': 'gzip', 'x-no-compression': '1' }), { cache: 'HIT', body: BODY })
+        t.equal(count.runs, encodings)
+        await app.cache.invalidateTags(['page'])
+        t.match(await ask(app, '/', { 'accept-encoding': 'gzip' }), { cache: 'MISS' })
+        t.equal(runs, 2)
+      }
+    })
+  }
 
   onBothStores(`a response stored without a content coding is right for a client that accepts one, with @fastify/compress registered ${order} the cache`, async (t, store) => {
     const register = async (app: FastifyInstance) => { await app.register(compress) }
@@ -306,14 +337,48 @@ for (const order of isInstalled ? ['before', 'after'] as const : []) {
     if (order === 'after') await register(app)
     app.get('/', { config: { cache: true } }, async (_request, reply) => await reply.type('application/json').send(BODY))
     const [plain, coded] = await askTwice(app, '/', {}, { 'accept-encoding': 'gzip' })
-    t.equal(plain.body, BODY)
-    const body = coded.headers['content-encoding'] === 'gzip' ? gunzipSync(coded.bytes).toString() : coded.body
-    t.equal(body, BODY)
-    if (coded.headers['content-encoding'] === 'gzip') t.not(coded.headers['etag'], plain.headers['etag'], 'bytes that differ have strong tags that differ')
-    const part = await ask(app, '/', { 'accept-encoding': 'gzip', range: 'bytes=0-9' })
-    t.same([part.status, part.body, part.headers['content-encoding']], [206, BODY.slice(0, 10), undefined])
+    t.same([plain.body, coded.headers['content-encoding'], decoded(coded)], [BODY, 'gzip', BODY])
+    t.not(coded.headers['etag'], plain.headers['etag'], 'bytes that differ have strong tags that differ')
   })
 }
+
+onBothStores('the encoded copy of a response that another hook changes is right, and one whose coding is the handler\'s own is stored by Vary', async (t, store) => {
+  if (!isInstalled) return
+  const { count, options } = counted(true)
+  const { app, apps } = await createCacheApp(t, { store, instances: 2 })
+  let runs = 0
+  for (const each of apps) {
+    await each.register(compress, options)
+    const wrap = async (_request: unknown, _reply: unknown, payload: unknown) => `<${String(payload)}>`
+    each.get('/changed', { config: { cache: true }, onSend: wrap as never }, async (_request, reply) => await reply.type('text/plain').send(BODY))
+    each.get('/own', { config: { cache: true } }, async (request, reply) => {
+      const isCoded = request.headers['accept-encoding'] === 'gzip'
+      runs++
+      if (isCoded) reply.header('content-encoding', 'gzip')
+      return await reply.header('vary', 'accept-encoding').type('text/plain').send(isCoded ? zlib.gzipSync('own') : 'own')
+    })
+  }
+  for (const [first, second] of [['identity', 'gzip'], ['gzip', 'identity']] as const) {
+    for (const accepted of [first, second, second, first]) {
+      const answer = await ask(app, '/changed', { 'accept-encoding': accepted })
+      await settled(app)
+      t.equal(decoded(answer), `<${BODY}>`, `${first} first, then ${accepted}`)
+    }
+    await app.cache.clear()
+  }
+  for (const accepted of ['gzip', 'identity', 'gzip', 'identity']) {
+    const answer = await ask(app, '/own', { 'accept-encoding': accepted })
+    await settled(app)
+    t.same([answer.headers['content-encoding'] ?? 'identity', decoded(answer)], [accepted, 'own'])
+  }
+  t.equal(runs, 2)
+  const [, other] = apps
+  if (store === 'memory' || other === undefined) return
+  const before = (await ask(app, '/changed', { 'accept-encoding': 'gzip' }), await settled(app), count.runs)
+  const answers = [await ask(other, '/changed', { 'accept-encoding': 'gzip' }), await ask(other, '/changed', { 'accept-encoding': 'gzip' })]
+  t.same(answers.map(answer => [answer.cache, decoded(answer)]), [['HIT', `<${BODY}>`], ['HIT', `<${BODY}>`]])
+  t.equal(count.runs, before + 1, 'another instance learns the choice once, and finds the copy')
+})
 
 // Bodies
 

@@ -28,6 +28,16 @@ t.test('an entry survives being stored, whatever bytes its body has', async t =>
   fc.assert(fc.property(anything, given => { t.same(decodeFrame(encodeFrame(given)).entry, JSON.parse(JSON.stringify(given), (key, value) => key === 'body' ? given.body : value)) }))
 })
 
+t.test('encoded copies survive being stored, and an entry whose copies are cut, too long or of another kind is none', async t => {
+  const whole = { ...entry, encoded: { gzip: Buffer.from([0, 1, 255]), br: Buffer.alloc(0) } }
+  const good = encodeFrame(whole)
+  t.strictSame(decodeFrame(good).entry, whole)
+  const lengths = (text: string) => tampered(meta => meta.replace(/}$/, `,"encoded":${text}}`), Buffer.from('abc'))
+  t.match(decodeFrame(lengths('{"gzip":3}')).entry, { body: entry.body, encoded: { gzip: Buffer.from('abc') } })
+  const bad = [good.subarray(0, -1), Buffer.concat([good, Buffer.from('x')]), encodeFrame({ ...whole, kind: 'value' }), ...['{"gzip":2}', '{"gzip":4}', '{"gzip":-1,"br":4}', '{"gzip":"3"}', '{"gzip":1e9}', '{"g z":3}', '{"__proto__":3}', '[3]', '3', 'null'].map(lengths)]
+  for (const [i, bytes] of bad.entries()) t.equal(decodeFrame(bytes).entry, undefined, String(i))
+})
+
 t.test('every frame has a generation of its own, where the scripts look for it', async t => {
   const frames = Array.from({ length: 100 }, (_, i) => encodeFrame(i % 2 ? entry : 'tombstone'))
   const generations = frames.map(frame => decodeFrame(frame).generation)
@@ -42,12 +52,12 @@ t.test('a tombstone is no entry, and has a generation', async t => {
   t.match(decodeFrame(frame), { generation: /^[\w-]{12}$/, entry: undefined })
 })
 
-function tampered (change: (text: string) => string): Buffer {
+function tampered (change: (text: string) => string, copies = Buffer.alloc(0)): Buffer {
   const good = encodeFrame(entry)
   const rest = Buffer.from(change(good.toString('utf8', HEAD, HEAD + good.readUInt32BE(HEAD - 4))))
   const head = Buffer.from(good.subarray(0, HEAD))
   head.writeUInt32BE(rest.length, HEAD - 4)
-  return Buffer.concat([head, rest, entry.body])
+  return Buffer.concat([head, rest, entry.body, copies])
 }
 
 t.test('bytes that are damaged, cut, of another version or tampered with are no entry', async t => {
@@ -63,7 +73,7 @@ t.test('bytes that are damaged, cut, of another version or tampered with are no 
     text => text.replace('"life":500', '"life":1e999'), text => text.replace('"life":500', '"life":null'), text => text.replace('"storedAt":1000', '"storedAt":-1'), text => text.replace('"t":"v"', '"t":5'),
     text => text.replace('{"t":"v"}', '["v"]'), text => text.replace('{"t":"v"}', 'null'), text => text.replace('"t":"v"', '"__proto__":"v"'), text => text.replace('{', '{"__proto__":{"x":1},'),
     text => text.replace('"kind":"response"', '"kind":"other"'), text => text.replace('"label":"/a?b=1"', '"label":1'), text => text.replace('"length":7', '"length":8'), text => text.replace(',"length":7', ''), text => text + 'x']
-  for (const [i, bytes] of [...bad, ...changes.map(tampered)].entries()) t.equal(decodeFrame(bytes).entry, undefined, String(i))
+  for (const [i, bytes] of [...bad, ...changes.map(change => tampered(change))].entries()) t.equal(decodeFrame(bytes).entry, undefined, String(i))
   t.equal(Reflect.get({}, 'x'), undefined)
 })
 
