@@ -12,7 +12,7 @@ export type RateLimitHook = 'onRequest' | 'preParsing' | 'preValidation' | 'preH
 /** A value, or a function that says it for a request. */
 export type PerRequest<T> = T | ((request: FastifyRequest, key: string) => MaybePromise<T>)
 
-export type KeyGenerator = (request: FastifyRequest) => MaybePromise<string | number>
+export type KeyGenerator = (request: FastifyRequest) => MaybePromise<string | number | bigint>
 
 /** Keys, addresses and CIDR ranges; or a function. */
 export type AccessList = readonly string[] | ((request: FastifyRequest, key: string) => MaybePromise<boolean>)
@@ -85,7 +85,11 @@ export interface RouteRateLimitOptions extends PolicyOptions {
    * `false` where the plugin says `true`. @default false
    */
   early?: boolean | undefined
-  /** Whose limit it is. @default the client's address as Fastify trusts it, IPv6 by its `ipv6Subnet` */
+  /**
+   * Returns the key that the request counts for. Anything but a string, a finite number or a bigint is `FST_REDIS_SUITE_RATE_LIMIT_INVALID_VALUE`.
+   *
+   * @default the client's address as Fastify trusts it, without a port, IPv6 by its `ipv6Subnet`
+   */
   keyGenerator?: KeyGenerator | undefined
   /** The length of the prefix by which the default key generator takes IPv6 addresses together. @default 64 */
   ipv6Subnet?: number | undefined

@@ -44,8 +44,8 @@ export interface RateLimiter {
    */
   refund (key: string, policy: NamedPolicy, decision: Decision, cost?: number): Promise<void>
   /**
-   * Forgets what a key has used, its penalty and its ban: under a policy, a route's own limits, a group, or (left
-   * out) the limits that all routes share. All instances heed it at once.
+   * Forgets what a key has used, its penalty and its ban: under a policy, a route's own limits (without `constraints` those of all routes of the
+   * method and URL), a group, or (left out) the limits that all routes share. All instances heed it at once.
    */
   reset (key: string, target?: NamedPolicy | CountTarget): Promise<void>
   /**

@@ -46,6 +46,7 @@ expectType<boolean>(decision.allowed)
 expectError(decision.allowed = true)
 await app.rateLimiter.refund('ann', policy, decision)
 await app.rateLimiter.reset('ann', { method: 'POST', url: '/login' })
+await app.rateLimiter.reset('ann', { method: 'POST', url: '/login', constraints: { version: '1.0.0' } })
 // A policy is counted by its name.
 expectError(app.rateLimiter.consume('ann', { max: 5, timeWindow: '1m' }))
 expectType<string>(normalizeIP('::1', 64))
