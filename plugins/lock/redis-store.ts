@@ -53,7 +53,7 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls, clock }:
   /** The cause says why. The log does so once where Redis answers and refuses; an outage is logged by the circuit. */
   function unavailable (errors: readonly unknown[]): Error {
     const reason = reasonOf(errors.find(error => !isOutage(error)) ?? errors[0])
-    if (!isRefused && !errors.every(isOutage)) log.warn({ plugin: 'lock', reason }, 'lock: Redis refuses to lock, so no lock can be had')
+    if (!isRefused && !errors.every(isOutage)) log.warn({ plugin: 'lock', reason }, 'lock: no lock can be had, as Redis refuses it')
     isRefused ||= !errors.every(isOutage)
     // An error of the client holds the command's arguments, which are secret.
     return new StoreUnavailableError({ cause: new Error(reason) })

@@ -54,7 +54,7 @@ t.test('a Redis that refuses to lock is logged once with its reason, and the err
       t.match(error, { ...UNAVAILABLE, message: 'lock: no lock can be had now', cause: { message: reason } }, name)
       t.same(Object.keys((error as { cause: object }).cause), [], `${name}: no arguments of a command`)
     }
-    t.match(said(), [{ level: 40, reason, msg: 'lock: Redis refuses to lock, so no lock can be had' }], name)
+    t.match(said(), [{ level: 40, reason, msg: 'lock: no lock can be had, as Redis refuses it' }], name)
     t.equal(said().length, 1, `${name}: once`)
     await end()
     t.equal(await locks.using('a', () => 'inside'), 'inside', name)
