@@ -21,6 +21,8 @@ export async function openEmbedded (snapshot: string | undefined): Promise<Datab
     },
     async keep () {
       if (snapshot === undefined) return
+      // Otherwise each start would repeat all that was written until now.
+      await client.exec('CHECKPOINT')
       const content = await client.dumpDataDir('none')
       // Whole or not at all, whoever else is starting.
       const unfinished = `${snapshot}.${randomUUID()}`

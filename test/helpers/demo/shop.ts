@@ -6,7 +6,7 @@ import { readConfig, type Config } from '../../../demo/config.js'
 
 const root = join(import.meta.dirname, '../../..')
 const folder = join(root, 'node_modules/.cache/fastify-redis-suite')
-const madeOf = ['demo/schema.ts', 'demo/seed.ts', 'node_modules/@electric-sql/pglite/package.json']
+const madeOf = ['demo/embedded.ts', 'demo/schema.ts', 'demo/seed.ts', 'node_modules/@electric-sql/pglite/package.json']
 const digest = madeOf.reduce((hash, file) => hash.update(readFileSync(join(root, file))), createHash('sha256')).digest('hex').slice(0, 16)
 mkdirSync(folder, { recursive: true })
 
