@@ -3,7 +3,7 @@ import cors from '@fastify/cors'
 import etag from '@fastify/etag'
 import helmet from '@fastify/helmet'
 import type { FastifyInstance } from 'fastify'
-import { gunzipSync } from 'node:zlib'
+import { brotliDecompressSync, gunzipSync } from 'node:zlib'
 import t, { type Test } from 'tap'
 import { idempotency } from '../../plugins/idempotency/index.js'
 import { rateLimit } from '../../plugins/rate-limit/index.js'
@@ -141,11 +141,11 @@ const BESIDE: Record<string, { register: (app: FastifyInstance) => unknown, prom
     register: app => app.register(compress, { threshold: 0 }),
     promise: 'each response has the coding that its client accepts',
     check: t => ({
-      headers: [{ 'accept-encoding': 'gzip' }, { 'accept-encoding': 'gzip' }],
-      each: ({ headers, bytes }) => {
+      headers: [{ 'accept-encoding': 'gzip' }, { 'accept-encoding': 'br' }],
+      each: ({ headers, bytes }, { headers: { 'accept-encoding': coding } }) => {
         if (bytes.length === 0) return undefined
-        t.equal(headers['content-encoding'], 'gzip')
-        return gunzipSync(bytes).toString()
+        t.equal(headers['content-encoding'], coding)
+        return (coding === 'gzip' ? gunzipSync : brotliDecompressSync)(bytes).toString()
       }
     })
   }

@@ -1,6 +1,7 @@
 import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
+import { settled } from '../helpers/cache/cache-app.js'
 import { createShop, keepsPromises, MAX, type Shop } from '../helpers/compose/shop.js'
 import { http1, http2, Visitor } from '../helpers/compose/visitors.js'
 import { makeCertificate } from '../helpers/servers/certificate.js'
@@ -35,6 +36,9 @@ t.test('over HTTP/2 with TLS all plugins keep their promises', async t => {
   const shop = await createShop(t, { server: { http2: true, https: { ...certificate, allowHTTP1: true } }, before: redirectsToHttps })
   const { origin } = await listen(shop)
   await keepsPromises(t, shop, { origin, transport: http2(t, { origin, ca }) })
+  t.equal((await new Visitor('guest', http2(t, { origin, ca })('127.0.0.4')).get('/terms')).cache, 'MISS')
+  await settled(shop.app)
+  t.equal((await new Visitor('guest', http1({ origin, ca })('127.0.0.4')).get('/terms')).cache, 'HIT', 'clients of HTTP/1.1 share the stored responses')
 })
 
 t.test('over HTTP/1.1 on a server of TLS all plugins keep their promises', async t => {

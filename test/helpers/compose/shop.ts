@@ -43,6 +43,7 @@ function addRoutes (app: FastifyInstance): void {
   // Links of the page are absolute, as those of a feed or a sitemap.
   app.get('/page', { config: { cache: { public: true, tags: ['page'], key: { host: true } } } }, async ({ protocol, host }) =>
     ({ run: ++pages, link: `${protocol}://${host}/page`, text: 'abc'.repeat(500) }))
+  app.get('/terms', { config: { cache: { public: true } } }, async () => 'terms')
   app.get('/me', { config: { cache: { private: ({ session }) => session.userId } } }, async ({ session }) => ({ user: session.userId ?? null }))
   app.post<{ Body: { user: string } }>('/login', async request => {
     await request.login(request.body.user)
