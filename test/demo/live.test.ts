@@ -135,7 +135,8 @@ t.test('while Redis hangs a page receives samples that say so, and the recovery'
   await advanceTo('samples continue', () => count() >= 2)
   resume()
   await advanceTo('the circuit is closed', () => circuits().at(-1) === 'closed')
-  t.same([circuits()[0], circuits().at(-1)], ['open', 'closed'])
+  // The health may change before the circuit does.
+  t.same([circuits().find(circuit => circuit !== 'closed'), circuits().at(-1)], ['open', 'closed'])
 })
 
 t.test('at / a browser gets the page with a strict policy where it is built, and other clients get the routes', async t => {
