@@ -17,6 +17,8 @@ export interface RequestSource {
 
 const OF_TARGET = ['authority', 'scheme']
 const OF_CONNECTION = ['encrypted', 'remoteAddress', 'remoteFamily', 'remotePort', 'localAddress', 'localFamily', 'localPort', 'servername', 'alpnProtocol']
+/** Methods of a connection that return data about it. */
+const TOLD_BY_CONNECTION = ['address', 'getProtocol', 'getCipher']
 const OF_CERTIFICATE = ['authorized', 'authorizationError']
 
 /**
@@ -28,10 +30,19 @@ export function sourceOf (request: FastifyRequest, headers: IncomingHttpHeaders,
   const { raw, originalUrl } = request
   // A request that an adapter has made may have none.
   const socket = raw.socket as Socket | undefined ?? {}
-  const connection = pick(socket, withCertificate ? [...OF_CONNECTION, ...OF_CERTIFICATE] : OF_CONNECTION)
+  const connection: Record<string, unknown> = { ...pick(socket, withCertificate ? [...OF_CONNECTION, ...OF_CERTIFICATE] : OF_CONNECTION), ...toldBy(socket) }
   // A hook that asks for it finds the same, or what it finds where a client has none.
   if (connection['encrypted']) Object.assign(connection, certificateOf(socket, withCertificate))
   return { url: originalUrl, headers, target: raw.httpVersionMajor >= 2 ? pick(raw, OF_TARGET) : {}, connection }
+}
+
+function toldBy (socket: object): Record<string, () => unknown> {
+  return Object.fromEntries(TOLD_BY_CONNECTION.flatMap(name => {
+    const method: unknown = Reflect.get(socket, name)
+    if (typeof method !== 'function') return []
+    const told: unknown = method.call(socket)
+    return [[name, () => told]]
+  }))
 }
 
 function certificateOf (socket: object, isGiven: boolean): Record<string, unknown> {
@@ -53,6 +64,8 @@ export interface OwnRequest {
    * @returns the status; undefined where the response broke off
    */
   send (fastify: FastifyInstance): Promise<number | undefined>
+  /** Gives it up, as a client does that disconnects. */
+  abort (): void
 }
 
 /**
@@ -79,6 +92,8 @@ export function createOwnRequest ({ url, headers, target, connection }: RequestS
     send: fastify => new Promise(resolve => {
       const response = new ServerResponse(raw)
       response.assignSocket(socket)
+      // Node.js's server passes this on. Without it a stream with more than the socket buffers would wait for ever.
+      socket.on('drain', () => response.emit('drain'))
       response.once('finish', () => {
         resolve(response.statusCode)
         raw.resume()
@@ -86,7 +101,11 @@ export function createOwnRequest ({ url, headers, target, connection }: RequestS
       })
       response.once('close', () => { resolve(undefined) })
       fastify.routing(raw, response)
-    })
+    }),
+    abort () {
+      raw.destroy()
+      socket.destroy()
+    }
   }
 }
 

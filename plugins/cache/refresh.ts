@@ -1,6 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { LRUCache } from 'lru-cache'
+import { withDeadline } from '../shared/deadline.js'
 import { reasonOf } from '../shared/errors.js'
 import { readingAs } from '../shared/request-reads.js'
 import type { CacheCore } from './core.js'
@@ -43,6 +44,9 @@ const NOT_REPEATED = /^(?:connection|keep-alive|proxy-.*|te|trailer|transfer-enc
 const MOST_REMEMBERED = 1000
 /** For how long clients' own requests refresh a response that a request in the background could not refresh. */
 const REFUSED_MS = 600_000
+/** A request in the background has no client that gives up: after this something hangs. */
+const LONGEST_MS = 60_000
+const CLOSE_MS = 1000
 
 /**
  * One of all instances sends the request to itself again: the same URL, host, protocol and address, and of the other headers and cookies those that
@@ -51,6 +55,7 @@ const REFUSED_MS = 600_000
 export function createRefresher (fastify: FastifyInstance, core: CacheCore, works: Works): Refresher {
   const tasks = new Map<object, RefreshTask>()
   const running = new Map<string, Promise<void>>()
+  const aborts = new Set<() => void>()
   // Until when clients' own requests refresh a response.
   const refused = new LRUCache<string, number>({ max: MOST_REMEMBERED })
   const logged = new WeakMap<ResolvedRouteCache, Set<string>>()
@@ -68,14 +73,19 @@ export function createRefresher (fastify: FastifyInstance, core: CacheCore, work
     if (located.response !== undefined && located.response.storedAt > entry.storedAt) return
     const fill = await works.tryEnter(located.place)
     if (fill === undefined) return
-    const { raw, send } = createOwnRequest(source)
+    const { raw, send, abort } = createOwnRequest(source)
     const task: RefreshTask = { key, located, fill, state: undefined }
     tasks.set(raw, task)
+    aborts.add(abort)
     try {
       // An app that closes answers 503.
       if (isClosing) return
-      judge(name, request, state, await send(fastify), task)
+      judge(name, request, state, await withDeadline(send(fastify), LONGEST_MS, tooLate, core.clock), task)
+    } catch (error) {
+      abort()
+      throw error
     } finally {
+      aborts.delete(abort)
       tasks.delete(raw)
       fill.finish(undefined)
     }
@@ -121,8 +131,15 @@ export function createRefresher (fastify: FastifyInstance, core: CacheCore, work
       tasks.delete(request.raw)
       return task
     },
-    async settle () { await Promise.all(running.values()) }
+    async settle () {
+      // A response without an end does not keep the app from closing.
+      await withDeadline(Promise.all(running.values()), CLOSE_MS, tooLate, core.clock).catch(() => { for (const abort of aborts) abort() })
+    }
   }
+}
+
+function tooLate (): Error {
+  return new Error(`no response within ${LONGEST_MS / 1000} seconds`)
 }
 
 const EFFECTS = {

@@ -12,9 +12,10 @@ import { mayExplain } from './explain.js'
 import { joined } from './headers.js'
 import { createTake } from './on-send.js'
 import { createKeepPrivate, keepPersonalPrivate } from './keep-private.js'
+import type { CacheKey } from './key.js'
 import type { RouteCacheOptions } from './options.js'
 import { Passes } from './passes.js'
-import { createRefresher } from './refresh.js'
+import { createRefresher, type RefreshTask } from './refresh.js'
 import { isLookedUp, keyOf, stripQuery, whyBypassed } from './request-key.js'
 import { createState, type RequestCache } from './request-state.js'
 import type { ResolvedCacheOptions, ResolvedRouteCache } from './resolve-options.js'
@@ -126,10 +127,14 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
     }
     if (route.keysParameter !== undefined) stripQuery(request, route.keysParameter)
     state.key = keyOf(request, route, owner, constraints)
-    if (task === undefined) return serve(request, reply, state)
-    const { key, located, fill } = task
+    return task === undefined ? serve(request, reply, state) : refresh(task, request, reply, state, state.key)
+  }
+
+  /** Not at once, as it is with a client's request: Node.js reads the socket after a hook that waits for the end of the body. */
+  async function refresh ({ key, located, fill }: RefreshTask, request: FastifyRequest, reply: FastifyReply, state: RequestCache, own: CacheKey): Promise<boolean> {
+    await undefined
     // Who it is, or which host, may hang on what the request in the background has not: then it is not what was to be made.
-    if (key.text !== state.key.text) {
+    if (key.text !== own.text) {
       state.why = 'another key'
       return false
     }

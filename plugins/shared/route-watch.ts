@@ -43,15 +43,18 @@ export function watchRoutes (fastify: FastifyInstance): RouteWatch {
 class RouteWatch {
   readonly #routes: Route[] = []
   readonly #registrations: Registration[] = []
-  /** Of each message the routes that it is about. */
-  readonly #notes = new Map<string, { plugin: PluginName, routes: Set<string> }>()
+  /** Of each message the routes that it is about, with what is asked when all routes are known. */
+  readonly #notes = new Map<string, { plugin: PluginName, routes: Map<string, () => boolean> }>()
 
   constructor (fastify: FastifyInstance) {
     onEachRoute(fastify, route => { this.#routes.push(route) })
     fastify.addHook('onReady', async () => {
       for (const route of this.#routes.splice(0)) if (route.method !== 'HEAD') this.#check(route)
       this.#registrations.length = 0
-      for (const [message, { plugin, routes }] of this.#notes) fastify.log.warn({ plugin, routes: shortened([...routes]) }, message)
+      for (const [message, { plugin, routes }] of this.#notes) {
+        const names = [...routes].filter(([, applies]) => applies()).map(([name]) => name)
+        if (names.length > 0) fastify.log.warn({ plugin, routes: shortened(names) }, message)
+      }
       this.#notes.clear()
     })
   }
@@ -63,11 +66,15 @@ class RouteWatch {
     return route => { seen.add(nameOf(route)) }
   }
 
-  /** Names the route in the warning that says `what`. */
-  note (plugin: PluginName, what: string, route: WatchedRoute): void {
+  /**
+   * Names the route in the warning that says `what`.
+   *
+   * @param applies - called when all routes are known
+   */
+  note (plugin: PluginName, what: string, route: WatchedRoute, applies = (): boolean => true): void {
     const message = `${plugin}: ${what}`
-    const note = this.#notes.get(message) ?? { plugin, routes: new Set() }
-    note.routes.add(nameOf(route))
+    const note = this.#notes.get(message) ?? { plugin, routes: new Map() }
+    note.routes.set(nameOf(route), applies)
     this.#notes.set(message, note)
   }
 

@@ -343,6 +343,62 @@ t.test('a request in the background that is answered by a stream without an end 
   await app.close()
 })
 
+onBothStores('a response of any size and form is refreshed in the background each time it is stale, beside hooks that read the connection and wait for the end of the body', async (t, store) => {
+  const { app, clock, warnings } = await createCacheApp(t, {
+    store,
+    options: { ttl: '1m', staleWhileRevalidate: '1h', timeout: '1h', unkeyed: 'bypass' },
+    before: app => {
+      app.addHook('onRequest', async ({ raw }) => {
+        raw.socket.address()
+        raw.socket.setTimeout(60_000)
+        await once(raw.resume(), 'end')
+      })
+    }
+  })
+  const runs = new Map<string, number>()
+  const count = (url: string): number => { runs.set(url, (runs.get(url) ?? 0) + 1); return runs.get(url) ?? 0 }
+  const chunks = (url: string): Buffer[] => Array.from({ length: 10 }, () => Buffer.alloc(50_000, String(count(url) % 10)))
+  const cached = { config: { cache: true } }
+  app.get('/text', cached, async ({ url }) => 'x'.repeat(200_000) + count(url))
+  app.get('/stream', cached, async ({ url }) => Readable.from(chunks(url)))
+  app.get('/web', cached, async ({ url }) => new Response(Readable.toWeb(Readable.from(chunks(url))) as never))
+  await app.listen({ port: 0, host: '127.0.0.1' })
+  const { port } = app.server.address() as AddressInfo
+  for (const path of ['/text', '/stream', '/web']) {
+    const get = async () => {
+      const response = await fetch(`http://127.0.0.1:${port}${path}`)
+      await response.arrayBuffer()
+      await settled(app)
+      return response.headers.get('x-cache')
+    }
+    t.equal(await get(), 'MISS')
+    for (let round = 1; round <= 3; round++) {
+      await clock.advance('61s')
+      t.same([await get(), await get()], ['STALE', 'HIT'], `${path}, refresh ${round}`)
+    }
+  }
+  t.same(warnings(), [])
+})
+
+t.test('a request in the background that is not answered is given up after a minute or when the app closes, and its handler learns of it', async t => {
+  const { app, clock, lines } = await createCacheApp(t, { options: { ttl: '1m', staleWhileRevalidate: '1h', timeout: '1h' } })
+  let runs = 0
+  let aborts = 0
+  app.get('/', { config: { cache: true }, onRequestAbort: async _request => { aborts++ } }, async () => ++runs === 1 ? 'page' : await new Promise(() => {}))
+  await ask(app, '/')
+  await settled(app)
+  await clock.advance('61s')
+  t.equal((await ask(app, '/')).cache, 'STALE')
+  await until('the handler runs in the background', () => runs === 2)
+  await advanceUntil(clock, 'it is given up', () => aborts === 1, { step: 5000 })
+  await clock.advance('10s')
+  t.equal((await ask(app, '/')).cache, 'STALE')
+  await until('another request in the background is sent', () => runs === 3)
+  await advanceWhile(clock, app.close(), { step: 100 })
+  await until('it is given up', () => aborts === 2)
+  t.same(lines.filter(({ msg }) => String(msg).includes('not refreshed in the background')).map(({ reason }) => reason), ['no response within 60 seconds'])
+})
+
 onBothStores('headers named by vary are part of the key', async (t, store) => {
   const { app } = await build(t, { store }, { vary: ['Accept-Language'] })
   await ask(app, '/items/1', { 'accept-language': 'de' })

@@ -3,6 +3,7 @@ import fastifySession from '@fastify/session'
 import underPressure from '@fastify/under-pressure'
 import Fastify, { type FastifyInstance, type InjectOptions } from 'fastify'
 import { Redis } from 'ioredis'
+import mercurius from 'mercurius'
 import t, { type Test } from 'tap'
 import * as suite from '../../plugins/index.js'
 import { collectLog } from '../helpers/app/log-lines.js'
@@ -221,6 +222,11 @@ const situations: Array<[what: string, warned: Record<string, string[]>, build: 
     app.post('/d', { config: { cache: { invalidates: ['a'] } } }, handler)
     app.route({ method: ['GET', 'POST'], url: '/e', config: { cache: { ttl: '5m' } }, handler })
     app.post('/f', handler)
+  }],
+  ['mercurius has one config for its GET and its POST', {}, async app => {
+    await use(app, cache)
+    const additionalRouteOptions = { config: { cache: { ttl: '5m' } } } as object
+    await app.register(mercurius, { schema: 'type Query { a: Int }', additionalRouteOptions })
   }],
   ['@fastify/rate-limit reads config.rateLimit', {}, async app => {
     // Its types would be those of `fastify.rateLimit` everywhere.
