@@ -12,6 +12,7 @@ import { InvalidationPendingError } from './errors.js'
 import { tellInvalidated, type Events } from './events.js'
 import type { CacheKey } from './key.js'
 import type { L1 } from './l1.js'
+import { LostClaims, RETRY_MS } from './lost-claims.js'
 import { Owed, type Debt } from './owed.js'
 import { StoreClock } from './store-clock.js'
 import type { StoreStats } from './store-stats.js'
@@ -66,6 +67,7 @@ export class CacheCore {
   readonly #attempts: Attempts
   readonly #ledger = new Ledger()
   readonly #owed: Owed
+  readonly #lostClaims: LostClaims
   readonly #storeClock: StoreClock
   readonly #lookups: TurnReads<Lookup> | undefined
   readonly events: Events
@@ -85,6 +87,7 @@ export class CacheCore {
       await Promise.all([part.tags.length > 0 && store.invalidate(part.tags), ...part.ids.map(id => store.remove(id))])
       onPaid(part)
     }))), log, clock)
+    this.#lostClaims = new LostClaims(({ work, token, pass }) => run(() => store.end(work, token, pass)), clock)
   }
 
   get stats (): CacheStats {
@@ -148,7 +151,14 @@ export class CacheCore {
 
   /** @param tags - those that have no version yet */
   async begin (work: string, token: string, tags: readonly string[], ms: number): Promise<Begun | undefined> {
-    return await this.#attempts.make(() => this.#options.store.begin(work, token, tags, ms))
+    let isAsked = false
+    const begun = await this.#attempts.make(() => {
+      isAsked = true
+      return this.#options.store.begin(work, token, tags, ms)
+    })
+    // It may have been claimed all the same.
+    if (begun === undefined && isAsked && ms > RETRY_MS) this.#lostClaims.add({ work, token, pass: false })
+    return begun
   }
 
   renew (work: string, token: string, ms: number): void {
@@ -156,7 +166,11 @@ export class CacheCore {
   }
 
   end (work: string, token: string, pass: boolean): void {
-    this.#attempts.inBackground(this.#attempts.make(() => this.#options.store.end(work, token, pass)))
+    const ended = this.#attempts.make(async () => {
+      await this.#options.store.end(work, token, pass)
+      return true
+    })
+    this.#attempts.inBackground(ended.then(isEnded => { if (isEnded === undefined) this.#lostClaims.add({ work, token, pass }) }))
   }
 
   /**
@@ -309,6 +323,7 @@ export class CacheCore {
   /** Waits for what is being written. */
   async settle (): Promise<void> {
     await this.#attempts.settle()
+    this.#lostClaims.close()
     await this.#owed.close()
   }
 

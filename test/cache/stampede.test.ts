@@ -2,6 +2,7 @@
 import type { FastifyInstance, FastifyReply } from 'fastify'
 import t, { type Test } from 'tap'
 import type { RouteCacheOptions } from '../../plugins/cache/index.js'
+import { endScript } from '../../plugins/cache/scripts.js'
 import { createCacheApp, gate, settled, type CacheAppOptions } from '../helpers/cache/cache-app.js'
 import { advanceWhile, forEachStore, startRedis, until } from '../helpers/index.js'
 
@@ -230,3 +231,33 @@ t.test('of four instances one refreshes a stale response, while all of them serv
     t.same([...new Set((await ask(apps, 8)).map(({ cache, body }) => `${cache} ${body}`))], [`HIT {"run":${round + 1}}`])
   }
 })
+
+const lostReplies: Record<string, (command: string, args: unknown[]) => boolean> = {
+  'that was claimed': (command, [key]) => command === 'set' && String(key).includes(':cache:claim:'),
+  'that was given back': (command, [digest]) => command === 'evalsha' && digest === endScript.sha1
+}
+
+for (const [what, isLost] of Object.entries(lostReplies)) {
+  t.test(`where the reply of Redis is lost to a work ${what}, the next request does not wait until the claim expires`, async t => {
+    let lost = 0
+    /** The connection breaks before the reply to the first such command; a claim is executed, and its end is not. */
+    const lose = (client: Record<string, unknown>, command: 'set' | 'evalsha') => {
+      const original = (client[command] as (...args: unknown[]) => Promise<unknown>).bind(client)
+      client[command] = async (...args: unknown[]) => {
+        if (lost > 0 || !isLost(command, args)) return await original(...args)
+        lost++
+        if (command === 'set') await original(...args)
+        throw new Error('Connection is closed.')
+      }
+    }
+    const { apps: [app, other], clock } = await instances(t, 2, (run, reply) => { reply.noCache(); return { run } }, { ttl: '1m' }, {
+      before: app => { for (const command of ['set', 'evalsha'] as const) lose(app.redis as never, command) }
+    })
+    t.equal((await advanceWhile(clock, ask([app!], 1))).value[0]?.status, 200)
+    await settled(app!)
+    t.equal(lost, 1)
+    const { value: [answer], passed } = await advanceWhile(clock, ask([other!], 1))
+    t.equal(answer?.status, 200)
+    t.ok(passed <= 300, `after ${passed} ms of the clock, and not after 1500`)
+  })
+}
