@@ -59,6 +59,9 @@ export interface CoreOptions {
   clock: Clock
 }
 
+/** Of a hit: this process, or the store. */
+export type Tier = 'l1' | 'l2'
+
 const EVENTS = { hits: 'hit', misses: 'miss', stale: 'stale', coalesced: 'coalesce' } as const
 
 /** What both faces, responses and data, do with the two tiers: reading never fails, it only knows nothing. */
@@ -99,7 +102,7 @@ export class CacheCore {
   }
 
   /** Counts and tells what happened to a key. */
-  count (key: CacheKey | undefined, what: keyof typeof EVENTS, tier: 'l1' | 'l2' = 'l2'): void {
+  count (key: CacheKey | undefined, what: keyof typeof EVENTS, tier: Tier = 'l2'): void {
     if (key === undefined) return
     const { counts, label } = key
     counts[what]++
@@ -127,7 +130,7 @@ export class CacheCore {
     return this.#unlessOwed(key, l1.get(key, this.now()))
   }
 
-  /** What the second tier has. What is removed by pattern is seen as well: work that began before is not what comes after it. */
+  /** What the second tier has. */
   find (key: CacheKey, tags: readonly string[]): Promise<Lookup> {
     const find = () => this.#find(key, tags)
     // Who asks for the same in one turn gets the same answer: it is read once.
@@ -139,7 +142,7 @@ export class CacheCore {
     const { store, l1 } = this.#options
     const { mark } = this
     const owed = this.#owed.count
-    const read = this.#attempts.make(() => store.read(key.id, [PATTERNS, ...tags]))
+    const read = this.#attempts.make(() => store.read(key.id, tags))
     const [found] = this.#storeClock.isSet ? [await read] : await Promise.all([read, this.#storeClock.set()])
     if (found === undefined) return { key, tags, entry: undefined, seen: undefined, isStored: false, mark, owed }
     const { entry } = found

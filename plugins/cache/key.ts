@@ -45,9 +45,17 @@ export interface ResponseKeyParts {
 /** Two requests share a key only if all parts are the same; the order of different names in a query is none. */
 export function responseKey ({ host, path, query, original, constraints, vary, owner }: ResponseKeyParts, counts?: Counts): CacheKey {
   const sorted = sortQuery(query)
-  const parts: unknown[] = ['response', host ?? null, path, sorted, constraints, vary, owner ?? null]
+  return new CacheKey(textOf(host, path, sorted, original, constraints, vary, owner), sorted === '' ? path : `${path}?${sorted}`, counts)
+}
+
+function textOf (host: string | undefined, path: string, query: string, original: ResponseKeyParts['original'], constraints: string, vary: ResponseKeyParts['vary'], owner: string | undefined): string {
+  // The same text as below, of which most requests need little: in half the time.
+  if (host === undefined && owner === undefined && vary.length === 0 && constraints === '' && original === undefined) {
+    return `["response",null,${JSON.stringify(path)},${JSON.stringify(query)},"",[],null]`
+  }
+  const parts: unknown[] = ['response', host ?? null, path, query, constraints, vary, owner ?? null]
   if (original !== undefined) parts.push(original[0], sortQuery(original[1]))
-  return new CacheKey(JSON.stringify(parts), sorted === '' ? path : `${path}?${sorted}`, counts)
+  return JSON.stringify(parts)
 }
 
 /** Sorted by name as it is read, however it is spelt: equal names, and those that a parser may nest in one, keep their order. */

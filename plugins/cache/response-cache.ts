@@ -159,33 +159,33 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
 
   function onSend (route: ResolvedRouteCache): onSendHookHandler {
     const keepPrivate = route.ownerOf && createKeepPrivate(route.targeted)
+    const finish = (request: FastifyRequest, reply: FastifyReply, state: RequestCache | null, result: unknown): unknown => {
+      const told = state !== null && route.stores ? tell(request, reply, state) : undefined
+      if (state?.isStreamed) readAs('handler', request)
+      if (state !== null && !state.isAnswered && !state.status.stored) keepPersonalPrivate(reply, state)
+      // Also a response without an owner, or from before the lookup: a CDN would send it to those who have an owner.
+      keepPrivate?.(request, reply)
+      if (route.varyField !== undefined && route.stores) addVary(reply, route.varyField)
+      if (route.stripsTargeted) for (const name of route.targeted) reply.removeHeader(name)
+      const body = reply.statusCode === 304 ? withoutLength(reply, result) : result
+      return isPromise(told) ? told.then(() => body) : body
+    }
+    const prepare = (request: FastifyRequest, reply: FastifyReply, state: RequestCache | null, payload: unknown): unknown => {
+      if (state === null) return finish(request, reply, state, payload)
+      state.isTaken = true
+      // Before it is stored, so that a hit has it too.
+      if (!state.isAnswered) keepPrivate?.(request, reply)
+      const taken = state.isAnswered ? asStored(request, reply, state, payload) : take(request, reply, state, payload)
+      return isPromise(taken) ? taken.then(result => finish(request, reply, state, result)) : finish(request, reply, state, taken)
+    }
     return function cacheOnSend (request, reply, sent, done) {
       const state = request[STATE]
       const payload = unwrapResponse(reply, sent)
       if (state !== null) readAs('suite', request)
-      const finish = (result: unknown): unknown => {
-        const told = state !== null && route.stores ? tell(request, reply, state) : undefined
-        if (state?.isStreamed) readAs('handler', request)
-        if (state !== null && !state.isAnswered && !state.status.stored) keepPersonalPrivate(reply, state)
-        // Also a response without an owner, or from before the lookup: a CDN would send it to those who have an owner.
-        keepPrivate?.(request, reply)
-        if (route.varyField !== undefined && route.stores) addVary(reply, route.varyField)
-        if (route.stripsTargeted) for (const name of route.targeted) reply.removeHeader(name)
-        const body = reply.statusCode === 304 ? withoutLength(reply, result) : result
-        return isPromise(told) ? told.then(() => body) : body
-      }
-      const prepare = (): unknown => {
-        if (state === null) return finish(payload)
-        state.isTaken = true
-        // Before it is stored, so that a hit has it too.
-        if (!state.isAnswered) keepPrivate?.(request, reply)
-        const taken = state.isAnswered ? asStored(request, reply, state, payload) : take(request, reply, state, payload)
-        return isPromise(taken) ? taken.then(finish) : finish(taken)
-      }
       const mayInvalidate = invalidations.concern(request, route)
       if (mayInvalidate && state?.isAnswered) invalidations.skip(request)
       const invalidated = mayInvalidate && !state?.isAnswered ? invalidations.start(request, reply, route) : undefined
-      const prepared = invalidated === undefined ? prepare() : invalidated.then(prepare)
+      const prepared = invalidated === undefined ? prepare(request, reply, state, payload) : invalidated.then(() => prepare(request, reply, state, payload))
       if (isPromise(prepared)) {
         holdPayload(payload)
         prepared.then(result => finishHook('cache', reply, done, null, result), error => failHook('cache', reply, done, error, payload))

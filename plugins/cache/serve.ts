@@ -1,14 +1,15 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { validationHeaders } from './conditional.js'
 import { isPromise } from '../shared/maybe-promise.js'
-import type { CacheCore } from './core.js'
+import type { CacheCore, Tier } from './core.js'
+import type { CacheKey } from './key.js'
 import { isVariants, usabilityOf, type StoredResponse } from './entry.js'
 import { requestDirectives } from './headers.js'
-import { ageAndTtl, gatewayTimeout, isSelected, locateResponse, peekResponse, type Located } from './look-up.js'
+import { gatewayTimeout, isSelected, locateResponse, peekResponse, type Located } from './look-up.js'
 import type { Passes } from './passes.js'
 import type { Refresher } from './refresh.js'
 import type { RequestCache } from './request-state.js'
-import { reuseOf } from './reuse.js'
+import { reuseOf, type Usability } from './reuse.js'
 import { applyEntry, validatorsOf } from './send-entry.js'
 import { tagsFor } from './paths.js'
 import { carries } from './unkeyed.js'
@@ -26,27 +27,38 @@ export interface ServeOptions {
 /** Answers requests with what is stored. */
 export function createServe ({ core, works, refresher, passes }: ServeOptions) {
   /** @returns whether the request has been answered */
-  function use (request: FastifyRequest, reply: FastifyReply, state: RequestCache, entry: StoredResponse, isNear = false): boolean {
+  function use (request: FastifyRequest, reply: FastifyReply, state: RequestCache, entry: StoredResponse, usability: Usability, tier: Tier): boolean {
     const directives = state.route.obeysRequest ? requestDirectives(ownHeaders(request)) : undefined
-    const reuse = reuseOf(usabilityOf(entry, core.now()), directives)
+    const reuse = reuseOf(usability, directives)
     if (reuse === 'validate' || (reuse === 'refresh' && !refresher.refresh(request, state, entry))) {
       state.stale = entry
       state.why = directives?.has('no-cache') ? 'the request says no-cache' : 'not fresh'
       return false
     }
-    answer(request, reply, state, entry, isNear)
+    answer(request, reply, state, entry, usability, tier)
     return true
   }
 
-  function answer (request: FastifyRequest, reply: FastifyReply, state: RequestCache, entry: StoredResponse, isNear = false): void {
-    const { age, ttl } = ageAndTtl(entry, core.now())
+  function answer (request: FastifyRequest, reply: FastifyReply, state: RequestCache, entry: StoredResponse, { age, freshFor }: Usability, tier: Tier): void {
+    const { status } = state
+    const ttl = Math.floor(freshFor / 1000)
     const isStale = ttl < 0
-    core.count(state.key, isStale ? 'stale' : 'hits', isNear ? 'l1' : 'l2')
+    core.count(state.key, isStale ? 'stale' : 'hits', tier)
     state.isAnswered = true
-    state.status = { ...state.status, outcome: isStale ? 'STALE' : 'HIT', fwd: undefined, ttl }
+    status.outcome = isStale ? 'STALE' : 'HIT'
+    status.fwd = undefined
+    status.ttl = ttl
     const body = applyEntry(reply, entry, state.client, age, state.route.codings.choose(request, entry.encoded))
     state.answer = { entry, status: reply.statusCode, type: reply.getHeader('content-type'), coding: reply.getHeader('content-encoding'), body }
     reply.send(body)
+  }
+
+  /** Looks in the first tier. What a request says of its own is for the store. @returns whether the request has been answered */
+  function peek (request: FastifyRequest, reply: FastifyReply, state: RequestCache, key: CacheKey): boolean {
+    const entry = peekResponse(core, key, request, state)
+    if (entry === undefined) return false
+    const usability = usabilityOf(entry, core.now())
+    return reuseOf(usability, undefined) === 'use' && use(request, reply, state, entry, usability, 'l1')
   }
 
   /** Looks in the store, and takes its turn in making what is not there. @returns whether the request has been answered */
@@ -59,7 +71,8 @@ export function createServe ({ core, works, refresher, passes }: ServeOptions) {
     const tags = isPromise(given) ? await given : given
     for (let looks = 1; ; looks++) {
       const located = await locateResponse(core, key, tags, request, state)
-      if (located.response !== undefined && use(request, reply, state, located.response)) return true
+      const { response } = located
+      if (response !== undefined && use(request, reply, state, response, usabilityOf(response, core.now()), 'l2')) return true
       if (refusesToWait(request, state)) {
         gatewayTimeout(reply, state)
         return true
@@ -77,8 +90,9 @@ export function createServe ({ core, works, refresher, passes }: ServeOptions) {
         const entry = turn.entry as StoredResponse
         if (isSelected(entry, request, state)) {
           // In place of an error; or what was made a moment ago for somebody else who asked the same.
-          if (turn.isFallback) answer(request, reply, state, entry)
-          if (turn.isFallback || use(request, reply, state, entry)) return true
+          const usability = usabilityOf(entry, core.now())
+          if (turn.isFallback) answer(request, reply, state, entry, usability, 'l2')
+          if (turn.isFallback || use(request, reply, state, entry, usability, 'l2')) return true
         }
         // It told by what answers vary, so this one's variant is to be made, once.
         if (looks < MOST_LOOKS) continue
@@ -102,9 +116,7 @@ export function createServe ({ core, works, refresher, passes }: ServeOptions) {
     serve (request: FastifyRequest, reply: FastifyReply, state: RequestCache): boolean | Promise<boolean> {
       const { key } = state
       if (key === undefined) return false
-      const entry = peekResponse(core, key, request, state)
-      if (entry !== undefined && reuseOf(usabilityOf(entry, core.now()), undefined) === 'use' && use(request, reply, state, entry, true)) return true
-      return obtain(request, reply, state)
+      return peek(request, reply, state, key) || obtain(request, reply, state)
     }
   }
 }

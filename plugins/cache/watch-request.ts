@@ -58,8 +58,10 @@ export function readAs (reader: Reader, request: FastifyRequest): void {
   if (reads === undefined || reads.reader === reader) return
   reads.reader = reader
   const { raw } = request
+  const { headers } = raw
+  const seen = reader === 'suite' ? reads.headers : reads.seenHeaders
   // A hook may have put others in their place.
-  if (raw.headers === reads.headers || raw.headers === reads.seenHeaders) setHeaders(raw, reader === 'suite' ? reads.headers : reads.seenHeaders)
+  if (headers !== seen && (headers === reads.headers || headers === reads.seenHeaders)) setHeaders(raw, seen)
 }
 
 /** The headers, read by the cache for itself while others may read as well. */

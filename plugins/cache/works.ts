@@ -26,6 +26,8 @@ type Outcome = { entry: Entry, isFallback: boolean } | { error: unknown } | 'aga
 /** A making in this process. */
 interface Work extends Waitable {
   readonly done: Promise<Outcome>
+  /** The version that the tag of removals by pattern had when it began; undefined: the store did not tell. */
+  patterns: string | undefined
   /** How many others wait for it. */
   waiting: number
   /** Called when one of them gave up. */
@@ -103,15 +105,19 @@ export class Works {
     signal?.removeEventListener('abort', leave)
     if (outcome === undefined) return { fill: await this.#alone(work, lookup) }
     if (outcome === 'again' || 'error' in outcome) return outcome
-    return await this.#isRightFor(lookup, outcome.entry) ? outcome : 'again'
+    return await this.#isRightFor(lookup, outcome.entry, present.patterns) ? outcome : 'again'
   }
 
-  /** Of tags that only the handler named nothing was seen before: one may have been invalidated before this was asked for. */
-  async #isRightFor ({ key, seen }: Lookup, { tags }: Entry): Promise<boolean> {
-    const unseen = Object.keys(tags).filter(tag => seen !== undefined && !Object.hasOwn(seen.versions, tag))
-    if (unseen.length === 0) return true
-    const now = await this.#core.find(key, unseen)
-    return unseen.every(tag => now.seen?.versions[tag] === tags[tag])
+  /**
+   * Of tags that only the handler named nothing was seen before, nor of removals by pattern: one may have been invalidated before this was
+   * asked for.
+   */
+  async #isRightFor ({ key, seen }: Lookup, { tags }: Entry, patterns: string | undefined): Promise<boolean> {
+    if (seen === undefined) return true
+    const unseen = Object.keys(tags).filter(tag => !Object.hasOwn(seen.versions, tag))
+    const { seen: now } = await this.#core.find(key, [PATTERNS, ...unseen])
+    if (now === undefined) return unseen.length === 0
+    return now.versions[PATTERNS] === patterns && unseen.every(tag => now.versions[tag] === tags[tag])
   }
 
   /** The same, but without waiting: undefined where it is being made already. */
@@ -173,6 +179,7 @@ export class Works {
     let settle = (_outcome: Outcome): void => {}
     const announced: Work = {
       done: new Promise(resolve => { settle = resolve }),
+      patterns: undefined,
       waiting: 0,
       onLeft: () => {},
       settle: outcome => settle(outcome),
@@ -189,6 +196,7 @@ export class Works {
     const core = this.#core
     const keep = token === undefined ? undefined : keepClaim(core.clock, () => core.renew(work, token, CLAIM_MS))
     const versions = begun && { ...begun.versions, ...knownVersions(lookup) }
+    if (announced !== undefined) announced.patterns = versions?.[PATTERNS]
     const made: Waitable = announced ?? {}
     if (token !== undefined) holders.set(token, made)
     let isFinished = false

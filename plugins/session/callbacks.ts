@@ -14,9 +14,10 @@ type Method = (this: Session, ...args: unknown[]) => unknown
 /** The methods of a session that call a callback when the store has replied. */
 const METHODS: readonly string[] = ['save', 'destroy', 'reload', 'regenerate']
 
-const REPLY = Symbol('session.reply')
+/** The property of a request that holds the reply while it is open. */
+export const REPLY = Symbol('session.reply')
 
-type Holder = FastifyRequest & { [REPLY]?: FastifyReply | undefined }
+type Holder = FastifyRequest & { [REPLY]?: FastifyReply | null }
 
 /** From now on an error of a callback is the request's response. */
 export function openReply (request: FastifyRequest, reply: FastifyReply): void {
@@ -25,7 +26,7 @@ export function openReply (request: FastifyRequest, reply: FastifyReply): void {
 
 /** The response is being sent: an error of a callback is logged only. */
 export function closeReply (request: FastifyRequest): void {
-  (request as Holder)[REPLY] = undefined
+  (request as Holder)[REPLY] = null
 }
 
 let prototypeOfSessions: object | undefined
@@ -82,5 +83,5 @@ function fail (error: unknown, request: FastifyRequest): void {
   // What is decrypted for a websocket may be given another object for a request.
   request.log?.error({ plugin: 'session', reason: reasonOf(error) }, 'session: a callback failed')
   const reply = (request as Holder)[REPLY]
-  if (reply !== undefined && !reply.sent) failHook('session', reply, () => reply.send(toError(error)), error)
+  if (reply && !reply.sent) failHook('session', reply, () => reply.send(toError(error)), error)
 }

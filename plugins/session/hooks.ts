@@ -2,7 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandle
 import { failHook, finishHook, holdPayload } from '../shared/hook-callback.js'
 import { recorderOf, type Reader, type ReadRecorder } from '../shared/request-reads.js'
 import type { Adapter } from './adapter.js'
-import { closeReply, openReply } from './callbacks.js'
+import { closeReply, openReply, REPLY } from './callbacks.js'
 import { checkIsCookie } from './cookie-rules.js'
 import { attributesOf, clearingAttributes, type CookieOptions } from './cookie.js'
 import { decryptWithPromise, storeFor } from './promises.js'
@@ -31,6 +31,8 @@ export function withOwnHooks (fastify: FastifyInstance, adapter: Adapter, option
     onRequest: (handler: onRequestHookHandler) => readingApart(wrapOnRequest(handler, adapter)),
     onSend: (handler: onSendHookHandler) => payloadReadingApart(wrapOnSend(handler, adapter, options))
   }
+  // Properties that a request has from its beginning cost less than those that are added to it.
+  for (const property of [REPLY, SESSION]) fastify.decorateRequest(property, null)
   return new Proxy(fastify, {
     get (target, name) {
       const value: unknown = Reflect.get(target, name, target)

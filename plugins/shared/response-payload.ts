@@ -15,5 +15,5 @@ export function unwrapResponse (reply: FastifyReply, payload: unknown): unknown 
 
 /** As Fastify tells: it may be of another library than the platform's. */
 function isResponse (payload: unknown): payload is Response {
-  return typeof payload === 'object' && payload !== null && Object.prototype.toString.call(payload) === '[object Response]'
+  return typeof payload === 'object' && payload !== null && !(payload instanceof Uint8Array) && Object.prototype.toString.call(payload) === '[object Response]'
 }
