@@ -25,7 +25,9 @@ const MINUTES = 15 * MINUTE
 async function keysOf (client: Redis | Cluster, prefix: string): Promise<Array<{ key: string, ttl: number }>> {
   const nodes = client instanceof Cluster ? client.nodes('master') : [client]
   const keys = (await Promise.all(nodes.map(node => node.keys(`${prefix}:*`)))).flat()
-  return await Promise.all(keys.map(async key => ({ key, ttl: await client.pttl(key) })))
+  const found = await Promise.all(keys.map(async key => ({ key, ttl: await client.pttl(key) })))
+  // Of a key that has ended in the meantime it is -2: real time passes in Redis.
+  return found.filter(({ ttl }) => ttl !== -2)
 }
 
 forEachStore(['redis', 'cluster'], store => {
