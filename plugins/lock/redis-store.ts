@@ -98,8 +98,13 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls, clock }:
 
   async function release (resource: string, owner: string, call: string): Promise<boolean> {
     const id = idOf(resource)
-    // A second release would say that the lock was not held.
-    const answers = ask(releaseScript, [held + id, line + id, seen + id], [owner, channel, call], 'runOnce')
+    const before = guarded.map(({ guard }) => guard.losses)
+    // A second release would say that the lock was not held, also one that the client sends again over its next connection.
+    const answers = ask(releaseScript, [held + id, line + id, seen + id], [owner, channel, call], 'runOnce').map(async (asked, i) => {
+      const reply = await asked
+      if (reply !== 1 && guarded[i]?.guard.losses !== before[i]) throw new Error('the connection was lost before the reply to the release')
+      return reply
+    })
     return decided(await vote(answers, reply => reply === 1))
   }
 

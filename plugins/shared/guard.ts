@@ -42,6 +42,11 @@ export interface RedisGuard {
   readonly isWhole: boolean
   /** See {@link Circuit.troubledAt}; of a Cluster also when a node came back last. */
   readonly troubledAt: number
+  /**
+   * How often a connection was lost. The client sends again what was under way, so a reply after that may be the reply to a command that was
+   * executed before.
+   */
+  readonly losses: number
 }
 
 export interface GuardOptions {
@@ -57,6 +62,7 @@ interface Watched {
   progress: Progress
   /** Of a Cluster. */
   nodes: ClusterNodes | undefined
+  losses: number
 }
 
 // One circuit a client: what one plugin learns of the server serves all of them, and the log says it once.
@@ -71,7 +77,8 @@ export function guardRedis (
   client: RedisClient, log: FastifyBaseLogger, timeout = DEFAULT_TIMEOUT_MS, plugin: PluginName = 'redis', clock: Clock = systemClock,
   { isPatient = false }: GuardOptions = {}
 ): RedisGuard {
-  const { circuit, progress, nodes } = watched.get(client) ?? watch(client, log, clock)
+  const about = watched.get(client) ?? watch(client, log, clock)
+  const { circuit, progress, nodes } = about
   const onTimeout = () => new TimeoutError(timeout)
   const refuse = () => new CircuitOpenError(circuit.lastError?.message)
   const itself = isCluster(client) ? undefined : () => client
@@ -123,7 +130,8 @@ export function guardRedis (
     runOnce: operation => tracedRedis(plugin, operation, traced => ask(traced, 0)),
     get circuit () { return circuit.status },
     get isWhole () { return circuit.isClosed && nodes?.isWhole !== false },
-    get troubledAt () { return Math.max(circuit.troubledAt, nodes?.returnedAt ?? -Infinity) }
+    get troubledAt () { return Math.max(circuit.troubledAt, nodes?.returnedAt ?? -Infinity) },
+    get losses () { return about.losses }
   }
 }
 
@@ -155,7 +163,7 @@ function watch (client: RedisClient, log: FastifyBaseLogger, clock: Clock): Watc
     probeInterval: PROBE_INTERVAL_MS,
     flapWindow: FLAP_WINDOW_MS,
     stableFor: STABLE_MS,
-    probe: async () => await probe(client, { circuit, progress, nodes }, clock),
+    probe: async () => await probe(client, made, clock),
     isStall: error => isLate(error) && client.status === 'ready' && progress.isAlive,
     onChange: ({ state, opened, lastError }) => {
       // The message alone: an error of ioredis carries the command's arguments, which may be secret.
@@ -164,9 +172,19 @@ function watch (client: RedisClient, log: FastifyBaseLogger, clock: Clock): Watc
       else log.warn({ ...about, reason: lastError?.message }, MESSAGES[state])
     }
   })
-  client.on('ready', () => circuit.probeNow())
-  client.on('close', () => circuit.disturbed())
-  const made = { circuit, progress, nodes }
+  const made: Watched = { circuit, progress, nodes, losses: 0 }
+  let isUp = client.status === 'ready'
+  client.on('ready', () => {
+    isUp = true
+    circuit.probeNow()
+  })
+  client.on('close', () => {
+    // An attempt to connect that fails is no second loss.
+    if (isUp) made.losses++
+    isUp = false
+    circuit.disturbed()
+  })
+  if (isCluster(client)) client.on('-node', () => { made.losses++ })
   watched.set(client, made)
   return made
 }

@@ -6,8 +6,9 @@ import type { Locks } from '../../plugins/lock/index.js'
 import { Locker } from '../../plugins/lock/locker.js'
 import { createMemoryStore } from '../../plugins/lock/memory-store.js'
 import { resolvePluginOptions } from '../../plugins/lock/options.js'
+import { releaseScript } from '../../plugins/lock/scripts.js'
 import { createTestClock } from '../../plugins/testing/index.js'
-import { advanceUntil, advanceWhile, closeApp, sharedRedis, startRedis, until } from '../helpers/index.js'
+import { advanceUntil, advanceWhile, closeApp, createTestApp, sharedRedis, startProxy, startRedis, until } from '../helpers/index.js'
 import { collectLog } from '../helpers/app/log-lines.js'
 import { CERTAIN_MS, connect, openLocks } from '../helpers/lock/lock-app.js'
 
@@ -228,6 +229,21 @@ t.test('a section whose lock was taken from it is rejected, though it returned b
     await shared.del(keyOf('held', 'taken'))
     throw new Error('mine')
   }), { message: 'mine' })
+})
+
+t.test('a section whose release was done, but not confirmed as the connection broke, has its result', async t => {
+  const { port } = await sharedRedis()
+  const proxy = await startProxy(port)
+  const { app: { locks }, prefix } = await createTestApp(t, { store: { url: `redis://127.0.0.1:${proxy.port}` }, plugins: { lock: { timeout: '1h', wait: '1h' } } })
+  // The script is there, so that it is asked for by its digest.
+  await locks.using('confirmed', () => {})
+  proxy.loseReplyTo(releaseScript.sha1)
+  t.equal(await locks.using('confirmed', () => 'done'), 'done')
+  t.same(await shared.keys(`${prefix}:lock:held:*`), [])
+  const handle = await locks.acquire('confirmed')
+  proxy.loseReplyTo(releaseScript.sha1)
+  await t.rejects(handle.release(), UNAVAILABLE, 'whether it was held until then is not known')
+  t.equal(await locks.using('confirmed', { wait: 0 }, () => 'next'), 'next')
 })
 
 t.test('scripts that are flushed and messages that are not heard delay a waiting caller by no more than retryDelay', async t => {

@@ -15,6 +15,8 @@ export interface Proxy {
   sever (): void
   /** While true: connections are accepted and kept, and nothing passes. Then what was held passes. */
   blackhole (isOn: boolean): void
+  /** The next request that contains `text` reaches the server, and its connection is destroyed in place of the reply. */
+  loseReplyTo (text: string): void
   stop (): Promise<void>
 }
 
@@ -22,13 +24,14 @@ interface State {
   port: number
   delay: number
   isHole: boolean
+  loses: string | undefined
   sockets: Set<Socket>
 }
 
 /** Listens on a port of its own and passes on to `targetPort` on 127.0.0.1. */
 export async function startProxy (targetPort: number): Promise<Proxy> {
   const host = '127.0.0.1'
-  const state: State = { port: targetPort, delay: 0, isHole: false, sockets: new Set() }
+  const state: State = { port: targetPort, delay: 0, isHole: false, loses: undefined, sockets: new Set() }
   // A half that ended is passed on as such, after what was sent before.
   const server = createServer({ allowHalfOpen: true, noDelay: true }, client => {
     const target = connect({ host, port: state.port, allowHalfOpen: true, noDelay: true })
@@ -48,6 +51,7 @@ export async function startProxy (targetPort: number): Promise<Proxy> {
       state.isHole = isOn
       for (const socket of state.sockets) flow(socket, state)
     },
+    loseReplyTo: text => { state.loses = text },
     stop: async () => {
       unregister(proxy)
       if (!server.listening) return
@@ -62,6 +66,12 @@ export async function startProxy (targetPort: number): Promise<Proxy> {
 }
 
 function pair (client: Socket, target: Socket, state: State): void {
+  client.on('data', (chunk: Buffer) => {
+    if (state.loses === undefined || !chunk.includes(state.loses)) return
+    state.loses = undefined
+    // Before the listener that would pass the reply on.
+    target.prependOnceListener('data', () => client.destroy())
+  })
   forward(client, target, state, () => 0)
   forward(target, client, state, () => state.delay)
 }
