@@ -8,6 +8,7 @@ import { unwrapResponse } from '../shared/response-payload.js'
 import { createCacheStatus } from './cache-status.js'
 import { leavesEncoding } from './codings.js'
 import type { CacheCore } from './core.js'
+import { Counts } from './counts.js'
 import { mayExplain } from './explain.js'
 import { joined } from './headers.js'
 import { createTake } from './on-send.js'
@@ -225,13 +226,16 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
     addRoute (instance, route, config) {
       if (config === false) return
       const methods = [route.method].flat()
-      const resolved: ResolvedRouteCache = { ...namingRoute(route, () => options.route(config ?? {}, `${methods.join()} ${route.url}`)), counts: core.countsOf(route.url) }
+      const named = namingRoute(route, () => options.route(config ?? {}, `${methods.join()} ${route.url}`))
+      const isCached = config !== undefined && named.stores
+      // A route that is not cached takes no name of the limited number that stats and metrics report.
+      const resolved: ResolvedRouteCache = { ...named, counts: isCached ? core.countsOf(route.url) : new Counts() }
       const mayInvalidate = resolved.hasInvalidations || methods.some(isUnsafe)
       if (mayInvalidate) {
         pinnedHooks.pin(instance, route, 'preHandler', watchUnsent(resolved), 'first')
         pinnedHooks.pin(instance, route, 'preHandler', watchBegun(resolved), 'last')
       }
-      if (config !== undefined && resolved.stores) {
+      if (isCached) {
         const constraints = constraintsOf(route)
         if (methods.includes('GET')) invalidations.add(route.url, resolved)
         // After all others', so that whoever may not see an answer is turned away before.

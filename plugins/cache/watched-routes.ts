@@ -4,7 +4,7 @@ import { isLookedUp } from './request-key.js'
 import { onlyInvalidates } from './resolve-options.js'
 import { isUnsafe } from './unsafe.js'
 
-const UNSTORED = 'of config.cache of these routes nothing but "invalidates" has an effect, as only responses to GET and HEAD are stored: leave the rest out'
+const UNSTORED = 'config.cache of these routes has no effect except "invalidates", as only responses to GET and HEAD are stored: remove its other options'
 
 /** Returns a function to be called with each route that the cache sees: routes that it should serve, and cannot, are warned of once the app is ready. */
 export function watchCachedRoutes (fastify: FastifyInstance, isGlobal: boolean): (route: RouteOptions) => void {

@@ -1,5 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
+import type { AnyReply, AnyRequest } from '../shared/any-request.js'
 import { keyPrefixOf, resolveClient } from '../shared/client.js'
 import { alreadyRegisteredError, invalidArgumentError, reasonOf } from '../shared/errors.js'
 import { guardRedis } from '../shared/guard.js'
@@ -49,8 +50,8 @@ export interface Events {
    *
    * @throws `FST_REDIS_SUITE_EVENTS_INVALID_LAST_EVENT_ID` (400), `FST_REDIS_SUITE_EVENTS_INVALID_OPTION`, and what `subscribe` throws
    */
-  sse<T> (request: FastifyRequest, reply: FastifyReply, source: SseSource<T>, options?: SseOptions<T>): Promise<void>
-  sse<P extends string> (request: FastifyRequest, reply: FastifyReply, pattern: P, options?: SseOptions<PatternData<P>>): Promise<void>
+  sse<T> (request: AnyRequest, reply: AnyReply, source: SseSource<T>, options?: SseOptions<T>): Promise<void>
+  sse<P extends string> (request: AnyRequest, reply: AnyReply, pattern: P, options?: SseOptions<PatternData<P>>): Promise<void>
   /**
    * Durable events: the stream of this name; each call gives the same one.
    *
@@ -106,8 +107,8 @@ export const events = fp<EventsPluginOptions>(async function events (fastify, gi
       if (typeof handler !== 'function') throw invalidArgumentError('events', 'handler', handler, 'a function')
       return await hub.subscribe(pattern, (data, channel) => handler(data as PatternData<P>, channel), subscribeOptions)
     },
-    sse: async <T>(request: FastifyRequest, reply: FastifyReply, source: SseSource<T> | string, sseOptions?: SseOptions<T>) =>
-      await answers.send(request, reply, source, sseOptions)
+    sse: async <T>(request: AnyRequest, reply: AnyReply, source: SseSource<T> | string, sseOptions?: SseOptions<T>) =>
+      await answers.send(request as FastifyRequest, reply as FastifyReply, source, sseOptions)
   })
   // Before the server waits for its requests.
   fastify.addHook('preClose', async () => answers.close())

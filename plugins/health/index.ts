@@ -1,7 +1,7 @@
 import underPressure from '@fastify/under-pressure'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
-import { findClient } from '../shared/client.js'
+import { findClient, warnOfLateClient } from '../shared/client.js'
 import { sleep } from '../shared/clock.js'
 import { alreadyRegisteredError, invalidOptionError } from '../shared/errors.js'
 import { watchRoutes } from '../shared/route-watch.js'
@@ -63,6 +63,7 @@ export const health = fp<HealthPluginOptions>(async function health (fastify, gi
   await watchProcess(fastify, options.underPressure)
   checks.add('process', createProcessCheck(fastify), { cacheFor })
   if (client) checks.add('redis', createRedisCheck(client, clock), { critical: options.redisCritical, cacheFor })
+  else if (given.redis === undefined) warnOfLateClient(fastify, 'health', 'Redis is not checked')
   addRoutes(fastify, options, checks, () => draining !== undefined)
   fastify.addHook('preClose', async () => { draining ??= Promise.resolve() })
 }, { name: 'fastify-redis-suite/health', fastify: '5.x' })

@@ -27,4 +27,4 @@ export const UnserializableError = pluginError('idempotency', 'UNSERIALIZABLE', 
 /** A function among the options returned no string, or an id is a rounded number: callers, or requests, could not be told apart. */
 export const InvalidValueError = pluginError('idempotency', 'INVALID_VALUE', '%s %s; allowed: %s')
 /** The default scope finds nothing that tells the caller apart. */
-export const ScopeRequiredError = pluginError('idempotency', 'SCOPE_REQUIRED', 'the caller of %s is unknown, as the request has no known session, Authorization or request.user: send credentials, or set the option "scope" in the app, such as scope: request => request.headers[\'x-api-key\']', 400)
+export const ScopeRequiredError = pluginError('idempotency', 'SCOPE_REQUIRED', 'the caller of %s is unknown, as the request has no known session, no Authorization, and no request.user with sub, id or userId when its hooks have run: send credentials, or set the option "scope" in the app, such as scope: request => request.headers[\'x-api-key\']', 400)

@@ -17,7 +17,7 @@ export function createDefaultScope (): (request: FastifyRequest) => string {
     const route = routeOf(request)
     const owner = ownerOf(request, route)
     if (owner !== undefined) return owner
-    if (!isLogged) request.log.warn({ plugin: 'idempotency', route }, 'idempotency: a request with a key was refused, as its caller is unknown: set the option "scope", or refuse such callers in an earlier hook')
+    if (!isLogged) request.log.warn({ plugin: 'idempotency', route }, 'idempotency: a request with a key was refused, as its caller is unknown: log callers in by a hook that sets request.user (with sub, id or userId), refuse others there, or set the option "scope"')
     isLogged = true
     throw new ScopeRequiredError(route)
   }

@@ -38,16 +38,27 @@ const UNIX_SOCKET = 'unix'
 const warned = new WeakSet<object>()
 
 /**
- * Returns the key of a request's address. Requests over a Unix socket have one only where a trusted proxy names it: without, they are one
- * client, as those of a proxy over TCP are, and the log says so once.
+ * Returns the key of a request's address. Requests over a Unix socket have one only if a trusted proxy names it. Without it they are one
+ * client, and so are those of a proxy that Fastify does not trust: the log says so once.
  */
 export function addressKey (request: FastifyRequest, ipv6Subnet: number): string {
   const { ip }: { ip: string | undefined } = request
-  if (ip !== undefined) return normalizeIP(ip, ipv6Subnet)
-  const { server } = request.server
-  if (!warned.has(server)) request.log.warn({ plugin: 'rate-limit' }, 'rate-limit: requests over a Unix socket have no address, so all of them share one limit: set Fastify\'s trustProxy, or the option "keyGenerator"')
-  warned.add(server)
-  return UNIX_SOCKET
+  if (!warned.has(request.server.server)) {
+    if (ip === undefined) warnOnce(request, 'requests over a Unix socket have no address, so all of them share one limit: set Fastify\'s trustProxy, or the option "keyGenerator"')
+    else if (isOfUntrustedProxy(request)) warnOnce(request, `X-Forwarded-For from ${ip} is not trusted, so all clients of this proxy share one limit: set Fastify's option trustProxy to its address, or the option "keyGenerator"`)
+  }
+  return ip === undefined ? UNIX_SOCKET : normalizeIP(ip, ipv6Subnet)
+}
+
+function warnOnce (request: FastifyRequest, message: string): void {
+  request.log.warn({ plugin: 'rate-limit' }, `rate-limit: ${message} (logged once)`)
+  warned.add(request.server.server)
+}
+
+/** A proxy has a loopback or private address here, as any client on the internet may send the header itself. */
+function isOfUntrustedProxy ({ raw: { headers }, ip, ips }: FastifyRequest): boolean {
+  if (headers['x-forwarded-for'] === undefined || (ips !== undefined && ips.length > 1)) return false
+  return ipaddr.isValid(ip) && ['loopback', 'private', 'uniqueLocal', 'linkLocal'].includes(ipaddr.process(ip).range())
 }
 
 /** @returns whether an address is in the list, or undefined where `entries` hold no addresses at all */

@@ -1,5 +1,6 @@
 import { format } from '@lukeed/ms'
-import type { FastifyReply, FastifyRequest, onRequestHookHandler, preParsingHookHandler, RouteOptions } from 'fastify'
+import type { FastifyReply, FastifyRequest, onRequestHookHandler, RequestPayload, RouteOptions } from 'fastify'
+import type { AnyReply, AnyRequest } from '../shared/any-request.js'
 import { callListener } from '../shared/call-listener.js'
 import { failHook, finishHook } from '../shared/hook-callback.js'
 import { tighterDecision, type Decision } from './decision.js'
@@ -33,10 +34,14 @@ declare module 'fastify' {
 }
 
 /** Limits a request where it is awaited. The promise rejects with the refusal, or with the error of a function among the options. */
-export type AwaitedHook = (request: FastifyRequest, reply: FastifyReply) => Promise<void>
+export type AwaitedHook = (request: AnyRequest, reply: AnyReply) => Promise<void>
 
 /** Can be any of the hooks of `RateLimitHook`, or be awaited in an async hook or a handler. */
-export type UniversalHook = onRequestHookHandler & preParsingHookHandler & AwaitedHook
+export type UniversalHook = CallbackHook & PayloadHook & AwaitedHook
+
+type Done = (error?: Error) => void
+type CallbackHook = (request: AnyRequest, reply: AnyReply, done: Done) => void
+type PayloadHook = (request: AnyRequest, reply: AnyReply, payload: RequestPayload, done: Done) => void
 
 /** Where a limiter stands, and what asks it before. */
 export interface Steps { hook: UniversalHook, begin: (request: FastifyRequest) => void }

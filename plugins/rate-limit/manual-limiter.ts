@@ -1,4 +1,5 @@
 import type { FastifyRequest } from 'fastify'
+import type { AnyRequest } from '../shared/any-request.js'
 import type { Limiter } from './limiter.js'
 import { createRequestLimiter } from './request-limiter.js'
 import type { ResolvedRouteOptions } from './resolve-options.js'
@@ -21,12 +22,13 @@ export type ManualResult =
   }
 
 /** @param increment - `false`: only look. @default true */
-export type ManualLimiter = (request: FastifyRequest, options?: { increment?: boolean | undefined } | undefined) => Promise<ManualResult>
+export type ManualLimiter = (request: AnyRequest, options?: { increment?: boolean | undefined } | undefined) => Promise<ManualResult>
 
 /** A limiter for a handler to ask; it neither answers nor sets headers. */
 export function createManualLimiter (limiter: Limiter, options: ResolvedRouteOptions, scope: string): ManualLimiter {
   const check = createRequestLimiter(limiter, options, limiter.idWithin(scope))
-  return async (request, asked) => {
+  return async (given, asked) => {
+    const request = given as FastifyRequest
     // As in `@fastify/rate-limit`, nothing but `false` means only to look.
     const increment = asked?.increment !== false
     const outcome = await check(request, increment ? 'consume' : 'peek')

@@ -19,6 +19,12 @@ const EXPLANATION: Record<ConnectFailure, string> = {
 
 const WHAT_TO_DO = '; start Redis there, give its address by the option url, as REDIS_URL in url: process.env.REDIS_URL, or boot without it by required: false'
 
+const NOT_A_CLUSTER = '; the server is not a node of a Cluster: use the option url or host in place of cluster'
+
+function isNoCluster (cause: Error | undefined): boolean {
+  return cause?.message.includes('cluster support disabled') === true
+}
+
 /** Whether it may be there later. */
 function isAway (kind: ConnectFailure): boolean {
   return kind === 'REFUSED' || kind === 'TIMEOUT'
@@ -30,7 +36,7 @@ function isAway (kind: ConnectFailure): boolean {
  */
 export function connectError (kind: ConnectFailure, address: string, cause: Error | undefined): Error {
   const ConnectError = pluginError('redis', `CONNECT_${kind}`, 'cannot connect to %s: %s%s', 500)
-  return new ConnectError(address, EXPLANATION[kind], `${cause ? ` (${summary(cause)})` : ''}${isAway(kind) ? WHAT_TO_DO : ''}`)
+  return new ConnectError(address, EXPLANATION[kind], `${cause ? ` (${summary(cause)})` : ''}${isAway(kind) ? WHAT_TO_DO : ''}${isNoCluster(cause) ? NOT_A_CLUSTER : ''}`)
 }
 
 export function connectFailureOf (error: Error | undefined): ConnectFailure {

@@ -1,13 +1,13 @@
 import type { ClusterNode } from 'ioredis'
 import { isRedisClient } from '../shared/client.js'
-import { invalidOptionError } from '../shared/errors.js'
+import { InWords, invalidOptionError } from '../shared/errors.js'
 import type { RedisPluginOptions } from './options.js'
 
 const URL_ALLOWED = 'redis://host:port or rediss://host:port, with % / ? # and @ of a user and password written as %25 %2F %3F %23 and %40; for a Unix socket the option path'
 const HOST_ALLOWED = 'the name or address of a host alone; what begins with redis:// is the option url'
-/** What a URL or a host is, in errors: it may hold a password. */
-const HIDDEN = 'not shown here'
-const GIVEN_TOGETHER = 'given together'
+/** Stands for a URL or a host in errors. */
+const HIDDEN = new InWords('a string that is not shown, as it may hold a password')
+const GIVEN_TOGETHER = new InWords('given together')
 
 /**
  * Checks where to connect to. What was given as a URL is not repeated in an error, as it may hold a password.
@@ -83,7 +83,7 @@ function checkDb (db: unknown): void {
 /** Blanks around a URL are taken off. */
 function checkUrl (given: unknown, { db, username, password, tls }: RedisPluginOptions): string {
   const url = typeof given === 'string' ? parse(given) : undefined
-  if (url === undefined) return fail('url', typeof given === 'string' && given !== '' ? HIDDEN : given, URL_ALLOWED)
+  if (url === undefined) return fail('url', typeof given === 'string' && given !== '' ? unusable(given) : given, URL_ALLOWED)
   if (!isDecodable(url.username) || !isDecodable(url.password)) fail('url', HIDDEN, 'a user and password in which each % is written as %25')
   const tail = url.pathname + url.search
   if (url.hash !== '' || tail.includes('@')) fail('url', HIDDEN, 'a user and password in which / ? # and @ are written as %2F %3F %23 %40')
@@ -96,6 +96,12 @@ function checkUrl (given: unknown, { db, username, password, tls }: RedisPluginO
   const isPlain: unknown = tls
   if (url.protocol === 'rediss:' && (isPlain === false || isPlain === null)) fail('url + tls', GIVEN_TOGETHER, 'redis:// for a connection without TLS')
   return url.href
+}
+
+/** Shows the scheme alone, and only before `://`: in `ann:password@host` the user stands there. */
+function unusable (url: string): InWords {
+  const [, scheme] = /^\s*([a-z][a-z\d+.-]{0,20}):\/\//i.exec(url) ?? []
+  return scheme === undefined ? HIDDEN : new InWords(`a string that begins with ${scheme}:// (the rest is not shown, as it may hold a password)`)
 }
 
 function parse (text: string): URL | undefined {

@@ -1,6 +1,7 @@
 import type { FastifySessionOptions, SessionStore as FastifySessionStore } from '@fastify/session'
 import type { FastifyBaseLogger, FastifyRequest, Session } from 'fastify'
 import { LRUCache } from 'lru-cache'
+import type { AnyRequest } from '../shared/any-request.js'
 import { systemClock, type Clock } from '../shared/clock.js'
 import { describe, reasonOf } from '../shared/errors.js'
 import { hashId } from '../shared/keys.js'
@@ -47,7 +48,7 @@ export interface AdapterOptions {
 /** Our store behind the interface that `@fastify/session` wants. */
 export class Adapter implements FastifySessionStore {
   readonly #options: AdapterOptions
-  readonly #anonymous = new WeakSet<FastifyRequest>()
+  readonly #anonymous = new WeakSet<AnyRequest>()
   /** Ids of the sessions that stand for those that could not be read. */
   readonly #standIns = new LRUCache<string, true>({ max: 10_000 })
   /** Requests that have ended their session, with its cookie as it was read. */
@@ -206,7 +207,7 @@ export class Adapter implements FastifySessionStore {
   }
 
   /** Whether the request's session could not be read, so that nobody knows whose it is. */
-  isAnonymous (request: FastifyRequest): boolean {
+  isAnonymous (request: AnyRequest): boolean {
     return this.#anonymous.has(request)
   }
 

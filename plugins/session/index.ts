@@ -94,7 +94,7 @@ export const session = fp<SessionPluginOptions>(async function session (fastify,
 
   const logins = createLogins({ adapter, users, userId: options.userId, property: options.userProperty })
   fastify.decorate('sessions', createSessions({ users, cipher, counts, adapter, watches, logins }))
-  if (options.decorators) decorateLogins(fastify, logins)
+  if (options.decorators) decorateLogins(fastify, logins, options.userProperty)
   fastify.addHook('onClose', async () => watches.close())
   if (!fastify.hasDecorator('parseCookie')) await fastify.register(fastifyCookie)
   await fastify.register(fp(async instance => {

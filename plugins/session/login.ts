@@ -1,4 +1,5 @@
 import type { FastifyInstance, FastifyRequest, Session } from 'fastify'
+import type { AnyRequest } from '../shared/any-request.js'
 import type { Duration } from '../shared/duration.js'
 import { readOptions } from '../shared/options.js'
 import { hashId } from '../shared/keys.js'
@@ -30,9 +31,9 @@ export interface Logins {
    *
    * @throws `FST_REDIS_SUITE_SESSION_TOO_MANY`, `FST_REDIS_SUITE_SESSION_STORE_UNAVAILABLE`
    */
-  login (request: FastifyRequest, userId: UserId, options?: LoginOptions): Promise<void>
+  login (request: AnyRequest, userId: UserId, options?: LoginOptions): Promise<void>
   /** Ends the request's session, and has the client forget its cookie. */
-  logout (request: FastifyRequest): Promise<void>
+  logout (request: AnyRequest): Promise<void>
 }
 
 interface LoginParts {
@@ -75,16 +76,18 @@ export function createLogins ({ adapter, users, userId, property }: LoginParts):
   }
 
   return {
-    login: (request, user, options = {}) => handled(login(request, user, options)),
-    logout: request => handled(logout(request))
+    login: (request, user, options = {}) => handled(login(request as FastifyRequest, user, options)),
+    logout: request => handled(logout(request as FastifyRequest))
   }
 }
 
 /**
  * Decorates requests with `login` and `logout`. A login library that is registered later (`@fastify/passport`) does not start where they are
  * taken: so they are added when all plugins have loaded, and only where they are free.
+ *
+ * @param property - as in {@link LoginParts}
  */
-export function decorateLogins (fastify: FastifyInstance, { login, logout }: Logins): void {
+export function decorateLogins (fastify: FastifyInstance, { login, logout }: Logins, property: string | undefined): void {
   const decorators: Record<string, (this: FastifyRequest, ...args: never[]) => Promise<void>> = {
     login (user: UserId, options?: LoginOptions) { return login(this, user, options) },
     logout () { return logout(this) }
@@ -93,7 +96,8 @@ export function decorateLogins (fastify: FastifyInstance, { login, logout }: Log
     const names = Object.keys(decorators)
     const taken = names.filter(name => fastify.hasRequestDecorator(name))
     for (const name of names) if (!taken.includes(name)) fastify.decorateRequest(name, decorators[name])
-    if (taken.length > 0) fastify.log.info({ plugin: 'session' }, `session: another plugin has ${taken.map(name => `request.${name}`).join(' and ')}; use ${taken.map(name => `fastify.sessions.${name}`).join(' and ')} for those of this plugin`)
+    const hint = fastify.hasRequestDecorator('passport') && property === 'userId' ? ". Set the option userId to 'passport', so that fastify.sessions knows the users of @fastify/passport" : ''
+    if (taken.length > 0) fastify.log.info({ plugin: 'session' }, `session: another plugin has ${taken.map(name => `request.${name}`).join(' and ')}; use ${taken.map(name => `fastify.sessions.${name}`).join(' and ')} for those of this plugin${hint}`)
   })
 }
 

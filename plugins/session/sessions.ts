@@ -1,4 +1,4 @@
-import type { FastifyRequest } from 'fastify'
+import type { AnyRequest } from '../shared/any-request.js'
 import type { Duration } from '../shared/duration.js'
 import { InWords, invalidArgumentError } from '../shared/errors.js'
 import { hashId } from '../shared/keys.js'
@@ -52,7 +52,7 @@ export interface Sessions extends Logins {
    * @param options.interval - how often the session is looked up beside that, in case no message arrives
    * @returns a function that ends the watch. Without a session nothing is watched
    */
-  watch (request: FastifyRequest, onEnd: () => unknown, options?: { interval?: Duration | undefined }): () => void
+  watch (request: AnyRequest, onEnd: () => unknown, options?: { interval?: Duration | undefined }): () => void
   /** The handle of a session, of `request.session.sessionId` for example. */
   handleOf (sessionId: string): string
   /** What this process counted. */

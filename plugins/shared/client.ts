@@ -62,8 +62,21 @@ export function resolveClient (fastify: FastifyInstance, plugin: PluginName, opt
   const client = findClient(fastify, plugin, option)
   if (client === undefined) {
     fastify.log.info({ plugin, store: 'memory' }, `${plugin}: no Redis, the store is in the memory of this process`)
+    if (option === undefined) warnOfLateClient(fastify, plugin, 'the store is in the memory of this process')
   }
   return client
+}
+
+/**
+ * Warns, once the app is ready, if `fastify.redis` was decorated after the plugin that calls this, which then does not use it.
+ *
+ * @param effect - what follows for the plugin, as a clause
+ */
+export function warnOfLateClient (fastify: FastifyInstance, plugin: PluginName, effect: string): void {
+  fastify.addHook('onReady', async () => {
+    if (!fastify.hasDecorator('redis') || !isRedisClient(fastify.redis)) return
+    fastify.log.warn({ plugin }, `${plugin}: fastify.redis was registered after this plugin, so ${effect}: register redis first, or set the option redis to false`)
+  })
 }
 
 /** The client a plugin runs on: the option `redis`, else `fastify.redis`, whoever decorated it; `false` or `null` asks for none. */

@@ -117,7 +117,9 @@ function closest (name: string, known: readonly string[]): string | undefined {
   if (name.length > LONGEST_NAME) return undefined
   const near = known.map(each => ({ each, edits: edits(name.toLowerCase(), each.toLowerCase()) })).sort((a, b) => a.edits - b.edits)[0]
   if (near !== undefined && near.edits <= Math.max(1, Math.floor(name.length / 3))) return near.each
-  return known.find(each => each.length >= 3 && name.startsWith(each))
+  // `windowMs`, as express-rate-limit has it, is within `timeWindow`.
+  const bare = name.toLowerCase().replace(/ms$/, '')
+  return known.find(each => each.length >= 3 && name.startsWith(each)) ?? known.find(each => bare.length >= 4 && each.toLowerCase().includes(bare))
 }
 
 /** Returns how many letters have to be inserted, deleted or replaced to make `b` of `a` (Levenshtein distance). */

@@ -510,6 +510,17 @@ t.test('every key has a TTL, and a damaged entry is a miss and is replaced', asy
   t.equal((await ask(app, '/items/1')).cache, 'HIT')
 })
 
+t.test('only routes that are cached have a name in the figures, however many others there are', async t => {
+  const { app } = await createCacheApp(t, {})
+  for (let i = 0; i < 1000; i++) app.get(`/plain/${i}`, async () => '')
+  app.post('/changes', { config: { cache: { invalidates: ['a'] } } }, async () => '')
+  app.get('/off', { config: { cache: false } }, async () => '')
+  app.get('/cached', { config: { cache: true } }, async () => '')
+  for (const [method, url] of [['GET', '/plain/0'], ['POST', '/changes'], ['GET', '/off'], ['GET', '/cached']] as const) await app.inject({ method, url })
+  t.match(app.cache.stats(), { misses: 1, invalidations: 1, names: { '/cached': { misses: 1 } } })
+  t.same(Object.keys(app.cache.stats().names).filter(name => name !== 'data'), ['/cached'])
+})
+
 t.test('options that cannot be used fail at registration, of the plugin and of a route', async t => {
   const code = 'FST_REDIS_SUITE_CACHE_INVALID_OPTION'
   for (const options of [{ ttl: 'soon' }, { staleWhileRevalidate: -1 }, { maxEntrySize: 0 }, { maxSize: 5 }, { redis: {} }, { tttl: 1 }, { clock: Date }]) {

@@ -31,6 +31,7 @@ const mistakes: Mistake[] = [
     const name = /([\w-]+)$/.exec(Reflect.get(plugin, Symbol.for('fastify.display-name')) as string)?.[1]?.toUpperCase().replace('-', '_')
     return [`an option of ${name} is misspelt as ${given}`, app => registered(app, [plugin, { [given]: 1, ...needed }]), `${name}_INVALID_OPTION`, `unknown option "${given}"; did you mean "${meant}"?`, meant]
   }),
+  ['an option has the name that express-rate-limit has for it', app => registered(app, [rateLimit, { windowMs: 1 }]), 'RATE_LIMIT_INVALID_OPTION', 'unknown option "windowMs"; did you mean "timeWindow"?'],
   ['an option of a penalty is misspelt', app => registered(app, [rateLimit, { penalty: { bse: 1 } }]), 'RATE_LIMIT_INVALID_OPTION', 'unknown option "bse"; did you mean "base"?'],
   ['an option of paths is misspelt', app => registered(app, [health, { paths: { redy: '/r' } }]), 'HEALTH_INVALID_OPTION', 'unknown option "redy"; did you mean "ready"?'],
   ['an option of a key is misspelt', app => registered(app, [cache, { key: { hosts: true } }]), 'CACHE_INVALID_OPTION', 'unknown option "hosts"; did you mean "host"?'],
@@ -43,7 +44,8 @@ const mistakes: Mistake[] = [
   ['there is no secret', app => registered(app, [session]), 'SESSION_INVALID_OPTION', '"secret"', 'undefined', '32 characters'],
   ['a plugin is given the URL of a Redis', app => registered(app, [lock, { redis: 'redis://localhost' }]), 'LOCK_INVALID_OPTION', '"redis"', 'redis://localhost', 'ioredis client'],
   ['the URL lacks its scheme', app => registered(app, [redis, { url: 'ann:hunter2@localhost:6379' }]), 'REDIS_INVALID_OPTION', '"url"', 'redis://host:port'],
-  ['url and host are given both', app => registered(app, [redis, { url: 'redis://localhost', host: 'localhost' }]), 'REDIS_INVALID_OPTION', 'url + host', 'only one'],
+  ['the URL has another scheme', app => registered(app, [redis, { url: 'http://ann:hunter2@localhost:6379' }]), 'REDIS_INVALID_OPTION', 'a string that begins with http://', 'allowed: redis://host:port'],
+  ['url and host are given both', app => registered(app, [redis, { url: 'redis://localhost', host: 'localhost' }]), 'REDIS_INVALID_OPTION', '"url + host" is given together', 'only one'],
   ['a client is none', app => registered(app, [redis, { client: {} }]), 'REDIS_INVALID_OPTION', '"client"', 'an object', 'ioredis client'],
   ['a client is null', app => registered(app, [redis, { client: null }]), 'REDIS_INVALID_OPTION', '"client"', 'null', 'ioredis client'],
 
@@ -214,7 +216,7 @@ const situations: Array<[what: string, warned: Record<string, string[]>, build: 
       await use(child, rateLimit, { max: 1 })
     })
   }],
-  ['responses to a POST are to be stored', { 'cache: of config.cache of these routes nothing but "invalidates" has an effect': ['POST /a', 'PUT,DELETE /b', 'POST /c'] }, async app => {
+  ['responses to a POST are to be stored', { 'cache: config.cache of these routes has no effect except "invalidates"': ['POST /a', 'PUT,DELETE /b', 'POST /c'] }, async app => {
     await use(app, cache, { global: true })
     app.post('/a', { config: { cache: { ttl: '5m' } } }, handler)
     app.route({ method: ['PUT', 'DELETE'], url: '/b', config: { cache: { invalidates: ['a'], tags: ['b'] } }, handler })
@@ -255,3 +257,17 @@ for (const [what, warned, build] of situations) {
     t.same(await warningsOf(t, build), warned)
   })
 }
+
+t.test('redis is registered after plugins that then do not use it: the log names each of them when the app is ready, unless its option redis is false', async t => {
+  const client = new Redis((await sharedRedis()).url, { lazyConnect: true })
+  const build = async (options: object) => await warningsOf(t, async app => {
+    for (const plugin of [cache, events, health, idempotency, lock, rateLimit]) await app.register(plugin as typeof lock, options)
+    await app.register(session as unknown as typeof lock, { secret: SECRET, ...options } as object)
+    await app.register(redis, { client })
+  })
+  const late = Object.keys(await build({}))
+  t.same(late.map(line => line.split(':', 1)[0]), ['cache', 'events', 'health', 'idempotency', 'lock', 'rate-limit', 'session'])
+  for (const line of late) t.match(line, /: fastify\.redis was registered after this plugin, so (Redis is not checked|the store is in the memory of this process)$/)
+  t.same(await build({ redis: false }), {})
+  client.disconnect()
+})

@@ -494,6 +494,25 @@ t.test('on a Unix socket all requests share a limit until trustProxy is set, whi
   }
 })
 
+t.test('an X-Forwarded-For that is not trusted is warned of once, where a proxy may have sent it', async t => {
+  const forwarded = { 'x-forwarded-for': '192.0.2.1' }
+  const situations: Array<[trustProxy: NonNullable<TestAppOptions['server']>['trustProxy'], remoteAddress: string, headers: Record<string, string>, warned: boolean]> = [
+    [false, '10.0.0.7', forwarded, true],
+    [false, '::ffff:10.0.0.7', forwarded, true],
+    ['10.0.0.8', '10.0.0.7', forwarded, true],
+    ['10.0.0.7', '10.0.0.7', forwarded, false],
+    ['127.0.0.1', '127.0.0.1', { 'x-forwarded-for': '127.0.0.1' }, false],
+    [false, '10.0.0.7', {}, false],
+    [false, '198.51.100.7', forwarded, false]
+  ]
+  for (const [trustProxy, remoteAddress, headers, warned] of situations) {
+    const { app, warnings } = await createTestApp(t, { server: { trustProxy }, plugins: { rateLimit: { max: 10 } }, routes: app => app.get('/', async () => '') })
+    for (let i = 0; i < 2; i++) t.equal((await app.inject({ url: '/', remoteAddress, headers })).statusCode, 200)
+    t.match(warnings(), warned ? [/X-Forwarded-For from .*10\.0\.0\.7 is not trusted.*share one limit.*trustProxy/] : [], `${trustProxy} ${remoteAddress}`)
+    t.equal(warnings().length, warned ? 1 : 0)
+  }
+})
+
 t.test('a store of the user\'s own has no log, so that its max is not limited by "maxLogUnits"', async t => {
   class Store {
     incr (_key: string, done: (error: null, result: { current: number, ttl: number }) => void) { done(null, { current: 1, ttl: 1 }) }

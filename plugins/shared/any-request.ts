@@ -1,0 +1,7 @@
+import type { FastifyReply, FastifyRequest, RawServerBase, RouteGenericInterface } from 'fastify'
+
+/** A request to any server that Fastify can have. The type `FastifyRequest` without arguments is that of HTTP/1.1, which an app over HTTP/2 does not have. */
+export type AnyRequest = FastifyRequest<RouteGenericInterface, RawServerBase>
+
+/** The reply to an {@link AnyRequest}. */
+export type AnyReply = FastifyReply<RouteGenericInterface, RawServerBase>
