@@ -32,7 +32,7 @@ export function isSafe (method: string): boolean {
 
 /** @returns what puts itself into a route's way */
 export function createHooks (fastify: FastifyInstance, context: RunContext): (instance: FastifyInstance, route: RouteOptions, options: ResolvedRoute) => void {
-  const { store, run, log, clock } = context
+  const { store, run, log, clock, owed } = context
   const pinnedHooks = new PinnedHooks(fastify, 'idempotency')
   let isFailing = false
   fastify.decorateRequest(RUN, null)
@@ -40,6 +40,8 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (in
 
   /** Of all that ask for the same, the one whose turn it is; the others wait for what comes of it. */
   async function claim (claimant: Claimant, reply: FastifyReply, { wait, lease }: ResolvedRoute): Promise<Claim> {
+    const known = owed.find(claimant.id)
+    if (known !== undefined) return known.claimant.fingerprint === claimant.fingerprint ? known.answer : { fingerprint: known.claimant.fingerprint }
     const end = clock.monotonic() + wait
     const ask = async () => await run(() => store.claim(claimant, lease))
     let claimed = await ask()

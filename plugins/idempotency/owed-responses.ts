@@ -8,7 +8,8 @@ import type { Claimant, IdempotencyStore, StoredAnswer } from './store.js'
 
 /** How long it is tried to store a response that the store did not take. */
 const LONGEST_DEBT_MS = 60 * 1000
-const RETRY_MS = 1000
+/** While the circuit is open a try costs nothing. As soon as the store is back, other instances could take the key of a claim that has expired. */
+const RETRY_MS = 100
 /** How much memory all owed responses take at most. */
 const MOST_BYTES = 64 * 1024 * 1024
 /** What is written at a time. */
@@ -35,6 +36,7 @@ interface OwedOptions {
 export class OwedResponses {
   readonly #options: OwedOptions
   readonly #owed = new Set<OwedResponse>()
+  readonly #byId = new Map<string, OwedResponse>()
   /** The context of the plugin: a timer that is started by a request would hold that request's. */
   readonly #context = new AsyncResource('idempotency')
   #bytes = 0
@@ -49,6 +51,11 @@ export class OwedResponses {
   get bytes (): number { return this.#bytes }
   get size (): number { return this.#owed.size }
 
+  /** The response that is owed for a key, and is to be repeated for it: the store does not have it, and its claim may have expired. */
+  find (id: string): OwedResponse | undefined {
+    return this.#byId.get(id)
+  }
+
   /** The log has a line for all that are owed at a time. @returns undefined where there is no room */
   add (claimant: Claimant, answer: StoredAnswer, ttl: number, reason: string): OwedResponse | undefined {
     const { log, clock } = this.#options
@@ -60,6 +67,7 @@ export class OwedResponses {
     }
     if (this.#owed.size === 0) log.warn({ plugin: 'idempotency', reason }, 'idempotency: an answer is not kept yet')
     this.#owed.add(owed)
+    if (!this.#byId.has(claimant.id)) this.#byId.set(claimant.id, owed)
     this.#bytes += owed.bytes
     this.#timer ??= this.#context.runInAsyncScope(() => clock.setInterval(() => { this.#pay().catch(() => {}) }, RETRY_MS).unref())
     return owed
@@ -68,6 +76,8 @@ export class OwedResponses {
   /** Gives one up. */
   drop (owed: OwedResponse): void {
     if (!this.#owed.delete(owed)) return
+    const { id } = owed.claimant
+    if (this.#byId.get(id) === owed) this.#byId.delete(id)
     this.#bytes -= owed.bytes
     if (this.#owed.size > 0) return
     this.#isFull = false
@@ -92,6 +102,14 @@ export class OwedResponses {
   async #payAll (): Promise<void> {
     const now = this.#options.clock.monotonic()
     for (const owed of this.#owed) if (now > owed.deadline) this.drop(owed)
+    // One first, so that a store that takes none is not asked for many.
+    const [first] = this.#owed
+    if (first === undefined) return
+    if (!await this.#payOne(first)) {
+      // It may be this one alone that the store does not take.
+      if (this.#owed.delete(first)) this.#owed.add(first)
+      return
+    }
     for (const batch of batchesOf([...this.#owed], ({ bytes }) => bytes, AT_ONCE)) {
       const areTaken = await Promise.all(batch.map(owed => this.#payOne(owed)))
       if (!areTaken.includes(true)) return

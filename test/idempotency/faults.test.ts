@@ -96,6 +96,24 @@ t.test('a response that Redis did not take is given, and kept once Redis is back
   t.equal(runs, 1)
 })
 
+t.test('a response that Redis did not take is repeated, and does not run again, where its claim has expired', async t => {
+  let runs = 0
+  const { app, clock, prefix } = await open(t, own, { lease: '10s', timeout: '2s' }, async () => {
+    await own.client().replicaof('127.0.0.1', 1)
+    return ++runs
+  })
+  t.equal((await post(app, 'k')).body, '1')
+  const repeated = { body: '1', headers: { 'idempotency-replayed': 'true' } }
+  t.match(await post(app, 'k'), repeated, 'while Redis takes no writes')
+  t.equal((await send(app, '/?another=request', 'k')).statusCode, 422)
+  await own.client().replicaof('NO', 'ONE')
+  await own.client().del(await own.client().keys(`${prefix}:*`))
+  t.match(await post(app, 'k'), repeated, 'as soon as it does, and the lease has passed')
+  await advanceUntil(clock, 'it is kept', async () => (await own.client().keys(`${prefix}:*`)).length === 1, { step: 50 })
+  t.match(await post(app, 'k'), repeated, 'from Redis')
+  t.equal(runs, 1)
+})
+
 t.test('a server that refuses writes counts as unavailable; one that lost its scripts does not', async t => {
   let runs = 0
   const { app, linesWith } = await open(t, own, {}, () => ++runs)

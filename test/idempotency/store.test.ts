@@ -97,8 +97,8 @@ t.test('in memory a system clock that is set forward ends no claim', async t => 
   t.equal(await store.claim(second, 60_000), 'theirs')
 })
 
-/** Runs on a store that takes no responses while `isDown()`. */
-function runsOn (isDown: () => boolean) {
+/** Runs on a store that takes no responses while `isDown` of their id. */
+function runsOn (isDown: (id: string) => boolean) {
   const { logger, lines } = collectLog()
   const clock = createTestClock()
   const kept: string[] = []
@@ -107,7 +107,7 @@ function runsOn (isDown: () => boolean) {
     ...createMemoryStore(10, clock),
     async complete ({ id }) {
       attempts++
-      if (isDown()) throw new Error('down')
+      if (isDown(id)) throw new Error('down')
       kept.push(id)
       return true
     }
@@ -144,20 +144,29 @@ t.test('a response that the store does not take for a minute is given up', async
   const { owed, clock, complete, attempts } = runsOn(() => true)
   await complete('a')
   await clock.advance('1 minute')
-  t.same([owed.size, attempts()], [1, 61])
+  t.same([owed.size, attempts()], [1, 601])
   await clock.advance('10s')
-  t.same([owed.size, owed.bytes, attempts()], [0, 0, 61])
+  t.same([owed.size, owed.bytes, attempts()], [0, 0, 601])
 })
 
-t.test('while the store takes none of the owed responses few are tried at a time, and all are written once it is back', async t => {
+t.test('while the store takes none of the owed responses one is tried at a time, and all are written once it is back', async t => {
   let isDown = true
   const { owed, clock, kept, complete, attempts } = runsOn(() => isDown)
   for (let i = 0; i < 1000; i++) await complete(String(i))
   await clock.advance('3s')
-  t.same([owed.size, attempts()], [1000, 1000 + 3 * 50])
+  t.same([owed.size, attempts()], [1000, 1000 + 3 * 10])
   isDown = false
   await clock.advance('1s')
   t.same([owed.size, owed.bytes, kept.length], [0, 0, 1000])
+})
+
+t.test('an owed response that the store never takes holds up no other one', async t => {
+  let isAllDown = true
+  const { owed, clock, kept, complete } = runsOn(id => isAllDown || id === 'a')
+  for (const id of ['a', 'b', 'c']) await complete(id)
+  isAllDown = false
+  await clock.advance('1s')
+  t.same([owed.size, kept.sort()], [1, ['b', 'c']])
 })
 
 t.test('an owed response that could not be sent is not stored any more', async t => {
