@@ -111,6 +111,9 @@ export function createOwnRequest ({ url, headers, target, connection }: RequestS
 
 /** Drops what is written to it. */
 class NoConnection extends Duplex {
+  readonly bytesRead = 0
+  bytesWritten = 0
+
   constructor () {
     super()
     // A response that is destroyed with an error destroys it as well.
@@ -119,7 +122,8 @@ class NoConnection extends Duplex {
 
   override _read (): void {}
 
-  override _write (_chunk: unknown, _encoding: string, done: () => void): void {
+  override _write ({ length }: Buffer, _encoding: string, done: () => void): void {
+    this.bytesWritten += length
     done()
   }
 

@@ -13,7 +13,7 @@ export const InvalidCookieError = pluginError('session', 'INVALID_COOKIE', 'requ
 /** A handler replaced the session by an object of its own, which would not be saved. */
 export const InvalidSessionError = pluginError('session', 'INVALID_SESSION', 'request.session was set to %s; set properties of the session that is there, or set it to null to destroy it')
 /** `request.login` or `request.logout` where there is no session to use. */
-export const NoSessionError = pluginError('session', 'NO_SESSION', 'this request has no session: the route has config.session false, or its path is outside the cookie\'s')
+export const NoSessionError = pluginError('session', 'NO_SESSION', 'this request has no session: the route has config.session false, its path is outside the cookie\'s, or the session was ended before in this request')
 /** After `request.login` the session is not that user's by the option `userId`. */
 export const NotTheUserError = pluginError('session', 'NOT_THE_USER', 'after login the option userId does not find that user in the session; name the property by userId, or set it by login\'s option set')
 /** The option `userId` found a value in the session that is no user's id. */

@@ -344,6 +344,7 @@ t.test('a request in the background that is answered by a stream without an end 
 })
 
 onBothStores('a response of any size and form is refreshed in the background each time it is stale, beside hooks that read the connection and wait for the end of the body', async (t, store) => {
+  const written: number[] = []
   const { app, clock, warnings } = await createCacheApp(t, {
     store,
     options: { ttl: '1m', staleWhileRevalidate: '1h', timeout: '1h', unkeyed: 'bypass' },
@@ -353,6 +354,7 @@ onBothStores('a response of any size and form is refreshed in the background eac
         raw.socket.setTimeout(60_000)
         await once(raw.resume(), 'end')
       })
+      app.addHook('onResponse', async (request, { raw: { socket } }) => { written.push(Number((socket ?? request.raw.socket).bytesWritten)) })
     }
   })
   const runs = new Map<string, number>()
@@ -377,6 +379,7 @@ onBothStores('a response of any size and form is refreshed in the background eac
       t.same([await get(), await get()], ['STALE', 'HIT'], `${path}, refresh ${round}`)
     }
   }
+  t.ok(written.length > 20 && written.every(bytes => bytes > 0), written.join())
   t.same(warnings(), [])
 })
 
