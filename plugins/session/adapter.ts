@@ -316,7 +316,7 @@ export class Adapter implements FastifySessionStore {
     // Whichever clock is wrong: rather once too often. Nobody waits for it, and it comes again with the next request.
     if (Math.abs(clock.now() - lastSeenAt) > renewal) {
       counts.seen()
-      run(() => store.renew(handle)).catch(() => {})
+      run(() => store.renew(handle, user)).catch(() => {})
     }
     // As text: what was given is the session's own by then.
     const cookie = textOrNone(() => JSON.stringify(data['cookie']))

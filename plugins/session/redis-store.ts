@@ -34,7 +34,12 @@ export function createRedisStore (
 
   return {
     read: handle => batch.read(sessions + handle),
-    async renew (handle) { await runScript(client, renewScript, [sessions + handle], timeouts, clock) },
+    async renew (handle, user) {
+      await Promise.all([
+        runScript(client, renewScript, [sessions + handle], timeouts, clock),
+        user !== undefined && runScript(client, enterScript, [users + user], [handle, absoluteTimeout, 0], clock)
+      ])
+    },
     async write (handle, { set, isSealed, delete: gone, create, from, text, owner }) {
       // The script knows the version.
       const pairs = ['version', '', 'all', text, 'sealed', isSealed ? '1' : '0']

@@ -45,8 +45,12 @@ export interface StoredInfo {
 export interface SessionStore {
   /** Reads a session, by the policy on failure. */
   read (handle: string): Promise<StoredSession | undefined>
-  /** Renews its idle time-out. */
-  renew (handle: string): Promise<void>
+  /**
+   * Renews its idle time-out.
+   *
+   * @param user - digest of whose it is: it is entered into the index again, which a full server may evict before the sessions it names
+   */
+  renew (handle: string, user?: string): Promise<void>
   /**
    * Merges a change into a session. What was destroyed stays so, whoever saves it later.
    *
