@@ -88,7 +88,7 @@ class RouteWatch {
       const isLate = above.some(({ seen, serves }) => !seen.has(nameOf(route)) && (isAsked || (!route.isHidden && serves(route))))
       if (isLate) this.note(plugin, 'these routes do not pass this plugin, as they were defined before it was loaded: await its registration first, or define them in a plugin that is registered after it', route)
       if (!isAsked || above.length > 0 || isOfAnother(plugin, route.instance)) continue
-      const why = registrations.length > 0 ? 'registered in another context: register it in theirs, or above' : 'not registered: register it before them'
+      const why = registrations.length > 0 ? 'registered in another context: register it in theirs, or above' : 'not registered: register it before them, or rename this config where other code reads it'
       this.note(plugin, `config.${CONFIGS[plugin]} of these routes has no effect, as this plugin is ${why}`, route)
     }
   }
