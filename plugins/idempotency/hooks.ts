@@ -138,7 +138,7 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (in
     const { handler } = route
     let isWarned = false
     const warnOnce = (): void => {
-      if (!isWarned) log.warn({ plugin: 'idempotency', route: route.url }, 'idempotency: an answer that is a stream is not kept, the same request runs again')
+      if (!isWarned) log.warn({ plugin: 'idempotency', route: route.url }, 'idempotency: an answer that is a stream or a Response is not kept, the same request runs again: send text, bytes or an object')
       isWarned = true
     }
     // After all others', so that whoever may not ask is turned away before.
