@@ -228,7 +228,7 @@ function resolveKey (key: KeyOptions | undefined, read: OptionReader): Pick<Reso
   if (!isListOfStrings(cookies)) readKey.fail('cookies', "a list of cookie names, such as ['lang']")
   if (query === undefined) return { keysHost, keysParameter: undefined, cookies }
   const { include, exclude } = { include: undefined, exclude: undefined, ...query }
-  if (typeof query === 'object') readOptions('cache', query).onlyKnown(['include', 'exclude'])
+  if (typeof query === 'object' && !Array.isArray(query)) readOptions('cache', query).onlyKnown(['include', 'exclude'])
   const names = include ?? exclude
   if ((include === undefined) === (exclude === undefined) || !isListOfStrings(names)) return readKey.fail('query', '{ include: [names] } or { exclude: [names] }')
   const listed = new Set(names)

@@ -75,6 +75,12 @@ export function createAddressList (entries: readonly string[]): ((ip: string | u
   }
 }
 
+/** Whether an entry of a list is written as a range, but is none: `10.0.0.0/33`. As a key it would match no address. */
+export function isInvalidRange (entry: string): boolean {
+  const [address = '', prefix] = entry.split('/')
+  return prefix !== undefined && isIP(address) !== 0 && addTo(new BlockList(), entry) === 0
+}
+
 function addTo (list: BlockList, entry: string): number {
   const [address = '', prefix, rest] = entry.split('/')
   const version = isIP(address)

@@ -2,9 +2,10 @@ import type { FastifyRequest } from 'fastify'
 import { KEY_PREFIX, KEY_PREFIX_ALLOWED } from '../shared/client.js'
 import type { Clock } from '../shared/clock.js'
 import { parseDuration, type Duration } from '../shared/duration.js'
+import { invalidOptionError } from '../shared/errors.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
 import { MAX_ENTRIES, readOptions, type OptionReader } from '../shared/options.js'
-import { addressKey, createAddressList } from './address.js'
+import { addressKey, createAddressList, isInvalidRange } from './address.js'
 import { COST_ALLOWED, invalidResult, isCost } from './errors.js'
 import { resolveHeaders, type HeaderNames } from './headers.js'
 import { whenReady, type MaybePromise } from '../shared/maybe-promise.js'
@@ -132,6 +133,8 @@ function resolveList (name: 'allowList' | 'denyList', given: RouteRateLimitOptio
   if (list === undefined || list === null) return undefined
   if (typeof list === 'function') return list
   if (!Array.isArray(list) || !list.every(entry => typeof entry === 'string')) return read.fail(name, 'a list of keys, addresses and CIDR ranges, or a function')
+  const invalid = list.find(isInvalidRange)
+  if (invalid !== undefined) throw invalidOptionError('rate-limit', `${name}[${list.indexOf(invalid)}]`, invalid, 'an address with a prefix length of 0 to 32 (IPv4) or 128 (IPv6), such as 10.0.0.0/8')
   const keys = new Set<string>(list)
   const hasAddress = createAddressList(list)
   if (hasAddress === undefined) return (_request, key) => keys.has(key)

@@ -50,7 +50,7 @@ export function checkNames (options: RedisPluginOptions): void {
 }
 
 function refuseUnknown (options: object | undefined, known: readonly string[], path: string, allowed?: string): void {
-  if (typeof options !== 'object' || options === null) return
+  if (typeof options !== 'object' || options === null || Array.isArray(options)) return
   const unknown = Object.keys(options).find(name => !known.includes(name))
   if (unknown !== undefined) throw unknownOptionError('redis', `${path}${unknown}`, known.map(name => `${path}${name}`), 'option', allowed)
 }

@@ -6,7 +6,7 @@ import { closeReply, openReply, REPLY } from './callbacks.js'
 import { checkIsCookie } from './cookie-rules.js'
 import { attributesOf, clearingAttributes, type CookieOptions } from './cookie.js'
 import { decryptWithPromise, storeFor } from './promises.js'
-import { NoCookiesError } from './errors.js'
+import { NoCookiesError, NoSessionError } from './errors.js'
 
 export interface HookOptions {
   cookieName: string
@@ -90,12 +90,40 @@ function endReading (recorder: ReadRecorder, before: Reader): void {
   if (recorder.reader === 'session') recorder.reader = before
 }
 
+/**
+ * Stands for the session of a route with `config.session: false` where `@fastify/passport` is registered: `secureSession()` calls `request.session.get`
+ * on each route, so that null would make health probes fail.
+ */
+class NoSession {
+  get (): undefined {
+    return undefined
+  }
+
+  data (): object {
+    return {}
+  }
+
+  set (): never {
+    throw new NoSessionError()
+  }
+
+  regenerate (): never {
+    throw new NoSessionError()
+  }
+}
+
+const NO_SESSION = Object.freeze(new NoSession()) as unknown as FastifyRequest['session']
+
+function isOfPassport (request: FastifyRequest): boolean {
+  return 'passport' in request
+}
+
 function accessor (adapter: Adapter) {
   type Holder = FastifyRequest & { [SESSION]?: FastifyRequest['session'] | null }
   return {
     getter (this: Holder) {
       recorderOf(this)?.readSession()
-      return this[SESSION] ?? null
+      return this[SESSION] ?? (isOfPassport(this) && this.routeOptions.config?.session === false ? NO_SESSION : null)
     },
     setter (this: Holder, session: FastifyRequest['session'] | null) { if (adapter.accept(this, session, this[SESSION])) this[SESSION] = session }
   }

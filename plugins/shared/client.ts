@@ -1,3 +1,4 @@
+import cluster from 'node:cluster'
 import type {} from '@fastify/redis'
 import type { FastifyInstance } from 'fastify'
 import type { Cluster, Redis } from 'ioredis'
@@ -57,11 +58,15 @@ export function clusterOf (client: RedisClient): Cluster | undefined {
   return isCluster(client) ? client : undefined
 }
 
-/** As {@link findClient}, for a plugin that then has its store in this process: the log says so once. */
+/**
+ * As {@link findClient}, for a plugin that then has its store in this process. The log says so once, as a warning in a worker of `node:cluster`: sessions,
+ * limits and locks of the other workers are others.
+ */
 export function resolveClient (fastify: FastifyInstance, plugin: PluginName, option: unknown): RedisClient | undefined {
   const client = findClient(fastify, plugin, option)
   if (client === undefined) {
-    fastify.log.info({ plugin, store: 'memory' }, `${plugin}: no Redis, the store is in the memory of this process`)
+    const level = cluster.isWorker && option === undefined ? 'warn' : 'info'
+    fastify.log[level]({ plugin, store: 'memory' }, `${plugin}: no Redis, the store is in the memory of this process${level === 'warn' ? ', and each worker of the cluster has its own: register redis first, or set the option redis to false' : ''}`)
     if (option === undefined) warnOfLateClient(fastify, plugin, 'the store is in the memory of this process')
   }
   return client

@@ -177,6 +177,29 @@ for (const [order, store] of [['before', 'redis'], ['after', 'memory']] as const
     t.same(warnings().filter(line => line.startsWith('session:')), [])
   })
 
+  t.test(`${store}: routes without sessions, probes and metrics among them, are answered beside @fastify/passport, registered ${order} it`, async t => {
+    const { app } = await createPassportApp(t, order, {
+      store,
+      plugins: { health: {}, metrics: { defaultMetrics: false } },
+      ready: false
+    })
+    let seen: unknown
+    app.get('/without', { config: { session: false } }, async request => {
+      seen = [request.session.get('passport' as never), Object.keys(request.session), request.session.sessionId]
+      return { user: (request as PassportRequest).user ?? null }
+    })
+    app.post('/login-without', { config: { session: false } }, async request => { await request.login({ id: 'ann' } as never) })
+    const ann = new Visitor(app)
+    await ann.send('POST', '/login', PASSWORD)
+    for (const visitor of [ann, new Visitor(app)]) {
+      for (const url of ['/health', '/health/live', '/health/ready', '/metrics']) t.equal((await visitor.send('GET', url)).statusCode, 200, url)
+      t.same((await visitor.send('GET', '/without')).json(), { user: null })
+      t.same(seen, [undefined, [], undefined])
+    }
+    t.match((await ann.send('POST', '/login-without', PASSWORD)).json(), { code: 'FST_REDIS_SUITE_SESSION_NO_SESSION' })
+    t.equal((await ann.send('GET', '/greeting')).body, 'hello ann', 'the session is as it was')
+  })
+
   t.test(`${store}: @fastify/csrf-protection with its secret in the session, registered ${order} it, lets no token of another session or of before a login pass`, async t => {
     const { app } = await createPassportApp(t, order, { store })
     const [ann, eve] = [new Visitor(app), new Visitor(app)]

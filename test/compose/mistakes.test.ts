@@ -1,3 +1,4 @@
+import cluster from 'node:cluster'
 import fastifyCookie from '@fastify/cookie'
 import fastifySession from '@fastify/session'
 import underPressure from '@fastify/under-pressure'
@@ -38,6 +39,8 @@ const mistakes: Mistake[] = [
   ['a header that is not sent is turned off', app => registered(app, [rateLimit, { addHeaders: { 'x-ratelimit-limits': false } }]), 'RATE_LIMIT_INVALID_OPTION', 'unknown header "x-ratelimit-limits"; did you mean "x-ratelimit-limit"?'],
   ['a list of query parameters is misspelt', app => registered(app, [cache, { key: { query: { includes: ['a'] } } }]), 'CACHE_INVALID_OPTION', 'unknown option "includes"; did you mean "include"?'],
   ['a number is given as text', app => registered(app, [rateLimit, { max: '5' }]), 'RATE_LIMIT_INVALID_OPTION', 'option "max" is the string "5"; allowed: a whole number'],
+  ['a range of addresses is none', app => registered(app, [rateLimit, { denyList: ['192.0.2.1', '10.0.0.0/33'] }]), 'RATE_LIMIT_INVALID_OPTION', 'option "denyList[1]" is the string "10.0.0.0/33"', '10.0.0.0/8'],
+  ['query parameters are a list', app => registered(app, [cache, { key: { query: ['page'] } }]), 'CACHE_INVALID_OPTION', 'option "query" is an array', '{ include'],
   ['a secret is too short', app => registered(app, [session, { secret: 'hunter2' }]), 'SESSION_INVALID_OPTION', 'option "secret" is too short'],
   ['a duration is none', app => registered(app, [cache, { ttl: '5 apples' }]), 'CACHE_INVALID_OPTION', '"ttl"', '"5 apples"', "'30s'"],
   ['a maximum is NaN', app => registered(app, [rateLimit, { max: NaN }]), 'RATE_LIMIT_INVALID_OPTION', '"max"', 'NaN', 'whole number'],
@@ -46,6 +49,7 @@ const mistakes: Mistake[] = [
   ['the URL lacks its scheme', app => registered(app, [redis, { url: 'ann:hunter2@localhost:6379' }]), 'REDIS_INVALID_OPTION', '"url"', 'redis://host:port'],
   ['the URL has another scheme', app => registered(app, [redis, { url: 'http://ann:hunter2@localhost:6379' }]), 'REDIS_INVALID_OPTION', 'a string that begins with http://', 'allowed: redis://host:port'],
   ['url and host are given both', app => registered(app, [redis, { url: 'redis://localhost', host: 'localhost' }]), 'REDIS_INVALID_OPTION', '"url + host" is given together', 'only one'],
+  ['a Cluster is a list', app => registered(app, [redis, { cluster: [{ host: 'localhost', port: 7000 }] }]), 'REDIS_INVALID_OPTION', 'option "cluster.nodes" is undefined', 'a list of { host, port }'],
   ['a client is none', app => registered(app, [redis, { client: {} }]), 'REDIS_INVALID_OPTION', '"client"', 'an object', 'ioredis client'],
   ['a client is null', app => registered(app, [redis, { client: null }]), 'REDIS_INVALID_OPTION', '"client"', 'null', 'ioredis client'],
 
@@ -270,4 +274,14 @@ t.test('redis is registered after plugins that then do not use it: the log names
   for (const line of late) t.match(line, /: fastify\.redis was registered after this plugin, so (Redis is not checked|the store is in the memory of this process)$/)
   t.same(await build({ redis: false }), {})
   client.disconnect()
+})
+
+t.test('no Redis in a worker of a Node.js cluster: the log warns that each worker has a store of its own, unless the option redis is false', async t => {
+  t.teardown(() => { Object.assign(cluster, { isWorker: false }) })
+  const warned = async (isWorker: boolean, options: object) => {
+    Object.assign(cluster, { isWorker })
+    return Object.keys(await warningsOf(t, async app => { await app.register(cache as unknown as typeof lock, options) }))
+  }
+  t.same(await warned(true, {}), ['cache: no Redis, the store is in the memory of this process, and each worker of the cluster has its own'])
+  t.same([await warned(true, { redis: false }), await warned(false, {})], [[], []])
 })
