@@ -237,11 +237,11 @@ t.test('a section whose release was done, but not confirmed as the connection br
   const { app: { locks }, prefix } = await createTestApp(t, { store: { url: `redis://127.0.0.1:${proxy.port}` }, plugins: { lock: { timeout: '1h', wait: '1h' } } })
   // The script is there, so that it is asked for by its digest.
   await locks.using('confirmed', () => {})
-  proxy.loseReplyTo(releaseScript.sha1)
+  proxy.breakAt(releaseScript.sha1)
   t.equal(await locks.using('confirmed', () => 'done'), 'done')
   t.same(await shared.keys(`${prefix}:lock:held:*`), [])
   const handle = await locks.acquire('confirmed')
-  proxy.loseReplyTo(releaseScript.sha1)
+  proxy.breakAt(releaseScript.sha1)
   await t.rejects(handle.release(), UNAVAILABLE, 'whether it was held until then is not known')
   t.equal(await locks.using('confirmed', { wait: 0 }, () => 'next'), 'next')
 })

@@ -15,8 +15,13 @@ export interface Proxy {
   sever (): void
   /** While true: connections are accepted and kept, and nothing passes. Then what was held passes. */
   blackhole (isOn: boolean): void
-  /** The next request that contains `text` reaches the server, and its connection is destroyed in place of the reply. */
-  loseReplyTo (text: string): void
+  /**
+   * Destroys the connection of the next request that contains `text`, or of the n-th from now on, PINGs aside: before the server has it, or in
+   * place of the reply. What is sent at once, as a pipeline, counts as one.
+   *
+   * @returns how many requests have been counted
+   */
+  breakAt (request: string | number, lost?: 'request' | 'reply'): () => number
   stop (): Promise<void>
 }
 
@@ -24,14 +29,14 @@ interface State {
   port: number
   delay: number
   isHole: boolean
-  loses: string | undefined
+  broken: { at: string | number, lost: 'request' | 'reply', count: number } | undefined
   sockets: Set<Socket>
 }
 
 /** Listens on a port of its own and passes on to `targetPort` on 127.0.0.1. */
 export async function startProxy (targetPort: number): Promise<Proxy> {
   const host = '127.0.0.1'
-  const state: State = { port: targetPort, delay: 0, isHole: false, loses: undefined, sockets: new Set() }
+  const state: State = { port: targetPort, delay: 0, isHole: false, broken: undefined, sockets: new Set() }
   // A half that ended is passed on as such, after what was sent before.
   const server = createServer({ allowHalfOpen: true, noDelay: true }, client => {
     const target = connect({ host, port: state.port, allowHalfOpen: true, noDelay: true })
@@ -51,7 +56,11 @@ export async function startProxy (targetPort: number): Promise<Proxy> {
       state.isHole = isOn
       for (const socket of state.sockets) flow(socket, state)
     },
-    loseReplyTo: text => { state.loses = text },
+    breakAt: (at, lost = 'reply') => {
+      const broken = { at, lost, count: 0 }
+      state.broken = broken
+      return () => broken.count
+    },
     stop: async () => {
       unregister(proxy)
       if (!server.listening) return
@@ -67,10 +76,14 @@ export async function startProxy (targetPort: number): Promise<Proxy> {
 
 function pair (client: Socket, target: Socket, state: State): void {
   client.on('data', (chunk: Buffer) => {
-    if (state.loses === undefined || !chunk.includes(state.loses)) return
-    state.loses = undefined
-    // Before the listener that would pass the reply on.
-    target.prependOnceListener('data', () => client.destroy())
+    const { broken } = state
+    if (broken === undefined || /\r\nping\r\n/i.test(chunk.toString('latin1'))) return
+    broken.count++
+    if (typeof broken.at === 'string' ? !chunk.includes(broken.at) : broken.count !== broken.at) return
+    state.broken = undefined
+    // Before the listeners that would pass the request or the reply on.
+    if (broken.lost === 'request') target.destroy()
+    else target.prependOnceListener('data', () => client.destroy())
   })
   forward(client, target, state, () => 0)
   forward(target, client, state, () => state.delay)
@@ -80,7 +93,7 @@ function forward (from: Socket, to: Socket, state: State, delay: () => number): 
   const later = inOrder()
   state.sockets.add(from)
   flow(from, state)
-  from.on('data', chunk => later(delay(), () => { to.write(chunk) }))
+  from.on('data', chunk => later(delay(), () => { if (!to.destroyed) to.write(chunk) }))
   from.on('end', () => later(delay(), () => { to.end() }))
   // 'close' follows, and is all there is to do.
   from.on('error', () => {})
