@@ -24,6 +24,8 @@ interface WatchesOptions {
 
 // The deadline of one check counts from when it is sent.
 const MAX_CHECKS_AT_ONCE = 100
+/** When those are looked up again that could not be, after messages may have been missed: the channel may be back before the circuit closes. */
+const RECHECK_MS = 500
 
 /**
  * Calls a function when a session ends: by `destroy` at once, on whichever instance that is, and by time when its time has passed.
@@ -34,6 +36,9 @@ export class Watches {
   readonly #watches = new Map<string, Set<Watch>>()
   // Without a watch there is no connection for it.
   #feed: Feed | undefined
+  /** Those that could not be looked up. */
+  readonly #unknown = new Set<string>()
+  #recheck: Timer | undefined
   #isClosed = false
   #hasWarned = false
 
@@ -67,6 +72,7 @@ export class Watches {
     this.#isClosed = true
     for (const watches of this.#watches.values()) for (const { timer } of watches) this.#options.clock.clearTimeout(timer)
     this.#watches.clear()
+    this.#options.clock.clearTimeout(this.#recheck)
     this.#feed?.close()
   }
 
@@ -83,29 +89,35 @@ export class Watches {
 
   /** Looks the session up, and again when it should have ended, or after the interval. */
   async #check (watch: Watch): Promise<void> {
-    const life = await this.#lifeOf(watch.handle)
+    const life = await this.#lifeOf(watch.handle) ?? Infinity
     if (!this.#isActive(watch)) return
     if (life === 0) return this.ended(watch.handle)
     watch.timer = this.#options.clock.setTimeout(() => this.#check(watch), Math.min(life, watch.interval, MAX_TIMER_MS)).unref()
   }
 
   /** After messages may have been missed. */
-  async #checkAll (): Promise<void> {
-    const handles = [...this.#watches.keys()]
+  async #checkAll (handles: readonly string[] = [...this.#watches.keys()]): Promise<void> {
     for (let i = 0; i < handles.length; i += MAX_CHECKS_AT_ONCE) {
       await Promise.all(handles.slice(i, i + MAX_CHECKS_AT_ONCE).map(async handle => {
-        if (await this.#lifeOf(handle) === 0) this.ended(handle)
+        const life = await this.#lifeOf(handle)
+        this.#unknown.delete(handle)
+        if (life === 0) this.ended(handle)
+        else if (life === undefined && this.#watches.has(handle)) this.#unknown.add(handle)
       }))
     }
+    const { clock } = this.#options
+    clock.clearTimeout(this.#recheck)
+    if (this.#unknown.size === 0 || this.#isClosed) return
+    this.#recheck = clock.setTimeout(() => this.#checkAll([...this.#unknown]), RECHECK_MS).unref()
   }
 
-  /** A session that cannot be looked up has not ended: an outage logs nobody out. */
-  async #lifeOf (handle: string): Promise<number> {
+  /** A session that cannot be looked up has not ended: an outage logs nobody out. It returns undefined while the store is away. */
+  async #lifeOf (handle: string): Promise<number | undefined> {
     try {
       return await this.#options.lifeOf(handle)
     } catch (error) {
       this.#warn(error)
-      return Infinity
+      return isOutage(error) ? undefined : Infinity
     }
   }
 

@@ -1,7 +1,10 @@
-import type { FastifyInstance } from 'fastify'
+import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import type { EventsPluginOptions } from '../../plugins/events/index.js'
 import type { SessionPluginOptions } from '../../plugins/session/index.js'
+import { Watches } from '../../plugins/session/watches.js'
+import { createTestClock } from '../../plugins/testing/index.js'
+import { collectLog } from '../helpers/app/log-lines.js'
 import { advanceUntil, createTestApp, forEachStore, sharedRedis, startRedis, until, type TestAppOptions } from '../helpers/index.js'
 import { openSse } from '../helpers/events/sse-client.js'
 import { anySession, Browser, browserWith } from '../helpers/session/session-app.js'
@@ -172,6 +175,38 @@ t.test('when the channel is back after it was cut, streams end whose sessions en
   await until('the instance hears', async () => await subscribers() >= 2)
   await Promise.all([server.client().call('CLIENT', 'KILL', 'TYPE', 'PUBSUB'), there.sessions.destroyAll('ann')])
   await until('the stream ends', () => stream.isOver)
+})
+
+t.test('a session that cannot be looked up when the channel is back is looked up again soon, not at the next heartbeat', async t => {
+  const clock = createTestClock()
+  const { logger } = collectLog()
+  let isAway = false
+  let life = 60_000
+  let gap = () => {}
+  const watches = new Watches({
+    lifeOf: async () => {
+      if (isAway) throw new Error('the circuit is open')
+      return life
+    },
+    follow: ({ onGap }) => {
+      gap = onGap
+      return { live: true, caughtUp: async () => {}, close () {} }
+    },
+    clock,
+    log: logger as FastifyBaseLogger
+  })
+  t.teardown(() => watches.close())
+  let ended = 0
+  watches.add('h', 3_600_000, () => { ended++ })
+  await clock.advance(1)
+  isAway = true
+  life = 0
+  gap()
+  await clock.advance('2s')
+  t.equal(ended, 0, 'an outage ends nothing')
+  isAway = false
+  await clock.advance('1s')
+  t.equal(ended, 1)
 })
 
 t.test('an outage of the store ends no stream', async t => {
