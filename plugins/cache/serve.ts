@@ -131,7 +131,7 @@ export function askHandler (core: CacheCore, request: FastifyRequest, reply: Fas
   // What is not stored anyway may depend on anything.
   if (state.fill === undefined) return
   watchGetters(request)
-  handOver(request)
+  handOver(request, reply)
 }
 
 function refusesToWait (request: FastifyRequest, { route }: RequestCache): boolean {

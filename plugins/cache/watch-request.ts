@@ -1,5 +1,5 @@
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
-import type { FastifyBaseLogger, FastifyRequest, RouteOptions } from 'fastify'
+import type { FastifyBaseLogger, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
 import { readingAs, READS, type Reader } from '../shared/request-reads.js'
 import type { Harmless } from './harmless.js'
 import { ALL_HEADERS, RequestReads } from './request-reads.js'
@@ -76,11 +76,23 @@ export function ownHeaders (request: FastifyRequest): FastifyRequest['headers'] 
 }
 
 /** From here on the handler reads. */
-export function handOver (request: FastifyRequest): void {
+export function handOver (request: FastifyRequest, reply: FastifyReply): void {
   const reads = readsOf(request)
   if (reads === undefined) return
   watchSocket(request.raw, reads)
+  readHeaderRulesApart(request, reply.raw)
   readAs('handler', request)
+}
+
+const HEADER_RULES = '_isLenientHeaderValidation'
+
+/** With each header that is set Node.js 26 looks for an option of the server, by the socket of the request. */
+function readHeaderRulesApart (request: FastifyRequest, response: object): void {
+  const read: unknown = Reflect.get(response, HEADER_RULES)
+  if (typeof read !== 'function') return
+  Reflect.set(response, HEADER_RULES, function (this: unknown) {
+    return readingAs('suite', request, () => Reflect.apply(read, this, []) as unknown)
+  })
 }
 
 /** HTTP/2 has it by a getter alone. */
