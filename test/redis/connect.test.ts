@@ -294,7 +294,8 @@ t.test('closing waits for commands under way, and leaves no timer that would kee
   const write = app.redis.set(newPrefix(), 'x'.repeat(100_000))
   await app.close()
   t.equal(await write, 'OK')
-  t.equal(timers(), before)
+  // Those of the tests before may end meanwhile.
+  t.ok(timers() <= before, `${timers()} timers, ${before} before`)
 })
 
 t.test('closing waits no longer than closeTimeout for a Redis that hangs', async t => {
