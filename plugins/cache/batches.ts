@@ -1,6 +1,6 @@
 import { batchesOf as cut } from '../shared/batches.js'
 
-/** Of keys, tags or values. */
+/** The largest batch of keys, tags or values. */
 const LIMITS = { items: 200, bytes: 1024 * 1024 }
 
 /** Cuts a list of keys, tags or values into batches for the store. @param bytesOf - the size of an item */

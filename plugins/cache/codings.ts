@@ -38,7 +38,7 @@ export function decodableCoding (reply: FastifyReply): string | undefined {
 const MOST_REMEMBERED = 100
 const LONGEST_REMEMBERED = 200
 
-/** What a route's hooks have encoded for which `Accept-Encoding`: they choose, by their own options. */
+/** Remembers which coding a route's hooks chose for which `Accept-Encoding`. They choose by their own options. */
 export class ChosenCodings {
   readonly #chosen = new Map<string, string>()
 
@@ -73,13 +73,6 @@ export function leavesEncoding (reply: FastifyReply): boolean {
 export function withoutEncoding ({ 'content-encoding': _, vary, ...headers }: Headers, before: unknown): Headers {
   const names = (joined(vary) ?? '').split(',').map(name => name.trim()).filter(name => name !== '' && name.toLowerCase() !== ENCODING).join(', ')
   return names === '' || names === before ? headers : { ...headers, vary: names }
-}
-
-/** Says that the response is another one for another `Accept-Encoding` (RFC 9110 §12.5.5). */
-export function varyByEncoding (reply: FastifyReply): void {
-  const vary = joined(reply.getHeader('vary'))
-  const names = parseVary(vary)
-  if (names !== '*' && !names.includes(ENCODING)) reply.header('vary', vary === undefined || vary === '' ? ENCODING : `${vary}, ${ENCODING}`)
 }
 
 /** Bytes that differ have no strong validator in common (RFC 9110 §8.8.3.3). */

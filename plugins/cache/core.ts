@@ -59,7 +59,7 @@ export interface CoreOptions {
   clock: Clock
 }
 
-/** Of a hit: this process, or the store. */
+/** The tier that served a hit: the memory of this process, or the store. */
 export type Tier = 'l1' | 'l2'
 
 const EVENTS = { hits: 'hit', misses: 'miss', stale: 'stale', coalesced: 'coalesce' } as const
@@ -130,7 +130,7 @@ export class CacheCore {
     return this.#unlessOwed(key, l1.get(key, this.now()))
   }
 
-  /** What the second tier has. */
+  /** Looks a key up in the store. */
   find (key: CacheKey, tags: readonly string[]): Promise<Lookup> {
     const find = () => this.#find(key, tags)
     // Who asks for the same in one turn gets the same answer: it is read once.

@@ -1,12 +1,13 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { copyBytes } from '../shared/own-bytes.js'
 import { discard } from './capture.js'
-import { decode, varyByEncoding, weakenEtag } from './codings.js'
+import { decode, weakenEtag } from './codings.js'
 import type { CacheCore } from './core.js'
 import { isResponse, type StoredResponse } from './entry.js'
 import { locateResponse } from './look-up.js'
 import { ENCODING } from './request-reads.js'
 import type { RequestCache } from './request-state.js'
+import { addVary } from './vary.js'
 import { ownHeaders } from './watch-request.js'
 
 /**
@@ -30,7 +31,7 @@ export class EncodedResponses {
       return entry.body
     }
     weakenEtag(reply)
-    varyByEncoding(reply)
+    addVary(reply, ENCODING)
     return encoded
   }
 

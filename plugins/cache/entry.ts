@@ -53,7 +53,7 @@ export interface VariantsMeta {
   nonce: string
   /** The key's generation in which they were first told apart. */
   origin: string
-  /** What is known to lie there, the least recently used first. */
+  /** Ids of the stored variants, the least recently used first. */
   ids: string[]
 }
 

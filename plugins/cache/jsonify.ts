@@ -2,7 +2,7 @@ import type { FastifyCacheTypes } from 'fastify'
 
 declare module 'fastify' {
   /**
-   * What TypeScript is to know of the cache. Where the option `serializer` is not `'json'`, values come back as they were given:
+   * Declares to TypeScript how the cache is configured. With a `serializer` other than `'json'` values come back with the type they were given:
    *
    * @example
    * declare module 'fastify' { interface FastifyCacheTypes { serializer: 'structured-clone' } }

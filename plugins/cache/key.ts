@@ -43,12 +43,14 @@ export interface ResponseKeyParts {
 }
 
 /** Two requests share a key only if all parts are the same; the order of different names in a query is none. */
-export function responseKey ({ host, path, query, original, constraints, vary, owner }: ResponseKeyParts, counts?: Counts): CacheKey {
-  const sorted = sortQuery(query)
-  return new CacheKey(textOf(host, path, sorted, original, constraints, vary, owner), sorted === '' ? path : `${path}?${sorted}`, counts)
+export function responseKey (parts: ResponseKeyParts, counts?: Counts): CacheKey {
+  const { path } = parts
+  const query = sortQuery(parts.query)
+  return new CacheKey(textOf(parts, query), query === '' ? path : `${path}?${query}`, counts)
 }
 
-function textOf (host: string | undefined, path: string, query: string, original: ResponseKeyParts['original'], constraints: string, vary: ResponseKeyParts['vary'], owner: string | undefined): string {
+/** @param query - sorted */
+function textOf ({ host, path, original, constraints, vary, owner }: ResponseKeyParts, query: string): string {
   // The same text as below, of which most requests need little: in half the time.
   if (host === undefined && owner === undefined && vary.length === 0 && constraints === '' && original === undefined) {
     return `["response",null,${JSON.stringify(path)},${JSON.stringify(query)},"",[],null]`

@@ -1,8 +1,9 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { CacheCore, Lookup } from './core.js'
-import { isResponse, isVariants, usabilityOf, type StoredResponse, type VariantsMeta } from './entry.js'
+import { isResponse, isVariants, type StoredResponse, type VariantsMeta } from './entry.js'
 import { variantKey, type CacheKey } from './key.js'
 import type { RequestCache } from './request-state.js'
+import type { Usability } from './reuse.js'
 import { isRightByReads } from './unkeyed.js'
 import { normalizeSelecting } from './vary.js'
 import { ownHeaders } from './watch-request.js'
@@ -49,10 +50,9 @@ export function isSelected ({ meta: { vary, absent } }: StoredResponse, request:
   return (absent === undefined && (state.reads === undefined || state.reads.isEmpty)) || isRightByReads(request, state, absent, Object.keys(vary))
 }
 
-/** @param now - by the store's clock */
-export function ageAndTtl (entry: StoredResponse, now: number): { age: number, ttl: number } {
-  const { age, freshFor } = usabilityOf(entry, now)
-  return { age, ttl: Math.floor(freshFor / 1000) }
+/** Returns for how many seconds a response is fresh still; below 0 it is stale. */
+export function ttlOf ({ freshFor }: Usability): number {
+  return Math.floor(freshFor / 1000)
 }
 
 /** Whether the handler is not to be asked: RFC 9111 §5.2.1.7. */

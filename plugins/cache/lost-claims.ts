@@ -32,7 +32,7 @@ export class LostClaims {
   add (claim: LostClaim): void {
     if (this.#isClosed || this.#claims.size >= MOST) return
     this.#claims.set(claim.token, claim)
-    this.#timer ??= this.#clock.setTimeout(() => { this.#retry().catch(() => {}) }, RETRY_MS).unref()
+    this.#schedule()
   }
 
   close (): void {
@@ -41,12 +41,16 @@ export class LostClaims {
     this.#claims.clear()
   }
 
+  #schedule (): void {
+    this.#timer ??= this.#clock.setTimeout(() => { this.#retry().catch(() => {}) }, RETRY_MS).unref()
+  }
+
   /** Tries one, and the others where that succeeds: a store that fails is not asked for each of them. */
   async #retry (): Promise<void> {
     const [first] = this.#claims.values()
     if (first !== undefined && await this.#tryEnd(first)) await Promise.all(Array.from(this.#claims.values(), claim => this.#tryEnd(claim)))
     this.#timer = undefined
-    if (this.#claims.size > 0 && !this.#isClosed) this.#timer = this.#clock.setTimeout(() => { this.#retry().catch(() => {}) }, RETRY_MS).unref()
+    if (this.#claims.size > 0 && !this.#isClosed) this.#schedule()
   }
 
   async #tryEnd (claim: LostClaim): Promise<boolean> {

@@ -50,7 +50,7 @@ export function createMemoryStore (maxSize: number, clock: Clock = systemClock):
 
   /** @returns false where it is larger than all there is to keep it in */
   function set (id: string, entry: Entry, hold = 0, life = entry.life): boolean {
-    slots.set(id, { generation: String(++last), entry: { ...ownEntry(entry) } }, { ttl: Math.max(1, Math.ceil(life), hold) })
+    slots.set(id, { generation: String(++last), entry: ownEntry(entry) }, { ttl: Math.max(1, Math.ceil(life), hold) })
     return slots.has(id)
   }
 

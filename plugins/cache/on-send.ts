@@ -9,7 +9,7 @@ import { EncodedResponses } from './encoded-responses.js'
 import { usabilityOf, type StoredResponse } from './entry.js'
 import { joined } from './headers.js'
 import { entryOf, keep } from './keep.js'
-import { ageAndTtl } from './look-up.js'
+import { ttlOf } from './look-up.js'
 import { freshen, judge, type Judged, type Storable } from './make-entry.js'
 import { hasNonce } from './nonce.js'
 import { pathOfTag } from './paths.js'
@@ -25,7 +25,7 @@ import { MAX_ENTRY_TAGS } from './value-options.js'
 import { ownHeaders, readAs } from './watch-request.js'
 import { isGone, isWithdrawn } from './withdrawal.js'
 
-/** What is stored of a response. */
+/** The parts of a response that are stored. */
 type Made = Storable & Pick<StoredResponse, 'body' | 'encoded'>
 
 export function createTake (core: CacheCore, passes: Passes) {
@@ -40,11 +40,12 @@ export function createTake (core: CacheCore, passes: Passes) {
       const isOwn = name === 'set-cookie' && entry.meta.headers[name] === undefined
       if (!isOwn && !(name in state.before)) reply.removeHeader(name)
     }
-    const { age, ttl } = ageAndTtl(entry, core.now())
+    const usability = usabilityOf(entry, core.now())
+    const ttl = ttlOf(usability)
     // What has just been confirmed is right, even if it is never fresh.
     const isStale = ttl < 0 && fwdStatus !== 304
     state.status = { ...state.status, outcome: isStale ? 'STALE' : 'REVALIDATED', fwdStatus, ttl }
-    return applyEntry(reply, entry, state.client, age, state.route.codings.choose(request, entry.encoded))
+    return applyEntry(reply, entry, state.client, usability.age, state.route.codings.choose(request, entry.encoded))
   }
 
   function confirm (request: FastifyRequest, reply: FastifyReply, state: RequestCache, stored: StoredResponse, payload: unknown): MaybePromise<unknown> {
@@ -137,8 +138,8 @@ export function createTake (core: CacheCore, passes: Passes) {
     /** Deals with what the handler answered. @returns the body to send: at once, unless the route's `ttl` is async or a hook has encoded the body */
     take,
     /**
-     * What is stored was changed by the hooks of others once; they do not change it once more. But one may encode it for a
-     * client: then it is not the same any more byte for byte.
+     * Undoes what the app's hooks change in a stored response: they changed it once, before it was stored. A hook may encode it
+     * for a client, so that its bytes differ.
      *
      * @returns the body to send
      */
@@ -230,13 +231,13 @@ function wholly (state: RequestCache, judged: Storable, body: Buffer): Made {
   return { ...state.leavesEncoding && !isEncoded && judged.varies.includes(ENCODING) ? uncoded(judged, state) : judged, body }
 }
 
-/** What would be stored if no hook had encoded the response. */
+/** Returns what would be stored if no hook had encoded the response. */
 function uncoded ({ meta, life, varies }: Storable, { before }: RequestCache): Storable {
   const { [ENCODING]: _, ...vary } = meta.vary
   return { life, varies: varies.filter(name => name !== ENCODING), meta: { ...meta, vary, headers: withoutEncoding(meta.headers, joined(before['vary'])) } }
 }
 
-/** What was looked for in vain is known only now. */
+/** Adds the names that were read and not found, which are complete only now. */
 function withAbsent (made: Made, { meta: { absent } }: Storable): Made {
   return absent === undefined ? made : { ...made, meta: { ...made.meta, absent } }
 }

@@ -4,14 +4,14 @@ import { Duplex } from 'node:stream'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { markOwnRequest } from '../shared/own-requests.js'
 
-/** What a request in the background has in common with the request of a client. */
+/** The parts of a client's request that the request in the background repeats. */
 export interface RequestSource {
   /** As the client sent it: `rewriteUrl` is called again. */
   url: string
   headers: IncomingHttpHeaders
-  /** Of the raw request: HTTP/2 alone has them. */
+  /** Properties of the raw request that only HTTP/2 has. */
   target: Record<string, unknown>
-  /** Of the connection: its addresses, and whether it is encrypted. */
+  /** Properties of the connection: its addresses, and whether it is encrypted. */
   connection: Record<string, unknown>
 }
 

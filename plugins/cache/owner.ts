@@ -1,6 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import { describe } from '../shared/errors.js'
-import { isExactNumber, isNobody } from '../shared/ids.js'
+import { isNobody, isNumericId } from '../shared/ids.js'
 import { whenReady, type MaybePromise } from '../shared/maybe-promise.js'
 import { InvalidValueError } from './errors.js'
 
@@ -22,7 +22,7 @@ export function createOwnerOf (ownerOf: (request: FastifyRequest) => MaybePromis
     if (isNobody(id)) return undefined
     if (typeof id === 'string') return id.startsWith('\0') ? `\0=${id}` : id
     // No string owner is named like this.
-    if (typeof id === 'bigint' || isExactNumber(id)) return `\0${id}`
+    if (isNumericId(id)) return `\0${id}`
     throw new InvalidValueError(`config.cache.private of ${where}`, describe(id), ALLOWED)
   }
   return request => whenReady<OwnerId, string | undefined>(ownerOf(request), name)

@@ -17,7 +17,7 @@ import { ownHeaders } from './watch-request.js'
 import { isGone } from './withdrawal.js'
 import type { Fill, Works } from './works.js'
 
-/** What a request that refreshes a response in the background is to know. */
+/** The work that a request in the background does. */
 export interface RefreshTask {
   readonly key: CacheKey
   readonly located: Located

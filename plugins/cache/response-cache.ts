@@ -10,7 +10,6 @@ import { leavesEncoding } from './codings.js'
 import type { CacheCore } from './core.js'
 import { Counts } from './counts.js'
 import { mayExplain } from './explain.js'
-import { joined } from './headers.js'
 import { createTake } from './on-send.js'
 import { createKeepPrivate, keepPersonalPrivate } from './keep-private.js'
 import type { CacheKey } from './key.js'
@@ -28,7 +27,7 @@ import { withConstraints } from './harmless.js'
 import { UNWATCHED, warnOnce, whyUnwatched } from './unkeyed.js'
 import { Invalidations, isUnsafe } from './unsafe.js'
 import { watchDecorators } from './watch-decorators.js'
-import { mergeVary } from './vary.js'
+import { addVary } from './vary.js'
 import { readAs, readsOf, watchRoute } from './watch-request.js'
 import type { Works } from './works.js'
 
@@ -166,6 +165,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
       if (state !== null && !state.isAnswered && !state.status.stored) keepPersonalPrivate(reply, state)
       // Also a response without an owner, or from before the lookup: a CDN would send it to those who have an owner.
       keepPrivate?.(request, reply)
+      // After it was stored: what is in the key does not tell variants of it apart.
       if (route.varyField !== undefined && route.stores) addVary(reply, route.varyField)
       if (route.stripsTargeted) for (const name of route.targeted) reply.removeHeader(name)
       const body = reply.statusCode === 304 ? withoutLength(reply, result) : result
@@ -254,12 +254,6 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
     },
     settle: () => refresher.settle()
   }
-}
-
-/** After the response was stored: what is in the key does not tell variants of it apart. */
-function addVary (reply: FastifyReply, names: string): void {
-  const present = reply.getHeader('vary')
-  if (present !== names) reply.header('vary', mergeVary(joined(present), names))
 }
 
 /** Routes of one path have responses of their own: a RegExp among the constraints tells two of them apart as well. */

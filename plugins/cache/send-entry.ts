@@ -1,11 +1,13 @@
 import type { FastifyReply } from 'fastify'
-import { varyByEncoding, weakenEtag, type EncodedCopies } from './codings.js'
+import { weakenEtag, type EncodedCopies } from './codings.js'
 import { isNotModified, type Validators } from './conditional.js'
 import type { StoredResponse } from './entry.js'
 import { joined } from './headers.js'
 import { parseHttpDate } from './http-date.js'
 import { isRangeCurrent, parseRange } from './range.js'
+import { ENCODING } from './request-reads.js'
 import type { ClientConditions } from './request-state.js'
+import { addVary } from './vary.js'
 
 export function validatorsOf ({ meta: { headers }, storedAt }: StoredResponse): Validators {
   return {
@@ -40,7 +42,8 @@ export function applyEntry (reply: FastifyReply, entry: StoredResponse, client: 
 }
 
 function encodedBody (reply: FastifyReply, { body }: StoredResponse, copies: EncodedCopies, coding: string | undefined): Buffer {
-  varyByEncoding(reply)
+  // The response is another one for another `Accept-Encoding` (RFC 9110 §12.5.5).
+  addVary(reply, ENCODING)
   const encoded = coding === undefined ? undefined : copies[coding]
   if (coding === undefined || encoded === undefined) return body
   reply.header('content-encoding', coding)
@@ -58,7 +61,7 @@ export function notModified (reply: FastifyReply): string {
 export function withoutLength (reply: FastifyReply, body: unknown): unknown {
   if (body !== '' && body !== null && body !== undefined) return body
   reply.removeHeader('content-length')
-  // Of no body Fastify tells no length.
+  // Fastify sends no length for null.
   return null
 }
 

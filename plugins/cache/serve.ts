@@ -5,7 +5,7 @@ import type { CacheCore, Tier } from './core.js'
 import type { CacheKey } from './key.js'
 import { isVariants, usabilityOf, type StoredResponse } from './entry.js'
 import { requestDirectives } from './headers.js'
-import { gatewayTimeout, isSelected, locateResponse, peekResponse, type Located } from './look-up.js'
+import { gatewayTimeout, isSelected, locateResponse, peekResponse, ttlOf, type Located } from './look-up.js'
 import type { Passes } from './passes.js'
 import type { Refresher } from './refresh.js'
 import type { RequestCache } from './request-state.js'
@@ -39,16 +39,16 @@ export function createServe ({ core, works, refresher, passes }: ServeOptions) {
     return true
   }
 
-  function answer (request: FastifyRequest, reply: FastifyReply, state: RequestCache, entry: StoredResponse, { age, freshFor }: Usability, tier: Tier): void {
+  function answer (request: FastifyRequest, reply: FastifyReply, state: RequestCache, entry: StoredResponse, usability: Usability, tier: Tier): void {
     const { status } = state
-    const ttl = Math.floor(freshFor / 1000)
+    const ttl = ttlOf(usability)
     const isStale = ttl < 0
     core.count(state.key, isStale ? 'stale' : 'hits', tier)
     state.isAnswered = true
     status.outcome = isStale ? 'STALE' : 'HIT'
     status.fwd = undefined
     status.ttl = ttl
-    const body = applyEntry(reply, entry, state.client, age, state.route.codings.choose(request, entry.encoded))
+    const body = applyEntry(reply, entry, state.client, usability.age, state.route.codings.choose(request, entry.encoded))
     state.answer = { entry, status: reply.statusCode, type: reply.getHeader('content-type'), coding: reply.getHeader('content-encoding'), body }
     reply.send(body)
   }

@@ -1,3 +1,6 @@
+import type { FastifyReply } from 'fastify'
+import { joined } from './headers.js'
+
 /**
  * The request headers that an answer varies by, in lower case.
  *
@@ -9,8 +12,8 @@ export function parseVary (field: string | undefined): string[] | '*' {
 }
 
 /**
- * Returns the `Vary` that tells caches in front what the key of a route consists of; undefined where it has nothing but the URL. They have the
- * host in their own keys.
+ * Returns the `Vary` that names what a route's key consists of, for caches in front; undefined where the key is the URL alone. Caches in front have
+ * the host in their own keys.
  *
  * @param names - of headers and, as `cookie:{name}`, of cookies
  */
@@ -24,6 +27,12 @@ export function mergeVary (field: string | undefined, names: string): string {
   if (parseVary(field) === '*') return '*'
   const spelled = [...(field ?? '').split(','), ...names.split(',')].map(name => name.trim()).filter(name => name !== '')
   return spelled.filter((name, i) => spelled.findIndex(each => each.toLowerCase() === name.toLowerCase()) === i).join(', ')
+}
+
+/** Adds names to a reply's `Vary`, each once. */
+export function addVary (reply: FastifyReply, names: string): void {
+  const present = reply.getHeader('vary')
+  if (present !== names) reply.header('vary', mergeVary(joined(present), names))
 }
 
 /** Begins the name of a cookie. */

@@ -109,8 +109,8 @@ export class Works {
   }
 
   /**
-   * Of tags that only the handler named nothing was seen before, nor of removals by pattern: one may have been invalidated before this was
-   * asked for.
+   * Checks what the lookup did not read: tags that only the handler named, and removals by pattern. One of these may have been invalidated
+   * before the request came.
    */
   async #isRightFor ({ key, seen }: Lookup, { tags }: Entry, patterns: string | undefined): Promise<boolean> {
     if (seen === undefined) return true

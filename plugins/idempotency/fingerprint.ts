@@ -3,7 +3,7 @@ import { hashId } from '../shared/keys.js'
 import { digestOf } from './body.js'
 
 const PARTS = ['method', 'host', 'path', 'query', 'body', 'fingerprint'] as const
-/** Of the digest of each part: enough to tell what differs. Whether anything does is decided by the digest of all of them. */
+/** Characters of each part's digest, which show what differs. The digest of all parts decides whether anything does. */
 const HINT_LENGTH = 4
 
 /**

@@ -1,6 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import { routeOf } from '../shared/errors.js'
-import { isExactNumber } from '../shared/ids.js'
+import { isExactNumber, isNumericId } from '../shared/ids.js'
 import { InvalidValueError, ScopeRequiredError } from './errors.js'
 
 /** What clients send in place of credentials that they do not have (`Og==` is an empty name and password): one owner for all of them. */
@@ -61,7 +61,7 @@ function ofSession ({ headers: { cookie = '' } }: FastifyRequest, session: unkno
 
 function isId (value: unknown, route: string, where: string): value is string | number | bigint {
   if (Number.isInteger(value) && !isExactNumber(value)) throw new InvalidValueError(`route ${route}: ${where} is`, 'a whole number above 2^53, which was rounded', 'such an id as a string or a bigint')
-  return (typeof value === 'string' && value !== '') || typeof value === 'bigint' || isExactNumber(value)
+  return (typeof value === 'string' && value !== '') || isNumericId(value)
 }
 
 function property (object: unknown, name: string): unknown {

@@ -1,7 +1,7 @@
 import type { FastifyRequest } from 'fastify'
 import type { Decision } from './decision.js'
 import { invalidResult } from './errors.js'
-import { isExactNumber } from '../shared/ids.js'
+import { isNumericId } from '../shared/ids.js'
 import type { Limiter } from './limiter.js'
 import { whenReady, type MaybePromise } from '../shared/maybe-promise.js'
 import { isOwnRequest } from '../shared/own-requests.js'
@@ -22,7 +22,7 @@ export type Outcome =
   | { kind: 'unchecked', key: string }
   | { kind: 'decided', key: string, id: string, policy: Policy, decision: Decision, cost: number }
 
-/** Of a request that the suite sent itself. */
+/** The outcome of a request that the suite sent itself. */
 const OWN: Outcome = { kind: 'exempt', key: '' }
 
 export type RequestLimiter = (request: FastifyRequest, mode: Mode) => MaybePromise<Outcome>
@@ -47,7 +47,7 @@ export function createRequestLimiter (limiter: Limiter, options: ResolvedRouteOp
   function limitByKey (request: FastifyRequest, mode: Mode): MaybePromise<Outcome> {
     return whenReady(keyOf(request), given => {
       // Most objects have the same text, as have all callers without an id: they would be one count.
-      if (typeof given !== 'string' && !isNumericKey(given)) throw invalidResult('keyGenerator', request, given, KEY_ALLOWED)
+      if (typeof given !== 'string' && !isNumericId(given)) throw invalidResult('keyGenerator', request, given, KEY_ALLOWED)
       // Handed on as the key generator gave it; the store knows it as text.
       const key = given as string
       return whenReady(isAllowed?.(request, key) ?? false, allowed => {
@@ -64,8 +64,4 @@ export function createRequestLimiter (limiter: Limiter, options: ResolvedRouteOp
     // A limit goes by what it reads, and the response does not.
     return recorderOf(request) === undefined ? limitByKey(request, mode) : readingAs('suite', request, () => limitByKey(request, mode))
   }
-}
-
-function isNumericKey (key: unknown): boolean {
-  return isExactNumber(key) || typeof key === 'bigint'
 }

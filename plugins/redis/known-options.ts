@@ -1,5 +1,6 @@
 import { Redis, type ClusterOptions, type RedisOptions } from 'ioredis'
 import { unknownOptionError } from '../shared/errors.js'
+import { FASTIFY_OPTIONS } from '../shared/options.js'
 import type { RedisPluginOptions, SuiteOptions } from './options.js'
 
 /** All names of the options `T`: the compiler refuses a list that lacks one. */
@@ -31,9 +32,6 @@ const CLUSTER = namesOf<ClusterOptions>()([
   'showFriendlyErrorStack', 'slotsRefreshInterval', 'slotsRefreshTimeout', 'useSRVRecords'
 ])
 
-/** Options that Fastify itself reads from what `register` is given. */
-const FASTIFY = ['logLevel', 'logSerializers']
-
 /**
  * Refuses names that neither the plugin nor ioredis knows, as they would be without effect.
  *
@@ -42,7 +40,7 @@ const FASTIFY = ['logLevel', 'logSerializers']
 export function checkNames (options: RedisPluginOptions): void {
   // An ioredis that is newer than the types may know more: those with a default.
   const ioredis = [...IOREDIS, ...Object.keys(new Redis({ lazyConnect: true }).options)]
-  refuseUnknown(options, [...SUITE, ...ioredis, ...FASTIFY], '', `${SUITE.join(', ')}, and the options of ioredis; those of a Cluster in cluster.options`)
+  refuseUnknown(options, [...SUITE, ...ioredis, ...FASTIFY_OPTIONS], '', `${SUITE.join(', ')}, and the options of ioredis; those of a Cluster in cluster.options`)
   const { cluster } = options
   refuseUnknown(cluster, ['nodes', 'options'], 'cluster.')
   refuseUnknown(cluster?.options, CLUSTER, 'cluster.options.')

@@ -13,6 +13,10 @@ export type Change = Pick<SessionChange, 'set' | 'delete'>
 export const RESERVED: ReadonlySet<string> = new Set(['__proto__', 'constructor', 'prototype', 'sessionId', 'encryptedSessionId', 'toString', 'hasOwnProperty',
   'touch', 'regenerate', 'options', 'destroy', 'reload', 'save', 'get', 'set', 'isModified', 'isSaved'])
 
+function isContent (name: string): boolean {
+  return name !== 'cookie' && !RESERVED.has(name)
+}
+
 /**
  * Returns all but the cookie and reserved names as JSON, without the braces.
  *
@@ -20,9 +24,7 @@ export const RESERVED: ReadonlySet<string> = new Set(['__proto__', 'constructor'
  */
 export function contentsOf (session: object): string {
   const contents: Record<string, unknown> = {}
-  for (const [name, value] of Object.entries(session)) {
-    if (name !== 'cookie' && !RESERVED.has(name)) contents[name] = value
-  }
+  for (const [name, value] of Object.entries(session)) if (isContent(name)) contents[name] = value
   try {
     return JSON.stringify(contents).slice(1, -1)
   } catch {
@@ -65,7 +67,7 @@ function jsonOf (name: string, value: unknown): string | undefined {
  * @throws `FST_REDIS_SUITE_SESSION_UNSERIALIZABLE`
  */
 export function refuseLosses (session: object): void {
-  for (const [name, value] of Object.entries(session)) if (name !== 'cookie' && !RESERVED.has(name)) refuseLoss(name, value)
+  for (const [name, value] of Object.entries(session)) if (isContent(name)) refuseLoss(name, value)
 }
 
 function refuseLoss (name: string, value: unknown): void {

@@ -1,5 +1,5 @@
 import { describe } from '../shared/errors.js'
-import { isExactNumber, isNobody } from '../shared/ids.js'
+import { isNobody, isNumericId } from '../shared/ids.js'
 import { hashId } from '../shared/keys.js'
 import { InvalidValueError } from './errors.js'
 
@@ -11,7 +11,7 @@ export const USER_ID_ALLOWED = 'a string that is not empty, a finite number or a
 /** Whether a value stands for one user: objects have the same text, and larger whole numbers have been rounded. */
 export function isUserId (id: unknown): id is UserId {
   if (typeof id === 'string') return id !== ''
-  return typeof id === 'bigint' || isExactNumber(id)
+  return isNumericId(id)
 }
 
 /**

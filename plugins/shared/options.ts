@@ -3,7 +3,7 @@ import { type Duration, parseDuration } from './duration.js'
 import { invalidArgumentError, invalidOptionError, unknownOptionError, type PluginName } from './errors.js'
 
 /** Options that Fastify itself reads from what `register` is given: every plugin lets them through. */
-const FASTIFY_OPTIONS = ['prefix', 'logLevel', 'logSerializers']
+export const FASTIFY_OPTIONS: readonly string[] = ['prefix', 'logLevel', 'logSerializers']
 
 /** The most entries that a program may have kept in memory: room for them is made at once. */
 export const MAX_ENTRIES = 10_000_000

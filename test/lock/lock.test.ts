@@ -1,10 +1,10 @@
 import Fastify from 'fastify'
-import t from 'tap'
-import { lock, type HeldLock, type LockPluginOptions, type Locks } from '../../plugins/lock/index.js'
+import t, { type Test } from 'tap'
+import { lock, type HeldLock, type LockHandle, type LockPluginOptions, type Locks } from '../../plugins/lock/index.js'
 import { createMemoryStore } from '../../plugins/lock/memory-store.js'
 import { acquireScript } from '../../plugins/shared/lease-scripts.js'
 import { runScript } from '../../plugins/shared/script.js'
-import { createTestClock } from '../../plugins/testing/index.js'
+import { createTestClock, type TestClock } from '../../plugins/testing/index.js'
 import { advanceUntil, advanceWhile, forEachStore, newPrefix, sharedRedis, until, type RedisServer } from '../helpers/index.js'
 import { CERTAIN_MS, connect, openLocks, startNodes } from '../helpers/lock/lock-app.js'
 import { testLocks } from '../helpers/lock/lock-contract.js'
@@ -204,6 +204,16 @@ t.test('the signal of a holder that is left with a minority aborts', async t => 
   await t.rejects(lost, LOST)
 })
 
+/** The lock was acquired with its whole ttl ahead, and is free on all nodes after its release. */
+async function holdsAndReleases (
+  t: Test, handle: LockHandle, clock: TestClock, nodes: RedisServer[], keyOf: (kind: 'held', resource: string) => string
+): Promise<void> {
+  t.equal(handle.isHeld, true)
+  t.equal(handle.expiresAt, clock.now() + CERTAIN_MS)
+  t.equal(await handle.release(), true)
+  await until('it is free on each node', async () => await holders(nodes, keyOf('held', 'a')) === 0)
+}
+
 t.test('a lock whose ttl passed before this process read the answers is asked for again, though the caller does not wait', async t => {
   const nodes = each(await startNodes())
   const { locks, clock, keyOf } = await openLocks(t, nodes)
@@ -213,10 +223,7 @@ t.test('a lock whose ttl passed before this process read the answers is asked fo
   await clock.advance(2 * HOUR)
   for (const node of nodes) node.resume()
   const handle = await acquiring
-  t.equal(handle.isHeld, true)
-  t.equal(handle.expiresAt, clock.now() + CERTAIN_MS)
-  t.equal(await handle.release(), true)
-  await until('it is free on each node', async () => await holders(nodes, keyOf('held', 'a')) === 0)
+  await holdsAndReleases(t, handle, clock, nodes, keyOf)
 })
 
 t.test('a lock that expired between the two questions of an acquisition is asked for again, though the caller does not wait', async t => {
@@ -236,10 +243,7 @@ t.test('a lock that expired between the two questions of an acquisition is asked
   }
   const handle = await locks.acquire('a', { wait: 0 })
   t.not(stall, undefined, 'it stalled')
-  t.equal(handle.isHeld, true)
-  t.equal(handle.expiresAt, clock.now() + CERTAIN_MS)
-  t.equal(await handle.release(), true)
-  await until('it is free on each node', async () => await holders(nodes, keyOf('held', 'a')) === 0)
+  await holdsAndReleases(t, handle, clock, nodes, keyOf)
 })
 
 t.test('while one node after the other hangs never two are inside, all get in, and tokens are in order', async t => {
