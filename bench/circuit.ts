@@ -3,7 +3,7 @@ import Fastify from 'fastify'
 import { Redis } from 'ioredis'
 import CircuitBreaker from 'opossum'
 import { Bench } from 'tinybench'
-import { guardRedis } from '../plugins/shared/guard.js'
+import { guardRedis } from '../plugins/shared/redis/guard.js'
 
 // What a deadline and a circuit breaker cost on the hot path, 50 operations at a time, with an operation that
 // is resolved at once. The server is never asked.

@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
-import { lua, runScript } from '../plugins/shared/script.js'
+import { lua, runScript } from '../plugins/shared/redis/script.js'
 
 declare module 'fastify' {
   interface FastifyInstance {

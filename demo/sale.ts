@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
-import { systemClock, type Clock } from '../plugins/shared/clock.js'
-import { lua, runScript, timedLua, type Script } from '../plugins/shared/script.js'
+import { systemClock, type Clock } from '../plugins/shared/plugin/clock.js'
+import { lua, runScript, timedLua, type Script } from '../plugins/shared/redis/script.js'
 
 declare module 'fastify' {
   interface FastifyInstance {

@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { circuitOf, clusterOf } from '../plugins/redis/index.js'
-import type { Clock } from '../plugins/shared/clock.js'
+import type { Clock } from '../plugins/shared/plugin/clock.js'
 import type { Check, Sample, Status, StoreState } from './live-events.js'
 
 interface Counts {

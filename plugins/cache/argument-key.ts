@@ -1,5 +1,5 @@
-import { canonicalText, NotCanonicalError } from '../shared/canonical.js'
-import { hashId } from '../shared/keys.js'
+import { canonicalText, NotCanonicalError } from '../shared/plugin/canonical.js'
+import { hashId } from '../shared/plugin/keys.js'
 import { InvalidArgumentError } from './errors.js'
 
 /**

@@ -1,6 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
-import { reasonOf } from '../shared/errors.js'
-import type { RedisGuard } from '../shared/guard.js'
+import { reasonOf } from '../shared/plugin/errors.js'
+import type { RedisGuard } from '../shared/redis/guard.js'
 import type { Events } from './events.js'
 
 /** Calls the store where the caller is not told of a failure: it is counted, and told to who listens. */

@@ -1,5 +1,5 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { copyBytes } from '../shared/own-bytes.js'
+import { copyBytes } from '../shared/plugin/bytes.js'
 import { discard } from './capture.js'
 import { decode, weakenEtag } from './codings.js'
 import type { CacheCore } from './core.js'

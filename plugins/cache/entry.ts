@@ -1,4 +1,4 @@
-import { ownBytes } from '../shared/own-bytes.js'
+import { ownBytes } from '../shared/plugin/bytes.js'
 import type { EncodedCopies } from './codings.js'
 import { isHeaders, type Headers } from './headers.js'
 import type { Usability } from './reuse.js'

@@ -1,4 +1,4 @@
-import { pluginError } from '../shared/errors.js'
+import { pluginError } from '../shared/plugin/errors.js'
 
 /** The store did not answer, or refused. */
 export const StoreUnavailableError = pluginError('cache', 'STORE_UNAVAILABLE', 'the value could not be stored', 503)

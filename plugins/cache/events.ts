@@ -1,4 +1,4 @@
-import type { Listeners } from '../shared/listeners.js'
+import type { Listeners } from '../shared/plugin/safe-emitter.js'
 import { pathOfTag } from './paths.js'
 import { EVERYTHING, PATTERNS } from './store.js'
 

@@ -1,6 +1,6 @@
 import type { FastifyRequest } from 'fastify'
-import { reasonOf } from '../shared/errors.js'
-import { recover, type MaybePromise } from '../shared/maybe-promise.js'
+import { reasonOf } from '../shared/plugin/errors.js'
+import { recover, type MaybePromise } from '../shared/plugin/maybe-promise.js'
 
 export type Explain = (request: FastifyRequest) => boolean | Promise<boolean>
 

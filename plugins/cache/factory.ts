@@ -1,4 +1,4 @@
-import type { Clock, Timer } from '../shared/clock.js'
+import type { Clock, Timer } from '../shared/plugin/clock.js'
 import { FactoryTimeoutError } from './errors.js'
 import type { Cached } from './jsonify.js'
 

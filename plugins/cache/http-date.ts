@@ -1,4 +1,4 @@
-import { systemClock } from '../shared/clock.js'
+import { systemClock } from '../shared/plugin/clock.js'
 
 const MONTHS = ['jan', 'feb', 'mar', 'apr', 'may', 'jun', 'jul', 'aug', 'sep', 'oct', 'nov', 'dec']
 const TIME = '(\\d\\d):(\\d\\d):(\\d\\d)'

@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyContextConfig, FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
-import { keyPrefixOf, resolveClient, type RedisClient } from '../shared/client.js'
-import { alreadyRegisteredError } from '../shared/errors.js'
-import { guardRedis, type RedisGuard } from '../shared/guard.js'
-import { Listeners } from '../shared/listeners.js'
+import { keyPrefixOf, resolveClient, type RedisClient } from '../shared/redis/client.js'
+import { alreadyRegisteredError } from '../shared/plugin/errors.js'
+import { guardRedis, type RedisGuard } from '../shared/redis/guard.js'
+import { Listeners } from '../shared/plugin/safe-emitter.js'
 import { createCoherence } from './coherence.js'
 import { CacheCore } from './core.js'
 import { createDataCache, type DataCache } from './data-cache.js'
@@ -40,8 +40,8 @@ declare module 'fastify' {
   }
 }
 
-export type { BackoffOptions } from '../shared/backoff.js'
-export type { DeadLetters } from '../shared/dead-letters.js'
+export type { BackoffOptions } from '../shared/plugin/backoff.js'
+export type { DeadLetters } from '../shared/work-queue/dead-letters.js'
 export type { CacheStats } from './core.js'
 export type { CacheCounts } from './counts.js'
 export type { DataCache, InvalidateOptions, KeyedValue, WrapOptions } from './data-cache.js'

@@ -1,8 +1,8 @@
 import type { Redis } from 'ioredis'
-import { isCluster, sendsOf, type RedisClient } from '../shared/client.js'
-import { onNode } from '../shared/cluster-nodes.js'
-import { isWrongType } from '../shared/errors.js'
-import { mayAnswerSingly, turnOf, type Turn } from '../shared/turn.js'
+import { isCluster, sendsOf, type RedisClient } from '../shared/redis/client.js'
+import { onNode } from '../shared/redis/cluster-nodes.js'
+import { isWrongType } from '../shared/plugin/errors.js'
+import { mayAnswerSingly, turnOf, type Turn } from '../shared/redis/micro-batch.js'
 import { TurnReads } from './turn-reads.js'
 
 interface Waiter {

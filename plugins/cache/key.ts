@@ -1,4 +1,4 @@
-import { hashId } from '../shared/keys.js'
+import { hashId } from '../shared/plugin/keys.js'
 import { Counts } from './counts.js'
 import type { VariantsMeta } from './entry.js'
 import { normalizeSelecting } from './vary.js'

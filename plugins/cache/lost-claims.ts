@@ -1,4 +1,4 @@
-import type { Clock, Timer } from '../shared/clock.js'
+import type { Clock, Timer } from '../shared/plugin/clock.js'
 
 /** How often a lost claim is tried to be ended; one that expires before needs no end. */
 export const RETRY_MS = 50

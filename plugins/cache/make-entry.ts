@@ -1,6 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { isPromise } from '../shared/maybe-promise.js'
-import { areSendable } from '../shared/sendable.js'
+import { isPromise } from '../shared/plugin/maybe-promise.js'
+import { areSendable } from '../shared/http/sendable.js'
 import { secondsOf, type Directives } from './cache-control.js'
 import type { ResponseMeta, StoredResponse } from './entry.js'
 import { explicitLifetime, heuristicLifetime, initialAge, type FreshnessInput } from './freshness.js'

@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache'
-import { steadyTime, systemClock, type Clock } from '../shared/clock.js'
+import { steadyTime, systemClock, type Clock } from '../shared/plugin/clock.js'
 import { bytesOf, ownEntry, type Entry } from './entry.js'
 import { whileWritten, type Generation } from './frame.js'
 import { createPace } from './pace.js'

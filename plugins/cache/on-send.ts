@@ -1,6 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { hashId } from '../shared/keys.js'
-import type { MaybePromise } from '../shared/maybe-promise.js'
+import { hashId } from '../shared/plugin/keys.js'
+import type { MaybePromise } from '../shared/plugin/maybe-promise.js'
 import { capture, discard, type Captured } from './capture.js'
 import { decodableCoding, decode, weakenEtag, withoutEncoding } from './codings.js'
 import { matchesEtag } from './conditional.js'

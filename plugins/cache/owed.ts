@@ -1,5 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { Clock, Timer } from '../shared/clock.js'
+import type { Clock, Timer } from '../shared/plugin/clock.js'
 import type { Entry } from './entry.js'
 import { EVERYTHING } from './store.js'
 

@@ -2,7 +2,7 @@ import { IncomingMessage, ServerResponse, type IncomingHttpHeaders } from 'node:
 import type { Socket } from 'node:net'
 import { Duplex } from 'node:stream'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
-import { markOwnRequest } from '../shared/own-requests.js'
+import { markOwnRequest } from '../shared/http/internal-requests.js'
 
 /** The parts of a client's request that the request in the background repeats. */
 export interface RequestSource {

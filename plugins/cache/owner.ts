@@ -1,7 +1,7 @@
 import type { FastifyRequest } from 'fastify'
-import { describe } from '../shared/errors.js'
-import { isNobody, isNumericId } from '../shared/ids.js'
-import { whenReady, type MaybePromise } from '../shared/maybe-promise.js'
+import { describe } from '../shared/plugin/errors.js'
+import { isNobody, isNumericId } from '../shared/plugin/ids.js'
+import { whenReady, type MaybePromise } from '../shared/plugin/maybe-promise.js'
 import { InvalidValueError } from './errors.js'
 
 /** The id of a response's owner. A promise is awaited; the last five mean that there is no owner. */

@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache'
-import type { Clock } from '../shared/clock.js'
+import type { Clock } from '../shared/plugin/clock.js'
 
 /** For how long requests of a key do not wait for one another after a response of it was not shareable. */
 const PASS_MS = 10_000

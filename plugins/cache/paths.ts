@@ -1,6 +1,6 @@
 import type { FastifyRequest } from 'fastify'
-import { hashId } from '../shared/keys.js'
-import { isPromise, type MaybePromise } from '../shared/maybe-promise.js'
+import { hashId } from '../shared/plugin/keys.js'
+import { isPromise, type MaybePromise } from '../shared/plugin/maybe-promise.js'
 import type { ResolvedRouteCache } from './resolve-options.js'
 
 // A longer path is named by its digest: a client chooses its length, and every entry names it.

@@ -1,5 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import type { ReadRecorder, Reader } from '../shared/request-reads.js'
+import type { ReadRecorder, Reader } from '../shared/http/read-recorder.js'
 import type { Harmless } from './harmless.js'
 import { COOKIE } from './vary.js'
 

@@ -1,4 +1,4 @@
-import { lua, timedLua } from '../shared/script.js'
+import { lua, timedLua } from '../shared/redis/script.js'
 import { GENERATION_RANGE } from './frame.js'
 
 const [FIRST, LAST] = GENERATION_RANGE

@@ -1,10 +1,10 @@
 import { deserialize, serialize } from 'node:v8'
-import { reasonOf } from '../shared/errors.js'
-import { describeLoss, lossIn } from '../shared/lossless-json.js'
-import { handled, isPromise } from '../shared/maybe-promise.js'
-import type { OptionReader } from '../shared/options.js'
+import { reasonOf } from '../shared/plugin/errors.js'
+import { describeLoss, lossIn } from '../shared/plugin/lossless-json.js'
+import { handled, isPromise } from '../shared/plugin/maybe-promise.js'
+import type { OptionReader } from '../shared/plugin/option-reader.js'
 import { UnserializableError } from './errors.js'
-import { copyBytes } from '../shared/own-bytes.js'
+import { copyBytes } from '../shared/plugin/bytes.js'
 
 /** Turns values into bytes and back. Both methods must return at once, as values are read at once. */
 export interface Serializer {

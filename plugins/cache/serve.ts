@@ -1,6 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { validationHeaders } from './conditional.js'
-import { isPromise } from '../shared/maybe-promise.js'
+import { isPromise } from '../shared/plugin/maybe-promise.js'
 import type { CacheCore, Tier } from './core.js'
 import type { CacheKey } from './key.js'
 import { isVariants, usabilityOf, type StoredResponse } from './entry.js'

@@ -1,4 +1,4 @@
-import type { Clock } from '../shared/clock.js'
+import type { Clock } from '../shared/plugin/clock.js'
 
 // After this the store is asked again.
 const VALID_MS = 60_000

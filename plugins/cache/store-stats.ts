@@ -1,5 +1,5 @@
-import type { RedisClient } from '../shared/client.js'
-import { infoOf, mastersOf } from '../shared/info.js'
+import type { RedisClient } from '../shared/redis/client.js'
+import { infoOf, mastersOf } from '../shared/redis/info.js'
 
 /** What a store says of itself. Redis's figures are those of the whole server, whoever uses it; of a Cluster, of all masters. */
 export interface StoreStats {

@@ -1,4 +1,4 @@
-import { invalidOptionError } from '../shared/errors.js'
+import { invalidOptionError } from '../shared/plugin/errors.js'
 
 /** A number is the tag of its decimal digits: `7` and `'7'` are the same tag. */
 export type Tag = string | number | bigint

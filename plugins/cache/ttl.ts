@@ -1,5 +1,5 @@
-import { parseDuration, type Duration } from '../shared/duration.js'
-import type { OptionReader } from '../shared/options.js'
+import { parseDuration, type Duration } from '../shared/plugin/duration.js'
+import type { OptionReader } from '../shared/plugin/option-reader.js'
 import { MAX_LIFE_MS } from './store.js'
 
 /** Milliseconds by name. */

@@ -1,5 +1,5 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { Reader } from '../shared/request-reads.js'
+import type { Reader } from '../shared/http/read-recorder.js'
 import { isVariants } from './entry.js'
 import { joined } from './headers.js'
 import { ALL_HEADERS, ENCODING, FORWARDED_HOST } from './request-reads.js'

@@ -1,6 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { parseList } from 'structured-headers'
-import { reasonOf } from '../shared/errors.js'
+import { reasonOf } from '../shared/plugin/errors.js'
 import type { CacheCore } from './core.js'
 import { joined } from './headers.js'
 import { canonicalPath, compilePattern, pathTag, withoutOrigin } from './paths.js'

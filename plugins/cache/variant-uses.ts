@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache'
-import { hashId } from '../shared/keys.js'
+import { hashId } from '../shared/plugin/keys.js'
 
 const MOST_KEYS = 1000
 /** A client chooses how long the header is that the text holds. */

@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import type { FastifyBaseLogger, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
-import { readingAs, READS, type Reader } from '../shared/request-reads.js'
+import { readingAs, READS, type Reader } from '../shared/http/read-recorder.js'
 import type { Harmless } from './harmless.js'
 import { ALL_HEADERS, RequestReads } from './request-reads.js'
 

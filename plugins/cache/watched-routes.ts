@@ -1,5 +1,5 @@
 import type { FastifyContextConfig, FastifyInstance, RouteOptions } from 'fastify'
-import { watchRoutes } from '../shared/route-watch.js'
+import { watchRoutes } from '../shared/http/route-watch.js'
 import { isLookedUp } from './request-key.js'
 import { onlyInvalidates } from './resolve-options.js'
 import { isUnsafe } from './unsafe.js'

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
-import { sleep, type Clock, type Timer } from '../shared/clock.js'
-import { hashId } from '../shared/keys.js'
+import { sleep, type Clock, type Timer } from '../shared/plugin/clock.js'
+import { hashId } from '../shared/plugin/keys.js'
 import type { CacheCore, Lookup } from './core.js'
 import type { Entry } from './entry.js'
 import { refuseCircle, waitingFor, type Waitable } from './makings.js'

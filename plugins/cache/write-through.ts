@@ -1,4 +1,4 @@
-import { toError } from '../shared/errors.js'
+import { toError } from '../shared/plugin/errors.js'
 import type { CacheCore } from './core.js'
 import { FactoryTimeoutError } from './errors.js'
 import { withLimits } from './factory.js'

@@ -1,4 +1,4 @@
-import { pluginError } from '../shared/errors.js'
+import { pluginError } from '../shared/plugin/errors.js'
 
 /** Redis did not take it in time. */
 export const StoreUnavailableError = pluginError('events', 'STORE_UNAVAILABLE', '%s (%s)', 503)

@@ -1,7 +1,7 @@
 import type { Redis } from 'ioredis'
-import type { Clock, Timer } from '../shared/clock.js'
-import { withDeadline } from '../shared/deadline.js'
-import { reasonOf } from '../shared/errors.js'
+import type { Clock, Timer } from '../shared/plugin/clock.js'
+import { withDeadline } from '../shared/redis/deadline.js'
+import { reasonOf } from '../shared/plugin/errors.js'
 import type { Subscription } from './topology.js'
 
 /** A connection that is silent for as long is asked whether it is there. */

@@ -1,8 +1,8 @@
-import type { RedisClient } from '../shared/client.js'
-import type { Clock } from '../shared/clock.js'
-import { MAX_TIMER_MS, type Duration } from '../shared/duration.js'
-import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
-import { readOptions } from '../shared/options.js'
+import type { RedisClient } from '../shared/redis/client.js'
+import type { Clock } from '../shared/plugin/clock.js'
+import { MAX_TIMER_MS, type Duration } from '../shared/plugin/duration.js'
+import { DEFAULT_TIMEOUT_MS } from '../shared/redis/guard.js'
+import { readOptions } from '../shared/plugin/option-reader.js'
 
 export interface EventsPluginOptions {
   /** An ioredis client; `false` for events of this process alone. @default fastify.redis, else this process alone */

@@ -1,6 +1,6 @@
 import type { Redis } from 'ioredis'
-import { isCluster, type RedisClient } from '../shared/client.js'
-import type { Clock, Timer } from '../shared/clock.js'
+import { isCluster, type RedisClient } from '../shared/redis/client.js'
+import type { Clock, Timer } from '../shared/plugin/clock.js'
 import type { Pattern } from './channels.js'
 import { Line } from './line.js'
 import { addressOf, createTopology, type Subscription, type Topology } from './topology.js'

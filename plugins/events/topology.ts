@@ -1,6 +1,6 @@
 import type { Cluster, Redis } from 'ioredis'
-import { databaseChannel, isCluster, type RedisClient } from '../shared/client.js'
-import { runScript } from '../shared/script.js'
+import { databaseChannel, isCluster, type RedisClient } from '../shared/redis/client.js'
+import { runScript } from '../shared/redis/script.js'
 import type { Pattern } from './channels.js'
 import { PUBLISH_SHARDED } from './scripts.js'
 

@@ -1,8 +1,8 @@
-import type { Clock } from '../shared/clock.js'
-import { withDeadline } from '../shared/deadline.js'
-import type { Duration } from '../shared/duration.js'
-import { invalidArgumentError, pluginError, reasonOf } from '../shared/errors.js'
-import { readOptions } from '../shared/options.js'
+import type { Clock } from '../shared/plugin/clock.js'
+import { withDeadline } from '../shared/redis/deadline.js'
+import type { Duration } from '../shared/plugin/duration.js'
+import { invalidArgumentError, pluginError, reasonOf } from '../shared/plugin/errors.js'
+import { readOptions } from '../shared/plugin/option-reader.js'
 import { readMeasurements, type HealthStatus, type Measurement } from './measurement.js'
 
 export interface CheckOptions {

@@ -1,4 +1,4 @@
-import { describe } from '../shared/errors.js'
+import { describe } from '../shared/plugin/errors.js'
 
 /** As in the IETF draft `draft-inadarei-api-health-check`. */
 export type HealthStatus = 'pass' | 'warn' | 'fail'

@@ -1,10 +1,10 @@
 import type { FastifyUnderPressureOptions } from '@fastify/under-pressure'
 import type { LogLevel } from 'fastify'
-import { AUDIENCE_ALLOWED, guardOf, isAudience, LOG_LEVELS, type Audience, type Guard } from '../shared/audience.js'
-import type { RedisClient } from '../shared/client.js'
-import type { Clock } from '../shared/clock.js'
-import { MAX_TIMER_MS, type Duration } from '../shared/duration.js'
-import { readOptions, type OptionReader } from '../shared/options.js'
+import { AUDIENCE_ALLOWED, guardOf, isAudience, LOG_LEVELS, type Audience, type Guard } from '../shared/http/access-rule.js'
+import type { RedisClient } from '../shared/redis/client.js'
+import type { Clock } from '../shared/plugin/clock.js'
+import { MAX_TIMER_MS, type Duration } from '../shared/plugin/duration.js'
+import { readOptions, type OptionReader } from '../shared/plugin/option-reader.js'
 
 /** Who is shown the single checks: everyone, no one, clients on this machine, or the requests that a function allows. */
 export type DetailsOption = Audience

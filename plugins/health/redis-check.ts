@@ -1,8 +1,8 @@
 import type { Redis } from 'ioredis'
-import { isCluster, type RedisClient } from '../shared/client.js'
-import type { Clock } from '../shared/clock.js'
-import { circuitOf } from '../shared/guard.js'
-import { infoOf, mastersOf } from '../shared/info.js'
+import { isCluster, type RedisClient } from '../shared/redis/client.js'
+import type { Clock } from '../shared/plugin/clock.js'
+import { circuitOf } from '../shared/redis/guard.js'
+import { infoOf, mastersOf } from '../shared/redis/info.js'
 import type { Check } from './checks.js'
 import { measurements, type HealthStatus, type Measurement } from './measurement.js'
 

@@ -1,5 +1,5 @@
-import { reasonOf } from '../shared/errors.js'
-import { hashId } from '../shared/keys.js'
+import { reasonOf } from '../shared/plugin/errors.js'
+import { hashId } from '../shared/plugin/keys.js'
 import { UnserializableError } from './errors.js'
 
 /**

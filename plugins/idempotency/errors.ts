@@ -1,4 +1,4 @@
-import { pluginError } from '../shared/errors.js'
+import { pluginError } from '../shared/plugin/errors.js'
 
 const InProgress = pluginError('idempotency', 'IN_PROGRESS', 'a request with this key is under way', 409)
 

@@ -1,5 +1,5 @@
 import type { FastifyRequest } from 'fastify'
-import { hashId } from '../shared/keys.js'
+import { hashId } from '../shared/plugin/keys.js'
 import { digestOf } from './body.js'
 
 const PARTS = ['method', 'host', 'path', 'query', 'body', 'fingerprint'] as const

@@ -1,6 +1,6 @@
 import type { FastifyRequest } from 'fastify'
-import { describe, routeOf } from '../shared/errors.js'
-import { hashId } from '../shared/keys.js'
+import { describe, routeOf } from '../shared/plugin/errors.js'
+import { hashId } from '../shared/plugin/keys.js'
 import { InvalidKeyError, InvalidValueError, MissingKeyError } from './errors.js'
 import type { ResolvedRoute } from './options.js'
 

@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache'
-import { systemClock, type Clock } from '../shared/clock.js'
+import { systemClock, type Clock } from '../shared/plugin/clock.js'
 import { ownAnswer } from './own-answer.js'
 import type { Claim, IdempotencyStore, StoredAnswer } from './store.js'
 

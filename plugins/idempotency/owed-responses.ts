@@ -1,8 +1,8 @@
 import { AsyncResource } from 'node:async_hooks'
 import type { FastifyBaseLogger } from 'fastify'
-import { batchesOf } from '../shared/batches.js'
-import type { Clock, Timer } from '../shared/clock.js'
-import type { RedisGuard } from '../shared/guard.js'
+import { batchesOf } from '../shared/plugin/batches.js'
+import type { Clock, Timer } from '../shared/plugin/clock.js'
+import type { RedisGuard } from '../shared/redis/guard.js'
 import { ownAnswer } from './own-answer.js'
 import type { Claimant, IdempotencyStore, StoredAnswer } from './store.js'
 

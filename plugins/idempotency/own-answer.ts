@@ -1,4 +1,4 @@
-import { ownBytes } from '../shared/own-bytes.js'
+import { ownBytes } from '../shared/plugin/bytes.js'
 import type { StoredAnswer } from './store.js'
 
 /** What an answer takes beside its headers and body, roughly: its key, its owner and its place. */

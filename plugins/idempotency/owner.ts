@@ -1,6 +1,6 @@
 import type { FastifyRequest } from 'fastify'
-import { routeOf } from '../shared/errors.js'
-import { isExactNumber, isNumericId } from '../shared/ids.js'
+import { routeOf } from '../shared/plugin/errors.js'
+import { isExactNumber, isNumericId } from '../shared/plugin/ids.js'
 import { InvalidValueError, ScopeRequiredError } from './errors.js'
 
 /** What clients send in place of credentials that they do not have (`Og==` is an empty name and password): one owner for all of them. */

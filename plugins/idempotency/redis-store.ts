@@ -1,7 +1,7 @@
 import { validateHeaderName, validateHeaderValue } from 'node:http'
-import type { RedisClient } from '../shared/client.js'
-import { keySpace } from '../shared/keys.js'
-import { runScript, runScriptForBytes } from '../shared/script.js'
+import type { RedisClient } from '../shared/redis/client.js'
+import { keySpace } from '../shared/plugin/keys.js'
+import { runScript, runScriptForBytes } from '../shared/redis/script.js'
 import { claimScript, completeScript, releaseScript, renewScript } from './scripts.js'
 import type { Claim, IdempotencyStore, StoredAnswer } from './store.js'
 

@@ -1,7 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { Clock, Timer } from '../shared/clock.js'
-import { reasonOf } from '../shared/errors.js'
-import type { RedisGuard } from '../shared/guard.js'
+import type { Clock, Timer } from '../shared/plugin/clock.js'
+import { reasonOf } from '../shared/plugin/errors.js'
+import type { RedisGuard } from '../shared/redis/guard.js'
 import { TAKEN, type OwedResponse, type OwedResponses } from './owed-responses.js'
 import type { Claimant, IdempotencyStore, StoredAnswer } from './store.js'
 

@@ -1,4 +1,4 @@
-import { lua } from '../shared/script.js'
+import { lua } from '../shared/redis/script.js'
 
 /**
  * Takes a key, where nobody has it.

@@ -1,4 +1,4 @@
-import type { Clock, Timer } from '../shared/clock.js'
+import type { Clock, Timer } from '../shared/plugin/clock.js'
 import type { Calls } from './store.js'
 
 /** Where one waits to be called. A call that comes while he does not listen is kept for him. */

@@ -1,4 +1,4 @@
-import { pluginError } from '../shared/errors.js'
+import { pluginError } from '../shared/plugin/errors.js'
 
 /** Somebody else had the lock until the wait was over. 423: the client may try again. */
 export const LockedError = pluginError('lock', 'LOCKED', 'somebody else has the lock', 423)

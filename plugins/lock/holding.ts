@@ -1,4 +1,4 @@
-import type { Clock, Timer } from '../shared/clock.js'
+import type { Clock, Timer } from '../shared/plugin/clock.js'
 import { about, ClosedError, LostError, ReleasedError } from './errors.js'
 import type { LockStore } from './store.js'
 

@@ -1,6 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
-import { sleep, type Clock } from '../shared/clock.js'
-import { invalidArgumentError, reasonOf } from '../shared/errors.js'
+import { sleep, type Clock } from '../shared/plugin/clock.js'
+import { invalidArgumentError, reasonOf } from '../shared/plugin/errors.js'
 import type { Bells } from './bells.js'
 import { about, ClosedError, LostError } from './errors.js'
 import { GONE, Holding, type HeldLock, type LockHandle } from './holding.js'

@@ -1,4 +1,4 @@
-import { systemClock, type Clock } from '../shared/clock.js'
+import { systemClock, type Clock } from '../shared/plugin/clock.js'
 import type { Calls, LockStore } from './store.js'
 
 interface Held {

@@ -1,9 +1,9 @@
-import { isRedisClient, repliesWithText, REPLIES_ALLOWED, type RedisClient } from '../shared/client.js'
-import type { Clock } from '../shared/clock.js'
-import type { Duration } from '../shared/duration.js'
-import { invalidOptionError, InWords } from '../shared/errors.js'
-import { DEFAULT_TIMEOUT_MS } from '../shared/guard.js'
-import { readOptions } from '../shared/options.js'
+import { isRedisClient, repliesWithText, REPLIES_ALLOWED, type RedisClient } from '../shared/redis/client.js'
+import type { Clock } from '../shared/plugin/clock.js'
+import type { Duration } from '../shared/plugin/duration.js'
+import { invalidOptionError, InWords } from '../shared/plugin/errors.js'
+import { DEFAULT_TIMEOUT_MS } from '../shared/redis/guard.js'
+import { readOptions } from '../shared/plugin/option-reader.js'
 
 /** How one lock is taken; what is left out is as the plugin's. */
 export interface LockOptions {

@@ -1,4 +1,4 @@
-import { invalidArgumentError } from '../shared/errors.js'
+import { invalidArgumentError } from '../shared/plugin/errors.js'
 
 const ALLOWED = 'a string that is not empty, or several, each once'
 

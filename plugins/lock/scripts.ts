@@ -1,5 +1,5 @@
-import { fenceLua } from '../shared/fence.js'
-import { lua, timedLua } from '../shared/script.js'
+import { fenceLua } from '../shared/redis/fence.js'
+import { lua, timedLua } from '../shared/redis/script.js'
 
 /*
  * A lock is the name of its owner, with the lock's TTL. Beside it stand its fence, the last token given out, and where somebody

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import type { Clock } from '../shared/clock.js'
+import type { Clock } from '../shared/plugin/clock.js'
 import type { Bells } from './bells.js'
 import { about, ClosedError, LockedError, StoreUnavailableError } from './errors.js'
 import type { Holding } from './holding.js'

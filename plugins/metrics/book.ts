@@ -1,7 +1,7 @@
 import { Counter, Gauge, type Registry } from 'prom-client'
-import type { Clock } from '../shared/clock.js'
-import { withDeadline } from '../shared/deadline.js'
-import { InWords, invalidOptionError } from '../shared/errors.js'
+import type { Clock } from '../shared/plugin/clock.js'
+import { withDeadline } from '../shared/redis/deadline.js'
+import { InWords, invalidOptionError } from '../shared/plugin/errors.js'
 import { FastHistogram } from './histogram.js'
 import { METRICS, type Aggregator, type Definition, type SourceKind } from './names.js'
 

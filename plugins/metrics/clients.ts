@@ -1,5 +1,5 @@
 import type { FastifyInstance } from 'fastify'
-import type { RedisClient } from '../shared/client.js'
+import type { RedisClient } from '../shared/redis/client.js'
 
 /** The clients of `fastify.redis`, by namespace; the one without is `default`. */
 export function findClients (fastify: FastifyInstance): Array<readonly [name: string, client: RedisClient]> {

@@ -1,5 +1,5 @@
-import type { RedisClient } from '../shared/client.js'
-import { systemClock, type Clock } from '../shared/clock.js'
+import type { RedisClient } from '../shared/redis/client.js'
+import { systemClock, type Clock } from '../shared/plugin/clock.js'
 
 export interface CommandListener {
   /** @param ms - from when the command was written, or queued while there is no connection, to its answer */

@@ -1,9 +1,9 @@
 import type { LogLevel } from 'fastify'
 import { Registry } from 'prom-client'
-import { AUDIENCE_ALLOWED, guardOf, isAudience, LOG_LEVELS, type Audience, type Guard } from '../shared/audience.js'
-import type { Clock } from '../shared/clock.js'
-import { MAX_TIMER_MS, type Duration } from '../shared/duration.js'
-import { readOptions, type OptionReader } from '../shared/options.js'
+import { AUDIENCE_ALLOWED, guardOf, isAudience, LOG_LEVELS, type Audience, type Guard } from '../shared/http/access-rule.js'
+import type { Clock } from '../shared/plugin/clock.js'
+import { MAX_TIMER_MS, type Duration } from '../shared/plugin/duration.js'
+import { readOptions, type OptionReader } from '../shared/plugin/option-reader.js'
 import { UNMATCHED } from './names.js'
 
 /** Who may read: everyone, no one, clients on this machine, or the requests that a function allows. */

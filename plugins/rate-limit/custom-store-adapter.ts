@@ -1,6 +1,6 @@
 import type { RouteOptions } from 'fastify'
-import { systemClock, type Clock } from '../shared/clock.js'
-import { parseDuration } from '../shared/duration.js'
+import { systemClock, type Clock } from '../shared/plugin/clock.js'
+import { parseDuration } from '../shared/plugin/duration.js'
 import type { CustomStore, CustomStoreCallback } from './custom-store.js'
 import { UnsupportedByStoreError } from './errors.js'
 import type { RouteRateLimitOptions } from './options.js'

@@ -1,5 +1,5 @@
 import type { FastifyRequest } from 'fastify'
-import { describe, pluginError, routeOf } from '../shared/errors.js'
+import { describe, pluginError, routeOf } from '../shared/plugin/errors.js'
 
 /** Redis cannot be asked, and the policy is to refuse then. */
 export const StoreUnavailableError = pluginError('rate-limit', 'STORE_UNAVAILABLE', 'the limit cannot be checked now', 503)

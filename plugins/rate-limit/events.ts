@@ -1,5 +1,5 @@
 import type { FastifyRequest } from 'fastify'
-import type { Listeners } from '../shared/listeners.js'
+import type { Listeners } from '../shared/plugin/safe-emitter.js'
 import type { Decision } from './decision.js'
 import type { Policy } from './policy.js'
 

@@ -1,5 +1,5 @@
 import type { FastifyRequest } from 'fastify'
-import type { AnyRequest } from '../shared/any-request.js'
+import type { AnyRequest } from '../shared/http/any-request.js'
 import type { Limiter } from './limiter.js'
 import { createRequestLimiter } from './request-limiter.js'
 import type { ResolvedRouteOptions } from './resolve-options.js'

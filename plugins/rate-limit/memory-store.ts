@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache'
-import { steadyTime, systemClock, type Clock } from '../shared/clock.js'
+import { steadyTime, systemClock, type Clock } from '../shared/plugin/clock.js'
 import type { Counter } from './counter.js'
 import { createCounter } from './create-counter.js'
 import type { Verdict } from './decision.js'

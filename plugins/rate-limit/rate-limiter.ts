@@ -1,6 +1,6 @@
 import type { RouteOptions } from 'fastify'
-import { invalidArgumentError, invalidOptionError } from '../shared/errors.js'
-import { readOptions } from '../shared/options.js'
+import { invalidArgumentError, invalidOptionError } from '../shared/plugin/errors.js'
+import { readOptions } from '../shared/plugin/option-reader.js'
 import type { Decision } from './decision.js'
 import { invalidValue, requireCost, StoreUnavailableError } from './errors.js'
 import { tellDecision, type Events, type RateLimitEvents, type RateLimitListener } from './events.js'

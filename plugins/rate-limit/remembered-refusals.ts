@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache'
-import { systemClock, type Clock } from '../shared/clock.js'
+import { systemClock, type Clock } from '../shared/plugin/clock.js'
 import type { Decision } from './decision.js'
 import { countsRefusals, type Policy } from './policy.js'
 

@@ -1,8 +1,8 @@
 import { format } from '@lukeed/ms'
-import type { Duration } from '../shared/duration.js'
-import { parseDuration } from '../shared/duration.js'
-import { invalidOptionError } from '../shared/errors.js'
-import { readOptions, type OptionReader } from '../shared/options.js'
+import type { Duration } from '../shared/plugin/duration.js'
+import { parseDuration } from '../shared/plugin/duration.js'
+import { invalidOptionError } from '../shared/plugin/errors.js'
+import { readOptions, type OptionReader } from '../shared/plugin/option-reader.js'
 import type { LimitOptions, PolicyOptions } from './options.js'
 import { ALGORITHMS, longestWindow, type Limit, type Penalty, type Policy } from './policy.js'
 

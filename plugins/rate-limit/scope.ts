@@ -1,7 +1,7 @@
 import type { FastifyInstance, RouteOptions } from 'fastify'
-import { canonicalText } from '../shared/canonical.js'
-import { invalidOptionError } from '../shared/errors.js'
-import { safeId } from '../shared/keys.js'
+import { canonicalText } from '../shared/plugin/canonical.js'
+import { invalidOptionError } from '../shared/plugin/errors.js'
+import { safeId } from '../shared/plugin/keys.js'
 import { TooLateError } from './errors.js'
 import type { Algorithm } from './policy.js'
 

@@ -1,4 +1,4 @@
-import { lua, timedLua, type Script } from '../shared/script.js'
+import { lua, timedLua, type Script } from '../shared/redis/script.js'
 import { ALGORITHM_SCRIPTS } from './algorithm-scripts.js'
 import type { Algorithm } from './policy.js'
 import { SLIDING_LOG_LAYOUT, SLIDING_LOG_SHORTCUT } from './sliding-log-script.js'

@@ -1,8 +1,8 @@
-import { toError } from '../shared/errors.js'
+import { toError } from '../shared/plugin/errors.js'
 import type { Decision } from './decision.js'
 import { StoreUnavailableError, UnsupportedByStoreError } from './errors.js'
 import type { Limiter } from './limiter.js'
-import type { MaybePromise } from '../shared/maybe-promise.js'
+import type { MaybePromise } from '../shared/plugin/maybe-promise.js'
 import type { Policy } from './policy.js'
 import type { Mode } from './store.js'
 

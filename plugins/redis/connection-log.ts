@@ -1,5 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { RedisClient } from '../shared/client.js'
+import type { RedisClient } from '../shared/redis/client.js'
 import { addressOf } from './connect.js'
 import { isDatabaseRefusal, summary } from './errors.js'
 import type { ResolvedRedisOptions } from './options.js'

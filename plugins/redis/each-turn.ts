@@ -1,4 +1,4 @@
-import { setSends, type RedisClient } from '../shared/client.js'
+import { setSends, type RedisClient } from '../shared/redis/client.js'
 
 /**
  * What is asked for in one turn of the event loop travels together. But ioredis sends the next turn's commands only when the

@@ -1,4 +1,4 @@
-import { pluginError, withoutArguments } from '../shared/errors.js'
+import { pluginError, withoutArguments } from '../shared/plugin/errors.js'
 
 export const AlreadyRegisteredError = pluginError('redis', 'ALREADY_REGISTERED', '%s is taken: give each further connection a "namespace" of its own')
 

@@ -1,19 +1,19 @@
 import fastifyRedis from '@fastify/redis'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
-import { setKeyPrefix, type RedisClient } from '../shared/client.js'
-import { releaseCircuit } from '../shared/guard.js'
-import { watchRoutes } from '../shared/route-watch.js'
+import { setKeyPrefix, type RedisClient } from '../shared/redis/client.js'
+import { releaseCircuit } from '../shared/redis/guard.js'
+import { watchRoutes } from '../shared/http/route-watch.js'
 import { beginConnecting, closeClient, createClient, rememberNodes, waitUntilReady } from './connect.js'
 import { logConnection } from './connection-log.js'
 import { AlreadyRegisteredError, isSetupError } from './errors.js'
 import { resolveRedisOptions, type RedisPluginOptions } from './options.js'
 
-export { clusterOf, type RedisClient } from '../shared/client.js'
+export { clusterOf, type RedisClient } from '../shared/redis/client.js'
 // Carries the declaration of `fastify.redis` into what users compile against.
 export type { FastifyRedis } from '@fastify/redis'
-export type { CircuitStatus } from '../shared/circuit.js'
-export { circuitOf } from '../shared/guard.js'
+export type { CircuitStatus } from '../shared/redis/circuit-breaker.js'
+export { circuitOf } from '../shared/redis/guard.js'
 export type { RedisPluginOptions } from './options.js'
 
 /**

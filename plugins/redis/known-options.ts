@@ -1,6 +1,6 @@
 import { Redis, type ClusterOptions, type RedisOptions } from 'ioredis'
-import { unknownOptionError } from '../shared/errors.js'
-import { FASTIFY_OPTIONS } from '../shared/options.js'
+import { unknownOptionError } from '../shared/plugin/errors.js'
+import { FASTIFY_OPTIONS } from '../shared/plugin/option-reader.js'
 import type { RedisPluginOptions, SuiteOptions } from './options.js'
 
 /** All names of the options `T`: the compiler refuses a list that lacks one. */

@@ -1,6 +1,6 @@
 import type { ClusterNode } from 'ioredis'
-import { isRedisClient } from '../shared/client.js'
-import { InWords, invalidOptionError } from '../shared/errors.js'
+import { isRedisClient } from '../shared/redis/client.js'
+import { InWords, invalidOptionError } from '../shared/plugin/errors.js'
 import type { RedisPluginOptions } from './options.js'
 
 const URL_ALLOWED = 'redis://host:port or rediss://host:port, with % / ? # and @ of a user and password written as %25 %2F %3F %23 and %40; for a Unix socket the option path'

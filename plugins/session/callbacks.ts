@@ -1,7 +1,7 @@
 import type { FastifyReply, FastifyRequest, Session } from 'fastify'
-import { reasonOf, toError } from '../shared/errors.js'
-import { failHook } from '../shared/hook-callback.js'
-import { handled, isPromise, recover } from '../shared/maybe-promise.js'
+import { reasonOf, toError } from '../shared/plugin/errors.js'
+import { failHook } from '../shared/http/hook-callback.js'
+import { handled, isPromise, recover } from '../shared/plugin/maybe-promise.js'
 import { RESERVED } from './fields.js'
 import { requestOf } from './state.js'
 

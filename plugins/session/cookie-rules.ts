@@ -1,4 +1,4 @@
-import { invalidOptionError, unknownOptionError } from '../shared/errors.js'
+import { invalidOptionError, unknownOptionError } from '../shared/plugin/errors.js'
 import type { CookieOptions } from './cookie.js'
 import { InvalidCookieError } from './errors.js'
 

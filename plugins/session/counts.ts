@@ -1,4 +1,4 @@
-import { systemClock, type Clock } from '../shared/clock.js'
+import { systemClock, type Clock } from '../shared/plugin/clock.js'
 
 /** What this process counted of sessions, `fastify.sessions.stats()`. */
 export interface SessionStats {

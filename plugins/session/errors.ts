@@ -1,4 +1,4 @@
-import { pluginError } from '../shared/errors.js'
+import { pluginError } from '../shared/plugin/errors.js'
 
 /** The answer while the store cannot be asked: 503, so that nobody is taken for logged out. */
 export const StoreUnavailableError = pluginError('session', 'STORE_UNAVAILABLE', 'sessions cannot be read or saved now', 503)

@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler, onSendHookHandler } from 'fastify'
-import { failHook, finishHook, holdPayload } from '../shared/hook-callback.js'
-import { recorderOf, type Reader, type ReadRecorder } from '../shared/request-reads.js'
+import { failHook, finishHook, holdPayload } from '../shared/http/hook-callback.js'
+import { recorderOf, type Reader, type ReadRecorder } from '../shared/http/read-recorder.js'
 import type { Adapter } from './adapter.js'
 import { closeReply, openReply, REPLY } from './callbacks.js'
 import { checkIsCookie } from './cookie-rules.js'

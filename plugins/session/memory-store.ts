@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache'
-import { steadyTime, systemClock, type Clock } from '../shared/clock.js'
+import { steadyTime, systemClock, type Clock } from '../shared/plugin/clock.js'
 import { joinFields } from './fields.js'
 import { renewalOf, TOMBSTONE_MS, type SessionStore, type SessionTimeouts, type StoredInfo } from './store.js'
 

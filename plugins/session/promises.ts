@@ -1,6 +1,6 @@
 import type { SessionStore as FastifySessionStore } from '@fastify/session'
 import type { FastifyInstance, FastifyRequest, Session } from 'fastify'
-import { handled } from '../shared/maybe-promise.js'
+import { handled } from '../shared/plugin/maybe-promise.js'
 import { wrapCallback } from './callbacks.js'
 
 type Done = (error?: unknown) => void

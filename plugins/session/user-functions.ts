@@ -1,5 +1,5 @@
 import type { FastifySessionOptions } from '@fastify/session'
-import { handled, isPromise } from '../shared/maybe-promise.js'
+import { handled, isPromise } from '../shared/plugin/maybe-promise.js'
 import { InvalidResultError } from './errors.js'
 
 type Secret = FastifySessionOptions['secret']

@@ -1,6 +1,6 @@
-import { describe } from '../shared/errors.js'
-import { isNobody, isNumericId } from '../shared/ids.js'
-import { hashId } from '../shared/keys.js'
+import { describe } from '../shared/plugin/errors.js'
+import { isNobody, isNumericId } from '../shared/plugin/ids.js'
+import { hashId } from '../shared/plugin/keys.js'
 import { InvalidValueError } from './errors.js'
 
 /** A user's id. A number and the string of its digits are the same user. */

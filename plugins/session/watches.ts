@@ -1,9 +1,9 @@
 import type { FastifyBaseLogger } from 'fastify'
-import { callListener } from '../shared/call-listener.js'
-import type { Clock, Timer } from '../shared/clock.js'
-import { MAX_TIMER_MS } from '../shared/duration.js'
-import { isOutage, reasonOf } from '../shared/errors.js'
-import type { Feed } from '../shared/feed.js'
+import { callListener } from '../shared/plugin/call-listener.js'
+import type { Clock, Timer } from '../shared/plugin/clock.js'
+import { MAX_TIMER_MS } from '../shared/plugin/duration.js'
+import { isOutage, reasonOf } from '../shared/plugin/errors.js'
+import type { Feed } from '../shared/redis/channel-subscription.js'
 
 interface Watch {
   readonly handle: string

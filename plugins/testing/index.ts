@@ -1,9 +1,9 @@
-import { parseDuration } from '../shared/duration.js'
-import { readOptions } from '../shared/options.js'
+import { parseDuration } from '../shared/plugin/duration.js'
+import { readOptions } from '../shared/plugin/option-reader.js'
 import { ProductionError } from './errors.js'
 import { testClock, type TestClock } from './test-clock.js'
 
-export type { Clock, Timer } from '../shared/clock.js'
+export type { Clock, Timer } from '../shared/plugin/clock.js'
 export type { StepListener, TestClock } from './test-clock.js'
 
 export interface TestClockOptions {

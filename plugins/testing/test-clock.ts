@@ -1,6 +1,6 @@
-import { parseDuration, type Duration } from '../shared/duration.js'
-import { invalidArgumentError } from '../shared/errors.js'
-import type { Clock, Timer } from '../shared/clock.js'
+import { parseDuration, type Duration } from '../shared/plugin/duration.js'
+import { invalidArgumentError } from '../shared/plugin/errors.js'
+import type { Clock, Timer } from '../shared/plugin/clock.js'
 
 /** The largest delay of a timer of Node.js: a longer one fires after 1 ms there, and so it does here. */
 const MAX_DELAY_MS = 2 ** 31 - 1

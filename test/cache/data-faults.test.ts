@@ -2,7 +2,7 @@
 // take in milliseconds is in test/timing/data-cache-recovery.test.ts, a kill in test/stress/data-cache-kill.test.ts.
 import t, { type Test } from 'tap'
 import type { CachePluginOptions, DataCache } from '../../plugins/cache/index.js'
-import { sleep } from '../../plugins/shared/clock.js'
+import { sleep } from '../../plugins/shared/plugin/clock.js'
 import { advanceUntil, advanceWhile, createTestApp, newPrefix, sharedRedis, startProxy, startRedis, until, type TestAppOptions } from '../helpers/index.js'
 import { createGate, createStep, upTo } from '../helpers/cache/factories.js'
 

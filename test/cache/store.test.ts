@@ -5,7 +5,7 @@ import type { Entry } from '../../plugins/cache/entry.js'
 import { createMemoryStore } from '../../plugins/cache/memory-store.js'
 import { createRedisStore } from '../../plugins/cache/redis-store.js'
 import { EVERYTHING, type CacheStore } from '../../plugins/cache/store.js'
-import { hashId } from '../../plugins/shared/keys.js'
+import { hashId } from '../../plugins/shared/plugin/keys.js'
 import type { TestClock } from '../../plugins/testing/index.js'
 import { forEachStore, openStore, type StoreName } from '../helpers/index.js'
 

@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
 import type { IdempotencyPluginOptions } from '../../plugins/idempotency/index.js'
-import { circuitOf } from '../../plugins/shared/guard.js'
+import { circuitOf } from '../../plugins/shared/redis/guard.js'
 import { gate, ON, PATIENT, post as send } from '../helpers/idempotency/requests.js'
 import { advanceUntil, advanceWhile, createTestApp, forEachStore, newPrefix, sharedRedis, startRedis, until, type StoreName, type TestAppOptions } from '../helpers/index.js'
 

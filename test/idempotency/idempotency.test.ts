@@ -4,7 +4,7 @@ import compress from '@fastify/compress'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyServerOptions } from 'fastify'
 import t, { type Test } from 'tap'
 import { idempotency, type IdempotencyPluginOptions } from '../../plugins/idempotency/index.js'
-import { sleep } from '../../plugins/shared/clock.js'
+import { sleep } from '../../plugins/shared/plugin/clock.js'
 import { byAddress, gate, ON, PATIENT, post } from '../helpers/idempotency/requests.js'
 import { advanceWhile, createTestApp, forEachStore, until, type StoreName, type TestApp, type TestAppOptions } from '../helpers/index.js'
 

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { systemClock } from '../../plugins/shared/clock.js'
+import { systemClock } from '../../plugins/shared/plugin/clock.js'
 import type { Verdict } from '../../plugins/rate-limit/decision.js'
 import { createMemoryStore } from '../../plugins/rate-limit/memory-store.js'
 import { ALGORITHMS, type Algorithm, type Limit, type Policy } from '../../plugins/rate-limit/policy.js'

@@ -1,7 +1,7 @@
 import t, { type Test } from 'tap'
-import { Circuit, type CircuitStatus } from '../../plugins/shared/circuit.js'
-import type { Clock, Timer } from '../../plugins/shared/clock.js'
-import { withDeadline } from '../../plugins/shared/deadline.js'
+import { Circuit, type CircuitStatus } from '../../plugins/shared/redis/circuit-breaker.js'
+import type { Clock, Timer } from '../../plugins/shared/plugin/clock.js'
+import { withDeadline } from '../../plugins/shared/redis/deadline.js'
 import { createTestClock, type TestClock } from '../../plugins/testing/index.js'
 
 const PROBE_INTERVAL = 10

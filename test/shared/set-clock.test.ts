@@ -5,8 +5,8 @@ import { createMemoryStore as createCacheStore } from '../../plugins/cache/memor
 import { StoreClock } from '../../plugins/cache/store-clock.js'
 import { createMemoryStore as createLimitStore } from '../../plugins/rate-limit/memory-store.js'
 import { createMemoryStore as createSessionStore } from '../../plugins/session/memory-store.js'
-import { Circuit } from '../../plugins/shared/circuit.js'
-import { steadyTime, type Clock } from '../../plugins/shared/clock.js'
+import { Circuit } from '../../plugins/shared/redis/circuit-breaker.js'
+import { steadyTime, type Clock } from '../../plugins/shared/plugin/clock.js'
 import { createTestClock } from '../../plugins/testing/index.js'
 
 const HOUR = 3_600_000

@@ -1,6 +1,6 @@
 import t from 'tap'
-import type { Clock, Timer } from '../../plugins/shared/clock.js'
-import type { RedisGuard } from '../../plugins/shared/guard.js'
+import type { Clock, Timer } from '../../plugins/shared/plugin/clock.js'
+import type { RedisGuard } from '../../plugins/shared/redis/guard.js'
 import { createLateRedis, type LateRedis } from '../helpers/redis/late-redis.js'
 
 const PATIENT = { isPatient: true }

@@ -1,6 +1,6 @@
 import { Redis } from 'ioredis'
 import t from 'tap'
-import { turnOf } from '../../plugins/shared/turn.js'
+import { turnOf } from '../../plugins/shared/redis/micro-batch.js'
 import { newPrefix, sharedRedis } from '../helpers/index.js'
 
 const server = await sharedRedis()

@@ -1,9 +1,9 @@
 import Fastify from 'fastify'
 import t from 'tap'
-import { parseDuration } from '../../plugins/shared/duration.js'
-import { pluginError } from '../../plugins/shared/errors.js'
-import { safeId } from '../../plugins/shared/keys.js'
-import { readOptions } from '../../plugins/shared/options.js'
+import { parseDuration } from '../../plugins/shared/plugin/duration.js'
+import { pluginError } from '../../plugins/shared/plugin/errors.js'
+import { safeId } from '../../plugins/shared/plugin/keys.js'
+import { readOptions } from '../../plugins/shared/plugin/option-reader.js'
 
 t.test('a duration is milliseconds or text with a unit, and nothing else', async t => {
   const table: Array<[unknown, number | undefined]> = [

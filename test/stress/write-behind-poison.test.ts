@@ -1,6 +1,6 @@
 import t from 'tap'
 import { createWriteBehinds } from '../../plugins/cache/write-behind/write-behind.js'
-import { guardRedis } from '../../plugins/shared/guard.js'
+import { guardRedis } from '../../plugins/shared/redis/guard.js'
 import { backlogOf, openFolder, startInstance } from '../helpers/cache/behind-children.js'
 import { startRedis } from '../helpers/index.js'
 import { collectLog } from '../helpers/app/log-lines.js'

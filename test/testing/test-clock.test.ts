@@ -1,6 +1,6 @@
 import t from 'tap'
 import { createTestClock } from '../../plugins/testing/index.js'
-import { sleep, systemClock } from '../../plugins/shared/clock.js'
+import { sleep, systemClock } from '../../plugins/shared/plugin/clock.js'
 
 const code = (what: string) => ({ code: `FST_REDIS_SUITE_TESTING_${what}` })
 

@@ -1,7 +1,7 @@
 import Fastify from 'fastify'
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
-import { guardRedis, releaseCircuit } from '../../plugins/shared/guard.js'
+import { guardRedis, releaseCircuit } from '../../plugins/shared/redis/guard.js'
 import { startRedis, until } from '../helpers/index.js'
 import { startHeartbeat } from '../helpers/timing/heartbeat.js'
 

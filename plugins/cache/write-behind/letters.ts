@@ -1,7 +1,7 @@
-import { createDeadLetters, type DeadLetters } from '../../shared/dead-letters.js'
+import { createDeadLetters, type DeadLetters } from '../../shared/work-queue/dead-letters.js'
 import type { Cached } from '../jsonify.js'
 import type { ResolvedWriteBehindOptions } from './options.js'
-import { timeOfId } from '../../shared/stream-ids.js'
+import { timeOfId } from '../../shared/work-queue/stream-ids.js'
 import type { BehindStore, StoredDeadLetter } from './store.js'
 
 /** A write that was given up. */

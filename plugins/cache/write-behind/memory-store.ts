@@ -1,5 +1,5 @@
-import { steadyTime, systemClock, type Clock } from '../../shared/clock.js'
-import { compareIds, createIds } from '../../shared/stream-ids.js'
+import { steadyTime, systemClock, type Clock } from '../../shared/plugin/clock.js'
+import { compareIds, createIds } from '../../shared/work-queue/stream-ids.js'
 import type { BehindStore, StoredDeadLetter, StoredWrite } from './store.js'
 
 interface Lease {

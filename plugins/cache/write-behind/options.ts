@@ -1,7 +1,7 @@
-import { readBackoff, type BackoffOptions } from '../../shared/backoff.js'
-import { MAX_TIMER_MS, type Duration } from '../../shared/duration.js'
-import { invalidArgumentError } from '../../shared/errors.js'
-import { readOptions } from '../../shared/options.js'
+import { readBackoff, type BackoffOptions } from '../../shared/plugin/backoff.js'
+import { MAX_TIMER_MS, type Duration } from '../../shared/plugin/duration.js'
+import { invalidArgumentError } from '../../shared/plugin/errors.js'
+import { readOptions } from '../../shared/plugin/option-reader.js'
 import type { Cached } from '../jsonify.js'
 
 /** A write as the source gets it. */

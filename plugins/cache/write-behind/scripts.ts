@@ -1,4 +1,4 @@
-import { lua, timedLua } from '../../shared/script.js'
+import { lua, timedLua } from '../../shared/redis/script.js'
 
 /** Each partition's one consumer group, with one consumer: who that is, is said by the lease. */
 const GROUP = 'writers'

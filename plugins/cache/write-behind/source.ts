@@ -1,7 +1,7 @@
-import type { Clock } from '../../shared/clock.js'
-import { withDeadline } from '../../shared/deadline.js'
-import type { Lease } from '../../shared/lease.js'
-import { timeOfId } from '../../shared/stream-ids.js'
+import type { Clock } from '../../shared/plugin/clock.js'
+import { withDeadline } from '../../shared/redis/deadline.js'
+import type { Lease } from '../../shared/work-queue/lease.js'
+import { timeOfId } from '../../shared/work-queue/stream-ids.js'
 import type { Taken } from './line.js'
 import type { ResolvedWriteBehindOptions, Write } from './options.js'
 

@@ -1,7 +1,7 @@
-import { sleep, type Clock } from '../../shared/clock.js'
-import { toError } from '../../shared/errors.js'
-import type { Lease } from '../../shared/lease.js'
-import { RELEASE_MS } from '../../shared/shares.js'
+import { sleep, type Clock } from '../../shared/plugin/clock.js'
+import { toError } from '../../shared/plugin/errors.js'
+import type { Lease } from '../../shared/work-queue/lease.js'
+import { RELEASE_MS } from '../../shared/work-queue/partition-assignment.js'
 import type { Holder, Source, StreamStore, TakenEvent } from './store.js'
 
 interface Ack {

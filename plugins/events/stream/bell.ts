@@ -1,7 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { RedisClient } from '../../shared/client.js'
-import type { Clock } from '../../shared/clock.js'
-import { followChannel, type Feed } from '../../shared/feed.js'
+import type { RedisClient } from '../../shared/redis/client.js'
+import type { Clock } from '../../shared/plugin/clock.js'
+import { followChannel, type Feed } from '../../shared/redis/channel-subscription.js'
 import { channelOf } from './redis-store.js'
 import type { Bell } from './store.js'
 

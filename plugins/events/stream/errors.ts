@@ -1,4 +1,4 @@
-import { pluginError } from '../../shared/errors.js'
+import { pluginError } from '../../shared/plugin/errors.js'
 
 /** The store refused, or did not answer in time; what was to be appended then may be appended nevertheless. */
 export const StoreUnavailableError = pluginError('events', 'STORE_UNAVAILABLE', 'stream "%s": the store cannot be used (%s)', 503)

@@ -1,5 +1,5 @@
-import { reasonOf } from '../../shared/errors.js'
-import { timeOfId } from '../../shared/stream-ids.js'
+import { reasonOf } from '../../shared/plugin/errors.js'
+import { timeOfId } from '../../shared/work-queue/stream-ids.js'
 import { UnserializableError } from './errors.js'
 import type { StoredEvent } from './store.js'
 import type { StreamEvent } from './types.js'

@@ -1,6 +1,6 @@
 import { setImmediate as turn } from 'node:timers/promises'
-import { steadyTime, type Clock } from '../../shared/clock.js'
-import { compareIds, createIds } from '../../shared/stream-ids.js'
+import { steadyTime, type Clock } from '../../shared/plugin/clock.js'
+import { compareIds, createIds } from '../../shared/work-queue/stream-ids.js'
 import type { ResolvedStreamOptions } from './options.js'
 import { groupState, indexAfter, type Bell, type Holder, type StoredEvent, type StoredLetter, type StreamStore, type TakenEvent } from './store.js'
 

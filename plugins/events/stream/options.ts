@@ -1,6 +1,6 @@
-import { readBackoff } from '../../shared/backoff.js'
-import { invalidArgumentError, invalidOptionError } from '../../shared/errors.js'
-import { readOptions } from '../../shared/options.js'
+import { readBackoff } from '../../shared/plugin/backoff.js'
+import { invalidArgumentError, invalidOptionError } from '../../shared/plugin/errors.js'
+import { readOptions } from '../../shared/plugin/option-reader.js'
 import type { ConsumeOptions, StreamOptions } from './types.js'
 
 export interface ResolvedStreamOptions {

@@ -1,6 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
-import { sleep, type Clock } from '../../shared/clock.js'
-import { reasonOf } from '../../shared/errors.js'
+import { sleep, type Clock } from '../../shared/plugin/clock.js'
+import { reasonOf } from '../../shared/plugin/errors.js'
 import { cursorOf, positionOf, START, type Position } from './cursor.js'
 import { decodeEvent } from './json.js'
 import type { Bell, StoredEvent, StreamStore } from './store.js'

@@ -1,4 +1,4 @@
-import { lua, timedLua } from '../../shared/script.js'
+import { lua, timedLua } from '../../shared/redis/script.js'
 
 // An event is [n, its number, v, its value, k, its key]; without a key it ends before that. What is replayed, and a dead letter,
 // have also [id, the event's]. Each group has one consumer: who that is, is said by the lease.

@@ -1,4 +1,4 @@
-import { compareIds } from '../../shared/stream-ids.js'
+import { compareIds } from '../../shared/work-queue/stream-ids.js'
 
 /** The log, or what a group replays. */
 export type Source = 'log' | 'again'

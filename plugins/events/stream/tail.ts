@@ -1,4 +1,4 @@
-import { compareIds } from '../../shared/stream-ids.js'
+import { compareIds } from '../../shared/work-queue/stream-ids.js'
 import { indexAfter, type StoredEvent } from './store.js'
 
 type Range = (after: string, count: number) => Promise<StoredEvent[]>

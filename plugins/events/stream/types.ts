@@ -1,6 +1,6 @@
-import type { BackoffOptions } from '../../shared/backoff.js'
-import type { DeadLetters } from '../../shared/dead-letters.js'
-import type { Duration } from '../../shared/duration.js'
+import type { BackoffOptions } from '../../shared/plugin/backoff.js'
+import type { DeadLetters } from '../../shared/work-queue/dead-letters.js'
+import type { Duration } from '../../shared/plugin/duration.js'
 
 /** An event of a stream. */
 export interface StreamEvent<T> {

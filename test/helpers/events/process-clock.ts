@@ -1,4 +1,4 @@
-import type { Clock, Timer } from '../../../plugins/shared/clock.js'
+import type { Clock, Timer } from '../../../plugins/shared/plugin/clock.js'
 import type { TestClock } from '../../../plugins/testing/index.js'
 
 /** The clock of a process that can stand still, blocked or stopped, while time goes on. */

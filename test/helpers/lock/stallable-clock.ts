@@ -1,4 +1,4 @@
-import type { Clock, Timer } from '../../../plugins/shared/clock.js'
+import type { Clock, Timer } from '../../../plugins/shared/plugin/clock.js'
 
 export interface StallableClock extends Clock {
   /** From now on no timer fires, as in a process that is not let run. */

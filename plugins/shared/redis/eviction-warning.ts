@@ -1,6 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { RedisClient } from './client.js'
-import type { PluginName } from './errors.js'
+import type { PluginName } from '../plugin/errors.js'
 import { infoOf, mastersOf } from './info.js'
 
 /** Says in the log where the server may evict what must not go. That it may not be asked is no error. */

@@ -1,5 +1,5 @@
-import { fenceLua } from './fence.js'
-import { lua, timedLua } from './script.js'
+import { fenceLua } from '../redis/fence.js'
+import { lua, timedLua } from '../redis/script.js'
 
 /** How long the last fence is kept. */
 const FENCE_MS = 24 * 3600 * 1000

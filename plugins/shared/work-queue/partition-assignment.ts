@@ -1,4 +1,4 @@
-import { sleep, type Clock, type Timer } from './clock.js'
+import { sleep, type Clock, type Timer } from '../plugin/clock.js'
 
 /** A part of some work, on which one instance at a time works by a lease. */
 export interface Share {

@@ -1,5 +1,5 @@
-import { invalidArgumentError, type PluginName } from './errors.js'
-import { readOptions } from './options.js'
+import { invalidArgumentError, type PluginName } from '../plugin/errors.js'
+import { readOptions } from '../plugin/option-reader.js'
 import { compareIds, idAfter } from './stream-ids.js'
 
 /** Where dead letters lie, in partitions; `S` has an id that is unique and in order within its partition. */

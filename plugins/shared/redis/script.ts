@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto'
 import type { RedisClient } from './client.js'
-import { systemClock, type Clock } from './clock.js'
+import { systemClock, type Clock } from '../plugin/clock.js'
 import { onNode } from './cluster-nodes.js'
-import type { Turn } from './turn.js'
+import type { Turn } from './micro-batch.js'
 
 /** A Lua script and the digest it is called by. */
 export interface Script {

@@ -1,13 +1,13 @@
 import type { FastifyBaseLogger } from 'fastify'
-import { Circuit, type CircuitStatus } from './circuit.js'
+import { Circuit, type CircuitStatus } from './circuit-breaker.js'
 import { isCluster, type RedisClient } from './client.js'
-import { systemClock, type Clock } from './clock.js'
+import { systemClock, type Clock } from '../plugin/clock.js'
 import { nodeAsked, NodeDownError, watchNodes, type ClusterNodes } from './cluster-nodes.js'
 import { withDeadline } from './deadline.js'
-import { isOutage, pluginError, type PluginName } from './errors.js'
+import { isOutage, pluginError, type PluginName } from '../plugin/errors.js'
 import { Impatience, Patience, ProbeWatch, type ConnectionOf } from './patience.js'
 import { Progress } from './progress.js'
-import { tracedRedis } from './trace.js'
+import { tracedRedis } from '../plugin/tracing.js'
 
 /** The deadline of one operation on Redis, where a plugin is not told another. */
 export const DEFAULT_TIMEOUT_MS = 150

@@ -1,7 +1,7 @@
 import { STATUS_CODES } from 'node:http'
 import { Stream, type Readable } from 'node:stream'
 import type { FastifyReply } from 'fastify'
-import { reasonOf, type PluginName } from './errors.js'
+import { reasonOf, type PluginName } from '../plugin/errors.js'
 
 /** `done` of a hook. The types of its arguments differ from hook to hook. */
 type Done = (error?: never, payload?: never) => void

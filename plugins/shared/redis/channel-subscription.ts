@@ -1,8 +1,8 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Cluster, Redis } from 'ioredis'
 import { isCluster, type RedisClient } from './client.js'
-import { systemClock, type Clock } from './clock.js'
-import { isOutage, type PluginName } from './errors.js'
+import { systemClock, type Clock } from '../plugin/clock.js'
+import { isOutage, type PluginName } from '../plugin/errors.js'
 
 /** Listens to what other instances publish. */
 export interface Feed {

@@ -2,7 +2,7 @@ import cluster from 'node:cluster'
 import type {} from '@fastify/redis'
 import type { FastifyInstance } from 'fastify'
 import type { Cluster, Redis } from 'ioredis'
-import { InWords, invalidOptionError, type PluginName } from './errors.js'
+import { InWords, invalidOptionError, type PluginName } from '../plugin/errors.js'
 
 /** What every plugin talks to: a single node (also behind Sentinel) or a Cluster. */
 export type RedisClient = Redis | Cluster

@@ -1,6 +1,6 @@
 import { MAX_TIMER_MS, type Duration } from './duration.js'
 import { invalidOptionError, type PluginName } from './errors.js'
-import { readOptions } from './options.js'
+import { readOptions } from './option-reader.js'
 
 /** How long to wait between two attempts: `min` first, twice as long each time, `max` at most. */
 export interface BackoffOptions {

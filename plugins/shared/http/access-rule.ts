@@ -1,5 +1,5 @@
 import type { FastifyRequest } from 'fastify'
-import { reasonOf, type PluginName } from './errors.js'
+import { reasonOf, type PluginName } from '../plugin/errors.js'
 
 /** As `logLevel` of a route. */
 export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const

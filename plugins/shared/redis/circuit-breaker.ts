@@ -1,4 +1,4 @@
-import type { Clock, Timer } from './clock.js'
+import type { Clock, Timer } from '../plugin/clock.js'
 import { MAX_EXTENSION_MS } from './patience.js'
 
 /** What an observer sees of a circuit. */

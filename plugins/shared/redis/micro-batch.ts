@@ -1,6 +1,6 @@
 import { AsyncResource } from 'node:async_hooks'
 import type { Redis } from 'ioredis'
-import { isTracing } from './trace.js'
+import { isTracing } from '../plugin/tracing.js'
 
 /** What a client and a pipeline have in common. */
 interface Commands {

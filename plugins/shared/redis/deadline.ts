@@ -1,4 +1,4 @@
-import { systemClock, type Clock } from './clock.js'
+import { systemClock, type Clock } from '../plugin/clock.js'
 
 /** A wait is counted in as many parts. */
 const PARTS = 10

@@ -1,5 +1,5 @@
 import type { FastifyInstance, RouteOptions } from 'fastify'
-import { pluginError, type PluginName } from './errors.js'
+import { pluginError, type PluginName } from '../plugin/errors.js'
 
 type Place = 'first' | 'last'
 type PinnedName = 'onRequest' | 'preHandler' | 'onSend' | 'onError'

@@ -1,4 +1,4 @@
-import { steadyTime, systemClock, type Clock } from './clock.js'
+import { steadyTime, systemClock, type Clock } from '../plugin/clock.js'
 
 /** Orders ids of stream entries: below 0 where `a` comes first. */
 export function compareIds (a: string, b: string): number {

@@ -1,5 +1,5 @@
 import type { Redis } from 'ioredis'
-import type { Clock } from './clock.js'
+import type { Clock } from '../plugin/clock.js'
 
 /** A longer time between two looks counts as this much: the process was busy with something else, and could not have read a reply. */
 const MAX_STEP_MS = 25

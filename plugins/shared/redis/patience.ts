@@ -1,5 +1,5 @@
 import type { Redis } from 'ioredis'
-import type { Circuit } from './circuit.js'
+import type { Circuit } from './circuit-breaker.js'
 import type { Watch } from './deadline.js'
 import type { Connection, Progress } from './progress.js'
 

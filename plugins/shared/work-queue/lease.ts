@@ -1,5 +1,5 @@
 import { setMaxListeners } from 'node:events'
-import type { Clock, Timer } from './clock.js'
+import type { Clock, Timer } from '../plugin/clock.js'
 
 /** The right to work on something alone, as far as this process can be certain of it. */
 export class Lease {

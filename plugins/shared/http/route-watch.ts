@@ -1,5 +1,5 @@
 import type { FastifyInstance, RouteOptions } from 'fastify'
-import type { PluginName } from './errors.js'
+import type { PluginName } from '../plugin/errors.js'
 
 /** The part of a route's config that a plugin reads. */
 const CONFIGS = { 'rate-limit': 'rateLimit', cache: 'cache', idempotency: 'idempotency' } as const
