@@ -1,6 +1,6 @@
 import type { Listeners } from '../shared/plugin/safe-emitter.js'
-import { pathOfTag } from './paths.js'
-import { EVERYTHING, PATTERNS } from './store.js'
+import { pathOfTag } from './http/path-tags.js'
+import { EVERYTHING, PATTERNS } from './store/store.js'
 
 /** What was invalidated: tags (`*`: everything), one key, or all that a pattern matches. */
 export interface Invalidation {

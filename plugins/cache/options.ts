@@ -3,10 +3,10 @@ import type { RedisClient } from '../shared/redis/client.js'
 import type { Clock } from '../shared/plugin/clock.js'
 import type { Duration } from '../shared/plugin/duration.js'
 import type { MaybePromise } from '../shared/plugin/maybe-promise.js'
-import type { OwnerId } from './owner.js'
-import type { SerializerOption } from './serializer.js'
-import type { Tag } from './tags.js'
-import type { ValueDefaults } from './value-options.js'
+import type { OwnerId } from './http/owner.js'
+import type { SerializerOption } from './data/serializer.js'
+import type { Tag } from './store/tags.js'
+import type { ValueDefaults } from './data/value-options.js'
 
 // The request as a route's own callbacks see it: what its schema says of params and query is known to the route alone.
 // eslint-disable-next-line @typescript-eslint/no-explicit-any

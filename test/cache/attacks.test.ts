@@ -1,6 +1,6 @@
 import Fastify, { type FastifyInstance, type RouteOptions } from 'fastify'
 import t from 'tap'
-import { encodeFrame } from '../../plugins/cache/frame.js'
+import { encodeFrame } from '../../plugins/cache/store/entry-codec.js'
 import { cache } from '../../plugins/cache/index.js'
 import { ask, askTwice, createCacheApp, onBothStores, settled } from '../helpers/cache/cache-app.js'
 import { createTestApp, sharedRedis } from '../helpers/index.js'

@@ -2,7 +2,7 @@
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import type { CachePluginOptions, DataCache } from '../../plugins/cache/index.js'
-import { writeScript } from '../../plugins/cache/scripts.js'
+import { writeScript } from '../../plugins/cache/store/scripts.js'
 import { createCacheApp, gate, settled } from '../helpers/cache/cache-app.js'
 import { createStep, upTo } from '../helpers/cache/factories.js'
 import { createSeen, KINDS, play, Source, used, type Chance } from '../helpers/cache/interleavings.js'

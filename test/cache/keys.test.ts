@@ -1,12 +1,12 @@
 import fc from 'fast-check'
 import Fastify, { type FastifyRequest } from 'fastify'
 import t from 'tap'
-import { compileGlob } from '../../plugins/cache/glob.js'
-import { CacheKey, dataKey, responseKey, variantKey, type ResponseKeyParts } from '../../plugins/cache/key.js'
+import { compileGlob } from '../../plugins/cache/store/glob.js'
+import { CacheKey, dataKey, responseKey, variantKey, type ResponseKeyParts } from '../../plugins/cache/store/cache-key.js'
 import type { RouteCacheOptions } from '../../plugins/cache/options.js'
-import { hasSession, keyOf, splitUrl, stripQuery, whyBypassed } from '../../plugins/cache/request-key.js'
-import { createState, type RequestCache } from '../../plugins/cache/request-state.js'
-import { resolveCacheOptions } from '../../plugins/cache/resolve-options.js'
+import { hasSession, keyOf, splitUrl, stripQuery, whyBypassed } from '../../plugins/cache/http/request-key.js'
+import { createState, type RequestCache } from '../../plugins/cache/http/request-state.js'
+import { resolveCacheOptions } from '../../plugins/cache/http/route-options.js'
 import { ask, createCacheApp, onBothStores, settled } from '../helpers/cache/cache-app.js'
 
 // Keys

@@ -1,12 +1,12 @@
 import fc from 'fast-check'
 import { type Item, parseList, Token } from 'structured-headers'
 import t from 'tap'
-import { fieldsOf, parseCacheControl, parseTargeted, secondsOf } from '../../plugins/cache/cache-control.js'
-import { type CacheStatus, createCacheStatus } from '../../plugins/cache/cache-status.js'
-import { isNotModified, matchesEtag, parseEntityTags, validationHeaders } from '../../plugins/cache/conditional.js'
-import { parseHttpDate } from '../../plugins/cache/http-date.js'
-import { type ByteRange, isRangeCurrent, parseRange } from '../../plugins/cache/range.js'
-import { mergeVary, normalizeSelecting, parseVary, varyOfKey } from '../../plugins/cache/vary.js'
+import { fieldsOf, parseCacheControl, parseTargeted, secondsOf } from '../../plugins/cache/rfc/cache-control.js'
+import { type CacheStatus, createCacheStatus } from '../../plugins/cache/rfc/cache-status.js'
+import { isNotModified, matchesEtag, parseEntityTags, validationHeaders } from '../../plugins/cache/rfc/conditional.js'
+import { parseHttpDate } from '../../plugins/cache/rfc/http-date.js'
+import { type ByteRange, isRangeCurrent, parseRange } from '../../plugins/cache/rfc/range.js'
+import { mergeVary, normalizeSelecting, parseVary, varyOfKey } from '../../plugins/cache/rfc/vary.js'
 import { cpuTimeOf } from '../helpers/timing/cpu.js'
 
 // Cache-Control (RFC 9111 §5.2) and targeted fields (RFC 9213)

@@ -1,15 +1,15 @@
 import fc from 'fast-check'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import t from 'tap'
-import { parseCacheControl } from '../../plugins/cache/cache-control.js'
-import type { ResponseMeta, StoredResponse } from '../../plugins/cache/entry.js'
-import { explicitLifetime, type FreshnessInput, heuristicLifetime, initialAge, isHeuristicallyCacheable } from '../../plugins/cache/freshness.js'
-import { freshen, judge } from '../../plugins/cache/make-entry.js'
+import { parseCacheControl } from '../../plugins/cache/rfc/cache-control.js'
+import type { ResponseMeta, StoredResponse } from '../../plugins/cache/store/entry.js'
+import { explicitLifetime, type FreshnessInput, heuristicLifetime, initialAge, isHeuristicallyCacheable } from '../../plugins/cache/rfc/freshness.js'
+import { freshen, judge } from '../../plugins/cache/http/evaluate-response.js'
 import type { RouteCacheOptions } from '../../plugins/cache/options.js'
-import { createState, type RequestCache } from '../../plugins/cache/request-state.js'
-import { resolveCacheOptions } from '../../plugins/cache/resolve-options.js'
-import { isUsableOnError, type Reuse, reuseOf, type Usability } from '../../plugins/cache/reuse.js'
-import { effectiveDirectives, excludedFields, mayBeKeptUnasked, type StorableInput, whyNotStorable } from '../../plugins/cache/storable.js'
+import { createState, type RequestCache } from '../../plugins/cache/http/request-state.js'
+import { resolveCacheOptions } from '../../plugins/cache/http/route-options.js'
+import { isUsableOnError, type Reuse, reuseOf, type Usability } from '../../plugins/cache/rfc/reuse.js'
+import { effectiveDirectives, excludedFields, mayBeKeptUnasked, type StorableInput, whyNotStorable } from '../../plugins/cache/rfc/storable.js'
 
 // Freshness (RFC 9111 §4.2)
 

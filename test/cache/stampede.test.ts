@@ -2,7 +2,7 @@
 import type { FastifyInstance, FastifyReply } from 'fastify'
 import t, { type Test } from 'tap'
 import type { RouteCacheOptions } from '../../plugins/cache/index.js'
-import { endScript } from '../../plugins/cache/scripts.js'
+import { endScript } from '../../plugins/cache/store/scripts.js'
 import { createCacheApp, gate, settled, type CacheAppOptions } from '../helpers/cache/cache-app.js'
 import { advanceWhile, forEachStore, startRedis, until } from '../helpers/index.js'
 

@@ -2,10 +2,10 @@ import { PassThrough, Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import fc from 'fast-check'
 import t from 'tap'
-import { capture } from '../../plugins/cache/capture.js'
-import { type Entry, isResponse, isValue, isVariants, type StoredResponse, usabilityOf } from '../../plugins/cache/entry.js'
-import { decodeFrame, encodeFrame, GENERATION_RANGE } from '../../plugins/cache/frame.js'
-import { freshenedHeaders, isHeaders, joined, requestDirectives, storedHeaders } from '../../plugins/cache/headers.js'
+import { capture } from '../../plugins/cache/http/body/body-capture.js'
+import { type Entry, isResponse, isValue, isVariants, type StoredResponse, usabilityOf } from '../../plugins/cache/store/entry.js'
+import { decodeFrame, encodeFrame, GENERATION_RANGE } from '../../plugins/cache/store/entry-codec.js'
+import { freshenedHeaders, isHeaders, joined, requestDirectives, storedHeaders } from '../../plugins/cache/rfc/stored-headers.js'
 
 // Frames
 

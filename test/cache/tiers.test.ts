@@ -1,11 +1,11 @@
 import t from 'tap'
-import type { Entry } from '../../plugins/cache/entry.js'
-import { CacheKey } from '../../plugins/cache/key.js'
-import { L1 } from '../../plugins/cache/l1.js'
-import { createMemoryStore } from '../../plugins/cache/memory-store.js'
-import { StoreClock } from '../../plugins/cache/store-clock.js'
-import { EVERYTHING, PATTERNS } from '../../plugins/cache/store.js'
-import { TurnReads } from '../../plugins/cache/turn-reads.js'
+import type { Entry } from '../../plugins/cache/store/entry.js'
+import { CacheKey } from '../../plugins/cache/store/cache-key.js'
+import { L1 } from '../../plugins/cache/tiers/l1.js'
+import { createMemoryStore } from '../../plugins/cache/store/memory-store.js'
+import { StoreClock } from '../../plugins/cache/tiers/store-clock.js'
+import { EVERYTHING, PATTERNS } from '../../plugins/cache/store/store.js'
+import { TurnReads } from '../../plugins/cache/store/turn-reads.js'
 import { createTestClock } from '../../plugins/testing/index.js'
 
 // L1

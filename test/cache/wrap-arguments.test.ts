@@ -2,7 +2,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { createContext, runInContext } from 'node:vm'
 import fc from 'fast-check'
 import t from 'tap'
-import { argumentKey } from '../../plugins/cache/argument-key.js'
+import { argumentKey } from '../../plugins/cache/data/argument-key.js'
 import { createCacheApp } from '../helpers/cache/cache-app.js'
 
 const REFUSED_BY = 'FST_REDIS_SUITE_CACHE_INVALID_OPTION'

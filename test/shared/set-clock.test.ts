@@ -1,8 +1,8 @@
 // Nothing that lasts may depend on a system clock that somebody sets.
 import t, { type Test } from 'tap'
-import { createBehindMemory } from '../../plugins/cache/write-behind/memory-store.js'
-import { createMemoryStore as createCacheStore } from '../../plugins/cache/memory-store.js'
-import { StoreClock } from '../../plugins/cache/store-clock.js'
+import { createBehindMemory } from '../../plugins/cache/data/write-behind/memory-store.js'
+import { createMemoryStore as createCacheStore } from '../../plugins/cache/store/memory-store.js'
+import { StoreClock } from '../../plugins/cache/tiers/store-clock.js'
 import { createMemoryStore as createLimitStore } from '../../plugins/rate-limit/memory-store.js'
 import { createMemoryStore as createSessionStore } from '../../plugins/session/memory-store.js'
 import { Circuit } from '../../plugins/shared/redis/circuit-breaker.js'

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { createWriteBehinds } from '../../plugins/cache/write-behind/write-behind.js'
+import { createWriteBehinds } from '../../plugins/cache/data/write-behind/write-behind.js'
 import { guardRedis } from '../../plugins/shared/redis/guard.js'
 import { backlogOf, openFolder, startInstance } from '../helpers/cache/behind-children.js'
 import { startRedis } from '../helpers/index.js'

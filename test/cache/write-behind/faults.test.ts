@@ -1,5 +1,5 @@
 import t, { type Test } from 'tap'
-import type { WriteBehindOptions } from '../../../plugins/cache/write-behind/options.js'
+import type { WriteBehindOptions } from '../../../plugins/cache/data/write-behind/options.js'
 import { createTestClock } from '../../../plugins/testing/index.js'
 import { advanceUntil, advanceWhile, newPrefix, sharedRedis, startRedis, until } from '../../helpers/index.js'
 import { clockOf, connectInstance, createSource, LEASE_MS, openBehind, type Source } from '../../helpers/cache/write-behind.js'

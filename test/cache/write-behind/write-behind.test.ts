@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
-import { json } from '../../../plugins/cache/serializer.js'
-import type { WriteBehind } from '../../../plugins/cache/write-behind/write-behind.js'
+import { json } from '../../../plugins/cache/data/serializer.js'
+import type { WriteBehind } from '../../../plugins/cache/data/write-behind/write-behind.js'
 import { advanceUntil, forEachStore, openStore, type TestStore } from '../../helpers/index.js'
 import { openBehind } from '../../helpers/cache/write-behind.js'
 

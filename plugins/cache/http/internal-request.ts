@@ -1,0 +1,135 @@
+import { IncomingMessage, ServerResponse, type IncomingHttpHeaders } from 'node:http'
+import type { Socket } from 'node:net'
+import { Duplex } from 'node:stream'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { markOwnRequest } from '../../shared/http/internal-requests.js'
+
+/** The parts of a client's request that the request in the background repeats. */
+export interface RequestSource {
+  /** As the client sent it: `rewriteUrl` is called again. */
+  url: string
+  headers: IncomingHttpHeaders
+  /** Properties of the raw request that only HTTP/2 has. */
+  target: Record<string, unknown>
+  /** Properties of the connection: its addresses, and whether it is encrypted. */
+  connection: Record<string, unknown>
+}
+
+const OF_TARGET = ['authority', 'scheme']
+const OF_CONNECTION = ['encrypted', 'remoteAddress', 'remoteFamily', 'remotePort', 'localAddress', 'localFamily', 'localPort', 'servername', 'alpnProtocol']
+/** Methods of a connection that return data about it. */
+const TOLD_BY_CONNECTION = ['address', 'getProtocol', 'getCipher']
+const OF_CERTIFICATE = ['authorized', 'authorizationError']
+
+/**
+ * Takes what is needed to send a request again. It is called while the client's request is under way, as its connection may be gone later.
+ *
+ * @param withCertificate - whether the client's certificate belongs to the request
+ */
+export function sourceOf (request: FastifyRequest, headers: IncomingHttpHeaders, withCertificate: boolean): RequestSource {
+  const { raw, originalUrl } = request
+  // A request that an adapter has made may have none.
+  const socket = raw.socket as Socket | undefined ?? {}
+  const connection: Record<string, unknown> = { ...pick(socket, withCertificate ? [...OF_CONNECTION, ...OF_CERTIFICATE] : OF_CONNECTION), ...toldBy(socket) }
+  // A hook that asks for it finds the same, or what it finds where a client has none.
+  if (connection['encrypted']) Object.assign(connection, certificateOf(socket, withCertificate))
+  return { url: originalUrl, headers, target: raw.httpVersionMajor >= 2 ? pick(raw, OF_TARGET) : {}, connection }
+}
+
+function toldBy (socket: object): Record<string, () => unknown> {
+  return Object.fromEntries(TOLD_BY_CONNECTION.flatMap(name => {
+    const method: unknown = Reflect.get(socket, name)
+    if (typeof method !== 'function') return []
+    const told: unknown = method.call(socket)
+    return [[name, () => told]]
+  }))
+}
+
+function certificateOf (socket: object, isGiven: boolean): Record<string, unknown> {
+  const read = Reflect.get(socket, 'getPeerCertificate') as ((isDetailed: boolean) => unknown) | undefined
+  const certificate = isGiven && read !== undefined ? read.call(socket, true) : {}
+  return { getPeerCertificate: () => certificate }
+}
+
+function pick (object: object, names: readonly string[]): Record<string, unknown> {
+  return Object.fromEntries(names.map(name => [name, Reflect.get(object, name) as unknown]).filter(([, value]) => value !== undefined))
+}
+
+/** A GET that the cache itself sends to the app, without a connection. */
+export interface OwnRequest {
+  raw: IncomingMessage
+  /**
+   * Sends it, and drops the body of the response.
+   *
+   * @returns the status; undefined where the response broke off
+   */
+  send (fastify: FastifyInstance): Promise<number | undefined>
+  /** Gives it up, as a client does that disconnects. */
+  abort (): void
+}
+
+/**
+ * `fastify.inject()` would not do: it normalizes the URL, knows no TLS, and can mark a request by a header alone.
+ */
+export function createOwnRequest ({ url, headers, target, connection }: RequestSource): OwnRequest {
+  const socket = Object.defineProperties(new NoConnection(), Object.getOwnPropertyDescriptors(connection)) as unknown as Socket
+  const raw = Object.assign(new IncomingMessage(socket), {
+    method: 'GET',
+    url,
+    headers,
+    rawHeaders: Object.entries(headers).flatMap(([name, value]) => [value ?? []].flat().flatMap(each => [name, each])),
+    httpVersionMajor: 1,
+    httpVersionMinor: 1,
+    httpVersion: '1.1',
+    complete: true,
+    ...target
+  })
+  // It has no body.
+  raw.push(null)
+  markOwnRequest(raw)
+  return {
+    raw,
+    send: fastify => new Promise(resolve => {
+      const response = new ServerResponse(raw)
+      response.assignSocket(socket)
+      // Node.js's server passes this on. Without it a stream with more than the socket buffers would wait for ever.
+      socket.on('drain', () => response.emit('drain'))
+      response.once('finish', () => {
+        resolve(response.statusCode)
+        raw.resume()
+        socket.destroy()
+      })
+      response.once('close', () => { resolve(undefined) })
+      fastify.routing(raw, response)
+    }),
+    abort () {
+      raw.destroy()
+      socket.destroy()
+    }
+  }
+}
+
+/** Drops what is written to it. */
+class NoConnection extends Duplex {
+  readonly bytesRead = 0
+  bytesWritten = 0
+
+  constructor () {
+    super()
+    // A response that is destroyed with an error destroys it as well.
+    this.on('error', () => {})
+  }
+
+  override _read (): void {}
+
+  override _write ({ length }: Buffer, _encoding: string, done: () => void): void {
+    this.bytesWritten += length
+    done()
+  }
+
+  setTimeout (): this { return this }
+  setKeepAlive (): this { return this }
+  setNoDelay (): this { return this }
+  ref (): this { return this }
+  unref (): this { return this }
+}

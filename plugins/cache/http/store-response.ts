@@ -1,0 +1,112 @@
+import { randomUUID } from 'node:crypto'
+import type { CacheCore, Lookup } from '../tiers/two-tier-cache.js'
+import type { Entry, StoredResponse, VariantsMeta } from '../store/entry.js'
+import { isVariants } from '../store/entry.js'
+import { variantKey, type CacheKey } from '../store/cache-key.js'
+import type { RequestCache } from './request-state.js'
+import { EVERYTHING, PATTERNS } from '../store/store.js'
+
+// How often a variant is entered into a list that others change at the same time.
+const MOST_TRIES = 5
+
+type RequestHeaders = Record<string, string | string[] | undefined>
+
+/** What an answer is kept as. */
+type Made = Pick<StoredResponse, 'meta' | 'life' | 'body' | 'encoded'>
+
+/** Puts an answer where requests of its kind look for it, and lets those go on who wait for it. */
+export async function keep (core: CacheCore, headers: RequestHeaders, state: RequestCache, entry: Made, varies: readonly string[]): Promise<boolean> {
+  const { fill, key, base } = state
+  if (fill?.versions === undefined || key === undefined || base === undefined) {
+    // It cannot be stored, but those who wait in this process may have it.
+    fill?.finish(entryOf(entry, key?.label ?? '', {}, fill.startedAt))
+    return false
+  }
+  const tags = await tagsOf(core, state)
+  if (tags === undefined) {
+    core.withdraw(fill.lookup)
+    fill.finish(undefined)
+    return false
+  }
+  const whole = entryOf(entry, key.label, tags, fill.startedAt)
+  if (varies.length === 0 && !isVariants(base.entry)) return await fill.store(whole)
+  const place = await placeOf(core, headers, state, whole, varies)
+  if (place === undefined) {
+    fill.finish(whole)
+    return false
+  }
+  if (place.lookup.key.text === fill.lookup.key.text) return await fill.store(whole)
+  const stored = place.isWritten || await core.write(place.lookup, whole, fill.versions)
+  fill.finish(whole, stored)
+  return stored
+}
+
+export function entryOf (entry: Made, label: string, tags: Record<string, string>, storedAt: number): StoredResponse {
+  return { kind: 'response', label, ...entry, storedAt, tags }
+}
+
+/** The versions of the route's tags, and of those that the handler named, unless one of these was invalidated meanwhile. */
+async function tagsOf (core: CacheCore, { fill, extraTags }: RequestCache): Promise<Record<string, string> | undefined> {
+  const { [PATTERNS]: _, ...versions } = fill?.versions ?? {}
+  if (fill === undefined || extraTags.length === 0) return versions
+  const extra = await core.versionsSince(extraTags, fill.startedAt)
+  return extra && { ...extra, ...versions }
+}
+
+interface Place {
+  lookup: Lookup
+  /** Whether the response is stored there already. */
+  isWritten: boolean
+}
+
+/**
+ * Where answers of a key differ by request headers, it holds the names of these, and the answers lie under keys of their
+ * own. Their number is bounded: the one that was used least recently goes when there are too many.
+ */
+async function placeOf (core: CacheCore, headers: RequestHeaders, state: RequestCache, entry: StoredResponse, varies: readonly string[]): Promise<Place | undefined> {
+  const { fill, key, route } = state
+  let { base } = state
+  if (fill?.versions === undefined || key === undefined || base === undefined) return undefined
+  let known = isVariants(base.entry) ? base.entry : undefined
+  const names = [...new Set([...known?.meta.names ?? [], ...varies])].sort()
+  for (let tries = 1; tries <= MOST_TRIES; tries++) {
+    // With more names the present variants cannot be found any more.
+    const isSame = known !== undefined && known.meta.names.length === names.length
+    const meta: VariantsMeta = isSame && known ? known.meta : { names, nonce: randomUUID(), origin: base.seen?.generation ?? '', ids: [] }
+    const place = variantKey(key, meta, headers)
+    const lookup: Lookup = place.text === fill.lookup.key.text ? fill.lookup : { ...base, key: place, seen: base.seen && { versions: base.seen.versions, generation: '' } }
+    if (isSame && meta.ids.includes(place.id)) return { lookup, isWritten: false }
+
+    const ids = [...route.variantUses.inOrder(key.text, meta.ids), place.id]
+    const dropped = ids.splice(0, Math.max(0, ids.length - route.maxVariants))
+    // A new list is published after the response that it leads to: an instance that finds the list would otherwise make that response again.
+    const isWritten = !isSame && await core.write(lookup, entry, fill.versions)
+    if (await core.write(base, listOf(key, { ...meta, ids }, entry, known), fill.versions)) {
+      core.drop(dropped)
+      return { lookup, isWritten }
+    }
+    // Nothing leads there.
+    if (isWritten) core.drop([place.id])
+    // Somebody else put another variant there. Only of the same list, or of one that was made in the same place of nothing, is it
+    // certain that the key was not removed meanwhile; and what is in no list would never be dropped.
+    const now = await core.find(key, [])
+    if (!isVariants(now.entry) || now.entry.meta.names.join() !== names.join()) return undefined
+    if (now.entry.meta.nonce !== meta.nonce && now.entry.meta.origin !== meta.origin) return undefined
+    base = now
+    known = now.entry
+  }
+  return undefined
+}
+
+function listOf (key: CacheKey, meta: VariantsMeta, entry: StoredResponse, known: Entry<VariantsMeta> | undefined): Entry<VariantsMeta> {
+  const everything = entry.tags[EVERYTHING]
+  return {
+    kind: 'variants',
+    label: key.label,
+    meta,
+    body: Buffer.alloc(0),
+    storedAt: entry.storedAt,
+    life: Math.max(entry.life, known === undefined ? 0 : known.storedAt + known.life - entry.storedAt),
+    tags: everything === undefined ? {} : { [EVERYTHING]: everything }
+  }
+}

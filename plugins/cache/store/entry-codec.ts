@@ -1,0 +1,111 @@
+import type { EncodedCopies } from '../http/body/content-codings.js'
+import { isRecord, type Entry } from './entry.js'
+import { parseJson } from './json.js'
+import { randomText } from './random-id.js'
+
+// The first byte of what is stored. Another version's entries are not read but made anew.
+const VERSION = 2
+const GENERATION = 12
+const HEAD = 1 + GENERATION + 4
+// In the place of the version while the source of an entry is being written.
+const MARKED = 0x80 | VERSION
+/** Where the generation lies, for the scripts: from its first byte to its last. */
+export const GENERATION_RANGE = [1, GENERATION] as const
+
+/**
+ * Told to whoever reads a key, and to be named by whoever writes it: a key that was changed meanwhile has another one.
+ * Empty where nothing was there.
+ */
+export type Generation = string
+/**
+ * What is told of a key whose source is being written: no key has it, so nobody's write is stored. It is another one for each mark, as what is
+ * made during one writing is not what may be given during the next.
+ */
+export function whileWritten (mark: Generation): Generation {
+  return `!${mark}`
+}
+
+/**
+ * An entry as bytes: version, generation, length of the metadata (4 bytes, big-endian), metadata (JSON), body, encoded copies of it. Without
+ * metadata it is a tombstone: there was something, and who is making it from before that shall not store it.
+ */
+export function encodeFrame (entry: Entry | 'tombstone'): Buffer {
+  if (entry === 'tombstone') return Buffer.concat([head(0)])
+  const { body, encoded, ...rest } = entry
+  const copies = Object.entries(encoded ?? {})
+  const lengths = copies.length === 0 ? undefined : Object.fromEntries(copies.map(([coding, copy]) => [coding, copy.length]))
+  // The length tells a body that was cut off.
+  const meta = Buffer.from(JSON.stringify({ ...rest, length: body.length, encoded: lengths }))
+  return Buffer.concat([head(meta.length), meta, body, ...copies.map(([, copy]) => copy)])
+}
+
+function head (metaLength: number): Buffer {
+  const bytes = Buffer.alloc(HEAD)
+  bytes.writeUInt8(VERSION, 0)
+  bytes.write(randomText(GENERATION * 3 / 4), 1, 'latin1')
+  bytes.writeUInt32BE(metaLength, 1 + GENERATION)
+  return bytes
+}
+
+/** What marks an entry when put over its first bytes, and what stands for one where there is none. */
+export function encodeMark (): { mark: Buffer, place: Buffer, generation: Generation } {
+  const place = head(0)
+  place.writeUInt8(MARKED, 0)
+  const mark = place.subarray(0, 1 + GENERATION)
+  return { mark, place, generation: mark.toString('latin1', 1) }
+}
+
+/** Where the metadata of an entry ends, by its first bytes. */
+export function endOfMeta (start: Buffer): number {
+  return start.length < HEAD ? HEAD : HEAD + start.readUInt32BE(1 + GENERATION)
+}
+
+/** What takes the mark away when put over the first byte. */
+export const UNMARK = Buffer.of(VERSION)
+
+/** @returns no entry for anything that is not a whole frame of this version */
+export function decodeFrame (bytes: Buffer): { generation: Generation, entry: Entry | undefined } {
+  const generation = bytes.toString('latin1', 1, 1 + GENERATION)
+  if (bytes[0] === MARKED) return { generation: whileWritten(generation), entry: undefined }
+  if (bytes.length < HEAD || bytes.readUInt8(0) !== VERSION) return { generation, entry: undefined }
+  const end = HEAD + bytes.readUInt32BE(1 + GENERATION)
+  if (end === HEAD || end > bytes.length) return { generation, entry: undefined }
+  return { generation, entry: entryOf(parseJson(bytes.toString('utf8', HEAD, end)), bytes.subarray(end)) }
+}
+
+function entryOf (rest: unknown, bytes: Buffer): Entry | undefined {
+  if (!isRecord(rest)) return undefined
+  const { kind, label, meta, storedAt, life, tags, length, encoded } = rest
+  if ((kind !== 'response' && kind !== 'variants' && kind !== 'value') || typeof label !== 'string') return undefined
+  if (!isTime(storedAt) || !isTime(life) || !isVersions(tags)) return undefined
+  if (encoded === undefined) return length === bytes.length ? { kind, label, meta, body: bytes, storedAt, life, tags } : undefined
+  const copies = isLength(length) && kind === 'response' ? copiesIn(encoded, bytes.subarray(length)) : undefined
+  return copies && { kind, label, meta, body: bytes.subarray(0, Number(length)), encoded: copies, storedAt, life, tags }
+}
+
+/** @returns undefined where the bytes are not exactly those of the copies */
+function copiesIn (lengths: unknown, bytes: Buffer): EncodedCopies | undefined {
+  if (!isRecord(lengths)) return undefined
+  const copies: Record<string, Buffer> = {}
+  let end = 0
+  for (const coding in lengths) {
+    const length = lengths[coding]
+    if (!/^[a-z\d-]{1,32}$/.test(coding) || !isLength(length) || end + length > bytes.length) return undefined
+    copies[coding] = bytes.subarray(end, end += length)
+  }
+  return end === bytes.length ? copies : undefined
+}
+
+function isLength (value: unknown): value is number {
+  return Number.isInteger(value) && Number(value) >= 0
+}
+
+function isTime (value: unknown): value is number {
+  return typeof value === 'number' && Number.isFinite(value) && value >= 0
+}
+
+function isVersions (value: unknown): value is Record<string, string> {
+  if (!isRecord(value)) return false
+  for (const tag in value) if (typeof value[tag] !== 'string') return false
+  return true
+}

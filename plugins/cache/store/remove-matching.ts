@@ -1,0 +1,82 @@
+import type { Redis } from 'ioredis'
+import type { RedisClient } from '../../shared/redis/client.js'
+import { isWrongType } from '../../shared/plugin/errors.js'
+import { mastersOf } from '../../shared/redis/info.js'
+import { endOfMeta } from './entry-codec.js'
+import { escapeGlob } from './glob.js'
+import { parseJson } from './json.js'
+import { createPace } from './pace.js'
+
+const BATCH = 500
+// Enough of an entry for its label, which comes first and is short nearly always.
+const HEAD_BYTES = 4096
+const LABEL = '"label":"'
+
+/**
+ * Looks at all entries, in batches, on every master, and removes those whose label passes. Redis is never blocked for
+ * longer than a batch takes, and this process not for longer than a few comparisons take. A key of another type is no entry: it is
+ * left as it is, and not counted.
+ *
+ * @returns how many entries were removed
+ */
+export async function removeByLabel (client: RedisClient, keySpace: string, matches: (label: string) => boolean): Promise<number> {
+  const removed = await Promise.all(mastersOf(client).map(async node => await removeOn(node, keySpace, matches)))
+  return removed.reduce((sum, count) => sum + count, 0)
+}
+
+async function removeOn (node: Redis, keySpace: string, matches: (label: string) => boolean): Promise<number> {
+  const { keyPrefix = '' } = node.options
+  const pace = createPace()
+  let removed = 0
+  let cursor = '0'
+  do {
+    // Redis compares this pattern only, which ends with its one asterisk: the caller's is compared here. MATCH alone is not given the client's own prefix.
+    const [next, found] = await node.scan(cursor, 'MATCH', `${escapeGlob(keyPrefix + keySpace)}*`, 'COUNT', BATCH)
+    cursor = next
+    const keys = found.map(key => key.slice(keyPrefix.length))
+    const labels = await Promise.all(keys.map(async key => await readLabel(node, key)))
+    const unwanted: string[] = []
+    for (const [i, key] of keys.entries()) {
+      const label = labels[i]
+      // Without one it is no entry: what was removed before, or damaged.
+      if (label === undefined) continue
+      await pace(label)
+      if (matches(label)) unwanted.push(key)
+    }
+    // One key a command: in a Cluster they lie in several slots.
+    const counts = await Promise.all(unwanted.map(key => node.unlink(key)))
+    for (const count of counts) removed += count
+  } while (cursor !== '0')
+  return removed
+}
+
+async function readLabel (node: Redis, key: string): Promise<string | undefined> {
+  const head = await readStart(node, key, HEAD_BYTES)
+  const label = labelOf(head)
+  if (label !== undefined || head.length < HEAD_BYTES) return label
+  return labelOf(await readStart(node, key, endOfMeta(head)))
+}
+
+async function readStart (node: Redis, key: string, bytes: number): Promise<Buffer> {
+  try {
+    return await node.getrangeBuffer(key, 0, bytes - 1)
+  } catch (error) {
+    if (isWrongType(error)) return Buffer.alloc(0)
+    throw error
+  }
+}
+
+function labelOf (start: Buffer): string | undefined {
+  const text = start.toString('utf8')
+  const at = text.indexOf(LABEL)
+  if (at === -1) return undefined
+  const label = parseJson(text.slice(at + LABEL.length - 1, endOfString(text, at + LABEL.length)))
+  return typeof label === 'string' ? label : undefined
+}
+
+/** Where a string of JSON ends, with its quote. Without a regular expression, as one runs out of its stack on a long label. */
+function endOfString (text: string, from: number): number {
+  let at = from
+  while (at < text.length && text[at] !== '"') at += text[at] === '\\' ? 2 : 1
+  return at + 1
+}
