@@ -1,6 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import type { Listeners } from '../shared/plugin/safe-emitter.js'
-import type { Decision } from './decision.js'
+import type { Decision } from './limiter/decision.js'
 import type { Policy } from './policy.js'
 
 /** What a listener is told of a decision. */

@@ -3,15 +3,15 @@ import fp from 'fastify-plugin'
 import { invalidOptionError, namingRoute } from '../shared/plugin/errors.js'
 import { Listeners } from '../shared/plugin/safe-emitter.js'
 import { watchRoutes } from '../shared/http/route-watch.js'
-import { createLimiters } from './create-limiters.js'
+import { createLimiters } from './limiter/factory.js'
 import { RATE_LIMIT_EVENTS, type RateLimitEvents } from './events.js'
-import { addHook, askEarly, createHook, createSteps, markEarly, type Steps, type UniversalHook } from './hooks.js'
-import { createManualLimiter, type ManualLimiter } from './manual-limiter.js'
-import type { RateLimitPluginOptions, RouteRateLimitOptions } from './options.js'
-import { createRateLimiter, type RateLimiter } from './rate-limiter.js'
-import type { RateLimitState } from './request-state.js'
-import { resolvePluginOptions, resolveRouteOptions, type ResolvedRouteOptions } from './resolve-options.js'
-import { registrationName, Scopes } from './scope.js'
+import { addHook, askEarly, createHook, createSteps, markEarly, type Steps, type UniversalHook } from './http/hooks.js'
+import { createManualLimiter, type ManualLimiter } from './api/create-rate-limit.js'
+import type { RateLimitPluginOptions, RouteRateLimitOptions } from './options/types.js'
+import { createRateLimiter, type RateLimiter } from './api/programmatic-api.js'
+import type { RateLimitState } from './http/request-state.js'
+import { resolvePluginOptions, resolveRouteOptions, type ResolvedRouteOptions } from './options/route.js'
+import { registrationName, Scopes } from './http/scope.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -35,15 +35,15 @@ declare module 'fastify' {
   }
 }
 
-export { normalizeIP } from './address.js'
-export type { CustomStore, CustomStoreConstructor } from './custom-store.js'
-export type { Decision } from './decision.js'
+export { normalizeIP } from './http/ip-address.js'
+export type { CustomStore, CustomStoreConstructor } from './store/custom-store.js'
+export type { Decision } from './limiter/decision.js'
 export type { RateLimitEvent, RateLimitEvents, RateLimitListener } from './events.js'
-export type { ManualLimiter, ManualResult } from './manual-limiter.js'
-export type * from './options.js'
+export type { ManualLimiter, ManualResult } from './api/create-rate-limit.js'
+export type * from './options/types.js'
 export type { Limit, Policy } from './policy.js'
-export type { CountTarget, NamedPolicy, RateLimiter } from './rate-limiter.js'
-export type { RateLimitState } from './request-state.js'
+export type { CountTarget, NamedPolicy, RateLimiter } from './api/programmatic-api.js'
+export type { RateLimitState } from './http/request-state.js'
 
 /**
  * Sliding-window rate limiting: never more than `max` of one key in any `timeWindow`, wherever it starts.

@@ -1,6 +1,6 @@
 import type { TestApp } from '../app/test-app.js'
 import { until } from '../app/until.js'
-import { resetChannel } from '../../../plugins/rate-limit/redis-store.js'
+import { resetChannel } from '../../../plugins/rate-limit/store/redis-store.js'
 
 /** Waits until each of the apps hears the resets of the others. */
 export async function hearsResets ({ app, apps, prefix }: Pick<TestApp, 'app' | 'apps' | 'prefix'>): Promise<void> {

@@ -1,4 +1,4 @@
-import { resolvePolicy, type StaticPolicyOptions } from '../../../plugins/rate-limit/resolve-policy.js'
+import { resolvePolicy, type StaticPolicyOptions } from '../../../plugins/rate-limit/options/policy.js'
 import type { Policy } from '../../../plugins/rate-limit/policy.js'
 
 /** A policy of limits given as [max, window in ms]. */

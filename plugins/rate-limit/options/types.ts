@@ -1,11 +1,11 @@
-import type { Clock } from '../shared/plugin/clock.js'
+import type { Clock } from '../../shared/plugin/clock.js'
 import type { FastifyRequest } from 'fastify'
-import type { RedisClient } from '../shared/redis/client.js'
-import type { Duration } from '../shared/plugin/duration.js'
-import type { CustomStoreConstructor } from './custom-store.js'
-import type { MaybePromise } from '../shared/plugin/maybe-promise.js'
-import type { Algorithm } from './policy.js'
-import type { OnStoreError } from './store-failure.js'
+import type { RedisClient } from '../../shared/redis/client.js'
+import type { Duration } from '../../shared/plugin/duration.js'
+import type { CustomStoreConstructor } from '../store/custom-store.js'
+import type { MaybePromise } from '../../shared/plugin/maybe-promise.js'
+import type { Algorithm } from '../policy.js'
+import type { OnStoreError } from '../limiter/fallback.js'
 
 export type RateLimitHook = 'onRequest' | 'preParsing' | 'preValidation' | 'preHandler'
 

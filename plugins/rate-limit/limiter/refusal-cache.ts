@@ -1,7 +1,7 @@
 import { LRUCache } from 'lru-cache'
-import { systemClock, type Clock } from '../shared/plugin/clock.js'
+import { systemClock, type Clock } from '../../shared/plugin/clock.js'
 import type { Decision } from './decision.js'
-import { countsRefusals, type Policy } from './policy.js'
+import { countsRefusals, type Policy } from '../policy.js'
 
 // A reset whose message got lost is noticed after this at the latest.
 const LONGEST_MEMORY_MS = 5000

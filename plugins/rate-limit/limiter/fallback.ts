@@ -1,10 +1,10 @@
-import { toError } from '../shared/plugin/errors.js'
+import { toError } from '../../shared/plugin/errors.js'
 import type { Decision } from './decision.js'
-import { StoreUnavailableError, UnsupportedByStoreError } from './errors.js'
+import { StoreUnavailableError, UnsupportedByStoreError } from '../errors.js'
 import type { Limiter } from './limiter.js'
-import type { MaybePromise } from '../shared/plugin/maybe-promise.js'
-import type { Policy } from './policy.js'
-import type { Mode } from './store.js'
+import type { MaybePromise } from '../../shared/plugin/maybe-promise.js'
+import type { Policy } from '../policy.js'
+import type { Mode } from '../store/store.js'
 
 /** What to do while the store cannot be asked. */
 export type OnStoreError = 'local' | 'open' | 'closed' | 'throw'

@@ -1,8 +1,8 @@
 import type { FastifyRequest } from 'fastify'
-import type { AnyRequest } from '../shared/http/any-request.js'
-import type { Limiter } from './limiter.js'
-import { createRequestLimiter } from './request-limiter.js'
-import type { ResolvedRouteOptions } from './resolve-options.js'
+import type { AnyRequest } from '../../shared/http/any-request.js'
+import type { Limiter } from '../limiter/limiter.js'
+import { createRequestLimiter } from '../http/check-request.js'
+import type { ResolvedRouteOptions } from '../options/route.js'
 
 /** What `fastify.createRateLimit()` says of a request; as in `@fastify/rate-limit`, `isAllowed` means "on the allow list". */
 export type ManualResult =

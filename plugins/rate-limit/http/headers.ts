@@ -1,10 +1,10 @@
 import type { FastifyReply } from 'fastify'
 import { serializeItem, serializeList } from 'structured-headers'
-import { invalidOptionError, unknownOptionError } from '../shared/plugin/errors.js'
-import type { OptionReader } from '../shared/plugin/option-reader.js'
-import type { Decision } from './decision.js'
-import type { RouteRateLimitOptions } from './options.js'
-import type { Limit, Policy } from './policy.js'
+import { invalidOptionError, unknownOptionError } from '../../shared/plugin/errors.js'
+import type { OptionReader } from '../../shared/plugin/option-reader.js'
+import type { Decision } from '../limiter/decision.js'
+import type { RouteRateLimitOptions } from '../options/types.js'
+import type { Limit, Policy } from '../policy.js'
 
 /** The names of the fields to send; undefined where one is turned off. */
 interface FieldNames {

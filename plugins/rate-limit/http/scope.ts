@@ -1,9 +1,9 @@
 import type { FastifyInstance, RouteOptions } from 'fastify'
-import { canonicalText } from '../shared/plugin/canonical.js'
-import { invalidOptionError } from '../shared/plugin/errors.js'
-import { safeId } from '../shared/plugin/keys.js'
-import { TooLateError } from './errors.js'
-import type { Algorithm } from './policy.js'
+import { canonicalText } from '../../shared/plugin/canonical.js'
+import { invalidOptionError } from '../../shared/plugin/errors.js'
+import { safeId } from '../../shared/plugin/keys.js'
+import { TooLateError } from '../errors.js'
+import type { Algorithm } from '../policy.js'
 
 const registrations = new WeakMap<object, Map<string, number>>()
 

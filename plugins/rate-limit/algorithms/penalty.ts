@@ -1,4 +1,4 @@
-import { longestWindow, type Policy } from './policy.js'
+import { longestWindow, type Policy } from '../policy.js'
 
 /** What became of a key that was refused, in this process. `scripts.ts` holds the same for Redis. */
 export class Refusals {

@@ -1,5 +1,5 @@
-import type { LimitState } from './decision.js'
-import type { Limit } from './policy.js'
+import type { LimitState } from '../limiter/decision.js'
+import type { Limit } from '../policy.js'
 
 /**
  * What one key has used, by one algorithm, in this process. Times are milliseconds, and `now` never decreases

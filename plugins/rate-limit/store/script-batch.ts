@@ -1,8 +1,8 @@
-import { isCluster, type RedisClient } from '../shared/redis/client.js'
-import type { Clock } from '../shared/plugin/clock.js'
-import type { RedisGuard } from '../shared/redis/guard.js'
-import { runScript, runScriptIn, type Script } from '../shared/redis/script.js'
-import { mayAnswerSingly, turnOf, type Turn } from '../shared/redis/micro-batch.js'
+import { isCluster, type RedisClient } from '../../shared/redis/client.js'
+import type { Clock } from '../../shared/plugin/clock.js'
+import type { RedisGuard } from '../../shared/redis/guard.js'
+import { runScript, runScriptIn, type Script } from '../../shared/redis/script.js'
+import { mayAnswerSingly, turnOf, type Turn } from '../../shared/redis/micro-batch.js'
 
 interface Waiter<T> {
   resolve: (result: T) => void

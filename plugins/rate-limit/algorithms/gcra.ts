@@ -1,5 +1,5 @@
 import type { Counter } from './counter.js'
-import type { Limit } from './policy.js'
+import type { Limit } from '../policy.js'
 
 /**
  * The generic cell rate algorithm (ITU-T I.371): a bucket of `burst` units (`max` by default) that drains

@@ -1,5 +1,5 @@
 import type { Counter } from './counter.js'
-import type { Limit } from './policy.js'
+import type { Limit } from '../policy.js'
 
 // What the fractions of a unit may be off by.
 const ROUNDING = 1e-6

@@ -1,4 +1,4 @@
-import type { Algorithm } from './policy.js'
+import type { Algorithm } from '../policy.js'
 import { SLIDING_LOG } from './sliding-log-script.js'
 
 /*

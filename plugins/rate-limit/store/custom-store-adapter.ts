@@ -1,11 +1,11 @@
 import type { RouteOptions } from 'fastify'
-import { systemClock, type Clock } from '../shared/plugin/clock.js'
-import { parseDuration } from '../shared/plugin/duration.js'
+import { systemClock, type Clock } from '../../shared/plugin/clock.js'
+import { parseDuration } from '../../shared/plugin/duration.js'
 import type { CustomStore, CustomStoreCallback } from './custom-store.js'
-import { UnsupportedByStoreError } from './errors.js'
-import type { RouteRateLimitOptions } from './options.js'
-import type { Policy } from './policy.js'
-import { DEFAULT_MAX, DEFAULT_TIME_WINDOW } from './resolve-policy.js'
+import { UnsupportedByStoreError } from '../errors.js'
+import type { RouteRateLimitOptions } from '../options/types.js'
+import type { Policy } from '../policy.js'
+import { DEFAULT_MAX, DEFAULT_TIME_WINDOW } from '../options/policy.js'
 import type { RateLimitStore } from './store.js'
 
 /** What a custom store is told: the options as given, but the window in milliseconds, and the route it is for. */

@@ -1,10 +1,10 @@
 import { LRUCache } from 'lru-cache'
-import { steadyTime, systemClock, type Clock } from '../shared/plugin/clock.js'
-import type { Counter } from './counter.js'
-import { createCounter } from './create-counter.js'
-import type { Verdict } from './decision.js'
-import { countsRefusals, type Algorithm, type Policy } from './policy.js'
-import { Refusals } from './refusals.js'
+import { steadyTime, systemClock, type Clock } from '../../shared/plugin/clock.js'
+import type { Counter } from '../algorithms/counter.js'
+import { createCounter } from '../algorithms/create-counter.js'
+import type { Verdict } from '../limiter/decision.js'
+import { countsRefusals, type Algorithm, type Policy } from '../policy.js'
+import { Refusals } from '../algorithms/penalty.js'
 import type { Mode, RateLimitStore } from './store.js'
 
 interface Entry {

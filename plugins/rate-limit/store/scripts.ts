@@ -1,7 +1,7 @@
-import { lua, timedLua, type Script } from '../shared/redis/script.js'
-import { ALGORITHM_SCRIPTS } from './algorithm-scripts.js'
-import type { Algorithm } from './policy.js'
-import { SLIDING_LOG_LAYOUT, SLIDING_LOG_SHORTCUT } from './sliding-log-script.js'
+import { lua, timedLua, type Script } from '../../shared/redis/script.js'
+import { ALGORITHM_SCRIPTS } from '../algorithms/algorithm-scripts.js'
+import type { Algorithm } from '../policy.js'
+import { SLIDING_LOG_LAYOUT, SLIDING_LOG_SHORTCUT } from '../algorithms/sliding-log-script.js'
 
 const CLOCK = `
 local clock = redis_time()

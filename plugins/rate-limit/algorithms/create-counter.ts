@@ -1,6 +1,6 @@
 import type { Counter } from './counter.js'
 import { GenericCellRate } from './gcra.js'
-import type { Policy } from './policy.js'
+import type { Policy } from '../policy.js'
 import { SlidingCounter } from './sliding-counter.js'
 import { SlidingLog } from './sliding-log.js'
 

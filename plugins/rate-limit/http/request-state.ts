@@ -1,7 +1,7 @@
-import { requireCost } from './errors.js'
-import type { Decision } from './decision.js'
-import type { Limiter } from './limiter.js'
-import type { Limit, Policy } from './policy.js'
+import { requireCost } from '../errors.js'
+import type { Decision } from '../limiter/decision.js'
+import type { Limiter } from '../limiter/limiter.js'
+import type { Limit, Policy } from '../policy.js'
 
 /** Where a decision was made, so that it can be charged more or given back. */
 export interface Charge {

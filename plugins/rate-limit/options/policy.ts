@@ -1,10 +1,10 @@
 import { format } from '@lukeed/ms'
-import type { Duration } from '../shared/plugin/duration.js'
-import { parseDuration } from '../shared/plugin/duration.js'
-import { invalidOptionError } from '../shared/plugin/errors.js'
-import { readOptions, type OptionReader } from '../shared/plugin/option-reader.js'
-import type { LimitOptions, PolicyOptions } from './options.js'
-import { ALGORITHMS, longestWindow, type Limit, type Penalty, type Policy } from './policy.js'
+import type { Duration } from '../../shared/plugin/duration.js'
+import { parseDuration } from '../../shared/plugin/duration.js'
+import { invalidOptionError } from '../../shared/plugin/errors.js'
+import { readOptions, type OptionReader } from '../../shared/plugin/option-reader.js'
+import type { LimitOptions, PolicyOptions } from './types.js'
+import { ALGORITHMS, longestWindow, type Limit, type Penalty, type Policy } from '../policy.js'
 
 export const DEFAULT_MAX = 1000
 export const DEFAULT_TIME_WINDOW = '1 minute'

@@ -1,5 +1,5 @@
-import type { Verdict } from './decision.js'
-import type { Policy } from './policy.js'
+import type { Verdict } from '../limiter/decision.js'
+import type { Policy } from '../policy.js'
 
 /**
  * - `consume`: takes the cost from all limits, or from none where one refuses it

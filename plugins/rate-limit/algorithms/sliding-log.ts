@@ -1,5 +1,5 @@
 import type { Counter } from './counter.js'
-import type { Limit } from './policy.js'
+import type { Limit } from '../policy.js'
 
 /**
  * The times of the last units: exact.
