@@ -5,15 +5,15 @@ import { keyPrefixOf, resolveClient } from '../shared/redis/client.js'
 import { alreadyRegisteredError, invalidArgumentError, reasonOf } from '../shared/plugin/errors.js'
 import { guardRedis } from '../shared/redis/guard.js'
 import { watchRoutes } from '../shared/http/route-watch.js'
-import { checkName, type ChannelData, type PatternData } from './channels.js'
+import { checkName, type ChannelData, type PatternData } from './pubsub/patterns.js'
 import { UnserializableError } from './errors.js'
-import { Hub, type SubscribeOptions } from './hub.js'
-import { createMemoryTransport } from './memory-transport.js'
+import { Hub, type SubscribeOptions } from './pubsub/subscriptions.js'
+import { createMemoryTransport } from './pubsub/memory-transport.js'
 import { resolveEventsOptions, type EventsPluginOptions } from './options.js'
-import { RedisTransport } from './redis-transport.js'
+import { RedisTransport } from './pubsub/redis-transport.js'
 import { createStreams, type GroupOfStream } from './stream/streams.js'
 import type { EventStream, StreamOptions } from './stream/types.js'
-import { SseAnswers, type SseOptions, type SseSource } from './sse.js'
+import { SseAnswers, type SseOptions, type SseSource } from './sse/sse-replies.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -66,10 +66,10 @@ export interface Events {
   stats (): Promise<GroupOfStream[]>
 }
 
-export type { ChannelData, PatternData } from './channels.js'
-export type { Gap, SubscribeOptions } from './hub.js'
+export type { ChannelData, PatternData } from './pubsub/patterns.js'
+export type { Gap, SubscribeOptions } from './pubsub/subscriptions.js'
 export type { EventsPluginOptions } from './options.js'
-export type { SseMeta, SseOptions, SseSource } from './sse.js'
+export type { SseMeta, SseOptions, SseSource } from './sse/sse-replies.js'
 export type { BackoffOptions } from '../shared/plugin/backoff.js'
 export type { DeadLetters } from '../shared/work-queue/dead-letters.js'
 export type { GroupOfStream } from './stream/streams.js'

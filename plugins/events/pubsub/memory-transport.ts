@@ -1,4 +1,4 @@
-import type { Pattern } from './channels.js'
+import type { Pattern } from './patterns.js'
 import type { Transport, TransportListener } from './transport.js'
 
 /** Among the subscribers of this process. */

@@ -1,4 +1,4 @@
-import { lua } from '../shared/redis/script.js'
+import { lua } from '../../shared/redis/script.js'
 
 /**
  * Publishes to a channel and to its lane, for those who listen by a glob: both are in one slot.

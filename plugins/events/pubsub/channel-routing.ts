@@ -1,7 +1,7 @@
 import type { Cluster, Redis } from 'ioredis'
-import { databaseChannel, isCluster, type RedisClient } from '../shared/redis/client.js'
-import { runScript } from '../shared/redis/script.js'
-import type { Pattern } from './channels.js'
+import { databaseChannel, isCluster, type RedisClient } from '../../shared/redis/client.js'
+import { runScript } from '../../shared/redis/script.js'
+import type { Pattern } from './patterns.js'
 import { PUBLISH_SHARDED } from './scripts.js'
 
 export type Verb = 'subscribe' | 'psubscribe' | 'ssubscribe'

@@ -1,8 +1,8 @@
 import type { Redis } from 'ioredis'
-import type { Clock, Timer } from '../shared/plugin/clock.js'
-import { withDeadline } from '../shared/redis/deadline.js'
-import { reasonOf } from '../shared/plugin/errors.js'
-import type { Subscription } from './topology.js'
+import type { Clock, Timer } from '../../shared/plugin/clock.js'
+import { withDeadline } from '../../shared/redis/deadline.js'
+import { reasonOf } from '../../shared/plugin/errors.js'
+import type { Subscription } from './channel-routing.js'
 
 /** A connection that is silent for as long is asked whether it is there. */
 const PING_MS = 2000

@@ -1,9 +1,9 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { Clock } from '../shared/plugin/clock.js'
-import { withDeadline } from '../shared/redis/deadline.js'
-import { reasonOf } from '../shared/plugin/errors.js'
-import { parsePattern, type Pattern } from './channels.js'
-import { RefusedError, StoreUnavailableError } from './errors.js'
+import type { Clock } from '../../shared/plugin/clock.js'
+import { withDeadline } from '../../shared/redis/deadline.js'
+import { reasonOf } from '../../shared/plugin/errors.js'
+import { parsePattern, type Pattern } from './patterns.js'
+import { RefusedError, StoreUnavailableError } from '../errors.js'
 import type { Transport, TransportListener } from './transport.js'
 
 /** When messages may have been missed, in milliseconds since the epoch. */

@@ -1,4 +1,4 @@
-import type { Pattern } from './channels.js'
+import type { Pattern } from './patterns.js'
 
 /** Carries messages between those who publish and those who listen. */
 export interface Transport {

@@ -1,5 +1,5 @@
 import type { EventChannels } from 'fastify'
-import { invalidArgumentError } from '../shared/plugin/errors.js'
+import { invalidArgumentError } from '../../shared/plugin/errors.js'
 
 /** What a channel carries: `unknown` where `EventChannels` does not name it. */
 export type ChannelData<C extends string> = C extends keyof EventChannels ? EventChannels[C] : unknown

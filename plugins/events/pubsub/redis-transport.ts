@@ -1,9 +1,9 @@
 import type { Redis } from 'ioredis'
-import { isCluster, type RedisClient } from '../shared/redis/client.js'
-import type { Clock, Timer } from '../shared/plugin/clock.js'
-import type { Pattern } from './channels.js'
-import { Line } from './line.js'
-import { addressOf, createTopology, type Subscription, type Topology } from './topology.js'
+import { isCluster, type RedisClient } from '../../shared/redis/client.js'
+import type { Clock, Timer } from '../../shared/plugin/clock.js'
+import type { Pattern } from './patterns.js'
+import { Line } from './subscriber-connection.js'
+import { addressOf, createTopology, type Subscription, type Topology } from './channel-routing.js'
 import type { Transport, TransportListener } from './transport.js'
 
 const MAX_RETRY_MS = 1000

@@ -1,5 +1,5 @@
 import { Readable } from 'node:stream'
-import type { Clock, Timer } from '../shared/plugin/clock.js'
+import type { Clock, Timer } from '../../shared/plugin/clock.js'
 
 interface SseStreamOptions {
   /** Milliseconds between two comments that keep the connection open. */
