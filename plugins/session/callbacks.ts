@@ -2,8 +2,8 @@ import type { FastifyReply, FastifyRequest, Session } from 'fastify'
 import { reasonOf, toError } from '../shared/plugin/errors.js'
 import { failHook } from '../shared/http/hook-callback.js'
 import { handled, isPromise, recover } from '../shared/plugin/maybe-promise.js'
-import { RESERVED } from './fields.js'
-import { requestOf } from './state.js'
+import { RESERVED } from './session-diff.js'
+import { requestOf } from './session-state.js'
 
 // The store calls the callbacks that an app passes to a session, to its store or to `decryptSession`: nothing else would catch what they
 // throw or reject, and the process would exit. Here the request is answered with that error.

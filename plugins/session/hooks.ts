@@ -1,10 +1,10 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler, onSendHookHandler } from 'fastify'
 import { failHook, finishHook, holdPayload } from '../shared/http/hook-callback.js'
 import { recorderOf, type Reader, type ReadRecorder } from '../shared/http/read-recorder.js'
-import type { Adapter } from './adapter.js'
+import type { Adapter } from './fastify-session-store.js'
 import { closeReply, openReply, REPLY } from './callbacks.js'
-import { checkIsCookie } from './cookie-rules.js'
-import { attributesOf, clearingAttributes, type CookieOptions } from './cookie.js'
+import { checkIsCookie } from './cookie/cookie-rules.js'
+import { attributesOf, clearingAttributes, type CookieOptions } from './cookie/cookie.js'
 import { decryptWithPromise, storeFor } from './promises.js'
 import { NoCookiesError, NoSessionError } from './errors.js'
 

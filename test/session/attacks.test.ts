@@ -1,7 +1,7 @@
 import { randomBytes, randomInt } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
-import { createCipher } from '../../plugins/session/cipher.js'
+import { createCipher } from '../../plugins/session/store/encryption.js'
 import type { SessionPluginOptions } from '../../plugins/session/index.js'
 import { newPrefix, sharedRedis } from '../helpers/index.js'
 import { anySession, Browser, buildApp, logged, SECRET } from '../helpers/session/session-app.js'

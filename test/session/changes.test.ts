@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import fc from 'fast-check'
 import t, { type Test } from 'tap'
-import { contentsOf, diff, diffContents, joinFields, parseFields, takeSnapshot } from '../../plugins/session/fields.js'
+import { contentsOf, diff, diffContents, joinFields, parseFields, takeSnapshot } from '../../plugins/session/session-diff.js'
 import '../helpers/index.js'
 import { Gate } from '../helpers/session/gate.js'
 import { testRaces } from '../helpers/session/races.js'

@@ -1,7 +1,7 @@
 import fastifyCookie from '@fastify/cookie'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
-import { SessionCounts } from '../../plugins/session/counts.js'
+import { SessionCounts } from '../../plugins/session/stats.js'
 import type { SessionPluginOptions } from '../../plugins/session/index.js'
 import { createTestClock } from '../../plugins/testing/index.js'
 import { createTestApp, forEachStore } from '../helpers/index.js'

@@ -4,7 +4,7 @@ import { createBehindMemory } from '../../plugins/cache/data/write-behind/memory
 import { createMemoryStore as createCacheStore } from '../../plugins/cache/store/memory-store.js'
 import { StoreClock } from '../../plugins/cache/tiers/store-clock.js'
 import { createMemoryStore as createLimitStore } from '../../plugins/rate-limit/store/memory-store.js'
-import { createMemoryStore as createSessionStore } from '../../plugins/session/memory-store.js'
+import { createMemoryStore as createSessionStore } from '../../plugins/session/store/memory-store.js'
 import { Circuit } from '../../plugins/shared/redis/circuit-breaker.js'
 import { steadyTime, type Clock } from '../../plugins/shared/plugin/clock.js'
 import { createTestClock } from '../../plugins/testing/index.js'

@@ -1,7 +1,7 @@
 import { reasonOf } from '../shared/plugin/errors.js'
 import { describeLoss, lossIn } from '../shared/plugin/lossless-json.js'
 import { UnserializableError } from './errors.js'
-import type { SessionChange } from './store.js'
+import type { SessionChange } from './store/store.js'
 
 /** What a session held when it was read or saved last: JSON by property. */
 export type Snapshot = Record<string, string>

@@ -1,8 +1,8 @@
-import { isCluster, type RedisClient } from '../shared/redis/client.js'
-import { onNode } from '../shared/redis/cluster-nodes.js'
-import type { RedisGuard } from '../shared/redis/guard.js'
-import { readScriptIn } from '../shared/redis/script.js'
-import { mayAnswerSingly, turnOf, type Turn } from '../shared/redis/micro-batch.js'
+import { isCluster, type RedisClient } from '../../shared/redis/client.js'
+import { onNode } from '../../shared/redis/cluster-nodes.js'
+import type { RedisGuard } from '../../shared/redis/guard.js'
+import { readScriptIn } from '../../shared/redis/script.js'
+import { mayAnswerSingly, turnOf, type Turn } from '../../shared/redis/micro-batch.js'
 import { FIELDS, readScript } from './scripts.js'
 import type { StoredSession } from './store.js'
 

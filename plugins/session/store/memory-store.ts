@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache'
-import { steadyTime, systemClock, type Clock } from '../shared/plugin/clock.js'
-import { joinFields } from './fields.js'
+import { steadyTime, systemClock, type Clock } from '../../shared/plugin/clock.js'
+import { joinFields } from '../session-diff.js'
 import { renewalOf, TOMBSTONE_MS, type SessionStore, type SessionTimeouts, type StoredInfo } from './store.js'
 
 interface Kept {

@@ -1,6 +1,6 @@
 import type { FastifyRequest } from 'fastify'
-import type { CookieSnapshot } from './cookie.js'
-import type { Change, Snapshot } from './fields.js'
+import type { CookieSnapshot } from './cookie/cookie.js'
+import type { Change, Snapshot } from './session-diff.js'
 
 /** What was read of a session, or saved. */
 export interface Known {

@@ -1,5 +1,5 @@
-import type { SessionCounts } from './counts.js'
-import { StoreUnavailableError, TooManySessionsError } from './errors.js'
+import type { SessionCounts } from '../stats.js'
+import { StoreUnavailableError, TooManySessionsError } from '../errors.js'
 import type { SessionStore, StoredInfo } from './store.js'
 
 // So that Redis is not kept from others for long, and each page is in time.

@@ -1,6 +1,6 @@
-import { invalidOptionError, unknownOptionError } from '../shared/plugin/errors.js'
+import { invalidOptionError, unknownOptionError } from '../../shared/plugin/errors.js'
 import type { CookieOptions } from './cookie.js'
-import { InvalidCookieError } from './errors.js'
+import { InvalidCookieError } from '../errors.js'
 
 interface Rule {
   fits: (value: unknown) => boolean

@@ -1,4 +1,4 @@
-import { lua, timedLua } from '../shared/redis/script.js'
+import { lua, timedLua } from '../../shared/redis/script.js'
 import { TOMBSTONE_MS } from './store.js'
 
 // Arguments that are put on Lua's stack at once: pairs, so an even number.

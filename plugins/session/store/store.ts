@@ -1,4 +1,4 @@
-import { databaseChannel, type RedisClient } from '../shared/redis/client.js'
+import { databaseChannel, type RedisClient } from '../../shared/redis/client.js'
 
 /** A stored session. */
 export interface StoredSession {
