@@ -2,7 +2,7 @@ import fp from 'fastify-plugin'
 import { findClient, keyPrefixOf, resolveClient } from '../shared/redis/client.js'
 import { alreadyRegisteredError } from '../shared/plugin/errors.js'
 import { watchRoutes } from '../shared/http/route-watch.js'
-import { Bells } from './bells.js'
+import { Bells } from './waiters.js'
 import { Locker } from './locker.js'
 import { createMemoryStore } from './memory-store.js'
 import { resolvePluginOptions, type LockPluginOptions } from './options.js'
@@ -18,7 +18,7 @@ declare module 'fastify' {
 /** What `fastify.locks` offers. */
 export type Locks = Pick<Locker, 'using' | 'acquire' | 'isLocked'>
 
-export type { HeldLock, LockHandle } from './holding.js'
+export type { HeldLock, LockHandle } from './held-lock.js'
 export type { Section } from './locker.js'
 export type { LockOptions, LockPluginOptions } from './options.js'
 

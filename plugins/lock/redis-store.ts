@@ -8,7 +8,7 @@ import { CircuitOpenError, guardRedis } from '../shared/redis/guard.js'
 import { keySpace, safeId } from '../shared/plugin/keys.js'
 import { runScript, type Script } from '../shared/redis/script.js'
 import { FenceExhaustedError, StoreUnavailableError } from './errors.js'
-import { vote, type Votes } from './majority.js'
+import { vote, type Votes } from './quorum.js'
 import { extendScript, releaseScript, takeScript } from './scripts.js'
 import type { Answer, Calls, LockStore } from './store.js'
 

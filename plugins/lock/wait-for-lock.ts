@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto'
 import type { Clock } from '../shared/plugin/clock.js'
-import type { Bells } from './bells.js'
+import type { Bells } from './waiters.js'
 import { about, ClosedError, LockedError, StoreUnavailableError } from './errors.js'
-import type { Holding } from './holding.js'
+import type { Holding } from './held-lock.js'
 import type { LockStore } from './store.js'
 
 export interface Waiting {
