@@ -3,7 +3,7 @@ import fp from 'fastify-plugin'
 import { Registry } from 'prom-client'
 import { watchRoutes } from '../shared/http/route-watch.js'
 import { startTracing } from '../shared/plugin/tracing.js'
-import { Book } from './book.js'
+import { Book } from './metric-registry.js'
 import { findClients } from './clients.js'
 import { timeRequests } from './http.js'
 import { HTTP_DURATION, METRICS, REDIS_DURATION } from './names.js'
@@ -11,7 +11,7 @@ import { resolveMetricsOptions, type MetricsPluginOptions, type ResolvedMetricsO
 import { addProcessMetrics } from './process.js'
 import { watchRedis } from './redis.js'
 import { addRoute } from './route.js'
-import { findSources } from './sources.js'
+import { findSources } from './collectors.js'
 
 declare module 'fastify' {
   interface FastifyInstance {

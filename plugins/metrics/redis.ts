@@ -1,7 +1,7 @@
 import type { RedisClient } from '../shared/redis/client.js'
 import type { Clock } from '../shared/plugin/clock.js'
 import { circuitOf } from '../shared/redis/guard.js'
-import type { Sample, Source } from './book.js'
+import type { Sample, Source } from './metric-registry.js'
 import { watchCommands } from './commands.js'
 import type { FastHistogram, Series } from './histogram.js'
 import { boundedLabel } from './labels.js'

@@ -1,5 +1,5 @@
 import type { FastifyInstance } from 'fastify'
-import type { Sample, Source } from './book.js'
+import type { Sample, Source } from './metric-registry.js'
 import { boundedLabel } from './labels.js'
 
 /** What is looked for in other plugins. They are asked by what they decorate; whoever else decorates the like is asked as well. */
