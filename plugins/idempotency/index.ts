@@ -5,10 +5,10 @@ import { guardRedis } from '../shared/redis/guard.js'
 import { watchRoutes } from '../shared/http/route-watch.js'
 import { createHooks, isSafe } from './hooks.js'
 import { createMemoryStore } from './memory-store.js'
-import { OwedResponses } from './owed-responses.js'
+import { OwedResponses } from './pending-writes.js'
 import { resolveOptions, resolveRoute, type IdempotencyPluginOptions, type RouteIdempotencyOptions } from './options.js'
 import { createRedisStore } from './redis-store.js'
-import type { Run } from './run.js'
+import type { Run } from './execution.js'
 
 declare module 'fastify' {
   interface FastifyRequest {

@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache'
 import { systemClock, type Clock } from '../shared/plugin/clock.js'
-import { ownAnswer } from './own-answer.js'
+import { ownAnswer } from './own-response.js'
 import type { Claim, IdempotencyStore, StoredAnswer } from './store.js'
 
 interface Entry {

@@ -5,8 +5,8 @@ import { MAX_TIMER_MS, type Duration } from '../shared/plugin/duration.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/redis/guard.js'
 import type { MaybePromise } from '../shared/plugin/maybe-promise.js'
 import { MAX_ENTRIES, readOptions, type OptionReader } from '../shared/plugin/option-reader.js'
-import { resolveHeaders, type HeaderNames } from './kept-headers.js'
-import { createDefaultScope } from './owner.js'
+import { resolveHeaders, type HeaderNames } from './stored-headers.js'
+import { createDefaultScope } from './default-scope.js'
 
 /** Of a route: `config.idempotency`. What it leaves out is as the plugin has it. */
 export interface RouteIdempotencyOptions {

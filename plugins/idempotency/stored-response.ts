@@ -1,5 +1,5 @@
 import type { FastifyReply } from 'fastify'
-import { keptHeaders, restoreHeaders } from './kept-headers.js'
+import { keptHeaders, restoreHeaders } from './stored-headers.js'
 import type { ResolvedRoute } from './options.js'
 import type { StoredAnswer } from './store.js'
 

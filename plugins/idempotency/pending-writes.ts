@@ -3,7 +3,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import { batchesOf } from '../shared/plugin/batches.js'
 import type { Clock, Timer } from '../shared/plugin/clock.js'
 import type { RedisGuard } from '../shared/redis/guard.js'
-import { ownAnswer } from './own-answer.js'
+import { ownAnswer } from './own-response.js'
 import type { Claimant, IdempotencyStore, StoredAnswer } from './store.js'
 
 /** How long it is tried to store a response that the store did not take. */

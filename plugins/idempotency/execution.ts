@@ -2,7 +2,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { Clock, Timer } from '../shared/plugin/clock.js'
 import { reasonOf } from '../shared/plugin/errors.js'
 import type { RedisGuard } from '../shared/redis/guard.js'
-import { TAKEN, type OwedResponse, type OwedResponses } from './owed-responses.js'
+import { TAKEN, type OwedResponse, type OwedResponses } from './pending-writes.js'
 import type { Claimant, IdempotencyStore, StoredAnswer } from './store.js'
 
 /** After this a claim is no longer kept: something hangs. */
