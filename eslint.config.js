@@ -1,9 +1,54 @@
+import { dirname, relative, resolve } from 'node:path'
 import neostandard from 'neostandard'
 
-// The arrows of the house (see CONTRIBUTING.md): a plugin reaches its own folder and plugins/shared, nothing else.
 const forbid = (...patterns) => ({ 'no-restricted-imports': ['error', { patterns }] })
+const OF_THE_CLOCK = 'Time comes from the clock that is handed in (plugins/shared/plugin/clock.ts), so that tests can advance it.'
+
+// The layers of each plugin (see CONTRIBUTING.md): a folder, and the folders of the same plugin that it may import beside itself.
+// Files at a plugin's top level import everything in it; those listed as leaves may be imported by every folder.
+const LAYERS = {
+  cache: {
+    leaves: ['errors', 'events', 'options', 'stats'],
+    folders: { rfc: [], store: [], tiers: ['store'], data: ['tiers', 'store'], http: ['tiers', 'store', 'rfc'] }
+  },
+  'rate-limit': {
+    leaves: ['decision', 'errors', 'events', 'policy'],
+    folders: { algorithms: [], store: ['algorithms'], limiter: ['store', 'algorithms'], options: ['limiter', 'store'], http: ['options', 'limiter', 'store'], api: ['http', 'options', 'limiter', 'store'] }
+  },
+  events: { leaves: ['errors', 'options'], folders: { pubsub: [], stream: [], sse: ['pubsub', 'stream'] } },
+  session: { leaves: ['errors', 'session-diff', 'stats'], folders: { cookie: [], store: [] } },
+  shared: { leaves: [], folders: { plugin: [], redis: ['plugin'], http: ['plugin'], 'work-queue': ['redis', 'plugin'] } }
+}
+
+const ROOT = import.meta.dirname
 const OWN_FOLDER = 'A plugin imports its own folder and shared/ only; plugins meet through Fastify decorators.'
-const OF_THE_CLOCK = 'Time comes from the clock that is handed in (plugins/shared/clock.ts), so that tests can advance it.'
+
+/** Returns why a file under `plugins/` must not import another one, or undefined. Both are paths from `plugins/`. */
+function whyNotImported (file, imported) {
+  const [plugin, ...place] = file.split('/')
+  const [other, ...otherPlace] = imported.split('/')
+  if (plugin === 'index.ts') return undefined
+  if (imported.startsWith('../')) return 'plugins/ imports nothing of the rest of the project.'
+  if (other !== plugin) return other === 'shared' && plugin !== 'shared' ? undefined : OWN_FOLDER
+  const layers = LAYERS[plugin]
+  if (layers === undefined || place.length === 1) return undefined
+  const [folder, otherFolder] = [place[0], otherPlace.length === 1 ? undefined : otherPlace[0]]
+  if (folder === otherFolder) return undefined
+  if (otherFolder === undefined) return layers.leaves.includes(otherPlace[0].replace(/\.js$/, '')) ? undefined : `${plugin}/${folder} imports none of the plugin's top level but ${layers.leaves.join(', ')}.`
+  return layers.folders[folder]?.includes(otherFolder) ? undefined : `${plugin}/${folder} must not import ${plugin}/${otherFolder}: see LAYERS in eslint.config.js.`
+}
+
+const layers = {
+  create (context) {
+    const check = node => {
+      if (!node.source?.value.startsWith('.')) return
+      const imported = relative(`${ROOT}/plugins`, resolve(dirname(context.filename), node.source.value))
+      const message = whyNotImported(relative(`${ROOT}/plugins`, context.filename), imported)
+      if (message !== undefined) context.report({ node, message })
+    }
+    return { ImportDeclaration: check, ExportNamedDeclaration: check, ExportAllDeclaration: check }
+  }
+}
 
 export default [
   ...neostandard({ ts: true, ignores: ['dist/**', 'coverage/**', '.tap/**', 'node_modules/**'] }),
@@ -12,9 +57,9 @@ export default [
     rules: { '@typescript-eslint/no-explicit-any': 'error' }
   },
   {
-    // Time is a dependency: see plugins/shared/clock.ts.
+    // Time is a dependency: see plugins/shared/plugin/clock.ts.
     files: ['plugins/**/*.ts'],
-    ignores: ['plugins/shared/clock.ts', 'plugins/testing/index.ts'],
+    ignores: ['plugins/shared/plugin/clock.ts', 'plugins/testing/index.ts'],
     rules: {
       'no-restricted-globals': ['error', ...['setTimeout', 'clearTimeout', 'setInterval', 'clearInterval', 'performance'].map(name => ({ name, message: OF_THE_CLOCK }))],
       'no-restricted-properties': ['error', { object: 'Date', property: 'now', message: OF_THE_CLOCK }],
@@ -24,16 +69,9 @@ export default [
     }
   },
   {
-    files: ['plugins/*/*.ts'],
-    rules: forbid({ regex: '^\\.\\./(?!shared/[^/]+$)', message: OWN_FOLDER })
-  },
-  {
-    files: ['plugins/*/*/*.ts'],
-    rules: forbid({ regex: '^\\.\\./\\.\\./(?!shared/[^/]+$)', message: OWN_FOLDER })
-  },
-  {
-    files: ['plugins/shared/*.ts'],
-    rules: forbid({ regex: '^\\.\\./', message: 'plugins/shared stands on nothing of this project.' })
+    files: ['plugins/**/*.ts'],
+    plugins: { suite: { rules: { layers } } },
+    rules: { 'suite/layers': 'error' }
   },
   {
     files: ['routes/**/*.ts'],

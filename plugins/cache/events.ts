@@ -1,6 +1,6 @@
-import type { Listeners } from '../shared/plugin/safe-emitter.js'
+import type { SafeEmitter } from '../shared/plugin/safe-emitter.js'
 import { pathOfTag } from './http/path-tags.js'
-import { EVERYTHING, PATTERNS } from './store/store.js'
+import { ALL_TAG, PATTERN_TAG } from './store/store.js'
 
 /** What was invalidated: tags (`*`: everything), one key, or all that a pattern matches. */
 export interface Invalidation {
@@ -29,14 +29,14 @@ export const CACHE_EVENTS = ['invalidate', 'hit', 'stale', 'miss', 'coalesce', '
 
 export type CacheListener<E extends keyof CacheEvents> = (event: CacheEvents[E]) => unknown
 
-export type Events = Listeners<CacheEvents>
+export type Events = SafeEmitter<CacheEvents>
 
 /** Emits which tags were invalidated. The cache's own tags are reported as what they stand for: a path as a key, all entries as `*`. */
 export function tellInvalidated (events: Events, tags: readonly string[], origin: Invalidation['origin']): void {
   if (!events.hears('invalidate')) return
   // A removal by pattern does not say by which.
-  if (tags.includes(PATTERNS)) events.emit('invalidate', { pattern: '*', origin })
-  const named = tags.filter(tag => pathOfTag(tag) === undefined && tag !== PATTERNS).map(tag => tag === EVERYTHING ? '*' : tag)
+  if (tags.includes(PATTERN_TAG)) events.emit('invalidate', { pattern: '*', origin })
+  const named = tags.filter(tag => pathOfTag(tag) === undefined && tag !== PATTERN_TAG).map(tag => tag === ALL_TAG ? '*' : tag)
   if (named.length > 0) events.emit('invalidate', { tags: named, origin })
   for (const tag of tags) {
     const key = pathOfTag(tag)

@@ -4,23 +4,23 @@ import fp from 'fastify-plugin'
 import { keyPrefixOf, resolveClient, type RedisClient } from '../shared/redis/client.js'
 import { alreadyRegisteredError } from '../shared/plugin/errors.js'
 import { guardRedis, type RedisGuard } from '../shared/redis/guard.js'
-import { Listeners } from '../shared/plugin/safe-emitter.js'
-import { createCoherence } from './tiers/invalidation-bus.js'
-import { CacheCore } from './tiers/two-tier-cache.js'
+import { SafeEmitter } from '../shared/plugin/safe-emitter.js'
+import { createInvalidationBus } from './tiers/invalidation-bus.js'
+import { TwoTierCache } from './tiers/two-tier-cache.js'
 import { createDataCache, type DataCache } from './data/data-cache.js'
 import { CACHE_EVENTS, type CacheEvents } from './events.js'
 import { GetOrSet } from './data/get-or-set.js'
 import { L1 } from './tiers/l1.js'
 import { createMemoryStore } from './store/memory-store.js'
 import type { CachePluginOptions, RouteCacheOptions } from './options.js'
-import { SETTLE_MS } from './tiers/pending-invalidations.js'
+import { RECOVERY_GRACE_MS } from './tiers/pending-invalidations.js'
 import { createRedisStore, invalidationChannel } from './store/redis-store.js'
 import { resolveCacheOptions, type ResolvedCacheOptions } from './http/route-options.js'
 import { addResponseCache } from './http/hooks.js'
 import type { Tag } from './store/tags.js'
-import { Values } from './data/value-codec.js'
+import { ValueCodec } from './data/value-codec.js'
 import { watchCachedRoutes } from './http/reads/unserved-routes.js'
-import { Works } from './tiers/coalescing.js'
+import { FillCoordinator } from './tiers/coalescing.js'
 import { createWriteBehinds } from './data/write-behind/write-behind.js'
 import { WriteThrough } from './data/write-through.js'
 
@@ -70,9 +70,9 @@ export const cache = fp<CachePluginOptions>(async function cache (fastify, given
   const client = resolveClient(fastify, 'cache', given.redis)
   const guard = client && guardRedis(client, fastify.log, options.timeout, 'cache', options.clock)
   const core = createCore(fastify, client, guard, options)
-  const works = new Works(core)
+  const works = new FillCoordinator(core)
   const responses = addResponseCache(fastify, core, works, options)
-  const values = new Values(core, options.serializer, options.freezes)
+  const values = new ValueCodec(core, options.serializer, options.freezes)
   const reader = new GetOrSet(core, works, values)
   const behinds = createWriteBehinds({
     client,
@@ -98,20 +98,20 @@ export const cache = fp<CachePluginOptions>(async function cache (fastify, given
 
 export default cache
 
-function createCore (fastify: FastifyInstance, client: RedisClient | undefined, guard: RedisGuard | undefined, options: ResolvedCacheOptions): CacheCore {
+function createCore (fastify: FastifyInstance, client: RedisClient | undefined, guard: RedisGuard | undefined, options: ResolvedCacheOptions): TwoTierCache {
   const { log } = fastify
   const { clock } = options
-  const events = new Listeners<CacheEvents>('cache', log, CACHE_EVENTS)
-  const alone = { l1: undefined, coherence: undefined, servesAlone: false, events, log, clock }
-  if (client === undefined || guard === undefined) return new CacheCore({ ...alone, store: createMemoryStore(options.maxSize, clock), run: operation => operation() })
+  const events = new SafeEmitter<CacheEvents>('cache', log, CACHE_EVENTS)
+  const alone = { l1: undefined, invalidationBus: undefined, servesAlone: false, events, log, clock }
+  if (client === undefined || guard === undefined) return new TwoTierCache({ ...alone, store: createMemoryStore(options.maxSize, clock), run: operation => operation() })
   const prefix = keyPrefixOf(client)
   const { run } = guard
-  const mayBeOwed = () => clock.monotonic() - guard.troubledAt < SETTLE_MS
+  const mayBeOwed = () => clock.monotonic() - guard.troubledAt < RECOVERY_GRACE_MS
   const isWhole = () => guard.isWhole
-  if (options.l1 === false) return new CacheCore({ ...alone, store: createRedisStore(client, prefix, undefined, clock), run, mayBeOwed })
+  if (options.l1 === false) return new TwoTierCache({ ...alone, store: createRedisStore(client, prefix, undefined, clock), run, mayHavePendingInvalidations: mayBeOwed })
   const self = randomUUID()
   const l1 = new L1(options.l1)
-  const coherence = createCoherence({ client, channel: invalidationChannel(client, prefix), self, l1, events, log, keepsAlone: options.servesAlone, clock })
-  fastify.addHook('onClose', async () => coherence.close())
-  return new CacheCore({ store: createRedisStore(client, prefix, self, clock), run, mayBeOwed, isWhole, l1, coherence, servesAlone: options.servesAlone, events, log, clock })
+  const invalidationBus = createInvalidationBus({ client, channel: invalidationChannel(client, prefix), self, l1, events, log, keepsAlone: options.servesAlone, clock })
+  fastify.addHook('onClose', async () => invalidationBus.close())
+  return new TwoTierCache({ store: createRedisStore(client, prefix, self, clock), run, mayHavePendingInvalidations: mayBeOwed, isWhole, l1, invalidationBus, servesAlone: options.servesAlone, events, log, clock })
 }

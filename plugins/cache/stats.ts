@@ -19,7 +19,7 @@ export interface CacheCounts {
   l1Evicted: number
 }
 
-export class Counts implements CacheCounts {
+export class StatsCounter implements CacheCounts {
   hits = 0
   misses = 0
   stale = 0
@@ -37,14 +37,14 @@ const MOST_NAMES = 1000
 const REST = 'other'
 
 /** Counts by name. */
-export class Ledger {
-  readonly #names = new Map<string, Counts>()
+export class StatsByName {
+  readonly #names = new Map<string, StatsCounter>()
 
-  of (name: string): Counts {
+  of (name: string): StatsCounter {
     const present = this.#names.get(name)
     if (present !== undefined) return present
     if (this.#names.size >= MOST_NAMES && name !== REST) return this.of(REST)
-    const counts = new Counts()
+    const counts = new StatsCounter()
     this.#names.set(name, counts)
     return counts
   }
@@ -54,7 +54,7 @@ export class Ledger {
   }
 
   get total (): CacheCounts {
-    const total = new Counts()
+    const total = new StatsCounter()
     for (const counts of this.#names.values()) for (const what of Object.keys(total) as Array<keyof CacheCounts>) total[what] += counts[what]
     return { ...total }
   }

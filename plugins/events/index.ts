@@ -7,13 +7,13 @@ import { guardRedis } from '../shared/redis/guard.js'
 import { watchRoutes } from '../shared/http/route-watch.js'
 import { checkName, type ChannelData, type PatternData } from './pubsub/patterns.js'
 import { UnserializableError } from './errors.js'
-import { Hub, type SubscribeOptions } from './pubsub/subscriptions.js'
+import { Subscriptions, type SubscribeOptions } from './pubsub/subscriptions.js'
 import { createMemoryTransport } from './pubsub/memory-transport.js'
 import { resolveEventsOptions, type EventsPluginOptions } from './options.js'
 import { RedisTransport } from './pubsub/redis-transport.js'
 import { createStreams, type GroupOfStream } from './stream/streams.js'
 import type { EventStream, StreamOptions } from './stream/types.js'
-import { SseAnswers, type SseOptions, type SseSource } from './sse/sse-replies.js'
+import { SseReplies, type SseOptions, type SseSource } from './sse/sse-replies.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -88,7 +88,7 @@ export const events = fp<EventsPluginOptions>(async function events (fastify, gi
   const { clock } = options
   const client = resolveClient(fastify, 'events', given.redis)
   const guard = client && guardRedis(client, log, options.timeout, 'events', clock)
-  const hub = new Hub({
+  const hub = new Subscriptions({
     connect: listener => client === undefined || guard === undefined
       ? createMemoryTransport(listener)
       : new RedisTransport({ client, prefix: keyPrefixOf(client), listener, run: guard.run, clock }),
@@ -96,7 +96,7 @@ export const events = fp<EventsPluginOptions>(async function events (fastify, gi
     log,
     clock
   })
-  const answers = new SseAnswers(hub, clock)
+  const answers = new SseReplies(hub, clock)
   const streams = createStreams({ client, prefix: keyPrefixOf(client), guard, log, clock })
 
   fastify.decorate('events', {

@@ -1,13 +1,13 @@
 import type { FastifyUnderPressureOptions } from '@fastify/under-pressure'
 import type { LogLevel } from 'fastify'
-import { AUDIENCE_ALLOWED, guardOf, isAudience, LOG_LEVELS, type Audience, type Guard } from '../shared/http/access-rule.js'
+import { ACCESS_RULE_ALLOWED, accessCheckOf, isAccessRule, LOG_LEVELS, type AccessRule, type AccessCheck } from '../shared/http/access-rule.js'
 import type { RedisClient } from '../shared/redis/client.js'
 import type { Clock } from '../shared/plugin/clock.js'
 import { MAX_TIMER_MS, type Duration } from '../shared/plugin/duration.js'
 import { readOptions, type OptionReader } from '../shared/plugin/option-reader.js'
 
 /** Who is shown the single checks: everyone, no one, clients on this machine, or the requests that a function allows. */
-export type DetailsOption = Audience
+export type DetailsOption = AccessRule
 
 /** Of each route its path below the prefix, or `false` for none. */
 export interface HealthPaths {
@@ -58,7 +58,7 @@ export interface HealthPluginOptions {
 export interface ResolvedHealthOptions {
   /** Undefined: there is no such route. */
   paths: Record<'live' | 'ready' | 'startup' | 'details', string | undefined>
-  mayReadDetails: Guard
+  mayReadDetails: AccessCheck
   redisCritical: boolean
   cacheFor: number
   underPressure: PressureOptions | undefined
@@ -78,10 +78,10 @@ export function resolveHealthOptions (given: HealthPluginOptions): ResolvedHealt
   const read = readOptions('health', given)
   read.onlyKnown(['details', 'redis', 'redisCritical', 'paths', 'cacheFor', 'underPressure', 'drainDelay', 'clock', 'prefix', 'logLevel', ...ABOUT])
   const details = given.details ?? 'loopback'
-  if (!isAudience(details)) read.fail('details', AUDIENCE_ALLOWED)
+  if (!isAccessRule(details)) read.fail('details', ACCESS_RULE_ALLOWED)
   return {
     paths: resolvePaths(given.paths, read),
-    mayReadDetails: guardOf('health', details),
+    mayReadDetails: accessCheckOf('health', details),
     redisCritical: read.boolean('redisCritical', false),
     cacheFor: read.duration('cacheFor', 1000),
     underPressure: resolvePressure(given.underPressure, read),

@@ -21,7 +21,7 @@ export function keyReused (differences: readonly string[]): Error {
 }
 
 /** It was done, but the answer was too large to be kept. */
-export const AnswerNotKeptError = pluginError('idempotency', 'ANSWER_NOT_KEPT', 'this was done before; its answer was too large to be kept', 409)
+export const ResponseNotStoredError = pluginError('idempotency', 'ANSWER_NOT_KEPT', 'this was done before; its answer was too large to be kept', 409)
 /** The parsed body is circular, say, or has a BigInt: whether two are the same cannot be told. */
 export const UnserializableError = pluginError('idempotency', 'UNSERIALIZABLE', 'the parsed body cannot be told in JSON, so that requests cannot be compared (%s)')
 /** A function among the options returned no string, or an id is a rounded number: callers, or requests, could not be told apart. */

@@ -2,24 +2,24 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { Clock, Timer } from '../shared/plugin/clock.js'
 import { reasonOf } from '../shared/plugin/errors.js'
 import type { RedisGuard } from '../shared/redis/guard.js'
-import { TAKEN, type OwedResponse, type OwedResponses } from './pending-writes.js'
-import type { Claimant, IdempotencyStore, StoredAnswer } from './store.js'
+import { TAKEN, type PendingWrite, type PendingWrites } from './pending-writes.js'
+import type { Claimant, IdempotencyStore, RecordedResponse } from './store.js'
 
 /** After this a claim is no longer kept: something hangs. */
 const LONGEST_RUN_MS = 10 * 60 * 1000
 
 /** What runs need, of the plugin. */
-export interface RunContext {
+export interface ExecutionContext {
   store: IdempotencyStore
   run: RedisGuard['run']
   log: FastifyBaseLogger
   clock: Clock
   /** All of this process, until they are over. */
-  runs: Set<Run>
-  owed: OwedResponses
+  runs: Set<Execution>
+  owed: PendingWrites
 }
 
-export interface RunOptions {
+export interface ExecutionOptions {
   claimant: Claimant
   lease: number
   ttl: number
@@ -32,12 +32,12 @@ export interface RunOptions {
 }
 
 /** A request that is being done for its key: it keeps the claim until it is over. */
-export class Run {
-  readonly #context: RunContext
-  readonly #options: RunOptions
+export class Execution {
+  readonly #context: ExecutionContext
+  readonly #options: ExecutionOptions
   readonly #timer: Timer
   readonly #deadline: number
-  #owed: OwedResponse | undefined
+  #owed: PendingWrite | undefined
   #isSettled = false
   #isBusy = false
   #isCutOff = false
@@ -48,7 +48,7 @@ export class Run {
   /** Whether the answer is stored, and the hooks after this plugin's have it. */
   #isPassedOn = false
 
-  constructor (context: RunContext, options: RunOptions) {
+  constructor (context: ExecutionContext, options: ExecutionOptions) {
     this.#context = context
     this.#options = options
     this.#deadline = context.clock.monotonic() + LONGEST_RUN_MS
@@ -80,14 +80,14 @@ export class Run {
   }
 
   /** Keeps the answer, or tries to for a while; it never fails. */
-  async complete (answer: StoredAnswer): Promise<void> {
+  async complete (answer: RecordedResponse): Promise<void> {
     // Of a handler that answers twice the first answer counts, which must then be sent first as well.
     this.#keeping ??= this.#keep(answer)
     await this.#keeping
     this.#isPassedOn = true
   }
 
-  async #keep (answer: StoredAnswer): Promise<void> {
+  async #keep (answer: RecordedResponse): Promise<void> {
     const { store, run, log, owed } = this.#context
     const { claimant, ttl } = this.#options
     this.#isSettled = true
@@ -95,7 +95,7 @@ export class Run {
       const isKept = await run(() => store.complete(claimant, answer, ttl))
       if (!isKept) log.warn({ plugin: 'idempotency' }, TAKEN)
     } catch (error) {
-      this.#owed = owed.add(claimant, answer, ttl, reasonOf(error))
+      this.#owed = owed.queue(claimant, answer, ttl, reasonOf(error))
     } finally {
       this.#end()
     }

@@ -5,13 +5,13 @@ import { reasonOf } from '../shared/plugin/errors.js'
 import { failHook, finishHook, holdPayload } from '../shared/http/hook-callback.js'
 import { PinnedHooks } from '../shared/http/pinned-hooks.js'
 import { areSendable } from '../shared/http/sendable.js'
-import { answerOf, giveAgain, isFinal, replay } from './stored-response.js'
-import { AnswerNotKeptError, inProgress, keyReused, StoreUnavailableError } from './errors.js'
+import { recordedResponse, giveAgain, isFinal, replay } from './stored-response.js'
+import { ResponseNotStoredError, inProgress, keyReused, StoreUnavailableError } from './errors.js'
 import { differencesOf, fingerprintOf } from './fingerprint.js'
 import { idOf, keyOf, textOf } from './key.js'
 import type { ResolvedRoute } from './options.js'
-import { Run, type RunContext } from './execution.js'
-import type { Claim, Claimant, StoredAnswer } from './store.js'
+import { Execution, type ExecutionContext } from './execution.js'
+import type { Claim, Claimant, RecordedResponse } from './store.js'
 
 const RUN = Symbol('idempotency.run')
 const REPLAYED = Symbol('idempotency.replayed')
@@ -21,8 +21,8 @@ const SAFE = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE'])
 
 declare module 'fastify' {
   interface FastifyRequest {
-    [RUN]: Run | null
-    [REPLAYED]: StoredAnswer | null
+    [RUN]: Execution | null
+    [REPLAYED]: RecordedResponse | null
   }
 }
 
@@ -31,7 +31,7 @@ export function isSafe (method: string): boolean {
 }
 
 /** @returns what puts itself into a route's way */
-export function createHooks (fastify: FastifyInstance, context: RunContext): (instance: FastifyInstance, route: RouteOptions, options: ResolvedRoute) => void {
+export function createHooks (fastify: FastifyInstance, context: ExecutionContext): (instance: FastifyInstance, route: RouteOptions, options: ResolvedRoute) => void {
   const { store, run, log, clock, owed } = context
   const pinnedHooks = new PinnedHooks(fastify, 'idempotency')
   let isFailing = false
@@ -74,7 +74,7 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (in
   function begin (claimant: Claimant, request: FastifyRequest, reply: FastifyReply, { lease, ttl }: ResolvedRoute, isClaimed: boolean): void {
     // Of a hijacked reply nothing is heard here but its end.
     const isOver = () => reply.sent && reply.raw.destroyed
-    const begun = new Run(context, { claimant, lease, ttl, isClaimed, isOver, headersBefore: reply.getHeaders() })
+    const begun = new Execution(context, { claimant, lease, ttl, isClaimed, isOver, headersBefore: reply.getHeaders() })
     request[RUN] = begun
     reply.raw.once('close', () => { if (reply.sent) begun.release().catch(() => {}) })
   }
@@ -94,7 +94,7 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (in
     }
     if (claimed === 'theirs') throw inProgress()
     if ('fingerprint' in claimed) throw keyReused(differencesOf(claimed.fingerprint, claimant.fingerprint))
-    if (claimed.body === 'too-large') throw new AnswerNotKeptError()
+    if (claimed.body === 'too-large') throw new ResponseNotStoredError()
     request[REPLAYED] = claimed
     replay(reply, claimed)
     return true
@@ -104,7 +104,7 @@ export function createHooks (fastify: FastifyInstance, context: RunContext): (in
     if (request[REPLAYED] !== null) return giveAgain(reply, request[REPLAYED], route)
     const begun = request[RUN]
     if (begun === null) return payload
-    const answer = answerOf(reply, payload, route, begun.headersBefore)
+    const answer = recordedResponse(reply, payload, route, begun.headersBefore)
     if (answer === undefined) warnOnce()
     if (answer === undefined || begun.hasFailed || !isFinal(reply.statusCode) || !areSendable(reply.getHeaders())) await begun.release()
     else await begun.complete(answer)

@@ -5,10 +5,10 @@ import { guardRedis } from '../shared/redis/guard.js'
 import { watchRoutes } from '../shared/http/route-watch.js'
 import { createHooks, isSafe } from './hooks.js'
 import { createMemoryStore } from './memory-store.js'
-import { OwedResponses } from './pending-writes.js'
+import { PendingWrites } from './pending-writes.js'
 import { resolveOptions, resolveRoute, type IdempotencyPluginOptions, type RouteIdempotencyOptions } from './options.js'
 import { createRedisStore } from './redis-store.js'
-import type { Run } from './execution.js'
+import type { Execution } from './execution.js'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -36,9 +36,9 @@ export const idempotency = fp<IdempotencyPluginOptions>(async function idempoten
   const client = resolveClient(fastify, 'idempotency', given.redis)
   const store = client === undefined ? createMemoryStore(maxKeys, clock) : createRedisStore(client, keyPrefixOf(client))
   const run = client === undefined ? <T>(operation: () => Promise<T>) => operation() : guardRedis(client, fastify.log, timeout, 'idempotency', clock, { isPatient: true }).run
-  const runs = new Set<Run>()
+  const runs = new Set<Execution>()
   fastify.decorateRequest('idempotencyKey', null)
-  const owed = new OwedResponses({ store, run, log: fastify.log, clock })
+  const owed = new PendingWrites({ store, run, log: fastify.log, clock })
   const addHooks = createHooks(fastify, { store, run, log: fastify.log, clock, runs, owed })
 
   const saw = watchRoutes(fastify).add('idempotency', fastify, () => false)

@@ -1,12 +1,12 @@
 import { LRUCache } from 'lru-cache'
 import { systemClock, type Clock } from '../shared/plugin/clock.js'
-import { ownAnswer } from './own-response.js'
-import type { Claim, IdempotencyStore, StoredAnswer } from './store.js'
+import { ownResponse } from './own-response.js'
+import type { Claim, IdempotencyStore, RecordedResponse } from './store.js'
 
 interface Entry {
   fingerprint: string
   token: string
-  answer: StoredAnswer | undefined
+  answer: RecordedResponse | undefined
   /** What the answer takes. */
   bytes: number
   expiresAt: number
@@ -52,7 +52,7 @@ export function createMemoryStore (maxKeys: number, clock: Clock = systemClock):
       const entry = alive(id)
       if (entry !== undefined && entry.token !== token) return false
       claims.delete(id)
-      answers.set(id, { fingerprint, token, ...ownAnswer(answer), expiresAt: clock.monotonic() + ttl })
+      answers.set(id, { fingerprint, token, ...ownResponse(answer), expiresAt: clock.monotonic() + ttl })
       return true
     },
     async release ({ id, token }) {

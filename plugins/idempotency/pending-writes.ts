@@ -3,11 +3,11 @@ import type { FastifyBaseLogger } from 'fastify'
 import { batchesOf } from '../shared/plugin/batches.js'
 import type { Clock, Timer } from '../shared/plugin/clock.js'
 import type { RedisGuard } from '../shared/redis/guard.js'
-import { ownAnswer } from './own-response.js'
-import type { Claimant, IdempotencyStore, StoredAnswer } from './store.js'
+import { ownResponse } from './own-response.js'
+import type { Claimant, IdempotencyStore, RecordedResponse } from './store.js'
 
 /** How long it is tried to store a response that the store did not take. */
-const LONGEST_DEBT_MS = 60 * 1000
+const MAX_PENDING_MS = 60 * 1000
 /** While the circuit is open a try costs nothing. As soon as the store is back, other instances could take the key of a claim that has expired. */
 const RETRY_MS = 100
 /** How much memory all owed responses take at most. */
@@ -16,16 +16,16 @@ const MOST_BYTES = 64 * 1024 * 1024
 const AT_ONCE = { items: 50, bytes: 1024 * 1024 }
 
 /** A response that is not stored yet. It holds bytes and text of its own, nothing of the request or reply. */
-export interface OwedResponse {
+export interface PendingWrite {
   readonly claimant: Claimant
-  readonly answer: StoredAnswer
+  readonly answer: RecordedResponse
   readonly ttl: number
   /** By the monotonic clock. */
   readonly deadline: number
   readonly bytes: number
 }
 
-interface OwedOptions {
+interface PendingWritesOptions {
   store: Pick<IdempotencyStore, 'complete'>
   run: RedisGuard['run']
   log: FastifyBaseLogger
@@ -33,10 +33,10 @@ interface OwedOptions {
 }
 
 /** Responses that the store did not take: bounded in bytes, and written as soon as the store is back. */
-export class OwedResponses {
-  readonly #options: OwedOptions
-  readonly #owed = new Set<OwedResponse>()
-  readonly #byId = new Map<string, OwedResponse>()
+export class PendingWrites {
+  readonly #options: PendingWritesOptions
+  readonly #owed = new Set<PendingWrite>()
+  readonly #byId = new Map<string, PendingWrite>()
   /** The context of the plugin: a timer that is started by a request would hold that request's. */
   readonly #context = new AsyncResource('idempotency')
   #bytes = 0
@@ -44,7 +44,7 @@ export class OwedResponses {
   #timer: Timer | undefined
   #paying: Promise<void> | undefined
 
-  constructor (options: OwedOptions) {
+  constructor (options: PendingWritesOptions) {
     this.#options = options
   }
 
@@ -52,14 +52,14 @@ export class OwedResponses {
   get size (): number { return this.#owed.size }
 
   /** The response that is owed for a key, and is to be repeated for it: the store does not have it, and its claim may have expired. */
-  find (id: string): OwedResponse | undefined {
+  find (id: string): PendingWrite | undefined {
     return this.#byId.get(id)
   }
 
   /** The log has a line for all that are owed at a time. @returns undefined where there is no room */
-  add (claimant: Claimant, answer: StoredAnswer, ttl: number, reason: string): OwedResponse | undefined {
+  queue (claimant: Claimant, answer: RecordedResponse, ttl: number, reason: string): PendingWrite | undefined {
     const { log, clock } = this.#options
-    const owed = { claimant, ...ownAnswer(answer), ttl, deadline: clock.monotonic() + Math.min(LONGEST_DEBT_MS, ttl) }
+    const owed = { claimant, ...ownResponse(answer), ttl, deadline: clock.monotonic() + Math.min(MAX_PENDING_MS, ttl) }
     if (this.#bytes + owed.bytes > MOST_BYTES) {
       if (!this.#isFull) log.warn({ plugin: 'idempotency', reason }, 'idempotency: no more answers are kept for the store, as they are too many')
       this.#isFull = true
@@ -74,7 +74,7 @@ export class OwedResponses {
   }
 
   /** Gives one up. */
-  drop (owed: OwedResponse): void {
+  drop (owed: PendingWrite): void {
     if (!this.#owed.delete(owed)) return
     const { id } = owed.claimant
     if (this.#byId.get(id) === owed) this.#byId.delete(id)
@@ -94,29 +94,29 @@ export class OwedResponses {
   }
 
   async #pay (): Promise<void> {
-    this.#paying ??= this.#payAll().finally(() => { this.#paying = undefined })
+    this.#paying ??= this.#flushAll().finally(() => { this.#paying = undefined })
     await this.#paying
   }
 
   /** Writes some at a time, until none of them is taken. */
-  async #payAll (): Promise<void> {
+  async #flushAll (): Promise<void> {
     const now = this.#options.clock.monotonic()
     for (const owed of this.#owed) if (now > owed.deadline) this.drop(owed)
     // One first, so that a store that takes none is not asked for many.
     const [first] = this.#owed
     if (first === undefined) return
-    if (!await this.#payOne(first)) {
+    if (!await this.#flushOne(first)) {
       // It may be this one alone that the store does not take.
       if (this.#owed.delete(first)) this.#owed.add(first)
       return
     }
     for (const batch of batchesOf([...this.#owed], ({ bytes }) => bytes, AT_ONCE)) {
-      const areTaken = await Promise.all(batch.map(owed => this.#payOne(owed)))
+      const areTaken = await Promise.all(batch.map(owed => this.#flushOne(owed)))
       if (!areTaken.includes(true)) return
     }
   }
 
-  async #payOne (owed: OwedResponse): Promise<boolean> {
+  async #flushOne (owed: PendingWrite): Promise<boolean> {
     if (!this.#owed.has(owed)) return true
     const { store, run, log } = this.#options
     try {

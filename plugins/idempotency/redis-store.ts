@@ -3,7 +3,7 @@ import type { RedisClient } from '../shared/redis/client.js'
 import { keySpace } from '../shared/plugin/keys.js'
 import { runScript, runScriptForBytes } from '../shared/redis/script.js'
 import { claimScript, completeScript, releaseScript, renewScript } from './scripts.js'
-import type { Claim, IdempotencyStore, StoredAnswer } from './store.js'
+import type { Claim, IdempotencyStore, RecordedResponse } from './store.js'
 
 /** Keeps a hash a key in Redis; each step is one script on that key alone. */
 export function createRedisStore (client: RedisClient, prefix: string): IdempotencyStore {
@@ -34,7 +34,7 @@ function readClaim (reply: unknown): Claim {
   return { status, headers, body: tooLarge ? 'too-large' : body instanceof Buffer ? body : null }
 }
 
-type Head = Pick<StoredAnswer, 'status' | 'headers'> & { tooLarge?: boolean }
+type Head = Pick<RecordedResponse, 'status' | 'headers'> & { tooLarge?: boolean }
 
 /** @throws where it is none: nobody knows then what was answered. The parser's own error would tell what lies there. */
 function readHead (text: string): Head {

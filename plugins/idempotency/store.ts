@@ -1,5 +1,5 @@
 /** An answer as it is kept. */
-export interface StoredAnswer {
+export interface RecordedResponse {
   readonly status: number
   readonly headers: Readonly<Record<string, string | string[]>>
   /** Null: an answer without a body. `'too-large'`: it had one that was not kept. */
@@ -13,7 +13,7 @@ export interface StoredAnswer {
  * - `{ fingerprint }`: the key belongs to another request, with this fingerprint
  * - an answer: it was done
  */
-export type Claim = 'mine' | 'theirs' | { readonly fingerprint: string } | StoredAnswer
+export type Claim = 'mine' | 'theirs' | { readonly fingerprint: string } | RecordedResponse
 
 /** Who asks, and for what. */
 export interface Claimant {
@@ -36,7 +36,7 @@ export interface IdempotencyStore {
    *
    * @returns false where it was not kept, as it is somebody else's now
    */
-  complete (claimant: Claimant, answer: StoredAnswer, ttl: number): Promise<boolean>
+  complete (claimant: Claimant, answer: RecordedResponse, ttl: number): Promise<boolean>
   /** Lets the next one run, unless it is answered. */
   release (claimant: Claimant): Promise<void>
   /** Lets the next one run, also where it is answered: the response was stored, and could not be sent. */

@@ -27,7 +27,7 @@ export function resolveHeaders (given: readonly string[]): HeaderNames {
  *
  * @param before - the headers before the handler ran: hooks set them for each response, so a `*` does not stand for them
  */
-export function keptHeaders (reply: FastifyReply, { exact, starts }: HeaderNames, before: object): Headers {
+export function storedHeaders (reply: FastifyReply, { exact, starts }: HeaderNames, before: object): Headers {
   const kept: Headers = {}
   for (const [name, value] of Object.entries(reply.getHeaders())) {
     const isKept = exact.includes(name) || (starts.some(start => name.startsWith(start)) && isOfHandler(name, value, before))

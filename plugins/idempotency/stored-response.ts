@@ -1,7 +1,7 @@
 import type { FastifyReply } from 'fastify'
-import { keptHeaders, restoreHeaders } from './stored-headers.js'
+import { storedHeaders, restoreHeaders } from './stored-headers.js'
 import type { ResolvedRoute } from './options.js'
-import type { StoredAnswer } from './store.js'
+import type { RecordedResponse } from './store.js'
 
 // They too ask the client to try again.
 const TRY_AGAIN = new Set([408, 425, 429])
@@ -15,10 +15,10 @@ export function isFinal (status: number): boolean {
  * @param before - the headers before the handler ran
  * @returns undefined where the body is not known yet, as it is a stream
  */
-export function answerOf (reply: FastifyReply, payload: unknown, { headers, maxBodySize }: ResolvedRoute, before: object): StoredAnswer | undefined {
+export function recordedResponse (reply: FastifyReply, payload: unknown, { headers, maxBodySize }: ResolvedRoute, before: object): RecordedResponse | undefined {
   const body = bytesOf(payload)
   if (body === undefined) return undefined
-  return { status: reply.statusCode, headers: keptHeaders(reply, headers, before), body: body !== null && body.length > maxBodySize ? 'too-large' : body }
+  return { status: reply.statusCode, headers: storedHeaders(reply, headers, before), body: body !== null && body.length > maxBodySize ? 'too-large' : body }
 }
 
 function bytesOf (payload: unknown): Buffer | null | undefined {
@@ -28,12 +28,12 @@ function bytesOf (payload: unknown): Buffer | null | undefined {
 }
 
 /** Gives the answer once more. Hooks of others do with it what they do with all answers. */
-export function replay (reply: FastifyReply, { status, headers, body }: StoredAnswer): FastifyReply {
+export function replay (reply: FastifyReply, { status, headers, body }: RecordedResponse): FastifyReply {
   return reply.code(status).headers(headers).header('idempotency-replayed', 'true').send(body ?? undefined)
 }
 
 /** It was kept behind the hooks of the app, so what these have made of it once more does not count. @returns its body */
-export function giveAgain (reply: FastifyReply, { status, headers, body }: StoredAnswer, route: ResolvedRoute): unknown {
+export function giveAgain (reply: FastifyReply, { status, headers, body }: RecordedResponse, route: ResolvedRoute): unknown {
   restoreHeaders(reply, route.headers, headers)
   reply.code(status)
   return body

@@ -35,7 +35,7 @@ export interface LockHandle extends HeldLock {
   [Symbol.asyncDispose] (): Promise<void>
 }
 
-export interface HoldingOptions {
+export interface HeldLockOptions {
   resources: readonly string[]
   store: LockStore
   clock: Clock
@@ -52,8 +52,8 @@ const TOO_LATE = 'it could not be extended in time'
 export const GONE = 'Redis does not have it any more'
 
 /** One owner's locks: what this process may be certain of, and what keeps it so. */
-export class Holding implements LockHandle {
-  readonly #options: HoldingOptions
+export class HeldLockHandle implements LockHandle {
+  readonly #options: HeldLockOptions
   readonly #clock: Clock
   readonly #abort = new AbortController()
   readonly tokens = new Map<string, number>()
@@ -68,7 +68,7 @@ export class Holding implements LockHandle {
   #isComplete = false
   #released: Promise<boolean> | undefined
 
-  constructor (options: HoldingOptions) {
+  constructor (options: HeldLockOptions) {
     this.#options = options
     this.#clock = options.clock
   }

@@ -2,7 +2,7 @@ import fp from 'fastify-plugin'
 import { findClient, keyPrefixOf, resolveClient } from '../shared/redis/client.js'
 import { alreadyRegisteredError } from '../shared/plugin/errors.js'
 import { watchRoutes } from '../shared/http/route-watch.js'
-import { Bells } from './waiters.js'
+import { Waiters } from './waiters.js'
 import { Locker } from './locker.js'
 import { createMemoryStore } from './memory-store.js'
 import { resolvePluginOptions, type LockPluginOptions } from './options.js'
@@ -32,7 +32,7 @@ export const lock = fp<LockPluginOptions>(async function lock (fastify, given) {
   const options = resolvePluginOptions(given)
   if (Object.hasOwn(fastify, 'locks')) throw alreadyRegisteredError('lock', 'fastify.locks')
   watchRoutes(fastify)
-  const bells = new Bells(options.clock)
+  const bells = new Waiters(options.clock)
   // Of several nodes none is the one that the other plugins use; their prefix is the app's all the same.
   const client = given.nodes === undefined ? resolveClient(fastify, 'lock', given.redis) : findClient(fastify, 'lock', undefined)
   const nodes = options.nodes ?? (client === undefined ? [] : [client])

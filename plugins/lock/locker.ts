@@ -1,9 +1,9 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { sleep, type Clock } from '../shared/plugin/clock.js'
 import { invalidArgumentError, reasonOf } from '../shared/plugin/errors.js'
-import type { Bells } from './waiters.js'
+import type { Waiters } from './waiters.js'
 import { about, ClosedError, LostError } from './errors.js'
-import { GONE, Holding, type HeldLock, type LockHandle } from './held-lock.js'
+import { GONE, HeldLockHandle, type HeldLock, type LockHandle } from './held-lock.js'
 import { resolveLockOptions, type LockOptions, type ResolvedLockOptions, type ResolvedLockPluginOptions } from './options.js'
 import { checkResources } from './resources.js'
 import type { LockStore } from './store.js'
@@ -14,15 +14,15 @@ export type Section<T> = (signal: AbortSignal, lock: HeldLock) => T | Promise<T>
 
 interface LockerOptions extends ResolvedLockPluginOptions {
   store: LockStore
-  bells: Bells
+  bells: Waiters
   log: FastifyBaseLogger
 }
 
 /** Locks, on any store: waits for them, keeps them and gives them back. */
 export class Locker {
   readonly #options: LockerOptions
-  readonly #holdings = new Set<Holding>()
-  readonly #sections = new Map<Holding, Promise<unknown>>()
+  readonly #holdings = new Set<HeldLockHandle>()
+  readonly #sections = new Map<HeldLockHandle, Promise<unknown>>()
   #state: 'open' | 'closing' | 'closed' = 'open'
 
   constructor (options: LockerOptions) {
@@ -93,7 +93,7 @@ export class Locker {
     this.#options.store.close()
   }
 
-  async #acquire (resources: readonly string[], given: LockOptions | undefined, extend: boolean): Promise<Holding> {
+  async #acquire (resources: readonly string[], given: LockOptions | undefined, extend: boolean): Promise<HeldLockHandle> {
     const options = resolveLockOptions(given ?? {}, this.#options)
     const { clock } = this.#options
     const deadline = clock.monotonic() + options.wait
@@ -112,9 +112,9 @@ export class Locker {
     }
   }
 
-  #open (resources: readonly string[], { ttl, extend }: ResolvedLockOptions, isExtended: boolean): Holding {
+  #open (resources: readonly string[], { ttl, extend }: ResolvedLockOptions, isExtended: boolean): HeldLockHandle {
     const { store, clock, clockDrift, log } = this.#options
-    const holding = new Holding({
+    const holding = new HeldLockHandle({
       store,
       clock,
       clockDrift,
@@ -131,7 +131,7 @@ export class Locker {
     return holding
   }
 
-  async #takeAll (holding: Holding, options: ResolvedLockOptions, deadline: number): Promise<void> {
+  async #takeAll (holding: HeldLockHandle, options: ResolvedLockOptions, deadline: number): Promise<void> {
     // All in the same order, so that no two wait for each other.
     for (const resource of [...holding.resources].sort()) {
       if (this.#state === 'closed') throw new ClosedError()
@@ -142,6 +142,6 @@ export class Locker {
 }
 
 /** Resolves when it ends by itself. */
-async function end (holding: Holding, clock: Clock): Promise<void> {
+async function end (holding: HeldLockHandle, clock: Clock): Promise<void> {
   await sleep(clock, Math.max(0, holding.expiresAt - clock.now()), { ref: false })
 }

@@ -1,5 +1,5 @@
 import { systemClock, type Clock } from '../shared/plugin/clock.js'
-import type { Calls, LockStore } from './store.js'
+import type { ReleaseListener, LockStore } from './store.js'
 
 interface Held {
   owner: string
@@ -8,7 +8,7 @@ interface Held {
 }
 
 /** Keeps locks in this process. Its tokens are above those of an earlier process, unless the clock was set back. */
-export function createMemoryStore (calls: Calls, clock: Clock = systemClock): LockStore {
+export function createMemoryStore (calls: ReleaseListener, clock: Clock = systemClock): LockStore {
   const held = new Map<string, Held>()
   // Who waits, in the order in which they came, and by when they will have asked again.
   const lines = new Map<string, Map<string, number>>()
@@ -46,7 +46,7 @@ export function createMemoryStore (calls: Calls, clock: Clock = systemClock): Lo
   }
 
   return {
-    hasLine: true,
+    hasQueue: true,
     async take (resource, owner, ttl, patience) {
       const now = clock.monotonic()
       const holder = holderOf(resource)

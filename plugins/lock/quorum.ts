@@ -1,5 +1,5 @@
 /** What several nodes said to the same question. */
-export interface Votes<T> {
+export interface QuorumResult<T> {
   readonly yes: readonly T[]
   readonly no: readonly T[]
   /** Why the others did not answer. */
@@ -14,7 +14,7 @@ export interface Votes<T> {
  * Resolves as soon as a majority said yes, or can no longer do so whatever the others say: a node that hangs keeps
  * nobody waiting.
  */
-export function vote<T> (answers: ReadonlyArray<Promise<T>>, isYes: (answer: T) => boolean): Promise<Votes<T>> {
+export function vote<T> (answers: ReadonlyArray<Promise<T>>, isYes: (answer: T) => boolean): Promise<QuorumResult<T>> {
   const count = answers.length
   const yes: T[] = []
   const no: T[] = []

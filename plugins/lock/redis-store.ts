@@ -2,15 +2,15 @@ import type { FastifyBaseLogger } from 'fastify'
 import { databaseChannel, type RedisClient } from '../shared/redis/client.js'
 import type { Clock } from '../shared/plugin/clock.js'
 import { isOutage, reasonOf } from '../shared/plugin/errors.js'
-import { followChannel, type Feed } from '../shared/redis/channel-subscription.js'
+import { subscribeToChannel, type ChannelSubscription } from '../shared/redis/channel-subscription.js'
 import { FENCE_ERROR } from '../shared/redis/fence.js'
 import { CircuitOpenError, guardRedis } from '../shared/redis/guard.js'
 import { keySpace, safeId } from '../shared/plugin/keys.js'
 import { runScript, type Script } from '../shared/redis/script.js'
 import { FenceExhaustedError, StoreUnavailableError } from './errors.js'
-import { vote, type Votes } from './quorum.js'
+import { vote, type QuorumResult } from './quorum.js'
 import { extendScript, releaseScript, takeScript } from './scripts.js'
-import type { Answer, Calls, LockStore } from './store.js'
+import type { AcquireResult, ReleaseListener, LockStore } from './store.js'
 
 /**
  * How much longer than its lock a fence lives. It is needed only where the server's clock was set back, by no more than this:
@@ -24,7 +24,7 @@ interface RedisStoreOptions {
   prefix: string
   timeout: number
   log: FastifyBaseLogger
-  calls: Calls
+  calls: ReleaseListener
   clock: Clock
 }
 
@@ -46,7 +46,7 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls, clock }:
   const [held, fence, line, seen] = [space('held'), space('fence'), space('line'), space('seen')]
   const [first] = nodes
   const channel = first === undefined ? space('calls') : databaseChannel(first, space('calls'))
-  let feeds: readonly Feed[] | undefined
+  let feeds: readonly ChannelSubscription[] | undefined
   let isClosed = false
   let isRefused = false
 
@@ -64,7 +64,7 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls, clock }:
     log.info({ plugin: 'lock' }, 'lock: locks can be had again')
   }
 
-  function decided ({ verdict, errors }: Votes<unknown>): boolean {
+  function decided ({ verdict, errors }: QuorumResult<unknown>): boolean {
     if (verdict === undefined) throw unavailable(errors)
     return verdict
   }
@@ -78,7 +78,7 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls, clock }:
   function listen (): void {
     // An answer may come late.
     if (isClosed) return
-    feeds ??= nodes.map(client => followChannel({
+    feeds ??= nodes.map(client => subscribeToChannel({
       client,
       plugin: 'lock',
       channel,
@@ -121,7 +121,7 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls, clock }:
     })
   }
 
-  async function take (resource: string, owner: string, ttl: number, patience: number): Promise<Answer> {
+  async function take (resource: string, owner: string, ttl: number, patience: number): Promise<AcquireResult> {
     const id = idOf(resource)
     const answers = ask(takeScript, [held + id, fence + id, line + id, seen + id], [owner, ttl, ttl + FENCE_KEEP_MS, isQuorum ? 0 : patience])
     const { yes, no, errors, verdict, isQuorate } = await vote(answers.map(async reply => readTake(await reply)), ({ isTaken }) => isTaken)
@@ -140,7 +140,7 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls, clock }:
    * A token is made known to a majority before it is used. Any later majority has a node that knows it, and
    * gives out a higher one.
    */
-  async function takeByQuorum (resource: string, owner: string, ttl: number, patience: number): Promise<Answer> {
+  async function takeByQuorum (resource: string, owner: string, ttl: number, patience: number): Promise<AcquireResult> {
     const asked = clock.monotonic()
     const answer = await take(resource, owner, ttl, patience)
     if (!answer.isTaken) return answer
@@ -152,7 +152,7 @@ export function createRedisStore ({ nodes, prefix, timeout, log, calls, clock }:
   }
 
   return {
-    hasLine: !isQuorum,
+    hasQueue: !isQuorum,
     take: isQuorum ? takeByQuorum : take,
     extend,
     release: (resource, owner) => release(resource, owner, isQuorum ? held + idOf(resource) : ''),

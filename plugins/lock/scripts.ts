@@ -9,7 +9,7 @@ import { lua, timedLua } from '../shared/redis/script.js'
  */
 
 /** Lua: enters and leaves the line of a resource, and removes it where it is of another type. */
-const lineLua = `
+const queueLua = `
 local function on_line (line, seen, command, ...)
   local reply = redis.pcall(command, line, ...)
   if type(reply) ~= 'table' then return reply end
@@ -29,7 +29,7 @@ end
  * ARGV        owner, TTL of the lock, TTL of the fence, patience (ms; 0: does not stand in line)
  * reply       [1, token], or [0, TTL that the lock has left (ms), its owner]
  */
-export const takeScript = timedLua`${fenceLua}${lineLua}
+export const takeScript = timedLua`${fenceLua}${queueLua}
 local clock = redis_time()
 local now = clock[1] * 1000000 + clock[2]
 local holder = redis.call('GET', KEYS[1])
@@ -74,7 +74,7 @@ return 1
  * ARGV        owner, channel, what is called where nobody stands in line ('': nothing)
  * reply       1, or 0 where it was not the owner's
  */
-export const releaseScript = timedLua`${lineLua}
+export const releaseScript = timedLua`${queueLua}
 leave_line(KEYS[2], KEYS[3], ARGV[1])
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[1])

@@ -1,13 +1,13 @@
 import { randomBytes } from 'node:crypto'
 import type { Clock } from '../shared/plugin/clock.js'
-import type { Bells } from './waiters.js'
+import type { Waiters } from './waiters.js'
 import { about, ClosedError, LockedError, StoreUnavailableError } from './errors.js'
-import type { Holding } from './held-lock.js'
+import type { HeldLockHandle } from './held-lock.js'
 import type { LockStore } from './store.js'
 
 export interface Waiting {
   store: LockStore
-  bells: Bells
+  bells: Waiters
   clock: Clock
   /** By the clock's `monotonic()`. */
   deadline: number
@@ -25,14 +25,14 @@ export const MAX_LATE_ATTEMPTS = 3
  * Takes the lock of one resource, when it is free. Who waits is called when it is; that he also asks again by himself is for
  * calls that were missed, and for locks that nobody released.
  */
-export async function waitForLock (resource: string, holding: Holding, waiting: Waiting): Promise<void> {
+export async function waitForLock (resource: string, holding: HeldLockHandle, waiting: Waiting): Promise<void> {
   const { store, bells, clock, deadline, retryDelay, signal } = waiting
   let owner = newOwner()
   const name = store.callOf(resource, owner)
   // It hangs before the first question, so that no call is missed between the answer and the waiting.
-  const bell = bells.hang(name)
-  signal?.addEventListener('abort', bell.ring)
-  holding.signal.addEventListener('abort', bell.ring)
+  const bell = bells.register(name)
+  signal?.addEventListener('abort', bell.notify)
+  holding.signal.addEventListener('abort', bell.notify)
   let stoodInLine = false
   try {
     for (let lateAnswers = 0; ;) {
@@ -43,10 +43,10 @@ export async function waitForLock (resource: string, holding: Holding, waiting: 
         if (++lateAnswers >= MAX_LATE_ATTEMPTS && isOver(waiting)) throw new StoreUnavailableError({ cause: new Error(`${MAX_LATE_ATTEMPTS} grants were read after their ttl had passed`) })
         continue
       }
-      stoodInLine = store.hasLine
+      stoodInLine = store.hasQueue
       await bell.wait(Math.min(delayOf(left, retryDelay), Math.max(0, deadline - clock.monotonic())))
       // What is given back from the last attempt, however late, must not be what the next one takes.
-      if (!store.hasLine) owner = newOwner()
+      if (!store.hasQueue) owner = newOwner()
     }
   } catch (error) {
     // Out of the line, where it may be its turn. A signal's reason is anything, also the refusal of another lock.
@@ -54,8 +54,8 @@ export async function waitForLock (resource: string, holding: Holding, waiting: 
     throw error
   } finally {
     bells.remove(name, bell)
-    signal?.removeEventListener('abort', bell.ring)
-    holding.signal.removeEventListener('abort', bell.ring)
+    signal?.removeEventListener('abort', bell.notify)
+    holding.signal.removeEventListener('abort', bell.notify)
   }
 }
 
@@ -64,7 +64,7 @@ function isOver ({ clock, deadline, isOpen }: Waiting): boolean {
 }
 
 /** @returns `'late'` where the lock was granted and its TTL had passed when the answer was read; else for how long another owner may have it (ms) */
-async function ask (resource: string, owner: string, holding: Holding, waiting: Waiting): Promise<'taken' | 'late' | number> {
+async function ask (resource: string, owner: string, holding: HeldLockHandle, waiting: Waiting): Promise<'taken' | 'late' | number> {
   const { store, clock, retryDelay, timeout, signal, isOpen } = waiting
   signal?.throwIfAborted()
   const asked = clock.monotonic()

@@ -1,8 +1,8 @@
 import type { Clock, Timer } from '../shared/plugin/clock.js'
-import type { Calls } from './store.js'
+import type { ReleaseListener } from './store.js'
 
 /** Where one waits to be called. A call that comes while he does not listen is kept for him. */
-export class Bell {
+export class Waiter {
   readonly #clock: Clock
   #isRung = false
   #wake: (() => void) | undefined
@@ -11,7 +11,7 @@ export class Bell {
     this.#clock = clock
   }
 
-  readonly ring = (): void => {
+  readonly notify = (): void => {
     this.#isRung = true
     this.#wake?.()
   }
@@ -30,29 +30,29 @@ export class Bell {
 }
 
 /** The bells of all who wait in this process, by the name they are called by. */
-export class Bells implements Calls {
+export class Waiters implements ReleaseListener {
   readonly #clock: Clock
-  readonly #bells = new Map<string, Set<Bell>>()
+  readonly #bells = new Map<string, Set<Waiter>>()
 
   constructor (clock: Clock) {
     this.#clock = clock
   }
 
-  hang (name: string): Bell {
-    const bell = new Bell(this.#clock)
+  register (name: string): Waiter {
+    const bell = new Waiter(this.#clock)
     const bells = this.#bells.get(name) ?? new Set()
     this.#bells.set(name, bells.add(bell))
     return bell
   }
 
-  remove (name: string, bell: Bell): void {
+  remove (name: string, bell: Waiter): void {
     const bells = this.#bells.get(name)
     bells?.delete(bell)
     if (bells?.size === 0) this.#bells.delete(name)
   }
 
   readonly call = (name: string): void => {
-    for (const bell of this.#bells.get(name) ?? []) bell.ring()
+    for (const bell of this.#bells.get(name) ?? []) bell.notify()
   }
 
   readonly callAll = (): void => {

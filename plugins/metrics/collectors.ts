@@ -16,28 +16,28 @@ interface Counts {
   l1Evicted: number
 }
 
-interface CacheFace {
+interface CacheLike {
   stats (): { names: Record<string, Counts>, invalidations: number, storeErrors: number }
 }
 
-interface WriteBehindFace {
+interface WriteBehindLike {
   writeBehindStats (): Promise<Record<string, Record<'accepted' | 'refused' | 'written' | 'failed' | 'died' | 'backlog' | 'deadLetters' | 'oldestMs', number>>>
 }
 
-interface LimiterFace {
+interface LimiterLike {
   on (event: 'allowed' | 'refused' | 'banned', listener: (event: { scope: string }) => void): () => void
   on (event: 'error', listener: () => void): () => void
 }
 
-interface SessionsFace {
+interface SessionsLike {
   stats (): { created: number, destroyed: number, active: number }
 }
 
-interface EventsFace {
+interface EventsLike {
   stats (): Promise<ReadonlyArray<{ stream: string, group: string, lag: number, pending: number, deadLetters: number }>>
 }
 
-interface HealthFace {
+interface HealthLike {
   results (): Promise<Record<string, ReadonlyArray<{ status: string }>>>
 }
 
@@ -48,28 +48,28 @@ function decorated<T extends object> (fastify: FastifyInstance, name: string, me
 }
 
 /** Of what, and how it is asked. */
-export type Found = readonly [of: object, make: () => Source]
+export type FoundSource = readonly [of: object, make: () => Source]
 
 /** What there is to ask beside the connection. @param most - values of a label */
-export function findSources (fastify: FastifyInstance, most: number): Found[] {
-  const found: Found[] = []
-  const cache = decorated<CacheFace>(fastify, 'cache', 'stats')
+export function findSources (fastify: FastifyInstance, most: number): FoundSource[] {
+  const found: FoundSource[] = []
+  const cache = decorated<CacheLike>(fastify, 'cache', 'stats')
   if (cache !== undefined) found.push([cache, () => ({ kind: 'cache', read: () => cacheSamples(cache, most) })])
-  const behind = decorated<WriteBehindFace>(fastify, 'cache', 'writeBehindStats')
+  const behind = decorated<WriteBehindLike>(fastify, 'cache', 'writeBehindStats')
   // Beside the cache's own, which never has to wait.
   if (behind !== undefined) found.push([behind.writeBehindStats, () => ({ kind: 'writeBehind', read: async () => behindSamples(await behind.writeBehindStats()) })])
-  const limiter = decorated<LimiterFace>(fastify, 'rateLimiter', 'on')
+  const limiter = decorated<LimiterLike>(fastify, 'rateLimiter', 'on')
   if (limiter !== undefined) found.push([limiter, () => limiterSource(limiter, most)])
-  const sessions = decorated<SessionsFace>(fastify, 'sessions', 'stats')
+  const sessions = decorated<SessionsLike>(fastify, 'sessions', 'stats')
   if (sessions !== undefined) found.push([sessions, () => ({ kind: 'session', read: () => sessionSamples(sessions) })])
-  const events = decorated<EventsFace>(fastify, 'events', 'stats')
+  const events = decorated<EventsLike>(fastify, 'events', 'stats')
   if (events !== undefined) found.push([events, () => eventSource(events, most)])
-  const health = decorated<HealthFace>(fastify, 'health', 'results')
+  const health = decorated<HealthLike>(fastify, 'health', 'results')
   if (health !== undefined) found.push([health, () => ({ kind: 'health', read: async () => healthSamples(await health.results()) })])
   return found
 }
 
-function cacheSamples (cache: CacheFace, most: number): Sample[] {
+function cacheSamples (cache: CacheLike, most: number): Sample[] {
   const { names, invalidations, storeErrors } = cache.stats()
   // Names keep their order, so it is always the same that are one.
   const nameOf = boundedLabel(most)
@@ -94,7 +94,7 @@ function cacheSamples (cache: CacheFace, most: number): Sample[] {
   ]
 }
 
-function behindSamples (stats: Awaited<ReturnType<WriteBehindFace['writeBehindStats']>>): Sample[] {
+function behindSamples (stats: Awaited<ReturnType<WriteBehindLike['writeBehindStats']>>): Sample[] {
   return Object.entries(stats).flatMap(([name, stat]): Sample[] => [
     ['cache_write_behind_backlog', stat.backlog, { name }],
     ['cache_write_behind_dead_letters', stat.deadLetters, { name }],
@@ -106,7 +106,7 @@ function behindSamples (stats: Awaited<ReturnType<WriteBehindFace['writeBehindSt
 
 const DECISIONS = ['allowed', 'refused', 'banned'] as const
 
-function limiterSource (limiter: LimiterFace, most: number): Source {
+function limiterSource (limiter: LimiterLike, most: number): Source {
   const scopeOf = boundedLabel(most)
   const counts = new Map<string, Record<typeof DECISIONS[number], number>>()
   let storeErrors = 0
@@ -135,12 +135,12 @@ function limiterSource (limiter: LimiterFace, most: number): Source {
   }
 }
 
-function sessionSamples (sessions: SessionsFace): Sample[] {
+function sessionSamples (sessions: SessionsLike): Sample[] {
   const { created, destroyed, active } = sessions.stats()
   return [['session_created_total', created], ['session_destroyed_total', destroyed], ['session_active', active]]
 }
 
-function eventSource (events: EventsFace, most: number): Source {
+function eventSource (events: EventsLike, most: number): Source {
   // Kept, as a list may come in another order each time.
   const streamOf = boundedLabel(most)
   const groupOf = boundedLabel(most)
@@ -155,6 +155,6 @@ function eventSource (events: EventsFace, most: number): Source {
 
 const HEALTH: Readonly<Record<string, number>> = { pass: 1, warn: 0.5, fail: 0 }
 
-function healthSamples (results: Awaited<ReturnType<HealthFace['results']>>): Sample[] {
+function healthSamples (results: Awaited<ReturnType<HealthLike['results']>>): Sample[] {
   return Object.entries(results).map(([check, [result]]): Sample => ['health_check_status', HEALTH[result?.status ?? ''] ?? 0, { check }])
 }

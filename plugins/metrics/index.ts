@@ -3,7 +3,7 @@ import fp from 'fastify-plugin'
 import { Registry } from 'prom-client'
 import { watchRoutes } from '../shared/http/route-watch.js'
 import { startTracing } from '../shared/plugin/tracing.js'
-import { Book } from './metric-registry.js'
+import { MetricRegistry } from './metric-registry.js'
 import { findClients } from './clients.js'
 import { timeRequests } from './http.js'
 import { HTTP_DURATION, METRICS, REDIS_DURATION } from './names.js'
@@ -37,7 +37,7 @@ export const metrics = fp<MetricsPluginOptions>(async function metrics (fastify,
   // Registered again, in the same context or below it, without a registry of its own, it tells the same by another route.
   const above = fastify.hasDecorator('metrics') ? fastify.metrics.registry : undefined
   const registry = options.registry ?? above ?? new Registry()
-  const book = Book.of(registry)
+  const book = MetricRegistry.of(registry)
   const names = Object.values(METRICS).flatMap(Object.keys).concat(REDIS_DURATION).map(name => options.prefix + name)
   book.requireFree(options.http ? [...names, HTTP_DURATION] : names)
   const undo = [book.enter()]
@@ -63,7 +63,7 @@ export const metrics = fp<MetricsPluginOptions>(async function metrics (fastify,
 export default metrics
 
 /** @returns what takes them out */
-function addSources (fastify: FastifyInstance, book: Book, { prefix, timeout, maxRoutes, redisBuckets, clock }: ResolvedMetricsOptions): Array<() => void> {
+function addSources (fastify: FastifyInstance, book: MetricRegistry, { prefix, timeout, maxRoutes, redisBuckets, clock }: ResolvedMetricsOptions): Array<() => void> {
   const clients = findClients(fastify)
   const sources = findSources(fastify, maxRoutes).map(([of, make]) => book.add(of, make, prefix, { timeout, clock }))
   if (clients.length === 0) return sources

@@ -36,10 +36,10 @@ interface Sampled {
 }
 
 const COMBINE: Readonly<Record<Aggregator, (a: number, b: number) => number>> = { sum: (a, b) => a + b, min: Math.min, max: Math.max }
-const books = new WeakMap<Registry, Book>()
+const registries = new WeakMap<Registry, MetricRegistry>()
 
 /** What the plugin has put in one registry, which several apps may share. */
-export class Book {
+export class MetricRegistry {
   readonly registry: Registry
   readonly #metrics = new Map<string, Counter | Gauge | FastHistogram>()
   // By what they tell of: two registrations that see the same cache count it once.
@@ -48,9 +48,9 @@ export class Book {
   #users = 0
   #reading: Promise<Sampled[]> | undefined
 
-  static of (registry: Registry): Book {
-    const present = books.get(registry) ?? new Book(registry)
-    books.set(registry, present)
+  static of (registry: Registry): MetricRegistry {
+    const present = registries.get(registry) ?? new MetricRegistry(registry)
+    registries.set(registry, present)
     return present
   }
 

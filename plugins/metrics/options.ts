@@ -1,13 +1,13 @@
 import type { LogLevel } from 'fastify'
 import { Registry } from 'prom-client'
-import { AUDIENCE_ALLOWED, guardOf, isAudience, LOG_LEVELS, type Audience, type Guard } from '../shared/http/access-rule.js'
+import { ACCESS_RULE_ALLOWED, accessCheckOf, isAccessRule, LOG_LEVELS, type AccessRule, type AccessCheck } from '../shared/http/access-rule.js'
 import type { Clock } from '../shared/plugin/clock.js'
 import { MAX_TIMER_MS, type Duration } from '../shared/plugin/duration.js'
 import { readOptions, type OptionReader } from '../shared/plugin/option-reader.js'
 import { UNMATCHED } from './names.js'
 
 /** Who may read: everyone, no one, clients on this machine, or the requests that a function allows. */
-export type ExposeOption = Audience
+export type ExposeOption = AccessRule
 
 export interface MetricsPluginOptions {
   /** Of the route; `false`: there is none, and the registry is read some other way. @default '/metrics' */
@@ -48,7 +48,7 @@ export interface MetricsPluginOptions {
 export interface ResolvedMetricsOptions {
   /** Undefined: there is no route. */
   path: string | undefined
-  mayRead: Guard
+  mayRead: AccessCheck
   /** Whether the option `expose` was left out. */
   isClosedByDefault: boolean
   prefix: string
@@ -76,13 +76,13 @@ export function resolveMetricsOptions (given: MetricsPluginOptions): ResolvedMet
   const read = readOptions('metrics', given)
   read.onlyKnown(OPTIONS)
   const { expose = 'loopback', registry, prefix = 'fastify_', path = '/metrics' } = given
-  if (!isAudience(expose)) read.fail('expose', AUDIENCE_ALLOWED)
+  if (!isAccessRule(expose)) read.fail('expose', ACCESS_RULE_ALLOWED)
   if (registry !== undefined && !isRegistry(registry)) read.fail('registry', 'a Registry of prom-client')
   if (typeof prefix !== 'string' || !/^([a-zA-Z_:][\w:]*)?$/.test(prefix)) read.fail('prefix', 'letters, digits and _, as names of metrics may begin')
   if (path !== false && (typeof path !== 'string' || !/^\/[^?#]*[^/?#]$/.test(path))) read.fail('path', "a path such as '/metrics', or false")
   return {
     path: path === false ? undefined : path,
-    mayRead: guardOf('metrics', expose),
+    mayRead: accessCheckOf('metrics', expose),
     isClosedByDefault: given.expose === undefined,
     prefix,
     registry,

@@ -1,6 +1,6 @@
 import type { FastifyRequest } from 'fastify'
-import type { Listeners } from '../shared/plugin/safe-emitter.js'
-import type { Decision } from './limiter/decision.js'
+import type { SafeEmitter } from '../shared/plugin/safe-emitter.js'
+import type { Decision } from './decision.js'
 import type { Policy } from './policy.js'
 
 /** What a listener is told of a decision. */
@@ -30,7 +30,7 @@ export const RATE_LIMIT_EVENTS = ['allowed', 'refused', 'banned', 'error'] as co
 
 export type RateLimitListener<E extends keyof RateLimitEvents> = (event: RateLimitEvents[E]) => unknown
 
-export type Events = Listeners<RateLimitEvents>
+export type Events = SafeEmitter<RateLimitEvents>
 
 /** @param describe - makes the event, for which there may be no listener */
 export function tellDecision (events: Events, { allowed, banned }: Decision, describe: () => RateLimitEvent): void {

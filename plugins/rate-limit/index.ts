@@ -1,17 +1,17 @@
 import type { FastifyContextConfig, FastifyInstance, RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import { invalidOptionError, namingRoute } from '../shared/plugin/errors.js'
-import { Listeners } from '../shared/plugin/safe-emitter.js'
+import { SafeEmitter } from '../shared/plugin/safe-emitter.js'
 import { watchRoutes } from '../shared/http/route-watch.js'
-import { createLimiters } from './limiter/factory.js'
+import { createLimiterFactory } from './limiter/factory.js'
 import { RATE_LIMIT_EVENTS, type RateLimitEvents } from './events.js'
-import { addHook, askEarly, createHook, createSteps, markEarly, type Steps, type UniversalHook } from './http/hooks.js'
+import { addHook, askEarly, createHook, createHookPair, markEarly, type HookPair, type UniversalHook } from './http/hooks.js'
 import { createManualLimiter, type ManualLimiter } from './api/create-rate-limit.js'
 import type { RateLimitPluginOptions, RouteRateLimitOptions } from './options/types.js'
 import { createRateLimiter, type RateLimiter } from './api/programmatic-api.js'
 import type { RateLimitState } from './http/request-state.js'
 import { resolvePluginOptions, resolveRouteOptions, type ResolvedRouteOptions } from './options/route.js'
-import { registrationName, Scopes } from './http/scope.js'
+import { registrationName, Scopes } from './limiter/scope.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -37,7 +37,7 @@ declare module 'fastify' {
 
 export { normalizeIP } from './http/ip-address.js'
 export type { CustomStore, CustomStoreConstructor } from './store/custom-store.js'
-export type { Decision } from './limiter/decision.js'
+export type { Decision } from './decision.js'
 export type { RateLimitEvent, RateLimitEvents, RateLimitListener } from './events.js'
 export type { ManualLimiter, ManualResult } from './api/create-rate-limit.js'
 export type * from './options/types.js'
@@ -53,16 +53,16 @@ export type { RateLimitState } from './http/request-state.js'
  */
 export const rateLimit = fp<RateLimitPluginOptions>(async function rateLimit (fastify, given) {
   const options = resolvePluginOptions(given)
-  const events = new Listeners<RateLimitEvents>('rate-limit', fastify.log, RATE_LIMIT_EVENTS)
-  const limiters = createLimiters(fastify, given, options, events)
+  const events = new SafeEmitter<RateLimitEvents>('rate-limit', fastify.log, RATE_LIMIT_EVENTS)
+  const limiters = createLimiterFactory(fastify, given, options, events)
   const scopes = new Scopes(registrationName(fastify))
-  const limiter = limiters.for(options)
-  const globalSteps = createSteps(limiter, options, scopes.global, events)
+  const limiter = limiters.limiterFor(options)
+  const globalSteps = createHookPair(limiter, options, scopes.global, events)
 
   /** The limiter that a handler's or hook's own options ask for. */
   const own = (route: RouteRateLimitOptions) => {
     const routeOptions = resolveRouteOptions(given, route)
-    return [limiters.for(routeOptions, route), routeOptions, scopes.ofHandler(routeOptions)] as const
+    return [limiters.limiterFor(routeOptions, route), routeOptions, scopes.ofHandler(routeOptions)] as const
   }
   decorateHere(fastify, 'rateLimit', (route?: RouteRateLimitOptions) => route === undefined ? globalSteps.hook : createHook(...own(route), events))
   decorateHere(fastify, 'createRateLimit', (route?: RouteRateLimitOptions) =>
@@ -74,7 +74,7 @@ export const rateLimit = fp<RateLimitPluginOptions>(async function rateLimit (fa
   // Registered before the session, it asks before the session is read.
   if (options.early) fastify.addHook('onRequest', askEarly)
 
-  function limit (route: RouteOptions, { hook, begin }: Steps, { hook: name, early }: ResolvedRouteOptions): void {
+  function limit (route: RouteOptions, { hook, begin }: HookPair, { hook: name, early }: ResolvedRouteOptions): void {
     addHook(route, name, hook)
     if (early) markEarly(route, begin)
   }
@@ -91,7 +91,7 @@ export const rateLimit = fp<RateLimitPluginOptions>(async function rateLimit (fa
         const resolved = resolveRouteOptions(given, config)
         return [resolved, scopes.ofRoute(resolved, route)]
       })
-      limit(route, createSteps(limiters.for(routeOptions, config, route), routeOptions, scope, events), routeOptions)
+      limit(route, createHookPair(limiters.limiterFor(routeOptions, config, route), routeOptions, scope, events), routeOptions)
     }
   })
 }, { name: 'fastify-redis-suite/rate-limit', fastify: '5.x' })

@@ -8,36 +8,36 @@ import { hashId } from '../shared/plugin/keys.js'
 import { handled, isPromise } from '../shared/plugin/maybe-promise.js'
 import { traced } from '../shared/plugin/tracing.js'
 import { protectCallbacks } from './callbacks.js'
-import type { Cipher } from './store/encryption.js'
-import type { SessionCounts } from './stats.js'
+import type { Encryption } from './store/encryption.js'
+import type { SessionStatsCounter } from './stats.js'
 import { checkAttributes, checkIsCookie, dateOf, repairCookie } from './cookie/cookie-rules.js'
 import { cookieToStore, isAsBefore, takeCookieSnapshot, type CookieSnapshot } from './cookie/cookie.js'
 import { InvalidSessionError, StoreUnavailableError } from './errors.js'
-import { contentsOf, diff, diffContents, joinFields, parseFields, refuseLosses, takeSnapshot, textOrNone, type Change, type Snapshot } from './session-diff.js'
-import { stateOf, type Known } from './session-state.js'
+import { contentsOf, diff, diffContents, joinFields, parseFields, refuseLosses, takeSnapshot, textOrNone, type FieldChanges, type SessionSnapshot } from './session-diff.js'
+import { stateOf, type KnownSession } from './session-state.js'
 import type { SessionStore, StoredSession } from './store/store.js'
 import { digestOfFound } from './user-id.js'
-import type { UserSessions } from './store/user-index.js'
+import type { UserIndex } from './store/user-index.js'
 
 /** What is being made an object. */
 interface Reading {
   sessionId: string
-  known: Known
+  known: KnownSession
   /** What it holds, where that is not in the object yet. */
   data?: Session
 }
 
-export interface AdapterOptions {
+export interface SuiteSessionStoreOptions {
   store: SessionStore
   /** Calls the store by the policy on failure. */
   run: <T>(operation: () => Promise<T>) => Promise<T>
-  cipher: Cipher | undefined
+  cipher: Encryption | undefined
   /** What is said of all cookies. */
   cookie: NonNullable<FastifySessionOptions['cookie']>
   /** See {@link renewalOf}. */
   renewal: number
-  users: UserSessions
-  counts: SessionCounts
+  users: UserIndex
+  counts: SessionStatsCounter
   userId: (session: Session) => unknown
   /** Whether a request whose session cannot be read goes on without one. */
   allowsAnonymous: boolean
@@ -46,8 +46,8 @@ export interface AdapterOptions {
 }
 
 /** Our store behind the interface that `@fastify/session` wants. */
-export class Adapter implements FastifySessionStore {
-  readonly #options: AdapterOptions
+export class SuiteSessionStore implements FastifySessionStore {
+  readonly #options: SuiteSessionStoreOptions
   readonly #anonymous = new WeakSet<AnyRequest>()
   /** Ids of the sessions that stand for those that could not be read. */
   readonly #standIns = new LRUCache<string, true>({ max: 10_000 })
@@ -67,7 +67,7 @@ export class Adapter implements FastifySessionStore {
   #hasWarned = false
   #hasWarnedOfCookie = false
 
-  constructor (options: AdapterOptions) {
+  constructor (options: SuiteSessionStoreOptions) {
     this.#options = options
   }
 
@@ -303,7 +303,7 @@ export class Adapter implements FastifySessionStore {
     this.#options.log.error({ plugin: 'session', reason: reasonOf(error) }, 'session: a callback failed')
   }
 
-  #open (handle: string, stored: StoredSession): { data: Session, known: Known } | undefined {
+  #open (handle: string, stored: StoredSession): { data: Session, known: KnownSession } | undefined {
     const { store, run, log, renewal, counts, clock } = this.#options
     const { version, user, lastSeenAt } = stored
     const data = this.#parse(handle, stored)
@@ -321,7 +321,7 @@ export class Adapter implements FastifySessionStore {
     // As text: what was given is the session's own by then.
     const cookie = textOrNone(() => JSON.stringify(data['cookie']))
     if (data['cookie'] !== undefined) data['cookie'] = this.#repaired(data['cookie'])
-    const changeTo = (after: Snapshot) => diffContents([cookie && `"cookie":${cookie}`, contents].filter(Boolean).join(), after)
+    const changeTo = (after: SessionSnapshot) => diffContents([cookie && `"cookie":${cookie}`, contents].filter(Boolean).join(), after)
     return { data: data as unknown as Session, known: { changeTo, contents, version, user } }
   }
 
@@ -385,12 +385,12 @@ export class Adapter implements FastifySessionStore {
   }
 
   /** What is to be saved. */
-  #changeOf (session: Session): { after: Snapshot, change: Change } {
+  #changeOf (session: Session): { after: SessionSnapshot, change: FieldChanges } {
     const after = this.#snapshotOf(session)
     return { after, change: stateOf(session).known?.changeTo(after) ?? diff({}, after) }
   }
 
-  #snapshotOf (session: Session): Snapshot {
+  #snapshotOf (session: Session): SessionSnapshot {
     const snapshot = takeSnapshot(session)
     const cookie = cookieToStore(session.cookie, this.#options.cookie)
     if (cookie === undefined) delete snapshot['cookie']
@@ -398,7 +398,7 @@ export class Adapter implements FastifySessionStore {
     return snapshot
   }
 
-  #sealAll (fields: Snapshot, handle: string): Snapshot {
+  #sealAll (fields: SessionSnapshot, handle: string): SessionSnapshot {
     const { cipher } = this.#options
     if (cipher === undefined) return fields
     return Object.fromEntries(Object.entries(fields).map(([name, json]) => [name, JSON.stringify(cipher.seal(json, handle, name))]))

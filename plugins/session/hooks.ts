@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler, onSendHookHandler } from 'fastify'
 import { failHook, finishHook, holdPayload } from '../shared/http/hook-callback.js'
 import { recorderOf, type Reader, type ReadRecorder } from '../shared/http/read-recorder.js'
-import type { Adapter } from './fastify-session-store.js'
+import type { SuiteSessionStore } from './fastify-session-store.js'
 import { closeReply, openReply, REPLY } from './callbacks.js'
 import { checkIsCookie } from './cookie/cookie-rules.js'
 import { attributesOf, clearingAttributes, type CookieOptions } from './cookie/cookie.js'
@@ -26,7 +26,7 @@ const SESSION = Symbol('session')
  * not be read may neither be saved nor clear the client's cookie; the adapter is told of each object that becomes the request's session; and
  * what takes a callback returns a promise without one.
  */
-export function withOwnHooks (fastify: FastifyInstance, adapter: Adapter, options: HookOptions): FastifyInstance {
+export function withOwnHooks (fastify: FastifyInstance, adapter: SuiteSessionStore, options: HookOptions): FastifyInstance {
   const wrappers: Record<string, (handler: never) => unknown> = {
     onRequest: (handler: onRequestHookHandler) => readingApart(wrapOnRequest(handler, adapter)),
     onSend: (handler: onSendHookHandler) => payloadReadingApart(wrapOnSend(handler, adapter, options))
@@ -118,7 +118,7 @@ function isOfPassport (request: FastifyRequest): boolean {
   return 'passport' in request
 }
 
-function accessor (adapter: Adapter) {
+function accessor (adapter: SuiteSessionStore) {
   type Holder = FastifyRequest & { [SESSION]?: FastifyRequest['session'] | null }
   return {
     getter (this: Holder) {
@@ -129,7 +129,7 @@ function accessor (adapter: Adapter) {
   }
 }
 
-function wrapOnRequest (handler: onRequestHookHandler, adapter: Adapter): onRequestHookHandler {
+function wrapOnRequest (handler: onRequestHookHandler, adapter: SuiteSessionStore): onRequestHookHandler {
   return function sessionOnRequest (request, reply, done) {
     if (request.routeOptions.config?.session === false) return done()
     // How a user has registered @fastify/cookie shows here first.
@@ -142,7 +142,7 @@ function wrapOnRequest (handler: onRequestHookHandler, adapter: Adapter): onRequ
   }
 }
 
-function wrapOnSend (handler: onSendHookHandler, adapter: Adapter, options: HookOptions): onSendHookHandler {
+function wrapOnSend (handler: onSendHookHandler, adapter: SuiteSessionStore, options: HookOptions): onSendHookHandler {
   return function sessionOnSend (request, reply, payload, done) {
     const { session } = request
     closeReply(request)
@@ -210,7 +210,7 @@ function wrapOnSend (handler: onSendHookHandler, adapter: Adapter, options: Hook
 }
 
 /** Whether `@fastify/session` would find nothing to do: by far the most requests only read their session. */
-function isSettled (request: FastifyRequest, adapter: Adapter, options: HookOptions): boolean {
+function isSettled (request: FastifyRequest, adapter: SuiteSessionStore, options: HookOptions): boolean {
   return adapter.isUntouched(request.session) && !options.rolling && hasCookie(request, options) && !request.session.isSaved()
 }
 
@@ -224,7 +224,7 @@ function isSecureEnough ({ session, protocol }: FastifyRequest): boolean {
 }
 
 /** Does what `@fastify/session` would, which takes a digest of the session before it saves it and one after. */
-function saveKnown (request: FastifyRequest, reply: FastifyReply, adapter: Adapter, { cookieName, cookiePrefix, rolling, cookie }: HookOptions, done: (error?: Error) => void): void {
+function saveKnown (request: FastifyRequest, reply: FastifyReply, adapter: SuiteSessionStore, { cookieName, cookiePrefix, rolling, cookie }: HookOptions, done: (error?: Error) => void): void {
   const { session } = request
   adapter.set(session.sessionId, session, (error, isSaved) => {
     try {
@@ -242,7 +242,7 @@ function saveKnown (request: FastifyRequest, reply: FastifyReply, adapter: Adapt
 }
 
 /** Of a session that was destroyed: `@fastify/session` leaves it with the client. */
-function clearDeadCookie (request: FastifyRequest, reply: FastifyReply, adapter: Adapter, { cookieName, cookie }: HookOptions): void {
+function clearDeadCookie (request: FastifyRequest, reply: FastifyReply, adapter: SuiteSessionStore, { cookieName, cookie }: HookOptions): void {
   if (request.cookies[cookieName] === undefined) return
   reply.clearCookie(cookieName, clearingAttributes(adapter.cookieOfEnded(request), cookie, request.protocol))
 }
@@ -252,7 +252,7 @@ function clearDeadCookie (request: FastifyRequest, reply: FastifyReply, adapter:
  *
  * @returns whether it has to be
  */
-function signAnew (request: FastifyRequest, adapter: Adapter, options: HookOptions, goOn: () => void, fail: (error: Error) => void): boolean {
+function signAnew (request: FastifyRequest, adapter: SuiteSessionStore, options: HookOptions, goOn: () => void, fail: (error: Error) => void): boolean {
   const { session, cookies } = request
   const { cookieName, cookiePrefix } = options
   if (!cookies[cookieName] || !adapter.isStored(session) || hasCookie(request, options)) return false

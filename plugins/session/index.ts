@@ -3,12 +3,12 @@ import fastifySession from '@fastify/session'
 import fp from 'fastify-plugin'
 import { keyPrefixOf, resolveClient } from '../shared/redis/client.js'
 import { alreadyRegisteredError } from '../shared/plugin/errors.js'
-import { followChannel } from '../shared/redis/channel-subscription.js'
+import { subscribeToChannel } from '../shared/redis/channel-subscription.js'
 import { guardRedis } from '../shared/redis/guard.js'
 import { watchRoutes } from '../shared/http/route-watch.js'
-import { Adapter } from './fastify-session-store.js'
-import { createCipher } from './store/encryption.js'
-import { SessionCounts } from './stats.js'
+import { SuiteSessionStore } from './fastify-session-store.js'
+import { createEncryption } from './store/encryption.js'
+import { SessionStatsCounter } from './stats.js'
 import { withOwnHooks } from './hooks.js'
 import { createInsecureWarning } from './cookie/insecure-warning.js'
 import { createLogins, decorateLogins, type LoginOptions } from './login.js'
@@ -18,7 +18,7 @@ import { createRedisStore } from './store/redis-store.js'
 import { createSessions, type Sessions } from './sessions.js'
 import { endedChannel, renewalOf } from './store/store.js'
 import type { UserId } from './user-id.js'
-import { UserSessions } from './store/user-index.js'
+import { UserIndex } from './store/user-index.js'
 import { Watches } from './watches.js'
 
 declare module 'fastify' {
@@ -70,12 +70,12 @@ export const session = fp<SessionPluginOptions>(async function session (fastify,
   const store = client === undefined
     ? createMemoryStore(options.maxSessions, options, options.clock)
     : createRedisStore(client, keyPrefixOf(client), options, run, options.clock)
-  const cipher = createCipher(options.keys)
+  const cipher = createEncryption(options.keys)
   const renewal = renewalOf(options.idleTimeout)
-  const counts = new SessionCounts(renewal, options.clock)
+  const counts = new SessionStatsCounter(renewal, options.clock)
   const watches = new Watches({
     lifeOf: handle => adapter.lifeOf(handle),
-    follow: client && (listeners => followChannel({
+    follow: client && (listeners => subscribeToChannel({
       client,
       plugin: 'session',
       channel: endedChannel(client, keyPrefixOf(client)),
@@ -87,10 +87,10 @@ export const session = fp<SessionPluginOptions>(async function session (fastify,
     clock: options.clock,
     log: fastify.log
   })
-  const users = new UserSessions(store, run, options, counts, handle => watches.ended(handle))
+  const users = new UserIndex(store, run, options, counts, handle => watches.ended(handle))
   const cookie = options.session.cookie ?? {}
   const warnOfInsecure = createInsecureWarning(fastify.log, cookie, options.session.saveUninitialized === true)
-  const adapter = new Adapter({ ...options, cookie, store, run, cipher, users, renewal, counts, log: fastify.log })
+  const adapter = new SuiteSessionStore({ ...options, cookie, store, run, cipher, users, renewal, counts, log: fastify.log })
 
   const logins = createLogins({ adapter, users, userId: options.userId, property: options.userProperty })
   fastify.decorate('sessions', createSessions({ users, cipher, counts, adapter, watches, logins }))

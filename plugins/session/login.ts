@@ -4,12 +4,12 @@ import type { Duration } from '../shared/plugin/duration.js'
 import { readOptions } from '../shared/plugin/option-reader.js'
 import { hashId } from '../shared/plugin/keys.js'
 import { handled } from '../shared/plugin/maybe-promise.js'
-import type { Adapter } from './fastify-session-store.js'
+import type { SuiteSessionStore } from './fastify-session-store.js'
 import { checkIsCookie, MAX_AGE_MS } from './cookie/cookie-rules.js'
 import { NoSessionError, NotTheUserError, StoreUnavailableError } from './errors.js'
 import { userOf } from './sessions.js'
 import { digestOfFound, type UserId } from './user-id.js'
-import type { UserSessions } from './store/user-index.js'
+import type { UserIndex } from './store/user-index.js'
 
 export interface LoginOptions {
   /** Properties of the session before the login that stay. @default none */
@@ -37,8 +37,8 @@ export interface Logins {
 }
 
 interface LoginParts {
-  adapter: Adapter
-  users: UserSessions
+  adapter: SuiteSessionStore
+  users: UserIndex
   userId: (session: Session) => unknown
   /** In which property the user is kept; undefined where only `userId` knows. */
   property: string | undefined

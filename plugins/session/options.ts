@@ -8,7 +8,7 @@ import { InWords, invalidOptionError } from '../shared/plugin/errors.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/redis/guard.js'
 import { MAX_ENTRIES, readOptions } from '../shared/plugin/option-reader.js'
 import { checkBrowserRules, checkCookieOptions, isCookieName } from './cookie/cookie-rules.js'
-import { RememberingSigner } from './cookie/caching-signer.js'
+import { CachingSigner } from './cookie/caching-signer.js'
 import type { SessionTimeouts } from './store/store.js'
 import type { UserLimit } from './store/user-index.js'
 import { checkedGenerator, checkedSigner } from './user-functions.js'
@@ -123,7 +123,7 @@ function checkSecret (secret: SessionPluginOptions['secret']): FastifySessionOpt
 }
 
 function signerOf (secret: FastifySessionOptions['secret'], algorithm: string | undefined): FastifySessionOptions['secret'] {
-  return typeof secret === 'string' || Array.isArray(secret) ? new RememberingSigner(secret, algorithm) : checkedSigner(secret)
+  return typeof secret === 'string' || Array.isArray(secret) ? new CachingSigner(secret, algorithm) : checkedSigner(secret)
 }
 
 function isSigner (value: unknown): boolean {

@@ -4,10 +4,10 @@ import { UnserializableError } from './errors.js'
 import type { SessionChange } from './store/store.js'
 
 /** What a session held when it was read or saved last: JSON by property. */
-export type Snapshot = Record<string, string>
+export type SessionSnapshot = Record<string, string>
 
 /** What makes one of another. */
-export type Change = Pick<SessionChange, 'set' | 'delete'>
+export type FieldChanges = Pick<SessionChange, 'set' | 'delete'>
 
 // Names that would reach a prototype, or hide what every session has.
 export const RESERVED: ReadonlySet<string> = new Set(['__proto__', 'constructor', 'prototype', 'sessionId', 'encryptedSessionId', 'toString', 'hasOwnProperty',
@@ -39,8 +39,8 @@ export function contentsOf (session: object): string {
  *
  * @throws `FST_REDIS_SUITE_SESSION_UNSERIALIZABLE`
  */
-export function takeSnapshot (session: object): Snapshot {
-  const snapshot: Snapshot = {}
+export function takeSnapshot (session: object): SessionSnapshot {
+  const snapshot: SessionSnapshot = {}
   for (const [name, value] of Object.entries(session)) {
     if (RESERVED.has(name)) continue
     const json = jsonOf(name, value)
@@ -76,7 +76,7 @@ function refuseLoss (name: string, value: unknown): void {
 }
 
 /** What changed between two snapshots. */
-export function diff (before: Snapshot, after: Snapshot): Change {
+export function diff (before: SessionSnapshot, after: SessionSnapshot): FieldChanges {
   return {
     set: Object.fromEntries(Object.entries(after).filter(([name, json]) => before[name] !== json)),
     delete: Object.keys(before).filter(name => !Object.hasOwn(after, name))
@@ -87,7 +87,7 @@ export function diff (before: Snapshot, after: Snapshot): Change {
  * As {@link diff}, with what {@link contentsOf} gave. Most of it mostly is as it was: only what follows the first property that is not
  * is parsed.
  */
-export function diffContents (before: string, after: Snapshot): Change {
+export function diffContents (before: string, after: SessionSnapshot): FieldChanges {
   const entries = Object.entries(after)
   let at = 0
   const first = entries.findIndex(([name, json]) => {
@@ -104,7 +104,7 @@ export function diffContents (before: string, after: Snapshot): Change {
 }
 
 /** All properties as one JSON object. */
-export function joinFields (fields: Snapshot): string {
+export function joinFields (fields: SessionSnapshot): string {
   return `{${Object.entries(fields).map(([name, json]) => `${JSON.stringify(name)}:${json}`).join()}}`
 }
 

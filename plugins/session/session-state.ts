@@ -1,11 +1,11 @@
 import type { FastifyRequest } from 'fastify'
 import type { CookieSnapshot } from './cookie/cookie.js'
-import type { Change, Snapshot } from './session-diff.js'
+import type { FieldChanges, SessionSnapshot } from './session-diff.js'
 
 /** What was read of a session, or saved. */
-export interface Known {
+export interface KnownSession {
   /** What makes that of it which it is now. */
-  changeTo: (after: Snapshot) => Change
+  changeTo: (after: SessionSnapshot) => FieldChanges
   /** Its contents when it was read; undefined where it was not. */
   contents?: string | undefined
   /** Its cookie when it was read. */
@@ -18,8 +18,8 @@ export interface Known {
 }
 
 /** What is known of a session's object. */
-export interface State {
-  known?: Known
+export interface SessionState {
+  known?: KnownSession
   /** From where it is used, for its user's list. */
   request?: FastifyRequest
   /** Called when it is stored for the first time. */
@@ -32,15 +32,15 @@ const STATE = Symbol('session.state')
 
 /** @returns undefined for a session of another plugin, or of no request */
 export function requestOf (session: object): FastifyRequest | undefined {
-  return (session as { [STATE]?: State })[STATE]?.request
+  return (session as { [STATE]?: SessionState })[STATE]?.request
 }
 
 /** In the object itself, hidden: as many entries of a `WeakMap` as there are requests keep the garbage collector busy. */
-export function stateOf (session: object): State {
-  const holder = session as { [STATE]?: State }
+export function stateOf (session: object): SessionState {
+  const holder = session as { [STATE]?: SessionState }
   const present = holder[STATE]
   if (present !== undefined) return present
-  const state: State = {}
+  const state: SessionState = {}
   Object.defineProperty(session, STATE, { value: state })
   return state
 }

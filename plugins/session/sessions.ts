@@ -4,13 +4,13 @@ import { InWords, invalidArgumentError } from '../shared/plugin/errors.js'
 import { hashId } from '../shared/plugin/keys.js'
 import { handled } from '../shared/plugin/maybe-promise.js'
 import { readOptions } from '../shared/plugin/option-reader.js'
-import type { Adapter } from './fastify-session-store.js'
-import type { Cipher } from './store/encryption.js'
-import type { SessionCounts, SessionStats } from './stats.js'
+import type { SuiteSessionStore } from './fastify-session-store.js'
+import type { Encryption } from './store/encryption.js'
+import type { SessionStatsCounter, SessionStats } from './stats.js'
 import type { Logins } from './login.js'
 import type { StoredInfo } from './store/store.js'
 import { isUserId, USER_ID_ALLOWED, type UserId } from './user-id.js'
-import type { UserSessions } from './store/user-index.js'
+import type { UserIndex } from './store/user-index.js'
 import type { Watches } from './watches.js'
 
 /** What others may know of a session: never its id, which is as good as a password. */
@@ -62,10 +62,10 @@ export interface Sessions extends Logins {
 const HANDLE = /^[\w-]{43}$/
 
 interface SessionsParts {
-  users: UserSessions
-  cipher: Cipher | undefined
-  counts: SessionCounts
-  adapter: Adapter
+  users: UserIndex
+  cipher: Encryption | undefined
+  counts: SessionStatsCounter
+  adapter: SuiteSessionStore
   watches: Watches
   logins: Logins
 }

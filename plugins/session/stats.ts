@@ -13,7 +13,7 @@ export interface SessionStats {
   active: number
 }
 
-export class SessionCounts {
+export class SessionStatsCounter {
   readonly #period: number
   readonly #clock: Clock
   #created = 0

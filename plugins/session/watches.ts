@@ -3,7 +3,7 @@ import { callListener } from '../shared/plugin/call-listener.js'
 import type { Clock, Timer } from '../shared/plugin/clock.js'
 import { MAX_TIMER_MS } from '../shared/plugin/duration.js'
 import { isOutage, reasonOf } from '../shared/plugin/errors.js'
-import type { Feed } from '../shared/redis/channel-subscription.js'
+import type { ChannelSubscription } from '../shared/redis/channel-subscription.js'
 
 interface Watch {
   readonly handle: string
@@ -17,7 +17,7 @@ interface WatchesOptions {
   /** The milliseconds until a session ends unless it is used; 0 for one that has ended. Rejects while the store is unavailable. */
   lifeOf: (handle: string) => Promise<number>
   /** Reports what ends on other instances; undefined where there are none. */
-  follow: ((listeners: { onMessage: (handle: string) => void, onGap: () => void }) => Feed) | undefined
+  follow: ((listeners: { onMessage: (handle: string) => void, onGap: () => void }) => ChannelSubscription) | undefined
   clock: Clock
   log: FastifyBaseLogger
 }
@@ -35,7 +35,7 @@ export class Watches {
   readonly #options: WatchesOptions
   readonly #watches = new Map<string, Set<Watch>>()
   // Without a watch there is no connection for it.
-  #feed: Feed | undefined
+  #feed: ChannelSubscription | undefined
   /** Those that could not be looked up. */
   readonly #unknown = new Set<string>()
   #recheck: Timer | undefined

@@ -1,6 +1,6 @@
 import Fastify, { type FastifyInstance, type RouteOptions } from 'fastify'
 import t from 'tap'
-import { encodeFrame } from '../../plugins/cache/store/entry-codec.js'
+import { encodeEntry } from '../../plugins/cache/store/entry-codec.js'
 import { cache } from '../../plugins/cache/index.js'
 import { ask, askTwice, createCacheApp, onBothStores, settled } from '../helpers/cache/cache-app.js'
 import { createTestApp, sharedRedis } from '../helpers/index.js'
@@ -326,7 +326,7 @@ t.test('a stored frame that was tampered with is a miss, and nothing of it is se
   const length = frame.readUInt32BE(13)
   const meta = JSON.parse(frame.toString('utf8', 17, 17 + length)) as Record<string, unknown> & { meta: { headers: object } }
   const body = Buffer.from('wrong')
-  const withMeta = (change: object) => encodeFrame({ ...meta, body, meta: { ...meta.meta, ...change } } as never)
+  const withMeta = (change: object) => encodeEntry({ ...meta, body, meta: { ...meta.meta, ...change } } as never)
   const raw = (text: string, rest = body) => Buffer.concat([frame.subarray(0, 13), Buffer.from([0, 0, 0, Buffer.byteLength(text)]), Buffer.from(text), rest])
   const frames: Record<string, Buffer> = {
     cut: frame.subarray(0, -1),

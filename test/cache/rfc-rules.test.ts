@@ -4,7 +4,7 @@ import t from 'tap'
 import { parseCacheControl } from '../../plugins/cache/rfc/cache-control.js'
 import type { ResponseMeta, StoredResponse } from '../../plugins/cache/store/entry.js'
 import { explicitLifetime, type FreshnessInput, heuristicLifetime, initialAge, isHeuristicallyCacheable } from '../../plugins/cache/rfc/freshness.js'
-import { freshen, judge } from '../../plugins/cache/http/evaluate-response.js'
+import { freshen, evaluateResponse } from '../../plugins/cache/http/evaluate-response.js'
 import type { RouteCacheOptions } from '../../plugins/cache/options.js'
 import { createState, type RequestCache } from '../../plugins/cache/http/request-state.js'
 import { resolveCacheOptions } from '../../plugins/cache/http/route-options.js'
@@ -234,7 +234,7 @@ function prepare ({ route = { ttl: 'headers' }, request: given = {}, headers = {
   const reply = { statusCode: status, getHeaders: () => ({ ...headers }) } as unknown as FastifyReply
   return [request, reply, { ...createState(request, resolveCacheOptions({}).route(route, 'GET /')), requestedAt: NOW, ...state }] as const
 }
-const of = (given: Given) => judge(...prepare(given), NOW)
+const of = (given: Given) => evaluateResponse(...prepare(given), NOW)
 const why = (given: Given) => {
   const judged = of(given)
   return 'why' in judged ? judged.why : undefined

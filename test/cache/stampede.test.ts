@@ -2,7 +2,7 @@
 import type { FastifyInstance, FastifyReply } from 'fastify'
 import t, { type Test } from 'tap'
 import type { RouteCacheOptions } from '../../plugins/cache/index.js'
-import { endScript } from '../../plugins/cache/store/scripts.js'
+import { releaseFillScript } from '../../plugins/cache/store/scripts.js'
 import { createCacheApp, gate, settled, type CacheAppOptions } from '../helpers/cache/cache-app.js'
 import { advanceWhile, forEachStore, startRedis, until } from '../helpers/index.js'
 
@@ -235,7 +235,7 @@ t.test('of four instances one refreshes a stale response, while all of them serv
 
 const lostReplies: Record<string, (command: string, args: unknown[]) => boolean> = {
   'that was claimed': (command, [key]) => command === 'set' && String(key).includes(':cache:claim:'),
-  'that was given back': (command, [digest]) => command === 'evalsha' && digest === endScript.sha1
+  'that was given back': (command, [digest]) => command === 'evalsha' && digest === releaseFillScript.sha1
 }
 
 for (const [what, isLost] of Object.entries(lostReplies)) {

@@ -4,7 +4,7 @@ import t, { type Test } from 'tap'
 import type { Entry } from '../../plugins/cache/store/entry.js'
 import { createMemoryStore } from '../../plugins/cache/store/memory-store.js'
 import { createRedisStore } from '../../plugins/cache/store/redis-store.js'
-import { EVERYTHING, type CacheStore } from '../../plugins/cache/store/store.js'
+import { ALL_TAG, type CacheStore } from '../../plugins/cache/store/store.js'
 import { hashId } from '../../plugins/shared/plugin/keys.js'
 import type { TestClock } from '../../plugins/testing/index.js'
 import { forEachStore, openStore, type StoreName } from '../helpers/index.js'
@@ -26,17 +26,17 @@ async function open (t: Test, name: StoreName): Promise<Subject> {
     const store = createMemoryStore(64 * 1024 ** 2, clock)
     return { store, clock, client, prefix, loseTags: () => store.tags(Array.from({ length: 100_000 }, (_, i) => `other ${i}`)) }
   }
-  const keyOf = (tag: string) => `${prefix}:cache:tag:${tag === EVERYTHING ? `#${hashId(tag)}` : tag}`
+  const keyOf = (tag: string) => `${prefix}:cache:tag:${tag === ALL_TAG ? `#${hashId(tag)}` : tag}`
   return { store: createRedisStore(client, prefix, 'self', clock), clock, client, prefix, loseTags: (...tags) => Promise.all(tags.map(tag => client.del(keyOf(tag)))) }
 }
 
 /** What the plugin does with a store when it makes an entry, in its steps. */
 async function begin ({ store }: Pick<Subject, 'store'>, name: string, tags: string[] = []) {
   const id = hashId(name)
-  const { generation } = await store.read(id, tags)
-  const { now, versions } = await store.begin(hashId(`${name} work ${++made}`), 'me', [EVERYTHING, ...tags], 1000)
+  const { token } = await store.read(id, tags)
+  const { now, versions } = await store.acquireFill(hashId(`${name} work ${++made}`), 'me', [ALL_TAG, ...tags], 1000)
   const entry: Entry = { kind: 'value', label: name, meta: { a: 'ü' }, body: Buffer.from(name), storedAt: now, life: 60_000, tags: versions }
-  return { id, entry, write: (over: Partial<Entry> = {}) => store.write(id, { ...entry, ...over }, generation) }
+  return { id, entry, write: (over: Partial<Entry> = {}) => store.write(id, { ...entry, ...over }, token) }
 }
 
 const put = async (subject: Pick<Subject, 'store'>, name: string, tags: string[] = []) => await (await begin(subject, name, tags)).write()
@@ -52,7 +52,7 @@ forEachStore(['memory', 'redis', 'cluster'], name => {
     const found = await subject.store.read(id, ['x', 'y'])
     t.same({ ...found.entry, body: '' }, { ...entry, body: '' })
     t.ok(body.equals(found.entry?.body ?? Buffer.alloc(0)))
-    t.match(found.versions, { x: entry.tags['x'], y: undefined, [EVERYTHING]: entry.tags[EVERYTHING] })
+    t.match(found.versions, { x: entry.tags['x'], y: undefined, [ALL_TAG]: entry.tags[ALL_TAG] })
     t.equal(await has(subject, 'b'), false)
   })
 
@@ -84,7 +84,7 @@ forEachStore(['memory', 'redis', 'cluster'], name => {
     t.equal(await put(subject, 'a', ['x']), true)
     await store.invalidate(['y'])
     t.same(await Promise.all(['a', 'b', 'c', 'd'].map(key => has(subject, key))), [true, false, false, true])
-    await store.invalidate([EVERYTHING])
+    await store.invalidate([ALL_TAG])
     t.same(await Promise.all(['a', 'b', 'c', 'd'].map(key => has(subject, key))), [false, false, false, false])
   })
 
@@ -102,19 +102,19 @@ forEachStore(['memory', 'redis', 'cluster'], name => {
     t.equal(await has(subject, 'a'), false)
     await put(subject, 'c', ['x'])
     t.same([await has(subject, 'a'), await has(subject, 'c')], [false, true])
-    await subject.loseTags(EVERYTHING)
+    await subject.loseTags(ALL_TAG)
     t.equal(await has(subject, 'b'), false)
   })
 
   promise('an entry that is put is invalid once a tag is invalidated after it, also where the caller waits for neither', async (t, subject) => {
     const { store } = subject
-    for (const tag of ['x', EVERYTHING]) {
+    for (const tag of ['x', ALL_TAG]) {
       for (let i = 0; i < 20; i++) {
         const { id, entry } = await begin(subject, `put ${tag} ${i}`, ['x'])
         const make = (tags: Record<string, string>): Entry => ({ ...entry, tags })
-        if (i > 0) await store.put([{ id, tags: ['x'], make }])
+        if (i > 0) await store.setMany([{ id, tags: ['x'], make }])
         // On a Cluster the tag and the entry lie on several nodes: there who invalidates waits for what came before.
-        const putting = store.put([{ id, tags: ['x'], make }])
+        const putting = store.setMany([{ id, tags: ['x'], make }])
         if (name === 'cluster') await putting
         await Promise.all([putting, store.invalidate([tag])])
         t.equal((await store.read(id, ['x'])).entry, undefined, `${tag} ${i}`)
@@ -123,41 +123,41 @@ forEachStore(['memory', 'redis', 'cluster'], name => {
   })
 
   promise('of 20 concurrent callers one gets the lease, and keeps it as long as it renews it', async (t, { store, clock }) => {
-    const begun = await Promise.all(Array.from({ length: 20 }, (_, i) => store.begin('w', `t${i}`, [], 60_000)))
+    const begun = await Promise.all(Array.from({ length: 20 }, (_, i) => store.acquireFill('w', `t${i}`, [], 60_000)))
     t.equal(begun.filter(({ claim }) => claim === 'mine').length, 1)
     t.equal(begun.filter(({ claim }) => claim === 'theirs').length, 19)
     const mine = `t${begun.findIndex(({ claim }) => claim === 'mine')}`
     for (let i = 0; i < 3; i++) {
       await clock.advance(40_000)
-      await store.renew('w', mine, 60_000)
-      await store.renew('w', 'another', 600_000)
+      await store.renewFill('w', mine, 60_000)
+      await store.renewFill('w', 'another', 600_000)
     }
-    t.equal((await store.begin('w', 'another', [], 60_000)).claim, 'theirs')
+    t.equal((await store.acquireFill('w', 'another', [], 60_000)).claim, 'theirs')
     await clock.advance(60_001)
-    t.equal((await store.begin('w', 'another', [], 60_000)).claim, 'mine', 'a holder that does not renew its lease is succeeded')
-    await store.end('w', mine, false)
-    t.equal((await store.begin('w', mine, [], 60_000)).claim, 'theirs', 'its old token does not end it')
-    await store.end('w', 'another', false)
-    t.equal((await store.begin('w', mine, [], 50)).claim, 'mine')
+    t.equal((await store.acquireFill('w', 'another', [], 60_000)).claim, 'mine', 'a holder that does not renew its lease is succeeded')
+    await store.releaseFill('w', mine, false)
+    t.equal((await store.acquireFill('w', mine, [], 60_000)).claim, 'theirs', 'its old token does not end it')
+    await store.releaseFill('w', 'another', false)
+    t.equal((await store.acquireFill('w', mine, [], 50)).claim, 'mine')
   })
 
   promise('after a fill that cannot be shared no caller waits, and 1 s later the lease can be had again', async (t, { store, clock }) => {
-    await store.begin('w', 'a', [], 60_000)
-    await store.end('w', 'b', true)
-    t.equal((await store.begin('w', 'b', [], 50)).claim, 'theirs')
-    await store.end('w', 'a', true)
-    t.same([(await store.begin('w', 'b', [], 50)).claim, (await store.begin('w', 'c', [], 50)).claim], ['pass', 'pass'])
-    await store.end('w', 'a', false)
-    t.equal((await store.begin('w', 'b', [], 50)).claim, 'pass')
+    await store.acquireFill('w', 'a', [], 60_000)
+    await store.releaseFill('w', 'b', true)
+    t.equal((await store.acquireFill('w', 'b', [], 50)).claim, 'theirs')
+    await store.releaseFill('w', 'a', true)
+    t.same([(await store.acquireFill('w', 'b', [], 50)).claim, (await store.acquireFill('w', 'c', [], 50)).claim], ['pass', 'pass'])
+    await store.releaseFill('w', 'a', false)
+    t.equal((await store.acquireFill('w', 'b', [], 50)).claim, 'pass')
     await clock.advance(1001)
-    t.equal((await store.begin('w', 'b', [], 50)).claim, 'mine')
+    t.equal((await store.acquireFill('w', 'b', [], 50)).claim, 'mine')
   })
 
   promise('remove() says whether there was an entry, and leaves something that has a generation', async (t, subject) => {
     await put(subject, 'a')
     const id = hashId('a')
     t.same([await subject.store.remove(id), await subject.store.remove(id), await has(subject, 'a')], [true, false, false])
-    t.not((await subject.store.read(id, [])).generation, '')
+    t.not((await subject.store.read(id, [])).token, '')
   })
 
   promise('a tag has a version from when it is first asked for, and says when it was invalidated', async (t, { store, clock }) => {
@@ -193,10 +193,10 @@ forEachStore(['redis', 'cluster'], name => {
     await store.remove(hashId('a1'))
     await store.remove(hashId('none'))
     await store.tags(['new'])
-    await store.begin('w', 'a', [], 60_000)
-    await store.renew('w', 'a', 60_000)
-    await store.begin('v', 'a', [], 60_000)
-    await store.end('v', 'a', true)
+    await store.acquireFill('w', 'a', [], 60_000)
+    await store.renewFill('w', 'a', 60_000)
+    await store.acquireFill('v', 'a', [], 60_000)
+    await store.releaseFill('v', 'a', true)
     const nodes = client instanceof Cluster ? client.nodes('master') : [client as Redis]
     const keys = await Promise.all(nodes.map(node => node.keys(`${prefix}:*`)))
     t.ok(keys.every(each => each.length > 0), 'every master has some')
@@ -225,7 +225,7 @@ t.test('redis: without a clock handed in the time is the server\'s own', async t
   const store = createRedisStore(client, prefix)
   const timeOf = ([seconds, micros]: Array<number | string>) => Number(seconds) * 1000 + Number(micros) / 1000
   const before = timeOf(await client.time())
-  const { now } = await store.begin('w', 'a', [], 60_000)
+  const { now } = await store.acquireFill('w', 'a', [], 60_000)
   await store.invalidate(['x'])
   const at = [now, await store.now(), (await store.tags(['x']))['x']?.invalidatedAt]
   const after = timeOf(await client.time())

@@ -4,7 +4,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import { capture } from '../../plugins/cache/http/body/body-capture.js'
 import { type Entry, isResponse, isValue, isVariants, type StoredResponse, usabilityOf } from '../../plugins/cache/store/entry.js'
-import { decodeFrame, encodeFrame, GENERATION_RANGE } from '../../plugins/cache/store/entry-codec.js'
+import { decodeEntry, encodeEntry, TOKEN_RANGE } from '../../plugins/cache/store/entry-codec.js'
 import { freshenedHeaders, isHeaders, joined, requestDirectives, storedHeaders } from '../../plugins/cache/rfc/stored-headers.js'
 
 // Frames
@@ -14,7 +14,7 @@ const entry: StoredResponse = { kind: 'response', label: '/a?b=1', meta, body: B
 const HEAD = 17
 
 t.test('an entry survives being stored, whatever bytes its body has', async t => {
-  for (const body of [Buffer.alloc(0), Buffer.from('text é'), Buffer.from(Array.from({ length: 256 }, (_, i) => i))]) t.strictSame(decodeFrame(encodeFrame({ ...entry, body })).entry, { ...entry, body })
+  for (const body of [Buffer.alloc(0), Buffer.from('text é'), Buffer.from(Array.from({ length: 256 }, (_, i) => i))]) t.strictSame(decodeEntry(encodeEntry({ ...entry, body })).entry, { ...entry, body })
   const text = fc.string({ unit: 'binary' })
   const anything = fc.record({
     kind: fc.constantFrom('response' as const, 'variants' as const, 'value' as const),
@@ -25,35 +25,35 @@ t.test('an entry survives being stored, whatever bytes its body has', async t =>
     life: fc.double({ min: 0, noNaN: true, noDefaultInfinity: true }).map(value => value + 0),
     tags: fc.dictionary(text.filter(name => name !== '__proto__'), text, { noNullPrototype: true })
   })
-  fc.assert(fc.property(anything, given => { t.same(decodeFrame(encodeFrame(given)).entry, JSON.parse(JSON.stringify(given), (key, value) => key === 'body' ? given.body : value)) }))
+  fc.assert(fc.property(anything, given => { t.same(decodeEntry(encodeEntry(given)).entry, JSON.parse(JSON.stringify(given), (key, value) => key === 'body' ? given.body : value)) }))
 })
 
 t.test('encoded copies survive being stored, and an entry whose copies are cut, too long or of another kind is none', async t => {
   const whole = { ...entry, encoded: { gzip: Buffer.from([0, 1, 255]), br: Buffer.alloc(0) } }
-  const good = encodeFrame(whole)
-  t.strictSame(decodeFrame(good).entry, whole)
+  const good = encodeEntry(whole)
+  t.strictSame(decodeEntry(good).entry, whole)
   const lengths = (text: string) => tampered(meta => meta.replace(/}$/, `,"encoded":${text}}`), Buffer.from('abc'))
-  t.match(decodeFrame(lengths('{"gzip":3}')).entry, { body: entry.body, encoded: { gzip: Buffer.from('abc') } })
-  const bad = [good.subarray(0, -1), Buffer.concat([good, Buffer.from('x')]), encodeFrame({ ...whole, kind: 'value' }), ...['{"gzip":2}', '{"gzip":4}', '{"gzip":-1,"br":4}', '{"gzip":"3"}', '{"gzip":1e9}', '{"g z":3}', '{"__proto__":3}', '[3]', '3', 'null'].map(lengths)]
-  for (const [i, bytes] of bad.entries()) t.equal(decodeFrame(bytes).entry, undefined, String(i))
+  t.match(decodeEntry(lengths('{"gzip":3}')).entry, { body: entry.body, encoded: { gzip: Buffer.from('abc') } })
+  const bad = [good.subarray(0, -1), Buffer.concat([good, Buffer.from('x')]), encodeEntry({ ...whole, kind: 'value' }), ...['{"gzip":2}', '{"gzip":4}', '{"gzip":-1,"br":4}', '{"gzip":"3"}', '{"gzip":1e9}', '{"g z":3}', '{"__proto__":3}', '[3]', '3', 'null'].map(lengths)]
+  for (const [i, bytes] of bad.entries()) t.equal(decodeEntry(bytes).entry, undefined, String(i))
 })
 
 t.test('every frame has a generation of its own, where the scripts look for it', async t => {
-  const frames = Array.from({ length: 100 }, (_, i) => encodeFrame(i % 2 ? entry : 'tombstone'))
-  const generations = frames.map(frame => decodeFrame(frame).generation)
+  const frames = Array.from({ length: 100 }, (_, i) => encodeEntry(i % 2 ? entry : 'tombstone'))
+  const generations = frames.map(frame => decodeEntry(frame).generation)
   t.equal(new Set(generations).size, 100)
-  for (const [i, frame] of frames.entries()) t.equal(frame.toString('latin1', GENERATION_RANGE[0], GENERATION_RANGE[1] + 1), generations[i])
+  for (const [i, frame] of frames.entries()) t.equal(frame.toString('latin1', TOKEN_RANGE[0], TOKEN_RANGE[1] + 1), generations[i])
   t.match(generations[0], /^[\w-]{12}$/)
 })
 
 t.test('a tombstone is no entry, and has a generation', async t => {
-  const frame = encodeFrame('tombstone')
+  const frame = encodeEntry('tombstone')
   t.equal(frame.length, HEAD)
-  t.match(decodeFrame(frame), { generation: /^[\w-]{12}$/, entry: undefined })
+  t.match(decodeEntry(frame), { generation: /^[\w-]{12}$/, entry: undefined })
 })
 
 function tampered (change: (text: string) => string, copies = Buffer.alloc(0)): Buffer {
-  const good = encodeFrame(entry)
+  const good = encodeEntry(entry)
   const rest = Buffer.from(change(good.toString('utf8', HEAD, HEAD + good.readUInt32BE(HEAD - 4))))
   const head = Buffer.from(good.subarray(0, HEAD))
   head.writeUInt32BE(rest.length, HEAD - 4)
@@ -61,8 +61,8 @@ function tampered (change: (text: string) => string, copies = Buffer.alloc(0)): 
 }
 
 t.test('bytes that are damaged, cut, of another version or tampered with are no entry', async t => {
-  const good = encodeFrame(entry)
-  t.ok(decodeFrame(tampered(text => text)).entry)
+  const good = encodeEntry(entry)
+  t.ok(decodeEntry(tampered(text => text)).entry)
   const long = Buffer.from(good)
   long.writeUInt32BE(2 ** 32 - 1, HEAD - 4)
   const bad: Buffer[] = [
@@ -73,23 +73,23 @@ t.test('bytes that are damaged, cut, of another version or tampered with are no 
     text => text.replace('"life":500', '"life":1e999'), text => text.replace('"life":500', '"life":null'), text => text.replace('"storedAt":1000', '"storedAt":-1'), text => text.replace('"t":"v"', '"t":5'),
     text => text.replace('{"t":"v"}', '["v"]'), text => text.replace('{"t":"v"}', 'null'), text => text.replace('"t":"v"', '"__proto__":"v"'), text => text.replace('{', '{"__proto__":{"x":1},'),
     text => text.replace('"kind":"response"', '"kind":"other"'), text => text.replace('"label":"/a?b=1"', '"label":1'), text => text.replace('"length":7', '"length":8'), text => text.replace(',"length":7', ''), text => text + 'x']
-  for (const [i, bytes] of [...bad, ...changes.map(change => tampered(change))].entries()) t.equal(decodeFrame(bytes).entry, undefined, String(i))
+  for (const [i, bytes] of [...bad, ...changes.map(change => tampered(change))].entries()) t.equal(decodeEntry(bytes).entry, undefined, String(i))
   t.equal(Reflect.get({}, 'x'), undefined)
 })
 
 t.test('whatever byte of a frame changes, it is read without an error, and as nothing that cannot be used', async t => {
-  const good = encodeFrame(entry)
+  const good = encodeEntry(entry)
   for (let i = 0; i < good.length; i++) {
     for (const mask of [0xff, 0x01, 0x20, 0x80]) {
       const flipped = Buffer.from(good)
       flipped[i] = (flipped[i] ?? 0) ^ mask
-      const found = decodeFrame(flipped).entry
+      const found = decodeEntry(flipped).entry
       if (isResponse(found)) t.ok(Number.isFinite(usabilityOf(found, 2000).age))
     }
   }
-  fc.assert(fc.property(fc.uint8Array({ maxLength: 200 }), bytes => { isResponse(decodeFrame(Buffer.from(bytes)).entry) }))
+  fc.assert(fc.property(fc.uint8Array({ maxLength: 200 }), bytes => { isResponse(decodeEntry(Buffer.from(bytes)).entry) }))
   fc.assert(fc.property(fc.jsonValue(), value => {
-    const found = decodeFrame(tampered(() => JSON.stringify(value))).entry
+    const found = decodeEntry(tampered(() => JSON.stringify(value))).entry
     return found === undefined || typeof found.label === 'string'
   }))
 })

@@ -1,17 +1,17 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { Cluster, Redis } from 'ioredis'
 import t from 'tap'
-import { CacheCore } from '../../plugins/cache/tiers/two-tier-cache.js'
+import { TwoTierCache } from '../../plugins/cache/tiers/two-tier-cache.js'
 import type { CacheEvents } from '../../plugins/cache/events.js'
 import { dataKey } from '../../plugins/cache/store/cache-key.js'
 import { createMemoryStore } from '../../plugins/cache/store/memory-store.js'
 import { pathTag } from '../../plugins/cache/http/path-tags.js'
 import { createRedisStore } from '../../plugins/cache/store/redis-store.js'
-import { EVERYTHING, type CacheStore } from '../../plugins/cache/store/store.js'
+import { ALL_TAG, type CacheStore } from '../../plugins/cache/store/store.js'
 import { TagVersions } from '../../plugins/cache/store/tag-versions.js'
 import { systemClock } from '../../plugins/shared/plugin/clock.js'
 import { hashId } from '../../plugins/shared/plugin/keys.js'
-import { Listeners } from '../../plugins/shared/plugin/safe-emitter.js'
+import { SafeEmitter } from '../../plugins/shared/plugin/safe-emitter.js'
 import { createTestClock } from '../../plugins/testing/index.js'
 import { collectLog } from '../helpers/app/log-lines.js'
 import { ask, settled } from '../helpers/cache/cache-app.js'
@@ -108,11 +108,11 @@ interface Fill {
 }
 
 async function begin (store: CacheStore, id: string, tags: string[], begunAt: number, life: number): Promise<Fill> {
-  const { generation, versions: seen } = await store.read(id, tags)
-  const unknown = [EVERYTHING, ...tags].filter(tag => seen[tag] === undefined)
-  const { now, versions } = await store.begin(`${id} ${begunAt} ${Math.random()}`, 'me', unknown, 1000)
+  const { token, versions: seen } = await store.read(id, tags)
+  const unknown = [ALL_TAG, ...tags].filter(tag => seen[tag] === undefined)
+  const { now, versions } = await store.acquireFill(`${id} ${begunAt} ${Math.random()}`, 'me', unknown, 1000)
   const known = Object.fromEntries(Object.entries({ ...seen, ...versions }).filter((each): each is [string, string] => each[1] !== undefined))
-  return { id, tags, begunAt, write: () => store.write(id, { kind: 'value', label: id, meta: { begunAt }, body: Buffer.from('x'), storedAt: now, life, tags: known }, generation) }
+  return { id, tags, begunAt, write: () => store.write(id, { kind: 'value', label: id, meta: { begunAt }, body: Buffer.from('x'), storedAt: now, life, tags: known }, token) }
 }
 
 forEachStore(['memory', 'redis'], name => {
@@ -131,7 +131,7 @@ forEachStore(['memory', 'redis'], name => {
       if (action < 4) fills.push({ ...await begin(store, `k${key}`, tagsOf(key), step, [MINUTE, 30 * MINUTE, 300 * MINUTE][random(3)] ?? 0), until: minutes + 10 })
       else if (action < 7) await fills.splice(random(fills.length), 1)[0]?.write()
       else if (action === 7) {
-        const tag = ['t0', 't1', 't2', 'all', EVERYTHING][random(5)] ?? ''
+        const tag = ['t0', 't1', 't2', 'all', ALL_TAG][random(5)] ?? ''
         await store.invalidate([tag])
         invalidatedAt.set(tag, step)
       } else {
@@ -145,7 +145,7 @@ forEachStore(['memory', 'redis'], name => {
         const { entry } = await store.read(`k${each}`, tagsOf(each))
         if (entry === undefined) continue
         found++
-        const last = Math.max(...[...tagsOf(each), EVERYTHING].map(tag => invalidatedAt.get(tag) ?? 0))
+        const last = Math.max(...[...tagsOf(each), ALL_TAG].map(tag => invalidatedAt.get(tag) ?? 0))
         if ((entry.meta as { begunAt: number }).begunAt < last) wrong++
       }
     }
@@ -191,7 +191,7 @@ function recording (failsAt: () => boolean, refuses?: (tag: string) => boolean) 
   }
   const { logger } = collectLog()
   const log = logger as FastifyBaseLogger
-  const core = new CacheCore({ store, run, l1: undefined, coherence: undefined, servesAlone: false, events: new Listeners<CacheEvents>('cache', log, []), log, clock })
+  const core = new TwoTierCache({ store, run, l1: undefined, invalidationBus: undefined, servesAlone: false, events: new SafeEmitter<CacheEvents>('cache', log, []), log, clock })
   return { core, clock, batches, done, most: () => most }
 }
 

@@ -4,7 +4,7 @@ import { CacheKey } from '../../plugins/cache/store/cache-key.js'
 import { L1 } from '../../plugins/cache/tiers/l1.js'
 import { createMemoryStore } from '../../plugins/cache/store/memory-store.js'
 import { StoreClock } from '../../plugins/cache/tiers/store-clock.js'
-import { EVERYTHING, PATTERNS } from '../../plugins/cache/store/store.js'
+import { ALL_TAG, PATTERN_TAG } from '../../plugins/cache/store/store.js'
 import { TurnReads } from '../../plugins/cache/store/turn-reads.js'
 import { createTestClock } from '../../plugins/testing/index.js'
 
@@ -39,7 +39,7 @@ t.test('an entry is gone once one of its tags is invalidated, and one that was r
 
 t.test('a read that began before an invalidation, a removal or a clearing is not kept', async t => {
   const table: Array<[string, (l1: L1) => void, boolean]> = [
-    ['its tag', l1 => l1.invalidate(['t']), false], ['another tag', l1 => l1.invalidate(['x']), true], ['all', l1 => l1.invalidate([EVERYTHING]), false], ['a pattern', l1 => l1.invalidate(['x', PATTERNS]), false],
+    ['its tag', l1 => l1.invalidate(['t']), false], ['another tag', l1 => l1.invalidate(['x']), true], ['all', l1 => l1.invalidate([ALL_TAG]), false], ['a pattern', l1 => l1.invalidate(['x', PATTERN_TAG]), false],
     ['its key', l1 => l1.remove([a.id]), false], ['another key', l1 => l1.remove([key('b').id]), true], ['a clearing', l1 => l1.clear(), false], ['nothing', () => {}, true]
   ]
   for (const [name, change, isKept] of table) {
@@ -144,7 +144,7 @@ t.test('what was written is read, with a generation, until its life ends', async
   t.equal(await store.write('a', kept, ''), true)
   const found = await store.read('a', [])
   t.same(found.entry, kept)
-  t.not(found.generation, '')
+  t.not(found.token, '')
   await clock.advance(999)
   t.same((await store.read('a', [])).entry, kept)
   await clock.advance(2)
@@ -153,47 +153,47 @@ t.test('what was written is read, with a generation, until its life ends', async
 
 t.test('of two writers that saw the same generation only the first one writes', async t => {
   const { store } = build()
-  const { generation } = await store.read('a', [])
-  t.equal(await store.write('a', entryOf({}, { label: 'first' }), generation), true)
-  t.equal(await store.write('a', entryOf({}, { label: 'second' }), generation), false)
+  const { token } = await store.read('a', [])
+  t.equal(await store.write('a', entryOf({}, { label: 'first' }), token), true)
+  t.equal(await store.write('a', entryOf({}, { label: 'second' }), token), false)
   const found = await store.read('a', [])
   t.equal(found.entry?.label, 'first')
-  t.equal(await store.write('a', entryOf({}, { label: 'third' }), found.generation), true)
+  t.equal(await store.write('a', entryOf({}, { label: 'third' }), found.token), true)
 })
 
 t.test('what was begun before a removal is not stored, for as long as the removal is remembered', async t => {
   const { store, clock } = build()
-  const { generation } = await store.read('a', [])
+  const { token } = await store.read('a', [])
   t.equal(await store.remove('a'), false, 'there was none')
-  t.equal(await store.write('a', entryOf(), generation), false)
+  t.equal(await store.write('a', entryOf(), token), false)
   const after = await store.read('a', [])
-  t.equal(await store.write('a', entryOf(), after.generation), true)
+  t.equal(await store.write('a', entryOf(), after.token), true)
   t.equal(await store.remove('a'), true)
   t.equal((await store.read('a', [])).entry, undefined)
   t.equal(await store.remove('a'), false, 'nor is there any longer')
   await clock.advance(10 * 60 * 1000 - 1)
-  t.equal(await store.write('a', entryOf(), generation), false)
+  t.equal(await store.write('a', entryOf(), token), false)
   await clock.advance(2)
-  t.equal(await store.write('a', entryOf(), generation), true)
+  t.equal(await store.write('a', entryOf(), token), true)
 })
 
 t.test('an entry is invalid once one of its tags is, and one that began before that is so when it is written', async t => {
   const { store } = build()
-  const { versions } = await store.begin('w', 'token', [EVERYTHING, 't', 'u'], 1000)
+  const { versions } = await store.acquireFill('w', 'token', [ALL_TAG, 't', 'u'], 1000)
   await store.write('a', entryOf(versions), '')
   await store.invalidate(['other'])
   t.ok((await store.read('a', [])).entry)
   await store.invalidate(['u'])
   const found = await store.read('a', [])
   t.equal(found.entry, undefined)
-  await store.write('a', entryOf(versions), found.generation)
+  await store.write('a', entryOf(versions), found.token)
   t.equal((await store.read('a', [])).entry, undefined)
-  const { versions: next } = await store.begin('w2', 'token', [EVERYTHING, 't', 'u'], 1000)
+  const { versions: next } = await store.acquireFill('w2', 'token', [ALL_TAG, 't', 'u'], 1000)
   t.not(next['u'], versions['u'])
   t.equal(next['t'], versions['t'])
-  await store.write('a', entryOf(next), (await store.read('a', [])).generation)
+  await store.write('a', entryOf(next), (await store.read('a', [])).token)
   t.ok((await store.read('a', [])).entry)
-  await store.invalidate([EVERYTHING])
+  await store.invalidate([ALL_TAG])
   t.equal((await store.read('a', [])).entry, undefined)
 })
 
@@ -205,8 +205,8 @@ t.test('an entry with a tag that the store does not know is invalid', async t =>
 
 t.test('a read tells the versions of tags, and when they were invalidated is told too', async t => {
   const { store, clock } = build()
-  t.same((await store.read('a', ['t', 'u'])).versions, { [EVERYTHING]: undefined, t: undefined, u: undefined })
-  const { versions } = await store.begin('w', 'token', ['t', '__proto__'], 1000)
+  t.same((await store.read('a', ['t', 'u'])).versions, { [ALL_TAG]: undefined, t: undefined, u: undefined })
+  const { versions } = await store.acquireFill('w', 'token', ['t', '__proto__'], 1000)
   t.equal(Object.hasOwn(versions, '__proto__'), true)
   t.equal((await store.read('a', ['t'])).versions['t'], versions['t'])
   t.match(await store.tags(['t', 'new']), { t: { version: versions['t'], invalidatedAt: 0 }, new: { invalidatedAt: 0 } })
@@ -222,33 +222,33 @@ t.test('a read tells the versions of tags, and when they were invalidated is tol
 
 t.test('a work has one owner, until it is given back or was not kept', async t => {
   const { store, clock } = build()
-  const claim = async (token: string) => (await store.begin('w', token, [], 1000)).claim
+  const claim = async (token: string) => (await store.acquireFill('w', token, [], 1000)).claim
   t.equal(await claim('a'), 'mine')
   t.equal(await claim('b'), 'theirs')
-  t.equal((await store.begin('other', 'b', [], 1000)).claim, 'mine')
-  await store.end('w', 'b', false)
+  t.equal((await store.acquireFill('other', 'b', [], 1000)).claim, 'mine')
+  await store.releaseFill('w', 'b', false)
   t.equal(await claim('b'), 'theirs', 'another one cannot give it back')
   await clock.advance(999)
-  await store.renew('w', 'a', 1000)
-  await store.renew('w', 'b', 9000)
+  await store.renewFill('w', 'a', 1000)
+  await store.renewFill('w', 'b', 9000)
   await clock.advance(999)
   t.equal(await claim('b'), 'theirs')
   await clock.advance(1)
   t.equal(await claim('b'), 'mine', 'it was not kept')
-  await store.renew('w', 'a', 9000)
-  await store.end('w', 'a', false)
+  await store.renewFill('w', 'a', 9000)
+  await store.releaseFill('w', 'a', false)
   t.equal(await claim('c'), 'theirs')
-  await store.end('w', 'b', false)
+  await store.releaseFill('w', 'b', false)
   t.equal(await claim('c'), 'mine')
 })
 
 t.test('when a result cannot be shared, callers proceed without waiting for a while', async t => {
   const { store, clock } = build()
-  const claim = async (token: string) => (await store.begin('w', token, [], 5000)).claim
+  const claim = async (token: string) => (await store.acquireFill('w', token, [], 5000)).claim
   await claim('a')
-  await store.end('w', 'a', true)
+  await store.releaseFill('w', 'a', true)
   t.same([await claim('b'), await claim('c')], ['pass', 'pass'])
-  await store.end('w', '', false)
+  await store.releaseFill('w', '', false)
   await clock.advance(1000)
   t.equal(await claim('b'), 'mine')
 })

@@ -1,15 +1,15 @@
 import type { FastifyBaseLogger } from 'fastify'
 import t, { type Test } from 'tap'
 import { createMemoryStore } from '../../plugins/idempotency/memory-store.js'
-import { OwedResponses } from '../../plugins/idempotency/pending-writes.js'
+import { PendingWrites } from '../../plugins/idempotency/pending-writes.js'
 import { createRedisStore } from '../../plugins/idempotency/redis-store.js'
-import { Run, type RunContext } from '../../plugins/idempotency/execution.js'
-import type { IdempotencyStore, StoredAnswer } from '../../plugins/idempotency/store.js'
+import { Execution, type ExecutionContext } from '../../plugins/idempotency/execution.js'
+import type { IdempotencyStore, RecordedResponse } from '../../plugins/idempotency/store.js'
 import { createTestClock, type TestClock } from '../../plugins/testing/index.js'
 import { forEachStore, openStore } from '../helpers/index.js'
 import { collectLog } from '../helpers/app/log-lines.js'
 
-const answer: StoredAnswer = { status: 201, headers: { link: ['a', 'b'] }, body: Buffer.from([0, 255, 10]) }
+const answer: RecordedResponse = { status: 201, headers: { link: ['a', 'b'] }, body: Buffer.from([0, 255, 10]) }
 const first = { id: 'id', fingerprint: 'print', token: 'first' }
 const second = { ...first, token: 'second' }
 
@@ -113,10 +113,10 @@ function runsOn (isDown: (id: string) => boolean) {
     }
   }
   const services = { store, run: <T>(operation: () => Promise<T>) => operation(), log: logger as FastifyBaseLogger, clock }
-  const owed = new OwedResponses(services)
-  const context: RunContext = { ...services, runs: new Set(), owed }
-  const complete = async (id: string, given: StoredAnswer = answer) => {
-    const run = new Run(context, { claimant: { id, fingerprint: '', token: id }, lease: 30_000, ttl: 3_600_000, isClaimed: true, isOver: () => false, headersBefore: {} })
+  const owed = new PendingWrites(services)
+  const context: ExecutionContext = { ...services, runs: new Set(), owed }
+  const complete = async (id: string, given: RecordedResponse = answer) => {
+    const run = new Execution(context, { claimant: { id, fingerprint: '', token: id }, lease: 30_000, ttl: 3_600_000, isClaimed: true, isOver: () => false, headersBefore: {} })
     await run.complete(given)
     return run
   }

@@ -1,7 +1,7 @@
 import { Redis } from 'ioredis'
 import t from 'tap'
-import { Bells } from '../../plugins/lock/waiters.js'
-import { Holding } from '../../plugins/lock/held-lock.js'
+import { Waiters } from '../../plugins/lock/waiters.js'
+import { HeldLockHandle } from '../../plugins/lock/held-lock.js'
 import type { Locks } from '../../plugins/lock/index.js'
 import { Locker } from '../../plugins/lock/locker.js'
 import { createMemoryStore } from '../../plugins/lock/memory-store.js'
@@ -162,7 +162,7 @@ t.test('a lock whose ttl passed before this process read the answer is asked for
 
 t.test('a store whose answers all take longer than the ttl has no lock to give: 503 after the wait, and three attempts at least', async t => {
   const clock = createTestClock()
-  const bells = new Bells(clock)
+  const bells = new Waiters(clock)
   const memory = createMemoryStore(bells, clock)
   let attempts = 0
   const store: typeof memory = {
@@ -187,11 +187,11 @@ t.test('a store whose answers all take longer than the ttl has no lock to give: 
 t.test('after a stall, an answer that is there already is read before the lock counts as lost', async t => {
   const clock = createTestClock()
   let answer = () => {}
-  const memory = createMemoryStore(new Bells(clock), clock)
+  const memory = createMemoryStore(new Waiters(clock), clock)
   const store = { ...memory, extend: async () => await new Promise<boolean>(resolve => { answer = () => resolve(true) }) }
   const open = () => {
     const lost: Error[] = []
-    const holding = new Holding({ resources: ['a'], store, clock, ttl: HOUR, clockDrift: 0.01, extend: true, onLost: error => { lost.push(error) }, onReleased: () => {} })
+    const holding = new HeldLockHandle({ resources: ['a'], store, clock, ttl: HOUR, clockDrift: 0.01, extend: true, onLost: error => { lost.push(error) }, onReleased: () => {} })
     holding.add('a', 'owner', 1, clock.monotonic())
     holding.complete()
     return { holding, lost }

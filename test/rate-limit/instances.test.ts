@@ -1,9 +1,9 @@
 import t, { type Test } from 'tap'
 import type { FastifyInstance } from 'fastify'
 import { policy } from '../helpers/rate-limit/rate-limit-policies.js'
-import type { Decision } from '../../plugins/rate-limit/limiter/decision.js'
+import type { Decision } from '../../plugins/rate-limit/decision.js'
 import type { RateLimitPluginOptions } from '../../plugins/rate-limit/index.js'
-import { RememberedRefusals } from '../../plugins/rate-limit/limiter/refusal-cache.js'
+import { RefusalCache } from '../../plugins/rate-limit/limiter/refusal-cache.js'
 import { createTestClock } from '../../plugins/testing/index.js'
 import { createTestApp, sharedRedis, startRedis, until, type TestAppOptions } from '../helpers/index.js'
 import { hearsResets } from '../helpers/rate-limit/hears-resets.js'
@@ -124,7 +124,7 @@ t.test('a reset or a refund on one instance ends the refusal that the others rem
 })
 
 t.test('a refusal is not remembered when a reset came between its question and its answer', async t => {
-  const refusals = new RememberedRefusals(createTestClock())
+  const refusals = new RefusalCache(createTestClock())
   const limit = policy([[1, HOUR]])
   const refused = { allowed: false, banned: false, retryAfter: HOUR, resetAfter: HOUR, blockedFor: 0 } as Decision
   const remember = (between: () => void) => {

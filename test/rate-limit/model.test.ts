@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { systemClock } from '../../plugins/shared/plugin/clock.js'
-import type { Verdict } from '../../plugins/rate-limit/limiter/decision.js'
+import type { Verdict } from '../../plugins/rate-limit/decision.js'
 import { createMemoryStore } from '../../plugins/rate-limit/store/memory-store.js'
 import { ALGORITHMS, type Algorithm, type Limit, type Policy } from '../../plugins/rate-limit/policy.js'
 import { createRedisStore } from '../../plugins/rate-limit/store/redis-store.js'

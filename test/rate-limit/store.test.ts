@@ -1,11 +1,11 @@
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
-import { ScriptBatcher } from '../../plugins/rate-limit/store/script-batch.js'
-import type { Verdict } from '../../plugins/rate-limit/limiter/decision.js'
+import { ScriptBatch } from '../../plugins/rate-limit/store/script-batch.js'
+import type { Verdict } from '../../plugins/rate-limit/decision.js'
 import { createMemoryStore } from '../../plugins/rate-limit/store/memory-store.js'
 import { ALGORITHMS, type Algorithm, type Policy } from '../../plugins/rate-limit/policy.js'
 import { createRedisStore } from '../../plugins/rate-limit/store/redis-store.js'
-import { idWithin } from '../../plugins/rate-limit/http/scope.js'
+import { idWithin } from '../../plugins/rate-limit/limiter/scope.js'
 import { applyScripts } from '../../plugins/rate-limit/store/scripts.js'
 import type { Mode } from '../../plugins/rate-limit/store/store.js'
 import { systemClock } from '../../plugins/shared/plugin/clock.js'
@@ -387,7 +387,7 @@ const parse = (reply: unknown, later: number) => ({ reply: reply as number[], la
 const callsOf = (statistics: string) => Number(/cmdstat_evalsha:calls=(\d+),/.exec(statistics)?.[1] ?? 0)
 
 t.test('calls of one turn are sent together, each gets its own reply, and one that fails does not affect the others', async t => {
-  const batcher = new ScriptBatcher({ client, guard, clock, parse, script: applyScripts['sliding-log'] })
+  const batcher = new ScriptBatch({ client, guard, clock, parse, script: applyScripts['sliding-log'] })
   const consume = (key: string, max: number | string = 2) => batcher.run(undefined, () => [key], ['consume', 1, 1, max, 60_000, max])
   await consume('warm')
   await server.client().config('RESETSTAT')
@@ -407,7 +407,7 @@ t.test('each key of one turn is decided by its own policy', async t => {
 })
 
 t.test('a thousand concurrent calls are split into batches, and none is lost', async t => {
-  const batcher = new ScriptBatcher({ client, guard, clock, parse, script: applyScripts['sliding-log'] })
+  const batcher = new ScriptBatch({ client, guard, clock, parse, script: applyScripts['sliding-log'] })
   const results = await Promise.all(Array.from({ length: 1000 }, (_, i) => batcher.run(undefined, () => [`many-${i % 10}`], ['consume', 1, 1, 50, 60_000, 50])))
   t.equal(results.filter(({ reply }) => reply.length === 3 || reply[5] === 0).length, 500)
 })
@@ -415,7 +415,7 @@ t.test('a thousand concurrent calls are split into batches, and none is lost', a
 t.test('every call is rejected without a server, and after a malformed reply', async t => {
   const gone = new Redis({ port: 1, retryStrategy: () => null, maxRetriesPerRequest: 0 })
   gone.on('error', () => {})
-  const batcher = new ScriptBatcher({ client: gone, guard, clock, parse, script: applyScripts.gcra })
+  const batcher = new ScriptBatch({ client: gone, guard, clock, parse, script: applyScripts.gcra })
   const results = await Promise.allSettled([1, 2, 3].map(() => batcher.run('k', () => ['k'], ['consume', 1, 1, 5, 1000, 5])))
   t.ok(results.every(({ status }) => status === 'rejected'))
   for (const answer of [null, [], ['x'], [0, 1], [2]]) {

@@ -1,7 +1,7 @@
 import { randomBytes, randomInt } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
-import { createCipher } from '../../plugins/session/store/encryption.js'
+import { createEncryption } from '../../plugins/session/store/encryption.js'
 import type { SessionPluginOptions } from '../../plugins/session/index.js'
 import { newPrefix, sharedRedis } from '../helpers/index.js'
 import { anySession, Browser, buildApp, logged, SECRET } from '../helpers/session/session-app.js'
@@ -193,7 +193,7 @@ t.test('sealed bytes that are moved, changed, cut, of another key or not sealed 
   const key = keyOf(handle)
   const good = await redis.hgetall(key)
   t.notMatch(JSON.stringify(good), VALUE)
-  const foreign = createCipher([randomBytes(32)])!
+  const foreign = createEncryption([randomBytes(32)])!
   const sealed = JSON.parse(good['all']!) as Record<string, string>
   const { userId: ofOther } = JSON.parse((await redis.hget(keyOf(others), 'all'))!) as Record<string, string>
   const attacks: Array<[string, unknown]> = [['secret', sealed['userId']], ['userId', sealed['secret']], ['userId', ofOther], ['userId', 'eve'], ['userId', 5], ['userId', null],
@@ -217,7 +217,7 @@ t.test('sealed bytes that are moved, changed, cut, of another key or not sealed 
 })
 
 t.test('a sealed text with one changed byte never opens: 0 of 10,000', async t => {
-  const cipher = createCipher([KEY])!
+  const cipher = createEncryption([KEY])!
   const sealed = cipher.seal(JSON.stringify(VALUE), 'handle', 'name')
   const bytes = Buffer.from(sealed.slice(3), 'base64url')
   let opened = 0

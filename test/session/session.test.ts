@@ -1,7 +1,7 @@
 import fastifyCookie from '@fastify/cookie'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
-import { SessionCounts } from '../../plugins/session/stats.js'
+import { SessionStatsCounter } from '../../plugins/session/stats.js'
 import type { SessionPluginOptions } from '../../plugins/session/index.js'
 import { createTestClock } from '../../plugins/testing/index.js'
 import { createTestApp, forEachStore } from '../helpers/index.js'
@@ -257,7 +257,7 @@ t.test('a session that is read by hand writes only what changed, and is not crea
 
 t.test('active is the number of sessions renewed in the last period, at any moment of a period', async t => {
   const clock = createTestClock({ now: 60_000 * 1000 })
-  const counts = new SessionCounts(60_000, clock)
+  const counts = new SessionStatsCounter(60_000, clock)
   for (let i = 0; i < 100; i++) {
     counts.seen()
     await clock.advance(600)

@@ -1,12 +1,12 @@
 import { Cluster, Redis } from 'ioredis'
 import t, { type Test } from 'tap'
-import { SessionCounts } from '../../plugins/session/stats.js'
+import { SessionStatsCounter } from '../../plugins/session/stats.js'
 import { joinFields } from '../../plugins/session/session-diff.js'
 import { createMemoryStore } from '../../plugins/session/store/memory-store.js'
 import { ReadBatch } from '../../plugins/session/store/read-batch.js'
 import { createRedisStore } from '../../plugins/session/store/redis-store.js'
 import type { SessionChange, SessionStore, SessionTimeouts } from '../../plugins/session/store/store.js'
-import { UserSessions } from '../../plugins/session/store/user-index.js'
+import { UserIndex } from '../../plugins/session/store/user-index.js'
 import type { TestClock } from '../../plugins/testing/index.js'
 import { forEachStore, openStore, startRedis, until } from '../helpers/index.js'
 
@@ -14,10 +14,10 @@ const HOUR = 3_600_000
 const TIMEOUTS = { idleTimeout: HOUR, absoluteTimeout: 2 * HOUR }
 const create = (fields: Record<string, string>, user?: string): SessionChange => ({ set: fields, isSealed: false, delete: [], create: true, from: '', text: joinFields(fields), owner: { user, device: 'd' } })
 const change = (set: Record<string, string>, del: string[] = []): SessionChange => ({ set, isSealed: false, delete: del, create: false, from: 'an old version', text: 'never read' })
-const usersOf = (store: SessionStore, maxPerUser = 0, dropsOldest = true) => new UserSessions(store, operation => operation(), { maxPerUser, dropsOldest }, new SessionCounts(HOUR))
+const usersOf = (store: SessionStore, maxPerUser = 0, dropsOldest = true) => new UserIndex(store, operation => operation(), { maxPerUser, dropsOldest }, new SessionStatsCounter(HOUR))
 
 /** As a login does it: the session is stored before it is in the index, and is in the index before it is the user's. */
-async function logIn (store: SessionStore, users: UserSessions, user: string, handle: string) {
+async function logIn (store: SessionStore, users: UserIndex, user: string, handle: string) {
   await store.write(handle, create({}))
   await users.enter(user, handle)
   return await store.write(handle, { ...change({ x: '1' }), owner: { user, device: 'd' } })

@@ -1,5 +1,5 @@
 import t, { type Test } from 'tap'
-import { Circuit, type CircuitStatus } from '../../plugins/shared/redis/circuit-breaker.js'
+import { CircuitBreaker, type CircuitStatus } from '../../plugins/shared/redis/circuit-breaker.js'
 import type { Clock, Timer } from '../../plugins/shared/plugin/clock.js'
 import { withDeadline } from '../../plugins/shared/redis/deadline.js'
 import { createTestClock, type TestClock } from '../../plugins/testing/index.js'
@@ -7,12 +7,12 @@ import { createTestClock, type TestClock } from '../../plugins/testing/index.js'
 const PROBE_INTERVAL = 10
 const STABLE_FOR = 100
 
-interface TestCircuit { circuit: Circuit, changes: CircuitStatus[], clock: TestClock, fail: () => void }
+interface TestCircuit { circuit: CircuitBreaker, changes: CircuitStatus[], clock: TestClock, fail: () => void }
 
 function createCircuit (t: Test, probe: () => Promise<boolean>, isStall = () => false): TestCircuit {
   const changes: CircuitStatus[] = []
   const clock = createTestClock()
-  const circuit = new Circuit({ threshold: 3, probeInterval: PROBE_INTERVAL, flapWindow: 1000, stableFor: STABLE_FOR, probe, isStall, clock, onChange: status => changes.push(status) })
+  const circuit = new CircuitBreaker({ threshold: 3, probeInterval: PROBE_INTERVAL, flapWindow: 1000, stableFor: STABLE_FOR, probe, isStall, clock, onChange: status => changes.push(status) })
   t.teardown(() => circuit.stop())
   return { circuit, changes, clock, fail () { for (let i = 0; i < 3; i++) circuit.failure(new Error('away')) } }
 }

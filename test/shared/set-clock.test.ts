@@ -1,11 +1,11 @@
 // Nothing that lasts may depend on a system clock that somebody sets.
 import t, { type Test } from 'tap'
-import { createBehindMemory } from '../../plugins/cache/data/write-behind/memory-store.js'
+import { createMemoryWriteBehindStore } from '../../plugins/cache/data/write-behind/memory-store.js'
 import { createMemoryStore as createCacheStore } from '../../plugins/cache/store/memory-store.js'
 import { StoreClock } from '../../plugins/cache/tiers/store-clock.js'
 import { createMemoryStore as createLimitStore } from '../../plugins/rate-limit/store/memory-store.js'
 import { createMemoryStore as createSessionStore } from '../../plugins/session/store/memory-store.js'
-import { Circuit } from '../../plugins/shared/redis/circuit-breaker.js'
+import { CircuitBreaker } from '../../plugins/shared/redis/circuit-breaker.js'
 import { steadyTime, type Clock } from '../../plugins/shared/plugin/clock.js'
 import { createTestClock } from '../../plugins/testing/index.js'
 
@@ -26,7 +26,7 @@ function forEachJump (promise: string, test: (t: Test, jump: number) => Promise<
 
 forEachJump('a circuit has been troubled for as long as it has', async (t, jump) => {
   const { clock, advance, set } = settableClock()
-  const circuit = new Circuit({
+  const circuit = new CircuitBreaker({
     threshold: 1, probeInterval: 10, flapWindow: 10_000, stableFor: 1000, probe: async () => true, isStall: () => false, onChange () {}, clock
   })
   t.equal(circuit.troubledAt, -Infinity)
@@ -69,13 +69,13 @@ t.test('an entry of the cache in memory lives for as long as it is to where the 
   const { clock, advance, set } = settableClock()
   const store = createCacheStore(1_000_000, clock)
   const now = await store.now()
-  t.equal((await store.begin('work', 'a', [], 1000)).claim, 'mine')
+  t.equal((await store.acquireFill('work', 'a', [], 1000)).claim, 'mine')
   set(-HOUR)
   t.equal(await store.now() - now, 0)
   await advance(999)
-  t.equal((await store.begin('work', 'b', [], 1000)).claim, 'theirs')
+  t.equal((await store.acquireFill('work', 'b', [], 1000)).claim, 'theirs')
   await advance(1)
-  t.equal((await store.begin('work', 'b', [], 1000)).claim, 'mine')
+  t.equal((await store.acquireFill('work', 'b', [], 1000)).claim, 'mine')
   t.equal(await store.now() - now, 1000)
 })
 
@@ -110,7 +110,7 @@ t.test('a limit in memory counts for its window where the clock is set back by a
 
 t.test('the oldest waiting change of write-behind is as old as it is where the clock is set back by an hour', async t => {
   const { clock, set } = settableClock()
-  const store = createBehindMemory(1, clock)
+  const store = createMemoryWriteBehindStore(1, clock)
   const before = clock.now()
   set(-HOUR)
   const { now } = await store.state(0)

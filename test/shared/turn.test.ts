@@ -1,6 +1,6 @@
 import { Redis } from 'ioredis'
 import t from 'tap'
-import { turnOf } from '../../plugins/shared/redis/micro-batch.js'
+import { microBatchOf } from '../../plugins/shared/redis/micro-batch.js'
 import { newPrefix, sharedRedis } from '../helpers/index.js'
 
 const server = await sharedRedis()
@@ -10,7 +10,7 @@ const client = new Redis(server.url)
 t.teardown(() => client.disconnect())
 await client.ping()
 
-const call = (on: Parameters<Parameters<ReturnType<typeof turnOf>['ask']>[0]>[0], ...command: string[]) => on.eval('return redis.call(unpack(ARGV))', 0, ...command)
+const call = (on: Parameters<Parameters<ReturnType<typeof microBatchOf>['ask']>[0]>[0], ...command: string[]) => on.eval('return redis.call(unpack(ARGV))', 0, ...command)
 
 /** How often the client writes to its socket meanwhile. */
 async function writesOf (work: () => Promise<unknown>): Promise<number> {
@@ -27,8 +27,8 @@ async function writesOf (work: () => Promise<unknown>): Promise<number> {
 }
 
 t.test('commands that several callers add at the end of a turn are one write, and each caller gets its own reply or error', async t => {
-  const turn = turnOf(client)
-  t.equal(turnOf(client), turn)
+  const turn = microBatchOf(client)
+  t.equal(microBatchOf(client), turn)
   const ask = (name: string, ...args: string[]) => new Promise((resolve, reject) => {
     turn.atEnd(() => { turn.ask(on => call(on, name, ...args)).then(resolve, reject) })
   })
@@ -42,7 +42,7 @@ t.test('commands that several callers add at the end of a turn are one write, an
 })
 
 t.test('a command outside of the end of a turn is sent at once and in order, and an end without commands writes nothing', async t => {
-  const turn = turnOf(client)
+  const turn = microBatchOf(client)
   t.equal(await writesOf(async () => {
     turn.atEnd(() => {})
     await new Promise(resolve => setImmediate(resolve))
@@ -53,7 +53,7 @@ t.test('a command outside of the end of a turn is sent at once and in order, and
 t.test('commands that wait in the auto-pipeline of the client are not overtaken', async t => {
   const pipelined = new Redis(server.url, { enableAutoPipelining: true })
   t.teardown(() => pipelined.disconnect())
-  const turn = turnOf(pipelined)
+  const turn = microBatchOf(pipelined)
   const seen: unknown[] = []
   for (let i = 0; i < 50; i++) {
     const order = [() => pipelined.set(orderKey, i), () => new Promise<void>(resolve => {
@@ -68,7 +68,7 @@ t.test('commands that wait in the auto-pipeline of the client are not overtaken'
 t.test('commands are rejected where no server can be reached', async t => {
   const gone = new Redis({ port: 1, retryStrategy: () => null, maxRetriesPerRequest: 0 })
   gone.on('error', () => {})
-  const turn = turnOf(gone)
+  const turn = microBatchOf(gone)
   const results = await Promise.allSettled([turn.ask(on => call(on, 'GET', 'a')), new Promise((resolve, reject) => turn.atEnd(() => { turn.ask(on => call(on, 'GET', 'b')).then(resolve, reject) }))])
   t.match(results, [{ status: 'rejected' }, { status: 'rejected' }])
 })

@@ -4,8 +4,8 @@ import { startProxy, startRedis } from '../helpers/index.js'
 import { startHeartbeat } from '../helpers/timing/heartbeat.js'
 import { createMemoryStore } from '../../plugins/session/store/memory-store.js'
 import { createRedisStore } from '../../plugins/session/store/redis-store.js'
-import { SessionCounts } from '../../plugins/session/stats.js'
-import { UserSessions } from '../../plugins/session/store/user-index.js'
+import { SessionStatsCounter } from '../../plugins/session/stats.js'
+import { UserIndex } from '../../plugins/session/store/user-index.js'
 import { forEachStore, openStore } from '../helpers/app/store.js'
 
 const TIMEOUT = 100
@@ -48,7 +48,7 @@ forEachStore(['memory', 'redis', 'cluster'], name => {
     const { client, prefix } = await openStore(t, name)
     const timeouts = { idleTimeout: HOUR, absoluteTimeout: HOUR }
     const store = client === undefined ? createMemoryStore(20_000, timeouts) : createRedisStore(client, prefix, timeouts)
-    const users = new UserSessions(store, operation => operation(), { maxPerUser: 0, dropsOldest: true }, new SessionCounts(HOUR))
+    const users = new UserIndex(store, operation => operation(), { maxPerUser: 0, dropsOldest: true }, new SessionStatsCounter(HOUR))
     const handles = Array.from({ length: 10_000 }, (_, i) => `h${i}`)
     for (let at = 0; at < handles.length; at += 1000) {
       await Promise.all(handles.slice(at, at + 1000).map(async handle => {

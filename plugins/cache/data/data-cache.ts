@@ -4,9 +4,9 @@ import { invalidArgumentError } from '../../shared/plugin/errors.js'
 import { argumentKey } from './argument-key.js'
 import { batchesOf, inBatches } from '../store/batches.js'
 import { isPromise, whenReady, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
-import { LEASE_MS } from '../tiers/invalidation-bus.js'
-import type { CacheCore, CacheStats } from '../tiers/two-tier-cache.js'
-import type { Counts } from '../stats.js'
+import { MAX_STALENESS_MS } from '../tiers/invalidation-bus.js'
+import type { TwoTierCache, CacheStats } from '../tiers/two-tier-cache.js'
+import type { StatsCounter } from '../stats.js'
 import { StoreUnavailableError } from '../errors.js'
 import type { CacheEvents, CacheListener } from '../events.js'
 import type { Factory } from './run-factory.js'
@@ -16,11 +16,11 @@ import { compileGlob, escapeGlob, MAX_GLOB_LENGTH } from '../store/glob.js'
 import { dataKey, type CacheKey } from '../store/cache-key.js'
 import { plainLabel } from '../http/path-tags.js'
 import type { StoreStats } from '../store/redis-stats.js'
-import { EVERYTHING } from '../store/store.js'
+import { ALL_TAG } from '../store/store.js'
 import { checkTags, type Tag } from '../store/tags.js'
 import type { Tiers } from '../tiers/ttl.js'
 import { resolveDefaults, resolveValueOptions, type GetOrSetOptions, type TaggedPlan, type ValueDefaults, type ValueOptions, type ValuePlan, type WriteThroughOptions } from './value-options.js'
-import { entryOf, type Values } from './value-codec.js'
+import { entryOf, type ValueCodec } from './value-codec.js'
 import type { WriteBehindOptions } from './write-behind/options.js'
 import type { WriteBehind, WriteBehinds, WriteBehindStats } from './write-behind/write-behind.js'
 import type { Writer, WriteThrough } from './write-through.js'
@@ -127,8 +127,8 @@ export interface DataCache {
 
 /** What all views of one data cache share. */
 export interface DataCacheParts {
-  core: CacheCore
-  values: Values
+  core: TwoTierCache
+  values: ValueCodec
   reader: GetOrSet
   writer: WriteThrough
   behinds: WriteBehinds
@@ -145,7 +145,7 @@ interface Scope {
   prefixes: readonly string[]
   /** One a prefix, of all values below it, so that they can be made invalid at once. */
   tags: readonly string[]
-  counts: Counts
+  counts: StatsCounter
   defaults: ValuePlan
 }
 
@@ -169,7 +169,7 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
   async function read<T> (key: CacheKey): Promise<T | undefined> {
     const near = reader.peek<T>(key)
     if (near !== undefined) return near.value
-    const found = values.read<T>((await core.find(key, scope.tags)).entry)
+    const found = values.read<T>((await core.lookup(key, scope.tags)).entry)
     const isThere = found !== undefined && found.state !== 'fallback'
     core.count(key, !isThere ? 'misses' : found.state === 'fresh' ? 'hits' : 'stale')
     return isThere ? found.value : undefined
@@ -201,7 +201,7 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
     const kept = puts.filter(({ isKept }) => isKept)
     const removed = puts.filter(({ isKept }) => !isKept)
     try {
-      await Promise.all([kept.length > 0 && core.put(kept), removed.length > 0 && core.remove(removed.map(({ key }) => key))])
+      await Promise.all([kept.length > 0 && core.setMany(kept), removed.length > 0 && core.remove(removed.map(({ key }) => key))])
     } catch {
       throw new StoreUnavailableError()
     }
@@ -229,7 +229,7 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
     },
     async has (name) {
       const key = keyOf(name)
-      const found = values.read(core.peek(key)) ?? values.read((await core.find(key, scope.tags)).entry)
+      const found = values.read(core.getL1(key)) ?? values.read((await core.lookup(key, scope.tags)).entry)
       return found !== undefined && found.state !== 'fallback'
     },
     set: async (name, value, options = {}) => await store([[name, value]], checkOptions(options)),
@@ -270,7 +270,7 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
         return matches(label) || (plain !== label && matches(plain))
       })
     },
-    clear: async options => await invalidate(scope.tags.length === 0 ? [EVERYTHING] : scope.tags.slice(-1), options),
+    clear: async options => await invalidate(scope.tags.length === 0 ? [ALL_TAG] : scope.tags.slice(-1), options),
     stats: () => core.stats,
     writeBehindStats: parts.behinds.stats,
     storeStats: async () => await core.storeStats(),
@@ -279,7 +279,7 @@ function createView (parts: DataCacheParts, scope: Scope): DataCache {
 }
 
 async function heardBy (clock: Clock, isEverywhere: boolean): Promise<void> {
-  if (isEverywhere) await sleep(clock, LEASE_MS)
+  if (isEverywhere) await sleep(clock, MAX_STALENESS_MS)
 }
 
 function resolveEverywhere (given: InvalidateOptions = {}): boolean {

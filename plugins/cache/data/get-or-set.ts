@@ -3,15 +3,15 @@ import type { Timer } from '../../shared/plugin/clock.js'
 import { withDeadline } from '../../shared/redis/deadline.js'
 import { toError } from '../../shared/plugin/errors.js'
 import { traced } from '../../shared/plugin/tracing.js'
-import type { CacheCore, Lookup } from '../tiers/two-tier-cache.js'
-import { withLimits, untilAborted, type Factory } from './run-factory.js'
+import type { TwoTierCache, Lookup } from '../tiers/two-tier-cache.js'
+import { runFactory, untilAborted, type Factory } from './run-factory.js'
 import type { Entry, ValueMeta } from '../store/entry.js'
 import type { Cached } from './jsonify.js'
 import type { CacheKey } from '../store/cache-key.js'
 import { inNoMaking, refuseCircle, runMaking, waitingFor, type Waitable } from '../tiers/circular-waits.js'
 import type { TaggedPlan } from './value-options.js'
-import { entryOf, type Reading, type Values } from './value-codec.js'
-import { MOST_LOOKS, type Fill, type Works } from '../tiers/coalescing.js'
+import { entryOf, type ReadValue, type ValueCodec } from './value-codec.js'
+import { MAX_LOOKUPS, type Fill, type FillCoordinator } from '../tiers/coalescing.js'
 
 /** After a factory failed, what is stale is given for this long without trying again. */
 const REST_MS = 1000
@@ -34,9 +34,9 @@ interface Run extends Waitable {
 
 /** Gives what is there, or makes it: once, whoever asks, on however many instances. */
 export class GetOrSet {
-  readonly #core: CacheCore
-  readonly #works: Works
-  readonly #values: Values
+  readonly #core: TwoTierCache
+  readonly #works: FillCoordinator
+  readonly #values: ValueCodec
   /** Of each key, until when it rests, see {@link REST_MS}. */
   readonly #resting = new LRUCache<string, number>({ max: 10_000 })
   readonly #runs = new Map<string, Run>()
@@ -45,15 +45,15 @@ export class GetOrSet {
   /** What is being made anew in the background. */
   readonly #running = new Map<string, Promise<void>>()
 
-  constructor (core: CacheCore, works: Works, values: Values) {
+  constructor (core: TwoTierCache, works: FillCoordinator, values: ValueCodec) {
     this.#core = core
     this.#works = works
     this.#values = values
   }
 
   /** A fresh value of the first tier, at once. */
-  peek<T> (key: CacheKey): Reading<T> | undefined {
-    const entry = this.#core.peek(key)
+  peek<T> (key: CacheKey): ReadValue<T> | undefined {
+    const entry = this.#core.getL1(key)
     const near = entry && this.#values.read<T>(entry)
     if (near?.state !== 'fresh') return undefined
     this.#core.count(key, 'hits', 'l1')
@@ -68,10 +68,10 @@ export class GetOrSet {
   }
 
   /** Makes a value anew in the background where it is in the last part of its ttl. */
-  stayAhead<T> (call: Call<T>, { leftPart }: Reading<T>): void {
+  stayAhead<T> (call: Call<T>, { leftPart }: ReadValue<T>): void {
     if (leftPart > call.plan.refreshAhead) return
     this.#inBackground(call.key, async () => {
-      const lookup = await this.#core.find(call.key, call.plan.tags)
+      const lookup = await this.#core.lookup(call.key, call.plan.tags)
       const now = this.#values.read<T>(lookup.entry)
       // Another instance may have done it.
       if (now?.state !== 'fresh' || now.leftPart <= call.plan.refreshAhead) await this.#refresh(lookup, call)
@@ -87,7 +87,7 @@ export class GetOrSet {
   async #obtain<T> (call: Call<T>): Promise<T> {
     const { key, plan } = call
     for (let looks = 1; ; looks++) {
-      const lookup = await this.#core.find(key, plan.tags)
+      const lookup = await this.#core.lookup(key, plan.tags)
       const found = this.#values.read<T>(lookup.entry)
       if (found?.state === 'fresh') {
         this.#core.count(key, 'hits')
@@ -107,9 +107,9 @@ export class GetOrSet {
   }
 
   /** @returns undefined where it is to be looked up again */
-  async #takeTurn<T> (lookup: Lookup, call: Call<T>, found: Reading<T> | undefined, looks: number): Promise<{ value: T } | undefined> {
-    const turn = await this.#works.enter(lookup, Infinity, call.signal)
-    if (turn === 'again' && looks < MOST_LOOKS) return undefined
+  async #takeTurn<T> (lookup: Lookup, call: Call<T>, found: ReadValue<T> | undefined, looks: number): Promise<{ value: T } | undefined> {
+    const turn = await this.#works.join(lookup, Infinity, call.signal)
+    if (turn === 'again' && looks < MAX_LOOKUPS) return undefined
     if (turn === 'again') return await this.#makeUnshared(lookup, call, found)
     if ('error' in turn) throw turn.error
     if ('fill' in turn) return { value: await this.#make(turn.fill, call, found) }
@@ -117,7 +117,7 @@ export class GetOrSet {
   }
 
   /** What is too old to be given otherwise, where making it fails or takes too long. */
-  async #orFallback<T> (making: Promise<{ value: T } | undefined>, { key, plan: { softTimeout }, signal }: Call<T>, found: Reading<T>): Promise<{ value: T } | undefined> {
+  async #orFallback<T> (making: Promise<{ value: T } | undefined>, { key, plan: { softTimeout }, signal }: Call<T>, found: ReadValue<T>): Promise<{ value: T } | undefined> {
     const fallBack = (): { value: T } => {
       this.#core.count(key, 'stale')
       return found
@@ -136,11 +136,11 @@ export class GetOrSet {
   }
 
   async #refresh<T> (lookup: Lookup, call: Call<T>): Promise<void> {
-    const fill = await this.#works.tryEnter(lookup)
+    const fill = await this.#works.tryLead(lookup)
     if (fill !== undefined) await this.#make(fill, { ...call, signal: undefined }, this.#values.read<T>(lookup.entry))
   }
 
-  async #make<T> (fill: Fill, call: Call<T>, found: Reading<T> | undefined): Promise<T> {
+  async #make<T> (fill: Fill, call: Call<T>, found: ReadValue<T> | undefined): Promise<T> {
     const { signal } = call
     try {
       signal?.throwIfAborted()
@@ -180,19 +180,19 @@ export class GetOrSet {
     }
   }
 
-  async #run<T> ({ key, factory, plan: { hardTimeout }, signal }: Call<T>, found: Reading<T> | undefined, others?: Fill): Promise<T> {
+  async #run<T> ({ key, factory, plan: { hardTimeout }, signal }: Call<T>, found: ReadValue<T> | undefined, others?: Fill): Promise<T> {
     const run = (signal: AbortSignal): T | Promise<T> => factory({ key: key.label, signal, stale: found?.value as Cached<T> | undefined })
-    return await traced('cache factory', () => withLimits(run, { key: key.label, hardTimeout, clock: this.#core.clock, signal, others }))
+    return await traced('cache factory', () => runFactory(run, { key: key.label, hardTimeout, clock: this.#core.clock, signal, others }))
   }
 
-  async #makeUnshared<T> (lookup: Lookup, call: Call<T>, found: Reading<T> | undefined): Promise<{ value: T }> {
+  async #makeUnshared<T> (lookup: Lookup, call: Call<T>, found: ReadValue<T> | undefined): Promise<{ value: T }> {
     const value = await this.#runForAll(call, found)
     this.#core.withdraw(lookup)
     return { value }
   }
 
   /** Where nothing can be shared that is stored: one run after another, each for all who came before it began. */
-  async #runForAll<T> (call: Call<T>, found: Reading<T> | undefined): Promise<T> {
+  async #runForAll<T> (call: Call<T>, found: ReadValue<T> | undefined): Promise<T> {
     const { text } = call.key
     const last = this.#runs.get(text)
     if (last?.hasBegun === false) return await waitingFor(last, () => last.value) as T

@@ -30,7 +30,7 @@ interface Limits {
  *
  * @throws `FST_REDIS_SUITE_CACHE_FACTORY_TIMEOUT`, or what it throws itself, or the reason of the signal
  */
-export async function withLimits<T> (work: (signal: AbortSignal) => T | Promise<T>, { key, hardTimeout, clock, signal, others }: Limits): Promise<T> {
+export async function runFactory<T> (work: (signal: AbortSignal) => T | Promise<T>, { key, hardTimeout, clock, signal, others }: Limits): Promise<T> {
   const controller = new AbortController()
   let timer: Timer | undefined
   let giveUp = (): void => {}

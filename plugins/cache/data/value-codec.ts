@@ -1,12 +1,12 @@
-import type { CacheCore } from '../tiers/two-tier-cache.js'
+import type { TwoTierCache } from '../tiers/two-tier-cache.js'
 import { isValue, type Entry, type ValueMeta } from '../store/entry.js'
 import type { CacheKey } from '../store/cache-key.js'
 import { toBytes, type Serializer } from './serializer.js'
-import { PATTERNS } from '../store/store.js'
+import { PATTERN_TAG } from '../store/store.js'
 import type { ValuePlan } from './value-options.js'
 
 /** A value that is there. */
-export interface Reading<T> {
+export interface ReadValue<T> {
   value: T
   /** `stale`: to be given while it is made anew; `fallback`: where that fails. */
   state: 'fresh' | 'stale' | 'fallback'
@@ -16,23 +16,23 @@ export interface Reading<T> {
 }
 
 /** What a value is stored as, before the versions of its tags are known. */
-export type Draft = Omit<Entry<ValueMeta>, 'storedAt' | 'tags'>
+export type UnsavedValue = Omit<Entry<ValueMeta>, 'storedAt' | 'tags'>
 
 /** Values as entries. */
-export class Values {
-  readonly #core: CacheCore
+export class ValueCodec {
+  readonly #core: TwoTierCache
   readonly #serializer: Serializer
   readonly #shared: WeakMap<Entry, unknown> | undefined
 
   /** @param freezes - whether all who read an entry get the same value, frozen, in place of a copy each */
-  constructor (core: CacheCore, serializer: Serializer, freezes = false) {
+  constructor (core: TwoTierCache, serializer: Serializer, freezes = false) {
     this.#core = core
     this.#serializer = serializer
     this.#shared = freezes ? new WeakMap() : undefined
   }
 
   /** @returns undefined for what is none, or was written by another serializer, or is damaged */
-  read<T> (entry: Entry | undefined): Reading<T> | undefined {
+  read<T> (entry: Entry | undefined): ReadValue<T> | undefined {
     if (!isValue(entry) || entry.meta.format !== this.#serializer.name) return undefined
     const { fresh, staleWhileRevalidate, isAbsent } = entry.meta
     const left = entry.storedAt + fresh - this.#core.now()
@@ -49,7 +49,7 @@ export class Values {
    * @param ttl - milliseconds
    * @throws `FST_REDIS_SUITE_CACHE_UNSERIALIZABLE`
    */
-  draft (key: CacheKey, value: unknown, ttl: number, { jitter, staleWhileRevalidate, staleIfError }: ValuePlan): Draft {
+  draft (key: CacheKey, value: unknown, ttl: number, { jitter, staleWhileRevalidate, staleIfError }: ValuePlan): UnsavedValue {
     const isAbsent = value === undefined
     const fresh = ttl * (1 - jitter * Math.random())
     // What was not found is not given once it is stale: it may be there now.
@@ -75,8 +75,8 @@ export class Values {
   }
 }
 
-export function entryOf (draft: Draft, storedAt: number, versions: Readonly<Record<string, string>>): Entry<ValueMeta> {
-  const { [PATTERNS]: _, ...tags } = versions
+export function entryOf (draft: UnsavedValue, storedAt: number, versions: Readonly<Record<string, string>>): Entry<ValueMeta> {
+  const { [PATTERN_TAG]: _, ...tags } = versions
   return { ...draft, storedAt, tags }
 }
 

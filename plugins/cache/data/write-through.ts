@@ -1,11 +1,11 @@
 import { toError } from '../../shared/plugin/errors.js'
-import type { CacheCore } from '../tiers/two-tier-cache.js'
+import type { TwoTierCache } from '../tiers/two-tier-cache.js'
 import { FactoryTimeoutError } from '../errors.js'
-import { withLimits } from './run-factory.js'
+import { runFactory } from './run-factory.js'
 import type { CacheKey } from '../store/cache-key.js'
-import { EVERYTHING, TOMBSTONE_MS, type Begun, type Mark } from '../store/store.js'
+import { ALL_TAG, TOMBSTONE_MS, type FillLease, type WriteLock } from '../store/store.js'
 import type { TaggedPlan } from './value-options.js'
-import { entryOf, type Values } from './value-codec.js'
+import { entryOf, type ValueCodec } from './value-codec.js'
 
 /** Writes a value to its source. @returns what is there now, where that is not what was given */
 export type Writer<T> = (value: T, context: { key: string, signal: AbortSignal }) => T | void | Promise<T | void>
@@ -25,10 +25,10 @@ interface Call<T> {
  * there". Of several writers of a key at once none knows whose the source took last, so the value is removed.
  */
 export class WriteThrough {
-  readonly #core: CacheCore
-  readonly #values: Values
+  readonly #core: TwoTierCache
+  readonly #values: ValueCodec
 
-  constructor (core: CacheCore, values: Values) {
+  constructor (core: TwoTierCache, values: ValueCodec) {
     this.#core = core
     this.#values = values
   }
@@ -38,8 +38,8 @@ export class WriteThrough {
     const { key, value, plan, invalidates } = call
     // What cannot be stored is said before anything is written.
     this.#values.draft(key, value, 0, plan)
-    const begin = this.#core.begin(`${key.id}.through`, '', [EVERYTHING, ...plan.tags], 1)
-    const [mark, begun] = await Promise.all([this.#core.markWriting(key), begin])
+    const begin = this.#core.acquireFill(`${key.id}.through`, '', [ALL_TAG, ...plan.tags], 1)
+    const [mark, begun] = await Promise.all([this.#core.lockKey(key), begin])
     const written = await this.#writeSource(call, mark)
     // What cannot be invalidated now is, as soon as that can be.
     const invalidated = invalidates.length > 0 && this.#core.invalidate(invalidates).catch(() => {})
@@ -48,34 +48,34 @@ export class WriteThrough {
     return written
   }
 
-  async #writeSource<T> ({ key, value, writer, plan: { hardTimeout } }: Call<T>, mark: Mark | undefined): Promise<T> {
+  async #writeSource<T> ({ key, value, writer, plan: { hardTimeout } }: Call<T>, mark: WriteLock | undefined): Promise<T> {
     let writing: Promise<T | void> = Promise.resolve()
     try {
       const work = (signal: AbortSignal): Promise<T | void> => {
         writing = Promise.resolve(writer(value, { key: key.label, signal }))
         return writing
       }
-      const returned = await withLimits(work, { key: key.label, hardTimeout, clock: this.#core.clock })
+      const returned = await runFactory(work, { key: key.label, hardTimeout, clock: this.#core.clock })
       return returned === undefined ? value : returned
     } catch (error) {
       // What is still being written may be there at any time until it ends.
       if (error instanceof FactoryTimeoutError) writing.catch(() => {}).finally(() => this.#remove(key)).catch(() => {})
       // A mark that was there before is another writer's, who may have succeeded.
-      else if (mark?.wasMarked === false) await this.#core.unmark(key, mark)
+      else if (mark?.wasLocked === false) await this.#core.unlockKey(key, mark)
       // It may have been written all the same, and would stand for long.
       else if (mark === undefined) await this.#remove(key)
       throw error
     }
   }
 
-  async #store<T> ({ key, plan }: Call<T>, written: T, mark: Mark | undefined, begun: Begun | undefined): Promise<boolean> {
+  async #store<T> ({ key, plan }: Call<T>, written: T, mark: WriteLock | undefined, begun: FillLease | undefined): Promise<boolean> {
     const draft = this.#values.draft(key, written, await this.#values.ttlOf(written, plan), plan)
     if (mark === undefined || begun === undefined || draft.life === 0) return false
     const late = await plan.tagsOf?.(written) ?? []
     const lateVersions = late.length === 0 ? {} : await this.#core.versionsSince(late, begun.now)
     if (lateVersions === undefined) return false
     const versions = { ...lateVersions, ...begun.versions }
-    const lookup = { key, seen: { generation: mark.generation, versions }, mark: this.#core.mark }
+    const lookup = { key, seen: { token: mark.token, versions }, epoch: this.#core.epoch }
     // As long as a tombstone, so that what was begun before is refused even if this expires.
     return await this.#core.write(lookup, entryOf(draft, begun.now, versions), versions, TOMBSTONE_MS)
   }

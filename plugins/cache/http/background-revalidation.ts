@@ -4,23 +4,23 @@ import { LRUCache } from 'lru-cache'
 import { withDeadline } from '../../shared/redis/deadline.js'
 import { reasonOf } from '../../shared/plugin/errors.js'
 import { readingAs } from '../../shared/http/read-recorder.js'
-import type { CacheCore } from '../tiers/two-tier-cache.js'
+import type { TwoTierCache } from '../tiers/two-tier-cache.js'
 import type { StoredResponse } from '../store/entry.js'
 import type { CacheKey } from '../store/cache-key.js'
-import { locateResponse, type Located } from './lookup.js'
-import { createOwnRequest, sourceOf, type RequestSource } from './internal-request.js'
+import { lookupResponse, type LookupResult } from './lookup.js'
+import { createInternalRequest, sourceOf, type RequestSource } from './internal-request.js'
 import { tagsFor } from './path-tags.js'
 import type { RequestCache } from './request-state.js'
 import type { ResolvedRouteCache } from './route-options.js'
 import { COOKIE, cookieOf } from '../rfc/vary.js'
 import { ownHeaders } from './reads/watch-request.js'
 import { isGone } from './withdrawal.js'
-import type { Fill, Works } from '../tiers/coalescing.js'
+import type { Fill, FillCoordinator } from '../tiers/coalescing.js'
 
 /** The work that a request in the background does. */
 export interface RefreshTask {
   readonly key: CacheKey
-  readonly located: Located
+  readonly located: LookupResult
   readonly fill: Fill
   /** The state of the request, once it has reached the lookup. */
   state: RequestCache | undefined
@@ -52,7 +52,7 @@ const CLOSE_MS = 1000
  * One of all instances sends the request to itself again: the same URL, host, protocol and address, and of the other headers and cookies those that
  * the key holds. What the client sent beside these must not leave a trace in a response that others share.
  */
-export function createRefresher (fastify: FastifyInstance, core: CacheCore, works: Works): Refresher {
+export function createRefresher (fastify: FastifyInstance, core: TwoTierCache, works: FillCoordinator): Refresher {
   const tasks = new Map<object, RefreshTask>()
   const running = new Map<string, Promise<void>>()
   const aborts = new Set<() => void>()
@@ -68,12 +68,12 @@ export function createRefresher (fastify: FastifyInstance, core: CacheCore, work
   async function run (name: string, request: FastifyRequest, state: RequestCache, entry: StoredResponse, source: RequestSource): Promise<void> {
     const { key, route } = state
     if (key === undefined) return
-    const located = await locateResponse(core, key, await readingAs('suite', request, () => tagsFor(request, route)), request, state)
+    const located = await lookupResponse(core, key, await readingAs('suite', request, () => tagsFor(request, route)), request, state)
     // Another instance was quicker.
     if (located.response !== undefined && located.response.storedAt > entry.storedAt) return
-    const fill = await works.tryEnter(located.place)
+    const fill = await works.tryLead(located.place)
     if (fill === undefined) return
-    const { raw, send, abort } = createOwnRequest(source)
+    const { raw, send, abort } = createInternalRequest(source)
     const task: RefreshTask = { key, located, fill, state: undefined }
     tasks.set(raw, task)
     aborts.add(abort)

@@ -11,7 +11,7 @@ import { effectiveDirectives, excludedFields, mayBeKeptUnasked, whyNotStorable }
 import { normalizeSelecting, parseVary } from '../rfc/vary.js'
 
 /** The metadata to store with a response; or why it is not stored. With `ttl`, the route's `ttl` is async, and the response is judged again with its result. */
-export type Judged = Storable | { why: string, ttl?: Promise<number> }
+export type StorageDecision = Storable | { why: string, ttl?: Promise<number> }
 
 export interface Storable {
   meta: ResponseMeta
@@ -21,11 +21,11 @@ export interface Storable {
 }
 
 // What can be validated is kept for as long again as it was fresh, within these.
-const KEPT_AT_LEAST_MS = 60_000
-const KEPT_AT_MOST_MS = 24 * 3600 * 1000
+const MIN_STORED_MS = 60_000
+const MAX_STORED_MS = 24 * 3600 * 1000
 
 /** Decides whether an answer may be stored, and how it may be used then. */
-export function judge (request: FastifyRequest, reply: FastifyReply, state: RequestCache, respondedAt: number): Judged {
+export function evaluateResponse (request: FastifyRequest, reply: FastifyReply, state: RequestCache, respondedAt: number): StorageDecision {
   const headers = reply.getHeaders()
   const { route } = state
   if (isEndless(joined(headers['content-type']))) return { why: 'endless' }
@@ -53,7 +53,7 @@ export function judge (request: FastifyRequest, reply: FastifyReply, state: Requ
   const input = freshnessInput(headers, directives, isTargeted, reply.statusCode, state, respondedAt)
   const kept = storedHeaders(headers, state.before, excludedFields(directives))
   const varies = vary.filter(name => !route.vary.includes(name))
-  return judgeFreshness(request, reply, state, input, kept, varies)
+  return evaluateFreshness(request, reply, state, input, kept, varies)
 }
 
 /** Whether a body of such a type goes on until its client leaves: events, or the pictures of a camera. */
@@ -77,9 +77,9 @@ function freshnessInput (
   }
 }
 
-function judgeFreshness (
+function evaluateFreshness (
   request: FastifyRequest, reply: FastifyReply, { route, saidTtl }: RequestCache, input: FreshnessInput, headers: Headers, varies: string[]
-): Judged {
+): StorageDecision {
   const { directives, status } = input
   const ttl = saidTtl ?? route.ttlOf?.(request, reply)
   if (isPromise(ttl)) return { why: 'ttl', ttl }
@@ -96,7 +96,7 @@ function judgeFreshness (
     staleIfError: millisecondsOf(directives, 'stale-if-error') ?? route.staleIfError
   }
   const canBeValidated = headers['etag'] !== undefined || headers['last-modified'] !== undefined
-  const kept = canBeValidated ? Math.min(Math.max(fresh, KEPT_AT_LEAST_MS), KEPT_AT_MOST_MS) : 0
+  const kept = canBeValidated ? Math.min(Math.max(fresh, MIN_STORED_MS), MAX_STORED_MS) : 0
   const life = fresh + Math.max(grace.staleWhileRevalidate, grace.staleIfError, kept)
   if (life <= 0) return { why: 'not fresh' }
   const strict = ['must-revalidate', 'proxy-revalidate', 's-maxage'].some(name => directives.has(name))
@@ -111,7 +111,7 @@ function millisecondsOf (directives: Directives, name: string): number | undefin
 }
 
 /** What a 304 confirms (RFC 9111 §4.3.4): the stored answer with the new headers; undefined where it may not be kept any longer. */
-export function freshen (request: FastifyRequest, reply: FastifyReply, state: RequestCache, stored: StoredResponse, respondedAt: number): Judged {
+export function freshen (request: FastifyRequest, reply: FastifyReply, state: RequestCache, stored: StoredResponse, respondedAt: number): StorageDecision {
   const { headers: present } = stored.meta
   // Judged as the answer that it makes: status and headers are those of what is stored, where the 304 says nothing else.
   const confirmed = storedHeaders(reply.getHeaders(), state.before, state.route.storesSetCookie ? [] : ['set-cookie'])
@@ -127,5 +127,5 @@ export function freshen (request: FastifyRequest, reply: FastifyReply, state: Re
   for (const name of excludedFields(directives)) Reflect.deleteProperty(merged, name)
   const input = freshnessInput(merged, directives, isTargeted, stored.meta.status, state, respondedAt)
   // Its age is that of the confirmation.
-  return judgeFreshness(request, reply, state, { ...input, date: joined(confirmed['date']), age: joined(reply.getHeaders()['age']) }, merged, Object.keys(stored.meta.vary))
+  return evaluateFreshness(request, reply, state, { ...input, date: joined(confirmed['date']), age: joined(reply.getHeaders()['age']) }, merged, Object.keys(stored.meta.vary))
 }

@@ -4,21 +4,21 @@ import type { MaybePromise } from '../../shared/plugin/maybe-promise.js'
 import { capture, discard, type Captured } from './body/body-capture.js'
 import { decodableCoding, decode, weakenEtag, withoutEncoding } from './body/content-codings.js'
 import { matchesEtag } from '../rfc/conditional.js'
-import type { CacheCore } from '../tiers/two-tier-cache.js'
+import type { TwoTierCache } from '../tiers/two-tier-cache.js'
 import { EncodedResponses } from './body/encoded-responses.js'
 import { usabilityOf, type StoredResponse } from '../store/entry.js'
 import { joined } from '../rfc/stored-headers.js'
-import { entryOf, keep } from './store-response.js'
+import { entryOf, storeResponse } from './store-response.js'
 import { ttlOf } from './lookup.js'
-import { freshen, judge, type Judged, type Storable } from './evaluate-response.js'
+import { freshen, evaluateResponse, type StorageDecision, type Storable } from './evaluate-response.js'
 import { hasNonce } from './body/csp-nonce.js'
 import { pathOfTag } from './path-tags.js'
-import type { Passes } from './hit-for-pass.js'
+import type { HitForPass } from './hit-for-pass.js'
 import type { RequestCache } from './request-state.js'
 import type { ResolvedRouteCache } from './route-options.js'
 import { ENCODING } from './reads/request-reads.js'
 import { isUsableOnError } from '../rfc/reuse.js'
-import { applyEntry, notModified } from './send-stored.js'
+import { applyStored, notModified } from './send-stored.js'
 import { isOfTheClient, judgeReads, warnOfTokens, warnOnce } from './reads/unkeyed-headers.js'
 import { groupTag, parseGroups } from './invalidation.js'
 import { MAX_ENTRY_TAGS } from '../data/value-options.js'
@@ -28,7 +28,7 @@ import { isGone, isWithdrawn } from './withdrawal.js'
 /** The parts of a response that are stored. */
 type Made = Storable & Pick<StoredResponse, 'body' | 'encoded'>
 
-export function createTake (core: CacheCore, passes: Passes) {
+export function createResponseHandler (core: TwoTierCache, passes: HitForPass) {
   const encodedResponses = new EncodedResponses(core)
 
   /** Gives what is stored in place of what the handler answered. */
@@ -45,7 +45,7 @@ export function createTake (core: CacheCore, passes: Passes) {
     // What has just been confirmed is right, even if it is never fresh.
     const isStale = ttl < 0 && fwdStatus !== 304
     state.status = { ...state.status, outcome: isStale ? 'STALE' : 'REVALIDATED', fwdStatus, ttl }
-    return applyEntry(reply, entry, state.client, usability.age, state.route.codings.choose(request, entry.encoded))
+    return applyStored(reply, entry, state.client, usability.age, state.route.codings.choose(request, entry.encoded))
   }
 
   function confirm (request: FastifyRequest, reply: FastifyReply, state: RequestCache, stored: StoredResponse, payload: unknown): MaybePromise<unknown> {
@@ -74,7 +74,7 @@ export function createTake (core: CacheCore, passes: Passes) {
   }
 
   function store (request: FastifyRequest, state: RequestCache, { meta, life, varies, body, encoded }: Made): void {
-    keep(core, request.headers, state, { meta, life, body, encoded }, varies).catch(() => state.fill?.finish(undefined))
+    storeResponse(core, request.headers, state, { meta, life, body, encoded }, varies).catch(() => state.fill?.finish(undefined))
   }
 
   /**
@@ -105,7 +105,7 @@ export function createTake (core: CacheCore, passes: Passes) {
     warnOfTokens(request, state)
     if (state.validates && stale !== undefined && reply.statusCode === 304) return confirm(request, reply, state, stale, payload)
     if (reply.statusCode >= 500 && stale !== undefined && isUsableOnError(usabilityOf(stale, core.now()))) {
-      fill?.fall(stale)
+      fill?.fulfilStale(stale)
       return replace(request, reply, state, stale, payload)
     }
     if (fill === undefined) {
@@ -113,7 +113,7 @@ export function createTake (core: CacheCore, passes: Passes) {
       if (state.place !== undefined && isGone(reply.statusCode) && !isOfTheClient(state)) core.withdraw(state.place)
       return payload
     }
-    const judged: Judged = state.hasFailed && !isListedError(reply.statusCode, route) ? { why: 'error' } : state.isRefused ? { why: 'the handler refused' } : judge(request, reply, state, core.now())
+    const judged: StorageDecision = state.hasFailed && !isListedError(reply.statusCode, route) ? { why: 'error' } : state.isRefused ? { why: 'the handler refused' } : evaluateResponse(request, reply, state, core.now())
     if ('why' in judged && judged.ttl !== undefined) return takeWith(judged.ttl, request, reply, state, payload)
     state.extraTags.push(...parseGroups(joined(reply.getHeader('cache-groups'))).map(groupTag))
     const why = 'why' in judged ? judged.why : whyUnshareable(request, reply, state, judged, undefined) ?? whyTagged(state)

@@ -6,7 +6,7 @@ const PASS_MS = 10_000
 const MOST_KEYS = 10_000
 
 /** Keys of which responses depend on what they do not hold: their requests need not queue for a response that they cannot share ("hit-for-pass"). */
-export class Passes {
+export class HitForPass {
   readonly #clock: Clock
   readonly #keys = new LRUCache<string, { names: string[], until: number }>({ max: MOST_KEYS })
 

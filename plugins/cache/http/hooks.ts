@@ -7,29 +7,29 @@ import { PinnedHooks } from '../../shared/http/pinned-hooks.js'
 import { unwrapResponse } from '../../shared/http/response-payload.js'
 import { createCacheStatus } from '../rfc/cache-status.js'
 import { leavesEncoding } from './body/content-codings.js'
-import type { CacheCore } from '../tiers/two-tier-cache.js'
-import { Counts } from '../stats.js'
+import type { TwoTierCache } from '../tiers/two-tier-cache.js'
+import { StatsCounter } from '../stats.js'
 import { mayExplain } from './explain.js'
-import { createTake } from './handle-response.js'
-import { createKeepPrivate, keepPersonalPrivate } from './reads/force-private.js'
+import { createResponseHandler } from './handle-response.js'
+import { createForcePrivate, forcePrivateIfPersonal } from './reads/force-private.js'
 import type { CacheKey } from '../store/cache-key.js'
 import type { RouteCacheOptions } from '../options.js'
-import { Passes } from './hit-for-pass.js'
+import { HitForPass } from './hit-for-pass.js'
 import { createRefresher, type RefreshTask } from './background-revalidation.js'
 import { isLookedUp, keyOf, stripQuery, whyBypassed } from './request-key.js'
 import { createState, type RequestCache } from './request-state.js'
 import type { ResolvedCacheOptions, ResolvedRouteCache } from './route-options.js'
 import { withoutLength } from './send-stored.js'
-import { askHandler, createServe } from './serve.js'
+import { prepareHandler, createServe } from './serve.js'
 import { checkTags } from '../store/tags.js'
-import { watchUnanswered } from './release-waiters.js'
+import { releaseWaitersOnClose } from './release-waiters.js'
 import { withConstraints } from './reads/ignored-names.js'
 import { UNWATCHED, warnOnce, whyUnwatched } from './reads/unkeyed-headers.js'
 import { Invalidations, isUnsafe } from './invalidation.js'
 import { watchDecorators } from './reads/watch-decorators.js'
 import { addVary } from '../rfc/vary.js'
 import { readAs, readsOf, watchRoute } from './reads/watch-request.js'
-import type { Works } from '../tiers/coalescing.js'
+import type { FillCoordinator } from '../tiers/coalescing.js'
 
 const STATE = Symbol('cache.state')
 
@@ -50,11 +50,11 @@ export interface ResponseCache {
 }
 
 /** Puts the cache into the way of requests. */
-export function addResponseCache (fastify: FastifyInstance, core: CacheCore, works: Works, options: ResolvedCacheOptions): ResponseCache {
+export function addResponseCache (fastify: FastifyInstance, core: TwoTierCache, works: FillCoordinator, options: ResolvedCacheOptions): ResponseCache {
   const refresher = createRefresher(fastify, core, works)
-  const passes = new Passes(core.clock)
+  const passes = new HitForPass(core.clock)
   const { serve } = createServe({ core, works, refresher, passes })
-  const { take, asStored } = createTake(core, passes)
+  const { take, asStored } = createResponseHandler(core, passes)
   const describe = options.cacheStatus === undefined ? undefined : createCacheStatus(options.cacheStatus)
   const invalidations = new Invalidations(core)
   const pinnedHooks = new PinnedHooks(fastify, 'cache')
@@ -94,7 +94,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
   }
 
   function proceed (request: FastifyRequest, reply: FastifyReply, done: () => void): void {
-    if (request[STATE]) watchUnanswered(core, reply, request[STATE])
+    if (request[STATE]) releaseWaitersOnClose(core, reply, request[STATE])
     finishHook('cache', reply, done)
   }
 
@@ -140,7 +140,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
     }
     state.fill = fill
     state.isBackground = true
-    askHandler(core, request, reply, state, located)
+    prepareHandler(core, request, reply, state, located)
     return false
   }
 
@@ -158,11 +158,11 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
   }
 
   function onSend (route: ResolvedRouteCache): onSendHookHandler {
-    const keepPrivate = route.ownerOf && createKeepPrivate(route.targeted)
+    const keepPrivate = route.ownerOf && createForcePrivate(route.targeted)
     const finish = (request: FastifyRequest, reply: FastifyReply, state: RequestCache | null, result: unknown): unknown => {
       const told = state !== null && route.stores ? tell(request, reply, state) : undefined
       if (state?.isStreamed) readAs('handler', request)
-      if (state !== null && !state.isAnswered && !state.status.stored) keepPersonalPrivate(reply, state)
+      if (state !== null && !state.isAnswered && !state.status.stored) forcePrivateIfPersonal(reply, state)
       // Also a response without an owner, or from before the lookup: a CDN would send it to those who have an owner.
       keepPrivate?.(request, reply)
       // After it was stored: what is in the key does not tell variants of it apart.
@@ -229,7 +229,7 @@ export function addResponseCache (fastify: FastifyInstance, core: CacheCore, wor
       const named = namingRoute(route, () => options.route(config ?? {}, `${methods.join()} ${route.url}`))
       const isCached = config !== undefined && named.stores
       // A route that is not cached takes no name of the limited number that stats and metrics report.
-      const resolved: ResolvedRouteCache = { ...named, counts: isCached ? core.countsOf(route.url) : new Counts() }
+      const resolved: ResolvedRouteCache = { ...named, counts: isCached ? core.countsOf(route.url) : new StatsCounter() }
       const mayInvalidate = resolved.hasInvalidations || methods.some(isUnsafe)
       if (mayInvalidate) {
         pinnedHooks.pin(instance, route, 'preHandler', watchUnsent(resolved), 'first')

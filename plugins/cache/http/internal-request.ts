@@ -2,7 +2,7 @@ import { IncomingMessage, ServerResponse, type IncomingHttpHeaders } from 'node:
 import type { Socket } from 'node:net'
 import { Duplex } from 'node:stream'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
-import { markOwnRequest } from '../../shared/http/internal-requests.js'
+import { markInternalRequest } from '../../shared/http/internal-requests.js'
 
 /** The parts of a client's request that the request in the background repeats. */
 export interface RequestSource {
@@ -56,7 +56,7 @@ function pick (object: object, names: readonly string[]): Record<string, unknown
 }
 
 /** A GET that the cache itself sends to the app, without a connection. */
-export interface OwnRequest {
+export interface InternalRequest {
   raw: IncomingMessage
   /**
    * Sends it, and drops the body of the response.
@@ -71,7 +71,7 @@ export interface OwnRequest {
 /**
  * `fastify.inject()` would not do: it normalizes the URL, knows no TLS, and can mark a request by a header alone.
  */
-export function createOwnRequest ({ url, headers, target, connection }: RequestSource): OwnRequest {
+export function createInternalRequest ({ url, headers, target, connection }: RequestSource): InternalRequest {
   const socket = Object.defineProperties(new NoConnection(), Object.getOwnPropertyDescriptors(connection)) as unknown as Socket
   const raw = Object.assign(new IncomingMessage(socket), {
     method: 'GET',
@@ -86,7 +86,7 @@ export function createOwnRequest ({ url, headers, target, connection }: RequestS
   })
   // It has no body.
   raw.push(null)
-  markOwnRequest(raw)
+  markInternalRequest(raw)
   return {
     raw,
     send: fastify => new Promise(resolve => {

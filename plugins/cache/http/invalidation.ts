@@ -1,13 +1,13 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { parseList } from 'structured-headers'
 import { reasonOf } from '../../shared/plugin/errors.js'
-import type { CacheCore } from '../tiers/two-tier-cache.js'
+import type { TwoTierCache } from '../tiers/two-tier-cache.js'
 import { joined } from '../rfc/stored-headers.js'
 import { canonicalPath, compilePattern, pathTag, withoutOrigin } from './path-tags.js'
 import type { ResolvedRouteCache } from './route-options.js'
 import { readTag } from '../store/tags.js'
 import { sentStatus } from './release-waiters.js'
-import { PATIENCE_MS } from '../tiers/coalescing.js'
+import { MAX_WAIT_MS } from '../tiers/coalescing.js'
 
 const SAFE = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE'])
 
@@ -38,13 +38,13 @@ interface StoredRoute {
 
 /** What successful responses invalidate: tags that the route names, groups that the response names, and changed paths (RFC 9111 §4.4). */
 export class Invalidations {
-  readonly #core: CacheCore
+  readonly #core: TwoTierCache
   readonly #stored: StoredRoute[] = []
   /** Requests whose handlers were called. */
   readonly #begun = new WeakSet<FastifyRequest>()
   readonly #done = new WeakSet<FastifyRequest>()
 
-  constructor (core: CacheCore) {
+  constructor (core: TwoTierCache) {
     this.#core = core
   }
 
@@ -81,7 +81,7 @@ export class Invalidations {
       if (isKnown) run()
       if (raw.writableEnded) return
       // The handler of a client that has gone may still be at work, and send nothing.
-      clock.setTimeout(() => { if (hasBegun() && (isKnown || !this.#done.has(request))) run() }, PATIENCE_MS).unref()
+      clock.setTimeout(() => { if (hasBegun() && (isKnown || !this.#done.has(request))) run() }, MAX_WAIT_MS).unref()
     })
   }
 

@@ -1,5 +1,5 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { CacheCore, Lookup } from '../tiers/two-tier-cache.js'
+import type { TwoTierCache, Lookup } from '../tiers/two-tier-cache.js'
 import { isResponse, isVariants, type StoredResponse, type VariantsMeta } from '../store/entry.js'
 import { variantKey, type CacheKey } from '../store/cache-key.js'
 import type { RequestCache } from './request-state.js'
@@ -9,7 +9,7 @@ import { normalizeSelecting } from '../rfc/vary.js'
 import { ownHeaders } from './reads/watch-request.js'
 
 /** What is kept for a request, and where its answer is to be kept. */
-export interface Located {
+export interface LookupResult {
   /** Of the key itself. */
   base: Lookup
   /** Of the place of this request's answer: the key itself, or one of its variants. */
@@ -18,23 +18,23 @@ export interface Located {
 }
 
 /** Looks a request up in the first tier, at once. */
-export function peekResponse (core: CacheCore, key: CacheKey, request: FastifyRequest, state: RequestCache): StoredResponse | undefined {
-  const entry = core.peek(key)
+export function peekResponse (core: TwoTierCache, key: CacheKey, request: FastifyRequest, state: RequestCache): StoredResponse | undefined {
+  const entry = core.getL1(key)
   if (entry === undefined) return undefined
   const variant = isVariants(entry) ? variantKey(key, entry.meta, ownHeaders(request)) : undefined
-  const found = variant === undefined ? entry : core.peek(variant)
-  if (!isResponse(found) || !isSelected(found, request, state)) return undefined
+  const found = variant === undefined ? entry : core.getL1(variant)
+  if (!isResponse(found) || !matchesVary(found, request, state)) return undefined
   if (variant !== undefined && isVariants(entry)) noteUse(key, variant, entry.meta, state)
   return found
 }
 
 /** Looks a request up in the store: one round trip, or two where the answers of its URL vary. */
-export async function locateResponse (core: CacheCore, key: CacheKey, tags: readonly string[], request: FastifyRequest, state: RequestCache): Promise<Located> {
-  const base = await core.find(key, tags)
+export async function lookupResponse (core: TwoTierCache, key: CacheKey, tags: readonly string[], request: FastifyRequest, state: RequestCache): Promise<LookupResult> {
+  const base = await core.lookup(key, tags)
   const { entry } = base
-  if (!isVariants(entry)) return { base, place: base, response: isResponse(entry) && isSelected(entry, request, state) ? entry : undefined }
-  const place = await core.find(variantKey(key, entry.meta, ownHeaders(request)), tags)
-  if (!isResponse(place.entry) || !isSelected(place.entry, request, state)) return { base, place, response: undefined }
+  if (!isVariants(entry)) return { base, place: base, response: isResponse(entry) && matchesVary(entry, request, state) ? entry : undefined }
+  const place = await core.lookup(variantKey(key, entry.meta, ownHeaders(request)), tags)
+  if (!isResponse(place.entry) || !matchesVary(place.entry, request, state)) return { base, place, response: undefined }
   noteUse(key, place.key, entry.meta, state)
   return { base, place, response: place.entry }
 }
@@ -45,7 +45,7 @@ function noteUse (key: CacheKey, variant: CacheKey, { ids }: VariantsMeta, { rou
 }
 
 /** RFC 9111 §4.1; and the request has nothing else on which its response may depend. */
-export function isSelected ({ meta: { vary, absent } }: StoredResponse, request: FastifyRequest, state: RequestCache): boolean {
+export function matchesVary ({ meta: { vary, absent } }: StoredResponse, request: FastifyRequest, state: RequestCache): boolean {
   for (const name in vary) if (normalizeSelecting(name, ownHeaders(request)[name]) !== vary[name]) return false
   return (absent === undefined && (state.reads === undefined || state.reads.isEmpty)) || isRightByReads(request, state, absent, Object.keys(vary))
 }

@@ -1,10 +1,10 @@
 import type { ServerHttp2Stream } from 'node:http2'
 import type { FastifyReply } from 'fastify'
-import type { CacheCore } from '../tiers/two-tier-cache.js'
+import type { TwoTierCache } from '../tiers/two-tier-cache.js'
 import type { RequestCache } from './request-state.js'
 import { isOfTheClient } from './reads/unkeyed-headers.js'
 import { isWithdrawn } from './withdrawal.js'
-import { PATIENCE_MS } from '../tiers/coalescing.js'
+import { MAX_WAIT_MS } from '../tiers/coalescing.js'
 
 // Each begins a response of an HTTP/2 stream; the raw response itself calls the first one.
 const RESPOND = ['respond', 'respondWithFD', 'respondWithFile'] as const
@@ -13,7 +13,7 @@ const RESPOND = ['respond', 'respondWithFD', 'respondWithFile'] as const
  * Lets waiting requests proceed as soon as it is known that the response does not pass the cache: the handler hijacked the reply, wrote to
  * `reply.raw` or to the HTTP/2 stream, called the 404 handler, or gave up when the client did.
  */
-export function watchUnanswered (core: CacheCore, reply: FastifyReply, state: RequestCache): void {
+export function releaseWaitersOnClose (core: TwoTierCache, reply: FastifyReply, state: RequestCache): void {
   const { fill, place } = state
   if (fill === undefined) return
   const { raw } = reply
@@ -35,7 +35,7 @@ export function watchUnanswered (core: CacheCore, reply: FastifyReply, state: Re
     // A response that passes the cache by is not stored.
     if (isEnded && place !== undefined && isWithdrawn({ ...state, status: sentStatus(reply), why: 'not seen', isOfTheClient: isOfTheClient(state) })) core.withdraw(place)
     if (isEnded) setImmediate(release)
-    else core.clock.setTimeout(release, PATIENCE_MS).unref()
+    else core.clock.setTimeout(release, MAX_WAIT_MS).unref()
   })
 }
 

@@ -6,10 +6,10 @@ import { DEFAULT_TIMEOUT_MS } from '../../shared/redis/guard.js'
 import { whenReady, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
 import { readOptions, type OptionReader } from '../../shared/plugin/option-reader.js'
 import { ChosenCodings } from './body/content-codings.js'
-import type { Counts } from '../stats.js'
+import type { StatsCounter } from '../stats.js'
 import { isStorableStatus } from '../store/entry.js'
 import type { Explain } from './explain.js'
-import { resolveHarmless, type Harmless } from './reads/ignored-names.js'
+import { resolveIgnoredNames, type IgnoredNames } from './reads/ignored-names.js'
 import { createOwnerOf } from './owner.js'
 import { PLUGIN_OPTIONS, ROUTE_OPTIONS, type CachePluginOptions, type KeyOptions, type RouteCacheOptions, type TagsOption } from '../options.js'
 import { isListOfStrings, resolveTiers, resolveTtl, returnedTtl, TTL_RESULTS, type Tiers } from '../tiers/ttl.js'
@@ -59,11 +59,11 @@ export interface ResolvedRouteCache {
   stripsTargeted: boolean
   unkeyed: 'warn' | 'bypass' | false
   /** What may be read all the same. */
-  harmless: Harmless
+  harmless: IgnoredNames
   /** Names of which a read was logged. */
   warned: Set<string>
   /** Where its requests are counted. */
-  counts?: Counts
+  counts?: StatsCounter
 }
 
 export interface ResolvedCacheOptions {
@@ -203,7 +203,7 @@ function resolveRoute (given: RouteCacheOptions, tiers: Tiers, own: RouteCacheOp
     targeted: targeted.map(name => name.toLowerCase()),
     stripsTargeted: read.boolean('stripTargeted', false),
     unkeyed,
-    harmless: resolveHarmless(harmless.map(toName)),
+    harmless: resolveIgnoredNames(harmless.map(toName)),
     warned: new Set()
   }
 }

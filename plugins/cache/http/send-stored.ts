@@ -24,7 +24,7 @@ export function validatorsOf ({ meta: { headers }, storedAt }: StoredResponse): 
  * @param coding - of the encoded copy that is to be sent; undefined: the body itself
  * @returns the body to send
  */
-export function applyEntry (reply: FastifyReply, entry: StoredResponse, client: ClientConditions, age: number, coding?: string): Buffer | string {
+export function applyStored (reply: FastifyReply, entry: StoredResponse, client: ClientConditions, age: number, coding?: string): Buffer | string {
   const { status, headers } = entry.meta
   for (const name in headers) {
     const value = headers[name]

@@ -1,27 +1,27 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { validationHeaders } from '../rfc/conditional.js'
 import { isPromise } from '../../shared/plugin/maybe-promise.js'
-import type { CacheCore, Tier } from '../tiers/two-tier-cache.js'
+import type { TwoTierCache, Tier } from '../tiers/two-tier-cache.js'
 import type { CacheKey } from '../store/cache-key.js'
 import { isVariants, usabilityOf, type StoredResponse } from '../store/entry.js'
 import { requestDirectives } from '../rfc/stored-headers.js'
-import { gatewayTimeout, isSelected, locateResponse, peekResponse, ttlOf, type Located } from './lookup.js'
-import type { Passes } from './hit-for-pass.js'
+import { gatewayTimeout, matchesVary, lookupResponse, peekResponse, ttlOf, type LookupResult } from './lookup.js'
+import type { HitForPass } from './hit-for-pass.js'
 import type { Refresher } from './background-revalidation.js'
 import type { RequestCache } from './request-state.js'
 import { reuseOf, type Usability } from '../rfc/reuse.js'
-import { applyEntry, validatorsOf } from './send-stored.js'
+import { applyStored, validatorsOf } from './send-stored.js'
 import { tagsFor } from './path-tags.js'
 import { carries } from './reads/unkeyed-headers.js'
 import { watchGetters } from './reads/watch-decorators.js'
 import { handOver, ownHeaders, readAs } from './reads/watch-request.js'
-import { MOST_LOOKS, type Works } from '../tiers/coalescing.js'
+import { MAX_LOOKUPS, type FillCoordinator } from '../tiers/coalescing.js'
 
 export interface ServeOptions {
-  core: CacheCore
-  works: Works
+  core: TwoTierCache
+  works: FillCoordinator
   refresher: Refresher
-  passes: Passes
+  passes: HitForPass
 }
 
 /** Answers requests with what is stored. */
@@ -48,7 +48,7 @@ export function createServe ({ core, works, refresher, passes }: ServeOptions) {
     status.outcome = isStale ? 'STALE' : 'HIT'
     status.fwd = undefined
     status.ttl = ttl
-    const body = applyEntry(reply, entry, state.client, usability.age, state.route.codings.choose(request, entry.encoded))
+    const body = applyStored(reply, entry, state.client, usability.age, state.route.codings.choose(request, entry.encoded))
     state.answer = { entry, status: reply.statusCode, type: reply.getHeader('content-type'), coding: reply.getHeader('content-encoding'), body }
     reply.send(body)
   }
@@ -70,7 +70,7 @@ export function createServe ({ core, works, refresher, passes }: ServeOptions) {
     readAs('hooks', request)
     const tags = isPromise(given) ? await given : given
     for (let looks = 1; ; looks++) {
-      const located = await locateResponse(core, key, tags, request, state)
+      const located = await lookupResponse(core, key, tags, request, state)
       const { response } = located
       if (response !== undefined && use(request, reply, state, response, usabilityOf(response, core.now()), 'l2')) return true
       if (refusesToWait(request, state)) {
@@ -83,19 +83,19 @@ export function createServe ({ core, works, refresher, passes }: ServeOptions) {
         state.why = 'hit-for-pass'
         return forward(request, reply, state, located)
       }
-      const turn = await works.enter(located.place)
-      if (turn === 'again' && looks < MOST_LOOKS) continue
+      const turn = await works.join(located.place)
+      if (turn === 'again' && looks < MAX_LOOKUPS) continue
       state.status.collapsed = turn === 'again' || 'entry' in turn
       if (turn !== 'again' && 'entry' in turn && turn.entry.kind === 'response') {
         const entry = turn.entry as StoredResponse
-        if (isSelected(entry, request, state)) {
+        if (matchesVary(entry, request, state)) {
           // In place of an error; or what was made a moment ago for somebody else who asked the same.
           const usability = usabilityOf(entry, core.now())
           if (turn.isFallback) answer(request, reply, state, entry, usability, 'l2')
           if (turn.isFallback || use(request, reply, state, entry, usability, 'l2')) return true
         }
         // It told by what answers vary, so this one's variant is to be made, once.
-        if (looks < MOST_LOOKS) continue
+        if (looks < MAX_LOOKUPS) continue
       }
       if (turn !== 'again' && 'fill' in turn) state.fill = turn.fill
       return forward(request, reply, state, located)
@@ -103,11 +103,11 @@ export function createServe ({ core, works, refresher, passes }: ServeOptions) {
   }
 
   /** The handler is to answer. */
-  function forward (request: FastifyRequest, reply: FastifyReply, state: RequestCache, located: Located): false {
+  function forward (request: FastifyRequest, reply: FastifyReply, state: RequestCache, located: LookupResult): false {
     const { base, response } = located
     core.count(state.key, 'misses')
     state.status = { ...state.status, outcome: 'MISS', fwd: response !== undefined ? 'stale' : isVariants(base.entry) ? 'vary-miss' : base.entry === undefined ? 'uri-miss' : 'miss', ttl: undefined }
-    askHandler(core, request, reply, state, located)
+    prepareHandler(core, request, reply, state, located)
     return false
   }
 
@@ -122,7 +122,7 @@ export function createServe ({ core, works, refresher, passes }: ServeOptions) {
 }
 
 /** Before a handler runs: what its answer is made of, and whether it is to be asked if what is there is still right. */
-export function askHandler (core: CacheCore, request: FastifyRequest, reply: FastifyReply, state: RequestCache, { base, place, response }: Located): void {
+export function prepareHandler (core: TwoTierCache, request: FastifyRequest, reply: FastifyReply, state: RequestCache, { base, place, response }: LookupResult): void {
   state.base = base
   state.place = place
   if (state.fill !== undefined && response !== undefined) validate(request, state, response)

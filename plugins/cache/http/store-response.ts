@@ -1,13 +1,13 @@
 import { randomUUID } from 'node:crypto'
-import type { CacheCore, Lookup } from '../tiers/two-tier-cache.js'
+import type { TwoTierCache, Lookup } from '../tiers/two-tier-cache.js'
 import type { Entry, StoredResponse, VariantsMeta } from '../store/entry.js'
 import { isVariants } from '../store/entry.js'
 import { variantKey, type CacheKey } from '../store/cache-key.js'
 import type { RequestCache } from './request-state.js'
-import { EVERYTHING, PATTERNS } from '../store/store.js'
+import { ALL_TAG, PATTERN_TAG } from '../store/store.js'
 
 // How often a variant is entered into a list that others change at the same time.
-const MOST_TRIES = 5
+const MAX_ATTEMPTS = 5
 
 type RequestHeaders = Record<string, string | string[] | undefined>
 
@@ -15,7 +15,7 @@ type RequestHeaders = Record<string, string | string[] | undefined>
 type Made = Pick<StoredResponse, 'meta' | 'life' | 'body' | 'encoded'>
 
 /** Puts an answer where requests of its kind look for it, and lets those go on who wait for it. */
-export async function keep (core: CacheCore, headers: RequestHeaders, state: RequestCache, entry: Made, varies: readonly string[]): Promise<boolean> {
+export async function storeResponse (core: TwoTierCache, headers: RequestHeaders, state: RequestCache, entry: Made, varies: readonly string[]): Promise<boolean> {
   const { fill, key, base } = state
   if (fill?.versions === undefined || key === undefined || base === undefined) {
     // It cannot be stored, but those who wait in this process may have it.
@@ -46,8 +46,8 @@ export function entryOf (entry: Made, label: string, tags: Record<string, string
 }
 
 /** The versions of the route's tags, and of those that the handler named, unless one of these was invalidated meanwhile. */
-async function tagsOf (core: CacheCore, { fill, extraTags }: RequestCache): Promise<Record<string, string> | undefined> {
-  const { [PATTERNS]: _, ...versions } = fill?.versions ?? {}
+async function tagsOf (core: TwoTierCache, { fill, extraTags }: RequestCache): Promise<Record<string, string> | undefined> {
+  const { [PATTERN_TAG]: _, ...versions } = fill?.versions ?? {}
   if (fill === undefined || extraTags.length === 0) return versions
   const extra = await core.versionsSince(extraTags, fill.startedAt)
   return extra && { ...extra, ...versions }
@@ -63,18 +63,18 @@ interface Place {
  * Where answers of a key differ by request headers, it holds the names of these, and the answers lie under keys of their
  * own. Their number is bounded: the one that was used least recently goes when there are too many.
  */
-async function placeOf (core: CacheCore, headers: RequestHeaders, state: RequestCache, entry: StoredResponse, varies: readonly string[]): Promise<Place | undefined> {
+async function placeOf (core: TwoTierCache, headers: RequestHeaders, state: RequestCache, entry: StoredResponse, varies: readonly string[]): Promise<Place | undefined> {
   const { fill, key, route } = state
   let { base } = state
   if (fill?.versions === undefined || key === undefined || base === undefined) return undefined
   let known = isVariants(base.entry) ? base.entry : undefined
   const names = [...new Set([...known?.meta.names ?? [], ...varies])].sort()
-  for (let tries = 1; tries <= MOST_TRIES; tries++) {
+  for (let tries = 1; tries <= MAX_ATTEMPTS; tries++) {
     // With more names the present variants cannot be found any more.
     const isSame = known !== undefined && known.meta.names.length === names.length
-    const meta: VariantsMeta = isSame && known ? known.meta : { names, nonce: randomUUID(), origin: base.seen?.generation ?? '', ids: [] }
+    const meta: VariantsMeta = isSame && known ? known.meta : { names, nonce: randomUUID(), origin: base.seen?.token ?? '', ids: [] }
     const place = variantKey(key, meta, headers)
-    const lookup: Lookup = place.text === fill.lookup.key.text ? fill.lookup : { ...base, key: place, seen: base.seen && { versions: base.seen.versions, generation: '' } }
+    const lookup: Lookup = place.text === fill.lookup.key.text ? fill.lookup : { ...base, key: place, seen: base.seen && { versions: base.seen.versions, token: '' } }
     if (isSame && meta.ids.includes(place.id)) return { lookup, isWritten: false }
 
     const ids = [...route.variantUses.inOrder(key.text, meta.ids), place.id]
@@ -82,14 +82,14 @@ async function placeOf (core: CacheCore, headers: RequestHeaders, state: Request
     // A new list is published after the response that it leads to: an instance that finds the list would otherwise make that response again.
     const isWritten = !isSame && await core.write(lookup, entry, fill.versions)
     if (await core.write(base, listOf(key, { ...meta, ids }, entry, known), fill.versions)) {
-      core.drop(dropped)
+      core.evict(dropped)
       return { lookup, isWritten }
     }
     // Nothing leads there.
-    if (isWritten) core.drop([place.id])
+    if (isWritten) core.evict([place.id])
     // Somebody else put another variant there. Only of the same list, or of one that was made in the same place of nothing, is it
     // certain that the key was not removed meanwhile; and what is in no list would never be dropped.
-    const now = await core.find(key, [])
+    const now = await core.lookup(key, [])
     if (!isVariants(now.entry) || now.entry.meta.names.join() !== names.join()) return undefined
     if (now.entry.meta.nonce !== meta.nonce && now.entry.meta.origin !== meta.origin) return undefined
     base = now
@@ -99,7 +99,7 @@ async function placeOf (core: CacheCore, headers: RequestHeaders, state: Request
 }
 
 function listOf (key: CacheKey, meta: VariantsMeta, entry: StoredResponse, known: Entry<VariantsMeta> | undefined): Entry<VariantsMeta> {
-  const everything = entry.tags[EVERYTHING]
+  const everything = entry.tags[ALL_TAG]
   return {
     kind: 'variants',
     label: key.label,
@@ -107,6 +107,6 @@ function listOf (key: CacheKey, meta: VariantsMeta, entry: StoredResponse, known
     body: Buffer.alloc(0),
     storedAt: entry.storedAt,
     life: Math.max(entry.life, known === undefined ? 0 : known.storedAt + known.life - entry.storedAt),
-    tags: everything === undefined ? {} : { [EVERYTHING]: everything }
+    tags: everything === undefined ? {} : { [ALL_TAG]: everything }
   }
 }

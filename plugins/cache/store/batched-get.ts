@@ -2,7 +2,7 @@ import type { Redis } from 'ioredis'
 import { isCluster, sendsOf, type RedisClient } from '../../shared/redis/client.js'
 import { onNode } from '../../shared/redis/cluster-nodes.js'
 import { isWrongType } from '../../shared/plugin/errors.js'
-import { mayAnswerSingly, turnOf, type Turn } from '../../shared/redis/micro-batch.js'
+import { mayAnswerSingly, microBatchOf, type MicroBatch } from '../../shared/redis/micro-batch.js'
 import { TurnReads } from './turn-reads.js'
 
 interface Waiter {
@@ -13,18 +13,18 @@ interface Waiter {
 }
 
 /** Reads keys, each once a turn of the event loop. */
-export interface KeyReads {
+export interface BatchedGet {
   getAll (keys: readonly string[]): Promise<Array<Buffer | null>>
   /** Makes what those share who ask the same of it in one turn. */
   sharing<T> (): TurnReads<T>
 }
 
-export function createKeyReads (client: RedisClient): KeyReads {
+export function createBatchedGet (client: RedisClient): BatchedGet {
   return isCluster(client) ? new SingleReads(client) : new BatchedReads(client)
 }
 
 /** The keys of a Cluster lie on several nodes, so each is read by itself. */
-class SingleReads implements KeyReads {
+class SingleReads implements BatchedGet {
   readonly #client: RedisClient
   readonly #reads: TurnReads<Buffer | null>
 
@@ -46,8 +46,8 @@ class SingleReads implements KeyReads {
 const MOST = 128
 
 /** Reads what is asked for in one turn by one command, at its end. */
-class BatchedReads implements KeyReads {
-  readonly #turn: Turn
+class BatchedReads implements BatchedGet {
+  readonly #turn: MicroBatch
   readonly #places = new Map<string, number>()
   #keys: string[] = []
   #waiters: Waiter[] = []
@@ -55,7 +55,7 @@ class BatchedReads implements KeyReads {
   #isApart = false
 
   constructor (client: Redis) {
-    this.#turn = turnOf(client)
+    this.#turn = microBatchOf(client)
   }
 
   getAll (keys: readonly string[]): Promise<Array<Buffer | null>> {

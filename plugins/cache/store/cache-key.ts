@@ -1,9 +1,9 @@
 import { hashId } from '../../shared/plugin/keys.js'
-import { Counts } from '../stats.js'
+import { StatsCounter } from '../stats.js'
 import type { VariantsMeta } from './entry.js'
 import { normalizeSelecting } from '../rfc/vary.js'
 
-const UNCOUNTED = new Counts()
+const UNCOUNTED = new StatsCounter()
 
 /** What an entry is kept under: in this process by its text, in the store by a digest of it. */
 export class CacheKey {
@@ -11,10 +11,10 @@ export class CacheKey {
   /** What patterns are compared with. */
   readonly label: string
   /** Where what happens to it is counted. */
-  readonly counts: Counts
+  readonly counts: StatsCounter
   #id: string | undefined
 
-  constructor (text: string, label: string, counts: Counts = UNCOUNTED) {
+  constructor (text: string, label: string, counts: StatsCounter = UNCOUNTED) {
     this.text = text
     this.label = label
     this.counts = counts
@@ -43,7 +43,7 @@ export interface ResponseKeyParts {
 }
 
 /** Two requests share a key only if all parts are the same; the order of different names in a query is none. */
-export function responseKey (parts: ResponseKeyParts, counts?: Counts): CacheKey {
+export function responseKey (parts: ResponseKeyParts, counts?: StatsCounter): CacheKey {
   const { path } = parts
   const query = sortQuery(parts.query)
   return new CacheKey(textOf(parts, query), query === '' ? path : `${path}?${query}`, counts)
@@ -83,7 +83,7 @@ export function variantKey (key: CacheKey, { names, nonce }: VariantsMeta, heade
 }
 
 /** @param prefixes - of the view of the cache that it belongs to: another view's keys are others, however they read */
-export function dataKey (name: string, prefixes: readonly string[] = [], counts?: Counts): CacheKey {
+export function dataKey (name: string, prefixes: readonly string[] = [], counts?: StatsCounter): CacheKey {
   // No other text begins so.
   if (prefixes.length === 0) return new CacheKey(`=${name}`, name, counts)
   return new CacheKey(JSON.stringify(['data', ...prefixes, name]), [...prefixes, name].join(':'), counts)

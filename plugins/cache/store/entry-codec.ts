@@ -5,23 +5,23 @@ import { randomText } from './random-id.js'
 
 // The first byte of what is stored. Another version's entries are not read but made anew.
 const VERSION = 2
-const GENERATION = 12
-const HEAD = 1 + GENERATION + 4
+const TOKEN_LENGTH = 12
+const HEAD = 1 + TOKEN_LENGTH + 4
 // In the place of the version while the source of an entry is being written.
-const MARKED = 0x80 | VERSION
+const LOCKED = 0x80 | VERSION
 /** Where the generation lies, for the scripts: from its first byte to its last. */
-export const GENERATION_RANGE = [1, GENERATION] as const
+export const TOKEN_RANGE = [1, TOKEN_LENGTH] as const
 
 /**
  * Told to whoever reads a key, and to be named by whoever writes it: a key that was changed meanwhile has another one.
  * Empty where nothing was there.
  */
-export type Generation = string
+export type CasToken = string
 /**
  * What is told of a key whose source is being written: no key has it, so nobody's write is stored. It is another one for each mark, as what is
  * made during one writing is not what may be given during the next.
  */
-export function whileWritten (mark: Generation): Generation {
+export function lockedToken (mark: CasToken): CasToken {
   return `!${mark}`
 }
 
@@ -29,7 +29,7 @@ export function whileWritten (mark: Generation): Generation {
  * An entry as bytes: version, generation, length of the metadata (4 bytes, big-endian), metadata (JSON), body, encoded copies of it. Without
  * metadata it is a tombstone: there was something, and who is making it from before that shall not store it.
  */
-export function encodeFrame (entry: Entry | 'tombstone'): Buffer {
+export function encodeEntry (entry: Entry | 'tombstone'): Buffer {
   if (entry === 'tombstone') return Buffer.concat([head(0)])
   const { body, encoded, ...rest } = entry
   const copies = Object.entries(encoded ?? {})
@@ -42,33 +42,33 @@ export function encodeFrame (entry: Entry | 'tombstone'): Buffer {
 function head (metaLength: number): Buffer {
   const bytes = Buffer.alloc(HEAD)
   bytes.writeUInt8(VERSION, 0)
-  bytes.write(randomText(GENERATION * 3 / 4), 1, 'latin1')
-  bytes.writeUInt32BE(metaLength, 1 + GENERATION)
+  bytes.write(randomText(TOKEN_LENGTH * 3 / 4), 1, 'latin1')
+  bytes.writeUInt32BE(metaLength, 1 + TOKEN_LENGTH)
   return bytes
 }
 
 /** What marks an entry when put over its first bytes, and what stands for one where there is none. */
-export function encodeMark (): { mark: Buffer, place: Buffer, generation: Generation } {
+export function encodeWriteLock (): { mark: Buffer, place: Buffer, generation: CasToken } {
   const place = head(0)
-  place.writeUInt8(MARKED, 0)
-  const mark = place.subarray(0, 1 + GENERATION)
+  place.writeUInt8(LOCKED, 0)
+  const mark = place.subarray(0, 1 + TOKEN_LENGTH)
   return { mark, place, generation: mark.toString('latin1', 1) }
 }
 
 /** Where the metadata of an entry ends, by its first bytes. */
 export function endOfMeta (start: Buffer): number {
-  return start.length < HEAD ? HEAD : HEAD + start.readUInt32BE(1 + GENERATION)
+  return start.length < HEAD ? HEAD : HEAD + start.readUInt32BE(1 + TOKEN_LENGTH)
 }
 
 /** What takes the mark away when put over the first byte. */
-export const UNMARK = Buffer.of(VERSION)
+export const UNLOCKED = Buffer.of(VERSION)
 
 /** @returns no entry for anything that is not a whole frame of this version */
-export function decodeFrame (bytes: Buffer): { generation: Generation, entry: Entry | undefined } {
-  const generation = bytes.toString('latin1', 1, 1 + GENERATION)
-  if (bytes[0] === MARKED) return { generation: whileWritten(generation), entry: undefined }
+export function decodeEntry (bytes: Buffer): { generation: CasToken, entry: Entry | undefined } {
+  const generation = bytes.toString('latin1', 1, 1 + TOKEN_LENGTH)
+  if (bytes[0] === LOCKED) return { generation: lockedToken(generation), entry: undefined }
   if (bytes.length < HEAD || bytes.readUInt8(0) !== VERSION) return { generation, entry: undefined }
-  const end = HEAD + bytes.readUInt32BE(1 + GENERATION)
+  const end = HEAD + bytes.readUInt32BE(1 + TOKEN_LENGTH)
   if (end === HEAD || end > bytes.length) return { generation, entry: undefined }
   return { generation, entry: entryOf(parseJson(bytes.toString('utf8', HEAD, end)), bytes.subarray(end)) }
 }

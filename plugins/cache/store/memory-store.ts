@@ -1,12 +1,12 @@
 import { LRUCache } from 'lru-cache'
 import { steadyTime, systemClock, type Clock } from '../../shared/plugin/clock.js'
 import { bytesOf, ownEntry, type Entry } from './entry.js'
-import { whileWritten, type Generation } from './entry-codec.js'
+import { lockedToken, type CasToken } from './entry-codec.js'
 import { createPace } from './pace.js'
-import { EVERYTHING, PASS_MS, PATTERNS, TOMBSTONE_MS, type CacheStore } from './store.js'
+import { ALL_TAG, HIT_FOR_PASS_MS, PATTERN_TAG, TOMBSTONE_MS, type CacheStore } from './store.js'
 
 interface Slot {
-  generation: Generation
+  generation: CasToken
   /** Undefined for a tombstone. */
   entry: Entry | undefined
   isMarked?: boolean
@@ -60,15 +60,15 @@ export function createMemoryStore (maxSize: number, clock: Clock = systemClock):
     skew: 0,
     isSpread: false,
     async read (id, tags) {
-      const seen = Object.fromEntries([EVERYTHING, ...tags].map(tag => [tag, versions.get(tag)]))
+      const seen = Object.fromEntries([ALL_TAG, ...tags].map(tag => [tag, versions.get(tag)]))
       const slot = slots.get(id)
-      if (slot?.isMarked) return { entry: undefined, generation: whileWritten(slot.generation), versions: seen }
+      if (slot?.isMarked) return { entry: undefined, token: lockedToken(slot.generation), versions: seen }
       const isValid = slot?.entry !== undefined && Object.entries(slot.entry.tags).every(([tag, version]) => versions.get(tag) === version)
       if (isValid) hits++
       else misses++
-      return { entry: isValid ? slot.entry : undefined, generation: slot?.generation ?? '', versions: seen }
+      return { entry: isValid ? slot.entry : undefined, token: slot?.generation ?? '', versions: seen }
     },
-    async begin (work, token, tags, ms) {
+    async acquireFill (work, token, tags, ms) {
       const claim = claims.get(work)
       const now = time()
       const isTaken = claim !== undefined && claim.until > now
@@ -79,33 +79,33 @@ export function createMemoryStore (maxSize: number, clock: Clock = systemClock):
         versions: Object.fromEntries(tags.map(tag => [tag, versionFor(tag)]))
       }
     },
-    async renew (work, token, ms) {
+    async renewFill (work, token, ms) {
       if (held(work, token)) claims.set(work, { token, pass: false, until: time() + ms })
     },
-    async end (work, token, pass) {
+    async releaseFill (work, token, pass) {
       if (!held(work, token)) return
-      if (pass) claims.set(work, { token: '', pass, until: time() + PASS_MS })
+      if (pass) claims.set(work, { token: '', pass, until: time() + HIT_FOR_PASS_MS })
       else claims.delete(work)
     },
     async write (id, entry, generation, patterns, hold = 0, life = entry.life) {
       const present = slots.get(id)
       if (present !== undefined && present.generation !== generation) return false
-      if (patterns !== undefined && versions.get(PATTERNS) !== patterns) return false
+      if (patterns !== undefined && versions.get(PATTERN_TAG) !== patterns) return false
       return set(id, entry, hold, life)
     },
-    async put (items) {
-      for (const { id, tags, make } of items) set(id, make(Object.fromEntries([EVERYTHING, ...tags].map(tag => [tag, versionFor(tag)]))))
+    async setMany (items) {
+      for (const { id, tags, make } of items) set(id, make(Object.fromEntries([ALL_TAG, ...tags].map(tag => [tag, versionFor(tag)]))))
     },
-    async mark (id) {
+    async lockKey (id) {
       const present = slots.get(id)
       const generation = String(++last)
       const left = slots.getRemainingTTL(id)
       slots.set(id, { generation, entry: present?.entry, isMarked: true }, { ttl: TOMBSTONE_MS })
-      return { generation, wasMarked: present?.isMarked ?? false, left }
+      return { token: generation, wasLocked: present?.isMarked ?? false, left }
     },
-    async unmark (id, { generation, left }) {
+    async unlockKey (id, { token, left }) {
       const present = slots.get(id)
-      if (present?.generation === generation) slots.set(id, { generation, entry: present.entry }, { ttl: Math.max(left, TOMBSTONE_MS) })
+      if (present?.generation === token) slots.set(id, { generation: token, entry: present.entry }, { ttl: Math.max(left, TOMBSTONE_MS) })
     },
     async remove (id, _label, generation) {
       const present = slots.get(id)

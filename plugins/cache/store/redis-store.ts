@@ -6,12 +6,12 @@ import { runScript } from '../../shared/redis/script.js'
 import { timeOf } from '../../shared/redis/time.js'
 import { mayAnswerSingly } from '../../shared/redis/micro-batch.js'
 import type { Entry } from './entry.js'
-import { decodeFrame, encodeFrame, encodeMark, UNMARK, type Generation } from './entry-codec.js'
-import { createKeyReads } from './batched-get.js'
+import { decodeEntry, encodeEntry, encodeWriteLock, UNLOCKED, type CasToken } from './entry-codec.js'
+import { createBatchedGet } from './batched-get.js'
 import { removeByLabel } from './remove-matching.js'
-import { endScript, markScript, removeScript, renewScript, unmarkScript, writeScript } from './scripts.js'
+import { releaseFillScript, lockKeyScript, removeScript, renewFillScript, unlockKeyScript, writeScript } from './scripts.js'
 import { redisStats } from './redis-stats.js'
-import { EVERYTHING, MAX_LIFE_MS, PASS_MS, PATTERNS, TOMBSTONE_MS, type CacheStore, type Found, type Put } from './store.js'
+import { ALL_TAG, MAX_LIFE_MS, HIT_FOR_PASS_MS, PATTERN_TAG, TOMBSTONE_MS, type CacheStore, type ReadResult, type Put } from './store.js'
 import { TagVersions } from './tag-versions.js'
 
 /** What instances tell each other. */
@@ -44,10 +44,10 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
   const entryKey = (id: string) => entries + id
   const tagVersions = new TagVersions(client, prefix, clock)
   const keyOfTag = (tag: string) => tagVersions.keyOf(tag)
-  const patternsKey = tagVersions.keyOf(PATTERNS)
+  const patternsKey = tagVersions.keyOf(PATTERN_TAG)
   const claims = keySpace(prefix, 'cache', 'claim')
   const claimKey = (work: string) => claims + work
-  const reads = createKeyReads(client)
+  const reads = createBatchedGet(client)
   // Whether two keys cannot be asked of at once.
   let isApart = isCluster(client)
 
@@ -55,11 +55,11 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
     return byTag(tags, await reads.getAll(tags.map(keyOfTag)))
   }
 
-  async function find (id: string, tags: readonly string[]): Promise<Found> {
-    const names = [EVERYTHING, ...tags]
+  async function find (id: string, tags: readonly string[]): Promise<ReadResult> {
+    const names = [ALL_TAG, ...tags]
     const [bytes, ...values] = await reads.getAll([entryKey(id), ...names.map(keyOfTag)])
     const read = byTag(names, values)
-    const { entry, generation } = bytes ? decodeFrame(bytes) : NOTHING
+    const { entry, generation } = bytes ? decodeEntry(bytes) : NOTHING
     if (entry !== undefined) {
       // Tags that the handler added are known only now. Nearly always there are none.
       const more = tagsBeside(entry, read)
@@ -72,7 +72,7 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
 
   /** Stores entries whatever is there. */
   async function set (entries: ReadonlyArray<readonly [id: string, entry: Entry]>): Promise<void> {
-    const writes = entries.map(([id, entry]) => onNode(client, entryKey(id), () => client.set(entryKey(id), encodeFrame(entry), 'PX', lifeOf(entry))))
+    const writes = entries.map(([id, entry]) => onNode(client, entryKey(id), () => client.set(entryKey(id), encodeEntry(entry), 'PX', lifeOf(entry))))
     // On one connection they come in this order; the nodes of a Cluster have none.
     if (isCluster(client)) await Promise.all(writes)
     await Promise.all([...writes, tells !== undefined && client.publish(channel, message({ ids: entries.map(([id]) => id) }))])
@@ -83,9 +83,9 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
     return given === '' ? timeOf(await anyNode(client).time()) : Number(given) / 1000
   }
 
-  async function remove (id: string, label?: string, generation?: Generation): Promise<boolean> {
+  async function remove (id: string, label?: string, generation?: CasToken): Promise<boolean> {
     const only = generation === undefined ? [] : [Buffer.from(generation, 'latin1')]
-    return await runScript(client, removeScript, [entryKey(id)], [encodeFrame('tombstone'), TOMBSTONE_MS, channel, message({ ids: [id], key: label }), ...only]) === 1
+    return await runScript(client, removeScript, [entryKey(id)], [encodeEntry('tombstone'), TOMBSTONE_MS, channel, message({ ids: [id], key: label }), ...only]) === 1
   }
 
   /** Where the key and what tells of removals by pattern lie on two nodes: looks before it writes, and after that as one may have passed meanwhile. */
@@ -99,7 +99,7 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
 
   async function write (id: string, entry: Entry, generation: string, patterns: string | undefined, ttl: number): Promise<boolean> {
     // As bytes: of a damaged entry they are any, and are to be found the same.
-    const args = [Buffer.from(generation, 'latin1'), encodeFrame(entry), ttl]
+    const args = [Buffer.from(generation, 'latin1'), encodeEntry(entry), ttl]
     if (patterns === undefined) return await runScript(client, writeScript, [entryKey(id)], args) === 1
     try {
       if (!isApart) return await runScript(client, writeScript, [entryKey(id), patternsKey], [...args, patterns]) === 1
@@ -118,7 +118,7 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
    * @returns whether they were
    */
   async function store (items: readonly Put[], versions: Readonly<Record<string, string>>, areCurrent = async () => true): Promise<boolean> {
-    const entries = items.map(({ id, tags, make }) => [id, make(Object.fromEntries([EVERYTHING, ...tags].map(tag => [tag, versions[tag] ?? ''])))] as const)
+    const entries = items.map(({ id, tags, make }) => [id, make(Object.fromEntries([ALL_TAG, ...tags].map(tag => [tag, versions[tag] ?? ''])))] as const)
     const life = Math.max(...entries.map(([, entry]) => lifeOf(entry)))
     const [wereCurrent, areRetained] = await Promise.all([areCurrent(), tagVersions.retain(versions, life), set(entries)])
     return wereCurrent && areRetained
@@ -130,7 +130,7 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
     isSpread: isCluster(client),
     sharing: () => reads.sharing(),
     read: find,
-    async begin (work, token, tags, ms) {
+    async acquireFill (work, token, tags, ms) {
       const key = claimKey(work)
       const node = clientFor(client, key)
       // All in one round trip.
@@ -139,27 +139,27 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
       ])
       return { claim: holder === token ? 'mine' : holder === PASS ? 'pass' : 'theirs', holder: holder ?? undefined, now, versions }
     },
-    async renew (work, token, ms) { await runScript(client, renewScript, [claimKey(work)], [token, ms]) },
-    async end (work, token, pass) { await runScript(client, endScript, [claimKey(work)], [token, pass ? PASS : '', PASS_MS]) },
+    async renewFill (work, token, ms) { await runScript(client, renewFillScript, [claimKey(work)], [token, ms]) },
+    async releaseFill (work, token, pass) { await runScript(client, releaseFillScript, [claimKey(work)], [token, pass ? PASS : '', HIT_FOR_PASS_MS]) },
     async write (id, entry, generation, patterns, hold = 0, life = entry.life) {
-      const versions = patterns === undefined ? entry.tags : { ...entry.tags, [PATTERNS]: patterns }
+      const versions = patterns === undefined ? entry.tags : { ...entry.tags, [PATTERN_TAG]: patterns }
       // Where that fails the entry ends early, when its versions do.
       const [isWritten] = await Promise.all([write(id, entry, generation, patterns, Math.max(lifeOf({ life }), hold)), tagVersions.retain(versions, lifeOf({ life })).catch(() => false)])
       return isWritten
     },
-    async put (items) {
-      const tags = [...new Set([EVERYTHING, ...items.flatMap(item => item.tags)])]
+    async setMany (items) {
+      const tags = [...new Set([ALL_TAG, ...items.flatMap(item => item.tags)])]
       const guess = tagVersions.guess(tags)
       if (guess !== undefined && await store(items, guess, () => tagVersions.areCurrent(guess))) return
       await store(items, await tagVersions.create(tags))
     },
     remove,
-    async mark (id) {
-      const { mark, place, generation } = encodeMark()
-      const left = Number(await runScript(client, markScript, [entryKey(id)], [mark, place, TOMBSTONE_MS, channel, message({ ids: [id] })]))
-      return { generation, wasMarked: left === -1, left }
+    async lockKey (id) {
+      const { mark, place, generation } = encodeWriteLock()
+      const left = Number(await runScript(client, lockKeyScript, [entryKey(id)], [mark, place, TOMBSTONE_MS, channel, message({ ids: [id] })]))
+      return { token: generation, wasLocked: left === -1, left }
     },
-    async unmark (id, { generation, left }) { await runScript(client, unmarkScript, [entryKey(id)], [generation, UNMARK, Math.max(left, TOMBSTONE_MS)]) },
+    async unlockKey (id, { token, left }) { await runScript(client, unlockKeyScript, [entryKey(id)], [token, UNLOCKED, Math.max(left, TOMBSTONE_MS)]) },
     async tags (tags) {
       const versions = await tagVersions.create(tags)
       return Object.fromEntries(Object.entries(versions).map(([tag, version]) => [tag, { version, invalidatedAt: Number.parseInt(version, 10) / 1000 }]))
@@ -191,19 +191,19 @@ function tagsBeside ({ tags }: Entry, read: TagValues): readonly string[] {
 /** Whether none of its tags has been invalidated since it began to be made. */
 function isValid ({ tags }: Entry, read: TagValues): boolean {
   for (const tag in tags) if (read.get(tag)?.toString('latin1') !== tags[tag]) return false
-  return EVERYTHING in tags
+  return ALL_TAG in tags
 }
 
 /** A hit needs no object of all versions, which costs as much as two keys that are read. */
-class FoundInRedis implements Found {
+class FoundInRedis implements ReadResult {
   readonly entry: Entry | undefined
-  readonly generation: Generation
+  readonly token: CasToken
   readonly #read: TagValues
   #versions: Readonly<Record<string, string | undefined>> | undefined
 
-  constructor (entry: Entry | undefined, generation: Generation, read: TagValues) {
+  constructor (entry: Entry | undefined, generation: CasToken, read: TagValues) {
     this.entry = entry
-    this.generation = generation
+    this.token = generation
     this.#read = read
   }
 

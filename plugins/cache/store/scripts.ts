@@ -1,7 +1,7 @@
 import { lua, timedLua } from '../../shared/redis/script.js'
-import { GENERATION_RANGE } from './entry-codec.js'
+import { TOKEN_RANGE } from './entry-codec.js'
 
-const [FIRST, LAST] = GENERATION_RANGE
+const [FIRST, LAST] = TOKEN_RANGE
 
 /** A server without memory refuses to write, but not to delete. */
 const SET_OR_DELETE = `local set = redis.pcall('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
@@ -86,7 +86,7 @@ return versions
  * ARGV     TTL (ms) that they are to have at least, the versions
  * reply    for each 1, or 0 where the tag has another version, or none
  */
-export const retainScript = lua`
+export const acquireFillScript = lua`
 local replies = {}
 for i, key in ipairs(KEYS) do
   replies[i] = redis.pcall('GET', key) == ARGV[i + 1] and 1 or 0
@@ -101,7 +101,7 @@ return replies
  * KEYS[1]  the claim
  * ARGV     token, word to leave (empty: none), its TTL (ms)
  */
-export const endScript = lua`
+export const releaseFillScript = lua`
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return end
 if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
 `
@@ -112,7 +112,7 @@ if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1],
  * KEYS[1]  the claim
  * ARGV     token, TTL (ms)
  */
-export const renewScript = lua`
+export const renewFillScript = lua`
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 `
 
@@ -124,7 +124,7 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARG
  *          that tell the other instances (empty: nobody)
  * reply    -1 where it was marked before, else what was left of its TTL (ms); 0 where there was nothing
  */
-export const markScript = lua`
+export const lockKeyScript = lua`
 local before = redis.pcall('GETRANGE', KEYS[1], 0, 0)
 local left = 0
 if type(before) ~= 'string' or before == '' then
@@ -144,7 +144,7 @@ return left
  * KEYS[1]  the entry
  * ARGV     generation, what is put in the place of the mark, TTL (ms)
  */
-export const unmarkScript = lua`
+export const unlockKeyScript = lua`
 if redis.pcall('GETRANGE', KEYS[1], ${FIRST}, ${LAST}) ~= ARGV[1] then return end
 redis.call('SETRANGE', KEYS[1], 0, ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])

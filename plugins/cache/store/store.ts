@@ -1,16 +1,16 @@
 import type { Entry } from './entry.js'
-import type { Generation } from './entry-codec.js'
+import type { CasToken } from './entry-codec.js'
 import type { StoreStats } from './redis-stats.js'
 import type { TurnReads } from './turn-reads.js'
 
 /** What a key and its tags were like at one moment. */
-export interface Seen {
-  generation: Generation
+export interface KeyVersions {
+  token: CasToken
   /** Of each tag that was asked for, its version; undefined where it has none yet. */
   versions: Readonly<Record<string, string | undefined>>
 }
 
-export interface Found extends Seen {
+export interface ReadResult extends KeyVersions {
   /** Undefined where there is none, it is damaged, or one of its tags has been invalidated since it began to be made. */
   entry: Entry | undefined
 }
@@ -23,14 +23,14 @@ export interface Put {
 }
 
 /** Of a key whose source is being written. */
-export interface Mark {
-  generation: Generation
-  wasMarked: boolean
+export interface WriteLock {
+  token: CasToken
+  wasLocked: boolean
   /** For how many milliseconds what was there would have been kept. */
   left: number
 }
 
-export interface Begun {
+export interface FillLease {
   /** Whose it is to make the entry: this caller's, another one's; `pass`: each makes his own, as it cannot be shared. */
   claim: 'mine' | 'theirs' | 'pass'
   /** The token of the claim that stands, where the store tells. */
@@ -50,30 +50,30 @@ export interface CacheStore {
   /** Makes what callers share that ask the same before it is sent; undefined where reading costs nothing. */
   sharing?<T> (): TurnReads<T>
   /** Reads a key and the versions of tags as of one moment at or after the call. */
-  read (id: string, tags: readonly string[]): Promise<Found>
+  read (id: string, tags: readonly string[]): Promise<ReadResult>
   /** Before an entry is made: claims the work, for `ms`, and gives each tag a version that has none. */
-  begin (work: string, token: string, tags: readonly string[], ms: number): Promise<Begun>
+  acquireFill (work: string, token: string, tags: readonly string[], ms: number): Promise<FillLease>
   /** Keeps a claim for `ms` more. */
-  renew (work: string, token: string, ms: number): Promise<void>
+  renewFill (work: string, token: string, ms: number): Promise<void>
   /** Gives a claim back. @param pass - the others need not wait for one another */
-  end (work: string, token: string, pass: boolean): Promise<void>
+  releaseFill (work: string, token: string, pass: boolean): Promise<void>
   /**
    * @param patterns - the version that `PATTERNS` had when it began to be made; undefined: whatever it was
    * @param hold - for how many milliseconds the key stands at least, so that what was begun before is refused
    * @param life - for how many milliseconds it is kept, where that is less than the entry's own life, as it was stored before
    * @returns false where the key has another generation by now, or may have been removed by pattern: somebody stored or removed it meanwhile
    */
-  write (id: string, entry: Entry, generation: Generation, patterns?: string, hold?: number, life?: number): Promise<boolean>
+  write (id: string, entry: Entry, generation: CasToken, patterns?: string, hold?: number, life?: number): Promise<boolean>
   /** Stores entries whatever is there, in one round trip where their tags have not been invalidated since they were seen last. */
-  put (items: readonly Put[]): Promise<void>
+  setMany (items: readonly Put[]): Promise<void>
   /**
    * Marks a key: until it is written, removed or unmarked, nothing is read of it, and what others make of it is not stored.
    *
    * It stands for `TOMBSTONE_MS`, also where nobody takes it away.
    */
-  mark (id: string): Promise<Mark>
+  lockKey (id: string): Promise<WriteLock>
   /** Takes the mark away, where the key still has that generation: what was there before is there again. */
-  unmark (id: string, mark: Mark): Promise<void>
+  unlockKey (id: string, mark: WriteLock): Promise<void>
   /**
    * Removes an entry, and keeps what was begun before from being stored.
    *
@@ -81,7 +81,7 @@ export interface CacheStore {
    * @param generation - an entry with another one stays; undefined: any is removed
    * @returns whether there was one
    */
-  remove (id: string, label?: string, generation?: Generation): Promise<boolean>
+  remove (id: string, label?: string, generation?: CasToken): Promise<boolean>
   /** When tags were invalidated last (ms by the store's clock; 0: never), and their versions. */
   tags (tags: readonly string[]): Promise<Record<string, { version: string, invalidatedAt: number }>>
   /** Makes all entries with one of these tags invalid, in time that does not depend on how many there are. */
@@ -98,9 +98,9 @@ export const MAX_LIFE_MS = 30 * 24 * 3600 * 1000
 /** What took longer to be made than a tombstone stands is not stored. */
 export const TOMBSTONE_MS = 10 * 60 * 1000
 /** For how long nobody waits for an answer that turned out not to be storable. */
-export const PASS_MS = 1000
+export const HIT_FOR_PASS_MS = 1000
 
 /** A tag that every entry has, so that all can be made invalid at once. No tag of a program's own begins with a NUL. */
-export const EVERYTHING = '\0*'
+export const ALL_TAG = '\0*'
 /** A tag that is invalidated with each removal by pattern. */
-export const PATTERNS = '\0?'
+export const PATTERN_TAG = '\0?'

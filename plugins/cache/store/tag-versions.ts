@@ -6,8 +6,8 @@ import { keySpace, safeId } from '../../shared/plugin/keys.js'
 import { runScript, type Script } from '../../shared/redis/script.js'
 import { mayAnswerSingly } from '../../shared/redis/micro-batch.js'
 import { randomText } from './random-id.js'
-import { createVersionsScript, invalidateScript, retainScript } from './scripts.js'
-import { EVERYTHING, PATTERNS, TOMBSTONE_MS } from './store.js'
+import { createVersionsScript, invalidateScript, acquireFillScript } from './scripts.js'
+import { ALL_TAG, PATTERN_TAG, TOMBSTONE_MS } from './store.js'
 
 /**
  * How long a version lives that no stored entry uses. What began before a tag was invalidated is not stored after `TOMBSTONE_MS`, so
@@ -48,14 +48,14 @@ export class TagVersions {
     this.#clock = clock
     this.#space = keySpace(prefix, 'cache', 'tag')
     this.#pathSpace = keySpace(prefix, 'cache', 'path')
-    this.#everythingKey = this.#space + safeId(EVERYTHING)
-    this.#patternsKey = this.#space + safeId(PATTERNS)
+    this.#everythingKey = this.#space + safeId(ALL_TAG)
+    this.#patternsKey = this.#space + safeId(PATTERN_TAG)
     this.#isApart = isCluster(client)
   }
 
   keyOf (tag: string): string {
-    if (tag === EVERYTHING) return this.#everythingKey
-    if (tag === PATTERNS) return this.#patternsKey
+    if (tag === ALL_TAG) return this.#everythingKey
+    if (tag === PATTERN_TAG) return this.#patternsKey
     return PLAIN_PATH.test(tag) ? this.#pathSpace + tag.slice(2) : this.#space + safeId(tag)
   }
 
@@ -94,7 +94,7 @@ export class TagVersions {
     const tags = Object.keys(versions).filter(tag => !this.#isRetained(tag, versions[tag], now + life))
     if (tags.length === 0) return true
     // Longer than is needed now, so that the next entries need not ask.
-    const replies = await this.#run(retainScript, tags, some => [Math.ceil(life + UNUSED_TTL_MS), ...some.map(tag => versions[tag] ?? '')])
+    const replies = await this.#run(acquireFillScript, tags, some => [Math.ceil(life + UNUSED_TTL_MS), ...some.map(tag => versions[tag] ?? '')])
     const until = now + life + UNUSED_TTL_MS
     for (const [i, tag] of tags.entries()) {
       if (replies[i] === 1) this.#latest.set(tag, { version: versions[tag] ?? '', until })

@@ -4,23 +4,23 @@ import { ReentrantError } from '../errors.js'
 /** A value that callers wait for: its factory runs, or will run after another one. */
 export interface Waitable {
   /** The factory that makes it, while that runs. */
-  making?: Making | undefined
+  making?: Fabrication | undefined
   /** The value that it waits for itself, until its factory runs. */
   after?: Waitable | undefined
 }
 
 /** A factory that runs, with all that it waits for. */
-export interface Making {
+export interface Fabrication {
   readonly label: string
   /** An object for each wait, as a factory may wait for one thing several times at once. */
   readonly waits: Set<{ readonly for: Waitable }>
 }
 
-const context = new AsyncLocalStorage<Making | undefined>()
+const context = new AsyncLocalStorage<Fabrication | undefined>()
 let running = 0
 
 /** The factory that the present code is called by. */
-function current (): Making | undefined {
+function current (): Fabrication | undefined {
   return running > 0 ? context.getStore() : undefined
 }
 
@@ -29,7 +29,7 @@ function current (): Making | undefined {
  * tracking makes each promise of the process dearer.
  */
 export async function runMaking<T> (made: Waitable, label: string, make: () => Promise<T>): Promise<T> {
-  const making: Making = { label, waits: new Set() }
+  const making: Fabrication = { label, waits: new Set() }
   const asking = current()
   made.making = making
   made.after = undefined
@@ -58,7 +58,7 @@ export function waitingFor<T> (target: Waitable, wait: () => Promise<T>): Promis
   return asking === undefined ? wait() : waitIn(asking, target, () => { refuseCircle(target); return wait() })
 }
 
-async function waitIn<T> (asking: Making, target: Waitable, wait: () => Promise<T>): Promise<T> {
+async function waitIn<T> (asking: Fabrication, target: Waitable, wait: () => Promise<T>): Promise<T> {
   const edge = { for: target }
   try {
     const waiting = wait()
@@ -77,7 +77,7 @@ export function refuseCircle (target: Waitable): void {
 }
 
 /** The labels of the factories from a target to the one that asks; undefined where none of them waits for that. */
-function pathTo (asking: Making, target: Waitable, seen: Set<Waitable>): string[] | undefined {
+function pathTo (asking: Fabrication, target: Waitable, seen: Set<Waitable>): string[] | undefined {
   if (seen.has(target)) return undefined
   seen.add(target)
   const { making, after } = target

@@ -1,31 +1,31 @@
 import { randomUUID } from 'node:crypto'
 import { sleep, type Clock, type Timer } from '../../shared/plugin/clock.js'
 import { hashId } from '../../shared/plugin/keys.js'
-import type { CacheCore, Lookup } from './two-tier-cache.js'
+import type { TwoTierCache, Lookup } from './two-tier-cache.js'
 import type { Entry } from '../store/entry.js'
 import { refuseCircle, waitingFor, type Waitable } from './circular-waits.js'
-import { EVERYTHING, PATTERNS, type Begun } from '../store/store.js'
+import { ALL_TAG, PATTERN_TAG, type FillLease } from '../store/store.js'
 
 /** Who makes an entry tells so every third of this; whoever dies is succeeded after it. */
-const CLAIM_MS = 1500
+const LEASE_MS = 1500
 /** Nobody waits longer for another one's work. */
-export const PATIENCE_MS = 5000
+export const MAX_WAIT_MS = 5000
 const FIRST_POLL_MS = 8
-const LONGEST_POLL_MS = 100
+const MAX_POLL_MS = 100
 /** How often who waited looks again because what it waited for was invalidated meanwhile. */
-export const MOST_LOOKS = 5
+export const MAX_LOOKUPS = 5
 /** After this a claim is no longer kept: something hangs. */
-const LONGEST_WORK_MS = 10 * 60 * 1000
+const MAX_FILL_MS = 10 * 60 * 1000
 
 /** By the token of its claim, what each cache of this process works on. */
 const holders = new Map<string, Waitable>()
 
 /** What came of a work: an entry that those may use who waited for it, perhaps in place of an error; the error; that they are to look again; or nothing. */
-type Outcome = { entry: Entry, isFallback: boolean } | { error: unknown } | 'again' | undefined
+type FillOutcome = { entry: Entry, isFallback: boolean } | { error: unknown } | 'again' | undefined
 
 /** A making in this process. */
-interface Work extends Waitable {
-  readonly done: Promise<Outcome>
+interface InFlightFill extends Waitable {
+  readonly done: Promise<FillOutcome>
   /** The version that the tag of removals by pattern had when it began; undefined: the store did not tell. */
   patterns: string | undefined
   /** How many others wait for it. */
@@ -33,9 +33,9 @@ interface Work extends Waitable {
   /** Called when one of them gave up. */
   onLeft: () => void
   /** Lets those go on who wait; who comes later has it at once. */
-  settle (outcome: Outcome): void
+  settle (outcome: FillOutcome): void
   /** The same, and it is over. */
-  end (outcome: Outcome): void
+  end (outcome: FillOutcome): void
 }
 
 /** The making of one entry. */
@@ -55,7 +55,7 @@ export interface Fill {
    */
   finish (entry: Entry | undefined, isStored?: boolean): void
   /** It cannot be made: gives the others what there was before. */
-  fall (entry: Entry): void
+  fulfilStale (entry: Entry): void
   /** It cannot be made, and the others in this process need not try. */
   fail (error: unknown): void
   /** What was made is too old for some of the others: they look again. */
@@ -74,17 +74,17 @@ export interface Fill {
  * - `error`: another one of this process could not make it
  * - `again`: another instance has stored it, or it was invalidated meanwhile: look again
  */
-export type Turn = { fill: Fill } | { entry: Entry, isFallback: boolean } | { error: unknown } | 'again'
+export type Admission = { fill: Fill } | { entry: Entry, isFallback: boolean } | { error: unknown } | 'again'
 
 /**
  * Of all who find that something is not there, on all instances, one makes it. The others wait, with an end; and if it
  * turns out that they cannot use it, all of them go on at once.
  */
-export class Works {
-  readonly #core: CacheCore
-  readonly #working = new Map<string, Work>()
+export class FillCoordinator {
+  readonly #core: TwoTierCache
+  readonly #working = new Map<string, InFlightFill>()
 
-  constructor (core: CacheCore) {
+  constructor (core: TwoTierCache) {
     this.#core = core
   }
 
@@ -93,17 +93,17 @@ export class Works {
    * @param signal - of a caller who may give up
    * @throws `FST_REDIS_SUITE_CACHE_REENTRANT` where the work waits for the factory that asks
    */
-  async enter (lookup: Lookup, patience = PATIENCE_MS, signal?: AbortSignal): Promise<Turn> {
+  async join (lookup: Lookup, patience = MAX_WAIT_MS, signal?: AbortSignal): Promise<Admission> {
     // By what was seen: work that began before an invalidation is not what comes after it.
-    const work = workOf(lookup)
+    const work = inFlightFillOf(lookup)
     const present = this.#working.get(work)
-    if (present === undefined) return await this.#lead(work, lookup)
+    if (present === undefined) return await this.#leadFill(work, lookup)
     refuseCircle(present)
     this.#core.count(lookup.key, 'coalesced')
     const leave = waitFor(present, signal)
-    const outcome = await waitingFor(present, () => patience === Infinity ? present.done : withPatience(this.#core.clock, present.done, patience))
+    const outcome = await waitingFor(present, () => patience === Infinity ? present.done : withMaxWait(this.#core.clock, present.done, patience))
     signal?.removeEventListener('abort', leave)
-    if (outcome === undefined) return { fill: await this.#alone(work, lookup) }
+    if (outcome === undefined) return { fill: await this.#fillUnshared(work, lookup) }
     if (outcome === 'again' || 'error' in outcome) return outcome
     return await this.#isRightFor(lookup, outcome.entry, present.patterns) ? outcome : 'again'
   }
@@ -115,30 +115,30 @@ export class Works {
   async #isRightFor ({ key, seen }: Lookup, { tags }: Entry, patterns: string | undefined): Promise<boolean> {
     if (seen === undefined) return true
     const unseen = Object.keys(tags).filter(tag => !Object.hasOwn(seen.versions, tag))
-    const { seen: now } = await this.#core.find(key, [PATTERNS, ...unseen])
+    const { seen: now } = await this.#core.lookup(key, [PATTERN_TAG, ...unseen])
     if (now === undefined) return unseen.length === 0
-    return now.versions[PATTERNS] === patterns && unseen.every(tag => now.versions[tag] === tags[tag])
+    return now.versions[PATTERN_TAG] === patterns && unseen.every(tag => now.versions[tag] === tags[tag])
   }
 
   /** The same, but without waiting: undefined where it is being made already. */
-  async tryEnter (lookup: Lookup): Promise<Fill | undefined> {
-    const work = workOf(lookup)
+  async tryLead (lookup: Lookup): Promise<Fill | undefined> {
+    const work = inFlightFillOf(lookup)
     if (this.#working.has(work)) return undefined
     const announced = this.#announce(work)
     const token = randomUUID()
-    const { begun, isDone } = await this.#claim(work, token, lookup)
+    const { begun, isDone } = await this.#acquireLease(work, token, lookup)
     if (begun?.claim === 'mine' && !isDone) return this.#fill(work, lookup, token, begun, announced)
     announced.end('again')
     return undefined
   }
 
-  async #lead (work: string, lookup: Lookup): Promise<Turn> {
+  async #leadFill (work: string, lookup: Lookup): Promise<Admission> {
     const announced = this.#announce(work)
     const token = randomUUID()
     const { clock } = this.#core
-    const end = clock.monotonic() + PATIENCE_MS
-    for (let pause = FIRST_POLL_MS; ; pause = Math.min(pause * 1.5, LONGEST_POLL_MS)) {
-      const { begun, isDone } = await this.#claim(work, token, lookup)
+    const end = clock.monotonic() + MAX_WAIT_MS
+    for (let pause = FIRST_POLL_MS; ; pause = Math.min(pause * 1.5, MAX_POLL_MS)) {
+      const { begun, isDone } = await this.#acquireLease(work, token, lookup)
       if (isDone) {
         announced.end('again')
         return 'again'
@@ -149,7 +149,7 @@ export class Works {
   }
 
   /** It may be another cache of this process that works for the one that asks. */
-  async #waitForHolder (announced: Work, holder: string | undefined, ms: number): Promise<void> {
+  async #waitForHolder (announced: InFlightFill, holder: string | undefined, ms: number): Promise<void> {
     announced.after = holder === undefined ? undefined : holders.get(holder)
     try {
       await waitingFor(announced, () => sleep(this.#core.clock, ms))
@@ -160,24 +160,24 @@ export class Works {
   }
 
   /** Claims a work, and looks whether it was done, and given back, since it was looked up. */
-  async #claim (work: string, token: string, lookup: Lookup): Promise<{ begun: Begun | undefined, isDone: boolean }> {
+  async #acquireLease (work: string, token: string, lookup: Lookup): Promise<{ begun: FillLease | undefined, isDone: boolean }> {
     if (lookup.seen === undefined) return { begun: undefined, isDone: false }
     // In this order on one connection.
-    const [begun, now] = await Promise.all([this.#core.begin(work, token, unknownTags(lookup), CLAIM_MS), this.#core.find(lookup.key, lookup.tags)])
-    const isDone = now.seen !== undefined && workOf(now) !== work
+    const [begun, now] = await Promise.all([this.#core.acquireFill(work, token, unknownTags(lookup), LEASE_MS), this.#core.lookup(lookup.key, lookup.tags)])
+    const isDone = now.seen !== undefined && inFlightFillOf(now) !== work
     if (isDone && begun?.claim === 'mine') this.#core.end(work, token, false)
     return { begun, isDone }
   }
 
   /** Beside the others, for nobody else. */
-  async #alone (work: string, lookup: Lookup): Promise<Fill> {
-    const begun = lookup.seen && await this.#core.begin(`${work}:${randomUUID()}`, randomUUID(), unknownTags(lookup), 1)
+  async #fillUnshared (work: string, lookup: Lookup): Promise<Fill> {
+    const begun = lookup.seen && await this.#core.acquireFill(`${work}:${randomUUID()}`, randomUUID(), unknownTags(lookup), 1)
     return this.#fill(work, lookup, undefined, begun, undefined)
   }
 
-  #announce (work: string): Work {
-    let settle = (_outcome: Outcome): void => {}
-    const announced: Work = {
+  #announce (work: string): InFlightFill {
+    let settle = (_outcome: FillOutcome): void => {}
+    const announced: InFlightFill = {
       done: new Promise(resolve => { settle = resolve }),
       patterns: undefined,
       waiting: 0,
@@ -192,15 +192,15 @@ export class Works {
     return announced
   }
 
-  #fill (work: string, lookup: Lookup, token: string | undefined, begun: Begun | undefined, announced: Work | undefined): Fill {
+  #fill (work: string, lookup: Lookup, token: string | undefined, begun: FillLease | undefined, announced: InFlightFill | undefined): Fill {
     const core = this.#core
-    const keep = token === undefined ? undefined : keepClaim(core.clock, () => core.renew(work, token, CLAIM_MS))
+    const keep = token === undefined ? undefined : renewLease(core.clock, () => core.renewFill(work, token, LEASE_MS))
     const versions = begun && { ...begun.versions, ...knownVersions(lookup) }
-    if (announced !== undefined) announced.patterns = versions?.[PATTERNS]
+    if (announced !== undefined) announced.patterns = versions?.[PATTERN_TAG]
     const made: Waitable = announced ?? {}
     if (token !== undefined) holders.set(token, made)
     let isFinished = false
-    const finish = (outcome: Outcome, isStored: boolean): void => {
+    const finish = (outcome: FillOutcome, isStored: boolean): void => {
       if (isFinished) return
       isFinished = true
       core.clock.clearInterval(keep)
@@ -217,7 +217,7 @@ export class Works {
       get isAwaited () { return announced !== undefined && announced.waiting > 0 },
       onLeft (listener) { if (announced !== undefined) announced.onLeft = listener },
       finish: (entry, isStored = false) => finish(entry && { entry, isFallback: false }, isStored),
-      fall: entry => finish({ entry, isFallback: true }, false),
+      fulfilStale: entry => finish({ entry, isFallback: true }, false),
       fail: error => finish({ error }, false),
       retry: () => finish('again', true),
       async store (entry) {
@@ -232,7 +232,7 @@ export class Works {
 }
 
 /** @returns what is called when the caller gives up */
-function waitFor (work: Work, signal: AbortSignal | undefined): () => void {
+function waitFor (work: InFlightFill, signal: AbortSignal | undefined): () => void {
   const leave = (): void => {
     work.waiting--
     work.onLeft()
@@ -245,7 +245,7 @@ function waitFor (work: Work, signal: AbortSignal | undefined): () => void {
 
 /** The tags that had no version yet. */
 function unknownTags ({ tags, seen }: Lookup): string[] {
-  return [EVERYTHING, PATTERNS, ...tags].filter(tag => seen?.versions[tag] === undefined)
+  return [ALL_TAG, PATTERN_TAG, ...tags].filter(tag => seen?.versions[tag] === undefined)
 }
 
 /** As they were at the look-up. */
@@ -253,34 +253,34 @@ function knownVersions ({ seen }: Lookup): Record<string, string> {
   return Object.fromEntries(Object.entries(seen?.versions ?? {}).filter((known): known is [string, string] => known[1] !== undefined))
 }
 
-function keepClaim (clock: Clock, renew: () => void): Timer {
-  const until = clock.monotonic() + LONGEST_WORK_MS
+function renewLease (clock: Clock, renew: () => void): Timer {
+  const until = clock.monotonic() + MAX_FILL_MS
   const timer = clock.setInterval(() => {
     if (clock.monotonic() < until) renew()
     else clock.clearInterval(timer)
-  }, CLAIM_MS / 3)
+  }, LEASE_MS / 3)
   return timer.unref()
 }
 
 /** The same for all who saw the same; a tag that was never invalidated may or may not have its first version yet. */
-function workOf (lookup: Lookup): string {
-  const known = works.get(lookup)
+function inFlightFillOf (lookup: Lookup): string {
+  const known = inFlightFills.get(lookup)
   if (known !== undefined) return known
   const work = nameOf(lookup)
-  works.set(lookup, work)
+  inFlightFills.set(lookup, work)
   return work
 }
 
 // Many share one look-up.
-const works = new WeakMap<Lookup, string>()
+const inFlightFills = new WeakMap<Lookup, string>()
 
-function nameOf ({ key, seen, owed }: Lookup): string {
-  if (seen === undefined) return `${key.id}.${owed}`
+function nameOf ({ key, seen, pendingInvalidations }: Lookup): string {
+  if (seen === undefined) return `${key.id}.${pendingInvalidations}`
   const versions = Object.entries(seen.versions).map(([tag, version]) => [tag, version?.startsWith('0-') ? undefined : version])
-  return `${key.id}.${hashId(JSON.stringify([seen.generation, versions, ...owed > 0 ? [owed] : []])).slice(0, 16)}`
+  return `${key.id}.${hashId(JSON.stringify([seen.token, versions, ...pendingInvalidations > 0 ? [pendingInvalidations] : []])).slice(0, 16)}`
 }
 
-function withPatience (clock: Clock, work: Promise<Outcome>, patience: number): Promise<Outcome> {
+function withMaxWait (clock: Clock, work: Promise<FillOutcome>, patience: number): Promise<FillOutcome> {
   return new Promise(resolve => {
     const timer = clock.setTimeout(() => resolve(undefined), patience)
     work.then(outcome => { clock.clearTimeout(timer); resolve(outcome) }, () => resolve(undefined))

@@ -1,23 +1,23 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { RedisClient } from '../../shared/redis/client.js'
 import type { Clock } from '../../shared/plugin/clock.js'
-import { followChannel } from '../../shared/redis/channel-subscription.js'
+import { subscribeToChannel } from '../../shared/redis/channel-subscription.js'
 import { isRecord, isTexts } from '../store/entry.js'
 import { tellInvalidated, type Events } from '../events.js'
 import { parseJson } from '../store/json.js'
 import type { L1 } from './l1.js'
 
 /** Nothing is served out of L1 for longer than this after it was invalidated on another instance. */
-export const LEASE_MS = 100
+export const MAX_STALENESS_MS = 100
 
 /** Keeps the first tiers of all instances in step. */
-export interface Coherence {
+export interface InvalidationBus {
   /** Whether all that was published up to `LEASE_MS` ago is known to have been heard. */
   readonly isCurrent: boolean
   close (): void
 }
 
-interface CoherenceOptions {
+interface InvalidationBusOptions {
   client: RedisClient
   channel: string
   self: string
@@ -36,10 +36,10 @@ interface CoherenceOptions {
  * @param self - this instance's name in messages
  * @param keepsAlone - whether L1 is kept while nothing can be heard
  */
-export function createCoherence ({ client, channel, self, l1, events, log, keepsAlone, clock }: CoherenceOptions): Coherence {
+export function createInvalidationBus ({ client, channel, self, l1, events, log, keepsAlone, clock }: InvalidationBusOptions): InvalidationBus {
   let provenAt = -Infinity
   let proving = false
-  const feed = followChannel({
+  const feed = subscribeToChannel({
     client,
     plugin: 'cache',
     channel,
@@ -68,8 +68,8 @@ export function createCoherence ({ client, channel, self, l1, events, log, keeps
     get isCurrent () {
       if (!feed.live) return false
       const age = clock.monotonic() - provenAt
-      if (age > LEASE_MS / 2) prove()
-      return age <= LEASE_MS
+      if (age > MAX_STALENESS_MS / 2) prove()
+      return age <= MAX_STALENESS_MS
     },
     close: feed.close
   }

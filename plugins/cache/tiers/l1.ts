@@ -1,15 +1,15 @@
 import { LRUCache } from 'lru-cache'
-import type { Counts } from '../stats.js'
+import type { StatsCounter } from '../stats.js'
 import { bytesOf, ownEntry, type Entry } from '../store/entry.js'
 import type { CacheKey } from '../store/cache-key.js'
-import { EVERYTHING, PATTERNS } from '../store/store.js'
+import { ALL_TAG, PATTERN_TAG } from '../store/store.js'
 
-interface Kept {
+interface Slot {
   entry: Entry
   id: string
-  counts: Counts
+  counts: StatsCounter
   /** What had been heard when it was read. */
-  mark: number
+  epoch: number
 }
 
 const MAX_TAGS = 100_000
@@ -20,16 +20,16 @@ const MAX_REMOVED = 10_000
  * being read meanwhile: `mark` is taken before the read.
  */
 export class L1 {
-  readonly #kept: LRUCache<string, Kept>
+  readonly #kept: LRUCache<string, Slot>
   readonly #textOf = new Map<string, string>()
   /** The mark of a tag's last invalidation. */
-  readonly #tags = new LRUCache<string, number>({ max: MAX_TAGS, dispose: (mark, _tag, reason) => { if (reason === 'evict') this.#oldest = Math.max(this.#oldest, mark) } })
-  readonly #removed = new LRUCache<string, number>({ max: MAX_REMOVED, dispose: (mark, _id, reason) => { if (reason === 'evict') this.#readSince = Math.max(this.#readSince, mark) } })
-  #mark = 0
+  readonly #tags = new LRUCache<string, number>({ max: MAX_TAGS, dispose: (epoch, _tag, reason) => { if (reason === 'evict') this.#minTagEpoch = Math.max(this.#minTagEpoch, epoch) } })
+  readonly #removed = new LRUCache<string, number>({ max: MAX_REMOVED, dispose: (mark, _id, reason) => { if (reason === 'evict') this.#minReadEpoch = Math.max(this.#minReadEpoch, mark) } })
+  #epoch = 0
   // Tags were dropped: what is kept with an older mark may have one of them.
-  #oldest = 0
+  #minTagEpoch = 0
   // Removals were dropped: what was read with an older mark may be one of them.
-  #readSince = 0
+  #minReadEpoch = 0
 
   /** @param maxSize - bytes */
   constructor (maxSize: number) {
@@ -44,7 +44,7 @@ export class L1 {
     })
   }
 
-  get mark (): number { return this.#mark }
+  get mark (): number { return this.#epoch }
   get bytes (): number { return this.#kept.calculatedSize }
   get size (): number { return this.#kept.size }
 
@@ -62,8 +62,8 @@ export class L1 {
   }
 
   set (key: CacheKey, entry: Entry, mark: number): void {
-    const kept: Kept = { entry: ownEntry(entry), id: key.id, counts: key.counts, mark }
-    if (mark < this.#readSince || (this.#removed.get(key.id) ?? 0) > mark || !this.#isValid(kept)) return
+    const kept: Slot = { entry: ownEntry(entry), id: key.id, counts: key.counts, epoch: mark }
+    if (mark < this.#minReadEpoch || (this.#removed.get(key.id) ?? 0) > mark || !this.#isValid(kept)) return
     this.#textOf.set(key.id, key.text)
     this.#kept.set(key.text, kept)
     // Larger than all there is to keep it in.
@@ -71,37 +71,37 @@ export class L1 {
   }
 
   invalidate (tags: readonly string[]): void {
-    if (tags.includes(EVERYTHING) || tags.includes(PATTERNS)) return this.clear()
-    this.#mark++
-    for (const tag of tags) this.#tags.set(tag, this.#mark)
+    if (tags.includes(ALL_TAG) || tags.includes(PATTERN_TAG)) return this.clear()
+    this.#epoch++
+    for (const tag of tags) this.#tags.set(tag, this.#epoch)
   }
 
   remove (ids: readonly string[]): void {
-    this.#mark++
+    this.#epoch++
     for (const id of ids) {
-      this.#removed.set(id, this.#mark)
+      this.#removed.set(id, this.#epoch)
       const text = this.#textOf.get(id)
       if (text !== undefined) this.#kept.delete(text)
     }
   }
 
   clear (): void {
-    this.#readSince = ++this.#mark
+    this.#minReadEpoch = ++this.#epoch
     this.#kept.clear()
   }
 
-  #drop ({ id, entry, counts }: Kept, reason: LRUCache.DisposeReason): void {
+  #drop ({ id, entry, counts }: Slot, reason: LRUCache.DisposeReason): void {
     counts.l1Entries--
     counts.l1Bytes -= bytesOf(entry)
     if (reason === 'evict') counts.l1Evicted++
     if (reason !== 'set') this.#textOf.delete(id)
   }
 
-  #isValid ({ entry, mark }: Kept): boolean {
-    if (mark < this.#oldest) return false
+  #isValid ({ entry, epoch }: Slot): boolean {
+    if (epoch < this.#minTagEpoch) return false
     for (const tag in entry.tags) {
       const invalidated = this.#tags.get(tag)
-      if (invalidated !== undefined && invalidated > mark) return false
+      if (invalidated !== undefined && invalidated > epoch) return false
     }
     return true
   }

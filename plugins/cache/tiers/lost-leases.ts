@@ -5,7 +5,7 @@ export const RETRY_MS = 50
 /** More than that expire by themselves. */
 const MOST = 1000
 
-export interface LostClaim {
+export interface LostLease {
   work: string
   token: string
   /** See {@link CacheStore.end}. */
@@ -16,20 +16,20 @@ export interface LostClaim {
  * Claims that may stand in the store although nothing is made under them, as the reply to the claim was lost, or its end. All instances would
  * wait for them until they expire. They are ended as soon as the store is back.
  */
-export class LostClaims {
-  readonly #end: (claim: LostClaim) => Promise<unknown>
+export class LostLeases {
+  readonly #end: (claim: LostLease) => Promise<unknown>
   readonly #clock: Clock
-  readonly #claims = new Map<string, LostClaim>()
+  readonly #claims = new Map<string, LostLease>()
   #timer: Timer | undefined
   #isClosed = false
 
   /** @param end - ends one in the store; rejects where that cannot be done now */
-  constructor (end: (claim: LostClaim) => Promise<unknown>, clock: Clock) {
+  constructor (end: (claim: LostLease) => Promise<unknown>, clock: Clock) {
     this.#end = end
     this.#clock = clock
   }
 
-  add (claim: LostClaim): void {
+  add (claim: LostLease): void {
     if (this.#isClosed || this.#claims.size >= MOST) return
     this.#claims.set(claim.token, claim)
     this.#schedule()
@@ -53,7 +53,7 @@ export class LostClaims {
     if (this.#claims.size > 0 && !this.#isClosed) this.#schedule()
   }
 
-  async #tryEnd (claim: LostClaim): Promise<boolean> {
+  async #tryEnd (claim: LostLease): Promise<boolean> {
     try {
       await this.#end(claim)
       this.#claims.delete(claim.token)

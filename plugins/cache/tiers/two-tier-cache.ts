@@ -5,19 +5,19 @@ import type { RedisGuard } from '../../shared/redis/guard.js'
 import { traced } from '../../shared/plugin/tracing.js'
 import { Attempts } from './attempts.js'
 import { batchesOf, inBatches } from '../store/batches.js'
-import type { Coherence } from './invalidation-bus.js'
-import { Ledger, type CacheCounts, type Counts } from '../stats.js'
+import type { InvalidationBus } from './invalidation-bus.js'
+import { StatsByName, type CacheCounts, type StatsCounter } from '../stats.js'
 import type { Entry } from '../store/entry.js'
 import { InvalidationPendingError } from '../errors.js'
 import { tellInvalidated, type Events } from '../events.js'
 import type { CacheKey } from '../store/cache-key.js'
 import type { L1 } from './l1.js'
-import { LostClaims, RETRY_MS } from './lost-leases.js'
-import { Owed, type Debt } from './pending-invalidations.js'
+import { LostLeases, RETRY_MS } from './lost-leases.js'
+import { PendingInvalidations, type InvalidationBatch } from './pending-invalidations.js'
 import { StoreClock } from './store-clock.js'
 import type { StoreStats } from '../store/redis-stats.js'
 import { TurnReads } from '../store/turn-reads.js'
-import { PATTERNS, TOMBSTONE_MS, type Begun, type CacheStore, type Mark, type Put, type Seen } from '../store/store.js'
+import { PATTERN_TAG, TOMBSTONE_MS, type FillLease, type CacheStore, type WriteLock, type Put, type KeyVersions } from '../store/store.js'
 
 export interface CacheStats extends CacheCounts {
   invalidations: number
@@ -33,23 +33,23 @@ export interface Lookup {
   tags: readonly string[]
   entry: Entry | undefined
   /** Undefined where the store did not answer. */
-  seen: Seen | undefined
+  seen: KeyVersions | undefined
   /** Whether the store holds an entry, also one that this process may not use now. */
   isStored: boolean
   /** What L1 had heard before. */
-  mark: number
+  epoch: number
   /** What invalidations this process had not been able to write: what is made after one is not what was made before. */
-  owed: number
+  pendingInvalidations: number
 }
 
-export interface CoreOptions {
+export interface TwoTierCacheOptions {
   store: CacheStore
   /** Calls the store by the policy on failure. */
   run: RedisGuard['run']
   l1: L1 | undefined
-  coherence: Coherence | undefined
+  invalidationBus: InvalidationBus | undefined
   /** Whether the store is away or takes no writes, or did until just now: other instances may still have to write what they invalidated. */
-  mayBeOwed?: () => boolean
+  mayHavePendingInvalidations?: () => boolean
   /** Whether all of the store can be asked: what cannot be invalidated there is not told to the first tier. */
   isWhole?: () => boolean
   /** Whether L1 is used while it cannot be kept in step. */
@@ -65,12 +65,12 @@ export type Tier = 'l1' | 'l2'
 const EVENTS = { hits: 'hit', misses: 'miss', stale: 'stale', coalesced: 'coalesce' } as const
 
 /** What both faces, responses and data, do with the two tiers: reading never fails, it only knows nothing. */
-export class CacheCore {
-  readonly #options: CoreOptions
+export class TwoTierCache {
+  readonly #options: TwoTierCacheOptions
   readonly #attempts: Attempts
-  readonly #ledger = new Ledger()
-  readonly #owed: Owed
-  readonly #lostClaims: LostClaims
+  readonly #ledger = new StatsByName()
+  readonly #pendingInvalidations: PendingInvalidations
+  readonly #lostLeases: LostLeases
   readonly #storeClock: StoreClock
   readonly #lookups: TurnReads<Lookup> | undefined
   readonly events: Events
@@ -78,7 +78,7 @@ export class CacheCore {
   readonly clock: Clock
   #invalidations = 0
 
-  constructor (options: CoreOptions) {
+  constructor (options: TwoTierCacheOptions) {
     const { run, store, log, events, clock } = options
     this.#options = options
     this.events = events
@@ -86,18 +86,18 @@ export class CacheCore {
     this.#attempts = new Attempts(run, events, log)
     this.#storeClock = new StoreClock(clock, () => this.#attempts.make(() => store.now()))
     this.#lookups = store.sharing?.()
-    this.#owed = new Owed((debt, onPaid) => run(() => Promise.all(this.#partsOf(debt).map(async part => {
+    this.#pendingInvalidations = new PendingInvalidations((debt, onPaid) => run(() => Promise.all(this.#partsOf(debt).map(async part => {
       await Promise.all([part.tags.length > 0 && store.invalidate(part.tags), ...part.ids.map(id => store.remove(id))])
       onPaid(part)
     }))), log, clock)
-    this.#lostClaims = new LostClaims(({ work, token, pass }) => run(() => store.end(work, token, pass)), clock)
+    this.#lostLeases = new LostLeases(({ work, token, pass }) => run(() => store.releaseFill(work, token, pass)), clock)
   }
 
   get stats (): CacheStats {
     return { ...this.#ledger.total, invalidations: this.#invalidations, storeErrors: this.#attempts.failed, names: this.#ledger.names }
   }
 
-  countsOf (name: string): Counts {
+  countsOf (name: string): StatsCounter {
     return this.#ledger.of(name)
   }
 
@@ -112,7 +112,7 @@ export class CacheCore {
   }
 
   /** What the first tier has heard so far. */
-  get mark (): number {
+  get epoch (): number {
     return this.#options.l1?.mark ?? 0
   }
 
@@ -122,58 +122,58 @@ export class CacheCore {
   }
 
   /** What the first tier has, at once. */
-  peek (key: CacheKey): Entry | undefined {
-    const { l1, coherence, servesAlone, mayBeOwed, isWhole } = this.#options
+  getL1 (key: CacheKey): Entry | undefined {
+    const { l1, invalidationBus, servesAlone, mayHavePendingInvalidations, isWhole } = this.#options
     // What is published may be heard on a connection that stands while others cannot publish.
-    const isUsable = servesAlone || (coherence?.isCurrent === true && isWhole?.() !== false && mayBeOwed?.() !== true)
+    const isUsable = servesAlone || (invalidationBus?.isCurrent === true && isWhole?.() !== false && mayHavePendingInvalidations?.() !== true)
     if (l1 === undefined || !isUsable) return undefined
-    return this.#unlessOwed(key, l1.get(key, this.now()))
+    return this.#unlessInvalidated(key, l1.get(key, this.now()))
   }
 
   /** Looks a key up in the store. */
-  find (key: CacheKey, tags: readonly string[]): Promise<Lookup> {
-    const find = () => this.#find(key, tags)
+  lookup (key: CacheKey, tags: readonly string[]): Promise<Lookup> {
+    const find = () => this.#lookup(key, tags)
     // Who asks for the same in one turn gets the same answer: it is read once.
     const look = () => this.#lookups === undefined ? find() : this.#lookups.get(nameOf(key, tags), find)
     return traced('cache lookup', look, lookup => ({ 'cache.result': this.#resultOf(lookup) }))
   }
 
-  async #find (key: CacheKey, tags: readonly string[]): Promise<Lookup> {
+  async #lookup (key: CacheKey, tags: readonly string[]): Promise<Lookup> {
     const { store, l1 } = this.#options
-    const { mark } = this
-    const owed = this.#owed.count
+    const { epoch } = this
+    const owed = this.#pendingInvalidations.count
     const read = this.#attempts.make(() => store.read(key.id, tags))
     const [found] = this.#storeClock.isSet ? [await read] : await Promise.all([read, this.#storeClock.set()])
-    if (found === undefined) return { key, tags, entry: undefined, seen: undefined, isStored: false, mark, owed }
+    if (found === undefined) return { key, tags, entry: undefined, seen: undefined, isStored: false, epoch, pendingInvalidations: owed }
     const { entry } = found
     const isFresh = entry !== undefined && this.now() < entry.storedAt + entry.life
-    const usable = isFresh && this.#options.mayBeOwed?.() !== true ? this.#unlessOwed(key, entry) : undefined
-    if (usable !== undefined) l1?.set(key, usable, mark)
-    return { key, tags, entry: usable, seen: found, isStored: entry !== undefined, mark, owed }
+    const usable = isFresh && this.#options.mayHavePendingInvalidations?.() !== true ? this.#unlessInvalidated(key, entry) : undefined
+    if (usable !== undefined) l1?.set(key, usable, epoch)
+    return { key, tags, entry: usable, seen: found, isStored: entry !== undefined, epoch, pendingInvalidations: owed }
   }
 
   /** @param tags - those that have no version yet */
-  async begin (work: string, token: string, tags: readonly string[], ms: number): Promise<Begun | undefined> {
+  async acquireFill (work: string, token: string, tags: readonly string[], ms: number): Promise<FillLease | undefined> {
     let isAsked = false
     const begun = await this.#attempts.make(() => {
       isAsked = true
-      return this.#options.store.begin(work, token, tags, ms)
+      return this.#options.store.acquireFill(work, token, tags, ms)
     })
     // It may have been claimed all the same.
-    if (begun === undefined && isAsked && ms > RETRY_MS) this.#lostClaims.add({ work, token, pass: false })
+    if (begun === undefined && isAsked && ms > RETRY_MS) this.#lostLeases.add({ work, token, pass: false })
     return begun
   }
 
-  renew (work: string, token: string, ms: number): void {
-    this.#attempts.inBackground(this.#attempts.make(() => this.#options.store.renew(work, token, ms)))
+  renewFill (work: string, token: string, ms: number): void {
+    this.#attempts.inBackground(this.#attempts.make(() => this.#options.store.renewFill(work, token, ms)))
   }
 
   end (work: string, token: string, pass: boolean): void {
     const ended = this.#attempts.make(async () => {
-      await this.#options.store.end(work, token, pass)
+      await this.#options.store.releaseFill(work, token, pass)
       return true
     })
-    this.#attempts.inBackground(ended.then(isEnded => { if (isEnded === undefined) this.#lostClaims.add({ work, token, pass }) }))
+    this.#attempts.inBackground(ended.then(isEnded => { if (isEnded === undefined) this.#lostLeases.add({ work, token, pass }) }))
   }
 
   /**
@@ -182,23 +182,23 @@ export class CacheCore {
    * @param hold - for how many milliseconds the key is kept at least, so that what was begun before is refused
    * @returns whether it was stored
    */
-  async write (lookup: Pick<Lookup, 'key' | 'seen' | 'mark'>, entry: Entry, versions: Readonly<Record<string, string>>, hold?: number): Promise<boolean> {
+  async write (lookup: Pick<Lookup, 'key' | 'seen' | 'epoch'>, entry: Entry, versions: Readonly<Record<string, string>>, hold?: number): Promise<boolean> {
     const { store, l1 } = this.#options
-    const { key, seen, mark } = lookup
+    const { key, seen, epoch } = lookup
     // A tombstone that stood meanwhile may be gone.
     if (seen === undefined || this.now() - entry.storedAt > TOMBSTONE_MS) return false
-    const written = this.#attempts.make(() => store.write(key.id, entry, seen.generation, versions[PATTERNS], hold))
+    const written = this.#attempts.make(() => store.write(key.id, entry, seen.token, versions[PATTERN_TAG], hold))
     this.#attempts.inBackground(written)
     if (await written !== true) return false
     if (entry.kind !== 'variants') this.#countStored(key, entry)
-    l1?.set(key, entry, mark)
+    l1?.set(key, entry, epoch)
     return true
   }
 
   /** The version of removals by pattern, for {@link amend}; undefined where the store does not answer. */
   async patternsVersion (): Promise<string | undefined> {
-    const found = await this.#attempts.make(() => this.#options.store.tags([PATTERNS]))
-    return found?.[PATTERNS]?.version
+    const found = await this.#attempts.make(() => this.#options.store.tags([PATTERN_TAG]))
+    return found?.[PATTERN_TAG]?.version
   }
 
   /**
@@ -207,13 +207,13 @@ export class CacheCore {
    * @param entry - the same one, with more
    * @param patterns - the version of removals by pattern from before the look-up
    */
-  async amend ({ key, seen, mark }: Lookup, entry: Entry, patterns: string): Promise<void> {
+  async amend ({ key, seen, epoch }: Lookup, entry: Entry, patterns: string): Promise<void> {
     const { store, l1 } = this.#options
     const left = entry.storedAt + entry.life - this.now()
     if (seen === undefined || left <= 0) return
-    const written = this.#attempts.make(() => store.write(key.id, entry, seen.generation, patterns, 0, left))
+    const written = this.#attempts.make(() => store.write(key.id, entry, seen.token, patterns, 0, left))
     this.#attempts.inBackground(written)
-    if (await written === true) l1?.set(key, entry, mark)
+    if (await written === true) l1?.set(key, entry, epoch)
   }
 
   /**
@@ -221,13 +221,13 @@ export class CacheCore {
    *
    * @throws where it could not be done: what was there may still be there
    */
-  async put (items: ReadonlyArray<Put & { key: CacheKey, bytes: number }>): Promise<void> {
-    await inBatches(batchesOf(items, ({ bytes }) => bytes), batch => this.#put(batch))
+  async setMany (items: ReadonlyArray<Put & { key: CacheKey, bytes: number }>): Promise<void> {
+    await inBatches(batchesOf(items, ({ bytes }) => bytes), batch => this.#setMany(batch))
   }
 
-  async #put (items: ReadonlyArray<Put & { key: CacheKey }>): Promise<void> {
+  async #setMany (items: ReadonlyArray<Put & { key: CacheKey }>): Promise<void> {
     const { run, store, l1 } = this.#options
-    const { mark } = this
+    const { epoch } = this
     const made = new Map<CacheKey, Entry>()
     const remembering = items.map(({ key, make, ...rest }) => ({
       ...rest,
@@ -237,24 +237,24 @@ export class CacheCore {
         return entry
       }
     }))
-    await run(() => store.put(remembering))
+    await run(() => store.setMany(remembering))
     for (const [key, entry] of made) {
       this.#countStored(key, entry)
-      l1?.set(key, entry, mark)
+      l1?.set(key, entry, epoch)
     }
   }
 
   /** Marks a key while its source is written. @returns undefined where that could not be done */
-  async markWriting ({ id }: CacheKey): Promise<Mark | undefined> {
+  async lockKey ({ id }: CacheKey): Promise<WriteLock | undefined> {
     const { store, l1 } = this.#options
-    const marked = await this.#attempts.make(() => store.mark(id))
+    const marked = await this.#attempts.make(() => store.lockKey(id))
     l1?.remove([id])
     return marked
   }
 
   /** What was there before a mark is right again. */
-  async unmark ({ id }: CacheKey, mark: Mark): Promise<void> {
-    await this.#attempts.make(() => this.#options.store.unmark(id, mark))
+  async unlockKey ({ id }: CacheKey, mark: WriteLock): Promise<void> {
+    await this.#attempts.make(() => this.#options.store.unlockKey(id, mark))
   }
 
   /** Its versions, where none of these tags has been invalidated since. */
@@ -269,7 +269,7 @@ export class CacheCore {
   async remove (keys: readonly CacheKey[]): Promise<boolean[]> {
     const { store } = this.#options
     const batches = batchesOf(keys, ({ label }) => label.length)
-    const removed = await this.#surely(batches, batch => ({ ids: batch.map(key => key.id), tags: [] }), batch => Promise.all(batch.map(({ id, label }) => store.remove(id, label))))
+    const removed = await this.#withRetryOnFailure(batches, batch => ({ ids: batch.map(key => key.id), tags: [] }), batch => Promise.all(batch.map(({ id, label }) => store.remove(id, label))))
     for (const { label } of keys) this.events.emit('invalidate', { key: label, origin: 'local' })
     return removed.flat()
   }
@@ -282,21 +282,21 @@ export class CacheCore {
     const isKept = l1?.has(id) === true
     if (isStored || isKept) l1?.remove([id])
     if (seen === undefined || !(isStored || isKept)) return
-    const removed = this.#attempts.make(() => store.remove(id, label, seen.generation))
+    const removed = this.#attempts.make(() => store.remove(id, label, seen.token))
     this.#attempts.inBackground(removed.then(wasRemoved => {
-      if (wasRemoved === undefined) this.#owed.add({ ids: [id], tags: [] })
+      if (wasRemoved === undefined) this.#pendingInvalidations.add({ ids: [id], tags: [] })
       else if (wasRemoved) this.#countWithdrawn(label)
     }))
   }
 
   /** Removes what there is no room for, some time. */
-  drop (ids: readonly string[]): void {
+  evict (ids: readonly string[]): void {
     for (const id of ids) this.#attempts.inBackground(this.#attempts.make(() => this.#options.store.remove(id)))
   }
 
   /** @throws `FST_REDIS_SUITE_CACHE_INVALIDATION_PENDING`: it will be done, and in this process it is gone at once */
   async invalidate (tags: readonly string[]): Promise<void> {
-    await this.#surely(batchesOf(tags, tag => tag.length), batch => ({ ids: [], tags: batch }), batch => this.#options.store.invalidate(batch))
+    await this.#withRetryOnFailure(batchesOf(tags, tag => tag.length), batch => ({ ids: [], tags: batch }), batch => this.#options.store.invalidate(batch))
     tellInvalidated(this.events, tags, 'local')
   }
 
@@ -308,11 +308,11 @@ export class CacheCore {
    */
   async removeMatching (pattern: string, matches: (label: string) => boolean): Promise<number> {
     const { run, store } = this.#options
-    await run(() => store.invalidate([PATTERNS]))
+    await run(() => store.invalidate([PATTERN_TAG]))
     // It takes as long as there are entries, so no deadline.
     const count = await store.removeMatching(matches)
     // Once more, for what a first tier read meanwhile.
-    await this.#surely([[PATTERNS]], tags => ({ ids: [], tags }), tags => store.invalidate(tags))
+    await this.#withRetryOnFailure([[PATTERN_TAG]], tags => ({ ids: [], tags }), tags => store.invalidate(tags))
     this.events.emit('invalidate', { pattern, origin: 'local' })
     return count
   }
@@ -326,15 +326,15 @@ export class CacheCore {
   /** Waits for what is being written. */
   async settle (): Promise<void> {
     await this.#attempts.settle()
-    this.#lostClaims.close()
-    await this.#owed.close()
+    this.#lostLeases.close()
+    await this.#pendingInvalidations.close()
   }
 
   /**
    * Invalidates batch by batch, each with its own deadline. The first one that fails, and all after it, are owed: they would fail as well, and
    * each after its deadline.
    */
-  async #surely<T, R> (batches: readonly T[][], debtOf: (batch: T[]) => Debt, operation: (batch: T[]) => Promise<R>): Promise<R[]> {
+  async #withRetryOnFailure<T, R> (batches: readonly T[][], debtOf: (batch: T[]) => InvalidationBatch, operation: (batch: T[]) => Promise<R>): Promise<R[]> {
     const { run } = this.#options
     let done = 0
     this.#invalidations++
@@ -347,7 +347,7 @@ export class CacheCore {
       })
     } catch (error) {
       for (const debt of batches.slice(done).map(debtOf)) {
-        this.#owed.add(debt)
+        this.#pendingInvalidations.add(debt)
         this.#forget(debt)
       }
       throw new InvalidationPendingError(reasonOf(error))
@@ -355,19 +355,19 @@ export class CacheCore {
   }
 
   /** Splits a debt into the parts that the store writes in one step each. */
-  #partsOf ({ ids, tags }: Debt): Debt[] {
+  #partsOf ({ ids, tags }: InvalidationBatch): InvalidationBatch[] {
     const groups = this.#options.store.isSpread ? tags.map(tag => [tag]) : tags.length > 0 ? [tags] : []
     return [...groups.map(tags => ({ tags, ids: [] })), ...ids.map(id => ({ tags: [], ids: [id] }))]
   }
 
-  #forget ({ ids, tags }: Debt): void {
+  #forget ({ ids, tags }: InvalidationBatch): void {
     const { l1 } = this.#options
     if (ids.length > 0) l1?.remove(ids)
     if (tags.length > 0) l1?.invalidate(tags)
   }
 
-  #unlessOwed (key: CacheKey, entry: Entry | undefined): Entry | undefined {
-    return this.#owed.isEmpty || !this.#owed.covers(key.id, entry) ? entry : undefined
+  #unlessInvalidated (key: CacheKey, entry: Entry | undefined): Entry | undefined {
+    return this.#pendingInvalidations.isEmpty || !this.#pendingInvalidations.isInvalidated(key.id, entry) ? entry : undefined
   }
 
   /** For traces. */

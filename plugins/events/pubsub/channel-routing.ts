@@ -13,7 +13,7 @@ export interface Subscription {
 }
 
 /** Which channels of Redis carry which messages, and which server sends them. */
-export interface Topology {
+export interface ChannelRouting {
   subscriptionsOf (pattern: Pattern): Subscription[]
   /** The server of a channel, or undefined while it is not known. */
   placeOf (channel: string): string | undefined
@@ -40,12 +40,12 @@ const ONCE = {
   reconnectOnError: null
 } as const
 
-export function createTopology (client: RedisClient, prefix: string): Topology {
-  return isCluster(client) ? clusterTopology(client, prefix) : singleTopology(client, prefix)
+export function createChannelRouting (client: RedisClient, prefix: string): ChannelRouting {
+  return isCluster(client) ? clusterRouting(client, prefix) : singleNodeRouting(client, prefix)
 }
 
 /** One server: a channel each, and patterns of Redis's own. `#` is in no prefix, so no name reaches another app or database. */
-function singleTopology (client: Redis, prefix: string): Topology {
+function singleNodeRouting (client: Redis, prefix: string): ChannelRouting {
   const space = `${databaseChannel(client, `${prefix}:events:`)}#`
   return {
     subscriptionsOf: ({ text, isGlob }) => [isGlob
@@ -60,30 +60,30 @@ function singleTopology (client: Redis, prefix: string): Topology {
 }
 
 /** The slots of the hash tags `{0}` to `{15}`. */
-const LANE_SLOTS = [13907, 9842, 5649, 1584, 14039, 9974, 5781, 1716, 14171, 10106, 247, 4310, 8373, 12436, 115, 4178]
+const SHARD_SLOTS = [13907, 9842, 5649, 1584, 14039, 9974, 5781, 1716, 14171, 10106, 247, 4310, 8373, 12436, 115, 4178]
 
 /**
  * Sharded pub/sub, which knows no patterns. A channel belongs to one of 16 lanes, by its first segment, and what is published
  * goes to the channel and to its lane. An exact name is heard on the channel, a glob on the lanes that it can match.
  */
-function clusterTopology (cluster: Cluster, prefix: string): Topology {
+function clusterRouting (cluster: Cluster, prefix: string): ChannelRouting {
   const space = `${prefix}:events:`
-  const channelOf = (name: string) => `${space}{${laneOf(name)}}#${name}`
+  const channelOf = (name: string) => `${space}{${shardOf(name)}}#${name}`
   const laneChannel = (lane: number) => `${space}{${lane}}`
   return {
     subscriptionsOf: ({ text, isGlob, head }) => {
       if (!isGlob) return [{ verb: 'ssubscribe', channel: channelOf(text) }]
-      const lanes = head.includes(':') ? [laneOf(head)] : LANE_SLOTS.keys()
+      const lanes = head.includes(':') ? [shardOf(head)] : SHARD_SLOTS.keys()
       return Array.from(lanes, lane => ({ verb: 'ssubscribe', channel: laneChannel(lane) }))
     },
     placeOf (channel) {
       const lane = Number(channel.slice(space.length + 1, channel.indexOf('}')))
-      return cluster.slots[LANE_SLOTS[lane] ?? 0]?.[0]
+      return cluster.slots[SHARD_SLOTS[lane] ?? 0]?.[0]
     },
     connect: place => cluster.nodes('all').find(node => addressOf(node) === place)?.duplicate(ONCE),
     async publish (name, text) {
       const channel = channelOf(name)
-      return await runScript(cluster, PUBLISH_SHARDED, [channel], [channel, laneChannel(laneOf(name)), name, text])
+      return await runScript(cluster, PUBLISH_SHARDED, [channel], [channel, laneChannel(shardOf(name)), name, text])
     },
     read (channel, message) {
       const hash = channel.indexOf('#', space.length)
@@ -100,9 +100,9 @@ export function addressOf (node: Redis): string {
 }
 
 /** FNV-1a of what comes before the first colon. */
-function laneOf (name: string): number {
+function shardOf (name: string): number {
   const [segment = ''] = name.split(':', 1)
   let hash = 0x811c9dc5
   for (const byte of Buffer.from(segment)) hash = Math.imul(hash ^ byte, 0x01000193)
-  return (hash >>> 0) % LANE_SLOTS.length
+  return (hash >>> 0) % SHARD_SLOTS.length
 }

@@ -2,8 +2,8 @@ import type { Redis } from 'ioredis'
 import { isCluster, type RedisClient } from '../../shared/redis/client.js'
 import type { Clock, Timer } from '../../shared/plugin/clock.js'
 import type { Pattern } from './patterns.js'
-import { Line } from './subscriber-connection.js'
-import { addressOf, createTopology, type Subscription, type Topology } from './channel-routing.js'
+import { SubscriberConnection } from './subscriber-connection.js'
+import { addressOf, createChannelRouting, type Subscription, type ChannelRouting } from './channel-routing.js'
 import type { Transport, TransportListener } from './transport.js'
 
 const MAX_RETRY_MS = 1000
@@ -11,7 +11,7 @@ const MAX_RETRY_MS = 1000
 /** A channel of Redis, and the patterns that are heard on it. */
 interface Topic extends Subscription {
   readonly patterns: Set<Pattern>
-  line: Line<Topic> | undefined
+  line: SubscriberConnection<Topic> | undefined
   isLive: boolean
 }
 
@@ -27,19 +27,19 @@ interface RedisTransportOptions {
 /** One connection to each server that sends something: to a single server one, to a Cluster up to one a shard. */
 export class RedisTransport implements Transport {
   readonly #client: RedisClient
-  readonly #topology: Topology
+  readonly #topology: ChannelRouting
   readonly #listener: TransportListener
   readonly #run: RedisTransportOptions['run']
   readonly #clock: Clock
   readonly #topics = new Map<string, Topic>()
-  readonly #lines = new Map<string, Line<Topic>>()
+  readonly #lines = new Map<string, SubscriberConnection<Topic>>()
   #attempts = 0
   #retry: Timer | undefined
   #isClosed = false
 
   constructor ({ client, prefix, listener, run, clock }: RedisTransportOptions) {
     this.#client = client
-    this.#topology = createTopology(client, prefix)
+    this.#topology = createChannelRouting(client, prefix)
     this.#listener = listener
     this.#run = run
     this.#clock = clock
@@ -124,10 +124,10 @@ export class RedisTransport implements Transport {
     this.#retry.unref()
   }
 
-  #open (place: string): Line<Topic> | undefined {
+  #open (place: string): SubscriberConnection<Topic> | undefined {
     const redis = this.#topology.connect(place)
     if (redis === undefined) return undefined
-    const line: Line<Topic> = new Line<Topic>(redis, {
+    const line: SubscriberConnection<Topic> = new SubscriberConnection<Topic>(redis, {
       message: (subscribed, channel, text) => this.#hear(subscribed, channel, text),
       live: topic => {
         this.#attempts = 0

@@ -11,7 +11,7 @@ const HANDSHAKE_MS = 10_000
 /** After a refusal, as by an ACL. */
 const REFUSED_RETRY_MS = 1000
 
-export interface LineListener<S extends Subscription> {
+export interface SubscriberConnectionListener<S extends Subscription> {
   message (subscribed: string, channel: string, text: string): void
   live (subscription: S): void
   refused (subscription: S, reason: string): void
@@ -23,16 +23,16 @@ export interface LineListener<S extends Subscription> {
  * A connection for listening, which lives once: what goes wrong with it ends it, and whoever owns it makes another. So there
  * is one way in which subscriptions come about, and nothing that ioredis would do again behind our back.
  */
-export class Line<S extends Subscription> {
+export class SubscriberConnection<S extends Subscription> {
   readonly #redis: Redis
-  readonly #listener: LineListener<S>
+  readonly #listener: SubscriberConnectionListener<S>
   readonly #clock: Clock
   readonly #subscriptions = new Set<S>()
   #heartbeat: Timer | undefined
   #handshake: Timer | undefined
   #hasEnded = false
 
-  constructor (redis: Redis, listener: LineListener<S>, clock: Clock) {
+  constructor (redis: Redis, listener: SubscriberConnectionListener<S>, clock: Clock) {
     this.#redis = redis
     this.#listener = listener
     this.#clock = clock

@@ -41,7 +41,7 @@ interface Entry {
   isRefused: boolean
 }
 
-interface HubOptions {
+interface SubscriptionsOptions {
   connect: (listener: TransportListener) => Transport
   subscribeTimeout: number
   log: FastifyBaseLogger
@@ -51,7 +51,7 @@ interface HubOptions {
 const MAX_WARNED = 1000
 
 /** The subscribers of this process: however many a pattern has, it is listened to once. */
-export class Hub implements TransportListener {
+export class Subscriptions implements TransportListener {
   readonly #transport: Transport
   readonly #subscribeTimeout: number
   readonly #log: FastifyBaseLogger
@@ -61,7 +61,7 @@ export class Hub implements TransportListener {
   readonly #warned = new Set<string>()
   #isClosed = false
 
-  constructor ({ connect, subscribeTimeout, log, clock }: HubOptions) {
+  constructor ({ connect, subscribeTimeout, log, clock }: SubscriptionsOptions) {
     this.#subscribeTimeout = subscribeTimeout
     this.#log = log
     this.#clock = clock

@@ -5,7 +5,7 @@ import { reasonOf } from '../../shared/plugin/errors.js'
 import { isPromise, recover, whenReady, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
 import { readOptions } from '../../shared/plugin/option-reader.js'
 import { InvalidLastEventIdError } from '../errors.js'
-import type { Hub } from '../pubsub/subscriptions.js'
+import type { Subscriptions } from '../pubsub/subscriptions.js'
 import { formatEvent } from './event-format.js'
 import { watchSession } from './session-end.js'
 import { HIGH_WATER_MARK, SseStream } from './sse-stream.js'
@@ -70,13 +70,13 @@ const SESSION_FINISH_MS = 500
 const CURSOR = /^[\x21-\x7e]{1,4096}$/
 
 /** Answers requests with server-sent events, and ends these answers. */
-export class SseAnswers {
-  readonly #hub: Hub
+export class SseReplies {
+  readonly #hub: Subscriptions
   readonly #clock: Clock
   readonly #open = new Set<SseStream>()
   #isClosed = false
 
-  constructor (hub: Hub, clock: Clock) {
+  constructor (hub: Subscriptions, clock: Clock) {
     this.#hub = hub
     this.#clock = clock
   }

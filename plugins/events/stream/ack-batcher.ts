@@ -16,7 +16,7 @@ const REST_MS = 200
 const MOST = 1000
 
 /** Acknowledges events together that are done at the same time, until the store has heard it or the lease is lost. */
-export class Acks {
+export class AckBatcher {
   readonly #store: StreamStore
   readonly #holder: Holder
   readonly #lease: Lease
@@ -71,6 +71,6 @@ export class Acks {
 
   async #done (source: Source, acks: readonly Ack[]): Promise<void> {
     const entries = acks.filter(({ event }) => event.source === source).map(({ event }) => event.entry)
-    if (entries.length > 0 && !await this.#store.done(this.#holder, source, entries)) throw new LeaseLost()
+    if (entries.length > 0 && !await this.#store.ack(this.#holder, source, entries)) throw new LeaseLost()
   }
 }

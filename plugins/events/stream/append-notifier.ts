@@ -1,21 +1,21 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { RedisClient } from '../../shared/redis/client.js'
 import type { Clock } from '../../shared/plugin/clock.js'
-import { followChannel, type Feed } from '../../shared/redis/channel-subscription.js'
+import { subscribeToChannel, type ChannelSubscription } from '../../shared/redis/channel-subscription.js'
 import { channelOf } from './redis-store.js'
-import type { Bell } from './store.js'
+import type { AppendNotifier } from './store.js'
 
 type OnRing = (partition: number | undefined) => void
 
 /** Hears of new events of all streams, over one connection, from the first listener on. */
-export function createBells (client: RedisClient, prefix: string, log: FastifyBaseLogger, clock: Clock): { bellOf: (name: string) => Bell, close: () => void } {
+export function createAppendNotifier (client: RedisClient, prefix: string, log: FastifyBaseLogger, clock: Clock): { bellOf: (name: string) => AppendNotifier, close: () => void } {
   const listeners = new Map<string, Set<OnRing>>()
-  let feed: Feed | undefined
+  let feed: ChannelSubscription | undefined
   let isClosed = false
 
   const ring = (name: string, partition: number | undefined) => { for (const onRing of listeners.get(name) ?? []) onRing(partition) }
 
-  const follow = () => followChannel({
+  const follow = () => subscribeToChannel({
     client,
     plugin: 'events',
     channel: channelOf(client, prefix),

@@ -1,19 +1,19 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyBaseLogger } from 'fastify'
 import type { Clock } from '../../shared/plugin/clock.js'
-import { Gate } from '../../shared/work-queue/exclusive-semaphore.js'
-import { Shares } from '../../shared/work-queue/partition-assignment.js'
+import { ExclusiveSemaphore } from '../../shared/work-queue/exclusive-semaphore.js'
+import { PartitionAssignment } from '../../shared/work-queue/partition-assignment.js'
 import { eventIdOf } from './cursor.js'
 import { decodeEvent } from './codec.js'
 import type { ResolvedConsumeOptions } from './options.js'
-import { StreamPartition, type PartitionEvents } from './partition-consumer.js'
-import type { Bell, StreamStore } from './store.js'
+import { PartitionConsumer, type PartitionConsumerEvents } from './partition-consumer.js'
+import type { AppendNotifier, StreamStore } from './store.js'
 import type { Consumer } from './types.js'
 
 export interface ConsumerOptions<T> {
   name: string
   store: StreamStore
-  bell: Bell
+  bell: AppendNotifier
   partitions: number
   options: ResolvedConsumeOptions<T>
   /** Milliseconds. */
@@ -44,7 +44,7 @@ export function startConsumer<T> ({ name, store, bell, partitions, options, leas
     }
   }
 
-  const eventsOf = (index: number): PartitionEvents => ({
+  const eventsOf = (index: number): PartitionConsumerEvents => ({
     store: error => note(index, error),
     failed: (event, { message: reason }, attempts) =>
       log.debug({ ...about, id: idOf(event, index), reason, attempts }, 'events: an event was not handled'),
@@ -58,15 +58,15 @@ export function startConsumer<T> ({ name, store, bell, partitions, options, leas
     }
   })
 
-  const gate = new Gate(concurrency)
+  const gate = new ExclusiveSemaphore(concurrency)
   const all = Array.from({ length: partitions }, (_, index) =>
-    new StreamPartition<T>({ store, index, options, lease, clock, gate, decode: event => decodeEvent<T>(event, idOf(event, index)), events: eventsOf(index) }))
-  const shares = new Shares({
+    new PartitionConsumer<T>({ store, index, options, lease, clock, gate, decode: event => decodeEvent<T>(event, idOf(event, index)), events: eventsOf(index) }))
+  const shares = new PartitionAssignment({
     all,
     lease,
     instance: randomUUID(),
-    alive: (instance, ms) => store.alive(group, instance, ms),
-    leave: instance => store.leave(group, instance),
+    alive: (instance, ms) => store.heartbeat(group, instance, ms),
+    leave: instance => store.deregister(group, instance),
     onTick: error => note(TICKS, error),
     clock
   })

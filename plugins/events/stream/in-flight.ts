@@ -1,28 +1,28 @@
 import type { TakenEvent } from './store.js'
 
 /** An event that this process has taken. */
-export interface Held {
+export interface InFlightEvent {
   readonly event: TakenEvent
   /** How often it was given. */
-  given: number
+  deliveryCount: number
   /** Whether it was given before more than once by somebody who is gone: perhaps by it. */
-  readonly isSuspect: boolean
+  readonly isPoisonSuspect: boolean
   isRunning: boolean
   /** Not before this, by the clock of this process. */
   retryAt: number
   /** Why it is given up. */
-  doomed: string | undefined
+  deadReason: string | undefined
 }
 
 /** The events that were taken, in order. While one is handled or waits to be given again, so do all later ones of its key, and no others. */
-export class Line {
-  readonly #held = new Map<string, Held>()
+export class InFlightEvents {
+  readonly #held = new Map<string, InFlightEvent>()
 
   get size (): number {
     return this.#held.size
   }
 
-  get running (): Held[] {
+  get running (): InFlightEvent[] {
     return [...this.#held.values()].filter(({ isRunning }) => isRunning)
   }
 
@@ -33,22 +33,22 @@ export class Line {
     return first
   }
 
-  find (event: TakenEvent): Held | undefined {
+  find (event: TakenEvent): InFlightEvent | undefined {
     return this.#held.get(nameOf(event))
   }
 
-  push (held: Held): void {
+  push (held: InFlightEvent): void {
     this.#held.set(nameOf(held.event), held)
   }
 
-  remove (held: Held): void {
+  remove (held: InFlightEvent): void {
     this.#held.delete(nameOf(held.event))
   }
 
   /** What may be given at this time. */
-  next (now: number, most: number): Held[] {
+  next (now: number, most: number): InFlightEvent[] {
     const blocked = new Set<string>()
-    const found: Held[] = []
+    const found: InFlightEvent[] = []
     for (const held of this.#held.values()) {
       if (found.length >= most) break
       const { key } = held.event

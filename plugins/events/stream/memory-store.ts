@@ -2,7 +2,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { steadyTime, type Clock } from '../../shared/plugin/clock.js'
 import { compareIds, createIds } from '../../shared/work-queue/stream-ids.js'
 import type { ResolvedStreamOptions } from './options.js'
-import { groupState, indexAfter, type Bell, type Holder, type StoredEvent, type StoredLetter, type StreamStore, type TakenEvent } from './store.js'
+import { groupState, indexAfter, type AppendNotifier, type Holder, type StoredEvent, type StoredEventDeadLetter, type StreamStore, type TakenEvent } from './store.js'
 
 interface Group {
   lease: { token: string, until: number } | undefined
@@ -13,7 +13,7 @@ interface Group {
   /** Those that were taken, by source and id there. */
   pending: Map<string, TakenEvent>
   again: TakenEvent[]
-  dead: StoredLetter[]
+  dead: StoredEventDeadLetter[]
 }
 
 interface Partition {
@@ -25,7 +25,7 @@ interface Partition {
 /** Keeps events in this process: they end with it. Who goes through many lets others have their turn. */
 export function createMemoryStreams (
   { partitions, maxLength, maxAge, maxDeadLetters }: ResolvedStreamOptions, clock: Clock
-): { store: StreamStore, bell: Bell } {
+): { store: StreamStore, bell: AppendNotifier } {
   const all = Array.from({ length: partitions }, (): Partition => ({ log: [], count: 0, groups: new Map() }))
   const instances = new Map<string, Map<string, number>>()
   const listeners = new Set<(partition: number | undefined) => void>()
@@ -69,8 +69,8 @@ export function createMemoryStreams (
       group.last = newest.id
       group.read = newest.n
     }
-    const taken = [...again, ...next.map((event): TakenEvent => ({ ...event, source: 'log', entry: event.id, given: 0 }))]
-    for (const event of taken) group.pending.set(`${event.source} ${event.entry}`, { ...event, given: 1 })
+    const taken = [...again, ...next.map((event): TakenEvent => ({ ...event, source: 'log', entry: event.id, deliveryCount: 0 }))]
+    for (const event of taken) group.pending.set(`${event.source} ${event.entry}`, { ...event, deliveryCount: 1 })
     return taken
   }
 
@@ -93,13 +93,13 @@ export function createMemoryStreams (
     },
 
     async found (index, group, from) { groupOf(index, group, from) },
-    async alive (group, instance, ms) {
+    async heartbeat (group, instance, ms) {
       const now = clock.monotonic()
       const living = new Map([...instances.get(group) ?? []].filter(([, until]) => until > now)).set(instance, now + ms)
       instances.set(group, living)
       return living.size
     },
-    async leave (group, instance) { instances.get(group)?.delete(instance) },
+    async deregister (group, instance) { instances.get(group)?.delete(instance) },
 
     async acquire ({ partition, group: name, token }, ms) {
       const group = groupOf(partition, name)
@@ -130,19 +130,19 @@ export function createMemoryStreams (
     },
     async mark (holder, event, given) {
       const group = held(holder)
-      group?.pending.set(`${event.source} ${event.entry}`, { ...event, given })
+      group?.pending.set(`${event.source} ${event.entry}`, { ...event, deliveryCount: given })
       return group !== undefined
     },
-    async done (holder, source, entries) {
+    async ack (holder, source, entries) {
       const group = held(holder)
       for (const entry of entries) group?.pending.delete(`${source} ${entry}`)
       return group !== undefined
     },
-    async bury (holder, { source, entry, ...event }, reason, given) {
+    async deadLetter (holder, { source, entry, ...event }, reason, given) {
       const group = held(holder)
       if (group === undefined) return undefined
       if (!group.pending.delete(`${source} ${entry}`)) return 0
-      group.dead.push({ ...event, id: nextId(), eventId: event.id, reason, given })
+      group.dead.push({ ...event, id: nextId(), eventId: event.id, reason, deliveryCount: given })
       return group.dead.splice(0, group.dead.length - maxDeadLetters).length
     },
 
@@ -157,16 +157,16 @@ export function createMemoryStreams (
           ({ group, pending: pending.size, deadLetters: dead.length, ...groupState(count, first, read, lost) }))
       }
     },
-    async letters (index, group, from, count) {
+    async deadLetters (index, group, from, count) {
       const follows = (id: string) => from === '-' || compareIds(id, from) >= 0
       return (at(index).groups.get(group)?.dead ?? []).filter(({ id }) => follows(id)).slice(0, count)
     },
-    letterCount: async (index, group) => at(index).groups.get(group)?.dead.length ?? 0,
+    deadLetterCount: async (index, group) => at(index).groups.get(group)?.dead.length ?? 0,
     async replay (index, name, ids) {
       const group = at(index).groups.get(name)
       const chosen = group?.dead.filter(({ id }) => ids.includes(id)) ?? []
       for (const { eventId, n, key, value } of chosen) {
-        group?.again.push({ id: eventId, n, key, value, source: 'again', entry: nextId(), given: 0 })
+        group?.again.push({ id: eventId, n, key, value, source: 'again', entry: nextId(), deliveryCount: 0 })
       }
       if (group) group.dead = group.dead.filter(letter => !chosen.includes(letter))
       ring(index)
@@ -179,7 +179,7 @@ export function createMemoryStreams (
       return before - (group?.dead.length ?? 0)
     }
   }
-  const bell: Bell = {
+  const bell: AppendNotifier = {
     listen (onRing) {
       listeners.add(onRing)
       return () => { listeners.delete(onRing) }

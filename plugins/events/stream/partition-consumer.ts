@@ -1,17 +1,17 @@
 import { backoffMs } from '../../shared/plugin/backoff.js'
 import type { Clock } from '../../shared/plugin/clock.js'
 import { reasonOf, toError } from '../../shared/plugin/errors.js'
-import type { Gate } from '../../shared/work-queue/exclusive-semaphore.js'
+import type { ExclusiveSemaphore } from '../../shared/work-queue/exclusive-semaphore.js'
 import { Lease } from '../../shared/work-queue/lease.js'
-import type { Share } from '../../shared/work-queue/partition-assignment.js'
-import { Acks, LeaseLost } from './ack-batcher.js'
-import { Line, type Held } from './in-flight.js'
+import type { AssignedPartition } from '../../shared/work-queue/partition-assignment.js'
+import { AckBatcher, LeaseLost } from './ack-batcher.js'
+import { InFlightEvents, type InFlightEvent } from './in-flight.js'
 import type { ResolvedConsumeOptions } from './options.js'
 import type { Holder, StreamStore, TakenEvent } from './store.js'
 import type { StreamEvent } from './types.js'
 
 /** What a partition's holder tells of. */
-export interface PartitionEvents {
+export interface PartitionConsumerEvents {
   /** The store could not be asked, or can be again. */
   store (error: Error | undefined): void
   failed (event: TakenEvent, error: Error, attempt: number): void
@@ -20,7 +20,7 @@ export interface PartitionEvents {
   ended (isLost: boolean): void
 }
 
-export interface PartitionOptions<T> {
+export interface PartitionConsumerOptions<T> {
   store: StreamStore
   index: number
   options: ResolvedConsumeOptions<T>
@@ -29,8 +29,8 @@ export interface PartitionOptions<T> {
   clock: Clock
   decode: (event: TakenEvent) => StreamEvent<T>
   /** One for all partitions of a consumer. */
-  gate: Gate
-  events: PartitionEvents
+  gate: ExclusiveSemaphore
+  events: PartitionConsumerEvents
 }
 
 /** How many events are held at most while some keys wait to be given again. */
@@ -48,13 +48,13 @@ const MAX_REASON_LENGTH = 500
 interface Term {
   readonly lease: Lease
   readonly holder: Holder
-  readonly acks: Acks
+  readonly acks: AckBatcher
 }
 
 /** Has the events of one partition handled for a group, while it has the lease. */
-export class StreamPartition<T> implements Share {
-  readonly #options: PartitionOptions<T>
-  #line = new Line()
+export class PartitionConsumer<T> implements AssignedPartition {
+  readonly #options: PartitionConsumerOptions<T>
+  #line = new InFlightEvents()
   #term: Term | undefined
   #working: Promise<void> | undefined
   #isStopping = false
@@ -70,7 +70,7 @@ export class StreamPartition<T> implements Share {
   #lookedAt = 0
   #wake = (): void => {}
 
-  constructor (options: PartitionOptions<T>) {
+  constructor (options: PartitionConsumerOptions<T>) {
     this.#options = options
   }
 
@@ -86,7 +86,7 @@ export class StreamPartition<T> implements Share {
     const fence = await store.acquire(holder, ms)
     if (fence === undefined) return
     const lease = new Lease(token, fence, ms, asked, clock)
-    this.#term = { lease, holder, acks: new Acks(store, holder, lease, events.store, clock) }
+    this.#term = { lease, holder, acks: new AckBatcher(store, holder, lease, events.store, clock) }
     this.#isStopping = false
     this.#working = this.#work(this.#term).finally(() => { this.#term = this.#working = undefined })
   }
@@ -122,7 +122,7 @@ export class StreamPartition<T> implements Share {
     const { store, events } = this.#options
     const { lease: { signal }, lease, holder } = term
     signal.addEventListener('abort', () => this.wake())
-    this.#line = new Line()
+    this.#line = new InFlightEvents()
     this.#loaded = 'nothing'
     while (lease.isCertain && !this.#isStopping) {
       try {
@@ -158,7 +158,7 @@ export class StreamPartition<T> implements Share {
   async #load ({ holder }: Term): Promise<void> {
     const { store, events } = this.#options
     const isNew = this.#loaded === 'nothing'
-    const line = new Line()
+    const line = new InFlightEvents()
     const done = this.#done = new Set<string>()
     for (const held of this.#line.running) line.push(held)
     for (const source of ['again', 'log'] as const) {
@@ -166,7 +166,7 @@ export class StreamPartition<T> implements Share {
         const page = own(await store.pending(holder, source, after, this.#page))
         events.store(undefined)
         for (const event of page.events) {
-          if (!done.has(event.entry) && line.find(event) === undefined) line.push(this.#line.find(event) ?? this.#hold(event, isNew ? event.given : 0))
+          if (!done.has(event.entry) && line.find(event) === undefined) line.push(this.#line.find(event) ?? this.#hold(event, isNew ? event.deliveryCount : 0))
         }
         after = page.next
       }
@@ -188,15 +188,15 @@ export class StreamPartition<T> implements Share {
     return taken.length > 0
   }
 
-  #hold (event: TakenEvent, given: number): Held {
+  #hold (event: TakenEvent, given: number): InFlightEvent {
     const { retries } = this.#options.options
     const doomed = given > Math.max(retries, LEAST_GIVEN) ? `given ${given} times without an outcome` : undefined
-    return { event, given, doomed, isSuspect: given >= LEAST_GIVEN, isRunning: false, retryAt: 0 }
+    return { event, deliveryCount: given, deadReason: doomed, isPoisonSuspect: given >= LEAST_GIVEN, isRunning: false, retryAt: 0 }
   }
 
-  #start (term: Term, held: Held): void {
+  #start (term: Term, held: InFlightEvent): void {
     held.isRunning = true
-    const running = this.#options.gate.run(held.isSuspect, () => this.#handle(term, held)).finally(() => {
+    const running = this.#options.gate.run(held.isPoisonSuspect, () => this.#handle(term, held)).finally(() => {
       held.isRunning = false
       this.#running.delete(running)
       this.wake()
@@ -205,13 +205,13 @@ export class StreamPartition<T> implements Share {
   }
 
   /** Until it is done, given up, or to be given again. */
-  async #handle (term: Term, held: Held): Promise<void> {
+  async #handle (term: Term, held: InFlightEvent): Promise<void> {
     if (this.#isStopping) return
     // Where the process was busy for long, this is known before the lease's timer says so.
     if (!term.lease.isCertain) return term.lease.end()
     try {
-      if (held.doomed === undefined && await this.#give(term, held)) await term.acks.add(held.event)
-      else if (held.doomed !== undefined) await this.#giveUp(term, held, held.doomed)
+      if (held.deadReason === undefined && await this.#give(term, held)) await term.acks.add(held.event)
+      else if (held.deadReason !== undefined) await this.#giveUp(term, held, held.deadReason)
       else return
       this.#line.remove(held)
       this.#done?.add(held.event.entry)
@@ -223,39 +223,39 @@ export class StreamPartition<T> implements Share {
   }
 
   /** @returns whether it was handled */
-  async #give ({ lease, holder }: Term, held: Held): Promise<boolean> {
+  async #give ({ lease, holder }: Term, held: InFlightEvent): Promise<boolean> {
     const { store, decode, options: { handler, retries, backoff }, events } = this.#options
     const { event } = held
     let decoded: StreamEvent<T>
     try {
       decoded = decode(event)
     } catch (error) {
-      held.doomed = `cannot be read: ${reasonOf(error)}`
+      held.deadReason = `cannot be read: ${reasonOf(error)}`
       return false
     }
-    const attempt = held.given + 1
+    const attempt = held.deliveryCount + 1
     // Told before: it may be what ends the process.
-    if (held.given > 0 && !await store.mark(holder, event, attempt)) throw new LeaseLost()
+    if (held.deliveryCount > 0 && !await store.mark(holder, event, attempt)) throw new LeaseLost()
     if (!lease.isCertain) throw new LeaseLost()
     try {
       await during(lease, async signal => { await handler(decoded, { attempt, signal }) })
       return true
     } catch (error) {
       if (error instanceof LeaseLost) throw error
-      held.given = attempt
+      held.deliveryCount = attempt
       events.failed(event, toError(error), attempt)
-      if (attempt > retries) held.doomed = reasonOf(error)
+      if (attempt > retries) held.deadReason = reasonOf(error)
       else held.retryAt = this.#options.clock.monotonic() + backoffMs(attempt, backoff)
       return false
     }
   }
 
-  async #giveUp ({ holder, acks }: Term, { event, given }: Held, doomed: string): Promise<void> {
+  async #giveUp ({ holder, acks }: Term, { event, deliveryCount }: InFlightEvent, doomed: string): Promise<void> {
     const { store, options: { deadLetter }, events } = this.#options
     const reason = doomed.slice(0, MAX_REASON_LENGTH)
     if (!deadLetter) await acks.add(event)
-    const dropped = deadLetter ? own(await store.bury(holder, event, reason, given)) : 0
-    events.died(event, reason, given, dropped)
+    const dropped = deadLetter ? own(await store.deadLetter(holder, event, reason, deliveryCount)) : 0
+    events.died(event, reason, deliveryCount, dropped)
   }
 
   async #rest (ms: number): Promise<void> {

@@ -3,14 +3,14 @@ import { sleep, type Clock } from '../../shared/plugin/clock.js'
 import { reasonOf } from '../../shared/plugin/errors.js'
 import { cursorOf, positionOf, START, type Position } from './cursor.js'
 import { decodeEvent } from './codec.js'
-import type { Bell, StoredEvent, StreamStore } from './store.js'
+import type { AppendNotifier, StoredEvent, StreamStore } from './store.js'
 import { Tail } from './tail.js'
 import type { StreamEvent } from './types.js'
 
 export interface ReadersOptions {
   name: string
   store: StreamStore
-  bell: Bell
+  bell: AppendNotifier
   partitions: number
   log: FastifyBaseLogger
   clock: Clock

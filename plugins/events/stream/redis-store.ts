@@ -5,8 +5,8 @@ import { acquireScript, aliveScript, renewScript } from '../../shared/work-queue
 import { runScript, runScriptForBytes, type Script } from '../../shared/redis/script.js'
 import { idAfter } from '../../shared/work-queue/stream-ids.js'
 import type { ResolvedStreamOptions } from './options.js'
-import { appendScript, buryScript, doneScript, foundScript, markScript, pendingScript, discardScript, replayScript, stateScript, takeScript } from './scripts.js'
-import { groupState, type Holder, type Source, type StoredEvent, type StoredLetter, type StreamStore, type TakenEvent } from './store.js'
+import { appendScript, deadLetterScript, ackScript, foundScript, markScript, pendingScript, discardScript, replayScript, stateScript, takeScript } from './scripts.js'
+import { groupState, type Holder, type Source, type StoredEvent, type StoredEventDeadLetter, type StreamStore, type TakenEvent } from './store.js'
 
 type Run = <T>(operation: () => Promise<T>) => Promise<T>
 type What = 'log' | 'meta' | `${'again' | 'dead' | 'owner' | 'fence'}:${string}`
@@ -56,8 +56,8 @@ export function createRedisStreams ({ client, prefix, name, options, run, clock 
     async found (partition, group, from) {
       await run(() => script(foundScript, [key(partition, 'log'), key(partition, 'meta')], [group, from, maxAge, retention]))
     },
-    alive: async (group, instance, ms) => Number(await run(() => script(aliveScript, [instances(group)], [instance, ms]))),
-    async leave (group, instance) { await run(() => client.zrem(instances(group), instance)) },
+    heartbeat: async (group, instance, ms) => Number(await run(() => script(aliveScript, [instances(group)], [instance, ms]))),
+    async deregister (group, instance) { await run(() => client.zrem(instances(group), instance)) },
 
     async acquire (holder, ms) {
       const fence = await run(() => script(acquireScript, [owner(holder), key(holder.partition, `fence:${holder.group}`)], [holder.token, ms]))
@@ -84,12 +84,12 @@ export function createRedisStreams ({ client, prefix, name, options, run, clock 
     },
     mark: async (holder, { source, entry }, given) =>
       await run(() => script(markScript, [owner(holder), sourceOf(holder, source)], [holder.token, holder.group, entry, given])) === 1,
-    done: async (holder, source, entries) =>
-      await run(() => script(doneScript, [owner(holder), sourceOf(holder, source)], [holder.token, holder.group, source, ...entries])) === 1,
-    async bury (holder, { source, entry, id, n, key: eventKey, value }, reason, given) {
+    ack: async (holder, source, entries) =>
+      await run(() => script(ackScript, [owner(holder), sourceOf(holder, source)], [holder.token, holder.group, source, ...entries])) === 1,
+    async deadLetter (holder, { source, entry, id, n, key: eventKey, value }, reason, given) {
       const keys = [owner(holder), sourceOf(holder, source), key(holder.partition, `dead:${holder.group}`)]
       const fields = ['n', n, 'v', value, 'id', id, 'reason', reason, 'given', given, ...eventKey === undefined ? [] : ['k', eventKey]]
-      const dropped = await run(() => script(buryScript, keys, [holder.token, holder.group, source, entry, maxDeadLetters, options.retention, ...fields]))
+      const dropped = await run(() => script(deadLetterScript, keys, [holder.token, holder.group, source, entry, maxDeadLetters, options.retention, ...fields]))
       return dropped === null ? undefined : Number(dropped)
     },
 
@@ -110,9 +110,9 @@ export function createRedisStreams ({ client, prefix, name, options, run, clock 
       })))
       return { length: Number(length), count, last: last === undefined ? undefined : String(last[0]), groups }
     },
-    letters: async (partition, group, from, count) =>
+    deadLetters: async (partition, group, from, count) =>
       (await run(() => client.xrangeBuffer(key(partition, `dead:${group}`), from, '+', 'COUNT', count))).map(([id, fields]) => letterOf(id, fields)),
-    letterCount: (partition, group) => run(() => client.xlen(key(partition, `dead:${group}`))),
+    deadLetterCount: (partition, group) => run(() => client.xlen(key(partition, `dead:${group}`))),
     replay: async (partition, group, ids) => Number(await run(() => script(replayScript,
       [key(partition, `again:${group}`), key(partition, `dead:${group}`)], [retention, channel, `${name}.${partition}`, ...ids]))),
     discard: async (partition, group, ids) => Number(await run(() => script(discardScript, [key(partition, `dead:${group}`)], ids)))
@@ -136,12 +136,12 @@ function eventOf (id: unknown, fields: unknown): StoredEvent {
 }
 
 function takenOf (source: Source, id: unknown, fields: unknown, given: number): TakenEvent {
-  return { ...eventOf(id, fields), source, entry: String(id), given }
+  return { ...eventOf(id, fields), source, entry: String(id), deliveryCount: given }
 }
 
-function letterOf (id: unknown, fields: unknown): StoredLetter {
+function letterOf (id: unknown, fields: unknown): StoredEventDeadLetter {
   const map = mapOf(fields)
-  return { ...eventOf(id, fields), id: String(id), eventId: String(map.get('id')), reason: String(map.get('reason')), given: Number(map.get('given')) }
+  return { ...eventOf(id, fields), id: String(id), eventId: String(map.get('id')), reason: String(map.get('reason')), deliveryCount: Number(map.get('given')) }
 }
 
 function bytesOf (value: unknown): Buffer {

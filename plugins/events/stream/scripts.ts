@@ -172,7 +172,7 @@ return 1
  * ARGV     token, group, source, ids
  * reply    1, or nil where the lease is lost
  */
-export const doneScript = lua`
+export const ackScript = lua`
 ${FORGET}
 ${IF_HELD}
 redis.call('XACK', KEYS[2], ARGV[2], unpack(ARGV, 4))
@@ -187,7 +187,7 @@ return 1
  * ARGV     token, group, source, id in its source, how many are kept, TTL (ms), fields
  * reply    how many older ones went; nil where the lease is lost
  */
-export const buryScript = timedLua`
+export const deadLetterScript = timedLua`
 ${ENTRY_ID}
 ${FORGET}
 ${IF_HELD}

@@ -19,16 +19,16 @@ export interface TakenEvent extends StoredEvent {
   /** The id in its source. */
   readonly entry: string
   /** How often it may have been given, as far as the store knows. */
-  readonly given: number
+  readonly deliveryCount: number
 }
 
-export interface StoredLetter extends StoredEvent {
+export interface StoredEventDeadLetter extends StoredEvent {
   /** Its own, in the order in which they died. */
   readonly id: string
   /** The event's. */
   readonly eventId: string
   readonly reason: string
-  readonly given: number
+  readonly deliveryCount: number
 }
 
 export interface Page<E> {
@@ -37,7 +37,7 @@ export interface Page<E> {
   readonly next: string | undefined
 }
 
-export interface PartitionState {
+export interface StreamPartitionState {
   length: number
   /** How many events were ever appended. */
   count: number
@@ -65,8 +65,8 @@ export interface StreamStore {
   /** Makes a group where there is none. */
   found (partition: number, group: string, from: '0' | '$'): Promise<void>
   /** Tells that an instance lives for `ms` more. @returns how many do */
-  alive (group: string, instance: string, ms: number): Promise<number>
-  leave (group: string, instance: string): Promise<void>
+  heartbeat (group: string, instance: string, ms: number): Promise<number>
+  deregister (group: string, instance: string): Promise<void>
   /** @returns the fence, or undefined where somebody else has the lease */
   acquire (holder: Holder, ms: number): Promise<number | undefined>
   renew (holder: Holder, ms: number): Promise<boolean>
@@ -78,21 +78,21 @@ export interface StreamStore {
   take (holder: Holder, from: '0' | '$', count: number): Promise<TakenEvent[] | undefined>
   /** Has the store know how often an event was given. */
   mark (holder: Holder, event: TakenEvent, given: number): Promise<boolean>
-  done (holder: Holder, source: Source, entries: readonly string[]): Promise<boolean>
+  ack (holder: Holder, source: Source, entries: readonly string[]): Promise<boolean>
   /** Makes a dead letter of an event, also where it was trimmed. @returns how many older dead letters had to go */
-  bury (holder: Holder, event: TakenEvent, reason: string, given: number): Promise<number | undefined>
+  deadLetter (holder: Holder, event: TakenEvent, reason: string, given: number): Promise<number | undefined>
 
-  state (partition: number): Promise<PartitionState>
+  state (partition: number): Promise<StreamPartitionState>
   /** @param from - an id, or `-`: the first one */
-  letters (partition: number, group: string, from: string, count: number): Promise<StoredLetter[]>
-  letterCount (partition: number, group: string): Promise<number>
+  deadLetters (partition: number, group: string, from: string, count: number): Promise<StoredEventDeadLetter[]>
+  deadLetterCount (partition: number, group: string): Promise<number>
   /** Has the group take dead letters anew. @returns how many */
   replay (partition: number, group: string, ids: readonly string[]): Promise<number>
   discard (partition: number, group: string, ids: readonly string[]): Promise<number>
 }
 
 /** Tells of new events; where that was interrupted, of all partitions. */
-export interface Bell {
+export interface AppendNotifier {
   /** @param onRing - gets the partition, or undefined: any */
   listen (onRing: (partition: number | undefined) => void): () => void
 }

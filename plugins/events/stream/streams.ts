@@ -7,7 +7,7 @@ import { warnOfEviction } from '../../shared/redis/eviction-warning.js'
 import type { RedisGuard } from '../../shared/redis/guard.js'
 import { partitionOf } from '../../shared/plugin/keys.js'
 import { timeOfId } from '../../shared/work-queue/stream-ids.js'
-import { createBells } from './append-notifier.js'
+import { createAppendNotifier } from './append-notifier.js'
 import { startConsumer } from './consumer.js'
 import { eventIdOf, parseCursor } from './cursor.js'
 import { InvalidCursorError, StoreUnavailableError } from './errors.js'
@@ -16,7 +16,7 @@ import { createMemoryStreams } from './memory-store.js'
 import { checkKey, checkName, resolveConsume, resolveStream, type ResolvedStreamOptions } from './options.js'
 import { Readers } from './reader.js'
 import { createRedisStreams } from './redis-store.js'
-import type { Bell, StoredLetter, StreamStore } from './store.js'
+import type { AppendNotifier, StoredEventDeadLetter, StreamStore } from './store.js'
 import type { Consumer, ConsumeOptions, DeadLetter, EventStream, GroupStats, StreamOptions, StreamStats } from './types.js'
 
 export interface StreamsOptions {
@@ -61,9 +61,9 @@ const MAY_BE_EVICTED = 'events: this server may evict streams when its memory is
 
 export function createStreams ({ client, prefix, guard, log, clock, lease = LEASE_MS }: StreamsOptions): Streams {
   const opened = new Map<string, Opened>()
-  const bells = client && createBells(client, prefix, log, clock)
+  const bells = client && createAppendNotifier(client, prefix, log, clock)
 
-  function storeOf (name: string, options: ResolvedStreamOptions): { store: StreamStore, bell: Bell } {
+  function storeOf (name: string, options: ResolvedStreamOptions): { store: StreamStore, bell: AppendNotifier } {
     if (client === undefined || guard === undefined || bells === undefined) return createMemoryStreams(options, clock)
     return { store: createRedisStreams({ client, prefix, name, options, run: guard.run, clock }), bell: bells.bellOf(name) }
   }
@@ -100,7 +100,7 @@ export function createStreams ({ client, prefix, guard, log, clock, lease = LEAS
 interface Parts {
   name: string
   store: StreamStore
-  bell: Bell
+  bell: AppendNotifier
   options: ResolvedStreamOptions
   log: FastifyBaseLogger
   lease: number
@@ -174,15 +174,15 @@ interface LettersParts {
 }
 
 function lettersOf<T> ({ store, ask, partitions, group }: LettersParts): DeadLetters<DeadLetter<T>> {
-  return createDeadLetters<StoredLetter, DeadLetter<T>>({
+  return createDeadLetters<StoredEventDeadLetter, DeadLetter<T>>({
     plugin: 'events',
     partitions,
-    size: partition => ask(() => store.letterCount(partition, group)),
-    list: (partition, from, count) => ask(() => store.letters(partition, group, from, count)),
+    size: partition => ask(() => store.deadLetterCount(partition, group)),
+    list: (partition, from, count) => ask(() => store.deadLetters(partition, group, from, count)),
     replay: (partition, ids) => ask(() => store.replay(partition, group, ids)),
     discard: (partition, ids) => ask(() => store.discard(partition, group, ids))
   }, (letter, partition) => {
-    const { id, eventId, key, value, reason, given: attempts } = letter
+    const { id, eventId, key, value, reason, deliveryCount: attempts } = letter
     const known = { id: `${id}.${partition}`, eventId: eventIdOf({ ...letter, id: eventId }, partition, partitions), key, reason, attempts, diedAt: timeOfId(id) }
     try {
       return { ...known, data: decode<T>(value) }

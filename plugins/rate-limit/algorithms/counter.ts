@@ -1,4 +1,4 @@
-import type { LimitState } from '../limiter/decision.js'
+import type { LimitState } from '../decision.js'
 import type { Limit } from '../policy.js'
 
 /**

@@ -1,7 +1,7 @@
 import { longestWindow, type Policy } from '../policy.js'
 
 /** What became of a key that was refused, in this process. `scripts.ts` holds the same for Redis. */
-export class Refusals {
+export class PenaltyState {
   #count = 0
   #countedUntil = 0
   #blockedUntil = 0

@@ -1,7 +1,7 @@
 import type { FastifyRequest } from 'fastify'
 import type { AnyRequest } from '../../shared/http/any-request.js'
 import type { Limiter } from '../limiter/limiter.js'
-import { createRequestLimiter } from '../http/check-request.js'
+import { createCheckRequest } from '../http/check-request.js'
 import type { ResolvedRouteOptions } from '../options/route.js'
 
 /** What `fastify.createRateLimit()` says of a request; as in `@fastify/rate-limit`, `isAllowed` means "on the allow list". */
@@ -26,7 +26,7 @@ export type ManualLimiter = (request: AnyRequest, options?: { increment?: boolea
 
 /** A limiter for a handler to ask; it neither answers nor sets headers. */
 export function createManualLimiter (limiter: Limiter, options: ResolvedRouteOptions, scope: string): ManualLimiter {
-  const check = createRequestLimiter(limiter, options, limiter.idWithin(scope))
+  const check = createCheckRequest(limiter, options, limiter.idWithin(scope))
   return async (given, asked) => {
     const request = given as FastifyRequest
     // As in `@fastify/rate-limit`, nothing but `false` means only to look.

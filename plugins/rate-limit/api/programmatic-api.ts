@@ -1,14 +1,14 @@
 import type { RouteOptions } from 'fastify'
 import { invalidArgumentError, invalidOptionError } from '../../shared/plugin/errors.js'
 import { readOptions } from '../../shared/plugin/option-reader.js'
-import type { Decision } from '../limiter/decision.js'
+import type { Decision } from '../decision.js'
 import { invalidValue, requireCost, StoreUnavailableError } from '../errors.js'
 import { tellDecision, type Events, type RateLimitEvents, type RateLimitListener } from '../events.js'
 import type { Limiter } from '../limiter/limiter.js'
 import { NAMED_POLICY_OPTIONS } from '../options/types.js'
 import type { Policy } from '../policy.js'
 import { resolvePolicy, type StaticPolicyOptions } from '../options/policy.js'
-import { idWithin, policyScope, type Scopes } from '../http/scope.js'
+import { idWithin, policyScope, type Scopes } from '../limiter/scope.js'
 import type { Mode } from '../store/store.js'
 
 /** Limits by a name: what is counted under one name is apart from all others. */

@@ -1,10 +1,10 @@
 import type { FastifyRequest } from 'fastify'
-import type { Decision } from '../limiter/decision.js'
+import type { Decision } from '../decision.js'
 import { invalidResult } from '../errors.js'
 import { isNumericId } from '../../shared/plugin/ids.js'
 import type { Limiter } from '../limiter/limiter.js'
 import { whenReady, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
-import { isOwnRequest } from '../../shared/http/internal-requests.js'
+import { isInternalRequest } from '../../shared/http/internal-requests.js'
 import { readingAs, recorderOf } from '../../shared/http/read-recorder.js'
 import type { Policy } from '../policy.js'
 import type { ResolvedRouteOptions } from '../options/route.js'
@@ -13,7 +13,7 @@ import type { Mode } from '../store/store.js'
 const KEY_ALLOWED = 'a string or a finite number, such as request.user.id, and a whole number above 2^53 as a string or a bigint; for a caller without one return request.ip'
 
 /** What came of a request. */
-export type Outcome =
+export type CheckResult =
   /** On the allow list: neither limited nor counted. */
   | { kind: 'exempt', key: string }
   /** On the deny list. */
@@ -23,9 +23,9 @@ export type Outcome =
   | { kind: 'decided', key: string, id: string, policy: Policy, decision: Decision, cost: number }
 
 /** The outcome of a request that the suite sent itself. */
-const OWN: Outcome = { kind: 'exempt', key: '' }
+const OWN: CheckResult = { kind: 'exempt', key: '' }
 
-export type RequestLimiter = (request: FastifyRequest, mode: Mode) => MaybePromise<Outcome>
+export type CheckRequest = (request: FastifyRequest, mode: Mode) => MaybePromise<CheckResult>
 
 /**
  * Finds out for a request whose limit it is, which, and at what cost, and decides. Without a function of the user's
@@ -33,18 +33,18 @@ export type RequestLimiter = (request: FastifyRequest, mode: Mode) => MaybePromi
  *
  * @param idOf - the key as the store is to know it
  */
-export function createRequestLimiter (limiter: Limiter, options: ResolvedRouteOptions, idOf: (key: string) => string): RequestLimiter {
+export function createCheckRequest (limiter: Limiter, options: ResolvedRouteOptions, idOf: (key: string) => string): CheckRequest {
   const { keyOf, policyOf, costOf, isAllowed, isDenied } = options
 
-  function limit (request: FastifyRequest, key: string, mode: Mode): MaybePromise<Outcome> {
+  function limit (request: FastifyRequest, key: string, mode: Mode): MaybePromise<CheckResult> {
     const id = idOf(key)
     return whenReady(policyOf(request, key), policy =>
       whenReady(costOf(request), cost =>
-        whenReady<Decision | undefined, Outcome>(limiter.apply(id, policy, cost, mode), decision =>
+        whenReady<Decision | undefined, CheckResult>(limiter.apply(id, policy, cost, mode), decision =>
           decision === undefined ? { kind: 'unchecked', key } : { kind: 'decided', key, id, policy, decision, cost })))
   }
 
-  function limitByKey (request: FastifyRequest, mode: Mode): MaybePromise<Outcome> {
+  function limitByKey (request: FastifyRequest, mode: Mode): MaybePromise<CheckResult> {
     return whenReady(keyOf(request), given => {
       // Most objects have the same text, as have all callers without an id: they would be one count.
       if (typeof given !== 'string' && !isNumericId(given)) throw invalidResult('keyGenerator', request, given, KEY_ALLOWED)
@@ -60,7 +60,7 @@ export function createRequestLimiter (limiter: Limiter, options: ResolvedRouteOp
 
   return (request, mode) => {
     // The client whose request it repeats has been limited.
-    if (isOwnRequest(request)) return OWN
+    if (isInternalRequest(request)) return OWN
     // A limit goes by what it reads, and the response does not.
     return recorderOf(request) === undefined ? limitByKey(request, mode) : readingAs('suite', request, () => limitByKey(request, mode))
   }

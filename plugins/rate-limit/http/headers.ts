@@ -2,7 +2,7 @@ import type { FastifyReply } from 'fastify'
 import { serializeItem, serializeList } from 'structured-headers'
 import { invalidOptionError, unknownOptionError } from '../../shared/plugin/errors.js'
 import type { OptionReader } from '../../shared/plugin/option-reader.js'
-import type { Decision } from '../limiter/decision.js'
+import type { Decision } from '../decision.js'
 import type { RouteRateLimitOptions } from '../options/types.js'
 import type { Limit, Policy } from '../policy.js'
 

@@ -3,14 +3,14 @@ import type { FastifyReply, FastifyRequest, onRequestHookHandler, RequestPayload
 import type { AnyReply, AnyRequest } from '../../shared/http/any-request.js'
 import { callListener } from '../../shared/plugin/call-listener.js'
 import { failHook, finishHook } from '../../shared/http/hook-callback.js'
-import { tighterDecision, type Decision } from '../limiter/decision.js'
+import { tighterDecision, type Decision } from '../decision.js'
 import { DeniedError, RateLimitExceededError } from '../errors.js'
 import { tellDecision, type Events } from '../events.js'
 import { setHeaders, waitInSeconds } from './headers.js'
 import type { Limiter } from '../limiter/limiter.js'
 import { handled, isPromise, whenReady, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
 import type { RateLimitHook } from '../options/types.js'
-import { createRequestLimiter, type Outcome } from './check-request.js'
+import { createCheckRequest, type CheckResult } from './check-request.js'
 import { RateLimitState, type Charge } from './request-state.js'
 import type { ResolvedRouteOptions } from '../options/route.js'
 
@@ -21,7 +21,7 @@ const BEGUN = Symbol('rate-limit.begun')
 // Of a route: its limiters that ask early.
 const EARLY = Symbol('rate-limit.early')
 
-interface Begun { by: ResolvedRouteOptions, outcome: MaybePromise<Outcome> }
+interface Begun { by: ResolvedRouteOptions, outcome: MaybePromise<CheckResult> }
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -44,16 +44,16 @@ type CallbackHook = (request: AnyRequest, reply: AnyReply, done: Done) => void
 type PayloadHook = (request: AnyRequest, reply: AnyReply, payload: RequestPayload, done: Done) => void
 
 /** Where a limiter stands, and what asks it before. */
-export interface Steps { hook: UniversalHook, begin: (request: FastifyRequest) => void }
+export interface HookPair { hook: UniversalHook, begin: (request: FastifyRequest) => void }
 
 /** @param scope - what is counted for beside the key: limiters that share it share the count */
 export function createHook (limiter: Limiter, options: ResolvedRouteOptions, scope: string, events: Events): UniversalHook {
-  return createSteps(limiter, options, scope, events).hook
+  return createHookPair(limiter, options, scope, events).hook
 }
 
 /** As {@link createHook}. */
-export function createSteps (limiter: Limiter, options: ResolvedRouteOptions, scope: string, events: Events): Steps {
-  const check = createRequestLimiter(limiter, options, limiter.idWithin(scope))
+export function createHookPair (limiter: Limiter, options: ResolvedRouteOptions, scope: string, events: Events): HookPair {
+  const check = createCheckRequest(limiter, options, limiter.idWithin(scope))
 
   function begin (request: FastifyRequest): void {
     const begun = request[BEGUN] ??= []
@@ -65,7 +65,7 @@ export function createSteps (limiter: Limiter, options: ResolvedRouteOptions, sc
   }
 
   /** @returns what to answer with, or undefined where the request goes on */
-  function settle (request: FastifyRequest, reply: FastifyReply, outcome: Outcome): MaybePromise<Error | undefined> {
+  function settle (request: FastifyRequest, reply: FastifyReply, outcome: CheckResult): MaybePromise<Error | undefined> {
     if (outcome.kind === 'exempt' || outcome.kind === 'unchecked') return undefined
     if (outcome.kind === 'denied') return new DeniedError()
 
@@ -125,7 +125,7 @@ export const askEarly: onRequestHookHandler = (request, _reply, done) => {
 }
 
 /** Has {@link askEarly} ask for requests of a route. */
-export function markEarly (route: RouteOptions, begin: Steps['begin']): void {
+export function markEarly (route: RouteOptions, begin: HookPair['begin']): void {
   route.config = { ...route.config, [EARLY]: [...route.config?.[EARLY] ?? [], begin] }
 }
 

@@ -41,7 +41,7 @@ const warned = new WeakSet<object>()
  * Returns the key of a request's address. Requests over a Unix socket have one only if a trusted proxy names it. Without it they are one
  * client, and so are those of a proxy that Fastify does not trust: the log says so once.
  */
-export function addressKey (request: FastifyRequest, ipv6Subnet: number): string {
+export function ipKey (request: FastifyRequest, ipv6Subnet: number): string {
   const { ip }: { ip: string | undefined } = request
   if (!warned.has(request.server.server)) {
     if (ip === undefined) warnOnce(request, 'requests over a Unix socket have no address, so all of them share one limit: set Fastify\'s trustProxy, or the option "keyGenerator"')
@@ -62,7 +62,7 @@ function isOfUntrustedProxy ({ raw: { headers }, ip, ips }: FastifyRequest): boo
 }
 
 /** @returns whether an address is in the list, or undefined where `entries` hold no addresses at all */
-export function createAddressList (entries: readonly string[]): ((ip: string | undefined) => boolean) | undefined {
+export function createIpList (entries: readonly string[]): ((ip: string | undefined) => boolean) | undefined {
   const list = new BlockList()
   let size = 0
   for (const entry of entries) size += addTo(list, entry)

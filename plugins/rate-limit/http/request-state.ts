@@ -1,5 +1,5 @@
 import { requireCost } from '../errors.js'
-import type { Decision } from '../limiter/decision.js'
+import type { Decision } from '../decision.js'
 import type { Limiter } from '../limiter/limiter.js'
 import type { Limit, Policy } from '../policy.js'
 

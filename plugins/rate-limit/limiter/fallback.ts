@@ -1,5 +1,5 @@
 import { toError } from '../../shared/plugin/errors.js'
-import type { Decision } from './decision.js'
+import type { Decision } from '../decision.js'
 import { StoreUnavailableError, UnsupportedByStoreError } from '../errors.js'
 import type { Limiter } from './limiter.js'
 import type { MaybePromise } from '../../shared/plugin/maybe-promise.js'
@@ -19,14 +19,14 @@ export interface FailureOptions {
 }
 
 /** Stands in for a store that failed. */
-export interface Substitute {
+export interface Fallback {
   /** @returns undefined where the request is to pass uncounted */
   decide (error: unknown, key: string, policy: Policy, cost: number, mode: Mode): MaybePromise<Decision | undefined>
   /** What this process allows by itself. */
   shareOf (policy: Policy): Policy
 }
 
-export function createSubstitute ({ onStoreError, local, instances, onError }: FailureOptions): Substitute {
+export function createFallback ({ onStoreError, local, instances, onError }: FailureOptions): Fallback {
   const shares = new WeakMap<Policy, Policy>()
 
   function shareOf (policy: Policy): Policy {

@@ -2,16 +2,16 @@ import type { Clock } from '../../shared/plugin/clock.js'
 import { withDeadline } from '../../shared/redis/deadline.js'
 import { TimeoutError } from '../../shared/redis/guard.js'
 import { traced } from '../../shared/plugin/tracing.js'
-import { decide, type Decision } from './decision.js'
+import { decide, type Decision } from '../decision.js'
 import { whenReady, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
 import type { Policy } from '../policy.js'
-import type { RememberedRefusals } from './refusal-cache.js'
-import { idWithin } from '../http/scope.js'
-import { createSubstitute, type FailureOptions } from './fallback.js'
+import type { RefusalCache } from './refusal-cache.js'
+import { idWithin } from './scope.js'
+import { createFallback, type FailureOptions } from './fallback.js'
 import type { Mode, RateLimitStore, SharedRateLimitStore } from '../store/store.js'
 
 /** Of a decision, what tells where its cost lies. */
-type Taken = Pick<Decision, 'time' | 'takenFrom'>
+type ChargeRef = Pick<Decision, 'time' | 'takenFrom'>
 
 /** Decides on requests. It answers at once where it can, and by a promise where it has to ask. */
 export interface Limiter {
@@ -20,7 +20,7 @@ export interface Limiter {
   /** @returns undefined where the store failed and the request is to pass uncounted */
   apply (key: string, policy: Policy, cost: number, mode: Mode): MaybePromise<Decision | undefined>
   /** Gives back what a decision took. */
-  refund (key: string, policy: Policy, cost: number, decision: Taken): void | Promise<void>
+  refund (key: string, policy: Policy, cost: number, decision: ChargeRef): void | Promise<void>
   reset (key: string): void | Promise<void>
 }
 
@@ -36,7 +36,7 @@ export function createLocalLimiter (store: RateLimitStore): Limiter {
 
 export interface SharedLimiterOptions extends FailureOptions {
   store: SharedRateLimitStore
-  remembered: RememberedRefusals
+  remembered: RefusalCache
   /** Whether resets of other instances are heard, without which no refusal can be remembered. */
   hearsResets: () => boolean
 }
@@ -44,7 +44,7 @@ export interface SharedLimiterOptions extends FailureOptions {
 /** Decides by a shared store; where that fails, by the policy on failure. */
 export function createSharedLimiter (options: SharedLimiterOptions): Limiter {
   const { store, local, remembered, hearsResets, onError } = options
-  const substitute = createSubstitute(options)
+  const substitute = createFallback(options)
 
   function ask (key: string, policy: Policy, cost: number, mode: Mode): Promise<Decision | undefined> {
     const asked = remembered.begin()
@@ -88,7 +88,7 @@ export interface CustomLimiterOptions extends FailureOptions {
 export function createCustomLimiter (options: CustomLimiterOptions): Limiter {
   const { store, timeout, clock } = options
   const local = createLocalLimiter(store)
-  const substitute = createSubstitute(options)
+  const substitute = createFallback(options)
   return {
     ...local,
     apply: (key, policy, cost, mode) =>

@@ -1,10 +1,10 @@
 import { LRUCache } from 'lru-cache'
 import { systemClock, type Clock } from '../../shared/plugin/clock.js'
-import type { Decision } from './decision.js'
+import type { Decision } from '../decision.js'
 import { countsRefusals, type Policy } from '../policy.js'
 
 // A reset whose message got lost is noticed after this at the latest.
-const LONGEST_MEMORY_MS = 5000
+const MAX_CACHED_MS = 5000
 const MAX_KEYS = 10_000
 
 interface Refusal {
@@ -26,7 +26,7 @@ export interface Asked {
  * Refusals of which this process knows how long they stay true, so that a flood of refused requests need not ask
  * the store. Nothing but a reset or a refund can end one early.
  */
-export class RememberedRefusals {
+export class RefusalCache {
   #refusals = new LRUCache<string, Refusal>({ max: MAX_KEYS })
   #resets = 0
   readonly #clock: Clock
@@ -42,7 +42,7 @@ export class RememberedRefusals {
     const { decision } = refusal
     const now = this.#clock.monotonic()
     // Held true for as short as it may be, and told as long as it may be.
-    const end = Math.min(decision.banned ? decision.blockedFor : decision.retryAfter, LONGEST_MEMORY_MS)
+    const end = Math.min(decision.banned ? decision.blockedFor : decision.retryAfter, MAX_CACHED_MS)
     if (now - refusal.askedAt >= end || cost !== refusal.cost || !isSamePolicy(policy, refusal.policy)) return undefined
     const age = now - refusal.heardAt
     return { ...decision, retryAfter: decision.retryAfter - age, resetAfter: Math.max(0, decision.resetAfter - age) }

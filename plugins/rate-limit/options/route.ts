@@ -5,7 +5,7 @@ import { parseDuration, type Duration } from '../../shared/plugin/duration.js'
 import { invalidOptionError } from '../../shared/plugin/errors.js'
 import { DEFAULT_TIMEOUT_MS } from '../../shared/redis/guard.js'
 import { MAX_ENTRIES, readOptions, type OptionReader } from '../../shared/plugin/option-reader.js'
-import { addressKey, createAddressList, isInvalidRange } from '../http/ip-address.js'
+import { ipKey, createIpList, isInvalidRange } from '../http/ip-address.js'
 import { COST_ALLOWED, invalidResult, isCost } from '../errors.js'
 import { resolveHeaders, type HeaderNames } from '../http/headers.js'
 import { whenReady, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
@@ -105,7 +105,7 @@ function resolveRoute (given: BoundedRouteOptions): ResolvedRouteOptions {
     policyOf: resolvePolicyOf(given, read),
     algorithm: given.algorithm ?? 'sliding-log',
     costOf: resolveCost(given.cost, read),
-    keyOf: keyGenerator ?? (request => addressKey(request, subnet)),
+    keyOf: keyGenerator ?? (request => ipKey(request, subnet)),
     isAllowed: resolveList('allowList', given, read),
     isDenied: resolveList('denyList', given, read),
     hook: read.oneOf('hook', 'onRequest', HOOKS),
@@ -136,7 +136,7 @@ function resolveList (name: 'allowList' | 'denyList', given: RouteRateLimitOptio
   const invalid = list.find(isInvalidRange)
   if (invalid !== undefined) throw invalidOptionError('rate-limit', `${name}[${list.indexOf(invalid)}]`, invalid, 'an address with a prefix length of 0 to 32 (IPv4) or 128 (IPv6), such as 10.0.0.0/8')
   const keys = new Set<string>(list)
-  const hasAddress = createAddressList(list)
+  const hasAddress = createIpList(list)
   if (hasAddress === undefined) return (_request, key) => keys.has(key)
   // Who says whose limit it is says who the client is: its address may be a proxy's, the same for all.
   if (given.keyGenerator !== undefined) return (_request, key) => keys.has(key) || hasAddress(`${key}`)

@@ -2,15 +2,15 @@ import { LRUCache } from 'lru-cache'
 import { steadyTime, systemClock, type Clock } from '../../shared/plugin/clock.js'
 import type { Counter } from '../algorithms/counter.js'
 import { createCounter } from '../algorithms/create-counter.js'
-import type { Verdict } from '../limiter/decision.js'
+import type { Verdict } from '../decision.js'
 import { countsRefusals, type Algorithm, type Policy } from '../policy.js'
-import { Refusals } from '../algorithms/penalty.js'
+import { PenaltyState } from '../algorithms/penalty.js'
 import type { Mode, RateLimitStore } from './store.js'
 
 interface Entry {
   /** Of each algorithm that the key was asked for by: what two of them keep cannot be one count. */
   readonly counters: Partial<Record<Algorithm, Counter>>
-  refusals: Refusals | undefined
+  refusals: PenaltyState | undefined
   /** When it was used last. */
   now: number
 }
@@ -57,7 +57,7 @@ function applyTo (entry: Entry, policy: Policy, cost: number, mode: Mode): Verdi
   // What was taken of a refused request makes the next one wait longer.
   if (!passes && mode === 'consume' && policy.countRejected) waits = limits.map((limit, index) => counter.wait(index, limit, cost, now))
   if (mode === 'consume' && !passes && countsRefusals(policy)) {
-    entry.refusals ??= new Refusals()
+    entry.refusals ??= new PenaltyState()
     entry.refusals.add(policy, now)
     blockedFor = entry.refusals.blockedFor(now)
   }

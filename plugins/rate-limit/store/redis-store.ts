@@ -3,8 +3,8 @@ import { systemClock, type Clock } from '../../shared/plugin/clock.js'
 import type { RedisGuard } from '../../shared/redis/guard.js'
 import { keySpace } from '../../shared/plugin/keys.js'
 import { runScript } from '../../shared/redis/script.js'
-import { ScriptBatcher } from './script-batch.js'
-import type { LimitState, Verdict } from '../limiter/decision.js'
+import { ScriptBatch } from './script-batch.js'
+import type { LimitState, Verdict } from '../decision.js'
 import { ALGORITHMS, countsRefusals, type Algorithm, type Policy } from '../policy.js'
 import { applyScripts, refundScripts, resetScript } from './scripts.js'
 import type { SharedRateLimitStore } from './store.js'
@@ -28,7 +28,7 @@ export function createRedisStore (
   // The braces put all keys of one id into one slot of a Cluster. What two algorithms keep cannot be one count.
   const countKey = (algorithm: Algorithm, id: string) => `${counts[algorithm]}{${id}}`
   const refusalsKey = (id: string) => `${refusals}{${id}}`
-  const batcher = (algorithm: Algorithm) => new ScriptBatcher({ client, guard, clock, script: applyScripts[algorithm], parse: parseReply })
+  const batcher = (algorithm: Algorithm) => new ScriptBatch({ client, guard, clock, script: applyScripts[algorithm], parse: parseReply })
   const batchers = { 'sliding-log': batcher('sliding-log'), 'sliding-counter': batcher('sliding-counter'), gcra: batcher('gcra') }
 
   return {

@@ -2,7 +2,7 @@ import { isCluster, type RedisClient } from '../../shared/redis/client.js'
 import type { Clock } from '../../shared/plugin/clock.js'
 import type { RedisGuard } from '../../shared/redis/guard.js'
 import { runScript, runScriptIn, type Script } from '../../shared/redis/script.js'
-import { mayAnswerSingly, turnOf, type Turn } from '../../shared/redis/micro-batch.js'
+import { mayAnswerSingly, microBatchOf, type MicroBatch } from '../../shared/redis/micro-batch.js'
 
 interface Waiter<T> {
   resolve: (result: T) => void
@@ -38,17 +38,17 @@ const MAX_WAITERS = 64
  * Sends what is asked for in one turn of the event loop as one script: what is the same for all of it, the command, the
  * clock, the reply, the deadline, is done once. What is asked for several times over, as of a busy client, is one call.
  */
-export class ScriptBatcher<T> {
+export class ScriptBatch<T> {
   readonly #options: BatchOptions<T>
   // Undefined on a Cluster: its keys lie on several nodes, so each call travels by itself.
-  #turn: Turn | undefined
+  #turn: MicroBatch | undefined
   #calls: Array<Call<T>> = []
   #byId = new Map<string, Call<T>>()
   #waiters = 0
 
   constructor (options: BatchOptions<T>) {
     this.#options = options
-    this.#turn = isCluster(options.client) ? undefined : turnOf(options.client)
+    this.#turn = isCluster(options.client) ? undefined : microBatchOf(options.client)
   }
 
   /**

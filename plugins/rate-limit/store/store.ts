@@ -1,4 +1,4 @@
-import type { Verdict } from '../limiter/decision.js'
+import type { Verdict } from '../decision.js'
 import type { Policy } from '../policy.js'
 
 /**

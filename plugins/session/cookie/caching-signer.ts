@@ -6,7 +6,7 @@ const MOST = 10_000
 type Unsigned = ReturnType<Signer['unsign']>
 
 /** Signs ids as `@fastify/cookie` does, and remembers what was right: a client comes with the same cookie again and again. */
-export class RememberingSigner {
+export class CachingSigner {
   readonly #signer: Signer
   readonly #signed = new LRUCache<string, string>({ max: MOST })
   readonly #unsigned = new LRUCache<string, Unsigned>({ max: MOST })

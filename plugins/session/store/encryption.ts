@@ -1,7 +1,7 @@
 import { createCipheriv, createDecipheriv, createHmac, randomBytes } from 'node:crypto'
 
 /** Seals what is stored. A text that was sealed for one place cannot be opened in another. */
-export interface Cipher {
+export interface Encryption {
   seal (text: string, handle: string, name: string): string
   /** @returns undefined for what cannot be opened */
   open (sealed: string, handle: string, name: string): string | undefined
@@ -18,7 +18,7 @@ const TAG = 16
  * @param keys - 32 bytes each; the first one seals, all open
  * @returns undefined where there is none
  */
-export function createCipher (keys: readonly Buffer[]): Cipher | undefined {
+export function createEncryption (keys: readonly Buffer[]): Encryption | undefined {
   const keyOf = (key: Buffer, handle: string) => createHmac('sha256', key).update(`session ${handle}`).digest()
   const [first] = keys
   if (first === undefined) return undefined

@@ -2,7 +2,7 @@ import { isCluster, type RedisClient } from '../../shared/redis/client.js'
 import { onNode } from '../../shared/redis/cluster-nodes.js'
 import type { RedisGuard } from '../../shared/redis/guard.js'
 import { readScriptIn } from '../../shared/redis/script.js'
-import { mayAnswerSingly, turnOf, type Turn } from '../../shared/redis/micro-batch.js'
+import { mayAnswerSingly, microBatchOf, type MicroBatch } from '../../shared/redis/micro-batch.js'
 import { FIELDS, readScript } from './scripts.js'
 import type { StoredSession } from './store.js'
 
@@ -20,13 +20,13 @@ export class ReadBatch {
   readonly #client: RedisClient
   readonly #run: RedisGuard['run']
   // Undefined where each is read by itself: the keys of a Cluster lie on several nodes.
-  #turn: Turn | undefined
+  #turn: MicroBatch | undefined
   #waiters: Waiter[] = []
 
   constructor (client: RedisClient, run: RedisGuard['run']) {
     this.#client = client
     this.#run = run
-    this.#turn = isCluster(client) ? undefined : turnOf(client)
+    this.#turn = isCluster(client) ? undefined : microBatchOf(client)
   }
 
   read (key: string): Promise<StoredSession | undefined> {
@@ -43,7 +43,7 @@ export class ReadBatch {
     return sessionOf(await this.#run(() => onNode(this.#client, key, () => this.#client.hmget(key, ...FIELDS))))
   }
 
-  #flush (turn: Turn): void {
+  #flush (turn: MicroBatch): void {
     const waiters = this.#waiters
     this.#waiters = []
     if (waiters.length === 0) return

@@ -1,4 +1,4 @@
-import type { SessionCounts } from '../stats.js'
+import type { SessionStatsCounter } from '../stats.js'
 import { StoreUnavailableError, TooManySessionsError } from '../errors.js'
 import type { SessionStore, StoredInfo } from './store.js'
 
@@ -16,18 +16,18 @@ export interface UserLimit {
 type Run = <T>(operation: () => Promise<T>) => Promise<T>
 
 /** The sessions of users, who are told apart by digests. The index may name sessions that are gone: whoever finds one takes it out. */
-export class UserSessions {
+export class UserIndex {
   readonly #store: SessionStore
   readonly #run: Run
   readonly #limit: UserLimit
-  readonly #counts: SessionCounts
+  readonly #counts: SessionStatsCounter
   readonly #onEnd: (handle: string) => void
 
   /**
    * @param run - calls the store by the policy on failure
    * @param onEnd - called with each session that was destroyed
    */
-  constructor (store: SessionStore, run: Run, limit: UserLimit, counts: SessionCounts, onEnd: (handle: string) => void = () => {}) {
+  constructor (store: SessionStore, run: Run, limit: UserLimit, counts: SessionStatsCounter, onEnd: (handle: string) => void = () => {}) {
     this.#store = store
     this.#onEnd = onEnd
     this.#counts = counts

@@ -5,24 +5,24 @@ import { reasonOf, type PluginName } from '../plugin/errors.js'
 export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
 
 /** Who may read something: everyone, no one, clients on this machine, or the requests that a function allows. */
-export type Audience = boolean | 'loopback' | ((request: FastifyRequest) => boolean | Promise<boolean>)
+export type AccessRule = boolean | 'loopback' | ((request: FastifyRequest) => boolean | Promise<boolean>)
 
-/** What an option of the type {@link Audience} allows, for an error. */
-export const AUDIENCE_ALLOWED = "true, false, 'loopback' or a function of the request"
+/** What an option of the type {@link AccessRule} allows, for an error. */
+export const ACCESS_RULE_ALLOWED = "true, false, 'loopback' or a function of the request"
 
-export type Guard = (request: FastifyRequest) => boolean | Promise<boolean>
+export type AccessCheck = (request: FastifyRequest) => boolean | Promise<boolean>
 
-export function isAudience (value: unknown): value is Audience {
+export function isAccessRule (value: unknown): value is AccessRule {
   return typeof value === 'boolean' || value === 'loopback' || typeof value === 'function'
 }
 
-export function guardOf (plugin: PluginName, audience: Audience): Guard {
+export function accessCheckOf (plugin: PluginName, audience: AccessRule): AccessCheck {
   if (typeof audience === 'boolean') return () => audience
   return audience === 'loopback' ? isLocal : closedOnFailure(plugin, audience)
 }
 
 /** A function that throws must not fail a readiness probe. It shows nothing, and is logged once. */
-function closedOnFailure (plugin: PluginName, allows: Guard): Guard {
+function closedOnFailure (plugin: PluginName, allows: AccessCheck): AccessCheck {
   let isLogged = false
   return async request => {
     try {

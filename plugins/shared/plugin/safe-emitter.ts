@@ -4,7 +4,7 @@ import { callListener } from './call-listener.js'
 import { invalidArgumentError, unknownOptionError, type PluginName } from './errors.js'
 
 /** Calls those who listen to a plugin's events. A listener that throws or rejects is logged, and stops neither the others nor the plugin. */
-export class Listeners<Events extends object> {
+export class SafeEmitter<Events extends object> {
   readonly #emitter = new EventEmitter()
   readonly #plugin: PluginName
   readonly #log: FastifyBaseLogger

@@ -5,7 +5,7 @@ import { systemClock, type Clock } from '../plugin/clock.js'
 import { isOutage, type PluginName } from '../plugin/errors.js'
 
 /** Listens to what other instances publish. */
-export interface Feed {
+export interface ChannelSubscription {
   /** Whether every message is heard now. */
   readonly live: boolean
   /** Resolves when all is heard that had been published before the call. */
@@ -13,7 +13,7 @@ export interface Feed {
   close (): void
 }
 
-export interface FeedOptions {
+export interface ChannelSubscriptionOptions {
   client: RedisClient
   /** Whose it is, for the log. */
   plugin: PluginName
@@ -30,7 +30,7 @@ export interface FeedOptions {
 const RETRY_MS = 100
 
 /** Subscribes on a connection of its own, and again whenever that was lost. */
-export function followChannel ({ client, plugin, channel, log, without, onMessage, onGap, clock = systemClock }: FeedOptions): Feed {
+export function subscribeToChannel ({ client, plugin, channel, log, without, onMessage, onGap, clock = systemClock }: ChannelSubscriptionOptions): ChannelSubscription {
   let subscriber: Redis | undefined
   let live = false
   let warned = false

@@ -43,7 +43,7 @@ export interface CircuitOptions {
  * At most one probe is under way: against a server that hangs, a single one stays queued, and its late answer
  * is the news that the server is back. One that keeps coming and going is back when it has stayed for a while.
  */
-export class Circuit {
+export class CircuitBreaker {
   #options: CircuitOptions
   #clock: Clock
   #status: { -readonly [K in keyof CircuitStatus]: CircuitStatus[K] }

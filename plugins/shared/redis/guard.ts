@@ -1,5 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
-import { Circuit, type CircuitStatus } from './circuit-breaker.js'
+import { CircuitBreaker, type CircuitStatus } from './circuit-breaker.js'
 import { isCluster, type RedisClient } from './client.js'
 import { systemClock, type Clock } from '../plugin/clock.js'
 import { nodeAsked, NodeDownError, watchNodes, type ClusterNodes } from './cluster-nodes.js'
@@ -40,7 +40,7 @@ export interface RedisGuard {
   readonly circuit: CircuitStatus
   /** Whether all of Redis can be asked: false where the circuit is not closed, or a master of a Cluster does not answer. */
   readonly isWhole: boolean
-  /** See {@link Circuit.troubledAt}; of a Cluster also when a node came back last. */
+  /** See {@link CircuitBreaker.troubledAt}; of a Cluster also when a node came back last. */
   readonly troubledAt: number
   /**
    * How often a connection was lost. The client sends again what was under way, so a reply after that may be the reply to a command that was
@@ -58,7 +58,7 @@ export interface GuardOptions {
 }
 
 interface Watched {
-  circuit: Circuit
+  circuit: CircuitBreaker
   progress: Progress
   /** Of a Cluster. */
   nodes: ClusterNodes | undefined
@@ -157,7 +157,7 @@ const MESSAGES = {
 function watch (client: RedisClient, log: FastifyBaseLogger, clock: Clock): Watched {
   const progress = new Progress(clock)
   const nodes = watchNodes(client, log, DEFAULT_TIMEOUT_MS, progress, clock)
-  const circuit = new Circuit({
+  const circuit = new CircuitBreaker({
     clock,
     threshold: FAILURE_THRESHOLD,
     probeInterval: PROBE_INTERVAL_MS,

@@ -24,7 +24,7 @@ interface Call {
  * What is asked of one server in one turn of the event loop, by whichever plugin: at the turn's end it travels together, as
  * one write to its socket. (Not by the client's own pipeline: that would wait another turn.)
  */
-export class Turn {
+export class MicroBatch {
   readonly #client: Redis
   #endings: Array<() => void> = []
   #calls: Call[] | undefined
@@ -95,11 +95,11 @@ export function mayAnswerSingly (error: unknown): boolean {
   return error instanceof Error && /CROSSSLOT|^NOPERM|^ERR unknown/i.test(error.message)
 }
 
-const turns = new WeakMap<Redis, Turn>()
+const turns = new WeakMap<Redis, MicroBatch>()
 
 /** The turns of a client, which all who use it share. */
-export function turnOf (client: Redis): Turn {
-  const turn = turns.get(client) ?? new Turn(client)
+export function microBatchOf (client: Redis): MicroBatch {
+  const turn = turns.get(client) ?? new MicroBatch(client)
   turns.set(client, turn)
   return turn
 }

@@ -1,5 +1,5 @@
 import type { Redis } from 'ioredis'
-import type { Circuit } from './circuit-breaker.js'
+import type { CircuitBreaker } from './circuit-breaker.js'
 import type { Watch } from './deadline.js'
 import type { Connection, Progress } from './progress.js'
 
@@ -40,14 +40,14 @@ export class Impatience implements Watch {
  */
 export class Patience implements Watch {
   readonly #progress: Progress
-  readonly #circuit: Circuit
+  readonly #circuit: CircuitBreaker
   readonly #connectionOf: ConnectionOf
   #connection: Connection | undefined
   #moves = 0
   #extension: number
 
   /** @param before - what the same operation has waited for already, before it was repeated */
-  constructor (progress: Progress, circuit: Circuit, connectionOf: ConnectionOf, before?: Patience) {
+  constructor (progress: Progress, circuit: CircuitBreaker, connectionOf: ConnectionOf, before?: Patience) {
     this.#progress = progress
     this.#circuit = circuit
     this.#connectionOf = connectionOf
@@ -93,10 +93,10 @@ export class Patience implements Watch {
 export class ProbeWatch implements Watch {
   readonly #progress: Progress
   readonly #client: Redis
-  readonly #circuit: Circuit
+  readonly #circuit: CircuitBreaker
   isLate = false
 
-  constructor (progress: Progress, circuit: Circuit, client: Redis) {
+  constructor (progress: Progress, circuit: CircuitBreaker, client: Redis) {
     this.#progress = progress
     this.#circuit = circuit
     this.#client = client

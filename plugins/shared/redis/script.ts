@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import type { RedisClient } from './client.js'
 import { systemClock, type Clock } from '../plugin/clock.js'
 import { onNode } from './cluster-nodes.js'
-import type { Turn } from './micro-batch.js'
+import type { MicroBatch } from './micro-batch.js'
 
 /** A Lua script and the digest it is called by. */
 export interface Script {
@@ -68,7 +68,7 @@ export function runScript (
 }
 
 /** Runs a script that only reads, as {@link runScriptIn} does: what keeps writes waiting, a failover for one, does not keep it. Since Redis 7. */
-export function readScriptIn (turn: Turn, script: Script, keys: readonly string[]): Promise<unknown> {
+export function readScriptIn (turn: MicroBatch, script: Script, keys: readonly string[]): Promise<unknown> {
   return byDigestOrText(
     () => turn.ask(on => on.evalsha_ro(script.sha1, keys.length, ...keys)),
     () => turn.ask(on => on.eval_ro(script.lua, keys.length, ...keys)))
@@ -76,7 +76,7 @@ export function readScriptIn (turn: Turn, script: Script, keys: readonly string[
 
 /** As {@link runScript}, together with what else is asked at the end of a turn. */
 export function runScriptIn (
-  turn: Turn, script: Script, keys: readonly string[], args: ReadonlyArray<string | number>, clock: Clock = systemClock
+  turn: MicroBatch, script: Script, keys: readonly string[], args: ReadonlyArray<string | number>, clock: Clock = systemClock
 ): Promise<unknown> {
   const time = timeFor(script, clock)
   return byDigestOrText(

@@ -3,7 +3,7 @@ import { readOptions } from '../plugin/option-reader.js'
 import { compareIds, idAfter } from './stream-ids.js'
 
 /** Where dead letters lie, in partitions; `S` has an id that is unique and in order within its partition. */
-export interface LetterStore<S extends { id: string }> {
+export interface DeadLetterStore<S extends { id: string }> {
   plugin: PluginName
   partitions: number
   size (partition: number): Promise<number>
@@ -21,14 +21,14 @@ export interface DeadLetters<L> {
    * @param options.count - the most, 1 to 1,000, default 100
    * @param options.after - the last one's id of the page before
    */
-  list (options?: LetterPage): Promise<L[]>
+  list (options?: DeadLetterPage): Promise<L[]>
   /** Has them done anew. @param ids - default all that there are now @returns how many */
   replay (ids?: readonly string[]): Promise<number>
   /** Forgets them. @param ids - default all that there are now @returns how many there were */
   discard (ids?: readonly string[]): Promise<number>
 }
 
-export interface LetterPage {
+export interface DeadLetterPage {
   /** The most, 1 to 1,000. @default 100 */
   count?: number | undefined
   /** The last one's id of the page before. */
@@ -46,7 +46,7 @@ const ID = /^(\d{1,16}-\d{1,16})\.(\d{1,2})$/
  * @param read - makes what is listed of what is stored
  */
 export function createDeadLetters<S extends { id: string }, L> (
-  { plugin, partitions, size, list, replay, discard }: LetterStore<S>, read: (letter: S, partition: number) => L
+  { plugin, partitions, size, list, replay, discard }: DeadLetterStore<S>, read: (letter: S, partition: number) => L
 ): DeadLetters<L> {
   const indices = Array.from({ length: partitions }, (_, index) => index)
 

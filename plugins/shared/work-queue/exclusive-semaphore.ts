@@ -1,5 +1,5 @@
 /** Lets many through at a time, or one alone; first come, first served. */
-export class Gate {
+export class ExclusiveSemaphore {
   readonly #most: number
   #inside = 0
   #isAlone = false

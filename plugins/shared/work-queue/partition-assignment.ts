@@ -1,7 +1,7 @@
 import { sleep, type Clock, type Timer } from '../plugin/clock.js'
 
 /** A part of some work, on which one instance at a time works by a lease. */
-export interface Share {
+export interface AssignedPartition {
   readonly isOwned: boolean
   /** Takes the lease if nobody has it. */
   tryOwn (token: string): Promise<void>
@@ -12,7 +12,7 @@ export interface Share {
   abandon (): void
 }
 
-export interface SharesOptions<S extends Share> {
+export interface PartitionAssignmentOptions<S extends AssignedPartition> {
   all: readonly S[]
   /** A UUID. */
   instance: string
@@ -39,15 +39,15 @@ const TICKS_PER_LEASE = 5
  * Has this instance's part of the shares. Each instance tells that it lives, takes shares that are free up to an
  * equal number of all that live (rounded up, so that there is always one for each share), and gives one back while it has more.
  */
-export class Shares<S extends Share> {
+export class PartitionAssignment<S extends AssignedPartition> {
   readonly all: readonly S[]
-  readonly #options: SharesOptions<S>
+  readonly #options: PartitionAssignmentOptions<S>
   #timer: Timer | undefined
   #ticking: Promise<void> | undefined
   #isClosed = false
   #terms = 0
 
-  constructor (options: SharesOptions<S>) {
+  constructor (options: PartitionAssignmentOptions<S>) {
     this.#options = options
     this.all = options.all
     this.look(0)

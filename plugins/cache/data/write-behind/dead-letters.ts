@@ -2,7 +2,7 @@ import { createDeadLetters, type DeadLetters } from '../../../shared/work-queue/
 import type { Cached } from '../jsonify.js'
 import type { ResolvedWriteBehindOptions } from './options.js'
 import { timeOfId } from '../../../shared/work-queue/stream-ids.js'
-import type { BehindStore, StoredDeadLetter } from './store.js'
+import type { WriteBehindStore, StoredDeadLetter } from './store.js'
 
 /** A write that was given up. */
 export interface DeadLetter<T> {
@@ -21,7 +21,7 @@ export interface DeadLetter<T> {
   diedAt: number
 }
 
-export function createLetters<T> (store: BehindStore, { partitions, maxBacklog }: ResolvedWriteBehindOptions<T>, decode: (bytes: Buffer) => T): DeadLetters<DeadLetter<T>> {
+export function createWriteDeadLetters<T> (store: WriteBehindStore, { partitions, maxBacklog }: ResolvedWriteBehindOptions<T>, decode: (bytes: Buffer) => T): DeadLetters<DeadLetter<T>> {
   return createDeadLetters<StoredDeadLetter, DeadLetter<T>>({
     plugin: 'cache',
     partitions,
@@ -29,8 +29,8 @@ export function createLetters<T> (store: BehindStore, { partitions, maxBacklog }
     list: store.deadLetters,
     replay: (partition, ids) => store.replay(partition, ids, maxBacklog),
     discard: store.discard
-  }, ({ id, writeId, key, value, reason, given }, partition) => {
-    const letter = { id: `${id}.${partition}`, writeId: `${writeId}.${partition}`, key, reason, attempts: given, diedAt: timeOfId(id) }
+  }, ({ id, writeId, key, value, reason, deliveryCount }, partition) => {
+    const letter = { id: `${id}.${partition}`, writeId: `${writeId}.${partition}`, key, reason, attempts: deliveryCount, diedAt: timeOfId(id) }
     try {
       return { ...letter, value: decode(value) as Cached<T> }
     } catch {

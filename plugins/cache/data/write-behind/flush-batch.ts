@@ -2,11 +2,11 @@ import type { Clock } from '../../../shared/plugin/clock.js'
 import { withDeadline } from '../../../shared/redis/deadline.js'
 import type { Lease } from '../../../shared/work-queue/lease.js'
 import { timeOfId } from '../../../shared/work-queue/stream-ids.js'
-import type { Taken } from './write-queue.js'
+import type { QueuedWrite } from './write-queue.js'
 import type { ResolvedWriteBehindOptions, Write } from './options.js'
 
 /** Gives writes to the source, and tells it to stop when the lease is lost or the time is over. */
-export async function callSource<T> (
+export async function flushBatch<T> (
   { write, hardTimeout }: ResolvedWriteBehindOptions<T>, lease: Lease, batch: ReadonlyArray<Write<T>>, clock: Clock
 ): Promise<void> {
   const stop = new AbortController()
@@ -29,6 +29,6 @@ export async function isOutageOf<T> ({ isOutage, hardTimeout }: ResolvedWriteBeh
   return Boolean(await withDeadline(asked, hardTimeout, () => new Error(`no result within ${hardTimeout} ms`), clock))
 }
 
-export function toWrite<T> ({ id, key, value, given }: Taken<T>, partition: number): Write<T> {
-  return { id: `${id}.${partition}`, key, value: value as T, attempt: given + 1, acceptedAt: timeOfId(id) }
+export function toWrite<T> ({ id, key, value, deliveryCount }: QueuedWrite<T>, partition: number): Write<T> {
+  return { id: `${id}.${partition}`, key, value: value as T, attempt: deliveryCount + 1, acceptedAt: timeOfId(id) }
 }

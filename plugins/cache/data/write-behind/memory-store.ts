@@ -1,6 +1,6 @@
 import { steadyTime, systemClock, type Clock } from '../../../shared/plugin/clock.js'
 import { compareIds, createIds } from '../../../shared/work-queue/stream-ids.js'
-import type { BehindStore, StoredDeadLetter, StoredWrite } from './store.js'
+import type { WriteBehindStore, StoredDeadLetter, StoredWrite } from './store.js'
 
 interface Lease {
   token: string
@@ -16,7 +16,7 @@ interface Partition {
 }
 
 /** Keeps accepted writes in this process: they end with it. */
-export function createBehindMemory (partitions: number, clock: Clock = systemClock): BehindStore {
+export function createMemoryWriteBehindStore (partitions: number, clock: Clock = systemClock): WriteBehindStore {
   const all = Array.from({ length: partitions }, (): Partition => ({ lease: undefined, waiting: [], taken: new Map(), dead: [] }))
   const instances = new Map<string, number>()
   let fence = 0
@@ -46,16 +46,16 @@ export function createBehindMemory (partitions: number, clock: Clock = systemClo
       const { waiting } = at(index)
       if (waiting.length >= most) return undefined
       const id = nextId()
-      waiting.push({ id, key, value, given: 0 })
+      waiting.push({ id, key, value, deliveryCount: 0 })
       return { id, backlog: waiting.length }
     },
-    async alive (instance, ms) {
+    async heartbeat (instance, ms) {
       const now = clock.monotonic()
       for (const [each, until] of instances) if (until <= now) instances.delete(each)
       instances.set(instance, now + ms)
       return instances.size
     },
-    async leave (instance) { instances.delete(instance) },
+    async deregister (instance) { instances.delete(instance) },
 
     async acquire (index, token, ms) {
       const partition = at(index)
@@ -91,18 +91,18 @@ export function createBehindMemory (partitions: number, clock: Clock = systemClo
       partition?.taken.set(id, given)
       return partition !== undefined
     },
-    async done (index, token, ids) {
+    async ack (index, token, ids) {
       const partition = held(index, token)
       if (partition) remove(partition, ids)
       return partition !== undefined
     },
-    async bury (index, token, id, { reason, given, covered, most }) {
+    async deadLetter (index, token, id, { reason, given, covered, most }) {
       const partition = held(index, token)
       if (partition === undefined) return undefined
       const write = partition.waiting.find(each => each.id === id)
       remove(partition, [id, ...covered])
       if (write === undefined) return 0
-      partition.dead.push({ id: nextId(), writeId: id, key: write.key, value: write.value, reason, given })
+      partition.dead.push({ id: nextId(), writeId: id, key: write.key, value: write.value, reason, deliveryCount: given })
       return partition.dead.splice(0, Math.max(0, partition.dead.length - most)).length
     },
 
@@ -121,7 +121,7 @@ export function createBehindMemory (partitions: number, clock: Clock = systemClo
         const found = partition.dead.find(each => each.id === id)
         if (partition.waiting.length >= most) break
         if (found === undefined) continue
-        partition.waiting.push({ id: nextId(), key: found.key, value: found.value, given: 0 })
+        partition.waiting.push({ id: nextId(), key: found.key, value: found.value, deliveryCount: 0 })
         partition.dead = partition.dead.filter(each => each !== found)
         count++
       }

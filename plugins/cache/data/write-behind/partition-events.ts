@@ -1,5 +1,5 @@
 /** What a partition's writer tells of. */
-export interface PartitionEvents {
+export interface WritePartitionEvents {
   /** The store could not be asked, or can be again. */
   store (error: Error | undefined): void
   /** The source is out of reach, or takes something again. */

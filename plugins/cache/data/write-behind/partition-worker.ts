@@ -2,25 +2,25 @@ import type { Clock } from '../../../shared/plugin/clock.js'
 import { reasonOf, toError } from '../../../shared/plugin/errors.js'
 import { backoffMs } from '../../../shared/plugin/backoff.js'
 import { MAX_TIMER_MS } from '../../../shared/plugin/duration.js'
-import type { Gate } from '../../../shared/work-queue/exclusive-semaphore.js'
+import type { ExclusiveSemaphore } from '../../../shared/work-queue/exclusive-semaphore.js'
 import { Lease } from '../../../shared/work-queue/lease.js'
 import { RELEASE_MS } from '../../../shared/work-queue/partition-assignment.js'
-import type { PartitionEvents } from './partition-events.js'
-import { Line, type Taken } from './write-queue.js'
+import type { WritePartitionEvents } from './partition-events.js'
+import { WriteQueue, type QueuedWrite } from './write-queue.js'
 import type { ResolvedWriteBehindOptions } from './options.js'
-import { callSource, isOutageOf, toWrite } from './flush-batch.js'
-import type { BehindStore, StoredWrite } from './store.js'
+import { flushBatch, isOutageOf, toWrite } from './flush-batch.js'
+import type { WriteBehindStore, StoredWrite } from './store.js'
 
-export interface PartitionOptions<T> {
-  store: BehindStore
+export interface PartitionWorkerOptions<T> {
+  store: WriteBehindStore
   index: number
   options: ResolvedWriteBehindOptions<T>
   /** Milliseconds. */
   lease: number
   decode: (bytes: Buffer) => T
   /** One for all partitions of a process. */
-  gate: Gate
-  events: PartitionEvents
+  gate: ExclusiveSemaphore
+  events: WritePartitionEvents
   clock: Clock
 }
 
@@ -37,10 +37,10 @@ const MAX_REASON_LENGTH = 500
 class LeaseLost extends Error {}
 
 /** Writes what lies in one partition to the source, while it has its lease. */
-export class Partition<T> {
-  readonly #options: PartitionOptions<T>
+export class PartitionWorker<T> {
+  readonly #options: PartitionWorkerOptions<T>
   readonly #clock: Clock
-  #line: Line<T>
+  #line: WriteQueue<T>
   readonly #mostHeld: number
   #lease: Lease | undefined
   #working: Promise<void> | undefined
@@ -59,10 +59,10 @@ export class Partition<T> {
   #outages = 0
   #wake = (): void => {}
 
-  constructor (options: PartitionOptions<T>) {
+  constructor (options: PartitionWorkerOptions<T>) {
     this.#options = options
     this.#clock = options.clock
-    this.#line = new Line(options.options.latest)
+    this.#line = new WriteQueue(options.options.latest)
     this.#page = options.options.batch
     this.#mostHeld = Math.max(options.options.batch * MOST_BATCHES, LEAST_HELD)
   }
@@ -122,7 +122,7 @@ export class Partition<T> {
     const { store, index, events } = this.#options
     const { signal } = lease
     signal.addEventListener('abort', () => this.#wake())
-    this.#line = new Line(this.#options.options.latest)
+    this.#line = new WriteQueue(this.#options.options.latest)
     this.#done = []
     this.#loaded = 'nothing'
     this.#isFlushing = true
@@ -165,7 +165,7 @@ export class Partition<T> {
     }
     if (this.#line.doomed !== undefined) return true
     if (writes.length === 0 || !lease.isCertain) return false
-    await this.#options.gate.run(writes.some(({ isSuspect }) => isSuspect), () => this.#give(lease, writes))
+    await this.#options.gate.run(writes.some(({ isPoisonSuspect }) => isPoisonSuspect), () => this.#give(lease, writes))
     return true
   }
 
@@ -174,17 +174,17 @@ export class Partition<T> {
     const { store, index, options: { retries }, events } = this.#options
     const isNew = this.#loaded === 'nothing'
     const count = this.#page
-    const line = new Line<T>(this.#options.options.latest)
+    const line = new WriteQueue<T>(this.#options.options.latest)
     let redelivered = 0
     for (let after: string | undefined; ;) {
       const page = own(await store.pending(index, lease.token, after, count))
       for (const stored of page) {
         const known = this.#line.find(stored.id)
-        const write = known ?? this.#decode(stored, isNew ? stored.given : 0)
-        write.covered.length = 0
+        const write = known ?? this.#decode(stored, isNew ? stored.deliveryCount : 0)
+        write.superseded.length = 0
         if (isNew) redelivered++
-        if (isNew) write.isSuspect = write.given >= LEAST_GIVEN
-        if (isNew && write.given > Math.max(retries, LEAST_GIVEN)) write.doomed ??= `given ${write.given} times without an outcome`
+        if (isNew) write.isPoisonSuspect = write.deliveryCount >= LEAST_GIVEN
+        if (isNew && write.deliveryCount > Math.max(retries, LEAST_GIVEN)) write.deadReason ??= `given ${write.deliveryCount} times without an outcome`
         line.push(write)
       }
       after = page.at(-1)?.id
@@ -208,15 +208,15 @@ export class Partition<T> {
     this.#flushAt = this.#clock.monotonic() + flushEvery
   }
 
-  async #give (lease: Lease, writes: ReadonlyArray<Taken<T>>): Promise<void> {
+  async #give (lease: Lease, writes: ReadonlyArray<QueuedWrite<T>>): Promise<void> {
     const { store, index, options, events } = this.#options
     const [first] = writes
     // Told before: it may be what ends the process.
-    const isMarked = first === undefined || first.given === 0 || await store.mark(index, lease.token, first.id, first.given + 1)
+    const isMarked = first === undefined || first.deliveryCount === 0 || await store.mark(index, lease.token, first.id, first.deliveryCount + 1)
     if (!isMarked) throw new LeaseLost()
     if (!lease.isCertain) return
     try {
-      await callSource(options, lease, writes.map(write => toWrite(write, index)), this.#clock)
+      await flushBatch(options, lease, writes.map(write => toWrite(write, index)), this.#clock)
     } catch (error) {
       const isOutage = await isOutageOf(options, error, this.#clock).catch((failure: unknown) => {
         events.unjudged(toError(failure))
@@ -227,7 +227,7 @@ export class Partition<T> {
     this.#outages = 0
     events.source(undefined)
     this.#line.remove(writes)
-    const covered = writes.flatMap(write => write.covered)
+    const covered = writes.flatMap(write => write.superseded)
     events.count('written', writes.length)
     events.count('superseded', covered.length)
     // The older first: what is left if this is cut short is never older than what is gone.
@@ -235,7 +235,7 @@ export class Partition<T> {
     await this.#acknowledge(lease)
   }
 
-  #failed (writes: ReadonlyArray<Taken<T>>, error: Error, isOutage: boolean): void {
+  #failed (writes: ReadonlyArray<QueuedWrite<T>>, error: Error, isOutage: boolean): void {
     const { options: { retries, backoff }, events } = this.#options
     events.failed(error, writes.length)
     if (isOutage) {
@@ -244,36 +244,36 @@ export class Partition<T> {
       return
     }
     this.#outages = 0
-    for (const write of writes) write.given++
+    for (const write of writes) write.deliveryCount++
     // Of several nobody knows which one it was: each is given alone, at once.
     if (writes.length > 1) return
     for (const write of writes) {
-      if (write.given > retries) write.doomed = error.message
-      else write.retryAt = this.#clock.monotonic() + backoffMs(write.given, backoff)
+      if (write.deliveryCount > retries) write.deadReason = error.message
+      else write.retryAt = this.#clock.monotonic() + backoffMs(write.deliveryCount, backoff)
     }
   }
 
   async #acknowledge (lease: Lease): Promise<void> {
     const { store, index } = this.#options
-    if (!await store.done(index, lease.token, this.#done)) throw new LeaseLost()
+    if (!await store.ack(index, lease.token, this.#done)) throw new LeaseLost()
     this.#done = []
   }
 
-  async #bury (lease: Lease, write: Taken<T>): Promise<void> {
+  async #bury (lease: Lease, write: QueuedWrite<T>): Promise<void> {
     const { store, index, options: { maxDeadLetters: most }, events } = this.#options
-    const { id, key, given, covered } = write
-    const reason = (write.doomed ?? '').slice(0, MAX_REASON_LENGTH)
-    const dropped = own(await store.bury(index, lease.token, id, { reason, given, covered, most }))
+    const { id, key, deliveryCount, superseded } = write
+    const reason = (write.deadReason ?? '').slice(0, MAX_REASON_LENGTH)
+    const dropped = own(await store.deadLetter(index, lease.token, id, { reason, given: deliveryCount, covered: superseded, most }))
     this.#line.remove([write])
-    events.died({ id, key, reason, given }, dropped)
+    events.died({ id, key, reason, given: deliveryCount }, dropped)
   }
 
-  #decode ({ id, key, value: bytes }: StoredWrite, given: number): Taken<T> {
-    const write = { id, key, given, isSuspect: false, retryAt: 0, covered: [] }
+  #decode ({ id, key, value: bytes }: StoredWrite, deliveryCount: number): QueuedWrite<T> {
+    const write = { id, key, deliveryCount, isPoisonSuspect: false, retryAt: 0, superseded: [] }
     try {
-      return { ...write, value: this.#options.decode(bytes), doomed: undefined }
+      return { ...write, value: this.#options.decode(bytes), deadReason: undefined }
     } catch (error) {
-      return { ...write, value: undefined, doomed: `cannot be read: ${reasonOf(error)}` }
+      return { ...write, value: undefined, deadReason: `cannot be read: ${reasonOf(error)}` }
     }
   }
 

@@ -1,14 +1,14 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Clock } from '../../../shared/plugin/clock.js'
-import { Gate } from '../../../shared/work-queue/exclusive-semaphore.js'
-import { Shares } from '../../../shared/work-queue/partition-assignment.js'
+import { ExclusiveSemaphore } from '../../../shared/work-queue/exclusive-semaphore.js'
+import { PartitionAssignment } from '../../../shared/work-queue/partition-assignment.js'
 import type { ResolvedWriteBehindOptions } from './options.js'
-import type { PartitionEvents } from './partition-events.js'
-import { Partition } from './partition-worker.js'
-import type { BehindStore } from './store.js'
+import type { WritePartitionEvents } from './partition-events.js'
+import { PartitionWorker } from './partition-worker.js'
+import type { WriteBehindStore } from './store.js'
 
 /** What this process did, since its start. */
-export interface BehindCounts {
+export interface WriteBehindCounts {
   accepted: number
   /** Writes that were not accepted as the backlog was full. */
   refused: number
@@ -24,9 +24,9 @@ export interface BehindCounts {
   dropped: number
 }
 
-export interface BehindWorkerOptions<T> {
+export interface PartitionWorkersOptions<T> {
   name: string
-  store: BehindStore
+  store: WriteBehindStore
   options: ResolvedWriteBehindOptions<T>
   decode: (bytes: Buffer) => T
   log: FastifyBaseLogger
@@ -38,27 +38,27 @@ export interface BehindWorkerOptions<T> {
 const TICKS = -1
 
 /** Has this instance's part of the partitions. */
-export class BehindWorker<T> {
-  readonly counts: BehindCounts = { accepted: 0, refused: 0, written: 0, superseded: 0, failed: 0, redelivered: 0, died: 0, dropped: 0 }
-  readonly #options: BehindWorkerOptions<T>
-  readonly #shares: Shares<Partition<T>>
+export class PartitionWorkers<T> {
+  readonly counts: WriteBehindCounts = { accepted: 0, refused: 0, written: 0, superseded: 0, failed: 0, redelivered: 0, died: 0, dropped: 0 }
+  readonly #options: PartitionWorkersOptions<T>
+  readonly #shares: PartitionAssignment<PartitionWorker<T>>
   /** Who cannot ask the store, and who cannot reach the source. */
   readonly #without = { store: new Set<number>(), source: new Set<number>() }
 
-  constructor (options: BehindWorkerOptions<T>) {
+  constructor (options: PartitionWorkersOptions<T>) {
     this.#options = options
     const { store, options: given, decode, lease, instance, clock } = options
-    const gate = new Gate()
+    const gate = new ExclusiveSemaphore()
     const all = Array.from({ length: given.partitions }, (_, index) =>
-      new Partition({ store, index, gate, options: given, lease, decode, events: this.#eventsOf(index), clock }))
-    this.#shares = new Shares({ all, lease, instance, alive: store.alive, leave: store.leave, onTick: error => this.#note('store', TICKS, error), clock })
+      new PartitionWorker({ store, index, gate, options: given, lease, decode, events: this.#eventsOf(index), clock }))
+    this.#shares = new PartitionAssignment({ all, lease, instance, alive: store.heartbeat, leave: store.deregister, onTick: error => this.#note('store', TICKS, error), clock })
   }
 
-  get partitions (): ReadonlyArray<Partition<T>> {
+  get partitions (): ReadonlyArray<PartitionWorker<T>> {
     return this.#shares.all
   }
 
-  get owned (): Array<Partition<T>> {
+  get owned (): Array<PartitionWorker<T>> {
     return this.#shares.owned
   }
 
@@ -67,7 +67,7 @@ export class BehindWorker<T> {
     await this.#shares.close(ms)
   }
 
-  #eventsOf (index: number): PartitionEvents {
+  #eventsOf (index: number): WritePartitionEvents {
     const { name, log } = this.#options
     return {
       store: error => this.#note('store', index, error),

@@ -4,8 +4,8 @@ import { keySpace } from '../../../shared/plugin/keys.js'
 import { acquireScript, aliveScript, renewScript } from '../../../shared/work-queue/lease-scripts.js'
 import { runScript, runScriptForBytes } from '../../../shared/redis/script.js'
 import { idAfter } from '../../../shared/work-queue/stream-ids.js'
-import { addScript, buryScript, discardScript, doneScript, markScript, pendingScript, replayScript, stateScript, takeScript } from './scripts.js'
-import type { BehindStore, StoredDeadLetter, StoredWrite } from './store.js'
+import { addScript, deadLetterScript, discardScript, ackScript, markScript, pendingScript, replayScript, stateScript, takeScript } from './scripts.js'
+import type { WriteBehindStore, StoredDeadLetter, StoredWrite } from './store.js'
 
 type Run = <T>(operation: () => Promise<T>) => Promise<T>
 
@@ -17,7 +17,7 @@ type Run = <T>(operation: () => Promise<T>) => Promise<T>
  * @param run - calls Redis by the policy on failure
  * @param clock - the time of scripts
  */
-export function createBehindRedis (client: RedisClient, prefix: string, name: string, run: Run, clock: Clock = systemClock): BehindStore {
+export function createRedisWriteBehindStore (client: RedisClient, prefix: string, name: string, run: Run, clock: Clock = systemClock): WriteBehindStore {
   const space = keySpace(prefix, 'cache', 'behind')
   const instances = `${space}{${name}}:instances`
   const key = (partition: number, what: 'stream' | 'owner' | 'fence' | 'dead') => `${space}{${name}.${partition}}:${what}`
@@ -31,8 +31,8 @@ export function createBehindRedis (client: RedisClient, prefix: string, name: st
       const [id, backlog] = listOf(reply)
       return { id: String(id), backlog: Number(backlog) }
     },
-    alive: async (instance, ms) => Number(await run(() => runScript(client, aliveScript, [instances], [instance, ms], clock))),
-    async leave (instance) { await run(() => client.zrem(instances, instance)) },
+    heartbeat: async (instance, ms) => Number(await run(() => runScript(client, aliveScript, [instances], [instance, ms], clock))),
+    async deregister (instance) { await run(() => client.zrem(instances, instance)) },
 
     async acquire (partition, token, ms) {
       const fence = await run(() => runScript(client, acquireScript, [key(partition, 'owner'), key(partition, 'fence')], [token, ms], clock))
@@ -58,10 +58,10 @@ export function createBehindRedis (client: RedisClient, prefix: string, name: st
       return reply === null ? undefined : listOf(reply).map(writeOf)
     },
     mark: async (partition, token, id, given) => await run(() => runScript(client, markScript, ofStream(partition), [token, id, given])) === 1,
-    done: async (partition, token, ids) => await run(() => runScript(client, doneScript, ofStream(partition), [token, ...ids])) === 1,
-    async bury (partition, token, id, { reason, given, covered, most }) {
+    ack: async (partition, token, ids) => await run(() => runScript(client, ackScript, ofStream(partition), [token, ...ids])) === 1,
+    async deadLetter (partition, token, id, { reason, given, covered, most }) {
       const keys = [...ofStream(partition), key(partition, 'dead')]
-      const dropped = await run(() => runScript(client, buryScript, keys, [token, id, reason, given, most, ...covered], clock))
+      const dropped = await run(() => runScript(client, deadLetterScript, keys, [token, id, reason, given, most, ...covered], clock))
       return dropped === null ? undefined : Number(dropped)
     },
 
@@ -83,11 +83,11 @@ function listOf (reply: unknown): unknown[] {
 
 function writeOf (reply: unknown): StoredWrite {
   const [id, key, value, given] = listOf(reply)
-  return { id: String(id), key: String(key), value: bytesOf(value), given: Number(given) }
+  return { id: String(id), key: String(key), value: bytesOf(value), deliveryCount: Number(given) }
 }
 
 function deadLetterOf ([id, [, key, , value, , writeId, , reason, , given]]: [Buffer, Buffer[]]): StoredDeadLetter {
-  return { id: String(id), writeId: String(writeId), key: String(key), value: bytesOf(value), reason: String(reason), given: Number(given) }
+  return { id: String(id), writeId: String(writeId), key: String(key), value: bytesOf(value), reason: String(reason), deliveryCount: Number(given) }
 }
 
 function bytesOf (value: unknown): Buffer {

@@ -96,7 +96,7 @@ return 1
  * ARGV     token, ids
  * reply    1, or 0 where the lease is lost
  */
-export const doneScript = lua`
+export const ackScript = lua`
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 for i = 2, #ARGV do
   redis.call('XACK', KEYS[1], '${GROUP}', ARGV[i])
@@ -113,7 +113,7 @@ return 1
  * ARGV     token, id, reason, how often it was given, how many dead letters are kept, ids of older writes in whose place it stood
  * reply    how many older ones went; nil where the lease is lost
  */
-export const buryScript = timedLua`
+export const deadLetterScript = timedLua`
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return nil end
 redis.call('XACK', KEYS[1], '${GROUP}', ARGV[2])
 local entry = redis.call('XRANGE', KEYS[1], ARGV[2], ARGV[2])[1]

@@ -5,7 +5,7 @@ export interface StoredWrite {
   readonly key: string
   readonly value: Buffer
   /** How often it may have been given, as far as the store knows. */
-  readonly given: number
+  readonly deliveryCount: number
 }
 
 export interface StoredDeadLetter {
@@ -16,11 +16,11 @@ export interface StoredDeadLetter {
   readonly key: string
   readonly value: Buffer
   readonly reason: string
-  readonly given: number
+  readonly deliveryCount: number
 }
 
 /** Of one partition. */
-export interface PartitionState {
+export interface WritePartitionState {
   backlog: number
   deadLetters: number
   /** Ids of the oldest and of the newest write; undefined where there is none. */
@@ -34,12 +34,12 @@ export interface PartitionState {
  * Where accepted writes wait, in partitions. One instance at a time may work on a partition: the one that holds its lease.
  * What a holder does says `undefined` or `false` where the lease is not its own any more; then nothing was done.
  */
-export interface BehindStore {
+export interface WriteBehindStore {
   /** @returns undefined where `most` writes wait already */
   add (partition: number, key: string, value: Buffer, most: number): Promise<{ id: string, backlog: number } | undefined>
   /** Tells that an instance lives for `ms` more. @returns how many do */
-  alive (instance: string, ms: number): Promise<number>
-  leave (instance: string): Promise<void>
+  heartbeat (instance: string, ms: number): Promise<number>
+  deregister (instance: string): Promise<void>
 
   /** @returns the fence, or undefined where somebody else has the lease */
   acquire (partition: number, token: string, ms: number): Promise<number | undefined>
@@ -52,16 +52,16 @@ export interface BehindStore {
   take (partition: number, token: string, count: number): Promise<StoredWrite[] | undefined>
   /** Has the store know how often a write was given. */
   mark (partition: number, token: string, id: string, given: number): Promise<boolean>
-  done (partition: number, token: string, ids: readonly string[]): Promise<boolean>
+  ack (partition: number, token: string, ids: readonly string[]): Promise<boolean>
   /**
    * Makes a dead letter of a write.
    *
    * @param covered - older writes of its key, in whose place it stood
    * @returns how many older dead letters had to go
    */
-  bury (partition: number, token: string, id: string, letter: { reason: string, given: number, covered: readonly string[], most: number }): Promise<number | undefined>
+  deadLetter (partition: number, token: string, id: string, letter: { reason: string, given: number, covered: readonly string[], most: number }): Promise<number | undefined>
 
-  state (partition: number): Promise<PartitionState>
+  state (partition: number): Promise<WritePartitionState>
   /** @param from - an id, or `-`: the first one */
   deadLetters (partition: number, from: string, count: number): Promise<StoredDeadLetter[]>
   /** Makes writes of dead letters, in this order, until `most` wait. @returns how many */

@@ -10,17 +10,17 @@ import { CircuitOpenError } from '../../../shared/redis/guard.js'
 import { partitionOf } from '../../../shared/plugin/keys.js'
 import { readOptions } from '../../../shared/plugin/option-reader.js'
 import { compareIds, timeOfId } from '../../../shared/work-queue/stream-ids.js'
-import { createLetters, type DeadLetter } from './dead-letters.js'
-import { createBehindMemory } from './memory-store.js'
+import { createWriteDeadLetters, type DeadLetter } from './dead-letters.js'
+import { createMemoryWriteBehindStore } from './memory-store.js'
 import { checkWriteKey, resolveWriteBehind, type ResolvedWriteBehindOptions, type WriteBehindOptions } from './options.js'
-import { createBehindRedis } from './redis-store.js'
-import type { BehindStore } from './store.js'
-import { BehindWorker, type BehindCounts } from './partition-workers.js'
+import { createRedisWriteBehindStore } from './redis-store.js'
+import type { WriteBehindStore } from './store.js'
+import { PartitionWorkers, type WriteBehindCounts } from './partition-workers.js'
 import { json, toBytes, type Serializer } from '../serializer.js'
 import { BacklogFullError, FlushIncompleteError, NotAcceptedError, UncertainError } from '../../errors.js'
 
 /** Numbers of the store, and since the start of this process what it did itself. */
-export interface WriteBehindStats extends BehindCounts {
+export interface WriteBehindStats extends WriteBehindCounts {
   /** Writes that were accepted and are neither written nor dead, of all instances. */
   backlog: number
   deadLetters: number
@@ -98,7 +98,7 @@ export function createWriteBehinds (given: WriteBehindsOptions): WriteBehinds {
       const resolved = resolveWriteBehind(name, options)
       if (opened.has(name)) throw invalidArgumentError('cache', 'name', name, 'a name that is not in use')
       if (client !== undefined && opened.size === 0) warnOfEviction(client, 'cache', log, MAY_BE_EVICTED, policy => policy.startsWith('allkeys-'))
-      const store = client === undefined ? createBehindMemory(resolved.partitions, clock) : createBehindRedis(client, prefix, name, run, clock)
+      const store = client === undefined ? createMemoryWriteBehindStore(resolved.partitions, clock) : createRedisWriteBehindStore(client, prefix, name, run, clock)
       const codec = { encode: (key: string, value: unknown) => toBytes(serializer, value, key), decode: (bytes: Buffer) => serializer.deserialize(bytes) as T }
       const { behind, close } = open(name, resolved, { store, codec, log, lease, clock, isLocal: client === undefined })
       opened.set(name, { close, stats: behind.stats })
@@ -115,7 +115,7 @@ export function createWriteBehinds (given: WriteBehindsOptions): WriteBehinds {
 }
 
 interface Parts<T> {
-  store: BehindStore
+  store: WriteBehindStore
   codec: { encode: (key: string, value: unknown) => Buffer, decode: (bytes: Buffer) => T }
   log: FastifyBaseLogger
   lease: number
@@ -125,7 +125,7 @@ interface Parts<T> {
 }
 
 function open <T> (name: string, options: ResolvedWriteBehindOptions<T>, { store, codec, log, lease, clock, isLocal }: Parts<T>): { behind: WriteBehind<T>, close: () => Promise<void> } {
-  const worker = new BehindWorker({ name, store, options, decode: codec.decode, log, lease, clock, instance: randomUUID() })
+  const worker = new PartitionWorkers({ name, store, options, decode: codec.decode, log, lease, clock, instance: randomUUID() })
   const partitions = Array.from({ length: options.partitions }, (_, index) => index)
   let isClosed = false
 
@@ -161,7 +161,7 @@ function open <T> (name: string, options: ResolvedWriteBehindOptions<T>, { store
   }
 
   const behind: WriteBehind<T> = {
-    deadLetters: createLetters(store, options, codec.decode),
+    deadLetters: createWriteDeadLetters(store, options, codec.decode),
     add,
     async flush (given = {}) {
       const ms = readOptions('cache', given).duration('timeout', '30s')

@@ -2,9 +2,9 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { copyBytes } from '../../../shared/plugin/bytes.js'
 import { discard } from './body-capture.js'
 import { decode, weakenEtag } from './content-codings.js'
-import type { CacheCore } from '../../tiers/two-tier-cache.js'
+import type { TwoTierCache } from '../../tiers/two-tier-cache.js'
 import { isResponse, type StoredResponse } from '../../store/entry.js'
-import { locateResponse } from '../lookup.js'
+import { lookupResponse } from '../lookup.js'
 import { ENCODING } from '../reads/request-reads.js'
 import type { RequestCache } from '../request-state.js'
 import { addVary } from '../../rfc/vary.js'
@@ -15,9 +15,9 @@ import { ownHeaders } from '../reads/watch-request.js'
  * encode it once more: a response with a coding passes it by.
  */
 export class EncodedResponses {
-  readonly #core: CacheCore
+  readonly #core: TwoTierCache
 
-  constructor (core: CacheCore) {
+  constructor (core: TwoTierCache) {
     this.#core = core
   }
 
@@ -54,7 +54,7 @@ export class EncodedResponses {
     // Before the look-up, so that a removal by pattern after it is noticed.
     const patterns = await this.#core.patternsVersion()
     if (key === undefined || patterns === undefined) return
-    const { place, response } = await locateResponse(this.#core, key, [], request, state)
+    const { place, response } = await lookupResponse(this.#core, key, [], request, state)
     // Another request was quicker, or the response is another one by now.
     if (!isResponse(response) || response.encoded?.[coding] !== undefined || !response.body.equals(entry.body)) return
     await this.#core.amend(place, { ...response, encoded: { ...response.encoded, [coding]: copyBytes(encoded) } }, patterns)

@@ -9,7 +9,7 @@ const TARGETED = ['cdn-cache-control', 'cloudflare-cdn-cache-control', 'vercel-c
 // Fields of others that have no word for "private", and how each says that the response is not to be stored.
 const OTHERS = [['surrogate-control', 'no-store'], ['edge-control', 'no-store'], ['x-accel-expires', '0']] as const
 
-type KeepPrivate = (request: FastifyRequest, reply: FastifyReply) => void
+type ForcePrivate = (request: FastifyRequest, reply: FastifyReply) => void
 
 /**
  * Returns a function that keeps a response out of shared caches between this process and its owner, such as a CDN: it adds `private` to
@@ -17,7 +17,7 @@ type KeepPrivate = (request: FastifyRequest, reply: FastifyReply) => void
  *
  * @param targeted - names of further targeted fields, in lower case
  */
-export function createKeepPrivate (targeted: readonly string[]): KeepPrivate {
+export function createForcePrivate (targeted: readonly string[]): ForcePrivate {
   const fields = [...new Set([...targeted, ...TARGETED])]
   let isWarned = false
   return (request, reply) => {
@@ -46,7 +46,7 @@ const PERSONAL = new Set(['session', 'user'])
  *
  * It may be one user's also where something else, such as `Set-Cookie`, keeps it out of this cache.
  */
-export function keepPersonalPrivate (reply: FastifyReply, state: RequestCache): void {
+export function forcePrivateIfPersonal (reply: FastifyReply, state: RequestCache): void {
   if (!PERSONAL.has(state.why) && !isPersonal(reply, state)) return
   const value = joined(reply.getHeader('cache-control'))
   const kept = keptPrivate(value, reply.statusCode)

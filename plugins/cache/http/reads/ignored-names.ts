@@ -23,7 +23,7 @@ const IN_HOOKS = ['access-control-request-headers', 'access-control-request-meth
 const OF_HOST_NAME = ['host', ':authority']
 
 /** Names that do not count where they are read. */
-export interface Harmless {
+export interface IgnoredNames {
   /** In the handler and after it. */
   anywhere: ReadonlySet<string>
   /** In hooks before the look-up. */
@@ -31,7 +31,7 @@ export interface Harmless {
 }
 
 /** @param more - further names; one that begins with `!` counts although it is harmless by default */
-export function resolveHarmless (more: readonly string[]): Harmless {
+export function resolveIgnoredNames (more: readonly string[]): IgnoredNames {
   const isCounted = new Set(more.filter(name => name.startsWith('!')).map(name => name.slice(1)))
   if (isCounted.has('request.ip')) for (const name of OF_ADDRESS) isCounted.add(name)
   const anywhere = new Set([...ANYWHERE, ...more].filter(name => !isCounted.has(name)))
@@ -39,7 +39,7 @@ export function resolveHarmless (more: readonly string[]): Harmless {
 }
 
 /** The router has compared these already. */
-export function withConstraints ({ anywhere, inHooks }: Harmless, constraints: RouteOptions['constraints'] = {}): Harmless {
+export function withConstraints ({ anywhere, inHooks }: IgnoredNames, constraints: RouteOptions['constraints'] = {}): IgnoredNames {
   const names = [...constraints['version'] === undefined ? [] : ['accept-version'], ...typeof constraints['host'] === 'string' ? OF_HOST_NAME : []]
   return names.length === 0 ? { anywhere, inHooks } : { anywhere: new Set([...anywhere, ...names]), inHooks: new Set([...inHooks, ...names]) }
 }

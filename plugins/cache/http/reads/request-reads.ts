@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { ReadRecorder, Reader } from '../../../shared/http/read-recorder.js'
-import type { Harmless } from './ignored-names.js'
+import type { IgnoredNames } from './ignored-names.js'
 import { COOKIE } from '../../rfc/vary.js'
 
 type Properties = Record<string | symbol, unknown>
@@ -11,7 +11,7 @@ export const ENCODING = 'accept-encoding'
 /** `request.host` behind a trusted proxy. */
 export const FORWARDED_HOST = 'request.host'
 // A handler that asks for more names than these may ask for any.
-const MOST_NAMES = 100
+const MAX_NAMES = 100
 const LOWER_CASE = /^[!#$%&'*+.^_`|~\da-z:-]+$/
 
 /**
@@ -24,7 +24,7 @@ export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
   /** The request's own headers, and as others see them. */
   readonly headers: IncomingHttpHeaders
   readonly seenHeaders: IncomingHttpHeaders
-  readonly #harmless: Harmless
+  readonly #harmless: IgnoredNames
   /** Whether a query parameter is a part of the key; undefined: all are. */
   readonly #keysParameter: ((name: string) => boolean) | undefined
   /** What was read and there, by who read it first; and what was read and not there. */
@@ -43,7 +43,7 @@ export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
   #cookies: { of: object, view: object } | undefined
   #query: { of: object, view: object } | undefined
 
-  constructor (headers: IncomingHttpHeaders, harmless: Harmless, keysParameter: ((name: string) => boolean) | undefined) {
+  constructor (headers: IncomingHttpHeaders, harmless: IgnoredNames, keysParameter: ((name: string) => boolean) | undefined) {
     this.headers = headers
     this.seenHeaders = new Proxy(headers as Properties, this) as IncomingHttpHeaders
     this.#harmless = harmless
@@ -107,7 +107,7 @@ export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
     else this.#absent ??= new Map()
     const names = isPresent ? this.#present : this.#absent
     if (names === undefined || names.has(name)) return
-    if (names.size < MOST_NAMES) names.set(name, reader)
+    if (names.size < MAX_NAMES) names.set(name, reader)
     else this.#present = (this.#present ?? new Map()).set(ALL_HEADERS, reader)
   }
 

@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import type { FastifyBaseLogger, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
 import { readingAs, READS, type Reader } from '../../../shared/http/read-recorder.js'
-import type { Harmless } from './ignored-names.js'
+import type { IgnoredNames } from './ignored-names.js'
 import { ALL_HEADERS, RequestReads } from './request-reads.js'
 
 type Raw = IncomingMessage & { [READS]?: RequestReads }
@@ -12,7 +12,7 @@ export function readsOf (request: Pick<FastifyRequest, 'raw'>): RequestReads | u
 }
 
 export interface WatchOptions {
-  harmless: Harmless
+  harmless: IgnoredNames
   /** Whether a query parameter is a part of the key; undefined: all are. */
   keysParameter: ((name: string) => boolean) | undefined
 }
@@ -28,7 +28,7 @@ export function watchRoute (route: RouteOptions, { harmless, keysParameter }: Wa
   }
 }
 
-function watchRaw (raw: Raw, harmless: Harmless, keysParameter: WatchOptions['keysParameter']): void {
+function watchRaw (raw: Raw, harmless: IgnoredNames, keysParameter: WatchOptions['keysParameter']): void {
   const reads = new RequestReads(raw.headers, harmless, keysParameter)
   raw[READS] = reads
   // A request that an adapter has made may have none.

@@ -1,4 +1,4 @@
-import type { Limit } from '../policy.js'
+import type { Limit } from './policy.js'
 
 /** Where one limit stands after a decision. */
 export interface LimitState {
