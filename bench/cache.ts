@@ -19,7 +19,7 @@ const VARIANTS = ['bare', 'bare + GET, small', 'bare + GET, the body', 'suite, L
 
 const compiled = async (path: string): Promise<unknown> => await import(new URL(`../dist/plugins/${path}.js`, import.meta.url).href)
 const { cache, redis: redisPlugin } = await compiled('index') as typeof import('../plugins/index.js')
-const { createRedisStore, invalidationChannel } = await compiled('cache/redis-store') as typeof import('../plugins/cache/store/redis-store.js')
+const { createRedisStore, invalidationChannel } = await compiled('cache/store/redis-store') as typeof import('../plugins/cache/store/redis-store.js')
 
 // What is about to expire goes first where there is no room: misses of 1 MiB fill any memory.
 const server = await startRedis({ maxmemory: '1gb', maxmemoryPolicy: 'volatile-ttl' })

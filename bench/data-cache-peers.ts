@@ -35,7 +35,7 @@ const TTL = '10m'
 
 async function suite (url: string, arrangement: Arrangement): Promise<Peer> {
   const { cache, redis } = await compiled('index') as typeof import('../plugins/index.js')
-  const { dataKey } = await compiled('cache/key') as typeof import('../plugins/cache/store/cache-key.js')
+  const { dataKey } = await compiled('cache/store/cache-key') as typeof import('../plugins/cache/store/cache-key.js')
   const app = Fastify()
   await app.register(redis, { url, prefix: 'bench' })
   await app.register(cache, { ttl: TTL, ...(arrangement === 'redis' && { l1: false }) })

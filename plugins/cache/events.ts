@@ -1,5 +1,5 @@
 import type { SafeEmitter } from '../shared/plugin/safe-emitter.js'
-import { pathOfTag } from './http/path-tags.js'
+import { pathOfTag } from './store/path-tag.js'
 import { ALL_TAG, PATTERN_TAG } from './store/store.js'
 
 /** What was invalidated: tags (`*`: everything), one key, or all that a pattern matches. */

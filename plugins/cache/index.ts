@@ -12,10 +12,11 @@ import { CACHE_EVENTS, type CacheEvents } from './events.js'
 import { GetOrSet } from './data/get-or-set.js'
 import { L1 } from './tiers/l1.js'
 import { createMemoryStore } from './store/memory-store.js'
-import type { CachePluginOptions, RouteCacheOptions } from './options.js'
+import type { CachePluginOptions } from './options.js'
+import type { RouteCacheOptions } from './http/route-options.js'
 import { RECOVERY_GRACE_MS } from './tiers/pending-invalidations.js'
 import { createRedisStore, invalidationChannel } from './store/redis-store.js'
-import { resolveCacheOptions, type ResolvedCacheOptions } from './http/route-options.js'
+import { resolveCacheOptions, type ResolvedCacheOptions } from './options.js'
 import { addResponseCache } from './http/hooks.js'
 import type { Tag } from './store/tags.js'
 import { ValueCodec } from './data/value-codec.js'
@@ -57,7 +58,8 @@ export type { Write, WriteBehindOptions, WriteContext } from './data/write-behin
 export type { WriteBehind, WriteBehindStats } from './data/write-behind/write-behind.js'
 export type { Writer } from './data/write-through.js'
 export type { OwnerId } from './http/owner.js'
-export type { CachePluginOptions, KeyOptions, RouteCacheOptions, RouteRequest, TagsOption, Ttl } from './options.js'
+export type { CachePluginOptions } from './options.js'
+export type { KeyOptions, RouteCacheOptions, RouteRequest, TagsOption, Ttl } from './http/route-options.js'
 
 /**
  * An HTTP cache (RFC 9111) for the answers of routes (`config.cache`), and a cache for data (`fastify.cache`), on one store.

@@ -35,8 +35,8 @@ declare module 'fastify' {
   }
 }
 
-export { normalizeIP } from './http/ip-address.js'
-export type { CustomStore, CustomStoreConstructor } from './store/custom-store.js'
+export { normalizeIP } from './options/ip-address.js'
+export type { CustomStore, CustomStoreConstructor } from './options/custom-store.js'
 export type { Decision } from './decision.js'
 export type { RateLimitEvent, RateLimitEvents, RateLimitListener } from './events.js'
 export type { ManualLimiter, ManualResult } from './api/create-rate-limit.js'

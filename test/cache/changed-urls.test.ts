@@ -2,7 +2,8 @@
 import type { FastifyInstance, FastifyServerOptions } from 'fastify'
 import t, { type Test } from 'tap'
 import type { RouteCacheOptions } from '../../plugins/cache/index.js'
-import { canonicalPath, compilePattern } from '../../plugins/cache/http/path-tags.js'
+import { compilePattern } from '../../plugins/cache/http/path-tags.js'
+import { canonicalPath } from '../../plugins/cache/store/path-tag.js'
 import { ask, createCacheApp, onBothStores, settled } from '../helpers/cache/cache-app.js'
 import { advanceWhile, forEachStore, type StoreName } from '../helpers/index.js'
 

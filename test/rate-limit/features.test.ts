@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import type { FastifyInstance, InjectOptions } from 'fastify'
 import { parseList, type Item } from 'structured-headers'
 import t, { type Test } from 'tap'
-import type { CustomStoreCallback } from '../../plugins/rate-limit/store/custom-store.js'
+import type { CustomStoreCallback } from '../../plugins/rate-limit/options/custom-store.js'
 import type { CustomStoreConstructor, RateLimitPluginOptions, RouteRateLimitOptions } from '../../plugins/rate-limit/index.js'
 import { advanceWhile, createTestApp, forEachStore, until, type StoreName, type TestAppOptions } from '../helpers/index.js'
 

@@ -1,10 +1,10 @@
 import { MAX_TIMER_MS, type Duration } from '../../shared/plugin/duration.js'
-import { readOptions, type OptionReader } from '../../shared/plugin/option-reader.js'
 import { describe, invalidOptionError } from '../../shared/plugin/errors.js'
 import { whenReady } from '../../shared/plugin/maybe-promise.js'
-import { MAX_LIFE_MS } from '../store/store.js'
-import { checkTags, type Tag } from '../store/tags.js'
+import { readOptions, type OptionReader } from '../../shared/plugin/option-reader.js'
 import { InvalidValueError } from '../errors.js'
+import { MAX_LIFE_MS } from '../store/store.js'
+import { checkTags, type Tag, MAX_ENTRY_TAGS } from '../store/tags.js'
 import { resolveTtl, returnedTtl, TTL_RESULTS, type Tiers } from '../tiers/ttl.js'
 
 /** How a value is kept. */
@@ -115,9 +115,6 @@ function resolveTtlOf (ttl: GetOrSetOptions<never>['ttl'], fallback: ValuePlan, 
     return ms
   })
 }
-
-/** An entry has no more tags: whoever reads it reads their versions, all within one deadline. */
-export const MAX_ENTRY_TAGS = 1000
 
 /** @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` */
 function checkEntryTags (tags: unknown): readonly string[] {

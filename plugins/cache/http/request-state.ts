@@ -1,7 +1,7 @@
 import type { FastifyRequest } from 'fastify'
 import type { CacheStatus } from '../rfc/cache-status.js'
 import type { Lookup } from '../tiers/two-tier-cache.js'
-import type { StoredResponse } from '../store/entry.js'
+import type { StoredResponse } from './stored-response.js'
 import { joined } from '../rfc/stored-headers.js'
 import type { CacheKey } from '../store/cache-key.js'
 import type { RequestReads } from './reads/request-reads.js'

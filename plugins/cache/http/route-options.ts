@@ -1,24 +1,18 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { Clock } from '../../shared/plugin/clock.js'
-import { parseDuration } from '../../shared/plugin/duration.js'
-import { describe, invalidOptionError, namingRoute } from '../../shared/plugin/errors.js'
-import { DEFAULT_TIMEOUT_MS } from '../../shared/redis/guard.js'
+import type { Duration } from '../../shared/plugin/duration.js'
+import { describe, namingRoute } from '../../shared/plugin/errors.js'
 import { whenReady, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
 import { readOptions, type OptionReader } from '../../shared/plugin/option-reader.js'
-import { ChosenCodings } from './body/content-codings.js'
-import type { StatsCounter } from '../stats.js'
-import { isStorableStatus } from '../store/entry.js'
-import type { Explain } from './explain.js'
-import { resolveIgnoredNames, type IgnoredNames } from './reads/ignored-names.js'
-import { createOwnerOf } from './owner.js'
-import { PLUGIN_OPTIONS, ROUTE_OPTIONS, type CachePluginOptions, type KeyOptions, type RouteCacheOptions, type TagsOption } from '../options.js'
-import { isListOfStrings, resolveTiers, resolveTtl, returnedTtl, TTL_RESULTS, type Tiers } from '../tiers/ttl.js'
-import { checkTags } from '../store/tags.js'
-import { resolveDefaults, type ValuePlan } from '../data/value-options.js'
-import { resolveSerializer, type Serializer } from '../data/serializer.js'
-import { MAX_LIFE_MS } from '../store/store.js'
-import { VariantUses } from './variant-uses.js'
 import { COOKIE, varyOfKey } from '../rfc/vary.js'
+import type { StatsCounter } from '../stats.js'
+import { MAX_LIFE_MS } from '../store/store.js'
+import { checkTags, type Tag } from '../store/tags.js'
+import { isListOfStrings, resolveTtl, returnedTtl, TTL_RESULTS, type Tiers } from '../tiers/ttl.js'
+import { ChosenCodings } from './body/content-codings.js'
+import { createOwnerOf, type OwnerId } from './owner.js'
+import { resolveIgnoredNames, type IgnoredNames } from './reads/ignored-names.js'
+import { isStorableStatus } from './stored-response.js'
+import { VariantUses } from './variant-uses.js'
 
 /** How a route is cached, complete and checked. Times are milliseconds. */
 export interface ResolvedRouteCache {
@@ -66,78 +60,9 @@ export interface ResolvedRouteCache {
   counts?: StatsCounter
 }
 
-export interface ResolvedCacheOptions {
-  timeout: number
-  global: boolean
-  l1: number | false
-  maxSize: number
-  servesAlone: boolean
-  cacheStatus: string | undefined
-  xCache: boolean
-  explains: Explain | undefined
-  /** Of values that do not say otherwise. */
-  values: ValuePlan
-  tiers: Tiers
-  serializer: Serializer
-  freezes: boolean
-  clock: Clock
-  route: (given: RouteCacheOptions | boolean, where: string) => ResolvedRouteCache
-}
-
-const DEFAULT_TTL = '30s'
-const HEADERS = "; 'headers'"
+export const DEFAULT_TTL = '30s'
+export const HEADERS = "; 'headers'"
 const DEFAULT_STATUSES = [200, 203, 204, 300, 301, 308]
-
-/** @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` */
-export function resolveCacheOptions (given: CachePluginOptions): ResolvedCacheOptions {
-  const read = readOptions('cache', given)
-  read.onlyKnown(PLUGIN_OPTIONS)
-  const tiers = resolveTiers(given.tiers, read)
-  const common = Object.fromEntries(Object.entries(given).filter(([name]) => ROUTE_OPTIONS.includes(name)))
-  const plugin = resolveRoute(common, tiers)
-  // What a route's ttl may be beside a duration says nothing of values.
-  const fallbackTtl = typeof given.ttl === 'function' || given.ttl === 'headers' ? parseDuration(DEFAULT_TTL) ?? 0 : resolveTtl(given.ttl ?? DEFAULT_TTL, tiers, read, HEADERS)
-  const serializer = resolveSerializer(given.serializer, read)
-  const freezes = read.boolean('freeze', false)
-  if (freezes && serializer.name !== 'json') read.fail('freeze', "true only with the serializer 'json'")
-  if (given.explain !== undefined && typeof given.explain !== 'function') read.fail('explain', 'a function of the request')
-  return {
-    timeout: read.duration('timeout', DEFAULT_TIMEOUT_MS, { min: 1 }),
-    global: read.boolean('global', false),
-    l1: given.l1 === false ? false : read.integer('l1', 64 * 1024 ** 2, { min: 1024 }),
-    maxSize: read.integer('maxSize', 64 * 1024 ** 2, { min: 1024 }),
-    servesAlone: read.oneOf('onStoreError', 'open', ['open', 'local']) === 'local',
-    cacheStatus: given.cacheStatus === false ? undefined : resolveName(read),
-    xCache: read.boolean('xCache', true),
-    explains: given.explain,
-    values: resolveDefaults(given.values ?? {}, {
-      ttlOf: () => fallbackTtl,
-      staleWhileRevalidate: plugin.staleWhileRevalidate,
-      staleIfError: plugin.staleIfError,
-      jitter: plugin.jitter,
-      negativeTtl: 0,
-      softTimeout: Infinity,
-      hardTimeout: Infinity,
-      refreshAhead: 0
-    }, tiers),
-    tiers,
-    serializer,
-    freezes,
-    clock: read.clock(),
-    route (route, where) {
-      const own = typeof route === 'boolean' ? {} : route
-      if (typeof own !== 'object' || own === null) throw invalidOptionError('cache', 'config.cache', route, 'true, false or an object')
-      readOptions('cache', own).onlyKnown(ROUTE_OPTIONS)
-      return resolveRoute({ ...common, ...Object.fromEntries(Object.entries(own).filter(([, value]) => value !== undefined)) }, tiers, own, where)
-    }
-  }
-}
-
-/** A token or a short text, as RFC 9211 §2 has it. */
-function resolveName (read: OptionReader): string {
-  const name = read.string('cacheStatus', 'fastify-redis-suite')
-  return /^[\x20-\x7e]{1,64}$/.test(name) ? name : read.fail('cacheStatus', '1 to 64 printable ASCII characters, or false')
-}
 
 /** Whether a route's own options say what its responses invalidate, and nothing else. */
 export function onlyInvalidates (own: RouteCacheOptions): boolean {
@@ -161,7 +86,7 @@ function resolveTtlOf (ttl: RouteCacheOptions['ttl'], tiers: Tiers, read: Option
   })
 }
 
-function resolveRoute (given: RouteCacheOptions, tiers: Tiers, own: RouteCacheOptions = given, where = ''): ResolvedRouteCache {
+export function resolveRoute (given: RouteCacheOptions, tiers: Tiers, own: RouteCacheOptions = given, where = ''): ResolvedRouteCache {
   const read = readOptions('cache', given)
   const { vary = [], statuses = DEFAULT_STATUSES, private: ownerOf, targeted = ['cdn-cache-control'] } = given
   if (!isListOfStrings(vary) || !vary.every(isFieldName)) read.fail('vary', "a list of header names, such as ['x-tenant']")
@@ -242,3 +167,93 @@ function resolveTags (name: string, tags: TagsOption | undefined, read: OptionRe
   const fixed = checkTags(tags, name)
   return () => fixed
 }
+
+// The request as a route's own callbacks see it: what its schema says of params and query is known to the route alone.
+// eslint-disable-next-line @typescript-eslint/no-explicit-any
+export type RouteRequest = FastifyRequest & { params: any, query: any, body: any }
+
+/** Tags, or a function that says them for a request. */
+export type TagsOption = readonly Tag[] | ((request: RouteRequest) => readonly Tag[] | Promise<readonly Tag[]>)
+
+/** A duration; a tier's name; or `'headers'`: what the answer's own header fields say, by RFC 9111. */
+export type Ttl = Duration | 'headers'
+
+export interface KeyOptions {
+  /** Whether hosts have answers of their own. @default false */
+  host?: boolean | undefined
+  /**
+   * Which query parameters are a part of the key. Those that are not do not reach the handler either: what is not in the
+   * key cannot change what is stored. @default all
+   */
+  query?: { include: readonly string[] } | { exclude: readonly string[] } | undefined
+  /** Names of cookies that are a part of the key, such as one that chooses the language. @default [] */
+  cookies?: readonly string[] | undefined
+}
+
+/** What a route may say of its cache; what it leaves out is taken from the plugin's options. */
+export interface RouteCacheOptions {
+  /** How long a response is fresh, 15 days at most, or a function that returns it for a response; 0: not stored. @default '30s' */
+  ttl?: (Ttl | ((request: RouteRequest, reply: FastifyReply) => Duration | Promise<Duration>)) | undefined
+  /** For how long after that it is given while it is made anew in the background (RFC 5861). @default 0 */
+  staleWhileRevalidate?: Duration | undefined
+  /** For how long after that it is given where the handler fails or answers 5xx (RFC 5861). @default 0 */
+  staleIfError?: Duration | undefined
+  /** By which part of it, at random, a ttl is shorter, so that what was stored at once does not expire at once: 0 to 1. @default 0 */
+  jitter?: number | undefined
+  /** The status codes that a route with a ttl stores. @default [200, 203, 204, 300, 301, 308] */
+  statuses?: readonly number[] | undefined
+  /** By which the answer can be invalidated. */
+  tags?: TagsOption | undefined
+  /** Tags that a successful answer of this route invalidates, before it is sent. */
+  invalidates?: TagsOption | undefined
+  /** Names of request headers that are a part of the key. */
+  vary?: readonly string[] | undefined
+  /**
+   * Returns the id of the response's owner: the response is cached for this owner alone. `undefined`, `null`, `''`, `false` and `NaN` mean
+   * that there is no owner, and the response is not cached. A promise is awaited. Anything else, such as an object, is an error.
+   */
+  private?: ((request: RouteRequest) => MaybePromise<OwnerId>) | undefined
+  /** Whether the answer is the same for all, whoever is logged in or authorized: without it, theirs are neither looked up nor kept. @default false */
+  public?: boolean | undefined
+  key?: KeyOptions | undefined
+  /** Where it is looked up: as the last `preHandler` of the route, or as its last `onRequest`, for what everybody may see. @default 'preHandler' */
+  hook?: 'preHandler' | 'onRequest' | undefined
+  /** Whether the request's `Cache-Control` is heeded (RFC 9111 §5.2.1). @default 'ignore' */
+  requestDirectives?: 'obey' | 'ignore' | undefined
+  /** With `ttl: 'headers'`: the part of its age for which an answer that says nothing is taken as fresh (RFC 9111 §4.2.2); 0: not at all. @default 0 */
+  heuristic?: number | undefined
+  /** Whether an answer with `Set-Cookie` may be stored, with it. @default false */
+  storeSetCookie?: boolean | undefined
+  /** Whether an answer that has no `ETag` is given one. @default true */
+  etag?: boolean | undefined
+  /** Bytes of the largest answer that is stored. @default 1 MiB */
+  maxEntrySize?: number | undefined
+  /** How many answers of one URL, told apart by `Vary`, are kept. @default 20 */
+  maxVariants?: number | undefined
+  /** Header fields that count above `Cache-Control`, the first one most (RFC 9213). @default ['cdn-cache-control'] */
+  targeted?: readonly string[] | undefined
+  /** Whether these are kept from the client. @default false */
+  stripTargeted?: boolean | undefined
+  /**
+   * The reaction to a hook or handler that reads something of the request, such as a header or a cookie, which neither the key nor `Vary` nor the owner holds:
+   *
+   * - `'bypass'`: the response is not stored, and a stored one is not used
+   * - `'warn'`: the response is stored
+   * - `false`: the same, and reads are not watched
+   *
+   * The first two log each name once a route.
+   *
+   * @default 'bypass'
+   */
+  unkeyed?: 'bypass' | 'warn' | false | undefined
+  /**
+   * Names that may be read all the same, as the response does not depend on them: header names, `cookie:{name}`, `query:{name}`, `request.ip`,
+   * `request.protocol`, `request.socket`. A name that begins with `!` counts although it is harmless by default: `'!user-agent'`.
+   *
+   * @default [] (beside the names that docs/cache.md lists)
+   */
+  harmless?: readonly string[] | undefined
+}
+
+export const ROUTE_OPTIONS = ['ttl', 'staleWhileRevalidate', 'staleIfError', 'jitter', 'statuses', 'tags', 'invalidates', 'vary', 'private', 'public', 'key', 'hook',
+  'requestDirectives', 'heuristic', 'storeSetCookie', 'etag', 'maxEntrySize', 'maxVariants', 'targeted', 'stripTargeted', 'unkeyed', 'harmless']

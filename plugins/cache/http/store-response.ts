@@ -1,8 +1,10 @@
 import { randomUUID } from 'node:crypto'
 import type { TwoTierCache, Lookup } from '../tiers/two-tier-cache.js'
-import type { Entry, StoredResponse, VariantsMeta } from '../store/entry.js'
+import type { Entry, VariantsMeta } from '../store/entry.js'
+import type { StoredResponse } from './stored-response.js'
 import { isVariants } from '../store/entry.js'
-import { variantKey, type CacheKey } from '../store/cache-key.js'
+import type { CacheKey } from '../store/cache-key.js'
+import { variantKey } from './response-key.js'
 import type { RequestCache } from './request-state.js'
 import { ALL_TAG, PATTERN_TAG } from '../store/store.js'
 

@@ -1,4 +1,4 @@
-import type { EncodedCopies } from '../http/body/content-codings.js'
+import type { EncodedCopies } from './entry.js'
 import { isRecord, type Entry } from './entry.js'
 import { parseJson } from './json.js'
 import { randomText } from './random-id.js'

@@ -1,7 +1,4 @@
 import { ownBytes } from '../../shared/plugin/bytes.js'
-import type { EncodedCopies } from '../http/body/content-codings.js'
-import { isHeaders, type Headers } from '../rfc/stored-headers.js'
-import type { Usability } from '../rfc/reuse.js'
 
 /** What is kept under one key. */
 export interface Entry<M = unknown> {
@@ -24,26 +21,6 @@ export interface Entry<M = unknown> {
   /** The version that each of its tags had then. */
   tags: Record<string, string>
 }
-
-/** Of an answer. Times are milliseconds, from `storedAt`. */
-export interface ResponseMeta {
-  status: number
-  headers: Headers
-  /** The request headers that selected it, normalised. */
-  vary: Record<string, string>
-  /** Names that its handler and hooks read from the request and did not find. A request that carries one of them gets another response. */
-  absent?: string[]
-  /** How old it was then. */
-  age: number
-  /** For how long it is fresh; 0 or less where it has to be validated. */
-  fresh: number
-  staleWhileRevalidate: number
-  staleIfError: number
-  strict: boolean
-  validateAlways: boolean
-}
-
-export type StoredResponse = Entry<ResponseMeta>
 
 /** Of a key with variants. */
 export interface VariantsMeta {
@@ -68,23 +45,6 @@ export interface ValueMeta {
   isAbsent?: boolean
 }
 
-const responses = new WeakSet<Entry>()
-
-/** Looked at once: what is in the first tier is given many times. */
-export function isResponse (entry: Entry | undefined): entry is StoredResponse {
-  if (entry === undefined || responses.has(entry)) return entry !== undefined
-  const isSound = isSoundResponse(entry)
-  if (isSound) responses.add(entry)
-  return isSound
-}
-
-function isSoundResponse (entry: Entry): boolean {
-  if (entry.kind !== 'response' || !isRecord(entry.meta)) return false
-  const { status, headers, vary, absent, age, fresh, staleWhileRevalidate, staleIfError, strict, validateAlways } = entry.meta
-  return isStorableStatus(status) && isHeaders(headers) && isRecord(vary) && (absent === undefined || isTexts(absent)) &&
-    [age, fresh, staleWhileRevalidate, staleIfError].every(Number.isFinite) && typeof strict === 'boolean' && typeof validateAlways === 'boolean'
-}
-
 export function isVariants (entry: Entry | undefined): entry is Entry<VariantsMeta> {
   if (entry?.kind !== 'variants' || !isRecord(entry.meta)) return false
   const { names, nonce, origin, ids } = entry.meta
@@ -97,18 +57,6 @@ export function isValue (entry: Entry | undefined): entry is Entry<ValueMeta> {
   return [fresh, staleWhileRevalidate, staleIfError].every(Number.isFinite) && typeof format === 'string'
 }
 
-/** Whether an answer with it can be stored at all: it is whole, and no confirmation of another one. */
-export function isStorableStatus (status: unknown): boolean {
-  return Number.isInteger(status) && Number(status) >= 200 && Number(status) <= 599 && status !== 206 && status !== 304
-}
-
-/** @param now - by the store's clock */
-export function usabilityOf ({ storedAt, meta }: StoredResponse, now: number): Usability {
-  const elapsed = Math.max(0, now - storedAt)
-  const { age, fresh, staleWhileRevalidate, staleIfError, strict, validateAlways } = meta
-  return { age: age + elapsed, freshFor: fresh - elapsed, staleWhileRevalidate, staleIfError, strict, validateAlways }
-}
-
 export function isRecord (value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value) && !Object.hasOwn(value, '__proto__')
 }
@@ -116,14 +64,19 @@ export function isRecord (value: unknown): value is Record<string, unknown> {
 // What an entry takes beside its contents, roughly.
 const OVERHEAD_BYTES = 1024
 
-/** What an entry takes in this process, roughly: who asks chooses how long its key is, which is there twice. */
+/** Estimates the memory that an entry uses. Clients choose the length of its key, which is in memory twice. */
 export function bytesOf (entry: Entry | undefined): number {
   if (entry === undefined) return OVERHEAD_BYTES
   let bytes = OVERHEAD_BYTES + entry.body.length + 2 * entry.label.length
   for (const coding in entry.encoded) bytes += entry.encoded[coding]?.length ?? 0
   if (isVariants(entry)) return bytes + 64 * entry.meta.ids.length
-  if (!isResponse(entry)) return bytes
-  for (const fields of [entry.meta.headers, entry.meta.vary]) for (const name in fields) bytes += name.length + (fields[name]?.length ?? 0)
+  if (entry.kind !== 'response' || !isRecord(entry.meta)) return bytes
+  return bytes + bytesOfFields(entry.meta.headers) + bytesOfFields(entry.meta.vary)
+}
+
+function bytesOfFields (fields: unknown): number {
+  let bytes = 0
+  if (isRecord(fields)) for (const name in fields) bytes += name.length + String(fields[name]).length
   return bytes
 }
 
@@ -137,3 +90,6 @@ export function ownEntry (entry: Entry): Entry {
 export function isTexts (value: unknown): value is string[] {
   return Array.isArray(value) && value.every(text => typeof text === 'string')
 }
+
+/** Copies of a body by the content coding that they have (RFC 9110 §8.4.1). */
+export type EncodedCopies = Readonly<Record<string, Buffer>>

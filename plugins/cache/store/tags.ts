@@ -20,3 +20,6 @@ export function checkTags (tags: unknown, name = 'tags', refuse = invalidOptionE
   const at = read.indexOf(undefined)
   throw refuse('cache', `${name}[${at}]`, tags[at], 'a string that is not empty and does not begin with a NUL, or a finite number')
 }
+
+/** An entry has no more tags: whoever reads it reads their versions, all within one deadline. */
+export const MAX_ENTRY_TAGS = 1000

@@ -3,7 +3,7 @@ import { keyPrefixOf, resolveClient, type RedisClient } from '../../shared/redis
 import { subscribeToChannel } from '../../shared/redis/channel-subscription.js'
 import { guardRedis } from '../../shared/redis/guard.js'
 import { adaptCustomStore, RAW_KEY, storeOptions } from '../store/custom-store-adapter.js'
-import type { CustomStore } from '../store/custom-store.js'
+import type { CustomStore } from '../options/custom-store.js'
 import type { Events } from '../events.js'
 import { createCustomLimiter, createLocalLimiter, createSharedLimiter, type Limiter } from './limiter.js'
 import { createMemoryStore } from '../store/memory-store.js'

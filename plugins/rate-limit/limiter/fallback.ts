@@ -1,13 +1,11 @@
 import { toError } from '../../shared/plugin/errors.js'
+import type { MaybePromise } from '../../shared/plugin/maybe-promise.js'
 import type { Decision } from '../decision.js'
 import { StoreUnavailableError, UnsupportedByStoreError } from '../errors.js'
-import type { Limiter } from './limiter.js'
-import type { MaybePromise } from '../../shared/plugin/maybe-promise.js'
+import type { OnStoreError } from '../options/types.js'
 import type { Policy } from '../policy.js'
 import type { Mode } from '../store/store.js'
-
-/** What to do while the store cannot be asked. */
-export type OnStoreError = 'local' | 'open' | 'closed' | 'throw'
+import type { Limiter } from './limiter.js'
 
 export interface FailureOptions {
   onStoreError: OnStoreError

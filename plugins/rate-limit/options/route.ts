@@ -5,9 +5,9 @@ import { parseDuration, type Duration } from '../../shared/plugin/duration.js'
 import { invalidOptionError } from '../../shared/plugin/errors.js'
 import { DEFAULT_TIMEOUT_MS } from '../../shared/redis/guard.js'
 import { MAX_ENTRIES, readOptions, type OptionReader } from '../../shared/plugin/option-reader.js'
-import { ipKey, createIpList, isInvalidRange } from '../http/ip-address.js'
+import { ipKey, createIpList, isInvalidRange } from './ip-address.js'
 import { COST_ALLOWED, invalidResult, isCost } from '../errors.js'
-import { resolveHeaders, type HeaderNames } from '../http/headers.js'
+import { resolveHeaders, type HeaderNames } from './headers.js'
 import { whenReady, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
 import {
   PLUGIN_OPTIONS, ROUTE_OPTIONS, type AccessList, type KeyGenerator, type PerRequest, type RateLimitHook, type RateLimitPluginOptions,
@@ -15,7 +15,7 @@ import {
 } from './types.js'
 import type { Algorithm, Policy } from '../policy.js'
 import { allowedMax, DEFAULT_MAX, DEFAULT_TIME_WINDOW, LARGEST_MAX, largestMax, resolvePolicy, type BoundedPolicyOptions } from './policy.js'
-import type { OnStoreError } from '../limiter/fallback.js'
+import type { OnStoreError } from './types.js'
 
 type BoundedRouteOptions = RouteRateLimitOptions & Pick<BoundedPolicyOptions, 'maxLogUnits'>
 

@@ -1,11 +1,10 @@
-import type { Clock } from '../../shared/plugin/clock.js'
 import type { FastifyRequest } from 'fastify'
-import type { RedisClient } from '../../shared/redis/client.js'
+import type { Clock } from '../../shared/plugin/clock.js'
 import type { Duration } from '../../shared/plugin/duration.js'
-import type { CustomStoreConstructor } from '../store/custom-store.js'
 import type { MaybePromise } from '../../shared/plugin/maybe-promise.js'
+import type { RedisClient } from '../../shared/redis/client.js'
 import type { Algorithm } from '../policy.js'
-import type { OnStoreError } from '../limiter/fallback.js'
+import type { CustomStoreConstructor } from './custom-store.js'
 
 export type RateLimitHook = 'onRequest' | 'preParsing' | 'preValidation' | 'preHandler'
 
@@ -158,3 +157,6 @@ export const ROUTE_OPTIONS = ['max', 'timeWindow', ...POLICY_OPTIONS, 'cost', 'h
   'skipOnError', 'onStoreError']
 
 export const PLUGIN_OPTIONS = [...ROUTE_OPTIONS, 'global', 'redis', 'nameSpace', 'store', 'timeout', 'maxLogUnits', 'instances', 'clock']
+
+/** What to do while the store cannot be asked. */
+export type OnStoreError = 'local' | 'open' | 'closed' | 'throw'

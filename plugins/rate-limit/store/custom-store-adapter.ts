@@ -1,7 +1,7 @@
 import type { RouteOptions } from 'fastify'
 import { systemClock, type Clock } from '../../shared/plugin/clock.js'
 import { parseDuration } from '../../shared/plugin/duration.js'
-import type { CustomStore, CustomStoreCallback } from './custom-store.js'
+import type { CustomStore, CustomStoreCallback } from '../options/custom-store.js'
 import { UnsupportedByStoreError } from '../errors.js'
 import type { RouteRateLimitOptions } from '../options/types.js'
 import type { Policy } from '../policy.js'

@@ -1,14 +1,11 @@
 import { promisify } from 'node:util'
 import zlib from 'node:zlib'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { Headers } from '../../rfc/stored-headers.js'
-import { joined } from '../../rfc/stored-headers.js'
-import { ENCODING } from '../reads/request-reads.js'
+import { type Headers, joined } from '../../rfc/stored-headers.js'
 import { parseVary } from '../../rfc/vary.js'
+import type { EncodedCopies } from '../../store/entry.js'
+import { ENCODING } from '../reads/request-reads.js'
 import { ownHeaders } from '../reads/watch-request.js'
-
-/** Copies of a body by the content coding that they have (RFC 9110 §8.4.1). */
-export type EncodedCopies = Readonly<Record<string, Buffer>>
 
 type Decoder = (body: Buffer, options: { maxOutputLength: number }) => Promise<Buffer>
 const zstdDecompress: unknown = Reflect.get(zlib, 'zstdDecompress')
