@@ -50,7 +50,7 @@ t.test('every frame has a generation of its own, where the scripts look for it',
 t.test('a tombstone is no entry, and has a generation', async t => {
   const frame = encodeEntry('tombstone')
   t.equal(frame.length, HEAD)
-  t.match(decodeEntry(frame), { generation: /^[\w-]{12}$/, entry: undefined })
+  t.match(decodeEntry(frame), { token: /^[\w-]{12}$/, entry: undefined })
 })
 
 function tampered (change: (text: string) => string, copies = Buffer.alloc(0)): Buffer {

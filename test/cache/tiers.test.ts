@@ -137,9 +137,9 @@ function build (maxSize = 1024 ** 2) {
 }
 const entryOf = (tags: Record<string, string> = {}, change: Partial<Entry> = {}): Entry => ({ kind: 'value', label: 'a', meta: {}, body: Buffer.from('x'), storedAt: T0, life: 1000, tags, ...change })
 
-t.test('what was written is read, with a generation, until its life ends', async t => {
+t.test('what was written is read, with a token, until its life ends', async t => {
   const { store, clock } = build()
-  t.match(await store.read('a', ['t']), { entry: undefined, generation: '' })
+  t.match(await store.read('a', ['t']), { entry: undefined, token: '' })
   const kept = entryOf()
   t.equal(await store.write('a', kept, ''), true)
   const found = await store.read('a', [])
@@ -148,7 +148,7 @@ t.test('what was written is read, with a generation, until its life ends', async
   await clock.advance(999)
   t.same((await store.read('a', [])).entry, kept)
   await clock.advance(2)
-  t.match(await store.read('a', []), { entry: undefined, generation: '' })
+  t.match(await store.read('a', []), { entry: undefined, token: '' })
 })
 
 t.test('of two writers that saw the same generation only the first one writes', async t => {
