@@ -110,7 +110,7 @@ const took: Column = { title: 'ms', figure: 'ms', better: 'less' }
 const times = Number(rounds)
 
 if (chosen.includes('l1')) table('Hit in this process, 100 keys of 1 KiB', await measure('l1', times), [one])
-if (chosen.includes('l2')) table('Hit in Redis, without a first tier', await measure('l2', times), [one, many])
+if (chosen.includes('l2')) table('Hit in Redis, without L1', await measure('l2', times), [one, many])
 if (chosen.includes('miss')) table('Miss, each another key', await measure('miss', times), [one, many, { title: 'factory runs', figure: 'runs an operation' }])
 if (chosen.includes('stampede')) {
   for (const instances of [1, 4]) {

@@ -25,13 +25,13 @@ const LINES: readonly Line[] = [
   { what: 'rate limit, in memory', table: 'Rate limit, allowed', suite: 'suite, memory', peers: { '`@fastify/rate-limit`': '@fastify/rate-limit, memory' } },
   { what: 'session that is read', table: 'Session, /read', suite: 'this suite', peers: SESSIONS },
   { what: 'session that changes', table: 'Session, /write', suite: 'this suite', peers: SESSIONS },
-  { what: 'cached answer of 1 KiB, first tier', table: 'Cached answer, 1 KiB', suite: 'suite, L1 hit', peers: { nginx: 'nginx, hit' } },
+  { what: 'cached response of 1 KiB, L1', table: 'Cached answer, 1 KiB', suite: 'suite, L1 hit', peers: { nginx: 'nginx, hit' } },
   { what: 'the same out of Redis, 100 keys', table: 'Cached answer, 1 KiB', suite: 'suite, L2 hit, 100 keys', peers: { 'bare + `GET`': 'bare + GET, the body' } },
-  { what: 'value, first tier', table: 'Hit in this process', suite: 'this suite', peers: VALUES, figure: 'µs, one caller' },
+  { what: 'value, L1', table: 'Hit in this process', suite: 'this suite', peers: VALUES, figure: 'µs, one caller' },
   { what: 'value out of Redis, 50 callers', table: 'Hit in Redis', suite: 'this suite', peers: VALUES, figure: 'a second, 50 callers' },
   { ...WHOLE, what: '**all together**', suite: 'this suite' },
   { ...WHOLE, what: '**all together**, `early` limit', suite: 'this suite, early' },
-  { what: '**all together**, no first tier', table: 'All together', suite: 'this suite, without L1', peers: { 'the same': 'peers, without L1', 'with `rolling: false`': 'peers, rolling: false, without L1' } },
+  { what: '**all together**, no L1', table: 'All together', suite: 'this suite, without L1', peers: { 'the same': 'peers, without L1', 'with `rolling: false`': 'peers, rolling: false, without L1' } },
   { what: '**all together**, in memory', table: 'All together', suite: 'this suite, memory', peers: { 'the same': 'peers, memory' } }
 ]
 

@@ -21,7 +21,7 @@ const DONE: ReadonlyArray<[kind: string, what: string, rate: number]> = [
   ['sessions', 'a request that changes it', 100],
   ['sessions of the last hour', '`request.login`', 14],
   ['limits sliding-log', 'a decision', 2000],
-  ['response cache', 'a hit in the first tier', 1200],
+  ['response cache', 'an L1 hit', 1200],
   ['response cache', 'a hit in Redis', 240],
   ['response cache', 'a miss', 60],
   ['idempotency', 'a request with a new key', 5],

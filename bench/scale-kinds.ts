@@ -130,7 +130,7 @@ const responses: Kind = {
       make: user => send(app, { url: `/items/${user}` }),
       uses: {
         'a hit in Redis': user => send(app, { url: `/items/${user}` }),
-        'a hit in the first tier': user => send(tiered, { url: `/items/${user % HOT}` })
+        'an L1 hit': user => send(tiered, { url: `/items/${user % HOT}` })
       }
     }
   }
@@ -147,7 +147,7 @@ const values: Kind = {
       return (id: number) => app.cache.getOrSet(`item:${id}`, () => ({ id, text: KIB }), { tags: [`item:${id}`] })
     }
     const [ask, askTiered] = [await build(false), await build()]
-    return { make: ask, uses: { 'a hit in Redis': ask, 'a hit in the first tier': user => askTiered(user % HOT) } }
+    return { make: ask, uses: { 'a hit in Redis': ask, 'an L1 hit': user => askTiered(user % HOT) } }
   }
 }
 
