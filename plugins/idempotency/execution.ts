@@ -1,12 +1,13 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { Clock, Timer } from '../shared/plugin/clock.js'
+import type { Clock } from '../shared/plugin/clock.js'
 import { reasonOf } from '../shared/plugin/errors.js'
+import { LeaseRenewal } from '../shared/plugin/lease-renewal.js'
 import type { RedisGuard } from '../shared/redis/guard.js'
 import { TAKEN, type PendingWrite, type PendingWrites } from './pending-writes.js'
 import type { Claimant, IdempotencyStore, RecordedResponse } from './store.js'
 
 /** After this a claim is no longer kept: something hangs. */
-const LONGEST_RUN_MS = 10 * 60 * 1000
+const MAX_EXECUTION_MS = 10 * 60 * 1000
 
 /** What runs need, of the plugin. */
 export interface ExecutionContext {
@@ -35,8 +36,7 @@ export interface ExecutionOptions {
 export class Execution {
   readonly #context: ExecutionContext
   readonly #options: ExecutionOptions
-  readonly #timer: Timer
-  readonly #deadline: number
+  readonly #renewal: LeaseRenewal
   #owed: PendingWrite | undefined
   #isSettled = false
   #isBusy = false
@@ -51,9 +51,13 @@ export class Execution {
   constructor (context: ExecutionContext, options: ExecutionOptions) {
     this.#context = context
     this.#options = options
-    this.#deadline = context.clock.monotonic() + LONGEST_RUN_MS
-    this.#timer = context.clock.setInterval(() => { this.#tick() }, options.lease / 3)
-    this.#timer.unref()
+    this.#renewal = new LeaseRenewal({
+      clock: context.clock,
+      lease: options.lease,
+      renew: () => this.#renew(),
+      maxDuration: MAX_EXECUTION_MS,
+      onMaxDuration: () => { this.release().catch(() => {}) }
+    })
     context.runs.add(this)
   }
 
@@ -126,23 +130,18 @@ export class Execution {
   }
 
   get #goesOn (): boolean {
-    return this.#isCutOff && this.#isBusy && this.#context.clock.monotonic() < this.#deadline
+    return this.#isCutOff && this.#isBusy && !this.#renewal.isOverdue
   }
 
   #end (): void {
-    this.#context.clock.clearInterval(this.#timer)
+    this.#renewal.stop()
     this.#context.runs.delete(this)
   }
 
-  #tick (): void {
-    // While its answer is being stored that says as much.
-    if (this.#isSettled) return
-    const isLate = this.#context.clock.monotonic() > this.#deadline
-    if (isLate || (this.#options.isOver() && !this.#goesOn)) this.release().catch(() => {})
-    else this.#renew().catch(() => {})
-  }
-
   async #renew (): Promise<void> {
+    // While the response is being stored, the lease is renewed by that.
+    if (this.#isSettled) return
+    if (this.#options.isOver() && !this.#goesOn) return await this.release()
     const { store, run, log } = this.#context
     const isMine = await run(() => store.renew(this.#options.claimant, this.#options.lease))
     if (isMine || !this.#options.isClaimed || this.#isSettled) return

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, onSendHookHandler, preHandlerHookHandler, RouteOptions } from 'fastify'
-import { sleep } from '../shared/plugin/clock.js'
+import { Poller } from '../shared/plugin/clock.js'
 import { reasonOf } from '../shared/plugin/errors.js'
 import { failHook, finishHook, holdPayload } from '../shared/http/hook-callback.js'
 import { PinnedHooks } from '../shared/http/pinned-hooks.js'
@@ -15,8 +15,6 @@ import type { Claim, Claimant, RecordedResponse } from './store.js'
 
 const RUN = Symbol('idempotency.run')
 const REPLAYED = Symbol('idempotency.replayed')
-const FIRST_POLL_MS = 10
-const LONGEST_POLL_MS = 100
 const SAFE = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE'])
 
 declare module 'fastify' {
@@ -42,14 +40,12 @@ export function createHooks (fastify: FastifyInstance, context: ExecutionContext
   async function claim (claimant: Claimant, reply: FastifyReply, { wait, lease }: ResolvedRoute): Promise<Claim> {
     const known = owed.find(claimant.id)
     if (known !== undefined) return known.claimant.fingerprint === claimant.fingerprint ? known.answer : { fingerprint: known.claimant.fingerprint }
-    const end = clock.monotonic() + wait
+    const poller = new Poller(clock, wait)
     const ask = async () => await run(() => store.claim(claimant, lease))
     let claimed = await ask()
-    for (let pause = FIRST_POLL_MS; claimed === 'theirs'; pause = Math.min(pause * 1.5, LONGEST_POLL_MS)) {
-      // Nor is it done for somebody who has left while he waited.
-      if (clock.monotonic() + pause > end || reply.raw.destroyed) break
-      await sleep(clock, pause)
-      // That it is under way is known: where the store is slow to tell more, there is time left to ask again.
+    // A client that has left while it waited does not have the request run.
+    while (claimed === 'theirs' && !reply.raw.destroyed && await poller.wait()) {
+      // The request is known to be in progress: a store that does not answer is asked again.
       claimed = await ask().catch(() => 'theirs')
     }
     return claimed

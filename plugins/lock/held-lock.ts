@@ -1,4 +1,5 @@
 import type { Clock, Timer } from '../shared/plugin/clock.js'
+import { LeaseRenewal } from '../shared/plugin/lease-renewal.js'
 import { about, ClosedError, LostError, ReleasedError } from './errors.js'
 import type { LockStore } from './store.js'
 
@@ -60,11 +61,9 @@ export class HeldLockHandle implements LockHandle {
   readonly #owners = new Map<string, string>()
   /** By the clock's `monotonic()`. */
   readonly #untils = new Map<string, number>()
-  #extension: Timer | undefined
+  #renewal: LeaseRenewal | undefined
   #expiry: Timer | undefined
-  #extending: Promise<void> | undefined
   #lost: Error | undefined
-  #isStopped = false
   #isComplete = false
   #released: Promise<boolean> | undefined
 
@@ -132,13 +131,15 @@ export class HeldLockHandle implements LockHandle {
     this.#owners.set(resource, owner)
     this.tokens.set(resource, token)
     this.#setUntil(resource, asked)
-    if (this.tokens.size === 1) this.#schedule(this.ttl / 3)
+    if (this.tokens.size > 1 || !this.#isUsed || this.signal.aborted) return
+    const { clock, ttl } = this.#options
+    this.#renewal = new LeaseRenewal({ clock, lease: ttl, renew: () => this.extend(), retryDelay: ttl / RETRIES })
   }
 
   /** All are there. */
   complete (): void {
     this.#isComplete = true
-    if (!this.#options.extend) this.#stopExtending()
+    if (!this.#options.extend) this.#renewal?.stop()
   }
 
   /** @throws `FST_REDIS_SUITE_LOCK_LOST`, `FST_REDIS_SUITE_LOCK_RELEASED`, `FST_REDIS_SUITE_LOCK_CLOSED` (rejects) */
@@ -173,20 +174,14 @@ export class HeldLockHandle implements LockHandle {
 
   /** It stands as long as it does, and is not extended any more. */
   stop (reason: Error): void {
-    this.#stopExtending()
+    this.#renewal?.stop()
     this.#abort.abort(reason)
   }
 
-  #stopExtending (): void {
-    this.#isStopped = true
-    this.#clock.clearTimeout(this.#extension)
-  }
-
   async #giveBack (wasHeld: boolean): Promise<boolean> {
-    this.#stopExtending()
     this.#clock.clearTimeout(this.#expiry)
     // An extension that comes late must not outlive the release.
-    await this.#extending
+    await this.#renewal?.stop()
     const { store } = this.#options
     const answers = await Promise.allSettled(Array.from(this.#owners, async ([resource, owner]) => await store.release(resource, owner)))
     const failure = answers.find(answer => answer.status === 'rejected')
@@ -196,7 +191,7 @@ export class HeldLockHandle implements LockHandle {
 
   #lose (why: string, resource = this.resources.join(', ')): void {
     if (!this.#isUsed) return
-    this.#stopExtending()
+    this.#renewal?.stop()
     this.#clock.clearTimeout(this.#expiry)
     this.#lost = about(new LostError(why), resource)
     this.#abort.abort(this.#lost)
@@ -218,13 +213,6 @@ export class HeldLockHandle implements LockHandle {
         else this.#watch()
       })
     }, left).unref()
-  }
-
-  #schedule (ms: number): void {
-    if (this.#isStopped) return
-    this.#extension = this.#clock.setTimeout(() => {
-      this.#extending = this.extend().then(() => this.ttl / 3, () => this.ttl / RETRIES).then(next => this.#schedule(next))
-    }, ms).unref()
   }
 }
 

@@ -81,6 +81,46 @@ export function sleep (clock: Clock, ms: number, { signal, ref = true }: SleepOp
   })
 }
 
+const FIRST_POLL_MS = 8
+const MAX_POLL_MS = 100
+const POLL_GROWTH = 1.5
+
+/**
+ * Spaces the attempts of a caller that polls: the pauses grow from 8 ms to 100 ms, until `timeout` is over.
+ *
+ * @example
+ * const poller = new Poller(clock, 5000)
+ * do {
+ *   if (await isDone()) return true
+ * } while (await poller.wait())
+ * return false
+ */
+export class Poller {
+  readonly #clock: Clock
+  readonly #deadline: number
+  readonly #options: SleepOptions | undefined
+  #pause = FIRST_POLL_MS
+
+  constructor (clock: Clock, timeout: number, options?: SleepOptions) {
+    this.#clock = clock
+    this.#deadline = clock.monotonic() + timeout
+    this.#options = options
+  }
+
+  /**
+   * Waits until the next attempt is due. The last attempt is due when `timeout` ends.
+   *
+   * @returns false at once, when `timeout` is over
+   */
+  async wait (): Promise<boolean> {
+    const left = this.#deadline - this.#clock.monotonic()
+    if (left <= 0) return false
+    await sleep(this.#clock, Math.min(this.#pause, left), this.#options)
+    this.#pause = Math.min(this.#pause * POLL_GROWTH, MAX_POLL_MS)
+    return true
+  }
+}
+
 const METHODS: ReadonlyArray<keyof Clock> =
   ['now', 'monotonic', 'setTimeout', 'clearTimeout', 'setInterval', 'clearInterval', 'redisTime']
 
