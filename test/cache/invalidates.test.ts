@@ -359,7 +359,7 @@ t.test('other work of the process goes on while many texts are compared', async 
   const store = createMemoryStore(64 * 1024 ** 2)
   const label = 'a'.repeat(1024)
   await store.setMany(upTo(500).map(i => ({
-    id: `${i}`, tags: [], make: versions => ({ kind: 'value' as const, label: label + i, meta: {}, body: Buffer.alloc(0), storedAt: 0, life: 3_600_000, tags: { [ALL_TAG]: versions[ALL_TAG] ?? '' } })
+    id: `${i}`, tags: [], make: versions => ({ kind: 'value' as const, label: label + i, meta: {}, body: Buffer.alloc(0), storedAt: 0, deleteAt: 3_600_000, tags: { [ALL_TAG]: versions[ALL_TAG] ?? '' } })
   })))
   let turns = 0
   let isDone = false

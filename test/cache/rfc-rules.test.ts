@@ -317,7 +317,7 @@ t.test('without a word on freshness a part of its age is guessed, where that is 
 })
 
 const meta: ResponseMeta = { status: 200, headers: { etag: '"x"', 'cache-control': 'max-age=9', date: date(-60), 'x-a': 'old' }, vary: { accept: 'a' }, age: 0, fresh: 9000, staleWhileRevalidate: 0, staleIfError: 0, strict: false, validateAlways: false }
-const stored: StoredResponse = { kind: 'response', label: '', meta, body: Buffer.from('x'), storedAt: NOW - MINUTE, life: 2 * MINUTE, tags: {} }
+const stored: StoredResponse = { kind: 'response', label: '', meta, body: Buffer.from('x'), storedAt: NOW - MINUTE, deleteAt: NOW + MINUTE, tags: {} }
 const confirmed = (given: Given) => freshen(...prepare({ status: 304, ...given }), stored, NOW)
 
 t.test('what is confirmed is fresh again, with the headers that confirm it', async t => {

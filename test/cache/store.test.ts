@@ -35,7 +35,7 @@ async function begin ({ store }: Pick<Subject, 'store'>, name: string, tags: str
   const id = hashId(name)
   const { token } = await store.read(id, tags)
   const { now, versions } = await store.acquireFill(hashId(`${name} work ${++made}`), 'me', [ALL_TAG, ...tags], 1000)
-  const entry: Entry = { kind: 'value', label: name, meta: { a: 'ü' }, body: Buffer.from(name), storedAt: now, life: 60_000, tags: versions }
+  const entry: Entry = { kind: 'value', label: name, meta: { a: 'ü' }, body: Buffer.from(name), storedAt: now, deleteAt: now + 60_000, tags: versions }
   return { id, entry, write: (over: Partial<Entry> = {}) => store.write(id, { ...entry, ...over }, token) }
 }
 
@@ -69,7 +69,7 @@ forEachStore(['memory', 'redis', 'cluster'], name => {
   })
 
   promise('what expired is not there any more, and is no change', async (t, subject) => {
-    await (await begin(subject, 'a')).write({ life: 60_000 })
+    await (await begin(subject, 'a')).write()
     const { write } = await begin(subject, 'a')
     await subject.clock.advance(60_001)
     t.equal(await has(subject, 'a'), false)

@@ -11,7 +11,7 @@ import { freshenedHeaders, isHeaders, joined, requestDirectives, storedHeaders }
 // Frames
 
 const meta = { status: 200, headers: { etag: '"x"', link: ['a', 'b'] }, vary: { accept: 'a' }, age: 3000, fresh: 5000, staleWhileRevalidate: 10, staleIfError: 20, strict: false, validateAlways: false }
-const entry: StoredResponse = { kind: 'response', label: '/a?b=1', meta, body: Buffer.from('{"a":1}'), storedAt: 1000, life: 500, tags: { t: 'v' } }
+const entry: StoredResponse = { kind: 'response', label: '/a?b=1', meta, body: Buffer.from('{"a":1}'), storedAt: 1000, deleteAt: 1500, tags: { t: 'v' } }
 const HEAD = 17
 
 t.test('an entry survives being stored, whatever bytes its body has', async t => {
@@ -23,7 +23,7 @@ t.test('an entry survives being stored, whatever bytes its body has', async t =>
     meta: fc.jsonValue().filter(value => !JSON.stringify(value).includes('-0')),
     body: fc.uint8Array().map(bytes => Buffer.from(bytes)),
     storedAt: fc.nat(),
-    life: fc.double({ min: 0, noNaN: true, noDefaultInfinity: true }).map(value => value + 0),
+    deleteAt: fc.double({ min: 0, noNaN: true, noDefaultInfinity: true }).map(value => value + 0),
     tags: fc.dictionary(text.filter(name => name !== '__proto__'), text, { noNullPrototype: true })
   })
   fc.assert(fc.property(anything, given => { t.same(decodeEntry(encodeEntry(given)).entry, JSON.parse(JSON.stringify(given), (key, value) => key === 'body' ? given.body : value)) }))
@@ -39,15 +39,15 @@ t.test('encoded copies survive being stored, and an entry whose copies are cut, 
   for (const [i, bytes] of bad.entries()) t.equal(decodeEntry(bytes).entry, undefined, String(i))
 })
 
-t.test('every frame has a generation of its own, where the scripts look for it', async t => {
+t.test('each entry has a token of its own, where the scripts look for it', async t => {
   const frames = Array.from({ length: 100 }, (_, i) => encodeEntry(i % 2 ? entry : 'tombstone'))
-  const generations = frames.map(frame => decodeEntry(frame).generation)
-  t.equal(new Set(generations).size, 100)
-  for (const [i, frame] of frames.entries()) t.equal(frame.toString('latin1', TOKEN_RANGE[0], TOKEN_RANGE[1] + 1), generations[i])
-  t.match(generations[0], /^[\w-]{12}$/)
+  const tokens = frames.map(frame => decodeEntry(frame).token)
+  t.equal(new Set(tokens).size, 100)
+  for (const [i, frame] of frames.entries()) t.equal(frame.toString('latin1', TOKEN_RANGE[0], TOKEN_RANGE[1] + 1), tokens[i])
+  t.match(tokens[0], /^[\w-]{12}$/)
 })
 
-t.test('a tombstone is no entry, and has a generation', async t => {
+t.test('a tombstone is no entry, and has a token', async t => {
   const frame = encodeEntry('tombstone')
   t.equal(frame.length, HEAD)
   t.match(decodeEntry(frame), { token: /^[\w-]{12}$/, entry: undefined })
@@ -68,10 +68,10 @@ t.test('bytes that are damaged, cut, of another version or tampered with are no 
   long.writeUInt32BE(2 ** 32 - 1, HEAD - 4)
   const bad: Buffer[] = [
     Buffer.alloc(0), Buffer.from('x'), Buffer.from('not a frame at all'), good.subarray(0, 10), good.subarray(0, HEAD), good.subarray(0, -1), Buffer.concat([good, Buffer.from('x')]), Buffer.alloc(HEAD), Buffer.alloc(100), long,
-    Buffer.concat([Buffer.from([1]), good.subarray(1)]), Buffer.concat([Buffer.from([3]), good.subarray(1)])
+    Buffer.concat([Buffer.from([1]), good.subarray(1)]), Buffer.concat([Buffer.from([2]), good.subarray(1)]), Buffer.concat([Buffer.from([4]), good.subarray(1)])
   ]
-  const changes: Array<(text: string) => string> = [() => '[]', () => 'null', () => '1', () => '{', () => '', () => '{}', text => text.replace('"life":500', '"life":"500"'), text => text.replace('"life":500', '"life":-1'),
-    text => text.replace('"life":500', '"life":1e999'), text => text.replace('"life":500', '"life":null'), text => text.replace('"storedAt":1000', '"storedAt":-1'), text => text.replace('"t":"v"', '"t":5'),
+  const changes: Array<(text: string) => string> = [() => '[]', () => 'null', () => '1', () => '{', () => '', () => '{}', text => text.replace('"deleteAt":1500', '"deleteAt":"1500"'), text => text.replace('"deleteAt":1500', '"deleteAt":-1'),
+    text => text.replace('"deleteAt":1500', '"deleteAt":1e999'), text => text.replace('"deleteAt":1500', '"deleteAt":null'), text => text.replace('"storedAt":1000', '"storedAt":-1'), text => text.replace('"t":"v"', '"t":5'),
     text => text.replace('{"t":"v"}', '["v"]'), text => text.replace('{"t":"v"}', 'null'), text => text.replace('"t":"v"', '"__proto__":"v"'), text => text.replace('{', '{"__proto__":{"x":1},'),
     text => text.replace('"kind":"response"', '"kind":"other"'), text => text.replace('"label":"/a?b=1"', '"label":1'), text => text.replace('"length":7', '"length":8'), text => text.replace(',"length":7', ''), text => text + 'x']
   for (const [i, bytes] of [...bad, ...changes.map(change => tampered(change))].entries()) t.equal(decodeEntry(bytes).entry, undefined, String(i))

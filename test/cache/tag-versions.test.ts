@@ -112,7 +112,7 @@ async function begin (store: CacheStore, id: string, tags: string[], begunAt: nu
   const unknown = [ALL_TAG, ...tags].filter(tag => seen[tag] === undefined)
   const { now, versions } = await store.acquireFill(`${id} ${begunAt} ${Math.random()}`, 'me', unknown, 1000)
   const known = Object.fromEntries(Object.entries({ ...seen, ...versions }).filter((each): each is [string, string] => each[1] !== undefined))
-  return { id, tags, begunAt, write: () => store.write(id, { kind: 'value', label: id, meta: { begunAt }, body: Buffer.from('x'), storedAt: now, life, tags: known }, token) }
+  return { id, tags, begunAt, write: () => store.write(id, { kind: 'value', label: id, meta: { begunAt }, body: Buffer.from('x'), storedAt: now, deleteAt: now + life, tags: known }, token) }
 }
 
 forEachStore(['memory', 'redis'], name => {

@@ -11,10 +11,10 @@ import { createTestClock } from '../../plugins/testing/index.js'
 // L1
 
 const key = (name: string) => new CacheKey(name, name)
-const entry = (tags: string[] = [], change: Partial<Entry> = {}): Entry => ({ kind: 'value', label: '', meta: {}, body: Buffer.from('x'), storedAt: 1000, life: 500, tags: Object.fromEntries(tags.map(tag => [tag, 'v'])), ...change })
+const entry = (tags: string[] = [], change: Partial<Entry> = {}): Entry => ({ kind: 'value', label: '', meta: {}, body: Buffer.from('x'), storedAt: 1000, deleteAt: 1500, tags: Object.fromEntries(tags.map(tag => [tag, 'v'])), ...change })
 const a = key('a')
 
-t.test('an entry is there until its life ends, and is dropped then', async t => {
+t.test('an entry is read until deleteAt, and is dropped then', async t => {
   const l1 = new L1(1024 ** 2)
   const kept = entry()
   l1.set(a, kept, l1.mark)
@@ -135,9 +135,9 @@ function build (maxSize = 1024 ** 2) {
   const clock = createTestClock({ now: T0 })
   return { store: createMemoryStore(maxSize, clock), clock }
 }
-const entryOf = (tags: Record<string, string> = {}, change: Partial<Entry> = {}): Entry => ({ kind: 'value', label: 'a', meta: {}, body: Buffer.from('x'), storedAt: T0, life: 1000, tags, ...change })
+const entryOf = (tags: Record<string, string> = {}, change: Partial<Entry> = {}): Entry => ({ kind: 'value', label: 'a', meta: {}, body: Buffer.from('x'), storedAt: T0, deleteAt: T0 + 1000, tags, ...change })
 
-t.test('what was written is read, with a token, until its life ends', async t => {
+t.test('an entry that was written is read, with a token, until deleteAt', async t => {
   const { store, clock } = build()
   t.match(await store.read('a', ['t']), { entry: undefined, token: '' })
   const kept = entryOf()

@@ -149,10 +149,10 @@ export class GetOrSet {
         return { value, ...await this.#entryFor(fill, call, value) }
       })
       // The source has replaced what was stored by what is not.
-      if (!isCurrent || entry.life === 0) this.#core.withdraw(fill.lookup)
+      if (!isCurrent || entry.deleteAt === entry.storedAt) this.#core.withdraw(fill.lookup)
       // In the background: nobody waits for the store.
       if (!isCurrent) fill.retry()
-      else if (entry.life === 0) fill.finish(entry)
+      else if (entry.deleteAt === entry.storedAt) fill.finish(entry)
       else fill.store(entry).catch(() => {})
       // As all others get it, who read what is stored.
       const made = this.#values.read<T>(entry)

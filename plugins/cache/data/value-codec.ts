@@ -16,7 +16,10 @@ export interface ReadValue<T> {
 }
 
 /** What a value is stored as, before the versions of its tags are known. */
-export type UnsavedValue = Omit<Entry<ValueMeta>, 'storedAt' | 'tags'>
+export interface UnsavedValue extends Omit<Entry<ValueMeta>, 'storedAt' | 'deleteAt' | 'tags'> {
+  /** How long both tiers keep it: milliseconds; 0: not at all. */
+  life: number
+}
 
 /** Values as entries. */
 export class ValueCodec {
@@ -75,9 +78,9 @@ export class ValueCodec {
   }
 }
 
-export function entryOf (draft: UnsavedValue, storedAt: number, versions: Readonly<Record<string, string>>): Entry<ValueMeta> {
+export function entryOf ({ life, ...draft }: UnsavedValue, storedAt: number, versions: Readonly<Record<string, string>>): Entry<ValueMeta> {
   const { [PATTERN_TAG]: _, ...tags } = versions
-  return { ...draft, storedAt, tags }
+  return { ...draft, storedAt, deleteAt: storedAt + life, tags }
 }
 
 /** As deep as JSON goes. */

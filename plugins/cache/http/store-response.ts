@@ -14,7 +14,10 @@ const MAX_ATTEMPTS = 5
 type RequestHeaders = Record<string, string | string[] | undefined>
 
 /** What an answer is kept as. */
-type Made = Pick<StoredResponse, 'meta' | 'life' | 'body' | 'encoded'>
+interface Made extends Pick<StoredResponse, 'meta' | 'body' | 'encoded'> {
+  /** How long both tiers keep it: milliseconds. */
+  life: number
+}
 
 /** Puts an answer where requests of its kind look for it, and lets those go on who wait for it. */
 export async function storeResponse (core: TwoTierCache, headers: RequestHeaders, state: RequestCache, entry: Made, varies: readonly string[]): Promise<boolean> {
@@ -43,8 +46,8 @@ export async function storeResponse (core: TwoTierCache, headers: RequestHeaders
   return stored
 }
 
-export function entryOf (entry: Made, label: string, tags: Record<string, string>, storedAt: number): StoredResponse {
-  return { kind: 'response', label, ...entry, storedAt, tags }
+export function entryOf ({ life, ...entry }: Made, label: string, tags: Record<string, string>, storedAt: number): StoredResponse {
+  return { kind: 'response', label, ...entry, storedAt, deleteAt: storedAt + life, tags }
 }
 
 /** The versions of the route's tags, and of those that the handler named, unless one of these was invalidated meanwhile. */
@@ -108,7 +111,7 @@ function listOf (key: CacheKey, meta: VariantsMeta, entry: StoredResponse, known
     meta,
     body: Buffer.alloc(0),
     storedAt: entry.storedAt,
-    life: Math.max(entry.life, known === undefined ? 0 : known.storedAt + known.life - entry.storedAt),
+    deleteAt: Math.max(entry.deleteAt, known?.deleteAt ?? 0),
     tags: everything === undefined ? {} : { [ALL_TAG]: everything }
   }
 }

@@ -3,13 +3,13 @@ import { isRecord, type Entry } from './entry.js'
 import { parseJson } from './json.js'
 import { randomText } from './random-id.js'
 
-// The first byte of what is stored. Another version's entries are not read but made anew.
-const VERSION = 2
+// The first byte of each entry. Entries of another version read as a miss.
+const VERSION = 3
 const TOKEN_LENGTH = 12
 const HEAD = 1 + TOKEN_LENGTH + 4
 // In the place of the version while the source of an entry is being written.
 const LOCKED = 0x80 | VERSION
-/** Where the generation lies, for the scripts: from its first byte to its last. */
+/** Where the token lies, for the scripts: from its first byte to its last. */
 export const TOKEN_RANGE = [1, TOKEN_LENGTH] as const
 
 /**
@@ -26,7 +26,7 @@ export function lockedToken (mark: CasToken): CasToken {
 }
 
 /**
- * An entry as bytes: version, generation, length of the metadata (4 bytes, big-endian), metadata (JSON), body, encoded copies of it. Without
+ * An entry as bytes: version, token, length of the metadata (4 bytes, big-endian), metadata (JSON), body, encoded copies of it. Without
  * metadata it is a tombstone: there was something, and who is making it from before that shall not store it.
  */
 export function encodeEntry (entry: Entry | 'tombstone'): Buffer {
@@ -48,11 +48,11 @@ function head (metaLength: number): Buffer {
 }
 
 /** What marks an entry when put over its first bytes, and what stands for one where there is none. */
-export function encodeWriteLock (): { mark: Buffer, place: Buffer, generation: CasToken } {
+export function encodeWriteLock (): { mark: Buffer, place: Buffer, token: CasToken } {
   const place = head(0)
   place.writeUInt8(LOCKED, 0)
   const mark = place.subarray(0, 1 + TOKEN_LENGTH)
-  return { mark, place, generation: mark.toString('latin1', 1) }
+  return { mark, place, token: mark.toString('latin1', 1) }
 }
 
 /** Where the metadata of an entry ends, by its first bytes. */
@@ -64,23 +64,23 @@ export function endOfMeta (start: Buffer): number {
 export const UNLOCKED = Buffer.of(VERSION)
 
 /** @returns no entry for anything that is not a whole frame of this version */
-export function decodeEntry (bytes: Buffer): { generation: CasToken, entry: Entry | undefined } {
-  const generation = bytes.toString('latin1', 1, 1 + TOKEN_LENGTH)
-  if (bytes[0] === LOCKED) return { generation: lockedToken(generation), entry: undefined }
-  if (bytes.length < HEAD || bytes.readUInt8(0) !== VERSION) return { generation, entry: undefined }
+export function decodeEntry (bytes: Buffer): { token: CasToken, entry: Entry | undefined } {
+  const token = bytes.toString('latin1', 1, 1 + TOKEN_LENGTH)
+  if (bytes[0] === LOCKED) return { token: lockedToken(token), entry: undefined }
+  if (bytes.length < HEAD || bytes.readUInt8(0) !== VERSION) return { token, entry: undefined }
   const end = HEAD + bytes.readUInt32BE(1 + TOKEN_LENGTH)
-  if (end === HEAD || end > bytes.length) return { generation, entry: undefined }
-  return { generation, entry: entryOf(parseJson(bytes.toString('utf8', HEAD, end)), bytes.subarray(end)) }
+  if (end === HEAD || end > bytes.length) return { token, entry: undefined }
+  return { token, entry: entryOf(parseJson(bytes.toString('utf8', HEAD, end)), bytes.subarray(end)) }
 }
 
 function entryOf (rest: unknown, bytes: Buffer): Entry | undefined {
   if (!isRecord(rest)) return undefined
-  const { kind, label, meta, storedAt, life, tags, length, encoded } = rest
+  const { kind, label, meta, storedAt, deleteAt, tags, length, encoded } = rest
   if ((kind !== 'response' && kind !== 'variants' && kind !== 'value') || typeof label !== 'string') return undefined
-  if (!isTime(storedAt) || !isTime(life) || !isVersions(tags)) return undefined
-  if (encoded === undefined) return length === bytes.length ? { kind, label, meta, body: bytes, storedAt, life, tags } : undefined
+  if (!isTime(storedAt) || !isTime(deleteAt) || !isVersions(tags)) return undefined
+  if (encoded === undefined) return length === bytes.length ? { kind, label, meta, body: bytes, storedAt, deleteAt, tags } : undefined
   const copies = isLength(length) && kind === 'response' ? copiesIn(encoded, bytes.subarray(length)) : undefined
-  return copies && { kind, label, meta, body: bytes.subarray(0, Number(length)), encoded: copies, storedAt, life, tags }
+  return copies && { kind, label, meta, body: bytes.subarray(0, Number(length)), encoded: copies, storedAt, deleteAt, tags }
 }
 
 /** @returns undefined where the bytes are not exactly those of the copies */

@@ -14,10 +14,10 @@ export interface Entry<M = unknown> {
   body: Buffer
   /** Copies of the body of a response that a hook has encoded for a client. */
   encoded?: EncodedCopies | undefined
-  /** When it began to be made, by the store's clock: milliseconds since the epoch. */
+  /** When its fill began, by the store's clock: milliseconds since the epoch. */
   storedAt: number
-  /** For how many milliseconds it is kept. */
-  life: number
+  /** When it expires in both tiers, by the store's clock: milliseconds since the epoch. */
+  deleteAt: number
   /** The version that each of its tags had then. */
   tags: Record<string, string>
 }

@@ -6,7 +6,7 @@ import { createPace } from './pace.js'
 import { ALL_TAG, HIT_FOR_PASS_MS, PATTERN_TAG, TOMBSTONE_MS, type CacheStore } from './store.js'
 
 interface Slot {
-  generation: CasToken
+  token: CasToken
   /** Undefined for a tombstone. */
   entry: Entry | undefined
   isMarked?: boolean
@@ -49,8 +49,8 @@ export function createMemoryStore (maxSize: number, clock: Clock = systemClock):
   }
 
   /** @returns false where it is larger than all there is to keep it in */
-  function set (id: string, entry: Entry, hold = 0, life = entry.life): boolean {
-    slots.set(id, { generation: String(++last), entry: ownEntry(entry) }, { ttl: Math.max(1, Math.ceil(life), hold) })
+  function set (id: string, entry: Entry, hold = 0, ttl = entry.deleteAt - entry.storedAt): boolean {
+    slots.set(id, { token: String(++last), entry: ownEntry(entry) }, { ttl: Math.max(1, Math.ceil(ttl), hold) })
     return slots.has(id)
   }
 
@@ -62,11 +62,11 @@ export function createMemoryStore (maxSize: number, clock: Clock = systemClock):
     async read (id, tags) {
       const seen = Object.fromEntries([ALL_TAG, ...tags].map(tag => [tag, versions.get(tag)]))
       const slot = slots.get(id)
-      if (slot?.isMarked) return { entry: undefined, token: lockedToken(slot.generation), versions: seen }
+      if (slot?.isMarked) return { entry: undefined, token: lockedToken(slot.token), versions: seen }
       const isValid = slot?.entry !== undefined && Object.entries(slot.entry.tags).every(([tag, version]) => versions.get(tag) === version)
       if (isValid) hits++
       else misses++
-      return { entry: isValid ? slot.entry : undefined, token: slot?.generation ?? '', versions: seen }
+      return { entry: isValid ? slot.entry : undefined, token: slot?.token ?? '', versions: seen }
     },
     async acquireFill (work, token, tags, ms) {
       const claim = claims.get(work)
@@ -87,30 +87,30 @@ export function createMemoryStore (maxSize: number, clock: Clock = systemClock):
       if (pass) claims.set(work, { token: '', pass, until: time() + HIT_FOR_PASS_MS })
       else claims.delete(work)
     },
-    async write (id, entry, generation, patterns, hold = 0, life = entry.life) {
+    async write (id, entry, token, patterns, hold = 0, ttl = entry.deleteAt - entry.storedAt) {
       const present = slots.get(id)
-      if (present !== undefined && present.generation !== generation) return false
+      if (present !== undefined && present.token !== token) return false
       if (patterns !== undefined && versions.get(PATTERN_TAG) !== patterns) return false
-      return set(id, entry, hold, life)
+      return set(id, entry, hold, ttl)
     },
     async setMany (items) {
       for (const { id, tags, make } of items) set(id, make(Object.fromEntries([ALL_TAG, ...tags].map(tag => [tag, versionFor(tag)]))))
     },
     async lockKey (id) {
       const present = slots.get(id)
-      const generation = String(++last)
+      const token = String(++last)
       const left = slots.getRemainingTTL(id)
-      slots.set(id, { generation, entry: present?.entry, isMarked: true }, { ttl: TOMBSTONE_MS })
-      return { token: generation, wasLocked: present?.isMarked ?? false, left }
+      slots.set(id, { token, entry: present?.entry, isMarked: true }, { ttl: TOMBSTONE_MS })
+      return { token, wasLocked: present?.isMarked ?? false, left }
     },
     async unlockKey (id, { token, left }) {
       const present = slots.get(id)
-      if (present?.generation === token) slots.set(id, { generation: token, entry: present.entry }, { ttl: Math.max(left, TOMBSTONE_MS) })
+      if (present?.token === token) slots.set(id, { token, entry: present.entry }, { ttl: Math.max(left, TOMBSTONE_MS) })
     },
-    async remove (id, _label, generation) {
+    async remove (id, _label, token) {
       const present = slots.get(id)
-      if (generation !== undefined && present?.generation !== generation) return false
-      slots.set(id, { generation: String(++last), entry: undefined }, { ttl: TOMBSTONE_MS })
+      if (token !== undefined && present?.token !== token) return false
+      slots.set(id, { token: String(++last), entry: undefined }, { ttl: TOMBSTONE_MS })
       return present?.entry !== undefined
     },
     async tags (tags) {

@@ -29,7 +29,7 @@ export function invalidationChannel (client: RedisClient, prefix: string): strin
 
 const PASS = 'pass'
 const NO_TAGS: readonly string[] = []
-const NOTHING = { entry: undefined, generation: '' }
+const NOTHING = { entry: undefined, token: '' }
 
 /**
  * Keeps entries in Redis. A tag is a key that holds a version, and an entry remembers the versions of its tags: to
@@ -59,20 +59,20 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
     const names = [ALL_TAG, ...tags]
     const [bytes, ...values] = await reads.getAll([entryKey(id), ...names.map(keyOfTag)])
     const read = byTag(names, values)
-    const { entry, generation } = bytes ? decodeEntry(bytes) : NOTHING
+    const { entry, token } = bytes ? decodeEntry(bytes) : NOTHING
     if (entry !== undefined) {
       // Tags that the handler added are known only now. Nearly always there are none.
       const more = tagsBeside(entry, read)
-      if (isValid(entry, more.length === 0 ? read : new Map([...read, ...await readTags(more)]))) return new FoundInRedis(entry, generation, read)
+      if (isValid(entry, more.length === 0 ? read : new Map([...read, ...await readTags(more)]))) return new FoundInRedis(entry, token, read)
     }
-    const found = new FoundInRedis(undefined, generation, read)
+    const found = new FoundInRedis(undefined, token, read)
     tagVersions.rememberAll(found.versions)
     return found
   }
 
   /** Stores entries whatever is there. */
   async function set (entries: ReadonlyArray<readonly [id: string, entry: Entry]>): Promise<void> {
-    const writes = entries.map(([id, entry]) => onNode(client, entryKey(id), () => client.set(entryKey(id), encodeEntry(entry), 'PX', lifeOf(entry))))
+    const writes = entries.map(([id, entry]) => onNode(client, entryKey(id), () => client.set(entryKey(id), encodeEntry(entry), 'PX', ttlOf(entry))))
     // On one connection they come in this order; the nodes of a Cluster have none.
     if (isCluster(client)) await Promise.all(writes)
     await Promise.all([...writes, tells !== undefined && client.publish(channel, message({ ids: entries.map(([id]) => id) }))])
@@ -83,8 +83,8 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
     return given === '' ? timeOf(await anyNode(client).time()) : Number(given) / 1000
   }
 
-  async function remove (id: string, label?: string, generation?: CasToken): Promise<boolean> {
-    const only = generation === undefined ? [] : [Buffer.from(generation, 'latin1')]
+  async function remove (id: string, label?: string, token?: CasToken): Promise<boolean> {
+    const only = token === undefined ? [] : [Buffer.from(token, 'latin1')]
     return await runScript(client, removeScript, [entryKey(id)], [encodeEntry('tombstone'), TOMBSTONE_MS, channel, message({ ids: [id], key: label }), ...only]) === 1
   }
 
@@ -97,9 +97,9 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
     return false
   }
 
-  async function write (id: string, entry: Entry, generation: string, patterns: string | undefined, ttl: number): Promise<boolean> {
+  async function write (id: string, entry: Entry, token: string, patterns: string | undefined, ttl: number): Promise<boolean> {
     // As bytes: of a damaged entry they are any, and are to be found the same.
-    const args = [Buffer.from(generation, 'latin1'), encodeEntry(entry), ttl]
+    const args = [Buffer.from(token, 'latin1'), encodeEntry(entry), ttl]
     if (patterns === undefined) return await runScript(client, writeScript, [entryKey(id)], args) === 1
     try {
       if (!isApart) return await runScript(client, writeScript, [entryKey(id), patternsKey], [...args, patterns]) === 1
@@ -119,8 +119,8 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
    */
   async function store (items: readonly Put[], versions: Readonly<Record<string, string>>, areCurrent = async () => true): Promise<boolean> {
     const entries = items.map(({ id, tags, make }) => [id, make(Object.fromEntries([ALL_TAG, ...tags].map(tag => [tag, versions[tag] ?? ''])))] as const)
-    const life = Math.max(...entries.map(([, entry]) => lifeOf(entry)))
-    const [wereCurrent, areRetained] = await Promise.all([areCurrent(), tagVersions.retain(versions, life), set(entries)])
+    const ttl = Math.max(...entries.map(([, entry]) => ttlOf(entry)))
+    const [wereCurrent, areRetained] = await Promise.all([areCurrent(), tagVersions.retain(versions, ttl), set(entries)])
     return wereCurrent && areRetained
   }
 
@@ -141,10 +141,11 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
     },
     async renewFill (work, token, ms) { await runScript(client, renewFillScript, [claimKey(work)], [token, ms]) },
     async releaseFill (work, token, pass) { await runScript(client, releaseFillScript, [claimKey(work)], [token, pass ? PASS : '', HIT_FOR_PASS_MS]) },
-    async write (id, entry, generation, patterns, hold = 0, life = entry.life) {
+    async write (id, entry, token, patterns, hold = 0, left = entry.deleteAt - entry.storedAt) {
+      const ttl = boundedTtl(left)
       const versions = patterns === undefined ? entry.tags : { ...entry.tags, [PATTERN_TAG]: patterns }
       // Where that fails the entry ends early, when its versions do.
-      const [isWritten] = await Promise.all([write(id, entry, generation, patterns, Math.max(lifeOf({ life }), hold)), tagVersions.retain(versions, lifeOf({ life })).catch(() => false)])
+      const [isWritten] = await Promise.all([write(id, entry, token, patterns, Math.max(ttl, hold)), tagVersions.retain(versions, ttl).catch(() => false)])
       return isWritten
     },
     async setMany (items) {
@@ -155,9 +156,9 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
     },
     remove,
     async lockKey (id) {
-      const { mark, place, generation } = encodeWriteLock()
+      const { mark, place, token } = encodeWriteLock()
       const left = Number(await runScript(client, lockKeyScript, [entryKey(id)], [mark, place, TOMBSTONE_MS, channel, message({ ids: [id] })]))
-      return { token: generation, wasLocked: left === -1, left }
+      return { token, wasLocked: left === -1, left }
     },
     async unlockKey (id, { token, left }) { await runScript(client, unlockKeyScript, [entryKey(id)], [token, UNLOCKED, Math.max(left, TOMBSTONE_MS)]) },
     async tags (tags) {
@@ -201,9 +202,9 @@ class FoundInRedis implements ReadResult {
   readonly #read: TagValues
   #versions: Readonly<Record<string, string | undefined>> | undefined
 
-  constructor (entry: Entry | undefined, generation: CasToken, read: TagValues) {
+  constructor (entry: Entry | undefined, token: CasToken, read: TagValues) {
     this.entry = entry
-    this.token = generation
+    this.token = token
     this.#read = read
   }
 
@@ -213,6 +214,10 @@ class FoundInRedis implements ReadResult {
   }
 }
 
-function lifeOf ({ life }: Pick<Entry, 'life'>): number {
-  return Math.max(1, Math.min(Math.ceil(life), MAX_LIFE_MS))
+function ttlOf ({ storedAt, deleteAt }: Entry): number {
+  return boundedTtl(deleteAt - storedAt)
+}
+
+function boundedTtl (ms: number): number {
+  return Math.max(1, Math.min(Math.ceil(ms), MAX_LIFE_MS))
 }

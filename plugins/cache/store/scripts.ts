@@ -12,7 +12,7 @@ if set.err then redis.call('DEL', KEYS[1]) end`
  * A server without memory for the new entry deletes the old one, which is outdated.
  *
  * KEYS     the entry, and the tag of removals by pattern where that is to be as it was
- * ARGV     generation that was seen, frame, TTL (ms), that tag's version
+ * ARGV     token that was seen, frame, TTL (ms), that tag's version
  * reply    1, or 0 where it was not stored
  */
 export const writeScript = lua`
@@ -31,7 +31,7 @@ return 1
  * Puts a tombstone in the place of an entry.
  *
  * KEYS[1]  the entry
- * ARGV     tombstone, its TTL (ms), channel and message that tell the other instances (empty: nobody), and the generation
+ * ARGV     tombstone, its TTL (ms), channel and message that tell the other instances (empty: nobody), and the token
  *          that the entry must have (left out: any)
  * reply    1 where there was an entry
  */
@@ -120,7 +120,7 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARG
  * Marks an entry while its source is written; where there is none, the place.
  *
  * KEYS[1]  the entry
- * ARGV     mark and generation, what is put where there is nothing, for how long it stands (ms), channel and message
+ * ARGV     mark and token, what is put where there is nothing, for how long it stands (ms), channel and message
  *          that tell the other instances (empty: nobody)
  * reply    -1 where it was marked before, else what was left of its TTL (ms); 0 where there was nothing
  */
@@ -142,7 +142,7 @@ return left
  * Takes the mark away, unless somebody else changed the key meanwhile.
  *
  * KEYS[1]  the entry
- * ARGV     generation, what is put in the place of the mark, TTL (ms)
+ * ARGV     token, what is put in the place of the mark, TTL (ms)
  */
 export const unlockKeyScript = lua`
 if redis.pcall('GETRANGE', KEYS[1], ${FIRST}, ${LAST}) ~= ARGV[1] then return end

@@ -60,10 +60,10 @@ export interface CacheStore {
   /**
    * @param patterns - the version that `PATTERNS` had when it began to be made; undefined: whatever it was
    * @param hold - for how many milliseconds the key stands at least, so that what was begun before is refused
-   * @param life - for how many milliseconds it is kept, where that is less than the entry's own life, as it was stored before
-   * @returns false where the key has another generation by now, or may have been removed by pattern: somebody stored or removed it meanwhile
+   * @param ttl - milliseconds until the entry expires, where it was stored before and has less left than `deleteAt - storedAt`
+   * @returns false where the key has another token by now, or may have been removed by pattern: somebody stored or removed it meanwhile
    */
-  write (id: string, entry: Entry, generation: CasToken, patterns?: string, hold?: number, life?: number): Promise<boolean>
+  write (id: string, entry: Entry, token: CasToken, patterns?: string, hold?: number, ttl?: number): Promise<boolean>
   /** Stores entries whatever is there, in one round trip where their tags have not been invalidated since they were seen last. */
   setMany (items: readonly Put[]): Promise<void>
   /**
@@ -72,16 +72,16 @@ export interface CacheStore {
    * It stands for `TOMBSTONE_MS`, also where nobody takes it away.
    */
   lockKey (id: string): Promise<WriteLock>
-  /** Takes the mark away, where the key still has that generation: what was there before is there again. */
+  /** Takes the mark away, where the key still has that token: what was there before is there again. */
   unlockKey (id: string, mark: WriteLock): Promise<void>
   /**
    * Removes an entry, and keeps what was begun before from being stored.
    *
    * @param label - to tell others by
-   * @param generation - an entry with another one stays; undefined: any is removed
+   * @param token - an entry with another one stays; undefined: any is removed
    * @returns whether there was one
    */
-  remove (id: string, label?: string, generation?: CasToken): Promise<boolean>
+  remove (id: string, label?: string, token?: CasToken): Promise<boolean>
   /** When tags were invalidated last (ms by the store's clock; 0: never), and their versions. */
   tags (tags: readonly string[]): Promise<Record<string, { version: string, invalidatedAt: number }>>
   /** Makes all entries with one of these tags invalid, in time that does not depend on how many there are. */

@@ -56,7 +56,7 @@ export class L1 {
   get (key: CacheKey, now: number): Entry | undefined {
     const kept = this.#kept.get(key.text)
     if (kept === undefined) return undefined
-    if (now < kept.entry.storedAt + kept.entry.life && this.#isValid(kept)) return kept.entry
+    if (now < kept.entry.deleteAt && this.#isValid(kept)) return kept.entry
     this.#kept.delete(key.text)
     return undefined
   }

@@ -7,7 +7,7 @@ import { Attempts } from './attempts.js'
 import { batchesOf, inBatches } from '../store/batches.js'
 import type { InvalidationBus } from './invalidation-bus.js'
 import { StatsByName, type CacheCounts, type StatsCounter } from '../stats.js'
-import type { Entry } from '../store/entry.js'
+import { isRecord, type Entry } from '../store/entry.js'
 import { InvalidationPendingError } from '../errors.js'
 import { tellInvalidated, type Events } from '../events.js'
 import type { CacheKey } from '../store/cache-key.js'
@@ -146,7 +146,7 @@ export class TwoTierCache {
     const [found] = this.#storeClock.isSet ? [await read] : await Promise.all([read, this.#storeClock.set()])
     if (found === undefined) return { key, tags, entry: undefined, seen: undefined, isStored: false, epoch, pendingInvalidations: owed }
     const { entry } = found
-    const isFresh = entry !== undefined && this.now() < entry.storedAt + entry.life
+    const isFresh = entry !== undefined && this.now() < entry.deleteAt
     const usable = isFresh && this.#options.mayHavePendingInvalidations?.() !== true ? this.#unlessInvalidated(key, entry) : undefined
     if (usable !== undefined) l1?.set(key, usable, epoch)
     return { key, tags, entry: usable, seen: found, isStored: entry !== undefined, epoch, pendingInvalidations: owed }
@@ -209,7 +209,7 @@ export class TwoTierCache {
    */
   async amend ({ key, seen, epoch }: Lookup, entry: Entry, patterns: string): Promise<void> {
     const { store, l1 } = this.#options
-    const left = entry.storedAt + entry.life - this.now()
+    const left = entry.deleteAt - this.now()
     if (seen === undefined || left <= 0) return
     const written = this.#attempts.make(() => store.write(key.id, entry, seen.token, patterns, 0, left))
     this.#attempts.inBackground(written)
@@ -374,9 +374,7 @@ export class TwoTierCache {
   #resultOf ({ entry, seen }: Lookup): string {
     if (seen === undefined) return 'unanswered'
     if (entry === undefined) return 'miss'
-    const { meta } = entry
-    const fresh = typeof meta === 'object' && meta !== null && 'fresh' in meta ? Number(meta.fresh) : Infinity
-    return this.now() < entry.storedAt + fresh ? 'hit' : 'stale'
+    return this.now() < staleAtOf(entry) ? 'hit' : 'stale'
   }
 
   #countWithdrawn (key: string): void {
@@ -395,4 +393,10 @@ export class TwoTierCache {
 /** Only the same key with the same tags has such a name. */
 function nameOf ({ text }: CacheKey, tags: readonly string[]): string {
   return `${tags.length} ${text.length} ${text}${tags.length === 1 ? tags[0] : JSON.stringify(tags)}`
+}
+
+/** A list of variants is never stale. */
+function staleAtOf ({ meta, storedAt }: Entry): number {
+  if (!isRecord(meta)) return Infinity
+  return Number(meta['staleAt'] ?? (meta['fresh'] === undefined ? Infinity : storedAt + Number(meta['fresh'])))
 }
