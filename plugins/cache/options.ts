@@ -7,7 +7,7 @@ import type { RedisClient } from '../shared/redis/client.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/redis/guard.js'
 import { type SerializerOption, resolveSerializer, type Serializer } from './data/serializer.js'
 import { type ValueDefaults, resolveDefaults, type ValuePlan } from './data/value-options.js'
-import type { Explain } from './http/explain.js'
+import type { Explain } from './http/hooks.js'
 import { type ResolvedRouteCache, DEFAULT_TTL, HEADERS, resolveRoute, type RouteCacheOptions, ROUTE_OPTIONS } from './http/route-options.js'
 import { resolveTiers, resolveTtl, type Tiers } from './tiers/ttl.js'
 

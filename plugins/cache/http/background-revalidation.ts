@@ -14,7 +14,7 @@ import type { RequestCache } from './request-state.js'
 import type { ResolvedRouteCache } from './route-options.js'
 import { COOKIE, cookieOf } from '../rfc/vary.js'
 import { ownHeaders } from './reads/watch-request.js'
-import { isGone } from './withdrawal.js'
+import { isGone } from './invalidation.js'
 import type { Fill, FillCoordinator } from '../tiers/coalescing.js'
 
 /** The work that a request in the background does. */

@@ -1,36 +1,34 @@
-import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, onRequestHookHandler, onSendHookHandler, preHandlerHookHandler, RouteOptions } from 'fastify'
-import { canonicalText } from '../../shared/plugin/canonical.js'
-import { invalidArgumentError, invalidOptionError, namingRoute } from '../../shared/plugin/errors.js'
+import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, onRequestHookHandler, onSendHookHandler, preHandlerHookHandler, RouteOptions, FastifyContextConfig } from 'fastify'
 import { failHook, finishHook, holdPayload } from '../../shared/http/hook-callback.js'
-import { isPromise, whenReady, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
 import { PinnedHooks } from '../../shared/http/pinned-hooks.js'
 import { unwrapResponse } from '../../shared/http/response-payload.js'
-import { createCacheStatus } from '../rfc/cache-status.js'
-import { leavesEncoding } from './body/content-codings.js'
-import type { TwoTierCache } from '../tiers/two-tier-cache.js'
-import { StatsCounter } from '../stats.js'
-import { mayExplain } from './explain.js'
-import { createResponseHandler } from './handle-response.js'
-import { createForcePrivate, forcePrivateIfPersonal } from './reads/force-private.js'
-import type { CacheKey } from '../store/cache-key.js'
-import type { RouteCacheOptions } from './route-options.js'
-import { HitForPass } from './hit-for-pass.js'
-import { createRefresher, type RefreshTask } from './background-revalidation.js'
-import { isLookedUp, keyOf, stripQuery, whyBypassed } from './request-key.js'
-import { createState, type RequestCache } from './request-state.js'
-import type { ResolvedRouteCache } from './route-options.js'
+import { watchRoutes } from '../../shared/http/route-watch.js'
+import { canonicalText } from '../../shared/plugin/canonical.js'
+import { invalidArgumentError, invalidOptionError, namingRoute, reasonOf } from '../../shared/plugin/errors.js'
+import { isPromise, whenReady, type MaybePromise, recover } from '../../shared/plugin/maybe-promise.js'
 import type { ResolvedCacheOptions } from '../options.js'
-import { withoutLength } from './send-stored.js'
-import { prepareHandler, createServe } from './serve.js'
+import { createCacheStatus } from '../rfc/cache-status.js'
+import { addVary } from '../rfc/vary.js'
+import { StatsCounter } from '../stats.js'
+import type { CacheKey } from '../store/cache-key.js'
 import { checkTags } from '../store/tags.js'
-import { releaseWaitersOnClose } from './release-waiters.js'
+import type { FillCoordinator } from '../tiers/coalescing.js'
+import type { TwoTierCache } from '../tiers/two-tier-cache.js'
+import { createRefresher, type RefreshTask } from './background-revalidation.js'
+import { leavesEncoding } from './body/content-codings.js'
+import { createResponseHandler } from './handle-response.js'
+import { Invalidations, isUnsafe } from './invalidation.js'
+import { createForcePrivate, forcePrivateIfPersonal } from './reads/force-private.js'
 import { withConstraints } from './reads/ignored-names.js'
 import { UNWATCHED, warnOnce, whyUnwatched } from './reads/unkeyed-headers.js'
-import { Invalidations, isUnsafe } from './invalidation.js'
 import { watchDecorators } from './reads/watch-decorators.js'
-import { addVary } from '../rfc/vary.js'
 import { readAs, readsOf, watchRoute } from './reads/watch-request.js'
-import type { FillCoordinator } from '../tiers/coalescing.js'
+import { releaseWaitersOnClose } from './release-waiters.js'
+import { isLookedUp, keyOf, stripQuery, whyBypassed } from './request-key.js'
+import { createState, type RequestCache } from './request-state.js'
+import { type RouteCacheOptions, type ResolvedRouteCache, onlyInvalidates } from './route-options.js'
+import { withoutLength } from './send-stored.js'
+import { HitForPass, prepareHandler, createServe } from './serve.js'
 
 const STATE = Symbol('cache.state')
 
@@ -264,5 +262,36 @@ function constraintsOf ({ constraints, method, url }: RouteOptions): string {
     return canonicalText(constraints)
   } catch {
     throw invalidOptionError('cache', `constraints of ${[method].flat().join()} ${url}`, constraints, 'strings, regular expressions and other plain data, where the route is cached')
+  }
+}
+
+export type Explain = (request: FastifyRequest) => boolean | Promise<boolean>
+
+/** Calls the option `explain`. A failure is logged, and the client gets no explanation. */
+export function mayExplain (explain: Explain, request: FastifyRequest): MaybePromise<boolean> {
+  return recover(() => explain(request), error => {
+    request.log.error({ plugin: 'cache', reason: reasonOf(error), route: request.routeOptions.url }, 'cache: `explain` failed')
+    return false
+  })
+}
+
+const UNSTORED = 'config.cache of these routes has no effect except "invalidates", as only responses to GET and HEAD are stored: remove its other options'
+
+/** Returns a function to be called with each route that the cache sees: routes that it should serve, and cannot, are warned of once the app is ready. */
+export function watchCachedRoutes (fastify: FastifyInstance, isGlobal: boolean): (route: RouteOptions) => void {
+  const watch = watchRoutes(fastify)
+  // By URL, the configs of the routes with stored responses.
+  const stored = new Map<string, Set<unknown>>()
+  // A route that changes what is stored invalidates it only where the cache sees the route.
+  const saw = watch.add('cache', fastify, ({ method, url }) => [method].flat().some(name => isLookedUp(name) ? isGlobal : isUnsafe(name) && stored.has(url)))
+  return route => {
+    saw(route)
+    const config: FastifyContextConfig['cache'] = route.config?.cache ?? undefined
+    const isStored = config === undefined ? isGlobal : config === true || (typeof config === 'object' && !onlyInvalidates(config))
+    if (!isStored) return
+    const { method, url } = route
+    if ([method].flat().some(isLookedUp)) stored.set(url, new Set(stored.get(url)).add(route.config))
+    // A package that takes one config for its GET and its POST, such as mercurius, gives it to both.
+    else if (config !== undefined) watch.note('cache', UNSTORED, route, () => stored.get(url)?.has(route.config) !== true)
   }
 }

@@ -1,34 +1,19 @@
+import type { ServerHttp2Stream } from 'node:http2'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { parseList } from 'structured-headers'
 import { reasonOf } from '../../shared/plugin/errors.js'
-import type { TwoTierCache } from '../tiers/two-tier-cache.js'
+import { groupTag, parseGroups } from '../rfc/groups.js'
 import { joined } from '../rfc/stored-headers.js'
-import { compilePattern } from './path-tags.js'
 import { canonicalPath, pathTag, withoutOrigin } from '../store/path-tag.js'
-import type { ResolvedRouteCache } from './route-options.js'
 import { readTag } from '../store/tags.js'
-import { sentStatus } from './release-waiters.js'
 import { MAX_WAIT_MS } from '../tiers/coalescing.js'
+import type { TwoTierCache } from '../tiers/two-tier-cache.js'
+import { compilePattern } from './path-tags.js'
+import type { ResolvedRouteCache } from './route-options.js'
 
 const SAFE = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE'])
 
 export function isUnsafe (method: string): boolean {
   return !SAFE.has(method)
-}
-
-/** The tag of a group of answers (RFC 9875). */
-export function groupTag (group: string): string {
-  return `group:${group}`
-}
-
-/** The groups that a field names: a list of strings; what else is in it is ignored (RFC 9875 §2). */
-export function parseGroups (field: string | undefined): string[] {
-  if (field === undefined) return []
-  try {
-    return parseList(field).map(([value]) => value).filter(value => typeof value === 'string')
-  } catch {
-    return []
-  }
 }
 
 /** A route whose responses are stored. */
@@ -162,4 +147,51 @@ function fieldOf (reply: FastifyReply, name: string): string | undefined {
   const header: unknown = Reflect.get(reply.raw, '_header')
   const written = typeof header === 'string' ? new RegExp(`\\r\\n${name}: *(.*)\\r\\n`, 'i').exec(header)?.[1] : undefined
   return joined(reply.getHeader(name)) ?? written
+}
+
+/** Returns the status that was sent, also where the handler wrote to the HTTP/2 stream, of which the raw response does not know. */
+export function sentStatus (reply: FastifyReply): number {
+  return Number(streamOf(reply)?.sentHeaders?.[':status'] ?? reply.raw.statusCode)
+}
+
+export function streamOf ({ raw }: FastifyReply): ServerHttp2Stream | undefined {
+  return 'stream' in raw ? raw.stream as ServerHttp2Stream : undefined
+}
+
+/** What decides whether a response that is not stored removes the stored one in whose place it was made. */
+export interface WithdrawalInput {
+  status: number
+  /** Why it is not stored. */
+  why: string
+  /** Whether it was made in the background, by a request that has neither credentials nor a session of a client. */
+  isBackground: boolean
+  /** Whether the stored response is of one owner alone. */
+  hasOwner: boolean
+  /** Whether it may depend on what this client alone sent. */
+  isOfTheClient: boolean
+}
+
+// The resource is gone, or may not be served any longer (RFC 9110 §15.5.5, §15.5.11, RFC 7725).
+const GONE = new Set([404, 410, 451])
+
+const REFUSED = new Set([401, 403])
+
+// Reasons that lie in the client who asked.
+const OF_THE_CLIENT = /^(?:authorization|session|user|reads .*)$/
+
+/**
+ * Whether the source has taken back what is stored. Any full response but a failure has (RFC 9111 §4.3.3): the stored one is
+ * outdated, and serving it on would hide that. Not so a response that is about the client alone: an error of its request,
+ * missing credentials, a 304 to its own conditions, or its own credentials, session or headers as the reason. Other clients
+ * share the stored response, and one client must not decide about it.
+ */
+export function isWithdrawn ({ status, why, isBackground, hasOwner, isOfTheClient }: WithdrawalInput): boolean {
+  if (isOfTheClient) return false
+  if (GONE.has(status)) return true
+  if (hasOwner && REFUSED.has(status)) return true
+  return status < 400 && status !== 304 && why !== 'error' && (isBackground || !OF_THE_CLIENT.test(why))
+}
+
+export function isGone (status: number): boolean {
+  return GONE.has(status)
 }

@@ -1,10 +1,10 @@
-import type { ServerHttp2Stream } from 'node:http2'
 import type { FastifyReply } from 'fastify'
-import type { TwoTierCache } from '../tiers/two-tier-cache.js'
-import type { RequestCache } from './request-state.js'
-import { isOfTheClient } from './reads/unkeyed-headers.js'
-import { isWithdrawn } from './withdrawal.js'
 import { MAX_WAIT_MS } from '../tiers/coalescing.js'
+import type { TwoTierCache } from '../tiers/two-tier-cache.js'
+import { sentStatus, streamOf } from './invalidation.js'
+import { isOfTheClient } from './reads/unkeyed-headers.js'
+import type { RequestCache } from './request-state.js'
+import { isWithdrawn } from './invalidation.js'
 
 // Each begins a response of an HTTP/2 stream; the raw response itself calls the first one.
 const RESPOND = ['respond', 'respondWithFD', 'respondWithFile'] as const
@@ -37,15 +37,6 @@ export function releaseWaitersOnClose (core: TwoTierCache, reply: FastifyReply, 
     if (isEnded) setImmediate(release)
     else core.clock.setTimeout(release, MAX_WAIT_MS).unref()
   })
-}
-
-/** Returns the status that was sent, also where the handler wrote to the HTTP/2 stream, of which the raw response does not know. */
-export function sentStatus (reply: FastifyReply): number {
-  return Number(streamOf(reply)?.sentHeaders?.[':status'] ?? reply.raw.statusCode)
-}
-
-function streamOf ({ raw }: FastifyReply): ServerHttp2Stream | undefined {
-  return 'stream' in raw ? raw.stream as ServerHttp2Stream : undefined
 }
 
 function before<Name extends string> (object: { [name in Name]: (...args: never[]) => unknown }, name: Name, call: () => void): void {

@@ -9,10 +9,10 @@ import { MAX_LIFE_MS } from '../store/store.js'
 import { checkTags, type Tag } from '../store/tags.js'
 import { isListOfStrings, resolveTtl, returnedTtl, TTL_RESULTS, type Tiers } from '../tiers/ttl.js'
 import { ChosenCodings } from './body/content-codings.js'
-import { createOwnerOf, type OwnerId } from './owner.js'
+import { createOwnerOf, type OwnerId } from './request-key.js'
 import { resolveIgnoredNames, type IgnoredNames } from './reads/ignored-names.js'
 import { isStorableStatus } from './stored-response.js'
-import { VariantUses } from './variant-uses.js'
+import { VariantUses } from './store-response.js'
 
 /** How a route is cached, complete and checked. Times are milliseconds. */
 export interface ResolvedRouteCache {

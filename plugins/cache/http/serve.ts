@@ -1,22 +1,23 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { validationHeaders } from '../rfc/conditional.js'
+import { LRUCache } from 'lru-cache'
+import type { Clock } from '../../shared/plugin/clock.js'
 import { isPromise } from '../../shared/plugin/maybe-promise.js'
-import type { TwoTierCache, Tier } from '../tiers/two-tier-cache.js'
+import { validationHeaders } from '../rfc/conditional.js'
+import { reuseOf, type Usability } from '../rfc/reuse.js'
+import { requestDirectives } from '../rfc/stored-headers.js'
 import type { CacheKey } from '../store/cache-key.js'
 import { isVariants } from '../store/entry.js'
-import { usabilityOf, type StoredResponse } from './stored-response.js'
-import { requestDirectives } from '../rfc/stored-headers.js'
-import { gatewayTimeout, matchesVary, lookupResponse, peekResponse, ttlOf, type LookupResult } from './lookup.js'
-import type { HitForPass } from './hit-for-pass.js'
+import { MAX_LOOKUPS, type FillCoordinator } from '../tiers/coalescing.js'
+import type { TwoTierCache, Tier } from '../tiers/two-tier-cache.js'
 import type { Refresher } from './background-revalidation.js'
-import type { RequestCache } from './request-state.js'
-import { reuseOf, type Usability } from '../rfc/reuse.js'
-import { applyStored, validatorsOf } from './send-stored.js'
+import { gatewayTimeout, matchesVary, lookupResponse, peekResponse, ttlOf, type LookupResult } from './lookup.js'
 import { tagsFor } from './path-tags.js'
 import { carries } from './reads/unkeyed-headers.js'
 import { watchGetters } from './reads/watch-decorators.js'
 import { handOver, ownHeaders, readAs } from './reads/watch-request.js'
-import { MAX_LOOKUPS, type FillCoordinator } from '../tiers/coalescing.js'
+import type { RequestCache } from './request-state.js'
+import { applyStored, validatorsOf } from './send-stored.js'
+import { usabilityOf, type StoredResponse } from './stored-response.js'
 
 export interface ServeOptions {
   core: TwoTierCache
@@ -148,4 +149,31 @@ function validate (request: FastifyRequest, state: RequestCache, response: Store
   Object.assign(headers, conditions)
   state.stale = response
   state.validates = true
+}
+
+/** For how long requests of a key do not wait for one another after a response of it was not shareable. */
+const PASS_MS = 10_000
+
+const MOST_KEYS = 10_000
+
+/** Keys of which responses depend on what they do not hold: their requests need not queue for a response that they cannot share ("hit-for-pass"). */
+export class HitForPass {
+  readonly #clock: Clock
+  readonly #keys = new LRUCache<string, { names: string[], until: number }>({ max: MOST_KEYS })
+
+  constructor (clock: Clock) {
+    this.#clock = clock
+  }
+
+  /** @param names - what the response depends on: requests without any of these still share */
+  add (id: string, names: string[]): void {
+    this.#keys.set(id, { names, until: this.#clock.monotonic() + PASS_MS })
+  }
+
+  /** Returns what responses of a key depend on, where a request that carries one of the names is to pass. */
+  namesFor (id: string, carries: (name: string) => boolean): readonly string[] | undefined {
+    if (this.#keys.size === 0) return undefined
+    const present = this.#keys.get(id)
+    return present !== undefined && present.until > this.#clock.monotonic() && present.names.some(carries) ? present.names : undefined
+  }
 }

@@ -1,12 +1,13 @@
 import { randomUUID } from 'node:crypto'
-import type { TwoTierCache, Lookup } from '../tiers/two-tier-cache.js'
-import type { Entry, VariantsMeta } from '../store/entry.js'
-import type { StoredResponse } from './stored-response.js'
-import { isVariants } from '../store/entry.js'
+import { LRUCache } from 'lru-cache'
+import { hashId } from '../../shared/plugin/keys.js'
 import type { CacheKey } from '../store/cache-key.js'
-import { variantKey } from './response-key.js'
-import type { RequestCache } from './request-state.js'
+import { type Entry, type VariantsMeta, isVariants } from '../store/entry.js'
 import { ALL_TAG, PATTERN_TAG } from '../store/store.js'
+import type { TwoTierCache, Lookup } from '../tiers/two-tier-cache.js'
+import { variantKey } from './request-key.js'
+import type { RequestCache } from './request-state.js'
+import type { StoredResponse } from './stored-response.js'
 
 // How often a variant is entered into a list that others change at the same time.
 const MAX_ATTEMPTS = 5
@@ -113,5 +114,40 @@ function listOf (key: CacheKey, meta: VariantsMeta, entry: StoredResponse, known
     storedAt: entry.storedAt,
     deleteAt: Math.max(entry.deleteAt, known?.deleteAt ?? 0),
     tags: everything === undefined ? {} : { [ALL_TAG]: everything }
+  }
+}
+
+const MOST_KEYS = 1000
+
+/** A client chooses how long the header is that the text holds. */
+const LONGEST_TEXT = 500
+
+/**
+ * Which variants of a key this process has served, so that the one that was used least recently is the first to go. Uses are recorded only
+ * while there is no room for another variant: a hit costs next to nothing before that.
+ */
+export class VariantUses {
+  /** By the text of the key, the texts of its variants' keys, the one used last at the end. */
+  #uses: LRUCache<string, Set<string>> | undefined
+
+  /** @param maxVariants - how many variants there may be, so that this is the bound of what is recorded as well */
+  record (key: string, variant: string, maxVariants: number): void {
+    if (variant.length > LONGEST_TEXT) return
+    this.#uses ??= new LRUCache({ max: MOST_KEYS })
+    let used = this.#uses.get(key)
+    if (used === undefined) this.#uses.set(key, used = new Set())
+    used.delete(variant)
+    used.add(variant)
+    if (used.size <= maxVariants) return
+    const [oldest = ''] = used
+    used.delete(oldest)
+  }
+
+  /** @returns the ids in the order of their last use, those that this process has not used first, in the order they have */
+  inOrder (key: string, ids: readonly string[]): string[] {
+    const used = this.#uses?.get(key)
+    if (used === undefined) return [...ids]
+    const recent = [...used].map(hashId).filter(id => ids.includes(id))
+    return [...ids.filter(id => !recent.includes(id)), ...recent]
   }
 }

@@ -1,10 +1,10 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Reader } from '../../../shared/http/read-recorder.js'
-import { isVariants } from '../../store/entry.js'
-import { joined } from '../../rfc/stored-headers.js'
-import { ALL_HEADERS, ENCODING, FORWARDED_HOST } from './request-reads.js'
-import type { RequestCache } from '../request-state.js'
+import { joined, type Headers } from '../../rfc/stored-headers.js'
 import { COOKIE, cookieOf, parseVary } from '../../rfc/vary.js'
+import { isVariants } from '../../store/entry.js'
+import type { RequestCache } from '../request-state.js'
+import { ALL_HEADERS, ENCODING, FORWARDED_HOST } from './request-reads.js'
 import { ownHeaders } from './watch-request.js'
 
 /** Why a response is not stored, and the names that it depends on; or what a request must not have to be given it. */
@@ -135,4 +135,28 @@ function describe (name: string): [what: string, todo: string] {
   if (name.startsWith('query:')) return [`"${name}" in a hook, which the key leaves out`, `make it a part of the key, ${list}`]
   if (name.startsWith('request.')) return [`"${name}", which is not in the key`, `return an owner from private, ${list}`]
   return [`the header "${name}", which neither the key nor Vary nor an owner holds`, `add it to vary, return an owner from private, ${list}`]
+}
+
+const FIELDS = ['content-security-policy', 'content-security-policy-report-only']
+
+const NONCE = /'nonce-([^']+)'/g
+
+/**
+ * Whether a response holds a nonce of its own (CSP Level 3 §2.3.1), which is worthless, or harmful, in another response: one in a header that is
+ * to be stored, or in the body one that a header of this response alone names.
+ *
+ * @param headers - of the response
+ * @param stored - those of them that are to be stored
+ * @param body - undefined while it is not known
+ */
+export function hasNonce (headers: Record<string, unknown>, stored: Headers, body: Buffer | undefined): boolean {
+  const nonces = noncesOf(headers)
+  if (nonces.length === 0) return false
+  if (noncesOf(stored).length > 0) return true
+  // An encoded body cannot be searched.
+  return body !== undefined && (headers['content-encoding'] !== undefined || nonces.some(nonce => body.includes(nonce)))
+}
+
+function noncesOf (headers: Record<string, unknown>): string[] {
+  return FIELDS.flatMap(name => [...(joined(headers[name]) ?? '').matchAll(NONCE)].map(([, nonce = '']) => nonce))
 }
