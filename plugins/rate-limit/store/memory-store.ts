@@ -1,7 +1,9 @@
 import { LRUCache } from 'lru-cache'
 import { steadyTime, systemClock, type Clock } from '../../shared/plugin/clock.js'
 import type { Counter } from '../algorithms/counter.js'
-import { createCounter } from '../algorithms/create-counter.js'
+import { GenericCellRate } from '../algorithms/gcra.js'
+import { SlidingCounter } from '../algorithms/sliding-counter.js'
+import { SlidingLog } from '../algorithms/sliding-log.js'
 import type { Verdict } from '../decision.js'
 import { countsRefusals, type Algorithm, type Policy } from '../policy.js'
 import { PenaltyState } from '../algorithms/penalty.js'
@@ -37,7 +39,7 @@ export function createMemoryStore (maxKeys: number, clock: Clock = systemClock):
       const entry = entries.get(key)
       if (entry === undefined) return
       entry.now = now()
-      entry.counters[algorithm]?.giveBack(limits, cost, time, entry.now)
+      entry.counters[algorithm]?.refund(limits, cost, time, entry.now)
     },
     reset (key) {
       entries.delete(key)
@@ -69,5 +71,13 @@ function applyTo (entry: Entry, policy: Policy, cost: number, mode: Mode): Verdi
     blockedFor,
     banned: entry.refusals?.isBanned(now) ?? false,
     time: now
+  }
+}
+
+function createCounter ({ algorithm, limits }: Policy): Counter {
+  switch (algorithm) {
+    case 'sliding-log': return new SlidingLog(Math.max(...limits.map(({ max }) => max)))
+    case 'sliding-counter': return new SlidingCounter()
+    case 'gcra': return new GenericCellRate()
   }
 }
