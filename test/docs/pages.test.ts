@@ -68,7 +68,7 @@ t.test('each error code is on the page of its plugin, and no page has another on
   const codes = new Set<string>()
   for (const { text } of sources) {
     for (const [, plugin = '', what = ''] of text.matchAll(/pluginError\('([\w-]+)', '(\w+)'/g)) codes.add(codeOf(plugin, what))
-    for (const [, plugin = ''] of text.matchAll(/(?:invalidOptionError|readOptions)\('([\w-]+)'/g)) codes.add(codeOf(plugin, 'INVALID_OPTION'))
+    for (const [, plugin = ''] of text.matchAll(/(?:invalidOptionError|(?:read|resolve)Options)\('([\w-]+)'/g)) codes.add(codeOf(plugin, 'INVALID_OPTION'))
     for (const [, plugin = ''] of text.matchAll(/alreadyRegisteredError\('([\w-]+)'/g)) codes.add(codeOf(plugin, 'ALREADY_REGISTERED'))
     for (const [, plugin = ''] of text.matchAll(/new PinnedHooks\(\w+, '([\w-]+)'/g)) codes.add(codeOf(plugin, 'HOOK_REPLACED'))
     const [, kinds = ''] = /type ConnectFailure = (.+)/.exec(text) ?? []
