@@ -2,55 +2,59 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { Clock } from '../shared/plugin/clock.js'
 import { reasonOf } from '../shared/plugin/errors.js'
 import { LeaseRenewal } from '../shared/plugin/lease-renewal.js'
+import type { Milliseconds } from '../shared/plugin/units.js'
 import type { RedisGuard } from '../shared/redis/guard.js'
-import { TAKEN, type PendingWrite, type PendingWrites } from './pending-writes.js'
-import type { Claimant, IdempotencyStore, RecordedResponse } from './store.js'
+import { KEY_TAKEN, type PendingWrite, type PendingWrites } from './pending-writes.js'
+import type { IdempotencyStore, KeyedRequest, RecordedResponse } from './store.js'
 
-/** After this a claim is no longer kept: something hangs. */
+/** After this time a request is taken to hang, and its key is released. */
 const MAX_EXECUTION_MS = 10 * 60 * 1000
 
-/** What runs need, of the plugin. */
+/** The services of the plugin that executions use. */
 export interface ExecutionContext {
   store: IdempotencyStore
   run: RedisGuard['run']
   log: FastifyBaseLogger
   clock: Clock
-  /** All of this process, until they are over. */
-  runs: Set<Execution>
-  owed: PendingWrites
+  /** All executions of this process that are in progress. */
+  executions: Set<Execution>
+  pendingWrites: PendingWrites
 }
 
 export interface ExecutionOptions {
-  claimant: Claimant
-  lease: number
-  ttl: number
-  /** False where the store could not be asked, and it runs all the same. */
-  isClaimed: boolean
-  /** Whether it has been answered in a way that is not seen here. */
+  request: KeyedRequest
+  lease: Milliseconds
+  ttl: Milliseconds
+  /** False if the store was unavailable, and the request runs without its key. */
+  hasKey: boolean
+  /** Whether a hijacked reply has ended. */
   isOver: () => boolean
   /** The response's headers before the handler ran. */
   headersBefore: object
 }
 
-/** A request that is being done for its key: it keeps the claim until it is over. */
+/** The only execution of a request with a key: it renews the key's lease until the response is stored or the key is released. */
 export class Execution {
   readonly #context: ExecutionContext
   readonly #options: ExecutionOptions
   readonly #renewal: LeaseRenewal
-  #owed: PendingWrite | undefined
+  #hasKey: boolean
+  /** Set once: the response is being stored, or the key is released. */
   #isSettled = false
-  #isBusy = false
-  #isCutOff = false
-  /** Whether the answer is an error that was thrown or sent. */
+  #isHandlerRunning = false
+  #isTimedOut = false
+  /** Whether the response is an error that was thrown or sent. */
   hasFailed = false
-  #keeping: Promise<void> | undefined
+  #storing: Promise<void> | undefined
+  /** Whether the response is stored, so that the next hooks process it. */
+  #isStored = false
+  #pendingWrite: PendingWrite | undefined
   #retracting: Promise<void> | undefined
-  /** Whether the answer is stored, and the hooks after this plugin's have it. */
-  #isPassedOn = false
 
   constructor (context: ExecutionContext, options: ExecutionOptions) {
     this.#context = context
     this.#options = options
+    this.#hasKey = options.hasKey
     this.#renewal = new LeaseRenewal({
       clock: context.clock,
       lease: options.lease,
@@ -58,95 +62,94 @@ export class Execution {
       maxDuration: MAX_EXECUTION_MS,
       onMaxDuration: () => { this.release().catch(() => {}) }
     })
-    context.runs.add(this)
+    context.executions.add(this)
   }
 
   get headersBefore (): object {
     return this.#options.headersBefore
   }
 
-  /** The handler is at work until then. */
-  during (work: Promise<unknown>): void {
-    this.#isBusy = true
-    const done = (): void => {
-      this.#isBusy = false
-      if (this.#isCutOff) this.release().catch(() => {})
+  /** Notes that the handler runs until its promise settles. */
+  during (handler: Promise<unknown>): void {
+    this.#isHandlerRunning = true
+    const onSettled = (): void => {
+      this.#isHandlerRunning = false
+      if (this.#isTimedOut) this.release().catch(() => {})
     }
-    work.then(done, done)
+    handler.then(onSettled, onSettled)
   }
 
-  /** @param isCutOff - its time is over, which the handler may not know: it keeps the claim until it is done */
-  fail (isCutOff: boolean): void {
+  /** @param isTimedOut - Fastify's `handlerTimeout` is over: the handler may go on, and has the key until it ends */
+  fail (isTimedOut: boolean): void {
     this.hasFailed = true
-    this.#isCutOff = isCutOff
+    this.#isTimedOut = isTimedOut
     // A later hook failed, or the response cannot be sent: the client gets an error.
-    if (this.#isPassedOn) this.#retracting ??= this.#retract()
+    if (this.#isStored) this.#retracting ??= this.#retract()
   }
 
-  /** Keeps the answer, or tries to for a while; it never fails. */
-  async complete (answer: RecordedResponse): Promise<void> {
-    // Of a handler that answers twice the first answer counts, which must then be sent first as well.
-    this.#keeping ??= this.#keep(answer)
-    await this.#keeping
-    this.#isPassedOn = true
+  /** Stores the response, or queues it if the store is unavailable; never rejects. */
+  async complete (response: RecordedResponse): Promise<void> {
+    // If a handler sends twice, the first response counts: it has to be sent first as well.
+    this.#storing ??= this.#store(response)
+    await this.#storing
+    this.#isStored = true
   }
 
-  async #keep (answer: RecordedResponse): Promise<void> {
-    const { store, run, log, owed } = this.#context
-    const { claimant, ttl } = this.#options
+  async #store (response: RecordedResponse): Promise<void> {
+    const { store, run, log, pendingWrites } = this.#context
+    const { request, ttl } = this.#options
     this.#isSettled = true
     try {
-      const isKept = await run(() => store.complete(claimant, answer, ttl))
-      if (!isKept) log.warn({ plugin: 'idempotency' }, TAKEN)
+      const isStored = await run(() => store.complete(request, response, ttl))
+      if (!isStored) log.warn({ plugin: 'idempotency' }, KEY_TAKEN)
     } catch (error) {
-      this.#owed = owed.queue(claimant, answer, ttl, reasonOf(error))
+      this.#pendingWrite = pendingWrites.queue(request, response, ttl, reasonOf(error))
     } finally {
       this.#end()
     }
   }
 
-  /** Lets the next one run; it never fails. */
+  /** Releases the key, so that a repetition runs; never rejects. If the store is unavailable, the key is free after its lease. */
   async release (): Promise<void> {
-    if (this.#isSettled || this.#goesOn) return await (this.#retracting ?? this.#keeping)
+    if (this.#isSettled || this.#goesOn) return await (this.#retracting ?? this.#storing)
     this.#isSettled = true
     this.#end()
     const { store, run } = this.#context
-    // Where it cannot be said, it is so after the lease.
-    await run(() => store.release(this.#options.claimant)).catch(() => {})
+    await run(() => store.release(this.#options.request)).catch(() => {})
   }
 
   async #retract (): Promise<void> {
-    const { store, run, log, owed } = this.#context
-    if (this.#owed !== undefined) owed.drop(this.#owed)
-    await run(() => store.retract(this.#options.claimant)).catch((error: unknown) => {
-      log.warn({ plugin: 'idempotency', reason: reasonOf(error) }, 'idempotency: a response that could not be sent stays stored, as the store cannot be asked')
+    const { store, run, log, pendingWrites } = this.#context
+    if (this.#pendingWrite !== undefined) pendingWrites.cancel(this.#pendingWrite)
+    await run(() => store.retract(this.#options.request)).catch((error: unknown) => {
+      log.warn({ plugin: 'idempotency', reason: reasonOf(error) }, 'idempotency: a response that could not be sent stays stored, as the store is unavailable')
     })
   }
 
-  /** The process ends. */
+  /** Ends the execution when the app closes. */
   async close (): Promise<void> {
-    await this.#keeping
+    await this.#storing
     this.#end()
   }
 
   get #goesOn (): boolean {
-    return this.#isCutOff && this.#isBusy && !this.#renewal.isOverdue
+    return this.#isTimedOut && this.#isHandlerRunning && !this.#renewal.isOverdue
   }
 
   #end (): void {
     this.#renewal.stop()
-    this.#context.runs.delete(this)
+    this.#context.executions.delete(this)
   }
 
   async #renew (): Promise<void> {
-    // While the response is being stored, the lease is renewed by that.
+    // A response that is being stored renews the key itself.
     if (this.#isSettled) return
     if (this.#options.isOver() && !this.#goesOn) return await this.release()
     const { store, run, log } = this.#context
-    const isMine = await run(() => store.renew(this.#options.claimant, this.#options.lease))
-    if (isMine || !this.#options.isClaimed || this.#isSettled) return
-    // It goes on: what it has done so far cannot be taken back here.
-    this.#options.isClaimed = false
-    log.warn({ plugin: 'idempotency' }, 'idempotency: a claim ended while its request is under way: the same may run a second time')
+    const isRenewed = await run(() => store.renew(this.#options.request, this.#options.lease))
+    if (isRenewed || !this.#hasKey || this.#isSettled) return
+    // The request goes on: its effects so far cannot be undone here.
+    this.#hasKey = false
+    log.warn({ plugin: 'idempotency' }, 'idempotency: a lease expired while its request was in progress: the same request may run a second time')
   }
 }

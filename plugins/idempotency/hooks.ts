@@ -1,25 +1,25 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, onSendHookHandler, preHandlerHookHandler, RouteOptions } from 'fastify'
-import { Poller } from '../shared/plugin/clock.js'
-import { reasonOf } from '../shared/plugin/errors.js'
 import { failHook, finishHook, holdPayload } from '../shared/http/hook-callback.js'
 import { PinnedHooks } from '../shared/http/pinned-hooks.js'
 import { areSendable } from '../shared/http/sendable.js'
-import { recordedResponse, giveAgain, isFinal, replay } from './stored-response.js'
-import { ResponseNotStoredError, inProgress, keyReused, StoreUnavailableError } from './errors.js'
+import { Poller } from '../shared/plugin/clock.js'
+import { reasonOf } from '../shared/plugin/errors.js'
+import { inProgressError, keyReusedError, ResponseNotStoredError, StoreUnavailableError } from './errors.js'
+import { Execution, type ExecutionContext } from './execution.js'
 import { differencesOf, fingerprintOf } from './fingerprint.js'
 import { idOf, keyOf, textOf } from './key.js'
 import type { ResolvedRoute } from './options.js'
-import { Execution, type ExecutionContext } from './execution.js'
-import type { Claim, Claimant, RecordedResponse } from './store.js'
+import { IN_PROGRESS, type KeyedRequest, type KeyState, type RecordedResponse } from './store.js'
+import { isFinal, recordResponse, restoreStored, sendStored } from './stored-response.js'
 
-const RUN = Symbol('idempotency.run')
+const EXECUTION = Symbol('idempotency.execution')
 const REPLAYED = Symbol('idempotency.replayed')
 const SAFE = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE'])
 
 declare module 'fastify' {
   interface FastifyRequest {
-    [RUN]: Execution | null
+    [EXECUTION]: Execution | null
     [REPLAYED]: RecordedResponse | null
   }
 }
@@ -28,89 +28,94 @@ export function isSafe (method: string): boolean {
   return SAFE.has(method.toUpperCase())
 }
 
-/** @returns what puts itself into a route's way */
-export function createHooks (fastify: FastifyInstance, context: ExecutionContext): (instance: FastifyInstance, route: RouteOptions, options: ResolvedRoute) => void {
-  const { store, run, log, clock, owed } = context
+type AddHooks = (instance: FastifyInstance, route: RouteOptions, options: ResolvedRoute) => void
+
+/** @returns a function that adds the plugin's hooks to a route */
+export function createHooks (fastify: FastifyInstance, context: ExecutionContext): AddHooks {
+  const { store, run, log, clock, pendingWrites } = context
   const pinnedHooks = new PinnedHooks(fastify, 'idempotency')
   let isFailing = false
-  fastify.decorateRequest(RUN, null)
+  fastify.decorateRequest(EXECUTION, null)
   fastify.decorateRequest(REPLAYED, null)
 
-  /** Of all that ask for the same, the one whose turn it is; the others wait for what comes of it. */
-  async function claim (claimant: Claimant, reply: FastifyReply, { wait, lease }: ResolvedRoute): Promise<Claim> {
-    const known = owed.find(claimant.id)
-    if (known !== undefined) return known.claimant.fingerprint === claimant.fingerprint ? known.answer : { fingerprint: known.claimant.fingerprint }
-    const poller = new Poller(clock, wait)
-    const ask = async () => await run(() => store.claim(claimant, lease))
-    let claimed = await ask()
-    // A client that has left while it waited does not have the request run.
-    while (claimed === 'theirs' && !reply.raw.destroyed && await poller.wait()) {
-      // The request is known to be in progress: a store that does not answer is asked again.
-      claimed = await ask().catch(() => 'theirs')
+  /** Acquires the key, or waits for the response of the request that has it. */
+  async function acquire (keyed: KeyedRequest, reply: FastifyReply, { wait, lease }: ResolvedRoute): Promise<KeyState> {
+    const pending = pendingWrites.find(keyed.id)
+    if (pending !== undefined) {
+      const { request: { fingerprint }, response } = pending
+      return fingerprint === keyed.fingerprint ? { kind: 'stored', response } : { kind: 'mismatch', fingerprint }
     }
-    return claimed
+    const poller = new Poller(clock, wait)
+    const attempt = async () => await run(() => store.acquire(keyed, lease))
+    let state = await attempt()
+    // The request does not run for a client that has disconnected meanwhile.
+    while (state.kind === 'inProgress' && !reply.raw.destroyed && await poller.wait()) {
+      // The request is known to be in progress, so a store that does not answer is asked again.
+      state = await attempt().catch(() => IN_PROGRESS)
+    }
+    return state
   }
 
-  /** @returns undefined where the store cannot be asked */
-  async function tryToClaim (claimant: Claimant, reply: FastifyReply, route: ResolvedRoute): Promise<Claim | undefined> {
+  /** @returns undefined if the store is unavailable */
+  async function tryAcquire (keyed: KeyedRequest, reply: FastifyReply, route: ResolvedRoute): Promise<KeyState | undefined> {
     try {
-      const claimed = await claim(claimant, reply, route)
-      if (isFailing) log.info({ plugin: 'idempotency' }, 'idempotency: the store answers again')
+      const state = await acquire(keyed, reply, route)
+      if (isFailing) log.info({ plugin: 'idempotency' }, 'idempotency: the store is available again')
       isFailing = false
-      return claimed
+      return state
     } catch (error) {
-      if (!isFailing) log.warn({ plugin: 'idempotency', reason: reasonOf(error), onStoreError: route.runsUnguarded ? 'open' : 'closed' }, 'idempotency: the store cannot be asked')
+      if (!isFailing) log.warn({ plugin: 'idempotency', reason: reasonOf(error), onStoreError: route.runsUnguarded ? 'open' : 'closed' }, 'idempotency: the store is unavailable')
       isFailing = true
-      // It may have been claimed all the same, where the answer was lost.
-      if (!route.runsUnguarded) run(() => store.release(claimant)).catch(() => {})
+      // The key may have been acquired although the reply was lost.
+      if (!route.runsUnguarded) run(() => store.release(keyed)).catch(() => {})
       return undefined
     }
   }
 
-  function begin (claimant: Claimant, request: FastifyRequest, reply: FastifyReply, { lease, ttl }: ResolvedRoute, isClaimed: boolean): void {
-    // Of a hijacked reply nothing is heard here but its end.
+  function startExecution (keyed: KeyedRequest, request: FastifyRequest, reply: FastifyReply, { lease, ttl }: ResolvedRoute, hasKey: boolean): void {
+    // A hijacked reply calls no hooks: only the end of its connection is seen.
     const isOver = () => reply.sent && reply.raw.destroyed
-    const begun = new Execution(context, { claimant, lease, ttl, isClaimed, isOver, headersBefore: reply.getHeaders() })
-    request[RUN] = begun
-    reply.raw.once('close', () => { if (reply.sent) begun.release().catch(() => {}) })
+    const execution = new Execution(context, { request: keyed, lease, ttl, hasKey, isOver, headersBefore: reply.getHeaders() })
+    request[EXECUTION] = execution
+    reply.raw.once('close', () => { if (reply.sent) execution.release().catch(() => {}) })
   }
 
-  /** @returns whether the request has been answered */
+  /** @returns whether a stored response was sent */
   async function beforeHandler (route: ResolvedRoute, request: FastifyRequest, reply: FastifyReply): Promise<boolean> {
     const key = isSafe(request.method) ? undefined : keyOf(request, route)
     if (key === undefined) return false
     request.idempotencyKey = key
     const id = idOf(key, await textOf(route, 'scope', request))
-    const claimant = { id, fingerprint: fingerprintOf(request, await textOf(route, 'fingerprint', request)), token: randomUUID() }
-    const claimed = await tryToClaim(claimant, reply, route)
-    if (claimed === undefined && !route.runsUnguarded) throw new StoreUnavailableError()
-    if (claimed === undefined || claimed === 'mine') {
-      begin(claimant, request, reply, route, claimed === 'mine')
+    const keyed = { id, fingerprint: fingerprintOf(request, await textOf(route, 'fingerprint', request)), token: randomUUID() }
+    const state = await tryAcquire(keyed, reply, route)
+    if (state === undefined && !route.runsUnguarded) throw new StoreUnavailableError()
+    if (state === undefined || state.kind === 'acquired') {
+      startExecution(keyed, request, reply, route, state !== undefined)
       return false
     }
-    if (claimed === 'theirs') throw inProgress()
-    if ('fingerprint' in claimed) throw keyReused(differencesOf(claimed.fingerprint, claimant.fingerprint))
-    if (claimed.body === 'too-large') throw new ResponseNotStoredError()
-    request[REPLAYED] = claimed
-    replay(reply, claimed)
+    if (state.kind === 'inProgress') throw inProgressError()
+    if (state.kind === 'mismatch') throw keyReusedError(differencesOf(state.fingerprint, keyed.fingerprint))
+    if (state.response.body === 'too-large') throw new ResponseNotStoredError()
+    request[REPLAYED] = state.response
+    sendStored(reply, state.response)
     return true
   }
 
   async function beforeSend (route: ResolvedRoute, warnOnce: () => void, request: FastifyRequest, reply: FastifyReply, payload: unknown): Promise<unknown> {
-    if (request[REPLAYED] !== null) return giveAgain(reply, request[REPLAYED], route)
-    const begun = request[RUN]
-    if (begun === null) return payload
-    const answer = recordedResponse(reply, payload, route, begun.headersBefore)
-    if (answer === undefined) warnOnce()
-    if (answer === undefined || begun.hasFailed || !isFinal(reply.statusCode) || !areSendable(reply.getHeaders())) await begun.release()
-    else await begun.complete(answer)
+    if (request[REPLAYED] !== null) return restoreStored(reply, request[REPLAYED], route)
+    const execution = request[EXECUTION]
+    if (execution === null) return payload
+    const response = recordResponse(reply, payload, route, execution.headersBefore)
+    if (response === undefined) warnOnce()
+    if (response === undefined || execution.hasFailed || !isFinal(reply.statusCode) || !areSendable(reply.getHeaders())) await execution.release()
+    else await execution.complete(response)
     return payload
   }
 
   function preHandler (route: ResolvedRoute): preHandlerHookHandler {
     return function idempotencyPreHandler (request, reply, done) {
       beforeHandler(route, request, reply).then(
-        isAnswered => { if (!isAnswered) finishHook('idempotency', reply, done) },
+        isSent => { if (!isSent) finishHook('idempotency', reply, done) },
         error => failHook('idempotency', reply, done, error))
     }
   }
@@ -126,7 +131,7 @@ export function createHooks (fastify: FastifyInstance, context: ExecutionContext
 
   const onError: onErrorHookHandler = (request, reply, error, done) => {
     request[REPLAYED] = null
-    if (!reply.raw.headersSent) request[RUN]?.fail(error.code === 'FST_ERR_HANDLER_TIMEOUT')
+    if (!reply.raw.headersSent) request[EXECUTION]?.fail(error.code === 'FST_ERR_HANDLER_TIMEOUT')
     done()
   }
 
@@ -134,17 +139,17 @@ export function createHooks (fastify: FastifyInstance, context: ExecutionContext
     const { handler } = route
     let isWarned = false
     const warnOnce = (): void => {
-      if (!isWarned) log.warn({ plugin: 'idempotency', route: route.url }, 'idempotency: an answer that is a stream or a Response is not kept, the same request runs again: send text, bytes or an object')
+      if (!isWarned) log.warn({ plugin: 'idempotency', route: route.url }, 'idempotency: a stream or a Response is not stored, so the same request runs again: send text, bytes or an object')
       isWarned = true
     }
-    // After all others', so that whoever may not ask is turned away before.
+    // Last, so that authentication hooks refuse a request first.
     pinnedHooks.pin(instance, route, 'preHandler', preHandler(options), 'last')
-    // Before all others' of routes, so that what they make of it, such as its compression, is made for each client.
+    // Before the other hooks of routes, so that their changes, such as compression, are made for each client.
     pinnedHooks.pin(instance, route, 'onSend', onSend(options, warnOnce), 'first')
     pinnedHooks.pin(instance, route, 'onError', onError, 'last')
     route.handler = function (request, reply) {
       const result: unknown = handler.call(this, request, reply)
-      if (result instanceof Promise) request[RUN]?.during(result)
+      if (result instanceof Promise) request[EXECUTION]?.during(result)
       return result
     }
   }

@@ -12,11 +12,16 @@ import type { Execution } from './execution.js'
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** The request's key, on a route with `config.idempotency`; null where it has none. To be handed on, say, to whoever takes the payment. */
+    /**
+     * The key of the request, on a route with `config.idempotency`; `null` if it has none. Pass it on, for example, to a payment provider.
+     *
+     * @example
+     * await payments.charge(amount, { idempotencyKey: request.idempotencyKey })
+     */
     idempotencyKey: string | null
   }
   interface FastifyContextConfig {
-    /** A request that comes again with the same `Idempotency-Key` has the answer that the first one got, and is not done again. */
+    /** Runs requests of a caller with the same `Idempotency-Key` once: repetitions get the stored response. */
     idempotency?: RouteIdempotencyOptions | boolean
   }
 }
@@ -25,10 +30,16 @@ export { DEFAULT_HEADERS } from './options.js'
 export type { IdempotencyPluginOptions, RouteIdempotencyOptions } from './options.js'
 
 /**
- * `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header) for routes with `config.idempotency`: of all requests of one
- * caller with the same key one is done, and all have its answer.
+ * Safe retries with `Idempotency-Key` on routes with `config.idempotency`: requests of one caller with the same key run once, on one
+ * instance, and all get the same response.
  *
- * @throws `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_OPTION` at registration of the plugin or of a route, `FST_REDIS_SUITE_IDEMPOTENCY_ALREADY_REGISTERED`
+ * @throws `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_OPTION` at registration of the plugin or of a route
+ * @throws `FST_REDIS_SUITE_IDEMPOTENCY_ALREADY_REGISTERED` at registration of the plugin
+ * @see https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
+ *
+ * @example
+ * await app.register(idempotency, { ttl: '24h' })
+ * app.post('/orders', { config: { idempotency: true } }, placeOrder)
  */
 export const idempotency = fp<IdempotencyPluginOptions>(async function idempotency (fastify, given) {
   const { timeout, maxKeys, clock } = resolveOptions(given)
@@ -36,30 +47,30 @@ export const idempotency = fp<IdempotencyPluginOptions>(async function idempoten
   const client = resolveClient(fastify, 'idempotency', given.redis)
   const store = client === undefined ? createMemoryStore(maxKeys, clock) : createRedisStore(client, keyPrefixOf(client))
   const run = client === undefined ? <T>(operation: () => Promise<T>) => operation() : guardRedis(client, fastify.log, timeout, 'idempotency', clock, { isPatient: true }).run
-  const runs = new Set<Execution>()
+  const executions = new Set<Execution>()
   fastify.decorateRequest('idempotencyKey', null)
-  const owed = new PendingWrites({ store, run, log: fastify.log, clock })
-  const addHooks = createHooks(fastify, { store, run, log: fastify.log, clock, runs, owed })
+  const pendingWrites = new PendingWrites({ store, run, log: fastify.log, clock })
+  const addHooks = createHooks(fastify, { store, run, log: fastify.log, clock, executions, pendingWrites })
 
-  const saw = watchRoutes(fastify).add('idempotency', fastify, () => false)
+  const noteRoute = watchRoutes(fastify).add('idempotency', fastify, () => false)
 
   fastify.addHook('onRoute', function (route) {
-    saw(route)
+    noteRoute(route)
     const config = route.config?.idempotency
     if (config === undefined || config === false) return
-    // Fastify adds it where there is GET: also where there is POST as well.
+    // Fastify adds HEAD to each route with GET, also if the route has POST as well.
     if (route.method === 'HEAD' && fastify.hasRoute({ method: 'GET', url: route.url, ...route.constraints && { constraints: route.constraints } })) return
     const resolved = namingRoute(route, () => {
       if ([route.method].flat().every(isSafe)) {
-        throw invalidOptionError('idempotency', 'config.idempotency', config, 'only on a route that changes something, such as POST: clients may repeat GET and HEAD anyway')
+        throw invalidOptionError('idempotency', 'config.idempotency', config, 'only on a route that changes something, such as POST: clients may repeat GET and HEAD without a key')
       }
       return resolveRoute(given, config)
     })
     addHooks(this, route, resolved)
   })
   fastify.addHook('onClose', async () => {
-    await Promise.all([...runs].map(each => each.close()))
-    await owed.close()
+    await Promise.all([...executions].map(execution => execution.close()))
+    await pendingWrites.close()
   })
 }, { name: 'fastify-redis-suite/idempotency', fastify: '5.x' })
 

@@ -5,15 +5,16 @@ import { InvalidKeyError, InvalidValueError, MissingKeyError } from './errors.js
 import type { ResolvedRoute } from './options.js'
 
 const MAX_KEY_LENGTH = 255
-// A string of a structured field (RFC 9651), as the draft wants it, or the same without quotes, as most send it.
+// A string of a structured field (RFC 9651 §3.3.3), as the draft requires; most clients send the same without quotes.
 const QUOTED = /^"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"$/
 const ASCII = /^[\x20-\x7e]*$/
-// Its last quote is none of the key.
+// The last quote is not escaped.
 const CLOSED = /^".*[^\\](?:\\\\)*"$/
 const PLAIN = /^[\x21\x23-\x2b\x2d-\x7e]+$/
 
 /**
- * @returns the key, or undefined where there is none
+ * Returns the key of a request; `undefined` if it has none.
+ *
  * @throws `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_KEY`, `FST_REDIS_SUITE_IDEMPOTENCY_MISSING_KEY`
  */
 export function keyOf (request: FastifyRequest, { header, required }: ResolvedRoute): string | undefined {
@@ -24,21 +25,22 @@ export function keyOf (request: FastifyRequest, { header, required }: ResolvedRo
   }
   const text = String(given).trim()
   const key = QUOTED.exec(text)?.[1]?.replaceAll(/\\(.)/g, '$1') ?? (PLAIN.test(text) ? text : undefined)
-  if (key === undefined || key === '' || key.length > MAX_KEY_LENGTH) throw new InvalidKeyError(header, whyNoKey(text, key), MAX_KEY_LENGTH)
+  if (key === undefined || key === '' || key.length > MAX_KEY_LENGTH) throw new InvalidKeyError(header, invalidityOf(text, key), MAX_KEY_LENGTH)
   return key
 }
 
-/** @param key - what the text says, where it can be read */
-function whyNoKey (text: string, key: string | undefined): string {
+/** @param key - the parsed key; undefined if the text cannot be parsed */
+function invalidityOf (text: string, key: string | undefined): string {
   if (text === '' || key === '') return 'is empty'
   if (key !== undefined) return `has a key of ${key.length} characters`
   if (!ASCII.test(text)) return 'has a character that is not printable ASCII'
-  if (!text.startsWith('"')) return text.includes('"') ? 'has a quote, but does not begin with one' : 'has a blank or a comma outside of quotes, as it has where it is sent twice'
+  if (!text.startsWith('"')) return text.includes('"') ? 'has a quote, but does not begin with one' : 'has a blank or a comma outside of quotes, as if it was sent twice'
   return CLOSED.test(text) ? 'has a quote or a backslash between its quotes that no backslash precedes' : 'begins with a quote, but does not end with one'
 }
 
 /**
- * Calls a function among the options. An `undefined` or an empty scope, as of a caller without an API key, would make such callers one.
+ * Calls the option `scope` or `fingerprint`. A scope that is undefined or empty, such as that of callers without an API key, would make
+ * all of them one caller.
  *
  * @throws `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_VALUE`
  */
@@ -46,11 +48,11 @@ export async function textOf (route: ResolvedRoute, option: 'scope' | 'fingerpri
   const text: unknown = await route[option](request)
   const mayBeEmpty = option === 'fingerprint'
   if (typeof text === 'string' && (text !== '' || mayBeEmpty)) return text
-  const allowed = `a string${mayBeEmpty ? '' : ' that is not empty'}; refuse such a request in an earlier hook, or return what tells it apart`
+  const allowed = `a string${mayBeEmpty ? '' : ' that is not empty'}; refuse such a request in an earlier hook, or return a string that identifies it`
   throw new InvalidValueError(`route ${routeOf(request)}: the function "${option}" returned`, describe(text), allowed)
 }
 
-/** Of a key and its owner: nobody else's leads there. */
-export function idOf (key: string, owner: string): string {
-  return hashId(JSON.stringify([owner, key]))
+/** Returns the id under which the store has a key: another scope never has the same id. */
+export function idOf (key: string, scope: string): string {
+  return hashId(JSON.stringify([scope, key]))
 }

@@ -1,65 +1,63 @@
 import { LRUCache } from 'lru-cache'
 import { systemClock, type Clock } from '../shared/plugin/clock.js'
-import { ownResponse } from './own-response.js'
-import type { Claim, IdempotencyStore, RecordedResponse } from './store.js'
+import { ACQUIRED, IN_PROGRESS, type IdempotencyStore, type RecordedResponse } from './store.js'
+import { copyResponse } from './stored-response.js'
 
-interface Entry {
+interface KeyEntry {
   fingerprint: string
   token: string
-  answer: RecordedResponse | undefined
-  /** What the answer takes. */
+  /** Undefined while the request runs. */
+  response: RecordedResponse | undefined
   bytes: number
+  /** By the clock's `monotonic()`. */
   expiresAt: number
 }
 
-const MOST_BYTES = 64 * 1024 * 1024
+const MAX_BYTES = 64 * 1024 * 1024
 
-/** Keeps answers in this process, bounded in number and to 64 MiB: those that were used least recently go first. */
+/** Holds keys and responses in this process. Responses are bounded in number and to 64 MiB: the least recently used go first. */
 export function createMemoryStore (maxKeys: number, clock: Clock = systemClock): IdempotencyStore {
-  // What is under way is bounded by the requests there are, and never dropped: it would run twice.
-  const claims = new Map<string, Entry>()
-  const answers = new LRUCache<string, Entry>({
-    max: maxKeys,
-    maxSize: MOST_BYTES,
-    sizeCalculation: ({ bytes }) => bytes
-  })
+  // Bounded by the number of requests in progress. An entry that was evicted would let its request run twice.
+  const inProgress = new Map<string, KeyEntry>()
+  const completed = new LRUCache<string, KeyEntry>({ max: maxKeys, maxSize: MAX_BYTES, sizeCalculation: ({ bytes }) => bytes })
 
-  function alive (id: string): Entry | undefined {
-    const entry = claims.get(id) ?? answers.get(id)
+  function find (id: string): KeyEntry | undefined {
+    const entry = inProgress.get(id) ?? completed.get(id)
     if (entry === undefined || entry.expiresAt > clock.monotonic()) return entry
-    claims.delete(id)
-    answers.delete(id)
+    inProgress.delete(id)
+    completed.delete(id)
     return undefined
   }
 
   return {
-    async claim ({ id, fingerprint, token }, lease): Promise<Claim> {
-      const entry = alive(id)
+    async acquire ({ id, fingerprint, token }, lease) {
+      const entry = find(id)
       if (entry === undefined) {
-        claims.set(id, { fingerprint, token, answer: undefined, bytes: 0, expiresAt: clock.monotonic() + lease })
-        return 'mine'
+        inProgress.set(id, { fingerprint, token, response: undefined, bytes: 0, expiresAt: clock.monotonic() + lease })
+        return ACQUIRED
       }
-      if (entry.fingerprint !== fingerprint) return { fingerprint: entry.fingerprint }
-      return entry.answer ?? (entry.token === token ? 'mine' : 'theirs')
+      if (entry.fingerprint !== fingerprint) return { kind: 'mismatch', fingerprint: entry.fingerprint }
+      if (entry.response !== undefined) return { kind: 'stored', response: entry.response }
+      return entry.token === token ? ACQUIRED : IN_PROGRESS
     },
     async renew ({ id, token }, lease) {
-      const entry = alive(id)
-      if (entry?.token !== token || entry.answer !== undefined) return false
+      const entry = find(id)
+      if (entry?.token !== token || entry.response !== undefined) return false
       entry.expiresAt = clock.monotonic() + lease
       return true
     },
-    async complete ({ id, fingerprint, token }, answer, ttl) {
-      const entry = alive(id)
+    async complete ({ id, fingerprint, token }, response, ttl) {
+      const entry = find(id)
       if (entry !== undefined && entry.token !== token) return false
-      claims.delete(id)
-      answers.set(id, { fingerprint, token, ...ownResponse(answer), expiresAt: clock.monotonic() + ttl })
+      inProgress.delete(id)
+      completed.set(id, { fingerprint, token, ...copyResponse(response), expiresAt: clock.monotonic() + ttl })
       return true
     },
     async release ({ id, token }) {
-      if (claims.get(id)?.token === token) claims.delete(id)
+      if (inProgress.get(id)?.token === token) inProgress.delete(id)
     },
     async retract ({ id, token }) {
-      for (const entries of [claims, answers]) if (entries.get(id)?.token === token) entries.delete(id)
+      for (const entries of [inProgress, completed]) if (entries.get(id)?.token === token) entries.delete(id)
     }
   }
 }

@@ -1,16 +1,16 @@
-import { validateHeaderName, validateHeaderValue } from 'node:http'
 import type { RedisClient } from '../shared/redis/client.js'
+import { areSendable } from '../shared/http/sendable.js'
 import { keySpace } from '../shared/plugin/keys.js'
 import { runScript, runScriptForBytes } from '../shared/redis/script.js'
-import { claimScript, completeScript, releaseScript, renewScript } from './scripts.js'
-import type { Claim, IdempotencyStore, RecordedResponse } from './store.js'
+import { acquireScript, completeScript, releaseScript, renewScript } from './scripts.js'
+import { ACQUIRED, IN_PROGRESS, type IdempotencyStore, type KeyState, type RecordedResponse } from './store.js'
 
-/** Keeps a hash a key in Redis; each step is one script on that key alone. */
+/** Holds each key as a hash in Redis; each method is one script on that key alone. */
 export function createRedisStore (client: RedisClient, prefix: string): IdempotencyStore {
   const space = keySpace(prefix, 'idempotency', 'key')
   return {
-    async claim ({ id, fingerprint, token }, lease) {
-      return readClaim(await runScriptForBytes(client, claimScript, [space + id], [fingerprint, token, lease]))
+    async acquire ({ id, fingerprint, token }, lease) {
+      return readState(await runScriptForBytes(client, acquireScript, [space + id], [fingerprint, token, lease]))
     },
     async renew ({ id, token }, lease) {
       return await runScript(client, renewScript, [space + id], [token, lease]) === 1
@@ -25,30 +25,28 @@ export function createRedisStore (client: RedisClient, prefix: string): Idempote
   }
 }
 
-function readClaim (reply: unknown): Claim {
-  const [what, head, body]: unknown[] = Array.isArray(reply) ? reply : []
-  const word = String(what)
-  if (word === 'mine' || word === 'theirs') return word
-  if (word === 'other') return { fingerprint: String(head) }
-  const { status, headers, tooLarge } = readHead(String(head))
-  return { status, headers, body: tooLarge ? 'too-large' : body instanceof Buffer ? body : null }
+function readState (reply: unknown): KeyState {
+  const [kind, head, body]: unknown[] = Array.isArray(reply) ? reply : []
+  switch (String(kind)) {
+    case 'acquired': return ACQUIRED
+    case 'inProgress': return IN_PROGRESS
+    case 'mismatch': return { kind: 'mismatch', fingerprint: String(head) }
+    default: {
+      const { status, headers, tooLarge } = readHead(String(head))
+      return { kind: 'stored', response: { status, headers, body: tooLarge ? 'too-large' : body instanceof Buffer ? body : null } }
+    }
+  }
 }
 
 type Head = Pick<RecordedResponse, 'status' | 'headers'> & { tooLarge?: boolean }
 
-/** @throws where it is none: nobody knows then what was answered. The parser's own error would tell what lies there. */
+/** @throws if the stored text is not a head that can be sent. The error does not repeat the text, which may be secret. */
 function readHead (text: string): Head {
   try {
     const head: unknown = JSON.parse(text)
-    if (!isHead(head)) throw new TypeError('no head')
-    for (const [name, values] of Object.entries(head.headers)) {
-      validateHeaderName(name)
-      for (const value of [values].flat()) validateHeaderValue(name, value)
-    }
-    return head
-  } catch {
-    throw new Error('what is kept of an answer cannot be read')
-  }
+    if (isHead(head) && areSendable(head.headers)) return head
+  } catch {}
+  throw new Error('the stored response cannot be read')
 }
 
 function isHead (head: unknown): head is Head {

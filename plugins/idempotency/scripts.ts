@@ -1,30 +1,30 @@
 import { lua } from '../shared/redis/script.js'
 
 /**
- * Takes a key, where nobody has it.
+ * Acquires a key that is free.
  *
- * KEYS[1]  the key: a hash of `print` (fingerprint) and `token` of whom it belongs to; once answered of `head` and `body` as well
+ * KEYS[1]  the key: a hash of `print` (fingerprint) and `token` of its request; with a response also of `head` and `body`
  * ARGV     fingerprint, token, lease (ms)
- * reply    { 'mine' }, { 'theirs' }, { 'other', fingerprint } or { 'done', head, body or nil }
+ * reply    { 'acquired' }, { 'inProgress' }, { 'mismatch', fingerprint } or { 'stored', head, body or nil }
  */
-export const claimScript = lua`
+export const acquireScript = lua`
 local print, token, head, body = unpack(redis.call('HMGET', KEYS[1], 'print', 'token', 'head', 'body'))
 if not print then
   redis.call('HSET', KEYS[1], 'print', ARGV[1], 'token', ARGV[2])
   redis.call('PEXPIRE', KEYS[1], ARGV[3])
-  return { 'mine' }
+  return { 'acquired' }
 end
-if print ~= ARGV[1] then return { 'other', print } end
-if head then return { 'done', head, body } end
-return { token == ARGV[2] and 'mine' or 'theirs' }
+if print ~= ARGV[1] then return { 'mismatch', print } end
+if head then return { 'stored', head, body } end
+return { token == ARGV[2] and 'acquired' or 'inProgress' }
 `
 
 /**
- * Keeps a claim.
+ * Renews the lease of a key.
  *
  * KEYS[1]  the key
  * ARGV     token, lease (ms)
- * reply    1, or 0 where it is not this one's any more
+ * reply    1; 0 if the key belongs to another request or has a response
  */
 export const renewScript = lua`
 local token, head = unpack(redis.call('HMGET', KEYS[1], 'token', 'head'))
@@ -33,11 +33,11 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 `
 
 /**
- * Adds the answer to the claim, which it may have done before.
+ * Stores a response; a repeated call changes nothing but the TTL.
  *
  * KEYS[1]  the key
- * ARGV     token, fingerprint, TTL (ms), head, and body where there is one
- * reply    1, or 0 where it is somebody else's
+ * ARGV     token, fingerprint, TTL (ms), head, and the body if there is one
+ * reply    1; 0 if the key belongs to another request
  */
 export const completeScript = lua`
 local print, token = unpack(redis.call('HMGET', KEYS[1], 'print', 'token'))
@@ -49,7 +49,7 @@ return 1
 `
 
 /**
- * Gives a claim back. A stored response is removed where it is retracted, and stays otherwise.
+ * Frees a key. A stored response is removed only if it is retracted.
  *
  * KEYS[1]  the key
  * ARGV     token, 1 to retract

@@ -1,44 +1,53 @@
-/** An answer as it is kept. */
+import type { Milliseconds } from '../shared/plugin/units.js'
+
+/** A response as the store holds it. */
 export interface RecordedResponse {
   readonly status: number
   readonly headers: Readonly<Record<string, string | string[]>>
-  /** Null: an answer without a body. `'too-large'`: it had one that was not kept. */
+  /** `null`: the response had no body. `'too-large'`: the body was larger than `maxBodySize` and is not stored. */
   readonly body: Buffer | null | 'too-large'
 }
 
 /**
- * What became of a request that wants to run:
- * - `mine`: it may
- * - `theirs`: the same one is under way
- * - `{ fingerprint }`: the key belongs to another request, with this fingerprint
- * - an answer: it was done
+ * The state of a key after an attempt to acquire it:
+ * - `acquired`: this request may run
+ * - `inProgress`: the same request is running
+ * - `mismatch`: the key belongs to a request with another fingerprint
+ * - `stored`: the request has run, with this response
  */
-export type Claim = 'mine' | 'theirs' | { readonly fingerprint: string } | RecordedResponse
+export type KeyState =
+  | { readonly kind: 'acquired' }
+  | { readonly kind: 'inProgress' }
+  | { readonly kind: 'mismatch', readonly fingerprint: string }
+  | { readonly kind: 'stored', readonly response: RecordedResponse }
 
-/** Who asks, and for what. */
-export interface Claimant {
-  /** Of the key and its owner. */
+export const ACQUIRED: KeyState = { kind: 'acquired' }
+export const IN_PROGRESS: KeyState = { kind: 'inProgress' }
+
+/** A request with a key. */
+export interface KeyedRequest {
+  /** The digest of the key and its scope. */
   readonly id: string
-  /** Of the request. */
+  /** The digest of what the request asks for. */
   readonly fingerprint: string
-  /** Unlike any other's. */
+  /** A random id: a repetition of the request has another one. */
   readonly token: string
 }
 
-/** Keeps claims and answers. All times are milliseconds. */
+/** Holds keys, with a lease while their request runs, and the responses. Each method may be repeated with the same result. */
 export interface IdempotencyStore {
-  /** Asked again by whom it belongs to, it is `mine` still. */
-  claim (claimant: Claimant, lease: number): Promise<Claim>
-  /** @returns false where it is not this one's any more, or is answered */
-  renew (claimant: Claimant, lease: number): Promise<boolean>
+  /** Acquires the key for `lease` if it is free, or if this request has it already. */
+  acquire (request: KeyedRequest, lease: Milliseconds): Promise<KeyState>
+  /** @returns false if the key is not this request's any more, or has a response */
+  renew (request: KeyedRequest, lease: Milliseconds): Promise<boolean>
   /**
-   * Adds the answer to the claim; where that has expired, and nobody took it, as well. It may be said twice.
+   * Stores the response for `ttl`, also if the lease has expired and no other request has acquired the key.
    *
-   * @returns false where it was not kept, as it is somebody else's now
+   * @returns false if another request has the key
    */
-  complete (claimant: Claimant, answer: RecordedResponse, ttl: number): Promise<boolean>
-  /** Lets the next one run, unless it is answered. */
-  release (claimant: Claimant): Promise<void>
-  /** Lets the next one run, also where it is answered: the response was stored, and could not be sent. */
-  retract (claimant: Claimant): Promise<void>
+  complete (request: KeyedRequest, response: RecordedResponse, ttl: Milliseconds): Promise<boolean>
+  /** Frees the key, unless it has a response. */
+  release (request: KeyedRequest): Promise<void>
+  /** Frees the key and removes its response, which could not be sent. */
+  retract (request: KeyedRequest): Promise<void>
 }

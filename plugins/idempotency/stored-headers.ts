@@ -2,45 +2,47 @@ import type { FastifyReply } from 'fastify'
 
 type Headers = Record<string, string | string[]>
 
-/** Names of headers in lower case. */
+/** Names of response headers in lower case. */
 export interface HeaderNames {
   readonly exact: readonly string[]
-  /** What all of the names that a `*` stands for begin with. */
-  readonly starts: readonly string[]
+  /** The beginnings of names that end in `*`. */
+  readonly prefixes: readonly string[]
 }
 
-// Of one connection (RFC 9110 §7.6.1), of one client, or made for each response.
-const NEVER = new Set(['connection', 'proxy-connection', 'keep-alive', 'te', 'trailer', 'transfer-encoding', 'upgrade', 'proxy-authenticate', 'proxy-authentication-info',
-  'set-cookie', 'content-length', 'date', 'idempotency-replayed'])
-// Those of other plugins, and those that name or time one request. They are kept by their own names alone.
-const OF_ONE_REQUEST = /^x-(?:cache|ratelimit-.*|request-id|correlation-id|trace-id|response-time|runtime)$/
+// Never stored: hop-by-hop fields (RFC 9110 §7.6.1), fields of one client, and fields that each response has anew.
+const NEVER_STORED = new Set([
+  'connection', 'proxy-connection', 'keep-alive', 'te', 'trailer', 'transfer-encoding', 'upgrade', 'proxy-authenticate',
+  'proxy-authentication-info', 'set-cookie', 'content-length', 'date', 'idempotency-replayed'
+])
+// Fields of other plugins, and fields that identify or time one request, are stored only if they are listed without `*`.
+const PER_REQUEST = /^x-(?:cache|ratelimit-.*|request-id|correlation-id|trace-id|response-time|runtime)$/
 
-/** Reads the option `headers`, and leaves out what no response is replayed with. */
+/** Resolves the option `headers`, without the fields that are never stored. */
 export function resolveHeaders (given: readonly string[]): HeaderNames {
-  const names = given.map(name => name.toLowerCase()).filter(name => !NEVER.has(name))
+  const names = given.map(name => name.toLowerCase()).filter(name => !NEVER_STORED.has(name))
   const isPattern = (name: string): boolean => name.endsWith('*')
-  return { exact: names.filter(name => !isPattern(name)), starts: names.filter(isPattern).map(name => name.slice(0, -1)) }
+  return { exact: names.filter(name => !isPattern(name)), prefixes: names.filter(isPattern).map(name => name.slice(0, -1)) }
 }
 
 /**
- * Returns the headers of a response that are kept.
+ * Returns the headers of a response that are stored.
  *
- * @param before - the headers before the handler ran: hooks set them for each response, so a `*` does not stand for them
+ * @param before - the headers before the handler ran: hooks set them for each response, so a `*` does not match them
  */
-export function storedHeaders (reply: FastifyReply, { exact, starts }: HeaderNames, before: object): Headers {
-  const kept: Headers = {}
+export function storedHeaders (reply: FastifyReply, { exact, prefixes }: HeaderNames, before: object): Headers {
+  const stored: Headers = {}
   for (const [name, value] of Object.entries(reply.getHeaders())) {
-    const isKept = exact.includes(name) || (starts.some(start => name.startsWith(start)) && isOfHandler(name, value, before))
-    if (isKept && value !== undefined) kept[name] = Array.isArray(value) ? value : String(value)
+    const isStored = exact.includes(name) || (prefixes.some(prefix => name.startsWith(prefix)) && isSetByHandler(name, value, before))
+    if (isStored && value !== undefined) stored[name] = Array.isArray(value) ? value : String(value)
   }
-  return kept
+  return stored
 }
 
-function isOfHandler (name: string, value: unknown, before: object): boolean {
-  return !NEVER.has(name) && !OF_ONE_REQUEST.test(name) && value !== Reflect.get(before, name)
+function isSetByHandler (name: string, value: unknown, before: object): boolean {
+  return !NEVER_STORED.has(name) && !PER_REQUEST.test(name) && value !== Reflect.get(before, name)
 }
 
-/** Makes the headers that are named those of the first response, whatever hooks have set since. A hook may set again what a `*` stands for. */
+/** Restores the listed headers of the stored response, whatever hooks have set since. Hooks may replace those that a `*` matches. */
 export function restoreHeaders (reply: FastifyReply, { exact }: HeaderNames, headers: Readonly<Headers>): void {
   for (const name of exact) {
     const value = headers[name]

@@ -1,21 +1,26 @@
 import type { FastifyReply } from 'fastify'
+import { ownBytes } from '../shared/plugin/bytes.js'
+import type { Bytes } from '../shared/plugin/units.js'
 import { storedHeaders, restoreHeaders } from './stored-headers.js'
 import type { ResolvedRoute } from './options.js'
 import type { RecordedResponse } from './store.js'
 
-// They too ask the client to try again.
-const TRY_AGAIN = new Set([408, 425, 429])
+// These ask the client to try again, as 5xx do.
+const RETRYABLE = new Set([408, 425, 429])
+/** A rough size of an entry without its headers and body. */
+const ENTRY_BYTES = 1024
 
-/** Whether an answer stands: a repetition is to have the same. */
+/** Whether a response is stored: repetitions of the request get the same. */
 export function isFinal (status: number): boolean {
-  return status < 500 && !TRY_AGAIN.has(status)
+  return status < 500 && !RETRYABLE.has(status)
 }
 
 /**
+ * Returns what is stored of a response; undefined if the body is a stream.
+ *
  * @param before - the headers before the handler ran
- * @returns undefined where the body is not known yet, as it is a stream
  */
-export function recordedResponse (reply: FastifyReply, payload: unknown, { headers, maxBodySize }: ResolvedRoute, before: object): RecordedResponse | undefined {
+export function recordResponse (reply: FastifyReply, payload: unknown, { headers, maxBodySize }: ResolvedRoute, before: object): RecordedResponse | undefined {
   const body = bytesOf(payload)
   if (body === undefined) return undefined
   return { status: reply.statusCode, headers: storedHeaders(reply, headers, before), body: body !== null && body.length > maxBodySize ? 'too-large' : body }
@@ -23,17 +28,31 @@ export function recordedResponse (reply: FastifyReply, payload: unknown, { heade
 
 function bytesOf (payload: unknown): Buffer | null | undefined {
   if (payload === undefined || payload === null) return null
-  // Copied, as who made it may write into it again.
+  // A copy, as the handler may write into its buffer again.
   return typeof payload === 'string' || payload instanceof Uint8Array ? Buffer.from(payload) : undefined
 }
 
-/** Gives the answer once more. Hooks of others do with it what they do with all answers. */
-export function replay (reply: FastifyReply, { status, headers, body }: RecordedResponse): FastifyReply {
+/**
+ * Returns a copy of a response in memory of its own, and its size: a small body may share the pool of Node.js, and a header may be a slice
+ * of a longer text.
+ */
+export function copyResponse ({ status, headers, body }: RecordedResponse): { response: RecordedResponse, bytes: Bytes } {
+  const text = JSON.stringify(headers)
+  const response = { status, headers: JSON.parse(text) as RecordedResponse['headers'], body: body instanceof Buffer ? ownBytes(body) : body }
+  return { response, bytes: ENTRY_BYTES + 2 * text.length + (body instanceof Buffer ? body.length : 0) }
+}
+
+/** Sends a stored response. The hooks of the app process it as any other response. */
+export function sendStored (reply: FastifyReply, { status, headers, body }: RecordedResponse): FastifyReply {
   return reply.code(status).headers(headers).header('idempotency-replayed', 'true').send(body ?? undefined)
 }
 
-/** It was kept behind the hooks of the app, so what these have made of it once more does not count. @returns its body */
-export function giveAgain (reply: FastifyReply, { status, headers, body }: RecordedResponse, route: ResolvedRoute): unknown {
+/**
+ * Restores a stored response after the hooks of the app have changed it: they had changed the first response before it was stored.
+ *
+ * @returns the body
+ */
+export function restoreStored (reply: FastifyReply, { status, headers, body }: RecordedResponse, route: ResolvedRoute): unknown {
   restoreHeaders(reply, route.headers, headers)
   reply.code(status)
   return body

@@ -12,7 +12,7 @@ import { addLateAuth, requireKey, WAYS } from '../helpers/shared/late-auth.js'
 const SCOPE_REQUIRED = { statusCode: 400, code: 'FST_REDIS_SUITE_IDEMPOTENCY_SCOPE_REQUIRED', message: /option "scope"/ }
 const INVALID_VALUE = { statusCode: 500, code: 'FST_REDIS_SUITE_IDEMPOTENCY_INVALID_VALUE', message: /route POST \/orders: the function "scope" returned/ }
 
-/** An app whose orders tell how many of them were placed. */
+/** An app whose orders return their number. */
 async function openShop (t: Test, store: StoreName, options: IdempotencyPluginOptions = {}, more: TestAppOptions = {}) {
   const orders = { placed: 0 }
   const { app, warnings } = await createTestApp(t, {
@@ -27,7 +27,7 @@ async function openShop (t: Test, store: StoreName, options: IdempotencyPluginOp
   return { app, warnings, orders, order: async (headers: Record<string, string> = {}) => await post(app, '/orders', 'same', { a: 1 }, headers) }
 }
 
-/** Each caller orders twice by one key. @returns the number of the order that each got, or the code of the error */
+/** Places an order twice with one key for each caller. @returns the order's number, or the error's code, for each */
 async function orderTwice (app: FastifyInstance, callers: Array<Record<string, string>>): Promise<Array<[unknown, unknown]>> {
   const seen: Array<[unknown, unknown]> = []
   for (const headers of callers) {
@@ -38,9 +38,9 @@ async function orderTwice (app: FastifyInstance, callers: Array<Record<string, s
 }
 
 forEachStore(['memory', 'redis'], store => {
-  t.test(`${store}: two customers that differ by x-api-key alone never get each other's response: without a scope both are refused, with what to do`, async t => {
+  t.test(`${store}: two customers that differ by x-api-key alone never get each other's response: without a scope both are refused, and the error says what to do`, async t => {
     const { app, warnings, orders } = await openShop(t, store)
-    // Over connections of one proxy: both have its address.
+    // Both connect through one proxy and have its address.
     const address = new URL(await app.listen({ port: 0, host: '127.0.0.1' }))
     const agent = new Agent({ keepAlive: true, maxSockets: 1 })
     t.teardown(() => agent.destroy())
@@ -58,17 +58,17 @@ forEachStore(['memory', 'redis'], store => {
       t.match({ statusCode, ...JSON.parse(body) }, SCOPE_REQUIRED)
     }
     t.equal(orders.placed, 0)
-    t.same(warnings().filter(line => /idempotency: .*"scope"/.test(line)).length, 1, 'the log says so once')
+    t.same(warnings().filter(line => /idempotency: .*"scope"/.test(line)).length, 1, 'logged once')
   })
 
-  t.test(`${store}: a scope may be async, and tells apart callers that differ by it alone`, async t => {
+  t.test(`${store}: a scope may be async, and identifies callers that differ by it alone`, async t => {
     for (const scope of [(request: FastifyRequest) => request.headers['x-api-key'], async (request: FastifyRequest) => await Promise.resolve(`tenant ${String(request.headers['x-api-key'])}`)]) {
       const { app } = await openShop(t, store, { scope })
       t.same(await orderTwice(app, [{ 'x-api-key': 'ann' }, { 'x-api-key': 'bob' }]), [[1, 1], [2, 2]])
     }
   })
 
-  t.test(`${store}: with trustProxy, scope: request => request.ip tells apart clients behind a proxy that are not logged in`, async t => {
+  t.test(`${store}: with trustProxy, scope: request => request.ip identifies anonymous clients behind a proxy`, async t => {
     const { app } = await openShop(t, store, { scope: request => request.ip }, { server: { trustProxy: '127.0.0.1' } })
     t.same(await orderTwice(app, [{ 'x-forwarded-for': '192.0.2.1' }, { 'x-forwarded-for': '192.0.2.2' }, { 'x-forwarded-for': '10.9.9.9, 192.0.2.1' }]), [[1, 1], [2, 2], [1, 1]])
   })
@@ -97,7 +97,7 @@ forEachStore(['memory', 'redis'], store => {
     t.match((await wrong.order()).json(), { statusCode: 500, code: INVALID_VALUE.code, message: /route POST \/orders: the function "fingerprint" returned undefined; allowed: a string/ })
   })
 
-  t.test(`${store}: users of @fastify/jwt are told apart, by the token in Authorization or, where it is in a cookie, by its subject or id`, async t => {
+  t.test(`${store}: users of @fastify/jwt are identified by the token in Authorization, or by the subject or id of a token in a cookie`, async t => {
     const { app, order } = await openShop(t, store, {}, {
       before: async app => {
         await app.register(cookie)
@@ -115,7 +115,7 @@ forEachStore(['memory', 'redis'], store => {
     t.equal((await order()).statusCode, 401, 'a hook refuses before the scope is asked for')
   })
 
-  t.test(`${store}: users that a hook sets as request.user are told apart by their ids`, async t => {
+  t.test(`${store}: users that a hook sets as request.user are identified by their ids`, async t => {
     const users: Record<string, unknown> = { ann: { id: 'ann' }, bob: { id: 'bob' }, text: 'ann', number: 7, big: 7n, empty: {}, blank: '', none: null, nan: NaN, flag: true, list: [], rounded: 2 ** 60, idRounded: { id: 2 ** 60 }, issuerRounded: { sub: 'ann', iss: 2 ** 53 } }
     const { app, order } = await openShop(t, store, {}, {
       before: app => {
@@ -132,7 +132,7 @@ forEachStore(['memory', 'redis'], store => {
     }
   })
 
-  t.test(`${store}: callers that send the same Authorization are told apart by request.user, or by the session that they came with`, async t => {
+  t.test(`${store}: callers that send the same Authorization are identified by request.user, or by the session that they sent`, async t => {
     const SHARED = { authorization: 'Basic c3RhZ2luZzpzdGFnaW5n' }
     const { app } = await openShop(t, store, {}, {
       plugins: { session: {} },
@@ -147,7 +147,7 @@ forEachStore(['memory', 'redis'], store => {
     t.same(await orderTwice(app, callers.map(headers => ({ ...SHARED, ...headers }))), [[1, 1], [2, 2], [3, 3], [4, 4], [5, 5]])
   })
 
-  t.test(`${store}: a session tells its user apart, and a visitor that came with one; a new visitor is refused`, async t => {
+  t.test(`${store}: a session identifies its user, and a visitor that sent one; a new visitor is refused`, async t => {
     const { app, orders, order } = await openShop(t, store, {}, {
       plugins: { session: {} },
       routes: app => {
@@ -163,7 +163,7 @@ forEachStore(['memory', 'redis'], store => {
     t.equal((await post(app, '/orders', undefined, { a: 1 })).statusCode, 200, 'without a key nothing is asked')
   })
 
-  t.test(`${store}: an Authorization without credentials is no caller`, async t => {
+  t.test(`${store}: an Authorization without credentials identifies no caller`, async t => {
     const { app } = await openShop(t, store)
     const empty = ['', ' ', 'Bearer', 'Bearer ', 'bearer undefined', 'Bearer null', 'Bearer [object Object]', 'Basic Og==', 'undefined', 'Token none']
     t.same(await orderTwice(app, empty.map(authorization => ({ authorization }))), empty.map(() => [SCOPE_REQUIRED.code, SCOPE_REQUIRED.code]))
@@ -171,7 +171,7 @@ forEachStore(['memory', 'redis'], store => {
   })
 })
 
-t.test('a session of @fastify/secure-session tells its userId apart; under another sessionName its callers are refused', async t => {
+t.test('a session of @fastify/secure-session identifies its userId; under another sessionName its callers are refused', async t => {
   for (const sessionName of ['session', 'auth']) {
     const { app, order } = await openShop(t, 'memory', {}, {
       before: async app => { await app.register(secureSession as never, { key: Buffer.alloc(32, 1), sessionName, cookieName: 'sealed' }) },
@@ -193,7 +193,7 @@ t.test('a session of @fastify/secure-session tells its userId apart; under anoth
 
 const noop = async () => {}
 
-/** Asks without the key, with it, with it again and without it again, always for the same. */
+/** Sends the same request without the key, with it, with it again and without it again. */
 async function statuses (app: FastifyInstance, url: string): Promise<Array<number | string>> {
   const ask = async (headers: Record<string, string> = {}) => await post(app, url, `key-of-${url}`, {}, headers)
   const before = await ask()
@@ -224,7 +224,7 @@ t.test('no response is replayed before a hook of the context that is added after
   for (const url of ['/child', '/child/']) t.same(await statuses(app, url), REFUSED, url)
 })
 
-t.test('beside the cache on one route neither a stored nor a replayed response is given before a later hook', async t => {
+t.test('beside the cache on one route neither a cached nor a replayed response is sent before a later hook', async t => {
   const { app } = await createTestApp(t, { ready: false, plugins: { cache: { unkeyed: false }, idempotency: { scope: byAddress } } })
   addLateAuth(app, 'assigns a longer array', 'preHandler')
   let runs = 0
@@ -237,7 +237,7 @@ t.test('beside the cache on one route neither a stored nor a replayed response i
   t.equal((await get()).statusCode, 401)
 })
 
-t.test('a response is stored and replayed where a later onRoute hook assigns onSend and onError', async t => {
+t.test('a response is stored and replayed although a later onRoute hook assigns onSend and onError', async t => {
   const { app } = await createTestApp(t, { ready: false, plugins: { idempotency: { scope: byAddress } } })
   app.addHook('onRoute', route => {
     route.onSend = async (_request, reply, payload) => {
@@ -254,7 +254,7 @@ t.test('a response is stored and replayed where a later onRoute hook assigns onS
   t.same([(await post(app, '/fails', 'f')).statusCode, (await post(app, '/fails', 'f')).statusCode], [502, 503])
 })
 
-t.test('an app does not start where another plugin redefines the hooks of a route: the error names the route', async t => {
+t.test('an app does not start if another plugin redefines the hooks of a route: the error names the route', async t => {
   const app = Fastify()
   t.teardown(() => app.close())
   await app.register(idempotency)

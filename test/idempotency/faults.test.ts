@@ -22,12 +22,12 @@ async function open (t: Test, store: NonNullable<TestAppOptions['store']>, optio
   return { ...test, text, linesWith }
 }
 
-t.test('when the instance that runs a request is gone, the next one runs when the lease is over, and not before', async t => {
+t.test('if the instance that runs a request dies, the next request runs when the lease has expired, and not before', async t => {
   const prefix = newPrefix()
   const held = gate()
   let runs = 0
   let begun = 0
-  // No time passes for it: it renews nothing.
+  // Its clock stands still, so it renews no lease.
   const { app: gone, linesWith } = await open(t, 'redis', { lease: '2 minutes' }, async () => {
     begun++
     await held.opened
@@ -35,7 +35,7 @@ t.test('when the instance that runs a request is gone, the next one runs when th
   }, { prefix })
   const { app, clock } = await open(t, 'redis', {}, () => ++runs, { prefix })
   const late = post(gone, 'k')
-  await until('it is under way', () => begun === 1)
+  await until('the request is in progress', () => begun === 1)
   const answers = Promise.all(Array.from({ length: 3 }, async () => await post(app, 'k')))
   const { value, passed } = await advanceWhile(clock, answers, { step: 1000, atMost: 1_200_000 })
   t.same(value.map(({ body }) => body), Array(3).fill('1'))
@@ -43,10 +43,10 @@ t.test('when the instance that runs a request is gone, the next one runs when th
   held.open()
   t.equal((await late).body, 'late')
   t.equal((await post(app, 'k')).body, '1')
-  t.equal(linesWith('an answer is not kept, as its key was taken'), 1)
+  t.equal(linesWith('a response was not stored, as another request acquired its key'), 1)
 })
 
-t.test('while Redis is gone a request with a key is refused within the time-out, and taken when Redis is back; one without a key runs', async t => {
+t.test('during an outage a request with a key is refused within the time-out, and accepted afterwards; a request without a key runs', async t => {
   let runs = 0
   const { app, clock, linesWith } = await open(t, own, { timeout: '500ms' }, () => ++runs)
   t.equal((await post(app, 'before')).statusCode, 200)
@@ -61,24 +61,24 @@ t.test('while Redis is gone a request with a key is refused within the time-out,
   t.equal(runs, 1)
   t.equal((await app.inject({ method: 'POST', url: '/' })).statusCode, 200)
   await own.start()
-  await advanceUntil(clock, 'it is taken', async () => (await post(app, 'k')).statusCode === 200)
+  await advanceUntil(clock, 'the request is accepted', async () => (await post(app, 'k')).statusCode === 200)
   t.equal(runs, 3)
-  t.same([linesWith('the store cannot be asked'), linesWith('the store answers again')], [1, 1])
+  t.same([linesWith('idempotency: the store is unavailable'), linesWith('the store is available again')], [1, 1])
 })
 
-t.test("with onStoreError 'open' a request runs while Redis is gone, and its response is kept once Redis is back", async t => {
+t.test("with onStoreError 'open' a request runs during an outage, and its response is stored after it", async t => {
   let runs = 0
   const { app, clock, prefix } = await open(t, own, { onStoreError: 'open', lease: 300, timeout: '2s' }, () => ++runs)
   await own.kill()
   t.equal((await advanceWhile(clock, post(app, 'k'))).value.body, '1')
   await own.start()
-  await advanceUntil(clock, 'it is kept, and Redis is asked again', async () =>
+  await advanceUntil(clock, 'the response is stored, and the circuit is closed', async () =>
     (await own.client().keys(`${prefix}:*`)).length === 1 && circuitOf(app.redis)?.state === 'closed')
   t.match(await post(app, 'k'), { body: '1', headers: { 'idempotency-replayed': 'true' } })
   t.equal(runs, 1)
 })
 
-t.test('a response that Redis did not take is given, and kept once Redis is back', async t => {
+t.test('a response that Redis did not take is sent, and stored once Redis is available again', async t => {
   let runs = 0
   const { app, clock, prefix, linesWith } = await open(t, own, { lease: '1 minute', timeout: '2s' }, async () => {
     await own.kill()
@@ -88,15 +88,15 @@ t.test('a response that Redis did not take is given, and kept once Redis is back
   // The clock stands still until then: it ages keys in Redis.
   await until('Redis is gone', () => !own.answers)
   t.equal((await advanceWhile(clock, answering)).value.body, '1')
-  t.equal(linesWith('an answer is not kept yet'), 1)
+  t.equal(linesWith('could not be stored and is queued'), 1)
   await own.start()
-  await advanceUntil(clock, 'it is kept, and Redis is asked again', async () =>
+  await advanceUntil(clock, 'the response is stored, and the circuit is closed', async () =>
     await own.client().hget((await own.client().keys(`${prefix}:*`))[0] ?? '', 'head') !== null && circuitOf(app.redis)?.state === 'closed', { step: 200 })
   t.match(await post(app, 'k'), { body: '1', headers: { 'idempotency-replayed': 'true' } })
   t.equal(runs, 1)
 })
 
-t.test('a response that Redis did not take is repeated, and does not run again, where its claim has expired', async t => {
+t.test('a response that Redis did not take is replayed, and its request does not run again, after its lease has expired', async t => {
   let runs = 0
   const { app, clock, prefix } = await open(t, own, { lease: '10s', timeout: '2s' }, async () => {
     await own.client().replicaof('127.0.0.1', 1)
@@ -109,7 +109,7 @@ t.test('a response that Redis did not take is repeated, and does not run again, 
   await own.client().replicaof('NO', 'ONE')
   await own.client().del(await own.client().keys(`${prefix}:*`))
   t.match(await post(app, 'k'), repeated, 'as soon as it does, and the lease has passed')
-  await advanceUntil(clock, 'it is kept', async () => (await own.client().keys(`${prefix}:*`)).length === 1, { step: 50 })
+  await advanceUntil(clock, 'the response is stored', async () => (await own.client().keys(`${prefix}:*`)).length === 1, { step: 50 })
   t.match(await post(app, 'k'), repeated, 'from Redis')
   t.equal(runs, 1)
 })
@@ -120,12 +120,12 @@ t.test('a server that refuses writes counts as unavailable; one that lost its sc
   await own.client().config('SET', 'maxmemory', '1')
   t.same([await post(app, 'k'), await post(app, 'k'), await post(app, 'k')].map(({ statusCode }) => statusCode), [503, 503, 503])
   await own.client().config('SET', 'maxmemory', '0')
-  t.equal(linesWith('the store cannot be asked'), 1)
+  t.equal(linesWith('idempotency: the store is unavailable'), 1)
   await own.client().script('FLUSH')
   t.same([(await post(app, 'k')).body, (await post(app, 'k')).body], ['1', '1'])
 })
 
-t.test('a request that lost its claim does not replace the response of the next one', async t => {
+t.test('a request whose lease expired does not replace the response of the next one', async t => {
   const held = [gate(), gate()]
   let runs = 0
   const { app, clock, prefix, linesWith } = await open(t, 'redis', { lease: '1 minute' }, async () => {
@@ -134,10 +134,10 @@ t.test('a request that lost its claim does not replace the response of the next 
     return run
   })
   const first = post(app, 'k')
-  await until('it is under way', () => runs === 1)
+  await until('the request is in progress', () => runs === 1)
   await shared.del(await shared.keys(`${prefix}:*`))
   await clock.advance('20s')
-  await until('the loss is noticed', () => linesWith('a claim ended while its request is under way') === 1)
+  await until('the loss is noticed', () => linesWith('a lease expired while its request was in progress') === 1)
   const second = post(app, 'k')
   await until('the next one runs', () => runs === 2)
   held[0]?.open()
@@ -145,11 +145,11 @@ t.test('a request that lost its claim does not replace the response of the next 
   held[1]?.open()
   t.equal((await second).body, '2')
   t.equal((await post(app, 'k')).body, '2')
-  t.equal(linesWith('a claim ended while its request is under way'), 1)
-  t.equal(linesWith('an answer is not kept, as its key was taken'), 1)
+  t.equal(linesWith('a lease expired while its request was in progress'), 1)
+  t.equal(linesWith('a response was not stored, as another request acquired its key'), 1)
 })
 
-t.test('each key in Redis has a TTL, and shows neither the key of the request nor its owner', async t => {
+t.test('each key in Redis has a TTL, and contains neither the key of the request nor its caller', async t => {
   const { app, prefix, text } = await open(t, 'redis', {}, () => 'done')
   await post(app, 'a-secret-key')
   const keys = await shared.keys(`${prefix}:*`)
@@ -176,7 +176,7 @@ t.test('a stored response that cannot be read is 503 with a code, runs nothing, 
   t.same(answers, heads.map(head => `${head} 503 FST_REDIS_SUITE_IDEMPOTENCY_STORE_UNAVAILABLE`))
   t.equal(runs, 1)
   t.notMatch(text(), 'secret')
-  t.match(text(), 'what is kept of an answer cannot be read')
+  t.match(text(), 'the stored response cannot be read')
 })
 
 type Respond = (request: FastifyRequest, reply: FastifyReply) => unknown
@@ -231,7 +231,7 @@ for (const kind of ['that throws', 'that rejects', 'that sets a header which can
   })
 }
 
-t.test('a response that cannot be removed, as Redis is gone, is logged', async t => {
+t.test('a response that cannot be removed during an outage is logged', async t => {
   const redis = await startRedis()
   const { app, warnings } = await createTestApp(t, {
     store: redis,
@@ -239,5 +239,5 @@ t.test('a response that cannot be removed, as Redis is gone, is logged', async t
     routes: app => app.post('/', { ...ON, onSend: async () => { await redis.kill(); throw new Error('failed') } }, async () => 'sent')
   })
   t.equal((await send(app, '/', 'key')).statusCode, 500)
-  t.match(warnings().filter(line => line.startsWith('idempotency')), ['idempotency: a response that could not be sent stays stored, as the store cannot be asked'])
+  t.match(warnings().filter(line => line.startsWith('idempotency')), ['idempotency: a response that could not be sent stays stored, as the store is unavailable'])
 })

@@ -4,14 +4,15 @@ import { createMemoryStore } from '../../plugins/idempotency/memory-store.js'
 import { PendingWrites } from '../../plugins/idempotency/pending-writes.js'
 import { createRedisStore } from '../../plugins/idempotency/redis-store.js'
 import { Execution, type ExecutionContext } from '../../plugins/idempotency/execution.js'
-import type { IdempotencyStore, RecordedResponse } from '../../plugins/idempotency/store.js'
+import { ACQUIRED, IN_PROGRESS, type IdempotencyStore, type KeyState, type RecordedResponse } from '../../plugins/idempotency/store.js'
 import { createTestClock, type TestClock } from '../../plugins/testing/index.js'
 import { forEachStore, openStore } from '../helpers/index.js'
 import { collectLog } from '../helpers/app/log-lines.js'
 
-const answer: RecordedResponse = { status: 201, headers: { link: ['a', 'b'] }, body: Buffer.from([0, 255, 10]) }
+const response: RecordedResponse = { status: 201, headers: { link: ['a', 'b'] }, body: Buffer.from([0, 255, 10]) }
 const first = { id: 'id', fingerprint: 'print', token: 'first' }
 const second = { ...first, token: 'second' }
+const stored: KeyState = { kind: 'stored', response }
 
 function onEachStore (name: string, test: (t: Test, store: IdempotencyStore, clock: TestClock) => Promise<unknown>): void {
   forEachStore(['memory', 'redis', 'cluster'], kind => {
@@ -22,83 +23,83 @@ function onEachStore (name: string, test: (t: Test, store: IdempotencyStore, clo
   })
 }
 
-onEachStore('an operation that is repeated, as its answer was lost, is done once', async (t, store) => {
-  t.same([await store.claim(first, 60_000), await store.claim(first, 60_000)], ['mine', 'mine'])
-  t.equal(await store.claim(second, 60_000), 'theirs')
-  t.same([await store.complete(first, answer, 60_000), await store.complete(first, answer, 60_000)], [true, true])
-  t.same(await store.claim(second, 60_000), answer)
+onEachStore('an operation that is repeated because its reply was lost takes effect once', async (t, store) => {
+  t.same([await store.acquire(first, 60_000), await store.acquire(first, 60_000)], [ACQUIRED, ACQUIRED])
+  t.same(await store.acquire(second, 60_000), IN_PROGRESS)
+  t.same([await store.complete(first, response, 60_000), await store.complete(first, response, 60_000)], [true, true])
+  t.same(await store.acquire(second, 60_000), stored)
 })
 
 onEachStore('a stored response is neither released nor renewed for a lease, nor replaced by another one', async (t, store) => {
-  await store.claim(first, 60_000)
-  await store.complete(first, answer, 60_000)
+  await store.acquire(first, 60_000)
+  await store.complete(first, response, 60_000)
   t.equal(await store.renew(first, 1), false)
   await store.release(first)
-  t.equal(await store.complete(second, { ...answer, status: 500 }, 60_000), false)
-  t.same(await store.claim(second, 60_000), answer)
+  t.equal(await store.complete(second, { ...response, status: 500 }, 60_000), false)
+  t.same(await store.acquire(second, 60_000), stored)
 })
 
-onEachStore('a stored response that could not be sent is retracted by its owner alone', async (t, store) => {
-  await store.claim(first, 60_000)
-  await store.complete(first, answer, 60_000)
+onEachStore('a stored response that could not be sent is retracted by its own request alone', async (t, store) => {
+  await store.acquire(first, 60_000)
+  await store.complete(first, response, 60_000)
   await store.retract(second)
-  t.same(await store.claim(second, 60_000), answer)
+  t.same(await store.acquire(second, 60_000), stored)
   await store.retract(first)
-  t.equal(await store.claim(second, 60_000), 'mine')
+  t.same(await store.acquire(second, 60_000), ACQUIRED)
   await store.retract(first)
-  t.equal(await store.renew(second, 60_000), true, 'the next claim stays')
+  t.equal(await store.renew(second, 60_000), true, 'the next request keeps the key')
 })
 
-onEachStore('only the owner of a claim renews it, releases it, or completes it', async (t, store) => {
-  await store.claim(first, 60_000)
+onEachStore('only the request that has the key renews, releases or completes it', async (t, store) => {
+  await store.acquire(first, 60_000)
   t.equal(await store.renew(second, 60_000), false)
   await store.release(second)
-  t.equal(await store.complete(second, answer, 60_000), false)
-  t.same(await store.claim({ ...second, fingerprint: 'other' }, 60_000), { fingerprint: 'print' })
+  t.equal(await store.complete(second, response, 60_000), false)
+  t.same(await store.acquire({ ...second, fingerprint: 'other' }, 60_000), { kind: 'mismatch', fingerprint: 'print' })
   t.equal(await store.renew(first, 60_000), true)
   await store.release(first)
-  t.equal(await store.claim(second, 60_000), 'mine')
+  t.same(await store.acquire(second, 60_000), ACQUIRED)
 })
 
-onEachStore('a claim that expired is free for the next owner; without any claim a response is stored all the same', async (t, store, clock) => {
-  await store.claim(first, 600_000)
+onEachStore('a key whose lease expired is free for the next request; a response is also stored without a lease', async (t, store, clock) => {
+  await store.acquire(first, 600_000)
   await clock.advance('5 minutes')
-  t.equal(await store.claim(second, 600_000), 'theirs')
+  t.same(await store.acquire(second, 600_000), IN_PROGRESS)
   await clock.advance('5 minutes')
-  t.equal(await store.claim(second, 600_000), 'mine')
+  t.same(await store.acquire(second, 600_000), ACQUIRED)
   t.equal(await store.renew(first, 60_000), false)
-  t.equal(await store.complete({ ...first, id: 'another' }, answer, 60_000), true)
-  t.same(await store.claim({ ...second, id: 'another' }, 60_000), answer)
+  t.equal(await store.complete({ ...first, id: 'another' }, response, 60_000), true)
+  t.same(await store.acquire({ ...second, id: 'another' }, 60_000), stored)
 })
 
-onEachStore('no body, an empty one and one that was too large are told apart', async (t, store) => {
+onEachStore('no body, an empty body and a body that is too large are distinct', async (t, store) => {
   for (const body of [null, Buffer.alloc(0), 'too-large'] as const) {
     const id = String(body)
-    await store.complete({ ...first, id }, { ...answer, body }, 60_000)
-    t.same(await store.claim({ ...second, id }, 60_000), { ...answer, body })
+    await store.complete({ ...first, id }, { ...response, body }, 60_000)
+    t.same(await store.acquire({ ...second, id }, 60_000), { kind: 'stored', response: { ...response, body } })
   }
 })
 
-t.test('in memory the responses used least recently go first, and requests under way never', async t => {
+t.test('in memory the least recently used responses are evicted first, and requests in progress never', async t => {
   const store = createMemoryStore(2)
-  await store.claim({ ...first, id: 'under way' }, 60_000)
-  for (const id of ['a', 'b', 'c']) await store.complete({ ...first, id }, answer, 60_000)
-  t.equal(await store.claim({ ...second, id: 'under way' }, 60_000), 'theirs')
-  t.same(await store.claim({ ...second, id: 'c' }, 60_000), answer)
-  t.equal(await store.claim({ ...second, id: 'a' }, 60_000), 'mine')
+  await store.acquire({ ...first, id: 'in progress' }, 60_000)
+  for (const id of ['a', 'b', 'c']) await store.complete({ ...first, id }, response, 60_000)
+  t.same(await store.acquire({ ...second, id: 'in progress' }, 60_000), IN_PROGRESS)
+  t.same(await store.acquire({ ...second, id: 'c' }, 60_000), stored)
+  t.same(await store.acquire({ ...second, id: 'a' }, 60_000), ACQUIRED)
 })
 
-t.test('in memory a system clock that is set forward ends no claim', async t => {
+t.test('in memory a system clock that is set forward expires no lease', async t => {
   const clock = createTestClock()
   let ahead = 0
   const store = createMemoryStore(10, { ...clock, now: () => clock.now() + ahead })
-  await store.claim(first, 60_000)
+  await store.acquire(first, 60_000)
   ahead = 3_600_000
-  t.equal(await store.claim(second, 60_000), 'theirs')
+  t.same(await store.acquire(second, 60_000), IN_PROGRESS)
 })
 
-/** Runs on a store that takes no responses while `isDown` of their id. */
-function runsOn (isDown: (id: string) => boolean) {
+/** Executions on a store that rejects responses while `isDown` returns true for their id. */
+function executionsOn (isDown: (id: string) => boolean) {
   const { logger, lines } = collectLog()
   const clock = createTestClock()
   const kept: string[] = []
@@ -113,80 +114,80 @@ function runsOn (isDown: (id: string) => boolean) {
     }
   }
   const services = { store, run: <T>(operation: () => Promise<T>) => operation(), log: logger as FastifyBaseLogger, clock }
-  const owed = new PendingWrites(services)
-  const context: ExecutionContext = { ...services, runs: new Set(), owed }
-  const complete = async (id: string, given: RecordedResponse = answer) => {
-    const run = new Execution(context, { claimant: { id, fingerprint: '', token: id }, lease: 30_000, ttl: 3_600_000, isClaimed: true, isOver: () => false, headersBefore: {} })
-    await run.complete(given)
-    return run
+  const pendingWrites = new PendingWrites(services)
+  const context: ExecutionContext = { ...services, executions: new Set(), pendingWrites }
+  const complete = async (id: string, given: RecordedResponse = response) => {
+    const execution = new Execution(context, { request: { id, fingerprint: '', token: id }, lease: 30_000, ttl: 3_600_000, hasKey: true, isOver: () => false, headersBefore: {} })
+    await execution.complete(given)
+    return execution
   }
-  return { context, owed, clock, kept, complete, attempts: () => attempts, linesWith: (part: string) => lines.filter(line => String(line['msg']).includes(part)).length }
+  return { context, pendingWrites, clock, kept, complete, attempts: () => attempts, linesWith: (part: string) => lines.filter(line => String(line['msg']).includes(part)).length }
 }
 
-t.test('responses that a store does not take are bounded, and the log has a line for all of them', async t => {
+t.test('pending responses are bounded in bytes, and logged once an outage', async t => {
   let isDown = true
-  const { context, owed, clock, kept, complete, linesWith } = runsOn(() => isDown)
+  const { context, pendingWrites, clock, kept, complete, linesWith } = executionsOn(() => isDown)
   const large = { status: 200, headers: {}, body: Buffer.alloc(25 * 1024 * 1024) }
   for (const id of ['a', 'b', 'c', 'd']) await complete(id, large)
-  t.same([context.runs.size, owed.size, linesWith('an answer is not kept yet'), linesWith('no more answers are kept')], [0, 2, 1, 1])
+  t.same([context.executions.size, pendingWrites.size, linesWith('could not be stored and is queued'), linesWith('the queue of unstored responses is full')], [0, 2, 1, 1])
   isDown = false
   await clock.advance(1000)
-  t.same([kept.sort(), owed.size, owed.bytes], [['a', 'b'], 0, 0])
+  t.same([kept.sort(), pendingWrites.size, pendingWrites.bytes], [['a', 'b'], 0, 0])
   isDown = true
   await complete('e', large)
-  t.same([owed.size, linesWith('an answer is not kept yet')], [1, 2])
+  t.same([pendingWrites.size, linesWith('could not be stored and is queued')], [1, 2])
   isDown = false
   await clock.advance(1000)
-  t.same([owed.size, kept], [0, ['a', 'b', 'e']])
+  t.same([pendingWrites.size, kept], [0, ['a', 'b', 'e']])
 })
 
-t.test('a response that the store does not take for a minute is given up', async t => {
-  const { owed, clock, complete, attempts } = runsOn(() => true)
+t.test('a pending response is given up after a minute', async t => {
+  const { pendingWrites, clock, complete, attempts } = executionsOn(() => true)
   await complete('a')
   await clock.advance('1 minute')
-  t.same([owed.size, attempts()], [1, 601])
+  t.same([pendingWrites.size, attempts()], [1, 601])
   await clock.advance('10s')
-  t.same([owed.size, owed.bytes, attempts()], [0, 0, 601])
+  t.same([pendingWrites.size, pendingWrites.bytes, attempts()], [0, 0, 601])
 })
 
-t.test('while the store takes none of the owed responses one is tried at a time, and all are written once it is back', async t => {
+t.test('an unavailable store gets one pending response an attempt, and all of them once it is available again', async t => {
   let isDown = true
-  const { owed, clock, kept, complete, attempts } = runsOn(() => isDown)
+  const { pendingWrites, clock, kept, complete, attempts } = executionsOn(() => isDown)
   for (let i = 0; i < 1000; i++) await complete(String(i))
   await clock.advance('3s')
-  t.same([owed.size, attempts()], [1000, 1000 + 3 * 10])
+  t.same([pendingWrites.size, attempts()], [1000, 1000 + 3 * 10])
   isDown = false
   await clock.advance('1s')
-  t.same([owed.size, owed.bytes, kept.length], [0, 0, 1000])
+  t.same([pendingWrites.size, pendingWrites.bytes, kept.length], [0, 0, 1000])
 })
 
-t.test('an owed response that the store never takes holds up no other one', async t => {
+t.test('a pending response that the store never takes delays no other one', async t => {
   let isAllDown = true
-  const { owed, clock, kept, complete } = runsOn(id => isAllDown || id === 'a')
+  const { pendingWrites, clock, kept, complete } = executionsOn(id => isAllDown || id === 'a')
   for (const id of ['a', 'b', 'c']) await complete(id)
   isAllDown = false
   await clock.advance('1s')
-  t.same([owed.size, kept.sort()], [1, ['b', 'c']])
+  t.same([pendingWrites.size, kept.sort()], [1, ['b', 'c']])
 })
 
-t.test('an owed response that could not be sent is not stored any more', async t => {
+t.test('a pending response that could not be sent is not stored any more', async t => {
   let isDown = true
-  const { owed, clock, kept, complete } = runsOn(() => isDown)
-  const run = await complete('a')
-  run.fail(false)
+  const { pendingWrites, clock, kept, complete } = executionsOn(() => isDown)
+  const execution = await complete('a')
+  execution.fail(false)
   isDown = false
   await clock.advance('1s')
-  t.same([owed.size, kept], [0, []])
+  t.same([pendingWrites.size, kept], [0, []])
 })
 
-t.test('when the process ends, owed responses are tried once more, and the log has how many are lost', async t => {
+t.test('closing makes a last attempt to store pending responses, and logs how many are lost', async t => {
   let isDown = true
-  const { owed, kept, complete, linesWith } = runsOn(() => isDown)
+  const { pendingWrites, kept, complete, linesWith } = executionsOn(() => isDown)
   await complete('a')
-  await owed.close()
-  t.same([owed.size, kept, linesWith('closed with answers that could not be stored')], [0, [], 1])
+  await pendingWrites.close()
+  t.same([pendingWrites.size, kept, linesWith('closed with responses that could not be stored')], [0, [], 1])
   await complete('b')
   isDown = false
-  await owed.close()
-  t.same([owed.size, kept], [0, ['b']])
+  await pendingWrites.close()
+  t.same([pendingWrites.size, kept], [0, ['b']])
 })

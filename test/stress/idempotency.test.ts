@@ -8,7 +8,7 @@ import { monotonicMs } from '../helpers/timing/stalls.js'
 const server = await startRedis()
 const sleep = async (ms: number) => await new Promise(resolve => setTimeout(resolve, ms))
 
-t.test('when the process that runs a request is killed, the next one runs when the lease is over, and not before', async t => {
+t.test('if the process that runs a request is killed, the next request runs when the lease has expired, and not before', async t => {
   const lease = 1000
   const prefix = newPrefix()
   let runs = 0
@@ -23,10 +23,10 @@ t.test('when the process that runs a request is killed, the next one runs when t
   t.teardown(() => { child.kill('SIGKILL') })
   await once(child, 'message')
   const [key = ''] = await server.client().keys(`${prefix}:*`)
-  // For longer than a lease: it is renewed.
+  // Longer than a lease, which is renewed meanwhile.
   const begun = monotonicMs()
   const lefts: number[] = []
-  await until('the lease would be over', async () => {
+  await until('a lease has passed', async () => {
     lefts.push(await server.client().pttl(key))
     return monotonicMs() - begun > 1.5 * lease
   })
@@ -39,7 +39,7 @@ t.test('when the process that runs a request is killed, the next one runs when t
   t.ok(monotonicMs() - killed >= left - 1, `not before the ${left} ms that the lease had left`)
 })
 
-t.test('of 100 equal requests at once at each of 4 instances one runs, and all have its response, for each of 20 keys', async t => {
+t.test('100 equal requests at once on each of 4 instances run once, and all get the response, for each of 20 keys', async t => {
   const runs: Record<string, number> = {}
   const { apps } = await createTestApp(t, {
     store: server,

@@ -6,7 +6,7 @@ import { startHeartbeat } from '../helpers/timing/heartbeat.js'
 /** docs/redis.md, How an outage is told from a stall. */
 const PATIENCE = 2000
 
-t.test('while Redis hangs or is gone a request with a key is refused within the time-out', async t => {
+t.test('while Redis hangs or is unreachable a request with a key is refused within the time-out', async t => {
   const { span } = await startHeartbeat(t)
   const server = await startRedis()
   const { app } = await createTestApp(t, {

@@ -9,10 +9,10 @@ import { heapInUse } from '../helpers/timing/heap.js'
 
 const REQUESTS = 3000
 const BODY_BYTES = 200
-// Beside key and owner an owed response is counted as 1 KiB.
+// A pending response counts 1 KiB for its key and its entry.
 const COUNTED = 1024 + BODY_BYTES
 
-/** All memory in use once what is not in use is gone. */
+/** The memory in use after garbage collection. */
 async function memoryInUse (): Promise<number> {
   for (let round = 0; round < 5; round++) {
     heapInUse()
@@ -23,10 +23,10 @@ async function memoryInUse (): Promise<number> {
   return heap + external
 }
 
-/** An app whose Redis takes no responses. */
-async function owingApp (t: Parameters<typeof createTestApp>[0]): Promise<{ app: FastifyInstance, requests: Array<WeakRef<object>> }> {
+/** An app whose Redis rejects all responses. */
+async function appWithPendingWrites (t: Parameters<typeof createTestApp>[0]): Promise<{ app: FastifyInstance, requests: Array<WeakRef<object>> }> {
   const requests: Array<WeakRef<object>> = []
-  // As `@fastify/request-context` does: what is started by a request holds it.
+  // As `@fastify/request-context` does: a timer that a request starts holds the request in memory.
   const context = new AsyncLocalStorage<object>()
   const { app } = await createTestApp(t, {
     store: 'redis',
@@ -47,8 +47,8 @@ async function owingApp (t: Parameters<typeof createTestApp>[0]): Promise<{ app:
   return { app, requests }
 }
 
-t.test('owed responses take about as much memory as is counted, and hold neither request nor reply', async t => {
-  const { app, requests } = await owingApp(t)
+t.test('pending responses take about as much memory as is counted, and hold neither request nor reply', async t => {
+  const { app, requests } = await appWithPendingWrites(t)
   const post = async (key: number): Promise<void> => {
     const payload = 'a'.repeat(20_000)
     await app.inject({ method: 'POST', url: '/', headers: { 'idempotency-key': `k${key}`, 'content-type': 'text/plain' }, payload })
