@@ -3,7 +3,7 @@ import { sleep, type Clock, type Timer } from '../../shared/plugin/clock.js'
 import { hashId } from '../../shared/plugin/keys.js'
 import type { TwoTierCache, Lookup } from './two-tier-cache.js'
 import type { Entry } from '../store/entry.js'
-import { refuseCircle, waitingFor, type Waitable } from './circular-waits.js'
+import { refuseCircle, waitingFor, type Waitable } from './wait-for-graph.js'
 import { ALL_TAG, PATTERN_TAG, type FillLease } from '../store/store.js'
 
 /** Who makes an entry tells so every third of this; whoever dies is succeeded after it. */
