@@ -8,7 +8,7 @@ import { runFactory, untilAborted, type Factory } from './run-factory.js'
 import type { Entry, ValueMeta } from '../store/entry.js'
 import type { Cached } from './jsonify.js'
 import type { CacheKey } from '../store/cache-key.js'
-import { inNoMaking, refuseCircle, runMaking, waitingFor, type Waitable } from '../tiers/wait-for-graph.js'
+import { runUntracked, refuseCycle, trackRun, waitFor, type WaitTarget } from '../tiers/wait-for-graph.js'
 import type { TaggedPlan } from './value-options.js'
 import { entryOf, type ReadValue, type ValueCodec } from './value-codec.js'
 import { MAX_LOOKUPS, type Fill, type FillCoordinator } from '../tiers/coalescing.js'
@@ -27,7 +27,7 @@ interface Call<T> {
   signal: AbortSignal | undefined
 }
 
-interface Run extends Waitable {
+interface Run extends WaitTarget {
   hasBegun: boolean
   value: Promise<unknown>
 }
@@ -144,7 +144,7 @@ export class GetOrSet {
     const { signal } = call
     try {
       signal?.throwIfAborted()
-      const { value, entry, isCurrent } = await runMaking(fill.made, call.key.label, async () => {
+      const { value, entry, isCurrent } = await trackRun(fill.waitTarget, call.key.label, async () => {
         const value = await this.#run(call, found, fill)
         return { value, ...await this.#entryFor(fill, call, value) }
       })
@@ -195,18 +195,18 @@ export class GetOrSet {
   async #runForAll<T> (call: Call<T>, found: ReadValue<T> | undefined): Promise<T> {
     const { text } = call.key
     const last = this.#runs.get(text)
-    if (last?.hasBegun === false) return await waitingFor(last, () => last.value) as T
-    if (last !== undefined) refuseCircle(last)
+    if (last?.hasBegun === false) return await waitFor(last, () => last.value) as T
+    if (last !== undefined) refuseCycle(last)
     const run: Run = {
       hasBegun: false,
-      after: last,
+      blockedBy: last,
       value: Promise.resolve(last?.value).catch(() => {}).then(async () => {
         run.hasBegun = true
-        return await runMaking(run, call.key.label, () => this.#run({ ...call, signal: undefined }, found))
+        return await trackRun(run, call.key.label, () => this.#run({ ...call, signal: undefined }, found))
       }).finally(() => { if (this.#runs.get(text) === run) this.#runs.delete(text) })
     }
     this.#runs.set(text, run)
-    return await waitingFor(run, () => run.value) as T
+    return await waitFor(run, () => run.value) as T
   }
 
   #rest (key: CacheKey, error: unknown): void {
@@ -221,7 +221,7 @@ export class GetOrSet {
 
   #inBackground (key: CacheKey, work: () => Promise<void>): void {
     if (this.#running.has(key.text) || this.#isResting(key)) return
-    const done = inNoMaking(work).catch((error: unknown) => this.#rest(key, error)).finally(() => this.#running.delete(key.text))
+    const done = runUntracked(work).catch((error: unknown) => this.#rest(key, error)).finally(() => this.#running.delete(key.text))
     this.#running.set(key.text, done)
   }
 }

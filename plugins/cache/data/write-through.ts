@@ -75,7 +75,7 @@ export class WriteThrough {
     const lateVersions = late.length === 0 ? {} : await this.#core.versionsSince(late, begun.now)
     if (lateVersions === undefined) return false
     const versions = { ...lateVersions, ...begun.versions }
-    const lookup = { key, seen: { token: mark.token, versions }, epoch: this.#core.epoch }
+    const lookup = { key, snapshot: { token: mark.token, versions }, epoch: this.#core.epoch }
     // As long as a tombstone, so that what was begun before is refused even if this expires.
     return await this.#core.write(lookup, entryOf(draft, begun.now, versions), versions, TOMBSTONE_MS)
   }

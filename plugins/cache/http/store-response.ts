@@ -78,9 +78,9 @@ async function placeOf (core: TwoTierCache, headers: RequestHeaders, state: Requ
   for (let tries = 1; tries <= MAX_ATTEMPTS; tries++) {
     // With more names the present variants cannot be found any more.
     const isSame = known !== undefined && known.meta.names.length === names.length
-    const meta: VariantsMeta = isSame && known ? known.meta : { names, nonce: randomUUID(), origin: base.seen?.token ?? '', ids: [] }
+    const meta: VariantsMeta = isSame && known ? known.meta : { names, nonce: randomUUID(), origin: base.snapshot?.token ?? '', ids: [] }
     const place = variantKey(key, meta, headers)
-    const lookup: Lookup = place.text === fill.lookup.key.text ? fill.lookup : { ...base, key: place, seen: base.seen && { versions: base.seen.versions, token: '' } }
+    const lookup: Lookup = place.text === fill.lookup.key.text ? fill.lookup : { ...base, key: place, snapshot: base.snapshot && { versions: base.snapshot.versions, token: '' } }
     if (isSame && meta.ids.includes(place.id)) return { lookup, isWritten: false }
 
     const ids = [...route.variantUses.inOrder(key.text, meta.ids), place.id]

@@ -3,7 +3,7 @@ import { sleep, type Clock, type Timer } from '../../shared/plugin/clock.js'
 import { hashId } from '../../shared/plugin/keys.js'
 import type { TwoTierCache, Lookup } from './two-tier-cache.js'
 import type { Entry } from '../store/entry.js'
-import { refuseCircle, waitingFor, type Waitable } from './wait-for-graph.js'
+import { refuseCycle, waitFor, type WaitTarget } from './wait-for-graph.js'
 import { ALL_TAG, PATTERN_TAG, type FillLease } from '../store/store.js'
 
 /** Who makes an entry tells so every third of this; whoever dies is succeeded after it. */
@@ -18,13 +18,13 @@ export const MAX_LOOKUPS = 5
 const MAX_FILL_MS = 10 * 60 * 1000
 
 /** By the token of its claim, what each cache of this process works on. */
-const holders = new Map<string, Waitable>()
+const holders = new Map<string, WaitTarget>()
 
 /** What came of a work: an entry that those may use who waited for it, perhaps in place of an error; the error; that they are to look again; or nothing. */
 type FillOutcome = { entry: Entry, isFallback: boolean } | { error: unknown } | 'again' | undefined
 
 /** A making in this process. */
-interface InFlightFill extends Waitable {
+interface InFlightFill extends WaitTarget {
   readonly done: Promise<FillOutcome>
   /** The version that the tag of removals by pattern had when it began; undefined: the store did not tell. */
   patterns: string | undefined
@@ -42,7 +42,7 @@ interface InFlightFill extends Waitable {
 export interface Fill {
   readonly lookup: Lookup
   /** What others wait for. */
-  readonly made: Waitable
+  readonly waitTarget: WaitTarget
   /** When it began, by the store's clock: milliseconds since the epoch. */
   readonly startedAt: number
   /** Of all its tags; undefined where nothing can be stored. */
@@ -98,10 +98,10 @@ export class FillCoordinator {
     const work = inFlightFillOf(lookup)
     const present = this.#working.get(work)
     if (present === undefined) return await this.#leadFill(work, lookup)
-    refuseCircle(present)
+    refuseCycle(present)
     this.#core.count(lookup.key, 'coalesced')
-    const leave = waitFor(present, signal)
-    const outcome = await waitingFor(present, () => patience === Infinity ? present.done : withMaxWait(this.#core.clock, present.done, patience))
+    const leave = addWaiter(present, signal)
+    const outcome = await waitFor(present, () => patience === Infinity ? present.done : withMaxWait(this.#core.clock, present.done, patience))
     signal?.removeEventListener('abort', leave)
     if (outcome === undefined) return { fill: await this.#fillUnshared(work, lookup) }
     if (outcome === 'again' || 'error' in outcome) return outcome
@@ -112,10 +112,10 @@ export class FillCoordinator {
    * Checks what the lookup did not read: tags that only the handler named, and removals by pattern. One of these may have been invalidated
    * before the request came.
    */
-  async #isRightFor ({ key, seen }: Lookup, { tags }: Entry, patterns: string | undefined): Promise<boolean> {
-    if (seen === undefined) return true
-    const unseen = Object.keys(tags).filter(tag => !Object.hasOwn(seen.versions, tag))
-    const { seen: now } = await this.#core.lookup(key, [PATTERN_TAG, ...unseen])
+  async #isRightFor ({ key, snapshot }: Lookup, { tags }: Entry, patterns: string | undefined): Promise<boolean> {
+    if (snapshot === undefined) return true
+    const unseen = Object.keys(tags).filter(tag => !Object.hasOwn(snapshot.versions, tag))
+    const { snapshot: now } = await this.#core.lookup(key, [PATTERN_TAG, ...unseen])
     if (now === undefined) return unseen.length === 0
     return now.versions[PATTERN_TAG] === patterns && unseen.every(tag => now.versions[tag] === tags[tag])
   }
@@ -150,9 +150,9 @@ export class FillCoordinator {
 
   /** It may be another cache of this process that works for the one that asks. */
   async #waitForHolder (announced: InFlightFill, holder: string | undefined, ms: number): Promise<void> {
-    announced.after = holder === undefined ? undefined : holders.get(holder)
+    announced.blockedBy = holder === undefined ? undefined : holders.get(holder)
     try {
-      await waitingFor(announced, () => sleep(this.#core.clock, ms))
+      await waitFor(announced, () => sleep(this.#core.clock, ms))
     } catch (error) {
       announced.end('again')
       throw error
@@ -161,17 +161,17 @@ export class FillCoordinator {
 
   /** Claims a work, and looks whether it was done, and given back, since it was looked up. */
   async #acquireLease (work: string, token: string, lookup: Lookup): Promise<{ begun: FillLease | undefined, isDone: boolean }> {
-    if (lookup.seen === undefined) return { begun: undefined, isDone: false }
+    if (lookup.snapshot === undefined) return { begun: undefined, isDone: false }
     // In this order on one connection.
     const [begun, now] = await Promise.all([this.#core.acquireFill(work, token, unknownTags(lookup), LEASE_MS), this.#core.lookup(lookup.key, lookup.tags)])
-    const isDone = now.seen !== undefined && inFlightFillOf(now) !== work
+    const isDone = now.snapshot !== undefined && inFlightFillOf(now) !== work
     if (isDone && begun?.claim === 'mine') this.#core.end(work, token, false)
     return { begun, isDone }
   }
 
   /** Beside the others, for nobody else. */
   async #fillUnshared (work: string, lookup: Lookup): Promise<Fill> {
-    const begun = lookup.seen && await this.#core.acquireFill(`${work}:${randomUUID()}`, randomUUID(), unknownTags(lookup), 1)
+    const begun = lookup.snapshot && await this.#core.acquireFill(`${work}:${randomUUID()}`, randomUUID(), unknownTags(lookup), 1)
     return this.#fill(work, lookup, undefined, begun, undefined)
   }
 
@@ -197,7 +197,7 @@ export class FillCoordinator {
     const keep = token === undefined ? undefined : renewLease(core.clock, () => core.renewFill(work, token, LEASE_MS))
     const versions = begun && { ...begun.versions, ...knownVersions(lookup) }
     if (announced !== undefined) announced.patterns = versions?.[PATTERN_TAG]
-    const made: Waitable = announced ?? {}
+    const made: WaitTarget = announced ?? {}
     if (token !== undefined) holders.set(token, made)
     let isFinished = false
     const finish = (outcome: FillOutcome, isStored: boolean): void => {
@@ -211,7 +211,7 @@ export class FillCoordinator {
     }
     return {
       lookup,
-      made,
+      waitTarget: made,
       startedAt: begun?.now ?? core.now(),
       versions,
       get isAwaited () { return announced !== undefined && announced.waiting > 0 },
@@ -232,7 +232,7 @@ export class FillCoordinator {
 }
 
 /** @returns what is called when the caller gives up */
-function waitFor (work: InFlightFill, signal: AbortSignal | undefined): () => void {
+function addWaiter (work: InFlightFill, signal: AbortSignal | undefined): () => void {
   const leave = (): void => {
     work.waiting--
     work.onLeft()
@@ -244,13 +244,13 @@ function waitFor (work: InFlightFill, signal: AbortSignal | undefined): () => vo
 }
 
 /** The tags that had no version yet. */
-function unknownTags ({ tags, seen }: Lookup): string[] {
-  return [ALL_TAG, PATTERN_TAG, ...tags].filter(tag => seen?.versions[tag] === undefined)
+function unknownTags ({ tags, snapshot }: Lookup): string[] {
+  return [ALL_TAG, PATTERN_TAG, ...tags].filter(tag => snapshot?.versions[tag] === undefined)
 }
 
 /** As they were at the look-up. */
-function knownVersions ({ seen }: Lookup): Record<string, string> {
-  return Object.fromEntries(Object.entries(seen?.versions ?? {}).filter((known): known is [string, string] => known[1] !== undefined))
+function knownVersions ({ snapshot }: Lookup): Record<string, string> {
+  return Object.fromEntries(Object.entries(snapshot?.versions ?? {}).filter((known): known is [string, string] => known[1] !== undefined))
 }
 
 function renewLease (clock: Clock, renew: () => void): Timer {
@@ -274,10 +274,10 @@ function inFlightFillOf (lookup: Lookup): string {
 // Many share one look-up.
 const inFlightFills = new WeakMap<Lookup, string>()
 
-function nameOf ({ key, seen, pendingInvalidations }: Lookup): string {
-  if (seen === undefined) return `${key.id}.${pendingInvalidations}`
-  const versions = Object.entries(seen.versions).map(([tag, version]) => [tag, version?.startsWith('0-') ? undefined : version])
-  return `${key.id}.${hashId(JSON.stringify([seen.token, versions, ...pendingInvalidations > 0 ? [pendingInvalidations] : []])).slice(0, 16)}`
+function nameOf ({ key, snapshot, pendingInvalidations }: Lookup): string {
+  if (snapshot === undefined) return `${key.id}.${pendingInvalidations}`
+  const versions = Object.entries(snapshot.versions).map(([tag, version]) => [tag, version?.startsWith('0-') ? undefined : version])
+  return `${key.id}.${hashId(JSON.stringify([snapshot.token, versions, ...pendingInvalidations > 0 ? [pendingInvalidations] : []])).slice(0, 16)}`
 }
 
 function withMaxWait (clock: Clock, work: Promise<FillOutcome>, patience: number): Promise<FillOutcome> {

@@ -33,7 +33,7 @@ export interface Lookup {
   tags: readonly string[]
   entry: Entry | undefined
   /** Undefined where the store did not answer. */
-  seen: KeyVersions | undefined
+  snapshot: KeyVersions | undefined
   /** Whether the store holds an entry, also one that this process may not use now. */
   isStored: boolean
   /** What L1 had heard before. */
@@ -144,12 +144,12 @@ export class TwoTierCache {
     const owed = this.#pendingInvalidations.count
     const read = this.#attempts.make(() => store.read(key.id, tags))
     const [found] = this.#storeClock.isSet ? [await read] : await Promise.all([read, this.#storeClock.set()])
-    if (found === undefined) return { key, tags, entry: undefined, seen: undefined, isStored: false, epoch, pendingInvalidations: owed }
+    if (found === undefined) return { key, tags, entry: undefined, snapshot: undefined, isStored: false, epoch, pendingInvalidations: owed }
     const { entry } = found
     const isFresh = entry !== undefined && this.now() < entry.deleteAt
     const usable = isFresh && this.#options.mayHavePendingInvalidations?.() !== true ? this.#unlessInvalidated(key, entry) : undefined
     if (usable !== undefined) l1?.set(key, usable, epoch)
-    return { key, tags, entry: usable, seen: found, isStored: entry !== undefined, epoch, pendingInvalidations: owed }
+    return { key, tags, entry: usable, snapshot: found, isStored: entry !== undefined, epoch, pendingInvalidations: owed }
   }
 
   /** @param tags - those that have no version yet */
@@ -182,12 +182,12 @@ export class TwoTierCache {
    * @param hold - for how many milliseconds the key is kept at least, so that what was begun before is refused
    * @returns whether it was stored
    */
-  async write (lookup: Pick<Lookup, 'key' | 'seen' | 'epoch'>, entry: Entry, versions: Readonly<Record<string, string>>, hold?: number): Promise<boolean> {
+  async write (lookup: Pick<Lookup, 'key' | 'snapshot' | 'epoch'>, entry: Entry, versions: Readonly<Record<string, string>>, hold?: number): Promise<boolean> {
     const { store, l1 } = this.#options
-    const { key, seen, epoch } = lookup
+    const { key, snapshot, epoch } = lookup
     // A tombstone that stood meanwhile may be gone.
-    if (seen === undefined || this.now() - entry.storedAt > TOMBSTONE_MS) return false
-    const written = this.#attempts.make(() => store.write(key.id, entry, seen.token, versions[PATTERN_TAG], hold))
+    if (snapshot === undefined || this.now() - entry.storedAt > TOMBSTONE_MS) return false
+    const written = this.#attempts.make(() => store.write(key.id, entry, snapshot.token, versions[PATTERN_TAG], hold))
     this.#attempts.inBackground(written)
     if (await written !== true) return false
     if (entry.kind !== 'variants') this.#countStored(key, entry)
@@ -207,11 +207,11 @@ export class TwoTierCache {
    * @param entry - the same one, with more
    * @param patterns - the version of removals by pattern from before the look-up
    */
-  async amend ({ key, seen, epoch }: Lookup, entry: Entry, patterns: string): Promise<void> {
+  async amend ({ key, snapshot, epoch }: Lookup, entry: Entry, patterns: string): Promise<void> {
     const { store, l1 } = this.#options
     const left = entry.deleteAt - this.now()
-    if (seen === undefined || left <= 0) return
-    const written = this.#attempts.make(() => store.write(key.id, entry, seen.token, patterns, 0, left))
+    if (snapshot === undefined || left <= 0) return
+    const written = this.#attempts.make(() => store.write(key.id, entry, snapshot.token, patterns, 0, left))
     this.#attempts.inBackground(written)
     if (await written === true) l1?.set(key, entry, epoch)
   }
@@ -275,14 +275,14 @@ export class TwoTierCache {
   }
 
   /** Removes in the background what a look-up found, as its source has replaced it by what is not stored. What was stored since then stays. */
-  withdraw ({ key, seen, isStored }: Pick<Lookup, 'key' | 'seen' | 'isStored'>): void {
+  withdraw ({ key, snapshot, isStored }: Pick<Lookup, 'key' | 'snapshot' | 'isStored'>): void {
     const { l1, store } = this.#options
     const { id, label } = key
     // The store may have evicted what first tiers still have.
     const isKept = l1?.has(id) === true
     if (isStored || isKept) l1?.remove([id])
-    if (seen === undefined || !(isStored || isKept)) return
-    const removed = this.#attempts.make(() => store.remove(id, label, seen.token))
+    if (snapshot === undefined || !(isStored || isKept)) return
+    const removed = this.#attempts.make(() => store.remove(id, label, snapshot.token))
     this.#attempts.inBackground(removed.then(wasRemoved => {
       if (wasRemoved === undefined) this.#pendingInvalidations.add({ ids: [id], tags: [] })
       else if (wasRemoved) this.#countWithdrawn(label)
@@ -371,8 +371,8 @@ export class TwoTierCache {
   }
 
   /** For traces. */
-  #resultOf ({ entry, seen }: Lookup): string {
-    if (seen === undefined) return 'unanswered'
+  #resultOf ({ entry, snapshot }: Lookup): string {
+    if (snapshot === undefined) return 'unanswered'
     if (entry === undefined) return 'miss'
     return this.now() < staleAtOf(entry) ? 'hit' : 'stale'
   }

@@ -1,91 +1,92 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { ReentrantError } from '../errors.js'
 
-/** A value that callers wait for: its factory runs, or will run after another one. */
-export interface Waitable {
-  /** The factory that makes it, while that runs. */
-  making?: Fabrication | undefined
-  /** The value that it waits for itself, until its factory runs. */
-  after?: Waitable | undefined
+/** A value that callers wait for: a node of the wait-for graph. */
+export interface WaitTarget {
+  /** The factory run that computes the value, while it lasts. */
+  run?: FactoryRun | undefined
+  /** Another value that has to be ready before the factory runs. */
+  blockedBy?: WaitTarget | undefined
 }
 
-/** A factory that runs, with all that it waits for. */
-export interface Fabrication {
+/** A factory that is running, and the values that it waits for. */
+interface FactoryRun {
   readonly label: string
-  /** An object for each wait, as a factory may wait for one thing several times at once. */
-  readonly waits: Set<{ readonly for: Waitable }>
+  /** One edge a wait, as a factory may wait for one value several times at once. */
+  readonly edges: Set<{ readonly to: WaitTarget }>
 }
 
-const context = new AsyncLocalStorage<Fabrication | undefined>()
+const context = new AsyncLocalStorage<FactoryRun | undefined>()
 let running = 0
 
-/** The factory that the present code is called by. */
-function current (): Fabrication | undefined {
+/** Returns the factory run that called the present code. */
+function currentRun (): FactoryRun | undefined {
   return running > 0 ? context.getStore() : undefined
 }
 
 /**
- * Runs what makes a value, so that it is known by whom what it asks for is asked. The context is tracked only while something runs here, as
- * tracking makes each promise of the process dearer.
+ * Runs a factory as the one that computes `target`, so that cycles of waits are found.
+ *
+ * The async context is tracked only while a factory runs, as tracking slows down each promise of the process.
  */
-export async function runMaking<T> (made: Waitable, label: string, make: () => Promise<T>): Promise<T> {
-  const making: Fabrication = { label, waits: new Set() }
-  const asking = current()
-  made.making = making
-  made.after = undefined
+export async function trackRun<T> (target: WaitTarget, label: string, factory: () => Promise<T>): Promise<T> {
+  const factoryRun: FactoryRun = { label, edges: new Set() }
+  const caller = currentRun()
+  target.run = factoryRun
+  target.blockedBy = undefined
   running++
-  const run = () => context.run(making, make)
+  const run = () => context.run(factoryRun, factory)
   try {
-    return await (asking === undefined ? run() : waitIn(asking, made, run))
+    return await (caller === undefined ? run() : waitOnEdge(caller, target, run))
   } finally {
-    made.making = undefined
+    target.run = undefined
     if (--running === 0) context.disable()
   }
 }
 
-/** Runs what nobody waits for, so that it is not taken for a part of the factory that started it. */
-export function inNoMaking<T> (work: () => T): T {
-  return current() === undefined ? work() : context.run(undefined, work)
+/** Runs background work outside of the factory run that starts it, as that run does not wait for it. */
+export function runUntracked<T> (work: () => T): T {
+  return currentRun() === undefined ? work() : context.run(undefined, work)
 }
 
 /**
- * Waits for something, unless it waits for the factory that asks.
+ * Waits for a value, unless the value waits for the calling factory.
  *
  * @throws `FST_REDIS_SUITE_CACHE_REENTRANT`
  */
-export function waitingFor<T> (target: Waitable, wait: () => Promise<T>): Promise<T> {
-  const asking = current()
-  return asking === undefined ? wait() : waitIn(asking, target, () => { refuseCircle(target); return wait() })
+export function waitFor<T> (target: WaitTarget, wait: () => Promise<T>): Promise<T> {
+  const caller = currentRun()
+  return caller === undefined ? wait() : waitOnEdge(caller, target, () => { refuseCycle(target); return wait() })
 }
 
-async function waitIn<T> (asking: Fabrication, target: Waitable, wait: () => Promise<T>): Promise<T> {
-  const edge = { for: target }
+async function waitOnEdge<T> (caller: FactoryRun, target: WaitTarget, wait: () => Promise<T>): Promise<T> {
+  const edge = { to: target }
   try {
     const waiting = wait()
-    asking.waits.add(edge)
+    caller.edges.add(edge)
     return await waiting
   } finally {
-    asking.waits.delete(edge)
+    caller.edges.delete(edge)
   }
 }
 
-/** @throws `FST_REDIS_SUITE_CACHE_REENTRANT` where the target waits for the factory that asks */
-export function refuseCircle (target: Waitable): void {
-  const asking = current()
-  const path = asking && pathTo(asking, target, new Set())
+/** @throws `FST_REDIS_SUITE_CACHE_REENTRANT` where the value waits for the calling factory */
+export function refuseCycle (target: WaitTarget): void {
+  const caller = currentRun()
+  const path = caller && findPath(caller, target, new Set())
   if (path !== undefined) throw new ReentrantError([...path, path[0]].join(' → '))
 }
 
-/** The labels of the factories from a target to the one that asks; undefined where none of them waits for that. */
-function pathTo (asking: Fabrication, target: Waitable, seen: Set<Waitable>): string[] | undefined {
-  if (seen.has(target)) return undefined
-  seen.add(target)
-  const { making, after } = target
-  if (making === undefined) return after && pathTo(asking, after, seen)
-  if (making === asking) return [making.label]
-  for (const wait of making.waits) {
-    const path = pathTo(asking, wait.for, seen)
-    if (path !== undefined) return [making.label, ...path]
+/** Returns the labels of the factories from `target` to `caller`, or undefined where no path of waits leads there. */
+function findPath (caller: FactoryRun, target: WaitTarget, visited: Set<WaitTarget>): string[] | undefined {
+  if (visited.has(target)) return undefined
+  visited.add(target)
+  const { run, blockedBy } = target
+  if (run === undefined) return blockedBy && findPath(caller, blockedBy, visited)
+  if (run === caller) return [run.label]
+  for (const { to } of run.edges) {
+    const path = findPath(caller, to, visited)
+    if (path !== undefined) return [run.label, ...path]
   }
   return undefined
 }
