@@ -10,6 +10,7 @@ import { TwoTierCache } from './tiers/two-tier-cache.js'
 import { createDataCache, type DataCache } from './data/data-cache.js'
 import { CACHE_EVENTS, type CacheEvents } from './events.js'
 import { GetOrSet } from './data/get-or-set.js'
+import { CacheScope } from './data/scope.js'
 import { L1 } from './tiers/l1.js'
 import { createMemoryStore } from './store/memory-store.js'
 import type { CachePluginOptions } from './options.js'
@@ -74,9 +75,9 @@ export const cache = fp<CachePluginOptions>(async function cache (fastify, given
   const core = createCore(fastify, client, guard, options)
   const works = new FillCoordinator(core)
   const responses = addResponseCache(fastify, core, works, options)
-  const values = new ValueCodec(core, options.serializer, options.freezes)
-  const reader = new GetOrSet(core, works, values)
-  const behinds = createWriteBehinds({
+  const codec = new ValueCodec(core, options.serializer, options.freezes)
+  const reader = new GetOrSet(core, works, codec)
+  const writeBehinds = createWriteBehinds({
     client,
     prefix: keyPrefixOf(client),
     run: guard?.run ?? (operation => operation()),
@@ -85,7 +86,8 @@ export const cache = fp<CachePluginOptions>(async function cache (fastify, given
     clock: options.clock
   })
 
-  fastify.decorate('cache', createDataCache({ core, values, reader, writer: new WriteThrough(core, values), behinds, tiers: options.tiers }, options.values))
+  const scope = new CacheScope({ prefixes: [], counts: core.countsOf('data'), defaults: options.values, tiers: options.tiers })
+  fastify.decorate('cache', createDataCache({ cache: core, codec, reader, writer: new WriteThrough(core, codec), writeBehinds }, scope))
   const saw = watchCachedRoutes(fastify, options.global)
   fastify.addHook('onRoute', function (route) {
     saw(route)
@@ -93,7 +95,7 @@ export const cache = fp<CachePluginOptions>(async function cache (fastify, given
     responses.addRoute(this, route, config ?? (options.global ? true : undefined))
   })
   fastify.addHook('onClose', async () => {
-    await Promise.all([responses.settle(), reader.settle(), behinds.close()])
+    await Promise.all([responses.settle(), reader.settle(), writeBehinds.close()])
     await core.settle()
   })
 }, { name: 'fastify-redis-suite/cache', fastify: '5.x' })

@@ -3,7 +3,8 @@ import { text } from 'node:stream/consumers'
 import fc from 'fast-check'
 import t from 'tap'
 import { capture } from '../../plugins/cache/http/body/body-capture.js'
-import { type Entry, isValue, isVariants } from '../../plugins/cache/store/entry.js'
+import { isValue } from '../../plugins/cache/data/value-codec.js'
+import { type Entry, isVariants } from '../../plugins/cache/store/entry.js'
 import { isResponse, type StoredResponse, usabilityOf } from '../../plugins/cache/http/stored-response.js'
 import { decodeEntry, encodeEntry, TOKEN_RANGE } from '../../plugins/cache/store/entry-codec.js'
 import { freshenedHeaders, isHeaders, joined, requestDirectives, storedHeaders } from '../../plugins/cache/rfc/stored-headers.js'
@@ -109,9 +110,9 @@ t.test('only a list of variants and a value that can be used are such', async t 
   for (const change of [{ names: 'a' }, { names: [1] }, { nonce: 1 }, { origin: undefined }, { ids: null }, { ids: [null] }]) t.equal(isVariants({ ...entry, kind: 'variants', meta: { ...variants, ...change } }), false, JSON.stringify(change))
   t.equal(isVariants({ ...entry, meta: variants }), false)
   t.equal(isVariants(undefined), false)
-  const value = { fresh: 1, staleWhileRevalidate: 0, staleIfError: 0, format: 'json' }
+  const value = { staleAt: 1, revalidateUntil: 1, format: 'json' }
   t.equal(isValue({ ...entry, kind: 'value', meta: value }), true)
-  for (const change of [{ fresh: '1' }, { fresh: NaN }, { staleWhileRevalidate: null }, { staleIfError: '0' }, { format: undefined }]) t.equal(isValue({ ...entry, kind: 'value', meta: { ...value, ...change } }), false, JSON.stringify(change))
+  for (const change of [{ staleAt: '1' }, { staleAt: NaN }, { revalidateUntil: null }, { format: undefined }]) t.equal(isValue({ ...entry, kind: 'value', meta: { ...value, ...change } }), false, JSON.stringify(change))
   t.equal(isValue({ ...entry, meta: value }), false)
   t.equal(isValue(undefined), false)
 })

@@ -1,291 +1,262 @@
-import { sleep, type Clock } from '../../shared/plugin/clock.js'
-import { readOptions } from '../../shared/plugin/option-reader.js'
+import { sleep } from '../../shared/plugin/clock.js'
 import { invalidArgumentError } from '../../shared/plugin/errors.js'
-import { argumentKey } from './argument-key.js'
-import { batchesOf, inBatches } from '../store/batches.js'
 import { isPromise, whenReady, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
-import { MAX_STALENESS_MS } from '../tiers/invalidation-bus.js'
-import type { TwoTierCache, CacheStats } from '../tiers/two-tier-cache.js'
-import type { StatsCounter } from '../stats.js'
+import { readOptions } from '../../shared/plugin/option-reader.js'
 import { StoreUnavailableError } from '../errors.js'
 import type { CacheEvents, CacheListener } from '../events.js'
-import type { Factory } from './run-factory.js'
-import type { GetOrSet } from './get-or-set.js'
-import type { Cached } from './jsonify.js'
+import { batchesOf, inBatches } from '../store/batches.js'
+import type { CacheKey } from '../store/cache-key.js'
 import { compileGlob, escapeGlob, MAX_GLOB_LENGTH } from '../store/glob.js'
-import { dataKey, type CacheKey } from '../store/cache-key.js'
 import { plainLabel } from '../store/path-tag.js'
 import type { StoreStats } from '../store/redis-stats.js'
 import { ALL_TAG } from '../store/store.js'
 import { checkTags, type Tag } from '../store/tags.js'
-import type { Tiers } from '../tiers/ttl.js'
-import { resolveDefaults, resolveValueOptions, type GetOrSetOptions, type TaggedPlan, type ValueDefaults, type ValueOptions, type ValuePlan, type WriteThroughOptions } from './value-options.js'
-import { entryOf, type ValueCodec } from './value-codec.js'
+import { MAX_STALENESS_MS } from '../tiers/invalidation-bus.js'
+import type { CacheStats, TwoTierCache } from '../tiers/two-tier-cache.js'
+import { argumentKey } from './argument-key.js'
+import type { GetOrSet } from './get-or-set.js'
+import type { Cached } from './jsonify.js'
+import type { Factory } from './run-factory.js'
+import { NO_OPTIONS, type CacheScope } from './scope.js'
+import type { ValueCodec } from './value-codec.js'
+import type { GetOrSetOptions, ValueDefaults, ValueOptions, WriteThroughOptions } from './value-options.js'
 import type { WriteBehindOptions } from './write-behind/options.js'
 import type { WriteBehind, WriteBehinds, WriteBehindStats } from './write-behind/write-behind.js'
 import type { Writer, WriteThrough } from './write-through.js'
 
 export interface InvalidateOptions {
   /**
-   * Resolves only when no instance can serve it any more, also out of its first tier: after 100 ms, as that is for how long
-   * one may not have heard. @default false
+   * Whether to resolve only when no instance serves the entries any more, not even from its L1: this adds the 100 ms for which an instance may
+   * miss an invalidation.
+   *
+   * @default false
    */
   everywhere?: boolean | undefined
 }
 
 export interface WrapOptions<A extends unknown[], T> extends Omit<GetOrSetOptions<T>, 'signal'> {
   /**
-   * The key, as a function of the arguments, which may be async; or its first part, which the arguments follow. Arguments that are
-   * neither plain data nor of a known kind, such as instances of classes, need a function.
+   * The prefix of the keys, to which the arguments are added; or a function of the arguments that returns the key, which may be async.
+   * Arguments that are not plain data, such as instances of classes, need a function.
    */
   key: string | ((...args: A) => MaybePromise<string>)
 }
 
-/** A value with its key, and options that are its own. */
+/** A value with its key, and with options that override the common ones. */
 export type KeyedValue<T = unknown> = readonly [key: string, value: T, options?: ValueOptions<T>]
 
-/** `fastify.cache`: for anything a function returns. */
+/** `fastify.cache`: a cache for the values of any function. */
 export interface DataCache {
-  /** @returns the value, also while it is stale but being made anew; undefined where there is none */
+  /** Returns a value that is fresh or within `staleWhileRevalidate`; undefined if there is none. */
   get <T = unknown>(key: string): Promise<Cached<T> | undefined>
-  /** The same for many keys, in the time of one. */
+  /** Returns the values of many keys, in the same order, in about one round trip. */
   getMany <T = unknown>(keys: readonly string[]): Promise<Array<Cached<T> | undefined>>
-  /** Whether there is a value, even if it is `undefined`. It is not counted. */
+  /** Returns whether `get` would find a value, even if it is `undefined`. Counts neither a hit nor a miss. */
   has (key: string): Promise<boolean>
   /**
-   * Stores a value whatever is there.
+   * Stores a value, and replaces the previous one.
    *
-   * @throws `FST_REDIS_SUITE_CACHE_STORE_UNAVAILABLE` where it could not be stored: what was there may still be there
+   * @throws `FST_REDIS_SUITE_CACHE_STORE_UNAVAILABLE` if it could not be stored: the previous value may still be cached
    * @throws `FST_REDIS_SUITE_CACHE_UNSERIALIZABLE`
    */
   set <T>(key: string, value: T, options?: ValueOptions<T>): Promise<void>
-  /** The same for many, in the time of one; options that a value has itself count above the common ones. */
+  /** Stores many values in about one round trip; the options of a value override the common ones. */
   setMany <T>(values: ReadonlyArray<KeyedValue<T>>, options?: ValueOptions<T>): Promise<void>
-  /** @returns whether there was one @throws as {@link DataCache.invalidateTags} */
+  /** Removes a value. @returns whether there was one @throws like {@link DataCache.invalidateTags} */
   delete (key: string, options?: InvalidateOptions): Promise<boolean>
-  /** The same for many keys, in the time of one. @returns how many there were */
+  /** Removes the values of many keys in about one round trip. @returns how many values there were */
   deleteMany (keys: readonly string[], options?: InvalidateOptions): Promise<number>
   /**
-   * The value of the key, or what `factory` makes; on all instances it runs once at a time. Who waits in this process gets its
-   * error as well.
+   * Returns the cached value, or calls `factory` once across all instances. Concurrent callers of one process share its value or error.
    *
-   * @throws what the factory throws, where `staleIfError` has nothing
+   * @example
+   * const user = await fastify.cache.getOrSet(`user:${id}`, async ({ signal }) => await loadUser(id, signal), { ttl: '1m', tags: [`user:${id}`] })
+   *
+   * @returns a deserialized copy, also for the caller whose factory ran: with the JSON serializer a `Date` becomes a string
+   * @throws the error of the factory, unless `staleIfError` allows a cached value
    * @throws `FST_REDIS_SUITE_CACHE_FACTORY_TIMEOUT`
-   * @throws `FST_REDIS_SUITE_CACHE_REENTRANT` where the factory asks for its own key, or for one whose factory waits for it
+   * @throws `FST_REDIS_SUITE_CACHE_REENTRANT` if the factory asks for its own key, or for a key whose factory waits for it
    * @throws `FST_REDIS_SUITE_CACHE_UNSERIALIZABLE`
    */
   getOrSet <T>(key: string, factory: Factory<T>, options?: GetOrSetOptions<T>): Promise<Cached<T>>
-  /** A function that asks the cache first. @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` for an argument that has no key */
+  /**
+   * Returns a function with the arguments of `fn` that caches its results.
+   *
+   * @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION`, from the returned function as well, for an argument that no key can be made of
+   */
   wrap <A extends unknown[], T>(fn: (...args: A) => T | Promise<T>, options: WrapOptions<A, T>): (...args: A) => Promise<Cached<T>>
   /**
-   * Writes the source by `writer`, then the cache, with what the writer returned, or else `value`. A writer that fails leaves the cache as it
-   * was. Where the cache cannot be written the value is removed; a process that dies in between leaves nothing that could be read.
+   * Writes the source by calling `writer`, then caches what the writer returned, or else `value`. If the writer fails, the cache stays as it was.
+   * If the cache cannot be written, the value is removed. If the process dies in between, the key reads as missing.
    *
-   * @returns what is cached
-   * @throws what the writer throws, or `FST_REDIS_SUITE_CACHE_FACTORY_TIMEOUT`; never as the cache failed
+   * @returns the value that is cached
+   * @throws the error of the writer, or `FST_REDIS_SUITE_CACHE_FACTORY_TIMEOUT`; a failure of the cache is never thrown
    */
   writeThrough <T>(key: string, value: T, writer: Writer<T>, options?: WriteThroughOptions<T>): Promise<T>
   /**
-   * Accepts writes into a Redis stream and writes them to the source later, in batches, at least once, in order per key. To be called
-   * once a name in each instance; names are those of the whole cache.
+   * Opens a queue of writes in a Redis stream, which are written to the source later: in batches, at least once, in order per key. Call it once
+   * per name in each instance; names are shared by the whole cache.
    *
    * @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION`
    */
   writeBehind <T = unknown>(name: string, options: WriteBehindOptions<T>): WriteBehind<T>
   /**
-   * A cache of its own in this one: with keys, defaults and counts of its own, and a `clear()` of its own that is one write. Patterns
-   * see its keys as `prefix:key`; tags are those of the whole cache.
+   * Returns a view of the cache with its own keys, defaults and counters. Its `clear()` is one write. Patterns match its keys as `prefix:key`;
+   * tags are shared by the whole cache.
    */
   withPrefix (prefix: string, defaults?: ValueDefaults): DataCache
   /**
-   * Makes all answers and values with one of these tags invalid: none that was begun before is served after it returns.
+   * Invalidates all responses and values with one of these tags. After it resolves, nothing that was computed before is served.
    *
-   * @throws `FST_REDIS_SUITE_CACHE_INVALIDATION_PENDING` where it could not be written: it will be, once the store is reached, and this
-   * process takes it as done at once
+   * @throws `FST_REDIS_SUITE_CACHE_INVALIDATION_PENDING` if the store is unavailable: this process stops serving the entries at once, and repeats
+   * the write until it succeeds
    */
   invalidateTags (tags: readonly Tag[], options?: InvalidateOptions): Promise<void>
   /**
-   * Removes answers whose path and query, and values whose key, match: `*` is any text, `?` any one character, `[a-z]` one
-   * of these, and a backslash takes the meaning of what follows it. It looks at every entry, in batches.
+   * Removes responses by path and query, and values by key. In the glob, `*` matches any text, `?` one character, and `[a-z]` one of a set;
+   * a backslash escapes. It scans every entry, in batches.
    *
-   * @param glob - at most 1,024 characters
-   * @returns how many entries were removed; a key of another type is skipped
+   * @param glob - 1 to 1,024 characters
+   * @returns how many entries were removed; keys of other types are skipped
    * @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION`
    */
   invalidatePattern (glob: string): Promise<number>
-  /** Makes everything invalid; with a prefix, its values. */
+  /** Invalidates all responses and values; in a view with a prefix, its values. */
   clear (options?: InvalidateOptions): Promise<void>
-  /** What this process counted, of the whole cache. */
+  /** Returns the counters of this process for the whole cache. */
   stats (): CacheStats
-  /** Of what is written behind, by name; where the store does not answer, without it. */
+  /** Returns the state of each write-behind queue by name, without those whose store does not respond. */
   writeBehindStats (): Promise<Record<string, WriteBehindStats>>
-  /** What the store says of itself. @throws where it does not answer */
+  /** Returns the figures of the store. @throws if it does not respond */
   storeStats (): Promise<StoreStats>
-  /** @returns a function that ends it */
+  /** Adds a listener. @returns a function that removes it */
   on <E extends keyof CacheEvents>(event: E, listener: CacheListener<E>): () => void
 }
 
-/** What all views of one data cache share. */
+/** The parts that all views of a data cache share. */
 export interface DataCacheParts {
-  core: TwoTierCache
-  values: ValueCodec
+  cache: TwoTierCache
+  codec: ValueCodec
   reader: GetOrSet
   writer: WriteThrough
-  behinds: WriteBehinds
-  tiers: Tiers
+  writeBehinds: WriteBehinds
 }
 
 /** The size of a tag in a batch: each tag has its own key, whose version is read and perhaps written. */
 const TAG_BYTES = 1024
 
-// So that it need not be read anew at each call.
-const NO_OPTIONS = Object.freeze({})
-
-interface Scope {
-  prefixes: readonly string[]
-  /** One a prefix, of all values below it, so that they can be made invalid at once. */
-  tags: readonly string[]
-  counts: StatsCounter
-  defaults: ValuePlan
-}
-
-export function createDataCache (parts: DataCacheParts, defaults: ValuePlan): DataCache {
-  return createView(parts, { prefixes: [], tags: [], counts: parts.core.countsOf('data'), defaults })
-}
-
-function createView (parts: DataCacheParts, scope: Scope): DataCache {
-  const { core, values, reader, writer, tiers } = parts
-  let plainPlan: TaggedPlan | undefined
-  const keyOf = (name: unknown) => dataKey(checkKey(name), scope.prefixes, scope.counts)
-
-  function planOf (options: GetOrSetOptions<never> & WriteThroughOptions<never>): TaggedPlan {
-    if (options === NO_OPTIONS && plainPlan !== undefined) return plainPlan
-    const plan = resolveValueOptions(options, scope.defaults, tiers)
-    const whole = scope.tags.length === 0 ? plan : { ...plan, tags: [...scope.tags, ...plan.tags] }
-    if (options === NO_OPTIONS) plainPlan = whole
-    return whole
-  }
+/** @param scope - the keys that the view covers */
+export function createDataCache (parts: DataCacheParts, scope: CacheScope): DataCache {
+  const { cache, codec, reader, writer, writeBehinds } = parts
+  const keyOf = (name: unknown) => scope.keyOf(checkKey(name))
 
   async function read<T> (key: CacheKey): Promise<T | undefined> {
-    const near = reader.peek<T>(key)
+    const near = reader.getL1<T>(key)
     if (near !== undefined) return near.value
-    const found = values.read<T>((await core.lookup(key, scope.tags)).entry)
-    const isThere = found !== undefined && found.state !== 'fallback'
-    core.count(key, !isThere ? 'misses' : found.state === 'fresh' ? 'hits' : 'stale')
-    return isThere ? found.value : undefined
-  }
-
-  async function getOrSet<T> (key: CacheKey, factory: Factory<T>, options: GetOrSetOptions<T>): Promise<T> {
-    const near = reader.peek<T>(key)
-    if (near !== undefined) {
-      // Nearly always there is no more to do, so the options are not even read.
-      if ((options.refreshAhead ?? scope.defaults.refreshAhead) !== 0) reader.stayAhead({ key, factory, plan: planOf(options), signal: undefined }, near)
-      return near.value
-    }
-    return await reader.get({ key, factory, plan: planOf(options), signal: options.signal })
+    const cached = codec.read<T>((await cache.lookup(key, scope.tags)).entry)
+    const isHit = cached !== undefined && cached.state !== 'fallback'
+    cache.count(key, !isHit ? 'misses' : cached.state === 'fresh' ? 'hits' : 'stale')
+    return isHit ? cached.value : undefined
   }
 
   async function store<T> (items: ReadonlyArray<KeyedValue<T>>, common: ValueOptions<T>): Promise<void> {
     const prepared = items.map(([name, value, own]) => {
       if (value === undefined) throw invalidArgumentError('cache', 'value', value, 'anything but undefined')
       const key = keyOf(name)
-      const plan = planOf({ ...common, ...own })
-      return whenReady(plan.ttlOf(value), ttl => whenReady(plan.tagsOf?.(value) ?? [], late => {
-        const draft = values.draft(key, value, ttl, plan)
-        const tags = [...plan.tags, ...late]
-        return { key, id: key.id, tags, isKept: draft.life > 0, bytes: draft.body.length + TAG_BYTES * tags.length, make: (versions: Record<string, string>) => entryOf(draft, core.now(), versions) }
+      const plan = scope.planOf({ ...common, ...own })
+      return whenReady(plan.ttlOf(value), ttl => whenReady(plan.tagsOf?.(value) ?? [], lateTags => {
+        const draft = codec.draft(key, value, ttl, plan)
+        const tags = [...plan.tags, ...lateTags]
+        const bytes = draft.body.length + TAG_BYTES * tags.length
+        return { key, id: key.id, tags, isStorable: draft.ttl > 0, bytes, make: (versions: Record<string, string>) => codec.toEntry(draft, cache.now(), versions) }
       }))
     })
-    // Without a wait, calls reach the store in the order in which they were made.
+    // Without an await in between, calls reach the store in the order in which they were made.
     const puts = prepared.some(isPromise) ? await Promise.all(prepared) : prepared as Array<Awaited<typeof prepared[number]>>
-    const kept = puts.filter(({ isKept }) => isKept)
-    const removed = puts.filter(({ isKept }) => !isKept)
+    const stored = puts.filter(({ isStorable }) => isStorable)
+    const removed = puts.filter(({ isStorable }) => !isStorable)
     try {
-      await Promise.all([kept.length > 0 && core.setMany(kept), removed.length > 0 && core.remove(removed.map(({ key }) => key))])
+      await Promise.all([stored.length > 0 && cache.setMany(stored), removed.length > 0 && cache.remove(removed.map(({ key }) => key))])
     } catch {
       throw new StoreUnavailableError()
     }
   }
 
   async function remove (names: readonly string[], options?: InvalidateOptions): Promise<number> {
-    const isEverywhere = resolveEverywhere(options)
+    const maxStaleness = maxStalenessOf(options)
     if (names.length === 0) return 0
-    const removed = await core.remove(names.map(keyOf))
-    await heardBy(core.clock, isEverywhere)
+    const removed = await cache.remove(names.map(keyOf))
+    if (maxStaleness > 0) await sleep(cache.clock, maxStaleness)
     return removed.filter(Boolean).length
   }
 
   async function invalidate (tags: readonly string[], options?: InvalidateOptions): Promise<void> {
-    const isEverywhere = resolveEverywhere(options)
-    await core.invalidate(tags)
-    await heardBy(core.clock, isEverywhere)
+    const maxStaleness = maxStalenessOf(options)
+    await cache.invalidate(tags)
+    if (maxStaleness > 0) await sleep(cache.clock, maxStaleness)
   }
 
   return {
     get: async name => await read(keyOf(name)),
     async getMany (names) {
-      const keys = checkList(names, 'keys').map(keyOf)
+      const keys = checkArray(names, 'keys').map(keyOf)
       return (await inBatches(batchesOf(keys, ({ text }) => text.length), batch => Promise.all(batch.map(key => read<never>(key))))).flat()
     },
     async has (name) {
       const key = keyOf(name)
-      const found = values.read(core.getL1(key)) ?? values.read((await core.lookup(key, scope.tags)).entry)
-      return found !== undefined && found.state !== 'fallback'
+      const cached = codec.read(cache.getL1(key)) ?? codec.read((await cache.lookup(key, scope.tags)).entry)
+      return cached !== undefined && cached.state !== 'fallback'
     },
     set: async (name, value, options = {}) => await store([[name, value]], checkOptions(options)),
-    setMany: async (items, options = {}) => await store(checkList(items, 'values'), checkOptions(options)),
+    setMany: async (items, options = {}) => await store(checkArray(items, 'values'), checkOptions(options)),
     delete: async (name, options) => await remove([name], options) > 0,
-    deleteMany: async (names, options) => await remove(checkList(names, 'keys'), options),
-    // Only the serializer knows the type of what it reads.
-    getOrSet: async (name, factory, options = NO_OPTIONS) => await getOrSet(keyOf(name), checkFunction(factory, 'factory'), checkOptions(options)) as never,
+    deleteMany: async (names, options) => await remove(checkArray(names, 'keys'), options),
+    // The serializer alone knows the type of the values that it reads.
+    getOrSet: async (name, factory, options = NO_OPTIONS) =>
+      await reader.get(keyOf(name), checkFunction(factory, 'factory'), checkOptions(options), scope) as never,
     wrap (fn, given) {
       const { key, ...options } = checkOptions(given)
       checkFunction(fn, 'fn')
       if (typeof key !== 'function') checkKey(key, 'options.key')
-      // So that options that cannot be used are told now.
-      planOf(options)
+      // Reports invalid options now, and not at the first call.
+      scope.planOf(options)
       return async (...args) => {
         const name = typeof key === 'function' ? key(...args) : argumentKey(key, args)
-        return await getOrSet(keyOf(isPromise(name) ? await name : name), () => fn(...args), options) as never
+        return await reader.get(keyOf(isPromise(name) ? await name : name), () => fn(...args), options, scope) as never
       }
     },
     async writeThrough (name, value, write, given = {}) {
       const { invalidates = [], ...options } = checkOptions(given)
-      const plan = planOf(options)
+      const plan = scope.planOf(options)
       return await writer.write({ key: keyOf(name), value, writer: checkFunction(write, 'writer'), plan, invalidates: checkTags(invalidates, 'invalidates') })
     },
-    writeBehind: parts.behinds.writeBehind,
+    writeBehind: writeBehinds.writeBehind,
     withPrefix (name, defaults = {}) {
-      const prefixes = [...scope.prefixes, checkKey(name, 'prefix')]
-      // No tag of a program's own begins so.
-      const tags = [...scope.tags, `\0${JSON.stringify(prefixes)}`]
-      return createView(parts, { prefixes, tags, counts: core.countsOf(prefixes.join(':')), defaults: resolveDefaults(checkOptions(defaults), scope.defaults, tiers) })
+      const counts = cache.countsOf([...scope.prefixes, checkKey(name, 'prefix')].join(':'))
+      return createDataCache(parts, scope.withPrefix(name, counts, checkOptions(defaults)))
     },
     invalidateTags: async (tags, options) => await invalidate(checkTags(tags, 'tags', invalidArgumentError), options),
     async invalidatePattern (glob) {
-      const whole = [...scope.prefixes.map(escapeGlob), checkGlob(glob)].join(':')
-      const matches = compileGlob(whole)
-      return await core.removeMatching(whole, label => {
+      const pattern = [...scope.prefixes.map(escapeGlob), checkGlob(glob)].join(':')
+      const matches = compileGlob(pattern)
+      return await cache.removeMatching(pattern, label => {
         const plain = plainLabel(label)
         return matches(label) || (plain !== label && matches(plain))
       })
     },
     clear: async options => await invalidate(scope.tags.length === 0 ? [ALL_TAG] : scope.tags.slice(-1), options),
-    stats: () => core.stats,
-    writeBehindStats: parts.behinds.stats,
-    storeStats: async () => await core.storeStats(),
-    on: (event, listener) => core.events.on(event, listener)
+    stats: () => cache.stats,
+    writeBehindStats: writeBehinds.stats,
+    storeStats: async () => await cache.storeStats(),
+    on: (event, listener) => cache.events.on(event, listener)
   }
 }
 
-async function heardBy (clock: Clock, isEverywhere: boolean): Promise<void> {
-  if (isEverywhere) await sleep(clock, MAX_STALENESS_MS)
-}
-
-function resolveEverywhere (given: InvalidateOptions = {}): boolean {
+/** @returns how many milliseconds to wait after an invalidation, until no L1 can have missed it */
+function maxStalenessOf (given: InvalidateOptions = {}): number {
   const read = readOptions('cache', checkOptions(given))
   read.onlyKnown(['everywhere'])
-  return read.boolean('everywhere', false)
+  return read.boolean('everywhere', false) ? MAX_STALENESS_MS : 0
 }
 
 function checkOptions<O extends object> (given: O): O {
@@ -293,17 +264,16 @@ function checkOptions<O extends object> (given: O): O {
 }
 
 function checkKey (key: unknown, argument = 'key'): string {
-  if (typeof key === 'string' && key !== '') return key
-  throw invalidArgumentError('cache', argument, key, 'a string that is not empty')
+  return typeof key === 'string' && key !== '' ? key : fail(argument, key, 'a string that is not empty')
 }
 
 function checkGlob (glob: unknown): string {
   if (typeof glob === 'string' && glob !== '' && glob.length <= MAX_GLOB_LENGTH) return glob
-  throw invalidArgumentError('cache', 'glob', glob, `a string of 1 to ${MAX_GLOB_LENGTH} characters`)
+  return fail('glob', glob, `a string of 1 to ${MAX_GLOB_LENGTH} characters`)
 }
 
-function checkList<T> (list: readonly T[], name: string): readonly T[] {
-  return Array.isArray(list) ? list : fail(name, list, 'a list')
+function checkArray<T> (list: readonly T[], name: string): readonly T[] {
+  return Array.isArray(list) ? list : fail(name, list, 'an array')
 }
 
 function checkFunction<F> (given: F, name: string): F {

@@ -2,7 +2,7 @@ import type { FastifyCacheTypes } from 'fastify'
 
 declare module 'fastify' {
   /**
-   * Declares to TypeScript how the cache is configured. With a `serializer` other than `'json'` values come back with the type they were given:
+   * Declares the serializer of the cache to TypeScript. With any serializer but `'json'`, cached values keep their type:
    *
    * @example
    * declare module 'fastify' { interface FastifyCacheTypes { serializer: 'structured-clone' } }
@@ -10,21 +10,22 @@ declare module 'fastify' {
   interface FastifyCacheTypes {}
 }
 
-/** The type of a value that was stored as a `T`: that of its JSON, unless `FastifyCacheTypes` names another serializer. */
+/** The type of a cached `T`: the type of its JSON, unless `FastifyCacheTypes` names another serializer. */
 export type Cached<T> = FastifyCacheTypes extends { serializer: infer S } ? 'json' extends S ? Jsonify<T> : T : Jsonify<T>
 
 type Callable = (...args: never[]) => unknown
-/** Refused at run time, as JSON loses their contents. */
-type Lost = bigint | symbol | Callable | ReadonlyMap<unknown, unknown> | ReadonlySet<unknown> | WeakMap<WeakKey, unknown> | WeakSet<WeakKey> | RegExp | Error | Promise<unknown> | ArrayBufferLike | ArrayBufferView
+/** Types whose contents JSON loses: such values are refused at run time. */
+type Lost = bigint | symbol | Callable | ReadonlyMap<unknown, unknown> | ReadonlySet<unknown> | WeakMap<WeakKey, unknown> |
+  WeakSet<WeakKey> | RegExp | Error | Promise<unknown> | ArrayBufferLike | ArrayBufferView
 
 /**
- * The type of a value after it has been JSON: a `Date` is a `string`, methods are gone, `undefined` in a list is `null`, and what JSON cannot
- * represent is `never`.
+ * The type of a value after `JSON.parse(JSON.stringify(value))`: a `Date` becomes a `string`, methods are dropped, `undefined` in an array
+ * becomes `null`, and types that JSON cannot represent become `never`.
  */
 export type Jsonify<T> =
   0 extends 1 & T ? T // any
     : unknown extends T ? T
-      : T extends string | number | boolean | null | undefined | void ? T // void: of a factory that returns nothing
+      : T extends string | number | boolean | null | undefined | void ? T // void: a factory without a result
         : T extends { toJSON: (...args: never[]) => infer J } ? Jsonify<J>
           : T extends Lost ? never
             : T extends readonly unknown[] ? JsonifyList<T> : JsonifyObject<T>

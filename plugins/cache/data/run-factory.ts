@@ -1,62 +1,64 @@
 import type { Clock, Timer } from '../../shared/plugin/clock.js'
+import type { Milliseconds } from '../../shared/plugin/units.js'
 import { FactoryTimeoutError } from '../errors.js'
+import type { Fill } from '../tiers/coalescing.js'
 import type { Cached } from './jsonify.js'
 
 export interface FactoryContext<T = unknown> {
   key: string
-  /** Aborted when nobody waits any more: after the hard time-out, or when the caller gave up. */
+  /** Aborted after `hardTimeout`, or when every caller that waits for the value has given up. */
   signal: AbortSignal
-  /** What there was before, where it may still be given if this fails. */
+  /** The expired value that `staleIfError` still allows; undefined if there is none. */
   stale: Cached<T> | undefined
 }
 
-/** Makes a value; `null` or `undefined` where there is none. */
+/** Computes a value; `null` or `undefined` if there is none. */
 export type Factory<T> = (context: FactoryContext<T>) => T | Promise<T>
 
-interface Limits {
-  /** For messages. */
+interface RunOptions {
+  /** For error messages. */
   key: string
-  /** Milliseconds; Infinity for none. */
-  hardTimeout: number
+  /** `Infinity` for no limit. */
+  hardTimeout: Milliseconds
   clock: Clock
-  /** Gives it up where nobody else waits. */
+  /** The caller's: aborts the work unless other callers wait for it. */
   signal?: AbortSignal | undefined
-  /** The others, who may give up as well. */
-  others?: { readonly isAwaited: boolean, onLeft (listener: () => void): void } | undefined
+  /** The fill that other callers wait for. */
+  fill?: Pick<Fill, 'isAwaited' | 'onLeft'> | undefined
 }
 
 /**
- * Runs what makes or writes a value, with an end.
+ * Runs a factory or a writer, with a time limit and an abort signal.
  *
- * @throws `FST_REDIS_SUITE_CACHE_FACTORY_TIMEOUT`, or what it throws itself, or the reason of the signal
+ * @throws `FST_REDIS_SUITE_CACHE_FACTORY_TIMEOUT`, the error of the work, or the reason of the signal
  */
-export async function runFactory<T> (work: (signal: AbortSignal) => T | Promise<T>, { key, hardTimeout, clock, signal, others }: Limits): Promise<T> {
+export async function runFactory<T> (work: (signal: AbortSignal) => T | Promise<T>, { key, hardTimeout, clock, signal, fill }: RunOptions): Promise<T> {
   const controller = new AbortController()
   let timer: Timer | undefined
-  let giveUp = (): void => {}
-  const end = new Promise<never>((_resolve, reject) => {
+  let abortIfAbandoned = (): void => {}
+  const aborted = new Promise<never>((_resolve, reject) => {
     const abort = (reason: unknown): void => {
-      // In this order: what the work makes of it is not the reason.
+      // Rejects first: the work may throw another error when it is aborted.
       reject(reason)
       controller.abort(reason)
     }
     if (hardTimeout !== Infinity) timer = clock.setTimeout(() => abort(new FactoryTimeoutError(key, hardTimeout)), hardTimeout)
-    giveUp = () => { if (signal?.aborted && !others?.isAwaited) abort(signal.reason) }
+    abortIfAbandoned = () => { if (signal?.aborted && !fill?.isAwaited) abort(signal.reason) }
   })
-  // It may come when the work has long been done.
-  end.catch(() => {})
-  signal?.addEventListener('abort', giveUp)
-  others?.onLeft(giveUp)
-  giveUp()
+  // It may reject long after the work has ended.
+  aborted.catch(() => {})
+  signal?.addEventListener('abort', abortIfAbandoned)
+  fill?.onLeft(abortIfAbandoned)
+  abortIfAbandoned()
   try {
-    return await Promise.race([work(controller.signal), end])
+    return await Promise.race([work(controller.signal), aborted])
   } finally {
     clock.clearTimeout(timer)
-    signal?.removeEventListener('abort', giveUp)
+    signal?.removeEventListener('abort', abortIfAbandoned)
   }
 }
 
-/** The same result, unless the caller gives up before. */
+/** Returns the result of `work`, or rejects with the reason of the signal if it is aborted first. */
 export async function untilAborted<T> (work: Promise<T>, signal: AbortSignal): Promise<T> {
   let stop = (): void => {}
   const aborted = new Promise<never>((_resolve, reject) => {

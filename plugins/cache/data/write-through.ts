@@ -1,16 +1,15 @@
 import { toError } from '../../shared/plugin/errors.js'
-import type { TwoTierCache } from '../tiers/two-tier-cache.js'
 import { FactoryTimeoutError } from '../errors.js'
-import { runFactory } from './run-factory.js'
 import type { CacheKey } from '../store/cache-key.js'
 import { ALL_TAG, TOMBSTONE_MS, type FillLease, type WriteLock } from '../store/store.js'
+import type { TwoTierCache } from '../tiers/two-tier-cache.js'
+import { runFactory } from './run-factory.js'
+import type { ValueCodec } from './value-codec.js'
 import type { TaggedPlan } from './value-options.js'
-import { entryOf, type ValueCodec } from './value-codec.js'
 
-/** Writes a value to its source. @returns what is there now, where that is not what was given */
+/** Writes a value to its source. @returns the value that the source holds now, if it differs from `value` */
 export type Writer<T> = (value: T, context: { key: string, signal: AbortSignal }) => T | void | Promise<T | void>
 
-/** What one call is about. */
 interface Call<T> {
   key: CacheKey
   value: T
@@ -20,73 +19,75 @@ interface Call<T> {
 }
 
 /**
- * Writes the source, then the cache. While the source is being written the key is marked: nothing is read of it, and
- * nothing that others read from the source meanwhile is stored. Whoever dies in between leaves the mark, which means "not
- * there". Of several writers of a key at once none knows whose the source took last, so the value is removed.
+ * Writes the source, then the cache.
+ *
+ * The key is locked while the source is written: it reads as missing, and no fill stores a value that it read from the source meanwhile. A
+ * process that dies leaves the lock, which expires. Concurrent writers of one key cannot know the order of their writes in the source, so
+ * the value is removed.
  */
 export class WriteThrough {
-  readonly #core: TwoTierCache
-  readonly #values: ValueCodec
+  readonly #cache: TwoTierCache
+  readonly #codec: ValueCodec
 
-  constructor (core: TwoTierCache, values: ValueCodec) {
-    this.#core = core
-    this.#values = values
+  constructor (cache: TwoTierCache, codec: ValueCodec) {
+    this.#cache = cache
+    this.#codec = codec
   }
 
-  /** @throws what the writer throws: then the cache is as it was */
+  /** @throws the error of the writer: the cache is as it was before */
   async write<T> (call: Call<T>): Promise<T> {
     const { key, value, plan, invalidates } = call
-    // What cannot be stored is said before anything is written.
-    this.#values.draft(key, value, 0, plan)
-    const begin = this.#core.acquireFill(`${key.id}.through`, '', [ALL_TAG, ...plan.tags], 1)
-    const [mark, begun] = await Promise.all([this.#core.lockKey(key), begin])
-    const written = await this.#writeSource(call, mark)
-    // What cannot be invalidated now is, as soon as that can be.
-    const invalidated = invalidates.length > 0 && this.#core.invalidate(invalidates).catch(() => {})
-    if (!await this.#store(call, written, mark, begun).catch(error => this.#tell(key, error))) await this.#remove(key)
+    // Refuses a value that cannot be stored before the source is written.
+    this.#codec.draft(key, value, 0, plan)
+    const leasing = this.#cache.acquireFill(`${key.id}.through`, '', [ALL_TAG, ...plan.tags], 1)
+    const [lock, lease] = await Promise.all([this.#cache.lockKey(key), leasing])
+    const written = await this.#writeSource(call, lock)
+    // An invalidation that fails is pending, and repeated until it succeeds.
+    const invalidated = invalidates.length > 0 && this.#cache.invalidate(invalidates).catch(() => {})
+    const isStored = await this.#store(call, written, lock, lease).catch((error: unknown) => {
+      // The source is written, so the call has succeeded.
+      this.#cache.events.emit('error', { key: key.label, error: toError(error) })
+      return false
+    })
+    if (!isStored) await this.#remove(key)
     await invalidated
     return written
   }
 
-  async #writeSource<T> ({ key, value, writer, plan: { hardTimeout } }: Call<T>, mark: WriteLock | undefined): Promise<T> {
+  async #writeSource<T> ({ key, value, writer, plan: { hardTimeout } }: Call<T>, lock: WriteLock | undefined): Promise<T> {
     let writing: Promise<T | void> = Promise.resolve()
     try {
       const work = (signal: AbortSignal): Promise<T | void> => {
         writing = Promise.resolve(writer(value, { key: key.label, signal }))
         return writing
       }
-      const returned = await runFactory(work, { key: key.label, hardTimeout, clock: this.#core.clock })
+      const returned = await runFactory(work, { key: key.label, hardTimeout, clock: this.#cache.clock })
       return returned === undefined ? value : returned
     } catch (error) {
-      // What is still being written may be there at any time until it ends.
+      // A writer that timed out may still change the source until it ends.
       if (error instanceof FactoryTimeoutError) writing.catch(() => {}).finally(() => this.#remove(key)).catch(() => {})
-      // A mark that was there before is another writer's, who may have succeeded.
-      else if (mark?.wasLocked === false) await this.#core.unlockKey(key, mark)
-      // It may have been written all the same, and would stand for long.
-      else if (mark === undefined) await this.#remove(key)
+      // A lock that was there before belongs to another writer, which may have succeeded.
+      else if (lock?.wasLocked === false) await this.#cache.unlockKey(key, lock)
+      // The lock may have been written although its reply was lost, and would last for minutes.
+      else if (lock === undefined) await this.#remove(key)
       throw error
     }
   }
 
-  async #store<T> ({ key, plan }: Call<T>, written: T, mark: WriteLock | undefined, begun: FillLease | undefined): Promise<boolean> {
-    const draft = this.#values.draft(key, written, await this.#values.ttlOf(written, plan), plan)
-    if (mark === undefined || begun === undefined || draft.life === 0) return false
-    const late = await plan.tagsOf?.(written) ?? []
-    const lateVersions = late.length === 0 ? {} : await this.#core.versionsSince(late, begun.now)
+  /** @returns whether the value is cached */
+  async #store<T> ({ key, plan }: Call<T>, written: T, lock: WriteLock | undefined, lease: FillLease | undefined): Promise<boolean> {
+    const draft = this.#codec.draft(key, written, await this.#codec.ttlOf(written, plan), plan)
+    if (lock === undefined || lease === undefined || draft.ttl === 0) return false
+    const lateTags = await plan.tagsOf?.(written) ?? []
+    const lateVersions = lateTags.length === 0 ? {} : await this.#cache.versionsSince(lateTags, lease.now)
     if (lateVersions === undefined) return false
-    const versions = { ...lateVersions, ...begun.versions }
-    const lookup = { key, snapshot: { token: mark.token, versions }, epoch: this.#core.epoch }
-    // As long as a tombstone, so that what was begun before is refused even if this expires.
-    return await this.#core.write(lookup, entryOf(draft, begun.now, versions), versions, TOMBSTONE_MS)
-  }
-
-  /** The source is written: that its value cannot be cached is told, and not thrown. */
-  #tell (key: CacheKey, error: unknown): false {
-    this.#core.events.emit('error', { key: key.label, error: toError(error) })
-    return false
+    const versions = { ...lateVersions, ...lease.versions }
+    const lookup = { key, snapshot: { token: lock.token, versions }, epoch: this.#cache.epoch }
+    // Held as long as a tombstone: fills that began before are refused even if the value expires.
+    return await this.#cache.write(lookup, this.#codec.toEntry(draft, lease.now, versions), versions, TOMBSTONE_MS)
   }
 
   async #remove (key: CacheKey): Promise<void> {
-    await this.#core.remove([key]).catch(() => {})
+    await this.#cache.remove([key]).catch(() => {})
   }
 }

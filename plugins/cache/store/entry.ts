@@ -34,27 +34,10 @@ export interface VariantsMeta {
   ids: string[]
 }
 
-/** Of a value: for how long it is fresh, from `storedAt`, and may be used after that. */
-export interface ValueMeta {
-  fresh: number
-  staleWhileRevalidate: number
-  staleIfError: number
-  /** The serializer's name. */
-  format: string
-  /** Whether it is `undefined`, which not every serializer can tell. */
-  isAbsent?: boolean
-}
-
 export function isVariants (entry: Entry | undefined): entry is Entry<VariantsMeta> {
   if (entry?.kind !== 'variants' || !isRecord(entry.meta)) return false
   const { names, nonce, origin, ids } = entry.meta
   return isTexts(names) && typeof nonce === 'string' && typeof origin === 'string' && isTexts(ids)
-}
-
-export function isValue (entry: Entry | undefined): entry is Entry<ValueMeta> {
-  if (entry?.kind !== 'value' || !isRecord(entry.meta)) return false
-  const { fresh, staleWhileRevalidate, staleIfError, format } = entry.meta
-  return [fresh, staleWhileRevalidate, staleIfError].every(Number.isFinite) && typeof format === 'string'
 }
 
 export function isRecord (value: unknown): value is Record<string, unknown> {
