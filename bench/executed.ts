@@ -2,7 +2,7 @@
 // `--list` names them. `DIST` takes another build than this one's.
 import { Session, type Profiler } from 'node:inspector/promises'
 import { parseArgs } from 'node:util'
-import Fastify, { type InjectOptions } from 'fastify'
+import Fastify, { type FastifyInstance, type InjectOptions } from 'fastify'
 import { startRedis } from '../test/helpers/servers/redis-server.js'
 import { report, type Row } from './run.js'
 
@@ -16,39 +16,60 @@ inspector.connect()
 await inspector.post('Profiler.enable')
 await inspector.post('Profiler.startPreciseCoverage', { callCount: true, detailed: false })
 
-const app = Fastify()
-await app.register(redisPlugin, { url: server.url })
-await app.register(cache)
-await app.register(rateLimit, { global: false })
-await app.register(session, { secret: 'a secret of at least thirty-two characters', cookie: { secure: false } })
+/** Each kind of request has an app of its own, so that no other plugin's hooks run with it. */
+async function appWith (register: (app: FastifyInstance) => Promise<void>): Promise<FastifyInstance> {
+  const app = Fastify()
+  await app.register(redisPlugin, { url: server.url })
+  await register(app)
+  await app.ready()
+  return app
+}
 
-const cached = { config: { cache: { ttl: '1m' }, session: false } }
-app.get('/cached', cached, () => ({ hello: 'world' }))
-app.get<{ Params: { id: string } }>('/cached/:id', cached, request => ({ id: request.params.id }))
-app.get('/limited', { config: { rateLimit: { max: 1000, timeWindow: '1m' }, session: false } }, () => ({ hello: 'world' }))
-app.get('/session', request => ({ visits: request.session.get('visits') ?? 0 }))
-app.get('/session/write', request => {
-  request.session.set('visits', Math.random())
-  return {}
+const cached = await appWith(async app => {
+  await app.register(cache)
+  app.get('/cached', { config: { cache: { ttl: '1m' } } }, () => ({ hello: 'world' }))
+  app.get<{ Params: { id: string } }>('/cached/:id', { config: { cache: { ttl: '1m' } } }, request => ({ id: request.params.id }))
+  app.get<{ Params: { id: string } }>('/value/:id', async request => await app.cache.getOrSet(`value:${request.params.id}`, () => ({ n: 1 })))
 })
-app.get<{ Params: { id: string } }>('/value/:id', { config: { session: false } }, async request => await app.cache.getOrSet(`value:${request.params.id}`, () => ({ n: 1 })))
-await app.ready()
+const limited = await appWith(async app => {
+  await app.register(rateLimit)
+  app.get('/limited', () => ({ hello: 'world' }))
+})
+const sessions = await appWith(async app => {
+  await app.register(session, { secret: 'a secret of at least thirty-two characters', cookie: { secure: false } })
+  app.get('/session', request => ({ visits: request.session.get('visits') ?? 0 }))
+  app.get('/session/write', request => {
+    request.session.set('visits', Math.random())
+    return {}
+  })
+})
 
 interface Executed { files: Set<string>, functions: string[] }
 
-/** Returns what runs from a request until a turn of the event loop after its response, on a warm app. */
-async function executedBy (request: InjectOptions): Promise<Executed> {
-  await new Promise(resolve => setTimeout(resolve, 100))
+const ATTEMPTS = 20
+
+/** The shortest of many: now and then a timer runs meanwhile, or L1 waits for a reply of Redis. */
+async function shortest (app: FastifyInstance, requestOf: () => InjectOptions): Promise<Executed> {
+  let best: Executed | undefined
+  for (let i = 0; i < ATTEMPTS; i++) {
+    const executed = await executedBy(app, requestOf())
+    if (best === undefined || executed.functions.length < best.functions.length) best = executed
+  }
+  return best ?? { files: new Set(), functions: [] }
+}
+
+/** Returns what one request executes, and what its response starts in the same turn of the event loop. */
+async function executedBy (app: FastifyInstance, request: InjectOptions): Promise<Executed> {
   await inspector.post('Profiler.takePreciseCoverage')
   const response = await app.inject(request)
   if (response.statusCode !== 200) throw new Error(`${String(request.url)}: ${response.statusCode} ${response.body}`)
-  await new Promise(resolve => setTimeout(resolve, 20))
+  await new Promise(setImmediate)
   const { result } = await inspector.post('Profiler.takePreciseCoverage') as Profiler.TakePreciseCoverageReturnType
   const scripts = result.filter(({ url }) => url.startsWith(`${DIST}plugins/`))
   const executed: Executed = { files: new Set(), functions: [] }
   for (const { url, functions } of scripts) {
     for (const { functionName, ranges: [range] } of functions) {
-      if (range === undefined || range.count === 0) continue
+      if (range === undefined || range.count === 0 || functionName === '__name') continue
       const file = url.slice(`${DIST}plugins/`.length)
       executed.files.add(file)
       executed.functions.push(`${file} ${functionName || '(anonymous)'}`)
@@ -59,30 +80,27 @@ async function executedBy (request: InjectOptions): Promise<Executed> {
 
 let fresh = 0
 const miss = (path: string): InjectOptions => ({ url: `${path}/${++fresh}` })
-async function warm (requestOf: () => InjectOptions): Promise<void> {
-  for (let i = 0; i < 3; i++) await app.inject(requestOf())
-}
+const cookie = (await sessions.inject('/session/write')).headers['set-cookie']?.toString().split(';')[0] ?? ''
 
-const cookie = (await app.inject('/session/write')).headers['set-cookie']?.toString().split(';')[0] ?? ''
-
-const REQUESTS: ReadonlyArray<[name: string, request: () => InjectOptions]> = [
-  ['cached route, L1 hit', () => ({ url: '/cached' })],
-  ['cached route, cold miss', () => miss('/cached')],
-  ['getOrSet, L1 hit', () => ({ url: '/value/warm' })],
-  ['getOrSet, cold miss', () => miss('/value')],
-  ['limited request', () => ({ url: '/limited' })],
-  ['session read', () => ({ url: '/session', headers: { cookie } })],
-  ['session write', () => ({ url: '/session/write', headers: { cookie } })]
+const REQUESTS: ReadonlyArray<[name: string, app: FastifyInstance, request: () => InjectOptions]> = [
+  ['cached route, L1 hit', cached, () => ({ url: '/cached' })],
+  ['cached route, cold miss', cached, () => miss('/cached')],
+  ['getOrSet, L1 hit', cached, () => ({ url: '/value/warm' })],
+  ['getOrSet, cold miss', cached, () => miss('/value')],
+  ['limited request', limited, () => ({ url: '/limited' })],
+  ['session read', sessions, () => ({ url: '/session', headers: { cookie } })],
+  ['session write', sessions, () => ({ url: '/session/write', headers: { cookie } })]
 ]
+// An instance uses L1 once other instances had time to write the invalidations that they owe.
+await new Promise(resolve => setTimeout(resolve, 1500))
 const rows: Row[] = []
-for (const [name, request] of REQUESTS) {
-  await warm(request)
-  const { files, functions } = await executedBy(request())
+for (const [name, app, request] of REQUESTS) {
+  const { files, functions } = await shortest(app, request)
   rows.push({ request: name, files: files.size, functions: functions.length })
   if (list) console.log(`\n${name}\n${functions.sort().map(line => `  ${line}`).join('\n')}`)
 }
 report('Files and functions executed', rows)
 
-await app.close()
+for (const app of [cached, limited, sessions]) await app.close()
 await server.stop()
 inspector.disconnect()
