@@ -13,7 +13,7 @@ const LAYERS = {
   },
   'rate-limit': {
     leaves: ['decision', 'errors', 'events', 'policy'],
-    folders: { algorithms: [], options: [], store: ['options', 'algorithms'], limiter: ['store', 'options'], http: ['limiter', 'options', 'store'], api: ['http', 'limiter', 'options', 'store'] }
+    folders: { algorithms: [], options: [], store: ['options', 'algorithms'], limiter: ['store', 'options'], http: ['limiter', 'options'], api: ['http', 'limiter', 'options'] }
   },
   events: { leaves: ['errors', 'options'], folders: { pubsub: [], stream: [], sse: ['pubsub', 'stream'] } },
   session: { leaves: ['errors', 'session-diff', 'stats'], folders: { cookie: [], store: [] } },

@@ -1,6 +1,13 @@
 import type { Limit } from './policy.js'
 
-/** Where one limit stands after a decision. */
+/**
+ * - `consume`: takes the cost from all limits, or from none where one of them refuses it
+ * - `peek`: takes nothing, and returns what `consume` would return
+ * - `charge`: takes the cost whatever the limits are
+ */
+export type Mode = 'consume' | 'peek' | 'charge'
+
+/** The state of one limit after a decision. */
 export interface LimitState {
   /** Units in the window that ends now. */
   readonly used: number
@@ -10,38 +17,38 @@ export interface LimitState {
   readonly retryAfter: number
 }
 
-/** What a store says of one request. */
+/** A store's result for one request. */
 export interface Verdict {
   /** In the order of the policy's limits. */
   readonly states: readonly LimitState[]
-  /** Milliseconds for which the key is refused beyond its limits: by a penalty or a ban. */
+  /** Milliseconds for which the key is refused beyond its limits, by a penalty or a ban. */
   readonly blockedFor: number
   readonly banned: boolean
-  /** When, by the store's clock, the cost was taken: names it for a refund. */
+  /** When the cost was taken, by the store's clock. It identifies the units in a refund. */
   readonly time: number
 }
 
-/** What was decided on one request. */
+/** The decision on one request. */
 export interface Decision {
   readonly allowed: boolean
-  /** Refused for longer than its limits say, as it was refused too often. */
+  /** Whether the key is refused for longer than its limits say, as it was refused too often. */
   readonly banned: boolean
-  /** The limit that is reported: the one that holds back longest, else the one with the least remaining. */
+  /** The limit that is reported: of those that refuse, the one with the longest wait; else the one with the least remaining. */
   readonly limit: Limit
   readonly remaining: number
   /** Milliseconds until the oldest unit leaves the window. */
   readonly resetAfter: number
   /** Milliseconds until a request of this cost passes; 0 where it does, `Infinity` where it never will. */
   readonly retryAfter: number
-  /** Milliseconds for which the key is refused beyond its limits: by a penalty or a ban. */
+  /** Milliseconds for which the key is refused beyond its limits, by a penalty or a ban. */
   readonly blockedFor: number
-  /** When, by the store's clock, the cost was taken. */
+  /** When the cost was taken, by the store's clock. */
   readonly time: number
-  /** Where the cost was taken, for a refund: by a process alone, in the shared store, or nowhere, as it failed. */
+  /** Where the cost was taken, for a refund: in this process alone, in the shared store, or nowhere, as the store failed. */
   readonly takenFrom: 'process' | 'store' | 'nowhere'
 }
 
-/** Sums a verdict up: a request passes if nothing holds it back, and the tightest limit is reported. */
+/** Turns a verdict into a decision: a request passes if nothing refuses it, and the tightest limit is reported. */
 export function decide (limits: readonly Limit[], { states, blockedFor, banned, time }: Verdict, takenFrom: Decision['takenFrom']): Decision {
   let tightest = 0
   for (let i = 1; i < limits.length; i++) {
@@ -73,8 +80,14 @@ function isTighter (limits: readonly Limit[], states: readonly LimitState[], i: 
   return difference === 0 ? a.resetAfter > b.resetAfter : difference < 0
 }
 
-/** Of two decisions on one request, the one to tell the client. */
+/** Returns the tighter one of two decisions on one request. */
 export function tighterDecision (a: Decision, b: Decision): Decision {
   if (a.retryAfter !== b.retryAfter) return a.retryAfter > b.retryAfter ? a : b
   return b.remaining < a.remaining ? b : a
+}
+
+/** Returns the name of the event that reports a decision. */
+export function outcomeOf ({ allowed, banned }: Decision): 'allowed' | 'refused' | 'banned' {
+  if (allowed) return 'allowed'
+  return banned ? 'banned' : 'refused'
 }

@@ -1,42 +1,43 @@
-/** One limit: at most `max` units of cost in a `window` of milliseconds. */
+import type { Milliseconds } from '../shared/plugin/units.js'
+
+/** One limit: at most `max` units of cost in any one `window`. */
 export interface Limit {
-  /** Names it in the `RateLimit` fields. */
+  /** Its name in the `RateLimit` fields. */
   readonly name: string
   readonly max: number
-  readonly window: number
-  /** Units that may come at once; `gcra` alone heeds it. */
+  readonly window: Milliseconds
+  /** How many units may come at once. Only `gcra` uses it. */
   readonly burst: number
 }
 
 export const ALGORITHMS = ['sliding-log', 'sliding-counter', 'gcra'] as const
 export type Algorithm = typeof ALGORITHMS[number]
 
-/** Refuses a key for longer with each refusal: `base`, twice `base`, … milliseconds, `cap` at most. */
+/** Refuses a key for longer with each refusal: `base`, twice `base`, … `cap` at most. */
 export interface Penalty {
-  readonly base: number
-  readonly cap: number
-  /** For how many milliseconds after it a further refusal still doubles it. */
-  readonly memory: number
+  readonly base: Milliseconds
+  readonly cap: Milliseconds
+  /** How long after the penalty a further refusal still doubles it. */
+  readonly memory: Milliseconds
 }
 
-/** What a key may do, complete and checked. */
+/** The limits of a key, with all options resolved. */
 export interface Policy {
   readonly limits: readonly Limit[]
   readonly algorithm: Algorithm
-  /** Whether a refused request takes its cost all the same. */
+  /** Whether a refused request takes its cost too. */
   readonly countRejected: boolean
   readonly penalty: Penalty | undefined
   /** After how many refusals the key is banned; -1: never. */
   readonly ban: number
-  /** For how many milliseconds. */
-  readonly banDuration: number
+  readonly banDuration: Milliseconds
 }
 
-export function longestWindow (limits: readonly Limit[]): number {
+export function longestWindow (limits: readonly Limit[]): Milliseconds {
   return Math.max(...limits.map(limit => limit.window))
 }
 
-/** Whether refusals are counted, which takes a state of its own. */
+/** Whether the policy needs a count of refusals, which is a state beside the limits. */
 export function countsRefusals ({ ban, penalty }: Policy): boolean {
   return ban >= 0 || penalty !== undefined
 }

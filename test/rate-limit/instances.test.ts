@@ -130,11 +130,11 @@ t.test('a refusal is not remembered when a reset came between its question and i
   const remember = (between: () => void) => {
     const asked = refusals.begin()
     between()
-    refusals.remember('k', limit, 1, refused, asked)
-    return refusals.find('k', limit, 1)
+    refusals.set('k', limit, 1, refused, asked)
+    return refusals.get('k', limit, 1)
   }
   t.match(remember(() => {}), refused)
-  t.equal(remember(() => refusals.forget('k')), undefined)
+  t.equal(remember(() => refusals.delete('k')), undefined)
   t.equal(remember(() => refusals.clear()), undefined, 'messages may have been missed')
 })
 

@@ -1,33 +1,32 @@
-import { requireCost } from '../errors.js'
 import type { Decision } from '../decision.js'
+import { requireCost } from '../errors.js'
 import type { Limiter } from '../limiter/limiter.js'
 import type { Limit, Policy } from '../policy.js'
 
-/** Where a decision was made, so that it can be charged more or given back. */
+/** One decision on a request, with what is needed to charge or refund it. */
 export interface Charge {
   readonly limiter: Limiter
-  /** The key as the store knows it. */
   readonly id: string
   readonly policy: Policy
   readonly cost: number
   readonly decision: Decision
 }
 
-/** `request.rateLimit`: what was decided on this request, and what it may still be charged. */
+/** `request.rateLimit`: the tightest decision on this request, with methods that charge and refund it. */
 export class RateLimitState {
-  /** Whose limit it is, as the key generator said. */
+  /** The key that the request counts for, as the key generator returned it. */
   readonly key: string
   readonly #decision: Decision
   readonly #charges: Charge[]
 
-  /** @param charges - of all limiters on the request's way, also of those that come later */
+  /** @param charges - of all limiters that the request passes, including later ones */
   constructor (key: string, decision: Decision, charges: Charge[]) {
     this.key = key
     this.#decision = decision
     this.#charges = charges
   }
 
-  /** Whether the limits let the request pass: with `dryRun` it passes all the same. */
+  /** Whether the limits let the request pass. With `dryRun` it passes in any case. */
   get allowed (): boolean { return this.#decision.allowed }
   get banned (): boolean { return this.#decision.banned }
   /** The tightest of the limits. */
@@ -39,10 +38,10 @@ export class RateLimitState {
   get retryAfter (): number { return this.#decision.retryAfter }
 
   /**
-   * Charges what turned out only later, also after the answer: it is taken whatever is left, and the next requests
-   * wait for it.
+   * Charges a cost that is known only later, even after the response. It is taken in full, whatever remains, so that the
+   * next requests wait for it.
    *
-   * @param cost - a whole number from 0
+   * @param cost - a whole number ≥ 0
    * @throws `FST_REDIS_SUITE_RATE_LIMIT_INVALID_VALUE`
    */
   async charge (cost: number): Promise<void> {
@@ -50,7 +49,7 @@ export class RateLimitState {
     if (cost > 0) await Promise.all(this.#charges.map(({ limiter, id, policy }) => limiter.apply(id, policy, cost, 'charge')))
   }
 
-  /** Gives back what this request was charged at first, by all limiters on its way, once: for counting by outcome. */
+  /** Refunds the request's own cost at all limiters that it passed, once, so that a handler can count by outcome. */
   async refund (): Promise<void> {
     const taken = this.#charges.splice(0).filter(({ decision }) => decision.allowed)
     await Promise.all(taken.map(({ limiter, id, policy, cost, decision }) => limiter.refund(id, policy, cost, decision)))

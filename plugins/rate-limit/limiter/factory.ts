@@ -1,28 +1,34 @@
 import type { FastifyInstance, RouteOptions } from 'fastify'
-import { keyPrefixOf, resolveClient, type RedisClient } from '../../shared/redis/client.js'
+import type { Clock } from '../../shared/plugin/clock.js'
+import type { Milliseconds } from '../../shared/plugin/units.js'
 import { subscribeToChannel } from '../../shared/redis/channel-subscription.js'
-import { guardRedis } from '../../shared/redis/guard.js'
-import { adaptCustomStore, RAW_KEY, storeOptions } from '../store/custom-store-adapter.js'
+import { keyPrefixOf, resolveClient, type RedisClient } from '../../shared/redis/client.js'
+import { withDeadline } from '../../shared/redis/deadline.js'
+import { guardRedis, TimeoutError } from '../../shared/redis/guard.js'
+import { decide } from '../decision.js'
+import type { RateLimitEmitter } from '../events.js'
 import type { CustomStore } from '../options/custom-store.js'
-import type { Events } from '../events.js'
-import { createCustomLimiter, createLocalLimiter, createSharedLimiter, type Limiter } from './limiter.js'
-import { createMemoryStore } from '../store/memory-store.js'
-import type { RateLimitPluginOptions, RouteRateLimitOptions } from '../options/types.js'
-import { createRedisStore, resetChannel } from '../store/redis-store.js'
-import { RefusalCache } from './refusal-cache.js'
 import type { ResolvedRateLimitOptions, ResolvedRouteOptions } from '../options/route.js'
-import type { FailureOptions } from './fallback.js'
+import type { RateLimitPluginOptions, RouteRateLimitOptions } from '../options/types.js'
+import { adaptCustomStore, RAW_KEY, storeOptions } from '../store/custom-store-adapter.js'
+import { createMemoryStore } from '../store/memory-store.js'
+import { createRedisStore, resetChannel } from '../store/redis-store.js'
+import type { SharedRateLimitStore } from '../store/store.js'
+import { Fallback, type FallbackOptions } from './fallback.js'
+import { LocalLimiter, type Limiter } from './limiter.js'
+import { RefusalCache } from './refusal-cache.js'
+import { SharedLimiter } from './shared-limiter.js'
 
-/** Gives each route the limiter that its options ask for, all on one store. */
+/** Creates the limiter for each set of options, all on one store. */
 export interface LimiterFactory {
-  /** @param given - of the route, as written */
+  /** @param given - the route's own options, as written */
   limiterFor (options: ResolvedRouteOptions, given?: RouteRateLimitOptions, route?: RouteOptions): Limiter
-  /** For named policies, where that is another one than the plugin's own: they are the same in all registrations. */
-  policies?: Limiter
+  /** Decides by named policies, whose counts all registrations share; undefined where the plugin's own limiter does. */
+  policyLimiter: Limiter | undefined
 }
 
 export function createLimiterFactory (
-  fastify: FastifyInstance, given: RateLimitPluginOptions, options: ResolvedRateLimitOptions, events: Events
+  fastify: FastifyInstance, given: RateLimitPluginOptions, options: ResolvedRateLimitOptions, events: RateLimitEmitter
 ): LimiterFactory {
   const { store: Store } = given
   if (Store !== undefined) return customLimiters(new Store(storeOptions(given)), given, options, events)
@@ -32,55 +38,90 @@ export function createLimiterFactory (
 
 const policyLimiters = new WeakMap<object, Limiter>()
 
-function localLimiters ({ server }: FastifyInstance, { cache, clock }: ResolvedRateLimitOptions): LimiterFactory {
-  const common = createLocalLimiter(createMemoryStore(cache, clock))
-  const policies = policyLimiters.get(server) ?? createLocalLimiter(createMemoryStore(cache, clock))
-  policyLimiters.set(server, policies)
-  return { limiterFor: () => common, policies }
+function localLimiters ({ server }: FastifyInstance, options: ResolvedRateLimitOptions): LimiterFactory {
+  const limiter = createLocalLimiter(options)
+  const policyLimiter = policyLimiters.get(server) ?? createLocalLimiter(options)
+  policyLimiters.set(server, policyLimiter)
+  return { limiterFor: () => limiter, policyLimiter }
 }
 
-function sharedLimiters (fastify: FastifyInstance, client: RedisClient, options: ResolvedRateLimitOptions, events: Events): LimiterFactory {
+function sharedLimiters (fastify: FastifyInstance, client: RedisClient, options: ResolvedRateLimitOptions, events: RateLimitEmitter): LimiterFactory {
   const { clock, timeout } = options
   const prefix = keyPrefixOf(client) + (options.nameSpace && `:${options.nameSpace}`)
-  const remembered = new RefusalCache(clock)
-  const feed = subscribeToChannel({
+  const refusals = new RefusalCache(clock)
+  const resets = subscribeToChannel({
     client,
     plugin: 'rate-limit',
     channel: resetChannel(client, prefix),
     log: fastify.log,
-    without: 'rate-limit: cannot hear of resets, so every refusal asks Redis',
-    onMessage: key => remembered.forget(key),
-    onGap: () => remembered.clear(),
+    without: 'rate-limit: resets of other instances are not received, so that no refusal is cached',
+    onMessage: id => refusals.delete(id),
+    onGap: () => refusals.clear(),
     clock
   })
-  fastify.addHook('onClose', async () => feed.close())
+  fastify.addHook('onClose', async () => resets.close())
 
   const common = {
     store: createRedisStore(client, prefix, guardRedis(client, fastify.log, timeout, 'rate-limit', clock), clock),
-    remembered,
-    hearsResets: () => feed.live,
-    ...onFailure(options, events)
+    refusals,
+    receivesResets: () => resets.live,
+    ...fallbackOptions(options, events)
   }
-  return { limiterFor: ({ onStoreError }) => createSharedLimiter({ ...common, onStoreError }) }
+  return { limiterFor: ({ onStoreError }) => new SharedLimiter({ ...common, onStoreError }), policyLimiter: undefined }
 }
 
-function customLimiters (custom: CustomStore, plugin: RateLimitPluginOptions, options: ResolvedRateLimitOptions, events: Events): LimiterFactory {
+function customLimiters (custom: CustomStore, plugin: RateLimitPluginOptions, options: ResolvedRateLimitOptions, events: RateLimitEmitter): LimiterFactory {
   const { timeout, clock } = options
-  const common = { timeout, clock, ...onFailure(options, events) }
+  const common = { timeout, clock, ...fallbackOptions(options, events) }
   return {
     limiterFor ({ onStoreError, groupId = '' }, given, route) {
       const store = given === undefined ? custom : custom.child(storeOptions({ ...plugin, ...given }, route))
-      // It knows keys as `@fastify/rate-limit` tells them: without a scope, as it has a child for each.
-      const limiter = createCustomLimiter({ ...common, onStoreError, store: adaptCustomStore(store, clock) })
-      return { ...limiter, idWithin: scope => key => `${scope}${RAW_KEY}${key}${groupId}` }
-    }
+      return createCustomLimiter({
+        ...common,
+        onStoreError,
+        store: adaptCustomStore(store, clock),
+        // The store gets the keys that `@fastify/rate-limit` gives it: without a scope, as it has a child for each route.
+        idWithin: scope => key => `${scope}${RAW_KEY}${key}${groupId}`
+      })
+    },
+    policyLimiter: undefined
   }
 }
 
-function onFailure ({ cache, instances, clock }: ResolvedRateLimitOptions, events: Events): Omit<FailureOptions, 'onStoreError'> {
+interface CustomLimiterOptions extends FallbackOptions {
+  store: SharedRateLimitStore
+  idWithin: Limiter['idWithin']
+  timeout: Milliseconds
+  clock: Clock
+}
+
+/** Decides by a store of the user's own, and by the fallback while that fails or replies too late. */
+function createCustomLimiter (options: CustomLimiterOptions): Limiter {
+  const { store, idWithin, timeout, clock } = options
+  const fallback = new Fallback(options)
+  const late = () => new TimeoutError(timeout)
   return {
-    local: createLocalLimiter(createMemoryStore(cache, clock)),
-    instances,
+    idWithin,
+    async apply (id, policy, cost, mode) {
+      try {
+        return decide(policy.limits, await withDeadline(store.apply(id, policy, cost, mode), timeout, late, clock), 'process')
+      } catch (error) {
+        return await fallback.decide(error, id, policy, cost, mode)
+      }
+    },
+    refund: (id, policy, cost, { time }) => store.refund(id, policy, cost, time),
+    reset: id => store.reset(id)
+  }
+}
+
+function fallbackOptions (options: ResolvedRateLimitOptions, events: RateLimitEmitter): Omit<FallbackOptions, 'onStoreError'> {
+  return {
+    local: createLocalLimiter(options),
+    instances: options.instances,
     onError: error => { events.emit('error', { error }) }
   }
+}
+
+function createLocalLimiter ({ cache, clock }: ResolvedRateLimitOptions): LocalLimiter {
+  return new LocalLimiter(createMemoryStore(cache, clock))
 }

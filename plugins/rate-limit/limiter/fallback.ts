@@ -1,57 +1,59 @@
 import { toError } from '../../shared/plugin/errors.js'
-import type { MaybePromise } from '../../shared/plugin/maybe-promise.js'
-import type { Decision } from '../decision.js'
+import type { Decision, Mode } from '../decision.js'
 import { StoreUnavailableError, UnsupportedByStoreError } from '../errors.js'
 import type { OnStoreError } from '../options/types.js'
 import type { Policy } from '../policy.js'
-import type { Mode } from '../store/store.js'
-import type { Limiter } from './limiter.js'
+import type { ChargeRef, LocalLimiter } from './limiter.js'
 
-export interface FailureOptions {
+export interface FallbackOptions {
   onStoreError: OnStoreError
-  /** Decides by this process alone. */
-  local: Limiter
-  /** Among how many instances a limit is divided while each decides by itself. */
+  /** Decides by the memory of this process. */
+  local: LocalLimiter
+  /** Among how many instances a limit is divided while each of them decides by itself. */
   instances: number
   onError: (error: Error) => void
 }
 
-/** Stands in for a store that failed. */
-export interface Fallback {
-  /** @returns undefined where the request is to pass uncounted */
-  decide (error: unknown, key: string, policy: Policy, cost: number, mode: Mode): MaybePromise<Decision | undefined>
-  /** What this process allows by itself. */
-  shareOf (policy: Policy): Policy
-}
+/** Decides while the store fails, as `onStoreError` says. */
+export class Fallback {
+  readonly #options: FallbackOptions
+  readonly #shares = new WeakMap<Policy, Policy>()
 
-export function createFallback ({ onStoreError, local, instances, onError }: FailureOptions): Fallback {
-  const shares = new WeakMap<Policy, Policy>()
+  constructor (options: FallbackOptions) {
+    this.#options = options
+  }
 
-  function shareOf (policy: Policy): Policy {
-    let share = shares.get(policy)
+  /** @returns undefined where the request passes uncounted */
+  decide (error: unknown, id: string, policy: Policy, cost: number, mode: Mode): Decision | undefined {
+    // The call is wrong, and the store has not failed.
+    if (error instanceof UnsupportedByStoreError) throw error
+    const { onStoreError, local, onError } = this.#options
+    onError(toError(error))
+    switch (onStoreError) {
+      case 'open': return undefined
+      case 'throw': throw error
+      case 'closed': throw new StoreUnavailableError()
+      case 'local': return local.apply(id, this.#shareOf(policy), cost, mode)
+    }
+  }
+
+  /** Returns what a decision by memory took. */
+  refund (id: string, policy: Policy, cost: number, charge: ChargeRef): void {
+    this.#options.local.refund(id, this.#shareOf(policy), cost, charge)
+  }
+
+  reset (id: string): void {
+    this.#options.local.reset(id)
+  }
+
+  /** Returns the limits of this process alone: a limit that allows anything still allows one unit. */
+  #shareOf (policy: Policy): Policy {
+    let share = this.#shares.get(policy)
     if (share === undefined) {
-      const limits = policy.limits.map(limit => ({ ...limit, max: partOf(limit.max), burst: partOf(limit.burst) }))
-      share = { ...policy, limits }
-      shares.set(policy, share)
+      const part = (max: number): number => max === 0 ? 0 : Math.max(1, Math.floor(max / this.#options.instances))
+      share = { ...policy, limits: policy.limits.map(limit => ({ ...limit, max: part(limit.max), burst: part(limit.burst) })) }
+      this.#shares.set(policy, share)
     }
     return share
-  }
-
-  /** A limit that lets one through still lets one through. */
-  function partOf (max: number): number {
-    return max === 0 ? 0 : Math.max(1, Math.floor(max / instances))
-  }
-
-  return {
-    shareOf,
-    decide (error, key, policy, cost, mode) {
-      // No outage, but a mistake.
-      if (error instanceof UnsupportedByStoreError) throw error
-      onError(toError(error))
-      if (onStoreError === 'open') return undefined
-      if (onStoreError === 'throw') throw error
-      if (onStoreError === 'closed') throw new StoreUnavailableError()
-      return local.apply(key, shareOf(policy), cost, mode)
-    }
   }
 }

@@ -1,98 +1,51 @@
-import type { Clock } from '../../shared/plugin/clock.js'
-import { withDeadline } from '../../shared/redis/deadline.js'
-import { TimeoutError } from '../../shared/redis/guard.js'
-import { traced } from '../../shared/plugin/tracing.js'
-import { decide, type Decision } from '../decision.js'
-import { whenReady, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
+import { safeId } from '../../shared/plugin/keys.js'
+import type { MaybePromise } from '../../shared/plugin/maybe-promise.js'
+import { decide, type Decision, type Mode } from '../decision.js'
 import type { Policy } from '../policy.js'
-import type { RefusalCache } from './refusal-cache.js'
-import { idWithin } from './scope.js'
-import { createFallback, type FailureOptions } from './fallback.js'
-import type { Mode, RateLimitStore, SharedRateLimitStore } from '../store/store.js'
+import type { MemoryStore } from '../store/store.js'
 
-/** Of a decision, what tells where its cost lies. */
-type ChargeRef = Pick<Decision, 'time' | 'takenFrom'>
+/** The part of a decision that says where its cost is. */
+export type ChargeRef = Pick<Decision, 'time' | 'takenFrom'>
 
-/** Decides on requests. It answers at once where it can, and by a promise where it has to ask. */
+/** Decides on keys by their ids: at once where it decides by memory, else by a promise. */
 export interface Limiter {
-  /** Makes the ids of keys, by what is counted for beside them. */
-  readonly idWithin: (scope: string) => (key: string) => string
-  /** @returns undefined where the store failed and the request is to pass uncounted */
-  apply (key: string, policy: Policy, cost: number, mode: Mode): MaybePromise<Decision | undefined>
-  /** Gives back what a decision took. */
-  refund (key: string, policy: Policy, cost: number, decision: ChargeRef): void | Promise<void>
-  reset (key: string): void | Promise<void>
+  /** Returns the function that makes the ids of keys within a scope. */
+  idWithin (scope: string): (key: string) => string
+  /** @returns undefined where the store failed and the request passes uncounted */
+  apply (id: string, policy: Policy, cost: number, mode: Mode): MaybePromise<Decision | undefined>
+  /** Returns what a decision took. */
+  refund (id: string, policy: Policy, cost: number, charge: ChargeRef): void | Promise<void>
+  reset (id: string): void | Promise<void>
+}
+
+/**
+ * Returns the function that makes the ids of keys within a scope, safe as a part of a Redis key. No key reaches another
+ * scope, whatever it contains: neither half can contain the `~` between them.
+ */
+export function idWithin (scope: string): (key: string) => string {
+  const prefix = `${safeId(scope)}~`
+  return key => prefix + safeId(`${key}`)
 }
 
 /** Decides by the memory of this process. */
-export function createLocalLimiter (store: RateLimitStore): Limiter {
-  return {
-    idWithin,
-    apply: (key, policy, cost, mode) => whenReady(store.apply(key, policy, cost, mode), verdict => decide(policy.limits, verdict, 'process')),
-    refund: (key, policy, cost, { time }) => store.refund(key, policy, cost, time),
-    reset: key => store.reset(key)
-  }
-}
+export class LocalLimiter implements Limiter {
+  readonly #store: MemoryStore
 
-export interface SharedLimiterOptions extends FailureOptions {
-  store: SharedRateLimitStore
-  remembered: RefusalCache
-  /** Whether resets of other instances are heard, without which no refusal can be remembered. */
-  hearsResets: () => boolean
-}
-
-/** Decides by a shared store; where that fails, by the policy on failure. */
-export function createSharedLimiter (options: SharedLimiterOptions): Limiter {
-  const { store, local, remembered, hearsResets, onError } = options
-  const substitute = createFallback(options)
-
-  function ask (key: string, policy: Policy, cost: number, mode: Mode): Promise<Decision | undefined> {
-    const asked = remembered.begin()
-    const ofStore = () => store.apply(key, policy, cost, mode).then(
-      verdict => {
-        const decision = decide(policy.limits, verdict, 'store')
-        if (!decision.allowed && mode === 'consume' && hearsResets()) remembered.remember(key, policy, cost, decision, asked)
-        return decision
-      },
-      (error: unknown) => substitute.decide(error, key, policy, cost, mode))
-    return traced('rate-limit decide', ofStore, decision => ({ 'rate_limit.allowed': decision?.allowed ?? true }))
+  constructor (store: MemoryStore) {
+    this.#store = store
   }
 
-  return {
-    idWithin,
-    apply (key, policy, cost, mode) {
-      return (mode === 'charge' ? undefined : remembered.find(key, policy, cost)) ?? ask(key, policy, cost, mode)
-    },
-    async refund (key, policy, cost, taken) {
-      if (taken.takenFrom === 'process') await local.refund(key, substitute.shareOf(policy), cost, taken)
-      if (taken.takenFrom !== 'store') return
-      remembered.forget(key)
-      await store.refund(key, policy, cost, taken.time).catch(onError)
-    },
-    async reset (key) {
-      remembered.forget(key)
-      await local.reset(key)
-      await store.reset(key)
-    }
+  readonly idWithin = idWithin
+
+  apply (id: string, policy: Policy, cost: number, mode: Mode): Decision {
+    return decide(policy.limits, this.#store.apply(id, policy, cost, mode), 'process')
   }
-}
 
-export interface CustomLimiterOptions extends FailureOptions {
-  store: RateLimitStore
-  /** Milliseconds that it may take. */
-  timeout: number
-  clock: Clock
-}
+  refund (id: string, policy: Policy, cost: number, { time }: ChargeRef): void {
+    this.#store.refund(id, policy, cost, time)
+  }
 
-/** Decides by a store of the user's own. */
-export function createCustomLimiter (options: CustomLimiterOptions): Limiter {
-  const { store, timeout, clock } = options
-  const local = createLocalLimiter(store)
-  const substitute = createFallback(options)
-  return {
-    ...local,
-    apply: (key, policy, cost, mode) =>
-      withDeadline(Promise.resolve(local.apply(key, policy, cost, mode)), timeout, () => new TimeoutError(timeout), clock)
-        .catch((error: unknown) => substitute.decide(error, key, policy, cost, mode))
+  reset (id: string): void {
+    this.#store.reset(id)
   }
 }

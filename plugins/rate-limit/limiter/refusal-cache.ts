@@ -1,9 +1,10 @@
 import { LRUCache } from 'lru-cache'
 import { systemClock, type Clock } from '../../shared/plugin/clock.js'
+import type { Milliseconds } from '../../shared/plugin/units.js'
 import type { Decision } from '../decision.js'
 import { countsRefusals, type Policy } from '../policy.js'
 
-// A reset whose message got lost is noticed after this at the latest.
+// A reset whose message was lost takes effect after this at the latest.
 const MAX_CACHED_MS = 5000
 const MAX_KEYS = 10_000
 
@@ -11,23 +12,23 @@ interface Refusal {
   readonly decision: Decision
   readonly policy: Policy
   readonly cost: number
-  /** When it was asked for and heard, by the process's own monotonic clock. It was decided in between. */
-  readonly askedAt: number
-  readonly heardAt: number
+  /** When the store was asked and when it replied, by the clock's `monotonic()`. It decided in between. */
+  readonly askedAt: Milliseconds
+  readonly repliedAt: Milliseconds
 }
 
-/** When the store was asked, and after how many resets. */
-export interface Asked {
-  readonly at: number
+/** When the store was asked, and the number of resets until then. */
+export interface AskedAt {
+  readonly at: Milliseconds
   readonly resets: number
 }
 
 /**
- * Refusals of which this process knows how long they stay true, so that a flood of refused requests need not ask
- * the store. Nothing but a reset or a refund can end one early.
+ * Caches refusals for as long as they stay true, so that a flood of refused requests does not reach the store. Only a
+ * reset or a refund can end a refusal early.
  */
 export class RefusalCache {
-  #refusals = new LRUCache<string, Refusal>({ max: MAX_KEYS })
+  readonly #refusals = new LRUCache<string, Refusal>({ max: MAX_KEYS })
   #resets = 0
   readonly #clock: Clock
 
@@ -35,36 +36,36 @@ export class RefusalCache {
     this.#clock = clock
   }
 
-  /** @returns the refusal as it reads now, or undefined where the store has to be asked */
-  find (key: string, policy: Policy, cost: number): Decision | undefined {
-    const refusal = this.#refusals.get(key)
+  /** @returns the refusal as of now, or undefined where the store has to decide */
+  get (id: string, policy: Policy, cost: number): Decision | undefined {
+    const refusal = this.#refusals.get(id)
     if (refusal === undefined) return undefined
     const { decision } = refusal
     const now = this.#clock.monotonic()
-    // Held true for as short as it may be, and told as long as it may be.
+    // The earliest possible end counts here, and the latest possible one is what the client is given.
     const end = Math.min(decision.banned ? decision.blockedFor : decision.retryAfter, MAX_CACHED_MS)
     if (now - refusal.askedAt >= end || cost !== refusal.cost || !isSamePolicy(policy, refusal.policy)) return undefined
-    const age = now - refusal.heardAt
+    const age = now - refusal.repliedAt
     return { ...decision, retryAfter: decision.retryAfter - age, resetAfter: Math.max(0, decision.resetAfter - age) }
   }
 
-  /** To be called before the store is asked: its answer is as old as this at most. */
-  begin (): Asked {
+  /** Call it before the store is asked. */
+  begin (): AskedAt {
     return { at: this.#clock.monotonic(), resets: this.#resets }
   }
 
   /**
-   * Remembers a refusal, unless the store has to count the ones that follow it, or something was reset since it was
-   * asked: the refusal may be from before that.
+   * Caches a refusal, unless the store has to count the following ones too, or a key was reset since the store was asked:
+   * the refusal may be older than the reset.
    */
-  remember (key: string, policy: Policy, cost: number, decision: Decision, { at, resets }: Asked): void {
+  set (id: string, policy: Policy, cost: number, decision: Decision, { at, resets }: AskedAt): void {
     if (resets !== this.#resets || policy.countRejected || (countsRefusals(policy) && !decision.banned)) return
-    this.#refusals.set(key, { decision, policy, cost, askedAt: at, heardAt: this.#clock.monotonic() })
+    this.#refusals.set(id, { decision, policy, cost, askedAt: at, repliedAt: this.#clock.monotonic() })
   }
 
-  forget (key: string): void {
+  delete (id: string): void {
     this.#resets++
-    this.#refusals.delete(key)
+    this.#refusals.delete(id)
   }
 
   clear (): void {
@@ -73,7 +74,7 @@ export class RefusalCache {
   }
 }
 
-/** A `max` that is a function may say another number each time. */
+/** Compares policies by their text where they are two objects, as a function of `max` may return to an earlier number. */
 function isSamePolicy (a: Policy, b: Policy): boolean {
   return a === b || textOf(a) === textOf(b)
 }

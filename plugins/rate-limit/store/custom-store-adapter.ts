@@ -6,7 +6,7 @@ import { UnsupportedByStoreError } from '../errors.js'
 import type { RouteRateLimitOptions } from '../options/types.js'
 import type { Policy } from '../policy.js'
 import { DEFAULT_MAX, DEFAULT_TIME_WINDOW } from '../options/policy.js'
-import type { RateLimitStore } from './store.js'
+import type { SharedRateLimitStore } from './store.js'
 
 /** What a custom store is told: the options as given, but the window in milliseconds, and the route it is for. */
 export function storeOptions (given: RouteRateLimitOptions, route?: RouteOptions): object {
@@ -19,7 +19,7 @@ export function storeOptions (given: RouteRateLimitOptions, route?: RouteOptions
 export const RAW_KEY = '\0'
 
 /** Such a store knows one limit, and neither costs, refunds nor resets. */
-export function adaptCustomStore (custom: CustomStore, clock: Clock = systemClock): RateLimitStore {
+export function adaptCustomStore (custom: CustomStore, clock: Clock = systemClock): SharedRateLimitStore {
   return {
     async apply (key, policy, cost, mode) {
       const [limit] = policy.limits
@@ -34,8 +34,8 @@ export function adaptCustomStore (custom: CustomStore, clock: Clock = systemCloc
         time: clock.now()
       }
     },
-    refund () { throw new UnsupportedByStoreError('give back a cost') },
-    reset () { throw new UnsupportedByStoreError('reset a key') }
+    async refund () { throw new UnsupportedByStoreError('give back a cost') },
+    async reset () { throw new UnsupportedByStoreError('reset a key') }
   }
 }
 

@@ -4,10 +4,10 @@ import type { Counter } from '../algorithms/counter.js'
 import { GenericCellRate } from '../algorithms/gcra.js'
 import { SlidingCounter } from '../algorithms/sliding-counter.js'
 import { SlidingLog } from '../algorithms/sliding-log.js'
-import type { Verdict } from '../decision.js'
+import type { Mode, Verdict } from '../decision.js'
 import { countsRefusals, type Algorithm, type Policy } from '../policy.js'
 import { PenaltyState } from '../algorithms/penalty.js'
-import type { Mode, RateLimitStore } from './store.js'
+import type { MemoryStore } from './store.js'
 
 interface Entry {
   /** Of each algorithm that the key was asked for by: what two of them keep cannot be one count. */
@@ -22,7 +22,7 @@ interface Entry {
  *
  * @param maxKeys - how many keys are kept
  */
-export function createMemoryStore (maxKeys: number, clock: Clock = systemClock): RateLimitStore {
+export function createMemoryStore (maxKeys: number, clock: Clock = systemClock): MemoryStore {
   const now = steadyTime(clock)
   const entries = new LRUCache<string, Entry>({ max: maxKeys })
   return {

@@ -1,25 +1,24 @@
-import type { Verdict } from '../decision.js'
+import type { MaybePromise } from '../../shared/plugin/maybe-promise.js'
+import type { Mode, Verdict } from '../decision.js'
 import type { Policy } from '../policy.js'
 
-/**
- * - `consume`: takes the cost from all limits, or from none where one refuses it
- * - `peek`: takes nothing, and tells what `consume` would have said
- * - `charge`: takes the cost whatever the limits say
- */
-export type Mode = 'consume' | 'peek' | 'charge'
-
-/** Keeps what each key has used; a key is safe as a part of a Redis key. All stores pass the same tests. */
+/** Stores what each key has used. An id is safe as a part of a Redis key. All stores pass the same tests. */
 export interface RateLimitStore {
-  apply (key: string, policy: Policy, cost: number, mode: Mode): Verdict | Promise<Verdict>
-  /** Gives back what was taken at `time` (of the verdict). Nothing happens where it is not there any more. */
-  refund (key: string, policy: Policy, cost: number, time: number): void | Promise<void>
-  /** Forgets the key: what it used, its penalty, its ban. */
-  reset (key: string): void | Promise<void>
+  apply (id: string, policy: Policy, cost: number, mode: Mode): MaybePromise<Verdict>
+  /** Returns units that were taken at `time` (of the verdict). It does nothing where they are no longer counted. */
+  refund (id: string, policy: Policy, cost: number, time: number): void | Promise<void>
+  /** Deletes what the key has used, its penalty and its ban. */
+  reset (id: string): void | Promise<void>
 }
 
-/** A store that lies outside of this process. */
+/** A store in the memory of this process. */
+export interface MemoryStore extends RateLimitStore {
+  apply (id: string, policy: Policy, cost: number, mode: Mode): Verdict
+}
+
+/** A store outside of this process. */
 export interface SharedRateLimitStore extends RateLimitStore {
-  apply (key: string, policy: Policy, cost: number, mode: Mode): Promise<Verdict>
-  refund (key: string, policy: Policy, cost: number, time: number): Promise<void>
-  reset (key: string): Promise<void>
+  apply (id: string, policy: Policy, cost: number, mode: Mode): Promise<Verdict>
+  refund (id: string, policy: Policy, cost: number, time: number): Promise<void>
+  reset (id: string): Promise<void>
 }

@@ -1,0 +1,171 @@
+import { format } from '@lukeed/ms'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { isInternalRequest } from '../../shared/http/internal-requests.js'
+import { readingAs, recorderOf } from '../../shared/http/read-recorder.js'
+import { callListener } from '../../shared/plugin/call-listener.js'
+import { isNumericId } from '../../shared/plugin/ids.js'
+import { isPromise } from '../../shared/plugin/maybe-promise.js'
+import { outcomeOf, tighterDecision, type Decision, type Mode } from '../decision.js'
+import { DeniedError, invalidResult, RateLimitExceededError } from '../errors.js'
+import type { RateLimitEmitter } from '../events.js'
+import type { Limiter } from '../limiter/limiter.js'
+import type { ResolvedRouteOptions } from '../options/route.js'
+import type { Policy } from '../policy.js'
+import { RateLimitState, type Charge } from './request-state.js'
+import { setHeaders, retryAfterSeconds } from './response-headers.js'
+
+const LIMITS = Symbol('rate-limit.limits')
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    [LIMITS]?: RequestLimits
+  }
+}
+
+/** What all limiters that one request passes know of it. */
+interface RequestLimits {
+  /** The limiters that have counted the request: each counts it once, however often it is called. */
+  readonly counted: RequestLimiter[]
+  /** Checks that began before their hook was called; undefined where a function among the options failed that early. */
+  early: Map<RequestLimiter, Promise<LimitResult | undefined>> | undefined
+  tightest: Decision | undefined
+  readonly charges: Charge[]
+}
+
+export type LimitResult =
+  /** The key is on the allow list: neither limited nor counted. */
+  | { kind: 'exempt', key: string }
+  /** The key is on the deny list. */
+  | { kind: 'denied', key: string }
+  /** The store failed, and requests pass then. */
+  | { kind: 'unchecked', key: string }
+  /** The store failed, and requests are refused then. */
+  | { kind: 'failed', key: string, error: unknown }
+  | { kind: 'decided', key: string, id: string, policy: Policy, cost: number, decision: Decision }
+
+const KEY_ALLOWED = 'a string or a finite number, such as request.user.id, and a whole number above 2^53 as a string or a bigint; for a caller without one return request.ip'
+
+/** Limits requests by one set of options: the plugin's, a route's, or those of a call of `fastify.rateLimit(options)`. */
+export class RequestLimiter {
+  readonly options: ResolvedRouteOptions
+  readonly #limiter: Limiter
+  readonly #scope: string
+  readonly #idOf: (key: string) => string
+  readonly #events: RateLimitEmitter
+
+  /** @param scope - the part of an id beside the key: limiters with the same scope share their counts */
+  constructor (limiter: Limiter, options: ResolvedRouteOptions, scope: string, events: RateLimitEmitter) {
+    this.#limiter = limiter
+    this.options = options
+    this.#scope = scope
+    this.#idOf = limiter.idWithin(scope)
+    this.#events = events
+  }
+
+  /**
+   * Counts a request, sets its headers, and reports the decision. It rejects with the refusal, or with the error of the
+   * store or of a function among the options.
+   */
+  async limit (request: FastifyRequest, reply: FastifyReply): Promise<void> {
+    const { options } = this
+    const limits = limitsOf(request)
+    if (limits.counted.includes(this)) return
+    limits.counted.push(this)
+
+    let result = limits.early && await limits.early.get(this)
+    result ??= await this.check(request, 'consume')
+    if (result.kind === 'denied') throw new DeniedError()
+    if (result.kind === 'failed') throw result.error
+    if (result.kind !== 'decided') return
+
+    const { key, id, policy, cost, decision } = result
+    limits.charges.push({ limiter: this.#limiter, id, policy, cost, decision })
+    if (limits.tightest === undefined || tighterDecision(limits.tightest, decision) === decision) {
+      limits.tightest = decision
+      request.rateLimit = new RateLimitState(key, decision, limits.charges)
+      setHeaders(reply, options.headers, policy, decision)
+    }
+
+    const outcome = outcomeOf(decision)
+    if (this.#events.hears(outcome)) this.#events.emit(outcome, { request, key, scope: this.#scope, policy, decision, dryRun: options.dryRun })
+    if (decision.allowed || options.dryRun) return call('onExceeding', options, request, key)
+    call('onExceeded', options, request, key)
+    if (decision.banned) call('onBanReach', options, request, key)
+    throw await refusalOf(decision, options, request)
+  }
+
+  /** Decides on a request: whose limit it is, whether a list names it, which limit, and at what cost. */
+  check (request: FastifyRequest, mode: Mode): Promise<LimitResult> {
+    // The response does not depend on what a limit reads of the request.
+    return recorderOf(request) === undefined ? this.#check(request, mode) : readingAs('suite', request, () => this.#check(request, mode))
+  }
+
+  // A value that is no promise is not awaited: a later turn of the event loop would no longer be recorded as read by the suite.
+  async #check (request: FastifyRequest, mode: Mode): Promise<LimitResult> {
+    const { keyOf, isAllowed, isDenied, policyOf, costOf } = this.options
+    // A background refresh repeats the request of a client who has been limited already.
+    if (isInternalRequest(request)) return { kind: 'exempt', key: '' }
+
+    let given = keyOf(request)
+    if (isPromise(given)) given = await given
+    // Most objects have the same text, as have all callers without an id: they would share one count.
+    if (typeof given !== 'string' && !isNumericId(given)) throw invalidResult('keyGenerator', request, given, KEY_ALLOWED)
+    // Listeners and lists get the key as the key generator returned it; ids are made of its text.
+    const key = given as string
+
+    let allowed = isAllowed?.(request, key)
+    if (isPromise(allowed)) allowed = await allowed
+    if (allowed) return { kind: 'exempt', key }
+    let denied = isDenied?.(request, key)
+    if (isPromise(denied)) denied = await denied
+    if (denied) return { kind: 'denied', key }
+
+    let policy = policyOf(request, key)
+    if (isPromise(policy)) policy = await policy
+    let cost = costOf(request)
+    if (isPromise(cost)) cost = await cost
+
+    const id = this.#idOf(key)
+    try {
+      let decision = this.#limiter.apply(id, policy, cost, mode)
+      if (isPromise(decision)) decision = await decision
+      return decision === undefined ? { kind: 'unchecked', key } : { kind: 'decided', key, id, policy, cost, decision }
+    } catch (error) {
+      return { kind: 'failed', key, error }
+    }
+  }
+
+  /**
+   * Begins to check a request before its hook is called. A function among the options that fails this early, for lack of
+   * what another hook provides, is called again by {@link limit}.
+   */
+  checkEarly (request: FastifyRequest): void {
+    const limits = limitsOf(request)
+    limits.early ??= new Map()
+    if (!limits.early.has(this)) limits.early.set(this, this.check(request, 'consume').catch(() => undefined))
+  }
+}
+
+function limitsOf (request: FastifyRequest): RequestLimits {
+  request[LIMITS] ??= { counted: [], early: undefined, tightest: undefined, charges: [] }
+  return request[LIMITS]
+}
+
+const LISTENERS = {
+  onExceeding: { plugin: 'rate-limit', event: 'onExceeding' },
+  onExceeded: { plugin: 'rate-limit', event: 'onExceeded' },
+  onBanReach: { plugin: 'rate-limit', event: 'onBanReach' }
+} as const
+
+function call (name: keyof typeof LISTENERS, { [name]: listener }: ResolvedRouteOptions, request: FastifyRequest, key: string): void {
+  if (listener !== undefined) callListener(LISTENERS[name], request.log, listener, request, key)
+}
+
+async function refusalOf (decision: Decision, { errorResponseBuilder }: ResolvedRouteOptions, request: FastifyRequest): Promise<unknown> {
+  const { limit, banned, retryAfter } = decision
+  const after = format(retryAfterSeconds(decision) * 1000, true)
+  const ttl = Math.ceil(Number.isFinite(retryAfter) ? retryAfter : limit.window)
+  const error: unknown = await errorResponseBuilder?.(request, { statusCode: banned ? 403 : 429, ban: banned, max: limit.max, ttl, after })
+  // Fastify takes any object as an error, and a falsy value as permission to go on.
+  return error || new RateLimitExceededError(after, banned)
+}
