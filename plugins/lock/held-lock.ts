@@ -1,38 +1,41 @@
 import type { Clock, Timer } from '../shared/plugin/clock.js'
 import { LeaseRenewal } from '../shared/plugin/lease-renewal.js'
-import { about, ClosedError, LostError, ReleasedError } from './errors.js'
+import type { Milliseconds } from '../shared/plugin/units.js'
+import { ClosedError, LostError, ReleasedError, withResource } from './errors.js'
 import type { LockStore } from './store.js'
 
-/** What is told of a lock to whom it protects. */
+/** A lock, as the section that it protects sees it. */
 export interface HeldLock {
-  /** What is locked, as it was asked for. */
+  /** The locked resources, as the caller named them. */
   readonly resources: readonly string[]
-  /** The fencing token of the first resource that was asked for. */
+  /** The fencing token of the first resource that the caller named. */
   readonly token: number
-  /** The fencing token of each. It is above all that were given out for this resource before. */
+  /** The fencing token of each resource. It is above all tokens that were issued for the resource before. */
   readonly tokens: ReadonlyMap<string, number>
-  /** Whether the lock is this one's still, as far as this process can be certain of it. It is right where the signal is late, as after a pause. */
+  /** Whether this process can be certain that it has the lock. After a pause of the process this is right at once, and the signal is late. */
   readonly isHeld: boolean
-  /** Until when, unless it is extended: milliseconds since the epoch, by this process's clock. */
+  /** When the lock expires unless it is extended: milliseconds since the epoch, by this process's clock. */
   readonly expiresAt: number
 }
 
-/** A lock that is released by hand. */
+/** A lock that its caller releases. */
 export interface LockHandle extends HeldLock {
   /** Aborts when the lock is lost, with `FST_REDIS_SUITE_LOCK_LOST` as its reason, or when the app closes, with `_CLOSED`. */
   readonly signal: AbortSignal
   /**
-   * Has it stand for another `ttl` from now.
+   * Extends the lock: its `ttl` starts again.
    *
    * @throws `FST_REDIS_SUITE_LOCK_LOST`, `FST_REDIS_SUITE_LOCK_RELEASED`, `FST_REDIS_SUITE_LOCK_STORE_UNAVAILABLE`
    */
   extend (): Promise<void>
   /**
-   * @returns whether it was held until then
-   * @throws `FST_REDIS_SUITE_LOCK_STORE_UNAVAILABLE`: it ends by its TTL
+   * Releases the lock.
+   *
+   * @returns whether this caller had the lock until now
+   * @throws `FST_REDIS_SUITE_LOCK_STORE_UNAVAILABLE`; the lock then expires by its `ttl`
    */
   release (): Promise<boolean>
-  /** Releases it; never rejects. */
+  /** Releases the lock; never rejects. */
   [Symbol.asyncDispose] (): Promise<void>
 }
 
@@ -40,27 +43,27 @@ export interface HeldLockOptions {
   resources: readonly string[]
   store: LockStore
   clock: Clock
-  ttl: number
+  ttl: Milliseconds
   clockDrift: number
   extend: boolean
   onLost: (error: Error) => void
   onReleased: () => void
 }
 
-/** How often an extension is tried again, in parts of the TTL, while it fails. */
-const RETRIES = 20
-const TOO_LATE = 'it could not be extended in time'
-export const GONE = 'Redis does not have it any more'
+/** A failed extension is repeated after this part of the TTL. */
+const RETRIES_PER_TTL = 20
+const NOT_EXTENDED = 'it was not extended in time'
+export const NOT_IN_STORE = 'Redis does not have it any more'
 
-/** One owner's locks: what this process may be certain of, and what keeps it so. */
+/** The locks of one owner: extends them, and knows until when this process can be certain of them. */
 export class HeldLockHandle implements LockHandle {
   readonly #options: HeldLockOptions
   readonly #clock: Clock
   readonly #abort = new AbortController()
   readonly tokens = new Map<string, number>()
   readonly #owners = new Map<string, string>()
-  /** By the clock's `monotonic()`. */
-  readonly #untils = new Map<string, number>()
+  /** By resource and the clock's `monotonic()`. */
+  readonly #certainUntil = new Map<string, number>()
   #renewal: LeaseRenewal | undefined
   #expiry: Timer | undefined
   #lost: Error | undefined
@@ -72,11 +75,10 @@ export class HeldLockHandle implements LockHandle {
     this.#clock = options.clock
   }
 
-  get ttl (): number {
+  get ttl (): Milliseconds {
     return this.#options.ttl
   }
 
-  /** Fires when one of the locks may be somebody else's, or the app closes. */
   get signal (): AbortSignal {
     return this.#abort.signal
   }
@@ -90,53 +92,53 @@ export class HeldLockHandle implements LockHandle {
   }
 
   get isHeld (): boolean {
-    return this.#isUsed && !this.#isOver
+    return this.#isActive && !this.#isExpired
   }
 
-  /** Until the first of them ends. */
-  get #until (): number {
-    return Math.min(...this.#untils.values())
+  get expiresAt (): number {
+    return this.isHeld ? Math.floor(this.#clock.now() + this.#firstExpiry - this.#clock.monotonic()) : 0
   }
 
-  /** Why the lock was lost, if it was. */
+  /** The error with which the lock was lost, if it was. */
   get lost (): Error | undefined {
     return this.#lost
   }
 
-  /** Whether all resources were locked once: only then anything can have been done under the lock. */
+  /** Whether all resources were locked once: before that, no section runs under the lock. */
   get isComplete (): boolean {
     return this.#isComplete
   }
 
-  get #isOver (): boolean {
-    return this.#clock.monotonic() >= this.#until
+  /** When the first of the locks expires, by the clock's `monotonic()`. */
+  get #firstExpiry (): number {
+    return Math.min(...this.#certainUntil.values())
   }
 
-  get #isUsed (): boolean {
+  get #isExpired (): boolean {
+    return this.#clock.monotonic() >= this.#firstExpiry
+  }
+
+  get #isActive (): boolean {
     return this.#released === undefined && this.#lost === undefined
   }
 
-  get expiresAt (): number {
-    return this.isHeld ? Math.floor(this.#clock.now() + this.#until - this.#clock.monotonic()) : 0
-  }
-
-  /** Until when a lock is certain that was asked for at `asked`, by the clock's `monotonic()`. */
-  certainUntil (asked: number): number {
+  /** Returns until when a lock is certain that was requested at `requestedAt`; both by the clock's `monotonic()`. */
+  certainUntil (requestedAt: number): number {
     const { ttl, clockDrift } = this.#options
-    return asked + ttl - ttl * clockDrift - 1
+    return requestedAt + ttl - ttl * clockDrift - 1
   }
 
-  /** From the first one on all are extended, also while others are waited for. */
-  add (resource: string, owner: string, token: number, asked: number): void {
+  /** Adds a lock. From the first one on all are extended, also while others are waited for. */
+  add (resource: string, owner: string, token: number, requestedAt: number): void {
     this.#owners.set(resource, owner)
     this.tokens.set(resource, token)
-    this.#setUntil(resource, asked)
-    if (this.tokens.size > 1 || !this.#isUsed || this.signal.aborted) return
+    this.#setCertain(resource, requestedAt)
+    if (this.tokens.size > 1 || !this.#isActive || this.signal.aborted) return
     const { clock, ttl } = this.#options
-    this.#renewal = new LeaseRenewal({ clock, lease: ttl, renew: () => this.extend(), retryDelay: ttl / RETRIES })
+    this.#renewal = new LeaseRenewal({ clock, lease: ttl, renew: () => this.extend(), retryDelay: ttl / RETRIES_PER_TTL })
   }
 
-  /** All are there. */
+  /** Notes that all resources are locked. */
   complete (): void {
     this.#isComplete = true
     if (!this.#options.extend) this.#renewal?.stop()
@@ -144,8 +146,8 @@ export class HeldLockHandle implements LockHandle {
 
   /** @throws `FST_REDIS_SUITE_LOCK_LOST`, `FST_REDIS_SUITE_LOCK_RELEASED`, `FST_REDIS_SUITE_LOCK_CLOSED` (rejects) */
   async throwIfOver (): Promise<void> {
-    if (this.#isOver) await pollPhase()
-    if (this.#isOver) this.#lose(TOO_LATE)
+    if (this.#isExpired) await pollPhase()
+    if (this.#isExpired) this.#lose(NOT_EXTENDED)
     if (this.#lost !== undefined) throw this.#lost
     if (this.#released !== undefined) throw this.signal.reason instanceof ClosedError ? this.signal.reason : new ReleasedError()
   }
@@ -153,18 +155,18 @@ export class HeldLockHandle implements LockHandle {
   async extend (): Promise<void> {
     await this.throwIfOver()
     const { store, ttl } = this.#options
-    const asked = this.#clock.monotonic()
+    const requestedAt = this.#clock.monotonic()
     const extended = Array.from(this.#owners, async ([resource, owner]) => {
-      if (!await store.extend(resource, owner, ttl, this.tokens.get(resource) ?? 0)) this.#lose(GONE, resource)
-      else this.#setUntil(resource, asked)
+      if (!await store.extend(resource, owner, ttl, this.tokens.get(resource) ?? 0)) this.#lose(NOT_IN_STORE, resource)
+      else this.#setCertain(resource, requestedAt)
     })
-    const failure = (await Promise.allSettled(extended)).find(answer => answer.status === 'rejected')
+    const failure = (await Promise.allSettled(extended)).find(result => result.status === 'rejected')
     await this.throwIfOver()
     if (failure !== undefined) throw failure.reason
   }
 
   async release (): Promise<boolean> {
-    this.#released ??= this.#giveBack(this.isHeld).finally(this.#options.onReleased)
+    this.#released ??= this.#releaseAll(this.isHeld).finally(this.#options.onReleased)
     return await this.#released
   }
 
@@ -172,53 +174,52 @@ export class HeldLockHandle implements LockHandle {
     await this.release().catch(() => {})
   }
 
-  /** It stands as long as it does, and is not extended any more. */
+  /** Aborts the signal and ends the extensions. The lock itself stays until it expires or is released. */
   stop (reason: Error): void {
     this.#renewal?.stop()
     this.#abort.abort(reason)
   }
 
-  async #giveBack (wasHeld: boolean): Promise<boolean> {
+  async #releaseAll (wasHeld: boolean): Promise<boolean> {
     this.#clock.clearTimeout(this.#expiry)
-    // An extension that comes late must not outlive the release.
+    // An extension that arrives late must not outlive the release.
     await this.#renewal?.stop()
     const { store } = this.#options
-    const answers = await Promise.allSettled(Array.from(this.#owners, async ([resource, owner]) => await store.release(resource, owner)))
-    const failure = answers.find(answer => answer.status === 'rejected')
+    const results = await Promise.allSettled(Array.from(this.#owners, async ([resource, owner]) => await store.release(resource, owner)))
+    const failure = results.find(result => result.status === 'rejected')
     if (failure !== undefined) throw failure.reason
-    return wasHeld && answers.every(answer => answer.status === 'fulfilled' && answer.value)
+    return wasHeld && results.every(result => result.status === 'fulfilled' && result.value)
   }
 
   #lose (why: string, resource = this.resources.join(', ')): void {
-    if (!this.#isUsed) return
-    this.#renewal?.stop()
+    if (!this.#isActive) return
     this.#clock.clearTimeout(this.#expiry)
-    this.#lost = about(new LostError(why), resource)
-    this.#abort.abort(this.#lost)
+    this.#lost = withResource(new LostError(why), resource)
+    this.stop(this.#lost)
     this.#options.onLost(this.#lost)
   }
 
-  #setUntil (resource: string, asked: number): void {
-    this.#untils.set(resource, this.certainUntil(asked))
-    this.#watch()
+  #setCertain (resource: string, requestedAt: number): void {
+    this.#certainUntil.set(resource, this.certainUntil(requestedAt))
+    this.#watchExpiry()
   }
 
-  #watch (): void {
+  #watchExpiry (): void {
     this.#clock.clearTimeout(this.#expiry)
-    if (!this.#isUsed) return
-    const left = Math.max(0, Math.ceil(this.#until - this.#clock.monotonic()))
+    if (!this.#isActive) return
+    const left = Math.max(0, Math.ceil(this.#firstExpiry - this.#clock.monotonic()))
     this.#expiry = this.#clock.setTimeout(() => {
       pollPhase().then(() => {
-        if (this.#isOver) this.#lose(TOO_LATE)
-        else this.#watch()
+        if (this.#isExpired) this.#lose(NOT_EXTENDED)
+        else this.#watchExpiry()
       })
     }, left).unref()
   }
 }
 
 /**
- * After a stall of this process, timers fire before answers are read that arrived meanwhile. The answer to an extension must
- * be read first: it may say that the lock stands.
+ * Resolves after the poll phase of the event loop. After a stall of this process, timers fire before replies are read that arrived
+ * meanwhile, and one of these may be that of an extension.
  */
 function pollPhase (): Promise<void> {
   return new Promise(resolve => setImmediate(resolve))

@@ -10,12 +10,17 @@ import { createRedisStore } from './redis-store.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** Locks that all instances respect. (`fastify.lock` is what Fastify's types have for the method LOCK of WebDAV.) */
+    /**
+     * Locks that all instances respect. (Fastify's types have `fastify.lock` for the method LOCK of WebDAV.)
+     *
+     * @example
+     * await app.locks.using(`invoice:${id}`, async (signal, { token }) => await save(id, token))
+     */
     locks: Locks
   }
 }
 
-/** What `fastify.locks` offers. */
+/** The methods of `fastify.locks`. */
 export type Locks = Pick<Locker, 'using' | 'acquire' | 'isLocked'>
 
 export type { HeldLock, LockHandle } from './held-lock.js'
@@ -23,30 +28,34 @@ export type { Section } from './locker.js'
 export type { LockOptions, LockPluginOptions } from './options.js'
 
 /**
- * Distributed locks: extended while they are used, released only by their owner, with a signal when they are lost and a token
- * by which a resource refuses who does not know that yet.
+ * Distributed locks: extended while they are used, and released by their owner only. A signal reports a lost lock, and a fencing token lets
+ * a resource refuse the writes of a former holder.
  *
  * @throws `FST_REDIS_SUITE_LOCK_INVALID_OPTION`, `FST_REDIS_SUITE_LOCK_ALREADY_REGISTERED` at registration
+ *
+ * @example
+ * await app.register(lock, { ttl: '10s' })
+ * await app.locks.using('report', async signal => await writeReport({ signal }))
  */
 export const lock = fp<LockPluginOptions>(async function lock (fastify, given) {
   const options = resolvePluginOptions(given)
   if (Object.hasOwn(fastify, 'locks')) throw alreadyRegisteredError('lock', 'fastify.locks')
   watchRoutes(fastify)
-  const bells = new Waiters(options.clock)
-  // Of several nodes none is the one that the other plugins use; their prefix is the app's all the same.
+  const waiters = new Waiters(options.clock)
+  // The nodes of a quorum are not the app's client, but their keys have its prefix.
   const client = given.nodes === undefined ? resolveClient(fastify, 'lock', given.redis) : findClient(fastify, 'lock', undefined)
   const nodes = options.nodes ?? (client === undefined ? [] : [client])
   const store = nodes.length === 0
-    ? createMemoryStore(bells, options.clock)
-    : createRedisStore({ nodes, prefix: keyPrefixOf(client), timeout: options.timeout, log: fastify.log, calls: bells, clock: options.clock })
-  const locker = new Locker({ ...options, store, bells, log: fastify.log })
+    ? createMemoryStore(waiters, options.clock)
+    : createRedisStore({ nodes, prefix: keyPrefixOf(client), timeout: options.timeout, log: fastify.log, listener: waiters, clock: options.clock })
+  const locker = new Locker({ ...options, store, waiters, log: fastify.log })
 
   fastify.decorate('locks', {
     using: locker.using.bind(locker),
     acquire: locker.acquire.bind(locker),
     isLocked: locker.isLocked.bind(locker)
   })
-  // A request that waits keeps the server from closing; one that has its lock may finish what it does.
+  // A request that waits for a lock would delay the close; one that has its lock may end its section.
   fastify.addHook('preClose', async () => locker.stopWaiting())
   fastify.addHook('onClose', async () => await locker.close())
 }, { name: 'fastify-redis-suite/lock', fastify: '5.x' })

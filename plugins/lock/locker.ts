@@ -1,27 +1,26 @@
 import type { FastifyBaseLogger } from 'fastify'
-import { sleep, type Clock } from '../shared/plugin/clock.js'
+import { sleep } from '../shared/plugin/clock.js'
 import { invalidArgumentError, reasonOf } from '../shared/plugin/errors.js'
-import type { Waiters } from './waiters.js'
-import { about, ClosedError, LostError } from './errors.js'
-import { GONE, HeldLockHandle, type HeldLock, type LockHandle } from './held-lock.js'
+import { ClosedError, LostError, withResource } from './errors.js'
+import { HeldLockHandle, NOT_IN_STORE, type HeldLock, type LockHandle } from './held-lock.js'
 import { resolveLockOptions, type LockOptions, type ResolvedLockOptions, type ResolvedLockPluginOptions } from './options.js'
-import { checkResources } from './resources.js'
 import type { LockStore } from './store.js'
 import { MAX_LATE_ATTEMPTS, waitForLock } from './wait-for-lock.js'
+import type { Waiters } from './waiters.js'
 
-/** What is done under a lock. */
+/** A function that runs under a lock. Its signal aborts when the lock is lost or the app closes. */
 export type Section<T> = (signal: AbortSignal, lock: HeldLock) => T | Promise<T>
 
 interface LockerOptions extends ResolvedLockPluginOptions {
   store: LockStore
-  bells: Waiters
+  waiters: Waiters
   log: FastifyBaseLogger
 }
 
-/** Locks, on any store: waits for them, keeps them and gives them back. */
+/** Acquires, extends and releases locks on any store. */
 export class Locker {
   readonly #options: LockerOptions
-  readonly #holdings = new Set<HeldLockHandle>()
+  readonly #handles = new Set<HeldLockHandle>()
   readonly #sections = new Map<HeldLockHandle, Promise<unknown>>()
   #state: 'open' | 'closing' | 'closed' = 'open'
 
@@ -30,42 +29,56 @@ export class Locker {
   }
 
   /**
-   * Runs `fn` while nobody else has the lock of a resource, or of several, and extends the lock as long as it runs.
+   * Runs `fn` while this caller has the lock of a resource, or of several, and extends the lock while `fn` runs.
    *
-   * @param fn - is given a signal that aborts when the lock is lost, and the lock's fencing token
-   * @returns what `fn` returns
-   * @throws what `fn` throws; `FST_REDIS_SUITE_LOCK_LOCKED` (423) where it was not free within `wait`, `_LOST` where it was lost
-   * before `fn` was done, `_STORE_UNAVAILABLE` (503), `_CLOSED` (503), `_INVALID_OPTION`, and the reason of the option `signal`
+   * @param fn - gets a signal that aborts when the lock is lost, and the lock with its fencing token
+   * @returns the result of `fn`
+   * @throws the error of `fn`, or the reason of the option `signal`
+   * @throws `FST_REDIS_SUITE_LOCK_LOCKED` (423) if the lock was not free within `wait`
+   * @throws `FST_REDIS_SUITE_LOCK_LOST` (503) if the lock was lost before `fn` ended
+   * @throws `FST_REDIS_SUITE_LOCK_STORE_UNAVAILABLE` (503), `_CLOSED` (503), `_INVALID_OPTION` (500)
+   *
+   * @example
+   * const invoice = await app.locks.using(`invoice:${id}`, { wait: '2s' }, async (signal, { token }) => {
+   *   const pdf = await render(id, { signal })
+   *   return await save(pdf, token)
+   * })
    */
   using<T> (resource: string | readonly string[], fn: Section<T>): Promise<T>
   using<T> (resource: string | readonly string[], options: LockOptions, fn: Section<T>): Promise<T>
   async using<T> (resource: string | readonly string[], ...rest: [Section<T>] | [LockOptions, Section<T>]): Promise<T> {
     const [options, fn] = rest.length === 1 ? [undefined, rest[0]] : rest
     if (typeof fn !== 'function') throw invalidArgumentError('lock', 'fn', fn, 'a function')
-    const resources = checkResources(resource)
-    const holding = await this.#acquire(resources, options, true)
-    const result = (async () => await fn(holding.signal, holding))()
-    this.#sections.set(holding, result)
+    const handle = await this.#acquire(resource, options, true)
+    const result = (async () => await fn(handle.signal, handle))()
+    this.#sections.set(handle, result)
     try {
       await result
-      await holding.throwIfOver()
+      await handle.throwIfOver()
     } catch (error) {
-      await holding.release().catch(() => {})
+      await handle.release().catch(() => {})
       throw error
     } finally {
-      this.#sections.delete(holding)
+      this.#sections.delete(handle)
     }
-    // The lock was certain when the work was done, so it does not matter that the store does not answer now. That it has none does.
-    const wasHeld = await holding.release().catch(() => true)
-    if (!wasHeld) throw about(new LostError(GONE), resources.join(', '))
+    // The lock was certain when the section ended, so a store that does not reply changes nothing. A store without the lock does.
+    const wasHeld = await handle.release().catch(() => true)
+    if (!wasHeld) throw withResource(new LostError(NOT_IN_STORE), handle.resources.join(', '))
     return await result
   }
 
   /**
-   * As {@link Locker.using}, for what is not one function. Unless the option `extend` is set, the lock ends by its `ttl`.
+   * Acquires a lock as {@link Locker.using} does, for work that is not one function. The lock expires by its `ttl` unless the option
+   * `extend` is set.
+   *
+   * @throws the errors of {@link Locker.using}
+   *
+   * @example
+   * await using lock = await app.locks.acquire('import', { ttl: '1m' })
+   * await importAll(lock.signal)
    */
   async acquire (resource: string | readonly string[], options?: LockOptions): Promise<LockHandle> {
-    return await this.#acquire(checkResources(resource), options, false)
+    return await this.#acquire(resource, options, false)
   }
 
   /** @throws `FST_REDIS_SUITE_LOCK_STORE_UNAVAILABLE` */
@@ -74,47 +87,49 @@ export class Locker {
     return await this.#options.store.isLocked(name)
   }
 
-  /** From now on nobody waits. */
+  /** Ends the waits of all callers. */
   stopWaiting (): void {
     this.#state = 'closing'
-    this.#options.bells.callAll()
+    this.#options.waiters.notifyAll()
   }
 
-  /** Waits for what is done under locks, no longer than these stand by themselves, and gives all locks back. */
+  /** Waits for sections, at most until their locks expire, and releases all locks. */
   async close (): Promise<void> {
+    const { clock, store, waiters } = this.#options
     this.#state = 'closed'
-    this.#options.bells.callAll()
-    await Promise.all(Array.from(this.#holdings, async holding => {
-      const section = this.#sections.get(holding)
-      holding.stop(new ClosedError())
-      if (section !== undefined) await Promise.race([section.catch(() => {}), end(holding, this.#options.clock)])
-      await holding.release().catch(() => {})
+    waiters.notifyAll()
+    await Promise.all(Array.from(this.#handles, async handle => {
+      const section = this.#sections.get(handle)
+      handle.stop(new ClosedError())
+      if (section !== undefined) await Promise.race([section.catch(() => {}), sleep(clock, Math.max(0, handle.expiresAt - clock.now()), { ref: false })])
+      await handle.release().catch(() => {})
     }))
-    this.#options.store.close()
+    store.close()
   }
 
-  async #acquire (resources: readonly string[], given: LockOptions | undefined, extend: boolean): Promise<HeldLockHandle> {
+  async #acquire (resource: unknown, given: LockOptions | undefined, extend: boolean): Promise<HeldLockHandle> {
+    const resources = checkResources(resource)
     const options = resolveLockOptions(given ?? {}, this.#options)
     const { clock } = this.#options
     const deadline = clock.monotonic() + options.wait
     for (let attempt = 1; ; attempt++) {
-      const holding = this.#open(resources, options, extend)
+      const handle = this.#createHandle(resources, options, extend)
       try {
-        await this.#takeAll(holding, options, deadline)
-        return holding
+        await this.#lockAll(handle, options, deadline)
+        return handle
       } catch (error) {
-        const released = holding.release().catch(() => {})
-        // A lock that was lost while others were waited for: nothing was done under it, so all of them are taken again.
-        const isLost = holding.lost !== undefined && error === holding.lost
+        const released = handle.release().catch(() => {})
+        // A lock was lost while others were waited for. No section has run under it, so all of them are acquired again.
+        const isLost = handle.lost !== undefined && error === handle.lost
         if (!isLost || (attempt >= MAX_LATE_ATTEMPTS && clock.monotonic() >= deadline)) throw error
         await released
       }
     }
   }
 
-  #open (resources: readonly string[], { ttl, extend }: ResolvedLockOptions, isExtended: boolean): HeldLockHandle {
+  #createHandle (resources: readonly string[], { ttl, extend }: ResolvedLockOptions, isExtended: boolean): HeldLockHandle {
     const { store, clock, clockDrift, log } = this.#options
-    const holding = new HeldLockHandle({
+    const handle = new HeldLockHandle({
       store,
       clock,
       clockDrift,
@@ -122,26 +137,29 @@ export class Locker {
       ttl,
       extend: extend ?? isExtended,
       onLost: error => {
-        this.#holdings.delete(holding)
-        if (holding.isComplete) log.warn({ plugin: 'lock', resources, reason: reasonOf(error) }, 'lock: lost')
+        this.#handles.delete(handle)
+        if (handle.isComplete) log.warn({ plugin: 'lock', resources, reason: reasonOf(error) }, 'lock: lost')
       },
-      onReleased: () => this.#holdings.delete(holding)
+      onReleased: () => this.#handles.delete(handle)
     })
-    this.#holdings.add(holding)
-    return holding
+    this.#handles.add(handle)
+    return handle
   }
 
-  async #takeAll (holding: HeldLockHandle, options: ResolvedLockOptions, deadline: number): Promise<void> {
-    // All in the same order, so that no two wait for each other.
-    for (const resource of [...holding.resources].sort()) {
+  async #lockAll (handle: HeldLockHandle, options: ResolvedLockOptions, deadline: number): Promise<void> {
+    // In one order for all callers, so that no two callers wait for each other.
+    for (const resource of [...handle.resources].sort()) {
       if (this.#state === 'closed') throw new ClosedError()
-      await waitForLock(resource, holding, { ...this.#options, ...options, deadline, isOpen: () => this.#state === 'open' })
+      await waitForLock(resource, handle, { ...this.#options, ...options, deadline, isOpen: () => this.#state === 'open' })
     }
-    holding.complete()
+    handle.complete()
   }
 }
 
-/** Resolves when it ends by itself. */
-async function end (holding: HeldLockHandle, clock: Clock): Promise<void> {
-  await sleep(clock, Math.max(0, holding.expiresAt - clock.now()), { ref: false })
+/** @throws `FST_REDIS_SUITE_LOCK_INVALID_OPTION` */
+function checkResources (given: unknown): readonly string[] {
+  const resources: unknown[] = Array.isArray(given) ? given : [given]
+  const isValid = resources.length > 0 && new Set(resources).size === resources.length
+  if (isValid && resources.every(name => typeof name === 'string' && name !== '')) return resources as string[]
+  throw invalidArgumentError('lock', 'resource', given, 'a string that is not empty, or several, each once')
 }

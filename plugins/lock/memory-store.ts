@@ -1,78 +1,78 @@
 import { systemClock, type Clock } from '../shared/plugin/clock.js'
 import type { ReleaseListener, LockStore } from './store.js'
 
-interface Held {
+interface StoredLock {
   owner: string
   /** By the clock's `monotonic()`. */
-  until: number
+  expiresAt: number
 }
 
-/** Keeps locks in this process. Its tokens are above those of an earlier process, unless the clock was set back. */
-export function createMemoryStore (calls: ReleaseListener, clock: Clock = systemClock): LockStore {
-  const held = new Map<string, Held>()
-  // Who waits, in the order in which they came, and by when they will have asked again.
-  const lines = new Map<string, Map<string, number>>()
-  let fence = 0
+/** Holds locks in this process. Its tokens are above those of an earlier process, unless the system's clock was set back. */
+export function createMemoryStore (listener: ReleaseListener, clock: Clock = systemClock): LockStore {
+  const locks = new Map<string, StoredLock>()
+  // By resource: the owners that wait, in their order, with the time at which each leaves the queue unless it asks again.
+  const queues = new Map<string, Map<string, number>>()
+  let lastToken = 0
 
-  const holderOf = (resource: string) => {
-    const holder = held.get(resource)
-    return holder !== undefined && holder.until > clock.monotonic() ? holder : undefined
+  const find = (resource: string) => {
+    const lock = locks.get(resource)
+    return lock !== undefined && lock.expiresAt > clock.monotonic() ? lock : undefined
   }
-  const hold = (resource: string, owner: string, until: number) => {
-    // Locks that were never released leave when others come by, two at most; one that stands makes room for those behind it.
-    let seen = 0
-    for (const [name, holder] of held) {
-      if (seen++ === 2) break
-      held.delete(name)
-      if (holder.until > clock.monotonic()) held.set(name, holder)
+  const lock = (resource: string, owner: string, expiresAt: number) => {
+    // Each new lock looks at the two oldest ones: it removes the expired, and moves the others to the end.
+    let examined = 0
+    for (const [name, present] of locks) {
+      if (examined++ === 2) break
+      locks.delete(name)
+      if (present.expiresAt > clock.monotonic()) locks.set(name, present)
     }
-    held.delete(resource)
-    held.set(resource, { owner, until })
+    locks.delete(resource)
+    locks.set(resource, { owner, expiresAt })
   }
 
-  function leave (resource: string, owner: string): void {
-    const line = lines.get(resource)
-    if (line?.delete(owner) && line.size === 0) lines.delete(resource)
+  function leaveQueue (resource: string, owner: string): void {
+    const queue = queues.get(resource)
+    if (queue?.delete(owner) && queue.size === 0) queues.delete(resource)
   }
 
   function handOver (resource: string): void {
-    held.delete(resource)
-    for (const [next, seen] of lines.get(resource) ?? []) {
-      leave(resource, next)
-      if (seen <= clock.monotonic()) continue
-      hold(resource, next, seen)
-      return calls.call(next)
+    locks.delete(resource)
+    for (const [next, leavesAt] of queues.get(resource) ?? []) {
+      leaveQueue(resource, next)
+      if (leavesAt <= clock.monotonic()) continue
+      lock(resource, next, leavesAt)
+      return listener.notify(next)
     }
   }
 
   return {
     hasQueue: true,
-    async take (resource, owner, ttl, patience) {
+    async acquire (resource, owner, ttl, queueTtl) {
       const now = clock.monotonic()
-      const holder = holderOf(resource)
-      if (holder !== undefined && holder.owner !== owner) {
-        const line = lines.get(resource) ?? new Map<string, number>()
-        if (patience > 0) lines.set(resource, line.set(owner, now + patience))
-        return { isTaken: false, left: Math.max(1, Math.ceil(holder.until - now)) }
+      const present = find(resource)
+      if (present !== undefined && present.owner !== owner) {
+        const queue = queues.get(resource) ?? new Map<string, number>()
+        if (queueTtl > 0) queues.set(resource, queue.set(owner, now + queueTtl))
+        return { kind: 'locked', remaining: Math.max(1, Math.ceil(present.expiresAt - now)) }
       }
-      leave(resource, owner)
-      hold(resource, owner, now + ttl)
-      fence = Math.max(fence + 1, clock.now() * 1000)
-      return { isTaken: true, fence }
+      leaveQueue(resource, owner)
+      lock(resource, owner, now + ttl)
+      lastToken = Math.max(lastToken + 1, clock.now() * 1000)
+      return { kind: 'acquired', token: lastToken }
     },
     async extend (resource, owner, ttl) {
-      if (holderOf(resource)?.owner !== owner) return false
-      hold(resource, owner, clock.monotonic() + ttl)
+      if (find(resource)?.owner !== owner) return false
+      lock(resource, owner, clock.monotonic() + ttl)
       return true
     },
     async release (resource, owner) {
-      leave(resource, owner)
-      if (holderOf(resource)?.owner !== owner) return false
+      leaveQueue(resource, owner)
+      if (find(resource)?.owner !== owner) return false
       handOver(resource)
       return true
     },
-    isLocked: async resource => holderOf(resource) !== undefined,
-    callOf: (_resource, owner) => owner,
-    close () { held.clear() }
+    isLocked: async resource => find(resource) !== undefined,
+    notificationName: (_resource, owner) => owner,
+    close () { locks.clear() }
   }
 }

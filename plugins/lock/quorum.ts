@@ -1,21 +1,18 @@
-/** What several nodes said to the same question. */
+/** The votes of several nodes. */
 export interface QuorumResult<T> {
   readonly yes: readonly T[]
   readonly no: readonly T[]
-  /** Why the others did not answer. */
+  /** Why the other nodes did not vote. */
   readonly errors: readonly unknown[]
-  /** What the majority said; undefined where too many did not answer, or are not of one mind. */
+  /** The majority's vote; undefined if there is no majority. */
   readonly verdict: boolean | undefined
-  /** Whether so many answered that together they could be a majority. */
+  /** Whether enough nodes voted for a majority to be possible. */
   readonly isQuorate: boolean
 }
 
-/**
- * Resolves as soon as a majority said yes, or can no longer do so whatever the others say: a node that hangs keeps
- * nobody waiting.
- */
-export function vote<T> (answers: ReadonlyArray<Promise<T>>, isYes: (answer: T) => boolean): Promise<QuorumResult<T>> {
-  const count = answers.length
+/** Resolves as soon as the votes that are missing cannot change the verdict, so that a node that hangs causes no delay. */
+export function vote<T> (replies: ReadonlyArray<Promise<T>>, isYes: (reply: T) => boolean): Promise<QuorumResult<T>> {
+  const count = replies.length
   const yes: T[] = []
   const no: T[] = []
   const errors: unknown[] = []
@@ -25,8 +22,8 @@ export function vote<T> (answers: ReadonlyArray<Promise<T>>, isYes: (answer: T) 
       const isOver = yes.length + no.length + errors.length === count
       if (verdict !== undefined || isOver) resolve({ yes: [...yes], no: [...no], errors: [...errors], verdict, isQuorate: (count - errors.length) * 2 > count })
     }
-    for (const answer of answers) {
-      answer.then(value => { (isYes(value) ? yes : no).push(value) }, (error: unknown) => { errors.push(error) }).then(decide)
+    for (const reply of replies) {
+      reply.then(value => { (isYes(value) ? yes : no).push(value) }, (error: unknown) => { errors.push(error) }).then(decide)
     }
   })
 }

@@ -1,38 +1,42 @@
-/** What came of asking for a lock. */
+import type { Milliseconds } from '../shared/plugin/units.js'
+
+/** The result of an attempt to acquire a lock. */
 export type AcquireResult =
-  | { readonly isTaken: true, readonly fence: number }
-  /** @property left - after how many milliseconds it may be free; 0: nobody has it, several asked for it at once */
-  | { readonly isTaken: false, readonly left: number }
+  | { readonly kind: 'acquired', readonly token: number }
+  /** @property remaining - after how many milliseconds the lock may be free; 0: several owners asked at once, and none has it */
+  | { readonly kind: 'locked', readonly remaining: Milliseconds }
 
 /**
- * Who holds what. An owner is a random name that is used for one lock. All durations are milliseconds.
- * Every method rejects with `FST_REDIS_SUITE_LOCK_STORE_UNAVAILABLE` where the answer cannot be known.
+ * Records which owner holds which resource. An owner is a random id that is used for one lock.
+ * Every method rejects with `FST_REDIS_SUITE_LOCK_STORE_UNAVAILABLE` if the result cannot be known.
  */
 export interface LockStore {
-  /** Whether those who wait stand in line; who was refused then asks again by the same name, else by a new one. */
+  /** Whether waiters queue: a refused owner then asks again under the same id, otherwise under a new one. */
   readonly hasQueue: boolean
   /**
-   * Takes the lock if it is free, or was handed to this owner. Asked again by the one who has it, it stands for `ttl` from now.
+   * Acquires the lock if it is free, or was handed over to this owner. For the present owner the lock's `ttl` starts again.
    *
-   * @param patience - above 0 the owner stands in line, for as long as it asks again within this time
+   * @param queueTtl - how long a refused owner stays in the queue unless it asks again; 0: the owner does not queue
    */
-  take (resource: string, owner: string, ttl: number, patience: number): Promise<AcquireResult>
-  /** @returns whether it was this owner's still */
-  extend (resource: string, owner: string, ttl: number, fence: number): Promise<boolean>
+  acquire (resource: string, owner: string, ttl: Milliseconds, queueTtl: Milliseconds): Promise<AcquireResult>
+  /** @returns false if this owner does not have the lock any more */
+  extend (resource: string, owner: string, ttl: Milliseconds, token: number): Promise<boolean>
   /**
-   * Gives the lock to the next in line, and leaves the line.
+   * Removes the owner from the queue, and hands its lock over to the next waiter.
    *
-   * @returns whether it was this owner's still
+   * @returns false if this owner did not have the lock any more
    */
   release (resource: string, owner: string): Promise<boolean>
   isLocked (resource: string): Promise<boolean>
-  /** What is called when this owner may take the lock. */
-  callOf (resource: string, owner: string): string
+  /** Returns the name that is notified when this owner may acquire the lock. */
+  notificationName (resource: string, owner: string): string
   close (): void
 }
 
-/** How a store tells that a lock may be free: to one by his call, or, where calls may have been missed, to all. */
+/** Hears from a store that locks may be free. */
 export interface ReleaseListener {
-  call (name: string): void
-  callAll (): void
+  /** Wakes the waiters of a name, see {@link LockStore.notificationName}. */
+  notify (name: string): void
+  /** Wakes all waiters, as notifications may have been missed. */
+  notifyAll (): void
 }

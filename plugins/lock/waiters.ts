@@ -1,10 +1,11 @@
 import type { Clock, Timer } from '../shared/plugin/clock.js'
+import type { Milliseconds } from '../shared/plugin/units.js'
 import type { ReleaseListener } from './store.js'
 
-/** Where one waits to be called. A call that comes while he does not listen is kept for him. */
+/** Waits for notifications. One that comes between two waits ends the next wait at once. */
 export class Waiter {
   readonly #clock: Clock
-  #isRung = false
+  #isNotified = false
   #wake: (() => void) | undefined
 
   constructor (clock: Clock) {
@@ -12,50 +13,50 @@ export class Waiter {
   }
 
   readonly notify = (): void => {
-    this.#isRung = true
+    this.#isNotified = true
     this.#wake?.()
   }
 
-  /** Resolves when it rings or has rung, at the latest after `ms`. */
-  async wait (ms: number): Promise<void> {
+  /** Resolves at a notification, at the latest after `ms`. */
+  async wait (ms: Milliseconds): Promise<void> {
     let timer: Timer | undefined
     await new Promise<void>(resolve => {
-      if (this.#isRung) return resolve()
+      if (this.#isNotified) return resolve()
       this.#wake = resolve
       timer = this.#clock.setTimeout(resolve, ms)
     })
     this.#clock.clearTimeout(timer)
-    this.#isRung = false
+    this.#isNotified = false
   }
 }
 
-/** The bells of all who wait in this process, by the name they are called by. */
+/** All waiters of this process, by the name that is notified. */
 export class Waiters implements ReleaseListener {
   readonly #clock: Clock
-  readonly #bells = new Map<string, Set<Waiter>>()
+  readonly #byName = new Map<string, Set<Waiter>>()
 
   constructor (clock: Clock) {
     this.#clock = clock
   }
 
   register (name: string): Waiter {
-    const bell = new Waiter(this.#clock)
-    const bells = this.#bells.get(name) ?? new Set()
-    this.#bells.set(name, bells.add(bell))
-    return bell
+    const waiter = new Waiter(this.#clock)
+    const waiters = this.#byName.get(name) ?? new Set()
+    this.#byName.set(name, waiters.add(waiter))
+    return waiter
   }
 
-  remove (name: string, bell: Waiter): void {
-    const bells = this.#bells.get(name)
-    bells?.delete(bell)
-    if (bells?.size === 0) this.#bells.delete(name)
+  remove (name: string, waiter: Waiter): void {
+    const waiters = this.#byName.get(name)
+    waiters?.delete(waiter)
+    if (waiters?.size === 0) this.#byName.delete(name)
   }
 
-  readonly call = (name: string): void => {
-    for (const bell of this.#bells.get(name) ?? []) bell.notify()
+  readonly notify = (name: string): void => {
+    for (const waiter of this.#byName.get(name) ?? []) waiter.notify()
   }
 
-  readonly callAll = (): void => {
-    for (const name of this.#bells.keys()) this.call(name)
+  readonly notifyAll = (): void => {
+    for (const name of this.#byName.keys()) this.notify(name)
   }
 }

@@ -19,7 +19,7 @@ const LOCKED = { code: 'FST_REDIS_SUITE_LOCK_LOCKED' }
 const own = await startRedis()
 const shared = (await sharedRedis()).client()
 
-t.test('while Redis hangs or is gone no caller gets in: 503 within the timeout, and as before when it is back', async t => {
+t.test('during an outage no caller acquires a lock: 503 within the timeout, and recovery after it', async t => {
   const { locks, clock } = await openLocks(t, own, { timeout: 200 })
   await locks.using('a', () => {})
   for (const [break_, mend] of [[() => own.pause(), () => own.resume()], [() => own.kill(), () => own.restart()]] as const) {
@@ -34,11 +34,11 @@ t.test('while Redis hangs or is gone no caller gets in: 503 within the timeout, 
     const { value } = await advanceWhile(clock, locks.isLocked('a').catch((error: unknown) => error))
     t.match(value, UNAVAILABLE)
     await mend()
-    await advanceUntil(clock, 'locks can be had again', async () => await locks.using('a', { wait: 0 }, () => true).catch(() => false))
+    await advanceUntil(clock, 'locks are available again', async () => await locks.using('a', { wait: 0 }, () => true).catch(() => false))
   }
 })
 
-t.test('a Redis that refuses to lock is logged once with its reason, and the error has it as its cause', async t => {
+t.test('a Redis that refuses locks is logged once with its reason, which is the cause of the error', async t => {
   const acl = (rule: string) => own.client().call('ACL', 'SETUSER', 'default', rule)
   const memory = (bytes: string) => own.client().config('SET', 'maxmemory', bytes)
   const refusals: Array<[name: string, reason: RegExp, begin: () => Promise<unknown>, end: () => Promise<unknown>]> = [
@@ -52,18 +52,18 @@ t.test('a Redis that refuses to lock is logged once with its reason, and the err
     await begin()
     for (let i = 0; i < 3; i++) {
       const error: unknown = await locks.using('a', () => 'inside').catch((thrown: unknown) => thrown)
-      t.match(error, { ...UNAVAILABLE, message: 'lock: no lock can be had now', cause: { message: reason } }, name)
+      t.match(error, { ...UNAVAILABLE, message: 'lock: the store of locks is unavailable; try again later', cause: { message: reason } }, name)
       t.same(Object.keys((error as { cause: object }).cause), [], `${name}: no arguments of a command`)
     }
-    t.match(said(), [{ level: 40, reason, msg: 'lock: no lock can be had, as Redis refuses it' }], name)
+    t.match(said(), [{ level: 40, reason, msg: 'lock: Redis refuses locks' }], name)
     t.equal(said().length, 1, `${name}: once`)
     await end()
     t.equal(await locks.using('a', () => 'inside'), 'inside', name)
-    t.match(said().slice(1), [{ level: 30, msg: 'lock: locks can be had again' }], name)
+    t.match(said().slice(1), [{ level: 30, msg: 'lock: Redis accepts locks again' }], name)
   }
 })
 
-t.test('a lock that cannot be had as Redis does not answer has that as its cause', async t => {
+t.test('the error of an outage has the outage as its cause', async t => {
   const { locks, clock } = await openLocks(t, own, { timeout: 200 })
   own.pause()
   const { value } = await advanceWhile(clock, locks.using('a', () => {}).catch((error: unknown) => error))
@@ -71,7 +71,7 @@ t.test('a lock that cannot be had as Redis does not answer has that as its cause
   own.resume()
 })
 
-t.test('extending a lock after its release says that it was released', async t => {
+t.test('extending a released lock fails with an error that says so', async t => {
   for (const store of ['memory', 'redis'] as const) {
     const { locks } = await openLocks(t, store)
     const held = await locks.acquire('a')
@@ -80,7 +80,7 @@ t.test('extending a lock after its release says that it was released', async t =
   }
 })
 
-t.test('a Redis that restarts empty while a lock is held: the signal aborts, the section is rejected, the next one has a higher token', async t => {
+t.test('if Redis restarts empty while a lock is held, the signal aborts, the section rejects, and the next token is higher', async t => {
   const { app, locks, lines, clock } = await openLocks(t, own)
   let first = 0
   const section = locks.using('a', async (signal, { token }) => {
@@ -97,7 +97,7 @@ t.test('a Redis that restarts empty while a lock is held: the signal aborts, the
   t.equal(lines.filter(({ msg }) => msg === 'lock: lost').length, 1)
 })
 
-t.test('a Redis that keeps its data restarts while a lock is held: the lock stands', async t => {
+t.test('a lock survives a restart of a Redis that keeps its data', async t => {
   const durable = await startRedis({ appendonly: true })
   const { app, locks, clock } = await openLocks(t, durable)
   const isAborted = await locks.using('a', async (signal, lock) => {
@@ -112,7 +112,7 @@ t.test('a Redis that keeps its data restarts while a lock is held: the lock stan
   t.equal(isAborted, false)
 })
 
-t.test('a Redis that hangs for longer than the ttl: the signal aborts before the lock ends there', async t => {
+t.test('if Redis hangs for longer than the ttl, the signal aborts before the lock expires in Redis', async t => {
   const { locks, clock, keyOf } = await openLocks(t, own, { timeout: 100 })
   const handle = await locks.acquire('hangs', { extend: true })
   own.pause()
@@ -120,12 +120,12 @@ t.test('a Redis that hangs for longer than the ttl: the signal aborts before the
   t.equal(handle.signal.aborted, false)
   await clock.advance(1)
   t.equal(handle.signal.aborted, true, 'before the hour is over')
-  t.match(handle.signal.reason, { ...LOST, message: /could not be extended in time/ })
+  t.match(handle.signal.reason, { ...LOST, message: /was not extended in time/ })
   own.resume()
   t.equal(await own.client().exists(keyOf('held', 'hangs')), 1, 'it ends later there')
 })
 
-t.test('a short hang does not lose the lock: the extension is tried again', async t => {
+t.test('a short hang does not lose the lock, as the extension is repeated', async t => {
   const { locks, clock } = await openLocks(t, own, { timeout: 100 })
   await using handle = await locks.acquire('a', { extend: true })
   own.pause()
@@ -137,17 +137,17 @@ t.test('a short hang does not lose the lock: the extension is tried again', asyn
   t.equal(handle.isHeld, true)
 })
 
-t.test('an answer that comes after the timeout leaves no lock behind', async t => {
+t.test('a reply that arrives after the timeout leaves no lock behind', async t => {
   const { locks, clock } = await openLocks(t, own, { timeout: 100 })
   await locks.isLocked('late')
   own.pause()
   const { value } = await advanceWhile(clock, locks.acquire('late').catch((error: unknown) => error))
   t.match(value, UNAVAILABLE)
   own.resume()
-  await until('it is free', async () => !await locks.isLocked('late'))
+  await until('the lock is free', async () => !await locks.isLocked('late'))
 })
 
-t.test('a lock whose ttl passed before this process read the answer is asked for again, though the caller does not wait', async t => {
+t.test('a lock whose ttl passed before this process read the reply is requested again, even with wait 0', async t => {
   const { locks, clock } = await openLocks(t, own)
   await locks.isLocked('stalled')
   own.pause()
@@ -160,22 +160,22 @@ t.test('a lock whose ttl passed before this process read the answer is asked for
   t.equal(await handle.release(), true)
 })
 
-t.test('a store whose answers all take longer than the ttl has no lock to give: 503 after the wait, and three attempts at least', async t => {
+t.test('a store whose replies all take longer than the ttl grants no lock: 503 after the wait, and after at least three attempts', async t => {
   const clock = createTestClock()
-  const bells = new Waiters(clock)
-  const memory = createMemoryStore(bells, clock)
+  const waiters = new Waiters(clock)
+  const memory = createMemoryStore(waiters, clock)
   let attempts = 0
   const store: typeof memory = {
     ...memory,
-    async take (...args) {
+    async acquire (...args) {
       attempts++
-      const answer = await memory.take(...args)
+      const result = await memory.acquire(...args)
       await clock.advance(1000)
-      return answer
+      return result
     }
   }
   const { logger: log } = collectLog()
-  const locker = new Locker({ ...resolvePluginOptions({ ttl: 1000, clock }), store, bells, log: log as never })
+  const locker = new Locker({ ...resolvePluginOptions({ ttl: 1000, clock }), store, waiters, log: log as never })
   for (const [wait, expected] of [[0, 3], [10_000, 10]] as const) {
     attempts = 0
     await t.rejects(locker.acquire('a', { wait }), UNAVAILABLE)
@@ -184,7 +184,7 @@ t.test('a store whose answers all take longer than the ttl has no lock to give: 
   }
 })
 
-t.test('after a stall, an answer that is there already is read before the lock counts as lost', async t => {
+t.test('after a stall, replies that have arrived are read before the lock counts as lost', async t => {
   const clock = createTestClock()
   let answer = () => {}
   const memory = createMemoryStore(new Waiters(clock), clock)
@@ -196,7 +196,7 @@ t.test('after a stall, an answer that is there already is read before the lock c
     holding.complete()
     return { holding, lost }
   }
-  // An immediate that is set before the timers fire stands for the poll phase, in which sockets are read: both come after the timers.
+  // An immediate that is set before the timers fire stands for the poll phase, which also follows the timers.
   for (const isAnswered of [true, false]) {
     const { holding, lost } = open()
     await clock.advance(HOUR / 3)
@@ -212,7 +212,7 @@ t.test('after a stall, an answer that is there already is read before the lock c
   }
 })
 
-t.test('only the owner releases: a caller that lost its lock does not release the next one', async t => {
+t.test('only the owner releases a lock: a caller that lost its lock does not release that of the next holder', async t => {
   const { locks, keyOf } = await openLocks(t, 'redis')
   const first = await locks.acquire('owner')
   await shared.del(keyOf('held', 'owner'))
@@ -222,7 +222,7 @@ t.test('only the owner releases: a caller that lost its lock does not release th
   t.equal(await second.release(), true)
 })
 
-t.test('a section whose lock was taken from it is rejected, though it returned before any extension', async t => {
+t.test('a section whose lock was deleted rejects, even if it returned before any extension', async t => {
   const { locks, keyOf } = await openLocks(t, 'redis')
   await t.rejects(locks.using('taken', async () => { await shared.del(keyOf('held', 'taken')) }), LOST)
   await t.rejects(locks.using('taken', async () => {
@@ -231,11 +231,11 @@ t.test('a section whose lock was taken from it is rejected, though it returned b
   }), { message: 'mine' })
 })
 
-t.test('a section whose release was done, but not confirmed as the connection broke, has its result', async t => {
+t.test('a section whose release took effect, but was not confirmed because the connection broke, returns its result', async t => {
   const { port } = await sharedRedis()
   const proxy = await startProxy(port)
   const { app: { locks }, prefix } = await createTestApp(t, { store: { url: `redis://127.0.0.1:${proxy.port}` }, plugins: { lock: { timeout: '1h', wait: '1h' } } })
-  // The script is there, so that it is asked for by its digest.
+  // The script is loaded, so that it is called by its digest.
   await locks.using('confirmed', () => {})
   proxy.breakAt(releaseScript.sha1)
   t.equal(await locks.using('confirmed', () => 'done'), 'done')
@@ -246,14 +246,14 @@ t.test('a section whose release was done, but not confirmed as the connection br
   t.equal(await locks.using('confirmed', { wait: 0 }, () => 'next'), 'next')
 })
 
-t.test('scripts that are flushed and messages that are not heard delay a waiting caller by no more than retryDelay', async t => {
+t.test('flushed scripts and missed notifications delay a waiter by at most retryDelay', async t => {
   const server = await startRedis({ acl: ['app on nopass ~* resetchannels +@all'] })
   const client = connect(t, `redis://app:x@127.0.0.1:${server.port}`)
   const { locks, clock } = await openLocks(t, 'memory', { redis: client, retryDelay: 1000 })
   const first = await locks.acquire('a')
   const second = locks.acquire('a')
-  await until('the second stands in line', async () => await server.client().zcard('fastify:lock:line:{a}') === 1)
-  // Also sent after its first question, and so answered after it.
+  await until('the second caller is queued', async () => await server.client().zcard('fastify:lock:line:{a}') === 1)
+  // Sent after the first attempt, and so executed after it.
   await locks.isLocked('a')
   await server.client().script('FLUSH')
   t.equal(await first.release(), true)
@@ -261,18 +261,18 @@ t.test('scripts that are flushed and messages that are not heard delay a waiting
   t.equal(await (await second).release(), true)
 })
 
-t.test('callers that are called have the lock at once, in the order in which they came', async t => {
+t.test('notified waiters get the lock at once, in the order of their arrival', async t => {
   const { all, clock, prefix, keyOf } = await openLocks(t, 'redis', { instances: 5 })
   const first = await all[0]?.acquire('line')
   const order: number[] = []
   const waiting: Array<Promise<void>> = []
   for (const [i, locks] of all.entries()) {
     waiting.push(locks.using('line', () => { order.push(i) }))
-    await until('it stands in line', async () => await shared.zcard(keyOf('line', 'line')) === i + 1)
+    await until('the caller is queued', async () => await shared.zcard(keyOf('line', 'line')) === i + 1)
     await clock.advance(1)
   }
   const channel = `${prefix}:lock:calls:`
-  await until('each instance listens', async () => (await shared.pubsub('NUMSUB', channel))[1] === all.length)
+  await until('each instance is subscribed', async () => (await shared.pubsub('NUMSUB', channel))[1] === all.length)
   const before = clock.monotonic()
   await first?.release()
   await Promise.all(waiting)
@@ -280,16 +280,16 @@ t.test('callers that are called have the lock at once, in the order in which the
   t.equal(clock.monotonic(), before, 'no timer was needed')
 })
 
-t.test('when an instance that waits is gone, the one behind it in line has the lock all the same, once the first is no longer expected', async t => {
+t.test('if a waiting instance dies, the next waiter gets the lock once the TTL of the first in the queue has passed', async t => {
   const { apps, all, clock, keyOf } = await openLocks(t, 'redis', { instances: 3, timeout: '1 minute', retryDelay: '30s' })
   const [one, two, three] = all as [Locks, Locks, Locks]
   const first = await one.acquire('line', { ttl: '1 day' })
   const inLine = async () => await shared.zcard(keyOf('line', 'line'))
   const gone = t.rejects(two.acquire('line', { wait: '5 minutes' }))
-  await until('it stands in line', async () => await inLine() === 1)
+  await until('the caller is queued', async () => await inLine() === 1)
   await clock.advance(1)
   const second = three.acquire('line')
-  await until('the next one too', async () => await inLine() === 2)
+  await until('the next caller is queued', async () => await inLine() === 2)
   apps[1]?.redis.disconnect()
   await first.release()
   t.equal(await shared.exists(keyOf('held', 'line')), 1, 'it is handed to the one that is gone')
@@ -299,7 +299,7 @@ t.test('when an instance that waits is gone, the one behind it in line has the l
   await advanceWhile(clock, gone, { step: 1000, atMost: 600_000 })
 })
 
-t.test('every key has a TTL, and nothing but the fence is left', async t => {
+t.test('every key has a TTL, and only the fence outlives the lock', async t => {
   const { locks, clock, prefix, keyOf } = await openLocks(t, 'redis')
   const endless: string[] = []
   const sections = Array.from({ length: 5 }, () => locks.using('a', async () => {
@@ -312,7 +312,7 @@ t.test('every key has a TTL, and nothing but the fence is left', async t => {
   t.ok(ttl > HOUR && ttl <= 2 * HOUR, `${ttl} ms: an hour longer than the lock`)
 })
 
-t.test('a token is above the last one also where the clock was set back, and above those that are forgotten', async t => {
+t.test('a token is above the last one even if the clock was set back, and above tokens that Redis has lost', async t => {
   const { locks, clock, keyOf } = await openLocks(t, 'redis')
   const ahead = (clock.now() + 60_000) * 1000
   await shared.set(keyOf('fence', 'clock'), ahead)
@@ -321,7 +321,7 @@ t.test('a token is above the last one also where the clock was set back, and abo
   t.equal(await locks.using('clock', (_signal, { token }) => token), clock.now() * 1000)
 })
 
-t.test("without a test's clock the time in tokens is Redis's own", async t => {
+t.test("without a test clock the time in tokens is Redis's own", async t => {
   const { locks } = await openLocks(t, 'redis', { clock: 'real', timeout: '1 minute', ttl: '1 minute' })
   const redisTime = async () => (await shared.time()).reduce((sum, part, i) => sum + Number(part) * (i === 0 ? 1_000_000 : 1), 0)
   const before = await redisTime()
@@ -335,7 +335,7 @@ t.test('a closed client leaves no timer and no connection', async t => {
   const { app, locks, clock } = await openLocks(t, 'memory', { redis: client })
   const first = await locks.acquire('closing')
   const waiting = t.rejects(locks.acquire('closing'), { code: 'FST_REDIS_SUITE_LOCK_CLOSED' })
-  await until('it listens', async () => String(await own.client().client('LIST')).includes('cmd=subscribe'))
+  await until('the store is subscribed', async () => String(await own.client().client('LIST')).includes('cmd=subscribe'))
   await closeApp(app, clock)
   await waiting
   t.equal(first.isHeld, false)
@@ -344,7 +344,7 @@ t.test('a closed client leaves no timer and no connection', async t => {
   t.equal(clock.pendingTimers, 0)
 })
 
-t.test('a caller that stops waiting, for whatever reason, leaves no lock behind', async t => {
+t.test('a caller that stops waiting, for any reason, leaves no lock behind', async t => {
   const { locks } = await openLocks(t, own)
   await using first = await locks.acquire('a')
   const refusal: unknown = await locks.acquire('a', { wait: 0 }).catch((error: unknown) => error)
@@ -355,11 +355,11 @@ t.test('a caller that stops waiting, for whatever reason, leaves no lock behind'
   stop.abort(refusal)
   own.resume()
   await second
-  await until('it is free', async () => !await locks.isLocked('b'))
+  await until('the lock is free', async () => !await locks.isLocked('b'))
   t.equal(first.isHeld, true)
 })
 
-t.test('a caller that is refused after the app was closed opens no connection', async t => {
+t.test('a caller that is refused after the close of the app opens no connection', async t => {
   const server = await startRedis()
   const { locks } = await openLocks(t, 'memory', { redis: connect(t, server.url) })
   await locks.acquire('a')
@@ -371,7 +371,7 @@ t.test('a caller that is refused after the app was closed opens no connection', 
   server.resume()
   await waiting
   await server.client().ping()
-  // It would be made before the one that is made here.
+  // A connection of the plugin would be opened before this one.
   await connect(t, server.url).ping()
   t.notMatch(await server.client().client('LIST'), /sub=1/)
 })

@@ -15,7 +15,7 @@ const client = server.client()
 
 forEachStore(['memory', 'redis', 'cluster'], store => testLocks(t, store))
 
-t.test('a bad option is refused at registration and at each call, and names itself', async t => {
+t.test('an invalid option is refused at registration and at each call, and the error names it', async t => {
   const invalid = { code: 'FST_REDIS_SUITE_LOCK_INVALID_OPTION' }
   const client = connect(t, server.url)
   for (const options of [
@@ -33,28 +33,28 @@ t.test('a bad option is refused at registration and at each call, and names itse
   t.equal(await locks.isLocked('a'), false)
 })
 
-t.test('without Redis the log says once that locks hold in this process only', async t => {
+t.test('without Redis one log line says that locks hold in this process only', async t => {
   const { lines } = await openLocks(t, 'memory')
   t.equal(lines.filter(({ plugin }) => plugin === 'lock').length, 1)
 })
 
-t.test('in memory, locks that ended by their ttl take no memory, also behind one that stands for long', async t => {
+t.test('in memory, expired locks take no memory, even behind a lock with a long ttl', async t => {
   const clock = createTestClock()
-  const store = createMemoryStore({ call () {}, callAll () {} }, clock)
-  await store.take('long', 'owner', 86_400_000, 0)
+  const store = createMemoryStore({ notify () {}, notifyAll () {} }, clock)
+  await store.acquire('long', 'owner', 86_400_000, 0)
   const before = heapInUse()
-  for (let i = 0; i < 50_000; i++) await store.take(`short-${i}`, 'owner', 0, 0)
+  for (let i = 0; i < 50_000; i++) await store.acquire(`short-${i}`, 'owner', 0, 0)
   const grown = heapInUse() - before
   t.ok(grown < 2_000_000, `${grown} bytes`)
   t.equal(await store.isLocked('long'), true)
 })
 
-/** What was never given out as a token. */
+/** Values that were never issued as tokens. */
 const NONE = ['nan', '-nan', 'inf', '-inf', '1e400', '1e30', '-5', '1.5', '', 'text', '0x1fffffffffffff', ' 12', '12 ', '12\0']
-/** Whole numbers that no safe one is above. */
+/** Whole numbers that no safe integer is above. */
 const TOO_HIGH = ['9000000000000000', '9007199254740992', '99999999999999999999', `1${'0'.repeat(400)}`]
 
-t.test('a stored fence that is no token is repaired: each token is a safe whole number above all before it', async t => {
+t.test('a stored fence that is not a token is repaired: each token is a safe integer above all before it', async t => {
   const { locks, clock, keyOf } = await openLocks(t, 'redis')
   for (const damaged of NONE) {
     const tokens: number[] = []
@@ -68,7 +68,7 @@ t.test('a stored fence that is no token is repaired: each token is a safe whole 
   }
 })
 
-t.test('a fence that is damaged while its lock is held is the holder\'s again with the next extension, and never lower', async t => {
+t.test('the next extension restores a fence that is damaged while its lock is held', async t => {
   const { locks, keyOf } = await openLocks(t, 'redis')
   for (const damaged of [...NONE, '1']) {
     await using held = await locks.acquire('a')
@@ -82,7 +82,7 @@ t.test('a fence that is damaged while its lock is held is the holder\'s again wi
   t.equal(await client.get(keyOf('fence', 'a')), '8999999999999999')
 })
 
-t.test('a fence that no safe token is above is a coded error that names the key, nothing is locked, and all is well without it', async t => {
+t.test('a fence that no safe integer is above is a coded error with its key, nothing is locked, and deleting the key helps', async t => {
   const { locks, keyOf } = await openLocks(t, 'redis')
   for (const damaged of TOO_HIGH) {
     await client.set(keyOf('fence', 'a'), damaged)
@@ -98,7 +98,7 @@ t.test('a fence that no safe token is above is a coded error that names the key,
   t.equal(await locks.using('a', (_signal, { token }) => token), 9_000_000_000_000_000)
 })
 
-t.test('a key of another type in place of a fence or a line is replaced, and one in place of a lock is left alone', async t => {
+t.test('a key of another type in place of a fence or a queue is replaced, and in place of a lock it is left alone', async t => {
   const { locks, keyOf } = await openLocks(t, 'redis')
   for (const what of ['fence', 'line', 'seen'] as const) {
     await client.rpush(keyOf(what, 'a'), 'x')
@@ -150,7 +150,7 @@ const each = ([a, b, c]: readonly RedisServer[]): [RedisServer, RedisServer, Red
 
 testLocks(t, 'quorum')
 
-t.test('with one node of three dead or hanging a lock is had, kept and refused as before; with two there is no lock', async t => {
+t.test('with one node of three dead or hanging locks are acquired, extended and refused as before; with two there are no locks', async t => {
   const nodes = each(await startNodes())
   const { locks, clock } = await openLocks(t, nodes, { timeout: '1 minute' })
   await locks.using('a', () => {})
@@ -172,10 +172,10 @@ t.test('with one node of three dead or hanging a lock is had, kept and refused a
   t.match(value, UNAVAILABLE)
 })
 
-t.test('tokens grow whichever two of three nodes answer', async t => {
+t.test('tokens grow whichever two of three nodes reply', async t => {
   const nodes = each(await startNodes())
   const { locks, clock, keyOf } = await openLocks(t, nodes)
-  // So that the clock does not help: one node is far ahead of the others, and the token it gave must reach these.
+  // The clock must not help: one node is far ahead of the others, which must learn its token.
   const ahead = (clock.now() + HOUR) * 1000
   await nodes[0].client().set(keyOf('fence', 'a'), ahead)
   const tokens: number[] = []
@@ -183,20 +183,20 @@ t.test('tokens grow whichever two of three nodes answer', async t => {
     nodes[dead]?.pause()
     tokens.push((await advanceWhile(clock, locks.using('a', (_signal, { token }) => token))).value)
     nodes[dead]?.resume()
-    await until('it is free on each node', async () => await holders(nodes, keyOf('held', 'a')) === 0)
+    await until('the lock is free on each node', async () => await holders(nodes, keyOf('held', 'a')) === 0)
   }
   t.same(tokens, [...new Set(tokens)].sort((a, b) => a - b))
   t.ok(Math.min(...tokens) > ahead, tokens.join())
 })
 
-t.test('the signal of a holder that is left with a minority aborts', async t => {
+t.test('the signal of a holder with only a minority of nodes aborts', async t => {
   const nodes = each(await startNodes())
   const { locks, clock, nodeClients, keyOf } = await openLocks(t, nodes)
   const lost = locks.using('a', async signal => {
-    // Two have said yes by now: what the third has not answered yet would be asked of it again when it is back, and make a majority.
-    await until('all have it', async () => await holders(nodes, keyOf('held', 'a')) === 3)
+    // Two nodes have granted the lock. The client would repeat a command that the third has not replied to, which would make a majority.
+    await until('all nodes have the lock', async () => await holders(nodes, keyOf('held', 'a')) === 3)
     await Promise.all([nodes[0].restart(), nodes[1].restart()])
-    await until('both are back', async () => (await Promise.all((nodeClients[0] ?? []).map(async client => await client.ping()))).length === 3)
+    await until('both nodes are available', async () => (await Promise.all((nodeClients[0] ?? []).map(async client => await client.ping()))).length === 3)
     await clock.advance(HOUR / 3)
     await until('the signal aborts', () => signal.aborted)
     t.match(signal.reason, { message: /Redis does not have it any more/ })
@@ -204,17 +204,17 @@ t.test('the signal of a holder that is left with a minority aborts', async t => 
   await t.rejects(lost, LOST)
 })
 
-/** The lock was acquired with its whole ttl ahead, and is free on all nodes after its release. */
+/** Asserts that a lock has its whole ttl ahead, and is free on all nodes after its release. */
 async function holdsAndReleases (
   t: Test, handle: LockHandle, clock: TestClock, nodes: RedisServer[], keyOf: (kind: 'held', resource: string) => string
 ): Promise<void> {
   t.equal(handle.isHeld, true)
   t.equal(handle.expiresAt, clock.now() + CERTAIN_MS)
   t.equal(await handle.release(), true)
-  await until('it is free on each node', async () => await holders(nodes, keyOf('held', 'a')) === 0)
+  await until('the lock is free on each node', async () => await holders(nodes, keyOf('held', 'a')) === 0)
 }
 
-t.test('a lock whose ttl passed before this process read the answers is asked for again, though the caller does not wait', async t => {
+t.test('a lock whose ttl passed before this process read the replies is requested again, even with wait 0', async t => {
   const nodes = each(await startNodes())
   const { locks, clock, keyOf } = await openLocks(t, nodes)
   await locks.isLocked('a')
@@ -226,11 +226,11 @@ t.test('a lock whose ttl passed before this process read the answers is asked fo
   await holdsAndReleases(t, handle, clock, nodes, keyOf)
 })
 
-t.test('a lock that expired between the two questions of an acquisition is asked for again, though the caller does not wait', async t => {
+t.test('a lock that expired between the two steps of an acquisition is requested again, even with wait 0', async t => {
   const nodes = each(await startNodes())
   const { locks, clock, nodeClients, keyOf } = await openLocks(t, nodes)
   await locks.isLocked('a')
-  // The process stalls when the majority has answered, before it sends the token to all nodes.
+  // The process stalls when the majority has replied, before it sends the token to all nodes.
   const [clients = []] = nodeClients
   let stall: Promise<void> | undefined
   for (const client of clients) {
@@ -246,9 +246,9 @@ t.test('a lock that expired between the two questions of an acquisition is asked
   await holdsAndReleases(t, handle, clock, nodes, keyOf)
 })
 
-t.test('while one node after the other hangs never two are inside, all get in, and tokens are in order', async t => {
+t.test('while one node after the other hangs, sections exclude each other, all run, and tokens are in order', async t => {
   const nodes = each(await startNodes())
-  // Where the other two disagree, the answer of the one that hangs is waited for.
+  // If the other two nodes disagree, the vote waits for the reply of the one that hangs.
   const { all, clock, keyOf } = await openLocks(t, nodes, { instances: 3, timeout: '10s' })
   const seen = { inside: 0, most: 0, tokens: [] as number[] }
   const section = async (_signal: AbortSignal, { token }: HeldLock) => {
@@ -266,7 +266,7 @@ t.test('while one node after the other hangs never two are inside, all get in, a
     node?.pause()
     await advanceWhile(clock, Promise.all(all.map(enter)), { step: 20, atMost: HOUR })
     node?.resume()
-    await advanceUntil(clock, 'it is free on each node', async () => await holders(nodes, keyOf('held', 'a')) === 0)
+    await advanceUntil(clock, 'the lock is free on each node', async () => await holders(nodes, keyOf('held', 'a')) === 0)
   }
   t.same({ most: seen.most, done: seen.tokens.length }, { most: 1, done: 18 })
   t.same(seen.tokens, [...new Set(seen.tokens)].sort((a, b) => a - b))

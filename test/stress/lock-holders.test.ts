@@ -17,7 +17,7 @@ for (const [name, servers] of Object.entries({ 'one node': [server], quorum: nod
     return token >= known
   }
 
-  t.test(`${name}: a holder paused for longer than its ttl knows it when it wakes, and its write is refused while the next one's passes`, async t => {
+  t.test(`${name}: a holder that was paused for longer than its ttl notices it at once, and its write is refused while the next holder's passes`, async t => {
     const resource = `paused-${name.length}`
     const { locks, prefix } = await open(t)
     const holder = await startLockChild(t, { mode: 'hold', servers, witness, prefix, resource, ttl: 1000 })
@@ -35,7 +35,7 @@ for (const [name, servers] of Object.entries({ 'one node': [server], quorum: nod
     t.equal(await witness.client().hget(`row:${resource}`, 'value'), 'next')
   })
 
-  t.test(`${name}: when a holder is killed the next one gets in after its ttl, and not before`, async t => {
+  t.test(`${name}: if a holder is killed, the next one gets the lock after the ttl, and not before`, async t => {
     const resource = `killed-${name.length}`
     const { locks, prefix, keyOf } = await open(t)
     const { span } = await startHeartbeat(t)
@@ -49,14 +49,14 @@ for (const [name, servers] of Object.entries({ 'one node': [server], quorum: nod
     await using next = await locks.acquire(resource)
     const waited = monotonicMs() - before
     t.equal(next.isHeld, true)
-    // A majority is free when the second of three is.
+    // A majority of nodes is free as soon as the second of three is.
     const end = left.sort((a, b) => a - b)[Math.floor(left.length / 2)] ?? 0
     t.ok(waited >= end - 1, `after ${waited} ms, where the lock stood for ${end}`)
     await sinceKilled.within(2200, 'the next one has it')
   })
 }
 
-t.test('when a waiting process is killed, the one behind it in line has the lock soon all the same', async t => {
+t.test('if a waiting process is killed, the next waiter still gets the lock soon', async t => {
   const resource = 'dead-in-line'
   const { locks, prefix, keyOf } = await openLocks(t, server, { clock: 'real', timeout: 1000, ttl: '10s', wait: '1 minute' })
   const { span } = await startHeartbeat(t)
@@ -64,9 +64,9 @@ t.test('when a waiting process is killed, the one behind it in line has the lock
   const waiting = await startLockChild(t, { mode: 'hold', servers: [server], witness, prefix, resource })
   waiting.go()
   const line = async () => await server.client().zcard(keyOf('line', resource))
-  await until('it stands in line', async () => await line() === 1)
+  await until('the caller is queued', async () => await line() === 1)
   const second = locks.acquire(resource)
-  await until('the next one too', async () => await line() === 2)
+  await until('the next caller is queued', async () => await line() === 2)
   waiting.child.kill('SIGKILL')
   const sinceReleased = span()
   await first.release()

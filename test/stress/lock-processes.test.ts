@@ -3,14 +3,14 @@ import { newPrefix, startProxy, startRedis, type RedisServer } from '../helpers/
 import { openLocks, startNodes } from '../helpers/lock/lock-app.js'
 import { startLockChild } from '../helpers/lock/lock-children.js'
 
-// More of them by SCALE=5: it takes that much longer.
+// SCALE=5 multiplies the sections, and the duration.
 const SCALE = Number(process.env['SCALE'] ?? 1)
 const witness = await startRedis()
 const server = await startRedis()
 const nodes = await startNodes()
 const sleep = async (ms: number) => await new Promise(resolve => setTimeout(resolve, ms))
 
-/** Counts, on another server, what processes do that enter sections of one resource as fast as they can. */
+/** Has processes enter sections of one resource as fast as they can, and counts them on another server. */
 async function runCounters (t: Test, servers: readonly RedisServer[], processes: number, sections: number) {
   const seen = witness.client()
   await seen.flushall()
@@ -30,7 +30,7 @@ async function runCounters (t: Test, servers: readonly RedisServer[], processes:
   return { done, crowded: await seen.get('crowded'), disorder: await seen.get('disorder'), least }
 }
 
-t.test('8 processes, 2,000 sections: never two inside, tokens in order, and each process gets its turns', async t => {
+t.test('8 processes, 2,000 sections: sections exclude each other, tokens are in order, and every process enters', async t => {
   const { least, ...seen } = await runCounters(t, [server], 8, 250 * SCALE)
   t.same(seen, { done: 2000 * SCALE, crowded: null, disorder: null })
   t.ok(least > 125 * SCALE, `${least} of ${250 * SCALE}`)
@@ -41,7 +41,7 @@ t.test('the same by quorum of 3 nodes: 4 processes, 200 sections', async t => {
   t.same(seen, { done: 200, crowded: null, disorder: null })
 })
 
-t.test('with a slow node, and one that hangs again and again, never two are inside, and tokens are in order', async t => {
+t.test('with a slow node, and one that hangs repeatedly, sections exclude each other, and tokens are in order', async t => {
   const [first, second, third] = await startNodes() as [RedisServer, RedisServer, RedisServer]
   const proxy = await startProxy(first.port)
   proxy.delay(30)
@@ -73,7 +73,7 @@ t.test('with a slow node, and one that hangs again and again, never two are insi
   t.comment(`${seen.done} sections`)
 })
 
-t.test('of 60 callers at once by quorum, on 3 instances, never two are inside, and all get in', async t => {
+t.test('60 callers at once by quorum, on 3 instances, exclude each other, and all enter', async t => {
   const { all } = await openLocks(t, nodes, { clock: 'real', instances: 3, timeout: '10s', wait: '1 minute', ttl: '30s' })
   const seen = { inside: 0, most: 0, done: 0 }
   await Promise.all(Array.from({ length: 60 }, async (_, i) => await all[i % 3]?.using('b', async () => {

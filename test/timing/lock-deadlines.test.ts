@@ -7,13 +7,13 @@ const REAL: LockAppOptions = { clock: 'real', timeout: 200 }
 const UNAVAILABLE = { code: 'FST_REDIS_SUITE_LOCK_STORE_UNAVAILABLE', statusCode: 503 }
 const LOST = { code: 'FST_REDIS_SUITE_LOCK_LOST', statusCode: 503 }
 const LOCKED = { code: 'FST_REDIS_SUITE_LOCK_LOCKED' }
-/** docs/redis.md, How an outage is told from a stall. */
+/** See docs/redis.md, "How an outage differs from a stall". */
 const PATIENCE = 2000
 const server = await startRedis()
 const sleep = async (ms: number) => await new Promise(resolve => setTimeout(resolve, ms))
 const aborted = async (signal: AbortSignal) => { if (!signal.aborted) await new Promise(resolve => signal.addEventListener('abort', resolve)) }
 
-t.test('while Redis hangs or is gone a caller is refused within the timeout', async t => {
+t.test('while Redis hangs or is unreachable a caller is refused within the timeout', async t => {
   const { span } = await startHeartbeat(t)
   const { locks } = await openLocks(t, server, REAL)
   await locks.using('a', () => {})
@@ -25,11 +25,11 @@ t.test('while Redis hangs or is gone a caller is refused within the timeout', as
       await sinceAsked.withinPatiently(400, PATIENCE, 'the refusal')
     }
     await mend()
-    await until('locks can be had again', async () => await locks.using('a', { wait: 0 }, () => true))
+    await until('locks are available again', async () => await locks.using('a', { wait: 0 }, () => true))
   }
 })
 
-t.test('while Redis hangs, the signal of a lock aborts before its ttl is over', async t => {
+t.test('while Redis hangs, the signal of a lock aborts before its ttl has passed', async t => {
   const { span } = await startHeartbeat(t)
   const { locks } = await openLocks(t, server, { ...REAL, timeout: 100 })
   const handle = await locks.acquire('a', { ttl: 500, extend: true })
@@ -53,14 +53,14 @@ t.test('a waiting caller is refused when its wait is over', async t => {
   t.equal(first.isHeld, true)
 })
 
-t.test('where messages are not heard a waiting caller has the lock within retryDelay', async t => {
+t.test('without notifications a waiter gets the lock within retryDelay', async t => {
   const { span } = await startHeartbeat(t)
   const own = await startRedis({ acl: ['app on nopass ~* resetchannels +@all'] })
   const client = connect(t, `redis://app:x@127.0.0.1:${own.port}`)
   const { locks } = await openLocks(t, 'memory', { ...REAL, timeout: 500, redis: client })
   const first = await locks.acquire('a')
   const second = locks.acquire('a')
-  await until('the second stands in line', async () => await own.client().zcard('fastify:lock:line:{a}') === 1)
+  await until('the second caller is queued', async () => await own.client().zcard('fastify:lock:line:{a}') === 1)
   await own.client().script('FLUSH')
   const sinceReleased = span()
   t.equal(await first.release(), true)
@@ -68,16 +68,16 @@ t.test('where messages are not heard a waiting caller has the lock within retryD
   await sinceReleased.within(500, 'the lock')
 })
 
-t.test('callers on five instances that are called have the lock at once, long before they would ask again', async t => {
+t.test('notified waiters on five instances get the lock at once, long before they would poll', async t => {
   const { span } = await startHeartbeat(t)
   const { all, prefix, keyOf } = await openLocks(t, server, { ...REAL, timeout: 1000, retryDelay: 5000, instances: 5 })
   const first = await all[0]?.acquire('line')
   const waiting: Array<Promise<void>> = []
   for (const [i, locks] of all.entries()) {
     waiting.push(locks.using('line', () => {}))
-    await until('it stands in line', async () => await server.client().zcard(keyOf('line', 'line')) === i + 1)
+    await until('the caller is queued', async () => await server.client().zcard(keyOf('line', 'line')) === i + 1)
   }
-  await until('each instance listens', async () => (await server.client().pubsub('NUMSUB', `${prefix}:lock:calls:`))[1] === all.length)
+  await until('each instance is subscribed', async () => (await server.client().pubsub('NUMSUB', `${prefix}:lock:calls:`))[1] === all.length)
   const sinceReleased = span()
   await first?.release()
   await Promise.all(waiting)
@@ -99,7 +99,7 @@ t.test('one node of three that hangs delays neither a lock nor its release', asy
   t.equal(isAborted, false)
 })
 
-t.test('a section that does not heed the signal keeps the app from closing no longer than its lock stands', async t => {
+t.test('a section that ignores the signal delays the close no longer than its lock lasts', async t => {
   const { span } = await startHeartbeat(t)
   for (const store of ['memory', 'redis', 'quorum'] as const) {
     const { app, locks } = await openLocks(t, store, { ...REAL, timeout: 1000 })

@@ -1,7 +1,7 @@
 import { Redis } from 'ioredis'
 import type { Test } from 'tap'
 import { lock, type LockPluginOptions, type Locks } from '../../../plugins/lock/index.js'
-import { extendScript, releaseScript, takeScript } from '../../../plugins/lock/scripts.js'
+import { extendScript, releaseScript, acquireScript } from '../../../plugins/lock/scripts.js'
 import { systemClock, type Clock } from '../../../plugins/shared/plugin/clock.js'
 import { createTestClock } from '../../../plugins/testing/index.js'
 import { ageKeys, newPrefix, type StoreName } from '../app/store.js'
@@ -9,7 +9,7 @@ import { createTestApp, type TestApp } from '../app/test-app.js'
 import type { RedisServer } from '../servers/redis-process.js'
 import { startRedis } from '../servers/redis-server.js'
 
-/** What keeps the locks: a store, `quorum` for three servers that the tests of a file share, or one or three servers of the test's own. */
+/** The store of locks: by name, `quorum` for three servers that the tests of a file share, or one or three servers of the test's own. */
 export type LockStoreName = StoreName | 'quorum' | RedisServer | readonly RedisServer[]
 
 export interface LockAppOptions extends Omit<LockPluginOptions, 'clock'> {
@@ -36,7 +36,7 @@ export interface LockApp extends TestApp {
  * than a TTL, which in Redis passes by itself too.
  */
 const PATIENT: LockPluginOptions = { ttl: '1 hour', wait: '1 day', timeout: '1 day' }
-/** With a TTL of an hour: a lock counts as lost 1 % and 1 ms before it ends. */
+/** How long a lock with a TTL of an hour is certain: it counts as lost 1 % and 1 ms before it expires. */
 export const CERTAIN_MS = 3_600_000 * 0.99 - 1
 
 let quorum: Promise<RedisServer[]> | undefined
@@ -48,7 +48,7 @@ let quorum: Promise<RedisServer[]> | undefined
 export async function startNodes (): Promise<RedisServer[]> {
   return await Promise.all([0, 1, 2].map(async () => {
     const node = await startRedis()
-    for (const { lua } of [takeScript, extendScript, releaseScript]) await node.client().script('LOAD', lua)
+    for (const { lua } of [acquireScript, extendScript, releaseScript]) await node.client().script('LOAD', lua)
     return node
   }))
 }
@@ -58,7 +58,7 @@ async function nodesOf (store: LockStoreName): Promise<readonly RedisServer[] | 
   return Array.isArray(store) ? store as readonly RedisServer[] : undefined
 }
 
-/** Instances with the plugin `lock`, each with its own connections, closed with the test. */
+/** Starts instances with the plugin `lock`, each with its own connections, and closes them with the test. */
 export async function openLocks (t: Test, store: LockStoreName, options: LockAppOptions = {}): Promise<LockApp> {
   const { instances = 1, clock: kind, clockOf, ...given } = options
   const nodes = await nodesOf(store)
@@ -68,7 +68,7 @@ export async function openLocks (t: Test, store: LockStoreName, options: LockApp
   for (const node of nodes ?? []) if (kind !== 'real') ageKeys(t, clock, connect(t, node.url), prefix, () => node.answers)
   const base: Clock = kind === 'real' ? systemClock : clock
   const test = await createTestApp(t, {
-    // By quorum the app's own Redis is there for its prefix.
+    // By quorum the app's own Redis only provides the prefix.
     store: nodes === undefined ? store as StoreName | RedisServer : 'redis',
     clock: kind ?? clock,
     prefix,
@@ -93,7 +93,7 @@ export async function openLocks (t: Test, store: LockStoreName, options: LockApp
   }
 }
 
-/** A client of the test's own, closed with it. */
+/** Creates a client, and closes it with the test. */
 export function connect (t: Test, url: string): Redis {
   const client = new Redis(url)
   client.on('error', () => {})

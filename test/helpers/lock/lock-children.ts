@@ -24,7 +24,7 @@ export interface LockChildOptions {
   ttl?: number
 }
 
-/** Starts an instance in a process of its own; it begins with `go()`. */
+/** Starts an instance in a process of its own, which waits for `go()`. */
 export async function startLockChild (t: Test, { mode, servers, witness, prefix, resource, sections = 0, ttl = 10_000 }: LockChildOptions): Promise<LockChild> {
   const args = [mode, servers.map(({ url }) => url).join(), witness.url, prefix, resource, String(sections), String(ttl)]
   const child = fork(new URL('../../fixtures/lock-instance.ts', import.meta.url), args, { execArgv: [...TYPESCRIPT] })

@@ -9,12 +9,12 @@ const HOUR = 3_600_000
 const code = (what: string) => ({ code: `FST_REDIS_SUITE_LOCK_${what}` })
 const turn = async () => await new Promise(resolve => setImmediate(resolve))
 
-/** What every store promises. */
+/** The contract of every store. */
 export function testLocks (t: Test, store: StoreName | 'quorum'): void {
   type Open = (options?: LockAppOptions) => Promise<LockApp>
   const contract = (promise: string, test: (t: Test, open: Open) => Promise<unknown>) =>
     t.test(`${store}: ${promise}`, t => test(t, async options => await openLocks(t, store, options)))
-  // In memory each instance has locks of its own.
+  // The memory store holds the locks of one instance.
   const several = store === 'memory' ? 1 : 3
   const stalled = onOneInstance()
 
@@ -53,12 +53,12 @@ export function testLocks (t: Test, store: StoreName | 'quorum'): void {
     const { value, passed } = await advanceWhile(clock, locks.acquire('a', { wait: '5s' }).catch((error: unknown) => error), { step: 100, atMost: HOUR })
     t.match(value, code('LOCKED'))
     t.ok(passed >= 5000, `refused after ${passed} ms of 5,000`)
-    // Its questions are answered in no time.
+    // The memory store replies in no time.
     if (store === 'memory') t.equal(passed, 5000)
     t.equal(first.isHeld, true)
   })
 
-  contract('of callers that ask at once never two are inside, all get in, and each has a higher token', async (t, open) => {
+  contract('concurrent callers exclude each other, all get the lock, and each has a higher token', async (t, open) => {
     const { all, clock } = await open({ instances: several })
     const seen = { most: 0, inside: 0, tokens: [] as number[] }
     const callers = Array.from({ length: store === 'quorum' ? 12 : 60 }, async (_, i) => await all[i % several]?.using('a', async (_signal, { token }) => {
@@ -73,7 +73,7 @@ export function testLocks (t: Test, store: StoreName | 'quorum'): void {
     t.ok(seen.tokens.every(Number.isSafeInteger))
   })
 
-  contract('a lock stands three times its ttl while its section runs', async (t, open) => {
+  contract('a lock lasts three times its ttl while its section runs', async (t, open) => {
     const { locks, clock } = await open()
     const others: unknown[] = []
     await locks.using('a', async (signal, lock) => {
@@ -87,7 +87,7 @@ export function testLocks (t: Test, store: StoreName | 'quorum'): void {
     t.same(others, Array(9).fill('FST_REDIS_SUITE_LOCK_LOCKED'))
   })
 
-  contract('a handle ends by its ttl, its signal aborts, and releasing it then leaves the next holder alone', async (t, open) => {
+  contract('a handle expires by its ttl, its signal aborts, and a later release does not affect the next holder', async (t, open) => {
     const { locks, clock } = await open({ retryDelay: '1 minute' })
     const first = await locks.acquire('a')
     const { value: second, passed } = await advanceWhile(clock, locks.acquire('a'), { step: 30_000, atMost: 2 * HOUR })
@@ -101,7 +101,7 @@ export function testLocks (t: Test, store: StoreName | 'quorum'): void {
     t.equal(await second.release(), true)
   })
 
-  contract('a handle can be extended by hand, or by itself', async (t, open) => {
+  contract('a handle can be extended manually or automatically', async (t, open) => {
     const { locks, clock } = await open()
     await using byHand = await locks.acquire('by-hand')
     await using byItself = await locks.acquire('by-itself', { extend: true })
@@ -116,11 +116,11 @@ export function testLocks (t: Test, store: StoreName | 'quorum'): void {
     t.same([await byHand.release(), await byItself.release()], [true, true])
   })
 
-  contract('several resources are locked all or none, in whatever order they are named', async (t, open) => {
+  contract('several resources are locked all or none, in any order of their names', async (t, open) => {
     const { all: [locks = never(), other = locks], clock } = await open({ instances: several })
     const last = await locks.acquire('c')
     await t.rejects(locks.acquire(['c', 'a', 'b'], { wait: 0 }), { ...code('LOCKED'), resource: 'c' })
-    await until('what was taken is given back', async () => !await locks.isLocked('a') && !await locks.isLocked('b'))
+    await until('the other locks are released', async () => !await locks.isLocked('a') && !await locks.isLocked('b'))
     await last.release()
     const seen = { most: 0, inside: 0, tokens: [] as unknown[] }
     const sets = [['a', 'b'], ['b', 'a'], ['c', 'b', 'a'], ['b', 'c']].flatMap(names => [names, names, names])
@@ -138,14 +138,14 @@ export function testLocks (t: Test, store: StoreName | 'quorum'): void {
     t.same(seen.tokens.map(String).sort(), expected.map(String).sort())
   })
 
-  contract('the first of several locks stands while the others are waited for', async (t, open) => {
+  contract('the first of several locks is extended while the others are waited for', async (t, open) => {
     const { locks, clock } = await open({ retryDelay: '1 minute' })
     const blocker = await locks.acquire('b', { ttl: '1 day' })
     const both = locks.acquire(['a', 'b'])
     await until('the first is locked', () => locks.isLocked('a'))
     for (let third = 0; third < 6; third++) {
       await clock.advance(HOUR / 3)
-      // Also sent after the extension, and so answered after it.
+      // Sent after the extension, and so executed after it.
       t.equal(await locks.isLocked('a'), true)
     }
     await blocker.release()
@@ -154,7 +154,7 @@ export function testLocks (t: Test, store: StoreName | 'quorum'): void {
     t.equal(await handle.release(), true)
   })
 
-  contract('where the first of several locks is lost while the others are waited for, all are taken again', async (t, open) => {
+  contract('if the first of several locks is lost while the others are waited for, all are acquired again', async (t, open) => {
     const { all: [locks = never(), other = locks], clock, lines } = await open({ instances: several, retryDelay: '1 minute', clockOf: (instance, base) => instance === 0 ? stalled.on(base) : base })
     const blocker = await other.acquire('b', { ttl: '1 day', extend: false })
     const both = locks.acquire(['a', 'b'])
@@ -168,11 +168,11 @@ export function testLocks (t: Test, store: StoreName | 'quorum'): void {
     const { value: handle } = await advanceWhile(clock, both, { step: 100, atMost: HOUR / 2 })
     t.equal(handle.isHeld, true)
     t.same([...handle.tokens.keys()], ['a', 'b'])
-    t.same(lines.filter(({ msg }) => msg === 'lock: lost'), [], 'nothing was done under the one that was lost')
+    t.same(lines.filter(({ msg }) => msg === 'lock: lost'), [], 'no section ran under the lost lock')
     t.equal(await handle.release(), true)
     t.same([await locks.isLocked('a'), await locks.isLocked('b')], [false, false])
   })
-  contract('a holder that stalls for longer than its ttl knows at once that the lock is lost, and the next one has a higher token', async (t, open) => {
+  contract('a holder that stalls for longer than its ttl notices the loss at once, and the next token is higher', async (t, open) => {
     const { all: [locks = never(), other = locks], clock } = await open({ instances: several, clockOf: (instance, base) => instance === 0 ? stalled.on(base) : base })
     const row = { fence: 0, value: '' }
     const write = (token: number, value: string) => token >= row.fence && Object.assign(row, { fence: token, value }) === row
@@ -180,7 +180,7 @@ export function testLocks (t: Test, store: StoreName | 'quorum'): void {
     let goOn: (() => void) | undefined
     const section = locks.using('a', async (_signal, lock) => {
       await new Promise<void>(resolve => { goOn = resolve })
-      // Before any timer has fired.
+      // No timer has fired yet.
       first = { isHeld: lock.isHeld, isWritten: write(lock.token, 'first') }
     })
     await until('it is inside', () => goOn !== undefined)
@@ -195,12 +195,12 @@ export function testLocks (t: Test, store: StoreName | 'quorum'): void {
     stalled.clock.resume()
   })
 
-  contract('waiting ends by the caller\'s signal, with its reason, and the caller is not let in later', async (t, open) => {
+  contract('the caller\'s signal ends the wait, with its reason, and the caller does not get the lock later', async (t, open) => {
     const { locks, clock } = await open()
     const first = await locks.acquire('a')
     const stop = new AbortController()
     const waiting = locks.acquire('a', { signal: stop.signal })
-    // Sent after its first question, and so answered after it.
+    // Sent after the first attempt, and so executed after it.
     await locks.isLocked('a')
     stop.abort(new Error('gone'))
     await t.rejects(waiting, { message: 'gone' })
@@ -209,7 +209,7 @@ export function testLocks (t: Test, store: StoreName | 'quorum'): void {
     t.equal(value, 'next')
   })
 
-  contract('on close callers that wait are rejected, sections end, and locks are given back', async (t, open) => {
+  contract('on close waits reject, sections end, and locks are released', async (t, open) => {
     const { apps: [app = never()], all: [locks = never(), other = locks], clock } = await open({ instances: several })
     const order: string[] = []
     let begin = () => {}
@@ -235,7 +235,7 @@ export function testLocks (t: Test, store: StoreName | 'quorum'): void {
     t.same([await other.isLocked('a'), await other.isLocked('handle')], [false, false])
   })
 
-  contract('a section that does not heed the signal keeps the app from closing no longer than its lock stands', async (t, open) => {
+  contract('a section that ignores the signal delays the close no longer than its lock lasts', async (t, open) => {
     const { app, locks, clock } = await open()
     let goOn = () => {}
     let begin = () => {}
@@ -257,7 +257,7 @@ export function testLocks (t: Test, store: StoreName | 'quorum'): void {
     await rejected
   })
 
-  contract('names of any kind are locked apart', async (t, open) => {
+  contract('resources with names of any kind are independent', async (t, open) => {
     const { locks } = await open()
     const odd = ['a{a}', 'a{b}', 'a*', 'a \n', 'aé', '__proto__', 'x'.repeat(5000)]
     await using handle = await locks.acquire(odd)
@@ -270,7 +270,7 @@ function never (): never {
   throw new Error('no such instance')
 }
 
-/** The clock of the one instance of a test that stalls. */
+/** The clock of the instance that stalls. */
 function onOneInstance () {
   let clock: ReturnType<typeof stallableClock> | undefined
   return {

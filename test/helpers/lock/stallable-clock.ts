@@ -9,7 +9,7 @@ export interface StallableClock extends Clock {
   readonly delays: ReadonlySet<number>
 }
 
-/** A clock on which one instance of several on `clock` stalls while the time goes on. */
+/** Creates a clock that shares the time of `clock`, and can stop the timers of one instance. */
 export function stallableClock (clock: Clock): StallableClock {
   const missed = new Map<Timer, () => void>()
   const delays = new Set<number>()
