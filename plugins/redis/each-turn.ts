@@ -1,4 +1,4 @@
-import { setSends, type RedisClient } from '../shared/redis/client.js'
+import type { RedisClient } from '../shared/redis/client.js'
 
 /**
  * What is asked for in one turn of the event loop travels together. But ioredis sends the next turn's commands only when the
@@ -7,24 +7,18 @@ import { setSends, type RedisClient } from '../shared/redis/client.js'
  */
 export function sendEachTurn <T extends RedisClient> (client: T): T {
   if (client.options.enableAutoPipelining === true && Reflect.get(client, '_runningAutoPipelines') instanceof Set) {
-    const running = new NothingRunning()
-    Reflect.set(client, '_runningAutoPipelines', running)
-    setSends(client, () => running.sends)
+    Reflect.set(client, '_runningAutoPipelines', new NothingRunning())
   }
   return client
 }
 
 /** What is under way keeps nothing back. */
 class NothingRunning extends Set<string> {
-  sends = 0
-
   override has (): boolean {
     return false
   }
 
-  /** Called when commands are sent. */
   override add (): this {
-    this.sends++
     return this
   }
 }

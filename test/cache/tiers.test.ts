@@ -5,7 +5,6 @@ import { L1 } from '../../plugins/cache/tiers/l1.js'
 import { createMemoryStore } from '../../plugins/cache/store/memory-store.js'
 import { StoreClock } from '../../plugins/cache/tiers/store-clock.js'
 import { ALL_TAG, PATTERN_TAG } from '../../plugins/cache/store/store.js'
-import { TurnReads } from '../../plugins/cache/store/turn-reads.js'
 import { createTestClock } from '../../plugins/testing/index.js'
 
 // L1
@@ -325,41 +324,4 @@ t.test('without an answer the clock is not set', async t => {
   const clock = new StoreClock(createTestClock(), async () => undefined)
   await clock.set()
   t.equal(clock.isSet, false)
-})
-
-// Reads of one turn, and the last hook
-
-const nextTurn = () => new Promise(resolve => setImmediate(resolve))
-
-for (const sends of [() => 0, undefined]) {
-  t.test(`each key is read once a turn, however many ask for it, and again in the next one (${sends ? 'sent at its end' : 'sent at once'})`, async t => {
-    const asked: string[] = []
-    const reads = new TurnReads<string>(sends)
-    const get = (key: string) => reads.get(key, async () => `${key}${asked.push(key)}`)
-    const first = await Promise.all([get('a'), get('b'), get('a')])
-    t.same([first, asked], [['a1', 'b2', 'a1'], ['a', 'b']])
-    await nextTurn()
-    t.same(await Promise.all([get('a'), get('a')]), ['a3', 'a3'])
-  })
-}
-
-t.test('a read that fails rejects all callers of its turn, and no others', async t => {
-  let fails = true
-  const reads = new TurnReads<string>(() => 0)
-  const get = () => reads.get('a', async () => { if (fails) throw new Error('lost'); return 'a' })
-  const results = await Promise.allSettled([get(), get()])
-  t.same(results.map(({ status }) => status), ['rejected', 'rejected'])
-  fails = false
-  await nextTurn()
-  t.equal(await get(), 'a')
-})
-
-t.test('a caller never gets a read that was sent before its call, even within one turn', async t => {
-  let sends = 0
-  const reads = new TurnReads<number>(() => sends)
-  const get = () => reads.get('a', async () => sends)
-  const early = get()
-  t.equal(get(), early)
-  sends++
-  t.same(await Promise.all([early, get()]), [0, 1])
 })

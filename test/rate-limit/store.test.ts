@@ -1,12 +1,10 @@
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
-import { ScriptBatch } from '../../plugins/rate-limit/store/script-batch.js'
 import type { Mode, Verdict } from '../../plugins/rate-limit/decision.js'
 import { createMemoryStore } from '../../plugins/rate-limit/store/memory-store.js'
 import { ALGORITHMS, type Algorithm, type Policy } from '../../plugins/rate-limit/policy.js'
 import { createRedisStore } from '../../plugins/rate-limit/store/redis-store.js'
 import { idWithin } from '../../plugins/rate-limit/limiter/limiter.js'
-import { applyScripts } from '../../plugins/rate-limit/store/scripts.js'
 import { systemClock } from '../../plugins/shared/plugin/clock.js'
 import { createTestClock, type TestClock } from '../../plugins/testing/index.js'
 import { forEachStore, openStore, startRedis } from '../helpers/index.js'
@@ -381,19 +379,20 @@ const client = new Redis(server.url)
 t.teardown(() => client.disconnect())
 const clock = createTestClock()
 const guard = { run: <T>(operation: () => Promise<T>) => operation() }
-/** A reply and how many come after it of those that it answers. */
-const parse = (reply: unknown, later: number) => ({ reply: reply as number[], later })
 const callsOf = (statistics: string) => Number(/cmdstat_evalsha:calls=(\d+),/.exec(statistics)?.[1] ?? 0)
 
 t.test('calls of one turn are sent together, each gets its own reply, and one that fails does not affect the others', async t => {
-  const batcher = new ScriptBatch({ client, guard, clock, parse, script: applyScripts['sliding-log'] })
-  const consume = (key: string, max: number | string = 2) => batcher.run(undefined, () => [key], ['consume', 1, 1, max, 60_000, max])
+  const store = createRedisStore(client, 'together', guard, clock)
+  // Calls of this cost are not equal: each has arguments of its own.
+  const twice = policy([[4, 60_000]])
+  const malformed = { ...twice, limits: twice.limits.map(limit => ({ ...limit, max: 'nonsense' as never })) }
+  const consume = (key: string, limits = twice) => store.apply(key, limits, 2, 'consume')
   await consume('warm')
   await server.client().config('RESETSTAT')
-  const results = await Promise.allSettled([consume('a'), consume('a'), consume('a'), consume('b', 'nonsense'), consume('c')])
+  const results = await Promise.allSettled([consume('a'), consume('a'), consume('a'), consume('b', malformed), consume('c')])
   t.same(results.map(({ status }) => status), ['fulfilled', 'fulfilled', 'fulfilled', 'rejected', 'fulfilled'])
-  const used = results.map(result => result.status === 'fulfilled' ? result.value.reply[result.value.reply.length === 3 ? 1 : 3] : undefined)
-  t.same(used, [1, 2, 2, undefined, 1])
+  const used = results.map(result => result.status === 'fulfilled' ? result.value.states[0]?.used : undefined)
+  t.same(used, [2, 4, 4, undefined, 2])
   t.equal(callsOf(await server.client().info('commandstats')), 1)
 })
 
@@ -406,16 +405,16 @@ t.test('each key of one turn is decided by its own policy', async t => {
 })
 
 t.test('a thousand concurrent calls are split into batches, and none is lost', async t => {
-  const batcher = new ScriptBatch({ client, guard, clock, parse, script: applyScripts['sliding-log'] })
-  const results = await Promise.all(Array.from({ length: 1000 }, (_, i) => batcher.run(undefined, () => [`many-${i % 10}`], ['consume', 1, 1, 50, 60_000, 50])))
-  t.equal(results.filter(({ reply }) => reply.length === 3 || reply[5] === 0).length, 500)
+  const store = createRedisStore(client, 'thousand', guard, clock)
+  const results = await Promise.all(Array.from({ length: 1000 }, (_, i) => store.apply(`many-${i % 10}`, policy([[100, 60_000]]), 2, 'consume')))
+  t.equal(results.filter(({ states }) => states[0]?.retryAfter === 0).length, 500)
 })
 
 t.test('every call is rejected without a server, and after a malformed reply', async t => {
   const gone = new Redis({ port: 1, retryStrategy: () => null, maxRetriesPerRequest: 0 })
   gone.on('error', () => {})
-  const batcher = new ScriptBatch({ client: gone, guard, clock, parse, script: applyScripts.gcra })
-  const results = await Promise.allSettled([1, 2, 3].map(() => batcher.run('k', () => ['k'], ['consume', 1, 1, 5, 1000, 5])))
+  const store = createRedisStore(gone, 'gone', guard, clock)
+  const results = await Promise.allSettled([1, 2, 3].map(() => store.apply('k', policy([[5, 1000]]), 1, 'consume')))
   t.ok(results.every(({ status }) => status === 'rejected'))
   for (const answer of [null, [], ['x'], [0, 1], [2]]) {
     const odd = createRedisStore(client, 'odd', { run: async operation => { await operation(); return answer as never } }, clock)

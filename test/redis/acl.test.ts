@@ -54,11 +54,20 @@ for (const [name, use] of Object.entries(uses)) {
 }
 
 t.test('each command in the scripts of a plugin is in its row', async t => {
-  const folders = { cache: 'cache', 'write-behind': 'cache/write-behind', session: 'session', 'rate-limit': 'rate-limit', events: 'events', streams: 'events/stream', lock: 'lock', idempotency: 'idempotency' }
+  const folders = {
+    cache: 'cache/store',
+    'write-behind': 'cache/data/write-behind',
+    session: 'session',
+    'rate-limit': 'rate-limit',
+    events: 'events/pubsub',
+    streams: 'events/stream',
+    lock: 'lock',
+    idempotency: 'idempotency'
+  }
   for (const [name, folder] of Object.entries(folders)) {
-    const files = readdirSync(join(root, 'plugins', folder)).filter(file => file.endsWith('scripts.ts')).map(file => `${folder}/${file}`)
-    // What is written behind, and a stream, have an owner.
-    if (name === 'write-behind' || name === 'streams') files.push('shared/lease-scripts.ts')
+    const files = readdirSync(join(root, 'plugins', folder), { recursive: true, encoding: 'utf8' }).filter(file => file.endsWith('.ts')).map(file => `${folder}/${file}`)
+    // The partitions of write-behind and of streams are leased.
+    if (name === 'write-behind' || name === 'streams') files.push('shared/work-queue/lease-scripts.ts')
     const text = files.map(file => readFileSync(join(root, 'plugins', file), 'utf8')).join('\n')
     const sent = new Set([...text.matchAll(/redis\.p?call\('(\w+)'(?:, '(CREATE|GROUPS)')?/g)].map(([, command = '', sub]) => (sub === undefined ? command : `${command}|${sub}`).toLowerCase()))
     t.ok(sent.size > 0, name)

@@ -3,7 +3,6 @@ import t, { type Test } from 'tap'
 import { SessionStatsCounter } from '../../plugins/session/stats.js'
 import { joinFields } from '../../plugins/session/session-diff.js'
 import { createMemoryStore } from '../../plugins/session/store/memory-store.js'
-import { ReadBatch } from '../../plugins/session/store/read-batch.js'
 import { createRedisStore } from '../../plugins/session/store/redis-store.js'
 import type { SessionChange, SessionStore, SessionTimeouts } from '../../plugins/session/store/store.js'
 import { UserIndex } from '../../plugins/session/store/user-index.js'
@@ -269,7 +268,7 @@ t.test('an error of the whole batch (MASTERDOWN, NOPERM, an invalid reply) rejec
   t.match(await Promise.allSettled([store.read('a'), store.read('b')]), [{ status: 'rejected', reason: { message: /MASTERDOWN/ } }, { status: 'rejected', reason: { message: /MASTERDOWN/ } }])
   await client.replicaof('NO', 'ONE')
   for (const reply of [null, [], 'text', [7], [null]]) {
-    const odd = new ReadBatch(client, async () => reply as never)
+    const odd = createRedisStore(client, 'odd', TIMEOUTS, async () => reply as never)
     t.match(await Promise.allSettled([odd.read('a'), odd.read('b')]), [{ status: 'rejected' }, { status: 'rejected' }], JSON.stringify(reply))
   }
   await client.call('ACL', 'SETUSER', 'limited', 'on', '>pass', '~*', '+evalsha_ro', '+eval_ro')

@@ -4,10 +4,10 @@ import { anyNode, clientFor, onNode } from '../../shared/redis/cluster-nodes.js'
 import { keySpace } from '../../shared/plugin/keys.js'
 import { runScript } from '../../shared/redis/script.js'
 import { timeOf } from '../../shared/redis/time.js'
-import { mayAnswerSingly } from '../../shared/redis/micro-batch.js'
+import { isBatchRefusal } from '../../shared/redis/micro-batch.js'
 import type { Entry } from './entry.js'
 import { decodeEntry, encodeEntry, encodeWriteLock, UNLOCKED, type CasToken } from './entry-codec.js'
-import { createBatchedGet } from './batched-get.js'
+import { BatchedGet } from './batched-get.js'
 import { removeByLabel } from './remove-matching.js'
 import { releaseFillScript, lockKeyScript, removeScript, renewFillScript, unlockKeyScript, writeScript } from './scripts.js'
 import { redisStats } from './redis-stats.js'
@@ -47,7 +47,7 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
   const patternsKey = tagVersions.keyOf(PATTERN_TAG)
   const claims = keySpace(prefix, 'cache', 'claim')
   const claimKey = (work: string) => claims + work
-  const reads = createBatchedGet(client)
+  const reads = new BatchedGet(client)
   // Whether two keys cannot be asked of at once.
   let isApart = isCluster(client)
 
@@ -57,7 +57,8 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
 
   async function find (id: string, tags: readonly string[]): Promise<ReadResult> {
     const names = [ALL_TAG, ...tags]
-    const [bytes, ...values] = await reads.getAll([entryKey(id), ...names.map(keyOfTag)])
+    const key = entryKey(id)
+    const [bytes, ...values] = await onNode(client, key, () => reads.getAll([key, ...names.map(keyOfTag)]))
     const read = byTag(names, values)
     const { entry, token } = bytes ? decodeEntry(bytes) : NOTHING
     if (entry !== undefined) {
@@ -104,7 +105,7 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
     try {
       if (!isApart) return await runScript(client, writeScript, [entryKey(id), patternsKey], [...args, patterns]) === 1
     } catch (error) {
-      if (!mayAnswerSingly(error)) throw error
+      if (!isBatchRefusal(error)) throw error
       isApart = true
     }
     return await writeApart(id, args, patterns)
@@ -128,7 +129,7 @@ export function createRedisStore (client: RedisClient, prefix: string, tells?: s
     // The clocks of a Cluster's nodes are several.
     skew: isCluster(client) ? 1000 : 0,
     isSpread: isCluster(client),
-    sharing: () => reads.sharing(),
+    share: reads.share,
     read: find,
     async acquireFill (work, token, tags, ms) {
       const key = claimKey(work)

@@ -1,7 +1,6 @@
 import type { Entry } from './entry.js'
 import type { CasToken } from './entry-codec.js'
 import type { StoreStats } from './redis-stats.js'
-import type { TurnReads } from './turn-reads.js'
 
 /** What a key and its tags were like at one moment. */
 export interface KeyVersions {
@@ -47,8 +46,8 @@ export interface CacheStore {
   readonly skew: number
   /** Whether keys lie on several nodes, of which some may be away. */
   readonly isSpread: boolean
-  /** Makes what callers share that ask the same before it is sent; undefined where reading costs nothing. */
-  sharing?<T> (): TurnReads<T>
+  /** Runs `work`, whose reads the store has not sent yet, once for all callers with one id; undefined where reading costs nothing. */
+  readonly share?: <T> (id: string, work: () => Promise<T>) => Promise<T>
   /** Reads a key and the versions of tags as of one moment at or after the call. */
   read (id: string, tags: readonly string[]): Promise<ReadResult>
   /** Before an entry is made: claims the work, for `ms`, and gives each tag a version that has none. */

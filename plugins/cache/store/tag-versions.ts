@@ -4,7 +4,7 @@ import type { Clock } from '../../shared/plugin/clock.js'
 import { onNode } from '../../shared/redis/cluster-nodes.js'
 import { keySpace, safeId } from '../../shared/plugin/keys.js'
 import { runScript, type Script } from '../../shared/redis/script.js'
-import { mayAnswerSingly } from '../../shared/redis/micro-batch.js'
+import { isBatchRefusal } from '../../shared/redis/micro-batch.js'
 import { randomText } from './random-id.js'
 import { createVersionsScript, invalidateScript, acquireFillScript } from './scripts.js'
 import { ALL_TAG, PATTERN_TAG, TOMBSTONE_MS } from './store.js'
@@ -134,7 +134,7 @@ export class TagVersions {
       try {
         return repliesOf(await run(tags))
       } catch (error) {
-        if (!mayAnswerSingly(error)) throw error
+        if (!isBatchRefusal(error)) throw error
         this.#isApart = true
       }
     }

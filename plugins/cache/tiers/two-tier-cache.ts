@@ -16,7 +16,6 @@ import { LostLeases, RETRY_MS } from './lost-leases.js'
 import { PendingInvalidations, type InvalidationBatch } from './pending-invalidations.js'
 import { StoreClock } from './store-clock.js'
 import type { StoreStats } from '../store/redis-stats.js'
-import { TurnReads } from '../store/turn-reads.js'
 import { PATTERN_TAG, TOMBSTONE_MS, type FillLease, type CacheStore, type WriteLock, type Put, type KeyVersions } from '../store/store.js'
 
 export interface CacheStats extends CacheCounts {
@@ -72,7 +71,6 @@ export class TwoTierCache {
   readonly #pendingInvalidations: PendingInvalidations
   readonly #lostLeases: LostLeases
   readonly #storeClock: StoreClock
-  readonly #lookups: TurnReads<Lookup> | undefined
   readonly events: Events
   /** This process's, for timers and durations. */
   readonly clock: Clock
@@ -85,7 +83,6 @@ export class TwoTierCache {
     this.clock = clock
     this.#attempts = new Attempts(run, events, log)
     this.#storeClock = new StoreClock(clock, () => this.#attempts.make(() => store.now()))
-    this.#lookups = store.sharing?.()
     this.#pendingInvalidations = new PendingInvalidations((debt, onPaid) => run(() => Promise.all(this.#partsOf(debt).map(async part => {
       await Promise.all([part.tags.length > 0 && store.invalidate(part.tags), ...part.ids.map(id => store.remove(id))])
       onPaid(part)
@@ -132,9 +129,10 @@ export class TwoTierCache {
 
   /** Looks a key up in the store. */
   lookup (key: CacheKey, tags: readonly string[]): Promise<Lookup> {
+    const { share } = this.#options.store
     const find = () => this.#lookup(key, tags)
-    // Who asks for the same in one turn gets the same answer: it is read once.
-    const look = () => this.#lookups === undefined ? find() : this.#lookups.get(nameOf(key, tags), find)
+    // Callers that look the same up in one turn of the event loop share one read.
+    const look = () => share === undefined ? find() : share(nameOf(key, tags), find)
     return traced('cache lookup', look, lookup => ({ 'cache.result': this.#resultOf(lookup) }))
   }
 

@@ -33,18 +33,6 @@ export function databaseChannel (client: RedisClient, channel: string): string {
   return db === 0 ? channel : `${channel}@${db}`
 }
 
-const sends = new WeakMap<RedisClient, () => number>()
-
-/** @param count - how often the client has sent what it had collected: what is asked for until the next time is sent then */
-export function setSends (client: RedisClient, count: () => number): void {
-  sends.set(client, count)
-}
-
-/** @returns undefined where a command may be sent at any time */
-export function sendsOf (client: RedisClient): (() => number) | undefined {
-  return sends.get(client)
-}
-
 /** @returns whether the client talks to a Redis Cluster */
 export function isCluster (client: RedisClient): client is Cluster {
   return client.isCluster

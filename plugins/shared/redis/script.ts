@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import type { RedisClient } from './client.js'
 import { systemClock, type Clock } from '../plugin/clock.js'
 import { onNode } from './cluster-nodes.js'
-import type { MicroBatch } from './micro-batch.js'
+import type { TurnPipeline } from './micro-batch.js'
 
 /** A Lua script and the digest it is called by. */
 export interface Script {
@@ -67,21 +67,23 @@ export function runScript (
     () => client.eval(script.lua, keys.length, ...keys, ...args, ...time)))
 }
 
-/** Runs a script that only reads, as {@link runScriptIn} does: what keeps writes waiting, a failover for one, does not keep it. Since Redis 7. */
-export function readScriptIn (turn: MicroBatch, script: Script, keys: readonly string[]): Promise<unknown> {
+/** Runs a script that only reads, as {@link runScriptIn} does. Redis executes it also while it holds writes back, as in a failover. Since Redis 7. */
+export function readScriptIn (pipeline: TurnPipeline, script: Script, keys: readonly string[]): Promise<unknown> {
+  const [key = ''] = keys
   return byDigestOrText(
-    () => turn.ask(on => on.evalsha_ro(script.sha1, keys.length, ...keys)),
-    () => turn.ask(on => on.eval_ro(script.lua, keys.length, ...keys)))
+    () => pipeline.send(key, on => on.evalsha_ro(script.sha1, keys.length, ...keys)),
+    () => pipeline.send(key, on => on.eval_ro(script.lua, keys.length, ...keys)))
 }
 
-/** As {@link runScript}, together with what else is asked at the end of a turn. */
+/** Runs a script as {@link runScript} does, together with the other commands of a turn's end. */
 export function runScriptIn (
-  turn: MicroBatch, script: Script, keys: readonly string[], args: ReadonlyArray<string | number>, clock: Clock = systemClock
+  pipeline: TurnPipeline, script: Script, keys: readonly string[], args: ReadonlyArray<string | number>, clock: Clock = systemClock
 ): Promise<unknown> {
   const time = timeFor(script, clock)
+  const [key = ''] = keys
   return byDigestOrText(
-    () => turn.ask(on => on.evalsha(script.sha1, keys.length, ...keys, ...args, ...time)),
-    () => turn.ask(on => on.eval(script.lua, keys.length, ...keys, ...args, ...time)))
+    () => pipeline.send(key, on => on.evalsha(script.sha1, keys.length, ...keys, ...args, ...time)),
+    () => pipeline.send(key, on => on.eval(script.lua, keys.length, ...keys, ...args, ...time)))
 }
 
 /** Both kinds of client have them, but their types do not say so; `callBuffer` loses its first argument where commands are pipelined. */
