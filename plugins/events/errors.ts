@@ -1,9 +1,10 @@
 import { pluginError } from '../shared/plugin/errors.js'
 
-/** Redis did not take it in time. */
+/** Redis did not accept a message, or confirm a subscription, in time. */
 export const StoreUnavailableError = pluginError('events', 'STORE_UNAVAILABLE', '%s (%s)', 503)
-/** Redis answers, but does not let it subscribe: an ACL, or a server older than sharded pub/sub. */
+/** Redis refused the subscription: an ACL forbids it, or the server does not know sharded pub/sub. */
 export const RefusedError = pluginError('events', 'REFUSED', 'cannot subscribe to "%s": %s', 503)
-/** It cannot be written as JSON. */
-export const UnserializableError = pluginError('events', 'UNSERIALIZABLE', 'what is published to "%s" is not JSON: %s')
+/** The data cannot be represented in JSON. */
+export const UnserializableError = pluginError('events', 'UNSERIALIZABLE', 'the data for "%s" cannot be represented in JSON: %s')
+/** A client sent an id that this stream cannot have issued. */
 export const InvalidLastEventIdError = pluginError('events', 'INVALID_LAST_EVENT_ID', 'Last-Event-ID is not an id of this stream', 400)

@@ -1,65 +1,71 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { AnyReply, AnyRequest } from '../shared/http/any-request.js'
-import { keyPrefixOf, resolveClient } from '../shared/redis/client.js'
-import { alreadyRegisteredError, invalidArgumentError, reasonOf } from '../shared/plugin/errors.js'
-import { guardRedis } from '../shared/redis/guard.js'
 import { watchRoutes } from '../shared/http/route-watch.js'
-import { checkName, type ChannelData, type PatternData } from './pubsub/patterns.js'
+import { alreadyRegisteredError, invalidArgumentError, reasonOf } from '../shared/plugin/errors.js'
+import { keyPrefixOf, resolveClient } from '../shared/redis/client.js'
+import { guardRedis } from '../shared/redis/guard.js'
 import { UnserializableError } from './errors.js'
-import { Subscriptions, type SubscribeOptions } from './pubsub/subscriptions.js'
-import { createMemoryTransport } from './pubsub/memory-transport.js'
 import { resolveEventsOptions, type EventsPluginOptions } from './options.js'
+import { createMemoryTransport } from './pubsub/memory-transport.js'
+import { checkName, type ChannelData, type PatternData } from './pubsub/patterns.js'
 import { RedisTransport } from './pubsub/redis-transport.js'
+import { Subscriptions, type SubscribeOptions } from './pubsub/subscriptions.js'
+import type { SseOptions } from './sse/options.js'
+import { SseReplies, type SseSource } from './sse/sse-replies.js'
 import { createStreams, type GroupOfStream } from './stream/streams.js'
 import type { EventStream, StreamOptions } from './stream/types.js'
-import { SseReplies, type SseOptions, type SseSource } from './sse/sse-replies.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
+    /** Publishes and subscribes to messages, sends server-sent events, and opens durable streams. */
     events: Events
   }
-  /** What channels carry, by name: `interface EventChannels { 'order:placed': { id: number } }`. */
+  /** The types of messages by channel: `interface EventChannels { 'order:placed': { id: number } }`. */
   interface EventChannels {}
 }
 
-/** @param channel - the name that it was published to */
+/** @param channel - the channel that the message was published to */
 type Handler<P extends string> = (data: PatternData<P>, channel: string) => void | Promise<void>
 
 /** `fastify.events`. */
 export interface Events {
   /**
-   * Tells all who are subscribed now, in all processes. Nobody is told later: for what must not be lost there are streams.
+   * Publishes a message to the current subscribers of all processes. Processes that subscribe later do not receive it: use a stream for events
+   * that must not be lost.
    *
-   * @throws `FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE` (503) where Redis did not take it within `timeout`,
-   * `FST_REDIS_SUITE_EVENTS_INVALID_OPTION`, `FST_REDIS_SUITE_EVENTS_UNSERIALIZABLE`
+   * @throws `FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE` (503) if Redis did not accept it within `timeout`
+   * @throws `FST_REDIS_SUITE_EVENTS_INVALID_OPTION`, `FST_REDIS_SUITE_EVENTS_UNSERIALIZABLE`
    */
   publish<C extends string> (channel: C, data: ChannelData<C>): Promise<void>
   /**
-   * Hears what is published to a channel, or to all that a glob matches (`*`: any text). What is published after it resolved is heard.
-   * The handler is called in the order of publishing and not awaited; what it throws is logged.
+   * Subscribes to a channel, or to all channels that a glob matches (`*`: any text). Messages that are published after it resolves are received.
+   * The handler is called in the order of publication and not awaited; its errors are logged.
    *
-   * @returns a function that ends it: the handler is not called after that
-   * @throws `FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE` (503) where the server did not confirm it within `subscribeTimeout`,
-   * `FST_REDIS_SUITE_EVENTS_REFUSED` (503), `FST_REDIS_SUITE_EVENTS_INVALID_OPTION`
+   * @example
+   * const unsubscribe = await fastify.events.subscribe('order:*', (order, channel) => { fastify.log.info({ channel, order }) })
+   *
+   * @returns a function that unsubscribes: the handler is not called any more
+   * @throws `FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE` (503) if the server did not confirm it within `subscribeTimeout`
+   * @throws `FST_REDIS_SUITE_EVENTS_REFUSED` (503), `FST_REDIS_SUITE_EVENTS_INVALID_OPTION`
    */
   subscribe<P extends string> (pattern: P, handler: Handler<P>, options?: SubscribeOptions): Promise<() => Promise<void>>
   /**
-   * Answers with server-sent events: a stream's, from the event after `Last-Event-ID` (or `?lastEventId=`) on; or what is published to a pattern from now
-   * on. Return or await it; it resolves when the answer is over.
+   * Sends server-sent events as the response: of a stream, from the event after `Last-Event-ID` (or `?lastEventId=`) on; or of a pattern, from now
+   * on. Return or await it: it resolves when the response has ended.
    *
-   * @throws `FST_REDIS_SUITE_EVENTS_INVALID_LAST_EVENT_ID` (400), `FST_REDIS_SUITE_EVENTS_INVALID_OPTION`, and what `subscribe` throws
+   * @throws `FST_REDIS_SUITE_EVENTS_INVALID_LAST_EVENT_ID` (400), `FST_REDIS_SUITE_EVENTS_INVALID_OPTION`, and the errors of `subscribe`
    */
   sse<T> (request: AnyRequest, reply: AnyReply, source: SseSource<T>, options?: SseOptions<T>): Promise<void>
   sse<P extends string> (request: AnyRequest, reply: AnyReply, pattern: P, options?: SseOptions<PatternData<P>>): Promise<void>
   /**
-   * Durable events: the stream of this name; each call gives the same one.
+   * Opens the durable stream of this name; further calls return the same stream.
    *
-   * @throws `FST_REDIS_SUITE_EVENTS_INVALID_OPTION`, also where it is open with other options
+   * @throws `FST_REDIS_SUITE_EVENTS_INVALID_OPTION`, also if it is open with other options
    */
   stream<T = unknown> (name: string, options?: StreamOptions): EventStream<T>
   /**
-   * How far each group is with the streams that are open here.
+   * Returns the progress of each consumer group of the streams that are open in this process.
    *
    * @throws `FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE` (503)
    */
@@ -69,14 +75,21 @@ export interface Events {
 export type { ChannelData, PatternData } from './pubsub/patterns.js'
 export type { Gap, SubscribeOptions } from './pubsub/subscriptions.js'
 export type { EventsPluginOptions } from './options.js'
-export type { SseMeta, SseOptions, SseSource } from './sse/sse-replies.js'
+export type { SseMeta, SseOptions } from './sse/options.js'
+export type { SseSource } from './sse/sse-replies.js'
 export type { BackoffOptions } from '../shared/plugin/backoff.js'
 export type { DeadLetters } from '../shared/work-queue/dead-letters.js'
 export type { GroupOfStream } from './stream/streams.js'
-export type { Consumer, ConsumeOptions, DeadLetter, EventStream, GroupStats, HandlerContext, ReadOptions, StreamEvent, StreamOptions, StreamStats } from './stream/types.js'
+export type {
+  Consumer, ConsumeOptions, DeadLetter, EventStream, GroupStats, HandlerContext, ReadOptions, StreamEvent, StreamOptions, StreamStats
+} from './stream/types.js'
 
 /**
- * Pub/sub and server-sent events: `fastify.events`.
+ * Adds `fastify.events`: pub/sub between instances, server-sent events and durable streams.
+ *
+ * @example
+ * await fastify.register(events)
+ * fastify.get('/orders/live', async (request, reply) => await fastify.events.sse(request, reply, 'order:*'))
  *
  * @throws `FST_REDIS_SUITE_EVENTS_INVALID_OPTION`, `FST_REDIS_SUITE_EVENTS_ALREADY_REGISTERED` at registration
  */
@@ -85,34 +98,35 @@ export const events = fp<EventsPluginOptions>(async function events (fastify, gi
   if (Object.hasOwn(fastify, 'events')) throw alreadyRegisteredError('events', 'fastify.events')
   watchRoutes(fastify)
   const { log } = fastify
-  const { clock } = options
+  const { clock, subscribeTimeout } = options
   const client = resolveClient(fastify, 'events', given.redis)
   const guard = client && guardRedis(client, log, options.timeout, 'events', clock)
-  const hub = new Subscriptions({
+  const prefix = keyPrefixOf(client)
+  const subscriptions = new Subscriptions({
     connect: listener => client === undefined || guard === undefined
       ? createMemoryTransport(listener)
-      : new RedisTransport({ client, prefix: keyPrefixOf(client), listener, run: guard.run, clock }),
-    subscribeTimeout: options.subscribeTimeout,
+      : new RedisTransport({ client, prefix, listener, run: guard.run, clock }),
+    subscribeTimeout,
     log,
     clock
   })
-  const answers = new SseReplies(hub, clock)
-  const streams = createStreams({ client, prefix: keyPrefixOf(client), guard, log, clock })
+  const replies = new SseReplies(subscriptions, clock)
+  const streams = createStreams({ client, prefix, guard, log, clock })
 
   fastify.decorate('events', {
     stream: streams.stream,
     stats: streams.stats,
-    publish: async (channel, data) => await hub.publish(checkName(channel), toJson(channel, data)),
+    publish: async (channel, data) => await subscriptions.publish(checkName(channel), toJson(channel, data)),
     async subscribe<P extends string> (pattern: P, handler: Handler<P>, subscribeOptions?: SubscribeOptions) {
       if (typeof handler !== 'function') throw invalidArgumentError('events', 'handler', handler, 'a function')
-      return await hub.subscribe(pattern, (data, channel) => handler(data as PatternData<P>, channel), subscribeOptions)
+      return await subscriptions.subscribe(pattern, (data, channel) => handler(data as PatternData<P>, channel), subscribeOptions)
     },
     sse: async <T>(request: AnyRequest, reply: AnyReply, source: SseSource<T> | string, sseOptions?: SseOptions<T>) =>
-      await answers.send(request as FastifyRequest, reply as FastifyReply, source, sseOptions)
+      await replies.send(request as FastifyRequest, reply as FastifyReply, source, sseOptions)
   })
-  // Before the server waits for its requests.
-  fastify.addHook('preClose', async () => answers.close())
-  fastify.addHook('onClose', async () => { await Promise.all([hub.close(options.closeTimeout), streams.close()]) })
+  // In preClose, because the server's close waits for open responses.
+  fastify.addHook('preClose', async () => replies.close())
+  fastify.addHook('onClose', async () => { await Promise.all([subscriptions.close(options.closeTimeout), streams.close()]) })
 }, { name: 'fastify-redis-suite/events', fastify: '5.x' })
 
 export default events

@@ -50,7 +50,7 @@ t.test('each log line names its plugin, as a field and at the start of the messa
       lines++
       const where = `${name}: ${call}`
       // Where it is not written down here it is what a caller or a constant of the file says.
-      if (/^['`]/.test(message) && !new RegExp(`^['\`](?:${plugin}|\\$\\{plugin\\}): [a-z\`$]`).test(message)) wrong.push(`${where}: the message does not begin with the plugin`)
+      if (/^['`]/.test(message) && !new RegExp(`^['\`](?:${plugin}|\\$\\{plugin\\}): (?:[a-z\`$]|Redis )`).test(message)) wrong.push(`${where}: the message does not begin with the plugin`)
       if (!fields.startsWith('{ ...') && !new RegExp(`\\bplugin(?:: '${plugin}'|[ ,])`).test(fields.startsWith('{') ? fields : text)) wrong.push(`${where}: no field of the plugin`)
       const named = fields.startsWith('{') ? fields.slice(1, -1).replaceAll(/\([^()]*\)|\[[^\]]*\]|\.\.\.\w+(?: > 0 && \{ (\w+) \})?/g, '$1').split(',') : []
       wrong.push(...named.map(part => part.split(':')[0]?.trim() ?? '').filter(field => field !== '' && !LOG_FIELDS.has(field)).map(field => `${where}: ${field}`))

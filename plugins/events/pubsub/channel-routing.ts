@@ -1,34 +1,31 @@
 import type { Cluster, Redis } from 'ioredis'
 import { databaseChannel, isCluster, type RedisClient } from '../../shared/redis/client.js'
-import { runScript } from '../../shared/redis/script.js'
+import { lua, runScript } from '../../shared/redis/script.js'
 import type { Pattern } from './patterns.js'
-import { PUBLISH_SHARDED } from './scripts.js'
 
-export type Verb = 'subscribe' | 'psubscribe' | 'ssubscribe'
-
-/** What a server is asked to send. */
+/** A subscription that Redis is asked for. */
 export interface Subscription {
-  readonly verb: Verb
+  readonly verb: 'subscribe' | 'psubscribe' | 'ssubscribe'
   readonly channel: string
 }
 
-/** Which channels of Redis carry which messages, and which server sends them. */
+/** Maps patterns to channels of Redis, and channels to the servers that publish them. */
 export interface ChannelRouting {
   subscriptionsOf (pattern: Pattern): Subscription[]
-  /** The server of a channel, or undefined while it is not known. */
-  placeOf (channel: string): string | undefined
-  /** A connection to it that has not begun to connect, or undefined where there is no such server. */
-  connect (place: string): Redis | undefined
+  /** Returns the server of a channel, or undefined while it is unknown. */
+  serverOf (channel: string): string | undefined
+  /** Returns a connection to a server that is not connected yet, or undefined if there is no such server. */
+  connect (server: string): Redis | undefined
   publish (name: string, text: string): Promise<unknown>
-  /** The name and the text of what came on a channel. */
-  read (channel: string, message: string): { name: string, text: string }
-  /** Call it when a server was lost: where channels are may have changed. */
+  /** Returns the name and the text of a message. */
+  parse (channel: string, message: string): { name: string, text: string }
+  /** Call it when a connection is lost: channels may have moved to another server. */
   refresh (): void
 }
 
-/** How a connection for listening differs from its client's: it lives once, and is made anew by the transport. */
-const ONCE = {
-  // It would change channels of sharded pub/sub, which are keys to ioredis.
+/** How a subscriber connection differs from its client: it is never reconnected, the transport replaces it. */
+const SUBSCRIBER_OPTIONS = {
+  // ioredis would add it to the channels of sharded pub/sub, which it treats as keys.
   keyPrefix: '',
   lazyConnect: true,
   enableAutoPipelining: false,
@@ -41,52 +38,68 @@ const ONCE = {
 } as const
 
 export function createChannelRouting (client: RedisClient, prefix: string): ChannelRouting {
-  return isCluster(client) ? clusterRouting(client, prefix) : singleNodeRouting(client, prefix)
+  return isCluster(client) ? clusterRouting(client, prefix) : singleServerRouting(client, prefix)
 }
 
-/** One server: a channel each, and patterns of Redis's own. `#` is in no prefix, so no name reaches another app or database. */
-function singleNodeRouting (client: Redis, prefix: string): ChannelRouting {
-  const space = `${databaseChannel(client, `${prefix}:events:`)}#`
+/**
+ * Uses one channel per name, and Redis's own patterns. No prefix contains `#`, so a name never reaches the channels of another app or database.
+ */
+function singleServerRouting (client: Redis, prefix: string): ChannelRouting {
+  const channelPrefix = `${databaseChannel(client, `${prefix}:events:`)}#`
   return {
     subscriptionsOf: ({ text, isGlob }) => [isGlob
-      ? { verb: 'psubscribe', channel: space + text.replaceAll(/[\\?[\]^-]/g, '\\$&') }
-      : { verb: 'subscribe', channel: space + text }],
-    placeOf: () => client.status === 'end' ? undefined : 'the server',
-    connect: () => client.duplicate(ONCE),
-    publish: async (name, text) => await client.publish(space + name, text),
-    read: (channel, text) => ({ name: channel.slice(space.length), text }),
+      ? { verb: 'psubscribe', channel: channelPrefix + text.replaceAll(/[\\?[\]^-]/g, '\\$&') }
+      : { verb: 'subscribe', channel: channelPrefix + text }],
+    serverOf: () => client.status === 'end' ? undefined : 'the server',
+    connect: () => client.duplicate(SUBSCRIBER_OPTIONS),
+    publish: async (name, text) => await client.publish(channelPrefix + name, text),
+    parse: (channel, text) => ({ name: channel.slice(channelPrefix.length), text }),
     refresh () {}
   }
 }
+
+/**
+ * Publishes to a channel and to its shard, for subscribers of a glob: both are in one slot.
+ *
+ * KEYS[1]  the channel, which selects the slot; the client's `keyPrefix` changes keys but not channels
+ * ARGV[1]  the channel
+ * ARGV[2]  the channel of the shard
+ * ARGV[3]  the name
+ * ARGV[4]  the message
+ * reply    how many subscribers of this node received it
+ */
+const PUBLISH_SHARDED = lua`
+return redis.call('SPUBLISH', ARGV[1], ARGV[4]) + redis.call('SPUBLISH', ARGV[2], ARGV[3] .. '\n' .. ARGV[4])
+`
 
 /** The slots of the hash tags `{0}` to `{15}`. */
 const SHARD_SLOTS = [13907, 9842, 5649, 1584, 14039, 9974, 5781, 1716, 14171, 10106, 247, 4310, 8373, 12436, 115, 4178]
 
 /**
- * Sharded pub/sub, which knows no patterns. A channel belongs to one of 16 lanes, by its first segment, and what is published
- * goes to the channel and to its lane. An exact name is heard on the channel, a glob on the lanes that it can match.
+ * Uses sharded pub/sub, which has no patterns. The first segment of a name selects one of 16 shards. Every message is published to the name's
+ * channel and to the shard's channel: an exact name subscribes to the former, a glob to the shards that it can match.
  */
 function clusterRouting (cluster: Cluster, prefix: string): ChannelRouting {
-  const space = `${prefix}:events:`
-  const channelOf = (name: string) => `${space}{${shardOf(name)}}#${name}`
-  const laneChannel = (lane: number) => `${space}{${lane}}`
+  const channelPrefix = `${prefix}:events:`
+  const channelOf = (name: string) => `${channelPrefix}{${shardOf(name)}}#${name}`
+  const shardChannel = (shard: number) => `${channelPrefix}{${shard}}`
   return {
     subscriptionsOf: ({ text, isGlob, head }) => {
       if (!isGlob) return [{ verb: 'ssubscribe', channel: channelOf(text) }]
-      const lanes = head.includes(':') ? [shardOf(head)] : SHARD_SLOTS.keys()
-      return Array.from(lanes, lane => ({ verb: 'ssubscribe', channel: laneChannel(lane) }))
+      const shards = head.includes(':') ? [shardOf(head)] : SHARD_SLOTS.keys()
+      return Array.from(shards, shard => ({ verb: 'ssubscribe', channel: shardChannel(shard) }))
     },
-    placeOf (channel) {
-      const lane = Number(channel.slice(space.length + 1, channel.indexOf('}')))
-      return cluster.slots[SHARD_SLOTS[lane] ?? 0]?.[0]
+    serverOf (channel) {
+      const shard = Number(channel.slice(channelPrefix.length + 1, channel.indexOf('}')))
+      return cluster.slots[SHARD_SLOTS[shard] ?? 0]?.[0]
     },
-    connect: place => cluster.nodes('all').find(node => addressOf(node) === place)?.duplicate(ONCE),
+    connect: server => cluster.nodes('all').find(node => nodeAddress(node) === server)?.duplicate(SUBSCRIBER_OPTIONS),
     async publish (name, text) {
       const channel = channelOf(name)
-      return await runScript(cluster, PUBLISH_SHARDED, [channel], [channel, laneChannel(shardOf(name)), name, text])
+      return await runScript(cluster, PUBLISH_SHARDED, [channel], [channel, shardChannel(shardOf(name)), name, text])
     },
-    read (channel, message) {
-      const hash = channel.indexOf('#', space.length)
+    parse (channel, message) {
+      const hash = channel.indexOf('#', channelPrefix.length)
       if (hash !== -1) return { name: channel.slice(hash + 1), text: message }
       const end = message.indexOf('\n')
       return { name: message.slice(0, end), text: message.slice(end + 1) }
@@ -95,11 +108,11 @@ function clusterRouting (cluster: Cluster, prefix: string): ChannelRouting {
   }
 }
 
-export function addressOf (node: Redis): string {
+export function nodeAddress (node: Redis): string {
   return `${node.options.host}:${node.options.port}`
 }
 
-/** FNV-1a of what comes before the first colon. */
+/** Hashes the part of a name before its first colon (FNV-1a). */
 function shardOf (name: string): number {
   const [segment = ''] = name.split(':', 1)
   let hash = 0x811c9dc5

@@ -1,23 +1,23 @@
 import type { Pattern } from './patterns.js'
 import type { Transport, TransportListener } from './transport.js'
 
-/** Among the subscribers of this process. */
+/** Creates a transport within this process. */
 export function createMemoryTransport (listener: TransportListener): Transport {
   const patterns = new Map<string, Pattern>()
   return {
     async publish (name, text) {
-      // As from a server: not within the publisher's call.
+      // As with a server, subscribers are never called within `publish`.
       queueMicrotask(() => {
         for (const pattern of [...patterns.values()]) {
           if (pattern.matches(name)) listener.message(pattern.text, name, text)
         }
       })
     },
-    listen (pattern) {
+    subscribe (pattern) {
       patterns.set(pattern.text, pattern)
       listener.live(pattern.text)
     },
-    async unlisten ({ text }) {
+    async unsubscribe ({ text }) {
       patterns.delete(text)
     },
     close () {

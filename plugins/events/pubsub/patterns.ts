@@ -1,25 +1,25 @@
 import type { EventChannels } from 'fastify'
 import { invalidArgumentError } from '../../shared/plugin/errors.js'
 
-/** What a channel carries: `unknown` where `EventChannels` does not name it. */
+/** The type of a channel's messages: `unknown` if `EventChannels` does not declare the channel. */
 export type ChannelData<C extends string> = C extends keyof EventChannels ? EventChannels[C] : unknown
 
 type GlobType<P extends string> = P extends `${infer Head}*${infer Tail}` ? `${Head}${string}${GlobType<Tail>}` : P
 type ChannelsOf<P extends string> = Extract<keyof EventChannels, GlobType<P>>
 
-/** What a pattern hears: of a glob the union of the channels that it matches. */
+/** The type of a pattern's messages: for a glob, the union of the channels that it matches. */
 export type PatternData<P extends string> = [ChannelsOf<P>] extends [never] ? unknown : EventChannels[ChannelsOf<P>]
 
-/** The name of a channel, or a glob in which `*` stands for any text. */
+/** The name of a channel, or a glob in which `*` matches any text. */
 export interface Pattern {
   readonly text: string
   readonly isGlob: boolean
-  /** Up to its first `*`. */
+  /** The text before the first `*`. */
   readonly head: string
   matches (name: string): boolean
 }
 
-// A half of a surrogate pair would become another channel's name in UTF-8.
+// UTF-8 cannot represent half a surrogate pair, so two names could become one.
 const PATTERN = /^[^\p{Cc}\p{Surrogate}]{1,256}$/u
 
 /** @throws `FST_REDIS_SUITE_EVENTS_INVALID_OPTION` */
@@ -30,13 +30,15 @@ export function checkName (name: unknown): string {
 
 /** @throws `FST_REDIS_SUITE_EVENTS_INVALID_OPTION` */
 export function parsePattern (text: unknown): Pattern {
-  if (typeof text !== 'string' || !PATTERN.test(text)) throw invalidArgumentError('events', 'pattern', text, '1 to 256 characters, no control characters')
+  if (typeof text !== 'string' || !PATTERN.test(text)) {
+    throw invalidArgumentError('events', 'pattern', text, '1 to 256 characters, no control characters')
+  }
   const [head = '', ...rest] = text.split(/\*+/)
   if (rest.length === 0) return { text, isGlob: false, head, matches: name => name === text }
   return { text: [head, ...rest].join('*'), isGlob: true, head, matches: name => matchesParts(name, head, rest) }
 }
 
-// Without regular expressions, as their time grows with a power of the number of asterisks.
+// A regular expression would take time that grows with a power of the number of asterisks.
 function matchesParts (name: string, head: string, rest: readonly string[]): boolean {
   if (!name.startsWith(head)) return false
   const tail = rest.at(-1) ?? ''

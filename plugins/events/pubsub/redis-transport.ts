@@ -1,17 +1,17 @@
 import type { Redis } from 'ioredis'
-import { isCluster, type RedisClient } from '../../shared/redis/client.js'
 import type { Clock, Timer } from '../../shared/plugin/clock.js'
+import { isCluster, type RedisClient } from '../../shared/redis/client.js'
+import { createChannelRouting, nodeAddress, type ChannelRouting, type Subscription } from './channel-routing.js'
 import type { Pattern } from './patterns.js'
 import { SubscriberConnection } from './subscriber-connection.js'
-import { addressOf, createChannelRouting, type Subscription, type ChannelRouting } from './channel-routing.js'
 import type { Transport, TransportListener } from './transport.js'
 
 const MAX_RETRY_MS = 1000
 
-/** A channel of Redis, and the patterns that are heard on it. */
+/** A channel of Redis, with the patterns that receive its messages. */
 interface Topic extends Subscription {
   readonly patterns: Set<Pattern>
-  line: SubscriberConnection<Topic> | undefined
+  connection: SubscriberConnection<Topic> | undefined
   isLive: boolean
 }
 
@@ -19,146 +19,146 @@ interface RedisTransportOptions {
   client: RedisClient
   prefix: string
   listener: TransportListener
-  /** How `publish` asks Redis. */
+  /** Runs a publish with the deadline and the circuit breaker of the plugin. */
   run: <T>(operation: () => Promise<T>) => Promise<T>
   clock: Clock
 }
 
-/** One connection to each server that sends something: to a single server one, to a Cluster up to one a shard. */
+/** A transport with one connection per server that publishes: one for a single server, up to one per shard for a Cluster. */
 export class RedisTransport implements Transport {
   readonly #client: RedisClient
-  readonly #topology: ChannelRouting
+  readonly #routing: ChannelRouting
   readonly #listener: TransportListener
   readonly #run: RedisTransportOptions['run']
   readonly #clock: Clock
   readonly #topics = new Map<string, Topic>()
-  readonly #lines = new Map<string, SubscriberConnection<Topic>>()
+  readonly #connections = new Map<string, SubscriberConnection<Topic>>()
   #attempts = 0
   #retry: Timer | undefined
   #isClosed = false
 
   constructor ({ client, prefix, listener, run, clock }: RedisTransportOptions) {
     this.#client = client
-    this.#topology = createChannelRouting(client, prefix)
+    this.#routing = createChannelRouting(client, prefix)
     this.#listener = listener
     this.#run = run
     this.#clock = clock
-    client.on('end', this.#endLines)
-    if (isCluster(client)) client.on('-node', this.#onNodeGone)
+    client.on('end', this.#endConnections)
+    if (isCluster(client)) client.on('-node', this.#onNodeRemoved)
   }
 
   async publish (name: string, text: string): Promise<void> {
-    await this.#run(() => this.#topology.publish(name, text))
+    await this.#run(() => this.#routing.publish(name, text))
   }
 
-  listen (pattern: Pattern): void {
-    const topics = this.#topology.subscriptionsOf(pattern).map(subscription => this.#topics.get(subscription.channel) ?? this.#addTopic(subscription))
+  subscribe (pattern: Pattern): void {
+    const topics = this.#routing.subscriptionsOf(pattern).map(subscription => this.#topics.get(subscription.channel) ?? this.#addTopic(subscription))
     for (const topic of topics) topic.patterns.add(pattern)
-    this.#tellIfLive(pattern)
-    this.#place(topics)
+    this.#reportIfLive(pattern)
+    this.#connect(topics)
   }
 
-  async unlisten (pattern: Pattern): Promise<void> {
+  async unsubscribe (pattern: Pattern): Promise<void> {
     await Promise.all(this.#topicsOf(pattern).map(async topic => {
       topic.patterns.delete(pattern)
       if (topic.patterns.size > 0) return
       this.#topics.delete(topic.channel)
-      await topic.line?.remove(topic)
+      await topic.connection?.remove(topic)
     }))
   }
 
   close (): void {
     this.#isClosed = true
     this.#clock.clearTimeout(this.#retry)
-    this.#client.off('end', this.#endLines)
-    this.#client.off('-node', this.#onNodeGone)
+    this.#client.off('end', this.#endConnections)
+    this.#client.off('-node', this.#onNodeRemoved)
     this.#topics.clear()
-    this.#endLines()
+    this.#endConnections()
   }
 
-  readonly #endLines = (): void => {
-    for (const line of [...this.#lines.values()]) line.end()
+  readonly #endConnections = (): void => {
+    for (const connection of [...this.#connections.values()]) connection.end()
   }
 
-  readonly #onNodeGone = (node: Redis): void => {
-    this.#lines.get(addressOf(node))?.end()
+  readonly #onNodeRemoved = (node: Redis): void => {
+    this.#connections.get(nodeAddress(node))?.end()
   }
 
   #addTopic ({ verb, channel }: Subscription): Topic {
-    const topic: Topic = { verb, channel, patterns: new Set(), line: undefined, isLive: false }
+    const topic: Topic = { verb, channel, patterns: new Set(), connection: undefined, isLive: false }
     this.#topics.set(channel, topic)
     return topic
   }
 
   #topicsOf (pattern: Pattern): Topic[] {
-    return this.#topology.subscriptionsOf(pattern).flatMap(({ channel }) => this.#topics.get(channel) ?? [])
+    return this.#routing.subscriptionsOf(pattern).flatMap(({ channel }) => this.#topics.get(channel) ?? [])
   }
 
-  #tellIfLive (pattern: Pattern): void {
+  #reportIfLive (pattern: Pattern): void {
     if (this.#topicsOf(pattern).every(topic => topic.isLive)) this.#listener.live(pattern.text)
   }
 
-  /** Gives each topic the line to its server. */
-  #place (topics: Iterable<Topic>): void {
+  /** Assigns each topic to the connection to its server. */
+  #connect (topics: Iterable<Topic>): void {
     for (const topic of topics) {
-      if (topic.line !== undefined) continue
-      const place = this.#topology.placeOf(topic.channel)
-      const line = place === undefined ? undefined : this.#lines.get(place) ?? this.#open(place)
-      if (line === undefined) {
-        this.#placeLater()
+      if (topic.connection !== undefined) continue
+      const server = this.#routing.serverOf(topic.channel)
+      const connection = server === undefined ? undefined : this.#connections.get(server) ?? this.#open(server)
+      if (connection === undefined) {
+        this.#connectLater()
       } else {
-        topic.line = line
-        line.add(topic)
+        topic.connection = connection
+        connection.add(topic)
       }
     }
   }
 
-  /** Soon at first, then about once a second, and not all processes at once. */
-  #placeLater (): void {
+  /** Retries with back-off up to about a second, and with jitter: not all processes at once. */
+  #connectLater (): void {
     if (this.#isClosed || this.#retry !== undefined) return
     const ceiling = Math.min(MAX_RETRY_MS, 50 * 2 ** this.#attempts++)
     this.#retry = this.#clock.setTimeout(() => {
       this.#retry = undefined
-      this.#place(this.#topics.values())
+      this.#connect(this.#topics.values())
     }, ceiling / 2 + Math.random() * ceiling / 2)
     this.#retry.unref()
   }
 
-  #open (place: string): SubscriberConnection<Topic> | undefined {
-    const redis = this.#topology.connect(place)
+  #open (server: string): SubscriberConnection<Topic> | undefined {
+    const redis = this.#routing.connect(server)
     if (redis === undefined) return undefined
-    const line: SubscriberConnection<Topic> = new SubscriberConnection<Topic>(redis, {
-      message: (subscribed, channel, text) => this.#hear(subscribed, channel, text),
+    const connection: SubscriberConnection<Topic> = new SubscriberConnection<Topic>(redis, {
+      message: (subscribed, channel, text) => this.#dispatch(subscribed, channel, text),
       live: topic => {
         this.#attempts = 0
         topic.isLive = true
-        for (const pattern of topic.patterns) this.#tellIfLive(pattern)
+        for (const pattern of topic.patterns) this.#reportIfLive(pattern)
       },
       refused: (topic, reason) => {
         for (const pattern of [...topic.patterns]) this.#listener.refused(pattern.text, reason)
       },
       ended: topics => {
-        this.#lines.delete(place)
-        for (const topic of topics) this.#lose(topic)
+        this.#connections.delete(server)
+        for (const topic of topics) this.#disconnect(topic)
         if (this.#isClosed) return
-        this.#topology.refresh()
-        this.#placeLater()
+        this.#routing.refresh()
+        this.#connectLater()
       }
     }, this.#clock)
-    this.#lines.set(place, line)
-    return line
+    this.#connections.set(server, connection)
+    return connection
   }
 
-  #lose (topic: Topic): void {
-    topic.line = undefined
+  #disconnect (topic: Topic): void {
+    topic.connection = undefined
     topic.isLive = false
     for (const pattern of topic.patterns) this.#listener.lost(pattern.text)
   }
 
-  #hear (subscribed: string, channel: string, message: string): void {
+  #dispatch (subscribed: string, channel: string, message: string): void {
     const topic = this.#topics.get(subscribed)
     if (topic === undefined) return
-    const { name, text } = this.#topology.read(channel, message)
+    const { name, text } = this.#routing.parse(channel, message)
     for (const pattern of [...topic.patterns]) {
       if (pattern.matches(name)) this.#listener.message(pattern.text, name, text)
     }

@@ -4,24 +4,24 @@ import { withDeadline } from '../../shared/redis/deadline.js'
 import { reasonOf } from '../../shared/plugin/errors.js'
 import type { Subscription } from './channel-routing.js'
 
-/** A connection that is silent for as long is asked whether it is there. */
+/** The interval of PINGs, and the deadline of each. */
 const PING_MS = 2000
-/** Where the client has no `connectTimeout`. */
+/** For a client without `connectTimeout`. */
 const HANDSHAKE_MS = 10_000
-/** After a refusal, as by an ACL. */
+/** How long to wait after a refusal, for example by an ACL. */
 const REFUSED_RETRY_MS = 1000
 
-export interface SubscriberConnectionListener<S extends Subscription> {
+interface SubscriberConnectionListener<S extends Subscription> {
   message (subscribed: string, channel: string, text: string): void
   live (subscription: S): void
   refused (subscription: S, reason: string): void
-  /** Once, and the last that it tells: it is of no more use. */
+  /** Called once, after all other calls: the connection cannot be used any more. */
   ended (subscriptions: Iterable<S>): void
 }
 
 /**
- * A connection for listening, which lives once: what goes wrong with it ends it, and whoever owns it makes another. So there
- * is one way in which subscriptions come about, and nothing that ioredis would do again behind our back.
+ * A connection for subscriptions that is never reconnected: any failure ends it, and its owner opens another one. Subscriptions are thus made in
+ * one way only, and ioredis repeats none of them by itself.
  */
 export class SubscriberConnection<S extends Subscription> {
   readonly #redis: Redis
@@ -36,18 +36,20 @@ export class SubscriberConnection<S extends Subscription> {
     this.#redis = redis
     this.#listener = listener
     this.#clock = clock
-    // The client it was made from logs the connection's troubles.
+    // The client that it was duplicated from logs connection errors.
     redis.on('error', () => {})
-    // Of a peer that takes the connection and then says nothing a client without time-outs would never hear.
-    redis.on('connect', () => { this.#handshake = clock.setTimeout(() => this.end(), redis.options.connectTimeout || HANDSHAKE_MS).unref() })
+    // A peer may accept the connection and never reply, which a client without a timeout would not notice.
+    redis.on('connect', () => {
+      this.#handshake = clock.setTimeout(() => this.end(), redis.options.connectTimeout || HANDSHAKE_MS).unref()
+    })
     redis.on('ready', () => this.#begin())
     redis.on('close', () => this.end())
     redis.on('end', () => this.end())
     // A slot has moved to another server.
     redis.on('moved', () => this.end())
-    const hear = (channel: string, text: string) => listener.message(channel, channel, text)
-    redis.on('message', hear)
-    redis.on('smessage', hear)
+    const onMessage = (channel: string, text: string) => listener.message(channel, channel, text)
+    redis.on('message', onMessage)
+    redis.on('smessage', onMessage)
     redis.on('pmessage', (glob: string, channel: string, text: string) => listener.message(glob, channel, text))
     redis.connect().catch(() => this.end())
   }
@@ -61,11 +63,11 @@ export class SubscriberConnection<S extends Subscription> {
     this.#subscriptions.delete(subscription)
     if (!this.#isReady) return
     const { verb, channel } = subscription
-    // A connection that breaks forgets its subscriptions as well.
+    // If the connection breaks, the server drops its subscriptions as well.
     await this.#redis[UNSUBSCRIBE[verb]](channel).catch(() => {})
   }
 
-  /** Cuts it. */
+  /** Closes the connection. */
   end (): void {
     if (this.#hasEnded) return
     this.#hasEnded = true
@@ -83,9 +85,10 @@ export class SubscriberConnection<S extends Subscription> {
     if (this.#hasEnded) return
     this.#clock.clearTimeout(this.#handshake)
     for (const subscription of this.#subscriptions) this.#subscribe(subscription)
-    // Of a peer that vanished without a word nothing is heard but silence.
+    // A peer may vanish without closing the connection.
     this.#heartbeat = this.#clock.setInterval(() => {
-      withDeadline(this.#redis.ping(), PING_MS, () => new Error('no answer'), this.#clock).catch((error: unknown) => { if (!isRefusal(error)) this.end() })
+      withDeadline(this.#redis.ping(), PING_MS, () => new Error('no reply'), this.#clock)
+        .catch((error: unknown) => { if (!isRefusal(error)) this.end() })
     }, PING_MS)
     this.#heartbeat.unref()
   }
@@ -94,10 +97,10 @@ export class SubscriberConnection<S extends Subscription> {
     const { verb, channel } = subscription
     this.#redis[verb](channel).then(
       () => { if (this.#subscriptions.has(subscription)) this.#listener.live(subscription) },
-      (error: unknown) => { this.#failed(subscription, error) })
+      (error: unknown) => this.#onFailure(subscription, error))
   }
 
-  #failed (subscription: S, error: unknown): void {
+  #onFailure (subscription: S, error: unknown): void {
     if (this.#hasEnded || !this.#subscriptions.has(subscription)) return
     if (!isRefusal(error)) return this.end()
     this.#listener.refused(subscription, reasonOf(error))
@@ -109,7 +112,7 @@ export class SubscriberConnection<S extends Subscription> {
 
 const UNSUBSCRIBE = { subscribe: 'unsubscribe', psubscribe: 'punsubscribe', ssubscribe: 'sunsubscribe' } as const
 
-/** Whether the server said no, and not that it or the slot is elsewhere or not there yet. */
+/** Returns whether the server refused a command, other than because the slot or the data is elsewhere or not loaded yet. */
 function isRefusal (error: unknown): boolean {
   return error instanceof Error && error.name === 'ReplyError' && !/^(MOVED|ASK|LOADING|CLUSTERDOWN|MASTERDOWN)\b/.test(error.message)
 }

@@ -1,39 +1,37 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Clock } from '../../shared/plugin/clock.js'
-import { withDeadline } from '../../shared/redis/deadline.js'
 import { reasonOf } from '../../shared/plugin/errors.js'
-import { parsePattern, type Pattern } from './patterns.js'
+import type { Milliseconds } from '../../shared/plugin/units.js'
+import { withDeadline } from '../../shared/redis/deadline.js'
 import { RefusedError, StoreUnavailableError } from '../errors.js'
+import { parsePattern, type Pattern } from './patterns.js'
 import type { Transport, TransportListener } from './transport.js'
 
-/** When messages may have been missed, in milliseconds since the epoch. */
+/** The time in which messages may have been missed: milliseconds since the epoch. */
 export interface Gap {
   from: number
   to: number
 }
 
 export interface SubscribeOptions {
-  /** Told when messages may have been missed and from now on are heard again: a good moment to read anew what they tell of. */
+  /** Called when messages are received again after some may have been missed: reload the data that they announce. */
   onGap?: ((gap: Gap) => void | Promise<void>) | undefined
-  /**
-   * Whether to wait until the server has confirmed it. Without, it comes about as soon as it can, of which `onGap` tells.
-   *
-   * @default true
-   */
+  /** Whether to wait until the server has confirmed the subscription. With `false`, `onGap` reports when it is confirmed. @default true */
   confirm?: boolean | undefined
 }
 
-/** @param channel - the name that it was published to */
-export type UntypedHandler = (data: unknown, channel: string) => unknown
+/** @param channel - the channel that the message was published to */
+type UntypedHandler = (data: unknown, channel: string) => unknown
 
 interface Subscriber {
   handler: UntypedHandler
   onGap: SubscribeOptions['onGap']
-  /** Until the server has confirmed it: who waits for that. */
-  waits: { resolve: () => void, reject: (error: Error) => void } | undefined
+  /** Settles when the server has confirmed or refused the subscription; undefined if no caller waits for that. */
+  confirmation: { resolve: () => void, reject: (error: Error) => void } | undefined
 }
 
-interface Entry {
+/** The subscribers of one pattern. */
+interface SubscriberGroup {
   readonly pattern: Pattern
   readonly subscribers: Set<Subscriber>
   isLive: boolean
@@ -43,22 +41,22 @@ interface Entry {
 
 interface SubscriptionsOptions {
   connect: (listener: TransportListener) => Transport
-  subscribeTimeout: number
+  subscribeTimeout: Milliseconds
   log: FastifyBaseLogger
   clock: Clock
 }
 
-const MAX_WARNED = 1000
+const MAX_WARNED_CHANNELS = 1000
 
-/** The subscribers of this process: however many a pattern has, it is listened to once. */
+/** The subscribers of this process. Each pattern is subscribed to once, however many subscribers it has. */
 export class Subscriptions implements TransportListener {
   readonly #transport: Transport
-  readonly #subscribeTimeout: number
+  readonly #subscribeTimeout: Milliseconds
   readonly #log: FastifyBaseLogger
   readonly #clock: Clock
-  readonly #entries = new Map<string, Entry>()
-  readonly #running = new Set<Promise<void>>()
-  readonly #warned = new Set<string>()
+  readonly #groups = new Map<string, SubscriberGroup>()
+  readonly #runningHandlers = new Set<Promise<void>>()
+  readonly #warnedChannels = new Set<string>()
   #isClosed = false
 
   constructor ({ connect, subscribeTimeout, log, clock }: SubscriptionsOptions) {
@@ -77,21 +75,21 @@ export class Subscriptions implements TransportListener {
     }
   }
 
-  /** @returns a function that ends it: no call comes after that, and it resolves when the server knows */
+  /** @returns a function that unsubscribes at once, and resolves when the server has confirmed it */
   async subscribe (text: string, handler: UntypedHandler, { onGap, confirm = true }: SubscribeOptions = {}): Promise<() => Promise<void>> {
     const pattern = parsePattern(text)
     if (this.#isClosed) throw new StoreUnavailableError('could not subscribe', 'the app is closed')
-    const entry = this.#entries.get(pattern.text) ?? this.#open(pattern)
-    const subscriber: Subscriber = { handler, onGap, waits: undefined }
-    const end = async () => await this.#end(entry, subscriber)
-    entry.subscribers.add(subscriber)
-    if (entry.isLive || !confirm) return end
-    const confirmed = new Promise<void>((resolve, reject) => { subscriber.waits = { resolve, reject } })
+    const group = this.#groups.get(pattern.text) ?? this.#open(pattern)
+    const subscriber: Subscriber = { handler, onGap, confirmation: undefined }
+    const end = async () => await this.#end(group, subscriber)
+    group.subscribers.add(subscriber)
+    if (group.isLive || !confirm) return end
+    const confirmed = new Promise<void>((resolve, reject) => { subscriber.confirmation = { resolve, reject } })
     try {
       await withDeadline(confirmed, this.#subscribeTimeout,
         () => new StoreUnavailableError('could not subscribe', `not confirmed within ${this.#subscribeTimeout} ms`), this.#clock)
     } catch (error) {
-      // Not awaited: who does not answer the one does not answer the other.
+      // Not awaited: a server that does not respond would not confirm this either.
       end().catch(() => {})
       throw error
     }
@@ -99,75 +97,75 @@ export class Subscriptions implements TransportListener {
   }
 
   message (pattern: string, name: string, text: string): void {
-    const entry = this.#entries.get(pattern)
-    if (entry === undefined) return
+    const group = this.#groups.get(pattern)
+    if (group === undefined) return
     let data: unknown
     try {
       data = JSON.parse(text)
     } catch {
       return this.#warnOnce(name)
     }
-    for (const subscriber of [...entry.subscribers]) {
-      // One before it may have ended it.
-      if (entry.subscribers.has(subscriber)) this.#run(name, 'a handler failed', () => subscriber.handler(data, name))
+    for (const subscriber of [...group.subscribers]) {
+      // An earlier handler may have unsubscribed this one.
+      if (group.subscribers.has(subscriber)) this.#run(name, 'a handler failed', () => subscriber.handler(data, name))
     }
   }
 
   live (pattern: string): void {
-    const entry = this.#entries.get(pattern)
-    if (entry === undefined || entry.isLive) return
-    entry.isLive = true
-    entry.isRefused = false
-    const gap = { from: entry.lostAt, to: this.#clock.now() }
-    for (const subscriber of [...entry.subscribers]) {
-      const { waits, onGap } = subscriber
-      subscriber.waits = undefined
-      if (waits) waits.resolve()
+    const group = this.#groups.get(pattern)
+    if (group === undefined || group.isLive) return
+    group.isLive = true
+    group.isRefused = false
+    const gap = { from: group.lostAt, to: this.#clock.now() }
+    for (const subscriber of [...group.subscribers]) {
+      const { confirmation, onGap } = subscriber
+      subscriber.confirmation = undefined
+      if (confirmation) confirmation.resolve()
       else if (onGap) this.#run(pattern, 'onGap failed', () => onGap(gap))
     }
   }
 
   lost (pattern: string): void {
-    const entry = this.#entries.get(pattern)
-    if (!entry?.isLive) return
-    entry.isLive = false
-    entry.lostAt = this.#clock.now()
+    const group = this.#groups.get(pattern)
+    if (!group?.isLive) return
+    group.isLive = false
+    group.lostAt = this.#clock.now()
   }
 
   refused (pattern: string, reason: string): void {
-    const entry = this.#entries.get(pattern)
-    if (entry === undefined) return
-    if (!entry.isRefused) this.#log.warn({ plugin: 'events', pattern, reason }, 'events: cannot subscribe, trying again until it can')
-    entry.isRefused = true
-    for (const { waits } of entry.subscribers) waits?.reject(new RefusedError(pattern, reason))
+    const group = this.#groups.get(pattern)
+    if (group === undefined) return
+    if (!group.isRefused) this.#log.warn({ plugin: 'events', pattern, reason }, 'events: cannot subscribe, retrying until it succeeds')
+    group.isRefused = true
+    for (const { confirmation } of group.subscribers) confirmation?.reject(new RefusedError(pattern, reason))
   }
 
-  /** Ends all subscriptions, and waits for handlers that still run, for `timeout` milliseconds at most. */
-  async close (timeout: number): Promise<void> {
+  /** Ends all subscriptions, and confirmation up to `timeout` for handlers that still run. */
+  async close (timeout: Milliseconds): Promise<void> {
     this.#isClosed = true
-    for (const { subscribers } of this.#entries.values()) {
-      for (const { waits } of subscribers) waits?.reject(new StoreUnavailableError('could not subscribe', 'the app is closed'))
+    for (const { subscribers } of this.#groups.values()) {
+      for (const { confirmation } of subscribers) confirmation?.reject(new StoreUnavailableError('could not subscribe', 'the app is closed'))
     }
-    this.#entries.clear()
+    this.#groups.clear()
     this.#transport.close()
-    if (this.#running.size === 0) return
-    await withDeadline(Promise.all(this.#running), timeout, () => new Error('too long'), this.#clock).catch(() => {
-      this.#log.warn({ plugin: 'events', handlers: this.#running.size }, 'events: closed while handlers still ran')
+    if (this.#runningHandlers.size === 0) return
+    await withDeadline(Promise.all(this.#runningHandlers), timeout, () => new Error('handlers still run'), this.#clock).catch(() => {
+      this.#log.warn({ plugin: 'events', handlers: this.#runningHandlers.size }, 'events: closed while handlers still ran')
     })
   }
 
-  #open (pattern: Pattern): Entry {
-    const entry: Entry = { pattern, subscribers: new Set(), isLive: false, lostAt: this.#clock.now(), isRefused: false }
-    this.#entries.set(pattern.text, entry)
-    this.#transport.listen(pattern)
-    return entry
+  #open (pattern: Pattern): SubscriberGroup {
+    const group: SubscriberGroup = { pattern, subscribers: new Set(), isLive: false, lostAt: this.#clock.now(), isRefused: false }
+    this.#groups.set(pattern.text, group)
+    this.#transport.subscribe(pattern)
+    return group
   }
 
-  async #end (entry: Entry, subscriber: Subscriber): Promise<void> {
-    const isLast = entry.subscribers.delete(subscriber) && entry.subscribers.size === 0
-    if (!isLast || this.#entries.get(entry.pattern.text) !== entry) return
-    this.#entries.delete(entry.pattern.text)
-    await this.#transport.unlisten(entry.pattern)
+  async #end (group: SubscriberGroup, subscriber: Subscriber): Promise<void> {
+    const isLast = group.subscribers.delete(subscriber) && group.subscribers.size === 0
+    if (!isLast || this.#groups.get(group.pattern.text) !== group) return
+    this.#groups.delete(group.pattern.text)
+    await this.#transport.unsubscribe(group.pattern)
   }
 
   #run (channel: string, failure: string, call: () => unknown): void {
@@ -175,17 +173,17 @@ export class Subscriptions implements TransportListener {
     try {
       const result = call()
       if (!isThenable(result)) return
-      const running = Promise.resolve(result).then(() => {}, fail).finally(() => this.#running.delete(running))
-      this.#running.add(running)
+      const running = Promise.resolve(result).then(() => {}, fail).finally(() => this.#runningHandlers.delete(running))
+      this.#runningHandlers.add(running)
     } catch (error) {
       fail(error)
     }
   }
 
   #warnOnce (channel: string): void {
-    if (this.#warned.has(channel) || this.#warned.size >= MAX_WARNED) return
-    this.#warned.add(channel)
-    this.#log.warn({ plugin: 'events', channel }, 'events: a message that is not JSON was dropped; others of this channel are not logged')
+    if (this.#warnedChannels.has(channel) || this.#warnedChannels.size >= MAX_WARNED_CHANNELS) return
+    this.#warnedChannels.add(channel)
+    this.#log.warn({ plugin: 'events', channel }, 'events: a message that is not JSON was dropped; further ones of this channel are not logged')
   }
 }
 

@@ -1,90 +1,53 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Clock } from '../../shared/plugin/clock.js'
-import { MAX_TIMER_MS, type Duration } from '../../shared/plugin/duration.js'
 import { reasonOf } from '../../shared/plugin/errors.js'
 import { isPromise, recover, whenReady, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
-import { readOptions } from '../../shared/plugin/option-reader.js'
+import type { Milliseconds } from '../../shared/plugin/units.js'
 import { InvalidLastEventIdError } from '../errors.js'
 import type { Subscriptions } from '../pubsub/subscriptions.js'
-import { formatEvent } from './event-format.js'
-import { watchSession } from './session-end.js'
-import { HIGH_WATER_MARK, SseStream } from './sse-stream.js'
 import { InvalidCursorError } from '../stream/errors.js'
 import { startOf } from '../stream/reader.js'
 import type { EventStream, StreamEvent } from '../stream/types.js'
+import { resolveSseOptions, type ResolvedSseOptions, type SseMeta, type SseOptions } from './options.js'
+import { formatEvent, SseStream } from './sse-stream.js'
 
-/** What events can be read from: a stream. */
+/** A stream, as the source of a response. */
 export type SseSource<T> = Pick<EventStream<T>, 'read'>
-
-/** What is known of an event besides its data. */
-export interface SseMeta {
-  /** Of a stream's event its cursor. */
-  id?: string
-  /** Of a stream's event. */
-  key?: string | undefined
-  /** Of a stream's event: when it was appended, in milliseconds since the epoch. */
-  appendedAt?: number
-  /** Of a stream's event: those before it were trimmed. */
-  gap?: true
-  /** Of a message the name it was published to. */
-  channel?: string
-}
-
-export interface SseOptions<T> {
-  /** The type that the browser's listener is added for, or a function that says it. @default none: `message` */
-  event?: string | ((data: T, meta: SseMeta) => MaybePromise<string | undefined>)
-  /** What the browser gets in place of the data; undefined leaves the event out. It may be async: events keep their order. */
-  map?: ((data: T, meta: SseMeta) => unknown) | undefined
-  /** After how long without an event a comment is sent, so that nobody on the way takes the connection for dead. @default '15s' */
-  heartbeat?: Duration | undefined
-  /** How long the browser waits before it connects again. @default the browser's, about 3 s */
-  retry?: Duration | undefined
-  /** Bytes that may wait for a client; one for whom more wait when the next event comes is disconnected. At least 16 KiB. @default 1 MiB */
-  maxBuffer?: number | undefined
-  /** Whether the response ends with the session that the request has (session plugin). @default true */
-  session?: boolean | undefined
-}
-
-interface ResolvedSseOptions<T> {
-  event: SseOptions<T>['event']
-  map: SseOptions<T>['map']
-  heartbeat: number
-  retry: number | undefined
-  maxBuffer: number
-  session: boolean
-}
 
 const HEADERS = {
   'content-type': 'text/event-stream',
-  // Proxies must neither keep it nor wait until they have enough to compress.
+  // Proxies must neither store nor compress the response: both would delay its events.
   'cache-control': 'no-store, no-transform',
   'x-accel-buffering': 'no'
 }
 
-/** How many events may wait for an async `map` or `event`. */
-const MAX_WAITING = 1000
+/** How many events of one response may wait for an async `map` or `event`. */
+const MAX_QUEUED_EVENTS = 1000
 
-/** The whole takes less than a second from the end of the session. */
+/** How long a client may take to read buffered events after its session has ended. */
 const SESSION_FINISH_MS = 500
 
 const CURSOR = /^[\x21-\x7e]{1,4096}$/
 
-/** Answers requests with server-sent events, and ends these answers. */
+/** `fastify.sessions.watch` of the session plugin. Plugins do not import one another. */
+type Watch = (request: FastifyRequest, onEnd: () => void, options: { interval: Milliseconds }) => () => void
+
+/** Sends responses with server-sent events, and ends them when the app closes. */
 export class SseReplies {
-  readonly #hub: Subscriptions
+  readonly #subscriptions: Subscriptions
   readonly #clock: Clock
   readonly #open = new Set<SseStream>()
   #isClosed = false
 
-  constructor (hub: Subscriptions, clock: Clock) {
-    this.#hub = hub
+  constructor (subscriptions: Subscriptions, clock: Clock) {
+    this.#subscriptions = subscriptions
     this.#clock = clock
   }
 
   async send<T> (request: FastifyRequest, reply: FastifyReply, source: SseSource<T> | string, given: SseOptions<T> = {}): Promise<void> {
     const options = resolveSseOptions(given)
     const after = lastEventIdOf(request)
-    // Who asks for the head alone would never end a body.
+    // A HEAD request has no body that would end.
     if (request.method === 'HEAD') {
       reply.headers(HEADERS).send()
       return await new Promise(resolve => { reply.then(resolve, () => resolve()) })
@@ -95,29 +58,29 @@ export class SseReplies {
       onSlow: () => request.log.info({ plugin: 'events', buffered: stream.readableLength }, 'events: a client is too slow, and was disconnected'),
       cut: () => { if (!reply.raw.writableFinished) reply.raw.destroy() }
     })
-    // Before any event, and at once, as the head goes with the first byte.
+    // Node.js sends the head of the response with the first bytes of its body.
     stream.write(options.retry === undefined ? ': \n\n' : `retry: ${options.retry}\n\n`)
     const closed = new Promise<void>(resolve => stream.once('close', resolve))
-    const write = (data: T, meta: SseMeta) => writeEvent(stream, options, data, meta, request)
+    const write = (data: unknown, meta: SseMeta) => writeEvent(stream, options, data, meta, request)
     const stop = typeof source === 'string'
-      ? await this.#follow(source, stream, write, request)
-      : await readInto(source, after, stream, write, request)
+      ? await this.#writeMessages(source, stream, write, request)
+      : await writeStream(source, after, stream, write, request)
     closed.then(stop)
     if (options.session) closed.then(watchSession(request, options.heartbeat, () => stream.finish(SESSION_FINISH_MS)))
-    this.#answer(reply, stream)
+    this.#start(reply, stream)
     await closed
   }
 
-  /** Ends all answers. */
+  /** Ends all responses. */
   close (): void {
     this.#isClosed = true
     for (const stream of this.#open) stream.finish()
   }
 
-  #answer (reply: FastifyReply, stream: SseStream): void {
+  #start (reply: FastifyReply, stream: SseStream): void {
     this.#open.add(stream)
     stream.once('close', () => this.#open.delete(stream))
-    // Also where a hook put another body in its place.
+    // A hook may have replaced the body: then Fastify does not destroy the stream.
     reply.raw.once('close', () => stream.destroy())
     stream.begin()
     if (this.#isClosed) stream.finish()
@@ -125,43 +88,49 @@ export class SseReplies {
     else reply.headers(HEADERS).send(stream)
   }
 
-  async #follow<T> (pattern: string, stream: SseStream, write: Write<T>, request: FastifyRequest): Promise<() => void> {
-    const inOrder = createLine(() => {
-      if (!stream.isOver) request.log.warn({ plugin: 'events' }, `events: a response was ended, as ${MAX_WAITING} events wait for \`map\` or \`event\``)
+  /** Writes published messages. @returns a function that stops it */
+  async #writeMessages (pattern: string, stream: SseStream, write: Write, request: FastifyRequest): Promise<() => void> {
+    const inOrder = createSequence(() => {
+      if (!stream.isOver) request.log.warn({ plugin: 'events' }, `events: a response was ended, as ${MAX_QUEUED_EVENTS} events wait for \`map\` or \`event\``)
       stream.finish()
     })
-    const end = await this.#hub.subscribe(pattern, (data, channel) => inOrder(() => write(data as T, { channel })), {
+    const end = await this.#subscriptions.subscribe(pattern, (data, channel) => inOrder(() => write(data, { channel })), {
       onGap: gap => inOrder(() => stream.write(formatEvent({ event: 'gap', data: JSON.stringify(gap) })))
     })
     return () => { end().catch(() => {}) }
   }
 }
 
-type Write<T> = (data: T, meta: SseMeta) => MaybePromise<boolean>
+type Write = (data: unknown, meta: SseMeta) => MaybePromise<boolean>
 
-/** Runs steps one after another; each one at once where none is before it. A step never fails. */
-function createLine (onFull: () => void): (step: () => MaybePromise<unknown>) => void {
+/** Returns a function that runs steps one after another: synchronously while none is pending. A step never rejects. */
+function createSequence (onFull: () => void): (step: () => MaybePromise<unknown>) => void {
   let last: Promise<unknown> | undefined
-  let waiting = 0
+  let pending = 0
   return step => {
-    if (waiting >= MAX_WAITING) return onFull()
+    if (pending >= MAX_QUEUED_EVENTS) return onFull()
     const done = last === undefined ? step() : last.then(step)
     if (!isPromise(done)) return
-    waiting++
+    pending++
     const settled: Promise<unknown> = done.then(() => {
-      waiting--
+      pending--
       if (last === settled) last = undefined
     })
     last = settled
   }
 }
 
-/** Reads no faster than the client takes. Resolves when it is known from where, as each event after the head of the response is due. */
-async function readInto<T> (
-  source: SseSource<T>, after: string | undefined, stream: SseStream, write: Write<T>, request: FastifyRequest
+/**
+ * Writes the events of a stream, no faster than the client reads. Resolves when the start position is known: events that are appended after the
+ * head of the response are never missed.
+ *
+ * @returns a function that stops it
+ */
+async function writeStream<T> (
+  source: SseSource<T>, after: string | undefined, stream: SseStream, write: Write, request: FastifyRequest
 ): Promise<() => void> {
-  const over = new AbortController()
-  const events = read(source, after, over.signal)
+  const stopped = new AbortController()
+  const events = readAfter(source, after, stopped.signal)
   await startOf(events)
   const pump = async () => {
     for await (const { data, ...meta } of events) {
@@ -172,13 +141,13 @@ async function readInto<T> (
     }
   }
   pump().catch((error: unknown) => {
-    if (!over.signal.aborted) request.log.warn({ plugin: 'events', reason: reasonOf(error) }, 'events: the stream of an answer failed')
+    if (!stopped.signal.aborted) request.log.warn({ plugin: 'events', reason: reasonOf(error) }, 'events: the stream of a response failed')
   }).finally(() => stream.finish())
-  return () => over.abort()
+  return () => stopped.abort()
 }
 
-/** @throws `FST_REDIS_SUITE_EVENTS_INVALID_LAST_EVENT_ID`, which does not tell the client the stream's name */
-function read<T> (source: SseSource<T>, after: string | undefined, signal: AbortSignal): AsyncIterable<StreamEvent<T>> {
+/** @throws `FST_REDIS_SUITE_EVENTS_INVALID_LAST_EVENT_ID`, which does not reveal the stream's name to the client */
+function readAfter<T> (source: SseSource<T>, after: string | undefined, signal: AbortSignal): AsyncIterable<StreamEvent<T>> {
   try {
     return source.read({ signal, ...after !== undefined && { after } })
   } catch (error) {
@@ -186,41 +155,39 @@ function read<T> (source: SseSource<T>, after: string | undefined, signal: Abort
   }
 }
 
-/** @returns whether there is room for more: at once, unless `map` or `event` is async */
-function writeEvent<T> (stream: SseStream, { event, map }: ResolvedSseOptions<T>, data: T, meta: SseMeta, request: FastifyRequest): MaybePromise<boolean> {
+/** @returns whether there is room for more; a promise only if `map` or `event` is async */
+function writeEvent (stream: SseStream, { event, map }: ResolvedSseOptions, data: unknown, meta: SseMeta, request: FastifyRequest): MaybePromise<boolean> {
   const write = (mapped: unknown): MaybePromise<boolean> => {
     const text: string | undefined = mapped === undefined ? undefined : JSON.stringify(mapped)
     if (text === undefined) return true
-    return whenReady(typeof event === 'function' ? event(data, meta) : event, type => stream.write(formatEvent({ id: meta.id, event: type, data: text })))
+    const type = typeof event === 'function' ? event(data, meta) : event
+    return whenReady(type, type => stream.write(formatEvent({ id: meta.id, event: type, data: text })))
   }
   return recover(() => map === undefined ? write(data) : whenReady(map(data, meta), write), error => {
-    request.log.error({ plugin: 'events', reason: reasonOf(error), channel: meta.channel, id: meta.id }, 'events: an event was left out, as `map` or `event` failed')
+    const { channel, id } = meta
+    request.log.error({ plugin: 'events', reason: reasonOf(error), channel, id }, 'events: an event was left out, as `map` or `event` failed')
     return true
   })
 }
 
-/** What the browser saw last; polyfills that cannot send the header say it in the query. */
+/** Returns the id of the last event that the browser received. Polyfills that cannot set the header send it in the query. */
 function lastEventIdOf (request: FastifyRequest): string | undefined {
   const query: unknown = request.query
-  const asked: unknown = request.headers['last-event-id'] ??
+  const id: unknown = request.headers['last-event-id'] ??
     (typeof query === 'object' && query !== null && 'lastEventId' in query ? query.lastEventId : undefined)
-  if (asked === undefined || asked === '') return undefined
-  if (typeof asked !== 'string' || !CURSOR.test(asked)) throw new InvalidLastEventIdError()
-  return asked
+  if (id === undefined || id === '') return undefined
+  if (typeof id !== 'string' || !CURSOR.test(id)) throw new InvalidLastEventIdError()
+  return id
 }
 
-function resolveSseOptions<T> (options: SseOptions<T>): ResolvedSseOptions<T> {
-  const read = readOptions('events', options)
-  read.onlyKnown(['event', 'map', 'heartbeat', 'retry', 'maxBuffer', 'session'])
-  const { event, map, retry } = options
-  if (event !== undefined && typeof event !== 'string' && typeof event !== 'function') read.fail('event', 'a string, or a function that says it')
-  if (map !== undefined && typeof map !== 'function') read.fail('map', 'a function')
-  return {
-    event,
-    map,
-    heartbeat: read.duration('heartbeat', '15s', { min: 10, max: MAX_TIMER_MS }),
-    retry: retry === undefined ? undefined : read.duration('retry', 0, { max: MAX_TIMER_MS }),
-    maxBuffer: read.integer('maxBuffer', 1024 * 1024, { min: HIGH_WATER_MARK }),
-    session: read.boolean('session', true)
-  }
+/**
+ * Calls a function when the request's session ends.
+ *
+ * @param interval - how often the session is polled while no message can announce its end
+ * @returns a function that ends the watch; undefined without a session plugin
+ */
+function watchSession (request: FastifyRequest, interval: Milliseconds, onEnd: () => void): (() => void) | undefined {
+  const sessions: unknown = Reflect.get(request.server, 'sessions')
+  if (typeof sessions !== 'object' || sessions === null || !('watch' in sessions) || typeof sessions.watch !== 'function') return undefined
+  return (sessions.watch as Watch)(request, onEnd, { interval })
 }

@@ -1,29 +1,31 @@
 import { Readable } from 'node:stream'
 import type { Clock, Timer } from '../../shared/plugin/clock.js'
+import type { Bytes, Milliseconds } from '../../shared/plugin/units.js'
 
 interface SseStreamOptions {
-  /** Milliseconds between two comments that keep the connection open. */
-  heartbeat: number
-  /** Bytes that may wait for the client when another event comes. */
-  maxBuffer: number
+  /** The interval of the comments that keep the connection open. */
+  heartbeat: Milliseconds
+  /** How much may be buffered before an event disconnects the client. */
+  maxBuffer: Bytes
+  /** Called when the client is disconnected because it reads too slowly. */
   onSlow: () => void
-  /** Ends the answer whatever still waits. */
+  /** Closes the connection, with whatever is still buffered. */
   cut: () => void
   clock: Clock
 }
 
-/** Bytes up to which there is room for more. */
+/** The buffered bytes up to which a stream accepts more without a pause. */
 export const HIGH_WATER_MARK = 16 * 1024
 
-/** How long a client may take over what waits when the answer ends. */
+/** How long a client may take to read buffered events after the response has ended. */
 const FINISH_MS = 1000
 
-/** The body of an answer with server-sent events. It ends when the client goes, or is too slow. */
+/** The body of a response with server-sent events. It ends when the client disconnects, or reads too slowly. */
 export class SseStream extends Readable {
   readonly #options: SseStreamOptions
   #heartbeat: Timer | undefined
   #pushed = 0
-  #takenBefore = 0
+  #readBefore = 0
   #isOver = false
   #wake: (() => void) | undefined
 
@@ -32,21 +34,21 @@ export class SseStream extends Readable {
     this.#options = options
   }
 
-  /** Begins with the heartbeats. */
+  /** Starts the heartbeats. */
   begin (): void {
     this.#heartbeat = this.#options.clock.setInterval(() => this.#beat(), this.#options.heartbeat).unref()
   }
 
-  /** Whether nothing more can be written. */
+  /** Whether the stream accepts no more events. */
   get isOver (): boolean {
     return this.#isOver || this.destroyed
   }
 
-  /** Hands it to the client. @returns whether there is room for more; {@link room} says when */
+  /** Sends a text. @returns whether there is room for more; otherwise {@link room} resolves when there is */
   write (text: string): boolean {
     if (this.isOver) return false
     if (this.readableLength > this.#options.maxBuffer) {
-      this.#giveUp()
+      this.#disconnect()
       return false
     }
     const bytes = Buffer.from(text)
@@ -54,18 +56,18 @@ export class SseStream extends Readable {
     return this.push(bytes)
   }
 
-  /** Resolves when there is room for more, or when the stream is over. */
+  /** Resolves when there is room for more, or the stream is over. */
   async room (): Promise<void> {
     if (this.isOver) return
     await new Promise<void>(resolve => { this.#wake = resolve })
   }
 
   /**
-   * Ends the answer; what waits is still sent, to who takes it soon.
+   * Ends the response after its buffered events.
    *
-   * @param timeout - the milliseconds after which the answer is cut off
+   * @param timeout - how long the client may take to read them
    */
-  finish (timeout = FINISH_MS): void {
+  finish (timeout: Milliseconds = FINISH_MS): void {
     if (this.isOver) return
     this.#isOver = true
     this.#options.clock.clearInterval(this.#heartbeat)
@@ -90,23 +92,41 @@ export class SseStream extends Readable {
     wake?.()
   }
 
-  /** After a stall of this process its sockets are written to first: the client is not slow because the process was. */
+  /** Waits for pending socket writes first: after a stall of this process the client is not slow. */
   #beat (): void {
-    setImmediate(() => this.#judge())
+    setImmediate(() => this.#checkProgress())
   }
 
-  #judge (): void {
+  /** Sends a comment, or disconnects a client that has read nothing since the last heartbeat. */
+  #checkProgress (): void {
     if (this.isOver) return
-    const taken = this.#pushed - this.readableLength
+    const read = this.#pushed - this.readableLength
     if (this.readableLength === 0) this.write(': \n\n')
-    // Nothing is taken before the head of the response is sent, which hooks may hold up.
-    else if (taken > 0 && taken === this.#takenBefore) this.#giveUp()
-    this.#takenBefore = taken
+    // A read count of 0 means that hooks still delay the head of the response.
+    else if (read > 0 && read === this.#readBefore) this.#disconnect()
+    this.#readBefore = read
   }
 
-  #giveUp (): void {
+  #disconnect (): void {
     if (this.destroyed) return
     this.#options.onSlow()
     this.destroy()
   }
+}
+
+interface SseFields {
+  id?: string | undefined
+  event?: string | undefined
+  /** JSON, which has no line breaks. */
+  data: string
+}
+
+/** Formats one event. @see WHATWG HTML, section "Server-sent events" */
+export function formatEvent ({ id, event, data }: SseFields): string {
+  return `${id === undefined ? '' : `id: ${oneLine(id)}\n`}${event === undefined ? '' : `event: ${oneLine(event)}\n`}data: ${data}\n\n`
+}
+
+/** Replaces line breaks, which would begin another field, and NUL, for which browsers ignore an id. */
+function oneLine (text: string): string {
+  return text.replaceAll(/[\r\n\0]+/g, ' ')
 }
