@@ -1,48 +1,49 @@
 import type { Clock } from '../shared/plugin/clock.js'
-import { withDeadline } from '../shared/redis/deadline.js'
 import type { Duration } from '../shared/plugin/duration.js'
 import { invalidArgumentError, pluginError, reasonOf } from '../shared/plugin/errors.js'
 import { readOptions } from '../shared/plugin/option-reader.js'
+import type { Milliseconds } from '../shared/plugin/units.js'
+import { withDeadline } from '../shared/redis/deadline.js'
 import { readMeasurements, type HealthStatus, type Measurement } from './measurement.js'
 
 export interface CheckOptions {
-  /** Whether the app may get no traffic while this fails. A check that is not critical turns `fail` into `warn`. @default true */
+  /** Whether readiness fails with this check. A check that is not critical turns `fail` into `warn`. @default true */
   critical?: boolean | undefined
   /** How long the check may take before it counts as failed. @default 1000 ms */
   timeout?: Duration | undefined
-  /** For how long a result is given again without asking. @default 1000 ms */
+  /** How long a result is reused without running the check again. @default 1000 ms */
   cacheFor?: Duration | undefined
 }
 
 /**
- * Checks one thing. What it returns, or resolves to, counts as said:
+ * Checks one thing. The value that it returns, or resolves to, is its result:
  *
  * - nothing, or any other value, which the details show as `observedValue`: pass
  * - `false`, an `Error`, or a throw: fail
  * - an object with the `status` `pass`, `warn` or `fail` (or a synonym of the draft: `ok`, `up`, `error`, `down`), with or without
  *   `observedValue`, `observedUnit`, `output`: that status
- * - a `Response` of `fetch`: pass where it is `ok`, else fail
+ * - a `Response` of `fetch`: pass if it is `ok`, else fail
  * - {@link measurements}: several of these by name
  */
 export type Check = () => unknown
 
 export interface CheckResult extends Measurement {
   status: HealthStatus
-  /** When it was found out, ISO 8601. */
+  /** When the check ran, in ISO 8601. */
   time: string
 }
 
-/** By `{check}` or `{check}:{measurement}`; each is a list, as the draft has it. */
+/** Results by `{check}` or `{check}:{measurement}`; each is a list, as the IETF draft requires. */
 export type CheckResults = Record<string, CheckResult[]>
 
 export interface Checks {
   add (name: string, check: Check, options?: CheckOptions): void
-  /** All checks, asked now or at most their `cacheFor` ago. */
+  /** Runs all checks, or returns results that are not older than `cacheFor`. */
   results (): Promise<CheckResults>
 }
 
 const NAME = /^[\w.-]{1,64}$/
-const DuplicateCheckError = pluginError('health', 'DUPLICATE_CHECK', 'there is a check "%s" already')
+const DuplicateCheckError = pluginError('health', 'DUPLICATE_CHECK', 'a check "%s" exists already; choose another name')
 const CheckTimeoutError = pluginError('health', 'CHECK_TIMEOUT', 'no result within %s ms', 503)
 
 export function createChecks (clock: Clock): Checks {
@@ -64,7 +65,7 @@ export function createChecks (clock: Clock): Checks {
   }
 }
 
-/** The worst of the results. */
+/** Returns the worst status of the results. */
 export function overallStatus (results: CheckResults): HealthStatus {
   const statuses = Object.values(results).flat().map(result => result.status)
   if (statuses.includes('fail')) return 'fail'
@@ -72,9 +73,9 @@ export function overallStatus (results: CheckResults): HealthStatus {
 }
 
 async function runCheck (name: string, check: Check, timeout: number, isCritical: boolean, clock: Clock): Promise<CheckResults> {
-  const started = clock.monotonic()
+  const startedAt = clock.monotonic()
   const found = await withDeadline(Promise.resolve().then(check), timeout, () => new CheckTimeoutError(timeout), clock).then(
-    value => readMeasurements(name, value, clock.monotonic() - started)
+    value => readMeasurements(name, value, clock.monotonic() - startedAt)
   ).catch((error: unknown): Record<string, Measurement> => ({ [name]: { status: 'fail', output: reasonOf(error) } }))
   const time = new Date(clock.now()).toISOString()
   return Object.fromEntries(Object.entries(found).map(([key, measured]) => {
@@ -83,8 +84,8 @@ async function runCheck (name: string, check: Check, timeout: number, isCritical
   }))
 }
 
-/** Runs `run` at most once at a time and once in `ms`: a flood of probes costs no more than one. */
-function cacheFor<T> (ms: number, clock: Clock, run: () => Promise<T>): () => Promise<T> {
+/** Returns a function that runs `run` at most once at a time, and reuses the result for `ms`: a flood of probes costs one run. */
+function cacheFor<T> (ms: Milliseconds, clock: Clock, run: () => Promise<T>): () => Promise<T> {
   let latest: Promise<T> | undefined
   let validUntil = Infinity
   return () => {

@@ -7,12 +7,18 @@ import { alreadyRegisteredError, invalidOptionError } from '../shared/plugin/err
 import { watchRoutes } from '../shared/http/route-watch.js'
 import { createChecks, type Check, type CheckOptions, type CheckResults } from './checks.js'
 import { resolveHealthOptions, type HealthPluginOptions, type PressureOptions } from './options.js'
-import { createProcessCheck } from './process-check.js'
+import { measurements } from './measurement.js'
 import { createRedisCheck } from './redis-check.js'
 import { addRoutes } from './routes.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
+    /**
+     * Checks of readiness, and the drain before a shutdown.
+     *
+     * @example
+     * app.health.addCheck('database', async () => { await pool.query('SELECT 1') })
+     */
     health: Health
   }
 }
@@ -24,11 +30,16 @@ export interface Health {
    * @throws `FST_REDIS_SUITE_HEALTH_DUPLICATE_CHECK`, `FST_REDIS_SUITE_HEALTH_INVALID_OPTION`
    */
   addCheck (name: string, check: Check, options?: CheckOptions): void
-  /** All checks, asked now or at most their `cacheFor` ago. */
+  /** Runs all checks, or returns results that are not older than `cacheFor`. */
   results (): Promise<CheckResults>
   /**
-   * Makes readiness fail from now on, so that a load balancer sends its requests elsewhere; resolves after `drainDelay`, when
-   * the app may be closed.
+   * Makes readiness fail from now on, so that load balancers stop sending requests. Resolves after `drainDelay`, when the app may be closed.
+   *
+   * @example
+   * process.once('SIGTERM', async () => {
+   *   await app.health.drain()
+   *   await app.close()
+   * })
    */
   drain (): Promise<void>
 }
@@ -38,10 +49,14 @@ export type { Check, CheckOptions, CheckResult, CheckResults } from './checks.js
 export type { DetailsOption, HealthPaths, HealthPluginOptions, PressureOptions } from './options.js'
 
 /**
- * Health routes: `GET /health/live` (the process answers), `GET /health/ready` (it may get traffic), `GET /health/startup` (it has been
- * ready) and `GET /health` (the details), answered as `application/health+json`.
+ * Health routes, as `application/health+json`: `GET /health/live` (the process responds), `GET /health/ready` (it may receive traffic),
+ * `GET /health/startup` (it has been ready) and `GET /health` (the details).
  *
  * @throws `FST_REDIS_SUITE_HEALTH_INVALID_OPTION`, `FST_REDIS_SUITE_HEALTH_ALREADY_REGISTERED`
+ *
+ * @example
+ * await app.register(health, { drainDelay: '5s' })
+ * app.health.addCheck('database', async () => { await pool.query('SELECT 1') })
  */
 export const health = fp<HealthPluginOptions>(async function health (fastify, given) {
   const options = resolveHealthOptions(given)
@@ -70,8 +85,25 @@ export const health = fp<HealthPluginOptions>(async function health (fastify, gi
 
 export default health
 
-/** By `@fastify/under-pressure`, which may be registered already: then its limits are those that were given there. */
+/** Registers `@fastify/under-pressure`, unless the app has done so with limits of its own. */
 async function watchProcess (fastify: FastifyInstance, limits: PressureOptions | undefined): Promise<void> {
   if (!fastify.hasDecorator('memoryUsage')) await fastify.register(underPressure, limits ?? {})
-  else if (limits !== undefined) throw invalidOptionError('health', 'underPressure', limits, 'none, as @fastify/under-pressure is registered already: give it the limits')
+  else if (limits !== undefined) throw invalidOptionError('health', 'underPressure', limits, 'none, as @fastify/under-pressure is registered already: set its limits there')
+}
+
+/** Creates a check of the process with the figures of `@fastify/under-pressure`. */
+function createProcessCheck (fastify: FastifyInstance): Check {
+  return () => {
+    const { eventLoopDelay, eventLoopUtilized } = fastify.memoryUsage()
+    // The plugin's figures of memory are as old as its last sample.
+    const { heapUsed, rss } = process.memoryUsage()
+    const pressure = fastify.isUnderPressure() ? { status: 'fail', output: 'under pressure' } as const : {}
+    return measurements({
+      eventLoopDelay: { observedValue: Math.round(eventLoopDelay * 100) / 100, observedUnit: 'ms', componentType: 'system', ...pressure },
+      eventLoopUtilization: { observedValue: Math.round(eventLoopUtilized * 1000) / 10, observedUnit: 'percent', componentType: 'system' },
+      heapUsed: { observedValue: heapUsed, observedUnit: 'bytes', componentType: 'system' },
+      rss: { observedValue: rss, observedUnit: 'bytes', componentType: 'system' },
+      uptime: { observedValue: Math.round(process.uptime()), observedUnit: 's', componentType: 'system' }
+    })
+  }
 }

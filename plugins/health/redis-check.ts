@@ -1,6 +1,7 @@
 import type { Redis } from 'ioredis'
 import { isCluster, type RedisClient } from '../shared/redis/client.js'
 import type { Clock } from '../shared/plugin/clock.js'
+import type { Seconds } from '../shared/plugin/units.js'
 import { circuitOf } from '../shared/redis/guard.js'
 import { infoOf, mastersOf } from '../shared/redis/info.js'
 import type { Check } from './checks.js'
@@ -8,26 +9,26 @@ import { measurements, type HealthStatus, type Measurement } from './measurement
 
 type Info = ReadonlyMap<string, string>
 
-// From here on a warning is due: the server is about to refuse or evict.
-const FULL = 0.9
-/** A replica that has not heard of its master for this long. */
-const SILENT_SECONDS = 10
+/** The part of `maxmemory` above which the server is about to refuse writes or to evict keys. */
+const NEARLY_FULL = 0.9
+/** After this time without data from its master, a replica counts as disconnected. */
+const MAX_SILENCE: Seconds = 10
 const SLOTS = 16_384
 
 /**
- * A PING, unless the circuit has given Redis up already: then its own probing says when that is over. What else the server
- * tells of itself is shown where it may be asked for.
+ * Creates a check that sends a PING, unless the circuit is open: its own probes find out when Redis is available again. The state of the
+ * server is added if INFO is allowed.
  */
 export function createRedisCheck (client: RedisClient, clock: Clock): Check {
   return async () => {
     const circuit = circuitOf(client)
     if (circuit?.state === 'open') throw new Error(`circuit open: ${circuit.lastError?.message ?? 'unknown'}`)
     if (client.status !== 'ready') throw new Error(`the connection is not ready (state "${client.status}")`)
-    const began = clock.monotonic()
+    const startedAt = clock.monotonic()
     await client.ping()
-    const responseTime = Math.round((clock.monotonic() - began) * 100) / 100
+    const responseTime = Math.round((clock.monotonic() - startedAt) * 100) / 100
     const nodes = mastersOf(client)
-    // A server may refuse INFO; that it answers is known.
+    // The user may lack the permission for INFO. The PING has shown that the server replies.
     const infos = await Promise.all(nodes.map(node => infoOf(node, 'replication', 'memory', 'stats', 'clients').catch((): Info => new Map())))
     return measurements({
       responseTime: { observedValue: responseTime, observedUnit: 'ms', componentType: 'datastore' },
@@ -41,18 +42,18 @@ export function createRedisCheck (client: RedisClient, clock: Clock): Check {
 function serverState (infos: readonly Info[]): Record<string, Measurement> {
   const sum = (field: string): number => infos.reduce((total, info) => total + (Number(info.get(field)) || 0), 0)
   const hits = sum('keyspace_hits')
-  const looked = hits + sum('keyspace_misses')
+  const lookups = hits + sum('keyspace_misses')
   const used = Math.max(...infos.map(info => Number(info.get('maxmemory')) > 0 ? Number(info.get('used_memory')) / Number(info.get('maxmemory')) : 0))
   return {
-    connectedClients: counted(sum('connected_clients')),
-    usedMemory: counted(sum('used_memory'), 'bytes'),
+    connectedClients: observed(sum('connected_clients')),
+    usedMemory: observed(sum('used_memory'), 'bytes'),
     memoryUtilization: {
-      ...counted(Math.round(used * 1000) / 10, 'percent'),
-      ...used >= FULL && warning(`nearly full; the policy is ${infos[0]?.get('maxmemory_policy') ?? 'unknown'}`)
+      ...observed(Math.round(used * 1000) / 10, 'percent'),
+      ...used >= NEARLY_FULL && warning(`nearly full; the policy is ${infos[0]?.get('maxmemory_policy') ?? 'unknown'}`)
     },
-    maxMemoryPolicy: counted(infos[0]?.get('maxmemory_policy') ?? 'unknown'),
-    evictedKeys: counted(sum('evicted_keys'), 'keys'),
-    hitRatio: counted(looked === 0 ? null : Math.round(hits / looked * 1000) / 10, 'percent')
+    maxMemoryPolicy: observed(infos[0]?.get('maxmemory_policy') ?? 'unknown'),
+    evictedKeys: observed(sum('evicted_keys'), 'keys'),
+    hitRatio: observed(lookups === 0 ? null : Math.round(hits / lookups * 1000) / 10, 'percent')
   }
 }
 
@@ -60,11 +61,11 @@ function replicationState (infos: readonly Info[]): Record<string, Measurement> 
   const roles = new Set(infos.map(info => info.get('role')))
   const offsetsOf = (info: Info) => [...info].filter(([name]) => /^slave\d+$/.test(name)).map(([, text]) => Number(/offset=(\d+)/.exec(text)?.[1] ?? 0))
   const lags = infos.flatMap(info => offsetsOf(info).map(offset => Math.max(0, Number(info.get('master_repl_offset')) - offset)))
-  const isBroken = infos.some(info => info.get('master_link_status') === 'down' || Number(info.get('master_last_io_seconds_ago')) > SILENT_SECONDS)
+  const isBroken = infos.some(info => info.get('master_link_status') === 'down' || Number(info.get('master_last_io_seconds_ago')) > MAX_SILENCE)
   return {
-    role: { ...counted([...roles].join()), ...roles.has('slave') && warning(isBroken ? 'a replica that has lost its master' : 'a replica: it takes no writes') },
-    replicas: counted(lags.length),
-    ...lags.length > 0 && { replicationLag: counted(Math.max(...lags), 'bytes') }
+    role: { ...observed([...roles].join()), ...roles.has('slave') && warning(isBroken ? 'a replica that is disconnected from its master' : 'a replica, which accepts no writes') },
+    replicas: observed(lags.length),
+    ...lags.length > 0 && { replicationLag: observed(Math.max(...lags), 'bytes') }
   }
 }
 
@@ -75,12 +76,12 @@ async function clusterState (node: Redis | undefined): Promise<Record<string, Me
   if (state === undefined) return {}
   const slots = Number(valueOf('cluster_slots_ok'))
   return {
-    clusterState: { ...counted(state), ...state !== 'ok' && { status: 'fail' as HealthStatus, output: 'the cluster does not serve' } },
-    clusterSlots: { ...counted(slots, 'slots'), ...slots < SLOTS && warning(`${SLOTS - slots} slots are not served`) }
+    clusterState: { ...observed(state), ...state !== 'ok' && { status: 'fail' as HealthStatus, output: 'the cluster does not serve requests' } },
+    clusterSlots: { ...observed(slots, 'slots'), ...slots < SLOTS && warning(`${SLOTS - slots} slots are not served`) }
   }
 }
 
-function counted (observedValue: unknown, observedUnit?: string): Measurement {
+function observed (observedValue: unknown, observedUnit?: string): Measurement {
   return { observedValue, ...observedUnit !== undefined && { observedUnit }, componentType: 'datastore' }
 }
 

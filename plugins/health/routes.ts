@@ -3,9 +3,9 @@ import { overallStatus, type Checks } from './checks.js'
 import type { HealthStatus } from './measurement.js'
 import type { ResolvedHealthOptions } from './options.js'
 
-// What the other plugins of the suite, and @fastify/under-pressure, read: probes are not limited, cached, given a session, or refused.
+// Config of the suite's other plugins and of @fastify/under-pressure: probes are not limited, cached or refused, and have no session.
 const EXEMPT = { rateLimit: false, cache: false, session: false, pressureHandler: () => {} } as const
-// What @fastify/swagger reads: probes are no part of an app's interface.
+// @fastify/swagger leaves the routes out of the app's documentation.
 const HIDDEN: FastifySchema & { hide: boolean } = { hide: true }
 
 export function addRoutes (
@@ -17,29 +17,29 @@ export function addRoutes (
     if (url !== undefined) fastify.route({ method: 'GET', url, handler, config: EXEMPT, logLevel, schema: HIDDEN })
   }
 
-  const answer = (reply: FastifyReply, status: HealthStatus, details: object = {}): Buffer => {
+  const respond = (reply: FastifyReply, status: HealthStatus, details: object = {}): Buffer => {
     reply.code(status === 'fail' ? 503 : 200)
       .header('content-type', 'application/health+json')
       .header('cache-control', 'no-store')
-    // A Buffer, as Fastify would put its own content type on an object.
+    // Fastify would replace the content type of an object, but not of a Buffer.
     return Buffer.from(JSON.stringify({ status, ...details }))
   }
 
-  /** May this instance get traffic? */
+  /** Whether this instance may receive traffic. */
   const readiness = async (request: FastifyRequest, reply: FastifyReply): Promise<Buffer> => {
     const results = await checks.results()
     const status = isDraining() ? 'fail' : overallStatus(results)
     const draining = isDraining() && { draining: true, output: 'shutting down' }
-    return answer(reply, status, await mayReadDetails(request) ? { ...about, ...draining, checks: results } : {})
+    return respond(reply, status, await mayReadDetails(request) ? { ...about, ...draining, checks: results } : {})
   }
 
   route(paths.details, readiness)
   route(paths.ready, readiness)
-  /** Has it ever been ready? What comes later is no matter of starting. */
+  /** Whether this instance has ever been ready. Later failures do not matter here. */
   route(paths.startup, async (_request, reply) => {
     hasStarted ||= overallStatus(await checks.results()) !== 'fail'
-    return answer(reply, hasStarted ? 'pass' : 'fail')
+    return respond(reply, hasStarted ? 'pass' : 'fail')
   })
-  /** Does the process answer at all? Asks nothing else, so that no fault elsewhere gets it restarted. */
-  route(paths.live, async (_request, reply) => answer(reply, 'pass'))
+  /** Whether the process responds. No check runs here, so that a fault elsewhere does not have it restarted. */
+  route(paths.live, async (_request, reply) => respond(reply, 'pass'))
 }

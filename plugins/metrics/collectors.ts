@@ -1,9 +1,10 @@
 import type { FastifyInstance } from 'fastify'
-import type { Sample, Source } from './metric-registry.js'
 import { boundedLabel } from './labels.js'
+import type { FoundSource, MetricSource, Sample } from './metric-registry.js'
 
-/** What is looked for in other plugins. They are asked by what they decorate; whoever else decorates the like is asked as well. */
-interface Counts {
+// The parts of other plugins' decorators that are read. Any plugin with the same decorator is read as well.
+
+interface CacheCounts {
   hits: number
   misses: number
   stale: number
@@ -17,14 +18,14 @@ interface Counts {
 }
 
 interface CacheLike {
-  stats (): { names: Record<string, Counts>, invalidations: number, storeErrors: number }
+  stats (): { names: Record<string, CacheCounts>, invalidations: number, storeErrors: number }
 }
 
 interface WriteBehindLike {
   writeBehindStats (): Promise<Record<string, Record<'accepted' | 'refused' | 'written' | 'failed' | 'died' | 'backlog' | 'deadLetters' | 'oldestMs', number>>>
 }
 
-interface LimiterLike {
+interface RateLimiterLike {
   on (event: 'allowed' | 'refused' | 'banned', listener: (event: { scope: string }) => void): () => void
   on (event: 'error', listener: () => void): () => void
 }
@@ -41,38 +42,38 @@ interface HealthLike {
   results (): Promise<Record<string, ReadonlyArray<{ status: string }>>>
 }
 
-/** What a context is decorated with, where it has such a method. */
+/** Returns a decorator of the context; undefined if there is none with this member. */
 function decorated<T extends object> (fastify: FastifyInstance, name: string, member: keyof T & string): T | undefined {
   const value: unknown = fastify.hasDecorator(name) ? Reflect.get(fastify, name) : undefined
   return typeof value === 'object' && value !== null && Reflect.get(value, member) !== undefined ? value as T : undefined
 }
 
-/** Of what, and how it is asked. */
-export type FoundSource = readonly [of: object, make: () => Source]
-
-/** What there is to ask beside the connection. @param most - values of a label */
-export function findSources (fastify: FastifyInstance, most: number): FoundSource[] {
+/** Finds the sources of a context, except its Redis clients. @param maxValues - the values of a label, see {@link boundedLabel} */
+export function findSources (fastify: FastifyInstance, maxValues: number): FoundSource[] {
   const found: FoundSource[] = []
   const cache = decorated<CacheLike>(fastify, 'cache', 'stats')
-  if (cache !== undefined) found.push([cache, () => ({ kind: 'cache', read: () => cacheSamples(cache, most) })])
-  const behind = decorated<WriteBehindLike>(fastify, 'cache', 'writeBehindStats')
-  // Beside the cache's own, which never has to wait.
-  if (behind !== undefined) found.push([behind.writeBehindStats, () => ({ kind: 'writeBehind', read: async () => behindSamples(await behind.writeBehindStats()) })])
-  const limiter = decorated<LimiterLike>(fastify, 'rateLimiter', 'on')
-  if (limiter !== undefined) found.push([limiter, () => limiterSource(limiter, most)])
+  if (cache !== undefined) found.push({ observed: cache, create: () => ({ kind: 'cache', read: () => cacheSamples(cache, maxValues) }) })
+  const writeBehind = decorated<WriteBehindLike>(fastify, 'cache', 'writeBehindStats')
+  // A source of its own, as the cache's statistics never wait for Redis.
+  if (writeBehind !== undefined) {
+    const read = async () => writeBehindSamples(await writeBehind.writeBehindStats())
+    found.push({ observed: writeBehind.writeBehindStats, create: () => ({ kind: 'writeBehind', read }) })
+  }
+  const limiter = decorated<RateLimiterLike>(fastify, 'rateLimiter', 'on')
+  if (limiter !== undefined) found.push({ observed: limiter, create: () => limiterSource(limiter, maxValues) })
   const sessions = decorated<SessionsLike>(fastify, 'sessions', 'stats')
-  if (sessions !== undefined) found.push([sessions, () => ({ kind: 'session', read: () => sessionSamples(sessions) })])
+  if (sessions !== undefined) found.push({ observed: sessions, create: () => ({ kind: 'session', read: () => sessionSamples(sessions) }) })
   const events = decorated<EventsLike>(fastify, 'events', 'stats')
-  if (events !== undefined) found.push([events, () => eventSource(events, most)])
+  if (events !== undefined) found.push({ observed: events, create: () => streamSource(events, maxValues) })
   const health = decorated<HealthLike>(fastify, 'health', 'results')
-  if (health !== undefined) found.push([health, () => ({ kind: 'health', read: async () => healthSamples(await health.results()) })])
+  if (health !== undefined) found.push({ observed: health, create: () => ({ kind: 'health', read: async () => healthSamples(await health.results()) }) })
   return found
 }
 
-function cacheSamples (cache: CacheLike, most: number): Sample[] {
+function cacheSamples (cache: CacheLike, maxValues: number): Sample[] {
   const { names, invalidations, storeErrors } = cache.stats()
-  // Names keep their order, so it is always the same that are one.
-  const nameOf = boundedLabel(most)
+  // Names keep their order, so that the same ones become `other` in each scrape.
+  const nameOf = boundedLabel(maxValues)
   return [
     ['cache_invalidations_total', invalidations],
     ['cache_store_errors_total', storeErrors],
@@ -94,7 +95,7 @@ function cacheSamples (cache: CacheLike, most: number): Sample[] {
   ]
 }
 
-function behindSamples (stats: Awaited<ReturnType<WriteBehindLike['writeBehindStats']>>): Sample[] {
+function writeBehindSamples (stats: Awaited<ReturnType<WriteBehindLike['writeBehindStats']>>): Sample[] {
   return Object.entries(stats).flatMap(([name, stat]): Sample[] => [
     ['cache_write_behind_backlog', stat.backlog, { name }],
     ['cache_write_behind_dead_letters', stat.deadLetters, { name }],
@@ -106,8 +107,8 @@ function behindSamples (stats: Awaited<ReturnType<WriteBehindLike['writeBehindSt
 
 const DECISIONS = ['allowed', 'refused', 'banned'] as const
 
-function limiterSource (limiter: LimiterLike, most: number): Source {
-  const scopeOf = boundedLabel(most)
+function limiterSource (limiter: RateLimiterLike, maxValues: number): MetricSource {
+  const scopeOf = boundedLabel(maxValues)
   const counts = new Map<string, Record<typeof DECISIONS[number], number>>()
   let storeErrors = 0
 
@@ -140,10 +141,10 @@ function sessionSamples (sessions: SessionsLike): Sample[] {
   return [['session_created_total', created], ['session_destroyed_total', destroyed], ['session_active', active]]
 }
 
-function eventSource (events: EventsLike, most: number): Source {
-  // Kept, as a list may come in another order each time.
-  const streamOf = boundedLabel(most)
-  const groupOf = boundedLabel(most)
+function streamSource (events: EventsLike, maxValues: number): MetricSource {
+  // Created once, as the order of the list may change.
+  const streamOf = boundedLabel(maxValues)
+  const groupOf = boundedLabel(maxValues)
   return {
     kind: 'events',
     read: async () => (await events.stats()).flatMap(({ stream, group, lag, pending, deadLetters }): Sample[] => {

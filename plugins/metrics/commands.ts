@@ -1,59 +1,59 @@
 import type { RedisClient } from '../shared/redis/client.js'
 import { systemClock, type Clock } from '../shared/plugin/clock.js'
+import type { Milliseconds } from '../shared/plugin/units.js'
 
-export interface CommandListener {
-  /** @param ms - from when the command was written, or queued while there is no connection, to its answer */
-  (command: string, ms: number, failed: boolean): void
-}
+/** @param ms - the time from writing the command, or queueing it while there is no connection, to its reply */
+export type CommandListener = (command: string, ms: Milliseconds, hasFailed: boolean) => void
 
-// A command that waits for a connection passes again when there is one.
+// A command that waited for a connection is sent again when there is one.
 const TIMED = Symbol('metrics.timed')
 
-/** What ioredis sends: its own type of it does not say that it has a promise. */
-interface Sent {
+/** A command of ioredis, whose own type does not have the promise. */
+interface SentCommand {
   name: string
   promise: Promise<unknown>
   [TIMED]?: true
 }
 
 interface Sender {
-  sendCommand (command: Sent, ...rest: unknown[]): unknown
+  sendCommand (command: SentCommand, ...rest: unknown[]): unknown
 }
 
 const UNTIMED = new Set([
-  // How long they take says nothing of the server.
+  // Blocking commands wait for data: their duration does not depend on the server.
   'blpop', 'brpop', 'brpoplpush', 'blmove', 'blmpop', 'bzpopmin', 'bzpopmax', 'bzmpop', 'xread', 'xreadgroup', 'wait', 'waitaof',
-  // ioredis sends them as it connects, and older servers do not know all of them.
+  // ioredis sends these while it connects, and older servers do not know all of them.
   'hello', 'auth', 'client', 'select', 'readonly'
 ])
-interface Watched {
+
+interface WatchedClient {
   listeners: Set<CommandListener>
-  /** Gives the client its method back. */
-  release (): void
+  /** Restores the client's own method. */
+  restore (): void
 }
 
-const listening = new WeakMap<RedisClient, Watched>()
+const watchedClients = new WeakMap<RedisClient, WatchedClient>()
 
 /**
- * Times each command of a client where all of them pass, also those of pipelines. The diagnostics channel of ioredis tells
- * them as well, but makes text of all arguments for it.
+ * Times each command of a client, also those of pipelines, by wrapping `sendCommand` (see docs/interop.md). The diagnostics channel of
+ * ioredis reports commands as well, but serializes all their arguments.
  *
- * @param clock - by which they are timed; all listeners of a client share the first one's
- * @returns a function that ends it
+ * @param clock - all listeners of a client share the clock of the first one
+ * @returns a function that removes the listener
  */
 export function watchCommands (client: RedisClient, listener: CommandListener, clock: Clock = systemClock): () => void {
-  const watched = listening.get(client) ?? wrap(client, clock)
+  const watched = watchedClients.get(client) ?? wrap(client, clock)
   const { listeners } = watched
   listeners.add(listener)
   return () => {
     listeners.delete(listener)
-    if (listeners.size > 0 || listening.get(client) !== watched) return
-    listening.delete(client)
-    watched.release()
+    if (listeners.size > 0 || watchedClients.get(client) !== watched) return
+    watchedClients.delete(client)
+    watched.restore()
   }
 }
 
-function wrap (client: RedisClient, clock: Clock): Watched {
+function wrap (client: RedisClient, clock: Clock): WatchedClient {
   const listeners = new Set<CommandListener>()
   const sender = client as unknown as Sender
   const isOwn = Object.hasOwn(client, 'sendCommand')
@@ -62,23 +62,23 @@ function wrap (client: RedisClient, clock: Clock): Watched {
   const timed: Sender['sendCommand'] = function (this: unknown, command, ...rest) {
     if (listeners.size > 0 && command[TIMED] === undefined && !UNTIMED.has(command.name)) {
       command[TIMED] = true
-      const started = clock.monotonic()
-      const tell = (failed: boolean) => {
-        const ms = clock.monotonic() - started
-        for (const listener of listeners) listener(command.name, ms, failed)
+      const startedAt = clock.monotonic()
+      const notify = (hasFailed: boolean) => {
+        const ms = clock.monotonic() - startedAt
+        for (const listener of listeners) listener(command.name, ms, hasFailed)
       }
-      command.promise.then(() => tell(false), () => tell(true))
+      command.promise.then(() => notify(false), () => notify(true))
     }
     return send.call(this, command, ...rest)
   }
   sender.sendCommand = timed
-  const release = () => {
-    // Others may do the like: what they put over this goes on to use it.
+  const restore = () => {
+    // Another library may have wrapped this function since, and goes on to call it.
     if (sender.sendCommand !== timed) return
     if (isOwn) sender.sendCommand = send
     else Reflect.deleteProperty(client, 'sendCommand')
   }
-  const watched = { listeners, release }
-  listening.set(client, watched)
+  const watched = { listeners, restore }
+  watchedClients.set(client, watched)
   return watched
 }

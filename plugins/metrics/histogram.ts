@@ -1,10 +1,10 @@
 import { Histogram, type HistogramConfiguration, type MetricObjectWithValues, type MetricValueWithName } from 'prom-client'
+import { OTHER } from './labels.js'
 
-// Whatever comes in, there are no more than so many; the rest is one.
-const MOST_SERIES = 5000
-const REST = 'other'
+/** All further combinations of labels share one series. */
+const MAX_SERIES = 5000
 
-/** Observations under one combination of labels. */
+/** The observations of one combination of labels. */
 export class Series {
   readonly labels: Readonly<Record<string, string>>
   readonly counts: number[]
@@ -38,14 +38,14 @@ export class Series {
 }
 
 /**
- * A histogram whose observations are an addition each. That of prom-client checks and joins the labels each time, which
+ * A histogram with cheap observations: each is a few additions. prom-client's own histogram validates and joins the labels each time, which
  * costs sixty times as much.
  */
 export class FastHistogram extends Histogram {
   readonly #config: HistogramConfiguration<string>
   readonly #bounds: readonly number[]
   readonly #series = new Map<string, Series>()
-  #rest: Series | undefined
+  #other: Series | undefined
 
   constructor (config: HistogramConfiguration<string> & { buckets: number[] }) {
     super(config)
@@ -53,15 +53,15 @@ export class FastHistogram extends Histogram {
     this.#bounds = config.buckets
   }
 
-  /** Where observations with these values of the labels go; to be kept, as it is looked for. */
+  /** Returns the series of these label values. Callers keep it, as the look-up is slow. */
   series (...values: string[]): Series {
     const key = JSON.stringify(values)
     const present = this.#series.get(key)
     if (present !== undefined) return present
     const names = this.#config.labelNames ?? []
-    if (this.#series.size >= MOST_SERIES) {
-      this.#rest ??= new Series(Object.fromEntries(names.map(name => [name, REST])), this.#bounds)
-      return this.#rest
+    if (this.#series.size >= MAX_SERIES) {
+      this.#other ??= new Series(Object.fromEntries(names.map(name => [name, OTHER])), this.#bounds)
+      return this.#other
     }
     const series = new Series(Object.fromEntries(names.map((name, at) => [name, values[at] ?? ''])), this.#bounds)
     this.#series.set(key, series)
@@ -69,26 +69,26 @@ export class FastHistogram extends Histogram {
   }
 
   override reset (): void {
-    // Called by the constructor of the class above, before there is anything.
+    // The constructor of the base class calls this before the fields exist.
     if (!(#series in this)) return
-    // They stay, as those who observe have them at hand.
+    // The series stay, as callers keep them.
     for (const series of this.#all) series.reset()
   }
 
   override async get (): Promise<MetricObjectWithValues<MetricValueWithName<string>>> {
     const { name, help } = this.#config
     const values = this.#all.flatMap(series => this.#valuesOf(series))
-    // The types of prom-client have a number in place of the word, and a method that its own histograms leave out.
+    // prom-client's type has a number as `type`, and a method that its own histograms leave out.
     return { name, help, type: 'histogram', aggregator: 'sum', values } as unknown as MetricObjectWithValues<MetricValueWithName<string>>
   }
 
-  /** What a registry of prom-client calls in place of `get` where it is there. */
+  /** prom-client's registry calls this in place of `get`. */
   getForPromString (): Promise<MetricObjectWithValues<MetricValueWithName<string>>> {
     return this.get()
   }
 
   get #all (): Series[] {
-    return [...this.#series.values(), ...this.#rest === undefined ? [] : [this.#rest]]
+    return [...this.#series.values(), ...this.#other === undefined ? [] : [this.#other]]
   }
 
   #valuesOf ({ labels, counts, sum, count }: Series): Array<MetricValueWithName<string>> {

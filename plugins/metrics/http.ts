@@ -4,28 +4,28 @@ import { boundedLabel, OTHER } from './labels.js'
 import { UNMATCHED } from './names.js'
 
 const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE', 'QUERY'])
-// Of methods and statuses, as they are: a program may make any status.
-const MOST_KEYS = 1000
+/** A bound on the cached series of a route, as a program may send any method and status. */
+const MAX_SERIES_OF_ROUTE = 1000
 
 /**
- * Counts the requests of a context and times them, from Fastify's first hook to the last byte.
+ * Counts and times the requests of a context, from Fastify's first hook to the last byte.
  *
- * @param maxRoutes - of how many routes by themselves
- * @param isExcluded - whether a route, by its URL, is left out; asked once a route
+ * @param maxRoutes - how many routes have series of their own; all others are `other`
+ * @param isExcluded - whether a route, by its URL, is not timed; called once for each route
  */
 export function timeRequests (fastify: FastifyInstance, histogram: FastHistogram, maxRoutes: number, isExcluded: (url: string) => boolean): void {
   const routeOf = boundedLabel(maxRoutes + 1)
   routeOf(UNMATCHED)
-  // By route, then by method and status: looking for a series is two look-ups of short keys.
+  // By route, then by method and status: finding a series is two look-ups of short keys. A route that is excluded has null.
   const routes = new Map<string, Map<string, Series> | null>()
 
   fastify.addHook('onResponse', (request, reply, done) => {
     const url = request.routeOptions.url ?? UNMATCHED
     let ofRoute = routes.get(url)
     if (ofRoute === undefined) {
-      const isLeftOut = isExcluded(url)
-      const label = isLeftOut ? url : routeOf(url)
-      ofRoute = isLeftOut ? null : routes.get(label) ?? new Map<string, Series>()
+      const isUntimed = isExcluded(url)
+      const label = isUntimed ? url : routeOf(url)
+      ofRoute = isUntimed ? null : routes.get(label) ?? new Map<string, Series>()
       routes.set(label, ofRoute)
     }
     if (ofRoute === null) return done()
@@ -35,7 +35,7 @@ export function timeRequests (fastify: FastifyInstance, histogram: FastHistogram
     if (series === undefined) {
       const method = METHODS.has(request.method) ? request.method : 'OTHER'
       series = histogram.series(method, routeOf(url), statusCode >= 100 && statusCode < 600 ? String(statusCode) : OTHER)
-      if (ofRoute.size < MOST_KEYS) ofRoute.set(key, series)
+      if (ofRoute.size < MAX_SERIES_OF_ROUTE) ofRoute.set(key, series)
     }
     series.observe(reply.elapsedTime / 1000)
     done()

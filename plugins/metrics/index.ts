@@ -1,72 +1,115 @@
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, FastifySchema } from 'fastify'
 import fp from 'fastify-plugin'
-import { Registry } from 'prom-client'
+import { collectDefaultMetrics, Registry } from 'prom-client'
 import { watchRoutes } from '../shared/http/route-watch.js'
 import { startTracing } from '../shared/plugin/tracing.js'
-import { MetricRegistry } from './metric-registry.js'
-import { findClients } from './clients.js'
+import { findSources } from './collectors.js'
 import { timeRequests } from './http.js'
+import { MetricRegistry } from './metric-registry.js'
 import { HTTP_DURATION, METRICS, REDIS_DURATION } from './names.js'
 import { resolveMetricsOptions, type MetricsPluginOptions, type ResolvedMetricsOptions } from './options.js'
-import { addProcessMetrics } from './process.js'
-import { watchRedis } from './redis.js'
-import { addRoute } from './route.js'
-import { findSources } from './collectors.js'
+import { findClients, watchRedis } from './redis.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** What is told, for metrics of an app's own. */
+    /**
+     * The registry of `GET /metrics`, for the app's own metrics.
+     *
+     * @example
+     * const orders = new Counter({ name: 'orders_total', help: 'Orders placed', registers: [app.metrics.registry] })
+     */
     metrics: Metrics
   }
 }
 
 export interface Metrics {
+  /** A registry of prom-client. */
   readonly registry: Registry
 }
 
 export type { ExposeOption, MetricsPluginOptions } from './options.js'
 
 /**
- * `GET /metrics` for Prometheus: requests by route, and what the other plugins of the suite do, whichever there are.
+ * Exposes Prometheus metrics at `GET /metrics`: requests by route, commands of Redis, and every registered plugin of the suite.
  *
  * @throws `FST_REDIS_SUITE_METRICS_INVALID_OPTION`
+ *
+ * @example
+ * await app.register(metrics, { expose: 'loopback' })
  */
 export const metrics = fp<MetricsPluginOptions>(async function metrics (fastify, given) {
   const options = resolveMetricsOptions(given)
   watchRoutes(fastify)
-  // Registered again, in the same context or below it, without a registry of its own, it tells the same by another route.
+  // A second registration without a registry of its own exposes the same metrics by another route.
   const above = fastify.hasDecorator('metrics') ? fastify.metrics.registry : undefined
   const registry = options.registry ?? above ?? new Registry()
-  const book = MetricRegistry.of(registry)
+  const metricRegistry = MetricRegistry.of(registry)
   const names = Object.values(METRICS).flatMap(Object.keys).concat(REDIS_DURATION).map(name => options.prefix + name)
-  book.requireFree(options.http ? [...names, HTTP_DURATION] : names)
-  const undo = [book.enter()]
-  fastify.addHook('onClose', async () => { for (const step of undo.splice(0).reverse()) step() })
+  metricRegistry.requireFree(options.http ? [...names, HTTP_DURATION] : names)
+  const cleanups = [metricRegistry.retain()]
+  fastify.addHook('onClose', async () => { for (const cleanUp of cleanups.splice(0).reverse()) cleanUp() })
 
   if (registry !== above) {
     if (options.http) {
-      const histogram = book.histogram(HTTP_DURATION, 'Requests by route, from the first hook to the last byte', ['method', 'route', 'status_code'], options.buckets)
+      const histogram = metricRegistry.histogram(HTTP_DURATION, 'Requests by route, from the first hook to the last byte', ['method', 'route', 'status_code'], options.buckets)
       timeRequests(fastify, histogram, options.maxRoutes, options.isExcluded)
     }
     if (!Object.hasOwn(fastify, 'metrics')) fastify.decorate('metrics', { registry })
   }
-  if (options.defaultMetrics) book.atTheEnd(addProcessMetrics(registry))
+  if (options.defaultMetrics) metricRegistry.onLastRelease(addProcessMetrics(registry))
   if (Object.keys(options.labels).length > 0) registry.setDefaultLabels(options.labels)
-  if (options.tracing) undo.push(await startTracing())
+  if (options.tracing) cleanups.push(await startTracing())
   const { path } = options
-  const isTold = path !== undefined && registry === above && fastify.hasRoute({ method: 'GET', url: fastify.prefix + path })
-  if (path !== undefined && !isTold) addRoute(fastify, registry, path, options)
-  // What is registered later is there then.
-  fastify.addHook('onReady', async () => { undo.push(...addSources(fastify, book, options)) })
+  const isExposed = path !== undefined && registry === above && fastify.hasRoute({ method: 'GET', url: fastify.prefix + path })
+  if (path !== undefined && !isExposed) addRoute(fastify, registry, path, options)
+  // Plugins that are registered later have their decorators by then.
+  fastify.addHook('onReady', async () => { cleanups.push(...addSources(fastify, metricRegistry, options)) })
 }, { name: 'fastify-redis-suite/metrics', fastify: '5.x' })
 
 export default metrics
 
-/** @returns what takes them out */
-function addSources (fastify: FastifyInstance, book: MetricRegistry, { prefix, timeout, maxRoutes, redisBuckets, clock }: ResolvedMetricsOptions): Array<() => void> {
+/** @returns the functions that remove them */
+function addSources (fastify: FastifyInstance, metricRegistry: MetricRegistry, options: ResolvedMetricsOptions): Array<() => void> {
+  const { prefix, maxRoutes, redisBuckets, clock } = options
   const clients = findClients(fastify)
-  const sources = findSources(fastify, maxRoutes).map(([of, make]) => book.add(of, make, prefix, { timeout, clock }))
-  if (clients.length === 0) return sources
-  const histogram = book.histogram(prefix + REDIS_DURATION, 'Commands by name, from when they are written to their answers', ['client', 'command'], redisBuckets)
-  return [...sources, ...clients.map(([name, client]) => book.add(client, () => watchRedis(client, name, histogram, clock), prefix, { timeout, clock }))]
+  const sources = findSources(fastify, maxRoutes)
+  if (clients.length > 0) {
+    const histogram = metricRegistry.histogram(prefix + REDIS_DURATION, 'Commands by name, from writing to the reply', ['client', 'command'], redisBuckets)
+    sources.push(...clients.map(([name, client]) => ({ observed: client, create: () => watchRedis(client, name, histogram, clock) })))
+  }
+  return sources.map(source => metricRegistry.add(source, options))
+}
+
+let processRegistry: Registry | undefined
+
+/** Adds the metrics of the process. They are created once, as their listeners cannot be removed. @returns a function that removes them */
+function addProcessMetrics (registry: Registry): () => void {
+  if (processRegistry === undefined) {
+    processRegistry = new Registry()
+    collectDefaultMetrics({ register: processRegistry })
+  }
+  const added = processRegistry.getMetricsAsArray().filter(({ name }) => registry.getSingleMetric(name) === undefined)
+  for (const { name } of added) {
+    const metric = processRegistry.getSingleMetric(name)
+    if (metric !== undefined) registry.registerMetric(metric)
+  }
+  return () => { for (const { name } of added) registry.removeSingleMetric(name) }
+}
+
+// Config of the suite's other plugins and of @fastify/under-pressure: scrapes are not limited, cached or refused, and have no session.
+const EXEMPT = { rateLimit: false, cache: false, session: false, pressureHandler: () => {} } as const
+// @fastify/swagger leaves the route out of the app's documentation.
+const HIDDEN: FastifySchema & { hide: boolean } = { hide: true }
+
+function addRoute (fastify: FastifyInstance, registry: Registry, path: string, { mayRead, isClosedByDefault, logLevel }: ResolvedMetricsOptions): void {
+  let isLogged = !isClosedByDefault
+  fastify.get(path, { config: EXEMPT, logLevel, schema: HIDDEN }, async (request, reply) => {
+    if (!await mayRead(request)) {
+      if (!isLogged) fastify.log.warn({ plugin: 'metrics', address: request.ip }, 'metrics: a request from another machine or through a proxy got 404: set the option "expose" to allow it')
+      isLogged = true
+      return reply.callNotFound()
+    }
+    const text = await registry.metrics()
+    return await reply.header('cache-control', 'no-store').type(registry.contentType).send(text)
+  })
 }

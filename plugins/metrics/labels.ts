@@ -1,11 +1,11 @@
 export const OTHER = 'other'
 
-/** The values that a label may have: the first `most` that come, as they are; all others are one. */
-export function boundedLabel (most: number): (value: string) => string {
+/** Returns a function that bounds the values of a label: the first `max` values stay as they are, all later ones become `other`. */
+export function boundedLabel (max: number): (value: string) => string {
   const values = new Set<string>()
   return value => {
     if (values.has(value)) return value
-    if (values.size >= most) return OTHER
+    if (values.size >= max) return OTHER
     values.add(value)
     return value
   }

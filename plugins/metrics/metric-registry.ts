@@ -1,35 +1,37 @@
 import { Counter, Gauge, type Registry } from 'prom-client'
 import type { Clock } from '../shared/plugin/clock.js'
-import { withDeadline } from '../shared/redis/deadline.js'
 import { InWords, invalidOptionError } from '../shared/plugin/errors.js'
+import type { Milliseconds } from '../shared/plugin/units.js'
+import { withDeadline } from '../shared/redis/deadline.js'
 import { FastHistogram } from './histogram.js'
-import { METRICS, type Aggregator, type Definition, type SourceKind } from './names.js'
+import { METRICS, type Aggregator, type MetricDefinition, type SourceKind } from './names.js'
 
-/** One value: the metric without its prefix, its labels. */
+/** A value of a metric. @property name - without the prefix */
 export type Sample = readonly [name: string, value: number, labels?: Readonly<Record<string, string>>]
 
-/** What is asked when the registry is. */
-export interface Source {
+/** A source of samples, which each scrape reads. */
+export interface MetricSource {
   kind: SourceKind
   read (): Sample[] | Promise<Sample[]>
-  /** Ends what it listens to. */
+  /** Removes its listeners. */
   stop? (): void
 }
 
-interface Deadline {
-  /** Milliseconds that a source may take. */
-  timeout: number
+interface ReadOptions {
+  /** The prefix of the metrics' names. */
+  prefix: string
+  /** How long a source may take. */
+  timeout: Milliseconds
   clock: Clock
 }
 
-interface Entered {
-  source: Source
-  prefix: string
-  deadline: Deadline
+interface RegisteredSource extends ReadOptions {
+  source: MetricSource
   users: number
 }
 
-interface Sampled {
+/** A sample with its full name. */
+interface NamedSample {
   name: string
   value: number
   labels: Readonly<Record<string, string>>
@@ -38,15 +40,21 @@ interface Sampled {
 const COMBINE: Readonly<Record<Aggregator, (a: number, b: number) => number>> = { sum: (a, b) => a + b, min: Math.min, max: Math.max }
 const registries = new WeakMap<Registry, MetricRegistry>()
 
-/** What the plugin has put in one registry, which several apps may share. */
+/** An object of the app with what reads it. */
+export interface FoundSource {
+  observed: object
+  create: () => MetricSource
+}
+
+/** The metrics of the suite in one registry of prom-client, which several apps may share. */
 export class MetricRegistry {
   readonly registry: Registry
   readonly #metrics = new Map<string, Counter | Gauge | FastHistogram>()
-  // By what they tell of: two registrations that see the same cache count it once.
-  readonly #sources = new Map<object, Entered>()
-  readonly #atTheEnd: Array<() => void> = []
+  // By the observed object: a cache that two registrations observe counts once.
+  readonly #sources = new Map<object, RegisteredSource>()
+  readonly #cleanups: Array<() => void> = []
   #users = 0
-  #reading: Promise<Sampled[]> | undefined
+  #reading: Promise<NamedSample[]> | undefined
 
   static of (registry: Registry): MetricRegistry {
     const present = registries.get(registry) ?? new MetricRegistry(registry)
@@ -58,62 +66,63 @@ export class MetricRegistry {
     this.registry = registry
   }
 
-  /** Another registration uses it. @returns what takes away all that the last one of them leaves behind */
-  enter (): () => void {
+  /** Counts a registration of the plugin. @returns a function that ends it; the last one removes all metrics */
+  retain (): () => void {
     this.#users++
     return () => {
       if (--this.#users > 0) return
-      for (const step of this.#atTheEnd.splice(0)) step()
+      for (const cleanUp of this.#cleanups.splice(0)) cleanUp()
       for (const name of this.#metrics.keys()) this.registry.removeSingleMetric(name)
       this.#metrics.clear()
     }
   }
 
-  /** Does it when the last registration has left. */
-  atTheEnd (step: () => void): void {
-    this.#atTheEnd.push(step)
+  /** Calls `cleanUp` when the last registration has ended. */
+  onLastRelease (cleanUp: () => void): void {
+    this.#cleanups.push(cleanUp)
   }
 
-  /** @throws `FST_REDIS_SUITE_METRICS_INVALID_OPTION` where somebody else has put one of this name in the registry */
+  /** @throws `FST_REDIS_SUITE_METRICS_INVALID_OPTION` if the registry has a foreign metric of one of these names */
   requireFree (names: readonly string[]): void {
     const taken = names.find(name => !this.#metrics.has(name) && this.registry.getSingleMetric(name) !== undefined)
-    if (taken !== undefined) throw invalidOptionError('metrics', 'registry', new InWords(`one that has another metric ${taken}`), 'a registry in which this name is free, or another prefix')
+    if (taken !== undefined) throw invalidOptionError('metrics', 'registry', new InWords(`a registry with another metric ${taken}`), 'a registry without a metric of this name, or another prefix')
   }
 
   histogram (name: string, help: string, labelNames: string[], buckets: number[]): FastHistogram {
     const present = this.#metrics.get(name)
     if (present instanceof FastHistogram) return present
-    const made = new FastHistogram({ name, help, labelNames, buckets, registers: [this.registry] })
-    this.#metrics.set(name, made)
-    return made
+    const histogram = new FastHistogram({ name, help, labelNames, buckets, registers: [this.registry] })
+    this.#metrics.set(name, histogram)
+    return histogram
   }
 
   /**
-   * @param of - what the source tells of
-   * @param make - called where nobody has added it yet
-   * @returns a function that takes it out
+   * Adds a source, unless the object that it observes has one.
+   *
+   * @returns a function that removes it
    */
-  add (of: object, make: () => Source, prefix: string, deadline: Deadline): () => void {
-    const entered = this.#sources.get(of) ?? { source: make(), prefix, deadline, users: 0 }
-    this.#sources.set(of, entered)
-    entered.users++
-    for (const kind of [entered.source.kind, 'scrape'] as const) {
+  add ({ observed, create }: FoundSource, options: ReadOptions): () => void {
+    const { prefix, timeout, clock } = options
+    const registered = this.#sources.get(observed) ?? { source: create(), prefix, timeout, clock, users: 0 }
+    this.#sources.set(observed, registered)
+    registered.users++
+    for (const kind of [registered.source.kind, 'scrape'] as const) {
       for (const [name, definition] of Object.entries(METRICS[kind])) this.#define(prefix + name, definition)
     }
     return () => {
-      if (--entered.users > 0) return
-      this.#sources.delete(of)
-      entered.source.stop?.()
+      if (--registered.users > 0) return
+      this.#sources.delete(observed)
+      registered.source.stop?.()
     }
   }
 
-  #define (name: string, { type, help, labels, aggregator }: Definition): void {
+  #define (name: string, { type, help, labels, aggregator }: MetricDefinition): void {
     if (this.#metrics.has(name)) return
     const combine = COMBINE[aggregator]
     const collect = async (): Promise<void> => {
-      const merged = new Map<string, Sampled>()
+      const merged = new Map<string, NamedSample>()
       for (const sample of await this.#samples()) {
-        // One that prom-client refuses would fail the whole scrape.
+        // A value that prom-client refuses would fail the whole scrape.
         if (sample.name !== name || !Number.isFinite(sample.value) || (type === 'counter' && sample.value < 0)) continue
         const key = JSON.stringify(sample.labels)
         const first = merged.get(key)
@@ -127,16 +136,16 @@ export class MetricRegistry {
     this.#metrics.set(name, metric)
   }
 
-  /** All metrics are collected in one turn: each source is asked once for all of them. */
-  #samples (): Promise<Sampled[]> {
+  /** Reads each source once a scrape, as prom-client collects all metrics at the same time. */
+  #samples (): Promise<NamedSample[]> {
     this.#reading ??= this.#read().finally(() => { this.#reading = undefined })
     return this.#reading
   }
 
-  async #read (): Promise<Sampled[]> {
-    const lists = await Promise.all([...this.#sources.values()].map(async ({ source, prefix, deadline: { timeout, clock } }) => {
+  async #read (): Promise<NamedSample[]> {
+    const lists = await Promise.all([...this.#sources.values()].map(async ({ source, prefix, timeout, clock }) => {
       const read = Promise.resolve().then(() => source.read())
-      const samples = await withDeadline(read, timeout, () => new Error('no answer in time'), clock).catch(() => undefined)
+      const samples = await withDeadline(read, timeout, () => new Error('no reply in time'), clock).catch(() => undefined)
       const up: Sample = ['metrics_source_up', samples === undefined ? 0 : 1, { source: source.kind }]
       return [...samples ?? [], up].map(([name, value, labels = {}]) => ({ name: prefix + name, value, labels }))
     }))

@@ -1,35 +1,43 @@
-import type { RedisClient } from '../shared/redis/client.js'
+import type { FastifyInstance } from 'fastify'
 import type { Clock } from '../shared/plugin/clock.js'
+import type { RedisClient } from '../shared/redis/client.js'
 import { circuitOf } from '../shared/redis/guard.js'
-import type { Sample, Source } from './metric-registry.js'
 import { watchCommands } from './commands.js'
 import type { FastHistogram, Series } from './histogram.js'
 import { boundedLabel } from './labels.js'
+import type { MetricSource, Sample } from './metric-registry.js'
 
-const MOST_COMMANDS = 100
+const MAX_COMMANDS = 100
 
-interface Watched {
-  series: Series
-  errors: number
+/** Returns the clients of `fastify.redis` by namespace; the client without one is `default`. */
+export function findClients (fastify: FastifyInstance): Array<readonly [name: string, client: RedisClient]> {
+  const redis: unknown = fastify.hasDecorator('redis') ? fastify.redis : undefined
+  if (typeof redis !== 'object' || redis === null) return []
+  const named = Object.entries(redis).filter((entry): entry is [string, RedisClient] => isClient(entry[1]))
+  return isClient(redis) ? [['default', redis]] : named
 }
 
-/** Of one client, by the name that the label is to have. */
-export function watchRedis (client: RedisClient, name: string, histogram: FastHistogram, clock: Clock): Source {
-  const labelOf = boundedLabel(MOST_COMMANDS)
-  const commands = new Map<string, Watched>()
+function isClient (value: unknown): value is RedisClient {
+  return typeof value === 'object' && value !== null && 'sendCommand' in value && 'duplicate' in value && 'status' in value
+}
+
+/** Watches a client's connection and commands. @param name - the value of the label `client` */
+export function watchRedis (client: RedisClient, name: string, histogram: FastHistogram, clock: Clock): MetricSource {
+  const labelOf = boundedLabel(MAX_COMMANDS)
+  const commands = new Map<string, { series: Series, errors: number }>()
   let connections = client.status === 'ready' ? 1 : 0
   const onReady = () => { connections++ }
   client.on('ready', onReady)
 
-  const unwatch = watchCommands(client, (command, ms, failed) => {
+  const unwatch = watchCommands(client, (command, ms, hasFailed) => {
     const label = labelOf(command)
-    let watched = commands.get(label)
-    if (watched === undefined) {
-      watched = { series: histogram.series(name, label), errors: 0 }
-      commands.set(label, watched)
+    let ofCommand = commands.get(label)
+    if (ofCommand === undefined) {
+      ofCommand = { series: histogram.series(name, label), errors: 0 }
+      commands.set(label, ofCommand)
     }
-    watched.series.observe(ms / 1000)
-    if (failed) watched.errors++
+    ofCommand.series.observe(ms / 1000)
+    if (hasFailed) ofCommand.errors++
   }, clock)
 
   function read (): Sample[] {

@@ -7,18 +7,17 @@ export type { Clock, Timer } from '../shared/plugin/clock.js'
 export type { StepListener, TestClock } from './test-clock.js'
 
 export interface TestClockOptions {
-  /** The time at which the clock stands first, in milliseconds since the epoch. @default the system's time */
+  /** The clock's first time, in milliseconds since the epoch. @default the system's time */
   now?: number | undefined
 }
 
 /**
- * Creates a clock that stands still until it is advanced. Handed to plugins as their option `clock`, it lets a test of limits, TTLs and
- * time-outs pass an hour without waiting for it.
+ * Creates a clock whose time advances only when a test advances it. Set it as the option `clock` of plugins: a test of limits, TTLs and
+ * time-outs then passes an hour without waiting.
  *
- * With the memory stores everything lives by this clock. With Redis the plugins' timers and the time in scripts do; TTLs of keys stay the
- * server's own.
+ * The memory stores use only this clock. With Redis the plugins' timers and the scripts use it; keys expire by the server's own clock.
  *
- * @throws `FST_REDIS_SUITE_TESTING_PRODUCTION` where `NODE_ENV` is `production`; `FST_REDIS_SUITE_TESTING_INVALID_OPTION`
+ * @throws `FST_REDIS_SUITE_TESTING_PRODUCTION` if `NODE_ENV` is `production`; `FST_REDIS_SUITE_TESTING_INVALID_OPTION`
  *
  * @example
  * const clock = createTestClock()

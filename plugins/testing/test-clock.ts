@@ -1,36 +1,36 @@
 import { parseDuration, type Duration } from '../shared/plugin/duration.js'
 import { invalidArgumentError } from '../shared/plugin/errors.js'
 import type { Clock, Timer } from '../shared/plugin/clock.js'
+import type { Milliseconds } from '../shared/plugin/units.js'
 
-/** The largest delay of a timer of Node.js: a longer one fires after 1 ms there, and so it does here. */
+/** The largest delay of a Node.js timer. A longer one fires after 1 ms, as in Node.js. */
 const MAX_DELAY_MS = 2 ** 31 - 1
-/** After a timer fired, promises and immediates get this many turns of the event loop, so that what it started can set timers of its own. */
+/** How many turns of the event loop follow each timer, so that the code that it started can set its own timers. */
 const TURNS = 4
 
-/** @param ms - by how many milliseconds the time has just moved on */
-export type StepListener = (ms: number) => unknown
+/** @param ms - by how much the time has just advanced */
+export type StepListener = (ms: Milliseconds) => unknown
 
 export interface TestClock extends Clock {
   /**
-   * Moves the time on. Timers that become due fire in order, each at its own moment, and what they start may set others that
-   * become due as well.
+   * Advances the time. Timers that become due fire in order, each at its own time, and so do timers that they set meanwhile.
    *
    * @param duration - milliseconds, or a string such as `'1h'`
    * @throws `FST_REDIS_SUITE_TESTING_INVALID_OPTION` (rejects)
    */
   advance (duration: Duration): Promise<void>
-  /** How many timers wait to fire. */
+  /** The number of pending timers. */
   readonly pendingTimers: number
   /**
-   * Calls `listener` after each step of {@link advance}, before the timers of that moment fire, and waits for what it returns. The listener
-   * must not wait for `advance` itself, which waits for it.
+   * Calls `listener` after each step of {@link advance}, before the timers of that time fire, and awaits its result. The listener must not
+   * await `advance`, which would wait for it.
    *
    * @returns a function that removes it
    */
   onStep (listener: StepListener): () => void
 }
 
-/** The time stands still, at `start` (milliseconds since the epoch), until it is advanced. */
+/** @param start - the first time, in milliseconds since the epoch */
 export function testClock (start: number): TestClock {
   const timers = new Set<TestTimer>()
   const listeners = new Set<StepListener>()
@@ -40,16 +40,16 @@ export function testClock (start: number): TestClock {
   const set = (callback: () => void, ms: number, repeats: boolean): TestTimer =>
     new TestTimer(timers, () => elapsed, callback, delayOf(ms), repeats).refresh()
   const clear = (timer: Timer | undefined): void => { timers.delete(timer as TestTimer) }
-  /** The next timer that fires until then; of several at one moment the one that was set first, as a set keeps the order. */
+  /** Returns the next timer that is due until `end`. Timers of one time fire in the order in which they were set, which the set keeps. */
   const nextUntil = (end: number): TestTimer | undefined => {
     let next: TestTimer | undefined
     for (const timer of timers) if (timer.dueAt <= end && (next === undefined || timer.dueAt < next.dueAt)) next = timer
     return next
   }
-  const moveTo = async (moment: number): Promise<void> => {
-    const step = moment - elapsed
+  const moveTo = async (time: number): Promise<void> => {
+    const step = time - elapsed
     if (step <= 0) return
-    elapsed = moment
+    elapsed = time
     for (const listener of listeners) await listener(step)
   }
   const fire = (timer: TestTimer): void => {
@@ -86,7 +86,7 @@ export function testClock (start: number): TestClock {
     async advance (duration) {
       const ms = parseDuration(duration)
       if (ms === undefined) throw invalidArgumentError('testing', 'duration', duration, "milliseconds or a string such as '1h'")
-      // One call after the other.
+      // Concurrent calls run one after the other.
       const advanced = advancing.then(() => advance(ms))
       advancing = advanced.catch(() => {})
       await advanced
@@ -116,7 +116,7 @@ class TestTimer implements Timer {
 
   refresh (): this {
     this.dueAt = this.#elapsed() + this.#delay
-    // Behind those that are due at the same moment.
+    // After the timers that are due at the same time.
     this.#waiting.delete(this)
     this.#waiting.add(this)
     return this

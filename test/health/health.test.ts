@@ -22,7 +22,7 @@ t.test('without checks all routes pass and are never stored', async t => {
   }
 })
 
-t.test('a critical check that fails turns readiness red, another one is a warning, and liveness stays green', async t => {
+t.test('a critical check that fails makes readiness fail, another one is a warning, and liveness passes', async t => {
   const { app } = await build(t)
   let critical = true
   app.health.addCheck('mail', () => { throw new Error('no route') }, { critical: false, cacheFor: 0 })
@@ -35,7 +35,7 @@ t.test('a critical check that fails turns readiness red, another one is a warnin
   t.equal((await app.inject('/health/live')).statusCode, 200)
 })
 
-t.test('a result of false, an error, a status or a response that is not ok counts as said, and other values are shown', async t => {
+t.test('a result of false, an error, a status or a response that is not ok is a status, and other values are observed values', async t => {
   const cyclic: Record<string, unknown> = {}
   cyclic['self'] = cyclic
   const table: Array<[name: string, result: unknown, expected: object]> = [
@@ -63,7 +63,7 @@ t.test('a result of false, an error, a status or a response that is not ok count
   for (const [name, , expected] of table) t.match((checks as Record<string, object>)[name], [expected], name)
 })
 
-t.test('a result that says fail turns readiness red, or is a warning where the check is not critical', async t => {
+t.test('a result with the status fail makes readiness fail, or is a warning if the check is not critical', async t => {
   const { app } = await build(t)
   app.health.addCheck('mail', () => false, { critical: false })
   t.match(await ready(app), [200, { status: 'warn' }])
@@ -82,7 +82,7 @@ t.test('a check that hangs counts as failed after its timeout', async t => {
   t.match((await answer).json(), { checks: { slow: [{ status: 'fail', output: /30000 ms/ }] } })
 })
 
-t.test('a flood of probes runs a check once, and again when cacheFor is over', async t => {
+t.test('a flood of probes runs a check once, and again after cacheFor', async t => {
   const { app, clock } = await build(t)
   let runs = 0
   app.health.addCheck('counted', async () => ++runs, { cacheFor: '1 minute' })
@@ -97,7 +97,7 @@ t.test('a flood of probes runs a check once, and again when cacheFor is over', a
   t.match((await app.inject('/health')).json(), { checks: { counted: [{ observedValue: 2, time: new Date(clock.now()).toISOString() }] } })
 })
 
-t.test('after drain() readiness fails while requests are still answered, and it resolves after drainDelay', async t => {
+t.test('after drain() readiness fails while requests are still served, and it resolves after drainDelay', async t => {
   const { app, clock } = await build(t, { drainDelay: '30s' }, { routes: app => app.get('/', async () => 'hello') })
   let isDrained = false
   const drained = app.health.drain().then(() => { isDrained = true })
@@ -111,7 +111,7 @@ t.test('after drain() readiness fails while requests are still answered, and it 
   t.equal(isDrained, true)
 })
 
-t.test('checks are shown to the requests that the option details allows, others get the status', async t => {
+t.test('requests that the option details allows get the checks, others the status', async t => {
   const table: Array<[HealthPluginOptions['details'], string, boolean]> = [
     [undefined, '127.0.0.1', true], [undefined, '10.0.0.9', false], [true, '10.0.0.9', true], [false, '127.0.0.1', false],
     [request => request.headers['x-key'] === 'k', '10.0.0.9', true], [() => false, '127.0.0.1', false]
@@ -124,7 +124,7 @@ t.test('checks are shown to the requests that the option details allows, others 
   }
 })
 
-t.test('the loss of Redis is a warning, or critical by option, and is over when Redis is back', async t => {
+t.test('an outage of Redis is a warning, or critical by option, and ends with the outage', async t => {
   const server = await startRedis()
   const tolerant = await build(t, {}, { store: server })
   const strict = await build(t, { redisCritical: true }, { store: server })
@@ -132,7 +132,7 @@ t.test('the loss of Redis is a warning, or critical by option, and is over when 
   t.match(await ready(strict.app), [200, { status: 'pass' }])
   server.pause()
   for (const [{ app, clock }, status, statusCode] of [[tolerant, 'warn', 200], [strict, 'fail', 503]] as const) {
-    // What was found before is not shown any more.
+    // Earlier results are not shown any more.
     await clock.advance(1000)
     t.match((await advanceWhile(clock, ready(app))).value, [statusCode, { status }])
   }
@@ -142,13 +142,13 @@ t.test('the loss of Redis is a warning, or critical by option, and is over when 
   t.match(await ready(app), [200, { status: 'pass', checks: { 'redis:responseTime': [{ status: 'pass' }] } }])
 })
 
-t.test('the path can be moved', async t => {
+t.test('the path can be changed', async t => {
   const { app } = await build(t, { prefix: '/internal/healthz' })
   t.equal((await app.inject('/internal/healthz/live')).statusCode, 200)
   t.equal((await app.inject('/health/live')).statusCode, 404)
 })
 
-t.test('wrong options and checks fail with a coded error', async t => {
+t.test('invalid options and checks fail with a coded error', async t => {
   const code = 'FST_REDIS_SUITE_HEALTH_INVALID_OPTION'
   for (const options of [{ prefix: 'health' }, { prefix: '/health/' }, { details: 'all' }, { redisCritical: 1 }, { logLevel: 'loud' }, { redis: {} }, { paths: 'x' }, { paths: { live: 'live' } }, { paths: { lvie: '/live' } }, { drainDelay: -1 }, { cacheFor: 'soon' },
     { underPressure: 5 }, { underPressure: { maxDelay: 1 } }, { version: 1 }, { clock: {} }]) {
@@ -162,7 +162,7 @@ t.test('wrong options and checks fail with a coded error', async t => {
   for (const name of ['', 'a b', 'a:b', 5]) t.throws(() => app.health.addCheck(name as string, () => {}), { code })
 })
 
-t.test('the details are those of the IETF draft: the service, and each check with value, unit and time', async t => {
+t.test('the details have the form of the IETF draft: the service, and each check with value, unit and time', async t => {
   const { app } = await build(t, { version: '1', releaseId: '1.2.3', serviceId: 'shop', description: 'a shop' })
   app.health.addCheck('queue', () => measurements({ length: { observedValue: 5, observedUnit: 'jobs' }, age: { observedValue: 90, observedUnit: 's', status: 'fail', output: 'old' } }), { critical: false })
   t.match((await app.inject('/health')).json(), {
@@ -180,7 +180,7 @@ t.test('the details are those of the IETF draft: the service, and each check wit
   })
 })
 
-t.test('startup passes once the app has been ready, and stays so', async t => {
+t.test('startup passes from the first time that the app is ready', async t => {
   const { app } = await build(t)
   let isWarm = false
   app.health.addCheck('warm', () => { if (!isWarm) throw new Error('cold') }, { cacheFor: 0 })
@@ -192,22 +192,22 @@ t.test('startup passes once the app has been ready, and stays so', async t => {
   t.equal((await app.inject('/health/ready')).statusCode, 503)
 })
 
-t.test('each route can be moved, or left out', async t => {
+t.test('each route can have another path, or be left out', async t => {
   const { app } = await build(t, { prefix: '/internal', paths: { live: '/healthz', startup: false, details: '/all' } })
   const statuses = await Promise.all(['/internal/healthz', '/internal/ready', '/internal/all', '/internal/startup', '/internal', '/internal/live'].map(async url => (await app.inject(url)).statusCode))
   t.same(statuses, [200, 200, 200, 404, 404, 404])
 })
 
-t.test('under pressure requests are answered 503 and readiness fails, but probes are answered', async t => {
+t.test('under pressure requests get 503 and readiness fails, but probes are served', async t => {
   const underPressure = { maxHeapUsedBytes: 1, sampleInterval: 10, retryAfter: 7 }
   const { app } = await build(t, { cacheFor: 0, underPressure }, { routes: app => app.get('/', async () => 'ok') })
-  await until('it is felt', async () => (await app.inject('/')).statusCode === 503)
+  await until('requests get 503', async () => (await app.inject('/')).statusCode === 503)
   t.equal((await app.inject('/')).headers['retry-after'], '7')
   t.match(await ready(app), [503, { checks: { 'process:eventLoopDelay': [{ status: 'fail', output: 'under pressure' }] } }])
   t.equal((await app.inject('/health/live')).statusCode, 200)
 })
 
-t.test('the state of Redis is shown, with a warning where it is nearly full, and only the PING where INFO is refused', async t => {
+t.test('the state of Redis is shown, with a warning if it is nearly full, and only the PING if INFO is refused', async t => {
   const server = await startRedis()
   const { app } = await build(t, { cacheFor: 0 }, { store: server })
   const client = server.client()
@@ -227,7 +227,7 @@ t.test('the state of Redis is shown, with a warning where it is nearly full, and
   t.match(await checks(), { 'redis:memoryUtilization': [{ status: 'warn', output: /noeviction/ }] })
   await client.config('SET', 'maxmemory', '0')
   await client.replicaof('127.0.0.1', '1')
-  t.match(await checks(), { 'redis:role': [{ observedValue: 'slave', status: 'warn', output: /lost its master/ }] })
+  t.match(await checks(), { 'redis:role': [{ observedValue: 'slave', status: 'warn', output: /disconnected from its master/ }] })
   await client.replicaof('NO', 'ONE')
   await client.acl('SETUSER', 'default', '-info')
   t.same(Object.keys(await checks()).filter(name => name.startsWith('redis')), ['redis:responseTime', 'redis:circuit'])
@@ -243,7 +243,7 @@ t.test('the state and the slots of a Cluster are shown', async t => {
   })
 })
 
-t.test('500 probes at once ask Redis once', async t => {
+t.test('500 probes at once cause one PING', async t => {
   const server = await startRedis()
   const { app } = await build(t, { cacheFor: '1 minute' }, { store: server })
   const pings = async () => Number(/cmdstat_ping:calls=(\d+)/.exec(await server.client().info('commandstats'))?.[1] ?? 0)
@@ -286,7 +286,7 @@ t.test('in a rolling restart behind a load balancer no request fails', async t =
     }
   }
   const users = Promise.all(Array.from({ length: 5 }, user))
-  const someMore = async () => { const before = statuses.length; await until('requests are answered', () => statuses.length >= before + 20) }
+  const someMore = async () => { const before = statuses.length; await until('requests are served', () => statuses.length >= before + 20) }
   for (const [url, app] of [...instances]) {
     await start()
     await probe()
@@ -296,7 +296,7 @@ t.test('in a rolling restart behind a load balancer no request fails', async t =
     await someMore()
     await probe()
     t.notOk(targets.includes(url))
-    await until('requests that were sent before are answered', () => !underWay.includes(url))
+    await until('earlier requests are served', () => !underWay.includes(url))
     await clock.advance('30s')
     await drained
     await app.close()

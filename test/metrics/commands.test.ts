@@ -14,7 +14,7 @@ import { Browser } from '../helpers/session/session-app.js'
 
 const server = await sharedRedis()
 
-t.test('a command that waits for a connection is timed once, with the time that it waited', async t => {
+t.test('a command that waits for a connection is timed once, including the wait', async t => {
   const own = await startRedis()
   await own.kill()
   const client = new Redis(own.url, { retryStrategy: () => 20, maxRetriesPerRequest: null })
@@ -30,7 +30,7 @@ t.test('a command that waits for a connection is timed once, with the time that 
   t.same(told, [['set', 60_000, false]])
 })
 
-t.test('a client has several listeners until each is removed, and its own method back after the last one', async t => {
+t.test('a client may have several listeners, and has its own method again after the last one is removed', async t => {
   const client = new Redis(server.url)
   t.teardown(() => client.disconnect())
   const told: string[] = []
@@ -45,7 +45,7 @@ t.test('a client has several listeners until each is removed, and its own method
   t.notOk(Object.hasOwn(client, 'sendCommand'))
 })
 
-t.test('an error of a command reaches its caller alone, and no promise stays unhandled', async t => {
+t.test('an error of a command reaches only its caller, and no rejection is unhandled', async t => {
   const client = new Redis(server.url, { enableAutoPipelining: true })
   t.teardown(() => client.disconnect())
   const unhandled: unknown[] = []
@@ -59,7 +59,7 @@ t.test('an error of a command reaches its caller alone, and no promise stays unh
   await t.rejects(client.lpush(text, 'x'), /WRONGTYPE/)
   const [result] = await client.pipeline().lpush(text, 'x').exec() ?? []
   t.match(result?.[0]?.message, /WRONGTYPE/)
-  await until('both are told', () => failed === 2)
+  await until('both listeners are called', () => failed === 2)
   t.same(unhandled, [])
 })
 
@@ -74,7 +74,7 @@ t.test('commands that block in Redis are not timed', async t => {
   t.ok(told.includes('ping'))
 })
 
-t.test('a histogram has 5,000 combinations of labels at most, the others are one, and nothing is lost', async t => {
+t.test('a histogram has at most 5,000 combinations of labels; all further ones share one, and no observation is lost', async t => {
   const registry = new Registry()
   const histogram = new FastHistogram({ name: 'x_seconds', help: 'x', labelNames: ['a', 'b'], buckets: [1, 2], registers: [registry] })
   for (let i = 0; i < 6000; i++) histogram.series(String(i), 'b"\\\n').observe(i % 3)
@@ -87,7 +87,7 @@ t.test('a histogram has 5,000 combinations of labels at most, the others are one
   t.match((await registry.getMetricsAsJSON())[0], { name: 'x_seconds', type: 'histogram' })
 })
 
-t.test('a histogram has the bounds of prom-client: a value on a bound is in its bucket, one above all is in +Inf alone', async t => {
+t.test('a histogram has the bounds of prom-client: a value on a bound is in its bucket, one above all bounds only in +Inf', async t => {
   const registry = new Registry()
   const histogram = new FastHistogram({ name: 'x_seconds', help: 'x', labelNames: [], buckets: [1, 2], registers: [registry] })
   for (const value of [0, 1, 1.5, 2, 3]) histogram.series().observe(value)
@@ -96,7 +96,7 @@ t.test('a histogram has the bounds of prom-client: a value on a bound is in its 
   t.equal(found.sum('x_seconds_sum'), 7.5)
 })
 
-t.test('a histogram goes on counting after its registry was reset', async t => {
+t.test('a histogram counts on after a reset of its registry', async t => {
   const registry = new Registry()
   const series = new FastHistogram({ name: 'x_seconds', help: 'x', labelNames: ['a'], buckets: [1], registers: [registry] }).series('y')
   series.observe(1)
@@ -106,7 +106,7 @@ t.test('a histogram goes on counting after its registry was reset', async t => {
   t.equal(new Scrape(await registry.metrics()).sum('x_seconds_count', { a: 'y' }), 1)
 })
 
-t.test('a method that another package put on the client stays, whether it came before or after', async t => {
+t.test('a method that another package put on the client stays, whether it was set before or after', async t => {
   const client = new Redis(server.url)
   t.teardown(() => client.disconnect())
   await client.ping()
@@ -133,7 +133,7 @@ t.test('a method that another package put on the client stays, whether it came b
   t.same(told, ['get'])
 })
 
-/** As that of OpenTelemetry's package for Node.js, without what is not needed here. */
+/** A minimal form of the context manager in OpenTelemetry's package for Node.js. */
 class Contexts implements ContextManager {
   readonly #storage = new AsyncLocalStorage<Context>()
   active (): Context { return this.#storage.getStore() ?? ROOT_CONTEXT }
@@ -164,23 +164,23 @@ async function build (t: Test, tracing: boolean, store: TestAppOptions['store'] 
   return app
 }
 
-/** @returns the spans of what was done within one of our own, by name */
+/** @returns the spans within a span of the test, by name */
 async function within (work: () => Promise<unknown>) {
   exporter.reset()
   const parent = tracer.startSpan('request')
-  // Awaited within: what inject returns begins when it is.
+  // Awaited within the span, as inject sends the request only then.
   await context.with(trace.setSpan(context.active(), parent), async () => await work())
   parent.end()
-  // Not those of what an earlier request left to be done in the background.
+  // Spans of earlier requests' background work are left out.
   const spans = exporter.getFinishedSpans().filter(span => span.spanContext().traceId === parent.spanContext().traceId)
   return { spans, names: spans.map(({ name }) => name), find: (name: string) => spans.find(span => span.name === name), parent }
 }
 
-t.test('a traced request has spans of the plugins below it, with their results and without secrets', async t => {
+t.test('a traced request has spans of the plugins, with results and without secrets', async t => {
   const app = await build(t, true)
   const browser = new Browser(app)
   const missed = await within(() => app.inject('/value'))
-  // It is stored in the background.
+  // The value is stored in the background.
   await until('the value is stored', () => app.cache.has('secret key'))
   const hit = await within(() => app.inject('/value'))
   const written = await within(() => browser.send('POST', '/visit'))

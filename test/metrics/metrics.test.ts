@@ -28,7 +28,7 @@ async function plain (t: Test, options: MetricsPluginOptions = {}): Promise<Fast
   return app
 }
 
-/** All plugins; metrics stands first, so that it meets none of them as it is registered. */
+/** All plugins. Metrics is the first, so that no other one is registered before it. */
 async function whole (t: Test, options: MetricsPluginOptions = {}, connection: object = { url: server.url }, clock = createTestClock()): Promise<FastifyInstance> {
   const app = Fastify()
   t.teardown(() => closeApp(app, clock))
@@ -46,7 +46,7 @@ async function whole (t: Test, options: MetricsPluginOptions = {}, connection: o
   return app
 }
 
-t.test('the histogram counts the requests made, by route, method and status, and its buckets add up', async t => {
+t.test('the histogram counts requests by route, method and status, and its buckets add up', async t => {
   const app = await plain(t)
   app.get('/a/:id', async () => 'x')
   app.post('/a/:id', async (_request, reply) => await reply.code(201).send('x'))
@@ -66,7 +66,7 @@ t.test('the histogram counts the requests made, by route, method and status, and
   t.ok(found.sum('http_request_duration_seconds_sum')! > 0)
 })
 
-t.test('requests of routes that exclude names, by their URL or its beginning, are not counted, nor are those without a route by "unmatched"', async t => {
+t.test('requests of routes that exclude lists, by URL or prefix, are not counted; "unmatched" excludes requests without a route', async t => {
   const app = await plain(t, { exclude: ['/metrics', '/internal*', '/users/:id', 'unmatched'] })
   await app.register(async child => {
     for (const url of ['/a', '/b/:id']) child.get(url, async () => 'x')
@@ -78,7 +78,7 @@ t.test('requests of routes that exclude names, by their URL or its beginning, ar
   t.same(counted, ['/users', '/metrics-of-users'])
 })
 
-t.test('time is measured: a request of 30 ms is above the bucket of 25 ms', async t => {
+t.test('durations are measured: a request of 30 ms is above the bucket of 25 ms', async t => {
   const app = await plain(t)
   app.get('/slow', async () => { await new Promise(resolve => setTimeout(resolve, 30)) })
   await app.inject('/slow')
@@ -87,7 +87,7 @@ t.test('time is measured: a request of 30 ms is above the bucket of 25 ms', asyn
   t.equal(found.sum('http_request_duration_seconds_bucket', { route: '/slow', le: '10' }), 1)
 })
 
-t.test('each plugin moves its metrics, and a scrape is neither limited nor cached and starts no session', async t => {
+t.test('each plugin updates its metrics, and a scrape is neither limited nor cached and starts no session', async t => {
   const clock = createTestClock()
   const app = await whole(t, {}, undefined, clock)
   const before = await scrape(app)
@@ -125,7 +125,7 @@ t.test('each plugin moves its metrics, and a scrape is neither limited nor cache
   t.ok(found.sum('process_resident_memory_bytes')! > 0)
 })
 
-t.test('commands are timed once each, in a pipeline, one by one and failing, on a single node and on a Cluster', async t => {
+t.test('each command is timed once: single, in a pipeline or failing, on one node and on a Cluster', async t => {
   for (const connection of [{ url: server.url }, { cluster: { nodes: (await sharedCluster()).startupNodes } }]) {
     const app = await whole(t, {}, connection)
     await app.ready()
@@ -140,11 +140,11 @@ t.test('commands are timed once each, in a pipeline, one by one and failing, on 
   }
 })
 
-t.test('1,000 requests with random URLs, methods and statuses make no more series than routes, methods and statuses allow', async t => {
+t.test('1,000 requests with random URLs, methods and statuses create no more series than routes, methods and statuses allow', async t => {
   await requestAtRandom(t, await plain(t, { maxRoutes: 5, defaultMetrics: false }), 1000)
 })
 
-t.test('names of the cache and policies beyond maxRoutes are one, and nothing is lost', async t => {
+t.test('cache names and policies beyond maxRoutes share one series, and no count is lost', async t => {
   const app = await whole(t, { maxRoutes: 3 })
   await app.ready()
   for (let i = 0; i < 50; i++) {
@@ -158,7 +158,7 @@ t.test('names of the cache and policies beyond maxRoutes are one, and nothing is
   t.equal(found.sum('fastify_rate_limit_decisions_total', { scope: 'other', result: 'allowed' }), 47)
 })
 
-t.test('with Redis gone a scrape takes no longer than the timeout and shows the open circuit; with Redis back it shows the reconnect', async t => {
+t.test('during an outage a scrape takes at most the timeout and shows the open circuit; after it, the scrape shows the reconnection', async t => {
   const own = await startRedis()
   const clock = createTestClock()
   const app = await whole(t, { timeout: 300 }, { url: own.url }, clock)
@@ -186,7 +186,7 @@ t.test('with Redis gone a scrape takes no longer than the timeout and shows the 
   t.equal((await advanceWhile(clock, scrape(app))).value.sum('fastify_redis_reconnects_total'), 1)
 })
 
-t.test('a source that never answers, or throws, costs the timeout and only its own metrics', async t => {
+t.test('a source that never replies, or throws, costs the timeout and only its own metrics', async t => {
   const clock = createTestClock()
   const app = await plain(t, { timeout: '10s', clock })
   app.decorate('events', { stats: () => new Promise(() => {}) } as never)
@@ -215,7 +215,7 @@ t.test('streams have their lag, pending events and dead letters from fastify.eve
   t.same(['lag', 'pending', 'dead_letters'].map(what => found.sum(`fastify_events_stream_${what}`, { stream: 'orders', group: 'mail' })), [3, 0, 1])
 })
 
-t.test('several apps in one process count apart; with one registry they count together, once', async t => {
+t.test('apps in one process count separately; with one registry they count together, once', async t => {
   const [a, b] = [await plain(t), await plain(t)]
   for (const app of [a, b]) app.get('/x', async () => 'x')
   await a.inject('/x')
@@ -232,7 +232,7 @@ t.test('several apps in one process count apart; with one registry they count to
   t.equal(found.sum('fastify_redis_up'), 1, 'a state is not added up')
 })
 
-t.test('registered again, in the same context, below it or beside it, it neither fails nor counts twice', async t => {
+t.test('a second registration, in the same context, below it or beside it, neither fails nor counts twice', async t => {
   const app = await plain(t)
   await app.register(metrics)
   await app.register(metrics, { path: '/more' })
@@ -257,7 +257,7 @@ t.test('registered again, in the same context, below it or beside it, it neither
   t.equal(own.sum('http_request_duration_seconds_count', { route: '/child/x' }), undefined)
 })
 
-t.test('closing the app takes all that it added out of the registry, the client and the limiter', async t => {
+t.test('closing the app removes all that it added to the registry, the client and the limiter', async t => {
   const registry = new Registry()
   const mine = new Counter({ name: 'mine_total', help: 'mine', registers: [registry] })
   mine.inc()
@@ -279,7 +279,7 @@ t.test('closing the app takes all that it added out of the registry, the client 
   t.equal(await client.ping(), 'PONG')
 })
 
-t.test('labels are on all metrics, prefix on the suite\'s own, and metrics of the app\'s own are told as well', async t => {
+t.test('all metrics have the labels, the suite\'s own have the prefix, and the app\'s own metrics are exposed as well', async t => {
   const app = await plain(t, { labels: { service: 'shop' }, prefix: 'shop_' })
   await app.register(cache)
   new Counter({ name: 'orders_total', help: 'orders', registers: [app.metrics.registry] }).inc(3)
@@ -288,7 +288,7 @@ t.test('labels are on all metrics, prefix on the suite\'s own, and metrics of th
   t.equal(found.sum('orders_total', { service: 'shop' }), 3)
 })
 
-t.test('the route is shown to whom expose says; without one the registry is read', async t => {
+t.test('the route responds to the requests that expose allows; without a route the registry can be read', async t => {
   const nobody = await plain(t, { expose: async () => false })
   t.equal((await nobody.inject('/metrics')).statusCode, 404)
   const loopback = await plain(t)
@@ -300,7 +300,7 @@ t.test('the route is shown to whom expose says; without one the registry is read
   t.ok(new Scrape(await none.metrics.registry.metrics()).size > 0)
 })
 
-t.test('options that cannot be used fail at registration', async t => {
+t.test('invalid options fail at registration', async t => {
   const taken = new Registry()
   taken.registerMetric(new Counter({ name: 'http_request_duration_seconds', help: 'taken', registers: [] }))
   const wrong: Array<Record<string, unknown>> = [
@@ -315,7 +315,7 @@ t.test('options that cannot be used fail at registration', async t => {
   }
 })
 
-t.test('values that are no numbers, of what only looks like a plugin of the suite, are left out and the rest is told', async t => {
+t.test('values that are not numbers, of an object that resembles a plugin of the suite, are left out, and the others are exposed', async t => {
   const app = Fastify()
   t.teardown(() => app.close())
   app.decorate<unknown>('sessions', { stats: () => ({ created: -1, destroyed: NaN, active: 3 }) })
@@ -329,10 +329,10 @@ t.test('values that are no numbers, of what only looks like a plugin of the suit
 
 const dashboard = JSON.parse(await readFile(new URL('../../docs/grafana.json', import.meta.url), 'utf8'))
 const expressions: string[] = dashboard.panels.flatMap((panel: { targets?: Array<{ expr: string }> }) => (panel.targets ?? []).map(({ expr }) => expr))
-// Functions and clauses stand before a parenthesis or are words of the language; names of metrics have at least one underscore.
+// Functions and clauses precede a parenthesis or are keywords; names of metrics have at least one underscore.
 const used = new Set(expressions.flatMap(expr => expr.replaceAll(/\{[^}]*\}|\[[^\]]*\]|by \([^)]*\)/g, '').match(/\b[a-z]\w*_\w+\b(?!\s*\()/g) ?? []))
 
-t.test('each metric of the dashboard is exposed by an app with all plugins, with the labels that it is queried by', async t => {
+t.test('an app with all plugins exposes each metric of the dashboard, with the labels of its queries', async t => {
   const { app } = await createTestApp(t, {
     store: 'redis',
     plugins: { metrics: {}, rateLimit: { max: 1000, timeWindow: '1 minute' }, session: {}, cache: { ttl: '1m', unkeyed: false }, health: {}, events: {} },

@@ -5,7 +5,7 @@ import { createTestApp, startRedis, until } from '../helpers/index.js'
 
 const REQUESTS = 10_000
 
-t.test('10,000 probes ask Redis once while the result is fresh', async t => {
+t.test('10,000 probes cause one PING while the result is fresh', async t => {
   const server = await startRedis()
   const { app } = await createTestApp(t, { store: server, plugins: { health: { cacheFor: '1 minute' } } })
   const pings = async () => Number(/cmdstat_ping:calls=(\d+)/.exec(await server.client().info('commandstats'))?.[1] ?? 0)
@@ -25,7 +25,7 @@ t.test('in a rolling restart behind a load balancer none of 10,000 requests fail
     return url
   }
   t.teardown(async () => { await Promise.all([...instances.values()].map(app => app.close())) })
-  // As load balancers do: it probes each one, and sends requests in turn to those that were ready when it last looked.
+  // A load balancer probes each instance, and sends requests in turn to those that were ready at the last probe.
   let ready: string[] = []
   const probe = async () => {
     const states = await Promise.all([...instances.keys()].map(async url => [url, (await fetch(`${url}/health/ready`).catch(() => undefined))?.status === 200] as const))
@@ -48,7 +48,7 @@ t.test('in a rolling restart behind a load balancer none of 10,000 requests fail
   const users = Promise.all(Array.from({ length: 30 }, user))
   for (const [url, app] of [...instances]) {
     const next = await start()
-    await until('the new one gets requests', () => ready.includes(next))
+    await until('the new instance gets requests', () => ready.includes(next))
     await app.health.drain()
     await app.close()
     instances.delete(url)

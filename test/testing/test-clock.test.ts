@@ -4,7 +4,7 @@ import { sleep, systemClock } from '../../plugins/shared/plugin/clock.js'
 
 const code = (what: string) => ({ code: `FST_REDIS_SUITE_TESTING_${what}` })
 
-t.test('time stands still until it is advanced, and then moves by just that', async t => {
+t.test('the time changes only by advance(), and by exactly its duration', async t => {
   const clock = createTestClock({ now: 1_000_000 })
   t.equal(clock.now(), 1_000_000)
   t.equal(clock.monotonic(), 0)
@@ -16,13 +16,13 @@ t.test('time stands still until it is advanced, and then moves by just that', as
   t.equal(clock.redisTime(), '4600005000')
 })
 
-t.test('by default it begins at the system\'s time', async t => {
+t.test('by default the clock begins at the system\'s time', async t => {
   const before = Date.now()
   const now = createTestClock().now()
   t.equal(Math.min(Math.max(now, before), Date.now()), now)
 })
 
-t.test('timers fire in order, each at its own moment, and those that they set fire as well', async t => {
+t.test('timers fire in order, each at its own time, and so do timers that they set', async t => {
   const clock = createTestClock({ now: 0 })
   const fired: string[] = []
   const note = (what: string) => () => { fired.push(`${what} ${clock.now()}`) }
@@ -37,7 +37,7 @@ t.test('timers fire in order, each at its own moment, and those that they set fi
   t.equal(clock.pendingTimers, 1)
 })
 
-t.test('an interval fires until it is cleared, also by itself', async t => {
+t.test('an interval fires until it is cleared, also by its own callback', async t => {
   const clock = createTestClock()
   let count = 0
   const interval = clock.setInterval(() => { if (++count === 3) clock.clearInterval(interval) }, 10)
@@ -48,7 +48,7 @@ t.test('an interval fires until it is cleared, also by itself', async t => {
   t.equal(clock.pendingTimers, 0)
 })
 
-t.test('a timer that is refreshed starts again from now, also when it has fired', async t => {
+t.test('a refreshed timer starts again from now, even if it has fired', async t => {
   const clock = createTestClock({ now: 0 })
   const fired: number[] = []
   const timer = clock.setTimeout(() => { fired.push(clock.now()) }, 10)
@@ -60,7 +60,7 @@ t.test('a timer that is refreshed starts again from now, also when it has fired'
   t.same(fired, [16, 26])
 })
 
-t.test('what a promise that waits for a timer does next is done before later timers fire', async t => {
+t.test('code that awaits a timer runs before later timers fire', async t => {
   const clock = createTestClock({ now: 0 })
   const order: string[] = []
   const chain = async () => {
@@ -87,7 +87,7 @@ t.test('a sleep ends early by its signal, and leaves no timer', async t => {
   await sleep(systemClock, 1)
 })
 
-t.test('a listener is told of each step before the timers of that moment fire, until it is removed', async t => {
+t.test('a listener is called at each step before the timers of that time fire, until it is removed', async t => {
   const clock = createTestClock({ now: 0 })
   const log: string[] = []
   const stop = clock.onStep(async ms => {
@@ -101,7 +101,7 @@ t.test('a listener is told of each step before the timers of that moment fire, u
   t.same(log, ['+10', 'fired', '+5'])
 })
 
-t.test('calls at the same time advance it one after the other; a callback that throws rejects its own call only', async t => {
+t.test('concurrent calls advance the clock one after the other; a callback that throws rejects only its own call', async t => {
   const clock = createTestClock({ now: 0 })
   clock.setTimeout(() => { throw new Error('thrown') }, 5)
   const first = clock.advance(10)
@@ -111,7 +111,7 @@ t.test('calls at the same time advance it one after the other; a callback that t
   t.equal(clock.now(), 15)
 })
 
-t.test('a delay of less than a millisecond, or longer than a timer can wait, is one millisecond, as in Node.js', async t => {
+t.test('a delay below a millisecond, or above the maximum of a timer, is one millisecond, as in Node.js', async t => {
   const clock = createTestClock()
   let fired = 0
   for (const ms of [0, -1, NaN, 2 ** 31, Infinity]) clock.setTimeout(() => { fired++ }, ms)
@@ -119,7 +119,7 @@ t.test('a delay of less than a millisecond, or longer than a timer can wait, is 
   t.equal(fired, 5)
 })
 
-t.test('in production there is none, and what is no time is refused', async t => {
+t.test('createTestClock() fails in production, and refuses invalid times', async t => {
   const before = process.env['NODE_ENV']
   process.env['NODE_ENV'] = 'production'
   t.teardown(() => { if (before === undefined) delete process.env['NODE_ENV']; else process.env['NODE_ENV'] = before })

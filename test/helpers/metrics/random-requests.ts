@@ -2,7 +2,7 @@ import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import { scrape } from './scrape.js'
 
-/** Numbers from 0 to 1 that are the same in each run: the generator of Numerical Recipes. */
+/** Pseudo-random numbers from 0 to 1, the same in each run (the generator of Numerical Recipes). */
 function numbers (): () => number {
   let state = 1
   return () => {
@@ -25,7 +25,7 @@ export async function requestAtRandom (t: Test, app: FastifyInstance, requests: 
       method: ['GET', 'POST', 'DELETE', 'PURGE'] as never,
       url: `/r${i}/:id`,
       handler: async (request, reply) => {
-        // Past Fastify, which lets through no other than known classes.
+        // Bypasses Fastify, which allows known classes of statuses only.
         reply.raw.statusCode = Number(request.headers['x-status'])
         return 'x'
       }
@@ -39,7 +39,7 @@ export async function requestAtRandom (t: Test, app: FastifyInstance, requests: 
       url: random(2) ? `/r${random(20)}/${next()}` : `/${next()}${random(2) ? '/%zz' : ''}`,
       headers: { 'x-status': String([200, 201, 404, 500, 799, 900][random(6)]) }
     })))
-    // What is no URL Fastify answers before any hook.
+    // Fastify responds to an invalid URL before any hook.
     routed += responses.filter(({ body }) => !body.includes('FST_ERR_BAD_URL')).length
   }
   t.ok(routed > requests * 0.6)

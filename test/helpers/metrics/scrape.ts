@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 
-/** What a scrape told: each value by its metric and labels, as they were written. */
+/** Parses a scrape: each value by its metric and labels, as written. */
 export class Scrape {
   readonly text: string
   readonly #values = new Map<string, number>()
