@@ -27,11 +27,15 @@ export function createHook (limiter: RequestLimiter): UniversalHook {
     const limited = limiter.limit(request, reply)
     // The callback is the last argument: preParsing has one more.
     const done = rest.at(-1) as Done | undefined
-    if (typeof done !== 'function') return handled(limited)
-    limited.then(() => finishHook('rate-limit', reply, done), (error: unknown) => failHook('rate-limit', reply, done, error))
+    if (typeof done !== 'function') return handled(limited.then(throwIfAny))
+    limited.then(error => finishHook('rate-limit', reply, done, error), (error: unknown) => failHook('rate-limit', reply, done, error))
     return undefined
   }
   return hook as UniversalHook
+}
+
+function throwIfAny (error: unknown): void {
+  if (error !== undefined) throw error
 }
 
 /** Adds the limiter's hook to a route, behind the hooks that the route has already. */

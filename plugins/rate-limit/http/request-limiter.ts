@@ -10,6 +10,7 @@ import { DeniedError, invalidResult, RateLimitExceededError } from '../errors.js
 import type { RateLimitEmitter } from '../events.js'
 import type { Limiter } from '../limiter/limiter.js'
 import type { ResolvedRouteOptions } from '../options/route.js'
+import type { ErrorResponseContext } from '../options/types.js'
 import type { Policy } from '../policy.js'
 import { RateLimitState, type Charge } from './request-state.js'
 import { setHeaders, retryAfterSeconds } from './response-headers.js'
@@ -63,20 +64,22 @@ export class RequestLimiter {
   }
 
   /**
-   * Counts a request, sets its headers, and reports the decision. It rejects with the refusal, or with the error of the
-   * store or of a function among the options.
+   * Counts a request, sets its headers, and reports the decision. It rejects with the error of the store, or of a function
+   * among the options.
+   *
+   * @returns the error that refuses the request, or undefined
    */
-  async limit (request: FastifyRequest, reply: FastifyReply): Promise<void> {
+  async limit (request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
     const { options } = this
     const limits = limitsOf(request)
-    if (limits.counted.includes(this)) return
+    if (limits.counted.includes(this)) return undefined
     limits.counted.push(this)
 
     let result = limits.early && await limits.early.get(this)
     result ??= await this.check(request, 'consume')
-    if (result.kind === 'denied') throw new DeniedError()
+    if (result.kind === 'denied') return new DeniedError()
     if (result.kind === 'failed') throw result.error
-    if (result.kind !== 'decided') return
+    if (result.kind !== 'decided') return undefined
 
     const { key, id, policy, cost, decision } = result
     limits.charges.push({ limiter: this.#limiter, id, policy, cost, decision })
@@ -91,7 +94,9 @@ export class RequestLimiter {
     if (decision.allowed || options.dryRun) return call('onExceeding', options, request, key)
     call('onExceeded', options, request, key)
     if (decision.banned) call('onBanReach', options, request, key)
-    throw await refusalOf(decision, options, request)
+    const error: unknown = options.errorResponseBuilder === undefined ? undefined : await options.errorResponseBuilder(request, errorContext(decision))
+    // Fastify takes any object as an error, and a falsy value as permission to go on.
+    return error || new RateLimitExceededError(waitInWords(decision), decision.banned)
   }
 
   /** Decides on a request: whose limit it is, whether a list names it, which limit, and at what cost. */
@@ -161,11 +166,12 @@ function call (name: keyof typeof LISTENERS, { [name]: listener }: ResolvedRoute
   if (listener !== undefined) callListener(LISTENERS[name], request.log, listener, request, key)
 }
 
-async function refusalOf (decision: Decision, { errorResponseBuilder }: ResolvedRouteOptions, request: FastifyRequest): Promise<unknown> {
+function errorContext (decision: Decision): ErrorResponseContext {
   const { limit, banned, retryAfter } = decision
-  const after = format(retryAfterSeconds(decision) * 1000, true)
   const ttl = Math.ceil(Number.isFinite(retryAfter) ? retryAfter : limit.window)
-  const error: unknown = await errorResponseBuilder?.(request, { statusCode: banned ? 403 : 429, ban: banned, max: limit.max, ttl, after })
-  // Fastify takes any object as an error, and a falsy value as permission to go on.
-  return error || new RateLimitExceededError(after, banned)
+  return { statusCode: banned ? 403 : 429, ban: banned, max: limit.max, ttl, after: waitInWords(decision) }
+}
+
+function waitInWords (decision: Decision): string {
+  return format(retryAfterSeconds(decision) * 1000, true)
 }

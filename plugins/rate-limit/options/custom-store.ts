@@ -1,7 +1,7 @@
-/** Tells what a key has used, and in how many milliseconds it is free. */
+/** Receives the units that a key has used, and the milliseconds until its window ends. */
 export type CustomStoreCallback = (error: Error | null, result?: { current: number, ttl: number }) => void
 
-/** A store of the user's own, by the interface of `@fastify/rate-limit`: it counts, and we compare with `max`. */
+/** A store of the user's own with the interface of `@fastify/rate-limit`. It counts; the plugin compares with `max`. */
 export interface CustomStore {
   incr (key: string, callback: CustomStoreCallback, timeWindow: number, max: number): unknown
   read? (key: string, callback: CustomStoreCallback, timeWindow: number, max: number): unknown

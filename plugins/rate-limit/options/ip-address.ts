@@ -2,14 +2,16 @@ import { BlockList, isIP } from 'node:net'
 import type { FastifyRequest } from 'fastify'
 import ipaddr from 'ipaddr.js'
 
-// `[2001:db8::1]:50001`, `[2001:db8::1]` and `192.0.2.1:50001`: some proxies add the port in X-Forwarded-For, and each connection has another one.
+// `[2001:db8::1]:50001`, `[2001:db8::1]` and `192.0.2.1:50001`: some proxies add the port to X-Forwarded-For, which
+// differs from connection to connection.
 const WITH_PORT = /^(?:\[([^\]]+)\](?::\d{1,5})?|(\d{1,3}(?:\.\d{1,3}){3}):\d{1,5})$/
 
 /**
- * One form for all spellings of an address: IPv4-mapped IPv6 as IPv4, IPv6 by its subnet, as one customer commonly
- * has a whole /64 (RFC 6177) and could otherwise come from 2^64 addresses; without a port. What is no address stays as it is.
+ * Returns one form for all spellings of an address, without a port. IPv4-mapped IPv6 becomes IPv4. IPv6 becomes its subnet:
+ * one customer commonly has a whole /64, which is 2^64 addresses. Other text is returned in lower case.
  *
- * @param ipv6Subnet - length of the prefix that is kept, 0 to 128
+ * @param ipv6Subnet - length of the prefix in bits, 0 to 128
+ * @see RFC 6177
  */
 export function normalizeIP (ip: string, ipv6Subnet = 64): string {
   if (!ip.includes(':')) return ip.toLowerCase()
@@ -33,19 +35,19 @@ function maskIPv6 (address: ipaddr.IPv6, prefix: number): string {
   return masked.toString()
 }
 
-// No address is written so.
+// Not a valid address.
 const UNIX_SOCKET = 'unix'
 const warned = new WeakSet<object>()
 
 /**
- * Returns the key of a request's address. Requests over a Unix socket have one only if a trusted proxy names it. Without it they are one
- * client, and so are those of a proxy that Fastify does not trust: the log says so once.
+ * Returns the key of a request's address. Requests over a Unix socket have an address only if a trusted proxy names it.
+ * Without it they share one key, as do those of a proxy that Fastify does not trust, which is logged once.
  */
 export function ipKey (request: FastifyRequest, ipv6Subnet: number): string {
   const { ip }: { ip: string | undefined } = request
   if (!warned.has(request.server.server)) {
     if (ip === undefined) warnOnce(request, 'requests over a Unix socket have no address, so all of them share one limit: set Fastify\'s trustProxy, or the option "keyGenerator"')
-    else if (isOfUntrustedProxy(request)) warnOnce(request, `X-Forwarded-For from ${ip} is not trusted, so all clients of this proxy share one limit: set Fastify's option trustProxy to its address, or the option "keyGenerator"`)
+    else if (isFromUntrustedProxy(request)) warnOnce(request, `X-Forwarded-For from ${ip} is not trusted, so all clients of this proxy share one limit: set Fastify's option trustProxy to its address, or the option "keyGenerator"`)
   }
   return ip === undefined ? UNIX_SOCKET : normalizeIP(ip, ipv6Subnet)
 }
@@ -55,13 +57,13 @@ function warnOnce (request: FastifyRequest, message: string): void {
   warned.add(request.server.server)
 }
 
-/** A proxy has a loopback or private address here, as any client on the internet may send the header itself. */
-function isOfUntrustedProxy ({ raw: { headers }, ip, ips }: FastifyRequest): boolean {
+/** Only a loopback or private address counts as a proxy's, as any client on the internet may send the header itself. */
+function isFromUntrustedProxy ({ raw: { headers }, ip, ips }: FastifyRequest): boolean {
   if (headers['x-forwarded-for'] === undefined || (ips !== undefined && ips.length > 1)) return false
   return ipaddr.isValid(ip) && ['loopback', 'private', 'uniqueLocal', 'linkLocal'].includes(ipaddr.process(ip).range())
 }
 
-/** @returns whether an address is in the list, or undefined where `entries` hold no addresses at all */
+/** Returns a function that tests whether an address is in the list, or undefined where `entries` contain no address. */
 export function createIpList (entries: readonly string[]): ((ip: string | undefined) => boolean) | undefined {
   const list = new BlockList()
   let size = 0
@@ -75,7 +77,7 @@ export function createIpList (entries: readonly string[]): ((ip: string | undefi
   }
 }
 
-/** Whether an entry of a list is written as a range, but is none: `10.0.0.0/33`. As a key it would match no address. */
+/** Whether an entry of a list looks like a range and is not one, such as `10.0.0.0/33`. As a key it would match nothing. */
 export function isInvalidRange (entry: string): boolean {
   const [address = '', prefix] = entry.split('/')
   return prefix !== undefined && isIP(address) !== 0 && addTo(new BlockList(), entry) === 0

@@ -1,77 +1,75 @@
 import { LRUCache } from 'lru-cache'
 import { steadyTime, systemClock, type Clock } from '../../shared/plugin/clock.js'
+import type { Milliseconds } from '../../shared/plugin/units.js'
 import type { Counter } from '../algorithms/counter.js'
 import { GenericCellRate } from '../algorithms/gcra.js'
+import { PenaltyState } from '../algorithms/penalty.js'
 import { SlidingCounter } from '../algorithms/sliding-counter.js'
 import { SlidingLog } from '../algorithms/sliding-log.js'
-import type { Mode, Verdict } from '../decision.js'
+import type { LimitState, Mode, Verdict } from '../decision.js'
 import { countsRefusals, type Algorithm, type Policy } from '../policy.js'
-import { PenaltyState } from '../algorithms/penalty.js'
 import type { MemoryStore } from './store.js'
 
 interface Entry {
-  /** Of each algorithm that the key was asked for by: what two of them keep cannot be one count. */
+  /** Each algorithm has its own count: counts of two algorithms cannot be shared. */
   readonly counters: Partial<Record<Algorithm, Counter>>
-  refusals: PenaltyState | undefined
-  /** When it was used last. */
-  now: number
+  penalty: PenaltyState | undefined
 }
 
 /**
- * Keeps the counts in this process, bounded in keys: the ones that were used least recently go first.
+ * Creates a store in the memory of this process. Beyond `maxKeys` it drops the keys that were used least recently.
  *
- * @param maxKeys - how many keys are kept
+ * @param maxKeys - the largest number of keys
  */
 export function createMemoryStore (maxKeys: number, clock: Clock = systemClock): MemoryStore {
   const now = steadyTime(clock)
   const entries = new LRUCache<string, Entry>({ max: maxKeys })
   return {
-    apply (key, policy, cost, mode) {
-      let entry = entries.get(key)
+    apply (id, policy, cost, mode) {
+      let entry = entries.get(id)
       if (entry === undefined) {
-        entry = { counters: {}, refusals: undefined, now: 0 }
-        if (mode !== 'peek') entries.set(key, entry)
+        entry = { counters: {}, penalty: undefined }
+        if (mode !== 'peek') entries.set(id, entry)
       }
-      entry.now = now()
-      return applyTo(entry, policy, cost, mode)
+      return applyTo(entry, policy, cost, mode, now())
     },
-    refund (key, { algorithm, limits }, cost, time) {
-      const entry = entries.get(key)
-      if (entry === undefined) return
-      entry.now = now()
-      entry.counters[algorithm]?.refund(limits, cost, time, entry.now)
+    refund (id, { algorithm, limits }, cost, time) {
+      entries.get(id)?.counters[algorithm]?.refund(limits, cost, time, now())
     },
-    reset (key) {
-      entries.delete(key)
+    reset (id) {
+      entries.delete(id)
     }
   }
 }
 
-function applyTo (entry: Entry, policy: Policy, cost: number, mode: Mode): Verdict {
-  const { now } = entry
-  const { limits } = policy
+/** The same as `APPLY` in `scripts.ts`. */
+function applyTo (entry: Entry, policy: Policy, cost: number, mode: Mode, now: Milliseconds): Verdict {
+  const { limits, countRejected } = policy
   const counter = entry.counters[policy.algorithm] ??= createCounter(policy)
-  let blockedFor = entry.refusals?.blockedFor(now) ?? 0
-  let waits = limits.map((limit, index) => counter.wait(index, limit, cost, now))
-  const passes = blockedFor === 0 && waits.every(wait => wait === 0)
+  let blockedFor = entry.penalty?.blockedFor(now) ?? 0
+  const waits: Milliseconds[] = []
+  let passes = blockedFor === 0
+  for (const [index, limit] of limits.entries()) {
+    const wait = counter.wait(index, limit, cost, now)
+    waits.push(wait)
+    if (wait !== 0) passes = false
+  }
 
-  if (mode === 'charge' || (mode === 'consume' && (passes || policy.countRejected))) counter.take(limits, cost, now)
-  // What was taken of a refused request makes the next one wait longer.
-  if (!passes && mode === 'consume' && policy.countRejected) waits = limits.map((limit, index) => counter.wait(index, limit, cost, now))
+  if (mode === 'charge' || (mode === 'consume' && (passes || countRejected))) counter.take(limits, cost, now)
+  // The cost of a refused request makes the next one wait longer.
+  const waitsLonger = !passes && mode === 'consume' && countRejected
   if (mode === 'consume' && !passes && countsRefusals(policy)) {
-    entry.refusals ??= new PenaltyState()
-    entry.refusals.add(policy, now)
-    blockedFor = entry.refusals.blockedFor(now)
+    entry.penalty ??= new PenaltyState()
+    entry.penalty.add(policy, now)
+    blockedFor = entry.penalty.blockedFor(now)
   }
-  return {
-    states: limits.map((limit, index) => {
-      const { used, resetAfter } = counter.used(index, limit, now)
-      return { used, resetAfter, retryAfter: waits[index] ?? 0 }
-    }),
-    blockedFor,
-    banned: entry.refusals?.isBanned(now) ?? false,
-    time: now
+
+  const states: LimitState[] = []
+  for (const [index, limit] of limits.entries()) {
+    const { used, resetAfter } = counter.used(index, limit, now)
+    states.push({ used, resetAfter, retryAfter: waitsLonger ? counter.wait(index, limit, cost, now) : waits[index] ?? 0 })
   }
+  return { states, blockedFor, banned: entry.penalty?.isBanned(now) ?? false, time: now }
 }
 
 function createCounter ({ algorithm, limits }: Policy): Counter {
