@@ -1,7 +1,8 @@
-import { databaseChannel, type RedisClient } from '../../shared/redis/client.js'
 import { systemClock, type Clock } from '../../shared/plugin/clock.js'
-import type { RedisGuard } from '../../shared/redis/guard.js'
 import { keySpace } from '../../shared/plugin/keys.js'
+import type { Milliseconds } from '../../shared/plugin/units.js'
+import { databaseChannel, type RedisClient } from '../../shared/redis/client.js'
+import type { RedisGuard } from '../../shared/redis/guard.js'
 import { MicroBatch, type Batched, type TurnPipeline } from '../../shared/redis/micro-batch.js'
 import { runScript, runScriptIn } from '../../shared/redis/script.js'
 import type { LimitState, Verdict } from '../decision.js'
@@ -9,24 +10,26 @@ import { ALGORITHMS, countsRefusals, type Algorithm, type Policy } from '../poli
 import { applyScripts, refundScripts, resetScript } from './scripts.js'
 import type { SharedRateLimitStore } from './store.js'
 
-/** The channel on which an instance tells the others that a key was reset; the message is the key. */
+/** Returns the channel on which an instance publishes the id of each key that it resets. */
 export function resetChannel (client: RedisClient, prefix: string): string {
   return databaseChannel(client, keySpace(prefix, 'rate-limit', 'reset').slice(0, -1))
 }
 
-/** A decision that is needed once, or by several callers. The arguments of a policy are one list for all its requests. */
-interface Decision {
+/** One call of a script, for one or several callers. */
+interface DecisionCall {
   id: string
   args: ReadonlyArray<string | number>
   countsRefusals: boolean
 }
 
-type Decisions = ReadonlyArray<Batched<Decision>>
+type DecisionBatch = ReadonlyArray<Batched<DecisionCall>>
 
-/** The callers of one script. Redis executes it in a fraction of a millisecond. */
+/** The largest number of callers of one script. Redis executes it in a fraction of a millisecond. */
 const MAX_CALLERS = 64
 
-/** Keeps the counts in Redis: one script and one round trip a decision, or less where several are asked for at once. */
+const UNGUARDED: Pick<RedisGuard, 'run'> = { run: operation => operation() }
+
+/** Creates a store in Redis. A decision takes one script and one round trip; decisions of one turn share them. */
 export function createRedisStore (
   client: RedisClient, prefix: string, guard: Pick<RedisGuard, 'run'> = UNGUARDED, clock: Clock = systemClock
 ): SharedRateLimitStore {
@@ -37,51 +40,49 @@ export function createRedisStore (
     gcra: keySpace(prefix, 'rate-limit', 'gcra')
   }
   const refusals = keySpace(prefix, 'rate-limit', 'refused')
-  // The braces put all keys of one id into one slot of a Cluster. What two algorithms keep cannot be one count.
+  // The braces put all keys of one id into one slot of a Cluster. Counts of two algorithms cannot be shared.
   const countKey = (algorithm: Algorithm, id: string) => `${counts[algorithm]}{${id}}`
   const refusalsKey = (id: string) => `${refusals}{${id}}`
 
-  const decide = (algorithm: Algorithm, decisions: Decisions, pipeline: TurnPipeline) => guard.run(() => {
+  const send = (algorithm: Algorithm, batch: DecisionBatch, pipeline: TurnPipeline) => guard.run(() => {
     const keys: string[] = []
     const args: Array<string | number> = []
-    let sent: Decision['args'] | undefined
-    for (const { request, callers } of decisions) {
+    let last: DecisionCall['args'] | undefined
+    for (const { request, callers } of batch) {
       keys.push(countKey(algorithm, request.id))
       if (request.countsRefusals) keys.push(refusalsKey(request.id))
       args.push(request.countsRefusals ? 2 : 1, callers.length)
-      if (request.args === sent) args.push(0)
+      if (request.args === last) args.push(0)
       else args.push(request.args.length, ...request.args)
-      sent = request.args
+      last = request.args
     }
     return runScriptIn(pipeline, applyScripts[algorithm], keys, args, clock)
   })
-  const batchOf = (algorithm: Algorithm) => new MicroBatch<Decision, Verdict>({
+  const batchOf = (algorithm: Algorithm) => new MicroBatch<DecisionCall, Verdict>({
     client,
     maxSize: MAX_CALLERS,
     areEqual: (a, b) => a.args === b.args,
-    sendTogether: (decisions, pipeline) => decide(algorithm, decisions, pipeline),
-    sendApart: (decisions, pipeline) => decisions.map(decision => decide(algorithm, [decision], pipeline)),
+    sendTogether: (batch, pipeline) => send(algorithm, batch, pipeline),
+    sendApart: (batch, pipeline) => batch.map(call => send(algorithm, [call], pipeline)),
     parse: parseReplies
   })
   const batches = { 'sliding-log': batchOf('sliding-log'), 'sliding-counter': batchOf('sliding-counter'), gcra: batchOf('gcra') }
 
   return {
     apply (id, policy, cost, mode) {
-      const { algorithm, countRejected } = policy
-      // Where refusals count, each request is decided by itself, and `gcra` tells each when its bucket is empty. A turn's others
-      // of cost 1 are the same but for their number.
-      const counting = countsRefusals(policy)
-      const alike = mode === 'consume' && cost === 1 && !counting && !countRejected && algorithm !== 'gcra'
-      const args = alike ? argsOfOne(policy) : [countRejected && mode === 'consume' ? 'consume-all' : mode, cost, ...argsOf(policy)]
-      return batches[algorithm].add({ id, args, countsRefusals: counting }, alike ? id : undefined)
+      const { args, argsOfOne, countsRefusals } = encodedOf(policy)
+      const batch = batches[policy.algorithm]
+      if (argsOfOne !== undefined && mode === 'consume' && cost === 1) return batch.add({ id, args: argsOfOne, countsRefusals }, id)
+      const scriptMode = mode === 'consume' && policy.countRejected ? 'consume-all' : mode
+      return batch.add({ id, args: [scriptMode, cost, ...args], countsRefusals })
     },
     async refund (id, policy, cost, time) {
       batches[policy.algorithm].flush()
-      const args = [Math.round(time * 1000), cost, ...argsOf(policy), channel, id]
+      const args = [Math.round(time * 1000), cost, ...encodedOf(policy).args, channel, id]
       await guard.run(() => runScript(client, refundScripts[policy.algorithm], [countKey(policy.algorithm, id)], args, clock))
     },
     async reset (id) {
-      // What was asked before goes before.
+      // A reset does not overtake earlier decisions.
       for (const algorithm of ALGORITHMS) batches[algorithm].flush()
       const keys = [...ALGORITHMS.map(algorithm => countKey(algorithm, id)), refusalsKey(id)]
       await guard.run(() => runScript(client, resetScript, keys, [channel, id]))
@@ -89,50 +90,49 @@ export function createRedisStore (
   }
 }
 
-const UNGUARDED: Pick<RedisGuard, 'run'> = { run: operation => operation() }
-
-// 100 years: in microseconds, and added to the time of day, still an exact number in Lua.
-const LONGEST_MS = 100 * 365 * 24 * 3600 * 1000
-
-const policyArgs = new WeakMap<Policy, string[]>()
-
-/** A policy as arguments of the scripts, put together once: every decision sends them. */
-function argsOf (policy: Policy): string[] {
-  let args = policyArgs.get(policy)
-  if (args === undefined) {
-    const { limits, ban, banDuration, penalty } = policy
-    const numbers = [limits.length, ...limits.flatMap(({ max, window, burst }) => [max, Math.min(window, LONGEST_MS), burst])]
-    if (countsRefusals(policy)) {
-      numbers.push(ban, ...[banDuration, penalty?.base ?? 0, penalty?.cap ?? 0, penalty?.memory ?? 0].map(ms => Math.min(ms, LONGEST_MS)))
-    }
-    args = numbers.map(String)
-    policyArgs.set(policy, args)
-  }
-  return args
+/** A policy as arguments of the scripts. */
+interface EncodedPolicy {
+  readonly args: readonly string[]
+  /**
+   * The arguments of a `consume` of cost 1, where equal calls of one turn can be one call. They cannot where each refusal
+   * counts, and with `gcra`, whose replies differ by when the bucket will be empty.
+   */
+  readonly argsOfOne: readonly string[] | undefined
+  readonly countsRefusals: boolean
 }
 
-const oneArgs = new WeakMap<Policy, string[]>()
+const encodedPolicies = new WeakMap<Policy, EncodedPolicy>()
 
-/** The arguments of most requests, always the same list. */
-function argsOfOne (policy: Policy): string[] {
-  let args = oneArgs.get(policy)
-  if (args === undefined) {
-    args = ['consume', '1', ...argsOf(policy)]
-    oneArgs.set(policy, args)
+// 100 years: in microseconds, and added to the time of day, it is still an exact number in Lua.
+const MAX_DURATION_MS = 100 * 365 * 24 * 3600 * 1000
+
+/** Every decision sends its policy, so each policy is encoded once. */
+function encodedOf (policy: Policy): EncodedPolicy {
+  let encoded = encodedPolicies.get(policy)
+  if (encoded === undefined) {
+    const { algorithm, limits, ban, banDuration, penalty, countRejected } = policy
+    const duration = (ms: Milliseconds): number => Math.min(ms, MAX_DURATION_MS)
+    const numbers = [limits.length, ...limits.flatMap(({ max, window, burst }) => [max, duration(window), burst])]
+    const isCounted = countsRefusals(policy)
+    if (isCounted) numbers.push(ban, duration(banDuration), duration(penalty?.base ?? 0), duration(penalty?.cap ?? 0), duration(penalty?.memory ?? 0))
+    const args = numbers.map(String)
+    const canMerge = !isCounted && !countRejected && algorithm !== 'gcra'
+    encoded = { args, argsOfOne: canMerge ? ['consume', '1', ...args] : undefined, countsRefusals: isCounted }
+    encodedPolicies.set(policy, encoded)
   }
-  return args
+  return encoded
 }
 
 /** Returns a verdict for each caller. The script replies in pairs: the number of callers that a reply is for, and the reply. */
-function parseReplies (replies: unknown, decisions: Decisions): Array<Verdict | Error> {
+function parseReplies (replies: unknown, batch: DecisionBatch): Array<Verdict | Error> {
   const list: unknown[] = Array.isArray(replies) ? replies : []
   const verdicts: Array<Verdict | Error> = []
   let next = 0
-  for (const { callers } of decisions) {
+  for (const { callers } of batch) {
     for (let left = callers.length; left > 0;) {
       const count = Number(list[next++])
       const reply = list[next++]
-      // After a malformed reply no caller waits for ever.
+      // A malformed reply rejects all callers that are left, so that none of them waits forever.
       const same = count >= 1 ? Math.min(count, left) : left
       for (let later = same - 1; later >= 0; later--) verdicts.push(parseReply(reply, later))
       left -= same
@@ -141,12 +141,12 @@ function parseReplies (replies: unknown, decisions: Decisions): Array<Verdict | 
   return verdicts
 }
 
-/** @param later - how many requests of cost 1 were let pass together with this one, after it */
+/** @param later - the number of equal calls that the same reply lets pass after this one */
 function parseReply (reply: unknown, later: number): Verdict | Error {
   if (reply instanceof Error) return reply
   if (!Array.isArray(reply) || reply.length < 3 || reply.length % 3 !== 0) return new TypeError('unexpected reply of a rate limit script')
   const milliseconds = (index: number) => Number(reply[index]) / 1000
-  // The short form: a single limit let it pass.
+  // The short form: a single limit let the call pass.
   if (reply.length === 3) {
     return { time: milliseconds(0), blockedFor: 0, banned: false, states: [{ used: Number(reply[1]) - later, resetAfter: milliseconds(2), retryAfter: 0 }] }
   }
