@@ -5,18 +5,17 @@ import { keyPrefixOf, resolveClient, type RedisClient } from '../shared/redis/cl
 import { alreadyRegisteredError } from '../shared/plugin/errors.js'
 import { guardRedis, type RedisGuard } from '../shared/redis/guard.js'
 import { SafeEmitter } from '../shared/plugin/safe-emitter.js'
-import { createInvalidationBus } from './tiers/invalidation-bus.js'
+import { InvalidationBus } from './tiers/invalidation-bus.js'
 import { TwoTierCache } from './tiers/two-tier-cache.js'
 import { createDataCache, type DataCache } from './data/data-cache.js'
 import { CACHE_EVENTS, type CacheEvents } from './events.js'
 import { GetOrSet } from './data/get-or-set.js'
 import { CacheScope } from './data/scope.js'
 import { L1 } from './tiers/l1.js'
-import { createMemoryStore } from './store/memory-store.js'
+import { MemoryStore } from './store/memory-store.js'
 import type { CachePluginOptions } from './options.js'
 import type { RouteCacheOptions } from './http/route-options.js'
-import { RECOVERY_GRACE_MS } from './tiers/pending-invalidations.js'
-import { createRedisStore, invalidationChannel } from './store/redis-store.js'
+import { invalidationChannel, RedisStore } from './store/redis-store.js'
 import { resolveCacheOptions, type ResolvedCacheOptions } from './options.js'
 import { addResponseCache } from './http/hooks.js'
 import type { Tag } from './store/tags.js'
@@ -51,7 +50,7 @@ export type { CacheEvents, CacheListener, Invalidation } from './events.js'
 export type { Factory, FactoryContext } from './data/run-factory.js'
 export type { Cached, Jsonify } from './data/jsonify.js'
 export type { Serializer, SerializerOption } from './data/serializer.js'
-export type { StoreStats } from './store/redis-stats.js'
+export type { StoreStats } from './store/store.js'
 export type { Tag } from './store/tags.js'
 export type { GetOrSetOptions, ValueDefaults, ValueOptions, WriteThroughOptions } from './data/value-options.js'
 export type { DeadLetter } from './data/write-behind/dead-letters.js'
@@ -72,7 +71,7 @@ export const cache = fp<CachePluginOptions>(async function cache (fastify, given
   if (fastify.hasDecorator('cache')) throw alreadyRegisteredError('cache', 'fastify.cache')
   const client = resolveClient(fastify, 'cache', given.redis)
   const guard = client && guardRedis(client, fastify.log, options.timeout, 'cache', options.clock)
-  const core = createCore(fastify, client, guard, options)
+  const core = createTwoTierCache(fastify, client, guard, options)
   const works = new FillCoordinator(core)
   const responses = addResponseCache(fastify, core, works, options)
   const codec = new ValueCodec(core, options.serializer, options.freezes)
@@ -86,7 +85,7 @@ export const cache = fp<CachePluginOptions>(async function cache (fastify, given
     clock: options.clock
   })
 
-  const scope = new CacheScope({ prefixes: [], counts: core.countsOf('data'), defaults: options.values, tiers: options.tiers })
+  const scope = new CacheScope({ prefixes: [], counts: core.counters.of('data'), defaults: options.values, tiers: options.tiers })
   fastify.decorate('cache', createDataCache({ cache: core, codec, reader, writer: new WriteThrough(core, codec), writeBehinds }, scope))
   const saw = watchCachedRoutes(fastify, options.global)
   fastify.addHook('onRoute', function (route) {
@@ -96,26 +95,29 @@ export const cache = fp<CachePluginOptions>(async function cache (fastify, given
   })
   fastify.addHook('onClose', async () => {
     await Promise.all([responses.settle(), reader.settle(), writeBehinds.close()])
-    await core.settle()
+    await core.close()
+    works.close()
   })
 }, { name: 'fastify-redis-suite/cache', fastify: '5.x' })
 
 export default cache
 
-function createCore (fastify: FastifyInstance, client: RedisClient | undefined, guard: RedisGuard | undefined, options: ResolvedCacheOptions): TwoTierCache {
+function createTwoTierCache (fastify: FastifyInstance, client: RedisClient | undefined, guard: RedisGuard | undefined, options: ResolvedCacheOptions): TwoTierCache {
   const { log } = fastify
   const { clock } = options
   const events = new SafeEmitter<CacheEvents>('cache', log, CACHE_EVENTS)
-  const alone = { l1: undefined, invalidationBus: undefined, servesAlone: false, events, log, clock }
-  if (client === undefined || guard === undefined) return new TwoTierCache({ ...alone, store: createMemoryStore(options.maxSize, clock), run: operation => operation() })
+  if (client === undefined) return new TwoTierCache({ store: new MemoryStore(options.maxSize, clock), events, log, clock })
   const prefix = keyPrefixOf(client)
-  const { run } = guard
-  const mayBeOwed = () => clock.monotonic() - guard.troubledAt < RECOVERY_GRACE_MS
-  const isWhole = () => guard.isWhole
-  if (options.l1 === false) return new TwoTierCache({ ...alone, store: createRedisStore(client, prefix, undefined, clock), run, mayHavePendingInvalidations: mayBeOwed })
-  const self = randomUUID()
-  const l1 = new L1(options.l1)
-  const invalidationBus = createInvalidationBus({ client, channel: invalidationChannel(client, prefix), self, l1, events, log, keepsAlone: options.servesAlone, clock })
-  fastify.addHook('onClose', async () => invalidationBus.close())
-  return new TwoTierCache({ store: createRedisStore(client, prefix, self, clock), run, mayHavePendingInvalidations: mayBeOwed, isWhole, l1, invalidationBus, servesAlone: options.servesAlone, events, log, clock })
+  if (options.l1 === false) {
+    const store = new RedisStore(client, prefix, undefined, clock)
+    return new TwoTierCache({ store, share: store.share, guard, events, log, clock })
+  }
+  const instanceId = randomUUID()
+  const entries = new L1(options.l1)
+  const bus = new InvalidationBus({ client, channel: invalidationChannel(client, prefix), instanceId, l1: entries, events, log, keepsOffline: options.servesAlone, clock })
+  fastify.addHook('onClose', async () => bus.close())
+  const store = new RedisStore(client, prefix, instanceId, clock)
+  return new TwoTierCache({
+    store, share: store.share, guard, l1: { entries, bus, servesIncoherent: options.servesAlone }, events, log, clock
+  })
 }

@@ -2,8 +2,8 @@ import { randomBytes } from 'node:crypto'
 import { Cluster, Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import type { Entry } from '../../plugins/cache/store/entry.js'
-import { createMemoryStore } from '../../plugins/cache/store/memory-store.js'
-import { createRedisStore } from '../../plugins/cache/store/redis-store.js'
+import { MemoryStore } from '../../plugins/cache/store/memory-store.js'
+import { RedisStore } from '../../plugins/cache/store/redis-store.js'
 import { ALL_TAG, type CacheStore } from '../../plugins/cache/store/store.js'
 import { hashId } from '../../plugins/shared/plugin/keys.js'
 import type { TestClock } from '../../plugins/testing/index.js'
@@ -23,18 +23,18 @@ interface Subject {
 async function open (t: Test, name: StoreName): Promise<Subject> {
   const { client, prefix, clock } = await openStore(t, name)
   if (client === undefined) {
-    const store = createMemoryStore(64 * 1024 ** 2, clock)
+    const store = new MemoryStore(64 * 1024 ** 2, clock)
     return { store, clock, client, prefix, loseTags: () => store.tags(Array.from({ length: 100_000 }, (_, i) => `other ${i}`)) }
   }
   const keyOf = (tag: string) => `${prefix}:cache:tag:${tag === ALL_TAG ? `#${hashId(tag)}` : tag}`
-  return { store: createRedisStore(client, prefix, 'self', clock), clock, client, prefix, loseTags: (...tags) => Promise.all(tags.map(tag => client.del(keyOf(tag)))) }
+  return { store: new RedisStore(client, prefix, 'self', clock), clock, client, prefix, loseTags: (...tags) => Promise.all(tags.map(tag => client.del(keyOf(tag)))) }
 }
 
 /** What the plugin does with a store when it makes an entry, in its steps. */
 async function begin ({ store }: Pick<Subject, 'store'>, name: string, tags: string[] = []) {
   const id = hashId(name)
   const { token } = await store.read(id, tags)
-  const { now, versions } = await store.acquireFill(hashId(`${name} work ${++made}`), 'me', [ALL_TAG, ...tags], 1000)
+  const { now, versions } = await store.lease(hashId(`${name} work ${++made}`), 'me').acquire([ALL_TAG, ...tags], 1000)
   const entry: Entry = { kind: 'value', label: name, meta: { a: 'ü' }, body: Buffer.from(name), storedAt: now, deleteAt: now + 60_000, tags: versions }
   return { id, entry, write: (over: Partial<Entry> = {}) => store.write(id, { ...entry, ...over }, token) }
 }
@@ -123,54 +123,54 @@ forEachStore(['memory', 'redis', 'cluster'], name => {
   })
 
   promise('of 20 concurrent callers one gets the lease, and keeps it as long as it renews it', async (t, { store, clock }) => {
-    const begun = await Promise.all(Array.from({ length: 20 }, (_, i) => store.acquireFill('w', `t${i}`, [], 60_000)))
-    t.equal(begun.filter(({ claim }) => claim === 'mine').length, 1)
-    t.equal(begun.filter(({ claim }) => claim === 'theirs').length, 19)
-    const mine = `t${begun.findIndex(({ claim }) => claim === 'mine')}`
+    const begun = await Promise.all(Array.from({ length: 20 }, (_, i) => store.lease('w', `t${i}`).acquire([], 60_000)))
+    t.equal(begun.filter(({ kind }) => kind === 'acquired').length, 1)
+    t.equal(begun.filter(({ kind }) => kind === 'held').length, 19)
+    const mine = `t${begun.findIndex(({ kind }) => kind === 'acquired')}`
     for (let i = 0; i < 3; i++) {
       await clock.advance(40_000)
-      await store.renewFill('w', mine, 60_000)
-      await store.renewFill('w', 'another', 600_000)
+      await store.lease('w', mine).renew(60_000)
+      await store.lease('w', 'another').renew(600_000)
     }
-    t.equal((await store.acquireFill('w', 'another', [], 60_000)).claim, 'theirs')
+    t.equal((await store.lease('w', 'another').acquire([], 60_000)).kind, 'held')
     await clock.advance(60_001)
-    t.equal((await store.acquireFill('w', 'another', [], 60_000)).claim, 'mine', 'a holder that does not renew its lease is succeeded')
-    await store.releaseFill('w', mine, false)
-    t.equal((await store.acquireFill('w', mine, [], 60_000)).claim, 'theirs', 'its old token does not end it')
-    await store.releaseFill('w', 'another', false)
-    t.equal((await store.acquireFill('w', mine, [], 50)).claim, 'mine')
+    t.equal((await store.lease('w', 'another').acquire([], 60_000)).kind, 'acquired', 'a holder that does not renew its lease is succeeded')
+    await store.lease('w', mine).release(true)
+    t.equal((await store.lease('w', mine).acquire([], 60_000)).kind, 'held', 'its old token does not end it')
+    await store.lease('w', 'another').release(true)
+    t.equal((await store.lease('w', mine).acquire([], 50)).kind, 'acquired')
   })
 
   promise('after a fill that cannot be shared no caller waits, and 1 s later the lease can be had again', async (t, { store, clock }) => {
-    await store.acquireFill('w', 'a', [], 60_000)
-    await store.releaseFill('w', 'b', true)
-    t.equal((await store.acquireFill('w', 'b', [], 50)).claim, 'theirs')
-    await store.releaseFill('w', 'a', true)
-    t.same([(await store.acquireFill('w', 'b', [], 50)).claim, (await store.acquireFill('w', 'c', [], 50)).claim], ['pass', 'pass'])
-    await store.releaseFill('w', 'a', false)
-    t.equal((await store.acquireFill('w', 'b', [], 50)).claim, 'pass')
+    await store.lease('w', 'a').acquire([], 60_000)
+    await store.lease('w', 'b').release(false)
+    t.equal((await store.lease('w', 'b').acquire([], 50)).kind, 'held')
+    await store.lease('w', 'a').release(false)
+    t.same([(await store.lease('w', 'b').acquire([], 50)).kind, (await store.lease('w', 'c').acquire([], 50)).kind], ['hit-for-pass', 'hit-for-pass'])
+    await store.lease('w', 'a').release(true)
+    t.equal((await store.lease('w', 'b').acquire([], 50)).kind, 'hit-for-pass')
     await clock.advance(1001)
-    t.equal((await store.acquireFill('w', 'b', [], 50)).claim, 'mine')
+    t.equal((await store.lease('w', 'b').acquire([], 50)).kind, 'acquired')
   })
 
-  promise('remove() says whether there was an entry, and leaves something that has a generation', async (t, subject) => {
+  promise('remove() returns whether there was an entry, and leaves a tombstone that has a token', async (t, subject) => {
     await put(subject, 'a')
     const id = hashId('a')
     t.same([await subject.store.remove(id), await subject.store.remove(id), await has(subject, 'a')], [true, false, false])
     t.not((await subject.store.read(id, [])).token, '')
   })
 
-  promise('a tag has a version from when it is first asked for, and says when it was invalidated', async (t, { store, clock }) => {
-    const before = await store.now()
+  promise('a tag has a version from when it is first read, and the time of its last invalidation', async (t, { store, clock }) => {
     const first = await store.tags(['x', 'y'])
-    t.match(first, { x: { invalidatedAt: 0 }, y: { invalidatedAt: 0 } })
+    t.equal(first.invalidatedAt, 0)
     t.same(await store.tags(['x', 'y']), first)
     await clock.advance('5s')
     await store.invalidate(['x'])
-    const { x, y } = await store.tags(['x', 'y'])
-    t.same(y, first['y'])
-    t.not(x?.version, first['x']?.version)
-    t.same([before, x?.invalidatedAt], [clock.now() - 5000, clock.now()], 'milliseconds since the epoch, by the clock that is handed in')
+    const { versions: { x, y }, invalidatedAt } = await store.tags(['x', 'y'])
+    t.equal(y, first.versions['y'])
+    t.not(x, first.versions['x'])
+    t.same([first.now, invalidatedAt], [clock.now() - 5000, clock.now()], 'milliseconds since the epoch, by the clock that is handed in')
+    t.equal((await store.tags(['y'])).invalidatedAt, 0, 'the other tag was not invalidated')
   })
 
   promise('removeMatching() removes what has such a label, however long, and counts entries alone', async (t, subject) => {
@@ -193,10 +193,10 @@ forEachStore(['redis', 'cluster'], name => {
     await store.remove(hashId('a1'))
     await store.remove(hashId('none'))
     await store.tags(['new'])
-    await store.acquireFill('w', 'a', [], 60_000)
-    await store.renewFill('w', 'a', 60_000)
-    await store.acquireFill('v', 'a', [], 60_000)
-    await store.releaseFill('v', 'a', true)
+    await store.lease('w', 'a').acquire([], 60_000)
+    await store.lease('w', 'a').renew(60_000)
+    await store.lease('v', 'a').acquire([], 60_000)
+    await store.lease('v', 'a').release(false)
     const nodes = client instanceof Cluster ? client.nodes('master') : [client as Redis]
     const keys = await Promise.all(nodes.map(node => node.keys(`${prefix}:*`)))
     t.ok(keys.every(each => each.length > 0), 'every master has some')
@@ -222,18 +222,19 @@ forEachStore(['redis', 'cluster'], name => {
 t.test('redis: without a clock handed in the time is the server\'s own', async t => {
   const { client, prefix } = await openStore(t, 'redis')
   if (!(client instanceof Redis)) throw new Error('a client was expected')
-  const store = createRedisStore(client, prefix)
+  const store = new RedisStore(client, prefix)
   const timeOf = ([seconds, micros]: Array<number | string>) => Number(seconds) * 1000 + Number(micros) / 1000
   const before = timeOf(await client.time())
-  const { now } = await store.acquireFill('w', 'a', [], 60_000)
+  const { now } = await store.lease('w', 'a').acquire([], 60_000)
   await store.invalidate(['x'])
-  const at = [now, await store.now(), (await store.tags(['x']))['x']?.invalidatedAt]
+  const state = await store.tags(['x'])
+  const at = [now, state.now, state.invalidatedAt]
   const after = timeOf(await client.time())
   t.same(at.filter(each => !(Number(each) >= before && Number(each) <= after)), [])
 })
 
 t.test('memory: the store stays within its size, and the entries that were used least recently go first', async t => {
-  const store = createMemoryStore(100 * 1024)
+  const store = new MemoryStore(100 * 1024)
   let isThere = true
   for (let i = 0; i < 200; i++) {
     await put({ store }, `a${i}`)

@@ -4,9 +4,9 @@ import t from 'tap'
 import { TwoTierCache } from '../../plugins/cache/tiers/two-tier-cache.js'
 import type { CacheEvents } from '../../plugins/cache/events.js'
 import { dataKey } from '../../plugins/cache/store/cache-key.js'
-import { createMemoryStore } from '../../plugins/cache/store/memory-store.js'
+import { MemoryStore } from '../../plugins/cache/store/memory-store.js'
 import { pathTag } from '../../plugins/cache/store/path-tag.js'
-import { createRedisStore } from '../../plugins/cache/store/redis-store.js'
+import { RedisStore } from '../../plugins/cache/store/redis-store.js'
 import { ALL_TAG, type CacheStore } from '../../plugins/cache/store/store.js'
 import { TagVersions } from '../../plugins/cache/store/tag-versions.js'
 import { systemClock } from '../../plugins/shared/plugin/clock.js'
@@ -110,7 +110,7 @@ interface Fill {
 async function begin (store: CacheStore, id: string, tags: string[], begunAt: number, life: number): Promise<Fill> {
   const { token, versions: seen } = await store.read(id, tags)
   const unknown = [ALL_TAG, ...tags].filter(tag => seen[tag] === undefined)
-  const { now, versions } = await store.acquireFill(`${id} ${begunAt} ${Math.random()}`, 'me', unknown, 1000)
+  const { now, versions } = await store.lease(`${id} ${begunAt} ${Math.random()}`, 'me').acquire(unknown, 1000)
   const known = Object.fromEntries(Object.entries({ ...seen, ...versions }).filter((each): each is [string, string] => each[1] !== undefined))
   return { id, tags, begunAt, write: () => store.write(id, { kind: 'value', label: id, meta: { begunAt }, body: Buffer.from('x'), storedAt: now, deleteAt: now + life, tags: known }, token) }
 }
@@ -118,7 +118,7 @@ async function begin (store: CacheStore, id: string, tags: string[], begunAt: nu
 forEachStore(['memory', 'redis'], name => {
   t.test(`${name}: in 400 steps over hours, nothing that was begun before an invalidation is read after it`, async t => {
     const { client, clock, prefix } = await openStore(t, name)
-    const store = client === undefined ? createMemoryStore(64 * 1024 ** 2, clock) : createRedisStore(client, prefix, undefined, clock)
+    const store = client === undefined ? new MemoryStore(64 * 1024 ** 2, clock) : new RedisStore(client, prefix, undefined, clock)
     const random = randomFrom(22)
     const invalidatedAt = new Map<string, number>()
     let [step, found, wrong] = [0, 0, 0]
@@ -170,20 +170,19 @@ const tags = upTo(MANY).map(i => `tag-${i}`)
 /** A cache on a store that fails where it is told to, or on nodes that refuse some tags; it records the sizes of what it is asked, and how much of it at a time. */
 function recording (failsAt: () => boolean, refuses?: (tag: string) => boolean) {
   const clock = createTestClock()
-  const memory = createMemoryStore(64 * 1024 ** 2, clock)
+  const memory = new MemoryStore(64 * 1024 ** 2, clock)
   const batches: number[] = []
   const done = new Set<string>()
   let [running, most] = [0, 0]
-  const store: CacheStore = {
-    ...memory,
+  const store: CacheStore = Object.assign(memory, {
     isSpread: refuses !== undefined,
-    async invalidate (tags) {
+    async invalidate (tags: readonly string[]) {
       batches.push(tags.length)
       if (refuses !== undefined && tags.some(refuses)) throw new Error('down')
       for (const tag of tags) done.add(tag)
     },
-    async remove (id, label) { done.add(label ?? id); return true }
-  }
+    async remove (id: string, label?: string) { done.add(label ?? id); return true }
+  })
   const run = async <T>(operation: () => Promise<T>): Promise<T> => {
     if (failsAt()) throw new Error('down')
     most = Math.max(most, ++running)
@@ -191,7 +190,7 @@ function recording (failsAt: () => boolean, refuses?: (tag: string) => boolean) 
   }
   const { logger } = collectLog()
   const log = logger as FastifyBaseLogger
-  const core = new TwoTierCache({ store, run, l1: undefined, invalidationBus: undefined, servesAlone: false, events: new SafeEmitter<CacheEvents>('cache', log, []), log, clock })
+  const core = new TwoTierCache({ store, guard: { run, isWhole: true, troubledAt: -Infinity }, events: new SafeEmitter<CacheEvents>('cache', log, []), log, clock })
   return { core, clock, batches, done, most: () => most }
 }
 
@@ -217,7 +216,7 @@ t.test('where one batch fails the rest is not tried, but owed, and written once 
   isDown = false
   await clock.advance(100)
   t.equal(done.size, MANY)
-  await core.settle()
+  await core.close()
 })
 
 t.test('while one master of a Cluster is away, what is owed to the others is written once each', async t => {
@@ -229,7 +228,7 @@ t.test('while one master of a Cluster is away, what is owed to the others is wri
   away.clear()
   await advanceUntil(clock, 'so has the one that is back', () => done.size === MANY, { step: 50 })
   t.equal(batches.length, MANY / 2)
-  await core.settle()
+  await core.close()
 })
 
 t.test('keys are removed in batches as well, and the ones that were not are removed later', async t => {
@@ -241,7 +240,7 @@ t.test('keys are removed in batches as well, and the ones that were not are remo
   isDown = false
   await clock.advance(100)
   t.equal(done.size, MANY)
-  await core.settle()
+  await core.close()
 })
 
 forEachStore(['redis', 'cluster'], store => {

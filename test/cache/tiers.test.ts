@@ -2,7 +2,7 @@ import t from 'tap'
 import type { Entry } from '../../plugins/cache/store/entry.js'
 import { CacheKey } from '../../plugins/cache/store/cache-key.js'
 import { L1 } from '../../plugins/cache/tiers/l1.js'
-import { createMemoryStore } from '../../plugins/cache/store/memory-store.js'
+import { MemoryStore } from '../../plugins/cache/store/memory-store.js'
 import { StoreClock } from '../../plugins/cache/tiers/store-clock.js'
 import { ALL_TAG, PATTERN_TAG } from '../../plugins/cache/store/store.js'
 import { createTestClock } from '../../plugins/testing/index.js'
@@ -16,7 +16,7 @@ const a = key('a')
 t.test('an entry is read until deleteAt, and is dropped then', async t => {
   const l1 = new L1(1024 ** 2)
   const kept = entry()
-  l1.set(a, kept, l1.mark)
+  l1.set(a, kept, l1.epoch)
   t.same(l1.get(a, 1000), kept)
   t.same(l1.get(a, 1499), kept)
   t.equal(l1.get(key('b'), 1000), undefined)
@@ -27,12 +27,12 @@ t.test('an entry is read until deleteAt, and is dropped then', async t => {
 
 t.test('an entry is gone once one of its tags is invalidated, and one that was read afterwards is not', async t => {
   const l1 = new L1(1024 ** 2)
-  l1.set(a, entry(['t', 'u']), l1.mark)
-  l1.set(key('b'), entry(['v']), l1.mark)
+  l1.set(a, entry(['t', 'u']), l1.epoch)
+  l1.set(key('b'), entry(['v']), l1.epoch)
   l1.invalidate(['w', 'u'])
   t.equal(l1.get(a, 1000), undefined)
   t.ok(l1.get(key('b'), 1000), 'another tag\'s stays')
-  l1.set(a, entry(['t', 'u']), l1.mark)
+  l1.set(a, entry(['t', 'u']), l1.epoch)
   t.ok(l1.get(a, 1000))
 })
 
@@ -43,11 +43,11 @@ t.test('a read that began before an invalidation, a removal or a clearing is not
   ]
   for (const [name, change, isKept] of table) {
     const l1 = new L1(1024 ** 2)
-    const mark = l1.mark
+    const mark = l1.epoch
     change(l1)
     l1.set(a, entry(['t']), mark)
     t.equal(l1.get(a, 1000) !== undefined, isKept, name)
-    l1.set(a, entry(['t']), l1.mark)
+    l1.set(a, entry(['t']), l1.epoch)
     t.ok(l1.get(a, 1000), `a read after ${name} is kept`)
     change(l1)
     t.equal(l1.get(a, 1000) !== undefined, isKept, `${name} again`)
@@ -56,17 +56,17 @@ t.test('a read that began before an invalidation, a removal or a clearing is not
 
 t.test('a removed key is gone, and only it', async t => {
   const l1 = new L1(1024 ** 2)
-  for (const name of ['a', 'b', 'c']) l1.set(key(name), entry(), l1.mark)
+  for (const name of ['a', 'b', 'c']) l1.set(key(name), entry(), l1.epoch)
   l1.remove([a.id, key('c').id, key('absent').id])
   t.same(['a', 'b', 'c'].map(name => l1.get(key(name), 1000) !== undefined), [false, true, false])
 })
 
 t.test('a key that was set again, or came back after it was dropped, can be removed', async t => {
   const l1 = new L1(1024 ** 2)
-  l1.set(a, entry(), l1.mark)
-  l1.set(a, entry(), l1.mark)
+  l1.set(a, entry(), l1.epoch)
+  l1.set(a, entry(), l1.epoch)
   l1.get(a, 9999)
-  l1.set(a, entry(), l1.mark)
+  l1.set(a, entry(), l1.epoch)
   l1.remove([a.id])
   t.equal(l1.get(a, 1000), undefined)
 })
@@ -74,15 +74,15 @@ t.test('a key that was set again, or came back after it was dropped, can be remo
 t.test('it takes no more bytes than it may, the least used goes first, and what is larger than all is not kept', async t => {
   const l1 = new L1(10 * 1024)
   for (let i = 0; i < 100; i++) {
-    l1.set(key(String(i)), entry([], { body: Buffer.alloc(1000) }), l1.mark)
+    l1.set(key(String(i)), entry([], { body: Buffer.alloc(1000) }), l1.epoch)
     l1.get(key('0'), 1000)
     t.ok(l1.bytes <= 10 * 1024)
   }
   t.equal(l1.size, 5)
   t.ok(l1.get(key('0'), 1000), 'it was used')
   t.equal(l1.get(key('1'), 1000), undefined)
-  l1.set(a, entry(), l1.mark)
-  l1.set(a, entry([], { body: Buffer.alloc(10 * 1024) }), l1.mark)
+  l1.set(a, entry(), l1.epoch)
+  l1.set(a, entry([], { body: Buffer.alloc(10 * 1024) }), l1.epoch)
   t.equal(l1.get(a, 1000), undefined, 'nor is what it was to replace')
   l1.remove([a.id])
   l1.clear()
@@ -91,36 +91,36 @@ t.test('it takes no more bytes than it may, the least used goes first, and what 
 
 t.test('when more tags were invalidated than it remembers, what was read before the forgotten ones is gone', async t => {
   const l1 = new L1(1024 ** 2)
-  l1.set(a, entry(['first']), l1.mark)
-  const before = l1.mark
+  l1.set(a, entry(['first']), l1.epoch)
+  const before = l1.epoch
   l1.invalidate(['first'])
-  l1.set(key('b'), entry(['other']), l1.mark)
+  l1.set(key('b'), entry(['other']), l1.epoch)
   for (let i = 0; i < 100_000; i++) l1.invalidate([`t${i}`])
   t.equal(l1.get(a, 1000), undefined)
   l1.set(a, entry(['first']), before)
   t.equal(l1.get(a, 1000), undefined, 'nor is kept what was being read')
   t.ok(l1.get(key('b'), 1000), 'what was read after that is not in doubt')
-  l1.set(a, entry(['first']), l1.mark)
+  l1.set(a, entry(['first']), l1.epoch)
   t.ok(l1.get(a, 1000))
 })
 
 t.test('when more keys were removed than it remembers, what was being read before the forgotten ones is not kept', async t => {
   const l1 = new L1(1024 ** 2)
-  l1.set(key('b'), entry(), l1.mark)
-  const before = l1.mark
+  l1.set(key('b'), entry(), l1.epoch)
+  const before = l1.epoch
   l1.remove([a.id])
   for (let i = 0; i < 10_000; i++) l1.remove([`id${i}`])
   l1.set(a, entry(), before)
   t.equal(l1.get(a, 1000), undefined)
   t.ok(l1.get(key('b'), 1000), 'what was there stays')
-  l1.set(a, entry(), l1.mark)
+  l1.set(a, entry(), l1.epoch)
   t.ok(l1.get(a, 1000))
 })
 
 t.test('a tag may have any name', async t => {
   const l1 = new L1(1024 ** 2)
   for (const tag of ['constructor', 'toString', '', '\0', '🫖']) {
-    l1.set(a, entry([tag]), l1.mark)
+    l1.set(a, entry([tag]), l1.epoch)
     t.ok(l1.get(a, 1000), tag)
     l1.invalidate([tag])
     t.equal(l1.get(a, 1000), undefined, tag)
@@ -132,7 +132,7 @@ t.test('a tag may have any name', async t => {
 const T0 = 1_700_000_000_000
 function build (maxSize = 1024 ** 2) {
   const clock = createTestClock({ now: T0 })
-  return { store: createMemoryStore(maxSize, clock), clock }
+  return { store: new MemoryStore(maxSize, clock), clock }
 }
 const entryOf = (tags: Record<string, string> = {}, change: Partial<Entry> = {}): Entry => ({ kind: 'value', label: 'a', meta: {}, body: Buffer.from('x'), storedAt: T0, deleteAt: T0 + 1000, tags, ...change })
 
@@ -178,7 +178,7 @@ t.test('what was begun before a removal is not stored, for as long as the remova
 
 t.test('an entry is invalid once one of its tags is, and one that began before that is so when it is written', async t => {
   const { store } = build()
-  const { versions } = await store.acquireFill('w', 'token', [ALL_TAG, 't', 'u'], 1000)
+  const { versions } = await store.lease('w', 'token').acquire([ALL_TAG, 't', 'u'], 1000)
   await store.write('a', entryOf(versions), '')
   await store.invalidate(['other'])
   t.ok((await store.read('a', [])).entry)
@@ -187,7 +187,7 @@ t.test('an entry is invalid once one of its tags is, and one that began before t
   t.equal(found.entry, undefined)
   await store.write('a', entryOf(versions), found.token)
   t.equal((await store.read('a', [])).entry, undefined)
-  const { versions: next } = await store.acquireFill('w2', 'token', [ALL_TAG, 't', 'u'], 1000)
+  const { versions: next } = await store.lease('w2', 'token').acquire([ALL_TAG, 't', 'u'], 1000)
   t.not(next['u'], versions['u'])
   t.equal(next['t'], versions['t'])
   await store.write('a', entryOf(next), (await store.read('a', [])).token)
@@ -202,54 +202,54 @@ t.test('an entry with a tag that the store does not know is invalid', async t =>
   t.equal((await store.read('a', ['t'])).entry, undefined)
 })
 
-t.test('a read tells the versions of tags, and when they were invalidated is told too', async t => {
+t.test('read() returns the versions of tags, and tags() when they were invalidated last', async t => {
   const { store, clock } = build()
   t.same((await store.read('a', ['t', 'u'])).versions, { [ALL_TAG]: undefined, t: undefined, u: undefined })
-  const { versions } = await store.acquireFill('w', 'token', ['t', '__proto__'], 1000)
+  const { versions } = await store.lease('w', 'token').acquire(['t', '__proto__'], 1000)
   t.equal(Object.hasOwn(versions, '__proto__'), true)
   t.equal((await store.read('a', ['t'])).versions['t'], versions['t'])
-  t.match(await store.tags(['t', 'new']), { t: { version: versions['t'], invalidatedAt: 0 }, new: { invalidatedAt: 0 } })
+  t.match(await store.tags(['t', 'new']), { versions: { t: versions['t'] }, invalidatedAt: 0 })
   await clock.advance(5)
   await store.invalidate(['t', 't'])
-  const { t: first } = await store.tags(['t'])
+  const first = await store.tags(['t'])
   await store.invalidate(['t'])
-  const { t: second } = await store.tags(['t'])
-  t.same([first?.invalidatedAt, second?.invalidatedAt], [T0 + 5, T0 + 5])
-  t.not(first?.version, second?.version, 'each invalidation is another one')
-  t.same([await store.now(), store.skew], [T0 + 5, 0])
+  const second = await store.tags(['t'])
+  t.same([first.invalidatedAt, second.invalidatedAt], [T0 + 5, T0 + 5])
+  t.not(first.versions['t'], second.versions['t'], 'each invalidation is another one')
+  t.same([second.now, store.skew], [T0 + 5, 0])
 })
 
-t.test('a work has one owner, until it is given back or was not kept', async t => {
+t.test('a fill has one leader, until its lease is released or expires', async t => {
   const { store, clock } = build()
-  const claim = async (token: string) => (await store.acquireFill('w', token, [], 1000)).claim
-  t.equal(await claim('a'), 'mine')
-  t.equal(await claim('b'), 'theirs')
-  t.equal((await store.acquireFill('other', 'b', [], 1000)).claim, 'mine')
-  await store.releaseFill('w', 'b', false)
-  t.equal(await claim('b'), 'theirs', 'another one cannot give it back')
+  const claim = async (token: string) => (await store.lease('w', token).acquire([], 1000)).kind
+  t.equal(await claim('a'), 'acquired')
+  t.equal(await claim('b'), 'held')
+  t.equal((await store.lease('other', 'b').acquire([], 1000)).kind, 'acquired')
+  await store.lease('w', 'b').release(true)
+  t.equal(await claim('b'), 'held', 'another one cannot give it back')
   await clock.advance(999)
-  await store.renewFill('w', 'a', 1000)
-  await store.renewFill('w', 'b', 9000)
+  await store.lease('w', 'a').renew(1000)
+  await store.lease('w', 'b').renew(9000)
   await clock.advance(999)
-  t.equal(await claim('b'), 'theirs')
+  t.equal(await claim('b'), 'held')
   await clock.advance(1)
-  t.equal(await claim('b'), 'mine', 'it was not kept')
-  await store.renewFill('w', 'a', 9000)
-  await store.releaseFill('w', 'a', false)
-  t.equal(await claim('c'), 'theirs')
-  await store.releaseFill('w', 'b', false)
-  t.equal(await claim('c'), 'mine')
+  t.equal(await claim('b'), 'acquired', 'it was not kept')
+  await store.lease('w', 'a').renew(9000)
+  await store.lease('w', 'a').release(true)
+  t.equal(await claim('c'), 'held')
+  await store.lease('w', 'b').release(true)
+  t.equal(await claim('c'), 'acquired')
 })
 
 t.test('when a result cannot be shared, callers proceed without waiting for a while', async t => {
   const { store, clock } = build()
-  const claim = async (token: string) => (await store.acquireFill('w', token, [], 5000)).claim
+  const claim = async (token: string) => (await store.lease('w', token).acquire([], 5000)).kind
   await claim('a')
-  await store.releaseFill('w', 'a', true)
-  t.same([await claim('b'), await claim('c')], ['pass', 'pass'])
-  await store.releaseFill('w', '', false)
+  await store.lease('w', 'a').release(false)
+  t.same([await claim('b'), await claim('c')], ['hit-for-pass', 'hit-for-pass'])
+  await store.lease('w', '').release(true)
   await clock.advance(1000)
-  t.equal(await claim('b'), 'mine')
+  t.equal(await claim('b'), 'acquired')
 })
 
 t.test('it takes no more bytes than it may: what was used least recently goes', async t => {

@@ -1,7 +1,7 @@
 // Nothing that lasts may depend on a system clock that somebody sets.
 import t, { type Test } from 'tap'
 import { createMemoryWriteBehindStore } from '../../plugins/cache/data/write-behind/memory-store.js'
-import { createMemoryStore as createCacheStore } from '../../plugins/cache/store/memory-store.js'
+import { MemoryStore as MemoryCacheStore } from '../../plugins/cache/store/memory-store.js'
 import { StoreClock } from '../../plugins/cache/tiers/store-clock.js'
 import { createMemoryStore as createLimitStore } from '../../plugins/rate-limit/store/memory-store.js'
 import { createMemoryStore as createSessionStore } from '../../plugins/session/store/memory-store.js'
@@ -67,16 +67,16 @@ forEachJump('the store\'s clock goes on, and is asked for again at once,', async
 
 t.test('an entry of the cache in memory lives for as long as it is to where the clock is set back by an hour', async t => {
   const { clock, advance, set } = settableClock()
-  const store = createCacheStore(1_000_000, clock)
-  const now = await store.now()
-  t.equal((await store.acquireFill('work', 'a', [], 1000)).claim, 'mine')
+  const store = new MemoryCacheStore(1_000_000, clock)
+  const now = (await store.tags([])).now
+  t.equal((await store.lease('work', 'a').acquire([], 1000)).kind, 'acquired')
   set(-HOUR)
-  t.equal(await store.now() - now, 0)
+  t.equal((await store.tags([])).now - now, 0)
   await advance(999)
-  t.equal((await store.acquireFill('work', 'b', [], 1000)).claim, 'theirs')
+  t.equal((await store.lease('work', 'b').acquire([], 1000)).kind, 'held')
   await advance(1)
-  t.equal((await store.acquireFill('work', 'b', [], 1000)).claim, 'mine')
-  t.equal(await store.now() - now, 1000)
+  t.equal((await store.lease('work', 'b').acquire([], 1000)).kind, 'acquired')
+  t.equal((await store.tags([])).now - now, 1000)
 })
 
 t.test('a session in memory ends when it is to where the clock is set back by an hour', async t => {

@@ -8,7 +8,7 @@ import { batchesOf, inBatches } from '../store/batches.js'
 import type { CacheKey } from '../store/cache-key.js'
 import { compileGlob, escapeGlob, MAX_GLOB_LENGTH } from '../store/glob.js'
 import { plainLabel } from '../store/path-tag.js'
-import type { StoreStats } from '../store/redis-stats.js'
+import type { StoreStats } from '../store/store.js'
 import { ALL_TAG } from '../store/store.js'
 import { checkTags, type Tag } from '../store/tags.js'
 import { MAX_STALENESS_MS } from '../tiers/invalidation-bus.js'
@@ -232,7 +232,7 @@ export function createDataCache (parts: DataCacheParts, scope: CacheScope): Data
     },
     writeBehind: writeBehinds.writeBehind,
     withPrefix (name, defaults = {}) {
-      const counts = cache.countsOf([...scope.prefixes, checkKey(name, 'prefix')].join(':'))
+      const counts = cache.counters.of([...scope.prefixes, checkKey(name, 'prefix')].join(':'))
       return createDataCache(parts, scope.withPrefix(name, counts, checkOptions(defaults)))
     },
     invalidateTags: async (tags, options) => await invalidate(checkTags(tags, 'tags', invalidArgumentError), options),
@@ -247,7 +247,7 @@ export function createDataCache (parts: DataCacheParts, scope: CacheScope): Data
     clear: async options => await invalidate(scope.tags.length === 0 ? [ALL_TAG] : scope.tags.slice(-1), options),
     stats: () => cache.stats,
     writeBehindStats: writeBehinds.stats,
-    storeStats: async () => await cache.storeStats(),
+    storeStats: async () => await cache.run(() => cache.store.stats()),
     on: (event, listener) => cache.events.on(event, listener)
   }
 }

@@ -105,10 +105,12 @@ export class GetOrSet {
   /** @returns undefined where the key is to be looked up again */
   async #joinOrLead<T> (lookup: Lookup, call: Call<T>, cached: CachedValue<T> | undefined, mayLookAgain: boolean): Promise<{ value: T } | undefined> {
     const admission = await this.#fills.join(lookup, Infinity, call.signal)
-    if (admission === 'again') return mayLookAgain ? undefined : await this.#runUnshared(lookup, call, cached)
-    if ('error' in admission) throw admission.error
-    if ('fill' in admission) return { value: await this.#lead(admission.fill, call, cached) }
-    return this.#codec.read<T>(admission.entry) ?? await this.#runUnshared(lookup, call, cached)
+    switch (admission.kind) {
+      case 'lead': return { value: await this.#lead(admission.fill, call, cached) }
+      case 'retry': return mayLookAgain ? undefined : await this.#runUnshared(lookup, call, cached)
+      case 'failed': throw admission.error
+      default: return this.#codec.read<T>(admission.entry) ?? await this.#runUnshared(lookup, call, cached)
+    }
   }
 
   /** Runs the factory, stores its value in the background, and lets the waiting callers go on. */

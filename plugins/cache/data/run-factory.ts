@@ -24,7 +24,7 @@ interface RunOptions {
   /** The caller's: aborts the work unless other callers wait for it. */
   signal?: AbortSignal | undefined
   /** The fill that other callers wait for. */
-  fill?: Pick<Fill, 'isAwaited' | 'onLeft'> | undefined
+  fill?: Pick<Fill, 'isAwaited' | 'onLeave'> | undefined
 }
 
 /**
@@ -48,7 +48,7 @@ export async function runFactory<T> (work: (signal: AbortSignal) => T | Promise<
   // It may reject long after the work has ended.
   aborted.catch(() => {})
   signal?.addEventListener('abort', abortIfAbandoned)
-  fill?.onLeft(abortIfAbandoned)
+  fill?.onLeave(abortIfAbandoned)
   abortIfAbandoned()
   try {
     return await Promise.race([work(controller.signal), aborted])

@@ -1,7 +1,7 @@
 import { toError } from '../../shared/plugin/errors.js'
 import { FactoryTimeoutError } from '../errors.js'
 import type { CacheKey } from '../store/cache-key.js'
-import { ALL_TAG, TOMBSTONE_MS, type FillLease, type WriteLock } from '../store/store.js'
+import { ALL_TAG, TOMBSTONE_MS, type FillStart, type WriteLock } from '../store/store.js'
 import type { TwoTierCache } from '../tiers/two-tier-cache.js'
 import { runFactory } from './run-factory.js'
 import type { ValueCodec } from './value-codec.js'
@@ -39,12 +39,12 @@ export class WriteThrough {
     const { key, value, plan, invalidates } = call
     // Refuses a value that cannot be stored before the source is written.
     this.#codec.draft(key, value, 0, plan)
-    const leasing = this.#cache.acquireFill(`${key.id}.through`, '', [ALL_TAG, ...plan.tags], 1)
-    const [lock, lease] = await Promise.all([this.#cache.lockKey(key), leasing])
+    const starting = this.#cache.attempt(() => this.#cache.store.tags([ALL_TAG, ...plan.tags]))
+    const [lock, start] = await Promise.all([this.#cache.lockKey(key), starting])
     const written = await this.#writeSource(call, lock)
     // An invalidation that fails is pending, and repeated until it succeeds.
     const invalidated = invalidates.length > 0 && this.#cache.invalidate(invalidates).catch(() => {})
-    const isStored = await this.#store(call, written, lock, lease).catch((error: unknown) => {
+    const isStored = await this.#store(call, written, lock, start).catch((error: unknown) => {
       // The source is written, so the call has succeeded.
       this.#cache.events.emit('error', { key: key.label, error: toError(error) })
       return false
@@ -67,7 +67,7 @@ export class WriteThrough {
       // A writer that timed out may still change the source until it ends.
       if (error instanceof FactoryTimeoutError) writing.catch(() => {}).finally(() => this.#remove(key)).catch(() => {})
       // A lock that was there before belongs to another writer, which may have succeeded.
-      else if (lock?.wasLocked === false) await this.#cache.unlockKey(key, lock)
+      else if (lock?.wasLocked === false) await this.#cache.attempt(() => lock.unlock())
       // The lock may have been written although its reply was lost, and would last for minutes.
       else if (lock === undefined) await this.#remove(key)
       throw error
@@ -75,16 +75,16 @@ export class WriteThrough {
   }
 
   /** @returns whether the value is cached */
-  async #store<T> ({ key, plan }: Call<T>, written: T, lock: WriteLock | undefined, lease: FillLease | undefined): Promise<boolean> {
+  async #store<T> ({ key, plan }: Call<T>, written: T, lock: WriteLock | undefined, start: FillStart | undefined): Promise<boolean> {
     const draft = this.#codec.draft(key, written, await this.#codec.ttlOf(written, plan), plan)
-    if (lock === undefined || lease === undefined || draft.ttl === 0) return false
+    if (lock === undefined || start === undefined || draft.ttl === 0) return false
     const lateTags = await plan.tagsOf?.(written) ?? []
-    const lateVersions = lateTags.length === 0 ? {} : await this.#cache.versionsSince(lateTags, lease.now)
+    const lateVersions = lateTags.length === 0 ? {} : await this.#cache.versionsSince(lateTags, start.now)
     if (lateVersions === undefined) return false
-    const versions = { ...lateVersions, ...lease.versions }
+    const versions = { ...lateVersions, ...start.versions }
     const lookup = { key, snapshot: { token: lock.token, versions }, epoch: this.#cache.epoch }
     // Held as long as a tombstone: fills that began before are refused even if the value expires.
-    return await this.#cache.write(lookup, this.#codec.toEntry(draft, lease.now, versions), versions, TOMBSTONE_MS)
+    return await this.#cache.write(lookup, this.#codec.toEntry(draft, start.now, versions), versions, TOMBSTONE_MS)
   }
 
   async #remove (key: CacheKey): Promise<void> {

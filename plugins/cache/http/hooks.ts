@@ -228,7 +228,7 @@ export function addResponseCache (fastify: FastifyInstance, core: TwoTierCache, 
       const named = namingRoute(route, () => options.route(config ?? {}, `${methods.join()} ${route.url}`))
       const isCached = config !== undefined && named.stores
       // A route that is not cached takes no name of the limited number that stats and metrics report.
-      const resolved: ResolvedRouteCache = { ...named, counts: isCached ? core.countsOf(route.url) : new StatsCounter() }
+      const resolved: ResolvedRouteCache = { ...named, counts: isCached ? core.counters.of(route.url) : new StatsCounter() }
       const mayInvalidate = resolved.hasInvalidations || methods.some(isUnsafe)
       if (mayInvalidate) {
         pinnedHooks.pin(instance, route, 'preHandler', watchUnsent(resolved), 'first')

@@ -86,20 +86,20 @@ export function createServe ({ core, works, refresher, passes }: ServeOptions) {
         return forward(request, reply, state, located)
       }
       const turn = await works.join(located.place)
-      if (turn === 'again' && looks < MAX_LOOKUPS) continue
-      state.status.collapsed = turn === 'again' || 'entry' in turn
-      if (turn !== 'again' && 'entry' in turn && turn.entry.kind === 'response') {
+      if (turn.kind === 'retry' && looks < MAX_LOOKUPS) continue
+      state.status.collapsed = turn.kind !== 'lead' && turn.kind !== 'failed'
+      if ((turn.kind === 'filled' || turn.kind === 'stale') && turn.entry.kind === 'response') {
         const entry = turn.entry as StoredResponse
         if (matchesVary(entry, request, state)) {
           // In place of an error; or what was made a moment ago for somebody else who asked the same.
           const usability = usabilityOf(entry, core.now())
-          if (turn.isFallback) answer(request, reply, state, entry, usability, 'l2')
-          if (turn.isFallback || use(request, reply, state, entry, usability, 'l2')) return true
+          if (turn.kind === 'stale') answer(request, reply, state, entry, usability, 'l2')
+          if (turn.kind === 'stale' || use(request, reply, state, entry, usability, 'l2')) return true
         }
         // It told by what answers vary, so this one's variant is to be made, once.
         if (looks < MAX_LOOKUPS) continue
       }
-      if (turn !== 'again' && 'fill' in turn) state.fill = turn.fill
+      if (turn.kind === 'lead') state.fill = turn.fill
       return forward(request, reply, state, located)
     }
   }

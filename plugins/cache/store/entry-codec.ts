@@ -1,90 +1,89 @@
-import type { EncodedCopies } from './entry.js'
-import { isRecord, type Entry } from './entry.js'
-import { parseJson } from './json.js'
-import { randomText } from './random-id.js'
+import { randomFillSync } from 'node:crypto'
+import type { Bytes } from '../../shared/plugin/units.js'
+import { isRecord, type EncodedCopies, type Entry } from './entry.js'
 
 // The first byte of each entry. Entries of another version read as a miss.
 const VERSION = 3
 const TOKEN_LENGTH = 12
-const HEAD = 1 + TOKEN_LENGTH + 4
-// In the place of the version while the source of an entry is being written.
+const HEAD_LENGTH = 1 + TOKEN_LENGTH + 4
+// Replaces the version while the source of an entry is being written.
 const LOCKED = 0x80 | VERSION
-/** Where the token lies, for the scripts: from its first byte to its last. */
+/** The offsets of the token's first and last byte, for the scripts. */
 export const TOKEN_RANGE = [1, TOKEN_LENGTH] as const
+/** Written over the first byte of an entry, it ends a write lock. */
+export const UNLOCKED = Buffer.of(VERSION)
 
 /**
- * Told to whoever reads a key, and to be named by whoever writes it: a key that was changed meanwhile has another one.
- * Empty where nothing was there.
+ * Identifies the content of a key for a compare-and-set: a reader gets the token, and a writer names it. Each write changes the token.
+ * Empty where the key does not exist.
  */
 export type CasToken = string
+
 /**
- * What is told of a key whose source is being written: no key has it, so nobody's write is stored. It is another one for each mark, as what is
- * made during one writing is not what may be given during the next.
+ * Returns the token that readers of a locked key get. No key has such a token, so no write with it is stored. Each lock has another one,
+ * as a fill that began during one lock must not be joined during the next.
  */
-export function lockedToken (mark: CasToken): CasToken {
-  return `!${mark}`
+export function lockedToken (token: CasToken): CasToken {
+  return `!${token}`
 }
 
 /**
- * An entry as bytes: version, token, length of the metadata (4 bytes, big-endian), metadata (JSON), body, encoded copies of it. Without
- * metadata it is a tombstone: there was something, and who is making it from before that shall not store it.
+ * Encodes an entry: version, token, length of the metadata (4 bytes, big-endian), metadata (JSON), body, encoded copies of the body.
+ * Without metadata it is a tombstone, which refuses the writes of fills that began before the entry was removed.
  */
 export function encodeEntry (entry: Entry | 'tombstone'): Buffer {
-  if (entry === 'tombstone') return Buffer.concat([head(0)])
+  if (entry === 'tombstone') return encodeHead(0)
   const { body, encoded, ...rest } = entry
   const copies = Object.entries(encoded ?? {})
   const lengths = copies.length === 0 ? undefined : Object.fromEntries(copies.map(([coding, copy]) => [coding, copy.length]))
-  // The length tells a body that was cut off.
+  // The length detects a body that was cut off.
   const meta = Buffer.from(JSON.stringify({ ...rest, length: body.length, encoded: lengths }))
-  return Buffer.concat([head(meta.length), meta, body, ...copies.map(([, copy]) => copy)])
+  return Buffer.concat([encodeHead(meta.length), meta, body, ...copies.map(([, copy]) => copy)])
 }
 
-function head (metaLength: number): Buffer {
-  const bytes = Buffer.alloc(HEAD)
-  bytes.writeUInt8(VERSION, 0)
-  bytes.write(randomText(TOKEN_LENGTH * 3 / 4), 1, 'latin1')
-  bytes.writeUInt32BE(metaLength, 1 + TOKEN_LENGTH)
-  return bytes
+function encodeHead (metaLength: Bytes): Buffer {
+  const head = Buffer.alloc(HEAD_LENGTH)
+  head.writeUInt8(VERSION, 0)
+  head.write(randomText(TOKEN_LENGTH * 3 / 4), 1, 'latin1')
+  head.writeUInt32BE(metaLength, 1 + TOKEN_LENGTH)
+  return head
 }
 
-/** What marks an entry when put over its first bytes, and what stands for one where there is none. */
-export function encodeWriteLock (): { mark: Buffer, place: Buffer, token: CasToken } {
-  const place = head(0)
-  place.writeUInt8(LOCKED, 0)
-  const mark = place.subarray(0, 1 + TOKEN_LENGTH)
-  return { mark, place, token: mark.toString('latin1', 1) }
+/** @returns `prefix`, which locks an entry when written over its first bytes; `placeholder`, which locks a key without an entry */
+export function encodeWriteLock (): { prefix: Buffer, placeholder: Buffer, token: CasToken } {
+  const placeholder = encodeHead(0)
+  placeholder.writeUInt8(LOCKED, 0)
+  const prefix = placeholder.subarray(0, 1 + TOKEN_LENGTH)
+  return { prefix, placeholder, token: prefix.toString('latin1', 1) }
 }
 
-/** Where the metadata of an entry ends, by its first bytes. */
-export function endOfMeta (start: Buffer): number {
-  return start.length < HEAD ? HEAD : HEAD + start.readUInt32BE(1 + TOKEN_LENGTH)
+/** Returns the offset at which the metadata of an entry ends, read from its first bytes. */
+export function metaEnd (start: Buffer): Bytes {
+  return start.length < HEAD_LENGTH ? HEAD_LENGTH : HEAD_LENGTH + start.readUInt32BE(1 + TOKEN_LENGTH)
 }
 
-/** What takes the mark away when put over the first byte. */
-export const UNLOCKED = Buffer.of(VERSION)
-
-/** @returns no entry for anything that is not a whole frame of this version */
+/** @returns no entry for a tombstone, a locked or damaged entry, and one of another version */
 export function decodeEntry (bytes: Buffer): { token: CasToken, entry: Entry | undefined } {
   const token = bytes.toString('latin1', 1, 1 + TOKEN_LENGTH)
   if (bytes[0] === LOCKED) return { token: lockedToken(token), entry: undefined }
-  if (bytes.length < HEAD || bytes.readUInt8(0) !== VERSION) return { token, entry: undefined }
-  const end = HEAD + bytes.readUInt32BE(1 + TOKEN_LENGTH)
-  if (end === HEAD || end > bytes.length) return { token, entry: undefined }
-  return { token, entry: entryOf(parseJson(bytes.toString('utf8', HEAD, end)), bytes.subarray(end)) }
+  if (bytes.length < HEAD_LENGTH || bytes.readUInt8(0) !== VERSION) return { token, entry: undefined }
+  const end = metaEnd(bytes)
+  if (end === HEAD_LENGTH || end > bytes.length) return { token, entry: undefined }
+  return { token, entry: readEntry(parseJson(bytes.toString('utf8', HEAD_LENGTH, end)), bytes.subarray(end)) }
 }
 
-function entryOf (rest: unknown, bytes: Buffer): Entry | undefined {
+function readEntry (rest: unknown, bytes: Buffer): Entry | undefined {
   if (!isRecord(rest)) return undefined
   const { kind, label, meta, storedAt, deleteAt, tags, length, encoded } = rest
   if ((kind !== 'response' && kind !== 'variants' && kind !== 'value') || typeof label !== 'string') return undefined
   if (!isTime(storedAt) || !isTime(deleteAt) || !isVersions(tags)) return undefined
   if (encoded === undefined) return length === bytes.length ? { kind, label, meta, body: bytes, storedAt, deleteAt, tags } : undefined
-  const copies = isLength(length) && kind === 'response' ? copiesIn(encoded, bytes.subarray(length)) : undefined
+  const copies = isLength(length) && kind === 'response' ? readCopies(encoded, bytes.subarray(length)) : undefined
   return copies && { kind, label, meta, body: bytes.subarray(0, Number(length)), encoded: copies, storedAt, deleteAt, tags }
 }
 
-/** @returns undefined where the bytes are not exactly those of the copies */
-function copiesIn (lengths: unknown, bytes: Buffer): EncodedCopies | undefined {
+/** @returns undefined where the copies do not fill the bytes exactly */
+function readCopies (lengths: unknown, bytes: Buffer): EncodedCopies | undefined {
   if (!isRecord(lengths)) return undefined
   const copies: Record<string, Buffer> = {}
   let end = 0
@@ -108,4 +107,27 @@ function isVersions (value: unknown): value is Record<string, string> {
   if (!isRecord(value)) return false
   for (const tag in value) if (typeof value[tag] !== 'string') return false
   return true
+}
+
+/** @returns undefined for a text that is not JSON */
+export function parseJson (text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+// Random bytes are drawn in large pieces, as each call costs more than its bytes.
+const pool = Buffer.alloc(6 * 1024)
+let used = pool.length
+
+/** Returns random bytes as base64url. */
+export function randomText (bytes: Bytes): string {
+  if (used + bytes > pool.length) {
+    randomFillSync(pool)
+    used = 0
+  }
+  used += bytes
+  return pool.toString('base64url', used - bytes, used)
 }

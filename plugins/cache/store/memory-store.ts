@@ -1,140 +1,181 @@
 import { LRUCache } from 'lru-cache'
 import { steadyTime, systemClock, type Clock } from '../../shared/plugin/clock.js'
-import { bytesOf, ownEntry, type Entry } from './entry.js'
+import type { Bytes, Milliseconds } from '../../shared/plugin/units.js'
+import { bytesOf, ownEntry, ttlOf, type Entry } from './entry.js'
 import { lockedToken, type CasToken } from './entry-codec.js'
-import { createPace } from './pace.js'
-import { ALL_TAG, HIT_FOR_PASS_MS, PATTERN_TAG, TOMBSTONE_MS, type CacheStore } from './store.js'
+import { createPace } from './glob.js'
+import {
+  ALL_TAG, HIT_FOR_PASS_MS, PATTERN_TAG, TOMBSTONE_MS,
+  type CacheStore, type FillLease, type Put, type ReadResult, type StoreStats, type TagState, type WriteLock, type WriteOptions
+} from './store.js'
 
 interface Slot {
   token: CasToken
   /** Undefined for a tombstone. */
   entry: Entry | undefined
-  isMarked?: boolean
+  isLocked: boolean
 }
 
-interface Claim {
-  token: string
-  pass: boolean
-  until: number
+interface Lease {
+  /** Undefined for hit-for-pass. */
+  holder: string | undefined
+  expiresAt: number
 }
 
-/**
- * Keeps entries in this process, bounded in bytes: the ones that were used least recently go first.
- *
- * @param maxSize - bytes
- */
-export function createMemoryStore (maxSize: number, clock: Clock = systemClock): CacheStore {
-  const time = steadyTime(clock)
-  let [hits, misses, evicted, expired] = [0, 0, 0, 0]
-  const slots = new LRUCache<string, Slot>({
-    maxSize,
-    sizeCalculation: ({ entry }) => bytesOf(entry),
-    perf: { now: time },
-    ttlResolution: 0,
-    dispose: (_slot, _id, reason) => {
-      if (reason === 'evict') evicted++
-      if (reason === 'expire') expired++
-    }
-  })
-  const claims = new LRUCache<string, Claim>({ max: 10_000 })
-  // When the tag was invalidated last, and what makes it unique. One that was dropped is made anew, and what was made with
-  // the old one becomes invalid.
-  const versions = new LRUCache<string, string>({ max: 100_000 })
-  let last = 0
+const MAX_LEASES = 10_000
+const MAX_TAGS = 100_000
 
-  function versionFor (tag: string): string {
-    const known = versions.get(tag) ?? `0-${++last}`
-    versions.set(tag, known)
-    return known
+/** Stores entries in this process, bounded in bytes: the least recently used ones are evicted first. */
+export class MemoryStore implements CacheStore {
+  readonly skew = 0
+  readonly isSpread = false
+  readonly #maxSize: Bytes
+  readonly #now: () => number
+  readonly #slots: LRUCache<string, Slot>
+  readonly #leases = new LRUCache<string, Lease>({ max: MAX_LEASES })
+  /** The version of each tag: when it was invalidated last, and a number that makes it unique. A tag that is dropped gets another one. */
+  readonly #versions = new LRUCache<string, string>({ max: MAX_TAGS })
+  #sequence = 0
+  #hits = 0
+  #misses = 0
+  #evicted = 0
+  #expired = 0
+
+  constructor (maxSize: Bytes, clock: Clock = systemClock) {
+    this.#maxSize = maxSize
+    this.#now = steadyTime(clock)
+    this.#slots = new LRUCache({
+      maxSize,
+      sizeCalculation: ({ entry }) => bytesOf(entry),
+      perf: { now: this.#now },
+      ttlResolution: 0,
+      dispose: (_slot, _id, reason) => {
+        if (reason === 'evict') this.#evicted++
+        if (reason === 'expire') this.#expired++
+      }
+    })
   }
 
-  /** @returns false where it is larger than all there is to keep it in */
-  function set (id: string, entry: Entry, hold = 0, ttl = entry.deleteAt - entry.storedAt): boolean {
-    slots.set(id, { token: String(++last), entry: ownEntry(entry) }, { ttl: Math.max(1, Math.ceil(ttl), hold) })
-    return slots.has(id)
+  async read (id: string, tags: readonly string[]): Promise<ReadResult> {
+    const versions = Object.fromEntries([ALL_TAG, ...tags].map(tag => [tag, this.#versions.get(tag)]))
+    const slot = this.#slots.get(id)
+    if (slot?.isLocked) return { entry: undefined, token: lockedToken(slot.token), versions }
+    const entry = slot?.entry !== undefined && this.#isValid(slot.entry) ? slot.entry : undefined
+    if (entry === undefined) this.#misses++
+    else this.#hits++
+    return { entry, token: slot?.token ?? '', versions }
   }
 
-  const held = (work: string, token: string) => claims.get(work)?.token === token
-
-  return {
-    skew: 0,
-    isSpread: false,
-    async read (id, tags) {
-      const seen = Object.fromEntries([ALL_TAG, ...tags].map(tag => [tag, versions.get(tag)]))
-      const slot = slots.get(id)
-      if (slot?.isMarked) return { entry: undefined, token: lockedToken(slot.token), versions: seen }
-      const isValid = slot?.entry !== undefined && Object.entries(slot.entry.tags).every(([tag, version]) => versions.get(tag) === version)
-      if (isValid) hits++
-      else misses++
-      return { entry: isValid ? slot.entry : undefined, token: slot?.token ?? '', versions: seen }
-    },
-    async acquireFill (work, token, tags, ms) {
-      const claim = claims.get(work)
-      const now = time()
-      const isTaken = claim !== undefined && claim.until > now
-      if (!isTaken) claims.set(work, { token, pass: false, until: now + ms })
-      return {
-        claim: !isTaken ? 'mine' : claim.pass ? 'pass' : 'theirs',
-        now,
-        versions: Object.fromEntries(tags.map(tag => [tag, versionFor(tag)]))
+  lease (fillId: string, token: string): FillLease {
+    const isHeld = () => this.#leases.get(fillId)?.holder === token
+    return {
+      token,
+      acquire: async (tags, ttl) => {
+        const lease = this.#leases.get(fillId)
+        const now = this.#now()
+        const isTaken = lease !== undefined && lease.expiresAt > now
+        if (!isTaken) this.#leases.set(fillId, { holder: token, expiresAt: now + ttl })
+        const kind = !isTaken ? 'acquired' : lease.holder === undefined ? 'hit-for-pass' : 'held'
+        return { kind, now, versions: this.#createVersions(tags) }
+      },
+      renew: async ttl => {
+        if (isHeld()) this.#leases.set(fillId, { holder: token, expiresAt: this.#now() + ttl })
+      },
+      release: async isShareable => {
+        if (!isHeld()) return
+        if (isShareable) this.#leases.delete(fillId)
+        else this.#leases.set(fillId, { holder: undefined, expiresAt: this.#now() + HIT_FOR_PASS_MS })
       }
-    },
-    async renewFill (work, token, ms) {
-      if (held(work, token)) claims.set(work, { token, pass: false, until: time() + ms })
-    },
-    async releaseFill (work, token, pass) {
-      if (!held(work, token)) return
-      if (pass) claims.set(work, { token: '', pass, until: time() + HIT_FOR_PASS_MS })
-      else claims.delete(work)
-    },
-    async write (id, entry, token, patterns, hold = 0, ttl = entry.deleteAt - entry.storedAt) {
-      const present = slots.get(id)
-      if (present !== undefined && present.token !== token) return false
-      if (patterns !== undefined && versions.get(PATTERN_TAG) !== patterns) return false
-      return set(id, entry, hold, ttl)
-    },
-    async setMany (items) {
-      for (const { id, tags, make } of items) set(id, make(Object.fromEntries([ALL_TAG, ...tags].map(tag => [tag, versionFor(tag)]))))
-    },
-    async lockKey (id) {
-      const present = slots.get(id)
-      const token = String(++last)
-      const left = slots.getRemainingTTL(id)
-      slots.set(id, { token, entry: present?.entry, isMarked: true }, { ttl: TOMBSTONE_MS })
-      return { token, wasLocked: present?.isMarked ?? false, left }
-    },
-    async unlockKey (id, { token, left }) {
-      const present = slots.get(id)
-      if (present?.token === token) slots.set(id, { token, entry: present.entry }, { ttl: Math.max(left, TOMBSTONE_MS) })
-    },
-    async remove (id, _label, token) {
-      const present = slots.get(id)
-      if (token !== undefined && present?.token !== token) return false
-      slots.set(id, { token: String(++last), entry: undefined }, { ttl: TOMBSTONE_MS })
-      return present?.entry !== undefined
-    },
-    async tags (tags) {
-      return Object.fromEntries(tags.map(tag => {
-        const version = versionFor(tag)
-        return [tag, { version, invalidatedAt: Number.parseFloat(version) }]
-      }))
-    },
-    async invalidate (tags) { for (const tag of tags) versions.set(tag, `${time()}-${++last}`) },
-    async now () { return time() },
-    async stats () {
-      const looked = hits + misses
-      return { kind: 'memory', entries: slots.size, usedMemory: slots.calculatedSize, maxMemory: maxSize, policy: 'lru', hitRatio: hits / looked, evicted, expired }
-    },
-    async removeMatching (matches) {
-      const pace = createPace()
-      let removed = 0
-      for (const id of [...slots.keys()]) {
-        const label = slots.peek(id)?.entry?.label
-        if (label === undefined) continue
-        await pace(label)
-        if (matches(label) && slots.delete(id)) removed++
-      }
-      return removed
     }
+  }
+
+  async write (id: string, entry: Entry, token: CasToken, { patternVersion, minTtl = 0, ttl = ttlOf(entry) }: WriteOptions = {}): Promise<boolean> {
+    const present = this.#slots.get(id)
+    if (present !== undefined && present.token !== token) return false
+    if (patternVersion !== undefined && this.#versions.get(PATTERN_TAG) !== patternVersion) return false
+    this.#set(id, ownEntry(entry), Math.max(1, Math.ceil(ttl), minTtl))
+    // An entry that is larger than the whole store is not stored.
+    return this.#slots.has(id)
+  }
+
+  async setMany (items: readonly Put[]): Promise<void> {
+    for (const { id, tags, make } of items) {
+      const entry = make(this.#createVersions([ALL_TAG, ...tags]))
+      this.#set(id, ownEntry(entry), Math.max(1, Math.ceil(ttlOf(entry))))
+    }
+  }
+
+  async lockKey (id: string): Promise<WriteLock> {
+    const before = this.#slots.get(id)
+    const left = this.#slots.getRemainingTTL(id)
+    const token = this.#set(id, before?.entry, TOMBSTONE_MS, true)
+    return {
+      token,
+      wasLocked: before?.isLocked ?? false,
+      unlock: async () => {
+        const present = this.#slots.get(id)
+        if (present?.token === token) this.#slots.set(id, { ...present, isLocked: false }, { ttl: Math.max(left, TOMBSTONE_MS) })
+      }
+    }
+  }
+
+  async remove (id: string, _label?: string, token?: CasToken): Promise<boolean> {
+    const present = this.#slots.get(id)
+    if (token !== undefined && present?.token !== token) return false
+    this.#set(id, undefined, TOMBSTONE_MS)
+    return present?.entry !== undefined
+  }
+
+  async tags (tags: readonly string[]): Promise<TagState> {
+    const versions = this.#createVersions(tags)
+    return { now: this.#now(), versions, invalidatedAt: Math.max(0, ...Object.values(versions).map(Number.parseFloat)) }
+  }
+
+  async invalidate (tags: readonly string[]): Promise<void> {
+    for (const tag of tags) this.#versions.set(tag, `${this.#now()}-${++this.#sequence}`)
+  }
+
+  async removeMatching (matches: (label: string) => boolean): Promise<number> {
+    const pace = createPace()
+    let removed = 0
+    for (const id of [...this.#slots.keys()]) {
+      const label = this.#slots.peek(id)?.entry?.label
+      if (label === undefined) continue
+      await pace(label)
+      if (matches(label) && this.#slots.delete(id)) removed++
+    }
+    return removed
+  }
+
+  async stats (): Promise<StoreStats> {
+    return {
+      kind: 'memory',
+      entries: this.#slots.size,
+      usedMemory: this.#slots.calculatedSize,
+      maxMemory: this.#maxSize,
+      policy: 'lru',
+      hitRatio: this.#hits / (this.#hits + this.#misses),
+      evicted: this.#evicted,
+      expired: this.#expired
+    }
+  }
+
+  #set (id: string, entry: Entry | undefined, ttl: Milliseconds, isLocked = false): CasToken {
+    const token = String(++this.#sequence)
+    this.#slots.set(id, { token, entry, isLocked }, { ttl })
+    return token
+  }
+
+  #isValid ({ tags }: Entry): boolean {
+    for (const tag in tags) if (this.#versions.get(tag) !== tags[tag]) return false
+    return true
+  }
+
+  #createVersions (tags: readonly string[]): Record<string, string> {
+    return Object.fromEntries(tags.map(tag => {
+      const version = this.#versions.get(tag) ?? `0-${++this.#sequence}`
+      this.#versions.set(tag, version)
+      return [tag, version]
+    }))
   }
 }

@@ -1,224 +1,291 @@
-import { databaseChannel, isCluster, type RedisClient } from '../../shared/redis/client.js'
 import { systemClock, type Clock } from '../../shared/plugin/clock.js'
-import { anyNode, clientFor, onNode } from '../../shared/redis/cluster-nodes.js'
 import { keySpace } from '../../shared/plugin/keys.js'
+import type { Milliseconds } from '../../shared/plugin/units.js'
+import { databaseChannel, isCluster, type RedisClient } from '../../shared/redis/client.js'
+import { anyNode, clientFor, onNode } from '../../shared/redis/cluster-nodes.js'
+import { infoOf, mastersOf } from '../../shared/redis/info.js'
+import { isBatchRefusal } from '../../shared/redis/micro-batch.js'
 import { runScript } from '../../shared/redis/script.js'
 import { timeOf } from '../../shared/redis/time.js'
-import { isBatchRefusal } from '../../shared/redis/micro-batch.js'
-import type { Entry } from './entry.js'
-import { decodeEntry, encodeEntry, encodeWriteLock, UNLOCKED, type CasToken } from './entry-codec.js'
 import { BatchedGet } from './batched-get.js'
+import { ttlOf, type Entry } from './entry.js'
+import { decodeEntry, encodeEntry, encodeWriteLock, UNLOCKED, type CasToken } from './entry-codec.js'
 import { removeByLabel } from './remove-matching.js'
-import { releaseFillScript, lockKeyScript, removeScript, renewFillScript, unlockKeyScript, writeScript } from './scripts.js'
-import { redisStats } from './redis-stats.js'
-import { ALL_TAG, MAX_LIFE_MS, HIT_FOR_PASS_MS, PATTERN_TAG, TOMBSTONE_MS, type CacheStore, type ReadResult, type Put } from './store.js'
+import { lockKeyScript, releaseFillScript, removeScript, renewFillScript, unlockKeyScript, writeScript } from './scripts.js'
+import {
+  ALL_TAG, HIT_FOR_PASS_MS, MAX_LIFE_MS, PATTERN_TAG, TOMBSTONE_MS,
+  type CacheStore, type FillLease, type Put, type ReadResult, type StoreStats, type TagState, type WriteLock, type WriteOptions
+} from './store.js'
 import { TagVersions } from './tag-versions.js'
 
-/** What instances tell each other. */
-export interface Message {
-  from?: string | undefined
+/** A message between instances: what one of them invalidated. */
+interface InvalidationMessage {
   tags?: readonly string[]
   ids?: readonly string[]
+  /** The label of a removed key. */
   key?: string | undefined
 }
 
-/** The channel on which the store tells what it invalidates. */
+/** Returns the channel on which instances publish what they invalidate. */
 export function invalidationChannel (client: RedisClient, prefix: string): string {
   return databaseChannel(client, keySpace(prefix, 'cache', 'invalidated').slice(0, -1))
 }
 
-const PASS = 'pass'
+const HIT_FOR_PASS = 'pass'
 const NO_TAGS: readonly string[] = []
-const NOTHING = { entry: undefined, token: '' }
+const MISS = { entry: undefined, token: '' }
 
 /**
- * Keeps entries in Redis. A tag is a key that holds a version, and an entry remembers the versions of its tags: to
- * invalidate a tag is to write one key. See {@link TagVersions}.
+ * Stores entries in Redis. A tag is a key that holds a version, and an entry carries the versions of its tags, so that one write
+ * invalidates a tag.
  *
- * @param tells - by which name the other instances, which have first tiers, are told what is invalidated; undefined: they are not
+ * @see {@link TagVersions}
  */
-export function createRedisStore (client: RedisClient, prefix: string, tells?: string, clock: Clock = systemClock): CacheStore {
-  const channel = tells === undefined ? '' : invalidationChannel(client, prefix)
-  const message = (what: Omit<Message, 'from'>) => JSON.stringify({ from: tells, ...what })
-  const entries = keySpace(prefix, 'cache', 'entry')
-  const entryKey = (id: string) => entries + id
-  const tagVersions = new TagVersions(client, prefix, clock)
-  const keyOfTag = (tag: string) => tagVersions.keyOf(tag)
-  const patternsKey = tagVersions.keyOf(PATTERN_TAG)
-  const claims = keySpace(prefix, 'cache', 'claim')
-  const claimKey = (work: string) => claims + work
-  const reads = new BatchedGet(client)
-  // Whether two keys cannot be asked of at once.
-  let isApart = isCluster(client)
+export class RedisStore implements CacheStore {
+  readonly skew: Milliseconds
+  readonly isSpread: boolean
+  /** See {@link MicroBatch.share}. */
+  readonly share: BatchedGet['share']
+  readonly #client: RedisClient
+  readonly #clock: Clock
+  readonly #instanceId: string | undefined
+  /** Empty: invalidations are not published. */
+  readonly #channel: string
+  readonly #entrySpace: string
+  readonly #leaseSpace: string
+  readonly #tagVersions: TagVersions
+  readonly #patternKey: string
+  readonly #reads: BatchedGet
+  /** Whether one command cannot name two keys. */
+  #isApart: boolean
 
-  async function readTags (tags: readonly string[]): Promise<TagValues> {
-    return byTag(tags, await reads.getAll(tags.map(keyOfTag)))
+  /** @param instanceId - the sender of published invalidations; undefined where no instance has an L1, so that none is published */
+  constructor (client: RedisClient, prefix: string, instanceId?: string, clock: Clock = systemClock) {
+    this.#client = client
+    this.#clock = clock
+    this.#instanceId = instanceId
+    this.#channel = instanceId === undefined ? '' : invalidationChannel(client, prefix)
+    this.#entrySpace = keySpace(prefix, 'cache', 'entry')
+    this.#leaseSpace = keySpace(prefix, 'cache', 'claim')
+    this.#tagVersions = new TagVersions(client, prefix, clock)
+    this.#patternKey = this.#tagVersions.keyOf(PATTERN_TAG)
+    this.#reads = new BatchedGet(client)
+    this.share = this.#reads.share
+    this.isSpread = isCluster(client)
+    this.#isApart = this.isSpread
+    // The nodes of a Cluster have clocks of their own.
+    this.skew = this.isSpread ? 1000 : 0
   }
 
-  async function find (id: string, tags: readonly string[]): Promise<ReadResult> {
+  async read (id: string, tags: readonly string[]): Promise<ReadResult> {
     const names = [ALL_TAG, ...tags]
-    const key = entryKey(id)
-    const [bytes, ...values] = await onNode(client, key, () => reads.getAll([key, ...names.map(keyOfTag)]))
-    const read = byTag(names, values)
-    const { entry, token } = bytes ? decodeEntry(bytes) : NOTHING
+    const key = this.#entrySpace + id
+    const [bytes, ...values] = await onNode(this.#client, key, () => this.#reads.getAll([key, ...this.#tagKeys(names)]))
+    const known = byTag(names, values)
+    const { entry, token } = bytes ? decodeEntry(bytes) : MISS
     if (entry !== undefined) {
       // Tags that the handler added are known only now. Nearly always there are none.
-      const more = tagsBeside(entry, read)
-      if (isValid(entry, more.length === 0 ? read : new Map([...read, ...await readTags(more)]))) return new FoundInRedis(entry, token, read)
+      const more = missingTags(entry, known)
+      const all = more.length === 0 ? known : new Map([...known, ...byTag(more, await this.#reads.getAll(this.#tagKeys(more)))])
+      if (isValid(entry, all)) return new RedisReadResult(entry, token, known)
     }
-    const found = new FoundInRedis(undefined, token, read)
-    tagVersions.rememberAll(found.versions)
-    return found
+    const result = new RedisReadResult(undefined, token, known)
+    this.#tagVersions.rememberAll(result.versions)
+    return result
   }
 
-  /** Stores entries whatever is there. */
-  async function set (entries: ReadonlyArray<readonly [id: string, entry: Entry]>): Promise<void> {
-    const writes = entries.map(([id, entry]) => onNode(client, entryKey(id), () => client.set(entryKey(id), encodeEntry(entry), 'PX', ttlOf(entry))))
-    // On one connection they come in this order; the nodes of a Cluster have none.
-    if (isCluster(client)) await Promise.all(writes)
-    await Promise.all([...writes, tells !== undefined && client.publish(channel, message({ ids: entries.map(([id]) => id) }))])
+  lease (fillId: string, token: string): FillLease {
+    const client = this.#client
+    const key = this.#leaseSpace + fillId
+    return {
+      token,
+      acquire: async (tags, ttl) => {
+        const node = clientFor(client, key)
+        // All in one round trip.
+        const [, holder, { now, versions }] = await Promise.all([node.set(key, token, 'PX', ttl, 'NX'), node.get(key), this.#startFill(tags)])
+        if (holder === token || holder === HIT_FOR_PASS) return { kind: holder === token ? 'acquired' : 'hit-for-pass', now, versions }
+        return { kind: 'held', holder: holder ?? undefined, now, versions }
+      },
+      renew: async ttl => { await runScript(client, renewFillScript, [key], [token, ttl]) },
+      release: async isShareable => { await runScript(client, releaseFillScript, [key], [token, isShareable ? '' : HIT_FOR_PASS, HIT_FOR_PASS_MS]) }
+    }
   }
 
-  async function time (): Promise<number> {
-    const given = clock.redisTime()
-    return given === '' ? timeOf(await anyNode(client).time()) : Number(given) / 1000
+  async write (id: string, entry: Entry, token: CasToken, { patternVersion, minTtl = 0, ttl: left }: WriteOptions = {}): Promise<boolean> {
+    const ttl = boundedTtl(left ?? ttlOf(entry))
+    const versions = patternVersion === undefined ? entry.tags : { ...entry.tags, [PATTERN_TAG]: patternVersion }
+    const [isWritten] = await Promise.all([
+      this.#writeEntry(id, entry, token, patternVersion, Math.max(ttl, minTtl)),
+      // Where this fails the entry expires early, with the versions of its tags.
+      this.#tagVersions.retain(versions, ttl).catch(() => false)
+    ])
+    return isWritten
   }
 
-  async function remove (id: string, label?: string, token?: CasToken): Promise<boolean> {
-    const only = token === undefined ? [] : [Buffer.from(token, 'latin1')]
-    return await runScript(client, removeScript, [entryKey(id)], [encodeEntry('tombstone'), TOMBSTONE_MS, channel, message({ ids: [id], key: label }), ...only]) === 1
+  async setMany (items: readonly Put[]): Promise<void> {
+    const tags = [...new Set([ALL_TAG, ...items.flatMap(item => item.tags)])]
+    const guess = this.#tagVersions.guess(tags)
+    if (guess !== undefined && await this.#setWith(items, guess, () => this.#tagVersions.areCurrent(guess))) return
+    await this.#setWith(items, await this.#tagVersions.create(tags))
   }
 
-  /** Where the key and what tells of removals by pattern lie on two nodes: looks before it writes, and after that as one may have passed meanwhile. */
-  async function writeApart (id: string, args: ReadonlyArray<string | number | Buffer>, patterns: string): Promise<boolean> {
-    const isAsItWas = async () => await clientFor(client, patternsKey).get(patternsKey) === patterns
-    if (!await isAsItWas() || await runScript(client, writeScript, [entryKey(id)], args) !== 1) return false
-    if (await isAsItWas()) return true
-    await remove(id)
+  async lockKey (id: string): Promise<WriteLock> {
+    const key = this.#entrySpace + id
+    const { prefix, placeholder, token } = encodeWriteLock()
+    const left = Number(await runScript(this.#client, lockKeyScript, [key], [prefix, placeholder, TOMBSTONE_MS, this.#channel, this.#message({ ids: [id] })]))
+    return {
+      token,
+      wasLocked: left === -1,
+      unlock: async () => { await runScript(this.#client, unlockKeyScript, [key], [token, UNLOCKED, Math.max(left, TOMBSTONE_MS)]) }
+    }
+  }
+
+  async remove (id: string, label?: string, token?: CasToken): Promise<boolean> {
+    const condition = token === undefined ? [] : [Buffer.from(token, 'latin1')]
+    const args = [encodeEntry('tombstone'), TOMBSTONE_MS, this.#channel, this.#message({ ids: [id], key: label }), ...condition]
+    return await runScript(this.#client, removeScript, [this.#entrySpace + id], args) === 1
+  }
+
+  async tags (tags: readonly string[]): Promise<TagState> {
+    const start = await this.#startFill(tags)
+    const invalidatedAt = Math.max(0, ...Object.values(start.versions).map(version => Number.parseInt(version, 10) / 1000))
+    return { ...start, invalidatedAt }
+  }
+
+  async invalidate (tags: readonly string[]): Promise<void> {
+    await this.#tagVersions.invalidate(tags, this.#channel, some => this.#message({ tags: some }))
+  }
+
+  async removeMatching (matches: (label: string) => boolean): Promise<number> {
+    return await removeByLabel(this.#client, this.#entrySpace, matches)
+  }
+
+  async stats (): Promise<StoreStats> {
+    const infos = await Promise.all(mastersOf(this.#client).map(async node => {
+      const [info, size] = await Promise.all([infoOf(node, 'memory', 'stats'), node.dbsize()])
+      return new Map(info).set('size', String(size))
+    }))
+    const sum = (field: string): number => infos.reduce((total, info) => total + (Number(info.get(field)) || 0), 0)
+    const hits = sum('keyspace_hits')
+    return {
+      kind: 'redis',
+      entries: sum('size'),
+      usedMemory: sum('used_memory'),
+      maxMemory: sum('maxmemory'),
+      policy: infos[0]?.get('maxmemory_policy') ?? 'unknown',
+      hitRatio: hits / (hits + sum('keyspace_misses')),
+      evicted: sum('evicted_keys'),
+      expired: sum('expired_keys')
+    }
+  }
+
+  #tagKeys (tags: readonly string[]): string[] {
+    return tags.map(tag => this.#tagVersions.keyOf(tag))
+  }
+
+  #message (message: InvalidationMessage): string {
+    return JSON.stringify({ from: this.#instanceId, ...message })
+  }
+
+  async #startFill (tags: readonly string[]): Promise<{ now: number, versions: Record<string, string> }> {
+    const [now, versions] = await Promise.all([this.#now(), this.#tagVersions.create(tags)])
+    return { now, versions }
+  }
+
+  async #now (): Promise<number> {
+    const given = this.#clock.redisTime()
+    return given === '' ? timeOf(await anyNode(this.#client).time()) : Number(given) / 1000
+  }
+
+  async #writeEntry (id: string, entry: Entry, token: CasToken, patternVersion: string | undefined, ttl: Milliseconds): Promise<boolean> {
+    const key = this.#entrySpace + id
+    // The token is passed as bytes, as those of a damaged entry may be any.
+    const args = [Buffer.from(token, 'latin1'), encodeEntry(entry), ttl]
+    if (patternVersion === undefined) return await runScript(this.#client, writeScript, [key], args) === 1
+    try {
+      if (!this.#isApart) return await runScript(this.#client, writeScript, [key, this.#patternKey], [...args, patternVersion]) === 1
+    } catch (error) {
+      if (!isBatchRefusal(error)) throw error
+      this.#isApart = true
+    }
+    // The two keys lie on two nodes: the version is compared before the write, and after it, as a removal may have run between.
+    if (!await this.#hasPatternVersion(patternVersion) || await runScript(this.#client, writeScript, [key], args) !== 1) return false
+    if (await this.#hasPatternVersion(patternVersion)) return true
+    await this.remove(id)
     return false
   }
 
-  async function write (id: string, entry: Entry, token: string, patterns: string | undefined, ttl: number): Promise<boolean> {
-    // As bytes: of a damaged entry they are any, and are to be found the same.
-    const args = [Buffer.from(token, 'latin1'), encodeEntry(entry), ttl]
-    if (patterns === undefined) return await runScript(client, writeScript, [entryKey(id)], args) === 1
-    try {
-      if (!isApart) return await runScript(client, writeScript, [entryKey(id), patternsKey], [...args, patterns]) === 1
-    } catch (error) {
-      if (!isBatchRefusal(error)) throw error
-      isApart = true
-    }
-    return await writeApart(id, args, patterns)
+  async #hasPatternVersion (version: string): Promise<boolean> {
+    return await clientFor(this.#client, this.#patternKey).get(this.#patternKey) === version
   }
 
   /**
    * Stores entries with these versions of their tags.
    *
-   * @param areCurrent - asks whether they are the tags' versions still, before the entries are written: what is invalidated after that is not
-   * seen by it, and makes the entries invalid
-   * @returns whether they were
+   * @param areCurrent - reads whether the versions are current, before the entries are written: an invalidation after that read makes the
+   * entries invalid
+   * @returns whether the versions were current
    */
-  async function store (items: readonly Put[], versions: Readonly<Record<string, string>>, areCurrent = async () => true): Promise<boolean> {
-    const entries = items.map(({ id, tags, make }) => [id, make(Object.fromEntries([ALL_TAG, ...tags].map(tag => [tag, versions[tag] ?? ''])))] as const)
-    const ttl = Math.max(...entries.map(([, entry]) => ttlOf(entry)))
-    const [wereCurrent, areRetained] = await Promise.all([areCurrent(), tagVersions.retain(versions, ttl), set(entries)])
+  async #setWith (items: readonly Put[], versions: Readonly<Record<string, string>>, areCurrent = async () => true): Promise<boolean> {
+    const entries = items.map(({ id, tags, make }) => ({ id, entry: make(Object.fromEntries([ALL_TAG, ...tags].map(tag => [tag, versions[tag] ?? '']))) }))
+    const ttl = Math.max(...entries.map(({ entry }) => boundedTtl(ttlOf(entry))))
+    const [wereCurrent, areRetained] = await Promise.all([areCurrent(), this.#tagVersions.retain(versions, ttl), this.#setEntries(entries)])
     return wereCurrent && areRetained
   }
 
-  return {
-    // The clocks of a Cluster's nodes are several.
-    skew: isCluster(client) ? 1000 : 0,
-    isSpread: isCluster(client),
-    share: reads.share,
-    read: find,
-    async acquireFill (work, token, tags, ms) {
-      const key = claimKey(work)
-      const node = clientFor(client, key)
-      // All in one round trip.
-      const [, holder, now, versions] = await Promise.all([
-        node.set(key, token, 'PX', ms, 'NX'), node.get(key), time(), tagVersions.create(tags)
-      ])
-      return { claim: holder === token ? 'mine' : holder === PASS ? 'pass' : 'theirs', holder: holder ?? undefined, now, versions }
-    },
-    async renewFill (work, token, ms) { await runScript(client, renewFillScript, [claimKey(work)], [token, ms]) },
-    async releaseFill (work, token, pass) { await runScript(client, releaseFillScript, [claimKey(work)], [token, pass ? PASS : '', HIT_FOR_PASS_MS]) },
-    async write (id, entry, token, patterns, hold = 0, left = entry.deleteAt - entry.storedAt) {
-      const ttl = boundedTtl(left)
-      const versions = patterns === undefined ? entry.tags : { ...entry.tags, [PATTERN_TAG]: patterns }
-      // Where that fails the entry ends early, when its versions do.
-      const [isWritten] = await Promise.all([write(id, entry, token, patterns, Math.max(ttl, hold)), tagVersions.retain(versions, ttl).catch(() => false)])
-      return isWritten
-    },
-    async setMany (items) {
-      const tags = [...new Set([ALL_TAG, ...items.flatMap(item => item.tags)])]
-      const guess = tagVersions.guess(tags)
-      if (guess !== undefined && await store(items, guess, () => tagVersions.areCurrent(guess))) return
-      await store(items, await tagVersions.create(tags))
-    },
-    remove,
-    async lockKey (id) {
-      const { mark, place, token } = encodeWriteLock()
-      const left = Number(await runScript(client, lockKeyScript, [entryKey(id)], [mark, place, TOMBSTONE_MS, channel, message({ ids: [id] })]))
-      return { token, wasLocked: left === -1, left }
-    },
-    async unlockKey (id, { token, left }) { await runScript(client, unlockKeyScript, [entryKey(id)], [token, UNLOCKED, Math.max(left, TOMBSTONE_MS)]) },
-    async tags (tags) {
-      const versions = await tagVersions.create(tags)
-      return Object.fromEntries(Object.entries(versions).map(([tag, version]) => [tag, { version, invalidatedAt: Number.parseInt(version, 10) / 1000 }]))
-    },
-    async invalidate (tags) { await tagVersions.invalidate(tags, channel, some => message({ tags: some })) },
-    now: time,
-    stats: async () => await redisStats(client),
-    removeMatching: async matches => await removeByLabel(client, entries, matches)
+  async #setEntries (entries: ReadonlyArray<{ id: string, entry: Entry }>): Promise<void> {
+    const writes = entries.map(({ id, entry }) => {
+      const key = this.#entrySpace + id
+      return onNode(this.#client, key, () => this.#client.set(key, encodeEntry(entry), 'PX', boundedTtl(ttlOf(entry))))
+    })
+    // One connection keeps the order of the writes and the message; the nodes of a Cluster have no common order.
+    if (this.isSpread) await Promise.all(writes)
+    await Promise.all([...writes, this.#channel !== '' && this.#client.publish(this.#channel, this.#message({ ids: entries.map(({ id }) => id) }))])
   }
 }
 
-/** Versions of tags as they were read. */
+/** The versions of tags as they were read. */
 type TagValues = ReadonlyMap<string, Buffer | null | undefined>
 
 function byTag (tags: readonly string[], values: ReadonlyArray<Buffer | null>): TagValues {
-  const read = new Map<string, Buffer | null | undefined>()
+  const known = new Map<string, Buffer | null | undefined>()
   let i = 0
-  for (const tag of tags) read.set(tag, values[i++])
-  return read
+  for (const tag of tags) known.set(tag, values[i++])
+  return known
 }
 
-/** The tags of an entry that have not been read yet. */
-function tagsBeside ({ tags }: Entry, read: TagValues): readonly string[] {
-  let more: string[] | undefined
-  for (const tag in tags) if (!read.has(tag)) (more ??= []).push(tag)
-  return more ?? NO_TAGS
+/** Returns the tags of an entry that have not been read yet. */
+function missingTags ({ tags }: Entry, known: TagValues): readonly string[] {
+  let missing: string[] | undefined
+  for (const tag in tags) if (!known.has(tag)) (missing ??= []).push(tag)
+  return missing ?? NO_TAGS
 }
 
-/** Whether none of its tags has been invalidated since it began to be made. */
-function isValid ({ tags }: Entry, read: TagValues): boolean {
-  for (const tag in tags) if (read.get(tag)?.toString('latin1') !== tags[tag]) return false
+/** Whether none of the entry's tags has been invalidated since its fill began. */
+function isValid ({ tags }: Entry, known: TagValues): boolean {
+  for (const tag in tags) if (known.get(tag)?.toString('latin1') !== tags[tag]) return false
   return ALL_TAG in tags
 }
 
-/** A hit needs no object of all versions, which costs as much as two keys that are read. */
-class FoundInRedis implements ReadResult {
+/** Computes the versions only where they are used: on a hit they are not, and the object costs as much as two keys that are read. */
+class RedisReadResult implements ReadResult {
   readonly entry: Entry | undefined
   readonly token: CasToken
-  readonly #read: TagValues
+  readonly #values: TagValues
   #versions: Readonly<Record<string, string | undefined>> | undefined
 
-  constructor (entry: Entry | undefined, token: CasToken, read: TagValues) {
+  constructor (entry: Entry | undefined, token: CasToken, values: TagValues) {
     this.entry = entry
     this.token = token
-    this.#read = read
+    this.#values = values
   }
 
   get versions (): Readonly<Record<string, string | undefined>> {
-    this.#versions ??= Object.fromEntries(Array.from(this.#read, ([tag, value]) => [tag, value?.toString('latin1')]))
+    this.#versions ??= Object.fromEntries(Array.from(this.#values, ([tag, value]) => [tag, value?.toString('latin1')]))
     return this.#versions
   }
 }
 
-function ttlOf ({ storedAt, deleteAt }: Entry): number {
-  return boundedTtl(deleteAt - storedAt)
-}
-
-function boundedTtl (ms: number): number {
+function boundedTtl (ms: Milliseconds): Milliseconds {
   return Math.max(1, Math.min(Math.ceil(ms), MAX_LIFE_MS))
 }

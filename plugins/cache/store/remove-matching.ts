@@ -2,22 +2,19 @@ import type { Redis } from 'ioredis'
 import type { RedisClient } from '../../shared/redis/client.js'
 import { isWrongType } from '../../shared/plugin/errors.js'
 import { mastersOf } from '../../shared/redis/info.js'
-import { endOfMeta } from './entry-codec.js'
-import { escapeGlob } from './glob.js'
-import { parseJson } from './json.js'
-import { createPace } from './pace.js'
+import { metaEnd, parseJson } from './entry-codec.js'
+import { createPace, escapeGlob } from './glob.js'
 
 const BATCH = 500
-// Enough of an entry for its label, which comes first and is short nearly always.
+// These bytes contain the label of nearly every entry, as it comes first and is short.
 const HEAD_BYTES = 4096
 const LABEL = '"label":"'
 
 /**
- * Looks at all entries, in batches, on every master, and removes those whose label passes. Redis is never blocked for
- * longer than a batch takes, and this process not for longer than a few comparisons take. A key of another type is no entry: it is
- * left as it is, and not counted.
+ * Scans all entries in batches, on every master, and removes those whose label matches. Neither Redis nor this process is blocked for
+ * longer than a batch takes. A key of another type is not an entry, and is skipped.
  *
- * @returns how many entries were removed
+ * @returns the number of removed entries
  */
 export async function removeByLabel (client: RedisClient, keySpace: string, matches: (label: string) => boolean): Promise<number> {
   const removed = await Promise.all(mastersOf(client).map(async node => await removeOn(node, keySpace, matches)))
@@ -30,7 +27,7 @@ async function removeOn (node: Redis, keySpace: string, matches: (label: string)
   let removed = 0
   let cursor = '0'
   do {
-    // Redis compares this pattern only, which ends with its one asterisk: the caller's is compared here. MATCH alone is not given the client's own prefix.
+    // Redis matches only the key space. MATCH is the one argument to which ioredis does not add the client's key prefix.
     const [next, found] = await node.scan(cursor, 'MATCH', `${escapeGlob(keyPrefix + keySpace)}*`, 'COUNT', BATCH)
     cursor = next
     const keys = found.map(key => key.slice(keyPrefix.length))
@@ -38,12 +35,12 @@ async function removeOn (node: Redis, keySpace: string, matches: (label: string)
     const unwanted: string[] = []
     for (const [i, key] of keys.entries()) {
       const label = labels[i]
-      // Without one it is no entry: what was removed before, or damaged.
+      // Tombstones and damaged entries have no label.
       if (label === undefined) continue
       await pace(label)
       if (matches(label)) unwanted.push(key)
     }
-    // One key a command: in a Cluster they lie in several slots.
+    // One command a key, as the keys lie in several slots of a Cluster.
     const counts = await Promise.all(unwanted.map(key => node.unlink(key)))
     for (const count of counts) removed += count
   } while (cursor !== '0')
@@ -54,7 +51,7 @@ async function readLabel (node: Redis, key: string): Promise<string | undefined>
   const head = await readStart(node, key, HEAD_BYTES)
   const label = labelOf(head)
   if (label !== undefined || head.length < HEAD_BYTES) return label
-  return labelOf(await readStart(node, key, endOfMeta(head)))
+  return labelOf(await readStart(node, key, metaEnd(head)))
 }
 
 async function readStart (node: Redis, key: string, bytes: number): Promise<Buffer> {
@@ -74,7 +71,7 @@ function labelOf (start: Buffer): string | undefined {
   return typeof label === 'string' ? label : undefined
 }
 
-/** Where a string of JSON ends, with its quote. Without a regular expression, as one runs out of its stack on a long label. */
+/** Returns the offset after the closing quote of a JSON string. A regular expression would overflow its stack on a long label. */
 function endOfString (text: string, from: number): number {
   let at = from
   while (at < text.length && text[at] !== '"') at += text[at] === '\\' ? 2 : 1

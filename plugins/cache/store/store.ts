@@ -1,105 +1,143 @@
+import type { Bytes, Milliseconds } from '../../shared/plugin/units.js'
 import type { Entry } from './entry.js'
 import type { CasToken } from './entry-codec.js'
-import type { StoreStats } from './redis-stats.js'
 
-/** What a key and its tags were like at one moment. */
+/** The token of a key and the versions of its tags, as of one moment. */
 export interface KeyVersions {
   token: CasToken
-  /** Of each tag that was asked for, its version; undefined where it has none yet. */
+  /** The version of each tag that was asked for; undefined for a tag without one. */
   versions: Readonly<Record<string, string | undefined>>
 }
 
 export interface ReadResult extends KeyVersions {
-  /** Undefined where there is none, it is damaged, or one of its tags has been invalidated since it began to be made. */
+  /** Undefined on a miss: no entry, a damaged or locked one, or one with a tag that was invalidated after its fill began. */
   entry: Entry | undefined
 }
 
 export interface Put {
   id: string
   tags: readonly string[]
-  /** @param versions - of its tags, and of `EVERYTHING` */
+  /** @param versions - the versions of the tags and of `ALL_TAG` */
   make: (versions: Record<string, string>) => Entry
 }
 
-/** Of a key whose source is being written. */
-export interface WriteLock {
-  token: CasToken
-  wasLocked: boolean
-  /** For how many milliseconds what was there would have been kept. */
-  left: number
+export interface WriteOptions {
+  /** The version that `PATTERN_TAG` had when the fill began. The write is refused where it has another one. @default not compared */
+  patternVersion?: string | undefined
+  /** How long the key exists at least, so that fills that began before the write are refused. @default 0 */
+  minTtl?: Milliseconds | undefined
+  /** How long the entry is kept, where it was stored before and has less time left. @default `deleteAt - storedAt` */
+  ttl?: Milliseconds | undefined
 }
 
-export interface FillLease {
-  /** Whose it is to make the entry: this caller's, another one's; `pass`: each makes his own, as it cannot be shared. */
-  claim: 'mine' | 'theirs' | 'pass'
-  /** The token of the claim that stands, where the store tells. */
-  holder?: string | undefined
+/** A lock on a key while the source of its entry is being written. */
+export interface WriteLock {
+  token: CasToken
+  /** Whether another writer had locked the key. */
+  wasLocked: boolean
+  /** Unlocks the key: the entry from before the lock is readable again, unless the key has been changed. */
+  unlock (): Promise<void>
+}
+
+/**
+ * The result of acquiring the lease of a fill.
+ *
+ * - `acquired`: the caller fills the entry
+ * - `held`: another caller fills it; `holder` is that caller's token, where the store knows it
+ * - `hit-for-pass`: the last fill was not shareable, so each caller makes its own response
+ */
+export type LeaseState = { kind: 'acquired' | 'hit-for-pass' } | { kind: 'held', holder?: string | undefined }
+
+/** The store's clock and the versions of tags. An entry stored with them is invalid once one of these tags is invalidated. */
+export interface FillStart {
   /** By the store's clock: milliseconds since the epoch. */
   now: number
-  /** Of all tags: what is stored with these is invalid once one of them changes. */
   versions: Record<string, string>
 }
 
-/** Keeps entries by digests of their keys, and publishes what it invalidates. Both stores pass the same tests. */
+export interface TagState extends FillStart {
+  /** When one of the tags was invalidated last, by the store's clock: milliseconds since the epoch; 0: never. */
+  invalidatedAt: number
+}
+
+/** The right to fill one entry, which one caller at a time has across all instances. */
+export interface FillLease {
+  /** Identifies the caller. */
+  readonly token: string
+  /** Acquires the lease for `ttl`, and creates a version for each tag without one. */
+  acquire (tags: readonly string[], ttl: Milliseconds): Promise<LeaseState & FillStart>
+  /** Keeps an acquired lease for another `ttl`. */
+  renew (ttl: Milliseconds): Promise<void>
+  /** Gives an acquired lease back. @param isShareable - false starts hit-for-pass */
+  release (isShareable: boolean): Promise<void>
+}
+
+/** What a store reports about itself. Redis's figures are those of the whole server, or of all masters of a Cluster. */
+export interface StoreStats {
+  kind: 'redis' | 'memory'
+  /** Keys in the database, or entries in memory. */
+  entries: number
+  usedMemory: Bytes
+  /** 0: no limit. */
+  maxMemory: Bytes
+  /** The eviction policy. */
+  policy: string
+  /** The share of reads that found their key; NaN before the first read. */
+  hitRatio: number
+  /** Keys that were evicted, and keys that expired, since the server started. */
+  evicted: number
+  expired: number
+}
+
+/** Stores entries under digests of their keys, and publishes invalidations. Both stores pass the same contract tests. */
 export interface CacheStore {
-  /** By how many milliseconds the clocks may differ that the store takes its times from. */
-  readonly skew: number
-  /** Whether keys lie on several nodes, of which some may be away. */
+  /** By how much the clocks may differ that the store takes its times from. */
+  readonly skew: Milliseconds
+  /** Whether keys lie on several nodes, some of which may be unavailable. */
   readonly isSpread: boolean
-  /** Runs `work`, whose reads the store has not sent yet, once for all callers with one id; undefined where reading costs nothing. */
-  readonly share?: <T> (id: string, work: () => Promise<T>) => Promise<T>
-  /** Reads a key and the versions of tags as of one moment at or after the call. */
+  /** Reads a key and the versions of tags, as of one moment at or after the call. */
   read (id: string, tags: readonly string[]): Promise<ReadResult>
-  /** Before an entry is made: claims the work, for `ms`, and gives each tag a version that has none. */
-  acquireFill (work: string, token: string, tags: readonly string[], ms: number): Promise<FillLease>
-  /** Keeps a claim for `ms` more. */
-  renewFill (work: string, token: string, ms: number): Promise<void>
-  /** Gives a claim back. @param pass - the others need not wait for one another */
-  releaseFill (work: string, token: string, pass: boolean): Promise<void>
+  /** Returns the lease of a fill. Nothing is sent before `acquire`. */
+  lease (fillId: string, token: string): FillLease
   /**
-   * @param patterns - the version that `PATTERNS` had when it began to be made; undefined: whatever it was
-   * @param hold - for how many milliseconds the key stands at least, so that what was begun before is refused
-   * @param ttl - milliseconds until the entry expires, where it was stored before and has less left than `deleteAt - storedAt`
-   * @returns false where the key has another token by now, or may have been removed by pattern: somebody stored or removed it meanwhile
+   * Stores an entry, unless the key has been changed since `token` was read.
+   *
+   * @returns whether it was stored; false where another caller stored or removed the key, or it may have been removed by pattern
    */
-  write (id: string, entry: Entry, token: CasToken, patterns?: string, hold?: number, ttl?: number): Promise<boolean>
-  /** Stores entries whatever is there, in one round trip where their tags have not been invalidated since they were seen last. */
+  write (id: string, entry: Entry, token: CasToken, options?: WriteOptions): Promise<boolean>
+  /** Stores entries unconditionally, in one round trip where their tags have the versions that this process read last. */
   setMany (items: readonly Put[]): Promise<void>
   /**
-   * Marks a key: until it is written, removed or unmarked, nothing is read of it, and what others make of it is not stored.
+   * Locks a key: until it is written, removed or unlocked, each read is a miss and writes of other callers are refused.
    *
-   * It stands for `TOMBSTONE_MS`, also where nobody takes it away.
+   * A lock that is not released ends after `TOMBSTONE_MS`.
    */
   lockKey (id: string): Promise<WriteLock>
-  /** Takes the mark away, where the key still has that token: what was there before is there again. */
-  unlockKey (id: string, mark: WriteLock): Promise<void>
   /**
-   * Removes an entry, and keeps what was begun before from being stored.
+   * Removes an entry, and leaves a tombstone that refuses the fills that began before.
    *
-   * @param label - to tell others by
-   * @param token - an entry with another one stays; undefined: any is removed
-   * @returns whether there was one
+   * @param label - reported to other instances
+   * @param token - only an entry with this token is removed. @default any
+   * @returns whether there was an entry
    */
   remove (id: string, label?: string, token?: CasToken): Promise<boolean>
-  /** When tags were invalidated last (ms by the store's clock; 0: never), and their versions. */
-  tags (tags: readonly string[]): Promise<Record<string, { version: string, invalidatedAt: number }>>
-  /** Makes all entries with one of these tags invalid, in time that does not depend on how many there are. */
+  /** Reads the store's clock and the state of tags, and creates a version for each tag without one. */
+  tags (tags: readonly string[]): Promise<TagState>
+  /** Invalidates all entries with one of the tags, in a time that does not depend on their number. */
   invalidate (tags: readonly string[]): Promise<void>
-  /** Removes the entries whose label passes. @returns how many there were */
+  /** Removes the entries whose label matches. @returns the number of removed entries */
   removeMatching (matches: (label: string) => boolean): Promise<number>
-  /** By the store's clock: milliseconds since the epoch. */
-  now (): Promise<number>
   stats (): Promise<StoreStats>
 }
 
-/** No entry is kept for longer. */
+/** The longest time for which an entry is kept. */
 export const MAX_LIFE_MS = 30 * 24 * 3600 * 1000
-/** What took longer to be made than a tombstone stands is not stored. */
+/** How long a tombstone stands. The result of a fill that took longer is not stored. */
 export const TOMBSTONE_MS = 10 * 60 * 1000
-/** For how long nobody waits for an answer that turned out not to be storable. */
+/** How long callers do not coalesce after a fill whose result was not shareable. */
 export const HIT_FOR_PASS_MS = 1000
 
-/** A tag that every entry has, so that all can be made invalid at once. No tag of a program's own begins with a NUL. */
+/** A tag of every entry, which invalidates all of them. No tag of a program begins with a NUL. */
 export const ALL_TAG = '\0*'
-/** A tag that is invalidated with each removal by pattern. */
+/** A tag that each removal by pattern invalidates. */
 export const PATTERN_TAG = '\0?'

@@ -5,7 +5,7 @@ import { onNode } from '../../shared/redis/cluster-nodes.js'
 import { keySpace, safeId } from '../../shared/plugin/keys.js'
 import { runScript, type Script } from '../../shared/redis/script.js'
 import { isBatchRefusal } from '../../shared/redis/micro-batch.js'
-import { randomText } from './random-id.js'
+import { randomText } from './entry-codec.js'
 import { createVersionsScript, invalidateScript, acquireFillScript } from './scripts.js'
 import { ALL_TAG, PATTERN_TAG, TOMBSTONE_MS } from './store.js'
 

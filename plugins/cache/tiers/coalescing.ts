@@ -1,288 +1,362 @@
 import { randomUUID } from 'node:crypto'
-import { sleep, type Clock, type Timer } from '../../shared/plugin/clock.js'
+import { Poller, type Clock } from '../../shared/plugin/clock.js'
 import { hashId } from '../../shared/plugin/keys.js'
-import type { TwoTierCache, Lookup } from './two-tier-cache.js'
+import { LeaseRenewal } from '../../shared/plugin/lease-renewal.js'
+import type { Milliseconds } from '../../shared/plugin/units.js'
 import type { Entry } from '../store/entry.js'
+import { ALL_TAG, PATTERN_TAG, type FillLease, type FillStart, type LeaseState } from '../store/store.js'
+import { LostLeases } from './lost-leases.js'
+import type { Lookup, TwoTierCache } from './two-tier-cache.js'
 import { refuseCycle, waitFor, type WaitTarget } from './wait-for-graph.js'
-import { ALL_TAG, PATTERN_TAG, type FillLease } from '../store/store.js'
 
-/** Who makes an entry tells so every third of this; whoever dies is succeeded after it. */
+/** How long other instances wait for an instance that has died while it led a fill. */
 const LEASE_MS = 1500
-/** Nobody waits longer for another one's work. */
+/** How long a caller waits for the fill of another instance, and by default for one of this process. */
 export const MAX_WAIT_MS = 5000
-const FIRST_POLL_MS = 8
-const MAX_POLL_MS = 100
-/** How often who waited looks again because what it waited for was invalidated meanwhile. */
+/** How often a caller looks a key up again because the entry that it waited for was invalidated meanwhile. */
 export const MAX_LOOKUPS = 5
-/** After this a claim is no longer kept: something hangs. */
+/** A fill that takes longer is taken to hang, and its lease is not renewed any more. */
 const MAX_FILL_MS = 10 * 60 * 1000
 
-/** By the token of its claim, what each cache of this process works on. */
-const holders = new Map<string, WaitTarget>()
-
-/** What came of a work: an entry that those may use who waited for it, perhaps in place of an error; the error; that they are to look again; or nothing. */
-type FillOutcome = { entry: Entry, isFallback: boolean } | { error: unknown } | 'again' | undefined
-
-/** A making in this process. */
-interface InFlightFill extends WaitTarget {
-  readonly done: Promise<FillOutcome>
-  /** The version that the tag of removals by pattern had when it began; undefined: the store did not tell. */
-  patterns: string | undefined
-  /** How many others wait for it. */
-  waiting: number
-  /** Called when one of them gave up. */
-  onLeft: () => void
-  /** Lets those go on who wait; who comes later has it at once. */
-  settle (outcome: FillOutcome): void
-  /** The same, and it is over. */
-  end (outcome: FillOutcome): void
-}
-
-/** The making of one entry. */
-export interface Fill {
-  readonly lookup: Lookup
-  /** What others wait for. */
-  readonly waitTarget: WaitTarget
-  /** When it began, by the store's clock: milliseconds since the epoch. */
-  readonly startedAt: number
-  /** Of all its tags; undefined where nothing can be stored. */
-  readonly versions: Readonly<Record<string, string>> | undefined
-  /**
-   * Lets the others go on. Only the first call counts.
-   *
-   * @param entry - for those in this process; undefined: each makes his own
-   * @param isStored - whether those on other instances find it
-   */
-  finish (entry: Entry | undefined, isStored?: boolean): void
-  /** It cannot be made: gives the others what there was before. */
-  fulfilStale (entry: Entry): void
-  /** It cannot be made, and the others in this process need not try. */
-  fail (error: unknown): void
-  /** What was made is too old for some of the others: they look again. */
-  retry (): void
-  /** Whether others of this process wait for it. */
-  readonly isAwaited: boolean
-  /** @param listener - called when one of them gave up */
-  onLeft (listener: () => void): void
-  /** Stores it, in the background, for the others and lets them go on. */
-  store (entry: Entry): Promise<boolean>
-}
+/** The fills that this process leads, by the token of their lease: one cache of a process may wait for another one's fill. */
+const fillsByToken = new Map<string, WaitTarget>()
 
 /**
- * - `fill`: the caller is to make it
- * - `entry`: another one of this process has made it
- * - `error`: another one of this process could not make it
- * - `again`: another instance has stored it, or it was invalidated meanwhile: look again
+ * The result of a fill, for the callers in this process that wait for it.
+ *
+ * - `filled`: the entry that the fill made
+ * - `stale`: the entry from before, which may be served as the fill failed
+ * - `failed`: the error of the fill
+ * - `retry`: the key is to be looked up again, as another instance has stored it or it was invalidated meanwhile
+ * - `unshareable`: each caller fills for itself
  */
-export type Admission = { fill: Fill } | { entry: Entry, isFallback: boolean } | { error: unknown } | 'again'
+type FillOutcome = { kind: 'filled' | 'stale', entry: Entry } | { kind: 'failed', error: unknown } | { kind: 'retry' } | { kind: 'unshareable' }
+
+/** The result of `join`: `lead` where the caller is to fill the entry itself, else the outcome of another caller's fill. */
+export type Admission = { kind: 'lead', fill: Fill } | Exclude<FillOutcome, { kind: 'unshareable' }>
+
+const RETRY = { kind: 'retry' } as const
+const UNSHAREABLE = { kind: 'unshareable' } as const
+
+/** A fill that callers of this process may join. */
+class InFlightFill implements WaitTarget {
+  run: WaitTarget['run']
+  blockedBy: WaitTarget['blockedBy']
+  readonly done: Promise<FillOutcome>
+  /** Lets the waiting callers go on. Callers that come later get the outcome at once. */
+  settle: (outcome: FillOutcome) => void = () => {}
+  /** The version of the tag of removals by pattern when the fill began; undefined where the store did not reply. */
+  patternVersion: string | undefined
+  waiters = 0
+  /** Called when one of the waiting callers gives up. */
+  onLeave: () => void = () => {}
+
+  constructor () {
+    this.done = new Promise(resolve => { this.settle = resolve })
+  }
+
+  /** Waits for the outcome: `unshareable` after `maxWait`. */
+  async wait (clock: Clock, maxWait: Milliseconds, signal: AbortSignal | undefined): Promise<FillOutcome> {
+    const leave = (): void => {
+      this.waiters--
+      this.onLeave()
+    }
+    this.waiters++
+    if (signal?.aborted) leave()
+    else signal?.addEventListener('abort', leave, { once: true })
+    const outcome = await waitFor(this, () => this.#settled(clock, maxWait))
+    signal?.removeEventListener('abort', leave)
+    return outcome
+  }
+
+  #settled (clock: Clock, maxWait: Milliseconds): Promise<FillOutcome> {
+    if (maxWait === Infinity) return this.done
+    return new Promise(resolve => {
+      const timer = clock.setTimeout(() => resolve(UNSHAREABLE), maxWait)
+      this.done.then(outcome => { clock.clearTimeout(timer); resolve(outcome) }, () => {})
+    })
+  }
+}
+
+interface FillParts {
+  cache: TwoTierCache
+  lookup: Lookup
+  /** Undefined where the store did not reply. */
+  start: FillStart | undefined
+  /** Undefined where no other caller can join. */
+  inFlight: InFlightFill | undefined
+  /** Called once. @param isShareable - whether other instances find the entry, or may try */
+  onFinish: (outcome: FillOutcome, isShareable: boolean) => void
+}
+
+/** A fill that this caller leads. Only the first of the calls that finish it counts. */
+export class Fill {
+  readonly lookup: Lookup
+  /** What the waiting callers wait for. */
+  readonly waitTarget: WaitTarget
+  /** By the store's clock: milliseconds since the epoch. */
+  readonly startedAt: number
+  /** The versions of all tags; undefined where nothing can be stored. */
+  readonly versions: Readonly<Record<string, string>> | undefined
+  readonly #cache: TwoTierCache
+  readonly #inFlight: InFlightFill | undefined
+  readonly #onFinish: FillParts['onFinish']
+  #isFinished = false
+
+  constructor ({ cache, lookup, start, inFlight, onFinish }: FillParts) {
+    this.lookup = lookup
+    this.waitTarget = inFlight ?? {}
+    this.startedAt = start?.now ?? cache.now()
+    this.versions = start && { ...start.versions, ...knownVersions(lookup) }
+    this.#cache = cache
+    this.#inFlight = inFlight
+    this.#onFinish = onFinish
+    if (inFlight !== undefined) inFlight.patternVersion = this.versions?.[PATTERN_TAG]
+  }
+
+  /** Whether callers of this process wait for the fill. */
+  get isAwaited (): boolean {
+    return this.#inFlight !== undefined && this.#inFlight.waiters > 0
+  }
+
+  /** @param listener - called when one of the waiting callers gives up */
+  onLeave (listener: () => void): void {
+    if (this.#inFlight !== undefined) this.#inFlight.onLeave = listener
+  }
+
+  /** Stores the entry, and lets the waiting callers go on. */
+  async store (entry: Entry): Promise<boolean> {
+    // Callers of this process had the same lookup, so they can use the entry at once. Other instances look it up.
+    this.#inFlight?.settle({ kind: 'filled', entry })
+    const isStored = this.versions !== undefined && await this.#cache.write(this.lookup, entry, this.versions)
+    this.finish(entry, isStored)
+    return isStored
+  }
+
+  /**
+   * Lets the waiting callers go on.
+   *
+   * @param entry - for the callers in this process; undefined: each fills for itself
+   * @param isStored - whether other instances find the entry in the store
+   */
+  finish (entry: Entry | undefined, isStored = false): void {
+    this.#finish(entry === undefined ? UNSHAREABLE : { kind: 'filled', entry }, isStored)
+  }
+
+  /** Gives the waiting callers the entry from before, as the fill has failed. */
+  fulfilStale (entry: Entry): void {
+    this.#finish({ kind: 'stale', entry }, false)
+  }
+
+  /** Rejects the waiting callers in this process. */
+  fail (error: unknown): void {
+    this.#finish({ kind: 'failed', error }, false)
+  }
+
+  /** Lets the waiting callers look the key up again, as the entry is outdated for some of them. */
+  retry (): void {
+    this.#finish(RETRY, true)
+  }
+
+  #finish (outcome: FillOutcome, isShareable: boolean): void {
+    if (this.#isFinished) return
+    this.#isFinished = true
+    this.#onFinish(outcome, isShareable)
+  }
+}
+
+/** The result of acquiring the lease of a fill. */
+interface Acquired {
+  lease: FillLease
+  /** Undefined where the store did not reply. */
+  start: (LeaseState & FillStart) | undefined
+  /** Whether the key has been filled since it was looked up. */
+  isDone: boolean
+}
 
 /**
- * Of all who find that something is not there, on all instances, one makes it. The others wait, with an end; and if it
- * turns out that they cannot use it, all of them go on at once.
+ * Coalesces misses: one caller across all instances fills the entry, and the others wait (bounded). If the result is not shareable, all
+ * waiting callers proceed in parallel.
  */
 export class FillCoordinator {
-  readonly #core: TwoTierCache
-  readonly #working = new Map<string, InFlightFill>()
+  readonly #cache: TwoTierCache
+  readonly #inFlight = new Map<string, InFlightFill>()
+  readonly #lostLeases: LostLeases
 
-  constructor (core: TwoTierCache) {
-    this.#core = core
+  constructor (cache: TwoTierCache) {
+    this.#cache = cache
+    this.#lostLeases = new LostLeases((lease, isShareable) => cache.run(() => lease.release(isShareable)), cache.clock)
   }
 
   /**
-   * @param patience - for how many milliseconds another one of this process is waited for, at most
-   * @param signal - of a caller who may give up
-   * @throws `FST_REDIS_SUITE_CACHE_REENTRANT` where the work waits for the factory that asks
+   * Joins the fill of a key that this process leads, or leads one.
+   *
+   * @param maxWait - how long the caller waits for another caller of this process
+   * @param signal - aborted when the caller gives up
+   * @throws `FST_REDIS_SUITE_CACHE_REENTRANT` where the fill waits for the factory that calls this
    */
-  async join (lookup: Lookup, patience = MAX_WAIT_MS, signal?: AbortSignal): Promise<Admission> {
-    // By what was seen: work that began before an invalidation is not what comes after it.
-    const work = inFlightFillOf(lookup)
-    const present = this.#working.get(work)
-    if (present === undefined) return await this.#leadFill(work, lookup)
+  async join (lookup: Lookup, maxWait: Milliseconds = MAX_WAIT_MS, signal?: AbortSignal): Promise<Admission> {
+    // The id depends on the versions at the lookup: a fill that began before an invalidation is never joined after it.
+    const id = fillIdOf(lookup)
+    const present = this.#inFlight.get(id)
+    if (present === undefined) return await this.#leadFill(id, lookup)
     refuseCycle(present)
-    this.#core.count(lookup.key, 'coalesced')
-    const leave = addWaiter(present, signal)
-    const outcome = await waitFor(present, () => patience === Infinity ? present.done : withMaxWait(this.#core.clock, present.done, patience))
-    signal?.removeEventListener('abort', leave)
-    if (outcome === undefined) return { fill: await this.#fillUnshared(work, lookup) }
-    if (outcome === 'again' || 'error' in outcome) return outcome
-    return await this.#isRightFor(lookup, outcome.entry, present.patterns) ? outcome : 'again'
-  }
-
-  /**
-   * Checks what the lookup did not read: tags that only the handler named, and removals by pattern. One of these may have been invalidated
-   * before the request came.
-   */
-  async #isRightFor ({ key, snapshot }: Lookup, { tags }: Entry, patterns: string | undefined): Promise<boolean> {
-    if (snapshot === undefined) return true
-    const unseen = Object.keys(tags).filter(tag => !Object.hasOwn(snapshot.versions, tag))
-    const { snapshot: now } = await this.#core.lookup(key, [PATTERN_TAG, ...unseen])
-    if (now === undefined) return unseen.length === 0
-    return now.versions[PATTERN_TAG] === patterns && unseen.every(tag => now.versions[tag] === tags[tag])
-  }
-
-  /** The same, but without waiting: undefined where it is being made already. */
-  async tryLead (lookup: Lookup): Promise<Fill | undefined> {
-    const work = inFlightFillOf(lookup)
-    if (this.#working.has(work)) return undefined
-    const announced = this.#announce(work)
-    const token = randomUUID()
-    const { begun, isDone } = await this.#acquireLease(work, token, lookup)
-    if (begun?.claim === 'mine' && !isDone) return this.#fill(work, lookup, token, begun, announced)
-    announced.end('again')
-    return undefined
-  }
-
-  async #leadFill (work: string, lookup: Lookup): Promise<Admission> {
-    const announced = this.#announce(work)
-    const token = randomUUID()
-    const { clock } = this.#core
-    const end = clock.monotonic() + MAX_WAIT_MS
-    for (let pause = FIRST_POLL_MS; ; pause = Math.min(pause * 1.5, MAX_POLL_MS)) {
-      const { begun, isDone } = await this.#acquireLease(work, token, lookup)
-      if (isDone) {
-        announced.end('again')
-        return 'again'
-      }
-      if (begun?.claim !== 'theirs' || clock.monotonic() > end) return { fill: this.#fill(work, lookup, begun?.claim === 'mine' ? token : undefined, begun, announced) }
-      await this.#waitForHolder(announced, begun.holder, pause)
+    this.#cache.count(lookup.key, 'coalesced')
+    const outcome = await present.wait(this.#cache.clock, maxWait, signal)
+    switch (outcome.kind) {
+      case 'unshareable': return { kind: 'lead', fill: await this.#fillUnshared(lookup) }
+      case 'filled':
+      case 'stale': return await this.#isCurrent(lookup, outcome.entry, present.patternVersion) ? outcome : RETRY
+      default: return outcome
     }
   }
 
-  /** It may be another cache of this process that works for the one that asks. */
-  async #waitForHolder (announced: InFlightFill, holder: string | undefined, ms: number): Promise<void> {
-    announced.blockedBy = holder === undefined ? undefined : holders.get(holder)
+  /** Leads the fill of a key, without waiting. @returns undefined where another caller leads it, or it was filled meanwhile */
+  async tryLead (lookup: Lookup): Promise<Fill | undefined> {
+    const id = fillIdOf(lookup)
+    if (this.#inFlight.has(id)) return undefined
+    const inFlight = this.#announce(id)
+    const acquired = await this.#acquireLease(id, lookup, this.#cache.store.lease(id, randomUUID()))
+    if (acquired.start?.kind === 'acquired' && !acquired.isDone) return this.#lead(id, lookup, inFlight, acquired)
+    this.#end(id, inFlight, RETRY)
+    return undefined
+  }
+
+  /** Ends the retries of lost leases. */
+  close (): void {
+    this.#lostLeases.close()
+  }
+
+  async #leadFill (id: string, lookup: Lookup): Promise<Admission> {
+    const inFlight = this.#announce(id)
+    const poller = new Poller(this.#cache.clock, MAX_WAIT_MS)
+    const lease = this.#cache.store.lease(id, randomUUID())
+    for (;;) {
+      const acquired = await this.#acquireLease(id, lookup, lease)
+      if (acquired.isDone) {
+        this.#end(id, inFlight, RETRY)
+        return RETRY
+      }
+      const { start } = acquired
+      if (start?.kind !== 'held' || !await this.#waitForHolder(id, inFlight, start.holder, poller)) return { kind: 'lead', fill: this.#lead(id, lookup, inFlight, acquired) }
+    }
+  }
+
+  /** @returns false after `MAX_WAIT_MS` */
+  async #waitForHolder (id: string, inFlight: InFlightFill, holder: string | undefined, poller: Poller): Promise<boolean> {
+    // The holder may be another cache of this process, whose factory waits for the caller.
+    inFlight.blockedBy = holder === undefined ? undefined : fillsByToken.get(holder)
     try {
-      await waitFor(announced, () => sleep(this.#core.clock, ms))
+      return await waitFor(inFlight, () => poller.wait())
     } catch (error) {
-      announced.end('again')
+      this.#end(id, inFlight, RETRY)
       throw error
     }
   }
 
-  /** Claims a work, and looks whether it was done, and given back, since it was looked up. */
-  async #acquireLease (work: string, token: string, lookup: Lookup): Promise<{ begun: FillLease | undefined, isDone: boolean }> {
-    if (lookup.snapshot === undefined) return { begun: undefined, isDone: false }
-    // In this order on one connection.
-    const [begun, now] = await Promise.all([this.#core.acquireFill(work, token, unknownTags(lookup), LEASE_MS), this.#core.lookup(lookup.key, lookup.tags)])
-    const isDone = now.snapshot !== undefined && inFlightFillOf(now) !== work
-    if (isDone && begun?.claim === 'mine') this.#core.end(work, token, false)
-    return { begun, isDone }
+  /** Acquires the lease of a fill, and looks the key up again: another instance may have filled it and released the lease meanwhile. */
+  async #acquireLease (id: string, lookup: Lookup, lease: FillLease): Promise<Acquired> {
+    if (lookup.snapshot === undefined) return { lease, start: undefined, isDone: false }
+    const cache = this.#cache
+    let isSent = false
+    const acquiring = cache.attempt(() => {
+      isSent = true
+      return lease.acquire(tagsWithoutVersion(lookup), LEASE_MS)
+    })
+    // One connection executes them in this order.
+    const [start, now] = await Promise.all([acquiring, cache.lookup(lookup.key, lookup.tags)])
+    // The lease may have been acquired although the reply was lost.
+    if (start === undefined && isSent) this.#lostLeases.add(lease, true)
+    const isDone = now.snapshot !== undefined && fillIdOf(now) !== id
+    if (isDone && start?.kind === 'acquired') this.#release(lease, true)
+    return { lease, start, isDone }
   }
 
-  /** Beside the others, for nobody else. */
-  async #fillUnshared (work: string, lookup: Lookup): Promise<Fill> {
-    const begun = lookup.snapshot && await this.#core.acquireFill(`${work}:${randomUUID()}`, randomUUID(), unknownTags(lookup), 1)
-    return this.#fill(work, lookup, undefined, begun, undefined)
+  #release (lease: FillLease, isShareable: boolean): void {
+    const cache = this.#cache
+    const released = cache.attempt(async () => {
+      await lease.release(isShareable)
+      return true
+    })
+    cache.inBackground(released.then(isReleased => { if (isReleased !== true) this.#lostLeases.add(lease, isShareable) }))
   }
 
-  #announce (work: string): InFlightFill {
-    let settle = (_outcome: FillOutcome): void => {}
-    const announced: InFlightFill = {
-      done: new Promise(resolve => { settle = resolve }),
-      patterns: undefined,
-      waiting: 0,
-      onLeft: () => {},
-      settle: outcome => settle(outcome),
-      end: outcome => {
-        if (this.#working.get(work) === announced) this.#working.delete(work)
-        settle(outcome)
-      }
-    }
-    this.#working.set(work, announced)
-    return announced
+  #announce (id: string): InFlightFill {
+    const inFlight = new InFlightFill()
+    this.#inFlight.set(id, inFlight)
+    return inFlight
   }
 
-  #fill (work: string, lookup: Lookup, token: string | undefined, begun: FillLease | undefined, announced: InFlightFill | undefined): Fill {
-    const core = this.#core
-    const keep = token === undefined ? undefined : renewLease(core.clock, () => core.renewFill(work, token, LEASE_MS))
-    const versions = begun && { ...begun.versions, ...knownVersions(lookup) }
-    if (announced !== undefined) announced.patterns = versions?.[PATTERN_TAG]
-    const made: WaitTarget = announced ?? {}
-    if (token !== undefined) holders.set(token, made)
-    let isFinished = false
-    const finish = (outcome: FillOutcome, isStored: boolean): void => {
-      if (isFinished) return
-      isFinished = true
-      core.clock.clearInterval(keep)
-      announced?.end(outcome)
-      if (token === undefined) return
-      holders.delete(token)
-      core.end(work, token, !isStored)
-    }
-    return {
+  #end (id: string, inFlight: InFlightFill, outcome: FillOutcome): void {
+    if (this.#inFlight.get(id) === inFlight) this.#inFlight.delete(id)
+    inFlight.settle(outcome)
+  }
+
+  #lead (id: string, lookup: Lookup, inFlight: InFlightFill, { lease, start }: Acquired): Fill {
+    const cache = this.#cache
+    const isHolder = start?.kind === 'acquired'
+    const renew = (): void => cache.inBackground(cache.attempt(() => lease.renew(LEASE_MS)))
+    const renewal = isHolder ? new LeaseRenewal({ clock: cache.clock, lease: LEASE_MS, maxDuration: MAX_FILL_MS, renew }) : undefined
+    if (isHolder) fillsByToken.set(lease.token, inFlight)
+    return new Fill({
+      cache,
       lookup,
-      waitTarget: made,
-      startedAt: begun?.now ?? core.now(),
-      versions,
-      get isAwaited () { return announced !== undefined && announced.waiting > 0 },
-      onLeft (listener) { if (announced !== undefined) announced.onLeft = listener },
-      finish: (entry, isStored = false) => finish(entry && { entry, isFallback: false }, isStored),
-      fulfilStale: entry => finish({ entry, isFallback: true }, false),
-      fail: error => finish({ error }, false),
-      retry: () => finish('again', true),
-      async store (entry) {
-        // Whoever waits in this process saw what this one saw, so it is as right for them, and at once; on another one, they look.
-        announced?.settle({ entry, isFallback: false })
-        const stored = versions !== undefined && await core.write(lookup, entry, versions)
-        finish({ entry, isFallback: false }, stored)
-        return stored
+      start,
+      inFlight,
+      onFinish: (outcome, isShareable) => {
+        renewal?.stop()
+        this.#end(id, inFlight, outcome)
+        if (!isHolder) return
+        fillsByToken.delete(lease.token)
+        this.#release(lease, isShareable)
       }
-    }
+    })
+  }
+
+  /** Leads a fill that no other caller can join. */
+  async #fillUnshared (lookup: Lookup): Promise<Fill> {
+    const cache = this.#cache
+    const start = lookup.snapshot && await cache.attempt(() => cache.store.tags(tagsWithoutVersion(lookup)))
+    return new Fill({ cache, lookup, start, inFlight: undefined, onFinish: () => {} })
+  }
+
+  /**
+   * Checks what the lookup did not read: tags that only the handler named, and removals by pattern. One of these may have been
+   * invalidated before the request came.
+   */
+  async #isCurrent ({ key, snapshot }: Lookup, { tags }: Entry, patternVersion: string | undefined): Promise<boolean> {
+    if (snapshot === undefined) return true
+    const unread = Object.keys(tags).filter(tag => !Object.hasOwn(snapshot.versions, tag))
+    const { snapshot: now } = await this.#cache.lookup(key, [PATTERN_TAG, ...unread])
+    if (now === undefined) return unread.length === 0
+    return now.versions[PATTERN_TAG] === patternVersion && unread.every(tag => now.versions[tag] === tags[tag])
   }
 }
 
-/** @returns what is called when the caller gives up */
-function addWaiter (work: InFlightFill, signal: AbortSignal | undefined): () => void {
-  const leave = (): void => {
-    work.waiting--
-    work.onLeft()
-  }
-  work.waiting++
-  if (signal?.aborted) leave()
-  else signal?.addEventListener('abort', leave, { once: true })
-  return leave
-}
-
-/** The tags that had no version yet. */
-function unknownTags ({ tags, snapshot }: Lookup): string[] {
+function tagsWithoutVersion ({ tags, snapshot }: Lookup): string[] {
   return [ALL_TAG, PATTERN_TAG, ...tags].filter(tag => snapshot?.versions[tag] === undefined)
 }
 
-/** As they were at the look-up. */
+/** Returns the versions of tags as they were at the lookup. */
 function knownVersions ({ snapshot }: Lookup): Record<string, string> {
   return Object.fromEntries(Object.entries(snapshot?.versions ?? {}).filter((known): known is [string, string] => known[1] !== undefined))
 }
 
-function renewLease (clock: Clock, renew: () => void): Timer {
-  const until = clock.monotonic() + MAX_FILL_MS
-  const timer = clock.setInterval(() => {
-    if (clock.monotonic() < until) renew()
-    else clock.clearInterval(timer)
-  }, LEASE_MS / 3)
-  return timer.unref()
-}
+// Many callers share one lookup.
+const fillIds = new WeakMap<Lookup, string>()
 
-/** The same for all who saw the same; a tag that was never invalidated may or may not have its first version yet. */
-function inFlightFillOf (lookup: Lookup): string {
-  const known = inFlightFills.get(lookup)
+/** Returns the id of the fill that a lookup leads to: the same for all lookups with the same snapshot, on all instances. */
+function fillIdOf (lookup: Lookup): string {
+  const known = fillIds.get(lookup)
   if (known !== undefined) return known
-  const work = nameOf(lookup)
-  inFlightFills.set(lookup, work)
-  return work
+  const id = createFillId(lookup)
+  fillIds.set(lookup, id)
+  return id
 }
 
-// Many share one look-up.
-const inFlightFills = new WeakMap<Lookup, string>()
-
-function nameOf ({ key, snapshot, pendingInvalidations }: Lookup): string {
+function createFillId ({ key, snapshot, pendingInvalidations }: Lookup): string {
   if (snapshot === undefined) return `${key.id}.${pendingInvalidations}`
+  // A tag that was never invalidated may or may not have its first version yet.
   const versions = Object.entries(snapshot.versions).map(([tag, version]) => [tag, version?.startsWith('0-') ? undefined : version])
   return `${key.id}.${hashId(JSON.stringify([snapshot.token, versions, ...pendingInvalidations > 0 ? [pendingInvalidations] : []])).slice(0, 16)}`
-}
-
-function withMaxWait (clock: Clock, work: Promise<FillOutcome>, patience: number): Promise<FillOutcome> {
-  return new Promise(resolve => {
-    const timer = clock.setTimeout(() => resolve(undefined), patience)
-    work.then(outcome => { clock.clearTimeout(timer); resolve(outcome) }, () => resolve(undefined))
-  })
 }

@@ -1,88 +1,88 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { RedisClient } from '../../shared/redis/client.js'
 import type { Clock } from '../../shared/plugin/clock.js'
-import { subscribeToChannel } from '../../shared/redis/channel-subscription.js'
-import { isRecord, isTexts } from '../store/entry.js'
+import { subscribeToChannel, type ChannelSubscription } from '../../shared/redis/channel-subscription.js'
+import type { RedisClient } from '../../shared/redis/client.js'
 import { tellInvalidated, type Events } from '../events.js'
-import { parseJson } from '../store/json.js'
+import { isRecord, isTexts } from '../store/entry.js'
+import { parseJson } from '../store/entry-codec.js'
 import type { L1 } from './l1.js'
 
-/** Nothing is served out of L1 for longer than this after it was invalidated on another instance. */
+/** How long L1 may serve an entry after another instance has invalidated it. */
 export const MAX_STALENESS_MS = 100
 
-/** Keeps the first tiers of all instances in step. */
-export interface InvalidationBus {
-  /** Whether all that was published up to `LEASE_MS` ago is known to have been heard. */
-  readonly isCurrent: boolean
-  close (): void
-}
-
-interface InvalidationBusOptions {
+export interface InvalidationBusOptions {
   client: RedisClient
   channel: string
-  self: string
+  /** The name of this instance in messages. */
+  instanceId: string
   l1: L1
   events: Events
   log: FastifyBaseLogger
-  keepsAlone: boolean
+  /** Whether L1 keeps its entries while the bus is disconnected. */
+  keepsOffline: boolean
   clock: Clock
 }
 
 /**
- * Instances tell each other by pub/sub what they invalidate, which takes about a millisecond. That nothing was missed is
- * not hoped: while L1 is in use, a PING on the subscriber's connection, whose reply comes after all messages before it,
- * is asked for every half a lease, and without a reply of the last lease L1 is not used.
+ * Applies to L1 what other instances invalidate, as they publish it by Redis pub/sub, which takes about a millisecond.
  *
- * @param self - this instance's name in messages
- * @param keepsAlone - whether L1 is kept while nothing can be heard
+ * The bus verifies that it has missed no message: while L1 is in use, it sends a PING on the subscriber's connection every half of
+ * `MAX_STALENESS_MS`. The reply comes after all earlier messages. Without a recent reply L1 is not used.
  */
-export function createInvalidationBus ({ client, channel, self, l1, events, log, keepsAlone, clock }: InvalidationBusOptions): InvalidationBus {
-  let provenAt = -Infinity
-  let proving = false
-  const feed = subscribeToChannel({
-    client,
-    plugin: 'cache',
-    channel,
-    log,
-    clock,
-    without: 'cache: cannot hear of invalidations, so there is no first tier',
-    onMessage (text) {
-      const message = parseJson(text)
-      apply(l1, message)
-      if (isRecord(message) && message['from'] !== self) tell(events, message)
-    },
-    onGap () {
-      provenAt = -Infinity
-      if (feed.live || !keepsAlone) l1.clear()
-    }
-  })
+export class InvalidationBus {
+  readonly #options: InvalidationBusOptions
+  readonly #subscription: ChannelSubscription
+  /** When the last PING was sent that has been answered, by the clock's `monotonic()`. */
+  #verifiedAt = -Infinity
+  #isVerifying = false
 
-  function prove (): void {
-    if (proving) return
-    proving = true
-    const asked = clock.monotonic()
-    feed.caughtUp().then(() => { if (feed.live) provenAt = asked }, () => {}).finally(() => { proving = false })
+  constructor (options: InvalidationBusOptions) {
+    const { client, channel, l1, log, clock, keepsOffline } = options
+    this.#options = options
+    this.#subscription = subscribeToChannel({
+      client,
+      plugin: 'cache',
+      channel,
+      log,
+      clock,
+      without: 'cache: cannot subscribe to invalidations, so L1 is not used',
+      onMessage: text => this.#receive(parseJson(text)),
+      onGap: () => {
+        this.#verifiedAt = -Infinity
+        if (this.#subscription.live || !keepsOffline) l1.clear()
+      }
+    })
   }
 
-  return {
-    get isCurrent () {
-      if (!feed.live) return false
-      const age = clock.monotonic() - provenAt
-      if (age > MAX_STALENESS_MS / 2) prove()
-      return age <= MAX_STALENESS_MS
-    },
-    close: feed.close
+  /** Whether all messages were received that had been published up to `MAX_STALENESS_MS` before `now`. @param now - by the clock's `monotonic()` */
+  isCurrentAt (now: number): boolean {
+    if (!this.#subscription.live) return false
+    const age = now - this.#verifiedAt
+    if (age > MAX_STALENESS_MS / 2) this.#verifySubscription(now)
+    return age <= MAX_STALENESS_MS
   }
-}
 
-/** What cannot be read may have been anything. */
-function apply (l1: L1, message: unknown): void {
-  if (isRecord(message) && isTexts(message['tags'])) l1.invalidate(message['tags'])
-  else if (isRecord(message) && isTexts(message['ids'])) l1.remove(message['ids'])
-  else l1.clear()
-}
+  close (): void {
+    this.#subscription.close()
+  }
 
-function tell (events: Events, { tags, key }: Record<string, unknown>): void {
-  if (isTexts(tags)) tellInvalidated(events, tags, 'remote')
-  else if (typeof key === 'string') events.emit('invalidate', { key, origin: 'remote' })
+  #verifySubscription (now: number): void {
+    if (this.#isVerifying) return
+    this.#isVerifying = true
+    this.#subscription.caughtUp()
+      .then(() => { if (this.#subscription.live) this.#verifiedAt = now }, () => {})
+      .finally(() => { this.#isVerifying = false })
+  }
+
+  #receive (message: unknown): void {
+    const { l1, events, instanceId } = this.#options
+    const { from, tags, ids, key } = isRecord(message) ? message : {}
+    if (isTexts(tags)) l1.invalidate(tags)
+    else if (isTexts(ids)) l1.remove(ids)
+    // An unreadable message may have invalidated anything.
+    else l1.clear()
+    if (from === instanceId) return
+    if (isTexts(tags)) tellInvalidated(events, tags, 'remote')
+    else if (typeof key === 'string') events.emit('invalidate', { key, origin: 'remote' })
+  }
 }

@@ -1,14 +1,15 @@
 import { LRUCache } from 'lru-cache'
+import type { Bytes } from '../../shared/plugin/units.js'
 import type { StatsCounter } from '../stats.js'
-import { bytesOf, ownEntry, type Entry } from '../store/entry.js'
 import type { CacheKey } from '../store/cache-key.js'
+import { bytesOf, ownEntry, type Entry } from '../store/entry.js'
 import { ALL_TAG, PATTERN_TAG } from '../store/store.js'
 
 interface Slot {
   entry: Entry
   id: string
   counts: StatsCounter
-  /** What had been heard when it was read. */
+  /** The epoch before the entry was read. */
   epoch: number
 }
 
@@ -16,37 +17,47 @@ const MAX_TAGS = 100_000
 const MAX_REMOVED = 10_000
 
 /**
- * The first tier: entries in this process, bounded in bytes. What is heard to be invalid is gone at once, also what was
- * being read meanwhile: `mark` is taken before the read.
+ * The first of the two tiers: entries in the memory of this process, bounded in bytes.
+ *
+ * Each invalidation starts an epoch. A reader takes the epoch before it reads the store, so that an entry is not kept that was
+ * invalidated while it was being read.
  */
 export class L1 {
-  readonly #kept: LRUCache<string, Slot>
+  readonly #slots: LRUCache<string, Slot>
   readonly #textOf = new Map<string, string>()
-  /** The mark of a tag's last invalidation. */
-  readonly #tags = new LRUCache<string, number>({ max: MAX_TAGS, dispose: (epoch, _tag, reason) => { if (reason === 'evict') this.#minTagEpoch = Math.max(this.#minTagEpoch, epoch) } })
-  readonly #removed = new LRUCache<string, number>({ max: MAX_REMOVED, dispose: (mark, _id, reason) => { if (reason === 'evict') this.#minReadEpoch = Math.max(this.#minReadEpoch, mark) } })
+  /** The epoch of each tag's last invalidation. */
+  readonly #tags = new LRUCache<string, number>({
+    max: MAX_TAGS,
+    dispose: (epoch, _tag, reason) => { if (reason === 'evict') this.#minTagEpoch = Math.max(this.#minTagEpoch, epoch) }
+  })
+
+  /** The epoch of each key's last removal. */
+  readonly #removed = new LRUCache<string, number>({
+    max: MAX_REMOVED,
+    dispose: (epoch, _id, reason) => { if (reason === 'evict') this.#minReadEpoch = Math.max(this.#minReadEpoch, epoch) }
+  })
+
   #epoch = 0
-  // Tags were dropped: what is kept with an older mark may have one of them.
+  /** Tags invalidated up to this epoch are not remembered, so that an entry of an earlier epoch may have one of them. */
   #minTagEpoch = 0
-  // Removals were dropped: what was read with an older mark may be one of them.
+  /** Keys removed up to this epoch are not remembered, so that an entry read in an earlier epoch may be one of them. */
   #minReadEpoch = 0
 
-  /** @param maxSize - bytes */
-  constructor (maxSize: number) {
-    this.#kept = new LRUCache({
+  constructor (maxSize: Bytes) {
+    this.#slots = new LRUCache({
       maxSize,
       sizeCalculation: ({ entry }) => bytesOf(entry),
       onInsert: ({ entry, counts }) => {
         counts.l1Entries++
         counts.l1Bytes += bytesOf(entry)
       },
-      dispose: (kept, _text, reason) => this.#drop(kept, reason)
+      dispose: (slot, _text, reason) => this.#onDrop(slot, reason)
     })
   }
 
-  get mark (): number { return this.#epoch }
-  get bytes (): number { return this.#kept.calculatedSize }
-  get size (): number { return this.#kept.size }
+  get epoch (): number { return this.#epoch }
+  get bytes (): Bytes { return this.#slots.calculatedSize }
+  get size (): number { return this.#slots.size }
 
   has (id: string): boolean {
     return this.#textOf.has(id)
@@ -54,20 +65,21 @@ export class L1 {
 
   /** @param now - by the store's clock */
   get (key: CacheKey, now: number): Entry | undefined {
-    const kept = this.#kept.get(key.text)
-    if (kept === undefined) return undefined
-    if (now < kept.entry.deleteAt && this.#isValid(kept)) return kept.entry
-    this.#kept.delete(key.text)
+    const slot = this.#slots.get(key.text)
+    if (slot === undefined) return undefined
+    if (now < slot.entry.deleteAt && this.#isValid(slot)) return slot.entry
+    this.#slots.delete(key.text)
     return undefined
   }
 
-  set (key: CacheKey, entry: Entry, mark: number): void {
-    const kept: Slot = { entry: ownEntry(entry), id: key.id, counts: key.counts, epoch: mark }
-    if (mark < this.#minReadEpoch || (this.#removed.get(key.id) ?? 0) > mark || !this.#isValid(kept)) return
+  /** @param epoch - before the entry was read */
+  set (key: CacheKey, entry: Entry, epoch: number): void {
+    const slot: Slot = { entry: ownEntry(entry), id: key.id, counts: key.counts, epoch }
+    if (epoch < this.#minReadEpoch || (this.#removed.get(key.id) ?? 0) > epoch || !this.#isValid(slot)) return
     this.#textOf.set(key.id, key.text)
-    this.#kept.set(key.text, kept)
-    // Larger than all there is to keep it in.
-    if (!this.#kept.has(key.text)) this.#textOf.delete(key.id)
+    this.#slots.set(key.text, slot)
+    // An entry larger than all of L1 is not kept.
+    if (!this.#slots.has(key.text)) this.#textOf.delete(key.id)
   }
 
   invalidate (tags: readonly string[]): void {
@@ -81,16 +93,16 @@ export class L1 {
     for (const id of ids) {
       this.#removed.set(id, this.#epoch)
       const text = this.#textOf.get(id)
-      if (text !== undefined) this.#kept.delete(text)
+      if (text !== undefined) this.#slots.delete(text)
     }
   }
 
   clear (): void {
     this.#minReadEpoch = ++this.#epoch
-    this.#kept.clear()
+    this.#slots.clear()
   }
 
-  #drop ({ id, entry, counts }: Slot, reason: LRUCache.DisposeReason): void {
+  #onDrop ({ id, entry, counts }: Slot, reason: LRUCache.DisposeReason): void {
     counts.l1Entries--
     counts.l1Bytes -= bytesOf(entry)
     if (reason === 'evict') counts.l1Evicted++
@@ -100,8 +112,8 @@ export class L1 {
   #isValid ({ entry, epoch }: Slot): boolean {
     if (epoch < this.#minTagEpoch) return false
     for (const tag in entry.tags) {
-      const invalidated = this.#tags.get(tag)
-      if (invalidated !== undefined && invalidated > epoch) return false
+      const invalidatedIn = this.#tags.get(tag)
+      if (invalidatedIn !== undefined && invalidatedIn > epoch) return false
     }
     return true
   }

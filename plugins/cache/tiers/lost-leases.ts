@@ -1,62 +1,57 @@
 import type { Clock, Timer } from '../../shared/plugin/clock.js'
+import type { FillLease } from '../store/store.js'
 
-/** How often a lost claim is tried to be ended; one that expires before needs no end. */
+/** How often the release of a lost lease is tried. A lease that expires earlier needs no release. */
 export const RETRY_MS = 50
-/** More than that expire by themselves. */
-const MOST = 1000
-
-export interface LostLease {
-  work: string
-  token: string
-  /** See {@link CacheStore.end}. */
-  pass: boolean
-}
+/** More leases than that expire by themselves. */
+const MAX_LEASES = 1000
 
 /**
- * Claims that may stand in the store although nothing is made under them, as the reply to the claim was lost, or its end. All instances would
- * wait for them until they expire. They are ended as soon as the store is back.
+ * Leases that may stand in the store without a fill, as the reply to `acquire` was lost, or their release failed. All instances would
+ * wait until they expire, so they are released as soon as the store is available.
  */
 export class LostLeases {
-  readonly #end: (claim: LostLease) => Promise<unknown>
+  readonly #release: (lease: FillLease, isShareable: boolean) => Promise<unknown>
   readonly #clock: Clock
-  readonly #claims = new Map<string, LostLease>()
+  readonly #lost = new Map<FillLease, boolean>()
   #timer: Timer | undefined
   #isClosed = false
 
-  /** @param end - ends one in the store; rejects where that cannot be done now */
-  constructor (end: (claim: LostLease) => Promise<unknown>, clock: Clock) {
-    this.#end = end
+  /** @param release - releases a lease in the store; rejects while the store is unavailable */
+  constructor (release: (lease: FillLease, isShareable: boolean) => Promise<unknown>, clock: Clock) {
+    this.#release = release
     this.#clock = clock
   }
 
-  add (claim: LostLease): void {
-    if (this.#isClosed || this.#claims.size >= MOST) return
-    this.#claims.set(claim.token, claim)
+  /** @param isShareable - see {@link FillLease.release} */
+  add (lease: FillLease, isShareable: boolean): void {
+    if (this.#isClosed || this.#lost.size >= MAX_LEASES) return
+    this.#lost.set(lease, isShareable)
     this.#schedule()
   }
 
   close (): void {
     this.#isClosed = true
     this.#clock.clearTimeout(this.#timer)
-    this.#claims.clear()
+    this.#lost.clear()
   }
 
   #schedule (): void {
     this.#timer ??= this.#clock.setTimeout(() => { this.#retry().catch(() => {}) }, RETRY_MS).unref()
   }
 
-  /** Tries one, and the others where that succeeds: a store that fails is not asked for each of them. */
+  /** Releases one lease, and the others if that succeeds: an unavailable store is not asked for each of them. */
   async #retry (): Promise<void> {
-    const [first] = this.#claims.values()
-    if (first !== undefined && await this.#tryEnd(first)) await Promise.all(Array.from(this.#claims.values(), claim => this.#tryEnd(claim)))
+    const [first] = this.#lost.keys()
+    if (first !== undefined && await this.#tryRelease(first)) await Promise.all(Array.from(this.#lost.keys(), lease => this.#tryRelease(lease)))
     this.#timer = undefined
-    if (this.#claims.size > 0 && !this.#isClosed) this.#schedule()
+    if (this.#lost.size > 0 && !this.#isClosed) this.#schedule()
   }
 
-  async #tryEnd (claim: LostLease): Promise<boolean> {
+  async #tryRelease (lease: FillLease): Promise<boolean> {
     try {
-      await this.#end(claim)
-      this.#claims.delete(claim.token)
+      await this.#release(lease, this.#lost.get(lease) ?? true)
+      this.#lost.delete(lease)
       return true
     } catch {
       return false

@@ -3,43 +3,43 @@ import type { Clock, Timer } from '../../shared/plugin/clock.js'
 import type { Entry } from '../store/entry.js'
 import { ALL_TAG } from '../store/store.js'
 
-// While the circuit is open a try costs nothing; once it is closed the other instances are waiting for it, see SETTLE_MS.
+// An attempt costs nothing while the circuit is open. Once it is closed, other instances wait for the invalidations.
 const RETRY_MS = 50
-/** For how long after an outage an instance takes nothing out of the store: until all of them are back and have written what they owed. */
+/** How long after an outage an instance uses nothing from the store, so that all instances can write their pending invalidations. */
 export const RECOVERY_GRACE_MS = 1000
-const MOST = 10_000
-// Under one deadline.
-const BATCH = 500
+const MAX_PENDING = 10_000
+/** The number of tags, and of ids, that are written under one deadline. */
+const BATCH_SIZE = 500
 
 export interface InvalidationBatch {
   tags: readonly string[]
   ids: readonly string[]
 }
 
-/** Writes what is owed, and calls `onPaid` with each part of it that is written. */
-type Flush = (debt: InvalidationBatch, onPaid: (part: InvalidationBatch) => void) => Promise<unknown>
+/** Writes a batch, and calls `onWritten` with each part that is written. */
+type WriteBatch = (batch: InvalidationBatch, onWritten: (part: InvalidationBatch) => void) => Promise<unknown>
 
 /**
- * Invalidations that could not be written, as the store was not to be reached: they are tried again until they are, and
- * until then this process takes what they name as gone.
+ * Invalidations that could not be written, as the store was unavailable. They are repeated until they succeed; until then this process
+ * does not use what they invalidate.
  */
 export class PendingInvalidations {
-  readonly #flush: Flush
+  readonly #writeBatch: WriteBatch
   readonly #log: FastifyBaseLogger
   readonly #clock: Clock
-  // With a number of its own each, as the same may be owed again while it is being paid.
+  // With a sequence number each, as the same tag or id may become pending again while it is being written.
   readonly #tags = new Map<string, number>()
   readonly #ids = new Map<string, number>()
   #count = 0
   #timer: Timer | undefined
 
-  constructor (pay: Flush, log: FastifyBaseLogger, clock: Clock) {
-    this.#flush = pay
+  constructor (writeBatch: WriteBatch, log: FastifyBaseLogger, clock: Clock) {
+    this.#writeBatch = writeBatch
     this.#log = log
     this.#clock = clock
   }
 
-  /** How often something was owed. */
+  /** The number of invalidations that have been pending so far. */
   get count (): number {
     return this.#count
   }
@@ -49,58 +49,63 @@ export class PendingInvalidations {
   }
 
   add ({ tags, ids }: InvalidationBatch): void {
-    if (this.isEmpty) this.#log.warn({ plugin: 'cache' }, 'cache: invalidations could not be written: they are tried again until they are')
+    if (this.isEmpty) this.#log.warn({ plugin: 'cache' }, 'cache: invalidations could not be written: they are repeated until they succeed')
     for (const tag of tags) this.#tags.set(tag, ++this.#count)
     for (const id of ids) this.#ids.set(id, ++this.#count)
-    // More than is worth remembering one by one.
-    if (this.#tags.size + this.#ids.size > MOST) {
+    // Beyond the limit everything is invalidated.
+    if (this.#tags.size + this.#ids.size > MAX_PENDING) {
       this.#ids.clear()
       this.#tags.clear()
       this.#tags.set(ALL_TAG, ++this.#count)
     }
-    this.#timer ??= this.#clock.setTimeout(() => { this.#retry().catch(() => {}) }, RETRY_MS).unref()
+    this.#schedule()
   }
 
-  /** Whether an entry is to be taken as gone. */
+  /** Whether an entry must not be used. */
   isInvalidated (id: string, entry: Entry | undefined): boolean {
     if (this.#ids.has(id) || this.#tags.has(ALL_TAG)) return true
     return entry !== undefined && Object.keys(entry.tags).some(tag => this.#tags.has(tag))
   }
 
-  /** Tries once more, for the last time. */
+  /** Makes the last attempt. */
   async close (): Promise<void> {
     this.#clock.clearTimeout(this.#timer)
-    if (!this.isEmpty && !await this.#flushAll()) {
-      this.#log.error({ plugin: 'cache', invalidations: this.#tags.size + this.#ids.size }, 'cache: closed with invalidations that could not be written: what they name may be served until its ttl ends')
+    if (!this.isEmpty && !await this.#flush()) {
+      this.#log.error({ plugin: 'cache', invalidations: this.#tags.size + this.#ids.size }, 'cache: closed with invalidations that could not be written: outdated entries may be served until their ttl ends')
     }
   }
 
-  async #retry (): Promise<void> {
-    const isPaid = await this.#flushAll()
-    this.#timer = undefined
-    if (!this.isEmpty) this.#timer = this.#clock.setTimeout(() => { this.#retry().catch(() => {}) }, RETRY_MS).unref()
-    else if (isPaid) this.#log.info({ plugin: 'cache' }, 'cache: all invalidations are written')
+  #schedule (): void {
+    this.#timer ??= this.#clock.setTimeout(() => { this.#retry().catch(() => {}) }, RETRY_MS).unref()
   }
 
-  async #flushAll (): Promise<boolean> {
+  async #retry (): Promise<void> {
+    const isFlushed = await this.#flush()
+    this.#timer = undefined
+    if (!this.isEmpty) this.#schedule()
+    else if (isFlushed) this.#log.info({ plugin: 'cache' }, 'cache: all invalidations are written')
+  }
+
+  /** @returns whether all that was pending at the call is written */
+  async #flush (): Promise<boolean> {
     const tags = [...this.#tags]
     const ids = [...this.#ids]
-    for (let at = 0; at < Math.max(tags.length, ids.length); at += BATCH) {
-      if (!await this.#flushBatch(new Map(tags.slice(at, at + BATCH)), new Map(ids.slice(at, at + BATCH)))) return false
+    for (let at = 0; at < Math.max(tags.length, ids.length); at += BATCH_SIZE) {
+      if (!await this.#flushBatch(new Map(tags.slice(at, at + BATCH_SIZE)), new Map(ids.slice(at, at + BATCH_SIZE)))) return false
     }
     return true
   }
 
   async #flushBatch (tags: ReadonlyMap<string, number>, ids: ReadonlyMap<string, number>): Promise<boolean> {
-    const onPaid = (paid: InvalidationBatch): void => {
-      for (const tag of paid.tags) if (this.#tags.get(tag) === tags.get(tag)) this.#tags.delete(tag)
-      for (const id of paid.ids) if (this.#ids.get(id) === ids.get(id)) this.#ids.delete(id)
+    const onWritten = (written: InvalidationBatch): void => {
+      for (const tag of written.tags) if (this.#tags.get(tag) === tags.get(tag)) this.#tags.delete(tag)
+      for (const id of written.ids) if (this.#ids.get(id) === ids.get(id)) this.#ids.delete(id)
     }
     try {
-      await this.#flush({ tags: [...tags.keys()], ids: [...ids.keys()] }, onPaid)
+      await this.#writeBatch({ tags: [...tags.keys()], ids: [...ids.keys()] }, onWritten)
       return true
     } catch {
-      // One master of a Cluster may be away: what is owed to the others is not to wait for it.
+      // The node of these keys may be unavailable: invalidations for other nodes of a Cluster must not wait for it.
       moveToEnd(this.#tags, tags)
       moveToEnd(this.#ids, ids)
       return false

@@ -1,31 +1,32 @@
 import type { Clock } from '../../shared/plugin/clock.js'
+import type { Milliseconds } from '../../shared/plugin/units.js'
 
-// After this the store is asked again.
+/** How long a measurement is used. */
 const VALID_MS = 60_000
-/** An answer that took longer than this says the time less well than another one may. */
+/** A reply that took longer is inaccurate, and the store is asked again. */
 const PROMPT_MS = 5
-const MOST_ASKED = 5
-/** The system's clock was set, or `monotonic()` stood still while the machine slept: the store is asked at once. */
+const MAX_ATTEMPTS = 5
+/** A step of the system clock, or a suspended machine, on which `monotonic()` stands still: the store is asked again at once. */
 const JUMP_MS = 1000
 
-/** The store's clock, as far as this process knows it: to half the time that the answer took. */
+/** The store's clock as measured by this process. The error is at most half the time that the reply took. */
 export class StoreClock {
   readonly #clock: Clock
   readonly #ask: () => Promise<number | undefined>
-  /** From the clock's `monotonic()`: a system clock that is set back makes no entry fresh again. */
-  #offset: number
+  /** Added to `monotonic()`, so that a system clock that is set back makes no entry fresh again. */
+  #offset: Milliseconds
   #setAt = -Infinity
-  /** By how much the system's clock was ahead of `monotonic()`. */
-  #ahead: number
+  /** The difference between the system clock and `monotonic()`. */
+  #systemOffset: Milliseconds
 
   /**
-   * @param clock - this process's
-   * @param ask - milliseconds since the epoch; undefined where the store does not answer
+   * @param clock - the clock of this process
+   * @param ask - returns milliseconds since the epoch; undefined where the store does not reply
    */
   constructor (clock: Clock, ask: () => Promise<number | undefined>) {
     this.#clock = clock
-    this.#ahead = clock.now() - clock.monotonic()
-    this.#offset = this.#ahead
+    this.#systemOffset = clock.now() - clock.monotonic()
+    this.#offset = this.#systemOffset
     this.#ask = ask
   }
 
@@ -35,38 +36,39 @@ export class StoreClock {
 
   get isSet (): boolean {
     const now = this.#clock.monotonic()
-    return now - this.#setAt <= VALID_MS && Math.abs(this.#clock.now() - now - this.#ahead) < JUMP_MS
+    return now - this.#setAt <= VALID_MS && Math.abs(this.#clock.now() - now - this.#systemOffset) < JUMP_MS
   }
 
   async set (): Promise<void> {
-    // At once, so that one of all who come asks.
+    // Marked as set at once, so that only one of the concurrent callers asks.
     this.#setAt = this.#clock.monotonic()
-    this.#ahead = this.#clock.now() - this.#setAt
-    const took = await this.#setBy(Infinity)
+    this.#systemOffset = this.#clock.now() - this.#setAt
+    const took = await this.#measure(Infinity)
     if (took === undefined) this.#setAt = -Infinity
-    // Nobody waits for that: the first answer comes while a process starts, and is late.
+    // In the background: the first reply comes while the process starts, and is late.
     else if (took > PROMPT_MS) this.#improve(took).catch(() => {})
   }
 
-  async #improve (took: number): Promise<void> {
+  async #improve (took: Milliseconds): Promise<void> {
     let best = took
-    for (let asked = 1; asked < MOST_ASKED && best > PROMPT_MS; asked++) {
-      const next = await this.#setBy(best)
+    for (let attempts = 1; attempts < MAX_ATTEMPTS && best > PROMPT_MS; attempts++) {
+      const next = await this.#measure(best)
       if (next === undefined) return
       best = Math.min(best, next)
     }
   }
 
   /**
-   * @param best - milliseconds that an answer took until now: one that takes longer is worth less
-   * @returns for how long it took; undefined where there was none
+   * Asks the store, and uses the reply where it took less time than `best`.
+   *
+   * @returns how long the reply took; undefined without a reply
    */
-  async #setBy (best: number): Promise<number | undefined> {
-    const asked = this.#clock.monotonic()
-    const now = await this.#ask()
-    if (now === undefined) return undefined
-    const took = this.#clock.monotonic() - asked
-    if (took < best) this.#offset = now - (asked + took / 2)
+  async #measure (best: Milliseconds): Promise<Milliseconds | undefined> {
+    const askedAt = this.#clock.monotonic()
+    const storeTime = await this.#ask()
+    if (storeTime === undefined) return undefined
+    const took = this.#clock.monotonic() - askedAt
+    if (took < best) this.#offset = storeTime - (askedAt + took / 2)
     return took
   }
 }

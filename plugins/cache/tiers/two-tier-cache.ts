@@ -1,58 +1,59 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Clock } from '../../shared/plugin/clock.js'
 import { reasonOf } from '../../shared/plugin/errors.js'
-import type { RedisGuard } from '../../shared/redis/guard.js'
 import { traced } from '../../shared/plugin/tracing.js'
-import { Attempts } from './attempts.js'
-import { batchesOf, inBatches } from '../store/batches.js'
-import type { InvalidationBus } from './invalidation-bus.js'
-import { StatsByName, type CacheCounts, type StatsCounter } from '../stats.js'
-import { isRecord, type Entry } from '../store/entry.js'
+import type { Bytes, Milliseconds } from '../../shared/plugin/units.js'
+import type { RedisGuard } from '../../shared/redis/guard.js'
 import { InvalidationPendingError } from '../errors.js'
 import { tellInvalidated, type Events } from '../events.js'
+import { StatsByName, type CacheCounts } from '../stats.js'
+import { batchesOf, inBatches } from '../store/batches.js'
 import type { CacheKey } from '../store/cache-key.js'
+import { isRecord, type Entry } from '../store/entry.js'
+import { PATTERN_TAG, TOMBSTONE_MS, type CacheStore, type KeyVersions, type Put, type WriteLock, type WriteOptions } from '../store/store.js'
+import type { InvalidationBus } from './invalidation-bus.js'
 import type { L1 } from './l1.js'
-import { LostLeases, RETRY_MS } from './lost-leases.js'
-import { PendingInvalidations, type InvalidationBatch } from './pending-invalidations.js'
+import { PendingInvalidations, RECOVERY_GRACE_MS, type InvalidationBatch } from './pending-invalidations.js'
 import { StoreClock } from './store-clock.js'
-import type { StoreStats } from '../store/redis-stats.js'
-import { PATTERN_TAG, TOMBSTONE_MS, type FillLease, type CacheStore, type WriteLock, type Put, type KeyVersions } from '../store/store.js'
 
 export interface CacheStats extends CacheCounts {
   invalidations: number
-  /** Operations on the store that failed; the answer came without it. */
+  /** Operations on the store that failed. The response was made without it. */
   storeErrors: number
-  /** The same by name: a route's URL, a prefix, a wrapped function; `data` for values without one. */
+  /** The same counts by name: a route's URL, a prefix, a wrapped function; `data` for values without a name. */
   names: Record<string, CacheCounts>
 }
 
-/** What a look-up brought to light. */
+/** The result of looking a key up in the store. */
 export interface Lookup {
   key: CacheKey
   tags: readonly string[]
   entry: Entry | undefined
-  /** Undefined where the store did not answer. */
+  /** Undefined where the store did not reply. */
   snapshot: KeyVersions | undefined
-  /** Whether the store holds an entry, also one that this process may not use now. */
+  /** Whether the store holds an entry, also one that this process must not use now. */
   isStored: boolean
-  /** What L1 had heard before. */
+  /** The epoch of L1 before the read. */
   epoch: number
-  /** What invalidations this process had not been able to write: what is made after one is not what was made before. */
+  /** How many invalidations had been pending before the lookup, so that a fill that began before one is never joined after it. */
   pendingInvalidations: number
+}
+
+/** The memory of this process, and what keeps it coherent with the other instances. */
+export interface L1Options {
+  entries: L1
+  bus: InvalidationBus
+  /** Whether L1 is used while it is not coherent. */
+  servesIncoherent: boolean
 }
 
 export interface TwoTierCacheOptions {
   store: CacheStore
-  /** Calls the store by the policy on failure. */
-  run: RedisGuard['run']
-  l1: L1 | undefined
-  invalidationBus: InvalidationBus | undefined
-  /** Whether the store is away or takes no writes, or did until just now: other instances may still have to write what they invalidated. */
-  mayHavePendingInvalidations?: () => boolean
-  /** Whether all of the store can be asked: what cannot be invalidated there is not told to the first tier. */
-  isWhole?: () => boolean
-  /** Whether L1 is used while it cannot be kept in step. */
-  servesAlone: boolean
+  /** Runs `work`, whose reads have not been sent yet, once for all callers with one id. @default once a call */
+  share?: (<T> (id: string, work: () => Promise<T>) => Promise<T>) | undefined
+  /** Calls Redis; undefined for the memory store. */
+  guard?: Pick<RedisGuard, 'run' | 'isWhole' | 'troubledAt'> | undefined
+  l1?: L1Options | undefined
   events: Events
   log: FastifyBaseLogger
   clock: Clock
@@ -63,42 +64,58 @@ export type Tier = 'l1' | 'l2'
 
 const EVENTS = { hits: 'hit', misses: 'miss', stale: 'stale', coalesced: 'coalesce' } as const
 
-/** What both faces, responses and data, do with the two tiers: reading never fails, it only knows nothing. */
+/** Two-tier reads and writes, shared by the HTTP cache and the data cache. Reads never reject: a store error is a miss. */
 export class TwoTierCache {
-  readonly #options: TwoTierCacheOptions
-  readonly #attempts: Attempts
-  readonly #ledger = new StatsByName()
-  readonly #pendingInvalidations: PendingInvalidations
-  readonly #lostLeases: LostLeases
-  readonly #storeClock: StoreClock
+  readonly store: CacheStore
   readonly events: Events
-  /** This process's, for timers and durations. */
+  /** The clock of this process, for timers and durations. */
   readonly clock: Clock
+  readonly counters = new StatsByName()
+  /** Returns the time by the store's clock: milliseconds since the epoch. */
+  readonly now: () => number
+  /** Runs an operation on the store by the policy on failure. */
+  readonly run: RedisGuard['run']
+  readonly #log: FastifyBaseLogger
+  readonly #guard: TwoTierCacheOptions['guard']
+  readonly #l1: L1 | undefined
+  readonly #bus: InvalidationBus | undefined
+  readonly #servesIncoherent: boolean
+  readonly #pending: PendingInvalidations
+  readonly #storeClock: StoreClock
+  readonly #share: TwoTierCacheOptions['share']
+  readonly #background = new Set<Promise<unknown>>()
+  #storeErrors = 0
   #invalidations = 0
 
-  constructor (options: TwoTierCacheOptions) {
-    const { run, store, log, events, clock } = options
-    this.#options = options
+  constructor ({ store, share, guard, l1, events, log, clock }: TwoTierCacheOptions) {
+    this.store = store
     this.events = events
     this.clock = clock
-    this.#attempts = new Attempts(run, events, log)
-    this.#storeClock = new StoreClock(clock, () => this.#attempts.make(() => store.now()))
-    this.#pendingInvalidations = new PendingInvalidations((debt, onPaid) => run(() => Promise.all(this.#partsOf(debt).map(async part => {
-      await Promise.all([part.tags.length > 0 && store.invalidate(part.tags), ...part.ids.map(id => store.remove(id))])
-      onPaid(part)
+    this.run = guard === undefined ? operation => operation() : guard.run
+    this.#log = log
+    this.#guard = guard
+    this.#l1 = l1?.entries
+    this.#bus = l1?.bus
+    this.#servesIncoherent = l1?.servesIncoherent ?? false
+    this.#storeClock = new StoreClock(clock, async () => (await this.attempt(() => store.tags([])))?.now)
+    this.now = this.#storeClock.now.bind(this.#storeClock)
+    this.#share = share
+    this.#pending = new PendingInvalidations((batch, onWritten) => this.run(() => Promise.all(this.#stepsOf(batch).map(async step => {
+      await Promise.all([step.tags.length > 0 && store.invalidate(step.tags), ...step.ids.map(id => store.remove(id))])
+      onWritten(step)
     }))), log, clock)
-    this.#lostLeases = new LostLeases(({ work, token, pass }) => run(() => store.releaseFill(work, token, pass)), clock)
   }
 
   get stats (): CacheStats {
-    return { ...this.#ledger.total, invalidations: this.#invalidations, storeErrors: this.#attempts.failed, names: this.#ledger.names }
+    return { ...this.counters.total, invalidations: this.#invalidations, storeErrors: this.#storeErrors, names: this.counters.names }
   }
 
-  countsOf (name: string): StatsCounter {
-    return this.#ledger.of(name)
+  /** The number of invalidations that L1 has applied. */
+  get epoch (): number {
+    return this.#l1?.epoch ?? 0
   }
 
-  /** Counts and tells what happened to a key. */
+  /** Counts an event of a key, and emits it. */
   count (key: CacheKey | undefined, what: keyof typeof EVENTS, tier: Tier = 'l2'): void {
     if (key === undefined) return
     const { counts, label } = key
@@ -108,276 +125,252 @@ export class TwoTierCache {
     if (this.events.hears(event)) this.events.emit(event, event === 'hit' ? { key: label, tier } : { key: label })
   }
 
-  /** What the first tier has heard so far. */
-  get epoch (): number {
-    return this.#options.l1?.mark ?? 0
+  /** Runs an operation on the store. A failure is counted and emitted. @returns undefined where it failed */
+  async attempt<T> (operation: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await this.run(operation)
+    } catch (error) {
+      this.#storeErrors++
+      this.#log.debug({ plugin: 'cache', reason: reasonOf(error) }, 'cache: an operation on the store failed')
+      if (error instanceof Error) this.events.emit('error', { error })
+      return undefined
+    }
   }
 
-  /** By the store's clock: milliseconds since the epoch. */
-  now (): number {
-    return this.#storeClock.now()
+  /** Makes {@link close} wait for work that no caller waits for. */
+  inBackground (work: Promise<unknown>): void {
+    this.#background.add(work)
+    work.finally(() => this.#background.delete(work)).catch(() => {})
   }
 
-  /** What the first tier has, at once. */
+  /** Looks a key up in L1, synchronously. */
   getL1 (key: CacheKey): Entry | undefined {
-    const { l1, invalidationBus, servesAlone, mayHavePendingInvalidations, isWhole } = this.#options
-    // What is published may be heard on a connection that stands while others cannot publish.
-    const isUsable = servesAlone || (invalidationBus?.isCurrent === true && isWhole?.() !== false && mayHavePendingInvalidations?.() !== true)
-    if (l1 === undefined || !isUsable) return undefined
-    return this.#unlessInvalidated(key, l1.get(key, this.now()))
+    const l1 = this.#l1
+    if (l1 === undefined || !(this.#servesIncoherent || this.#isL1Coherent())) return undefined
+    const entry = l1.get(key, this.#storeClock.now())
+    return this.#pending.isEmpty || !this.#pending.isInvalidated(key.id, entry) ? entry : undefined
   }
 
   /** Looks a key up in the store. */
   lookup (key: CacheKey, tags: readonly string[]): Promise<Lookup> {
-    const { share } = this.#options.store
     const find = () => this.#lookup(key, tags)
     // Callers that look the same up in one turn of the event loop share one read.
-    const look = () => share === undefined ? find() : share(nameOf(key, tags), find)
+    const look = () => this.#share === undefined ? find() : this.#share(nameOf(key, tags), find)
     return traced('cache lookup', look, lookup => ({ 'cache.result': this.#resultOf(lookup) }))
   }
 
   async #lookup (key: CacheKey, tags: readonly string[]): Promise<Lookup> {
-    const { store, l1 } = this.#options
     const { epoch } = this
-    const owed = this.#pendingInvalidations.count
-    const read = this.#attempts.make(() => store.read(key.id, tags))
-    const [found] = this.#storeClock.isSet ? [await read] : await Promise.all([read, this.#storeClock.set()])
-    if (found === undefined) return { key, tags, entry: undefined, snapshot: undefined, isStored: false, epoch, pendingInvalidations: owed }
-    const { entry } = found
-    const isFresh = entry !== undefined && this.now() < entry.deleteAt
-    const usable = isFresh && this.#options.mayHavePendingInvalidations?.() !== true ? this.#unlessInvalidated(key, entry) : undefined
-    if (usable !== undefined) l1?.set(key, usable, epoch)
-    return { key, tags, entry: usable, snapshot: found, isStored: entry !== undefined, epoch, pendingInvalidations: owed }
-  }
-
-  /** @param tags - those that have no version yet */
-  async acquireFill (work: string, token: string, tags: readonly string[], ms: number): Promise<FillLease | undefined> {
-    let isAsked = false
-    const begun = await this.#attempts.make(() => {
-      isAsked = true
-      return this.#options.store.acquireFill(work, token, tags, ms)
-    })
-    // It may have been claimed all the same.
-    if (begun === undefined && isAsked && ms > RETRY_MS) this.#lostLeases.add({ work, token, pass: false })
-    return begun
-  }
-
-  renewFill (work: string, token: string, ms: number): void {
-    this.#attempts.inBackground(this.#attempts.make(() => this.#options.store.renewFill(work, token, ms)))
-  }
-
-  end (work: string, token: string, pass: boolean): void {
-    const ended = this.#attempts.make(async () => {
-      await this.#options.store.releaseFill(work, token, pass)
-      return true
-    })
-    this.#attempts.inBackground(ended.then(isEnded => { if (isEnded === undefined) this.#lostLeases.add({ work, token, pass }) }))
+    const pendingInvalidations = this.#pending.count
+    const reading = this.attempt(() => this.store.read(key.id, tags))
+    const [found] = this.#storeClock.isSet ? [await reading] : await Promise.all([reading, this.#storeClock.set()])
+    const entry = found?.entry
+    const lookup: Lookup = { key, tags, entry: undefined, snapshot: found, isStored: entry !== undefined, epoch, pendingInvalidations }
+    const isUsable = entry !== undefined && this.now() < entry.deleteAt && !this.#mayMissInvalidations(this.clock.monotonic()) &&
+      (this.#pending.isEmpty || !this.#pending.isInvalidated(key.id, entry))
+    if (!isUsable) return lookup
+    this.#l1?.set(key, entry, epoch)
+    lookup.entry = entry
+    return lookup
   }
 
   /**
-   * Stores what was made after a look-up, unless it has been invalidated since.
+   * Stores the entry of a fill, unless the key was invalidated after the lookup.
    *
-   * @param hold - for how many milliseconds the key is kept at least, so that what was begun before is refused
+   * @param minTtl - see {@link WriteOptions.minTtl}
    * @returns whether it was stored
    */
-  async write (lookup: Pick<Lookup, 'key' | 'snapshot' | 'epoch'>, entry: Entry, versions: Readonly<Record<string, string>>, hold?: number): Promise<boolean> {
-    const { store, l1 } = this.#options
-    const { key, snapshot, epoch } = lookup
-    // A tombstone that stood meanwhile may be gone.
-    if (snapshot === undefined || this.now() - entry.storedAt > TOMBSTONE_MS) return false
-    const written = this.#attempts.make(() => store.write(key.id, entry, snapshot.token, versions[PATTERN_TAG], hold))
-    this.#attempts.inBackground(written)
-    if (await written !== true) return false
-    if (entry.kind !== 'variants') this.#countStored(key, entry)
-    l1?.set(key, entry, epoch)
+  async write (lookup: Pick<Lookup, 'key' | 'snapshot' | 'epoch'>, entry: Entry, versions: Readonly<Record<string, string>>, minTtl?: Milliseconds): Promise<boolean> {
+    // A tombstone that stood meanwhile may have expired.
+    if (this.now() - entry.storedAt > TOMBSTONE_MS) return false
+    const isStored = await this.#write(lookup, entry, { patternVersion: versions[PATTERN_TAG], minTtl })
+    if (isStored && entry.kind !== 'variants') this.#countStored(lookup.key, entry)
+    return isStored
+  }
+
+  /**
+   * Replaces an entry that a lookup has just found, unless it has been changed or removed since.
+   *
+   * @param entry - the same entry with additions
+   * @param patternVersion - the version of `PATTERN_TAG` from before the lookup
+   */
+  async amend (lookup: Lookup, entry: Entry, patternVersion: string): Promise<void> {
+    const ttl = entry.deleteAt - this.now()
+    if (ttl > 0) await this.#write(lookup, entry, { patternVersion, ttl })
+  }
+
+  async #write ({ key, snapshot, epoch }: Pick<Lookup, 'key' | 'snapshot' | 'epoch'>, entry: Entry, options: WriteOptions): Promise<boolean> {
+    if (snapshot === undefined) return false
+    const writing = this.attempt(() => this.store.write(key.id, entry, snapshot.token, options))
+    this.inBackground(writing)
+    if (await writing !== true) return false
+    this.#l1?.set(key, entry, epoch)
     return true
   }
 
-  /** The version of removals by pattern, for {@link amend}; undefined where the store does not answer. */
-  async patternsVersion (): Promise<string | undefined> {
-    const found = await this.#attempts.make(() => this.#options.store.tags([PATTERN_TAG]))
-    return found?.[PATTERN_TAG]?.version
-  }
-
   /**
-   * Adds to an entry that a look-up has just found, unless it has been changed or removed since.
+   * Stores values unconditionally.
    *
-   * @param entry - the same one, with more
-   * @param patterns - the version of removals by pattern from before the look-up
+   * @throws where they could not be stored: the earlier values may still be there
    */
-  async amend ({ key, snapshot, epoch }: Lookup, entry: Entry, patterns: string): Promise<void> {
-    const { store, l1 } = this.#options
-    const left = entry.deleteAt - this.now()
-    if (snapshot === undefined || left <= 0) return
-    const written = this.#attempts.make(() => store.write(key.id, entry, snapshot.token, patterns, 0, left))
-    this.#attempts.inBackground(written)
-    if (await written === true) l1?.set(key, entry, epoch)
+  async setMany (items: ReadonlyArray<Put & { key: CacheKey, bytes: Bytes }>): Promise<void> {
+    await inBatches(batchesOf(items, ({ bytes }) => bytes), batch => this.#setBatch(batch))
   }
 
-  /**
-   * Stores values whatever is there.
-   *
-   * @throws where it could not be done: what was there may still be there
-   */
-  async setMany (items: ReadonlyArray<Put & { key: CacheKey, bytes: number }>): Promise<void> {
-    await inBatches(batchesOf(items, ({ bytes }) => bytes), batch => this.#setMany(batch))
-  }
-
-  async #setMany (items: ReadonlyArray<Put & { key: CacheKey }>): Promise<void> {
-    const { run, store, l1 } = this.#options
+  async #setBatch (items: ReadonlyArray<Put & { key: CacheKey }>): Promise<void> {
     const { epoch } = this
-    const made = new Map<CacheKey, Entry>()
-    const remembering = items.map(({ key, make, ...rest }) => ({
+    const stored = new Map<CacheKey, Entry>()
+    const puts = items.map(({ key, make, ...rest }) => ({
       ...rest,
       make (versions: Record<string, string>) {
         const entry = make(versions)
-        made.set(key, entry)
+        stored.set(key, entry)
         return entry
       }
     }))
-    await run(() => store.setMany(remembering))
-    for (const [key, entry] of made) {
+    await this.run(() => this.store.setMany(puts))
+    for (const [key, entry] of stored) {
       this.#countStored(key, entry)
-      l1?.set(key, entry, epoch)
+      this.#l1?.set(key, entry, epoch)
     }
   }
 
-  /** Marks a key while its source is written. @returns undefined where that could not be done */
+  /** Locks a key while its source is written. @returns undefined where the store did not reply */
   async lockKey ({ id }: CacheKey): Promise<WriteLock | undefined> {
-    const { store, l1 } = this.#options
-    const marked = await this.#attempts.make(() => store.lockKey(id))
-    l1?.remove([id])
-    return marked
+    const lock = await this.attempt(() => this.store.lockKey(id))
+    this.#l1?.remove([id])
+    return lock
   }
 
-  /** What was there before a mark is right again. */
-  async unlockKey ({ id }: CacheKey, mark: WriteLock): Promise<void> {
-    await this.#attempts.make(() => this.#options.store.unlockKey(id, mark))
-  }
-
-  /** Its versions, where none of these tags has been invalidated since. */
+  /** @returns the versions of tags, or undefined where one of them was invalidated after `since` or the store did not reply */
   async versionsSince (tags: readonly string[], since: number): Promise<Record<string, string> | undefined> {
-    const { store } = this.#options
-    const found = await this.#attempts.make(() => store.tags(tags))
-    if (found === undefined || Object.values(found).some(({ invalidatedAt }) => !(invalidatedAt < since - store.skew))) return undefined
-    return Object.fromEntries(Object.entries(found).map(([tag, { version }]) => [tag, version]))
+    const state = await this.attempt(() => this.store.tags(tags))
+    return state !== undefined && state.invalidatedAt < since - this.store.skew ? state.versions : undefined
   }
 
-  /** @throws `FST_REDIS_SUITE_CACHE_INVALIDATION_PENDING`: it will be done, and in this process it is gone at once */
+  /**
+   * @returns for each key whether there was an entry
+   * @throws `FST_REDIS_SUITE_CACHE_INVALIDATION_PENDING`: the removal is repeated until it succeeds, and takes effect in this process at once
+   */
   async remove (keys: readonly CacheKey[]): Promise<boolean[]> {
-    const { store } = this.#options
-    const batches = batchesOf(keys, ({ label }) => label.length)
-    const removed = await this.#withRetryOnFailure(batches, batch => ({ ids: batch.map(key => key.id), tags: [] }), batch => Promise.all(batch.map(({ id, label }) => store.remove(id, label))))
+    const removed = await this.#invalidateBatches({
+      batches: batchesOf(keys, ({ label }) => label.length),
+      toPending: batch => ({ ids: batch.map(key => key.id), tags: [] }),
+      operation: batch => Promise.all(batch.map(({ id, label }) => this.store.remove(id, label)))
+    })
     for (const { label } of keys) this.events.emit('invalidate', { key: label, origin: 'local' })
     return removed.flat()
   }
 
-  /** Removes in the background what a look-up found, as its source has replaced it by what is not stored. What was stored since then stays. */
+  /** Removes in the background the entry that a lookup found, as its source has replaced it by a result that is not stored. Later entries stay. */
   withdraw ({ key, snapshot, isStored }: Pick<Lookup, 'key' | 'snapshot' | 'isStored'>): void {
-    const { l1, store } = this.#options
     const { id, label } = key
-    // The store may have evicted what first tiers still have.
-    const isKept = l1?.has(id) === true
-    if (isStored || isKept) l1?.remove([id])
-    if (snapshot === undefined || !(isStored || isKept)) return
-    const removed = this.#attempts.make(() => store.remove(id, label, snapshot.token))
-    this.#attempts.inBackground(removed.then(wasRemoved => {
-      if (wasRemoved === undefined) this.#pendingInvalidations.add({ ids: [id], tags: [] })
-      else if (wasRemoved) this.#countWithdrawn(label)
+    // The store may have evicted an entry that L1 still has.
+    const isInL1 = this.#l1?.has(id) === true
+    if (!isStored && !isInL1) return
+    this.#l1?.remove([id])
+    if (snapshot === undefined) return
+    const removing = this.attempt(() => this.store.remove(id, label, snapshot.token))
+    this.inBackground(removing.then(wasRemoved => {
+      if (wasRemoved === undefined) return this.#pending.add({ ids: [id], tags: [] })
+      if (!wasRemoved) return
+      this.#invalidations++
+      this.events.emit('invalidate', { key: label, origin: 'local' })
     }))
   }
 
-  /** Removes what there is no room for, some time. */
+  /** Removes keys in the background to make room. */
   evict (ids: readonly string[]): void {
-    for (const id of ids) this.#attempts.inBackground(this.#attempts.make(() => this.#options.store.remove(id)))
+    for (const id of ids) this.inBackground(this.attempt(() => this.store.remove(id)))
   }
 
-  /** @throws `FST_REDIS_SUITE_CACHE_INVALIDATION_PENDING`: it will be done, and in this process it is gone at once */
+  /** @throws `FST_REDIS_SUITE_CACHE_INVALIDATION_PENDING`: it is repeated until it succeeds, and takes effect in this process at once */
   async invalidate (tags: readonly string[]): Promise<void> {
-    await this.#withRetryOnFailure(batchesOf(tags, tag => tag.length), batch => ({ ids: [], tags: batch }), batch => this.#options.store.invalidate(batch))
+    await this.#invalidateTags(batchesOf(tags, tag => tag.length))
     tellInvalidated(this.events, tags, 'local')
   }
 
   /**
-   * Removes what has such a label, with what is being made now.
+   * Removes the entries whose label matches, and refuses the fills that run now.
    *
+   * @param pattern - for the event
+   * @returns the number of removed entries
    * @throws where it could not be done
-   * @returns how many there were
    */
   async removeMatching (pattern: string, matches: (label: string) => boolean): Promise<number> {
-    const { run, store } = this.#options
-    await run(() => store.invalidate([PATTERN_TAG]))
-    // It takes as long as there are entries, so no deadline.
-    const count = await store.removeMatching(matches)
-    // Once more, for what a first tier read meanwhile.
-    await this.#withRetryOnFailure([[PATTERN_TAG]], tags => ({ ids: [], tags }), tags => store.invalidate(tags))
+    await this.run(() => this.store.invalidate([PATTERN_TAG]))
+    // Without a deadline, as the time depends on the number of entries.
+    const count = await this.store.removeMatching(matches)
+    // Once more, for the entries that an L1 read meanwhile.
+    await this.#invalidateTags([[PATTERN_TAG]])
     this.events.emit('invalidate', { pattern, origin: 'local' })
     return count
   }
 
-  /** @throws where the store does not answer */
-  async storeStats (): Promise<StoreStats> {
-    const { run, store } = this.#options
-    return await run(() => store.stats())
+  /** Waits for background work, and writes the pending invalidations once more. */
+  async close (): Promise<void> {
+    while (this.#background.size > 0) await Promise.allSettled(this.#background)
+    await this.#pending.close()
   }
 
-  /** Waits for what is being written. */
-  async settle (): Promise<void> {
-    await this.#attempts.settle()
-    this.#lostLeases.close()
-    await this.#pendingInvalidations.close()
+  async #invalidateTags (batches: readonly string[][]): Promise<void> {
+    await this.#invalidateBatches({ batches, toPending: tags => ({ ids: [], tags }), operation: tags => this.store.invalidate(tags) })
   }
 
   /**
-   * Invalidates batch by batch, each with its own deadline. The first one that fails, and all after it, are owed: they would fail as well, and
+   * Invalidates batch by batch, each with its own deadline. The batch that fails and all after it become pending: they would fail as well,
    * each after its deadline.
    */
-  async #withRetryOnFailure<T, R> (batches: readonly T[][], debtOf: (batch: T[]) => InvalidationBatch, operation: (batch: T[]) => Promise<R>): Promise<R[]> {
-    const { run } = this.#options
+  async #invalidateBatches<T, R> ({ batches, toPending, operation }: {
+    batches: readonly T[][]
+    toPending: (batch: T[]) => InvalidationBatch
+    operation: (batch: T[]) => Promise<R>
+  }): Promise<R[]> {
     let done = 0
     this.#invalidations++
     try {
       return await inBatches(batches, async batch => {
-        const result = await run(() => operation(batch))
-        this.#forget(debtOf(batch))
+        const result = await this.run(() => operation(batch))
+        this.#invalidateL1(toPending(batch))
         done++
         return result
       })
     } catch (error) {
-      for (const debt of batches.slice(done).map(debtOf)) {
-        this.#pendingInvalidations.add(debt)
-        this.#forget(debt)
+      for (const pending of batches.slice(done).map(toPending)) {
+        this.#pending.add(pending)
+        this.#invalidateL1(pending)
       }
       throw new InvalidationPendingError(reasonOf(error))
     }
   }
 
-  /** Splits a debt into the parts that the store writes in one step each. */
-  #partsOf ({ ids, tags }: InvalidationBatch): InvalidationBatch[] {
-    const groups = this.#options.store.isSpread ? tags.map(tag => [tag]) : tags.length > 0 ? [tags] : []
+  /** Splits a batch into parts that the store writes in one step each. */
+  #stepsOf ({ ids, tags }: InvalidationBatch): InvalidationBatch[] {
+    const groups = this.store.isSpread ? tags.map(tag => [tag]) : tags.length > 0 ? [tags] : []
     return [...groups.map(tags => ({ tags, ids: [] })), ...ids.map(id => ({ tags: [], ids: [id] }))]
   }
 
-  #forget ({ ids, tags }: InvalidationBatch): void {
-    const { l1 } = this.#options
-    if (ids.length > 0) l1?.remove(ids)
-    if (tags.length > 0) l1?.invalidate(tags)
+  #invalidateL1 ({ ids, tags }: InvalidationBatch): void {
+    if (ids.length > 0) this.#l1?.remove(ids)
+    if (tags.length > 0) this.#l1?.invalidate(tags)
   }
 
-  #unlessInvalidated (key: CacheKey, entry: Entry | undefined): Entry | undefined {
-    return this.#pendingInvalidations.isEmpty || !this.#pendingInvalidations.isInvalidated(key.id, entry) ? entry : undefined
+  /** The bus may be connected while other instances cannot publish, so Redis has to be available as a whole as well. */
+  #isL1Coherent (): boolean {
+    const now = this.clock.monotonic()
+    return this.#bus?.isCurrentAt(now) === true && this.#guard?.isWhole !== false && !this.#mayMissInvalidations(now)
   }
 
-  /** For traces. */
+  /** Whether Redis was unavailable until just now: other instances may still have to write their pending invalidations. @param now - by the clock's `monotonic()` */
+  #mayMissInvalidations (now: number): boolean {
+    return this.#guard !== undefined && now - this.#guard.troubledAt < RECOVERY_GRACE_MS
+  }
+
+  /** Returns the result of a lookup for traces. */
   #resultOf ({ entry, snapshot }: Lookup): string {
     if (snapshot === undefined) return 'unanswered'
     if (entry === undefined) return 'miss'
     return this.now() < staleAtOf(entry) ? 'hit' : 'stale'
-  }
-
-  #countWithdrawn (key: string): void {
-    this.#invalidations++
-    this.events.emit('invalidate', { key, origin: 'local' })
   }
 
   #countStored ({ counts, label }: CacheKey, entry: Entry): void {
@@ -388,7 +381,7 @@ export class TwoTierCache {
   }
 }
 
-/** Only the same key with the same tags has such a name. */
+/** Returns a name that only the same key with the same tags has. */
 function nameOf ({ text }: CacheKey, tags: readonly string[]): string {
   return `${tags.length} ${text.length} ${text}${tags.length === 1 ? tags[0] : JSON.stringify(tags)}`
 }

@@ -2,6 +2,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { copyBytes } from '../../../shared/plugin/bytes.js'
 import { discard } from './body-capture.js'
 import { decode, weakenEtag } from './content-codings.js'
+import { PATTERN_TAG } from '../../store/store.js'
 import type { TwoTierCache } from '../../tiers/two-tier-cache.js'
 import { isResponse, type StoredResponse } from '../stored-response.js'
 import { lookupResponse } from '../lookup.js'
@@ -52,7 +53,7 @@ export class EncodedResponses {
   async #add (request: FastifyRequest, state: RequestCache, entry: StoredResponse, coding: string, encoded: Buffer): Promise<void> {
     const { key } = state
     // Before the look-up, so that a removal by pattern after it is noticed.
-    const patterns = await this.#core.patternsVersion()
+    const patterns = (await this.#core.attempt(() => this.#core.store.tags([PATTERN_TAG])))?.versions[PATTERN_TAG]
     if (key === undefined || patterns === undefined) return
     const { place, response } = await lookupResponse(this.#core, key, [], request, state)
     // Another request was quicker, or the response is another one by now.
