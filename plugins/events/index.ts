@@ -81,7 +81,8 @@ export type { BackoffOptions } from '../shared/plugin/backoff.js'
 export type { DeadLetters } from '../shared/work-queue/dead-letters.js'
 export type { GroupOfStream } from './stream/streams.js'
 export type {
-  Consumer, ConsumeOptions, DeadLetter, EventStream, GroupStats, HandlerContext, ReadOptions, StreamEvent, StreamOptions, StreamStats
+  Consumer, ConsumeOptions, EventDeadLetter as DeadLetter, EventStream, GroupStats, HandlerContext, ReadOptions, StreamEvent, StreamOptions,
+  StreamStats
 } from './stream/types.js'
 
 /**

@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
 import { cursorOf, parseCursor } from '../../plugins/events/stream/cursor.js'
-import type { StoredEvent } from '../../plugins/events/stream/store.js'
+import type { StoredMessage } from '../../plugins/shared/work-queue/queue.js'
 import { Tail } from '../../plugins/events/stream/tail.js'
 import type { ConsumeOptions } from '../../plugins/events/stream/types.js'
 import { advanceWhile, forEachStore, until, type StoreName } from '../helpers/index.js'
@@ -156,10 +156,10 @@ forEachStore(['memory', 'redis', 'cluster'], (store: StoreName) => {
   })
 })
 
-const event = (n: number, size = 1): StoredEvent => ({ id: `${n}-0`, n, key: undefined, value: Buffer.alloc(size) })
+const event = (n: number, size = 1): StoredMessage => ({ id: `${n}-0`, n, key: undefined, value: Buffer.alloc(size) })
 
 function createLog (size?: number) {
-  const log: StoredEvent[] = []
+  const log: StoredMessage[] = []
   const asked: Array<[after: string, count: number]> = []
   let most = Infinity
   return {

@@ -110,7 +110,7 @@ t.test('a limit in memory counts for its window where the clock is set back by a
 
 t.test('the oldest waiting change of write-behind is as old as it is where the clock is set back by an hour', async t => {
   const { clock, set } = settableClock()
-  const store = createMemoryWriteBehindStore(1, clock)
+  const store = createMemoryWriteBehindStore({ partitions: 1, maxBacklog: 1, maxDeadLetters: 1 }, clock)
   const before = clock.now()
   set(-HOUR)
   const { now } = await store.state(0)

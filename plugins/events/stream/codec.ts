@@ -1,7 +1,7 @@
 import { reasonOf } from '../../shared/plugin/errors.js'
 import { timeOfId } from '../../shared/work-queue/stream-ids.js'
 import { UnserializableError } from './errors.js'
-import type { StoredEvent } from './store.js'
+import type { StoredMessage } from '../../shared/work-queue/queue.js'
 import type { StreamEvent } from './types.js'
 
 const utf8 = new TextDecoder('utf-8', { fatal: true })
@@ -24,6 +24,6 @@ export function decode<T> (value: Buffer): T {
 }
 
 /** @throws where its value is no JSON */
-export function decodeEvent<T> (stored: StoredEvent, id: string): StreamEvent<T> {
+export function decodeEvent<T> (stored: StoredMessage, id: string): StreamEvent<T> {
   return { id, key: stored.key, data: decode<T>(stored.value), appendedAt: timeOfId(stored.id) }
 }

@@ -1,87 +1,108 @@
-import { randomUUID } from 'node:crypto'
 import type { FastifyBaseLogger } from 'fastify'
 import type { Clock } from '../../shared/plugin/clock.js'
-import { ExclusiveSemaphore } from '../../shared/work-queue/exclusive-semaphore.js'
+import type { Milliseconds } from '../../shared/plugin/units.js'
+import type { Batch } from '../../shared/work-queue/in-flight.js'
+import { LeaseLostError, type Lease } from '../../shared/work-queue/lease.js'
+import { OutageLog } from '../../shared/work-queue/outage-log.js'
 import { PartitionAssignment } from '../../shared/work-queue/partition-assignment.js'
-import { eventIdOf } from './cursor.js'
+import type { StoredMessage } from '../../shared/work-queue/queue.js'
 import { decodeEvent } from './codec.js'
+import { eventIdOf } from './cursor.js'
 import type { ResolvedConsumeOptions } from './options.js'
-import { PartitionConsumer, type PartitionConsumerEvents } from './partition-consumer.js'
 import type { AppendNotifier, StreamStore } from './store.js'
-import type { Consumer } from './types.js'
+import type { Consumer, StreamEvent } from './types.js'
 
 export interface ConsumerOptions<T> {
   name: string
   store: StreamStore
-  bell: AppendNotifier
+  notifier: AppendNotifier
   partitions: number
   options: ResolvedConsumeOptions<T>
-  /** Milliseconds. */
-  lease: number
+  lease: Milliseconds
   log: FastifyBaseLogger
   clock: Clock
   onClosed: () => void
 }
 
 const CLOSE_MS = 5000
-const TICKS = -1
+const PAGE_SIZE = 100
+/** How many events of a partition are held at most while some keys wait for a retry. */
+const MAX_HELD = 1000
+/** New events are notified of; those whose notification was lost are found after this. */
+const POLL_MS = 1000
 
-/** Has this instance's part of the partitions handled. */
-export function startConsumer<T> ({ name, store, bell, partitions, options, lease, log, clock, onClosed }: ConsumerOptions<T>): Consumer {
-  const { group, concurrency } = options
-  const about = { plugin: 'events', stream: name, group }
-  const idOf = (event: Parameters<typeof eventIdOf>[0], index: number) => eventIdOf(event, index, partitions)
-  /** Who cannot use the store. */
-  const without = new Set<number>()
+/** Has this instance's share of the partitions handled. */
+export function startConsumer<T> ({ name, store, notifier, partitions, options, lease, log, clock, onClosed }: ConsumerOptions<T>): Consumer {
+  const { group, handler, concurrency, retries, backoff, deadLetter, from } = options
+  const fields = { plugin: 'events', stream: name, group }
+  const idOf = (event: StoredMessage, partition: number) => eventIdOf(event, partition, partitions)
+  const decode = (event: StoredMessage, partition: number) => decodeEvent<T>(event, idOf(event, partition))
 
-  /** One line when the first one is without, and one when none is any more. */
-  function note (who: number, error: Error | undefined): void {
-    if (error !== undefined) {
-      if (without.size === 0) log.warn({ ...about, reason: error.message }, 'events: the store of a stream cannot be used, its events wait')
-      without.add(who)
-    } else if (without.delete(who) && without.size === 0) {
-      log.info(about, 'events: the store of a stream is used again')
-    }
-  }
-
-  const eventsOf = (index: number): PartitionConsumerEvents => ({
-    store: error => note(index, error),
-    failed: (event, { message: reason }, attempts) =>
-      log.debug({ ...about, id: idOf(event, index), reason, attempts }, 'events: an event was not handled'),
-    died: (event, reason, attempts, dropped) =>
-      log.error({ ...about, id: idOf(event, index), reason, attempts, ...dropped > 0 && { dropped } }, options.deadLetter
-        ? 'events: an event became a dead letter'
-        : 'events: an event was given up'),
-    ended: isLost => {
-      without.delete(index)
-      if (isLost) setImmediate(() => shares.look(0))
-    }
-  })
-
-  const gate = new ExclusiveSemaphore(concurrency)
-  const all = Array.from({ length: partitions }, (_, index) =>
-    new PartitionConsumer<T>({ store, index, options, lease, clock, gate, decode: event => decodeEvent<T>(event, idOf(event, index)), events: eventsOf(index) }))
-  const shares = new PartitionAssignment({
-    all,
+  const assignment = new PartitionAssignment<StreamEvent<T>>({
+    queues: Array.from({ length: partitions }, (_, partition) => store.queue(partition, group, from)),
+    instances: store.instances(group),
+    maxConcurrency: concurrency,
     lease,
-    instance: randomUUID(),
-    alive: (instance, ms) => store.heartbeat(group, instance, ms),
-    leave: instance => store.deregister(group, instance),
-    onTick: error => note(TICKS, error),
-    clock
+    clock,
+    outages: new OutageLog(log, fields, {
+      lost: 'events: the store of a stream cannot be used, its events wait',
+      restored: 'events: the store of a stream is used again'
+    }),
+    delivery: {
+      concurrency,
+      batchSize: 1,
+      pageSize: PAGE_SIZE,
+      maxHeld: MAX_HELD,
+      takeEvery: POLL_MS,
+      isEager: true,
+      retries,
+      backoff,
+      keepsDeadLetters: deadLetter,
+      keepsLatest: false,
+      decode,
+      async deliver ([{ message, value, deliveryCount }]: Batch<StreamEvent<T>>, lease, partition) {
+        // A handler may have changed the event of the attempt before.
+        const event = value === undefined || deliveryCount > 0 ? decode(message, partition) : value
+        await whileLeased(lease, async signal => { await handler(event, { attempt: deliveryCount + 1, signal }) })
+      },
+      onFailure: ([{ message, deliveryCount }], { message: reason }, partition) =>
+        log.debug({ ...fields, id: idOf(message, partition), reason, attempts: deliveryCount + 1 }, 'events: an event was not handled'),
+      onDead: ({ message, deliveryCount: attempts }, reason, dropped, partition) =>
+        log.error({ ...fields, id: idOf(message, partition), reason, attempts, ...dropped > 0 && { dropped } }, deadLetter
+          ? 'events: an event became a dead letter'
+          : 'events: an event was given up')
+    }
   })
-  const stopListening = bell.listen(partition => {
-    for (const each of partition === undefined ? all : all.slice(partition, partition + 1)) each.wake()
+  const stopListening = notifier.listen(partition => {
+    for (const worker of partition === undefined ? assignment.workers : assignment.workers.slice(partition, partition + 1)) worker.flush()
   })
   let closing: Promise<void> | undefined
 
   return {
     group,
-    get owned () { return shares.owned.length },
+    get owned () { return assignment.owned.length },
     close () {
       stopListening()
-      closing ??= shares.close(CLOSE_MS).finally(onClosed)
+      closing ??= assignment.close(CLOSE_MS).finally(onClosed)
       return closing
     }
+  }
+}
+
+/** Runs a handler with a signal of its own. Rejects at once when the lease is lost, as the handler may ignore the signal. */
+async function whileLeased (lease: Lease, run: (signal: AbortSignal) => Promise<void>): Promise<void> {
+  const stop = new AbortController()
+  let onLost = (): void => {}
+  const lost = new Promise<never>((_resolve, reject) => {
+    onLost = () => {
+      stop.abort()
+      reject(new LeaseLostError())
+    }
+  })
+  lease.signal.addEventListener('abort', onLost)
+  try {
+    await Promise.race([run(stop.signal), lost])
+  } finally {
+    lease.signal.removeEventListener('abort', onLost)
   }
 }

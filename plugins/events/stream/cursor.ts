@@ -1,4 +1,4 @@
-import type { StoredEvent } from './store.js'
+import type { StoredMessage } from '../../shared/work-queue/queue.js'
 
 /** Up to where a partition was read. */
 export interface Position {
@@ -13,11 +13,11 @@ const POSITION = /^(?:0|(\d{1,16})-(\d{1,20})(?:\.(\d{1,16}))?)$/
 const MAX_COUNT = 2n ** 64n - 1n
 
 /** An event's own id: exact for its partition. */
-export function eventIdOf (event: StoredEvent, partition: number, partitions: number): string {
+export function eventIdOf (event: StoredMessage, partition: number, partitions: number): string {
   return partitions === 1 ? textOf(positionOf(event)) : `${textOf(positionOf(event))}@${partition}`
 }
 
-export function positionOf ({ id, n }: StoredEvent): Position {
+export function positionOf ({ id, n }: StoredMessage): Position {
   return { id, n: Number.isSafeInteger(n) ? n : undefined }
 }
 

@@ -3,14 +3,15 @@ import { sleep, type Clock } from '../../shared/plugin/clock.js'
 import { reasonOf } from '../../shared/plugin/errors.js'
 import { cursorOf, positionOf, START, type Position } from './cursor.js'
 import { decodeEvent } from './codec.js'
-import type { AppendNotifier, StoredEvent, StreamStore } from './store.js'
+import type { StoredMessage } from '../../shared/work-queue/queue.js'
+import type { AppendNotifier, StreamStore } from './store.js'
 import { Tail } from './tail.js'
 import type { StreamEvent } from './types.js'
 
 export interface ReadersOptions {
   name: string
   store: StreamStore
-  bell: AppendNotifier
+  notifier: AppendNotifier
   partitions: number
   log: FastifyBaseLogger
   clock: Clock
@@ -145,9 +146,9 @@ export class Readers {
     reader.signal.addEventListener('abort', () => this.#leave(reader))
     this.#open.add(reader)
     if (this.#open.size > 1) return
-    const { bell, clock } = this.#options
+    const { notifier, clock } = this.#options
     const poll = clock.setInterval(() => this.#ring(undefined), POLL_MS).unref()
-    const stopListening = bell.listen(partition => this.#ring(partition))
+    const stopListening = notifier.listen(partition => this.#ring(partition))
     this.#stop = () => {
       clock.clearInterval(poll)
       stopListening()
@@ -193,7 +194,7 @@ export class Readers {
 }
 
 /** Moves on, and makes of it what a reader gets: nothing of what cannot be read. */
-function advance<T> (positions: Position[], index: number, stored: StoredEvent, gaps: Set<number>): StreamEvent<T> | undefined {
+function advance<T> (positions: Position[], index: number, stored: StoredMessage, gaps: Set<number>): StreamEvent<T> | undefined {
   const before = positions[index]
   positions[index] = positionOf(stored)
   if (before?.n !== undefined && stored.n !== before.n + 1) gaps.add(index)

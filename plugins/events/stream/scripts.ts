@@ -1,21 +1,35 @@
 import { lua, timedLua } from '../../shared/redis/script.js'
+import { createQueueScripts, entryIdLua, ifOwnedLua, takeNewLua } from '../../shared/work-queue/queue-scripts.js'
 
-// An event is [n, its number, v, its value, k, its key]; without a key it ends before that. What is replayed, and a dead letter,
-// have also [id, the event's]. Each group has one consumer: who that is, is said by the lease.
-const CONSUMER = 'holder'
+// The fields of an entry begin with n, the number of its event: scripts read it by its place.
 
-/** Has a group where there is none: one that was there before, at the first event. PEXPIRE comes first as a full server refuses the rest, but not in a script that has written. */
-const FOUND = `
-local function found (log, meta, group, from, maxAge, retention)
+/** More entries than one append adds, so that the log gets shorter. */
+const TRIMMED_AT_ONCE = 100
+
+/** A pending event that was trimmed is lost. Replayed events keep their numbers and ids, and the group's consumer is notified. */
+export const queueScripts = createQueueScripts({
+  onTrimmed: "redis.call('HINCRBY', KEYS[3], 'lost:' .. ARGV[2], 1)",
+  replayedFields: 'n k v id',
+  onReplayed: `
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+  redis.pcall('PUBLISH', ARGV[3], ARGV[4])`
+})
+
+/**
+ * Lua: `ensure_group(…)` creates a missing group; one that existed before begins at the first event. Returns nil, or the table of an error.
+ * PEXPIRE comes first: a full server refuses the rest, except in a script that has written.
+ */
+const ensureGroupLua = `
+local function ensure_group (log, meta, group, from, max_age, retention)
   redis.call('PEXPIRE', meta, retention)
-  local isNew = redis.call('HEXISTS', meta, 'read:' .. group) == 0
-  local made = redis.pcall('XGROUP', 'CREATE', log, group, isNew and from or '0', 'MKSTREAM')
-  if made.err then
-    if string.find(made.err, 'BUSYGROUP', 1, true) then return nil end
-    return made
+  local is_new = redis.call('HEXISTS', meta, 'read:' .. group) == 0
+  local created = redis.pcall('XGROUP', 'CREATE', log, group, is_new and from or '0', 'MKSTREAM')
+  if created.err then
+    if string.find(created.err, 'BUSYGROUP', 1, true) then return nil end
+    return created
   end
-  if redis.call('PTTL', log) < 0 then redis.call('PEXPIRE', log, maxAge) end
-  if isNew then
+  if redis.call('PTTL', log) < 0 then redis.call('PEXPIRE', log, max_age) end
+  if is_new then
     local read = tonumber(redis.call('HGET', meta, 'n')) or 0
     local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
     if from == '0' and first then read = (tonumber(first[2][2]) or 1) - 1 end
@@ -26,37 +40,16 @@ local function found (log, meta, group, from, maxAge, retention)
 end
 `
 
-/** The id of a new entry is the server's; with a clock of a test it is of that clock's time. */
-const ENTRY_ID = `
-local function entry_id ()
-  if given_time == '' then return '*' end
-  local time = redis_time()
-  return string.format('%.0f-*', time[1] * 1000 + math.floor(time[2] / 1000))
-end
-`
-
-const IF_HELD = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return nil end"
-/** What was replayed is done for good. */
-const FORGET = `
-local function forget (stream, ids)
-  redis.call('XDEL', stream, unpack(ids))
-  if redis.call('XLEN', stream) == 0 then redis.call('DEL', stream) end
-end
-`
-
-/** More than are appended at a time, so that the log gets shorter. */
-const TRIMMED_AT_ONCE = 100
-
 /**
- * Appends an event, numbers it and tells of it. That nobody may be told is no error: those who wait look by themselves. Nor is it one that Redis
- * cannot trim by age (before 6.2): the event is stored by then, and a caller who got an error would append it again.
+ * Appends an event, numbers it and publishes a notification. A refused PUBLISH is no error: consumers and readers poll as well. Neither is a
+ * refused trim by age (before Redis 6.2): the event is stored by then, and a caller that got an error would append it again.
  *
  * KEYS     log, meta
- * ARGV     value, how many are kept, for how long (ms), TTL of meta (ms), channel, message, key (or none)
+ * ARGV     value, maximum length, maximum age (ms), TTL of meta (ms), channel, message, key (or none)
  * reply    id, number
  */
 export const appendScript = timedLua`
-${ENTRY_ID}
+${entryIdLua}
 local time = redis_time()
 local n = redis.call('HINCRBY', KEYS[2], 'n', 1)
 local fields = {'n', n, 'v', ARGV[1]}
@@ -74,48 +67,37 @@ return {id, n}
 `
 
 /**
+ * Creates a group where it does not exist.
+ *
  * KEYS     log, meta
- * ARGV     group, where it begins if it is new, for how long events are kept (ms), TTL of meta (ms)
+ * ARGV     group, where a new group begins, maximum age of events (ms), TTL of meta (ms)
  */
-export const foundScript = lua`
-${FOUND}
-return found(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3], ARGV[4])
+export const ensureGroupScript = lua`
+${ensureGroupLua}
+return ensure_group(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3], ARGV[4])
 `
 
 /**
- * The next events that nobody took. What was trimmed since the last one shows in the numbers.
+ * Takes the next events: replayed ones, then those of the log. Gaps in the numbers show what was trimmed since the last one.
  *
- * KEYS     owner, log, meta, what is replayed
- * ARGV     token, group, where it begins if it is new, how many, for how long events are kept (ms), TTL of meta (ms)
+ * KEYS     owner, log, meta, replayed events
+ * ARGV     token, group, how many, where a new group begins, maximum age of events (ms), TTL of meta (ms)
  * reply    [source, id, fields], …; nil where the lease is lost
  */
 export const takeScript = lua`
-${FOUND}
-${IF_HELD}
+${ensureGroupLua}
+${takeNewLua}
+${ifOwnedLua}
 if redis.call('PTTL', KEYS[3]) < tonumber(ARGV[6]) * 0.9 then redis.call('PEXPIRE', KEYS[3], ARGV[6]) end
 local group = ARGV[2]
 local taken = {}
-local function read (stream)
-  return redis.pcall('XREADGROUP', 'GROUP', group, '${CONSUMER}', 'COUNT', tonumber(ARGV[4]) - #taken, 'STREAMS', stream, '>')
-end
-local function take (source, stream, make)
-  local reply = read(stream)
-  if reply and reply.err and string.find(reply.err, 'NOGROUP', 1, true) then
-    local failed = make()
-    if failed and failed.err then return failed end
-    reply = read(stream)
-  end
-  if reply and reply.err then return reply end
-  local entries = reply and reply[1][2] or {}
-  for _, entry in ipairs(entries) do taken[#taken + 1] = {source, entry[1], entry[2]} end
-  return entries
-end
 if redis.call('EXISTS', KEYS[4]) == 1 then
-  local again = take('again', KEYS[4], function () return redis.pcall('XGROUP', 'CREATE', KEYS[4], group, '0') end)
+  local again = take_new(taken, 'again', KEYS[4], group, ARGV[3], function () return redis.pcall('XGROUP', 'CREATE', KEYS[4], group, '0') end)
   if again.err then return again end
 end
-if #taken < tonumber(ARGV[4]) then
-  local entries = take('log', KEYS[2], function () return found(KEYS[2], KEYS[3], group, ARGV[3], ARGV[5], ARGV[6]) end)
+if #taken < tonumber(ARGV[3]) then
+  local create = function () return ensure_group(KEYS[2], KEYS[3], group, ARGV[4], ARGV[5], ARGV[6]) end
+  local entries = take_new(taken, 'log', KEYS[2], group, ARGV[3], create)
   if entries.err then return entries end
   local last = entries[#entries] and tonumber(entries[#entries][2][2])
   if last then
@@ -128,78 +110,6 @@ return taken
 `
 
 /**
- * The events that were taken and are not done. What was trimmed meanwhile is counted as lost.
- *
- * KEYS     owner, log or what is replayed, meta
- * ARGV     token, group, where to begin, how many to look at
- * reply    last id that was looked at (empty: there are no more), [id, fields, how often it was given], …; nil where the lease is lost
- */
-export const pendingScript = lua`
-${IF_HELD}
-local pending = redis.pcall('XPENDING', KEYS[2], ARGV[2], ARGV[3], '+', ARGV[4])
-if pending.err then
-  if string.find(pending.err, 'NOGROUP', 1, true) then return {''} end
-  return pending
-end
-local events = {#pending == tonumber(ARGV[4]) and pending[#pending][1] or ''}
-for _, each in ipairs(pending) do
-  local entry = redis.call('XRANGE', KEYS[2], each[1], each[1])[1]
-  if entry then events[#events + 1] = {entry[1], entry[2], each[4]}
-  else
-    redis.call('XACK', KEYS[2], ARGV[2], each[1])
-    redis.call('HINCRBY', KEYS[3], 'lost:' .. ARGV[2], 1)
-  end
-end
-return events
-`
-
-/**
- * An event that was trimmed meanwhile is left as it is: XCLAIM would take it out of what is pending.
- *
- * KEYS     owner, log or what is replayed
- * ARGV     token, group, id, how often it is given
- * reply    1, or nil where the lease is lost
- */
-export const markScript = lua`
-${IF_HELD}
-if #redis.call('XRANGE', KEYS[2], ARGV[3], ARGV[3]) == 0 then return 1 end
-redis.call('XCLAIM', KEYS[2], ARGV[2], '${CONSUMER}', 0, ARGV[3], 'RETRYCOUNT', ARGV[4], 'JUSTID')
-return 1
-`
-
-/**
- * KEYS     owner, log or what is replayed
- * ARGV     token, group, source, ids
- * reply    1, or nil where the lease is lost
- */
-export const ackScript = lua`
-${FORGET}
-${IF_HELD}
-redis.call('XACK', KEYS[2], ARGV[2], unpack(ARGV, 4))
-if ARGV[3] == 'again' then forget(KEYS[2], {unpack(ARGV, 4)}) end
-return 1
-`
-
-/**
- * Makes a dead letter of an event, once. XACK comes first, see above.
- *
- * KEYS     owner, log or what is replayed, dead letters
- * ARGV     token, group, source, id in its source, how many are kept, TTL (ms), fields
- * reply    how many older ones went; nil where the lease is lost
- */
-export const deadLetterScript = timedLua`
-${ENTRY_ID}
-${FORGET}
-${IF_HELD}
-if redis.call('XACK', KEYS[2], ARGV[2], ARGV[4]) == 0 then return 0 end
-local before = redis.call('XLEN', KEYS[3])
-redis.call('XADD', KEYS[3], 'MAXLEN', ARGV[5], entry_id(), unpack(ARGV, 7))
-redis.call('PEXPIRE', KEYS[3], ARGV[6])
-if ARGV[3] == 'again' then forget(KEYS[2], {ARGV[4]}) end
-return before + 1 - redis.call('XLEN', KEYS[3])
-`
-
-/**
  * KEYS     log, meta
  * reply    length, fields of meta, first entries, last entries (one or none each), groups
  */
@@ -209,49 +119,4 @@ return {
   redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1), redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1),
   redis.call('EXISTS', KEYS[1]) == 1 and redis.call('XINFO', 'GROUPS', KEYS[1]) or {}
 }
-`
-
-/**
- * Gives dead letters to their group again.
- *
- * KEYS     what is replayed, dead letters
- * ARGV     TTL (ms), channel, message, ids
- * reply    how many
- */
-export const replayScript = timedLua`
-${ENTRY_ID}
-local count = 0
-for i = 4, #ARGV do
-  local letter = redis.call('XRANGE', KEYS[2], ARGV[i], ARGV[i])[1]
-  if letter then
-    local fields = {}
-    for at = 1, #letter[2], 2 do
-      local name = letter[2][at]
-      if name ~= 'reason' and name ~= 'given' then
-        fields[#fields + 1] = name
-        fields[#fields + 1] = letter[2][at + 1]
-      end
-    end
-    redis.call('XADD', KEYS[1], entry_id(), unpack(fields))
-    redis.call('XDEL', KEYS[2], ARGV[i])
-    count = count + 1
-  end
-end
-if count > 0 then
-  redis.call('PEXPIRE', KEYS[1], ARGV[1])
-  redis.pcall('PUBLISH', ARGV[2], ARGV[3])
-end
-if redis.call('XLEN', KEYS[2]) == 0 then redis.call('DEL', KEYS[2]) end
-return count
-`
-
-/**
- * KEYS[1]  dead letters
- * ARGV     ids
- * reply    how many there were
- */
-export const discardScript = lua`
-local count = redis.call('XDEL', KEYS[1], unpack(ARGV))
-if redis.call('XLEN', KEYS[1]) == 0 then redis.call('DEL', KEYS[1]) end
-return count
 `

@@ -1,13 +1,13 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { RedisClient } from '../../shared/redis/client.js'
 import type { Clock } from '../../shared/plugin/clock.js'
-import { createDeadLetters, type DeadLetters } from '../../shared/work-queue/dead-letters.js'
+import { createDeadLetters } from '../../shared/work-queue/dead-letters.js'
 import { invalidArgumentError, reasonOf } from '../../shared/plugin/errors.js'
 import { warnOfEviction } from '../../shared/redis/eviction-warning.js'
+import type { Milliseconds } from '../../shared/plugin/units.js'
 import type { RedisGuard } from '../../shared/redis/guard.js'
 import { partitionOf } from '../../shared/plugin/keys.js'
-import { timeOfId } from '../../shared/work-queue/stream-ids.js'
-import { createAppendNotifier } from './append-notifier.js'
+import { createAppendNotifiers } from './append-notifier.js'
 import { startConsumer } from './consumer.js'
 import { eventIdOf, parseCursor } from './cursor.js'
 import { InvalidCursorError, StoreUnavailableError } from './errors.js'
@@ -16,35 +16,39 @@ import { createMemoryStreams } from './memory-store.js'
 import { checkKey, checkName, resolveConsume, resolveStream, type ResolvedStreamOptions } from './options.js'
 import { Readers } from './reader.js'
 import { createRedisStreams } from './redis-store.js'
-import type { AppendNotifier, StoredEventDeadLetter, StreamStore } from './store.js'
-import type { Consumer, ConsumeOptions, DeadLetter, EventStream, GroupStats, StreamOptions, StreamStats } from './types.js'
+import type { AppendNotifier, StreamStore } from './store.js'
+import type { Consumer, ConsumeOptions, EventDeadLetter, EventStream, GroupStats, StreamOptions, StreamStats } from './types.js'
 
 export interface StreamsOptions {
-  /** Undefined: events lie in this process, and end with it. */
+  /** Undefined: events are stored in this process, and are lost when it ends. */
   client: RedisClient | undefined
   prefix: string
   /** Calls Redis by the policy on failure, with the plugin's `timeout`. */
   guard: RedisGuard | undefined
   log: FastifyBaseLogger
   clock: Clock
-  /** For how many milliseconds an instance that is gone keeps its partitions. @default 4000 */
-  lease?: number
+  /** How long an instance that ended keeps its partitions. @default 4000 */
+  lease?: Milliseconds
 }
 
 export interface Streams {
   /**
-   * The stream of this name; each call gives the same one.
+   * Returns the stream of this name, the same one for each call.
    *
    * @throws `FST_REDIS_SUITE_EVENTS_INVALID_OPTION`, also where it is open with other options
    */
   stream <T = unknown>(name: string, options?: StreamOptions): EventStream<T>
-  /** @throws `FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE` (503) */
+  /**
+   * Returns the state of each group of the open streams.
+   *
+   * @throws `FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE` (503)
+   */
   stats (): Promise<GroupOfStream[]>
-  /** Ends all readers, and the consumers after the events at hand, within some seconds. */
+  /** Ends all readers, and the consumers once their running handlers have ended, within some seconds. */
   close (): Promise<void>
 }
 
-/** How far a group is with a stream. */
+/** The state of a group of a stream. */
 export interface GroupOfStream extends GroupStats {
   stream: string
   group: string
@@ -61,11 +65,11 @@ const MAY_BE_EVICTED = 'events: this server may evict streams when its memory is
 
 export function createStreams ({ client, prefix, guard, log, clock, lease = LEASE_MS }: StreamsOptions): Streams {
   const opened = new Map<string, Opened>()
-  const bells = client && createAppendNotifier(client, prefix, log, clock)
+  const notifiers = client && createAppendNotifiers(client, prefix, log, clock)
 
-  function storeOf (name: string, options: ResolvedStreamOptions): { store: StreamStore, bell: AppendNotifier } {
-    if (client === undefined || guard === undefined || bells === undefined) return createMemoryStreams(options, clock)
-    return { store: createRedisStreams({ client, prefix, name, options, run: guard.run, clock }), bell: bells.bellOf(name) }
+  function storeOf (name: string, options: ResolvedStreamOptions): { store: StreamStore, notifier: AppendNotifier } {
+    if (client === undefined || guard === undefined || notifiers === undefined) return createMemoryStreams(options, clock)
+    return { store: createRedisStreams({ client, prefix, name, options, run: guard.run, clock }), notifier: notifiers.of(name) }
   }
 
   return {
@@ -92,7 +96,7 @@ export function createStreams ({ client, prefix, guard, log, clock, lease = LEAS
     },
     async close () {
       await Promise.all([...opened.values()].map(each => each.close()))
-      bells?.close()
+      notifiers?.close()
     }
   }
 }
@@ -100,32 +104,32 @@ export function createStreams ({ client, prefix, guard, log, clock, lease = LEAS
 interface Parts {
   name: string
   store: StreamStore
-  bell: AppendNotifier
+  notifier: AppendNotifier
   options: ResolvedStreamOptions
   log: FastifyBaseLogger
-  lease: number
+  lease: Milliseconds
   clock: Clock
 }
 
-function openStream ({ name, store, bell, options, log, lease, clock }: Parts): Omit<Opened, 'options'> {
+function openStream ({ name, store, notifier, options, log, lease, clock }: Parts): Omit<Opened, 'options'> {
   const { partitions } = options
   const indices = Array.from({ length: partitions }, (_, index) => index)
-  const readers = new Readers({ name, store, bell, partitions, log, clock })
+  const readers = new Readers({ name, store, notifier, partitions, log, clock })
   const consumers = new Set<Consumer>()
   let isClosed = false
-  let turn = 0
+  let nextPartition = 0
 
-  /** Asks the store for somebody who hears of it when it fails. */
-  async function ask<R> (question: () => Promise<R>): Promise<R> {
+  /** Calls the store. @throws `FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE` */
+  async function callStore<R> (operation: () => Promise<R>): Promise<R> {
     if (isClosed) throw new StoreUnavailableError(name, 'closed')
-    return await question().catch((error: unknown) => { throw new StoreUnavailableError(name, reasonOf(error)) })
+    return await operation().catch((error: unknown) => { throw new StoreUnavailableError(name, reasonOf(error)) })
   }
 
   const stream: EventStream<unknown> = {
     async append (data, { key } = {}) {
-      const partition = checkKey(key) === undefined ? turn++ % partitions : partitionOf(key ?? '', partitions)
+      const partition = checkKey(key) === undefined ? nextPartition++ % partitions : partitionOf(key ?? '', partitions)
       const value = encode(name, data)
-      const { id, n } = await ask(() => store.append(partition, key, value))
+      const { id, n } = await callStore(() => store.append(partition, key, value))
       return eventIdOf({ id, n, key, value }, partition, partitions)
     },
     read ({ after, signal } = {}) {
@@ -136,15 +140,25 @@ function openStream ({ name, store, bell, options, log, lease, clock }: Parts): 
     async consume (given: ConsumeOptions<unknown>) {
       const resolved = resolveConsume(given)
       if (isClosed) throw new StoreUnavailableError(name, 'closed')
-      // Where that fails it is done when the store is there.
-      await Promise.all(indices.map(partition => store.found(partition, resolved.group, resolved.from))).catch(() => {})
-      const consumer = startConsumer({ name, store, bell, partitions, options: resolved, lease, log, clock, onClosed: () => consumers.delete(consumer) })
+      // If this fails, the first take creates the group.
+      await Promise.all(indices.map(partition => store.ensureGroup(partition, resolved.group, resolved.from))).catch(() => {})
+      const consumer = startConsumer({ name, store, notifier, partitions, options: resolved, lease, log, clock, onClosed: () => consumers.delete(consumer) })
       consumers.add(consumer)
       if (isClosed) await consumer.close()
       return consumer
     },
-    stats: () => ask(async () => await statsOf(store, indices)),
-    deadLetters: group => lettersOf({ store, ask, partitions, group: checkName('group', group) })
+    stats: () => callStore(async () => await statsOf(store, indices)),
+    deadLetters (group) {
+      checkName('group', group)
+      return createDeadLetters({
+        plugin: 'events',
+        queues: indices.map(partition => store.queue(partition, group)),
+        decode: decode<unknown>,
+        toLetter: (common, data, letter, partition): EventDeadLetter<unknown> =>
+          ({ ...common, eventId: eventIdOf({ ...letter, id: letter.messageId }, partition, partitions), key: letter.key, data }),
+        run: callStore
+      })
+    }
   }
 
   async function close (): Promise<void> {
@@ -164,30 +178,4 @@ async function statsOf (store: StreamStore, indices: readonly number[]): Promise
     sums.set(group, { lag: sum.lag + lag, pending: sum.pending + pending, deadLetters: sum.deadLetters + deadLetters, lost: sum.lost + lost })
   }
   return { length: states.reduce((sum, { length }) => sum + length, 0), groups: Object.fromEntries(sums) }
-}
-
-interface LettersParts {
-  store: StreamStore
-  ask: <R>(question: () => Promise<R>) => Promise<R>
-  partitions: number
-  group: string
-}
-
-function lettersOf<T> ({ store, ask, partitions, group }: LettersParts): DeadLetters<DeadLetter<T>> {
-  return createDeadLetters<StoredEventDeadLetter, DeadLetter<T>>({
-    plugin: 'events',
-    partitions,
-    size: partition => ask(() => store.deadLetterCount(partition, group)),
-    list: (partition, from, count) => ask(() => store.deadLetters(partition, group, from, count)),
-    replay: (partition, ids) => ask(() => store.replay(partition, group, ids)),
-    discard: (partition, ids) => ask(() => store.discard(partition, group, ids))
-  }, (letter, partition) => {
-    const { id, eventId, key, value, reason, deliveryCount: attempts } = letter
-    const known = { id: `${id}.${partition}`, eventId: eventIdOf({ ...letter, id: eventId }, partition, partitions), key, reason, attempts, diedAt: timeOfId(id) }
-    try {
-      return { ...known, data: decode<T>(value) }
-    } catch {
-      return { ...known, data: undefined }
-    }
-  })
 }

@@ -1,7 +1,8 @@
 import { compareIds } from '../../shared/work-queue/stream-ids.js'
-import { indexAfter, type StoredEvent } from './store.js'
+import type { StoredMessage } from '../../shared/work-queue/queue.js'
+import { indexAfter } from './store.js'
 
-type Range = (after: string, count: number) => Promise<StoredEvent[]>
+type Range = (after: string, count: number) => Promise<StoredMessage[]>
 
 const PAGE = 100
 const MOST_EVENTS = 1000
@@ -10,7 +11,7 @@ const MOST_BYTES = 1024 * 1024
 /** The newest events of a partition, asked for once for all readers. Who is further behind asks the store. */
 export class Tail {
   readonly #range: Range
-  #events: StoredEvent[] = []
+  #events: StoredMessage[] = []
   #bytes = 0
   /** What came before the first one that is kept, and the last one. */
   #from: string
@@ -31,7 +32,7 @@ export class Tail {
   }
 
   /** Some of the events after an id, from the first one on; none: there are no more. */
-  async after (id: string): Promise<StoredEvent[]> {
+  async after (id: string): Promise<StoredMessage[]> {
     if (compareIds(id, this.#from) < 0) return (await this.#ask(id)).events
     const found = this.#found(id)
     if (found.length > 0) return found
@@ -40,7 +41,7 @@ export class Tail {
     return compareIds(id, this.#from) < 0 ? (await this.#ask(id)).events : this.#found(id)
   }
 
-  #found (id: string): StoredEvent[] {
+  #found (id: string): StoredMessage[] {
     const start = indexAfter(this.#events, id)
     return this.#events.slice(start, start + PAGE)
   }
@@ -57,7 +58,7 @@ export class Tail {
     }
   }
 
-  async #ask (after: string): Promise<{ events: StoredEvent[], isAll: boolean }> {
+  async #ask (after: string): Promise<{ events: StoredMessage[], isAll: boolean }> {
     const count = this.#page
     try {
       const events = await this.#range(after, count)
@@ -69,7 +70,7 @@ export class Tail {
     }
   }
 
-  #keep (event: StoredEvent): void {
+  #keep (event: StoredMessage): void {
     this.#events.push(event)
     this.#bytes += event.value.length
     this.#last = event.id

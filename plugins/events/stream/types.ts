@@ -47,7 +47,7 @@ export interface EventStream<T> {
   /** @throws `FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE` (503) */
   stats (): Promise<StreamStats>
   /** The events that a group gave up. `replay` has that group handle them anew, and no other. */
-  deadLetters (group: string): DeadLetters<DeadLetter<T>>
+  deadLetters (group: string): DeadLetters<EventDeadLetter<T>>
 }
 
 export interface ReadOptions {
@@ -116,7 +116,7 @@ export interface GroupStats {
   lost: number
 }
 
-export interface DeadLetter<T> {
+export interface EventDeadLetter<T> {
   /** Its own: for `after`, `replay` and `discard`. */
   id: string
   /** The event's id. */

@@ -1,17 +1,17 @@
 import { fenceLua } from '../redis/fence.js'
 import { lua, timedLua } from '../redis/script.js'
 
-/** How long the last fence is kept. */
+/** How long the last fencing token is kept. */
 const FENCE_MS = 24 * 3600 * 1000
 
 /**
- * Counts the instances that live.
+ * Registers an instance, and counts the live ones.
  *
- * KEYS[1]  sorted set of instances by when they are taken to be dead
- * ARGV     instance, how long it lives for certain (ms)
- * reply    how many live
+ * KEYS[1]  sorted set of instances, by the time until which they count as live
+ * ARGV     instance, how long it counts as live (ms)
+ * reply    how many instances are live
  */
-export const aliveScript = timedLua`
+export const heartbeatScript = timedLua`
 local time = redis_time()
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
@@ -21,12 +21,12 @@ return redis.call('ZCARD', KEYS[1])
 `
 
 /**
- * Takes a lease that nobody has. The fence is the time, or one more than the last: it grows also where the key was lost.
- * PEXPIRE comes first as a full server refuses SET, but not in a script that has written: what empties it must run.
+ * Acquires a free lease. The fencing token is the time, or one more than the last token: it increases also where the key was lost.
+ * PEXPIRE comes first: a full server refuses SET, except in a script that has written, and the consumer that empties the server must run.
  *
  * KEYS     owner, fence
  * ARGV     token, TTL (ms)
- * reply    fence, or nil where somebody has it
+ * reply    fencing token, or nil where the lease is held
  */
 export const acquireScript = timedLua`${fenceLua}
 if redis.call('EXISTS', KEYS[1]) == 1 then return nil end
@@ -42,9 +42,11 @@ return fence
 `
 
 /**
+ * Renews or releases a lease.
+ *
  * KEYS[1]  owner
- * ARGV     token, TTL (ms); 0 gives it back
- * reply    1, or 0 where it is not one's own
+ * ARGV     token, TTL (ms); 0 releases the lease
+ * reply    1, or 0 where another instance holds it
  */
 export const renewScript = lua`
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end

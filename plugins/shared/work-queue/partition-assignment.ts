@@ -1,112 +1,113 @@
+import { randomUUID } from 'node:crypto'
 import { sleep, type Clock, type Timer } from '../plugin/clock.js'
+import type { Milliseconds } from '../plugin/units.js'
+import { ExclusiveSemaphore } from './exclusive-semaphore.js'
+import type { OutageLog } from './outage-log.js'
+import { PartitionWorker, type DeliveryOptions } from './partition-worker.js'
+import type { InstanceRegistry, PartitionQueue } from './queue.js'
 
-/** A part of some work, on which one instance at a time works by a lease. */
-export interface AssignedPartition {
-  readonly isOwned: boolean
-  /** Takes the lease if nobody has it. */
-  tryOwn (token: string): Promise<void>
-  renew (): Promise<void>
-  /** Ends the work at hand, and gives the lease back. */
-  release (): Promise<void>
-  /** Does not wait for the work at hand any longer. */
-  abandon (): void
-}
-
-export interface PartitionAssignmentOptions<S extends AssignedPartition> {
-  all: readonly S[]
-  /** A UUID. */
-  instance: string
-  /** How long a lease is, in milliseconds. */
-  lease: number
-  /** Tells that an instance lives for `ms` more. @returns how many do */
-  alive (instance: string, ms: number): Promise<number>
-  leave (instance: string): Promise<void>
-  /** Called after each look, with what went wrong. */
-  onTick (error: Error | undefined): void
+export interface PartitionAssignmentOptions<T> {
+  /** One for each partition. */
+  queues: readonly PartitionQueue[]
+  instances: InstanceRegistry
+  delivery: DeliveryOptions<T>
+  /** How many batches this process delivers at a time, in all partitions. @default unlimited */
+  maxConcurrency?: number
+  lease: Milliseconds
+  /** Logs outages of the store. */
+  outages: OutageLog
   clock: Clock
 }
 
-/**
- * How long a share that is released still tries to report finished work to a store that fails. What it cannot report is done once more by
- * the next owner, and a closing app does not wait for the lease to expire.
- */
-export const RELEASE_MS = 500
-
-/** Leases are renewed, and free ones taken, this often in the time of a lease. */
+/** How often leases are renewed, and free partitions acquired, in the time of a lease. */
 const TICKS_PER_LEASE = 5
+/** Stands for the ticks in the outage log, where partitions have numbers from 0. */
+const TICKS = -1
 
 /**
- * Has this instance's part of the shares. Each instance tells that it lives, takes shares that are free up to an
- * equal number of all that live (rounded up, so that there is always one for each share), and gives one back while it has more.
+ * Consumes this instance's share of the partitions of a queue. Each instance sends heartbeats, and acquires free partitions until it has an
+ * equal share (rounded up, so that each partition has an owner). It releases one a tick while it has more.
  */
-export class PartitionAssignment<S extends AssignedPartition> {
-  readonly all: readonly S[]
-  readonly #options: PartitionAssignmentOptions<S>
+export class PartitionAssignment<T> {
+  readonly workers: ReadonlyArray<PartitionWorker<T>>
+  readonly #options: PartitionAssignmentOptions<T>
+  readonly #instance = randomUUID()
   #timer: Timer | undefined
   #ticking: Promise<void> | undefined
   #isClosed = false
   #terms = 0
 
-  constructor (options: PartitionAssignmentOptions<S>) {
-    this.#options = options
-    this.all = options.all
-    this.look(0)
+  constructor (options: PartitionAssignmentOptions<T>) {
+    const { queues, delivery, maxConcurrency, lease, outages, clock } = this.#options = options
+    const semaphore = new ExclusiveSemaphore(maxConcurrency)
+    this.workers = queues.map((queue, partition) => new PartitionWorker({
+      queue,
+      partition,
+      delivery,
+      lease,
+      semaphore,
+      clock,
+      onStore: error => outages.note(partition, error),
+      onReleased: isLost => {
+        outages.forget(partition)
+        if (isLost) setImmediate(() => this.#tickIn(0))
+      }
+    }))
+    this.#tickIn(0)
   }
 
-  get owned (): S[] {
-    return this.all.filter(({ isOwned }) => isOwned)
+  get owned (): Array<PartitionWorker<T>> {
+    return this.workers.filter(({ isOwned }) => isOwned)
   }
 
-  /** Looks again after so many milliseconds. */
-  look (ms: number): void {
-    if (this.#isClosed) return
-    const { clock } = this.#options
-    clock.clearTimeout(this.#timer)
-    this.#timer = clock.setTimeout(() => {
-      const { onTick } = this.#options
-      this.#ticking ??= this.#tick().then(() => onTick(undefined), onTick).finally(() => {
-        this.#ticking = undefined
-        this.look(this.#options.lease / TICKS_PER_LEASE)
-      })
-    }, ms).unref()
-  }
-
-  /** Ends after the work at hand, or after `ms`. */
-  async close (ms: number): Promise<void> {
-    const { lease, leave, instance, clock } = this.#options
+  /** Releases all partitions once the running batches have ended, or gives these up after `ms`. */
+  async close (ms: Milliseconds): Promise<void> {
+    const { lease, instances, clock } = this.#options
     this.#isClosed = true
     clock.clearTimeout(this.#timer)
     await this.#ticking
     const keep = clock.setInterval(() => { this.#renew().catch(() => {}) }, lease / TICKS_PER_LEASE)
-    const giveUp = clock.setTimeout(() => { for (const share of this.all) share.abandon() }, ms)
+    const giveUp = clock.setTimeout(() => { for (const worker of this.workers) worker.abandon() }, ms)
     await Promise.race([
-      Promise.all(this.all.map(share => share.release())),
-      // What does not heed its signal is not waited for.
+      Promise.all(this.workers.map(worker => worker.release())),
+      // A delivery that ignores its signal may never end.
       sleep(clock, ms + 100, { ref: false })
     ])
     clock.clearInterval(keep)
     clock.clearTimeout(giveUp)
-    await leave(instance).catch(() => {})
+    await instances.deregister(this.#instance).catch(() => {})
+  }
+
+  #tickIn (ms: Milliseconds): void {
+    if (this.#isClosed) return
+    const { lease, outages, clock } = this.#options
+    clock.clearTimeout(this.#timer)
+    this.#timer = clock.setTimeout(() => {
+      this.#ticking ??= this.#tick().then(() => outages.note(TICKS, undefined), error => outages.note(TICKS, error)).finally(() => {
+        this.#ticking = undefined
+        this.#tickIn(lease / TICKS_PER_LEASE)
+      })
+    }, ms).unref()
   }
 
   async #tick (): Promise<void> {
-    const { alive, instance, lease } = this.#options
-    const [live] = await Promise.all([alive(instance, lease), this.#renew()])
-    const most = Math.ceil(this.all.length / live)
+    const { instances, lease } = this.#options
+    const [live] = await Promise.all([instances.heartbeat(this.#instance, lease), this.#renew()])
+    const share = Math.ceil(this.workers.length / live)
     const { owned } = this
-    if (owned.length > most) {
+    if (owned.length > share) {
       owned.at(-1)?.release().catch(() => {})
       return
     }
-    // From its own place on, so that instances that come at the same time do not all ask for the same ones.
-    const first = Number.parseInt(instance.slice(0, 8), 16) % this.all.length
-    for (const share of [...this.all.slice(first), ...this.all.slice(0, first)]) {
-      if (this.#isClosed || this.owned.length >= most) return
-      if (!share.isOwned) await share.tryOwn(`${instance}.${++this.#terms}`)
+    // Instances that start at the same time begin at different partitions.
+    const first = Number.parseInt(this.#instance.slice(0, 8), 16) % this.workers.length
+    for (const worker of [...this.workers.slice(first), ...this.workers.slice(0, first)]) {
+      if (this.#isClosed || this.owned.length >= share) return
+      if (!worker.isOwned) await worker.tryOwn(`${this.#instance}.${++this.#terms}`)
     }
   }
 
   async #renew (): Promise<void> {
-    await Promise.all(this.owned.map(share => share.renew()))
+    await Promise.all(this.owned.map(worker => worker.renew()))
   }
 }

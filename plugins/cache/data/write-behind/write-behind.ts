@@ -1,30 +1,30 @@
-import { randomUUID } from 'node:crypto'
 import type { FastifyBaseLogger } from 'fastify'
 import type { RedisClient } from '../../../shared/redis/client.js'
-import { sleep, systemClock, type Clock } from '../../../shared/plugin/clock.js'
-import type { DeadLetters } from '../../../shared/work-queue/dead-letters.js'
+import { Poller, systemClock, type Clock } from '../../../shared/plugin/clock.js'
+import { createDeadLetters, type DeadLetters } from '../../../shared/work-queue/dead-letters.js'
 import type { Duration } from '../../../shared/plugin/duration.js'
 import { invalidArgumentError, toError } from '../../../shared/plugin/errors.js'
+import type { Milliseconds } from '../../../shared/plugin/units.js'
 import { warnOfEviction } from '../../../shared/redis/eviction-warning.js'
 import { CircuitOpenError } from '../../../shared/redis/guard.js'
 import { partitionOf } from '../../../shared/plugin/keys.js'
 import { readOptions } from '../../../shared/plugin/option-reader.js'
 import { compareIds, timeOfId } from '../../../shared/work-queue/stream-ids.js'
-import { createWriteDeadLetters, type DeadLetter } from './dead-letters.js'
+import { startFlusher, type WriteBehindCounts } from './flusher.js'
 import { createMemoryWriteBehindStore } from './memory-store.js'
 import { checkWriteKey, resolveWriteBehind, type ResolvedWriteBehindOptions, type WriteBehindOptions } from './options.js'
 import { createRedisWriteBehindStore } from './redis-store.js'
 import type { WriteBehindStore } from './store.js'
-import { PartitionWorkers, type WriteBehindCounts } from './partition-workers.js'
+import type { Cached } from '../jsonify.js'
 import { json, toBytes, type Serializer } from '../serializer.js'
 import { BacklogFullError, FlushIncompleteError, NotAcceptedError, UncertainError } from '../../errors.js'
 
-/** Numbers of the store, and since the start of this process what it did itself. */
+/** The state of the store, and counts since the start of this process. */
 export interface WriteBehindStats extends WriteBehindCounts {
-  /** Writes that were accepted and are neither written nor dead, of all instances. */
+  /** Writes of all instances that were accepted and are neither written nor dead. */
   backlog: number
   deadLetters: number
-  /** Age of the oldest of the backlog in milliseconds; 0 where there is none. */
+  /** The age of the oldest write of the backlog, in milliseconds; 0 where the backlog is empty. */
   oldestMs: number
   /** How many partitions this instance writes now. */
   owned: number
@@ -32,62 +32,76 @@ export interface WriteBehindStats extends WriteBehindCounts {
 
 export interface WriteBehind<T> {
   /**
-   * Resolves with its id when the write lies in the store: from then on it is written at least once, or becomes a dead letter.
+   * Accepts a write, and resolves with its id once the write is in the store. From then on it is written at least once, or becomes a dead letter.
    *
    * @throws `FST_REDIS_SUITE_CACHE_BACKLOG_FULL`, `FST_REDIS_SUITE_CACHE_STORE_UNAVAILABLE`: it was not accepted
-   * @throws `FST_REDIS_SUITE_CACHE_UNCERTAIN` where the store did not answer in time: it may have been, or be yet, accepted
+   * @throws `FST_REDIS_SUITE_CACHE_UNCERTAIN` where the store did not reply in time: the write may be accepted
    * @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` for a key, or `FST_REDIS_SUITE_CACHE_UNSERIALIZABLE` for a value, that cannot be stored
    */
   add (key: string, value: T): Promise<string>
   /**
-   * Resolves when all that was accepted before the call, on all instances, is written or dead. What this instance writes itself it
-   * writes at once.
+   * Resolves when all writes that were accepted before the call, on all instances, are written or dead. This instance writes its share at once.
    *
    * @param options.timeout - default `'30s'`
-   * @throws `FST_REDIS_SUITE_CACHE_FLUSH_INCOMPLETE` after that
+   * @throws `FST_REDIS_SUITE_CACHE_FLUSH_INCOMPLETE` after the timeout
    */
   flush (options?: { timeout?: Duration }): Promise<void>
   stats (): Promise<WriteBehindStats>
   /**
-   * The writes that were given up. `replay` puts them behind all writes of their keys that were accepted meanwhile, and takes fewer where the
+   * The writes that were given up. `replay` adds them behind all writes of their keys that were accepted meanwhile, and replays fewer where the
    * backlog is full.
    */
-  readonly deadLetters: DeadLetters<DeadLetter<T>>
+  readonly deadLetters: DeadLetters<WriteDeadLetter<T>>
+}
+
+/** A write that was given up. */
+export interface WriteDeadLetter<T> {
+  /** The dead letter's own id, for `after`, `replay` and `discard`. */
+  id: string
+  /** The id of the write. */
+  writeId: string
+  key: string
+  /** Undefined where it cannot be decoded. */
+  value: Cached<T> | undefined
+  /** The message of the last error. */
+  reason: string
+  /** How often the write was attempted. */
+  attempts: number
+  /** When it was given up, by the store's clock: milliseconds since the epoch. */
+  diedAt: number
 }
 
 export interface WriteBehindsOptions {
-  /** Undefined: the backlog lies in this process, and ends with it. */
+  /** Undefined: the backlog is in this process, and is lost when it ends. */
   client: RedisClient | undefined
   prefix: string
   /** Calls Redis by the policy on failure. */
   run: <R>(operation: () => Promise<R>) => Promise<R>
   log: FastifyBaseLogger
-  /** For how many milliseconds an instance that is gone keeps what it was writing. @default 4000 */
-  lease?: number
+  /** How long an instance that ended keeps its partitions. @default 4000 */
+  lease?: Milliseconds
   /** @default JSON */
   serializer?: Serializer
-  /** The clock for leases, back-off, time-outs and the age of writes. @default the system's clock */
+  /** The clock of leases, back-off, time-outs and the age of writes. @default the system's clock */
   clock?: Clock
 }
 
 export interface WriteBehinds {
   /**
-   * Begins to write what waits under this name, and accepts more.
+   * Starts to write the backlog of this name, and accepts more writes.
    *
    * @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION`
    */
   writeBehind <T = unknown>(name: string, options: WriteBehindOptions<T>): WriteBehind<T>
-  /** Of all that were opened, by name; of those whose store answers. */
+  /** Returns the statistics of each opened write-behind whose store replies, by name. */
   stats (): Promise<Record<string, WriteBehindStats>>
-  /** Redis: ends after the batches at hand. In this process: writes what it can. Both within some seconds. */
+  /** Ends within some seconds. With Redis, the batches in flight are finished; without, the whole backlog is written if possible. */
   close (): Promise<void>
 }
 
 const LEASE_MS = 4000
 const CLOSE_MS = 5000
 const MAY_BE_EVICTED = 'cache: this server may evict accepted writes when its memory is full; use noeviction or a volatile policy'
-const FIRST_POLL_MS = 5
-const LONGEST_POLL_MS = 100
 
 export function createWriteBehinds (given: WriteBehindsOptions): WriteBehinds {
   const { client, prefix, run, log, lease = LEASE_MS, serializer = json, clock = systemClock } = given
@@ -98,9 +112,14 @@ export function createWriteBehinds (given: WriteBehindsOptions): WriteBehinds {
       const resolved = resolveWriteBehind(name, options)
       if (opened.has(name)) throw invalidArgumentError('cache', 'name', name, 'a name that is not in use')
       if (client !== undefined && opened.size === 0) warnOfEviction(client, 'cache', log, MAY_BE_EVICTED, policy => policy.startsWith('allkeys-'))
-      const store = client === undefined ? createMemoryWriteBehindStore(resolved.partitions, clock) : createRedisWriteBehindStore(client, prefix, name, run, clock)
-      const codec = { encode: (key: string, value: unknown) => toBytes(serializer, value, key), decode: (bytes: Buffer) => serializer.deserialize(bytes) as T }
-      const { behind, close } = open(name, resolved, { store, codec, log, lease, clock, isLocal: client === undefined })
+      const store = client === undefined
+        ? createMemoryWriteBehindStore(resolved, clock)
+        : createRedisWriteBehindStore({ client, prefix, name, run, clock, limits: resolved })
+      const codec = {
+        encode: (key: string, value: unknown) => toBytes(serializer, value, key),
+        decode: (bytes: Buffer) => serializer.deserialize(bytes) as Cached<T>
+      }
+      const { behind, close } = open<T>(name, resolved, { store, codec, log, lease, clock, isLocal: client === undefined })
       opened.set(name, { close, stats: behind.stats })
       return behind
     },
@@ -116,62 +135,70 @@ export function createWriteBehinds (given: WriteBehindsOptions): WriteBehinds {
 
 interface Parts<T> {
   store: WriteBehindStore
-  codec: { encode: (key: string, value: unknown) => Buffer, decode: (bytes: Buffer) => T }
+  codec: { encode: (key: string, value: unknown) => Buffer, decode: (bytes: Buffer) => Cached<T> }
   log: FastifyBaseLogger
-  lease: number
+  lease: Milliseconds
   clock: Clock
-  /** Whether the backlog ends with this process. */
+  /** Whether the backlog is lost when this process ends. */
   isLocal: boolean
 }
 
-function open <T> (name: string, options: ResolvedWriteBehindOptions<T>, { store, codec, log, lease, clock, isLocal }: Parts<T>): { behind: WriteBehind<T>, close: () => Promise<void> } {
-  const worker = new PartitionWorkers({ name, store, options, decode: codec.decode, log, lease, clock, instance: randomUUID() })
-  const partitions = Array.from({ length: options.partitions }, (_, index) => index)
+function open <T> (
+  name: string, options: ResolvedWriteBehindOptions<T>, { store, codec, log, lease, clock, isLocal }: Parts<T>
+): { behind: WriteBehind<T>, close: () => Promise<void> } {
+  const indices = Array.from({ length: options.partitions }, (_, index) => index)
+  const queues = indices.map(store.queue)
+  const { counts, partitions } = startFlusher({ name, store, queues, options, decode: codec.decode, log, lease, clock })
   let isClosed = false
 
   async function add (key: string, value: T): Promise<string> {
     if (isClosed) throw new NotAcceptedError(name, 'closed')
     const partition = partitionOf(checkWriteKey(key), options.partitions)
     const bytes = codec.encode(key, value)
-    const added = await store.add(partition, key, bytes, options.maxBacklog).catch((error: unknown) => { throw refusalOf(name, error) })
+    const added = await store.add(partition, key, bytes).catch((error: unknown) => { throw refusalOf(name, error) })
     if (added === undefined) {
-      worker.counts.refused++
+      counts.refused++
       throw new BacklogFullError(name, options.maxBacklog)
     }
-    worker.counts.accepted++
-    worker.partitions[partition]?.added(added.backlog)
+    counts.accepted++
+    const worker = partitions.workers[partition]
+    if (worker !== undefined && added.backlog - worker.size >= options.batch) worker.flush()
     return `${added.id}.${partition}`
   }
 
-  async function flushPartition (partition: number, until: number): Promise<boolean> {
+  async function flushPartition (partition: number, ms: Milliseconds): Promise<boolean> {
+    const poller = new Poller(clock, ms, { ref: false })
     let target: string | undefined
-    for (let pause = FIRST_POLL_MS; ; pause = Math.min(pause * 2, LONGEST_POLL_MS)) {
-      worker.partitions[partition]?.flush()
+    do {
+      partitions.workers[partition]?.flush()
       const state = await store.state(partition).catch(() => undefined)
       target ??= state?.last
       if (state !== undefined && (state.first === undefined || target === undefined || compareIds(state.first, target) > 0)) return true
-      if (clock.monotonic() >= until) return false
-      await sleep(clock, pause, { ref: false })
-    }
+    } while (await poller.wait())
+    return false
   }
 
-  async function flushAll (ms: number): Promise<boolean> {
-    const until = clock.monotonic() + ms
-    return (await Promise.all(partitions.map(partition => flushPartition(partition, until)))).every(Boolean)
+  async function flushAll (ms: Milliseconds): Promise<boolean> {
+    return (await Promise.all(indices.map(partition => flushPartition(partition, ms)))).every(Boolean)
   }
 
   const behind: WriteBehind<T> = {
-    deadLetters: createWriteDeadLetters(store, options, codec.decode),
+    deadLetters: createDeadLetters({
+      plugin: 'cache',
+      queues,
+      decode: codec.decode,
+      toLetter: (common, value, { messageId, key = '' }, partition): WriteDeadLetter<T> => ({ ...common, writeId: `${messageId}.${partition}`, key, value })
+    }),
     add,
     async flush (given = {}) {
       const ms = readOptions('cache', given).duration('timeout', '30s')
       if (!await flushAll(ms)) throw new FlushIncompleteError(name, ms)
     },
     async stats () {
-      const states = await Promise.all(partitions.map(partition => store.state(partition)))
-      const sum = (of: 'backlog' | 'deadLetters') => states.reduce((total, state) => total + state[of], 0)
+      const states = await Promise.all(indices.map(store.state))
+      const sum = (field: 'backlog' | 'deadLetters') => states.reduce((total, state) => total + state[field], 0)
       const ages = states.map(({ first, now }) => first === undefined ? 0 : now - timeOfId(first))
-      return { backlog: sum('backlog'), deadLetters: sum('deadLetters'), oldestMs: Math.max(0, ...ages), owned: worker.owned.length, ...worker.counts }
+      return { backlog: sum('backlog'), deadLetters: sum('deadLetters'), oldestMs: Math.max(0, ...ages), owned: partitions.owned.length, ...counts }
     }
   }
 
@@ -179,16 +206,17 @@ function open <T> (name: string, options: ResolvedWriteBehindOptions<T>, { store
     isClosed = true
     const until = clock.monotonic() + CLOSE_MS
     if (isLocal) await flushAll(CLOSE_MS)
-    await worker.close(Math.max(0, until - clock.monotonic()))
+    await partitions.close(Math.max(0, until - clock.monotonic()))
     if (!isLocal) return
     const { backlog, deadLetters } = await behind.stats()
-    if (backlog + deadLetters > 0) log.error({ plugin: 'cache', writeBehind: name, backlog, deadLetters }, 'cache: accepted writes are lost with this process, which has no Redis')
+    if (backlog + deadLetters === 0) return
+    log.error({ plugin: 'cache', writeBehind: name, backlog, deadLetters }, 'cache: accepted writes are lost with this process, which has no Redis')
   }
 
   return { behind, close }
 }
 
-/** An answer, even an error, says that nothing was done; without one nobody knows. */
+/** A reply, even an error, proves that the write was not accepted; without a reply it may have been. */
 function refusalOf (name: string, error: unknown): Error {
   const { name: kind, message } = toError(error)
   const isCertain = kind === 'ReplyError' || error instanceof CircuitOpenError
