@@ -1,9 +1,10 @@
-import type { FastifyReply, FastifyRequest, Session } from 'fastify'
+import type { SessionStore as FastifySessionStore } from '@fastify/session'
+import type { FastifyInstance, FastifyRequest, Session } from 'fastify'
 import { reasonOf, toError } from '../shared/plugin/errors.js'
 import { failHook } from '../shared/http/hook-callback.js'
 import { handled, isPromise, recover } from '../shared/plugin/maybe-promise.js'
 import { RESERVED } from './session-diff.js'
-import { requestOf } from './session-state.js'
+import { REPLY, requestOf, type RequestWithState } from './session-state.js'
 
 // The store calls the callbacks that an app passes to a session, to its store or to `decryptSession`: nothing else would catch what they
 // throw or reject, and the process would exit. Here the request is answered with that error.
@@ -13,21 +14,6 @@ type Method = (this: Session, ...args: unknown[]) => unknown
 
 /** The methods of a session that call a callback when the store has replied. */
 const METHODS: readonly string[] = ['save', 'destroy', 'reload', 'regenerate']
-
-/** The property of a request that holds the reply while it is open. */
-export const REPLY = Symbol('session.reply')
-
-type Holder = FastifyRequest & { [REPLY]?: FastifyReply | null }
-
-/** From now on an error of a callback is the request's response. */
-export function openReply (request: FastifyRequest, reply: FastifyReply): void {
-  (request as Holder)[REPLY] = reply
-}
-
-/** The response is being sent: an error of a callback is logged only. */
-export function closeReply (request: FastifyRequest): void {
-  (request as Holder)[REPLY] = null
-}
 
 let prototypeOfSessions: object | undefined
 let prototypeWithCallbacks: object | null = null
@@ -75,13 +61,45 @@ function withoutReserved (arg: unknown): unknown {
   return Array.isArray(arg) ? arg.filter((name: string) => !RESERVED.has(name)) : arg
 }
 
-export function wrapCallback (callback: Callback, request: FastifyRequest): Callback {
+function wrapCallback (callback: Callback, request: FastifyRequest): Callback {
   return (...args) => { recover(() => callback(...args), error => fail(error, request)) }
 }
 
 function fail (error: unknown, request: FastifyRequest): void {
   // What is decrypted for a websocket may be given another object for a request.
   request.log?.error({ plugin: 'session', reason: reasonOf(error) }, 'session: a callback failed')
-  const reply = (request as Holder)[REPLY]
+  const reply = (request as RequestWithState)[REPLY]
   if (reply && !reply.sent) failHook('session', reply, () => reply.send(toError(error)), error)
+}
+
+type Done = (error?: unknown) => void
+type DoneWithSession = (error: unknown, session?: Session | null) => void
+
+/** `request.sessionStore`. Without a callback its methods return promises. */
+interface RequestStore {
+  get (sessionId: string, callback?: DoneWithSession): Promise<Session | null> | void
+  set (sessionId: string, session: Session, callback?: Done): Promise<void> | void
+  destroy (sessionId: string, callback?: Done): Promise<void> | void
+}
+
+export function storeFor (request: FastifyRequest, store: FastifySessionStore): RequestStore {
+  return {
+    get: (sessionId, callback) => callOrPromise<Session | null>(callback, request, done => store.get(sessionId, done)),
+    set: (sessionId, session, callback) => callOrPromise<void>(callback, request, done => store.set(sessionId, session, error => done(error))),
+    destroy: (sessionId, callback) => callOrPromise<void>(callback, request, done => store.destroy(sessionId, done))
+  }
+}
+
+/** `fastify.decryptSession`. Without a callback it returns a promise. */
+export function decryptWithPromise (decrypt: FastifyInstance['decryptSession']): unknown {
+  return (cookie: string, request: FastifyRequest, ...rest: unknown[]) => {
+    const callback = rest.find(arg => typeof arg === 'function') as Done | undefined
+    const options = rest.find(arg => typeof arg === 'object' && arg !== null) ?? {}
+    return callOrPromise<void>(callback, request, done => decrypt(cookie, request, options, done))
+  }
+}
+
+function callOrPromise<T> (callback: DoneWithSession | undefined, request: FastifyRequest, method: (done: DoneWithSession) => void): Promise<T> | void {
+  if (typeof callback === 'function') return method(wrapCallback(callback as never, request))
+  return handled(new Promise((resolve, reject) => method((error, result) => error ? reject(error) : resolve(result as T))))
 }

@@ -10,16 +10,16 @@ import { SuiteSessionStore } from './fastify-session-store.js'
 import { createEncryption } from './store/encryption.js'
 import { SessionStatsCounter } from './stats.js'
 import { withOwnHooks } from './hooks.js'
-import { createInsecureWarning } from './cookie/insecure-warning.js'
 import { createLogins, decorateLogins, type LoginOptions } from './login.js'
 import { createMemoryStore } from './store/memory-store.js'
 import { resolveSessionOptions, type SessionPluginOptions } from './options.js'
 import { createRedisStore } from './store/redis-store.js'
+import { SessionCodec } from './session-codec.js'
 import { createSessions, type Sessions } from './sessions.js'
 import { endedChannel, renewalOf } from './store/store.js'
 import type { UserId } from './user-id.js'
 import { UserIndex } from './store/user-index.js'
-import { Watches } from './watches.js'
+import { lifeOf, Watches } from './watches.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -70,11 +70,11 @@ export const session = fp<SessionPluginOptions>(async function session (fastify,
   const store = client === undefined
     ? createMemoryStore(options.maxSessions, options, options.clock)
     : createRedisStore(client, keyPrefixOf(client), options, run, options.clock)
-  const cipher = createEncryption(options.keys)
+  const codec = new SessionCodec(createEncryption(options.keys), fastify.log)
   const renewal = renewalOf(options.idleTimeout)
-  const counts = new SessionStatsCounter(renewal, options.clock)
+  const stats = new SessionStatsCounter(renewal, options.clock)
   const watches = new Watches({
-    lifeOf: handle => adapter.lifeOf(handle),
+    lifeOf: handle => lifeOf(handle, { store, run, codec }),
     follow: client && (listeners => subscribeToChannel({
       client,
       plugin: 'session',
@@ -87,20 +87,20 @@ export const session = fp<SessionPluginOptions>(async function session (fastify,
     clock: options.clock,
     log: fastify.log
   })
-  const users = new UserIndex(store, run, options, counts, handle => watches.ended(handle))
+  const users = new UserIndex(store, run, options, stats, handle => watches.ended(handle))
   const cookie = options.session.cookie ?? {}
-  const warnOfInsecure = createInsecureWarning(fastify.log, cookie, options.session.saveUninitialized === true)
-  const adapter = new SuiteSessionStore({ ...options, cookie, store, run, cipher, users, renewal, counts, log: fastify.log })
+  const sessionStore = new SuiteSessionStore({ ...options, cookie, store, run, codec, users, renewal, stats, log: fastify.log })
 
-  const logins = createLogins({ adapter, users, userId: options.userId, property: options.userProperty })
-  fastify.decorate('sessions', createSessions({ users, cipher, counts, adapter, watches, logins }))
+  const logins = createLogins({ users, userId: options.userId, property: options.userProperty })
+  fastify.decorate('sessions', createSessions({ users, codec, stats, watches, logins }))
   if (options.decorators) decorateLogins(fastify, logins, options.userProperty)
   fastify.addHook('onClose', async () => watches.close())
   if (!fastify.hasDecorator('parseCookie')) await fastify.register(fastifyCookie)
   await fastify.register(fp(async instance => {
-    const seen = withOwnHooks(instance, adapter, { ...options, rolling: options.session.rolling !== false, cookie, warnOfInsecure })
+    const { rolling, saveUninitialized } = options.session
+    const wrapped = withOwnHooks(instance, sessionStore, { ...options, rolling: rolling !== false, savesEmpty: saveUninitialized === true, cookie, log: fastify.log })
     await new Promise<void>((resolve, reject) => {
-      fastifySession(seen, { ...options.session, store: adapter }, error => error ? reject(error) : resolve())
+      fastifySession(wrapped, { ...options.session, store: sessionStore }, error => error ? reject(error) : resolve())
     })
   }, { name: '@fastify/session' }))
 }, { name: 'fastify-redis-suite/session', fastify: '5.x' })

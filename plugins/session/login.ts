@@ -4,9 +4,9 @@ import type { Duration } from '../shared/plugin/duration.js'
 import { readOptions } from '../shared/plugin/option-reader.js'
 import { hashId } from '../shared/plugin/keys.js'
 import { handled } from '../shared/plugin/maybe-promise.js'
-import type { SuiteSessionStore } from './fastify-session-store.js'
 import { checkIsCookie, MAX_AGE_MS } from './cookie/cookie-rules.js'
 import { NoSessionError, NotTheUserError, StoreUnavailableError } from './errors.js'
+import { abandon, isAnonymous, isNew } from './session-state.js'
 import { userOf } from './sessions.js'
 import { digestOfFound, type UserId } from './user-id.js'
 import type { UserIndex } from './store/user-index.js'
@@ -37,16 +37,15 @@ export interface Logins {
 }
 
 interface LoginParts {
-  adapter: SuiteSessionStore
   users: UserIndex
   userId: (session: Session) => unknown
   /** In which property the user is kept; undefined where only `userId` knows. */
   property: string | undefined
 }
 
-export function createLogins ({ adapter, users, userId, property }: LoginParts): Logins {
+export function createLogins ({ users, userId, property }: LoginParts): Logins {
   function require (request: FastifyRequest): FastifyRequest['session'] {
-    if (adapter.isAnonymous(request)) throw new StoreUnavailableError()
+    if (isAnonymous(request)) throw new StoreUnavailableError()
     if (!request.session?.sessionId) throw new NoSessionError()
     return request.session
   }
@@ -57,7 +56,7 @@ export function createLogins ({ adapter, users, userId, property }: LoginParts):
     // Before anything ends: a user that is not there is a mistake, and would be let in as nobody.
     await users.requireRoom(userOf(user), hashId(before.sessionId))
     // A new id, so that one that was planted before the login is worth nothing. One that nobody has seen yet is new.
-    if (adapter.isNew(before)) empty(before, keep)
+    if (isNew(before)) empty(before, keep)
     else await before.regenerate([...keep] as never)
     const { session } = request
     try {
@@ -66,7 +65,7 @@ export function createLogins ({ adapter, users, userId, property }: LoginParts):
       if (digestOfFound(await userId(session)) !== userOf(user)) throw new NotTheUserError()
       await session.save()
     } catch (error) {
-      adapter.abandon(session)
+      abandon(session)
       throw error
     }
   }

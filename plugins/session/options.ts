@@ -8,10 +8,10 @@ import { InWords, invalidOptionError } from '../shared/plugin/errors.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/redis/guard.js'
 import { MAX_ENTRIES, readOptions } from '../shared/plugin/option-reader.js'
 import { checkBrowserRules, checkCookieOptions, isCookieName } from './cookie/cookie-rules.js'
-import { CachingSigner } from './cookie/caching-signer.js'
+import { CachingSigner } from './cookie/signer.js'
 import type { SessionTimeouts } from './store/store.js'
 import type { UserLimit } from './store/user-index.js'
-import { checkedGenerator, checkedSigner } from './user-functions.js'
+import { checkedGenerator, checkedSigner } from './cookie/signer.js'
 
 /** 32 bytes: a Buffer, or as text in hexadecimal or base64. */
 export type EncryptionKey = Uint8Array | string

@@ -134,12 +134,3 @@ export function parseFields (text: string, open?: (name: string, sealed: unknown
     return undefined
   }
 }
-
-/** Undefined for what is nested too deeply. */
-export function textOrNone (make: () => string | undefined): string | undefined {
-  try {
-    return make()
-  } catch {
-    return undefined
-  }
-}

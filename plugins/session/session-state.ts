@@ -1,46 +1,100 @@
-import type { FastifyRequest } from 'fastify'
+import type { FastifyReply, FastifyRequest, Session } from 'fastify'
+import { hashId } from '../shared/plugin/keys.js'
 import type { CookieSnapshot } from './cookie/cookie.js'
 import type { FieldChanges, SessionSnapshot } from './session-diff.js'
 
-/** What was read of a session, or saved. */
+/** The stored session, as this process read or saved it last. */
 export interface KnownSession {
-  /** What makes that of it which it is now. */
-  changeTo: (after: SessionSnapshot) => FieldChanges
-  /** Its contents when it was read; undefined where it was not. */
+  /** Returns the changes that make `after` of it. */
+  changesTo: (after: SessionSnapshot) => FieldChanges
+  /** Its contents when it was read; undefined after a save. */
   contents?: string | undefined
   /** Its cookie when it was read. */
   cookie?: CookieSnapshot
-  /** Whether it was not there any more. */
+  /** Whether the store had lost it when it was read. */
   isGone?: boolean
   version: string
-  /** Digest of whose it is. */
+  /** The digest of its user's id. */
   user: string | undefined
 }
 
-/** What is known of a session's object. */
+/** The state of a session's object. */
 export interface SessionState {
+  /**
+   * - `open`: onSend saves what has changed
+   * - `unsaved`: the last save failed, as the store was unavailable
+   * - `abandoned`: its save or its login failed, or it was destroyed. onSend neither saves it nor sends its cookie
+   */
+  phase: 'open' | 'unsaved' | 'abandoned'
+  /** Undefined until the session is stored. */
   known?: KnownSession
-  /** From where it is used, for its user's list. */
+  /** The request whose session it is. */
   request?: FastifyRequest
-  /** Called when it is stored for the first time. */
+  /** Called when the session is stored for the first time. */
   onStored?: Array<() => void>
   /** The last save, which the next one waits for. */
   saved?: Promise<boolean>
 }
 
 const STATE = Symbol('session.state')
+type WithState = object & { [STATE]?: SessionState }
 
-/** @returns undefined for a session of another plugin, or of no request */
-export function requestOf (session: object): FastifyRequest | undefined {
-  return (session as { [STATE]?: SessionState })[STATE]?.request
-}
-
-/** In the object itself, hidden: as many entries of a `WeakMap` as there are requests keep the garbage collector busy. */
+/** Returns the state of a session, in the object itself: entries of a `WeakMap` for each request keep the garbage collector busy. */
 export function stateOf (session: object): SessionState {
-  const holder = session as { [STATE]?: SessionState }
-  const present = holder[STATE]
+  const present = (session as WithState)[STATE]
   if (present !== undefined) return present
-  const state: SessionState = {}
+  const state: SessionState = { phase: 'open' }
   Object.defineProperty(session, STATE, { value: state })
   return state
+}
+
+/** Returns the request of a session; undefined for the session of another plugin. */
+export function requestOf (session: object): FastifyRequest | undefined {
+  return (session as WithState)[STATE]?.request
+}
+
+/** Whether this request made the session and has not saved it: its id is not known to any client. */
+export function isNew (session: object): boolean {
+  const { known, saved } = stateOf(session)
+  return known === undefined && saved === undefined
+}
+
+/** Calls a function with the session's handle as soon as it is stored, which may be at once. */
+export function onceStored (session: Session & { sessionId: string }, call: (handle: string) => void): void {
+  const state = stateOf(session)
+  const go = () => call(hashId(session.sessionId))
+  if (state.known === undefined) (state.onStored ??= []).push(go)
+  else go()
+}
+
+/** Excludes a session from the save and `Set-Cookie` of onSend. */
+export function abandon (session: object): void {
+  stateOf(session).phase = 'abandoned'
+}
+
+/** Why a request does not have a session as usual. */
+export interface Exception {
+  /** `anonymous`: the session could not be read, so its user is unknown. `ended`: the request has destroyed it. */
+  kind: 'anonymous' | 'ended'
+  /** The cookie of the session that has ended, if it was read. */
+  cookie?: CookieSnapshot | undefined
+  /** The destruction of a session that was set to null, which the response waits for. It rejects while the store is unavailable. */
+  destroyed?: Promise<unknown> | undefined
+}
+
+/** The properties that this plugin adds to requests. */
+export const SESSION = Symbol('session')
+export const EXCEPTION = Symbol('session.exception')
+/** The reply, while an error of an app's callback can be its response. */
+export const REPLY = Symbol('session.reply')
+
+export type RequestWithState = FastifyRequest & {
+  [SESSION]?: FastifyRequest['session'] | null
+  [EXCEPTION]?: Exception | null
+  [REPLY]?: FastifyReply | null
+}
+
+/** Whether the request's session could not be read. */
+export function isAnonymous (request: object): boolean {
+  return (request as RequestWithState)[EXCEPTION]?.kind === 'anonymous'
 }

@@ -4,10 +4,10 @@ import { InWords, invalidArgumentError } from '../shared/plugin/errors.js'
 import { hashId } from '../shared/plugin/keys.js'
 import { handled } from '../shared/plugin/maybe-promise.js'
 import { readOptions } from '../shared/plugin/option-reader.js'
-import type { SuiteSessionStore } from './fastify-session-store.js'
-import type { Encryption } from './store/encryption.js'
-import type { SessionStatsCounter, SessionStats } from './stats.js'
 import type { Logins } from './login.js'
+import type { SessionCodec } from './session-codec.js'
+import { isAnonymous, onceStored } from './session-state.js'
+import type { SessionStatsCounter, SessionStats } from './stats.js'
 import type { StoredInfo } from './store/store.js'
 import { isUserId, USER_ID_ALLOWED, type UserId } from './user-id.js'
 import type { UserIndex } from './store/user-index.js'
@@ -63,16 +63,15 @@ const HANDLE = /^[\w-]{43}$/
 
 interface SessionsParts {
   users: UserIndex
-  cipher: Encryption | undefined
-  counts: SessionStatsCounter
-  adapter: SuiteSessionStore
+  codec: SessionCodec
+  stats: SessionStatsCounter
   watches: Watches
   logins: Logins
 }
 
-export function createSessions ({ users, cipher, counts, adapter, watches, logins }: SessionsParts): Sessions {
+export function createSessions ({ users, codec, stats, watches, logins }: SessionsParts): Sessions {
   function describe ({ handle, createdAt, lastSeenAt, device }: StoredInfo, current: string | undefined): SessionInfo {
-    const [address, userAgent] = parseDevice(cipher === undefined ? device : cipher.open(device, handle, 'device'))
+    const [address, userAgent] = parseDevice(codec.openDevice(device, handle))
     return { handle, createdAt, lastSeenAt, address, userAgent, current: handle === current }
   }
 
@@ -99,8 +98,8 @@ export function createSessions ({ users, cipher, counts, adapter, watches, login
       let stop: (() => void) | undefined
       let isOver = false
       const { session } = request
-      if (session?.sessionId && !adapter.isAnonymous(request)) {
-        adapter.whenStored(session, handle => { if (!isOver) stop = watches.add(handle, interval, onEnd) })
+      if (session?.sessionId && !isAnonymous(request)) {
+        onceStored(session, handle => { if (!isOver) stop = watches.add(handle, interval, onEnd) })
       }
       return () => {
         isOver = true
@@ -108,7 +107,7 @@ export function createSessions ({ users, cipher, counts, adapter, watches, login
       }
     },
     handleOf: hashId,
-    stats: () => counts.stats
+    stats: () => stats.stats
   }
 }
 

@@ -1,9 +1,12 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { callListener } from '../shared/plugin/call-listener.js'
-import type { Clock, Timer } from '../shared/plugin/clock.js'
+import { systemClock, type Clock, type Timer } from '../shared/plugin/clock.js'
 import { MAX_TIMER_MS } from '../shared/plugin/duration.js'
 import { isOutage, reasonOf } from '../shared/plugin/errors.js'
+import type { Milliseconds } from '../shared/plugin/units.js'
 import type { ChannelSubscription } from '../shared/redis/channel-subscription.js'
+import { dateOf } from './cookie/cookie-rules.js'
+import type { SaveOptions } from './save-session.js'
 
 interface Watch {
   readonly handle: string
@@ -127,4 +130,15 @@ export class Watches {
     this.#hasWarned = true
     this.#options.log.warn({ plugin: 'session', reason: reasonOf(error) }, 'session: a watched session cannot be looked up, so its streams stay open unless a message reports its end (logged once)')
   }
+}
+
+/** Returns the time until a session ends unless it is used; 0 for one that has ended. */
+export async function lifeOf (handle: string, { store, run, codec }: Pick<SaveOptions, 'store' | 'run' | 'codec'>): Promise<Milliseconds> {
+  const [life, stored] = await Promise.all([run(() => store.lifeOf(handle)), store.read(handle)])
+  const fields = stored && codec.openFields(handle, stored)
+  if (fields === undefined) return 0
+  const { expires } = (fields['cookie'] ?? {}) as { expires?: unknown }
+  const expiresAt = dateOf(expires)?.getTime() ?? Infinity
+  // By the clock that `@fastify/session` reads.
+  return Math.max(0, Math.min(life, expiresAt - systemClock.now()))
 }

@@ -206,7 +206,7 @@ t.test('sealed bytes that are moved, changed, cut, of another key or not sealed 
     t.equal(reply.body, '{}', `${field} ${String(value).slice(0, 8)}`)
     await redis.hset(key, good)
   }
-  t.equal(logged.slice(before).filter(line => line.includes('cannot be read')).length, 1)
+  t.equal(logged.slice(before).filter(line => line.includes('cannot be decrypted or parsed')).length, 1)
   t.match(await user.state(), { userId: 'ann', secret: VALUE })
   for (const keys of [undefined, [randomBytes(32)]]) {
     const { app: wrong } = await start(t, keys && { encrypt: keys }, prefix)

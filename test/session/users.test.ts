@@ -206,7 +206,7 @@ t.test('sealed sessions reveal nothing to a reader of Redis, and open with old k
   t.match(await browserWith(user.cookie, newOnly).state(), { userId: 'ann', visits: 1 }, 'a change seals the session with the new key')
   const { app: without, warnings } = await start(prefix, createHash('sha256').update('a third one').digest('base64'))
   for (let i = 0; i < 5; i++) t.same(await browserWith(user.cookie, without).state(), {}, 'a session that cannot be opened counts as none')
-  t.equal(warnings().filter(message => message.includes('cannot be read')).length, 1, 'which is logged once')
+  t.equal(warnings().filter(message => message.includes('cannot be decrypted or parsed')).length, 1, 'which is logged once')
 
   const other = new Browser(app)
   const { handle: foreign } = (await other.send('POST', '/login/eve')).json()

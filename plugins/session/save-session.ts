@@ -1,0 +1,109 @@
+import type { Session } from 'fastify'
+import { hashId } from '../shared/plugin/keys.js'
+import { isPromise } from '../shared/plugin/maybe-promise.js'
+import { checkAttributes, checkIsCookie } from './cookie/cookie-rules.js'
+import { cookieToStore, type CookieOptions } from './cookie/cookie.js'
+import { StoreUnavailableError } from './errors.js'
+import type { SessionCodec } from './session-codec.js'
+import { diff, joinFields, takeSnapshot, type FieldChanges, type SessionSnapshot } from './session-diff.js'
+import { abandon, stateOf } from './session-state.js'
+import type { SessionStatsCounter } from './stats.js'
+import type { SessionStore } from './store/store.js'
+import type { UserIndex } from './store/user-index.js'
+import { digestOfFound } from './user-id.js'
+
+export interface SaveOptions {
+  store: SessionStore
+  /** Calls the store within the deadline and the circuit of Redis. */
+  run: <T>(operation: () => Promise<T>) => Promise<T>
+  codec: SessionCodec
+  /** The option `cookie`. */
+  cookie: CookieOptions
+  users: UserIndex
+  stats: SessionStatsCounter
+  userId: (session: Session) => unknown
+}
+
+/**
+ * Saves what a request has changed in its session. The store merges it with what other requests have saved since the session was
+ * read (`mergeScript`).
+ *
+ * @returns whether there was something to save
+ * @throws `FST_REDIS_SUITE_SESSION_STORE_UNAVAILABLE`, `FST_REDIS_SUITE_SESSION_TOO_MANY`,
+ * `FST_REDIS_SUITE_SESSION_UNSERIALIZABLE`, `FST_REDIS_SUITE_SESSION_INVALID_COOKIE`, `FST_REDIS_SUITE_SESSION_INVALID_VALUE`
+ */
+export async function saveSession (sessionId: string, session: Session, { store, run, codec, cookie, users, stats, userId }: SaveOptions): Promise<boolean> {
+  const handle = hashId(sessionId)
+  const state = stateOf(session)
+  const before = state.known
+  const write = async (change: Omit<Parameters<SessionStore['write']>[1], 'isSealed'>) => {
+    try {
+      return await run(() => store.write(handle, { ...change, isSealed: codec.isSealing }))
+    } catch {
+      throw new StoreUnavailableError()
+    }
+  }
+
+  // A destroyed session stays destroyed.
+  if (before?.isGone) {
+    abandon(session)
+    return false
+  }
+  checkCookieOf(session, state.request !== undefined)
+
+  // The changes since the session was read, and its user.
+  const { after, changes } = changesOf(session, cookie)
+  const found = userId(session)
+  const user = digestOfFound(isPromise(found) ? await found : found)
+  const hasMoved = user !== before?.user
+  if (before !== undefined && !hasMoved && Object.keys(changes.set).length === 0 && changes.delete.length === 0) return false
+
+  // The user's index comes first: a session that it lacks could not be found to be destroyed. An entry without a session is removed when it is found.
+  if (user !== undefined && hasMoved) {
+    if (before === undefined) await write({ set: {}, delete: changes.delete, create: true, from: '', text: '{}' })
+    await users.enter(user, handle)
+  }
+
+  // The store merges the changes, property by property.
+  const version = await write({
+    set: codec.sealFields(changes.set, handle),
+    delete: changes.delete,
+    create: before === undefined && user === undefined,
+    from: before?.version ?? '',
+    text: joinFields(codec.sealFields(after, handle)),
+    ...hasMoved && { owner: { user, device: codec.sealDevice(deviceOf(session), handle) } }
+  })
+  if (version === undefined) abandon(session)
+  else if (before === undefined) stats.created()
+
+  // The next save begins here.
+  state.known = { changesTo: next => diff(after, next), version: version ?? '', user }
+  for (const call of state.onStored ?? []) call()
+  delete state.onStored
+
+  // The index of the former user, or of this one if the session was destroyed meanwhile.
+  if (hasMoved && before?.user !== undefined) await users.leave(before.user, handle)
+  if (hasMoved && user !== undefined && version === undefined) await users.leave(user, handle)
+  return true
+}
+
+/** Returns the properties of a session as they are to be stored, and what has changed since it was read or saved. */
+export function changesOf (session: Session, options: CookieOptions): { after: SessionSnapshot, changes: FieldChanges } {
+  const after = takeSnapshot(session)
+  const cookie = cookieToStore(session.cookie, options)
+  if (cookie === undefined) delete after['cookie']
+  else after['cookie'] = JSON.stringify(cookie)
+  return { after, changes: stateOf(session).known?.changesTo(after) ?? diff({}, after) }
+}
+
+/** The client's address and `User-Agent`, for the list of a user's sessions. */
+function deviceOf (session: Session): string {
+  const { request } = stateOf(session)
+  return JSON.stringify(request === undefined ? [] : [request.ip, (request.headers['user-agent'] ?? '').slice(0, 256)])
+}
+
+/** @param isOfRequest - whether it is a request's session; a program may give the store a plain object */
+function checkCookieOf ({ cookie }: Session, isOfRequest: boolean): void {
+  if (isOfRequest || (typeof cookie !== 'object' && cookie !== undefined)) checkIsCookie(cookie)
+  if (cookie !== undefined && cookie !== null) checkAttributes(cookie)
+}
