@@ -73,7 +73,7 @@ export const cache = fp<CachePluginOptions>(async function cache (fastify, given
   const core = createTwoTierCache(fastify, client, guard, options)
   const works = new FillCoordinator(core)
   const responses = addResponseCache(fastify, core, works, options)
-  const codec = new ValueCodec(core, options.serializer, options.freezes)
+  const codec = new ValueCodec(core, options.serializer, options.freeze)
   const reader = new GetOrSet(core, works, codec)
   const writeBehinds = createWriteBehinds({
     client,
@@ -111,12 +111,13 @@ function createTwoTierCache (fastify: FastifyInstance, client: RedisClient | und
     const store = new RedisStore(client, prefix, undefined, clock)
     return new TwoTierCache({ store, share: store.share, guard, events, log, clock })
   }
+  const servesIncoherent = options.onStoreError === 'local'
   const instanceId = randomUUID()
   const entries = new L1(options.l1)
-  const bus = new InvalidationBus({ client, channel: invalidationChannel(client, prefix), instanceId, l1: entries, events, log, keepsOffline: options.servesAlone, clock })
+  const bus = new InvalidationBus({ client, channel: invalidationChannel(client, prefix), instanceId, l1: entries, events, log, keepsOffline: servesIncoherent, clock })
   fastify.addHook('onClose', async () => bus.close())
   const store = new RedisStore(client, prefix, instanceId, clock)
   return new TwoTierCache({
-    store, share: store.share, guard, l1: { entries, bus, servesIncoherent: options.servesAlone }, events, log, clock
+    store, share: store.share, guard, l1: { entries, bus, servesIncoherent }, events, log, clock
   })
 }

@@ -1,119 +1,136 @@
 import type { FastifyRequest } from 'fastify'
 import type { Clock } from '../shared/plugin/clock.js'
-import { type Duration, parseDuration } from '../shared/plugin/duration.js'
+import type { Duration } from '../shared/plugin/duration.js'
 import { invalidOptionError } from '../shared/plugin/errors.js'
-import { readOptions, type OptionReader } from '../shared/plugin/option-reader.js'
+import { boolean, bytes, callable, clock, duration, oneOf, option, orFalse, redisClient, string, unchecked } from '../shared/plugin/option-kinds.js'
+import { checkNames, refuseOption, resolveOptions, type OptionTable, type Resolved } from '../shared/plugin/option-table.js'
+import type { Bytes } from '../shared/plugin/units.js'
 import type { RedisClient } from '../shared/redis/client.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/redis/guard.js'
-import { type SerializerOption, resolveSerializer, type Serializer } from './data/serializer.js'
-import { type ValueDefaults, resolveDefaults, type ValuePlan } from './data/value-options.js'
-import type { Explain } from './http/hooks.js'
-import { type ResolvedRouteCache, DEFAULT_TTL, HEADERS, resolveRoute, type RouteCacheOptions, ROUTE_OPTIONS } from './http/route-options.js'
-import { resolveTiers, resolveTtl, type Tiers } from './tiers/ttl.js'
+import { resolveSerializer, type SerializerOption } from './data/serializer.js'
+import { resolveDefaults, type ValueDefaults, type ValuePlan } from './data/value-options.js'
+import { COMMON_OPTIONS, DEFAULT_TTL, resolveRoute, ROUTE_CACHE_OPTIONS, type ResolvedRouteCache, type RouteCacheOptions } from './http/route-options.js'
+import { parseTiers, resolveTtl } from './tiers/ttl.js'
 
 export interface CachePluginOptions extends Omit<RouteCacheOptions, 'tags' | 'invalidates' | 'private' | 'public'> {
-  /** An ioredis client; `false` for the memory store. @default fastify.redis, else the memory store */
+  /** Whether routes without `config.cache` are cached. @default false */
+  global?: boolean | undefined
+  /** Durations by name, for `ttl`: with `{ catalog: '1h' }` a route may have `ttl: 'catalog'`. */
+  tiers?: Readonly<Record<string, Duration>> | undefined
+  /** The client of the store; `false` for the memory store. @default fastify.redis, else the memory store */
   redis?: RedisClient | false | null | undefined
   /** How long an operation on the store may take. @default 150 ms */
   timeout?: Duration | undefined
-  /** Cache all routes that do not say otherwise. @default false */
-  global?: boolean | undefined
-  /** Durations by name, for `ttl`. */
-  tiers?: Readonly<Record<string, Duration>> | undefined
-  /** The first tier, in this process: bytes that it keeps; `false`: none. @default 64 MiB */
-  l1?: number | false | undefined
-  /** Bytes that the memory store keeps. @default 64 MiB */
-  maxSize?: number | undefined
-  /** Defaults of values in `fastify.cache`, above those of routes. */
+  /** Size of the L1 cache in this process; `false` disables it. Only with Redis. @default 64 MiB */
+  l1?: Bytes | false | undefined
+  /** Size of the memory store. @default 64 MiB */
+  maxSize?: Bytes | undefined
+  /**
+   * What happens while Redis is unavailable: `'open'` runs the handler; `'local'` serves what is in L1, which may have been
+   * invalidated.
+   *
+   * @default 'open'
+   */
+  onStoreError?: 'open' | 'local' | undefined
+  /** The name of this cache in `Cache-Status` (RFC 9211); `false` turns the field off. @default 'fastify-redis-suite' */
+  cacheStatus?: string | false | undefined
+  /** Whether `X-Cache` is sent. @default true */
+  xCache?: boolean | undefined
+  /**
+   * Defaults for values in `fastify.cache`. They override those of routes.
+   *
+   * @default those of routes
+   * @see [the data cache](docs/data-cache.md)
+   */
   values?: ValueDefaults | undefined
-  /** How values are stored. @default 'json' */
+  /** How values are serialized. @default 'json' @see [serializers](docs/data-cache.md#serializers) */
   serializer?: SerializerOption | undefined
   /**
-   * Whether those who read a value out of the first tier get one and the same, deeply frozen, in place of a copy each: quicker. For JSON.
+   * Whether callers that read a value from L1 share one deeply frozen value instead of a copy each, which is faster. Only with
+   * the serializer `'json'`.
    *
    * @default false
    */
   freeze?: boolean | undefined
-  /** While Redis cannot be asked: run the handler, or serve what is in this process, which may have been invalidated. @default 'open' */
-  onStoreError?: 'open' | 'local' | undefined
-  /** The name of this cache in `Cache-Status` (RFC 9211); `false`: the field is not sent. @default 'fastify-redis-suite' */
-  cacheStatus?: string | false | undefined
-  /** Whether `X-Cache` is sent. @default true */
-  xCache?: boolean | undefined
-  /** Who is told in `Cache-Status` why. @default nobody */
+  /**
+   * Returns whether `Cache-Status` of this response states why it was not stored or not served from the cache.
+   *
+   * @see [why a page is not cached](docs/cache.md#why-a-page-is-not-cached)
+   */
   explain?: ((request: FastifyRequest) => boolean | Promise<boolean>) | undefined
-  /** The clock for ages, leases, back-off and deadlines: in tests one of `fastify-redis-suite/testing`. @default the system's clock */
+  /**
+   * The clock for freshness, TTLs, leases, back-off and deadlines.
+   *
+   * @default the system's clock
+   * @see [a clock that you advance](docs/testing.md)
+   */
   clock?: Clock | undefined
 }
 
-export const PLUGIN_OPTIONS = [...ROUTE_OPTIONS.filter(name => !['tags', 'invalidates', 'private', 'public'].includes(name)),
-  'redis', 'timeout', 'global', 'tiers', 'l1', 'maxSize', 'onStoreError', 'cacheStatus', 'xCache', 'explain', 'values', 'serializer', 'freeze', 'clock']
+const SIZE = { min: 1024 }
 
-export interface ResolvedCacheOptions {
-  timeout: number
-  global: boolean
-  l1: number | false
-  maxSize: number
-  servesAlone: boolean
-  cacheStatus: string | undefined
-  xCache: boolean
-  explains: Explain | undefined
-  /** Of values that do not say otherwise. */
+export const CACHE_OPTIONS = {
+  ...COMMON_OPTIONS,
+  global: boolean(false),
+  tiers: option({
+    type: '`{ name: duration }`',
+    allowed: 'durations by names that are no durations themselves',
+    fallback: {},
+    fallbackText: 'none',
+    parse: parseTiers
+  }),
+  redis: redisClient(),
+  timeout: duration(DEFAULT_TIMEOUT_MS, { min: 1 }),
+  l1: orFalse(bytes(64 * 1024 ** 2, SIZE)),
+  maxSize: bytes(64 * 1024 ** 2, SIZE),
+  onStoreError: oneOf('open', ['open', 'local']),
+  cacheStatus: orFalse(string('fastify-redis-suite', '1 to 64 printable ASCII characters, or false', /^[\x20-\x7e]{1,64}$/)),
+  xCache: boolean(true),
+  values: unchecked('options of `getOrSet`', 'those of routes'),
+  serializer: option({
+    type: "`'json'`, `'structured-clone'` or a serializer",
+    allowed: "'json', 'structured-clone', or { name, serialize, deserialize } with a name of up to 32 letters, digits and . : @ _ -",
+    fallback: 'json',
+    parse: resolveSerializer
+  }),
+  freeze: boolean(false),
+  explain: callable('`(request) => boolean`, sync or async', 'a function of the request'),
+  clock: clock()
+} satisfies OptionTable<CachePluginOptions>
+
+export interface ResolvedCacheOptions extends Omit<Resolved<typeof CACHE_OPTIONS>, keyof typeof COMMON_OPTIONS | 'redis' | 'values'> {
+  /** The defaults of values. */
   values: ValuePlan
-  tiers: Tiers
-  serializer: Serializer
-  freezes: boolean
-  clock: Clock
   route: (given: RouteCacheOptions | boolean, where: string) => ResolvedRouteCache
 }
 
 /** @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` */
 export function resolveCacheOptions (given: CachePluginOptions): ResolvedCacheOptions {
-  const read = readOptions('cache', given)
-  read.onlyKnown(PLUGIN_OPTIONS)
-  const tiers = resolveTiers(given.tiers, read)
-  const common = Object.fromEntries(Object.entries(given).filter(([name]) => ROUTE_OPTIONS.includes(name)))
-  const plugin = resolveRoute(common, tiers)
-  // What a route's ttl may be beside a duration says nothing of values.
-  const fallbackTtl = typeof given.ttl === 'function' || given.ttl === 'headers' ? parseDuration(DEFAULT_TTL) ?? 0 : resolveTtl(given.ttl ?? DEFAULT_TTL, tiers, read, HEADERS)
-  const serializer = resolveSerializer(given.serializer, read)
-  const freezes = read.boolean('freeze', false)
-  if (freezes && serializer.name !== 'json') read.fail('freeze', "true only with the serializer 'json'")
-  if (given.explain !== undefined && typeof given.explain !== 'function') read.fail('explain', 'a function of the request')
+  const options = resolveOptions('cache', CACHE_OPTIONS, given)
+  const { tiers, staleWhileRevalidate, staleIfError, jitter } = options
+  if (options.freeze && options.serializer.name !== 'json') refuseOption('cache', given, 'freeze', "true only with the serializer 'json'")
+  const common = Object.fromEntries(Object.entries(given).filter(([name]) => Object.hasOwn(COMMON_OPTIONS, name)))
+  resolveRoute(common, tiers)
+  // A ttl of responses that is no duration does not apply to values.
+  const ttl = typeof given.ttl === 'function' || given.ttl === 'headers' ? DEFAULT_TTL : given.ttl ?? DEFAULT_TTL
+  const valueTtl = resolveTtl(ttl, tiers)
   return {
-    timeout: read.duration('timeout', DEFAULT_TIMEOUT_MS, { min: 1 }),
-    global: read.boolean('global', false),
-    l1: given.l1 === false ? false : read.integer('l1', 64 * 1024 ** 2, { min: 1024 }),
-    maxSize: read.integer('maxSize', 64 * 1024 ** 2, { min: 1024 }),
-    servesAlone: read.oneOf('onStoreError', 'open', ['open', 'local']) === 'local',
-    cacheStatus: given.cacheStatus === false ? undefined : resolveName(read),
-    xCache: read.boolean('xCache', true),
-    explains: given.explain,
+    ...options,
     values: resolveDefaults(given.values ?? {}, {
-      ttlOf: () => fallbackTtl,
-      staleWhileRevalidate: plugin.staleWhileRevalidate,
-      staleIfError: plugin.staleIfError,
-      jitter: plugin.jitter,
+      ttl: () => valueTtl,
+      staleWhileRevalidate,
+      staleIfError,
+      jitter,
       negativeTtl: 0,
       softTimeout: Infinity,
       hardTimeout: Infinity,
       refreshAhead: 0
     }, tiers),
-    tiers,
-    serializer,
-    freezes,
-    clock: read.clock(),
     route (route, where) {
       const own = typeof route === 'boolean' ? {} : route
       if (typeof own !== 'object' || own === null) throw invalidOptionError('cache', 'config.cache', route, 'true, false or an object')
-      readOptions('cache', own).onlyKnown(ROUTE_OPTIONS)
+      checkNames('cache', ROUTE_CACHE_OPTIONS, own)
       return resolveRoute({ ...common, ...Object.fromEntries(Object.entries(own).filter(([, value]) => value !== undefined)) }, tiers, own, where)
     }
   }
-}
-
-/** A token or a short text, as RFC 9211 §2 has it. */
-function resolveName (read: OptionReader): string {
-  const name = read.string('cacheStatus', 'fastify-redis-suite')
-  return /^[\x20-\x7e]{1,64}$/.test(name) ? name : read.fail('cacheStatus', '1 to 64 printable ASCII characters, or false')
 }

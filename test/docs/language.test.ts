@@ -103,14 +103,14 @@ t.test('each optional option accepts undefined, and one name has one type in all
 
 t.test('onStoreError has the same values in all plugins', async t => {
   const words = new Set(['closed', 'open', 'local', 'anonymous'])
-  const allowed = sources.flatMap(({ text }) => [...text.matchAll(/oneOf\('onStoreError', '(\w+)', \[(.*?)\]/g)]
+  const allowed = sources.flatMap(({ text }) => [...text.matchAll(/onStoreError(?:: oneOf\(|', )'(\w+)', \[(.*?)\]/g)]
     .flatMap(([, fallback = '', rest = '']) => [fallback, ...rest.replaceAll('\'', '').split(', ')]))
   t.ok(allowed.length > 10)
   t.same(allowed.filter(word => !words.has(word)), [])
 })
 
 t.test('an option that is a duration has no unit in its name', async t => {
-  const durations = sources.flatMap(({ name, text }) => [...text.matchAll(/^ {2}(\w+)\?: Duration|\.duration\('(\w+)'/gm)].map(([, option = '', read = '']) => ({ name, option: option + read })))
+  const durations = sources.flatMap(({ name, text }) => [...text.matchAll(/^ {2}(\w+)\?: Duration|^ {2}(\w+): duration\(/gm)].map(([, option = '', read = '']) => ({ name, option: option + read })))
   t.ok(durations.length > 30, `${durations.length} durations`)
   t.same(durations.filter(({ option }) => /(?:Ms|Seconds|Millis)$/.test(option)), [])
 })

@@ -1,7 +1,8 @@
 import { sleep } from '../../shared/plugin/clock.js'
 import { invalidArgumentError } from '../../shared/plugin/errors.js'
 import { isPromise, whenReady, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
-import { readOptions } from '../../shared/plugin/option-reader.js'
+import { boolean } from '../../shared/plugin/option-kinds.js'
+import { resolveOptions } from '../../shared/plugin/option-table.js'
 import { StoreUnavailableError } from '../errors.js'
 import type { CacheEvents, CacheListener } from '../events.js'
 import { batchesOf, inBatches } from '../store/batches.js'
@@ -164,7 +165,7 @@ export function createDataCache (parts: DataCacheParts, scope: CacheScope): Data
       if (value === undefined) throw invalidArgumentError('cache', 'value', value, 'anything but undefined')
       const key = keyOf(name)
       const plan = scope.planOf({ ...common, ...own })
-      return whenReady(plan.ttlOf(value), ttl => whenReady(plan.tagsOf?.(value) ?? [], lateTags => {
+      return whenReady(plan.ttl(value), ttl => whenReady(plan.tagsOf?.(value) ?? [], lateTags => {
         const draft = codec.draft(key, value, ttl, plan)
         const tags = [...plan.tags, ...lateTags]
         const bytes = draft.body.length + TAG_BYTES * tags.length
@@ -254,9 +255,7 @@ export function createDataCache (parts: DataCacheParts, scope: CacheScope): Data
 
 /** @returns how many milliseconds to wait after an invalidation, until no L1 can have missed it */
 function maxStalenessOf (given: InvalidateOptions = {}): number {
-  const read = readOptions('cache', checkOptions(given))
-  read.onlyKnown(['everywhere'])
-  return read.boolean('everywhere', false) ? MAX_STALENESS_MS : 0
+  return resolveOptions('cache', { everywhere: boolean(false) }, given).everywhere ? MAX_STALENESS_MS : 0
 }
 
 function checkOptions<O extends object> (given: O): O {

@@ -3,7 +3,6 @@ import { copyBytes } from '../../shared/plugin/bytes.js'
 import { reasonOf } from '../../shared/plugin/errors.js'
 import { describeLoss, lossIn } from '../../shared/plugin/lossless-json.js'
 import { handled, isPromise } from '../../shared/plugin/maybe-promise.js'
-import type { OptionReader } from '../../shared/plugin/option-reader.js'
 import { UnserializableError } from '../errors.js'
 
 /** Converts values to bytes and back. Both methods are synchronous, because values are read synchronously from L1. */
@@ -59,13 +58,17 @@ function refusePromise<T> (result: T): T {
   throw new TypeError('it is async, and must return at once')
 }
 
-export function resolveSerializer (given: SerializerOption | undefined, read: OptionReader): Serializer {
-  if (given === undefined || given === 'json') return json
+/** @returns undefined for what is no serializer */
+export function resolveSerializer (given: unknown): Serializer | undefined {
+  if (given === 'json') return json
   if (given === 'structured-clone') return structuredClone
-  const isSerializer = typeof given === 'object' && given !== null && typeof given.serialize === 'function' &&
-    typeof given.deserialize === 'function' && typeof given.name === 'string' && /^[\w.@:-]{1,32}$/.test(given.name)
-  if (isSerializer) return isolating(given)
-  return read.fail('serializer', "'json', 'structured-clone', or { name, serialize, deserialize } with a name of up to 32 letters, digits and . : @ _ -")
+  return isSerializer(given) ? isolating(given) : undefined
+}
+
+function isSerializer (value: unknown): value is Serializer {
+  if (typeof value !== 'object' || value === null) return false
+  const { name, serialize, deserialize }: { name?: unknown, serialize?: unknown, deserialize?: unknown } = value
+  return typeof serialize === 'function' && typeof deserialize === 'function' && typeof name === 'string' && /^[\w.@:-]{1,32}$/.test(name)
 }
 
 /** @throws `FST_REDIS_SUITE_CACHE_UNSERIALIZABLE` */

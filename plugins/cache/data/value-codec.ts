@@ -74,8 +74,8 @@ export class ValueCodec {
   }
 
   /** @returns for how long the result of a factory or a writer is fresh */
-  ttlOf (value: unknown, { ttlOf, negativeTtl }: ValuePlan): Milliseconds | Promise<Milliseconds> {
-    return value === undefined || value === null ? negativeTtl : ttlOf(value)
+  ttlOf (value: unknown, { ttl, negativeTtl }: ValuePlan): Milliseconds | Promise<Milliseconds> {
+    return value === undefined || value === null ? negativeTtl : ttl(value)
   }
 
   /**

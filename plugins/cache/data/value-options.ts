@@ -1,115 +1,148 @@
 import { MAX_TIMER_MS, type Duration } from '../../shared/plugin/duration.js'
 import { describe, invalidOptionError } from '../../shared/plugin/errors.js'
 import { whenReady } from '../../shared/plugin/maybe-promise.js'
-import { readOptions, type OptionReader } from '../../shared/plugin/option-reader.js'
+import { duration, fraction, option, unchecked, withDefault } from '../../shared/plugin/option-kinds.js'
+import { checkNames, readOption, readOptions, type Option, type OptionTable } from '../../shared/plugin/option-table.js'
+import type { Milliseconds } from '../../shared/plugin/units.js'
 import { InvalidValueError } from '../errors.js'
 import { MAX_LIFE_MS } from '../store/store.js'
 import { checkTags, type Tag, MAX_ENTRY_TAGS } from '../store/tags.js'
 import { resolveTtl, returnedTtl, TTL_RESULTS, type Tiers } from '../tiers/ttl.js'
 
-/** How a value is kept. */
+/** How a value is stored. */
 export interface ValueOptions<T = unknown> {
-  /** How long the value is fresh, 15 days at most: a duration, the name of a tier, or a function of the value that says either; 0: not stored. @default the plugin's ttl */
+  /**
+   * How long the value is fresh, 15 days at most; 0 means that it is not stored. A function may also return a negative number (not
+   * stored), `Infinity` (15 days) or a promise. Any other result rejects with `FST_REDIS_SUITE_CACHE_INVALID_VALUE`.
+   *
+   * @default the plugin's
+   */
   ttl?: Duration | ((value: T) => Duration | Promise<Duration>) | undefined
-  /** For how long after that it is given while it is made anew in the background. @default the plugin's */
+  /** How long a stale value may be returned while it is refreshed in the background. @default the plugin's */
   staleWhileRevalidate?: Duration | undefined
-  /** For how long after that it is given where the factory fails or takes too long. @default the plugin's */
+  /**
+   * How long a stale value may be returned if the factory fails or exceeds a timeout. After a failure the factory is not called again
+   * for 1 s.
+   *
+   * @default the plugin's
+   */
   staleIfError?: Duration | undefined
-  /** By which part of it, at random, the ttl is shorter, so that what was stored at once does not expire at once: 0 to 1. @default the plugin's */
+  /** The largest fraction by which a ttl is shortened at random, so that values do not expire all at once. @default the plugin's */
   jitter?: number | undefined
-  /** At most 1,000, by which the value can be invalidated, or a function of the value that says them. */
+  /** Tags by which the value can be invalidated, 1,000 at most. A tag is a string that is not empty, or a number. */
   tags?: readonly Tag[] | ((value: T) => readonly Tag[] | Promise<readonly Tag[]>) | undefined
-  /** For how long `null` and `undefined`, as for what was not found, are kept; 0: not at all. `set` keeps `null` all the same. @default 0 */
+  /**
+   * How long `null` and `undefined` are stored, which stand for "not found"; 0 means that they are not. They are never returned stale.
+   * `set` always stores `null`.
+   *
+   * @default 0
+   */
   negativeTtl?: Duration | undefined
 }
 
-/** How a value is made. */
+/** How a value is read, and computed where it is missing. */
 export interface GetOrSetOptions<T = unknown> extends ValueOptions<T> {
-  /** After this a stale value that `staleIfError` allows is given, and the factory goes on in the background. @default none */
+  /** How long a caller waits before it gets a stale value that `staleIfError` allows. The factory continues in the background. */
   softTimeout?: Duration | undefined
-  /** After this the factory is given up: its signal is aborted, and the caller gets what `staleIfError` allows, or an error. @default none */
+  /**
+   * How long the factory may take. Then its `signal` is aborted, and the caller gets a stale value that `staleIfError` allows, or
+   * `FST_REDIS_SUITE_CACHE_FACTORY_TIMEOUT`.
+   */
   hardTimeout?: Duration | undefined
-  /** A value that is asked for in this last part of its ttl is made anew in the background, so that what is asked for often never expires: 0 to 1. @default 0 */
+  /**
+   * The last fraction of its ttl in which a read refreshes the value in the background, so that values that are read often never
+   * expire.
+   *
+   * @default 0
+   */
   refreshAhead?: number | undefined
-  /** Ends the waiting of this caller; the factory is aborted too where nobody else waits for it. */
+  /** Stops this caller's wait when it is aborted. The factory is aborted as well if no other caller waits for it. */
   signal?: AbortSignal | undefined
 }
 
+/** How `writeThrough` stores the value that the source has accepted. */
 export interface WriteThroughOptions<T = unknown> extends ValueOptions<T> {
-  /** Tags that are invalidated once the source is written, such as those of pages that show it. */
+  /** Tags that are invalidated once the source is written, such as those of pages that show the value. */
   invalidates?: readonly Tag[] | undefined
-  /** After this the writer is given up: its signal is aborted, and as nobody knows what the source holds, the value is removed. @default none */
+  /** How long the writer may take. Then its `signal` is aborted, and the value is removed, as the state of the source is unknown. */
   hardTimeout?: Duration | undefined
 }
 
 /** Defaults of values. */
 export type ValueDefaults = Omit<GetOrSetOptions, 'tags' | 'signal' | 'ttl'> & { ttl?: Duration | undefined }
 
-/** Complete and checked. Times are milliseconds. */
+/** How a value is stored and computed, complete and checked. */
 export interface ValuePlan {
-  /** Of a value; 0: it is not stored. */
-  ttlOf: (value: unknown) => number | Promise<number>
-  staleWhileRevalidate: number
-  staleIfError: number
+  /** Returns the ttl of a value; 0: it is not stored. */
+  ttl: (value: unknown) => Milliseconds | Promise<Milliseconds>
+  staleWhileRevalidate: Milliseconds
+  staleIfError: Milliseconds
   jitter: number
-  negativeTtl: number
-  softTimeout: number
-  hardTimeout: number
+  negativeTtl: Milliseconds
+  softTimeout: Milliseconds
+  hardTimeout: Milliseconds
   refreshAhead: number
 }
 
 export interface TaggedPlan extends ValuePlan {
-  /** Those that are known before there is a value. */
+  /** The tags that are known before there is a value. */
   tags: readonly string[]
   tagsOf: ((value: unknown) => readonly string[] | Promise<readonly string[]>) | undefined
 }
 
-const DEFAULTS = ['ttl', 'staleWhileRevalidate', 'staleIfError', 'jitter', 'negativeTtl', 'softTimeout', 'hardTimeout', 'refreshAhead']
-const OPTIONS = [...DEFAULTS, 'tags', 'signal', 'invalidates']
+const LIFETIME = { max: MAX_LIFE_MS / 2 }
+const THE_PLUGINS = "the plugin's"
+const timeLimit: Option<Duration, Milliseconds> = { ...duration(undefined, { min: 1, max: MAX_TIMER_MS }), value: Infinity }
+
+const PLAN_OPTIONS = {
+  staleWhileRevalidate: withDefault(duration(0, LIFETIME), THE_PLUGINS),
+  staleIfError: withDefault(duration(0, LIFETIME), THE_PLUGINS),
+  jitter: withDefault(fraction(0), THE_PLUGINS),
+  negativeTtl: duration(0, LIFETIME),
+  softTimeout: timeLimit,
+  hardTimeout: timeLimit,
+  refreshAhead: fraction(0)
+} satisfies Partial<OptionTable<GetOrSetOptions>>
+
+const DEFAULT_OPTIONS = {
+  ...PLAN_OPTIONS,
+  ttl: unchecked('duration, tier, or `(value) => either`', THE_PLUGINS)
+} satisfies OptionTable<ValueDefaults>
+
+/** The options of `getOrSet`, `set` and `writeThrough`. */
+export const VALUE_OPTIONS = {
+  ...DEFAULT_OPTIONS,
+  tags: unchecked('tags or `(value) => tags`, sync or async'),
+  signal: option({ type: '`AbortSignal`', allowed: 'an AbortSignal', parse: given => given instanceof AbortSignal ? given : undefined }),
+  invalidates: unchecked('tags')
+} satisfies OptionTable<GetOrSetOptions & WriteThroughOptions>
 
 /** @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` */
 export function resolveDefaults (given: ValueDefaults, fallback: ValuePlan, tiers: Tiers): ValuePlan {
-  const read = readOptions('cache', given)
-  read.onlyKnown(DEFAULTS)
-  return resolvePlan(given, fallback, tiers, read)
+  checkNames('cache', DEFAULT_OPTIONS, given)
+  return { ...readOptions('cache', PLAN_OPTIONS, given, fallback), ttl: resolveTtlFunction(given.ttl, fallback, tiers) }
 }
 
 /** @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` */
 export function resolveValueOptions (given: GetOrSetOptions<never> & WriteThroughOptions<never>, fallback: ValuePlan, tiers: Tiers): TaggedPlan {
-  const read = readOptions('cache', given)
-  read.onlyKnown(OPTIONS)
-  const { tags = [], signal } = given
-  if (signal !== undefined && !(signal instanceof AbortSignal)) read.fail('signal', 'an AbortSignal')
+  checkNames('cache', VALUE_OPTIONS, given)
+  readOption('cache', 'signal', VALUE_OPTIONS.signal, given)
+  const { tags = [] } = given
   return {
-    ...resolvePlan(given, fallback, tiers, read),
+    ...readOptions('cache', PLAN_OPTIONS, given, fallback),
+    ttl: resolveTtlFunction(given.ttl, fallback, tiers),
     tags: typeof tags === 'function' ? [] : checkEntryTags(tags),
-    tagsOf: typeof tags === 'function' ? value => whenReady(tags(value as never), given => checkEntryTags(given)) : undefined
+    tagsOf: typeof tags === 'function' ? value => whenReady(tags(value as never), returned => checkEntryTags(returned)) : undefined
   }
 }
 
-function resolvePlan (given: GetOrSetOptions<never>, fallback: ValuePlan, tiers: Tiers, read: OptionReader): ValuePlan {
-  const life = { max: MAX_LIFE_MS / 2 }
-  // No time-out is one that never comes.
-  const timeout = (name: 'softTimeout' | 'hardTimeout') => given[name] === undefined ? fallback[name] : read.duration(name, 0, { min: 1, max: MAX_TIMER_MS })
-  return {
-    ttlOf: resolveTtlOf(given.ttl, fallback, tiers, read),
-    staleWhileRevalidate: read.duration('staleWhileRevalidate', fallback.staleWhileRevalidate, life),
-    staleIfError: read.duration('staleIfError', fallback.staleIfError, life),
-    jitter: read.fraction('jitter', fallback.jitter),
-    negativeTtl: read.duration('negativeTtl', fallback.negativeTtl, life),
-    softTimeout: timeout('softTimeout'),
-    hardTimeout: timeout('hardTimeout'),
-    refreshAhead: read.fraction('refreshAhead', fallback.refreshAhead)
-  }
-}
-
-function resolveTtlOf (ttl: GetOrSetOptions<never>['ttl'], fallback: ValuePlan, tiers: Tiers, read: OptionReader): ValuePlan['ttlOf'] {
-  if (ttl === undefined) return fallback.ttlOf
+function resolveTtlFunction (ttl: GetOrSetOptions<never>['ttl'], fallback: ValuePlan, tiers: Tiers): ValuePlan['ttl'] {
+  if (ttl === undefined) return fallback.ttl
   if (typeof ttl !== 'function') {
-    const fixed = resolveTtl(ttl, tiers, read)
+    const fixed = resolveTtl(ttl, tiers)
     return () => fixed
   }
-  return value => whenReady<unknown, number>(ttl(value as never), result => {
+  return value => whenReady<unknown, Milliseconds>(ttl(value as never), result => {
     const ms = returnedTtl(result, tiers)
     if (ms === undefined) throw new InvalidValueError('the function "ttl"', describe(result), TTL_RESULTS)
     return ms

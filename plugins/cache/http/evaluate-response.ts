@@ -36,14 +36,14 @@ export function evaluateResponse (request: FastifyRequest, reply: FastifyReply, 
     method: request.method,
     status: reply.statusCode,
     directives,
-    hasTtl: route.ttlOf !== undefined,
+    hasTtl: route.ttl !== undefined,
     statuses: route.statuses,
-    hasAuthorization: state.hasAuthorization && !route.isPublic,
-    hasUser: hasUser(request) && !route.isPublic,
+    hasAuthorization: state.hasAuthorization && !route.public,
+    hasUser: hasUser(request) && !route.public,
     hasOwner: state.hasOwner,
     hasSetCookie: headers['set-cookie'] !== undefined,
-    storesSetCookie: route.storesSetCookie,
-    hasSession: hasSession(request) && !route.isPublic,
+    storesSetCookie: route.storeSetCookie,
+    hasSession: hasSession(request) && !route.public,
     variesByEverything: vary === '*'
   })
   if (why !== undefined || vary === '*') return { why: why ?? 'vary' }
@@ -81,7 +81,7 @@ function evaluateFreshness (
   request: FastifyRequest, reply: FastifyReply, { route, saidTtl }: RequestCache, input: FreshnessInput, headers: Headers, varies: string[]
 ): StorageDecision {
   const { directives, status } = input
-  const ttl = saidTtl ?? route.ttlOf?.(request, reply)
+  const ttl = saidTtl ?? route.ttl?.(request, reply)
   if (isPromise(ttl)) return { why: 'ttl', ttl }
   if (ttl === 0) return { why: 'ttl 0' }
   if (Number.isNaN(ttl)) return { why: 'invalid ttl' }
@@ -114,14 +114,14 @@ function millisecondsOf (directives: Directives, name: string): number | undefin
 export function freshen (request: FastifyRequest, reply: FastifyReply, state: RequestCache, stored: StoredResponse, respondedAt: number): StorageDecision {
   const { headers: present } = stored.meta
   // Judged as the answer that it makes: status and headers are those of what is stored, where the 304 says nothing else.
-  const confirmed = storedHeaders(reply.getHeaders(), state.before, state.route.storesSetCookie ? [] : ['set-cookie'])
+  const confirmed = storedHeaders(reply.getHeaders(), state.before, state.route.storeSetCookie ? [] : ['set-cookie'])
   // Fastify's own word on an empty text, and not on what is stored.
   if (confirmed['content-type'] === 'text/plain; charset=utf-8') delete confirmed['content-type']
   const merged = freshenedHeaders(present, confirmed)
   const { directives, isTargeted } = effectiveDirectives(joined(merged['cache-control']), state.route.targeted.map(name => joined(merged[name])))
   if (directives === undefined || (directives.has('no-store') && !directives.has('must-understand'))) return { why: 'no-store' }
   if (directives.get('private') === true && !state.hasOwner) return { why: 'private' }
-  if (hasSession(request) && !state.hasOwner && !state.route.isPublic) return { why: 'session' }
+  if (hasSession(request) && !state.hasOwner && !state.route.public) return { why: 'session' }
   if (parseVary(joined(merged['vary'])) === '*') return { why: 'vary' }
   if (!areSendable(merged)) return { why: 'headers' }
   for (const name of excludedFields(directives)) Reflect.deleteProperty(merged, name)

@@ -185,7 +185,7 @@ export function createResponseHandler (core: TwoTierCache, passes: HitForPass) {
         unlessUnread(state, payload)
         return
       }
-      if (state.route.makesEtag && judged.meta.status === 200) made.meta.headers['etag'] ??= makeEtag(made.body)
+      if (state.route.etag && judged.meta.status === 200) made.meta.headers['etag'] ??= makeEtag(made.body)
       store(request, state, withAbsent(made, judged))
     }).catch(() => state.fill?.finish(undefined))
     return payload
@@ -210,7 +210,7 @@ export function createResponseHandler (core: TwoTierCache, passes: HitForPass) {
       refuse(state, why, judged.meta.status)
       return unlessUnread(state, payload)
     }
-    if (state.route.makesEtag && judged.meta.status === 200 && reply.getHeader('etag') === undefined) {
+    if (state.route.etag && judged.meta.status === 200 && reply.getHeader('etag') === undefined) {
       const etag = makeEtag(made.body)
       made.meta.headers['etag'] = etag
       reply.header('etag', etag)
@@ -243,8 +243,8 @@ function withAbsent (made: Made, { meta: { absent } }: Storable): Made {
 }
 
 /** Whether the route stores an error also where it was thrown: it names the status. What an error handler makes of others says nothing of the resource. */
-function isListedError (status: number, { ttlOf, statuses }: ResolvedRouteCache): boolean {
-  return status >= 400 && ttlOf !== undefined && statuses.has(status)
+function isListedError (status: number, { ttl, statuses }: ResolvedRouteCache): boolean {
+  return status >= 400 && ttl !== undefined && statuses.has(status)
 }
 
 function whyTagged ({ fill, extraTags }: RequestCache): string | undefined {

@@ -54,7 +54,7 @@ export function addResponseCache (fastify: FastifyInstance, core: TwoTierCache, 
   const passes = new HitForPass(core.clock)
   const { serve } = createServe({ core, works, refresher, passes })
   const { take, asStored } = createResponseHandler(core, passes)
-  const describe = options.cacheStatus === undefined ? undefined : createCacheStatus(options.cacheStatus)
+  const describe = options.cacheStatus === false ? undefined : createCacheStatus(options.cacheStatus)
   const invalidations = new Invalidations(core)
   const pinnedHooks = new PinnedHooks(fastify, 'cache')
   // Instances with routes whose requests are watched, and whether a query is to be.
@@ -104,9 +104,9 @@ export function addResponseCache (fastify: FastifyInstance, core: TwoTierCache, 
     request[STATE] = state
     state.reads = readsOf(request)
     if (state.reads?.had('authorization')) state.hasAuthorization = true
-    if (route.ownerOf === undefined || !isLookedUp(request.method)) return beginFor(undefined, request, reply, state, constraints)
+    if (route.private === undefined || !isLookedUp(request.method)) return beginFor(undefined, request, reply, state, constraints)
     readAs('owner', request)
-    return whenReady(route.ownerOf(request), owner => {
+    return whenReady(route.private(request), owner => {
       readAs('suite', request)
       return beginFor(owner, request, reply, state, constraints)
     })
@@ -124,7 +124,7 @@ export function addResponseCache (fastify: FastifyInstance, core: TwoTierCache, 
       if (bypass === 'method') state.status.fwd = 'method'
       return false
     }
-    if (route.keysParameter !== undefined) stripQuery(request, route.keysParameter)
+    if (route.key.query !== undefined) stripQuery(request, route.key.query)
     state.key = keyOf(request, route, owner, constraints)
     return task === undefined ? serve(request, reply, state) : refresh(task, request, reply, state, state.key)
   }
@@ -147,8 +147,8 @@ export function addResponseCache (fastify: FastifyInstance, core: TwoTierCache, 
     if (options.xCache) reply.header('x-cache', state.status.outcome)
     // A cache that made the answer itself is not in the field (RFC 9211 §2).
     if (describe === undefined || state.isGenerated) return
-    if (options.explains === undefined || state.why === '') return addStatus(reply, state, describe(state.status))
-    return whenReady(mayExplain(options.explains, request), isExplained => addStatus(reply, state, describe(state.status, isExplained ? state.why : undefined)))
+    if (options.explain === undefined || state.why === '') return addStatus(reply, state, describe(state.status))
+    return whenReady(mayExplain(options.explain, request), isExplained => addStatus(reply, state, describe(state.status, isExplained ? state.why : undefined)))
   }
 
   function addStatus (reply: FastifyReply, state: RequestCache, value: string): void {
@@ -157,7 +157,7 @@ export function addResponseCache (fastify: FastifyInstance, core: TwoTierCache, 
   }
 
   function onSend (route: ResolvedRouteCache): onSendHookHandler {
-    const keepPrivate = route.ownerOf && createForcePrivate(route.targeted)
+    const keepPrivate = route.private && createForcePrivate(route.targeted)
     const finish = (request: FastifyRequest, reply: FastifyReply, state: RequestCache | null, result: unknown): unknown => {
       const told = state !== null && route.stores ? tell(request, reply, state) : undefined
       if (state?.isStreamed) readAs('handler', request)
@@ -166,7 +166,6 @@ export function addResponseCache (fastify: FastifyInstance, core: TwoTierCache, 
       keepPrivate?.(request, reply)
       // After it was stored: what is in the key does not tell variants of it apart.
       if (route.varyField !== undefined && route.stores) addVary(reply, route.varyField)
-      if (route.stripsTargeted) for (const name of route.targeted) reply.removeHeader(name)
       const body = reply.statusCode === 304 ? withoutLength(reply, result) : result
       return isPromise(told) ? told.then(() => body) : body
     }
@@ -229,7 +228,7 @@ export function addResponseCache (fastify: FastifyInstance, core: TwoTierCache, 
       const isCached = config !== undefined && named.stores
       // A route that is not cached takes no name of the limited number that stats and metrics report.
       const resolved: ResolvedRouteCache = { ...named, counts: isCached ? core.counters.of(route.url) : new StatsCounter() }
-      const mayInvalidate = resolved.hasInvalidations || methods.some(isUnsafe)
+      const mayInvalidate = resolved.invalidates !== undefined || methods.some(isUnsafe)
       if (mayInvalidate) {
         pinnedHooks.pin(instance, route, 'preHandler', watchUnsent(resolved), 'first')
         pinnedHooks.pin(instance, route, 'preHandler', watchBegun(resolved), 'last')
@@ -242,8 +241,8 @@ export function addResponseCache (fastify: FastifyInstance, core: TwoTierCache, 
         pinnedHooks.pin(instance, route, 'onError', onError, 'last')
         pinnedHooks.pin(instance, route, 'onSend', beforeHooks, 'first')
         if (resolved.unkeyed !== false && methods.some(isLookedUp)) {
-          watchRoute(route, { ...resolved, harmless: withConstraints(resolved.harmless, route.constraints) })
-          watched.set(instance, watched.get(instance) === true || resolved.keysParameter !== undefined)
+          watchRoute(route, { harmless: withConstraints(resolved.harmless, route.constraints), keysParameter: resolved.key.query })
+          watched.set(instance, watched.get(instance) === true || resolved.key.query !== undefined)
         }
       } else if (!mayInvalidate) {
         return

@@ -8,7 +8,7 @@ import { readTag } from '../store/tags.js'
 import { MAX_WAIT_MS } from '../tiers/coalescing.js'
 import type { TwoTierCache } from '../tiers/two-tier-cache.js'
 import { compilePattern } from './path-tags.js'
-import type { ResolvedRouteCache } from './route-options.js'
+import type { ResolvedRouteCache, RouteRequest } from './route-options.js'
 
 const SAFE = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE'])
 
@@ -35,13 +35,13 @@ export class Invalidations {
   }
 
   /** Adds a route whose responses are stored. */
-  add (url: string, { keysHost }: ResolvedRouteCache): void {
-    this.#stored.push({ mayMatch: compilePattern(url), keysHost })
+  add (url: string, { key }: ResolvedRouteCache): void {
+    this.#stored.push({ mayMatch: compilePattern(url), keysHost: key.host })
   }
 
   /** Whether a response of the route may invalidate something. */
-  concern (request: FastifyRequest, { hasInvalidations }: ResolvedRouteCache): boolean {
-    return hasInvalidations || (this.#stored.length > 0 && isUnsafe(request.method))
+  concern (request: FastifyRequest, { invalidates }: ResolvedRouteCache): boolean {
+    return invalidates !== undefined || (this.#stored.length > 0 && isUnsafe(request.method))
   }
 
   /** For a stored response, which changes nothing. */
@@ -82,7 +82,7 @@ export class Invalidations {
     const status = sentStatus(reply)
     if (status >= 400 || (status >= 300 && !this.#begun.has(request))) return undefined
     const tags = isUnsafe(request.method) ? [...this.#pathTags(request, reply), ...parseGroups(fieldOf(reply, 'cache-group-invalidation')).map(groupTag)] : []
-    if (route.hasInvalidations) return namedTags(request, route).then(named => this.#invalidate(request, [...tags, ...named]))
+    if (route.invalidates !== undefined) return namedTags(request, route).then(named => this.#invalidate(request, [...tags, ...named]))
     return tags.length === 0 ? undefined : this.#invalidate(request, tags)
   }
 
@@ -109,10 +109,10 @@ export class Invalidations {
   }
 }
 
-async function namedTags (request: FastifyRequest, { invalidatedBy }: ResolvedRouteCache): Promise<string[]> {
+async function namedTags (request: FastifyRequest, { invalidates }: ResolvedRouteCache): Promise<string[]> {
   const told = { plugin: 'cache', route: request.routeOptions.url }
   try {
-    const given = await invalidatedBy(request)
+    const given = await invalidates?.(request as RouteRequest)
     const list: unknown[] = Array.isArray(given) ? given : [given]
     const tags = list.map(readTag).filter(tag => tag !== undefined)
     if (tags.length < list.length || !Array.isArray(given)) request.log.error({ ...told, reason: 'not a list of tags' }, 'cache: config.cache.invalidates must return a list of tags: strings that are not empty, or numbers. What is none of these was not invalidated')

@@ -6,15 +6,15 @@ import type { ResolvedRouteCache } from './route-options.js'
 /** The tags of a response, as far as they are known before it is made. The suite must be the reader of the request. */
 export function tagsFor (request: FastifyRequest, route: ResolvedRouteCache): MaybePromise<readonly string[]> {
   const paths = pathTagsOf(request, route)
-  const named = route.tagsOf(request)
+  const named = route.tags(request)
   if (isPromise(named)) return named.then(known => [...known, ...paths])
   return named.length === 0 ? paths : [...named, ...paths]
 }
 
 /** The tags of a request's path: as it was sent, and as `rewriteUrl` made it. */
-function pathTagsOf (request: FastifyRequest, { keysHost }: ResolvedRouteCache): readonly string[] {
+function pathTagsOf (request: FastifyRequest, { key }: ResolvedRouteCache): readonly string[] {
   const { url, originalUrl } = request
-  const host = keysHost ? request.host : undefined
+  const host = key.host ? request.host : undefined
   const tag = pathTag(canonicalPath(url), host)
   if (originalUrl === url) return [tag]
   const original = pathTag(canonicalPath(originalUrl), host)

@@ -27,11 +27,11 @@ export function whyBypassed (request: FastifyRequest, { route, hasOwner, hasAuth
   if (!route.stores || !isLookedUp(method)) return 'method'
   if (headers.upgrade !== undefined && isUpgraded(request)) return 'upgrade'
   if (headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined || hasFrames(request)) return 'body'
-  if (route.ownerOf !== undefined && !hasOwner) return 'no owner'
-  if (route.obeysRequest && requestDirectives(headers)?.has('no-store')) return 'no-store'
-  if (hasOwner || route.isPublic) return undefined
+  if (route.private !== undefined && !hasOwner) return 'no owner'
+  if (route.requestDirectives === 'obey' && requestDirectives(headers)?.has('no-store')) return 'no-store'
+  if (hasOwner || route.public) return undefined
   // By RFC 9111 §3.5 the answer says whether it may be shared; a route's own ttl says nothing of who is asking.
-  if ((hasAuthorization || hasUser(request)) && route.ttlOf !== undefined) return hasAuthorization ? 'authorization' : 'user'
+  if ((hasAuthorization || hasUser(request)) && route.ttl !== undefined) return hasAuthorization ? 'authorization' : 'user'
   return hasSession(request) ? 'session' : undefined
 }
 
@@ -67,10 +67,10 @@ export function hasSession (request: FastifyRequest): boolean {
 export function keyOf (request: FastifyRequest, route: ResolvedRouteCache, owner: string | undefined, constraints: string): CacheKey {
   const [path, query] = splitUrl(request.url)
   return responseKey({
-    host: route.keysHost ? hostOf(request) : undefined,
+    host: route.key.host ? hostOf(request) : undefined,
     path,
     original: originalOf(request),
-    query: route.keysParameter === undefined ? query : keptQuery(request, query, route.keysParameter),
+    query: route.key.query === undefined ? query : keptQuery(request, query, route.key.query),
     constraints,
     vary: route.vary.map(name => [name, selectingValue(name, request.headers)] as const),
     owner

@@ -30,7 +30,7 @@ export interface ServeOptions {
 export function createServe ({ core, works, refresher, passes }: ServeOptions) {
   /** @returns whether the request has been answered */
   function use (request: FastifyRequest, reply: FastifyReply, state: RequestCache, entry: StoredResponse, usability: Usability, tier: Tier): boolean {
-    const directives = state.route.obeysRequest ? requestDirectives(ownHeaders(request)) : undefined
+    const directives = state.route.requestDirectives === 'obey' ? requestDirectives(ownHeaders(request)) : undefined
     const reuse = reuseOf(usability, directives)
     if (reuse === 'validate' || (reuse === 'refresh' && !refresher.refresh(request, state, entry))) {
       state.stale = entry
@@ -137,7 +137,7 @@ export function prepareHandler (core: TwoTierCache, request: FastifyRequest, rep
 }
 
 function refusesToWait (request: FastifyRequest, { route }: RequestCache): boolean {
-  return route.obeysRequest && (requestDirectives(ownHeaders(request))?.has('only-if-cached') ?? false)
+  return route.requestDirectives === 'obey' && (requestDirectives(ownHeaders(request))?.has('only-if-cached') ?? false)
 }
 
 /** Puts the stored answer's validators in the place of the client's conditions (RFC 9111 §4.3.1). */

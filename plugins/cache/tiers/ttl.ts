@@ -1,27 +1,24 @@
 import { parseDuration, type Duration } from '../../shared/plugin/duration.js'
-import type { OptionReader } from '../../shared/plugin/option-reader.js'
+import { invalidOptionError } from '../../shared/plugin/errors.js'
 import { MAX_LIFE_MS } from '../store/store.js'
 
 /** Milliseconds by name. */
 export type Tiers = ReadonlyMap<string, number>
 
-export function resolveTiers (tiers: Readonly<Record<string, Duration>> | undefined, read: OptionReader): Tiers {
-  if (tiers === undefined) return new Map()
-  if (typeof tiers !== 'object' || tiers === null) return read.fail('tiers', 'durations by name')
-  return new Map(Object.entries(tiers).map(([name, duration]) => {
-    const ms = parseDuration(duration)
-    if (ms === undefined || name === 'headers' || parseDuration(name) !== undefined) return read.fail('tiers', 'durations by names that are no durations themselves')
-    return [name, ms]
-  }))
+/** @returns undefined for what does not have durations by names that are no durations themselves */
+export function parseTiers (tiers: unknown): Tiers | undefined {
+  if (typeof tiers !== 'object' || tiers === null) return undefined
+  const parsed = Object.entries(tiers).map(([name, duration]) => [name, parseDuration(duration)] as const)
+  const areSound = parsed.every(([name, ms]) => ms !== undefined && name !== 'headers' && parseDuration(name) === undefined)
+  return areSound ? new Map(parsed as ReadonlyArray<readonly [string, number]>) : undefined
 }
 
 /** @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` */
-export function resolveTtl (ttl: Duration, tiers: Tiers, read: OptionReader, also = ''): number {
+export function resolveTtl (ttl: Duration, tiers: Tiers, also = ''): number {
   const ms = named(ttl, tiers) ?? parseDuration(ttl)
-  if (ms === undefined || ms < 0 || ms > MAX_LIFE_MS / 2) {
-    return read.fail('ttl', `milliseconds or a string such as '30s', up to 15 days${also}; a function${tiers.size > 0 ? `; a tier: ${[...tiers.keys()].map(name => `'${name}'`).join(', ')}` : '; the name of a tier of the option "tiers"'}`)
-  }
-  return ms
+  if (ms !== undefined && ms >= 0 && ms <= MAX_LIFE_MS / 2) return ms
+  const ofTiers = tiers.size > 0 ? `a tier: ${[...tiers.keys()].map(name => `'${name}'`).join(', ')}` : 'the name of a tier of the option "tiers"'
+  throw invalidOptionError('cache', 'ttl', ttl, `milliseconds or a string such as '30s', up to 15 days${also}; a function; ${ofTiers}`)
 }
 
 /** What a function that returns a ttl may return, for messages. */
@@ -37,8 +34,4 @@ export function returnedTtl (result: unknown, tiers: Tiers): number | undefined 
 
 function named (ttl: unknown, tiers: Tiers): number | undefined {
   return typeof ttl === 'string' ? tiers.get(ttl) : undefined
-}
-
-export function isListOfStrings (value: unknown): value is readonly string[] {
-  return Array.isArray(value) && value.every(entry => typeof entry === 'string' && entry !== '')
 }

@@ -109,8 +109,18 @@ export function oneOf<const Value extends string> (fallback: NoInfer<Value>, all
   })
 }
 
+/** A list of names. */
+export function strings (fallback: readonly string[], allowed: string, isAllowed: (name: string) => boolean = () => true): Option<readonly string[]> {
+  return option<readonly string[], readonly string[], readonly string[]>({
+    type: 'string[]',
+    allowed,
+    fallback,
+    parse: given => isListOfStrings(given) && given.every(isAllowed) ? given : undefined
+  })
+}
+
 /** @param type - the function's signature in the docs */
-export function callback<Given extends (...args: never[]) => unknown> (type: string, allowed = 'a function', fallbackText = 'none'): Option<Given, NoInfer<Given> | undefined> {
+export function callable<Given extends (...args: never[]) => unknown> (type: string, allowed = 'a function', fallbackText = 'none'): Option<Given, NoInfer<Given> | undefined> {
   return option<Given>({ type, allowed, fallbackText, parse: given => typeof given === 'function' ? given as Given : undefined })
 }
 
@@ -134,6 +144,16 @@ export function clock (): Option<Clock> {
     parse: (given: unknown) => isClock(given) ? given : undefined
   }
   return option<Clock, Clock, Clock>(kind)
+}
+
+/** An option that `false` turns off. */
+export function orFalse<Given, Value> (on: Option<Given, Value>): Option<Given | false, Value | false> {
+  return { ...on, type: `${on.type} or \`false\``, parse: (given, plugin) => given === false ? false : on.parse(given, plugin) }
+}
+
+/** An option whose default is described by `text` in the docs. */
+export function withDefault<Given, Value> (option: Option<Given, Value>, text: string): Option<Given, Value> {
+  return { ...option, fallbackText: text }
 }
 
 export function isListOfStrings (value: unknown): value is readonly string[] {

@@ -1,5 +1,6 @@
 import { invalidArgumentError, type PluginName } from '../plugin/errors.js'
-import { readOptions } from '../plugin/option-reader.js'
+import { integer, unchecked } from '../plugin/option-kinds.js'
+import { resolveOptions, type OptionTable } from '../plugin/option-table.js'
 import type { PartitionQueue, StoredDeadLetter } from './queue.js'
 import { compareIds, idAfter, timeOfId } from './stream-ids.js'
 
@@ -45,6 +46,11 @@ interface LetterFields {
 }
 
 type Place = readonly [id: string, partition: number]
+
+const PAGE_OPTIONS = {
+  count: integer(100, { min: 1, max: 1000 }),
+  after: unchecked<string>('string')
+} satisfies OptionTable<DeadLetterPage>
 
 const PAGE_SIZE = 100
 const ID = /^(\d{1,16}-\d{1,16})\.(\d{1,2})$/
@@ -97,10 +103,8 @@ export function createDeadLetters<V, L> (
 
   return {
     async list (given = {}) {
-      const options = readOptions(plugin, given)
-      options.onlyKnown(['count', 'after'])
-      const count = options.integer('count', 100, { min: 1, max: 1000 })
-      const after = given.after === undefined ? undefined : placeOf(given.after)
+      const { count, after: id } = resolveOptions(plugin, PAGE_OPTIONS, given)
+      const after = id === undefined ? undefined : placeOf(id)
       const found = (await Promise.all(queues.map((queue, partition) => listAfter(queue, partition, after, count)))).flat()
       found.sort((a, b) => compareIds(a.letter.id, b.letter.id) || a.partition - b.partition)
       return found.slice(0, count).map(({ letter, partition }) => read(letter, partition))

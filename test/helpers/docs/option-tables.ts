@@ -3,7 +3,13 @@ import { format } from '@lukeed/ms'
 import { readdirSync, readFileSync } from 'node:fs'
 import { join, relative } from 'node:path/posix'
 import ts from 'typescript'
+import { VALUE_OPTIONS } from '../../../plugins/cache/data/value-options.js'
+import { WRITE_BEHIND_OPTIONS } from '../../../plugins/cache/data/write-behind/options.js'
+import { KEY_OPTIONS, ROUTE_CACHE_OPTIONS } from '../../../plugins/cache/http/route-options.js'
+import { CACHE_OPTIONS } from '../../../plugins/cache/options.js'
 import { EVENTS_OPTIONS } from '../../../plugins/events/options.js'
+import { SSE_OPTIONS } from '../../../plugins/events/sse/options.js'
+import { CONSUME_OPTIONS, STREAM_OPTIONS } from '../../../plugins/events/stream/options.js'
 import type { Option } from '../../../plugins/shared/plugin/option-table.js'
 import { readPage, root } from './doc-blocks.js'
 
@@ -11,10 +17,21 @@ type AnyOption = Option<unknown, unknown>
 
 /** The table of each option type. */
 export const OPTION_TABLES: Readonly<Record<string, Readonly<Record<string, AnyOption>>>> = {
-  EventsPluginOptions: EVENTS_OPTIONS
+  CachePluginOptions: CACHE_OPTIONS,
+  RouteCacheOptions: ROUTE_CACHE_OPTIONS,
+  KeyOptions: KEY_OPTIONS,
+  ValueOptions: VALUE_OPTIONS,
+  GetOrSetOptions: VALUE_OPTIONS,
+  WriteBehindOptions: WRITE_BEHIND_OPTIONS,
+  EventsPluginOptions: EVENTS_OPTIONS,
+  SseOptions: SSE_OPTIONS,
+  StreamOptions: STREAM_OPTIONS,
+  ConsumeOptions: CONSUME_OPTIONS
 }
 
 export interface DocumentedOption {
+  /** The interface that declares it. */
+  type: string
   name: string
   /** The TSDoc without its tags. */
   text: string
@@ -24,25 +41,24 @@ export interface DocumentedOption {
   see: string[]
 }
 
-const START = /<!-- options: (\w+) -->\n/
+// A table may have the options of several types.
+const START = /<!-- options: ([\w, ]+) -->\n/
 const TABLE = new RegExp(`${START.source}[^]*?<!-- end of options -->`, 'g')
 
 /** Returns the page with its tables of options as they must be. */
 export function renderOptions (page: string): string {
-  return readPage(page).replace(TABLE, (_table, type: string) => `<!-- options: ${type} -->\n${tableOf(type, page)}<!-- end of options -->`)
+  return readPage(page).replace(TABLE, (_table, types: string) => `<!-- options: ${types} -->\n${tableOf(types.split(', '), page)}<!-- end of options -->`)
 }
 
 /** The names of the option types that have a table on a page. */
 export function tablesOn (page: string): string[] {
-  return [...readPage(page).matchAll(TABLE)].map(([, type = '']) => type)
+  return [...readPage(page).matchAll(TABLE)].flatMap(([, types = '']) => types.split(', '))
 }
 
-function tableOf (type: string, page: string): string {
-  const table = OPTION_TABLES[type]
-  if (table === undefined) throw new Error(`${page}: ${type} is not in OPTION_TABLES of test/helpers/docs/option-tables.ts`)
-  const rows = documentedOptions(type).map(({ name, text, see }) => {
-    const option = table[name]
-    if (option === undefined) throw new Error(`${type}.${name} is not in its table`)
+function tableOf (types: readonly string[], page: string): string {
+  const rows = types.flatMap(documentedOptions).map(({ type, name, text, see }) => {
+    const option = OPTION_TABLES[type]?.[name]
+    if (option === undefined) throw new Error(`${page}: ${type}.${name} is not in OPTION_TABLES of test/helpers/docs/option-tables.ts`)
     const links = see.map(link => ` See ${link.replace(/\(docs\/([^)#]*)/, (_target, target: string) => `(${pathFrom(page, target)}`)}.`)
     return `| \`${name}\` | ${escape(typeOf(option))} | ${escape(defaultOf(option))} | ${escape(text + links.join(''))} |\n`
   })
@@ -59,10 +75,11 @@ function escape (cell: string): string {
 
 function typeOf ({ type, limits }: AnyOption): string {
   if (limits === undefined) return type
-  const show = (limit: number) => type === 'duration' ? format(limit, true) : type === 'bytes' ? sizeOf(limit) : limit.toLocaleString('en')
+  const isSize = type.startsWith('bytes')
+  const show = (limit: number) => type === 'duration' ? format(limit, true) : isSize ? sizeOf(limit) : limit.toLocaleString('en')
   const min = (limits.min ?? 0) > 1 ? limits.min : undefined
   const max = isShown(type, limits.max) ? limits.max : undefined
-  if (type !== 'duration' && type !== 'bytes' && max !== undefined) return `${limits.min ?? 0} to ${show(max)}`
+  if (type !== 'duration' && !isSize && max !== undefined) return `${limits.min ?? 0} to ${show(max)}`
   if (min !== undefined && max !== undefined) return `${type}, ${show(min)} to ${show(max)}`
   if (max !== undefined) return `${type}, at most ${show(max)}`
   return min === undefined ? type : `${type}, at least ${show(min)}`
@@ -77,7 +94,7 @@ function isShown (type: string, max: number | undefined): boolean {
 export function defaultOf ({ type, fallback, fallbackText }: AnyOption): string {
   if (fallbackText !== undefined) return fallbackText
   if (fallback === undefined) return 'none'
-  if (typeof fallback === 'number') return type === 'duration' ? `${fallback} ms` : type === 'bytes' ? sizeOf(fallback) : `\`${withSeparators(fallback)}\``
+  if (typeof fallback === 'number') return type === 'duration' && fallback > 0 ? `${fallback} ms` : type.startsWith('bytes') ? sizeOf(fallback) : `\`${withSeparators(fallback)}\``
   if (typeof fallback === 'string') return `\`'${fallback}'\``
   return `\`${Array.isArray(fallback) ? `[${fallback.map(entry => typeof entry === 'string' ? `'${entry}'` : String(entry)).join(', ')}]` : String(fallback)}\``
 }
@@ -100,6 +117,7 @@ export function documentedOptions (type: string): DocumentedOption[] {
     const tags = ts.getJSDocTags(member)
     const textOf = (tag: ts.JSDocTag) => toLine(ts.getTextOfJSDocComment(tag.comment))
     return {
+      type,
       name,
       text: comments.map(({ comment }) => toLine(ts.getTextOfJSDocComment(comment))).join(' '),
       default: tags.filter(tag => tag.tagName.text === 'default').map(textOf)[0] ?? 'none',

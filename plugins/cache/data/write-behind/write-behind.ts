@@ -8,7 +8,8 @@ import type { Milliseconds } from '../../../shared/plugin/units.js'
 import { warnOfEviction } from '../../../shared/redis/eviction-warning.js'
 import { CircuitOpenError } from '../../../shared/redis/guard.js'
 import { partitionOf } from '../../../shared/plugin/keys.js'
-import { readOptions } from '../../../shared/plugin/option-reader.js'
+import { duration } from '../../../shared/plugin/option-kinds.js'
+import { resolveOptions } from '../../../shared/plugin/option-table.js'
 import { compareIds, timeOfId } from '../../../shared/work-queue/stream-ids.js'
 import { startFlusher, type WriteBehindCounts } from './flusher.js'
 import { createMemoryWriteBehindStore } from './memory-store.js'
@@ -99,6 +100,7 @@ export interface WriteBehinds {
   close (): Promise<void>
 }
 
+const FLUSH_OPTIONS = { timeout: duration('30s') }
 const LEASE_MS = 4000
 const CLOSE_MS = 5000
 const MAY_BE_EVICTED = 'cache: this server may evict accepted writes when its memory is full; use noeviction or a volatile policy'
@@ -191,7 +193,7 @@ function open <T> (
     }),
     add,
     async flush (given = {}) {
-      const ms = readOptions('cache', given).duration('timeout', '30s')
+      const ms = resolveOptions('cache', FLUSH_OPTIONS, given).timeout
       if (!await flushAll(ms)) throw new FlushIncompleteError(name, ms)
     },
     async stats () {

@@ -43,11 +43,11 @@ function unheld (names: ReadonlyArray<readonly [string, Reader]>, state: Request
 
 function isHeld (name: string, reader: Reader, { route, reads, hasOwner }: RequestCache, varies: readonly string[], isPresent: boolean): boolean {
   // Whether its response is shared, its own rule has decided (RFC 9111 §3.5).
-  if (name === 'authorization' && (isPresent || hasOwner || route.isPublic)) return true
+  if (name === 'authorization' && (isPresent || hasOwner || route.public)) return true
   const isKeyed = (each: string): boolean => varies.includes(each) || route.vary.includes(each)
-  if (isKeyed(name) || (route.keysHost && OF_HOST.has(name))) return true
+  if (isKeyed(name) || (route.key.host && OF_HOST.has(name))) return true
   const isCookie = name === 'cookie' || name.startsWith(COOKIE)
-  if (isCookie && (route.isPublic || isKeyed('cookie'))) return true
+  if (isCookie && (route.public || isKeyed('cookie'))) return true
   if (!hasOwner) return false
   // Hooks and `private` read cookies to find the owner; another one that the handler reads says more than who it is.
   return reads?.isOfOwner(name) === true || (isCookie && (reader === 'hooks' || reads?.isOfOwner('cookie') === true))
