@@ -5,7 +5,8 @@ import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
 import { changes } from './demo/changes.js'
 import { checkout } from './demo/checkout.js'
-import { database, type Database } from './demo/database.js'
+import { database } from './demo/database.js'
+import type { Database } from './demo/query.js'
 import { errors } from './demo/errors.js'
 import { leaderboard } from './demo/leaderboard.js'
 import { live } from './demo/live.js'
@@ -37,26 +38,26 @@ declare module 'fastify' {
 }
 
 export interface ShopOptions extends FastifyServerOptions {
-  /** The clock of all plugins, of sales and of the live page. @default the system's clock */
+  /** The clock of all plugins, sales and the live page. @default the system's clock */
   clock?: Clock | undefined
   /** An open database in place of the configured one; the caller closes it. */
   db?: Database | undefined
 }
 
-/** The demo shop: composes plugins and routes; it does not listen. */
+/** Composes the demo shop from plugins and routes. It does not listen. */
 export async function buildApp (config: Config, { clock, db, ...options }: ShopOptions = {}): Promise<FastifyInstance> {
   const app = Fastify({
     trustProxy: config.TRUST_PROXY,
-    // The first start fills the database, which may take longer than a plugin may by default.
+    // The first start fills the database, which may take longer than Fastify's default.
     pluginTimeout: 120_000,
-    // What a route does not know is refused, not silently dropped.
+    // Unknown properties are refused, and not silently removed.
     ajv: { customOptions: { removeAdditional: false } },
     ...options
   }).withTypeProvider<TypeBoxTypeProvider>()
 
   await app.register(unusedConnections)
   await app.register(sensible)
-  // Before the limits and sessions, which the documentation's own files do without.
+  // Before the rate limiter and sessions, which the documentation does not need.
   await registerDocs(app)
   await registerRedis(app, config, clock)
   await app.register(rateLimit, { max: config.RATE_LIMIT_MAX, timeWindow: '1 minute', clock })
@@ -69,7 +70,7 @@ export async function buildApp (config: Config, { clock, db, ...options }: ShopO
   await app.register(errors)
 
   await app.register(database, { url: config.DATABASE_URL, snapshot: config.DATABASE_SNAPSHOT, db })
-  // Only now, as filling the database keeps the event loop busy: that is no pressure of requests.
+  // After the database: filling it blocks the event loop, which health would report as pressure.
   await app.register(health, { drainDelay: config.DRAIN_DELAY, serviceId: 'shop', clock, underPressure: { maxEventLoopDelay: config.MAX_EVENT_LOOP_DELAY } })
   await app.register(changes)
   await app.register(leaderboard)
@@ -81,7 +82,7 @@ export async function buildApp (config: Config, { clock, db, ...options }: ShopO
   await app.register(live, { clock })
   app.decorate('verifyPassword', verifyPassword)
   app.health.addCheck('database', async () => { await app.db.query('SELECT 1') })
-  // Of the page alone, as no other route answers with a document.
+  // In a context of their own: other routes send no documents, and need no security headers for them.
   await app.register(async child => {
     for (const plugin of [page, home, liveRoutes]) await child.register(plugin)
   })
@@ -89,7 +90,7 @@ export async function buildApp (config: Config, { clock, db, ...options }: ShopO
   return app
 }
 
-/** Without a Redis the other plugins keep their stores in this process. */
+/** Without Redis, the other plugins use their memory stores. */
 async function registerRedis (app: FastifyInstance, { REDIS_URL, REDIS_PASSWORD, clusterNodes }: Config, clock: Clock | undefined): Promise<void> {
   const common = { prefix: 'shop', clock, ...(REDIS_PASSWORD === undefined ? {} : { password: REDIS_PASSWORD }) }
   if (clusterNodes) await app.register(redis, { ...common, cluster: { nodes: clusterNodes } })
@@ -98,6 +99,6 @@ async function registerRedis (app: FastifyInstance, { REDIS_URL, REDIS_PASSWORD,
 
 async function registerDocs (app: FastifyInstance): Promise<void> {
   await app.register(swagger, { openapi: { info: { title: 'Shop', description: 'The demo of fastify-redis-suite', version: '1.0.0' } } })
-  // A context of its own, so that it stays without the hooks that come later.
+  // In a context of its own: hooks that are added later do not run for it.
   await app.register(async child => { await child.register(swaggerUi, { routePrefix: '/docs' }) })
 }

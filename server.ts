@@ -10,7 +10,7 @@ async function start (config: Config): Promise<void> {
 
   closeWithGrace({ delay: CLOSE_TIMEOUT_MS + config.DRAIN_DELAY }, async ({ signal, err }) => {
     if (err) app.log.error({ err }, 'closing after an error')
-    else app.log.info({ signal }, 'closing: readiness is red, requests under way are finished')
+    else app.log.info({ signal }, 'closing: readiness fails, requests in flight are finished')
     await app.health.drain()
     await app.close()
   })
@@ -20,7 +20,7 @@ async function start (config: Config): Promise<void> {
 try {
   await start(readConfig())
 } catch (error) {
-  // One line: the message names what is wrong, a trace would not help to mend it.
+  // One line: the message names the problem, and a stack trace would not help.
   process.stderr.write(`cannot start: ${error instanceof Error ? error.message : String(error)}\n`)
   process.exit(1)
 }

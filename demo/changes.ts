@@ -12,10 +12,10 @@ declare module 'fastify' {
 
 export interface Changes {
   /**
-   * A transaction that changes one row, of somebody who writes its value into the cache by `fastify.cache.writeThrough`:
-   * when the database tells of it, the pages of the row are cleared (`page:product:1`), and not the value (`product:1`).
+   * Runs a transaction that changes one row, whose new value the caller writes to the cache with `fastify.cache.writeThrough`. The notification of
+   * the database then invalidates the row's pages (`page:product:1`), but not its value (`product:1`).
    */
-  writingThrough <T> (row: string, work: (query: Query) => Promise<T>): Promise<T>
+  writeRow <T> (row: string, work: (query: Query) => Promise<T>): Promise<T>
 }
 
 const Payload = Compile(Type.Object({
@@ -24,49 +24,48 @@ const Payload = Compile(Type.Object({
   writer: Type.Union([Type.String(), Type.Null()])
 }))
 
-// What shows all that the database feeds, one by one and in lists.
-const ALL = ['products', 'product:all', 'orders', 'users', 'user:all']
+// The tags of all rows, and of all lists of rows.
+const ALL_TAGS = ['products', 'product:all', 'orders', 'users', 'user:all']
 
 /**
- * Clears what shows rows that were changed, by whomever: triggers of the database tell their tags.
+ * Invalidates cached rows when they change in the database, whichever program changes them: triggers send their tags with NOTIFY.
  *
- * Each instance listens, so a change is cleared once an instance. That does no harm, needs nobody to be elected, and is
- * what caches in the instances' own memory want. Routes still clear what they change themselves, before they answer: this
- * comes some milliseconds after the commit.
+ * Every instance listens, so each change is invalidated once per instance. That is harmless, needs no leader, and suits caches in the memory of
+ * each instance. Routes still invalidate their own changes before they respond: a notification arrives some milliseconds after the commit.
  */
 export const changes = fp(async function changes (fastify) {
   const { cache, db } = fastify
-  // Instances on one Redis have one cache.
-  const me = fastify.hasDecorator('redis') ? 'redis' : randomUUID()
+  // Instances that share a Redis share a cache.
+  const writer = fastify.hasDecorator('redis') ? 'redis' : randomUUID()
 
-  function clear (tags: readonly string[]): void {
-    // What cannot be cleared now is, and said to be, once the cache is reached.
+  function invalidate (tags: readonly string[]): void {
+    // If the cache is unavailable, the invalidation is pending, and repeated until it succeeds.
     cache.invalidateTags(tags).catch(() => {})
   }
 
-  function read (payload: string): string[] {
+  function tagsOf (payload: string): string[] {
     const change = parse(payload)
-    // Of a message of somebody else's no more is known than that there was something.
-    if (!Payload.Check(change)) return ALL
-    return [change.lists, ...change.writer === me ? change.rows.map(row => `page:${row}`) : change.rows]
+    // A message of another form may stand for any change.
+    if (!Payload.Check(change)) return ALL_TAGS
+    return [change.lists, ...change.writer === writer ? change.rows.map(row => `page:${row}`) : change.rows]
   }
 
   fastify.decorate('changes', {
-    async writingThrough (row, work) {
+    async writeRow (row, work) {
       try {
         return await db.transaction(async query => {
-          await query("SELECT set_config('demo.writer', $1, true)", [me])
+          await query("SELECT set_config('demo.writer', $1, true)", [writer])
           return await work(query)
         })
       } catch (error) {
-        // It may have been committed all the same, where the answer was lost.
-        clear([row])
+        // If the reply was lost, the transaction may have been committed.
+        invalidate([row])
         throw error
       }
     }
   })
-  // What changed while nobody listened is not known: then all goes.
-  await db.listen('changes', payload => clear(read(payload)), () => clear(ALL))
+  // Changes before listening started are unknown: everything is invalidated.
+  await db.listen('changes', payload => invalidate(tagsOf(payload)), () => invalidate(ALL_TAGS))
 }, { name: 'demo/changes', dependencies: ['demo/database', 'fastify-redis-suite/cache'] })
 
 function parse (payload: string): unknown {

@@ -5,19 +5,19 @@ import type { Query } from './query.js'
 declare module 'fastify' {
   interface FastifyInstance {
     /**
-     * Makes one order of a cart, however often and at however many instances it is ordered at once.
+     * Places the order of a cart. Concurrent and repeated calls, on any instance, place one order.
      *
-     * @throws 409 where there is not enough of something: then nothing is ordered
+     * @throws 409 if a product is out of stock: nothing is ordered
      */
     checkOut (userId: number, cart: Cart): Promise<Order>
-    /** The order that a cart became. */
+    /** Returns the order of a cart, if it was placed. */
     orderOf (cartId: string): Promise<Order | undefined>
   }
 }
 
 type Cart = NonNullable<Session['cart']>
 
-export interface Line extends Record<string, unknown> {
+export interface OrderLine extends Record<string, unknown> {
   productId: number
   quantity: number
   priceCents: number
@@ -25,34 +25,34 @@ export interface Line extends Record<string, unknown> {
 
 export interface Order {
   orderId: number
-  lines: Line[]
+  lines: OrderLine[]
   totalCents: number
-  /** False where the cart had been ordered before. */
+  /** False if the cart had been ordered before. */
   isNew: boolean
 }
 
-/** Orders: the rows, and what follows from them. */
+/** Places orders: writes their rows, invalidates the cache, updates the leaderboard and queues a mail. */
 export const checkout = fp(async function checkout (fastify) {
   const { cache, db, leaderboard, log, mails } = fastify
 
   async function place (query: Query, userId: number, cart: Cart): Promise<Order> {
-    // Where another transaction has the same cart in hands, this waits for its end.
+    // Waits for another transaction that orders the same cart.
     const [created] = await query<{ id: number }>(
       'INSERT INTO orders (user_id, checkout_id) VALUES ($1, $2) ON CONFLICT (checkout_id) DO NOTHING RETURNING id', [userId, cart.id])
-    if (created === undefined) return await placed(query, cart.id) ?? orderFrom(0, [], false)
-    return orderFrom(created.id, await sell(query, created.id, cart), true)
+    if (created === undefined) return await readOrder(query, cart.id) ?? toOrder(0, [], false)
+    return toOrder(created.id, await sell(query, created.id, cart), true)
   }
 
-  async function placed (query: Query, cartId: string): Promise<Order | undefined> {
-    const rows = await query<Line & { orderId: number }>(
+  async function readOrder (query: Query, cartId: string): Promise<Order | undefined> {
+    const rows = await query<OrderLine & { orderId: number }>(
       `SELECT order_id AS "orderId", product_id AS "productId", quantity, price_cents AS "priceCents"
        FROM order_items WHERE order_id = (SELECT id FROM orders WHERE checkout_id = $1)`, [cartId])
-    return rows[0] && orderFrom(rows[0].orderId, rows, false)
+    return rows[0] && toOrder(rows[0].orderId, rows, false)
   }
 
-  async function sell (query: Query, orderId: number, { quantities }: Cart): Promise<Line[]> {
-    const lines: Line[] = []
-    // In one order for all, so that two orders of the same products cannot wait for each other.
+  async function sell (query: Query, orderId: number, { quantities }: Cart): Promise<OrderLine[]> {
+    const lines: OrderLine[] = []
+    // Sorted, so that two orders of the same products cannot deadlock.
     const wanted = Object.entries(quantities).map(([id, quantity]) => [Number(id), quantity] as const).sort(([a], [b]) => a - b)
     for (const [productId, quantity] of wanted) {
       const [sold] = await query<{ priceCents: number }>(
@@ -67,7 +67,7 @@ export const checkout = fp(async function checkout (fastify) {
   fastify.decorate('checkOut', async (userId, cart) => {
     const order = await db.transaction(async query => await place(query, userId, cart))
     if (order.isNew) {
-      // After the commit, and not in the way of an order that stands: what is stale then ends with its ttl.
+      // After the commit, so a failure does not undo the order: stale entries expire with their TTL.
       await cache.invalidateTags(['products', 'orders', `user:${userId}`, ...order.lines.map(({ productId }) => `product:${productId}`)])
         .catch(error => log.warn({ reason: error.message }, 'orders: not invalidated'))
       await Promise.all(order.lines.map(({ productId, quantity }) => leaderboard.add(productId, quantity)))
@@ -75,9 +75,9 @@ export const checkout = fp(async function checkout (fastify) {
     }
     return order
   })
-  fastify.decorate('orderOf', async cartId => await placed(db.query, cartId))
+  fastify.decorate('orderOf', async cartId => await readOrder(db.query, cartId))
 }, { name: 'demo/checkout', dependencies: ['demo/database', 'demo/leaderboard', 'demo/mails', 'fastify-redis-suite/cache'] })
 
-function orderFrom (orderId: number, lines: Line[], isNew: boolean): Order {
+function toOrder (orderId: number, lines: OrderLine[], isNew: boolean): Order {
   return { orderId, lines, totalCents: lines.reduce((sum, { quantity, priceCents }) => sum + quantity * priceCents, 0), isNew }
 }

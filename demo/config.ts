@@ -19,17 +19,17 @@ const schema = Type.Object({
   MAX_EVENT_LOOP_DELAY: Type.Integer({ default: 1000, minimum: 0 })
 })
 
-/** The demo's configuration, out of the environment; `.env.example` explains each variable. */
+/** The demo's configuration, read from the environment; `.env.example` explains each variable. */
 export type Config = Static<typeof schema> & {
   SESSION_SECRET: string
-  /** Whether the secret was made up for this process. */
+  /** Whether the secret was generated, and is lost with this process. */
   isSecretTemporary: boolean
   clusterNodes: Array<{ host: string, port: number }> | undefined
 }
 
-/** @throws where a variable has a value that cannot be used */
+/** @throws for a variable with an invalid value */
 export function readConfig (env: NodeJS.ProcessEnv = process.env): Config {
-  // An empty variable is as good as none: compose files and shells leave such behind.
+  // Compose files and shells set unused variables to an empty string.
   const data = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ''))
   const config = envSchema<Static<typeof schema>>({ schema, data, dotenv: false, env: false })
   if (config.REDIS_URL !== undefined && config.REDIS_CLUSTER !== undefined) throw new Error('set REDIS_URL or REDIS_CLUSTER, not both')
@@ -44,7 +44,7 @@ export function readConfig (env: NodeJS.ProcessEnv = process.env): Config {
 function parseNodes (text: string): Array<{ host: string, port: number }> {
   return text.split(',').map(node => {
     const match = /^([\w.-]+):(\d{1,5})$/.exec(node.trim())
-    if (match === null) throw new Error(`REDIS_CLUSTER is a list of host:port, separated by commas; "${node}" is none`)
+    if (match === null) throw new Error(`REDIS_CLUSTER must be a list of host:port, separated by commas, but contains "${node}"`)
     return { host: match[1] ?? '', port: Number(match[2]) }
   })
 }

@@ -4,7 +4,7 @@ import fp from 'fastify-plugin'
 import pg from 'pg'
 import { openEmbedded } from './embedded.js'
 import { openListener } from './listener.js'
-import type { Query, Row } from './query.js'
+import type { Query, Row, Database } from './query.js'
 import { schemaSql, triggerSql } from './schema.js'
 import { seed } from './seed.js'
 
@@ -14,55 +14,38 @@ declare module 'fastify' {
   }
 }
 
-export interface Database {
-  query: Query
-  /** Runs `work` in one transaction: all of it holds, or none. */
-  transaction <T> (work: (query: Query) => Promise<T>): Promise<T>
-  /**
-   * Tells of each NOTIFY on the channel, whoever said it.
-   *
-   * @param onStart - each time it begins to listen, so also after a connection was lost: what was said before has been missed
-   */
-  listen (channel: string, onMessage: (payload: string) => void, onStart: () => void): Promise<void>
-  /** Keeps what there is now for the next start, where that is to be done. */
-  keep? (): Promise<void>
-  close (): Promise<void>
-}
-
 export interface DatabaseOptions {
   url: string | undefined
   snapshot?: string | undefined
-  /** An open database in place of one of the plugin's own; the caller closes it. */
+  /** An open database to use in place of `url`; the caller closes it. */
   db?: Database | undefined
 }
 
 /**
- * The demo's PostgreSQL: a real one by `url`, else one that is embedded in this process and lives in its memory. What that
- * has at its start is made once if there is a `snapshot`, a file to keep it in.
+ * Adds `fastify.db`: the PostgreSQL server at `url`, or else one that is embedded in this process and stores its data in memory. The embedded one
+ * starts with the content of the file `snapshot`, which the first start writes.
  */
 export const database = fp<DatabaseOptions>(async function database (fastify, { url, snapshot, db: given }) {
   if (given !== undefined) {
-    const lent = await lend(given)
-    fastify.addHook('onClose', async () => await lent.close())
-    fastify.decorate('db', lent)
+    const shared = await share(given)
+    fastify.addHook('onClose', async () => await shared.close())
+    fastify.decorate('db', shared)
     return
   }
   const db = url === undefined ? await openEmbedded(snapshot) : openServer(url, fastify.log)
   fastify.addHook('onClose', async () => await db.close())
-  const progress = setTimeout(() => fastify.log.info('database: making tables and filling them, as this is the first start'), 1000)
+  const progress = setTimeout(() => fastify.log.info('database: the first start creates and fills the tables'), 1000)
   try {
-    const areMade = await db.transaction(makeTables)
-    if (areMade) await db.keep?.()
+    await initialize(db)
   } finally {
     clearTimeout(progress)
   }
   fastify.decorate('db', db)
 }, { name: 'demo/database' })
 
-/** A view of a database of another owner, with tables; closing it ends what it listens to, and nothing else. */
-async function lend (db: Database): Promise<Database> {
-  const areMade = await db.transaction(makeTables)
-  if (areMade) await db.keep?.()
+/** Returns a view of a database of another owner. Closing the view only stops its listeners. */
+async function share (db: Database): Promise<Database> {
+  await initialize(db)
   let isClosed = false
   return {
     ...db,
@@ -71,18 +54,24 @@ async function lend (db: Database): Promise<Database> {
   }
 }
 
-/** @returns whether they had to be made */
-async function makeTables (query: Query): Promise<boolean> {
-  // Of several instances that start at once, one makes the tables; the others wait for it.
+/** Creates the tables if they are missing. */
+async function initialize (db: Database): Promise<void> {
+  const wereCreated = await db.transaction(createTables)
+  if (wereCreated) await db.saveSnapshot?.()
+}
+
+/** @returns whether the tables were missing */
+async function createTables (query: Query): Promise<boolean> {
+  // One of several instances that start together creates the tables; the others wait.
   await query('SELECT pg_advisory_xact_lock(814920)')
-  // And none touches what is there already: that would lock the tables of a shop that is running.
+  // Tables that exist are not touched: that would lock those of a running shop.
   await query('CREATE TABLE IF NOT EXISTS applied_schema (digest text PRIMARY KEY)')
   const digest = createHash('sha256').update([...schemaSql, ...triggerSql].join(';')).digest('hex')
   const [present] = await query('SELECT 1 AS one FROM applied_schema WHERE digest = $1', [digest])
   if (present !== undefined) return false
   for (const statement of schemaSql) await query(statement)
   await seed(query)
-  // After the seed, which is no change to tell of.
+  // After the seed, whose rows need no notifications.
   for (const statement of triggerSql) await query(statement)
   await query('INSERT INTO applied_schema VALUES ($1)', [digest])
   return true
@@ -91,7 +80,7 @@ async function makeTables (query: Query): Promise<boolean> {
 function openServer (connectionString: string, log: FastifyBaseLogger): Database {
   const closeListeners: Array<() => Promise<void>> = []
   const pool = new pg.Pool({ connectionString, connectionTimeoutMillis: 5000 })
-  // A connection that breaks while idle is replaced; without a listener it would end the process.
+  // The pool replaces an idle connection that breaks; without a listener, its error would end the process.
   pool.on('error', () => {})
   return {
     query: async <T extends Row>(sql: string, params: unknown[] = []) => (await pool.query<T>(sql, params)).rows,

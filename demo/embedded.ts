@@ -1,15 +1,15 @@
 import { randomUUID } from 'node:crypto'
 import { readFile, rename, writeFile } from 'node:fs/promises'
 import { PGlite } from '@electric-sql/pglite'
-import type { Database } from './database.js'
+import type { Database } from './query.js'
 import type { Row } from './query.js'
 
-/** A PostgreSQL in this process's memory, which begins with what `snapshot` has, if that is there. */
+/** Opens a PostgreSQL in the memory of this process, with the content of the file `snapshot` if it exists. */
 export async function openEmbedded (snapshot: string | undefined): Promise<Database> {
-  const kept = snapshot === undefined ? undefined : await readFile(snapshot).then(bytes => new Blob([bytes]), () => undefined)
-  const client = new PGlite({ loadDataDir: kept })
+  const content = snapshot === undefined ? undefined : await readFile(snapshot).then(bytes => new Blob([bytes]), () => undefined)
+  const client = new PGlite({ loadDataDir: content })
   await client.waitReady.catch(error => {
-    throw kept === undefined ? error : new Error(`DATABASE_SNAPSHOT ${snapshot} is of no use, remove it: ${error}`)
+    throw content === undefined ? error : new Error(`DATABASE_SNAPSHOT ${snapshot} cannot be loaded, remove it: ${error}`)
   })
   return {
     query: async <T extends Row>(sql: string, params: unknown[] = []) => (await client.query<T>(sql, params)).rows,
@@ -19,14 +19,14 @@ export async function openEmbedded (snapshot: string | undefined): Promise<Datab
       await client.listen(channel, onMessage)
       onStart()
     },
-    async keep () {
+    async saveSnapshot () {
       if (snapshot === undefined) return
-      // Otherwise each start would repeat all that was written until now.
+      // Without a checkpoint, each start would replay all writes so far.
       await client.exec('CHECKPOINT')
-      const content = await client.dumpDataDir('none')
-      // Whole or not at all, whoever else is starting.
+      const dump = await client.dumpDataDir('none')
+      // Renamed when complete: other processes may be starting.
       const unfinished = `${snapshot}.${randomUUID()}`
-      await writeFile(unfinished, content.stream())
+      await writeFile(unfinished, dump.stream())
       await rename(unfinished, snapshot)
     },
     close: async () => await client.close()

@@ -1,8 +1,8 @@
-/** What waits for a reader; where too much does, the oldest goes. It ends with the signal. */
+/** A queue for one reader that drops its oldest items when it is full. The signal ends it. */
 export class LatestQueue<T> {
   readonly #max: number
   readonly #signal: AbortSignal | undefined
-  #waiting: T[] = []
+  #items: T[] = []
   #gap = false
   #wake: (() => void) | undefined
 
@@ -13,18 +13,18 @@ export class LatestQueue<T> {
   }
 
   push (item: T): void {
-    this.#waiting.push(item)
-    if (this.#waiting.length > this.#max) {
-      this.#waiting.shift()
+    this.#items.push(item)
+    if (this.#items.length > this.#max) {
+      this.#items.shift()
       this.#gap = true
     }
     this.#wake?.()
   }
 
-  /** With whether some before it are missing. */
+  /** Yields each item; `gap` is set if items before it were dropped. */
   async * [Symbol.asyncIterator] (): AsyncGenerator<{ item: T, gap?: true }> {
     while (this.#signal?.aborted !== true) {
-      const item = this.#waiting.shift()
+      const item = this.#items.shift()
       if (item === undefined) {
         await new Promise<void>(resolve => { this.#wake = resolve })
         continue

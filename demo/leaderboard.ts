@@ -10,19 +10,19 @@ declare module 'fastify' {
 
 export interface Sold extends Record<string, unknown> {
   productId: number
-  /** Pieces. */
+  /** The number of pieces. */
   sold: number
 }
 
-/** A product's place, from 1. */
+/** A product with its rank, from 1. */
 export interface Ranked extends Sold {
   rank: number
 }
 
 export interface Leaderboard {
-  /** The best sellers, most first. */
+  /** Returns the best sellers, most sold first. */
   top (count: number): Promise<Sold[]>
-  /** A product and so many on either side of it, most first; none where it was not sold yet. */
+  /** Returns a product and its neighbours on either side, most sold first; none if it was never sold. */
   around (productId: number, neighbours: number): Promise<Ranked[]>
   add (productId: number, quantity: number): Promise<void>
 }
@@ -30,7 +30,7 @@ export interface Leaderboard {
 const KEY = 'demo:leaderboard'
 const TTL_SECONDS = 3600
 
-/** Best sellers: a sorted set in Redis, made out of the orders where it is not there; without Redis the orders themselves. */
+/** Ranks products by sales: in a sorted set in Redis that is rebuilt from the orders if it is missing; without Redis, in the database. */
 export const leaderboard = fp(async function leaderboard (fastify) {
   fastify.decorate('leaderboard', fastify.hasDecorator('redis') ? inRedis(fastify) : inDatabase(fastify))
 }, { name: 'demo/leaderboard', dependencies: ['demo/database'] })
@@ -51,7 +51,7 @@ function inDatabase ({ db }: FastifyInstance): Leaderboard {
 }
 
 /**
- * Only to a set that is there: one that is not is made of all orders when it is asked for.
+ * Adds to an existing set only: a missing set is rebuilt from all orders when it is read.
  *
  * KEYS[1]  the set
  * ARGV     product, pieces
@@ -61,11 +61,11 @@ if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('ZINCRBY', KEYS[1], ARGV[2
 `
 
 /**
- * Of one moment: the place and those around it.
+ * Reads the rank of a product and its neighbours atomically.
  *
  * KEYS[1]  the set
- * ARGV     product, how many on either side
- * reply    nil where it is not in the set, else { place of the first (from 0), member, score, ... }
+ * ARGV     product, neighbours on either side
+ * reply    nil if the product is not in the set, else { rank of the first (from 0), member, score, ... }
  */
 const aroundScript = lua`
 local rank = redis.call('ZREVRANK', KEYS[1], ARGV[1])
@@ -79,26 +79,26 @@ return reply
 function inRedis (fastify: FastifyInstance): Leaderboard {
   const { redis } = fastify
   const orders = inDatabase(fastify)
-  // Members as long as each other, so that those with the same score stand by their numbers.
+  // Padded, so that members with the same score are sorted by number.
   const memberOf = (productId: number) => String(productId).padStart(10, '0')
 
   async function fill (): Promise<void> {
     const all = await orders.top(100_000)
     if (all.length === 0) return
-    // A first score would hide that the rest is missing, so the set is made beside and put in place at once.
-    const beside = `{${KEY}}:new`
-    await redis.zadd(beside, ...all.flatMap(({ productId, sold }) => [sold, memberOf(productId)]))
-    await redis.expire(beside, TTL_SECONDS)
-    await redis.rename(beside, `{${KEY}}`)
+    // A partial set would look complete, so the new one replaces the key when it is filled.
+    const newKey = `{${KEY}}:new`
+    await redis.zadd(newKey, ...all.flatMap(({ productId, sold }) => [sold, memberOf(productId)]))
+    await redis.expire(newKey, TTL_SECONDS)
+    await redis.rename(newKey, `{${KEY}}`)
   }
 
-  async function orFromDatabase <T> (read: () => Promise<T>, instead: () => Promise<T>): Promise<T> {
+  async function orFromDatabase <T> (read: () => Promise<T>, fallback: () => Promise<T>): Promise<T> {
     try {
       if (await redis.exists(`{${KEY}}`) === 0) await fill()
       return await read()
     } catch (error) {
-      fastify.log.debug({ reason: error instanceof Error ? error.message : String(error) }, 'leaderboard: out of the database')
-      return await instead()
+      fastify.log.debug({ reason: error instanceof Error ? error.message : String(error) }, 'leaderboard: reads from the database')
+      return await fallback()
     }
   }
 
@@ -117,7 +117,7 @@ function inRedis (fastify: FastifyInstance): Leaderboard {
   }
 }
 
-/** Of members and scores in turn. */
+/** Parses alternating members and scores. */
 function pairs (flat: string[]): Sold[] {
   return Array.from({ length: flat.length / 2 }, (_, i) => ({ productId: Number(flat[2 * i]), sold: Number(flat[2 * i + 1]) }))
 }

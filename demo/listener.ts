@@ -7,12 +7,12 @@ export interface ListenerOptions {
   connectionString: string
   channel: string
   onMessage: (payload: string) => void
-  /** Each time it begins to listen: what was said before has been missed. */
+  /** Called whenever listening starts: earlier messages have been missed. */
   onStart: () => void
   log: FastifyBaseLogger
-  /** How often the connection is asked whether it still is one, in ms. */
+  /** The interval of connection checks in milliseconds. */
   heartbeat?: number
-  /** How long it may take to connect, and to answer, in ms. */
+  /** How long connecting, or one query, may take in milliseconds. */
   timeout?: number
 }
 
@@ -20,11 +20,10 @@ const MIN_PAUSE_MS = 100
 const MAX_PAUSE_MS = 10_000
 
 /**
- * LISTEN on a connection of its own: what listens cannot be lent by a pool. A connection that is lost, or does not answer,
- * is replaced.
+ * Listens for NOTIFY on its own connection, because a pool reuses its connections. A connection that is lost, or does not respond, is replaced.
  *
- * @returns what ends it
- * @throws where the first connection cannot be made
+ * @returns a function that stops it
+ * @throws if the first connection fails
  */
 export async function openListener (options: ListenerOptions): Promise<() => Promise<void>> {
   const { log, heartbeat = 10_000 } = options
@@ -35,11 +34,11 @@ export async function openListener (options: ListenerOptions): Promise<() => Pro
     while (!closing.signal.aborted) {
       const reason = await untilLost(client, heartbeat)
       if (closing.signal.aborted) return
-      log.warn({ reason }, 'database: does not listen; changes are missed until it does again')
+      log.warn({ reason }, 'database: not listening; changes are missed until it reconnects')
       const next = await reconnect(options, closing.signal)
       if (next === undefined) return
       client = next
-      log.info('database: listens again; what may have been missed is cleared')
+      log.info('database: listening again; entries that may be outdated are invalidated')
     }
   }
 
@@ -59,7 +58,7 @@ async function connect ({ connectionString, channel, onMessage, onStart, timeout
     connectionTimeoutMillis: timeout,
     query_timeout: timeout
   })
-  // Its end tells the same; without a listener it would end the process.
+  // The end event follows; without a listener, the error would end the process.
   client.on('error', () => {})
   client.on('notification', ({ payload = '' }) => onMessage(payload))
   try {
@@ -73,11 +72,11 @@ async function connect ({ connectionString, channel, onMessage, onStart, timeout
   return client
 }
 
-/** @returns undefined where it is closed meanwhile */
+/** @returns undefined if the listener was closed meanwhile */
 async function reconnect (options: ListenerOptions, closing: AbortSignal): Promise<pg.Client | undefined> {
   for (let pause = MIN_PAUSE_MS; ; pause = Math.min(2 * pause, MAX_PAUSE_MS)) {
     try {
-      // Not all instances at the same moment.
+      // With jitter: not all instances at once.
       await sleep(pause * (0.5 + Math.random()), undefined, { signal: closing, ref: false })
       const client = await connect(options)
       if (!closing.aborted) return client
@@ -89,7 +88,7 @@ async function reconnect (options: ListenerOptions, closing: AbortSignal): Promi
   }
 }
 
-/** A connection that a network forgot ends for neither side, so it is asked from time to time. */
+/** Resolves with the reason when the connection is lost. It is checked regularly: a network failure may close neither end. */
 async function untilLost (client: pg.Client, heartbeat: number): Promise<string> {
   const ended = new AbortController()
   once(client, 'end').then(() => ended.abort(), () => ended.abort())

@@ -1,12 +1,12 @@
-// What the live page is told, shared with the page itself: types alone. An event's `kind` is its name on the wire.
+// The events of the live page, as types that the page imports. The `kind` of an event is its name on the wire.
 
-/** How many, and how many milliseconds they took together. */
+/** A number of requests, and their total duration in milliseconds. */
 export interface Timing {
   count: number
   ms: number
 }
 
-/** What one second of one instance was like. */
+/** One second of one instance. */
 export interface Sample {
   kind: 'sample'
   requests: number
@@ -16,9 +16,9 @@ export interface Sample {
   health: { status: Status, checks: Check[] }
 }
 
-/** Null where it is not known now. */
+/** The state of the store; `null` for figures that are unknown at present. */
 export interface StoreState {
-  /** Where the stores are, as people read it. */
+  /** Describes the store for people. */
   label: string
   isRedis: boolean
   /** Keys in Redis, or entries of the cache in this process. */
@@ -27,9 +27,9 @@ export interface StoreState {
   memory: number | null
   /** Bytes; 0: no limit. */
   maxMemory: number | null
-  /** Entries of the cache in the memory of this process, before Redis. */
+  /** Entries of the L1 cache. */
   l1Entries: number
-  /** Milliseconds that a PING took. */
+  /** The duration of a PING in milliseconds. */
   latency: number | null
   /** Commands a second, of all clients. */
   commands: number | null
@@ -41,33 +41,33 @@ export type Status = 'pass' | 'warn' | 'fail'
 export interface Check {
   name: string
   status: Status
-  /** What it observed, or why it is not well. */
+  /** The observed value, or the reason for the failure. */
   detail: string
 }
 
-/** Of the limited route, for the address it came from. */
-export interface DecisionTold {
+/** A decision of the rate limiter about the limited route. */
+export interface DecisionEvent {
   kind: 'decision'
-  /** The address that was limited; left out on the wire, as only its own pages are told. */
-  who?: string
+  /** The limited address. It is removed before sending: a decision is sent to pages of that address only. */
+  address?: string
   allowed: boolean
   remaining: number
 }
 
-export interface CacheTold {
+export interface CacheEvent {
   kind: 'cache'
   what: 'hit' | 'miss' | 'stale' | 'invalidate'
   /** A key, or tags. */
   of: string
 }
 
-export interface SessionTold {
+export interface SessionEvent {
   kind: 'session'
   what: 'login' | 'logout' | 'revoke'
   user: string
 }
 
-export interface HealthTold {
+export interface HealthEvent {
   kind: 'health'
   status: Status
   circuit: StoreState['circuit']
@@ -76,17 +76,17 @@ export interface HealthTold {
 /** The first event of a connection. */
 export interface Hello {
   kind: 'hello'
-  /** The limit of the limited route: so many in so many milliseconds. */
+  /** The limit of the limited route: `max` requests in `window` milliseconds. */
   limit: { max: number, window: number }
 }
 
-/** More than could be told one by one. */
-export interface MoreTold {
+/** The number of events of a burst that were not sent one by one. */
+export interface OmittedEvents {
   kind: 'more'
   count: number
 }
 
-export type Told = Sample | DecisionTold | CacheTold | SessionTold | HealthTold | Hello | MoreTold
+export type LiveData = Sample | DecisionEvent | CacheEvent | SessionEvent | HealthEvent | Hello | OmittedEvents
 
-/** By which instance, and when by its clock, in milliseconds since the epoch. */
-export type LiveEvent<T extends Told = Told> = T extends Told ? T & { instance: string, at: number } : never
+/** An event with its instance, and its time by the instance's clock in milliseconds since the epoch. */
+export type LiveEvent<T extends LiveData = LiveData> = T extends LiveData ? T & { instance: string, at: number } : never

@@ -3,7 +3,7 @@ import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { systemClock, type Clock, type Timer } from '../plugins/shared/plugin/clock.js'
 import { LatestQueue } from './latest-queue.js'
-import type { LiveEvent, Sample, Told } from './live-events.js'
+import type { LiveEvent, Sample, LiveData } from './live-events.js'
 import { Sampler } from './sampler.js'
 
 declare module 'fastify' {
@@ -11,7 +11,7 @@ declare module 'fastify' {
     live: Live
   }
   interface EventChannels {
-    'live:told': LiveEvent[]
+    'live:events': LiveEvent[]
     'live:watched': { instance: string }
   }
 }
@@ -19,13 +19,13 @@ declare module 'fastify' {
 export interface Live {
   /** Names this process on the page. */
   readonly instance: string
-  /** Tells all pages, of all instances. Nothing is done while nobody watches. */
-  tell (told: Told): void
-  /** What happens from now on, at all instances. */
-  watch (hello: Told, signal: AbortSignal | undefined): AsyncIterable<Watched>
+  /** Sends an event to the pages of all instances. Does nothing while no page is open. */
+  publish (data: LiveData): void
+  /** Yields `hello`, then the events of all instances from now on. */
+  watch (hello: LiveData, signal: AbortSignal | undefined): AsyncIterable<StreamedEvent>
 }
 
-interface Watched {
+interface StreamedEvent {
   id: string
   key: undefined
   data: LiveEvent
@@ -35,44 +35,41 @@ interface Watched {
 
 const SAMPLE_MS = 1000
 const FLUSH_MS = 100
-/** For how long an instance goes on when it has heard of a watcher at another one; told each second, so some may be lost. */
+/** How long an instance keeps sampling after another one reported an open page. Reports come every second, and some may be lost. */
 const WATCHED_MS = 4000
-/** As many are told one by one between two flushes, of caches and of decisions; of the rest it is told how many. */
-const MAX_TOLD = { cache: 10, decision: 300 }
-const MAX_WAITING = 2000
-/** Characters of a key; who asks says how long its own is. */
-const MAX_KEY = 200
-/** The group of routes whose limit the page shows. */
-const SHOWN = 'limited'
+/** The maximum number of events per flush and kind; further ones are only counted. */
+const MAX_EVENTS = { cache: 10, decision: 300 }
+const MAX_QUEUED = 2000
+/** In characters; clients choose the length of keys. */
+const MAX_KEY_LENGTH = 200
+/** The rate limit group that the page shows. */
+const SHOWN_GROUP = 'limited'
 
-/**
- * Tells the live page, at every instance, what happens at each of them. While no page is open anywhere it only listens for
- * one: no timer runs and no event is heard.
- */
+/** Sends the events of every instance to the live pages of every instance. While no page is open, no timer and no listener runs. */
 export const live = fp<{ clock?: Clock | undefined }>(async function live (fastify, { clock = systemClock }) {
   const { events } = fastify
   const instance = randomBytes(2).toString('hex')
   const queues = new Set<LatestQueue<LiveEvent>>()
-  const teller = new Teller(instance, clock, told => {
-    for (const event of told) for (const queue of queues) queue.push(event)
-    // The pages of this instance have it already; while Redis is away the others do without.
-    events.publish('live:told', told).catch(() => {})
+  const batcher = new EventBatcher(instance, clock, batch => {
+    for (const event of batch) for (const queue of queues) queue.push(event)
+    // While Redis is unavailable, only the pages of this instance receive the events.
+    events.publish('live:events', batch).catch(() => {})
   })
-  const watching = new Watching(fastify, clock, teller, () => queues.size > 0)
+  const monitor = new LiveMonitor(fastify, clock, batcher, () => queues.size > 0)
   fastify.addHook('onResponse', (request, reply, done) => {
-    watching.sampler?.answered(request, reply)
+    monitor.sampler?.countResponse(request, reply)
     done()
   })
-  fastify.addHook('onClose', async () => watching.stop())
+  fastify.addHook('onClose', async () => monitor.stop())
 
   fastify.decorate('live', {
     instance,
-    tell: told => { if (watching.sampler !== undefined) teller.tell(told) },
+    publish: data => { if (monitor.sampler !== undefined) batcher.add(data) },
     async * watch (hello, signal) {
-      const queue = new LatestQueue<LiveEvent>(MAX_WAITING, signal)
+      const queue = new LatestQueue<LiveEvent>(MAX_QUEUED, signal)
       queue.push({ ...hello, instance, at: clock.now() })
       queues.add(queue)
-      watching.heardOf()
+      monitor.onWatcher()
       let id = 0
       try {
         for await (const { item, gap } of queue) yield { id: String(++id), key: undefined, data: item, appendedAt: item.at, ...gap && { gap } }
@@ -81,115 +78,115 @@ export const live = fp<{ clock?: Clock | undefined }>(async function live (fasti
       }
     }
   })
-  await events.subscribe('live:told', told => {
-    if (queues.size === 0 || told[0]?.instance === instance) return
-    for (const event of told) for (const queue of queues) queue.push(event)
+  await events.subscribe('live:events', batch => {
+    if (queues.size === 0 || batch[0]?.instance === instance) return
+    for (const event of batch) for (const queue of queues) queue.push(event)
   }, { confirm: false })
-  await events.subscribe('live:watched', watcher => { if (watcher.instance !== instance) watching.heardOf() }, { confirm: false })
+  await events.subscribe('live:watched', watcher => { if (watcher.instance !== instance) monitor.onWatcher() }, { confirm: false })
 }, {
   name: 'demo/live',
   dependencies: ['fastify-redis-suite/cache', 'fastify-redis-suite/rate-limit', 'fastify-redis-suite/health', 'fastify-redis-suite/events']
 })
 
-/** Collects what is told, as a burst would otherwise be a message each. */
-class Teller {
+/** Collects events, so that a burst is one message. */
+class EventBatcher {
   readonly #instance: string
   readonly #clock: Clock
-  readonly #send: (told: LiveEvent[]) => void
-  #waiting: LiveEvent[] = []
+  readonly #send: (batch: LiveEvent[]) => void
+  #pending: LiveEvent[] = []
   #count = { cache: 0, decision: 0 }
-  #more = 0
+  #omitted = 0
   #timer: Timer | undefined
 
-  constructor (instance: string, clock: Clock, send: (told: LiveEvent[]) => void) {
+  constructor (instance: string, clock: Clock, send: (batch: LiveEvent[]) => void) {
     this.#instance = instance
     this.#clock = clock
     this.#send = send
   }
 
-  tell (told: Told): void {
-    const { kind } = told
-    if ((kind === 'cache' || kind === 'decision') && ++this.#count[kind] > MAX_TOLD[kind]) this.#more++
-    else this.#waiting.push({ ...told, instance: this.#instance, at: this.#clock.now() })
+  add (data: LiveData): void {
+    const { kind } = data
+    if ((kind === 'cache' || kind === 'decision') && ++this.#count[kind] > MAX_EVENTS[kind]) this.#omitted++
+    else this.#pending.push({ ...data, instance: this.#instance, at: this.#clock.now() })
     this.#timer ??= this.#clock.setTimeout(() => this.#flush(), FLUSH_MS).unref()
   }
 
-  /** Drops what waits, as no page is open. The next event starts the timer again. */
+  /** Drops the pending events when no page is open. The next event starts the timer again. */
   stop (): void {
     this.#clock.clearTimeout(this.#timer)
-    this.#empty()
+    this.#takeAll()
   }
 
   #flush (): void {
-    if (this.#more > 0) this.#waiting.push({ kind: 'more', count: this.#more, instance: this.#instance, at: this.#clock.now() })
-    this.#send(this.#empty())
+    if (this.#omitted > 0) this.#pending.push({ kind: 'more', count: this.#omitted, instance: this.#instance, at: this.#clock.now() })
+    this.#send(this.#takeAll())
   }
 
-  #empty (): LiveEvent[] {
-    const told = this.#waiting
-    this.#waiting = []
+  #takeAll (): LiveEvent[] {
+    const batch = this.#pending
+    this.#pending = []
     this.#count = { cache: 0, decision: 0 }
-    this.#more = 0
+    this.#omitted = 0
     this.#timer = undefined
-    return told
+    return batch
   }
 }
 
-/** Takes a sample each second while somebody watches. */
-class Watching {
+/** Takes a sample every second while a page is open. */
+class LiveMonitor {
   readonly #fastify: FastifyInstance
   readonly #clock: Clock
-  readonly #teller: Teller
+  readonly #batcher: EventBatcher
   readonly #isWatchedHere: () => boolean
   #until = 0
   #timer: Timer | undefined
   #stops: Array<() => void> = []
-  #before: Sample | undefined
-  /** Undefined while nobody watches. */
+  #previous: Sample | undefined
+  /** Undefined while no page is open. */
   sampler: Sampler | undefined
 
-  constructor (fastify: FastifyInstance, clock: Clock, teller: Teller, isWatchedHere: () => boolean) {
+  constructor (fastify: FastifyInstance, clock: Clock, batcher: EventBatcher, isWatchedHere: () => boolean) {
     this.#fastify = fastify
     this.#clock = clock
-    this.#teller = teller
+    this.#batcher = batcher
     this.#isWatchedHere = isWatchedHere
   }
 
-  /** There is a page, here or elsewhere. */
-  heardOf (): void {
+  /** Starts sampling: a page is open, here or at another instance. */
+  onWatcher (): void {
     this.#until = this.#clock.monotonic() + WATCHED_MS
     if (this.sampler !== undefined) return
     this.sampler = new Sampler(this.#fastify, this.#clock)
     this.#listen(this.sampler)
-    this.#next(this.sampler, 0)
+    this.#schedule(this.sampler, 0)
   }
 
   stop (): void {
     this.#clock.clearTimeout(this.#timer)
-    this.#teller.stop()
+    this.#batcher.stop()
     for (const stop of this.#stops.splice(0)) stop()
     this.sampler = undefined
-    this.#before = undefined
+    this.#previous = undefined
   }
 
   #listen (sampler: Sampler): void {
     const { cache, rateLimiter } = this.#fastify
-    const tell = (what: 'hit' | 'miss' | 'stale') => cache.on(what, ({ key }) => this.#teller.tell({ kind: 'cache', what, of: key.slice(0, MAX_KEY) }))
-    this.#stops = [tell('hit'), tell('miss'), tell('stale'), cache.on('invalidate', ({ origin, tags, key, pattern }) => {
-      // Another instance tells of its own.
-      if (origin === 'local') this.#teller.tell({ kind: 'cache', what: 'invalidate', of: (tags?.join(', ') ?? key ?? pattern ?? '').slice(0, MAX_KEY) })
+    const forward = (what: 'hit' | 'miss' | 'stale') => cache.on(what, ({ key }) => this.#batcher.add({ kind: 'cache', what, of: key.slice(0, MAX_KEY_LENGTH) }))
+    this.#stops = [forward('hit'), forward('miss'), forward('stale'), cache.on('invalidate', ({ origin, tags, key, pattern }) => {
+      // The instance that invalidated it sends the event.
+      if (origin === 'local') this.#batcher.add({ kind: 'cache', what: 'invalidate', of: (tags?.join(', ') ?? key ?? pattern ?? '').slice(0, MAX_KEY_LENGTH) })
     })]
     for (const name of ['allowed', 'refused', 'banned'] as const) {
       this.#stops.push(rateLimiter.on(name, ({ request, key, decision }) => {
-        sampler.decided(decision.allowed)
+        sampler.countDecision(decision.allowed)
         const { rateLimit } = request?.routeOptions.config ?? {}
-        if (typeof rateLimit !== 'object' || rateLimit?.groupId !== SHOWN) return
-        this.#teller.tell({ kind: 'decision', who: key, allowed: decision.allowed, remaining: decision.remaining })
+        if (typeof rateLimit !== 'object' || rateLimit?.groupId !== SHOWN_GROUP) return
+        this.#batcher.add({ kind: 'decision', address: key, allowed: decision.allowed, remaining: decision.remaining })
       }))
     }
   }
 
-  #next (sampler: Sampler, ms: number): void {
+  #schedule (sampler: Sampler, ms: number): void {
     this.#timer = this.#clock.setTimeout(() => {
       const began = this.#clock.monotonic()
       if (this.#isWatchedHere()) {
@@ -199,22 +196,22 @@ class Watching {
         return this.stop()
       }
       sampler.take().then(sample => {
-        // It may have been stopped meanwhile.
+        // Sampling may have stopped meanwhile.
         if (this.sampler !== sampler) return
-        this.#tell(sample)
-        this.#next(sampler, Math.max(0, SAMPLE_MS - (this.#clock.monotonic() - began)))
+        this.#publish(sample)
+        this.#schedule(sampler, Math.max(0, SAMPLE_MS - (this.#clock.monotonic() - began)))
       }, error => {
-        this.#fastify.log.error({ reason: error instanceof Error ? error.message : String(error) }, 'live: no sample, so it ends until a page is opened')
+        this.#fastify.log.error({ reason: error instanceof Error ? error.message : String(error) }, 'live: a sample failed, so sampling stops until a page is opened')
         this.stop()
       })
     }, ms).unref()
   }
 
-  #tell (sample: Sample): void {
-    const before = this.#before
-    this.#before = sample
-    this.#teller.tell(sample)
+  #publish (sample: Sample): void {
+    const previous = this.#previous
+    this.#previous = sample
+    this.#batcher.add(sample)
     const { store: { circuit }, health: { status } } = sample
-    if (before !== undefined && (before.health.status !== status || before.store.circuit !== circuit)) this.#teller.tell({ kind: 'health', status, circuit })
+    if (previous !== undefined && (previous.health.status !== status || previous.store.circuit !== circuit)) this.#batcher.add({ kind: 'health', status, circuit })
   }
 }

@@ -14,35 +14,36 @@ export interface Mail extends Record<string, unknown> {
 }
 
 export interface Mails {
-  /** Has a buyer told of an order, some time; it never fails. */
-  queue (letter: Letter): Promise<void>
-  /** What a user was sent, the newest first. */
+  /** Queues the confirmation of an order. Never rejects. */
+  queue (mail: OrderMail): Promise<void>
+  /** Returns a user's mails, newest first. */
   of (userId: number, count: number): Promise<Mail[]>
 }
 
-export interface Letter {
+export interface OrderMail {
   userId: number
   orderId: number
   totalCents: number
 }
 
-/** Mails of the shop, which end in a table: queued in a stream, so that an order does not wait for them. */
+/** Sends the shop's mails (to a table), through a stream: an order does not wait for them. */
 export const mails = fp(async function mails (fastify) {
   const { db, events, log } = fastify
-  const letters = events.stream<Letter>('mails')
-  await letters.consume({
+  const queued = events.stream<OrderMail>('mails')
+  await queued.consume({
     group: 'mailer',
     handler: async ({ data: { userId, orderId, totalCents } }) => {
-      // What is given a second time, as after a crash, is one mail all the same.
+      // An event that is delivered twice, for example after a crash, is one mail.
       await db.query('INSERT INTO mails (user_id, order_id, subject) VALUES ($1, $2, $3) ON CONFLICT (order_id) DO NOTHING',
         [userId, orderId, `Your order ${orderId}: ${(totalCents / 100).toFixed(2)}`])
     }
   })
 
   fastify.decorate('mails', {
-    async queue (letter) {
-      // One buyer's in their order. The order of goods stands: it is not to fail for its mail.
-      await letters.append(letter, { key: String(letter.userId) }).catch((error: Error) => log.warn({ orderId: letter.orderId, reason: error.message }, 'mails: not queued'))
+    async queue (mail) {
+      // The key preserves the order of a user's mails. An order does not fail because of its mail.
+      await queued.append(mail, { key: String(mail.userId) })
+        .catch((error: Error) => log.warn({ orderId: mail.orderId, reason: error.message }, 'mails: not queued'))
     },
     async of (userId, count) {
       const rows = await db.query<Mail & { sentAt: Date }>(

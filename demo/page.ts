@@ -6,17 +6,17 @@ import fp from 'fastify-plugin'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** Whether there is a live page to send: it is made by `npm run build`. */
+    /** Whether the live page was built (`npm run build`). */
     hasPage: boolean
   }
 }
 
-// Beside the compiled file, or below it when it runs from source.
+// Relative to the compiled file, and to the source file.
 const ROOTS = ['../public/', '../dist/public/'].map(path => fileURLToPath(new URL(path, import.meta.url)))
 
 const EXEMPT = { rateLimit: false, session: false, cache: false, pressureHandler: () => {} } as const
 
-/** The live page's files, and the headers that keep everything else out of it; for the context in which it is registered. */
+/** Serves the live page's files, and sets its security headers for the routes of the context in which it is registered. */
 export const page = fp(async function page (fastify) {
   await fastify.register(helmet, {
     contentSecurityPolicy: {
@@ -33,7 +33,7 @@ export const page = fp(async function page (fastify) {
       }
     },
     xFrameOptions: { action: 'deny' },
-    // The demo may be reached without TLS, where browsers complain of these.
+    // Without TLS, browsers report these headers as errors.
     strictTransportSecurity: false,
     crossOriginOpenerPolicy: false,
     originAgentCluster: false
@@ -45,7 +45,7 @@ export const page = fp(async function page (fastify) {
   await fastify.register(fastifyStatic, { root, serve: false })
   fastify.get<{ Params: { file: string } }>('/assets/:file', {
     schema: { hide: true },
-    // The route is ours, as one that is registered already can no longer be told these.
+    // The plugin's own routes could not have this config.
     config: EXEMPT
   }, (request, reply) => reply.sendFile(request.params.file))
 }, { name: 'demo/page' })

@@ -10,46 +10,46 @@ declare module 'fastify' {
   }
 }
 
-/** A piece that is a buyer's. */
+/** A piece that is reserved for a buyer. */
 export interface Piece {
-  /** The id to order it under. */
+  /** The id of its order's cart. */
   cartId: string
-  /** When it was taken last: only whoever did may give it back. Milliseconds since the epoch. */
+  /** When it was last taken, in milliseconds since the epoch: only that call may release it. */
   takenAt: number
 }
 
 /**
- * - `taken`: to be ordered now
- * - `had one`: taken a moment ago or ordered
+ * - `taken`: the caller orders the piece
+ * - `already taken`: the buyer has one, which is ordered or about to be
  * - `sold out`
- * - `no sale`: there is none now
+ * - `no sale`: there is no sale of the product
  */
-export type Taken = { what: 'taken', piece: Piece } | { what: 'had one', cartId: string } | { what: 'sold out' } | { what: 'no sale' }
+export type TakeResult = { kind: 'taken', piece: Piece } | { kind: 'already taken', cartId: string } | { kind: 'sold out' } | { kind: 'no sale' }
 
-/** Pieces of a product that are sold in a rush, one a buyer. No more are ever taken than there are, by however many at once. */
+/** Sells a limited number of pieces of a product, one per buyer. Concurrent buyers never take more than there are. */
 export interface Sale {
-  /** Begins a sale, for a day; in place of one that there may be. */
+  /** Opens a sale for a day, and replaces the present one. */
   open (productId: number, pieces: number): Promise<void>
-  /** Pieces that are left; undefined where there is no sale. */
+  /** Returns how many pieces are left; undefined if there is no sale. */
   left (productId: number): Promise<number | undefined>
-  /** Who took one before, and may have been unable to order it, takes the same again after some seconds. */
-  take (productId: number, buyer: number): Promise<Taken>
-  /** Of what was taken, when it could not be ordered. */
-  giveBack (productId: number, buyer: number, piece: Piece): Promise<void>
+  /** Takes a piece. A buyer whose order may have failed takes the same piece again after some seconds. */
+  take (productId: number, buyer: number): Promise<TakeResult>
+  /** Returns a piece that could not be ordered. */
+  release (productId: number, buyer: number, piece: Piece): Promise<void>
 }
 
 const TTL_MS = 24 * 60 * 60 * 1000
-/** Whoever has not ordered by then is taken for dead, which does no harm where he is not: under one id there is one order. */
+/** After this a piece that was taken may be taken again by its buyer. A late order does no harm: a cart is ordered once. */
 const GRACE_MS = 2000
 
-/** In Redis, which turns the many away before they come to the database; without it in this process. */
+/** Adds `fastify.sale`, which refuses most buyers before they reach the database: in Redis, or else in the memory of this process. */
 export const sale = fp<{ clock?: Clock | undefined }>(async function sale (fastify, { clock = systemClock }) {
   fastify.decorate('sale', fastify.hasDecorator('redis') ? inRedis(fastify, clock) : inMemory(clock))
 }, { name: 'demo/sale' })
 
 /**
  * KEYS[1]  pieces left
- * KEYS[2]  hash: what each buyer took
+ * KEYS[2]  hash of the buyers' pieces
  * ARGV     pieces, TTL (ms)
  */
 const openScript = lua`
@@ -59,8 +59,8 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 
 /**
  * KEYS     as above
- * ARGV     buyer, id to order under, grace (ms)
- * reply    { 'taken', id, time (ms) }, { 'had one', id }, { 'sold out' } or { 'no sale' }
+ * ARGV     buyer, cart id, grace (ms)
+ * reply    { 'taken', id, time (ms) }, { 'already taken', id }, { 'sold out' } or { 'no sale' }
  */
 const takeScript = timedLua`
 local left = redis.call('GET', KEYS[1])
@@ -70,10 +70,10 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local had = redis.call('HGET', KEYS[2], ARGV[1])
 local id = ARGV[2]
 if had then
-  local hadId, takenAt = string.match(had, '^(%S+) (%d+)$')
-  -- The same id: a command that came twice.
-  if hadId ~= id and now - takenAt < tonumber(ARGV[3]) then return { 'had one', hadId } end
-  id = hadId
+  local takenId, takenAt = string.match(had, '^(%S+) (%d+)$')
+  -- The same id: the client repeated the command.
+  if takenId ~= id and now - takenAt < tonumber(ARGV[3]) then return { 'already taken', takenId } end
+  id = takenId
 elseif tonumber(left) < 1 then
   return { 'sold out' }
 else
@@ -86,12 +86,12 @@ return { 'taken', id, at }
 `
 
 /**
- * Once, and only to the sale that it was taken from.
+ * Returns a piece once, and only to the sale that it was taken from.
  *
  * KEYS     as above
  * ARGV     buyer, id and time as taken
  */
-const giveBackScript = lua`
+const releaseScript = lua`
 if redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[2] then return end
 redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('INCR', KEYS[1])
@@ -100,28 +100,28 @@ redis.call('INCR', KEYS[1])
 function inRedis ({ redis, httpErrors }: FastifyInstance, clock: Clock): Sale {
   const keysOf = (productId: number) => [`demo:sale:pieces:{${productId}}`, `demo:sale:buyers:{${productId}}`]
 
-  async function ask (script: Script, productId: number, args: Array<string | number>): Promise<unknown[]> {
+  async function run (script: Script, productId: number, args: Array<string | number>): Promise<unknown[]> {
     const reply = await runScript(redis, script, keysOf(productId), args, clock).catch(unavailable)
     return Array.isArray(reply) ? reply : []
   }
 
   function unavailable (): never {
-    throw httpErrors.serviceUnavailable('the sale cannot be asked now')
+    throw httpErrors.serviceUnavailable('the sale is unavailable')
   }
 
   return {
-    async open (productId, pieces) { await ask(openScript, productId, [pieces, TTL_MS]) },
+    async open (productId, pieces) { await run(openScript, productId, [pieces, TTL_MS]) },
     async left (productId) {
       const left = await redis.get(keysOf(productId)[0] ?? '').catch(unavailable)
       return left === null ? undefined : Number(left)
     },
     async take (productId, buyer) {
-      const [what, id, at] = await ask(takeScript, productId, [buyer, randomUUID(), GRACE_MS])
-      if (what === 'taken') return { what, piece: { cartId: String(id), takenAt: Number(at) } }
-      if (what === 'had one') return { what, cartId: String(id) }
-      return { what: what === 'sold out' ? what : 'no sale' }
+      const [kind, id, at] = await run(takeScript, productId, [buyer, randomUUID(), GRACE_MS])
+      if (kind === 'taken') return { kind, piece: { cartId: String(id), takenAt: Number(at) } }
+      if (kind === 'already taken') return { kind, cartId: String(id) }
+      return { kind: kind === 'sold out' ? kind : 'no sale' }
     },
-    async giveBack (productId, buyer, { cartId, takenAt }) { await ask(giveBackScript, productId, [buyer, `${cartId} ${takenAt}`]) }
+    async release (productId, buyer, { cartId, takenAt }) { await run(releaseScript, productId, [buyer, `${cartId} ${takenAt}`]) }
   }
 }
 
@@ -136,17 +136,17 @@ function inMemory (clock: Clock): Sale {
     left: async productId => present(productId)?.left,
     async take (productId, buyer) {
       const found = present(productId)
-      if (found === undefined) return { what: 'no sale' }
+      if (found === undefined) return { kind: 'no sale' }
       const had = found.buyers.get(buyer)
       const takenAt = clock.now()
-      if (had !== undefined && takenAt - had.takenAt < GRACE_MS) return { what: 'had one', cartId: had.cartId }
-      if (had === undefined && found.left < 1) return { what: 'sold out' }
+      if (had !== undefined && takenAt - had.takenAt < GRACE_MS) return { kind: 'already taken', cartId: had.cartId }
+      if (had === undefined && found.left < 1) return { kind: 'sold out' }
       if (had === undefined) found.left--
       const piece = { cartId: had?.cartId ?? randomUUID(), takenAt }
       found.buyers.set(buyer, piece)
-      return { what: 'taken', piece }
+      return { kind: 'taken', piece }
     },
-    async giveBack (productId, buyer, piece) {
+    async release (productId, buyer, piece) {
       const found = present(productId)
       if (found?.buyers.get(buyer) !== piece) return
       found.buyers.delete(buyer)

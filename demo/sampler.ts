@@ -11,27 +11,27 @@ interface Counts {
   miss: { count: number, ms: number }
 }
 
-const none = (): Counts => ({ requests: 0, allowed: 0, refused: 0, hit: { count: 0, ms: 0 }, miss: { count: 0, ms: 0 } })
-const OF_CACHE = ['hits', 'l1Hits', 'misses', 'stale'] as const
+const emptyCounts = (): Counts => ({ requests: 0, allowed: 0, refused: 0, hit: { count: 0, ms: 0 }, miss: { count: 0, ms: 0 } })
+const CACHE_COUNTERS = ['hits', 'l1Hits', 'misses', 'stale'] as const
 
-// The page's own watching is not what it watches.
+// Requests of the page itself are not counted.
 const UNCOUNTED = /^\/(?:live|health\b.*)$/
 
-/** Says what an instance has been doing since it was asked last. */
+/** Measures what an instance does between two samples. */
 export class Sampler {
   readonly #fastify: FastifyInstance
   readonly #store: StoreReader
-  #counts = none()
-  #before: Record<typeof OF_CACHE[number], number>
+  #counts = emptyCounts()
+  #previous: Record<typeof CACHE_COUNTERS[number], number>
 
   constructor (fastify: FastifyInstance, clock: Clock) {
     this.#fastify = fastify
     this.#store = new StoreReader(fastify, clock)
-    this.#before = fastify.cache.stats()
+    this.#previous = fastify.cache.stats()
   }
 
-  /** Counts an answer. */
-  answered ({ routeOptions }: FastifyRequest, reply: FastifyReply): void {
+  /** Counts a response. */
+  countResponse ({ routeOptions }: FastifyRequest, reply: FastifyReply): void {
     if (UNCOUNTED.test(routeOptions.url ?? '')) return
     this.#counts.requests++
     const outcome = reply.getHeader('x-cache')
@@ -42,17 +42,17 @@ export class Sampler {
   }
 
   /** Counts a decision of the rate limiter. */
-  decided (isAllowed: boolean): void {
+  countDecision (isAllowed: boolean): void {
     this.#counts[isAllowed ? 'allowed' : 'refused']++
   }
 
-  /** It never fails, and takes no longer than the health checks may. */
+  /** Returns the figures since the previous sample. Never rejects, and takes no longer than the health checks. */
   async take (): Promise<Sample> {
     const stats = this.#fastify.cache.stats()
     const { requests, allowed, refused, hit, miss } = this.#counts
-    const [hits, l1Hits, misses, stale] = OF_CACHE.map(name => stats[name] - this.#before[name])
-    this.#counts = none()
-    this.#before = stats
+    const [hits, l1Hits, misses, stale] = CACHE_COUNTERS.map(name => stats[name] - this.#previous[name])
+    this.#counts = emptyCounts()
+    this.#previous = stats
     const [store, health] = await Promise.all([this.#store.read(), this.#health()])
     return {
       kind: 'sample',
@@ -64,38 +64,38 @@ export class Sampler {
     }
   }
 
-  /** As who asks from this machine is told. */
+  /** Reads the details that only requests from this machine receive. */
   async #health (): Promise<Sample['health']> {
     try {
-      const answer: { status: Status, checks?: Record<string, Found[]> } = (await this.#fastify.inject('/health')).json()
-      const checks = Object.entries(answer.checks ?? {}).flatMap(([name, found]) => found.map(one => checkOf(name, one)))
-      return { status: answer.status, checks }
+      const body: { status: Status, checks?: Record<string, HealthCheck[]> } = (await this.#fastify.inject('/health')).json()
+      const checks = Object.entries(body.checks ?? {}).flatMap(([name, found]) => found.map(one => checkOf(name, one)))
+      return { status: body.status, checks }
     } catch (error) {
       return { status: 'fail', checks: [{ name: 'health', status: 'fail', detail: error instanceof Error ? error.message : String(error) }] }
     }
   }
 }
 
-interface Found {
+interface HealthCheck {
   status: Status
   observedValue?: unknown
   observedUnit?: string
   output?: string
 }
 
-function checkOf (name: string, { status, observedValue, observedUnit = '', output }: Found): Check {
+function checkOf (name: string, { status, observedValue, observedUnit = '', output }: HealthCheck): Check {
   const value = observedValue === null || observedValue === undefined ? '' : String(observedValue)
   return { name, status, detail: output ?? `${value} ${value === '' ? '' : observedUnit}`.trim() }
 }
 
 const UNKNOWN = { entries: null, memory: null, maxMemory: null, latency: null, commands: null }
 
-/** What the store of the cache says of itself; nothing while it is away. */
+/** Reads the figures of the cache's store; none while it is unavailable. */
 class StoreReader {
   readonly #fastify: FastifyInstance
   readonly #clock: Clock
   #version = ''
-  #commandsBefore: { total: number, at: number } | undefined
+  #previousCommands: { total: number, at: number } | undefined
 
   constructor (fastify: FastifyInstance, clock: Clock) {
     this.#fastify = fastify
@@ -109,8 +109,8 @@ class StoreReader {
     }
     const { redis } = this.#fastify
     const circuit = circuitOf(redis)?.state ?? 'closed'
-    const label = () => `Redis ${this.#version} ${this.#place()}`.replaceAll(/ +/g, ' ')
-    // It is probed without us, and what was asked now would pile up.
+    const label = () => `Redis ${this.#version} ${this.#address()}`.replaceAll(/ +/g, ' ')
+    // The circuit breaker probes Redis itself; commands of ours would queue up.
     if (circuit === 'open' || redis.status !== 'ready') return { ...UNKNOWN, label: label(), isRedis: true, circuit }
     try {
       if (this.#version === '') this.#version = /^(?:redis|valkey)_version:(\S+)/m.exec(await redis.info('server'))?.[1] ?? ''
@@ -124,8 +124,8 @@ class StoreReader {
     }
   }
 
-  /** Never with what it logs in by. */
-  #place (): string {
+  /** Returns where Redis is, without credentials. */
+  #address (): string {
     const { redis } = this.#fastify
     const cluster = clusterOf(redis)
     if (cluster !== undefined) return `Cluster of ${cluster.nodes('master').length} masters`
@@ -138,11 +138,11 @@ class StoreReader {
     const nodes = clusterOf(redis)?.nodes('master') ?? [redis]
     const infos = await Promise.all(nodes.map(async node => await node.info('stats')))
     const total = infos.reduce((sum, info) => sum + Number(/^total_commands_processed:(\d+)/m.exec(info)?.[1] ?? 0), 0)
-    const before = this.#commandsBefore
+    const previous = this.#previousCommands
     const at = this.#clock.monotonic()
-    this.#commandsBefore = { total, at }
-    // A server that was started anew counts anew.
-    if (before === undefined || total < before.total) return null
-    return (total - before.total) / (at - before.at) * 1000
+    this.#previousCommands = { total, at }
+    // A server that was restarted counts from 0.
+    if (previous === undefined || total < previous.total) return null
+    return (total - previous.total) / (at - previous.at) * 1000
   }
 }

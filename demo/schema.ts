@@ -1,4 +1,4 @@
-/** The shop's tables, and an index for each way the routes look things up. Each statement can run again. */
+/** The shop's tables, with an index for each lookup of the routes. Each statement can be repeated. */
 export const schemaSql: readonly string[] = [
   `CREATE TABLE IF NOT EXISTS products (
     id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -29,7 +29,7 @@ export const schemaSql: readonly string[] = [
     created_at timestamptz NOT NULL DEFAULT now()
   )`,
   'CREATE INDEX IF NOT EXISTS orders_user ON orders (user_id)',
-  // The id of the cart that was ordered: it can be ordered once.
+  // The id of the cart: it can be ordered once.
   'ALTER TABLE orders ADD COLUMN IF NOT EXISTS checkout_id uuid',
   'CREATE UNIQUE INDEX IF NOT EXISTS orders_checkout ON orders (checkout_id)',
   `CREATE TABLE IF NOT EXISTS order_items (
@@ -45,7 +45,7 @@ export const schemaSql: readonly string[] = [
     views bigint NOT NULL
   )`,
   'CREATE INDEX IF NOT EXISTS product_views_most ON product_views (views DESC, product_id)',
-  // What buyers were sent; of an order once.
+  // One mail per order.
   `CREATE TABLE IF NOT EXISTS mails (
     id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     user_id integer NOT NULL REFERENCES users,
@@ -54,20 +54,20 @@ export const schemaSql: readonly string[] = [
     sent_at timestamptz NOT NULL DEFAULT now()
   )`,
   'CREATE INDEX IF NOT EXISTS mails_user ON mails (user_id, id DESC)',
-  // Which views are counted, for a day.
+  // The ids of counted views, for a day.
   'CREATE TABLE IF NOT EXISTS counted_views (id uuid PRIMARY KEY, counted_at timestamptz NOT NULL DEFAULT now())',
   'CREATE INDEX IF NOT EXISTS counted_views_age ON counted_views (counted_at)'
 ]
 
-// Rows that one payload tells of one by one: of 8000 bytes that it may have, a hundred take 2,300.
-const MOST_ROWS = 100
+// The number of rows whose tags one payload lists: 100 take 2,300 of the 8,000 bytes that NOTIFY allows.
+const MAX_ROWS = 100
 
 /**
- * Whoever changes rows, NOTIFY tells of it, a statement in one payload: the tag of all lists, the tag of each row (or, where
- * they are many, of all rows), and who says that they write the cache themselves. Each statement can run again.
+ * Triggers that send one NOTIFY per changing statement. The payload has the tag of all lists, the tags of the rows (for many rows, the tag of all
+ * rows), and the writer that writes the cache itself. Each statement can be repeated.
  */
 export const triggerSql: readonly string[] = [
-  // Arguments: the column with the row's id, the tag of the lists, and the prefix of a row's tag, where one is shown by itself.
+  // Arguments: the column with the row's id, the tag of the lists, and the prefix of a row's tag if rows are cached one by one.
   `CREATE OR REPLACE FUNCTION tell_changes () RETURNS trigger LANGUAGE plpgsql AS $$
   DECLARE
     id_column text := TG_ARGV[0];
@@ -80,10 +80,10 @@ export const triggerSql: readonly string[] = [
     tags text[] := '{}';
   BEGIN
     IF TG_OP <> 'TRUNCATE' THEN
-      EXECUTE format('SELECT array_agg(id) FROM (SELECT DISTINCT %1$I AS id FROM (' || changed || ') AS changed LIMIT ${MOST_ROWS + 1}) AS told', id_column) INTO ids;
+      EXECUTE format('SELECT array_agg(id) FROM (SELECT DISTINCT %1$I AS id FROM (' || changed || ') AS changed LIMIT ${MAX_ROWS + 1}) AS told', id_column) INTO ids;
       IF ids IS NULL THEN RETURN NULL; END IF;
     END IF;
-    IF prefix IS NOT NULL AND cardinality(ids) <= ${MOST_ROWS} THEN
+    IF prefix IS NOT NULL AND cardinality(ids) <= ${MAX_ROWS} THEN
       tags := ARRAY(SELECT prefix || id FROM unnest(ids) AS id);
     ELSIF prefix IS NOT NULL THEN
       tags := ARRAY[prefix || 'all'];
@@ -91,14 +91,14 @@ export const triggerSql: readonly string[] = [
     PERFORM pg_notify('changes', json_build_object('lists', TG_ARGV[1], 'rows', tags, 'writer', current_setting('demo.writer', true))::text);
     RETURN NULL;
   END $$`,
-  ...tellOf('products', "'id', 'products', 'product:'"),
-  ...tellOf('users', "'id', 'users', 'user:'"),
-  // A profile shows how many orders there are.
-  ...tellOf('orders', "'user_id', 'orders', 'user:'"),
-  ...tellOf('order_items', "'order_id', 'orders'")
+  ...notifyTriggers('products', "'id', 'products', 'product:'"),
+  ...notifyTriggers('users', "'id', 'users', 'user:'"),
+  // A profile shows the number of orders.
+  ...notifyTriggers('orders', "'user_id', 'orders', 'user:'"),
+  ...notifyTriggers('order_items', "'order_id', 'orders'")
 ]
 
-function tellOf (table: string, args: string): string[] {
+function notifyTriggers (table: string, args: string): string[] {
   const rows = {
     INSERT: 'REFERENCING NEW TABLE AS new_rows',
     UPDATE: 'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows',

@@ -1,7 +1,7 @@
 import { hashPassword } from './password.js'
 import type { Query } from './query.js'
 
-/** Of all seeded users. `admin@example.com` may change products; the others are user1@example.com and so on. */
+/** The password of all seeded users: `admin@example.com`, who may change products, and user1@example.com to user1000@example.com. */
 export const DEMO_PASSWORD = 'demo-password'
 
 const CATEGORIES: Record<string, string[]> = {
@@ -15,8 +15,8 @@ const MATERIALS = ['Oak', 'Copper', 'Steel', 'Ceramic', 'Bamboo', 'Linen', 'Waln
 const STYLES = ['Compact', 'Classic', 'Large', 'Folding', 'Handmade', 'Travel', 'Everyday', 'Professional', 'Nordic', 'Vintage', 'Lightweight', 'Sturdy', 'Quiet', 'Slim', 'Round', 'Deep', 'Little']
 
 /**
- * Fills empty tables: 10,200 products, 1,001 users and 20,000 orders, the same ones each time. The rows are made by the
- * database out of short lists, which takes a second or two.
+ * Fills empty tables with 10,200 products, 1,001 users and 20,000 orders, always the same. The database generates the rows from short lists, which
+ * takes a second or two.
  */
 export async function seed (query: Query): Promise<void> {
   const [present] = await query('SELECT 1 AS one FROM users LIMIT 1')
@@ -35,7 +35,7 @@ export async function seed (query: Query): Promise<void> {
         jsonb_array_elements_text($2::jsonb) AS m (material), jsonb_array_elements_text($3::jsonb) AS s (style)
     ) AS combinations`, [JSON.stringify(CATEGORIES), JSON.stringify(MATERIALS), JSON.stringify(STYLES)])
 
-  // One hash for all: hashing a thousand times would take a minute, by design.
+  // One hash for all users: a thousand hashes would take a minute, by design.
   await query(`
     INSERT INTO users (email, name, password_hash, is_admin)
     SELECT CASE n WHEN 0 THEN 'admin@example.com' ELSE 'user' || n || '@example.com' END,

@@ -1,10 +1,7 @@
 import type { Socket } from 'node:net'
 import fp from 'fastify-plugin'
 
-/**
- * Browsers connect ahead of what they may ask for. Closing the server waits for such a connection as for a request, though
- * nothing was ever asked on it: so these are ended.
- */
+/** Closes connections without a request when the server closes. Browsers open such connections in advance, and the server would wait for them. */
 export const unusedConnections = fp(async function unusedConnections (fastify) {
   const open = new Set<Socket>()
   fastify.server.on('connection', socket => {

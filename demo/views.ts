@@ -8,17 +8,16 @@ declare module 'fastify' {
 }
 
 export interface Views {
-  /** Counts a view, some time; nobody waits for it, and it never fails. */
+  /** Counts a view in the background. Never throws. */
   count (productId: number): void
-  /** The most viewed products, as far as views are written. */
+  /** Returns the most viewed products, by the views that are written. */
   top (count: number): Promise<Array<{ productId: number, name: string, views: number }>>
-  /** How many views wait to be written, of all instances, and how many could not be; null where that is not known now. */
+  /** Returns how many views of all instances are not written yet, and how many failed; null if unknown at present. */
   stats (): Promise<{ backlog: number | null, deadLetters: number | null }>
 }
 
-// One statement for a batch, so all of it holds or nothing. A batch that is given again, as after a crash, finds which of its
-// views are counted: each has an id, which is kept for longer than a batch may be on its way. Sorted, so that two batches
-// cannot wait for each other.
+// One statement, so a batch is written completely or not at all. Each view has an id, which is stored for longer than a batch can be in flight: a
+// batch that is delivered again, for example after a crash, counts no view twice. Sorted, so that two batches cannot deadlock.
 const WRITE = `
   WITH batch AS (SELECT id, product_id FROM unnest($1::uuid[], $2::int[]) AS b (id, product_id)),
   forgotten AS (DELETE FROM counted_views WHERE counted_at < now() - interval '1 day'),
@@ -27,7 +26,7 @@ const WRITE = `
   SELECT p.id, count(*) FROM batch JOIN counted USING (id) JOIN products p ON p.id = product_id GROUP BY p.id ORDER BY p.id
   ON CONFLICT (product_id) DO UPDATE SET views = product_views.views + excluded.views`
 
-/** Views of products, counted behind the answers and written in batches. */
+/** Counts views of products with write-behind: responses do not wait, and the database receives batches. */
 export const views = fp(async function views (fastify) {
   const { cache, db, log } = fastify
   let isRefusing = false
@@ -35,17 +34,17 @@ export const views = fp(async function views (fastify) {
   const writes = cache.writeBehind<string>('views', {
     batch: 500,
     flushEvery: '1s',
-    // No view is to blame where the statement fails: all wait for the database.
+    // A failing statement means that the database is unavailable, and never that a view is poison.
     isOutage: () => true,
     write: async batch => { await db.query(WRITE, [batch.map(({ value }) => value), batch.map(({ key }) => Number(key))]) }
   })
-  // While the database is still open.
+  // Before the database is closed.
   fastify.addHook('onClose', async () => await writes.flush({ timeout: '2s' }).catch(() => {}))
 
   fastify.decorate('views', {
     count (productId) {
       writes.add(String(productId), randomUUID()).then(() => {
-        if (isRefusing) log.info('views: counted again')
+        if (isRefusing) log.info('views: counting again')
         isRefusing = false
       }, error => {
         if (!isRefusing) log.warn({ reason: error instanceof Error ? error.message : String(error) }, 'views: not counted for now')

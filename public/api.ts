@@ -1,16 +1,24 @@
-export interface Answer<T = unknown> {
+/** A response of the demo. */
+export interface ApiResponse<T = unknown> {
   status: number
-  /** Of the cache: HIT, MISS, …; empty where it was not asked. */
+  /** The `X-Cache` header: HIT, MISS, …; empty if the cache was not used. */
   cache: string
-  /** Which instance answered. */
+  /** The instance that responded. */
   instance: string
   ms: number
-  /** Of an error it is something else: see the status. */
+  /** Of another type for an error: check the status first. */
   body: T
 }
 
-/** Asks the demo. @throws where nothing is answered */
-export async function send<T> (method: 'GET' | 'POST' | 'DELETE', path: string, { body, credentials = 'same-origin' }: { body?: object, credentials?: RequestCredentials } = {}): Promise<Answer<T>> {
+interface SendOptions {
+  body?: object
+  credentials?: RequestCredentials
+}
+
+/** Sends a request to the demo. @throws if there is no response */
+export async function send<T> (
+  method: 'GET' | 'POST' | 'DELETE', path: string, { body, credentials = 'same-origin' }: SendOptions = {}
+): Promise<ApiResponse<T>> {
   const began = performance.now()
   const response = await fetch(path, {
     method,
@@ -18,7 +26,7 @@ export async function send<T> (method: 'GET' | 'POST' | 'DELETE', path: string, 
     cache: 'no-store',
     ...body !== undefined && { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } }
   })
-  const answered: T = await response.json()
+  const parsed: T = await response.json()
   const header = (name: string) => response.headers.get(name) ?? ''
-  return { status: response.status, cache: header('x-cache'), instance: header('x-instance'), ms: performance.now() - began, body: answered }
+  return { status: response.status, cache: header('x-cache'), instance: header('x-instance'), ms: performance.now() - began, body: parsed }
 }

@@ -1,11 +1,11 @@
-/** The element of that id and kind, which the document has. */
+/** Returns the element of an id and kind. @throws if the document has none */
 export function find<E extends HTMLElement> (id: string, kind: new () => E): E {
   const element = document.getElementById(id)
   if (element instanceof kind) return element
   throw new Error(`the document has no #${id}`)
 }
 
-/** Writes it where it is not there already, so that nothing is told or drawn for nothing. */
+/** Sets an element's text if it differs, so that the browser announces and draws changes only. */
 export function write (id: string, text: string): void {
   const element = find(id, HTMLElement)
   if (element.textContent !== text) element.textContent = text
@@ -25,19 +25,19 @@ export function make (tag: string, { text, className, title }: { text?: string, 
 }
 
 const ANNOUNCE_MS = 2000
-let waiting = ''
+let pendingText = ''
 let timer: ReturnType<typeof setTimeout> | undefined
 
-/** For those who hear the page: the latest only, and not all the time. */
+/** Announces a text to screen readers: the latest one, at most every two seconds. */
 export function announce (text: string): void {
-  waiting = text
+  pendingText = text
   timer ??= setTimeout(() => {
     timer = undefined
-    write('announcer', waiting)
+    write('announcer', pendingText)
   }, ANNOUNCE_MS)
 }
 
-/** A button that goes on until it is pressed again. */
+/** Makes a button repeat its work until it is pressed again. */
 export function toggle (id: string, everyMs: number, work: () => void): void {
   const button = find(id, HTMLButtonElement)
   let interval: ReturnType<typeof setInterval> | undefined
@@ -49,11 +49,11 @@ export function toggle (id: string, everyMs: number, work: () => void): void {
   })
 }
 
-/** A button that is not pressed again before its work is done. */
+/** Calls `work` when a button is pressed, and ignores further presses until it is done. */
 export function onPress (id: string, work: () => Promise<void>): void {
   const button = find(id, HTMLButtonElement)
   button.addEventListener('click', () => {
-    // Not `disabled`, which would take the focus away.
+    // Not `disabled`, which would remove the focus.
     if (button.getAttribute('aria-disabled') === 'true') return
     button.setAttribute('aria-disabled', 'true')
     work().catch((error: unknown) => announce(error instanceof Error ? error.message : String(error)))

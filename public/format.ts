@@ -1,6 +1,6 @@
 const UNKNOWN = '–'
 
-/** A figure as short as it can be read. */
+/** Formats a number with at most three significant digits. */
 export function number (value: number | null | undefined): string {
   if (value === null || value === undefined || !Number.isFinite(value)) return UNKNOWN
   const digits = value >= 100 || Number.isInteger(value) ? 0 : value >= 10 ? 1 : 2
@@ -18,7 +18,7 @@ export function bytes (value: number | null): string {
   return kib < 1024 ? `${number(kib)} KiB` : `${number(kib / 1024)} MiB`
 }
 
-/** The time of day. */
+/** Formats a timestamp as the time of day. */
 export function clock (at: number): string {
   return new Date(at).toLocaleTimeString('en-GB')
 }

@@ -1,17 +1,17 @@
-import type { LiveEvent, Sample, Told } from '../demo/live-events.js'
+import type { LiveEvent, Sample, LiveData } from '../demo/live-events.js'
 
-type Kind = Told['kind']
-type Listener<K extends Kind> = (event: LiveEvent<Extract<Told, { kind: K }>>) => void
+type Kind = LiveData['kind']
+type Listener<K extends Kind> = (event: LiveEvent<Extract<LiveData, { kind: K }>>) => void
 
-const AGAIN_MS = 3000
-/** An instance that is not heard of for as long is gone. */
-const GONE_MS = 3500
+const RECONNECT_MS = 3000
+/** An instance without samples for this long is removed. */
+const INSTANCE_TIMEOUT_MS = 3500
 
-/** What the demo tells, of all its instances. */
+/** Receives the events of all instances. */
 export class Live {
   readonly #listeners = new Map<Kind, Array<(event: never) => void>>()
   readonly #onState: (isLive: boolean) => void
-  /** The latest sample of each instance, with when it came. */
+  /** The latest sample of each instance, with its time of arrival. */
   readonly #samples = new Map<string, { sample: LiveEvent<Sample>, at: number }>()
   #source: EventSource | undefined
 
@@ -23,10 +23,10 @@ export class Live {
     this.#listeners.set(kind, [...this.#listeners.get(kind) ?? [], listener])
   }
 
-  /** The samples of the instances that are there. */
+  /** The latest samples of the running instances. */
   get instances (): Array<LiveEvent<Sample>> {
     const now = performance.now()
-    for (const [name, { at }] of this.#samples) if (now - at > GONE_MS) this.#samples.delete(name)
+    for (const [name, { at }] of this.#samples) if (now - at > INSTANCE_TIMEOUT_MS) this.#samples.delete(name)
     return [...this.#samples.values()].map(({ sample }) => sample).sort((a, b) => a.instance.localeCompare(b.instance))
   }
 
@@ -41,8 +41,8 @@ export class Live {
     source.addEventListener('open', () => this.#onState(true))
     source.addEventListener('error', () => {
       this.#onState(false)
-      // A browser comes back by itself, unless it was given an answer that is no stream.
-      if (source.readyState === EventSource.CLOSED) setTimeout(() => this.#again(), AGAIN_MS)
+      // A browser reconnects by itself, except after an error response.
+      if (source.readyState === EventSource.CLOSED) setTimeout(() => this.#reconnect(), RECONNECT_MS)
     })
     for (const [kind, listeners] of this.#listeners) {
       source.addEventListener(kind, ({ data }: MessageEvent<string>) => {
@@ -52,7 +52,7 @@ export class Live {
     }
   }
 
-  #again (): void {
+  #reconnect (): void {
     this.#source?.close()
     this.#source = new EventSource('/live')
     this.#connect(this.#source)

@@ -22,28 +22,28 @@ const events = eventsPanel()
 const live = new Live(isLive => {
   const badge = find('connection', HTMLElement)
   badge.dataset['state'] = isLive ? 'pass' : 'fail'
-  write('connection', isLive ? 'live' : 'not connected, trying again')
+  write('connection', isLive ? 'live' : 'not connected, reconnecting')
 })
 live.on('hello', hello => {
   own = hello.instance
   write('instance', own)
-  rateLimit.hello(hello)
-  // What happened while it was not connected is not known.
+  rateLimit.onHello(hello)
+  // Events before the connection have been missed.
   sessions.refresh().catch(() => {})
 })
-live.on('sample', sample => { if (sample.instance === own) second(sample) })
-live.on('decision', event => rateLimit.decided(event))
-live.on('session', event => sessions.told(event))
+live.on('sample', sample => { if (sample.instance === own) drawSample(sample) })
+live.on('decision', event => rateLimit.onDecision(event))
+live.on('session', event => sessions.onSession(event))
 for (const kind of ['cache', 'decision', 'session', 'health', 'more'] as const) live.on(kind, events)
 live.open()
 
-/** All instances are drawn at the pace of this one. */
-function second (sample: LiveEvent<Sample>): void {
+/** Draws the samples of all instances whenever one of this page's instance arrives. */
+function drawSample (sample: LiveEvent<Sample>): void {
   write('store', sample.store.label)
   redis(sample)
   health(sample)
   const all = live.instances
-  // Entries of the store are those that this page's instance sees.
+  // The first sample provides the entries of the store.
   cache([sample, ...all.filter(({ instance }) => instance !== own)])
   instances(all, own)
 }

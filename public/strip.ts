@@ -1,36 +1,36 @@
 import { colour, onThemeChange, prefersStillness } from './theme.js'
 
 const SPAN_MS = 30_000
-/** Decisions of one such time are one bar. */
+/** The time that one bar covers. */
 const BAR_MS = 250
 const STILL_MS = 500
 const FRAME_MS = 33
 const TOP = 16
 const BOTTOM = 16
-/** Where the line is, as a part of the height. */
+/** The position of the base line, as a share of the height. */
 const MIDDLE = 0.58
-/** What a bar stays away from the edges. */
+/** The distance of bars from the edges. */
 const MARGIN = 2
 const FONT = '11px system-ui, sans-serif'
 
-interface Seen {
+interface Decision {
   at: number
   allowed: boolean
 }
 
-/** Decisions as they pass: allowed above the line, refused below it, and the window that counts now over them. */
+/** Draws decisions over time: allowed ones above the line, refused ones below it, and the current window over them. */
 export class Strip {
   readonly #canvas: HTMLCanvasElement
-  readonly #onWindow: (remaining: number, freeInMs: number) => void
-  #seen: Seen[] = []
-  /** What the demo's clock is ahead of this one. */
-  #ahead = 0
+  readonly #onWindow: (remaining: number, nextSlotMs: number) => void
+  #decisions: Decision[] = []
+  /** The milliseconds by which the demo's clock is ahead of the browser's. */
+  #clockOffset = 0
   #drawnAt = 0
   #colours = colours()
   limit = { max: 0, window: 1 }
 
-  /** @param onWindow - told, each time it is drawn, how many requests remain, and when one does if there is none */
-  constructor (canvas: HTMLCanvasElement, onWindow: (remaining: number, freeInMs: number) => void) {
+  /** @param onWindow - called on each draw, with the remaining requests and the time until the next slot */
+  constructor (canvas: HTMLCanvasElement, onWindow: (remaining: number, nextSlotMs: number) => void) {
     this.#canvas = canvas
     this.#onWindow = onWindow
     onThemeChange(() => { this.#colours = colours() })
@@ -45,15 +45,15 @@ export class Strip {
   }
 
   add (at: number, allowed: boolean): void {
-    this.#ahead = at - Date.now()
-    this.#seen.push({ at, allowed })
+    this.#clockOffset = at - Date.now()
+    this.#decisions.push({ at, allowed })
   }
 
   #draw (): void {
-    const now = Date.now() + this.#ahead
+    const now = Date.now() + this.#clockOffset
     const { max, window } = this.limit
-    this.#seen = this.#seen.filter(({ at }) => at > now - SPAN_MS)
-    const taken = this.#seen.filter(({ at, allowed }) => allowed && at > now - window)
+    this.#decisions = this.#decisions.filter(({ at }) => at > now - SPAN_MS)
+    const taken = this.#decisions.filter(({ at, allowed }) => allowed && at > now - window)
     if (max > 0) this.#onWindow(Math.max(0, max - taken.length), Math.max(0, (taken[0]?.at ?? 0) + window - now))
 
     const context = this.#canvas.getContext('2d')
@@ -98,7 +98,7 @@ export class Strip {
 
   #drawBars (context: CanvasRenderingContext2D, width: number, height: number, now: number): void {
     const bars = new Map<number, { allowed: number, refused: number }>()
-    for (const { at, allowed } of this.#seen) {
+    for (const { at, allowed } of this.#decisions) {
       const bar = Math.floor(at / BAR_MS)
       const counts = bars.get(bar) ?? { allowed: 0, refused: 0 }
       counts[allowed ? 'allowed' : 'refused']++
@@ -108,7 +108,7 @@ export class Strip {
     const barWidth = Math.max(2, width * BAR_MS / SPAN_MS - 1)
     for (const [bar, { allowed, refused }] of bars) {
       const x = width * (1 - (now - bar * BAR_MS) / SPAN_MS)
-      // By the root, so that a single one is seen beside a hundred.
+      // The square root keeps a single request visible beside a hundred.
       const up = (middle - TOP - MARGIN) * Math.min(1, Math.sqrt(allowed / Math.max(1, this.limit.max)))
       const down = (height - BOTTOM - middle - MARGIN) * Math.min(1, Math.sqrt(refused / 100))
       context.fillStyle = this.#colours.accent

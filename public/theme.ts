@@ -1,4 +1,4 @@
-/** The colours of the style sheet, for what is drawn. */
+/** Returns a colour of the style sheet, for charts. */
 export function colour (name: 'accent' | 'text' | 'muted' | 'line' | 'refused' | 'soft'): string {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim()
 }

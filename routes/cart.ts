@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyRequest } from 'fastify'
 import { Type, type Static } from 'typebox'
-import { answers, Id, Whole } from './schemas.js'
+import { responses, Id, Whole } from './schemas.js'
 
 const Cart = Type.Object({
   items: Type.Array(Type.Object({ productId: Type.Integer(), name: Type.String(), quantity: Type.Integer(), priceCents: Type.Integer() })),
@@ -11,7 +11,7 @@ const Cart = Type.Object({
 const Quantity = Whole({ minimum: 1, maximum: 99 })
 const MAX_LINES = 50
 
-/** The cart lives in the session, logged in or not. */
+/** The cart is stored in the session, logged in or not. */
 export const cart: FastifyPluginAsyncTypebox = async function cart (fastify) {
   const { db } = fastify
 
@@ -24,28 +24,28 @@ export const cart: FastifyPluginAsyncTypebox = async function cart (fastify) {
   }
 
   fastify.get('/cart', {
-    schema: { tags: ['cart'], summary: 'My cart', response: answers(Cart) }
+    schema: { tags: ['cart'], summary: 'My cart', response: responses(Cart) }
   }, cartOf)
 
   fastify.post('/cart/items', {
     schema: {
       tags: ['cart'],
-      summary: 'Put something into my cart',
+      summary: 'Add a product to my cart',
       body: Type.Object({ productId: Id, quantity: Quantity }, { additionalProperties: false }),
-      response: answers(Cart)
+      response: responses(Cart)
     }
   }, async (request, reply) => {
     const { productId, quantity } = request.body
-    const { id = randomUUID(), quantities: present = {} } = request.session.cart ?? {}
+    const { id = randomUUID(), quantities: current = {} } = request.session.cart ?? {}
     const [product] = await db.query('SELECT id FROM products WHERE id = $1', [productId])
     if (product === undefined) return reply.notFound('no such product')
-    if (Object.keys(present).length >= MAX_LINES && !(productId in present)) return reply.conflict('the cart is full')
-    request.session.cart = { id, quantities: { ...present, [productId]: Math.min(99, (present[productId] ?? 0) + quantity) } }
+    if (Object.keys(current).length >= MAX_LINES && !(productId in current)) return reply.conflict('the cart is full')
+    request.session.cart = { id, quantities: { ...current, [productId]: Math.min(99, (current[productId] ?? 0) + quantity) } }
     return await cartOf(request)
   })
 
   fastify.delete('/cart/items/:productId', {
-    schema: { tags: ['cart'], summary: 'Take something out of my cart', params: Type.Object({ productId: Id }), response: answers(Cart) }
+    schema: { tags: ['cart'], summary: 'Remove a product from my cart', params: Type.Object({ productId: Id }), response: responses(Cart) }
   }, async request => {
     const { cart } = request.session
     const { [request.params.productId]: _, ...quantities } = cart?.quantities ?? {}

@@ -1,6 +1,6 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 
-const START = {
+const LINKS = {
   products: '/products',
   product: '/products/1',
   search: '/products/search?q=teapot',
@@ -13,10 +13,10 @@ const START = {
 
 export const home: FastifyPluginAsyncTypebox = async function home (fastify) {
   fastify.get('/', {
-    schema: { tags: ['home'], summary: 'The live page for browsers; for others where to start' },
+    schema: { tags: ['home'], summary: 'The live page for browsers, and links for other clients' },
     config: { pressureHandler: () => {} }
   }, async (request, reply) => {
     reply.header('vary', 'accept')
-    return fastify.hasPage && request.headers.accept?.includes('text/html') ? reply.sendFile('index.html', { cacheControl: false }) : START
+    return fastify.hasPage && request.headers.accept?.includes('text/html') ? reply.sendFile('index.html', { cacheControl: false }) : LINKS
   })
 }

@@ -1,37 +1,37 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type, type Static } from 'typebox'
-import { answers, asDevice, Device, IdParams, Product, PRODUCT_COLUMNS, User } from './schemas.js'
+import { responses, asDevice, Device, IdParams, Product, PRODUCT_COLUMNS, User } from './schemas.js'
 
-// Shown on the page: short, so that one sees it free again.
+// The page shows this limit: its window is short, so that a visitor sees it reset.
 const LIMITED = { groupId: 'limited', max: 20, timeWindow: 5000, keyGenerator: (request: FastifyRequest) => request.ip }
-// Of the page itself, so that it does not use up what its visitor may ask of the shop.
+// A limit of its own for the page, so that it does not use up its visitor's limit for the shop.
 const OWN = { groupId: 'live', max: 1200, timeWindow: '1 minute' }
-// Never refused for pressure, as it is then that one wants to see what happens.
+// Never refused under pressure, which is when the page is needed most.
 const ALWAYS = { pressureHandler: () => {} }
 
-const Verdict = Type.Object({ allowed: Type.Boolean(), remaining: Type.Integer(), retryAfter: Type.Number() })
+const Decision = Type.Object({ allowed: Type.Boolean(), remaining: Type.Integer(), retryAfter: Type.Number() })
 const SoldProduct = Type.Object({ ...Product.properties, sold: Type.Integer() })
 
-/** What the live page asks for besides the shop's own routes. */
+/** The routes of the live page. */
 export const liveRoutes: FastifyPluginAsyncTypebox = async function liveRoutes (fastify) {
   const { cache, db, events, live, sessions } = fastify
 
   fastify.addHook('onRequest', async (_request: FastifyRequest, reply: FastifyReply) => { reply.header('x-instance', live.instance) })
 
   fastify.get('/live', {
-    schema: { tags: ['live'], summary: 'What happens at all instances, as server-sent events' },
+    schema: { tags: ['live'], summary: 'The events of all instances, as server-sent events' },
     config: { rateLimit: { max: 120, timeWindow: '1 minute' }, session: false, ...ALWAYS }
   }, async (request, reply) => {
     const hello = { kind: 'hello', limit: { max: LIMITED.max, window: LIMITED.timeWindow } } as const
     await events.sse(request, reply, { read: ({ signal } = {}) => live.watch(hello, signal) }, {
       event: ({ kind }) => kind,
-      map: event => event.kind !== 'decision' ? event : event.who === request.ip ? { ...event, who: undefined } : undefined
+      map: event => event.kind !== 'decision' ? event : event.address === request.ip ? { ...event, address: undefined } : undefined
     })
   })
 
   fastify.get('/live/products/:id', {
-    schema: { tags: ['live'], summary: 'A product and how often it was sold, cached', params: IdParams, response: answers(SoldProduct) },
+    schema: { tags: ['live'], summary: 'A product with its sales, cached', params: IdParams, response: responses(SoldProduct) },
     config: { rateLimit: OWN, session: false, ...ALWAYS, cache: { ttl: '20s', staleWhileRevalidate: 0, tags: ({ params: { id } }) => [`product:${id}`, 'product:all'] } }
   }, async (request, reply) => {
     const [product] = await db.query<Static<typeof SoldProduct>>(
@@ -44,7 +44,7 @@ export const liveRoutes: FastifyPluginAsyncTypebox = async function liveRoutes (
       tags: ['live'],
       summary: 'Invalidate a tag of the shop',
       body: Type.Object({ tag: Type.String({ pattern: '^(?:products|product:\\d{1,9})$' }) }, { additionalProperties: false }),
-      response: answers(Type.Object({ invalidated: Type.String() }))
+      response: responses(Type.Object({ invalidated: Type.String() }))
     },
     config: { rateLimit: { max: 60, timeWindow: '1 minute' }, session: false, ...ALWAYS }
   }, async ({ body: { tag } }) => {
@@ -53,21 +53,21 @@ export const liveRoutes: FastifyPluginAsyncTypebox = async function liveRoutes (
   })
 
   fastify.get('/limited', {
-    schema: { tags: ['live'], summary: `At most ${LIMITED.max} requests of an address in any ${LIMITED.timeWindow / 1000} seconds`, response: answers(Verdict) },
+    schema: { tags: ['live'], summary: `At most ${LIMITED.max} requests per address in any ${LIMITED.timeWindow / 1000} seconds`, response: responses(Decision) },
     config: { rateLimit: LIMITED, session: false, ...ALWAYS }
-  }, verdictOf)
+  }, decisionOf)
 
-  // Browsers write each 429 as an error to their console.
+  // Browsers log each 429 as an error to their console.
   fastify.get('/live/limited', {
-    schema: { tags: ['live'], summary: 'The same limit, asked and counted, but told as 200', response: answers(Verdict) },
+    schema: { tags: ['live'], summary: 'The same limit; requests over it count, but receive 200', response: responses(Decision) },
     config: { rateLimit: { ...LIMITED, dryRun: true }, session: false, ...ALWAYS }
-  }, verdictOf)
+  }, decisionOf)
 
   fastify.get('/live/session', {
     schema: {
       tags: ['live'],
-      summary: 'Who is logged in, and where',
-      response: answers(Type.Object({ user: Type.Union([User, Type.Null()]), devices: Type.Array(Device) }))
+      summary: 'The current user, with all sessions',
+      response: responses(Type.Object({ user: Type.Union([User, Type.Null()]), devices: Type.Array(Device) }))
     },
     config: { rateLimit: OWN, ...ALWAYS }
   }, async ({ session: { userId, sessionId } }) => {
@@ -80,8 +80,8 @@ export const liveRoutes: FastifyPluginAsyncTypebox = async function liveRoutes (
   })
 }
 
-async function verdictOf ({ rateLimit }: FastifyRequest): Promise<Static<typeof Verdict>> {
-  // Unknown while the store cannot be asked.
+async function decisionOf ({ rateLimit }: FastifyRequest): Promise<Static<typeof Decision>> {
+  // Unknown while the store is unavailable.
   const { allowed = true, remaining = LIMITED.max, retryAfter = 0 } = rateLimit ?? {}
   return { allowed, remaining, retryAfter }
 }

@@ -1,15 +1,15 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from 'typebox'
-import { answers, Text } from './schemas.js'
+import { responses, Text } from './schemas.js'
 
 declare module 'fastify' {
   interface Session {
     userId?: string
     isAdmin?: boolean
     cart?: {
-      /** Made with its first item: by it a cart is ordered once. In one property with the rest, as sessions are merged by property. */
+      /** Generated with the first item: a cart is ordered once. In one property with the quantities, because sessions merge by property. */
       id: string
-      /** Pieces by product. */
+      /** The number of pieces by product id. */
       quantities: Record<string, number>
     }
   }
@@ -26,11 +26,11 @@ export const login: FastifyPluginAsyncTypebox = async function login (fastify) {
       tags: ['session'],
       summary: 'Log in; the demo users are user1@example.com to user1000@example.com and admin@example.com',
       body: Type.Object({ email: Text({ minLength: 3, maxLength: 200 }), password: Type.String({ maxLength: 200 }) }, { additionalProperties: false }),
-      response: answers(Type.Object({ userId: Type.Integer(), name: Type.String() }))
+      response: responses(Type.Object({ userId: Type.Integer(), name: Type.String() }))
     }
   }, async (request, reply) => {
     const email = request.body.email.trim().toLowerCase()
-    // Taken before the password is looked at, so that guesses made at once cannot slip through; given back to who is right.
+    // Consumed before the password is verified, so that concurrent guesses cannot exceed the limit; refunded if it is right.
     const charges = await Promise.all([
       rateLimiter.consume(request.ip, FAILED_BY_ADDRESS),
       rateLimiter.consume(email, FAILED_BY_ACCOUNT)
@@ -50,18 +50,18 @@ export const login: FastifyPluginAsyncTypebox = async function login (fastify) {
       rateLimiter.refund(request.ip, FAILED_BY_ADDRESS, byAddress),
       rateLimiter.refund(email, FAILED_BY_ACCOUNT, byAccount)
     ])
-    // Under a new id, so that one that was planted before is worth nothing; what is in the cart stays.
+    // The session gets a new id, which prevents session fixation, and keeps the cart.
     await request.login(String(user.id), { keep: ['cart'], set: { isAdmin: user.isAdmin } })
-    live.tell({ kind: 'session', what: 'login', user: String(user.id) })
+    live.publish({ kind: 'session', what: 'login', user: String(user.id) })
     return { userId: user.id, name: user.name }
   })
 
   fastify.post('/logout', {
-    schema: { tags: ['session'], summary: 'Log out', response: answers(Type.Object({ loggedOut: Type.Boolean() })) }
+    schema: { tags: ['session'], summary: 'Log out', response: responses(Type.Object({ loggedOut: Type.Boolean() })) }
   }, async request => {
     const { userId } = request.session
     await request.logout()
-    if (userId !== undefined) live.tell({ kind: 'session', what: 'logout', user: userId })
+    if (userId !== undefined) live.publish({ kind: 'session', what: 'logout', user: userId })
     return { loggedOut: true }
   })
 }

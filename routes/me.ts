@@ -1,12 +1,12 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type, type Static } from 'typebox'
-import { answers, asDevice, Device, Paging, Text, User } from './schemas.js'
+import { responses, asDevice, Device, Paging, Text, User } from './schemas.js'
 
 const Profile = Type.Object({ ...User.properties, orders: Type.Integer() })
 const Mail = Type.Object({ orderId: Type.Integer(), subject: Type.String(), sentAt: Type.String({ format: 'date-time' }) })
 
-/** All of it wants a login. */
+/** The current user's profile, mails and sessions. Every route requires a login. */
 export const me: FastifyPluginAsyncTypebox = async function me (fastify) {
   const { cache, changes, db, live, mails, sessions } = fastify
   const profiles = cache.withPrefix('profile', { ttl: '5m', staleWhileRevalidate: 0 })
@@ -25,7 +25,7 @@ export const me: FastifyPluginAsyncTypebox = async function me (fastify) {
   }
 
   fastify.get('/me', {
-    schema: { tags: ['me'], summary: 'My profile', response: answers(Profile) },
+    schema: { tags: ['me'], summary: 'My profile', response: responses(Profile) },
     config: { cache: { ttl: '1m', private: request => request.session.userId, tags: request => [...tagsOf(userOf(request)), `page:user:${userOf(request)}`] } }
   }, async (request, reply) => {
     const id = userOf(request)
@@ -38,13 +38,13 @@ export const me: FastifyPluginAsyncTypebox = async function me (fastify) {
       tags: ['me'],
       summary: 'Change my name',
       body: Type.Object({ name: Text({ minLength: 1, maxLength: 100 }) }, { additionalProperties: false }),
-      response: answers(Type.Object({ name: Type.String() }))
+      response: responses(Type.Object({ name: Type.String() }))
     }
   }, async (request, reply) => {
     const id = userOf(request)
     const user = await profileOf(id)
     if (user === undefined) return reply.notFound('no such user')
-    const { name } = await profiles.writeThrough(String(id), { ...user, name: request.body.name }, async ({ name }) => await changes.writingThrough(`user:${id}`, async query => {
+    const { name } = await profiles.writeThrough(String(id), { ...user, name: request.body.name }, async ({ name }) => await changes.writeRow(`user:${id}`, async query => {
       const [updated] = await query<Static<typeof User>>('UPDATE users SET name = $2 WHERE id = $1 RETURNING id, email, name', [id, name])
       return updated ?? Promise.reject(fastify.httpErrors.notFound('no such user'))
     }), { tags: tagsOf(id), invalidates: [`page:user:${id}`] })
@@ -54,14 +54,14 @@ export const me: FastifyPluginAsyncTypebox = async function me (fastify) {
   fastify.get('/me/mails', {
     schema: {
       tags: ['me'],
-      summary: 'What I was sent, the newest first',
+      summary: 'My mails, newest first',
       querystring: Type.Object({ limit: Paging.limit }, { additionalProperties: false }),
-      response: answers(Type.Array(Mail))
+      response: responses(Type.Array(Mail))
     }
   }, async request => await mails.of(userOf(request), request.query.limit))
 
   fastify.get('/me/sessions', {
-    schema: { tags: ['me'], summary: 'Where I am logged in', response: answers(Type.Array(Device)) }
+    schema: { tags: ['me'], summary: 'My sessions', response: responses(Type.Array(Device)) }
   }, async request => {
     const list = await sessions.list(userOf(request), { current: sessions.handleOf(request.session.sessionId) })
     return list.map(asDevice)
@@ -72,21 +72,21 @@ export const me: FastifyPluginAsyncTypebox = async function me (fastify) {
       tags: ['me'],
       summary: 'Log out one of my devices',
       params: Type.Object({ handle: Type.String({ pattern: '^[\\w-]{43}$' }) }),
-      response: answers(Type.Object({ ended: Type.Integer() }))
+      response: responses(Type.Object({ ended: Type.Integer() }))
     }
   }, async (request, reply) => {
-    const mine = await sessions.list(userOf(request))
-    if (!mine.some(({ handle }) => handle === request.params.handle)) return reply.notFound('no such session')
+    const own = await sessions.list(userOf(request))
+    if (!own.some(({ handle }) => handle === request.params.handle)) return reply.notFound('no such session')
     await sessions.destroy(request.params.handle)
-    live.tell({ kind: 'session', what: 'revoke', user: String(userOf(request)) })
+    live.publish({ kind: 'session', what: 'revoke', user: String(userOf(request)) })
     return { ended: 1 }
   })
 
   fastify.delete('/me/sessions', {
-    schema: { tags: ['me'], summary: 'Log out everywhere else', response: answers(Type.Object({ ended: Type.Integer() })) }
+    schema: { tags: ['me'], summary: 'Log out everywhere else', response: responses(Type.Object({ ended: Type.Integer() })) }
   }, async request => {
     const ended = await sessions.destroyAll(userOf(request), { except: sessions.handleOf(request.session.sessionId) })
-    live.tell({ kind: 'session', what: 'revoke', user: String(userOf(request)) })
+    live.publish({ kind: 'session', what: 'revoke', user: String(userOf(request)) })
     return { ended }
   })
 }

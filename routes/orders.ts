@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyInstance, Session } from 'fastify'
-import { answers, IdempotencyHeaders, PlacedOrder } from './schemas.js'
+import { responses, IdempotencyHeaders, PlacedOrder } from './schemas.js'
 
 type Cart = NonNullable<Session['cart']>
 type Line = Awaited<ReturnType<FastifyInstance['checkOut']>>['lines'][number]
@@ -10,12 +10,12 @@ export const orders: FastifyPluginAsyncTypebox = async function orders (fastify)
   fastify.post('/orders', {
     schema: {
       tags: ['orders'],
-      summary: 'Order what is in my cart; said twice at once, it is still one order, and with a key it has the same answer later as well',
+      summary: 'Order my cart; repeated requests place one order, and with an idempotency key they receive the same response',
       headers: IdempotencyHeaders,
-      response: answers(PlacedOrder)
+      response: responses(PlacedOrder)
     },
     config: { idempotency: true },
-    // Before the key is looked up, as a key belongs to a user.
+    // Before the idempotency plugin reads the key, because keys are scoped to a user.
     preHandler: async (request, reply) => { if (request.session.userId === undefined) return reply.unauthorized('log in first') }
   }, async (request, reply) => {
     const { userId, cart } = request.session
@@ -27,7 +27,7 @@ export const orders: FastifyPluginAsyncTypebox = async function orders (fastify)
   })
 }
 
-/** What came into the cart while it was being ordered is in no order yet: it stays, as a cart of its own. */
+/** Returns a new cart with the items that were added while the order was placed; undefined if there are none. */
 function withoutLines ({ quantities }: Cart, lines: Line[]): Cart | undefined {
   const ordered = new Map(lines.map(({ productId, quantity }) => [String(productId), quantity]))
   const left = Object.entries(quantities).map(([id, quantity]) => [id, quantity - (ordered.get(id) ?? 0)] as const).filter(([, quantity]) => quantity > 0)

@@ -1,6 +1,6 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type, type Static } from 'typebox'
-import { answers, IdParams, Paging, Product, PRODUCT_COLUMNS, Text, Whole } from './schemas.js'
+import { responses, IdParams, Paging, Product, PRODUCT_COLUMNS, Text, Whole } from './schemas.js'
 
 const Listed = Type.Object({ items: Type.Array(Product), total: Type.Integer() })
 
@@ -9,20 +9,20 @@ const ORDER = { name: 'name, id', price: 'price_cents, id', '-price': 'price_cen
 export const products: FastifyPluginAsyncTypebox = async function products (fastify) {
   const { cache, changes, db, locks, views } = fastify
 
-  // Below the pages, for all that show the product. Not stale itself: a page made anew is not to be stored with an old value.
-  const kept = (id: number) => ({ ttl: '5m', staleWhileRevalidate: 0, tags: [`product:${id}`, 'product:all'] })
+  // The value that every page of the product shares. It is never served stale: a refreshed page must not be stored with an old value.
+  const cacheOptions = (id: number) => ({ ttl: '5m', staleWhileRevalidate: 0, tags: [`product:${id}`, 'product:all'] })
 
   async function productOf (id: number): Promise<Static<typeof Product> | undefined> {
     return await cache.getOrSet(`product:${id}`, async () => {
       const [product] = await db.query<Static<typeof Product>>(`SELECT ${PRODUCT_COLUMNS} FROM products WHERE id = $1`, [id])
       return product
-    }, kept(id))
+    }, cacheOptions(id))
   }
 
   fastify.get('/products', {
     schema: {
       tags: ['products'],
-      summary: 'Products, by category and price, page by page',
+      summary: 'Products by category and price, with pagination',
       querystring: Type.Object({
         category: Type.Optional(Text({ maxLength: 50 })),
         minPrice: Type.Optional(Whole({ minimum: 0, maximum: 10 ** 8 })),
@@ -30,7 +30,7 @@ export const products: FastifyPluginAsyncTypebox = async function products (fast
         sort: Type.Union([Type.Literal('name'), Type.Literal('price'), Type.Literal('-price'), Type.Literal('newest')], { default: 'name' }),
         ...Paging
       }, { additionalProperties: false }),
-      response: answers(Listed)
+      response: responses(Listed)
     },
     config: { cache: { ttl: '1m', public: true, staleWhileRevalidate: '5m', tags: ['products'] } }
   }, async request => {
@@ -47,9 +47,9 @@ export const products: FastifyPluginAsyncTypebox = async function products (fast
   fastify.get('/products/search', {
     schema: {
       tags: ['products'],
-      summary: 'Products by words',
+      summary: 'Products by full-text search',
       querystring: Type.Object({ q: Text({ minLength: 1, maxLength: 100 }), limit: Paging.limit }, { additionalProperties: false }),
-      response: answers(Listed)
+      response: responses(Listed)
     },
     config: { cache: { ttl: '1m', public: true, staleWhileRevalidate: '5m', tags: ['products'] } }
   }, async request => {
@@ -60,17 +60,17 @@ export const products: FastifyPluginAsyncTypebox = async function products (fast
   })
 
   fastify.get('/products/:id', {
-    schema: { tags: ['products'], summary: 'One product', params: IdParams, response: answers(Product) },
+    schema: { tags: ['products'], summary: 'One product', params: IdParams, response: responses(Product) },
     config: { cache: { ttl: '1m', public: true, staleWhileRevalidate: '5m', tags: ({ params: { id } }) => [`product:${id}`, `page:product:${id}`, 'product:all'] } },
-    // Here and not in the handler, which a stored answer does not reach. A page that is made anew in the background counts as well.
+    // In a hook, because a cached response skips the handler. A refresh in the background counts as well.
     onResponse: async ({ method, params }, { statusCode }) => { if (method === 'GET' && (statusCode === 200 || statusCode === 304)) views.count(params.id) }
   }, async (request, reply) => await productOf(request.params.id) ?? reply.notFound('no such product'))
 
   fastify.post('/products/restock', {
     schema: {
       tags: ['products'],
-      summary: 'Fill up what is sold out (admin); 423 while somebody does it already',
-      response: answers(Type.Object({ restocked: Type.Integer() }))
+      summary: 'Restock sold-out products (admin); 423 while another request does it',
+      response: responses(Type.Object({ restocked: Type.Integer() }))
     },
     config: { cache: { invalidates: ['products', 'product:all'] } },
     preHandler: async (request, reply) => { if (!request.session.isAdmin) return reply.forbidden('admins only') }
@@ -89,7 +89,7 @@ export const products: FastifyPluginAsyncTypebox = async function products (fast
         priceCents: Type.Optional(Whole({ minimum: 0, maximum: 10 ** 8 })),
         stock: Type.Optional(Whole({ minimum: 0, maximum: 10 ** 6 }))
       }, { additionalProperties: false, minProperties: 1 }),
-      response: answers(Product)
+      response: responses(Product)
     },
     preHandler: async (request, reply) => { if (!request.session.isAdmin) return reply.forbidden('admins only') }
   }, async (request, reply) => {
@@ -97,12 +97,12 @@ export const products: FastifyPluginAsyncTypebox = async function products (fast
     const { name = null, priceCents = null, stock = null } = request.body
     const product = await productOf(id)
     if (product === undefined) return reply.notFound('no such product')
-    // What the database says of the row after the change is what is kept.
-    return await cache.writeThrough(`product:${id}`, { ...product, ...request.body }, async () => await changes.writingThrough(`product:${id}`, async query => {
+    // The cache stores the row that the database returns after the change.
+    return await cache.writeThrough(`product:${id}`, { ...product, ...request.body }, async () => await changes.writeRow(`product:${id}`, async query => {
       const [updated] = await query<Static<typeof Product>>(
         `UPDATE products SET name = coalesce($2, name), price_cents = coalesce($3, price_cents), stock = coalesce($4, stock), updated_at = now()
          WHERE id = $1 RETURNING ${PRODUCT_COLUMNS}`, [id, name, priceCents, stock])
       return updated ?? Promise.reject(fastify.httpErrors.notFound('no such product'))
-    }), { ...kept(id), invalidates: [`page:product:${id}`, 'products'] })
+    }), { ...cacheOptions(id), invalidates: [`page:product:${id}`, 'products'] })
   })
 }

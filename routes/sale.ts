@@ -1,37 +1,37 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyInstance } from 'fastify'
 import { Type, type Static } from 'typebox'
-import { answers, Id, IdempotencyHeaders, PlacedOrder, Whole } from './schemas.js'
+import { responses, Id, IdempotencyHeaders, PlacedOrder, Whole } from './schemas.js'
 
-type Piece = Parameters<FastifyInstance['sale']['giveBack']>[2]
+type Piece = Parameters<FastifyInstance['sale']['release']>[2]
 
 const ProductParams = Type.Object({ productId: Id })
 const Left = Type.Object({ productId: Type.Integer(), left: Type.Integer() })
 
-/** A sale in a rush: the pieces are counted outside the database, where a thousand who come at once cost next to nothing. */
+/** A flash sale: pieces are counted outside the database, so a thousand concurrent buyers cost next to nothing. */
 export const sale: FastifyPluginAsyncTypebox = async function sale (fastify) {
   const { checkOut, db, orderOf, sale } = fastify
 
   fastify.post('/sale/:productId', {
     schema: {
       tags: ['sale'],
-      summary: 'Begin a sale of some pieces of a product, for a day (admin); it takes the place of one there is',
+      summary: 'Open a sale of some pieces of a product for a day, and replace the present one (admin)',
       params: ProductParams,
       body: Type.Object({ pieces: Whole({ minimum: 1, maximum: 10 ** 6 }) }, { additionalProperties: false }),
-      response: answers(Left)
+      response: responses(Left)
     },
     preHandler: async (request, reply) => { if (!request.session.isAdmin) return reply.forbidden('admins only') }
   }, async (request, reply) => {
     const { params: { productId }, body: { pieces } } = request
     const [product] = await db.query<{ stock: number }>('SELECT stock FROM products WHERE id = $1', [productId])
     if (product === undefined) return reply.notFound('no such product')
-    if (product.stock < pieces) return reply.conflict(`there are ${product.stock} pieces only`)
+    if (product.stock < pieces) return reply.conflict(`only ${product.stock} pieces are in stock`)
     await sale.open(productId, pieces)
     return { productId, left: pieces }
   })
 
   fastify.get('/sale/:productId', {
-    schema: { tags: ['sale'], summary: 'How many pieces are left', params: ProductParams, response: answers(Left) }
+    schema: { tags: ['sale'], summary: 'How many pieces are left', params: ProductParams, response: responses(Left) }
   }, async ({ params: { productId } }, reply) => {
     const left = await sale.left(productId)
     return left === undefined ? reply.notFound('no sale of this product') : { productId, left }
@@ -40,20 +40,20 @@ export const sale: FastifyPluginAsyncTypebox = async function sale (fastify) {
   fastify.post('/sale/:productId/buy', {
     schema: {
       tags: ['sale'],
-      summary: 'Buy a piece; each buyer has one, and who asks again has the same order',
+      summary: 'Buy a piece; each buyer gets one, and repeated requests return the same order',
       params: ProductParams,
       headers: IdempotencyHeaders,
-      response: answers(PlacedOrder)
+      response: responses(PlacedOrder)
     },
     config: { idempotency: true },
-    // Before the key is looked up, as a key belongs to a user.
+    // Before the idempotency plugin reads the key, because keys are scoped to a user.
     preHandler: async (request, reply) => { if (request.session.userId === undefined) return reply.unauthorized('log in first') }
   }, async ({ params: { productId }, session }, reply) => {
     const buyer = Number(session.userId)
     const taken = await sale.take(productId, buyer)
-    if (taken.what === 'no sale') return reply.notFound('no sale of this product')
-    if (taken.what === 'sold out') return reply.conflict('sold out')
-    if (taken.what === 'had one') return await orderOf(taken.cartId) ?? reply.conflict('your order is under way')
+    if (taken.kind === 'no sale') return reply.notFound('no sale of this product')
+    if (taken.kind === 'sold out') return reply.conflict('sold out')
+    if (taken.kind === 'already taken') return await orderOf(taken.cartId) ?? reply.conflict('your order is being placed')
     return await order(productId, buyer, taken.piece)
   })
 
@@ -61,11 +61,11 @@ export const sale: FastifyPluginAsyncTypebox = async function sale (fastify) {
     try {
       return await checkOut(buyer, { id: piece.cartId, quantities: { [productId]: 1 } })
     } catch (error) {
-      // It may have been committed all the same, where the answer was lost, or is about to be. What cannot be told stays taken, for
-      // its buyer, who may come again: rather one too few is sold. Only what the database refused is the next one's.
+      // If the reply was lost, the order may have been committed, or may still be. Then the piece stays reserved for its buyer, who may retry:
+      // selling one piece too few is the safe side. Only a piece that the database refused is released.
       const placed = await orderOf(piece.cartId)
       if (placed !== undefined) return placed
-      if (isConflict(error)) await sale.giveBack(productId, buyer, piece)
+      if (isConflict(error)) await sale.release(productId, buyer, piece)
       throw error
     }
   }

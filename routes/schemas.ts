@@ -1,21 +1,21 @@
 import { Type, type TSchema, type TStringOptions } from 'typebox'
 
-// What several resources say in the same words.
+// Schemas that several resources share.
 
 export const ErrorBody = Type.Object({ statusCode: Type.Integer(), code: Type.Optional(Type.String()), error: Type.String(), message: Type.String() })
 
 /**
- * An integer that a request gives. Ajv makes a number of the text "Infinity" and looks at the bounds of finite ones only:
- * its type is looked at again, which refuses it.
+ * An integer in a request. Ajv converts the text "Infinity" to a number, and checks the bounds of finite numbers only: a second check of the type
+ * refuses it.
  */
 export const Whole = (options: { minimum: number, maximum: number, default?: number }) => Type.Integer({ ...options, allOf: [{ type: 'integer' }] })
 
-/** An id as the database has them: what is larger than its integer would be an error of the statement. */
+/** An id in the range of the database's integer type: a larger one would fail the statement. */
 export const Id = Whole({ minimum: 1, maximum: 2 ** 31 - 1 })
 
 export const IdParams = Type.Object({ id: Id })
 
-/** Text for the database, which knows no NUL in it. */
+/** Text without NUL, which PostgreSQL does not store. */
 export const Text = (options: Omit<TStringOptions, 'pattern'>) => Type.String({ ...options, pattern: '^[^\\u0000]*$' })
 
 export const Paging = {
@@ -35,9 +35,9 @@ export const Product = Type.Object({
 
 export const PlacedOrder = Type.Object({ orderId: Type.Integer(), totalCents: Type.Integer() })
 
-/** Of routes with `config.idempotency`, which looks at it more closely. */
+/** The headers of routes with `config.idempotency`, which validates the key itself. */
 export const IdempotencyHeaders = Type.Object({
-  'idempotency-key': Type.Optional(Type.String({ description: 'Unlike any other, such as a UUID: what comes again with it has the first answer' }))
+  'idempotency-key': Type.Optional(Type.String({ description: 'A unique key, such as a UUID: a retry with the same key receives the first response' }))
 })
 
 /** The columns of a {@link Product}, for SELECT and RETURNING. */
@@ -45,7 +45,7 @@ export const PRODUCT_COLUMNS = 'id, name, description, category, price_cents AS 
 
 export const User = Type.Object({ id: Type.Integer(), email: Type.String(), name: Type.String() })
 
-/** A session as its user is shown it. */
+/** A session, in the form that its user sees. */
 export const Device = Type.Object({
   handle: Type.String(),
   createdAt: Type.String(),
@@ -55,12 +55,12 @@ export const Device = Type.Object({
   current: Type.Boolean()
 })
 
-/** Of the times that `fastify.sessions` tells as numbers, dates. */
+/** Converts the timestamps of `fastify.sessions` to ISO 8601. */
 export function asDevice<T extends { createdAt: number, lastSeenAt: number }> (info: T): Omit<T, 'createdAt' | 'lastSeenAt'> & { createdAt: string, lastSeenAt: string } {
   return { ...info, createdAt: new Date(info.createdAt).toISOString(), lastSeenAt: new Date(info.lastSeenAt).toISOString() }
 }
 
-/** The answer 200, and errors in the one form that the error handler gives them. */
-export function answers <T extends TSchema> (ok: T): { 200: T, '4xx': typeof ErrorBody, '5xx': typeof ErrorBody } {
+/** The schemas of a route's 200, and of the errors that the error handler sends. */
+export function responses <T extends TSchema> (ok: T): { 200: T, '4xx': typeof ErrorBody, '5xx': typeof ErrorBody } {
   return { 200: ok, '4xx': ErrorBody, '5xx': ErrorBody }
 }

@@ -1,6 +1,6 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type, type Static } from 'typebox'
-import { answers, Id, Paging, Whole } from './schemas.js'
+import { responses, Id, Paging, Whole } from './schemas.js'
 
 const Seller = Type.Object({ productId: Type.Integer(), name: Type.String(), sold: Type.Integer() })
 const Ranked = Type.Object({ rank: Type.Integer(), ...Seller.properties })
@@ -15,45 +15,45 @@ const Visitors = Type.Object({ today: Type.Union([Type.Integer(), Type.Null()]),
 export const statistics: FastifyPluginAsyncTypebox = async function statistics (fastify) {
   const { cache, db, leaderboard, views, visitors } = fastify
 
-  async function named <T extends { productId: number }> (list: T[]): Promise<Array<T & { name: string }>> {
+  async function withNames <T extends { productId: number }> (list: T[]): Promise<Array<T & { name: string }>> {
     const names = await db.query<{ id: number, name: string }>('SELECT id, name FROM products WHERE id = ANY($1::int[])', [list.map(({ productId }) => productId)])
     const nameOf = new Map(names.map(({ id, name }) => [id, name]))
     return list.map(each => ({ ...each, name: nameOf.get(each.productId) ?? '' }))
   }
 
   fastify.get('/leaderboard', {
-    schema: { tags: ['statistics'], summary: 'Best sellers', querystring: Type.Object({ limit: Paging.limit }, { additionalProperties: false }), response: answers(Type.Array(Seller)) },
+    schema: { tags: ['statistics'], summary: 'Best sellers', querystring: Type.Object({ limit: Paging.limit }, { additionalProperties: false }), response: responses(Type.Array(Seller)) },
     config: { cache: { ttl: '5s', public: true, tags: ['orders', 'products'] } }
-  }, async request => await named(await leaderboard.top(request.query.limit)))
+  }, async request => await withNames(await leaderboard.top(request.query.limit)))
 
   fastify.get('/leaderboard/:productId', {
     schema: {
       tags: ['statistics'],
-      summary: "A product's place among the best sellers, and those around it",
+      summary: "A product's rank among the best sellers, with its neighbours",
       params: Type.Object({ productId: Id }),
       querystring: Type.Object({ neighbours: Whole({ minimum: 0, maximum: 50, default: 2 }) }, { additionalProperties: false }),
-      response: answers(Type.Object({ ...Ranked.properties, around: Type.Array(Ranked) }))
+      response: responses(Type.Object({ ...Ranked.properties, around: Type.Array(Ranked) }))
     },
     config: { cache: { ttl: '5s', public: true, tags: ['orders', 'products'] } }
   }, async ({ params: { productId }, query: { neighbours } }, reply) => {
-    const around = await named(await leaderboard.around(productId, neighbours))
-    const it = around.find(each => each.productId === productId)
-    return it === undefined ? reply.notFound('not sold yet') : { ...it, around }
+    const around = await withNames(await leaderboard.around(productId, neighbours))
+    const own = around.find(each => each.productId === productId)
+    return own === undefined ? reply.notFound('not sold yet') : { ...own, around }
   })
 
   fastify.get('/statistics/visitors', {
-    schema: { tags: ['statistics'], summary: 'How many different visitors there were', response: answers(Visitors) }
+    schema: { tags: ['statistics'], summary: 'The number of different visitors', response: responses(Visitors) }
   }, async () => {
     const [today, lastSevenDays] = await Promise.all([visitors.count(1), visitors.count(7)])
     return { today, lastSevenDays }
   })
 
   fastify.get('/reports/sales', {
-    schema: { tags: ['statistics'], summary: 'Sales by month and category: an expensive one, made once for all instances', response: answers(Type.Array(Month)) }
-  // The data, and not the page: whoever else wants it has it too. While the database is gone an old report is better than none.
+    schema: { tags: ['statistics'], summary: 'Sales by month and category: an expensive query that runs once for all instances', response: responses(Type.Array(Month)) }
+  // The data is cached, and not the response: other code can share it. While the database is unavailable, an old report is better than none.
   }, async () => await cache.getOrSet('report:sales', salesByMonth, { ttl: '1m', staleWhileRevalidate: '10m', staleIfError: '1h', tags: ['orders', 'products'] }))
 
-  // Sums outgrow an integer; float8 arrives as a number and is exact to 2^53.
+  // Sums exceed an integer; float8 is returned as a number, exact to 2^53.
   async function salesByMonth (): Promise<Array<Static<typeof Month>>> {
     return await db.query<Static<typeof Month>>(
       `SELECT to_char(date_trunc('month', o.created_at), 'YYYY-MM') AS month, p.category, count(DISTINCT o.id)::int AS orders,
@@ -65,12 +65,12 @@ export const statistics: FastifyPluginAsyncTypebox = async function statistics (
   fastify.get('/reports/views', {
     schema: {
       tags: ['statistics'],
-      summary: 'Most viewed products, and how many views wait to be written',
+      summary: 'The most viewed products, and the number of views that are not written yet',
       querystring: Type.Object({ limit: Paging.limit }, { additionalProperties: false }),
-      response: answers(Views)
+      response: responses(Views)
     }
   }, async request => {
-    const [items, waiting] = await Promise.all([views.top(request.query.limit), views.stats()])
-    return { items, ...waiting }
+    const [items, stats] = await Promise.all([views.top(request.query.limit), views.stats()])
+    return { items, ...stats }
   })
 }

@@ -55,7 +55,7 @@ t.test('a snapshot that is written twice at the same time is one file, with tabl
   const db = await start()
   await db.query('CREATE TABLE kept (id int)')
   await db.query('INSERT INTO kept VALUES (1)')
-  await Promise.all([db.keep?.(), db.keep?.()])
+  await Promise.all([db.saveSnapshot?.(), db.saveSnapshot?.()])
   t.same(readdirSync(folder), ['shop.tar'])
   await db.query('INSERT INTO kept VALUES (2)')
   const later = await start()

@@ -1,26 +1,26 @@
 import type { LiveEvent, Sample } from '../../demo/live-events.js'
-import { send, type Answer } from '../api.js'
+import { send, type ApiResponse } from '../api.js'
 import { Chart } from '../chart.js'
 import { announce, find, make, onPress, show, toggle, write } from '../dom.js'
 import { number, percent } from '../format.js'
 
 const PRODUCT = 1
 const TRAIL_LENGTH = 8
-/** Steady reads are of so many products, that they miss now and then. */
+/** The number of products of steady reads: enough for a miss now and then. */
 const STEADY_PRODUCTS = 30
 const STEADY_MS = 100
 
-/** @returns what takes a second's samples, one an instance */
+/** @returns a function that draws a second's samples, one per instance */
 export function cachePanel (): (samples: ReadonlyArray<LiveEvent<Sample>>) => void {
   const ratio = new Chart(find('ratio-chart', HTMLElement), [{ label: 'hit ratio', filled: true }], 100)
   const latency = new Chart(find('latency-chart', HTMLElement), [{ label: 'hit' }, { label: 'miss', dashed: true, joined: true }], 'log')
   let time = { hit: '–', miss: '–' }
 
-  onPress('read', async () => note(await read(PRODUCT)))
+  onPress('read', async () => showResponse(await read(PRODUCT)))
   onPress('invalidate', async () => {
     const { status } = await send('POST', '/live/invalidate', { body: { tag: `product:${PRODUCT}` } })
     addToTrail(status === 200 ? 'invalidated' : `not invalidated: ${status}`, `tag product:${PRODUCT}`)
-    note(await read(PRODUCT))
+    showResponse(await read(PRODUCT))
   })
   toggle('steady-reads', STEADY_MS, () => { read(1 + Math.floor(Math.random() * STEADY_PRODUCTS)).catch(() => {}) })
 
@@ -49,11 +49,11 @@ function mean (samples: readonly Sample[], of: 'hitTime' | 'missTime'): number |
   return count === 0 ? null : samples.reduce((total, { cache }) => total + cache[of].ms, 0) / count
 }
 
-async function read (product: number): Promise<Answer> {
+async function read (product: number): Promise<ApiResponse> {
   return await send('GET', `/live/products/${product}`)
 }
 
-function note ({ status, cache, ms, instance }: Answer): void {
+function showResponse ({ status, cache, ms, instance }: ApiResponse): void {
   const outcome = status === 200 ? cache || 'not cached' : `status ${status}`
   addToTrail(outcome, `${number(ms)} ms, ${instance}`)
   announce(`${outcome} in ${number(ms)} milliseconds`)

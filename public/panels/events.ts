@@ -1,10 +1,10 @@
 import type { LiveEvent } from '../../demo/live-events.js'
 import { announce, find, make, show } from '../dom.js'
 import { clock } from '../format.js'
-import { WORDS } from './health.js'
+import { STATUS_TEXT } from './health.js'
 
-const KEPT = 100
-const SESSION_WORDS = { login: 'logged in', logout: 'logged out', revoke: 'ended a session' } as const
+const MAX_ROWS = 100
+const SESSION_WORDS = { login: 'logged in', logout: 'logged out', revoke: 'revoked a session' } as const
 const TONES: Record<string, string> = { miss: 'strong', invalidate: 'strong', refused: 'bad' }
 
 interface Row {
@@ -13,31 +13,31 @@ interface Row {
   what: string
   detail: string
   instance: string
-  /** Of a burst: how many of the same came after another. */
+  /** The number of equal events in a row. */
   count: number
 }
 
-/** @returns what takes an event */
+/** @returns a function that adds an event to the log */
 export function eventsPanel (): (event: LiveEvent) => void {
   const log = find('log', HTMLOListElement)
   const pause = find('pause', HTMLButtonElement)
-  let waiting: Row[] = []
+  let pending: Row[] = []
   let isPaused = false
   let frame = 0
 
   function draw (): void {
     frame = 0
-    if (isPaused || waiting.length === 0) return
-    log.prepend(...waiting.slice(-KEPT).reverse().map(drawRow))
-    waiting = []
-    while (log.children.length > KEPT) log.lastElementChild?.remove()
+    if (isPaused || pending.length === 0) return
+    log.prepend(...pending.slice(-MAX_ROWS).reverse().map(drawRow))
+    pending = []
+    while (log.children.length > MAX_ROWS) log.lastElementChild?.remove()
     show('log-empty', false)
   }
 
   pause.addEventListener('click', () => {
     isPaused = !isPaused
     pause.setAttribute('aria-pressed', String(isPaused))
-    pause.textContent = isPaused ? 'Go on' : 'Pause'
+    pause.textContent = isPaused ? 'Resume' : 'Pause'
     if (!isPaused) draw()
   })
 
@@ -45,10 +45,10 @@ export function eventsPanel (): (event: LiveEvent) => void {
     const row = rowOf(event)
     if (row === undefined) return
     if (event.kind === 'health') announce(row.detail)
-    const last = waiting.at(-1)
+    const last = pending.at(-1)
     if (last !== undefined && last.kind === row.kind && last.what === row.what && last.detail === row.detail && last.instance === row.instance) last.count++
-    else waiting.push(row)
-    if (waiting.length > KEPT) waiting.shift()
+    else pending.push(row)
+    if (pending.length > MAX_ROWS) pending.shift()
     frame ||= requestAnimationFrame(draw)
   }
 }
@@ -59,8 +59,8 @@ function rowOf (event: LiveEvent): Row | undefined {
     case 'cache': return { ...base, what: event.what, detail: event.of }
     case 'decision': return { ...base, kind: 'limit', what: event.allowed ? 'allowed' : 'refused', detail: '/limited' }
     case 'session': return { ...base, what: event.what, detail: `user id ${event.user} ${SESSION_WORDS[event.what]}` }
-    case 'health': return { ...base, what: WORDS[event.status], detail: `health: ${WORDS[event.status]}; circuit: ${event.circuit ?? 'none'}` }
-    case 'more': return { ...base, what: 'more', detail: `${event.count} that are not told one by one` }
+    case 'health': return { ...base, what: STATUS_TEXT[event.status], detail: `health: ${STATUS_TEXT[event.status]}; circuit: ${event.circuit ?? 'none'}` }
+    case 'more': return { ...base, what: 'more', detail: `${event.count} more ${event.count === 1 ? 'event' : 'events'} not shown` }
     default: return undefined
   }
 }

@@ -2,9 +2,9 @@ import type { Check, LiveEvent, Sample } from '../../demo/live-events.js'
 import { find, make, write } from '../dom.js'
 import { bytes, number } from '../format.js'
 
-export const WORDS = { pass: 'well', warn: 'warning', fail: 'failing' } as const
+export const STATUS_TEXT = { pass: 'healthy', warn: 'warning', fail: 'failing' } as const
 
-/** @returns what takes the sample of the instance that this page is connected to */
+/** @returns a function that draws the sample of this page's instance */
 export function healthPanel (): (sample: LiveEvent<Sample>) => void {
   const rows = new Map<string, HTMLElement>()
   const body = find('checks', HTMLTableElement).tBodies[0]
@@ -12,7 +12,7 @@ export function healthPanel (): (sample: LiveEvent<Sample>) => void {
   return ({ health }) => {
     const status = find('health-status', HTMLElement)
     status.dataset['state'] = health.status
-    write('health-status', WORDS[health.status])
+    write('health-status', STATUS_TEXT[health.status])
     for (const [name, row] of rows) {
       if (health.checks.some(check => check.name === name)) continue
       row.remove()
@@ -31,9 +31,11 @@ export function healthPanel (): (sample: LiveEvent<Sample>) => void {
 
 function rowOf (check: Check): HTMLElement {
   const { name, status, detail } = check
-  const word = make('span', { text: WORDS[status], className: 'state' })
+  const word = make('span', { text: STATUS_TEXT[status], className: 'state' })
   word.dataset['state'] = status
-  const row = make('tr', {}, make('td', { text: name.replace(':', ' ').replaceAll(/(?<=[a-z])(?=[A-Z])/g, ' ').toLowerCase() }), make('td', {}, word), make('td', { text: readable(detail), className: 'number' }))
+  const label = name.replace(':', ' ').replaceAll(/(?<=[a-z])(?=[A-Z])/g, ' ').toLowerCase()
+  const value = make('td', { text: readable(detail), className: 'number' })
+  const row = make('tr', {}, make('td', { text: label }), make('td', {}, word), value)
   row.dataset['shows'] = JSON.stringify(check)
   return row
 }

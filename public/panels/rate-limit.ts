@@ -1,16 +1,16 @@
-import type { DecisionTold, Hello, LiveEvent } from '../../demo/live-events.js'
+import type { DecisionEvent, Hello, LiveEvent } from '../../demo/live-events.js'
 import { send } from '../api.js'
 import { announce, find, onPress, show, toggle, write } from '../dom.js'
 import { number } from '../format.js'
 import { Strip } from '../strip.js'
 
 const BURST = 120
-/** Six a second, where four are allowed in the long run. */
+/** Six requests a second, of which the limit allows four on average. */
 const STEADY_MS = 167
 
 interface RateLimitPanel {
-  hello (hello: Hello): void
-  decided (decision: LiveEvent<DecisionTold>): void
+  onHello (hello: Hello): void
+  onDecision (decision: LiveEvent<DecisionEvent>): void
 }
 
 export function rateLimitPanel (): RateLimitPanel {
@@ -18,21 +18,21 @@ export function rateLimitPanel (): RateLimitPanel {
   const total = { allowed: 0, refused: 0 }
 
   onPress('burst', async () => {
-    const verdicts = await Promise.all(Array.from({ length: BURST }, () => ask()))
+    const verdicts = await Promise.all(Array.from({ length: BURST }, () => sendLimited()))
     const allowed = verdicts.filter(isAllowed => isAllowed).length
-    const text = `Of ${BURST} sent at once ${allowed} were allowed and ${BURST - allowed} refused.`
+    const text = `${allowed} of ${BURST} concurrent requests were allowed, ${BURST - allowed} refused.`
     write('limit-result', text)
     announce(text)
   })
-  onPress('one', async () => write('limit-result', await ask() ? 'Allowed.' : 'Refused.'))
-  toggle('steady-sends', STEADY_MS, () => { ask().catch(() => {}) })
+  onPress('one', async () => write('limit-result', await sendLimited() ? 'Allowed.' : 'Refused.'))
+  toggle('steady-sends', STEADY_MS, () => { sendLimited().catch(() => {}) })
 
   return {
-    hello ({ limit: { max, window } }) {
+    onHello ({ limit: { max, window } }) {
       strip.limit = { max, window }
       write('limit-rule', `${max} in any ${number(window / 1000)} s`)
     },
-    decided ({ at, allowed }) {
+    onDecision ({ at, allowed }) {
       strip.add(at, allowed)
       total[allowed ? 'allowed' : 'refused']++
       write('limit-allowed', number(total.allowed))
@@ -42,13 +42,13 @@ export function rateLimitPanel (): RateLimitPanel {
   }
 }
 
-function showWindow (remaining: number, freeInMs: number): void {
+function showWindow (remaining: number, nextSlotMs: number): void {
   write('limit-remaining', number(remaining))
-  write('limit-free', remaining > 0 ? 'now' : `in ${(freeInMs / 1000).toFixed(1)} s`)
+  write('limit-free', remaining > 0 ? 'now' : `${(nextSlotMs / 1000).toFixed(1)} s`)
 }
 
-/** @returns whether it was allowed */
-async function ask (): Promise<boolean> {
+/** Sends a request to the limited route. @returns whether it was allowed */
+async function sendLimited (): Promise<boolean> {
   const { status, body } = await send<{ allowed: boolean }>('GET', '/live/limited')
   return status === 200 && body.allowed
 }

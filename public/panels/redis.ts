@@ -3,7 +3,7 @@ import { Chart } from '../chart.js'
 import { find, show, write } from '../dom.js'
 import { bytes, number } from '../format.js'
 
-/** @returns what takes the sample of the instance that this page is connected to */
+/** @returns a function that draws the sample of this page's instance */
 export function redisPanel (): (sample: LiveEvent<Sample>) => void {
   const ping = new Chart(find('ping-chart', HTMLElement), [{ label: 'ping', filled: true }])
   const commands = new Chart(find('commands-chart', HTMLElement), [{ label: 'commands', filled: true }])

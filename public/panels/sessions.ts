@@ -1,4 +1,4 @@
-import type { SessionTold } from '../../demo/live-events.js'
+import type { SessionEvent } from '../../demo/live-events.js'
 import { send } from '../api.js'
 import { announce, find, make, onPress, show, write } from '../dom.js'
 import { clock } from '../format.js'
@@ -17,38 +17,38 @@ interface Device {
   current: boolean
 }
 
-// Of all users of the demo.
+// The password of all demo users.
 const PASSWORD = 'demo-password'
 
 interface SessionsPanel {
-  /** Somebody logged in or out somewhere. */
-  told (event: SessionTold): void
+  /** Called when a user logs in or out at any instance. */
+  onSession (event: SessionEvent): void
   refresh (): Promise<void>
 }
 
 export function sessionsPanel (): SessionsPanel {
   let user: User | null = null
 
-  function say (text: string): void {
+  function report (text: string): void {
     write('session-result', text)
     announce(text)
   }
 
   async function refresh (): Promise<void> {
     const { status, body } = await send<{ user: User | null, devices: Device[] }>('GET', '/live/session')
-    if (status !== 200) return say(`The sessions cannot be read now (${status}).`)
-    if (user !== null && body.user === null) say('This session was ended.')
+    if (status !== 200) return report(`The sessions cannot be read at the moment (${status}).`)
+    if (user !== null && body.user === null) report('This session was ended.')
     user = body.user
     draw(user, body.devices, async handle => {
       await send('DELETE', `/me/sessions/${handle}`)
-      say('Revoked: that device is logged out.')
+      report('Revoked: that device is logged out.')
       await refresh()
     })
   }
 
   async function logIn (email: string, credentials: RequestCredentials): Promise<boolean> {
     const { status } = await send('POST', '/login', { body: { email, password: PASSWORD }, credentials })
-    if (status !== 200) say(status === 429 ? 'Too many requests: wait a little.' : `It did not work (${status}).`)
+    if (status !== 200) report(status === 429 ? 'Too many requests: try again later.' : `The login failed (${status}).`)
     return status === 200
   }
 
@@ -56,29 +56,29 @@ export function sessionsPanel (): SessionsPanel {
     event.preventDefault()
     logIn(find('user', HTMLSelectElement).value, 'same-origin').then(async isIn => {
       await refresh()
-      if (isIn) say('Logged in, under a new session id.')
-    }).catch(() => say('The demo does not answer.'))
+      if (isIn) report('Logged in with a new session id.')
+    }).catch(() => report('The demo does not respond.'))
   })
   onPress('add-device', async () => {
-    // Without the cookie it is another browser, as far as the demo can see.
-    if (user !== null && await logIn(user.email, 'omit')) say('Logged in once more, as another browser would.')
+    // Without the cookie, the request looks like one of another browser.
+    if (user !== null && await logIn(user.email, 'omit')) report('Logged in again, as from another browser.')
     await refresh()
   })
   onPress('revoke-others', async () => {
     const { body } = await send<{ ended: number }>('DELETE', '/me/sessions')
-    say(`Ended elsewhere: ${body.ended}.`)
+    report(`Sessions revoked elsewhere: ${body.ended}.`)
     await refresh()
   })
   onPress('logout', async () => {
     user = null
     await send('POST', '/logout')
-    say('Logged out.')
+    report('Logged out.')
     await refresh()
   })
 
   return {
     refresh,
-    told (event) {
+    onSession (event) {
       if (event.user === String(user?.id)) refresh().catch(() => {})
     }
   }

@@ -81,7 +81,7 @@ for (const [name, env] of Object.entries({ ...stores, Redis: { REDIS_URL: server
       await direct.pfadd(day(1), 'a', 'b')
       await direct.pfadd(day(6), 'b', 'c')
       await direct.pfadd(day(7), 'd')
-      app.visitors.seen('a')
+      app.visitors.record('a')
       await until('today is counted', async () => await app.visitors.count(1) === 1)
       t.equal(await app.visitors.count(7), 3)
       t.ok(await direct.pttl(day(0)) > 7 * 86_400_000)
@@ -174,15 +174,15 @@ for (const [name, environment] of Object.entries(sales)) {
       await open(307, 5, 1)
       const ann = await enter(4)
       const taken = await app.sale.take(307, 4)
-      t.match((await ann.send('POST', '/sale/307/buy')).json(), { statusCode: 409, message: 'your order is under way' })
+      t.match((await ann.send('POST', '/sale/307/buy')).json(), { statusCode: 409, message: 'your order is being placed' })
       await clock.advance(1999)
       t.equal((await ann.send('POST', '/sale/307/buy')).statusCode, 409)
       await clock.advance(1)
       const response: LightMyRequestResponse = await ann.send('POST', '/sale/307/buy')
       t.equal(response.statusCode, 200)
       // The first request is alive, and fails only now.
-      if (taken.what === 'taken') await app.sale.giveBack(307, 4, taken.piece)
-      t.same([taken.what, await leftOf(307), await stockOf(307)], ['taken', 0, 4])
+      if (taken.kind === 'taken') await app.sale.release(307, 4, taken.piece)
+      t.same([taken.kind, await leftOf(307), await stockOf(307)], ['taken', 0, 4])
       t.same((await ann.send('POST', '/sale/307/buy')).json(), response.json())
     })
 
@@ -190,8 +190,8 @@ for (const [name, environment] of Object.entries(sales)) {
       await open(304, 5, 1)
       const taken = await app.sale.take(304, 1)
       await open(304, 5, 2)
-      if (taken.what === 'taken') await app.sale.giveBack(304, 1, taken.piece)
-      t.same([taken.what, await leftOf(304)], ['taken', 2])
+      if (taken.kind === 'taken') await app.sale.release(304, 1, taken.piece)
+      t.same([taken.kind, await leftOf(304)], ['taken', 2])
     })
 
     t.test('only an admin opens a sale, of no more than the stock', async t => {

@@ -44,13 +44,13 @@ const shows = async (page: Page, selector: string, text: string | RegExp) =>
   })
 
 for (const [name, { url }, label] of [['in-process stores', inProcess, /in this process/], ['a real Redis', onRedis, /Redis \d+\.\d+\.\d+ at 127\.0\.0\.1:\d+/]] as const) {
-  t.test(`on ${name} each panel of the live page does what it says`, { skip: browser === undefined && NO_BROWSER }, async t => {
+  t.test(`on ${name} each panel of the live page works`, { skip: browser === undefined && NO_BROWSER }, async t => {
     if (browser === undefined) return
     const { page, problems } = await open(t, browser, url)
     await shows(page, '#connection', 'live')
     await shows(page, '#store', label)
 
-    t.test('cache: a miss, a hit, and a miss again once the tag is invalidated', async () => {
+    t.test('the cache panel shows a miss, a hit, and another miss after an invalidation', async () => {
       await page.click('#read')
       await shows(page, '#trail li:nth-child(1)', 'MISS')
       await page.click('#read')
@@ -65,14 +65,14 @@ for (const [name, { url }, label] of [['in-process stores', inProcess, /in this 
       await page.click('#steady-reads')
     })
 
-    t.test('rate limit: of a burst 20 are allowed, and it is told when one is free again', async () => {
+    t.test('the rate limit panel allows 20 requests of a burst, and shows the time until the next slot', async () => {
       await page.click('#burst')
-      await shows(page, '#limit-result', '20 were allowed and 100 refused')
+      await shows(page, '#limit-result', '20 of 120 concurrent requests were allowed, 100 refused')
       await shows(page, '#limit-refused', '100')
-      await shows(page, '#limit-free', /in \d/)
+      await shows(page, '#limit-free', /\d s/)
     })
 
-    t.test('sessions: log in, a second device, revoke it, log out', async t => {
+    t.test('the sessions panel logs in, adds a device, revokes it and logs out', async t => {
       await page.selectOption('#user', 'user3@example.com')
       await page.click('#login button')
       await shows(page, '#session-user', 'User 3 (id 4), one device')
@@ -85,8 +85,8 @@ for (const [name, { url }, label] of [['in-process stores', inProcess, /in this 
       await shows(page, '#session-user', 'not logged in')
     })
 
-    t.test('Redis and health show what is known', async t => {
-      await shows(page, '#health-status', 'well')
+    t.test('the Redis and health panels show the known figures', async t => {
+      await shows(page, '#health-status', 'healthy')
       await shows(page, '#checks', /database/)
       if (url === onRedis.url) {
         await shows(page, '#circuit', 'closed')
@@ -99,12 +99,12 @@ for (const [name, { url }, label] of [['in-process stores', inProcess, /in this 
       }
     })
 
-    t.test('rate limit: when the window has passed 20 are free again', async () => {
+    t.test('the rate limit panel shows 20 free slots after the window', async () => {
       await shows(page, '#limit-remaining', /^20$/)
       await shows(page, '#limit-free', 'now')
     })
 
-    t.test('events are told as they come, 100 at most, and not while paused', async t => {
+    t.test('the events panel shows the last 100 events, and none while it is paused', async t => {
       await shows(page, '#log', /invalidate\s+product:1/)
       await shows(page, '#log', /logged out/)
       await page.click('#burst')
@@ -116,17 +116,17 @@ for (const [name, { url }, label] of [['in-process stores', inProcess, /in this 
       const total = async () => Number(await page.innerText('#limit-allowed')) + Number(await page.innerText('#limit-refused'))
       const before = await total()
       await page.click('#one')
-      await until('the page is told of it', async () => await total() > before)
+      await until('the page has received the decision', async () => await total() > before)
       t.equal(await page.innerText('#log'), paused)
       await page.click('#pause')
       await until('the log goes on', async () => await page.innerText('#log') !== paused)
     })
 
-    t.test('the console has nothing to complain of', async t => t.same(problems, []))
+    t.test('the console shows no error and no warning', async t => t.same(problems, []))
   })
 }
 
-t.test('the live page at 320 px needs no scrolling sideways, and the keyboard reaches all of it', { skip: browser === undefined && NO_BROWSER }, async t => {
+t.test('the live page fits into 320 px, and the keyboard reaches all of its controls', { skip: browser === undefined && NO_BROWSER }, async t => {
   if (browser === undefined) return
   const { page } = await open(t, browser, inProcess.url, { width: 320, height: 640 })
   await page.click('#login button')
@@ -143,7 +143,7 @@ t.test('the live page at 320 px needs no scrolling sideways, and the keyboard re
     const [name, outline] = await page.evaluate<[string, string]>('[document.activeElement.id || document.activeElement.textContent, getComputedStyle(document.activeElement).outlineStyle]')
     if (wanted.includes(name)) {
       reached.add(name)
-      t.equal(outline, 'solid', `the focus is seen at ${name}`)
+      t.equal(outline, 'solid', `${name} shows the focus`)
     }
   }
   t.same(wanted.filter(name => !reached.has(name)), [])
@@ -152,7 +152,7 @@ t.test('the live page at 320 px needs no scrolling sideways, and the keyboard re
   await shows(page, '#trail li:nth-child(2)', /HIT|MISS/)
 })
 
-t.test('the live page tells when Redis goes and comes back, and which of the instances answered', { skip: browser === undefined && NO_BROWSER }, async t => {
+t.test('the live page shows an outage of Redis, its end, and the instance of each response', { skip: browser === undefined && NO_BROWSER }, async t => {
   if (browser === undefined) return
   const { page } = await open(t, browser, onRedis.url)
   await shows(page, '#instances', onRedis.app.live.instance)
@@ -167,7 +167,7 @@ t.test('the live page tells when Redis goes and comes back, and which of the ins
   await shows(page, '#connection', 'live')
   server.resume()
   await shows(page, '#circuit', 'closed')
-  await shows(page, '#health-status', 'well')
+  await shows(page, '#health-status', 'healthy')
 })
 
 t.test('the documentation of the routes works in a browser', { skip: browser === undefined && NO_BROWSER }, async t => {
