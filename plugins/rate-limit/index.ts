@@ -71,7 +71,7 @@ export const rateLimit = fp<RateLimitPluginOptions>(async function rateLimit (fa
 
   decorateHere(fastify, 'rateLimit', (route?: RouteRateLimitOptions) => createHook(ofHandler(route)))
   decorateHere(fastify, 'createRateLimit', (route?: RouteRateLimitOptions) => createManualLimiter(ofHandler(route)))
-  decorateHere(fastify, 'rateLimiter', createRateLimiter({ limiter, policyLimiter: limiters.policyLimiter ?? limiter, scopes, events, maxLogUnits: options.maxLogUnits }))
+  decorateHere(fastify, 'rateLimiter', createRateLimiter(limiter, limiters.policyLimiter ?? limiter, scopes, events, options.maxLogUnits))
   if (!fastify.hasRequestDecorator('rateLimit')) fastify.decorateRequest('rateLimit', null)
   fastify.addHook('onReady', async () => scopes.close())
   if (options.early) fastify.addHook('onRequest', checkEarly)

@@ -45,17 +45,16 @@ export class SlidingCounter implements Counter {
     }
     for (const window of this.#windows.keys()) {
       if (this.#windows.size > MAX_WINDOWS) this.#windows.delete(window)
-      else this.#change(window, now, windows => { windows.current += cost })
+      else this.#at(window, now).current += cost
     }
   }
 
   refund (_limits: readonly Limit[], cost: number, time: number, now: number): void {
     for (const window of this.#windows.keys()) {
-      this.#change(window, now, windows => {
-        const age = time < windows.since ? Infinity : windows.index - Math.floor(time / window)
-        if (age === 0) windows.current = Math.max(0, windows.current - cost)
-        if (age === 1) windows.previous = Math.max(0, windows.previous - cost)
-      })
+      const windows = this.#at(window, now)
+      const age = time < windows.since ? Infinity : windows.index - Math.floor(time / window)
+      if (age === 0) windows.current = Math.max(0, windows.current - cost)
+      if (age === 1) windows.previous = Math.max(0, windows.previous - cost)
     }
   }
 
@@ -68,18 +67,14 @@ export class SlidingCounter implements Counter {
     }
   }
 
+  /** Returns the counts of a window length as of now: those of the map, or new ones that are not in it. */
   #at (window: number, now: number): Windows {
     const index = Math.floor(now / window)
-    const last = this.#windows.get(window)
-    if (index === last?.index) return { ...last }
-    if (index - 1 === last?.index) return { index, current: 0, previous: last.current, since: last.since }
-    return { index, current: 0, previous: 0, since: now }
-  }
-
-  #change (window: number, now: number, change: (windows: Windows) => void): void {
-    const windows = this.#at(window, now)
-    change(windows)
-    this.#windows.set(window, windows)
+    const windows = this.#windows.get(window)
+    if (windows === undefined) return { index, current: 0, previous: 0, since: now }
+    if (index === windows.index) return windows
+    const isNext = index - 1 === windows.index
+    return Object.assign(windows, { index, current: 0, previous: isNext ? windows.current : 0, since: isNext ? windows.since : now })
   }
 }
 

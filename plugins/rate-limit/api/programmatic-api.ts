@@ -64,16 +64,8 @@ export interface RateLimiter {
 
 const MAX_CACHED_POLICIES = 1000
 
-export interface RateLimiterOptions {
-  limiter: Limiter
-  /** Decides by named policies. */
-  policyLimiter: Limiter
-  scopes: Scopes
-  events: RateLimitEmitter
-  maxLogUnits: number | undefined
-}
-
-export function createRateLimiter ({ limiter, policyLimiter, scopes, events, maxLogUnits }: RateLimiterOptions): RateLimiter {
+/** @param policyLimiter - decides by named policies; `limiter` has all other counts */
+export function createRateLimiter (limiter: Limiter, policyLimiter: Limiter, scopes: Scopes, events: RateLimitEmitter, maxLogUnits: number | undefined): RateLimiter {
   const policies = new Map<string, Policy>()
 
   /** Policies are often written as literals at the call, so each text is resolved once. */

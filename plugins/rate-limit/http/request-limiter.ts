@@ -156,14 +156,8 @@ function limitsOf (request: FastifyRequest): RequestLimits {
   return request[LIMITS]
 }
 
-const LISTENERS = {
-  onExceeding: { plugin: 'rate-limit', event: 'onExceeding' },
-  onExceeded: { plugin: 'rate-limit', event: 'onExceeded' },
-  onBanReach: { plugin: 'rate-limit', event: 'onBanReach' }
-} as const
-
-function call (name: keyof typeof LISTENERS, { [name]: listener }: ResolvedRouteOptions, request: FastifyRequest, key: string): void {
-  if (listener !== undefined) callListener(LISTENERS[name], request.log, listener, request, key)
+function call (event: 'onExceeding' | 'onExceeded' | 'onBanReach', { [event]: listener }: ResolvedRouteOptions, request: FastifyRequest, key: string): void {
+  if (listener !== undefined) callListener({ plugin: 'rate-limit', event }, request.log, listener, request, key)
 }
 
 function errorContext (decision: Decision): ErrorResponseContext {

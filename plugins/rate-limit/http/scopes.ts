@@ -28,8 +28,8 @@ interface GroupOptions {
 /** Names the scopes of one registration: keys of different scopes are counted separately. */
 export class Scopes {
   readonly #registration: string
-  /** By method and URL, then by constraints: a route may have several methods. */
-  readonly #routes = new Map<string, Map<string, string>>()
+  /** By method, URL and constraints: a route may have several methods. */
+  readonly #routes = new Map<string, string>()
   readonly #algorithms = new Map<string, Algorithm>()
   #handlers = 0
   #closed = false
@@ -69,21 +69,20 @@ export class Scopes {
 
   /** Returns the scopes of all routes of a method and URL, or of the one with these constraints. */
   ofRoutes (route: RouteRef & { method: string }): string[] {
-    const scopes = route.constraints === undefined ? [...this.#routes.get(placeOf(route.method, route.url))?.values() ?? []] : []
-    return scopes.length > 0 ? scopes : [this.#route(route)]
+    const place = placeOf(route.method, route.url)
+    const present = route.constraints === undefined ? [...this.#routes].filter(([name]) => name.startsWith(place)) : []
+    return present.length > 0 ? present.map(([, scope]) => scope) : [this.#route(route)]
   }
 
   /** A HEAD route shares the count of its GET route. Routes that differ by constraints, such as a version, do not share counts. */
   #route ({ method, url, constraints }: RouteRef): string {
     const methods = [...new Set([method].flat().map(countedMethod))].sort()
     const text = textOf(constraints)
-    const present = this.#routes.get(placeOf(methods[0] ?? '', url))?.get(text)
+    const places = methods.map(name => placeOf(name, url) + text)
+    const present = this.#routes.get(places[0] ?? '')
     if (present !== undefined) return present
     const scope = `${this.#registration}route:${methods.join()}${text}:${url}`
-    for (const name of methods) {
-      const place = placeOf(name, url)
-      this.#routes.set(place, (this.#routes.get(place) ?? new Map<string, string>()).set(text, scope))
-    }
+    for (const place of places) this.#routes.set(place, scope)
     return scope
   }
 
@@ -97,7 +96,7 @@ export class Scopes {
 }
 
 function placeOf (method: string, url: string): string {
-  return `${countedMethod(method)} ${url}`
+  return `${countedMethod(method)} ${url}\0`
 }
 
 function countedMethod (method: string): string {

@@ -1,10 +1,7 @@
 import type { FastifyInstance, RouteOptions } from 'fastify'
-import type { Clock } from '../../shared/plugin/clock.js'
-import type { Milliseconds } from '../../shared/plugin/units.js'
 import { subscribeToChannel } from '../../shared/redis/channel-subscription.js'
 import { keyPrefixOf, resolveClient, type RedisClient } from '../../shared/redis/client.js'
-import { withDeadline } from '../../shared/redis/deadline.js'
-import { guardRedis, TimeoutError } from '../../shared/redis/guard.js'
+import { guardRedis } from '../../shared/redis/guard.js'
 import { decide } from '../decision.js'
 import type { RateLimitEmitter } from '../events.js'
 import type { CustomStore } from '../options/custom-store.js'
@@ -13,11 +10,10 @@ import type { RateLimitPluginOptions, RouteRateLimitOptions } from '../options/t
 import { adaptCustomStore, RAW_KEY, storeOptions } from '../store/custom-store-adapter.js'
 import { createMemoryStore } from '../store/memory-store.js'
 import { createRedisStore, resetChannel } from '../store/redis-store.js'
-import type { SharedRateLimitStore } from '../store/store.js'
 import { Fallback, type FallbackOptions } from './fallback.js'
-import { LocalLimiter, type Limiter } from './limiter.js'
+import { createLocalLimiter, type Limiter } from './limiter.js'
 import { RefusalCache } from './refusal-cache.js'
-import { SharedLimiter } from './shared-limiter.js'
+import { createSharedLimiter } from './shared-limiter.js'
 
 /** Creates the limiter for each set of options, all on one store. */
 export interface LimiterFactory {
@@ -39,8 +35,8 @@ export function createLimiterFactory (
 const policyLimiters = new WeakMap<object, Limiter>()
 
 function localLimiters ({ server }: FastifyInstance, options: ResolvedRateLimitOptions): LimiterFactory {
-  const limiter = createLocalLimiter(options)
-  const policyLimiter = policyLimiters.get(server) ?? createLocalLimiter(options)
+  const limiter = localLimiter(options)
+  const policyLimiter = policyLimiters.get(server) ?? localLimiter(options)
   policyLimiters.set(server, policyLimiter)
   return { limiterFor: () => limiter, policyLimiter }
 }
@@ -67,61 +63,42 @@ function sharedLimiters (fastify: FastifyInstance, client: RedisClient, options:
     receivesResets: () => resets.live,
     ...fallbackOptions(options, events)
   }
-  return { limiterFor: ({ onStoreError }) => new SharedLimiter({ ...common, onStoreError }), policyLimiter: undefined }
+  return { limiterFor: ({ onStoreError }) => createSharedLimiter({ ...common, onStoreError }), policyLimiter: undefined }
 }
 
 function customLimiters (custom: CustomStore, plugin: RateLimitPluginOptions, options: ResolvedRateLimitOptions, events: RateLimitEmitter): LimiterFactory {
-  const { timeout, clock } = options
-  const common = { timeout, clock, ...fallbackOptions(options, events) }
+  const common = fallbackOptions(options, events)
   return {
     limiterFor ({ onStoreError, groupId = '' }, given, route) {
-      const store = given === undefined ? custom : custom.child(storeOptions({ ...plugin, ...given }, route))
-      return createCustomLimiter({
-        ...common,
-        onStoreError,
-        store: adaptCustomStore(store, clock),
+      const own = given === undefined ? custom : custom.child(storeOptions({ ...plugin, ...given }, route))
+      const store = adaptCustomStore(own, options.timeout, options.clock)
+      const fallback = new Fallback({ ...common, onStoreError })
+      return {
         // The store gets the keys that `@fastify/rate-limit` gives it: without a scope, as it has a child for each route.
-        idWithin: scope => key => `${scope}${RAW_KEY}${key}${groupId}`
-      })
+        idWithin: scope => key => `${scope}${RAW_KEY}${key}${groupId}`,
+        async apply (id, policy, cost, mode) {
+          try {
+            return decide(policy.limits, await store.apply(id, policy, cost, mode), 'process')
+          } catch (error) {
+            return await fallback.decide(error, id, policy, cost, mode)
+          }
+        },
+        refund: (id, policy, cost, { time }) => store.refund(id, policy, cost, time),
+        reset: id => store.reset(id)
+      }
     },
     policyLimiter: undefined
   }
 }
 
-interface CustomLimiterOptions extends FallbackOptions {
-  store: SharedRateLimitStore
-  idWithin: Limiter['idWithin']
-  timeout: Milliseconds
-  clock: Clock
-}
-
-/** Decides by a store of the user's own, and by the fallback while that fails or replies too late. */
-function createCustomLimiter (options: CustomLimiterOptions): Limiter {
-  const { store, idWithin, timeout, clock } = options
-  const fallback = new Fallback(options)
-  const late = () => new TimeoutError(timeout)
-  return {
-    idWithin,
-    async apply (id, policy, cost, mode) {
-      try {
-        return decide(policy.limits, await withDeadline(store.apply(id, policy, cost, mode), timeout, late, clock), 'process')
-      } catch (error) {
-        return await fallback.decide(error, id, policy, cost, mode)
-      }
-    },
-    refund: (id, policy, cost, { time }) => store.refund(id, policy, cost, time),
-    reset: id => store.reset(id)
-  }
-}
-
 function fallbackOptions (options: ResolvedRateLimitOptions, events: RateLimitEmitter): Omit<FallbackOptions, 'onStoreError'> {
   return {
-    local: createLocalLimiter(options),
+    local: localLimiter(options),
     instances: options.instances,
     onError: error => { events.emit('error', { error }) }
   }
 }
 
-function createLocalLimiter ({ cache, clock }: ResolvedRateLimitOptions): LocalLimiter {
-  return new LocalLimiter(createMemoryStore(cache, clock))
+function localLimiter ({ cache, clock }: ResolvedRateLimitOptions): Limiter {
+  return createLocalLimiter(createMemoryStore(cache, clock))
 }

@@ -1,14 +1,15 @@
 import { toError } from '../../shared/plugin/errors.js'
+import type { MaybePromise } from '../../shared/plugin/maybe-promise.js'
 import type { Decision, Mode } from '../decision.js'
 import { StoreUnavailableError, UnsupportedByStoreError } from '../errors.js'
 import type { OnStoreError } from '../options/types.js'
 import type { Policy } from '../policy.js'
-import type { ChargeRef, LocalLimiter } from './limiter.js'
+import type { Limiter } from './limiter.js'
 
 export interface FallbackOptions {
   onStoreError: OnStoreError
   /** Decides by the memory of this process. */
-  local: LocalLimiter
+  local: Limiter
   /** Among how many instances a limit is divided while each of them decides by itself. */
   instances: number
   onError: (error: Error) => void
@@ -24,7 +25,7 @@ export class Fallback {
   }
 
   /** @returns undefined where the request passes uncounted */
-  decide (error: unknown, id: string, policy: Policy, cost: number, mode: Mode): Decision | undefined {
+  decide (error: unknown, id: string, policy: Policy, cost: number, mode: Mode): MaybePromise<Decision | undefined> {
     // The call is wrong, and the store has not failed.
     if (error instanceof UnsupportedByStoreError) throw error
     const { onStoreError, local, onError } = this.#options
@@ -33,21 +34,12 @@ export class Fallback {
       case 'open': return undefined
       case 'throw': throw error
       case 'closed': throw new StoreUnavailableError()
-      case 'local': return local.apply(id, this.#shareOf(policy), cost, mode)
+      case 'local': return local.apply(id, this.shareOf(policy), cost, mode)
     }
   }
 
-  /** Returns what a decision by memory took. */
-  refund (id: string, policy: Policy, cost: number, charge: ChargeRef): void {
-    this.#options.local.refund(id, this.#shareOf(policy), cost, charge)
-  }
-
-  reset (id: string): void {
-    this.#options.local.reset(id)
-  }
-
   /** Returns the limits of this process alone: a limit that allows anything still allows one unit. */
-  #shareOf (policy: Policy): Policy {
+  shareOf (policy: Policy): Policy {
     let share = this.#shares.get(policy)
     if (share === undefined) {
       const part = (max: number): number => max === 0 ? 0 : Math.max(1, Math.floor(max / this.#options.instances))

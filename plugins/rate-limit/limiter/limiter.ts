@@ -5,7 +5,7 @@ import type { Policy } from '../policy.js'
 import type { MemoryStore } from '../store/store.js'
 
 /** The part of a decision that says where its cost is. */
-export type ChargeRef = Pick<Decision, 'time' | 'takenFrom'>
+type ChargeRef = Pick<Decision, 'time' | 'takenFrom'>
 
 /** Decides on keys by their ids: at once where it decides by memory, else by a promise. */
 export interface Limiter {
@@ -28,24 +28,11 @@ export function idWithin (scope: string): (key: string) => string {
 }
 
 /** Decides by the memory of this process. */
-export class LocalLimiter implements Limiter {
-  readonly #store: MemoryStore
-
-  constructor (store: MemoryStore) {
-    this.#store = store
-  }
-
-  readonly idWithin = idWithin
-
-  apply (id: string, policy: Policy, cost: number, mode: Mode): Decision {
-    return decide(policy.limits, this.#store.apply(id, policy, cost, mode), 'process')
-  }
-
-  refund (id: string, policy: Policy, cost: number, { time }: ChargeRef): void {
-    this.#store.refund(id, policy, cost, time)
-  }
-
-  reset (id: string): void {
-    this.#store.reset(id)
+export function createLocalLimiter (store: MemoryStore): Limiter {
+  return {
+    idWithin,
+    apply: (id, policy, cost, mode) => decide(policy.limits, store.apply(id, policy, cost, mode), 'process'),
+    refund: (id, policy, cost, { time }) => store.refund(id, policy, cost, time),
+    reset: id => store.reset(id)
   }
 }

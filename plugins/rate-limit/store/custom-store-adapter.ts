@@ -1,6 +1,9 @@
 import type { RouteOptions } from 'fastify'
-import { systemClock, type Clock } from '../../shared/plugin/clock.js'
+import type { Clock } from '../../shared/plugin/clock.js'
 import { parseDuration } from '../../shared/plugin/duration.js'
+import type { Milliseconds } from '../../shared/plugin/units.js'
+import { withDeadline } from '../../shared/redis/deadline.js'
+import { TimeoutError } from '../../shared/redis/guard.js'
 import { UnsupportedByStoreError } from '../errors.js'
 import type { CustomStore, CustomStoreCallback } from '../options/custom-store.js'
 import { DEFAULT_MAX, DEFAULT_TIME_WINDOW } from '../options/policy.js'
@@ -18,14 +21,19 @@ export function storeOptions (given: RouteRateLimitOptions, route?: RouteOptions
 /** Precedes, in the ids of a custom store's limiter, the key that the store gets. */
 export const RAW_KEY = '\0'
 
-/** Adapts a custom store: it has one limit for each key, and supports no costs, refunds and resets. */
-export function adaptCustomStore (custom: CustomStore, clock: Clock = systemClock): SharedRateLimitStore {
+/**
+ * Adapts a custom store: it has one limit for each key, and supports no costs, refunds and resets.
+ *
+ * @param timeout - how long the store may take to reply
+ */
+export function adaptCustomStore (custom: CustomStore, timeout: Milliseconds, clock: Clock): SharedRateLimitStore {
   return {
     async apply (id, { limits, ban }, cost, mode) {
       const [limit] = limits
       if (limit === undefined || limits.length > 1) throw new UnsupportedByStoreError('count for several limits at once')
       if (cost !== 1 || mode === 'charge') throw new UnsupportedByStoreError('take a cost')
-      const { current, ttl } = await count(custom, id.slice(id.indexOf(RAW_KEY) + 1), limit, mode === 'peek')
+      const counted = count(custom, id.slice(id.indexOf(RAW_KEY) + 1), limit, mode === 'peek')
+      const { current, ttl } = await withDeadline(counted, timeout, () => new TimeoutError(timeout), clock)
       const refused = mode === 'peek' ? current >= limit.max : current > limit.max
       return {
         states: [{ used: current, resetAfter: ttl, retryAfter: refused ? Math.max(ttl, 1) : 0 }],
