@@ -17,7 +17,7 @@ const LAYERS = {
   },
   events: { leaves: ['errors', 'options'], folders: { pubsub: [], stream: [], sse: ['pubsub', 'stream'] } },
   session: { leaves: ['errors', 'session-diff', 'stats'], folders: { cookie: [], store: [] } },
-  shared: { leaves: [], folders: { plugin: [], redis: ['plugin'], http: ['plugin'], 'work-queue': ['redis', 'plugin'] } }
+  shared: { leaves: [], folders: { data: [], plugin: ['data'], redis: ['plugin'], http: ['plugin'], 'work-queue': ['redis', 'plugin'] } }
 }
 
 const ROOT = import.meta.dirname

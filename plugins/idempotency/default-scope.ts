@@ -1,6 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import { routeOf } from '../shared/plugin/errors.js'
-import { isExactNumber, isNumericId } from '../shared/plugin/ids.js'
+import { isExactNumber, isNumericId } from '../shared/data/ids.js'
 import { InvalidValueError, ScopeRequiredError } from './errors.js'
 
 /** Placeholders that clients send if they have no credentials (`Og==` is an empty name and password): all such callers look the same. */

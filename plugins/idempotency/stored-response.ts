@@ -1,5 +1,5 @@
 import type { FastifyReply } from 'fastify'
-import { ownBytes } from '../shared/plugin/bytes.js'
+import { ownBytes } from '../shared/data/bytes.js'
 import type { Bytes } from '../shared/plugin/units.js'
 import { storedHeaders, restoreHeaders } from './stored-headers.js'
 import type { ResolvedRoute } from './options.js'

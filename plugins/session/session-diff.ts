@@ -1,5 +1,5 @@
 import { reasonOf } from '../shared/plugin/errors.js'
-import { describeLoss, lossIn } from '../shared/plugin/lossless-json.js'
+import { describeLoss, lossIn } from '../shared/data/lossless-json.js'
 import { UnserializableError } from './errors.js'
 import type { SessionChange } from './store/store.js'
 

@@ -1,5 +1,5 @@
 import { describe } from '../shared/plugin/errors.js'
-import { isNobody, isNumericId } from '../shared/plugin/ids.js'
+import { isNobody, isNumericId } from '../shared/data/ids.js'
 import { hashId } from '../shared/plugin/keys.js'
 import { InvalidValueError } from './errors.js'
 

@@ -1,4 +1,4 @@
-import { canonicalText, NotCanonicalError } from '../../shared/plugin/canonical.js'
+import { canonicalText, NotCanonicalError } from '../../shared/data/canonical.js'
 import { hashId } from '../../shared/plugin/keys.js'
 import { InvalidArgumentError } from '../errors.js'
 

@@ -1,7 +1,7 @@
 import { deserialize, serialize } from 'node:v8'
-import { copyBytes } from '../../shared/plugin/bytes.js'
+import { copyBytes } from '../../shared/data/bytes.js'
 import { reasonOf } from '../../shared/plugin/errors.js'
-import { describeLoss, lossIn } from '../../shared/plugin/lossless-json.js'
+import { describeLoss, lossIn } from '../../shared/data/lossless-json.js'
 import { handled, isPromise } from '../../shared/plugin/maybe-promise.js'
 import { UnserializableError } from '../errors.js'
 

@@ -3,7 +3,7 @@ import { failHook, finishHook, holdPayload } from '../../shared/http/hook-callba
 import { PinnedHooks } from '../../shared/http/pinned-hooks.js'
 import { unwrapResponse } from '../../shared/http/response-payload.js'
 import { watchRoutes } from '../../shared/http/route-watch.js'
-import { canonicalText } from '../../shared/plugin/canonical.js'
+import { canonicalText } from '../../shared/data/canonical.js'
 import { invalidArgumentError, invalidOptionError, namingRoute, reasonOf } from '../../shared/plugin/errors.js'
 import { isPromise, whenReady, type MaybePromise, recover } from '../../shared/plugin/maybe-promise.js'
 import type { ResolvedCacheOptions } from '../options.js'

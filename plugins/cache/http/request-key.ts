@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { FastifyRequest } from 'fastify'
 import { describe } from '../../shared/plugin/errors.js'
-import { isNobody, isNumericId } from '../../shared/plugin/ids.js'
+import { isNobody, isNumericId } from '../../shared/data/ids.js'
 import { whenReady, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
 import { InvalidValueError } from '../errors.js'
 import { requestDirectives } from '../rfc/stored-headers.js'

@@ -1,4 +1,4 @@
-import { batchesOf as cut } from '../../shared/plugin/batches.js'
+import { batchesOf as cut } from '../../shared/data/batches.js'
 
 /** The largest batch of keys, tags or values. */
 const LIMITS = { items: 200, bytes: 1024 * 1024 }

@@ -1,4 +1,4 @@
-import { ownBytes } from '../../shared/plugin/bytes.js'
+import { ownBytes } from '../../shared/data/bytes.js'
 import type { Bytes, Milliseconds } from '../../shared/plugin/units.js'
 
 /** The content of one key. */

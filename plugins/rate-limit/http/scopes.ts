@@ -1,5 +1,5 @@
 import type { FastifyInstance, RouteOptions } from 'fastify'
-import { canonicalText } from '../../shared/plugin/canonical.js'
+import { canonicalText } from '../../shared/data/canonical.js'
 import { invalidOptionError } from '../../shared/plugin/errors.js'
 import { TooLateError } from '../errors.js'
 import type { Algorithm } from '../policy.js'

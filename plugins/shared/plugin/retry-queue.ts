@@ -1,5 +1,5 @@
 import { AsyncResource } from 'node:async_hooks'
-import { batchesOf } from './batches.js'
+import { batchesOf } from '../data/batches.js'
 import type { Clock, Timer } from './clock.js'
 import type { Bytes, Milliseconds } from './units.js'
 

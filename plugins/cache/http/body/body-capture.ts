@@ -1,5 +1,5 @@
 import { Readable } from 'node:stream'
-import { copyBytes } from '../../../shared/plugin/bytes.js'
+import { copyBytes } from '../../../shared/data/bytes.js'
 
 /** What becomes of a body that is to be stored. */
 export interface Capture {

@@ -1,5 +1,5 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { copyBytes } from '../../../shared/plugin/bytes.js'
+import { copyBytes } from '../../../shared/data/bytes.js'
 import { discard } from './body-capture.js'
 import { decode, weakenEtag } from './content-codings.js'
 import { PATTERN_TAG } from '../../store/store.js'
