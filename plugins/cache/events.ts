@@ -33,7 +33,7 @@ export type Events = SafeEmitter<CacheEvents>
 
 /** Emits which tags were invalidated. The cache's own tags are reported as what they stand for: a path as a key, all entries as `*`. */
 export function tellInvalidated (events: Events, tags: readonly string[], origin: Invalidation['origin']): void {
-  if (!events.hears('invalidate')) return
+  if (!events.hasListeners('invalidate')) return
   // A removal by pattern does not say by which.
   if (tags.includes(PATTERN_TAG)) events.emit('invalidate', { pattern: '*', origin })
   const named = tags.filter(tag => pathOfTag(tag) === undefined && tag !== PATTERN_TAG).map(tag => tag === ALL_TAG ? '*' : tag)

@@ -88,7 +88,7 @@ export default health
 /** Registers `@fastify/under-pressure`, unless the app has done so with limits of its own. */
 async function watchProcess (fastify: FastifyInstance, limits: PressureOptions | undefined): Promise<void> {
   if (!fastify.hasDecorator('memoryUsage')) await fastify.register(underPressure, limits ?? {})
-  else if (limits !== undefined) throw invalidOptionError('health', 'underPressure', limits, 'none, as @fastify/under-pressure is registered already: set its limits there')
+  else if (limits !== undefined) throw invalidOptionError('health', 'underPressure', limits, 'left out, as @fastify/under-pressure is registered already: set its limits there')
 }
 
 /** Creates a check of the process with the figures of `@fastify/under-pressure`. */

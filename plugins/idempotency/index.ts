@@ -62,7 +62,7 @@ export const idempotency = fp<IdempotencyPluginOptions>(async function idempoten
     if (route.method === 'HEAD' && fastify.hasRoute({ method: 'GET', url: route.url, ...route.constraints && { constraints: route.constraints } })) return
     const resolved = namingRoute(route, () => {
       if ([route.method].flat().every(isSafe)) {
-        throw invalidOptionError('idempotency', 'config.idempotency', config, 'only on a route that changes something, such as POST: clients may repeat GET and HEAD without a key')
+        throw invalidOptionError('idempotency', 'config.idempotency', config, 'left out on a route with safe methods only: clients may repeat GET and HEAD without a key')
       }
       return resolveRoute(given, config)
     })

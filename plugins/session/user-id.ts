@@ -1,5 +1,5 @@
 import { describe } from '../shared/plugin/errors.js'
-import { isNobody, isNumericId } from '../shared/data/ids.js'
+import { isNoId, isNumericId } from '../shared/data/ids.js'
 import { hashId } from '../shared/plugin/keys.js'
 import { InvalidValueError } from './errors.js'
 
@@ -20,7 +20,7 @@ export function isUserId (id: unknown): id is UserId {
  * @throws `FST_REDIS_SUITE_SESSION_INVALID_VALUE`
  */
 export function digestOfFound (id: unknown): string | undefined {
-  if (isNobody(id)) return undefined
+  if (isNoId(id)) return undefined
   if (!isUserId(id)) throw new InvalidValueError(describe(id), `${USER_ID_ALLOWED}; undefined or null for nobody`)
   return hashId(String(id))
 }

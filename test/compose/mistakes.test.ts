@@ -38,18 +38,18 @@ const mistakes: Mistake[] = [
   ['an option of a key is misspelt', app => registered(app, [cache, { key: { hosts: true } }]), 'CACHE_INVALID_OPTION', 'unknown option "hosts"; did you mean "host"?'],
   ['a header that is not sent is turned off', app => registered(app, [rateLimit, { addHeaders: { 'x-ratelimit-limits': false } }]), 'RATE_LIMIT_INVALID_OPTION', 'unknown header "x-ratelimit-limits"; did you mean "x-ratelimit-limit"?'],
   ['a list of query parameters is misspelt', app => registered(app, [cache, { key: { query: { includes: ['a'] } } }]), 'CACHE_INVALID_OPTION', 'unknown option "includes"; did you mean "include"?'],
-  ['a number is given as text', app => registered(app, [rateLimit, { max: '5' }]), 'RATE_LIMIT_INVALID_OPTION', 'option "max" is the string "5"; allowed: a whole number'],
-  ['a range of addresses is none', app => registered(app, [rateLimit, { denyList: ['192.0.2.1', '10.0.0.0/33'] }]), 'RATE_LIMIT_INVALID_OPTION', 'option "denyList[1]" is the string "10.0.0.0/33"', '10.0.0.0/8'],
-  ['query parameters are a list', app => registered(app, [cache, { key: { query: ['page'] } }]), 'CACHE_INVALID_OPTION', 'option "query" is an array', '{ include'],
-  ['a secret is too short', app => registered(app, [session, { secret: 'hunter2' }]), 'SESSION_INVALID_OPTION', 'option "secret" is too short'],
+  ['a number is given as text', app => registered(app, [rateLimit, { max: '5' }]), 'RATE_LIMIT_INVALID_OPTION', 'option "max" must be', 'but was the string "5"', 'a whole number'],
+  ['a range of addresses is none', app => registered(app, [rateLimit, { denyList: ['192.0.2.1', '10.0.0.0/33'] }]), 'RATE_LIMIT_INVALID_OPTION', 'option "denyList[1]" must be', 'but was the string "10.0.0.0/33"', '10.0.0.0/8'],
+  ['query parameters are a list', app => registered(app, [cache, { key: { query: ['page'] } }]), 'CACHE_INVALID_OPTION', 'option "query" must be', 'but was an array', '{ include'],
+  ['a secret is too short', app => registered(app, [session, { secret: 'hunter2' }]), 'SESSION_INVALID_OPTION', 'option "secret" must be', 'but was too short'],
   ['a duration is none', app => registered(app, [cache, { ttl: '5 apples' }]), 'CACHE_INVALID_OPTION', '"ttl"', '"5 apples"', "'30s'"],
   ['a maximum is NaN', app => registered(app, [rateLimit, { max: NaN }]), 'RATE_LIMIT_INVALID_OPTION', '"max"', 'NaN', 'whole number'],
   ['there is no secret', app => registered(app, [session]), 'SESSION_INVALID_OPTION', '"secret"', 'undefined', '32 characters'],
   ['a plugin is given the URL of a Redis', app => registered(app, [lock, { redis: 'redis://localhost' }]), 'LOCK_INVALID_OPTION', '"redis"', 'redis://localhost', 'ioredis client'],
   ['the URL lacks its scheme', app => registered(app, [redis, { url: 'ann:hunter2@localhost:6379' }]), 'REDIS_INVALID_OPTION', '"url"', 'redis://host:port'],
-  ['the URL has another scheme', app => registered(app, [redis, { url: 'http://ann:hunter2@localhost:6379' }]), 'REDIS_INVALID_OPTION', 'a string that begins with http://', 'allowed: redis://host:port'],
-  ['url and host are given both', app => registered(app, [redis, { url: 'redis://localhost', host: 'localhost' }]), 'REDIS_INVALID_OPTION', '"url + host" is given together', 'only one'],
-  ['a Cluster is a list', app => registered(app, [redis, { cluster: [{ host: 'localhost', port: 7000 }] }]), 'REDIS_INVALID_OPTION', 'option "cluster.nodes" is undefined', 'a list of { host, port }'],
+  ['the URL has another scheme', app => registered(app, [redis, { url: 'http://ann:hunter2@localhost:6379' }]), 'REDIS_INVALID_OPTION', 'a string that begins with http://', 'must be redis://host:port'],
+  ['url and host are given both', app => registered(app, [redis, { url: 'redis://localhost', host: 'localhost' }]), 'REDIS_INVALID_OPTION', 'option "url + host" must be only one of', 'only one'],
+  ['a Cluster is a list', app => registered(app, [redis, { cluster: [{ host: 'localhost', port: 7000 }] }]), 'REDIS_INVALID_OPTION', 'option "cluster.nodes" must be', 'but was undefined', 'a list of { host, port }'],
   ['a client is none', app => registered(app, [redis, { client: {} }]), 'REDIS_INVALID_OPTION', '"client"', 'an object', 'ioredis client'],
   ['a client is null', app => registered(app, [redis, { client: null }]), 'REDIS_INVALID_OPTION', '"client"', 'null', 'ioredis client'],
 
@@ -77,25 +77,25 @@ const mistakes: Mistake[] = [
     app.get('/', { config: { cache: '30s' as unknown as true } }, async () => 1)
   }, 'CACHE_INVALID_OPTION', 'route GET /: ', '"config.cache"', '"30s"', 'an object'],
 
-  ['a ttl in place of options', async app => { await registered(app, [cache]); await call(app.cache, 'set', 'a', 1, 60) }, 'CACHE_INVALID_OPTION', 'argument "options" is', '60', 'an object'],
-  ['a pattern is missing', async app => { await registered(app, [cache]); await call(app.cache, 'invalidatePattern') }, 'CACHE_INVALID_OPTION', 'argument "glob" is undefined'],
-  ['a tag in place of a list', async app => { await registered(app, [cache]); await call(app.cache, 'invalidateTags', 'a') }, 'CACHE_INVALID_OPTION', 'argument "tags" is the string "a"', 'a list'],
-  ['text in place of a lock\'s options', async app => { await registered(app, [lock]); await call(app.locks, 'acquire', 'a', 'x') }, 'LOCK_INVALID_OPTION', 'argument "options" is the string "x"', 'an object'],
-  ['nothing to do under a lock', async app => { await registered(app, [lock]); await call(app.locks, 'using', 'a') }, 'LOCK_INVALID_OPTION', 'argument "fn" is undefined', 'a function'],
-  ['nobody to hear', async app => { await registered(app, [events]); await call(app.events, 'subscribe', 'a') }, 'EVENTS_INVALID_OPTION', 'argument "handler" is undefined', 'a function'],
+  ['a ttl in place of options', async app => { await registered(app, [cache]); await call(app.cache, 'set', 'a', 1, 60) }, 'CACHE_INVALID_OPTION', 'argument "options" must be an object', '60', 'an object'],
+  ['a pattern is missing', async app => { await registered(app, [cache]); await call(app.cache, 'invalidatePattern') }, 'CACHE_INVALID_OPTION', 'argument "glob" must be', 'but was undefined'],
+  ['a tag in place of a list', async app => { await registered(app, [cache]); await call(app.cache, 'invalidateTags', 'a') }, 'CACHE_INVALID_OPTION', 'argument "tags" must be', 'but was the string "a"', 'a list'],
+  ['text in place of a lock\'s options', async app => { await registered(app, [lock]); await call(app.locks, 'acquire', 'a', 'x') }, 'LOCK_INVALID_OPTION', 'argument "options" must be', 'but was the string "x"', 'an object'],
+  ['nothing to do under a lock', async app => { await registered(app, [lock]); await call(app.locks, 'using', 'a') }, 'LOCK_INVALID_OPTION', 'argument "fn" must be', 'but was undefined', 'a function'],
+  ['nobody to hear', async app => { await registered(app, [events]); await call(app.events, 'subscribe', 'a') }, 'EVENTS_INVALID_OPTION', 'argument "handler" must be', 'but was undefined', 'a function'],
   ['a consumer without a group', async app => { await registered(app, [events]); await call(app.events.stream('a'), 'consume', { handler: () => {} }) },
     'EVENTS_INVALID_OPTION', '"group"', 'undefined'],
   ['a consumer that is a function alone', async app => { await registered(app, [events]); await call(app.events.stream('a'), 'consume', () => {}) }, 'EVENTS_INVALID_OPTION', 'a function', 'group and handler'],
-  ['a check\'s options are text', async app => { await registered(app, [health]); await call(app.health, 'addCheck', 'a', () => {}, 'x') }, 'HEALTH_INVALID_OPTION', 'argument "options" is the string "x"', 'an object'],
-  ['a check without a function', async app => { await registered(app, [health]); await call(app.health, 'addCheck', 'a') }, 'HEALTH_INVALID_OPTION', 'argument "check" is undefined'],
+  ['a check\'s options are text', async app => { await registered(app, [health]); await call(app.health, 'addCheck', 'a', () => {}, 'x') }, 'HEALTH_INVALID_OPTION', 'argument "options" must be', 'but was the string "x"', 'an object'],
+  ['a check without a function', async app => { await registered(app, [health]); await call(app.health, 'addCheck', 'a') }, 'HEALTH_INVALID_OPTION', 'argument "check" must be', 'but was undefined'],
   ['an event that the cache does not have', async app => { await registered(app, [cache]); await call(app.cache, 'on', 'mis', () => {}) }, 'CACHE_INVALID_OPTION', 'unknown event "mis"; did you mean "miss"?', 'one of invalidate, hit'],
   ['an event that limits do not have', async app => { await registered(app, [rateLimit]); await call(app.rateLimiter, 'on', 'denied', () => {}) }, 'RATE_LIMIT_INVALID_OPTION', 'unknown event "denied"', 'one of allowed, refused'],
-  ['a listener that is none', async app => { await registered(app, [cache]); await call(app.cache, 'on', 'miss', 'log') }, 'CACHE_INVALID_OPTION', 'argument "listener" is the string "log"'],
+  ['a listener that is none', async app => { await registered(app, [cache]); await call(app.cache, 'on', 'miss', 'log') }, 'CACHE_INVALID_OPTION', 'argument "listener" must be', 'but was the string "log"'],
   ['a limit of nobody', async app => { await registered(app, [rateLimit]); await call(app.rateLimiter, 'consume', undefined, { name: 'a', max: 1 }) }, 'RATE_LIMIT_INVALID_VALUE', 'argument "key" is undefined', 'a string']
 ]
 
 for (const [what, doIt, code, ...names] of mistakes) {
-  t.test(`${what}: the error has a code, and names what was given and what is allowed`, async t => {
+  t.test(`${what}: the error has a code, and names the given and the allowed values`, async t => {
     const app = Fastify()
     t.teardown(() => app.close())
     const error = await Promise.resolve().then(() => doIt(app)).then(() => undefined, (thrown: Error & { code?: string }) => thrown)

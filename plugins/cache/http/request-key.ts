@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { FastifyRequest } from 'fastify'
 import { describe } from '../../shared/plugin/errors.js'
-import { isNobody, isNumericId } from '../../shared/data/ids.js'
+import { isNoId, isNumericId } from '../../shared/data/ids.js'
 import { whenReady, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
 import { InvalidValueError } from '../errors.js'
 import { requestDirectives } from '../rfc/stored-headers.js'
@@ -210,7 +210,7 @@ const ALLOWED = 'a string, a finite number or a bigint, such as request.session.
  */
 export function createOwnerOf (ownerOf: (request: FastifyRequest) => MaybePromise<OwnerId>, where: string): (request: FastifyRequest) => MaybePromise<string | undefined> {
   const name = (id: unknown): string | undefined => {
-    if (isNobody(id)) return undefined
+    if (isNoId(id)) return undefined
     if (typeof id === 'string') return id.startsWith('\0') ? `\0=${id}` : id
     // No string owner is named like this.
     if (isNumericId(id)) return `\0${id}`

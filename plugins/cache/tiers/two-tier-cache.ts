@@ -122,7 +122,7 @@ export class TwoTierCache {
     counts[what]++
     if (what === 'hits' && tier === 'l1') counts.l1Hits++
     const event = EVENTS[what]
-    if (this.events.hears(event)) this.events.emit(event, event === 'hit' ? { key: label, tier } : { key: label })
+    if (this.events.hasListeners(event)) this.events.emit(event, event === 'hit' ? { key: label, tier } : { key: label })
   }
 
   /** Runs an operation on the store. A failure is counted and emitted. @returns undefined where it failed */
@@ -377,7 +377,7 @@ export class TwoTierCache {
     const bytes = entry.body.length
     counts.stored++
     counts.storedBytes += bytes
-    if (this.events.hears('store')) this.events.emit('store', { key: label, bytes })
+    if (this.events.hasListeners('store')) this.events.emit('store', { key: label, bytes })
   }
 }
 

@@ -89,7 +89,7 @@ export function createRateLimiter (limiter: Limiter, policyLimiter: Limiter, sco
     const scope = policyScope(given.name)
     const decision = await policyLimiter.apply(idOf(scope, key), policy, cost, mode) ?? passUnchecked(policy)
     const outcome = outcomeOf(decision)
-    if (mode === 'consume' && events.hears(outcome)) events.emit(outcome, { request: undefined, key, scope, policy, decision, dryRun: false })
+    if (mode === 'consume' && events.hasListeners(outcome)) events.emit(outcome, { request: undefined, key, scope, policy, decision, dryRun: false })
     return decision
   }
 

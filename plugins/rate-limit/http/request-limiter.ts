@@ -2,7 +2,7 @@ import { format } from '@lukeed/ms'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { isInternalRequest } from '../../shared/http/internal-requests.js'
 import { readingAs, recorderOf } from '../../shared/http/read-recorder.js'
-import { callListener } from '../../shared/plugin/call-listener.js'
+import { callListener } from '../../shared/plugin/safe-emitter.js'
 import { isNumericId } from '../../shared/data/ids.js'
 import { isPromise } from '../../shared/plugin/maybe-promise.js'
 import { outcomeOf, tighterDecision, type Decision, type Mode } from '../decision.js'
@@ -90,7 +90,7 @@ export class RequestLimiter {
     }
 
     const outcome = outcomeOf(decision)
-    if (this.#events.hears(outcome)) this.#events.emit(outcome, { request, key, scope: this.#scope, policy, decision, dryRun: options.dryRun })
+    if (this.#events.hasListeners(outcome)) this.#events.emit(outcome, { request, key, scope: this.#scope, policy, decision, dryRun: options.dryRun })
     if (decision.allowed || options.dryRun) return call('onExceeding', options, request, key)
     call('onExceeded', options, request, key)
     if (decision.banned) call('onBanReach', options, request, key)

@@ -1,10 +1,10 @@
-/** How much one operation on a store has at most, so that it takes a few milliseconds. */
+/** The maximum size of an operation on a store, so that it takes a few milliseconds. */
 export interface BatchLimits {
   items: number
   bytes: number
 }
 
-/** Cuts a list into batches that are operations of their own, each with its own deadline. @param bytesOf - the size of an item */
+/** Splits a list into batches, each an operation with its own deadline. @param bytesOf - returns the size of an item */
 export function batchesOf<T> (list: readonly T[], bytesOf: (item: T) => number, limits: BatchLimits): T[][] {
   const batches: T[][] = []
   let bytes = Infinity

@@ -1,6 +1,6 @@
 /**
- * Bytes with memory of their own: what is kept for long must not hold the pool, or the piece of a socket's stream, that it
- * was cut out of, nor change when whoever gave it writes into it.
+ * Returns a copy of bytes in memory of its own. A slice would hold its whole pool or chunk of a socket in memory, and change when its source
+ * writes into it.
  */
 export function copyBytes (bytes: Uint8Array): Buffer {
   const own = Buffer.allocUnsafeSlow(bytes.length)
@@ -8,7 +8,7 @@ export function copyBytes (bytes: Uint8Array): Buffer {
   return own
 }
 
-/** As {@link copyBytes}, where they share their memory with others. */
+/** Returns bytes that own their memory: the given ones, or a copy if they share it. */
 export function ownBytes (bytes: Buffer): Buffer {
   return bytes.buffer.byteLength === bytes.length ? bytes : copyBytes(bytes)
 }

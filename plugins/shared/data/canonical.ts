@@ -1,18 +1,18 @@
 import { types } from 'node:util'
 
-// Deeper data is a cycle nearly always, and would overflow the stack.
+// Deeper data is nearly always a cycle, and would overflow the stack.
 const MAX_DEPTH = 500
-// The names of all elements are looked at, to find properties that are none.
+// The names of all elements are read, to find additional properties.
 const MAX_BYTES = 65_536
 
-/** A value that could read like another one. The message says what it is, as the object of a sentence. */
+/** The error of a value whose text could equal that of another one. The message is a noun phrase. */
 export class NotCanonicalError extends Error {}
 
 /**
- * Returns a text that only equal data have. The order of properties and entries is a part of it, as code can go by it.
+ * Returns a text that is equal for equal data only. It includes the order of properties and entries, as code may depend on it.
  *
- * It reads plain objects, arrays, primitives but symbols, and `Date`, `RegExp`, `Map`, `Set`, `URL`, `URLSearchParams`, buffers and typed
- * arrays of 64 KiB at most. Subclasses and further properties of these are refused: they may hold what cannot be seen.
+ * Supported are plain objects, arrays, primitives except symbols, and `Date`, `RegExp`, `Map`, `Set`, `URL`, `URLSearchParams`, buffers and
+ * typed arrays of at most 64 KiB. Subclasses and additional properties of these are refused: they may have hidden state.
  *
  * @throws {NotCanonicalError} for anything else
  */
@@ -41,7 +41,7 @@ function textOfObject (object: object, depth: number): string {
   if (Array.isArray(object)) return textOfArray(object, depth)
   const prototype: unknown = Object.getPrototypeOf(object)
   if (prototype === Object.prototype) return textOfRecord(object, depth)
-  // Parsers of queries, parameters and cookies make objects without a prototype, or with an empty one.
+  // Parsers of queries, parameters and cookies create objects without a prototype, or with an empty one.
   if (prototype === null || isEmptyPrototype(prototype)) return `null${textOfRecord(object, depth)}`
   return textOfKnown(object, prototype, depth)
 }
@@ -52,7 +52,7 @@ function isEmptyPrototype (prototype: unknown): boolean {
 
 function textOfArray (array: unknown[], depth: number): string {
   if (Object.getPrototypeOf(array) !== Array.prototype) throw new NotCanonicalError('an instance of a subclass of Array')
-  // Beside the elements there is `length`.
+  // The own keys are the elements and `length`.
   if (Reflect.ownKeys(array).length !== array.length + 1) throw new NotCanonicalError('an array with holes or further properties')
   const items: string[] = []
   for (let i = 0; i < array.length; i++) items.push(textOf(read(array, String(i)), depth))
@@ -67,7 +67,7 @@ function textOfRecord (object: object, depth: number): string {
   return `{${fields.join()}}`
 }
 
-/** By the property itself, so that a proxy notes the read. */
+/** Reads the property itself, so that a recording proxy notices. */
 function read (object: object, name: string): unknown {
   const property = Object.getOwnPropertyDescriptor(object, name)
   if (property === undefined || !('value' in property)) throw new NotCanonicalError('an object with a getter, or an array with holes')
@@ -77,7 +77,7 @@ function read (object: object, name: string): unknown {
 
 type Read = (object: never, depth: number) => string
 
-/** By prototype: how many own properties an instance has, and its text. */
+/** By prototype: the number of own properties of an instance, and its text. */
 const KNOWN = new Map<unknown, [properties: number, text: Read]>([
   [Date.prototype, [0, (date: Date) => `Date(${date.getTime()})`]],
   [RegExp.prototype, [1, ({ source, flags, lastIndex }: RegExp) => `RegExp${JSON.stringify([source, flags, lastIndex])}`]],

@@ -1,19 +1,19 @@
 import { types } from 'node:util'
 
-/** A value that JSON would silently write as something else. */
+/** A value that JSON would silently change. */
 export interface Loss {
-  /** Such as `a Map` or `NaN`. */
+  /** A noun phrase, such as `a Map` or `NaN`. */
   what: string
-  /** The names that lead to it; empty for the value itself. */
+  /** The path of property names to it; empty for the value itself. */
   path: string[]
 }
 
 /**
- * Finds a value that JSON loses: functions, symbols, `NaN`, infinities, an invalid `Date`, and objects of the platform whose contents are no
+ * Finds a value that JSON loses: functions, symbols, `NaN`, infinities, an invalid `Date`, and platform objects whose contents are not
  * properties (`Map`, `Set`, `RegExp`, `Error`, `Response`, `Promise`, typed arrays, …).
  *
- * An object with a method `toJSON` says itself how it is written: a `Date` is a string, a `Buffer` an object. A property that is `undefined` is
- * absent afterwards, which reads the same.
+ * An object with a method `toJSON` defines its own JSON: a `Date` becomes a string, a `Buffer` an object. A property that is `undefined`
+ * becomes absent, which reads the same.
  *
  * @param value - one that `JSON.stringify` accepts, so that it has no cycle
  */
@@ -27,7 +27,7 @@ export function lossIn (value: unknown): Loss | undefined {
   }
 }
 
-/** Says where a loss is, for a message. */
+/** Describes a loss for a message. */
 export function describeLoss ({ what, path }: Loss): string {
   return path.length === 0 ? `it is ${what}` : `"${path.join('.')}" is ${what}`
 }
@@ -36,7 +36,7 @@ function lossInObject (object: object): Loss | undefined {
   if ('toJSON' in object && typeof object.toJSON === 'function') return types.isDate(object) && Number.isNaN(object.getTime()) ? lost('an invalid Date') : undefined
   if (Array.isArray(object)) return lossInList(object)
   const prototype: unknown = Object.getPrototypeOf(object)
-  if (prototype !== Object.prototype && prototype !== null && isHidden(object)) return lost(`a ${nameOf(object)}`)
+  if (prototype !== Object.prototype && prototype !== null && hasInternalState(object)) return lost(`a ${nameOf(object)}`)
   for (const name in object) {
     if (!Object.hasOwn(object, name)) continue
     const loss = lossIn(object[name as keyof typeof object])
@@ -53,8 +53,8 @@ function lossInList (list: readonly unknown[]): Loss | undefined {
   return undefined
 }
 
-/** Whether the object's contents are no properties. Instances of an app's own classes are written by their properties. */
-function isHidden (object: object): boolean {
+/** Whether the object's contents are not properties. Instances of an app's own classes are serialized by their properties. */
+function hasInternalState (object: object): boolean {
   if (types.isMap(object) || types.isSet(object) || types.isNativeError(object) || object instanceof Error || ArrayBuffer.isView(object)) return true
   if (types.isBoxedPrimitive(object)) return false
   return tagOf(object) !== 'Object' && Object.keys(object).length === 0

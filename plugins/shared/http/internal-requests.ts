@@ -1,13 +1,13 @@
 import type { FastifyRequest } from 'fastify'
 
-const ownRequests = new WeakSet<object>()
+const internalRequests = new WeakSet<object>()
 
-/** Marks a raw request that the suite itself sends to the app. The mark is the object's identity, so no client can forge it. */
+/** Marks a raw request that the suite sends to the app. The object's identity is the mark, so that no client can forge it. */
 export function markInternalRequest (raw: object): void {
-  ownRequests.add(raw)
+  internalRequests.add(raw)
 }
 
-/** Whether the suite itself sent the request, such as a refresh in the background. */
+/** Whether the suite sent the request, such as a background revalidation. */
 export function isInternalRequest ({ raw }: Pick<FastifyRequest, 'raw'>): boolean {
-  return ownRequests.has(raw)
+  return internalRequests.has(raw)
 }

@@ -7,13 +7,13 @@ type Hook = (...args: never[]) => unknown
 
 /** The hooks of one name of one route. */
 interface Slot {
-  /** What the route and other plugins assigned, as they assigned it. */
+  /** The hooks that the route and other plugins assigned, in their form. */
   others: unknown
-  /** What other plugins pushed onto a list that they read after all `onRoute` hooks. */
+  /** The hooks that other plugins pushed onto a list that they read after all `onRoute` hooks. */
   pushed: Hook[]
   first: Hook[]
   last: Hook[]
-  /** The list that was read last; undefined while `onRoute` hooks see the route. */
+  /** The last list that was read; undefined while `onRoute` hooks run. */
   read: Hook[] | undefined
 }
 
@@ -21,16 +21,17 @@ const slots = new WeakMap<RouteOptions, Map<PinnedName, Slot>>()
 const pinned = new WeakSet<Hook>()
 
 /**
- * Keeps hooks of a plugin at the start or the end of a route's hooks, whatever other `onRoute` hooks push, assign, wrap or freeze later.
+ * Keeps hooks of a plugin first or last among a route's hooks, whatever other `onRoute` hooks push, assign, wrap or freeze later (see
+ * docs/interop.md).
  *
- * Other plugins never see a pinned hook: it is added when Fastify collects the hooks of the route. A plugin that redefines the
- * property itself makes the app refuse to start.
+ * Other plugins never see a pinned hook: it is added when Fastify collects the hooks of the route. The app does not start if a plugin
+ * redefines the property itself.
  */
 export class PinnedHooks {
   readonly #HookReplacedError
   readonly #checks: Array<() => void> = []
 
-  /** @throws at `onReady`: `FST_REDIS_SUITE_<PLUGIN>_HOOK_REPLACED` */
+  /** @throws `FST_REDIS_SUITE_<PLUGIN>_HOOK_REPLACED` at `onReady` */
   constructor (fastify: FastifyInstance, plugin: PluginName) {
     this.#HookReplacedError = pluginError(plugin, 'HOOK_REPLACED',
       'route %s: another plugin redefined or locked "%s" of the route, so that this plugin\'s hook is not the %s one; assign hooks in onRoute (route.preHandler = [...]) in place of Object.defineProperty, delete or Object.freeze')
@@ -39,7 +40,7 @@ export class PinnedHooks {
     })
   }
 
-  /** @param instance - the route's, which is `this` in an `onRoute` hook */
+  /** @param instance - the route's instance, which is `this` in an `onRoute` hook */
   pin (instance: FastifyInstance, route: RouteOptions, name: PinnedName, hook: Hook, place: Place): void {
     const where = `${[route.method].flat().join()} ${route.url}`
     const fail = (): never => { throw new this.#HookReplacedError(where, name, place) }
@@ -47,7 +48,7 @@ export class PinnedHooks {
     slot[place].push(hook)
     pinned.add(hook)
     this.#checks.push(() => {
-      // Fastify read the same property a moment ago.
+      // Fastify has just read the same property.
       const hooks = listOf(route[name])
       if (hooks.length === 0 || !isSame(hooks, collect(slot))) fail()
     })
@@ -69,7 +70,7 @@ function createSlot (instance: FastifyInstance, route: RouteOptions, name: Pinne
     configurable: true
   })
   if (!isDefined) fail()
-  // Fastify collects the hooks later than this, and calls all `onRoute` hooks of the route before. An error is passed on.
+  // `after` runs when all `onRoute` hooks of the route have run, and before Fastify collects its hooks. An error is passed on.
   const reveal = (error: Error | null, done: (error: Error | null) => void): void => {
     slot.read = collect(slot)
     done(error)
@@ -78,7 +79,7 @@ function createSlot (instance: FastifyInstance, route: RouteOptions, name: Pinne
   return slot
 }
 
-/** A new list, so that the pinned hooks keep their place whatever was done with the one before. */
+/** Returns a new list: a change to the previous one does not move the pinned hooks. */
 function readAll (slot: Slot): Hook[] {
   const known = collect(slot)
   slot.pushed.push(...slot.read?.filter(hook => !known.includes(hook)) ?? [])
@@ -94,7 +95,7 @@ function listOf (hooks: unknown): Hook[] {
   return hooks === undefined || hooks === null ? [] : [hooks].flat() as Hook[]
 }
 
-/** A route that is a copy of another one has its pinned hooks as well, which are about that one. */
+/** Removes pinned hooks, which a route has if it is a copy of another one: they belong to that one. */
 function withoutPinned (hooks: unknown): unknown {
   return Array.isArray(hooks) && hooks.some(hook => pinned.has(hook as Hook)) ? hooks.filter(hook => !pinned.has(hook as Hook)) : hooks
 }

@@ -1,35 +1,36 @@
 import type { FastifyInstance, RouteOptions } from 'fastify'
 import type { PluginName } from '../plugin/errors.js'
 
-/** The part of a route's config that a plugin reads. */
+/** The property of a route's config, by plugin. */
 const CONFIGS = { 'rate-limit': 'rateLimit', cache: 'cache', idempotency: 'idempotency' } as const
 const MAX_LISTED = 10
 
 type ReadingPlugin = keyof typeof CONFIGS
 type WatchedRoute = Pick<RouteOptions, 'method' | 'url'>
 
-/** A route as Fastify has it once all plugins have been loaded. */
-interface Route extends WatchedRoute {
+/** A route after all plugins have been loaded. */
+interface LoadedRoute extends WatchedRoute {
   instance: FastifyInstance
   config: object
-  /** Whether it is left out of an app's documentation, as files and pages of plugins are: they may well pass by a plugin. */
+  /** Whether the route is left out of the app's documentation, as files and pages of plugins are: these need no warning. */
   isHidden: boolean
 }
 
-/** A plugin that reads the config of routes. */
+/** A registration of a plugin that reads the config of routes. */
 interface Registration {
   plugin: ReadingPlugin
   instance: FastifyInstance
   /** Whether the plugin serves a route that has no config for it. */
   serves: (route: WatchedRoute) => boolean
-  seen: Set<string>
+  /** The routes that the plugin's `onRoute` hook was called for. */
+  routes: Set<string>
 }
 
 const watches = new WeakMap<object, RouteWatch>()
 
 /**
- * Returns the app's watch over its routes. Each plugin of the suite calls this, so that any of them warns of a route whose config asks for another one
- * that is not there.
+ * Returns the app's watch over its routes. Each plugin of the suite calls this, so that any of them warns of a route whose config is for
+ * a plugin that is not registered.
  */
 export function watchRoutes (fastify: FastifyInstance): RouteWatch {
   const present = watches.get(fastify.server)
@@ -39,11 +40,11 @@ export function watchRoutes (fastify: FastifyInstance): RouteWatch {
   return watch
 }
 
-/** Warns, once the app is ready, of routes whose config has no effect, and of those that a plugin does not serve as it was loaded after them. */
+/** Warns, when the app is ready, of routes whose config has no effect, and of routes that were defined before the plugin that serves them. */
 class RouteWatch {
-  readonly #routes: Route[] = []
+  readonly #routes: LoadedRoute[] = []
   readonly #registrations: Registration[] = []
-  /** Of each message the routes that it is about, with what is asked when all routes are known. */
+  /** The routes of each warning, with a condition that is checked when all routes are known. */
   readonly #notes = new Map<string, { plugin: PluginName, routes: Map<string, () => boolean> }>()
 
   constructor (fastify: FastifyInstance) {
@@ -59,17 +60,17 @@ class RouteWatch {
     })
   }
 
-  /** @returns a function to be called with each route that the plugin sees */
+  /** @returns a function that the plugin's `onRoute` hook calls with each route */
   add (plugin: ReadingPlugin, instance: FastifyInstance, serves: Registration['serves']): (route: WatchedRoute) => void {
-    const seen = new Set<string>()
-    this.#registrations.push({ plugin, instance, serves, seen })
-    return route => { seen.add(nameOf(route)) }
+    const routes = new Set<string>()
+    this.#registrations.push({ plugin, instance, serves, routes })
+    return route => { routes.add(nameOf(route)) }
   }
 
   /**
-   * Names the route in the warning that says `what`.
+   * Adds the route to the warning `what`.
    *
-   * @param applies - called when all routes are known
+   * @param applies - the condition of the warning, called when all routes are known
    */
   note (plugin: PluginName, what: string, route: WatchedRoute, applies = (): boolean => true): void {
     const message = `${plugin}: ${what}`
@@ -78,16 +79,16 @@ class RouteWatch {
     this.#notes.set(message, note)
   }
 
-  #check (route: Route): void {
+  #check (route: LoadedRoute): void {
     for (const plugin of Object.keys(CONFIGS) as ReadingPlugin[]) {
       const config: unknown = Reflect.get(route.config, CONFIGS[plugin])
       if (config === false) continue
-      const isAsked = config !== undefined && config !== null
+      const isConfigured = config !== undefined && config !== null
       const registrations = this.#registrations.filter(each => each.plugin === plugin)
       const above = registrations.filter(({ instance }) => isWithin(route.instance, instance))
-      const isLate = above.some(({ seen, serves }) => !seen.has(nameOf(route)) && (isAsked || (!route.isHidden && serves(route))))
+      const isLate = above.some(({ routes, serves }) => !routes.has(nameOf(route)) && (isConfigured || (!route.isHidden && serves(route))))
       if (isLate) this.note(plugin, 'these routes do not pass this plugin, as they were defined before it was loaded: await its registration first, or define them in a plugin that is registered after it', route)
-      if (!isAsked || above.length > 0 || isOfAnother(plugin, route.instance)) continue
+      if (!isConfigured || above.length > 0 || isForeign(plugin, route.instance)) continue
       const why = registrations.length > 0 ? 'registered in another context: register it in theirs, or above' : 'not registered: register it before them, or rename this config where other code reads it'
       this.note(plugin, `config.${CONFIGS[plugin]} of these routes has no effect, as this plugin is ${why}`, route)
     }
@@ -106,8 +107,8 @@ function isWithin (instance: FastifyInstance, outer: FastifyInstance): boolean {
   return instance === outer || Object.prototype.isPrototypeOf.call(outer, instance)
 }
 
-/** Whether a plugin that is not of the suite may read this config, such as `@fastify/rate-limit`. */
-function isOfAnother (plugin: ReadingPlugin, instance: FastifyInstance): boolean {
+/** Whether a foreign plugin may read this config, such as `@fastify/rate-limit`. */
+function isForeign (plugin: ReadingPlugin, instance: FastifyInstance): boolean {
   return plugin === 'idempotency' ? instance.hasRequestDecorator('idempotencyKey') : instance.hasDecorator(CONFIGS[plugin])
 }
 
@@ -119,10 +120,11 @@ interface Context {
 type SetContext = (instance: FastifyInstance, context: Context) => void
 
 /**
- * Calls `listener` with each route of the app once all plugins have been loaded, also with those that were defined before any hook `onRoute` was there:
- * Fastify has no list of its routes, but gives each of them its 404 handler then. Where a later Fastify does that in another way, nothing is called.
+ * Calls `listener` with each route of the app when all plugins have been loaded, also with routes that were defined before the first `onRoute`
+ * hook. Fastify has no list of its routes, but passes each of them to its 404 handler at that time (see docs/interop.md). If a later Fastify
+ * does not, the listener is not called.
  */
-function onEachRoute (fastify: FastifyInstance, listener: (route: Route) => void): void {
+function onEachRoute (fastify: FastifyInstance, listener: (route: LoadedRoute) => void): void {
   const notFound = notFoundOf(fastify)
   if (typeof notFound?.setContext !== 'function') return
   const { setContext } = notFound

@@ -1,6 +1,6 @@
 import { validateHeaderName, validateHeaderValue } from 'node:http'
 
-/** Whether Node.js would send these headers. A response that holds others is answered with an error, and must not be stored. */
+/** Whether Node.js can send these headers. Otherwise the response becomes an error, and must not be stored. */
 export function areSendable (headers: Readonly<Record<string, unknown>>): boolean {
   try {
     for (const name in headers) {

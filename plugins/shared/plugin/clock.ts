@@ -1,4 +1,6 @@
-/** What a clock's `setTimeout` and `setInterval` return. Node.js's own timers are such. */
+import type { Milliseconds } from './units.js'
+
+/** A timer of a clock. Node.js's own timers implement it. */
 export interface Timer {
   /** Lets the process exit while the timer is pending. */
   unref (): this
@@ -7,21 +9,21 @@ export interface Timer {
 }
 
 /**
- * The time that a plugin lives by. Everything in `plugins/` that reads a clock or sets a timer does it through a `Clock`, so that
- * tests advance time instead of waiting for it.
+ * The source of time of a plugin. All code in `plugins/` reads the time and sets timers through a `Clock`, so that tests advance the time
+ * instead of waiting.
  *
  * @see `createTestClock` of `fastify-redis-suite/testing`
  */
 export interface Clock {
   /** Milliseconds since the epoch. The system's clock may be set back: use {@link monotonic} for durations. */
   now (): number
-  /** Milliseconds since an arbitrary moment; never goes back. */
+  /** Milliseconds since an arbitrary time; never goes back. */
   monotonic (): number
-  setTimeout (callback: () => void, ms: number): Timer
+  setTimeout (callback: () => void, ms: Milliseconds): Timer
   clearTimeout (timer: Timer | undefined): void
-  setInterval (callback: () => void, ms: number): Timer
+  setInterval (callback: () => void, ms: Milliseconds): Timer
   clearInterval (timer: Timer | undefined): void
-  /** What a script uses in place of Redis's `TIME`, in microseconds since the epoch; empty for `TIME` itself. */
+  /** The time that scripts use, in microseconds since the epoch; empty for Redis's own `TIME`. */
   redisTime (): string
 }
 
@@ -36,12 +38,12 @@ export const systemClock: Clock = {
   redisTime: () => ''
 }
 
-/** A date that fell behind `monotonic()` by more was set back. By less, a process that is not scheduled between two calls is the cause. */
-const SET_BACK = 10_000
+/** A lag of `now()` behind `monotonic()` that means that the clock was set back. A shorter one may be a pause between the two calls. */
+const SET_BACK_MS = 10_000
 
 /**
- * Milliseconds since the epoch for a store in this process. A system clock that is set back keeps no entry for longer: such a step is measured by
- * `monotonic()`. One that goes forward is believed, as it does after a suspension of the machine, which `monotonic()` does not count.
+ * Returns a function for the time of a memory store, in milliseconds since the epoch. A system clock that is set back extends no entry: the
+ * step is measured by `monotonic()` instead. A step forward counts, as after a suspension of the machine, which `monotonic()` leaves out.
  */
 export function steadyTime (clock: Clock): () => number {
   let date = clock.now()
@@ -52,20 +54,20 @@ export function steadyTime (clock: Clock): () => number {
     const elapsed = clock.monotonic() - monotonic
     date += step
     monotonic += elapsed
-    time += step < 0 || elapsed - step > SET_BACK ? elapsed : step
+    time += step < 0 || elapsed - step > SET_BACK_MS ? elapsed : step
     return Math.floor(time)
   }
 }
 
 export interface SleepOptions {
-  /** Ends the sleep early: the promise rejects with the signal's reason. */
+  /** Ends the sleep early: its promise rejects with the signal's reason. */
   signal?: AbortSignal | undefined
-  /** `false` lets the process exit meanwhile. @default true */
+  /** Whether the sleep keeps the process alive. @default true */
   ref?: boolean
 }
 
-/** Resolves after `ms` milliseconds of the clock. */
-export function sleep (clock: Clock, ms: number, { signal, ref = true }: SleepOptions = {}): Promise<void> {
+/** Resolves after `ms` of the clock. */
+export function sleep (clock: Clock, ms: Milliseconds, { signal, ref = true }: SleepOptions = {}): Promise<void> {
   return new Promise((resolve, reject) => {
     if (signal?.aborted) return reject(signal.reason)
     const abort = () => {
@@ -101,7 +103,7 @@ export class Poller {
   readonly #options: SleepOptions | undefined
   #pause = FIRST_POLL_MS
 
-  constructor (clock: Clock, timeout: number, options?: SleepOptions) {
+  constructor (clock: Clock, timeout: Milliseconds, options?: SleepOptions) {
     this.#clock = clock
     this.#deadline = clock.monotonic() + timeout
     this.#options = options

@@ -1,20 +1,20 @@
 import createError, { type FastifyErrorConstructor } from '@fastify/error'
 import type { FastifyRequest } from 'fastify'
 
-/** The plugins that can raise a coded error; the name is a part of the code. */
+/** The plugins with coded errors. The name is a part of the code. */
 export type PluginName = 'redis' | 'cache' | 'session' | 'rate-limit' | 'health' | 'events' | 'lock' | 'metrics' | 'idempotency' | 'testing'
 
 type MessageArgs = [unknown?, unknown?, unknown?]
 
-// Whatever cannot be had now is asked for again soon.
+// A service that is unavailable is worth a retry soon.
 const RETRY_SOON = Object.freeze({ 'retry-after': '1' })
 
 /**
- * A class of coded errors, `FST_REDIS_SUITE_<PLUGIN>_<WHAT>`. Where one of 503 is the answer, Fastify sends `Retry-After: 1` with it.
+ * Creates a class of errors with the code `FST_REDIS_SUITE_<PLUGIN>_<WHAT>`. Fastify sends an error with status 503 with `Retry-After: 1`.
  *
- * @param what - upper case, words joined by `_`
- * @param message - may hold `%s`, filled in from the constructor's arguments
- * @param statusCode - what a client sees when the error reaches it; 500 if left out
+ * @param what - in upper case, words joined by `_`
+ * @param message - may contain `%s` for each argument of the constructor
+ * @param statusCode - the status of the response to a client that gets the error
  */
 export function pluginError (
   plugin: PluginName, what: string, message: string, statusCode = 500
@@ -25,26 +25,26 @@ export function pluginError (
   return CodedError
 }
 
-/** Returns the error of an option that cannot be used: it names the option, what was given and what is allowed. */
+/** Returns the error of an invalid option. @param allowed - completes "must be" */
 export function invalidOptionError (plugin: PluginName, option: string, given: unknown, allowed: string): Error {
   return invalidError(plugin, `option "${option}"`, given, allowed)
 }
 
-/** Returns the error of a call's argument that cannot be used, with the code of {@link invalidOptionError}. */
+/** Returns the error of a call's invalid argument, with the code of {@link invalidOptionError}. */
 export function invalidArgumentError (plugin: PluginName, argument: string, given: unknown, allowed: string): Error {
   return invalidError(plugin, `argument "${argument}"`, given, allowed)
 }
 
 function invalidError (plugin: PluginName, what: string, given: unknown, allowed: string): Error {
-  const InvalidOptionError = pluginError(plugin, 'INVALID_OPTION', '%s is %s; allowed: %s')
-  return new InvalidOptionError(what, describe(given), allowed)
+  const InvalidOptionError = pluginError(plugin, 'INVALID_OPTION', '%s must be %s, but was %s')
+  return new InvalidOptionError(what, allowed, describe(given))
 }
 
 /**
- * Returns the error of an option that the plugin does not have: it names the option that may have been meant, and all that there are.
+ * Returns the error of an unknown option, with the known option of a similar name and a list of all.
  *
- * @param kind - what the name is of, where it is not of an option
- * @param allowed - names what is allowed, where the list is too long
+ * @param kind - the kind of name, such as `event`
+ * @param allowed - a text in place of a list that is too long
  */
 export function unknownOptionError (plugin: PluginName, option: string, known: readonly string[], kind = 'option', allowed = `one of ${known.join(', ')}`): Error {
   const UnknownOptionError = pluginError(plugin, 'INVALID_OPTION', 'unknown %s; %sallowed: %s')
@@ -53,40 +53,40 @@ export function unknownOptionError (plugin: PluginName, option: string, known: r
 }
 
 /**
- * Runs `resolve`, and names the route in the message of an error that it throws, as an app has many routes with the same option.
+ * Calls `resolve`, and adds the route to the message of its error, as an app has many routes with the same option.
  *
- * @throws what `resolve` throws
+ * @throws the error of `resolve`
  */
 export function namingRoute<T> (route: { method: string | readonly string[], url: string }, resolve: () => T): T {
   try {
     return resolve()
   } catch (error) {
     if (error instanceof Error) {
-      const said = error.message
-      error.message = said.replace(/^[\w-]+: /, start => `${start}route ${[route.method].flat().join()} ${route.url}: `)
+      const { message } = error
+      error.message = message.replace(/^[\w-]+: /, start => `${start}route ${[route.method].flat().join()} ${route.url}: `)
       // The stack repeats the message.
-      if (error.stack !== undefined) error.stack = error.stack.replace(said, () => error.message)
+      if (error.stack !== undefined) error.stack = error.stack.replace(message, () => error.message)
     }
     throw error
   }
 }
 
-/** Names the route of a request, for an error or a log line. */
+/** Returns the method and URL pattern of a request's route, for an error or a log line. */
 export function routeOf ({ method, url, routeOptions }: FastifyRequest): string {
   return `${method} ${routeOptions.url ?? url}`
 }
 
 /**
- * The error of a plugin that is registered where it is already, `FST_REDIS_SUITE_<PLUGIN>_ALREADY_REGISTERED`; or of one that stands in its way.
+ * Returns `FST_REDIS_SUITE_<PLUGIN>_ALREADY_REGISTERED`: this plugin or another one has added the decorator before.
  *
- * @param name - what the plugin decorates, and is taken
+ * @param name - the decorator
  */
 export function alreadyRegisteredError (plugin: PluginName, name: string): Error {
   const AlreadyRegisteredError = pluginError(plugin, 'ALREADY_REGISTERED', '%s is taken, by this plugin or another one, in this context or above: register it once, or in contexts beside each other')
   return new AlreadyRegisteredError(name)
 }
 
-/** A description in the place of a value that an error must not repeat, or cannot. */
+/** A description of a value that an error must not repeat. */
 export class InWords {
   readonly text: string
 
@@ -95,7 +95,7 @@ export class InWords {
   }
 }
 
-/** Describes a value in an error's message, without the contents of an object. */
+/** Describes a value for an error's message, without the contents of an object. */
 export function describe (value: unknown): string {
   if (value instanceof InWords) return value.text
   if (typeof value === 'string') return `the string ${quote(value)}`
@@ -110,19 +110,19 @@ function quote (text: string): string {
   return JSON.stringify(text.length > 60 ? `${text.slice(0, 60)}…` : text)
 }
 
-const LONGEST_NAME = 64
+const MAX_NAME_LENGTH = 64
 
-/** Returns the known name that a misspelt one resembles most; undefined where none is close. */
+/** Returns the known name that is closest to a misspelt one; undefined if none is close. */
 function closest (name: string, known: readonly string[]): string | undefined {
-  if (name.length > LONGEST_NAME) return undefined
+  if (name.length > MAX_NAME_LENGTH) return undefined
   const near = known.map(each => ({ each, edits: edits(name.toLowerCase(), each.toLowerCase()) })).sort((a, b) => a.edits - b.edits)[0]
   if (near !== undefined && near.edits <= Math.max(1, Math.floor(name.length / 3))) return near.each
-  // `windowMs`, as express-rate-limit has it, is within `timeWindow`.
+  // `windowMs` of express-rate-limit is contained in `timeWindow`.
   const bare = name.toLowerCase().replace(/ms$/, '')
   return known.find(each => each.length >= 3 && name.startsWith(each)) ?? known.find(each => bare.length >= 4 && each.toLowerCase().includes(bare))
 }
 
-/** Returns how many letters have to be inserted, deleted or replaced to make `b` of `a` (Levenshtein distance). */
+/** Returns the Levenshtein distance of two names. */
 function edits (a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, column) => column)
   for (const [index, letter] of [...a].entries()) {
@@ -135,33 +135,33 @@ function edits (a: string, b: string): number {
   return row.at(-1)!
 }
 
-/** What was thrown, as an error. */
+/** Returns a thrown value as an error. */
 export function toError (thrown: unknown): Error {
   return thrown instanceof Error ? thrown : new Error(String(thrown))
 }
 
-/** Why, in words: an error of the client's carries a command's arguments, which may be secret. */
+/** Returns an error's message for a log. The error itself may contain a command's arguments, which may be secret. */
 export function reasonOf (thrown: unknown): string {
   return withoutArguments(toError(thrown).message)
 }
 
-/** A server names the arguments of a command that it does not know, which may be a password (`HELLO 3 AUTH …` before Redis 6). */
+/** Removes the arguments that Redis quotes of an unknown command: they may include a password (`HELLO 3 AUTH …` before Redis 6). */
 export function withoutArguments (message: string): string {
   return message.replace(/,? with args beginning with:.*$/s, '')
 }
 
 /**
- * An answer, even an error (`OOM`, `READONLY`, `WRONGTYPE`), shows that the server is there and quick, so it does
- * not open the circuit. Replies that say the server as a whole cannot serve do.
+ * Whether an error means that Redis is unavailable, which opens the circuit. Error replies to single commands (`OOM`, `READONLY`,
+ * `WRONGTYPE`) do not: the server is reachable and fast.
  */
 export function isOutage (error: unknown): error is Error {
   if (!(error instanceof Error)) return false
-  // A slot moved while these commands were collected: they were not sent, those of the next turn are.
+  // A slot moved while ioredis collected the pipeline: its commands were not sent, and the next pipeline's will be.
   if (error.message.startsWith('All keys in the pipeline ')) return false
   return error.name !== 'ReplyError' || /^(LOADING|CLUSTERDOWN|MASTERDOWN)\b/.test(error.message)
 }
 
-/** Whether a key holds another type than the command is for. */
+/** Whether a key has another type than the command needs. */
 export function isWrongType (error: unknown): boolean {
   return error instanceof Error && error.message.startsWith('WRONGTYPE')
 }

@@ -1,18 +1,18 @@
 export type MaybePromise<T> = T | Promise<T>
 
-/** Continues with a value at once, or when its promise resolves: a value that is known needs no turn of the event loop. */
+/** Calls `next` with a value at once, or when its promise resolves: a known value takes no turn of the event loop. */
 export function whenReady<T, R> (value: MaybePromise<T>, next: (value: T) => MaybePromise<R>): MaybePromise<R> {
   return isPromise(value) ? Promise.resolve(value).then(next) : next(value)
 }
 
-/** Whether it is a promise of any library: taking one for a value could mean, for example, that every request is allowed. */
+/** Whether a value is a promise of any library. A promise that is taken for a value could, for example, allow every request. */
 export function isPromise<T> (value: MaybePromise<T>): value is Promise<T> {
   return typeof value === 'object' && value !== null && 'then' in value && typeof value.then === 'function'
 }
 
 /**
- * Calls a function that may throw, or return a promise that rejects, and gives what `onFailure` makes of the error in place of a result. It
- * never throws and never rejects, unless `onFailure` does.
+ * Calls a sync or async function, and returns the result of `onFailure` if it throws or rejects. Never throws or rejects itself, unless
+ * `onFailure` does.
  */
 export function recover<T> (work: () => MaybePromise<T>, onFailure: (error: unknown) => T): MaybePromise<T> {
   try {
@@ -23,7 +23,7 @@ export function recover<T> (work: () => MaybePromise<T>, onFailure: (error: unkn
   }
 }
 
-/** Marks a promise's rejection as handled: where nothing awaits the promise, it does not end the process. */
+/** Marks a promise's rejection as handled, so that it does not end the process if no code awaits the promise. */
 export function handled<P extends PromiseLike<unknown>> (promise: P): P {
   Promise.resolve(promise).catch(() => {})
   return promise

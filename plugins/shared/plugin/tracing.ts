@@ -10,13 +10,13 @@ let tracing: Tracing | undefined
 let users = 0
 
 /**
- * From now on what the plugins do has spans, for the whole process, as a tracer provider is the process's.
+ * Starts spans for the plugins of the whole process, as a tracer provider belongs to the process.
  *
- * @returns a function that ends it
- * @throws `ERR_MODULE_NOT_FOUND` where `@opentelemetry/api` is not installed
+ * @returns a function that ends them
+ * @throws `ERR_MODULE_NOT_FOUND` if `@opentelemetry/api` is not installed
  */
 export async function startTracing (): Promise<() => void> {
-  // Not before somebody asks for it: whoever does not trace need not have it.
+  // Imported on demand: apps without tracing do not need the package.
   const api = await import('@opentelemetry/api')
   users++
   tracing ??= { api, tracer: api.trace.getTracer('fastify-redis-suite') }
@@ -28,15 +28,19 @@ export function isTracing (): boolean {
 }
 
 /**
- * Runs something in a span of its own, where it is done for one that is recorded: what happens in the background makes no traces.
+ * Runs `work` in a span of its own if the active span is recorded. Background work without an active span has none.
  *
- * @param resultOf - attributes that tell what came of it
+ * @param resultOf - returns attributes of the result
  */
 export function traced<T> (name: string, work: () => Promise<T>, resultOf?: (result: T) => Attributes): Promise<T> {
   return tracing === undefined ? work() : inSpan(tracing, name, {}, work, resultOf)
 }
 
-/** The same for an operation on Redis, as the semantic conventions for database clients have it. */
+/**
+ * Runs an operation on Redis in a span of its own, as {@link traced} does.
+ *
+ * @see https://opentelemetry.io/docs/specs/semconv/database/redis/
+ */
 export function tracedRedis<T> (plugin: PluginName, operation: () => Promise<T>, run: (operation: () => Promise<T>) => Promise<T>): Promise<T> {
   if (tracing === undefined) return run(operation)
   const attributes = { 'db.system.name': 'redis', 'fastify_redis_suite.plugin': plugin }
@@ -54,7 +58,7 @@ function inSpan<T> ({ api, tracer }: Tracing, name: string, options: SpanOptions
       return result
     },
     (error: unknown) => {
-      // Neither its message nor its stack: an error of the client's carries a command's arguments.
+      // Without message and stack: the client's error contains a command's arguments.
       span.setAttribute('error.type', typeOf(error))
       span.setStatus({ code: SpanStatusCode.ERROR })
       span.end()
