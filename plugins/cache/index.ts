@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import type { FastifyContextConfig, FastifyInstance } from 'fastify'
+import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { keyPrefixOf, resolveClient, type RedisClient } from '../shared/redis/client.js'
 import { alreadyRegisteredError } from '../shared/plugin/errors.js'
@@ -20,7 +20,6 @@ import { resolveCacheOptions, type ResolvedCacheOptions } from './options.js'
 import { addResponseCache } from './http/hooks.js'
 import type { Tag } from './store/tags.js'
 import { ValueCodec } from './data/value-codec.js'
-import { watchCachedRoutes } from './http/hooks.js'
 import { FillCoordinator } from './tiers/coalescing.js'
 import { createWriteBehinds } from './data/write-behind/write-behind.js'
 import { WriteThrough } from './data/write-through.js'
@@ -86,12 +85,7 @@ export const cache = fp<CachePluginOptions>(async function cache (fastify, given
 
   const scope = new CacheScope({ prefixes: [], counts: core.counters.of('data'), defaults: options.values, tiers: options.tiers })
   fastify.decorate('cache', createDataCache({ cache: core, codec, reader, writer: new WriteThrough(core, codec), writeBehinds }, scope))
-  const saw = watchCachedRoutes(fastify, options.global)
-  fastify.addHook('onRoute', function (route) {
-    saw(route)
-    const config: FastifyContextConfig['cache'] = route.config?.cache
-    responses.addRoute(this, route, config ?? (options.global ? true : undefined))
-  })
+  fastify.addHook('onRoute', function (route) { responses.addRoute(this, route) })
   fastify.addHook('onClose', async () => {
     await Promise.all([responses.settle(), reader.settle(), writeBehinds.close()])
     await core.close()

@@ -1,21 +1,25 @@
-/** What happened under one name: a route's URL, a prefix of the data cache, a wrapped function. */
+import type { Bytes } from '../shared/plugin/units.js'
+
+/** Counters of one name: a route's URL, a prefix of the data cache, or a wrapped function. */
 export interface CacheCounts {
-  /** Look-ups that found something fresh, in either tier. */
+  /** Lookups that found a fresh entry, in either tier. */
   hits: number
   misses: number
-  /** Look-ups that were given something stale. */
+  /** Lookups that were served a stale entry. */
   stale: number
-  /** Those who waited for another one of the same key. */
+  /** Callers that waited for the fill of another caller. */
   coalesced: number
-  /** How often something was stored, and how many bytes. */
+  /** Entries stored since the start. */
   stored: number
-  storedBytes: number
-  /** Of the hits, those that the first tier answered. */
+  /** Bytes stored since the start. */
+  storedBytes: Bytes
+  /** Hits of L1, which `hits` includes. */
   l1Hits: number
-  /** What the first tier holds. */
+  /** Entries in L1 now. */
   l1Entries: number
-  l1Bytes: number
-  /** What the first tier dropped for want of room. */
+  /** Size of L1 now. */
+  l1Bytes: Bytes
+  /** Entries that L1 evicted because it was full. */
   l1Evicted: number
 }
 
@@ -32,18 +36,18 @@ export class StatsCounter implements CacheCounts {
   l1Evicted = 0
 }
 
-// Names are a program's own; should they be made of what comes in, the rest is counted as one.
-const MOST_NAMES = 1000
+/** How many names are counted separately. More come only from an app that derives names from requests, and are counted as one. */
+const MAX_NAMES = 1000
 const REST = 'other'
 
-/** Counts by name. */
+/** Counters by name. */
 export class StatsByName {
   readonly #names = new Map<string, StatsCounter>()
 
   of (name: string): StatsCounter {
     const present = this.#names.get(name)
     if (present !== undefined) return present
-    if (this.#names.size >= MOST_NAMES && name !== REST) return this.of(REST)
+    if (this.#names.size >= MAX_NAMES && name !== REST) return this.of(REST)
     const counts = new StatsCounter()
     this.#names.set(name, counts)
     return counts
@@ -55,7 +59,9 @@ export class StatsByName {
 
   get total (): CacheCounts {
     const total = new StatsCounter()
-    for (const counts of this.#names.values()) for (const what of Object.keys(total) as Array<keyof CacheCounts>) total[what] += counts[what]
+    for (const counts of this.#names.values()) {
+      for (const what of Object.keys(total) as Array<keyof CacheCounts>) total[what] += counts[what]
+    }
     return { ...total }
   }
 }

@@ -344,7 +344,7 @@ t.test('a stored frame that was tampered with is a miss, and nothing of it is se
     length: withMeta({ headers: { 'content-length': '1' } }),
     upper: withMeta({ headers: { 'Content-Length': '1' } }),
     ...Object.fromEntries([0, 99, 101, 206, 304, 600, 200.5, '200', null].map(status => [`status ${status}`, withMeta({ status })])),
-    fresh: withMeta({ fresh: 'long' }),
+    fresh: withMeta({ staleAt: 'long' }),
     vary: withMeta({ vary: ['a'] })
   }
   for (const [name, bytes] of Object.entries(frames)) {

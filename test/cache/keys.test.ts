@@ -4,6 +4,7 @@ import t from 'tap'
 import { compileGlob } from '../../plugins/cache/store/glob.js'
 import { CacheKey, dataKey } from '../../plugins/cache/store/cache-key.js'
 import { responseKey, variantKey, type ResponseKeyParts } from '../../plugins/cache/http/request-key.js'
+import type { RequestReads } from '../../plugins/cache/http/reads/request-reads.js'
 import type { RouteCacheOptions } from '../../plugins/cache/http/route-options.js'
 import { hasSession, keyOf, splitUrl, stripQuery, whyBypassed } from '../../plugins/cache/http/request-key.js'
 import { createState, type RequestCache } from '../../plugins/cache/http/request-state.js'
@@ -92,9 +93,10 @@ const at = (url: string, query: Record<string, unknown> = {}) => {
   const request = requestOf({ query, raw: { url }, originalUrl: url })
   return Object.defineProperty(request, 'url', { get: () => request.raw.url })
 }
+const NO_READS = { had: () => false } as unknown as RequestReads
 const why = (route: RouteCacheOptions, given: Record<string, unknown> = {}, state: Partial<RequestCache> = {}) => {
   const request = requestOf(given)
-  return whyBypassed(request, { ...createState(request, routeOf(route)), ...state })
+  return whyBypassed({ ...createState({} as never, request, {} as never, routeOf(route), NO_READS), ...state })
 }
 
 t.test('a request with a body, an unsafe method or an identity bypasses the cache', async t => {
@@ -111,6 +113,7 @@ t.test('a request with a body, an unsafe method or an identity bypasses the cach
     [{ public: true }, { session: { user: 1 } }, {}, undefined], [{ public: true }, authorization, {}, undefined]
   ]
   for (const [route, request, state, expected] of table) t.equal(why(route, request, state), expected, JSON.stringify([Object.keys(route), request]))
+  t.equal(why({}, {}, { reads: undefined }), 'unwatched')
 })
 
 t.test('a session counts as an identity once it holds something', async t => {

@@ -1,37 +1,51 @@
-import type { FastifyReply, FastifyRequest } from 'fastify'
 import { isPromise } from '../../shared/plugin/maybe-promise.js'
+import type { Milliseconds } from '../../shared/plugin/units.js'
 import { areSendable } from '../../shared/http/sendable.js'
 import { secondsOf, type Directives } from '../rfc/cache-control.js'
-import type { ResponseMeta, StoredResponse } from './stored-response.js'
 import { explicitLifetime, heuristicLifetime, initialAge, type FreshnessInput } from '../rfc/freshness.js'
+import { effectiveDirectives, excludedFields, isStorableWithoutFreshness, whyNotStorable } from '../rfc/storable.js'
 import { freshenedHeaders, joined, storedHeaders, type Headers } from '../rfc/stored-headers.js'
-import { hasSession, hasUser } from './request-key.js'
-import type { RequestCache } from './request-state.js'
-import { effectiveDirectives, excludedFields, mayBeKeptUnasked, whyNotStorable } from '../rfc/storable.js'
 import { normalizeSelecting, parseVary } from '../rfc/vary.js'
+import { hasSession, hasUser } from './request-key.js'
+import type { Filling, RequestCache } from './request-state.js'
+import type { ResponseMeta, StoredResponse } from './stored-response.js'
 
-/** The metadata to store with a response; or why it is not stored. With `ttl`, the route's `ttl` is async, and the response is judged again with its result. */
-export type StorageDecision = Storable | { why: string, ttl?: Promise<number> }
-
+/** A response that may be stored. */
 export interface Storable {
+  kind: 'store'
   meta: ResponseMeta
-  life: number
-  /** The request headers that tell its variants apart. */
+  deleteAt: number
+  /** The request headers that tell variants of the response apart. */
   varies: string[]
 }
 
-// What can be validated is kept for as long again as it was fresh, within these.
-const MIN_STORED_MS = 60_000
-const MAX_STORED_MS = 24 * 3600 * 1000
+/**
+ * - `store`: the response may be stored
+ * - `refuse`: it may not, for the reason `why`
+ * - `await-ttl`: the route's `ttl` is async, and the response is evaluated again with its result
+ */
+export type StorageDecision = Storable | { kind: 'refuse', why: string } | { kind: 'await-ttl', ttl: Promise<number> }
 
-/** Decides whether an answer may be stored, and how it may be used then. */
-export function evaluateResponse (request: FastifyRequest, reply: FastifyReply, state: RequestCache, respondedAt: number): StorageDecision {
+// How long a response that can be validated is stored after it became stale: as long as it was fresh, within these bounds.
+const MIN_STALE_MS = 60_000
+const MAX_STALE_MS = 24 * 3600 * 1000
+
+const refuse = (why: string): StorageDecision => ({ kind: 'refuse', why })
+
+/**
+ * Decides whether a response may be stored, and until when it may be used.
+ *
+ * @param respondedAt - by the store's clock
+ */
+export function evaluateResponse (state: RequestCache, filling: Filling, respondedAt: number): StorageDecision {
+  const { request, reply, route } = state
   const headers = reply.getHeaders()
-  const { route } = state
-  if (isEndless(joined(headers['content-type']))) return { why: 'endless' }
+  if (isEndless(joined(headers['content-type']))) return refuse('endless')
+  // RFC 9213 §2.2
   const { directives, isTargeted } = effectiveDirectives(joined(headers['cache-control']), route.targeted.map(name => joined(headers[name])))
-  if (directives === undefined) return { why: 'malformed cache-control' }
+  if (directives === undefined) return refuse('malformed cache-control')
   const vary = parseVary(joined(headers['vary']))
+  // RFC 9111 §3
   const why = whyNotStorable({
     method: request.method,
     status: reply.statusCode,
@@ -46,27 +60,49 @@ export function evaluateResponse (request: FastifyRequest, reply: FastifyReply, 
     hasSession: hasSession(request) && !route.public,
     variesByEverything: vary === '*'
   })
-  if (why !== undefined || vary === '*') return { why: why ?? 'vary' }
-  // The client gets an error in its place, and so would each hit.
-  if (!areSendable(headers)) return { why: 'headers' }
-
-  const input = freshnessInput(headers, directives, isTargeted, reply.statusCode, state, respondedAt)
-  const kept = storedHeaders(headers, state.before, excludedFields(directives))
-  const varies = vary.filter(name => !route.vary.includes(name))
-  return evaluateFreshness(request, reply, state, input, kept, varies)
+  if (why !== undefined || vary === '*') return refuse(why ?? 'vary')
+  // Node.js would refuse to send the headers, with each hit.
+  if (!areSendable(headers)) return refuse('headers')
+  const input = freshnessInput(headers, directives, isTargeted, reply.statusCode, filling, respondedAt)
+  const stored = storedHeaders(headers, filling.headersBefore, excludedFields(directives))
+  return evaluateFreshness(state, filling, input, stored, vary.filter(name => !route.vary.includes(name)))
 }
 
-/** Whether a body of such a type goes on until its client leaves: events, or the pictures of a camera. */
+/**
+ * Evaluates the stored response that a 304 confirms, with the headers of the 304. A response that may no longer be stored is refused.
+ *
+ * @see RFC 9111 §4.3.4 and §3.2
+ */
+export function freshen (state: RequestCache, filling: Filling, stored: StoredResponse, respondedAt: number): StorageDecision {
+  const { request, reply, route, hasOwner } = state
+  const confirmed = storedHeaders(reply.getHeaders(), filling.headersBefore, route.storeSetCookie ? [] : ['set-cookie'])
+  // Fastify sets this type on an empty text. It is not that of the stored body.
+  if (confirmed['content-type'] === 'text/plain; charset=utf-8') delete confirmed['content-type']
+  const merged = freshenedHeaders(stored.meta.headers, confirmed)
+  const { directives, isTargeted } = effectiveDirectives(joined(merged['cache-control']), route.targeted.map(name => joined(merged[name])))
+  if (directives === undefined || (directives.has('no-store') && !directives.has('must-understand'))) return refuse('no-store')
+  if (directives.get('private') === true && !hasOwner) return refuse('private')
+  if (hasSession(request) && !hasOwner && !route.public) return refuse('session')
+  if (parseVary(joined(merged['vary'])) === '*') return refuse('vary')
+  if (!areSendable(merged)) return refuse('headers')
+  for (const name of excludedFields(directives)) Reflect.deleteProperty(merged, name)
+  const input = freshnessInput(merged, directives, isTargeted, stored.meta.status, filling, respondedAt)
+  // The age of the response is that of its confirmation.
+  const ageInput = { ...input, date: joined(confirmed['date']), age: joined(reply.getHeaders()['age']) }
+  return evaluateFreshness(state, filling, ageInput, merged, Object.keys(stored.meta.vary))
+}
+
+/** Whether a body of the type continues until its client leaves: events, or the pictures of a camera. */
 function isEndless (contentType: string | undefined): boolean {
-  return /^(?:text\/event-stream|multipart\/x-mixed-replace)\b/i.test(contentType ?? '')
+  return contentType !== undefined && /^(?:text\/event-stream|multipart\/x-mixed-replace)\b/i.test(contentType)
 }
 
 function freshnessInput (
-  headers: Record<string, unknown>, directives: Directives, isTargeted: boolean, status: number, { requestedAt }: RequestCache, respondedAt: number
+  headers: Record<string, unknown>, directives: Directives, isTargeted: boolean, status: number, { requestedAt }: Filling, respondedAt: number
 ): FreshnessInput {
   return {
     directives,
-    // A targeted field counts above this one too (RFC 9213 §2.2).
+    // A targeted field takes precedence over `Expires` too (RFC 9213 §2.2).
     expires: isTargeted ? undefined : joined(headers['expires']),
     date: joined(headers['date']),
     age: joined(headers['age']),
@@ -77,55 +113,47 @@ function freshnessInput (
   }
 }
 
+/** Computes until when a response may be used. Times begin when the fill began: before the handler ran. */
 function evaluateFreshness (
-  request: FastifyRequest, reply: FastifyReply, { route, saidTtl }: RequestCache, input: FreshnessInput, headers: Headers, varies: string[]
+  { request, reply, route }: RequestCache, filling: Filling, input: FreshnessInput, headers: Headers, varies: string[]
 ): StorageDecision {
   const { directives, status } = input
-  const ttl = saidTtl ?? route.ttl?.(request, reply)
-  if (isPromise(ttl)) return { why: 'ttl', ttl }
-  if (ttl === 0) return { why: 'ttl 0' }
-  if (Number.isNaN(ttl)) return { why: 'invalid ttl' }
-  const said = ttl ?? explicitLifetime(input) ?? (route.heuristic > 0 ? heuristicLifetime(input, route.heuristic) : undefined)
-  if (said === undefined && !mayBeKeptUnasked(directives, status)) return { why: 'no freshness' }
+  const ttl = filling.ttl ?? route.ttl?.(request, reply)
+  if (isPromise(ttl)) return { kind: 'await-ttl', ttl }
+  if (ttl === 0) return refuse('ttl 0')
+  if (Number.isNaN(ttl)) return refuse('invalid ttl')
+  // RFC 9111 §4.2.1, §4.2.2
+  const lifetime = ttl ?? explicitLifetime(input) ?? (route.heuristic > 0 ? heuristicLifetime(input, route.heuristic) : undefined)
+  if (lifetime === undefined && !isStorableWithoutFreshness(directives, status)) return refuse('no freshness')
+  // RFC 9111 §4.2.3
   const age = ttl === undefined ? initialAge(input) : 0
-  const lifetime = (said ?? 0) * (1 - route.jitter * Math.random())
-  const validateAlways = directives.get('no-cache') === true
-  const fresh = validateAlways ? 0 : Math.max(0, lifetime - age)
-  const grace = {
-    staleWhileRevalidate: millisecondsOf(directives, 'stale-while-revalidate') ?? route.staleWhileRevalidate,
-    staleIfError: millisecondsOf(directives, 'stale-if-error') ?? route.staleIfError
-  }
+  const noCache = directives.get('no-cache') === true
+  const freshFor = noCache ? 0 : Math.max(0, (lifetime ?? 0) * (1 - route.jitter * Math.random()) - age)
+  // RFC 5861 §3, §4
+  const staleWhileRevalidate = millisecondsOf(directives, 'stale-while-revalidate') ?? route.staleWhileRevalidate
+  const staleIfError = millisecondsOf(directives, 'stale-if-error') ?? route.staleIfError
   const canBeValidated = headers['etag'] !== undefined || headers['last-modified'] !== undefined
-  const kept = canBeValidated ? Math.min(Math.max(fresh, MIN_STORED_MS), MAX_STORED_MS) : 0
-  const life = fresh + Math.max(grace.staleWhileRevalidate, grace.staleIfError, kept)
-  if (life <= 0) return { why: 'not fresh' }
-  const strict = ['must-revalidate', 'proxy-revalidate', 's-maxage'].some(name => directives.has(name))
-  const vary = Object.fromEntries(varies.map(name => [name, normalizeSelecting(name, request.headers[name])]))
+  const validatableFor = canBeValidated ? Math.min(Math.max(freshFor, MIN_STALE_MS), MAX_STALE_MS) : 0
+  const staleFor = Math.max(staleWhileRevalidate, staleIfError, validatableFor)
+  if (freshFor + staleFor <= 0) return refuse('not fresh')
   headers['date'] ??= new Date(input.respondedAt).toUTCString()
-  return { meta: { status, headers, vary, age, fresh, strict, validateAlways, ...grace }, life, varies }
+  const storedAt = filling.fill.startedAt
+  const staleAt = storedAt + freshFor
+  const meta: ResponseMeta = {
+    status,
+    headers,
+    vary: Object.fromEntries(varies.map(name => [name, normalizeSelecting(name, request.headers[name])])),
+    generatedAt: storedAt - age,
+    staleAt,
+    revalidateUntil: staleAt + staleWhileRevalidate,
+    serveOnErrorUntil: staleAt + staleIfError,
+    mustRevalidate: ['must-revalidate', 'proxy-revalidate', 's-maxage'].some(name => directives.has(name)),
+    noCache
+  }
+  return { kind: 'store', meta, deleteAt: staleAt + staleFor, varies }
 }
 
-function millisecondsOf (directives: Directives, name: string): number | undefined {
+function millisecondsOf (directives: Directives, name: string): Milliseconds | undefined {
   const seconds = secondsOf(directives, name)
   return seconds === undefined || seconds === 'invalid' ? undefined : seconds * 1000
-}
-
-/** What a 304 confirms (RFC 9111 §4.3.4): the stored answer with the new headers; undefined where it may not be kept any longer. */
-export function freshen (request: FastifyRequest, reply: FastifyReply, state: RequestCache, stored: StoredResponse, respondedAt: number): StorageDecision {
-  const { headers: present } = stored.meta
-  // Judged as the answer that it makes: status and headers are those of what is stored, where the 304 says nothing else.
-  const confirmed = storedHeaders(reply.getHeaders(), state.before, state.route.storeSetCookie ? [] : ['set-cookie'])
-  // Fastify's own word on an empty text, and not on what is stored.
-  if (confirmed['content-type'] === 'text/plain; charset=utf-8') delete confirmed['content-type']
-  const merged = freshenedHeaders(present, confirmed)
-  const { directives, isTargeted } = effectiveDirectives(joined(merged['cache-control']), state.route.targeted.map(name => joined(merged[name])))
-  if (directives === undefined || (directives.has('no-store') && !directives.has('must-understand'))) return { why: 'no-store' }
-  if (directives.get('private') === true && !state.hasOwner) return { why: 'private' }
-  if (hasSession(request) && !state.hasOwner && !state.route.public) return { why: 'session' }
-  if (parseVary(joined(merged['vary'])) === '*') return { why: 'vary' }
-  if (!areSendable(merged)) return { why: 'headers' }
-  for (const name of excludedFields(directives)) Reflect.deleteProperty(merged, name)
-  const input = freshnessInput(merged, directives, isTargeted, stored.meta.status, state, respondedAt)
-  // Its age is that of the confirmation.
-  return evaluateFreshness(request, reply, state, { ...input, date: joined(confirmed['date']), age: joined(reply.getHeaders()['age']) }, merged, Object.keys(stored.meta.vary))
 }

@@ -1,265 +1,259 @@
-import type { FastifyReply, FastifyRequest } from 'fastify'
 import { hashId } from '../../shared/plugin/keys.js'
-import type { MaybePromise } from '../../shared/plugin/maybe-promise.js'
-import { capture, discard, type Captured } from './body/body-capture.js'
-import { decodableCoding, decode, weakenEtag, withoutEncoding } from './body/content-codings.js'
+import { isPromise, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
+import type { Bytes } from '../../shared/plugin/units.js'
 import { matchesEtag } from '../rfc/conditional.js'
-import type { TwoTierCache } from '../tiers/two-tier-cache.js'
-import { EncodedResponses } from './body/encoded-responses.js'
-import { usabilityOf, type StoredResponse } from './stored-response.js'
-import { joined } from '../rfc/stored-headers.js'
-import { entryOf, storeResponse } from './store-response.js'
-import { ttlOf } from './lookup.js'
-import { freshen, evaluateResponse, type StorageDecision, type Storable } from './evaluate-response.js'
-import { hasNonce } from './reads/unkeyed-headers.js'
-import { pathOfTag } from '../store/path-tag.js'
-import type { HitForPass } from './serve.js'
-import type { RequestCache } from './request-state.js'
-import type { ResolvedRouteCache } from './route-options.js'
-import { ENCODING } from './reads/request-reads.js'
-import { isUsableOnError } from '../rfc/reuse.js'
-import { applyStored, notModified } from './send-stored.js'
-import { isOfTheClient, judgeReads, warnOfTokens, warnOnce } from './reads/unkeyed-headers.js'
 import { groupTag, parseGroups } from '../rfc/groups.js'
+import { isUsableOnError } from '../rfc/reuse.js'
+import { joined } from '../rfc/stored-headers.js'
+import { pathOfTag } from '../store/path-tag.js'
 import { MAX_ENTRY_TAGS } from '../store/tags.js'
+import { capture, discard, type CapturedBody } from './body/body-capture.js'
+import { decodableCoding, decode, weakenEtag, withoutEncoding } from './body/content-codings.js'
+import { evaluateResponse, freshen, type Storable, type StorageDecision } from './evaluate-response.js'
+import { isGone, withdrawReplaced } from './invalidation.js'
+import { hasNonce, isOfTheClient, judgeReads, warnOfTokens, warnOnce } from './reads/unkeyed-headers.js'
+import { ENCODING } from './reads/request-reads.js'
 import { ownHeaders, readAs } from './reads/watch-request.js'
-import { isGone, isWithdrawn } from './invalidation.js'
+import type { Filling, Passing, RequestCache } from './request-state.js'
+import type { ResolvedRouteCache } from './route-options.js'
+import { applyStored, notModified } from './send-stored.js'
+import { entryOf, storeResponse, type StorableResponse } from './store-response.js'
+import { timeFor, type StoredResponse } from './stored-response.js'
 
-/** The parts of a response that are stored. */
-type Made = Storable & Pick<StoredResponse, 'body' | 'encoded'>
-
-export function createResponseHandler (core: TwoTierCache, passes: HitForPass) {
-  const encodedResponses = new EncodedResponses(core)
-
-  /** Gives what is stored in place of what the handler answered. */
-  function replace (request: FastifyRequest, reply: FastifyReply, state: RequestCache, entry: StoredResponse, payload: unknown): Buffer | string {
-    const fwdStatus = reply.statusCode
-    discard(payload)
-    for (const name of Object.keys(reply.getHeaders())) {
-      // A cookie that is set now is this client's own, such as the session's.
-      const isOwn = name === 'set-cookie' && entry.meta.headers[name] === undefined
-      if (!isOwn && !(name in state.before)) reply.removeHeader(name)
-    }
-    const usability = usabilityOf(entry, core.now())
-    const ttl = ttlOf(usability)
-    // What has just been confirmed is right, even if it is never fresh.
-    const isStale = ttl < 0 && fwdStatus !== 304
-    state.status = { ...state.status, outcome: isStale ? 'STALE' : 'REVALIDATED', fwdStatus, ttl }
-    return applyStored(reply, entry, state.client, usability.age, state.route.codings.choose(request, entry.encoded))
+/**
+ * Stores the response of the handler where it may be stored, and decides what is sent.
+ *
+ * @returns the payload to send; a promise only where the route's `ttl` is async, or a hook encoded the body
+ */
+export function handleResponse (state: RequestCache, payload: unknown): MaybePromise<unknown> {
+  const { cache: { core }, request, reply, route, stale, phase } = state
+  warnOfTokens(state)
+  if (phase.kind !== 'filling' && phase.kind !== 'passing') return payload
+  // RFC 9111 §4.3.3: the stored response is confirmed.
+  if (phase.kind === 'filling' && phase.validated !== undefined && reply.statusCode === 304) {
+    return handleNotModified(state, phase, phase.validated, payload)
   }
-
-  function confirm (request: FastifyRequest, reply: FastifyReply, state: RequestCache, stored: StoredResponse, payload: unknown): MaybePromise<unknown> {
-    const judged = freshen(request, reply, state, stored, core.now())
-    if ('why' in judged && judged.ttl !== undefined) return takeWith(judged.ttl, request, reply, state, payload)
-    if (!('why' in judged) && stored.meta.absent !== undefined) judged.meta.absent = stored.meta.absent
-    const why = 'why' in judged ? judged.why : whyUnshareable(request, reply, state, judged, stored.body)
-    if ('why' in judged || why !== undefined) {
-      // The confirmed response is right for this client, and must not be stored for others.
-      refuse(state, why ?? '', 200)
-      return replace(request, reply, state, stored, payload)
-    }
-    const { body, encoded } = stored
-    store(request, state, { ...judged, body, encoded })
-    const { meta, life } = judged
-    const entry = entryOf({ meta, life, body, encoded }, '', {}, state.fill?.startedAt ?? core.now())
-    return replace(request, reply, state, entry, payload)
+  // RFC 5861 §4
+  if (reply.statusCode >= 500 && stale !== undefined && isUsableOnError(stale.meta, timeFor(stale, core.now()))) {
+    if (phase.kind === 'filling') phase.fill.fulfilStale(stale)
+    return serveStored(state, phase, stale, payload)
   }
-
-  /** The response is not stored: lets those go on who wait for it. */
-  function refuse (state: RequestCache, why: string, status: number): void {
-    const { fill, place } = state
-    state.why = why
-    if (place !== undefined && isWithdrawn({ ...state, status, isOfTheClient: isOfTheClient(state) })) core.withdraw(place)
-    fill?.finish(undefined)
-  }
-
-  function store (request: FastifyRequest, state: RequestCache, { meta, life, varies, body, encoded }: Made): void {
-    storeResponse(core, request.headers, state, { meta, life, body, encoded }, varies).catch(() => state.fill?.finish(undefined))
-  }
-
-  /**
-   * Looks at what the handler, and hooks, have read by now.
-   *
-   * @returns why the response may not be stored
-   */
-  function whyUnshareable (request: FastifyRequest, reply: FastifyReply, state: RequestCache, judged: Storable, body: Buffer | undefined, isDecoded = false): string | undefined {
-    const { meta, varies } = judged
-    const reads = judgeReads(request, reply, state, varies)
-    if ('why' in reads) {
-      if (state.key !== undefined) passes.add(state.key.id, reads.names)
-      return reads.why
-    }
-    if (reads.absent.length > 0) meta.absent = [...new Set([...meta.absent ?? [], ...reads.absent])]
-    if (state.route.unkeyed !== 'bypass' || !hasNonce(isDecoded ? { ...reply.getHeaders(), 'content-encoding': undefined } : reply.getHeaders(), meta.headers, body)) return undefined
-    warnOnce(request, state, 'nonce')
-    return 'nonce'
-  }
-
-  async function takeWith (ttl: Promise<number>, request: FastifyRequest, reply: FastifyReply, state: RequestCache, payload: unknown): Promise<unknown> {
-    state.saidTtl = await ttl
-    return take(request, reply, state, payload)
-  }
-
-  function take (request: FastifyRequest, reply: FastifyReply, state: RequestCache, payload: unknown): MaybePromise<unknown> {
-    const { stale, fill, route } = state
-    warnOfTokens(request, state)
-    if (state.validates && stale !== undefined && reply.statusCode === 304) return confirm(request, reply, state, stale, payload)
-    if (reply.statusCode >= 500 && stale !== undefined && isUsableOnError(usabilityOf(stale, core.now()))) {
-      fill?.fulfilStale(stale)
-      return replace(request, reply, state, stale, payload)
-    }
-    if (fill === undefined) {
-      // A response to HEAD says as much.
-      if (state.place !== undefined && isGone(reply.statusCode) && !isOfTheClient(state)) core.withdraw(state.place)
-      return payload
-    }
-    const judged: StorageDecision = state.hasFailed && !isListedError(reply.statusCode, route) ? { why: 'error' } : state.isRefused ? { why: 'the handler refused' } : evaluateResponse(request, reply, state, core.now())
-    if ('why' in judged && judged.ttl !== undefined) return takeWith(judged.ttl, request, reply, state, payload)
-    state.extraTags.push(...parseGroups(joined(reply.getHeader('cache-groups'))).map(groupTag))
-    const why = 'why' in judged ? judged.why : whyUnshareable(request, reply, state, judged, undefined) ?? whyTagged(state)
-    if ('why' in judged || why !== undefined) {
-      refuse(state, why ?? '', reply.statusCode)
-      return unlessUnread(state, payload)
-    }
-    const length = Number(joined(reply.getHeader('content-length')) ?? NaN)
-    const coding = state.leavesEncoding ? decodableCoding(reply) : undefined
-    if (coding !== undefined) {
-      route.codings.learn(ownHeaders(request)[ENCODING], coding)
-      weakenEtag(reply)
-    }
-    // From then on Node.js reads the socket itself, to be ready for the next request, and may do so before the promise's turn.
-    const captured = capture(payload, route.maxEntrySize, Number.isInteger(length) ? length : undefined, () => readAs('suite', request))
-    return captured.body instanceof Promise
-      ? later(request, reply, state, judged, captured.payload, captured.body, coding)
-      : now(request, reply, state, judged, captured.payload, captured.body, coding)
-  }
-
-  return {
-    /** Deals with what the handler answered. @returns the body to send: at once, unless the route's `ttl` is async or a hook has encoded the body */
-    take,
-    /**
-     * Undoes what the app's hooks change in a stored response: they changed it once, before it was stored. A hook may encode it
-     * for a client, so that its bytes differ.
-     *
-     * @returns the body to send
-     */
-    asStored (request: FastifyRequest, reply: FastifyReply, state: RequestCache, payload: unknown): MaybePromise<unknown> {
-      const { answer, hasFailed } = state
-      // Fastify gives one to bytes.
-      if (answer !== undefined && answer.type === undefined && !hasFailed) reply.removeHeader('content-type')
-      if (answer === undefined || payload === answer.body || hasFailed || reply.statusCode !== answer.status) return payload
-      if (reply.getHeader('content-encoding') === answer.coding) {
-        discard(payload)
-        reply.removeHeader('content-length')
-        return answer.body
-      }
-      const coding = decodableCoding(reply)
-      const isWhole = answer.body === answer.entry.body && answer.coding === undefined
-      if (coding !== undefined && isWhole && payload !== null && request.method === 'GET') return encodedResponses.adopt(request, reply, state, answer.entry, coding, payload)
-      weakenEtag(reply)
-      return payload
-    }
-  }
-
-  /**
-   * Makes what is to be stored: of a response that a hook has encoded the uncoded one, with its encoded copy, so that it is right for all. Where
-   * that cannot be made it is stored as it was sent, for requests with the same `Accept-Encoding`.
-   */
-  async function makeOf (state: RequestCache, judged: Storable, body: Buffer, coding: string): Promise<Made> {
-    const decoded = await decode(coding, body, state.route.maxEntrySize)
-    return decoded === undefined ? { ...judged, body } : { ...uncoded(judged, state), body: decoded, encoded: { [coding]: body } }
-  }
-
-  /** A stream is stored when it has been sent. */
-  function later (request: FastifyRequest, reply: FastifyReply, state: RequestCache, judged: Storable, payload: unknown, body: Promise<Captured>, coding: string | undefined): unknown {
-    state.status.stored = true
-    state.isStreamed = true
-    body.then(async whole => {
-      const made = typeof whole === 'string' ? undefined : coding === undefined ? wholly(state, judged, whole) : await makeOf(state, judged, whole, coding)
-      // The code that produces a stream may read the request until the stream ends.
-      const why = made && whyUnshareable(request, reply, state, judged, made.body, made.encoded !== undefined)
-      readAs('suite', request)
-      if (whole === 'broken') return state.fill?.finish(undefined)
-      if (made === undefined || why !== undefined) {
-        refuse(state, why ?? 'too large', judged.meta.status)
-        unlessUnread(state, payload)
-        return
-      }
-      if (state.route.etag && judged.meta.status === 200) made.meta.headers['etag'] ??= makeEtag(made.body)
-      store(request, state, withAbsent(made, judged))
-    }).catch(() => state.fill?.finish(undefined))
+  if (phase.kind === 'passing') {
+    // Also a response to HEAD says that the resource is gone.
+    if (isGone(reply.statusCode) && !isOfTheClient(state)) core.withdraw(phase.found.place)
     return payload
   }
-
-  function now (
-    request: FastifyRequest, reply: FastifyReply, state: RequestCache, judged: Storable, payload: unknown, body: Captured, coding: string | undefined
-  ): unknown {
-    if (body === 'broken' || body === 'unstorable') {
-      if (body === 'unstorable') refuse(state, 'too large', judged.meta.status)
-      else state.fill?.finish(undefined)
-      return unlessUnread(state, payload)
-    }
-    if (coding === undefined) return complete(request, reply, state, judged, payload, body, wholly(state, judged, body))
-    return makeOf(state, judged, body, coding).then(made => complete(request, reply, state, judged, payload, body, made))
+  const decision = decide(state, phase)
+  if (decision.kind === 'await-ttl') return handleWithTtl(state, phase, decision.ttl, payload)
+  // RFC 9875 §2
+  phase.extraTags.push(...parseGroups(joined(reply.getHeader('cache-groups'))).map(groupTag))
+  if (decision.kind === 'refuse') return refuse(state, phase, decision.why, reply.statusCode, payload)
+  const why = whyNotShareable(state, decision, decision) ?? whyTooManyTags(phase)
+  if (why !== undefined) return refuse(state, phase, why, reply.statusCode, payload)
+  const coding = phase.leavesEncoding ? decodableCoding(reply) : undefined
+  if (coding !== undefined) {
+    route.codings.learn(ownHeaders(request)[ENCODING], coding)
+    weakenEtag(reply)
   }
-
-  /** @param body - the bytes of the payload */
-  function complete (request: FastifyRequest, reply: FastifyReply, state: RequestCache, judged: Storable, payload: unknown, body: Buffer, made: Made): unknown {
-    const why = whyUnshareable(request, reply, state, judged, made.body, made.encoded !== undefined)
-    if (why !== undefined) {
-      refuse(state, why, judged.meta.status)
-      return unlessUnread(state, payload)
-    }
-    if (state.route.etag && judged.meta.status === 200 && reply.getHeader('etag') === undefined) {
-      const etag = makeEtag(made.body)
-      made.meta.headers['etag'] = etag
-      reply.header('etag', etag)
-      if (made.encoded !== undefined) weakenEtag(reply)
-    }
-    state.status.stored = true
-    store(request, state, withAbsent(made, judged))
-    const { ifNoneMatch } = state.client
-    const isKnown = reply.statusCode === 200 && ifNoneMatch !== undefined && matchesEtag(ifNoneMatch, joined(reply.getHeader('etag')))
-    // Text has been made bytes: they are sent as they are.
-    return isKnown ? notModified(reply) : typeof payload === 'string' ? body : payload
-  }
+  const length = Number(joined(reply.getHeader('content-length')) ?? NaN)
+  // At the end of a stream Node.js reads the socket itself, to be ready for the next request, and may do so before the promise resolves.
+  const captured = capture(payload, route.maxEntrySize, Number.isInteger(length) ? length : undefined, () => readAs('suite', request))
+  return isPromise(captured.body)
+    ? storeStream(state, phase, decision, captured.payload, captured.body, coding)
+    : storeBuffer(state, phase, decision, captured.payload, captured.body, coding)
 }
 
-/** A response that no hook has encoded. It is right for all, also where a hook has added `Vary: Accept-Encoding`. */
-function wholly (state: RequestCache, judged: Storable, body: Buffer): Made {
-  const isEncoded = judged.meta.headers['content-encoding'] !== undefined
-  return { ...state.leavesEncoding && !isEncoded && judged.varies.includes(ENCODING) ? uncoded(judged, state) : judged, body }
+function decide (state: RequestCache, filling: Filling): StorageDecision {
+  if (state.hasFailed && !isListedError(state.reply.statusCode, state.route)) return { kind: 'refuse', why: 'error' }
+  if (filling.isRefused) return { kind: 'refuse', why: 'the handler refused' }
+  return evaluateResponse(state, filling, state.cache.core.now())
+}
+
+async function handleWithTtl (state: RequestCache, filling: Filling, ttl: Promise<number>, payload: unknown): Promise<unknown> {
+  filling.ttl = await ttl
+  return handleResponse(state, payload)
+}
+
+/** Sends the stored response that the handler confirmed by 304, and stores it with the new headers (RFC 9111 §4.3.4). */
+function handleNotModified (state: RequestCache, filling: Filling, stored: StoredResponse, payload: unknown): MaybePromise<unknown> {
+  const decision = freshen(state, filling, stored, state.cache.core.now())
+  if (decision.kind === 'await-ttl') return handleWithTtl(state, filling, decision.ttl, payload)
+  // The confirmed response is right for this client, also where it must not be stored for others any longer.
+  if (decision.kind === 'refuse') return serveUnstored(state, filling, decision.why, stored, payload)
+  if (stored.meta.absent !== undefined) decision.meta.absent = stored.meta.absent
+  const confirmed = { ...decision, body: stored.body, encoded: stored.encoded }
+  const why = whyNotShareable(state, decision, confirmed)
+  if (why !== undefined) return serveUnstored(state, filling, why, stored, payload)
+  store(state, filling, confirmed)
+  return serveStored(state, filling, entryOf(confirmed, '', {}, filling.fill.startedAt), payload)
+}
+
+function serveUnstored (state: RequestCache, filling: Filling, why: string, stored: StoredResponse, payload: unknown): Buffer | string {
+  release(state, filling, why, 200)
+  return serveStored(state, filling, stored, payload)
+}
+
+/** Sends a stored response in place of the handler's. */
+function serveStored (state: RequestCache, { headersBefore }: Filling | Passing, entry: StoredResponse, payload: unknown): Buffer | string {
+  const { cache: { core }, request, reply, route } = state
+  const fwdStatus = reply.statusCode
+  discard(payload)
+  for (const name of Object.keys(reply.getHeaders())) {
+    // A cookie that is set now is this client's own, such as that of a session.
+    const isOwn = name === 'set-cookie' && entry.meta.headers[name] === undefined
+    if (!isOwn && !(name in headersBefore)) reply.removeHeader(name)
+  }
+  const now = timeFor(entry, core.now())
+  const ttl = Math.floor((entry.meta.staleAt - now) / 1000)
+  // A response that was just confirmed is valid, even if it is never fresh.
+  const isStale = ttl < 0 && fwdStatus !== 304
+  state.status = { ...state.status, outcome: isStale ? 'STALE' : 'REVALIDATED', fwdStatus, ttl }
+  const coding = entry.encoded && route.codings.choose(request, entry.encoded)
+  return applyStored(reply, entry, state.conditions, now - entry.meta.generatedAt, coding)
+}
+
+/** Does not store the response. @returns the payload to send */
+function refuse (state: RequestCache, filling: Filling, why: string, status: number, payload: unknown): unknown {
+  release(state, filling, why, status)
+  return unlessUnread(filling, payload)
+}
+
+/** Lets waiting requests proceed without a stored response, and removes the stored response that this one replaces. */
+function release (state: RequestCache, filling: Filling, why: string, status: number): void {
+  state.why = why
+  withdrawReplaced(state, filling, status, why)
+  filling.fill.finish(undefined)
+}
+
+/** Closes a response in the background that is not stored, as it has no reader, and its stream may have no end. */
+function unlessUnread ({ isBackground }: Filling, payload: unknown): unknown {
+  if (!isBackground) return payload
+  discard(payload)
+  return ''
+}
+
+function store (state: RequestCache, filling: Filling, response: StorableResponse): void {
+  storeResponse(state, filling, response).catch(() => filling.fill.finish(undefined))
+}
+
+/** Stores a stream when it has been sent whole. */
+function storeStream (
+  state: RequestCache, filling: Filling, decision: Storable, payload: unknown, body: Promise<CapturedBody>, coding: string | undefined
+): unknown {
+  state.status.stored = true
+  filling.response = 'streamed'
+  body.then(async captured => {
+    const response = typeof captured === 'string' ? undefined : await responseOf(filling, decision, captured, coding, state.route.maxEntrySize)
+    // The code that produces a stream may read the request until the stream ends.
+    const why = response && whyNotShareable(state, decision, response)
+    readAs('suite', state.request)
+    if (captured === 'broken') return filling.fill.finish(undefined)
+    if (response === undefined || why !== undefined) {
+      refuse(state, filling, why ?? 'too large', decision.meta.status, payload)
+      return
+    }
+    if (state.route.etag && decision.meta.status === 200) response.meta.headers['etag'] ??= makeEtag(response.body)
+    store(state, filling, response)
+  }).catch(() => filling.fill.finish(undefined))
+  return payload
+}
+
+/** Stores a body that is there whole. */
+function storeBuffer (
+  state: RequestCache, filling: Filling, decision: Storable, payload: unknown, body: CapturedBody, coding: string | undefined
+): MaybePromise<unknown> {
+  if (body === 'unstorable') return refuse(state, filling, 'too large', decision.meta.status, payload)
+  if (body === 'broken') {
+    filling.fill.finish(undefined)
+    return unlessUnread(filling, payload)
+  }
+  const response = responseOf(filling, decision, body, coding, state.route.maxEntrySize)
+  return isPromise(response)
+    ? response.then(decoded => storeWhole(state, filling, decision, payload, body, decoded))
+    : storeWhole(state, filling, decision, payload, body, response)
+}
+
+/** @param body - the bytes of the payload */
+function storeWhole (
+  state: RequestCache, filling: Filling, decision: Storable, payload: unknown, body: Buffer, response: StorableResponse
+): unknown {
+  const { reply, route, conditions, status } = state
+  const why = whyNotShareable(state, decision, response)
+  if (why !== undefined) return refuse(state, filling, why, decision.meta.status, payload)
+  if (route.etag && decision.meta.status === 200 && reply.getHeader('etag') === undefined) {
+    const etag = makeEtag(response.body)
+    response.meta.headers['etag'] = etag
+    reply.header('etag', etag)
+    if (response.encoded !== undefined) weakenEtag(reply)
+  }
+  status.stored = true
+  store(state, filling, response)
+  const ifNoneMatch = conditions?.ifNoneMatch
+  if (reply.statusCode === 200 && ifNoneMatch !== undefined && matchesEtag(ifNoneMatch, joined(reply.getHeader('etag')))) return notModified(reply)
+  // A text was converted to bytes already.
+  return typeof payload === 'string' ? body : payload
+}
+
+/**
+ * Returns what is stored of a response. A response that a hook encoded is decoded, so that it is right for all clients, and stored with its
+ * encoded copy. Where it cannot be decoded it is stored as it was sent, for requests with the same `Accept-Encoding`.
+ */
+function responseOf (
+  filling: Filling, decision: Storable, body: Buffer, coding: string | undefined, maxSize: Bytes
+): MaybePromise<StorableResponse> {
+  if (coding !== undefined) return decodedResponse(filling, decision, body, coding, maxSize)
+  const isEncoded = decision.meta.headers['content-encoding'] !== undefined
+  // A response without an encoding is right for all clients, also where a hook has added `Vary: Accept-Encoding`.
+  const isForAll = filling.leavesEncoding && !isEncoded && decision.varies.includes(ENCODING)
+  return { ...isForAll ? withoutCoding(decision, filling) : decision, body }
+}
+
+async function decodedResponse (filling: Filling, decision: Storable, body: Buffer, coding: string, maxSize: Bytes): Promise<StorableResponse> {
+  const decoded = await decode(coding, body, maxSize)
+  return decoded === undefined ? { ...decision, body } : { ...withoutCoding(decision, filling), body: decoded, encoded: { [coding]: body } }
 }
 
 /** Returns what would be stored if no hook had encoded the response. */
-function uncoded ({ meta, life, varies }: Storable, { before }: RequestCache): Storable {
+function withoutCoding (decision: Storable, { headersBefore }: Filling): Storable {
+  const { meta, varies } = decision
   const { [ENCODING]: _, ...vary } = meta.vary
-  return { life, varies: varies.filter(name => name !== ENCODING), meta: { ...meta, vary, headers: withoutEncoding(meta.headers, joined(before['vary'])) } }
+  const headers = withoutEncoding(meta.headers, joined(headersBefore['vary']))
+  return { ...decision, varies: varies.filter(name => name !== ENCODING), meta: { ...meta, vary, headers } }
 }
 
-/** Adds the names that were read and not found, which are complete only now. */
-function withAbsent (made: Made, { meta: { absent } }: Storable): Made {
-  return absent === undefined ? made : { ...made, meta: { ...made.meta, absent } }
+/**
+ * Returns why a response must not be shared, by what the handler and hooks have read by now. Records the names that they did not find with
+ * the response that is to be stored.
+ */
+function whyNotShareable (
+  state: RequestCache, { varies }: Storable, response: Pick<StorableResponse, 'meta'> & Partial<StorableResponse>
+): string | undefined {
+  const { cache: { passes }, reply, route } = state
+  const { meta, body, encoded } = response
+  const reads = judgeReads(state, varies)
+  if (reads.kind === 'dependent') {
+    if (state.key !== undefined) passes.add(state.key.id, reads.names)
+    return reads.why
+  }
+  if (reads.absent.length > 0) meta.absent = [...new Set([...meta.absent ?? [], ...reads.absent])]
+  if (route.unkeyed !== 'bypass') return undefined
+  const headers = reply.getHeaders()
+  if (!hasNonce(encoded === undefined ? headers : { ...headers, 'content-encoding': undefined }, meta.headers, body)) return undefined
+  warnOnce(state, 'nonce')
+  return 'nonce'
 }
 
-/** Whether the route stores an error also where it was thrown: it names the status. What an error handler makes of others says nothing of the resource. */
+/** Whether the route lists the status of an error. Other errors are not stored, as an error handler's response tells nothing of the resource. */
 function isListedError (status: number, { ttl, statuses }: ResolvedRouteCache): boolean {
   return status >= 400 && ttl !== undefined && statuses.has(status)
 }
 
-function whyTagged ({ fill, extraTags }: RequestCache): string | undefined {
-  // Those of its path are the cache's own.
-  const named = fill?.lookup.tags.filter(tag => pathOfTag(tag) === undefined).length ?? 0
+function whyTooManyTags ({ fill, extraTags }: Filling): string | undefined {
+  // The tags of the path are the cache's own.
+  const named = fill.lookup.tags.filter(tag => pathOfTag(tag) === undefined).length
   return named + extraTags.length > MAX_ENTRY_TAGS ? 'too many tags' : undefined
 }
 
 function makeEtag (body: Buffer): string {
   return `"${hashId(body).slice(0, 27)}"`
-}
-
-/** Nobody reads a response in the background that is not stored, and a stream may have no end. @returns the body to send */
-function unlessUnread ({ isBackground }: RequestCache, payload: unknown): unknown {
-  if (!isBackground) return payload
-  discard(payload)
-  return ''
 }

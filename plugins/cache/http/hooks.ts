@@ -1,34 +1,36 @@
-import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, onRequestHookHandler, onSendHookHandler, preHandlerHookHandler, RouteOptions, FastifyContextConfig } from 'fastify'
+import type {
+  FastifyContextConfig, FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, onRequestHookHandler, onSendHookHandler,
+  preHandlerHookHandler, RouteOptions
+} from 'fastify'
 import { failHook, finishHook, holdPayload } from '../../shared/http/hook-callback.js'
 import { PinnedHooks } from '../../shared/http/pinned-hooks.js'
 import { unwrapResponse } from '../../shared/http/response-payload.js'
 import { watchRoutes } from '../../shared/http/route-watch.js'
 import { canonicalText } from '../../shared/data/canonical.js'
 import { invalidArgumentError, invalidOptionError, namingRoute, reasonOf } from '../../shared/plugin/errors.js'
-import { isPromise, whenReady, type MaybePromise, recover } from '../../shared/plugin/maybe-promise.js'
+import { isPromise, recover, whenReady, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
 import type { ResolvedCacheOptions } from '../options.js'
 import { createCacheStatus } from '../rfc/cache-status.js'
 import { addVary } from '../rfc/vary.js'
 import { StatsCounter } from '../stats.js'
-import type { CacheKey } from '../store/cache-key.js'
 import { checkTags } from '../store/tags.js'
 import type { FillCoordinator } from '../tiers/coalescing.js'
 import type { TwoTierCache } from '../tiers/two-tier-cache.js'
-import { createRefresher, type RefreshTask } from './background-revalidation.js'
+import { BackgroundRevalidation, type RevalidationTask } from './background-revalidation.js'
 import { leavesEncoding } from './body/content-codings.js'
-import { createResponseHandler } from './handle-response.js'
+import { handleResponse } from './handle-response.js'
 import { Invalidations, isUnsafe } from './invalidation.js'
 import { createForcePrivate, forcePrivateIfPersonal } from './reads/force-private.js'
 import { withConstraints } from './reads/ignored-names.js'
-import { UNWATCHED, warnOnce, whyUnwatched } from './reads/unkeyed-headers.js'
+import { warnOnce } from './reads/unkeyed-headers.js'
 import { watchDecorators } from './reads/watch-decorators.js'
-import { readAs, readsOf, watchRoute } from './reads/watch-request.js'
+import { readAs, watchRoute } from './reads/watch-request.js'
 import { releaseWaitersOnClose } from './release-waiters.js'
-import { isLookedUp, keyOf, stripQuery, whyBypassed } from './request-key.js'
-import { createState, type RequestCache } from './request-state.js'
-import { type RouteCacheOptions, type ResolvedRouteCache, onlyInvalidates } from './route-options.js'
-import { withoutLength } from './send-stored.js'
-import { HitForPass, prepareHandler, createServe } from './serve.js'
+import { isLookedUp, keyOf, stripQuery, UNWATCHED, whyBypassed } from './request-key.js'
+import { createState, type HttpCache, type RequestCache } from './request-state.js'
+import { onlyInvalidates, type ResolvedRouteCache } from './route-options.js'
+import { restoreStoredBody, withoutLength } from './send-stored.js'
+import { HitForPass, prepareHandler, serve } from './serve.js'
 
 const STATE = Symbol('cache.state')
 
@@ -38,190 +40,212 @@ declare module 'fastify' {
   }
 }
 
+export type Explain = (request: FastifyRequest) => boolean | Promise<boolean>
+
 export interface ResponseCache {
-  /**
-   * @param instance - the route's
-   * @param config - undefined where it says nothing: what it changes is invalidated all the same
-   */
-  addRoute (instance: FastifyInstance, route: RouteOptions, config: RouteCacheOptions | boolean | undefined): void
-  /** Waits for what is under way. */
+  /** @param instance - the route's instance */
+  addRoute (instance: FastifyInstance, route: RouteOptions): void
+  /** Waits for revalidations in the background. */
   settle (): Promise<void>
 }
 
-/** Puts the cache into the way of requests. */
-export function addResponseCache (fastify: FastifyInstance, core: TwoTierCache, works: FillCoordinator, options: ResolvedCacheOptions): ResponseCache {
-  const refresher = createRefresher(fastify, core, works)
-  const passes = new HitForPass(core.clock)
-  const { serve } = createServe({ core, works, refresher, passes })
-  const { take, asStored } = createResponseHandler(core, passes)
-  const describe = options.cacheStatus === false ? undefined : createCacheStatus(options.cacheStatus)
+/** Adds the hooks that serve and store the responses of routes. */
+export function addResponseCache (fastify: FastifyInstance, core: TwoTierCache, fills: FillCoordinator, options: ResolvedCacheOptions): ResponseCache {
+  const revalidation = new BackgroundRevalidation(fastify, core, fills)
+  const cache: HttpCache = { core, fills, passes: new HitForPass(core.clock), revalidation }
+  const statusField = options.cacheStatus === false ? undefined : createCacheStatus(options.cacheStatus)
   const invalidations = new Invalidations(core)
   const pinnedHooks = new PinnedHooks(fastify, 'cache')
-  // Instances with routes whose requests are watched, and whether a query is to be.
+  const warnOfIneffectiveConfig = watchCachedRoutes(fastify, options.global)
+  /** Instances with routes whose requests are watched, and whether their queries are watched too. */
   const watched = new Map<FastifyInstance, boolean>()
 
-  // When all have decorated requests.
+  // By now all plugins have decorated requests.
   fastify.addHook('onReady', done => {
     for (const [instance, watchesQuery] of watched) watchDecorators(instance, watchesQuery)
     done()
   })
   fastify.decorateRequest(STATE, null)
   fastify.decorateReply('cacheTags', function (...tags) {
-    this.request[STATE]?.extraTags.push(...checkTags(tags, 'tags', invalidArgumentError))
+    const state = this.request[STATE]
+    if (state === null) return this
+    const checked = checkTags(tags, 'tags', invalidArgumentError)
+    if (state.phase.kind === 'filling') state.phase.extraTags.push(...checked)
     return this
   })
   fastify.decorateReply('noCache', function () {
-    const state = this.request[STATE]
-    if (state !== null) state.isRefused = true
-    // What waits for the response need not wait until it is sent.
-    state?.fill?.finish(undefined)
+    const phase = this.request[STATE]?.phase
+    if (phase?.kind !== 'filling') return this
+    phase.isRefused = true
+    // Waiting requests need not wait until the response is sent.
+    phase.fill.finish(undefined)
     return this
   })
 
-  function lookUp (route: ResolvedRouteCache, constraints: string): onRequestHookHandler {
+  /** Looks a request up, after all hooks of its kind: they have authenticated it by then. */
+  function lookupHook (route: ResolvedRouteCache, constraints: string): onRequestHookHandler {
     return function cacheLookUp (request, reply, done) {
-      let answered: boolean | Promise<boolean>
+      let isAnswered: MaybePromise<boolean>
+      let state: RequestCache
       try {
-        answered = begin(request, reply, route, constraints)
+        // Reads by the cache itself do not count.
+        const reads = readAs('suite', request)
+        state = createState(cache, request, reply, route, reads)
+        request[STATE] = state
+        isAnswered = route.private === undefined || !isLookedUp(request.method)
+          ? lookUp(state, undefined, constraints)
+          : lookUpForOwner(state, route.private, constraints)
       } catch (error) {
         return done(error as Error)
       }
-      // Where the request has been answered, nothing comes after this.
-      if (typeof answered !== 'boolean') answered.then(isAnswered => { if (!isAnswered) proceed(request, reply, done) }, error => failHook('cache', reply, done, error))
-      else if (!answered) proceed(request, reply, done)
+      // Nothing follows the hook where the request was answered.
+      if (isAnswered === true) return
+      if (isAnswered === false) callHandler(state, done)
+      else isAnswered.then(isAnswered => { if (!isAnswered) callHandler(state, done) }, error => failHook('cache', reply, done, error))
     }
   }
 
-  function proceed (request: FastifyRequest, reply: FastifyReply, done: () => void): void {
-    if (request[STATE]) releaseWaitersOnClose(core, reply, request[STATE])
-    finishHook('cache', reply, done)
-  }
-
-  function begin (request: FastifyRequest, reply: FastifyReply, route: ResolvedRouteCache, constraints: string): boolean | Promise<boolean> {
-    // What the cache reads itself does not count; what `private` reads is held by the owner.
-    readAs('suite', request)
-    const state = createState(request, route)
-    request[STATE] = state
-    state.reads = readsOf(request)
-    if (state.reads?.had('authorization')) state.hasAuthorization = true
-    if (route.private === undefined || !isLookedUp(request.method)) return beginFor(undefined, request, reply, state, constraints)
+  function lookUpForOwner (state: RequestCache, ownerOf: NonNullable<ResolvedRouteCache['private']>, constraints: string): MaybePromise<boolean> {
+    const { request } = state
     readAs('owner', request)
-    return whenReady(route.private(request), owner => {
+    return whenReady(ownerOf(request), owner => {
       readAs('suite', request)
-      return beginFor(owner, request, reply, state, constraints)
+      return lookUp(state, owner, constraints)
     })
   }
 
-  function beginFor (owner: string | undefined, request: FastifyRequest, reply: FastifyReply, state: RequestCache, constraints: string): boolean | Promise<boolean> {
-    const { route } = state
+  /** Returns whether the request was answered: from the cache, or with an error. */
+  function lookUp (state: RequestCache, owner: string | undefined, constraints: string): MaybePromise<boolean> {
+    const { request, route } = state
     state.hasOwner = owner !== undefined
-    const task = refresher.take(request)
+    const task = revalidation.tasks.size === 0 ? undefined : revalidation.takeTask(request)
     if (task !== undefined) task.state = state
-    const bypass = whyBypassed(request, state) ?? whyUnwatched(state)
+    const bypass = whyBypassed(state)
     if (bypass !== undefined) {
       state.why = bypass
-      if (bypass === UNWATCHED) warnOnce(request, state, UNWATCHED)
+      if (bypass === UNWATCHED) warnOnce(state, UNWATCHED)
       if (bypass === 'method') state.status.fwd = 'method'
       return false
     }
     if (route.key.query !== undefined) stripQuery(request, route.key.query)
-    state.key = keyOf(request, route, owner, constraints)
-    return task === undefined ? serve(request, reply, state) : refresh(task, request, reply, state, state.key)
+    const key = keyOf(request, route, owner, constraints)
+    state.key = key
+    return task === undefined ? serve(state, key) : revalidate(state, task)
   }
 
-  /** Not at once, as it is with a client's request: Node.js reads the socket after a hook that waits for the end of the body. */
-  async function refresh ({ key, located, fill }: RefreshTask, request: FastifyRequest, reply: FastifyReply, state: RequestCache, own: CacheKey): Promise<boolean> {
+  /** Lets the handler answer a request that this process sent itself. */
+  async function revalidate (state: RequestCache, { key, found, fill }: RevalidationTask): Promise<boolean> {
+    // Asynchronously, as with a client's request: Node.js reads the socket after a hook that waits for the end of the body.
     await undefined
-    // Who it is, or which host, may hang on what the request in the background has not: then it is not what was to be made.
-    if (key.text !== own.text) {
-      state.why = 'another key'
-      return false
-    }
-    state.fill = fill
-    state.isBackground = true
-    prepareHandler(core, request, reply, state, located)
+    // The owner or the host may depend on what the request in the background lacks. Then its response is another one.
+    if (key.text === state.key?.text) prepareHandler(state, found, fill, true)
+    else state.why = 'another key'
     return false
   }
 
-  function tell (request: FastifyRequest, reply: FastifyReply, state: RequestCache): MaybePromise<void> {
-    if (options.xCache) reply.header('x-cache', state.status.outcome)
-    // A cache that made the answer itself is not in the field (RFC 9211 §2).
-    if (describe === undefined || state.isGenerated) return
-    if (options.explain === undefined || state.why === '') return addStatus(reply, state, describe(state.status))
-    return whenReady(mayExplain(options.explain, request), isExplained => addStatus(reply, state, describe(state.status, isExplained ? state.why : undefined)))
+  function callHandler (state: RequestCache, done: () => void): void {
+    releaseWaitersOnClose(state)
+    finishHook('cache', state.reply, done)
   }
 
-  function addStatus (reply: FastifyReply, state: RequestCache, value: string): void {
-    const upstream = state.isAnswered ? undefined : reply.getHeader('cache-status')
-    reply.header('cache-status', upstream === undefined ? value : `${String(upstream)}, ${value}`)
-  }
-
-  function onSend (route: ResolvedRouteCache): onSendHookHandler {
-    const keepPrivate = route.private && createForcePrivate(route.targeted)
-    const finish = (request: FastifyRequest, reply: FastifyReply, state: RequestCache | null, result: unknown): unknown => {
-      const told = state !== null && route.stores ? tell(request, reply, state) : undefined
-      if (state?.isStreamed) readAs('handler', request)
-      if (state !== null && !state.isAnswered && !state.status.stored) forcePrivateIfPersonal(reply, state)
-      // Also a response without an owner, or from before the lookup: a CDN would send it to those who have an owner.
-      keepPrivate?.(request, reply)
-      // After it was stored: what is in the key does not tell variants of it apart.
-      if (route.varyField !== undefined && route.stores) addVary(reply, route.varyField)
-      const body = reply.statusCode === 304 ? withoutLength(reply, result) : result
-      return isPromise(told) ? told.then(() => body) : body
-    }
-    const prepare = (request: FastifyRequest, reply: FastifyReply, state: RequestCache | null, payload: unknown): unknown => {
-      if (state === null) return finish(request, reply, state, payload)
-      state.isTaken = true
-      // Before it is stored, so that a hit has it too.
-      if (!state.isAnswered) keepPrivate?.(request, reply)
-      const taken = state.isAnswered ? asStored(request, reply, state, payload) : take(request, reply, state, payload)
-      return isPromise(taken) ? taken.then(result => finish(request, reply, state, result)) : finish(request, reply, state, taken)
-    }
-    return function cacheOnSend (request, reply, sent, done) {
-      const state = request[STATE]
-      const payload = unwrapResponse(reply, sent)
-      if (state !== null) readAs('suite', request)
-      const mayInvalidate = invalidations.concern(request, route)
-      if (mayInvalidate && state?.isAnswered) invalidations.skip(request)
-      const invalidated = mayInvalidate && !state?.isAnswered ? invalidations.start(request, reply, route) : undefined
-      const prepared = invalidated === undefined ? prepare(request, reply, state, payload) : invalidated.then(() => prepare(request, reply, state, payload))
-      if (isPromise(prepared)) {
-        holdPayload(payload)
-        prepared.then(result => finishHook('cache', reply, done, null, result), error => failHook('cache', reply, done, error, payload))
-      } else done(null, prepared)
-    }
-  }
-
-  /** What follows may encode the response for its client. */
-  const beforeHooks: onSendHookHandler = function cacheBeforeHooks (request, reply, sent, done) {
-    const state = request[STATE]
-    if (state?.fill === undefined) return done()
+  /** Runs before other `onSend` hooks, which may encode the response for its client. */
+  const noteEncoding: onSendHookHandler = function cacheBeforeHooks (request, reply, sent, done) {
+    const phase = request[STATE]?.phase
+    if (phase?.kind !== 'filling') return done()
     const payload = unwrapResponse(reply, sent)
-    state.leavesEncoding = leavesEncoding(reply)
+    phase.leavesEncoding = leavesEncoding(reply)
     done(null, payload)
   }
 
-  function watchUnsent (route: ResolvedRouteCache): preHandlerHookHandler {
+  /** Runs after all other `onSend` hooks, so that the stored response is the one that is sent. */
+  function sendHook (route: ResolvedRouteCache, mayInvalidate: boolean): onSendHookHandler {
+    const forcePrivate = route.private && createForcePrivate(route.targeted)
+
+    function prepare (request: FastifyRequest, reply: FastifyReply, payload: unknown): MaybePromise<unknown> {
+      const state = request[STATE]
+      if (state === null) return addHeaders(request, reply, state, payload)
+      const { phase } = state
+      if (phase.kind === 'filling' && phase.response === 'awaited') phase.response = 'received'
+      let body: unknown = payload
+      if (phase.kind === 'served') {
+        body = restoreStoredBody(state, phase, payload)
+      } else if (phase.kind !== 'generated') {
+        // Before the response is stored, so that a hit has the field too.
+        forcePrivate?.(request, reply)
+        body = handleResponse(state, payload)
+      }
+      return isPromise(body) ? body.then(body => addHeaders(request, reply, state, body)) : addHeaders(request, reply, state, body)
+    }
+
+    function addHeaders (request: FastifyRequest, reply: FastifyReply, state: RequestCache | null, payload: unknown): MaybePromise<unknown> {
+      const added = state !== null && route.stores ? addCacheStatus(state) : undefined
+      if (state?.phase.kind === 'filling' && state.phase.response === 'streamed') readAs('handler', request)
+      if (state !== null && !isAnsweredByCache(state) && !state.status.stored) forcePrivateIfPersonal(state)
+      // Also a response without an owner, or from before the lookup: a CDN would send it to clients that have an owner.
+      forcePrivate?.(request, reply)
+      // After the response was stored: its variants do not differ by headers that are a part of the key.
+      if (route.varyField !== undefined && route.stores) addVary(reply, route.varyField)
+      const body = reply.statusCode === 304 ? withoutLength(reply, payload) : payload
+      return added === undefined ? body : added.then(() => body)
+    }
+
+    return function cacheOnSend (request, reply, sent, done) {
+      const state = request[STATE]
+      const isHit = state !== null && isAnsweredByCache(state)
+      const payload = typeof sent === 'string' || Buffer.isBuffer(sent) ? sent : unwrapResponse(reply, sent)
+      if (state?.reads !== undefined) readAs('suite', request)
+      let invalidated: Promise<void> | undefined
+      if (mayInvalidate && invalidations.mayInvalidate(request, route)) {
+        if (isHit) invalidations.skip(request)
+        else invalidated = invalidations.invalidate(request, reply, route)
+      }
+      const prepared = invalidated === undefined ? prepare(request, reply, payload) : invalidated.then(() => prepare(request, reply, payload))
+      if (!isPromise(prepared)) return done(null, prepared)
+      holdPayload(payload)
+      prepared.then(body => finishHook('cache', reply, done, null, body), error => failHook('cache', reply, done, error, payload))
+    }
+  }
+
+  /** Adds `X-Cache` and `Cache-Status` (RFC 9211). Returns a promise where the option `explain` is async. */
+  function addCacheStatus (state: RequestCache): Promise<void> | undefined {
+    const { request, reply, phase, status, why } = state
+    if (options.xCache) reply.header('x-cache', status.outcome)
+    // RFC 9211 §2: a cache that generated the response itself adds no member.
+    if (statusField === undefined || phase.kind === 'generated') return undefined
+    const isExplained = options.explain === undefined || why === '' ? false : mayExplain(options.explain, request)
+    if (isPromise(isExplained)) return isExplained.then(isExplained => add(isExplained))
+    add(isExplained)
+
+    function add (isExplained: boolean): void {
+      const value = statusField?.(status, isExplained ? why : undefined)
+      const upstream = phase.kind === 'served' ? undefined : reply.getHeader('cache-status')
+      reply.header('cache-status', upstream === undefined ? value : `${String(upstream)}, ${value}`)
+    }
+  }
+
+  function watchCloseHook (route: ResolvedRouteCache): preHandlerHookHandler {
     return function cacheWatchUnsent (request, reply, done) {
-      if (invalidations.concern(request, route)) invalidations.watch(request, reply, route)
+      if (invalidations.mayInvalidate(request, route)) invalidations.watchClose(request, reply, route)
       done()
     }
   }
 
-  function watchBegun (route: ResolvedRouteCache): preHandlerHookHandler {
+  function recordHandlerHook (route: ResolvedRouteCache): preHandlerHookHandler {
     return function cacheWatchBegun (request, _reply, done) {
-      if (invalidations.concern(request, route)) invalidations.begin(request)
+      if (invalidations.mayInvalidate(request, route)) invalidations.recordHandler(request)
       done()
     }
   }
 
-  const onError: onErrorHookHandler = (request, _reply, _error, done) => {
+  const noteFailure: onErrorHookHandler = (request, _reply, _error, done) => {
     if (request[STATE]) request[STATE].hasFailed = true
     done()
   }
 
   return {
-    addRoute (instance, route, config) {
+    addRoute (instance, route) {
+      warnOfIneffectiveConfig(route)
+      const config: FastifyContextConfig['cache'] = route.config?.cache ?? (options.global ? true : undefined)
       if (config === false) return
       const methods = [route.method].flat()
       const named = namingRoute(route, () => options.route(config ?? {}, `${methods.join()} ${route.url}`))
@@ -230,16 +254,15 @@ export function addResponseCache (fastify: FastifyInstance, core: TwoTierCache, 
       const resolved: ResolvedRouteCache = { ...named, counts: isCached ? core.counters.of(route.url) : new StatsCounter() }
       const mayInvalidate = resolved.invalidates !== undefined || methods.some(isUnsafe)
       if (mayInvalidate) {
-        pinnedHooks.pin(instance, route, 'preHandler', watchUnsent(resolved), 'first')
-        pinnedHooks.pin(instance, route, 'preHandler', watchBegun(resolved), 'last')
+        pinnedHooks.pin(instance, route, 'preHandler', watchCloseHook(resolved), 'first')
+        pinnedHooks.pin(instance, route, 'preHandler', recordHandlerHook(resolved), 'last')
       }
       if (isCached) {
         const constraints = constraintsOf(route)
         if (methods.includes('GET')) invalidations.add(route.url, resolved)
-        // After all others', so that whoever may not see an answer is turned away before.
-        pinnedHooks.pin(instance, route, resolved.hook, lookUp(resolved, constraints), 'last')
-        pinnedHooks.pin(instance, route, 'onError', onError, 'last')
-        pinnedHooks.pin(instance, route, 'onSend', beforeHooks, 'first')
+        pinnedHooks.pin(instance, route, resolved.hook, lookupHook(resolved, constraints), 'last')
+        pinnedHooks.pin(instance, route, 'onError', noteFailure, 'last')
+        pinnedHooks.pin(instance, route, 'onSend', noteEncoding, 'first')
         if (resolved.unkeyed !== false && methods.some(isLookedUp)) {
           watchRoute(route, { harmless: withConstraints(resolved.harmless, route.constraints), keysParameter: resolved.key.query })
           watched.set(instance, watched.get(instance) === true || resolved.key.query !== undefined)
@@ -247,44 +270,46 @@ export function addResponseCache (fastify: FastifyInstance, core: TwoTierCache, 
       } else if (!mayInvalidate) {
         return
       }
-      // After all others', so that what is stored is what is sent.
-      pinnedHooks.pin(instance, route, 'onSend', onSend(resolved), 'last')
+      pinnedHooks.pin(instance, route, 'onSend', sendHook(resolved, mayInvalidate), 'last')
     },
-    settle: () => refresher.settle()
+    settle: () => revalidation.settle()
   }
 }
 
-/** Routes of one path have responses of their own: a RegExp among the constraints tells two of them apart as well. */
-function constraintsOf ({ constraints, method, url }: RouteOptions): string {
-  if (constraints === undefined) return ''
-  try {
-    return canonicalText(constraints)
-  } catch {
-    throw invalidOptionError('cache', `constraints of ${[method].flat().join()} ${url}`, constraints, 'strings, regular expressions and other plain data, where the route is cached')
-  }
+function isAnsweredByCache ({ phase: { kind } }: RequestCache): boolean {
+  return kind === 'served' || kind === 'generated'
 }
 
-export type Explain = (request: FastifyRequest) => boolean | Promise<boolean>
-
-/** Calls the option `explain`. A failure is logged, and the client gets no explanation. */
-export function mayExplain (explain: Explain, request: FastifyRequest): MaybePromise<boolean> {
+/** Calls the option `explain`. An error of it is logged, and the client gets no explanation. */
+function mayExplain (explain: Explain, request: FastifyRequest): MaybePromise<boolean> {
   return recover(() => explain(request), error => {
     request.log.error({ plugin: 'cache', reason: reasonOf(error), route: request.routeOptions.url }, 'cache: `explain` failed')
     return false
   })
 }
 
+/** Returns a text of a route's constraints, which tell the responses of routes with the same path apart. */
+function constraintsOf ({ constraints, method, url }: RouteOptions): string {
+  if (constraints === undefined) return ''
+  try {
+    return canonicalText(constraints)
+  } catch {
+    const expected = 'strings, regular expressions and other plain data, where the route is cached'
+    throw invalidOptionError('cache', `constraints of ${[method].flat().join()} ${url}`, constraints, expected)
+  }
+}
+
 const UNSTORED = 'config.cache of these routes has no effect except "invalidates", as only responses to GET and HEAD are stored: remove its other options'
 
-/** Returns a function to be called with each route that the cache sees: routes that it should serve, and cannot, are warned of once the app is ready. */
-export function watchCachedRoutes (fastify: FastifyInstance, isGlobal: boolean): (route: RouteOptions) => void {
+/** Returns a function that is called with each route. Once the app is ready, it warns of routes whose config asks for what the cache does not do. */
+function watchCachedRoutes (fastify: FastifyInstance, isGlobal: boolean): (route: RouteOptions) => void {
   const watch = watchRoutes(fastify)
-  // By URL, the configs of the routes with stored responses.
+  /** By URL, the configs of routes whose responses are stored. */
   const stored = new Map<string, Set<unknown>>()
-  // A route that changes what is stored invalidates it only where the cache sees the route.
-  const saw = watch.add('cache', fastify, ({ method, url }) => [method].flat().some(name => isLookedUp(name) ? isGlobal : isUnsafe(name) && stored.has(url)))
+  // An unsafe route invalidates the responses of its URL only if the cache was registered before it.
+  const addRoute = watch.add('cache', fastify, ({ method, url }) => [method].flat().some(name => isLookedUp(name) ? isGlobal : isUnsafe(name) && stored.has(url)))
   return route => {
-    saw(route)
+    addRoute(route)
     const config: FastifyContextConfig['cache'] = route.config?.cache ?? undefined
     const isStored = config === undefined ? isGlobal : config === true || (typeof config === 'object' && !onlyInvalidates(config))
     if (!isStored) return

@@ -6,7 +6,7 @@ import { markInternalRequest } from '../../shared/http/internal-requests.js'
 
 /** The parts of a client's request that the request in the background repeats. */
 export interface RequestSource {
-  /** As the client sent it: `rewriteUrl` is called again. */
+  /** The URL as the client sent it: `rewriteUrl` is called again. */
   url: string
   headers: IncomingHttpHeaders
   /** Properties of the raw request that only HTTP/2 has. */
@@ -15,39 +15,42 @@ export interface RequestSource {
   connection: Record<string, unknown>
 }
 
-const OF_TARGET = ['authority', 'scheme']
-const OF_CONNECTION = ['encrypted', 'remoteAddress', 'remoteFamily', 'remotePort', 'localAddress', 'localFamily', 'localPort', 'servername', 'alpnProtocol']
+const TARGET_PROPERTIES = ['authority', 'scheme']
+const CONNECTION_PROPERTIES = ['encrypted', 'remoteAddress', 'remoteFamily', 'remotePort', 'localAddress', 'localFamily', 'localPort',
+  'servername', 'alpnProtocol']
 /** Methods of a connection that return data about it. */
-const TOLD_BY_CONNECTION = ['address', 'getProtocol', 'getCipher']
-const OF_CERTIFICATE = ['authorized', 'authorizationError']
+const CONNECTION_METHODS = ['address', 'getProtocol', 'getCipher']
+const CERTIFICATE_PROPERTIES = ['authorized', 'authorizationError']
 
 /**
- * Takes what is needed to send a request again. It is called while the client's request is under way, as its connection may be gone later.
+ * Copies what is needed to send a request again. It is called while the client's request is under way, as its connection may be closed later.
  *
  * @param withCertificate - whether the client's certificate belongs to the request
  */
 export function sourceOf (request: FastifyRequest, headers: IncomingHttpHeaders, withCertificate: boolean): RequestSource {
   const { raw, originalUrl } = request
-  // A request that an adapter has made may have none.
+  // A request that an adapter created may have no socket.
   const socket = raw.socket as Socket | undefined ?? {}
-  const connection: Record<string, unknown> = { ...pick(socket, withCertificate ? [...OF_CONNECTION, ...OF_CERTIFICATE] : OF_CONNECTION), ...toldBy(socket) }
-  // A hook that asks for it finds the same, or what it finds where a client has none.
+  const properties = withCertificate ? [...CONNECTION_PROPERTIES, ...CERTIFICATE_PROPERTIES] : CONNECTION_PROPERTIES
+  const connection: Record<string, unknown> = { ...pick(socket, properties), ...methodsOf(socket) }
+  // A hook finds the same certificate, or none, as with a client that has none.
   if (connection['encrypted']) Object.assign(connection, certificateOf(socket, withCertificate))
-  return { url: originalUrl, headers, target: raw.httpVersionMajor >= 2 ? pick(raw, OF_TARGET) : {}, connection }
+  return { url: originalUrl, headers, target: raw.httpVersionMajor >= 2 ? pick(raw, TARGET_PROPERTIES) : {}, connection }
 }
 
-function toldBy (socket: object): Record<string, () => unknown> {
-  return Object.fromEntries(TOLD_BY_CONNECTION.flatMap(name => {
+/** Returns methods that return what those of the socket return now. */
+function methodsOf (socket: object): Record<string, () => unknown> {
+  return Object.fromEntries(CONNECTION_METHODS.flatMap(name => {
     const method: unknown = Reflect.get(socket, name)
     if (typeof method !== 'function') return []
-    const told: unknown = method.call(socket)
-    return [[name, () => told]]
+    const result: unknown = method.call(socket)
+    return [[name, () => result]]
   }))
 }
 
-function certificateOf (socket: object, isGiven: boolean): Record<string, unknown> {
+function certificateOf (socket: object, withCertificate: boolean): Record<string, unknown> {
   const read = Reflect.get(socket, 'getPeerCertificate') as ((isDetailed: boolean) => unknown) | undefined
-  const certificate = isGiven && read !== undefined ? read.call(socket, true) : {}
+  const certificate = withCertificate && read !== undefined ? read.call(socket, true) : {}
   return { getPeerCertificate: () => certificate }
 }
 
@@ -55,22 +58,16 @@ function pick (object: object, names: readonly string[]): Record<string, unknown
   return Object.fromEntries(names.map(name => [name, Reflect.get(object, name) as unknown]).filter(([, value]) => value !== undefined))
 }
 
-/** A GET that the cache itself sends to the app, without a connection. */
+/** A GET request that the cache sends to its own app, without a connection. */
 export interface InternalRequest {
   raw: IncomingMessage
-  /**
-   * Sends it, and drops the body of the response.
-   *
-   * @returns the status; undefined where the response broke off
-   */
+  /** Sends the request, and drops the body of the response. Resolves to the status, or to undefined where the response broke off. */
   send (fastify: FastifyInstance): Promise<number | undefined>
-  /** Gives it up, as a client does that disconnects. */
+  /** Aborts the request, as a client does that disconnects. */
   abort (): void
 }
 
-/**
- * `fastify.inject()` would not do: it normalizes the URL, knows no TLS, and can mark a request by a header alone.
- */
+/** Creates a request. `fastify.inject()` would not do: it normalizes the URL, knows no TLS, and can mark a request by a header alone. */
 export function createInternalRequest ({ url, headers, target, connection }: RequestSource): InternalRequest {
   const socket = Object.defineProperties(new NoConnection(), Object.getOwnPropertyDescriptors(connection)) as unknown as Socket
   const raw = Object.assign(new IncomingMessage(socket), {
@@ -84,7 +81,7 @@ export function createInternalRequest ({ url, headers, target, connection }: Req
     complete: true,
     ...target
   })
-  // It has no body.
+  // The request has no body.
   raw.push(null)
   markInternalRequest(raw)
   return {
@@ -92,7 +89,7 @@ export function createInternalRequest ({ url, headers, target, connection }: Req
     send: fastify => new Promise(resolve => {
       const response = new ServerResponse(raw)
       response.assignSocket(socket)
-      // Node.js's server passes this on. Without it a stream with more than the socket buffers would wait for ever.
+      // The server of Node.js forwards this event. Without it a stream that exceeds the socket's buffer would wait for ever.
       socket.on('drain', () => response.emit('drain'))
       response.once('finish', () => {
         resolve(response.statusCode)
@@ -109,14 +106,14 @@ export function createInternalRequest ({ url, headers, target, connection }: Req
   }
 }
 
-/** Drops what is written to it. */
+/** A socket that drops what is written to it. */
 class NoConnection extends Duplex {
   readonly bytesRead = 0
   bytesWritten = 0
 
   constructor () {
     super()
-    // A response that is destroyed with an error destroys it as well.
+    // A response that is destroyed with an error destroys its socket as well.
     this.on('error', () => {})
   }
 

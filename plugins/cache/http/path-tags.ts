@@ -3,7 +3,7 @@ import { isPromise, type MaybePromise } from '../../shared/plugin/maybe-promise.
 import { pathTag, canonicalPath } from '../store/path-tag.js'
 import type { ResolvedRouteCache } from './route-options.js'
 
-/** The tags of a response, as far as they are known before it is made. The suite must be the reader of the request. */
+/** Returns the tags of a response that are known before the handler runs. The suite must be the reader of the request. */
 export function tagsFor (request: FastifyRequest, route: ResolvedRouteCache): MaybePromise<readonly string[]> {
   const paths = pathTagsOf(request, route)
   const named = route.tags(request)
@@ -11,7 +11,7 @@ export function tagsFor (request: FastifyRequest, route: ResolvedRouteCache): Ma
   return named.length === 0 ? paths : [...named, ...paths]
 }
 
-/** The tags of a request's path: as it was sent, and as `rewriteUrl` made it. */
+/** Returns the tags of a request's path: as the client sent it, and as `rewriteUrl` changed it. */
 function pathTagsOf (request: FastifyRequest, { key }: ResolvedRouteCache): readonly string[] {
   const { url, originalUrl } = request
   const host = key.host ? request.host : undefined

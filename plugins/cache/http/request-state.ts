@@ -1,14 +1,25 @@
-import type { FastifyRequest } from 'fastify'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { CacheStatus } from '../rfc/cache-status.js'
-import type { Lookup } from '../tiers/two-tier-cache.js'
-import type { StoredResponse } from './stored-response.js'
 import { joined } from '../rfc/stored-headers.js'
 import type { CacheKey } from '../store/cache-key.js'
+import type { Fill, FillCoordinator } from '../tiers/coalescing.js'
+import type { TwoTierCache } from '../tiers/two-tier-cache.js'
+import type { BackgroundRevalidation } from './background-revalidation.js'
+import type { LookupResult } from './lookup.js'
 import type { RequestReads } from './reads/request-reads.js'
 import type { ResolvedRouteCache } from './route-options.js'
-import type { Fill } from '../tiers/coalescing.js'
+import type { HitForPass } from './serve.js'
+import type { StoredResponse } from './stored-response.js'
 
-/** The conditions and the range that the client asked for, whatever the handler is asked. */
+/** The parts of the HTTP cache that all requests share. */
+export interface HttpCache {
+  readonly core: TwoTierCache
+  readonly fills: FillCoordinator
+  readonly passes: HitForPass
+  readonly revalidation: BackgroundRevalidation
+}
+
+/** The conditions and the range of the client's request. The handler may be asked with other conditions. */
 export interface ClientConditions {
   ifNoneMatch: string | undefined
   ifModifiedSince: string | undefined
@@ -16,91 +27,118 @@ export interface ClientConditions {
   ifRange: string | undefined
 }
 
-/** What the cache knows of a request under way. */
-export interface RequestCache {
-  readonly route: ResolvedRouteCache
-  readonly client: ClientConditions
-  status: CacheStatus
-  /** Why, for those who may ask. */
-  why: string
-  /** Under which its answer is looked up and stored; undefined: neither. */
-  key: CacheKey | undefined
-  hasOwner: boolean
-  hasAuthorization: boolean
-  /** Of the key itself. */
-  base: Lookup | undefined
-  /** Of the place of its response: the key itself, or one of its variants. */
-  place: Lookup | undefined
-  /** Whether this process sent the request itself, to refresh what is stored. */
-  isBackground: boolean
-  /** The making of the answer, where it may be stored. */
-  fill: Fill | undefined
-  /** What responses of its key depend on, where it is known before the handler runs that its response is not stored. */
-  passesFor: readonly string[] | undefined
-  /** What is there, but may not be used as it is. */
-  stale: StoredResponse | undefined
-  /** Whether the handler was asked if that is still right. */
-  validates: boolean
-  /** The reply's headers before the handler ran. */
-  before: Record<string, unknown>
-  /** When the handler was asked, by the store's clock. */
-  requestedAt: number
-  extraTags: string[]
-  /** What an async `ttl` of the route said: milliseconds. */
-  saidTtl: number | undefined
-  /** Whether the handler, or a hook, said that its answer is not to be stored, or failed. */
-  isRefused: boolean
-  hasFailed: boolean
-  /** Whether the handler's answer came by. */
-  isTaken: boolean
-  /** Whether it is a stream, which may not have been read to its end. */
-  isStreamed: boolean
-  /** Whether the answer came from the cache. */
-  isAnswered: boolean
-  /** Whether it is neither stored nor the handler's. */
-  isGenerated: boolean
-  /** Whether hooks may encode the handler's response, which has no coding and no `Vary: Accept-Encoding` of its own. */
-  leavesEncoding: boolean
-  /** What it was then; hooks of others come after it. */
-  answer: { entry: StoredResponse, status: number, type: unknown, coding: unknown, body: Buffer | string } | undefined
-  /** What hooks and the handler read of the request; undefined where that is not watched. */
-  reads: RequestReads | undefined
+/** The request bypasses the cache, or was not looked up yet. */
+interface Bypassed {
+  readonly kind: 'bypassed'
 }
 
-export function createState (request: FastifyRequest, route: ResolvedRouteCache): RequestCache {
+/** A stored response is sent. The fields hold the reply as the cache set it, before hooks of other plugins change it. */
+export interface Served {
+  readonly kind: 'served'
+  readonly entry: StoredResponse
+  readonly statusCode: number
+  readonly contentType: unknown
+  readonly contentEncoding: unknown
+  readonly body: Buffer | string
+}
+
+/** The cache itself generated the response, such as 504 to `only-if-cached`. */
+interface Generated {
+  readonly kind: 'generated'
+}
+
+/** The handler runs, and its response is not stored. */
+export interface Passing {
+  readonly kind: 'passing'
+  readonly found: LookupResult
+  /** The reply's headers before the handler ran. */
+  readonly headersBefore: Record<string, unknown>
+  /** What responses of the key depend on, where earlier ones were found not to be shareable ("hit-for-pass"). */
+  readonly dependsOn: readonly string[] | undefined
+}
+
+/** The handler runs, and its response may be stored: this request leads the fill. */
+export interface Filling {
+  readonly kind: 'filling'
+  readonly found: LookupResult
+  readonly headersBefore: Record<string, unknown>
+  readonly fill: Fill
+  /** When the handler was called, by the store's clock. */
+  readonly requestedAt: number
+  /** Whether this process sent the request itself, to revalidate a stored response in the background. */
+  readonly isBackground: boolean
+  /** The stored response whose validators replaced the client's conditions. */
+  readonly validated: StoredResponse | undefined
+  /** Tags that the handler and the response added. */
+  readonly extraTags: string[]
+  /** The result of an async `ttl` of the route, in milliseconds. */
+  ttl: number | undefined
+  /** Whether `reply.noCache()` was called. */
+  isRefused: boolean
+  /** Whether hooks may encode the response: it has neither a coding nor `Vary: Accept-Encoding` of its own. */
+  leavesEncoding: boolean
+  /** How far the response is: not seen by the cache yet, seen, or sent as a stream that may not have ended. */
+  response: 'awaited' | 'received' | 'streamed'
+}
+
+export type Phase = Bypassed | Served | Generated | Passing | Filling
+
+/** A request under way, as the cache knows it. */
+export interface RequestCache {
+  readonly cache: HttpCache
+  readonly request: FastifyRequest
+  readonly reply: FastifyReply
+  readonly route: ResolvedRouteCache
+  /** Undefined where the client sent none. */
+  readonly conditions: ClientConditions | undefined
+  /** What hooks and the handler read of the request; undefined where reads are not watched. */
+  readonly reads: RequestReads | undefined
+  readonly hasAuthorization: boolean
+  hasOwner: boolean
+  /** Undefined where the request bypasses the cache. */
+  key: CacheKey | undefined
+  /** The stored response that needs validation before it is used. */
+  stale: StoredResponse | undefined
+  phase: Phase
+  /** Whether an `onError` hook ran. */
+  hasFailed: boolean
+  status: CacheStatus
+  /** Why the response was not served or not stored, for the option `explain`; empty where it was. */
+  why: string
+}
+
+const BYPASSED: Bypassed = { kind: 'bypassed' }
+
+export function createState (
+  cache: HttpCache, request: FastifyRequest, reply: FastifyReply, route: ResolvedRouteCache, reads: RequestReads | undefined
+): RequestCache {
   const { headers } = request
+  const { 'if-none-match': ifNoneMatch, 'if-modified-since': ifModifiedSince, range } = headers
+  const isConditional = ifNoneMatch !== undefined || ifModifiedSince !== undefined || range !== undefined
   return {
+    cache,
+    request,
+    reply,
     route,
-    client: {
-      ifNoneMatch: joined(headers['if-none-match']),
-      ifModifiedSince: joined(headers['if-modified-since']),
-      range: joined(headers.range),
-      ifRange: joined(headers['if-range'])
-    },
-    status: { outcome: 'BYPASS', fwd: 'bypass', fwdStatus: undefined, ttl: undefined, stored: false, collapsed: false },
-    why: '',
-    key: undefined,
+    conditions: isConditional ? conditionsOf(headers) : undefined,
+    reads,
+    // A hook may have deleted the header after it read it.
+    hasAuthorization: headers.authorization !== undefined || reads?.had('authorization') === true,
     hasOwner: false,
-    hasAuthorization: headers.authorization !== undefined,
-    base: undefined,
-    place: undefined,
-    isBackground: false,
-    fill: undefined,
-    passesFor: undefined,
+    key: undefined,
     stale: undefined,
-    validates: false,
-    before: {},
-    requestedAt: 0,
-    extraTags: [],
-    saidTtl: undefined,
-    isRefused: false,
+    phase: BYPASSED,
     hasFailed: false,
-    isTaken: false,
-    isStreamed: false,
-    isAnswered: false,
-    isGenerated: false,
-    leavesEncoding: false,
-    answer: undefined,
-    reads: undefined
+    status: { outcome: 'BYPASS', fwd: 'bypass', fwdStatus: undefined, ttl: undefined, stored: false, collapsed: false },
+    why: ''
+  }
+}
+
+function conditionsOf (headers: FastifyRequest['headers']): ClientConditions {
+  return {
+    ifNoneMatch: joined(headers['if-none-match']),
+    ifModifiedSince: joined(headers['if-modified-since']),
+    range: joined(headers.range),
+    ifRange: joined(headers['if-range'])
   }
 }

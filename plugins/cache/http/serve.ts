@@ -1,176 +1,189 @@
-import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyRequest } from 'fastify'
 import { LRUCache } from 'lru-cache'
 import type { Clock } from '../../shared/plugin/clock.js'
 import { isPromise } from '../../shared/plugin/maybe-promise.js'
 import { validationHeaders } from '../rfc/conditional.js'
-import { reuseOf, type Usability } from '../rfc/reuse.js'
+import { reuseOf } from '../rfc/reuse.js'
 import { requestDirectives } from '../rfc/stored-headers.js'
 import type { CacheKey } from '../store/cache-key.js'
 import { isVariants } from '../store/entry.js'
-import { MAX_LOOKUPS, type FillCoordinator } from '../tiers/coalescing.js'
-import type { TwoTierCache, Tier } from '../tiers/two-tier-cache.js'
-import type { Refresher } from './background-revalidation.js'
-import { gatewayTimeout, matchesVary, lookupResponse, peekResponse, ttlOf, type LookupResult } from './lookup.js'
+import { MAX_LOOKUPS, type Fill } from '../tiers/coalescing.js'
+import type { Tier } from '../tiers/two-tier-cache.js'
+import { getL1Response, lookupResponse, matchesVary, type LookupResult } from './lookup.js'
 import { tagsFor } from './path-tags.js'
 import { carries } from './reads/unkeyed-headers.js'
 import { watchGetters } from './reads/watch-decorators.js'
 import { handOver, ownHeaders, readAs } from './reads/watch-request.js'
 import type { RequestCache } from './request-state.js'
 import { applyStored, validatorsOf } from './send-stored.js'
-import { usabilityOf, type StoredResponse } from './stored-response.js'
+import { timeFor, type StoredResponse } from './stored-response.js'
 
-export interface ServeOptions {
-  core: TwoTierCache
-  works: FillCoordinator
-  refresher: Refresher
-  passes: HitForPass
+/**
+ * Serves a request from the cache, or prepares it for the handler.
+ *
+ * @returns whether the request was answered; a promise only where L1 has no fresh response
+ */
+export function serve (state: RequestCache, key: CacheKey): boolean | Promise<boolean> {
+  const entry = getL1Response(state, key)
+  return (entry !== undefined && tryServe(state, entry, 'l1')) || lookupOrLead(state, key)
 }
 
-/** Answers requests with what is stored. */
-export function createServe ({ core, works, refresher, passes }: ServeOptions) {
-  /** @returns whether the request has been answered */
-  function use (request: FastifyRequest, reply: FastifyReply, state: RequestCache, entry: StoredResponse, usability: Usability, tier: Tier): boolean {
-    const directives = state.route.requestDirectives === 'obey' ? requestDirectives(ownHeaders(request)) : undefined
-    const reuse = reuseOf(usability, directives)
-    if (reuse === 'validate' || (reuse === 'refresh' && !refresher.refresh(request, state, entry))) {
-      state.stale = entry
-      state.why = directives?.has('no-cache') ? 'the request says no-cache' : 'not fresh'
-      return false
-    }
-    answer(request, reply, state, entry, usability, tier)
-    return true
-  }
-
-  function answer (request: FastifyRequest, reply: FastifyReply, state: RequestCache, entry: StoredResponse, usability: Usability, tier: Tier): void {
-    const { status } = state
-    const ttl = ttlOf(usability)
-    const isStale = ttl < 0
-    core.count(state.key, isStale ? 'stale' : 'hits', tier)
-    state.isAnswered = true
-    status.outcome = isStale ? 'STALE' : 'HIT'
-    status.fwd = undefined
-    status.ttl = ttl
-    const body = applyStored(reply, entry, state.client, usability.age, state.route.codings.choose(request, entry.encoded))
-    state.answer = { entry, status: reply.statusCode, type: reply.getHeader('content-type'), coding: reply.getHeader('content-encoding'), body }
-    reply.send(body)
-  }
-
-  /** Looks in the first tier. What a request says of its own is for the store. @returns whether the request has been answered */
-  function peek (request: FastifyRequest, reply: FastifyReply, state: RequestCache, key: CacheKey): boolean {
-    const entry = peekResponse(core, key, request, state)
-    if (entry === undefined) return false
-    const usability = usabilityOf(entry, core.now())
-    return reuseOf(usability, undefined) === 'use' && use(request, reply, state, entry, usability, 'l1')
-  }
-
-  /** Looks in the store, and takes its turn in making what is not there. @returns whether the request has been answered */
-  async function obtain (request: FastifyRequest, reply: FastifyReply, state: RequestCache): Promise<boolean> {
-    const { key, route } = state
-    if (key === undefined) return false
-    const given = tagsFor(request, route)
-    // Meanwhile work that a hook has begun may go on, and read.
-    readAs('hooks', request)
-    const tags = isPromise(given) ? await given : given
-    for (let looks = 1; ; looks++) {
-      const located = await lookupResponse(core, key, tags, request, state)
-      const { response } = located
-      if (response !== undefined && use(request, reply, state, response, usabilityOf(response, core.now()), 'l2')) return true
-      if (refusesToWait(request, state)) {
-        gatewayTimeout(reply, state)
-        return true
-      }
-      if (request.method === 'HEAD') return forward(request, reply, state, located)
-      state.passesFor = passes.namesFor(key.id, name => carries(request, state, name))
-      if (state.passesFor !== undefined) {
-        state.why = 'hit-for-pass'
-        return forward(request, reply, state, located)
-      }
-      const turn = await works.join(located.place)
-      if (turn.kind === 'retry' && looks < MAX_LOOKUPS) continue
-      state.status.collapsed = turn.kind !== 'lead' && turn.kind !== 'failed'
-      if ((turn.kind === 'filled' || turn.kind === 'stale') && turn.entry.kind === 'response') {
-        const entry = turn.entry as StoredResponse
-        if (matchesVary(entry, request, state)) {
-          // In place of an error; or what was made a moment ago for somebody else who asked the same.
-          const usability = usabilityOf(entry, core.now())
-          if (turn.kind === 'stale') answer(request, reply, state, entry, usability, 'l2')
-          if (turn.kind === 'stale' || use(request, reply, state, entry, usability, 'l2')) return true
-        }
-        // It told by what answers vary, so this one's variant is to be made, once.
-        if (looks < MAX_LOOKUPS) continue
-      }
-      if (turn.kind === 'lead') state.fill = turn.fill
-      return forward(request, reply, state, located)
-    }
-  }
-
-  /** The handler is to answer. */
-  function forward (request: FastifyRequest, reply: FastifyReply, state: RequestCache, located: LookupResult): false {
-    const { base, response } = located
-    core.count(state.key, 'misses')
-    state.status = { ...state.status, outcome: 'MISS', fwd: response !== undefined ? 'stale' : isVariants(base.entry) ? 'vary-miss' : base.entry === undefined ? 'uri-miss' : 'miss', ttl: undefined }
-    prepareHandler(core, request, reply, state, located)
+/** Serves a stored response if it may be used for the request. */
+function tryServe (state: RequestCache, entry: StoredResponse, tier: Tier): boolean {
+  const { cache: { core, revalidation }, route } = state
+  const { meta } = entry
+  const now = timeFor(entry, core.now())
+  // Another instance may have revalidated the response, so that the store has a fresher one.
+  if (tier === 'l1' && (meta.noCache || now >= meta.staleAt)) return false
+  const directives = route.requestDirectives === 'obey' ? requestDirectives(ownHeaders(state.request)) : undefined
+  const reuse = reuseOf(meta, now, directives)
+  if (reuse === 'validate' || (reuse === 'refresh' && !revalidation.start(state, entry))) {
+    state.stale = entry
+    state.why = directives?.has('no-cache') ? 'the request says no-cache' : 'not fresh'
     return false
   }
+  sendStored(state, entry, now, tier)
+  return true
+}
 
-  return {
-    /** @returns whether the request has been answered, at once where that can be */
-    serve (request: FastifyRequest, reply: FastifyReply, state: RequestCache): boolean | Promise<boolean> {
-      const { key } = state
-      if (key === undefined) return false
-      return peek(request, reply, state, key) || obtain(request, reply, state)
+function sendStored (state: RequestCache, entry: StoredResponse, now: number, tier: Tier): void {
+  const { cache: { core }, request, reply, route, status } = state
+  const { generatedAt, staleAt } = entry.meta
+  const ttl = Math.floor((staleAt - now) / 1000)
+  const isStale = ttl < 0
+  core.count(state.key, isStale ? 'stale' : 'hits', tier)
+  status.outcome = isStale ? 'STALE' : 'HIT'
+  status.fwd = undefined
+  status.ttl = ttl
+  const coding = entry.encoded && route.codings.choose(request, entry.encoded)
+  const body = applyStored(reply, entry, state.conditions, now - generatedAt, coding)
+  state.phase = {
+    kind: 'served',
+    entry,
+    statusCode: reply.statusCode,
+    contentType: reply.getHeader('content-type'),
+    contentEncoding: reply.getHeader('content-encoding'),
+    body
+  }
+  reply.send(body)
+}
+
+/**
+ * Looks a request up in the store, and leads or joins the fill of a response that is not there.
+ *
+ * @returns whether the request was answered
+ */
+async function lookupOrLead (state: RequestCache, key: CacheKey): Promise<boolean> {
+  const { cache: { core, fills, passes }, request, route } = state
+  const pendingTags = tagsFor(request, route)
+  // Work that a hook started may read the request from now on.
+  readAs('hooks', request)
+  const tags = isPromise(pendingTags) ? await pendingTags : pendingTags
+  for (let lookups = 1; ; lookups++) {
+    const found = await lookupResponse(state, key, tags)
+    if (found.response !== undefined && tryServe(state, found.response, 'l2')) return true
+    if (isOnlyIfCached(state)) return sendGatewayTimeout(state)
+    // A response to HEAD has no body to store.
+    if (request.method === 'HEAD') return forward(state, found, undefined)
+    const dependsOn = passes.namesFor(key.id, name => carries(state, name))
+    if (dependsOn !== undefined) {
+      state.why = 'hit-for-pass'
+      return forward(state, found, undefined, dependsOn)
     }
+    const admission = await fills.join(found.place)
+    if (admission.kind === 'retry' && lookups < MAX_LOOKUPS) continue
+    state.status.collapsed = admission.kind !== 'lead' && admission.kind !== 'failed'
+    if ((admission.kind === 'filled' || admission.kind === 'stale') && admission.entry.kind === 'response') {
+      const entry = admission.entry as StoredResponse
+      if (matchesVary(entry, state)) {
+        // RFC 5861 §4: the fill failed, and the stale response is served in place of the error.
+        if (admission.kind === 'stale') sendStored(state, entry, timeFor(entry, core.now()), 'l2')
+        if (admission.kind === 'stale' || tryServe(state, entry, 'l2')) return true
+      }
+      // The fill showed by which headers responses vary: the next lookup leads the fill of this request's variant.
+      if (lookups < MAX_LOOKUPS) continue
+    }
+    return forward(state, found, admission.kind === 'lead' ? admission.fill : undefined)
   }
 }
 
-/** Before a handler runs: what its answer is made of, and whether it is to be asked if what is there is still right. */
-export function prepareHandler (core: TwoTierCache, request: FastifyRequest, reply: FastifyReply, state: RequestCache, { base, place, response }: LookupResult): void {
-  state.base = base
-  state.place = place
-  if (state.fill !== undefined && response !== undefined) validate(request, state, response)
-  state.before = reply.getHeaders()
-  state.requestedAt = core.now()
-  // What is not stored anyway may depend on anything.
-  if (state.fill === undefined) return
+/** Lets the handler answer. */
+function forward (state: RequestCache, found: LookupResult, fill: Fill | undefined, dependsOn?: readonly string[]): false {
+  const { base, response } = found
+  state.cache.core.count(state.key, 'misses')
+  const fwd = response !== undefined ? 'stale' : isVariants(base.entry) ? 'vary-miss' : base.entry === undefined ? 'uri-miss' : 'miss'
+  state.status = { ...state.status, outcome: 'MISS', fwd, ttl: undefined }
+  if (fill === undefined) state.phase = { kind: 'passing', found, headersBefore: state.reply.getHeaders(), dependsOn }
+  else prepareHandler(state, found, fill, false)
+  return false
+}
+
+/** Prepares a request that leads a fill for its handler. A stored response is validated (RFC 9111 §4.3.1). */
+export function prepareHandler (state: RequestCache, found: LookupResult, fill: Fill, isBackground: boolean): void {
+  const { cache: { core }, request, reply } = state
+  const { response } = found
+  const validated = response !== undefined && replaceConditions(request, response) ? response : undefined
+  if (validated !== undefined) state.stale = validated
+  state.phase = {
+    kind: 'filling',
+    found,
+    headersBefore: reply.getHeaders(),
+    fill,
+    requestedAt: core.now(),
+    isBackground,
+    validated,
+    extraTags: [],
+    ttl: undefined,
+    isRefused: false,
+    leavesEncoding: false,
+    response: 'awaited'
+  }
   watchGetters(request)
   handOver(request, reply)
 }
 
-function refusesToWait (request: FastifyRequest, { route }: RequestCache): boolean {
+/** Whether the client accepts no response of the handler (RFC 9111 §5.2.1.7). */
+function isOnlyIfCached ({ request, route }: RequestCache): boolean {
   return route.requestDirectives === 'obey' && (requestDirectives(ownHeaders(request))?.has('only-if-cached') ?? false)
 }
 
-/** Puts the stored answer's validators in the place of the client's conditions (RFC 9111 §4.3.1). */
-function validate (request: FastifyRequest, state: RequestCache, response: StoredResponse): void {
-  const conditions = validationHeaders(validatorsOf(response))
-  if (Object.keys(conditions).length === 0) return
-  const { headers } = request.raw
-  for (const name of ['if-none-match', 'if-modified-since', 'if-match', 'if-unmodified-since', 'if-range', 'range']) Reflect.deleteProperty(headers, name)
-  Object.assign(headers, conditions)
-  state.stale = response
-  state.validates = true
+function sendGatewayTimeout (state: RequestCache): true {
+  state.phase = { kind: 'generated' }
+  state.status.outcome = 'MISS'
+  state.reply.code(504).send('')
+  return true
 }
 
-/** For how long requests of a key do not wait for one another after a response of it was not shareable. */
+const CONDITIONS = ['if-none-match', 'if-modified-since', 'if-match', 'if-unmodified-since', 'if-range', 'range']
+
+/** Replaces the client's conditions by the validators of a stored response. Returns false where the response has none. */
+function replaceConditions ({ raw: { headers } }: FastifyRequest, response: StoredResponse): boolean {
+  const conditions = validationHeaders(validatorsOf(response))
+  if (Object.keys(conditions).length === 0) return false
+  for (const name of CONDITIONS) Reflect.deleteProperty(headers, name)
+  Object.assign(headers, conditions)
+  return true
+}
+
+/** How long requests of a key do not wait for one another after a response of it turned out not to be shareable. */
 const PASS_MS = 10_000
+const MAX_KEYS = 10_000
 
-const MOST_KEYS = 10_000
-
-/** Keys of which responses depend on what they do not hold: their requests need not queue for a response that they cannot share ("hit-for-pass"). */
+/** Keys whose responses depend on more than the key: their requests need not wait for a response that they cannot share ("hit-for-pass"). */
 export class HitForPass {
   readonly #clock: Clock
-  readonly #keys = new LRUCache<string, { names: string[], until: number }>({ max: MOST_KEYS })
+  readonly #keys = new LRUCache<string, { names: string[], until: number }>({ max: MAX_KEYS })
 
   constructor (clock: Clock) {
     this.#clock = clock
   }
 
-  /** @param names - what the response depends on: requests without any of these still share */
+  /** @param names - what the response depends on. Requests that carry none of them still share. */
   add (id: string, names: string[]): void {
     this.#keys.set(id, { names, until: this.#clock.monotonic() + PASS_MS })
   }
 
-  /** Returns what responses of a key depend on, where a request that carries one of the names is to pass. */
+  /** Returns what responses of a key depend on, if a request that carries one of the names must not wait; else undefined. */
   namesFor (id: string, carries: (name: string) => boolean): readonly string[] | undefined {
     if (this.#keys.size === 0) return undefined
     const present = this.#keys.get(id)

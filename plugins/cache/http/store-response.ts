@@ -4,59 +4,61 @@ import { hashId } from '../../shared/plugin/keys.js'
 import type { CacheKey } from '../store/cache-key.js'
 import { type Entry, type VariantsMeta, isVariants } from '../store/entry.js'
 import { ALL_TAG, PATTERN_TAG } from '../store/store.js'
+import type { Fill } from '../tiers/coalescing.js'
 import type { TwoTierCache, Lookup } from '../tiers/two-tier-cache.js'
 import { variantKey } from './request-key.js'
-import type { RequestCache } from './request-state.js'
+import type { Filling, RequestCache } from './request-state.js'
 import type { StoredResponse } from './stored-response.js'
 
-// How often a variant is entered into a list that others change at the same time.
+/** How often a variant is added to a list that other requests change at the same time. */
 const MAX_ATTEMPTS = 5
 
-type RequestHeaders = Record<string, string | string[] | undefined>
-
-/** What an answer is kept as. */
-interface Made extends Pick<StoredResponse, 'meta' | 'body' | 'encoded'> {
-  /** How long both tiers keep it: milliseconds. */
-  life: number
+/** A whole response that is to be stored. */
+export interface StorableResponse extends Pick<StoredResponse, 'meta' | 'body' | 'encoded' | 'deleteAt'> {
+  /** The request headers that tell its variants apart. */
+  varies: readonly string[]
 }
 
-/** Puts an answer where requests of its kind look for it, and lets those go on who wait for it. */
-export async function storeResponse (core: TwoTierCache, headers: RequestHeaders, state: RequestCache, entry: Made, varies: readonly string[]): Promise<boolean> {
-  const { fill, key, base } = state
-  if (fill?.versions === undefined || key === undefined || base === undefined) {
-    // It cannot be stored, but those who wait in this process may have it.
-    fill?.finish(entryOf(entry, key?.label ?? '', {}, fill.startedAt))
-    return false
+/** Stores a response where requests of its kind look for it, and lets waiting requests proceed. */
+export async function storeResponse (state: RequestCache, filling: Filling, response: StorableResponse): Promise<void> {
+  const { core } = state.cache
+  const { fill, found: { base }, extraTags } = filling
+  const { key } = base
+  if (fill.versions === undefined) {
+    // The store is unavailable, but requests that wait in this process may share the response.
+    fill.finish(entryOf(response, key.label, {}, fill.startedAt))
+    return
   }
-  const tags = await tagsOf(core, state)
+  const tags = await versionsOf(core, fill, extraTags)
   if (tags === undefined) {
     core.withdraw(fill.lookup)
     fill.finish(undefined)
-    return false
+    return
   }
-  const whole = entryOf(entry, key.label, tags, fill.startedAt)
-  if (varies.length === 0 && !isVariants(base.entry)) return await fill.store(whole)
-  const place = await placeOf(core, headers, state, whole, varies)
-  if (place === undefined) {
-    fill.finish(whole)
-    return false
+  const entry = entryOf(response, key.label, tags, fill.startedAt)
+  const place = response.varies.length === 0 && !isVariants(base.entry)
+    ? { lookup: fill.lookup, isWritten: false }
+    : await placeOf(state, filling, entry, response.varies)
+  if (place === undefined) return fill.finish(entry)
+  if (place.lookup.key.text === fill.lookup.key.text) {
+    await fill.store(entry)
+    return
   }
-  if (place.lookup.key.text === fill.lookup.key.text) return await fill.store(whole)
-  const stored = place.isWritten || await core.write(place.lookup, whole, fill.versions)
-  fill.finish(whole, stored)
-  return stored
+  fill.finish(entry, place.isWritten || await core.write(place.lookup, entry, fill.versions))
 }
 
-export function entryOf ({ life, ...entry }: Made, label: string, tags: Record<string, string>, storedAt: number): StoredResponse {
-  return { kind: 'response', label, ...entry, storedAt, deleteAt: storedAt + life, tags }
+export function entryOf (
+  { meta, deleteAt, body, encoded }: StorableResponse, label: string, tags: Record<string, string>, storedAt: number
+): StoredResponse {
+  return { kind: 'response', label, meta, body, encoded, storedAt, deleteAt, tags }
 }
 
-/** The versions of the route's tags, and of those that the handler named, unless one of these was invalidated meanwhile. */
-async function tagsOf (core: TwoTierCache, { fill, extraTags }: RequestCache): Promise<Record<string, string> | undefined> {
-  const { [PATTERN_TAG]: _, ...versions } = fill?.versions ?? {}
-  if (fill === undefined || extraTags.length === 0) return versions
-  const extra = await core.versionsSince(extraTags, fill.startedAt)
-  return extra && { ...extra, ...versions }
+/** Returns the versions of all tags of a response; undefined where a tag that the handler added was invalidated during the fill. */
+async function versionsOf (core: TwoTierCache, { versions, startedAt }: Fill, extraTags: readonly string[]): Promise<Record<string, string> | undefined> {
+  const { [PATTERN_TAG]: _, ...known } = versions ?? {}
+  if (extraTags.length === 0) return known
+  const extra = await core.versionsSince(extraTags, startedAt)
+  return extra && { ...extra, ...known }
 }
 
 interface Place {
@@ -66,35 +68,43 @@ interface Place {
 }
 
 /**
- * Where answers of a key differ by request headers, it holds the names of these, and the answers lie under keys of their
- * own. Their number is bounded: the one that was used least recently goes when there are too many.
+ * Returns where a response that varies by request headers is stored.
+ *
+ * The key holds a list of the header names and of the variants, and each variant has a key of its own (RFC 9111 §4.1). The list is bounded: the
+ * least recently used variant is evicted.
+ *
+ * @returns undefined where the list could not be written, so that the response would not be found
  */
-async function placeOf (core: TwoTierCache, headers: RequestHeaders, state: RequestCache, entry: StoredResponse, varies: readonly string[]): Promise<Place | undefined> {
-  const { fill, key, route } = state
-  let { base } = state
-  if (fill?.versions === undefined || key === undefined || base === undefined) return undefined
+async function placeOf (
+  { cache: { core }, request: { headers }, route }: RequestCache, { fill, found }: Filling, entry: StoredResponse, varies: readonly string[]
+): Promise<Place | undefined> {
+  let { base } = found
+  const { key } = base
+  const { versions } = fill
+  if (versions === undefined) return undefined
   let known = isVariants(base.entry) ? base.entry : undefined
   const names = [...new Set([...known?.meta.names ?? [], ...varies])].sort()
-  for (let tries = 1; tries <= MAX_ATTEMPTS; tries++) {
-    // With more names the present variants cannot be found any more.
-    const isSame = known !== undefined && known.meta.names.length === names.length
-    const meta: VariantsMeta = isSame && known ? known.meta : { names, nonce: randomUUID(), origin: base.snapshot?.token ?? '', ids: [] }
-    const place = variantKey(key, meta, headers)
-    const lookup: Lookup = place.text === fill.lookup.key.text ? fill.lookup : { ...base, key: place, snapshot: base.snapshot && { versions: base.snapshot.versions, token: '' } }
-    if (isSame && meta.ids.includes(place.id)) return { lookup, isWritten: false }
+  for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
+    // With more names the present variants can no longer be found.
+    const list = known?.meta.names.length === names.length ? known.meta : undefined
+    const meta: VariantsMeta = list ?? { names, nonce: randomUUID(), origin: base.snapshot?.token ?? '', ids: [] }
+    const variant = variantKey(key, meta, headers)
+    const lookup: Lookup = variant.text === fill.lookup.key.text
+      ? fill.lookup
+      : { ...base, key: variant, snapshot: base.snapshot && { versions: base.snapshot.versions, token: '' } }
+    if (list?.ids.includes(variant.id)) return { lookup, isWritten: false }
 
-    const ids = [...route.variantUses.inOrder(key.text, meta.ids), place.id]
-    const dropped = ids.splice(0, Math.max(0, ids.length - route.maxVariants))
-    // A new list is published after the response that it leads to: an instance that finds the list would otherwise make that response again.
-    const isWritten = !isSame && await core.write(lookup, entry, fill.versions)
-    if (await core.write(base, listOf(key, { ...meta, ids }, entry, known), fill.versions)) {
-      core.evict(dropped)
+    const ids = [...route.variantUses.inOrder(key.text, meta.ids), variant.id]
+    const evicted = ids.splice(0, Math.max(0, ids.length - route.maxVariants))
+    // A new list is published after its response: another instance that finds the list would fill the response again.
+    const isWritten = list === undefined && await core.write(lookup, entry, versions)
+    if (await core.write(base, listOf(key, { ...meta, ids }, entry, known), versions)) {
+      core.evict(evicted)
       return { lookup, isWritten }
     }
-    // Nothing leads there.
-    if (isWritten) core.evict([place.id])
-    // Somebody else put another variant there. Only of the same list, or of one that was made in the same place of nothing, is it
-    // certain that the key was not removed meanwhile; and what is in no list would never be dropped.
+    // No list leads to the response.
+    if (isWritten) core.evict([variant.id])
+    // Another request has changed the list. If it is the same list, or one that replaced the same entry, the key was not removed since.
     const now = await core.lookup(key, [])
     if (!isVariants(now.entry) || now.entry.meta.names.join() !== names.join()) return undefined
     if (now.entry.meta.nonce !== meta.nonce && now.entry.meta.origin !== meta.origin) return undefined
@@ -105,7 +115,7 @@ async function placeOf (core: TwoTierCache, headers: RequestHeaders, state: Requ
 }
 
 function listOf (key: CacheKey, meta: VariantsMeta, entry: StoredResponse, known: Entry<VariantsMeta> | undefined): Entry<VariantsMeta> {
-  const everything = entry.tags[ALL_TAG]
+  const allVersion = entry.tags[ALL_TAG]
   return {
     kind: 'variants',
     label: key.label,
@@ -113,27 +123,26 @@ function listOf (key: CacheKey, meta: VariantsMeta, entry: StoredResponse, known
     body: Buffer.alloc(0),
     storedAt: entry.storedAt,
     deleteAt: Math.max(entry.deleteAt, known?.deleteAt ?? 0),
-    tags: everything === undefined ? {} : { [ALL_TAG]: everything }
+    tags: allVersion === undefined ? {} : { [ALL_TAG]: allVersion }
   }
 }
 
-const MOST_KEYS = 1000
-
-/** A client chooses how long the header is that the text holds. */
-const LONGEST_TEXT = 500
+const MAX_KEYS = 1000
+/** The length of a variant's key in characters: clients choose the length of the headers that it holds. */
+const MAX_KEY_LENGTH = 500
 
 /**
- * Which variants of a key this process has served, so that the one that was used least recently is the first to go. Uses are recorded only
- * while there is no room for another variant: a hit costs next to nothing before that.
+ * The variants that this process has served, so that the least recently used one is evicted first. Uses are recorded only while there is no
+ * room for another variant, so that a hit costs next to nothing before.
  */
 export class VariantUses {
-  /** By the text of the key, the texts of its variants' keys, the one used last at the end. */
+  /** By the text of a key, the texts of its variants' keys, the most recently used one last. */
   #uses: LRUCache<string, Set<string>> | undefined
 
-  /** @param maxVariants - how many variants there may be, so that this is the bound of what is recorded as well */
+  /** @param maxVariants - how many uses are recorded at most */
   record (key: string, variant: string, maxVariants: number): void {
-    if (variant.length > LONGEST_TEXT) return
-    this.#uses ??= new LRUCache({ max: MOST_KEYS })
+    if (variant.length > MAX_KEY_LENGTH) return
+    this.#uses ??= new LRUCache({ max: MAX_KEYS })
     let used = this.#uses.get(key)
     if (used === undefined) this.#uses.set(key, used = new Set())
     used.delete(variant)
@@ -143,7 +152,7 @@ export class VariantUses {
     used.delete(oldest)
   }
 
-  /** @returns the ids in the order of their last use, those that this process has not used first, in the order they have */
+  /** Returns the ids in the order of their last use. Those that this process has not used come first, in their given order. */
   inOrder (key: string, ids: readonly string[]): string[] {
     const used = this.#uses?.get(key)
     if (used === undefined) return [...ids]

@@ -2,51 +2,47 @@ import type { Usability } from '../rfc/reuse.js'
 import { isHeaders, type Headers } from '../rfc/stored-headers.js'
 import { type Entry, isRecord, isTexts } from '../store/entry.js'
 
-/** Of an answer. Times are milliseconds, from `storedAt`. */
-export interface ResponseMeta {
+/** The metadata of a stored response. */
+export interface ResponseMeta extends Usability {
   status: number
   headers: Headers
-  /** The request headers that selected it, normalised. */
+  /** The request headers that selected the response, normalized (RFC 9111 §4.1). */
   vary: Record<string, string>
-  /** Names that its handler and hooks read from the request and did not find. A request that carries one of them gets another response. */
+  /** Names that the handler and hooks looked for in the request and did not find. A request that carries one gets another response. */
   absent?: string[]
-  /** How old it was then. */
-  age: number
-  /** For how long it is fresh; 0 or less where it has to be validated. */
-  fresh: number
-  staleWhileRevalidate: number
-  staleIfError: number
-  strict: boolean
-  validateAlways: boolean
 }
 
 export type StoredResponse = Entry<ResponseMeta>
 
-const responses = new WeakSet<Entry>()
+const validResponses = new WeakSet<Entry>()
 
-/** Looked at once: what is in the first tier is given many times. */
+/** Whether an entry is a response that can be sent. Each entry is checked once, as L1 returns the same object many times. */
 export function isResponse (entry: Entry | undefined): entry is StoredResponse {
-  if (entry === undefined || responses.has(entry)) return entry !== undefined
-  const isSound = isSoundResponse(entry)
-  if (isSound) responses.add(entry)
-  return isSound
+  if (entry === undefined || validResponses.has(entry)) return entry !== undefined
+  const isValid = isValidResponse(entry)
+  if (isValid) validResponses.add(entry)
+  return isValid
 }
 
-function isSoundResponse (entry: Entry): boolean {
+function isValidResponse (entry: Entry): boolean {
   if (entry.kind !== 'response' || !isRecord(entry.meta)) return false
-  const { status, headers, vary, absent, age, fresh, staleWhileRevalidate, staleIfError, strict, validateAlways } = entry.meta
+  const { status, headers, vary, absent, generatedAt, staleAt, revalidateUntil, serveOnErrorUntil, mustRevalidate, noCache } = entry.meta
   return isStorableStatus(status) && isHeaders(headers) && isRecord(vary) && (absent === undefined || isTexts(absent)) &&
-    [age, fresh, staleWhileRevalidate, staleIfError].every(Number.isFinite) && typeof strict === 'boolean' && typeof validateAlways === 'boolean'
+    [generatedAt, staleAt, revalidateUntil, serveOnErrorUntil].every(Number.isFinite) &&
+    typeof mustRevalidate === 'boolean' && typeof noCache === 'boolean'
 }
 
-/** Whether an answer with it can be stored at all: it is whole, and no confirmation of another one. */
+/** Whether a response with the status can be stored: it is complete and final, and confirms no other response. */
 export function isStorableStatus (status: unknown): boolean {
   return Number.isInteger(status) && Number(status) >= 200 && Number(status) <= 599 && status !== 206 && status !== 304
 }
 
-/** @param now - by the store's clock */
-export function usabilityOf ({ storedAt, meta }: StoredResponse, now: number): Usability {
-  const elapsed = Math.max(0, now - storedAt)
-  const { age, fresh, staleWhileRevalidate, staleIfError, strict, validateAlways } = meta
-  return { age: age + elapsed, freshFor: fresh - elapsed, staleWhileRevalidate, staleIfError, strict, validateAlways }
+/**
+ * Returns the time at which a stored response is judged. The clock of the instance that stored it may have been ahead: its age never decreases, and
+ * a response that is stale from the start is never taken for a fresh one.
+ *
+ * @param now - by the store's clock
+ */
+export function timeFor ({ storedAt }: StoredResponse, now: number): number {
+  return Math.max(now, storedAt)
 }

@@ -1,21 +1,23 @@
 import { parseDictionary, Token } from 'structured-headers'
+import type { Seconds } from '../../shared/plugin/units.js'
 
-/** What a `Cache-Control` says, by name: `true` for a directive without a value. */
+/** The directives of a field by name; `true` for a directive without a value. */
 export type Directives = ReadonlyMap<string, string | true>
 
-// One directive: a token, and a token or quoted string as its value (RFC 9111 §5.2, RFC 9110 §5.6).
+/** One directive: a token, and a token or quoted string as its value (RFC 9111 §5.2, RFC 9110 §5.6). */
 // eslint-disable-next-line no-control-regex
 const DIRECTIVE = /^[\t ]*([!#$%&'*+.^_`|~\w-]+)(?:=(?:([!#$%&'*+.^_`|~\w-]+)|"((?:[^"\\\u0000-\u0008\u000a-\u001f\u007f]|\\[\t\u0020-\u007e\u0080-\u00ff])*)"))?[\t ]*(?:,|$)/
 const EMPTY = /^[\t ]*(?:,|$)/
 
-// Directives that may name the fields which they are about, and are about all of the answer where they do not.
+/** Directives that may name fields. Without names they apply to the whole response. */
 const QUALIFIED = new Set(['private', 'no-cache'])
 
 /**
- * Of a directive that is there more than once the first one counts, as RFC 9111 §4.2.1 allows; of one that may name fields,
- * all that it names, or the whole answer.
+ * Parses a `Cache-Control` field.
  *
- * @returns undefined for a field that is no list of directives: nothing of it can be trusted
+ * The first of several directives with one name counts, as RFC 9111 §4.2.1 allows. Those that name fields are combined.
+ *
+ * @returns undefined for a field that is not a list of directives, none of which can be trusted then
  */
 export function parseCacheControl (field: string | undefined): Directives | undefined {
   const directives = new Map<string, string | true>()
@@ -40,24 +42,24 @@ function joinQualified (present: string | true | undefined, value: string | true
   return present === undefined ? value : `${present},${value}`
 }
 
-// Directives whose value is a number of seconds.
+/** Directives whose value is a number of seconds. */
 const SECONDS = new Set(['max-age', 's-maxage', 'stale-while-revalidate', 'stale-if-error'])
 
 /**
- * A targeted field (RFC 9213 §2): a structured dictionary, and one that is not, or is empty, is as if it were not there.
+ * Parses a targeted field, which is a structured dictionary (RFC 9213 §2.1).
  *
- * @returns undefined where the field does not count
+ * @returns undefined for a field that is ignored: it is absent, empty or cannot be parsed
  */
 export function parseTargeted (field: string | undefined): Directives | undefined {
   if (field === undefined) return undefined
   try {
     const directives = new Map<string, string | true>()
     for (const [name, [value]] of parseDictionary(field)) {
-      // A field with a value of the wrong type is no better than one that cannot be parsed.
+      // A value of the wrong type counts like a field that cannot be parsed.
       if (SECONDS.has(name) && !(typeof value === 'number' && Number.isInteger(value) && value >= 0)) return undefined
       if (value === false) continue
       const isText = typeof value === 'string' || value instanceof Token || (typeof value === 'number' && Number.isInteger(value))
-      // What a value cannot be read as, it does not narrow.
+      // A value of another type names no fields, so that the directive applies to the whole response.
       const text = isText ? String(value) : true
       directives.set(name, QUALIFIED.has(name) ? joinQualified(undefined, text) : text)
     }
@@ -67,17 +69,17 @@ export function parseTargeted (field: string | undefined): Directives | undefine
   }
 }
 
-// RFC 9111 §1.2.2: what is larger than can be represented is taken as the largest.
-export const LARGEST_SECONDS = 2 ** 31
+/** A larger number of seconds counts as this (RFC 9111 §1.2.2). */
+export const MAX_SECONDS = 2 ** 31
 
-/** The delta-seconds of a directive; `'invalid'` where it is something else (RFC 9111 §4.2.1: take it as stale). */
-export function secondsOf (directives: Directives, name: string): number | 'invalid' | undefined {
+/** Returns the delta-seconds of a directive; `'invalid'` for another value, which makes a response stale (RFC 9111 §4.2.1). */
+export function secondsOf (directives: Directives, name: string): Seconds | 'invalid' | undefined {
   const value = directives.get(name)
   if (value === undefined) return undefined
-  return value !== true && /^\d+$/.test(value) ? Math.min(Number(value), LARGEST_SECONDS) : 'invalid'
+  return value !== true && /^\d+$/.test(value) ? Math.min(Number(value), MAX_SECONDS) : 'invalid'
 }
 
-/** Names of fields in the qualified form of a directive: `no-cache="set-cookie, x-a"`; undefined: the plain form. */
+/** Returns the field names in the qualified form of a directive, such as `no-cache="set-cookie, x-a"`; undefined for the plain form. */
 export function fieldsOf (directives: Directives, name: string): string[] | undefined {
   const value = directives.get(name)
   return value === undefined || value === true ? undefined : value.toLowerCase().split(',').map(field => field.trim()).filter(field => field !== '')

@@ -1,23 +1,28 @@
 import { serializeItem, Token } from 'structured-headers'
+import type { Seconds } from '../../shared/plugin/units.js'
 
-/** What became of a request, for `X-Cache`. */
+/** The value of `X-Cache`. */
 export type Outcome = 'HIT' | 'MISS' | 'STALE' | 'BYPASS' | 'REVALIDATED'
 
-/** What `Cache-Status` tells (RFC 9211). */
+/** The parameters of `Cache-Status` (RFC 9211 §2), and `X-Cache`. */
 export interface CacheStatus {
   outcome: Outcome
-  /** Why the handler was asked (RFC 9211 §2.2); undefined where it was not. */
+  /** Why the request went to the handler (RFC 9211 §2.2); undefined for a hit. */
   fwd: 'bypass' | 'method' | 'uri-miss' | 'vary-miss' | 'miss' | 'request' | 'stale' | undefined
-  /** What the handler answered, where the client was told something else. */
+  /** The status of the handler's response, where the client gets another one. */
   fwdStatus: number | undefined
-  /** Seconds for which it is fresh still. */
-  ttl: number | undefined
+  /** How long the response stays fresh; below 0 it is stale. */
+  ttl: Seconds | undefined
   stored: boolean
-  /** Whether it waited for another request's answer. */
+  /** Whether the request waited for the response to another one. */
   collapsed: boolean
 }
 
-/** Makes the field's value. @param name - of this cache */
+/**
+ * Returns a function that serializes the field's member for this cache.
+ *
+ * @param name - of the cache: a token or a string (RFC 9211 §2)
+ */
 export function createCacheStatus (name: string): (status: CacheStatus, detail?: string) => string {
   const item = /^[A-Za-z*][\w!#$%&'*+.^`|~:/-]*$/.test(name) ? serializeItem([new Token(name), new Map()]) : serializeItem([name, new Map()])
   return ({ fwd, fwdStatus, ttl, stored, collapsed }, detail) => {

@@ -1,16 +1,16 @@
 import { parseHttpDate } from './http-date.js'
 
-/** By which a stored answer can be told from another one. */
+/** The validators of a stored response (RFC 9110 §8.8). */
 export interface Validators {
   etag: string | undefined
   lastModified: string | undefined
-  /** When it was generated, in milliseconds since the epoch. */
+  /** When the response was generated: milliseconds since the epoch. */
   date: number
 }
 
 const ENTITY_TAG = /^[\t ,]*((?:W\/)?"[\u0021\u0023-\u007e\u0080-\u00ff]*")[\t ]*(?=,|$)/
 
-/** The entity tags of `If-None-Match` or `If-Match`; what is not one ends the list. */
+/** Returns the entity tags of `If-None-Match` or `If-Match`, up to the first text that is none. */
 export function parseEntityTags (field: string): string[] {
   const tags: string[] = []
   let rest = field
@@ -21,7 +21,7 @@ export function parseEntityTags (field: string): string[] {
   return tags
 }
 
-/** RFC 9110 §13.1.2, by weak comparison. */
+/** Whether `If-None-Match` lists an entity tag, by weak comparison (RFC 9110 §13.1.2). */
 export function matchesEtag (ifNoneMatch: string, etag: string | undefined): boolean {
   if (ifNoneMatch.trim() === '*') return true
   if (etag === undefined) return false
@@ -29,14 +29,14 @@ export function matchesEtag (ifNoneMatch: string, etag: string | undefined): boo
   return parseEntityTags(ifNoneMatch).some(tag => opaque(tag) === opaque(etag))
 }
 
-/** Whether the client has what is stored: RFC 9110 §13.2.2, where `If-None-Match` takes precedence, and RFC 9111 §4.3.2. */
+/** Whether the client has the stored response (RFC 9111 §4.3.2). `If-None-Match` takes precedence (RFC 9110 §13.2.2). */
 export function isNotModified (ifNoneMatch: string | undefined, ifModifiedSince: string | undefined, stored: Validators): boolean {
   if (ifNoneMatch !== undefined) return matchesEtag(ifNoneMatch, stored.etag)
   const since = parseHttpDate(ifModifiedSince)
   return since !== undefined && (parseHttpDate(stored.lastModified) ?? stored.date) <= since
 }
 
-/** The headers with which to ask whether what is stored is still right: RFC 9111 §4.3.1. */
+/** Returns the conditions that ask whether the stored response is still valid (RFC 9111 §4.3.1). */
 export function validationHeaders ({ etag, lastModified }: Validators): Record<string, string> {
   return {
     ...(etag !== undefined && { 'if-none-match': etag }),

@@ -1,11 +1,17 @@
 import { parseList } from 'structured-headers'
 
-/** The tag of a group of answers (RFC 9875). */
+/** Returns the tag of a group of responses. */
 export function groupTag (group: string): string {
   return `group:${group}`
 }
 
-/** The groups that a field names: a list of strings; what else is in it is ignored (RFC 9875 §2). */
+/**
+ * Returns the groups that a `Cache-Groups` or `Cache-Group-Invalidation` field names.
+ *
+ * Members of the list that are not strings are ignored, and so is a field that cannot be parsed.
+ *
+ * @see RFC 9875 §2
+ */
 export function parseGroups (field: string | undefined): string[] {
   if (field === undefined) return []
   try {

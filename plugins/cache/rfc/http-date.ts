@@ -8,9 +8,10 @@ const ASCTIME = new RegExp(`^(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) (\\w{3}) ([ \\d]\\d
 const FIFTY_YEARS_MS = 50 * 365.25 * 24 * 3600 * 1000
 
 /**
- * The three forms of RFC 9110 §5.6.7, in any case, and nothing else: what `Date.parse` would guess of another text is no date.
+ * Parses the three forms of an HTTP date, in upper or lower case. Other texts, which `Date.parse` would guess, are no dates.
  *
  * @returns milliseconds since the epoch
+ * @see RFC 9110 §5.6.7
  */
 export function parseHttpDate (text: string | undefined, now = systemClock.now()): number | undefined {
   if (text === undefined) return undefined
@@ -22,7 +23,7 @@ export function parseHttpDate (text: string | undefined, now = systemClock.now()
   if (short === null) return undefined
   const century = Math.floor(new Date(now).getUTCFullYear() / 100) * 100
   const at = timeOf(String(century + Number(short[3])), short[2], short[1], short.slice(4))
-  // A year that seems to lie more than 50 years ahead is the one of the century before.
+  // A two-digit year more than 50 years ahead is in the past (RFC 9110 §5.6.7).
   return at !== undefined && at > now + FIFTY_YEARS_MS ? timeOf(String(century - 100 + Number(short[3])), short[2], short[1], short.slice(4)) : at
 }
 
@@ -30,9 +31,9 @@ function timeOf (year = '', month = '', day = '', [hours, minutes, seconds]: str
   const index = MONTHS.indexOf(month.toLowerCase())
   const [d, h, m, s] = [Number(day), Number(hours), Number(minutes), Number(seconds)]
   if (index === -1 || h > 23 || m > 59 || s > 60) return undefined
-  // Unlike Date.UTC, this takes a year below 100 as it is.
+  // Unlike `Date.UTC`, this accepts years below 100.
   const date = new Date(0)
   date.setUTCFullYear(Number(year), index, d)
-  // A day that the month does not have leads into another one.
+  // A day that the month does not have would be one of the next month.
   return date.getUTCDate() === d ? date.setUTCHours(h, m, s) : undefined
 }

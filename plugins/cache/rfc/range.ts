@@ -7,10 +7,10 @@ export interface ByteRange {
 }
 
 /**
- * The one range that is asked for (RFC 9110 §14.1.2).
+ * Parses a `Range` field with one byte range (RFC 9110 §14.1.2).
  *
- * @returns undefined where the field is to be ignored: another unit, not readable, several ranges; `'unsatisfiable'`
- * where there is nothing in it
+ * @returns undefined for a field that is ignored, as it has another unit, several ranges or an invalid one; `'unsatisfiable'` for a range that
+ * has no byte of the body
  */
 export function parseRange (field: string, length: number): ByteRange | 'unsatisfiable' | undefined {
   const match = /^bytes=[\t ]*(\d*)-(\d*)[\t ]*$/i.exec(field)
@@ -21,11 +21,11 @@ export function parseRange (field: string, length: number): ByteRange | 'unsatis
   return Number(from) >= length ? 'unsatisfiable' : { first: Number(from), last: to === '' ? length - 1 : Math.min(Number(to), length - 1) }
 }
 
-/** Whether a part may be sent: what `If-Range` names is what is stored, by strong comparison (RFC 9110 §13.1.5). */
+/** Whether `If-Range` names the stored response, by strong comparison, so that a part may be sent (RFC 9110 §13.1.5). */
 export function isRangeCurrent (ifRange: string | undefined, { etag, lastModified, date }: Validators): boolean {
   if (ifRange === undefined) return true
   if (ifRange.startsWith('"')) return ifRange === etag
-  // A date is a strong validator where it lies a second before the answer (RFC 9110 §8.8.2.2).
+  // A date is a strong validator if it is at least a second before the response (RFC 9110 §8.8.2.2).
   const modified = parseHttpDate(lastModified)
   return modified !== undefined && ifRange === lastModified && date - modified >= 1000
 }

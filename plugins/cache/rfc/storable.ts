@@ -2,19 +2,19 @@ import { STATUS_CODES } from 'node:http'
 import { fieldsOf, parseCacheControl, parseTargeted, type Directives } from './cache-control.js'
 import { isHeuristicallyCacheable } from './freshness.js'
 
-/** What decides on whether an answer may be stored. */
+/** The facts that decide whether a response may be stored. */
 export interface StorableInput {
   method: string
   status: number
   directives: Directives
-  /** Whose words count above the answer's: the route has a ttl of its own. */
+  /** Whether the route has its own `ttl`, which takes precedence over the freshness of the response. */
   hasTtl: boolean
-  /** The status codes that such a route stores. */
+  /** The status codes that a route with a `ttl` stores. */
   statuses: ReadonlySet<number>
   hasAuthorization: boolean
-  /** Whether somebody is logged in, which counts like `Authorization`. */
+  /** Whether a user is logged in, which counts like `Authorization`. */
   hasUser: boolean
-  /** Whether it is kept for one user alone. */
+  /** Whether the response is stored for its owner alone. */
   hasOwner: boolean
   hasSetCookie: boolean
   storesSetCookie: boolean
@@ -22,8 +22,10 @@ export interface StorableInput {
   variesByEverything: boolean
 }
 
-/** The directives that count for this cache: the first targeted field that is valid, else `Cache-Control` (RFC 9213 §2.2). */
-export function effectiveDirectives (cacheControl: string | undefined, targeted: ReadonlyArray<string | undefined>): { directives: Directives | undefined, isTargeted: boolean } {
+/** Returns the directives that this cache obeys: those of the first valid targeted field, else `Cache-Control` (RFC 9213 §2.2). */
+export function effectiveDirectives (
+  cacheControl: string | undefined, targeted: ReadonlyArray<string | undefined>
+): { directives: Directives | undefined, isTargeted: boolean } {
   for (const field of targeted) {
     const directives = parseTargeted(field)
     if (directives !== undefined) return { directives, isTargeted: true }
@@ -32,12 +34,12 @@ export function effectiveDirectives (cacheControl: string | undefined, targeted:
 }
 
 /**
- * RFC 9111 §3, for a shared cache.
+ * Returns why a shared cache may not store a response, in a word or two; undefined where it may.
  *
- * @returns why the answer may not be stored, in a word or two; undefined where it may
+ * @see RFC 9111 §3
  */
 export function whyNotStorable (input: StorableInput): string | undefined {
-  const { method, status, directives, hasTtl, hasOwner } = input
+  const { method, status, directives, hasTtl, hasOwner, hasAuthorization, hasUser } = input
   if (method !== 'GET') return 'method'
   if (status < 200 || status === 206 || status === 304) return 'status'
   if (hasTtl && !input.statuses.has(status)) return 'status'
@@ -46,27 +48,28 @@ export function whyNotStorable (input: StorableInput): string | undefined {
   if (input.hasSession && !hasOwner) return 'session'
   const forbidden = forbiddenBy(directives, status, hasOwner)
   if (forbidden !== undefined) return forbidden
-  if (!(input.hasAuthorization || input.hasUser) || hasOwner || ['must-revalidate', 'public', 's-maxage'].some(name => directives.has(name))) return undefined
-  return input.hasAuthorization ? 'authorization' : 'user'
+  // RFC 9111 §3.5
+  if (hasOwner || ['must-revalidate', 'public', 's-maxage'].some(name => directives.has(name))) return undefined
+  return hasAuthorization ? 'authorization' : hasUser ? 'user' : undefined
 }
 
 function forbiddenBy (directives: Directives, status: number, hasOwner: boolean): string | undefined {
-  const understood = STATUS_CODES[status] !== undefined
   if (directives.has('must-understand')) {
-    // Who understands the status need not heed the no-store that stands for those who do not (RFC 9111 §5.2.2.3).
-    if (!understood) return 'must-understand'
+    // A cache that understands the status ignores the `no-store` for caches that do not (RFC 9111 §5.2.2.3).
+    if (STATUS_CODES[status] === undefined) return 'must-understand'
   } else if (directives.has('no-store')) {
     return 'no-store'
   }
+  // RFC 9111 §5.2.2.7
   return directives.get('private') === true && !hasOwner ? 'private' : undefined
 }
 
-/** Whether an answer that says nothing of its freshness may be kept for a while at all (RFC 9111 §3). */
-export function mayBeKeptUnasked (directives: Directives, status: number): boolean {
+/** Whether a response without explicit freshness may be stored (RFC 9111 §3). */
+export function isStorableWithoutFreshness (directives: Directives, status: number): boolean {
   return directives.has('public') || isHeuristicallyCacheable(status)
 }
 
-/** Fields that the qualified forms of `private` and `no-cache` keep out of the cache. */
+/** Returns the fields that the qualified forms of `private` and `no-cache` exclude from the stored response (RFC 9111 §5.2.2.4, §5.2.2.7). */
 export function excludedFields (directives: Directives): string[] {
   return [...fieldsOf(directives, 'private') ?? [], ...fieldsOf(directives, 'no-cache') ?? []]
 }

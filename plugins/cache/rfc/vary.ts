@@ -2,9 +2,9 @@ import type { FastifyReply } from 'fastify'
 import { joined } from './stored-headers.js'
 
 /**
- * The request headers that an answer varies by, in lower case.
+ * Returns the request headers that a response varies by, in lower case.
  *
- * @returns `*` where no other request can be told to be the same (RFC 9111 §4.1)
+ * @returns `*` where no other request matches (RFC 9111 §4.1)
  */
 export function parseVary (field: string | undefined): string[] | '*' {
   const names = (field ?? '').toLowerCase().split(',').map(name => name.trim()).filter(name => name !== '')
@@ -12,8 +12,8 @@ export function parseVary (field: string | undefined): string[] | '*' {
 }
 
 /**
- * Returns the `Vary` that names what a route's key consists of, for caches in front; undefined where the key is the URL alone. Caches in front have
- * the host in their own keys.
+ * Returns the `Vary` field that tells caches in front the parts of a route's key; undefined where the key is the URL alone. Caches in front have the
+ * host in their own keys.
  *
  * @param names - of headers and, as `cookie:{name}`, of cookies
  */
@@ -22,7 +22,7 @@ export function varyOfKey (names: readonly string[]): string | undefined {
   return fields.size === 0 ? undefined : [...fields].join(', ')
 }
 
-/** Adds names to a `Vary` field, each once. */
+/** Returns a `Vary` field with further names, each once. */
 export function mergeVary (field: string | undefined, names: string): string {
   if (parseVary(field) === '*') return '*'
   const spelled = [...(field ?? '').split(','), ...names.split(',')].map(name => name.trim()).filter(name => name !== '')
@@ -35,28 +35,28 @@ export function addVary (reply: FastifyReply, names: string): void {
   if (present !== names) reply.header('vary', mergeVary(joined(present), names))
 }
 
-/** Begins the name of a cookie. */
+/** The prefix of a cookie's name among the names of headers. */
 export const COOKIE = 'cookie:'
 
-// No header's value has this character: one that is absent is like no other (RFC 9111 §4.1).
+/** Stands for an absent header. No header's value has this character (RFC 9111 §4.1). */
 const ABSENT = '\0'
 
-/** A header's value as it selects an answer: spellings that mean the same are the same (RFC 9111 §4.1). */
+/** Returns a header's value in a normal form, so that equivalent values select the same response (RFC 9111 §4.1). */
 export function normalizeSelecting (name: string, value: string | string[] | undefined): string {
-  // Of a name such as "constructor" the headers have something, but no header.
+  // For a name such as "constructor" the object of the headers has a value that is no header.
   if (typeof value !== 'string' && !Array.isArray(value)) return ABSENT
   const joined = (Array.isArray(value) ? value.join(',') : value).trim()
   if (name === 'accept-encoding' || name === 'accept-language') return byPreference(joined, name === 'accept-encoding')
-  // Within quotes a space is a space.
+  // Spaces within quotes are significant.
   return joined.includes('"') ? joined : joined.split(',').map(part => part.trim().replaceAll(/[\t ]+/g, ' ')).join(',')
 }
 
-/** The value of a request by which a route tells responses apart: of a header, or of a cookie (`cookie:{name}`). */
+/** Returns the value of a header or a cookie (`cookie:{name}`) that is a part of a route's key. */
 export function selectingValue (name: string, headers: Record<string, string | string[] | undefined>): string {
   return name.startsWith(COOKIE) ? cookieOf(headers['cookie'], name.slice(COOKIE.length)) ?? ABSENT : normalizeSelecting(name, headers[name])
 }
 
-/** @returns the text of the first cookie of that name, which is the one that parsers take */
+/** Returns the text of the first cookie of that name, which parsers prefer. */
 export function cookieOf (text: string | string[] | undefined, name: string): string | undefined {
   if (typeof text !== 'string') return undefined
   for (const pair of text.split(';')) {
@@ -69,8 +69,8 @@ export function cookieOf (text: string | string[] | undefined, name: string): st
 const WEIGHTED = /^([^\s;]+)(?:\s*;\s*q\s*=\s*(0(?:\.\d{0,3})?|1(?:\.0{0,3})?))?$/
 
 /**
- * What is weighted: in lower case, the most wanted first. What is refused (`q=0`) is kept, as it is not the same as what is
- * not named. The order of what is wanted equally is none for encodings, but for languages some go by it (RFC 9110 §12.5.4).
+ * Sorts weighted members in lower case, the most preferred first. Refused members (`q=0`) remain, as they differ from absent ones. The order of equal
+ * weights is ignored for encodings, but some servers follow it for languages (RFC 9110 §12.5.4).
  */
 function byPreference (value: string, isOrderFree: boolean): string {
   const parts = value.toLowerCase().split(',').map(part => part.trim()).filter(part => part !== '').map(part => WEIGHTED.exec(part))

@@ -1,13 +1,14 @@
 import { promisify } from 'node:util'
 import zlib from 'node:zlib'
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { Bytes } from '../../../shared/plugin/units.js'
 import { type Headers, joined } from '../../rfc/stored-headers.js'
 import { parseVary } from '../../rfc/vary.js'
 import type { EncodedCopies } from '../../store/entry.js'
 import { ENCODING } from '../reads/request-reads.js'
 import { ownHeaders } from '../reads/watch-request.js'
 
-type Decoder = (body: Buffer, options: { maxOutputLength: number }) => Promise<Buffer>
+type Decoder = (body: Buffer, options: { maxOutputLength: Bytes }) => Promise<Buffer>
 const zstdDecompress: unknown = Reflect.get(zlib, 'zstdDecompress')
 const DECODERS: Readonly<Record<string, Decoder>> = {
   br: promisify(zlib.brotliDecompress) as Decoder,
@@ -17,8 +18,8 @@ const DECODERS: Readonly<Record<string, Decoder>> = {
   ...typeof zstdDecompress === 'function' && { zstd: promisify(zstdDecompress) as Decoder }
 }
 
-/** @returns undefined for what cannot be decoded, or is larger */
-export async function decode (coding: string, body: Buffer, maxSize: number): Promise<Buffer | undefined> {
+/** Decodes a body. Returns undefined for one that cannot be decoded, or is larger than `maxSize` then. */
+export async function decode (coding: string, body: Buffer, maxSize: Bytes): Promise<Buffer | undefined> {
   try {
     return await DECODERS[coding]?.(body, { maxOutputLength: Math.max(1, maxSize) })
   } catch {
@@ -26,39 +27,38 @@ export async function decode (coding: string, body: Buffer, maxSize: number): Pr
   }
 }
 
-/** The coding of a reply; undefined where it has none that can be decoded. */
+/** Returns the coding of a reply, if it can be decoded. */
 export function decodableCoding (reply: FastifyReply): string | undefined {
   const coding = reply.getHeader('content-encoding')
   return typeof coding === 'string' && Object.hasOwn(DECODERS, coding) ? coding : undefined
 }
 
-const MOST_REMEMBERED = 100
-const LONGEST_REMEMBERED = 200
+const MAX_LEARNED = 100
+const MAX_FIELD_LENGTH = 200
 
-/** Remembers which coding a route's hooks chose for which `Accept-Encoding`. They choose by their own options. */
+/** The codings that a route's hooks chose, by `Accept-Encoding`. Hooks choose by their own options, which the cache does not know. */
 export class ChosenCodings {
   readonly #chosen = new Map<string, string>()
 
   learn (accepted: unknown, coding: string): void {
-    if (typeof accepted !== 'string' || accepted.length > LONGEST_REMEMBERED) return
+    if (typeof accepted !== 'string' || accepted.length > MAX_FIELD_LENGTH) return
     this.#chosen.set(accepted, coding)
     const [oldest = ''] = this.#chosen.keys()
-    if (this.#chosen.size > MOST_REMEMBERED) this.#chosen.delete(oldest)
+    if (this.#chosen.size > MAX_LEARNED) this.#chosen.delete(oldest)
   }
 
-  /** @returns the coding of the copy that is right for a request; undefined: none is */
-  choose (request: FastifyRequest, copies: EncodedCopies | undefined): string | undefined {
-    if (copies === undefined) return undefined
+  /** Returns the coding of the copy to send; undefined where the hooks would not encode the response, or no copy has their coding. */
+  choose (request: FastifyRequest, copies: EncodedCopies): string | undefined {
     const headers = ownHeaders(request)
     const accepted = headers[ENCODING]
-    // With this header @fastify/compress encodes nothing.
+    // @fastify/compress does not encode responses to requests with this header.
     if (typeof accepted !== 'string' || headers['x-no-compression'] !== undefined) return undefined
     const coding = this.#chosen.get(accepted)
     return coding !== undefined && Object.hasOwn(copies, coding) ? coding : undefined
   }
 }
 
-/** Whether a handler left it to the hooks to encode its response: they can do so with a stored one as well. */
+/** Whether a handler left it to hooks to encode its response, so that they can encode a stored response as well. */
 export function leavesEncoding (reply: FastifyReply): boolean {
   const coding = reply.getHeader('content-encoding')
   if (coding !== undefined && coding !== 'identity') return false
@@ -66,13 +66,17 @@ export function leavesEncoding (reply: FastifyReply): boolean {
   return vary !== '*' && !vary.includes(ENCODING)
 }
 
-/** Response headers without those of an encoding. @param before - `Vary` as it is before the handler runs, which is not stored */
-export function withoutEncoding ({ 'content-encoding': _, vary, ...headers }: Headers, before: unknown): Headers {
+/**
+ * Returns response headers without those of an encoding.
+ *
+ * @param varyBefore - `Vary` as it was before the handler ran, which is not stored
+ */
+export function withoutEncoding ({ 'content-encoding': _, vary, ...headers }: Headers, varyBefore: unknown): Headers {
   const names = (joined(vary) ?? '').split(',').map(name => name.trim()).filter(name => name !== '' && name.toLowerCase() !== ENCODING).join(', ')
-  return names === '' || names === before ? headers : { ...headers, vary: names }
+  return names === '' || names === varyBefore ? headers : { ...headers, vary: names }
 }
 
-/** Bytes that differ have no strong validator in common (RFC 9110 §8.8.3.3). */
+/** Weakens the `ETag` of a reply: bodies that differ in bytes have no strong validator in common (RFC 9110 §8.8.3.3). */
 export function weakenEtag (reply: FastifyReply): void {
   const etag = joined(reply.getHeader('etag'))
   if (etag?.startsWith('"')) reply.header('etag', `W/${etag}`)

@@ -5,39 +5,42 @@ import { COOKIE } from '../../rfc/vary.js'
 
 type Properties = Record<string | symbol, unknown>
 
-/** All header fields, where something reads them without naming them. */
+/** The name of all header fields, where they are read without being named. */
 export const ALL_HEADERS = '*'
 export const ENCODING = 'accept-encoding'
-/** `request.host` behind a trusted proxy. */
+/** The name of `request.host` behind a trusted proxy. */
 export const FORWARDED_HOST = 'request.host'
-// A handler that asks for more names than these may ask for any.
+/** How many names are recorded. A handler that reads more may read any. */
 const MAX_NAMES = 100
 const LOWER_CASE = /^[!#$%&'*+.^_`|~\da-z:-]+$/
 
 /**
- * What is read of one request: header fields by name, `cookie:{name}`, `query:{name}`, `request.host`, `request.ip`, `request.protocol`,
- * `request.socket`, `*`.
- * It is the handler of the Proxy of the headers, so that a request costs one object.
+ * Records what is read of one request: header fields by name, `cookie:{name}`, `query:{name}`, `request.host`, `request.ip`,
+ * `request.protocol`, `request.socket`, `*`.
+ *
+ * The recorder is also the handler of the headers' Proxy, so that a request takes one object.
  */
 export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
   reader: Reader = 'hooks'
-  /** The request's own headers, and as others see them. */
   readonly headers: IncomingHttpHeaders
-  readonly seenHeaders: IncomingHttpHeaders
+  /** The headers as hooks and the handler see them: each read is recorded. */
+  readonly watchedHeaders: IncomingHttpHeaders
   readonly #harmless: IgnoredNames
-  /** Whether a query parameter is a part of the key; undefined: all are. */
+  /** Whether a query parameter is a part of the key. Undefined where all are. */
   readonly #keysParameter: ((name: string) => boolean) | undefined
-  /** What was read and there, by who read it first; and what was read and not there. */
+  /** Names that were read and found, by the first reader. */
   #present: Map<string, Reader> | undefined
+  /** Names that were read and not found. */
   #absent: Map<string, Reader> | undefined
   #ofOwner: Set<string> | undefined
   #ofSession: Map<string, boolean> | undefined
-  /** How often the cookies were read as one text, by whom first, and whether that was the last field that was read. */
+  /** How often the cookies were read as one text. */
   #cookieTexts = 0
   #cookieTextReader: Reader = 'hooks'
   #hadCookieText = false
+  /** Whether the cookies as one text were read last. */
   #isCookieTextLast = false
-  /** It counts only where the response has an encoding. */
+  /** Whether `Accept-Encoding` was read, which counts only where the response has an encoding. */
   hasReadEncoding = false
   isSocketWatched = false
   #cookies: { of: object, view: object } | undefined
@@ -45,7 +48,7 @@ export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
 
   constructor (headers: IncomingHttpHeaders, harmless: IgnoredNames, keysParameter: ((name: string) => boolean) | undefined) {
     this.headers = headers
-    this.seenHeaders = new Proxy(headers as Properties, this) as IncomingHttpHeaders
+    this.watchedHeaders = new Proxy(headers as Properties, this) as IncomingHttpHeaders
     this.#harmless = harmless
     this.#keysParameter = keysParameter
   }
@@ -76,12 +79,12 @@ export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
       this.#isCookieTextLast = false
       return
     }
-    // A name such as "constructor" is no field, and no field has upper case.
+    // A name such as "constructor" is no field, and field names have no upper case.
     if (value === undefined ? !LOWER_CASE.test(name) : !Object.hasOwn(target, name)) return
     this.#isCookieTextLast = name === 'cookie' && (this.reader === 'hooks' || this.reader === 'handler') && !this.#harmless.anywhere.has(name)
     if (!this.#isCookieTextLast) return this.note(name, value !== undefined)
     if (this.#cookieTexts++ === 0) this.#cookieTextReader = this.reader
-    // A hook may delete the header after it has read it.
+    // A hook may delete the header after reading it.
     if (value !== undefined) this.#hadCookieText = true
   }
 
@@ -111,21 +114,21 @@ export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
     else this.#present = (this.#present ?? new Map()).set(ALL_HEADERS, reader)
   }
 
-  /** A parser has made an object of the text that was just read: from now on it counts which cookie is read. */
+  /** Called when a parser has parsed the text that was just read: from now on single cookies count. */
   parsedCookies (): void {
     if (this.#isCookieTextLast && this.#cookieTexts > 0) this.#cookieTexts--
     this.#isCookieTextLast = false
   }
 
-  /** The cookies as others are to see them. */
-  seenCookies (cookies: unknown): unknown {
+  /** Returns the cookies as hooks and the handler see them. */
+  watchCookies (cookies: unknown): unknown {
     if (this.reader === 'suite' || typeof cookies !== 'object' || cookies === null) return cookies
     if (this.#cookies?.of !== cookies) this.#cookies = { of: cookies, view: new Proxy(cookies, new CookieNames(this)) }
     return this.#cookies.view
   }
 
-  /** The query as hooks are to see it: a handler does not see the parameters that are not in the key. */
-  seenQuery (query: unknown): unknown {
+  /** Returns the query as hooks see it. The handler does not see the parameters that are not in the key. */
+  watchQuery (query: unknown): unknown {
     const keysParameter = this.#keysParameter
     if (keysParameter === undefined || this.reader !== 'hooks' || typeof query !== 'object' || query === null) return query
     if (this.#query?.of !== query) this.#query = { of: query, view: new Proxy(query, new QueryNames(this, keysParameter)) }
@@ -145,14 +148,14 @@ export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
     }
   }
 
-  /** Behind a trusted proxy the host is that of `X-Forwarded-Host`, where there is one. */
+  /** Behind a trusted proxy the host is that of `X-Forwarded-Host`, if the request has it. */
   #noteForwardedHost (): void {
     const isForwarded = this.headers['x-forwarded-host'] !== undefined
     this.note(isForwarded ? FORWARDED_HOST : 'host', true)
     if (!isForwarded) this.note('x-forwarded-host', false)
   }
 
-  /** Who the client is may hang on the cookie that the session plugin read, before. */
+  /** Called when the session is read: it may depend on the cookies that the session plugin read before. */
   readSession (): void {
     const { reader } = this
     if (reader === 'suite' || reader === 'session') return
@@ -167,22 +170,22 @@ export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
     return this.#present === undefined && this.#cookieTexts === 0
   }
 
-  /** Whether it was read and there, even where a hook has deleted it since. */
+  /** Whether a name was read and found, even where a hook has deleted it since. */
   had (name: string): boolean {
     return this.#present?.has(name) ?? false
   }
 
-  /** What was read and there. */
+  /** Names that were read and found. */
   get present (): Array<readonly [name: string, reader: Reader]> {
     return [...this.#present ?? [], ...this.#cookieText(true)]
   }
 
-  /** What was read and not there. */
+  /** Names that were read and not found. */
   get absent (): Array<readonly [name: string, reader: Reader]> {
     return [...this.#absent ?? [], ...this.#cookieText(false)]
   }
 
-  /** Whether the owner's name was made of it. */
+  /** Whether the route's function `private` read a name, so that the owner depends on it. */
   isOfOwner (name: string): boolean {
     return this.#ofOwner?.has(name) ?? false
   }
@@ -192,7 +195,7 @@ export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
   }
 }
 
-/** Records which properties of an object are read. Classes share their methods: functions made for each request would cost more. */
+/** Records which properties of an object are read. A class shares its methods: functions created for each request would take more time. */
 abstract class Names implements ProxyHandler<object> {
   abstract onRead (name: string, isPresent: boolean): void
 

@@ -23,15 +23,16 @@ interface Reply extends FastifyReply {
 }
 
 /**
- * Watches what packages have put onto requests and replies. Fastify assigns it in the constructor of each context's class,
- * so that an accessor of the prototype costs a request nothing.
+ * Watches the properties that packages have added to requests and replies.
+ *
+ * Fastify assigns them in the constructor of each context's class, so that accessors of the prototype take no time of a request.
  *
  * @param watchesQuery - whether a route of the context has parameters that are not a part of the key
  */
 export function watchDecorators (fastify: FastifyInstance, watchesQuery: boolean): void {
   const request = classOf(fastify, 'fastify.Request')?.prototype
   const reply = classOf(fastify, 'fastify.Reply')?.prototype
-  // A Fastify that hides them: then cookies count as read as soon as they are parsed, so that less is stored.
+  // A version of Fastify that hides its classes: then cookies count as read as soon as they are parsed, so that less is stored.
   if (request === undefined || reply === undefined) return
   watchGetters(request)
   if (fastify.hasRequestDecorator('cookies')) replace(request, 'cookies', cookies)
@@ -49,7 +50,7 @@ function classOf (fastify: FastifyInstance, description: string): Constructor | 
   return undefined
 }
 
-/** Where a package has made an accessor itself, it stays. */
+/** Defines an accessor, unless the package has defined one itself. */
 function replace (prototype: object, name: string, accessor: Accessor): void {
   const present = descriptorOf(prototype, name)
   if (present === undefined || 'value' in present) Object.defineProperty(prototype, name, { ...accessor, configurable: true })
@@ -59,7 +60,7 @@ function descriptorOf (prototype: object, name: string): PropertyDescriptor | un
   return descriptorsOf(prototype, name)[0]
 }
 
-/** Nearest first. */
+/** Returns the descriptors of a property on the prototype chain, the nearest first. */
 function descriptorsOf (prototype: object, name: string): PropertyDescriptor[] {
   const descriptors: PropertyDescriptor[] = []
   for (let object: object | null = prototype; object !== null; object = Reflect.getPrototypeOf(object)) {
@@ -69,14 +70,14 @@ function descriptorsOf (prototype: object, name: string): PropertyDescriptor[] {
   return descriptors
 }
 
-// Under which name they count.
+/** The names under which getters are recorded. */
 const GETTERS = { ip: 'request.ip', ips: 'request.ip', protocol: 'request.protocol' }
 const watchedGetters = new WeakSet<() => unknown>()
 
 /**
- * Getters that read headers and the socket count as one read.
+ * Watches getters that read headers and the socket: each counts as one read.
  *
- * @param target - a prototype, or a request of a prototype that Fastify keeps (`trustProxy`)
+ * @param target - a prototype, or a request: with `trustProxy` Fastify uses a prototype that is not accessible
  */
 export function watchGetters (target: object): void {
   for (const [getter, name] of Object.entries(GETTERS)) watchGetter(target, getter, name)
@@ -98,7 +99,7 @@ function watchGetter (target: object, getter: string, name: string): void {
 const cookies = {
   get (this: Request): unknown {
     const parsed = this[COOKIES]
-    return readsOf(this)?.seenCookies(parsed) ?? parsed
+    return readsOf(this)?.watchCookies(parsed) ?? parsed
   },
   set (this: Request, parsed: unknown): void {
     this[COOKIES] = parsed
@@ -109,12 +110,12 @@ const cookies = {
 const query = {
   get (this: Request): unknown {
     const parsed = this[QUERY]
-    return readsOf(this)?.seenQuery(parsed) ?? parsed
+    return readsOf(this)?.watchQuery(parsed) ?? parsed
   },
   set (this: Request, parsed: unknown): void { this[QUERY] = parsed }
 }
 
-/** What is left of a client's limit. The rate limit's own hooks read it as well. */
+/** The remaining limit of a client. The hooks of the rate limit read it as well, which does not count. */
 const rateLimit = {
   get (this: Request): unknown {
     const decision = this[LIMIT]
@@ -129,7 +130,7 @@ const nonce = {
   get (this: Reply): unknown {
     const value = this[NONCE]
     const reads = value === null || value === undefined ? undefined : readsOf(this.request)
-    // Its package reads it once, for the header.
+    // The package itself reads it once, for the header.
     if (reads?.reader === 'handler' || this[IS_READ]) reads?.note('reply.cspNonce', true)
     this[IS_READ] = true
     return value

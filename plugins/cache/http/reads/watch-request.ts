@@ -1,4 +1,4 @@
-import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
+import type { IncomingMessage } from 'node:http'
 import type { FastifyBaseLogger, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
 import { readingAs, READS, type Reader } from '../../../shared/http/read-recorder.js'
 import type { IgnoredNames } from './ignored-names.js'
@@ -6,7 +6,7 @@ import { ALL_HEADERS, RequestReads } from './request-reads.js'
 
 type Raw = IncomingMessage & { [READS]?: RequestReads }
 
-/** @returns undefined where the request's route is not watched */
+/** Returns the recorder of a request; undefined where its route is not watched. */
 export function readsOf (request: Pick<FastifyRequest, 'raw'>): RequestReads | undefined {
   return (request.raw as Raw)[READS]
 }
@@ -17,28 +17,29 @@ export interface WatchOptions {
   keysParameter: ((name: string) => boolean) | undefined
 }
 
-/** Watches the requests of a route from before their first hook: of all that a route names, Fastify calls `childLoggerFactory` first. */
+/** Watches the requests of a route from before their first hook: Fastify calls `childLoggerFactory` before any other function of a route. */
 export function watchRoute (route: RouteOptions, { harmless, keysParameter }: WatchOptions): void {
   const given = route.childLoggerFactory
   route.childLoggerFactory = function watchRequest (logger, bindings, options, raw) {
     const child = (given ?? this.childLoggerFactory).call(this, logger, bindings, options, raw)
-    watchRaw(raw as IncomingMessage, harmless, keysParameter)
-    readLogLinesApart(child)
+    watchRaw(raw as Raw, new RequestReads((raw as Raw).headers, harmless, keysParameter))
+    excludeLogLines(child)
     return child
   }
 }
 
-function watchRaw (raw: Raw, harmless: IgnoredNames, keysParameter: WatchOptions['keysParameter']): void {
-  const reads = new RequestReads(raw.headers, harmless, keysParameter)
+function watchRaw (raw: Raw, reads: RequestReads): void {
   raw[READS] = reads
-  // A request that an adapter has made may have none.
-  if (Array.isArray(raw.rawHeaders)) setRawHeaders(raw, new Proxy(raw.rawHeaders, new RawHeaders(reads)))
-  setHeaders(raw, reads.seenHeaders)
+  // A request that an adapter created may have no raw headers.
+  if (Array.isArray(raw.rawHeaders)) setProperty(raw, 'rawHeaders', new Proxy(raw.rawHeaders, new RawHeaders(reads)))
+  setProperty(raw, 'headers', reads.watchedHeaders)
   if (raw.httpVersionMajor >= 2) watchProperties(raw, ['authority'], 'host')
-  if (hasClientCertificate(raw)) watchSocket(raw, reads)
+  // Where the server asks clients for a certificate, the socket identifies the client.
+  const { authorized, authorizationError } = (raw.socket ?? {}) as { authorized?: boolean, authorizationError?: unknown }
+  if (authorized === true || (authorizationError !== undefined && authorizationError !== null)) watchSocket(raw, reads)
 }
 
-/** Headers in the form in which nothing is read by name. */
+/** Watches `rawHeaders`, in which headers are not read by name. */
 class RawHeaders implements ProxyHandler<string[]> {
   readonly #reads: RequestReads
 
@@ -52,19 +53,23 @@ class RawHeaders implements ProxyHandler<string[]> {
   }
 }
 
-/** From here on somebody else reads. The suite itself is given the headers as they are, which is quicker. */
-export function readAs (reader: Reader, request: FastifyRequest): void {
-  const reads = readsOf(request)
-  if (reads === undefined || reads.reader === reader) return
+/**
+ * Records reads from now on as those of `reader`. The suite itself reads the headers unwatched, which is faster.
+ *
+ * @returns the recorder of the request; undefined where its route is not watched
+ */
+export function readAs (reader: Reader, { raw }: FastifyRequest): RequestReads | undefined {
+  const reads = (raw as Raw)[READS]
+  if (reads === undefined || reads.reader === reader) return reads
   reads.reader = reader
-  const { raw } = request
   const { headers } = raw
-  const seen = reader === 'suite' ? reads.headers : reads.seenHeaders
-  // A hook may have put others in their place.
-  if (headers !== seen && (headers === reads.headers || headers === reads.seenHeaders)) setHeaders(raw, seen)
+  const wanted = reader === 'suite' ? reads.headers : reads.watchedHeaders
+  // A hook may have replaced the headers.
+  if (headers !== wanted && (headers === reads.headers || headers === reads.watchedHeaders)) setProperty(raw, 'headers', wanted)
+  return reads
 }
 
-/** The headers, read by the cache for itself while others may read as well. */
+/** Returns the headers for the cache itself, while hooks or the handler may read as well. */
 export function ownHeaders (request: FastifyRequest): FastifyRequest['headers'] {
   const reads = readsOf(request)
   if (reads === undefined || reads.reader === 'suite') return request.headers
@@ -75,19 +80,19 @@ export function ownHeaders (request: FastifyRequest): FastifyRequest['headers'] 
   return headers
 }
 
-/** From here on the handler reads. */
+/** Records reads from now on as those of the handler. */
 export function handOver (request: FastifyRequest, reply: FastifyReply): void {
   const reads = readsOf(request)
   if (reads === undefined) return
   watchSocket(request.raw, reads)
-  readHeaderRulesApart(request, reply.raw)
+  excludeHeaderRules(request, reply.raw)
   readAs('handler', request)
 }
 
 const HEADER_RULES = '_isLenientHeaderValidation'
 
-/** With each header that is set Node.js 26 looks for an option of the server, by the socket of the request. */
-function readHeaderRulesApart (request: FastifyRequest, response: object): void {
+/** Node.js 26 reads an option of the server by the socket of the request, with each header that is set: these reads do not count. */
+function excludeHeaderRules (request: FastifyRequest, response: object): void {
   const read: unknown = Reflect.get(response, HEADER_RULES)
   if (typeof read !== 'function') return
   Reflect.set(response, HEADER_RULES, function (this: unknown) {
@@ -95,24 +100,13 @@ function readHeaderRulesApart (request: FastifyRequest, response: object): void 
   })
 }
 
-/** HTTP/2 has it by a getter alone. */
-function setHeaders (raw: Raw, headers: IncomingHttpHeaders): void {
-  if (raw.httpVersionMajor < 2) raw.headers = headers
-  else Object.defineProperty(raw, 'headers', { value: headers, writable: true, configurable: true })
+/** Sets a property that is a getter in HTTP/2. */
+function setProperty<Name extends 'headers' | 'rawHeaders'> (raw: Raw, name: Name, value: Raw[Name]): void {
+  if (raw.httpVersionMajor < 2) raw[name] = value
+  else Object.defineProperty(raw, name, { value, writable: true, configurable: true })
 }
 
-function setRawHeaders (raw: Raw, rawHeaders: string[]): void {
-  if (raw.httpVersionMajor < 2) raw.rawHeaders = rawHeaders
-  else Object.defineProperty(raw, 'rawHeaders', { value: rawHeaders, writable: true, configurable: true })
-}
-
-/** Whether the server asks clients for a certificate: then the socket tells who they are. */
-function hasClientCertificate ({ socket }: Raw): boolean {
-  const { authorized, authorizationError } = (socket ?? {}) as { authorized?: boolean, authorizationError?: unknown }
-  return authorized === true || (authorizationError !== undefined && authorizationError !== null)
-}
-
-/** Not before it has to be: to replace a property of a raw request by a getter costs some 10 µs. */
+/** Watches the socket, as late as possible: to replace a property of a raw request by a getter takes some 10 µs. */
 function watchSocket (raw: Raw, reads: RequestReads): void {
   if (reads.isSocketWatched) return
   reads.isSocketWatched = true
@@ -136,18 +130,18 @@ function watchProperties (raw: Raw, properties: readonly string[], name: string)
 }
 
 const SERIALIZERS = Symbol.for('pino.serializers')
-const APART = Symbol('cache.apart')
+const EXCLUDED = Symbol('cache.excluded')
 
-type Serializer = ((request: unknown) => unknown) & { [APART]?: true }
+type Serializer = ((request: unknown) => unknown) & { [EXCLUDED]?: true }
 
-/** What the serializer of log lines reads of a request goes to the log alone. */
-function readLogLinesApart (logger: FastifyBaseLogger): void {
+/** Excludes what the serializer of log lines reads of a request: it does not change the response. */
+function excludeLogLines (logger: FastifyBaseLogger): void {
   const serializers = (logger as { [SERIALIZERS]?: { req?: Serializer } })[SERIALIZERS]
   const serialize = serializers?.req
-  if (serializers === undefined || serialize === undefined || serialize[APART] === true) return
-  const apart: Serializer = request => isRequest(request) ? readingAs('suite', request, () => serialize(request)) : serialize(request)
-  apart[APART] = true
-  Reflect.set(serializers, 'req', apart)
+  if (serializers === undefined || serialize === undefined || serialize[EXCLUDED] === true) return
+  const excluded: Serializer = request => isRequest(request) ? readingAs('suite', request, () => serialize(request)) : serialize(request)
+  excluded[EXCLUDED] = true
+  Reflect.set(serializers, 'req', excluded)
 }
 
 function isRequest (value: unknown): value is FastifyRequest {
