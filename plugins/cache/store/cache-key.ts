@@ -3,12 +3,12 @@ import { StatsCounter } from '../stats.js'
 
 const UNCOUNTED = new StatsCounter()
 
-/** What an entry is kept under: in this process by its text, in the store by a digest of it. */
+/** The key of an entry: L1 uses its text, the store a digest of it. */
 export class CacheKey {
   readonly text: string
-  /** What patterns are compared with. */
+  /** The readable form, which patterns match. */
   readonly label: string
-  /** Where what happens to it is counted. */
+  /** Counts the events of the key. */
   readonly counts: StatsCounter
   #id: string | undefined
 
@@ -24,9 +24,13 @@ export class CacheKey {
   }
 }
 
-/** @param prefixes - of the view of the cache that it belongs to: another view's keys are others, however they read */
+/**
+ * Returns the key of a value.
+ *
+ * @param prefixes - of the view of the data cache: views with other prefixes have other keys
+ */
 export function dataKey (name: string, prefixes: readonly string[] = [], counts?: StatsCounter): CacheKey {
-  // No other text begins so.
+  // No other key begins with this character.
   if (prefixes.length === 0) return new CacheKey(`=${name}`, name, counts)
   return new CacheKey(JSON.stringify(['data', ...prefixes, name]), [...prefixes, name].join(':'), counts)
 }

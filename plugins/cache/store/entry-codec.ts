@@ -14,30 +14,31 @@ export const TOKEN_RANGE = [1, TOKEN_LENGTH] as const
 export const UNLOCKED = Buffer.of(VERSION)
 
 /**
- * Identifies the content of a key for a compare-and-set: a reader gets the token, and a writer names it. Each write changes the token.
- * Empty where the key does not exist.
+ * Identifies the content of a key for a compare-and-set: a reader gets the token, and a writer names it. Each write
+ * changes the token. Empty where the key does not exist.
  */
 export type CasToken = string
 
 /**
- * Returns the token that readers of a locked key get. No key has such a token, so no write with it is stored. Each lock has another one,
- * as a fill that began during one lock must not be joined during the next.
+ * Returns the token that readers of a locked key get. No key has such a token, so no write with it is stored. Each lock
+ * has another one, as a fill that began during one lock must not be joined during the next.
  */
 export function lockedToken (token: CasToken): CasToken {
   return `!${token}`
 }
 
 /**
- * Encodes an entry: version, token, length of the metadata (4 bytes, big-endian), metadata (JSON), body, encoded copies of the body.
- * Without metadata it is a tombstone, which refuses the writes of fills that began before the entry was removed.
+ * Encodes an entry: version, token, length of the metadata (4 bytes, big-endian), metadata (JSON), body, encoded copies
+ * of the body. Without metadata it is a tombstone, which refuses the writes of fills that began before the entry was
+ * removed.
  */
 export function encodeEntry (entry: Entry | 'tombstone'): Buffer {
   if (entry === 'tombstone') return encodeHead(0)
   const { body, encoded, ...rest } = entry
   const copies = Object.entries(encoded ?? {})
-  const lengths = copies.length === 0 ? undefined : Object.fromEntries(copies.map(([coding, copy]) => [coding, copy.length]))
+  const lengths = Object.fromEntries(copies.map(([coding, copy]) => [coding, copy.length]))
   // The length detects a body that was cut off.
-  const meta = Buffer.from(JSON.stringify({ ...rest, length: body.length, encoded: lengths }))
+  const meta = Buffer.from(JSON.stringify({ ...rest, length: body.length, encoded: copies.length > 0 ? lengths : undefined }))
   return Buffer.concat([encodeHead(meta.length), meta, body, ...copies.map(([, copy]) => copy)])
 }
 
@@ -49,7 +50,10 @@ function encodeHead (metaLength: Bytes): Buffer {
   return head
 }
 
-/** @returns `prefix`, which locks an entry when written over its first bytes; `placeholder`, which locks a key without an entry */
+/**
+ * @returns `prefix`, which locks an entry when written over its first bytes; `placeholder`, which locks a key without
+ * an entry
+ */
 export function encodeWriteLock (): { prefix: Buffer, placeholder: Buffer, token: CasToken } {
   const placeholder = encodeHead(0)
   placeholder.writeUInt8(LOCKED, 0)
@@ -77,9 +81,12 @@ function readEntry (rest: unknown, bytes: Buffer): Entry | undefined {
   const { kind, label, meta, storedAt, deleteAt, tags, length, encoded } = rest
   if ((kind !== 'response' && kind !== 'variants' && kind !== 'value') || typeof label !== 'string') return undefined
   if (!isTime(storedAt) || !isTime(deleteAt) || !isVersions(tags)) return undefined
-  if (encoded === undefined) return length === bytes.length ? { kind, label, meta, body: bytes, storedAt, deleteAt, tags } : undefined
-  const copies = isLength(length) && kind === 'response' ? readCopies(encoded, bytes.subarray(length)) : undefined
-  return copies && { kind, label, meta, body: bytes.subarray(0, Number(length)), encoded: copies, storedAt, deleteAt, tags }
+  if (!isLength(length)) return undefined
+  const body = length === bytes.length ? bytes : bytes.subarray(0, length)
+  const entry: Entry = { kind, label, meta, body, storedAt, deleteAt, tags }
+  if (encoded === undefined) return length === bytes.length ? entry : undefined
+  const copies = kind === 'response' ? readCopies(encoded, bytes.subarray(length)) : undefined
+  return copies && { ...entry, encoded: copies }
 }
 
 /** @returns undefined where the copies do not fill the bytes exactly */

@@ -79,6 +79,7 @@ function bytesOfFields (fields: unknown): Bytes {
 /** Returns the entry with bytes that share no memory with others, see {@link ownBytes}. */
 export function ownEntry (entry: Entry): Entry {
   const body = ownBytes(entry.body)
-  const encoded = entry.encoded && Object.fromEntries(Object.entries(entry.encoded).map(([coding, copy]) => [coding, ownBytes(copy)]))
+  const copies = entry.encoded && Object.entries(entry.encoded)
+  const encoded = copies && Object.fromEntries(copies.map(([coding, copy]) => [coding, ownBytes(copy)]))
   return body === entry.body && encoded === undefined ? entry : { ...entry, body, encoded }
 }

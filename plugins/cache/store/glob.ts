@@ -14,10 +14,11 @@ type Token = CharacterSet | typeof ANY_TEXT
 const ANY_CHARACTER: CharacterSet = { isNegated: true, ranges: [] }
 
 /**
- * Compiles a pattern with Redis's syntax: `*` any text, `?` any character, `[ab]`, `[a-z]`, `[^a]` a set of characters, and
- * `\` escapes the character that follows it.
+ * Compiles a pattern with Redis's syntax: `*` any text, `?` any character, `[ab]`, `[a-z]`, `[^a]` a set of characters,
+ * and `\` escapes the character that follows it.
  *
- * It does not use a regular expression, whose time grows exponentially with the number of asterisks, as clients choose the texts.
+ * It does not use a regular expression, whose time grows exponentially with the number of asterisks, as clients choose
+ * the texts.
  */
 export function compileGlob (glob: string): (text: string) => boolean {
   const tokens = [...glob.matchAll(/\\[^]|\[\^?(?:\\[^]|[^\]\\])+\]|[^]/gu)].map(([text]) => tokenOf(text))
@@ -29,7 +30,10 @@ export function escapeGlob (text: string): string {
   return text.replaceAll(/[\\*?[\]^-]/gu, '\\$&')
 }
 
-/** Backtracks to the last asterisk only: an earlier one could not make the rest of the pattern match where the last one cannot. */
+/**
+ * Backtracks to the last asterisk only: an earlier one could not make the rest of the pattern match where the last one
+ * cannot.
+ */
 function matches (tokens: readonly Token[], text: string): boolean {
   let at = 0
   let next = 0
@@ -86,12 +90,15 @@ function rangeOf (one: string, other = one): [number, number] {
   return [Math.min(a, b), Math.max(a, b)]
 }
 
-/** Comparing this many characters takes a fraction of a millisecond, and about 30 ms with the slowest pattern that is allowed. */
+/**
+ * Comparing this many characters takes a fraction of a millisecond, and about 30 ms with the slowest pattern that is
+ * allowed.
+ */
 const CHARACTERS_PER_BATCH = 16 * 1024
 
 /**
- * Returns a function to await before each text of a loop that compares texts: it lets other work of this process run after every
- * few thousand characters.
+ * Returns a function to await before each text of a loop that compares texts: it lets other work of this process run
+ * after every few thousand characters.
  */
 export function createPace (): (text: string) => Promise<void> | undefined {
   let count = 0

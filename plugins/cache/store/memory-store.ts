@@ -33,7 +33,10 @@ export class MemoryStore implements CacheStore {
   readonly #now: () => number
   readonly #slots: LRUCache<string, Slot>
   readonly #leases = new LRUCache<string, Lease>({ max: MAX_LEASES })
-  /** The version of each tag: when it was invalidated last, and a number that makes it unique. A tag that is dropped gets another one. */
+  /**
+   * The version of each tag: when it was invalidated last, and a number that makes it unique. A tag that is dropped
+   * gets another one.
+   */
   readonly #versions = new LRUCache<string, string>({ max: MAX_TAGS })
   #sequence = 0
   #hits = 0
@@ -89,7 +92,8 @@ export class MemoryStore implements CacheStore {
     }
   }
 
-  async write (id: string, entry: Entry, token: CasToken, { patternVersion, minTtl = 0, ttl = ttlOf(entry) }: WriteOptions = {}): Promise<boolean> {
+  async write (id: string, entry: Entry, token: CasToken, options: WriteOptions = {}): Promise<boolean> {
+    const { patternVersion, minTtl = 0, ttl = ttlOf(entry) } = options
     const present = this.#slots.get(id)
     if (present !== undefined && present.token !== token) return false
     if (patternVersion !== undefined && this.#versions.get(PATTERN_TAG) !== patternVersion) return false
@@ -114,7 +118,8 @@ export class MemoryStore implements CacheStore {
       wasLocked: before?.isLocked ?? false,
       unlock: async () => {
         const present = this.#slots.get(id)
-        if (present?.token === token) this.#slots.set(id, { ...present, isLocked: false }, { ttl: Math.max(left, TOMBSTONE_MS) })
+        if (present?.token !== token) return
+        this.#slots.set(id, { ...present, isLocked: false }, { ttl: Math.max(left, TOMBSTONE_MS) })
       }
     }
   }

@@ -36,8 +36,8 @@ const NO_TAGS: readonly string[] = []
 const MISS = { entry: undefined, token: '' }
 
 /**
- * Stores entries in Redis. A tag is a key that holds a version, and an entry carries the versions of its tags, so that one write
- * invalidates a tag.
+ * Stores entries in Redis. A tag is a key that holds a version, and an entry carries the versions of its tags, so that
+ * one write invalidates a tag.
  *
  * @see {@link TagVersions}
  */
@@ -59,7 +59,10 @@ export class RedisStore implements CacheStore {
   /** Whether one command cannot name two keys. */
   #isApart: boolean
 
-  /** @param instanceId - the sender of published invalidations; undefined where no instance has an L1, so that none is published */
+  /**
+   * @param instanceId - the sender of published invalidations; undefined where no instance has an L1, so that none is
+   * published
+   */
   constructor (client: RedisClient, prefix: string, instanceId?: string, clock: Clock = systemClock) {
     this.#client = client
     this.#clock = clock
@@ -102,16 +105,22 @@ export class RedisStore implements CacheStore {
       acquire: async (tags, ttl) => {
         const node = clientFor(client, key)
         // All in one round trip.
-        const [, holder, { now, versions }] = await Promise.all([node.set(key, token, 'PX', ttl, 'NX'), node.get(key), this.#startFill(tags)])
-        if (holder === token || holder === HIT_FOR_PASS) return { kind: holder === token ? 'acquired' : 'hit-for-pass', now, versions }
+        const [, holder, { now, versions }] = await Promise.all([
+          node.set(key, token, 'PX', ttl, 'NX'), node.get(key), this.#startFill(tags)
+        ])
+        if (holder === token) return { kind: 'acquired', now, versions }
+        if (holder === HIT_FOR_PASS) return { kind: 'hit-for-pass', now, versions }
         return { kind: 'held', holder: holder ?? undefined, now, versions }
       },
       renew: async ttl => { await runScript(client, renewFillScript, [key], [token, ttl]) },
-      release: async isShareable => { await runScript(client, releaseFillScript, [key], [token, isShareable ? '' : HIT_FOR_PASS, HIT_FOR_PASS_MS]) }
+      release: async isShareable => {
+        await runScript(client, releaseFillScript, [key], [token, isShareable ? '' : HIT_FOR_PASS, HIT_FOR_PASS_MS])
+      }
     }
   }
 
-  async write (id: string, entry: Entry, token: CasToken, { patternVersion, minTtl = 0, ttl: left }: WriteOptions = {}): Promise<boolean> {
+  async write (id: string, entry: Entry, token: CasToken, options: WriteOptions = {}): Promise<boolean> {
+    const { patternVersion, minTtl = 0, ttl: left } = options
     const ttl = boundedTtl(left ?? ttlOf(entry))
     const versions = patternVersion === undefined ? entry.tags : { ...entry.tags, [PATTERN_TAG]: patternVersion }
     const [isWritten] = await Promise.all([
@@ -132,24 +141,28 @@ export class RedisStore implements CacheStore {
   async lockKey (id: string): Promise<WriteLock> {
     const key = this.#entrySpace + id
     const { prefix, placeholder, token } = encodeWriteLock()
-    const left = Number(await runScript(this.#client, lockKeyScript, [key], [prefix, placeholder, TOMBSTONE_MS, this.#channel, this.#message({ ids: [id] })]))
+    const args = [prefix, placeholder, TOMBSTONE_MS, this.#channel, this.#message({ ids: [id] })]
+    const left = Number(await runScript(this.#client, lockKeyScript, [key], args))
     return {
       token,
       wasLocked: left === -1,
-      unlock: async () => { await runScript(this.#client, unlockKeyScript, [key], [token, UNLOCKED, Math.max(left, TOMBSTONE_MS)]) }
+      unlock: async () => {
+        await runScript(this.#client, unlockKeyScript, [key], [token, UNLOCKED, Math.max(left, TOMBSTONE_MS)])
+      }
     }
   }
 
   async remove (id: string, label?: string, token?: CasToken): Promise<boolean> {
     const condition = token === undefined ? [] : [Buffer.from(token, 'latin1')]
-    const args = [encodeEntry('tombstone'), TOMBSTONE_MS, this.#channel, this.#message({ ids: [id], key: label }), ...condition]
+    const message = this.#message({ ids: [id], key: label })
+    const args = [encodeEntry('tombstone'), TOMBSTONE_MS, this.#channel, message, ...condition]
     return await runScript(this.#client, removeScript, [this.#entrySpace + id], args) === 1
   }
 
   async tags (tags: readonly string[]): Promise<TagState> {
     const start = await this.#startFill(tags)
-    const invalidatedAt = Math.max(0, ...Object.values(start.versions).map(version => Number.parseInt(version, 10) / 1000))
-    return { ...start, invalidatedAt }
+    const times = Object.values(start.versions).map(version => Number.parseInt(version, 10) / 1000)
+    return { ...start, invalidatedAt: Math.max(0, ...times) }
   }
 
   async invalidate (tags: readonly string[]): Promise<void> {
@@ -197,19 +210,24 @@ export class RedisStore implements CacheStore {
     return given === '' ? timeOf(await anyNode(this.#client).time()) : Number(given) / 1000
   }
 
-  async #writeEntry (id: string, entry: Entry, token: CasToken, patternVersion: string | undefined, ttl: Milliseconds): Promise<boolean> {
+  async #writeEntry (
+    id: string, entry: Entry, token: CasToken, patternVersion: string | undefined, ttl: Milliseconds
+  ): Promise<boolean> {
     const key = this.#entrySpace + id
     // The token is passed as bytes, as those of a damaged entry may be any.
     const args = [Buffer.from(token, 'latin1'), encodeEntry(entry), ttl]
     if (patternVersion === undefined) return await runScript(this.#client, writeScript, [key], args) === 1
     try {
-      if (!this.#isApart) return await runScript(this.#client, writeScript, [key, this.#patternKey], [...args, patternVersion]) === 1
+      const keys = [key, this.#patternKey]
+      if (!this.#isApart) return await runScript(this.#client, writeScript, keys, [...args, patternVersion]) === 1
     } catch (error) {
       if (!isBatchRefusal(error)) throw error
       this.#isApart = true
     }
-    // The two keys lie on two nodes: the version is compared before the write, and after it, as a removal may have run between.
-    if (!await this.#hasPatternVersion(patternVersion) || await runScript(this.#client, writeScript, [key], args) !== 1) return false
+    // The two keys lie on two nodes: the version is compared before the write, and after it, as a removal may have run
+    // between.
+    if (!await this.#hasPatternVersion(patternVersion)) return false
+    if (await runScript(this.#client, writeScript, [key], args) !== 1) return false
     if (await this.#hasPatternVersion(patternVersion)) return true
     await this.remove(id)
     return false
@@ -222,14 +240,19 @@ export class RedisStore implements CacheStore {
   /**
    * Stores entries with these versions of their tags.
    *
-   * @param areCurrent - reads whether the versions are current, before the entries are written: an invalidation after that read makes the
-   * entries invalid
+   * @param areCurrent - reads whether the versions are current, before the entries are written: an invalidation after
+   * that read makes the entries invalid
    * @returns whether the versions were current
    */
-  async #setWith (items: readonly Put[], versions: Readonly<Record<string, string>>, areCurrent = async () => true): Promise<boolean> {
-    const entries = items.map(({ id, tags, make }) => ({ id, entry: make(Object.fromEntries([ALL_TAG, ...tags].map(tag => [tag, versions[tag] ?? '']))) }))
+  async #setWith (
+    items: readonly Put[], versions: Readonly<Record<string, string>>, areCurrent = async () => true
+  ): Promise<boolean> {
+    const versionsOf = (tags: readonly string[]) => Object.fromEntries([ALL_TAG, ...tags].map(tag => [tag, versions[tag] ?? '']))
+    const entries = items.map(({ id, tags, make }) => ({ id, entry: make(versionsOf(tags)) }))
     const ttl = Math.max(...entries.map(({ entry }) => boundedTtl(ttlOf(entry))))
-    const [wereCurrent, areRetained] = await Promise.all([areCurrent(), this.#tagVersions.retain(versions, ttl), this.#setEntries(entries)])
+    const [wereCurrent, areRetained] = await Promise.all([
+      areCurrent(), this.#tagVersions.retain(versions, ttl), this.#setEntries(entries)
+    ])
     return wereCurrent && areRetained
   }
 
@@ -240,7 +263,8 @@ export class RedisStore implements CacheStore {
     })
     // One connection keeps the order of the writes and the message; the nodes of a Cluster have no common order.
     if (this.isSpread) await Promise.all(writes)
-    await Promise.all([...writes, this.#channel !== '' && this.#client.publish(this.#channel, this.#message({ ids: entries.map(({ id }) => id) }))])
+    const message = this.#message({ ids: entries.map(({ id }) => id) })
+    await Promise.all([...writes, this.#channel !== '' && this.#client.publish(this.#channel, message)])
   }
 }
 
@@ -267,7 +291,10 @@ function isValid ({ tags }: Entry, known: TagValues): boolean {
   return ALL_TAG in tags
 }
 
-/** Computes the versions only where they are used: on a hit they are not, and the object costs as much as two keys that are read. */
+/**
+ * Computes the versions only where they are used: on a hit they are not, and the object costs as much as two keys that
+ * are read.
+ */
 class RedisReadResult implements ReadResult {
   readonly entry: Entry | undefined
   readonly token: CasToken

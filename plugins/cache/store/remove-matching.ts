@@ -11,8 +11,8 @@ const HEAD_BYTES = 4096
 const LABEL = '"label":"'
 
 /**
- * Scans all entries in batches, on every master, and removes those whose label matches. Neither Redis nor this process is blocked for
- * longer than a batch takes. A key of another type is not an entry, and is skipped.
+ * Scans all entries in batches, on every master, and removes those whose label matches. Neither Redis nor this process
+ * is blocked for longer than a batch takes. A key of another type is not an entry, and is skipped.
  *
  * @returns the number of removed entries
  */
@@ -27,7 +27,8 @@ async function removeOn (node: Redis, keySpace: string, matches: (label: string)
   let removed = 0
   let cursor = '0'
   do {
-    // Redis matches only the key space. MATCH is the one argument to which ioredis does not add the client's key prefix.
+    // Redis matches only the key space. MATCH is the one argument to which ioredis does not add the client's key
+    // prefix.
     const [next, found] = await node.scan(cursor, 'MATCH', `${escapeGlob(keyPrefix + keySpace)}*`, 'COUNT', BATCH)
     cursor = next
     const keys = found.map(key => key.slice(keyPrefix.length))
@@ -71,7 +72,10 @@ function labelOf (start: Buffer): string | undefined {
   return typeof label === 'string' ? label : undefined
 }
 
-/** Returns the offset after the closing quote of a JSON string. A regular expression would overflow its stack on a long label. */
+/**
+ * Returns the offset after the closing quote of a JSON string. A regular expression would overflow its stack on a long
+ * label.
+ */
 function endOfString (text: string, from: number): number {
   let at = from
   while (at < text.length && text[at] !== '"') at += text[at] === '\\' ? 2 : 1

@@ -3,17 +3,18 @@ import { TOKEN_RANGE } from './entry-codec.js'
 
 const [FIRST, LAST] = TOKEN_RANGE
 
-/** A server without memory refuses to write, but not to delete. */
+/** A server without memory refuses writes, but not deletions. */
 const SET_OR_DELETE = `local set = redis.pcall('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 if set.err then redis.call('DEL', KEYS[1]) end`
 
 /**
- * Stores an entry, unless somebody else changed the key meanwhile, or something was removed by pattern. What expired, or was evicted, is no change.
- * A server without memory for the new entry deletes the old one, which is outdated.
+ * Stores an entry, unless another caller has changed the key since its token was read, or entries were removed by
+ * pattern. An entry that has expired or was evicted is no change. Where the server has no memory for the new entry, the
+ * outdated one is deleted.
  *
- * KEYS     the entry, and the tag of removals by pattern where that is to be as it was
- * ARGV     token that was seen, frame, TTL (ms), that tag's version
- * reply    1, or 0 where it was not stored
+ * KEYS     the entry, and optionally the tag of removals by pattern, whose version is compared
+ * ARGV     token, encoded entry, TTL (ms), the version of that tag
+ * reply    1, or 0 where the entry was not stored
  */
 export const writeScript = lua`
 if KEYS[2] and redis.call('GET', KEYS[2]) ~= ARGV[4] then return 0 end
@@ -28,11 +29,10 @@ return 1
 `
 
 /**
- * Puts a tombstone in the place of an entry.
+ * Replaces an entry by a tombstone, and publishes the removal.
  *
  * KEYS[1]  the entry
- * ARGV     tombstone, its TTL (ms), channel and message that tell the other instances (empty: nobody), and the token
- *          that the entry must have (left out: any)
+ * ARGV     tombstone, its TTL (ms), channel (empty: none), message, and optionally the token that the entry must have
  * reply    1 where there was an entry
  */
 export const removeScript = lua`
@@ -44,10 +44,11 @@ return type(length) == 'number' and length > #ARGV[1] and 1 or 0
 `
 
 /**
- * Gives tags a new version, which begins with the time (µs). Where there is no memory for one they have none, which is as good.
+ * Gives tags a new version, which begins with the time (µs), and publishes the invalidation. Where the server has no
+ * memory for a version, the tag has none, which invalidates its entries as well.
  *
  * KEYS     the tags
- * ARGV     what makes the version unlike any other, TTL (ms), channel and message that tell the other instances (empty: nobody)
+ * ARGV     a random part of the version, TTL (ms), channel (empty: none) and message
  */
 export const invalidateScript = timedLua`
 local time = redis_time()
@@ -60,10 +61,10 @@ if ARGV[3] ~= '' then redis.call('PUBLISH', ARGV[3], ARGV[4]) end
 `
 
 /**
- * Reads the versions of tags, and gives one to each that has none. A key of another type is replaced.
+ * Reads the versions of tags, and creates one for each tag without. A key of another type is replaced.
  *
  * KEYS     the tags
- * ARGV     the version of a tag that has none, its TTL (ms)
+ * ARGV     the version of a tag without one, its TTL (ms)
  * reply    the versions
  */
 export const createVersionsScript = lua`
@@ -80,13 +81,13 @@ return versions
 `
 
 /**
- * Has versions of tags live for longer, where they are the tags' versions still.
+ * Extends the TTLs of versions that are still current.
  *
  * KEYS     the tags
- * ARGV     TTL (ms) that they are to have at least, the versions
- * reply    for each 1, or 0 where the tag has another version, or none
+ * ARGV     the minimum TTL (ms), the versions
+ * reply    for each tag 1, or 0 where it has another version or none
  */
-export const acquireFillScript = lua`
+export const retainVersionsScript = lua`
 local replies = {}
 for i, key in ipairs(KEYS) do
   replies[i] = redis.pcall('GET', key) == ARGV[i + 1] and 1 or 0
@@ -96,10 +97,10 @@ return replies
 `
 
 /**
- * Gives a claim back, or leaves word that nobody need wait.
+ * Releases the lease of a fill, or replaces it by hit-for-pass.
  *
- * KEYS[1]  the claim
- * ARGV     token, word to leave (empty: none), its TTL (ms)
+ * KEYS[1]  the lease
+ * ARGV     token, the value of hit-for-pass (empty: release), its TTL (ms)
  */
 export const releaseFillScript = lua`
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return end
@@ -107,9 +108,9 @@ if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1],
 `
 
 /**
- * Keeps a claim.
+ * Renews the lease of a fill.
  *
- * KEYS[1]  the claim
+ * KEYS[1]  the lease
  * ARGV     token, TTL (ms)
  */
 export const renewFillScript = lua`
@@ -117,12 +118,12 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARG
 `
 
 /**
- * Marks an entry while its source is written; where there is none, the place.
+ * Locks a key while the source of its entry is written, and publishes that the entry is invalid.
  *
  * KEYS[1]  the entry
- * ARGV     mark and token, what is put where there is nothing, for how long it stands (ms), channel and message
- *          that tell the other instances (empty: nobody)
- * reply    -1 where it was marked before, else what was left of its TTL (ms); 0 where there was nothing
+ * ARGV     the first bytes of a locked entry, the placeholder for a key without an entry, TTL of the lock (ms),
+ *          channel (empty: none), message
+ * reply    -1 where the key was locked before, else the rest of its TTL (ms); 0 where there was no entry
  */
 export const lockKeyScript = lua`
 local before = redis.pcall('GETRANGE', KEYS[1], 0, 0)
@@ -139,10 +140,10 @@ return left
 `
 
 /**
- * Takes the mark away, unless somebody else changed the key meanwhile.
+ * Unlocks a key, unless another caller has changed it meanwhile.
  *
  * KEYS[1]  the entry
- * ARGV     token, what is put in the place of the mark, TTL (ms)
+ * ARGV     token of the lock, the first byte of an entry, TTL (ms)
  */
 export const unlockKeyScript = lua`
 if redis.pcall('GETRANGE', KEYS[1], ${FIRST}, ${LAST}) ~= ARGV[1] then return end

@@ -10,7 +10,10 @@ export interface KeyVersions {
 }
 
 export interface ReadResult extends KeyVersions {
-  /** Undefined on a miss: no entry, a damaged or locked one, or one with a tag that was invalidated after its fill began. */
+  /**
+   * Undefined on a miss: no entry, a damaged or locked one, or one with a tag that was invalidated after its fill
+   * began.
+   */
   entry: Entry | undefined
 }
 
@@ -22,7 +25,11 @@ export interface Put {
 }
 
 export interface WriteOptions {
-  /** The version that `PATTERN_TAG` had when the fill began. The write is refused where it has another one. @default not compared */
+  /**
+   * The version that `PATTERN_TAG` had when the fill began. The write is refused where it has another one.
+   *
+   * @default not compared
+   */
   patternVersion?: string | undefined
   /** How long the key exists at least, so that fills that began before the write are refused. @default 0 */
   minTtl?: Milliseconds | undefined
@@ -48,7 +55,10 @@ export interface WriteLock {
  */
 export type LeaseState = { kind: 'acquired' | 'hit-for-pass' } | { kind: 'held', holder?: string | undefined }
 
-/** The store's clock and the versions of tags. An entry stored with them is invalid once one of these tags is invalidated. */
+/**
+ * The store's clock and the versions of tags. An entry stored with them is invalid once one of these tags is
+ * invalidated.
+ */
 export interface FillStart {
   /** By the store's clock: milliseconds since the epoch. */
   now: number
@@ -89,7 +99,9 @@ export interface StoreStats {
   expired: number
 }
 
-/** Stores entries under digests of their keys, and publishes invalidations. Both stores pass the same contract tests. */
+/**
+ * Stores entries under digests of their keys, and publishes invalidations. Both stores pass the same contract tests.
+ */
 export interface CacheStore {
   /** By how much the clocks may differ that the store takes its times from. */
   readonly skew: Milliseconds
@@ -102,10 +114,13 @@ export interface CacheStore {
   /**
    * Stores an entry, unless the key has been changed since `token` was read.
    *
-   * @returns whether it was stored; false where another caller stored or removed the key, or it may have been removed by pattern
+   * @returns whether it was stored; false where another caller stored or removed the key, or it may have been removed
+   * by pattern
    */
   write (id: string, entry: Entry, token: CasToken, options?: WriteOptions): Promise<boolean>
-  /** Stores entries unconditionally, in one round trip where their tags have the versions that this process read last. */
+  /**
+   * Stores entries unconditionally, in one round trip where their tags have the versions that this process read last.
+   */
   setMany (items: readonly Put[]): Promise<void>
   /**
    * Locks a key: until it is written, removed or unlocked, each read is a miss and writes of other callers are refused.

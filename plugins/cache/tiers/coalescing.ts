@@ -18,7 +18,10 @@ export const MAX_LOOKUPS = 5
 /** A fill that takes longer is taken to hang, and its lease is not renewed any more. */
 const MAX_FILL_MS = 10 * 60 * 1000
 
-/** The fills that this process leads, by the token of their lease: one cache of a process may wait for another one's fill. */
+/**
+ * The fills that this process leads, by the token of their lease: one cache of a process may wait for another one's
+ * fill.
+ */
 const fillsByToken = new Map<string, WaitTarget>()
 
 /**
@@ -30,9 +33,15 @@ const fillsByToken = new Map<string, WaitTarget>()
  * - `retry`: the key is to be looked up again, as another instance has stored it or it was invalidated meanwhile
  * - `unshareable`: each caller fills for itself
  */
-type FillOutcome = { kind: 'filled' | 'stale', entry: Entry } | { kind: 'failed', error: unknown } | { kind: 'retry' } | { kind: 'unshareable' }
+type FillOutcome =
+  | { kind: 'filled' | 'stale', entry: Entry }
+  | { kind: 'failed', error: unknown }
+  | { kind: 'retry' }
+  | { kind: 'unshareable' }
 
-/** The result of `join`: `lead` where the caller is to fill the entry itself, else the outcome of another caller's fill. */
+/**
+ * The result of `join`: `lead` where the caller is to fill the entry itself, else the outcome of another caller's fill.
+ */
 export type Admission = { kind: 'lead', fill: Fill } | Exclude<FillOutcome, { kind: 'unshareable' }>
 
 const RETRY = { kind: 'retry' } as const
@@ -175,8 +184,8 @@ interface Acquired {
 }
 
 /**
- * Coalesces misses: one caller across all instances fills the entry, and the others wait (bounded). If the result is not shareable, all
- * waiting callers proceed in parallel.
+ * Coalesces misses: one caller across all instances fills the entry, and the others wait (bounded). If the result is
+ * not shareable, all waiting callers proceed in parallel.
  */
 export class FillCoordinator {
   readonly #cache: TwoTierCache
@@ -185,7 +194,8 @@ export class FillCoordinator {
 
   constructor (cache: TwoTierCache) {
     this.#cache = cache
-    this.#lostLeases = new LostLeases((lease, isShareable) => cache.run(() => lease.release(isShareable)), cache.clock)
+    const release = (lease: FillLease, isShareable: boolean) => cache.run(() => lease.release(isShareable))
+    this.#lostLeases = new LostLeases(release, cache.clock)
   }
 
   /**
@@ -211,7 +221,11 @@ export class FillCoordinator {
     }
   }
 
-  /** Leads the fill of a key, without waiting. @returns undefined where another caller leads it, or it was filled meanwhile */
+  /**
+   * Leads the fill of a key, without waiting.
+   *
+   * @returns undefined where another caller leads it, or it was filled meanwhile
+   */
   async tryLead (lookup: Lookup): Promise<Fill | undefined> {
     const id = fillIdOf(lookup)
     if (this.#inFlight.has(id)) return undefined
@@ -238,12 +252,15 @@ export class FillCoordinator {
         return RETRY
       }
       const { start } = acquired
-      if (start?.kind !== 'held' || !await this.#waitForHolder(id, inFlight, start.holder, poller)) return { kind: 'lead', fill: this.#lead(id, lookup, inFlight, acquired) }
+      const isDue = start?.kind === 'held' && await this.#waitForHolder(id, inFlight, start.holder, poller)
+      if (!isDue) return { kind: 'lead', fill: this.#lead(id, lookup, inFlight, acquired) }
     }
   }
 
   /** @returns false after `MAX_WAIT_MS` */
-  async #waitForHolder (id: string, inFlight: InFlightFill, holder: string | undefined, poller: Poller): Promise<boolean> {
+  async #waitForHolder (
+    id: string, inFlight: InFlightFill, holder: string | undefined, poller: Poller
+  ): Promise<boolean> {
     // The holder may be another cache of this process, whose factory waits for the caller.
     inFlight.blockedBy = holder === undefined ? undefined : fillsByToken.get(holder)
     try {
@@ -254,7 +271,10 @@ export class FillCoordinator {
     }
   }
 
-  /** Acquires the lease of a fill, and looks the key up again: another instance may have filled it and released the lease meanwhile. */
+  /**
+   * Acquires the lease of a fill, and looks the key up again: another instance may have filled it and released the
+   * lease meanwhile.
+   */
   async #acquireLease (id: string, lookup: Lookup, lease: FillLease): Promise<Acquired> {
     if (lookup.snapshot === undefined) return { lease, start: undefined, isDone: false }
     const cache = this.#cache
@@ -278,7 +298,9 @@ export class FillCoordinator {
       await lease.release(isShareable)
       return true
     })
-    cache.inBackground(released.then(isReleased => { if (isReleased !== true) this.#lostLeases.add(lease, isShareable) }))
+    cache.inBackground(released.then(isReleased => {
+      if (isReleased !== true) this.#lostLeases.add(lease, isShareable)
+    }))
   }
 
   #announce (id: string): InFlightFill {
@@ -296,7 +318,8 @@ export class FillCoordinator {
     const cache = this.#cache
     const isHolder = start?.kind === 'acquired'
     const renew = (): void => cache.inBackground(cache.attempt(() => lease.renew(LEASE_MS)))
-    const renewal = isHolder ? new LeaseRenewal({ clock: cache.clock, lease: LEASE_MS, maxDuration: MAX_FILL_MS, renew }) : undefined
+    const options = { clock: cache.clock, lease: LEASE_MS, maxDuration: MAX_FILL_MS, renew }
+    const renewal = isHolder ? new LeaseRenewal(options) : undefined
     if (isHolder) fillsByToken.set(lease.token, inFlight)
     return new Fill({
       cache,
@@ -321,8 +344,8 @@ export class FillCoordinator {
   }
 
   /**
-   * Checks what the lookup did not read: tags that only the handler named, and removals by pattern. One of these may have been
-   * invalidated before the request came.
+   * Checks what the lookup did not read: tags that only the handler named, and removals by pattern. One of these may
+   * have been invalidated before the request came.
    */
   async #isCurrent ({ key, snapshot }: Lookup, { tags }: Entry, patternVersion: string | undefined): Promise<boolean> {
     if (snapshot === undefined) return true
@@ -339,13 +362,16 @@ function tagsWithoutVersion ({ tags, snapshot }: Lookup): string[] {
 
 /** Returns the versions of tags as they were at the lookup. */
 function knownVersions ({ snapshot }: Lookup): Record<string, string> {
-  return Object.fromEntries(Object.entries(snapshot?.versions ?? {}).filter((known): known is [string, string] => known[1] !== undefined))
+  const versions = Object.entries(snapshot?.versions ?? {})
+  return Object.fromEntries(versions.filter((known): known is [string, string] => known[1] !== undefined))
 }
 
 // Many callers share one lookup.
 const fillIds = new WeakMap<Lookup, string>()
 
-/** Returns the id of the fill that a lookup leads to: the same for all lookups with the same snapshot, on all instances. */
+/**
+ * Returns the id of the fill that a lookup leads to: the same for all lookups with the same snapshot, on all instances.
+ */
 function fillIdOf (lookup: Lookup): string {
   const known = fillIds.get(lookup)
   if (known !== undefined) return known
@@ -358,5 +384,6 @@ function createFillId ({ key, snapshot, pendingInvalidations }: Lookup): string 
   if (snapshot === undefined) return `${key.id}.${pendingInvalidations}`
   // A tag that was never invalidated may or may not have its first version yet.
   const versions = Object.entries(snapshot.versions).map(([tag, version]) => [tag, version?.startsWith('0-') ? undefined : version])
-  return `${key.id}.${hashId(JSON.stringify([snapshot.token, versions, ...pendingInvalidations > 0 ? [pendingInvalidations] : []])).slice(0, 16)}`
+  const parts = [snapshot.token, versions, ...pendingInvalidations > 0 ? [pendingInvalidations] : []]
+  return `${key.id}.${hashId(JSON.stringify(parts)).slice(0, 16)}`
 }

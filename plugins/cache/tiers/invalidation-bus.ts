@@ -26,13 +26,16 @@ export interface InvalidationBusOptions {
 /**
  * Applies to L1 what other instances invalidate, as they publish it by Redis pub/sub, which takes about a millisecond.
  *
- * The bus verifies that it has missed no message: while L1 is in use, it sends a PING on the subscriber's connection every half of
- * `MAX_STALENESS_MS`. The reply comes after all earlier messages. Without a recent reply L1 is not used.
+ * The bus verifies that it has missed no message: while L1 is in use, it sends a PING on the subscriber's connection
+ * every half of `MAX_STALENESS_MS`. The reply comes after all earlier messages. Without a recent reply L1 is not used.
  */
 export class InvalidationBus {
   readonly #options: InvalidationBusOptions
   readonly #subscription: ChannelSubscription
-  /** When the last PING was sent that has been answered, by the clock's `monotonic()`. */
+  /**
+   * When the last PING was sent that has been answered, by the clock's `monotonic()`; -Infinity while the bus is
+   * disconnected.
+   */
   #verifiedAt = -Infinity
   #isVerifying = false
 
@@ -54,9 +57,12 @@ export class InvalidationBus {
     })
   }
 
-  /** Whether all messages were received that had been published up to `MAX_STALENESS_MS` before `now`. @param now - by the clock's `monotonic()` */
+  /**
+   * Whether all messages were received that had been published up to `MAX_STALENESS_MS` before `now`.
+   *
+   * @param now - by the clock's `monotonic()`
+   */
   isCurrentAt (now: number): boolean {
-    if (!this.#subscription.live) return false
     const age = now - this.#verifiedAt
     if (age > MAX_STALENESS_MS / 2) this.#verifySubscription(now)
     return age <= MAX_STALENESS_MS
@@ -67,7 +73,7 @@ export class InvalidationBus {
   }
 
   #verifySubscription (now: number): void {
-    if (this.#isVerifying) return
+    if (this.#isVerifying || !this.#subscription.live) return
     this.#isVerifying = true
     this.#subscription.caughtUp()
       .then(() => { if (this.#subscription.live) this.#verifiedAt = now }, () => {})

@@ -19,8 +19,8 @@ const MAX_REMOVED = 10_000
 /**
  * The first of the two tiers: entries in the memory of this process, bounded in bytes.
  *
- * Each invalidation starts an epoch. A reader takes the epoch before it reads the store, so that an entry is not kept that was
- * invalidated while it was being read.
+ * Each invalidation starts an epoch. A reader takes the epoch before it reads the store, so that an entry is not kept
+ * that was invalidated while it was being read.
  */
 export class L1 {
   readonly #slots: LRUCache<string, Slot>
@@ -38,7 +38,9 @@ export class L1 {
   })
 
   #epoch = 0
-  /** Tags invalidated up to this epoch are not remembered, so that an entry of an earlier epoch may have one of them. */
+  /**
+   * Tags invalidated up to this epoch are not remembered, so that an entry of an earlier epoch may have one of them.
+   */
   #minTagEpoch = 0
   /** Keys removed up to this epoch are not remembered, so that an entry read in an earlier epoch may be one of them. */
   #minReadEpoch = 0
@@ -67,7 +69,8 @@ export class L1 {
   get (key: CacheKey, now: number): Entry | undefined {
     const slot = this.#slots.get(key.text)
     if (slot === undefined) return undefined
-    if (now < slot.entry.deleteAt && this.#isValid(slot)) return slot.entry
+    // Nearly always nothing has been invalidated since the entry was read.
+    if (now < slot.entry.deleteAt && (slot.epoch === this.#epoch || this.#isValid(slot))) return slot.entry
     this.#slots.delete(key.text)
     return undefined
   }

@@ -7,8 +7,8 @@ export const RETRY_MS = 50
 const MAX_LEASES = 1000
 
 /**
- * Leases that may stand in the store without a fill, as the reply to `acquire` was lost, or their release failed. All instances would
- * wait until they expire, so they are released as soon as the store is available.
+ * Leases that may stand in the store without a fill, as the reply to `acquire` was lost, or their release failed. All
+ * instances would wait until they expire, so they are released as soon as the store is available.
  */
 export class LostLeases {
   readonly #release: (lease: FillLease, isShareable: boolean) => Promise<unknown>
@@ -43,7 +43,9 @@ export class LostLeases {
   /** Releases one lease, and the others if that succeeds: an unavailable store is not asked for each of them. */
   async #retry (): Promise<void> {
     const [first] = this.#lost.keys()
-    if (first !== undefined && await this.#tryRelease(first)) await Promise.all(Array.from(this.#lost.keys(), lease => this.#tryRelease(lease)))
+    if (first !== undefined && await this.#tryRelease(first)) {
+      await Promise.all(Array.from(this.#lost.keys(), lease => this.#tryRelease(lease)))
+    }
     this.#timer = undefined
     if (this.#lost.size > 0 && !this.#isClosed) this.#schedule()
   }

@@ -5,7 +5,10 @@ import { ALL_TAG } from '../store/store.js'
 
 // An attempt costs nothing while the circuit is open. Once it is closed, other instances wait for the invalidations.
 const RETRY_MS = 50
-/** How long after an outage an instance uses nothing from the store, so that all instances can write their pending invalidations. */
+/**
+ * How long after an outage an instance uses nothing from the store, so that all instances can write their pending
+ * invalidations.
+ */
 export const RECOVERY_GRACE_MS = 1000
 const MAX_PENDING = 10_000
 /** The number of tags, and of ids, that are written under one deadline. */
@@ -20,8 +23,8 @@ export interface InvalidationBatch {
 type WriteBatch = (batch: InvalidationBatch, onWritten: (part: InvalidationBatch) => void) => Promise<unknown>
 
 /**
- * Invalidations that could not be written, as the store was unavailable. They are repeated until they succeed; until then this process
- * does not use what they invalidate.
+ * Invalidations that could not be written, as the store was unavailable. They are repeated until they succeed; until
+ * then this process does not use what they invalidate.
  */
 export class PendingInvalidations {
   readonly #writeBatch: WriteBatch
@@ -30,6 +33,8 @@ export class PendingInvalidations {
   // With a sequence number each, as the same tag or id may become pending again while it is being written.
   readonly #tags = new Map<string, number>()
   readonly #ids = new Map<string, number>()
+  /** Whether nothing is pending. A field, as each hit reads it. */
+  isEmpty = true
   #count = 0
   #timer: Timer | undefined
 
@@ -44,16 +49,13 @@ export class PendingInvalidations {
     return this.#count
   }
 
-  get isEmpty (): boolean {
-    return this.#tags.size + this.#ids.size === 0
-  }
-
   add ({ tags, ids }: InvalidationBatch): void {
     if (this.isEmpty) this.#log.warn({ plugin: 'cache' }, 'cache: invalidations could not be written: they are repeated until they succeed')
     for (const tag of tags) this.#tags.set(tag, ++this.#count)
     for (const id of ids) this.#ids.set(id, ++this.#count)
+    this.isEmpty = this.#size === 0
     // Beyond the limit everything is invalidated.
-    if (this.#tags.size + this.#ids.size > MAX_PENDING) {
+    if (this.#size > MAX_PENDING) {
       this.#ids.clear()
       this.#tags.clear()
       this.#tags.set(ALL_TAG, ++this.#count)
@@ -71,8 +73,13 @@ export class PendingInvalidations {
   async close (): Promise<void> {
     this.#clock.clearTimeout(this.#timer)
     if (!this.isEmpty && !await this.#flush()) {
-      this.#log.error({ plugin: 'cache', invalidations: this.#tags.size + this.#ids.size }, 'cache: closed with invalidations that could not be written: outdated entries may be served until their ttl ends')
+      const about = { plugin: 'cache', invalidations: this.#size }
+      this.#log.error(about, 'cache: closed with invalidations that could not be written: outdated entries may be served until their ttl ends')
     }
+  }
+
+  get #size (): number {
+    return this.#tags.size + this.#ids.size
   }
 
   #schedule (): void {
@@ -91,7 +98,8 @@ export class PendingInvalidations {
     const tags = [...this.#tags]
     const ids = [...this.#ids]
     for (let at = 0; at < Math.max(tags.length, ids.length); at += BATCH_SIZE) {
-      if (!await this.#flushBatch(new Map(tags.slice(at, at + BATCH_SIZE)), new Map(ids.slice(at, at + BATCH_SIZE)))) return false
+      const isWritten = await this.#flushBatch(new Map(tags.slice(at, at + BATCH_SIZE)), new Map(ids.slice(at, at + BATCH_SIZE)))
+      if (!isWritten) return false
     }
     return true
   }
@@ -100,6 +108,7 @@ export class PendingInvalidations {
     const onWritten = (written: InvalidationBatch): void => {
       for (const tag of written.tags) if (this.#tags.get(tag) === tags.get(tag)) this.#tags.delete(tag)
       for (const id of written.ids) if (this.#ids.get(id) === ids.get(id)) this.#ids.delete(id)
+      this.isEmpty = this.#size === 0
     }
     try {
       await this.#writeBatch({ tags: [...tags.keys()], ids: [...ids.keys()] }, onWritten)

@@ -6,7 +6,10 @@ const VALID_MS = 60_000
 /** A reply that took longer is inaccurate, and the store is asked again. */
 const PROMPT_MS = 5
 const MAX_ATTEMPTS = 5
-/** A step of the system clock, or a suspended machine, on which `monotonic()` stands still: the store is asked again at once. */
+/**
+ * A step of the system clock, or a suspended machine, on which `monotonic()` stands still: the store is asked again at
+ * once.
+ */
 const JUMP_MS = 1000
 
 /** The store's clock as measured by this process. The error is at most half the time that the reply took. */

@@ -10,7 +10,9 @@ import { StatsByName, type CacheCounts } from '../stats.js'
 import { batchesOf, inBatches } from '../store/batches.js'
 import type { CacheKey } from '../store/cache-key.js'
 import { isRecord, type Entry } from '../store/entry.js'
-import { PATTERN_TAG, TOMBSTONE_MS, type CacheStore, type KeyVersions, type Put, type WriteLock, type WriteOptions } from '../store/store.js'
+import {
+  PATTERN_TAG, TOMBSTONE_MS, type CacheStore, type KeyVersions, type Put, type WriteLock, type WriteOptions
+} from '../store/store.js'
 import type { InvalidationBus } from './invalidation-bus.js'
 import type { L1 } from './l1.js'
 import { PendingInvalidations, RECOVERY_GRACE_MS, type InvalidationBatch } from './pending-invalidations.js'
@@ -35,7 +37,10 @@ export interface Lookup {
   isStored: boolean
   /** The epoch of L1 before the read. */
   epoch: number
-  /** How many invalidations had been pending before the lookup, so that a fill that began before one is never joined after it. */
+  /**
+   * How many invalidations had been pending before the lookup, so that a fill that began before one is never joined
+   * after it.
+   */
   pendingInvalidations: number
 }
 
@@ -64,7 +69,9 @@ export type Tier = 'l1' | 'l2'
 
 const EVENTS = { hits: 'hit', misses: 'miss', stale: 'stale', coalesced: 'coalesce' } as const
 
-/** Two-tier reads and writes, shared by the HTTP cache and the data cache. Reads never reject: a store error is a miss. */
+/**
+ * Two-tier reads and writes, shared by the HTTP cache and the data cache. Reads never reject: a store error is a miss.
+ */
 export class TwoTierCache {
   readonly store: CacheStore
   readonly events: Events
@@ -100,14 +107,12 @@ export class TwoTierCache {
     this.#storeClock = new StoreClock(clock, async () => (await this.attempt(() => store.tags([])))?.now)
     this.now = this.#storeClock.now.bind(this.#storeClock)
     this.#share = share
-    this.#pending = new PendingInvalidations((batch, onWritten) => this.run(() => Promise.all(this.#stepsOf(batch).map(async step => {
-      await Promise.all([step.tags.length > 0 && store.invalidate(step.tags), ...step.ids.map(id => store.remove(id))])
-      onWritten(step)
-    }))), log, clock)
+    this.#pending = new PendingInvalidations((batch, onWritten) => this.run(() => this.#writePending(batch, onWritten)), log, clock)
   }
 
   get stats (): CacheStats {
-    return { ...this.counters.total, invalidations: this.#invalidations, storeErrors: this.#storeErrors, names: this.counters.names }
+    const { total, names } = this.counters
+    return { ...total, invalidations: this.#invalidations, storeErrors: this.#storeErrors, names }
   }
 
   /** The number of invalidations that L1 has applied. */
@@ -146,8 +151,14 @@ export class TwoTierCache {
   /** Looks a key up in L1, synchronously. */
   getL1 (key: CacheKey): Entry | undefined {
     const l1 = this.#l1
-    if (l1 === undefined || !(this.#servesIncoherent || this.#isL1Coherent())) return undefined
-    const entry = l1.get(key, this.#storeClock.now())
+    if (l1 === undefined) return undefined
+    if (!this.#servesIncoherent) {
+      const now = this.clock.monotonic()
+      // The bus may be connected while other instances cannot publish, so Redis has to be available as a whole as well.
+      const isCoherent = this.#bus?.isCurrentAt(now) === true && this.#guard?.isWhole !== false && !this.#mayMissInvalidations(now)
+      if (!isCoherent) return undefined
+    }
+    const entry = l1.get(key, this.now())
     return this.#pending.isEmpty || !this.#pending.isInvalidated(key.id, entry) ? entry : undefined
   }
 
@@ -180,7 +191,9 @@ export class TwoTierCache {
    * @param minTtl - see {@link WriteOptions.minTtl}
    * @returns whether it was stored
    */
-  async write (lookup: Pick<Lookup, 'key' | 'snapshot' | 'epoch'>, entry: Entry, versions: Readonly<Record<string, string>>, minTtl?: Milliseconds): Promise<boolean> {
+  async write (
+    lookup: Pick<Lookup, 'key' | 'snapshot' | 'epoch'>, entry: Entry, versions: Readonly<Record<string, string>>, minTtl?: Milliseconds
+  ): Promise<boolean> {
     // A tombstone that stood meanwhile may have expired.
     if (this.now() - entry.storedAt > TOMBSTONE_MS) return false
     const isStored = await this.#write(lookup, entry, { patternVersion: versions[PATTERN_TAG], minTtl })
@@ -199,7 +212,9 @@ export class TwoTierCache {
     if (ttl > 0) await this.#write(lookup, entry, { patternVersion, ttl })
   }
 
-  async #write ({ key, snapshot, epoch }: Pick<Lookup, 'key' | 'snapshot' | 'epoch'>, entry: Entry, options: WriteOptions): Promise<boolean> {
+  async #write (
+    { key, snapshot, epoch }: Pick<Lookup, 'key' | 'snapshot' | 'epoch'>, entry: Entry, options: WriteOptions
+  ): Promise<boolean> {
     if (snapshot === undefined) return false
     const writing = this.attempt(() => this.store.write(key.id, entry, snapshot.token, options))
     this.inBackground(writing)
@@ -242,7 +257,10 @@ export class TwoTierCache {
     return lock
   }
 
-  /** @returns the versions of tags, or undefined where one of them was invalidated after `since` or the store did not reply */
+  /**
+   * @returns the versions of tags, or undefined where one of them was invalidated after `since` or the store did not
+   * reply
+   */
   async versionsSince (tags: readonly string[], since: number): Promise<Record<string, string> | undefined> {
     const state = await this.attempt(() => this.store.tags(tags))
     return state !== undefined && state.invalidatedAt < since - this.store.skew ? state.versions : undefined
@@ -250,7 +268,8 @@ export class TwoTierCache {
 
   /**
    * @returns for each key whether there was an entry
-   * @throws `FST_REDIS_SUITE_CACHE_INVALIDATION_PENDING`: the removal is repeated until it succeeds, and takes effect in this process at once
+   * @throws `FST_REDIS_SUITE_CACHE_INVALIDATION_PENDING`: the removal is repeated until it succeeds, and takes effect
+   * in this process at once
    */
   async remove (keys: readonly CacheKey[]): Promise<boolean[]> {
     const removed = await this.#invalidateBatches({
@@ -262,7 +281,10 @@ export class TwoTierCache {
     return removed.flat()
   }
 
-  /** Removes in the background the entry that a lookup found, as its source has replaced it by a result that is not stored. Later entries stay. */
+  /**
+   * Removes in the background the entry that a lookup found, as its source has replaced it by a result that is not
+   * stored. Later entries stay.
+   */
   withdraw ({ key, snapshot, isStored }: Pick<Lookup, 'key' | 'snapshot' | 'isStored'>): void {
     const { id, label } = key
     // The store may have evicted an entry that L1 still has.
@@ -284,7 +306,10 @@ export class TwoTierCache {
     for (const id of ids) this.inBackground(this.attempt(() => this.store.remove(id)))
   }
 
-  /** @throws `FST_REDIS_SUITE_CACHE_INVALIDATION_PENDING`: it is repeated until it succeeds, and takes effect in this process at once */
+  /**
+   * @throws `FST_REDIS_SUITE_CACHE_INVALIDATION_PENDING`: it is repeated until it succeeds, and takes effect in this
+   * process at once
+   */
   async invalidate (tags: readonly string[]): Promise<void> {
     await this.#invalidateTags(batchesOf(tags, tag => tag.length))
     tellInvalidated(this.events, tags, 'local')
@@ -314,12 +339,13 @@ export class TwoTierCache {
   }
 
   async #invalidateTags (batches: readonly string[][]): Promise<void> {
-    await this.#invalidateBatches({ batches, toPending: tags => ({ ids: [], tags }), operation: tags => this.store.invalidate(tags) })
+    const operation = (tags: string[]) => this.store.invalidate(tags)
+    await this.#invalidateBatches({ batches, toPending: tags => ({ ids: [], tags }), operation })
   }
 
   /**
-   * Invalidates batch by batch, each with its own deadline. The batch that fails and all after it become pending: they would fail as well,
-   * each after its deadline.
+   * Invalidates batch by batch, each with its own deadline. The batch that fails and all after it become pending: they
+   * would fail as well, each after its deadline.
    */
   async #invalidateBatches<T, R> ({ batches, toPending, operation }: {
     batches: readonly T[][]
@@ -344,10 +370,13 @@ export class TwoTierCache {
     }
   }
 
-  /** Splits a batch into parts that the store writes in one step each. */
-  #stepsOf ({ ids, tags }: InvalidationBatch): InvalidationBatch[] {
+  async #writePending ({ ids, tags }: InvalidationBatch, onWritten: (part: InvalidationBatch) => void): Promise<void> {
+    // Each group of tags is one write: a Cluster's nodes hold some tags each.
     const groups = this.store.isSpread ? tags.map(tag => [tag]) : tags.length > 0 ? [tags] : []
-    return [...groups.map(tags => ({ tags, ids: [] })), ...ids.map(id => ({ tags: [], ids: [id] }))]
+    await Promise.all([
+      ...groups.map(async tags => { await this.store.invalidate(tags); onWritten({ tags, ids: [] }) }),
+      ...ids.map(async id => { await this.store.remove(id); onWritten({ tags: [], ids: [id] }) })
+    ])
   }
 
   #invalidateL1 ({ ids, tags }: InvalidationBatch): void {
@@ -355,13 +384,11 @@ export class TwoTierCache {
     if (tags.length > 0) this.#l1?.invalidate(tags)
   }
 
-  /** The bus may be connected while other instances cannot publish, so Redis has to be available as a whole as well. */
-  #isL1Coherent (): boolean {
-    const now = this.clock.monotonic()
-    return this.#bus?.isCurrentAt(now) === true && this.#guard?.isWhole !== false && !this.#mayMissInvalidations(now)
-  }
-
-  /** Whether Redis was unavailable until just now: other instances may still have to write their pending invalidations. @param now - by the clock's `monotonic()` */
+  /**
+   * Whether Redis was unavailable until just now: other instances may still have to write their pending invalidations.
+   *
+   * @param now - by the clock's `monotonic()`
+   */
   #mayMissInvalidations (now: number): boolean {
     return this.#guard !== undefined && now - this.#guard.troubledAt < RECOVERY_GRACE_MS
   }
