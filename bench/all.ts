@@ -1,5 +1,5 @@
-// All benchmarks one after the other, and an overview of them at the head of `docs/performance.md`. `--quick`: short rounds, for a
-// first look, printed and not written; `--only whole,session`: some of them, whose lines take the place of those that were there.
+// Runs all benchmarks one after another, and writes an overview of them to the head of `docs/performance.md`. `--quick` runs short rounds for a
+// first look, and writes nothing; `--only whole,session` runs some, and replaces their lines in the overview.
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -12,7 +12,7 @@ import type { Row } from './run.js'
 
 interface Bench { env?: NodeJS.ProcessEnv, args?: string[] }
 
-/** What each is told for `--quick`. */
+/** The environment of each benchmark with `--quick`. */
 const BENCHES: Record<string, Bench> = {
   'rate-limit': { env: { PARTS: 'load' } },
   session: { env: { PARTS: 'load' } },
@@ -32,7 +32,7 @@ const chosen = only?.split(',') ?? Object.keys(BENCHES)
 const unknown = chosen.find(name => BENCHES[name] === undefined)
 if (unknown !== undefined) throw new Error(`no bench ${unknown}: ${Object.keys(BENCHES).join(', ')}`)
 
-/** @returns its tables by their titles */
+/** @returns the tables of a benchmark by title */
 async function run (name: string): Promise<Array<[string, Row[]]>> {
   const { env = {}, args = [] } = quick ? BENCHES[name] ?? {} : {}
   const child = fork(new URL(`./${name}.ts`, import.meta.url), args, { execArgv: ['--import', 'tsx'], env: { ...process.env, ...quick && QUICK, ...env } })
@@ -52,7 +52,7 @@ async function machine (): Promise<string> {
   return `${cpus().length} cores; Node.js ${process.versions.node}, Redis ${version}.`
 }
 
-/** The lines that were there, with new ones in the place of those of the same name. */
+/** Returns the lines of the overview, with new ones in place of those of the same name. */
 function merged (before: string, now: string): string {
   const nameOf = (line: string) => line.split('|')[1]
   const fresh = new Map(now.split('\n').map(line => [nameOf(line), line]))

@@ -1,16 +1,16 @@
-// One server for `bench/cache.ts`: `tsx bench/cache-server.ts <variant> <bytes> <redis url>`; tells its address.
+// One server for `bench/cache.ts`: `tsx bench/cache-server.ts <variant> <bytes> <redis url>`; prints its address.
 import Fastify, { type FastifyInstance } from 'fastify'
 import { Redis } from 'ioredis'
 import { startNginx } from './nginx.js'
 import { serve, tell } from './serve.js'
 
-// As compiled: run from its sources the suite would pay for what tsx adds to each function, and its peers would not.
+// Imports the compiled suite: tsx wraps each function of the sources, which would slow down the suite but not its peers.
 const { cache, redis: redisPlugin } = await import(new URL('../dist/plugins/index.js', import.meta.url).href) as typeof import('../plugins/index.js')
 
 const [variant = '', bytes = '', url = ''] = process.argv.slice(2)
 const body = Buffer.alloc(Number(bytes), 'x')
 
-/** What becomes of a URL: here, as a load generator that makes another one for each request would be a part of what is measured. */
+/** Rewrites a URL, so that each request is a new one. A load generator that made URLs would be part of the measurement. */
 let count = 0
 const urls: Record<string, () => string> = {
   'suite, L2 hit, 100 keys': () => `/?${count++ % 100}`,

@@ -10,8 +10,8 @@ import { stopAll } from '../test/helpers/servers/registry.js'
 import { hasNginx } from './nginx.js'
 import { at, columnsOf, commandsOf, median, report, type Server, setting, startServer, stopServers, takeTurns } from './run.js'
 
-// Requests a second and latency of one Fastify process that sends ready bytes, beside peers in the same run: rounds take
-// turns, and processes, as two of one variant differ; the median of all is told, as a share of the bare route.
+// Measures requests per second and latency of one Fastify process that sends ready bytes, with peers in the same run. Rounds alternate, and so do
+// processes, because two of one variant differ. The table has the median of all, as a share of the bare route.
 const SIZES = (process.env['SIZES'] ?? '1024,65536,1048576').split(',').map(Number)
 const PARTS = (process.env['PARTS'] ?? 'stampede,memory,invalidations,load').split(',')
 const VARIANTS = ['bare', 'bare + GET, small', 'bare + GET, the body', 'suite, L1 hit', 'suite, L2 hit', 'suite, L2 hit, 100 keys', 'suite, miss',
@@ -21,7 +21,7 @@ const compiled = async (path: string): Promise<unknown> => await import(new URL(
 const { cache, redis: redisPlugin } = await compiled('index') as typeof import('../plugins/index.js')
 const { RedisStore, invalidationChannel } = await compiled('cache/store/redis-store') as typeof import('../plugins/cache/store/redis-store.js')
 
-// What is about to expire goes first where there is no room: misses of 1 MiB fill any memory.
+// Evicts entries that are about to expire first: misses of 1 MiB fill any memory.
 const server = await startRedis({ maxmemory: '1gb', maxmemoryPolicy: 'volatile-ttl' })
 const admin = new Redis(server.url)
 
@@ -64,12 +64,12 @@ async function instance (addRoutes: (app: FastifyInstance) => void, l1?: number)
   await app.register(cache, { ttl: '1h', unkeyed: false, ...(l1 !== undefined && { l1 }) })
   addRoutes(app)
   await app.ready()
-  // What it hears of is heard from the first request.
+  // The first request starts the verification of the subscription, without which L1 is not used.
   await app.inject('/warm')
   return app
 }
 
-/** 1,000 requests at once for what is not there, on 8 instances: how often the handler runs. */
+/** Sends 1,000 concurrent requests for a missing entry to 8 instances, and counts the runs of the handler. */
 async function stampede (): Promise<void> {
   const rows = []
   for (const ms of [0, 50, 500]) {
@@ -116,13 +116,13 @@ async function bytesInUse (): Promise<number> {
   return heapUsed + external
 }
 
-/** What an entry takes in the first tier and in Redis, beside its body. */
+/** The memory of an entry in L1 and in Redis, without its body. */
 async function memory (): Promise<void> {
   const rows = []
   for (const size of SIZES) {
     await admin.flushall()
     const count = Math.min(10_000, Math.floor(256 * 1024 ** 2 / size))
-    // Not more than is read within the deadline.
+    // As many entries as can be read within the deadline.
     const atOnce = Math.min(50, Math.floor(4 * 1024 ** 2 / size))
     const start = async () => await instance(app => {
       for (const path of ['/warm', '/entry']) app.get(path, { config: { cache: true } }, async () => 'x'.repeat(size))
@@ -150,7 +150,7 @@ async function memory (): Promise<void> {
   report('Bytes an entry', rows)
 }
 
-/** How soon another instance hears of an invalidation: by the suite's channel, and by what Redis itself offers. */
+/** The delay until another instance has received an invalidation: through the suite's channel, and through features of Redis itself. */
 async function invalidations (): Promise<void> {
   const prefix = 'bench'
   const connect = async (protocol: 2 | 3) => {
@@ -163,7 +163,7 @@ async function invalidations (): Promise<void> {
   const id = await invalidated.client('ID')
   await published.subscribe(invalidationChannel(writer, prefix))
   await invalidated.subscribe('__redis__:invalidate')
-  // Both kinds of key: an entry that is removed is overwritten, a tag that is invalidated is as well.
+  // Both kinds of key: removing an entry overwrites its key, and so does invalidating a tag.
   await tracker.call('CLIENT', 'TRACKING', 'ON', 'REDIRECT', id, 'BCAST', 'PREFIX', `${prefix}:cache:tag:`, 'PREFIX', `${prefix}:cache:entry:`)
 
   const ways = [
@@ -186,10 +186,10 @@ async function invalidations (): Promise<void> {
         const arrival = new Promise<void>(resolve => { heard = () => { if (messages.get(way) !== before) resolve() } })
         const done = store.invalidate([`tag-${i}`])
         await arrival
-        // The first ones warm up.
+        // The first ones are a warm-up.
         if (batch > 1) times.push(performance.now() - started)
         await done
-        // So that nothing of this one arrives in the next one's time.
+        // Messages of this row must not arrive during the next one.
         if (listener !== invalidated) await tracker.ping()
       }
     }
@@ -202,7 +202,7 @@ async function invalidations (): Promise<void> {
   for (const { way } of ways) messages.set(way, 0)
   for (let i = 0; i < 1000; i++) await app.inject(`/entry?fill-${i}`)
   await sleep(100)
-  report('2,000 invalidations, until another connection hears of them', ways.map(({ way, times }) => ({
+  report('2,000 invalidations, until another connection receives them', ways.map(({ way, times }) => ({
     way, 'p50 ms': at(times, 0.5).toFixed(3), 'p99 ms': at(times, 0.99).toFixed(3), 'messages to each instance for 1,000 fills': messages.get(way) ?? 0
   })))
   await app.close()

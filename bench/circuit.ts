@@ -5,8 +5,8 @@ import CircuitBreaker from 'opossum'
 import { Bench } from 'tinybench'
 import { guardRedis } from '../plugins/shared/redis/guard.js'
 
-// What a deadline and a circuit breaker cost on the hot path, 50 operations at a time, with an operation that
-// is resolved at once. The server is never asked.
+// Measures what a deadline and a circuit breaker cost on the hot path: 50 concurrent operations that resolve immediately. The server receives
+// no commands.
 const CONCURRENCY = 50
 const DEADLINE_MS = 150
 const operation = async () => 'OK'

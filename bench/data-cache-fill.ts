@@ -2,7 +2,7 @@ import type { Redis } from 'ioredis'
 
 const BATCH = 5000
 
-/** Of the entry with this number, all of one length. */
+/** Returns the entry of a number; all have the same length. */
 export function nameOf (entry: number): string {
   return `entry:${String(entry).padStart(9, '0')}`
 }
@@ -10,14 +10,14 @@ export function nameOf (entry: number): string {
 interface Template {
   key: string
   ttl: string
-  /** A string's text, as latin1. */
+  /** The text of a string, as latin1. */
   text?: string
   members?: string[]
-  /** Whether each entry has a key of this kind, or all are in one. */
+  /** Whether each entry has its own key of this kind, or all share one. */
   isOwn: boolean
 }
 
-/** Writes what the library wrote for one entry for those after it as well: keys, values and members of sets that name it. */
+/** Copies what a library wrote for one entry to further entries: keys, values and members of sets that contain its key. */
 export async function fillByFormat (redis: Redis, sample: number, end: number, idOf: (name: string) => string = name => name): Promise<void> {
   const [sampleName, sampleId] = [nameOf(sample), idOf(nameOf(sample))]
   const templates = await readTemplates(redis, text => text.includes(sampleName) || text.includes(sampleId))
@@ -50,7 +50,7 @@ async function readTemplates (redis: Redis, namesSample: (text: string) => boole
       const text = (await redis.getBuffer(key))?.toString('latin1') ?? ''
       if (isOwn) templates.push({ key, ttl, text, isOwn })
       else if (namesSample(text)) throw new Error(`${key} lists entries in a string`)
-    // A claim may have expired meanwhile.
+    // A lease may have expired meanwhile.
     } else if (type !== 'none') throw new Error(`${key} is a ${type}`)
   }
   return templates

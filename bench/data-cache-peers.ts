@@ -1,4 +1,4 @@
-// The data caches of `bench/data-cache.ts` behind one face, each as its documentation sets it up. A TTL of 10 minutes, JSON.
+// The data caches of `bench/data-cache.ts` behind one interface, each set up as its documentation recommends: TTL of 10 minutes, JSON.
 import KeyvRedis from '@keyv/redis'
 import { createCache } from 'async-cache-dedupe'
 import { BentoCache, bentostore } from 'bentocache'
@@ -11,8 +11,8 @@ import { Redis } from 'ioredis'
 export type Factory = () => Promise<unknown>
 
 /**
- * - `tiers`: in front of Redis what the library has in this process
- * - `process`: the first tier is what is measured, for a library that has either a memory or Redis
+  * - `tiers`: the library's memory in front of Redis
+  * - `process`: memory alone, for a library that uses either memory or Redis
  * - `redis`: Redis alone
  */
 export type Arrangement = 'tiers' | 'process' | 'redis'
@@ -21,14 +21,14 @@ export interface Peer {
   getOrSet (key: string, factory: Factory): Promise<unknown>
   put (key: string, value: unknown, tag: string): Promise<unknown>
   invalidate (tag: string): Promise<unknown>
-  /** What stands for a key in Redis, where that is not the key itself. */
+  /** The text that identifies a key in Redis, if it is not the key itself. */
   idOf?: (key: string) => string
   close (): Promise<void>
 }
 
 type Open = (url: string, arrangement: Arrangement, hasTags: boolean) => Promise<Peer>
 
-// As compiled: from its sources the suite would pay for what tsx adds to each function, and its peers would not.
+// Imports the compiled suite: tsx wraps each function of the sources, which would slow down the suite but not its peers.
 const compiled = async (path: string): Promise<unknown> => await import(new URL(`../dist/plugins/${path}.js`, import.meta.url).href)
 const SECONDS = 600
 const TTL = '10m'

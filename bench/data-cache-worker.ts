@@ -1,4 +1,4 @@
-// One library and one row of `bench/data-cache.ts`, in a process of its own: `tsx bench/data-cache-worker.ts <library> <row> <redis url>`.
+// Measures one library and one row of `bench/data-cache.ts` in its own process: `tsx bench/data-cache-worker.ts <library> <row> <redis url>`.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isDeepStrictEqual } from 'node:util'
 import { Redis } from 'ioredis'
@@ -7,7 +7,7 @@ import { fillByFormat, nameOf } from './data-cache-fill.js'
 
 export type Figures = Record<string, number>
 
-/** A round of a row, and the commands that Redis executed for it. */
+/** A round of a row, with the commands that Redis executed for it. */
 export interface Round {
   figures: Figures
   commands: Record<string, number>
@@ -29,7 +29,7 @@ const open = (arrangement: Arrangement, hasTags = false): Promise<Peer> => {
   return start(url, arrangement, hasTags)
 }
 
-/** `callers` one after another each, until the time is over. Other work of the process gets its turn as well. */
+/** Runs `callers` sequential loops until the time is over, with turns of the event loop for other work. */
 async function load (callers: number, ms: number, operation: () => Promise<unknown>): Promise<{ count: number, ms: number }> {
   const started = performance.now()
   let count = 0
@@ -79,7 +79,7 @@ async function misses (): Promise<() => Promise<Figures>> {
   }
 }
 
-/** 1,000 callers at once, by turns on one instance or several. */
+/** Makes 1,000 concurrent calls, alternating between one and several instances. */
 async function stampede (instances: number): Promise<() => Promise<Figures>> {
   const peers = await Promise.all(Array.from({ length: instances }, () => open('tiers')))
   const ask = (i: number, name: string) => peers[i % instances]?.getOrSet(name, async () => {
@@ -106,7 +106,7 @@ async function tags (count: number): Promise<() => Promise<Figures>> {
   let first = 0
   return async () => {
     const [tag, last] = [`tag-${fresh++}`, nameOf(first + count - 1)]
-    // What is set up once, such as scripts, is no part of it.
+    // One-time work, such as loading scripts, is not measured.
     await peer.put('warm', 1, 'warm')
     await peer.invalidate('warm')
     await admin.flushdb()
@@ -126,20 +126,20 @@ async function tags (count: number): Promise<() => Promise<Figures>> {
     const ms = performance.now() - started
     invalidation = await commandsSoFar()
     if (await isThere()) throw new Error('not invalidated')
-    // What is in the library's own memory stays there.
+    // The library's own memory is not cleared.
     first += count
     return { operations: 1, ms, 'bytes an entry': bytes / count, MB: bytes / 1e6 }
   }
 }
 
-/** Of the invalidation alone, where that is what was measured. */
+/** The commands of the invalidation alone, if the row measures that. */
 let invalidation: Record<string, number> | undefined
 
 async function memory (): Promise<number> {
   return Number(/used_memory:(\d+)/.exec(await admin.info('memory'))?.[1])
 }
 
-/** But for what this bench itself sends, and PING. */
+/** Counts commands, except PING and those that the benchmark sends itself. */
 async function commandsSoFar (): Promise<Record<string, number>> {
   const counts: Record<string, number> = {}
   for (const [, name = '', calls] of (await admin.info('commandstats')).matchAll(/^cmdstat_([^:]+):calls=(\d+)/gm)) {

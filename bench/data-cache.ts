@@ -7,8 +7,8 @@ import { PEERS } from './data-cache-peers.js'
 import type { Round } from './data-cache-worker.js'
 import { report, type Row } from './run.js'
 
-// `fastify.cache` beside its peers on one Redis. A process for each library and row; their rounds take turns, and the median is
-// told, with its ratio to this suite's: above 1.00 a peer does better, below worse. `--rows l1,miss` runs these alone.
+// Measures `fastify.cache` and its peers on one Redis, with a process for each library and row. Their rounds alternate, and the table has the
+// median with its ratio to this suite's: above 1.00 a peer is better, below worse. `--rows l1,miss` runs these rows alone.
 const ALL = ['l1', 'l2', 'miss', 'stampede', 'tags']
 const { values: { rows = ALL.join(), rounds = '5', counts = '10,10000,1000000' } } = parseArgs({
   options: { rows: { type: 'string' }, rounds: { type: 'string' }, counts: { type: 'string' } }
@@ -46,15 +46,15 @@ async function measure (row: string, times: number, env: Record<string, string> 
   return libraries
 }
 
-/** What it says, or that it ended. */
+/** Resolves with the worker's next round, or with a problem if it has exited. */
 async function next (child: ChildProcess): Promise<Round> {
   const ended: Round = { figures: {}, commands: {}, problem: 'the process has ended' }
   if (child.exitCode !== null || child.signalCode !== null) return ended
   const settled = new AbortController()
   const { signal } = settled
-  const [told] = await Promise.race([once(child, 'message', { signal }), once(child, 'exit', { signal }).then(() => [ended])])
+  const [round] = await Promise.race([once(child, 'message', { signal }), once(child, 'exit', { signal }).then(() => [ended])])
   settled.abort()
-  return told
+  return round
 }
 
 function sorted (values: number[]): number[] {
@@ -66,7 +66,7 @@ function median ({ rounds }: Library, name: string): number {
   return values[Math.floor(values.length / 2)] ?? NaN
 }
 
-/** Of Redis, for one operation: how many of each. */
+/** The commands of Redis per operation, by name. */
 function commandsOf ({ rounds }: Library): { total: number, text: string } {
   const sums = new Map<string, number>()
   let operations = 0
@@ -83,7 +83,7 @@ const short = (value: number): string => !Number.isFinite(value) ? '–' : value
 interface Column {
   title: string
   figure: string
-  /** What is told beside it: how much better or worse it is. */
+  /** Whether a larger or a smaller figure is better; the table then has the ratio to the suite's figure. */
   better?: 'more' | 'less'
 }
 

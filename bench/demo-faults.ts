@@ -4,8 +4,8 @@ import { readConfig } from '../demo/config.js'
 import { startRedis } from '../test/helpers/servers/redis-server.js'
 import { stopAll } from '../test/helpers/servers/registry.js'
 
-// Drives the demo at a steady rate while its Redis is killed, or hung, and comes back. Counts what came of each
-// request, and how long it took until Redis was used again.
+// Drives the demo at a steady rate while its Redis is killed or hung, and restarted. Counts the outcome of each request, and measures how long it
+// takes until Redis is used again.
 const RATE = 200
 const BEFORE_MS = 2000
 const FAULT_MS = 4000

@@ -48,7 +48,7 @@ interface Executed { files: Set<string>, functions: string[] }
 
 const ATTEMPTS = 20
 
-/** The shortest of many: now and then a timer runs meanwhile, or L1 waits for a reply of Redis. */
+/** Returns the smallest of many measurements: in some of them a timer runs, or L1 waits for a reply of Redis. */
 async function shortest (app: FastifyInstance, requestOf: () => InjectOptions): Promise<Executed> {
   let best: Executed | undefined
   for (let i = 0; i < ATTEMPTS; i++) {
@@ -91,7 +91,7 @@ const REQUESTS: ReadonlyArray<[name: string, app: FastifyInstance, request: () =
   ['session read', sessions, () => ({ url: '/session', headers: { cookie } })],
   ['session write', sessions, () => ({ url: '/session/write', headers: { cookie } })]
 ]
-// An instance uses L1 once other instances had time to write the invalidations that they owe.
+// An instance uses L1 only after other instances had time to write their pending invalidations.
 await new Promise(resolve => setTimeout(resolve, 1500))
 const rows: Row[] = []
 for (const [name, app, request] of REQUESTS) {

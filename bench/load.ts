@@ -1,6 +1,6 @@
-// Drives a running demo as its visitors would, and shows how it does: `npm run load -- [--url http://127.0.0.1:3000] [--duration 30] [--rate 200]`
-// (seconds, requests a second). Ctrl-C ends it. Visitors have addresses of their own, in X-Forwarded-For and, where the demo is on this
-// machine, in fact; without either the demo limits them all as one, unless RATE_LIMIT_MAX=0.
+// Drives a running demo like its visitors would, and prints figures: `npm run load -- [--url http://127.0.0.1:3000] [--duration 30] [--rate 200]`
+// (seconds, requests per second). Ctrl-C stops it. Visitors have their own addresses in X-Forwarded-For and, if the demo runs on this machine,
+// as source addresses. Otherwise the demo limits them all as one visitor, unless RATE_LIMIT_MAX=0.
 import { Agent, request, type IncomingHttpHeaders, type RequestOptions } from 'node:http'
 import { text } from 'node:stream/consumers'
 import { parseArgs } from 'node:util'
@@ -14,19 +14,19 @@ const MAX_IN_FLIGHT = 1000
 const TIMEOUT_MS = 5000
 const SHOPPERS = 5
 const SHOPPING_PAUSE_MS = 1000
-/** As many as p50 and p99 are taken from, the latest ones. */
+/** The number of latest requests that p50 and p99 are computed from. */
 const MAX_SAMPLES = 10_000
 
 type Kind = 'product' | 'search' | 'leaderboard' | 'login' | 'cart' | 'order' | 'burst'
 
-/** Of 100 requests of visitors. */
+/** The shares of the kinds of requests, in percent. */
 const WEIGHTS: Array<[Kind, number]> = [['product', 75], ['search', 15], ['leaderboard', 10]]
 const SEARCHES = ['teapot', 'copper kettle', 'lamp', 'wool', 'oak table', 'blue', 'glass', 'chair']
 
 interface Figures {
   times: number[]
   count: number
-  /** Until the table before. */
+  /** The count at the previous table. */
   countBefore: number
   hits: number
   limited: number
@@ -47,13 +47,13 @@ const { values } = parseArgs({
 const url = new URL(values.url)
 const durationMs = positive('duration', values.duration) * 1000
 const rate = positive('rate', values.rate)
-// 60 requests a minute each, below the demo's limit of 100.
+// 60 requests per minute each, below the demo's limit of 100.
 const visitors = Math.max(10, Math.ceil(rate))
 let hasLocalAddresses = process.platform === 'linux' && url.hostname === '127.0.0.1'
 
 const agent = new Agent({ keepAlive: true })
 const figures = new Map<Kind, Figures>()
-/** How often what failed in which way. */
+/** The number of failures by kind. */
 const failures = new Map<string, number>()
 const inFlight = new Set<Promise<unknown>>()
 let unsent = 0
@@ -123,7 +123,7 @@ function addressOf (net: number, visitor: number): string {
   return `${net}.${1 + (visitor >> 16)}.${visitor >> 8 & 255}.${visitor & 255}`
 }
 
-/** Few products are looked at often. */
+/** Prefers few products, as visitors do. */
 function somePath (kind: Kind): string {
   if (kind === 'product') return `/products/${1 + Math.floor(200 * Math.random() ** 3)}`
   if (kind === 'search') return `/products/search?q=${encodeURIComponent(SEARCHES[Math.floor(SEARCHES.length * Math.random())] ?? '')}`
@@ -139,7 +139,7 @@ function someKind (): Kind {
   return 'product'
 }
 
-/** Logs in, and orders one thing after another, until it is over. */
+/** Logs in, and places one order after another until the end. */
 async function shop (shopper: number): Promise<void> {
   const visitor = visitors + shopper
   const credentials = { email: `user${1 + Math.floor(1000 * Math.random())}@example.com`, password: DEMO_PASSWORD }
@@ -149,13 +149,13 @@ async function shop (shopper: number): Promise<void> {
     const productId = 1 + Math.floor(1000 * Math.random())
     await send('cart', { method: 'POST', path: '/cart/items', visitor, cookie, body: { productId, quantity: 1 } })
     const order = await send('order', { method: 'POST', path: '/orders', visitor, cookie })
-    // Out of stock: it would be so the next time as well.
+    // Out of stock: a retry would fail as well.
     if (order?.status === 409) await send('cart', { method: 'DELETE', path: `/cart/items/${productId}`, visitor, cookie })
     await pause(2 * SHOPPING_PAUSE_MS * Math.random())
   }
 }
 
-/** One visitor who wants too much at once. */
+/** One visitor who exceeds the limit. */
 function burst (): void {
   for (let i = 0; i < BURST; i++) send('burst', { path: '/', visitor: visitors + SHOPPERS }).catch(() => {})
 }
@@ -172,7 +172,7 @@ function pause (ms: number): Promise<void> {
   })
 }
 
-/** As many as are due, whatever becomes of those before: a server that slows down does not slow its visitors. */
+/** Sends the requests that are due, without waiting for earlier ones: a slow server does not slow its visitors down. */
 async function browse (): Promise<void> {
   const began = performance.now()
   for (let sent = 0; !stopping.signal.aborted; await pause(TICK_MS)) {

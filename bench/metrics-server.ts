@@ -1,8 +1,8 @@
-// One server for `bench/metrics.ts`: `tsx bench/metrics-server.ts <variant> <redis url>`; tells its address.
+// One server for `bench/metrics.ts`: `tsx bench/metrics-server.ts <variant> <redis url>`; prints its address.
 import Fastify from 'fastify'
 import { serve, tell } from './serve.js'
 
-// As compiled: run from its sources the suite would pay for what tsx adds to each function.
+// Imports the compiled suite: tsx wraps each function of the sources, which would slow it down.
 const { cache, metrics, rateLimit, redis, session } = await import(new URL('../dist/plugins/index.js', import.meta.url).href) as typeof import('../plugins/index.js')
 
 declare module 'fastify' {
@@ -20,7 +20,7 @@ await app.register(session, { secret: 'a secret of at least thirty-two character
 await app.register(cache, { unkeyed: false })
 const body = Buffer.alloc(1024, 'x')
 app.post('/visit', { config: { rateLimit: false } }, async request => { request.session.visits = 1 })
-// A decision and a session are read of Redis, the answer of the first tier.
+// The decision and the session are read from Redis, the response from L1.
 app.get('/cached/:id', { config: { cache: { ttl: '1 hour', private: request => request.session.visits } } }, (_request, reply) => { reply.send(body) })
 app.get('/plain', { config: { cache: false, rateLimit: false, session: false } }, (_request, reply) => { reply.send(body) })
 tell(await serve(app))

@@ -1,6 +1,6 @@
-// What the metrics cost: requests a second, and CPU time a request, of one Fastify process with the cache, the limiter and sessions, with and
-// without them, in rounds that take turns. Told is the median of the ratios of rounds that stand beside each other, as the machine's own drift is
-// greater than what is measured; where others use the machine as well, the CPU time is the better measure.
+// Measures the cost of metrics: requests per second, and CPU time per request, of one Fastify process with cache, limiter and sessions, with and
+// without metrics, in alternating rounds. The result is the median of the ratios of neighbouring rounds, because the machine drifts by more than
+// the difference. On a shared machine the CPU time is the better measure.
 import autocannon from 'autocannon'
 import { startRedis } from '../test/helpers/servers/redis-server.js'
 import { stopAll } from '../test/helpers/servers/registry.js'
@@ -21,7 +21,7 @@ const servers = await Promise.all(VARIANTS.map(async variant => {
 interface Round { rate: number, micros: number }
 
 async function load ({ variant, child, url, cookie }: typeof servers[number], path: string): Promise<Round> {
-  // Fifteen times as often as Prometheus would.
+  // Fifteen times as often as Prometheus scrapes by default.
   const scraping = variant === 'with, scraped' ? setInterval(() => { fetch(`${url}/metrics`).then(r => r.text()).catch(() => {}) }, 1000) : undefined
   const before = await ownCpu(child)
   const { requests, non2xx } = await autocannon({ url: url + path, connections: CONNECTIONS, duration: SECONDS, headers: { cookie } })
@@ -34,20 +34,20 @@ for (const path of ['/cached/1', '/plain']) {
   const rounds = new Map(VARIANTS.map(variant => [variant, [] as Round[]]))
   for (const server of servers) await load(server, path)
   for (let at = 0; at < ROUNDS; at++) {
-    // There and back, so that none always stands first.
+    // Forward and backward, so that no variant is always first.
     for (const server of at % 2 === 0 ? servers : [...servers].reverse()) rounds.get(server.variant)?.push(await load(server, path))
   }
   const base = rounds.get('without') ?? []
   report(`Metrics, ${path}`, VARIANTS.map(variant => {
     const own = rounds.get(variant) ?? []
     const ratiosOf = (what: keyof Round) => own.map((round, at) => round[what] / (base[at]?.[what] ?? NaN))
-    const told = (values: number[]) => `${at(values, 0.5).toFixed(3)} (${at(values, 0.25).toFixed(3)} to ${at(values, 0.75).toFixed(3)})`
+    const summary = (values: number[]) => `${at(values, 0.5).toFixed(3)} (${at(values, 0.25).toFixed(3)} to ${at(values, 0.75).toFixed(3)})`
     return {
       variant,
       'requests/s': Math.round(at(own.map(({ rate }) => rate), 0.5)),
-      'of without (middle half)': told(ratiosOf('rate')),
+      'of without (middle half)': summary(ratiosOf('rate')),
       'CPU µs a request': at(own.map(({ micros }) => micros), 0.5).toFixed(1),
-      'CPU of without': told(ratiosOf('micros'))
+      'CPU of without': summary(ratiosOf('micros'))
     }
   }))
 }

@@ -9,7 +9,7 @@ export function hasNginx (): boolean {
   return spawnSync('nginx', ['-v']).error === undefined
 }
 
-/** One process of nginx with `proxy_cache` before a server, in a folder of its own and with the rights of this process. */
+/** Starts one nginx process with `proxy_cache` in front of a server, in its own folder and with the rights of this process. */
 export async function startNginx (upstream: string): Promise<{ url: string, stop: () => void }> {
   const dir = scratchDir()
   const port = await freePort()

@@ -1,16 +1,16 @@
-// The one table of all plugins, out of the tables of the single benches.
+// The overview of all plugins, made of the tables of the benchmarks.
 import { markdown, type Row } from './run.js'
 
 export type Tables = ReadonlyMap<string, readonly Row[]>
 
 interface Line {
   what: string
-  /** A table's title, or how it begins. */
+  /** The title of a table, or its beginning. */
   table: string
   suite: string
-  /** Variants, by what they are called here. */
+  /** The variants of the table, by their names in the overview. */
   peers: Record<string, string>
-  /** What is compared, where that is not requests a second. */
+  /** The compared figure, if it is not requests per second. */
   figure?: string
 }
 
@@ -35,7 +35,7 @@ const LINES: readonly Line[] = [
   { what: '**all together**, in memory', table: 'All together', suite: 'this suite, memory', peers: { 'the same': 'peers, memory' } }
 ]
 
-/** A line for each thing that was measured. */
+/** Returns one line per measurement. */
 export function overview (tables: Tables): string {
   return markdown(LINES.flatMap(line => lineOf(line, tables)))
 }
@@ -63,7 +63,7 @@ function lineOf ({ what, table, suite, peers, figure }: Line, tables: Tables): R
   }]
 }
 
-/** How many times as quick it is. */
+/** Returns how many times faster the suite is. */
 function ratio (own: Row, peer: Row, figure = 'requests/s'): string {
   const [ours, theirs] = [numberOf(own[figure]), numberOf(peer[figure])]
   return `${(figure.startsWith('µs') ? theirs / ours : ours / theirs).toFixed(2)} ×`

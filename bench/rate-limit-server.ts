@@ -1,17 +1,17 @@
-// One server for `bench/rate-limit.ts`: `tsx bench/rate-limit-server.ts <variant> <max> <redis url>`; tells its address.
+// One server for `bench/rate-limit.ts`: `tsx bench/rate-limit-server.ts <variant> <max> <redis url>`; prints its address.
 import Fastify, { type FastifyInstance } from 'fastify'
 import { Redis } from 'ioredis'
 import { RateLimiterRedis, RateLimiterRes } from 'rate-limiter-flexible'
 import { peerRateLimit as peer } from './peer-rate-limit.js'
 import { serve, tell } from './serve.js'
 
-// As compiled: run from its sources the suite would pay for what tsx adds to each function, and its peers would not.
+// Imports the compiled suite: tsx wraps each function of the sources, which would slow down the suite but not its peers.
 const { rateLimit, redis: redisPlugin } = await import(new URL('../dist/plugins/index.js', import.meta.url).href) as typeof import('../plugins/index.js')
 
 const [variant = '', max = '', url = ''] = process.argv.slice(2)
-// Allowed: in a window of a second, as one client that sends this much in a minute would only measure the size of its log.
+// A window of a second: in a window of a minute, a client with so many allowed requests would measure the size of its log only.
 const limit = { max: Number(max), timeWindow: Number(max) > 1 ? '1 second' : '1 minute' }
-// All of them get the same client options, as pipelining is not what is compared.
+// All variants have the same client options, because pipelining is not compared.
 const connect = () => new Redis(url, { enableAutoPipelining: true })
 
 const variants: Record<string, (app: FastifyInstance) => Promise<unknown>> = {

@@ -9,8 +9,8 @@ import { stopAll } from '../test/helpers/servers/registry.js'
 import { peerRateLimit as peer } from './peer-rate-limit.js'
 import { columnsOf, commandsOf, median, report, setting, startServer, stopServers, takeTurns } from './run.js'
 
-// Requests a second and latency of one Fastify process that sends the same 1 KiB, beside peers in the same run:
-// rounds take turns, the median of each is told, as a share of the bare route.
+// Measures requests per second and latency of one Fastify process that sends 1 KiB, with peers in the same run. Rounds alternate; the table has the
+// median of each variant, as a share of the bare route.
 const VARIANTS = ['bare', 'bare + GET', 'suite, memory', 'suite, Redis', '@fastify/rate-limit, memory', '@fastify/rate-limit, Redis', 'rate-limiter-flexible, Redis']
 
 const server = await startRedis()
@@ -33,7 +33,7 @@ async function compare (title: string, max: number): Promise<void> {
   await stopServers(measured.flatMap(({ servers }) => servers))
 }
 
-/** What a key takes in Redis once `max` requests are in its window, beside two other ways to keep their times. */
+/** The memory of a key in Redis with `max` requests in its window, compared with two other ways to store their times. */
 async function memory (): Promise<void> {
   const rows = []
   for (const max of [10, 100, 1000, 10_000]) {
@@ -57,20 +57,20 @@ async function memory (): Promise<void> {
   report('Bytes a key in Redis, with max requests in its window', rows)
 }
 
-/** 100 requests on each side of a fixed window's edge: how many pass within a moment. */
+/** Sends 100 requests on each side of a fixed window's edge, and counts those that are allowed at almost the same time. */
 async function boundary (): Promise<void> {
   const rows = []
   for (const [name, plugin] of [['suite', rateLimit], ['@fastify/rate-limit', peer]] as Array<[string, FastifyPluginAsync<Record<string, unknown>>]>) {
     const app = Fastify()
     await app.register<Record<string, unknown>>(plugin, { max: 100, timeWindow: 1000 })
     app.get('/', async () => 'x')
-    // One after the other: the peer's memory store lets none of several requests pass that it counts in one turn.
+    // Sequentially: the peer's memory store refuses requests that it counts in the same turn.
     const burst = async () => {
       let passed = 0
       for (let i = 0; i < 100; i++) if ((await app.inject('/')).statusCode === 200) passed++
       return passed
     }
-    // A fixed window begins with a key's first request, which here comes alone.
+    // A fixed window begins with the first request of a key, which is sent alone here.
     await app.inject('/')
     await new Promise(resolve => setTimeout(resolve, 900))
     const started = performance.now()

@@ -1,4 +1,4 @@
-// What the benches share: servers in processes of their own, whose rounds of load take turns, and tables of what came of it.
+// Shared by the benchmarks: servers in their own processes with alternating rounds of load, and tables of the results.
 import { execFileSync, fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { availableParallelism } from 'node:os'
@@ -9,7 +9,7 @@ export const CONNECTIONS = 100
 
 export interface Server { child: ChildProcess, url: string }
 
-/** What a round of load came to; what Redis did is for one request. */
+/** The result of a round of load; figures of Redis are per request. */
 export interface Round {
   rate: number
   p50: number
@@ -17,27 +17,27 @@ export interface Round {
   failed: number
   bytesIn: number
   bytesOut: number
-  /** Microseconds of Redis, and of the server itself. */
+  /** CPU time of Redis, and of the server, in microseconds. */
   cpu: number
   ownCpu: number
-  /** Those inside a script too, as Redis counts them. */
+  /** Commands, including those inside scripts, as Redis counts them. */
   commands: Record<string, number>
 }
 
-/** A variant, and its rounds in all of its processes. */
+/** A variant with its rounds in all of its processes. */
 export interface Measured { variant: string, servers: Server[], rounds: Round[] }
 
-/** A number out of the environment: how often, how many, how long. */
+/** Reads a number from the environment: a duration, a number of rounds or of operations. */
 export function setting (name: string, fallback: number): number {
   return Number(process.env[name] ?? fallback)
 }
 
-/** The core that servers have for themselves; undefined: they share all with whoever is there. */
+/** The core that is reserved for servers; undefined if they share all cores. */
 let ownCore: number | undefined
 
 /**
- * From now on a server has a core for itself, and this process and what else it starts have the others: where a server is in
- * use, Redis and the load are on other machines. It needs Linux and two cores; else all stays as it is.
+ * Reserves a core for the servers, and moves this process and its other children to the remaining ones, because in production Redis and the load
+ * run on other machines. It needs Linux and two cores; otherwise nothing changes.
  */
 export function giveServersACore (): void {
   const last = availableParallelism() - 1
@@ -50,7 +50,7 @@ export function giveServersACore (): void {
   }
 }
 
-/** @param file - a server of this folder, which tells its address when it listens */
+/** @param file - a server of this folder, which prints its address when it listens */
 export async function startServer (file: string, args: string[]): Promise<Server> {
   const execArgv = ['--import', 'tsx']
   const options = ownCore === undefined ? { execArgv } : { execPath: 'taskset', execArgv: ['-c', String(ownCore), process.execPath, ...execArgv] }
@@ -71,7 +71,7 @@ export async function stopServers (servers: Iterable<Server>): Promise<void> {
 
 export type Headers = Record<string, string>
 
-/** @param clients - the headers of each: a connection is that of some of them, in turn */
+/** @param clients - the headers of each client: connections alternate between some of them */
 async function shoot (url: string, seconds: number, clients: readonly Headers[] = []) {
   let next = 0
   const setupClient = (client: autocannon.Client) => {
@@ -81,7 +81,7 @@ async function shoot (url: string, seconds: number, clients: readonly Headers[] 
   return await autocannon({ url, connections: CONNECTIONS, duration: seconds, ...(clients.length > 0 && { setupClient }) })
 }
 
-/** Microseconds of CPU time that a server has used. */
+/** Returns the CPU time of a server in microseconds. */
 export async function ownCpu (child: ChildProcess): Promise<number> {
   child.send('cpu')
   const [{ cpu }] = await once(child, 'message')
@@ -101,7 +101,7 @@ async function statistics (redis: Redis) {
   }
 }
 
-/** One round of load. @param redis - whose work is counted */
+/** Runs one round of load. @param redis - the server whose work is counted */
 export async function load (redis: Redis, { child, url }: Server, path: string, seconds: number, clients?: readonly Headers[]): Promise<Round> {
   const [before, cpuBefore] = [await statistics(redis), await ownCpu(child)]
   const { requests, latency, errors, non2xx } = await shoot(url + path, seconds, clients)
@@ -124,16 +124,16 @@ export interface Plan {
   redis: Redis
   variants: readonly string[]
   start: (variant: string) => Promise<Server>
-  /** Of each variant, as two processes of one differ. */
+  /** The number of processes per variant, because two of one variant differ. */
   processes: number
   rounds: number
   seconds: number
   path?: string
-  /** Headers of the clients, such as the cookie of one that is logged in. */
+  /** The headers of the clients, such as the cookie of a session. */
   clientsOf?: (url: string) => Promise<Headers[]>
 }
 
-/** Loads all variants in turn, so that the machine's own drift falls on all of them. Their processes go on. */
+/** Loads all variants alternately, so that the machine's drift affects all of them. Their processes keep running. */
 export async function takeTurns ({ redis, variants, start, processes, rounds, seconds, path = '', clientsOf }: Plan): Promise<Measured[]> {
   const measured: Measured[] = variants.map(variant => ({ variant, servers: [], rounds: [] }))
   const turns: Array<{ server: Server, clients: Headers[], measured: Measured }> = []
@@ -146,7 +146,7 @@ export async function takeTurns ({ redis, variants, start, processes, rounds, se
   }
   for (const { server, clients } of turns) await shoot(server.url + path, 1, clients)
   for (let round = 0; round < rounds; round++) {
-    // There and back, so that none always comes first.
+    // Forward and backward, so that no variant is always first.
     for (const { server, clients, measured } of round % 2 === 0 ? turns : [...turns].reverse()) {
       measured.rounds.push(await load(redis, server, path, seconds, clients))
     }
@@ -154,12 +154,12 @@ export async function takeTurns ({ redis, variants, start, processes, rounds, se
   return measured
 }
 
-/** A figure of a variant: the median of its rounds. */
+/** Returns a figure of a variant: the median of its rounds. */
 export function figure (measured: readonly Measured[], variant: string, pick: (round: Round) => number): number {
   return median(measured.find(one => one.variant === variant)?.rounds.map(pick) ?? [])
 }
 
-/** The columns that the tables begin with. @param beside - variants that this one is a share of */
+/** Returns the first columns of the tables. @param beside - the variants that shares are computed from */
 export function columnsOf (measured: readonly Measured[], { variant, rounds }: Measured, beside: readonly string[]): Row {
   const rateOf = (name: string) => figure(measured, name, ({ rate }) => rate)
   return {
@@ -175,7 +175,7 @@ export function commandsOf ({ commands }: Round): number {
   return Object.entries(commands).reduce((sum, [name, count]) => name.startsWith('CLIENT') || name === 'PING' ? sum : sum + count, 0)
 }
 
-/** Which commands a request costs, and how many. */
+/** Returns the commands of a request, with their numbers. */
 export function commandsText (rounds: readonly Round[]): string {
   const names = [...new Set(rounds.flatMap(({ commands }) => Object.keys(commands)))]
   const counted = names.map(name => ({ name, count: median(rounds.map(({ commands }) => commands[name] ?? 0)) }))
@@ -198,7 +198,7 @@ export function markdown (rows: readonly Row[]): string {
   return [line(names), line(names.map(() => '---')), ...rows.map(row => line(Object.values(row)))].join('\n')
 }
 
-/** Prints a table, and where this is a part of `bench/all.ts` hands it up. */
+/** Prints a table, and passes it to `bench/all.ts` if that runs the benchmark. */
 export function report (title: string, rows: readonly Row[]): void {
   console.log(`\n${title}\n\n${markdown(rows)}`)
   process.send?.({ title, rows })

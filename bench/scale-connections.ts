@@ -1,4 +1,4 @@
-// How many connections an instance opens, what it costs that has nothing to do, and what a connection takes of Redis.
+// Measures how many connections an instance opens, what an idle instance costs, and how much memory of Redis a connection uses.
 import { setTimeout as sleep } from 'node:timers/promises'
 import Fastify, { type FastifyInstance } from 'fastify'
 import { Redis } from 'ioredis'
@@ -12,17 +12,17 @@ import { statisticsOf, type Spent } from './scale-measure.js'
 export interface Carried {
   name: string
   single: number
-  /** Of each node. */
+  /** The figures of each node. */
   cluster: number[]
-  /** What it costs one server each second while nobody asks it anything, beside what that does by itself. */
+  /** The cost of an idle instance for one server per second, without the work that the server does by itself. */
   idle: Spent
 }
 
-/** What waits for others on a machine that is busy is not to be given up. */
+// A busy machine must not lead to timeouts.
 const timeout = '10s'
 const RESTING_MS = 5000
 
-/** Each opens what it ever does. */
+/** Uses each plugin so that it opens all of its connections. */
 const USERS: Record<string, (app: FastifyInstance) => Promise<unknown>> = {
   'redis alone; with session, idempotency': async app => {
     await app.register(session, { secret: 'of the bench, thirty-two characters or more', timeout })
@@ -35,7 +35,7 @@ const USERS: Record<string, (app: FastifyInstance) => Promise<unknown>> = {
     await app.events.subscribe('order:*', () => {})
     await app.events.subscribe('*', () => {})
   },
-  'and locks, since somebody waited': async app => {
+  'and locks, once a caller has waited': async app => {
     await app.register(lock, { timeout })
     const held = await app.locks.acquire('a')
     const waits = app.locks.using('a', { wait: '10s' }, () => {})
@@ -77,12 +77,12 @@ async function build (target: RedisPluginOptions, uses: ReadonlyArray<(app: Fast
   await app.register(redis, { ...target, commandTimeout: '30s' })
   for (const use of uses) await use(app)
   await app.ready()
-  // So that each node of a Cluster has been asked something.
+  // Makes the client use every node of a Cluster.
   await Promise.all(Array.from({ length: 100 }, (_, i) => app.redis.get(`shop:${i}`)))
   return app
 }
 
-/** Each second. */
+/** Per second. */
 async function spentBy (admin: Redis): Promise<Spent> {
   const before = await statisticsOf(admin)
   await sleep(RESTING_MS)
@@ -91,7 +91,7 @@ async function spentBy (admin: Redis): Promise<Spent> {
   return { commands: (after.commands - before.commands) / seconds, micros: (after.micros - before.micros) / seconds }
 }
 
-/** Once their number has stood still for a second. */
+/** Resolves when the number of connections has not changed for a second. */
 async function atRest (admins: readonly Redis[]): Promise<number[]> {
   let [last, since]: [number[], number] = [[], 0]
   await until('no more connections are opened', async () => {
@@ -102,13 +102,13 @@ async function atRest (admins: readonly Redis[]): Promise<number[]> {
   return last
 }
 
-/** But for replicas and masters, and the one that asks. */
+/** Counts connections, except those of replicas and masters, and the one that asks. */
 async function connectionsOf (admin: Redis): Promise<number> {
   const list = String(await admin.client('LIST')).trim().split('\n')
   return list.filter(line => !/ flags=\w*[SM]/.test(line)).length - 1
 }
 
-/** Bytes of Redis for each of so many connections that have nothing to do. */
+/** Returns the memory of Redis per idle connection in bytes. */
 export async function bytesAConnection (count: number): Promise<number> {
   const server = await startRedis()
   const admin = server.client()
@@ -116,7 +116,7 @@ export async function bytesAConnection (count: number): Promise<number> {
   const before = await used()
   const clients = Array.from({ length: count }, () => new Redis(server.url, { connectionName: 'fastify-redis-suite' }))
   await Promise.all(clients.map(client => client.ping()))
-  // Redis takes back what a connection has not used for some seconds.
+  // Redis frees the buffers that a connection has not used for some seconds.
   await sleep(2 * RESTING_MS)
   const bytes = (await used() - before) / count
   for (const client of clients) client.disconnect()

@@ -1,11 +1,11 @@
-// The worked example of docs/scaling.md, out of what was measured.
+// The worked example of docs/scaling.md, computed from the measurements.
 import type { Carried } from './scale-connections.js'
 import type { Figures } from './scale-measure.js'
 import { bytesEach, group, megabytes, round, table } from './scale-page.js'
 
 const INSTANCES = 20
 
-/** Of which kind there are how many. */
+/** The number of users or entries of each kind. */
 const LIES: Record<string, number> = {
   sessions: 950_000,
   'sessions of the last hour': 50_000,
@@ -15,7 +15,7 @@ const LIES: Record<string, number> = {
   stream: 100_000
 }
 
-/** What is done with them, how often a second. */
+/** The operations per second of each kind. */
 const DONE: ReadonlyArray<[kind: string, what: string, rate: number]> = [
   ['sessions', 'a request that reads its session', 1900],
   ['sessions', 'a request that changes it', 100],
@@ -55,6 +55,6 @@ export function exampleTable (all: readonly Figures[], carried: readonly Carried
 
 function find<T> (list: readonly T[], is: (item: T) => boolean): T {
   const found = list.find(is)
-  if (found === undefined) throw new Error('the example tells of something that was not measured')
+  if (found === undefined) throw new Error('the example uses a figure that was not measured')
   return found
 }

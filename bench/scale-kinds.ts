@@ -1,4 +1,4 @@
-// What users leave in Redis and what they cost there, for `bench/scale.ts`: all of it by the plugins themselves.
+// Creates what users of each plugin leave in Redis, and measures its cost, for `bench/scale.ts`. The plugins themselves write all of it.
 import type { FastifyInstance, InjectOptions } from 'fastify'
 import { cache, events, idempotency, lock, rateLimit, session } from '../plugins/index.js'
 import { ALGORITHMS, type Algorithm } from '../plugins/rate-limit/policy.js'
@@ -13,29 +13,29 @@ declare module 'fastify' {
 }
 
 export interface Work {
-  /** What a user does so that something of his lies in Redis. */
+  /** Creates the data of a user in Redis. */
   make: (user: number) => Promise<unknown>
-  /** How often he does. @default 1 */
+  /** How often `make` runs per user. @default 1 */
   times?: number
-  /** Once what lies there was counted, before it is used. */
+  /** Called after the data was counted, and before it is used. */
   begin?: () => Promise<unknown>
-  /** What else is done with it, by its name on the page. */
+  /** Further operations, by their names in the docs. */
   uses?: Record<string, (user: number) => Promise<unknown>>
-  /** Resolves when what goes on behind the answers is done. */
+  /** Resolves when background work has ended. */
   settle?: () => Promise<unknown>
 }
 
 export interface Kind {
   name: string
-  /** What lies there of one user, in the page's words. */
+  /** Describes the data of one user, in the words of the docs. */
   leaves: string
-  /** What `make` is called on the page. */
+  /** The name of `make` in the docs. */
   made: string
-  /** @param open - an app with the connection; @param users - how many there will be at most */
+  /** @param open - opens an app with the connection; @param users - the maximum number of users */
   start: (open: () => Promise<FastifyInstance>, users: number) => Promise<Work>
 }
 
-/** What waits for others on a machine that is busy is not to be given up. */
+// A busy machine must not lead to timeouts.
 const timeout = '10s'
 const KIB = 'x'.repeat(1000)
 const HOT = 100
@@ -48,7 +48,7 @@ async function send (app: FastifyInstance, request: InjectOptions) {
   return response
 }
 
-/** @param isLogin - by `request.login`, which leaves a tombstone of the session before it for an hour */
+/** @param isLogin - whether it uses `request.login`, which leaves a tombstone of the previous session for an hour */
 function sessions (isLogin: boolean): Kind {
   return {
     name: isLogin ? 'sessions of the last hour' : 'sessions',
@@ -89,7 +89,7 @@ function sessions (isLogin: boolean): Kind {
 }
 
 function limits (algorithm: Algorithm): Kind {
-  // The others keep the same however many were taken; but a bucket of `gcra` is gone when what was taken has drained.
+  // The other algorithms store the same at any level; but a bucket of `gcra` is removed when it has drained.
   const [times, cost] = algorithm === 'sliding-log' ? [10, 1] : [1, 90]
   return {
     name: `limits ${algorithm}`,
@@ -199,7 +199,7 @@ const messages: Kind = {
 
 const held: Kind = {
   name: 'locks held',
-  leaves: 'a lock that somebody has',
+  leaves: 'a lock that is held',
   made: 'a lock taken',
   async start (open) {
     const app = await open()

@@ -5,23 +5,23 @@ import { startRedis } from '../test/helpers/servers/redis-server.js'
 import { until } from '../test/helpers/app/until.js'
 import type { Kind, Work } from './scale-kinds.js'
 
-/** Each operation: of Redis. */
+/** The cost of one operation for Redis. */
 export interface Cost {
   name: string
-  /** Those inside scripts too. */
+  /** Commands, including those inside scripts. */
   commands: number
-  /** One at a time, so that none shares a packet with another one. */
+  /** One operation at a time, so that none shares a packet. */
   aloneMicros: number
-  /** 50 at a time, of one process. */
+  /** 50 concurrent operations of one process. */
   togetherMicros: number
 }
 
-/** What lies there of so many users. */
+/** The data of a number of users. */
 export interface Size {
   users: number
   keys: number
   bytes: number
-  /** To make what was not there at the size before, each operation, 50 at a time. */
+  /** The cost of creating the data that was missing at the previous size, per operation, 50 at a time. */
   micros: number
 }
 
@@ -32,15 +32,15 @@ export interface Figures {
 }
 
 export interface MeasureOptions {
-  /** At which numbers of users it is counted, rising. */
+  /** The numbers of users at which it counts, ascending. */
   counts: readonly number[]
-  /** How many operations each cost is taken from; 0: none. */
+  /** The number of operations per cost; 0 measures none. */
   operations: number
-  /** What to look at while it all lies there. */
+  /** Called while all data is there. */
   inspect?: (admin: Redis) => Promise<unknown>
 }
 
-/** Of Redis. */
+/** Figures of Redis. */
 export interface Spent { micros: number, commands: number }
 
 const TOGETHER = 50
@@ -89,7 +89,7 @@ async function costsOf (admin: Redis, { made }: Kind, work: Work, users: number,
   await work.begin?.()
   let next = users
   const costs: Cost[] = []
-  // New ones first: what is used is there.
+  // New users first: operations on existing ones find their data.
   for (const [name, use] of Object.entries({ [made]: () => work.make(next++), ...work.uses })) {
     const cost = async (count: number, atOnce: number): Promise<Spent> => {
       await settle(admin, work)
@@ -115,14 +115,14 @@ function median (values: number[]): number {
   return values.sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? NaN
 }
 
-/** So many operations, that many under way at a time. */
+/** Runs a number of operations, with a number of concurrent ones. */
 async function each (count: number, atOnce: number, operation: (i: number) => Promise<unknown>): Promise<void> {
   let next = 0
   const work = async () => { while (next < count) await operation(next++) }
   await Promise.all(Array.from({ length: atOnce }, work))
 }
 
-/** Resolves when what goes on behind the answers has ended: the number of keys has stood still for a while. */
+/** Resolves when background work has ended: the number of keys has not changed for a while. */
 async function settle (admin: Redis, work: Work): Promise<void> {
   await work.settle?.()
   let [last, since] = [-1, 0]
@@ -133,13 +133,13 @@ async function settle (admin: Redis, work: Work): Promise<void> {
   }, 60_000)
 }
 
-/** Without what connections take. */
+/** Memory without that of connections. */
 async function memoryOf (admin: Redis): Promise<number> {
   const info = await admin.info('memory')
   return numberIn(info, 'used_memory') - numberIn(info, 'mem_clients_normal')
 }
 
-/** Of the thread that runs commands: no other one's time is scarce. */
+/** CPU time of the thread that runs commands: the other threads are not the bottleneck. */
 export async function statisticsOf (admin: Redis): Promise<Spent> {
   const info = await admin.info('cpu', 'commandstats')
   const seconds = numberIn(info, 'used_cpu_user_main_thread') + numberIn(info, 'used_cpu_sys_main_thread')

@@ -1,4 +1,4 @@
-// The tables of docs/scaling.md: what stands between `<!-- measured: name -->` and `<!-- end -->` is written by `bench/scale.ts`.
+// Writes the tables of docs/scaling.md between `<!-- measured: name -->` and `<!-- end -->`, for `bench/scale.ts`.
 import { readFileSync, writeFileSync } from 'node:fs'
 import type { Carried } from './scale-connections.js'
 import type { Figures, Size } from './scale-measure.js'
@@ -6,7 +6,7 @@ import type { Figures, Size } from './scale-measure.js'
 const PAGE = new URL('../docs/scaling.md', import.meta.url)
 const MILLION = 1_000_000
 
-/** @throws where the page has no such place */
+/** @throws if the page has no such place */
 export function writeTable (name: string, table: string): void {
   const place = new RegExp(`(<!-- measured: ${name} -->\n).*?(<!-- end -->)`, 's')
   const text = readFileSync(PAGE, 'utf8')
@@ -14,7 +14,7 @@ export function writeTable (name: string, table: string): void {
   writeFileSync(PAGE, text.replace(place, (_, begin: string, end: string) => `${begin}${table}\n${end}`))
 }
 
-/** How many keys there are for each user, and besides: of the last two sizes. */
+/** Returns the number of keys per user, and the constant number, from the last two sizes. */
 export function keysOf (sizes: readonly Size[]): { each: number, besides: number } {
   const [fewer, more] = sizes.slice(-2)
   if (fewer === undefined || more === undefined) throw new Error('two sizes are needed')
@@ -42,7 +42,7 @@ export function costsTable (all: readonly Figures[]): string {
   })))
 }
 
-/** What the smaller size told of the largest one, beside what it was. */
+/** Compares the projection of the smaller sizes with the largest one. */
 export function projectionTable (all: readonly Figures[]): string {
   return table(['', 'users', 'keys', 'projected', 'MB', 'projected', 'off by', 'µs to make, of each before', 'of the rest'], all.map(({ kind, sizes }) => {
     const [base, real] = sizes.slice(-2)
@@ -81,7 +81,7 @@ export function round (value: number): string {
   return value >= 10 ? group(value) : value.toFixed(value >= 1 ? 1 : 2)
 }
 
-/** To two digits. */
+/** Rounds to two digits. */
 function roughly (value: number): number {
   return Number(value.toPrecision(2))
 }

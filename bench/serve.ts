@@ -1,19 +1,19 @@
-// What the servers of the benches share.
+// Shared by the servers of the benchmarks.
 import type { FastifyInstance } from 'fastify'
 
-/** Listens, tells the address, and when asked the CPU time that the process has used; ends with a signal, or with who started it. */
+/** Listens, prints the address, and on request the CPU time of the process; ends with a signal, or with its parent. */
 export async function serve (app: FastifyInstance): Promise<string> {
   process.on('message', message => {
     if (message !== 'cpu') return
     const { user, system } = process.cpuUsage()
     process.send?.({ cpu: user + system })
   })
-  // An exit of its own, so that a profile is written; and nobody is left over where the bench itself has failed.
+  // Exits itself, so that a profile is written, and no process is left over if the benchmark fails.
   for (const event of ['SIGINT', 'SIGTERM', 'disconnect'] as const) process.once(event, () => process.exit())
   return await app.listen({ port: 0, host: '127.0.0.1' })
 }
 
-/** To who started the process, or to whoever reads. */
+/** Sends a value to the parent process, or prints it. */
 export function tell (address: string): void {
   if (process.send === undefined) console.log(address)
   else process.send(address)

@@ -6,7 +6,7 @@ type LogIn = (url: string, user: string) => Promise<string>
 
 const AT_ONCE = 25
 
-/** Counts what goes wrong in `count` races over three instances, 25 races at a time. */
+/** Counts lost updates in `count` races over three instances, 25 at a time. */
 export async function races (servers: Servers, logIn: LogIn, count: number): Promise<Record<string, number>> {
   for (const { child } of servers) child.setMaxListeners(2 * AT_ONCE)
   const run = async (race: (user: string) => Promise<boolean>) => await countFailures(race, count)
@@ -40,14 +40,14 @@ async function mustAsk (url: string, cookie: string): Promise<Record<string, unk
   return body
 }
 
-/** Two requests at once, on two instances, that set a property each. */
+/** Sends two concurrent requests to two instances, each of which sets a property. */
 async function isUpdateLost ([a, b, c]: Servers, cookie: string, ms: number): Promise<boolean> {
   await Promise.all([mustAsk(`${a.url}/set/A/${ms}`, cookie), mustAsk(`${b.url}/set/B/${ms}`, cookie)])
   const { fieldA, fieldB } = await mustAsk(`${c.url}/session`, cookie)
   return fieldA !== true || fieldB !== true
 }
 
-/** A request holds the session while it is logged out on another instance: is the cookie logged in after both? */
+/** Logs out on one instance while a request on another holds the session, and checks whether the cookie is still logged in. */
 async function isResurrected ([a, b, c]: Servers, cookie: string, what: 'change' | 'read', id: string): Promise<boolean> {
   const isHeld = heard(a.child, id)
   const slow = ask(`${a.url}/hold/${what}/${id}`, cookie)

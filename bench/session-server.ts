@@ -1,4 +1,4 @@
-// One server for `bench/session.ts`: `tsx bench/session-server.ts <variant> <redis url>`; tells its address.
+// One server for `bench/session.ts`: `tsx bench/session-server.ts <variant> <redis url>`; prints its address.
 import { setTimeout as sleep } from 'node:timers/promises'
 import fastifyCookie from '@fastify/cookie'
 import fastifySession, { type FastifySessionOptions } from '@fastify/session'
@@ -15,15 +15,15 @@ declare module 'fastify' {
   }
 }
 
-// As compiled: run from its sources the suite would pay for what tsx adds to each function, and its peers would not.
+// Imports the compiled suite: tsx wraps each function of the sources, which would slow down the suite but not its peers.
 const { session, redis: redisPlugin } = await import(new URL('../dist/plugins/index.js', import.meta.url).href) as typeof import('../plugins/index.js')
 
 const [variant = '', url = ''] = process.argv.slice(2)
 const secret = 'of the bench, thirty-two characters or more'
-// All of them pipeline, as that is not what is compared.
+// All variants pipeline, because pipelining is not compared.
 const connect = () => new Redis(url, { enableAutoPipelining: true })
 
-/** With `userId`, `visits` and the cookie 1 KiB of JSON. */
+/** Together with `userId`, `visits` and the cookie: 1 KiB of JSON. */
 const profile = {
   fieldName: 'Ann Example',
   fieldMail: 'ann@example.com',
@@ -37,7 +37,7 @@ const profile = {
 
 async function peer (app: FastifyInstance, options: Partial<FastifySessionOptions>): Promise<void> {
   await app.register(fastifyCookie)
-  // By default the cookie is for HTTPS only, and without that no session would be saved here.
+  // By default the cookie is sent over HTTPS only, and without it no session would be saved here.
   await app.register(fastifySession, { secret, store: createBlobStore(connect()), cookie: { secure: false }, ...options })
 }
 
@@ -58,7 +58,7 @@ function addSessionRoutes (app: FastifyInstance): void {
   })
   app.get('/logout', async request => { await request.session.destroy(); return {} })
   app.get('/session', async request => ({ ...request.session }))
-  // Whoever is not logged in counts as a failure of the bench.
+  // A request without a login counts as a failure of the benchmark.
   app.addHook('preHandler', async (request, reply) => {
     if (!request.url.startsWith('/log') && request.session.userId === undefined) return await reply.code(401).send({})
   })

@@ -4,9 +4,9 @@ import { stopAll } from '../test/helpers/servers/registry.js'
 import { columnsOf, commandsOf, commandsText, CONNECTIONS, giveServersACore, median, report, setting, startServer, stopServers, takeTurns } from './run.js'
 import { races } from './session-races.js'
 
-// Requests a second and latency of one Fastify process whose clients are logged in, each with a cookie of its own, beside
-// `@fastify/session` on a store of whole sessions in the same run: rounds take turns, and processes, as two of one variant
-// differ; the median of all is told, as a share of the bare route.
+// Measures requests per second and latency of one Fastify process whose clients are logged in, each with its own cookie, with `@fastify/session` on
+// a store of whole sessions in the same run. Rounds alternate, and so do processes, because two of one variant differ. The table has the median
+// of all, as a share of the bare route.
 const RACES = setting('RACES', 1000)
 const PARTS = (process.env['PARTS'] ?? 'races,load').split(',')
 const SESSION_VARIANTS = ['this suite', '@fastify/session, rolling', '@fastify/session, rolling: false']
@@ -17,7 +17,7 @@ const redis = await startRedis()
 const admin = new Redis(redis.url)
 const start = (variant: string) => startServer('./session-server.ts', [variant, redis.url])
 
-/** @returns the cookie, '' where the variant has none */
+/** @returns the cookie; '' if the variant has none */
 async function logIn (url: string, user: string): Promise<string> {
   const response = await fetch(`${url}/login/${user}`)
   return response.headers.get('set-cookie')?.split(';')[0] ?? ''

@@ -1,4 +1,4 @@
-// One server for `bench/whole.ts`: `tsx bench/whole-server.ts <variant> <redis url>`; tells its address.
+// One server for `bench/whole.ts`: `tsx bench/whole-server.ts <variant> <redis url>`; prints its address.
 import fastifyCookie from '@fastify/cookie'
 import fastifySession, { type FastifySessionOptions } from '@fastify/session'
 import { BentoCache, bentostore } from 'bentocache'
@@ -16,15 +16,15 @@ declare module 'fastify' {
   }
 }
 
-// As compiled: run from its sources the suite would pay for what tsx adds to each function, and its peers would not.
+// Imports the compiled suite: tsx wraps each function of the sources, which would slow down the suite but not its peers.
 const { cache, rateLimit, redis: redisPlugin, session } = await import(new URL('../dist/plugins/index.js', import.meta.url).href) as typeof import('../plugins/index.js')
 
 const [variant = '', url = ''] = process.argv.slice(2)
 const secret = 'of the bench, thirty-two characters or more'
-// All of them pipeline, as that is not what is compared.
+// All variants pipeline, because pipelining is not compared.
 const connect = () => new Redis(url, { enableAutoPipelining: true })
 const limit = { max: 100_000, timeWindow: '1 minute' }
-/** 1 KiB: ready, as what it is made of is not what is compared. */
+/** 1 KiB, generated in advance: generating it is not compared. */
 const body = JSON.stringify({ orders: Array.from({ length: 12 }, (_, i) => ({ id: `order-${1000 + i}`, total: 19_990 + i, state: 'delivered', items: ['product-1', 'p-2'] })) })
 
 async function suite (app: FastifyInstance, options: { redis?: false, l1?: false, early?: true }): Promise<void> {
@@ -53,7 +53,7 @@ function bentoOf (tiers: Tiers): BentoCache<{ bench: ReturnType<typeof bentostor
 async function peers (app: FastifyInstance, tiers: Tiers, options: Partial<FastifySessionOptions> = {}): Promise<void> {
   const isShared = tiers !== 'memory'
   await app.register(fastifyCookie)
-  // By default the cookie is for HTTPS only, and without that no session would be saved here.
+  // By default the cookie is sent over HTTPS only, and without it no session would be saved here.
   await app.register(fastifySession, { secret, cookie: { secure: false }, ...(isShared && { store: createBlobStore(connect()) }), ...options })
   await app.register(peerRateLimit, { ...limit, ...(isShared && { redis: connect() }) })
   const bento = bentoOf(tiers)
@@ -90,7 +90,7 @@ const variants: Record<string, (app: FastifyInstance) => Promise<unknown>> = {
   'peers, memory': async app => await peers(app, 'memory')
 }
 
-// Each client comes from an address of its own, by its X-Forwarded-For.
+// Each client has its own address in X-Forwarded-For.
 const app = Fastify({ trustProxy: true })
 await variants[variant]?.(app)
 app.get<{ Params: { user: string } }>('/login/:user', async request => {

@@ -4,9 +4,9 @@ import { startRedis } from '../test/helpers/servers/redis-server.js'
 import { stopAll } from '../test/helpers/servers/registry.js'
 import { columnsOf, commandsOf, commandsText, CONNECTIONS, figure, giveServersACore, type Headers, median, report, setting, startServer, stopServers, takeTurns } from './run.js'
 
-// All plugins on one request: a rate limit by address, the session of a user who is logged in, and the user's own page out of
-// the cache, beside `@fastify/rate-limit`, `@fastify/session` on a store of whole sessions, and `bentocache`, composed the same
-// way on the same Redis. Each connection is that of several users, who have an address each: hardly anything is the same for two at once.
+// Measures all plugins on one request: a rate limit by address, the session of a user, and the user's own page from the cache. The peers are
+// `@fastify/rate-limit`, `@fastify/session` on a store of whole sessions, and `bentocache`, composed in the same way on the same Redis. Each
+// connection serves several users with their own addresses, so concurrent requests share hardly anything.
 const DELAY_MS = 20
 const SEQUENTIAL = 20
 const USERS = 1000
@@ -17,13 +17,13 @@ giveServersACore()
 const server = await startRedis()
 const admin = new Redis(server.url)
 
-/** A user who is logged in, at an address of their own. */
+/** A user who is logged in, with their own address. */
 async function logIn (url: string, i: number): Promise<Headers> {
   const response = await fetch(`${url}/login/user-${i}`)
   return { 'x-forwarded-for': `10.0.${i >> 8}.${i & 255}`, cookie: response.headers.get('set-cookie')?.split(';')[0] ?? '' }
 }
 
-/** @returns milliseconds; undefined where it was refused, as on a machine so busy that a deadline passes */
+/** @returns milliseconds; undefined if it was refused, as when a deadline passes on a busy machine */
 async function ask (url: string, headers: Headers): Promise<number | undefined> {
   const started = performance.now()
   const response = await fetch(`${url}/orders`, { headers })
@@ -31,7 +31,7 @@ async function ask (url: string, headers: Headers): Promise<number | undefined> 
   return response.status === 200 ? performance.now() - started : undefined
 }
 
-/** How often one request waits for Redis: what it takes longer by where each answer is late, by how late it is. */
+/** Returns how often one request waits for Redis: its additional time with delayed replies, divided by the delay. */
 async function roundTrips (): Promise<Map<string, number>> {
   const trips = new Map<string, number>()
   const proxy = await startProxy(server.port)
@@ -73,7 +73,7 @@ const measured = await takeTurns({
 })
 const rateOf = (variant: string) => figure(measured, variant, ({ rate }) => rate)
 
-/** The peers that do the same, in the same tiers. */
+/** The peers that do the same work, in the same tiers. */
 function peerOf (variant: string): string {
   return variant.startsWith('this suite') ? variant.replace('this suite', 'peers').replace(', early', '') : variant
 }

@@ -30,7 +30,7 @@ const ALL_TAGS = ['products', 'product:all', 'orders', 'users', 'user:all']
 /**
  * Invalidates cached rows when they change in the database, whichever program changes them: triggers send their tags with NOTIFY.
  *
- * Every instance listens, so each change is invalidated once per instance. That is harmless, needs no leader, and suits caches in the memory of
+ * Every instance listens, so each change is invalidated once per instance. This is harmless, needs no leader, and suits caches in the memory of
  * each instance. Routes still invalidate their own changes before they respond: a notification arrives some milliseconds after the commit.
  */
 export const changes = fp(async function changes (fastify) {

@@ -1,4 +1,4 @@
-// Answers that are cached until a write invalidates them. Run it with `npx tsx examples/cache.ts`.
+// Responses that are cached until a write invalidates them. Run it with `npx tsx examples/cache.ts`.
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
 import { cache, redis } from '../plugins/index.js'

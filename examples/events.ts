@@ -1,5 +1,5 @@
-// Orders that all instances hear of, and browsers see live. Run it with `npx tsx examples/events.ts`, then
-// `curl -N localhost:3000/live` and, elsewhere, `curl -X POST localhost:3000/orders/teapot`.
+// Orders that all instances receive, and browsers see live. Run it with `npx tsx examples/events.ts`, then
+// `curl -N localhost:3000/live` and, in another terminal, `curl -X POST localhost:3000/orders/teapot`.
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
 import { events, redis } from '../plugins/index.js'
@@ -17,7 +17,7 @@ export async function build () {
   await app.register(events)
 
   let heard = 0
-  // Of this instance's orders and of all others'.
+  // Orders of all instances, including this one.
   await app.events.subscribe('orders:placed', ({ id, product }) => {
     heard++
     app.log.info({ id, product }, 'an order was placed')

@@ -1,4 +1,4 @@
-// A gateway before another server. Run it with `ORIGIN=http://localhost:8000 npx tsx examples/gateway.ts`.
+// A caching gateway in front of another server. Run it with `ORIGIN=http://localhost:8000 npx tsx examples/gateway.ts`.
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { subscribe } from 'node:diagnostics_channel'
 import { METHODS, type ClientRequest, type ServerResponse } from 'node:http'
@@ -13,16 +13,16 @@ import type { Clock } from '../plugins/testing/index.js'
 type Hooks = NonNullable<FastifyHttpProxyOptions['replyOptions']>
 type Headers = Record<string, string | string[] | undefined>
 
-// Of one connection, not of the message. Trailers are dropped, which RFC 9110, section 6.5.1, allows: a cache
-// may answer with a 304, and the process would die of sending trailers with that.
+// Fields of the connection, and not of the message. Trailers are dropped, which RFC 9110 §6.5.1 allows: a cache may respond with a 304, and
+// Node.js throws on trailers without a body.
 const HOP_BY_HOP = ['connection', 'keep-alive', 'proxy-connection', 'te', 'trailer', 'upgrade']
-// Fastify reads no body of these, so that nothing may announce one.
+// Fastify parses no body of these methods, so their requests must not announce one.
 const BODILESS = ['GET', 'HEAD']
 
 export interface GatewayOptions {
   /** @default `ORIGIN`, or port 8000 of this machine */
   origin?: string
-  /** The gateway caches in this process where it is empty. @default `REDIS_URL` */
+  /** An empty string caches in the memory of this process. @default `REDIS_URL` */
   redisUrl?: string
   /** For tests. @default the system's clock */
   clock?: Clock
@@ -31,7 +31,7 @@ export interface GatewayOptions {
 export async function build ({ origin = process.env['ORIGIN'] ?? 'http://localhost:8000', redisUrl: url = process.env['REDIS_URL'] ?? '', clock }: GatewayOptions = {}) {
   const app = createApp()
   if (url !== '') await app.register(redis, { url, prefix: 'gateway', clock })
-  // A shared cache by RFC 9111 alone: what the origin's header fields say, and nothing else.
+  // A shared cache as RFC 9111 defines it: the origin's header fields decide, and nothing else.
   await app.register(cache, {
     clock, global: true, ttl: 'headers', heuristic: 0.1, requestDirectives: 'obey', staleIfError: '1 day', storeSetCookie: true, etag: false, key: { host: true }, unkeyed: false
   })
@@ -40,13 +40,13 @@ export async function build ({ origin = process.env['ORIGIN'] ?? 'http://localho
 }
 
 export function createApp (): FastifyInstance {
-  // The origin answers HEAD itself: a route of Fastify's own would ask it for the body.
+  // The origin responds to HEAD itself: a HEAD route of Fastify would request the body.
   return Fastify({ exposeHeadRoutes: false, logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
 }
 
 const answering = new AsyncLocalStorage<ServerResponse>()
 
-// The proxy knows final answers only: what comes before them (RFC 9110, section 15.2) is passed on beside it.
+// The proxy handles final responses only: interim ones (RFC 9110 §15.2) are forwarded here.
 subscribe('http.client.request.start', message => {
   const { request } = message as { request: ClientRequest }
   const response = answering.getStore()
@@ -57,20 +57,20 @@ subscribe('http.client.request.start', message => {
   })
 })
 
-/** All that reaches the app goes to the origin, and its answer back, as they are. */
+/** Forwards every request to the origin, and its response to the client, unchanged. */
 export async function passThrough (app: FastifyInstance, origin: string): Promise<void> {
   const more = METHODS.filter(method => method !== 'CONNECT' && !app.supportedMethods.includes(method))
   for (const method of more) app.addHttpMethod(method, { hasBody: method !== 'TRACE' })
   app.addHook('onRequest', (_request, reply, done) => answering.run(reply.raw, done))
-  // The proxy has parsers of its own, which leave a body the stream it is.
+  // The proxy has its own parsers, which leave bodies as streams.
   app.removeAllContentTypeParsers()
   await app.register(proxy, {
     upstream: origin,
     httpMethods: app.supportedMethods,
-    // Undici takes the Content-Length of a 304 for one of a missing body. Idle connections are closed before the
-    // origin would do it (Node.js: after 5 seconds): a request on its way then would fail.
+    // Undici would treat the Content-Length of a 304 as a missing body. Idle connections are closed before the origin closes them (Node.js: after
+    // 5 seconds): a request in flight would fail.
     http: { requestOptions: { joinDuplicateHeaders: true }, agentOptions: { timeout: 3000 } },
-    // Whether to ask again is the client's decision; an error of the origin is an answer.
+    // Retries are the client's decision; an error response of the origin is a response.
     retryMethods: [],
     internalRewriteLocationHeader: false,
     replyOptions: {
@@ -81,8 +81,7 @@ export async function passThrough (app: FastifyInstance, origin: string): Promis
   })
 }
 
-// An origin may send more than its Content-Length says: it has answered all the same, and the error that follows
-// is nothing to tell the client.
+// An origin may send more bytes than its Content-Length. The response is complete, so the error that follows is not reported.
 function oneAnswer (): Pick<Hooks, 'onResponse' | 'onError'> {
   const answered = new WeakSet<object>()
   return {
@@ -97,7 +96,7 @@ function oneAnswer (): Pick<Hooks, 'onResponse' | 'onError'> {
   }
 }
 
-// The proxy has dropped `Connection` and what it names; Node.js has answered `Expect: 100-continue`.
+// The proxy has dropped `Connection` and the fields that it names; Node.js has handled `Expect: 100-continue`.
 function forOrigin (method: string, headers: Headers): Headers {
   const length = BODILESS.includes(method) ? ['content-length', 'transfer-encoding'] : []
   return without(headers, [...HOP_BY_HOP, 'expect', ...length])

@@ -1,4 +1,4 @@
-// Health routes with a check of one's own. Run it with `npx tsx examples/health.ts`.
+// Health routes with a custom check. Run it with `npx tsx examples/health.ts`.
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
 import { health, redis } from '../plugins/index.js'

@@ -1,4 +1,4 @@
-// Pay once, however often the request is sent: `curl -X POST localhost:3000/payments -H 'X-Api-Key: ann' -H 'Idempotency-Key: 1'`, and again.
+// A payment that runs once, however often the request is repeated: `curl -X POST localhost:3000/payments -H 'X-Api-Key: ann' -H 'Idempotency-Key: 1'`.
 // Run it with `npx tsx examples/idempotency.ts`.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
@@ -9,16 +9,16 @@ export async function build () {
   const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
   const url = process.env['REDIS_URL']
   if (url) await app.register(redis, { url, prefix: 'example' })
-  // The callers of this app have API keys, so a key belongs to one of these. An app with sessions, tokens or request.user needs no scope.
+  // Callers of this app have API keys, which scope the idempotency keys. An app with sessions, tokens or request.user needs no scope.
   await app.register(idempotency, { ttl: '24h', scope: request => request.headers['x-api-key'] })
 
   let payments = 0
   app.post('/payments', { config: { idempotency: true } }, async (request, reply) => {
-    await sleep(500) // the bank is slow: who loses patience and comes again waits for this one
+    await sleep(500) // the bank is slow: a retry waits for the first request
     request.log.info({ key: request.idempotencyKey }, 'paid')
     return await reply.code(201).send({ payment: ++payments })
   })
-  // Here a client has to say a key.
+  // This route requires a key.
   app.post('/refunds', { config: { idempotency: { required: true } } }, async () => ({ refunded: true }))
   return app
 }

@@ -1,4 +1,4 @@
-// One invoice at a time, whichever instance makes it, and a row that refuses who lost his lock. Run it with `npx tsx examples/lock.ts`.
+// One invoice at a time across all instances, and a fencing token that refuses a holder whose lock has expired. Run it with `npx tsx examples/lock.ts`.
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
 import { lock, redis } from '../plugins/index.js'
@@ -25,11 +25,11 @@ export async function build () {
     return await app.locks.using(`invoice:${id}`, async (signal, { token }) => {
       const number = (table.get(id)?.number ?? 0) + 1
       await print(number, signal)
-      if (!update(id, { number, fence: token })) return await reply.code(409).send({ error: 'somebody else has made it since' })
+      if (!update(id, { number, fence: token })) return await reply.code(409).send({ error: 'another request has written it since' })
       return { id, number }
     })
   })
-  // Who does not want to wait is answered 423 at once.
+  // With `wait: 0`, a request for a lock that is held receives 423 at once.
   app.post('/report', async () => await app.locks.using('report', { wait: 0 }, () => ({ report: 'made' })))
 
   return app

@@ -1,5 +1,5 @@
-// A shop's metrics for Prometheus at /metrics. Run it with `npx tsx examples/metrics.ts`, request /products/1 some times, then /metrics.
-// Prometheus on another machine needs METRICS_TOKEN; without it the route answers clients on this machine only.
+// Metrics of a shop for Prometheus at /metrics. Run it with `npx tsx examples/metrics.ts`, request /products/1 a few times, then /metrics.
+// Prometheus on another machine needs METRICS_TOKEN; without it, only clients on this machine may read them.
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
 import { Counter } from 'prom-client'
@@ -7,7 +7,7 @@ import { cache, health, metrics, rateLimit, redis } from '../plugins/index.js'
 
 export async function build () {
   const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
-  // Before what is to be timed; what it reads of the other plugins may come later.
+  // Before the plugins whose requests it times; it finds other plugins later.
   const token = process.env['METRICS_TOKEN']
   await app.register(metrics, {
     labels: { service: 'shop' },
@@ -19,7 +19,7 @@ export async function build () {
   await app.register(cache, { ttl: '30s' })
   await app.register(health)
 
-  // One of its own, told with the others.
+  // A custom metric, exposed with the others.
   const views = new Counter({ name: 'shop_product_views_total', help: 'Products looked at', registers: [app.metrics.registry] })
   app.addHook('onRequest', async request => { if (request.routeOptions.url === '/products/:id') views.inc() })
 

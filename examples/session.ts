@@ -1,4 +1,4 @@
-// Log in, see who you are and where you are logged in, end one of these sessions, log out. Run it with `npx tsx examples/session.ts`.
+// Log in, show the current user and sessions, revoke one of them, log out. Run it with `npx tsx examples/session.ts`.
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
 import { redis, session } from '../plugins/index.js'
@@ -16,7 +16,7 @@ export async function build () {
   await app.register(session, { secret: process.env['SESSION_SECRET'] ?? 'only for this example, 32 characters' })
 
   app.post<{ Params: { user: string } }>('/login/:user', async request => {
-    await request.login(request.params.user) // under a new id, so that one that was planted before is worth nothing
+    await request.login(request.params.user) // with a new id, which prevents session fixation
     return { welcome: request.params.user }
   })
   app.get('/me', async (request, reply) => {

@@ -1,4 +1,4 @@
-// Orders as durable events: one group sends mail, with retries and dead letters; whoever reads gets history and goes on after a cursor. Run it with
+// Orders as durable events: a consumer group sends mail, with retries and dead letters, and readers get the history after a cursor. Run it with
 // `npx tsx examples/streams.ts`.
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
@@ -31,7 +31,7 @@ export async function build () {
     const { customer, item } = request.params
     return await reply.code(202).send({ id: await orders.append({ customer, item }, { key: customer }) })
   })
-  // Some of the history after a cursor, with the cursor to go on after.
+  // A page of the history after a cursor, with the cursor of the next page.
   app.get<{ Querystring: { after?: string } }>('/orders', async request => {
     const page: Array<Order & { id: string }> = []
     const signal = AbortSignal.timeout(200)

@@ -1,4 +1,4 @@
-// Tests of limits, cache TTLs and session time-outs that pass hours without waiting for them. Run it with `npx tsx examples/testing.ts`.
+// Tests of limits, TTLs and session timeouts that pass hours without waiting for them. Run it with `npx tsx examples/testing.ts`.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { pathToFileURL } from 'node:url'
@@ -12,7 +12,7 @@ declare module 'fastify' {
   }
 }
 
-/** Builds the app under test. All plugins get the same clock; in production there is none, which means the system's. */
+/** Builds the app under test. All plugins share the test's clock; in production the clock is omitted, which means the system's. */
 export async function build (clock?: Clock) {
   const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
   await app.register(rateLimit, { max: 100, timeWindow: '1 minute', clock })
@@ -66,7 +66,7 @@ export const tests: Record<string, () => Promise<void>> = {
     assert.equal(await me(), 200)
     await clock.advance('29 minutes')
     assert.equal(await me(), 200)
-    // The time-out is renewed once a minute, so a session may last a minute longer.
+    // The timeout is renewed once a minute, so a session may last a minute longer.
     await clock.advance('31 minutes')
     assert.equal(await me(), 401)
     await app.close()

@@ -6,7 +6,7 @@ export interface ApiResponse<T = unknown> {
   /** The instance that responded. */
   instance: string
   ms: number
-  /** Of another type for an error: check the status first. */
+  /** An error has a body of another type: check the status first. */
   body: T
 }
 

@@ -52,8 +52,8 @@ t.test('each log line names its plugin, as a field and at the start of the messa
       // Where it is not written down here it is what a caller or a constant of the file says.
       if (/^['`]/.test(message) && !new RegExp(`^['\`](?:${plugin}|\\$\\{plugin\\}): (?:[a-z\`$]|Redis )`).test(message)) wrong.push(`${where}: the message does not begin with the plugin`)
       if (!fields.startsWith('{ ...') && !new RegExp(`\\bplugin(?:: '${plugin}'|[ ,])`).test(fields.startsWith('{') ? fields : text)) wrong.push(`${where}: no field of the plugin`)
-      const named = fields.startsWith('{') ? fields.slice(1, -1).replaceAll(/\([^()]*\)|\[[^\]]*\]|\.\.\.\w+(?: > 0 && \{ (\w+) \})?/g, '$1').split(',') : []
-      wrong.push(...named.map(part => part.split(':')[0]?.trim() ?? '').filter(field => field !== '' && !LOG_FIELDS.has(field)).map(field => `${where}: ${field}`))
+      const named = fields.startsWith('{') ? fields.slice(1, -1).replaceAll(/\([^()]*\)|\[[^\]]*\]|\.\.\.(?:this\.#)?\w+(?: > 0 && \{ (\w+) \})?/g, '$1').split(',') : []
+      wrong.push(...named.map(part => part.split(':')[0]?.trim() ?? '').filter(field => field !== '' && !field.startsWith('...') && !LOG_FIELDS.has(field)).map(field => `${where}: ${field}`))
     }
     if (/\blog\.\w+\((?:['`]|err)/.test(text)) wrong.push(`${name}: a line without a field, or of a whole error, which may carry a command's arguments`)
     for (const [, about = ''] of text.matchAll(/\bconst about = \{(.*)\}/g)) {
@@ -81,7 +81,7 @@ t.test('a metric starts with its plugin, ends with its unit, and with _total if 
 /** The members of each interface of options, by name and type. */
 function optionsOf (): Array<{ where: string, option: string, type: string }> {
   return sources.filter(({ name }) => /(?:options|types|backoff|dead-letters)\.ts$/.test(name)).flatMap(({ name, text }) =>
-    [...text.matchAll(/^export interface (?!Resolved)(\w*(?:Options|Paths|Page))\b[^{]*\{\n(.*?)^\}/gms)].flatMap(([, kind = '', members = '']) =>
+    [...text.matchAll(/^export interface (?!Resolved|DeadLetters)(\w*(?:Options|Paths|Page))\b[^{]*\{\n(.*?)^\}/gms)].flatMap(([, kind = '', members = '']) =>
       [...members.matchAll(/^ {2}(\w+)\?: (.+)$/gm)].map(([, option = '', type = '']) => ({ where: `${name}: ${kind}.${option}`, option, type }))))
 }
 
