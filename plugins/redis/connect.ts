@@ -4,7 +4,7 @@ import { sleep, type Clock } from '../shared/plugin/clock.js'
 import { withDeadline } from '../shared/redis/deadline.js'
 import { sendEachTurn } from './each-turn.js'
 import { connectError, connectFailureOf, isDatabaseRefusal, isFinal } from './errors.js'
-import { followMaster } from './follow-master.js'
+import { followMaster } from './reconnect-on-readonly.js'
 import type { ResolvedRedisOptions } from './options.js'
 
 const CONNECTION_CLOSED = 'Connection is closed.'
