@@ -1,37 +1,58 @@
 import { Cluster, Redis, type ClusterNode } from 'ioredis'
 import { isCluster, type RedisClient } from '../shared/redis/client.js'
 import { sleep, type Clock } from '../shared/plugin/clock.js'
+import type { Milliseconds } from '../shared/plugin/units.js'
 import { withDeadline } from '../shared/redis/deadline.js'
-import { sendEachTurn } from './each-turn.js'
 import { connectError, connectFailureOf, isDatabaseRefusal, isFinal } from './errors.js'
-import { followMaster } from './reconnect-on-readonly.js'
+import { reconnectOnReadonly } from './reconnect-on-readonly.js'
 import type { ResolvedRedisOptions } from './options.js'
 
 const CONNECTION_CLOSED = 'Connection is closed.'
 
-/** Makes a client that has not begun to connect. */
+/** Creates a client, which does not connect yet. */
 export function createClient ({ target: { url, redis, cluster }, clock }: Pick<ResolvedRedisOptions, 'target' | 'clock'>): RedisClient {
-  if (cluster) return sendEachTurn(new Cluster(cluster.nodes, cluster.options))
+  if (cluster) return pipelineWithoutWaiting(new Cluster(cluster.nodes, cluster.options))
   const client = url === undefined ? new Redis(redis) : new Redis(url, redis)
-  client.options.reconnectOnError ??= followMaster(client, clock)
+  client.options.reconnectOnError ??= reconnectOnReadonly(client, clock)
   refuseOtherDatabase(client)
-  return sendEachTurn(client)
+  return pipelineWithoutWaiting(client)
 }
 
 /**
- * ioredis goes on where the server refuses the database of a new connection, and would then use database 0, where other data is. So the
- * connection is given up, and nothing is sent over it; it is made anew, as another server may have that database.
+ * Closes a connection whose database the server refuses: ioredis would use database 0, which has other data. The client
+ * reconnects, as another server may have the database.
  */
 function refuseOtherDatabase (client: Redis): void {
   client.on('error', (error: Error) => { if (isDatabaseRefusal(error)) client.stream.destroy() })
 }
 
 /**
+ * Has ioredis send the commands of each turn of the event loop when the turn ends. Its automatic pipelines wait until the
+ * replies to the last ones are there, so that most commands take two round trips. ioredis has no option for that, only a
+ * private set of the pipelines in flight. A version without that set is left as it is.
+ */
+function pipelineWithoutWaiting<T extends RedisClient> (client: T): T {
+  const hasSet = client.options.enableAutoPipelining === true && Reflect.get(client, '_runningAutoPipelines') instanceof Set
+  if (hasSet) Reflect.set(client, '_runningAutoPipelines', new AlwaysEmptySet())
+  return client
+}
+
+class AlwaysEmptySet extends Set<string> {
+  override has (): boolean {
+    return false
+  }
+
+  override add (): this {
+    return this
+  }
+}
+
+/**
  * Waits until the client is ready.
  *
- * @throws `FST_REDIS_SUITE_REDIS_CONNECT_<KIND>` after `timeout` milliseconds, or at once where waiting cannot help
+ * @throws `FST_REDIS_SUITE_REDIS_CONNECT_<KIND>` after `timeout`, or at once if waiting cannot help
  */
-export async function waitUntilReady (client: RedisClient, timeout: number, clock: Clock): Promise<void> {
+export async function waitUntilReady (client: RedisClient, timeout: Milliseconds, clock: Clock): Promise<void> {
   if (client.status === 'ready') return
   if (client.status === 'end') throw connectError('ENDED', addressOf(client), undefined)
   let lastError: Error | undefined
@@ -39,30 +60,30 @@ export async function waitUntilReady (client: RedisClient, timeout: number, cloc
   const failure = () => connectError(connectFailureOf(lastError), addressOf(client), lastError)
 
   const ready = new Promise<void>((resolve, reject) => {
-    let asked = false
+    let hasAsked = false
     const fail = () => { reject(failure()) }
     const onError = (error: Error) => {
-      // That a connection is closed only follows from what was told before.
+      // A closed connection is a consequence of an error before.
       if (lastError === undefined || error.message !== CONNECTION_CLOSED) lastError = error
       if (isFinal(connectFailureOf(lastError))) fail()
     }
     const onNodeError = (error: Error, address: string) => {
       onError(error)
-      if (asked || !isCluster(client)) return
-      asked = true
-      askNode(client, address).then(onError, () => {})
+      if (hasAsked || !isCluster(client)) return
+      hasAsked = true
+      errorOfNode(client, address).then(onError, () => {})
     }
-    // A Cluster's own errors only sum its nodes' errors up.
+    // The errors of a Cluster only summarize those of its nodes.
     const onSummary = isCluster(client) ? () => {} : onError
     client.on('ready', resolve).on('error', onSummary).on('node error', onNodeError).on('end', fail)
     stop = () => { client.off('ready', resolve).off('error', onSummary).off('node error', onNodeError).off('end', fail) }
   })
-  // An app that is busy while it boots does not take its own delay for that of Redis.
+  // The delay of an app that is busy while it boots does not count as one of Redis.
   await withDeadline(ready, timeout, failure, clock).finally(stop)
 }
 
-/** A Cluster tells of a node only that its connection is closed. A connection of our own says why. */
-function askNode (cluster: Cluster, address: string): Promise<Error> {
+/** Connects to a node to find out why a Cluster has lost it: the Cluster reports only that the connection is closed. */
+function errorOfNode (cluster: Cluster, address: string): Promise<Error> {
   const at = address.lastIndexOf(':')
   const node = new Redis({
     ...cluster.options.redisOptions,
@@ -77,33 +98,33 @@ function askNode (cluster: Cluster, address: string): Promise<Error> {
   })
 }
 
-/** Begins to connect; the outcome is told by the client's events. */
+/** Begins to connect. The client's events report the outcome. */
 export function beginConnecting (client: RedisClient): void {
   if (client.status === 'wait') client.connect().catch(() => {})
 }
 
-/** Sends what is queued, waits for the answers, then closes; after `timeout` milliseconds the connection is cut. */
-export async function closeClient (client: RedisClient, timeout: number, clock: Clock): Promise<void> {
+/** Sends the commands that are queued, waits for their replies, and closes the connection, at the latest after `timeout`. */
+export async function closeClient (client: RedisClient, timeout: Milliseconds, clock: Clock): Promise<void> {
   if (client.status !== 'ready') return client.disconnect()
   const giveUp = new AbortController()
   try {
     await withDeadline(quit(client, giveUp.signal, clock), timeout, () => new Error('no answer in time'), clock)
   } catch {
     giveUp.abort()
-    // Not where the connection has ended: ioredis would wait for that once more, and the process with it.
+    // Only here: for a connection that has ended ioredis would wait once more, and keep the process alive.
     client.disconnect()
   }
 }
 
 async function quit (client: RedisClient, signal: AbortSignal, clock: Clock): Promise<void> {
   const ended = new Promise<void>(resolve => client.once('end', resolve))
-  // QUIT would overtake the commands that wait for their pipeline.
+  // QUIT would overtake the commands that wait in a pipeline.
   while (client.autoPipelineQueueSize > 0 && !signal.aborted) await sleep(clock, 2)
   await client.quit().catch(() => {})
   await ended
 }
 
-/** Where the client connects to, without user and password. */
+/** Returns the address that the client connects to, without user and password. */
 export function addressOf (client: RedisClient): string {
   if (isCluster(client)) return `cluster at ${clusterNodes(client)}`
   const { sentinels, name, path, host, port } = client.options
@@ -124,6 +145,6 @@ function clusterNodes (cluster: Cluster): string {
 function nodeAddress (node: ClusterNode): string {
   if (typeof node === 'number') return `localhost:${node}`
   if (typeof node === 'object') return `${node.host ?? 'localhost'}:${node.port ?? 6379}`
-  // Without user and password, whatever else the text is.
+  // User and password are removed from any text.
   return node.replace(/^\w+:\/\//, '').replace(/^.*@/, '').replace(/[/?#].*$/, '')
 }

@@ -5,18 +5,18 @@ import { isDatabaseRefusal, summary } from './errors.js'
 import type { ResolvedRedisOptions } from './options.js'
 
 /**
- * Logs one line a change of state. While the connection is down its errors are counted, not logged one by one;
- * the line that says it is back tells how many there were.
+ * Logs one line for each change of state. While the connection is down its errors are counted, not logged: the line for its
+ * return has their number.
  *
- * @returns a function that ends the log, for when the app closes the client itself
+ * @returns a function that ends the log, for an app that closes the client itself
  */
 export function logConnection (client: RedisClient, log: FastifyBaseLogger, { namespace, required, clock }: Pick<ResolvedRedisOptions, 'namespace' | 'required' | 'clock'>): () => void {
-  const about = { plugin: 'redis', address: addressOf(client), namespace }
+  const fields = { plugin: 'redis', address: addressOf(client), namespace }
   let state: 'connecting' | 'connected' | 'down' = 'connecting'
   let since = clock.monotonic()
   let errors = 0
   let reason: string | undefined
-  let closing = false
+  let isClosing = false
   let isRefused = false
   let attempts = 0
 
@@ -27,7 +27,7 @@ export function logConnection (client: RedisClient, log: FastifyBaseLogger, { na
     attempts = 0
     const outage = state === 'down' ? { downMs: Math.round(clock.monotonic() - since), errors } : {}
     enter('connected')
-    log.info({ ...about, ...outage }, 'redis: connected')
+    log.info({ ...fields, ...outage }, 'redis: connected')
   }
 
   if (client.status === 'ready') connected()
@@ -37,30 +37,30 @@ export function logConnection (client: RedisClient, log: FastifyBaseLogger, { na
     reason = summary(error)
     if (isDatabaseRefusal(error) && !isRefused) {
       isRefused = true
-      log.error({ ...about, reason }, 'redis: the server refuses the database, so that nothing is sent to it; choose one that it has')
+      log.error({ ...fields, reason }, 'redis: the server refuses the database, so that nothing is sent to it; choose one that it has')
     }
-    // Where Redis is required, the error of the boot says so.
+    // If Redis is required, the error of the boot reports it.
     if (state === 'connecting' && !required) down('redis: cannot connect, trying again until it can')
   })
-  // Not on 'close', which a client that the app closes itself emits as well.
+  // A client that the app itself closes emits 'close' as well.
   client.on('reconnecting', () => {
     attempts = attemptsOf(client)
-    if (state === 'connected' && !closing) down('redis: connection lost, reconnecting')
+    if (state === 'connected' && !isClosing) down('redis: connection lost, reconnecting')
   })
   client.on('end', () => {
-    if (!closing && attemptsOf(client) > attempts) down('redis: connection lost, and the client does not reconnect, as its retryStrategy gives up')
-    closing = true
+    if (!isClosing && attemptsOf(client) > attempts) down('redis: connection lost, and the client does not reconnect, as its retryStrategy gives up')
+    isClosing = true
   })
-  return () => { closing = true }
+  return () => { isClosing = true }
 
   function down (message: string): void {
     const why = reason
     enter('down')
-    log.warn({ ...about, reason: why }, message)
+    log.warn({ ...fields, reason: why }, message)
   }
 }
 
-/** How often in a row the client's retry strategy was asked. ioredis has no event for a strategy that gives up: 'end' follows, as after `quit()`. */
+/** Returns how often in a row the client has asked its retry strategy. ioredis has no event for a strategy that gives up: it emits 'end', as after `quit()`. */
 function attemptsOf (client: RedisClient): number {
   return Number(Reflect.get(client, 'retryAttempts') ?? 0)
 }

@@ -2,7 +2,7 @@ import { pluginError, withoutArguments } from '../shared/plugin/errors.js'
 
 export const AlreadyRegisteredError = pluginError('redis', 'ALREADY_REGISTERED', '%s is taken: give each further connection a "namespace" of its own')
 
-/** Why a first connection failed. The code ends in the kind: `FST_REDIS_SUITE_REDIS_CONNECT_<KIND>`. */
+/** The reason why a first connection failed. The error's code ends in it: `FST_REDIS_SUITE_REDIS_CONNECT_<KIND>`. */
 export type ConnectFailure = 'REFUSED' | 'AUTH' | 'NOT_REDIS' | 'NAME_NOT_FOUND' | 'TLS' | 'TIMEOUT' | 'DATABASE' | 'ENDED' | 'FAILED'
 
 const EXPLANATION: Record<ConnectFailure, string> = {
@@ -17,26 +17,26 @@ const EXPLANATION: Record<ConnectFailure, string> = {
   FAILED: 'the connection failed'
 }
 
-const WHAT_TO_DO = '; start Redis there, give its address by the option url, as REDIS_URL in url: process.env.REDIS_URL, or boot without it by required: false'
+const HINT_UNREACHABLE = '; start Redis there, give its address by the option url, as REDIS_URL in url: process.env.REDIS_URL, or boot without it by required: false'
 
-const NOT_A_CLUSTER = '; the server is not a node of a Cluster: use the option url or host in place of cluster'
+const HINT_NOT_A_CLUSTER = '; the server is not a node of a Cluster: use the option url or host in place of cluster'
 
 function isNoCluster (cause: Error | undefined): boolean {
   return cause?.message.includes('cluster support disabled') === true
 }
 
-/** Whether it may be there later. */
-function isAway (kind: ConnectFailure): boolean {
+/** Whether the server may be reachable later. */
+function isUnreachable (kind: ConnectFailure): boolean {
   return kind === 'REFUSED' || kind === 'TIMEOUT'
 }
 
 /**
  * @param address - host and port, without credentials
- * @param cause - what happened last, if anything
+ * @param cause - the last error, if there was one
  */
 export function connectError (kind: ConnectFailure, address: string, cause: Error | undefined): Error {
   const ConnectError = pluginError('redis', `CONNECT_${kind}`, 'cannot connect to %s: %s%s', 500)
-  return new ConnectError(address, EXPLANATION[kind], `${cause ? ` (${summary(cause)})` : ''}${isAway(kind) ? WHAT_TO_DO : ''}${isNoCluster(cause) ? NOT_A_CLUSTER : ''}`)
+  return new ConnectError(address, EXPLANATION[kind], `${cause ? ` (${summary(cause)})` : ''}${isUnreachable(kind) ? HINT_UNREACHABLE : ''}${isNoCluster(cause) ? HINT_NOT_A_CLUSTER : ''}`)
 }
 
 export function connectFailureOf (error: Error | undefined): ConnectFailure {
@@ -49,36 +49,36 @@ export function connectFailureOf (error: Error | undefined): ConnectFailure {
   const message = causeOf(error.message)
   if (/^(WRONGPASS|NOAUTH|NOPERM|ERR invalid password|ERR AUTH)/.test(message)) return 'AUTH'
   if (error.name === 'ParserError' || message.startsWith('Unknown RESP type')) return 'NOT_REDIS'
-  // The latter where the connection stands, but nothing answers.
+  // The latter if the connection is established, but no reply arrives.
   if (code === 'ETIMEDOUT' || message === 'Command timed out') return 'TIMEOUT'
   if (message.includes('ECONNREFUSED')) return 'REFUSED'
   if (message.includes('ENOTFOUND')) return 'NAME_NOT_FOUND'
   return 'FAILED'
 }
 
-/** What ioredis says of all Sentinels together ends in the reason why the last one failed. */
+/** Returns the last Sentinel's error, in which ioredis's error about all Sentinels ends. */
 function causeOf (message: string): string {
   return /^All sentinels are unreachable.* Last error: (.*)$/s.exec(message)?.[1] ?? message
 }
 
-/** Whether the server refuses the database of a new connection, which would use database 0 then. Without a login it refuses everything. */
+/** Whether the server refuses the database of a new connection. Before a login it refuses all commands. */
 export function isDatabaseRefusal (error: Error): boolean {
   const command: unknown = Reflect.get(error, 'command')
   const isSelect = typeof command === 'object' && command !== null && Reflect.get(command, 'name') === 'select'
   return isSelect && error.name === 'ReplyError' && !/^(NOAUTH|WRONGPASS|LOADING|MASTERDOWN)/.test(error.message)
 }
 
-/** Whether waiting longer cannot help: a wrong password stays wrong, while a refused port may be a Redis that is starting. */
+/** Whether waiting cannot help: a wrong password stays wrong, while a Redis that is starting refuses connections at first. */
 export function isFinal (failure: ConnectFailure): boolean {
   return failure !== 'REFUSED' && failure !== 'TIMEOUT' && failure !== 'FAILED'
 }
 
-/** Whether it is not Redis that is away, so that an app must not boot without it: it would never be there. */
+/** Whether the app's own options are wrong, so that Redis would never be reachable: the app does not boot, even if Redis is not required. */
 export function isSetupError (error: unknown): boolean {
   return error instanceof Error && 'code' in error && /_CONNECT_(DATABASE|ENDED)$/.test(String(error.code))
 }
 
-/** One line of an error, without the stack and without the command's arguments, which may hold a password. */
+/** Returns an error's message in one line, without the command's arguments, which may contain a password. */
 export function summary (error: Error): string {
   const line = withoutArguments(error.message).split('\n', 1)[0] ?? ''
   const code = errorCode(error)

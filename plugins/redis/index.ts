@@ -10,18 +10,22 @@ import { AlreadyRegisteredError, isSetupError } from './errors.js'
 import { resolveRedisOptions, type RedisPluginOptions } from './options.js'
 
 export { clusterOf, type RedisClient } from '../shared/redis/client.js'
-// Carries the declaration of `fastify.redis` into what users compile against.
+// Users compile with its declaration of `fastify.redis`.
 export type { FastifyRedis } from '@fastify/redis'
 export type { CircuitStatus } from '../shared/redis/circuit-breaker.js'
 export { circuitOf } from '../shared/redis/guard.js'
 export type { RedisPluginOptions } from './options.js'
 
 /**
- * The connection: decorates `fastify.redis` (or `fastify.redis[namespace]`) with an ioredis client whose defaults
- * fit commands that a request waits for.
+ * Connects to Redis: decorates `fastify.redis`, or `fastify.redis[namespace]`, with an ioredis client whose defaults fit
+ * commands that a request waits for.
  *
- * @throws `FST_REDIS_SUITE_REDIS_CONNECT_*` where Redis is `required` (default) and cannot be reached,
+ * @throws `FST_REDIS_SUITE_REDIS_CONNECT_*` if Redis is `required` (default) and unreachable,
  * `FST_REDIS_SUITE_REDIS_INVALID_OPTION`, `FST_REDIS_SUITE_REDIS_ALREADY_REGISTERED`
+ * @example
+ * ```typescript
+ * await app.register(redis, { url: 'redis://127.0.0.1:6379' })
+ * ```
  */
 export const redis = fp<RedisPluginOptions>(async function redis (fastify, given) {
   const options = resolveRedisOptions(given)
@@ -60,7 +64,7 @@ function refuseSecond (fastify: FastifyInstance, namespace: string | undefined):
   if (namespace in fastify.redis) throw new AlreadyRegisteredError(`fastify.redis.${namespace}`)
 }
 
-/** `@fastify/redis` decorates; but it would wait for a client that is not ready until the boot times out. */
+/** Has `@fastify/redis` decorate the app, unless the client is not ready: it would wait for that until the boot times out. */
 async function decorate (fastify: FastifyInstance, client: RedisClient, namespace: string | undefined): Promise<void> {
   if (client.status === 'ready') {
     await fastify.register(fastifyRedis, { client, namespace })

@@ -3,7 +3,7 @@ import { unknownOptionError } from '../shared/plugin/errors.js'
 import { FASTIFY_OPTIONS } from '../shared/plugin/option-reader.js'
 import type { RedisPluginOptions, SuiteOptions } from './options.js'
 
-/** All names of the options `T`: the compiler refuses a list that lacks one. */
+/** Returns the names of the options `T`. The compiler refuses a list that lacks one. */
 function namesOf<T> () {
   return <const N extends keyof T & string>(names: [keyof T] extends [N] ? readonly N[] : never): readonly string[] => names
 }
@@ -33,13 +33,13 @@ const CLUSTER = namesOf<ClusterOptions>()([
 ])
 
 /**
- * Refuses names that neither the plugin nor ioredis knows, as they would be without effect.
+ * Refuses options that neither the plugin nor ioredis knows: they would have no effect.
  *
  * @throws `FST_REDIS_SUITE_REDIS_INVALID_OPTION`
  */
 export function checkNames (options: RedisPluginOptions): void {
-  // An ioredis that is newer than the types may know more: those with a default.
-  const ioredis = [...IOREDIS, ...Object.keys(new Redis({ lazyConnect: true }).options)]
+  // A newer ioredis may know more options than the types: those that have a default.
+  const ioredis = [...IOREDIS, ...Object.keys(Object(Reflect.get(Redis, 'defaultOptions')))]
   refuseUnknown(options, [...SUITE, ...ioredis, ...FASTIFY_OPTIONS], '', `${SUITE.join(', ')}, and the options of ioredis; those of a Cluster in cluster.options`)
   const { cluster } = options
   refuseUnknown(cluster, ['nodes', 'options'], 'cluster.')

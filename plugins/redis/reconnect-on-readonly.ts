@@ -1,20 +1,20 @@
 import type { Redis } from 'ioredis'
 import type { Clock } from '../shared/plugin/clock.js'
 
-const INTERVAL_MS = 1000
+const MIN_INTERVAL_MS = 1000
 
 /**
- * After a failover an old connection may lead to what is a replica by now, and a new one to the master. So where a write is
- * refused a connection on the side looks who is there, once a second at most, and only if it is a master is the client's own
- * made anew: what is sent meanwhile need not wait, as a replica can be read.
+ * Reconnects a client whose server has become a replica, and refuses writes with `READONLY`: after a failover a new connection
+ * may lead to the master. A second connection finds out whether it does, at most once a second, and only then the client's own
+ * is replaced. Reads go on meanwhile, as a replica serves them.
  *
- * @returns for the option `reconnectOnError` of the client
+ * @returns the option `reconnectOnError` of the client
  */
-export function followMaster (client: Redis, clock: Clock): (error: Error) => false {
-  let last = -Infinity
+export function reconnectOnReadonly (client: Redis, clock: Clock): (error: Error) => false {
+  let checkedAt = -Infinity
   return error => {
-    if (error.message.startsWith('READONLY') && clock.monotonic() - last >= INTERVAL_MS) {
-      last = clock.monotonic()
+    if (error.message.startsWith('READONLY') && clock.monotonic() - checkedAt >= MIN_INTERVAL_MS) {
+      checkedAt = clock.monotonic()
       leadsToMaster(client).then(isMaster => { if (isMaster && client.status === 'ready') client.disconnect(true) }, () => {})
     }
     return false
@@ -22,14 +22,14 @@ export function followMaster (client: Redis, clock: Clock): (error: Error) => fa
 }
 
 async function leadsToMaster (client: Redis): Promise<boolean> {
-  const own = client.duplicate({ lazyConnect: true, retryStrategy: () => null, reconnectOnError: null })
-  // The client logs the connection's troubles.
-  own.on('error', () => {})
+  const connection = client.duplicate({ lazyConnect: true, retryStrategy: () => null, reconnectOnError: null })
+  // The client itself logs the errors of connections.
+  connection.on('error', () => {})
   try {
-    await own.connect()
-    const [role] = await own.role()
+    await connection.connect()
+    const [role] = await connection.role()
     return role === 'master'
   } finally {
-    own.disconnect()
+    connection.disconnect()
   }
 }
