@@ -4,73 +4,73 @@ import { isCluster, type RedisClient } from './client.js'
 import { systemClock, type Clock } from '../plugin/clock.js'
 import { isOutage, type PluginName } from '../plugin/errors.js'
 
-/** Listens to what other instances publish. */
+/** Receives the messages that other instances publish. */
 export interface ChannelSubscription {
-  /** Whether every message is heard now. */
+  /** Whether every message is received now. */
   readonly live: boolean
-  /** Resolves when all is heard that had been published before the call. */
+  /** Resolves when all messages are received that were published before the call. */
   caughtUp (): Promise<void>
   close (): void
 }
 
 export interface ChannelSubscriptionOptions {
   client: RedisClient
-  /** Whose it is, for the log. */
+  /** For the log. */
   plugin: PluginName
   channel: string
   log: FastifyBaseLogger
-  /** What it means that nothing can be heard, for the log. */
+  /** The log's message if the client may not subscribe. */
   without: string
   onMessage: (message: string) => void
-  /** Called when messages may be missed from now on, and when they no longer are. */
+  /** Called when messages may be lost from now on, and when they no longer are. */
   onGap: () => void
   clock?: Clock
 }
 
 const RETRY_MS = 100
 
-/** Subscribes on a connection of its own, and again whenever that was lost. */
+/** Subscribes on its own connection, and again after each loss of it. */
 export function subscribeToChannel ({ client, plugin, channel, log, without, onMessage, onGap, clock = systemClock }: ChannelSubscriptionOptions): ChannelSubscription {
   let subscriber: Redis | undefined
-  let live = false
-  let warned = false
-  let closed = false
+  let isLive = false
+  let hasWarned = false
+  let isClosed = false
 
   function connect (): void {
-    if (closed) return
-    // It subscribes by itself below; what ioredis does instead rejects where nobody can catch it.
-    const own = isCluster(client) ? connectionToAnyNode(client) : client.duplicate({ autoResubscribe: false })
-    subscriber = own
-    if (own === undefined) return retry()
-    // The client it was made from logs the connection's troubles.
-    own.on('error', () => {})
-    own.on('message', (_channel: string, message: string) => onMessage(message))
-    own.on('ready', () => {
-      own.subscribe(channel).then(() => {
-        live = true
+    if (isClosed) return
+    // ioredis's own resubscription rejects where nothing can catch it. The listener below subscribes instead.
+    const connection = isCluster(client) ? connectionToAnyNode(client) : client.duplicate({ autoResubscribe: false })
+    subscriber = connection
+    if (connection === undefined) return retry()
+    // The original client logs the errors of connections.
+    connection.on('error', () => {})
+    connection.on('message', (_channel: string, message: string) => onMessage(message))
+    connection.on('ready', () => {
+      connection.subscribe(channel).then(() => {
+        isLive = true
         onGap()
       }, (error: Error) => {
-        if (closed) return
-        if (!warned) log.warn({ plugin, reason: error.message, channel }, without)
-        warned = true
+        if (isClosed) return
+        if (!hasWarned) log.warn({ plugin, reason: error.message, channel }, without)
+        hasWarned = true
       })
     })
-    own.on('close', () => {
-      live = false
+    connection.on('close', () => {
+      isLive = false
       onGap()
     })
-    // The next node of a Cluster; to a single server the connection is made again by itself.
-    if (isCluster(client)) own.once('end', retry)
-    if (own.status === 'wait') own.connect().catch(() => {})
+    // Another node of a Cluster is tried. ioredis itself reconnects to a single server.
+    if (isCluster(client)) connection.once('end', retry)
+    if (connection.status === 'wait') connection.connect().catch(() => {})
   }
 
   function retry (): void {
     clock.setTimeout(connect, RETRY_MS).unref()
   }
 
-  // Whoever closes the client is done with this connection as well, also without closing the app.
+  // Closing the client ends this connection as well, also without closing the app.
   const close = () => {
-    closed = true
+    isClosed = true
     client.off('end', close)
     subscriber?.disconnect()
   }
@@ -78,8 +78,8 @@ export function subscribeToChannel ({ client, plugin, channel, log, without, onM
   connect()
 
   return {
-    get live () { return live },
-    // Replies and messages of one connection come in the order in which the server made them.
+    get live () { return isLive },
+    // A connection delivers replies and messages in the server's order.
     async caughtUp () {
       if (subscriber === undefined) throw new Error('not connected')
       await subscriber.ping().catch((error: unknown) => { if (isOutage(error)) throw error })
@@ -89,8 +89,8 @@ export function subscribeToChannel ({ client, plugin, channel, log, without, onM
 }
 
 /**
- * In a Cluster each node hears what is published on any. The client's own way to subscribe does not tell when that was
- * interrupted, and its PING goes to another connection.
+ * Connects to any node: each one receives the messages that are published on any. The Cluster client's own subscriber does not
+ * report interruptions, and its PING goes to another connection.
  */
 function connectionToAnyNode (cluster: Cluster): Redis | undefined {
   const nodes = cluster.nodes('all')

@@ -1,65 +1,67 @@
 import type { Clock, Timer } from '../plugin/clock.js'
+import type { Milliseconds } from '../plugin/units.js'
 import { MAX_EXTENSION_MS } from './patience.js'
 
-/** What an observer sees of a circuit. */
+/** The state of a circuit. */
 export interface CircuitStatus {
   /**
-   * `open`: nothing comes back from Redis, and all callers take their fallback at once. `late`: replies arrive, but not in time; callers that fail
-   * open take their fallback at once, those that fail closed wait longer.
+   * - `closed`: Redis is used
+   * - `late`: replies arrive, but not in time. Callers that fail open use their fallback at once, those that fail closed wait longer
+   * - `open`: no replies arrive, and all callers use their fallback at once
    */
   readonly state: 'closed' | 'late' | 'open'
-  /** When the present state began, in milliseconds since the epoch. */
+  /** When this state began, in milliseconds since the epoch. */
   readonly since: number
   /** How often the circuit has opened. */
   readonly opened: number
-  /** Failures in a row until now. */
+  /** The present number of failures in a row. */
   readonly failures: number
-  /** What failed last, or undefined. */
+  /** The last failure. */
   readonly lastError: Error | undefined
-  /** When a write was refused last, as to a replica, in milliseconds since the epoch; 0: never. */
+  /** When a write was refused last (`READONLY`, `MISCONF`, `NOREPLICAS`), in milliseconds since the epoch; 0: never. */
   readonly refusedAt: number
 }
 
 export interface CircuitOptions {
-  /** Failures in a row that end the state `closed`. */
+  /** The number of failures in a row that opens the circuit. */
   threshold: number
-  /** Milliseconds between two probes. */
-  probeInterval: number
-  /** Milliseconds within which failing again is flapping, and for which the other side then has to be there until it is trusted. */
-  flapWindow: number
-  stableFor: number
-  /** Asks the other side once; it is back when this resolves, with whether that was in time. */
+  probeInterval: Milliseconds
+  /** A server that fails again within this time is flapping. */
+  flapWindow: Milliseconds
+  /** How long the probes of a flapping server must succeed before the circuit closes. */
+  stableFor: Milliseconds
+  /** Sends one command to the server. It resolves with whether the reply was in time, and rejects without one. */
   probe: () => Promise<boolean>
-  /** Whether what failed so is a stall: something comes back from the other side, only late. */
+  /** Whether this failure is a stall: replies arrive, only late. */
   isStall: (error: Error | undefined) => boolean
   onChange: (status: CircuitStatus) => void
   clock: Clock
 }
 
 /**
- * A circuit breaker that opens after a run of failures and closes by a probe of its own, so that no caller
- * has to wait in order to find out that the other side is back.
+ * A circuit breaker. It opens after a number of failures in a row, and its own probes close it, so that no caller waits in order
+ * to find out that the server is back.
  *
- * At most one probe is under way: against a server that hangs, a single one stays queued, and its late answer
- * is the news that the server is back. One that keeps coming and going is back when it has stayed for a while.
+ * At most one probe is in flight: with a server that hangs a single one stays queued, and its late reply says that the server is
+ * back. The circuit of a flapping server closes when the probes have succeeded for a while.
  */
 export class CircuitBreaker {
   #options: CircuitOptions
   #clock: Clock
   #status: { -readonly [K in keyof CircuitStatus]: CircuitStatus[K] }
   #timer: Timer | undefined
-  #probing = false
+  #isProbing = false
   #probedAt = 0
   #isFlapping = false
-  /** Since when each probe was answered in time. This and the times below are by the clock's `monotonic()`. */
+  /** Since when each probe has succeeded in time. This and the times below are by the clock's `monotonic()`. */
   #goodSince: number | undefined
   #since: number
   #refusedAt = -Infinity
   #hasFailed = false
-  /** How many that waited for as long as they may got no reply, in a row. */
-  #inVain = 0
-  #stopped = false
-  #back: { promise: Promise<void>, resolve: () => void } | undefined
+  /** The number of operations in a row that waited as long as they may without a reply. */
+  #waitedInVain = 0
+  #isStopped = false
+  #whenBack: { promise: Promise<void>, resolve: () => void } | undefined
 
   constructor (options: CircuitOptions) {
     this.#options = options
@@ -84,14 +86,14 @@ export class CircuitBreaker {
     return this.#status.lastError
   }
 
-  /** When it was not closed last, or a write was refused, by the clock's `monotonic()`: Infinity while it is not closed, -Infinity for never. */
+  /** When the circuit was last not closed, or a write refused, by the clock's `monotonic()`. Infinity while it is not closed, -Infinity for never. */
   get troubledAt (): number {
     if (!this.isClosed) return Infinity
     return Math.max(this.#hasFailed ? this.#since : -Infinity, this.#refusedAt)
   }
 
-  /** For how many milliseconds it has been in its state. */
-  get age (): number {
+  /** How long the circuit has been in its state. */
+  get age (): Milliseconds {
     return this.#clock.monotonic() - this.#since
   }
 
@@ -101,23 +103,23 @@ export class CircuitBreaker {
 
   success (): void {
     this.#status.failures = 0
-    this.#inVain = 0
+    this.#waitedInVain = 0
   }
 
-  /** A reply came after all. */
+  /** A reply arrived after the deadline. */
   lateSuccess (): void {
-    this.#inVain = 0
+    this.#waitedInVain = 0
   }
 
   /**
-   * Call it before `failure`. Replies that nobody waits for any more are an outage, although they arrive: where more is asked than the other side can
-   * answer, its queue would grow for as long as it is asked.
+   * Call it before `failure`. Replies that arrive when no caller waits for them any more are an outage: the queue of an overloaded
+   * server would grow without end.
    */
   waitedInVain (): void {
-    this.#inVain++
+    this.#waitedInVain++
   }
 
-  /** It answers, but takes no writes. */
+  /** The server replies, but refuses writes. */
   refusal (): void {
     this.success()
     this.#status.refusedAt = this.#clock.now()
@@ -130,44 +132,44 @@ export class CircuitBreaker {
     if (this.#status.failures >= this.#options.threshold) this.#judge()
   }
 
-  /** Looks again whether it is a stall, while that lasts. */
+  /** Judges again whether the failures are a stall, while the circuit is late. */
   review (): void {
     if (this.state === 'late') this.#judge()
   }
 
-  /** Resolves when it is not open any more. */
+  /** Resolves when the circuit is no longer open. */
   whenBack (): Promise<void> {
     if (this.state !== 'open') return Promise.resolve()
-    this.#back ??= withResolver()
-    return this.#back.promise
+    this.#whenBack ??= withResolver()
+    return this.#whenBack.promise
   }
 
-  /** Probes at once where the circuit is not closed: call it when something says that the other side is back. */
+  /** Probes at once, unless the circuit is closed. Call it when the server may be back. */
   probeNow (): void {
-    if (this.isClosed || this.#probing || this.#stopped) return
+    if (this.isClosed || this.#isProbing || this.#isStopped) return
     this.#clock.clearTimeout(this.#timer)
-    this.#probing = true
+    this.#isProbing = true
     this.#probedAt = this.#clock.monotonic()
     this.#options.probe().then(isPrompt => this.#good(isPrompt), (error: Error) => this.#bad(error))
   }
 
-  /** The other side was lost, if only for a moment. */
+  /** The connection was lost, if only for a moment. */
   disturbed (): void {
     this.#goodSince = undefined
   }
 
-  /** Ends the probing; the state stays as it is. */
+  /** Ends the probes. The state stays as it is. */
   stop (): void {
-    this.#stopped = true
+    this.#isStopped = true
     this.#clock.clearTimeout(this.#timer)
   }
 
   #good (isPrompt: boolean): void {
-    this.#probing = false
-    if (this.#stopped) return
+    this.#isProbing = false
+    if (this.#isStopped) return
     if (!isPrompt) {
       this.disturbed()
-      // One that is later than anything waits says only that the next one may come in time.
+      // A reply later than any operation waits shows only that the next one may be in time.
       if (this.#clock.monotonic() - this.#probedAt <= MAX_EXTENSION_MS) this.#enter('late')
       return this.probeNow()
     }
@@ -177,18 +179,18 @@ export class CircuitBreaker {
   }
 
   #bad (error: Error): void {
-    this.#probing = false
+    this.#isProbing = false
     this.#status.lastError = error
     this.disturbed()
     this.#judge()
     this.#schedule()
   }
 
-  /** After failures. */
+  /** Opens the circuit after failures: as `late` for a stall, otherwise as `open`. */
   #judge (): void {
     const { state, lastError } = this.#status
     if (state === 'open') return
-    const isStall = this.#inVain < this.#options.threshold && this.#options.isStall(lastError)
+    const isStall = this.#waitedInVain < this.#options.threshold && this.#options.isStall(lastError)
     if (state === 'late' && isStall) return
     if (state === 'closed') {
       this.#isFlapping = this.#hasFailed && this.age < this.#options.flapWindow
@@ -197,7 +199,7 @@ export class CircuitBreaker {
     }
     this.#enter(isStall ? 'late' : 'open')
     if (isStall) this.probeNow()
-    else if (!this.#probing) this.#schedule()
+    else if (!this.#isProbing) this.#schedule()
   }
 
   #close (): void {
@@ -207,20 +209,20 @@ export class CircuitBreaker {
 
   #enter (state: CircuitStatus['state']): void {
     if (state === this.state) return
-    this.#inVain = 0
+    this.#waitedInVain = 0
     if (state === 'open') this.#status.opened++
     this.#status.state = state
     this.#status.since = this.#clock.now()
     this.#since = this.#clock.monotonic()
     if (state !== 'open') {
-      this.#back?.resolve()
-      this.#back = undefined
+      this.#whenBack?.resolve()
+      this.#whenBack = undefined
     }
     this.#options.onChange(this.status)
   }
 
   #schedule (): void {
-    if (this.#stopped) return
+    if (this.#isStopped) return
     this.#clock.clearTimeout(this.#timer)
     this.#timer = this.#clock.setTimeout(() => this.probeNow(), this.#options.probeInterval)
     this.#timer.unref()

@@ -4,18 +4,18 @@ import type { FastifyInstance } from 'fastify'
 import type { Cluster, Redis } from 'ioredis'
 import { InWords, invalidOptionError, type PluginName } from '../plugin/errors.js'
 
-/** What every plugin talks to: a single node (also behind Sentinel) or a Cluster. */
+/** The client of every plugin: of a single node, also behind Sentinel, or of a Cluster. */
 export type RedisClient = Redis | Cluster
 
 export const DEFAULT_KEY_PREFIX = 'fastify'
 
-/** Braces would move every key into one slot of a Cluster; pattern characters would break invalidation by pattern. */
+/** Braces would put all keys into one slot of a Cluster. Pattern characters would break invalidation by pattern. */
 export const KEY_PREFIX = /^[\w.:@/-]{1,64}$/
 export const KEY_PREFIX_ALLOWED = 'up to 64 letters, digits and . : @ / _ -'
 
 const keyPrefixes = new WeakMap<RedisClient, string>()
 
-/** Names the first part of all keys that plugins write through this client. */
+/** Sets the first part of all keys that plugins write through this client. */
 export function setKeyPrefix (client: RedisClient, prefix: string): void {
   keyPrefixes.set(client, prefix)
 }
@@ -25,8 +25,8 @@ export function keyPrefixOf (client: RedisClient | undefined): string {
 }
 
 /**
- * Returns the channel as the client's database has it. Redis delivers a message to subscribers of all databases, so the number is a part of
- * the channel, except 0; a Cluster has that one only.
+ * Returns the name of a channel in the client's database. Redis delivers a message to the subscribers of all databases, so that
+ * the name contains the database's number. Database 0, the only one of a Cluster, is left out.
  */
 export function databaseChannel (client: RedisClient, channel: string): string {
   const db = isCluster(client) ? 0 : client.options.db ?? 0
@@ -39,16 +39,16 @@ export function isCluster (client: RedisClient): client is Cluster {
 }
 
 /**
- * A client as a Cluster, or undefined where it is none. `fastify.redis` has the type that `@fastify/redis` declares,
- * which is not a Cluster's.
+ * Returns a client as a Cluster; undefined if it is none. `fastify.redis` has the type that `@fastify/redis` declares, which
+ * excludes a Cluster.
  */
 export function clusterOf (client: RedisClient): Cluster | undefined {
   return isCluster(client) ? client : undefined
 }
 
 /**
- * As {@link findClient}, for a plugin that then has its store in this process. The log says so once, as a warning in a worker of `node:cluster`: sessions,
- * limits and locks of the other workers are others.
+ * Returns the client as {@link findClient} does, for a plugin that otherwise has a memory store, which the log then says. In a worker of
+ * `node:cluster` it is a warning: each worker has its own sessions, limits and locks.
  */
 export function resolveClient (fastify: FastifyInstance, plugin: PluginName, option: unknown): RedisClient | undefined {
   const client = findClient(fastify, plugin, option)
@@ -61,9 +61,9 @@ export function resolveClient (fastify: FastifyInstance, plugin: PluginName, opt
 }
 
 /**
- * Warns, once the app is ready, if `fastify.redis` was decorated after the plugin that calls this, which then does not use it.
+ * Warns when the app is ready if `fastify.redis` was decorated after the calling plugin, which then does not use it.
  *
- * @param effect - what follows for the plugin, as a clause
+ * @param effect - the consequence for the plugin, as a clause
  */
 export function warnOfLateClient (fastify: FastifyInstance, plugin: PluginName, effect: string): void {
   fastify.addHook('onReady', async () => {
@@ -72,7 +72,7 @@ export function warnOfLateClient (fastify: FastifyInstance, plugin: PluginName, 
   })
 }
 
-/** The client a plugin runs on: the option `redis`, else `fastify.redis`, whoever decorated it; `false` or `null` asks for none. */
+/** Returns the client of a plugin: its option `redis`, otherwise `fastify.redis` of any plugin; undefined for `false` or `null`. */
 export function findClient (fastify: FastifyInstance, plugin: PluginName, option: unknown): RedisClient | undefined {
   if (option === false || option === null) return undefined
   if (option !== undefined) {

@@ -1,4 +1,4 @@
 declare module 'cluster-key-slot' {
-  /** The slot of a Cluster that a key lies in: from 0 to 16383. */
+  /** Returns the slot of a key in a Cluster: 0 to 16383. */
   export default function calculateSlot (key: string | Buffer): number
 }

@@ -1,30 +1,29 @@
 import { systemClock, type Clock } from '../plugin/clock.js'
+import type { Milliseconds } from '../plugin/units.js'
 
-/** A wait is counted in as many parts. */
+/** The number of parts that a wait is counted in. */
 const PARTS = 10
 
-/** Looks on while something is waited for. */
+/** Observes a wait, and may extend it. */
 export interface Watch {
-  /** Called after each part of the wait. @param due - when that should have ended, by the clock's `monotonic()` */
+  /** Called after each part of the wait. @param due - when that part should have ended, by the clock's `monotonic()` */
   look (due: number): void
-  /** Called when the time is up. @returns for how many milliseconds more to wait; 0: no longer */
-  goOn (): number
+  /** Called when the time is up. @returns how much longer to wait; 0 to end */
+  goOn (): Milliseconds
 }
 
 /**
- * Waits for `promise`, but no longer than `ms`; what comes of it later is ignored.
+ * Waits for `promise`, at most for `ms`, and ignores its later result.
  *
- * The time that counts is the time in which this process could have read an answer. Where the event loop stands still (a turn with
- * much to do, a container that is out of its share of the CPU, a machine that is paused), a timer of `ms` would fire before
- * the answer is read, or before the question is even sent. So it waits by parts, each of which counts as no more than it is
- * long, however late it fires; and after the last one the poll phase comes first once more (`setImmediate`). A stall of this process
- * uses up a tenth of the deadline at most, so that a busy process does not mistake its own delay for the server's; an idle one
- * waits for `ms`. A process that is busy all the time waits for ten of its turns at most, where these are longer.
+ * Only time in which this process could have read a reply counts. While the event loop is blocked, the CPU throttled or the machine
+ * paused, a timer of `ms` would fire before the reply is read, or before the command is sent. The wait therefore has parts: each
+ * counts as its own length, however late its timer fires, and a poll phase (`setImmediate`) follows the last one. So a stall of this
+ * process uses up at most a tenth of the deadline. A process that is always busy waits for at most ten turns of its event loop.
  *
- * @param onTimeout - makes the error of the rejection
+ * @param onTimeout - creates the error of the rejection
  * @param watch - may extend the wait
  */
-export function withDeadline<T> (promise: Promise<T>, ms: number, onTimeout: () => Error, clock: Clock = systemClock, watch?: Watch): Promise<T> {
+export function withDeadline<T> (promise: Promise<T>, ms: Milliseconds, onTimeout: () => Error, clock: Clock = systemClock, watch?: Watch): Promise<T> {
   return new Promise((resolve, reject) => {
     const part = Math.max(1, Math.ceil(ms / PARTS))
     let left = ms

@@ -2,98 +2,100 @@ import type { FastifyBaseLogger } from 'fastify'
 import { CircuitBreaker, type CircuitStatus } from './circuit-breaker.js'
 import { isCluster, type RedisClient } from './client.js'
 import { systemClock, type Clock } from '../plugin/clock.js'
-import { nodeAsked, NodeDownError, watchNodes, type ClusterNodes } from './cluster-nodes.js'
+import { NodeDownError, watchNodes, type ClusterNodes } from './cluster-nodes.js'
 import { withDeadline } from './deadline.js'
 import { isOutage, pluginError, type PluginName } from '../plugin/errors.js'
 import { Impatience, Patience, ProbeWatch, type ConnectionOf } from './patience.js'
 import { Progress } from './progress.js'
 import { tracedRedis } from '../plugin/tracing.js'
+import type { Milliseconds } from '../plugin/units.js'
 
-/** The deadline of one operation on Redis, where a plugin is not told another. */
+/** The deadline of one operation on Redis, unless a plugin has another. */
 export const DEFAULT_TIMEOUT_MS = 150
 const FAILURE_THRESHOLD = 5
 const PROBE_INTERVAL_MS = 250
 const FLAP_WINDOW_MS = 10_000
 const STABLE_MS = 1000
-/** How long after the circuit has opened a patient operation waits for the first probe. */
-const FRESH_MS = 250
-/** How often a patient operation is repeated that the client's own `commandTimeout` ended. */
+/** While the circuit is open for no longer, a patient operation waits for the first probe. */
+const FIRST_PROBE_MS = 250
+/** How often a patient operation is repeated after the client's own `commandTimeout`. */
 const MAX_REPEATS = 2
 
-/** Redis did not answer within the plugin's `timeout`. */
+/** Redis did not reply within the plugin's `timeout`. */
 export const TimeoutError = pluginError('redis', 'TIMEOUT', 'no answer within %s ms', 503)
-/** Redis failed several times in a row: it is not asked until a probe finds it back. */
-export const CircuitOpenError = pluginError('redis', 'CIRCUIT_OPEN', 'not asked, as it is failing (%s)', 503)
-
-/** Somebody has closed the client, which does not connect again by itself. */
+/** Redis failed several times in a row: the plugins use their fallbacks until a probe succeeds. */
+export const CircuitOpenError = pluginError('redis', 'CIRCUIT_OPEN', 'not sent, as Redis is failing (%s)', 503)
+/** The client was closed, and does not reconnect by itself. */
 export const ClientEndedError = pluginError('redis', 'CLIENT_ENDED', 'the client was closed, by quit() or disconnect(), while plugins still use it', 503)
 
-/** Calls Redis for a plugin, by the one policy on failure that all plugins share. */
+/** Calls Redis for a plugin. All plugins share one policy on failure: a deadline for each operation, and a circuit breaker for each client. */
 export interface RedisGuard {
   /**
-   * Runs one operation, with a deadline. It rejects with what Redis said, a {@link TimeoutError}, or at once with
-   * a {@link CircuitOpenError}; the caller then takes its fallback.
+   * Runs an operation within the deadline. The caller uses its fallback if it rejects.
+   *
+   * @throws Redis's own error, `FST_REDIS_SUITE_REDIS_TIMEOUT`, or at once `FST_REDIS_SUITE_REDIS_CIRCUIT_OPEN`
    */
   run<T> (operation: () => Promise<T>): Promise<T>
-  /** As `run`, for an operation that is not to be repeated: one whose reply would be another one the second time. */
+  /** Runs an operation that must not be repeated, as its second reply would differ. */
   runOnce<T> (operation: () => Promise<T>): Promise<T>
   readonly circuit: CircuitStatus
-  /** Whether all of Redis can be asked: false where the circuit is not closed, or a master of a Cluster does not answer. */
+  /** Whether all keys are available: the circuit is closed, and each master of a Cluster is up. */
   readonly isWhole: boolean
-  /** See {@link CircuitBreaker.troubledAt}; of a Cluster also when a node came back last. */
+  /** The last {@link CircuitBreaker.troubledAt}, or of a Cluster the last return of a master, if that was later. */
   readonly troubledAt: number
   /**
-   * How often a connection was lost. The client sends again what was under way, so a reply after that may be the reply to a command that was
-   * executed before.
+   * The number of connections lost. The client sends the commands in flight again, so that a later reply may be that of a command
+   * which had been executed already.
    */
   readonly losses: number
 }
 
 export interface GuardOptions {
   /**
-   * For a plugin that fails closed: while Redis is late, and not away, its operations wait longer than the deadline, and are repeated
-   * where the client itself has given them up. @default false
+   * For a plugin that fails closed: while Redis is late but reachable, its operations wait longer than the deadline, and are
+   * repeated after the client's own time-out. @default false
    */
   isPatient?: boolean
 }
 
-interface Watched {
+interface WatchedClient {
   circuit: CircuitBreaker
   progress: Progress
-  /** Of a Cluster. */
+  /** Undefined for a single node. */
   nodes: ClusterNodes | undefined
   losses: number
 }
 
-// One circuit a client: what one plugin learns of the server serves all of them, and the log says it once.
-const watched = new WeakMap<RedisClient, Watched>()
+// The plugins share the circuit of a client: each failure counts for all of them, and the log reports it once.
+const watched = new WeakMap<RedisClient, WatchedClient>()
 
 /**
- * @param timeout - milliseconds that an operation may take
- * @param plugin - whose operations they are, for traces
- * @param clock - by which the deadline passes; the first plugin's is the circuit's
+ * @param timeout - the deadline of an operation
+ * @param plugin - for traces
+ * @param clock - the clock of the deadline; the first plugin's is that of the circuit
  */
 export function guardRedis (
-  client: RedisClient, log: FastifyBaseLogger, timeout = DEFAULT_TIMEOUT_MS, plugin: PluginName = 'redis', clock: Clock = systemClock,
+  client: RedisClient, log: FastifyBaseLogger, timeout: Milliseconds = DEFAULT_TIMEOUT_MS, plugin: PluginName = 'redis', clock: Clock = systemClock,
   { isPatient = false }: GuardOptions = {}
 ): RedisGuard {
-  const about = watched.get(client) ?? watch(client, log, clock)
-  const { circuit, progress, nodes } = about
+  const shared = watched.get(client) ?? watch(client, log, clock)
+  const { circuit, progress, nodes } = shared
   const onTimeout = () => new TimeoutError(timeout)
   const refuse = () => new CircuitOpenError(circuit.lastError?.message)
-  const itself = isCluster(client) ? undefined : () => client
-  const impatience = itself && new Impatience(progress, itself)
+  const ownConnection: ConnectionOf = () => isCluster(client) ? undefined : client
+  const impatience = nodes === undefined ? new Impatience(progress, ownConnection) : undefined
 
-  // Promises by hand, as every request passes here: an async function would cost it two more turns.
+  // Each request calls it. An async function would cost two more microtasks.
   function ask<T> (operation: () => Promise<T>, repeats: number, before?: Patience): Promise<T> {
     if (!circuit.isClosed) {
       if (!isPatient) return Promise.reject(refuse())
-      if (circuit.state === 'open') return circuit.age < FRESH_MS ? askWhenBack(operation, repeats) : Promise.reject(refuse())
+      if (circuit.state === 'open') return circuit.age < FIRST_PROBE_MS ? askWhenBack(operation, repeats) : Promise.reject(refuse())
     }
-    const answered = operation()
-    const connectionOf = itself ?? nodeAsked(client)
+    const observed = nodes?.observe(operation)
+    const reply = observed?.reply ?? operation()
+    const connectionOf = observed?.connectionOf ?? ownConnection
     const wait = isPatient ? new Patience(progress, circuit, connectionOf, before) : impatience ?? new Impatience(progress, connectionOf)
-    return withDeadline(answered, timeout, onTimeout, clock, wait).then(
+    return withDeadline(reply, timeout, onTimeout, clock, wait).then(
       result => {
         if (wait.isExtended) circuit.lateSuccess()
         else circuit.success()
@@ -101,9 +103,9 @@ export function guardRedis (
       },
       (error: unknown) => {
         if (error instanceof NodeDownError) throw error
-        if (wait instanceof Patience && repeats > 0 && isGivenUp(error) && !wait.isUsedUp && circuit.state !== 'open') return ask(operation, repeats - 1, wait)
+        if (wait instanceof Patience && repeats > 0 && isCommandTimeout(error) && !wait.isUsedUp && circuit.state !== 'open') return ask(operation, repeats - 1, wait)
         const reason = client.status === 'end' && isOutage(error) ? new ClientEndedError() : error
-        judge(reason, connectionOf, wait.isUsedUp || (wait.isExtended && isGivenUp(error)))
+        judge(reason, connectionOf, wait.isUsedUp || (wait.isExtended && isCommandTimeout(error)))
         throw reason
       })
   }
@@ -119,7 +121,7 @@ export function guardRedis (
     if (isMoved(error)) nodes?.moved()
   }
 
-  /** What has just opened the circuit may be over with the first probe. */
+  /** The failure that has just opened the circuit may be over with the first probe. */
   async function askWhenBack<T> (operation: () => Promise<T>, repeats: number): Promise<T> {
     await withDeadline(circuit.whenBack(), Math.min(timeout, DEFAULT_TIMEOUT_MS), refuse, clock)
     return await ask(operation, repeats)
@@ -131,16 +133,16 @@ export function guardRedis (
     get circuit () { return circuit.status },
     get isWhole () { return circuit.isClosed && nodes?.isWhole !== false },
     get troubledAt () { return Math.max(circuit.troubledAt, nodes?.returnedAt ?? -Infinity) },
-    get losses () { return about.losses }
+    get losses () { return shared.losses }
   }
 }
 
-/** The state of a client's circuit, or undefined where no plugin has used the client yet. */
+/** Returns the state of a client's circuit; undefined if no plugin has used the client yet. */
 export function circuitOf (client: RedisClient): CircuitStatus | undefined {
   return watched.get(client)?.circuit.status
 }
 
-/** Ends the probing of a client that is about to be closed. */
+/** Ends the probes of a client that is about to be closed. */
 export function releaseCircuit (client: RedisClient): void {
   const { circuit, nodes } = watched.get(client) ?? {}
   circuit?.stop()
@@ -154,7 +156,7 @@ const MESSAGES = {
   open: 'redis: circuit open, plugins use their fallbacks'
 }
 
-function watch (client: RedisClient, log: FastifyBaseLogger, clock: Clock): Watched {
+function watch (client: RedisClient, log: FastifyBaseLogger, clock: Clock): WatchedClient {
   const progress = new Progress(clock)
   const nodes = watchNodes(client, log, DEFAULT_TIMEOUT_MS, progress, clock)
   const circuit = new CircuitBreaker({
@@ -163,59 +165,59 @@ function watch (client: RedisClient, log: FastifyBaseLogger, clock: Clock): Watc
     probeInterval: PROBE_INTERVAL_MS,
     flapWindow: FLAP_WINDOW_MS,
     stableFor: STABLE_MS,
-    probe: async () => await probe(client, made, clock),
+    probe: async () => await probe(client, watchedClient, clock),
     isStall: error => isLate(error) && client.status === 'ready' && progress.isAlive,
     onChange: ({ state, opened, lastError }) => {
-      // The message alone: an error of ioredis carries the command's arguments, which may be secret.
-      const about = { plugin: 'redis', circuit: state, opened }
-      if (state === 'closed') log.info(about, MESSAGES.closed)
-      else log.warn({ ...about, reason: lastError?.message }, MESSAGES[state])
+      // Not the error itself: an error of ioredis has the command's arguments, which may be secret.
+      const fields = { plugin: 'redis', circuit: state, opened }
+      if (state === 'closed') log.info(fields, MESSAGES.closed)
+      else log.warn({ ...fields, reason: lastError?.message }, MESSAGES[state])
     }
   })
-  const made: Watched = { circuit, progress, nodes, losses: 0 }
+  const watchedClient: WatchedClient = { circuit, progress, nodes, losses: 0 }
   let isUp = client.status === 'ready'
   client.on('ready', () => {
     isUp = true
     circuit.probeNow()
   })
   client.on('close', () => {
-    // An attempt to connect that fails is no second loss.
-    if (isUp) made.losses++
+    // A failed attempt to reconnect is not a second loss.
+    if (isUp) watchedClient.losses++
     isUp = false
     circuit.disturbed()
   })
-  if (isCluster(client)) client.on('-node', () => { made.losses++ })
-  watched.set(client, made)
-  return made
+  if (isCluster(client)) client.on('-node', () => { watchedClient.losses++ })
+  watched.set(client, watchedClient)
+  return watchedClient
 }
 
 /**
- * Asks only over a connection that stands: a PING for one that does not would pile up in the client's queue.
+ * Sends a PING, if the connection is ready: otherwise PINGs would pile up in the client's queue.
  *
- * @returns whether it answered in time; a late answer counts as one
+ * @returns whether the reply was in time. A late reply succeeds as well
  */
-async function probe (client: RedisClient, { circuit, progress, nodes }: Watched, clock: Clock): Promise<boolean> {
+async function probe (client: RedisClient, { circuit, progress, nodes }: WatchedClient, clock: Clock): Promise<boolean> {
   if (client.status === 'end') throw new ClientEndedError()
   if (client.status !== 'ready') throw new Error(`the connection is not ready (state "${client.status}")`)
   if (isCluster(client)) {
     await nodes?.check()
     return true
   }
-  // Who may not ask so is answered.
-  const answered = client.ping().catch((error: unknown) => { if (isOutage(error)) throw error })
+  // A refusal (ACL) is a reply.
+  const reply = client.ping().catch((error: unknown) => { if (isOutage(error)) throw error })
   const wait = new ProbeWatch(progress, circuit, client)
-  await withDeadline(answered, DEFAULT_TIMEOUT_MS, () => new TimeoutError(DEFAULT_TIMEOUT_MS), clock, wait).catch(() => {})
-  await answered
+  await withDeadline(reply, DEFAULT_TIMEOUT_MS, () => new TimeoutError(DEFAULT_TIMEOUT_MS), clock, wait).catch(() => {})
+  await reply
   return !wait.isLate
 }
 
-/** Whether no answer came, as from a server that is late or hangs: not that a connection was lost, or that Redis cannot serve. */
+/** Whether no reply arrived, as from a server that is late or hangs. A lost connection is another failure. */
 function isLate (error: unknown): boolean {
-  return error instanceof TimeoutError || isGivenUp(error)
+  return error instanceof TimeoutError || isCommandTimeout(error)
 }
 
-/** By the `commandTimeout` of the client, which counts a stall of this process as well. */
-function isGivenUp (error: unknown): boolean {
+/** Whether the client's `commandTimeout` ended a command. It counts a stall of this process as well. */
+function isCommandTimeout (error: unknown): boolean {
   return error instanceof Error && error.message === 'Command timed out'
 }
 

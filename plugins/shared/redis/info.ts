@@ -1,15 +1,20 @@
 import type { Redis } from 'ioredis'
 import { isCluster, type RedisClient } from './client.js'
 
-/** The masters that hold the data: of a single node itself. */
+/** Returns the masters of a Cluster, or the single node. */
 export function mastersOf (client: RedisClient): Redis[] {
   return isCluster(client) ? client.nodes('master') : [client]
 }
 
-/** What a server says of itself (`INFO`), field by field. */
+/** Returns the fields of a server's `INFO`. */
 export async function infoOf (node: Redis, ...sections: string[]): Promise<ReadonlyMap<string, string>> {
-  // Several sections at once are understood since Redis 7 only.
+  // Several sections in one command need Redis 7.
   const texts = await Promise.all(sections.map(async section => await node.info(section)))
   const fields = texts.join('\n').split(/\r?\n/).filter(line => line.includes(':'))
   return new Map(fields.map(line => [line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 1)]))
+}
+
+/** Returns the reply of `TIME` in milliseconds since the epoch. */
+export function timeOf ([seconds, microseconds]: ReadonlyArray<number | string>): number {
+  return Number(seconds) * 1000 + Number(microseconds) / 1000
 }

@@ -34,11 +34,13 @@ interface PipelinedCommand extends Caller<unknown> {
  */
 export class TurnPipeline {
   readonly client: RedisClient
+  readonly #isCluster: boolean
   #listeners: Array<() => void> = []
   #commands: PipelinedCommand[] | undefined
 
   constructor (client: RedisClient) {
     this.client = client
+    this.#isCluster = isCluster(client)
   }
 
   /** Calls `flush` at the end of this turn: the commands that it sends are written together with those of others. */
@@ -55,11 +57,15 @@ export class TurnPipeline {
    * @throws `FST_REDIS_SUITE_REDIS_NODE_DOWN` if the node is known not to answer
    */
   send (key: string, send: PipelinedCommand['send']): Promise<unknown> {
-    return onNode(this.client, key, () => new Promise((resolve, reject) => {
+    return this.#isCluster ? onNode(this.client, key, () => this.#queue(key, send)) : this.#queue(key, send)
+  }
+
+  #queue (key: string, send: PipelinedCommand['send']): Promise<unknown> {
+    return new Promise((resolve, reject) => {
       const command = { key, send, resolve, reject }
       if (this.#commands === undefined) this.#write([command])
       else this.#commands.push(command)
-    }))
+    })
   }
 
   #endTurn (): void {

@@ -3,15 +3,15 @@ import type { CircuitBreaker } from './circuit-breaker.js'
 import type { Watch } from './deadline.js'
 import type { Connection, Progress } from './progress.js'
 
-/** The connection that an operation was sent over; undefined where that is not known. It is asked for only where the operation waits. */
+/** Returns the connection that an operation was sent over; undefined if that is unknown. Called only while the operation waits. */
 export type ConnectionOf = () => Redis | undefined
 
-/** So long a patient operation waits at a time, and then looks whether to go on. */
+/** A patient operation extends its wait by this time, and then decides again. */
 const STEP_MS = 150
-/** How long a patient operation waits beyond its deadline. */
+/** The longest time that a patient operation waits beyond its deadline. */
 export const MAX_EXTENSION_MS = 1500
 
-/** For an operation of a plugin that fails open: its deadline holds, and what comes back meanwhile is noted. */
+/** For an operation of a plugin that fails open: its deadline holds, and arriving replies are noted meanwhile. */
 export class Impatience implements Watch {
   readonly isExtended = false
   readonly isUsedUp = false
@@ -35,8 +35,8 @@ export class Impatience implements Watch {
 }
 
 /**
- * For an operation of a plugin that fails closed: it waits on while replies to others arrive over its connection, while this process is short of CPU,
- * or while Redis is known to be late. Where nothing comes back it ends at its deadline.
+ * For an operation of a plugin that fails closed. It waits longer while other replies arrive over its connection, while this process
+ * is short of CPU, or while Redis is known to be late. If no replies arrive it ends at its deadline.
  */
 export class Patience implements Watch {
   readonly #progress: Progress
@@ -46,7 +46,7 @@ export class Patience implements Watch {
   #moves = 0
   #extension: number
 
-  /** @param before - what the same operation has waited for already, before it was repeated */
+  /** @param before - the patience of the same operation before it was repeated */
   constructor (progress: Progress, circuit: CircuitBreaker, connectionOf: ConnectionOf, before?: Patience) {
     this.#progress = progress
     this.#circuit = circuit
@@ -54,12 +54,12 @@ export class Patience implements Watch {
     this.#extension = before === undefined || before.#extension === 0 ? 0 : before.#extension + STEP_MS
   }
 
-  /** Whether it waited for longer than its deadline. */
+  /** Whether the operation waited longer than its deadline. */
   get isExtended (): boolean {
     return this.#extension > 0
   }
 
-  /** Whether it has waited for as long as it may. */
+  /** Whether the operation has waited as long as it may. */
   get isUsedUp (): boolean {
     return this.#extension >= MAX_EXTENSION_MS
   }
@@ -89,7 +89,7 @@ export class Patience implements Watch {
   }
 }
 
-/** For the probe of a circuit, whose late answer counts as well. */
+/** For the probe of a circuit, whose late reply counts as well. */
 export class ProbeWatch implements Watch {
   readonly #progress: Progress
   readonly #client: Redis
@@ -106,7 +106,7 @@ export class ProbeWatch implements Watch {
     this.#progress.look(this.#client, due)
   }
 
-  /** While nothing but the probe is under way, it finds out that the stall has become an outage. */
+  /** While only the probe is in flight, this finds out that the stall has become an outage. */
   goOn (): number {
     this.look(undefined)
     this.isLate = true

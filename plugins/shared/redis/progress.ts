@@ -1,26 +1,27 @@
 import type { Redis } from 'ioredis'
 import type { Clock } from '../plugin/clock.js'
+import type { Milliseconds } from '../plugin/units.js'
 
-/** A longer time between two looks counts as this much: the process was busy with something else, and could not have read a reply. */
+/** A longer time between two looks counts as this: the process was busy, and could not have read a reply. */
 const MAX_STEP_MS = 25
 const LAG_WINDOW_MS = 1000
-/** A timer that is late by less is no sign of a busy process: an idle one's are late by about a millisecond each, which many of them would add up. */
+/** A timer that is late by less does not show a busy process: each timer of an idle one is late by about a millisecond. */
 const MIN_LAG_MS = 5
-/** A process that is late by so much within a second competes for its CPU, and so may Redis. */
+/** A process that is late by this time within a second competes for its CPU, and so may Redis. */
 const BUSY_MS = 100
-/** An outage: so long nothing came back. A server that hangs is found within a second, and stalls of some hundred milliseconds are none. */
+/** Without replies for this time, an outage is assumed: a server that hangs is found within a second, and a short stall is no outage. */
 const OUTAGE_MS = 450
-/** The same for a busy process, where Redis may be short of CPU as well. */
+/** The same for a busy process: Redis may be short of CPU as well. */
 const BUSY_OUTAGE_MS = 2000
 
-/** What came back over one connection. */
+/** The replies over one connection. */
 export interface Connection {
-  /** How many looks found that something had come back. */
+  /** The number of looks that found new bytes. */
   moves: number
-  /** `moves` when an operation on this connection failed last; -1: none has. */
+  /** The `moves` at the last failure of an operation on this connection; -1: none failed. */
   failedAt: number
-  /** Milliseconds of this process's time in which nothing came back while something was waited for. */
-  quiet: number
+  /** How long no bytes arrived while operations waited, in time of this process. */
+  quiet: Milliseconds
 }
 
 interface Watched extends Connection {
@@ -30,30 +31,30 @@ interface Watched extends Connection {
 }
 
 /**
- * Tells a stall from an outage, by what comes back from Redis and by how late this process is itself. It reads the byte counters of the
- * sockets, and only while an operation waits for longer than usual: a prompt reply costs nothing more.
+ * Distinguishes a stall from an outage, by the bytes that arrive from Redis and by how late this process itself is. It reads the
+ * sockets' byte counters only while an operation waits longer than usual: a prompt reply costs nothing.
  */
 export class Progress {
   readonly #clock: Clock
   readonly #connections = new WeakMap<Redis, Watched>()
   #lookedAt = -Infinity
-  #lagSeenUntil = -Infinity
+  #lagCountedUntil = -Infinity
   #windowEnds = -Infinity
   #lag = 0
   #lagBefore = 0
-  /** As {@link Connection.quiet}, of all connections together. */
+  /** {@link Connection.quiet} of all connections together. */
   quiet = 0
 
   constructor (clock: Clock) {
     this.#clock = clock
   }
 
-  /** Whether this process was late lately. */
+  /** Whether this process was late within the last two seconds. */
   get isBusy (): boolean {
     return this.#lag + this.#lagBefore >= BUSY_MS
   }
 
-  /** Whether something came back within the time after which it would be an outage. */
+  /** Whether bytes arrived lately enough that there is no outage. */
   get isAlive (): boolean {
     return this.isAliveOver(this)
   }
@@ -62,7 +63,7 @@ export class Progress {
     return quiet < (this.isBusy ? BUSY_OUTAGE_MS : OUTAGE_MS)
   }
 
-  /** Whether a reply that failed an operation by coming late came after all. */
+  /** Whether bytes have arrived since an operation failed, so that its reply was only late. */
   isKnownLate ({ moves, failedAt }: Connection): boolean {
     return failedAt !== -1 && moves !== failedAt
   }
@@ -99,7 +100,7 @@ export class Progress {
     return connection
   }
 
-  /** Several that wait see the same stall, which counts once. */
+  /** Several operations notice the same stall, which counts once. */
   #noteLag (now: number, due: number | undefined): void {
     if (now >= this.#windowEnds) {
       this.#lagBefore = now < this.#windowEnds + LAG_WINDOW_MS ? this.#lag : 0
@@ -107,8 +108,8 @@ export class Progress {
       this.#windowEnds = now + LAG_WINDOW_MS
     }
     if (due === undefined || now - due < MIN_LAG_MS) return
-    this.#lag += Math.max(0, now - Math.max(due, this.#lagSeenUntil))
-    this.#lagSeenUntil = now
+    this.#lag += Math.max(0, now - Math.max(due, this.#lagCountedUntil))
+    this.#lagCountedUntil = now
   }
 }
 
@@ -116,11 +117,11 @@ function hasMoved (connection: Watched, client: Redis): boolean {
   const { stream, bytes } = connection
   connection.stream = client.stream
   connection.bytes = bytesOf(client)
-  // A connection that was made anew has a counter of its own.
+  // A new connection has a counter of its own.
   return stream === client.stream && bytes !== connection.bytes
 }
 
-/** A client that has not begun to connect has no stream, whatever its type says. */
+/** A client that has not begun to connect has no stream, against its type. */
 function bytesOf (client: Redis): number {
   return Number(Reflect.get(client.stream ?? {}, 'bytesRead') ?? 0)
 }

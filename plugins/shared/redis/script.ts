@@ -8,16 +8,16 @@ import type { TurnPipeline } from './micro-batch.js'
 export interface Script {
   readonly lua: string
   readonly sha1: string
-  /** Whether it takes the time as its last argument, see {@link timedLua}. */
+  /** Whether its last argument is the time, see {@link timedLua}. */
   readonly isTimed: boolean
 }
 
-/** Tags a string as Lua, for editors, and makes a {@link Script} of it. */
+/** Creates a {@link Script} of a string, which editors take for Lua by this tag. */
 export function lua (strings: TemplateStringsArray, ...values: Array<string | number>): Script {
   return scriptOf(String.raw(strings, ...values), false)
 }
 
-// It is taken off the arguments, so that what a script does with the others (`#ARGV`, optional ones at the end) stays right.
+// The time is removed from the arguments, so that `#ARGV` and optional arguments at the end stay right.
 const REDIS_TIME = `
 local given_time = table.remove(ARGV)
 local function redis_time ()
@@ -27,8 +27,8 @@ end
 `
 
 /**
- * As {@link lua}, for a script that needs the time: `redis_time()` returns seconds and microseconds, as `TIME` does. They are Redis's own, so that
- * instances agree whose clocks do not. A test hands in its own as a last argument, which is empty otherwise.
+ * Creates a script that needs the time: its `redis_time()` returns seconds and microseconds, as `TIME` does. They are Redis's own,
+ * as the clocks of instances differ. A test passes its own time as the last argument, which is empty otherwise.
  */
 export function timedLua (strings: TemplateStringsArray, ...values: Array<string | number>): Script {
   return scriptOf(REDIS_TIME + String.raw(strings, ...values), true)
@@ -38,12 +38,12 @@ function scriptOf (source: string, isTimed: boolean): Script {
   return { lua: source, sha1: createHash('sha1').update(source).digest('hex'), isTimed }
 }
 
-/** The argument that {@link timedLua} takes off. */
+/** Returns the argument that {@link timedLua} removes. */
 function timeFor ({ isTimed }: Script, clock: Clock): string[] {
   return isTimed ? [clock.redisTime()] : []
 }
 
-/** A server that does not have a script (restarted, failed over, `SCRIPT FLUSH`) gets its text once more. */
+/** Sends the text of a script that the server does not have (restart, failover, `SCRIPT FLUSH`). */
 async function byDigestOrText (byDigest: () => Promise<unknown>, byText: () => Promise<unknown>): Promise<unknown> {
   try {
     return await byDigest()
@@ -56,7 +56,7 @@ async function byDigestOrText (byDigest: () => Promise<unknown>, byText: () => P
 /**
  * Runs a script by its digest: one round trip.
  *
- * @param clock - gives a script of {@link timedLua} its time
+ * @param clock - the time of a script of {@link timedLua}
  */
 export function runScript (
   client: RedisClient, script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>, clock: Clock = systemClock
@@ -86,13 +86,13 @@ export function runScriptIn (
     () => pipeline.send(key, on => on.eval(script.lua, keys.length, ...keys, ...args, ...time)))
 }
 
-/** Both kinds of client have them, but their types do not say so; `callBuffer` loses its first argument where commands are pipelined. */
+/** Both kinds of client have these methods, against their types. `callBuffer` loses its first argument in a pipeline. */
 interface ForBytes {
   evalshaBuffer (...args: ReadonlyArray<string | number | Buffer>): Promise<unknown>
   evalBuffer (...args: ReadonlyArray<string | number | Buffer>): Promise<unknown>
 }
 
-/** As {@link runScript}; text in the reply comes as bytes. */
+/** Runs a script as {@link runScript} does, and returns the texts of the reply as bytes. */
 export function runScriptForBytes (
   client: RedisClient, script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>, clock: Clock = systemClock
 ): Promise<unknown> {
