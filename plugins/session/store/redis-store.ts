@@ -5,7 +5,8 @@ import type { RedisGuard } from '../../shared/redis/guard.js'
 import { keySpace } from '../../shared/plugin/keys.js'
 import { MicroBatch } from '../../shared/redis/micro-batch.js'
 import { readScriptIn, runScript } from '../../shared/redis/script.js'
-import { destroyScript, enterScript, FIELDS, lifeScript, nowScript, readScript, renewScript, writeScript } from './scripts.js'
+import { destroyScript, enterScript, FIELDS, lifeScript, nowScript, readScript, renewScript } from './scripts.js'
+import { mergeScript } from './merge-script.js'
 import { endedChannel, renewalOf, type SessionStore, type SessionTimeouts, type StoredInfo, type StoredSession } from './store.js'
 
 const FIELD = 'f:'
@@ -56,7 +57,7 @@ export function createRedisStore (
       if (owner?.user !== undefined) pairs.push('user', owner.user, 'device', owner.device)
       else if (owner !== undefined) removed.push('user', 'device')
       const args = [...timeouts, create ? 1 : 0, from, pairs.length / 2, ...pairs, ...removed]
-      const version = await runScript(client, writeScript, [sessions + handle], args, clock)
+      const version = await runScript(client, mergeScript, [sessions + handle], args, clock)
       return typeof version === 'string' ? version : undefined
     },
     lifeOf: async handle => Number(await runScript(client, lifeScript, [sessions + handle], [])),

@@ -1,8 +1,6 @@
 import { lua, timedLua } from '../../shared/redis/script.js'
 import { TOMBSTONE_MS } from './store.js'
 
-// Arguments that are put on Lua's stack at once: pairs, so an even number.
-const PAGE = 1000
 /** Of a key without a TTL, which this plugin does not write. */
 const DAY_MS = 86_400_000
 
@@ -53,40 +51,6 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 -- Once a script has written, Redis lets it write more even where it is out of memory.
 redis.call('PEXPIRE', KEYS[1], math.max(1, math.min(tonumber(ARGV[1]), created + tonumber(ARGV[2]) - now)))
 redis.call('HSET', KEYS[1], 'seen', now)
-`
-
-/**
- * Merges a change into a session, unless that was destroyed.
- *
- * KEYS[1]  the session
- * ARGV     idle and absolute time-out (ms), whether it is new (0, 1), version that was read, number of pairs to set, those pairs, then the
- *          fields to delete. The first pair is the version, whose place is empty; the second `all`, as it is if nobody else changed the session
- * reply    the new version, or nil where there was nothing to change
- */
-export const writeScript = timedLua`
-local known = redis.call('HMGET', KEYS[1], 'dead', 'created', 'version')
-if known[1] then return nil end
-if not known[2] then
-  if ARGV[3] ~= '1' then return nil end
-  local clock = redis_time()
-  local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-  redis.call('HSET', KEYS[1], 'created', now, 'seen', now)
-  redis.call('PEXPIRE', KEYS[1], math.min(tonumber(ARGV[1]), tonumber(ARGV[2])))
-end
-local version = tostring((tonumber(known[3]) or 0) + 1)
-ARGV[7] = version
-local last = 5 + tonumber(ARGV[5]) * 2
-for i = 6, last, ${PAGE} do redis.call('HSET', KEYS[1], unpack(ARGV, i, math.min(i + ${PAGE - 1}, last))) end
-for i = last + 1, #ARGV do redis.call('HDEL', KEYS[1], ARGV[i]) end
-if (known[3] or '') ~= ARGV[4] then
-  local parts = {}
-  local fields = redis.call('HGETALL', KEYS[1])
-  for i = 1, #fields, 2 do
-    if string.sub(fields[i], 1, 2) == 'f:' then parts[#parts + 1] = cjson.encode(string.sub(fields[i], 3)) .. ':' .. fields[i + 1] end
-  end
-  redis.call('HSET', KEYS[1], 'all', '{' .. table.concat(parts, ',') .. '}')
-end
-return version
 `
 
 /**
