@@ -15,7 +15,7 @@ async function start (t: Test, store: NonNullable<TestAppOptions['store']>, opti
   })
 }
 
-/** Sends some requests at once. @returns how many had which status */
+/** Sends requests at once. @returns the number of responses by status */
 async function burst (app: FastifyInstance | undefined, count: number, user: string): Promise<Record<number, number>> {
   const counts: Record<number, number> = {}
   const responses = await Promise.all(Array.from({ length: count }, () => app?.inject({ url: '/', headers: { 'x-user': user } })))
@@ -23,7 +23,7 @@ async function burst (app: FastifyInstance | undefined, count: number, user: str
   return counts
 }
 
-/** Advances the clock until Redis decides for the limiter. */
+/** Advances the clock until Redis decides. */
 async function untilRedisDecides ({ clock }: TestApp, { rateLimiter }: FastifyInstance): Promise<void> {
   const probe = { name: 'probe', max: 1, timeWindow: '1h' }
   await advanceUntil(clock, 'Redis decides again', async () => (await advanceWhile(clock, rateLimiter.peek('probe', probe))).value.takenFrom === 'store', { step: 50 })
@@ -32,7 +32,7 @@ async function untilRedisDecides ({ clock }: TestApp, { rateLimiter }: FastifyIn
 interface Fault {
   begin: (server: RedisServer) => unknown
   end: (server: RedisServer) => unknown
-  /** Keys cannot be made to age. */
+  /** The test clock cannot shorten the TTLs of keys. */
   refusesWrites?: boolean
 }
 
@@ -71,7 +71,7 @@ for (const [name, { begin, end, refusesWrites = false }] of Object.entries(fault
   })
 }
 
-t.test('onStoreError: open passes requests without headers of a limit, closed answers 503; skipOnError keeps its meaning', async t => {
+t.test('onStoreError: open lets requests pass without headers of a limit, and closed responds 503; skipOnError works as in @fastify/rate-limit', async t => {
   const server = await startRedis()
   const options: RateLimitPluginOptions[] = [{ onStoreError: 'open' }, { onStoreError: 'closed' }, { skipOnError: true }, { skipOnError: false }]
   const started = await Promise.all(options.map(given => start(t, server, given)))

@@ -9,7 +9,7 @@ import type { CustomStoreCallback } from '../../plugins/rate-limit/options/custo
 import type { CustomStoreConstructor, RateLimitPluginOptions, RouteRateLimitOptions } from '../../plugins/rate-limit/index.js'
 import { advanceWhile, createTestApp, forEachStore, until, type StoreName, type TestAppOptions } from '../helpers/index.js'
 
-/** An app with one limited route; the test may add more. */
+/** Builds an app with one limited route, to which a test may add more. */
 async function build (t: Test, store: StoreName, options: RateLimitPluginOptions = {}, config?: RouteRateLimitOptions, server: TestAppOptions['server'] = {}) {
   const { app } = await createTestApp(t, {
     store,
@@ -26,15 +26,15 @@ const ask = async (app: FastifyInstance, options: InjectOptions | string = '/') 
   return { status: statusCode, headers, body }
 }
 const statuses = async (app: FastifyInstance, count: number, options: InjectOptions | string = '/') => {
-  const seen = []
-  for (let i = 0; i < count; i++) seen.push((await ask(app, options)).status)
-  return seen
+  const received = []
+  for (let i = 0; i < count; i++) received.push((await ask(app, options)).status)
+  return received
 }
 
 forEachStore(['memory', 'redis'], store => {
   const feature = (name: string, test: (t: Test) => Promise<unknown>) => t.test(`${store}: ${name}`, test)
 
-  feature('of several limits the tightest one is reported, and the fields of the IETF draft name them all', async t => {
+  feature('the tightest one of several limits is reported, and the fields of the IETF draft list all of them', async t => {
     const app = await build(t, store, {}, { limits: [{ max: 5, timeWindow: '1h', name: 'hourly' }, { max: 2, timeWindow: '10s' }] })
     const first = await ask(app)
     t.match(first.headers, { 'x-ratelimit-limit': '2', 'x-ratelimit-remaining': '1' })
@@ -144,10 +144,10 @@ forEachStore(['memory', 'redis'], store => {
 
   feature('events report each decision', async t => {
     const app = await build(t, store, { max: 1, ban: 1 })
-    const seen: string[] = []
-    for (const name of ['allowed', 'refused', 'banned'] as const) app.rateLimiter.on(name, ({ key }) => seen.push(`${name} ${key}`))
+    const events: string[] = []
+    for (const name of ['allowed', 'refused', 'banned'] as const) app.rateLimiter.on(name, ({ key }) => events.push(`${name} ${key}`))
     await statuses(app, 3)
-    t.same(seen, ['allowed 127.0.0.1', 'refused 127.0.0.1', 'banned 127.0.0.1'])
+    t.same(events, ['allowed 127.0.0.1', 'refused 127.0.0.1', 'banned 127.0.0.1'])
   })
 
   feature('two limiters on one route both hold, and one that is used twice counts once', async t => {
@@ -217,9 +217,9 @@ forEachStore(['memory', 'redis'], store => {
 t.test('X-Forwarded-For is ignored without trustProxy, and names the client with it', async t => {
   for (const [trustProxy, expected] of [[false, [200, 429, 429]], [true, [200, 200, 200]]] as const) {
     const app = await build(t, 'memory', { max: 1 }, undefined, { trustProxy })
-    const seen = []
-    for (const i of [1, 2, 3]) seen.push((await ask(app, { url: '/', headers: { 'x-forwarded-for': `10.0.0.${i}` } })).status)
-    t.same(seen, expected)
+    const received = []
+    for (const i of [1, 2, 3]) received.push((await ask(app, { url: '/', headers: { 'x-forwarded-for': `10.0.0.${i}` } })).status)
+    t.same(received, expected)
   }
 })
 
@@ -277,14 +277,14 @@ t.test('invalid options fail at registration', async t => {
   }
 })
 
-/** The keys that custom stores were asked for. */
-const seen: string[] = []
+/** The keys of all calls of custom stores. */
+const countedKeys: string[] = []
 
 /** Counts forever; a key that ends with `broken` fails, and one that ends with `silent` gets no reply. */
 class Store {
   readonly #counts = new Map<string, number>()
   incr (key: string, callback: CustomStoreCallback, timeWindow: number) {
-    seen.push(key)
+    countedKeys.push(key)
     if (key.endsWith('silent')) return
     if (key.endsWith('broken')) return callback(new Error('broken'))
     this.#counts.set(key, (this.#counts.get(key) ?? 0) + 1)
@@ -294,7 +294,7 @@ class Store {
   child () { return new Store() }
 }
 
-/** An app on a custom store. @returns sends requests one after the other, and how many milliseconds of the clock they took at most */
+/** Starts an app on a custom store. @returns the app, a function that sends requests one after the other, and the longest time of one in ms */
 async function startCustom (t: Test, options: RateLimitPluginOptions = {}) {
   const { app, clock } = await createTestApp(t, {
     plugins: { rateLimit: { max: 2, timeout: 50, store: Store satisfies CustomStoreConstructor, keyGenerator: request => String(request.headers['x-user'] ?? 'x'), ...options } },
@@ -319,14 +319,14 @@ async function startCustom (t: Test, options: RateLimitPluginOptions = {}) {
 
 t.test('a custom store counts, and gets the same keys as from @fastify/rate-limit', async t => {
   const { send } = await startCustom(t)
-  seen.length = 0
+  countedKeys.length = 0
   t.same(await send(3, 'ann'), [200, 200, 429])
   t.same(await send(2, 'ann', '/own'), [200, 429], 'a route has its own child')
   t.same(await send(2, 'ann', '/group'), [200, 429])
-  t.same(seen, ['ann', 'ann', 'ann', 'ann', 'ann', 'ann-g', 'ann-g'])
+  t.same(countedKeys, ['ann', 'ann', 'ann', 'ann', 'ann', 'ann-g', 'ann-g'])
 })
 
-t.test('a custom store that fails, or does not reply within the time-out, is replaced by the policy on failure', async t => {
+t.test('a custom store that fails, or does not reply within its timeout, is replaced by onStoreError', async t => {
   const policies: Array<[RateLimitPluginOptions, number[]]> = [
     [{}, [200, 200, 429]], [{ onStoreError: 'open' }, [200, 200, 200]], [{ skipOnError: true }, [200, 200, 200]], [{ onStoreError: 'closed' }, [503, 503, 503]]
   ]
@@ -349,7 +349,7 @@ t.test('a failure of a custom store is an event, and an operation that it does n
   await t.rejects(rateLimiter.reset('k'), { code: 'FST_REDIS_SUITE_RATE_LIMIT_UNSUPPORTED_BY_STORE' })
 })
 
-t.test('while a custom store fails, routes keep their own counts', async t => {
+t.test('while a custom store fails, each route has its own count', async t => {
   const { send } = await startCustom(t, { max: 5 })
   t.same(await send(3, 'broken'), [200, 200, 200])
   t.same(await send(2, 'broken', '/own'), [200, 429])
@@ -362,21 +362,21 @@ async function buildLimiter (t: Test, store: StoreName, options: RateLimitPlugin
 
 const INVALID_VALUE = 'FST_REDIS_SUITE_RATE_LIMIT_INVALID_VALUE'
 const INVALID_OPTION = 'FST_REDIS_SUITE_RATE_LIMIT_INVALID_OPTION'
-const NO_COST: unknown[] = [-1, -1e9, NaN, Infinity, -Infinity, 1.5, 2 ** 53, '1', null, {}, [1], true, 1n, Symbol('1')]
+const INVALID_COSTS: unknown[] = [-1, -1e9, NaN, Infinity, -Infinity, 1.5, 2 ** 53, '1', null, {}, [1], true, 1n, Symbol('1')]
 const ALGORITHMS = ['sliding-log', 'sliding-counter', 'gcra'] as const
 
 forEachStore(['memory', 'redis'], store => {
   for (const algorithm of ALGORITHMS) {
-    t.test(`${store}, ${algorithm}: a cost that is not a whole number from 0 is refused wherever it is given, and changes no count`, async t => {
+    t.test(`${store}, ${algorithm}: a cost that is not a whole number ≥ 0 is an error of each method, and changes no count`, async t => {
       const app = await buildLimiter(t, store)
       const { rateLimiter } = app
       const policy = { name: 'p', max: 10, timeWindow: '1h', algorithm }
       const decision = await rateLimiter.consume('ann', policy, 4)
       app.get('/', { config: { rateLimit: { max: 10, timeWindow: '1h', algorithm } } }, async request => {
-        for (const cost of NO_COST) await t.rejects(async () => { await request.rateLimit?.charge(cost as number) }, { code: INVALID_VALUE }, `charge ${String(cost)}`)
+        for (const cost of INVALID_COSTS) await t.rejects(async () => { await request.rateLimit?.charge(cost as number) }, { code: INVALID_VALUE }, `charge ${String(cost)}`)
         return request.rateLimit?.remaining
       })
-      for (const cost of NO_COST) {
+      for (const cost of INVALID_COSTS) {
         for (const [name, call] of Object.entries({
           consume: () => rateLimiter.consume('ann', policy, cost as number),
           peek: () => rateLimiter.peek('ann', policy, cost as number),
@@ -401,7 +401,7 @@ forEachStore(['memory', 'redis'], store => {
     })
   }
 
-  t.test(`${store}: a key, a policy, a decision or a target that cannot be used is a coded error, and not a count of all keys`, async t => {
+  t.test(`${store}: an invalid key, policy, decision or target is a coded error, and changes no count`, async t => {
     const { rateLimiter } = await buildLimiter(t, store)
     const policy = { name: 'p', max: 10, timeWindow: '1h' }
     const decision = await rateLimiter.consume('ann', policy)
@@ -421,7 +421,7 @@ forEachStore(['memory', 'redis'], store => {
     t.match(await rateLimiter.peek('ann', policy), { remaining: 9 })
   })
 
-  t.test(`${store}: a keyGenerator that returns nothing, or what stands for several callers, is a coded error that names the route, and not one count for all`, async t => {
+  t.test(`${store}: a keyGenerator that returns no valid key is a coded error that names the route, so that its callers share no count`, async t => {
     const app = await buildLimiter(t, store)
     const keys: Record<string, [key: unknown, named: string]> = {
       '/object': [{ id: 1 }, 'an object'],
@@ -474,8 +474,8 @@ forEachStore(['memory', 'redis'], store => {
   })
 })
 
-t.test('on a Unix socket all requests share a limit until trustProxy is set, which the log says once, and with it the client that the proxy names is limited', async t => {
-  // A folder of its own, as the path of a socket may have about 100 characters only.
+t.test('requests over a Unix socket share a limit, which is logged once; with trustProxy the client that the proxy names is limited', async t => {
+  // The path of a socket may have about 100 characters, so the test creates a folder of its own.
   const folder = mkdtempSync(join(tmpdir(), 'socket-'))
   t.teardown(() => rmSync(folder, { recursive: true }))
   for (const [trustProxy, expected] of [[false, [200, 429, 429]], [true, [200, 429, 200]]] as const) {
@@ -494,7 +494,7 @@ t.test('on a Unix socket all requests share a limit until trustProxy is set, whi
   }
 })
 
-t.test('an X-Forwarded-For that is not trusted is warned of once, where a proxy may have sent it', async t => {
+t.test('an untrusted X-Forwarded-For that a proxy may have sent is logged once', async t => {
   const forwarded = { 'x-forwarded-for': '192.0.2.1' }
   const situations: Array<[trustProxy: NonNullable<TestAppOptions['server']>['trustProxy'], remoteAddress: string, headers: Record<string, string>, warned: boolean]> = [
     [false, '10.0.0.7', forwarded, true],
@@ -513,7 +513,7 @@ t.test('an X-Forwarded-For that is not trusted is warned of once, where a proxy 
   }
 })
 
-t.test('a store of the user\'s own has no log, so that its max is not limited by "maxLogUnits"', async t => {
+t.test('a custom store has no log, so that "maxLogUnits" does not limit its max', async t => {
   class Store {
     incr (_key: string, done: (error: null, result: { current: number, ttl: number }) => void) { done(null, { current: 1, ttl: 1 }) }
     child () { return this }

@@ -16,11 +16,11 @@ interface Taken { time: number, cost: number }
 
 const passes = ({ states, blockedFor }: Verdict) => blockedFor === 0 && states.every(state => state.retryAfter === 0)
 
-/** Units in the window that ends at `now`, counted one by one. */
+/** Returns the units in the window that ends at `now`, counted one by one. */
 const usedAt = (taken: Taken[], { window }: Pick<Limit, 'window'>, now: number) =>
   taken.filter(({ time }) => time + window > now).reduce((sum, { cost }) => sum + cost, 0)
 
-/** The most units in any window, wherever it starts: one that holds most begins with a unit. */
+/** Returns the largest number of units in any window: the fullest one begins with a unit. */
 const worstWindow = (taken: Taken[], { window }: Pick<Limit, 'window'>) =>
   Math.max(0, ...taken.map(({ time }, i) => taken.slice(i).filter(later => later.time < time + window).reduce((sum, { cost }) => sum + cost, 0)))
 
@@ -42,7 +42,7 @@ t.test('memory, sliding-log: a brute-force model agrees on every decision, with 
       for (const [i, state] of verdict.states.entries()) {
         const one = limit.limits[i]
         if (one === undefined || state.used !== usedAt(taken, one, now)) return false
-        // The stated wait is true to the millisecond.
+        // The stated wait is exact to the millisecond.
         if (state.retryAfter > 0 && Number.isFinite(state.retryAfter)) {
           if (usedAt(taken, one, now + state.retryAfter) + cost > one.max || usedAt(taken, one, now + state.retryAfter - 1) + cost <= one.max) return false
         }
@@ -53,7 +53,7 @@ t.test('memory, sliding-log: a brute-force model agrees on every decision, with 
 })
 
 t.test('Redis, sliding-log: the same model agrees on every decision, with simulated time', async () => {
-  // Minutes, so that keys in Redis, whose TTLs pass in real time, outlive the run.
+  // TTLs in Redis pass in real time: windows of minutes outlive the run.
   const windows = limits.map(given => given.map(([max, window]): [number, number] => [max, window * MINUTE]))
   const requests = fc.array(fc.record({ gap: fc.integer({ min: 0, max: 120 }), cost: fc.integer({ min: 1, max: 4 }) }), { minLength: 5, maxLength: 40 })
   await fc.assert(fc.asyncProperty(windows, requests, async (given, requests) => {
@@ -72,7 +72,7 @@ t.test('Redis, sliding-log: the same model agrees on every decision, with simula
   }), { numRuns: 40 })
 })
 
-// The most units, as a multiple of max, that an algorithm lets through in any window.
+// The largest number of units that pass in any window, as a multiple of max.
 const BOUND: Record<Algorithm, number> = { 'sliding-log': 1, 'sliding-counter': 2, gcra: 2 }
 
 for (const algorithm of ALGORITHMS) {

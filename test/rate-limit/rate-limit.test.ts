@@ -82,7 +82,7 @@ forEachStore(['memory', 'redis'], store => {
     t.equal((await app.inject('/limited')).headers['x-ratelimit-limit'], '1')
   })
 
-  /** An app whose limiter is early, and followed by a hook of the app's own. */
+  /** Starts an app with an early limiter and a hook of its own after it. */
   const startEarly = async (t: Test, options: RateLimitPluginOptions, onRequest: (request: FastifyRequest) => void = () => {}) =>
     (await start(t, store, { max: 2, timeWindow: '1 minute', early: true, ...options }, {
       routes (app) {
@@ -93,7 +93,7 @@ forEachStore(['memory', 'redis'], store => {
       }
     })).app
 
-  t.test(`${store}: early counts each request once and refuses as otherwise, with the plugin's limit and a route's own, HEAD and GET`, async t => {
+  t.test(`${store}: early counts each request once and refuses like a limiter that is not early: by the plugin's limit and by a route's own, HEAD and GET`, async t => {
     const app = await startEarly(t, {})
     t.same([await remainingOf(app), await remainingOf(app, '/', 'HEAD'), await remainingOf(app)], [[200, '1'], [200, '0'], [429, '0']])
     t.same([await remainingOf(app, '/own'), await remainingOf(app, '/own')], [[200, '0'], [429, '0']])
@@ -107,13 +107,16 @@ forEachStore(['memory', 'redis'], store => {
     t.same([await remainingOf(app), await remainingOf(app, '/own'), await remainingOf(app, '/late')], [[200, '0'], [429, '0'], [200, '0']])
   })
 
-  t.test(`${store}: an option that throws early, as it needs a later hook, is called again in its place`, async t => {
-    const app = await startEarly(t, { keyGenerator: ({ apiKey }) => { if (apiKey === undefined) throw new Error('too early'); return apiKey } }, request => { request.apiKey = 'a' })
-    t.same([await remainingOf(app), await remainingOf(app), await remainingOf(app)], [[200, '1'], [200, '0'], [429, '0']])
+  t.test(`${store}: a keyGenerator that throws or rejects early, for lack of what a later hook provides, is called again in its place`, async t => {
+    const keyGenerator = ({ apiKey }: FastifyRequest) => { if (apiKey === undefined) throw new Error('too early'); return apiKey }
+    for (const each of [keyGenerator, async (request: FastifyRequest) => keyGenerator(request)]) {
+      const app = await startEarly(t, { keyGenerator: each }, request => { request.apiKey = 'a' })
+      t.same([await remainingOf(app), await remainingOf(app), await remainingOf(app)], [[200, '1'], [200, '0'], [429, '0']])
+    }
   })
 })
 
-t.test('early: Redis has counted a request while a hook of the app still holds it', async t => {
+t.test('early: Redis counts a request while a hook of the app is still pending', async t => {
   let counted: string[] = []
   const { app } = await start(t, 'redis', { max: 2, timeWindow: '10 minutes', early: true }, {
     prefix: 'held',
@@ -128,7 +131,7 @@ t.test('early: Redis has counted a request while a hook of the app still holds i
   t.same(counted, ['held:rate-limit:log:{global~127.0.0.1}'])
 })
 
-t.test('early: a store that fails is handled as otherwise, and causes no unhandled rejection', async t => {
+t.test('early: a store that fails is handled by onStoreError, and causes no unhandled rejection', async t => {
   const own = await startRedis()
   const { app, clock } = await start(t, own, { max: 2, early: true, onStoreError: 'closed' }, {
     connection: { closeTimeout: 100 },
@@ -158,7 +161,7 @@ t.test('two instances on one Redis share the count: exactly max of 200 concurren
   t.equal(codes.filter(code => code === 429).length, 150)
 })
 
-t.test('when Redis hangs, this process enforces the limit after the time-out, and Redis again when it answers', async t => {
+t.test('while Redis hangs, this process enforces the limit after the timeout, and Redis decides again when it replies', async t => {
   const own = await startRedis()
   const { app, clock } = await start(t, own, { max: 5, timeWindow: '1h', timeout: 60 })
   t.same(await remainingOf(app), [200, '4'])

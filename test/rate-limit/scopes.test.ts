@@ -6,9 +6,9 @@ import { createTestApp, forEachStore, type StoreName } from '../helpers/index.js
 
 const create = async (t: Test): Promise<FastifyInstance> => (await createTestApp(t, { ready: false })).app
 const statuses = async (app: FastifyInstance, count: number, url: string, headers = {}) => {
-  const seen = []
-  for (let i = 0; i < count; i++) seen.push((await app.inject({ url, headers })).statusCode)
-  return seen
+  const received = []
+  for (let i = 0; i < count; i++) received.push((await app.inject({ url, headers })).statusCode)
+  return received
 }
 
 t.test('with a keyGenerator, listed addresses are compared with the key and not with the address of the proxy', async t => {
@@ -61,7 +61,7 @@ t.test('each of several registrations resets its own count, and those of its rou
   }
 })
 
-t.test('a group with two algorithms and a limiter created by a request are errors', async t => {
+t.test('a group with two algorithms is an error, and so is a limiter created by a request', async t => {
   const app = await create(t)
   await app.register(rateLimit, { global: false })
   app.get('/a', { config: { rateLimit: { groupId: 'g', max: 1, algorithm: 'gcra' } } }, async () => 'x')
@@ -71,13 +71,13 @@ t.test('a group with two algorithms and a limiter created by a request are error
   t.doesNotThrow(() => app.createRateLimit({ max: 1, groupId: 'g', algorithm: 'gcra' }), 'a group has its count already')
 })
 
-t.test('an errorResponseBuilder that returns nothing, is asynchronous or rejects still makes a 429', async t => {
-  const answers: Array<RateLimitPluginOptions['errorResponseBuilder']> = [
+t.test('an errorResponseBuilder that returns nothing, is async or rejects still leads to a 429', async t => {
+  const builders: Array<RateLimitPluginOptions['errorResponseBuilder']> = [
     (() => {}) as never,
     async () => Object.assign(new Error('later'), { statusCode: 429 }),
     async () => { throw Object.assign(new Error('failed'), { statusCode: 429 }) }
   ]
-  for (const errorResponseBuilder of answers) {
+  for (const errorResponseBuilder of builders) {
     const app = await create(t)
     await app.register(rateLimit, { max: 1, ...(errorResponseBuilder && { errorResponseBuilder }) })
     app.get('/', async () => 'x')
@@ -119,7 +119,7 @@ t.test('a route of several methods has one count with HEAD, which a reset by any
   t.equal(await sent('POST'), 200)
 })
 
-t.test('a route with its own option cache shares the count of its group, and all registrations share a named policy', async t => {
+t.test('a route with its own `cache` shares the count of its group, and all registrations share a named policy', async t => {
   const app = await create(t)
   await app.register(rateLimit, { global: false })
   const children: FastifyInstance[] = [app]
@@ -166,7 +166,7 @@ t.test('a refund and a charge reach all limiters of the request', async t => {
   t.same(await statuses(app, 1, '/'), [429], 'one and four of five')
 })
 
-t.test('routes of one URL that differ by constraints have limits of their own, which are reset one by one or together', async t => {
+t.test('routes of one URL with different constraints have separate counts, which are reset one by one or together', async t => {
   const app = await create(t)
   await app.register(rateLimit, { global: false })
   const config = { rateLimit: { max: 1 } }
@@ -182,13 +182,13 @@ t.test('routes of one URL that differ by constraints have limits of their own, w
   t.same(await each(2), headers.map(() => [200, 429]), 'without constraints all routes of the URL are meant')
 })
 
-t.test('an address with a port, as some proxies send it, is the client of that address, in a list too', async t => {
+t.test('an address with a port, as some proxies send it, counts and is listed as the address alone', async t => {
   const { app } = await createTestApp(t, {
     server: { trustProxy: true },
     plugins: { rateLimit: { max: 1, allowList: ['192.0.2.9'], denyList: ['2001:db8:f::/48'] } },
     routes: app => app.get('/', async request => request.rateLimit?.key ?? 'exempt')
   })
-  const answer = async (address: string) => {
+  const keyOf = async (address: string) => {
     const { statusCode, body } = await app.inject({ url: '/', headers: { 'x-forwarded-for': address } })
     return statusCode === 200 ? body : statusCode
   }
@@ -197,7 +197,7 @@ t.test('an address with a port, as some proxies send it, is the client of that a
     ['[2001:db8::1]:50001', '2001:db8::'], ['[2001:db8::2]', 429], ['2001:db8::3', 429],
     ['192.0.2.9:80', 'exempt'], ['[2001:db8:f::1]:443', 403]
   ]
-  for (const [address, key] of table) t.equal(await answer(address), key, address)
+  for (const [address, key] of table) t.equal(await keyOf(address), key, address)
 })
 
 type Build = (options?: RateLimitPluginOptions) => Promise<FastifyInstance>
@@ -215,19 +215,19 @@ const peer = (t: Test): Build => async (options = {}) => {
   return app
 }
 
-/** What a client and a listener see of four requests to an app that awaits a limiter. */
-async function see (app: FastifyInstance, url: string | InjectOptions = '/', count = 4) {
-  const seen = []
+/** Sends requests to an app that awaits a limiter. @returns what the client receives */
+async function send (app: FastifyInstance, url: string | InjectOptions = '/', count = 4) {
+  const received = []
   for (let i = 0; i < count; i++) {
     const { statusCode, headers, body } = await app.inject(url)
-    seen.push({
+    received.push({
       status: statusCode, body, limit: headers['x-ratelimit-limit'], remaining: headers['x-ratelimit-remaining'], hasRetryAfter: 'retry-after' in headers
     })
   }
-  return seen
+  return received
 }
 
-/** Each place in which an app may await a limiter. */
+/** The places where an app may await a limiter. */
 const PLACES: Record<string, (app: FastifyInstance, limit: Await) => unknown> = {
   'onRequest of the app': (app, limit) => {
     app.addHook('onRequest', async (request, reply) => { await limit(request, reply) })
@@ -251,16 +251,16 @@ const OPTIONS: Record<string, RouteRateLimitOptions> = {
 }
 
 forEachStore(['memory', 'redis'], store => {
-  t.test(`${store}: a limiter that is awaited, in any hook or handler, limits as that of @fastify/rate-limit does`, async t => {
-    for (const [place, stand] of Object.entries(PLACES)) {
+  t.test(`${store}: a limiter that is awaited in a hook or handler works as that of @fastify/rate-limit`, async t => {
+    for (const [place, addTo] of Object.entries(PLACES)) {
       for (const [what, options] of Object.entries(OPTIONS)) {
-        const seen = []
+        const received = []
         for (const build of [ours(t, store), peer(t)]) {
           const app = await build()
-          stand(app, app.rateLimit({ timeWindow: '1 minute', ...options }) as Await)
-          seen.push(await see(app))
+          addTo(app, app.rateLimit({ timeWindow: '1 minute', ...options }) as Await)
+          received.push(await send(app))
         }
-        t.same(seen[0], seen[1], `${place}: ${what}`)
+        t.same(received[0], received[1], `${place}: ${what}`)
       }
     }
   })
@@ -276,7 +276,7 @@ forEachStore(['memory', 'redis'], store => {
       await limit(request, reply)
       return request.rateLimit?.remaining
     })
-    t.match(await see(app), [{ body: '1' }, { body: '0' }, { body: '0', remaining: '0', hasRetryAfter: true }, { body: '0' }])
+    t.match(await send(app), [{ body: '1' }, { body: '0' }, { body: '0', remaining: '0', hasRetryAfter: true }, { body: '0' }])
     t.match(caught, [{ name: 'RateLimitExceededError', statusCode: 429, message: 'Rate limit exceeded, retry in 1 minute' }, { statusCode: 429 }])
   })
 
@@ -284,11 +284,11 @@ forEachStore(['memory', 'redis'], store => {
     const app = await ours(t, store)({ max: 2 })
     app.get('/awaited', { onRequest: async (request, reply) => { await app.rateLimit()(request, reply) } }, async () => 'passed')
     app.get('/called', { onRequest: app.rateLimit() }, async () => 'passed')
-    t.same([...await see(app, '/awaited', 1), ...await see(app, '/called', 1), ...await see(app, '/awaited', 1), ...await see(app, '/called', 1)].map(({ status }) => status), [200, 200, 429, 429])
+    t.same([...await send(app, '/awaited', 1), ...await send(app, '/called', 1), ...await send(app, '/awaited', 1), ...await send(app, '/called', 1)].map(({ status }) => status), [200, 200, 429, 429])
   })
 
-  t.test(`${store}: a limiter of createRateLimit() answers each call that @fastify/rate-limit documents as that does`, async t => {
-    const seen = []
+  t.test(`${store}: a limiter of createRateLimit() returns what that of @fastify/rate-limit returns, for each documented call`, async t => {
+    const results = []
     for (const build of [ours(t, store), peer(t)]) {
       const app = await build({ max: 2, timeWindow: '1 minute' })
       const [plain, own, exempt, unknown] = [app.createRateLimit(), app.createRateLimit({ max: 1, ban: 0 }), app.createRateLimit({ allowList: ['127.0.0.1'] }), app.createRateLimit({ keyGenerator: async () => { throw new Error('no such tenant') } })]
@@ -298,12 +298,12 @@ forEachStore(['memory', 'redis'], store => {
         return [rest, ...more.map(each => each.isAllowed ? each : [each.key, each.max, each.timeWindow, each.remaining, each.ttlInSeconds, each.isExceeded, each.isBanned]),
           await exempt(request), await unknown(request).catch((error: Error) => error.message)]
       })
-      seen.push((await app.inject('/')).json())
+      results.push((await app.inject('/')).json())
     }
-    t.same(seen[0], seen[1])
+    t.same(results[0], results[1])
   })
 
-  t.test(`${store}: a refusal of a limiter that is not awaited ends no process`, async t => {
+  t.test(`${store}: a refusal of a limiter that is not awaited causes no unhandled rejection`, async t => {
     const unhandled: unknown[] = []
     const listener = (error: unknown): void => { unhandled.push(error) }
     process.on('unhandledRejection', listener)

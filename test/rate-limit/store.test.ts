@@ -15,15 +15,15 @@ const server = await startRedis()
 const SECOND = 1000
 const MINUTE = 60 * SECOND
 const HOUR = 60 * MINUTE
-/** A whole hour: the fixed windows of `sliding-counter` begin at multiples of their length. */
+/** A whole hour, as the fixed windows of `sliding-counter` begin at multiples of their length. */
 const START = 500_000 * HOUR
 
 interface Trial {
   algorithm: Algorithm
   clock: TestClock
   /**
-   * How many milliseconds before its end a wait is checked. GCRA rounds to a thousandth of a unit, and keys in Redis also age by as much
-   * time as the test takes.
+   * How many milliseconds before its end a wait is checked. GCRA rounds to a thousandth of a unit, and TTLs in Redis
+   * also pass while the test runs.
    */
   margin: number
   apply: (policy: Policy, cost?: number, mode?: Mode) => Promise<Verdict>
@@ -31,16 +31,16 @@ interface Trial {
   reset: () => Promise<void>
 }
 
-/** Milliseconds until the next request of that cost passes all limits. */
+/** Returns the milliseconds until a request of that cost passes all limits. */
 const waitOf = ({ states, blockedFor }: Verdict) => Math.max(blockedFor, ...states.map(state => state.retryAfter))
 
-/** A store in Redis on a clock that stands still. */
+/** Creates a store in Redis, on a clock that stands still. */
 async function redisStore (t: Test) {
   const { client, prefix, clock } = await openStore(t, 'redis', { clock: createTestClock({ now: START }) })
   return { client: client as Redis, prefix, clock, store: createRedisStore(client as Redis, prefix, undefined, clock) }
 }
 
-/** The same on a server that no other test configures, whose statistics are the test's own. */
+/** Creates the same on a server of the test's own, whose statistics and configuration no other test changes. */
 async function ownRedisStore (t: Test) {
   const server = await startRedis()
   const client = new Redis(server.url)
@@ -141,7 +141,7 @@ forEachStore(['memory', 'redis'], name => {
     t.match(await apply(limit), { states: [{ used: 1, retryAfter: 0 }], blockedFor: 0, banned: false })
   })
 
-  contract(['sliding-log'], 'the used units stay when max grows or shrinks', async (t, { apply }) => {
+  contract(['sliding-log'], 'the used units stay the same when max grows or shrinks', async (t, { apply }) => {
     for (let i = 0; i < 7; i++) await apply(policy([[5, MINUTE]]))
     t.match(await apply(policy([[50, MINUTE]])), { states: [{ used: 6, retryAfter: 0 }] })
     const smaller = await apply(policy([[3, MINUTE]]))
@@ -167,7 +167,7 @@ forEachStore(['memory', 'redis'], name => {
     t.match(await apply(other), { states: [{ used: 1 }] })
   })
 
-  contract(ALGORITHMS, 'the stated wait includes a refused request where those count', async (t, { algorithm, clock, apply }) => {
+  contract(ALGORITHMS, 'the stated wait includes a refused request with countRejected', async (t, { algorithm, clock, apply }) => {
     const limit = policy([[1, 5 * MINUTE]], { algorithm, countRejected: true })
     await apply(limit)
     await clock.advance(100 * SECOND)
@@ -195,7 +195,7 @@ forEachStore(['memory', 'redis'], name => {
     t.ok(waitOf(await apply(large)) > 0)
   })
 
-  contract(['sliding-counter'], 'a refund leaves a window alone that began after the charge', async (t, { clock, apply, refund }) => {
+  contract(['sliding-counter'], 'a refund does not change a window that began after the charge', async (t, { clock, apply, refund }) => {
     const [first, second] = [policy([[10, 2 * HOUR]], { algorithm: 'sliding-counter' }), policy([[3, HOUR]], { algorithm: 'sliding-counter' })]
     const { time } = await apply(first, 3)
     await clock.advance(5)
@@ -205,7 +205,7 @@ forEachStore(['memory', 'redis'], name => {
     t.match(await apply(first, 1, 'peek'), { states: [{ used: 3 }] })
   })
 
-  contract(['gcra'], 'a late refund gives back nothing that has drained since', async (t, { clock, apply, refund }) => {
+  contract(['gcra'], 'a late refund excludes what has drained since', async (t, { clock, apply, refund }) => {
     const limit = policy([[10, 10 * MINUTE]], { algorithm: 'gcra' })
     const { time } = await apply(limit, 10)
     await clock.advance(12 * MINUTE)
@@ -233,7 +233,7 @@ forEachStore(['memory', 'redis'], name => {
     t.equal(waitOf(await apply(spaced)), MINUTE, 'one a minute')
   })
 
-  contract(['sliding-log'], 'countRejected keeps a key refused while its requests go on', async (t, { clock, apply }) => {
+  contract(['sliding-log'], 'with countRejected a key stays refused while its requests go on', async (t, { clock, apply }) => {
     const limit = policy([[2, 12 * MINUTE]], { countRejected: true })
     const refused = []
     for (let i = 0; i < 8; i++) {
@@ -288,7 +288,7 @@ t.test('Redis store: every key has a TTL, and hostile keys stay inside their pre
   t.same(ttls.filter(({ ttl }) => ttl < 5 * MINUTE || ttl > 2 * HOUR + 10), [])
 })
 
-t.test('Redis store: a server that lost its scripts gets them again', async t => {
+t.test('Redis store: a server that lost its scripts receives them again', async t => {
   const { client, store } = await ownRedisStore(t)
   await store.apply('a', policy([[5, MINUTE]]), 1, 'consume')
   await client.script('FLUSH')
@@ -323,7 +323,7 @@ t.test('Redis store: a refund reads few parts of a long log', async t => {
     await clock.advance(1)
     return await store.apply('k', limit, cost, 'charge')
   }
-  // The ring wraps around, so that it is read in two pieces.
+  // The ring wraps around, so that it is read in two parts.
   await charge(60_000)
   await charge(70_000)
   const { time } = await charge(5)
@@ -346,7 +346,7 @@ t.test('Redis store: foreign refusals are replaced', async t => {
   t.same(banned, [false, false, true])
 })
 
-t.test('memory store: it keeps no more keys than its maximum', async t => {
+t.test('memory store: it has no more keys than its maximum', async t => {
   const store = createMemoryStore(10, createTestClock())
   const limit = policy([[1, MINUTE]])
   for (let i = 0; i < 11; i++) store.apply(`k${i}`, limit, 1, 'consume')
@@ -381,9 +381,9 @@ const clock = createTestClock()
 const guard = { run: <T>(operation: () => Promise<T>) => operation() }
 const callsOf = (statistics: string) => Number(/cmdstat_evalsha:calls=(\d+),/.exec(statistics)?.[1] ?? 0)
 
-t.test('calls of one turn are sent together, each gets its own reply, and one that fails does not affect the others', async t => {
+t.test('calls of one turn are sent together: each has its own reply, and the failure of one does not affect the others', async t => {
   const store = createRedisStore(client, 'together', guard, clock)
-  // Calls of this cost are not equal: each has arguments of its own.
+  // Calls with a cost other than 1 are not merged.
   const twice = policy([[4, 60_000]])
   const malformed = { ...twice, limits: twice.limits.map(limit => ({ ...limit, max: 'nonsense' as never })) }
   const consume = (key: string, limits = twice) => store.apply(key, limits, 2, 'consume')
@@ -447,7 +447,7 @@ forEachStore(['redis', 'cluster'], name => {
   }
 })
 
-t.test('of a thousand concurrent requests of one key exactly max pass, in a few calls', async t => {
+t.test('exactly max of a thousand concurrent requests of one key pass, in a few calls', async t => {
   const store = createRedisStore(client, 'hot', guard, clock)
   const limit = policy([[700, 60_000]])
   await store.apply('k', limit, 1, 'consume')

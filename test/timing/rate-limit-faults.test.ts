@@ -1,7 +1,7 @@
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
 import { createTestApp, startCluster, startRedis, until } from '../helpers/index.js'
-import { hearsResets } from '../helpers/rate-limit/hears-resets.js'
+import { untilResetsAreReceived } from '../helpers/rate-limit/resets.js'
 import { startHeartbeat } from '../helpers/timing/heartbeat.js'
 
 const TIMEOUT = 80
@@ -45,7 +45,7 @@ t.test('a reset on one instance reaches all others within 100 ms: 50 of 50', asy
   const { span } = await startHeartbeat(t)
   const started = await createTestApp(t, { store: 'redis', clock: 'real', instances: 3, plugins: { rateLimit: { ...rateLimit, max: 1, timeout: '10s' } }, routes })
   const { apps } = started
-  await hearsResets(started)
+  await untilResetsAreReceived(started)
   for (let i = 0; i < 50; i++) {
     const user = `u${i}`
     t.same(await burst(apps[0], 1, user), { 200: 1 })

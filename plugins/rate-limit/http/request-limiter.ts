@@ -71,7 +71,7 @@ export class RequestLimiter {
    */
   async limit (request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
     const { options } = this
-    const limits = limitsOf(request)
+    const limits = request[LIMITS] ?? startLimits(request)
     if (limits.counted.includes(this)) return undefined
     limits.counted.push(this)
 
@@ -145,15 +145,16 @@ export class RequestLimiter {
    * what another hook provides, is called again by {@link limit}.
    */
   checkEarly (request: FastifyRequest): void {
-    const limits = limitsOf(request)
+    const limits = request[LIMITS] ?? startLimits(request)
     limits.early ??= new Map()
     if (!limits.early.has(this)) limits.early.set(this, this.check(request, 'consume').catch(() => undefined))
   }
 }
 
-function limitsOf (request: FastifyRequest): RequestLimits {
-  request[LIMITS] ??= { counted: [], early: undefined, tightest: undefined, charges: [] }
-  return request[LIMITS]
+function startLimits (request: FastifyRequest): RequestLimits {
+  const limits: RequestLimits = { counted: [], early: undefined, tightest: undefined, charges: [] }
+  request[LIMITS] = limits
+  return limits
 }
 
 function call (event: 'onExceeding' | 'onExceeded' | 'onBanReach', { [event]: listener }: ResolvedRouteOptions, request: FastifyRequest, key: string): void {

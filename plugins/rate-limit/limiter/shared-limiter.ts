@@ -1,4 +1,4 @@
-import { traced } from '../../shared/plugin/tracing.js'
+import { isTracing, traced } from '../../shared/plugin/tracing.js'
 import { decide, type Decision, type Mode } from '../decision.js'
 import type { Policy } from '../policy.js'
 import type { SharedRateLimitStore } from '../store/store.js'
@@ -35,7 +35,9 @@ export function createSharedLimiter (options: SharedLimiterOptions): Limiter {
     idWithin,
     apply (id, policy, cost, mode) {
       const cached = mode === 'charge' ? undefined : refusals.get(id, policy, cost)
-      return cached ?? traced('rate-limit decide', () => decideByStore(id, policy, cost, mode), attributesOf)
+      if (cached !== undefined) return cached
+      if (!isTracing()) return decideByStore(id, policy, cost, mode)
+      return traced('rate-limit decide', () => decideByStore(id, policy, cost, mode), decision => ({ 'rate_limit.allowed': decision?.allowed ?? true }))
     },
     async refund (id, policy, cost, charge) {
       if (charge.takenFrom === 'process') await local.refund(id, fallback.shareOf(policy), cost, charge)
@@ -49,8 +51,4 @@ export function createSharedLimiter (options: SharedLimiterOptions): Limiter {
       await store.reset(id)
     }
   }
-}
-
-function attributesOf (decision: Decision | undefined): { 'rate_limit.allowed': boolean } {
-  return { 'rate_limit.allowed': decision?.allowed ?? true }
 }

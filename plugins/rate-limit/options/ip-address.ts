@@ -45,7 +45,7 @@ const warned = new WeakSet<object>()
  */
 export function ipKey (request: FastifyRequest, ipv6Subnet: number): string {
   const { ip }: { ip: string | undefined } = request
-  if (!warned.has(request.server.server)) {
+  if ((ip === undefined || request.raw.headers['x-forwarded-for'] !== undefined) && !warned.has(request.server.server)) {
     if (ip === undefined) warnOnce(request, 'requests over a Unix socket have no address, so all of them share one limit: set Fastify\'s trustProxy, or the option "keyGenerator"')
     else if (isFromUntrustedProxy(request)) warnOnce(request, `X-Forwarded-For from ${ip} is not trusted, so all clients of this proxy share one limit: set Fastify's option trustProxy to its address, or the option "keyGenerator"`)
   }
@@ -58,9 +58,8 @@ function warnOnce (request: FastifyRequest, message: string): void {
 }
 
 /** Only a loopback or private address counts as a proxy's, as any client on the internet may send the header itself. */
-function isFromUntrustedProxy ({ raw: { headers }, ip, ips }: FastifyRequest): boolean {
-  if (headers['x-forwarded-for'] === undefined || (ips !== undefined && ips.length > 1)) return false
-  return ipaddr.isValid(ip) && ['loopback', 'private', 'uniqueLocal', 'linkLocal'].includes(ipaddr.process(ip).range())
+function isFromUntrustedProxy ({ ip, ips }: FastifyRequest): boolean {
+  return (ips === undefined || ips.length <= 1) && ipaddr.isValid(ip) && ['loopback', 'private', 'uniqueLocal', 'linkLocal'].includes(ipaddr.process(ip).range())
 }
 
 /** Returns a function that tests whether an address is in the list, or undefined where `entries` contain no address. */

@@ -145,21 +145,21 @@ function parseReplies (replies: unknown, batch: DecisionBatch): Array<Verdict | 
 function parseReply (reply: unknown, later: number): Verdict | Error {
   if (reply instanceof Error) return reply
   if (!Array.isArray(reply) || reply.length < 3 || reply.length % 3 !== 0) return new TypeError('unexpected reply of a rate limit script')
-  const milliseconds = (index: number) => Number(reply[index]) / 1000
+  const time = Number(reply[0]) / 1000
   // The short form: a single limit let the call pass.
   if (reply.length === 3) {
-    return { time: milliseconds(0), blockedFor: 0, banned: false, states: [{ used: Number(reply[1]) - later, resetAfter: milliseconds(2), retryAfter: 0 }] }
+    return { time, blockedFor: 0, banned: false, states: [{ used: Number(reply[1]) - later, resetAfter: Number(reply[2]) / 1000, retryAfter: 0 }] }
   }
   const states: LimitState[] = []
   let passes = true
   for (let i = 3; i < reply.length; i += 3) {
-    const wait = milliseconds(i + 2)
+    const wait = Number(reply[i + 2]) / 1000
     if (wait !== 0) passes = false
-    states.push({ used: Number(reply[i]), resetAfter: milliseconds(i + 1), retryAfter: wait < 0 ? Infinity : wait })
+    states.push({ used: Number(reply[i]), resetAfter: Number(reply[i + 1]) / 1000, retryAfter: wait < 0 ? Infinity : wait })
   }
   return {
-    time: milliseconds(0),
-    blockedFor: milliseconds(1),
+    time,
+    blockedFor: Number(reply[1]) / 1000,
     banned: reply[2] === 1,
     states: passes && later > 0 ? states.map(state => ({ ...state, used: Math.max(0, state.used - later) })) : states
   }
