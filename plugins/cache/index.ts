@@ -26,16 +26,22 @@ import { WriteThrough } from './data/write-through.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
+    /**
+     * The data cache, and the invalidation of cached responses.
+     *
+     * @example
+     * const product = await app.cache.getOrSet(`product:${id}`, () => loadProduct(id), { ttl: '5m', tags: [`product:${id}`] })
+     */
     cache: DataCache
   }
   interface FastifyReply {
-    /** Adds tags to this answer, beside those of the route. */
+    /** Adds tags to this response, beside those of the route. */
     cacheTags (...tags: Tag[]): FastifyReply
-    /** Keeps this answer out of the cache. */
+    /** Prevents this response from being stored. */
     noCache (): FastifyReply
   }
   interface FastifyContextConfig {
-    /** Whether and how answers of this route are cached, and what they invalidate. */
+    /** Whether and how responses of this route are cached, and which entries its requests invalidate. */
     cache?: RouteCacheOptions | boolean
   }
 }
@@ -60,9 +66,15 @@ export type { CachePluginOptions } from './options.js'
 export type { KeyOptions, RouteCacheOptions, RouteRequest, TagsOption, Ttl } from './http/route-options.js'
 
 /**
- * An HTTP cache (RFC 9111) for the answers of routes (`config.cache`), and a cache for data (`fastify.cache`), on one store.
+ * An HTTP cache (RFC 9111) for the responses of routes (`config.cache`), and a data cache (`fastify.cache`), on one store.
  *
- * @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` at registration of the plugin or of a route, `FST_REDIS_SUITE_CACHE_ALREADY_REGISTERED`
+ * @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` at registration of the plugin or of a route
+ * @throws `FST_REDIS_SUITE_CACHE_ALREADY_REGISTERED` at registration of the plugin
+ *
+ * @example
+ * await app.register(cache, { ttl: '1m' })
+ * app.get('/products', { config: { cache: { tags: ['products'] } } }, listProducts)
+ * await app.cache.invalidateTags(['products'])
  */
 export const cache = fp<CachePluginOptions>(async function cache (fastify, given) {
   const options = resolveCacheOptions(given)

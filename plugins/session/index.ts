@@ -23,6 +23,12 @@ import { lifeOf, Watches } from './watches.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
+    /**
+     * Lists, watches and ends the sessions of users.
+     *
+     * @example
+     * await app.sessions.destroyAll(userId)
+     */
     sessions: Sessions
   }
   // Inherited, so that a login library may declare the same names.
@@ -52,11 +58,14 @@ export type { SessionInfo, Sessions } from './sessions.js'
 export type { UserId } from './user-id.js'
 
 /**
- * `@fastify/session` on Redis: two requests that change different properties both keep theirs, and what was destroyed
- * stays destroyed.
+ * `@fastify/session` on Redis. Concurrent requests that change different properties keep both changes, and a destroyed session stays
+ * destroyed. While the store is unavailable, requests with a session cookie get 503 (`FST_REDIS_SUITE_SESSION_STORE_UNAVAILABLE`).
  *
- * @throws `FST_REDIS_SUITE_SESSION_INVALID_OPTION`, `FST_REDIS_SUITE_SESSION_ALREADY_REGISTERED` at registration; while the store cannot be asked, requests with a
- * session cookie are answered 503 with `FST_REDIS_SUITE_SESSION_STORE_UNAVAILABLE`
+ * @throws `FST_REDIS_SUITE_SESSION_INVALID_OPTION`, `FST_REDIS_SUITE_SESSION_ALREADY_REGISTERED` at registration
+ *
+ * @example
+ * await app.register(session, { secret: process.env.SESSION_SECRET })
+ * app.post('/login', async request => { await request.login(await checkPassword(request.body)) })
  */
 export const session = fp<SessionPluginOptions>(async function session (fastify, given) {
   const options = resolveSessionOptions(given)
