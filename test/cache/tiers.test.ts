@@ -290,7 +290,7 @@ function answeringAfter (...delays: number[]) {
   })
   /** Waits for the attempts that run in the background. */
   const settled = async () => { for (let turn = 0; turn < 100; turn++) await new Promise(resolve => setImmediate(resolve)) }
-  return { clock, local, settled, asked: () => asked, error: () => clock.now() - local.now() - AHEAD }
+  return { clock, local, settled, asked: () => asked, error: () => local.monotonic() + clock.offset - local.now() - AHEAD }
 }
 
 t.test('a late answer is replaced by prompter ones, until one is prompt', async t => {

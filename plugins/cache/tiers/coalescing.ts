@@ -243,7 +243,7 @@ export class FillCoordinator {
 
   async #leadFill (id: string, lookup: Lookup): Promise<Admission> {
     const inFlight = this.#announce(id)
-    const poller = new Poller(this.#cache.clock, MAX_WAIT_MS)
+    let poller: Poller | undefined
     const lease = this.#cache.store.lease(id, randomUUID())
     for (;;) {
       const acquired = await this.#acquireLease(id, lookup, lease)
@@ -252,7 +252,8 @@ export class FillCoordinator {
         return RETRY
       }
       const { start } = acquired
-      const isDue = start?.kind === 'held' && await this.#waitForHolder(id, inFlight, start.holder, poller)
+      const isDue = start?.kind === 'held' &&
+        await this.#waitForHolder(id, inFlight, start.holder, poller ??= new Poller(this.#cache.clock, MAX_WAIT_MS))
       if (!isDue) return { kind: 'lead', fill: this.#lead(id, lookup, inFlight, acquired) }
     }
   }

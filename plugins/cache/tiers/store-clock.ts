@@ -16,8 +16,8 @@ const JUMP_MS = 1000
 export class StoreClock {
   readonly #clock: Clock
   readonly #ask: () => Promise<number | undefined>
-  /** Added to `monotonic()`, so that a system clock that is set back makes no entry fresh again. */
-  #offset: Milliseconds
+  /** The store's time minus `monotonic()` of the clock. A system clock that is set back makes no entry fresh again. */
+  offset: Milliseconds
   #setAt = -Infinity
   /** The difference between the system clock and `monotonic()`. */
   #systemOffset: Milliseconds
@@ -29,12 +29,8 @@ export class StoreClock {
   constructor (clock: Clock, ask: () => Promise<number | undefined>) {
     this.#clock = clock
     this.#systemOffset = clock.now() - clock.monotonic()
-    this.#offset = this.#systemOffset
+    this.offset = this.#systemOffset
     this.#ask = ask
-  }
-
-  now (): number {
-    return this.#clock.monotonic() + this.#offset
   }
 
   get isSet (): boolean {
@@ -71,7 +67,7 @@ export class StoreClock {
     const storeTime = await this.#ask()
     if (storeTime === undefined) return undefined
     const took = this.#clock.monotonic() - askedAt
-    if (took < best) this.#offset = storeTime - (askedAt + took / 2)
+    if (took < best) this.offset = storeTime - (askedAt + took / 2)
     return took
   }
 }

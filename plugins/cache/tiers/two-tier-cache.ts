@@ -78,8 +78,6 @@ export class TwoTierCache {
   /** The clock of this process, for timers and durations. */
   readonly clock: Clock
   readonly counters = new StatsByName()
-  /** Returns the time by the store's clock: milliseconds since the epoch. */
-  readonly now: () => number
   /** Runs an operation on the store by the policy on failure. */
   readonly run: RedisGuard['run']
   readonly #log: FastifyBaseLogger
@@ -105,9 +103,13 @@ export class TwoTierCache {
     this.#bus = l1?.bus
     this.#servesIncoherent = l1?.servesIncoherent ?? false
     this.#storeClock = new StoreClock(clock, async () => (await this.attempt(() => store.tags([])))?.now)
-    this.now = this.#storeClock.now.bind(this.#storeClock)
     this.#share = share
     this.#pending = new PendingInvalidations((batch, onWritten) => this.run(() => this.#writePending(batch, onWritten)), log, clock)
+  }
+
+  /** Returns the time by the store's clock: milliseconds since the epoch. */
+  now (): number {
+    return this.clock.monotonic() + this.#storeClock.offset
   }
 
   get stats (): CacheStats {
@@ -152,13 +154,13 @@ export class TwoTierCache {
   getL1 (key: CacheKey): Entry | undefined {
     const l1 = this.#l1
     if (l1 === undefined) return undefined
+    const now = this.clock.monotonic()
     if (!this.#servesIncoherent) {
-      const now = this.clock.monotonic()
-      // The bus may be connected while other instances cannot publish, so Redis has to be available as a whole as well.
-      const isCoherent = this.#bus?.isCurrentAt(now) === true && this.#guard?.isWhole !== false && !this.#mayMissInvalidations(now)
-      if (!isCoherent) return undefined
+      if (this.#bus?.isCurrentAt(now) !== true || this.#mayMissInvalidations(now)) return undefined
+      // The bus of a Cluster is connected to one node, while instances may be unable to write to another one.
+      if (this.store.isSpread && this.#guard?.isWhole === false) return undefined
     }
-    const entry = l1.get(key, this.now())
+    const entry = l1.get(key, now + this.#storeClock.offset)
     return this.#pending.isEmpty || !this.#pending.isInvalidated(key.id, entry) ? entry : undefined
   }
 
@@ -397,7 +399,9 @@ export class TwoTierCache {
   #resultOf ({ entry, snapshot }: Lookup): string {
     if (snapshot === undefined) return 'unanswered'
     if (entry === undefined) return 'miss'
-    return this.now() < staleAtOf(entry) ? 'hit' : 'stale'
+    // A list of variants is never stale.
+    const staleAt = isRecord(entry.meta) ? Number(entry.meta['staleAt'] ?? Infinity) : Infinity
+    return this.now() < staleAt ? 'hit' : 'stale'
   }
 
   #countStored ({ counts, label }: CacheKey, entry: Entry): void {
@@ -411,10 +415,4 @@ export class TwoTierCache {
 /** Returns a name that only the same key with the same tags has. */
 function nameOf ({ text }: CacheKey, tags: readonly string[]): string {
   return `${tags.length} ${text.length} ${text}${tags.length === 1 ? tags[0] : JSON.stringify(tags)}`
-}
-
-/** A list of variants is never stale. */
-function staleAtOf ({ meta, storedAt }: Entry): number {
-  if (!isRecord(meta)) return Infinity
-  return Number(meta['staleAt'] ?? (meta['fresh'] === undefined ? Infinity : storedAt + Number(meta['fresh'])))
 }
