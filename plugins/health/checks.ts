@@ -1,7 +1,8 @@
 import type { Clock } from '../shared/plugin/clock.js'
 import type { Duration } from '../shared/plugin/duration.js'
 import { invalidArgumentError, pluginError, reasonOf } from '../shared/plugin/errors.js'
-import { readOptions } from '../shared/plugin/option-reader.js'
+import { boolean, duration } from '../shared/plugin/option-kinds.js'
+import { resolveOptions, type OptionTable } from '../shared/plugin/option-table.js'
 import type { Milliseconds } from '../shared/plugin/units.js'
 import { withDeadline } from '../shared/redis/deadline.js'
 import { readMeasurements, type HealthStatus, type Measurement } from './measurement.js'
@@ -42,6 +43,12 @@ export interface Checks {
   results (): Promise<CheckResults>
 }
 
+export const CHECK_OPTIONS = {
+  critical: boolean(true),
+  timeout: duration(1000, { min: 1 }),
+  cacheFor: duration(1000)
+} satisfies OptionTable<CheckOptions>
+
 const NAME = /^[\w.-]{1,64}$/
 const DuplicateCheckError = pluginError('health', 'DUPLICATE_CHECK', 'a check "%s" exists already; choose another name')
 const CheckTimeoutError = pluginError('health', 'CHECK_TIMEOUT', 'no result within %s ms', 503)
@@ -50,14 +57,11 @@ export function createChecks (clock: Clock): Checks {
   const checks = new Map<string, () => Promise<CheckResults>>()
   return {
     add (name, check, options = {}) {
-      const read = readOptions('health', options)
       if (typeof name !== 'string' || !NAME.test(name)) throw invalidArgumentError('health', 'name', name, 'up to 64 letters, digits and . _ -')
       if (typeof check !== 'function') throw invalidArgumentError('health', 'check', check, 'a function')
       if (checks.has(name)) throw new DuplicateCheckError(name)
-      read.onlyKnown(['critical', 'timeout', 'cacheFor'])
-      const timeout = read.duration('timeout', 1000, { min: 1 })
-      const isCritical = read.boolean('critical', true)
-      checks.set(name, cacheFor(read.duration('cacheFor', 1000), clock, () => runCheck(name, check, timeout, isCritical, clock)))
+      const { timeout, critical, cacheFor } = resolveOptions('health', CHECK_OPTIONS, options)
+      checks.set(name, cached(cacheFor, clock, () => runCheck(name, check, timeout, critical, clock)))
     },
     async results () {
       return Object.assign({}, ...await Promise.all([...checks.values()].map(run => run())))
@@ -85,7 +89,7 @@ async function runCheck (name: string, check: Check, timeout: number, isCritical
 }
 
 /** Returns a function that runs `run` at most once at a time, and reuses the result for `ms`: a flood of probes costs one run. */
-function cacheFor<T> (ms: Milliseconds, clock: Clock, run: () => Promise<T>): () => Promise<T> {
+function cached<T> (ms: Milliseconds, clock: Clock, run: () => Promise<T>): () => Promise<T> {
   let latest: Promise<T> | undefined
   let validUntil = Infinity
   return () => {

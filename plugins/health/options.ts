@@ -1,15 +1,16 @@
 import type { FastifyUnderPressureOptions } from '@fastify/under-pressure'
 import type { LogLevel } from 'fastify'
-import { ACCESS_RULE_ALLOWED, accessCheckOf, isAccessRule, LOG_LEVELS, type AccessRule, type AccessCheck } from '../shared/http/access-rule.js'
+import { accessRule, LOG_LEVELS, type AccessRule } from '../shared/http/access-rule.js'
 import type { RedisClient } from '../shared/redis/client.js'
 import type { Clock } from '../shared/plugin/clock.js'
 import { MAX_TIMER_MS, type Duration } from '../shared/plugin/duration.js'
-import { readOptions, type OptionReader } from '../shared/plugin/option-reader.js'
+import { boolean, clock, duration, oneOf, option, orFalse, redisClient, string } from '../shared/plugin/option-kinds.js'
+import { checkNames, resolveOptions, type OptionTable, type Resolved } from '../shared/plugin/option-table.js'
 
-/** Who is shown the single checks: everyone, no one, clients on this machine, or the requests that a function allows. */
+/** The clients that see the single checks: all, none, those on this machine, or those of the requests that a function allows. */
 export type DetailsOption = AccessRule
 
-/** Of each route its path below the prefix, or `false` for none. */
+/** The path of each route below the prefix; `false` turns the route off. */
 export interface HealthPaths {
   /** @default '/live' */
   live?: string | false | undefined
@@ -17,97 +18,135 @@ export interface HealthPaths {
   ready?: string | false | undefined
   /** @default '/startup' */
   startup?: string | false | undefined
-  /** @default '': the prefix itself */
+  /** @default '' */
   details?: string | false | undefined
 }
 
-/** Limits above which requests are answered 503, by `@fastify/under-pressure`. */
+/** Limits above which `@fastify/under-pressure` answers requests with 503. */
 export type PressureOptions = Pick<FastifyUnderPressureOptions,
   'maxEventLoopDelay' | 'maxEventLoopUtilization' | 'eventLoopUtilizationMode' | 'maxHeapUsedBytes' | 'maxRssBytes' | 'message' | 'retryAfter' | 'sampleInterval'>
 
 export interface HealthPluginOptions {
   /** The path of the routes. @default '/health' */
   prefix?: string | undefined
+  /** The path of each route below the prefix; `false` turns the route off. @default '/live', '/ready', '/startup', '' */
   paths?: HealthPaths | undefined
-  /** Who is shown the single checks. Others get the status alone. @default 'loopback' */
+  /**
+   * The clients that see the single checks. Others get the status alone.
+   *
+   * @default 'loopback'
+   * @see [who sees the details](docs/health.md#who-sees-the-details)
+   */
   details?: DetailsOption | undefined
-  /** An ioredis client to check; `false` for none. @default fastify.redis, if it is there */
+  /** The client to check; `false` for none. @default fastify.redis, if it is there */
   redis?: RedisClient | false | null | undefined
   /**
-   * Whether the app may get no traffic while Redis is away. The suite's plugins have fallbacks, and a readiness
-   * that fails on all instances at once is an outage, so it is not by default. @default false
+   * Whether readiness fails while Redis is unavailable. The suite's plugins have fallbacks, and a readiness that fails on all instances at
+   * once is an outage.
+   *
+   * @default false
    */
   redisCritical?: boolean | undefined
-  /** For how long the plugin's own checks are given again without asking. @default 1000 ms */
+  /** How long the results of the plugin's own checks are reused. @default 1000 ms */
   cacheFor?: Duration | undefined
-  /** Limits above which requests are answered 503 and readiness fails. @default none; the process is watched all the same */
+  /**
+   * Limits above which requests are answered with 503 and `Retry-After`, and readiness fails: `maxEventLoopDelay` (ms),
+   * `maxEventLoopUtilization` (0 to 1), `eventLoopUtilizationMode`, `maxHeapUsedBytes`, `maxRssBytes`, `message`, `retryAfter` (s),
+   * `sampleInterval` (ms). An app that has registered `@fastify/under-pressure` itself sets its limits there.
+   */
   underPressure?: PressureOptions | undefined
   /** How long `fastify.health.drain()` takes: as long as load balancers need to notice. @default 0 */
   drainDelay?: Duration | undefined
-  /** Told in the details. */
+  /** The version that the details show. */
   version?: string | undefined
+  /** The release id that the details show. */
   releaseId?: string | undefined
+  /** The service id that the details show. */
   serviceId?: string | undefined
+  /** The description that the details show. */
   description?: string | undefined
-  /** Of the health routes, as probes fill a log. @default 'warn' */
+  /** The log level of the health routes, as probes fill a log. @default 'warn' */
   logLevel?: LogLevel | undefined
-  /** The clock for time-outs, cached results and `drainDelay`: in tests one of `fastify-redis-suite/testing`. @default the system's clock */
+  /**
+   * The clock for `cacheFor`, `drainDelay` and the timeouts of checks.
+   *
+   * @default the system's clock
+   * @see [a clock that you advance](docs/testing.md)
+   */
   clock?: Clock | undefined
 }
 
-export interface ResolvedHealthOptions {
-  /** Undefined: there is no such route. */
-  paths: Record<'live' | 'ready' | 'startup' | 'details', string | undefined>
-  mayReadDetails: AccessCheck
-  redisCritical: boolean
-  cacheFor: number
-  underPressure: PressureOptions | undefined
-  drainDelay: number
-  /** `version` and the like. */
-  about: Record<string, string>
-  logLevel: LogLevel
-  clock: Clock
+const path = (fallback: string) => orFalse(string(fallback, "a path such as '/live', or false", /^(\/[^?#]*[^/?#])?$/))
+
+const PATHS_OPTIONS = {
+  live: path('/live'),
+  ready: path('/ready'),
+  startup: path('/startup'),
+  details: path('')
+} satisfies OptionTable<HealthPaths>
+
+const PRESSURE: Record<keyof PressureOptions, true> = {
+  maxEventLoopDelay: true,
+  maxEventLoopUtilization: true,
+  eventLoopUtilizationMode: true,
+  maxHeapUsedBytes: true,
+  maxRssBytes: true,
+  message: true,
+  retryAfter: true,
+  sampleInterval: true
 }
 
-const ABOUT = ['version', 'releaseId', 'serviceId', 'description'] as const
-const PATHS = { live: '/live', ready: '/ready', startup: '/startup', details: '' }
-const PRESSURE = ['maxEventLoopDelay', 'maxEventLoopUtilization', 'eventLoopUtilizationMode', 'maxHeapUsedBytes', 'maxRssBytes', 'message', 'retryAfter', 'sampleInterval']
+export const HEALTH_OPTIONS = {
+  prefix: string('/health', "a path such as '/health'", /^\/[^?#]*[^/?#]$/),
+  paths: option({
+    type: '`{ live, ready, startup, details }`',
+    allowed: 'paths below the prefix, by route',
+    fallback: {},
+    fallbackText: "`'/live'`, `'/ready'`, `'/startup'`, `''`",
+    parse: given => typeof given === 'object' && given !== null ? resolveOptions('health', PATHS_OPTIONS, given) : undefined
+  }),
+  details: accessRule(),
+  redis: redisClient('if it is there'),
+  redisCritical: boolean(false),
+  cacheFor: duration(1000),
+  underPressure: option({
+    type: 'limits of [`@fastify/under-pressure`](https://github.com/fastify/under-pressure)',
+    allowed: 'limits, as @fastify/under-pressure has them',
+    parse (given) {
+      if (typeof given !== 'object' || given === null) return undefined
+      checkNames('health', PRESSURE, given)
+      return given as PressureOptions
+    }
+  }),
+  drainDelay: duration(0, { max: MAX_TIMER_MS }),
+  version: string(),
+  releaseId: string(),
+  serviceId: string(),
+  description: string(),
+  logLevel: oneOf('warn', LOG_LEVELS),
+  clock: clock()
+} satisfies OptionTable<HealthPluginOptions>
+
+export interface ResolvedHealthOptions extends Omit<Resolved<typeof HEALTH_OPTIONS>, 'paths'> {
+  /** The path of each route with the prefix; undefined without the route. */
+  paths: Record<keyof HealthPaths, string | undefined>
+  /** `version` and the like. */
+  about: Record<string, string>
+}
 
 /** @throws `FST_REDIS_SUITE_HEALTH_INVALID_OPTION` */
 export function resolveHealthOptions (given: HealthPluginOptions): ResolvedHealthOptions {
-  const read = readOptions('health', given)
-  read.onlyKnown(['details', 'redis', 'redisCritical', 'paths', 'cacheFor', 'underPressure', 'drainDelay', 'clock', 'prefix', 'logLevel', ...ABOUT])
-  const details = given.details ?? 'loopback'
-  if (!isAccessRule(details)) read.fail('details', ACCESS_RULE_ALLOWED)
+  const options = resolveOptions('health', HEALTH_OPTIONS, given)
+  const { prefix, paths, version, releaseId, serviceId, description } = options
+  const withPrefix = (path: string | false) => path === false ? undefined : prefix + path
   return {
-    paths: resolvePaths(given.paths, read),
-    mayReadDetails: accessCheckOf('health', details),
-    redisCritical: read.boolean('redisCritical', false),
-    cacheFor: read.duration('cacheFor', 1000),
-    underPressure: resolvePressure(given.underPressure, read),
-    drainDelay: read.duration('drainDelay', 0, { max: MAX_TIMER_MS }),
-    about: Object.fromEntries(ABOUT.filter(name => given[name] !== undefined).map(name => [name, read.string(name, '')])),
-    logLevel: read.oneOf('logLevel', 'warn', LOG_LEVELS),
-    clock: read.clock()
+    ...options,
+    paths: { live: withPrefix(paths.live), ready: withPrefix(paths.ready), startup: withPrefix(paths.startup), details: withPrefix(paths.details) },
+    about: {
+      ...version !== undefined && { version },
+      ...releaseId !== undefined && { releaseId },
+      ...serviceId !== undefined && { serviceId },
+      ...description !== undefined && { description }
+    }
   }
-}
-
-function resolvePaths (given: HealthPaths = {}, read: OptionReader): ResolvedHealthOptions['paths'] {
-  const prefix = read.string('prefix', '/health')
-  if (!/^\/[^?#]*[^/?#]$/.test(prefix)) read.fail('prefix', 'a path such as \'/health\'')
-  if (typeof given !== 'object' || given === null) read.fail('paths', 'paths below the prefix, by route')
-  readOptions('health', given).onlyKnown(Object.keys(PATHS))
-  const whole = { ...PATHS, ...Object.fromEntries(Object.entries(given).filter(([, path]) => path !== undefined)) }
-  const pathOf = (path: unknown): string | undefined => {
-    if (path === false) return undefined
-    return typeof path === 'string' && /^(\/[^?#]*[^/?#])?$/.test(path) ? prefix + path : read.fail('paths', "paths such as '/live', or false, by route")
-  }
-  return { live: pathOf(whole.live), ready: pathOf(whole.ready), startup: pathOf(whole.startup), details: pathOf(whole.details) }
-}
-
-function resolvePressure (given: unknown, read: OptionReader): PressureOptions | undefined {
-  if (given === undefined) return undefined
-  if (typeof given !== 'object' || given === null) return read.fail('underPressure', 'limits, as @fastify/under-pressure has them')
-  readOptions('health', given).onlyKnown(PRESSURE)
-  return given
 }

@@ -9,7 +9,7 @@ const EXEMPT = { rateLimit: false, cache: false, session: false, pressureHandler
 const HIDDEN: FastifySchema & { hide: boolean } = { hide: true }
 
 export function addRoutes (
-  fastify: FastifyInstance, { paths, mayReadDetails, logLevel, about }: ResolvedHealthOptions, checks: Checks, isDraining: () => boolean
+  fastify: FastifyInstance, { paths, details, logLevel, about }: ResolvedHealthOptions, checks: Checks, isDraining: () => boolean
 ): void {
   let hasStarted = false
 
@@ -17,12 +17,12 @@ export function addRoutes (
     if (url !== undefined) fastify.route({ method: 'GET', url, handler, config: EXEMPT, logLevel, schema: HIDDEN })
   }
 
-  const respond = (reply: FastifyReply, status: HealthStatus, details: object = {}): Buffer => {
+  const respond = (reply: FastifyReply, status: HealthStatus, body: object = {}): Buffer => {
     reply.code(status === 'fail' ? 503 : 200)
       .header('content-type', 'application/health+json')
       .header('cache-control', 'no-store')
     // Fastify would replace the content type of an object, but not of a Buffer.
-    return Buffer.from(JSON.stringify({ status, ...details }))
+    return Buffer.from(JSON.stringify({ status, ...body }))
   }
 
   /** Whether this instance may receive traffic. */
@@ -30,7 +30,7 @@ export function addRoutes (
     const results = await checks.results()
     const status = isDraining() ? 'fail' : overallStatus(results)
     const draining = isDraining() && { draining: true, output: 'shutting down' }
-    return respond(reply, status, await mayReadDetails(request) ? { ...about, ...draining, checks: results } : {})
+    return respond(reply, status, await details(request) ? { ...about, ...draining, checks: results } : {})
   }
 
   route(paths.details, readiness)

@@ -9,7 +9,7 @@ import { inProgressError, keyReusedError, ResponseNotStoredError, StoreUnavailab
 import { Execution, type ExecutionContext } from './execution.js'
 import { differencesOf, fingerprintOf } from './fingerprint.js'
 import { idOf, keyOf, textOf } from './key.js'
-import type { ResolvedRoute } from './options.js'
+import type { ResolvedRouteIdempotency } from './options.js'
 import { IN_PROGRESS, type KeyedRequest, type KeyState, type RecordedResponse } from './store.js'
 import { isFinal, recordResponse, restoreStored, sendStored } from './stored-response.js'
 
@@ -28,7 +28,7 @@ export function isSafe (method: string): boolean {
   return SAFE.has(method.toUpperCase())
 }
 
-type AddHooks = (instance: FastifyInstance, route: RouteOptions, options: ResolvedRoute) => void
+type AddHooks = (instance: FastifyInstance, route: RouteOptions, options: ResolvedRouteIdempotency) => void
 
 /** @returns a function that adds the plugin's hooks to a route */
 export function createHooks (fastify: FastifyInstance, context: ExecutionContext): AddHooks {
@@ -39,7 +39,7 @@ export function createHooks (fastify: FastifyInstance, context: ExecutionContext
   fastify.decorateRequest(REPLAYED, null)
 
   /** Acquires the key, or waits for the response of the request that has it. */
-  async function acquire (keyed: KeyedRequest, reply: FastifyReply, { wait, lease }: ResolvedRoute): Promise<KeyState> {
+  async function acquire (keyed: KeyedRequest, reply: FastifyReply, { wait, lease }: ResolvedRouteIdempotency): Promise<KeyState> {
     const pending = pendingWrites.find(keyed.id)
     if (pending !== undefined) {
       const { request: { fingerprint }, response } = pending
@@ -57,22 +57,22 @@ export function createHooks (fastify: FastifyInstance, context: ExecutionContext
   }
 
   /** @returns undefined if the store is unavailable */
-  async function tryAcquire (keyed: KeyedRequest, reply: FastifyReply, route: ResolvedRoute): Promise<KeyState | undefined> {
+  async function tryAcquire (keyed: KeyedRequest, reply: FastifyReply, route: ResolvedRouteIdempotency): Promise<KeyState | undefined> {
     try {
       const state = await acquire(keyed, reply, route)
       if (isFailing) log.info({ plugin: 'idempotency' }, 'idempotency: the store is available again')
       isFailing = false
       return state
     } catch (error) {
-      if (!isFailing) log.warn({ plugin: 'idempotency', reason: reasonOf(error), onStoreError: route.runsUnguarded ? 'open' : 'closed' }, 'idempotency: the store is unavailable')
+      if (!isFailing) log.warn({ plugin: 'idempotency', reason: reasonOf(error), onStoreError: route.onStoreError }, 'idempotency: the store is unavailable')
       isFailing = true
       // The key may have been acquired although the reply was lost.
-      if (!route.runsUnguarded) run(() => store.release(keyed)).catch(() => {})
+      if (route.onStoreError === 'closed') run(() => store.release(keyed)).catch(() => {})
       return undefined
     }
   }
 
-  function startExecution (keyed: KeyedRequest, request: FastifyRequest, reply: FastifyReply, { lease, ttl }: ResolvedRoute, hasKey: boolean): void {
+  function startExecution (keyed: KeyedRequest, request: FastifyRequest, reply: FastifyReply, { lease, ttl }: ResolvedRouteIdempotency, hasKey: boolean): void {
     // A hijacked reply calls no hooks: only the end of its connection is seen.
     const isOver = () => reply.sent && reply.raw.destroyed
     const execution = new Execution(context, { request: keyed, lease, ttl, hasKey, isOver, headersBefore: reply.getHeaders() })
@@ -81,14 +81,14 @@ export function createHooks (fastify: FastifyInstance, context: ExecutionContext
   }
 
   /** @returns whether a stored response was sent */
-  async function beforeHandler (route: ResolvedRoute, request: FastifyRequest, reply: FastifyReply): Promise<boolean> {
+  async function beforeHandler (route: ResolvedRouteIdempotency, request: FastifyRequest, reply: FastifyReply): Promise<boolean> {
     const key = isSafe(request.method) ? undefined : keyOf(request, route)
     if (key === undefined) return false
     request.idempotencyKey = key
     const id = idOf(key, await textOf(route, 'scope', request))
     const keyed = { id, fingerprint: fingerprintOf(request, await textOf(route, 'fingerprint', request)), token: randomUUID() }
     const state = await tryAcquire(keyed, reply, route)
-    if (state === undefined && !route.runsUnguarded) throw new StoreUnavailableError()
+    if (state === undefined && route.onStoreError === 'closed') throw new StoreUnavailableError()
     if (state === undefined || state.kind === 'acquired') {
       startExecution(keyed, request, reply, route, state !== undefined)
       return false
@@ -101,7 +101,7 @@ export function createHooks (fastify: FastifyInstance, context: ExecutionContext
     return true
   }
 
-  async function beforeSend (route: ResolvedRoute, warnOnce: () => void, request: FastifyRequest, reply: FastifyReply, payload: unknown): Promise<unknown> {
+  async function beforeSend (route: ResolvedRouteIdempotency, warnOnce: () => void, request: FastifyRequest, reply: FastifyReply, payload: unknown): Promise<unknown> {
     if (request[REPLAYED] !== null) return restoreStored(reply, request[REPLAYED], route)
     const execution = request[EXECUTION]
     if (execution === null) return payload
@@ -112,7 +112,7 @@ export function createHooks (fastify: FastifyInstance, context: ExecutionContext
     return payload
   }
 
-  function preHandler (route: ResolvedRoute): preHandlerHookHandler {
+  function preHandler (route: ResolvedRouteIdempotency): preHandlerHookHandler {
     return function idempotencyPreHandler (request, reply, done) {
       beforeHandler(route, request, reply).then(
         isSent => { if (!isSent) finishHook('idempotency', reply, done) },
@@ -120,7 +120,7 @@ export function createHooks (fastify: FastifyInstance, context: ExecutionContext
     }
   }
 
-  function onSend (route: ResolvedRoute, warnOnce: () => void): onSendHookHandler {
+  function onSend (route: ResolvedRouteIdempotency, warnOnce: () => void): onSendHookHandler {
     return function idempotencyOnSend (request, reply, payload, done) {
       holdPayload(payload)
       beforeSend(route, warnOnce, request, reply, payload).then(

@@ -6,7 +6,7 @@ import { watchRoutes } from '../shared/http/route-watch.js'
 import { createHooks, isSafe } from './hooks.js'
 import { createMemoryStore } from './memory-store.js'
 import { PendingWrites } from './pending-writes.js'
-import { resolveOptions, resolveRoute, type IdempotencyPluginOptions, type RouteIdempotencyOptions } from './options.js'
+import { resolvePluginOptions, resolveRoute, type IdempotencyPluginOptions, type RouteIdempotencyOptions } from './options.js'
 import { createRedisStore } from './redis-store.js'
 import type { Execution } from './execution.js'
 
@@ -42,7 +42,7 @@ export type { IdempotencyPluginOptions, RouteIdempotencyOptions } from './option
  * app.post('/orders', { config: { idempotency: true } }, placeOrder)
  */
 export const idempotency = fp<IdempotencyPluginOptions>(async function idempotency (fastify, given) {
-  const { timeout, maxKeys, clock } = resolveOptions(given)
+  const { timeout, maxKeys, clock } = resolvePluginOptions(given)
   if (fastify.hasRequestDecorator('idempotencyKey')) throw alreadyRegisteredError('idempotency', 'request.idempotencyKey')
   const client = resolveClient(fastify, 'idempotency', given.redis)
   const store = client === undefined ? createMemoryStore(maxKeys, clock) : createRedisStore(client, keyPrefixOf(client))

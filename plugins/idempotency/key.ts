@@ -2,7 +2,7 @@ import type { FastifyRequest } from 'fastify'
 import { describe, routeOf } from '../shared/plugin/errors.js'
 import { hashId } from '../shared/plugin/keys.js'
 import { InvalidKeyError, InvalidValueError, MissingKeyError } from './errors.js'
-import type { ResolvedRoute } from './options.js'
+import type { ResolvedRouteIdempotency } from './options.js'
 
 const MAX_KEY_LENGTH = 255
 // A string of a structured field (RFC 9651 §3.3.3), as the draft requires; most clients send the same without quotes.
@@ -17,7 +17,7 @@ const PLAIN = /^[\x21\x23-\x2b\x2d-\x7e]+$/
  *
  * @throws `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_KEY`, `FST_REDIS_SUITE_IDEMPOTENCY_MISSING_KEY`
  */
-export function keyOf (request: FastifyRequest, { header, required }: ResolvedRoute): string | undefined {
+export function keyOf (request: FastifyRequest, { header, required }: ResolvedRouteIdempotency): string | undefined {
   const given = request.headers[header]
   if (given === undefined) {
     if (required) throw new MissingKeyError(header)
@@ -44,7 +44,7 @@ function invalidityOf (text: string, key: string | undefined): string {
  *
  * @throws `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_VALUE`
  */
-export async function textOf (route: ResolvedRoute, option: 'scope' | 'fingerprint', request: FastifyRequest): Promise<string> {
+export async function textOf (route: ResolvedRouteIdempotency, option: 'scope' | 'fingerprint', request: FastifyRequest): Promise<string> {
   const text: unknown = await route[option](request)
   const mayBeEmpty = option === 'fingerprint'
   if (typeof text === 'string' && (text !== '' || mayBeEmpty)) return text

@@ -2,76 +2,78 @@ import type { FastifyRequest } from 'fastify'
 import type { RedisClient } from '../shared/redis/client.js'
 import type { Clock } from '../shared/plugin/clock.js'
 import { MAX_TIMER_MS, type Duration } from '../shared/plugin/duration.js'
+import { invalidOptionError } from '../shared/plugin/errors.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/redis/guard.js'
 import type { MaybePromise } from '../shared/plugin/maybe-promise.js'
-import { MAX_ENTRIES, readOptions, type OptionReader } from '../shared/plugin/option-reader.js'
-import { resolveHeaders, type HeaderNames } from './stored-headers.js'
+import { boolean, bytes, callable, clock, duration, integer, MAX_ENTRIES, oneOf, option, redisClient, string } from '../shared/plugin/option-kinds.js'
+import { checkNames, readOptions, resolveOptions, type OptionTable, type Resolved } from '../shared/plugin/option-table.js'
+import type { Bytes } from '../shared/plugin/units.js'
+import { resolveHeaders } from './stored-headers.js'
 import { createDefaultScope } from './default-scope.js'
 
-/** Of a route: `config.idempotency`. What it leaves out is as the plugin has it. */
+/** The options of a route, `config.idempotency`. An option that is left out has the value of the plugin's options. */
 export interface RouteIdempotencyOptions {
-  /** How long an answer is kept. @default '24h' */
+  /** How long a response is stored. @default '24h' */
   ttl?: Duration | undefined
-  /** The request's header with the key. @default 'idempotency-key' */
+  /** The request header that holds the key. @default 'idempotency-key' */
   header?: string | undefined
-  /** Whether a request without a key is refused (400), or runs as if the plugin were not there. @default false */
+  /** Whether a request without a key is refused with 400. Otherwise it runs without protection. @default false */
   required?: boolean | undefined
   /**
-   * Returns whose key it is. Callers with different scopes never get each other's responses, and callers with the same scope do. Anything but a string
-   * that is not empty is answered by `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_VALUE`.
+   * Returns the scope of the key, such as a user's id. Callers in different scopes never get each other's responses; callers in the same
+   * scope do. Any result but a string that is not empty is answered with `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_VALUE`.
    *
-   * @default the session's `userId`, else the id in `request.user` or the session that the client came with, together with `Authorization`; a request with
-   * none of them is answered by `FST_REDIS_SUITE_IDEMPOTENCY_SCOPE_REQUIRED`
+   * @default the caller
+   * @see [whose key it is](docs/idempotency.md#whose-key-it-is)
    * @example
    * scope: request => request.headers['x-api-key']
    */
   scope?: ((request: FastifyRequest) => MaybePromise<string | string[] | undefined>) | undefined
-  /** Returns what else makes two requests the same, beside method, host, URL and parsed body: part of a body that is read as a stream, say. */
+  /**
+   * Returns what else must be equal for two requests to be the same, beside method, host, URL and parsed body: for example the hash of a
+   * body that is read as a stream.
+   */
   fingerprint?: ((request: FastifyRequest) => MaybePromise<string>) | undefined
-  /** How long a request waits for the same one that is under way, before it is answered 409. @default '5s' */
+  /** How long a request waits for a running one with the same key before it is answered with 409; `0` does not wait. @default '5s' */
   wait?: Duration | undefined
-  /** How long a claim outlives the process that ran the request. It is renewed while that runs. @default '10s' */
+  /** How long a key stays acquired after its process has crashed. It is renewed every third of this while the request runs. @default '10s' */
   lease?: Duration | undefined
   /**
-   * Names of response headers that are replayed; `x-*` stands for all that the handler sets and that begin so. Never: `set-cookie`, and headers of
-   * one connection or of each response, such as `connection` and `date`.
+   * Names of response headers that are replayed; `x-*` stands for all headers of the handler with this prefix. Headers of one connection
+   * or of each response, such as `set-cookie`, `connection` and `date`, are never replayed.
    *
-   * @default `DEFAULT_HEADERS`: the ones that describe the body, and where it is, and `x-*`
+   * @default DEFAULT_HEADERS
+   * @see [headers](docs/idempotency.md#which-headers-are-replayed)
    */
   headers?: readonly string[] | undefined
-  /** Of a larger body only that it was is kept: the same request is then answered 409. In bytes. @default 1 MiB */
-  maxBodySize?: number | undefined
-  /** While the store cannot be asked: answer 503, or run, perhaps a second time. @default 'closed' */
+  /** The largest body that is stored. Of a larger response only the fact is stored, and a repetition is answered with 409. @default 1 MiB */
+  maxBodySize?: Bytes | undefined
+  /** What happens while Redis is unavailable: `'closed'` answers with 503; `'open'` runs the request, perhaps a second time. @default 'closed' */
   onStoreError?: 'closed' | 'open' | undefined
 }
 
 /** Options of the `idempotency` plugin. */
 export interface IdempotencyPluginOptions extends RouteIdempotencyOptions {
-  /** An ioredis client; `false` for the memory store. @default fastify.redis, else the memory store */
+  /** The client of the store; `false` for the memory store. @default fastify.redis, else the memory store */
   redis?: RedisClient | false | null | undefined
-  /** How long a request may wait for one answer of the store. @default 150 ms */
+  /**
+   * How long a request waits for one reply of Redis. While Redis is late but available, it waits longer.
+   *
+   * @default 150 ms
+   * @see [an outage and a stall](docs/redis.md#how-an-outage-differs-from-a-stall)
+   */
   timeout?: Duration | undefined
-  /** How many answers the memory store keeps. @default 10000 */
+  /** How many responses the memory store keeps, 64 MiB in all. The least recently used one is evicted. @default 10_000 */
   maxKeys?: number | undefined
-  /** The clock for TTLs, leases, waits and deadlines: in tests one of `fastify-redis-suite/testing`. @default the system's clock */
+  /**
+   * The clock for TTLs, waits, leases and deadlines. Redis expires keys by its own clock.
+   *
+   * @default the system's clock
+   * @see [a clock that you advance](docs/testing.md)
+   */
   clock?: Clock | undefined
 }
 
-export interface ResolvedRoute {
-  ttl: number
-  header: string
-  required: boolean
-  scope: NonNullable<RouteIdempotencyOptions['scope']>
-  fingerprint: NonNullable<RouteIdempotencyOptions['fingerprint']>
-  wait: number
-  lease: number
-  headers: HeaderNames
-  maxBodySize: number
-  runsUnguarded: boolean
-}
-
-const ROUTE = ['ttl', 'header', 'required', 'scope', 'fingerprint', 'wait', 'lease', 'headers', 'maxBodySize', 'onStoreError']
-const OWN = ['redis', 'timeout', 'maxKeys', 'clock']
 const FIELD_NAME = /^[\w!#$%&'*+.^`|~-]+$/
 
 export const DEFAULT_HEADERS: readonly string[] = [
@@ -79,40 +81,49 @@ export const DEFAULT_HEADERS: readonly string[] = [
   'location', 'link', 'etag', 'last-modified', 'cache-control', 'vary', 'retry-after', 'x-*'
 ]
 
-/** @throws `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_OPTION` */
-export function resolveOptions (given: IdempotencyPluginOptions): { timeout: number, maxKeys: number, clock: Clock } {
-  const read = readOptions('idempotency', given)
-  read.onlyKnown([...ROUTE, ...OWN])
-  readRoute(read, given)
-  return { timeout: read.duration('timeout', DEFAULT_TIMEOUT_MS, { min: 1 }), maxKeys: read.integer('maxKeys', 10_000, { min: 1, max: MAX_ENTRIES }), clock: read.clock() }
+export const ROUTE_IDEMPOTENCY_OPTIONS = {
+  ttl: duration('24h', { min: 1 }),
+  header: string('idempotency-key', "a header's name", FIELD_NAME),
+  required: boolean(false),
+  scope: callable('`(request) => string`, sync or async', 'a function of the request that returns a string', 'the caller'),
+  fingerprint: callable('`(request) => string`, sync or async', 'a function of the request that returns a string'),
+  wait: duration('5s', { max: MAX_TIMER_MS }),
+  lease: duration('10s', { min: 100, max: MAX_TIMER_MS }),
+  headers: option({
+    type: 'string[]',
+    allowed: "an array of headers' names",
+    fallback: DEFAULT_HEADERS,
+    fallbackText: '`DEFAULT_HEADERS`',
+    parse: given => Array.isArray(given) && given.every(name => typeof name === 'string' && FIELD_NAME.test(name)) ? resolveHeaders(given) : undefined
+  }),
+  maxBodySize: bytes(1024 * 1024),
+  onStoreError: oneOf('closed', ['closed', 'open'])
+} satisfies OptionTable<RouteIdempotencyOptions>
+
+export const IDEMPOTENCY_OPTIONS = {
+  ...ROUTE_IDEMPOTENCY_OPTIONS,
+  redis: redisClient(),
+  timeout: duration(DEFAULT_TIMEOUT_MS, { min: 1 }),
+  maxKeys: integer(10_000, { min: 1, max: MAX_ENTRIES }),
+  clock: clock()
+} satisfies OptionTable<IdempotencyPluginOptions>
+
+export interface ResolvedRouteIdempotency extends Resolved<typeof ROUTE_IDEMPOTENCY_OPTIONS> {
+  scope: NonNullable<RouteIdempotencyOptions['scope']>
+  fingerprint: NonNullable<RouteIdempotencyOptions['fingerprint']>
 }
 
 /** @throws `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_OPTION` */
-export function resolveRoute (plugin: IdempotencyPluginOptions, config: RouteIdempotencyOptions | true): ResolvedRoute {
+export function resolvePluginOptions (given: IdempotencyPluginOptions): Resolved<typeof IDEMPOTENCY_OPTIONS> {
+  return resolveOptions('idempotency', IDEMPOTENCY_OPTIONS, given)
+}
+
+/** @throws `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_OPTION` */
+export function resolveRoute (plugin: IdempotencyPluginOptions, config: RouteIdempotencyOptions | true): ResolvedRouteIdempotency {
   const route = config === true ? {} : config
-  if (typeof route !== 'object' || route === null) return readOptions('idempotency', { 'config.idempotency': route }).fail('config.idempotency', 'true, false or an object')
-  readOptions('idempotency', route).onlyKnown(ROUTE)
-  const said = Object.entries(route).filter(([, value]) => value !== undefined)
-  const merged: RouteIdempotencyOptions = { ...plugin, ...Object.fromEntries(said) }
-  return readRoute(readOptions('idempotency', merged), merged)
-}
-
-function readRoute (read: OptionReader, { scope = createDefaultScope(), fingerprint = () => '', headers = DEFAULT_HEADERS }: RouteIdempotencyOptions): ResolvedRoute {
-  const header = read.string('header', 'idempotency-key').toLowerCase()
-  if (!FIELD_NAME.test(header)) read.fail('header', "a header's name")
-  if (typeof scope !== 'function') read.fail('scope', 'a function of the request that returns a string')
-  if (typeof fingerprint !== 'function') read.fail('fingerprint', 'a function of the request that returns a string')
-  if (!Array.isArray(headers) || !headers.every(name => typeof name === 'string' && FIELD_NAME.test(name))) read.fail('headers', "an array of headers' names")
-  return {
-    ttl: read.duration('ttl', '24h', { min: 1 }),
-    header,
-    required: read.boolean('required', false),
-    scope,
-    fingerprint,
-    wait: read.duration('wait', '5s', { max: MAX_TIMER_MS }),
-    lease: read.duration('lease', '10s', { min: 100, max: MAX_TIMER_MS }),
-    headers: resolveHeaders(headers),
-    maxBodySize: read.integer('maxBodySize', 1024 * 1024),
-    runsUnguarded: read.oneOf('onStoreError', 'closed', ['closed', 'open']) === 'open'
-  }
+  if (typeof route !== 'object' || route === null) throw invalidOptionError('idempotency', 'config.idempotency', route, 'true, false or an object')
+  checkNames('idempotency', ROUTE_IDEMPOTENCY_OPTIONS, route)
+  const own = Object.fromEntries(Object.entries(route).filter(([, value]) => value !== undefined))
+  const options = readOptions('idempotency', ROUTE_IDEMPOTENCY_OPTIONS, { ...plugin, ...own })
+  return { ...options, header: options.header.toLowerCase(), scope: options.scope ?? createDefaultScope(), fingerprint: options.fingerprint ?? (() => '') }
 }

@@ -2,7 +2,7 @@ import type { FastifyReply } from 'fastify'
 import { ownBytes } from '../shared/data/bytes.js'
 import type { Bytes } from '../shared/plugin/units.js'
 import { storedHeaders, restoreHeaders } from './stored-headers.js'
-import type { ResolvedRoute } from './options.js'
+import type { ResolvedRouteIdempotency } from './options.js'
 import type { RecordedResponse } from './store.js'
 
 // These ask the client to try again, as 5xx do.
@@ -20,7 +20,7 @@ export function isFinal (status: number): boolean {
  *
  * @param before - the headers before the handler ran
  */
-export function recordResponse (reply: FastifyReply, payload: unknown, { headers, maxBodySize }: ResolvedRoute, before: object): RecordedResponse | undefined {
+export function recordResponse (reply: FastifyReply, payload: unknown, { headers, maxBodySize }: ResolvedRouteIdempotency, before: object): RecordedResponse | undefined {
   const body = bytesOf(payload)
   if (body === undefined) return undefined
   return { status: reply.statusCode, headers: storedHeaders(reply, headers, before), body: body !== null && body.length > maxBodySize ? 'too-large' : body }
@@ -52,7 +52,7 @@ export function sendStored (reply: FastifyReply, { status, headers, body }: Reco
  *
  * @returns the body
  */
-export function restoreStored (reply: FastifyReply, { status, headers, body }: RecordedResponse, route: ResolvedRoute): unknown {
+export function restoreStored (reply: FastifyReply, { status, headers, body }: RecordedResponse, route: ResolvedRouteIdempotency): unknown {
   restoreHeaders(reply, route.headers, headers)
   reply.code(status)
   return body

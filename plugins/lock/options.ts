@@ -3,91 +3,86 @@ import type { Clock } from '../shared/plugin/clock.js'
 import type { Duration } from '../shared/plugin/duration.js'
 import { invalidOptionError, InWords } from '../shared/plugin/errors.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/redis/guard.js'
-import { readOptions } from '../shared/plugin/option-reader.js'
+import { boolean, clock, duration, fraction, option, redisClient, withDefault } from '../shared/plugin/option-kinds.js'
+import { refuseOption, resolveOptions, type OptionTable, type Resolved } from '../shared/plugin/option-table.js'
 
-/** How one lock is taken; what is left out is as the plugin's. */
+/** How one lock is acquired. An option that is left out has the value of the plugin's options. */
 export interface LockOptions {
-  /** For how long the lock stands, from when it was taken or extended last: 100 ms to 1 day. @default '10s' */
+  /** How long the lock is held after it was acquired or last extended. It blocks others for so long if its holder crashes. @default '10s' */
   ttl?: Duration | undefined
-  /** How long to wait for it; 0: not at all. @default '10s' */
+  /** How long to wait for the lock; `0` fails at once. @default '10s' */
   wait?: Duration | undefined
-  /** How long at most until it is asked again, where no message said that the lock is free. @default 250 ms */
+  /** The longest delay until a waiting caller tries again if no message says that the lock is free (at random from half of it). @default 250 ms */
   retryDelay?: Duration | undefined
-  /** Whether it is extended by itself, each third of `ttl`. @default true for `using`, false for `acquire` */
+  /** Whether the lock is extended automatically, each third of `ttl`. @default true for using, false for acquire */
   extend?: boolean | undefined
-  /** Ends the waiting, with its reason. It does not end what is done under the lock. */
+  /** Stops the wait when it is aborted. It does not stop the work under the lock. */
   signal?: AbortSignal | undefined
 }
 
 /** Options of the `lock` plugin. */
 export interface LockPluginOptions extends Omit<LockOptions, 'signal'> {
-  /** An ioredis client; `false` for the memory store. @default fastify.redis, else the memory store */
+  /** The client of the store; `false` for the memory store. @default fastify.redis, else the memory store */
   redis?: RedisClient | false | null | undefined
-  /** Clients of 3 or more independent servers, in place of `redis`: whoever has the majority has the lock. */
+  /** Clients of 3 or more independent servers, in place of `redis`. The majority decides who holds the lock. */
   nodes?: readonly RedisClient[] | undefined
-  /** How long one operation may take. @default 150 ms */
+  /**
+   * How long one operation on the store may take. While Redis is late but available, it may take longer.
+   *
+   * @default 150 ms
+   * @see [an outage and a stall](docs/redis.md#how-an-outage-differs-from-a-stall)
+   */
   timeout?: Duration | undefined
-  /** By which part of `ttl` clocks may run apart, 0 to 0.5: a lock counts as lost so much before it ends. @default 0.01 */
+  /** The fraction of `ttl` by which clocks may drift: a lock counts as lost so much before it expires. @default 0.01 */
   clockDrift?: number | undefined
-  /** The clock for TTLs, extensions, waits and deadlines: in tests one of `fastify-redis-suite/testing`. @default the system's clock */
+  /**
+   * The clock for TTLs, extensions, waits and deadlines. Redis expires keys by its own clock.
+   *
+   * @default the system's clock
+   * @see [a clock that you advance](docs/testing.md)
+   */
   clock?: Clock | undefined
 }
 
-export interface ResolvedLockOptions {
-  ttl: number
-  wait: number
-  retryDelay: number
-  extend: boolean | undefined
-  signal: AbortSignal | undefined
-}
-
-export interface ResolvedLockPluginOptions extends ResolvedLockOptions {
-  nodes: readonly RedisClient[] | undefined
-  timeout: number
-  clockDrift: number
-  clock: Clock
-}
-
-const LOCK_OPTIONS = ['ttl', 'wait', 'retryDelay', 'extend']
 const DAY = 86_400_000
+
+const COMMON_OPTIONS = {
+  ttl: duration('10s', { min: 100, max: DAY }),
+  wait: duration('10s', { max: DAY }),
+  retryDelay: duration(250, { min: 10, max: 60_000 }),
+  extend: withDefault(boolean(), '`true` for `using`, `false` for `acquire`')
+} satisfies OptionTable<Omit<LockOptions, 'signal'>>
+
+export const LOCK_OPTIONS = {
+  ...COMMON_OPTIONS,
+  signal: option({ type: '`AbortSignal`', allowed: 'an AbortSignal', parse: given => given instanceof AbortSignal ? given : undefined })
+} satisfies OptionTable<LockOptions>
+
+export const LOCK_PLUGIN_OPTIONS = {
+  ...COMMON_OPTIONS,
+  redis: redisClient(),
+  nodes: option({ type: 'clients of 3 or more servers', allowed: 'ioredis clients of 3 or more servers, each once', parse: given => areNodes(given) ? given : undefined }),
+  timeout: duration(DEFAULT_TIMEOUT_MS, { min: 1 }),
+  clockDrift: fraction(0.01, 0.5),
+  clock: clock()
+} satisfies OptionTable<LockPluginOptions>
+
+export type ResolvedLockOptions = Resolved<typeof LOCK_OPTIONS>
+export type ResolvedLockPluginOptions = Resolved<typeof LOCK_PLUGIN_OPTIONS> & ResolvedLockOptions
 
 /** @throws `FST_REDIS_SUITE_LOCK_INVALID_OPTION` */
 export function resolvePluginOptions (given: LockPluginOptions): ResolvedLockPluginOptions {
-  const read = readOptions('lock', given)
-  read.onlyKnown([...LOCK_OPTIONS, 'redis', 'nodes', 'timeout', 'clockDrift', 'clock'])
-  if (given.nodes !== undefined && given.redis !== undefined) read.fail('redis', '"redis" or "nodes", not both')
-  if (given.nodes !== undefined && !areNodes(given.nodes)) read.fail('nodes', 'ioredis clients of 3 or more servers, each once')
-  if (given.nodes?.some(repliesWithText)) throw invalidOptionError('lock', 'nodes', new InWords('clients of which one has stringNumbers'), REPLIES_ALLOWED)
-  const clockDrift = read.fraction('clockDrift', 0.01)
-  if (clockDrift > 0.5) read.fail('clockDrift', 'a number from 0 to 0.5')
-  return {
-    ...resolve(given, { ttl: 10_000, wait: 10_000, retryDelay: 250, extend: undefined, signal: undefined }),
-    nodes: given.nodes,
-    timeout: read.duration('timeout', DEFAULT_TIMEOUT_MS, { min: 1 }),
-    clockDrift,
-    clock: read.clock()
-  }
+  if (given.nodes !== undefined && given.redis !== undefined) refuseOption('lock', given, 'redis', '"redis" or "nodes", not both')
+  const options = resolveOptions('lock', LOCK_PLUGIN_OPTIONS, given)
+  if (options.nodes?.some(repliesWithText)) throw invalidOptionError('lock', 'nodes', new InWords('clients of which one has stringNumbers'), REPLIES_ALLOWED)
+  return { ...options, signal: undefined }
 }
 
 /** @throws `FST_REDIS_SUITE_LOCK_INVALID_OPTION` */
 export function resolveLockOptions (given: LockOptions, defaults: ResolvedLockOptions): ResolvedLockOptions {
-  const read = readOptions('lock', given)
-  read.onlyKnown([...LOCK_OPTIONS, 'signal'])
-  if (given.signal !== undefined && !(given.signal instanceof AbortSignal)) read.fail('signal', 'an AbortSignal')
-  return resolve(given, defaults)
+  return resolveOptions('lock', LOCK_OPTIONS, given, defaults)
 }
 
-function resolve (given: LockOptions, defaults: ResolvedLockOptions): ResolvedLockOptions {
-  const read = readOptions('lock', given)
-  return {
-    ttl: read.duration('ttl', defaults.ttl, { min: 100, max: DAY }),
-    wait: read.duration('wait', defaults.wait, { max: DAY }),
-    retryDelay: read.duration('retryDelay', defaults.retryDelay, { min: 10, max: 60_000 }),
-    extend: given.extend === undefined ? defaults.extend : read.boolean('extend', true),
-    signal: given.signal
-  }
-}
-
-function areNodes (nodes: unknown): boolean {
+function areNodes (nodes: unknown): nodes is readonly RedisClient[] {
   return Array.isArray(nodes) && nodes.length >= 3 && nodes.every(isRedisClient) && new Set(nodes).size === nodes.length
 }

@@ -52,7 +52,7 @@ export const metrics = fp<MetricsPluginOptions>(async function metrics (fastify,
   if (registry !== above) {
     if (options.http) {
       const histogram = metricRegistry.histogram(HTTP_DURATION, 'Requests by route, from the first hook to the last byte', ['method', 'route', 'status_code'], options.buckets)
-      timeRequests(fastify, histogram, options.maxRoutes, options.isExcluded)
+      timeRequests(fastify, histogram, options.maxRoutes, options.exclude)
     }
     if (!Object.hasOwn(fastify, 'metrics')) fastify.decorate('metrics', { registry })
   }
@@ -60,8 +60,8 @@ export const metrics = fp<MetricsPluginOptions>(async function metrics (fastify,
   if (Object.keys(options.labels).length > 0) registry.setDefaultLabels(options.labels)
   if (options.tracing) cleanups.push(await startTracing())
   const { path } = options
-  const isExposed = path !== undefined && registry === above && fastify.hasRoute({ method: 'GET', url: fastify.prefix + path })
-  if (path !== undefined && !isExposed) addRoute(fastify, registry, path, options)
+  const isExposed = path !== false && registry === above && fastify.hasRoute({ method: 'GET', url: fastify.prefix + path })
+  if (path !== false && !isExposed) addRoute(fastify, registry, path, options)
   // Plugins that are registered later have their decorators by then.
   fastify.addHook('onReady', async () => { cleanups.push(...addSources(fastify, metricRegistry, options)) })
 }, { name: 'fastify-redis-suite/metrics', fastify: '5.x' })
@@ -101,10 +101,10 @@ const EXEMPT = { rateLimit: false, cache: false, session: false, pressureHandler
 // @fastify/swagger leaves the route out of the app's documentation.
 const HIDDEN: FastifySchema & { hide: boolean } = { hide: true }
 
-function addRoute (fastify: FastifyInstance, registry: Registry, path: string, { mayRead, isClosedByDefault, logLevel }: ResolvedMetricsOptions): void {
+function addRoute (fastify: FastifyInstance, registry: Registry, path: string, { expose, isClosedByDefault, logLevel }: ResolvedMetricsOptions): void {
   let isLogged = !isClosedByDefault
   fastify.get(path, { config: EXEMPT, logLevel, schema: HIDDEN }, async (request, reply) => {
-    if (!await mayRead(request)) {
+    if (!await expose(request)) {
       if (!isLogged) fastify.log.warn({ plugin: 'metrics', address: request.ip }, 'metrics: a request from another machine or through a proxy got 404: set the option "expose" to allow it')
       isLogged = true
       return reply.callNotFound()

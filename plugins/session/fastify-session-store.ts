@@ -19,7 +19,7 @@ export interface SuiteSessionStoreOptions extends SaveOptions {
   /** How often a session in use is renewed. */
   renewal: Milliseconds
   /** Whether a request whose session cannot be read goes on without one. */
-  allowsAnonymous: boolean
+  onStoreError: 'closed' | 'anonymous'
   clock: Clock
   log: FastifyBaseLogger
 }
@@ -49,13 +49,13 @@ export class SuiteSessionStore implements FastifySessionStore {
   }
 
   get (sessionId: string, callback: ReadCallback): void {
-    const { store, allowsAnonymous } = this.#options
+    const { store, onStoreError } = this.#options
     const handle = hashId(sessionId)
     const fail = this.failRequest
     traced('session read', () => store.read(handle)).then(
       stored => this.#handOver(sessionId, handle, stored, callback, fail),
       () => {
-        if (allowsAnonymous) this.#call({ kind: 'unreadable', sessionId }, callback, null, null, fail)
+        if (onStoreError === 'anonymous') this.#call({ kind: 'unreadable', sessionId }, callback, null, null, fail)
         else this.#refuse(callback)
       })
   }

@@ -79,7 +79,7 @@ export const session = fp<SessionPluginOptions>(async function session (fastify,
   const store = client === undefined
     ? createMemoryStore(options.maxSessions, options, options.clock)
     : createRedisStore(client, keyPrefixOf(client), options, run, options.clock)
-  const codec = new SessionCodec(createEncryption(options.keys), fastify.log)
+  const codec = new SessionCodec(createEncryption(options.encrypt ?? []), fastify.log)
   const renewal = renewalOf(options.idleTimeout)
   const stats = new SessionStatsCounter(renewal, options.clock)
   const watches = new Watches({

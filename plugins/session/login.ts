@@ -1,7 +1,8 @@
 import type { FastifyInstance, FastifyRequest, Session } from 'fastify'
 import type { AnyRequest } from '../shared/http/any-request.js'
 import type { Duration } from '../shared/plugin/duration.js'
-import { readOptions } from '../shared/plugin/option-reader.js'
+import { duration, option, unchecked } from '../shared/plugin/option-kinds.js'
+import { resolveOptions, type OptionTable } from '../shared/plugin/option-table.js'
 import { hashId } from '../shared/plugin/keys.js'
 import { handled } from '../shared/plugin/maybe-promise.js'
 import { checkIsCookie, MAX_AGE_MS } from './cookie/cookie-rules.js'
@@ -23,6 +24,17 @@ export interface LoginOptions {
    */
   maxAge?: Duration | undefined
 }
+
+const LOGIN_OPTIONS = {
+  keep: option({
+    type: 'string[]',
+    allowed: "a list of the session's properties",
+    fallback: [],
+    parse: given => Array.isArray(given) ? given as readonly string[] : undefined
+  }),
+  set: unchecked('properties'),
+  maxAge: duration(undefined, { min: 1, max: MAX_AGE_MS })
+} satisfies OptionTable<LoginOptions>
 
 /** The functions behind `request.login` and `request.logout`, which another package may have taken. */
 export interface Logins {
@@ -51,7 +63,7 @@ export function createLogins ({ users, userId, property }: LoginParts): Logins {
   }
 
   async function login (request: FastifyRequest, user: unknown, options: LoginOptions): Promise<void> {
-    const { keep, set, maxAge } = checked(options)
+    const { keep, set, maxAge } = resolveOptions('session', LOGIN_OPTIONS, options)
     const before = require(request)
     // Before anything ends: a user that is not there is a mistake, and would be let in as nobody.
     await users.requireRoom(userOf(user), hashId(before.sessionId))
@@ -108,12 +120,4 @@ function setMaxAge ({ cookie }: Session, maxAge: number): void {
 
 function empty (session: Session, keep: readonly string[]): void {
   for (const name of Object.keys(session)) if (name !== 'cookie' && !keep.includes(name)) Reflect.deleteProperty(session, name)
-}
-
-function checked (options: LoginOptions): { keep: readonly string[], set: object, maxAge: number | undefined } {
-  const read = readOptions('session', options)
-  read.onlyKnown(['keep', 'set', 'maxAge'])
-  const { keep = [], set = {}, maxAge } = options
-  if (!Array.isArray(keep)) read.fail('keep', "a list of the session's properties")
-  return { keep, set, maxAge: maxAge === undefined ? undefined : read.duration('maxAge', maxAge, { min: 1, max: MAX_AGE_MS }) }
 }

@@ -4,137 +4,185 @@ import type { Session } from 'fastify'
 import type { RedisClient } from '../shared/redis/client.js'
 import type { Clock } from '../shared/plugin/clock.js'
 import type { Duration } from '../shared/plugin/duration.js'
-import { InWords, invalidOptionError } from '../shared/plugin/errors.js'
+import { boolean, callable, clock, duration, integer, MAX_ENTRIES, oneOf, option, redisClient, required, string } from '../shared/plugin/option-kinds.js'
+import { resolveOptions, type OptionTable, type Resolved } from '../shared/plugin/option-table.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/redis/guard.js'
-import { MAX_ENTRIES, readOptions } from '../shared/plugin/option-reader.js'
-import { checkBrowserRules, checkCookieOptions, isCookieName } from './cookie/cookie-rules.js'
-import { CachingSigner } from './cookie/signer.js'
-import type { SessionTimeouts } from './store/store.js'
-import type { UserLimit } from './store/user-index.js'
-import { checkedGenerator, checkedSigner } from './cookie/signer.js'
+import { checkBrowserRules, checkCookieOptions, COOKIE_NAME } from './cookie/cookie-rules.js'
+import { CachingSigner, checkedGenerator, checkedSigner } from './cookie/signer.js'
 
 /** 32 bytes: a Buffer, or as text in hexadecimal or base64. */
 export type EncryptionKey = Uint8Array | string
 
-/** Options of the `session` plugin: its own, and all of `@fastify/session` but the store. */
+/** Options of the `session` plugin: its own, and those of `@fastify/session` except `store`. */
 export interface SessionPluginOptions extends Omit<FastifySessionOptions, 'store' | 'secret'> {
-  /** Signs the cookie: 32 characters or more, or an array, of which the first signs and all are accepted (rotation). */
+  /**
+   * Signs the cookie: 32 characters or more. With an array the first secret signs and all are accepted (rotation); a cookie that was signed
+   * with an older one is signed again.
+   */
   secret: FastifySessionOptions['secret'] | undefined
-  /** An ioredis client; `false` for the memory store. @default fastify.redis, else the memory store */
-  redis?: RedisClient | false | null | undefined
-  /** How long a request may wait for the store. @default 150 ms */
-  timeout?: Duration | undefined
-  /** After how long without a request a session ends. @default '1 day' */
+  /** How long a session lives after its last request. @default '1 day' */
   idleTimeout?: Duration | undefined
-  /** How long after its creation, which a login is, a session ends in any case. @default '30 days' */
+  /** How long a session lives after it was created, which `request.login` does, in any case. @default '30 days' */
   absoluteTimeout?: Duration | undefined
-  /** The property of the session that holds the user's id, or a function (also async) that returns it; undefined for nobody. @default 'userId' */
+  /**
+   * The property of the session that holds the user's id, or a function that returns it: a string, a finite number or a bigint. `undefined`,
+   * `null`, `''`, `false` and `NaN` mean that there is no user. A number and the string of its digits are one user.
+   *
+   * @default 'userId'
+   */
   userId?: string | ((session: Session) => unknown) | undefined
-  /** How many sessions a user may have; 0: any number. @default 0 */
+  /** How many sessions a user may have; 0 means any number. @default 0 */
   maxPerUser?: number | undefined
-  /** When there are so many: the oldest ends, or the new one is refused with `FST_REDIS_SUITE_SESSION_TOO_MANY`. @default 'drop-oldest' */
+  /**
+   * What happens to a login beyond `maxPerUser`: the user's oldest session ends, or the login is refused with
+   * `FST_REDIS_SUITE_SESSION_TOO_MANY`.
+   *
+   * @default 'drop-oldest'
+   */
   onMaxPerUser?: 'drop-oldest' | 'refuse' | undefined
-  /** Seals what is stored (AES-256-GCM). Of several keys the first one seals, all open (rotation). @default not sealed */
+  /**
+   * Encrypts stored sessions (AES-256-GCM). With several keys the first one encrypts and all decrypt (rotation).
+   *
+   * @see [encryption](docs/session.md#sealed-at-rest)
+   */
   encrypt?: EncryptionKey | readonly EncryptionKey[] | undefined
   /**
-   * While the store cannot be asked: answer 503, or go on with an empty session that is not saved and whose cookie is not sent.
+   * What happens while the store is unavailable: `'closed'` answers with 503; `'anonymous'` continues with an empty session that is not saved
+   * and whose cookie is not sent.
    *
    * @default 'closed'
    */
   onStoreError?: 'closed' | 'anonymous' | undefined
-  /** Whether requests have `login` and `logout`, where no other plugin has taken the names; `fastify.sessions` has both in any case. @default true */
+  /**
+   * Whether requests have `login` and `logout`, unless another plugin has taken the names. `fastify.sessions` has both in any case.
+   *
+   * @default true
+   */
   decorators?: boolean | undefined
-  /** How many sessions the memory store keeps. @default 10000 */
+  /** The client of the store; `false` for the memory store. @default fastify.redis, else the memory store */
+  redis?: RedisClient | false | null | undefined
+  /**
+   * How long a request waits for the store. While Redis is late but available, it waits longer.
+   *
+   * @default 150 ms
+   * @see [an outage and a stall](docs/redis.md#how-an-outage-differs-from-a-stall)
+   */
+  timeout?: Duration | undefined
+  /** How many sessions the memory store keeps. The least recently used one is evicted. @default 10_000 */
   maxSessions?: number | undefined
-  /** The clock for time-outs, deadlines and counts: in tests one of `fastify-redis-suite/testing`. @default the system's clock */
+  /**
+   * The clock for timeouts and deadlines. Redis expires keys by its own clock.
+   *
+   * @default the system's clock
+   * @see [a clock that you advance](docs/testing.md)
+   */
   clock?: Clock | undefined
 }
 
-export interface ResolvedSessionOptions extends SessionTimeouts, UserLimit {
-  /** For `@fastify/session`. */
+const FASTIFY_SESSION_OPTIONS = {
+  secret: required(option<string, unknown>({
+    type: 'string, string[] or signer',
+    allowed: '32 characters or more, an array of such, or a signer',
+    secret: 'too short, or of another kind',
+    parse: given => isSecret(given) ? given : undefined
+  })),
+  algorithm: option({
+    type: 'string',
+    allowed: 'a hash that crypto.getHashes() lists',
+    parse: given => typeof given === 'string' && getHashes().includes(given) ? given : undefined
+  }),
+  cookieName: string('sid', 'a name of printable ASCII characters without "=", ";" and blanks', COOKIE_NAME),
+  // Half of a surrogate pair cannot be encoded.
+  cookiePrefix: string('', 'a string of whole characters', /^\P{Surrogate}*$/u),
+  cookie: option({
+    type: 'cookie options',
+    allowed: 'an object',
+    fallback: {},
+    parse (given) {
+      checkCookieOptions(given)
+      return given as NonNullable<SessionPluginOptions['cookie']>
+    }
+  }),
+  saveUninitialized: boolean(false),
+  // The store extends the idle timeout as it reads, so an unchanged session need not be written.
+  rolling: boolean(false),
+  idGenerator: callable('`(request) => string`')
+} satisfies OptionTable<Omit<FastifySessionOptions, 'store'>>
+
+export const SESSION_OPTIONS = {
+  ...FASTIFY_SESSION_OPTIONS,
+  idleTimeout: duration('1 day', { min: 1 }),
+  absoluteTimeout: duration('30 days', { min: 1 }),
+  userId: option({
+    type: "property's name, or `(session) => id`, sync or async",
+    allowed: "a property's name, or a function of the session",
+    fallback: 'userId',
+    parse: given => typeof given === 'function' || (typeof given === 'string' && given !== '') ? given as string | ((session: Session) => unknown) : undefined
+  }),
+  maxPerUser: integer(0, { max: 1000 }),
+  onMaxPerUser: oneOf('drop-oldest', ['drop-oldest', 'refuse']),
+  encrypt: option({
+    type: 'key or keys of 32 bytes',
+    allowed: 'a Buffer of 32 bytes, the same in hexadecimal or base64, or an array of such',
+    secret: 'no key of 32 bytes',
+    parse: parseKeys
+  }),
+  onStoreError: oneOf('closed', ['closed', 'anonymous']),
+  decorators: boolean(true),
+  redis: redisClient(),
+  timeout: duration(DEFAULT_TIMEOUT_MS, { min: 1 }),
+  maxSessions: integer(10_000, { min: 1, max: MAX_ENTRIES }),
+  clock: clock()
+} satisfies OptionTable<SessionPluginOptions>
+
+export interface ResolvedSessionOptions extends Omit<Resolved<typeof SESSION_OPTIONS>, keyof typeof FASTIFY_SESSION_OPTIONS | 'userId'> {
+  /** The options of `@fastify/session`. */
   session: FastifySessionOptions
   cookieName: string
   cookiePrefix: string
-  timeout: number
   userId: (session: Session) => unknown
-  /** In which property the user is kept; undefined where only `userId` knows. */
+  /** The property that holds the user's id; undefined if `userId` is a function. */
   userProperty: string | undefined
-  keys: readonly Buffer[]
-  allowsAnonymous: boolean
-  decorators: boolean
-  maxSessions: number
-  clock: Clock
 }
-
-const OWN = ['redis', 'timeout', 'idleTimeout', 'absoluteTimeout', 'userId', 'maxPerUser', 'onMaxPerUser', 'encrypt', 'onStoreError', 'decorators', 'maxSessions', 'clock']
-const FASTIFY_SESSION = ['secret', 'algorithm', 'cookieName', 'cookiePrefix', 'cookie', 'saveUninitialized', 'rolling', 'idGenerator']
-const KEY_BYTES = 32
 
 /** @throws `FST_REDIS_SUITE_SESSION_INVALID_OPTION` */
 export function resolveSessionOptions (given: SessionPluginOptions): ResolvedSessionOptions {
-  const read = readOptions('session', given)
-  read.onlyKnown([...FASTIFY_SESSION, ...OWN])
-  const { userId = 'userId', encrypt, cookie, cookiePrefix = '' } = given
-  if (typeof userId !== 'function' && (typeof userId !== 'string' || userId === '')) read.fail('userId', "a property's name, or a function of the session")
-  const cookieName = read.string('cookieName', 'sid')
-  if (!isCookieName(cookieName)) read.fail('cookieName', 'a name of printable ASCII characters without "=", ";" and blanks')
-  // Half of a surrogate pair cannot be encoded.
-  if (typeof cookiePrefix !== 'string' || /\p{Surrogate}/u.test(cookiePrefix)) read.fail('cookiePrefix', 'a string of whole characters')
-  checkCookieOptions(cookie)
-  checkBrowserRules(cookieName, cookie ?? {})
-  if (given.idGenerator !== undefined && typeof given.idGenerator !== 'function') read.fail('idGenerator', 'a function')
-  read.boolean('saveUninitialized', false)
-  read.boolean('rolling', false)
-  if (given.algorithm !== undefined && !getHashes().includes(given.algorithm)) read.fail('algorithm', 'a hash that crypto.getHashes() lists')
-  const rest = Object.fromEntries(Object.entries(given).filter(([name, value]) => FASTIFY_SESSION.includes(name) && value !== undefined))
+  const { secret: _, algorithm, cookie, saveUninitialized, rolling, idGenerator, userId, ...options } = resolveOptions('session', SESSION_OPTIONS, given)
+  const { cookieName, cookiePrefix } = options
+  checkBrowserRules(cookieName, cookie)
   return {
+    ...options,
     session: {
-      // The store renews the idle time-out as it reads, so an unchanged session need not be written.
-      rolling: false,
-      saveUninitialized: false,
-      ...rest,
-      secret: signerOf(checkSecret(given.secret), given.algorithm),
-      ...given.idGenerator !== undefined && { idGenerator: checkedGenerator(given.idGenerator) },
+      secret: signerOf(given.secret!, algorithm),
       cookieName,
-      cookie: { path: '/', httpOnly: true, sameSite: 'lax', secure: 'auto', ...cookie }
+      saveUninitialized,
+      rolling,
+      cookie: { path: '/', httpOnly: true, sameSite: 'lax', secure: 'auto', ...cookie },
+      ...algorithm !== undefined && { algorithm },
+      ...cookiePrefix !== '' && { cookiePrefix },
+      ...idGenerator !== undefined && { idGenerator: checkedGenerator(idGenerator) }
     },
-    cookieName,
-    cookiePrefix,
-    timeout: read.duration('timeout', DEFAULT_TIMEOUT_MS, { min: 1 }),
-    idleTimeout: read.duration('idleTimeout', '1 day', { min: 1 }),
-    absoluteTimeout: read.duration('absoluteTimeout', '30 days', { min: 1 }),
     userId: typeof userId === 'function' ? userId : session => Reflect.get(session, userId),
-    userProperty: typeof userId === 'function' ? undefined : userId,
-    maxPerUser: read.integer('maxPerUser', 0, { max: 1000 }),
-    dropsOldest: read.oneOf('onMaxPerUser', 'drop-oldest', ['drop-oldest', 'refuse']) === 'drop-oldest',
-    keys: encrypt === undefined ? [] : checkKeys(encrypt),
-    allowsAnonymous: read.oneOf('onStoreError', 'closed', ['closed', 'anonymous']) === 'anonymous',
-    decorators: read.boolean('decorators', true),
-    maxSessions: read.integer('maxSessions', 10_000, { min: 1, max: MAX_ENTRIES }),
-    clock: read.clock()
+    userProperty: typeof userId === 'function' ? undefined : userId
   }
 }
 
-/** What was given is never repeated. */
-function checkSecret (secret: SessionPluginOptions['secret']): FastifySessionOptions['secret'] {
+function isSecret (secret: unknown): boolean {
   const isLongEnough = (text: unknown) => typeof text === 'string' && text.length >= 32
-  if (isLongEnough(secret) || (Array.isArray(secret) && secret.length > 0 && secret.every(isLongEnough)) || isSigner(secret)) return secret!
-  throw invalidOptionError('session', 'secret', secret === undefined ? undefined : new InWords('too short, or of another kind'), '32 characters or more, an array of such, or a signer')
-}
-
-function signerOf (secret: FastifySessionOptions['secret'], algorithm: string | undefined): FastifySessionOptions['secret'] {
-  return typeof secret === 'string' || Array.isArray(secret) ? new CachingSigner(secret, algorithm) : checkedSigner(secret)
+  return isLongEnough(secret) || (Array.isArray(secret) && secret.length > 0 && secret.every(isLongEnough)) || isSigner(secret)
 }
 
 function isSigner (value: unknown): boolean {
   return typeof value === 'object' && value !== null && !Array.isArray(value) && 'sign' in value && 'unsign' in value
 }
 
-/** What was given is never repeated. */
-function checkKeys (encrypt: unknown): Buffer[] {
+function signerOf (secret: FastifySessionOptions['secret'], algorithm: string | undefined): FastifySessionOptions['secret'] {
+  return typeof secret === 'string' || Array.isArray(secret) ? new CachingSigner(secret, algorithm) : checkedSigner(secret)
+}
+
+function parseKeys (encrypt: unknown): readonly Buffer[] | undefined {
   const keys = (Array.isArray(encrypt) ? encrypt : [encrypt]).map(bytesOf)
-  if (keys.length > 0 && keys.every(key => key?.length === KEY_BYTES)) return keys as Buffer[]
-  throw invalidOptionError('session', 'encrypt', new InWords('no key of 32 bytes'), 'a Buffer of 32 bytes, the same in hexadecimal or base64, or an array of such')
+  return keys.length > 0 && keys.every(key => key?.length === 32) ? keys as Buffer[] : undefined
 }
 
 function bytesOf (key: unknown): Buffer | undefined {

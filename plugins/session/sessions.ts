@@ -3,7 +3,8 @@ import type { Duration } from '../shared/plugin/duration.js'
 import { InWords, invalidArgumentError } from '../shared/plugin/errors.js'
 import { hashId } from '../shared/plugin/keys.js'
 import { handled } from '../shared/plugin/maybe-promise.js'
-import { readOptions } from '../shared/plugin/option-reader.js'
+import { duration, unchecked } from '../shared/plugin/option-kinds.js'
+import { resolveOptions } from '../shared/plugin/option-table.js'
 import type { Logins } from './login.js'
 import type { SessionCodec } from './session-codec.js'
 import { isAnonymous, onceStored } from './session-state.js'
@@ -69,6 +70,10 @@ interface SessionsParts {
   logins: Logins
 }
 
+const LIST_OPTIONS = { current: unchecked<string>('string') }
+const DESTROY_OPTIONS = { except: unchecked<string>('string') }
+const WATCH_OPTIONS = { interval: duration('15s', { min: 10 }) }
+
 export function createSessions ({ users, codec, stats, watches, logins }: SessionsParts): Sessions {
   function describe ({ handle, createdAt, lastSeenAt, device }: StoredInfo, current: string | undefined): SessionInfo {
     const [address, userAgent] = parseDevice(codec.openDevice(device, handle))
@@ -76,13 +81,13 @@ export function createSessions ({ users, codec, stats, watches, logins }: Sessio
   }
 
   const list: Sessions['list'] = async (userId, options = {}) => {
-    const { current } = known(options, 'current')
+    const { current } = resolveOptions('session', LIST_OPTIONS, options)
     const sessions = await users.list(userOf(userId))
     return sessions.map(info => describe(info, current)).sort((a, b) => b.lastSeenAt - a.lastSeenAt)
   }
   const destroy: Sessions['destroy'] = async handle => await users.destroy(checkHandle(handle, 'handle'))
   const destroyAll: Sessions['destroyAll'] = async (userId, options = {}) => {
-    const { except } = known(options, 'except')
+    const { except } = resolveOptions('session', DESTROY_OPTIONS, options)
     return await users.destroyAll(userOf(userId), except === undefined ? undefined : checkHandle(except, 'except'))
   }
 
@@ -94,7 +99,7 @@ export function createSessions ({ users, codec, stats, watches, logins }: Sessio
     destroyAll: (userId, options) => handled(destroyAll(userId, options)),
     watch (request, onEnd, options = {}) {
       if (typeof onEnd !== 'function') throw invalidArgumentError('session', 'onEnd', onEnd, 'a function')
-      const interval = readOptions('session', known(options, 'interval')).duration('interval', '15s', { min: 10 })
+      const interval = resolveOptions('session', WATCH_OPTIONS, options).interval
       let stop: (() => void) | undefined
       let isOver = false
       const { session } = request
@@ -109,12 +114,6 @@ export function createSessions ({ users, codec, stats, watches, logins }: Sessio
     handleOf: hashId,
     stats: () => stats.stats
   }
-}
-
-function known<O extends object> (options: O, name: string): O {
-  if (typeof options !== 'object' || options === null) throw invalidArgumentError('session', 'options', options, 'an object')
-  readOptions('session', options).onlyKnown([name])
-  return options
 }
 
 /** @returns the digest by which the user is known */

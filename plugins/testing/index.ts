@@ -1,15 +1,11 @@
-import { parseDuration } from '../shared/plugin/duration.js'
-import { readOptions } from '../shared/plugin/option-reader.js'
+import { resolveOptions } from '../shared/plugin/option-table.js'
 import { ProductionError } from './errors.js'
+import { TEST_CLOCK_OPTIONS, type TestClockOptions } from './options.js'
 import { testClock, type TestClock } from './test-clock.js'
 
 export type { Clock, Timer } from '../shared/plugin/clock.js'
+export type { TestClockOptions } from './options.js'
 export type { StepListener, TestClock } from './test-clock.js'
-
-export interface TestClockOptions {
-  /** The clock's first time, in milliseconds since the epoch. @default the system's time */
-  now?: number | undefined
-}
 
 /**
  * Creates a clock whose time advances only when a test advances it. Set it as the option `clock` of plugins: a test of limits, TTLs and
@@ -29,8 +25,5 @@ export interface TestClockOptions {
  */
 export function createTestClock (options: TestClockOptions = {}): TestClock {
   if (process.env['NODE_ENV'] === 'production') throw new ProductionError()
-  const read = readOptions('testing', options)
-  read.onlyKnown(['now'])
-  const now = options.now === undefined ? Date.now() : parseDuration(options.now)
-  return now === undefined || typeof options.now === 'string' ? read.fail('now', 'milliseconds since the epoch') : testClock(now)
+  return testClock(resolveOptions('testing', TEST_CLOCK_OPTIONS, options).now ?? Date.now())
 }

@@ -13,7 +13,7 @@ const HOUR = 3_600_000
 const TIMEOUTS = { idleTimeout: HOUR, absoluteTimeout: 2 * HOUR }
 const create = (fields: Record<string, string>, user?: string): SessionChange => ({ set: fields, isSealed: false, delete: [], create: true, from: '', text: joinFields(fields), owner: { user, device: 'd' } })
 const change = (set: Record<string, string>, del: string[] = []): SessionChange => ({ set, isSealed: false, delete: del, create: false, from: 'an old version', text: 'never read' })
-const usersOf = (store: SessionStore, maxPerUser = 0, dropsOldest = true) => new UserIndex(store, operation => operation(), { maxPerUser, dropsOldest }, new SessionStatsCounter(HOUR))
+const usersOf = (store: SessionStore, maxPerUser = 0, onMaxPerUser: 'drop-oldest' | 'refuse' = 'drop-oldest') => new UserIndex(store, operation => operation(), { maxPerUser, onMaxPerUser }, new SessionStatsCounter(HOUR))
 
 /** As a login does it: the session is stored before it is in the index, and is in the index before it is the user's. */
 async function logIn (store: SessionStore, users: UserIndex, user: string, handle: string) {
@@ -192,7 +192,7 @@ forEachStore(['memory', 'redis', 'cluster'], name => {
 
   t.test(`${name}: or the new session is refused, and a place that is free again is found`, async t => {
     const { store } = await open(t, name)
-    const users = usersOf(store, 2, false)
+    const users = usersOf(store, 2, 'refuse')
     await logIn(store, users, 'u', 'a')
     await logIn(store, users, 'u', 'b')
     const TOO_MANY = { code: 'FST_REDIS_SUITE_SESSION_TOO_MANY', statusCode: 409 }

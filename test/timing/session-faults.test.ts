@@ -48,7 +48,7 @@ forEachStore(['memory', 'redis', 'cluster'], name => {
     const { client, prefix } = await openStore(t, name)
     const timeouts = { idleTimeout: HOUR, absoluteTimeout: HOUR }
     const store = client === undefined ? createMemoryStore(20_000, timeouts) : createRedisStore(client, prefix, timeouts)
-    const users = new UserIndex(store, operation => operation(), { maxPerUser: 0, dropsOldest: true }, new SessionStatsCounter(HOUR))
+    const users = new UserIndex(store, operation => operation(), { maxPerUser: 0, onMaxPerUser: 'drop-oldest' }, new SessionStatsCounter(HOUR))
     const handles = Array.from({ length: 10_000 }, (_, i) => `h${i}`)
     for (let at = 0; at < handles.length; at += 1000) {
       await Promise.all(handles.slice(at, at + 1000).map(async handle => {

@@ -11,7 +11,8 @@ interface Rule {
 // RFC 6265 §4.1.1, as `@fastify/cookie` writes them.
 const PATH = /^[\x20-\x3A\x3D-\x7E]*$/
 const DOMAIN = /^(?:\.?[a-z\d](?:[a-z\d-]{0,61}[a-z\d])?)(?:\.[a-z\d](?:[a-z\d-]{0,61}[a-z\d])?)*$/i
-const NAME = /^[\x21-\x3A\x3C\x3E-\x7E]+$/
+/** The name of a cookie. */
+export const COOKIE_NAME = /^[\x21-\x3A\x3C\x3E-\x7E]+$/
 /** About as long as from now to the last year that a header can name. */
 export const MAX_AGE_MS = 2.5e14
 
@@ -104,10 +105,6 @@ export function checkBrowserRules (cookieName: string, { secure, sameSite, parti
   if (prefix?.toLowerCase() !== '__host-') return
   if (domain) throw invalidOptionError('session', 'cookie.domain', domain, `none with ${reason}`)
   if (path !== undefined && path !== '/') throw invalidOptionError('session', 'cookie.path', path, `'/' with ${reason}`)
-}
-
-export function isCookieName (name: string): boolean {
-  return NAME.test(name)
 }
 
 function isSameSite (value: unknown): boolean {

@@ -10,7 +10,7 @@ const MOST_TRIES = 100
 export interface UserLimit {
   /** 0: any number. */
   maxPerUser: number
-  dropsOldest: boolean
+  onMaxPerUser: 'drop-oldest' | 'refuse'
 }
 
 type Run = <T>(operation: () => Promise<T>) => Promise<T>
@@ -50,8 +50,8 @@ export class UserIndex {
    * @throws `FST_REDIS_SUITE_SESSION_TOO_MANY` where one more would not be let in
    */
   async requireRoom (user: string, leaving?: string): Promise<void> {
-    const { maxPerUser, dropsOldest } = this.#limit
-    if (maxPerUser === 0 || dropsOldest) return
+    const { maxPerUser, onMaxPerUser } = this.#limit
+    if (maxPerUser === 0 || onMaxPerUser === 'drop-oldest') return
     const others = (await this.list(user)).filter(({ handle }) => handle !== leaving)
     if (others.length >= maxPerUser) throw new TooManySessionsError(maxPerUser)
   }
@@ -120,7 +120,7 @@ export class UserIndex {
     const alive = await this.#alive(user, handles)
     const tooMany = alive.length - this.#limit.maxPerUser + 1
     if (tooMany <= 0) return true
-    if (!this.#limit.dropsOldest) return false
+    if (this.#limit.onMaxPerUser === 'refuse') return false
     await Promise.all(alive.slice(0, tooMany).map(({ handle }) => this.destroy(handle)))
     return true
   }

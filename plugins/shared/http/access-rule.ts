@@ -1,5 +1,7 @@
 import type { FastifyRequest } from 'fastify'
 import { reasonOf, type PluginName } from '../plugin/errors.js'
+import { option } from '../plugin/option-kinds.js'
+import type { Option } from '../plugin/option-table.js'
 
 /** The values of a route's `logLevel`. */
 export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
@@ -7,18 +9,20 @@ export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', '
 /** The requests with access: all, none, those of clients on this machine, or those that a function allows. */
 export type AccessRule = boolean | 'loopback' | ((request: FastifyRequest) => boolean | Promise<boolean>)
 
-/** Describes the values of {@link AccessRule} for an error. */
-export const ACCESS_RULE_ALLOWED = "true, false, 'loopback' or a function of the request"
-
 export type AccessCheck = (request: FastifyRequest) => boolean | Promise<boolean>
 
-export function isAccessRule (value: unknown): value is AccessRule {
-  return typeof value === 'boolean' || value === 'loopback' || typeof value === 'function'
-}
-
-export function accessCheckOf (plugin: PluginName, rule: AccessRule): AccessCheck {
-  if (typeof rule === 'boolean') return () => rule
-  return rule === 'loopback' ? isLocal : closedOnFailure(plugin, rule)
+/** An option that decides who may read. */
+export function accessRule (): Option<AccessRule, AccessCheck> {
+  return option<AccessRule, AccessCheck, AccessRule>({
+    type: "`true`, `false`, `'loopback'` or `(request) => boolean`, sync or async",
+    allowed: "true, false, 'loopback' or a function of the request",
+    fallback: 'loopback',
+    parse (given, plugin) {
+      if (typeof given === 'boolean') return () => given
+      if (typeof given === 'function') return closedOnFailure(plugin, given as AccessCheck)
+      return given === 'loopback' ? isLocal : undefined
+    }
+  })
 }
 
 /** Denies access if the function throws or rejects, which is logged once: a readiness probe must not fail for it. */

@@ -1,4 +1,4 @@
-import { invalidArgumentError, invalidOptionError, unknownOptionError, type PluginName } from './errors.js'
+import { invalidArgumentError, invalidOptionError, InWords, unknownOptionError, type PluginName } from './errors.js'
 import type { Limits } from './option-kinds.js'
 
 /** Options that Fastify itself reads from the options of `register`: every plugin accepts them. */
@@ -19,6 +19,8 @@ export interface Option<Given, Value = Given> {
   /** Whether `null` counts as left out. */
   readonly nullIsDefault?: boolean
   readonly isRequired?: boolean
+  /** Describes a value that is not allowed, for errors that must not repeat it. */
+  readonly secret?: string
   /** The value of an option that is left out. */
   readonly value: Value
   /** Returns the value in the form that the plugin uses, or `undefined` if it is not allowed. */
@@ -67,8 +69,9 @@ export function readOption<Value> (plugin: PluginName, name: string, option: Opt
   const value: unknown = Reflect.get(given, name)
   if (!option.isRequired && (value === undefined || (value === null && option.nullIsDefault))) return fallback ?? option.value
   const parsed = option.parse(value, plugin)
-  if (parsed === undefined) throw invalidOptionError(plugin, name, value, option.allowed)
-  return parsed
+  if (parsed !== undefined) return parsed
+  const isHidden = option.secret !== undefined && value !== undefined
+  throw invalidOptionError(plugin, name, isHidden ? new InWords(option.secret) : value, option.allowed)
 }
 
 /** Throws the error of an option that its kind accepts, and that is not allowed beside another one. */

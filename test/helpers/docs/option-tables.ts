@@ -10,7 +10,14 @@ import { CACHE_OPTIONS } from '../../../plugins/cache/options.js'
 import { EVENTS_OPTIONS } from '../../../plugins/events/options.js'
 import { SSE_OPTIONS } from '../../../plugins/events/sse/options.js'
 import { CONSUME_OPTIONS, STREAM_OPTIONS } from '../../../plugins/events/stream/options.js'
+import { CHECK_OPTIONS } from '../../../plugins/health/checks.js'
+import { HEALTH_OPTIONS } from '../../../plugins/health/options.js'
+import { IDEMPOTENCY_OPTIONS, ROUTE_IDEMPOTENCY_OPTIONS } from '../../../plugins/idempotency/options.js'
+import { LOCK_OPTIONS, LOCK_PLUGIN_OPTIONS } from '../../../plugins/lock/options.js'
+import { METRICS_OPTIONS } from '../../../plugins/metrics/options.js'
+import { SESSION_OPTIONS } from '../../../plugins/session/options.js'
 import type { Option } from '../../../plugins/shared/plugin/option-table.js'
+import { TEST_CLOCK_OPTIONS } from '../../../plugins/testing/options.js'
 import { readPage, root } from './doc-blocks.js'
 
 type AnyOption = Option<unknown, unknown>
@@ -26,7 +33,16 @@ export const OPTION_TABLES: Readonly<Record<string, Readonly<Record<string, AnyO
   EventsPluginOptions: EVENTS_OPTIONS,
   SseOptions: SSE_OPTIONS,
   StreamOptions: STREAM_OPTIONS,
-  ConsumeOptions: CONSUME_OPTIONS
+  ConsumeOptions: CONSUME_OPTIONS,
+  SessionPluginOptions: SESSION_OPTIONS,
+  LockOptions: LOCK_OPTIONS,
+  LockPluginOptions: LOCK_PLUGIN_OPTIONS,
+  RouteIdempotencyOptions: ROUTE_IDEMPOTENCY_OPTIONS,
+  IdempotencyPluginOptions: IDEMPOTENCY_OPTIONS,
+  HealthPluginOptions: HEALTH_OPTIONS,
+  CheckOptions: CHECK_OPTIONS,
+  MetricsPluginOptions: METRICS_OPTIONS,
+  TestClockOptions: TEST_CLOCK_OPTIONS
 }
 
 export interface DocumentedOption {
