@@ -31,7 +31,7 @@ declare module 'fastify' {
 const server = await startRedis()
 const commands = server.client()
 const FIXTURE = join(import.meta.dirname, '../fixtures/autoload')
-// Nothing here waits for time to pass: no deadline passes either.
+// No test here waits for time to pass, and no deadline passes.
 const clock = createTestClock()
 
 function build (t: Test): FastifyInstance {
@@ -42,7 +42,7 @@ function build (t: Test): FastifyInstance {
 
 const isHit = (app: FastifyInstance, url: string) => until(`${url} is a hit`, async () => (await ask(app, url)).cache === 'HIT')
 
-/** All of them, by name, as a user may register them in any order after redis. */
+/** All plugins by name: a user may register them in any order after redis. */
 const ALL: Record<string, (app: FastifyInstance) => unknown> = {
   metrics: app => app.register(metrics, { clock }),
   rateLimit: app => app.register(rateLimit, { max: 1000, clock }),
@@ -54,7 +54,7 @@ const ALL: Record<string, (app: FastifyInstance) => unknown> = {
   health: app => app.register(health, { details: true, clock })
 }
 
-/** Asserts of a route with all plugins what each of them promises. */
+/** Asserts what each plugin promises, of a route with all plugins. */
 async function tryAll (t: Test, app: FastifyInstance, prefix = ''): Promise<void> {
   const url = `${prefix}/products/1`
   await isHit(app, url)
@@ -84,7 +84,7 @@ function addRoutes (app: FastifyInstance): void {
 async function buildAutoloaded (t: Test): Promise<FastifyInstance> {
   process.env['REDIS_URL'] = server.url
   const app = build(t)
-  // It knows some of the ways by which Node.js reads TypeScript, and asks to be told of others.
+  // The package recognizes some ways in which Node.js reads TypeScript, and has a setting for others.
   process.env['FASTIFY_AUTOLOAD_TYPESCRIPT'] = '1'
   await app.register(autoload, { dir: join(FIXTURE, 'plugins'), forceESM: true })
   await app.register(autoload, { dir: join(FIXTURE, 'routes'), forceESM: true, autoHooks: true, options: { prefix: '/api' } })
@@ -114,7 +114,7 @@ t.test('with the autohooks of @fastify/autoload a login comes before cache and l
   t.equal((await ask(app, '/api/products/1')).status, 200, 'the hooks are of their folder alone')
 })
 
-/** A request on a connection of its own, which the primary process hands to one of the workers. */
+/** A request on its own connection, which the primary process passes to one of the workers. */
 async function askWorkers (port: number, path: string, { method = 'GET', headers = {} }: { method?: string, headers?: Record<string, string> } = {}) {
   const asked = httpRequest({ port, host: '127.0.0.1', path, method, headers, agent: false })
   asked.end()
@@ -158,7 +158,7 @@ t.test('three workers of a Node.js cluster share one limit, cache, lock, session
   t.same(visits, [2, 3, 4, 5, 6, 7], 'a session goes on at whichever worker')
 
   let metrics = ''
-  // It gives workers 5 s of real time.
+  // The package gives workers 5 s of real time.
   const all = new AggregatorRegistry()
   await until('the metrics of all workers', async () => { metrics = await all.clusterMetrics().catch(() => ''); return metrics !== '' })
   const found = new Scrape(metrics)
@@ -276,7 +276,7 @@ t.test('all plugins run on a client of @fastify/redis that the user registered, 
   for (const namespace of [undefined, 'shop']) {
     const app = build(t)
     await app.register(fastifyRedis, { url: server.url, ...namespace && { namespace } })
-    // A namespaced one is a property that the types of @fastify/redis do not know.
+    // A namespaced connection is a property that the types of @fastify/redis do not declare.
     const client = namespace === undefined ? app.redis : app.redis[namespace]
     const options = { clock, ...namespace && { redis: client } }
     if (namespace !== undefined) {
@@ -481,7 +481,7 @@ t.test('requests that @fastify/http-proxy forwards are limited, timed and cached
   await app.register(redis, { url: server.url, prefix: 'proxy' })
   await app.register(metrics, { clock })
   await app.register(rateLimit, { max: 1000, clock })
-  // What forwards a request reads all of its headers.
+  // A forwarding handler reads all request headers.
   await app.register(cache, { ttl: 'headers', global: true, unkeyed: false, clock })
   await app.register(httpProxy, { upstream, prefix: '/api' })
   const address = await app.listen({ port: 0 })
@@ -497,7 +497,7 @@ t.test('requests that @fastify/http-proxy forwards are limited, timed and cached
   t.match(await (await fetch(`${address}/metrics`)).text(), /http_request_duration_seconds_count\{method="GET",route="\/api\/\*",status_code="200"\}/)
 })
 
-// One rule for what an operator reads: the metrics, and the details of health.
+// One rule for the pages of operators: the metrics, and the details of health.
 
 type Audience = MetricsPluginOptions['expose'] & HealthPluginOptions['details']
 

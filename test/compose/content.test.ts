@@ -12,9 +12,9 @@ import { settled } from '../helpers/cache/cache-app.js'
 import { http1, injected, Visitor, type Transport } from '../helpers/compose/visitors.js'
 import { createTestApp, until, type TestApp, type TestAppOptions } from '../helpers/index.js'
 
-// What handlers are made of: uploads, templates, and other servers that they pass requests on to.
+// The parts of handlers: uploads, templates, and other servers that they forward requests to.
 
-// It has no types.
+// The package has no types.
 const ejs: unknown = createRequire(import.meta.url)('ejs')
 const MAX = 50
 const OWN_SCRIPT = /nonce="([0-9a-f]+)"/
@@ -37,7 +37,7 @@ async function logIn (transport: Transport): Promise<[ann: Visitor, bob: Visitor
 
 let boundaries = 0
 
-/** Each time a browser sends a form it has another boundary. */
+/** A browser uses another boundary each time it sends a form. */
 function form (file: string): [body: Buffer, headers: Record<string, string>] {
   const boundary = `----form${++boundaries}`
   const part = (name: string, more: string, value: string) => `--${boundary}\r\nContent-Disposition: form-data; name="${name}"${more}\r\n\r\n${value}\r\n`
@@ -47,7 +47,7 @@ function form (file: string): [body: Buffer, headers: Record<string, string>] {
 
 const textOf = async (request: FastifyRequest) => String(await (await request.file())?.toBuffer())
 
-/** By how the package is told to give a form to handlers: how these find the file. */
+/** Returns how a handler finds the uploaded file, by the package's setting. */
 const MODES: Array<[name: string, options: FastifyMultipartOptions | FastifyMultipartAttachFieldsToBodyOptions, read: (request: FastifyRequest) => Promise<string>]> = [
   ['in the body', { attachFieldsToBody: true }, async ({ body }) => String(await (body as { file: { toBuffer: () => Promise<Buffer> } }).file.toBuffer())],
   ['as values in the body', { attachFieldsToBody: 'keyValues' }, async ({ body }) => String((body as { file: Buffer }).file)],
@@ -159,7 +159,7 @@ t.test('with @fastify/view a page is rendered once for all guests and refreshed 
 async function startUpstream (t: Test, clock: TestClock): Promise<{ url: string, runs: Record<string, number> }> {
   const runs = { catalog: 0, mine: 0, careless: 0, orders: 0 }
   const { app } = await createTestApp(t, { store: 'redis', ready: false, clock, plugins: { idempotency: { scope: ({ headers }) => String(headers['x-user']) } } })
-  // The age of a response is counted from its Date.
+  // The age of a response is computed from its Date.
   app.addHook('onRequest', async (_, reply) => { reply.header('date', new Date(clock.now()).toUTCString()) })
   app.get('/catalog/1', async (_, reply) => await reply.header('cache-control', 'max-age=60, stale-while-revalidate=600').send({ run: ++runs.catalog }))
   app.get('/mine', async ({ headers }, reply) => await reply.header('cache-control', 'private, max-age=60').send({ user: headers['x-user'], run: ++runs.mine }))
@@ -169,12 +169,12 @@ async function startUpstream (t: Test, clock: TestClock): Promise<{ url: string,
 }
 
 const asUser = ({ session }: FastifyRequest, headers: object) => ({ ...headers, 'x-user': session.userId ?? 'guest' })
-// What forwards a request reads all of its headers; the upstream says by Cache-Control and Vary for whom its responses are.
+// A forwarding handler reads all request headers; Cache-Control and Vary of the upstream define who may share a response.
 const FORWARDED = { ttl: 'headers', unkeyed: false } as const
 const PUBLIC = { ...FORWARDED, public: true }
 const OWN = { ...FORWARDED, private: ({ session }: FastifyRequest) => session.userId }
 
-/** By the package that forwards: how the gateway has its three routes. */
+/** The three routes of the gateway, by the package that forwards. */
 const GATEWAYS: Record<string, (app: FastifyInstance, upstream: string) => Promise<unknown>> = {
   '@fastify/http-proxy': async (app, upstream) => {
     const routes = { '/catalog': PUBLIC, '/mine': OWN, '/careless': { ttl: '1m', public: true } } as const

@@ -105,7 +105,7 @@ t.test('a response that is replayed for its Idempotency-Key has the CORS headers
   t.equal(runs, 1)
 })
 
-/** What stands beside all of the plugins, and what it does with each of their responses. */
+/** Plugins that are registered beside the suite's, and their effect on each response. */
 const BESIDE: Record<string, { register: (app: FastifyInstance) => unknown, promise: string, check: (t: Test) => Pick<Promises, 'headers' | 'each'> }> = {
   '@fastify/helmet with nonces': {
     register: app => app.register(helmet, { enableCSPNonces: true }),

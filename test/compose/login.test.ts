@@ -37,11 +37,11 @@ interface Passport {
   registerUserDeserializer (fn: (id: string) => Promise<unknown>): void
 }
 
-/** What its packages put onto requests and replies. */
+/** The decorators of the packages on requests and replies. */
 interface Flashing { flash (type?: string, message?: string): unknown }
 type PassportRequest = FastifyRequest & Flashing & { user?: { id: string }, isAuthenticated (): boolean }
 
-/** A client with all of its cookies, as a browser keeps them. */
+/** A client with all of its cookies, like a browser. */
 class Visitor {
   readonly cookies: Record<string, string> = {}
   readonly #app: FastifyInstance

@@ -13,14 +13,14 @@ import { sharedRedis } from '../helpers/index.js'
 const { cache, events, health, idempotency, lock, metrics, rateLimit, redis, session } = suite
 const SECRET = 'a secret of at least thirty-two characters'
 
-/** What was done wrong; the code of the error that comes of it, without what all begin with; and what its message has to name. */
+/** A mistake; the code of its error, without the common prefix; and the texts that the message must contain. */
 type Mistake = [what: string, doIt: (app: FastifyInstance) => unknown, code: string, ...names: string[]]
 
 const registered = async (app: FastifyInstance, ...plugins: Array<[plugin: unknown, options?: object]>) => {
   for (const [plugin, options] of plugins) await app.register(plugin as typeof lock, { ...options })
 }
 
-/** Calls a decorator's method as JavaScript may, where no compiler refuses what is given. */
+/** Calls a decorator's method as a program in JavaScript may, without a compiler that checks the arguments. */
 async function call (target: object, method: string, ...args: unknown[]): Promise<unknown> {
   return await Reflect.apply(Reflect.get(target, method), target, args)
 }
@@ -105,7 +105,7 @@ for (const [what, doIt, code, ...names] of mistakes) {
   })
 }
 
-/** What a handler or a route's own function does wrong is known when it is called. */
+/** Mistakes of a handler, or of a function of a route, are detected when it is called. */
 const calls: Array<[what: string, code: string, build: (app: FastifyInstance) => Promise<unknown>, request?: InjectOptions]> = [
   ['a tag that is no text', 'CACHE_INVALID_OPTION', async app => {
     await app.register(cache)
@@ -148,7 +148,7 @@ for (const [what, code, build, request] of calls) {
 
 type Build = (app: FastifyInstance) => unknown
 
-/** Builds an app, makes it ready, and returns what it has warned of: each message after its plugin, with its routes. */
+/** Builds an app, makes it ready, and returns its warnings: each message after its plugin, with its routes. */
 async function warningsOf (t: Test, build: Build): Promise<Record<string, string[]>> {
   const { logger, lines } = collectLog()
   const app = Fastify({ loggerInstance: logger as never }) as unknown as FastifyInstance
@@ -235,7 +235,7 @@ const situations: Array<[what: string, warned: Record<string, string[]>, build: 
     await app.register(mercurius, { schema: 'type Query { a: Int }', additionalRouteOptions })
   }],
   ['@fastify/rate-limit reads config.rateLimit', {}, async app => {
-    // Its types would be those of `fastify.rateLimit` everywhere.
+    // Its types would apply to `fastify.rateLimit` everywhere.
     await app.register((await import('@fastify/rate-limit' as string) as { default: typeof lock }).default)
     await use(app, lock)
     app.get('/a', { config: { rateLimit: { max: 1 } } }, handler)

@@ -9,12 +9,12 @@ import { findNginx, startNginx } from '../helpers/servers/nginx.js'
 import { scratchDir } from '../helpers/servers/scratch.js'
 import { startTlsProxy } from '../helpers/servers/tls-proxy.js'
 
-// The same promises, whatever the clients speak and whatever stands before the app.
+// The same promises with every protocol of clients and every proxy in front of the app.
 
 const certificate = await makeCertificate()
 const { cert: ca } = certificate
 
-/** As many apps do it where TLS is a must. */
+/** Redirects to HTTPS, as many apps do. */
 function redirectsToHttps (app: FastifyInstance): void {
   app.addHook('onRequest', async (request, reply) => {
     if (request.protocol !== 'https') return await reply.redirect(`https://${request.host}${request.url}`)

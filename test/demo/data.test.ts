@@ -24,10 +24,10 @@ const [app] = await startShop(t as Test, { env: { REDIS_URL: redis.url }, logger
 const admin = client(app, '10.0.0.1')
 await admin.send('POST', '/login', { email: 'admin@example.com', password: DEMO_PASSWORD })
 
-/** Counts the log lines since then that have this text. */
+/** Counts the log lines since then that contain this text. */
 const linesSince = (before: number, part: string) => lines.slice(before).filter(({ msg }) => String(msg).includes(part)).length
 
-/** Resolves when the page is served out of the cache. */
+/** Resolves when the page is served from the cache. */
 async function warm (app: FastifyInstance, url: string): Promise<void> {
   await until(`${url} is a hit`, async () => (await app.inject(url)).headers['x-cache'] === 'HIT')
 }
@@ -132,7 +132,7 @@ t.test('concurrent requests share one query of the report, which an order invali
       if (statusCode !== 200) throw new Error(`${statusCode} ${body}`)
     }
   }
-  // What the start cleared may be made once more.
+  // Entries that the start invalidated may be computed once more.
   await until('the report is cached', async () => await statements('date_trunc', ask) === 0)
   await app.cache.delete('report:sales')
   t.equal(await statements('date_trunc', ask), 1)
@@ -201,7 +201,7 @@ t.test('views', async t => {
       const ids = params?.[0]
       if (!sql.includes('counted_views') || !Array.isArray(ids)) return rows
       given.push(ids.length)
-      // As where the process dies between the commit and the end of the batch.
+      // As if the process had died between the commit and the end of the batch.
       if (given.length === 1) throw new Error('the answer is lost')
       return rows
     }
@@ -286,7 +286,7 @@ t.test('changes in a PostgreSQL server', { skip }, async (t: Test) => {
     await other.connect()
     await other.query('BEGIN')
     await other.query('UPDATE products SET stock = stock; UPDATE orders SET created_at = created_at')
-    // Waiting for the locks would take for ever.
+    // Waiting for the locks would take forever.
     const third = await buildApp(shopConfig({ ...env, DATABASE_URL: connectionString }), { pluginTimeout: 30_000 })
     t.equal((await third.inject('/products/1')).statusCode, 200)
     await third.close()

@@ -19,7 +19,7 @@ const clock = createTestClock()
 const [a, b = t.fail('two instances') as never] = await startShop(t as Test, { env: { REDIS_URL: server.url, TRUST_PROXY: 'true' }, instances: 2, clock })
 for (const app of [a, b]) await app.listen({ port: 0, host: '127.0.0.1' })
 
-// A server that replies has replied before the time goes on, however busy the machine is.
+// The replies of a responsive server arrive before the clock advances, however busy the machine is.
 let isPaused = false
 clock.onStep(async () => {
   if (!isPaused) await Promise.all([a, b].map(async app => await app.redis.ping().catch(() => {})))
@@ -110,7 +110,7 @@ t.test('a page that is opened after the last one was closed, while requests come
   const { end } = await watch(t, a)
   await advanceTo('both instances take samples', () => isWatched(a) && isWatched(b))
   end()
-  // An event waits to be sent at the moment in which each instance stops.
+  // An event is pending at the moment at which each instance stops.
   t.teardown(clock.onStep(async () => { await Promise.all([a, b].map(app => app.inject('/live/products/7'))) }))
   await advanceTo('neither takes samples', () => !isWatched(a) && !isWatched(b))
   const { told } = await watch(t, a)
@@ -135,7 +135,7 @@ t.test('while Redis hangs a page receives samples that say so, and the recovery'
   await advanceTo('samples continue', () => count() >= 2)
   resume()
   await advanceTo('the circuit is closed', () => circuits().at(-1) === 'closed')
-  // The health may change before the circuit does.
+  // The health may change before the circuit.
   t.same([circuits().find(circuit => circuit !== 'closed'), circuits().at(-1)], ['open', 'closed'])
 })
 

@@ -14,7 +14,7 @@ const TOO_LARGE = 2 ** 31
 const VISITORS = 100
 /** A HyperLogLog is exact to 0.8 %; this is three times as much. */
 const TOLERANCE = 3
-/** Each sale has so many pieces, and ten times as many buyers. */
+/** The number of pieces of each sale, which has ten times as many buyers. */
 const PIECES = 5
 
 const server = await startRedis()
@@ -28,7 +28,7 @@ const sales = {
 for (const [name, env] of Object.entries({ ...stores, Redis: { REDIS_URL: server.url } })) {
   t.test(`statistics on ${name}`, async t => {
     const [app] = await startShop(t, { env })
-    // The database is shared with the stores before.
+    // The tests of the other stores use the same database.
     await app.db.query("DELETE FROM order_items WHERE product_id IN (SELECT id FROM products WHERE category = 'new')")
     const get = async (url: string, address = '10.0.0.1') => await client(app, address).send('GET', url)
 
@@ -132,7 +132,7 @@ for (const [name, environment] of Object.entries(sales)) {
       const buyers = await Promise.all(Array.from({ length: 10 * PIECES }, (_, i) => enter(i + 1)))
       const buy = async () => await Promise.all(buyers.map(async buyer => await buyer.send('POST', '/sale/301/buy')))
       t.same((await buy()).map(({ statusCode, body }) => `${statusCode} ${body}`).filter(answer => !/^200|^409/.test(answer)), [])
-      // A busy machine may lose a response: that piece is ordered when its buyer tries again.
+      // A response may be lost on a busy machine: the buyer then gets the piece with a retry.
       await until('all pieces are sold', async () => (await ordersOf(301)).length >= PIECES || (await buy()).length === 0)
       const bought = (await buy()).filter(({ statusCode }) => statusCode === 200)
       t.equal(new Set(bought.map(response => response.json().orderId)).size, PIECES)
@@ -180,7 +180,7 @@ for (const [name, environment] of Object.entries(sales)) {
       await clock.advance(1)
       const response: LightMyRequestResponse = await ann.send('POST', '/sale/307/buy')
       t.equal(response.statusCode, 200)
-      // The first request is alive, and fails only now.
+      // The first request is still running, and fails only now.
       if (taken.kind === 'taken') await app.sale.release(307, 4, taken.piece)
       t.same([taken.kind, await leftOf(307), await stockOf(307)], ['taken', 0, 4])
       t.same((await ann.send('POST', '/sale/307/buy')).json(), response.json())
@@ -215,7 +215,7 @@ for (const [name, environment] of Object.entries(sales)) {
       t.same([again.headers['idempotency-replayed'], again.body], ['true', answers[0]?.body])
       t.equal((await visitor.send('POST', '/orders')).statusCode, 409, 'without it the cart is empty')
 
-      // The sales before have mails as well.
+      // The previous sales have mails as well.
       const { orderId } = answers[0]?.json()
       const mail = async () => (await visitor.send('GET', '/me/mails')).json().find((one: { orderId: number }) => one.orderId === orderId)
       await advanceUntil(clock, 'the mail is written', async () => await mail() !== undefined, { step: 100 })
@@ -300,7 +300,7 @@ t.test('routes and tables of the shop', async t => {
       t.equal((await admin.send('GET', `/products?sort=${sort}&limit=20`)).statusCode, 200)
       app.db.query = query
       t.match(plans, [/Index Scan/], sort)
-      // A sort of the few that have the same price is none of the whole table.
+      // Sorting the few products of one price is not a sort of the whole table.
       t.notMatch(plans, [/(?<!Incremental) Sort {2}\(cost|Seq Scan/], sort)
     }
   })

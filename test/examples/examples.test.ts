@@ -7,7 +7,7 @@ import { sharedRedis, until } from '../helpers/index.js'
 process.env['REDIS_URL'] = (await sharedRedis()).url
 process.env['LOG_LEVEL'] = 'silent'
 
-/** The first request of a reader to each example. */
+/** The first request that a reader sends to each example. */
 const trials: Record<string, { method?: 'GET' | 'POST', url: string, answer: RegExp }> = {
   redis: { method: 'POST', url: '/visits', answer: /"visits":1/ },
   'rate-limit': { url: '/', answer: /world/ },
@@ -111,7 +111,7 @@ t.test('examples/gateway.ts follows the header fields of the origin: fresh, stal
   t.match(await ask('/long'), { status: 200, cache: 'MISS', body: '0123456789' })
   t.match(await ask('/long'), { status: 200, cache: 'HIT', body: '0123456789' })
   t.match(await ask('/long', { headers: { range: 'bytes=2-4' } }), { status: 206, cache: 'HIT', body: '234' })
-  // Without a Cache-Control of one's own, fetch adds no-cache to a condition.
+  // Without its own Cache-Control, fetch adds no-cache to a conditional request.
   t.match(await ask('/long', { headers: { 'if-none-match': 'W/"v1"', 'cache-control': 'max-stale=0' } }), { status: 304, body: '' })
   t.match(await ask('/long', { method: 'HEAD' }), { status: 200, cache: 'HIT', body: '' })
   t.equal(seen.length, 1)

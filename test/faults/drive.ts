@@ -11,14 +11,14 @@ const AFTER_MS = 4000
 const POLL_MS = 25
 const RECOVERY_TIMEOUT_MS = 15_000
 
-/** What was seen; times by performance.now(). */
+/** The observations; times by performance.now(). */
 export interface Course {
   samples: readonly Sample[]
   beganAt: number
   endedAt: number
-  /** When an instance's health first told of it; undefined: never. */
+  /** When the health of an instance first reported the fault; undefined: never. */
   noticedAt: number | undefined
-  /** When each instance answered sessions and hits again; undefined: not in time. */
+  /** When each instance served sessions and hits again; undefined: not in time. */
   recoveredAt: number | undefined
   /** Users that are not logged in any more. */
   loggedOut: number
@@ -61,7 +61,7 @@ export async function drive (fault: Fault, holdMs: number): Promise<Course> {
   }
 }
 
-/** Asks each instance in turn how Redis is. */
+/** Requests the health of Redis from each instance in turn. */
 function watchHealth (shop: Shop): { noticedAt: () => number | undefined, stop (): void } {
   let noticedAt: number | undefined
   let turn = 0
@@ -81,7 +81,7 @@ async function recovered (shop: Shop, cookies: readonly string[], { losesData }:
   const deadline = performance.now() + RECOVERY_TIMEOUT_MS
   const isBack = async (instance: number) => {
     const me = await ask(shop, instance, '/me', { headers: { cookie: cookies[0]! } })
-    // The second one of two finds what the first one stored, or what was there before.
+    // The second request finds what the first one stored, or an older value.
     await ask(shop, instance, '/products/recovery')
     const { cache } = await ask(shop, instance, '/products/recovery')
     return cache === 'HIT' && (me.status === 200 || (losesData === true && me.status === 401))

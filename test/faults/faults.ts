@@ -1,4 +1,4 @@
-// What is done to Redis, or to an instance, and how it ends.
+// The faults of Redis, or of an instance, and how they end.
 import type { RedisPluginOptions } from '../../plugins/redis/index.js'
 import { startProxy, type Proxy } from '../helpers/servers/proxy.js'
 import { startCluster, type ClusterNode, type RedisCluster } from '../helpers/servers/redis-cluster.js'
@@ -7,12 +7,12 @@ import { startRedis, type RedisServer } from '../helpers/servers/redis-server.js
 import { until } from '../helpers/app/until.js'
 import type { Shop } from './shop.js'
 
-/** What the instances connect to. */
+/** The servers that the instances connect to. */
 export interface Place {
   connection: RedisPluginOptions
   servers: RedisServer[]
   begin (shop: Shop): unknown
-  /** Resolves when the fault is over, from when on recovering is timed. */
+  /** Resolves when the fault is over: recovery is timed from then on. */
   end (shop: Shop): unknown
 }
 
@@ -21,15 +21,15 @@ export interface Fault {
   /** In the words of the report. */
   what: string
   open (): Promise<Place>
-  /** Redis could be asked all the time: limits must hold meanwhile as well. */
+  /** Redis was available all the time: limits must hold during the fault as well. */
   isReachable?: true
-  /** Redis forgets all: nobody stays logged in. */
+  /** Redis loses all data: no user stays logged in. */
   losesData?: true
-  /** Redis is late rather than away: its round trips are added to each answer. In ms. */
+  /** Redis is slow rather than unavailable: its round trips are added to each response. In ms. */
   adds?: number
-  /** Replies keep coming, so much later that only routes that need Redis wait for them. In ms. */
+  /** Replies are delayed by this much, so that only routes that need Redis wait for them. In ms. */
   lateMs?: number
-  /** It lasts as long as it lasts: until `end` resolves. */
+  /** The fault has its own duration: it lasts until `end` resolves. */
   endsItself?: true
 }
 
@@ -81,7 +81,7 @@ async function openSentinel (): Promise<Place> {
   }
 }
 
-/** Again and again. */
+/** Repeatedly. */
 function repeated (action: (server: RedisServer) => Promise<unknown>): Fault['open'] {
   let timer: NodeJS.Timeout
   return onServer(server => { timer = setInterval(() => { action(server).catch(() => {}) }, 250) }, () => clearInterval(timer))
@@ -103,7 +103,7 @@ const slow = (ms: number): Fault => ({
   ...ms >= 100 && ms < 1000 && { lateMs: ms }
 })
 
-/** Slots that hold keys go from the first master to the second, while both are asked for them. */
+/** Moves slots with keys from the first master to the second, while both receive commands for them. */
 async function moveSlots ({ nodes: [from, to] }: RedisCluster): Promise<void> {
   if (!from || !to) return
   const call = async (node: ClusterNode, ...args: Array<string | number>) => await node.server.client().call(...args.map(String) as [string])
@@ -178,7 +178,7 @@ async function openSevered (): Promise<Place> {
     connection: { host: proxy.host, port: proxy.port },
     servers: [server],
     begin () {
-      // Where nobody listens.
+      // A port that no server listens on.
       proxy.target(1)
       proxy.sever()
     },
@@ -186,7 +186,7 @@ async function openSevered (): Promise<Place> {
   }
 }
 
-/** Connections last long enough for a few commands. */
+/** Connections last for a few commands only. */
 async function openFlapping (): Promise<Place> {
   const server = await startRedis()
   const proxy = await startProxy(server.port)

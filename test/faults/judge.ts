@@ -1,48 +1,48 @@
-// What a course comes to, and which goals it misses.
+// The result of a run, and the goals that it misses.
 import type { Course } from './drive.js'
 import type { Fault } from './faults.js'
 import type { Kind, Sample } from './load.js'
 import { SOURCE_MS } from './shop.js'
 
-/** The plugins' `timeout`, once for each plugin that a request passes. */
+/** The plugins' `timeout`, added up over the plugins of a request. */
 const TIMEOUT_MS = 150
 const PASSES: Record<Kind, number> = { product: 2, value: 2, put: 2, me: 2, limited: 1, locked: 2 }
 const OWN_MS: Record<Kind, number> = { product: SOURCE_MS, value: SOURCE_MS, put: SOURCE_MS, me: 0, limited: 0, locked: 4 * SOURCE_MS }
-/** For how many replies a route that needs Redis waits: a session that is read, a lock that is taken and released. */
+/** The number of replies that a route with Redis waits for: reading a session, acquiring and releasing a lock. */
 const REPLIES: Record<Kind, number> = { product: 0, value: 0, put: 0, me: 1, limited: 0, locked: 2 }
 const GRACE_MS = 50
-/** From then on a fault counts as noticed. */
+/** A fault counts as noticed from then on. */
 const NOTICED_MS = 1000
 const RECOVERY_MS = 3000
-/** An instance may give for as long what another one has invalidated. */
+/** How long an instance may serve what another one has invalidated. */
 const STALE_MS = 100
 const LIMIT = { max: 10, windowMs: 1000 }
 
 export interface Figures {
   requests: number
   failed: number
-  /** 503 of routes that need a session or a lock. */
+  /** 503s of routes that need a session or a lock. */
   refused: number
-  /** How often two were in one lock. */
+  /** How often two holders were in one lock. */
   crowded: number
   slowest: number
   slowestNoticed: number
   noticed: number | undefined
   recovered: number | undefined
-  /** By how many the fullest window had more than its limit. */
+  /** By how many requests the fullest window exceeded its limit. */
   exceeded: number
   sessionsLost: number
   staleSoon: number
   staleLater: number
   keysWithoutTtl: number
   missed: string[]
-  /** Nothing is missed but time, which a busy machine may have taken. */
+  /** Only goals about time are missed, for which a busy machine may be the reason. */
   isTimeAlone: boolean
-  /** Something is missed that has nothing to do with time. */
+  /** A goal that has nothing to do with time is missed. */
   isBroken: boolean
 }
 
-/** They answer 503 without it. */
+/** The routes that respond with 503 without Redis. */
 const NEEDS_REDIS: ReadonlySet<Kind> = new Set(['me', 'locked'])
 
 type Miss = [isMissed: boolean, text: string]
@@ -57,7 +57,7 @@ export function judge (fault: Fault, course: Course): Figures {
     requests: samples.length,
     failed: samples.filter(isFailed).length,
     refused: samples.filter(({ status, kind }) => status === 503 && NEEDS_REDIS.has(kind)).length,
-    // A server that forgets its locks gives them to others: that is what tokens are for.
+    // A server that loses its locks grants them to others: fencing tokens exist for that.
     crowded: fault.isReachable ? course.crowded : 0,
     slowest: slowestOf(inFault),
     slowestNoticed: slowestOf(inNoticed),
@@ -96,7 +96,7 @@ function slowestOf (samples: readonly Sample[]): number {
   return Math.round(Math.max(0, ...samples.map(({ ms }) => ms)))
 }
 
-/** As `3 me 503, up to 12 ms`. */
+/** Formats counts: `3 me 503, up to 12 ms`. */
 function counted (samples: readonly Sample[]): string {
   const nameOf = ({ kind, status }: Sample) => `${kind} ${status}`
   return [...new Set(samples.map(nameOf))].map(name => {
@@ -105,14 +105,14 @@ function counted (samples: readonly Sample[]): string {
   }).join('; ')
 }
 
-/** The stretches of time in which Redis decides. */
+/** The periods in which Redis decides. */
 function reachable (fault: Fault, { samples, beganAt, recoveredAt = Infinity }: Course): Sample[][] {
   const decided = samples.filter(({ kind, status }) => kind === 'limited' && status === 200)
   if (fault.isReachable) return [decided]
   return [decided.filter(({ at, ms }) => at + ms < beganAt), decided.filter(({ at }) => at > recoveredAt)]
 }
 
-/** When within its time a request was counted is not known, so only those count that lie in a window as a whole. */
+/** The moment within a request at which it was counted is unknown, so only requests that lie completely in a window count. */
 function exceededBy (stretches: Sample[][]): number {
   const counts = stretches.flatMap(samples => samples.map(({ at: from }) =>
     samples.filter(({ at, ms }) => at >= from && at + ms <= from + LIMIT.windowMs).length))

@@ -1,4 +1,4 @@
-// A steady load on all instances, whatever becomes of the answers.
+// A steady load on all instances, whatever the responses are.
 import { until } from '../helpers/app/until.js'
 import type { Shop } from './shop.js'
 
@@ -13,9 +13,9 @@ export interface Sample {
   /** By performance.now(). */
   at: number
   ms: number
-  /** 0: no answer. */
+  /** 0: no response. */
   status: number
-  /** Of a value: for how long a newer one had been acknowledged when it was asked for; 0: it was the newest. */
+  /** For how long a newer value had been acknowledged when this one was requested; 0: it was the newest. */
   staleMs: number
 }
 
@@ -27,13 +27,13 @@ export interface Answer {
 
 export interface Load {
   samples: Sample[]
-  /** Resolves when all is answered. */
+  /** Resolves when all requests have responses. */
   stop (): Promise<void>
 }
 
 interface Acknowledged { version: number, at: number }
 
-/** As a load balancer does: an instance that is not there is passed over. */
+/** Skips an instance that does not run, like a load balancer. */
 export async function ask (shop: Shop, instance: number, path: string, init: RequestInit = {}): Promise<Answer> {
   const once = async (turn: number): Promise<Answer> => {
     const { url } = shop.instances[turn % shop.instances.length]!
@@ -48,7 +48,7 @@ export async function ask (shop: Shop, instance: number, path: string, init: Req
 export async function logIn (shop: Shop): Promise<string[]> {
   return await Promise.all(Array.from({ length: USERS }, async (_, user) => {
     let cookie: string | undefined
-    // The first command to a node of a Cluster waits for its connection, on a busy machine longer than its deadline.
+    // The first command to a node of a Cluster waits for its connection, which may exceed its deadline on a busy machine.
     await until(`u${user} is logged in`, async () => {
       const response = await fetch(`${shop.instances[user % shop.instances.length]!.url}/login/u${user}`, { method: 'POST' })
       cookie = response.headers.get('set-cookie')?.split(';')[0]
@@ -81,7 +81,7 @@ export function startLoad (shop: Shop, cookies: readonly string[]): Load {
   }
 
   async function change (id: string): Promise<void> {
-    // One after another, so that the newest is the one with the highest number.
+    // Sequentially, so that the newest value has the highest number.
     if (isChanging.has(id)) return
     isChanging.add(id)
     const next = ++version

@@ -1,6 +1,6 @@
-// Drives two instances with all plugins under a steady load while Redis, or one of them, fails; a fault each row.
-// `npm run test:faults [-- --only <name>,<name>] [--hold <seconds>] [--gate]`; a whole run writes docs/reliability.md. With `--gate` it
-// fails for what no busy machine excuses alone: a crash, a 500, a request without an answer, a lost session, a key without an end.
+// Drives two instances with all plugins under a steady load while Redis, or one of them, fails; one row per fault.
+// `npm run test:faults [-- --only <name>,<name>] [--hold <seconds>] [--gate]`; a whole run writes docs/reliability.md. With `--gate` it fails only
+// for what a busy machine does not excuse: a crash, a 500, a request without a response, a lost session, a key without a TTL.
 import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { drive } from './drive.js'
@@ -8,7 +8,7 @@ import { FAULTS, type Fault } from './faults.js'
 import { judge, type Figures } from './judge.js'
 import { report } from './report.js'
 
-// The machine may be busy with something else: a row that misses nothing but time is run again.
+// The machine may be busy: a row that misses only goals about time runs again.
 const ATTEMPTS = 2
 
 async function run (fault: Fault, holdMs: number): Promise<Figures> {
@@ -31,5 +31,5 @@ for (const fault of FAULTS.filter(({ name }) => names?.includes(name) ?? true)) 
 const text = report(rows, Number(hold))
 if (names === undefined) writeFileSync(new URL('../../docs/reliability.md', import.meta.url), text)
 console.log(`\n${text}`)
-// What was killed by force may have left a socket open.
+// A process that was killed may have left a socket open.
 process.exit(rows.some(([, figures]) => gate ? figures.isBroken : figures.missed.length > 0) ? 1 : 0)

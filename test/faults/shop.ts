@@ -1,4 +1,4 @@
-// Two instances of one app in processes of their own, and the source that they read: versioned values in this process.
+// Two instances of one app in their own processes, and the source that they read: versioned values in this process.
 import { fork, type ChildProcess } from 'node:child_process'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -6,16 +6,16 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { RedisPluginOptions } from '../../plugins/redis/index.js'
 
 export const INSTANCES = 2
-/** How long the source takes for an answer. */
+/** How long the source takes to respond. */
 export const SOURCE_MS = 5
 
 export interface Instance {
   url: string
-  /** SIGKILL. */
+  /** Sends SIGKILL. */
   kill (): void
-  /** Again, on the same port. */
+  /** Restarts it on the same port. */
   start (): Promise<void>
-  /** What would grow if something leaked. */
+  /** The figures that would grow with a leak. */
   measure (): Promise<Measured>
 }
 
@@ -28,9 +28,9 @@ export interface Measured {
 
 export interface Shop {
   instances: Instance[]
-  /** What should never have happened: rejections nobody handled, exceptions, 500s, and exits that nobody ordered. */
+  /** Events that must never happen: unhandled rejections, uncaught exceptions, 500s and unexpected exits. */
   problems: string[]
-  /** How often somebody was in the locked section while somebody else was. */
+  /** How often two holders were in the locked section at the same time. */
   readonly crowded: number
   close (): void
 }
@@ -92,7 +92,7 @@ async function startSource (): Promise<{ url: string, crowded: () => number, clo
   const versions = new Map<string, number>()
   let [inside, crowded, newest] = [0, 0, 0]
   async function section (token: number): Promise<void> {
-    // By its token an old holder is told apart.
+    // The fencing token identifies an old holder.
     if (inside++ > 0 || token <= newest) crowded++
     newest = Math.max(newest, token)
     await sleep(4 * SOURCE_MS)

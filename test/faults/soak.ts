@@ -1,5 +1,5 @@
-// Drives two instances with all plugins under a steady mixed load for a long time, and looks whether something grows.
-// `npm run test:soak [-- --minutes 10]`; the first fifth warms up.
+// Drives two instances with all plugins under a steady mixed load for a long time, and checks whether a figure grows.
+// `npm run test:soak [-- --minutes 10]`; the first fifth is a warm-up.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { stopAll } from '../helpers/servers/registry.js'
@@ -16,7 +16,7 @@ const totalMs = Number(minutes) * 60_000
 const server = await startRedis()
 const shop = await startShop({ url: server.url })
 const load = startLoad(shop, await logIn(shop))
-// New visitors and pages all the time, besides those that come again.
+// New visitors and pages all the time, in addition to returning ones.
 const wander = setInterval(() => {
   const id = Math.floor(Math.random() * 500)
   for (const path of [`/products/${id}`, `/values/${id}`, `/limited/${id}`]) ask(shop, id, path).catch(() => {})
@@ -38,7 +38,7 @@ const immortal = await keysWithoutTtl([server])
 shop.close()
 await stopAll()
 
-/** Of the last three to the first three, so that one that was measured at a bad moment does not count. */
+/** Compares the last three samples with the first three, so that one outlier does not count. */
 function growth (instance: number, what: keyof Measured): number {
   const lowest = (some: Measured[][]) => Math.min(...some.map(row => row[instance]?.[what] ?? NaN))
   return lowest(measured.slice(-3)) / lowest(measured.slice(0, 3))

@@ -1,4 +1,4 @@
-// Each with a seed, so that a run is the same each time; test/stress/fuzz.test.ts has other ones, and more.
+// A fixed seed for each, so that every run is the same; test/stress/fuzz.test.ts has further seeds and more runs.
 import t from 'tap'
 import { fuzzKeys } from '../helpers/fuzz/keys.js'
 import { fuzzOptions } from '../helpers/fuzz/options.js'

@@ -1,6 +1,6 @@
-// For tests: whatever they start is stopped when the file's tests are over. Other scripts import the files themselves.
-// With a teardown tap takes the file to be over when no test is under way, so there is no awaiting at the top level
-// after the first t.test(): start servers before it or in a test.
+// Helpers for tests: they stop what they start when the tests of the file have ended. Other scripts import the files themselves. With a
+// teardown, tap considers a file finished when no test is running, so there is no await at the top level after the first t.test(): start servers
+// before it or in a test.
 import t from 'tap'
 import { stopAll } from './servers/registry.js'
 

@@ -6,7 +6,7 @@ import { readPage } from '../helpers/docs/doc-blocks.js'
 import { until } from '../helpers/index.js'
 
 const USERS = 500
-/** What was acknowledged does not expire: the one exception. */
+/** The one exception: accepted writes do not expire. */
 const ENDLESS = /^shop:cache:behind:\{orders\.\d\}:stream$/
 
 const [, sizes = ''] = /<!-- measured: sizes -->\n(.*?)<!-- end -->/s.exec(readPage('docs/scaling.md')) ?? []
@@ -19,7 +19,7 @@ for (const kind of KINDS) {
 }
 
 async function look (t: Test, admin: Redis, expected: number | undefined): Promise<void> {
-  // A lease may just be over, and is taken again.
+  // A lease may have just expired, and is acquired again.
   await until(`there are ${expected} keys`, async () => await admin.dbsize() === expected).catch(() => {})
   t.equal(await admin.dbsize(), expected)
   t.same((await keysWithoutEnd(admin)).filter(key => !ENDLESS.test(key)), [])

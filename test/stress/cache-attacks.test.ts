@@ -3,7 +3,7 @@ import { ask, createCacheApp } from '../helpers/cache/cache-app.js'
 import { forEachStore, startRedis, until } from '../helpers/index.js'
 import { heapInUse } from '../helpers/timing/heap.js'
 
-// More of them by SCALE=10: it takes that much longer.
+// SCALE=10 multiplies the requests, and the duration.
 const SCALE = Number(process.env['SCALE'] ?? 1)
 
 t.test('thousands of variants of one URL leave as many as are allowed, in Redis and in L1', async t => {

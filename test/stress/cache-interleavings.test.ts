@@ -5,22 +5,22 @@ import { redis } from '../../plugins/redis/index.js'
 import { startRedis } from '../helpers/index.js'
 import { startHeartbeat, type Span } from '../helpers/timing/heartbeat.js'
 
-// More of them by SCALE=3: it takes that much longer.
+// SCALE=3 multiplies the rounds, and the duration.
 const SCALE = Number(process.env['SCALE'] ?? 1)
 
 const server = await startRedis()
 const wait = (ms: number) => new Promise(resolve => setTimeout(resolve, ms))
 const below = (n: number) => Math.floor(Math.random() * n)
-// Sometimes at once, sometimes in the next turn, sometimes some milliseconds later.
+// Immediately, in the next turn, or some milliseconds later.
 const pause = async () => { if (below(3) > 0) await wait(Math.random() * 4) }
 const LANGUAGES = ['de', 'fr', 'it']
 
-/** What is cached: a number that only grows. */
+/** The cached source: a number that only grows. */
 interface Source {
   value: number
-  /** The newest value of which it was told, with an answer, that what is older is invalid. */
+  /** The newest value whose invalidation of older ones was acknowledged. */
   told: number
-  /** When that was. */
+  /** When it was acknowledged. */
   toldAt: number
 }
 
@@ -31,7 +31,7 @@ function sourceOf (name: string): Source {
   return known
 }
 
-/** Reads the source, and takes its time to answer. */
+/** Reads the source, and responds after a random time. */
 async function readSlowly (name: string): Promise<number> {
   await pause()
   const { value } = sourceOf(name)
@@ -96,7 +96,7 @@ const KINDS: Record<string, { read: Read, write: Write }> = {
   value: { read: getValue(() => []), write: remove }
 }
 
-/** Rounds of reads and a write, on random instances at random moments; those of one round may reach into the next. */
+/** Runs rounds of reads and a write, on random instances at random moments; those of one round may extend into the next. */
 async function play (apps: FastifyInstance[], name: string, { read, write }: { read: Read, write: Write }, rounds: number, onAnswer: (value: number, before: Source) => void) {
   const source = sourceOf(name)
   const any = () => apps[below(apps.length)]!
@@ -113,7 +113,7 @@ async function play (apps: FastifyInstance[], name: string, { read, write }: { r
     start(ask())
     await pause()
     await write(any(), name)
-    // Writes of one name come one after the other.
+    // Writes of one name are sequential.
     source.told = source.value
     source.toldAt = performance.now()
     start(ask())

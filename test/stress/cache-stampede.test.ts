@@ -9,13 +9,13 @@ import { startHeartbeat } from '../helpers/timing/heartbeat.js'
 
 const server = await startRedis()
 const cluster = await startCluster()
-// Eight instances in one process, at once: no deadline of theirs is to pass because of that.
+// Eight busy instances share one process: none of their deadlines may pass because of that.
 const PATIENT: CachePluginOptions = { timeout: '10s' }
 const wait = (ms: number) => new Promise(resolve => setTimeout(resolve, ms))
 
 type Handler = (run: number, reply: { code: (status: number) => unknown, header: (name: string, value: string) => unknown }) => Promise<unknown>
 
-/** Instances whose handler is told how often it ran before. */
+/** Instances whose handler receives the number of its previous runs. */
 async function instances (t: Test, count: number, handler: Handler, config: RouteCacheOptions = { ttl: '1m' }, connection: RedisPluginOptions = { url: server.url }, options: CachePluginOptions = {}) {
   const prefix = newPrefix()
   const runs = { count: 0 }
@@ -30,7 +30,7 @@ async function instances (t: Test, count: number, handler: Handler, config: Rout
   return { apps, runs, prefix }
 }
 
-/** Requests spread over the instances, all at once. */
+/** Sends concurrent requests, distributed over the instances. */
 async function ask (apps: FastifyInstance[], count: number, headers: (i: number) => Record<string, string> = () => ({})) {
   return await Promise.all(Array.from({ length: count }, async (_, i) => {
     const response = await apps[i % apps.length]!.inject({ url: '/v', headers: headers(i) })

@@ -1,4 +1,4 @@
-// More of them by SCALE=10: it takes that much longer.
+// SCALE=10 multiplies the rounds, and the duration.
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import type { CachePluginOptions } from '../../plugins/cache/index.js'
@@ -10,7 +10,7 @@ const SCALE = Number(process.env['SCALE'] ?? 1)
 const INSTANCES = 4
 const wait = (ms: number) => new Promise<void>(resolve => setTimeout(resolve, ms))
 const { random } = Math
-// At once, in the next turn, or up to 3 ms later.
+// Immediately, in the next turn, or up to 3 ms later.
 const chance: Chance = { random, pause: async () => { if (random() > 1 / 3) await wait(random() * 3) } }
 const kinds = Object.keys(KINDS)
 
@@ -61,7 +61,7 @@ t.test('with L1 nothing is obsolete after an invalidation with `everywhere`', as
   await Promise.all(Object.entries(actions).flatMap(([kind, { reads, writes }]) => upTo(3).map(async i => {
     const source = new Source(`${kind}/${i}`, chance)
     const state = { isOver: false }
-    // Reads without pause on all instances, while one write comes after another.
+    // Continuous reads on all instances, with one write after another.
     const reading = Promise.all(apps.map(async ({ cache }) => {
       while (!state.isOver) {
         const { told } = source

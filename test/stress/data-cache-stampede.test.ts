@@ -1,4 +1,4 @@
-// Thousands of callers in real time: some come late, after the run that the others waited for. What is exact is in test/cache/data-stampede.test.ts.
+// Thousands of callers in real time: some come after the run that the others waited for. Exact counts are in test/cache/data-stampede.test.ts.
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import type { Factory, GetOrSetOptions } from '../../plugins/cache/index.js'
@@ -7,7 +7,7 @@ import { counting, upTo } from '../helpers/cache/factories.js'
 
 const INSTANCES = 4
 const CALLERS = 1000
-/** The runs of one instance for callers who all come at once, see the functional test; and of those who come later. */
+/** The runs of one instance for callers that come at once (see the functional test), and for those that come later. */
 const MOST_RUNS = 6
 const LATE_RUNS = 6
 const wait = (ms: number) => new Promise(resolve => setTimeout(resolve, ms))

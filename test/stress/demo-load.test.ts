@@ -29,7 +29,7 @@ t.test('in 3 s the load has hits, orders, and a burst that is limited, and nothi
   const load = span()
   const { output, exit } = run(t, '--url', `http://127.0.0.1:${port}`, '--duration', '3', '--rate', '50')
   t.equal(await exit, 0, output())
-  // Only time that the machine withheld excuses a failure: a command may take 1 s. A block of this process does not.
+  // Only time that the machine withheld excuses a failure: a command may take 1 s. Blocking this process does not.
   const { stalled } = await load.judge()
   const [, total = ''] = output().split('all of ')
   const rows = new Map(total.split('\n').slice(2).map(line => {
@@ -40,7 +40,7 @@ t.test('in 3 s the load has hits, orders, and a burst that is limited, and nothi
     const [perSecond, , , , limited, failed] = rows.get(kind) ?? []
     t.ok(Number(perSecond) > 0, `${kind}: ${perSecond} a second`)
     t.equal(limited, '0', `${kind} is not limited`)
-    // The stock of what is ordered may have run out.
+    // The ordered products may be out of stock.
     if (kind !== 'order') t.ok(failed === '0' || stalled > 1000, `no ${kind} fails: ${failed}, and the machine stalled for ${Math.round(stalled)} ms: ${output()}`)
   }
   t.ok(Number.parseInt(rows.get('product')?.[3] ?? '') > 0, 'products are hits')

@@ -25,7 +25,7 @@ async function start (env: NodeJS.ProcessEnv): Promise<{ app: FastifyInstance, u
 
 const [inProcess, onRedis, besideIt] = await Promise.all([start({}), start({ REDIS_URL: server.url }), start({ REDIS_URL: server.url })])
 
-/** @returns a page and what its console says is wrong */
+/** @returns a page, and the problems that its console reports */
 async function open (t: Test, browser: Browser, url: string, viewport = { width: 1280, height: 900 }): Promise<{ page: Page, problems: string[] }> {
   const page = await browser.newPage({ viewport, reducedMotion: 'reduce' })
   t.teardown(() => page.close())

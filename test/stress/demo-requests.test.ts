@@ -1,4 +1,4 @@
-// `FUZZ_RUNS` for more requests.
+// `FUZZ_RUNS` sets the number of requests.
 import t, { type Test } from 'tap'
 import { sendOddRequests } from '../helpers/demo/odd-requests.js'
 import { startShop } from '../helpers/demo/start-shop.js'

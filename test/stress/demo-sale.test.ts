@@ -11,7 +11,7 @@ t.test('1,000 buyers of 100 pieces, all at once on two instances and three times
   const apps = await startShop(t, {
     env: (await shopStores()).Redis,
     instances: 2,
-    // A thousand passwords would take a minute.
+    // Verifying a thousand passwords would take a minute.
     routes: app => { app.post<{ Params: { user: string } }>('/enter/:user', async request => { await request.login(request.params.user) }) }
   })
   const [app] = apps
@@ -29,7 +29,7 @@ t.test('1,000 buyers of 100 pieces, all at once on two instances and three times
     'SELECT user_id AS "userId" FROM orders JOIN order_items ON order_id = id WHERE product_id = 301 AND checkout_id IS NOT NULL')
 
   t.same((await buy()).map(({ statusCode, body }) => `${statusCode} ${body}`).filter(answer => !/^200|^409/.test(answer)), [])
-  // A response may be lost on a busy machine: that piece is ordered when its buyer comes again.
+  // A response may be lost on a busy machine: the buyer then gets the piece with a retry.
   await until('all are sold', async () => (await orders()).length >= PIECES || (await buy()).length === 0, 60_000)
   const bought = (await buy()).filter(({ statusCode }) => statusCode === 200)
   const placed = await orders()

@@ -1,4 +1,4 @@
-// The connection to Redis breaks at each command of a request, before Redis has it or in place of the reply, and comes back at once.
+// The connection to Redis breaks at each command of a request, before Redis receives it or in place of the reply, and is restored at once.
 import type { FastifyInstance, LightMyRequestResponse } from 'fastify'
 import t from 'tap'
 import { advanceWhile, createTestApp, sharedRedis, startProxy, type TestApp } from '../helpers/index.js'
@@ -25,7 +25,7 @@ interface World extends TestApp {
   source: Source
   /** Logged in as ann. */
   ann: Browser
-  /** Over connections that do not break. */
+  /** A client whose connections do not break. */
   other: FastifyInstance
   send: (method: 'GET' | 'POST' | 'PUT', url: string, app?: FastifyInstance) => Promise<LightMyRequestResponse>
 }
@@ -33,7 +33,7 @@ interface World extends TestApp {
 interface Action {
   before?: (world: World) => Promise<unknown>
   act: (world: World) => Promise<LightMyRequestResponse>
-  /** What is wrong afterwards, on both instances. */
+  /** Returns what is wrong afterwards, on both instances. */
   after: (world: World, isDone: boolean, response: LightMyRequestResponse) => Promise<unknown>
   expected: (isDone: boolean) => readonly unknown[]
 }
@@ -103,7 +103,7 @@ const actions: Record<string, Action> = {
   'a limited request is counted': {
     act: ({ send }) => send('GET', '/limited'),
     after: async ({ send, other }) => [(await send('GET', '/limited', other)).statusCode, (await send('GET', '/limited', other)).statusCode],
-    // The client sends again what had no reply, so it may count twice.
+    // The client repeats commands without a reply, so it may count twice.
     expected: () => [[200, 429], [429, 429], [200, 200]]
   }
 }
@@ -136,7 +136,7 @@ for (const [what, { before, act, after, expected }] of Object.entries(actions)) 
         if (response.statusCode === 503) t.equal(response.headers['retry-after'], '1', name)
         proxy.breakAt(Infinity)
         const isDone = response.statusCode === 200
-        // What could not be written is owed, and written in the background.
+        // A write that failed is pending, and written in the background.
         await test.clock.advance(200)
         const { value: found } = await advanceWhile(test.clock, after(world, isDone, response))
         t.ok(expected(isDone).some(each => JSON.stringify(each) === JSON.stringify(found)), `${name}: ${response.statusCode}, then ${JSON.stringify(found)}`)

@@ -1,4 +1,4 @@
-// `FUZZ_RUNS` for more of each.
+// `FUZZ_RUNS` sets the number of runs.
 import t from 'tap'
 import { fuzzKeys } from '../helpers/fuzz/keys.js'
 import { fuzzOptions } from '../helpers/fuzz/options.js'

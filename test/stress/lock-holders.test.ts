@@ -49,7 +49,7 @@ for (const [name, servers] of Object.entries({ 'one node': [server], quorum: nod
     await using next = await locks.acquire(resource)
     const waited = monotonicMs() - before
     t.equal(next.isHeld, true)
-    // A majority of nodes is free as soon as the second of three is.
+    // A majority of nodes is free when the second of three is.
     const end = left.sort((a, b) => a - b)[Math.floor(left.length / 2)] ?? 0
     t.ok(waited >= end - 1, `after ${waited} ms, where the lock stood for ${end}`)
     await sinceKilled.within(2200, 'the next one has it')

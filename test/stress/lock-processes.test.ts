@@ -10,7 +10,7 @@ const server = await startRedis()
 const nodes = await startNodes()
 const sleep = async (ms: number) => await new Promise(resolve => setTimeout(resolve, ms))
 
-/** Has processes enter sections of one resource as fast as they can, and counts them on another server. */
+/** Makes processes enter sections of one resource as fast as they can, and counts them on another server. */
 async function runCounters (t: Test, servers: readonly RedisServer[], processes: number, sections: number) {
   const seen = witness.client()
   await seen.flushall()

@@ -1,4 +1,4 @@
-// How servers of the tests fail over and end with the process that started them; see test/helpers/helpers.test.ts for the rest.
+// Failover of the test servers, and their end with the process that started them; see test/helpers/helpers.test.ts for the rest.
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'

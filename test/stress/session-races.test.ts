@@ -23,7 +23,7 @@ t.test('1,000 random changes of one character of a cookie open no other session'
   const { cookie = '' } = user
   const opened: string[] = []
   for (let i = 0; i < 1000; i++) {
-    // The last character of a signature carries bits that mean nothing.
+    // The last character of a signature has unused bits.
     const at = randomInt(4, cookie.length - 1)
     const mutated = cookie.slice(0, at) + String.fromCharCode(33 + randomInt(90)) + cookie.slice(at + 1)
     const reply = await app.inject({ url: '/', headers: { cookie: mutated } })

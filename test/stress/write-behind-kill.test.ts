@@ -20,7 +20,7 @@ t.test(`${INSTANCES} instances that are killed at random lose none of ${TOTAL} a
     children[victim] = round(victim, kill)
   }
   await until('all writes are accepted', () => linesOf('accepted').length >= TOTAL, 20_000)
-  // An instance that starts after all of them writes the rest.
+  // A later instance writes the rest.
   for (const child of await Promise.all(children)) child.kill('SIGKILL')
   await startInstance(t, server, 'kill', folder, 'last')
   await until('the backlog is empty', async () => await backlogOf(server, 'kill') === 0, 30_000)

@@ -24,7 +24,7 @@ t.test('an instance that was paused while it wrote cannot overtake its successor
   await startInstance(t, server, 'pause', folder, 'last')
   await until('the backlog is empty', async () => await backlogOf(server, 'pause') === 0, 30_000)
 
-  // As a source that stores the fence of each key and refuses older ones.
+  // Like a source that stores the fencing token of each key, and refuses older ones.
   const fences = new Map<string, number>()
   const lines = linesOf('written')
   const kept = lines.filter(([key = '', , fence]) => {

@@ -12,7 +12,7 @@ t.test('a write that kills the process becomes a dead letter, and takes no other
   const { folder, linesOf } = openFolder(t)
   const { logger } = collectLog()
   const { run } = guardRedis(server.client(), logger, 2000)
-  // It adds, and is gone before it writes.
+  // It adds writes, and dies before it writes them.
   const adder = createWriteBehinds({ client: server.client(), prefix: 'poison', run, log: logger })
   const behind = adder.writeBehind<number | string>('orders', { write: () => { throw new Error('not here') }, flushEvery: '1h', retries: 1000, isOutage: () => true })
   for (let value = 0; value < 10; value++) {

@@ -12,7 +12,7 @@ import { startHeartbeat, type Span } from '../helpers/timing/heartbeat.js'
 const wait = (ms: number) => new Promise(resolve => setTimeout(resolve, ms))
 const DEADLINE_MS = 80
 const LEASE_MS = 100
-// Of a request, beside the deadlines of the two operations on the store that it may wait for.
+// The duration of a request, in addition to the deadlines of the two store operations that it may wait for.
 const SLACK_MS = 100
 
 async function build (t: Test, given: CacheAppOptions): Promise<{ app: FastifyInstance, other: FastifyInstance, prefix: string }> {
@@ -32,7 +32,7 @@ async function build (t: Test, given: CacheAppOptions): Promise<{ app: FastifyIn
 
 const bodyOf = async (app: FastifyInstance) => (await app.inject('/v')).body
 
-/** Asks until L1 answers. @returns what it answers with */
+/** Sends requests until L1 serves one. @returns its body */
 async function useL1 (app: FastifyInstance): Promise<string> {
   let last = ''
   await until('L1 answers', async () => {
@@ -43,7 +43,7 @@ async function useL1 (app: FastifyInstance): Promise<string> {
   return last
 }
 
-/** Asserts that no request that begins later than this after the span began is answered with `body`. */
+/** Asserts that requests from this long after the start of the span do not receive `body`. */
 async function assertGone (t: Test, app: FastifyInstance, body: string, span: Span): Promise<void> {
   for (;;) {
     const asked = await span.judge()
@@ -52,7 +52,7 @@ async function assertGone (t: Test, app: FastifyInstance, body: string, span: Sp
       t.fail(`served ${Math.round(asked.elapsed)} ms after its invalidation, ${Math.round(asked.stalled)} ms of which the machine stalled`)
       return
     }
-    // As requests do that come over the network, let messages come in.
+    // Lets messages arrive, as requests over the network do.
     await new Promise(resolve => setImmediate(resolve))
   }
 }
@@ -94,7 +94,7 @@ t.test('an instance whose subscription stands but receives nothing does not use 
   const { app: other } = await build(t, { store: { url: server.url }, prefix })
   const client = new Redis(server.url)
   t.teardown(() => client.disconnect())
-  // Its subscriber alone passes through the proxy.
+  // Only its subscriber uses the proxy.
   const duplicate = client.duplicate.bind(client)
   client.duplicate = over => duplicate({ ...over, port: proxy.port })
   setKeyPrefix(client, prefix)

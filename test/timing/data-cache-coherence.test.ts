@@ -29,7 +29,7 @@ t.test('with L1 no value is served for longer than 100 ms after it was acknowled
         if (value !== undefined && value < told) {
           obsolete++
           oldest = Math.max(oldest, age)
-          // What the machine withheld between the invalidation and the call is not the plugin's.
+          // Time that the machine withheld between the invalidation and the call does not count.
           const { stalled } = age > LEASE_MS ? await before.judge() : { stalled: 0 }
           if (age > LEASE_MS + stalled) late.push({ kind, age, stalled })
         }

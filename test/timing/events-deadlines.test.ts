@@ -5,7 +5,7 @@ import { startHeartbeat, type Heartbeat } from '../helpers/timing/heartbeat.js'
 
 const TIMEOUT_MS = 100
 const SUBSCRIBE_TIMEOUT_MS = 200
-// A call may take as much beyond its deadline.
+// How much longer than its deadline a call may take.
 const SLACK_MS = 100
 const UNAVAILABLE = { code: 'FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE', statusCode: 503 }
 const events = { timeout: TIMEOUT_MS, subscribeTimeout: SUBSCRIBE_TIMEOUT_MS }

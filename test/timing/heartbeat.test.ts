@@ -17,7 +17,7 @@ t.test('the time in which a process is stopped is a stall', async t => {
   const { span } = await startHeartbeat(t)
   const { judge } = span()
   const begun = monotonicMs()
-  // As a machine does that runs something else: this process waits without using the CPU.
+  // Like a machine that runs something else: this process waits without using the CPU.
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 300)
   const { elapsed, stalled } = await judge()
   t.ok(monotonicMs() - begun >= 300)

@@ -3,7 +3,7 @@ import { createTestApp, startRedis } from '../helpers/index.js'
 import { byAddress, ON, post } from '../helpers/idempotency/requests.js'
 import { startHeartbeat } from '../helpers/timing/heartbeat.js'
 
-/** docs/redis.md, How an outage is told from a stall. */
+/** See docs/redis.md, "How an outage differs from a stall". */
 const PATIENCE = 2000
 
 t.test('while Redis hangs or is unreachable a request with a key is refused within the time-out', async t => {

@@ -8,7 +8,7 @@ import { guardRedis } from '../../plugins/shared/redis/guard.js'
 import { startCluster, startProxy, startRedis, until } from '../helpers/index.js'
 import { startHeartbeat } from '../helpers/timing/heartbeat.js'
 
-// For timers that fire late, and for the work itself.
+// Allowance for late timers, and for the work itself.
 const GRACE_MS = 100
 
 t.test('a boot without Redis fails within connectTimeout, also where a port accepts and does not answer', async t => {

@@ -9,7 +9,7 @@ import { UserIndex } from '../../plugins/session/store/user-index.js'
 import { forEachStore, openStore } from '../helpers/app/store.js'
 
 const TIMEOUT = 100
-/** docs/redis.md, How an outage is told from a stall. */
+/** See docs/redis.md, "How an outage differs from a stall". */
 const PATIENCE = 2000
 const HOUR = 3_600_000
 
@@ -34,7 +34,7 @@ t.test('when the connection is lost, a request with a session is 503 within two 
   const user = new Browser(app)
   await user.send('POST', '/set', { a: 1 })
   const { span } = await startHeartbeat(t)
-  // Nothing listens there.
+  // No server listens there.
   proxy.target(1)
   proxy.sever()
   const lost = span()

@@ -11,7 +11,7 @@ export interface Client {
 const ATTEMPTS = 20
 const PAUSE_MS = 200
 
-/** A client with cookies and an address of its own. As clients should, it comes again after a 503: a busy machine answers late. */
+/** A client with cookies and its own address. As clients should, it retries after a 503: on a busy machine, replies may be late. */
 export function client (app: FastifyInstance, remoteAddress: string): Client {
   const cookies: Record<string, string> = {}
   return {

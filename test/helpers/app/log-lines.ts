@@ -1,6 +1,6 @@
 import { pino, type Logger } from 'pino'
 
-/** A logger that keeps its lines, to assert what an operator would read. */
+/** A logger that records its lines, to assert what an operator would read. */
 export function collectLog (): { logger: Logger, lines: Array<Record<string, unknown>>, text: () => string } {
   const lines: Array<Record<string, unknown>> = []
   const logger = pino({ level: 'debug' }, { write: (line: string) => { lines.push(JSON.parse(line)) } })

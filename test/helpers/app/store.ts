@@ -1,4 +1,4 @@
-// What a plugin keeps its data in, by name, so that one contract of tests runs on each.
+// The stores of plugins by name, so that one contract of tests runs on each.
 import { Cluster, Redis } from 'ioredis'
 import type { Test } from 'tap'
 import { createTestClock, type TestClock } from '../../../plugins/testing/index.js'
@@ -8,25 +8,24 @@ export type StoreName = 'memory' | 'redis' | 'cluster'
 
 export interface TestStore {
   readonly name: StoreName
-  /** Undefined for the memory store. It ends with the test. */
+  /** Undefined for the memory store. It is closed with the test. */
   readonly client: Redis | Cluster | undefined
-  /** No other test has it. */
+  /** A prefix that no other test has. */
   readonly prefix: string
   /**
-   * Stands still until the test advances it. Keys under the prefix then come as much nearer to their end, so that what TTLs
-   * do in Redis follows this clock as well.
+   * Stands still until the test advances it. Keys under the prefix then age by the same time, so that TTLs in Redis follow this clock as well.
    */
   readonly clock: TestClock
 }
 
 let prefixes = 0
 
-/** A prefix of keys that no other test of this file has. */
+/** Returns a prefix of keys that no other test of this file has. */
 export function newPrefix (): string {
   return `t${process.pid}-${++prefixes}`
 }
 
-/** Runs `define` for each of the stores: what it defines is promised by all of them. */
+/** Calls `define` for each of the stores: its tests apply to all of them. */
 export function forEachStore<N extends StoreName> (names: readonly N[], define: (name: N) => void): void {
   for (const name of names) define(name)
 }
@@ -59,9 +58,9 @@ until cursor == '0'
 `
 
 /**
- * Has the keys under a prefix age with the clock.
+ * Makes the keys under a prefix age with the clock.
  *
- * @param answers - whether the server can be asked now; while it cannot, its keys do not age, and catch up afterwards
+ * @param answers - whether the server responds now; while it does not, its keys do not age, and catch up afterwards
  */
 export function ageKeys (t: Test, clock: TestClock, client: Redis | Cluster, prefix: string, answers = () => true): void {
   let due = 0
@@ -76,17 +75,17 @@ export function ageKeys (t: Test, clock: TestClock, client: Redis | Cluster, pre
 }
 
 async function mastersOf (cluster: Cluster): Promise<Redis[]> {
-  // It knows no nodes before.
+  // The client knows no nodes before.
   if (cluster.status === 'wait') await cluster.connect()
   return cluster.nodes('master')
 }
 
-/** How long a server that answers may need on a busy machine, in real milliseconds. */
+/** How long a server that responds may take on a busy machine, in real milliseconds. */
 const REPLY_MS = 3000
 
 /**
- * A reply of a server that is well is read before time goes on, however busy the machine is: else the deadline of the command would
- * pass meanwhile, as the clock knows nothing of the server.
+ * Waits until the replies of a responsive server have been read before the clock advances, however busy the machine is. Otherwise deadlines of
+ * commands would pass, because the clock is independent of the server.
  */
 export function waitForReplies (t: Test, clock: TestClock, clients: () => Array<Redis | Cluster>, answers = () => true): void {
   const pending = new Set<Redis>()

@@ -15,7 +15,7 @@ import { sharedCluster, sharedRedis } from '../servers/shared.js'
 import { collectLog } from './log-lines.js'
 import { ageKeys, newPrefix, waitForReplies, type StoreName } from './store.js'
 
-/** A server, or a Cluster, of the test's own. */
+/** A server, or a Cluster, that the test has started. */
 type OwnServer =
   | { readonly url: string, readonly answers?: boolean }
   | { readonly startupNodes: ReadonlyArray<{ host: string, port: number }>, readonly answers?: boolean }
@@ -31,30 +31,30 @@ interface Options {
   session: Partial<SessionPluginOptions>
 }
 
-/** The client's own deadline is of the system's clock: a busy machine must not let it pass. */
+/** The client's own deadline uses the system's clock: it must not pass on a busy machine. */
 const PATIENT: RedisPluginOptions = { commandTimeout: '15s' }
 
 const PLUGINS = { cache, events, health, idempotency, lock, metrics, rateLimit, session }
 export const SECRET = 'a secret of at least thirty-two characters'
 
 export interface TestAppOptions {
-  /** What is registered, in this order, with its options; `clock` is added. */
+  /** The options of the plugins, which are registered in this order; `clock` is added. */
   plugins?: Partial<Options>
-  /** Where the plugins keep their data; a server of the test's own, by its address. @default 'memory' */
+  /** The store of the plugins, or a server that the test has started. @default 'memory' */
   store?: StoreName | OwnServer
-  /** More options of the connection. */
+  /** Further options of the connection. */
   connection?: Partial<RedisPluginOptions>
   /** How many apps share the store. @default 1 */
   instances?: number
-  /** `'real'`: the system's, for what is about a server's or socket's own time. @default one that stands still until it is advanced */
+  /** `'real'`: the system's, for tests of a server's or socket's own time. @default a clock that stands still until it is advanced */
   clock?: TestClock | 'real'
-  /** @default no other test has it */
+  /** @default a prefix that no other test has */
   prefix?: string
   server?: FastifyServerOptions
-  /** What is registered before the plugins, but after the connection. */
+  /** Registers other plugins before the suite's, but after the connection. */
   before?: (app: FastifyInstance) => unknown
   routes?: (app: FastifyInstance, instance: number) => unknown
-  /** `false`: the test adds routes itself, and the first request makes an app ready. @default true */
+  /** `false`: the test adds routes itself, and the first request makes the app ready. @default true */
   ready?: boolean
 }
 
@@ -64,13 +64,13 @@ export interface TestApp {
   apps: FastifyInstance[]
   clock: TestClock
   prefix: string
-  /** What all of the apps have logged, at the level `debug` and above. */
+  /** The log lines of all apps, at the level `debug` and above. */
   lines: Array<Record<string, unknown>>
   /** Messages of the level `warn` and above. */
   warnings: () => string[]
 }
 
-/** Apps with plugins of the suite on one store, closed with the test. */
+/** Starts apps with plugins of the suite on one store, and closes them with the test. */
 export async function createTestApp (t: Test, options: TestAppOptions = {}): Promise<TestApp> {
   const { instances = 1, prefix = newPrefix(), store = 'memory' } = options
   const { logger, lines } = collectLog()
@@ -110,7 +110,7 @@ async function connectionTo (store: NonNullable<TestAppOptions['store']>): Promi
   return startupNodes === undefined ? { url: url ?? '' } : { cluster: { nodes: [...startupNodes] } }
 }
 
-/** Over a connection of its own, so that a test may break that of the app. */
+/** Uses its own connection, so that a test may break that of the app. */
 function follow (t: Test, clock: TestClock, { url, cluster }: RedisPluginOptions, prefix: string, answers: () => boolean): void {
   const client = cluster === undefined ? new Redis(url ?? '', { lazyConnect: true }) : new Cluster([...cluster.nodes], { lazyConnect: true })
   client.on('error', () => {})
@@ -118,23 +118,23 @@ function follow (t: Test, clock: TestClock, { url, cluster }: RedisPluginOptions
   ageKeys(t, clock, client, prefix, answers)
 }
 
-/** What an app waits for while it closes may be a timer: the clock goes on until it is closed. */
+/** Advances the clock until the app is closed, because closing may wait for a timer. */
 export async function closeApp (app: FastifyInstance, clock: TestClock): Promise<void> {
   await advanceWhile(clock, app.close(), { step: 100 })
 }
 
 /**
- * Advances the clock in small steps, with time for servers to answer in between, until `check` returns true.
- *
- * @param what - is named where it never does
- * @returns by how many milliseconds the clock was advanced
- */
+  * Advances the clock in small steps, with time for servers to respond in between, until `check` returns true.
+  *
+  * @param what - the name of the condition in the error if it never becomes true
+  * @returns by how many milliseconds the clock was advanced
+  */
 export async function advanceUntil (clock: TestClock, what: string, check: () => unknown, { step = 10, atMost = 120_000 } = {}): Promise<number> {
   for (let passed = 0; ; passed += step) {
     await turn()
     const result = check()
     const checked = result instanceof Promise ? pendingUntilSettled<unknown>(result) : { promise: result, isPending: false }
-    // What the check waits for may be a deadline of the clock.
+    // The condition may depend on a deadline of the clock.
     for (let turns = 0; checked.isPending; turns++) {
       if (turns >= CHECK_TURNS) {
         await clock.advance(step)
@@ -149,14 +149,14 @@ export async function advanceUntil (clock: TestClock, what: string, check: () =>
   }
 }
 
-/** Advances the clock until the promise settles. @returns what it resolves to, and by how many milliseconds the clock was advanced */
+/** Advances the clock until the promise settles. @returns its value, and by how many milliseconds the clock was advanced */
 export async function advanceWhile<T> (clock: TestClock, promise: Promise<T>, { step = 10, atMost = 120_000 } = {}): Promise<{ value: T, passed: number }> {
   const settled = pendingUntilSettled(promise)
   const passed = await advanceUntil(clock, 'the promise settles', () => !settled.isPending, { step, atMost })
   return { value: await promise, passed }
 }
 
-/** For how many turns, of 2 ms and more, a check is waited for before the clock goes on. */
+/** The number of turns, of 2 ms or more, for which a check is repeated before the clock advances. */
 const CHECK_TURNS = 500
 
 function pendingUntilSettled<T> (promise: Promise<T>): { promise: Promise<T>, isPending: boolean } {
@@ -165,5 +165,5 @@ function pendingUntilSettled<T> (promise: Promise<T>): { promise: Promise<T>, is
   return state
 }
 
-/** So that sockets are read and written. */
+/** Lets sockets be read and written. */
 const turn = () => new Promise(resolve => setTimeout(resolve, 2))

@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 
-// A machine that stands still for longer has not been waiting.
+// A machine that stalls for longer has not been waiting.
 const MOST_A_ROUND = 1000
 
-/** Asks `check` again until it says true; an error it throws counts as "not yet". */
+/** Repeats `check` until it returns true; an error that it throws counts as "not yet". */
 export async function until (what: string, check: () => Promise<boolean> | boolean, timeout = 10_000): Promise<void> {
   let waited = 0
   for (let last = performance.now(); ; await sleep(20)) {

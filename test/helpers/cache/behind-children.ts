@@ -5,14 +5,14 @@ import type { Test } from 'tap'
 import { TYPESCRIPT } from '../compiled/exec-argv.js'
 import type { RedisServer } from '../servers/redis-server.js'
 
-/** A folder to which instances write what they had accepted and what they wrote. */
+/** The folder in which instances record the writes that they have accepted and written. */
 export function openFolder (t: Test) {
   const folder = t.testdir({ written: '', accepted: '' })
   const linesOf = (file: 'written' | 'accepted') => readFileSync(`${folder}/${file}`, 'utf8').split('\n').slice(0, -1).map(line => line.split(' '))
   return { folder, linesOf }
 }
 
-/** Resolves when it works. */
+/** Resolves when the instance has started. */
 export async function startInstance (t: Test, server: RedisServer, prefix: string, folder: string, ...args: Array<string | number>): Promise<ChildProcess> {
   const child = fork(new URL('../../fixtures/behind-instance.ts', import.meta.url), [server.url, prefix, folder, ...args.map(String)], { execArgv: [...TYPESCRIPT] })
   t.teardown(() => { child.kill('SIGKILL') })
@@ -25,7 +25,7 @@ export async function backlogOf (server: RedisServer, prefix: string): Promise<n
   return counts.reduce((sum, count) => sum + count, 0)
 }
 
-/** What a source saw: how many accepted writes it never did, how many twice, and how many where they should not be. */
+/** Counts the accepted writes that the source never received, received twice, or received out of order. */
 export function judge (lines: string[][], accepted: string[][]): { lost: number, duplicates: number, outOfOrder: number, keys: number } {
   const written = new Map<string, Array<{ value: number, fence: number }>>()
   for (const [key = '', value, fence] of lines) {
@@ -42,7 +42,7 @@ export function judge (lines: string[][], accepted: string[][]): { lost: number,
       const isAgain = all.has(`${key} ${value}`)
       all.add(`${key} ${value}`)
       if (isAgain) duplicates++
-      // A writer's successor may write again what was written last, from there on in order.
+      // The successor of a writer may repeat its last writes, and continues in order.
       if (!isAgain && value < newest) outOfOrder++
       if (before !== undefined && (fence < before.fence || (fence === before.fence && value <= before.value))) outOfOrder++
       newest = Math.max(newest, value)

@@ -8,11 +8,11 @@ import { forEachStore, newPrefix, type StoreName } from '../app/store.js'
 import type { RedisServer } from '../servers/redis-server.js'
 
 export interface CacheAppOptions extends Omit<TestAppOptions, 'plugins'> {
-  /** Of the cache. */
+  /** Options of the cache. */
   options?: CachePluginOptions
 }
 
-/** Apps with the cache. Without `routes` a test adds its own. */
+/** Starts apps with the cache. Without `routes`, a test adds its own. */
 export async function createCacheApp (t: Test, { options, ...rest }: CacheAppOptions = {}): Promise<TestApp> {
   return await createTestApp(t, { ready: rest.routes !== undefined, ...rest, plugins: { cache: { unkeyed: false, ...options } } })
 }
@@ -21,11 +21,11 @@ export interface CacheApp {
   connection?: RedisPluginOptions | undefined
   options?: CachePluginOptions
   server?: FastifyServerOptions
-  /** What is registered before the cache. */
+  /** Registers other plugins before the cache. */
   before?: (app: FastifyInstance) => unknown
 }
 
-/** An app with the cache and the system's clock, to which a test adds its routes. */
+/** Starts an app with the cache and the system's clock, to which a test adds its routes. */
 export async function buildCacheApp (t: Test, { connection, ...rest }: CacheApp = {}): Promise<FastifyInstance> {
   const store = connection?.url === undefined ? 'memory' : { url: connection.url }
   const { app } = await createCacheApp(t, { ...rest, clock: 'real', store, prefix: connection?.prefix ?? newPrefix() })
@@ -46,19 +46,19 @@ export async function ask (app: FastifyInstance, url: string, headers: Record<st
   return { status: response.statusCode, cache: String(response.headers['x-cache']), headers: response.headers, body: response.body, bytes: response.rawPayload }
 }
 
-/** Asks twice, and lets what is stored be stored. @returns both answers */
+/** Sends a request twice, with time in between to store the response. @returns both responses */
 export async function askTwice (app: FastifyInstance, url: string, headers: Record<string, string> = {}, others = headers): Promise<[Answer, Answer]> {
   const first = await ask(app, url, headers)
   await settled(app)
   return [first, await ask(app, url, others)]
 }
 
-/** More than what an app does in the background has steps. */
+/** More turns than any background work of an app takes. */
 const STEPS = 20
 
 /**
- * Resolves when the apps have done what they do in the background, such as storing. Each step takes some turns of the event loop and a round
- * trip to Redis, on the connection that the app uses itself.
+ * Resolves when the background work of the apps, such as storing, has ended. Each step of it takes some turns of the event loop and a round trip to
+ * Redis, on the connection that the app uses itself.
  */
 export async function settled (...apps: FastifyInstance[]): Promise<void> {
   for (let step = 0; step < STEPS; step++) {
@@ -74,7 +74,7 @@ async function ping (app: FastifyInstance): Promise<void> {
   await Promise.all(nodes.map(node => node.ping()))
 }
 
-/** Holds handlers until it is opened. */
+/** Creates a gate that holds handlers until it is opened. */
 export function gate (): { opened: Promise<void>, open: () => void } {
   let open = (): void => {}
   const opened = new Promise<void>(resolve => { open = resolve })

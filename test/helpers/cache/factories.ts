@@ -22,11 +22,11 @@ export interface Step {
   /** Resolves when {@link run} has been called. */
   readonly begun: Promise<void>
   end (value: string): void
-  /** Resolves with the value that `end` is given. */
+  /** Resolves with the argument of `end`. */
   run (): Promise<string>
 }
 
-/** A factory or a writer whose end the test decides. */
+/** Creates a factory or a writer that ends when the test decides. */
 export function createStep (): Step {
   const start = createGate()
   let end = (_value: string): void => {}

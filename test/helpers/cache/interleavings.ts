@@ -1,11 +1,11 @@
-// Reads and writes of one cached source on several instances, in random order: what an answer may be is known from what was acknowledged before.
+// Reads and writes of one cached source on several instances, in random order. The acknowledged writes determine which values a read may return.
 import type { FastifyInstance } from 'fastify'
 import type { DataCache, GetOrSetOptions } from '../../../plugins/cache/index.js'
 
 export interface Chance {
   /** From 0 to below 1. */
   random (): number
-  /** Waits a random while, or not at all. */
+  /** Waits for a random time, or not at all. */
   pause (): Promise<void>
 }
 
@@ -13,7 +13,7 @@ export interface Chance {
 export class Source {
   readonly name: string
   value = 0
-  /** The newest value that a write has acknowledged: an older one is obsolete. */
+  /** The newest value that a write has acknowledged: older ones are obsolete. */
   told = 0
   readonly #chance: Chance
   readonly #onTold: () => void
@@ -24,7 +24,7 @@ export class Source {
     this.#onTold = onTold
   }
 
-  /** Takes its time, before and after. */
+  /** Waits for a random time before and after. */
   async read (): Promise<number> {
     await this.#chance.pause()
     const { value } = this
@@ -57,9 +57,9 @@ export class Source {
   }
 }
 
-/** @returns undefined where there is no value, or the source failed */
+/** @returns undefined if there is no value, or the source failed */
 export type Read = (cache: DataCache, source: Source) => Promise<number | undefined>
-/** @returns the acknowledged value; undefined where the source failed and nothing was written */
+/** @returns the acknowledged value; undefined if the source failed and nothing was written */
 export type Write = (cache: DataCache, source: Source) => Promise<number | undefined>
 
 const getOrSet = (options: (name: string) => GetOrSetOptions<number>): Read => async (cache, source) =>
@@ -83,12 +83,12 @@ const remove = changed(async (cache, { name }) => await cache.delete(name))
 const removeMany = changed(async (cache, { name }) => await cache.deleteMany(['none', name]))
 const removeMatching = changed(async (cache, { name }) => await cache.invalidatePattern(`${name.slice(0, -1)}?`))
 const clear = changed(async cache => await cache.clear())
-// One at a time: two at once do not know which one is the newer.
+// One at a time: concurrent writers cannot know which value is newer.
 const set = changed(async (cache, { name, value }) => await cache.set(name, value, { tags: [name] }))
 const setMany = changed(async (cache, { name, value }) => await cache.setMany([['other', 0], [name, value, { tags: [name] }]]))
 const writeThrough: Write = async (cache, source) =>
   await cache.writeThrough<number>(source.name, -1, () => source.write(), { tags: [source.name] }).catch(() => undefined)
-/** Several at once, which the source takes in any order. */
+/** Several concurrent writes, which the source executes in any order. */
 const writeThroughs: Write = async (cache, source) => {
   const written = await Promise.all(Array.from({ length: source.several(3) }, async () => await writeThrough(cache, source)))
   return Math.max(...written.map(value => value ?? 0)) || undefined
@@ -109,7 +109,7 @@ export const PATTERN = { reads: [plain, tagged, get], writes: [removeMatching] }
 
 export type Actions = { reads: Read[], writes: Write[] }
 
-/** Answers that were obsolete, by kind. */
+/** The number of obsolete responses, by kind. */
 export interface Seen {
   answers: number
   obsolete: Array<{ kind: string, value: number, told: number }>
@@ -121,7 +121,7 @@ export function anyOf<T> (list: readonly T[], { random }: Chance): T {
   return list[Math.floor(random() * list.length)] as T
 }
 
-/** Rounds of reads and a write, on random instances at random moments; reads of one round may reach into the next. */
+/** Runs rounds of reads and a write, on random instances at random moments; reads of one round may extend into the next. */
 export async function play (apps: FastifyInstance[], source: Source, rounds: number, seen: Seen, chance: Chance, kind: string, { reads, writes }: Actions = KINDS[kind] ?? PATTERN): Promise<void> {
   const pending = new Set<Promise<unknown>>()
   const ask = async () => {
@@ -139,7 +139,7 @@ export async function play (apps: FastifyInstance[], source: Source, rounds: num
     start()
     if (chance.random() < 0.5) start()
     await chance.pause()
-    // No answer from here on may be older.
+    // From here on, an older response is obsolete.
     source.tell(await anyOf(writes, chance)(anyOf(apps, chance).cache, source) ?? 0)
     start()
     if (pending.size > 6) await Promise.all(pending)

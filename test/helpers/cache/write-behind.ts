@@ -8,10 +8,10 @@ import { collectLog } from '../app/log-lines.js'
 import { ageKeys } from '../app/store.js'
 import { advanceUntil, advanceWhile } from '../app/test-app.js'
 
-/** So long that a lease is lost only where a test advances the clock by minutes. */
+/** So long that a lease is lost only if a test advances the clock by minutes. */
 export const LEASE_MS = 600_000
 
-/** A source that can be made to refuse. */
+/** A source that can be made to refuse writes. */
 export function createSource<T = number> () {
   const batches: Array<ReadonlyArray<Write<T>>> = []
   const fences: number[] = []
@@ -37,7 +37,7 @@ export type Source = ReturnType<typeof createSource<number>>
 /** The parts that a test may set; the clock is the test's. */
 type Base = Pick<WriteBehindsOptions, 'client' | 'prefix'> & Partial<WriteBehindsOptions> & {
   clock: TestClock
-  /** Of commands, in milliseconds. @default so long that it does not pass */
+  /** The timeout of commands in milliseconds. @default so long that it does not pass */
   deadline?: number | undefined
 }
 
@@ -80,7 +80,7 @@ export function openBehind (t: Test, base: Base, given: Partial<WriteBehindOptio
     async isIdle (partitions = 4) {
       await advanceUntil(clock, 'it owns all partitions', async () => (await behind.stats()).owned === partitions)
       await soon(behind.flush())
-      // A look for writes that is under way, or that a flush has asked for by a timer, would find those that the test adds next.
+      // A poll in flight, or one that a flush has triggered with a timer, would find the writes that the test adds next.
       await quiet()
       await clock.advance(5)
       await quiet()
@@ -91,7 +91,7 @@ export function openBehind (t: Test, base: Base, given: Partial<WriteBehindOptio
   }
 }
 
-/** A client for an instance of its own, on a server whose keys age with the clock of the first of them. */
+/** Creates a client for another instance, on a server whose keys age with the clock of the first one. */
 export function connectInstance (t: Test, url: string): Redis {
   const client = new Redis(url, { retryStrategy: () => 20 })
   client.on('error', () => {})

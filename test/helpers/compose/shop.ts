@@ -1,4 +1,4 @@
-// One shop with session, cache, rate limit and idempotency, and what users are promised of it, whatever stands around it.
+// One shop with session, cache, rate limit and idempotency, and the promises to its users in any composition.
 import type { FastifyInstance, FastifyServerOptions } from 'fastify'
 import type { Test } from 'tap'
 import { createTestApp, type TestApp } from '../index.js'
@@ -15,7 +15,7 @@ export interface Shop extends TestApp {
 
 export interface ShopOptions {
   server?: FastifyServerOptions & { http2?: true, https?: object }
-  /** Registers what stands before the suite's plugins or after them. */
+  /** Registers other plugins before the suite's plugins or after them. */
   before?: ((app: FastifyInstance) => unknown) | undefined
   after?: ((app: FastifyInstance) => unknown) | undefined
 }
@@ -40,7 +40,7 @@ export async function createShop (t: Test, { server, before, after }: ShopOption
 function addRoutes (app: FastifyInstance): void {
   let pages = 0
   let orders = 0
-  // Links of the page are absolute, as those of a feed or a sitemap.
+  // Links of the page are absolute, like those of a feed or a sitemap.
   app.get('/page', { config: { cache: { public: true, tags: ['page'], key: { host: true } } } }, async ({ protocol, host }) =>
     ({ run: ++pages, link: `${protocol}://${host}/page`, text: 'abc'.repeat(500) }))
   app.get('/terms', { config: { cache: { public: true } } }, async () => 'terms')
@@ -55,17 +55,17 @@ function addRoutes (app: FastifyInstance): void {
 
 export interface Promises {
   transport: Transport
-  /** As clients know the shop. */
+  /** The origin of the shop, as clients know it. */
   origin: string
   /** Headers that each of the two users sends. */
   headers?: [Headers, Headers]
-  /** What holds for each response; it may return the body in plain. */
+  /** Asserts a property of each response; it may return the decoded body. */
   each?: (answer: Answer, user: Visitor) => string | undefined
 }
 
 /**
- * Asserts from outside what the four plugins promise: logins set a cookie and logouts clear it, pages are cached and refreshed in the
- * background, nothing is shared between users, orders are placed once, and each client is limited by itself.
+ * Asserts from outside what the four plugins promise. Logins set a cookie and logouts clear it. Pages are cached and refreshed in the background.
+ * Users share nothing, orders are placed once, and each client has its own limit.
  */
 export async function keepsPromises (t: Test, { app, clock, counted, warnings }: Shop, { transport, origin, headers = [{}, {}], each = () => undefined }: Promises): Promise<void> {
   const [ann, bob] = ['ann', 'bob'].map((name, i) => new Visitor(name, transport(`127.0.0.${i + 2}`), headers[i])) as [Visitor, Visitor]

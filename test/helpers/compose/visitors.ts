@@ -24,10 +24,10 @@ export interface Response {
 /** Sends one request from the client's address. */
 export type Send = (call: Call) => Promise<Response>
 
-/** @returns what sends the requests of the client with this address */
+/** @returns a function that sends the requests of the client with this address */
 export type Transport = (address: string) => Send
 
-/** Without a socket, for what no socket changes. */
+/** Without a socket, for behaviour that does not depend on one. */
 export function injected (app: FastifyInstance): Transport {
   return remoteAddress => async ({ body: payload, method, ...call }) => {
     const { statusCode, headers, rawPayload } = await app.inject({ ...call, method: method as 'GET', remoteAddress, ...payload && { payload } })
@@ -40,11 +40,11 @@ export interface Target {
   origin: string
   /** The certificate to trust. */
   ca?: string | undefined
-  /** The unix socket that is dialled in place of the origin's port. */
+  /** The unix socket to connect to in place of the origin's port. */
   socketPath?: string | undefined
 }
 
-/** HTTP/1.1, with TLS where the origin says so. */
+/** HTTP/1.1, with TLS for an https origin. */
 export function http1 ({ origin, ca, socketPath }: Target): Transport {
   const { protocol, hostname, host, port } = new URL(origin)
   const request = protocol === 'https:' ? httpsRequest : httpRequest
@@ -59,7 +59,7 @@ export function http1 ({ origin, ca, socketPath }: Target): Transport {
   }
 }
 
-/** HTTP/2, one session a client, which ends with the test. */
+/** HTTP/2, with one session per client, which ends with the test. */
 export function http2 (t: Test, { origin, ca }: Target): Transport {
   return address => {
     let session: ClientHttp2Session | undefined

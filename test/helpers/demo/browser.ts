@@ -5,7 +5,7 @@ import { chromium, type Browser } from 'playwright-core'
 const ARGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
 const PLACES = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome']
 
-/** `CHROMIUM_PATH`, else where systems have it. */
+/** Returns `CHROMIUM_PATH`, or else the usual path of a browser. */
 function findChromium (): string | undefined {
   const given = process.env['CHROMIUM_PATH']
   return (given ? [given] : PLACES).find(path => {
@@ -26,7 +26,7 @@ function install (): void {
   }
 }
 
-/** A real browser; where there is none and `INSTALL_CHROMIUM` is set it tries to get one, which takes a minute. @returns undefined where there is none */
+/** Launches a browser; with `INSTALL_CHROMIUM` it installs one if there is none, which takes a minute. @returns undefined if there is none */
 export async function launchBrowser (): Promise<Browser | undefined> {
   if (findChromium() === undefined && process.env['INSTALL_CHROMIUM']) install()
   const executablePath = findChromium()

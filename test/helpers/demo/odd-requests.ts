@@ -1,4 +1,4 @@
-// Malformed requests to the demo, out of a seed.
+// Malformed requests to the demo, generated from a seed.
 import fc from 'fast-check'
 import type { FastifyInstance, InjectOptions, LightMyRequestResponse } from 'fastify'
 import { DEMO_PASSWORD } from '../../../demo/seed.js'
@@ -38,7 +38,7 @@ const anything = fc.record({
   isAdmin: fc.boolean()
 })
 
-// Requests that are right but for one value: the others seldom come as far as the handler.
+// Requests with one invalid value: others rarely reach the handler.
 const almostRight = fc.oneof(
   fc.tuple(fc.constantFrom('/products?category=', '/products?limit=', '/products?offset=', '/products?minPrice=', '/products?maxPrice=', '/products/search?q=', '/products/search?q=tea&limit=', '/leaderboard?limit='), text)
     .map(([url, given]) => ({ method: 'GET' as const, path: url + escape(given), body: null })),
@@ -60,7 +60,7 @@ type OddRequest = typeof oddRequest extends fc.Arbitrary<infer T> ? T : never
  * Sends malformed requests, also as an admin.
  *
  * @returns the statuses of the responses
- * @throws where a response has a status of 500 or above, with the smallest request that gets it
+  * @throws if a response has a status of 500 or above, with the smallest request that causes it
  */
 export async function sendOddRequests (app: FastifyInstance, options: { numRuns: number, seed?: number }): Promise<Set<number>> {
   const statuses = new Set<number>()

@@ -11,7 +11,7 @@ import { stopAll } from '../servers/registry.js'
 import { startRedis } from '../servers/redis-server.js'
 
 const FOLDER = join(import.meta.dirname, '../../../docs/images')
-/** So that the charts show something. */
+/** Fills the charts. */
 const LOAD_MS = Number(process.env['LOAD_MS'] ?? 70_000)
 
 const PICTURES = [
@@ -21,7 +21,7 @@ const PICTURES = [
 ] as const
 
 async function visit (page: Page, url: string, other: string): Promise<void> {
-  // The start is over: what it took would be the highest point of the charts.
+  // After the start, whose latency would be the highest point of the charts.
   await sleep(3000)
   await page.goto(url)
   await page.click('#login button')
@@ -43,7 +43,7 @@ async function takeAll (page: Page): Promise<void> {
   for (const { name, width, height, colorScheme } of PICTURES) {
     await page.setViewportSize({ width, height })
     await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' })
-    // For the next second's figures.
+    // Waits for the next second's figures.
     await sleep(1500)
     await page.screenshot({ path: join(FOLDER, `${name}.png`), fullPage: true })
   }

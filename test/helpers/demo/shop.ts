@@ -1,4 +1,4 @@
-// Most of what a test of the demo waits for is the making of its embedded database: here it is made once.
+// Tests of the demo would mostly wait for its embedded database to be created: here it is created once.
 import { createHash } from 'node:crypto'
 import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -12,7 +12,7 @@ mkdirSync(folder, { recursive: true })
 
 export const DATABASE_SNAPSHOT = join(folder, `shop-${digest}.tar`)
 
-/** The demo's configuration out of these variables alone. That this machine has other things to do is no pressure of requests. */
+/** The demo's configuration, from these variables alone. A busy machine does not count as pressure. */
 export function shopConfig (env: NodeJS.ProcessEnv = {}): Config {
   return readConfig({ DATABASE_SNAPSHOT, MAX_EVENT_LOOP_DELAY: '0', ...env })
 }

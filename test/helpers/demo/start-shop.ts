@@ -27,11 +27,11 @@ export interface StartShopOptions extends ShopOptions {
   env?: NodeJS.ProcessEnv
   /** How many apps share the store and the database. @default 1 */
   instances?: number
-  /** Is called before an app is ready. */
+  /** Called before an app is ready. */
   routes?: (app: FastifyInstance) => unknown
 }
 
-/** Starts apps of one shop, closed with the test; the rate limit is out of the way unless `env` sets it. */
+/** Starts apps of one shop, and closes them with the test; the rate limit does not apply unless `env` sets it. */
 export async function startShop (t: Test, { env, instances = 1, routes, clock, ...options }: StartShopOptions = {}): Promise<[FastifyInstance, ...FastifyInstance[]]> {
   const db = await sharedDatabase()
   const config = shopConfig({ SESSION_SECRET: 'one secret for all the instances of it', RATE_LIMIT_MAX: '100000', ...env })

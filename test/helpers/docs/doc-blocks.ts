@@ -1,4 +1,4 @@
-// What the pages hold that can be checked: blocks of code, links, headings.
+// The parts of the pages that can be checked: blocks of code, links, headings.
 import { readdirSync, readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 
@@ -7,7 +7,7 @@ export const root = resolve(import.meta.dirname, '../../..')
 export interface DocBlock {
   /** Such as `docs/cache.md`. */
   page: string
-  /** On which its fence begins. */
+  /** The line on which its fence begins. */
   line: number
   lang: string
   code: string
@@ -30,7 +30,7 @@ export function readPage (page: string): string {
   return readFileSync(join(root, page), 'utf8')
 }
 
-/** The fenced blocks of a page, without the indentation of a list that they stand in. */
+/** The fenced blocks of a page, without the indentation of a surrounding list. */
 export function blocksOf (page: string): DocBlock[] {
   const blocks: DocBlock[] = []
   let open: { indent: number, line: number, lang: string, lines: string[] } | undefined
@@ -50,14 +50,14 @@ export function blocksOf (page: string): DocBlock[] {
   return blocks
 }
 
-/** A block as a module: of a diff, what it leads to. Undefined where it is no TypeScript or JavaScript. */
+/** A block as a module; of a diff, its result. Undefined if it is not TypeScript or JavaScript. */
 export function moduleOf ({ lang, code }: DocBlock): string | undefined {
   if (lang === 'ts' || lang === 'js') return code
   if (lang !== 'diff') return undefined
   return code.split('\n').map(line => line.startsWith('-') ? '' : line.slice(1)).join('\n')
 }
 
-/** Whether it is a program of its own, and no fragment. */
+/** Whether the block is a program, and not a fragment. */
 export function isProgram (code: string): boolean {
   return /^import Fastify\b/m.test(code) && /^const app = Fastify\(/m.test(code)
 }
@@ -72,19 +72,19 @@ function proseOf (page: string): string[] {
   })
 }
 
-/** The links of a page, but not those to elsewhere. */
+/** The links of a page to other pages of the project. */
 export function linksOf (page: string): DocLink[] {
   return proseOf(page).flatMap((text, i) => [...text.matchAll(/\]\(([^)\s]+)\)/g)]
     .map(([, target = '']) => ({ page, line: i + 1, target }))
     .filter(({ target }) => !/^[a-z]+:/.test(target)))
 }
 
-/** What stands between backticks, outside of blocks. */
+/** The texts between backticks, outside of blocks. */
 export function codeSpansOf (page: string): Array<{ page: string, line: number, code: string }> {
   return proseOf(page).flatMap((text, i) => [...text.matchAll(/`([^`]+)`/g)].map(([, code = '']) => ({ page, line: i + 1, code })))
 }
 
-/** The anchors of a page's headings, as GitHub makes them. */
+/** The anchors of a page's headings, in GitHub's form. */
 export function anchorsOf (page: string): Set<string> {
   const seen = new Map<string, number>()
   const anchors = new Set<string>()

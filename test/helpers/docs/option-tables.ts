@@ -51,7 +51,7 @@ export interface DocumentedOption {
   name: string
   /** The TSDoc without its tags. */
   text: string
-  /** What `@default` states; `none` without it. */
+  /** The text of `@default`; `none` without it. */
   default: string
   /** The targets of `@see`, as Markdown links from the root. */
   see: string[]

@@ -8,7 +8,7 @@ const PATTERNS = ['a:x', 'a:*', 'b:x', '*', 'b:y']
 export interface ChurnOptions {
   store: 'redis' | 'cluster'
   rounds: number
-  /** All connections of subscribers are broken once in so many rounds. */
+  /** The number of rounds after which all subscriber connections are broken. */
   breakEvery: number
   random: () => number
 }
@@ -48,7 +48,7 @@ async function connected<C extends { status: string, once: (event: 'ready', list
   return client
 }
 
-/** Random numbers from 0 to 1 that are the same each time (an LCG of Numerical Recipes). */
+/** Pseudo-random numbers from 0 to 1, the same in each run (the generator of Numerical Recipes). */
 export function seededRandom (seed: number): () => number {
   let state = seed
   return () => {

@@ -1,7 +1,7 @@
 import type { Clock, Timer } from '../../../plugins/shared/plugin/clock.js'
 import type { TestClock } from '../../../plugins/testing/index.js'
 
-/** The clock of a process that can stand still, blocked or stopped, while time goes on. */
+/** The clock of a process that can stall, blocked or stopped, while time passes. */
 export interface ProcessClock extends Clock {
   /** From now on no timer fires. */
   stall (): void

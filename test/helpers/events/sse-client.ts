@@ -8,16 +8,16 @@ export interface SseClient {
   status: number | undefined
   /** The cookie that the response sets. */
   cookie: string | undefined
-  /** What has arrived. */
+  /** The text that has arrived. */
   readonly text: string
   /** Whether the response has ended. */
   readonly isOver: boolean
-  /** Takes no more of the response. */
+  /** Stops reading the response. */
   pause: () => void
   hangUp: () => void
 }
 
-/** A browser's side of a response with server-sent events, from an app that listens. */
+/** The browser's end of a response with server-sent events, from an app that listens. */
 export async function openSse (t: Test, app: FastifyInstance, path: string, cookie?: string): Promise<SseClient> {
   if (!app.server.listening) await app.listen({ port: 0, host: '127.0.0.1' })
   const { port } = app.server.address() as AddressInfo

@@ -12,12 +12,12 @@ export async function startInstance (t: Test, server: { readonly url: string }, 
   return child
 }
 
-/** What the processes handled: key, data, attempt. */
+/** The events that the processes handled: key, data, attempt. */
 export function linesOf (file: string): string[][] {
   return readFileSync(file, 'utf8').split('\n').slice(0, -1).map(line => line.split(' '))
 }
 
-/** Counts events, events that were handled twice, and those that are neither the next one of their key nor the same one again. */
+/** Counts events, events that were handled twice, and events that are neither the next one of their key nor a repetition. */
 export function judge (lines: string[][]): { events: number, duplicates: number, outOfOrder: number } {
   const last = new Map<string, number>()
   const seen = new Set<string>()

@@ -34,20 +34,20 @@ const plugin = fp<PluginOptions>(async (fastify, { prefix, timeout, lease, clock
 
 export interface TestStreamsOptions extends Pick<TestAppOptions, 'store' | 'instances' | 'prefix' | 'connection'> {
   clock?: TestClock
-  /** Of one command. @default 60 s, which pass only where a test advances its clock while Redis does not answer */
+  /** The timeout of one command. @default 60 s, which pass only if a test advances its clock while Redis does not reply */
   timeout?: number
-  /** The clock of the streams of one app, where it is not `clock` itself. */
+  /** The clock of the streams of one app, if it is not `clock` itself. */
   clockOf?: (clock: TestClock, instance: number) => Clock
 }
 
 export interface TestStreams extends TestApp {
-  /** Of the first app. */
+  /** The stream of the first app. */
   streams: Streams
-  /** One an app. */
+  /** The streams of each app. */
   all: Streams[]
 }
 
-/** Apps with streams in place of the whole plugin, so that a lease can be longer than what the plugin has. */
+/** Starts apps with streams in place of the whole plugin, so that a lease can be longer than the plugin's. */
 export async function createTestStreams (
   t: Test, { timeout = 60_000, prefix = newPrefix(), clock = createTestClock(), clockOf = () => clock, ...options }: TestStreamsOptions
 ): Promise<TestStreams> {
@@ -67,7 +67,7 @@ export async function startConsumer<T> (clock: TestClock, stream: EventStream<T>
   return consumer
 }
 
-/** Advances the clock until groups have handled all events. @returns what they report then */
+/** Advances the clock until groups have handled all events. @returns their stats */
 export async function advanceUntilDone<T> (clock: TestClock, stream: EventStream<T>, ...groups: string[]): Promise<Record<string, GroupStats>> {
   let stats: Record<string, GroupStats> = {}
   await advanceUntil(clock, `the groups ${groups.join(', ')} have handled all events`, async () => {
@@ -79,7 +79,7 @@ export async function advanceUntilDone<T> (clock: TestClock, stream: EventStream
 
 export const dataOf = <T>(events: ReadonlyArray<StreamEvent<T>>) => events.map(({ data }) => data)
 
-/** Reads on until the test ends. */
+/** Reads until the test ends. */
 export function follow<T> (t: Test, events: AsyncIterable<StreamEvent<T>>): Array<StreamEvent<T>> {
   const read: Array<StreamEvent<T>> = []
   const reading = async () => { for await (const event of events) read.push(event) }
@@ -87,7 +87,7 @@ export function follow<T> (t: Test, events: AsyncIterable<StreamEvent<T>>): Arra
   return read
 }
 
-/** Takes so many events, and ends reading. */
+/** Reads a number of events, then stops. */
 export async function take<T> (events: AsyncIterable<StreamEvent<T>>, count: number): Promise<Array<StreamEvent<T>>> {
   const taken: Array<StreamEvent<T>> = []
   if (count === 0) return taken
@@ -134,7 +134,7 @@ export function createHandler<T> ({ fail = () => false, gate }: { fail?: (event:
   }
 }
 
-/** A promise, and what resolves it. */
+/** A promise with its resolver. */
 export function createGate (): { gate: Promise<void>, open: () => void } {
   let open = (): void => {}
   const gate = new Promise<void>(resolve => { open = resolve })

@@ -6,11 +6,11 @@ import { cache, events, health, idempotency, lock, metrics, rateLimit, redis, se
 import { SECRET, startRedis, until } from '../index.js'
 
 const PREFIX = 'shop'
-// Which keys are written is the question, not how soon on a busy machine.
+// The test is about the form of keys, and not about time on a busy machine.
 const timeout = '10s'
-/** `{prefix}:{plugin}:{what}:{id}`, the plugins and whats that there are, and nothing in an id that a pattern or a Cluster would read. */
+/** `{prefix}:{plugin}:{what}:{id}` with known plugins and kinds; an id has no characters that patterns or a Cluster interpret. */
 const KEY = /^shop:(?:cache:path:[\w.@:/-]*$|(?:cache:(?:entry|tag|claim|behind)|session:(?:data|user)|rate-limit:(?:log|counter|gcra|refused)|lock:(?:held|free|line|seen|fence)|idempotency:key|events:stream):[\w.@:~#-]*(?:\{[\w.@:~#-]+\})?[\w.@:~#-]*$)/
-/** What was acknowledged and is not done yet goes with the last of it, and not by time: docs/data-cache.md. */
+/** Accepted work that is not done yet has no TTL: it is removed when the last of it is done (docs/data-cache.md). */
 const WITHOUT_TTL = /^shop:cache:behind:/
 
 const hostile = fc.oneof(fc.string({ unit: 'binary', minLength: 1, maxLength: 80 }),
@@ -35,9 +35,9 @@ async function build (url: string) {
 }
 
 /**
- * Calls all plugins with odd ids, and asserts the form of their keys and that they have a TTL.
- *
- * @param seed - of the ids; left out: another one each time, which a failure names
+  * Calls all plugins with odd ids, and asserts the form and the TTL of their keys.
+  *
+  * @param seed - the seed of the ids; by default a new one, which a failure prints
  */
 export async function fuzzKeys (t: Test, runs: number, seed?: number): Promise<void> {
   const server = await startRedis()

@@ -32,7 +32,7 @@ async function register (plugin: FastifyPluginAsync<object>, options: object): P
 /**
  * Registers each plugin with odd options, and asserts that it works or refuses them with a coded error.
  *
- * @param seed - of the options; left out: another one each time, which a failure names
+  * @param seed - the seed of the options; by default a new one, which a failure prints
  */
 export function fuzzOptions (t: Test, runs: number, seed?: number): void {
   for (const [name, plugin] of PLUGINS) {

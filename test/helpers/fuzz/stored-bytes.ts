@@ -5,7 +5,7 @@ import { cache, events, health, idempotency, lock, metrics, rateLimit, redis, se
 import { SECRET, startRedis } from '../index.js'
 import { Browser } from '../session/session-app.js'
 
-// What is answered is the question, not how soon on a busy machine.
+// The test is about the responses, and not about time on a busy machine.
 const timeout = '10s'
 
 /** Numbers from 0 to 1, by the seed: the generator of Numerical Recipes. */
@@ -46,7 +46,7 @@ async function build (t: Test, url: string): Promise<FastifyInstance> {
   return app
 }
 
-/** Puts something else in a key, of another type or of other bytes; sometimes nothing. */
+/** Replaces the value of a key by one of another type or with other bytes; sometimes by nothing. */
 async function spoil (client: Redis, key: string, next: () => number): Promise<void> {
   const anyOf = <T>(list: readonly T[]): T => list[Math.floor(next() * list.length)]!
   const type = await client.type(key)
@@ -55,13 +55,13 @@ async function spoil (client: Redis, key: string, next: () => number): Promise<v
   const field = async () => anyOf([...type === 'hash' ? await client.hkeys(key).catch(() => []) : [], 'x'])
   await anyOf<() => Promise<unknown>>([
     async () => await client.set(key, junk(), 'PX', 60_000),
-    // At once, as the app writes meanwhile.
+    // Without a wait, because the app writes meanwhile.
     async () => {
       const spoil = client.multi().del(key)
       anyOf([() => spoil.lpush(key, junk()), () => spoil.hset(key, 'a', junk()), () => spoil.zadd(key, 1, junk()), () => spoil.xadd(key, '*', 'a', junk())])()
       await spoil.pexpire(key, 60_000).exec()
     },
-    // What the app has replaced meanwhile by a value of another type stays.
+    // A value of another type that the app has written meanwhile stays.
     async () => { if (type === 'hash') await client.hset(key, await field(), junk()).catch(ifReplaced) },
     async () => { if (type === 'hash') await client.hdel(key, await field()).catch(ifReplaced) },
     async () => { if (type === 'zset') await client.zadd(key, anyOf([-1, 0, 1e300, Infinity]), junk()).catch(ifReplaced) },
@@ -75,7 +75,7 @@ function ifReplaced (error: Error): void {
   if (!error.message.startsWith('WRONGTYPE')) throw error
 }
 
-/** Spoils the keys of an app with all plugins between its requests, and asserts that it answers, and how. */
+/** Damages the keys of an app with all plugins between its requests, and asserts its responses. */
 export async function fuzzStoredBytes (t: Test, rounds: number, seed: number): Promise<void> {
   t.comment(`seed ${seed}`)
   const next = numbers(seed)
@@ -94,7 +94,7 @@ export async function fuzzStoredBytes (t: Test, rounds: number, seed: number): P
   for (let round = 0; round < rounds; round++) {
     for (const [method, url] of REQUESTS) {
       const { statusCode, body } = await user.send(method, url)
-      // A store that holds something else is a store that cannot be used: that is said, by a code.
+      // A store with a foreign value is unavailable, which the response reports with a code.
       if (statusCode >= 500 && !/"code":"FST_REDIS_SUITE_\w+"/.test(body)) faults.push(`${method} ${url}: ${statusCode} ${body.slice(0, 200)}`)
     }
     const keys = (await client.keys('*')).sort()

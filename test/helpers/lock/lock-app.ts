@@ -14,26 +14,26 @@ export type LockStoreName = StoreName | 'quorum' | RedisServer | readonly RedisS
 
 export interface LockAppOptions extends Omit<LockPluginOptions, 'clock'> {
   instances?: number
-  /** `'real'`: the system's. @default one that stands still until it is advanced, see {@link PATIENT} */
+  /** `'real'`: the system's. @default a clock that stands still until it is advanced, see {@link PATIENT} */
   clock?: 'real'
-  /** The clock of one instance, where it is not that of the test. */
+  /** The clock of one instance, if it is not that of the test. */
   clockOf?: (instance: number, clock: Clock) => Clock
 }
 
 export interface LockApp extends TestApp {
-  /** Of the first instance. */
+  /** The locks of the first instance. */
   locks: Locks
-  /** Of each instance. */
+  /** The locks of each instance. */
   all: Locks[]
-  /** By quorum: the clients of each instance. */
+  /** With a quorum: the clients of each instance. */
   nodeClients: Redis[][]
   /** The name of a key in Redis. */
   keyOf: (what: 'held' | 'fence' | 'line' | 'seen', resource: string) => string
 }
 
 /**
- * The options of locks on a test's clock: no deadline passes unless the test advances the clock, and a stall of the machine is far shorter
- * than a TTL, which in Redis passes by itself too.
+ * The options of locks on a test's clock. No deadline passes unless the test advances the clock. A stall of the machine is far shorter than a TTL,
+ * which also passes by itself in Redis.
  */
 const PATIENT: LockPluginOptions = { ttl: '1 hour', wait: '1 day', timeout: '1 day' }
 /** How long a lock with a TTL of an hour is certain: it counts as lost 1 % and 1 ms before it expires. */
@@ -42,8 +42,8 @@ export const CERTAIN_MS = 3_600_000 * 0.99 - 1
 let quorum: Promise<RedisServer[]> | undefined
 
 /**
- * Three servers that are independent. They have the scripts: a node that is asked by digest and then by text may run the release of one
- * lock after the request for the next, and where another node hangs that one waits for its deadline.
+ * Starts three independent servers with the scripts loaded. Without them, a node that receives a digest and then the text may run the release of
+ * one lock after the request for the next; if another node hangs, that one waits for its deadline.
  */
 export async function startNodes (): Promise<RedisServer[]> {
   return await Promise.all([0, 1, 2].map(async () => {

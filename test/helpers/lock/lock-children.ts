@@ -15,7 +15,7 @@ export interface LockChildOptions {
   /** See `test/fixtures/lock-instance.ts`. */
   mode: 'count' | 'hold'
   servers: readonly RedisServer[]
-  /** A server on which it counts. */
+  /** The server on which it counts. */
   witness: RedisServer
   prefix: string
   resource: string

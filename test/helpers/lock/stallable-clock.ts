@@ -1,7 +1,7 @@
 import type { Clock, Timer } from '../../../plugins/shared/plugin/clock.js'
 
 export interface StallableClock extends Clock {
-  /** From now on no timer fires, as in a process that is not let run. */
+  /** From now on no timer fires, as in a process that does not run. */
   stall (): void
   /** Fires the timers that became due meanwhile. */
   resume (): void

@@ -6,7 +6,7 @@ export class Scrape {
   readonly #values = new Map<string, number>()
   readonly types = new Map<string, string>()
 
-  /** @throws where a line is not of the text format (version 0.0.4), or tells what another one told */
+  /** @throws for a line that is not in the text format (version 0.0.4), or repeats a series */
   constructor (text: string) {
     this.text = text
     for (const line of text.split('\n')) if (line !== '') this.#read(line)
@@ -34,12 +34,12 @@ export class Scrape {
     return this.#values.size
   }
 
-  /** The names of all values, as an expression would have them. */
+  /** The names of all values, as in a PromQL expression. */
   get names (): Set<string> {
     return new Set([...this.#values.keys()].map(key => key.split('{', 1)[0]!))
   }
 
-  /** The sum of all values of a metric that have these labels; undefined where there is none. */
+  /** The sum of all values of a metric that have these labels; undefined if there is none. */
   sum (name: string, labels: Record<string, string> = {}): number | undefined {
     const wanted = Object.entries(labels).map(([label, value]) => `${label}=${JSON.stringify(value)}`)
     const found = [...this.#values].filter(([key]) => key.startsWith(`${name}{`) && wanted.every(label => key.includes(`{${label}`) || key.includes(`,${label}`)))

@@ -1,4 +1,4 @@
-// A Redis within this process that answers each PING, late by a test's clock: what it takes real servers real time to do.
+// A Redis within this process that replies to each PING, delayed by a test's clock; real servers would take real time.
 import { Duplex } from 'node:stream'
 import Fastify from 'fastify'
 import { Redis } from 'ioredis'
@@ -11,9 +11,9 @@ import { collectLog } from '../app/log-lines.js'
 export interface LateRedis {
   client: Redis
   clock: TestClock
-  /** Milliseconds by which each reply is late from now on; Infinity: none comes. A function is asked for each reply. */
+  /** The delay of replies from now on in milliseconds; Infinity: no reply. A function is called for each reply. */
   setDelay (ms: number | (() => number)): void
-  /** @param asSeen - the clock of the plugin that asks, where that is not `clock` */
+  /** @param asSeen - the clock of the plugin that sends commands, if it is not `clock` */
   guard (options?: GuardOptions, asSeen?: Clock): RedisGuard
   /** The circuit's states that were logged. */
   states (): unknown[]

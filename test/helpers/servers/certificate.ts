@@ -5,7 +5,7 @@ export interface Certificate {
 
 /** A self-signed certificate for localhost and 127.0.0.1; it is its own CA. */
 export async function makeCertificate (): Promise<Certificate> {
-  // Imported where it is used: it has 200 modules, and few test files need a certificate.
+  // Imported on use: it has 200 modules, and few test files need a certificate.
   const { generate } = await import('selfsigned')
   const pems = await generate([{ name: 'commonName', value: 'localhost' }], {
     keyType: 'ec',

@@ -1,4 +1,4 @@
-// Run before `npm test`: gets a redis-server if the machine has none. Never leaves one running.
+// Run before `npm test`: installs a redis-server if the machine has none. Never leaves one running.
 import { spawnSync } from 'node:child_process'
 import { findRedis } from './redis-binary.js'
 
@@ -17,12 +17,12 @@ function installWithApt (): boolean {
   const root: string[] = process.getuid?.() === 0 ? [] : ['sudo', '-n']
   const asRoot = (...command: string[]) => run([...root, ...command] as Command)
 
-  // A third party's broken source fails the update, but the package may be had all the same.
+  // A third party's broken source fails the update, but the package may still be available.
   asRoot('apt-get', 'update', '-qq')
   // RUNLEVEL=1 keeps init scripts from starting the service (which fails the install if 6379 is taken).
   const installed = asRoot('env', 'DEBIAN_FRONTEND=noninteractive', 'RUNLEVEL=1',
     'apt-get', 'install', '-qq', '-y', '--no-install-recommends', '-o', 'DPkg::Lock::Timeout=120', 'redis-server')
-  // systemd does not heed RUNLEVEL.
+  // systemd ignores RUNLEVEL.
   if (installed) {
     asRoot('update-rc.d', 'redis-server', 'disable')
     asRoot('service', 'redis-server', 'stop')

@@ -1,4 +1,4 @@
-// A real nginx that ends TLS, one process in a folder of its own.
+// An nginx that terminates TLS, as one process in its own folder.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { accessSync, constants } from 'node:fs'
@@ -11,7 +11,7 @@ import { isListening } from './inspect.js'
 import { register, unregister } from './registry.js'
 import { forgetPid, notePid, scratchDir } from './scratch.js'
 
-/** @returns the path of nginx, which systems install where not every user's PATH leads */
+/** @returns the path of nginx, which is often installed outside the PATH of ordinary users */
 export function findNginx (): string | undefined {
   const folders = [...(process.env['PATH'] ?? '').split(delimiter).filter(Boolean), '/usr/sbin', '/usr/local/sbin', '/opt/homebrew/bin']
   return folders.map(folder => join(folder, 'nginx')).find(file => {
@@ -24,7 +24,7 @@ export function findNginx (): string | undefined {
   })
 }
 
-/** @param target - of `proxy_pass`, such as `http://127.0.0.1:3000` or `http://unix:/path:` */
+/** @param target - the argument of `proxy_pass`, such as `http://127.0.0.1:3000` or `http://unix:/path:` */
 export async function startNginx (binary: string, target: string, { cert, key }: Certificate): Promise<{ origin: string }> {
   const dir = scratchDir()
   const port = await freePort()
@@ -54,7 +54,7 @@ export async function startNginx (binary: string, target: string, { cert, key }:
   return { origin: `https://127.0.0.1:${port}` }
 }
 
-/** One process, so that its end ends all; every path is in the folder. */
+/** One process, so that killing it stops everything; all paths are in the folder. */
 function configOf (dir: string, port: number, target: string): string {
   const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(name => `${name}_temp_path ${dir}/${name};`).join('\n  ')
   return `daemon off;

@@ -1,5 +1,5 @@
-// The servers that test files share: each worker of the test run has its own set, started when a file asks for it first and
-// emptied for each file that comes after. test/run.ts serves them over a socket; see shared.ts for the other end.
+// The servers that test files share: each worker of the test run has its own set, which is started when a file first requests it, and emptied for each
+// later file. test/run.ts provides them over a socket; see shared.ts for the client.
 import { createServer, type Server } from 'node:http'
 import { join } from 'node:path'
 import { startCluster } from './redis-cluster.js'
@@ -11,9 +11,9 @@ import { scratchDir } from './scratch.js'
 export type SharedKind = 'redis' | 'cluster' | 'sentinel'
 
 export interface SharedAddress {
-  /** `host:port` of each server that takes writes, then of the others. */
+  /** `host:port` of each server that accepts writes, then of the others. */
   servers: string[]
-  /** Of Sentinels. */
+  /** The name of the Sentinel group, with its sentinels. */
   sentinels?: string[]
   name?: string
 }
@@ -40,7 +40,7 @@ const starts: Record<SharedKind, () => Promise<Omit<Shared, 'file'>>> = {
   }
 }
 
-/** @returns the path of the socket to ask at, and what stops serving (the servers are stopped by the registry) */
+/** @returns the path of the socket, and a function that stops serving (the registry stops the servers) */
 export async function servePool (): Promise<{ path: string, close: () => void }> {
   const workers = new Map<string, Promise<Shared>>()
   const path = join(scratchDir(), 'pool.sock')

@@ -1,4 +1,4 @@
-// A PostgreSQL server of its own, where the machine has the binaries.
+// A PostgreSQL server, if the machine has the binaries.
 import type { ChildProcess } from 'node:child_process'
 import { execFile, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
@@ -16,14 +16,14 @@ const run = promisify(execFile)
 
 export interface PostgresServer {
   port: number
-  /** Of a database of this name, made when it is first asked for. */
+  /** The URL of a database of this name, which is created on first use. */
   url (database: string): Promise<string>
-  /** Runs statements as `psql` does, and gives what it prints. */
+  /** Runs statements with `psql`, and returns its output. */
   psql (database: string, sql: string): Promise<string>
   stop (): Promise<void>
 }
 
-/** The folder with `postgres`, `initdb` and `psql`, where there is one: $PG_BIN, or on the PATH, or where Debian keeps it. */
+/** The folder with `postgres`, `initdb` and `psql`: $PG_BIN, or on the PATH, or where Debian installs it; undefined if there is none. */
 export function findPostgres (): string | undefined {
   const debian = '/usr/lib/postgresql'
   const folders = [
@@ -84,7 +84,7 @@ async function queryOnce (connectionString: string, sql: string, params: unknown
   }
 }
 
-/** SIGINT ends it at once, whoever is connected. */
+/** SIGINT stops it at once, even with open connections. */
 async function end (child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return
   const exited = once(child, 'exit')

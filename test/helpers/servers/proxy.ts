@@ -1,4 +1,4 @@
-// A TCP proxy for the faults of a network, which a server cannot make by itself.
+// A TCP proxy that simulates network faults.
 import { once } from 'node:events'
 import type { AddressInfo, Socket } from 'node:net'
 import { connect, createServer } from 'node:net'
@@ -7,17 +7,17 @@ import { register, unregister } from './registry.js'
 export interface Proxy {
   host: string
   port: number
-  /** Every answer comes this much later (requests pass at once). */
+  /** The delay of every reply (requests pass at once). */
   delay (ms: number): void
   /** New connections go to this port. */
   target (port: number): void
   /** Destroys all connections; new ones are accepted. */
   sever (): void
-  /** While true: connections are accepted and kept, and nothing passes. Then what was held passes. */
+  /** While true, connections are accepted and kept open, and nothing passes. Then the held data passes. */
   blackhole (isOn: boolean): void
   /**
-   * Destroys the connection of the next request that contains `text`, or of the n-th from now on, PINGs aside: before the server has it, or in
-   * place of the reply. What is sent at once, as a pipeline, counts as one.
+   * Destroys the connection of the next request that contains `text`, or of the n-th one from now on, not counting PINGs: before the server receives
+   * it, or in place of the reply. A pipeline counts as one request.
    *
    * @returns how many requests have been counted
    */
@@ -33,11 +33,11 @@ interface State {
   sockets: Set<Socket>
 }
 
-/** Listens on a port of its own and passes on to `targetPort` on 127.0.0.1. */
+/** Listens on a free port, and forwards to `targetPort` on 127.0.0.1. */
 export async function startProxy (targetPort: number): Promise<Proxy> {
   const host = '127.0.0.1'
   const state: State = { port: targetPort, delay: 0, isHole: false, broken: undefined, sockets: new Set() }
-  // A half that ended is passed on as such, after what was sent before.
+  // A half-closed connection is forwarded as such, after the data before it.
   const server = createServer({ allowHalfOpen: true, noDelay: true }, client => {
     const target = connect({ host, port: state.port, allowHalfOpen: true, noDelay: true })
     pair(client, target, state)
@@ -81,7 +81,7 @@ function pair (client: Socket, target: Socket, state: State): void {
     broken.count++
     if (typeof broken.at === 'string' ? !chunk.includes(broken.at) : broken.count !== broken.at) return
     state.broken = undefined
-    // Before the listeners that would pass the request or the reply on.
+    // Before the listeners that forward the request or the reply.
     if (broken.lost === 'request') target.destroy()
     else target.prependOnceListener('data', () => client.destroy())
   })
@@ -95,7 +95,7 @@ function forward (from: Socket, to: Socket, state: State, delay: () => number): 
   flow(from, state)
   from.on('data', chunk => later(delay(), () => { if (!to.destroyed) to.write(chunk) }))
   from.on('end', () => later(delay(), () => { to.end() }))
-  // 'close' follows, and is all there is to do.
+  // 'close' follows, and handles it.
   from.on('error', () => {})
   from.on('close', hadError => {
     state.sockets.delete(from)
@@ -108,7 +108,7 @@ function flow (socket: Socket, state: State): void {
   else socket.resume()
 }
 
-/** Runs each action after its delay, but none before those that were given earlier. */
+/** Runs each action after its delay, and never before earlier actions. */
 function inOrder (): (delay: number, action: () => void) => void {
   let last = Promise.resolve()
   let waiting = 0

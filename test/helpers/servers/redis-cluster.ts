@@ -9,7 +9,7 @@ export interface ClusterNode {
   host: string
   port: number
   server: RedisServer
-  /** As started; after a failover ask masterOf(). */
+  /** The masters at the start; after a failover, use masterOf(). */
   role: 'master' | 'replica'
 }
 
@@ -24,11 +24,11 @@ export interface RedisCluster {
 }
 
 export interface RedisClusterOptions extends Omit<RedisServerOptions, 'port' | 'tls'> {
-  /** In ms: a master that is silent for as long is failed over. */
+  /** The milliseconds of silence after which a master is failed over. */
   nodeTimeout?: number
 }
 
-/** 3 masters with a replica each; resolves when every node has the whole cluster up. */
+/** Starts 3 masters with a replica each; resolves when every node considers the whole cluster up. */
 export async function startCluster (options: RedisClusterOptions = {}): Promise<RedisCluster> {
   const nodes = await startNodes(options)
   const stop = async () => { await Promise.all(nodes.map(node => node.server.stop())) }
@@ -50,7 +50,7 @@ async function startNodes ({ nodeTimeout = 1500, args = [], ...options }: RedisC
   const clusterArgs = [
     '--cluster-enabled', 'yes',
     '--cluster-node-timeout', String(nodeTimeout),
-    // A replica stands for election however long its master has been gone.
+    // A replica starts an election however long its master has been down.
     '--cluster-replica-validity-factor', '0'
   ]
   const starts = Array.from({ length: MASTERS * 2 }, async (_, index): Promise<ClusterNode> => {
@@ -69,7 +69,7 @@ async function startNodes ({ nodeTimeout = 1500, args = [], ...options }: RedisC
 
 async function form (nodes: ClusterNode[]): Promise<void> {
   const masters = nodes.slice(0, MASTERS)
-  // Each meets each: gossip alone takes seconds to bring the news around.
+  // Every node meets every other one: gossip alone takes seconds.
   await Promise.all(nodes.flatMap(node => nodes
     .filter(other => other !== node)
     .map(other => command(node, 'MEET', other.host, other.port))))

@@ -30,7 +30,7 @@ export class RedisServer {
   readonly dir: string
   readonly url: string
   readonly password: string | undefined
-  /** PEM, with `tls` only; the certificate is self-signed, so that both are the same. */
+  /** PEM, with `tls` only; the certificate is self-signed, so both are the same. */
   readonly ca: string | undefined
   readonly cert: string | undefined
   readonly #options: RedisProcessOptions
@@ -48,7 +48,7 @@ export class RedisServer {
     this.url = `${options.ca ? 'rediss' : 'redis'}://${auth}${this.host}:${this.port}`
   }
 
-  /** Of the last process started: it stays after kill(). */
+  /** The pid of the last process started, also after kill(). */
   get pid (): number {
     return this.#child?.pid ?? 0
   }
@@ -64,7 +64,7 @@ export class RedisServer {
     await this.#launch()
   }
 
-  /** SIGSTOP: the sockets stay open and nothing answers. */
+  /** Sends SIGSTOP: the sockets stay open, and there are no replies. */
   pause (): void {
     this.#signal('SIGSTOP')
     this.#paused = true
@@ -75,7 +75,7 @@ export class RedisServer {
     this.#paused = false
   }
 
-  /** SIGKILL; resolves when the process is gone. */
+  /** Sends SIGKILL; resolves when the process has ended. */
   async kill (): Promise<void> {
     const child = this.#child
     if (!child || !this.#isAlive()) return
@@ -84,7 +84,7 @@ export class RedisServer {
     await exited
   }
 
-  /** Back on the same port, with the same folder and options; resolves when it answers. */
+  /** Restarts it on the same port, with the same folder and options; resolves when it responds. */
   async restart (): Promise<void> {
     await this.kill()
     await this.#launch()
@@ -136,7 +136,7 @@ export class RedisServer {
     }
   }
 
-  // Another server may have won the race for the port: then ours is about to exit.
+  // Another server may have taken the port: then this one is about to exit.
   async #isOurs (probe: Redis, ended: AbortSignal): Promise<void> {
     while (!ended.aborted) {
       const info = await probe.info('server')
@@ -145,7 +145,7 @@ export class RedisServer {
     }
   }
 
-  /** What the server has logged since it was last started. */
+  /** The log of the server since its last start. */
   log (): string {
     return readFileSync(join(this.dir, 'redis.log'), 'utf8')
   }
@@ -158,7 +158,7 @@ export class RedisServer {
     if (!this.#isAlive() || !this.#child?.kill(signal)) throw new Error(`redis-server on port ${this.port} is not running`)
   }
 
-  // No command is given up: the caller of a helper knows whether the server should answer.
+  // Commands have no timeout: the caller of a helper knows whether the server should respond.
   #connect (retryDelay: number): Redis {
     const { port, password, ca } = this.#options
     const client = new Redis({

@@ -18,16 +18,16 @@ export interface RedisSentinel {
   sentinels: SentinelNode[]
   /** The first master, then its two replicas. */
   servers: RedisServer[]
-  /** As the sentinels have it now. */
+  /** The present roles, according to the sentinels. */
   master (): Promise<RedisServer>
   replicas (): Promise<RedisServer[]>
-  /** Orders a failover; resolves to the new master, when all sentinels have it and all others follow it. */
+  /** Triggers a failover; resolves to the new master when all sentinels know it and all other servers follow it. */
   failover (): Promise<RedisServer>
   stop (): Promise<void>
 }
 
 export interface RedisSentinelOptions extends Omit<RedisServerOptions, 'port' | 'tls'> {
-  /** In ms: a master that is silent for as long is failed over. */
+  /** The milliseconds of silence after which a master is failed over. */
   downAfter?: number
 }
 
@@ -67,14 +67,14 @@ function face (servers: RedisServer[], sentinels: RedisServer[], stop: () => Pro
 
 type Keep = (server: RedisServer) => RedisServer
 
-// The replicas follow before a sentinel asks: it asks the master for them at once, then seconds later.
+// The replicas follow before a sentinel starts: it asks the master for them at once, then only seconds later.
 async function startServers ({ downAfter, ...options }: RedisSentinelOptions, keep: Keep): Promise<RedisServer[]> {
   const master = keep(await startRedis(options))
   const replicas: RedisServer[] = []
   for (let i = 0; i < REPLICAS; i++) {
     const replica = keep(await startRedis(options))
     await replica.client().replicaof(master.host, master.port)
-    // In its file, as sentinels write it there too: so a restart keeps whom it follows.
+    // Written to its file, as sentinels do: a restart follows the same master.
     await replica.client().config('REWRITE')
     replicas.push(replica)
   }
@@ -113,10 +113,9 @@ function configOf (port: number, { downAfter = 1000, password }: RedisSentinelOp
   ]
 }
 
-// Sentinels greet each other every 2 s, ask servers every 10 s and sit out 30 s of TILT when the machine was
-// busy. Redis before 7 cannot be told otherwise: it works there too, but slower. Four publish periods must be
-// well over 1 s: after that a sentinel demotes a replica that calls itself master, and the one in charge of the
-// failover looks at the replica that it promotes once a second.
+// Sentinels greet each other every 2 s, ask servers every 10 s, and wait for 30 s of TILT when the machine was busy. Redis before 7 has no
+// setting for that: it works, but more slowly. Four publish periods must be well over 1 s: after that a sentinel demotes a replica that calls
+// itself master, and the leader of the failover checks the replica that it promotes once a second.
 async function hurry (sentinel: RedisServer): Promise<void> {
   const periods = ['publish-period', 500, 'info-period', 500, 'ping-period', 200, 'ask-period', 200, 'tilt-period', 1000]
   await sentinel.client().call('SENTINEL', 'DEBUG', ...periods.map(String)).catch(() => {})
@@ -141,7 +140,7 @@ async function failover (servers: RedisServer[], sentinels: RedisServer[]): Prom
   const old = await masterOf(servers, up)
   await until('the sentinels agree on a new master', async () => {
     const ports = await Promise.all(up.map(masterPort))
-    // Refused while a failover is under way or the replicas were not heard of lately; and a failover may be aborted.
+    // Refused during a failover, or if the replicas have not responded lately; a failover may also be aborted.
     if (ports[0] === old.port) await up[0]!.client().call('SENTINEL', 'FAILOVER', NAME).catch(() => {})
     return ports.every(port => port === ports[0] && port !== old.port)
   }, 20_000)

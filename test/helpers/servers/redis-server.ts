@@ -9,9 +9,9 @@ import { scratchDir } from './scratch.js'
 export type { RedisServer } from './redis-process.js'
 
 export interface RedisServerOptions {
-  /** A free one, if not given. */
+  /** @default a free port */
   port?: number
-  /** Of the default user. */
+  /** The password of the default user. */
   password?: string
   /** TLS only, with a self-signed certificate. */
   tls?: boolean
@@ -20,13 +20,13 @@ export interface RedisServerOptions {
   maxmemoryPolicy?: string
   /** Users, as in redis.conf: 'app on >secret ~app:* +@all'. The helpers themselves are the default user. */
   acl?: string[]
-  /** Every answered write survives kill() and restart(). */
+  /** Every acknowledged write survives kill() and restart(). */
   appendonly?: boolean
   /** For the command line: ['--maxclients', '10']. */
   args?: string[]
 }
 
-/** Starts a server and resolves when it answers. It ends with stop(), or at the latest with this process. */
+/** Starts a server, and resolves when it responds. It ends with stop(), or at the latest with this process. */
 export async function startRedis (options: RedisServerOptions = {}): Promise<RedisServer> {
   return await startOnFreePort(options.port, async (port, dir) => ({
     port,
@@ -38,7 +38,7 @@ export async function startRedis (options: RedisServerOptions = {}): Promise<Red
   }))
 }
 
-/** Between choosing a port and using it another process may take it: then it tries the next. */
+/** Another process may take the port before the server does: then it tries the next one. */
 export async function startOnFreePort (
   port: number | undefined,
   describe: (port: number, dir: string) => Promise<RedisProcessOptions> | RedisProcessOptions
@@ -63,12 +63,12 @@ function configOf (port: number, options: RedisServerOptions): string[] {
     ...options.tls
       ? ['port 0', `tls-port ${port}`, 'tls-cert-file tls.crt', 'tls-key-file tls.key', 'tls-auth-clients no']
       : [`port ${port}`],
-    // A server without an address of its own tells clients and replicas one of the machine's.
+    // Without this, the server announces one of the machine's addresses to clients and replicas.
     'replica-announce-ip 127.0.0.1',
     'cluster-announce-ip 127.0.0.1',
     'save ""',
     ...options.appendonly ? ['appendonly yes', 'appendfsync always'] : ['appendonly no'],
-    // Redis 7 lets a new replica wait for 5 s in case that more replicas come.
+    // Redis 7 delays a new replica by 5 s, to wait for further ones.
     'repl-diskless-sync-delay 0',
     ...password ? [`requirepass ${quote(password)}`, `masterauth ${quote(password)}`] : [],
     ...maxmemory ? [`maxmemory ${maxmemory}`] : [],

@@ -1,4 +1,4 @@
-// What still runs, so that one call stops it all, whatever a test did.
+// The running servers, so that one call stops all of them, whatever a test did.
 export interface Stoppable {
   stop (): Promise<void>
 }

@@ -1,5 +1,5 @@
-// One folder for all that this process starts. A server's folder holds its pid while it lives, so that
-// whatever is left when this process dies can be killed and removed, even if it dies by SIGKILL.
+// One folder for everything that this process starts. The folder of a server contains its pid while it runs, so that a server that is left when this
+// process dies can be killed and its folder removed, even after SIGKILL.
 import { spawn, spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -18,7 +18,7 @@ export function notePid (dir: string, pid: number): void {
   writeFileSync(join(dir, 'pid'), String(pid))
 }
 
-// Without this the clean-up would kill whichever process the system gave the number to next.
+// Without this, the clean-up could kill another process with a reused pid.
 export function forgetPid (dir: string): void {
   rmSync(join(dir, 'pid'), { force: true })
 }
@@ -30,7 +30,7 @@ function makeRoot (): string {
   return dir
 }
 
-// Its standard input ends when this process does, which is how it learns of a death by signal.
+// Its standard input ends with this process, even if a signal kills it.
 function watch (dir: string): void {
   const watchdog = spawn('sh', ['-c', `cat >/dev/null; ${CLEAN}`, 'watchdog', dir], {
     cwd: '/',

@@ -1,5 +1,5 @@
-// Servers that a test does not break: one set a worker of the test run, or of this process where a file is run by itself.
-// The keys of a file are its own: whatever the file before left is gone. A test that pauses, kills or configures a server starts its own.
+// Servers that tests share because they do not break them: one set per worker of the test run, or for this process if a file runs by itself. Each
+// file starts with empty servers. A test that pauses, kills or configures a server starts its own.
 import { request } from 'node:http'
 import { Cluster, Redis } from 'ioredis'
 import t from 'tap'
@@ -11,14 +11,14 @@ export interface SharedRedis {
   readonly url: string
   readonly host: string
   readonly port: number
-  /** A client to look at the server with; it ends with the file. */
+  /** A client to inspect the server with; it is closed with the file. */
   client (): Redis
 }
 
 export interface SharedCluster {
   /** For `new Cluster(startupNodes)` of ioredis, and the option `cluster.nodes` of the plugin `redis`. */
   readonly startupNodes: Array<{ host: string, port: number }>
-  /** A client to look at the Cluster with; it ends with the file. */
+  /** A client to inspect the Cluster with; it is closed with the file. */
   client (): Cluster
 }
 
@@ -45,7 +45,7 @@ export function sharedCluster (): Promise<SharedCluster> {
   return cluster
 }
 
-/** @returns undefined where nobody lends servers */
+/** @returns undefined outside of a test run, which provides the servers */
 async function borrow (kind: SharedKind): Promise<Array<{ host: string, port: number }> | undefined> {
   const socketPath = process.env['TEST_SERVERS']
   if (socketPath === undefined) return undefined

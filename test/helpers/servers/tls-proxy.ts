@@ -1,4 +1,4 @@
-// A reverse proxy that ends TLS, as one stands before most apps.
+// A reverse proxy that terminates TLS, as in front of most apps.
 import { once } from 'node:events'
 import { request } from 'node:http'
 import { createServer } from 'node:https'
@@ -18,7 +18,7 @@ export interface TlsProxy {
   stop (): Promise<void>
 }
 
-/** The app gets the proxy's own `Host`; the client's is in `X-Forwarded-Host`. */
+/** The app receives the proxy's own `Host`; the client's is in `X-Forwarded-Host`. */
 export async function startTlsProxy ({ cert, key, target, appendsPort = false }: TlsProxyOptions): Promise<TlsProxy> {
   const server = createServer({ cert, key }, (incoming, outgoing) => {
     const { remoteAddress = '', remotePort } = incoming.socket

@@ -1,4 +1,4 @@
-// What requests to one session do to each other, on three instances: the functional lane with small counts, the stress lane with large ones.
+// Races between requests of one session on three instances: small counts in the functional lane, large ones in the stress lane.
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { Test } from 'tap'
 import type { RedisPluginOptions } from '../../../plugins/redis/index.js'
@@ -47,7 +47,7 @@ async function times (count: number, work: (i: number) => Promise<unknown>) {
 export interface RaceOptions {
   /** How many races of each kind there are on one server, and on a Cluster. */
   counts: { redis: number, cluster: number }
-  /** `'real'`: what really is at once, with deadlines of real time. @default one that stands still, for all instances */
+  /** `'real'`: real concurrency, with deadlines in real time. @default a clock that stands still, for all instances */
   clock?: 'real'
 }
 
@@ -58,7 +58,7 @@ export async function testRaces (t: Test, { counts, clock: kind }: RaceOptions):
 
   async function fleet (t: Test, connection: RedisPluginOptions, session: Partial<SessionPluginOptions> = {}) {
     const redis = { ...connection, prefix: newPrefix() }
-    // One clock for all, as Redis's own is.
+    // One clock for all, like that of Redis.
     const clock = kind ?? createTestClock()
     const given = kind === 'real' ? { timeout: 30_000, ...session } : session
     const [a, b, c] = await Promise.all([1, 2, 3].map(() => buildApp(t, { redis, clock, session: given, routes })))
@@ -161,7 +161,7 @@ export async function testRaces (t: Test, { counts, clock: kind }: RaceOptions):
         await user.send('POST', `/login/u${i}`)
         const cookie = user.cookie
         await Promise.all([user.send('POST', `/user/v${i}`, undefined, b), c.sessions.destroyAll(`u${i}`)])
-        // A request that comes after the logout has no session any more, and makes one.
+        // A request after the logout has no session any more, and creates one.
         const isNew = user.cookie !== undefined && user.cookie !== cookie
         if (isNew) made++
         user.cookie = cookie

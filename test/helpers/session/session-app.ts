@@ -7,14 +7,14 @@ import { createTestApp, type TestApp, type TestAppOptions } from '../app/test-ap
 
 export { SECRET } from '../app/test-app.js'
 
-/** The session as anything: tests put into it what the types forbid. */
+/** A session of any type: tests put values into it that the types forbid. */
 export const anySession = (request: FastifyRequest) => request.session as unknown as Record<string, unknown>
 
 export interface SessionAppOptions extends Omit<TestAppOptions, 'plugins'> {
   session?: Partial<SessionPluginOptions>
 }
 
-/** Apps with sessions, and routes that read, change, begin and end one; `routes` adds others. */
+/** Starts apps with sessions, and with routes that read, change, create and destroy one; `routes` adds others. */
 export async function createSessionApp (t: Test, { session = {}, routes, ...options }: SessionAppOptions = {}): Promise<TestApp> {
   return await createTestApp(t, {
     ...options,
@@ -40,11 +40,11 @@ export interface AppOptions {
   session?: Partial<SessionPluginOptions>
   before?: (app: FastifyInstance) => unknown
   routes?: (app: FastifyInstance) => unknown
-  /** @default one that stands still, so that no deadline passes */
+  /** @default a clock that stands still, so that no deadline passes */
   clock?: TestAppOptions['clock'] | undefined
 }
 
-/** An app of {@link createSessionApp} by the address of its server. */
+/** An app of {@link createSessionApp} for each server's address. */
 export async function buildApp (t: Test, { redis, session = {}, before, routes, clock }: AppOptions): Promise<FastifyInstance> {
   const logger = pino({ level: 'trace' }, { write: (line: string) => { logged.push(line) } })
   const { url, cluster, prefix, ...connection } = redis ?? {}
@@ -62,7 +62,7 @@ export async function buildApp (t: Test, { redis, session = {}, before, routes, 
   return app
 }
 
-/** A client with one cookie, as a browser keeps it. */
+/** A client with one cookie, like a browser. */
 export class Browser {
   cookie: string | undefined
   readonly #app: FastifyInstance
@@ -86,7 +86,7 @@ export class Browser {
   }
 }
 
-/** A client that sends a cookie it has got elsewhere. */
+/** A client that sends a cookie from elsewhere. */
 export function browserWith (cookie: string | undefined, app: FastifyInstance): Browser {
   const browser = new Browser(app)
   browser.cookie = cookie

@@ -18,7 +18,7 @@ function put (route: RouteOptions, name: HookName, hooks: unknown): void {
 
 const wrapped = (hook: AnyHook): AnyHook => function (this: unknown, ...args) { return hook.apply(this, args) }
 
-/** How an `onRoute` hook of another package adds its authentication to a route: each in a way of its own. */
+/** The ways in which `onRoute` hooks of other packages add authentication to a route. */
 export const WAYS: Record<string, (route: RouteOptions, name: HookName, instance: FastifyInstance) => void> = {
   'assigns a longer array': (route, name) => { put(route, name, [...present(route, name), requireKey]) },
   'pushes onto the array': (route, name) => {

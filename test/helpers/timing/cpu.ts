@@ -1,4 +1,4 @@
-/** Milliseconds of CPU that this process uses for some work. Unlike wall time they do not depend on what else the machine does. */
+/** Returns the CPU time of some work in milliseconds. Unlike wall time, it does not depend on other processes. */
 export async function cpuTimeOf (work: () => unknown): Promise<number> {
   const before = process.cpuUsage()
   await work()

@@ -4,7 +4,7 @@ import { runInNewContext } from 'node:vm'
 setFlagsFromString('--expose-gc')
 const collectGarbage = runInNewContext('gc') as () => void
 
-/** Bytes in use once what is not in use is gone. */
+/** Returns the bytes in use after a garbage collection. */
 export function heapInUse (): number {
   collectGarbage()
   return process.memoryUsage().heapUsed

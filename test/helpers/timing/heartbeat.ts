@@ -1,5 +1,5 @@
-// A bound in milliseconds is a promise about the code, not about what else the machine does. A heartbeat in this process and one in a
-// second process tell a stall of the machine from one of ours: whatever the machine withheld is added to the bound, and nothing else.
+// A bound in milliseconds is a promise about the code, and not about other processes. Heartbeats in this process and in a second one distinguish a
+// stall of the machine from one of the code: only the time that the machine withheld is added to the bound.
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import type { Test } from 'tap'
@@ -9,7 +9,7 @@ import { countStalls, monotonicMs } from './stalls.js'
 export interface Judgement {
   /** Milliseconds since the span began. */
   elapsed: number
-  /** For how many of them this process, or one that had nothing else to do, was not let run. */
+  /** The milliseconds of them in which the machine did not run this process, or an idle one. */
   stalled: number
 }
 
@@ -18,18 +18,18 @@ export interface Span {
   /** Asserts that no more than `bound` milliseconds have passed since the span began, without those that the machine withheld. */
   within (bound: number, what: string): Promise<void>
   /**
-   * As `within`, for what waits longer where the machine is short of CPU, by a documented rule.
+   * Like `within`, for a wait that is longer on a machine short of CPU, by a documented rule.
    *
-   * @param patience - how much longer it may take then
+   * @param patience - how much longer it may then take
    */
   withinPatiently (bound: number, patience: number, what: string): Promise<void>
 }
 
-/** The machine withheld so much: a process takes itself for short of CPU from 100 ms a second on, and measures it otherwise than a heartbeat does. */
+/** The withheld milliseconds from which a process considers itself short of CPU: 100 ms per second, which it measures differently from a heartbeat. */
 const SHORT_MS = 30
 
 export interface Heartbeat {
-  /** Begins to measure. */
+  /** Starts a measurement. */
   span (): Span
 }
 

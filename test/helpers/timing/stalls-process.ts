@@ -1,4 +1,4 @@
-// The second process of a heartbeat: it does nothing but beat, and answers how long it was not let run since a moment.
+// The second process of a heartbeat: it only beats, and reports for how long the machine did not run it since a moment.
 import { countStalls } from './stalls.js'
 
 const { since } = countStalls()

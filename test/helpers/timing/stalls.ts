@@ -1,18 +1,18 @@
 const BEAT_MS = 5
 const KEPT = 100_000
 
-/** Milliseconds of the machine's clock, which all processes share and nobody sets. */
+/** Milliseconds of the machine's clock, which all processes share and which is never set. */
 export function monotonicMs (): number {
   return Number(process.hrtime.bigint() / 1000n) / 1000
 }
 
 export interface StallCounter {
-  /** For how many milliseconds since then the machine did not let this process run. */
+  /** For how many milliseconds since then the machine did not run this process. */
   since (moment: number): number
   stop (): void
 }
 
-/** Counts by how much beats of this process come late, less the CPU that it used itself meanwhile: what it did is no stall. */
+/** Measures by how much beats of this process are late, without the CPU time that it used itself: its own work is no stall. */
 export function countStalls (): StallCounter {
   const stalls: Array<{ at: number, ms: number }> = []
   let last = monotonicMs()

@@ -2,8 +2,8 @@ const BEAT = 5
 const MOST_A_BEAT = 25
 
 /**
- * Measures milliseconds in which this process could have done something. While a busy machine did not let it run, no time passes: a bound
- * on a wait is a promise about what is waited for, not about who else runs tests. What blocks the event loop does not count either.
+ * Measures milliseconds in which this process could run. While a busy machine does not run it, no time passes: a bound on a wait is a promise about
+ * the plugin, and not about other processes. Time in which the event loop is blocked does not count either.
  */
 export function stopwatch (): () => number {
   let passed = 0

@@ -1,13 +1,13 @@
-// Runs the public tests of HTTP caches against a gateway and counts as their authors' pages do.
-// `npm run test:conformance [-- [--id <test>] [--json <file>] [<gateway>.ts]]`; the gateway is told PORT and ORIGIN.
+// Runs the public tests of HTTP caches against a gateway, and counts as their authors' pages do.
+// `npm run test:conformance [-- [--id <test>] [--json <file>] [<gateway>.ts]]`; the gateway receives PORT and ORIGIN.
 import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import type { Results, Suite, Test } from './cache-suite.js'
 import { installSuite, runSuite, runTest, startGateway, startOrigin } from './cache-suite.js'
 
 /**
- * Fewer passed ones are a failure. There are 157 required and 86 optional tests; docs/cache.md names those that fail. Nine of
- * them have been turned round in the suite's repository since this release: what RFC 9111, section 5.1, says of `Age`.
+ * The minimum of passed tests. There are 157 required and 86 optional tests; docs/cache.md lists those that fail. Nine of them have been reversed in
+ * the suite's repository since this release, following RFC 9111 §5.1 about `Age`.
  */
 const THRESHOLDS = { required: 144, optional: 78 }
 

@@ -1,5 +1,5 @@
-// The public tests of HTTP caches (https://github.com/http-tests/cache-tests), as npm has them. They stay out of
-// the project: each run installs them into a folder of its own, whose modules run the tests and judge the results.
+// The public tests of HTTP caches (https://github.com/http-tests/cache-tests), as published on npm. They are not a dependency of the project: each
+// run installs them into its own folder, whose modules run the tests and judge the results.
 import type { ChildProcess } from 'node:child_process'
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
@@ -27,10 +27,10 @@ export interface TestGroup {
   tests: Test[]
 }
 
-/** True, or what went wrong: in the test's own steps (`Setup`) or in what it asserts. */
+/** True, or the failure: in the test's own steps (`Setup`) or in its assertions. */
 export type Results = Record<string, true | [kind: string, reason: string]>
 
-/** The icon, colour and sign that the suite's own pages show a result with. */
+/** The icon, colour and sign with which the suite's own pages show a result. */
 type Shown = [icon: string, colour: string, sign: string]
 
 export interface Suite {
@@ -46,11 +46,11 @@ export async function installSuite (): Promise<Suite> {
   const folder = join(root, 'node_modules', PACKAGE)
   const load = async (file: string) => await import(pathToFileURL(join(folder, file)).href)
   const [tests, surrogate, display] = await Promise.all(['tests/index.mjs', 'tests/surrogate-control.mjs', 'lib/display.mjs'].map(load))
-  // As the suite's own client and pages put them together.
+  // Combined as the suite's own client and pages do.
   return { folder, groups: [...tests.default, surrogate.default], judge: display.determineTestResult }
 }
 
-/** The suite's origin server; with `talks` it tells what it sees of a test. */
+/** The suite's origin server; with `talks` it prints what it receives. */
 export async function startOrigin ({ folder }: Suite, talks: boolean): Promise<string> {
   const port = await freePort()
   return await start([join(folder, 'server/server.mjs')], port, folder, talks, {
@@ -69,13 +69,13 @@ export async function startGateway (file: string, origin: string): Promise<strin
   })
 }
 
-/** Runs the suite's client against the gateway, all its tests at once. */
+/** Runs the suite's client against the gateway, with all its tests at once. */
 export function runSuite (suite: Suite, gateway: string): Results {
   const { stdout } = client(suite, gateway, '', 'pipe')
   return JSON.parse(stdout)
 }
 
-/** One test alone: the client prints each message of it, and the result. */
+/** Runs one test: the client prints each message of it, and the result. */
 export function runTest (suite: Suite, gateway: string, id: string): void {
   client(suite, gateway, id, 'inherit')
 }

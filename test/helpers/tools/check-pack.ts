@@ -1,5 +1,5 @@
-// Packs the project as npm would publish it, installs that into an empty project, and has it used there as its users
-// do: ESM, CommonJS, bundlers, strict TypeScript. Run by `npm run check:pack`.
+// Packs the project as npm would publish it, installs the package into an empty project, and uses it there as its users do: ESM, CommonJS,
+// bundlers, strict TypeScript. Run by `npm run check:pack`.
 import { execFileSync } from 'node:child_process'
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { isBuiltin } from 'node:module'
@@ -31,7 +31,7 @@ function run (command: string, args: string[], cwd = project): string {
 const node = (...args: string[]) => run(process.execPath, args)
 const specifierOf = (subpath: string) => `${manifest.name}${subpath.slice(1)}`
 
-/** The name that a subpath's plugin has in the main export: `./rate-limit` is `rateLimit`. */
+/** The name of a subpath's plugin in the main export: `./rate-limit` is `rateLimit`. */
 const exportName = (subpath: string) => subpath.slice(2).replace(/-(\w)/g, (_, letter: string) => letter.toUpperCase())
 
 try {
@@ -49,7 +49,7 @@ try {
   rmSync(project, { recursive: true, force: true })
 }
 
-/** @returns where the tarball is */
+/** @returns the path of the tarball */
 function pack (): string {
   const [{ filename, files, size }] = JSON.parse(run('npm', ['pack', '--json', '--silent', '--pack-destination', project], root))
   console.log(`${filename}: ${files.length} files, ${Math.round(size / 1000)} kB`)
@@ -75,7 +75,7 @@ function checkImports (): void {
   node('commonjs.cjs')
 }
 
-/** Who imports one plugin from the main export bundles none of the others; what all of them import is what is installed. */
+/** A program that imports one plugin from the main export bundles none of the others; the dependencies of all plugins are installed. */
 async function checkBundles (): Promise<void> {
   const imported = new Set<string>()
   for (const subpath of plugins) {
@@ -96,12 +96,12 @@ async function checkBundles (): Promise<void> {
     if (others.length > 0 || !folders.has(subpath.slice(2))) throw new Error(`a bundle of ${subpath} is one of ${[...folders].join(', ')}`)
     for (const { path } of outputs.flatMap(({ imports }) => imports)) if (!isBuiltin(path)) imported.add(path)
   }
-  // Of Fastify only types are imported.
+  // Only types are imported from Fastify.
   const installed = Object.keys({ ...manifest.dependencies, ...manifest.peerDependencies }).filter(name => name !== 'fastify').sort()
   if ([...imported].sort().join() !== installed.join()) throw new Error(`imported are ${[...imported].sort().join()}, dependencies are ${installed.join()}`)
 }
 
-/** As ESM and CommonJS in Node.js resolve types, and as bundlers do. */
+/** Types are resolved as by ESM and CommonJS in Node.js, and as by bundlers. */
 function checkTypes (): void {
   const common = {
     target: 'es2022', types: ['node'], strict: true, exactOptionalPropertyTypes: true, allowJs: true, checkJs: true, noEmit: true, skipLibCheck: false

@@ -1,5 +1,5 @@
-// The gateway of examples/gateway.ts with no cache in it: what `npm run test:conformance` gives such a one is
-// what a cache starts from. Run by `npm run test:conformance -- test/helpers/gateway-without-cache.ts`.
+// The gateway of examples/gateway.ts without a cache: the conformance run against it is the baseline of a cache.
+// Run by `npm run test:conformance -- test/helpers/gateway-without-cache.ts`.
 import { createApp, passThrough } from '../../../examples/gateway.js'
 
 const app = createApp()

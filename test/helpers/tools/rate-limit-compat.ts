@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { startRedis } from '../servers/redis-server.js'
 
-// What docs/migrate-rate-limit.md explains. A test that is skipped would leave its simulated clock running.
+// Differences that docs/migrate-rate-limit.md explains. A test that is skipped would leave its simulated clock running.
 const DIFFERENT: ReadonlyArray<[test: string, why: string]> = [
   ['When passing NaN to the timeWindow property then the timeWindow should be the default value - 60 seconds', 'wrong options are errors'],
   ['when passing NaN to max variable then it should use the default max - 1000', 'wrong options are errors'],
