@@ -41,7 +41,7 @@ forEachStore(['memory', 'redis', 'cluster'], (store: StoreName) => {
     process.on('warning', onWarning)
     await startConsumer(clock, stream, { group: 'mail', handler: source.handler, concurrency: 15 })
     await advanceUntil(clock, '15 events are in flight', () => source.mostInside === 15)
-    // Every partition looks for more events once a second.
+    // Each partition polls for more events once a second.
     await clock.advance('5s')
     t.equal(source.given.length, 15)
     open()
@@ -52,7 +52,7 @@ forEachStore(['memory', 'redis', 'cluster'], (store: StoreName) => {
     t.same(warnings, [])
   })
 
-  test('a handler that blocks its process for longer than the lease holds up no later event', async t => {
+  test('a handler that blocks its process for longer than the lease delays no later event', async t => {
     const clock = createTestClock()
     const processClock = createProcessClock(clock)
     const { streams } = await createTestStreams(t, { store, clock, clockOf: () => processClock })
@@ -209,7 +209,7 @@ forEachStore(['memory', 'redis', 'cluster'], (store: StoreName) => {
     })
   }
 
-  test('two consumers of a group share its events, each event is given once, and one takes over when the other closes', async t => {
+  test('two consumers of a group share its events, each event is delivered once, and one takes over when the other closes', async t => {
     const { streams, clock } = await start(t)
     const stream = streams.stream<number>('orders', { partitions: 4 })
     const [first, second] = [createHandler<number>(), createHandler<number>()]
@@ -221,7 +221,7 @@ forEachStore(['memory', 'redis', 'cluster'], (store: StoreName) => {
     t.equal(first.handled.length + second.handled.length, 100)
     t.ok(first.handled.length > 0 && second.handled.length > 0, `${first.handled.length} and ${second.handled.length}`)
     await advanceWhile(clock, one.close())
-    // The next look for free partitions comes long before a lease expires that was not given back.
+    // The next tick comes long before a lease that was not released would expire.
     const passed = await advanceUntil(clock, 'the other has all partitions', () => two.owned === 4, { step: 1000 })
     t.ok(passed <= LEASE_MS / 5 + 1000, `${passed} ms`)
     await Promise.all(keys.map(key => stream.append(5, { key })))
@@ -249,7 +249,7 @@ forEachStore(['memory', 'redis', 'cluster'], (store: StoreName) => {
     await t.rejects(stream.append(1), { code: 'FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE', statusCode: 503 })
   })
 
-  test('closing aborts a handler that does not end, in seconds, and its event is given again at once', async t => {
+  test('closing aborts a handler that does not end, in seconds, and its event is delivered again at once', async t => {
     const { app, streams, clock, prefix } = await start(t)
     const stream = streams.stream<number>('orders')
     let isAborted = false
@@ -269,7 +269,7 @@ forEachStore(['memory', 'redis', 'cluster'], (store: StoreName) => {
     const others = store === 'memory' ? streams : (await createTestStreams(t, { store, clock, prefix })).streams
     const source = createHandler<number>()
     await others.stream<number>('orders').consume({ group: 'mail', handler: source.handler })
-    const waited = await advanceUntil(clock, 'it is given again', () => source.handled.length === 1, { step: 1 })
+    const waited = await advanceUntil(clock, 'it is delivered again', () => source.handled.length === 1, { step: 1 })
     t.ok(waited < 1000, `${waited} ms, without waiting for the lease to expire`)
     t.same(source.given.map(({ attempt }) => attempt), [2])
   })

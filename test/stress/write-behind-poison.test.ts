@@ -39,5 +39,5 @@ t.test('a write that kills the process becomes a dead letter, and takes no other
   const others = await Promise.all([1, 2, 3].map(partition => server.client().xrange(`poison:cache:behind:{orders.${partition}}:dead`, '-', '+')))
   const all = [...letters, ...others.flat()].map(([, fields]) => fields)
   t.equal(all.length, 1)
-  t.match(all[0]?.join(), /^k,c,v,"poison",id,.*,reason,given 3 times without an outcome,given,3$/)
+  t.match(all[0]?.join(), /^k,c,v,"poison",id,.*,reason,delivered 3 times without an outcome,given,3$/)
 })

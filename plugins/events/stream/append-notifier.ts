@@ -15,15 +15,20 @@ export function createAppendNotifiers (
   let subscription: ChannelSubscription | undefined
   let isClosed = false
 
-  const notify = (name: string, partition: number | undefined) => { for (const onAppend of listeners.get(name) ?? []) onAppend(partition) }
+  function notify (name: string, partition: number | undefined): void {
+    for (const onAppend of listeners.get(name) ?? []) onAppend(partition)
+  }
 
   const subscribe = () => subscribeToChannel({
     client,
     plugin: 'events',
     channel: channelOf(client, prefix),
     log,
-    without: 'events: new events of streams cannot be heard of, they are looked for each second',
-    onMessage: message => notify(message.slice(0, message.lastIndexOf('.')), Number(message.slice(message.lastIndexOf('.') + 1))),
+    without: 'events: notifications of new events are unavailable; streams are polled each second',
+    onMessage (message) {
+      const end = message.lastIndexOf('.')
+      notify(message.slice(0, end), Number(message.slice(end + 1)))
+    },
     onGap: () => { for (const name of listeners.keys()) notify(name, undefined) },
     clock
   })

@@ -18,12 +18,12 @@ export function encode (name: string, data: unknown): Buffer {
   return Buffer.from(text)
 }
 
-/** @throws where it is no JSON */
+/** @throws where the bytes are not JSON */
 export function decode<T> (value: Buffer): T {
   return JSON.parse(utf8.decode(value))
 }
 
-/** @throws where its value is no JSON */
+/** @throws where the value is not JSON */
 export function decodeEvent<T> (stored: StoredMessage, id: string): StreamEvent<T> {
   return { id, key: stored.key, data: decode<T>(stored.value), appendedAt: timeOfId(stored.id) }
 }

@@ -3,7 +3,7 @@ import type { Clock } from '../../shared/plugin/clock.js'
 import type { Milliseconds } from '../../shared/plugin/units.js'
 import type { Batch } from '../../shared/work-queue/in-flight.js'
 import { LeaseLostError, type Lease } from '../../shared/work-queue/lease.js'
-import { OutageLog } from '../../shared/work-queue/outage-log.js'
+import { createOutageLog } from '../../shared/work-queue/outage-log.js'
 import { PartitionAssignment } from '../../shared/work-queue/partition-assignment.js'
 import type { StoredMessage } from '../../shared/work-queue/queue.js'
 import { decodeEvent } from './codec.js'
@@ -32,7 +32,9 @@ const MAX_HELD = 1000
 const POLL_MS = 1000
 
 /** Has this instance's share of the partitions handled. */
-export function startConsumer<T> ({ name, store, notifier, partitions, options, lease, log, clock, onClosed }: ConsumerOptions<T>): Consumer {
+export function startConsumer<T> (
+  { name, store, notifier, partitions, options, lease, log, clock, onClosed }: ConsumerOptions<T>
+): Consumer {
   const { group, handler, concurrency, retries, backoff, deadLetter, from } = options
   const fields = { plugin: 'events', stream: name, group }
   const idOf = (event: StoredMessage, partition: number) => eventIdOf(event, partition, partitions)
@@ -44,10 +46,9 @@ export function startConsumer<T> ({ name, store, notifier, partitions, options, 
     maxConcurrency: concurrency,
     lease,
     clock,
-    outages: new OutageLog(log, fields, {
-      lost: 'events: the store of a stream cannot be used, its events wait',
-      restored: 'events: the store of a stream is used again'
-    }),
+    outages: createOutageLog(log, fields,
+      'events: the store of a stream is unavailable, its events wait',
+      'events: the store of a stream is available again'),
     delivery: {
       concurrency,
       batchSize: 1,
@@ -65,16 +66,19 @@ export function startConsumer<T> ({ name, store, notifier, partitions, options, 
         const event = value === undefined || deliveryCount > 0 ? decode(message, partition) : value
         await whileLeased(lease, async signal => { await handler(event, { attempt: deliveryCount + 1, signal }) })
       },
-      onFailure: ([{ message, deliveryCount }], { message: reason }, partition) =>
-        log.debug({ ...fields, id: idOf(message, partition), reason, attempts: deliveryCount + 1 }, 'events: an event was not handled'),
-      onDead: ({ message, deliveryCount: attempts }, reason, dropped, partition) =>
-        log.error({ ...fields, id: idOf(message, partition), reason, attempts, ...dropped > 0 && { dropped } }, deadLetter
-          ? 'events: an event became a dead letter'
-          : 'events: an event was given up')
+      onFailure ([{ message, deliveryCount }], { message: reason }, partition) {
+        const attempts = deliveryCount + 1
+        log.debug({ ...fields, id: idOf(message, partition), reason, attempts }, 'events: an event failed')
+      },
+      onDead ({ message, deliveryCount: attempts }, reason, dropped, partition) {
+        const entry = { ...fields, id: idOf(message, partition), reason, attempts, ...dropped > 0 && { dropped } }
+        log.error(entry, `events: an event ${deadLetter ? 'became a dead letter' : 'was given up'}`)
+      }
     }
   })
   const stopListening = notifier.listen(partition => {
-    for (const worker of partition === undefined ? assignment.workers : assignment.workers.slice(partition, partition + 1)) worker.flush()
+    const { workers } = assignment
+    for (const worker of partition === undefined ? workers : workers.slice(partition, partition + 1)) worker.flush()
   })
   let closing: Promise<void> | undefined
 
@@ -89,7 +93,10 @@ export function startConsumer<T> ({ name, store, notifier, partitions, options, 
   }
 }
 
-/** Runs a handler with a signal of its own. Rejects at once when the lease is lost, as the handler may ignore the signal. */
+/**
+ * Runs a handler with a signal of its own. Rejects at once when the lease is lost, as the handler may ignore the
+ * signal.
+ */
 async function whileLeased (lease: Lease, run: (signal: AbortSignal) => Promise<void>): Promise<void> {
   const stop = new AbortController()
   let onLost = (): void => {}

@@ -1,9 +1,9 @@
 import type { StoredMessage } from '../../shared/work-queue/queue.js'
 
-/** Up to where a partition was read. */
+/** How far a partition was read. */
 export interface Position {
   readonly id: string
-  /** The event's number; undefined: not known. */
+  /** The event's number; undefined where it is unknown. */
   readonly n: number | undefined
 }
 
@@ -12,7 +12,7 @@ export const START: Position = { id: '0-0', n: undefined }
 const POSITION = /^(?:0|(\d{1,16})-(\d{1,20})(?:\.(\d{1,16}))?)$/
 const MAX_COUNT = 2n ** 64n - 1n
 
-/** An event's own id: exact for its partition. */
+/** Returns the id of an event, which is exact for its partition. */
 export function eventIdOf (event: StoredMessage, partition: number, partitions: number): string {
   return partitions === 1 ? textOf(positionOf(event)) : `${textOf(positionOf(event))}@${partition}`
 }
@@ -25,7 +25,7 @@ export function cursorOf (positions: readonly Position[]): string {
   return positions.map(textOf).join('_')
 }
 
-/** @returns undefined where it is not one of a stream with so many partitions */
+/** Returns the positions of a cursor; undefined where it is not a cursor of a stream with `partitions` partitions. */
 export function parseCursor (cursor: unknown, partitions: number): Position[] | undefined {
   if (typeof cursor !== 'string') return undefined
   if (cursor === '0') return Array.from({ length: partitions }, () => START)
@@ -39,7 +39,7 @@ function isWhole (positions: Array<Position | undefined>): positions is Position
   return !positions.includes(undefined)
 }
 
-/** The other partitions from the beginning of the same millisecond on. */
+/** Returns the position in one partition, and in the others the start of the same millisecond. */
 function atTimeOf (text: string, partition: number, partitions: number): Position[] | undefined {
   const position = parsePosition(text)
   if (position === undefined || partition >= partitions) return undefined
@@ -58,6 +58,6 @@ function parsePosition (text: string): Position | undefined {
   if (match === null) return undefined
   const [, time, count, n] = match
   if (time === undefined || count === undefined) return START
-  const isUsable = Number.isSafeInteger(Number(time)) && BigInt(count) <= MAX_COUNT && (n === undefined || Number.isSafeInteger(Number(n)))
-  return isUsable ? { id: `${Number(time)}-${BigInt(count)}`, n: n === undefined ? undefined : Number(n) } : undefined
+  const isValid = [time, n ?? 0].every(each => Number.isSafeInteger(Number(each))) && BigInt(count) <= MAX_COUNT
+  return isValid ? { id: `${Number(time)}-${BigInt(count)}`, n: n === undefined ? undefined : Number(n) } : undefined
 }

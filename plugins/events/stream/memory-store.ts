@@ -21,7 +21,10 @@ interface Partition {
   groups: Map<string, Group>
 }
 
-/** Stores events in this process: they are lost when it ends. A call that reads many of them lets other work of the process run first. */
+/**
+ * Stores events in this process: they are lost when it ends. A call that reads many of them lets other work of the
+ * process run first.
+ */
 export function createMemoryStreams (
   { partitions, maxLength, maxAge, maxDeadLetters }: ResolvedStreamOptions, clock: Clock
 ): { store: StreamStore, notifier: AppendNotifier } {
@@ -66,16 +69,17 @@ export function createMemoryStreams (
   }
 
   function takeFrom (partition: Partition, group: Group, count: number): TakenMessage[] {
-    const again = group.again.splice(0, count)
+    const taken = group.again.splice(0, count)
     const position = group.position ??= start(partition, '0')
     const first = indexAfter(partition.log, position.id)
-    const next = partition.log.slice(first, first + count - again.length)
+    const next = partition.log.slice(first, first + count - taken.length)
     const last = next.at(-1)
     if (last !== undefined) {
       group.lost += Math.max(0, last.n - position.n - next.length)
       group.position = last
     }
-    return [...again, ...next.map((event): TakenMessage => ({ ...event, source: 'log', entryId: event.id, deliveryCount: 0 }))]
+    for (const event of next) taken.push({ ...event, source: 'log', entryId: event.id, deliveryCount: 0 })
+    return taken
   }
 
   function trim (partition: Partition): void {
@@ -115,9 +119,9 @@ export function createMemoryStreams (
         length: log.length,
         count,
         last: log.at(-1)?.id,
-        groups: [...groups].flatMap(([group, { position, lost, queue }]) => position === undefined
+        groups: [...groups].flatMap(([group, { position, lost, queue: { taken, dead } }]) => position === undefined
           ? []
-          : [{ group, pending: queue.taken.size, deadLetters: queue.dead.length, ...groupState(count, first, position.n, lost) }])
+          : [{ group, pending: taken.size, deadLetters: dead.length, ...groupState(count, first, position.n, lost) }])
       }
     }
   }

@@ -1,9 +1,11 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { sleep, type Clock } from '../../shared/plugin/clock.js'
-import { reasonOf } from '../../shared/plugin/errors.js'
-import { cursorOf, positionOf, START, type Position } from './cursor.js'
-import { decodeEvent } from './codec.js'
+import { toError } from '../../shared/plugin/errors.js'
+import { STORE_RETRY_MS } from '../../shared/work-queue/ack-batcher.js'
+import { createOutageLog, type OutageLog } from '../../shared/work-queue/outage-log.js'
 import type { StoredMessage } from '../../shared/work-queue/queue.js'
+import { decodeEvent } from './codec.js'
+import { cursorOf, positionOf, START, type Position } from './cursor.js'
 import type { AppendNotifier, StreamStore } from './store.js'
 import { Tail } from './tail.js'
 import type { StreamEvent } from './types.js'
@@ -17,39 +19,43 @@ export interface ReadersOptions {
   clock: Clock
 }
 
-/** New events are told of; what was not heard of is found after this. */
+/** Events whose notification was lost are found after this. */
 const POLL_MS = 1000
-const REST_MS = 200
 
-/** From where iterables read, which is known later. */
+/** The positions at which iterables start, which are known later. */
 const starts = new WeakMap<object, Promise<unknown>>()
 
-/** Resolves when it is known from where events are read, so that each one that is appended from then on is read; or when the store could not say so. */
+/**
+ * Resolves when the start of `events` is known, so that every event appended from then on is read; or when the store
+ * failed to return it.
+ */
 export async function startOf (events: object): Promise<void> {
   await starts.get(events)?.catch(() => {})
 }
 
-/** All readers of a stream in this process: they look for new events together. */
+/** All readers of a stream in this process. They share one look-up of new events. */
 export class Readers {
   readonly #options: ReadersOptions
   readonly #indices: readonly number[]
+  readonly #outages: OutageLog
   readonly #open = new Set<AbortController>()
   readonly #waiting = new Set<() => void>()
   #tails: Array<Promise<Tail>> = []
   #changes = 0
-  #isFailing = false
   #isClosed = false
   #stop = (): void => {}
 
   constructor (options: ReadersOptions) {
     this.#options = options
     this.#indices = Array.from({ length: options.partitions }, (_, index) => index)
+    this.#outages = createOutageLog(options.log, { plugin: 'events', stream: options.name },
+      'events: a stream cannot be read, its readers wait', 'events: a stream is read again')
   }
 
   /** @param after - undefined: from now on */
   read<T> (after: Position[] | undefined, signal: AbortSignal | undefined): AsyncIterable<StreamEvent<T>> {
-    const start = after === undefined ? this.#now() : Promise.resolve(after)
-    // Who reads sees it, and tries again.
+    const start = after === undefined ? this.#lastPositions() : Promise.resolve(after)
+    // An iterator sees the rejection, and retries.
     start.catch(() => {})
     const events = { [Symbol.asyncIterator]: () => this.#iterate<T>(start, signal) }
     starts.set(events, start)
@@ -61,14 +67,14 @@ export class Readers {
     for (const reader of this.#open) reader.abort()
   }
 
-  async #now (): Promise<Position[]> {
+  async #lastPositions (): Promise<Position[]> {
     return await Promise.all(this.#indices.map(async index => {
       const { last, count } = await this.#options.store.state(index)
       return { id: last ?? START.id, n: count }
     }))
   }
 
-  /** By hand, as a generator that waits does not hear that it is to end. */
+  /** Wraps the generator, as `return()` of a generator that waits takes effect only when it resumes. */
   #iterate<T> (start: Promise<Position[]>, signal: AbortSignal | undefined): AsyncIterator<StreamEvent<T>> {
     const reader = new AbortController()
     const end = () => reader.abort()
@@ -90,25 +96,25 @@ export class Readers {
     this.#enter(reader)
     try {
       const gaps = new Set<number>()
-      // Between the call of `read` and a start that is found only now events may have been missed.
+      // Events may have been missed between the call of `read` and a start that is found only now.
       const startLate = async () => {
-        const positions = await this.#now()
+        const positions = await this.#lastPositions()
         for (const index of this.#indices) gaps.add(index)
         return positions
       }
-      const positions = await this.#insist(() => start, startLate, signal)
+      const positions = await this.#retry(() => start, startLate, signal) ?? []
       while (!signal.aborted) {
-        const seen = this.#changes
+        const changes = this.#changes
         let isIdle = true
         for (const index of this.#indices) {
-          const find = async () => await (await this.#tail(index)).after(positions?.[index]?.id ?? START.id)
-          for (const stored of await this.#insist(find, find, signal) ?? []) {
+          const find = async () => await (await this.#tail(index)).after(positions[index]?.id ?? START.id)
+          for (const stored of await this.#retry(find, find, signal) ?? []) {
             isIdle = false
-            const event = advance<T>(positions ?? [], index, stored, gaps)
+            const event = advance<T>(positions, index, stored, gaps)
             if (event !== undefined && !signal.aborted) yield event
           }
         }
-        if (isIdle) await this.#changed(seen, signal)
+        if (isIdle) await this.#changeAfter(changes, signal)
       }
     } finally {
       reader.abort()
@@ -116,39 +122,30 @@ export class Readers {
     return undefined
   }
 
-  /** Asks until there is an answer, or undefined when the signal fires. */
-  async #insist<R> (first: () => Promise<R>, again: () => Promise<R>, signal: AbortSignal): Promise<R | undefined> {
-    for (let ask = first; !signal.aborted; ask = again) {
+  /** Calls the store until it replies. Returns undefined when the signal aborts. */
+  async #retry<R> (first: () => Promise<R>, again: () => Promise<R>, signal: AbortSignal): Promise<R | undefined> {
+    for (let attempt = first; !signal.aborted; attempt = again) {
       try {
-        const result = await ask()
-        this.#note(undefined)
+        const result = await attempt()
+        this.#outages.note(0, undefined)
         return result
       } catch (error) {
-        this.#note(error)
-        await sleep(this.#options.clock, REST_MS, { signal, ref: false }).catch(() => {})
+        this.#outages.note(0, toError(error))
+        await sleep(this.#options.clock, STORE_RETRY_MS, { signal, ref: false }).catch(() => {})
       }
     }
     return undefined
   }
 
-  #note (error: unknown): void {
-    const { name: stream, log } = this.#options
-    const isFailing = error !== undefined
-    if (isFailing === this.#isFailing) return
-    this.#isFailing = isFailing
-    if (isFailing) log.warn({ plugin: 'events', stream, reason: reasonOf(error) }, 'events: a stream cannot be read, its readers wait')
-    else log.info({ plugin: 'events', stream }, 'events: a stream is read again')
-  }
-
   #enter (reader: AbortController): void {
     if (reader.signal.aborted) return
-    // Also where nobody asks for the end of what was aborted.
+    // An aborted reader whose iterator is never called again must leave as well.
     reader.signal.addEventListener('abort', () => this.#leave(reader))
     this.#open.add(reader)
     if (this.#open.size > 1) return
     const { notifier, clock } = this.#options
-    const poll = clock.setInterval(() => this.#ring(undefined), POLL_MS).unref()
-    const stopListening = notifier.listen(partition => this.#ring(partition))
+    const poll = clock.setInterval(() => this.#notify(undefined), POLL_MS).unref()
+    const stopListening = notifier.listen(partition => this.#notify(partition))
     this.#stop = () => {
       clock.clearInterval(poll)
       stopListening()
@@ -164,7 +161,8 @@ export class Readers {
 
   async #tail (index: number): Promise<Tail> {
     const { store } = this.#options
-    const tail = this.#tails[index] ??= store.state(index).then(({ last = START.id }) => new Tail((after, count) => store.range(index, after, count), last))
+    const tail = this.#tails[index] ??= store.state(index)
+      .then(({ last = START.id }) => new Tail((after, count) => store.range(index, after, count), last))
     try {
       return await tail
     } catch (error) {
@@ -173,14 +171,17 @@ export class Readers {
     }
   }
 
-  #ring (partition: number | undefined): void {
+  #notify (partition: number | undefined): void {
     this.#changes++
-    for (const index of partition === undefined ? this.#indices : [partition]) this.#tails[index]?.then(tail => tail.touch(), () => {})
+    for (const index of partition === undefined ? this.#indices : [partition]) {
+      this.#tails[index]?.then(tail => tail.touch(), () => {})
+    }
     for (const wake of this.#waiting) wake()
   }
 
-  async #changed (seen: number, signal: AbortSignal): Promise<void> {
-    if (this.#changes !== seen || signal.aborted) return
+  /** Resolves at the first notification after `changes`, or when the signal aborts. */
+  async #changeAfter (changes: number, signal: AbortSignal): Promise<void> {
+    if (this.#changes !== changes || signal.aborted) return
     await new Promise<void>(resolve => {
       const wake = () => {
         this.#waiting.delete(wake)
@@ -193,8 +194,12 @@ export class Readers {
   }
 }
 
-/** Moves on, and makes of it what a reader gets: nothing of what cannot be read. */
-function advance<T> (positions: Position[], index: number, stored: StoredMessage, gaps: Set<number>): StreamEvent<T> | undefined {
+/**
+ * Advances the position past a stored event. Returns the event for the reader; undefined where it cannot be decoded.
+ */
+function advance<T> (
+  positions: Position[], index: number, stored: StoredMessage, gaps: Set<number>
+): StreamEvent<T> | undefined {
   const before = positions[index]
   positions[index] = positionOf(stored)
   if (before?.n !== undefined && stored.n !== before.n + 1) gaps.add(index)

@@ -1,13 +1,13 @@
 import { databaseChannel, type RedisClient } from '../../shared/redis/client.js'
 import { keySpace } from '../../shared/plugin/keys.js'
 import { runScript, type Script } from '../../shared/redis/script.js'
-import { createRedisQueue, createRedisRegistry, listOf, mapOf, messageOf, type QueueRedis } from '../../shared/work-queue/redis-queue.js'
+import {
+  createRedisQueue, createRedisRegistry, listOf, mapOf, messageOf, type QueueRedis
+} from '../../shared/work-queue/redis-queue.js'
 import { idAfter } from '../../shared/work-queue/stream-ids.js'
 import type { ResolvedStreamOptions } from './options.js'
 import { appendScript, ensureGroupScript, queueScripts, stateScript, takeScript } from './scripts.js'
 import { groupState, type StreamStore } from './store.js'
-
-type What = 'log' | 'meta' | `${'again' | 'dead' | 'owner' | 'fence'}:${string}`
 
 export interface RedisStreamsOptions extends QueueRedis {
   prefix: string
@@ -29,31 +29,39 @@ export function createRedisStreams ({ prefix, name, options, ...redis }: RedisSt
   const retention = Math.max(options.retention, maxAge)
   const space = keySpace(prefix, 'events', 'stream')
   const channel = channelOf(client, prefix)
-  const key = (partition: number, what: What) => `${space}{${name}.${partition}}:${what}`
+  const key = (partition: number, what: string) => `${space}{${name}.${partition}}:${what}`
   const logAndMeta = (partition: number) => [key(partition, 'log'), key(partition, 'meta')]
 
-  function call (script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>): Promise<unknown> {
-    return run(() => runScript(client, script, keys, args, clock))
-  }
+  const call = (script: Script, keys: string[], args: Array<string | number | Buffer>) =>
+    run(() => runScript(client, script, keys, args, clock))
 
   return {
     async append (partition, eventKey, value) {
       const args = [value, maxLength, maxAge, retention, channel, `${name}.${partition}`]
-      const [id, n] = listOf(await call(appendScript, logAndMeta(partition), eventKey === undefined ? args : [...args, eventKey]))
+      const reply = await call(appendScript, logAndMeta(partition), eventKey === undefined ? args : [...args, eventKey])
+      const [id, n] = listOf(reply)
       return { id: String(id), n: Number(n) }
     },
-    range: async (partition, after, count) =>
-      (await run(() => client.xrangeBuffer(key(partition, 'log'), idAfter(after), '+', 'COUNT', count))).map(([id, fields]) => messageOf(id, fields)),
-    async ensureGroup (partition, group, from) { await call(ensureGroupScript, logAndMeta(partition), [group, from, maxAge, retention]) },
+    async range (partition, after, count) {
+      const entries = await run(() => client.xrangeBuffer(key(partition, 'log'), idAfter(after), '+', 'COUNT', count))
+      return entries.map(([id, fields]) => messageOf(id, fields))
+    },
+    async ensureGroup (partition, group, from) {
+      await call(ensureGroupScript, logAndMeta(partition), [group, from, maxAge, retention])
+    },
     queue (partition, group, from = '0') {
-      const again = key(partition, `again:${group}`)
+      const own = (what: string) => key(partition, `${what}:${group}`)
       return createRedisQueue(redis, {
         group,
-        sources: [{ name: 'again', key: again, emptyTtl: 0 }, { name: 'log', key: key(partition, 'log') }],
-        keys: { owner: key(partition, `owner:${group}`), fence: key(partition, `fence:${group}`), dead: key(partition, `dead:${group}`), extra: key(partition, 'meta') },
+        sources: [{ name: 'again', key: own('again'), emptyTtl: 0 }, { name: 'log', key: key(partition, 'log') }],
+        keys: { owner: own('owner'), fence: own('fence'), dead: own('dead'), extra: key(partition, 'meta') },
         scripts: queueScripts,
-        take: { script: takeScript, keys: [...logAndMeta(partition), again], args: [from, maxAge, retention] },
-        replay: { target: again, maxLength: Number.MAX_SAFE_INTEGER, args: [retention, channel, `${name}.${partition}`] },
+        take: { script: takeScript, keys: [...logAndMeta(partition), own('again')], args: [from, maxAge, retention] },
+        replay: {
+          target: own('again'),
+          maxLength: Number.MAX_SAFE_INTEGER,
+          args: [retention, channel, `${name}.${partition}`]
+        },
         maxDeadLetters,
         deadLetterTtl: options.retention
       })
@@ -66,11 +74,11 @@ export function createRedisStreams ({ prefix, name, options, ...redis }: RedisSt
       const [first] = listOf(firsts).map(listOf)
       const [last] = listOf(lasts).map(listOf)
       const firstN = first === undefined ? count + 1 : Number(mapOf(first[1]).get('n'))
-      const pending = new Map(listOf(infos).map(mapOf).map(info => [String(info.get('name')), Number(info.get('pending'))]))
-      const names = [...fields.keys()].filter(field => field.startsWith('read:')).map(field => field.slice('read:'.length))
+      const found = listOf(infos).map(mapOf)
+      const names = [...fields.keys()].flatMap(field => field.startsWith('read:') ? [field.slice('read:'.length)] : [])
       const groups = await Promise.all(names.map(async group => ({
         group,
-        pending: pending.get(group) ?? 0,
+        pending: Number(found.find(info => String(info.get('name')) === group)?.get('pending') ?? 0),
         deadLetters: await run(() => client.xlen(key(partition, `dead:${group}`))),
         ...groupState(count, firstN, Number(fields.get(`read:${group}`)), Number(fields.get(`lost:${group}`) ?? 0))
       })))

@@ -6,7 +6,10 @@ import { createQueueScripts, entryIdLua, ifOwnedLua, takeNewLua } from '../../sh
 /** More entries than one append adds, so that the log gets shorter. */
 const TRIMMED_AT_ONCE = 100
 
-/** A pending event that was trimmed is lost. Replayed events keep their numbers and ids, and the group's consumer is notified. */
+/**
+ * A pending event that was trimmed is lost. Replayed events keep their numbers and ids, and the group's consumer is
+ * notified.
+ */
 export const queueScripts = createQueueScripts({
   onTrimmed: "redis.call('HINCRBY', KEYS[3], 'lost:' .. ARGV[2], 1)",
   replayedFields: 'n k v id',
@@ -16,8 +19,8 @@ export const queueScripts = createQueueScripts({
 })
 
 /**
- * Lua: `ensure_group(…)` creates a missing group; one that existed before begins at the first event. Returns nil, or the table of an error.
- * PEXPIRE comes first: a full server refuses the rest, except in a script that has written.
+ * Lua: `ensure_group(…)` creates a missing group; one that existed before begins at the first event. Returns nil, or
+ * the table of an error. PEXPIRE comes first: a full server refuses the rest, except in a script that has written.
  */
 const ensureGroupLua = `
 local function ensure_group (log, meta, group, from, max_age, retention)
@@ -41,8 +44,9 @@ end
 `
 
 /**
- * Appends an event, numbers it and publishes a notification. A refused PUBLISH is no error: consumers and readers poll as well. Neither is a
- * refused trim by age (before Redis 6.2): the event is stored by then, and a caller that got an error would append it again.
+ * Appends an event, numbers it and publishes a notification. A refused PUBLISH is no error: consumers and readers poll
+ * as well. Neither is a refused trim by age (before Redis 6.2): the event is stored by then, and a caller that got an
+ * error would append it again.
  *
  * KEYS     log, meta
  * ARGV     value, maximum length, maximum age (ms), TTL of meta (ms), channel, message, key (or none)
@@ -58,7 +62,8 @@ local id = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], entry_id(), unpac
 local oldest = string.format('%.0f', math.max(0, time[1] * 1000 - ARGV[3]))
 local trimmed = redis.pcall('XTRIM', KEYS[1], 'MINID', '~', oldest)
 if type(trimmed) == 'table' and trimmed.err then
-  for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', oldest, 'COUNT', ${TRIMMED_AT_ONCE})) do redis.call('XDEL', KEYS[1], entry[1]) end
+  local old = redis.call('XRANGE', KEYS[1], '-', oldest, 'COUNT', ${TRIMMED_AT_ONCE})
+  for _, entry in ipairs(old) do redis.call('XDEL', KEYS[1], entry[1]) end
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 redis.call('PEXPIRE', KEYS[2], ARGV[4])
@@ -78,7 +83,8 @@ return ensure_group(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3], ARGV[4])
 `
 
 /**
- * Takes the next events: replayed ones, then those of the log. Gaps in the numbers show what was trimmed since the last one.
+ * Takes the next events: replayed ones, then those of the log. Gaps in the numbers show what was trimmed since the last
+ * one.
  *
  * KEYS     owner, log, meta, replayed events
  * ARGV     token, group, how many, where a new group begins, maximum age of events (ms), TTL of meta (ms)
@@ -92,7 +98,8 @@ if redis.call('PTTL', KEYS[3]) < tonumber(ARGV[6]) * 0.9 then redis.call('PEXPIR
 local group = ARGV[2]
 local taken = {}
 if redis.call('EXISTS', KEYS[4]) == 1 then
-  local again = take_new(taken, 'again', KEYS[4], group, ARGV[3], function () return redis.pcall('XGROUP', 'CREATE', KEYS[4], group, '0') end)
+  local create = function () return redis.pcall('XGROUP', 'CREATE', KEYS[4], group, '0') end
+  local again = take_new(taken, 'again', KEYS[4], group, ARGV[3], create)
   if again.err then return again end
 end
 if #taken < tonumber(ARGV[3]) then

@@ -17,7 +17,9 @@ import { checkKey, checkName, resolveConsume, resolveStream, type ResolvedStream
 import { Readers } from './reader.js'
 import { createRedisStreams } from './redis-store.js'
 import type { AppendNotifier, StreamStore } from './store.js'
-import type { Consumer, ConsumeOptions, EventDeadLetter, EventStream, GroupStats, StreamOptions, StreamStats } from './types.js'
+import type {
+  Consumer, ConsumeOptions, EventDeadLetter, EventStream, GroupStats, StreamOptions, StreamStats
+} from './types.js'
 
 export interface StreamsOptions {
   /** Undefined: events are stored in this process, and are lost when it ends. */
@@ -61,28 +63,32 @@ interface Opened {
 }
 
 const LEASE_MS = 4000
-const MAY_BE_EVICTED = 'events: this server may evict streams when its memory is full, as they have a TTL; use noeviction'
+const MAY_BE_EVICTED =
+  'events: this server may evict streams when its memory is full, as they have a TTL; use noeviction'
 
 export function createStreams ({ client, prefix, guard, log, clock, lease = LEASE_MS }: StreamsOptions): Streams {
   const opened = new Map<string, Opened>()
   const notifiers = client && createAppendNotifiers(client, prefix, log, clock)
 
   function storeOf (name: string, options: ResolvedStreamOptions): { store: StreamStore, notifier: AppendNotifier } {
-    if (client === undefined || guard === undefined || notifiers === undefined) return createMemoryStreams(options, clock)
-    return { store: createRedisStreams({ client, prefix, name, options, run: guard.run, clock }), notifier: notifiers.of(name) }
+    if (client === undefined || !guard || !notifiers) return createMemoryStreams(options, clock)
+    const store = createRedisStreams({ client, prefix, name, options, run: guard.run, clock })
+    return { store, notifier: notifiers.of(name) }
   }
 
   return {
-    stream <T> (name: string, given?: StreamOptions): EventStream<T> {
+    stream <T> (name: string, streamOptions?: StreamOptions): EventStream<T> {
       checkName('name', name)
-      const options = resolveStream(given ?? {})
+      const options = resolveStream(streamOptions ?? {})
       const known = opened.get(name)
       if (known !== undefined) {
-        const isSame = given === undefined || JSON.stringify(known.options) === JSON.stringify(options)
-        if (!isSame) throw invalidArgumentError('events', 'options', given, `those that stream "${name}" is open with`)
-        return known.stream as EventStream<T>
+        const isSame = streamOptions === undefined || JSON.stringify(known.options) === JSON.stringify(options)
+        if (isSame) return known.stream as EventStream<T>
+        throw invalidArgumentError('events', 'options', streamOptions, `those of the open stream "${name}"`)
       }
-      if (client !== undefined && opened.size === 0) warnOfEviction(client, 'events', log, MAY_BE_EVICTED, policy => policy !== 'noeviction')
+      if (client !== undefined && opened.size === 0) {
+        warnOfEviction(client, 'events', log, MAY_BE_EVICTED, policy => policy !== 'noeviction')
+      }
       const made = openStream({ ...storeOf(name, options), name, options, log, lease, clock })
       opened.set(name, { ...made, options })
       return made.stream as EventStream<T>
@@ -134,15 +140,22 @@ function openStream ({ name, store, notifier, options, log, lease, clock }: Part
     },
     read ({ after, signal } = {}) {
       const positions = after === undefined ? undefined : parseCursor(after, partitions)
-      if (after !== undefined && positions === undefined) throw new InvalidCursorError(name, String(after).slice(0, 100))
+      if (after !== undefined && positions === undefined) {
+        throw new InvalidCursorError(name, String(after).slice(0, 100))
+      }
       return readers.read(positions, signal)
     },
-    async consume (given: ConsumeOptions<unknown>) {
-      const resolved = resolveConsume(given)
+    async consume (consumeOptions: ConsumeOptions<unknown>) {
+      const resolved = resolveConsume(consumeOptions)
       if (isClosed) throw new StoreUnavailableError(name, 'closed')
       // If this fails, the first take creates the group.
-      await Promise.all(indices.map(partition => store.ensureGroup(partition, resolved.group, resolved.from))).catch(() => {})
-      const consumer = startConsumer({ name, store, notifier, partitions, options: resolved, lease, log, clock, onClosed: () => consumers.delete(consumer) })
+      const { group, from } = resolved
+      await Promise.all(indices.map(partition => store.ensureGroup(partition, group, from))).catch(() => {})
+      const consumer = startConsumer({
+        ...{ name, store, notifier, partitions, lease, log, clock },
+        options: resolved,
+        onClosed: () => consumers.delete(consumer)
+      })
       consumers.add(consumer)
       if (isClosed) await consumer.close()
       return consumer
@@ -154,8 +167,10 @@ function openStream ({ name, store, notifier, options, log, lease, clock }: Part
         plugin: 'events',
         queues: indices.map(partition => store.queue(partition, group)),
         decode: decode<unknown>,
-        toLetter: (common, data, letter, partition): EventDeadLetter<unknown> =>
-          ({ ...common, eventId: eventIdOf({ ...letter, id: letter.messageId }, partition, partitions), key: letter.key, data }),
+        toLetter (common, data, letter, partition): EventDeadLetter<unknown> {
+          const eventId = eventIdOf({ ...letter, id: letter.messageId }, partition, partitions)
+          return { ...common, eventId, key: letter.key, data }
+        },
         run: callStore
       })
     }
@@ -173,9 +188,10 @@ function openStream ({ name, store, notifier, options, log, lease, clock }: Part
 async function statsOf (store: StreamStore, indices: readonly number[]): Promise<StreamStats> {
   const states = await Promise.all(indices.map(index => store.state(index)))
   const sums = new Map<string, GroupStats>()
-  for (const { group, lag, pending, deadLetters, lost } of states.flatMap(({ groups }) => groups)) {
+  for (const { group, ...stats } of states.flatMap(({ groups }) => groups)) {
     const sum = sums.get(group) ?? { lag: 0, pending: 0, deadLetters: 0, lost: 0 }
-    sums.set(group, { lag: sum.lag + lag, pending: sum.pending + pending, deadLetters: sum.deadLetters + deadLetters, lost: sum.lost + lost })
+    for (const field of ['lag', 'pending', 'deadLetters', 'lost'] as const) sum[field] += stats[field]
+    sums.set(group, sum)
   }
   return { length: states.reduce((sum, { length }) => sum + length, 0), groups: Object.fromEntries(sums) }
 }

@@ -1,80 +1,83 @@
-import { compareIds } from '../../shared/work-queue/stream-ids.js'
+import type { Bytes } from '../../shared/plugin/units.js'
 import type { StoredMessage } from '../../shared/work-queue/queue.js'
+import { compareIds } from '../../shared/work-queue/stream-ids.js'
 import { indexAfter } from './store.js'
 
 type Range = (after: string, count: number) => Promise<StoredMessage[]>
 
-const PAGE = 100
-const MOST_EVENTS = 1000
-const MOST_BYTES = 1024 * 1024
+const PAGE_SIZE = 100
+const MAX_EVENTS = 1000
+const MAX_BYTES: Bytes = 1024 * 1024
 
-/** The newest events of a partition, asked for once for all readers. Who is further behind asks the store. */
+/** The newest events of a partition, read once for all readers. A reader that is further behind reads the store. */
 export class Tail {
   readonly #range: Range
   #events: StoredMessage[] = []
-  #bytes = 0
-  /** What came before the first one that is kept, and the last one. */
+  #bytes: Bytes = 0
+  /** The id before the first event that is held, and the id of the last one. */
   #from: string
   #last: string
   #isStale = true
   #refreshing: Promise<void> | undefined
-  /** How many the store is asked for at a time: fewer where it fails, as they may be too large to come in time. */
-  #page = PAGE
+  /** Halved when the store fails, as a page may be too large to arrive in time. */
+  #pageSize = PAGE_SIZE
 
   constructor (range: Range, last: string) {
     this.#range = range
     this.#from = this.#last = last
   }
 
-  /** There may be more. */
+  /** Has the next call read new events. */
   touch (): void {
     this.#isStale = true
   }
 
-  /** Some of the events after an id, from the first one on; none: there are no more. */
+  /** Returns the next events after an id; none where there are no more. */
   async after (id: string): Promise<StoredMessage[]> {
-    if (compareIds(id, this.#from) < 0) return (await this.#ask(id)).events
-    const found = this.#found(id)
+    if (compareIds(id, this.#from) < 0) return (await this.#read(id)).events
+    const found = this.#find(id)
     if (found.length > 0) return found
-    while (this.#isStale || this.#refreshing !== undefined) await (this.#refreshing ??= this.#refresh().finally(() => { this.#refreshing = undefined }))
-    // What was found may be more than is kept.
-    return compareIds(id, this.#from) < 0 ? (await this.#ask(id)).events : this.#found(id)
+    while (this.#isStale || this.#refreshing !== undefined) {
+      await (this.#refreshing ??= this.#refresh().finally(() => { this.#refreshing = undefined }))
+    }
+    // A refresh may read more events than are held.
+    return compareIds(id, this.#from) < 0 ? (await this.#read(id)).events : this.#find(id)
   }
 
-  #found (id: string): StoredMessage[] {
+  #find (id: string): StoredMessage[] {
     const start = indexAfter(this.#events, id)
-    return this.#events.slice(start, start + PAGE)
+    return this.#events.slice(start, start + PAGE_SIZE)
   }
 
   async #refresh (): Promise<void> {
     this.#isStale = false
     try {
-      const { events, isAll } = await this.#ask(this.#last)
+      const { events, isAll } = await this.#read(this.#last)
       if (!isAll) this.#isStale = true
-      for (const event of events) this.#keep(event)
+      for (const event of events) this.#add(event)
     } catch (error) {
       this.#isStale = true
       throw error
     }
   }
 
-  async #ask (after: string): Promise<{ events: StoredMessage[], isAll: boolean }> {
-    const count = this.#page
+  async #read (after: string): Promise<{ events: StoredMessage[], isAll: boolean }> {
+    const count = this.#pageSize
     try {
       const events = await this.#range(after, count)
-      this.#page = Math.min(PAGE, count * 2)
+      this.#pageSize = Math.min(PAGE_SIZE, count * 2)
       return { events, isAll: events.length < count }
     } catch (error) {
-      this.#page = Math.max(1, Math.floor(count / 2))
+      this.#pageSize = Math.max(1, Math.floor(count / 2))
       throw error
     }
   }
 
-  #keep (event: StoredMessage): void {
+  #add (event: StoredMessage): void {
     this.#events.push(event)
     this.#bytes += event.value.length
     this.#last = event.id
-    while (this.#events.length > MOST_EVENTS || this.#bytes > MOST_BYTES) {
+    while (this.#events.length > MAX_EVENTS || this.#bytes > MAX_BYTES) {
       const oldest = this.#events.shift()
       if (oldest === undefined) return
       this.#bytes -= oldest.value.length

@@ -4,49 +4,70 @@ import type { Duration } from '../../shared/plugin/duration.js'
 
 /** An event of a stream. */
 export interface StreamEvent<T> {
-  /** Opaque. It is the event's own, and a cursor: `read({ after: id })` goes on after it. See {@link EventStream.read} for several partitions. */
+  /**
+   * The event's opaque id, which is a cursor as well: `read({ after: id })` continues after it. {@link
+   * EventStream.read} has more on partitions.
+   */
   id: string
   key: string | undefined
   data: T
   /** When it was appended, by Redis's clock: milliseconds since the epoch. */
   appendedAt: number
   /**
-   * Only where it is read: events before it, after the cursor or the event before, were trimmed or cannot be read. Or it is the first one after
-   * `read()` was called while the store could not be asked for where the stream ended.
+   * Set by `read()` only. Events between the cursor or the event before and this one were trimmed or cannot be decoded;
+   * or this is the first event, and the store was unavailable when `read()` was called without a cursor.
    */
   gap?: true
 }
 
 export interface EventStream<T> {
   /**
-   * Resolves with the event's id when the event lies in the store.
+   * Appends an event, and resolves with its id once the store has it.
    *
-   * @param data - anything that JSON can tell
-   * @param options.key - events of a key, 1 to 1,024 characters, are handled one after another, in order; those without one in any order
-   * @throws `FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE` (503): refused, or no answer in time; without an answer it may have been appended
+   * @example
+   * await orders.append(order, { key: `customer:${order.customer}` })
+   *
+   * @param data - anything that JSON can represent
+   * @param options.key - 1 to 1,024 characters. Events of a key are handled one after another, in order; those without
+   *   one in any order
+   * @throws `FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE` (503): refused, or no reply in time; without a reply the event
+   *   may be appended
    * @throws `FST_REDIS_SUITE_EVENTS_UNSERIALIZABLE`, `FST_REDIS_SUITE_EVENTS_INVALID_OPTION` for a key
    */
   append (data: T, options?: { key?: string }): Promise<string>
   /**
-   * History after the cursor, then what is appended, until `signal` fires or the app closes. While the store is out of reach it waits, and
-   * goes on after the last event. With several partitions order is that of each key, and an id says how far each partition was read:
-   * it is not the one that `append` and `consume` tell of the same event.
+   * Reads the history after a cursor, then new events, until `signal` aborts or the app closes. While the store is
+   * unavailable it waits, and then continues after the last event. With several partitions only the events of each key
+   * are in order, and an id says how far each partition was read: it differs from the id that `append` and `consume`
+   * return for the same event.
    *
-   * @param options.after - an event's id, `'0'` for all there is, undefined for what is appended from now on. With several
-   *   partitions the id of `append` or `consume` is exact for its own one; others are read from the same time on
+   * @example
+   * for await (const { id, data, gap } of orders.read({ after: lastId, signal })) show(id, data)
+   *
+   * @param options.after - an event's id, `'0'` for the oldest event, undefined for new events only. With several
+   *   partitions the id of `append`
+   *   or `consume` is exact for its own partition; the others are read from the same time on
    * @throws `FST_REDIS_SUITE_EVENTS_INVALID_CURSOR` (400), at once
    */
   read (options?: ReadOptions): AsyncIterable<StreamEvent<T>>
   /**
-   * Has the events handled, at least once each in a group, shared by all instances that consume in it. Resolves when the group exists, or when
-   * the store cannot be asked now: then it begins when that can.
+   * Consumes the stream in a group: each event is handled at least once, by one of the instances of the group. Resolves
+   * when the group exists, or when the store is unavailable: the consumer then starts once it is available.
+   *
+   * @example
+   * await orders.consume({ group: 'mail', handler: async ({ id, data }, { signal }) => await sendMail(data, {
+   * idempotencyKey: id, signal }) })
    *
    * @throws `FST_REDIS_SUITE_EVENTS_INVALID_OPTION`
    */
   consume (options: ConsumeOptions<T>): Promise<Consumer>
-  /** @throws `FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE` (503) */
+  /**
+   * Returns the length of the stream, and the state of each group.
+   *
+   * @throws `FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE` (503)
+   */
   stats (): Promise<StreamStats>
-  /** The events that a group gave up. `replay` has that group handle them anew, and no other. */
+  /** Returns the events that a group gave up. `replay` has them handled again, by that group only. */
   deadLetters (group: string): DeadLetters<EventDeadLetter<T>>
 }
 
@@ -94,47 +115,50 @@ export interface ConsumeOptions<T> {
 }
 
 export interface HandlerContext {
-  /** How often it has been given, this time included: above 1 it may have been handled before. */
+  /** The number of this attempt, from 1. Above 1 the event may have been handled before. */
   attempt: number
-  /** Fires when another instance may be handling the same keys, and some seconds after the app began to close: stop then. */
+  /**
+   * Aborts when another instance may be handling the same keys, and some seconds after the app began to close: stop
+   * then.
+   */
   signal: AbortSignal
 }
 
 export interface Consumer {
   readonly group: string
-  /** How many partitions it works on now. */
+  /** How many partitions this instance consumes now. */
   readonly owned: number
-  /** Ends after the events at hand, within some seconds, and leaves the rest to others. */
+  /** Ends within some seconds, once the running handlers have ended, and leaves the rest to other instances. */
   close (): Promise<void>
 }
 
 export interface StreamStats {
-  /** How many events are kept. */
+  /** How many events are stored. */
   length: number
   groups: Record<string, GroupStats>
 }
 
 export interface GroupStats {
-  /** Events that are kept and were not given to the group yet. */
+  /** Stored events that the group has not taken yet. */
   lag: number
-  /** Events that were taken and are not done. */
+  /** Events that were taken and not acknowledged. */
   pending: number
   deadLetters: number
   /** Events that were trimmed before the group had handled them, since it exists. */
   lost: number
 }
 
+/** An event that a group gave up. */
 export interface EventDeadLetter<T> {
-  /** Its own: for `after`, `replay` and `discard`. */
+  /** The dead letter's own id, for `after`, `replay` and `discard`. */
   id: string
-  /** The event's id. */
   eventId: string
   key: string | undefined
-  /** Undefined where it cannot be read. */
+  /** Undefined where it cannot be decoded. */
   data: T | undefined
   /** The message of the last error. */
   reason: string
-  /** How often it was given. */
+  /** How often the event was attempted. */
   attempts: number
   /** When it was given up, by the store's clock: milliseconds since the epoch. */
   diedAt: number

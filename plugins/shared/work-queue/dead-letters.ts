@@ -45,6 +45,7 @@ interface LetterFields {
   diedAt: number
 }
 
+type Act = (queue: PartitionQueue, ids: readonly string[]) => Promise<number>
 type Place = readonly [id: string, partition: number]
 
 const PAGE_OPTIONS = {
@@ -71,14 +72,18 @@ export function createDeadLetters<V, L> (
     return (await run(() => queue.deadLetters(from, count))).map(letter => ({ letter, partition }))
   }
 
-  /** Acts on the named dead letters, or on all there are now, page by page until one is not acted on as a whole. Returns how many were. */
-  async function actOn (ids: readonly string[] | undefined, act: (queue: PartitionQueue, ids: readonly string[]) => Promise<number>): Promise<number> {
+  /**
+   * Acts on the named dead letters, or on all there are now, page by page until one is not acted on as a whole. Returns
+   * how many were.
+   */
+  async function actOn (ids: readonly string[] | undefined, act: Act): Promise<number> {
     const counts = await Promise.all(queues.map(async (queue, partition) => {
       const named = ids?.map(placeOf).filter(place => place[1] === partition).map(([id]) => id)
       let left = named?.length ?? await run(() => queue.deadLetterCount())
       let count = 0
       for (let at = 0; left > 0; at += PAGE_SIZE) {
-        const page = named?.slice(at, at + PAGE_SIZE) ?? (await run(() => queue.deadLetters('-', Math.min(PAGE_SIZE, left)))).map(({ id }) => id)
+        const list = () => queue.deadLetters('-', Math.min(PAGE_SIZE, left))
+        const page = named?.slice(at, at + PAGE_SIZE) ?? (await run(list)).map(({ id }) => id)
         const acted = page.length === 0 ? 0 : await run(() => act(queue, page))
         count += acted
         left -= page.length
@@ -89,7 +94,7 @@ export function createDeadLetters<V, L> (
     return counts.reduce((sum, count) => sum + count, 0)
   }
 
-  function read (letter: StoredDeadLetter, partition: number): L {
+  function letterOf (letter: StoredDeadLetter, partition: number): L {
     const { id, reason, deliveryCount } = letter
     const common = { id: `${id}.${partition}`, reason, attempts: deliveryCount, diedAt: timeOfId(id) }
     let value: V | undefined
@@ -102,12 +107,13 @@ export function createDeadLetters<V, L> (
   }
 
   return {
-    async list (given = {}) {
-      const { count, after: id } = resolveOptions(plugin, PAGE_OPTIONS, given)
+    async list (page = {}) {
+      const { count, after: id } = resolveOptions(plugin, PAGE_OPTIONS, page)
       const after = id === undefined ? undefined : placeOf(id)
-      const found = (await Promise.all(queues.map((queue, partition) => listAfter(queue, partition, after, count)))).flat()
+      const lists = await Promise.all(queues.map((queue, partition) => listAfter(queue, partition, after, count)))
+      const found = lists.flat()
       found.sort((a, b) => compareIds(a.letter.id, b.letter.id) || a.partition - b.partition)
-      return found.slice(0, count).map(({ letter, partition }) => read(letter, partition))
+      return found.slice(0, count).map(({ letter, partition }) => letterOf(letter, partition))
     },
     replay: ids => actOn(ids, (queue, page) => queue.replay(page)),
     discard: ids => actOn(ids, (queue, page) => queue.discard(page))

@@ -1,39 +1,38 @@
-/** Lets many through at a time, or one alone; first come, first served. */
+/** Admits up to a number of callers at a time, or one exclusively, in the order in which they came. */
 export class ExclusiveSemaphore {
-  readonly #most: number
-  #inside = 0
-  #isAlone = false
-  readonly #waiting: Array<{ alone: boolean, enter: () => void }> = []
+  readonly #max: number
+  #running = 0
+  #isExclusive = false
+  readonly #waiting: Array<{ isExclusive: boolean, admit: () => void }> = []
 
-  /** @param most - how many at a time */
-  constructor (most = Infinity) {
-    this.#most = most
+  constructor (max = Infinity) {
+    this.#max = max
   }
 
-  async run<R> (alone: boolean, work: () => Promise<R>): Promise<R> {
+  async run<R> (isExclusive: boolean, work: () => Promise<R>): Promise<R> {
     await new Promise<void>(resolve => {
-      this.#waiting.push({ alone, enter: resolve })
+      this.#waiting.push({ isExclusive, admit: resolve })
       this.#admit()
     })
     try {
       return await work()
     } finally {
-      this.#inside--
-      this.#isAlone = false
+      this.#running--
+      this.#isExclusive = false
       this.#admit()
     }
   }
 
-  #hasRoomFor (alone: boolean): boolean {
-    return !this.#isAlone && this.#inside < (alone ? 1 : this.#most)
+  #admit (): void {
+    for (let [next] = this.#waiting; next !== undefined && this.#hasRoomFor(next.isExclusive); [next] = this.#waiting) {
+      this.#waiting.shift()
+      this.#running++
+      this.#isExclusive = next.isExclusive
+      next.admit()
+    }
   }
 
-  #admit (): void {
-    for (let next = this.#waiting[0]; next !== undefined && this.#hasRoomFor(next.alone); next = this.#waiting[0]) {
-      this.#waiting.shift()
-      this.#inside++
-      this.#isAlone = next.alone
-      next.enter()
-    }
+  #hasRoomFor (isExclusive: boolean): boolean {
+    return !this.#isExclusive && this.#running < (isExclusive ? 1 : this.#max)
   }
 }

@@ -21,7 +21,8 @@ export interface InFlightMessage<T> {
 export type Batch<T> = [InFlightMessage<T>, ...Array<InFlightMessage<T>>]
 
 /**
- * The messages that this process has taken, in order. While one is running or waits for a retry, later ones of its key wait, and no others.
+ * The messages that this process has taken, in order. While one is running or waits for a retry, later ones of its key
+ * wait, and no others.
  */
 export class InFlightMessages<T> {
   readonly #keepsLatest: boolean
@@ -45,7 +46,9 @@ export class InFlightMessages<T> {
   /** Returns the time of the next retry after `now`; Infinity where none is scheduled. */
   nextRetryAfter (now: number): number {
     let first = Infinity
-    for (const { retryAt, isRunning } of this.#messages.values()) if (retryAt > now && !isRunning) first = Math.min(first, retryAt)
+    for (const { retryAt, isRunning } of this.#messages.values()) {
+      if (retryAt > now && !isRunning) first = Math.min(first, retryAt)
+    }
     return first
   }
 
@@ -69,8 +72,8 @@ export class InFlightMessages<T> {
   }
 
   /**
-   * Returns up to `count` batches that can be delivered at `now`. A batch has up to `size` messages that were never delivered, or a single one
-   * that was: a message that failed fails no other one with it.
+   * Returns up to `count` batches that can be delivered at `now`. A batch has up to `size` messages that were never
+   * delivered, or a single one that was: a message that failed fails no other one with it.
    *
    * @param isPaused - whether only messages that become dead letters are returned
    */
@@ -81,7 +84,8 @@ export class InFlightMessages<T> {
     for (const each of this.#messages.values()) {
       if (batches.length >= count && open === undefined) break
       const { message: { key }, isRunning, retryAt, deadReason } = each
-      const isReady = !isRunning && retryAt <= now && (!isPaused || deadReason !== undefined) && (key === undefined || !blocked.has(key))
+      const isDue = retryAt <= now && (!isPaused || deadReason !== undefined)
+      const isReady = !isRunning && isDue && (key === undefined || !blocked.has(key))
       if (isReady && open !== undefined && isNew(each)) {
         open.push(each)
         if (open.length === size) open = undefined

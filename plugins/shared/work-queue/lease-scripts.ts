@@ -21,8 +21,9 @@ return redis.call('ZCARD', KEYS[1])
 `
 
 /**
- * Acquires a free lease. The fencing token is the time, or one more than the last token: it increases also where the key was lost.
- * PEXPIRE comes first: a full server refuses SET, except in a script that has written, and the consumer that empties the server must run.
+ * Acquires a free lease. The fencing token is the time, or one more than the last token: it increases also where the
+ * key was lost. PEXPIRE comes first: a full server refuses SET, except in a script that has written, and the consumer
+ * that empties the server must run.
  *
  * KEYS     owner, fence
  * ARGV     token, TTL (ms)

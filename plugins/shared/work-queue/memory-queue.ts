@@ -52,7 +52,8 @@ export function createMemoryQueue ({ clock, createId, maxDeadLetters, take, repl
       const entries = [...taken]
       const start = after === undefined ? 0 : entries.findIndex(([name]) => name === after) + 1
       const page = entries.slice(start, start + count)
-      return { messages: page.map(([, message]) => message), next: page.length === count ? page.at(-1)?.[0] : undefined }
+      const next = page.length === count ? page.at(-1)?.[0] : undefined
+      return { messages: page.map(([, message]) => message), next }
     },
     // Other work of this process runs first, so that a queue with many messages does not block it.
     async take (token, count) {
@@ -80,7 +81,8 @@ export function createMemoryQueue ({ clock, createId, maxDeadLetters, take, repl
       return dead.splice(0, Math.max(0, dead.length - maxDeadLetters)).length
     },
 
-    deadLetters: async (from, count) => dead.filter(({ id }) => from === '-' || compareIds(id, from) >= 0).slice(0, count),
+    deadLetters: async (from, count) =>
+      dead.filter(({ id }) => from === '-' || compareIds(id, from) >= 0).slice(0, count),
     deadLetterCount: async () => dead.length,
     async replay (ids) {
       const before = dead.length

@@ -1,31 +1,29 @@
 import type { FastifyBaseLogger } from 'fastify'
+import { reasonOf } from '../plugin/errors.js'
 
-/** Logs one line when the first partition cannot use something, and one when the last one can use it again. */
-export class OutageLog {
-  readonly #log: FastifyBaseLogger
-  readonly #fields: object
-  readonly #messages: { lost: string, restored: string }
-  readonly #affected = new Set<number>()
-
-  /** @param fields - logged with each message */
-  constructor (log: FastifyBaseLogger, fields: object, messages: { lost: string, restored: string }) {
-    this.#log = log
-    this.#fields = fields
-    this.#messages = messages
-  }
-
-  /** Notes the outcome of a use. */
-  note (partition: number, error: Error | undefined): void {
-    if (error !== undefined) {
-      if (this.#affected.size === 0) this.#log.warn({ ...this.#fields, reason: error.message }, this.#messages.lost)
-      this.#affected.add(partition)
-    } else if (this.#affected.delete(partition) && this.#affected.size === 0) {
-      this.#log.info(this.#fields, this.#messages.restored)
-    }
-  }
-
+export interface OutageLog {
+  /** Notes the outcome of a use by a partition. */
+  note (partition: number, error: Error | undefined): void
   /** Removes a partition that this process no longer consumes. */
-  forget (partition: number): void {
-    this.#affected.delete(partition)
+  forget (partition: number): void
+}
+
+/**
+ * Logs `lost` when the first partition cannot use something, and `restored` when the last one can use it again.
+ *
+ * @param fields - logged with each message
+ */
+export function createOutageLog (log: FastifyBaseLogger, fields: object, lost: string, restored: string): OutageLog {
+  const affected = new Set<number>()
+  return {
+    note (partition, error) {
+      if (error !== undefined) {
+        if (affected.size === 0) log.warn({ ...fields, reason: reasonOf(error) }, lost)
+        affected.add(partition)
+      } else if (affected.delete(partition) && affected.size === 0) {
+        log.info({ ...fields }, restored)
+      }
+    },
+    forget (partition) { affected.delete(partition) }
   }
 }

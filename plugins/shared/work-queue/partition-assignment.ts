@@ -25,8 +25,9 @@ const TICKS_PER_LEASE = 5
 const TICKS = -1
 
 /**
- * Consumes this instance's share of the partitions of a queue. Each instance sends heartbeats, and acquires free partitions until it has an
- * equal share (rounded up, so that each partition has an owner). It releases one a tick while it has more.
+ * Consumes this instance's share of the partitions of a queue. Each instance sends heartbeats, and acquires free
+ * partitions until it has an equal share (rounded up, so that each partition has an owner). It releases one a tick
+ * while it has more.
  */
 export class PartitionAssignment<T> {
   readonly workers: ReadonlyArray<PartitionWorker<T>>
@@ -83,7 +84,8 @@ export class PartitionAssignment<T> {
     const { lease, outages, clock } = this.#options
     clock.clearTimeout(this.#timer)
     this.#timer = clock.setTimeout(() => {
-      this.#ticking ??= this.#tick().then(() => outages.note(TICKS, undefined), error => outages.note(TICKS, error)).finally(() => {
+      const note = (error?: Error) => outages.note(TICKS, error)
+      this.#ticking ??= this.#tick().then(() => note(), note).finally(() => {
         this.#ticking = undefined
         this.#tickIn(lease / TICKS_PER_LEASE)
       })

@@ -3,7 +3,7 @@ import type { Clock } from '../plugin/clock.js'
 import { MAX_TIMER_MS } from '../plugin/duration.js'
 import { reasonOf, toError } from '../plugin/errors.js'
 import type { Milliseconds } from '../plugin/units.js'
-import { AckBatcher, STORE_RETRY_MS } from './ack-batcher.js'
+import { createAckBatcher, STORE_RETRY_MS, type AckBatcher } from './ack-batcher.js'
 import type { ExclusiveSemaphore } from './exclusive-semaphore.js'
 import { InFlightMessages, isNew, nameOf, type Batch, type InFlightMessage } from './in-flight.js'
 import { Lease, LeaseLostError } from './lease.js'
@@ -19,7 +19,9 @@ export interface DeliveryOptions<T> {
   pageSize: number
   /** How many messages of a partition are held at most, while those of some keys wait for a retry. */
   maxHeld: number
-  /** How long a partition waits for more messages before it takes them, unless {@link PartitionWorker.flush} is called. */
+  /**
+   * How long a partition waits for more messages before it takes them, unless {@link PartitionWorker.flush} is called.
+   */
   takeEvery: Milliseconds
   /** Whether messages are also taken whenever a delivery has ended, until none are left. */
   isEager: boolean
@@ -32,9 +34,15 @@ export interface DeliveryOptions<T> {
   keepsLatest: boolean
   /** @throws where the message cannot be decoded: it becomes a dead letter at once */
   decode (message: TakenMessage, partition: number): T
-  /** Rejects where the batch failed. The lease's signal aborts when another instance may be delivering the same messages. */
+  /**
+   * Rejects where the batch failed. The lease's signal aborts when another instance may be delivering the same
+   * messages.
+   */
   deliver (batch: Batch<T>, lease: Lease, partition: number): Promise<void>
-  /** Whether an error is one of the destination as a whole: then the partition pauses, and the error counts as no retry. Never rejects. */
+  /**
+   * Whether an error is one of the destination as a whole: then the partition pauses, and the error counts as no retry.
+   * Never rejects.
+   */
   isOutage? (error: unknown, partition: number): Promise<boolean>
   onFailure (batch: Batch<T>, error: Error, partition: number): void
   /** @param dropped - how many older dead letters were dropped */
@@ -60,8 +68,8 @@ export interface PartitionWorkerParts<T> {
 }
 
 /**
- * In a batch, and alone. A message that was delivered twice without an outcome is delivered while no other one is, so that it becomes a dead
- * letter alone if it ends the process.
+ * In a batch, and alone. A message that was delivered twice without an outcome is delivered while no other one is, so
+ * that it becomes a dead letter alone if it ends the process.
  */
 const MIN_SUSPECT_DELIVERIES = 2
 const MAX_REASON_LENGTH = 500
@@ -78,7 +86,7 @@ export class PartitionWorker<T> {
   #term: Term | undefined
   #working: Promise<void> | undefined
   #isStopping = false
-  /** How many of the taken messages are held; `some`: the store may have given more in a reply that was lost. */
+  /** How many of the taken messages are held; `some`: the store may have returned more in a reply that was lost. */
   #loaded: 'nothing' | 'some' | 'all' = 'nothing'
   /** Messages that were settled while pages are loaded, which may still contain them. */
   #settled: Map<string, InFlightMessage<T>> | undefined
@@ -115,7 +123,7 @@ export class PartitionWorker<T> {
     const fence = await queue.acquire(token, ms)
     if (fence === undefined) return
     const lease = new Lease(token, fence, ms, requestedAt, clock)
-    this.#term = { lease, acks: new AckBatcher(queue, lease, onStore, clock) }
+    this.#term = { lease, acks: createAckBatcher(queue, lease, onStore, clock) }
     this.#isStopping = false
     this.#working = this.#work(this.#term).finally(() => { this.#term = this.#working = undefined })
   }
@@ -244,21 +252,23 @@ export class PartitionWorker<T> {
     const { delivery: { retries, decode }, partition } = this.#parts
     const isPoisonSuspect = deliveryCount >= MIN_SUSPECT_DELIVERIES
     const isPoison = deliveryCount > Math.max(retries, MIN_SUSPECT_DELIVERIES)
-    const deadReason = isPoison ? `given ${deliveryCount} times without an outcome` : undefined
+    const deadReason = isPoison ? `delivered ${deliveryCount} times without an outcome` : undefined
     const held = { message, deliveryCount, isPoisonSuspect, isRunning: false, retryAt: 0, superseded: [] }
     try {
       return { ...held, value: decode(message, partition), deadReason }
     } catch (error) {
-      return { ...held, value: undefined, deadReason: `cannot be read: ${reasonOf(error)}` }
+      return { ...held, value: undefined, deadReason: `cannot be decoded: ${reasonOf(error)}` }
     }
   }
 
   #start (term: Term, batch: Batch<T>): void {
     for (const message of batch) message.isRunning = true
-    const running = this.#parts.semaphore.run(batch.some(({ isPoisonSuspect }) => isPoisonSuspect), () => this.#process(term, batch)).finally(() => {
+    const { semaphore, delivery: { isEager } } = this.#parts
+    const isExclusive = batch.some(({ isPoisonSuspect }) => isPoisonSuspect)
+    const running = semaphore.run(isExclusive, () => this.#process(term, batch)).finally(() => {
       for (const message of batch) message.isRunning = false
       this.#running.delete(running)
-      if (this.#parts.delivery.isEager) this.#takeAt = 0
+      if (isEager) this.#takeAt = 0
       this.#rouse()
     })
     this.#running.add(running)
@@ -287,10 +297,10 @@ export class PartitionWorker<T> {
   /** Returns whether the batch was delivered and acknowledged. */
   async #deliver ({ lease, acks }: Term, batch: Batch<T>): Promise<boolean> {
     const { queue, partition, delivery } = this.#parts
-    const [first] = batch
+    const [{ message, deliveryCount }] = batch
     // Stored before the delivery, which may end the process.
-    if (first.deliveryCount > 0 && !await queue.mark(lease.token, first.message, first.deliveryCount + 1)) throw new LeaseLostError()
-    if (!lease.isCertain) throw new LeaseLostError()
+    const isMarked = deliveryCount === 0 || await queue.mark(lease.token, message, deliveryCount + 1)
+    if (!isMarked || !lease.isCertain) throw new LeaseLostError()
     try {
       await delivery.deliver(batch, lease, partition)
     } catch (error) {
@@ -326,7 +336,9 @@ export class PartitionWorker<T> {
     const reason = deadReason.slice(0, MAX_REASON_LENGTH)
     const obsolete = keepsDeadLetters ? message.superseded : [...message.superseded, message.message]
     if (obsolete.length > 0) await acks.add(obsolete)
-    const dropped = keepsDeadLetters ? orLost(await queue.deadLetter(lease.token, message.message, reason, message.deliveryCount)) : 0
+    const dropped = keepsDeadLetters
+      ? orLost(await queue.deadLetter(lease.token, message.message, reason, message.deliveryCount))
+      : 0
     onDead(message, reason, dropped, partition)
   }
 

@@ -1,7 +1,8 @@
 import { lua, timedLua, type Script } from '../redis/script.js'
 
-// An entry of a queue has the fields k (key), v (value), n (number) and id (of the message, where the entry has another one), as far as there
-// are such. A dead letter has also reason and given. Each group has one consumer: the holder of the lease.
+// An entry of a queue has the fields k (key), v (value), n (number) and id (of the message, where the entry has another
+// one), as far as there are such. A dead letter has also reason and given. Each group has one consumer: the holder of
+// the lease.
 const CONSUMER = 'holder'
 
 /** Lua: `entry_id()` returns the id for `XADD`. The server makes it; with a test's clock it has that clock's time. */
@@ -17,13 +18,15 @@ end
 export const ifOwnedLua = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return nil end"
 
 /**
- * Lua: `take_new(taken, source, stream, group, count, create)` appends the next entries of a stream to `taken`, as [source, id, fields], until
- * it has `count`. It calls `create()` where the group is missing. Returns the entries, or the table of an error.
+ * Lua: `take_new(taken, source, stream, group, count, create)` appends the next entries of a stream to `taken`, as
+ * [source, id, fields], until it has `count`. It calls `create()` where the group is missing. Returns the entries, or
+ * the table of an error.
  */
 export const takeNewLua = `
 local function take_new (taken, source, stream, group, count, create)
   local function read ()
-    return redis.pcall('XREADGROUP', 'GROUP', group, '${CONSUMER}', 'COUNT', tonumber(count) - #taken, 'STREAMS', stream, '>')
+    local left = tonumber(count) - #taken
+    return redis.pcall('XREADGROUP', 'GROUP', group, '${CONSUMER}', 'COUNT', left, 'STREAMS', stream, '>')
   end
   local reply = read()
   if reply and reply.err and string.find(reply.err, 'NOGROUP', 1, true) then
@@ -68,7 +71,8 @@ export function createQueueScripts ({ onTrimmed = '', replayedFields, onReplayed
      *
      * KEYS     owner, stream, key of the queue's own
      * ARGV     token, group, first id, how many to look at
-     * reply    last id that was looked at (empty: there are no more), [id, fields, delivery count], …; nil where the lease is lost
+     * reply    last id that was looked at (empty: there are no more), [id, fields, delivery count], …; nil where the
+     * lease is lost
      */
     pending: lua`
 ${ifOwnedLua}
@@ -125,7 +129,8 @@ return count
 }
 
 /**
- * Stores how often a message was delivered. XCLAIM would remove a trimmed entry from the pending ones, so that one is left as it is.
+ * Stores how often a message was delivered. XCLAIM would remove a trimmed entry from the pending ones, so that one is
+ * left as it is.
  *
  * KEYS     owner, stream
  * ARGV     token, group, id, delivery count
@@ -154,10 +159,12 @@ return 1
 `
 
 /**
- * Makes a dead letter of a message, once. XACK comes first: a full server refuses XADD, except in a script that has written.
+ * Makes a dead letter of a message, once. XACK comes first: a full server refuses XADD, except in a script that has
+ * written.
  *
  * KEYS     owner, stream, dead letters
- * ARGV     token, group, TTL of the stream when it is empty (as above), id, maximum number of dead letters, their TTL (ms; without one they
+ * ARGV     token, group, TTL of the stream when it is empty (as above), id, maximum number of dead letters, their TTL
+ * (ms; without one they
  *          never expire), fields
  * reply    how many older ones were dropped; nil where the lease is lost
  */

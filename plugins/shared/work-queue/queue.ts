@@ -41,8 +41,9 @@ export interface MessagePage {
 }
 
 /**
- * One partition of a work queue, for one group of consumers. One instance at a time consumes it: the holder of the lease. A method that takes a
- * `token` returns `undefined` or `false`, and does nothing, once the lease has passed to another holder.
+ * One partition of a work queue, for one group of consumers. One instance at a time consumes it: the holder of the
+ * lease. A method that takes a `token` returns `undefined` or `false`, and does nothing, once the lease has passed to
+ * another holder.
  */
 export interface PartitionQueue {
   /** Returns the fencing token, or undefined while another instance holds the lease. */
@@ -50,7 +51,10 @@ export interface PartitionQueue {
   renew (token: string, ms: Milliseconds): Promise<boolean>
   release (token: string): Promise<void>
 
-  /** Returns a page of the messages that were taken and not acknowledged, the oldest first. @param after - the cursor of the page */
+  /**
+   * Returns a page of the messages that were taken and not acknowledged, the oldest first. @param after - the cursor of
+   * the page
+   */
   pending (token: string, after: string | undefined, count: number): Promise<MessagePage | undefined>
   /** Takes the next messages that were never taken. */
   take (token: string, count: number): Promise<TakenMessage[] | undefined>

@@ -19,7 +19,10 @@ export interface QueueRedis {
 export interface RedisQueueOptions {
   /** The consumer group of all sources. */
   group: string
-  /** In the order in which they are taken from. An empty stream is kept for `emptyTtl`; without one, acknowledged messages stay in it. */
+  /**
+   * In the order in which they are taken from. An empty stream is kept for `emptyTtl`; without one, acknowledged
+   * messages stay in it.
+   */
   sources: ReadonlyArray<{ name: QueueSource, key: string, emptyTtl?: Milliseconds }>
   /** `extra` is the queue's own, for its scripts. */
   keys: { owner: string, fence: string, dead: string, extra?: string }
@@ -36,14 +39,15 @@ export interface RedisQueueOptions {
 /** Lua can unpack some thousands of arguments. */
 const MAX_ACKED = 1000
 
-/** Returns a partition in Redis: each source is a stream with a consumer group. All keys lie in one slot of a Cluster. */
-export function createRedisQueue (
-  { client, run, clock }: QueueRedis,
-  { group, sources, keys: { owner, fence, dead, extra }, scripts, take, replay, maxDeadLetters, deadLetterTtl }: RedisQueueOptions
-): PartitionQueue {
+/**
+ * Returns a partition in Redis: each source is a stream with a consumer group. All keys lie in one slot of a Cluster.
+ */
+export function createRedisQueue ({ client, run, clock }: QueueRedis, options: RedisQueueOptions): PartitionQueue {
+  const { group, sources, keys: { owner, fence, dead, extra }, scripts, take, replay, maxDeadLetters } = options
+  const { deadLetterTtl = '' } = options
   type Args = ReadonlyArray<string | number | Buffer>
-  const call = (script: Script, keys: readonly string[], args: Args) => run(() => runScript(client, script, keys, args, clock))
-  const callForBytes = (script: Script, keys: readonly string[], args: Args) => run(() => runScriptForBytes(client, script, keys, args, clock))
+  const call = (script: Script, keys: readonly string[], args: Args, runs = runScript) =>
+    run(() => runs(client, script, keys, args, clock))
   const streamOf = (source: QueueSource) => sources.find(({ name }) => name === source)?.key ?? ''
 
   return {
@@ -58,17 +62,21 @@ export function createRedisQueue (
       // A cursor is the index of a source, and the last id that was looked at there.
       const [index = '0', last] = after?.split(' ') ?? []
       const { name: source = 'log', key = '' } = sources[Number(index)] ?? {}
+      const keys = extra === undefined ? [owner, key] : [owner, key, extra]
       const args = [token, group, last === undefined ? '-' : idAfter(last), count]
-      const reply = await callForBytes(scripts.pending, extra === undefined ? [owner, key] : [owner, key, extra], args)
+      const reply = await call(scripts.pending, keys, args, runScriptForBytes)
       if (reply === null) return undefined
       const [end, ...found] = listOf(reply)
-      const next = String(end) !== '' ? `${index} ${end}` : Number(index) + 1 < sources.length ? String(Number(index) + 1) : undefined
-      return { messages: found.map(listOf).map(([id, fields, count]) => takenOf(source, id, fields, Number(count))), next }
+      const messages = found.map(listOf).map(([id, fields, count]) => takenOf(source, id, fields, Number(count)))
+      if (String(end) !== '') return { messages, next: `${index} ${end}` }
+      return { messages, next: Number(index) + 1 < sources.length ? String(Number(index) + 1) : undefined }
     },
     async take (token, count) {
-      const reply = await callForBytes(take.script, [owner, ...take.keys], [token, group, count, ...take.args])
+      const args = [token, group, count, ...take.args]
+      const reply = await call(take.script, [owner, ...take.keys], args, runScriptForBytes)
       if (reply === null) return undefined
-      return listOf(reply).map(listOf).map(([source, id, fields]) => takenOf(String(source) === 'log' ? 'log' : 'again', id, fields, 0))
+      const entries = listOf(reply).map(listOf)
+      return entries.map(([source, id, fields]) => takenOf(String(source) === 'log' ? 'log' : 'again', id, fields, 0))
     },
     mark: async (token, { source, entryId }, deliveryCount) =>
       await call(markScript, [owner, streamOf(source)], [token, group, entryId, deliveryCount]) === 1,
@@ -76,22 +84,26 @@ export function createRedisQueue (
       for (const { name, key, emptyTtl = '' } of sources) {
         const ids = messages.filter(({ source }) => source === name).map(({ entryId }) => entryId)
         for (let at = 0; at < ids.length; at += MAX_ACKED) {
-          if (await call(ackScript, [owner, key], [token, group, emptyTtl, ...ids.slice(at, at + MAX_ACKED)]) !== 1) return false
+          const args = [token, group, emptyTtl, ...ids.slice(at, at + MAX_ACKED)]
+          if (await call(ackScript, [owner, key], args) !== 1) return false
         }
       }
       return true
     },
     async deadLetter (token, { source, entryId, id, n, key, value }, reason, deliveryCount) {
       const { emptyTtl = '' } = sources.find(({ name }) => name === source) ?? {}
-      const fields = [...Number.isNaN(n) ? [] : ['n', n], ...key === undefined ? [] : ['k', key], 'v', value, 'id', id, 'reason', reason, 'given', deliveryCount]
-      const args = [token, group, emptyTtl, entryId, maxDeadLetters, deadLetterTtl ?? '', ...fields]
+      const fields = [...Number.isNaN(n) ? [] : ['n', n], ...key === undefined ? [] : ['k', key], 'v', value, 'id', id]
+      const death = ['reason', reason, 'given', deliveryCount]
+      const args = [token, group, emptyTtl, entryId, maxDeadLetters, deadLetterTtl, ...fields, ...death]
       const dropped = await call(deadLetterScript, [owner, streamOf(source), dead], args)
       return dropped === null ? undefined : Number(dropped)
     },
 
-    deadLetters: async (from, count) => (await run(() => client.xrangeBuffer(dead, from, '+', 'COUNT', count))).map(deadLetterOf),
+    deadLetters: async (from, count) =>
+      (await run(() => client.xrangeBuffer(dead, from, '+', 'COUNT', count))).map(deadLetterOf),
     deadLetterCount: () => run(() => client.xlen(dead)),
-    replay: async ids => Number(await call(scripts.replay, [replay.target, dead], [replay.maxLength, ...replay.args, ...ids])),
+    replay: async ids =>
+      Number(await call(scripts.replay, [replay.target, dead], [replay.maxLength, ...replay.args, ...ids])),
     discard: async ids => Number(await call(discardScript, [dead], ids))
   }
 }
@@ -99,7 +111,8 @@ export function createRedisQueue (
 /** Returns a registry of instances in a sorted set. */
 export function createRedisRegistry ({ client, run, clock }: QueueRedis, key: string): InstanceRegistry {
   return {
-    heartbeat: async (instance, ms) => Number(await run(() => runScript(client, heartbeatScript, [key], [instance, ms], clock))),
+    heartbeat: async (instance, ms) =>
+      Number(await run(() => runScript(client, heartbeatScript, [key], [instance, ms], clock))),
     async deregister (instance) { await run(() => client.zrem(key, instance)) }
   }
 }
@@ -131,5 +144,7 @@ function takenOf (source: QueueSource, id: unknown, fields: unknown, deliveryCou
 
 function deadLetterOf ([id, fields]: [Buffer, Buffer[]]): StoredDeadLetter {
   const map = mapOf(fields)
-  return { ...messageOf(id, fields), id: String(id), messageId: String(map.get('id')), reason: String(map.get('reason')), deliveryCount: Number(map.get('given')) }
+  const message = messageOf(id, fields)
+  const [reason, deliveryCount] = [String(map.get('reason')), Number(map.get('given'))]
+  return { ...message, id: String(id), messageId: message.id, reason, deliveryCount }
 }

@@ -9,7 +9,10 @@ export function compareIds (a: string, b: string): number {
 
 const MAX_COUNT = 2n ** 64n - 1n
 
-/** Returns the id that comes next after `id`: what begins there excludes `id`, also before Redis 6.2, which does not know `(id`. */
+/**
+ * Returns the id that comes next after `id`: what begins there excludes `id`, also before Redis 6.2, which does not
+ * know `(id`.
+ */
 export function idAfter (id: string): string {
   const [time = '0', count = '0'] = id.split('-')
   return BigInt(count) < MAX_COUNT ? `${time}-${BigInt(count) + 1n}` : `${BigInt(time) + 1n}-0`

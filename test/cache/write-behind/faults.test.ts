@@ -12,13 +12,13 @@ const server = await sharedRedis()
 type Server = Parameters<typeof clockOf>[1]
 type Options = Partial<WriteBehindOptions<number>>
 
-/** Opens instances on one source, each with its own connection, and with one clock or its own. */
+/** Opens instances on one source, each with its own connection, on a shared clock or on its own. */
 function setUp (t: Test, at: Server = server, deadline?: number) {
   const prefix = newPrefix()
   const clock = clockOf(t, at, prefix)
   const source = createSource<number>()
   const instance = (options: Options = {}) => openBehind(t, { client: connectInstance(t, at.url), prefix, clock, deadline }, { write: source.write, ...options })
-  /** An instance that stands still when the clock of the others goes on, as a process that is paused or dead. */
+  /** An instance whose clock stands still while that of the others advances, as in a paused or killed process. */
   const isolated = (options: Options = {}) => {
     const client = connectInstance(t, at.url)
     return { ...openBehind(t, { client, prefix, clock: createTestClock({ now: clock.now() }), deadline }, { write: source.write, ...options }), die: () => client.disconnect() }
@@ -44,13 +44,13 @@ t.test('three instances share the partitions, keep the order of each key while e
   const all = [instance(options), instance(options), instance(options)]
   await share(clock, all, 2)
   for (const value of upTo(15)) await Promise.all(KEYS.map(async (key, i) => await all[i % 3]?.behind.add(key, value)))
-  // It waits for what the others write as well, who are not asked to hurry.
+  // It waits for the writes of the other instances as well, which do not flush early.
   await all[0]?.soon(all[0].behind.flush(), 100)
   t.same(KEYS.filter(key => source.valuesOf(key).join() !== upTo(15).join()), [])
   t.ok(calls > 30, `${calls} calls`)
 })
 
-t.test('an instance that closes hands its partitions over at once, and one that comes later gets its part', async t => {
+t.test('an instance that closes hands its partitions over at once, and a later instance gets its share', async t => {
   const { clock, source, instance } = setUp(t)
   const first = instance()
   await first.owns(4)
@@ -58,7 +58,7 @@ t.test('an instance that closes hands its partitions over at once, and one that 
   await share(clock, [first, second], 2)
   await first.close()
   const passed = await second.owns(4)
-  t.ok(passed < LEASE_MS / 2, `${passed} ms: at the next look, and not when the lease has ended`)
+  t.ok(passed < LEASE_MS / 2, `${passed} ms: at the next tick, and not when the lease has expired`)
   await addAll(second, [0])
   await second.flush()
   t.same(incomplete(source, [0]), [])
@@ -82,7 +82,7 @@ t.test('a writer that lost its lease is aborted, cannot acknowledge, and its suc
   await behind.add('a', 1)
   await soon(behind.flush({ timeout: '1h' }), 1000)
   t.same(aborted, [true])
-  t.equal(fences.length, 2, 'the write that was not acknowledged is given again')
+  t.equal(fences.length, 2, 'the write that was not acknowledged is delivered again')
   t.ok(Number(fences[1]) > Number(fences[0]), fences.join())
   t.same(source.valuesOf('a'), [1])
   t.match(await behind.stats(), { redelivered: 1, written: 2 })
@@ -105,7 +105,7 @@ t.test('an instance that dies between writing and acknowledging loses no write: 
   first.behind.flush().catch(() => {})
   await advanceUntil(first.clock, 'it wrote its batch', () => source.batches.length === 1)
   t.same(source.valuesOf('a'), [0, 1, 2])
-  // The lease of the first one ends.
+  // The lease of the first instance expires.
   await second.clock.advance(LEASE_MS)
   await second.owns(1)
   await second.flush()
@@ -113,7 +113,7 @@ t.test('an instance that dies between writing and acknowledging loses no write: 
   t.match(await second.behind.stats(), { backlog: 0, redelivered: 3, written: 10 })
 })
 
-t.test('a source that refuses an older fence than it has seen is safe from a writer that was paused while it wrote', async t => {
+t.test('a source that refuses a fence older than the newest one is safe from a writer that was paused while it wrote', async t => {
   const { clock, source, instance, isolated } = setUp(t)
   const [begun, goesOn] = [createGate(), createGate()]
   const kept: number[] = []
@@ -180,13 +180,13 @@ t.test('a write that ends its process each time becomes a dead letter after 3 ti
   for (let process = start(); await backlog() > 0;) {
     await advanceUntil(process.clock, 'it has written all, or is dead', async () => process.state.isDead || await backlog() === 0, { step: 1000, atMost: LEASE_MS })
     if (!process.state.isDead) break
-    // Its lease ends.
+    // Its lease expires.
     await clock.advance(LEASE_MS)
     process = start()
   }
   t.equal(deaths, 3)
   t.same(keys.filter(key => [...new Set(source.valuesOf(key))].join() !== upTo(10).filter(value => key !== 'c' || value !== 5).join()), [])
-  t.match(await adder.behind.deadLetters.list(), [{ key: 'c', value: 5, reason: 'given 3 times without an outcome', attempts: 3 }])
+  t.match(await adder.behind.deadLetters.list(), [{ key: 'c', value: 5, reason: 'delivered 3 times without an outcome', attempts: 3 }])
 })
 
 t.test('while Redis hangs add() is refused within its deadline, and all accepted writes are written when it is back', async t => {
@@ -200,7 +200,7 @@ t.test('while Redis hangs add() is refused within its deadline, and all accepted
   t.ok(passed <= DEADLINE_MS + 20, `${passed} ms of the test's clock`)
   t.same(codes, Array(20).fill('FST_REDIS_SUITE_CACHE_UNCERTAIN'))
   await t.rejects(behind.add('x', 1), { code: 'FST_REDIS_SUITE_CACHE_STORE_UNAVAILABLE' }, 'at once, when it is known to hang')
-  // The leases end meanwhile.
+  // The leases expire meanwhile.
   await clock.advance(LEASE_MS)
   own.resume()
   await advanceUntil(clock, 'a write is accepted', () => behind.add('y', 1).then(() => true, () => false), { atMost: LEASE_MS })
@@ -209,7 +209,7 @@ t.test('while Redis hangs add() is refused within its deadline, and all accepted
   t.ok(warnings().length <= 6, warnings().join('\n'))
 })
 
-t.test('a server that lost its data, its scripts or the consumer group is used again', async t => {
+t.test('write-behind recovers from a server that lost its data, its scripts or the consumer group', async t => {
   const own = await startRedis()
   const { prefix, clock, source, instance } = setUp(t, own)
   const { behind, soon } = instance({ partitions: 1 })

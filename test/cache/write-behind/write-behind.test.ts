@@ -25,7 +25,7 @@ forEachStore(['memory', 'redis', 'cluster'], store => {
     t.match(await behind.stats(), { accepted: 50, written: 50, superseded: 0, failed: 0, redelivered: 0, deadLetters: 0, oldestMs: 0, owned: 4 })
   })
 
-  promise('a batch has at most `batch` writes; a full one is written at once, and others wait for flushEvery', async (t, base) => {
+  promise('a batch has at most `batch` writes; a full batch is written at once, and others wait for flushEvery', async (t, base) => {
     const { source, behind, clock, isIdle, flush } = openBehind(t, base, { batch: 10, partitions: 1 })
     await isIdle(1)
     await addAll(behind, 'a', oneToTen.slice(1))
@@ -70,7 +70,7 @@ forEachStore(['memory', 'redis', 'cluster'], store => {
     t.ok(Number(source.written.find(({ key, value }) => key === 'bad' && value === 3)?.attempt) > 2)
   })
 
-  promise('a write that fails more often than `retries` becomes a dead letter, which can be listed, replayed and discarded; other writes go on', async (t, base) => {
+  promise('a write that fails more often than `retries` becomes a dead letter, which can be listed, replayed and discarded; other writes continue', async (t, base) => {
     const { source, behind, isIdle, flush } = openBehind(t, base, { retries: 2 })
     await isIdle()
     let gives = 0
@@ -84,7 +84,7 @@ forEachStore(['memory', 'redis', 'cluster'], store => {
     for (const key of keys) await addAll(behind, key, oneToTen)
     await flush()
     for (const key of keys) t.same(source.valuesOf(key), oneToTen)
-    // The first time each is in a batch.
+    // Each was in a batch the first time.
     t.equal(gives, 12, 'alone')
     t.match(await behind.stats(), { backlog: 0, deadLetters: 6, died: 6, dropped: 0 })
 
@@ -126,7 +126,7 @@ forEachStore(['memory', 'redis', 'cluster'], store => {
     t.equal(await behind.deadLetters.discard(), 5)
   })
 
-  promise('while the source is unavailable no write becomes a dead letter, and the log says so once', async (t, base) => {
+  promise('while the source is unavailable no write becomes a dead letter, and it is logged once', async (t, base) => {
     const { source, behind, clock, flush, messages } = openBehind(t, base, { retries: 0, batch: 3, flushEvery: 5 })
     let asked = 0
     source.refuse = () => {
@@ -139,7 +139,7 @@ forEachStore(['memory', 'redis', 'cluster'], store => {
     await flush()
     for (const key of 'abcdef') t.same(source.valuesOf(key), oneToTen)
     t.match(await behind.stats(), { died: 0, deadLetters: 0 })
-    t.same(messages(), ['cache: the source of accepted writes cannot be used, they wait', 'cache: the source of accepted writes is used again'])
+    t.same(messages(), ['cache: the source of accepted writes is unavailable, writes wait', 'cache: the source of accepted writes is available again'])
   })
 
   promise('with `latest` only the last waiting write of each key is written', async (t, base) => {
@@ -174,7 +174,7 @@ forEachStore(['memory', 'redis', 'cluster'], store => {
     t.same(source.valuesOf('a'), [1])
     const [letter] = await behind.deadLetters.list()
     t.match(letter, { key: 'a', value: undefined, attempts: 0 })
-    t.match(letter?.reason, /^cannot be read: /)
+    t.match(letter?.reason, /^cannot be decoded: /)
   })
 
   promise('a call of write that exceeds hardTimeout is aborted and retried', async (t, base) => {
@@ -191,7 +191,7 @@ forEachStore(['memory', 'redis', 'cluster'], store => {
     t.same([stopped, calls, source.valuesOf('a'), (await behind.stats()).backlog], [1, 2, [1], 0])
   })
 
-  promise('arguments and options that cannot be used are refused with a coded error', async (t, base) => {
+  promise('invalid arguments and options are refused with a coded error', async (t, base) => {
     const { behind, behinds } = openBehind(t, base)
     const code = 'FST_REDIS_SUITE_CACHE_INVALID_OPTION'
     const write = () => {}

@@ -1,11 +1,11 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Clock } from '../../../shared/plugin/clock.js'
-import { toError } from '../../../shared/plugin/errors.js'
+import { reasonOf, toError } from '../../../shared/plugin/errors.js'
 import type { Milliseconds } from '../../../shared/plugin/units.js'
 import { withDeadline } from '../../../shared/redis/deadline.js'
-import type { Batch } from '../../../shared/work-queue/in-flight.js'
+import type { Batch, InFlightMessage } from '../../../shared/work-queue/in-flight.js'
 import type { Lease } from '../../../shared/work-queue/lease.js'
-import { OutageLog } from '../../../shared/work-queue/outage-log.js'
+import { createOutageLog } from '../../../shared/work-queue/outage-log.js'
 import { PartitionAssignment } from '../../../shared/work-queue/partition-assignment.js'
 import type { PartitionQueue } from '../../../shared/work-queue/queue.js'
 import { timeOfId } from '../../../shared/work-queue/stream-ids.js'
@@ -51,14 +51,15 @@ const MAX_BATCHES = 10
 const MIN_HELD = 100
 
 /** Writes this instance's share of the partitions to the source. */
-export function startFlusher<T> ({ name, store, queues, options, decode, log, lease, clock }: FlusherParts<T>): Flusher {
+export function startFlusher<T> (
+  { name, store, queues, options, decode, log, lease, clock }: FlusherParts<T>
+): Flusher {
   const { batch: batchSize, flushEvery, hardTimeout, retries, backoff, latest } = options
-  const counts: WriteBehindCounts = { accepted: 0, refused: 0, written: 0, superseded: 0, failed: 0, redelivered: 0, died: 0, dropped: 0 }
+  const counts = { accepted: 0, refused: 0, written: 0, superseded: 0, failed: 0, redelivered: 0, died: 0, dropped: 0 }
   const fields = { plugin: 'cache', writeBehind: name }
-  const outagesOf = (what: string) => new OutageLog(log, fields, {
-    lost: `cache: the ${what} of accepted writes cannot be used, they wait`,
-    restored: `cache: the ${what} of accepted writes is used again`
-  })
+  const outagesOf = (what: string) => createOutageLog(log, fields,
+    `cache: the ${what} of accepted writes is unavailable, writes wait`,
+    `cache: the ${what} of accepted writes is available again`)
   const source = outagesOf('source')
 
   async function deliver (batch: Batch<Cached<T>>, lease: Lease, partition: number): Promise<void> {
@@ -69,13 +70,16 @@ export function startFlusher<T> ({ name, store, queues, options, decode, log, le
   }
 
   async function isOutage (error: unknown, partition: number): Promise<boolean> {
-    const decision = Promise.resolve(error).then(options.isOutage)
-    const isOut = await withDeadline(decision, hardTimeout, () => new Error(`no result within ${hardTimeout} ms`), clock).catch((failure: unknown) => {
-      log.error({ ...fields, reason: toError(failure).message }, 'cache: `isOutage` failed, so the writes count as failed')
+    const onTimeout = () => new Error(`no result within ${hardTimeout} ms`)
+    try {
+      const decision = Promise.resolve(error).then(options.isOutage)
+      const isOut = Boolean(await withDeadline(decision, hardTimeout, onTimeout, clock))
+      if (isOut) source.note(partition, toError(error))
+      return isOut
+    } catch (failure) {
+      log.error({ ...fields, reason: reasonOf(failure) }, 'cache: `isOutage` failed, so the writes count as failed')
       return false
-    })
-    if (isOut) source.note(partition, toError(error))
-    return Boolean(isOut)
+    }
   }
 
   const partitions = new PartitionAssignment({
@@ -100,12 +104,13 @@ export function startFlusher<T> ({ name, store, queues, options, decode, log, le
       isOutage,
       onFailure (batch, error) {
         counts.failed++
-        log.debug({ ...fields, writes: batch.length, reason: error.message }, 'cache: writes failed and are given again')
+        log.debug({ ...fields, writes: batch.length, reason: error.message }, 'cache: writes failed, they are retried')
       },
       onDead ({ message: { id }, deliveryCount: attempts }, reason, dropped, partition) {
         counts.died++
         counts.dropped += dropped
-        log.error({ ...fields, id: `${id}.${partition}`, reason, attempts, ...dropped > 0 && { dropped } }, 'cache: a write became a dead letter')
+        const entry = { ...fields, id: `${id}.${partition}`, reason, attempts, ...dropped > 0 && { dropped } }
+        log.error(entry, 'cache: a write became a dead letter')
       },
       onRedelivery (count) { counts.redelivered += count },
       onReleased: partition => source.forget(partition)
@@ -114,19 +119,20 @@ export function startFlusher<T> ({ name, store, queues, options, decode, log, le
   return { counts, partitions }
 }
 
-function toWrite<T> ({ message: { id, key = '' }, value, deliveryCount }: Batch<Cached<T>>[0], partition: number): Write<Cached<T>> {
-  return { id: `${id}.${partition}`, key, value: value as Cached<T>, attempt: deliveryCount + 1, acceptedAt: timeOfId(id) }
+function toWrite<T> ({ message, value, deliveryCount }: InFlightMessage<T>, partition: number): Write<T> {
+  const { id, key = '' } = message
+  return { id: `${id}.${partition}`, key, value: value as T, attempt: deliveryCount + 1, acceptedAt: timeOfId(id) }
 }
 
 /** Calls `write`, and aborts its signal when the lease is lost or `hardTimeout` has passed. */
 async function writeBatch<T> (
-  { write, hardTimeout }: ResolvedWriteBehindOptions<T>, writes: ReadonlyArray<Write<Cached<T>>>, lease: Lease, clock: Clock
+  { write, hardTimeout }: ResolvedWriteBehindOptions<T>, batch: Array<Write<Cached<T>>>, lease: Lease, clock: Clock
 ): Promise<void> {
   const stop = new AbortController()
   const abort = () => stop.abort()
   lease.signal.addEventListener('abort', abort)
   try {
-    const written = Promise.resolve(writes).then(batch => write(batch, { signal: stop.signal, fence: lease.fence }))
+    const written = Promise.resolve(batch).then(writes => write(writes, { signal: stop.signal, fence: lease.fence }))
     await withDeadline(written, hardTimeout, () => {
       abort()
       return new Error(`not written within ${hardTimeout} ms`)

@@ -8,7 +8,8 @@ import type { WriteBehindStore } from './store.js'
 type Limits = Pick<ResolvedWriteBehindOptions<unknown>, 'partitions' | 'maxBacklog' | 'maxDeadLetters'>
 
 /** Stores accepted writes in this process: they are lost when it ends. */
-export function createMemoryWriteBehindStore ({ partitions, maxBacklog, maxDeadLetters }: Limits, clock: Clock): WriteBehindStore {
+export function createMemoryWriteBehindStore (limits: Limits, clock: Clock): WriteBehindStore {
+  const { partitions, maxBacklog, maxDeadLetters } = limits
   const time = steadyTime(clock)
   const createId = createIds(clock)
 
@@ -45,8 +46,8 @@ export function createMemoryWriteBehindStore ({ partitions, maxBacklog, maxDeadL
     queue: index => at(index).queue,
     async state (index) {
       const { waiting, queue: { taken, dead } } = at(index)
-      const writes = [...taken.values(), ...waiting]
-      return { backlog: writes.length, deadLetters: dead.length, first: writes[0]?.id, last: writes.at(-1)?.id, now: time() }
+      const ids = [...taken.values(), ...waiting].map(({ id }) => id)
+      return { backlog: ids.length, deadLetters: dead.length, first: ids[0], last: ids.at(-1), now: time() }
     }
   }
 }

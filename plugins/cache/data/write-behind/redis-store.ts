@@ -1,6 +1,8 @@
 import { keySpace } from '../../../shared/plugin/keys.js'
-import { runScript } from '../../../shared/redis/script.js'
-import { createRedisQueue, createRedisRegistry, listOf, type QueueRedis } from '../../../shared/work-queue/redis-queue.js'
+import { runScript, type Script } from '../../../shared/redis/script.js'
+import {
+  createRedisQueue, createRedisRegistry, listOf, type QueueRedis
+} from '../../../shared/work-queue/redis-queue.js'
 import type { ResolvedWriteBehindOptions } from './options.js'
 import { addScript, GROUP, IDLE_MS, queueScripts, stateScript, takeScript } from './scripts.js'
 import type { WriteBehindStore } from './store.js'
@@ -13,25 +15,27 @@ export interface RedisWriteBehindOptions extends QueueRedis {
 }
 
 /**
- * Stores accepted writes in Redis: each partition is a stream with a consumer group, and all its keys lie in one slot of a Cluster. Finished
- * writes are deleted, so that the stream is the backlog.
+ * Stores accepted writes in Redis: each partition is a stream with a consumer group, and all its keys lie in one slot
+ * of a Cluster. Finished writes are deleted, so that the stream is the backlog.
  */
-export function createRedisWriteBehindStore ({ prefix, name, limits: { maxBacklog, maxDeadLetters }, ...redis }: RedisWriteBehindOptions): WriteBehindStore {
-  const { client, run, clock } = redis
+export function createRedisWriteBehindStore (options: RedisWriteBehindOptions): WriteBehindStore {
+  const { client, run, clock, prefix, name, limits: { maxBacklog, maxDeadLetters } } = options
   const space = keySpace(prefix, 'cache', 'behind')
-  const key = (partition: number, what: 'stream' | 'owner' | 'fence' | 'dead') => `${space}{${name}.${partition}}:${what}`
+  const key = (partition: number, what: string) => `${space}{${name}.${partition}}:${what}`
+  const call = (script: Script, keys: string[], args: Array<string | number | Buffer>) =>
+    run(() => runScript(client, script, keys, args, clock))
 
   return {
-    instances: createRedisRegistry(redis, `${space}{${name}}:instances`),
+    instances: createRedisRegistry(options, `${space}{${name}}:instances`),
     async add (partition, writeKey, value) {
-      const reply = await run(() => runScript(client, addScript, [key(partition, 'stream')], [writeKey, value, maxBacklog], clock))
+      const reply = await call(addScript, [key(partition, 'stream')], [writeKey, value, maxBacklog])
       if (reply === null) return undefined
       const [id, backlog] = listOf(reply)
       return { id: String(id), backlog: Number(backlog) }
     },
     queue (partition) {
       const stream = key(partition, 'stream')
-      return createRedisQueue(redis, {
+      return createRedisQueue(options, {
         group: GROUP,
         sources: [{ name: 'log', key: stream, emptyTtl: IDLE_MS }],
         keys: { owner: key(partition, 'owner'), fence: key(partition, 'fence'), dead: key(partition, 'dead') },
@@ -42,9 +46,10 @@ export function createRedisWriteBehindStore ({ prefix, name, limits: { maxBacklo
       })
     },
     async state (partition) {
-      const keys = [key(partition, 'stream'), key(partition, 'dead')]
-      const [backlog, deadLetters, first, last, now] = listOf(await run(() => runScript(client, stateScript, keys, [], clock)))
-      return { backlog: Number(backlog), deadLetters: Number(deadLetters), first: String(first) || undefined, last: String(last) || undefined, now: Number(now) }
+      const reply = await call(stateScript, [key(partition, 'stream'), key(partition, 'dead')], [])
+      const [backlog, deadLetters, first, last, now] = listOf(reply)
+      const ids = { first: String(first) || undefined, last: String(last) || undefined }
+      return { backlog: Number(backlog), deadLetters: Number(deadLetters), ...ids, now: Number(now) }
     }
   }
 }

@@ -26,8 +26,8 @@ return {id, backlog + 1}
 `
 
 /**
- * Takes the next writes. A lost group is created again, before the first write. PERSIST comes first: a full server refuses XGROUP, except in a
- * script that has written, and the consumer that empties the server must run.
+ * Takes the next writes. A lost group is created again, before the first write. PERSIST comes first: a full server
+ * refuses XGROUP, except in a script that has written, and the consumer that empties the server must run.
  *
  * KEYS     owner, stream
  * ARGV     token, group, how many

@@ -13,7 +13,9 @@ import { resolveOptions } from '../../../shared/plugin/option-table.js'
 import { compareIds, timeOfId } from '../../../shared/work-queue/stream-ids.js'
 import { startFlusher, type WriteBehindCounts } from './flusher.js'
 import { createMemoryWriteBehindStore } from './memory-store.js'
-import { checkWriteKey, resolveWriteBehind, type ResolvedWriteBehindOptions, type WriteBehindOptions } from './options.js'
+import {
+  checkWriteKey, resolveWriteBehind, type ResolvedWriteBehindOptions, type WriteBehindOptions
+} from './options.js'
 import { createRedisWriteBehindStore } from './redis-store.js'
 import type { WriteBehindStore } from './store.js'
 import type { Cached } from '../jsonify.js'
@@ -33,15 +35,18 @@ export interface WriteBehindStats extends WriteBehindCounts {
 
 export interface WriteBehind<T> {
   /**
-   * Accepts a write, and resolves with its id once the write is in the store. From then on it is written at least once, or becomes a dead letter.
+   * Accepts a write, and resolves with its id once the write is in the store. From then on it is written at least once,
+   * or becomes a dead letter.
    *
    * @throws `FST_REDIS_SUITE_CACHE_BACKLOG_FULL`, `FST_REDIS_SUITE_CACHE_STORE_UNAVAILABLE`: it was not accepted
    * @throws `FST_REDIS_SUITE_CACHE_UNCERTAIN` where the store did not reply in time: the write may be accepted
-   * @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` for a key, or `FST_REDIS_SUITE_CACHE_UNSERIALIZABLE` for a value, that cannot be stored
+   * @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` for a key, or `FST_REDIS_SUITE_CACHE_UNSERIALIZABLE` for a value,
+   *   that cannot be stored
    */
   add (key: string, value: T): Promise<string>
   /**
-   * Resolves when all writes that were accepted before the call, on all instances, are written or dead. This instance writes its share at once.
+   * Resolves when all writes that were accepted before the call, on all instances, are written or dead. This instance
+   * writes its share at once.
    *
    * @param options.timeout - default `'30s'`
    * @throws `FST_REDIS_SUITE_CACHE_FLUSH_INCOMPLETE` after the timeout
@@ -49,8 +54,8 @@ export interface WriteBehind<T> {
   flush (options?: { timeout?: Duration }): Promise<void>
   stats (): Promise<WriteBehindStats>
   /**
-   * The writes that were given up. `replay` adds them behind all writes of their keys that were accepted meanwhile, and replays fewer where the
-   * backlog is full.
+   * The writes that were given up. `replay` adds them behind all writes of their keys that were accepted meanwhile, and
+   * replays fewer where the backlog is full.
    */
   readonly deadLetters: DeadLetters<WriteDeadLetter<T>>
 }
@@ -96,24 +101,31 @@ export interface WriteBehinds {
   writeBehind <T = unknown>(name: string, options: WriteBehindOptions<T>): WriteBehind<T>
   /** Returns the statistics of each opened write-behind whose store replies, by name. */
   stats (): Promise<Record<string, WriteBehindStats>>
-  /** Ends within some seconds. With Redis, the batches in flight are finished; without, the whole backlog is written if possible. */
+  /**
+   * Ends within some seconds. With Redis, the batches in flight are finished; without, the whole backlog is written if
+   * possible.
+   */
   close (): Promise<void>
 }
 
 const FLUSH_OPTIONS = { timeout: duration('30s') }
 const LEASE_MS = 4000
 const CLOSE_MS = 5000
-const MAY_BE_EVICTED = 'cache: this server may evict accepted writes when its memory is full; use noeviction or a volatile policy'
+const MAY_BE_EVICTED =
+  'cache: this server may evict accepted writes when its memory is full; use noeviction or a volatile policy'
 
-export function createWriteBehinds (given: WriteBehindsOptions): WriteBehinds {
-  const { client, prefix, run, log, lease = LEASE_MS, serializer = json, clock = systemClock } = given
+export function createWriteBehinds (
+  { client, prefix, run, log, lease = LEASE_MS, serializer = json, clock = systemClock }: WriteBehindsOptions
+): WriteBehinds {
   const opened = new Map<string, { close: () => Promise<void>, stats: () => Promise<WriteBehindStats> }>()
 
   return {
     writeBehind <T> (name: string, options: WriteBehindOptions<T>): WriteBehind<T> {
       const resolved = resolveWriteBehind(name, options)
       if (opened.has(name)) throw invalidArgumentError('cache', 'name', name, 'a name that is not in use')
-      if (client !== undefined && opened.size === 0) warnOfEviction(client, 'cache', log, MAY_BE_EVICTED, policy => policy.startsWith('allkeys-'))
+      if (client !== undefined && opened.size === 0) {
+        warnOfEviction(client, 'cache', log, MAY_BE_EVICTED, policy => policy.startsWith('allkeys-'))
+      }
       const store = client === undefined
         ? createMemoryWriteBehindStore(resolved, clock)
         : createRedisWriteBehindStore({ client, prefix, name, run, clock, limits: resolved })
@@ -121,13 +133,14 @@ export function createWriteBehinds (given: WriteBehindsOptions): WriteBehinds {
         encode: (key: string, value: unknown) => toBytes(serializer, value, key),
         decode: (bytes: Buffer) => serializer.deserialize(bytes) as Cached<T>
       }
-      const { behind, close } = open<T>(name, resolved, { store, codec, log, lease, clock, isLocal: client === undefined })
+      const isLocal = client === undefined
+      const { behind, close } = open<T>(name, resolved, { store, codec, log, lease, clock, isLocal })
       opened.set(name, { close, stats: behind.stats })
       return behind
     },
     async stats () {
-      const found = await Promise.allSettled([...opened].map(async ([name, { stats }]) => [name, await stats()] as const))
-      return Object.fromEntries(found.flatMap(each => each.status === 'fulfilled' ? [each.value] : []))
+      const settled = await Promise.allSettled([...opened].map(async ([name, { stats }]) => [name, await stats()]))
+      return Object.fromEntries(settled.flatMap(each => each.status === 'fulfilled' ? [each.value] : []))
     },
     async close () {
       await Promise.all([...opened.values()].map(each => each.close()))
@@ -175,7 +188,8 @@ function open <T> (
       partitions.workers[partition]?.flush()
       const state = await store.state(partition).catch(() => undefined)
       target ??= state?.last
-      if (state !== undefined && (state.first === undefined || target === undefined || compareIds(state.first, target) > 0)) return true
+      const isFlushed = target === undefined || state?.first === undefined || compareIds(state.first, target) > 0
+      if (state !== undefined && isFlushed) return true
     } while (await poller.wait())
     return false
   }
@@ -189,18 +203,20 @@ function open <T> (
       plugin: 'cache',
       queues,
       decode: codec.decode,
-      toLetter: (common, value, { messageId, key = '' }, partition): WriteDeadLetter<T> => ({ ...common, writeId: `${messageId}.${partition}`, key, value })
+      toLetter: (common, value, { messageId, key = '' }, partition): WriteDeadLetter<T> =>
+        ({ ...common, writeId: `${messageId}.${partition}`, key, value })
     }),
     add,
-    async flush (given = {}) {
-      const ms = resolveOptions('cache', FLUSH_OPTIONS, given).timeout
+    async flush (flushOptions = {}) {
+      const ms = resolveOptions('cache', FLUSH_OPTIONS, flushOptions).timeout
       if (!await flushAll(ms)) throw new FlushIncompleteError(name, ms)
     },
     async stats () {
       const states = await Promise.all(indices.map(store.state))
       const sum = (field: 'backlog' | 'deadLetters') => states.reduce((total, state) => total + state[field], 0)
-      const ages = states.map(({ first, now }) => first === undefined ? 0 : now - timeOfId(first))
-      return { backlog: sum('backlog'), deadLetters: sum('deadLetters'), oldestMs: Math.max(0, ...ages), owned: partitions.owned.length, ...counts }
+      const oldestMs = Math.max(0, ...states.map(({ first, now }) => first === undefined ? 0 : now - timeOfId(first)))
+      const owned = partitions.owned.length
+      return { backlog: sum('backlog'), deadLetters: sum('deadLetters'), oldestMs, owned, ...counts }
     }
   }
 
@@ -212,7 +228,8 @@ function open <T> (
     if (!isLocal) return
     const { backlog, deadLetters } = await behind.stats()
     if (backlog + deadLetters === 0) return
-    log.error({ plugin: 'cache', writeBehind: name, backlog, deadLetters }, 'cache: accepted writes are lost with this process, which has no Redis')
+    const about = { plugin: 'cache', writeBehind: name, backlog, deadLetters }
+    log.error(about, 'cache: accepted writes are lost with this process, which has no Redis')
   }
 
   return { behind, close }
