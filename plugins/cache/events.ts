@@ -1,26 +1,27 @@
 import type { SafeEmitter } from '../shared/plugin/safe-emitter.js'
+import type { Bytes } from '../shared/plugin/units.js'
 import { pathOfTag } from './store/path-tag.js'
 import { ALL_TAG, PATTERN_TAG } from './store/store.js'
 
-/** What was invalidated: tags (`*`: everything), one key, or all that a pattern matches. */
+/** Tags (`*` for all entries), a key or a pattern that was invalidated. */
 export interface Invalidation {
   tags?: readonly string[]
   key?: string
   pattern?: string
-  /** Whether this process did it, or another one, which is told where there is a first tier. */
+  /** `local` for this process, `remote` for another one. Remote invalidations are reported only with L1. */
   origin: 'local' | 'remote'
 }
 
-/** Of an answer the key is its path and query, of a value its key. */
+/** The events of the cache. The key of a response is its path and query. */
 export interface CacheEvents {
   invalidate: Invalidation
   hit: { key: string, tier: 'l1' | 'l2' }
   stale: { key: string }
   miss: { key: string }
-  /** Somebody waits for another one's making. */
+  /** A caller waits for the fill of another caller. */
   coalesce: { key: string }
-  store: { key: string, bytes: number }
-  /** What failed without the caller being told: a factory behind a stale value, or the store. */
+  store: { key: string, bytes: Bytes }
+  /** An error that no caller gets: of the store, or of a factory that refreshes a stale value. */
   error: { key?: string, error: Error }
 }
 
@@ -31,10 +32,10 @@ export type CacheListener<E extends keyof CacheEvents> = (event: CacheEvents[E])
 
 export type Events = SafeEmitter<CacheEvents>
 
-/** Emits which tags were invalidated. The cache's own tags are reported as what they stand for: a path as a key, all entries as `*`. */
-export function tellInvalidated (events: Events, tags: readonly string[], origin: Invalidation['origin']): void {
+/** Emits `invalidate` for tags. The cache's own tags are reported by their meaning: a path as a key, all entries as `*`. */
+export function emitInvalidated (events: Events, tags: readonly string[], origin: Invalidation['origin']): void {
   if (!events.hasListeners('invalidate')) return
-  // A removal by pattern does not say by which.
+  // The tag of a removal by pattern does not hold the pattern.
   if (tags.includes(PATTERN_TAG)) events.emit('invalidate', { pattern: '*', origin })
   const named = tags.filter(tag => pathOfTag(tag) === undefined && tag !== PATTERN_TAG).map(tag => tag === ALL_TAG ? '*' : tag)
   if (named.length > 0) events.emit('invalidate', { tags: named, origin })

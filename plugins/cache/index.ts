@@ -13,10 +13,9 @@ import { GetOrSet } from './data/get-or-set.js'
 import { CacheScope } from './data/scope.js'
 import { L1 } from './tiers/l1.js'
 import { MemoryStore } from './store/memory-store.js'
-import type { CachePluginOptions } from './options.js'
+import { resolveCacheOptions, type CachePluginOptions, type ResolvedCacheOptions } from './options.js'
 import type { RouteCacheOptions } from './http/route-options.js'
 import { invalidationChannel, RedisStore } from './store/redis-store.js'
-import { resolveCacheOptions, type ResolvedCacheOptions } from './options.js'
 import { addResponseCache } from './http/hooks.js'
 import type { Tag } from './store/tags.js'
 import { ValueCodec } from './data/value-codec.js'
@@ -35,13 +34,18 @@ declare module 'fastify' {
     cache: DataCache
   }
   interface FastifyReply {
-    /** Adds tags to this response, beside those of the route. */
+    /**
+     * Adds tags to this response, beside those of the route.
+     *
+     * @example reply.cacheTags(`product:${product.id}`, 'products')
+     * @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` for an invalid tag
+     */
     cacheTags (...tags: Tag[]): FastifyReply
-    /** Prevents this response from being stored. */
+    /** Excludes this response from the cache. Requests that wait for it proceed. */
     noCache (): FastifyReply
   }
   interface FastifyContextConfig {
-    /** Whether and how responses of this route are cached, and which entries its requests invalidate. */
+    /** Whether and how responses of this route are cached, and what they invalidate. */
     cache?: RouteCacheOptions | boolean
   }
 }
@@ -82,10 +86,10 @@ export const cache = fp<CachePluginOptions>(async function cache (fastify, given
   const client = resolveClient(fastify, 'cache', given.redis)
   const guard = client && guardRedis(client, fastify.log, options.timeout, 'cache', options.clock)
   const core = createTwoTierCache(fastify, client, guard, options)
-  const works = new FillCoordinator(core)
-  const responses = addResponseCache(fastify, core, works, options)
+  const fills = new FillCoordinator(core)
+  const responses = addResponseCache(fastify, core, fills, options)
   const codec = new ValueCodec(core, options.serializer, options.freeze)
-  const reader = new GetOrSet(core, works, codec)
+  const reader = new GetOrSet(core, fills, codec)
   const writeBehinds = createWriteBehinds({
     client,
     prefix: keyPrefixOf(client),
@@ -101,13 +105,15 @@ export const cache = fp<CachePluginOptions>(async function cache (fastify, given
   fastify.addHook('onClose', async () => {
     await Promise.all([responses.settle(), reader.settle(), writeBehinds.close()])
     await core.close()
-    works.close()
+    fills.close()
   })
 }, { name: 'fastify-redis-suite/cache', fastify: '5.x' })
 
 export default cache
 
-function createTwoTierCache (fastify: FastifyInstance, client: RedisClient | undefined, guard: RedisGuard | undefined, options: ResolvedCacheOptions): TwoTierCache {
+function createTwoTierCache (
+  fastify: FastifyInstance, client: RedisClient | undefined, guard: RedisGuard | undefined, options: ResolvedCacheOptions
+): TwoTierCache {
   const { log } = fastify
   const { clock } = options
   const events = new SafeEmitter<CacheEvents>('cache', log, CACHE_EVENTS)
@@ -120,10 +126,9 @@ function createTwoTierCache (fastify: FastifyInstance, client: RedisClient | und
   const servesIncoherent = options.onStoreError === 'local'
   const instanceId = randomUUID()
   const entries = new L1(options.l1)
-  const bus = new InvalidationBus({ client, channel: invalidationChannel(client, prefix), instanceId, l1: entries, events, log, keepsOffline: servesIncoherent, clock })
+  const channel = invalidationChannel(client, prefix)
+  const bus = new InvalidationBus({ client, channel, instanceId, l1: entries, events, log, keepsOffline: servesIncoherent, clock })
   fastify.addHook('onClose', async () => bus.close())
   const store = new RedisStore(client, prefix, instanceId, clock)
-  return new TwoTierCache({
-    store, share: store.share, guard, l1: { entries, bus, servesIncoherent }, events, log, clock
-  })
+  return new TwoTierCache({ store, share: store.share, guard, l1: { entries, bus, servesIncoherent }, events, log, clock })
 }

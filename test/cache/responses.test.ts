@@ -231,7 +231,7 @@ onBothStores('a ttl function may return 0 or less, Infinity, text or a promise; 
   const refused = results.flatMap(([result, ttl], index) => ttl === undefined && typeof result !== 'number' ? [index] : [])
   t.same(warnings().map(text => /^cache: route (\S+): the function "ttl"/.exec(text)?.[1]), [7, ...refused].map(index => `/${index}`), 'once a route')
   t.match(warnings()[0], /returned NaN: the response is not stored; .*15 days/)
-  await t.rejects(app.cache.set('k', 1, { ttl: () => NaN }), { code: 'FST_REDIS_SUITE_CACHE_INVALID_VALUE', message: /"ttl" returned NaN; allowed: milliseconds/ })
+  await t.rejects(app.cache.set('k', 1, { ttl: () => NaN }), { code: 'FST_REDIS_SUITE_CACHE_INVALID_VALUE', message: /"ttl" returned NaN; it must return milliseconds/ })
   await t.rejects(app.cache.getOrSet('k', () => 1, { ttl: async () => 'soon' }), { code: 'FST_REDIS_SUITE_CACHE_INVALID_VALUE' })
   await app.cache.set('past', 1, { ttl: () => -1 })
   await app.cache.set('long', 1, { ttl: () => Infinity })

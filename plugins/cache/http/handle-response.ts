@@ -1,5 +1,5 @@
 import { hashId } from '../../shared/plugin/keys.js'
-import { isPromise, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
+import type { MaybePromise } from '../../shared/plugin/maybe-promise.js'
 import type { Bytes } from '../../shared/plugin/units.js'
 import { matchesEtag } from '../rfc/conditional.js'
 import { groupTag, parseGroups } from '../rfc/groups.js'
@@ -9,7 +9,7 @@ import { pathOfTag } from '../store/path-tag.js'
 import { MAX_ENTRY_TAGS } from '../store/tags.js'
 import { capture, discard, type CapturedBody } from './body/body-capture.js'
 import { decodableCoding, decode, weakenEtag, withoutEncoding } from './body/content-codings.js'
-import { evaluateResponse, freshen, type Storable, type StorageDecision } from './evaluate-response.js'
+import { evaluateResponse, freshen, type Storable } from './evaluate-response.js'
 import { isGone, withdrawReplaced } from './invalidation.js'
 import { hasNonce, isOfTheClient, judgeReads, warnOfTokens, warnOnce } from './reads/unkeyed-headers.js'
 import { ENCODING } from './reads/request-reads.js'
@@ -43,13 +43,16 @@ export function handleResponse (state: RequestCache, payload: unknown): MaybePro
     if (isGone(reply.statusCode) && !isOfTheClient(state)) core.withdraw(phase.found.place)
     return payload
   }
-  const decision = decide(state, phase)
+  const status = reply.statusCode
+  if (state.hasFailed && !isListedError(status, route)) return refuse(state, phase, 'error', status, payload)
+  if (phase.isRefused) return refuse(state, phase, 'the handler refused', status, payload)
+  const decision = evaluateResponse(state, phase, core.now())
   if (decision.kind === 'await-ttl') return handleWithTtl(state, phase, decision.ttl, payload)
   // RFC 9875 §2
   phase.extraTags.push(...parseGroups(joined(reply.getHeader('cache-groups'))).map(groupTag))
-  if (decision.kind === 'refuse') return refuse(state, phase, decision.why, reply.statusCode, payload)
+  if (decision.kind === 'refuse') return refuse(state, phase, decision.why, status, payload)
   const why = whyNotShareable(state, decision, decision) ?? whyTooManyTags(phase)
-  if (why !== undefined) return refuse(state, phase, why, reply.statusCode, payload)
+  if (why !== undefined) return refuse(state, phase, why, status, payload)
   const coding = phase.leavesEncoding ? decodableCoding(reply) : undefined
   if (coding !== undefined) {
     route.codings.learn(ownHeaders(request)[ENCODING], coding)
@@ -58,15 +61,9 @@ export function handleResponse (state: RequestCache, payload: unknown): MaybePro
   const length = Number(joined(reply.getHeader('content-length')) ?? NaN)
   // At the end of a stream Node.js reads the socket itself, to be ready for the next request, and may do so before the promise resolves.
   const captured = capture(payload, route.maxEntrySize, Number.isInteger(length) ? length : undefined, () => readAs('suite', request))
-  return isPromise(captured.body)
+  return captured.body instanceof Promise
     ? storeStream(state, phase, decision, captured.payload, captured.body, coding)
     : storeBuffer(state, phase, decision, captured.payload, captured.body, coding)
-}
-
-function decide (state: RequestCache, filling: Filling): StorageDecision {
-  if (state.hasFailed && !isListedError(state.reply.statusCode, state.route)) return { kind: 'refuse', why: 'error' }
-  if (filling.isRefused) return { kind: 'refuse', why: 'the handler refused' }
-  return evaluateResponse(state, filling, state.cache.core.now())
 }
 
 async function handleWithTtl (state: RequestCache, filling: Filling, ttl: Promise<number>, payload: unknown): Promise<unknown> {
@@ -168,7 +165,7 @@ function storeBuffer (
     return unlessUnread(filling, payload)
   }
   const response = responseOf(filling, decision, body, coding, state.route.maxEntrySize)
-  return isPromise(response)
+  return response instanceof Promise
     ? response.then(decoded => storeWhole(state, filling, decision, payload, body, decoded))
     : storeWhole(state, filling, decision, payload, body, response)
 }

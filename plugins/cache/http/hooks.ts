@@ -8,7 +8,7 @@ import { unwrapResponse } from '../../shared/http/response-payload.js'
 import { watchRoutes } from '../../shared/http/route-watch.js'
 import { canonicalText } from '../../shared/data/canonical.js'
 import { invalidArgumentError, invalidOptionError, namingRoute, reasonOf } from '../../shared/plugin/errors.js'
-import { isPromise, recover, whenReady, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
+import { recover, whenReady, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
 import type { ResolvedCacheOptions } from '../options.js'
 import { createCacheStatus } from '../rfc/cache-status.js'
 import { addVary } from '../rfc/vary.js'
@@ -174,53 +174,49 @@ export function addResponseCache (fastify: FastifyInstance, core: TwoTierCache, 
         forcePrivate?.(request, reply)
         body = handleResponse(state, payload)
       }
-      return isPromise(body) ? body.then(body => addHeaders(request, reply, state, body)) : addHeaders(request, reply, state, body)
+      return body instanceof Promise ? body.then(body => addHeaders(request, reply, state, body)) : addHeaders(request, reply, state, body)
     }
 
     function addHeaders (request: FastifyRequest, reply: FastifyReply, state: RequestCache | null, payload: unknown): MaybePromise<unknown> {
       const added = state !== null && route.stores ? addCacheStatus(state) : undefined
       if (state?.phase.kind === 'filling' && state.phase.response === 'streamed') readAs('handler', request)
-      if (state !== null && !isAnsweredByCache(state) && !state.status.stored) forcePrivateIfPersonal(state)
+      if (state !== null && state.phase.kind !== 'served' && state.phase.kind !== 'generated' && !state.status.stored) forcePrivateIfPersonal(state)
       // Also a response without an owner, or from before the lookup: a CDN would send it to clients that have an owner.
       forcePrivate?.(request, reply)
       // After the response was stored: its variants do not differ by headers that are a part of the key.
       if (route.varyField !== undefined && route.stores) addVary(reply, route.varyField)
       const body = reply.statusCode === 304 ? withoutLength(reply, payload) : payload
-      return added === undefined ? body : added.then(() => body)
+      return added instanceof Promise ? added.then(() => body) : body
     }
 
     return function cacheOnSend (request, reply, sent, done) {
       const state = request[STATE]
-      const isHit = state !== null && isAnsweredByCache(state)
       const payload = typeof sent === 'string' || Buffer.isBuffer(sent) ? sent : unwrapResponse(reply, sent)
       if (state?.reads !== undefined) readAs('suite', request)
       let invalidated: Promise<void> | undefined
       if (mayInvalidate && invalidations.mayInvalidate(request, route)) {
-        if (isHit) invalidations.skip(request)
+        if (state?.phase.kind === 'served' || state?.phase.kind === 'generated') invalidations.skip(request)
         else invalidated = invalidations.invalidate(request, reply, route)
       }
       const prepared = invalidated === undefined ? prepare(request, reply, payload) : invalidated.then(() => prepare(request, reply, payload))
-      if (!isPromise(prepared)) return done(null, prepared)
+      if (!(prepared instanceof Promise)) return done(null, prepared)
       holdPayload(payload)
       prepared.then(body => finishHook('cache', reply, done, null, body), error => failHook('cache', reply, done, error, payload))
     }
   }
 
   /** Adds `X-Cache` and `Cache-Status` (RFC 9211). Returns a promise where the option `explain` is async. */
-  function addCacheStatus (state: RequestCache): Promise<void> | undefined {
+  function addCacheStatus (state: RequestCache, isExplained?: boolean): MaybePromise<void> {
     const { request, reply, phase, status, why } = state
     if (options.xCache) reply.header('x-cache', status.outcome)
     // RFC 9211 §2: a cache that generated the response itself adds no member.
     if (statusField === undefined || phase.kind === 'generated') return undefined
-    const isExplained = options.explain === undefined || why === '' ? false : mayExplain(options.explain, request)
-    if (isPromise(isExplained)) return isExplained.then(isExplained => add(isExplained))
-    add(isExplained)
-
-    function add (isExplained: boolean): void {
-      const value = statusField?.(status, isExplained ? why : undefined)
-      const upstream = phase.kind === 'served' ? undefined : reply.getHeader('cache-status')
-      reply.header('cache-status', upstream === undefined ? value : `${String(upstream)}, ${value}`)
+    if (isExplained === undefined && options.explain !== undefined && why !== '') {
+      return whenReady(mayExplain(options.explain, request), isExplained => addCacheStatus(state, isExplained))
     }
+    const value = statusField(status, isExplained ? why : undefined)
+    const upstream = phase.kind === 'served' ? undefined : reply.getHeader('cache-status')
+    reply.header('cache-status', upstream === undefined ? value : `${String(upstream)}, ${value}`)
   }
 
   function watchCloseHook (route: ResolvedRouteCache): preHandlerHookHandler {
@@ -274,10 +270,6 @@ export function addResponseCache (fastify: FastifyInstance, core: TwoTierCache, 
     },
     settle: () => revalidation.settle()
   }
-}
-
-function isAnsweredByCache ({ phase: { kind } }: RequestCache): boolean {
-  return kind === 'served' || kind === 'generated'
 }
 
 /** Calls the option `explain`. An error of it is logged, and the client gets no explanation. */

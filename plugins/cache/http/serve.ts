@@ -120,7 +120,7 @@ function forward (state: RequestCache, found: LookupResult, fill: Fill | undefin
 
 /** Prepares a request that leads a fill for its handler. A stored response is validated (RFC 9111 §4.3.1). */
 export function prepareHandler (state: RequestCache, found: LookupResult, fill: Fill, isBackground: boolean): void {
-  const { cache: { core }, request, reply } = state
+  const { cache: { core }, request, reply, reads } = state
   const { response } = found
   const validated = response !== undefined && replaceConditions(request, response) ? response : undefined
   if (validated !== undefined) state.stale = validated
@@ -138,8 +138,9 @@ export function prepareHandler (state: RequestCache, found: LookupResult, fill: 
     leavesEncoding: false,
     response: 'awaited'
   }
+  if (reads === undefined) return
   watchGetters(request)
-  handOver(request, reply)
+  handOver(request, reply, reads)
 }
 
 /** Whether the client accepts no response of the handler (RFC 9111 §5.2.1.7). */

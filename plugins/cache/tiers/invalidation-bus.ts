@@ -2,7 +2,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { Clock } from '../../shared/plugin/clock.js'
 import { subscribeToChannel, type ChannelSubscription } from '../../shared/redis/channel-subscription.js'
 import type { RedisClient } from '../../shared/redis/client.js'
-import { tellInvalidated, type Events } from '../events.js'
+import { emitInvalidated, type Events } from '../events.js'
 import { isRecord, isTexts } from '../store/entry.js'
 import { parseJson } from '../store/entry-codec.js'
 import type { L1 } from './l1.js'
@@ -88,7 +88,7 @@ export class InvalidationBus {
     // An unreadable message may have invalidated anything.
     else l1.clear()
     if (from === instanceId) return
-    if (isTexts(tags)) tellInvalidated(events, tags, 'remote')
+    if (isTexts(tags)) emitInvalidated(events, tags, 'remote')
     else if (typeof key === 'string') events.emit('invalidate', { key, origin: 'remote' })
   }
 }

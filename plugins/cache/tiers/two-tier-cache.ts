@@ -5,7 +5,7 @@ import { traced } from '../../shared/plugin/tracing.js'
 import type { Bytes, Milliseconds } from '../../shared/plugin/units.js'
 import type { RedisGuard } from '../../shared/redis/guard.js'
 import { InvalidationPendingError } from '../errors.js'
-import { tellInvalidated, type Events } from '../events.js'
+import { emitInvalidated, type Events } from '../events.js'
 import { StatsByName, type CacheCounts } from '../stats.js'
 import { batchesOf, inBatches } from '../store/batches.js'
 import type { CacheKey } from '../store/cache-key.js'
@@ -314,7 +314,7 @@ export class TwoTierCache {
    */
   async invalidate (tags: readonly string[]): Promise<void> {
     await this.#invalidateTags(batchesOf(tags, tag => tag.length))
-    tellInvalidated(this.events, tags, 'local')
+    emitInvalidated(this.events, tags, 'local')
   }
 
   /**

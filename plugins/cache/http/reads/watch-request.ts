@@ -81,9 +81,7 @@ export function ownHeaders (request: FastifyRequest): FastifyRequest['headers'] 
 }
 
 /** Records reads from now on as those of the handler. */
-export function handOver (request: FastifyRequest, reply: FastifyReply): void {
-  const reads = readsOf(request)
-  if (reads === undefined) return
+export function handOver (request: FastifyRequest, reply: FastifyReply, reads: RequestReads): void {
   watchSocket(request.raw, reads)
   excludeHeaderRules(request, reply.raw)
   readAs('handler', request)
