@@ -21,8 +21,8 @@ export interface CheckOptions {
  *
  * - nothing, or any other value, which the details show as `observedValue`: pass
  * - `false`, an `Error`, or a throw: fail
- * - an object with the `status` `pass`, `warn` or `fail` (or a synonym of the draft: `ok`, `up`, `error`, `down`), with or without
- *   `observedValue`, `observedUnit`, `output`: that status
+ * - an object with the `status` `pass`, `warn` or `fail` (or a synonym of the draft: `ok`, `up`, `error`, `down`), and
+ *   optionally `observedValue`, `observedUnit` and `output`: that status
  * - a `Response` of `fetch`: pass if it is `ok`, else fail
  * - {@link measurements}: several of these by name
  */
@@ -88,7 +88,7 @@ async function runCheck (name: string, check: Check, timeout: number, isCritical
   }))
 }
 
-/** Returns a function that runs `run` at most once at a time, and reuses the result for `ms`: a flood of probes costs one run. */
+/** Runs `run` at most once at a time, and reuses its result for `ms`: a flood of probes costs one run. */
 function cached<T> (ms: Milliseconds, clock: Clock, run: () => Promise<T>): () => Promise<T> {
   let latest: Promise<T> | undefined
   let validUntil = Infinity

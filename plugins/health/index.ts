@@ -33,7 +33,8 @@ export interface Health {
   /** Runs all checks, or returns results that are not older than `cacheFor`. */
   results (): Promise<CheckResults>
   /**
-   * Makes readiness fail from now on, so that load balancers stop sending requests. Resolves after `drainDelay`, when the app may be closed.
+   * Makes readiness fail from now on, so that load balancers stop sending requests. Resolves after `drainDelay`, when
+   * the app may be closed.
    *
    * @example
    * process.once('SIGTERM', async () => {
@@ -49,8 +50,8 @@ export type { Check, CheckOptions, CheckResult, CheckResults } from './checks.js
 export type { DetailsOption, HealthPaths, HealthPluginOptions, PressureOptions } from './options.js'
 
 /**
- * Health routes, as `application/health+json`: `GET /health/live` (the process responds), `GET /health/ready` (it may receive traffic),
- * `GET /health/startup` (it has been ready) and `GET /health` (the details).
+ * Health routes, as `application/health+json`: `GET /health/live` (the process responds), `GET /health/ready` (it may
+ * receive traffic), `GET /health/startup` (it has been ready) and `GET /health` (the details).
  *
  * @throws `FST_REDIS_SUITE_HEALTH_INVALID_OPTION`, `FST_REDIS_SUITE_HEALTH_ALREADY_REGISTERED`
  *

@@ -16,8 +16,8 @@ const MAX_SILENCE: Seconds = 10
 const SLOTS = 16_384
 
 /**
- * Creates a check that sends a PING, unless the circuit is open: its own probes find out when Redis is available again. The state of the
- * server is added if INFO is allowed.
+ * Creates a check that sends a PING, unless the circuit is open: its own probes find out when Redis is available again.
+ * The state of the server is added if INFO is allowed.
  */
 export function createRedisCheck (client: RedisClient, clock: Clock): Check {
   return async () => {

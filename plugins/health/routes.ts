@@ -3,7 +3,7 @@ import { overallStatus, type Checks } from './checks.js'
 import type { HealthStatus } from './measurement.js'
 import type { ResolvedHealthOptions } from './options.js'
 
-// Config of the suite's other plugins and of @fastify/under-pressure: probes are not limited, cached or refused, and have no session.
+// Probes are not limited, cached or refused by the suite or @fastify/under-pressure, and have no session.
 const EXEMPT = { rateLimit: false, cache: false, session: false, pressureHandler: () => {} } as const
 // @fastify/swagger leaves the routes out of the app's documentation.
 const HIDDEN: FastifySchema & { hide: boolean } = { hide: true }

@@ -3,11 +3,12 @@ import { routeOf } from '../shared/plugin/errors.js'
 import { isExactNumber, isNumericId } from '../shared/data/ids.js'
 import { InvalidValueError, ScopeRequiredError } from './errors.js'
 
-/** Placeholders that clients send if they have no credentials (`Og==` is an empty name and password): all such callers look the same. */
+/** Placeholders that clients send in place of credentials; `Og==` is an empty name and password. */
 const NO_CREDENTIALS = /^(?:(?:basic|bearer|token)\b\s*)?(?:undefined|null|none|false|nan|og==|\[object \w+\])?$/i
 
 /**
- * Creates the scope of routes without the option `scope`. It refuses callers that it cannot identify, and logs the first one.
+ * Creates the scope of routes without the option `scope`. It refuses callers that it cannot identify, and logs the
+ * first one.
  *
  * @throws `FST_REDIS_SUITE_IDEMPOTENCY_SCOPE_REQUIRED` when the returned function is called
  */
@@ -24,8 +25,9 @@ export function createDefaultScope (): (request: FastifyRequest) => string {
 }
 
 /**
- * Identifies the caller: by the user of the session, else by `request.user`, else by the session's id. The last two are combined with the
- * header `Authorization`. The address does not identify a caller: behind a proxy it is the same for all clients.
+ * Identifies the caller: by the user of the session, else by `request.user`, else by the session's id. The last two are
+ * combined with the header `Authorization`. The address does not identify a caller: behind a proxy it is the same for
+ * all clients.
  *
  * @throws `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_VALUE` for an id that was rounded, so that several users have it
  */
@@ -40,7 +42,7 @@ function callerOf (request: FastifyRequest, route: string): string | undefined {
   return `authorization ${JSON.stringify([authorization, known ?? null])}`
 }
 
-/** Reads `request.user` of an authentication plugin: an id, the claims of a token (RFC 7519 §4.1) or a database row. Several users may share other fields. */
+/** Identifies `request.user`: an id, the claims of a token (RFC 7519 §4.1) or a row. Users may share other fields. */
 function userOf (user: unknown, route: string): string | undefined {
   if (isId(user, route, 'request.user')) return `request.user ${user}`
   const [issuer, ...ids] = ['iss', 'sub', 'id', 'userId'].map(name => {

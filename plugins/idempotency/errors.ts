@@ -2,7 +2,7 @@ import { pluginError } from '../shared/plugin/errors.js'
 
 const InProgressError = pluginError('idempotency', 'IN_PROGRESS', 'a request with this key is in progress; try again later', 409)
 
-/** Returns the error of a request that waited in vain for one in progress with the same key. Fastify sends its `headers`. */
+/** Returns the error of a request whose key is still in progress after `wait`. Fastify sends its `headers`. */
 export function inProgressError (): Error {
   return Object.assign(new InProgressError(), { headers: { 'retry-after': '1' } })
 }
@@ -29,7 +29,7 @@ export function keyReusedError (differences: readonly string[]): Error {
 export const ResponseNotStoredError = pluginError('idempotency', 'ANSWER_NOT_KEPT', 'this request ran before; its response was too large to be stored', 409)
 /** The parsed body cannot be serialized, so it cannot be compared with that of another request. */
 export const UnserializableError = pluginError('idempotency', 'UNSERIALIZABLE', 'the parsed body cannot be written as JSON, so requests cannot be compared (%s)')
-/** A function among the options did not return a string, or an id is a rounded number: callers or requests could be mistaken for one another. */
+/** The option `scope` or `fingerprint` did not return a string, or an id is a rounded number. */
 export const InvalidValueError = pluginError('idempotency', 'INVALID_VALUE', '%s %s; allowed: %s')
 /** The default scope cannot identify the caller. */
 export const ScopeRequiredError = pluginError('idempotency', 'SCOPE_REQUIRED', 'the caller of %s is unknown, as the request has no known session, no Authorization, and no request.user with sub, id or userId when its hooks have run: send credentials, or set the option "scope" in the app, such as scope: request => request.headers[\'x-api-key\']', 400)

@@ -33,7 +33,7 @@ export interface ExecutionOptions {
   headersBefore: object
 }
 
-/** The only execution of a request with a key: it renews the key's lease until the response is stored or the key is released. */
+/** The execution of a request: renews the key's lease until the response is stored or the key is released. */
 export class Execution {
   readonly #context: ExecutionContext
   readonly #options: ExecutionOptions
@@ -109,7 +109,7 @@ export class Execution {
     }
   }
 
-  /** Releases the key, so that a repetition runs; never rejects. If the store is unavailable, the key is free after its lease. */
+  /** Releases the key; never rejects. If the store is unavailable, the key is free after its lease. */
   async release (): Promise<void> {
     if (this.#isSettled || this.#goesOn) return await (this.#retracting ?? this.#storing)
     this.#isSettled = true

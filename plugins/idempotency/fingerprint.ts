@@ -4,7 +4,7 @@ import { hashId } from '../shared/plugin/keys.js'
 import { UnserializableError } from './errors.js'
 
 const PARTS = ['method', 'host', 'path', 'query', 'body', 'fingerprint'] as const
-/** The characters of each part's digest, which name the parts that differ. Only the digest of all parts decides whether requests are equal. */
+/** The characters of each part's digest. Only the digest of all parts decides whether requests are equal. */
 const HINT_LENGTH = 4
 
 /**
@@ -52,7 +52,7 @@ function isStream (value: object): boolean {
   return ['pipe', 'getReader'].some(name => typeof Reflect.get(value, name) === 'function')
 }
 
-/** Returns a value whose JSON is equal for equal data. Plain JSON has one number a byte, and nothing of a form's iterable fields. */
+/** Returns a value with equal JSON for equal data. Plain JSON lacks a form's iterable fields. */
 function canonical (value: unknown, body: unknown): unknown {
   if (typeof value !== 'object' || value === null) return value
   if (value instanceof Uint8Array) return { bytes: hashId(value) }

@@ -13,7 +13,8 @@ import type { Execution } from './execution.js'
 declare module 'fastify' {
   interface FastifyRequest {
     /**
-     * The key of the request, on a route with `config.idempotency`; `null` if it has none. Pass it on, for example, to a payment provider.
+     * The key of the request, on a route with `config.idempotency`; `null` if it has none. Pass it on, for example, to
+     * a payment provider.
      *
      * @example
      * await payments.charge(amount, { idempotencyKey: request.idempotencyKey })
@@ -30,8 +31,8 @@ export { DEFAULT_HEADERS } from './options.js'
 export type { IdempotencyPluginOptions, RouteIdempotencyOptions } from './options.js'
 
 /**
- * Safe retries with `Idempotency-Key` on routes with `config.idempotency`: requests of one caller with the same key run once, on one
- * instance, and all get the same response.
+ * Safe retries with `Idempotency-Key` on routes with `config.idempotency`: requests of one caller with the same key run
+ * once, on one instance, and all get the same response.
  *
  * @throws `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_OPTION` at registration of the plugin or of a route
  * @throws `FST_REDIS_SUITE_IDEMPOTENCY_ALREADY_REGISTERED` at registration of the plugin

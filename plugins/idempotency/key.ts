@@ -39,8 +39,8 @@ function invalidityOf (text: string, key: string | undefined): string {
 }
 
 /**
- * Calls the option `scope` or `fingerprint`. A scope that is undefined or empty, such as that of callers without an API key, would make
- * all of them one caller.
+ * Calls the option `scope` or `fingerprint`. A scope that is undefined or empty, such as that of callers without an API
+ * key, would make all of them one caller.
  *
  * @throws `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_VALUE`
  */

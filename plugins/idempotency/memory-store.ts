@@ -15,7 +15,7 @@ interface KeyEntry {
 
 const MAX_BYTES = 64 * 1024 * 1024
 
-/** Holds keys and responses in this process. Responses are bounded in number and to 64 MiB: the least recently used go first. */
+/** Holds keys and responses in this process. Responses are bounded in number and to 64 MiB (LRU). */
 export function createMemoryStore (maxKeys: number, clock: Clock = systemClock): IdempotencyStore {
   // Bounded by the number of requests in progress. An entry that was evicted would let its request run twice.
   const inProgress = new Map<string, KeyEntry>()

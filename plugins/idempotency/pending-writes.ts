@@ -45,7 +45,7 @@ export class PendingWrites {
   get bytes (): Bytes { return this.#bytes }
   get size (): number { return this.#queue.size }
 
-  /** Returns the pending response of a key. Repetitions get it, as the store does not have it and the lease may have expired. */
+  /** Returns the pending response of a key, whose lease in the store may have expired. */
   find (id: string): PendingWrite | undefined {
     return this.#byId.get(id)
   }

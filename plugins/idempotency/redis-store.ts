@@ -40,7 +40,7 @@ function readState (reply: unknown): KeyState {
 
 type Head = Pick<RecordedResponse, 'status' | 'headers'> & { tooLarge?: boolean }
 
-/** @throws if the stored text is not a head that can be sent. The error does not repeat the text, which may be secret. */
+/** @throws if the text is not a head that can be sent. The error does not repeat the text, which may be secret. */
 function readHead (text: string): Head {
   try {
     const head: unknown = JSON.parse(text)

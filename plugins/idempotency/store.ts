@@ -34,7 +34,7 @@ export interface KeyedRequest {
   readonly token: string
 }
 
-/** Holds keys, with a lease while their request runs, and the responses. Each method may be repeated with the same result. */
+/** Holds keys, with a lease while their request runs, and responses. Each method is idempotent. */
 export interface IdempotencyStore {
   /** Acquires the key for `lease` if it is free, or if this request has it already. */
   acquire (request: KeyedRequest, lease: Milliseconds): Promise<KeyState>

@@ -14,7 +14,7 @@ const NEVER_STORED = new Set([
   'connection', 'proxy-connection', 'keep-alive', 'te', 'trailer', 'transfer-encoding', 'upgrade', 'proxy-authenticate',
   'proxy-authentication-info', 'set-cookie', 'content-length', 'date', 'idempotency-replayed'
 ])
-// Fields of other plugins, and fields that identify or time one request, are stored only if they are listed without `*`.
+// Stored only if listed without `*`: fields of other plugins, and fields that identify or time one request.
 const PER_REQUEST = /^x-(?:cache|ratelimit-.*|request-id|correlation-id|trace-id|response-time|runtime)$/
 
 /** Resolves the option `headers`, without the fields that are never stored. */
@@ -42,7 +42,7 @@ function isSetByHandler (name: string, value: unknown, before: object): boolean 
   return !NEVER_STORED.has(name) && !PER_REQUEST.test(name) && value !== Reflect.get(before, name)
 }
 
-/** Restores the listed headers of the stored response, whatever hooks have set since. Hooks may replace those that a `*` matches. */
+/** Restores the listed headers of the stored response. Hooks may replace those that a `*` matches. */
 export function restoreHeaders (reply: FastifyReply, { exact }: HeaderNames, headers: Readonly<Headers>): void {
   for (const name of exact) {
     const value = headers[name]

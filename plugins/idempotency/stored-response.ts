@@ -33,8 +33,8 @@ function bytesOf (payload: unknown): Buffer | null | undefined {
 }
 
 /**
- * Returns a copy of a response in memory of its own, and its size: a small body may share the pool of Node.js, and a header may be a slice
- * of a longer text.
+ * Returns a copy of a response in memory of its own, and its size: a small body may share the pool of Node.js, and a
+ * header may be a slice of a longer text.
  */
 export function copyResponse ({ status, headers, body }: RecordedResponse): { response: RecordedResponse, bytes: Bytes } {
   const text = JSON.stringify(headers)
@@ -48,7 +48,8 @@ export function sendStored (reply: FastifyReply, { status, headers, body }: Reco
 }
 
 /**
- * Restores a stored response after the hooks of the app have changed it: they had changed the first response before it was stored.
+ * Restores a stored response after the hooks of the app have changed it: they had changed the first response before it
+ * was stored.
  *
  * @returns the body
  */

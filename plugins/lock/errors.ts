@@ -4,7 +4,7 @@ import { pluginError } from '../shared/plugin/errors.js'
 export const LockedError = pluginError('lock', 'LOCKED', 'another owner has the lock; try again later', 423)
 /** The lock was lost while it was needed: another owner may have worked on the resource at the same time. */
 export const LostError = pluginError('lock', 'LOST', 'the lock was lost: %s', 503)
-/** Redis, or a majority of the nodes, did not reply or refused, so nothing is locked for certain. `cause` has the reason. */
+/** Redis, or a majority of the nodes, did not reply or refused. `cause` has the reason. */
 export const StoreUnavailableError = pluginError('lock', 'STORE_UNAVAILABLE', 'the store of locks is unavailable; try again later', 503)
 /** The stored fencing token is damaged: there is no safe integer above it. */
 export const FenceExhaustedError = pluginError('lock', 'FENCE_EXHAUSTED',

@@ -12,7 +12,7 @@ export interface HeldLock {
   readonly token: number
   /** The fencing token of each resource. It is above all tokens that were issued for the resource before. */
   readonly tokens: ReadonlyMap<string, number>
-  /** Whether this process can be certain that it has the lock. After a pause of the process this is right at once, and the signal is late. */
+  /** Whether this process certainly has the lock. After a pause this is right at once, and the signal is late. */
   readonly isHeld: boolean
   /** When the lock expires unless it is extended: milliseconds since the epoch, by this process's clock. */
   readonly expiresAt: number
@@ -20,7 +20,7 @@ export interface HeldLock {
 
 /** A lock that its caller releases. */
 export interface LockHandle extends HeldLock {
-  /** Aborts when the lock is lost, with `FST_REDIS_SUITE_LOCK_LOST` as its reason, or when the app closes, with `_CLOSED`. */
+  /** Aborts when the lock is lost (reason `FST_REDIS_SUITE_LOCK_LOST`), or when the app closes (`…_CLOSED`). */
   readonly signal: AbortSignal
   /**
    * Extends the lock: its `ttl` starts again.
@@ -218,8 +218,8 @@ export class HeldLockHandle implements LockHandle {
 }
 
 /**
- * Resolves after the poll phase of the event loop. After a stall of this process, timers fire before replies are read that arrived
- * meanwhile, and one of these may be that of an extension.
+ * Resolves after the poll phase of the event loop. After a stall of this process, timers fire before replies are read
+ * that arrived meanwhile, and one of these may be that of an extension.
  */
 function pollPhase (): Promise<void> {
   return new Promise(resolve => setImmediate(resolve))

@@ -28,8 +28,8 @@ export type { Section } from './locker.js'
 export type { LockOptions, LockPluginOptions } from './options.js'
 
 /**
- * Distributed locks: extended while they are used, and released by their owner only. A signal reports a lost lock, and a fencing token lets
- * a resource refuse the writes of a former holder.
+ * Distributed locks: extended while they are used, and released by their owner only. A signal reports a lost lock, and
+ * a fencing token lets a resource refuse the writes of a former holder.
  *
  * @throws `FST_REDIS_SUITE_LOCK_INVALID_OPTION`, `FST_REDIS_SUITE_LOCK_ALREADY_REGISTERED` at registration
  *

@@ -61,15 +61,15 @@ export class Locker {
     } finally {
       this.#sections.delete(handle)
     }
-    // The lock was certain when the section ended, so a store that does not reply changes nothing. A store without the lock does.
+    // The lock was certain when the section ended: a missing reply changes nothing, but a missing lock does.
     const wasHeld = await handle.release().catch(() => true)
     if (!wasHeld) throw withResource(new LostError(NOT_IN_STORE), handle.resources.join(', '))
     return await result
   }
 
   /**
-   * Acquires a lock as {@link Locker.using} does, for work that is not one function. The lock expires by its `ttl` unless the option
-   * `extend` is set.
+   * Acquires a lock as {@link Locker.using} does, for work that is not one function. The lock expires by its `ttl`
+   * unless the option `extend` is set.
    *
    * @throws the errors of {@link Locker.using}
    *

@@ -7,10 +7,10 @@ interface StoredLock {
   expiresAt: number
 }
 
-/** Holds locks in this process. Its tokens are above those of an earlier process, unless the system's clock was set back. */
+/** Holds locks in this process. Tokens are above those of earlier processes, unless the clock was set back. */
 export function createMemoryStore (listener: ReleaseListener, clock: Clock = systemClock): LockStore {
   const locks = new Map<string, StoredLock>()
-  // By resource: the owners that wait, in their order, with the time at which each leaves the queue unless it asks again.
+  // By resource: the waiting owners in order, each with the time at which it leaves unless it asks again.
   const queues = new Map<string, Map<string, number>>()
   let lastToken = 0
 

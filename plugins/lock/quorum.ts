@@ -10,7 +10,7 @@ export interface QuorumResult<T> {
   readonly isQuorate: boolean
 }
 
-/** Resolves as soon as the votes that are missing cannot change the verdict, so that a node that hangs causes no delay. */
+/** Resolves as soon as the missing votes cannot change the verdict: a node that hangs causes no delay. */
 export function vote<T> (replies: ReadonlyArray<Promise<T>>, isYes: (reply: T) => boolean): Promise<QuorumResult<T>> {
   const count = replies.length
   const yes: T[] = []

@@ -14,8 +14,8 @@ import { acquireScript, extendScript, releaseScript } from './scripts.js'
 import type { AcquireResult, ReleaseListener, LockStore } from './store.js'
 
 /**
- * How much longer than its lock a fence lives. Only a server's clock that was set back needs it, by at most this time: otherwise the
- * time alone makes the next token higher.
+ * How much longer than its lock a fence lives. Only a server's clock that was set back needs it, by at most this time:
+ * otherwise the time alone makes the next token higher.
  */
 const FENCE_EXTRA_MS = 3_600_000
 
@@ -37,8 +37,8 @@ interface AcquireReply {
 }
 
 /**
- * Holds locks in Redis: each method is one script on each node. On one node, waiters queue. By quorum each node would have a queue of its
- * own, so a release notifies all waiters, and they ask again at random times.
+ * Holds locks in Redis: each method is one script on each node. On one node, waiters queue. By quorum each node would
+ * have a queue of its own, so a release notifies all waiters, and they ask again at random times.
  */
 export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock }: RedisStoreOptions): LockStore {
   const guarded = nodes.map(client => ({ client, guard: guardRedis(client, log, timeout, 'lock', clock, { isPatient: true }) }))
@@ -51,7 +51,7 @@ export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock
   let isClosed = false
   let isRefused = false
 
-  /** Returns an error with the reason as its cause. A refusal by Redis is logged once; an outage is logged by the circuit breaker. */
+  /** Returns an error with its reason, and logs a refusal once. The circuit breaker logs outages. */
   function unavailable (errors: readonly unknown[]): Error {
     const reason = reasonOf(errors.find(error => !isOutage(error)) ?? errors[0])
     if (!isRefused && !errors.every(isOutage)) log.warn({ plugin: 'lock', reason }, 'lock: Redis refuses locks')
@@ -112,8 +112,8 @@ export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock
   }
 
   /**
-   * Releases a lock that may have been acquired although its reply was lost, or on too few nodes. The release bypasses the circuit
-   * breaker: on the same connection it follows the attempt, however late that arrives.
+   * Releases a lock that may have been acquired although its reply was lost, or on too few nodes. The release bypasses
+   * the circuit breaker: on the same connection it follows the attempt, however late that arrives.
    */
   function undo (resource: string, owner: string, attempts: ReadonlyArray<Promise<unknown>>): void {
     const id = idOf(resource)
@@ -140,12 +140,12 @@ export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock
     return { kind: 'locked', remaining: isHeldByOne(no, nodes.length) ? Math.min(...no.map(({ value }) => Math.max(value, 1))) : 0 }
   }
 
-  /** Writes the token to a majority before it is used: each later majority has a node that knows it, and issues a higher one. */
+  /** Writes the token to a majority before it is used, so that each later majority issues a higher one. */
   async function acquireByQuorum (resource: string, owner: string, ttl: Milliseconds, queueTtl: Milliseconds): Promise<AcquireResult> {
     const startedAt = clock.monotonic()
     const result = await acquire(resource, owner, ttl, queueTtl)
     if (result.kind === 'locked' || await extend(resource, owner, ttl, result.token)) return result
-    // The lock expired before this process read the replies, not for another owner: the caller asks again under the same id.
+    // The lock expired before this process read the replies: the caller asks again under the same id.
     if (clock.monotonic() - startedAt >= ttl) return result
     release(resource, owner, '').catch(() => {})
     return { kind: 'locked', remaining: 0 }

@@ -2,10 +2,11 @@ import { fenceLua } from '../shared/redis/fence.js'
 import { lua, timedLua } from '../shared/redis/script.js'
 
 /*
- * The lock of a resource is a key with the id of its owner and the lock's TTL. Beside it are `fence`, the last token, and for waiters two
- * sorted sets of owners: `line` (the queue) by the time of arrival (µs), and `seen` by the time at which each leaves unless it asks again (ms).
- * All times are Redis's own. `fence.ts` has the rules for a damaged fence. A queue of another type is removed, as it only orders the waiters;
- * a lock of another type is foreign data, and the script fails.
+ * The lock of a resource is a key with the id of its owner and the lock's TTL. Beside it are `fence`, the last token,
+ * and for waiters two sorted sets of owners: `line` (the queue) by the time of arrival (µs), and `seen` by the time at
+ * which each leaves unless it asks again (ms). All times are Redis's own. `fence.ts` has the rules for a damaged fence.
+ * A queue of another type is removed, as it only orders the waiters; a lock of another type is foreign data, and the
+ * script fails.
  */
 
 /** Lua: enters and leaves the queue of a resource, and removes a queue of another type. */
@@ -22,7 +23,8 @@ end
 `
 
 /**
- * Acquires a lock. Its token is above all tokens before it, and not below the time in microseconds: it also grows if the last token was lost.
+ * Acquires a lock. Its token is above all tokens before it, and not below the time in microseconds: it also grows if
+ * the last token was lost.
  *
  * KEYS[1..4]  lock, fence, line, seen
  * ARGV        owner, TTL of the lock, TTL of the fence, TTL of the owner in the queue (ms; 0: the owner does not queue)
@@ -67,7 +69,8 @@ return 1
 `
 
 /**
- * Releases a lock: it is handed over to the first waiter whose TTL in the queue has not passed, for the rest of that TTL, or is free.
+ * Releases a lock: it is handed over to the first waiter whose TTL in the queue has not passed, for the rest of that
+ * TTL, or is free.
  *
  * KEYS[1..3]  lock, line, seen
  * ARGV        owner, channel, the name to notify if the queue is empty ('': none)

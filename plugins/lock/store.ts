@@ -3,7 +3,7 @@ import type { Milliseconds } from '../shared/plugin/units.js'
 /** The result of an attempt to acquire a lock. */
 export type AcquireResult =
   | { readonly kind: 'acquired', readonly token: number }
-  /** @property remaining - after how many milliseconds the lock may be free; 0: several owners asked at once, and none has it */
+  /** @property remaining - the time until the lock may be free; 0: several owners asked at once, and none has it */
   | { readonly kind: 'locked', readonly remaining: Milliseconds }
 
 /**
@@ -14,7 +14,8 @@ export interface LockStore {
   /** Whether waiters queue: a refused owner then asks again under the same id, otherwise under a new one. */
   readonly hasQueue: boolean
   /**
-   * Acquires the lock if it is free, or was handed over to this owner. For the present owner the lock's `ttl` starts again.
+   * Acquires the lock if it is free, or was handed over to this owner. For the present owner the lock's `ttl` starts
+   * again.
    *
    * @param queueTtl - how long a refused owner stays in the queue unless it asks again; 0: the owner does not queue
    */

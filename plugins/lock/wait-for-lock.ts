@@ -18,12 +18,12 @@ export interface WaitOptions {
   isOpen: () => boolean
 }
 
-/** How often a lock is requested, even after the deadline, if its TTL passed each time before this process read the reply. */
+/** How often a lock is requested, even after the deadline, if its TTL passes before each reply is read. */
 export const MAX_LATE_ATTEMPTS = 3
 
 /**
- * Waits until the lock of a resource is acquired. A waiter is notified of a release, and also polls, as notifications may be missed and
- * locks may expire.
+ * Waits until the lock of a resource is acquired. A waiter is notified of a release, and also polls, as notifications
+ * may be missed and locks may expire.
  */
 export async function waitForLock (resource: string, handle: HeldLockHandle, options: WaitOptions): Promise<void> {
   const { store, waiters, clock, deadline, retryDelay, signal } = options
@@ -49,7 +49,7 @@ export async function waitForLock (resource: string, handle: HeldLockHandle, opt
       if (!store.hasQueue) owner = newOwner()
     }
   } catch (error) {
-    // Leaves the queue, where the lock may be handed over to this owner. The signal's reason may be any error, even a LockedError.
+    // Leaves the queue, where the lock may be handed over to it. A signal's reason may be a LockedError as well.
     if (isQueued || signal?.aborted === true || !(error instanceof LockedError)) store.release(resource, owner).catch(() => {})
     throw error
   } finally {

@@ -48,7 +48,7 @@ function decorated<T extends object> (fastify: FastifyInstance, name: string, me
   return typeof value === 'object' && value !== null && Reflect.get(value, member) !== undefined ? value as T : undefined
 }
 
-/** Finds the sources of a context, except its Redis clients. @param maxValues - the values of a label, see {@link boundedLabel} */
+/** Finds the sources of a context, except its Redis clients. @param maxValues - see {@link boundedLabel} */
 export function findSources (fastify: FastifyInstance, maxValues: number): FoundSource[] {
   const found: FoundSource[] = []
   const cache = decorated<CacheLike>(fastify, 'cache', 'stats')

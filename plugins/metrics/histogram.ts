@@ -38,8 +38,8 @@ export class Series {
 }
 
 /**
- * A histogram with cheap observations: each is a few additions. prom-client's own histogram validates and joins the labels each time, which
- * costs sixty times as much.
+ * A histogram with cheap observations: each is a few additions. prom-client's own histogram validates and joins the
+ * labels each time, which costs sixty times as much.
  */
 export class FastHistogram extends Histogram {
   readonly #config: HistogramConfiguration<string>

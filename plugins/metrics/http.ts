@@ -16,7 +16,7 @@ const MAX_SERIES_OF_ROUTE = 1000
 export function timeRequests (fastify: FastifyInstance, histogram: FastHistogram, maxRoutes: number, isExcluded: (url: string) => boolean): void {
   const routeOf = boundedLabel(maxRoutes + 1)
   routeOf(UNMATCHED)
-  // By route, then by method and status: finding a series is two look-ups of short keys. A route that is excluded has null.
+  // By route (null: excluded), then by method and status: finding a series is two look-ups of short keys.
   const routes = new Map<string, Map<string, Series> | null>()
 
   fastify.addHook('onResponse', (request, reply, done) => {

@@ -30,7 +30,8 @@ export interface Metrics {
 export type { ExposeOption, MetricsPluginOptions } from './options.js'
 
 /**
- * Exposes Prometheus metrics at `GET /metrics`: requests by route, commands of Redis, and every registered plugin of the suite.
+ * Exposes Prometheus metrics at `GET /metrics`: requests by route, commands of Redis, and every registered plugin of
+ * the suite.
  *
  * @throws `FST_REDIS_SUITE_METRICS_INVALID_OPTION`
  *
@@ -82,7 +83,7 @@ function addSources (fastify: FastifyInstance, metricRegistry: MetricRegistry, o
 
 let processRegistry: Registry | undefined
 
-/** Adds the metrics of the process. They are created once, as their listeners cannot be removed. @returns a function that removes them */
+/** Adds the metrics of the process, which are created once. @returns a function that removes them */
 function addProcessMetrics (registry: Registry): () => void {
   if (processRegistry === undefined) {
     processRegistry = new Registry()
@@ -96,7 +97,7 @@ function addProcessMetrics (registry: Registry): () => void {
   return () => { for (const { name } of added) registry.removeSingleMetric(name) }
 }
 
-// Config of the suite's other plugins and of @fastify/under-pressure: scrapes are not limited, cached or refused, and have no session.
+// Scrapes are not limited, cached or refused by the suite or @fastify/under-pressure, and have no session.
 const EXEMPT = { rateLimit: false, cache: false, session: false, pressureHandler: () => {} } as const
 // @fastify/swagger leaves the route out of the app's documentation.
 const HIDDEN: FastifySchema & { hide: boolean } = { hide: true }

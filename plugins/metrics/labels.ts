@@ -1,6 +1,6 @@
 export const OTHER = 'other'
 
-/** Returns a function that bounds the values of a label: the first `max` values stay as they are, all later ones become `other`. */
+/** Returns a function that bounds the values of a label: after the first `max` values all are `other`. */
 export function boundedLabel (max: number): (value: string) => string {
   const values = new Set<string>()
   return value => {

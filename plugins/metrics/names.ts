@@ -1,4 +1,4 @@
-/** How values with equal labels are combined: those of apps that share a registry, and those of cluster workers in prom-client's `AggregatorRegistry`. */
+/** How values with equal labels are combined, of apps that share a registry and of prom-client's cluster workers. */
 export type Aggregator = 'sum' | 'min' | 'max'
 
 /** A counter or gauge of the suite. Its two histograms are defined in `index.ts`. */

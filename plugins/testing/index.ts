@@ -8,10 +8,11 @@ export type { TestClockOptions } from './options.js'
 export type { StepListener, TestClock } from './test-clock.js'
 
 /**
- * Creates a clock whose time advances only when a test advances it. Set it as the option `clock` of plugins: a test of limits, TTLs and
- * time-outs then passes an hour without waiting.
+ * Creates a clock whose time advances only when a test advances it. Set it as the option `clock` of plugins: a test of
+ * limits, TTLs and time-outs then passes an hour without waiting.
  *
- * The memory stores use only this clock. With Redis the plugins' timers and the scripts use it; keys expire by the server's own clock.
+ * The memory stores use only this clock. With Redis the plugins' timers and the scripts use it; keys expire by the
+ * server's own clock.
  *
  * @throws `FST_REDIS_SUITE_TESTING_PRODUCTION` if `NODE_ENV` is `production`; `FST_REDIS_SUITE_TESTING_INVALID_OPTION`
  *

@@ -13,7 +13,8 @@ export type StepListener = (ms: Milliseconds) => unknown
 
 export interface TestClock extends Clock {
   /**
-   * Advances the time. Timers that become due fire in order, each at its own time, and so do timers that they set meanwhile.
+   * Advances the time. Timers that become due fire in order, each at its own time, and so do timers that they set
+   * meanwhile.
    *
    * @param duration - milliseconds, or a string such as `'1h'`
    * @throws `FST_REDIS_SUITE_TESTING_INVALID_OPTION` (rejects)
@@ -22,7 +23,8 @@ export interface TestClock extends Clock {
   /** The number of pending timers. */
   readonly pendingTimers: number
   /**
-   * Calls `listener` after each step of {@link advance}, before the timers of that time fire, and awaits its result. The listener must not
+   * Calls `listener` after each step of {@link advance}, before the timers of that time fire, and awaits its result.
+   * The listener must not
    * await `advance`, which would wait for it.
    *
    * @returns a function that removes it
@@ -40,7 +42,7 @@ export function testClock (start: number): TestClock {
   const set = (callback: () => void, ms: number, repeats: boolean): TestTimer =>
     new TestTimer(timers, () => elapsed, callback, delayOf(ms), repeats).refresh()
   const clear = (timer: Timer | undefined): void => { timers.delete(timer as TestTimer) }
-  /** Returns the next timer that is due until `end`. Timers of one time fire in the order in which they were set, which the set keeps. */
+  /** Returns the next timer due until `end`. Timers of one time fire in the order in which they were set. */
   const nextUntil = (end: number): TestTimer | undefined => {
     let next: TestTimer | undefined
     for (const timer of timers) if (timer.dueAt <= end && (next === undefined || timer.dueAt < next.dueAt)) next = timer

@@ -1,6 +1,6 @@
 /**
- * Returns a copy of bytes in memory of its own. A slice would hold its whole pool or chunk of a socket in memory, and change when its source
- * writes into it.
+ * Returns a copy of bytes in memory of its own. A slice would hold its whole pool or chunk of a socket in memory, and
+ * change when its source writes into it.
  */
 export function copyBytes (bytes: Uint8Array): Buffer {
   const own = Buffer.allocUnsafeSlow(bytes.length)

@@ -9,10 +9,12 @@ const MAX_BYTES = 65_536
 export class NotCanonicalError extends Error {}
 
 /**
- * Returns a text that is equal for equal data only. It includes the order of properties and entries, as code may depend on it.
+ * Returns a text that is equal for equal data only. It includes the order of properties and entries, as code may depend
+ * on it.
  *
- * Supported are plain objects, arrays, primitives except symbols, and `Date`, `RegExp`, `Map`, `Set`, `URL`, `URLSearchParams`, buffers and
- * typed arrays of at most 64 KiB. Subclasses and additional properties of these are refused: they may have hidden state.
+ * Supported are plain objects, arrays, primitives except symbols, and `Date`, `RegExp`, `Map`, `Set`, `URL`,
+ * `URLSearchParams`, buffers and typed arrays of at most 64 KiB. Subclasses and additional properties of these are
+ * refused: they may have hidden state.
  *
  * @throws {NotCanonicalError} for anything else
  */

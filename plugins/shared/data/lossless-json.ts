@@ -9,11 +9,11 @@ export interface Loss {
 }
 
 /**
- * Finds a value that JSON loses: functions, symbols, `NaN`, infinities, an invalid `Date`, and platform objects whose contents are not
- * properties (`Map`, `Set`, `RegExp`, `Error`, `Response`, `Promise`, typed arrays, …).
+ * Finds a value that JSON loses: functions, symbols, `NaN`, infinities, an invalid `Date`, and platform objects whose
+ * contents are not properties (`Map`, `Set`, `RegExp`, `Error`, `Response`, `Promise`, typed arrays, …).
  *
- * An object with a method `toJSON` defines its own JSON: a `Date` becomes a string, a `Buffer` an object. A property that is `undefined`
- * becomes absent, which reads the same.
+ * An object with a method `toJSON` defines its own JSON: a `Date` becomes a string, a `Buffer` an object. A property
+ * that is `undefined` becomes absent, which reads the same.
  *
  * @param value - one that `JSON.stringify` accepts, so that it has no cycle
  */
@@ -53,7 +53,7 @@ function lossInList (list: readonly unknown[]): Loss | undefined {
   return undefined
 }
 
-/** Whether the object's contents are not properties. Instances of an app's own classes are serialized by their properties. */
+/** Whether the object's contents are not properties. Instances of an app's own classes have properties. */
 function hasInternalState (object: object): boolean {
   if (types.isMap(object) || types.isSet(object) || types.isNativeError(object) || object instanceof Error || ArrayBuffer.isView(object)) return true
   if (types.isBoxedPrimitive(object)) return false

@@ -50,7 +50,8 @@ const FORWARDING = /forward|proxy|-original-|(?:client|real|connecting|user|remo
  *
  * - A proxy on this machine also connects by loopback, so requests with a proxy's headers are excluded.
  * - `request.ip` is not used: with a trusted proxy, a client can choose the address.
- * - nginx uses HTTP/1.0 by default, with the app's own address as `Host` and without these headers, so HTTP/1.0 is excluded.
+ * - nginx uses HTTP/1.0 by default, with the app's own address as `Host` and without these headers, so HTTP/1.0 is
+ *   excluded.
  * - The host must be local: a public name is that of a proxy, or of a web page that rebinds it to 127.0.0.1.
  */
 function isLocal ({ socket, headers, raw }: FastifyRequest): boolean {

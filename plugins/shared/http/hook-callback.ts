@@ -6,14 +6,15 @@ import { reasonOf, type PluginName } from '../plugin/errors.js'
 /** The callback `done` of a hook. The types of its arguments differ from hook to hook. */
 type Done = (error?: never, payload?: never) => void
 
-/** Each call passes the error to the next of Fastify's error handlers: the route's, the default one, and the one that drops the headers. */
+/** Each call uses Fastify's next error handler: the route's, the default one, and the one that drops the headers. */
 const MAX_CALLS = 3
 
 /**
  * Calls a hook's `done` from a promise, a timer or a callback; never throws.
  *
- * `done` runs the rest of the request, and throws if a header or the payload cannot be sent. Fastify catches the error only while it calls the
- * hook; later the error would end the process. This function returns it to Fastify, as Fastify does for async hooks.
+ * `done` runs the rest of the request, and throws if a header or the payload cannot be sent. Fastify catches the error
+ * only while it calls the hook; later the error would end the process. This function returns it to Fastify, as Fastify
+ * does for async hooks.
  *
  * @param payload - the payload of an `onSend` hook
  */
@@ -28,7 +29,8 @@ export function finishHook (plugin: PluginName, reply: FastifyReply, done: Done,
 }
 
 /**
- * Calls a hook's `done` with an error, as {@link finishHook} does. If even the error cannot be sent, the response is a bare 500.
+ * Calls a hook's `done` with an error, as {@link finishHook} does. If even the error cannot be sent, the response is a
+ * bare 500.
  *
  * @param payload - the payload of an `onSend` hook, which is not sent: a stream is destroyed
  */
@@ -48,8 +50,8 @@ export function failHook (plugin: PluginName, reply: FastifyReply, done: Done, e
 }
 
 /**
- * Handles a stream's errors while an `onSend` hook waits. Until Fastify sends the stream it has no other listener, and an error (such as a
- * missing file) would end the process. Fastify finds the error when it sends the stream.
+ * Handles a stream's errors while an `onSend` hook waits. Until Fastify sends the stream it has no other listener, and
+ * an error (such as a missing file) would end the process. Fastify finds the error when it sends the stream.
  */
 export function holdPayload (payload: unknown): void {
   if (isStream(payload)) payload.on('error', ignore)

@@ -2,7 +2,7 @@ import type { FastifyRequest } from 'fastify'
 
 const internalRequests = new WeakSet<object>()
 
-/** Marks a raw request that the suite sends to the app. The object's identity is the mark, so that no client can forge it. */
+/** Marks a raw request of the suite to the app. The mark is the object's identity, so that no client can forge it. */
 export function markInternalRequest (raw: object): void {
   internalRequests.add(raw)
 }

@@ -21,11 +21,11 @@ const slots = new WeakMap<RouteOptions, Map<PinnedName, Slot>>()
 const pinned = new WeakSet<Hook>()
 
 /**
- * Keeps hooks of a plugin first or last among a route's hooks, whatever other `onRoute` hooks push, assign, wrap or freeze later (see
- * docs/interop.md).
+ * Keeps hooks of a plugin first or last among a route's hooks, whatever other `onRoute` hooks push, assign, wrap or
+ * freeze later (see docs/interop.md).
  *
- * Other plugins never see a pinned hook: it is added when Fastify collects the hooks of the route. The app does not start if a plugin
- * redefines the property itself.
+ * Other plugins never see a pinned hook: it is added when Fastify collects the hooks of the route. The app does not
+ * start if a plugin redefines the property itself.
  */
 export class PinnedHooks {
   readonly #HookReplacedError
@@ -70,7 +70,7 @@ function createSlot (instance: FastifyInstance, route: RouteOptions, name: Pinne
     configurable: true
   })
   if (!isDefined) fail()
-  // `after` runs when all `onRoute` hooks of the route have run, and before Fastify collects its hooks. An error is passed on.
+  // `after` follows all `onRoute` hooks of the route, and precedes the collection of its hooks. It passes errors on.
   const reveal = (error: Error | null, done: (error: Error | null) => void): void => {
     slot.read = collect(slot)
     done(error)

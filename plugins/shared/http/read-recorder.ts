@@ -25,7 +25,7 @@ export function recorderOf ({ raw }: Pick<FastifyRequest, 'raw'>): ReadRecorder 
   return (raw as { [READS]?: ReadRecorder })[READS]
 }
 
-/** Runs `work`, and attributes its reads to `reader`. Only its synchronous part counts, as other code may run after that. */
+/** Runs `work`, and attributes the reads of its synchronous part to `reader`. */
 export function readingAs<T> (reader: Reader, request: Pick<FastifyRequest, 'raw'>, work: () => T): T {
   const recorder = recorderOf(request)
   if (recorder === undefined) return work()

@@ -1,9 +1,11 @@
 import type { FastifyReply } from 'fastify'
 
 /**
- * Copies the status and the headers of a `Response` to the reply. Fastify does the same, but only after the `onSend` hooks.
+ * Copies the status and the headers of a `Response` to the reply. Fastify does the same, but only after the `onSend`
+ * hooks.
  *
- * @returns the body of a `Response`; any other payload unchanged, also a `Response` that has been read, which Fastify refuses
+ * @returns the body of a `Response`; any other payload unchanged, also a `Response` that has been read, which Fastify
+ * refuses
  */
 export function unwrapResponse (reply: FastifyReply, payload: unknown): unknown {
   if (!isResponse(payload) || payload.bodyUsed) return payload

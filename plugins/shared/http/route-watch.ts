@@ -12,7 +12,7 @@ type WatchedRoute = Pick<RouteOptions, 'method' | 'url'>
 interface LoadedRoute extends WatchedRoute {
   instance: FastifyInstance
   config: object
-  /** Whether the route is left out of the app's documentation, as files and pages of plugins are: these need no warning. */
+  /** Whether the app's documentation leaves the route out, as a plugin's file or page: it needs no warning. */
   isHidden: boolean
 }
 
@@ -29,8 +29,8 @@ interface Registration {
 const watches = new WeakMap<object, RouteWatch>()
 
 /**
- * Returns the app's watch over its routes. Each plugin of the suite calls this, so that any of them warns of a route whose config is for
- * a plugin that is not registered.
+ * Returns the app's watch over its routes. Each plugin of the suite calls this, so that any of them warns of a route
+ * whose config is for a plugin that is not registered.
  */
 export function watchRoutes (fastify: FastifyInstance): RouteWatch {
   const present = watches.get(fastify.server)
@@ -40,7 +40,7 @@ export function watchRoutes (fastify: FastifyInstance): RouteWatch {
   return watch
 }
 
-/** Warns, when the app is ready, of routes whose config has no effect, and of routes that were defined before the plugin that serves them. */
+/** Warns, when the app is ready, of routes whose config has no effect, and of routes that precede their plugin. */
 class RouteWatch {
   readonly #routes: LoadedRoute[] = []
   readonly #registrations: Registration[] = []
@@ -120,9 +120,9 @@ interface Context {
 type SetContext = (instance: FastifyInstance, context: Context) => void
 
 /**
- * Calls `listener` with each route of the app when all plugins have been loaded, also with routes that were defined before the first `onRoute`
- * hook. Fastify has no list of its routes, but passes each of them to its 404 handler at that time (see docs/interop.md). If a later Fastify
- * does not, the listener is not called.
+ * Calls `listener` with each route of the app when all plugins have been loaded, also with routes that were defined
+ * before the first `onRoute` hook. Fastify has no list of its routes, but passes each of them to its 404 handler at
+ * that time (see docs/interop.md). If a later Fastify does not, the listener is not called.
  */
 function onEachRoute (fastify: FastifyInstance, listener: (route: LoadedRoute) => void): void {
   const notFound = notFoundOf(fastify)

@@ -9,8 +9,8 @@ export interface Timer {
 }
 
 /**
- * The source of time of a plugin. All code in `plugins/` reads the time and sets timers through a `Clock`, so that tests advance the time
- * instead of waiting.
+ * The source of time of a plugin. All code in `plugins/` reads the time and sets timers through a `Clock`, so that
+ * tests advance the time instead of waiting.
  *
  * @see `createTestClock` of `fastify-redis-suite/testing`
  */
@@ -38,12 +38,13 @@ export const systemClock: Clock = {
   redisTime: () => ''
 }
 
-/** A lag of `now()` behind `monotonic()` that means that the clock was set back. A shorter one may be a pause between the two calls. */
+/** A longer lag of `now()` behind `monotonic()` means that the clock was set back, and was no pause of the process. */
 const SET_BACK_MS = 10_000
 
 /**
- * Returns a function for the time of a memory store, in milliseconds since the epoch. A system clock that is set back extends no entry: the
- * step is measured by `monotonic()` instead. A step forward counts, as after a suspension of the machine, which `monotonic()` leaves out.
+ * Returns a function for the time of a memory store, in milliseconds since the epoch. A system clock that is set back
+ * extends no entry: the step is measured by `monotonic()` instead. A step forward counts, as after a suspension of the
+ * machine, which `monotonic()` leaves out.
  */
 export function steadyTime (clock: Clock): () => number {
   let date = clock.now()

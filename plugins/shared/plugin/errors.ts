@@ -10,7 +10,8 @@ type MessageArgs = [unknown?, unknown?, unknown?]
 const RETRY_SOON = Object.freeze({ 'retry-after': '1' })
 
 /**
- * Creates a class of errors with the code `FST_REDIS_SUITE_<PLUGIN>_<WHAT>`. Fastify sends an error with status 503 with `Retry-After: 1`.
+ * Creates a class of errors with the code `FST_REDIS_SUITE_<PLUGIN>_<WHAT>`. Fastify sends an error with status 503
+ * with `Retry-After: 1`.
  *
  * @param what - in upper case, words joined by `_`
  * @param message - may contain `%s` for each argument of the constructor
@@ -145,14 +146,14 @@ export function reasonOf (thrown: unknown): string {
   return withoutArguments(toError(thrown).message)
 }
 
-/** Removes the arguments that Redis quotes of an unknown command: they may include a password (`HELLO 3 AUTH …` before Redis 6). */
+/** Removes arguments that Redis quotes of an unknown command, such as a password (`HELLO 3 AUTH …` before Redis 6). */
 export function withoutArguments (message: string): string {
   return message.replace(/,? with args beginning with:.*$/s, '')
 }
 
 /**
- * Whether an error means that Redis is unavailable, which opens the circuit. Error replies to single commands (`OOM`, `READONLY`,
- * `WRONGTYPE`) do not: the server is reachable and fast.
+ * Whether an error means that Redis is unavailable, which opens the circuit. Error replies to single commands (`OOM`,
+ * `READONLY`, `WRONGTYPE`) do not: the server is reachable and fast.
  */
 export function isOutage (error: unknown): error is Error {
   if (!(error instanceof Error)) return false

@@ -3,8 +3,9 @@ import * as crypto from 'node:crypto'
 const PLAIN_ID = /^[\w.@:-]{1,64}$/
 
 /**
- * Returns a string that is safe as the last part of a key. A short plain id stays readable; everything else (braces of a hash tag, pattern
- * characters, control characters, long input) becomes `#` and its SHA-256. No two ids have the same result, as `#` is not a plain character.
+ * Returns a string that is safe as the last part of a key. A short plain id stays readable; everything else (braces of
+ * a hash tag, pattern characters, control characters, long input) becomes `#` and its SHA-256. No two ids have the same
+ * result, as `#` is not a plain character.
  */
 export function safeId (id: string): string {
   return PLAIN_ID.test(id) ? id : `#${hashId(id)}`

@@ -18,7 +18,7 @@ export interface LeaseRenewalOptions {
   onMaxDuration?: () => void
 }
 
-/** Renews a lease every third of its time, one renewal at a time, until it is stopped. Its timer does not keep the process alive. */
+/** Renews a lease every third of its time until it is stopped. Its timer does not keep the process alive. */
 export class LeaseRenewal {
   readonly #options: LeaseRenewalOptions
   readonly #deadline: number

@@ -5,14 +5,14 @@ export function whenReady<T, R> (value: MaybePromise<T>, next: (value: T) => May
   return isPromise(value) ? Promise.resolve(value).then(next) : next(value)
 }
 
-/** Whether a value is a promise of any library. A promise that is taken for a value could, for example, allow every request. */
+/** Whether a value is a promise of any library. A promise taken for a value could allow every request. */
 export function isPromise<T> (value: MaybePromise<T>): value is Promise<T> {
   return typeof value === 'object' && value !== null && 'then' in value && typeof value.then === 'function'
 }
 
 /**
- * Calls a sync or async function, and returns the result of `onFailure` if it throws or rejects. Never throws or rejects itself, unless
- * `onFailure` does.
+ * Calls a sync or async function, and returns the result of `onFailure` if it throws or rejects. Never throws or
+ * rejects itself, unless `onFailure` does.
  */
 export function recover<T> (work: () => MaybePromise<T>, onFailure: (error: unknown) => T): MaybePromise<T> {
   try {

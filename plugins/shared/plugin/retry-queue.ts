@@ -26,8 +26,8 @@ export interface RetryQueueOptions<T extends RetryItem> {
 /**
  * Writes what a store did not take as soon as the store is available again, or gives it up at its deadline.
  *
- * Each attempt begins with one item, and writes the others in batches only if the store takes that one: an unavailable store gets
- * one call an attempt.
+ * Each attempt begins with one item, and writes the others in batches only if the store takes that one: an unavailable
+ * store gets one call an attempt.
  */
 export class RetryQueue<T extends RetryItem> implements Iterable<T> {
   readonly #options: RetryQueueOptions<T>

@@ -3,7 +3,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import { invalidArgumentError, unknownOptionError, type PluginName, reasonOf } from './errors.js'
 import { recover } from './maybe-promise.js'
 
-/** Emits a plugin's events. A listener that throws or rejects is logged, and affects neither the other listeners nor the plugin. */
+/** Emits a plugin's events. An error of a listener is logged, and affects neither the others nor the plugin. */
 export class SafeEmitter<Events extends object> {
   readonly #emitter = new EventEmitter()
   readonly #plugin: PluginName
@@ -55,8 +55,8 @@ export interface ListenerName {
 }
 
 /**
- * Calls a sync or async function of the app without awaiting it. Its error is logged, and has no other effect: neither the plugin nor the
- * request fails, and no unhandled rejection ends the process.
+ * Calls a sync or async function of the app without awaiting it. Its error is logged, and has no other effect: neither
+ * the plugin nor the request fails, and no unhandled rejection ends the process.
  */
 export function callListener<A extends unknown[]> ({ plugin, event }: ListenerName, log: FastifyBaseLogger, listener: (...args: A) => unknown, ...args: A): void {
   recover(() => listener(...args), error => {
