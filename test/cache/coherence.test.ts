@@ -1,4 +1,4 @@
-// That invalidations are heard within 100 ms of real time is in test/timing/cache-coherence.test.ts.
+// test/timing/cache-coherence.test.ts tests that invalidations arrive within 100 ms of real time.
 import Fastify, { type FastifyInstance } from 'fastify'
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
@@ -9,10 +9,10 @@ import { createCacheApp, settled, type CacheAppOptions } from '../helpers/cache/
 import { advanceUntil, advanceWhile, closeApp, forEachStore, newPrefix, startProxy, startRedis, until, type RedisServer } from '../helpers/index.js'
 
 const DEADLINE_MS = 80
-/** L1 is not used for longer without proof that all invalidations were heard. */
+/** How long L1 is used without a verified subscription. */
 const LEASE_MS = 100
 
-/** As many instances with a route that is cached, and one that changes it. */
+/** Builds instances with a cached route and a route that changes it. */
 async function build (t: Test, given: CacheAppOptions) {
   const runs = { count: 0 }
   const test = await createCacheApp(t, {
@@ -32,7 +32,7 @@ const ask = async (app: FastifyInstance) => {
   return { status: response.statusCode, cache: response.headers['x-cache'], body: response.body }
 }
 
-/** Asks until L1 answers. @returns what it answers with */
+/** Sends requests until L1 responds. @returns the response */
 async function useL1 (app: FastifyInstance): Promise<string> {
   let last = ''
   await until('L1 answers', async () => {
@@ -43,7 +43,7 @@ async function useL1 (app: FastifyInstance): Promise<string> {
   return last
 }
 
-/** How many of the requests L1 answers. */
+/** The number of requests to which L1 responds. */
 async function l1HitsOf (app: FastifyInstance, count: number) {
   const { l1Hits } = app.cache.stats()
   for (let i = 0; i < count; i++) await ask(app)
@@ -93,14 +93,14 @@ t.test('an instance whose subscription was killed does not use L1, empties it, a
   t.equal(app.cache.stats().l1Entries, 0)
 })
 
-t.test('an instance whose subscription stands but receives nothing does not use L1 after 100 ms', async t => {
+t.test('an instance whose subscription is connected but receives nothing does not use L1 after 100 ms', async t => {
   const server = await startRedis()
   const proxy = await startProxy(server.port)
   const prefix = newPrefix()
   const { app: other, clock } = await build(t, { store: { url: server.url }, prefix })
   const client = new Redis(server.url)
   t.teardown(() => client.disconnect())
-  // Its subscriber alone passes through the proxy.
+  // Only its subscriber connects through the proxy.
   const duplicate = client.duplicate.bind(client)
   client.duplicate = over => duplicate({ ...over, port: proxy.port })
   setKeyPrefix(client, prefix)
@@ -127,7 +127,7 @@ t.test('an instance whose subscription stands but receives nothing does not use 
   }
 })
 
-t.test("with onStoreError 'local' L1 answers while Redis is down, with 'open' the handler does", async t => {
+t.test("with onStoreError 'local' L1 responds while Redis is down, with 'open' the handler does", async t => {
   for (const onStoreError of ['local', 'open'] as const) {
     const server = await startRedis()
     const redis = { url: server.url, answers: true }
@@ -147,7 +147,7 @@ t.test("with onStoreError 'local' L1 answers while Redis is down, with 'open' th
 
 interface Fault {
   name: string
-  /** Breaks a server. @returns what mends it */
+  /** Breaks a server. @returns a function that repairs it */
   inflict: (server: RedisServer) => unknown
   mend: (server: RedisServer) => unknown
   /** Whether its keys can age meanwhile. */

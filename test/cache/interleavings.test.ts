@@ -59,9 +59,9 @@ t.test('a request after a removal by pattern does not join a fill that its insta
   t.same((await advanceWhile(clock, Promise.all([old, after]))).value, [1, 2])
 })
 
-t.test('a request after the invalidation of a tag that only the handler named is not answered with what was being stored at that moment', async t => {
+t.test('a request after the invalidation of a tag that only the handler named does not get the response that was being stored', async t => {
   const { a, b, clock, source, open } = await gated(t, {}, 'late')
-  // Between looking whether the tag was invalidated and storing.
+  // Between the check of the tag and the write.
   await clock.advance(1)
   const evalsha = a.redis.evalsha.bind(a.redis) as (...args: unknown[]) => Promise<unknown>
   const held = gate()
@@ -84,13 +84,13 @@ t.test('a request after the invalidation of a tag that only the handler named is
   t.same((await advanceWhile(clock, Promise.all([old, after]))).value, [1, 2])
 })
 
-// What is cached: numbers that only grow.
+// The cached values are numbers that only grow.
 const ROUNDS = 12
 const KEYS_EACH = 2
 const LANGUAGES = ['de', 'fr', 'it']
 const SEED = 16
 
-/** Numbers from 0 up to 1, the same in each run (mulberry32). */
+/** Returns numbers from 0 up to 1, the same in each run (mulberry32). */
 function randomFrom (seed: number): () => number {
   let state = seed
   return () => {
@@ -101,13 +101,13 @@ function randomFrom (seed: number): () => number {
   }
 }
 
-t.test('of 168 interleavings on three instances none responds with what was invalidated before the request', async t => {
+t.test('none of 168 interleavings on three instances responds with an entry that was invalidated before the request', async t => {
   const random = randomFrom(SEED)
   const below = (n: number) => Math.floor(random() * n)
   /** Takes none to seven turns of the event loop. */
   const pause = async () => { for (let turns = below(8); turns > 0; turns--) await new Promise(resolve => setImmediate(resolve)) }
   const values = new Map<string, number>()
-  /** The values whose change has been invalidated. */
+  /** The values that have been invalidated. */
   const invalidated = new Map<string, number>()
   const valueAt = (name: string) => values.get(name) ?? 0
   const change = (name: string) => values.set(name, valueAt(name) + 1)
@@ -173,7 +173,7 @@ t.test('of 168 interleavings on three instances none responds with what was inva
     for (let round = 0; round < ROUNDS; round++) {
       pending.push(check())
       await pause()
-      // Writes of one name come one after the other.
+      // Writes to one name are sequential.
       await write(any(), name)
       invalidated.set(name, valueAt(name))
       pending.push(check())
@@ -205,12 +205,12 @@ function seeded (seed: number): Chance {
   return { random, pause }
 }
 
-// In real time, in which claims are polled: no bound of it is asserted.
+// Leases are polled in real time: the test asserts no bound.
 const openApps = async (t: Test, store: TestAppOptions['store'], instances: number, options: CachePluginOptions = {}, prefix = newPrefix()) =>
   (await createTestApp(t, { store, instances, prefix, clock: 'real', connection: { commandTimeout: '10s' }, plugins: { cache: { timeout: '10s', ttl: '1m', l1: false, ...options } } })).apps
 
 for (const [store, instances] of [['memory', 1], ['redis', 3], ['cluster', 2]] as const) {
-  t.test(`${store}: no answer of 200 random interleavings is older than what was acknowledged before the call`, async t => {
+  t.test(`${store}: no result of 200 random interleavings is older than the last write acknowledged before the call`, async t => {
     const apps = await openApps(t, store, instances)
     const seen = createSeen()
     await Promise.all(KINDS_AND_PATTERN.flatMap((kind, k) => upTo(2).map(async i => {
@@ -253,7 +253,7 @@ forEachStore(['memory', 'redis'], store => {
 })
 
 forEachStore(['redis', 'cluster'], store => {
-  t.test(`${store}: a value whose factory began before a removal by pattern is not read after it, however late it is stored`, async t => {
+  t.test(`${store}: a value whose factory began before a removal by pattern is not read after it, even if it is stored much later`, async t => {
     const { port } = await sharedRedis()
     const proxy = await startProxy(port)
     const prefix = newPrefix()
@@ -264,7 +264,7 @@ forEachStore(['redis', 'cluster'], store => {
       const making = far!.cache.getOrSet(`late/${i}`, factory.run)
       await factory.begun
       await near!.cache.invalidatePattern('late/*')
-      // The reply to the write comes later.
+      // The reply to the write is delayed.
       proxy.delay(20)
       factory.end('old')
       const values: unknown[] = []

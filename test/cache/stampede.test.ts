@@ -6,7 +6,7 @@ import { releaseFillScript } from '../../plugins/cache/store/scripts.js'
 import { createCacheApp, gate, settled, type CacheAppOptions } from '../helpers/cache/cache-app.js'
 import { advanceWhile, forEachStore, startRedis, until } from '../helpers/index.js'
 
-/** A command on a server that is gone leaves a timer of ioredis for as long, which keeps the process alive. */
+/** A command on a stopped server leaves a timer of ioredis, which keeps the process alive for this time. */
 const BROKEN = { commandTimeout: '1s' }
 
 type Handler = (run: number, reply: FastifyReply) => unknown
@@ -38,7 +38,7 @@ forEachStore(['redis', 'cluster'], store => {
       const isSlow = handler !== 'an immediate handler'
       const { apps, clock, runs, coalesced } = await instances(t, 4, async run => { if (isSlow) await opened; return { run } }, { ttl: '1m', tags: ['a', 'b'] }, { store })
       const asked = ask(apps, 40)
-      // One of each instance waits for the store, the others of its instance for that one.
+      // One request of each instance waits for the store, and the others wait for that request.
       await until('the others wait', () => coalesced() === 36 && runs.count === 1)
       open()
       await settled(...apps)
@@ -56,12 +56,12 @@ t.test('when a key expires or is invalidated under load, the handler runs once e
     t.same([runs.count, ...new Set(answers.map(({ body }) => body))], [round, `{"run":${round}}`])
     await settled(...apps)
     if (round % 2) await apps[round % 4]!.cache.invalidateTags(['v'])
-    // No L1 is used 100 ms after an invalidation that it may not have heard of.
+    // L1 is not used 100 ms after an invalidation that it may have missed.
     await clock.advance(round % 2 ? 101 : '61s')
   }
 })
 
-t.test('responses that vary are made once per variant across all instances, also where nothing is known yet', async t => {
+t.test('each variant is made once across all instances, also before the list of variants exists', async t => {
   const { apps, clock, runs } = await instances(t, 4, async (run, reply) => {
     await new Promise(resolve => setImmediate(resolve))
     reply.header('vary', 'accept-language')
@@ -79,7 +79,7 @@ t.test('an instance that finds the list of variants finds the first variant too'
     return { run }
   })
   const [first, second] = apps as [FastifyInstance, FastifyInstance]
-  // Storing a variant takes two writes: the second one is held.
+  // Storing a variant takes two writes: the second one is delayed.
   const { opened, open } = gate()
   let writes = 0
   const evalsha = first.redis.evalsha.bind(first.redis) as (...args: unknown[]) => Promise<unknown>
@@ -107,7 +107,7 @@ const UNSHAREABLE: Record<string, Handler> = {
   'sets a cookie': (run, reply) => { reply.header('set-cookie', `a=${run}`); return { run } }
 }
 for (const [what, handler] of Object.entries(UNSHAREABLE)) {
-  t.test(`when the handler that all wait for ${what}, 40 followers proceed in parallel`, async t => {
+  t.test(`when the handler that 40 followers wait for ${what}, they proceed in parallel`, async t => {
     const held: Array<() => void> = []
     const { apps, clock, runs } = await instances(t, 4, async (run, reply) => {
       await new Promise<void>(resolve => held.push(resolve))
@@ -126,12 +126,12 @@ for (const [what, handler] of Object.entries(UNSHAREABLE)) {
     }
     await asked
     t.equal(runs.count, 41, 'each has its own response')
-    // The first, one of each other instance, and all others.
+    // The first request, one of each other instance, and all others.
     t.ok(phases <= 3, `${phases} one after the other`)
   })
 }
 
-t.test('an error is its own request\'s: after the first run that fails the followers have their own responses, and these are stored', async t => {
+t.test('an error goes to its own request only: after a failed run the followers get their own responses, which are stored', async t => {
   const { opened, open } = gate()
   const { apps, clock, runs, coalesced } = await instances(t, 2, async run => {
     if (run > 1) return { run }
@@ -167,7 +167,7 @@ t.test('instances wait for a holder that renews its lease; when it stops, one of
     await settled(holder)
   }
   t.equal(runs.count, 1, 'they wait as long as it renews')
-  // As a process that is killed: the lease stands, and is neither renewed nor given back.
+  // Like a killed process, it neither renews nor releases the lease.
   holder.redis.evalsha = () => new Promise(() => {})
   const { value: answers, passed } = await advanceWhile(clock, asked)
   t.equal(runs.count, 2)
@@ -212,7 +212,7 @@ t.test('while Redis is down, requests of one instance are still coalesced', asyn
   t.same(answers.map(({ status }) => status), Array(40).fill(200))
 })
 
-t.test('of four instances one refreshes a stale response, while all of them serve the stale one', async t => {
+t.test('one of four instances refreshes a stale response, while all of them serve it', async t => {
   const state = { gate: gate() }
   const { apps, clock, runs } = await instances(t, 4, async run => {
     if (run > 1) await state.gate.opened
@@ -239,9 +239,9 @@ const lostReplies: Record<string, (command: string, args: unknown[]) => boolean>
 }
 
 for (const [what, isLost] of Object.entries(lostReplies)) {
-  t.test(`where the reply of Redis is lost to a work ${what}, the next request does not wait until the claim expires`, async t => {
+  t.test(`where Redis's reply ${what} is lost, the next request does not wait until the lease expires`, async t => {
     let lost = 0
-    /** The connection breaks before the reply to the first such command; a claim is executed, and its end is not. */
+    /** The connection breaks before the reply to the first such command: the lease is acquired, or is not released. */
     const lose = (client: Record<string, unknown>, command: 'set' | 'evalsha') => {
       const original = (client[command] as (...args: unknown[]) => Promise<unknown>).bind(client)
       client[command] = async (...args: unknown[]) => {

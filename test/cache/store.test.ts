@@ -30,11 +30,11 @@ async function open (t: Test, name: StoreName): Promise<Subject> {
   return { store: new RedisStore(client, prefix, 'self', clock), clock, client, prefix, loseTags: (...tags) => Promise.all(tags.map(tag => client.del(keyOf(tag)))) }
 }
 
-/** What the plugin does with a store when it makes an entry, in its steps. */
+/** Begins a fill as the plugin does: reads the key, and acquires a lease. */
 async function begin ({ store }: Pick<Subject, 'store'>, name: string, tags: string[] = []) {
   const id = hashId(name)
   const { token } = await store.read(id, tags)
-  const { now, versions } = await store.lease(hashId(`${name} work ${++made}`), 'me').acquire([ALL_TAG, ...tags], 1000)
+  const { now, versions } = await store.lease(hashId(`${name} fill ${++made}`), 'me').acquire([ALL_TAG, ...tags], 1000)
   const entry: Entry = { kind: 'value', label: name, meta: { a: 'ü' }, body: Buffer.from(name), storedAt: now, deleteAt: now + 60_000, tags: versions }
   return { id, entry, write: (over: Partial<Entry> = {}) => store.write(id, { ...entry, ...over }, token) }
 }
@@ -45,7 +45,7 @@ const has = async ({ store }: Pick<Subject, 'store'>, name: string, tags: string
 forEachStore(['memory', 'redis', 'cluster'], name => {
   const promise = (text: string, test: (t: Test, subject: Subject) => Promise<unknown>) => t.test(`${name}: ${text}`, async t => test(t, await open(t, name)))
 
-  promise('what is written is read, whole, and nothing under another key', async (t, subject) => {
+  promise('an entry that is written is read whole, and no other key has it', async (t, subject) => {
     const body = randomBytes(70_000)
     const { id, entry, write } = await begin(subject, 'a', ['x'])
     t.equal(await write({ body }), true)
@@ -61,14 +61,14 @@ forEachStore(['memory', 'redis', 'cluster'], name => {
     t.equal(await subject.store.remove(beforeRemoval.id), false)
     t.same([await beforeRemoval.write(), await has(subject, 'a')], [false, false])
     const late = await begin(subject, 'a')
-    t.equal(await put(subject, 'a'), true, 'who saw the removal stores')
+    t.equal(await put(subject, 'a'), true, 'a caller that read the tombstone stores')
     t.equal(await late.write(), false)
-    t.equal(await put(subject, 'a'), true, 'who saw the other entry stores in its place')
+    t.equal(await put(subject, 'a'), true, 'a caller that read the other entry replaces it')
     const many = await Promise.all(Array.from({ length: 20 }, () => begin(subject, 'b')))
     t.equal((await Promise.all(many.map(({ write }) => write()))).filter(Boolean).length, 1)
   })
 
-  promise('what expired is not there any more, and is no change', async (t, subject) => {
+  promise('an entry that has expired is not read, and does not refuse a write', async (t, subject) => {
     await (await begin(subject, 'a')).write()
     const { write } = await begin(subject, 'a')
     await subject.clock.advance(60_001)
@@ -76,7 +76,7 @@ forEachStore(['memory', 'redis', 'cluster'], name => {
     t.equal(await write(), true)
   })
 
-  promise('an entry is invalid once one of its tags changes, also one that the reader does not know of, and no other entry is', async (t, subject) => {
+  promise('an entry is invalid once one of its tags is invalidated, even one that the reader does not know, and no other entry is', async (t, subject) => {
     const { store } = subject
     for (const [key, tags] of Object.entries({ a: ['x'], b: ['x', 'y'], c: ['y'], d: [] })) await put(subject, key, tags)
     await store.invalidate(['x'])
@@ -88,14 +88,14 @@ forEachStore(['memory', 'redis', 'cluster'], name => {
     t.same(await Promise.all(['a', 'b', 'c', 'd'].map(key => has(subject, key))), [false, false, false, false])
   })
 
-  promise('what was begun before a tag changed is invalid although it is stored after it', async (t, subject) => {
+  promise('an entry whose fill began before an invalidation is invalid, although it is stored after it', async (t, subject) => {
     const { write } = await begin(subject, 'a', ['x'])
     await subject.store.invalidate(['x'])
     await write()
     t.equal(await has(subject, 'a'), false)
   })
 
-  promise('a tag that was evicted takes its entries with it, and does not give them back when it is used again', async (t, subject) => {
+  promise('entries of a tag whose version was evicted are invalid, also once the tag has a new version', async (t, subject) => {
     await put(subject, 'a', ['x'])
     await put(subject, 'b')
     await subject.loseTags('x')
@@ -106,14 +106,14 @@ forEachStore(['memory', 'redis', 'cluster'], name => {
     t.equal(await has(subject, 'b'), false)
   })
 
-  promise('an entry that is put is invalid once a tag is invalidated after it, also where the caller waits for neither', async (t, subject) => {
+  promise('an entry of setMany() is invalid once a tag is invalidated after the call, even if the caller awaits neither', async (t, subject) => {
     const { store } = subject
     for (const tag of ['x', ALL_TAG]) {
       for (let i = 0; i < 20; i++) {
         const { id, entry } = await begin(subject, `put ${tag} ${i}`, ['x'])
         const make = (tags: Record<string, string>): Entry => ({ ...entry, tags })
         if (i > 0) await store.setMany([{ id, tags: ['x'], make }])
-        // On a Cluster the tag and the entry lie on several nodes: there who invalidates waits for what came before.
+        // On a Cluster the tag and the entry lie on several nodes, so the caller awaits the write before it invalidates.
         const putting = store.setMany([{ id, tags: ['x'], make }])
         if (name === 'cluster') await putting
         await Promise.all([putting, store.invalidate([tag])])
@@ -141,7 +141,7 @@ forEachStore(['memory', 'redis', 'cluster'], name => {
     t.equal((await store.lease('w', mine).acquire([], 50)).kind, 'acquired')
   })
 
-  promise('after a fill that cannot be shared no caller waits, and 1 s later the lease can be had again', async (t, { store, clock }) => {
+  promise('after a fill that is not shareable no caller waits for 1 s; then the lease is acquired again', async (t, { store, clock }) => {
     await store.lease('w', 'a').acquire([], 60_000)
     await store.lease('w', 'b').release(false)
     t.equal((await store.lease('w', 'b').acquire([], 50)).kind, 'held')
@@ -169,11 +169,11 @@ forEachStore(['memory', 'redis', 'cluster'], name => {
     const { versions: { x, y }, invalidatedAt } = await store.tags(['x', 'y'])
     t.equal(y, first.versions['y'])
     t.not(x, first.versions['x'])
-    t.same([first.now, invalidatedAt], [clock.now() - 5000, clock.now()], 'milliseconds since the epoch, by the clock that is handed in')
+    t.same([first.now, invalidatedAt], [clock.now() - 5000, clock.now()], 'milliseconds since the epoch, by the clock of the options')
     t.equal((await store.tags(['y'])).invalidatedAt, 0, 'the other tag was not invalidated')
   })
 
-  promise('removeMatching() removes what has such a label, however long, and counts entries alone', async (t, subject) => {
+  promise('removeMatching() removes the entries with a matching label of any length, and counts entries only', async (t, subject) => {
     const { store } = subject
     const long = `yes-${'x'.repeat(6000)}`
     const names = [...Array.from({ length: 60 }, (_, i) => `${i % 2 ? 'yes' : 'no'}-"${i}`), long]
@@ -181,12 +181,12 @@ forEachStore(['memory', 'redis', 'cluster'], name => {
     await store.remove(hashId('yes-"1'))
     t.equal(await store.removeMatching(label => label.startsWith('yes')), 30)
     t.same(await Promise.all(names.map(each => has(subject, each))), names.map(each => each.startsWith('no')))
-    t.equal(await store.removeMatching(() => true), 30, 'what was removed before is no entry')
+    t.equal(await store.removeMatching(() => true), 30, 'a tombstone is not counted')
   })
 })
 
 forEachStore(['redis', 'cluster'], name => {
-  t.test(`${name}: every key has a TTL, and is named after the prefix, whatever the names of tags`, async t => {
+  t.test(`${name}: every key has a TTL and the prefix, for any names of tags`, async t => {
     const { store, client, prefix } = await open(t, name)
     for (let i = 0; i < 20; i++) await put({ store }, `a${i}`, [`t${i}`, '{x}', 'a b*\n'])
     await store.invalidate(['t1', 't30'])
@@ -204,7 +204,7 @@ forEachStore(['redis', 'cluster'], name => {
     t.same(keys.flat().filter(key => !/^[\w-]+:cache:(entry|tag|claim):[\w#-]+$/.test(key)), [])
   })
 
-  t.test(`${name}: damaged bytes are no entry, and are replaced`, async t => {
+  t.test(`${name}: damaged entries read as a miss, and are replaced`, async t => {
     const { store, client, prefix } = await open(t, name)
     const key = `${prefix}:cache:entry:${hashId('a')}`
     await put({ store }, 'a')
@@ -219,7 +219,7 @@ forEachStore(['redis', 'cluster'], name => {
   })
 })
 
-t.test('redis: without a clock handed in the time is the server\'s own', async t => {
+t.test('redis: without a clock in the options the time is the server\'s own', async t => {
   const { client, prefix } = await openStore(t, 'redis')
   if (!(client instanceof Redis)) throw new Error('a client was expected')
   const store = new RedisStore(client, prefix)
@@ -233,7 +233,7 @@ t.test('redis: without a clock handed in the time is the server\'s own', async t
   t.same(at.filter(each => !(Number(each) >= before && Number(each) <= after)), [])
 })
 
-t.test('memory: the store stays within its size, and the entries that were used least recently go first', async t => {
+t.test('memory: the store stays within its size, and evicts the least recently used entries first', async t => {
   const store = new MemoryStore(100 * 1024)
   let isThere = true
   for (let i = 0; i < 200; i++) {

@@ -9,13 +9,13 @@ import { isResponse, type StoredResponse, timeFor } from '../../plugins/cache/ht
 import { decodeEntry, encodeEntry, TOKEN_RANGE } from '../../plugins/cache/store/entry-codec.js'
 import { freshenedHeaders, isHeaders, joined, requestDirectives, storedHeaders } from '../../plugins/cache/rfc/stored-headers.js'
 
-// Frames
+// Encoded entries
 
 const meta = { status: 200, headers: { etag: '"x"', link: ['a', 'b'] }, vary: { accept: 'a' }, generatedAt: -2000, staleAt: 6000, revalidateUntil: 6010, serveOnErrorUntil: 6020, mustRevalidate: false, noCache: false }
 const entry: StoredResponse = { kind: 'response', label: '/a?b=1', meta, body: Buffer.from('{"a":1}'), storedAt: 1000, deleteAt: 1500, tags: { t: 'v' } }
 const HEAD = 17
 
-t.test('an entry survives being stored, whatever bytes its body has', async t => {
+t.test('an entry is decoded as it was encoded, with any bytes in its body', async t => {
   for (const body of [Buffer.alloc(0), Buffer.from('text é'), Buffer.from(Array.from({ length: 256 }, (_, i) => i))]) t.strictSame(decodeEntry(encodeEntry({ ...entry, body })).entry, { ...entry, body })
   const text = fc.string({ unit: 'binary' })
   const anything = fc.record({
@@ -30,7 +30,7 @@ t.test('an entry survives being stored, whatever bytes its body has', async t =>
   fc.assert(fc.property(anything, given => { t.same(decodeEntry(encodeEntry(given)).entry, JSON.parse(JSON.stringify(given), (key, value) => key === 'body' ? given.body : value)) }))
 })
 
-t.test('encoded copies survive being stored, and an entry whose copies are cut, too long or of another kind is none', async t => {
+t.test('encoded copies are decoded as they were encoded, and an entry with damaged copies is a miss', async t => {
   const whole = { ...entry, encoded: { gzip: Buffer.from([0, 1, 255]), br: Buffer.alloc(0) } }
   const good = encodeEntry(whole)
   t.strictSame(decodeEntry(good).entry, whole)
@@ -48,7 +48,7 @@ t.test('each entry has a token of its own, where the scripts look for it', async
   t.match(tokens[0], /^[\w-]{12}$/)
 })
 
-t.test('a tombstone is no entry, and has a token', async t => {
+t.test('a tombstone decodes to no entry, and has a token', async t => {
   const frame = encodeEntry('tombstone')
   t.equal(frame.length, HEAD)
   t.match(decodeEntry(frame), { token: /^[\w-]{12}$/, entry: undefined })
@@ -62,7 +62,7 @@ function tampered (change: (text: string) => string, copies = Buffer.alloc(0)): 
   return Buffer.concat([head, rest, entry.body, copies])
 }
 
-t.test('bytes that are damaged, cut, of another version or tampered with are no entry', async t => {
+t.test('bytes that are damaged, cut, of another version or tampered with decode to no entry', async t => {
   const good = encodeEntry(entry)
   t.ok(decodeEntry(tampered(text => text)).entry)
   const long = Buffer.from(good)
@@ -79,7 +79,7 @@ t.test('bytes that are damaged, cut, of another version or tampered with are no 
   t.equal(Reflect.get({}, 'x'), undefined)
 })
 
-t.test('whatever byte of a frame changes, it is read without an error, and as nothing that cannot be used', async t => {
+t.test('an entry with any byte changed is decoded without an error, and never to a response that cannot be sent', async t => {
   const good = encodeEntry(entry)
   for (let i = 0; i < good.length; i++) {
     for (const mask of [0xff, 0x01, 0x20, 0x80]) {
@@ -96,7 +96,7 @@ t.test('whatever byte of a frame changes, it is read without an error, and as no
   }))
 })
 
-t.test('only a response that can be sent is one', async t => {
+t.test('only an entry that can be sent is a response', async t => {
   t.equal(isResponse(entry), true)
   const bad: Array<Record<string, unknown>> = [{ status: 199 }, { status: 600 }, { status: 200.5 }, { status: '200' }, { headers: null }, { headers: { a: 'x\r\n' } }, { headers: [] }, { vary: null }, { vary: [] }, { generatedAt: null }, { generatedAt: Infinity },
     { staleAt: '1' }, { staleAt: NaN }, { revalidateUntil: undefined }, { serveOnErrorUntil: undefined }, { mustRevalidate: 0 }, { noCache: 'no' }, { vary: JSON.parse('{"__proto__":"x"}') }]
@@ -104,7 +104,7 @@ t.test('only a response that can be sent is one', async t => {
   for (const other of [undefined, { ...entry, kind: 'value' as const }, { ...entry, meta: null }, { ...entry, meta: [] }]) t.equal(isResponse(other), false)
 })
 
-t.test('only a list of variants and a value that can be used are such', async t => {
+t.test('only a valid list of variants and a valid value are accepted', async t => {
   const variants = { names: ['a'], nonce: 'n', origin: '', ids: ['i'] }
   t.equal(isVariants({ ...entry, kind: 'variants', meta: variants }), true)
   for (const change of [{ names: 'a' }, { names: [1] }, { nonce: 1 }, { origin: undefined }, { ids: null }, { ids: [null] }]) t.equal(isVariants({ ...entry, kind: 'variants', meta: { ...variants, ...change } }), false, JSON.stringify(change))
@@ -128,14 +128,14 @@ t.test('a response ages from when it was stored, and its age never decreases', a
 // Bodies
 
 const chunks = (...parts: Array<string | Buffer>) => Readable.from(parts, { objectMode: false })
-/** What is sent, and what is kept of it. */
+/** The bytes that are sent, and those that are captured. */
 async function run (payload: unknown, maxSize = 100, declared?: number) {
   const captured = capture(payload, maxSize, declared)
   const sent = captured.payload instanceof Readable ? await text(captured.payload).catch(() => 'broken') : captured.payload
   return { sent, kept: (await captured.body).toString() }
 }
 
-t.test('a body that is there is kept whole, where it is not too long', async t => {
+t.test('a body in memory is captured whole, unless it is too long', async t => {
   const bytes = new Uint8Array([120, 97, 98, 120]).subarray(1, 3)
   const table: Array<[unknown, string]> = [['ab', 'ab'], ['', ''], [null, ''], [undefined, ''], [Buffer.from('ab'), 'ab'], [bytes, 'ab'], ['é', 'é'], ['abc', 'unstorable'], ['éé', 'unstorable'], [Buffer.alloc(3), 'unstorable'], [{}, 'unstorable'], [5, 'unstorable']]
   for (const [payload, expected] of table) {
@@ -145,7 +145,7 @@ t.test('a body that is there is kept whole, where it is not too long', async t =
   }
 })
 
-t.test('a stream is kept while it is sent, and is sent as it is', async t => {
+t.test('a stream is captured while it is sent, and sent unchanged', async t => {
   t.same(await run(chunks('a', Buffer.from('b'), 'é')), { sent: 'abé', kept: 'abé' })
   t.same(await run(chunks()), { sent: '', kept: '' }, 'an empty one')
   const encoded = chunks(Buffer.from('é').subarray(0, 1), Buffer.from('é').subarray(1))
@@ -155,7 +155,7 @@ t.test('a stream is kept while it is sent, and is sent as it is', async t => {
   t.same(await run(chunks(...Array.from({ length: 16 }, (_, i) => big.slice(i * 62_500, (i + 1) * 62_500))), 1_000_000), { sent: big, kept: big }, 'a long one')
 })
 
-t.test('a stream that is too long is sent, and not kept', async t => {
+t.test('a stream that is too long is sent, and not captured', async t => {
   t.same(await run(chunks('ab', 'c'), 3), { sent: 'abc', kept: 'abc' })
   t.same(await run(chunks('ab', 'cd'), 3), { sent: 'abcd', kept: 'unstorable' })
   const source = chunks('abcd')
@@ -163,7 +163,7 @@ t.test('a stream that is too long is sent, and not kept', async t => {
   t.same(await run(source, 3, 4), { sent: 'abcd', kept: 'unstorable' })
 })
 
-t.test('a stream that is not as long as it said is not kept', async t => {
+t.test('a stream that differs from its content-length is not captured', async t => {
   t.same(await run(chunks('ab'), 9, 2), { sent: 'ab', kept: 'ab' })
   t.same(await run(chunks('ab'), 9, 3), { sent: 'ab', kept: 'broken' })
   t.same(await run(chunks('ab'), 9, 1), { sent: 'ab', kept: 'broken' })
@@ -200,7 +200,7 @@ t.test('when its reader stops, the source is destroyed and nothing is stored', a
   t.equal(source.destroyed, true)
 })
 
-t.test('what is kept is what was sent, wherever the chunks begin', async () => {
+t.test('the captured bytes are those that were sent, with any boundaries of chunks', async () => {
   await fc.assert(fc.asyncProperty(fc.array(fc.uint8Array({ minLength: 1, maxLength: 9 }), { maxLength: 9 }), fc.nat(40), async (parts, maxSize) => {
     const whole = Buffer.concat(parts)
     const { payload, body } = capture(chunks(...parts.map(part => Buffer.from(part))), maxSize, undefined)
@@ -221,13 +221,13 @@ t.test('hop-by-hop headers, headers of one response, and those that Connection n
   t.strictSame(storedHeaders({ 'x-a': '1', 'x-b': '2', connection: ['X-A', 'x-c'] }, {}), { 'x-b': '2' })
 })
 
-t.test('what stood there before the handler ran is not stored, unless the handler changed it', async t => {
+t.test('headers from before the handler are not stored, unless the handler changed them', async t => {
   const list = ['a']
   const before = { 'x-request-id': '1', vary: 'origin', n: 5, link: list }
   t.strictSame(storedHeaders({ 'x-request-id': '1', vary: 'origin, accept', n: 6, link: list, own: 'y' }, before), { vary: 'origin, accept', n: '6', own: 'y' })
 })
 
-t.test('values are stored as text, one by one, and excluded ones not at all', async t => {
+t.test('header values are stored as text, and excluded headers are not stored', async t => {
   t.strictSame(storedHeaders({ a: 1, b: ['x', 2], c: undefined, d: true, 'set-cookie': ['a=1', 'b=2'] }, {}, ['d']), { a: '1', b: ['x', '2'], 'set-cookie': ['a=1', 'b=2'] })
   t.strictSame(storedHeaders({ 'set-cookie': 'a', 'x-a': '1' }, {}, ['set-cookie']), { 'x-a': '1' })
 })
@@ -239,14 +239,14 @@ t.test('a 304 updates the stored headers, but not those of the body', async t =>
   t.equal(stored['cache-control'], 'max-age=1')
 })
 
-t.test('only what can be sent is headers', async t => {
+t.test('only headers that can be sent are accepted', async t => {
   for (const good of [{}, { a: '' }, { 'x-a': 'b' }, { a: ['b', 'c'] }, { a: [] }, { a: '\t é~' }, { constructor: 'x' }]) t.equal(isHeaders(good), true, JSON.stringify(good))
   const bad: unknown[] = [undefined, null, 'a', 1, [], ['a'], { '': 'x' }, { 'a b': 'x' }, { 'a:': 'x' }, { é: 'x' }, { 'a\r\n': 'x' }, { a: 1 }, { a: null }, { a: undefined }, { a: {} }, { a: ['b', 1] }, { a: [['b']] },
     { a: 'x\r\ny' }, { a: 'x\n' }, { a: '\0' }, { a: '\u007f' }, { a: '\u0100' }, { a: ['x', 'y\r'] }, JSON.parse('{"__proto__":"x"}')]
   for (const value of bad) t.equal(isHeaders(value), false, JSON.stringify(value))
 })
 
-t.test('what passes for headers can be set on a message', async t => {
+t.test('accepted headers can be set on a message', async t => {
   const { ServerResponse, IncomingMessage } = await import('node:http')
   const { Socket } = await import('node:net')
   const message = new ServerResponse(new IncomingMessage(new Socket()))
@@ -257,12 +257,12 @@ t.test('what passes for headers can be set on a message', async t => {
   t.pass('none of them threw')
 })
 
-t.test('a field that is there several times is one text', async t => {
+t.test('a field with several values is joined to one text', async t => {
   const table: Array<[unknown, string | undefined]> = [[undefined, undefined], ['a', 'a'], [['a', 'b'], 'a, b'], [5, '5'], [[], '']]
   for (const [value, expected] of table) t.equal(joined(value), expected)
 })
 
-t.test('the directives of a request are those of Cache-Control; of Pragma where there is none; none where it cannot be read', async t => {
+t.test('the directives of a request are those of Cache-Control, else of Pragma; a malformed field has none', async t => {
   const table: Array<[Record<string, string | string[]>, string[] | undefined]> = [
     [{}, undefined], [{ 'cache-control': '' }, []], [{ 'cache-control': 'no-cache, max-age=5' }, ['no-cache', 'max-age']], [{ 'cache-control': ['no-cache', 'no-store'] }, ['no-cache', 'no-store']],
     [{ pragma: 'no-cache' }, ['no-cache']], [{ pragma: 'No-Cache, x' }, ['no-cache']], [{ pragma: 'x' }, undefined], [{ pragma: 'no-cache', 'cache-control': 'max-age=5' }, ['max-age']],

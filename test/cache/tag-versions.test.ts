@@ -19,19 +19,19 @@ import { upTo } from '../helpers/cache/factories.js'
 import { advanceUntil, createTestApp, forEachStore, openStore } from '../helpers/index.js'
 
 const MINUTE = 60_000
-/** A version that no entry uses is gone after this. */
+/** How long a version is kept that no entry uses. */
 const MINUTES = 15 * MINUTE
 
 async function keysOf (client: Redis | Cluster, prefix: string): Promise<Array<{ key: string, ttl: number }>> {
   const nodes = client instanceof Cluster ? client.nodes('master') : [client]
   const keys = (await Promise.all(nodes.map(node => node.keys(`${prefix}:*`)))).flat()
   const found = await Promise.all(keys.map(async key => ({ key, ttl: await client.pttl(key) })))
-  // Of a key that has ended in the meantime it is -2: real time passes in Redis.
+  // The TTL of a key that has expired meanwhile is -2: real time passes in Redis.
   return found.filter(({ ttl }) => ttl !== -2)
 }
 
 forEachStore(['redis', 'cluster'], store => {
-  t.test(`${store}: what 500 requests answered 404 leave in Redis lives for minutes`, async t => {
+  t.test(`${store}: the keys that 500 requests for 404 responses leave in Redis expire within minutes`, async t => {
     const { app, clock, prefix } = await createTestApp(t, {
       store,
       plugins: { cache: { timeout: '1h' } },
@@ -48,12 +48,12 @@ forEachStore(['redis', 'cluster'], store => {
     t.same(await keysOf(app.redis as never, prefix), [])
   })
 
-  t.test(`${store}: the version of a tag lives as long as the entries that use it`, async t => {
+  t.test(`${store}: the version of a tag is kept as long as the entries that use it`, async t => {
     const { app, clock } = await createTestApp(t, { store, plugins: { cache: { timeout: '10h', l1: false, jitter: 0 } } })
     const { cache } = app
     let runs = 0
     const read = (key: string, ttl: string) => cache.getOrSet(key, () => ++runs, { ttl, tags: ['t'] })
-    // Its version is created by a value that lives for a minute, and used by one that lives for hours.
+    // The version is created for a value with a TTL of a minute, and used by one with a TTL of hours.
     await read('short', '1m')
     await clock.advance(14 * MINUTE)
     t.equal(await read('long', '2h'), 2)
@@ -65,7 +65,7 @@ forEachStore(['redis', 'cluster'], store => {
     t.same([await read('long', '2h'), await cache.get('set')], [3, undefined])
   })
 
-  t.test(`${store}: what was stored before an invalidation stays invalid after the version is gone`, async t => {
+  t.test(`${store}: an entry from before an invalidation stays invalid after the version has expired`, async t => {
     const { app, clock } = await createTestApp(t, { store, plugins: { cache: { timeout: '10h', l1: false, jitter: 0 } } })
     await app.cache.set('k', 1, { ttl: '10h', tags: ['t'] })
     await app.cache.invalidateTags(['t'])
@@ -91,7 +91,7 @@ forEachStore(['redis', 'cluster'], store => {
   })
 })
 
-/** The same in each run. */
+/** Returns the same numbers in each run. */
 function randomFrom (seed: number): (below: number) => number {
   let state = seed
   return below => {
@@ -116,7 +116,7 @@ async function begin (store: CacheStore, id: string, tags: string[], begunAt: nu
 }
 
 forEachStore(['memory', 'redis'], name => {
-  t.test(`${name}: in 400 steps over hours, nothing that was begun before an invalidation is read after it`, async t => {
+  t.test(`${name}: in 400 steps over hours, no entry whose fill began before an invalidation is read after it`, async t => {
     const { client, clock, prefix } = await openStore(t, name)
     const store = client === undefined ? new MemoryStore(64 * 1024 ** 2, clock) : new RedisStore(client, prefix, undefined, clock)
     const random = randomFrom(22)
@@ -138,7 +138,7 @@ forEachStore(['memory', 'redis'], name => {
         const passed = random(8)
         await clock.advance(passed * MINUTE)
         minutes += passed
-        // The core stores nothing that took longer.
+        // The cache does not store the result of a fill that took longer.
         fills = fills.filter(({ until }) => until > minutes)
       }
       for (const each of upTo(4)) {
@@ -154,7 +154,7 @@ forEachStore(['memory', 'redis'], name => {
   })
 })
 
-t.test('keys of paths are bounded, hold no braces and no pattern characters, and differ from each other and from those of tags', async t => {
+t.test('keys of path tags are bounded, have no braces and no pattern characters, and differ from each other and from other tags', async t => {
   const versions = new TagVersions(new Redis({ lazyConnect: true }), 'p', systemClock)
   const paths = ['/', '/a', '/a/b', '/a//b', '/a b', '/{a}', '/*', '/?', '/[a]', '/é', '/#a', '/\0', '/\n', `/${'a'.repeat(100)}`, `/${'a'.repeat(101)}`, `/${'a'.repeat(5000)}`]
   const tags = ['a', 'path:a', 'path:/a', '/a', 'a/b']
@@ -164,10 +164,10 @@ t.test('keys of paths are bounded, hold no braces and no pattern characters, and
 })
 
 const MANY = 5000
-const MOST_A_BATCH = 200
+const MAX_BATCH = 200
 const tags = upTo(MANY).map(i => `tag-${i}`)
 
-/** A cache on a store that fails where it is told to, or on nodes that refuse some tags; it records the sizes of what it is asked, and how much of it at a time. */
+/** A cache on a store that fails on demand, or on nodes that refuse some tags. It records the sizes of batches, and how many run at once. */
 function recording (failsAt: () => boolean, refuses?: (tag: string) => boolean) {
   const clock = createTestClock()
   const memory = new MemoryStore(64 * 1024 ** 2, clock)
@@ -202,41 +202,41 @@ t.test(`${MANY} tags are invalidated in batches, one after another, each with it
   setImmediate(count)
   await core.invalidate(tags)
   isDone = true
-  t.same([batches.length, Math.max(...batches), batches.reduce((sum, size) => sum + size), most()], [MANY / MOST_A_BATCH, MOST_A_BATCH, MANY, 1])
+  t.same([batches.length, Math.max(...batches), batches.reduce((sum, size) => sum + size), most()], [MANY / MAX_BATCH, MAX_BATCH, MANY, 1])
   t.ok(turns >= batches.length - 1, `${turns} turns`)
   t.equal(core.stats.invalidations, 1)
 })
 
-t.test('where one batch fails the rest is not tried, but owed, and written once the store is back', async t => {
+t.test('where one batch fails the rest is not attempted, but pending, and written once the store is available', async t => {
   let calls = 0
   let isDown = false
   const { core, clock, batches, done } = recording(() => isDown || (isDown = ++calls === 4))
   await t.rejects(core.invalidate(tags), { code: 'FST_REDIS_SUITE_CACHE_INVALIDATION_PENDING' })
-  t.same([batches.length, done.size], [3, 3 * MOST_A_BATCH])
+  t.same([batches.length, done.size], [3, 3 * MAX_BATCH])
   isDown = false
   await clock.advance(100)
   t.equal(done.size, MANY)
   await core.close()
 })
 
-t.test('while one master of a Cluster is away, what is owed to the others is written once each', async t => {
+t.test('while one master of a Cluster is unavailable, pending invalidations for the others are written once each', async t => {
   const away = new Set(tags.slice(0, MANY / 2))
   const { core, clock, batches, done } = recording(() => false, tag => away.has(tag))
   await t.rejects(core.invalidate(tags), { code: 'FST_REDIS_SUITE_CACHE_INVALIDATION_PENDING' })
-  await advanceUntil(clock, 'the others have all that they are owed', () => done.size === MANY / 2, { step: 50 })
+  await advanceUntil(clock, 'the other masters have their pending invalidations', () => done.size === MANY / 2, { step: 50 })
   batches.length = 0
   away.clear()
-  await advanceUntil(clock, 'so has the one that is back', () => done.size === MANY, { step: 50 })
+  await advanceUntil(clock, 'so has the master that is available again', () => done.size === MANY, { step: 50 })
   t.equal(batches.length, MANY / 2)
   await core.close()
 })
 
-t.test('keys are removed in batches as well, and the ones that were not are removed later', async t => {
+t.test('keys are removed in batches as well, and those of a failed batch are removed later', async t => {
   let calls = 0
   let isDown = false
   const { core, clock, done } = recording(() => isDown || (isDown = ++calls === 4))
   await t.rejects(core.remove(tags.map(tag => dataKey(tag))), { code: 'FST_REDIS_SUITE_CACHE_INVALIDATION_PENDING' })
-  t.equal(done.size, 3 * MOST_A_BATCH)
+  t.equal(done.size, 3 * MAX_BATCH)
   isDown = false
   await clock.advance(100)
   t.equal(done.size, MANY)
@@ -262,8 +262,8 @@ forEachStore(['redis', 'cluster'], store => {
     await a.setMany(names.map((name, i) => [name, i]))
     t.equal(await a.deleteMany(names), 1000)
     t.same((await values(a)).filter(value => value !== undefined), [])
-    // With the tag of all entries, and a common one.
-    t.ok(most <= MOST_A_BATCH + 2, `a script with ${most} keys`)
+    // Each entry has the tag of all entries and a common one.
+    t.ok(most <= MAX_BATCH + 2, `a script with ${most} keys`)
     // A script on a Cluster has one key.
     t.ok(store === 'cluster' || messages <= 1100, `${messages} messages`)
   })

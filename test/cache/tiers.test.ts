@@ -25,7 +25,7 @@ t.test('an entry is read until deleteAt, and is dropped then', async t => {
   t.equal(l1.size, 0)
 })
 
-t.test('an entry is gone once one of its tags is invalidated, and one that was read afterwards is not', async t => {
+t.test('an entry is dropped once one of its tags is invalidated, and one that was read afterwards is served', async t => {
   const l1 = new L1(1024 ** 2)
   l1.set(a, entry(['t', 'u']), l1.epoch)
   l1.set(key('b'), entry(['v']), l1.epoch)
@@ -36,7 +36,7 @@ t.test('an entry is gone once one of its tags is invalidated, and one that was r
   t.ok(l1.get(a, 1000))
 })
 
-t.test('a read that began before an invalidation, a removal or a clearing is not kept', async t => {
+t.test('L1 does not keep an entry whose read began before an invalidation, a removal or a clear()', async t => {
   const table: Array<[string, (l1: L1) => void, boolean]> = [
     ['its tag', l1 => l1.invalidate(['t']), false], ['another tag', l1 => l1.invalidate(['x']), true], ['all', l1 => l1.invalidate([ALL_TAG]), false], ['a pattern', l1 => l1.invalidate(['x', PATTERN_TAG]), false],
     ['its key', l1 => l1.remove([a.id]), false], ['another key', l1 => l1.remove([key('b').id]), true], ['a clearing', l1 => l1.clear(), false], ['nothing', () => {}, true]
@@ -48,20 +48,20 @@ t.test('a read that began before an invalidation, a removal or a clearing is not
     l1.set(a, entry(['t']), mark)
     t.equal(l1.get(a, 1000) !== undefined, isKept, name)
     l1.set(a, entry(['t']), l1.epoch)
-    t.ok(l1.get(a, 1000), `a read after ${name} is kept`)
+    t.ok(l1.get(a, 1000), `L1 keeps a read after ${name}`)
     change(l1)
     t.equal(l1.get(a, 1000) !== undefined, isKept, `${name} again`)
   }
 })
 
-t.test('a removed key is gone, and only it', async t => {
+t.test('remove() drops a key, and no other one', async t => {
   const l1 = new L1(1024 ** 2)
   for (const name of ['a', 'b', 'c']) l1.set(key(name), entry(), l1.epoch)
   l1.remove([a.id, key('c').id, key('absent').id])
   t.same(['a', 'b', 'c'].map(name => l1.get(key(name), 1000) !== undefined), [false, true, false])
 })
 
-t.test('a key that was set again, or came back after it was dropped, can be removed', async t => {
+t.test('a key that was set twice, or again after it was dropped, can be removed', async t => {
   const l1 = new L1(1024 ** 2)
   l1.set(a, entry(), l1.epoch)
   l1.set(a, entry(), l1.epoch)
@@ -71,7 +71,7 @@ t.test('a key that was set again, or came back after it was dropped, can be remo
   t.equal(l1.get(a, 1000), undefined)
 })
 
-t.test('it takes no more bytes than it may, the least used goes first, and what is larger than all is not kept', async t => {
+t.test('L1 stays within its size, evicts the least recently used entry first, and does not keep an entry larger than itself', async t => {
   const l1 = new L1(10 * 1024)
   for (let i = 0; i < 100; i++) {
     l1.set(key(String(i)), entry([], { body: Buffer.alloc(1000) }), l1.epoch)
@@ -83,13 +83,13 @@ t.test('it takes no more bytes than it may, the least used goes first, and what 
   t.equal(l1.get(key('1'), 1000), undefined)
   l1.set(a, entry(), l1.epoch)
   l1.set(a, entry([], { body: Buffer.alloc(10 * 1024) }), l1.epoch)
-  t.equal(l1.get(a, 1000), undefined, 'nor is what it was to replace')
+  t.equal(l1.get(a, 1000), undefined, 'the entry that it was to replace is dropped as well')
   l1.remove([a.id])
   l1.clear()
   t.same([l1.size, l1.bytes], [0, 0])
 })
 
-t.test('when more tags were invalidated than it remembers, what was read before the forgotten ones is gone', async t => {
+t.test('when more tags were invalidated than L1 remembers, entries read before the forgotten invalidations are dropped', async t => {
   const l1 = new L1(1024 ** 2)
   l1.set(a, entry(['first']), l1.epoch)
   const before = l1.epoch
@@ -98,13 +98,13 @@ t.test('when more tags were invalidated than it remembers, what was read before 
   for (let i = 0; i < 100_000; i++) l1.invalidate([`t${i}`])
   t.equal(l1.get(a, 1000), undefined)
   l1.set(a, entry(['first']), before)
-  t.equal(l1.get(a, 1000), undefined, 'nor is kept what was being read')
-  t.ok(l1.get(key('b'), 1000), 'what was read after that is not in doubt')
+  t.equal(l1.get(a, 1000), undefined, 'an entry that was being read is not kept either')
+  t.ok(l1.get(key('b'), 1000), 'an entry that was read later is served')
   l1.set(a, entry(['first']), l1.epoch)
   t.ok(l1.get(a, 1000))
 })
 
-t.test('when more keys were removed than it remembers, what was being read before the forgotten ones is not kept', async t => {
+t.test('when more keys were removed than L1 remembers, entries whose read began before the forgotten removals are not kept', async t => {
   const l1 = new L1(1024 ** 2)
   l1.set(key('b'), entry(), l1.epoch)
   const before = l1.epoch
@@ -112,7 +112,7 @@ t.test('when more keys were removed than it remembers, what was being read befor
   for (let i = 0; i < 10_000; i++) l1.remove([`id${i}`])
   l1.set(a, entry(), before)
   t.equal(l1.get(a, 1000), undefined)
-  t.ok(l1.get(key('b'), 1000), 'what was there stays')
+  t.ok(l1.get(key('b'), 1000), 'an entry that L1 had stays')
   l1.set(a, entry(), l1.epoch)
   t.ok(l1.get(a, 1000))
 })
@@ -150,7 +150,7 @@ t.test('an entry that was written is read, with a token, until deleteAt', async 
   t.match(await store.read('a', []), { entry: undefined, token: '' })
 })
 
-t.test('of two writers that saw the same generation only the first one writes', async t => {
+t.test('of two writers with the same token only the first one writes', async t => {
   const { store } = build()
   const { token } = await store.read('a', [])
   t.equal(await store.write('a', entryOf({}, { label: 'first' }), token), true)
@@ -160,23 +160,23 @@ t.test('of two writers that saw the same generation only the first one writes', 
   t.equal(await store.write('a', entryOf({}, { label: 'third' }), found.token), true)
 })
 
-t.test('what was begun before a removal is not stored, for as long as the removal is remembered', async t => {
+t.test('an entry whose fill began before a removal is not stored while the tombstone stands', async t => {
   const { store, clock } = build()
   const { token } = await store.read('a', [])
-  t.equal(await store.remove('a'), false, 'there was none')
+  t.equal(await store.remove('a'), false, 'there was no entry')
   t.equal(await store.write('a', entryOf(), token), false)
   const after = await store.read('a', [])
   t.equal(await store.write('a', entryOf(), after.token), true)
   t.equal(await store.remove('a'), true)
   t.equal((await store.read('a', [])).entry, undefined)
-  t.equal(await store.remove('a'), false, 'nor is there any longer')
+  t.equal(await store.remove('a'), false, 'the entry has been removed')
   await clock.advance(10 * 60 * 1000 - 1)
   t.equal(await store.write('a', entryOf(), token), false)
   await clock.advance(2)
   t.equal(await store.write('a', entryOf(), token), true)
 })
 
-t.test('an entry is invalid once one of its tags is, and one that began before that is so when it is written', async t => {
+t.test('an entry is invalid once one of its tags is invalidated, and so is one whose fill began before that', async t => {
   const { store } = build()
   const { versions } = await store.lease('w', 'token').acquire([ALL_TAG, 't', 'u'], 1000)
   await store.write('a', entryOf(versions), '')
@@ -215,7 +215,7 @@ t.test('read() returns the versions of tags, and tags() when they were invalidat
   await store.invalidate(['t'])
   const second = await store.tags(['t'])
   t.same([first.invalidatedAt, second.invalidatedAt], [T0 + 5, T0 + 5])
-  t.not(first.versions['t'], second.versions['t'], 'each invalidation is another one')
+  t.not(first.versions['t'], second.versions['t'], 'each invalidation has a version of its own')
   t.same([second.now, store.skew], [T0 + 5, 0])
 })
 
@@ -226,14 +226,14 @@ t.test('a fill has one leader, until its lease is released or expires', async t 
   t.equal(await claim('b'), 'held')
   t.equal((await store.lease('other', 'b').acquire([], 1000)).kind, 'acquired')
   await store.lease('w', 'b').release(true)
-  t.equal(await claim('b'), 'held', 'another one cannot give it back')
+  t.equal(await claim('b'), 'held', 'another caller cannot release it')
   await clock.advance(999)
   await store.lease('w', 'a').renew(1000)
   await store.lease('w', 'b').renew(9000)
   await clock.advance(999)
   t.equal(await claim('b'), 'held')
   await clock.advance(1)
-  t.equal(await claim('b'), 'acquired', 'it was not kept')
+  t.equal(await claim('b'), 'acquired', 'it was not renewed')
   await store.lease('w', 'a').renew(9000)
   await store.lease('w', 'a').release(true)
   t.equal(await claim('c'), 'held')
@@ -241,7 +241,7 @@ t.test('a fill has one leader, until its lease is released or expires', async t 
   t.equal(await claim('c'), 'acquired')
 })
 
-t.test('when a result cannot be shared, callers proceed without waiting for a while', async t => {
+t.test('after a fill that is not shareable callers proceed without waiting', async t => {
   const { store, clock } = build()
   const claim = async (token: string) => (await store.lease('w', token).acquire([], 5000)).kind
   await claim('a')
@@ -252,7 +252,7 @@ t.test('when a result cannot be shared, callers proceed without waiting for a wh
   t.equal(await claim('b'), 'acquired')
 })
 
-t.test('it takes no more bytes than it may: what was used least recently goes', async t => {
+t.test('the memory store stays within its size, and evicts the least recently used entries', async t => {
   const { store } = build(10 * 1024)
   await store.write('used', entryOf(), '')
   for (let i = 0; i < 20; i++) {
@@ -263,10 +263,10 @@ t.test('it takes no more bytes than it may: what was used least recently goes', 
   t.ok((await store.read('k19', [])).entry)
   await store.write('big', entryOf({}, { body: Buffer.alloc(10 * 1024) }), '')
   t.equal((await store.read('big', [])).entry, undefined)
-  t.ok((await store.read('k19', [])).entry, 'what is larger than all drives nothing out')
+  t.ok((await store.read('k19', [])).entry, 'an entry that is too large evicts nothing')
 })
 
-t.test('entries whose label passes are removed, and counted', async t => {
+t.test('entries with a matching label are removed and counted', async t => {
   const { store } = build()
   for (const label of ['/a/1', '/a/2', '/b']) await store.write(label, entryOf({}, { label }), '')
   await store.remove('/a/2')
@@ -280,8 +280,8 @@ t.test('entries whose label passes are removed, and counted', async t => {
 
 const AHEAD = 1000
 
-/** A store with a clock that is ahead, whose answers take so many milliseconds each, all of it on the way there. */
-function answeringAfter (...delays: number[]) {
+/** A store with a clock that is ahead. Each of its replies takes a given number of milliseconds, all of them on the way there. */
+function replyingAfter (...delays: number[]) {
   const local = createTestClock()
   let asked = 0
   const clock = new StoreClock(local, async () => {
@@ -293,8 +293,8 @@ function answeringAfter (...delays: number[]) {
   return { clock, local, settled, asked: () => asked, error: () => local.monotonic() + clock.offset - local.now() - AHEAD }
 }
 
-t.test('a late answer is replaced by prompter ones, until one is prompt', async t => {
-  const { clock, settled, asked, error } = answeringAfter(80, 60, 0)
+t.test('a late reply is replaced by prompter ones, until one is prompt', async t => {
+  const { clock, settled, asked, error } = replyingAfter(80, 60, 0)
   await clock.set()
   t.equal(error(), 40, 'the error is half of the delay at first')
   t.equal(clock.isSet, true)
@@ -303,8 +303,8 @@ t.test('a late answer is replaced by prompter ones, until one is prompt', async 
   t.equal(asked(), 3)
 })
 
-t.test('where all answers are late the store is asked five times, and the promptest answer counts', async t => {
-  const { clock, settled, asked, error } = answeringAfter(200, 30, 120, 120, 120, 0)
+t.test('where all replies are late the store is asked five times, and the promptest reply counts', async t => {
+  const { clock, settled, asked, error } = replyingAfter(200, 30, 120, 120, 120, 0)
   await clock.set()
   await settled()
   t.equal(asked(), 5)
@@ -312,7 +312,7 @@ t.test('where all answers are late the store is asked five times, and the prompt
 })
 
 t.test('the store is asked again after a minute', async t => {
-  const { clock, local } = answeringAfter()
+  const { clock, local } = replyingAfter()
   await clock.set()
   await local.advance('1m')
   t.equal(clock.isSet, true)
@@ -320,7 +320,7 @@ t.test('the store is asked again after a minute', async t => {
   t.equal(clock.isSet, false)
 })
 
-t.test('without an answer the clock is not set', async t => {
+t.test('without a reply the clock is not set', async t => {
   const clock = new StoreClock(createTestClock(), async () => undefined)
   await clock.set()
   t.equal(clock.isSet, false)
