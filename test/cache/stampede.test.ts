@@ -103,11 +103,11 @@ t.test('an instance that finds the list of variants finds the first variant too'
 const UNSHAREABLE: Record<string, Handler> = {
   throws: () => { throw new Error('broken') },
   'responds with 500': (_run, reply) => { reply.code(500); return 'no' },
-  'responds with what may not be stored': (run, reply) => { reply.header('cache-control', 'no-store'); return { run } },
+  'responds with no-store': (run, reply) => { reply.header('cache-control', 'no-store'); return { run } },
   'sets a cookie': (run, reply) => { reply.header('set-cookie', `a=${run}`); return { run } }
 }
 for (const [what, handler] of Object.entries(UNSHAREABLE)) {
-  t.test(`when the handler that 40 followers wait for ${what}, they proceed in parallel`, async t => {
+  t.test(`when the handler that 40 callers wait for ${what}, they proceed in parallel`, async t => {
     const held: Array<() => void> = []
     const { apps, clock, runs } = await instances(t, 4, async (run, reply) => {
       await new Promise<void>(resolve => held.push(resolve))
@@ -234,8 +234,8 @@ t.test('one of four instances refreshes a stale response, while all of them serv
 })
 
 const lostReplies: Record<string, (command: string, args: unknown[]) => boolean> = {
-  'that was claimed': (command, [key]) => command === 'set' && String(key).includes(':cache:claim:'),
-  'that was given back': (command, [digest]) => command === 'evalsha' && digest === releaseFillScript.sha1
+  'to the acquisition of a lease': (command, [key]) => command === 'set' && String(key).includes(':cache:claim:'),
+  'to the release of a lease': (command, [digest]) => command === 'evalsha' && digest === releaseFillScript.sha1
 }
 
 for (const [what, isLost] of Object.entries(lostReplies)) {
