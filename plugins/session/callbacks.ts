@@ -6,21 +6,21 @@ import { handled, isPromise, recover } from '../shared/plugin/maybe-promise.js'
 import { RESERVED } from './session-diff.js'
 import { REPLY, requestOf, type RequestWithState } from './session-state.js'
 
-// The store calls the callbacks that an app passes to a session, to its store or to `decryptSession`: nothing else would catch what they
-// throw or reject, and the process would exit. Here the request is answered with that error.
+// An app may pass callbacks to a session, to its store or to `decryptSession`. The store calls them when it has replied, and nothing
+// else would catch their errors: the process would exit. Here such an error is the request's response.
 
 type Callback = (...args: unknown[]) => unknown
 type Method = (this: Session, ...args: unknown[]) => unknown
 
-/** The methods of a session that call a callback when the store has replied. */
+/** The methods of a session that take a callback. */
 const METHODS: readonly string[] = ['save', 'destroy', 'reload', 'regenerate']
 
 let prototypeOfSessions: object | undefined
 let prototypeWithCallbacks: object | null = null
 
 /**
- * Has the methods of a session call their callbacks so, and an assignment of a reserved name have no effect: an app may assign a request's
- * body to the session. All sessions share one prototype: properties of their own would cost more.
+ * Wraps the callbacks of a session's methods. An assignment of a reserved name has no effect: an app may assign a request's body to
+ * the session. All sessions share one prototype, as properties of their own would cost more.
  */
 export function protectCallbacks (session: Session): void {
   const prototype: object = Object.getPrototypeOf(session)
@@ -35,7 +35,7 @@ export function protectCallbacks (session: Session): void {
   Object.setPrototypeOf(session, prototypeWithCallbacks)
 }
 
-/** @returns undefined for what a session does not have, and for `__proto__` */
+/** Returns undefined for a name that a session does not have, and for `__proto__`. */
 function getterOf (prototype: object, name: string): (() => unknown) | undefined {
   const get = Object.getOwnPropertyDescriptor(prototype, name)?.get
   if (get !== undefined || name === '__proto__') return get
@@ -56,7 +56,7 @@ function wrapMethod (method: Method): Method {
   }
 }
 
-/** The names of what `regenerate` keeps: it would assign them to a session that has not got this prototype yet. */
+/** Filters the names that `regenerate` keeps: it assigns them to a session without this prototype. */
 function withoutReserved (arg: unknown): unknown {
   return Array.isArray(arg) ? arg.filter((name: string) => !RESERVED.has(name)) : arg
 }
@@ -66,7 +66,7 @@ function wrapCallback (callback: Callback, request: FastifyRequest): Callback {
 }
 
 function fail (error: unknown, request: FastifyRequest): void {
-  // What is decrypted for a websocket may be given another object for a request.
+  // `decryptSession` for a websocket may get another object as the request.
   request.log?.error({ plugin: 'session', reason: reasonOf(error) }, 'session: a callback failed')
   const reply = (request as RequestWithState)[REPLY]
   if (reply && !reply.sent) failHook('session', reply, () => reply.send(toError(error)), error)

@@ -134,7 +134,7 @@ export class SuiteSessionStore implements FastifySessionStore {
   #renew (handle: string, { lastSeenAt, user }: StoredSession): void {
     const { store, run, stats, clock, renewal } = this.#options
     if (Math.abs(clock.now() - lastSeenAt) <= renewal) return
-    stats.seen()
+    stats.renewed()
     run(() => store.renew(handle, user)).catch(() => {})
   }
 

@@ -39,15 +39,15 @@ declare module 'fastify' {
   }
 }
 
-/** Decorators of requests, where no other plugin has taken the names. */
+/** Decorators of requests, unless another plugin has taken the names. */
 export interface LoginDecorators {
   /**
-   * Makes this session a user's: under a new id, saved before it returns.
+   * Logs a user in: the session gets a new id, and is saved before this returns.
    *
    * @throws `FST_REDIS_SUITE_SESSION_TOO_MANY`, `FST_REDIS_SUITE_SESSION_STORE_UNAVAILABLE`
    */
   login (userId: UserId, options?: LoginOptions): Promise<void>
-  /** Ends this session, and has the client forget its cookie. */
+  /** Destroys the session, and clears the client's cookie. */
   logout (): Promise<void>
 }
 
@@ -69,7 +69,7 @@ export type { UserId } from './user-id.js'
  */
 export const session = fp<SessionPluginOptions>(async function session (fastify, given) {
   const options = resolveSessionOptions(given)
-  // Below another one each request would have two sessions, and one cookie.
+  // With another session plugin each request would have two sessions, and one cookie.
   if (fastify.hasRequestDecorator('session')) throw alreadyRegisteredError('session', 'request.session')
   watchRoutes(fastify)
   const client = resolveClient(fastify, 'session', given.redis)

@@ -13,12 +13,12 @@ import { digestOfFound, type UserId } from './user-id.js'
 import type { UserIndex } from './store/user-index.js'
 
 export interface LoginOptions {
-  /** Properties of the session before the login that stay. @default none */
+  /** The properties of the session that the login keeps. @default none */
   keep?: readonly string[] | undefined
-  /** Properties to set beside the user. */
+  /** The properties that the login sets, beside the user. */
   set?: Partial<Session> | undefined
   /**
-   * How long the client keeps the cookie, from the last save of the session on. `idleTimeout` and `absoluteTimeout` end the session as well.
+   * How long the client keeps the cookie, from the session's last save. `idleTimeout` and `absoluteTimeout` end the session as well.
    *
    * @default the option `cookie.maxAge`
    */
@@ -39,24 +39,24 @@ const LOGIN_OPTIONS = {
 /** The functions behind `request.login` and `request.logout`, which another package may have taken. */
 export interface Logins {
   /**
-   * Makes the request's session a user's: under a new id, saved before it returns.
+   * Logs a user in: the request's session gets a new id, and is saved before this returns.
    *
    * @throws `FST_REDIS_SUITE_SESSION_TOO_MANY`, `FST_REDIS_SUITE_SESSION_STORE_UNAVAILABLE`
    */
   login (request: AnyRequest, userId: UserId, options?: LoginOptions): Promise<void>
-  /** Ends the request's session, and has the client forget its cookie. */
+  /** Destroys the request's session, and clears the client's cookie. */
   logout (request: AnyRequest): Promise<void>
 }
 
 interface LoginParts {
   users: UserIndex
   userId: (session: Session) => unknown
-  /** In which property the user is kept; undefined where only `userId` knows. */
+  /** The property that holds the user's id; undefined if the option `userId` is a function. */
   property: string | undefined
 }
 
 export function createLogins ({ users, userId, property }: LoginParts): Logins {
-  function require (request: FastifyRequest): FastifyRequest['session'] {
+  function sessionOf (request: FastifyRequest): FastifyRequest['session'] {
     if (isAnonymous(request)) throw new StoreUnavailableError()
     if (!request.session?.sessionId) throw new NoSessionError()
     return request.session
@@ -64,10 +64,10 @@ export function createLogins ({ users, userId, property }: LoginParts): Logins {
 
   async function login (request: FastifyRequest, user: unknown, options: LoginOptions): Promise<void> {
     const { keep, set, maxAge } = resolveOptions('session', LOGIN_OPTIONS, options)
-    const before = require(request)
-    // Before anything ends: a user that is not there is a mistake, and would be let in as nobody.
+    const before = sessionOf(request)
+    // The id is checked before the session changes: with an invalid one the login would have no user.
     await users.requireRoom(userOf(user), hashId(before.sessionId))
-    // A new id, so that one that was planted before the login is worth nothing. One that nobody has seen yet is new.
+    // A new id protects against session fixation. The id of a new session is not known to any client.
     if (isNew(before)) empty(before, keep)
     else await before.regenerate([...keep] as never)
     const { session } = request
@@ -83,7 +83,7 @@ export function createLogins ({ users, userId, property }: LoginParts): Logins {
   }
 
   async function logout (request: FastifyRequest): Promise<void> {
-    if (request.session !== null) await require(request).destroy()
+    if (request.session !== null) await sessionOf(request).destroy()
   }
 
   return {
@@ -93,8 +93,8 @@ export function createLogins ({ users, userId, property }: LoginParts): Logins {
 }
 
 /**
- * Decorates requests with `login` and `logout`. A login library that is registered later (`@fastify/passport`) does not start where they are
- * taken: so they are added when all plugins have loaded, and only where they are free.
+ * Decorates requests with `login` and `logout`, when all plugins have loaded and unless the names are taken: a login library that
+ * is registered later (`@fastify/passport`) fails if they are.
  *
  * @param property - as in {@link LoginParts}
  */
@@ -113,7 +113,7 @@ export function decorateLogins (fastify: FastifyInstance, { login, logout }: Log
 }
 
 function setMaxAge ({ cookie }: Session, maxAge: number): void {
-  // `set` may have replaced it.
+  // The option `set` may have replaced the cookie.
   checkIsCookie(cookie)
   Object.assign(cookie, { maxAge })
 }

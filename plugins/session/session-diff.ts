@@ -3,13 +3,13 @@ import { describeLoss, lossIn } from '../shared/data/lossless-json.js'
 import { UnserializableError } from './errors.js'
 import type { SessionChange } from './store/store.js'
 
-/** What a session held when it was read or saved last: JSON by property. */
+/** The JSON of each property of a session at one moment. */
 export type SessionSnapshot = Record<string, string>
 
-/** What makes one of another. */
+/** The changes between two snapshots. */
 export type FieldChanges = Pick<SessionChange, 'set' | 'delete'>
 
-// Names that would reach a prototype, or hide what every session has.
+// Names that would reach a prototype, or hide a member of every session.
 export const RESERVED: ReadonlySet<string> = new Set(['__proto__', 'constructor', 'prototype', 'sessionId', 'encryptedSessionId', 'toString', 'hasOwnProperty',
   'touch', 'regenerate', 'options', 'destroy', 'reload', 'save', 'get', 'set', 'isModified', 'isSaved'])
 
@@ -28,14 +28,14 @@ export function contentsOf (session: object): string {
   try {
     return JSON.stringify(contents).slice(1, -1)
   } catch {
-    // It says which.
+    // Its error names the property.
     takeSnapshot(contents)
     throw new UnserializableError('', 'unknown')
   }
 }
 
 /**
- * JSON by property; what JSON has no value for is left out.
+ * Returns the JSON of each property. Properties that JSON has no value for are left out.
  *
  * @throws `FST_REDIS_SUITE_SESSION_UNSERIALIZABLE`
  */
@@ -61,9 +61,9 @@ function jsonOf (name: string, value: unknown): string | undefined {
 }
 
 /**
- * Refuses values that JSON would write as others: such a change may not even show in the JSON.
+ * Refuses values that JSON cannot represent: such a change may not even show in the JSON.
  *
- * @param session - one that {@link contentsOf} accepts
+ * @param session - a session that {@link contentsOf} accepts
  * @throws `FST_REDIS_SUITE_SESSION_UNSERIALIZABLE`
  */
 export function refuseLosses (session: object): void {
@@ -75,7 +75,7 @@ function refuseLoss (name: string, value: unknown): void {
   if (loss !== undefined) throw new UnserializableError(name, `${describeLoss(loss)}; store plain data`)
 }
 
-/** What changed between two snapshots. */
+/** Returns the changes between two snapshots. */
 export function diff (before: SessionSnapshot, after: SessionSnapshot): FieldChanges {
   return {
     set: Object.fromEntries(Object.entries(after).filter(([name, json]) => before[name] !== json)),
@@ -84,8 +84,8 @@ export function diff (before: SessionSnapshot, after: SessionSnapshot): FieldCha
 }
 
 /**
- * As {@link diff}, with what {@link contentsOf} gave. Most of it mostly is as it was: only what follows the first property that is not
- * is parsed.
+ * Returns the changes since a text of {@link contentsOf}. Most properties have not changed, so that only the text after the first
+ * one that has is parsed.
  */
 export function diffContents (before: string, after: SessionSnapshot): FieldChanges {
   const entries = Object.entries(after)
@@ -94,7 +94,7 @@ export function diffContents (before: string, after: SessionSnapshot): FieldChan
     const key = JSON.stringify(name)
     const colon = at + key.length
     const end = colon + 1 + json.length
-    // Slices are compared at once, where `startsWith` goes character by character.
+    // Comparing slices is faster than `startsWith`.
     if (before.slice(colon + 1, end) !== json || before.slice(at, colon) !== key || (end < before.length && before[end] !== ',')) return true
     at = end + 1
     return false
@@ -103,16 +103,15 @@ export function diffContents (before: string, after: SessionSnapshot): FieldChan
   return diff(takeSnapshot(rest), first === -1 ? {} : Object.fromEntries(entries.slice(first)))
 }
 
-/** All properties as one JSON object. */
+/** Returns all properties as one JSON object. */
 export function joinFields (fields: SessionSnapshot): string {
   return `{${Object.entries(fields).map(([name, json]) => `${JSON.stringify(name)}:${json}`).join()}}`
 }
 
 /**
- * The properties that a stored text holds.
+ * Returns the properties in a stored text; undefined if it is not a session of this plugin.
  *
- * @param open - of a sealed property its JSON; undefined where nothing is sealed
- * @returns undefined for what is no session of ours
+ * @param open - returns the JSON of a sealed property; undefined if properties are not sealed
  */
 export function parseFields (text: string, open?: (name: string, sealed: unknown) => string | undefined): Record<string, unknown> | undefined {
   try {

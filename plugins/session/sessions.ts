@@ -14,49 +14,49 @@ import { isUserId, USER_ID_ALLOWED, type UserId } from './user-id.js'
 import type { UserIndex } from './store/user-index.js'
 import type { Watches } from './watches.js'
 
-/** What others may know of a session: never its id, which is as good as a password. */
+/** A session without its id, which would let anybody use it. */
 export interface SessionInfo {
   handle: string
   /** Milliseconds since the epoch. */
   createdAt: number
   lastSeenAt: number
-  /** Where it became this user's: `request.ip` and the header `User-Agent` then. */
+  /** `request.ip` and the header `User-Agent` of the login. */
   address: string | undefined
   userAgent: string | undefined
-  /** Whether it is the one that was named as `current`. */
+  /** Whether the caller named this session as `current`. */
   current: boolean
 }
 
-/** `fastify.sessions`: whose sessions are where. A handle names a session without being worth anything to a thief. */
+/** `fastify.sessions`: the sessions of users. A handle names a session, but cannot be used as its id. */
 export interface Sessions extends Logins {
   /**
-   * The live sessions of a user, the one seen last first.
+   * Returns the live sessions of a user, the last used first.
    *
-   * @param options.current - the handle of the one that asks
+   * @param options.current - the handle of the caller's own session
    */
   list (userId: UserId, options?: { current?: string | undefined }): Promise<SessionInfo[]>
   count (userId: UserId): Promise<number>
-  /** Ends a session. Whoever still holds it cannot bring it back. @returns whether there was one */
+  /** Destroys a session, for requests in progress as well. @returns whether there was one */
   destroy (handle: string): Promise<boolean>
   /**
-   * Ends all sessions that a user has now, page by page.
+   * Destroys all sessions that a user has now.
    *
-   * @param options.except - the handle of one to keep
-   * @returns how many were ended
+   * @param options.except - the handle of a session that stays
+   * @returns the number of destroyed sessions
    */
   destroyAll (userId: UserId, options?: { except?: string | undefined }): Promise<number>
   /**
-   * Calls a function once when the request's session ends: by logout, `destroy`, `destroyAll`, a login that gives it a new id, on any
-   * instance, or by its time-outs. For websockets and other long responses; `fastify.events.sse` does it by itself.
+   * Calls a function once when the request's session ends: by its time-outs, or on any instance by logout, `destroy`, `destroyAll` or a
+   * login that gives it a new id. For websockets and other long responses; `fastify.events.sse` watches by itself.
    *
-   * @param onEnd - may be async; what it throws is logged
-   * @param options.interval - how often the session is looked up beside that, in case no message arrives
+   * @param onEnd - may be async. Its errors are logged
+   * @param options.interval - how often the session is also looked up, in case a message is lost. @default '15s'
    * @returns a function that ends the watch. Without a session nothing is watched
    */
   watch (request: AnyRequest, onEnd: () => unknown, options?: { interval?: Duration | undefined }): () => void
-  /** The handle of a session, of `request.session.sessionId` for example. */
+  /** Returns the handle of a session id, such as `request.session.sessionId`. */
   handleOf (sessionId: string): string
-  /** What this process counted. */
+  /** Returns this process's counts. */
   stats (): SessionStats
 }
 
@@ -101,13 +101,13 @@ export function createSessions ({ users, codec, stats, watches, logins }: Sessio
       if (typeof onEnd !== 'function') throw invalidArgumentError('session', 'onEnd', onEnd, 'a function')
       const interval = resolveOptions('session', WATCH_OPTIONS, options).interval
       let stop: (() => void) | undefined
-      let isOver = false
+      let isStopped = false
       const { session } = request
       if (session?.sessionId && !isAnonymous(request)) {
-        onceStored(session, handle => { if (!isOver) stop = watches.add(handle, interval, onEnd) })
+        onceStored(session, handle => { if (!isStopped) stop = watches.add(handle, interval, onEnd) })
       }
       return () => {
-        isOver = true
+        isStopped = true
         stop?.()
       }
     },
@@ -116,7 +116,7 @@ export function createSessions ({ users, codec, stats, watches, logins }: Sessio
   }
 }
 
-/** @returns the digest by which the user is known */
+/** Returns the digest of a user's id. @throws `FST_REDIS_SUITE_SESSION_INVALID_OPTION` */
 export function userOf (userId: unknown): string {
   if (isUserId(userId)) return hashId(String(userId))
   throw invalidArgumentError('session', 'userId', userId, USER_ID_ALLOWED)
@@ -124,7 +124,7 @@ export function userOf (userId: unknown): string {
 
 function checkHandle (handle: unknown, name: string): string {
   if (typeof handle === 'string' && HANDLE.test(handle)) return handle
-  // It may be the id itself, which nobody is to read in a log.
+  // The value may be the session's id, which must not be logged.
   throw invalidArgumentError('session', name, new InWords(`a ${typeof handle} that is no handle`), 'a handle, as fastify.sessions.list and handleOf give it')
 }
 

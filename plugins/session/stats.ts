@@ -1,63 +1,63 @@
 import { systemClock, type Clock } from '../shared/plugin/clock.js'
+import type { Milliseconds } from '../shared/plugin/units.js'
 
-/** What this process counted of sessions, `fastify.sessions.stats()`. */
+/** The counts of this process, `fastify.sessions.stats()`. */
 export interface SessionStats {
   /** Sessions stored for the first time. */
   created: number
-  /** Sessions destroyed, here; those that ended by time are not known. */
+  /** Sessions that this process destroyed. Sessions that ended by time are not counted. */
   destroyed: number
   /**
-   * Sessions used in about the last minute (or twentieth of the idle time-out, if that is less). A session in use is renewed once in
-   * that time, whichever instance it is on, and counts where that was: the sum of all instances is their number.
+   * Sessions used in about the last minute, or twentieth of the idle time-out if that is less. Each is counted by the instance that
+   * renewed it, once in that time, so that the sum over all instances is their number.
    */
   active: number
 }
 
 export class SessionStatsCounter {
-  readonly #period: number
+  readonly #length: Milliseconds
   readonly #clock: Clock
   #created = 0
   #destroyed = 0
-  /** Which period this is, and how many were seen in it and in the one before. */
-  #at = 0
-  #now = 0
-  #before = 0
+  /** The number of this period, and the sessions renewed in it and in the one before. */
+  #period = 0
+  #count = 0
+  #countBefore = 0
 
-  /** @param period - milliseconds between two renewals of a session */
-  constructor (period: number, clock: Clock = systemClock) {
-    this.#period = period
+  /** @param length - the time between two renewals of a session */
+  constructor (length: Milliseconds, clock: Clock = systemClock) {
+    this.#length = length
     this.#clock = clock
   }
 
   created (): void {
     this.#created++
-    this.seen()
+    this.renewed()
   }
 
   destroyed (count = 1): void {
     this.#destroyed += count
   }
 
-  /** A session was renewed. */
-  seen (): void {
+  renewed (): void {
     this.#advance()
-    this.#now++
+    this.#count++
   }
 
   get stats (): SessionStats {
     const passed = this.#advance()
-    return { created: this.#created, destroyed: this.#destroyed, active: Math.round(this.#now + this.#before * (1 - passed)) }
+    return { created: this.#created, destroyed: this.#destroyed, active: Math.round(this.#count + this.#countBefore * (1 - passed)) }
   }
 
-  /** @returns which part of this period has passed */
+  /** Returns the part of this period that has passed. */
   #advance (): number {
-    const periods = this.#clock.monotonic() / this.#period
-    const at = Math.floor(periods)
-    if (at !== this.#at) {
-      this.#before = at === this.#at + 1 ? this.#now : 0
-      this.#now = 0
-      this.#at = at
+    const periods = this.#clock.monotonic() / this.#length
+    const period = Math.floor(periods)
+    if (period !== this.#period) {
+      this.#countBefore = period === this.#period + 1 ? this.#count : 0
+      this.#count = 0
+      this.#period = period
     }
-    return periods - at
+    return periods - period
   }
 }

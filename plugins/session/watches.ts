@@ -10,36 +10,36 @@ import type { SaveOptions } from './save-session.js'
 
 interface Watch {
   readonly handle: string
-  /** Milliseconds between two checks. */
-  readonly interval: number
+  /** The time between two checks. */
+  readonly interval: Milliseconds
   readonly onEnd: () => unknown
   timer: Timer | undefined
 }
 
 interface WatchesOptions {
-  /** The milliseconds until a session ends unless it is used; 0 for one that has ended. Rejects while the store is unavailable. */
-  lifeOf: (handle: string) => Promise<number>
-  /** Reports what ends on other instances; undefined where there are none. */
+  /** Returns how long a session lives unless it is used; 0 if it has ended. Rejects while the store is unavailable. */
+  lifeOf: (handle: string) => Promise<Milliseconds>
+  /** Subscribes to the ends of sessions on other instances; undefined without Redis. */
   follow: ((listeners: { onMessage: (handle: string) => void, onGap: () => void }) => ChannelSubscription) | undefined
   clock: Clock
   log: FastifyBaseLogger
 }
 
-// The deadline of one check counts from when it is sent.
+// More at once could miss their deadlines by each other.
 const MAX_CHECKS_AT_ONCE = 100
-/** When those are looked up again that could not be, after messages may have been missed: the channel may be back before the circuit closes. */
+/** The time between two tries to look sessions up after messages may have been lost: the channel may be back before the circuit closes. */
 const RECHECK_MS = 500
 
 /**
- * Calls a function when a session ends: by `destroy` at once, on whichever instance that is, and by time when its time has passed.
- * Each session is also looked up once in an interval, which finds what no message told.
+ * Calls a function when a session ends: at once by `destroy` on any instance, and by time when its time-out has passed. Each
+ * session is also looked up once in an interval, in case a message is lost.
  */
 export class Watches {
   readonly #options: WatchesOptions
   readonly #watches = new Map<string, Set<Watch>>()
-  // Without a watch there is no connection for it.
-  #feed: ChannelSubscription | undefined
-  /** Those that could not be looked up. */
+  // The first watch opens the subscription's connection.
+  #subscription: ChannelSubscription | undefined
+  /** The handles that could not be looked up. */
   readonly #unknown = new Set<string>()
   #recheck: Timer | undefined
   #isClosed = false
@@ -54,16 +54,16 @@ export class Watches {
     const watch: Watch = { handle, interval, onEnd, timer: undefined }
     if (this.#isClosed) return () => {}
     this.#watches.set(handle, (this.#watches.get(handle) ?? new Set()).add(watch))
-    this.#feed ??= this.#options.follow?.({
+    this.#subscription ??= this.#options.follow?.({
       onMessage: ended => this.ended(ended),
-      onGap: () => { if (this.#feed?.live === true) this.#checkAll() }
+      onGap: () => { if (this.#subscription?.live === true) this.#checkAll() }
     })
-    // It may have ended since it was read.
+    // The session may have ended since it was read.
     this.#check(watch)
     return () => this.#remove(watch)
   }
 
-  /** A session has ended. */
+  /** Call it when a session has ended. */
   ended (handle: string): void {
     for (const watch of this.#watches.get(handle) ?? []) {
       this.#remove(watch)
@@ -76,7 +76,7 @@ export class Watches {
     for (const watches of this.#watches.values()) for (const { timer } of watches) this.#options.clock.clearTimeout(timer)
     this.#watches.clear()
     this.#options.clock.clearTimeout(this.#recheck)
-    this.#feed?.close()
+    this.#subscription?.close()
   }
 
   #isActive (watch: Watch): boolean {
@@ -90,7 +90,7 @@ export class Watches {
     this.#options.clock.clearTimeout(watch.timer)
   }
 
-  /** Looks the session up, and again when it should have ended, or after the interval. */
+  /** Looks the session up, and again when its time-out or the interval has passed. */
   async #check (watch: Watch): Promise<void> {
     const life = await this.#lifeOf(watch.handle) ?? Infinity
     if (!this.#isActive(watch)) return
@@ -98,7 +98,7 @@ export class Watches {
     watch.timer = this.#options.clock.setTimeout(() => this.#check(watch), Math.min(life, watch.interval, MAX_TIMER_MS)).unref()
   }
 
-  /** After messages may have been missed. */
+  /** Looks up all sessions, after messages may have been lost. */
   async #checkAll (handles: readonly string[] = [...this.#watches.keys()]): Promise<void> {
     for (let i = 0; i < handles.length; i += MAX_CHECKS_AT_ONCE) {
       await Promise.all(handles.slice(i, i + MAX_CHECKS_AT_ONCE).map(async handle => {
@@ -114,7 +114,7 @@ export class Watches {
     this.#recheck = clock.setTimeout(() => this.#checkAll([...this.#unknown]), RECHECK_MS).unref()
   }
 
-  /** A session that cannot be looked up has not ended: an outage logs nobody out. It returns undefined while the store is away. */
+  /** Returns undefined while the store is unavailable: an outage ends no session. */
   async #lifeOf (handle: string): Promise<number | undefined> {
     try {
       return await this.#options.lifeOf(handle)

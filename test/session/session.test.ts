@@ -259,7 +259,7 @@ t.test('active is the number of sessions renewed in the last period, at any mome
   const clock = createTestClock({ now: 60_000 * 1000 })
   const counts = new SessionStatsCounter(60_000, clock)
   for (let i = 0; i < 100; i++) {
-    counts.seen()
+    counts.renewed()
     await clock.advance(600)
   }
   t.equal(counts.stats.active, 100, 'the period is just over')

@@ -8,19 +8,19 @@ interface Rule {
   allowed: string
 }
 
-// RFC 6265 §4.1.1, as `@fastify/cookie` writes them.
+// RFC 6265 §4.1.1, as `@fastify/cookie` implements it.
 const PATH = /^[\x20-\x3A\x3D-\x7E]*$/
 const DOMAIN = /^(?:\.?[a-z\d](?:[a-z\d-]{0,61}[a-z\d])?)(?:\.[a-z\d](?:[a-z\d-]{0,61}[a-z\d])?)*$/i
 /** The name of a cookie. */
 export const COOKIE_NAME = /^[\x21-\x3A\x3C\x3E-\x7E]+$/
-/** About as long as from now to the last year that a header can name. */
+/** About the time from now to the last year that a header can contain. */
 export const MAX_AGE_MS = 2.5e14
 
 const flag: Rule = { fits: value => typeof value === 'boolean', allowed: 'true or false' }
 const lifetime: Rule = { fits: value => typeof value === 'number' && Math.abs(value) <= MAX_AGE_MS, allowed: 'a finite number of milliseconds' }
 const date: Rule = { fits: value => dateOf(value) !== undefined, allowed: 'a Date from the year 1601 to 9999' }
 
-/** The attributes of a session's cookie, in the order in which they are checked: a `maxAge` that is no number makes an invalid `expires` as well. */
+/** The attributes of a session's cookie, in the order of their checks: an invalid `maxAge` makes an invalid `expires` as well. */
 const RULES: Readonly<Record<string, Rule>> = {
   path: { fits: value => typeof value === 'string' && PATH.test(value), allowed: 'a path of printable ASCII characters without ";" and "<"' },
   domain: { fits: value => typeof value === 'string' && (value === '' || DOMAIN.test(value)), allowed: 'a domain name' },
@@ -44,7 +44,7 @@ const OPTIONS: Readonly<Record<string, Rule>> = {
 }
 const OPTION_NAMES = ['path', 'domain', 'httpOnly', 'secure', 'sameSite', 'partitioned', 'priority', 'maxAge', 'expires']
 
-/** @returns undefined for what no header can name */
+/** Returns a date that a header can contain, otherwise undefined. */
 export function dateOf (value: unknown): Date | undefined {
   if (!(value instanceof Date) && typeof value !== 'number' && typeof value !== 'string') return undefined
   const at = new Date(value)
@@ -53,7 +53,7 @@ export function dateOf (value: unknown): Date | undefined {
 }
 
 /**
- * Refuses another object in place of the one that `@fastify/session` made: it would be sent without `HttpOnly`.
+ * Refuses a cookie object that `@fastify/session` did not make: it would be sent without `HttpOnly`.
  *
  * @throws `FST_REDIS_SUITE_SESSION_INVALID_COOKIE`
  */
@@ -62,9 +62,9 @@ export function checkIsCookie (cookie: unknown): asserts cookie is object {
   throw new InvalidCookieError('', 'set the attributes of the object that is there, and do not replace it')
 }
 
-/** @throws `FST_REDIS_SUITE_SESSION_INVALID_COOKIE` for an attribute that cannot be sent */
+/** Refuses attributes that cannot be sent. @throws `FST_REDIS_SUITE_SESSION_INVALID_COOKIE` */
 export function checkAttributes (cookie: object): void {
-  // The getter `maxAge` of a cookie object is the time left until `expires`, and not what was set.
+  // The getter `maxAge` of a cookie object returns the time left until `expires`, not the value that was set.
   const attributes: object = 'toJSON' in cookie && typeof cookie.toJSON === 'function' ? cookie.toJSON() : cookie
   for (const [name, { fits, allowed }] of ENTRIES) {
     const value: unknown = Reflect.get(attributes, name)
@@ -72,7 +72,7 @@ export function checkAttributes (cookie: object): void {
   }
 }
 
-/** The attributes of a stored cookie that can be sent; undefined where that is all of them. */
+/** Returns the attributes of a stored cookie that can be sent; undefined if all of them can. */
 export function repairCookie (stored: unknown): Record<string, unknown> | undefined {
   if (typeof stored !== 'object' || stored === null || Array.isArray(stored)) return {}
   const entries = Object.entries(stored)
@@ -92,9 +92,9 @@ export function checkCookieOptions (cookie: unknown): void {
 }
 
 /**
- * Refuses attributes with which no browser keeps the cookie.
+ * Refuses attributes with which browsers reject the cookie.
  *
- * @param options - those of {@link checkCookieOptions}
+ * @param options - options that {@link checkCookieOptions} accepts
  * @throws `FST_REDIS_SUITE_SESSION_INVALID_OPTION`
  * @see https://datatracker.ietf.org/doc/html/draft-ietf-httpbis-rfc6265bis#section-4.1.3
  */

@@ -6,8 +6,8 @@ import { checkAttributes, checkIsCookie, dateOf } from './cookie-rules.js'
 export type CookieOptions = NonNullable<FastifySessionOptions['cookie']>
 
 /**
- * What is to be kept of a session's cookie: nothing where it is as the options make it. One with a lifetime bears a time of its own,
- * and one that was made over HTTPS is not to lose `Secure` over HTTP.
+ * Returns the part of a session's cookie that is stored: undefined if it is as the options make it. A cookie with a lifetime has
+ * its own time, and a cookie that was made over HTTPS must not lose `Secure` over HTTP.
  */
 export function cookieToStore (given: Session['cookie'], options: CookieOptions): unknown {
   if (typeof given !== 'object' || given === null) return given
@@ -31,7 +31,7 @@ export function takeCookieSnapshot ({ path, domain, httpOnly, secure, sameSite, 
   return { path, domain, httpOnly, secure, sameSite, partitioned, originalMaxAge, expires, expiresAt: expires?.valueOf() }
 }
 
-/** Whether no attribute was set since then. A `maxAge` that is set again makes another `expires`, which counts. */
+/** Whether no attribute was set since the snapshot. Setting `maxAge` again makes a new `expires`, which counts. */
 export function isAsBefore (cookie: Cookie, before: CookieSnapshot): boolean {
   const { expires } = cookie
   return expires === before.expires && expires?.valueOf() === before.expiresAt && cookie.originalMaxAge === before.originalMaxAge && cookie.secure === before.secure && cookie.path === before.path &&
@@ -39,22 +39,22 @@ export function isAsBefore (cookie: Cookie, before: CookieSnapshot): boolean {
 }
 
 /**
- * The attributes of a `Set-Cookie` that clears a session's cookie: those that it was set with, as a browser refuses to clear `__Host-…` without
- * `Secure`, and keeps one cookie for each domain, path and partition.
+ * Returns the attributes of a `Set-Cookie` that clears a session's cookie: those that it was set with. A browser refuses to clear
+ * `__Host-…` without `Secure`, and has one cookie for each domain, path and partition.
  *
- * @param before - the cookie as the request's session had it; undefined where the session was not read
- * @param protocol - of the request, for `secure: 'auto'`
+ * @param before - the cookie of the request's session; undefined if the session was not read
+ * @param protocol - the request's, for `secure: 'auto'`
  */
 export function clearingAttributes (before: CookieSnapshot | undefined, options: CookieOptions, protocol: string): CookieSerializeOptions {
   const { path, domain, httpOnly, secure, sameSite, partitioned } = before ?? options
   const attributes = { path, domain, httpOnly, secure, sameSite, partitioned: partitioned === true, ...options.priority !== undefined && { priority: options.priority } }
   if (secure !== 'auto') return attributes
-  // As `@fastify/session` resolves it.
+  // `@fastify/session` resolves it so.
   return protocol === 'https' ? { ...attributes, secure: true } : { ...attributes, secure: false, sameSite: 'lax' }
 }
 
 /**
- * The attributes of `Set-Cookie`, without anything else that a handler may have put into the cookie.
+ * Returns the attributes of `Set-Cookie`, without other properties that a handler may have set.
  *
  * @throws `FST_REDIS_SUITE_SESSION_INVALID_COOKIE`
  */

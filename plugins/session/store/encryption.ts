@@ -1,9 +1,9 @@
 import { createCipheriv, createDecipheriv, createHmac, randomBytes } from 'node:crypto'
 
-/** Seals what is stored. A text that was sealed for one place cannot be opened in another. */
+/** Encrypts what is stored. A text that was sealed for one place cannot be opened in another. */
 export interface Encryption {
   seal (text: string, handle: string, name: string): string
-  /** @returns undefined for what cannot be opened */
+  /** Returns undefined if the text cannot be decrypted. */
   open (sealed: string, handle: string, name: string): string | undefined
 }
 
@@ -12,11 +12,11 @@ const NONCE = 12
 const TAG = 16
 
 /**
- * AES-256 in Galois/Counter Mode (NIST SP 800-38D), with a key of its own for each session, so that no key seals so many texts that
- * random nonces could meet.
+ * AES-256 in Galois/Counter Mode (NIST SP 800-38D). Each session has its own key, so that no key seals so many texts that random
+ * nonces could repeat.
  *
- * @param keys - 32 bytes each; the first one seals, all open
- * @returns undefined where there is none
+ * @param keys - 32 bytes each. The first one seals, all open
+ * @returns undefined without a key
  */
 export function createEncryption (keys: readonly Buffer[]): Encryption | undefined {
   const keyOf = (key: Buffer, handle: string) => createHmac('sha256', key).update(`session ${handle}`).digest()

@@ -3,91 +3,94 @@ import { steadyTime, systemClock, type Clock } from '../../shared/plugin/clock.j
 import { joinFields } from '../session-diff.js'
 import { renewalOf, TOMBSTONE_MS, type SessionStore, type SessionTimeouts, type StoredInfo } from './store.js'
 
-interface Kept {
+interface LiveEntry {
+  kind: 'session'
   fields: Map<string, string>
   isSealed: boolean
   version: number
   user: string | undefined
+  device: string
   createdAt: number
   lastSeenAt: number
-}
-
-interface Entry {
-  session: Kept | 'dead'
-  device: string
   expiresAt: number
 }
 
-/** Keeps sessions in this process, bounded in number: the ones that were used least recently go first. */
+/** A session, or the tombstone of one that was destroyed. */
+type Entry = LiveEntry | { kind: 'tombstone', expiresAt: number }
+
+/** Stores sessions in this process. Beyond the maximum the least recently used ones are dropped. */
 export function createMemoryStore (
   maxSessions: number, { idleTimeout, absoluteTimeout }: SessionTimeouts, clock: Clock = systemClock
 ): SessionStore {
   const time = steadyTime(clock)
-  const entries = new LRUCache<string, Entry>({ max: maxSessions, dispose: ({ session }, handle) => { if (session !== 'dead') drop(session.user, handle) } })
-  // By user, when each session was entered; in that order.
+  const entries = new LRUCache<string, Entry>({ max: maxSessions, dispose: (entry, handle) => { if (entry.kind === 'session') removeFromIndex(entry.user, handle) } })
+  // By user, the time at which each session was added; in that order.
   const users = new Map<string, Map<string, number>>()
 
-  function drop (user: string | undefined, handle: string): void {
+  function removeFromIndex (user: string | undefined, handle: string): void {
     const index = user === undefined ? undefined : users.get(user)
     if (user === undefined || index === undefined) return
     index.delete(handle)
     if (index.size === 0) users.delete(user)
   }
 
-  function alive (handle: string): Entry | undefined {
+  function entryOf (handle: string): Entry | undefined {
     const entry = entries.get(handle)
     if (entry === undefined || entry.expiresAt > time()) return entry
     entries.delete(handle)
     return undefined
   }
 
-  function renew (entry: Entry, session: Kept): void {
-    entry.expiresAt = Math.min(time() + idleTimeout + renewalOf(idleTimeout), session.createdAt + absoluteTimeout)
+  function sessionOf (handle: string): LiveEntry | undefined {
+    const entry = entryOf(handle)
+    return entry?.kind === 'session' ? entry : undefined
+  }
+
+  function renew (session: LiveEntry): void {
+    session.expiresAt = Math.min(time() + idleTimeout + renewalOf(idleTimeout), session.createdAt + absoluteTimeout)
   }
 
   function infoOf (handle: string): StoredInfo | undefined {
     const entry = entries.peek(handle)
-    if (entry === undefined || entry.session === 'dead' || entry.expiresAt <= time()) return undefined
-    return { handle, user: entry.session.user, createdAt: entry.session.createdAt, lastSeenAt: entry.session.lastSeenAt, device: entry.device }
+    if (entry?.kind !== 'session' || entry.expiresAt <= time()) return undefined
+    const { user, createdAt, lastSeenAt, device } = entry
+    return { handle, user, createdAt, lastSeenAt, device }
   }
 
   return {
     async read (handle) {
-      const entry = alive(handle)
-      if (entry === undefined || entry.session === 'dead') return undefined
-      const { fields, isSealed, version, user, createdAt, lastSeenAt } = entry.session
+      const session = sessionOf(handle)
+      if (session === undefined) return undefined
+      const { fields, isSealed, version, user, createdAt, lastSeenAt } = session
       return { text: joinFields(Object.fromEntries(fields)), isSealed, version: String(version), user, createdAt, lastSeenAt }
     },
     async renew (handle) {
-      const entry = alive(handle)
-      if (entry === undefined || entry.session === 'dead') return
-      entry.session.lastSeenAt = time()
-      renew(entry, entry.session)
+      const session = sessionOf(handle)
+      if (session === undefined) return
+      session.lastSeenAt = time()
+      renew(session)
     },
     async write (handle, change) {
-      const present = alive(handle)
-      if (present?.session === 'dead' || (present === undefined && !change.create)) return undefined
-      const session: Kept = present?.session ?? { fields: new Map(), isSealed: change.isSealed, version: 0, user: undefined, createdAt: time(), lastSeenAt: time() }
-      const entry = present ?? { session, device: '', expiresAt: 0 }
+      const present = entryOf(handle)
+      if (present?.kind === 'tombstone' || (present === undefined && !change.create)) return undefined
+      const session: LiveEntry = present ?? { kind: 'session', fields: new Map(), isSealed: change.isSealed, version: 0, user: undefined, device: '', createdAt: time(), lastSeenAt: time(), expiresAt: 0 }
       for (const [name, json] of Object.entries(change.set)) session.fields.set(name, json)
       for (const name of change.delete) session.fields.delete(name)
       session.isSealed = change.isSealed
       session.version++
-      if (change.owner !== undefined) session.user = change.owner.user
-      if (change.owner !== undefined) entry.device = change.owner.device
-      renew(entry, session)
-      if (present === undefined) entries.set(handle, entry)
+      if (change.owner !== undefined) Object.assign(session, change.owner)
+      renew(session)
+      if (present === undefined) entries.set(handle, session)
       return String(session.version)
     },
     async lifeOf (handle) {
       const entry = entries.peek(handle)
-      return entry === undefined || entry.session === 'dead' ? 0 : Math.max(0, entry.expiresAt - time())
+      return entry?.kind === 'session' ? Math.max(0, entry.expiresAt - time()) : 0
     },
     async destroy (handle) {
-      const present = alive(handle)
-      entries.set(handle, { session: 'dead', device: '', expiresAt: time() + TOMBSTONE_MS })
-      if (present === undefined || present.session === 'dead') return undefined
-      return present.session.user ?? null
+      const session = sessionOf(handle)
+      entries.set(handle, { kind: 'tombstone', expiresAt: time() + TOMBSTONE_MS })
+      return session === undefined ? undefined : session.user ?? null
     },
     async enter (user, handle, max) {
       const index = users.get(user) ?? new Map<string, number>()
@@ -97,7 +100,7 @@ export function createMemoryStore (
       users.set(user, index)
       return undefined
     },
-    async leave (user, handles) { for (const handle of handles) drop(user, handle) },
+    async leave (user, handles) { for (const handle of handles) removeFromIndex(user, handle) },
     async members (user, until, from, count) {
       return [...users.get(user) ?? []].filter(([, at]) => at <= until).slice(from, from + count).map(([handle]) => handle)
     },

@@ -1,15 +1,17 @@
 import { timedLua } from '../../shared/redis/script.js'
 
-// Arguments that are put on Lua's stack at once: pairs, so an even number.
+// The arguments that are pushed on Lua's stack at once: pairs, so an even number.
 const PAGE = 1000
 
 /**
- * Merges a change into a session, unless that was destroyed.
+ * Merges the changes of one request with those that other requests have written since it read the session: each property is a
+ * field of its own, and the last writer of a property wins. A destroyed session stays destroyed.
  *
  * KEYS[1]  the session
- * ARGV     idle and absolute time-out (ms), whether it is new (0, 1), version that was read, number of pairs to set, those pairs, then the
- *          fields to delete. The first pair is the version, whose place is empty; the second `all`, as it is if nobody else changed the session
- * reply    the new version, or nil where there was nothing to change
+ * ARGV     idle and absolute time-out (ms), whether the session is new (0, 1), the version that was read, the number of pairs to
+ *          set, those pairs, then the fields to delete. The first pair is the version, with an empty value; the second is `all`,
+ *          as it is if no other request has written
+ * reply    the new version, or nil if there is no session to change
  */
 export const mergeScript = timedLua`
 local known = redis.call('HMGET', KEYS[1], 'dead', 'created', 'version')
@@ -26,6 +28,8 @@ ARGV[7] = version
 local last = 5 + tonumber(ARGV[5]) * 2
 for i = 6, last, ${PAGE} do redis.call('HSET', KEYS[1], unpack(ARGV, i, math.min(i + ${PAGE - 1}, last))) end
 for i = last + 1, #ARGV do redis.call('HDEL', KEYS[1], ARGV[i]) end
+-- Another request has written: 'all' is composed of the merged fields.
+-- Another request has written: 'all' is composed of the merged fields.
 if (known[3] or '') ~= ARGV[4] then
   local parts = {}
   local fields = redis.call('HGETALL', KEYS[1])

@@ -14,10 +14,10 @@ const FIELD = 'f:'
 const MAX_READS = 64
 
 /**
- * Keeps sessions in Redis: a hash a session, one script a turn's reads and one a write, and a sorted set a user, by the time
- * at which each session was entered.
+ * Stores sessions in Redis: a hash for each session, and a sorted set for each user, by the time at which each session was added.
+ * One script reads all sessions of a turn of the event loop.
  *
- * @param run - calls it by the policy on failure, where many are read at once; all else the caller calls so
+ * @param run - applies the deadline and the circuit to reads
  */
 export function createRedisStore (
   client: RedisClient, prefix: string, { idleTimeout, absoluteTimeout }: SessionTimeouts, run: RedisGuard['run'] = operation => operation(),
@@ -33,7 +33,7 @@ export function createRedisStore (
     sendApart: (batch, pipeline) => batch.map(({ request: key }) => run(async () => [await pipeline.send(key, on => on.hmget(key, ...FIELDS))])),
     parse: reply => Array.isArray(reply) ? reply.map(parseSession) : []
   })
-  // A session that is asked for just before it would be renewed lives on from then.
+  // A session that is read just before its renewal lives for the whole idle time-out after that.
   const timeouts = [idleTimeout + renewalOf(idleTimeout), absoluteTimeout]
 
   async function infoOf (handle: string): Promise<StoredInfo | undefined> {
@@ -50,7 +50,7 @@ export function createRedisStore (
       ])
     },
     async write (handle, { set, isSealed, delete: gone, create, from, text, owner }) {
-      // The script knows the version.
+      // The script sets the version.
       const pairs = ['version', '', 'all', text, 'sealed', isSealed ? '1' : '0']
       for (const [name, json] of Object.entries(set)) pairs.push(FIELD + name, json)
       const removed = gone.map(name => FIELD + name)

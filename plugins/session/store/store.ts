@@ -1,102 +1,104 @@
+import type { Milliseconds } from '../../shared/plugin/units.js'
 import { databaseChannel, type RedisClient } from '../../shared/redis/client.js'
 
 /** A stored session. */
 export interface StoredSession {
-  /** All its properties, each as it was written: a JSON object. */
+  /** All its properties as a JSON object. */
   text: string
-  /** Whether they are sealed. */
+  /** Whether the properties are encrypted. */
   isSealed: boolean
-  /** Another one after each change. */
+  /** Changes with each write. */
   version: string
-  /** Digest of whose it is. */
+  /** The digest of its user's id. */
   user: string | undefined
   /** Milliseconds since the epoch. */
   createdAt: number
   lastSeenAt: number
 }
 
-/** What a request did to a session: property by property, so that two requests can change different ones. */
+/** The changes of one request to a session. They are by property, so that two requests can change different ones. */
 export interface SessionChange {
-  /** JSON by property. */
+  /** The JSON of each changed property. */
   set: Record<string, string>
   isSealed: boolean
   delete: readonly string[]
-  /** Whether the session is new; a change to one that is not there any more is dropped. */
+  /** Whether the session is new. A change to a session that has ended is dropped. */
   create: boolean
-  /** What it is then, if nobody else changed it since this version. */
+  /** The version that the request read. */
   from: string
+  /** All properties after the change, if no other request has written since that version. */
   text: string
-  /** Whose it is from now on, as a digest, `undefined` for nobody's; left out where that has not changed. */
+  /** The digest of its new user's id, `undefined` without a user. Left out if the user has not changed. */
   owner?: { user: string | undefined, device: string }
 }
 
-/** What may be known of a session without its contents. */
+/** A stored session without its contents. */
 export interface StoredInfo {
   handle: string
-  /** Digest of whose it is. */
+  /** The digest of its user's id. */
   user: string | undefined
   createdAt: number
   lastSeenAt: number
-  /** As it was written. */
   device: string
 }
 
-/** Keeps sessions under handles, which are digests of their ids, and an index of them by user. Both stores pass the same tests. */
+/** Stores sessions by their handles, which are digests of their ids, and an index of each user's. Both stores pass the same tests. */
 export interface SessionStore {
-  /** Reads a session, by the policy on failure. */
+  /** Reads a session, within the deadline and the circuit. The caller applies them to the other methods. */
   read (handle: string): Promise<StoredSession | undefined>
   /**
-   * Renews its idle time-out.
+   * Renews a session's idle time-out.
    *
-   * @param user - digest of whose it is: it is entered into the index again, which a full server may evict before the sessions it names
+   * @param user - the digest of its user's id. The index gets the session again: a full server may evict it before the sessions
    */
   renew (handle: string, user?: string): Promise<void>
   /**
-   * Merges a change into a session. What was destroyed stays so, whoever saves it later.
+   * Merges a change into a session. A destroyed session stays destroyed.
    *
-   * @returns its version, or undefined where there was no session to change
+   * @returns the new version; undefined if there is no session to change
    */
   write (handle: string, change: SessionChange): Promise<string | undefined>
-  /** @returns the milliseconds until it ends unless it is used; 0 where it has ended */
-  lifeOf (handle: string): Promise<number>
-  /** @returns whose it was; null where that was nobody's, undefined where there was none */
+  /** Returns how long the session lives unless it is used; 0 if it has ended. */
+  lifeOf (handle: string): Promise<Milliseconds>
+  /** Destroys a session, and returns the digest of its user's id: null without a user, undefined if there was no session. */
   destroy (handle: string): Promise<string | null | undefined>
 
   /**
-   * Enters a session into the index of a user, whose digest this is.
+   * Adds a session to a user's index.
    *
-   * @param max - of how many at most; 0: of any number
-   * @returns undefined if it is in it now; else those that are, the oldest first
+   * @param user - the digest of the user's id
+   * @param max - the most sessions of a user; 0: any number
+   * @returns undefined if it was added, otherwise the present entries, the oldest first
    */
   enter (user: string, handle: string, max: number): Promise<readonly string[] | undefined>
   leave (user: string, handles: readonly string[]): Promise<void>
-  /** Those that were entered up to a time (by the store's clock, ms), the oldest first, from a place on. Some may be gone. */
+  /** Returns the handles that were added up to a time (by the store's clock), the oldest first. Some sessions may have ended. */
   members (user: string, until: number, from: number, count: number): Promise<readonly string[]>
-  /** Of each, undefined where it is gone. */
+  /** Returns undefined for each session that has ended. */
   infos (handles: readonly string[]): Promise<ReadonlyArray<StoredInfo | undefined>>
-  /** By the clock that a user's sessions are entered by: milliseconds since the epoch. */
+  /** Returns the time by the clock of a user's index, in milliseconds since the epoch. */
   now (user: string): Promise<number>
 }
 
 export interface SessionTimeouts {
-  /** Milliseconds without a request after which a session ends; see {@link renewalOf}. */
-  idleTimeout: number
-  /** Milliseconds after its creation when it ends in any case. */
-  absoluteTimeout: number
+  /** How long a session lives without a request, see {@link renewalOf}. */
+  idleTimeout: Milliseconds
+  /** How long a session lives after its creation at most. */
+  absoluteTimeout: Milliseconds
 }
 
 // A write for each read would cost Redis, its replicas and its log more than the read.
-const LONGEST_RENEWAL_MS = 60_000
+const MAX_RENEWAL_MS = 60_000
 
-/** A session that was renewed less than so many milliseconds ago is not renewed again. By as much it may outlive its idle time-out. */
-export function renewalOf (idleTimeout: number): number {
-  return Math.min(LONGEST_RENEWAL_MS, Math.ceil(idleTimeout / 20))
+/** Returns how often a session in use is renewed. A session may outlive its idle time-out by as much. */
+export function renewalOf (idleTimeout: Milliseconds): Milliseconds {
+  return Math.min(MAX_RENEWAL_MS, Math.ceil(idleTimeout / 20))
 }
 
-/** The channel on which the handle of each session that is destroyed is published. */
+/** Returns the channel on which the handle of each destroyed session is published. */
 export function endedChannel (client: RedisClient, prefix: string): string {
   return databaseChannel(client, `${prefix}:session:ended`)
 }
 
-/** For how long a destroyed session is remembered, so that a request that still holds it cannot bring it back. */
+/** How long the tombstone of a destroyed session stays, so that a request that still has it cannot store it again. */
 export const TOMBSTONE_MS = 3_600_000

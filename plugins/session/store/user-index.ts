@@ -2,10 +2,10 @@ import type { SessionStatsCounter } from '../stats.js'
 import { StoreUnavailableError, TooManySessionsError } from '../errors.js'
 import type { SessionStore, StoredInfo } from './store.js'
 
-// So that Redis is not kept from others for long, and each page is in time.
+// A page occupies Redis for a short time, and is within the deadline.
 const PAGE = 200
-// How often a place that another one may take first is tried to be had: each time in vain one more of those who log in at once is in.
-const MOST_TRIES = 100
+// Concurrent logins may take the same free place: each failed try is another login's success.
+const MAX_TRIES = 100
 
 export interface UserLimit {
   /** 0: any number. */
@@ -15,39 +15,39 @@ export interface UserLimit {
 
 type Run = <T>(operation: () => Promise<T>) => Promise<T>
 
-/** The sessions of users, who are told apart by digests. The index may name sessions that are gone: whoever finds one takes it out. */
+/** The sessions of users, by digests of their ids. The index may name sessions that have ended, and each reader removes them. */
 export class UserIndex {
   readonly #store: SessionStore
   readonly #run: Run
   readonly #limit: UserLimit
-  readonly #counts: SessionStatsCounter
+  readonly #stats: SessionStatsCounter
   readonly #onEnd: (handle: string) => void
 
   /**
-   * @param run - calls the store by the policy on failure
-   * @param onEnd - called with each session that was destroyed
+   * @param run - calls the store within the deadline and the circuit
+   * @param onEnd - called with the handle of each destroyed session
    */
-  constructor (store: SessionStore, run: Run, limit: UserLimit, counts: SessionStatsCounter, onEnd: (handle: string) => void = () => {}) {
+  constructor (store: SessionStore, run: Run, limit: UserLimit, stats: SessionStatsCounter, onEnd: (handle: string) => void = () => {}) {
     this.#store = store
     this.#onEnd = onEnd
-    this.#counts = counts
+    this.#stats = stats
     this.#run = async operation => await run(operation).catch(() => { throw new StoreUnavailableError() })
     this.#limit = limit
   }
 
-  /** @throws `FST_REDIS_SUITE_SESSION_TOO_MANY` where there is no room */
+  /** Adds a session. @throws `FST_REDIS_SUITE_SESSION_TOO_MANY` */
   async enter (user: string, handle: string): Promise<void> {
     for (let tries = 1; ; tries++) {
       const others = await this.#run(() => this.#store.enter(user, handle, this.#limit.maxPerUser))
       if (others === undefined) return
       const isRoom = await this.#makeRoom(user, others)
-      if (!isRoom || tries === MOST_TRIES) throw new TooManySessionsError(this.#limit.maxPerUser)
+      if (!isRoom || tries === MAX_TRIES) throw new TooManySessionsError(this.#limit.maxPerUser)
     }
   }
 
   /**
-   * @param leaving - one that is about to end
-   * @throws `FST_REDIS_SUITE_SESSION_TOO_MANY` where one more would not be let in
+   * @param leaving - the handle of a session that is about to end
+   * @throws `FST_REDIS_SUITE_SESSION_TOO_MANY` if another session would be refused
    */
   async requireRoom (user: string, leaving?: string): Promise<void> {
     const { maxPerUser, onMaxPerUser } = this.#limit
@@ -60,11 +60,11 @@ export class UserIndex {
     await this.#run(() => this.#store.leave(user, [handle]))
   }
 
-  /** @returns whether there was one */
+  /** Destroys a session. @returns whether there was one */
   async destroy (handle: string): Promise<boolean> {
     const user = await this.#run(() => this.#store.destroy(handle))
     this.#onEnd(handle)
-    if (user !== undefined) this.#counts.destroyed()
+    if (user !== undefined) this.#stats.destroyed()
     if (typeof user === 'string') await this.leave(user, handle)
     return user !== undefined
   }
@@ -72,30 +72,30 @@ export class UserIndex {
   async list (user: string): Promise<StoredInfo[]> {
     const found: StoredInfo[] = []
     await this.#eachPage(user, async handles => {
-      const alive = await this.#alive(user, handles)
-      found.push(...alive.filter(info => info.user === user))
-      return alive.length
+      const live = await this.#live(user, handles)
+      found.push(...live.filter(info => info.user === user))
+      return live.length
     })
     return found
   }
 
-  /** Ends those that there are now. @returns how many */
+  /** Destroys the sessions that the user has now, and returns their number. */
   async destroyAll (user: string, except: string | undefined): Promise<number> {
     let count = 0
     await this.#eachPage(user, async handles => {
-      const doomed = (await this.#alive(user, handles)).map(({ handle }) => handle).filter(handle => handle !== except)
-      const owners = await this.#run(() => Promise.all(doomed.map(handle => this.#store.destroy(handle))))
-      for (const handle of doomed) this.#onEnd(handle)
+      const handlesToEnd = (await this.#live(user, handles)).map(({ handle }) => handle).filter(handle => handle !== except)
+      const owners = await this.#run(() => Promise.all(handlesToEnd.map(handle => this.#store.destroy(handle))))
+      for (const handle of handlesToEnd) this.#onEnd(handle)
       const destroyed = owners.filter(owner => owner !== undefined).length
-      this.#counts.destroyed(destroyed)
-      await this.#run(() => this.#store.leave(user, doomed))
+      this.#stats.destroyed(destroyed)
+      await this.#run(() => this.#store.leave(user, handlesToEnd))
       count += destroyed
       return handles.includes(except ?? '') ? 1 : 0
     })
     return count
   }
 
-  /** @param work - says how many of a page are still in the index */
+  /** @param work - returns how many handles of the page stay in the index */
   async #eachPage (user: string, work: (handles: readonly string[]) => Promise<number>): Promise<void> {
     const until = await this.#run(() => this.#store.now(user))
     for (let from = 0; ;) {
@@ -105,23 +105,23 @@ export class UserIndex {
     }
   }
 
-  /** Takes those out of the index that are gone, or another's by now. One that is nobody's is about to be this user's. */
-  async #alive (user: string, handles: readonly string[]): Promise<StoredInfo[]> {
+  /** Removes handles whose session has ended or has another user. A session without a user is about to become this user's. */
+  async #live (user: string, handles: readonly string[]): Promise<StoredInfo[]> {
     const infos = await this.#run(() => this.#store.infos(handles))
-    const alive = infos.filter(info => info !== undefined).filter(info => info.user === undefined || info.user === user)
-    const kept = new Set(alive.map(({ handle }) => handle))
-    const gone = handles.filter(handle => !kept.has(handle))
-    if (gone.length > 0) await this.#run(() => this.#store.leave(user, gone))
-    return alive
+    const present = infos.filter(info => info !== undefined).filter(info => info.user === undefined || info.user === user)
+    const live = new Set(present.map(({ handle }) => handle))
+    const ended = handles.filter(handle => !live.has(handle))
+    if (ended.length > 0) await this.#run(() => this.#store.leave(user, ended))
+    return present
   }
 
-  /** @returns whether there is room now */
+  /** Ends the oldest sessions, if the options allow it. @returns whether there is room now */
   async #makeRoom (user: string, handles: readonly string[]): Promise<boolean> {
-    const alive = await this.#alive(user, handles)
-    const tooMany = alive.length - this.#limit.maxPerUser + 1
+    const live = await this.#live(user, handles)
+    const tooMany = live.length - this.#limit.maxPerUser + 1
     if (tooMany <= 0) return true
     if (this.#limit.onMaxPerUser === 'refuse') return false
-    await Promise.all(alive.slice(0, tooMany).map(({ handle }) => this.destroy(handle)))
+    await Promise.all(live.slice(0, tooMany).map(({ handle }) => this.destroy(handle)))
     return true
   }
 }
