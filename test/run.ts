@@ -7,11 +7,11 @@ import { TYPESCRIPT } from './helpers/compiled/exec-argv.js'
 import { servePool } from './helpers/servers/pool.js'
 import { stopAll } from './helpers/servers/registry.js'
 
-/** What tap is called with where no files are named. The functional lane is what `.taprc` includes. */
+/** The default arguments of tap for each lane. The functional lane is what `.taprc` includes. */
 const LANES: Record<string, string[]> = {
   // On Node.js 20 V8 optimizes functions so early that short test files spend a fifth of their CPU time on it.
   functional: process.version.startsWith('v20.') ? ['--node-arg=--interrupt-budget=1000000'] : [],
-  // One file at a time: what is measured in milliseconds needs the machine for itself.
+  // One file at a time: measuring milliseconds needs the whole machine.
   timing: ['--jobs=1', 'test/timing/**/*.test.ts'],
   stress: ['--jobs=1', '--timeout=600', 'test/stress/**/*.test.ts']
 }
@@ -45,7 +45,7 @@ const seconds = Math.round((performance.now() - started) / 1000)
 console.log(`${lane} tests: ${code === 0 ? 'passed' : 'FAILED'} in ${seconds} s${cpuTime()}`)
 process.exit(code ?? (signal === null ? 1 : 130))
 
-/** Of the processes that this one has waited for and theirs, as Linux counts it. */
+/** The CPU time of the child processes that this process has waited for, and of their children, as Linux counts it. */
 function cpuTime (): string {
   try {
     const fields = readFileSync('/proc/self/stat', 'utf8').split(') ')[1]?.split(' ') ?? []

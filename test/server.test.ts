@@ -85,7 +85,7 @@ async function run (t: Test, env: Record<string, string>): Promise<{ child: Chil
   return { child, port, output: () => output, exit }
 }
 
-t.test('on SIGTERM the server turns readiness red, finishes requests in flight and exits with 0', async t => {
+t.test('on SIGTERM the server fails readiness, finishes requests in flight and exits with 0', async t => {
   const redis = await startRedis({ password: 'not-to-be-logged' })
   const { child, port, output, exit } = await run(t, { REDIS_URL: redis.url, DRAIN_DELAY: '5000', SESSION_SECRET: 'x'.repeat(32) })
   const get = (path: string) => fetch(`http://127.0.0.1:${port}${path}`)
@@ -93,7 +93,7 @@ t.test('on SIGTERM the server turns readiness red, finishes requests in flight a
   t.equal((await get('/products/1')).headers.get('x-cache'), 'MISS')
 
   child.kill('SIGTERM')
-  await until('readiness is red', async () => (await get('/health/ready')).status === 503)
+  await until('readiness fails', async () => (await get('/health/ready')).status === 503)
   t.equal((await get('/products/2')).status, 200, 'requests are still answered while it drains')
   const report = get('/reports/sales').then(response => response.status)
   t.equal(await report, 200)

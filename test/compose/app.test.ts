@@ -101,7 +101,7 @@ t.test('@fastify/autoload loads the plugins and the routes that use them from fo
   t.same((await post()).body, (await post()).body)
 })
 
-t.test('with the autohooks of @fastify/autoload a login comes before cache and limit: each user has responses and a limit of his own, and nobody has any', async t => {
+t.test('with the autohooks of @fastify/autoload a login comes before cache and limit: each user has separate responses and limits, and guests have none', async t => {
   const app = await buildAutoloaded(t)
   const get = async (path: string, user?: string) => await ask(app, `/api/account/${path}`, user === undefined ? {} : { authorization: `Bearer ${user}` })
   for (const user of ['ann', 'bob']) {
@@ -239,7 +239,7 @@ async function keysOf (prefix: string): Promise<string[]> {
   return (await commands.keys(`${prefix}:*`)).map(key => key.split(':')[1] ?? '')
 }
 
-t.test('all plugins of an app on database 1 tell each other on channels of that number, so that an app with the same prefix on database 0 does not hear them', async t => {
+t.test('all plugins of an app on database 1 use channels of that number, which an app with the same prefix on database 0 does not receive', async t => {
   const apps = await Promise.all([0, 1].map(async db => {
     const app = build(t)
     await app.register(redis, { url: server.url, prefix: 'databases', db })
@@ -325,7 +325,7 @@ t.test('with @fastify/cookie registered by the user before it, the session has i
   t.same((await app.inject({ url: '/', cookies })).json(), { n: 2, own: 'signed' })
 })
 
-t.test('with @fastify/under-pressure registered by the user, its limits hold, and probes are answered all the same', async t => {
+t.test('with @fastify/under-pressure registered by the user, its limits hold, and probes are still served', async t => {
   const app = build(t)
   await app.register(underPressure, { maxHeapUsedBytes: 1, sampleInterval: 10 })
   await app.register(health, { redis: false, clock })
@@ -355,7 +355,7 @@ async function buildGraphql (t: Test): Promise<{ app: FastifyInstance, resolved:
           Query: {
             price: (_root: unknown, { id }: { id: number }) => { resolved.price++; return prices.get(id) ?? id * 100 },
             me: (_root: unknown, _arguments: unknown, { reply }: MercuriusContext) => reply.request.session.userId ?? 'nobody',
-            broken () { resolved.broken++; throw new Error('the database is away') }
+            broken () { resolved.broken++; throw new Error('the database is unavailable') }
           },
           Mutation: {
             async login (_root: unknown, { user, password }: { user: string, password: string }, { app, reply }: MercuriusContext) {
@@ -377,7 +377,7 @@ async function buildGraphql (t: Test): Promise<{ app: FastifyInstance, resolved:
   return { app, resolved }
 }
 
-t.test('of mercurius what a query of GET returns for all is cached by query and variables, and neither errors nor mutations are', async t => {
+t.test('public GET queries of mercurius are cached by query and variables, and errors and mutations are not', async t => {
   const { app, resolved } = await buildGraphql(t)
   const get = (query: string, variables = {}) => ask(app, `/graphql?${new URLSearchParams({ query, variables: JSON.stringify(variables) })}`)
   const post = (query: string) => ask(app, '/graphql', {}, { method: 'POST', payload: { query } })
@@ -391,17 +391,17 @@ t.test('of mercurius what a query of GET returns for all is cached by query and 
   t.equal(resolved.price, before, 'a hit runs no resolver')
 
   for (let asked = 1; asked <= 3; asked++) {
-    t.match(await get('{ broken }'), { status: 200, cache: 'MISS', body: /the database is away/ })
+    t.match(await get('{ broken }'), { status: 200, cache: 'MISS', body: /the database is unavailable/ })
     t.equal(resolved.broken, asked, 'an error is not stored')
   }
   for (const query of ['{ unknown }', '{', 'mutation { setPrice(id: 1, price: 5) }']) {
     for (let asked = 0; asked < 2; asked++) t.match(await get(query), { status: /^40/, cache: 'MISS' }, query)
   }
   t.equal((await post('mutation { setPrice(id: 1, price: 7) }')).cache, 'BYPASS')
-  t.match(await price(1), { cache: 'MISS', body: '{"data":{"price":7}}' }, 'a mutation invalidates what GET has of the path')
+  t.match(await price(1), { cache: 'MISS', body: '{"data":{"price":7}}' }, 'a mutation invalidates the responses to GET of the path')
 })
 
-t.test('of mercurius no user gets what a query returned for another one or for nobody, also at the same time', async t => {
+t.test('users of mercurius never share results with each other or with guests, also in concurrent requests', async t => {
   const { app } = await buildGraphql(t)
   const login = async (user: string) => {
     const { headers, body } = await ask(app, '/graphql', {}, { method: 'POST', payload: { query: `mutation { login(user: "${user}", password: "${user}'s") }` } })
@@ -417,7 +417,7 @@ t.test('of mercurius no user gets what a query returned for another one or for n
   for (let round = 0; round < 3; round++) t.same(await Promise.all(users.map(me)), users.map(user => [user, user]))
 })
 
-t.test('of mercurius GET and POST share the limit of the route, and a resolver limits what one request may try many times', async t => {
+t.test('GET and POST of mercurius share the limit of the route, and a resolver limits what one request may try many times', async t => {
   const { app } = await buildGraphql(t)
   const remaining = async (method: 'GET' | 'POST', more: object) => Number((await ask(app, '/graphql?query={me}', {}, { method, ...more })).headers['x-ratelimit-remaining'])
   t.same([await remaining('GET', {}), await remaining('POST', { payload: { query: '{ me }' } })], [199, 198])
@@ -429,7 +429,7 @@ t.test('of mercurius GET and POST share the limit of the route, and a resolver l
   t.same(answers(batched.body), Array(10).fill('too many attempts'))
 })
 
-t.test('with @fastify/websocket a path has a cached page and a websocket: an upgrade is never answered with the page', async t => {
+t.test('with @fastify/websocket a path has a cached page and a websocket: an upgrade never receives the page', async t => {
   const app = build(t)
   await app.register(websocket)
   await app.register(cache, { clock, ttl: '1m', staleWhileRevalidate: '1h', explain: () => true })
@@ -454,7 +454,7 @@ t.test('with @fastify/websocket a path has a cached page and a websocket: an upg
   }
 })
 
-t.test('a server that upgrades no connection answers a request with Upgrade from the cache, as one that ignores the header may', async t => {
+t.test('a server without upgrades serves a request with Upgrade from the cache, as a server that ignores the header may', async t => {
   const app = build(t)
   await app.register(cache, { clock })
   app.get('/', { config: { cache: true } }, async () => 'page')
@@ -493,7 +493,7 @@ t.test('requests that @fastify/http-proxy forwards are limited, timed and cached
   t.same([await response.json(), runs], [{ run: before }, before])
   const posted = await fetch(`${address}/api/things`, { method: 'POST', body: '{"a":1}', headers: { 'content-type': 'application/json' } })
   t.same(await posted.json(), { a: 1 })
-  await until('what was changed is asked for anew', async () => { await get(); return runs > before })
+  await until('what was changed is fetched again', async () => { await get(); return runs > before })
   t.match(await (await fetch(`${address}/metrics`)).text(), /http_request_duration_seconds_count\{method="GET",route="\/api\/\*",status_code="200"\}/)
 })
 
@@ -526,7 +526,7 @@ t.test('by default /metrics and the details of health are shown to this machine 
   for (const remoteAddress of ['127.0.0.6', '10.0.0.1', '192.168.1.5', '172.17.0.1', '169.254.1.1', '128.0.0.1', '::ffff:10.0.0.1', '2001:db8::1', 'fe80::1', '::', '0.0.0.0']) t.equal(await sees({ remoteAddress }), false, remoteAddress)
 })
 
-t.test('by default a request that a proxy on this machine passed on is not of this machine, with or without trustProxy', async t => {
+t.test('by default a request that a proxy on this machine forwarded is not of this machine, with or without trustProxy', async t => {
   for (const trustProxy of [false, true, '127.0.0.1', () => true]) {
     const { sees } = await buildFor(t, undefined, { trustProxy })
     t.equal(await sees(), true, 'without a proxy')
@@ -536,13 +536,13 @@ t.test('by default a request that a proxy on this machine passed on is not of th
   }
 })
 
-t.test('by default a request for another host name is not of this machine, whoever passed it on', async t => {
+t.test('by default a request for another host name is not of this machine, whichever proxy forwarded it', async t => {
   const { sees } = await buildFor(t, undefined)
   for (const host of ['localhost', 'localhost:3000', 'LOCALHOST', 'shop.localhost:80', '127.0.0.1:3000', '[::1]:3000', '[::1]']) t.equal(await sees({ headers: { host } }), true, host)
   for (const host of ['shop.example', 'localhost.shop.example', '127.0.0.1.nip.io:3000', '10.0.0.1', '[2001:db8::1]']) t.equal(await sees({ headers: { host } }), false, host)
 })
 
-t.test('an option opens them: to all, to none, or to the requests that a function allows', async t => {
+t.test('an option exposes them to all requests, to none, or to those that a function allows', async t => {
   const callers: Caller[] = [{}, { remoteAddress: '10.0.0.1' }, { headers: { 'x-forwarded-for': '192.0.2.1' } }, { headers: { authorization: 'Bearer secret' } }]
   const table: Array<[string, Audience, boolean[]]> = [
     ['true', true, [true, true, true, true]],

@@ -55,7 +55,7 @@ const MODES: Array<[name: string, options: FastifyMultipartOptions | FastifyMult
 ]
 
 for (const [name, options, read] of MODES) {
-  t.test(`with @fastify/multipart and a form ${name} an upload is stored once however often it is sent, and pages show it`, async t => {
+  t.test(`with @fastify/multipart and a form ${name} an upload that is repeated is stored once, and pages show it`, async t => {
     const files = new Map<string, string>()
     const isStream = name === 'as a stream'
     const { app, counted, warnings } = await build(t, {
@@ -96,7 +96,7 @@ for (const [name, options, read] of MODES) {
   })
 }
 
-t.test('with @fastify/view a page is rendered once for all guests and refreshed in the background, and users and nonces are in none but their own', async t => {
+t.test('with @fastify/view a page is rendered once for all guests and refreshed in the background, and pages of users and nonces are not shared', async t => {
   let runs = 0
   const { app, clock, counted, lines } = await build(t, {
     before: async app => {
@@ -193,7 +193,7 @@ const GATEWAYS: Record<string, (app: FastifyInstance, upstream: string) => Promi
 }
 
 for (const [name, addRoutes] of Object.entries(GATEWAYS)) {
-  t.test(`with ${name} responses of the upstream are cached as it says and refreshed in the background, and no user gets those of another`, async t => {
+  t.test(`with ${name} responses of the upstream are cached by its header fields and refreshed in the background, and users do not share them`, async t => {
     const clock = createTestClock()
     const upstream = await startUpstream(t, clock)
     const { app, counted, lines } = await build(t, { clock, routes: app => addRoutes(app, upstream.url) })

@@ -151,7 +151,7 @@ for (const [order, store] of [['before', 'redis'], ['after', 'memory']] as const
     t.same((await planted.send('GET', '/')).json(), { user: null, notices: [] }, 'an id that was planted before the login opens nothing')
     t.same((await ann.send('GET', '/')).json(), { user: { id: 'ann' }, basket: ['tea'], notices: ['welcome'] }, 'the flash message, once')
     t.same((await ann.send('GET', '/')).json(), { user: { id: 'ann' }, basket: ['tea'], notices: [] })
-    t.same((await new Visitor(app).send('GET', '/')).json(), { user: null, notices: [] }, 'the page is given to nobody else')
+    t.same((await new Visitor(app).send('GET', '/')).json(), { user: null, notices: [] }, 'the page is not shared')
     const greetings = []
     for (const visitor of [new Visitor(app), ann, new Visitor(app), ann]) {
       const { body, headers } = await visitor.send('GET', '/greeting')

@@ -82,7 +82,7 @@ const mistakes: Mistake[] = [
   ['a tag in place of a list', async app => { await registered(app, [cache]); await call(app.cache, 'invalidateTags', 'a') }, 'CACHE_INVALID_OPTION', 'argument "tags" must be', 'but was the string "a"', 'a list'],
   ['text in place of a lock\'s options', async app => { await registered(app, [lock]); await call(app.locks, 'acquire', 'a', 'x') }, 'LOCK_INVALID_OPTION', 'argument "options" must be', 'but was the string "x"', 'an object'],
   ['nothing to do under a lock', async app => { await registered(app, [lock]); await call(app.locks, 'using', 'a') }, 'LOCK_INVALID_OPTION', 'argument "fn" must be', 'but was undefined', 'a function'],
-  ['nobody to hear', async app => { await registered(app, [events]); await call(app.events, 'subscribe', 'a') }, 'EVENTS_INVALID_OPTION', 'argument "handler" must be', 'but was undefined', 'a function'],
+  ['no listener', async app => { await registered(app, [events]); await call(app.events, 'subscribe', 'a') }, 'EVENTS_INVALID_OPTION', 'argument "handler" must be', 'but was undefined', 'a function'],
   ['a consumer without a group', async app => { await registered(app, [events]); await call(app.events.stream('a'), 'consume', { handler: () => {} }) },
     'EVENTS_INVALID_OPTION', '"group"', 'undefined'],
   ['a consumer that is a function alone', async app => { await registered(app, [events]); await call(app.events.stream('a'), 'consume', () => {}) }, 'EVENTS_INVALID_OPTION', 'a function', 'group and handler'],
@@ -91,7 +91,7 @@ const mistakes: Mistake[] = [
   ['an event that the cache does not have', async app => { await registered(app, [cache]); await call(app.cache, 'on', 'mis', () => {}) }, 'CACHE_INVALID_OPTION', 'unknown event "mis"; did you mean "miss"?', 'one of invalidate, hit'],
   ['an event that limits do not have', async app => { await registered(app, [rateLimit]); await call(app.rateLimiter, 'on', 'denied', () => {}) }, 'RATE_LIMIT_INVALID_OPTION', 'unknown event "denied"', 'one of allowed, refused'],
   ['a listener that is none', async app => { await registered(app, [cache]); await call(app.cache, 'on', 'miss', 'log') }, 'CACHE_INVALID_OPTION', 'argument "listener" must be', 'but was the string "log"'],
-  ['a limit of nobody', async app => { await registered(app, [rateLimit]); await call(app.rateLimiter, 'consume', undefined, { name: 'a', max: 1 }) }, 'RATE_LIMIT_INVALID_VALUE', 'argument "key" is undefined', 'a string']
+  ['a limit without a scope', async app => { await registered(app, [rateLimit]); await call(app.rateLimiter, 'consume', undefined, { name: 'a', max: 1 }) }, 'RATE_LIMIT_INVALID_VALUE', 'argument "key" is undefined', 'a string']
 ]
 
 for (const [what, doIt, code, ...names] of mistakes) {
@@ -137,7 +137,7 @@ const calls: Array<[what: string, code: string, build: (app: FastifyInstance) =>
 ]
 
 for (const [what, code, build, request] of calls) {
-  t.test(`${what}: the answer is 500 with a code`, async t => {
+  t.test(`${what}: the response is 500 with a code`, async t => {
     const app = Fastify()
     t.teardown(() => app.close())
     await build(app)

@@ -64,7 +64,7 @@ t.test('behind a TLS proxy that reaches the app by its unix socket all plugins k
   await keepsPromises(t, shop, { origin, transport: http1({ origin, ca }) })
 })
 
-t.test('on a unix socket without a proxy that is trusted requests are answered, and all clients share one limit', async t => {
+t.test('on a unix socket without a trusted proxy, requests are served, and all clients share one limit', async t => {
   const shop = await createShop(t)
   const socketPath = join(scratchDir(), 'app.sock')
   await shop.app.listen({ path: socketPath })

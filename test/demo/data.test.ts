@@ -61,7 +61,7 @@ async function andEcho (tag: string, work: () => Promise<unknown>): Promise<void
 t.test('changes in the embedded database', async t => {
   const { query } = app.db
 
-  t.test('a row changed in the database clears its page, and no other page', async t => {
+  t.test('a row changed in the database invalidates its page, and no other page', async t => {
     for (const url of ['/products/1', '/products/2', '/products']) await warm(app, url)
     await query('UPDATE products SET stock = 4711 WHERE id = 1')
     await until('the new stock is shown', async () => (await page(app, '/products/1'))[1] === 4711)
@@ -69,7 +69,7 @@ t.test('changes in the embedded database', async t => {
     t.equal((await app.inject('/products')).headers['x-cache'], 'MISS')
   })
 
-  t.test('a rolled back change clears nothing', async t => {
+  t.test('a change that is rolled back invalidates nothing', async t => {
     for (const url of ['/products/3', '/products/4']) await warm(app, url)
     await app.db.transaction(async inside => {
       await inside('UPDATE products SET stock = 1 WHERE id = 3')
@@ -104,7 +104,7 @@ t.test('changes in the embedded database', async t => {
     t.match((await me()).json(), { name: 'Renamed', orders: orders + 1 })
   })
 
-  t.test('a notification that is not a change clears all pages', async t => {
+  t.test('a notification of another form invalidates all pages', async t => {
     await warm(app, '/products/5')
     let cleared: readonly string[] = []
     const stop = app.cache.on('invalidate', ({ tags }) => { if (tags?.includes('product:all')) cleared = tags })
@@ -114,7 +114,7 @@ t.test('changes in the embedded database', async t => {
     t.same(cleared, ['products', 'product:all', 'orders', 'users', 'user:all'])
   })
 
-  t.test('a change while Redis hangs is cleared once Redis replies', async t => {
+  t.test('a change while Redis hangs is invalidated once Redis replies', async t => {
     await warm(app, '/products/6')
     const before = lines.length
     redis.pause()
@@ -181,7 +181,7 @@ t.test('views', async t => {
   const report = async () => (await app.inject('/reports/views?limit=100')).json()
   const viewsOf = async (id: number) => (await report()).items.find(({ productId }: { productId: number }) => productId === id)?.views ?? 0
 
-  t.test('each GET of a product counts as a view, also out of the cache; HEAD and 404 do not', async t => {
+  t.test('each GET of a product counts as a view, also from the cache; HEAD and 404 do not', async t => {
     const answers = []
     for (let i = 0; i < 30; i++) answers.push(await app.inject('/products/70'))
     t.ok(answers.some(({ headers }) => headers['x-cache'] === 'HIT'))
@@ -211,7 +211,7 @@ t.test('views', async t => {
     t.equal(await viewsOf(71), 10)
   })
 
-  t.test('while views cannot be counted the log says so once, and pages are served', async t => {
+  t.test('while views cannot be counted, the log reports it once, and pages are served', async t => {
     const before = lines.length
     redis.pause()
     for (let i = 0; i < 10; i++) t.equal((await app.inject('/products/72')).statusCode, 200)
@@ -230,7 +230,7 @@ t.test('mails', async t => {
   const [first, second] = await app.db.query<{ id: number, userId: number }>('SELECT id, user_id AS "userId" FROM orders WHERE id NOT IN (SELECT order_id FROM mails) ORDER BY id LIMIT 2')
   const letterOf = ({ id = 0, userId = 0 } = {}): OrderMail => ({ userId, orderId: id, totalCents: 123456 })
 
-  t.test('a letter that is delivered twice is one mail', async t => {
+  t.test('a mail that is delivered twice is sent once', async t => {
     const { userId, orderId } = letterOf(first)
     await app.mails.queue(letterOf(first))
     await app.events.stream<OrderMail>('mails').append(letterOf(first), { key: String(userId) })
@@ -240,7 +240,7 @@ t.test('mails', async t => {
     t.equal(mails.length, 1)
   })
 
-  t.test('a letter that cannot be queued fails no order', async t => {
+  t.test('a mail that cannot be queued fails no order', async t => {
     const before = lines.length
     redis.pause()
     t.teardown(() => redis.resume())
@@ -255,14 +255,14 @@ t.test('changes in a PostgreSQL server', { skip }, async (t: Test) => {
   const [first, second] = [await buildApp(shopConfig({ ...env, DATABASE_URL: connectionString })), await buildApp(shopConfig({ ...env, DATABASE_URL: connectionString }))]
   t.teardown(() => Promise.all([first.close(), second.close()]))
 
-  t.test('a row that psql changes is cleared at each instance', async t => {
+  t.test('a row that psql changes is invalidated at each instance', async t => {
     for (const app of [first, second]) await warm(app, '/products/1')
     await postgres.psql('shop', 'UPDATE products SET stock = 4711 WHERE id = 1')
     for (const app of [first, second]) await until('the new stock is shown', async () => (await page(app, '/products/1'))[1] === 4711)
     t.same(await Promise.all([first, second].map(async app => (await page(app, '/products/1'))[1])), [4711, 4711])
   })
 
-  t.test('a change of 10,000 rows is one small notification, and clears the page of each row', async t => {
+  t.test('a change of 10,000 rows is one small notification, and invalidates the page of each row', async t => {
     const listener = new pg.Client({ connectionString })
     const payloads: string[] = []
     listener.on('notification', ({ payload = '' }) => payloads.push(payload))
@@ -294,7 +294,7 @@ t.test('changes in a PostgreSQL server', { skip }, async (t: Test) => {
     await other.end()
   })
 
-  t.test('a change that was missed while the connection was lost is cleared on reconnection', async t => {
+  t.test('a change that was missed while the connection was lost is invalidated on reconnection', async t => {
     const proxy = await startProxy(postgres.port)
     const { logger, lines } = collectLog()
     const app = await buildApp(shopConfig({ ...env, DATABASE_URL: connectionString.replace(String(postgres.port), String(proxy.port)) }), { loggerInstance: logger })

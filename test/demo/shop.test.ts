@@ -153,7 +153,7 @@ for (const [name, environment] of Object.entries(sales)) {
       t.same([await stockOf(302), await leftOf(302), (await ordersOf(302)).length], [0, 0, 1])
     })
 
-    t.test('a buyer who asks again gets the same order, also where the reply of the database was lost', async t => {
+    t.test('a repeated purchase returns the same order, even if the reply of the database was lost', async t => {
       await open(303, 5, 5)
       const ann = await enter(1)
       const { transaction } = app.db
@@ -186,7 +186,7 @@ for (const [name, environment] of Object.entries(sales)) {
       t.same((await ann.send('POST', '/sale/307/buy')).json(), response.json())
     })
 
-    t.test('a new sale has its own pieces, and none is given back to it from the sale before', async t => {
+    t.test('a new sale has its own pieces, and pieces of the previous sale are not returned to it', async t => {
       await open(304, 5, 1)
       const taken = await app.sale.take(304, 1)
       await open(304, 5, 2)

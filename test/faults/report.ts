@@ -35,9 +35,9 @@ ${rows.map(([{ name, what }]) => `| ${name} | ${what} |`).join('\n')}
 |---|---|---|---|---|---|---|---|---|---|---|---|---|---|
 ${rows.map(([{ name }, figures]) => `| ${[name, ...cells(figures)].join(' | ')} |`).join('\n')}
 
-"Slowest" is the slowest answer to a request that was sent while the fault lasted, "once noticed" from its second second on. It is
-noticed when the health details of an instance tell of it; what the plugins heal by themselves is not. "Recovered" counts from the
-fault's end.
+"Slowest" is the slowest response to a request that was sent during the fault, and "once noticed" the slowest one from its second
+second on. A fault is noticed when the health details of an instance report it; the plugins heal other faults before that.
+"Recovered" counts from the end of the fault.
 
 ## The goals
 

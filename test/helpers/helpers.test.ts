@@ -23,7 +23,7 @@ t.test('a server answers on its own port, as the process that was started, and s
   nothingLeft(t, [one, two])
 })
 
-t.test('a paused server keeps its sockets and does not answer, and once resumed answers what was asked meanwhile', async t => {
+t.test('a paused server keeps its sockets and does not reply; once resumed, it replies to the commands sent meanwhile', async t => {
   const server = await startRedis()
   const client = clientOf(t, server.url)
   await client.set('kept', '1')
@@ -91,7 +91,7 @@ t.test('options reach the server: ACL users, memory limit and policy, and comman
   await server.stop()
 })
 
-t.test('a given port is used, and a server that cannot start says why and leaves nothing', async t => {
+t.test('a given port is used, and a server that cannot start reports why and leaves nothing', async t => {
   const server = await startRedis()
   await t.rejects(startRedis({ port: server.port }), /Address already in use/)
   await t.rejects(startRedis({ args: ['--no-such-option', '1'] }), /no-such-option/)
@@ -103,7 +103,7 @@ t.test('a given port is used, and a server that cannot start says why and leaves
   await next.stop()
 })
 
-t.test('a proxy passes all on in order, delays answers, holds them in a black hole and severs connections', async t => {
+t.test('a proxy forwards everything in order, delays replies, holds them back and severs connections', async t => {
   const server = await startRedis()
   const proxy = await startProxy(server.port)
   const client = clientOf(t, `redis://127.0.0.1:${proxy.port}`)
@@ -134,7 +134,7 @@ t.test('a proxy passes all on in order, delays answers, holds them in a black ho
   const closed = once(client, 'close')
   proxy.sever()
   await closed
-  t.equal(await client.ping(), 'PONG', 'it connects anew')
+  t.equal(await client.ping(), 'PONG', 'it reconnects')
 
   await server.kill()
   t.notOk(await answersWithin(100, client))

@@ -13,7 +13,7 @@ const [, sizes = ''] = /<!-- measured: sizes -->\n(.*?)<!-- end -->/s.exec(readP
 const rows = new Map(sizes.split('\n').map(row => row.split('|').map(cell => cell.trim())).map(([, name = '', , each, besides]) => [name, Number(each) * USERS + Number(besides)]))
 
 for (const kind of KINDS) {
-  t.test(`${kind.name}: of 500 users there are as many keys as docs/scaling.md says, each with an end`, async t => {
+  t.test(`${kind.name}: 500 users have as many keys as docs/scaling.md states, each with a TTL`, async t => {
     await measure(kind, { counts: [USERS], operations: 0, inspect: async admin => await look(t, admin, rows.get(kind.name)) })
   })
 }

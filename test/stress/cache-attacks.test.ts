@@ -6,7 +6,7 @@ import { heapInUse } from '../helpers/timing/heap.js'
 // SCALE=10 multiplies the requests, and the duration.
 const SCALE = Number(process.env['SCALE'] ?? 1)
 
-t.test('thousands of variants of one URL leave as many as are allowed, in Redis and in L1', async t => {
+t.test('thousands of variants of one URL leave as many variants as are allowed, in Redis and in L1', async t => {
   const own = await startRedis()
   const { app } = await createCacheApp(t, { clock: 'real', store: { url: own.url }, options: { maxVariants: 10 } })
   app.get('/', { config: { cache: true } }, async (request, reply) => { reply.header('vary', 'x-v'); return request.headers['x-v'] })
@@ -25,7 +25,7 @@ t.test('thousands of variants of one URL leave as many as are allowed, in Redis 
 })
 
 forEachStore(['memory', 'redis'], store => {
-  t.test(`${store}: thousands of different URLs leave no more than is allowed, however long they are`, async t => {
+  t.test(`${store}: thousands of different URLs leave no more entries than are allowed, whatever their length`, async t => {
     const most = 2 * 1024 ** 2
     const { app } = await createCacheApp(t, { clock: 'real', store, options: { l1: most, maxSize: most } })
     app.get('/', { config: { cache: true } }, async () => 'x')

@@ -20,7 +20,7 @@ async function openApps (t: Test, store: StoreName, options: CachePluginOptions 
   })).apps
 }
 
-t.test('redis: no answer of 2,500 random interleavings on 4 instances is older than what was acknowledged before the call', async t => {
+t.test('redis: no value of 2,500 random interleavings on 4 instances is older than what was acknowledged before the call', async t => {
   const apps = await openApps(t, 'redis')
   const seen = createSeen()
   const copies = 40
@@ -33,7 +33,7 @@ t.test('redis: no answer of 2,500 random interleavings on 4 instances is older t
   t.ok(total.stored > 250 && total.hits > 125 && total.coalesced > 25, 'the cache was used')
 })
 
-t.test('redis: nor while keys are removed by pattern', async t => {
+t.test('redis: no value is obsolete while keys are removed by pattern', async t => {
   const apps = await openApps(t, 'redis')
   const seen = createSeen()
   await Promise.all(['pattern', 'delete', 'writeThrough'].flatMap(kind => upTo(3).map(i => play(apps, new Source(`${kind}/${i}`, chance), 60 * SCALE, seen, chance, kind))))
@@ -41,7 +41,7 @@ t.test('redis: nor while keys are removed by pattern', async t => {
   t.ok(used(apps).hits > 20)
 })
 
-t.test('cluster: no answer of random interleavings on 4 instances is older than what was acknowledged before the call', async t => {
+t.test('cluster: no value of random interleavings on 4 instances is older than what was acknowledged before the call', async t => {
   const apps = await openApps(t, 'cluster')
   const seen = createSeen()
   await Promise.all(kinds.flatMap(kind => upTo(3).map(i => play(apps, new Source(`${kind}/${i}`, chance), 40 * SCALE, seen, chance, kind))))

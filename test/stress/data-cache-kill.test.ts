@@ -4,7 +4,7 @@ import { resolve } from 'node:path'
 import t from 'tap'
 import { createTestApp, sharedRedis, until } from '../helpers/index.js'
 
-t.test('an instance that is killed between writing the source and the cache leaves nothing that could be read, and the next writer heals it', async t => {
+t.test('an instance that is killed between writing the source and the cache leaves a key that reads as missing, and the next writer repairs it', async t => {
   const { app: { cache }, prefix } = await createTestApp(t, { store: 'redis', clock: 'real', plugins: { cache: { ttl: '1h', timeout: '5s' } } })
   const child = fork(resolve(import.meta.dirname, '../helpers/fixtures/write-through.ts'), {
     env: { ...process.env, REDIS_URL: (await sharedRedis()).url, REDIS_PREFIX: prefix },

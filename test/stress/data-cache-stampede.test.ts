@@ -31,7 +31,7 @@ for (const store of ['redis', 'cluster'] as const) {
   })
 }
 
-t.test('cluster: a tag of the value that was invalidated the moment before has the factory run a few times an instance, not for each caller', async t => {
+t.test('cluster: a tag of the value that was invalidated the moment before makes the factory run a few times per instance, not for each caller', async t => {
   const apps = await openInstances(t, { store: 'cluster' })
   const factory = counting(async run => { await wait(50); return run })
   await apps[0]!.cache.invalidateTags(['late'])
@@ -40,7 +40,7 @@ t.test('cluster: a tag of the value that was invalidated the moment before has t
   t.ok(factory.runs <= (MOST_RUNS + LATE_RUNS) * INSTANCES, `${factory.runs} runs`)
 })
 
-t.test('while Redis is down a factory runs a few times an instance, not for each caller', async t => {
+t.test('while Redis is down a factory runs a few times per instance, not for each caller', async t => {
   const own = await startRedis()
   for (const options of [{}, { tags: ['a'] }, { tags: () => ['late'] }]) {
     const apps = await openInstances(t, { store: { url: own.url }, connection: { required: false }, timeout: undefined })
@@ -53,7 +53,7 @@ t.test('while Redis is down a factory runs a few times an instance, not for each
   }
 })
 
-t.test('while a tag is invalidated every 10 ms no caller gets a value from before its call, and a factory of 30 ms runs at most twice an instance for each invalidation', async t => {
+t.test('while a tag is invalidated every 10 ms no caller gets a value from before its call, and a factory of 30 ms runs at most twice per instance for each invalidation', async t => {
   const apps = await openInstances(t)
   const source = { value: 0 }
   const factory = counting(async () => { const { value } = source; await wait(30); return value })

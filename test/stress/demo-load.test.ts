@@ -47,7 +47,7 @@ t.test('in 3 s the load has hits, orders, and a burst that is limited, and nothi
   t.ok(Number(rows.get('burst')?.[4]) >= 50, 'the burst is limited')
 })
 
-t.test('Ctrl-C ends it cleanly', async t => {
+t.test('Ctrl-C stops it cleanly', async t => {
   const { port } = app.server.address() as AddressInfo
   const { child, output, exit } = run(t, '--url', `http://127.0.0.1:${port}`, '--duration', '60', '--rate', '20')
   await until('there is a table', () => output().includes('requests/s'))

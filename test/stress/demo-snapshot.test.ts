@@ -11,7 +11,7 @@ async function start (t: Test, snapshot: string) {
   return app
 }
 
-t.test('two embedded databases that start at once write one snapshot, which later changes are not in', async t => {
+t.test('two embedded databases that start at once write one snapshot, without later changes', async t => {
   const folder = t.testdir()
   const snapshot = join(folder, 'shop.tar')
   const [app] = await Promise.all([start(t, snapshot), start(t, snapshot)])

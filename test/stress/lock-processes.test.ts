@@ -36,7 +36,7 @@ t.test('8 processes, 2,000 sections: sections exclude each other, tokens are in 
   t.ok(least > 125 * SCALE, `${least} of ${250 * SCALE}`)
 })
 
-t.test('the same by quorum of 3 nodes: 4 processes, 200 sections', async t => {
+t.test('4 processes with a quorum of 3 nodes, 200 sections: the same holds', async t => {
   const { least, ...seen } = await runCounters(t, nodes, 4, 50)
   t.same(seen, { done: 200, crowded: null, disorder: null })
 })
@@ -73,7 +73,7 @@ t.test('with a slow node, and one that hangs repeatedly, sections exclude each o
   t.comment(`${seen.done} sections`)
 })
 
-t.test('60 callers at once by quorum, on 3 instances, exclude each other, and all enter', async t => {
+t.test('60 concurrent callers with a quorum, on 3 instances, exclude each other, and all enter', async t => {
   const { all } = await openLocks(t, nodes, { clock: 'real', instances: 3, timeout: '10s', wait: '1 minute', ttl: '30s' })
   const seen = { inside: 0, most: 0, done: 0 }
   await Promise.all(Array.from({ length: 60 }, async (_, i) => await all[i % 3]?.using('b', async () => {

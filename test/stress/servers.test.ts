@@ -7,7 +7,7 @@ import t from 'tap'
 import { startCluster, startRedis, startSentinel, until } from '../helpers/index.js'
 import { clientOf, isListening, nothingLeft } from '../helpers/servers/inspect.js'
 
-t.test('with appendonly every answered write survives a restart, also while running', async t => {
+t.test('with appendonly every acknowledged write survives a restart, also while running', async t => {
   const server = await startRedis({ appendonly: true })
   const client = clientOf(t, server.url)
   await Promise.all(Array.from({ length: 1000 }, (_, i) => client.set(`key:${i}`, i)))

@@ -8,7 +8,7 @@ import { collectLog } from '../helpers/app/log-lines.js'
 const server = await startRedis()
 const wait = (ms: number) => new Promise(resolve => setTimeout(resolve, ms))
 
-t.test('a write that kills the process becomes a dead letter, and takes no other with it', async t => {
+t.test('a write that kills the process becomes a dead letter, and no other write does', async t => {
   const { folder, linesOf } = openFolder(t)
   const { logger } = collectLog()
   const { run } = guardRedis(server.client(), logger, 2000)

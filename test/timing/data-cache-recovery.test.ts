@@ -12,7 +12,7 @@ async function openApp (t: Test, url: string, prefix: string, options: CachePlug
 }
 
 for (const fault of ['paused', 'severed', 'unreachable'] as const) {
-  t.test(`while the store is ${fault} changes end within 1.5 s, and within 3 s of its return they are seen everywhere and values are cached again`, async t => {
+  t.test(`while the store is ${fault} changes end within 1.5 s, and within 3 s of its return all instances see them and values are cached again`, async t => {
     const { span } = await startHeartbeat(t)
     const own = await startRedis()
     const proxy = await startProxy(own.port)

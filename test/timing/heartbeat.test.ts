@@ -2,7 +2,7 @@ import t from 'tap'
 import { startHeartbeat } from '../helpers/timing/heartbeat.js'
 import { monotonicMs } from '../helpers/timing/stalls.js'
 
-t.test('what this process does itself counts as time, not as a stall of the machine', async t => {
+t.test('the work of this process counts as time, and not as a stall of the machine', async t => {
   const { span } = await startHeartbeat(t)
   const { judge } = span()
   const cpu = process.cpuUsage()

@@ -6,7 +6,7 @@ import { startHeartbeat } from '../helpers/timing/heartbeat.js'
 /** See docs/redis.md, "How an outage differs from a stall". */
 const PATIENCE = 2000
 
-t.test('while Redis hangs or is unreachable a request with a key is refused within the time-out', async t => {
+t.test('while Redis hangs or is unreachable a request with a key is refused within the timeout', async t => {
   const { span } = await startHeartbeat(t)
   const server = await startRedis()
   const { app } = await createTestApp(t, {

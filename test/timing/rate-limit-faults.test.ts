@@ -21,7 +21,7 @@ async function burst (app: FastifyInstance | undefined, count: number, user: str
 }
 
 for (const fault of ['hangs (SIGSTOP)', 'is killed'] as const) {
-  t.test(`when Redis ${fault}, every request is answered within the deadline, and Redis decides again within 3 s of its return`, async t => {
+  t.test(`when Redis ${fault}, every request is served within the deadline, and Redis decides again within 3 s of its return`, async t => {
     const { span } = await startHeartbeat(t)
     const server = await startRedis()
     const { app } = await createTestApp(t, { store: server, clock: 'real', connection: { closeTimeout: 100 }, plugins: { rateLimit }, routes })
@@ -58,7 +58,7 @@ t.test('a reset on one instance reaches all others within 100 ms: 50 of 50', asy
   }
 })
 
-t.test('while a Cluster fails over, every request is answered within the deadline; then the limit is exact', async t => {
+t.test('while a Cluster fails over, every request is served within the deadline; then the limit is exact', async t => {
   const { span } = await startHeartbeat(t)
   const cluster = await startCluster()
   const { app, prefix } = await createTestApp(t, { store: cluster, clock: 'real', connection: { closeTimeout: 100 }, plugins: { rateLimit }, routes })

@@ -11,7 +11,7 @@ import { startHeartbeat } from '../helpers/timing/heartbeat.js'
 // Allowance for late timers, and for the work itself.
 const GRACE_MS = 100
 
-t.test('a boot without Redis fails within connectTimeout, also where a port accepts and does not answer', async t => {
+t.test('a boot without Redis fails within connectTimeout, also on a port that accepts and does not respond', async t => {
   const { span } = await startHeartbeat(t)
   const silent = createServer(socket => { socket.resume() }).listen(0, '127.0.0.1')
   t.teardown(() => silent.close())
@@ -40,7 +40,7 @@ t.test('with a Redis that hangs a command takes no longer than commandTimeout, a
   server.resume()
 })
 
-t.test('a command takes one round trip of its own while others wait for their answers', async t => {
+t.test('a command takes one round trip while others wait for their replies', async t => {
   const { span } = await startHeartbeat(t)
   const proxy = await startProxy((await startRedis()).port)
   const app = Fastify()

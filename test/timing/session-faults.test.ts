@@ -13,7 +13,7 @@ const TIMEOUT = 100
 const PATIENCE = 2000
 const HOUR = 3_600_000
 
-t.test('while Redis hangs, 20 requests at once are 503 within two time-outs', async t => {
+t.test('while Redis hangs, 20 concurrent requests are 503 within two timeouts', async t => {
   const server = await startRedis()
   const { app } = await createSessionApp(t, { store: { url: server.url }, clock: 'real', session: { timeout: TIMEOUT } })
   const user = new Browser(app)
@@ -27,7 +27,7 @@ t.test('while Redis hangs, 20 requests at once are 503 within two time-outs', as
   server.resume()
 })
 
-t.test('when the connection is lost, a request with a session is 503 within two time-outs', async t => {
+t.test('when the connection is lost, a request with a session is 503 within two timeouts', async t => {
   const server = await startRedis()
   const proxy = await startProxy(server.port)
   const { app } = await createSessionApp(t, { store: { url: `redis://127.0.0.1:${proxy.port}` }, clock: 'real', session: { timeout: TIMEOUT } })

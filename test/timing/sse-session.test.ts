@@ -60,7 +60,7 @@ t.test('a stream ends within a heartbeat while its instance cannot subscribe', a
   await end.within(HEARTBEAT_MS + 500, 'the end of the stream')
 })
 
-t.test('a client that takes nothing is cut off within a second after its session has ended', async t => {
+t.test('a client that reads nothing is disconnected within a second after its session has ended', async t => {
   const { span } = await startHeartbeat(t)
   const { here, stream } = await start(t, 'memory')
   stream.pause()

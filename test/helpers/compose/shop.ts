@@ -112,7 +112,7 @@ export async function keepsPromises (t: Test, { app, clock, counted, warnings }:
   t.same(ann.cookies, [], 'the browser forgets the cookie')
   t.equal(/; Secure/.test(String(out.cookie)), isSecure, 'the cookie is cleared with the attributes that it was set with')
   const anonymous = await get(ann, '/me')
-  t.same([JSON.parse(anonymous.body), anonymous.cache], [{ user: null }, 'BYPASS'], 'a user who has logged out is nobody')
+  t.same([JSON.parse(anonymous.body), anonymous.cache], [{ user: null }, 'BYPASS'], 'a user who has logged out is a guest')
 
   while (ann.sent < MAX) t.equal((await get(ann, '/page')).status, 200)
   const refused = await get(ann, '/page')

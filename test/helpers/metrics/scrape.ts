@@ -16,7 +16,7 @@ export class Scrape {
     if (line.startsWith('# HELP ')) return
     const type = /^# TYPE (\S+) (counter|gauge|histogram|summary)$/.exec(line)
     if (type) {
-      if (this.types.has(type[1]!)) throw new Error(`told twice: ${line}`)
+      if (this.types.has(type[1]!)) throw new Error(`exposed twice: ${line}`)
       this.types.set(type[1]!, type[2]!)
       return
     }
@@ -26,7 +26,7 @@ export class Scrape {
     const name = sample[1]!
     if (!this.types.has(name) && !this.types.has(name.replace(/_(bucket|sum|count)$/, ''))) throw new Error(`without a type: ${line}`)
     const key = keyOf(name, sample[2] ?? '')
-    if (this.#values.has(key)) throw new Error(`told twice: ${line}`)
+    if (this.#values.has(key)) throw new Error(`exposed twice: ${line}`)
     this.#values.set(key, value)
   }
 

@@ -16,7 +16,7 @@ const DIFFERENT: ReadonlyArray<[test: string, why: string]> = [
   ['Invalid groupId type', 'the text of the error'],
   ['no rate limit with bad rate-limit parameters', 'the text of the error'],
   ['per route rate limit', 'HEAD counts with GET'],
-  ['With { increment: false } and exponentialBackoff the peek reports the base window without escalating it', 'it tells the real wait'],
+  ['With { increment: false } and exponentialBackoff the peek reports the base window without escalating it', 'it reports the real wait'],
   ['Throw on redis error', 'a client that was closed is a coded 503'],
   ['Skip on redis error', 'no headers are invented'],
   ['With { increment: false } it throws on redis error', 'without skipOnError the process decides']
@@ -30,7 +30,7 @@ const server = await startRedis()
 try {
   symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'))
   cpSync(join(peer, 'test'), join(folder, 'test'), { recursive: true })
-  // Whatever stands above it.
+  // Whether or not a parent folder has a package.json of type module.
   writeFileSync(join(folder, 'package.json'), '{ "type": "commonjs" }')
   writeFileSync(join(folder, 'index.js'), `
     const { rateLimit, normalizeIP } = require(${JSON.stringify(join(root, 'dist/plugins/rate-limit/index.js'))})
