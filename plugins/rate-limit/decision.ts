@@ -33,7 +33,7 @@ export interface Decision {
   readonly allowed: boolean
   /** Whether the key is refused for longer than its limits say, as it was refused too often. */
   readonly banned: boolean
-  /** The limit that is reported: of those that refuse, the one with the longest wait; else the one with the least remaining. */
+  /** The limit that is reported: the one that refuses for longest, else the one with the least remaining. */
   readonly limit: Limit
   readonly remaining: number
   /** Milliseconds until the oldest unit leaves the window. */
@@ -44,12 +44,13 @@ export interface Decision {
   readonly blockedFor: number
   /** When the cost was taken, by the store's clock. */
   readonly time: number
-  /** Where the cost was taken, for a refund: in this process alone, in the shared store, or nowhere, as the store failed. */
+  /** Where the cost was taken: in this process alone, in the shared store, or nowhere, as the store failed. */
   readonly takenFrom: 'process' | 'store' | 'nowhere'
 }
 
 /** Turns a verdict into a decision: a request passes if nothing refuses it, and the tightest limit is reported. */
-export function decide (limits: readonly Limit[], { states, blockedFor, banned, time }: Verdict, takenFrom: Decision['takenFrom']): Decision {
+export function decide (limits: readonly Limit[], verdict: Verdict, takenFrom: Decision['takenFrom']): Decision {
+  const { states, blockedFor, banned, time } = verdict
   let tightest = 0
   for (let i = 1; i < limits.length; i++) {
     if (isTighter(limits, states, i, tightest)) tightest = i

@@ -2,7 +2,8 @@ import type { FastifyRequest } from 'fastify'
 import { describe, pluginError, routeOf } from '../shared/plugin/errors.js'
 
 /** Redis is unavailable, and `onStoreError: 'closed'` refuses requests then. */
-export const StoreUnavailableError = pluginError('rate-limit', 'STORE_UNAVAILABLE', 'the limit cannot be checked now', 503)
+export const StoreUnavailableError = pluginError('rate-limit', 'STORE_UNAVAILABLE',
+  'the limit cannot be checked now', 503)
 const InvalidValueError = pluginError('rate-limit', 'INVALID_VALUE', '%s %s; allowed: %s')
 
 /** Returns the error of a function among the options that returned an invalid value. */
@@ -27,9 +28,11 @@ export function requireCost (cost: unknown): void {
 }
 
 /** A custom store does not support the operation. */
-export const UnsupportedByStoreError = pluginError('rate-limit', 'UNSUPPORTED_BY_STORE', 'the store given by the option "store" cannot %s')
+export const UnsupportedByStoreError = pluginError('rate-limit', 'UNSUPPORTED_BY_STORE',
+  'the store given by the option "store" cannot %s')
 /** `createRateLimit(options)` or `rateLimit(options)` was called after the app was ready. */
-export const TooLateError = pluginError('rate-limit', 'TOO_LATE', 'a limiter must be created before the app is ready: one that each request creates would count from zero each time')
+export const TooLateError = pluginError('rate-limit', 'TOO_LATE',
+  'a limiter must be created before the app is ready: one that each request creates would count from zero each time')
 
 /**
  * Refuses a request over the limit. Like that of `@fastify/rate-limit` it has no code. It has no stack trace either: a

@@ -17,8 +17,8 @@ import type { RateLimitPluginOptions, RouteRateLimitOptions } from './options/ty
 declare module 'fastify' {
   interface FastifyInstance {
     /**
-     * Returns a hook with the plugin's limits and count, or with its own options and count. It can also be awaited in a hook
-     * or handler: `await limit(request, reply)` rejects with the refusal.
+     * Returns a hook with the plugin's limits and count, or with its own options and count. It can also be awaited in a
+     * hook or handler: `await limit(request, reply)` rejects with the refusal.
      */
     rateLimit (options?: RouteRateLimitOptions): UniversalHook
     /** Returns a limiter for handlers, which decides and does not respond. */
@@ -65,13 +65,14 @@ export const rateLimit = fp<RateLimitPluginOptions>(async function rateLimit (fa
   const ofPlugin = new RequestLimiter(limiter, options, scopes.global, events)
   const ofHandler = (route: RouteRateLimitOptions | undefined): RequestLimiter => {
     if (route === undefined) return ofPlugin
-    const routeOptions = resolveRouteOptions(given, route)
-    return new RequestLimiter(limiters.limiterFor(routeOptions, route), routeOptions, scopes.ofHandler(routeOptions), events)
+    const resolved = resolveRouteOptions(given, route)
+    return new RequestLimiter(limiters.limiterFor(resolved, route), resolved, scopes.ofHandler(resolved), events)
   }
 
   decorateHere(fastify, 'rateLimit', (route?: RouteRateLimitOptions) => createHook(ofHandler(route)))
   decorateHere(fastify, 'createRateLimit', (route?: RouteRateLimitOptions) => createManualLimiter(ofHandler(route)))
-  decorateHere(fastify, 'rateLimiter', createRateLimiter(limiter, limiters.policyLimiter ?? limiter, scopes, events, options.maxLogUnits))
+  const rateLimiter = createRateLimiter(limiter, limiters.policyLimiter ?? limiter, scopes, events, options.maxLogUnits)
+  decorateHere(fastify, 'rateLimiter', rateLimiter)
   if (!fastify.hasRequestDecorator('rateLimit')) fastify.decorateRequest('rateLimit', null)
   fastify.addHook('onReady', async () => scopes.close())
   if (options.early) fastify.addHook('onRequest', checkEarly)
@@ -86,7 +87,9 @@ export const rateLimit = fp<RateLimitPluginOptions>(async function rateLimit (fa
       return
     }
     const [routeOptions, scope] = namingRoute(route, () => {
-      if (typeof config !== 'object') throw invalidOptionError('rate-limit', 'config.rateLimit', config, 'false or an object')
+      if (typeof config !== 'object') {
+        throw invalidOptionError('rate-limit', 'config.rateLimit', config, 'false or an object')
+      }
       const resolved = resolveRouteOptions(given, config)
       return [resolved, scopes.ofRoute(resolved, route)]
     })

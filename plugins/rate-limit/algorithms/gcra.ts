@@ -2,8 +2,8 @@ import type { Counter } from './counter.js'
 import type { Limit } from '../policy.js'
 
 /**
- * The generic cell rate algorithm (ITU-T I.371): a bucket of `burst` units (`max` by default) that drains evenly, one unit
- * each `window / max`. Its state is one time for each limit: when the bucket will be empty.
+ * The generic cell rate algorithm (ITU-T I.371): a bucket of `burst` units (`max` by default) that drains evenly, one
+ * unit each `window / max`. Its state is one time for each limit: when the bucket will be empty.
  */
 export class GenericCellRate implements Counter {
   #emptyAt: number[] = []
@@ -27,7 +27,8 @@ export class GenericCellRate implements Counter {
   refund (limits: readonly Limit[], cost: number, time: number, now: number): void {
     for (const [index, { max, window }] of limits.entries()) {
       const emptyAt = this.#emptyAt[index]
-      if (emptyAt !== undefined && max > 0) this.#emptyAt[index] = emptyAt - Math.max(0, cost * window / max - (now - time))
+      if (emptyAt === undefined || max === 0) continue
+      this.#emptyAt[index] = emptyAt - Math.max(0, cost * window / max - (now - time))
     }
   }
 
@@ -78,7 +79,10 @@ end
 local function take()
   if cost == 0 then return end
   for i, limit in ipairs(limits) do
-    if limit.max > 0 then empty_at[i] = math.min(math.max(empty_at[i], now) + cost * limit.window / limit.max, now + MAX_DRAIN) end
+    if limit.max > 0 then
+      local drain = cost * limit.window / limit.max
+      empty_at[i] = math.min(math.max(empty_at[i], now) + drain, now + MAX_DRAIN)
+    end
   end
   save()
 end

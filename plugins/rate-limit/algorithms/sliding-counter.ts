@@ -30,7 +30,7 @@ export class SlidingCounter implements Counter {
     const { previous, current } = this.#at(window, now)
     const elapsed = now % window
     if (cost === 0 || previous * (1 - elapsed / window) + current + cost <= max + ROUNDING) return 0
-    // It passes in this window, when enough of the previous one has left; else in the next one, when enough of this one has.
+    // It passes in this window, once enough of the previous one has left, or else in the next one.
     const inThisWindow = previous === 0 ? Infinity : window * (1 - (max - cost - current) / previous)
     if (inThisWindow <= window) return inThisWindow - elapsed
     return window - elapsed + Math.max(0, window * (1 - (max - cost) / current))
@@ -74,13 +74,14 @@ export class SlidingCounter implements Counter {
     if (windows === undefined) return { index, current: 0, previous: 0, since: now }
     if (index === windows.index) return windows
     const isNext = index - 1 === windows.index
-    return Object.assign(windows, { index, current: 0, previous: isNext ? windows.current : 0, since: isNext ? windows.since : now })
+    const [previous, since] = isNext ? [windows.current, windows.since] : [0, now]
+    return Object.assign(windows, { index, current: 0, previous, since })
   }
 }
 
 /**
- * Decides as {@link SlidingCounter} does, on counts in Redis: a string with 40 bytes for each window length. They are the
- * length, the number of the current window, its units, those of the previous one, and when counting by it began.
+ * Decides as {@link SlidingCounter} does, on counts in Redis: a string with 40 bytes for each window length. They are
+ * the length, the number of the current window, its units, those of the previous one, and when counting by it began.
  * {@link Counter} lists the functions that it defines.
  */
 export const SLIDING_COUNTER = `
@@ -99,7 +100,8 @@ local function load()
   if type(stored) ~= 'string' or #stored % STATE ~= 0 then stored = '' end
   for at = 1, #stored, STATE do
     local window, index, current, previous, since = struct.unpack('>ddddd', stored, at)
-    if window > 0 and index * window < now + 2^50 and current >= 0 and previous >= 0 and (states[window] or #windows < MAX_WINDOWS) then
+    local is_valid = window > 0 and index * window < now + 2^50 and current >= 0 and previous >= 0
+    if is_valid and (states[window] or #windows < MAX_WINDOWS) then
       put(window, index, current, previous, since)
       now = math.max(now, index * window)
     end
@@ -129,7 +131,7 @@ local function wait(_, limit)
   local state, elapsed = states[limit.window], now % limit.window
   local free = limit.max - cost - state.current
   if cost == 0 or state.previous * (1 - elapsed / limit.window) <= free + 1e-6 then return 0 end
-  -- It passes in this window, when enough of the previous one has left; else in the next one, when enough of this one has.
+  -- It passes in this window, once enough of the previous one has left, or else in the next one.
   if free >= 0 then return math.ceil(limit.window * (1 - free / state.previous) - elapsed) end
   return math.ceil(limit.window - elapsed + math.max(0, limit.window * (1 - (limit.max - cost) / state.current)))
 end

@@ -81,8 +81,8 @@ export class SlidingLog implements Counter {
 
 /**
  * Defines the layout of the log in Redis: a string of a header and a ring with 7 bytes for the time of each unit, up to
- * the largest max. The header has 46 bytes (big-endian): capacity of the ring; units ever taken; time of the newest one;
- * number and time of the oldest one in the longest window, when it was looked up last; that window; end of the TTL.
+ * the largest max. The header has 46 bytes (big-endian): capacity of the ring; units ever taken; time of the newest
+ * one; number and time of the oldest one in the longest window, as of the last search; that window; end of the TTL.
  */
 export const SLIDING_LOG_LAYOUT = `
 local HEADER, UNIT, LAYOUT = 46, 7, '>I4I7I7I7I7I7I7'
@@ -199,7 +199,8 @@ local function bytes(from, to)
   if from > to then return '' end
   local start, stop = offset(from), offset(to) + UNIT - 1
   if start < stop then return redis.call('GETRANGE', KEYS[1], start, stop) end
-  return redis.call('GETRANGE', KEYS[1], start, HEADER + capacity * UNIT - 1) .. redis.call('GETRANGE', KEYS[1], HEADER, stop)
+  return redis.call('GETRANGE', KEYS[1], start, HEADER + capacity * UNIT - 1)
+    .. redis.call('GETRANGE', KEYS[1], HEADER, stop)
 end
 
 local function rewrite(units)
@@ -207,7 +208,8 @@ local function rewrite(units)
   total = #units / UNIT
   if total == 0 then return clear() end
   first, first_at, newest = 1, struct.unpack('>I7', units), struct.unpack('>I7', units, #units - UNIT + 1)
-  redis.call('SET', KEYS[1], struct.pack(LAYOUT, capacity, total, newest, first, first_at, span, expires_at) .. units, 'KEEPTTL')
+  local header = struct.pack(LAYOUT, capacity, total, newest, first, first_at, span, expires_at)
+  redis.call('SET', KEYS[1], header .. units, 'KEEPTTL')
 end
 
 local function take()

@@ -2,7 +2,7 @@ import type { FastifyRequest } from 'fastify'
 import type { AnyRequest } from '../../shared/http/any-request.js'
 import type { RequestLimiter } from '../http/request-limiter.js'
 
-/** The result of a limiter of `fastify.createRateLimit()`. As in `@fastify/rate-limit`, `isAllowed` means "on the allow list". */
+/** The result of a {@link ManualLimiter}. As in `@fastify/rate-limit`, `isAllowed` means "on the allow list". */
 export type ManualResult =
   | { isAllowed: true, key: string }
   | {
@@ -20,7 +20,8 @@ export type ManualResult =
   }
 
 /** @param increment - `false` takes nothing. @default true */
-export type ManualLimiter = (request: AnyRequest, options?: { increment?: boolean | undefined } | undefined) => Promise<ManualResult>
+export type ManualLimiter =
+  (request: AnyRequest, options?: { increment?: boolean | undefined } | undefined) => Promise<ManualResult>
 
 /** Creates a limiter for handlers: it decides, and neither responds nor sets headers. */
 export function createManualLimiter (limiter: RequestLimiter): ManualLimiter {
@@ -36,11 +37,13 @@ export function createManualLimiter (limiter: RequestLimiter): ManualLimiter {
       const denied = result.kind === 'denied'
       const { limits: [limit] } = await limiter.options.policyOf(request, key)
       const { max = 0, window: timeWindow = 0 } = limit ?? {}
-      return { isAllowed: false, key, max, timeWindow, remaining: denied ? 0 : max, ttl: 0, ttlInSeconds: 0, isExceeded: denied, isBanned: denied }
+      const state = { remaining: denied ? 0 : max, ttl: 0, ttlInSeconds: 0, isExceeded: denied, isBanned: denied }
+      return { isAllowed: false, key, max, timeWindow, ...state }
     }
     const { decision } = result
-    const nothingUsed = decision.remaining === decision.limit.max
-    const ttl = nothingUsed && !increment ? 0 : Math.ceil(decision.allowed ? decision.resetAfter : Math.min(decision.retryAfter, Number.MAX_SAFE_INTEGER))
+    const isUnused = decision.remaining === decision.limit.max
+    const wait = decision.allowed ? decision.resetAfter : Math.min(decision.retryAfter, Number.MAX_SAFE_INTEGER)
+    const ttl = isUnused && !increment ? 0 : Math.ceil(wait)
     return {
       isAllowed: false,
       key,

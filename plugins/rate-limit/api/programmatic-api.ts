@@ -19,7 +19,7 @@ export interface NamedPolicy extends StaticPolicyOptions {
 export type CountTarget = {
   method: string
   url: string
-  /** The route's constraints, where several routes of one method and URL differ by them. @default all of these routes */
+  /** The route's constraints. @default all routes of the method and URL */
   constraints?: RouteOptions['constraints']
 } | { groupId: string }
 
@@ -64,8 +64,13 @@ export interface RateLimiter {
 
 const MAX_CACHED_POLICIES = 1000
 
+const TARGET_ALLOWED = 'a policy with its name, { method, url } of a route, { groupId }, ' +
+  'or nothing for the plugin\'s own count'
+
 /** @param policyLimiter - decides by named policies; `limiter` has all other counts */
-export function createRateLimiter (limiter: Limiter, policyLimiter: Limiter, scopes: Scopes, events: RateLimitEmitter, maxLogUnits: number | undefined): RateLimiter {
+export function createRateLimiter (
+  limiter: Limiter, policyLimiter: Limiter, scopes: Scopes, events: RateLimitEmitter, maxLogUnits: number | undefined
+): RateLimiter {
   const policies = new Map<string, Policy>()
 
   /** Policies are often written as literals at the call, so each text is resolved once. */
@@ -74,7 +79,7 @@ export function createRateLimiter (limiter: Limiter, policyLimiter: Limiter, sco
     let policy = policies.get(text)
     if (policy === undefined) {
       readOptions('rate-limit', given).onlyKnown(NAMED_POLICY_OPTIONS)
-      if (typeof given.name !== 'string' || given.name === '') throw invalidOptionError('rate-limit', 'name', given.name, 'a name for the policy')
+      if (!isText(given.name)) throw invalidOptionError('rate-limit', 'name', given.name, 'a name for the policy')
       const { name: _, ...rest } = given
       policy = resolvePolicy({ ...rest, maxLogUnits })
       if (policies.size >= MAX_CACHED_POLICIES) policies.clear()
@@ -89,7 +94,9 @@ export function createRateLimiter (limiter: Limiter, policyLimiter: Limiter, sco
     const scope = policyScope(given.name)
     const decision = await policyLimiter.apply(idOf(scope, key), policy, cost, mode) ?? passUnchecked(policy)
     const outcome = outcomeOf(decision)
-    if (mode === 'consume' && events.hasListeners(outcome)) events.emit(outcome, { request: undefined, key, scope, policy, decision, dryRun: false })
+    if (mode === 'consume' && events.hasListeners(outcome)) {
+      events.emit(outcome, { request: undefined, key, scope, policy, decision, dryRun: false })
+    }
     return decision
   }
 
@@ -110,11 +117,13 @@ export function createRateLimiter (limiter: Limiter, policyLimiter: Limiter, sco
     async reset (key, target) {
       requireKey(key)
       if (target === undefined) return await resetScopes(key, scopes.global)
-      const { name, groupId, method, url, constraints }: Partial<Record<string, unknown>> = typeof target === 'object' && target !== null ? { ...target } : {}
+      const { name, groupId, method, url, constraints } = fieldsOf(target)
       if (isText(name)) return await policyLimiter.reset(idOf(policyScope(name), key))
       if (isText(groupId)) return await resetScopes(key, scopes.group(groupId))
-      if (isText(method) && isText(url)) return await resetScopes(key, ...scopes.ofRoutes({ method, url, constraints: constraints as RouteOptions['constraints'] }))
-      throw invalidArgumentError('rate-limit', 'target', target, 'a policy with its name, { method, url } of a route, { groupId }, or nothing for the plugin\'s own count')
+      if (isText(method) && isText(url)) {
+        return await resetScopes(key, ...scopes.ofRoutes({ method, url, constraints: constraints as RouteOptions['constraints'] }))
+      }
+      throw invalidArgumentError('rate-limit', 'target', target, TARGET_ALLOWED)
     },
     on: (event, listener) => events.on(event, listener)
   }
@@ -123,6 +132,10 @@ export function createRateLimiter (limiter: Limiter, policyLimiter: Limiter, sco
 function idOf (scope: string, key: unknown): string {
   requireKey(key)
   return idWithin(scope)(key)
+}
+
+function fieldsOf (value: unknown): Partial<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null ? { ...value } : {}
 }
 
 function isText (value: unknown): value is string {
@@ -136,12 +149,14 @@ function requireKey (key: unknown): asserts key is string {
 
 /** A promise that was not awaited, or a cost in place of the decision, would refund nothing. */
 function requireDecision (decision: unknown): void {
-  const { allowed, time }: Partial<Record<keyof Decision, unknown>> = typeof decision === 'object' && decision !== null ? decision : {}
-  if (typeof allowed !== 'boolean' || !Number.isFinite(time)) throw invalidValue('decision', decision, 'the decision that consume() resolved to')
+  const { allowed, time } = fieldsOf(decision)
+  if (typeof allowed === 'boolean' && Number.isFinite(time)) return
+  throw invalidValue('decision', decision, 'the decision that consume() resolved to')
 }
 
-/** Returns the decision of `onStoreError: 'open'` while the store fails: the state of the limit is unknown, and the caller may go on. */
+/** Returns the decision of `onStoreError: 'open'` while the store fails. The state of the limit is unknown. */
 function passUnchecked ({ limits: [limit] }: Policy): Decision {
   if (limit === undefined) throw new StoreUnavailableError()
-  return { allowed: true, banned: false, limit, remaining: limit.max, resetAfter: 0, retryAfter: 0, blockedFor: 0, time: 0, takenFrom: 'nowhere' }
+  const waits = { resetAfter: 0, retryAfter: 0, blockedFor: 0 }
+  return { allowed: true, banned: false, limit, remaining: limit.max, ...waits, time: 0, takenFrom: 'nowhere' }
 }

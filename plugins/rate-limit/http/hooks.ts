@@ -13,7 +13,7 @@ declare module 'fastify' {
   }
 }
 
-/** Limits a request where it is awaited. The promise rejects with the refusal, or with the error of a function among the options. */
+/** Limits a request where it is awaited. The promise rejects with the refusal, or with the error of an option. */
 type AwaitedHook = (request: AnyRequest, reply: AnyReply) => Promise<void>
 type Done = (error?: Error) => void
 type CallbackHook = (request: AnyRequest, reply: AnyReply, done: Done) => void
@@ -28,7 +28,9 @@ export function createHook (limiter: RequestLimiter): UniversalHook {
     // The callback is the last argument: preParsing has one more.
     const done = rest.at(-1) as Done | undefined
     if (typeof done !== 'function') return handled(limited.then(throwIfAny))
-    limited.then(error => finishHook('rate-limit', reply, done, error), (error: unknown) => failHook('rate-limit', reply, done, error))
+    limited.then(
+      error => finishHook('rate-limit', reply, done, error),
+      (error: unknown) => failHook('rate-limit', reply, done, error))
     return undefined
   }
   return hook as UniversalHook

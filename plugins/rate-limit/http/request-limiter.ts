@@ -44,9 +44,10 @@ export type LimitResult =
   | { kind: 'failed', key: string, error: unknown }
   | { kind: 'decided', key: string, id: string, policy: Policy, cost: number, decision: Decision }
 
-const KEY_ALLOWED = 'a string or a finite number, such as request.user.id, and a whole number above 2^53 as a string or a bigint; for a caller without one return request.ip'
+const KEY_ALLOWED = 'a string or a finite number, such as request.user.id, and a whole number above 2^53 as a string ' +
+  'or a bigint; for a caller without one return request.ip'
 
-/** Limits requests by one set of options: the plugin's, a route's, or those of a call of `fastify.rateLimit(options)`. */
+/** Limits requests by one set of options: the plugin's, a route's, or those of `fastify.rateLimit(options)`. */
 export class RequestLimiter {
   readonly options: ResolvedRouteOptions
   readonly #limiter: Limiter
@@ -64,8 +65,8 @@ export class RequestLimiter {
   }
 
   /**
-   * Counts a request, sets its headers, and reports the decision. It rejects with the error of the store, or of a function
-   * among the options.
+   * Counts a request, sets its headers, and reports the decision. It rejects with the error of the store, or of a
+   * function among the options.
    *
    * @returns the error that refuses the request, or undefined
    */
@@ -90,22 +91,26 @@ export class RequestLimiter {
     }
 
     const outcome = outcomeOf(decision)
-    if (this.#events.hasListeners(outcome)) this.#events.emit(outcome, { request, key, scope: this.#scope, policy, decision, dryRun: options.dryRun })
+    if (this.#events.hasListeners(outcome)) {
+      this.#events.emit(outcome, { request, key, scope: this.#scope, policy, decision, dryRun: options.dryRun })
+    }
     if (decision.allowed || options.dryRun) return call('onExceeding', options, request, key)
     call('onExceeded', options, request, key)
     if (decision.banned) call('onBanReach', options, request, key)
-    const error: unknown = options.errorResponseBuilder === undefined ? undefined : await options.errorResponseBuilder(request, errorContext(decision))
+    const { errorResponseBuilder } = options
+    const error: unknown = errorResponseBuilder && await errorResponseBuilder(request, errorContext(decision))
     // Fastify takes any object as an error, and a falsy value as permission to go on.
     return error || new RateLimitExceededError(waitInWords(decision), decision.banned)
   }
 
-  /** Decides on a request: whose limit it is, whether a list names it, which limit, and at what cost. */
+  /** Decides on a request by its key, the lists, the policy and the cost. */
   check (request: FastifyRequest, mode: Mode): Promise<LimitResult> {
     // The response does not depend on what a limit reads of the request.
-    return recorderOf(request) === undefined ? this.#check(request, mode) : readingAs('suite', request, () => this.#check(request, mode))
+    if (recorderOf(request) === undefined) return this.#check(request, mode)
+    return readingAs('suite', request, () => this.#check(request, mode))
   }
 
-  // A value that is no promise is not awaited: a later turn of the event loop would no longer be recorded as read by the suite.
+  // Values that are not promises are not awaited: what is read after an `await` is not recorded as read by the suite.
   async #check (request: FastifyRequest, mode: Mode): Promise<LimitResult> {
     const { keyOf, isAllowed, isDenied, policyOf, costOf } = this.options
     // A background refresh repeats the request of a client who has been limited already.
@@ -114,7 +119,8 @@ export class RequestLimiter {
     let given = keyOf(request)
     if (isPromise(given)) given = await given
     // Most objects have the same text, as have all callers without an id: they would share one count.
-    if (typeof given !== 'string' && !isNumericId(given)) throw invalidResult('keyGenerator', request, given, KEY_ALLOWED)
+    const isKey = typeof given === 'string' || isNumericId(given)
+    if (!isKey) throw invalidResult('keyGenerator', request, given, KEY_ALLOWED)
     // Listeners and lists get the key as the key generator returned it; ids are made of its text.
     const key = given as string
 
@@ -141,8 +147,8 @@ export class RequestLimiter {
   }
 
   /**
-   * Begins to check a request before its hook is called. A function among the options that fails this early, for lack of
-   * what another hook provides, is called again by {@link limit}.
+   * Begins to check a request before its hook is called. A function among the options that fails this early, for lack
+   * of what another hook provides, is called again by {@link limit}.
    */
   checkEarly (request: FastifyRequest): void {
     const limits = request[LIMITS] ?? startLimits(request)
@@ -157,7 +163,10 @@ function startLimits (request: FastifyRequest): RequestLimits {
   return limits
 }
 
-function call (event: 'onExceeding' | 'onExceeded' | 'onBanReach', { [event]: listener }: ResolvedRouteOptions, request: FastifyRequest, key: string): void {
+type Callback = 'onExceeding' | 'onExceeded' | 'onBanReach'
+
+function call (event: Callback, options: ResolvedRouteOptions, request: FastifyRequest, key: string): void {
+  const listener = options[event]
   if (listener !== undefined) callListener({ plugin: 'rate-limit', event }, request.log, listener, request, key)
 }
 

@@ -38,20 +38,22 @@ export class RateLimitState {
   get retryAfter (): number { return this.#decision.retryAfter }
 
   /**
-   * Charges a cost that is known only later, even after the response. It is taken in full, whatever remains, so that the
-   * next requests wait for it.
+   * Charges a cost that is known only later, even after the response. It is taken in full, whatever remains, so that
+   * the next requests wait for it.
    *
    * @param cost - a whole number ≥ 0
    * @throws `FST_REDIS_SUITE_RATE_LIMIT_INVALID_VALUE`
    */
   async charge (cost: number): Promise<void> {
     requireCost(cost)
-    if (cost > 0) await Promise.all(this.#charges.map(({ limiter, id, policy }) => limiter.apply(id, policy, cost, 'charge')))
+    if (cost === 0) return
+    await Promise.all(this.#charges.map(({ limiter, id, policy }) => limiter.apply(id, policy, cost, 'charge')))
   }
 
   /** Refunds the request's own cost at all limiters that it passed, once, so that a handler can count by outcome. */
   async refund (): Promise<void> {
     const taken = this.#charges.splice(0).filter(({ decision }) => decision.allowed)
-    await Promise.all(taken.map(({ limiter, id, policy, cost, decision }) => limiter.refund(id, policy, cost, decision)))
+    const refunds = taken.map(({ limiter, id, policy, cost, decision }) => limiter.refund(id, policy, cost, decision))
+    await Promise.all(refunds)
   }
 }

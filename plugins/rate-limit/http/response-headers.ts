@@ -9,23 +9,26 @@ import type { Limit, Policy } from '../policy.js'
  *
  * @see draft-ietf-httpapi-ratelimit-headers, RFC 9110 §10.2.3
  */
-export function setHeaders (reply: FastifyReply, { passed, refused }: HeaderNames, policy: Policy, decision: Decision): void {
+export function setHeaders (reply: FastifyReply, headers: HeaderNames, policy: Policy, decision: Decision): void {
   const { allowed, limit, remaining } = decision
-  const names = allowed ? passed : refused
+  const names = allowed ? headers.passed : headers.refused
   const reset = Math.ceil(decision.resetAfter / 1000)
   const retryAfter = allowed ? 0 : retryAfterSeconds(decision)
   if (names.limit) reply.header(names.limit, limit.max)
   if (names.remaining) reply.header(names.remaining, remaining)
   if (names.reset) reply.header(names.reset, reset)
   if (names.policy) reply.header(names.policy, policyFields.get(policy) ?? serializePolicy(policy))
-  // The draft forbids a Retry-After that is earlier than t.
-  if (names.state) reply.header(names.state, `${limitNames.get(limit) ?? serializeName(limit)};r=${remaining};t=${allowed ? reset : Math.min(reset, retryAfter)}`)
+  if (names.state) {
+    // The draft forbids a Retry-After that is earlier than t.
+    const t = allowed ? reset : Math.min(reset, retryAfter)
+    reply.header(names.state, `${limitNames.get(limit) ?? serializeName(limit)};r=${remaining};t=${t}`)
+  }
   if (names.retryAfter) reply.header(names.retryAfter, retryAfter)
 }
 
 /**
- * Returns the seconds until a refused request passes; a window where it never will. They are rounded up, as a client that
- * waits for as long as the header says must not come too early.
+ * Returns the seconds until a refused request passes; a window where it never will. They are rounded up, as a client
+ * that waits for as long as the header says must not come too early.
  */
 export function retryAfterSeconds ({ retryAfter, limit }: Decision): number {
   return Math.ceil((Number.isFinite(retryAfter) ? retryAfter : limit.window) / 1000)
@@ -34,7 +37,8 @@ export function retryAfterSeconds ({ retryAfter, limit }: Decision): number {
 const policyFields = new WeakMap<Policy, string>()
 
 function serializePolicy (policy: Policy): string {
-  const field = serializeList(policy.limits.map(({ name, max, window }) => [name, new Map([['q', max], ['w', Math.ceil(window / 1000)]])]))
+  const parameters = ({ max, window }: Limit) => new Map([['q', max], ['w', Math.ceil(window / 1000)]])
+  const field = serializeList(policy.limits.map(limit => [limit.name, parameters(limit)]))
   policyFields.set(policy, field)
   return field
 }

@@ -7,8 +7,8 @@ import type { Algorithm } from '../policy.js'
 const registrations = new WeakMap<object, Map<string, number>>()
 
 /**
- * Returns a name for a registration of the plugin, made of its prefix and order, which are the same on all instances. All
- * its scopes begin with it, except those of named policies. The name is empty for the first registration of the app itself.
+ * Returns a name for a registration of the plugin, made of its prefix and order, which are the same on all instances.
+ * All its scopes begin with it, except those of named policies. The first registration of the app has an empty name.
  */
 export function registrationName ({ server, prefix }: Pick<FastifyInstance, 'server' | 'prefix'>): string {
   const counts = registrations.get(server) ?? new Map<string, number>()
@@ -74,7 +74,7 @@ export class Scopes {
     return present.length > 0 ? present.map(([, scope]) => scope) : [this.#route(route)]
   }
 
-  /** A HEAD route shares the count of its GET route. Routes that differ by constraints, such as a version, do not share counts. */
+  /** A HEAD route shares the count of its GET route. Routes with different constraints share none. */
   #route ({ method, url, constraints }: RouteRef): string {
     const methods = [...new Set([method].flat().map(countedMethod))].sort()
     const text = textOf(constraints)
@@ -89,7 +89,10 @@ export class Scopes {
   /** Counts of two algorithms cannot be shared. */
   #join (groupId: string, algorithm: Algorithm): string {
     const present = this.#algorithms.get(groupId) ?? algorithm
-    if (present !== algorithm) throw invalidOptionError('rate-limit', 'algorithm', algorithm, `${present}, as the others of the group '${groupId}'`)
+    if (present !== algorithm) {
+      const allowed = `${present}, as the others of the group '${groupId}'`
+      throw invalidOptionError('rate-limit', 'algorithm', algorithm, allowed)
+    }
     this.#algorithms.set(groupId, algorithm)
     return this.group(groupId)
   }

@@ -10,7 +10,7 @@ import type { RateLimitPluginOptions, RouteRateLimitOptions } from '../options/t
 import { adaptCustomStore, RAW_KEY, storeOptions } from '../store/custom-store-adapter.js'
 import { createMemoryStore } from '../store/memory-store.js'
 import { createRedisStore, resetChannel } from '../store/redis-store.js'
-import { Fallback, type FallbackOptions } from './fallback.js'
+import { createFallback, type FallbackOptions } from './fallback.js'
 import { createLocalLimiter, type Limiter } from './limiter.js'
 import { RefusalCache } from './refusal-cache.js'
 import { createSharedLimiter } from './shared-limiter.js'
@@ -41,7 +41,9 @@ function localLimiters ({ server }: FastifyInstance, options: ResolvedRateLimitO
   return { limiterFor: () => limiter, policyLimiter }
 }
 
-function sharedLimiters (fastify: FastifyInstance, client: RedisClient, options: ResolvedRateLimitOptions, events: RateLimitEmitter): LimiterFactory {
+function sharedLimiters (
+  fastify: FastifyInstance, client: RedisClient, options: ResolvedRateLimitOptions, events: RateLimitEmitter
+): LimiterFactory {
   const { clock, timeout } = options
   const prefix = keyPrefixOf(client) + (options.nameSpace && `:${options.nameSpace}`)
   const refusals = new RefusalCache(clock)
@@ -63,18 +65,23 @@ function sharedLimiters (fastify: FastifyInstance, client: RedisClient, options:
     receivesResets: () => resets.live,
     ...fallbackOptions(options, events)
   }
-  return { limiterFor: ({ onStoreError }) => createSharedLimiter({ ...common, onStoreError }), policyLimiter: undefined }
+  return {
+    limiterFor: ({ onStoreError }) => createSharedLimiter({ ...common, onStoreError }),
+    policyLimiter: undefined
+  }
 }
 
-function customLimiters (custom: CustomStore, plugin: RateLimitPluginOptions, options: ResolvedRateLimitOptions, events: RateLimitEmitter): LimiterFactory {
+function customLimiters (
+  custom: CustomStore, plugin: RateLimitPluginOptions, options: ResolvedRateLimitOptions, events: RateLimitEmitter
+): LimiterFactory {
   const common = fallbackOptions(options, events)
   return {
     limiterFor ({ onStoreError, groupId = '' }, given, route) {
       const own = given === undefined ? custom : custom.child(storeOptions({ ...plugin, ...given }, route))
       const store = adaptCustomStore(own, options.timeout, options.clock)
-      const fallback = new Fallback({ ...common, onStoreError })
+      const fallback = createFallback({ ...common, onStoreError })
       return {
-        // The store gets the keys that `@fastify/rate-limit` gives it: without a scope, as it has a child for each route.
+        // The store gets the keys of `@fastify/rate-limit`: without a scope, as it has a child for each route.
         idWithin: scope => key => `${scope}${RAW_KEY}${key}${groupId}`,
         async apply (id, policy, cost, mode) {
           try {
@@ -91,7 +98,9 @@ function customLimiters (custom: CustomStore, plugin: RateLimitPluginOptions, op
   }
 }
 
-function fallbackOptions (options: ResolvedRateLimitOptions, events: RateLimitEmitter): Omit<FallbackOptions, 'onStoreError'> {
+type SharedFallbackOptions = Omit<FallbackOptions, 'onStoreError'>
+
+function fallbackOptions (options: ResolvedRateLimitOptions, events: RateLimitEmitter): SharedFallbackOptions {
   return {
     local: localLimiter(options),
     instances: options.instances,

@@ -55,8 +55,8 @@ export class RefusalCache {
   }
 
   /**
-   * Caches a refusal, unless the store has to count the following ones too, or a key was reset since the store was asked:
-   * the refusal may be older than the reset.
+   * Caches a refusal, unless the store has to count the following ones too, or a key was reset since the store was
+   * asked: the refusal may be older than the reset.
    */
   set (id: string, policy: Policy, cost: number, decision: Decision, { at, resets }: AskedAt): void {
     if (resets !== this.#resets || policy.countRejected || (countsRefusals(policy) && !decision.banned)) return
@@ -74,18 +74,7 @@ export class RefusalCache {
   }
 }
 
-/** Compares policies by their text where they are two objects, as a function of `max` may return to an earlier number. */
+/** Compares two objects by their text, as routes of one group have equal policies. */
 function isSamePolicy (a: Policy, b: Policy): boolean {
-  return a === b || textOf(a) === textOf(b)
-}
-
-const texts = new WeakMap<Policy, string>()
-
-function textOf (policy: Policy): string {
-  let text = texts.get(policy)
-  if (text === undefined) {
-    text = JSON.stringify(policy)
-    texts.set(policy, text)
-  }
-  return text
+  return a === b || JSON.stringify(a) === JSON.stringify(b)
 }

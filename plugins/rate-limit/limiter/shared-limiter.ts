@@ -2,7 +2,7 @@ import { isTracing, traced } from '../../shared/plugin/tracing.js'
 import { decide, type Decision, type Mode } from '../decision.js'
 import type { Policy } from '../policy.js'
 import type { SharedRateLimitStore } from '../store/store.js'
-import { Fallback, type FallbackOptions } from './fallback.js'
+import { createFallback, type FallbackOptions } from './fallback.js'
 import { idWithin, type Limiter } from './limiter.js'
 import type { RefusalCache } from './refusal-cache.js'
 
@@ -16,7 +16,7 @@ export interface SharedLimiterOptions extends FallbackOptions {
 /** Decides by the shared store, and by the fallback while that fails. */
 export function createSharedLimiter (options: SharedLimiterOptions): Limiter {
   const { store, refusals, receivesResets, local, onError } = options
-  const fallback = new Fallback(options)
+  const fallback = createFallback(options)
 
   async function decideByStore (id: string, policy: Policy, cost: number, mode: Mode): Promise<Decision | undefined> {
     const start = refusals.begin()
@@ -37,7 +37,8 @@ export function createSharedLimiter (options: SharedLimiterOptions): Limiter {
       const cached = mode === 'charge' ? undefined : refusals.get(id, policy, cost)
       if (cached !== undefined) return cached
       if (!isTracing()) return decideByStore(id, policy, cost, mode)
-      return traced('rate-limit decide', () => decideByStore(id, policy, cost, mode), decision => ({ 'rate_limit.allowed': decision?.allowed ?? true }))
+      const resultOf = (decision?: Decision) => ({ 'rate_limit.allowed': decision?.allowed ?? true })
+      return traced('rate-limit decide', () => decideByStore(id, policy, cost, mode), resultOf)
     },
     async refund (id, policy, cost, charge) {
       if (charge.takenFrom === 'process') await local.refund(id, fallback.shareOf(policy), cost, charge)

@@ -7,8 +7,8 @@ import ipaddr from 'ipaddr.js'
 const WITH_PORT = /^(?:\[([^\]]+)\](?::\d{1,5})?|(\d{1,3}(?:\.\d{1,3}){3}):\d{1,5})$/
 
 /**
- * Returns one form for all spellings of an address, without a port. IPv4-mapped IPv6 becomes IPv4. IPv6 becomes its subnet:
- * one customer commonly has a whole /64, which is 2^64 addresses. Other text is returned in lower case.
+ * Returns one form for all spellings of an address, without a port. IPv4-mapped IPv6 becomes IPv4. IPv6 becomes its
+ * subnet: one customer commonly has a whole /64, which is 2^64 addresses. Other text is returned in lower case.
  *
  * @param ipv6Subnet - length of the prefix in bits, 0 to 128
  * @see RFC 6177
@@ -45,9 +45,15 @@ const warned = new WeakSet<object>()
  */
 export function ipKey (request: FastifyRequest, ipv6Subnet: number): string {
   const { ip }: { ip: string | undefined } = request
-  if ((ip === undefined || request.raw.headers['x-forwarded-for'] !== undefined) && !warned.has(request.server.server)) {
-    if (ip === undefined) warnOnce(request, 'requests over a Unix socket have no address, so all of them share one limit: set Fastify\'s trustProxy, or the option "keyGenerator"')
-    else if (isFromUntrustedProxy(request)) warnOnce(request, `X-Forwarded-For from ${ip} is not trusted, so all clients of this proxy share one limit: set Fastify's option trustProxy to its address, or the option "keyGenerator"`)
+  const isSuspect = ip === undefined || request.raw.headers['x-forwarded-for'] !== undefined
+  if (isSuspect && !warned.has(request.server.server)) {
+    if (ip === undefined) {
+      warnOnce(request, 'requests over a Unix socket have no address, so all of them share one limit: ' +
+        'set Fastify\'s trustProxy, or the option "keyGenerator"')
+    } else if (isFromUntrustedProxy(request)) {
+      warnOnce(request, `X-Forwarded-For from ${ip} is not trusted, so all clients of this proxy share one limit: ` +
+        'set Fastify\'s option trustProxy to its address, or the option "keyGenerator"')
+    }
   }
   return ip === undefined ? UNIX_SOCKET : normalizeIP(ip, ipv6Subnet)
 }
@@ -59,7 +65,8 @@ function warnOnce (request: FastifyRequest, message: string): void {
 
 /** Only a loopback or private address counts as a proxy's, as any client on the internet may send the header itself. */
 function isFromUntrustedProxy ({ ip, ips }: FastifyRequest): boolean {
-  return (ips === undefined || ips.length <= 1) && ipaddr.isValid(ip) && ['loopback', 'private', 'uniqueLocal', 'linkLocal'].includes(ipaddr.process(ip).range())
+  if ((ips !== undefined && ips.length > 1) || !ipaddr.isValid(ip)) return false
+  return ['loopback', 'private', 'uniqueLocal', 'linkLocal'].includes(ipaddr.process(ip).range())
 }
 
 /** Returns a function that tests whether an address is in the list, or undefined where `entries` contain no address. */
@@ -76,7 +83,7 @@ export function createIpList (entries: readonly string[]): ((ip: string | undefi
   }
 }
 
-/** Whether an entry of a list looks like a range and is not one, such as `10.0.0.0/33`. As a key it would match nothing. */
+/** Whether an entry of a list looks like a range and is not one, such as `10.0.0.0/33`. It would match nothing. */
 export function isInvalidRange (entry: string): boolean {
   const [address = '', prefix] = entry.split('/')
   return prefix !== undefined && isIP(address) !== 0 && addTo(new BlockList(), entry) === 0
@@ -88,7 +95,7 @@ function addTo (list: BlockList, entry: string): number {
   if (version === 0 || rest !== undefined) return 0
   const family = version === 6 ? 'ipv6' : 'ipv4'
   if (prefix === undefined) list.addAddress(address, family)
-  else if (/^\d{1,3}$/.test(prefix) && Number(prefix) <= (version === 6 ? 128 : 32)) list.addSubnet(address, Number(prefix), family)
-  else return 0
+  else if (!/^\d{1,3}$/.test(prefix) || Number(prefix) > (version === 6 ? 128 : 32)) return 0
+  else list.addSubnet(address, Number(prefix), family)
   return 1
 }

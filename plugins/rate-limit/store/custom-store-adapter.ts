@@ -11,7 +11,7 @@ import type { RouteRateLimitOptions } from '../options/types.js'
 import type { Limit } from '../policy.js'
 import type { SharedRateLimitStore } from './store.js'
 
-/** Returns the options that a custom store is created with: as given, but the window in milliseconds, and with its route. */
+/** Returns the options that a custom store is created with: the window is in milliseconds, and the route is added. */
 export function storeOptions (given: RouteRateLimitOptions, route?: RouteOptions): object {
   const { max = DEFAULT_MAX, timeWindow = DEFAULT_TIME_WINDOW } = given
   const window = typeof timeWindow === 'function' ? timeWindow : parseDuration(timeWindow)
@@ -30,7 +30,7 @@ export function adaptCustomStore (custom: CustomStore, timeout: Milliseconds, cl
   return {
     async apply (id, { limits, ban }, cost, mode) {
       const [limit] = limits
-      if (limit === undefined || limits.length > 1) throw new UnsupportedByStoreError('count for several limits at once')
+      if (limit === undefined || limits.length > 1) throw new UnsupportedByStoreError('count for several limits')
       if (cost !== 1 || mode === 'charge') throw new UnsupportedByStoreError('take a cost')
       const counted = count(custom, id.slice(id.indexOf(RAW_KEY) + 1), limit, mode === 'peek')
       const { current, ttl } = await withDeadline(counted, timeout, () => new TimeoutError(timeout), clock)
@@ -47,9 +47,14 @@ export function adaptCustomStore (custom: CustomStore, timeout: Milliseconds, cl
   }
 }
 
-function count (custom: CustomStore, key: string, { max, window }: Limit, peek: boolean): Promise<{ current: number, ttl: number }> {
+type Counted = NonNullable<Parameters<CustomStoreCallback>[1]>
+
+function count (custom: CustomStore, key: string, { max, window }: Limit, peek: boolean): Promise<Counted> {
   return new Promise((resolve, reject) => {
-    const done: CustomStoreCallback = (error, result) => error || !result ? reject(error ?? new Error('the store returned no result')) : resolve(result)
+    const done: CustomStoreCallback = (error, result) => {
+      if (error || !result) reject(error ?? new Error('the store returned no result'))
+      else resolve(result)
+    }
     // An async method may reject without calling back.
     if (!peek) Promise.resolve(custom.incr(key, done, window, max)).catch(reject)
     else if (custom.read) Promise.resolve(custom.read(key, done, window, max)).catch(reject)

@@ -67,7 +67,8 @@ function applyTo (entry: Entry, policy: Policy, cost: number, mode: Mode, now: M
   const states: LimitState[] = []
   for (const [index, limit] of limits.entries()) {
     const { used, resetAfter } = counter.used(index, limit, now)
-    states.push({ used, resetAfter, retryAfter: waitsLonger ? counter.wait(index, limit, cost, now) : waits[index] ?? 0 })
+    const retryAfter = waitsLonger ? counter.wait(index, limit, cost, now) : waits[index] ?? 0
+    states.push({ used, resetAfter, retryAfter })
   }
   return { states, blockedFor, banned: entry.penalty?.isBanned(now) ?? false, time: now }
 }

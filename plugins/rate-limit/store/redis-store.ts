@@ -66,20 +66,27 @@ export function createRedisStore (
     sendApart: (batch, pipeline) => batch.map(call => send(algorithm, [call], pipeline)),
     parse: parseReplies
   })
-  const batches = { 'sliding-log': batchOf('sliding-log'), 'sliding-counter': batchOf('sliding-counter'), gcra: batchOf('gcra') }
+  const batches = {
+    'sliding-log': batchOf('sliding-log'),
+    'sliding-counter': batchOf('sliding-counter'),
+    gcra: batchOf('gcra')
+  }
 
   return {
     apply (id, policy, cost, mode) {
       const { args, argsOfOne, countsRefusals } = encodedOf(policy)
       const batch = batches[policy.algorithm]
-      if (argsOfOne !== undefined && mode === 'consume' && cost === 1) return batch.add({ id, args: argsOfOne, countsRefusals }, id)
+      if (argsOfOne !== undefined && mode === 'consume' && cost === 1) {
+        return batch.add({ id, args: argsOfOne, countsRefusals }, id)
+      }
       const scriptMode = mode === 'consume' && policy.countRejected ? 'consume-all' : mode
       return batch.add({ id, args: [scriptMode, cost, ...args], countsRefusals })
     },
     async refund (id, policy, cost, time) {
       batches[policy.algorithm].flush()
+      const keys = [countKey(policy.algorithm, id)]
       const args = [Math.round(time * 1000), cost, ...encodedOf(policy).args, channel, id]
-      await guard.run(() => runScript(client, refundScripts[policy.algorithm], [countKey(policy.algorithm, id)], args, clock))
+      await guard.run(() => runScript(client, refundScripts[policy.algorithm], keys, args, clock))
     },
     async reset (id) {
       // A reset does not overtake earlier decisions.
@@ -94,8 +101,8 @@ export function createRedisStore (
 interface EncodedPolicy {
   readonly args: readonly string[]
   /**
-   * The arguments of a `consume` of cost 1, where equal calls of one turn can be one call. They cannot where each refusal
-   * counts, and with `gcra`, whose replies differ by when the bucket will be empty.
+   * The arguments of a `consume` of cost 1, where equal calls of one turn can be one call. They cannot where each
+   * refusal counts, and with `gcra`, whose replies differ by when the bucket will be empty.
    */
   readonly argsOfOne: readonly string[] | undefined
   readonly countsRefusals: boolean
@@ -114,7 +121,10 @@ function encodedOf (policy: Policy): EncodedPolicy {
     const duration = (ms: Milliseconds): number => Math.min(ms, MAX_DURATION_MS)
     const numbers = [limits.length, ...limits.flatMap(({ max, window, burst }) => [max, duration(window), burst])]
     const isCounted = countsRefusals(policy)
-    if (isCounted) numbers.push(ban, duration(banDuration), duration(penalty?.base ?? 0), duration(penalty?.cap ?? 0), duration(penalty?.memory ?? 0))
+    if (isCounted) {
+      const { base = 0, cap = 0, memory = 0 } = penalty ?? {}
+      numbers.push(ban, duration(banDuration), duration(base), duration(cap), duration(memory))
+    }
     const args = numbers.map(String)
     const canMerge = !isCounted && !countRejected && algorithm !== 'gcra'
     encoded = { args, argsOfOne: canMerge ? ['consume', '1', ...args] : undefined, countsRefusals: isCounted }
@@ -123,7 +133,7 @@ function encodedOf (policy: Policy): EncodedPolicy {
   return encoded
 }
 
-/** Returns a verdict for each caller. The script replies in pairs: the number of callers that a reply is for, and the reply. */
+/** Returns a verdict for each caller. The script returns pairs: a number of callers, and the reply for them. */
 function parseReplies (replies: unknown, batch: DecisionBatch): Array<Verdict | Error> {
   const list: unknown[] = Array.isArray(replies) ? replies : []
   const verdicts: Array<Verdict | Error> = []
@@ -144,18 +154,22 @@ function parseReplies (replies: unknown, batch: DecisionBatch): Array<Verdict | 
 /** @param later - the number of equal calls that the same reply lets pass after this one */
 function parseReply (reply: unknown, later: number): Verdict | Error {
   if (reply instanceof Error) return reply
-  if (!Array.isArray(reply) || reply.length < 3 || reply.length % 3 !== 0) return new TypeError('unexpected reply of a rate limit script')
+  if (!Array.isArray(reply) || reply.length < 3 || reply.length % 3 !== 0) {
+    return new TypeError('unexpected reply of a rate limit script')
+  }
   const time = Number(reply[0]) / 1000
   // The short form: a single limit let the call pass.
   if (reply.length === 3) {
-    return { time, blockedFor: 0, banned: false, states: [{ used: Number(reply[1]) - later, resetAfter: Number(reply[2]) / 1000, retryAfter: 0 }] }
+    const state = { used: Number(reply[1]) - later, resetAfter: Number(reply[2]) / 1000, retryAfter: 0 }
+    return { time, blockedFor: 0, banned: false, states: [state] }
   }
   const states: LimitState[] = []
   let passes = true
   for (let i = 3; i < reply.length; i += 3) {
     const wait = Number(reply[i + 2]) / 1000
     if (wait !== 0) passes = false
-    states.push({ used: Number(reply[i]), resetAfter: Number(reply[i + 1]) / 1000, retryAfter: wait < 0 ? Infinity : wait })
+    const retryAfter = wait < 0 ? Infinity : wait
+    states.push({ used: Number(reply[i]), resetAfter: Number(reply[i + 1]) / 1000, retryAfter })
   }
   return {
     time,

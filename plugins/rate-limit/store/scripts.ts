@@ -8,8 +8,8 @@ const CLOCK = `
 local clock = redis_time()
 `
 
-// Decisions come in batches: the rest of the script is a function of one call's keys and arguments, and of the number of
-// equal calls. It returns a reply, and the number of calls that the reply answers.
+// Decisions come in batches: the rest of the script is a function of one call's keys and arguments, and of the number
+// of equal calls. It returns a reply, and the number of calls that the reply answers.
 const BATCH_BEGIN = `
 local function decide(KEYS, ARGV, times)
 `
@@ -19,7 +19,8 @@ end
 
 local replies, key, argument, arguments = {}, 1, 1, nil
 while argument <= #ARGV do
-  local last_key, left, last_argument = key + ARGV[argument] - 1, tonumber(ARGV[argument + 1]), argument + 2 + ARGV[argument + 2]
+  local last_key, left = key + ARGV[argument] - 1, tonumber(ARGV[argument + 1])
+  local last_argument = argument + 2 + ARGV[argument + 2]
   local keys = { unpack(KEYS, key, last_key) }
   -- A call without arguments has those of the call before.
   if last_argument >= argument + 3 then arguments = { unpack(ARGV, argument + 3, last_argument) } end
@@ -112,12 +113,13 @@ redis.pcall('PUBLISH', ARGV[#ARGV - 1], ARGV[#ARGV])
  * KEYS[1]  the count
  * KEYS[2]  the refusals; left out where the policy does not count them
  * ARGV     number of its keys; number of equal calls (more than 1: `consume` without KEYS[2] only); number of its
- *          arguments (0: those of the call before); then these arguments: mode (consume; consume-all: refused calls take
- *          their cost too; peek; charge), cost, number of limits, and max, window (ms) and burst of each limit; where
- *          KEYS[2] is given, ban (-1: never), its duration (ms), penalty's base (ms; 0: none), cap (ms) and memory (ms)
- * reply    number of the equal calls that it answers; then now (µs), blocked for (µs), banned (0, 1), and used, µs until
- *          reset, µs until it passes (-1: never) of each limit. In short, where a single limit let it pass: now, used, µs
- *          until reset
+ *          arguments (0: those of the call before); then the arguments:
+ *          - mode (consume; consume-all: refused calls take their cost too; peek; charge), cost
+ *          - number of limits, and max, window (ms) and burst of each limit
+ *          - with KEYS[2]: ban (-1: never), its duration (ms), penalty's base (ms; 0: none), cap (ms) and memory (ms)
+ * reply    number of the equal calls that it answers; then now (µs), blocked for (µs), banned (0, 1), and used, µs
+ *          until reset, µs until it passes (-1: never) of each limit. In short, where a single limit let it pass: now,
+ *          used, µs until reset
  */
 export const applyScripts = {
   'sliding-log': applyScript(SLIDING_LOG, SLIDING_LOG_SHORTCUT),
