@@ -121,7 +121,8 @@ export function createRateLimiter (
       if (isText(name)) return await policyLimiter.reset(idOf(policyScope(name), key))
       if (isText(groupId)) return await resetScopes(key, scopes.group(groupId))
       if (isText(method) && isText(url)) {
-        return await resetScopes(key, ...scopes.ofRoutes({ method, url, constraints: constraints as RouteOptions['constraints'] }))
+        const route = { method, url, constraints: constraints as RouteOptions['constraints'] }
+        return await resetScopes(key, ...scopes.ofRoutes(route))
       }
       throw invalidArgumentError('rate-limit', 'target', target, TARGET_ALLOWED)
     },

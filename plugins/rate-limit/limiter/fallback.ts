@@ -32,7 +32,9 @@ export function createFallback ({ onStoreError, local, instances, onError }: Fal
   }
 
   /** @returns undefined where the request passes uncounted */
-  async function decide (error: unknown, id: string, policy: Policy, cost: number, mode: Mode): Promise<Decision | undefined> {
+  async function decide (
+    error: unknown, id: string, policy: Policy, cost: number, mode: Mode
+  ): Promise<Decision | undefined> {
     // The call is wrong, and the store has not failed.
     if (error instanceof UnsupportedByStoreError) throw error
     onError(toError(error))
