@@ -21,7 +21,7 @@ export interface ExecutionContext {
   pendingWrites: PendingWrites
 }
 
-export interface ExecutionOptions {
+interface ExecutionOptions {
   request: KeyedRequest
   lease: Milliseconds
   ttl: Milliseconds

@@ -8,7 +8,7 @@ import type { MaybePromise } from '../shared/plugin/maybe-promise.js'
 import { boolean, bytes, callable, clock, duration, integer, MAX_ENTRIES, oneOf, option, redisClient, string } from '../shared/plugin/option-kinds.js'
 import { checkNames, readOptions, resolveOptions, type OptionTable, type Resolved } from '../shared/plugin/option-table.js'
 import type { Bytes } from '../shared/plugin/units.js'
-import { resolveHeaders } from './stored-headers.js'
+import { resolveHeaders, type StoredHeaderNames } from './stored-headers.js'
 import { createDefaultScope } from './default-scope.js'
 
 /** The options of a route, `config.idempotency`. An option that is left out has the value of the plugin's options. */
@@ -94,7 +94,8 @@ export const ROUTE_IDEMPOTENCY_OPTIONS = {
     allowed: "an array of headers' names",
     fallback: DEFAULT_HEADERS,
     fallbackText: '`DEFAULT_HEADERS`',
-    parse: given => Array.isArray(given) && given.every(name => typeof name === 'string' && FIELD_NAME.test(name)) ? resolveHeaders(given) : undefined
+    parse: (given): StoredHeaderNames | undefined =>
+      Array.isArray(given) && given.every(name => typeof name === 'string' && FIELD_NAME.test(name)) ? resolveHeaders(given) : undefined
   }),
   maxBodySize: bytes(1024 * 1024),
   onStoreError: oneOf('closed', ['closed', 'open'])

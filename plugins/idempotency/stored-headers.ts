@@ -3,7 +3,7 @@ import type { FastifyReply } from 'fastify'
 type Headers = Record<string, string | string[]>
 
 /** Names of response headers in lower case. */
-export interface HeaderNames {
+export interface StoredHeaderNames {
   readonly exact: readonly string[]
   /** The beginnings of names that end in `*`. */
   readonly prefixes: readonly string[]
@@ -18,7 +18,7 @@ const NEVER_STORED = new Set([
 const PER_REQUEST = /^x-(?:cache|ratelimit-.*|request-id|correlation-id|trace-id|response-time|runtime)$/
 
 /** Resolves the option `headers`, without the fields that are never stored. */
-export function resolveHeaders (given: readonly string[]): HeaderNames {
+export function resolveHeaders (given: readonly string[]): StoredHeaderNames {
   const names = given.map(name => name.toLowerCase()).filter(name => !NEVER_STORED.has(name))
   const isPattern = (name: string): boolean => name.endsWith('*')
   return { exact: names.filter(name => !isPattern(name)), prefixes: names.filter(isPattern).map(name => name.slice(0, -1)) }
@@ -29,7 +29,7 @@ export function resolveHeaders (given: readonly string[]): HeaderNames {
  *
  * @param before - the headers before the handler ran: hooks set them for each response, so a `*` does not match them
  */
-export function storedHeaders (reply: FastifyReply, { exact, prefixes }: HeaderNames, before: object): Headers {
+export function storedHeaders (reply: FastifyReply, { exact, prefixes }: StoredHeaderNames, before: object): Headers {
   const stored: Headers = {}
   for (const [name, value] of Object.entries(reply.getHeaders())) {
     const isStored = exact.includes(name) || (prefixes.some(prefix => name.startsWith(prefix)) && isSetByHandler(name, value, before))
@@ -43,7 +43,7 @@ function isSetByHandler (name: string, value: unknown, before: object): boolean 
 }
 
 /** Restores the listed headers of the stored response. Hooks may replace those that a `*` matches. */
-export function restoreHeaders (reply: FastifyReply, { exact }: HeaderNames, headers: Readonly<Headers>): void {
+export function restoreHeaders (reply: FastifyReply, { exact }: StoredHeaderNames, headers: Readonly<Headers>): void {
   for (const name of exact) {
     const value = headers[name]
     if (value === undefined) reply.removeHeader(name)

@@ -39,7 +39,7 @@ export interface LockHandle extends HeldLock {
   [Symbol.asyncDispose] (): Promise<void>
 }
 
-export interface HeldLockOptions {
+interface HeldLockOptions {
   resources: readonly string[]
   store: LockStore
   clock: Clock

@@ -6,7 +6,7 @@ import type { HeldLockHandle } from './held-lock.js'
 import type { LockStore } from './store.js'
 import type { Waiters } from './waiters.js'
 
-export interface WaitOptions {
+interface WaitOptions {
   store: LockStore
   waiters: Waiters
   clock: Clock

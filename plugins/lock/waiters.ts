@@ -3,7 +3,7 @@ import type { Milliseconds } from '../shared/plugin/units.js'
 import type { ReleaseListener } from './store.js'
 
 /** Waits for notifications. One that comes between two waits ends the next wait at once. */
-export class Waiter {
+class Waiter {
   readonly #clock: Clock
   #isNotified = false
   #wake: (() => void) | undefined

@@ -3,7 +3,7 @@ import { systemClock, type Clock } from '../shared/plugin/clock.js'
 import type { Milliseconds } from '../shared/plugin/units.js'
 
 /** @param ms - the time from writing the command, or queueing it while there is no connection, to its reply */
-export type CommandListener = (command: string, ms: Milliseconds, hasFailed: boolean) => void
+type CommandListener = (command: string, ms: Milliseconds, hasFailed: boolean) => void
 
 // A command that waited for a connection is sent again when there is one.
 const TIMED = Symbol('metrics.timed')

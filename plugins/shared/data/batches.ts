@@ -1,5 +1,5 @@
 /** The maximum size of an operation on a store, so that it takes a few milliseconds. */
-export interface BatchLimits {
+interface BatchLimits {
   items: number
   bytes: number
 }

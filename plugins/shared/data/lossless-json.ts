@@ -1,7 +1,7 @@
 import { types } from 'node:util'
 
 /** A value that JSON would silently change. */
-export interface Loss {
+interface Loss {
   /** A noun phrase, such as `a Map` or `NaN`. */
   what: string
   /** The path of property names to it; empty for the value itself. */

@@ -9,7 +9,7 @@ export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', '
 /** The requests with access: all, none, those of clients on this machine, or those that a function allows. */
 export type AccessRule = boolean | 'loopback' | ((request: FastifyRequest) => boolean | Promise<boolean>)
 
-export type AccessCheck = (request: FastifyRequest) => boolean | Promise<boolean>
+type AccessCheck = (request: FastifyRequest) => boolean | Promise<boolean>
 
 /** An option that decides who may read. */
 export function accessRule (): Option<AccessRule, AccessCheck> {

@@ -60,7 +60,7 @@ export function steadyTime (clock: Clock): () => number {
   }
 }
 
-export interface SleepOptions {
+interface SleepOptions {
   /** Ends the sleep early: its promise rejects with the signal's reason. */
   signal?: AbortSignal | undefined
   /** Whether the sleep keeps the process alive. @default true */

@@ -4,7 +4,7 @@ import type { Milliseconds } from './units.js'
 /** Two renewals may fail before the lease expires. */
 const RENEWALS_PER_LEASE = 3
 
-export interface LeaseRenewalOptions {
+interface LeaseRenewalOptions {
   clock: Clock
   /** How long the store keeps the lease after it is acquired or renewed. */
   lease: Milliseconds

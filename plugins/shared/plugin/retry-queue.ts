@@ -13,7 +13,7 @@ export interface RetryItem {
   readonly bytes?: Bytes
 }
 
-export interface RetryQueueOptions<T extends RetryItem> {
+interface RetryQueueOptions<T extends RetryItem> {
   clock: Clock
   /** The pause between two attempts. While the circuit is open, an attempt costs nothing. */
   retryDelay: Milliseconds

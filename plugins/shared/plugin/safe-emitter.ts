@@ -48,7 +48,7 @@ function keyOf (name: string): string {
 }
 
 /** Names a listener for the log. */
-export interface ListenerName {
+interface ListenerName {
   plugin: PluginName
   /** The event, or the option that is a function. */
   event: string
