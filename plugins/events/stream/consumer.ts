@@ -12,7 +12,7 @@ import type { ResolvedConsumeOptions } from './options.js'
 import type { AppendNotifier, StreamStore } from './store.js'
 import type { Consumer, StreamEvent } from './types.js'
 
-export interface ConsumerOptions<T> {
+interface ConsumerOptions<T> {
   name: string
   store: StreamStore
   notifier: AppendNotifier

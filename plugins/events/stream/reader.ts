@@ -10,7 +10,7 @@ import type { AppendNotifier, StreamStore } from './store.js'
 import { Tail } from './tail.js'
 import type { StreamEvent } from './types.js'
 
-export interface ReadersOptions {
+interface ReadersOptions {
   name: string
   store: StreamStore
   notifier: AppendNotifier

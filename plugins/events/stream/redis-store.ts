@@ -9,7 +9,7 @@ import type { ResolvedStreamOptions } from './options.js'
 import { appendScript, ensureGroupScript, queueScripts, stateScript, takeScript } from './scripts.js'
 import { groupState, type StreamStore } from './store.js'
 
-export interface RedisStreamsOptions extends QueueRedis {
+interface RedisStreamsOptions extends QueueRedis {
   prefix: string
   /** Plain characters. */
   name: string

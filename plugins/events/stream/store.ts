@@ -1,7 +1,7 @@
 import type { InstanceRegistry, PartitionQueue, StoredMessage } from '../../shared/work-queue/queue.js'
 import { compareIds } from '../../shared/work-queue/stream-ids.js'
 
-export interface StreamPartitionState {
+interface StreamPartitionState {
   length: number
   /** How many events were ever appended. */
   count: number

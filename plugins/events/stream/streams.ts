@@ -21,7 +21,7 @@ import type {
   Consumer, ConsumeOptions, EventDeadLetter, EventStream, GroupStats, StreamOptions, StreamStats
 } from './types.js'
 
-export interface StreamsOptions {
+interface StreamsOptions {
   /** Undefined: events are stored in this process, and are lost when it ends. */
   client: RedisClient | undefined
   prefix: string

@@ -19,14 +19,14 @@ export interface DeadLetters<L> {
   discard (ids?: readonly string[]): Promise<number>
 }
 
-export interface DeadLetterPage {
+interface DeadLetterPage {
   /** How many to list at most, 1 to 1,000. @default 100 */
   count?: number | undefined
   /** The id of the last dead letter of the page before. */
   after?: string | undefined
 }
 
-export interface DeadLettersOptions<V, L> {
+interface DeadLettersOptions<V, L> {
   plugin: PluginName
   /** One for each partition. */
   queues: readonly PartitionQueue[]

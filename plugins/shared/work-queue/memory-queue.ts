@@ -5,7 +5,7 @@ import { nameOf } from './in-flight.js'
 import type { InstanceRegistry, PartitionQueue, StoredDeadLetter, TakenMessage } from './queue.js'
 import { compareIds } from './stream-ids.js'
 
-export interface MemoryQueueOptions {
+interface MemoryQueueOptions {
   clock: Clock
   createId: () => string
   maxDeadLetters: number

@@ -6,7 +6,7 @@ import type { OutageLog } from './outage-log.js'
 import { PartitionWorker, type DeliveryOptions } from './partition-worker.js'
 import type { InstanceRegistry, PartitionQueue } from './queue.js'
 
-export interface PartitionAssignmentOptions<T> {
+interface PartitionAssignmentOptions<T> {
   /** One for each partition. */
   queues: readonly PartitionQueue[]
   instances: InstanceRegistry

@@ -53,7 +53,7 @@ export interface DeliveryOptions<T> {
   onReleased? (partition: number): void
 }
 
-export interface PartitionWorkerParts<T> {
+interface PartitionWorkerParts<T> {
   queue: PartitionQueue
   partition: number
   delivery: DeliveryOptions<T>

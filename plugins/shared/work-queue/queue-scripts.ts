@@ -54,7 +54,7 @@ export interface QueueScripts {
   replay: Script
 }
 
-export interface QueueRules {
+interface QueueRules {
   /** Lua: runs for each taken entry that was trimmed. KEYS[3] is a key of the queue's own, ARGV[2] the group. */
   onTrimmed?: string
   /** The fields of a dead letter that a replayed entry has. */

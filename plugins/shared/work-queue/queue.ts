@@ -34,7 +34,7 @@ export interface StoredDeadLetter extends StoredMessage {
   readonly deliveryCount: number
 }
 
-export interface MessagePage {
+interface MessagePage {
   readonly messages: TakenMessage[]
   /** The cursor of the next page; undefined after the last one. */
   readonly next: string | undefined

@@ -16,7 +16,7 @@ export interface QueueRedis {
   clock: Clock
 }
 
-export interface RedisQueueOptions {
+interface RedisQueueOptions {
   /** The consumer group of all sources. */
   group: string
   /**

@@ -30,7 +30,7 @@ export interface WriteBehindCounts {
   dropped: number
 }
 
-export interface FlusherParts<T> {
+interface FlusherParts<T> {
   name: string
   store: WriteBehindStore
   queues: readonly PartitionQueue[]
@@ -41,21 +41,15 @@ export interface FlusherParts<T> {
   clock: Clock
 }
 
-export interface Flusher {
-  readonly counts: WriteBehindCounts
-  readonly partitions: PartitionAssignment<unknown>
-}
-
 /** How many batches are held at most while writes of some keys wait for a retry. */
 const MAX_BATCHES = 10
 const MIN_HELD = 100
 
 /** Writes this instance's share of the partitions to the source. */
-export function startFlusher<T> (
-  { name, store, queues, options, decode, log, lease, clock }: FlusherParts<T>
-): Flusher {
+export function startFlusher<T> ({ name, store, queues, options, decode, log, lease, clock }: FlusherParts<T>) {
   const { batch: batchSize, flushEvery, hardTimeout, retries, backoff, latest } = options
-  const counts = { accepted: 0, refused: 0, written: 0, superseded: 0, failed: 0, redelivered: 0, died: 0, dropped: 0 }
+  const none = { accepted: 0, refused: 0, written: 0, superseded: 0, failed: 0, redelivered: 0, died: 0, dropped: 0 }
+  const counts: WriteBehindCounts = none
   const fields = { plugin: 'cache', writeBehind: name }
   const outagesOf = (what: string) => createOutageLog(log, fields,
     `cache: the ${what} of accepted writes is unavailable, writes wait`,

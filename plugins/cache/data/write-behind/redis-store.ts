@@ -7,7 +7,7 @@ import type { ResolvedWriteBehindOptions } from './options.js'
 import { addScript, GROUP, IDLE_MS, queueScripts, stateScript, takeScript } from './scripts.js'
 import type { WriteBehindStore } from './store.js'
 
-export interface RedisWriteBehindOptions extends QueueRedis {
+interface RedisWriteBehindOptions extends QueueRedis {
   prefix: string
   /** Plain characters. */
   name: string

@@ -1,6 +1,6 @@
 import type { InstanceRegistry, PartitionQueue } from '../../../shared/work-queue/queue.js'
 
-export interface WritePartitionState {
+interface WritePartitionState {
   backlog: number
   deadLetters: number
   /** The ids of the oldest and of the newest accepted write; undefined where none waits. */
