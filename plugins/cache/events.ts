@@ -32,12 +32,15 @@ export type CacheListener<E extends keyof CacheEvents> = (event: CacheEvents[E])
 
 export type Events = SafeEmitter<CacheEvents>
 
-/** Emits `invalidate` for tags. The cache's own tags are reported by their meaning: a path as a key, all entries as `*`. */
+/**
+ * Emits `invalidate` for tags. The cache's own tags are reported by their meaning: a path as a key, all entries as `*`.
+ */
 export function emitInvalidated (events: Events, tags: readonly string[], origin: Invalidation['origin']): void {
   if (!events.hasListeners('invalidate')) return
   // The tag of a removal by pattern does not hold the pattern.
   if (tags.includes(PATTERN_TAG)) events.emit('invalidate', { pattern: '*', origin })
-  const named = tags.filter(tag => pathOfTag(tag) === undefined && tag !== PATTERN_TAG).map(tag => tag === ALL_TAG ? '*' : tag)
+  const named = tags.filter(tag => pathOfTag(tag) === undefined && tag !== PATTERN_TAG)
+    .map(tag => tag === ALL_TAG ? '*' : tag)
   if (named.length > 0) events.emit('invalidate', { tags: named, origin })
   for (const tag of tags) {
     const key = pathOfTag(tag)

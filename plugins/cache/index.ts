@@ -70,7 +70,8 @@ export type { CachePluginOptions } from './options.js'
 export type { KeyOptions, RouteCacheOptions, RouteRequest, TagsOption, Ttl } from './http/route-options.js'
 
 /**
- * An HTTP cache (RFC 9111) for the responses of routes (`config.cache`), and a data cache (`fastify.cache`), on one store.
+ * An HTTP cache (RFC 9111) for the responses of routes (`config.cache`), and a data cache (`fastify.cache`), on one
+ * store.
  *
  * @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` at registration of the plugin or of a route
  * @throws `FST_REDIS_SUITE_CACHE_ALREADY_REGISTERED` at registration of the plugin
@@ -99,7 +100,12 @@ export const cache = fp<CachePluginOptions>(async function cache (fastify, given
     clock: options.clock
   })
 
-  const scope = new CacheScope({ prefixes: [], counts: core.counters.of('data'), defaults: options.values, tiers: options.tiers })
+  const scope = new CacheScope({
+    prefixes: [],
+    counts: core.counters.of('data'),
+    defaults: options.values,
+    tiers: options.tiers
+  })
   fastify.decorate('cache', createDataCache({ cache: core, codec, reader, writer: new WriteThrough(core, codec), writeBehinds }, scope))
   fastify.addHook('onRoute', function (route) { responses.addRoute(this, route) })
   fastify.addHook('onClose', async () => {
@@ -112,12 +118,15 @@ export const cache = fp<CachePluginOptions>(async function cache (fastify, given
 export default cache
 
 function createTwoTierCache (
-  fastify: FastifyInstance, client: RedisClient | undefined, guard: RedisGuard | undefined, options: ResolvedCacheOptions
+  fastify: FastifyInstance, client: RedisClient | undefined, guard: RedisGuard | undefined,
+  options: ResolvedCacheOptions
 ): TwoTierCache {
   const { log } = fastify
   const { clock } = options
   const events = new SafeEmitter<CacheEvents>('cache', log, CACHE_EVENTS)
-  if (client === undefined) return new TwoTierCache({ store: new MemoryStore(options.maxSize, clock), events, log, clock })
+  if (client === undefined) {
+    return new TwoTierCache({ store: new MemoryStore(options.maxSize, clock), events, log, clock })
+  }
   const prefix = keyPrefixOf(client)
   if (options.l1 === false) {
     const store = new RedisStore(client, prefix, undefined, clock)
@@ -127,8 +136,25 @@ function createTwoTierCache (
   const instanceId = randomUUID()
   const entries = new L1(options.l1)
   const channel = invalidationChannel(client, prefix)
-  const bus = new InvalidationBus({ client, channel, instanceId, l1: entries, events, log, keepsOffline: servesIncoherent, clock })
+  const bus = new InvalidationBus({
+    client,
+    channel,
+    instanceId,
+    l1: entries,
+    events,
+    log,
+    keepsOffline: servesIncoherent,
+    clock
+  })
   fastify.addHook('onClose', async () => bus.close())
   const store = new RedisStore(client, prefix, instanceId, clock)
-  return new TwoTierCache({ store, share: store.share, guard, l1: { entries, bus, servesIncoherent }, events, log, clock })
+  return new TwoTierCache({
+    store,
+    share: store.share,
+    guard,
+    l1: { entries, bus, servesIncoherent },
+    events,
+    log,
+    clock
+  })
 }

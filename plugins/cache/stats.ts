@@ -36,7 +36,10 @@ export class StatsCounter implements CacheCounts {
   l1Evicted = 0
 }
 
-/** How many names are counted separately. More come only from an app that derives names from requests, and are counted as one. */
+/**
+ * How many names are counted separately. More come only from an app that derives names from requests, and are counted
+ * as one.
+ */
 const MAX_NAMES = 1000
 const REST = 'other'
 

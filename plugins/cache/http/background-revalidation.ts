@@ -28,9 +28,11 @@ export interface RevalidationTask {
 
 /** Fields by which Fastify and HTTP/2 route a request, and by which hooks redirect, refuse and log it. */
 const ROUTING_FIELDS = ['host', ':authority', ':path', ':scheme', 'accept-version', 'user-agent',
-  'forwarded', 'x-forwarded-for', 'x-forwarded-host', 'x-forwarded-port', 'x-forwarded-prefix', 'x-forwarded-proto', 'x-real-ip']
+  'forwarded', 'x-forwarded-for', 'x-forwarded-host', 'x-forwarded-port', 'x-forwarded-prefix', 'x-forwarded-proto',
+  'x-real-ip']
 /** Fields of one message or connection, and those that ask for another response. */
-const NOT_REPEATED = /^(?:connection|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade|expect|content-.*|cache-control|pragma|if-.*|range)$/
+const NOT_REPEATED = new RegExp('^(?:connection|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade|' +
+  'expect|content-.*|cache-control|pragma|if-.*|range)$')
 const MAX_REFUSED = 1000
 /** How long clients' own requests revalidate a response that a request in the background could not revalidate. */
 const REFUSED_MS = 600_000
@@ -40,15 +42,17 @@ const CLOSE_MS = 1000
 
 const EFFECTS = {
   failed: 'the stale response is served for as long as staleWhileRevalidate says, and a later request tries again',
-  refused: 'clients\' own requests refresh it. A request in the background has the host, the protocol and the address of a client\'s, ' +
-    'and the headers and cookies of the key: name what the hooks or the handler need in vary or key.cookies, or leave staleWhileRevalidate out'
+  refused: 'clients\' own requests refresh it. A request in the background has the host, the protocol and the address ' +
+    'of a client\'s, and the headers and cookies of the key: name what the hooks or the handler need in vary or ' +
+    'key.cookies, or leave staleWhileRevalidate out'
 }
 
 /**
  * Revalidates stale responses in the background while they are still served (RFC 5861 §3).
  *
- * One instance sends the request to itself again: the same URL, host, protocol and address, and of the other headers and cookies those that the
- * key holds. What else the client sent must not leave a trace in a response that others share.
+ * One instance sends the request to itself again: the same URL, host, protocol and address, and of the other headers
+ * and cookies those that the key holds. What else the client sent must not leave a trace in a response that others
+ * share.
  */
 export class BackgroundRevalidation {
   readonly #fastify: FastifyInstance
@@ -73,7 +77,10 @@ export class BackgroundRevalidation {
     })
   }
 
-  /** Starts to revalidate a response. Returns false where the app has refused that, so that the client's own request has to do it. */
+  /**
+   * Starts to revalidate a response. Returns false where the app has refused that, so that the client's own request has
+   * to do it.
+   */
   start (state: RequestCache, entry: StoredResponse): boolean {
     const { request, route, hasOwner } = state
     const id = `${state.key?.id} ${JSON.stringify(entry.meta.vary)}`
@@ -129,11 +136,15 @@ export class BackgroundRevalidation {
   }
 
   /** @param sent - the status of the response; undefined where it broke off */
-  #evaluate (id: string, request: FastifyRequest, route: ResolvedRouteCache, sent: number | undefined, task: RevalidationTask): void {
+  #evaluate (
+    id: string, request: FastifyRequest, route: ResolvedRouteCache, sent: number | undefined, task: RevalidationTask
+  ): void {
     const status = task.state?.status.fwdStatus ?? sent ?? 200
     if (sent !== undefined && isStored(task)) return
     // A later request may succeed.
-    if (status === 429 || status >= 500) return this.#log('failed', request, route, `the request in the background was answered ${status}`)
+    if (status === 429 || status >= 500) {
+      return this.#log('failed', request, route, `the request in the background was answered ${status}`)
+    }
     if (sent === undefined && !task.state?.why) return this.#log('failed', request, route, 'the response broke off')
     const why = whyNotStored(status, task)
     if (why === undefined) return
@@ -147,7 +158,8 @@ export class BackgroundRevalidation {
     if (this.#isClosing || kinds.has(kind)) return
     this.#logged.set(route, kinds.add(kind))
     const { url } = request.routeOptions
-    request.log.warn({ plugin: 'cache', route: url, reason }, `cache: route ${url} was not refreshed in the background: ${reason}; ${EFFECTS[kind]}`)
+    request.log.warn({ plugin: 'cache', route: url, reason },
+      `cache: route ${url} was not refreshed in the background: ${reason}; ${EFFECTS[kind]}`)
   }
 }
 

@@ -26,7 +26,8 @@ export interface Storable {
  */
 export type StorageDecision = Storable | { kind: 'refuse', why: string } | { kind: 'await-ttl', ttl: Promise<number> }
 
-// How long a response that can be validated is stored after it became stale: as long as it was fresh, within these bounds.
+// How long a response that can be validated is stored after it became stale: as long as it was fresh, within these
+// bounds.
 const MIN_STALE_MS = 60_000
 const MAX_STALE_MS = 24 * 3600 * 1000
 
@@ -42,7 +43,8 @@ export function evaluateResponse (state: RequestCache, filling: Filling, respond
   const headers = reply.getHeaders()
   if (isEndless(joined(headers['content-type']))) return refuse('endless')
   // RFC 9213 §2.2
-  const { directives, isTargeted } = effectiveDirectives(joined(headers['cache-control']), route.targeted.map(name => joined(headers[name])))
+  const { directives, isTargeted } = effectiveDirectives(joined(headers['cache-control']),
+    route.targeted.map(name => joined(headers[name])))
   if (directives === undefined) return refuse('malformed cache-control')
   const vary = parseVary(joined(headers['vary']))
   // RFC 9111 §3
@@ -69,18 +71,24 @@ export function evaluateResponse (state: RequestCache, filling: Filling, respond
 }
 
 /**
- * Evaluates the stored response that a 304 confirms, with the headers of the 304. A response that may no longer be stored is refused.
+ * Evaluates the stored response that a 304 confirms, with the headers of the 304. A response that may no longer be
+ * stored is refused.
  *
  * @see RFC 9111 §4.3.4 and §3.2
  */
-export function freshen (state: RequestCache, filling: Filling, stored: StoredResponse, respondedAt: number): StorageDecision {
+export function freshen (
+  state: RequestCache, filling: Filling, stored: StoredResponse, respondedAt: number
+): StorageDecision {
   const { request, reply, route, hasOwner } = state
   const confirmed = storedHeaders(reply.getHeaders(), filling.headersBefore, route.storeSetCookie ? [] : ['set-cookie'])
   // Fastify sets this type on an empty text. It is not that of the stored body.
   if (confirmed['content-type'] === 'text/plain; charset=utf-8') delete confirmed['content-type']
   const merged = freshenedHeaders(stored.meta.headers, confirmed)
-  const { directives, isTargeted } = effectiveDirectives(joined(merged['cache-control']), route.targeted.map(name => joined(merged[name])))
-  if (directives === undefined || (directives.has('no-store') && !directives.has('must-understand'))) return refuse('no-store')
+  const { directives, isTargeted } = effectiveDirectives(joined(merged['cache-control']),
+    route.targeted.map(name => joined(merged[name])))
+  if (directives === undefined || (directives.has('no-store') && !directives.has('must-understand'))) {
+    return refuse('no-store')
+  }
   if (directives.get('private') === true && !hasOwner) return refuse('private')
   if (hasSession(request) && !hasOwner && !route.public) return refuse('session')
   if (parseVary(joined(merged['vary'])) === '*') return refuse('vary')
@@ -98,7 +106,8 @@ function isEndless (contentType: string | undefined): boolean {
 }
 
 function freshnessInput (
-  headers: Record<string, unknown>, directives: Directives, isTargeted: boolean, status: number, { requestedAt }: Filling, respondedAt: number
+  headers: Record<string, unknown>, directives: Directives, isTargeted: boolean, status: number,
+  { requestedAt }: Filling, respondedAt: number
 ): FreshnessInput {
   return {
     directives,
@@ -123,7 +132,8 @@ function evaluateFreshness (
   if (ttl === 0) return refuse('ttl 0')
   if (Number.isNaN(ttl)) return refuse('invalid ttl')
   // RFC 9111 §4.2.1, §4.2.2
-  const lifetime = ttl ?? explicitLifetime(input) ?? (route.heuristic > 0 ? heuristicLifetime(input, route.heuristic) : undefined)
+  const lifetime = ttl ?? explicitLifetime(input) ??
+    (route.heuristic > 0 ? heuristicLifetime(input, route.heuristic) : undefined)
   if (lifetime === undefined && !isStorableWithoutFreshness(directives, status)) return refuse('no freshness')
   // RFC 9111 §4.2.3
   const age = ttl === undefined ? initialAge(input) : 0

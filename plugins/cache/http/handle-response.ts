@@ -59,20 +59,28 @@ export function handleResponse (state: RequestCache, payload: unknown): MaybePro
     weakenEtag(reply)
   }
   const length = Number(joined(reply.getHeader('content-length')) ?? NaN)
-  // At the end of a stream Node.js reads the socket itself, to be ready for the next request, and may do so before the promise resolves.
-  const captured = capture(payload, route.maxEntrySize, Number.isInteger(length) ? length : undefined, () => readAs('suite', request))
+  // At the end of a stream Node.js reads the socket itself, to be ready for the next request, and may do so before the
+  // promise resolves.
+  const captured = capture(payload, route.maxEntrySize, Number.isInteger(length) ? length : undefined,
+    () => readAs('suite', request))
   return captured.body instanceof Promise
     ? storeStream(state, phase, decision, captured.payload, captured.body, coding)
     : storeBuffer(state, phase, decision, captured.payload, captured.body, coding)
 }
 
-async function handleWithTtl (state: RequestCache, filling: Filling, ttl: Promise<number>, payload: unknown): Promise<unknown> {
+async function handleWithTtl (
+  state: RequestCache, filling: Filling, ttl: Promise<number>, payload: unknown
+): Promise<unknown> {
   filling.ttl = await ttl
   return handleResponse(state, payload)
 }
 
-/** Sends the stored response that the handler confirmed by 304, and stores it with the new headers (RFC 9111 §4.3.4). */
-function handleNotModified (state: RequestCache, filling: Filling, stored: StoredResponse, payload: unknown): MaybePromise<unknown> {
+/**
+ * Sends the stored response that the handler confirmed by 304, and stores it with the new headers (RFC 9111 §4.3.4).
+ */
+function handleNotModified (
+  state: RequestCache, filling: Filling, stored: StoredResponse, payload: unknown
+): MaybePromise<unknown> {
   const decision = freshen(state, filling, stored, state.cache.core.now())
   if (decision.kind === 'await-ttl') return handleWithTtl(state, filling, decision.ttl, payload)
   // The confirmed response is right for this client, also where it must not be stored for others any longer.
@@ -85,13 +93,17 @@ function handleNotModified (state: RequestCache, filling: Filling, stored: Store
   return serveStored(state, filling, entryOf(confirmed, '', {}, filling.fill.startedAt), payload)
 }
 
-function serveUnstored (state: RequestCache, filling: Filling, why: string, stored: StoredResponse, payload: unknown): Buffer | string {
+function serveUnstored (
+  state: RequestCache, filling: Filling, why: string, stored: StoredResponse, payload: unknown
+): Buffer | string {
   release(state, filling, why, 200)
   return serveStored(state, filling, stored, payload)
 }
 
 /** Sends a stored response in place of the handler's. */
-function serveStored (state: RequestCache, { headersBefore }: Filling | Passing, entry: StoredResponse, payload: unknown): Buffer | string {
+function serveStored (
+  state: RequestCache, { headersBefore }: Filling | Passing, entry: StoredResponse, payload: unknown
+): Buffer | string {
   const { cache: { core }, request, reply, route } = state
   const fwdStatus = reply.statusCode
   discard(payload)
@@ -135,12 +147,15 @@ function store (state: RequestCache, filling: Filling, response: StorableRespons
 
 /** Stores a stream when it has been sent whole. */
 function storeStream (
-  state: RequestCache, filling: Filling, decision: Storable, payload: unknown, body: Promise<CapturedBody>, coding: string | undefined
+  state: RequestCache, filling: Filling, decision: Storable, payload: unknown, body: Promise<CapturedBody>,
+  coding: string | undefined
 ): unknown {
   state.status.stored = true
   filling.response = 'streamed'
   body.then(async captured => {
-    const response = typeof captured === 'string' ? undefined : await responseOf(filling, decision, captured, coding, state.route.maxEntrySize)
+    const response = typeof captured === 'string'
+      ? undefined
+      : await responseOf(filling, decision, captured, coding, state.route.maxEntrySize)
     // The code that produces a stream may read the request until the stream ends.
     const why = response && whyNotShareable(state, decision, response)
     readAs('suite', state.request)
@@ -157,7 +172,8 @@ function storeStream (
 
 /** Stores a body that is there whole. */
 function storeBuffer (
-  state: RequestCache, filling: Filling, decision: Storable, payload: unknown, body: CapturedBody, coding: string | undefined
+  state: RequestCache, filling: Filling, decision: Storable, payload: unknown, body: CapturedBody,
+  coding: string | undefined
 ): MaybePromise<unknown> {
   if (body === 'unstorable') return refuse(state, filling, 'too large', decision.meta.status, payload)
   if (body === 'broken') {
@@ -186,14 +202,16 @@ function storeWhole (
   status.stored = true
   store(state, filling, response)
   const ifNoneMatch = conditions?.ifNoneMatch
-  if (reply.statusCode === 200 && ifNoneMatch !== undefined && matchesEtag(ifNoneMatch, joined(reply.getHeader('etag')))) return notModified(reply)
+  const hasResponse = ifNoneMatch !== undefined && matchesEtag(ifNoneMatch, joined(reply.getHeader('etag')))
+  if (hasResponse && reply.statusCode === 200) return notModified(reply)
   // A text was converted to bytes already.
   return typeof payload === 'string' ? body : payload
 }
 
 /**
- * Returns what is stored of a response. A response that a hook encoded is decoded, so that it is right for all clients, and stored with its
- * encoded copy. Where it cannot be decoded it is stored as it was sent, for requests with the same `Accept-Encoding`.
+ * Returns what is stored of a response. A response that a hook encoded is decoded, so that it is right for all clients,
+ * and stored with its encoded copy. Where it cannot be decoded it is stored as it was sent, for requests with the same
+ * `Accept-Encoding`.
  */
 function responseOf (
   filling: Filling, decision: Storable, body: Buffer, coding: string | undefined, maxSize: Bytes
@@ -205,9 +223,13 @@ function responseOf (
   return { ...isForAll ? withoutCoding(decision, filling) : decision, body }
 }
 
-async function decodedResponse (filling: Filling, decision: Storable, body: Buffer, coding: string, maxSize: Bytes): Promise<StorableResponse> {
+async function decodedResponse (
+  filling: Filling, decision: Storable, body: Buffer, coding: string, maxSize: Bytes
+): Promise<StorableResponse> {
   const decoded = await decode(coding, body, maxSize)
-  return decoded === undefined ? { ...decision, body } : { ...withoutCoding(decision, filling), body: decoded, encoded: { [coding]: body } }
+  return decoded === undefined
+    ? { ...decision, body }
+    : { ...withoutCoding(decision, filling), body: decoded, encoded: { [coding]: body } }
 }
 
 /** Returns what would be stored if no hook had encoded the response. */
@@ -219,8 +241,8 @@ function withoutCoding (decision: Storable, { headersBefore }: Filling): Storabl
 }
 
 /**
- * Returns why a response must not be shared, by what the handler and hooks have read by now. Records the names that they did not find with
- * the response that is to be stored.
+ * Returns why a response must not be shared, by what the handler and hooks have read by now. Records the names that
+ * they did not find with the response that is to be stored.
  */
 function whyNotShareable (
   state: RequestCache, { varies }: Storable, response: Pick<StorableResponse, 'meta'> & Partial<StorableResponse>
@@ -235,12 +257,17 @@ function whyNotShareable (
   if (reads.absent.length > 0) meta.absent = [...new Set([...meta.absent ?? [], ...reads.absent])]
   if (route.unkeyed !== 'bypass') return undefined
   const headers = reply.getHeaders()
-  if (!hasNonce(encoded === undefined ? headers : { ...headers, 'content-encoding': undefined }, meta.headers, body)) return undefined
+  if (!hasNonce(encoded === undefined ? headers : { ...headers, 'content-encoding': undefined }, meta.headers, body)) {
+    return undefined
+  }
   warnOnce(state, 'nonce')
   return 'nonce'
 }
 
-/** Whether the route lists the status of an error. Other errors are not stored, as an error handler's response tells nothing of the resource. */
+/**
+ * Whether the route lists the status of an error. Other errors are not stored, as an error handler's response tells
+ * nothing of the resource.
+ */
 function isListedError (status: number, { ttl, statuses }: ResolvedRouteCache): boolean {
   return status >= 400 && ttl !== undefined && statuses.has(status)
 }

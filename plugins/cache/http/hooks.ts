@@ -1,5 +1,6 @@
 import type {
-  FastifyContextConfig, FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, onRequestHookHandler, onSendHookHandler,
+  FastifyContextConfig, FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, onRequestHookHandler,
+  onSendHookHandler,
   preHandlerHookHandler, RouteOptions
 } from 'fastify'
 import { failHook, finishHook, holdPayload } from '../../shared/http/hook-callback.js'
@@ -50,7 +51,9 @@ export interface ResponseCache {
 }
 
 /** Adds the hooks that serve and store the responses of routes. */
-export function addResponseCache (fastify: FastifyInstance, core: TwoTierCache, fills: FillCoordinator, options: ResolvedCacheOptions): ResponseCache {
+export function addResponseCache (
+  fastify: FastifyInstance, core: TwoTierCache, fills: FillCoordinator, options: ResolvedCacheOptions
+): ResponseCache {
   const revalidation = new BackgroundRevalidation(fastify, core, fills)
   const cache: HttpCache = { core, fills, passes: new HitForPass(core.clock), revalidation }
   const statusField = options.cacheStatus === false ? undefined : createCacheStatus(options.cacheStatus)
@@ -101,11 +104,16 @@ export function addResponseCache (fastify: FastifyInstance, core: TwoTierCache, 
       // Nothing follows the hook where the request was answered.
       if (isAnswered === true) return
       if (isAnswered === false) callHandler(state, done)
-      else isAnswered.then(isAnswered => { if (!isAnswered) callHandler(state, done) }, error => failHook('cache', reply, done, error))
+      else {
+        isAnswered.then(isAnswered => { if (!isAnswered) callHandler(state, done) },
+          error => failHook('cache', reply, done, error))
+      }
     }
   }
 
-  function lookUpForOwner (state: RequestCache, ownerOf: NonNullable<ResolvedRouteCache['private']>, constraints: string): MaybePromise<boolean> {
+  function lookUpForOwner (
+    state: RequestCache, ownerOf: NonNullable<ResolvedRouteCache['private']>, constraints: string
+  ): MaybePromise<boolean> {
     const { request } = state
     readAs('owner', request)
     return whenReady(ownerOf(request), owner => {
@@ -135,7 +143,8 @@ export function addResponseCache (fastify: FastifyInstance, core: TwoTierCache, 
 
   /** Lets the handler answer a request that this process sent itself. */
   async function revalidate (state: RequestCache, { key, found, fill }: RevalidationTask): Promise<boolean> {
-    // Asynchronously, as with a client's request: Node.js reads the socket after a hook that waits for the end of the body.
+    // Asynchronously, as with a client's request: Node.js reads the socket after a hook that waits for the end of the
+    // body.
     await undefined
     // The owner or the host may depend on what the request in the background lacks. Then its response is another one.
     if (key.text === state.key?.text) prepareHandler(state, found, fill, true)
@@ -174,13 +183,19 @@ export function addResponseCache (fastify: FastifyInstance, core: TwoTierCache, 
         forcePrivate?.(request, reply)
         body = handleResponse(state, payload)
       }
-      return body instanceof Promise ? body.then(body => addHeaders(request, reply, state, body)) : addHeaders(request, reply, state, body)
+      return body instanceof Promise
+        ? body.then(body => addHeaders(request, reply, state, body))
+        : addHeaders(request, reply, state, body)
     }
 
-    function addHeaders (request: FastifyRequest, reply: FastifyReply, state: RequestCache | null, payload: unknown): MaybePromise<unknown> {
+    function addHeaders (
+      request: FastifyRequest, reply: FastifyReply, state: RequestCache | null, payload: unknown
+    ): MaybePromise<unknown> {
       const added = state !== null && route.stores ? addCacheStatus(state) : undefined
       if (state?.phase.kind === 'filling' && state.phase.response === 'streamed') readAs('handler', request)
-      if (state !== null && state.phase.kind !== 'served' && state.phase.kind !== 'generated' && !state.status.stored) forcePrivateIfPersonal(state)
+      if (state !== null && state.phase.kind !== 'served' && state.phase.kind !== 'generated' && !state.status.stored) {
+        forcePrivateIfPersonal(state)
+      }
       // Also a response without an owner, or from before the lookup: a CDN would send it to clients that have an owner.
       forcePrivate?.(request, reply)
       // After the response was stored: its variants do not differ by headers that are a part of the key.
@@ -198,10 +213,13 @@ export function addResponseCache (fastify: FastifyInstance, core: TwoTierCache, 
         if (state?.phase.kind === 'served' || state?.phase.kind === 'generated') invalidations.skip(request)
         else invalidated = invalidations.invalidate(request, reply, route)
       }
-      const prepared = invalidated === undefined ? prepare(request, reply, payload) : invalidated.then(() => prepare(request, reply, payload))
+      const prepared = invalidated === undefined
+        ? prepare(request, reply, payload)
+        : invalidated.then(() => prepare(request, reply, payload))
       if (!(prepared instanceof Promise)) return done(null, prepared)
       holdPayload(payload)
-      prepared.then(body => finishHook('cache', reply, done, null, body), error => failHook('cache', reply, done, error, payload))
+      prepared.then(body => finishHook('cache', reply, done, null, body),
+        error => failHook('cache', reply, done, error, payload))
     }
   }
 
@@ -247,7 +265,10 @@ export function addResponseCache (fastify: FastifyInstance, core: TwoTierCache, 
       const named = namingRoute(route, () => options.route(config ?? {}, `${methods.join()} ${route.url}`))
       const isCached = config !== undefined && named.stores
       // A route that is not cached takes no name of the limited number that stats and metrics report.
-      const resolved: ResolvedRouteCache = { ...named, counts: isCached ? core.counters.of(route.url) : new StatsCounter() }
+      const resolved: ResolvedRouteCache = {
+        ...named,
+        counts: isCached ? core.counters.of(route.url) : new StatsCounter()
+      }
       const mayInvalidate = resolved.invalidates !== undefined || methods.some(isUnsafe)
       if (mayInvalidate) {
         pinnedHooks.pin(instance, route, 'preHandler', watchCloseHook(resolved), 'first')
@@ -260,7 +281,8 @@ export function addResponseCache (fastify: FastifyInstance, core: TwoTierCache, 
         pinnedHooks.pin(instance, route, 'onError', noteFailure, 'last')
         pinnedHooks.pin(instance, route, 'onSend', noteEncoding, 'first')
         if (resolved.unkeyed !== false && methods.some(isLookedUp)) {
-          watchRoute(route, { harmless: withConstraints(resolved.harmless, route.constraints), keysParameter: resolved.key.query })
+          const harmless = withConstraints(resolved.harmless, route.constraints)
+          watchRoute(route, { harmless, keysParameter: resolved.key.query })
           watched.set(instance, watched.get(instance) === true || resolved.key.query !== undefined)
         }
       } else if (!mayInvalidate) {
@@ -275,7 +297,8 @@ export function addResponseCache (fastify: FastifyInstance, core: TwoTierCache, 
 /** Calls the option `explain`. An error of it is logged, and the client gets no explanation. */
 function mayExplain (explain: Explain, request: FastifyRequest): MaybePromise<boolean> {
   return recover(() => explain(request), error => {
-    request.log.error({ plugin: 'cache', reason: reasonOf(error), route: request.routeOptions.url }, 'cache: `explain` failed')
+    request.log.error({ plugin: 'cache', reason: reasonOf(error), route: request.routeOptions.url },
+      'cache: `explain` failed')
     return false
   })
 }
@@ -291,23 +314,31 @@ function constraintsOf ({ constraints, method, url }: RouteOptions): string {
   }
 }
 
-const UNSTORED = 'config.cache of these routes has no effect except "invalidates", as only responses to GET and HEAD are stored: remove its other options'
+const UNSTORED = 'config.cache of these routes has no effect except "invalidates", as only responses to GET and HEAD ' +
+  'are stored: remove its other options'
 
-/** Returns a function that is called with each route. Once the app is ready, it warns of routes whose config asks for what the cache does not do. */
+/**
+ * Returns a function that is called with each route. Once the app is ready, it warns of routes whose config asks for
+ * what the cache does not do.
+ */
 function watchCachedRoutes (fastify: FastifyInstance, isGlobal: boolean): (route: RouteOptions) => void {
   const watch = watchRoutes(fastify)
   /** By URL, the configs of routes whose responses are stored. */
   const stored = new Map<string, Set<unknown>>()
   // An unsafe route invalidates the responses of its URL only if the cache was registered before it.
-  const addRoute = watch.add('cache', fastify, ({ method, url }) => [method].flat().some(name => isLookedUp(name) ? isGlobal : isUnsafe(name) && stored.has(url)))
+  const addRoute = watch.add('cache', fastify, ({ method, url }) => {
+    return [method].flat().some(name => isLookedUp(name) ? isGlobal : isUnsafe(name) && stored.has(url))
+  })
   return route => {
     addRoute(route)
     const config: FastifyContextConfig['cache'] = route.config?.cache ?? undefined
-    const isStored = config === undefined ? isGlobal : config === true || (typeof config === 'object' && !onlyInvalidates(config))
+    const isStored = config === undefined
+      ? isGlobal
+      : config === true || (typeof config === 'object' && !onlyInvalidates(config))
     if (!isStored) return
     const { method, url } = route
     if ([method].flat().some(isLookedUp)) stored.set(url, new Set(stored.get(url)).add(route.config))
     // A package that takes one config for its GET and its POST, such as mercurius, gives it to both.
-    else if (config !== undefined) watch.note('cache', UNSTORED, route, () => stored.get(url)?.has(route.config) !== true)
+    else if (config) watch.note('cache', UNSTORED, route, () => stored.get(url)?.has(route.config) !== true)
   }
 }

@@ -16,18 +16,22 @@ export interface RequestSource {
 }
 
 const TARGET_PROPERTIES = ['authority', 'scheme']
-const CONNECTION_PROPERTIES = ['encrypted', 'remoteAddress', 'remoteFamily', 'remotePort', 'localAddress', 'localFamily', 'localPort',
+const CONNECTION_PROPERTIES = ['encrypted', 'remoteAddress', 'remoteFamily', 'remotePort', 'localAddress',
+  'localFamily', 'localPort',
   'servername', 'alpnProtocol']
 /** Methods of a connection that return data about it. */
 const CONNECTION_METHODS = ['address', 'getProtocol', 'getCipher']
 const CERTIFICATE_PROPERTIES = ['authorized', 'authorizationError']
 
 /**
- * Copies what is needed to send a request again. It is called while the client's request is under way, as its connection may be closed later.
+ * Copies what is needed to send a request again. It is called while the client's request is under way, as its
+ * connection may be closed later.
  *
  * @param withCertificate - whether the client's certificate belongs to the request
  */
-export function sourceOf (request: FastifyRequest, headers: IncomingHttpHeaders, withCertificate: boolean): RequestSource {
+export function sourceOf (
+  request: FastifyRequest, headers: IncomingHttpHeaders, withCertificate: boolean
+): RequestSource {
   const { raw, originalUrl } = request
   // A request that an adapter created may have no socket.
   const socket = raw.socket as Socket | undefined ?? {}
@@ -35,7 +39,8 @@ export function sourceOf (request: FastifyRequest, headers: IncomingHttpHeaders,
   const connection: Record<string, unknown> = { ...pick(socket, properties), ...methodsOf(socket) }
   // A hook finds the same certificate, or none, as with a client that has none.
   if (connection['encrypted']) Object.assign(connection, certificateOf(socket, withCertificate))
-  return { url: originalUrl, headers, target: raw.httpVersionMajor >= 2 ? pick(raw, TARGET_PROPERTIES) : {}, connection }
+  const target = raw.httpVersionMajor >= 2 ? pick(raw, TARGET_PROPERTIES) : {}
+  return { url: originalUrl, headers, target, connection }
 }
 
 /** Returns methods that return what those of the socket return now. */
@@ -55,21 +60,29 @@ function certificateOf (socket: object, withCertificate: boolean): Record<string
 }
 
 function pick (object: object, names: readonly string[]): Record<string, unknown> {
-  return Object.fromEntries(names.map(name => [name, Reflect.get(object, name) as unknown]).filter(([, value]) => value !== undefined))
+  const properties = names.map(name => [name, Reflect.get(object, name) as unknown])
+  return Object.fromEntries(properties.filter(([, value]) => value !== undefined))
 }
 
 /** A GET request that the cache sends to its own app, without a connection. */
 export interface InternalRequest {
   raw: IncomingMessage
-  /** Sends the request, and drops the body of the response. Resolves to the status, or to undefined where the response broke off. */
+  /**
+   * Sends the request, and drops the body of the response. Resolves to the status, or to undefined where the response
+   * broke off.
+   */
   send (fastify: FastifyInstance): Promise<number | undefined>
   /** Aborts the request, as a client does that disconnects. */
   abort (): void
 }
 
-/** Creates a request. `fastify.inject()` would not do: it normalizes the URL, knows no TLS, and can mark a request by a header alone. */
+/**
+ * Creates a request. `fastify.inject()` would not do: it normalizes the URL, knows no TLS, and can mark a request by a
+ * header alone.
+ */
 export function createInternalRequest ({ url, headers, target, connection }: RequestSource): InternalRequest {
-  const socket = Object.defineProperties(new NoConnection(), Object.getOwnPropertyDescriptors(connection)) as unknown as Socket
+  const properties = Object.getOwnPropertyDescriptors(connection)
+  const socket = Object.defineProperties(new NoConnection(), properties) as unknown as Socket
   const raw = Object.assign(new IncomingMessage(socket), {
     method: 'GET',
     url,
@@ -89,7 +102,8 @@ export function createInternalRequest ({ url, headers, target, connection }: Req
     send: fastify => new Promise(resolve => {
       const response = new ServerResponse(raw)
       response.assignSocket(socket)
-      // The server of Node.js forwards this event. Without it a stream that exceeds the socket's buffer would wait for ever.
+      // The server of Node.js forwards this event. Without it a stream that exceeds the socket's buffer would wait for
+      // ever.
       socket.on('drain', () => response.emit('drain'))
       response.once('finish', () => {
         resolve(response.statusCode)

@@ -26,8 +26,8 @@ interface StoredRoute {
 }
 
 /**
- * Invalidates what successful responses change: tags that the route names, groups that the response names (RFC 9875), and the paths of
- * unsafe requests (RFC 9111 §4.4).
+ * Invalidates what successful responses change: tags that the route names, groups that the response names (RFC 9875),
+ * and the paths of unsafe requests (RFC 9111 §4.4).
  */
 export class Invalidations {
   readonly #core: TwoTierCache
@@ -60,7 +60,10 @@ export class Invalidations {
     this.#handled.add(request)
   }
 
-  /** Invalidates also for responses that reach no `onSend` hook: those of `reply.hijack()` and `reply.raw.end()`, and disconnected clients. */
+  /**
+   * Invalidates also for responses that reach no `onSend` hook: those of `reply.hijack()` and `reply.raw.end()`, and
+   * disconnected clients.
+   */
   watchClose (request: FastifyRequest, reply: FastifyReply, route: ResolvedRouteCache): void {
     const { raw } = reply
     const { clock } = this.#core
@@ -68,27 +71,34 @@ export class Invalidations {
     const isHandled = (): boolean => this.#handled.has(request)
     raw.once('close', () => {
       if (this.#done.has(request)) return
-      // A client that disconnects while a hook or the handler checks its credentials must invalidate nothing: the status decides.
+      // A client that disconnects while a hook or the handler checks its credentials must invalidate nothing: the
+      // status decides.
       const isKnown = raw.writableEnded || raw.headersSent || (reply.sent && isHandled())
       if (isKnown) invalidate()
       if (raw.writableEnded) return
       // The handler may still be running, and send nothing.
-      clock.setTimeout(() => { if (isHandled() && (isKnown || !this.#done.has(request))) invalidate() }, MAX_WAIT_MS).unref()
+      clock.setTimeout(() => {
+        if (isHandled() && (isKnown || !this.#done.has(request))) invalidate()
+      }, MAX_WAIT_MS).unref()
     })
   }
 
   /**
-   * Invalidates what a response changes. It never rejects: the handler has done its work, and the client must not repeat it.
+   * Invalidates what a response changes. It never rejects: the handler has done its work, and the client must not
+   * repeat it.
    *
    * @returns undefined where there is nothing to wait for
    */
   invalidate (request: FastifyRequest, reply: FastifyReply, route: ResolvedRouteCache): Promise<void> | undefined {
     this.#done.add(request)
-    // RFC 9111 §4.4: only a non-error response invalidates. A redirect that a hook sends in place of the handler, as to a login page, changes nothing.
+    // RFC 9111 §4.4: only a non-error response invalidates. A redirect that a hook sends in place of the handler, as to
+    // a login page, changes nothing.
     const status = sentStatus(reply)
     if (status >= 400 || (status >= 300 && !this.#handled.has(request))) return undefined
     const tags = isUnsafe(request.method) ? [...this.#pathTags(request, reply), ...invalidatedGroups(reply)] : []
-    if (route.invalidates !== undefined) return namedTags(request, route).then(named => this.#invalidateTags(request, [...tags, ...named]))
+    if (route.invalidates !== undefined) {
+      return namedTags(request, route).then(named => this.#invalidateTags(request, [...tags, ...named]))
+    }
     return tags.length === 0 ? undefined : this.#invalidateTags(request, tags)
   }
 
@@ -130,12 +140,13 @@ async function namedTags (request: FastifyRequest, { invalidates }: ResolvedRout
     const tags = list.map(readTag).filter(tag => tag !== undefined)
     if (tags.length < list.length || !Array.isArray(given)) {
       request.log.error({ ...bindings, reason: 'not a list of tags' },
-        'cache: config.cache.invalidates must return a list of tags: strings that are not empty, or numbers. What is none of these was not invalidated')
+        'cache: config.cache.invalidates must return a list of tags: strings that are not empty, or numbers. ' +
+        'Other values were ignored')
     }
     return tags
   } catch (error) {
     request.log.error({ ...bindings, reason: reasonOf(error) },
-      'cache: config.cache.invalidates failed, so the tags that it names were not invalidated: make it return a list of tags')
+      'cache: config.cache.invalidates failed, so its tags were not invalidated: make it return a list of tags')
     return []
   }
 }
@@ -159,14 +170,22 @@ function changedUrls (request: FastifyRequest, reply: FastifyReply): string[] {
   return urls
 }
 
-/** Returns a field of a reply, also one that a handler wrote by `reply.raw.writeHead`, which Node.js stores as text only. */
+/**
+ * Returns a field of a reply, also one that a handler wrote by `reply.raw.writeHead`, which Node.js stores as text
+ * only.
+ */
 function fieldOf (reply: FastifyReply, name: string): string | undefined {
   const header: unknown = Reflect.get(reply.raw, '_header')
-  const written = typeof header === 'string' ? new RegExp(`\\r\\n${name}: *(.*)\\r\\n`, 'i').exec(header)?.[1] : undefined
+  const written = typeof header === 'string'
+    ? new RegExp(`\\r\\n${name}: *(.*)\\r\\n`, 'i').exec(header)?.[1]
+    : undefined
   return joined(reply.getHeader(name)) ?? written
 }
 
-/** Returns the status that was sent, also where the handler wrote to the HTTP/2 stream, which the raw response does not notice. */
+/**
+ * Returns the status that was sent, also where the handler wrote to the HTTP/2 stream, which the raw response does not
+ * notice.
+ */
 export function sentStatus (reply: FastifyReply): number {
   return Number(streamOf(reply)?.sentHeaders?.[':status'] ?? reply.raw.statusCode)
 }
@@ -188,13 +207,15 @@ export function isGone (status: number): boolean {
 /**
  * Removes the stored response that a response replaces which is not stored.
  *
- * Any full response but a server error shows that the stored one is outdated (RFC 9111 §4.3.3). A response that is about the client alone does
- * not: an error of its request, missing credentials, a 304 to its own conditions, or its own credentials, session or headers as the reason. Other
- * clients share the stored response.
+ * Any full response but a server error shows that the stored one is outdated (RFC 9111 §4.3.3). A response that is
+ * about the client alone does not: an error of its request, missing credentials, a 304 to its own conditions, or its
+ * own credentials, session or headers as the reason. Other clients share the stored response.
  *
  * @param why - the reason why the response is not stored
  */
-export function withdrawReplaced (state: RequestCache, { found, isBackground }: Filling, status: number, why: string): void {
+export function withdrawReplaced (
+  state: RequestCache, { found, isBackground }: Filling, status: number, why: string
+): void {
   const { cache: { core }, hasOwner } = state
   if (isOfTheClient(state)) return
   const isReplaced = status < 400 && status !== 304 && why !== 'error' && (isBackground || !ABOUT_THE_CLIENT.test(why))

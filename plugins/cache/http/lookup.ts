@@ -31,24 +31,34 @@ export function getL1Response (state: RequestCache, key: CacheKey): StoredRespon
 }
 
 /** Looks a request up in the store: one round trip, or two where the responses of its URL vary. */
-export async function lookupResponse (state: RequestCache, key: CacheKey, tags: readonly string[]): Promise<LookupResult> {
+export async function lookupResponse (
+  state: RequestCache, key: CacheKey, tags: readonly string[]
+): Promise<LookupResult> {
   const { core } = state.cache
   const base = await core.lookup(key, tags)
   const { entry } = base
-  if (!isVariants(entry)) return { base, place: base, response: isResponse(entry) && matchesVary(entry, state) ? entry : undefined }
+  if (!isVariants(entry)) {
+    return { base, place: base, response: isResponse(entry) && matchesVary(entry, state) ? entry : undefined }
+  }
   const place = await core.lookup(variantKey(key, entry.meta, ownHeaders(state.request)), tags)
   if (!isResponse(place.entry) || !matchesVary(place.entry, state)) return { base, place, response: undefined }
   recordUse(key, place.key, entry.meta, state)
   return { base, place, response: place.entry }
 }
 
-/** Records that a variant was served, which decides about the variant to evict. Recording starts when there is no room for another one. */
-function recordUse (key: CacheKey, variant: CacheKey, { ids }: VariantsMeta, { route: { maxVariants, variantUses } }: RequestCache): void {
+/**
+ * Records that a variant was served, which decides about the variant to evict. Recording starts when there is no room
+ * for another one.
+ */
+function recordUse (
+  key: CacheKey, variant: CacheKey, { ids }: VariantsMeta, { route: { maxVariants, variantUses } }: RequestCache
+): void {
   if (ids.length >= maxVariants) variantUses.record(key.text, variant.text, maxVariants)
 }
 
 /** Whether a request selects a response (RFC 9111 §4.1), and carries nothing else that its response may depend on. */
 export function matchesVary ({ meta: { vary, absent } }: StoredResponse, state: RequestCache): boolean {
   for (const name in vary) if (normalizeSelecting(name, ownHeaders(state.request)[name]) !== vary[name]) return false
-  return (absent === undefined && (state.reads === undefined || state.reads.isEmpty)) || isRightByReads(state, absent, Object.keys(vary))
+  return (absent === undefined && (state.reads === undefined || state.reads.isEmpty)) ||
+    isRightByReads(state, absent, Object.keys(vary))
 }

@@ -3,7 +3,9 @@ import { isPromise, type MaybePromise } from '../../shared/plugin/maybe-promise.
 import { pathTag, canonicalPath } from '../store/path-tag.js'
 import type { ResolvedRouteCache } from './route-options.js'
 
-/** Returns the tags of a response that are known before the handler runs. The suite must be the reader of the request. */
+/**
+ * Returns the tags of a response that are known before the handler runs. The suite must be the reader of the request.
+ */
 export function tagsFor (request: FastifyRequest, route: ResolvedRouteCache): MaybePromise<readonly string[]> {
   const paths = pathTagsOf(request, route)
   const named = route.tags(request)
@@ -32,7 +34,8 @@ export function compilePattern (url: string): (path: string) => boolean {
   const segments = (open === -1 ? url : url.slice(0, open)).split('/').slice(1)
   const last = open === -1 ? undefined : segments.pop() ?? ''
   // A parameter may be empty, also where duplicate slashes are one.
-  const closed = segments.filter(segment => segment !== '').map(segment => isParameter(segment) ? '(?:/[^/]*)?' : fixed(segment)).join('')
+  const closed = segments.filter(segment => segment !== '')
+    .map(segment => isParameter(segment) ? '(?:/[^/]*)?' : fixed(segment)).join('')
   const end = last === undefined ? '/?$' : last === '' || isParameter(last) ? '(?:/|$)' : fixed(last)
   const pattern = new RegExp(`^${closed}${end}`)
   return path => pattern.test(path)

@@ -6,8 +6,9 @@ import type { RequestCache } from './request-state.js'
 const RESPOND = ['respond', 'respondWithFD', 'respondWithFile'] as const
 
 /**
- * Lets waiting requests proceed as soon as it is known that the response does not pass the cache: the handler hijacked the reply, wrote to
- * `reply.raw` or to the HTTP/2 stream, called the 404 handler, or gave up because the client disconnected.
+ * Lets waiting requests proceed as soon as it is known that the response does not pass the cache: the handler hijacked
+ * the reply, wrote to `reply.raw` or to the HTTP/2 stream, called the 404 handler, or gave up because the client
+ * disconnected.
  */
 export function releaseWaitersOnClose (state: RequestCache): void {
   const { cache: { core }, reply, phase } = state
@@ -38,7 +39,9 @@ export function releaseWaitersOnClose (state: RequestCache): void {
   })
 }
 
-function callBefore<Name extends string> (object: { [name in Name]: (...args: never[]) => unknown }, name: Name, call: () => void): void {
+function callBefore<Name extends string> (
+  object: { [name in Name]: (...args: never[]) => unknown }, name: Name, call: () => void
+): void {
   const method = object[name] as (...args: unknown[]) => unknown
   Reflect.set(object, name, function (this: unknown, ...args: unknown[]) {
     call()

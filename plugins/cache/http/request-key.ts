@@ -20,7 +20,10 @@ export function isLookedUp (method: string): boolean {
 /** Why a request bypasses the cache where its hooks could not be watched. */
 export const UNWATCHED = 'unwatched'
 
-/** Returns why a request bypasses the cache: it is not looked up, and its response is not stored. Returns undefined where it does not. */
+/**
+ * Returns why a request bypasses the cache: it is not looked up, and its response is not stored. Returns undefined
+ * where it does not.
+ */
 export function whyBypassed ({ request, route, reads, hasOwner, hasAuthorization }: RequestCache): string | undefined {
   const { method, headers } = request
   if (!route.stores || !isLookedUp(method)) return 'method'
@@ -68,7 +71,9 @@ export function hasSession (request: FastifyRequest): boolean {
 }
 
 /** Returns the key under which the response to a request is stored. */
-export function keyOf (request: FastifyRequest, route: ResolvedRouteCache, owner: string | undefined, constraints: string): CacheKey {
+export function keyOf (
+  request: FastifyRequest, route: ResolvedRouteCache, owner: string | undefined, constraints: string
+): CacheKey {
   const [path, query] = splitUrl(request.url)
   return responseKey({
     host: route.key.host ? hostOf(request) : undefined,
@@ -76,7 +81,9 @@ export function keyOf (request: FastifyRequest, route: ResolvedRouteCache, owner
     original: Reflect.get(request.raw, 'originalUrl') === undefined ? undefined : originalOf(request),
     query: route.key.query === undefined ? query : keyedQuery(request, query, route.key.query),
     constraints,
-    vary: route.vary.length === 0 ? NO_HEADERS : route.vary.map(name => [name, selectingValue(name, request.headers)] as const),
+    vary: route.vary.length === 0
+      ? NO_HEADERS
+      : route.vary.map(name => [name, selectingValue(name, request.headers)] as const),
     owner
   }, route.counts)
 }
@@ -87,7 +94,8 @@ const NO_HEADERS: ResponseKeyParts['vary'] = []
 function hostOf (request: FastifyRequest): string {
   const { host, protocol, headers } = request
   // No field has a line break.
-  return [`${protocol}://${host}`, headers.host, headers[':authority'], headers['x-forwarded-host'], headers['x-forwarded-proto']].join('\n')
+  return [`${protocol}://${host}`, headers.host, headers[':authority'], headers['x-forwarded-host'],
+    headers['x-forwarded-proto']].join('\n')
 }
 
 /** Returns the URL before `rewriteUrl`: the handler may know what that removed, such as a language. */
@@ -95,7 +103,10 @@ function originalOf ({ url, originalUrl }: FastifyRequest): [path: string, query
   return originalUrl === url ? undefined : splitUrl(originalUrl)
 }
 
-/** Removes parameters that are not in the key, so that the handler cannot use them for a response that all requests share. */
+/**
+ * Removes parameters that are not in the key, so that the handler cannot use them for a response that all requests
+ * share.
+ */
 export function stripQuery (request: FastifyRequest, isKeyed: (name: string) => boolean): void {
   const { query, url, originalUrl } = request
   const [path, text] = splitUrl(url)
@@ -105,7 +116,9 @@ export function stripQuery (request: FastifyRequest, isKeyed: (name: string) => 
     request.raw.url = stripped
     // Fastify caches `originalUrl` for the first reader. It differs from `url` where URLs are rewritten.
     const [originalPath, originalText] = splitUrl(originalUrl)
-    const original = originalUrl === url ? stripped : withQuery(originalPath, keyedQuery(request, originalText, isKeyed))
+    const original = originalUrl === url
+      ? stripped
+      : withQuery(originalPath, keyedQuery(request, originalText, isKeyed))
     Object.defineProperty(request, 'originalUrl', { value: original, configurable: true })
     // HTTP/2 has the URL among the headers too.
     if (request.headers[':path'] !== undefined) request.headers[':path'] = original
@@ -127,8 +140,8 @@ function withQuery (path: string, query: string): string {
 }
 
 /**
- * Returns a query without the parameters that are not in the key. The whole query is returned where the app's own parser would read other
- * values of the keyed parameters without the rest.
+ * Returns a query without the parameters that are not in the key. The whole query is returned where the app's own
+ * parser would read other values of the keyed parameters without the rest.
  */
 function keyedQuery (request: FastifyRequest, query: string, isKeyed: (name: string) => boolean): string {
   const keyed = query.split('&').filter(pair => {
@@ -142,8 +155,10 @@ function keyedQuery (request: FastifyRequest, query: string, isKeyed: (name: str
   return isDeepStrictEqual({ ...parse(keyed) }, expected) ? keyed : query
 }
 
-function parserOf ({ server }: FastifyRequest): ((text: string) => Record<string, unknown>) | undefined {
-  const { routerOptions } = server.initialConfig as { routerOptions?: { querystringParser?: (text: string) => Record<string, unknown> } }
+type QueryParser = (text: string) => Record<string, unknown>
+
+function parserOf ({ server }: FastifyRequest): QueryParser | undefined {
+  const { routerOptions } = server.initialConfig as { routerOptions?: { querystringParser?: QueryParser } }
   return routerOptions?.querystringParser
 }
 
@@ -163,8 +178,13 @@ export interface ResponseKeyParts {
   owner: string | undefined
 }
 
-/** Returns the key of a response. Two requests share a key only if all parts are equal; the order of differently named parameters is ignored. */
-export function responseKey ({ host, path, query: text, original, constraints, vary, owner }: ResponseKeyParts, counts?: StatsCounter): CacheKey {
+/**
+ * Returns the key of a response. Two requests share a key only if all parts are equal; the order of differently named
+ * parameters is ignored.
+ */
+export function responseKey (
+  { host, path, query: text, original, constraints, vary, owner }: ResponseKeyParts, counts?: StatsCounter
+): CacheKey {
   const query = text.includes('&') ? sortQuery(text) : text
   const label = query === '' ? path : `${path}?${query}`
   // The same text as below, in half the time: most keys consist of the URL alone.
@@ -198,7 +218,8 @@ function parameterName (pair: string): string {
 export function variantKey (
   key: CacheKey, { names, nonce }: VariantsMeta, headers: Record<string, string | string[] | undefined>
 ): CacheKey {
-  return new CacheKey(JSON.stringify(['variant', key.id, nonce, names.map(name => normalizeSelecting(name, headers[name]))]), key.label, key.counts)
+  return new CacheKey(JSON.stringify(['variant', key.id, nonce,
+    names.map(name => normalizeSelecting(name, headers[name]))]), key.label, key.counts)
 }
 
 /** The id of a response's owner. `undefined`, `null`, `false`, `''` and `NaN` mean that there is no owner. */

@@ -32,7 +32,9 @@ interface Bypassed {
   readonly kind: 'bypassed'
 }
 
-/** A stored response is sent. The fields hold the reply as the cache set it, before hooks of other plugins change it. */
+/**
+ * A stored response is sent. The fields hold the reply as the cache set it, before hooks of other plugins change it.
+ */
 export interface Served {
   readonly kind: 'served'
   readonly entry: StoredResponse
@@ -110,7 +112,8 @@ export interface RequestCache {
 const BYPASSED: Bypassed = { kind: 'bypassed' }
 
 export function createState (
-  cache: HttpCache, request: FastifyRequest, reply: FastifyReply, route: ResolvedRouteCache, reads: RequestReads | undefined
+  cache: HttpCache, request: FastifyRequest, reply: FastifyReply, route: ResolvedRouteCache,
+  reads: RequestReads | undefined
 ): RequestCache {
   const { headers } = request
   const { 'if-none-match': ifNoneMatch, 'if-modified-since': ifModifiedSince, range } = headers

@@ -30,7 +30,8 @@ export function validatorsOf ({ meta: { headers }, storedAt }: StoredResponse): 
  * @returns the body to send
  */
 export function applyStored (
-  reply: FastifyReply, entry: StoredResponse, conditions: ClientConditions | undefined, age: Milliseconds, coding: string | undefined
+  reply: FastifyReply, entry: StoredResponse, conditions: ClientConditions | undefined, age: Milliseconds,
+  coding: string | undefined
 ): Buffer | string {
   const { status, headers } = entry.meta
   for (const name in headers) {
@@ -51,7 +52,9 @@ export function applyStored (
   return range !== undefined && isRangeCurrent(ifRange, validators) ? partialContent(reply, body, range) : body
 }
 
-function encodedBody (reply: FastifyReply, { body }: StoredResponse, copies: EncodedCopies, coding: string | undefined): Buffer {
+function encodedBody (
+  reply: FastifyReply, { body }: StoredResponse, copies: EncodedCopies, coding: string | undefined
+): Buffer {
   // The response differs for another `Accept-Encoding` (RFC 9110 §12.5.5).
   addVary(reply, ENCODING)
   const encoded = coding === undefined ? undefined : copies[coding]
@@ -67,7 +70,10 @@ export function notModified (reply: FastifyReply): string {
   return ''
 }
 
-/** Removes the length of an empty body from a 304: it is not the length of the response that the client has (RFC 9110 §8.6). */
+/**
+ * Removes the length of an empty body from a 304: it is not the length of the response that the client has (RFC 9110
+ * §8.6).
+ */
 export function withoutLength (reply: FastifyReply, body: unknown): unknown {
   if (body !== '' && body !== null && body !== undefined) return body
   reply.removeHeader('content-length')
@@ -87,7 +93,8 @@ function partialContent (reply: FastifyReply, body: Buffer, field: string): Buff
 }
 
 /**
- * Undoes what the app's hooks change in a stored response: they changed it before it was stored. A hook may still encode it for a client.
+ * Undoes what the app's hooks change in a stored response: they changed it before it was stored. A hook may still
+ * encode it for a client.
  *
  * @returns the body to send
  */
@@ -105,7 +112,9 @@ export function restoreStoredBody (state: RequestCache, served: Served, payload:
   }
   const coding = decodableCoding(reply)
   const isWhole = body === entry.body && contentEncoding === undefined
-  if (coding !== undefined && isWhole && payload !== null && request.method === 'GET') return adoptEncodedCopy(state, entry, coding, payload)
+  if (coding !== undefined && isWhole && payload !== null && request.method === 'GET') {
+    return adoptEncodedCopy(state, entry, coding, payload)
+  }
   weakenEtag(reply)
   return payload
 }

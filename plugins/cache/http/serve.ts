@@ -108,10 +108,14 @@ async function lookupOrLead (state: RequestCache, key: CacheKey): Promise<boolea
 }
 
 /** Lets the handler answer. */
-function forward (state: RequestCache, found: LookupResult, fill: Fill | undefined, dependsOn?: readonly string[]): false {
+function forward (
+  state: RequestCache, found: LookupResult, fill: Fill | undefined, dependsOn?: readonly string[]
+): false {
   const { base, response } = found
   state.cache.core.count(state.key, 'misses')
-  const fwd = response !== undefined ? 'stale' : isVariants(base.entry) ? 'vary-miss' : base.entry === undefined ? 'uri-miss' : 'miss'
+  const fwd = response !== undefined
+    ? 'stale'
+    : isVariants(base.entry) ? 'vary-miss' : base.entry === undefined ? 'uri-miss' : 'miss'
   state.status = { ...state.status, outcome: 'MISS', fwd, ttl: undefined }
   if (fill === undefined) state.phase = { kind: 'passing', found, headersBefore: state.reply.getHeaders(), dependsOn }
   else prepareHandler(state, found, fill, false)
@@ -157,7 +161,9 @@ function sendGatewayTimeout (state: RequestCache): true {
 
 const CONDITIONS = ['if-none-match', 'if-modified-since', 'if-match', 'if-unmodified-since', 'if-range', 'range']
 
-/** Replaces the client's conditions by the validators of a stored response. Returns false where the response has none. */
+/**
+ * Replaces the client's conditions by the validators of a stored response. Returns false where the response has none.
+ */
 function replaceConditions ({ raw: { headers } }: FastifyRequest, response: StoredResponse): boolean {
   const conditions = validationHeaders(validatorsOf(response))
   if (Object.keys(conditions).length === 0) return false
@@ -170,7 +176,10 @@ function replaceConditions ({ raw: { headers } }: FastifyRequest, response: Stor
 const PASS_MS = 10_000
 const MAX_KEYS = 10_000
 
-/** Keys whose responses depend on more than the key: their requests need not wait for a response that they cannot share ("hit-for-pass"). */
+/**
+ * Keys whose responses depend on more than the key: their requests need not wait for a response that they cannot share
+ * ("hit-for-pass").
+ */
 export class HitForPass {
   readonly #clock: Clock
   readonly #keys = new LRUCache<string, { names: string[], until: number }>({ max: MAX_KEYS })
@@ -184,10 +193,15 @@ export class HitForPass {
     this.#keys.set(id, { names, until: this.#clock.monotonic() + PASS_MS })
   }
 
-  /** Returns what responses of a key depend on, if a request that carries one of the names must not wait; else undefined. */
+  /**
+   * Returns what responses of a key depend on, if a request that carries one of the names must not wait; else
+   * undefined.
+   */
   namesFor (id: string, carries: (name: string) => boolean): readonly string[] | undefined {
     if (this.#keys.size === 0) return undefined
     const present = this.#keys.get(id)
-    return present !== undefined && present.until > this.#clock.monotonic() && present.names.some(carries) ? present.names : undefined
+    return present !== undefined && present.until > this.#clock.monotonic() && present.names.some(carries)
+      ? present.names
+      : undefined
   }
 }

@@ -53,8 +53,13 @@ export function entryOf (
   return { kind: 'response', label, meta, body, encoded, storedAt, deleteAt, tags }
 }
 
-/** Returns the versions of all tags of a response; undefined where a tag that the handler added was invalidated during the fill. */
-async function versionsOf (core: TwoTierCache, { versions, startedAt }: Fill, extraTags: readonly string[]): Promise<Record<string, string> | undefined> {
+/**
+ * Returns the versions of all tags of a response; undefined where a tag that the handler added was invalidated during
+ * the fill.
+ */
+async function versionsOf (
+  core: TwoTierCache, { versions, startedAt }: Fill, extraTags: readonly string[]
+): Promise<Record<string, string> | undefined> {
   const { [PATTERN_TAG]: _, ...known } = versions ?? {}
   if (extraTags.length === 0) return known
   const extra = await core.versionsSince(extraTags, startedAt)
@@ -70,13 +75,14 @@ interface Place {
 /**
  * Returns where a response that varies by request headers is stored.
  *
- * The key holds a list of the header names and of the variants, and each variant has a key of its own (RFC 9111 §4.1). The list is bounded: the
- * least recently used variant is evicted.
+ * The key holds a list of the header names and of the variants, and each variant has a key of its own (RFC 9111 §4.1).
+ * The list is bounded: the least recently used variant is evicted.
  *
  * @returns undefined where the list could not be written, so that the response would not be found
  */
 async function placeOf (
-  { cache: { core }, request: { headers }, route }: RequestCache, { fill, found }: Filling, entry: StoredResponse, varies: readonly string[]
+  { cache: { core }, request: { headers }, route }: RequestCache, { fill, found }: Filling, entry: StoredResponse,
+  varies: readonly string[]
 ): Promise<Place | undefined> {
   let { base } = found
   const { key } = base
@@ -104,7 +110,8 @@ async function placeOf (
     }
     // No list leads to the response.
     if (isWritten) core.evict([variant.id])
-    // Another request has changed the list. If it is the same list, or one that replaced the same entry, the key was not removed since.
+    // Another request has changed the list. If it is the same list, or one that replaced the same entry, the key was
+    // not removed since.
     const now = await core.lookup(key, [])
     if (!isVariants(now.entry) || now.entry.meta.names.join() !== names.join()) return undefined
     if (now.entry.meta.nonce !== meta.nonce && now.entry.meta.origin !== meta.origin) return undefined
@@ -114,7 +121,9 @@ async function placeOf (
   return undefined
 }
 
-function listOf (key: CacheKey, meta: VariantsMeta, entry: StoredResponse, known: Entry<VariantsMeta> | undefined): Entry<VariantsMeta> {
+function listOf (
+  key: CacheKey, meta: VariantsMeta, entry: StoredResponse, known: Entry<VariantsMeta> | undefined
+): Entry<VariantsMeta> {
   const allVersion = entry.tags[ALL_TAG]
   return {
     kind: 'variants',
@@ -132,8 +141,8 @@ const MAX_KEYS = 1000
 const MAX_KEY_LENGTH = 500
 
 /**
- * The variants that this process has served, so that the least recently used one is evicted first. Uses are recorded only while there is no
- * room for another variant, so that a hit costs next to nothing before.
+ * The variants that this process has served, so that the least recently used one is evicted first. Uses are recorded
+ * only while there is no room for another variant, so that a hit costs next to nothing before.
  */
 export class VariantUses {
   /** By the text of a key, the texts of its variants' keys, the most recently used one last. */
@@ -152,7 +161,10 @@ export class VariantUses {
     used.delete(oldest)
   }
 
-  /** Returns the ids in the order of their last use. Those that this process has not used come first, in their given order. */
+  /**
+   * Returns the ids in the order of their last use. Those that this process has not used come first, in their given
+   * order.
+   */
   inOrder (key: string, ids: readonly string[]): string[] {
     const used = this.#uses?.get(key)
     if (used === undefined) return [...ids]

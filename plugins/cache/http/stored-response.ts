@@ -8,7 +8,10 @@ export interface ResponseMeta extends Usability {
   headers: Headers
   /** The request headers that selected the response, normalized (RFC 9111 §4.1). */
   vary: Record<string, string>
-  /** Names that the handler and hooks looked for in the request and did not find. A request that carries one gets another response. */
+  /**
+   * Names that the handler and hooks looked for in the request and did not find. A request that carries one gets
+   * another response.
+   */
   absent?: string[]
 }
 
@@ -16,7 +19,10 @@ export type StoredResponse = Entry<ResponseMeta>
 
 const validResponses = new WeakSet<Entry>()
 
-/** Whether an entry is a response that can be sent. Each entry is checked once, as L1 returns the same object many times. */
+/**
+ * Whether an entry is a response that can be sent. Each entry is checked once, as L1 returns the same object many
+ * times.
+ */
 export function isResponse (entry: Entry | undefined): entry is StoredResponse {
   if (entry === undefined || validResponses.has(entry)) return entry !== undefined
   const isValid = isValidResponse(entry)
@@ -26,8 +32,10 @@ export function isResponse (entry: Entry | undefined): entry is StoredResponse {
 
 function isValidResponse (entry: Entry): boolean {
   if (entry.kind !== 'response' || !isRecord(entry.meta)) return false
-  const { status, headers, vary, absent, generatedAt, staleAt, revalidateUntil, serveOnErrorUntil, mustRevalidate, noCache } = entry.meta
-  return isStorableStatus(status) && isHeaders(headers) && isRecord(vary) && (absent === undefined || isTexts(absent)) &&
+  const { status, headers, vary, absent, mustRevalidate, noCache } = entry.meta
+  const { generatedAt, staleAt, revalidateUntil, serveOnErrorUntil } = entry.meta
+  return isStorableStatus(status) && isHeaders(headers) && isRecord(vary) &&
+    (absent === undefined || isTexts(absent)) &&
     [generatedAt, staleAt, revalidateUntil, serveOnErrorUntil].every(Number.isFinite) &&
     typeof mustRevalidate === 'boolean' && typeof noCache === 'boolean'
 }
@@ -38,8 +46,8 @@ export function isStorableStatus (status: unknown): boolean {
 }
 
 /**
- * Returns the time at which a stored response is judged. The clock of the instance that stored it may have been ahead: its age never decreases, and
- * a response that is stale from the start is never taken for a fresh one.
+ * Returns the time at which a stored response is judged. The clock of the instance that stored it may have been ahead:
+ * its age never decreases, and a response that is stale from the start is never taken for a fresh one.
  *
  * @param now - by the store's clock
  */

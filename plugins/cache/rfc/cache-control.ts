@@ -58,7 +58,8 @@ export function parseTargeted (field: string | undefined): Directives | undefine
       // A value of the wrong type counts like a field that cannot be parsed.
       if (SECONDS.has(name) && !(typeof value === 'number' && Number.isInteger(value) && value >= 0)) return undefined
       if (value === false) continue
-      const isText = typeof value === 'string' || value instanceof Token || (typeof value === 'number' && Number.isInteger(value))
+      const isText = typeof value === 'string' || value instanceof Token ||
+        (typeof value === 'number' && Number.isInteger(value))
       // A value of another type names no fields, so that the directive applies to the whole response.
       const text = isText ? String(value) : true
       directives.set(name, QUALIFIED.has(name) ? joinQualified(undefined, text) : text)
@@ -72,15 +73,23 @@ export function parseTargeted (field: string | undefined): Directives | undefine
 /** A larger number of seconds counts as this (RFC 9111 §1.2.2). */
 export const MAX_SECONDS = 2 ** 31
 
-/** Returns the delta-seconds of a directive; `'invalid'` for another value, which makes a response stale (RFC 9111 §4.2.1). */
+/**
+ * Returns the delta-seconds of a directive; `'invalid'` for another value, which makes a response stale (RFC 9111
+ * §4.2.1).
+ */
 export function secondsOf (directives: Directives, name: string): Seconds | 'invalid' | undefined {
   const value = directives.get(name)
   if (value === undefined) return undefined
   return value !== true && /^\d+$/.test(value) ? Math.min(Number(value), MAX_SECONDS) : 'invalid'
 }
 
-/** Returns the field names in the qualified form of a directive, such as `no-cache="set-cookie, x-a"`; undefined for the plain form. */
+/**
+ * Returns the field names in the qualified form of a directive, such as `no-cache="set-cookie, x-a"`; undefined for the
+ * plain form.
+ */
 export function fieldsOf (directives: Directives, name: string): string[] | undefined {
   const value = directives.get(name)
-  return value === undefined || value === true ? undefined : value.toLowerCase().split(',').map(field => field.trim()).filter(field => field !== '')
+  return value === undefined || value === true
+    ? undefined
+    : value.toLowerCase().split(',').map(field => field.trim()).filter(field => field !== '')
 }

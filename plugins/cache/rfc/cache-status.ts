@@ -24,14 +24,17 @@ export interface CacheStatus {
  * @param name - of the cache: a token or a string (RFC 9211 §2)
  */
 export function createCacheStatus (name: string): (status: CacheStatus, detail?: string) => string {
-  const item = /^[A-Za-z*][\w!#$%&'*+.^`|~:/-]*$/.test(name) ? serializeItem([new Token(name), new Map()]) : serializeItem([name, new Map()])
+  const isToken = /^[A-Za-z*][\w!#$%&'*+.^`|~:/-]*$/.test(name)
+  const item = serializeItem([isToken ? new Token(name) : name, new Map()])
   return ({ fwd, fwdStatus, ttl, stored, collapsed }, detail) => {
     let value = fwd === undefined ? `${item};hit` : `${item};fwd=${fwd}`
     if (fwdStatus !== undefined) value += `;fwd-status=${fwdStatus}`
     if (ttl !== undefined) value += `;ttl=${ttl}`
     if (stored) value += ';stored'
     if (collapsed) value += ';collapsed'
-    if (detail !== undefined) value += `;detail=${serializeItem([detail.replaceAll(/[^\x20-\x7e]/g, '?').slice(0, 200), new Map()])}`
+    if (detail !== undefined) {
+      value += `;detail=${serializeItem([detail.replaceAll(/[^\x20-\x7e]/g, '?').slice(0, 200), new Map()])}`
+    }
     return value
   }
 }

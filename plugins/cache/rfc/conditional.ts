@@ -29,8 +29,12 @@ export function matchesEtag (ifNoneMatch: string, etag: string | undefined): boo
   return parseEntityTags(ifNoneMatch).some(tag => opaque(tag) === opaque(etag))
 }
 
-/** Whether the client has the stored response (RFC 9111 §4.3.2). `If-None-Match` takes precedence (RFC 9110 §13.2.2). */
-export function isNotModified (ifNoneMatch: string | undefined, ifModifiedSince: string | undefined, stored: Validators): boolean {
+/**
+ * Whether the client has the stored response (RFC 9111 §4.3.2). `If-None-Match` takes precedence (RFC 9110 §13.2.2).
+ */
+export function isNotModified (
+  ifNoneMatch: string | undefined, ifModifiedSince: string | undefined, stored: Validators
+): boolean {
   if (ifNoneMatch !== undefined) return matchesEtag(ifNoneMatch, stored.etag)
   const since = parseHttpDate(ifModifiedSince)
   return since !== undefined && (parseHttpDate(stored.lastModified) ?? stored.date) <= since

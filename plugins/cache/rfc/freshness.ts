@@ -21,7 +21,9 @@ export interface FreshnessInput {
  * @returns undefined for a response without explicit freshness; 0 where its value is invalid
  * @see RFC 9111 §4.2.1
  */
-export function explicitLifetime ({ directives, expires, date, respondedAt }: FreshnessInput): Milliseconds | undefined {
+export function explicitLifetime (
+  { directives, expires, date, respondedAt }: FreshnessInput
+): Milliseconds | undefined {
   for (const name of ['s-maxage', 'max-age']) {
     const seconds = secondsOf(directives, name)
     if (seconds !== undefined) return seconds === 'invalid' ? 0 : seconds * 1000
@@ -59,5 +61,7 @@ export function initialAge ({ date, age, requestedAt, respondedAt }: FreshnessIn
   const apparentAge = apparent < 1000 ? 0 : apparent
   // The first member of a list counts, and a value that is no number is ignored (RFC 9111 §5.1).
   const [, seconds] = /^\s*(\d+)\s*(?:,|$)/.exec(age ?? '') ?? []
-  return seconds === undefined ? apparentAge : Math.max(apparentAge, Math.min(Number(seconds), MAX_SECONDS) * 1000 + (respondedAt - requestedAt))
+  return seconds === undefined
+    ? apparentAge
+    : Math.max(apparentAge, Math.min(Number(seconds), MAX_SECONDS) * 1000 + (respondedAt - requestedAt))
 }

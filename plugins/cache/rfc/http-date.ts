@@ -8,7 +8,8 @@ const ASCTIME = new RegExp(`^(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) (\\w{3}) ([ \\d]\\d
 const FIFTY_YEARS_MS = 50 * 365.25 * 24 * 3600 * 1000
 
 /**
- * Parses the three forms of an HTTP date, in upper or lower case. Other texts, which `Date.parse` would guess, are no dates.
+ * Parses the three forms of an HTTP date, in upper or lower case. Other texts, which `Date.parse` would guess, are no
+ * dates.
  *
  * @returns milliseconds since the epoch
  * @see RFC 9110 §5.6.7
@@ -24,7 +25,9 @@ export function parseHttpDate (text: string | undefined, now = systemClock.now()
   const century = Math.floor(new Date(now).getUTCFullYear() / 100) * 100
   const at = timeOf(String(century + Number(short[3])), short[2], short[1], short.slice(4))
   // A two-digit year more than 50 years ahead is in the past (RFC 9110 §5.6.7).
-  return at !== undefined && at > now + FIFTY_YEARS_MS ? timeOf(String(century - 100 + Number(short[3])), short[2], short[1], short.slice(4)) : at
+  return at !== undefined && at > now + FIFTY_YEARS_MS
+    ? timeOf(String(century - 100 + Number(short[3])), short[2], short[1], short.slice(4))
+    : at
 }
 
 function timeOf (year = '', month = '', day = '', [hours, minutes, seconds]: string[] = []): number | undefined {

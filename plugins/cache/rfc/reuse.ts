@@ -50,7 +50,9 @@ export function reuseOf (stored: Usability, now: number, request: Directives | u
 }
 
 /** Whether a stored response may be served in place of an error (RFC 5861 §4). */
-export function isUsableOnError ({ staleAt, serveOnErrorUntil, mustRevalidate, noCache }: Usability, now: number): boolean {
+export function isUsableOnError (
+  { staleAt, serveOnErrorUntil, mustRevalidate, noCache }: Usability, now: number
+): boolean {
   if (noCache) return false
   return now < staleAt || (!mustRevalidate && now < serveOnErrorUntil)
 }
@@ -62,7 +64,9 @@ function limit (directives: Directives, name: 'max-age' | 'min-fresh'): Millisec
   return seconds === 'invalid' ? (name === 'max-age' ? 0 : Infinity) : seconds * 1000
 }
 
-/** Returns how stale a response the request accepts: without limit for `max-stale` without a value (RFC 9111 §5.2.1.2). */
+/**
+ * Returns how stale a response the request accepts: without limit for `max-stale` without a value (RFC 9111 §5.2.1.2).
+ */
 function toleratedStaleness (directives: Directives | undefined): Milliseconds {
   if (directives?.get('max-stale') === true) return Infinity
   const seconds = directives && secondsOf(directives, 'max-stale')

@@ -22,7 +22,10 @@ export interface StorableInput {
   variesByEverything: boolean
 }
 
-/** Returns the directives that this cache obeys: those of the first valid targeted field, else `Cache-Control` (RFC 9213 §2.2). */
+/**
+ * Returns the directives that this cache obeys: those of the first valid targeted field, else `Cache-Control` (RFC 9213
+ * §2.2).
+ */
 export function effectiveDirectives (
   cacheControl: string | undefined, targeted: ReadonlyArray<string | undefined>
 ): { directives: Directives | undefined, isTargeted: boolean } {
@@ -69,7 +72,10 @@ export function isStorableWithoutFreshness (directives: Directives, status: numb
   return directives.has('public') || isHeuristicallyCacheable(status)
 }
 
-/** Returns the fields that the qualified forms of `private` and `no-cache` exclude from the stored response (RFC 9111 §5.2.2.4, §5.2.2.7). */
+/**
+ * Returns the fields that the qualified forms of `private` and `no-cache` exclude from the stored response (RFC 9111
+ * §5.2.2.4, §5.2.2.7).
+ */
 export function excludedFields (directives: Directives): string[] {
   return [...fieldsOf(directives, 'private') ?? [], ...fieldsOf(directives, 'no-cache') ?? []]
 }

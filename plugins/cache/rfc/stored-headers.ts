@@ -3,10 +3,11 @@ import { parseCacheControl, type Directives } from './cache-control.js'
 export type Headers = Record<string, string | string[]>
 
 /**
- * Fields that are never stored: hop-by-hop fields (RFC 9110 §7.6.1), fields that are recomputed for each response, and the rate-limit state of
- * one client.
+ * Fields that are never stored: hop-by-hop fields (RFC 9110 §7.6.1), fields that are recomputed for each response, and
+ * the rate-limit state of one client.
  */
-const NEVER_STORED = /^(?:connection|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade|age|x-cache|cache-status|content-length|(?:x-)?ratelimit.*)$/
+const NEVER_STORED = new RegExp('^(?:connection|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade|' +
+  'age|x-cache|cache-status|content-length|(?:x-)?ratelimit.*)$')
 /** Fields that describe the stored body, and not the 304 that confirms it (RFC 9111 §3.2). */
 const BODY_FIELDS = new Set(['content-encoding', 'content-length', 'content-md5', 'content-range', 'etag'])
 
@@ -16,11 +17,14 @@ const BODY_FIELDS = new Set(['content-encoding', 'content-length', 'content-md5'
  * @param before - the headers before the handler ran: hooks set these for each request
  * @param excluded - further names, in lower case
  */
-export function storedHeaders (headers: Record<string, unknown>, before: Record<string, unknown>, excluded: readonly string[] = []): Headers {
+export function storedHeaders (
+  headers: Record<string, unknown>, before: Record<string, unknown>, excluded: readonly string[] = []
+): Headers {
   const named = String(headers['connection'] ?? '').toLowerCase().split(',').map(name => name.trim())
   const stored: Headers = {}
   for (const [name, value] of Object.entries(headers)) {
-    if (value === undefined || value === before[name] || NEVER_STORED.test(name) || named.includes(name) || excluded.includes(name)) continue
+    const isExcluded = NEVER_STORED.test(name) || named.includes(name) || excluded.includes(name)
+    if (value === undefined || value === before[name] || isExcluded) continue
     stored[name] = Array.isArray(value) ? value.map(String) : String(value)
   }
   return stored
@@ -37,7 +41,8 @@ const VALUE = /^[\t\x20-\x7e\x80-\xff]*$/
 /** Whether a value that was read from the store consists of headers that can be sent. */
 export function isHeaders (value: unknown): value is Headers {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return false
-  return Object.entries(value).every(([name, field]) => NAME.test(name) && name !== '__proto__' && !NEVER_STORED.test(name) &&
+  return Object.entries(value)
+    .every(([name, field]) => NAME.test(name) && name !== '__proto__' && !NEVER_STORED.test(name) &&
     (Array.isArray(field) ? field : [field]).every(text => typeof text === 'string' && VALUE.test(text)))
 }
 
@@ -50,7 +55,9 @@ export function joined (value: unknown): string | undefined {
 /** Returns the directives of a request. `Pragma: no-cache` counts where it has no `Cache-Control` (RFC 9111 §5.4). */
 export function requestDirectives (headers: Record<string, string | string[] | undefined>): Directives | undefined {
   const field = joined(headers['cache-control'])
-  if (field === undefined) return /\bno-cache\b/i.test(joined(headers['pragma']) ?? '') ? new Map([['no-cache', true as const]]) : undefined
+  if (field === undefined) {
+    return /\bno-cache\b/i.test(joined(headers['pragma']) ?? '') ? new Map([['no-cache', true as const]]) : undefined
+  }
   // A field that cannot be parsed is ignored.
   return parseCacheControl(field)
 }

@@ -12,21 +12,24 @@ export function parseVary (field: string | undefined): string[] | '*' {
 }
 
 /**
- * Returns the `Vary` field that tells caches in front the parts of a route's key; undefined where the key is the URL alone. Caches in front have the
- * host in their own keys.
+ * Returns the `Vary` field that tells caches in front the parts of a route's key; undefined where the key is the URL
+ * alone. Caches in front have the host in their own keys.
  *
  * @param names - of headers and, as `cookie:{name}`, of cookies
  */
 export function varyOfKey (names: readonly string[]): string | undefined {
-  const fields = new Set(names.map(name => name.startsWith(COOKIE) ? 'cookie' : name).filter(name => name !== 'host' && !name.startsWith(':')))
+  const fields = new Set(names.map(name => name.startsWith(COOKIE) ? 'cookie' : name))
+  for (const name of fields) if (name === 'host' || name.startsWith(':')) fields.delete(name)
   return fields.size === 0 ? undefined : [...fields].join(', ')
 }
 
 /** Returns a `Vary` field with further names, each once. */
 export function mergeVary (field: string | undefined, names: string): string {
   if (parseVary(field) === '*') return '*'
-  const spelled = [...(field ?? '').split(','), ...names.split(',')].map(name => name.trim()).filter(name => name !== '')
-  return spelled.filter((name, i) => spelled.findIndex(each => each.toLowerCase() === name.toLowerCase()) === i).join(', ')
+  const spelled = [...(field ?? '').split(','), ...names.split(',')].map(name => name.trim())
+    .filter(name => name !== '')
+  return spelled.filter((name, i) => spelled.findIndex(each => each.toLowerCase() === name.toLowerCase()) === i)
+    .join(', ')
 }
 
 /** Adds names to a reply's `Vary`, each once. */
@@ -53,7 +56,9 @@ export function normalizeSelecting (name: string, value: string | string[] | und
 
 /** Returns the value of a header or a cookie (`cookie:{name}`) that is a part of a route's key. */
 export function selectingValue (name: string, headers: Record<string, string | string[] | undefined>): string {
-  return name.startsWith(COOKIE) ? cookieOf(headers['cookie'], name.slice(COOKIE.length)) ?? ABSENT : normalizeSelecting(name, headers[name])
+  return name.startsWith(COOKIE)
+    ? cookieOf(headers['cookie'], name.slice(COOKIE.length)) ?? ABSENT
+    : normalizeSelecting(name, headers[name])
 }
 
 /** Returns the text of the first cookie of that name, which parsers prefer. */
@@ -69,11 +74,13 @@ export function cookieOf (text: string | string[] | undefined, name: string): st
 const WEIGHTED = /^([^\s;]+)(?:\s*;\s*q\s*=\s*(0(?:\.\d{0,3})?|1(?:\.0{0,3})?))?$/
 
 /**
- * Sorts weighted members in lower case, the most preferred first. Refused members (`q=0`) remain, as they differ from absent ones. The order of equal
- * weights is ignored for encodings, but some servers follow it for languages (RFC 9110 §12.5.4).
+ * Sorts weighted members in lower case, the most preferred first. Refused members (`q=0`) remain, as they differ from
+ * absent ones. The order of equal weights is ignored for encodings, but some servers follow it for languages (RFC 9110
+ * §12.5.4).
  */
 function byPreference (value: string, isOrderFree: boolean): string {
-  const parts = value.toLowerCase().split(',').map(part => part.trim()).filter(part => part !== '').map(part => WEIGHTED.exec(part))
+  const parts = value.toLowerCase().split(',').map(part => part.trim()).filter(part => part !== '')
+    .map(part => WEIGHTED.exec(part))
   const readable = parts.filter(part => part !== null)
   if (readable.length < parts.length) return value
   return readable.map(([, name = '', q = '1']) => ({ name, q: Number(q) }))

@@ -23,20 +23,27 @@ export type CapturedBody = Buffer | 'unstorable' | 'broken'
  * @param declared - the body's `Content-Length`, if it has one
  * @param onEnd - called when a stream has ended, before its reader learns of it
  */
-export function capture (payload: unknown, maxSize: Bytes, declared: Bytes | undefined, onEnd = (): void => {}): Capture {
+export function capture (
+  payload: unknown, maxSize: Bytes, declared: Bytes | undefined, onEnd = (): void => {}
+): Capture {
   if (payload === null || payload === undefined) return { payload, body: Buffer.alloc(0) }
   if (typeof payload === 'string') return { payload, body: withinSize(Buffer.from(payload), maxSize) }
   // The handler may write into its bytes again.
-  if (payload instanceof Uint8Array) return { payload, body: payload.length <= maxSize ? copyBytes(payload) : 'unstorable' }
+  if (payload instanceof Uint8Array) {
+    return { payload, body: payload.length <= maxSize ? copyBytes(payload) : 'unstorable' }
+  }
   if (payload instanceof Readable) return tee(payload, maxSize, declared, onEnd)
-  if (payload instanceof ReadableStream) return tee(Readable.fromWeb(payload as Parameters<typeof Readable.fromWeb>[0]), maxSize, declared, onEnd)
+  if (payload instanceof ReadableStream) {
+    return tee(Readable.fromWeb(payload as Parameters<typeof Readable.fromWeb>[0]), maxSize, declared, onEnd)
+  }
   if (isForeignStream(payload)) return tee(new Readable().wrap(payload), maxSize, declared, onEnd)
   return { payload, body: 'unstorable' }
 }
 
 /** Whether a payload is a stream of another library, such as minipass or readable-stream. */
 function isForeignStream (payload: unknown): payload is NodeJS.ReadableStream {
-  return typeof payload === 'object' && payload !== null && 'pipe' in payload && typeof payload.pipe === 'function' && 'on' in payload
+  return typeof payload === 'object' && payload !== null && 'pipe' in payload && typeof payload.pipe === 'function' &&
+    'on' in payload
 }
 
 function withinSize (body: Buffer, maxSize: Bytes): CapturedBody {
@@ -46,8 +53,8 @@ function withinSize (body: Buffer, maxSize: Bytes): CapturedBody {
 /**
  * Passes a stream on, and captures its chunks.
  *
- * While the body may be stored, the source is read at its own pace, so that a slow client does not delay the requests that wait for the entry.
- * The chunks are in memory anyway. Beyond `maxSize` a slow client slows its own stream only.
+ * While the body may be stored, the source is read at its own pace, so that a slow client does not delay the requests
+ * that wait for the entry. The chunks are in memory anyway. Beyond `maxSize` a slow client slows its own stream only.
  */
 function tee (source: Readable, maxSize: Bytes, declared: Bytes | undefined, onEnd: () => void): Capture {
   // A stream that has ended or failed emits nothing more, so `passed` would never end.

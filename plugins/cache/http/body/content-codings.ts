@@ -36,7 +36,10 @@ export function decodableCoding (reply: FastifyReply): string | undefined {
 const MAX_LEARNED = 100
 const MAX_FIELD_LENGTH = 200
 
-/** The codings that a route's hooks chose, by `Accept-Encoding`. Hooks choose by their own options, which the cache does not know. */
+/**
+ * The codings that a route's hooks chose, by `Accept-Encoding`. Hooks choose by their own options, which the cache does
+ * not know.
+ */
 export class ChosenCodings {
   readonly #chosen = new Map<string, string>()
 
@@ -47,7 +50,10 @@ export class ChosenCodings {
     if (this.#chosen.size > MAX_LEARNED) this.#chosen.delete(oldest)
   }
 
-  /** Returns the coding of the copy to send; undefined where the hooks would not encode the response, or no copy has their coding. */
+  /**
+   * Returns the coding of the copy to send; undefined where the hooks would not encode the response, or no copy has
+   * their coding.
+   */
   choose (request: FastifyRequest, copies: EncodedCopies): string | undefined {
     const headers = ownHeaders(request)
     const accepted = headers[ENCODING]
@@ -72,11 +78,14 @@ export function leavesEncoding (reply: FastifyReply): boolean {
  * @param varyBefore - `Vary` as it was before the handler ran, which is not stored
  */
 export function withoutEncoding ({ 'content-encoding': _, vary, ...headers }: Headers, varyBefore: unknown): Headers {
-  const names = (joined(vary) ?? '').split(',').map(name => name.trim()).filter(name => name !== '' && name.toLowerCase() !== ENCODING).join(', ')
+  const names = (joined(vary) ?? '').split(',').map(name => name.trim())
+    .filter(name => name !== '' && name.toLowerCase() !== ENCODING).join(', ')
   return names === '' || names === varyBefore ? headers : { ...headers, vary: names }
 }
 
-/** Weakens the `ETag` of a reply: bodies that differ in bytes have no strong validator in common (RFC 9110 §8.8.3.3). */
+/**
+ * Weakens the `ETag` of a reply: bodies that differ in bytes have no strong validator in common (RFC 9110 §8.8.3.3).
+ */
 export function weakenEtag (reply: FastifyReply): void {
   const etag = joined(reply.getHeader('etag'))
   if (etag?.startsWith('"')) reply.header('etag', `W/${etag}`)

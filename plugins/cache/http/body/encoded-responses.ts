@@ -10,12 +10,14 @@ import { bytesOf, discard } from './body-capture.js'
 import { decode, weakenEtag } from './content-codings.js'
 
 /**
- * Stores the encoded copy of a response that a hook made for a client beside the response. Later requests are sent the copy: hooks do not
- * encode a response that has a coding.
+ * Stores the encoded copy of a response that a hook made for a client beside the response. Later requests are sent the
+ * copy: hooks do not encode a response that has a coding.
  *
  * @returns the body to send
  */
-export async function adoptEncodedCopy (state: RequestCache, entry: StoredResponse, coding: string, payload: unknown): Promise<Buffer> {
+export async function adoptEncodedCopy (
+  state: RequestCache, entry: StoredResponse, coding: string, payload: unknown
+): Promise<Buffer> {
   const { request, reply, route } = state
   route.codings.learn(ownHeaders(request)[ENCODING], coding)
   const encoded = await encodedCopyOf(state, entry, coding, payload)
@@ -30,7 +32,9 @@ export async function adoptEncodedCopy (state: RequestCache, entry: StoredRespon
 }
 
 /** Returns undefined where other hooks changed the response as well, so that its decoded form is not the stored one. */
-async function encodedCopyOf (state: RequestCache, entry: StoredResponse, coding: string, payload: unknown): Promise<Buffer | undefined> {
+async function encodedCopyOf (
+  state: RequestCache, entry: StoredResponse, coding: string, payload: unknown
+): Promise<Buffer | undefined> {
   const present = entry.encoded?.[coding]
   if (present !== undefined) {
     discard(payload)
@@ -43,7 +47,9 @@ async function encodedCopyOf (state: RequestCache, entry: StoredResponse, coding
   return encoded
 }
 
-async function storeEncodedCopy (state: RequestCache, entry: StoredResponse, coding: string, encoded: Buffer): Promise<void> {
+async function storeEncodedCopy (
+  state: RequestCache, entry: StoredResponse, coding: string, encoded: Buffer
+): Promise<void> {
   const { cache: { core }, key } = state
   // Read before the lookup, so that a removal by pattern after it is noticed.
   const patternVersion = (await core.attempt(() => core.store.tags([PATTERN_TAG])))?.versions[PATTERN_TAG]
@@ -51,7 +57,8 @@ async function storeEncodedCopy (state: RequestCache, entry: StoredResponse, cod
   const { place, response } = await lookupResponse(state, key, [])
   // Another request may have stored the copy, or another response, since.
   if (!isResponse(response) || response.encoded?.[coding] !== undefined || !response.body.equals(entry.body)) return
-  await core.amend(place, { ...response, encoded: { ...response.encoded, [coding]: copyBytes(encoded) } }, patternVersion)
+  const copies = { ...response.encoded, [coding]: copyBytes(encoded) }
+  await core.amend(place, { ...response, encoded: copies }, patternVersion)
 }
 
 /** Reads a body whole. Returns undefined for a stream that fails. */
@@ -60,7 +67,9 @@ async function readAll (payload: unknown): Promise<Buffer | undefined> {
   if (bytes !== undefined) return bytes
   try {
     const chunks: Uint8Array[] = []
-    for await (const chunk of payload as AsyncIterable<Uint8Array | string>) chunks.push(typeof chunk === 'string' ? Buffer.from(chunk) : chunk)
+    for await (const chunk of payload as AsyncIterable<Uint8Array | string>) {
+      chunks.push(typeof chunk === 'string' ? Buffer.from(chunk) : chunk)
+    }
     return Buffer.concat(chunks)
   } catch {
     return undefined

@@ -15,8 +15,8 @@ const MAX_NAMES = 100
 const LOWER_CASE = /^[!#$%&'*+.^_`|~\da-z:-]+$/
 
 /**
- * Records what is read of one request: header fields by name, `cookie:{name}`, `query:{name}`, `request.host`, `request.ip`,
- * `request.protocol`, `request.socket`, `*`.
+ * Records what is read of one request: header fields by name, `cookie:{name}`, `query:{name}`, `request.host`,
+ * `request.ip`, `request.protocol`, `request.socket`, `*`.
  *
  * The recorder is also the handler of the headers' Proxy, so that a request takes one object.
  */
@@ -46,7 +46,9 @@ export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
   #cookies: { of: object, view: object } | undefined
   #query: { of: object, view: object } | undefined
 
-  constructor (headers: IncomingHttpHeaders, harmless: IgnoredNames, keysParameter: ((name: string) => boolean) | undefined) {
+  constructor (
+    headers: IncomingHttpHeaders, harmless: IgnoredNames, keysParameter: ((name: string) => boolean) | undefined
+  ) {
     this.headers = headers
     this.watchedHeaders = new Proxy(headers as Properties, this) as IncomingHttpHeaders
     this.#harmless = harmless
@@ -81,7 +83,8 @@ export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
     }
     // A name such as "constructor" is no field, and field names have no upper case.
     if (value === undefined ? !LOWER_CASE.test(name) : !Object.hasOwn(target, name)) return
-    this.#isCookieTextLast = name === 'cookie' && (this.reader === 'hooks' || this.reader === 'handler') && !this.#harmless.anywhere.has(name)
+    this.#isCookieTextLast = name === 'cookie' && (this.reader === 'hooks' || this.reader === 'handler') &&
+      !this.#harmless.anywhere.has(name)
     if (!this.#isCookieTextLast) return this.note(name, value !== undefined)
     if (this.#cookieTexts++ === 0) this.#cookieTextReader = this.reader
     // A hook may delete the header after reading it.
@@ -130,8 +133,12 @@ export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
   /** Returns the query as hooks see it. The handler does not see the parameters that are not in the key. */
   watchQuery (query: unknown): unknown {
     const keysParameter = this.#keysParameter
-    if (keysParameter === undefined || this.reader !== 'hooks' || typeof query !== 'object' || query === null) return query
-    if (this.#query?.of !== query) this.#query = { of: query, view: new Proxy(query, new QueryNames(this, keysParameter)) }
+    if (keysParameter === undefined || this.reader !== 'hooks' || typeof query !== 'object' || query === null) {
+      return query
+    }
+    if (this.#query?.of !== query) {
+      this.#query = { of: query, view: new Proxy(query, new QueryNames(this, keysParameter)) }
+    }
     return this.#query.view
   }
 
@@ -195,7 +202,10 @@ export class RequestReads implements ReadRecorder, ProxyHandler<Properties> {
   }
 }
 
-/** Records which properties of an object are read. A class shares its methods: functions created for each request would take more time. */
+/**
+ * Records which properties of an object are read. A class shares its methods: functions created for each request would
+ * take more time.
+ */
 abstract class Names implements ProxyHandler<object> {
   abstract onRead (name: string, isPresent: boolean): void
 
@@ -222,7 +232,9 @@ abstract class Names implements ProxyHandler<object> {
   }
 
   #read (target: object, name: string | symbol): void {
-    if (typeof name === 'string' && !(name in Object.prototype && !Object.hasOwn(target, name))) this.onRead(name, Object.hasOwn(target, name))
+    if (typeof name === 'string' && !(name in Object.prototype && !Object.hasOwn(target, name))) {
+      this.onRead(name, Object.hasOwn(target, name))
+    }
   }
 }
 

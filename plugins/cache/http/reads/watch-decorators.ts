@@ -25,14 +25,16 @@ interface Reply extends FastifyReply {
 /**
  * Watches the properties that packages have added to requests and replies.
  *
- * Fastify assigns them in the constructor of each context's class, so that accessors of the prototype take no time of a request.
+ * Fastify assigns them in the constructor of each context's class, so that accessors of the prototype take no time of a
+ * request.
  *
  * @param watchesQuery - whether a route of the context has parameters that are not a part of the key
  */
 export function watchDecorators (fastify: FastifyInstance, watchesQuery: boolean): void {
   const request = classOf(fastify, 'fastify.Request')?.prototype
   const reply = classOf(fastify, 'fastify.Reply')?.prototype
-  // A version of Fastify that hides its classes: then cookies count as read as soon as they are parsed, so that less is stored.
+  // A version of Fastify that hides its classes: then cookies count as read as soon as they are parsed, so that less is
+  // stored.
   if (request === undefined || reply === undefined) return
   watchGetters(request)
   if (fastify.hasRequestDecorator('cookies')) replace(request, 'cookies', cookies)
@@ -53,7 +55,9 @@ function classOf (fastify: FastifyInstance, description: string): Constructor | 
 /** Defines an accessor, unless the package has defined one itself. */
 function replace (prototype: object, name: string, accessor: Accessor): void {
   const present = descriptorOf(prototype, name)
-  if (present === undefined || 'value' in present) Object.defineProperty(prototype, name, { ...accessor, configurable: true })
+  if (present === undefined || 'value' in present) {
+    Object.defineProperty(prototype, name, { ...accessor, configurable: true })
+  }
 }
 
 function descriptorOf (prototype: object, name: string): PropertyDescriptor | undefined {
@@ -87,7 +91,8 @@ export function watchGetters (target: object): void {
 
 function watchGetter (target: object, getter: string, name: string): void {
   const get = descriptorOf(target, getter)?.get
-  if (get === undefined || watchedGetters.has(get) || Object.getOwnPropertyDescriptor(target, getter)?.configurable === false) return
+  if (get === undefined || watchedGetters.has(get)) return
+  if (Object.getOwnPropertyDescriptor(target, getter)?.configurable === false) return
   const watched = function (this: FastifyRequest): unknown {
     const reads = readsOf(this)
     return reads === undefined || reads.reader === 'suite' ? get.call(this) : reads.readFor(name, () => get.call(this))

@@ -17,7 +17,10 @@ export interface WatchOptions {
   keysParameter: ((name: string) => boolean) | undefined
 }
 
-/** Watches the requests of a route from before their first hook: Fastify calls `childLoggerFactory` before any other function of a route. */
+/**
+ * Watches the requests of a route from before their first hook: Fastify calls `childLoggerFactory` before any other
+ * function of a route.
+ */
 export function watchRoute (route: RouteOptions, { harmless, keysParameter }: WatchOptions): void {
   const given = route.childLoggerFactory
   route.childLoggerFactory = function watchRequest (logger, bindings, options, raw) {
@@ -35,7 +38,8 @@ function watchRaw (raw: Raw, reads: RequestReads): void {
   setProperty(raw, 'headers', reads.watchedHeaders)
   if (raw.httpVersionMajor >= 2) watchProperties(raw, ['authority'], 'host')
   // Where the server asks clients for a certificate, the socket identifies the client.
-  const { authorized, authorizationError } = (raw.socket ?? {}) as { authorized?: boolean, authorizationError?: unknown }
+  const socket = (raw.socket ?? {}) as { authorized?: boolean, authorizationError?: unknown }
+  const { authorized, authorizationError } = socket
   if (authorized === true || (authorizationError !== undefined && authorizationError !== null)) watchSocket(raw, reads)
 }
 
@@ -65,7 +69,9 @@ export function readAs (reader: Reader, { raw }: FastifyRequest): RequestReads |
   const { headers } = raw
   const wanted = reader === 'suite' ? reads.headers : reads.watchedHeaders
   // A hook may have replaced the headers.
-  if (headers !== wanted && (headers === reads.headers || headers === reads.watchedHeaders)) setProperty(raw, 'headers', wanted)
+  if (headers !== wanted && (headers === reads.headers || headers === reads.watchedHeaders)) {
+    setProperty(raw, 'headers', wanted)
+  }
   return reads
 }
 
@@ -89,7 +95,10 @@ export function handOver (request: FastifyRequest, reply: FastifyReply, reads: R
 
 const HEADER_RULES = '_isLenientHeaderValidation'
 
-/** Node.js 26 reads an option of the server by the socket of the request, with each header that is set: these reads do not count. */
+/**
+ * Node.js 26 reads an option of the server by the socket of the request, with each header that is set: these reads do
+ * not count.
+ */
 function excludeHeaderRules (request: FastifyRequest, response: object): void {
   const read: unknown = Reflect.get(response, HEADER_RULES)
   if (typeof read !== 'function') return
@@ -137,11 +146,14 @@ function excludeLogLines (logger: FastifyBaseLogger): void {
   const serializers = (logger as { [SERIALIZERS]?: { req?: Serializer } })[SERIALIZERS]
   const serialize = serializers?.req
   if (serializers === undefined || serialize === undefined || serialize[EXCLUDED] === true) return
-  const excluded: Serializer = request => isRequest(request) ? readingAs('suite', request, () => serialize(request)) : serialize(request)
+  const excluded: Serializer = request => {
+    return isRequest(request) ? readingAs('suite', request, () => serialize(request)) : serialize(request)
+  }
   excluded[EXCLUDED] = true
   Reflect.set(serializers, 'req', excluded)
 }
 
 function isRequest (value: unknown): value is FastifyRequest {
-  return typeof value === 'object' && value !== null && 'raw' in value && typeof value.raw === 'object' && value.raw !== null
+  return typeof value === 'object' && value !== null && 'raw' in value && typeof value.raw === 'object' &&
+    value.raw !== null
 }
