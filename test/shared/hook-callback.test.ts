@@ -11,7 +11,7 @@ import { createTestApp, forEachStore, SECRET, type StoreName, type TestAppOption
 
 type Handler = (request: FastifyRequest, reply: FastifyReply) => unknown
 
-/** Responses that cannot be sent, by the path of their route. Fastify answers each with an error. */
+/** Responses that cannot be sent, by the path of their route. Fastify sends an error for each. */
 const RESPONSES: Record<string, Handler> = {
   '/character': (_, reply) => { reply.header('x-name', '€').send('hello') },
   '/character-returned': (_, reply) => { reply.header('x-name', '€'); return 'hello' },
@@ -43,7 +43,7 @@ async function ask (app: FastifyInstance, method: string, path: string, headers:
   return { status: response.statusCode, body: await text(response), cookies: response.headers['set-cookie'] ?? [] }
 }
 
-/** What Fastify alone responds. */
+/** The responses of Fastify without the suite. */
 async function askFastify (): Promise<Record<string, Answer>> {
   const app = Fastify()
   for (const [url, handler] of Object.entries(RESPONSES)) app.get(url, handler)
@@ -59,24 +59,24 @@ interface SetUp {
   plugins: NonNullable<TestAppOptions['plugins']>
   method?: HTTPMethods
   config?: FastifyContextConfig
-  /** More of each route. */
+  /** Further options of each route. */
   route?: (app: FastifyInstance) => Partial<RouteOptions>
-  /** What the handler does before it responds. */
+  /** Runs in the handler before it responds. */
   prepare?: (request: FastifyRequest) => unknown
-  /** Headers of each request. */
+  /** The headers of each request. */
   headers?: (app: FastifyInstance) => Promise<Record<string, string>>
 }
 
 const SESSION = { cookie: { secure: false } }
 const LIMIT = { max: 100, timeout: '1h' }
 
-/** A cookie of a session that the store has. */
+/** The cookie of a stored session. */
 async function cookieOf (app: FastifyInstance): Promise<Record<string, string>> {
   const { cookies } = await ask(app, 'GET', '/start')
   return { cookie: cookies.map(cookie => cookie.split(';')[0]).join('; ') }
 }
 
-/** The same, signed with the older of two secrets. */
+/** The cookie of a stored session, signed with the older of two secrets. */
 async function oldCookieOf (app: FastifyInstance): Promise<Record<string, string>> {
   const { cookie = '' } = await cookieOf(app)
   const [name, value = ''] = cookie.split('=')
@@ -125,7 +125,7 @@ function addRoutes (app: FastifyInstance, { method = 'GET', config = {}, route, 
       method,
       url,
       config,
-      // A sync handler stays one where it can: Fastify treats the two in different ways.
+      // A sync handler stays sync if possible, as Fastify treats sync and async handlers differently.
       handler: isAsync
         ? async (request, reply) => { await prepare?.(request); return await handler(request, reply) }
         : (request, reply) => { const prepared: unknown = prepare?.(request); return prepared instanceof Promise ? prepared.then(() => handler(request, reply)) : handler(request, reply) },
@@ -139,7 +139,7 @@ function addRoutes (app: FastifyInstance, { method = 'GET', config = {}, route, 
 
 forEachStore(['memory', 'redis'], store => {
   for (const [name, setUp] of Object.entries(SET_UPS)) {
-    t.test(`${store}: ${name}: a response that cannot be sent is an error as of Fastify alone, is logged, and the process goes on`, async t => {
+    t.test(`${store}: ${name}: a response that cannot be sent becomes the same error as without the suite, is logged, and the process goes on`, async t => {
       const plain = await (plainAnswers ??= askFastify())
       const { app, lines } = await build(t, store, setUp)
       for (const url of Object.keys(RESPONSES)) {
@@ -149,7 +149,7 @@ forEachStore(['memory', 'redis'], store => {
         for (const time of ['first', 'second']) {
           const { status, body } = await ask(app, setUp.method ?? 'GET', url, headers)
           t.equal(status, plain[url]?.status, `${url}, ${time} time`)
-          // Behind any sync onSend hook Fastify has an error of its own about what is thrown, and is no error.
+          // After a sync onSend hook Fastify has an error of its own for a thrown value that is not an error.
           if (url !== '/object') t.equal(body, plain[url]?.body, url)
         }
         t.ok(lines.some(line => 'err' in line), `${url} is logged`)
@@ -173,7 +173,7 @@ const REFUSALS: Record<string, () => unknown> = {
 
 forEachStore(['memory', 'redis'], store => {
   for (const hook of ['onRequest', 'preParsing', 'preValidation', 'preHandler'] as const) {
-    t.test(`${store}: a refusal in ${hook} that cannot be sent as errorResponseBuilder made it ends the response, and the process goes on`, async t => {
+    t.test(`${store}: a refusal in ${hook} whose errorResponseBuilder made it unsendable ends the response, and the process goes on`, async t => {
       for (const [what, make] of Object.entries(REFUSALS)) {
         for (const builder of [() => make() as object, async () => make() as object]) {
           const { app } = await build(t, store, { plugins: { rateLimit: { ...LIMIT, max: 1, hook, errorResponseBuilder: builder } } })
@@ -193,12 +193,12 @@ forEachStore(['memory', 'redis'], store => {
     }
   })
 
-  t.test(`${store}: where Fastify can send no error either, the response is a plain 500 that is logged, or the connection ends`, async t => {
+  t.test(`${store}: if Fastify cannot send the error either, the response is a plain 500 that is logged, or the connection ends`, async t => {
     const { app, warnings } = await createTestApp(t, {
       store,
       plugins: { session: SESSION },
       routes: app => {
-        // Each of them ends the process of an app of Fastify alone.
+        // Each of them ends the process of an app without the suite.
         app.get('/message', async (request, reply) => { change(request); reply.raw.statusMessage = 'a\r\nb'; reply.raw.setHeader('x-name', 'a'); return 'hello' })
         app.get('/begun', async (request, reply) => { change(request); reply.raw.writeHead(200).write('begun'); return 'hello' })
         app.get('/good', async () => 'good')
@@ -212,7 +212,7 @@ forEachStore(['memory', 'redis'], store => {
   })
 })
 
-t.test('a stream is closed where the hook that held it fails', async t => {
+t.test('a stream is destroyed if the hook that holds it fails', async t => {
   let stream: Readable | undefined
   const { app } = await createTestApp(t, {
     plugins: { session: { ...SESSION, userId: async () => { throw new Error('failed') } } },

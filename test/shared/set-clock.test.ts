@@ -1,4 +1,4 @@
-// Nothing that lasts may depend on a system clock that somebody sets.
+// A step of the system clock must not change how long anything lasts.
 import t, { type Test } from 'tap'
 import { createMemoryWriteBehindStore } from '../../plugins/cache/data/write-behind/memory-store.js'
 import { MemoryStore as MemoryCacheStore } from '../../plugins/cache/store/memory-store.js'
@@ -12,7 +12,7 @@ import { createTestClock } from '../../plugins/testing/index.js'
 const HOUR = 3_600_000
 const JUMPS: Array<[string, number]> = [['back by an hour', -HOUR], ['forward by an hour', HOUR]]
 
-/** A clock of which what it says of the date, and only that, can be set. */
+/** A clock whose date, and only that, can be set. */
 function settableClock () {
   const test = createTestClock()
   let offset = 0
@@ -21,7 +21,7 @@ function settableClock () {
 }
 
 function forEachJump (promise: string, test: (t: Test, jump: number) => Promise<unknown>): void {
-  for (const [name, jump] of JUMPS) t.test(`${promise} where the clock is set ${name}`, async t => await test(t, jump))
+  for (const [name, jump] of JUMPS) t.test(`${promise} if the clock is set ${name}`, async t => await test(t, jump))
 }
 
 forEachJump('a circuit has been troubled for as long as it has', async (t, jump) => {
@@ -65,7 +65,7 @@ forEachJump('the store\'s clock goes on, and is asked for again at once,', async
   t.same([clock.monotonic() + store.offset, store.isSet, asked], [5_000_100, true, 2])
 })
 
-t.test('an entry of the cache in memory lives for as long as it is to where the clock is set back by an hour', async t => {
+t.test('an entry of the memory cache lives for its ttl if the clock is set back by an hour', async t => {
   const { clock, advance, set } = settableClock()
   const store = new MemoryCacheStore(1_000_000, clock)
   const now = (await store.tags([])).now
@@ -79,7 +79,7 @@ t.test('an entry of the cache in memory lives for as long as it is to where the 
   t.equal((await store.tags([])).now - now, 1000)
 })
 
-t.test('a session in memory ends when it is to where the clock is set back by an hour', async t => {
+t.test('a session in memory expires in time if the clock is set back by an hour', async t => {
   const { clock, advance, set } = settableClock()
   const store = createSessionStore(10, { idleTimeout: 60_000, absoluteTimeout: 600_000 }, clock)
   await store.write('handle', { set: { a: '1' }, isSealed: false, delete: [], create: true, from: '', text: '{}' })
@@ -92,7 +92,7 @@ t.test('a session in memory ends when it is to where the clock is set back by an
   t.equal(await store.read('handle'), undefined)
 })
 
-t.test('a limit in memory counts for its window where the clock is set back by an hour', async t => {
+t.test('a limit in memory counts for its window if the clock is set back by an hour', async t => {
   for (const algorithm of ['sliding-log', 'sliding-counter', 'gcra'] as const) {
     const { clock, advance, set } = settableClock()
     const store = createLimitStore(10, clock)
@@ -108,7 +108,7 @@ t.test('a limit in memory counts for its window where the clock is set back by a
   }
 })
 
-t.test('the oldest waiting change of write-behind is as old as it is where the clock is set back by an hour', async t => {
+t.test('the age of the oldest write in the backlog is right if the clock is set back by an hour', async t => {
   const { clock, set } = settableClock()
   const store = createMemoryWriteBehindStore({ partitions: 1, maxBacklog: 1, maxDeadLetters: 1 }, clock)
   const before = clock.now()
@@ -117,17 +117,17 @@ t.test('the oldest waiting change of write-behind is as old as it is where the c
   t.equal(now, before)
 })
 
-t.test('time in memory', async t => {
+t.test('the time of memory stores', async t => {
   const { clock, advance, set } = settableClock()
   const time = steadyTime(clock)
   const began = time()
-  await t.test('goes on where the clock is set back', async t => {
+  await t.test('goes on if the clock is set back', async t => {
     await advance(100)
     set(-HOUR)
     await advance(5)
     t.equal(time() - began, 105)
   })
-  await t.test('goes on where the clock is set back by less than the time since it was read', async t => {
+  await t.test('goes on if the clock is set back by less than the time since the last read', async t => {
     const before = time()
     await advance(HOUR)
     set(-HOUR / 2)
@@ -138,7 +138,7 @@ t.test('time in memory', async t => {
     set(HOUR)
     t.equal(time() - before, HOUR)
   })
-  await t.test('is that of a clock of which only the date is simulated', async t => {
+  await t.test('is that of a clock with a simulated date', async t => {
     const before = time()
     await advance(900)
     set(-900)

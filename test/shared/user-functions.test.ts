@@ -2,7 +2,7 @@ import t, { type Test } from 'tap'
 import type {} from '../../plugins/index.js'
 import { advanceUntil, createTestApp, forEachStore, type StoreName, type TestApp, type TestAppOptions } from '../helpers/index.js'
 
-/** How a function of the app fails. Whatever is not caught fails the test, as tap reports unhandled rejections. */
+/** How a function of the app fails. An uncaught error fails the test, as tap reports unhandled rejections. */
 const FAILURES: Record<string, (reason: string) => never> = {
   throws: (reason: string) => { throw new Error(reason) },
   rejects: (async (reason: string) => { throw new Error(reason) }) as never,
@@ -16,15 +16,15 @@ interface Given extends TestApp {
 }
 
 interface Case {
-  /** @param fail - fails as the table says */
+  /** @param fail - throws or rejects */
   plugins: (fail: () => never) => NonNullable<TestAppOptions['plugins']>
   config?: (fail: () => never) => object
   method?: 'GET' | 'POST'
-  /** Options of a response with server-sent events. */
+  /** The options of a response with server-sent events. */
   sse?: (fail: () => never) => object
   /** Calls the function. */
   run: (given: Given, fail: () => never, t: Test) => Promise<unknown>
-  /** A line of the log, where the caller is not told. @default the error that Fastify logs */
+  /** The log line, if the caller gets no error. @default the error that Fastify logs */
   logged?: object | 'reported'
 }
 
@@ -36,7 +36,7 @@ const respondsWith = (...expected: number[]): Case['run'] => async ({ status }, 
   while (found.length < expected.length) found.push(await status())
   t.same(found, expected)
 }
-/** The request fails, and nothing else does. */
+/** Only the request fails. */
 const fails500 = respondsWith(500)
 
 const CASES: Record<string, Case> = {
@@ -245,7 +245,7 @@ async function tryOut (t: Test, store: StoreName, { plugins, config, method = 'G
   const { app, lines } = given
   const status = async () => (await app.inject({ method, url: '/', headers: { 'idempotency-key': 'key' } })).statusCode
   await run({ ...given, status }, fail, t)
-  // What is rejected later is logged later.
+  // A later rejection is logged later.
   for (let turn = 0; turn < 5; turn++) await new Promise(resolve => setImmediate(resolve))
   if (logged === 'reported') return
   const isLogged = (line: Record<string, unknown>) => logged === undefined ? 'err' in line : Object.entries(logged).every(([name, value]) => line[name] === value)

@@ -5,7 +5,7 @@ import { pluginError } from '../../plugins/shared/plugin/errors.js'
 import { safeId } from '../../plugins/shared/plugin/keys.js'
 import { readOptions } from '../../plugins/shared/plugin/option-reader.js'
 
-t.test('a duration is milliseconds or text with a unit, and nothing else', async t => {
+t.test('a duration is milliseconds or a text with a unit, and nothing else', async t => {
   const table: Array<[unknown, number | undefined]> = [
     [0, 0], [1500, 1500], [0.4, 0], ['30s', 30_000], ['1 minute', 60_000], ['5 minutes', 300_000], ['1h', 3_600_000],
     [' 2 days ', 172_800_000], ['250', 250],
@@ -15,7 +15,7 @@ t.test('a duration is milliseconds or text with a unit, and nothing else', async
   t.same(table.map(([given]) => [given, parseDuration(given)]), table)
 })
 
-t.test('ids that are safe stay readable, all others become a digest, and no two share a result', async t => {
+t.test('safe ids stay readable, all others become a digest, and no two share a result', async t => {
   const plain = ['127.0.0.1', '2001:db8::', 'product:1', 'user-7', 'a@b.c', '_', 'x'.repeat(64)]
   t.same(plain.map(safeId), plain)
   const hostile = ['', 'a~b', '{a}', '*', 'a b', 'a\n', '\0', '#', 'é', '\ud800', 'x'.repeat(65), 'a/b', '[a]']
@@ -23,7 +23,7 @@ t.test('ids that are safe stay readable, all others become a digest, and no two 
   t.equal(new Set([...plain, ...hostile].map(safeId)).size, plain.length + hostile.length)
 })
 
-t.test('an option error names the option, what was given and what is allowed', async t => {
+t.test('an option error names the option, the given value and the allowed values', async t => {
   const read = readOptions('cache', { ttl: 'soon', max: 1.5, on: 'yes', name: '', mode: 'c', extra: 1, huge: 'x'.repeat(500) })
   const code = 'FST_REDIS_SUITE_CACHE_INVALID_OPTION'
   t.throws(() => read.duration('ttl', 1), { code, message: 'cache: option "ttl" must be milliseconds or a string such as \'30s\' from 0 ms, but was the string "soon"' })
@@ -37,7 +37,7 @@ t.test('an option error names the option, what was given and what is allowed', a
   t.equal(read.integer('absent', 7), 7)
 })
 
-t.test('an error of status 503 has Retry-After: 1, which an app may change; errors of other statuses have none', async t => {
+t.test('an error with status 503 has Retry-After: 1, which an app may change; other errors have none', async t => {
   const UnavailableError = pluginError('cache', 'TEST_UNAVAILABLE', 'not now', 503)
   const ConflictError = pluginError('cache', 'TEST_CONFLICT', 'not so', 409)
   const app = Fastify()
