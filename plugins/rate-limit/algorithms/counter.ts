@@ -12,14 +12,14 @@ import type { Limit } from '../policy.js'
  * - `wait(i, limit)`: µs until `cost` units pass the limit; -1: never
  * - `take()`: takes `cost` units from all limits, and sets the TTL
  * - `used(i, limit)`: units used, µs until the oldest of them leaves the window
- * - `refund(time)`: returns `cost` units that were taken at that time
+ * - `refund(time)`: refunds `cost` units that were taken at that time
  */
 export interface Counter {
   /** Returns the milliseconds until `cost` units pass the limit with this index; 0: now, `Infinity`: never. */
   wait (index: number, limit: Limit, cost: number, now: number): number
   /** Takes units from all limits. */
   take (limits: readonly Limit[], cost: number, now: number): void
-  /** Returns units that were taken at `time`. */
+  /** Refunds units that were taken at `time`. */
   refund (limits: readonly Limit[], cost: number, time: number, now: number): void
   used (index: number, limit: Limit, now: number): Omit<LimitState, 'retryAfter'>
 }

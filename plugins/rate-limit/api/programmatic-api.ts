@@ -40,7 +40,7 @@ export interface RateLimiter {
   /** Returns what `consume` would return, and takes nothing. */
   peek (key: string, policy: NamedPolicy, cost?: number): Promise<Decision>
   /**
-   * Returns what a `consume` took, as its decision says.
+   * Refunds what a `consume` took, as its decision says.
    *
    * @param cost - the cost that was taken, a whole number ≥ 0. @default 1
    * @throws `FST_REDIS_SUITE_RATE_LIMIT_INVALID_VALUE`, `FST_REDIS_SUITE_RATE_LIMIT_INVALID_OPTION`

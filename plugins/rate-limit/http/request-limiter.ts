@@ -33,7 +33,7 @@ interface RequestLimits {
   readonly charges: Charge[]
 }
 
-export type LimitResult =
+type LimitResult =
   /** The key is on the allow list: neither limited nor counted. */
   | { kind: 'exempt', key: string }
   /** The key is on the deny list. */

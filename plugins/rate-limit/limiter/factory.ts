@@ -16,7 +16,7 @@ import { RefusalCache } from './refusal-cache.js'
 import { createSharedLimiter } from './shared-limiter.js'
 
 /** Creates the limiter for each set of options, all on one store. */
-export interface LimiterFactory {
+interface LimiterFactory {
   /** @param given - the route's own options, as written */
   limiterFor (options: ResolvedRouteOptions, given?: RouteRateLimitOptions, route?: RouteOptions): Limiter
   /** Decides by named policies, whose counts all registrations share; undefined where the plugin's own limiter does. */

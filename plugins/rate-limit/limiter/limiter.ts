@@ -2,7 +2,7 @@ import { safeId } from '../../shared/plugin/keys.js'
 import type { MaybePromise } from '../../shared/plugin/maybe-promise.js'
 import { decide, type Decision, type Mode } from '../decision.js'
 import type { Policy } from '../policy.js'
-import type { MemoryStore } from '../store/store.js'
+import type { LocalRateLimitStore } from '../store/store.js'
 
 /** The part of a decision that says where its cost is. */
 type ChargeRef = Pick<Decision, 'time' | 'takenFrom'>
@@ -13,7 +13,7 @@ export interface Limiter {
   idWithin (scope: string): (key: string) => string
   /** @returns undefined where the store failed and the request passes uncounted */
   apply (id: string, policy: Policy, cost: number, mode: Mode): MaybePromise<Decision | undefined>
-  /** Returns what a decision took. */
+  /** Refunds what a decision took. */
   refund (id: string, policy: Policy, cost: number, charge: ChargeRef): void | Promise<void>
   reset (id: string): void | Promise<void>
 }
@@ -28,7 +28,7 @@ export function idWithin (scope: string): (key: string) => string {
 }
 
 /** Decides by the memory of this process. */
-export function createLocalLimiter (store: MemoryStore): Limiter {
+export function createLocalLimiter (store: LocalRateLimitStore): Limiter {
   return {
     idWithin,
     apply: (id, policy, cost, mode) => decide(policy.limits, store.apply(id, policy, cost, mode), 'process'),

@@ -18,7 +18,7 @@ interface Refusal {
 }
 
 /** When the store was asked, and the number of resets until then. */
-export interface AskedAt {
+interface AskedAt {
   readonly at: Milliseconds
   readonly resets: number
 }

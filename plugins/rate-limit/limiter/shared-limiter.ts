@@ -6,7 +6,7 @@ import { createFallback, type FallbackOptions } from './fallback.js'
 import { idWithin, type Limiter } from './limiter.js'
 import type { RefusalCache } from './refusal-cache.js'
 
-export interface SharedLimiterOptions extends FallbackOptions {
+interface SharedLimiterOptions extends FallbackOptions {
   store: SharedRateLimitStore
   refusals: RefusalCache
   /** Whether this instance receives the resets of the others: without them no refusal is cached. */

@@ -8,7 +8,7 @@ import { SlidingCounter } from '../algorithms/sliding-counter.js'
 import { SlidingLog } from '../algorithms/sliding-log.js'
 import type { LimitState, Mode, Verdict } from '../decision.js'
 import { countsRefusals, type Algorithm, type Policy } from '../policy.js'
-import type { MemoryStore } from './store.js'
+import type { LocalRateLimitStore } from './store.js'
 
 interface Entry {
   /** Each algorithm has its own count: counts of two algorithms cannot be shared. */
@@ -21,7 +21,7 @@ interface Entry {
  *
  * @param maxKeys - the largest number of keys
  */
-export function createMemoryStore (maxKeys: number, clock: Clock = systemClock): MemoryStore {
+export function createMemoryStore (maxKeys: number, clock: Clock = systemClock): LocalRateLimitStore {
   const now = steadyTime(clock)
   const entries = new LRUCache<string, Entry>({ max: maxKeys })
   return {

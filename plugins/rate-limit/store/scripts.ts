@@ -132,7 +132,7 @@ function applyScript (algorithm: string, shortcut = '') {
 }
 
 /**
- * Returns units that a call took.
+ * Refunds units that a call took.
  *
  * KEYS[1]  the count
  * ARGV     time of the call (µs), cost, number of limits, max, window (ms) and burst of each; other arguments of the

@@ -4,14 +4,14 @@ import type { Policy } from '../policy.js'
 /** Stores what each key has used outside of this process. An id is safe as a part of a Redis key. */
 export interface SharedRateLimitStore {
   apply (id: string, policy: Policy, cost: number, mode: Mode): Promise<Verdict>
-  /** Returns units that were taken at `time` (of the verdict). It does nothing where they are no longer counted. */
+  /** Refunds units that were taken at `time` (of the verdict). It does nothing where they are no longer counted. */
   refund (id: string, policy: Policy, cost: number, time: number): Promise<void>
   /** Deletes what the key has used, its penalty and its ban. */
   reset (id: string): Promise<void>
 }
 
 /** The same in the memory of this process, at once. Both kinds of stores pass the same tests. */
-export interface MemoryStore {
+export interface LocalRateLimitStore {
   apply (id: string, policy: Policy, cost: number, mode: Mode): Verdict
   refund (id: string, policy: Policy, cost: number, time: number): void
   reset (id: string): void
