@@ -33,7 +33,7 @@ const mistakes: Mistake[] = [
     return [`an option of ${name} is misspelt as ${given}`, app => registered(app, [plugin, { [given]: 1, ...needed }]), `${name}_INVALID_OPTION`, `unknown option "${given}"; did you mean "${meant}"?`, meant]
   }),
   ['an option has the name that express-rate-limit has for it', app => registered(app, [rateLimit, { windowMs: 1 }]), 'RATE_LIMIT_INVALID_OPTION', 'unknown option "windowMs"; did you mean "timeWindow"?'],
-  ['an option of a penalty is misspelt', app => registered(app, [rateLimit, { penalty: { bse: 1 } }]), 'RATE_LIMIT_INVALID_OPTION', 'unknown option "bse"; did you mean "base"?'],
+  ['an option of exponentialBackoff is misspelt', app => registered(app, [rateLimit, { exponentialBackoff: { bse: 1 } }]), 'RATE_LIMIT_INVALID_OPTION', 'unknown option "bse"; did you mean "base"?'],
   ['an option of paths is misspelt', app => registered(app, [health, { paths: { redy: '/r' } }]), 'HEALTH_INVALID_OPTION', 'unknown option "redy"; did you mean "ready"?'],
   ['an option of a key is misspelt', app => registered(app, [cache, { key: { hosts: true } }]), 'CACHE_INVALID_OPTION', 'unknown option "hosts"; did you mean "host"?'],
   ['a header that is not sent is turned off', app => registered(app, [rateLimit, { addHeaders: { 'x-ratelimit-limits': false } }]), 'RATE_LIMIT_INVALID_OPTION', 'unknown header "x-ratelimit-limits"; did you mean "x-ratelimit-limit"?'],

@@ -115,7 +115,7 @@ forEachStore(['memory', 'redis'], store => {
   })
 
   feature('a penalty grows with each refusal, and Retry-After states it', async t => {
-    const app = await build(t, store, { max: 1, timeWindow: 1000, penalty: { base: '10s', cap: '35s' } })
+    const app = await build(t, store, { max: 1, timeWindow: 1000, exponentialBackoff: { base: '10s', cap: '35s' } })
     await ask(app)
     const waits = []
     for (let i = 0; i < 4; i++) waits.push(Number((await ask(app)).headers['retry-after']))
@@ -267,7 +267,7 @@ t.test('invalid options fail at registration', async t => {
   const code = 'FST_REDIS_SUITE_RATE_LIMIT_INVALID_OPTION'
   const wrong = [
     { limits: [] }, { limits: [{ max: 1 }] }, { limits: [{ max: 1, timeWindow: 1, mx: 2 }] }, { limits: [{ max: 1, timeWindow: 1 }], max: 5 }, { algorithm: 'fixed' }, { burst: 3 },
-    { cost: -1 }, { cost: 'x' }, { ban: -2 }, { banDuration: 0 }, { penalty: { base: 5 } }, { penalty: { base: 5, cap: 1 } }, { penalty: { base: 1, cap: 2 }, continueExceeding: true },
+    { cost: -1 }, { cost: 'x' }, { ban: -2 }, { banDuration: 0 }, { exponentialBackoff: { base: 5 } }, { exponentialBackoff: { base: 5, cap: 1 } }, { exponentialBackoff: { base: 1, cap: 2 }, continueExceeding: true },
     { onStoreError: 'panic' }, { skipOnError: true, onStoreError: 'open' }, { instances: 0 }, { ipv6Subnet: 129 }, { groupId: 5 }, { allowList: 'x' }, { denyList: [5] },
     { addHeaders: { 'x-nonsense': true } }, { addHeaders: { 'retry-after': 'yes' } }, { store: {} }, { errorResponseBuilder: 'x' }, { dryRun: 'yes' }, { max: () => 1, limits: [{ max: 1, timeWindow: 1 }] },
     { max: () => 1, timeWindow: 'soon' }, { nameSpace: '' }, { nameSpace: '{all}' }, { nameSpace: 5 }

@@ -127,7 +127,7 @@ t.test('a route with its own `cache` shares the count of its group, and all regi
     children.push(child)
     await child.register(rateLimit, { global: false })
   })
-  for (const url of ['/a', '/b']) app.get(url, { config: { rateLimit: { groupId: 'g', max: 2, cache: 100 } } }, async () => 'x')
+  for (const url of ['/a', '/b']) app.get(url, { config: { rateLimit: { groupId: 'g', max: 2 } } }, async () => 'x')
   t.same([...await statuses(app, 1, '/a'), ...await statuses(app, 2, '/b'), ...await statuses(app, 1, '/a')], [200, 200, 429, 429])
   const policy = { name: 'p', max: 2 }
   const passed = []

@@ -257,7 +257,7 @@ forEachStore(['memory', 'redis'], name => {
   })
 
   contract(ALGORITHMS, 'a penalty doubles with each refusal up to its cap', async (t, { algorithm, apply }) => {
-    const limit = policy([[1, MINUTE]], { algorithm, penalty: { base: 100_000, cap: 500_000 } })
+    const limit = policy([[1, MINUTE]], { algorithm, exponentialBackoff: { base: 100_000, cap: 500_000 } })
     await apply(limit)
     const waits = []
     for (let i = 0; i < 4; i++) waits.push((await apply(limit)).blockedFor)
@@ -265,7 +265,7 @@ forEachStore(['memory', 'redis'], name => {
   })
 
   contract(ALGORITHMS, 'a peek does not count as a refusal', async (t, { algorithm, apply }) => {
-    const limit = policy([[1, MINUTE]], { algorithm, ban: 1, penalty: { base: 1000, cap: 9000 } })
+    const limit = policy([[1, MINUTE]], { algorithm, ban: 1, exponentialBackoff: { base: 1000, cap: 9000 } })
     await apply(limit)
     for (let i = 0; i < 5; i++) t.match(await apply(limit, 1, 'peek'), { blockedFor: 0, banned: false })
   })

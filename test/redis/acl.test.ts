@@ -149,7 +149,7 @@ async function useRateLimit (app: FastifyInstance, clock: TestClock): Promise<vo
   app.get('/', async () => '')
   for (let i = 0; i < 6; i++) await app.inject('/')
   for (const algorithm of ['sliding-log', 'sliding-counter', 'gcra'] as const) {
-    const policy = { name: algorithm, algorithm, max: 2, timeWindow: '1m', penalty: { base: '1s', cap: '1m' } }
+    const policy = { name: algorithm, algorithm, max: 2, timeWindow: '1m', exponentialBackoff: { base: '1s', cap: '1m' } }
     const decision = await app.rateLimiter.consume('k', policy)
     await app.rateLimiter.peek('k', policy)
     await app.rateLimiter.refund('k', policy, decision)

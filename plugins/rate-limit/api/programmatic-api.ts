@@ -1,13 +1,12 @@
 import type { RouteOptions } from 'fastify'
 import { invalidArgumentError, invalidOptionError } from '../../shared/plugin/errors.js'
-import { readOptions } from '../../shared/plugin/option-reader.js'
+import { checkNames } from '../../shared/plugin/option-table.js'
 import { outcomeOf, type Decision, type Mode } from '../decision.js'
 import { invalidValue, requireCost, StoreUnavailableError } from '../errors.js'
 import type { RateLimitEmitter, RateLimitEvents, RateLimitListener } from '../events.js'
 import { policyScope, type Scopes } from '../http/scopes.js'
 import { idWithin, type Limiter } from '../limiter/limiter.js'
-import { resolvePolicy, type StaticPolicyOptions } from '../options/policy.js'
-import { NAMED_POLICY_OPTIONS } from '../options/types.js'
+import { NAMED_POLICY_OPTIONS, resolvePolicy, type StaticPolicyOptions } from '../options/policy.js'
 import type { Policy } from '../policy.js'
 
 /** Limits under a name: policies of different names are counted separately. */
@@ -78,7 +77,7 @@ export function createRateLimiter (
     const text = JSON.stringify(given)
     let policy = policies.get(text)
     if (policy === undefined) {
-      readOptions('rate-limit', given).onlyKnown(NAMED_POLICY_OPTIONS)
+      checkNames('rate-limit', NAMED_POLICY_OPTIONS, given)
       if (!isText(given.name)) throw invalidOptionError('rate-limit', 'name', given.name, 'a name for the policy')
       const { name: _, ...rest } = given
       policy = resolvePolicy({ ...rest, maxLogUnits })

@@ -112,11 +112,11 @@ export class RequestLimiter {
 
   // Values that are not promises are not awaited: what is read after an `await` is not recorded as read by the suite.
   async #check (request: FastifyRequest, mode: Mode): Promise<LimitResult> {
-    const { keyOf, isAllowed, isDenied, policyOf, costOf } = this.options
+    const { keyGenerator, allowList, denyList, policyOf, cost: costOf } = this.options
     // A background refresh repeats the request of a client who has been limited already.
     if (isInternalRequest(request)) return { kind: 'exempt', key: '' }
 
-    let given = keyOf(request)
+    let given = keyGenerator(request)
     if (isPromise(given)) given = await given
     // Most objects have the same text, as have all callers without an id: they would share one count.
     const isKey = typeof given === 'string' || isNumericId(given)
@@ -124,10 +124,10 @@ export class RequestLimiter {
     // Listeners and lists get the key as the key generator returned it; ids are made of its text.
     const key = given as string
 
-    let allowed = isAllowed?.(request, key)
+    let allowed = allowList?.(request, key)
     if (isPromise(allowed)) allowed = await allowed
     if (allowed) return { kind: 'exempt', key }
-    let denied = isDenied?.(request, key)
+    let denied = denyList?.(request, key)
     if (isPromise(denied)) denied = await denied
     if (denied) return { kind: 'denied', key }
 

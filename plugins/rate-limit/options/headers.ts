@@ -1,8 +1,8 @@
 import { invalidOptionError, unknownOptionError } from '../../shared/plugin/errors.js'
-import type { OptionReader } from '../../shared/plugin/option-reader.js'
+import { refuseOption } from '../../shared/plugin/option-table.js'
 import type { RouteRateLimitOptions } from './types.js'
 
-/** The names of the fields to send; undefined where one is turned off. */
+/** The names of the fields to send; undefined for one that is turned off. */
 interface FieldNames {
   limit: string | undefined
   remaining: string | undefined
@@ -17,8 +17,8 @@ export interface HeaderNames {
   refused: FieldNames
 }
 
-export function resolveHeaders (given: RouteRateLimitOptions, read: OptionReader): HeaderNames {
-  const prefix = read.boolean('enableDraftSpec', false) ? 'ratelimit-' : 'x-ratelimit-'
+export function resolveHeaders (given: RouteRateLimitOptions, enableDraftSpec: boolean): HeaderNames {
+  const prefix = enableDraftSpec ? 'ratelimit-' : 'x-ratelimit-'
   const names: FieldNames = {
     limit: `${prefix}limit`,
     remaining: `${prefix}remaining`,
@@ -31,7 +31,7 @@ export function resolveHeaders (given: RouteRateLimitOptions, read: OptionReader
     'ratelimit-limit', 'ratelimit-remaining', 'ratelimit-reset'])]
   const select = (option: 'addHeaders' | 'addHeadersOnExceeding'): FieldNames => {
     const shown: unknown = given[option] ?? {}
-    if (typeof shown !== 'object' || shown === null) return read.fail(option, '{ "header-name": true or false }')
+    if (typeof shown !== 'object' || shown === null) return refuseOption('rate-limit', given, option, '{ "header-name": true or false }')
     for (const [name, value] of Object.entries(shown)) {
       if (!known.includes(name)) throw unknownOptionError('rate-limit', name, known, 'header')
       if (typeof value !== 'boolean') throw invalidOptionError('rate-limit', `${option}.${name}`, value, 'true or false')

@@ -1,120 +1,137 @@
 import type { FastifyRequest } from 'fastify'
-import { KEY_PREFIX, KEY_PREFIX_ALLOWED } from '../../shared/redis/client.js'
-import type { Clock } from '../../shared/plugin/clock.js'
 import { parseDuration, type Duration } from '../../shared/plugin/duration.js'
 import { invalidOptionError } from '../../shared/plugin/errors.js'
-import { DEFAULT_TIMEOUT_MS } from '../../shared/redis/guard.js'
-import { MAX_ENTRIES, readOptions, type OptionReader } from '../../shared/plugin/option-reader.js'
-import { ipKey, createIpList, isInvalidRange } from './ip-address.js'
-import { COST_ALLOWED, invalidResult, isCost } from '../errors.js'
-import { resolveHeaders, type HeaderNames } from './headers.js'
 import { whenReady, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
+import { boolean, callable, clock, duration, integer, MAX_ENTRIES, oneOf, option, redisClient, string, unchecked } from '../../shared/plugin/option-kinds.js'
+import { checkNames, readOption, readOptions, refuseOption, type OptionTable, type Resolved } from '../../shared/plugin/option-table.js'
+import { KEY_PREFIX, KEY_PREFIX_ALLOWED } from '../../shared/redis/client.js'
+import { DEFAULT_TIMEOUT_MS } from '../../shared/redis/guard.js'
+import { COST_ALLOWED, invalidResult, isCost } from '../errors.js'
+import type { Policy } from '../policy.js'
+import type { CustomStoreConstructor } from './custom-store.js'
+import { resolveHeaders, type HeaderNames } from './headers.js'
+import { createIpList, ipKey, isInvalidRange } from './ip-address.js'
 import {
-  PLUGIN_OPTIONS, ROUTE_OPTIONS, type AccessList, type KeyGenerator, type PerRequest, type RateLimitHook, type RateLimitPluginOptions,
-  type RouteRateLimitOptions
-} from './types.js'
-import type { Algorithm, Policy } from '../policy.js'
-import { allowedMax, DEFAULT_MAX, DEFAULT_TIME_WINDOW, LARGEST_MAX, largestMax, resolvePolicy, type BoundedPolicyOptions } from './policy.js'
-import type { OnStoreError } from './types.js'
+  allowedMax, DEFAULT_MAX, DEFAULT_MAX_LOG_UNITS, DEFAULT_TIME_WINDOW, LARGEST_MAX, largestMax, POLICY_OPTIONS, resolvePolicy, type BoundedPolicyOptions
+} from './policy.js'
+import type { AccessList, KeyGenerator, OnStoreError, PerRequest, RateLimitPluginOptions, RouteRateLimitOptions } from './types.js'
+
+const accessList = () => option<AccessList>({
+  type: 'list of keys, addresses and CIDR ranges, or `(request, key) => boolean`',
+  allowed: 'a list of keys, addresses and CIDR ranges, or a function',
+  nullIsDefault: true,
+  parse: given => isAccessList(given) ? given : undefined
+})
+
+export const ROUTE_RATE_LIMIT_OPTIONS = {
+  ...POLICY_OPTIONS,
+  max: unchecked('integer or `(request, key) => integer`', undefined, DEFAULT_MAX),
+  timeWindow: unchecked('duration or `(request, key) => duration`', undefined, DEFAULT_TIME_WINDOW),
+  cost: option({
+    type: 'integer or `(request) => integer`',
+    allowed: 'a whole number from 0',
+    fallback: 1,
+    nullIsDefault: true,
+    parse: parseCost
+  }),
+  hook: oneOf('onRequest', ['onRequest', 'preParsing', 'preValidation', 'preHandler']),
+  early: boolean(false),
+  keyGenerator: callable('`(request) => string | number | bigint`', 'a function', "the client's address"),
+  ipv6Subnet: integer(64, { max: 128 }),
+  allowList: accessList(),
+  denyList: accessList(),
+  groupId: string(),
+  dryRun: boolean(false),
+  errorResponseBuilder: callable('`(request, { statusCode, ban, max, ttl, after }) => object`', 'a function', 'an error 429 or 403'),
+  onExceeding: callable('`(request, key) => void`'),
+  onExceeded: callable('`(request, key) => void`'),
+  onBanReach: callable('`(request, key) => void`'),
+  enableDraftSpec: boolean(false),
+  addHeaders: unchecked('`{ [name]: boolean }`', 'all'),
+  addHeadersOnExceeding: unchecked('`{ [name]: boolean }`', 'all'),
+  skipOnError: boolean(),
+  onStoreError: oneOf('local', ['local', 'open', 'closed'])
+} satisfies OptionTable<RouteRateLimitOptions>
+
+/** The plugin's options beside those of routes. */
+const OWN_OPTIONS = {
+  global: boolean(true),
+  redis: redisClient(),
+  nameSpace: string(undefined, KEY_PREFIX_ALLOWED, KEY_PREFIX),
+  store: option({ type: 'class', allowed: 'a class with incr() and child()', parse: given => typeof given === 'function' ? given as CustomStoreConstructor : undefined }),
+  cache: integer(5000, { min: 1, max: MAX_ENTRIES }),
+  timeout: duration(DEFAULT_TIMEOUT_MS, { min: 1 }),
+  maxLogUnits: integer(DEFAULT_MAX_LOG_UNITS, { min: 1, max: LARGEST_MAX }),
+  instances: integer(1, { min: 1 }),
+  clock: clock()
+} satisfies OptionTable<Omit<RateLimitPluginOptions, keyof RouteRateLimitOptions>>
+
+export const RATE_LIMIT_OPTIONS = { ...ROUTE_RATE_LIMIT_OPTIONS, ...OWN_OPTIONS } satisfies OptionTable<RateLimitPluginOptions>
 
 type BoundedRouteOptions = RouteRateLimitOptions & Pick<BoundedPolicyOptions, 'maxLogUnits'>
 
 type ListCheck = (request: FastifyRequest, key: string) => MaybePromise<boolean>
 
+type UnchangedOption = 'hook' | 'early' | 'algorithm' | 'groupId' | 'dryRun' | 'cost' | 'errorResponseBuilder' | 'onExceeding' | 'onExceeded' | 'onBanReach'
+
 /** How a route is limited, complete and checked. */
-export interface ResolvedRouteOptions extends Pick<RouteRateLimitOptions, 'errorResponseBuilder' | 'onExceeding' | 'onExceeded' | 'onBanReach'> {
+export interface ResolvedRouteOptions extends Pick<Resolved<typeof ROUTE_RATE_LIMIT_OPTIONS>, UnchangedOption> {
   policyOf: (request: FastifyRequest, key: string) => MaybePromise<Policy>
-  costOf: (request: FastifyRequest) => MaybePromise<number>
-  keyOf: KeyGenerator
-  isAllowed: ListCheck | undefined
-  isDenied: ListCheck | undefined
-  hook: RateLimitHook
-  early: boolean
-  algorithm: Algorithm
-  groupId: string | undefined
-  dryRun: boolean
+  keyGenerator: KeyGenerator
+  allowList: ListCheck | undefined
+  denyList: ListCheck | undefined
   headers: HeaderNames
   onStoreError: OnStoreError
-  /** Of a memory store of its own, where it asks for one. */
-  cache: number | undefined
 }
 
-export interface ResolvedRateLimitOptions extends ResolvedRouteOptions {
-  global: boolean
+export interface ResolvedRateLimitOptions extends ResolvedRouteOptions, Omit<Resolved<typeof OWN_OPTIONS>, 'redis' | 'store'> {
+  /** `''` without the option. */
   nameSpace: string
-  timeout: number
-  cache: number
-  maxLogUnits: number | undefined
-  instances: number
-  clock: Clock
 }
 
-const HOOKS: readonly RateLimitHook[] = ['onRequest', 'preParsing', 'preValidation', 'preHandler']
-
+/** @throws `FST_REDIS_SUITE_RATE_LIMIT_INVALID_OPTION` */
 export function resolvePluginOptions (given: RateLimitPluginOptions): ResolvedRateLimitOptions {
-  const read = readOptions('rate-limit', given)
-  read.onlyKnown(PLUGIN_OPTIONS)
-  if (given.store !== undefined && typeof given.store !== 'function') read.fail('store', 'a class with incr() and child()')
-  const maxLogUnits = resolveMaxLogUnits(given)
-  return {
-    ...resolveRoute({ ...given, maxLogUnits }),
-    maxLogUnits,
-    global: read.boolean('global', true),
-    nameSpace: resolveNameSpace(given.nameSpace, read),
-    timeout: read.duration('timeout', DEFAULT_TIMEOUT_MS, { min: 1 }),
-    cache: read.integer('cache', 5000, { min: 1, max: MAX_ENTRIES }),
-    instances: read.integer('instances', 1, { min: 1 }),
-    clock: read.clock()
-  }
+  checkNames('rate-limit', RATE_LIMIT_OPTIONS, given)
+  const options = readOptions('rate-limit', OWN_OPTIONS, given)
+  const maxLogUnits = maxLogUnitsOf(given)
+  return { ...options, nameSpace: options.nameSpace ?? '', ...resolveRoute({ ...given, maxLogUnits }), maxLogUnits }
 }
 
-/** A store of the user's own keeps no log. */
-function resolveMaxLogUnits (given: RateLimitPluginOptions): number | undefined {
-  if (given.store !== undefined) return LARGEST_MAX
-  return given.maxLogUnits === undefined ? undefined : readOptions('rate-limit', given).integer('maxLogUnits', 1, { min: 1, max: LARGEST_MAX })
+/** A custom store keeps no log. */
+function maxLogUnitsOf (plugin: RateLimitPluginOptions): number {
+  return plugin.store === undefined ? readOption('rate-limit', 'maxLogUnits', OWN_OPTIONS.maxLogUnits, plugin) : LARGEST_MAX
 }
 
-function resolveNameSpace (nameSpace: string | undefined, read: OptionReader): string {
-  if (nameSpace === undefined) return ''
-  return typeof nameSpace === 'string' && KEY_PREFIX.test(nameSpace) ? nameSpace : read.fail('nameSpace', KEY_PREFIX_ALLOWED)
-}
-
-/** A route's own options over the plugin's. `max` and `limits` exclude each other, so that either replaces both. */
+/** A route's own options override the plugin's. `max` and `limits` exclude each other, so either replaces both. */
 export function resolveRouteOptions (plugin: RateLimitPluginOptions, route: RouteRateLimitOptions): ResolvedRouteOptions {
-  const read = readOptions('rate-limit', route)
-  read.onlyKnown(ROUTE_OPTIONS)
-  if (route.early === true && plugin.early !== true) read.fail('early', 'false, or true where the plugin is given it too')
-  const inherited: RouteRateLimitOptions = Object.fromEntries(Object.entries(plugin).filter(([name]) => ROUTE_OPTIONS.includes(name) && name !== 'cache'))
+  checkNames('rate-limit', ROUTE_RATE_LIMIT_OPTIONS, route)
+  if (route.early === true && plugin.early !== true) refuseOption('rate-limit', route, 'early', 'false, or true where the plugin is given it too')
+  const inherited: RouteRateLimitOptions = Object.fromEntries(Object.entries(plugin).filter(([name]) => Object.hasOwn(ROUTE_RATE_LIMIT_OPTIONS, name)))
   if (route.limits !== undefined) delete inherited.max
   if (route.limits !== undefined) delete inherited.timeWindow
   if (route.max !== undefined || route.timeWindow !== undefined) delete inherited.limits
-  // A burst is a part of what may come: below the plugin's, all of it.
+  // An inherited burst above the route's own max is lowered to it.
   if (typeof route.max === 'number') inherited.burst = burstWithin(inherited.burst, route.max)
   const own = Object.fromEntries(Object.entries(route).filter(([, value]) => value !== undefined))
-  return resolveRoute({ ...inherited, ...own, maxLogUnits: resolveMaxLogUnits(plugin) })
+  return resolveRoute({ ...inherited, ...own, maxLogUnits: maxLogUnitsOf(plugin) })
 }
 
 function resolveRoute (given: BoundedRouteOptions): ResolvedRouteOptions {
-  const read = readOptions('rate-limit', given)
-  const { keyGenerator, errorResponseBuilder, onExceeding, onExceeded, onBanReach } = given
-  for (const [name, value] of Object.entries({ keyGenerator, errorResponseBuilder, onExceeding, onExceeded, onBanReach })) {
-    if (value !== undefined && typeof value !== 'function') read.fail(name, 'a function')
-  }
-  const subnet = read.integer('ipv6Subnet', 64, { max: 128 })
+  const options = readOptions('rate-limit', ROUTE_RATE_LIMIT_OPTIONS, given)
+  const { ipv6Subnet, hook, early, algorithm, groupId, dryRun, cost, errorResponseBuilder, onExceeding, onExceeded, onBanReach } = options
   return {
-    policyOf: resolvePolicyOf(given, read),
-    algorithm: given.algorithm ?? 'sliding-log',
-    costOf: resolveCost(given.cost, read),
-    keyOf: keyGenerator ?? (request => ipKey(request, subnet)),
-    isAllowed: resolveList('allowList', given, read),
-    isDenied: resolveList('denyList', given, read),
-    hook: read.oneOf('hook', 'onRequest', HOOKS),
-    early: read.boolean('early', false),
-    groupId: given.groupId === undefined ? undefined : read.string('groupId', ''),
-    dryRun: read.boolean('dryRun', false),
-    headers: resolveHeaders(given, read),
-    onStoreError: resolveOnStoreError(given, read),
-    cache: given.cache === undefined ? undefined : read.integer('cache', 1, { min: 1, max: MAX_ENTRIES }),
+    policyOf: resolvePolicyOf(given),
+    algorithm,
+    cost,
+    keyGenerator: options.keyGenerator ?? (request => ipKey(request, ipv6Subnet)),
+    allowList: resolveList('allowList', given, options.allowList),
+    denyList: resolveList('denyList', given, options.denyList),
+    hook,
+    early,
+    groupId,
+    dryRun,
+    headers: resolveHeaders(given, options.enableDraftSpec),
+    onStoreError: resolveOnStoreError(given, options),
     errorResponseBuilder,
     onExceeding,
     onExceeded,
@@ -122,47 +139,45 @@ function resolveRoute (given: BoundedRouteOptions): ResolvedRouteOptions {
   }
 }
 
-function resolveOnStoreError (given: RouteRateLimitOptions, read: OptionReader): OnStoreError {
-  if (given.skipOnError === undefined) return read.oneOf('onStoreError', 'local', ['local', 'open', 'closed'])
-  if (given.onStoreError !== undefined) read.fail('skipOnError', 'skipOnError or onStoreError, not both')
-  return read.boolean('skipOnError', false) ? 'open' : 'throw'
+function resolveOnStoreError (given: RouteRateLimitOptions, { skipOnError, onStoreError }: Pick<Resolved<typeof ROUTE_RATE_LIMIT_OPTIONS>, 'skipOnError' | 'onStoreError'>): OnStoreError {
+  if (skipOnError === undefined) return onStoreError
+  if (given.onStoreError !== undefined) refuseOption('rate-limit', given, 'skipOnError', 'skipOnError or onStoreError, not both')
+  return skipOnError ? 'open' : 'throw'
 }
 
-function resolveList (name: 'allowList' | 'denyList', given: RouteRateLimitOptions, read: OptionReader): ListCheck | undefined {
-  const list: AccessList | null | undefined = given[name]
-  if (list === undefined || list === null) return undefined
-  if (typeof list === 'function') return list
-  if (!Array.isArray(list) || !list.every(entry => typeof entry === 'string')) return read.fail(name, 'a list of keys, addresses and CIDR ranges, or a function')
+function isAccessList (list: unknown): list is AccessList {
+  return typeof list === 'function' || (Array.isArray(list) && list.every(entry => typeof entry === 'string'))
+}
+
+function resolveList (name: 'allowList' | 'denyList', given: RouteRateLimitOptions, list: AccessList | undefined): ListCheck | undefined {
+  if (list === undefined || typeof list === 'function') return list
   const invalid = list.find(isInvalidRange)
   if (invalid !== undefined) throw invalidOptionError('rate-limit', `${name}[${list.indexOf(invalid)}]`, invalid, 'an address with a prefix length of 0 to 32 (IPv4) or 128 (IPv6), such as 10.0.0.0/8')
   const keys = new Set<string>(list)
   const hasAddress = createIpList(list)
   if (hasAddress === undefined) return (_request, key) => keys.has(key)
-  // Who says whose limit it is says who the client is: its address may be a proxy's, the same for all.
+  // With a key generator the client's address may be a proxy's, the same for all, so the key is compared.
   if (given.keyGenerator !== undefined) return (_request, key) => keys.has(key) || hasAddress(`${key}`)
   return (request, key) => keys.has(key) || hasAddress(request.ip)
 }
 
-function resolveCost (cost: RouteRateLimitOptions['cost'], read: OptionReader): ResolvedRouteOptions['costOf'] {
-  if (typeof cost !== 'function') {
-    const fixed = read.integer('cost', 1)
-    return () => fixed
-  }
-  return request => whenReady(cost(request), value => {
+function parseCost (cost: unknown): ((request: FastifyRequest) => MaybePromise<number>) | undefined {
+  if (typeof cost !== 'function') return isCost(cost) ? () => cost : undefined
+  return request => whenReady((cost as (request: FastifyRequest) => MaybePromise<unknown>)(request), value => {
     if (!isCost(value)) throw invalidResult('cost', request, value, COST_ALLOWED)
     return value
   })
 }
 
-/** The policy is made once where it is the same for all requests, else once for each pair of max and window. */
-function resolvePolicyOf (given: BoundedRouteOptions, read: OptionReader): ResolvedRouteOptions['policyOf'] {
+/** The policy is resolved once if it is the same for all requests, otherwise once for each pair of max and window. */
+function resolvePolicyOf (given: BoundedRouteOptions): ResolvedRouteOptions['policyOf'] {
   const { max, timeWindow, ...rest } = given
   if (typeof max !== 'function' && typeof timeWindow !== 'function') {
     const policy = resolvePolicy({ ...rest, max, timeWindow })
     return () => policy
   }
-  if (rest.limits !== undefined) read.fail('limits', '"limits", or "max" and "timeWindow", not both')
-  // What does not depend on the request is checked now, not at the first one.
+  if (rest.limits !== undefined) refuseOption('rate-limit', given, 'limits', '"limits", or "max" and "timeWindow", not both')
+  // Options that do not depend on the request are checked now, not at the first request.
   resolvePolicy({ ...rest, burst: burstWithin(rest.burst, DEFAULT_MAX), max: typeof max === 'function' ? Math.min(DEFAULT_MAX, largestMax(rest)) : max, timeWindow: typeof timeWindow === 'function' ? undefined : timeWindow })
   const policies = new Map<string, Policy>()
   return (request, key) => whenReady(valueFor(max ?? DEFAULT_MAX, request, key), maxNow =>

@@ -2,13 +2,14 @@ import type { FastifyRequest } from 'fastify'
 import type { Clock } from '../../shared/plugin/clock.js'
 import type { Duration } from '../../shared/plugin/duration.js'
 import type { MaybePromise } from '../../shared/plugin/maybe-promise.js'
+import type { Milliseconds } from '../../shared/plugin/units.js'
 import type { RedisClient } from '../../shared/redis/client.js'
 import type { Algorithm } from '../policy.js'
 import type { CustomStoreConstructor } from './custom-store.js'
 
 export type RateLimitHook = 'onRequest' | 'preParsing' | 'preValidation' | 'preHandler'
 
-/** A value, or a function that says it for a request. */
+/** A value, or a function that returns it for a request. */
 export type PerRequest<T> = T | ((request: FastifyRequest, key: string) => MaybePromise<T>)
 
 export type KeyGenerator = (request: FastifyRequest) => MaybePromise<string | number | bigint>
@@ -16,147 +17,165 @@ export type KeyGenerator = (request: FastifyRequest) => MaybePromise<string | nu
 /** Keys, addresses and CIDR ranges; or a function. */
 export type AccessList = readonly string[] | ((request: FastifyRequest, key: string) => MaybePromise<boolean>)
 
-/** One of several limits that hold at once. */
+/** One of several limits that apply at once. */
 export interface LimitOptions {
   max: number
   timeWindow: Duration
-  /** Its name in the `RateLimit` fields. @default the window's length, such as '1m' */
+  /** The name in the `RateLimit` fields. @default the window's length, such as '1m' */
   name?: string | undefined
-  /** With `gcra`: how many units may come at once. @default max */
+  /** How many units may come at once. Only with `gcra`. @default max */
   burst?: number | undefined
 }
 
-/** Lengthens with each refusal: `base`, twice `base`, four times `base`, … `cap` at most. */
-export interface PenaltyOptions {
+/** How long refusals last: `base`, twice `base`, four times `base`, … `cap` at most. */
+export interface ExponentialBackoffOptions {
   base: Duration
   cap: Duration
-  /** For how long after it a further refusal still doubles it. @default the longest window */
+  /** How long after it has ended a further refusal still doubles it. @default the longest window */
   memory?: Duration | undefined
 }
 
-/** What a policy is made of, for routes and for `fastify.rateLimiter`. */
+/** The options of a policy, for routes and for `fastify.rateLimiter`. */
 export interface PolicyOptions {
-  /** Several limits at once, all or nothing; in place of `max` and `timeWindow`. */
+  /** Several limits that apply at once, in place of `max` and `timeWindow`: all or nothing, in one round trip. */
   limits?: readonly LimitOptions[] | undefined
-  /** @default 'sliding-log', which is exact */
+  /** The algorithm that counts. `sliding-log` is exact. @default 'sliding-log' @see [algorithms](docs/rate-limit.md#algorithms) */
   algorithm?: Algorithm | undefined
-  /** With `gcra`: how many units may come at once. @default max */
+  /** How many units may come at once. Only with `gcra`. @default max */
   burst?: number | undefined
-  /** Count refused requests too, so that a client that keeps hammering stays refused. @default false */
+  /** Whether a refused request takes its cost too, so that a client that keeps retrying stays refused. @default false */
   countRejected?: boolean | undefined
-  /** Each refusal refuses for a whole window more. @default false */
+  /** Whether each refusal refuses for a whole window more. @default false */
   continueExceeding?: boolean | undefined
-  /** Each refusal refuses for a window, then two, then four, … @default false */
-  exponentialBackoff?: boolean | undefined
-  /** As `exponentialBackoff`, by measures of one's own. */
-  penalty?: PenaltyOptions | undefined
-  /** After this many refusals in a window the answer is 403, for `banDuration`; -1: never. @default -1 */
+  /**
+   * Whether each refusal refuses for a window, then two, then four, and so on. With `{ base, cap, memory }` the first refusal lasts `base`,
+   * no refusal lasts longer than `cap`, and `memory` after one has ended (default: the longest window) the next one lasts `base` again.
+   *
+   * @default false
+   */
+  exponentialBackoff?: boolean | ExponentialBackoffOptions | undefined
+  /** After how many refusals in a window the key is banned and gets 403; -1 means never. @default -1 */
   ban?: number | undefined
-  /** @default the longest window */
+  /** How long a ban lasts. Requests do not lengthen it. @default the longest window */
   banDuration?: Duration | undefined
 }
 
-/** What was decided, as `errorResponseBuilder` is told. */
+/** The decision, as `errorResponseBuilder` receives it. */
 export interface ErrorResponseContext {
   statusCode: number
   /** Whether the key is banned. */
   ban: boolean
   max: number
-  /** Milliseconds. */
-  ttl: number
-  /** In words: '1 minute'. */
+  ttl: Milliseconds
+  /** The time to wait, as text: '1 minute'. */
   after: string
 }
 
-/** What a route may set for itself; what it leaves out is taken from the plugin's options. */
+/** The options of a route. An option that is left out has the value of the plugin's options. */
 export interface RouteRateLimitOptions extends PolicyOptions {
-  /** How many units of cost a key may use in any one `timeWindow`. @default 1000 */
+  /**
+   * How many units of cost a key may use in any `timeWindow`; 0 refuses all. At most 10,000,000, with `sliding-log` at most `maxLogUnits`.
+   *
+   * @default 1000
+   */
   max?: PerRequest<number> | undefined
   /** The length of the window, wherever it starts. @default '1 minute' */
   timeWindow?: PerRequest<Duration> | undefined
-  /** What a request costs: a whole number, 0 for nothing. @default 1 */
+  /** The cost of a request: a whole number, 0 for nothing. @default 1 */
   cost?: (number | ((request: FastifyRequest) => MaybePromise<number>)) | undefined
-  /** When in the request's way the decision is made. @default 'onRequest' */
+  /** The hook in which the request is limited. @default 'onRequest' */
   hook?: RateLimitHook | undefined
   /**
-   * Ask when the request comes, and wait for the answer where `hook` stands: one round trip beside that of a session, where this plugin is
-   * registered first. What another hook refuses meanwhile is counted too, and functions given here see nothing of other hooks. A route may say
-   * `false` where the plugin says `true`. @default false
+   * Whether Redis is asked when the request arrives, and its reply awaited in `hook`. Registered before a session, the two share a round
+   * trip. Requests that another hook refuses in between are counted too, and functions among the options do not see what other hooks set. A
+   * route may turn it off.
+   *
+   * @default false
+   * @see [one round trip with a session](docs/rate-limit.md#one-round-trip-with-a-session)
    */
   early?: boolean | undefined
   /**
-   * Returns the key that the request counts for. Anything but a string, a finite number or a bigint is `FST_REDIS_SUITE_RATE_LIMIT_INVALID_VALUE`.
+   * Returns the key that the request counts for. Any result but a string, a finite number or a bigint, such as `undefined` for a caller without
+   * an id, is an error (`FST_REDIS_SUITE_RATE_LIMIT_INVALID_VALUE`): return the address for such callers. All callers for whom it returns `''`
+   * share a limit.
    *
-   * @default the client's address as Fastify trusts it, without a port, IPv6 by its `ipv6Subnet`
+   * @default the client's address
    */
   keyGenerator?: KeyGenerator | undefined
-  /** The length of the prefix by which the default key generator takes IPv6 addresses together. @default 64 */
+  /**
+   * The length of the prefix by which IPv6 addresses are one client. IPv4-mapped addresses are IPv4. A port that a proxy adds in
+   * `X-Forwarded-For` does not count.
+   *
+   * @default 64
+   */
   ipv6Subnet?: number | undefined
-  /** Who is not limited. Addresses are compared with the client's; with a `keyGenerator` of your own, with the key. */
+  /**
+   * Clients that are neither limited nor counted. Addresses are compared with the client's; with a `keyGenerator`, with the key. An invalid
+   * range, such as `10.0.0.0/33`, is an error.
+   */
   allowList?: AccessList | null | undefined
-  /** Who is answered 403 always. */
+  /** Clients that always get 403. */
   denyList?: AccessList | null | undefined
-  /** Routes with one group share one count. */
+  /** The name of a group: routes of one group share one count. */
   groupId?: string | undefined
-  /** Decide, count, tell in headers, and refuse nobody. @default false */
+  /** Whether requests are decided, counted and reported in headers and events, but never refused. @default false */
   dryRun?: boolean | undefined
-  /** Makes what a refused request is answered with. */
+  /** Returns the error or the body of a refused request. @default an error 429 or 403 */
   errorResponseBuilder?: ((request: FastifyRequest, context: ErrorResponseContext) => MaybePromise<object>) | undefined
-  /** Called for each request that passes, and not awaited; what it throws or rejects with is logged. */
+  /** Called for each request that passes. It is not awaited; a failure is logged. */
   onExceeding?: ((request: FastifyRequest, key: string) => unknown) | undefined
-  /** Called for each request that is refused, as `onExceeding` is. */
+  /** Called for each request that is refused, like `onExceeding`. */
   onExceeded?: ((request: FastifyRequest, key: string) => unknown) | undefined
-  /** Called for each request that is refused as its key is banned, as `onExceeding` is. */
+  /** Called for each request that is refused because its key is banned, like `onExceeding`. */
   onBanReach?: ((request: FastifyRequest, key: string) => unknown) | undefined
-  /** Names `ratelimit-limit`, `ratelimit-remaining`, `ratelimit-reset` in place of `x-ratelimit-*`. @default false */
+  /** Whether headers are named `RateLimit-Limit`, `-Remaining` and `-Reset` in place of `X-RateLimit-*`. @default false */
   enableDraftSpec?: boolean | undefined
-  /** Which headers a refused answer has, by name; all that are not set to `false`. */
+  /** The headers of a refused response, by name; `false` leaves one out. @default all */
   addHeaders?: Record<string, boolean> | undefined
-  /** Which headers an answer has that is not refused. */
+  /** The headers of a response that is not refused, by name; `false` leaves one out. @default all */
   addHeadersOnExceeding?: Record<string, boolean> | undefined
-  /** How many keys the memory store keeps. @default 5000 */
-  cache?: number | undefined
-  /** As in `@fastify/rate-limit`. `true`: as `onStoreError: 'open'`; `false`: the store's error is the answer. */
+  /** As in `@fastify/rate-limit`: `true` is `onStoreError: 'open'`; `false` answers with the store's error. */
   skipOnError?: boolean | undefined
   /**
-   * While Redis cannot be asked: `local`, this process decides by itself; `open`, requests pass uncounted;
-   * `closed`, they are answered 503. @default 'local'
+   * What happens while Redis is unavailable: with `'local'` this process decides on its own; with `'open'` requests pass uncounted; with
+   * `'closed'` they get 503.
+   *
+   * @default 'local'
+   * @see [when Redis fails](docs/rate-limit.md#when-redis-fails)
    */
   onStoreError?: Exclude<OnStoreError, 'throw'> | undefined
 }
 
 export interface RateLimitPluginOptions extends RouteRateLimitOptions {
-  /** Limit all routes that do not say otherwise. @default true */
+  /** Whether routes without `config.rateLimit` are limited. @default true */
   global?: boolean | undefined
-  /** An ioredis client; `false` for the memory store. @default fastify.redis, else the memory store */
+  /** The client of the store; `false` for the memory store. @default fastify.redis, else the memory store */
   redis?: RedisClient | false | null | undefined
-  /** Keeps the keys of one app apart from another's on the same Redis. @default none */
+  /** A part of all keys, which keeps the counts of two apps on one Redis apart. */
   nameSpace?: string | undefined
-  /** A store of your own, by the interface of `@fastify/rate-limit`. */
+  /** A store with the interface of `@fastify/rate-limit`: one limit, no cost, refund or reset. */
   store?: CustomStoreConstructor | undefined
-  /** How long a decision may wait for Redis. @default 150 ms */
+  /** How many keys the memory store keeps, of all routes together. The least recently used one is evicted. @default 5000 */
+  cache?: number | undefined
+  /** How long a decision waits for Redis. @default 150 ms */
   timeout?: Duration | undefined
   /**
-   * The largest `max` with the algorithm `sliding-log`, which keeps the time of each unit: 7 bytes, and work for Redis where many are taken or
-   * given back at once. For a larger `max` use the algorithm `sliding-counter`. @default 100000
+   * The largest `max` with the algorithm `sliding-log`, which stores the time of each unit: 7 bytes, and work for Redis when many are taken or
+   * given back at once. For a larger `max` use `sliding-counter`. It has no effect with a custom `store`.
+   *
+   * @default 100_000
    */
   maxLogUnits?: number | undefined
-  /** Among how many instances a limit is divided while each of them decides by itself. @default 1 */
+  /** How many instances share a limit while each of them decides on its own. @default 1 */
   instances?: number | undefined
-  /** The clock for windows, deadlines and memory: in tests one of `fastify-redis-suite/testing`. @default the system's clock */
+  /**
+   * The clock for windows, bans and deadlines.
+   *
+   * @default the system's clock
+   * @see [a clock that you advance](docs/testing.md)
+   */
   clock?: Clock | undefined
 }
 
-const POLICY_OPTIONS = ['limits', 'algorithm', 'burst', 'countRejected', 'continueExceeding', 'exponentialBackoff', 'penalty', 'ban', 'banDuration']
-
-/** Of a policy given to `fastify.rateLimiter`. */
-export const NAMED_POLICY_OPTIONS = ['name', 'max', 'timeWindow', ...POLICY_OPTIONS]
-
-export const ROUTE_OPTIONS = ['max', 'timeWindow', ...POLICY_OPTIONS, 'cost', 'hook', 'early', 'keyGenerator', 'ipv6Subnet', 'allowList', 'denyList', 'groupId',
-  'dryRun', 'errorResponseBuilder', 'onExceeding', 'onExceeded', 'onBanReach', 'enableDraftSpec', 'addHeaders', 'addHeadersOnExceeding', 'cache',
-  'skipOnError', 'onStoreError']
-
-export const PLUGIN_OPTIONS = [...ROUTE_OPTIONS, 'global', 'redis', 'nameSpace', 'store', 'timeout', 'maxLogUnits', 'instances', 'clock']
-
-/** What to do while the store cannot be asked. */
+/** What happens while the store is unavailable. */
 export type OnStoreError = 'local' | 'open' | 'closed' | 'throw'

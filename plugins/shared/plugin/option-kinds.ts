@@ -25,6 +25,7 @@ export function option<Given, Value = Given, const Fallback extends Given | unde
 ): Option<Given, OrDefault<Value, Fallback>> {
   const { fallback } = kind
   const value = fallback === undefined ? undefined : kind.parse(fallback, 'redis')
+  if (fallback !== undefined && value === undefined) throw new TypeError(`a default is not ${kind.allowed}`)
   return { ...kind, value } as Option<Given, OrDefault<Value, Fallback>>
 }
 

@@ -15,6 +15,7 @@ import { HEALTH_OPTIONS } from '../../../plugins/health/options.js'
 import { IDEMPOTENCY_OPTIONS, ROUTE_IDEMPOTENCY_OPTIONS } from '../../../plugins/idempotency/options.js'
 import { LOCK_OPTIONS, LOCK_PLUGIN_OPTIONS } from '../../../plugins/lock/options.js'
 import { METRICS_OPTIONS } from '../../../plugins/metrics/options.js'
+import { RATE_LIMIT_OPTIONS, ROUTE_RATE_LIMIT_OPTIONS } from '../../../plugins/rate-limit/options/route.js'
 import { SESSION_OPTIONS } from '../../../plugins/session/options.js'
 import type { Option } from '../../../plugins/shared/plugin/option-table.js'
 import { TEST_CLOCK_OPTIONS } from '../../../plugins/testing/options.js'
@@ -41,6 +42,9 @@ export const OPTION_TABLES: Readonly<Record<string, Readonly<Record<string, AnyO
   IdempotencyPluginOptions: IDEMPOTENCY_OPTIONS,
   HealthPluginOptions: HEALTH_OPTIONS,
   CheckOptions: CHECK_OPTIONS,
+  RouteRateLimitOptions: ROUTE_RATE_LIMIT_OPTIONS,
+  PolicyOptions: ROUTE_RATE_LIMIT_OPTIONS,
+  RateLimitPluginOptions: RATE_LIMIT_OPTIONS,
   MetricsPluginOptions: METRICS_OPTIONS,
   TestClockOptions: TEST_CLOCK_OPTIONS
 }
