@@ -287,6 +287,25 @@ t.test('an event that is trimmed while it waits for a retry still becomes a dead
   t.equal(groups[1]?.given.filter(({ data }) => data === 'poison').length, 1, 'it was not delivered again')
 })
 
+t.test('the format in Redis is stable: pending, new, replayed and dead events of an earlier version are read', async t => {
+  const { app: { redis }, streams, clock, prefix } = await createTestStreams(t, { store: 'redis' })
+  const key = (what: string) => logOf(prefix).replace(/log$/, what)
+  await redis.hset(key('meta'), 'n', 2, 'read:mail', 1)
+  await redis.xadd(key('log'), '1-1', 'n', 1, 'v', '1', 'k', 'a')
+  await redis.xgroup('CREATE', key('log'), 'mail', '0')
+  await redis.xreadgroup('GROUP', 'mail', 'holder', 'COUNT', 1, 'STREAMS', key('log'), '>')
+  await redis.xadd(key('log'), '2-1', 'n', 2, 'v', '2', 'k', 'a')
+  await redis.xadd(key('again:mail'), '5-1', 'n', 3, 'v', '3', 'id', '3-1')
+  await redis.xadd(key('dead:mail'), '6-1', 'n', 4, 'v', '4', 'id', '4-1', 'reason', 'no', 'given', 6, 'k', 'a')
+  const stream = streams.stream<number>('orders')
+  const source = createHandler<number>()
+  await startConsumer(clock, stream, { group: 'mail', handler: source.handler })
+  t.match(await advanceUntilDone(clock, stream, 'mail'), { mail: { pending: 0, deadLetters: 1 } })
+  await until('the replayed event is handled', () => source.handled.length === 3)
+  t.same(source.given.map(({ id, data, attempt }) => [id, data, attempt]).sort(), [['1-1.1', 1, 2], ['2-1.2', 2, 1], ['3-1.3', 3, 1]])
+  t.match(await stream.deadLetters('mail').list(), [{ id: '6-1.0', eventId: '4-1.4', key: 'a', data: 4, reason: 'no', attempts: 6, diedAt: 6 }])
+})
+
 interface Instance {
   /** Acts as SIGKILL: no timer fires, no command is sent, and no handler continues. */
   kill (): void

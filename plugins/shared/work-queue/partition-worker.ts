@@ -309,7 +309,7 @@ export class PartitionWorker<T> {
       return false
     }
     this.#outages = 0
-    // The older ones first: if this is cut short, no message is left that is older than one that is gone.
+    // Older messages come first: a partial acknowledgement never leaves one that is older than an acknowledged one.
     await acks.add([...batch.flatMap(({ superseded }) => superseded), ...batch.map(({ message }) => message)])
     return true
   }

@@ -13,7 +13,7 @@ export interface StoredMessage {
   readonly value: Buffer
 }
 
-/** Where a message is acknowledged. */
+/** The entry by which a message is acknowledged. */
 export interface MessageRef {
   readonly source: QueueSource
   /** The id of its entry in `source`. A replayed message keeps its `id` and gets a new entry. */

@@ -307,6 +307,22 @@ t.test('a key that holds a write or a dead letter never expires, and each empty 
   t.ok(await server.client().pttl(streamOf(waiting.prefix)) > 0)
 })
 
+t.test('the format in Redis is stable: pending writes, a backlog and dead letters of an earlier version are read', async t => {
+  const { prefix, source, instance } = setUp(t)
+  const client = server.client()
+  const stream = streamOf(prefix)
+  await client.xadd(stream, '1-1', 'k', 'a', 'v', '1')
+  await client.xgroup('CREATE', stream, 'writers', '0')
+  await client.xreadgroup('GROUP', 'writers', 'writer', 'COUNT', 1, 'STREAMS', stream, '>')
+  await client.xadd(stream, '2-1', 'k', 'a', 'v', '2')
+  await client.xadd(stream.replace(/stream$/, 'dead'), '3-1', 'k', 'b', 'v', '3', 'id', '0-1', 'reason', 'no', 'given', '6')
+  const { behind, flush } = instance({ partitions: 1 })
+  t.same(await behind.deadLetters.list(), [{ id: '3-1.0', writeId: '0-1.0', key: 'b', value: 3, reason: 'no', attempts: 6, diedAt: 3 }])
+  t.equal(await behind.deadLetters.replay(), 1)
+  await flush()
+  t.same(source.written.map(({ key, value, attempt }) => [key, value, attempt]), [['a', 1, 2], ['a', 2, 1], ['b', 3, 1]])
+})
+
 t.test('the log names a server that may evict accepted writes, once', async t => {
   const own = await startRedis({ maxmemoryPolicy: 'allkeys-lru' })
   const { behinds, warnings } = setUp(t, own).instance()
