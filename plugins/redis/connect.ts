@@ -10,7 +10,9 @@ import type { ResolvedRedisOptions } from './options.js'
 const CONNECTION_CLOSED = 'Connection is closed.'
 
 /** Creates a client, which does not connect yet. */
-export function createClient ({ target: { url, redis, cluster }, clock }: Pick<ResolvedRedisOptions, 'target' | 'clock'>): RedisClient {
+export function createClient (
+  { target: { url, redis, cluster }, clock }: Pick<ResolvedRedisOptions, 'target' | 'clock'>
+): RedisClient {
   if (cluster) return pipelineWithoutWaiting(new Cluster(cluster.nodes, cluster.options))
   const client = url === undefined ? new Redis(redis) : new Redis(url, redis)
   client.options.reconnectOnError ??= reconnectOnReadonly(client, clock)
@@ -27,9 +29,9 @@ function refuseOtherDatabase (client: Redis): void {
 }
 
 /**
- * Has ioredis send the commands of each turn of the event loop when the turn ends. Its automatic pipelines wait until the
- * replies to the last ones are there, so that most commands take two round trips. ioredis has no option for that, only a
- * private set of the pipelines in flight. A version without that set is left as it is.
+ * Has ioredis send the commands of each turn of the event loop when the turn ends. Its automatic pipelines wait until
+ * the replies to the last ones are there, so that most commands take two round trips. ioredis has no option for that,
+ * only a private set of the pipelines in flight. A version without that set is left as it is.
  */
 function pipelineWithoutWaiting<T extends RedisClient> (client: T): T {
   const hasSet = client.options.enableAutoPipelining === true && Reflect.get(client, '_runningAutoPipelines') instanceof Set
@@ -103,7 +105,10 @@ export function beginConnecting (client: RedisClient): void {
   if (client.status === 'wait') client.connect().catch(() => {})
 }
 
-/** Sends the commands that are queued, waits for their replies, and closes the connection, at the latest after `timeout`. */
+/**
+ * Sends the commands that are queued, waits for their replies, and closes the connection, at the latest after
+ * `timeout`.
+ */
 export async function closeClient (client: RedisClient, timeout: Milliseconds, clock: Clock): Promise<void> {
   if (client.status !== 'ready') return client.disconnect()
   const giveUp = new AbortController()

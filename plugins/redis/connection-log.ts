@@ -5,12 +5,14 @@ import { isDatabaseRefusal, summary } from './errors.js'
 import type { ResolvedRedisOptions } from './options.js'
 
 /**
- * Logs one line for each change of state. While the connection is down its errors are counted, not logged: the line for its
- * return has their number.
+ * Logs one line for each change of state. While the connection is down its errors are counted, not logged: the line for
+ * its return has their number.
  *
  * @returns a function that ends the log, for an app that closes the client itself
  */
-export function logConnection (client: RedisClient, log: FastifyBaseLogger, { namespace, required, clock }: Pick<ResolvedRedisOptions, 'namespace' | 'required' | 'clock'>): () => void {
+export function logConnection (
+  client: RedisClient, log: FastifyBaseLogger, { namespace, required, clock }: Pick<ResolvedRedisOptions, 'namespace' | 'required' | 'clock'>
+): () => void {
   const fields = { plugin: 'redis', address: addressOf(client), namespace }
   let state: 'connecting' | 'connected' | 'down' = 'connecting'
   let since = clock.monotonic()
@@ -48,7 +50,9 @@ export function logConnection (client: RedisClient, log: FastifyBaseLogger, { na
     if (state === 'connected' && !isClosing) down('redis: connection lost, reconnecting')
   })
   client.on('end', () => {
-    if (!isClosing && attemptsOf(client) > attempts) down('redis: connection lost, and the client does not reconnect, as its retryStrategy gives up')
+    if (!isClosing && attemptsOf(client) > attempts) {
+      down('redis: connection lost, and the client does not reconnect, as its retryStrategy gives up')
+    }
     isClosing = true
   })
   return () => { isClosing = true }
@@ -60,7 +64,10 @@ export function logConnection (client: RedisClient, log: FastifyBaseLogger, { na
   }
 }
 
-/** Returns how often in a row the client has asked its retry strategy. ioredis has no event for a strategy that gives up: it emits 'end', as after `quit()`. */
+/**
+ * Returns how often in a row the client has asked its retry strategy. ioredis has no event for a strategy that gives
+ * up: it emits 'end', as after `quit()`.
+ */
 function attemptsOf (client: RedisClient): number {
   return Number(Reflect.get(client, 'retryAttempts') ?? 0)
 }

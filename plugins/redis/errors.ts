@@ -68,12 +68,18 @@ export function isDatabaseRefusal (error: Error): boolean {
   return isSelect && error.name === 'ReplyError' && !/^(NOAUTH|WRONGPASS|LOADING|MASTERDOWN)/.test(error.message)
 }
 
-/** Whether waiting cannot help: a wrong password stays wrong, while a Redis that is starting refuses connections at first. */
+/**
+ * Whether waiting cannot help: a wrong password stays wrong, while a Redis that is starting refuses connections at
+ * first.
+ */
 export function isFinal (failure: ConnectFailure): boolean {
   return failure !== 'REFUSED' && failure !== 'TIMEOUT' && failure !== 'FAILED'
 }
 
-/** Whether the app's own options are wrong, so that Redis would never be reachable: the app does not boot, even if Redis is not required. */
+/**
+ * Whether the app's own options are wrong, so that Redis would never be reachable: the app does not boot, even if Redis
+ * is not required.
+ */
 export function isSetupError (error: unknown): boolean {
   return error instanceof Error && 'code' in error && /_CONNECT_(DATABASE|ENDED)$/.test(String(error.code))
 }

@@ -17,8 +17,8 @@ export { circuitOf } from '../shared/redis/guard.js'
 export type { RedisPluginOptions } from './options.js'
 
 /**
- * Connects to Redis: decorates `fastify.redis`, or `fastify.redis[namespace]`, with an ioredis client whose defaults fit
- * commands that a request waits for.
+ * Connects to Redis: decorates `fastify.redis`, or `fastify.redis[namespace]`, with an ioredis client whose defaults
+ * fit commands that a request waits for.
  *
  * @throws `FST_REDIS_SUITE_REDIS_CONNECT_*` if Redis is `required` (default) and unreachable,
  * `FST_REDIS_SUITE_REDIS_INVALID_OPTION`, `FST_REDIS_SUITE_REDIS_ALREADY_REGISTERED`
@@ -64,7 +64,10 @@ function refuseSecond (fastify: FastifyInstance, namespace: string | undefined):
   if (namespace in fastify.redis) throw new AlreadyRegisteredError(`fastify.redis.${namespace}`)
 }
 
-/** Has `@fastify/redis` decorate the app, unless the client is not ready: it would wait for that until the boot times out. */
+/**
+ * Has `@fastify/redis` decorate the app, unless the client is not ready: it would wait for that until the boot times
+ * out.
+ */
 async function decorate (fastify: FastifyInstance, client: RedisClient, namespace: string | undefined): Promise<void> {
   if (client.status === 'ready') {
     await fastify.register(fastifyRedis, { client, namespace })

@@ -4,9 +4,9 @@ import type { Clock } from '../shared/plugin/clock.js'
 const MIN_INTERVAL_MS = 1000
 
 /**
- * Reconnects a client whose server has become a replica, and refuses writes with `READONLY`: after a failover a new connection
- * may lead to the master. A second connection finds out whether it does, at most once a second, and only then the client's own
- * is replaced. Reads go on meanwhile, as a replica serves them.
+ * Reconnects a client whose server has become a replica, and refuses writes with `READONLY`: after a failover a new
+ * connection may lead to the master. A second connection finds out whether it does, at most once a second, and only
+ * then the client's own is replaced. Reads go on meanwhile, as a replica serves them.
  *
  * @returns the option `reconnectOnError` of the client
  */

@@ -30,23 +30,35 @@ export function checkTarget (options: RedisPluginOptions): string | undefined {
 function checkAlternatives (options: RedisPluginOptions): void {
   const { url, cluster, client, sentinels, host, path } = options
   const targets = namesOf({ url, cluster, client, sentinels, host, path })
-  if (targets.length > 1) fail(targets.join(' + '), GIVEN_TOGETHER, 'only one of url, host or path, cluster, sentinels, client')
+  if (targets.length > 1) {
+    fail(targets.join(' + '), GIVEN_TOGETHER, 'only one of url, host or path, cluster, sentinels, client')
+  }
   const { port, db, name, username, password, tls } = options
   const [target] = targets
   if (sentinels === undefined && name !== undefined) fail('name', name, 'a name beside sentinels only')
-  if (port !== undefined && target !== undefined && target !== 'host') fail(`${target} + port`, GIVEN_TOGETHER, 'a port beside host only')
-  if (cluster !== undefined && db !== undefined && db !== 0) fail('cluster + db', GIVEN_TOGETHER, 'no db, as a Cluster has database 0 alone')
+  if (port !== undefined && target !== undefined && target !== 'host') {
+    fail(`${target} + port`, GIVEN_TOGETHER, 'a port beside host only')
+  }
+  if (cluster !== undefined && db !== undefined && db !== 0) {
+    fail('cluster + db', GIVEN_TOGETHER, 'no db, as a Cluster has database 0 alone')
+  }
   const ignored = namesOf({ db, username, password, tls })[0]
-  if (client !== undefined && ignored !== undefined) fail(`client + ${ignored}`, GIVEN_TOGETHER, `${ignored} where the client is created`)
+  if (client !== undefined && ignored !== undefined) {
+    fail(`client + ${ignored}`, GIVEN_TOGETHER, `${ignored} where the client is created`)
+  }
 }
 
 function checkCluster (nodes: unknown, dbs: readonly unknown[]): void {
-  if (!Array.isArray(nodes) || nodes.length === 0) fail('cluster.nodes', nodes, 'a list of { host, port } with at least one node')
+  if (!Array.isArray(nodes) || nodes.length === 0) {
+    fail('cluster.nodes', nodes, 'a list of { host, port } with at least one node')
+  }
   for (const [i, node] of (nodes as ClusterNode[]).entries()) {
     const isText = typeof node === 'string'
     if (isText) checkNodeUrl(node, i)
     else checkHost(`cluster.nodes[${i}].host`, hostOf(node))
-    if (typeof node === 'object' && node !== null && Reflect.get(node, 'db') !== undefined) fail(`cluster.nodes[${i}].db`, Reflect.get(node, 'db'), 'no db, as a Cluster has database 0 alone')
+    if (typeof node === 'object' && node !== null && Reflect.get(node, 'db') !== undefined) {
+      fail(`cluster.nodes[${i}].db`, Reflect.get(node, 'db'), 'no db, as a Cluster has database 0 alone')
+    }
   }
   for (const db of dbs) if (db !== undefined && db !== 0) fail('cluster.options.redisOptions.db', db, 'no db, as a Cluster has database 0 alone')
 }
@@ -59,7 +71,9 @@ function checkNodeUrl (node: string, i: number): void {
 }
 
 function checkSentinels ({ sentinels, name }: RedisPluginOptions): void {
-  if (!Array.isArray(sentinels) || sentinels.length === 0) fail('sentinels', sentinels, 'a list of { host, port } with at least one Sentinel')
+  if (!Array.isArray(sentinels) || sentinels.length === 0) {
+    fail('sentinels', sentinels, 'a list of { host, port } with at least one Sentinel')
+  }
   for (const [i, sentinel] of (sentinels as unknown[]).entries()) {
     if (typeof sentinel !== 'object' || sentinel === null) fail(`sentinels[${i}]`, HIDDEN, '{ host, port }')
     checkHost(`sentinels[${i}].host`, hostOf(sentinel))
@@ -73,7 +87,9 @@ function hostOf (node: unknown): unknown {
 
 /** A URL in place of a host may hold a password, which would be a part of the address in the log. */
 function checkHost (option: string, host: unknown): void {
-  if (host !== undefined && (typeof host !== 'string' || /[/@?#\s]/.test(host))) fail(option, typeof host === 'string' ? HIDDEN : host, HOST_ALLOWED)
+  if (host !== undefined && (typeof host !== 'string' || /[/@?#\s]/.test(host))) {
+    fail(option, typeof host === 'string' ? HIDDEN : host, HOST_ALLOWED)
+  }
 }
 
 function checkDb (db: unknown): void {
@@ -83,18 +99,30 @@ function checkDb (db: unknown): void {
 /** Blanks around a URL are taken off. */
 function checkUrl (given: unknown, { db, username, password, tls }: RedisPluginOptions): string {
   const url = typeof given === 'string' ? parse(given) : undefined
-  if (url === undefined) return fail('url', typeof given === 'string' && given !== '' ? unusable(given) : given, URL_ALLOWED)
-  if (!isDecodable(url.username) || !isDecodable(url.password)) fail('url', HIDDEN, 'a user and password in which each % is written as %25')
+  if (url === undefined) {
+    return fail('url', typeof given === 'string' && given !== '' ? unusable(given) : given, URL_ALLOWED)
+  }
+  if (!isDecodable(url.username) || !isDecodable(url.password)) {
+    fail('url', HIDDEN, 'a user and password in which each % is written as %25')
+  }
   const tail = url.pathname + url.search
-  if (url.hash !== '' || tail.includes('@')) fail('url', HIDDEN, 'a user and password in which / ? # and @ are written as %2F %3F %23 %40')
+  if (url.hash !== '' || tail.includes('@')) {
+    fail('url', HIDDEN, 'a user and password in which / ? # and @ are written as %2F %3F %23 %40')
+  }
   const inUrl = dbOf(url)
   if (inUrl === 'invalid') fail('url', HIDDEN, 'the number of a database after the host, as redis://host:port/1')
-  if (inUrl !== undefined && db !== undefined) fail('url + db', GIVEN_TOGETHER, 'the database in the url, or the option db')
+  if (inUrl !== undefined && db !== undefined) {
+    fail('url + db', GIVEN_TOGETHER, 'the database in the url, or the option db')
+  }
   const hasCredentials = url.username !== '' || url.password !== ''
   const beside = namesOf({ username, password })[0]
-  if (hasCredentials && beside !== undefined) fail(`url + ${beside}`, GIVEN_TOGETHER, 'user and password in the url, or as options')
+  if (hasCredentials && beside !== undefined) {
+    fail(`url + ${beside}`, GIVEN_TOGETHER, 'user and password in the url, or as options')
+  }
   const isPlain: unknown = tls
-  if (url.protocol === 'rediss:' && (isPlain === false || isPlain === null)) fail('url + tls', GIVEN_TOGETHER, 'redis:// for a connection without TLS')
+  if (url.protocol === 'rediss:' && (isPlain === false || isPlain === null)) {
+    fail('url + tls', GIVEN_TOGETHER, 'redis:// for a connection without TLS')
+  }
   return url.href
 }
 

@@ -6,8 +6,9 @@ import { handled, isPromise, recover } from '../shared/plugin/maybe-promise.js'
 import { RESERVED } from './session-diff.js'
 import { REPLY, requestOf, type RequestWithState } from './session-state.js'
 
-// An app may pass callbacks to a session, to its store or to `decryptSession`. The store calls them when it has replied, and nothing
-// else would catch their errors: the process would exit. Here such an error is the request's response.
+// An app may pass callbacks to a session, to its store or to `decryptSession`. The store calls them when it has
+// replied, and nothing else would catch their errors: the process would exit. Here such an error is the request's
+// response.
 
 type Callback = (...args: unknown[]) => unknown
 type Method = (this: Session, ...args: unknown[]) => unknown
@@ -19,8 +20,8 @@ let prototypeOfSessions: object | undefined
 let prototypeWithCallbacks: object | null = null
 
 /**
- * Wraps the callbacks of a session's methods. An assignment of a reserved name has no effect: an app may assign a request's body to
- * the session. All sessions share one prototype, as properties of their own would cost more.
+ * Wraps the callbacks of a session's methods. An assignment of a reserved name has no effect: an app may assign a
+ * request's body to the session. All sessions share one prototype, as properties of their own would cost more.
  */
 export function protectCallbacks (session: Session): void {
   const prototype: object = Object.getPrototypeOf(session)
@@ -99,7 +100,9 @@ export function decryptWithPromise (decrypt: FastifyInstance['decryptSession']):
   }
 }
 
-function callOrPromise<T> (callback: DoneWithSession | undefined, request: FastifyRequest, method: (done: DoneWithSession) => void): Promise<T> | void {
+function callOrPromise<T> (
+  callback: DoneWithSession | undefined, request: FastifyRequest, method: (done: DoneWithSession) => void
+): Promise<T> | void {
   if (typeof callback === 'function') return method(wrapCallback(callback as never, request))
   return handled(new Promise((resolve, reject) => method((error, result) => error ? reject(error) : resolve(result as T))))
 }

@@ -12,7 +12,9 @@ import { takeCookieSnapshot } from './cookie/cookie.js'
 import { InvalidSessionError, StoreUnavailableError } from './errors.js'
 import { changesOf, saveSession, type SaveOptions } from './save-session.js'
 import { diff } from './session-diff.js'
-import { EXCEPTION, isAnonymous, isNew, stateOf, type Exception, type KnownSession, type RequestWithState } from './session-state.js'
+import {
+  EXCEPTION, isAnonymous, isNew, stateOf, type Exception, type KnownSession, type RequestWithState
+} from './session-state.js'
 import type { StoredSession } from './store/store.js'
 
 export interface SuiteSessionStoreOptions extends SaveOptions {
@@ -83,15 +85,20 @@ export class SuiteSessionStore implements FastifySessionStore {
   }
 
   /**
-   * Ties what was read to the session that `@fastify/session` has made of it, in its hook, `reload` or `decryptSession`.
+   * Ties what was read to the session that `@fastify/session` has made of it, in its hook, `reload` or
+   * `decryptSession`.
    *
    * @param before - the request's session until now
    * @returns whether it becomes the request's session: an operation that failed changes nothing
    * @throws `FST_REDIS_SUITE_SESSION_INVALID_SESSION`
    */
-  accept (request: RequestWithState, session: FastifyRequest['session'] | null | undefined, before?: FastifyRequest['session'] | null): boolean {
+  accept (
+    request: RequestWithState, session: FastifyRequest['session'] | null | undefined, before?: FastifyRequest['session'] | null
+  ): boolean {
     const running = this.#running
-    if (running?.kind === 'refused' || (running?.kind === 'unreadable' && session?.sessionId === running.sessionId)) return false
+    if (running?.kind === 'refused' || (running?.kind === 'unreadable' && session?.sessionId === running.sessionId)) {
+      return false
+    }
     if (session === null || session === undefined) {
       if (before?.sessionId !== undefined) this.#end(request, before)
       return true
@@ -116,7 +123,9 @@ export class SuiteSessionStore implements FastifySessionStore {
     return true
   }
 
-  #handOver (sessionId: string, handle: string, stored: StoredSession | undefined, callback: ReadCallback, fail: SuiteSessionStore['failRequest']): void {
+  #handOver (
+    sessionId: string, handle: string, stored: StoredSession | undefined, callback: ReadCallback, fail: SuiteSessionStore['failRequest']
+  ): void {
     const opened = stored && this.#options.codec.open(handle, stored)
     if (stored === undefined || opened === undefined) {
       // `reload` keeps the id of a session that is gone, under which nothing may be created.
@@ -126,11 +135,15 @@ export class SuiteSessionStore implements FastifySessionStore {
     this.#renew(handle, stored)
     const { data, known } = opened
     if (fail === undefined) return this.#call({ kind: 'read', sessionId, known, data: undefined }, callback, null, data)
-    // `@fastify/session` makes a digest of all that it gets. That of the cookie alone takes less time, and `accept` adds the rest.
+    // `@fastify/session` makes a digest of all that it gets. That of the cookie alone takes less time, and `accept`
+    // adds the rest.
     this.#call({ kind: 'read', sessionId, known, data }, callback, null, { cookie: data.cookie } as Session, fail)
   }
 
-  /** Renews the idle time-out in the background, unless that was done lately by whichever clock. The next request repeats what failed. */
+  /**
+   * Renews the idle time-out in the background, unless that was done lately by whichever clock. The next request
+   * repeats what failed.
+   */
   #renew (handle: string, { lastSeenAt, user }: StoredSession): void {
     const { store, run, stats, clock, renewal } = this.#options
     if (Math.abs(clock.now() - lastSeenAt) <= renewal) return
@@ -165,15 +178,17 @@ export class SuiteSessionStore implements FastifySessionStore {
   }
 
   /**
-   * Calls a callback with an error. Within it `regenerate` saves a new session and makes it the request's, and `destroy` sets
-   * the request's session to null: both are ignored.
+   * Calls a callback with an error. Within it `regenerate` saves a new session and makes it the request's, and
+   * `destroy` sets the request's session to null: both are ignored.
    */
   #refuse (callback: (error: unknown) => void, error: unknown = new StoreUnavailableError()): void {
     this.#call({ kind: 'refused' }, callback, error)
   }
 
   /** Calls a callback when the store has replied. Nothing else would catch what it throws. */
-  #call<R> (running: RunningCallback | undefined, callback: (error: unknown, result?: R) => void, error: unknown, result?: R, fail?: (error: unknown) => void): void {
+  #call<R> (
+    running: RunningCallback | undefined, callback: (error: unknown, result?: R) => void, error: unknown, result?: R, fail?: (error: unknown) => void
+  ): void {
     const outer = this.#running
     this.#running = running
     try {

@@ -10,11 +10,14 @@ import { EXCEPTION, REPLY, SESSION, type RequestWithState } from './session-stat
 /**
  * Returns the instance as `@fastify/session` is to see it, which then registers these in place of its own:
  *
- * - `onRequest` and `onSend`: a route may be without sessions, and a session that could not be read is neither saved nor cleared
+ * - `onRequest` and `onSend`: a route may be without sessions, and a session that could not be read is neither saved
+ * nor cleared
  * - `request.session`: the store is told of each object that becomes the request's session
  * - `request.sessionStore` and `decryptSession`: they return promises if they get no callback
  */
-export function withOwnHooks (fastify: FastifyInstance, store: SuiteSessionStore, options: HookOptions): FastifyInstance {
+export function withOwnHooks (
+  fastify: FastifyInstance, store: SuiteSessionStore, options: HookOptions
+): FastifyInstance {
   const wrappers: Record<string, (handler: never) => unknown> = {
     onRequest: (handler: onRequestHookHandler) => readingApart(createOnRequest(handler, store)),
     onSend: (handler: onSendHookHandler) => payloadReadingApart(createOnSend(handler, store, options))
@@ -24,7 +27,9 @@ export function withOwnHooks (fastify: FastifyInstance, store: SuiteSessionStore
   return new Proxy(fastify, {
     get (target, name) {
       const value: unknown = Reflect.get(target, name, target)
-      if (name === 'addHook') return (hook: string, handler: never) => target.addHook(hook as 'onRequest', (wrappers[hook]?.(handler) ?? handler) as onRequestHookHandler)
+      if (name === 'addHook') {
+        return (hook: string, handler: never) => target.addHook(hook as 'onRequest', (wrappers[hook]?.(handler) ?? handler) as onRequestHookHandler)
+      }
       if (name === 'decorateRequest') {
         const ours: Record<string, object> = { session: accessor(store), sessionStore: { getter (this: FastifyRequest) { return storeFor(this, store) } } }
         return (property: string, given: object) => target.decorateRequest(property, (ours[property] ?? given) as never)
@@ -68,7 +73,10 @@ function accessor (store: SuiteSessionStore) {
   }
 }
 
-/** The cookie of a session changes no response unless something reads the session. The callback calls the hooks of others. */
+/**
+ * The cookie of a session changes no response unless something reads the session. The callback calls the hooks of
+ * others.
+ */
 function readingApart (hook: onRequestHookHandler): onRequestHookHandler {
   return function sessionHook (request, reply, done) {
     const recorder = recorderOf(request)

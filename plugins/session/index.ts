@@ -58,8 +58,9 @@ export type { SessionInfo, Sessions } from './sessions.js'
 export type { UserId } from './user-id.js'
 
 /**
- * `@fastify/session` on Redis. Concurrent requests that change different properties keep both changes, and a destroyed session stays
- * destroyed. While the store is unavailable, requests with a session cookie get 503 (`FST_REDIS_SUITE_SESSION_STORE_UNAVAILABLE`).
+ * `@fastify/session` on Redis. Concurrent requests that change different properties keep both changes, and a destroyed
+ * session stays destroyed. While the store is unavailable, requests with a session cookie get 503
+ * (`FST_REDIS_SUITE_SESSION_STORE_UNAVAILABLE`).
  *
  * @throws `FST_REDIS_SUITE_SESSION_INVALID_OPTION`, `FST_REDIS_SUITE_SESSION_ALREADY_REGISTERED` at registration
  *

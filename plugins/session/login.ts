@@ -18,7 +18,8 @@ export interface LoginOptions {
   /** The properties that the login sets, beside the user. */
   set?: Partial<Session> | undefined
   /**
-   * How long the client keeps the cookie, from the session's last save. `idleTimeout` and `absoluteTimeout` end the session as well.
+   * How long the client keeps the cookie, from the session's last save. `idleTimeout` and `absoluteTimeout` end the
+   * session as well.
    *
    * @default the option `cookie.maxAge`
    */
@@ -93,12 +94,14 @@ export function createLogins ({ users, userId, property }: LoginParts): Logins {
 }
 
 /**
- * Decorates requests with `login` and `logout`, when all plugins have loaded and unless the names are taken: a login library that
- * is registered later (`@fastify/passport`) fails if they are.
+ * Decorates requests with `login` and `logout`, when all plugins have loaded and unless the names are taken: a login
+ * library that is registered later (`@fastify/passport`) fails if they are.
  *
  * @param property - as in {@link LoginParts}
  */
-export function decorateLogins (fastify: FastifyInstance, { login, logout }: Logins, property: string | undefined): void {
+export function decorateLogins (
+  fastify: FastifyInstance, { login, logout }: Logins, property: string | undefined
+): void {
   const decorators: Record<string, (this: FastifyRequest, ...args: never[]) => Promise<void>> = {
     login (user: UserId, options?: LoginOptions) { return login(this, user, options) },
     logout () { return logout(this) }
@@ -108,7 +111,9 @@ export function decorateLogins (fastify: FastifyInstance, { login, logout }: Log
     const taken = names.filter(name => fastify.hasRequestDecorator(name))
     for (const name of names) if (!taken.includes(name)) fastify.decorateRequest(name, decorators[name])
     const hint = fastify.hasRequestDecorator('passport') && property === 'userId' ? ". Set the option userId to 'passport', so that fastify.sessions knows the users of @fastify/passport" : ''
-    if (taken.length > 0) fastify.log.info({ plugin: 'session' }, `session: another plugin has ${taken.map(name => `request.${name}`).join(' and ')}; use ${taken.map(name => `fastify.sessions.${name}`).join(' and ')} for those of this plugin${hint}`)
+    if (taken.length > 0) {
+      fastify.log.info({ plugin: 'session' }, `session: another plugin has ${taken.map(name => `request.${name}`).join(' and ')}; use ${taken.map(name => `fastify.sessions.${name}`).join(' and ')} for those of this plugin${hint}`)
+    }
   })
 }
 

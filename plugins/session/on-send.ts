@@ -23,7 +23,9 @@ export interface HookOptions {
  *
  * @param saveNew - the hook of `@fastify/session`, for sessions whose cookie the client does not have
  */
-export function createOnSend (saveNew: onSendHookHandler, store: SuiteSessionStore, options: HookOptions): onSendHookHandler {
+export function createOnSend (
+  saveNew: onSendHookHandler, store: SuiteSessionStore, options: HookOptions
+): onSendHookHandler {
   const warnOfInsecureCookie = createInsecureWarning(options)
 
   return function sessionOnSend (request: RequestWithState, reply, payload, done) {
@@ -63,7 +65,8 @@ export function createOnSend (saveNew: onSendHookHandler, store: SuiteSessionSto
       return done(error as Error)
     }
 
-    // The session is saved, and its cookie sent. A login has saved it already, and the handler may have changed its cookie since.
+    // The session is saved, and its cookie sent. A login has saved it already, and the handler may have changed its
+    // cookie since.
     holdPayload(payload)
     const isSecureEnough = session.cookie.secure !== true || request.protocol === 'https'
     if (isSecureEnough && (clientHasCookie || (known !== undefined && session.isSaved()))) {
@@ -104,7 +107,8 @@ export function createOnSend (saveNew: onSendHookHandler, store: SuiteSessionSto
 }
 
 /**
- * Whether the session is as it was read. The digests of `@fastify/session` take longer, and ignore values that JSON does not have.
+ * Whether the session is as it was read. The digests of `@fastify/session` take longer, and ignore values that JSON
+ * does not have.
  *
  * @throws `FST_REDIS_SUITE_SESSION_UNSERIALIZABLE`
  */
@@ -121,7 +125,9 @@ function hasCookie ({ session, cookies }: FastifyRequest, { cookieName, cookiePr
 }
 
 /** Does what `@fastify/session` would, without its two digests of the session. */
-function saveAndSendCookie (request: FastifyRequest, reply: FastifyReply, store: SuiteSessionStore, { cookieName, cookiePrefix, rolling, cookie }: HookOptions, done: (error?: Error) => void): void {
+function saveAndSendCookie (
+  request: FastifyRequest, reply: FastifyReply, store: SuiteSessionStore, { cookieName, cookiePrefix, rolling, cookie }: HookOptions, done: (error?: Error) => void
+): void {
   const { session } = request
   store.set(session.sessionId, session, (error, isSaved) => {
     try {
@@ -149,7 +155,9 @@ function needsNewSignature (request: FastifyRequest, options: HookOptions): bool
   return Boolean(request.cookies[options.cookieName]) && stateOf(request.session).known !== undefined && !hasCookie(request, options)
 }
 
-function signAgain ({ session, cookies }: FastifyRequest, { cookieName, cookiePrefix }: HookOptions, next: () => void, fail: (error: Error) => void): void {
+function signAgain (
+  { session, cookies }: FastifyRequest, { cookieName, cookiePrefix }: HookOptions, next: () => void, fail: (error: Error) => void
+): void {
   session.save(error => {
     if (error) return fail(error)
     cookies[cookieName] = cookiePrefix + session.encryptedSessionId
@@ -163,8 +171,8 @@ const INSECURE_BEHIND_PROXY = "the cookie is sent without Secure, as Fastify doe
   "Set Fastify's option trustProxy"
 
 /**
- * Returns a function that warns once if a session is to be saved over HTTP, but its cookie is `Secure` or should be. An app
- * behind a TLS proxy sees HTTP until Fastify's `trustProxy` is set.
+ * Returns a function that warns once if a session is to be saved over HTTP, but its cookie is `Secure` or should be. An
+ * app behind a TLS proxy sees HTTP until Fastify's `trustProxy` is set.
  */
 function createInsecureWarning ({ log, cookie, savesEmpty }: HookOptions): (request: FastifyRequest) => void {
   let hasWarned = false
@@ -174,7 +182,9 @@ function createInsecureWarning ({ log, cookie, savesEmpty }: HookOptions): (requ
     const message = session.cookie.secure === true
       ? SECURE_OVER_HTTP
       : cookie.secure === 'auto' && isHttpsAtProxy(request) ? INSECURE_BEHIND_PROXY : undefined
-    if (message === undefined || request.protocol === 'https' || !(savesEmpty || session.isSaved() || session.isModified())) return
+    if (message === undefined || request.protocol === 'https' || !(savesEmpty || session.isSaved() || session.isModified())) {
+      return
+    }
     hasWarned = true
     log.warn({ plugin: 'session' }, `session: ${message} (logged once)`)
   }

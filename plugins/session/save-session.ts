@@ -25,14 +25,17 @@ export interface SaveOptions {
 }
 
 /**
- * Saves what a request has changed in its session. The store merges it with what other requests have saved since the session was
- * read (`mergeScript`).
+ * Saves what a request has changed in its session. The store merges it with what other requests have saved since the
+ * session was read (`mergeScript`).
  *
  * @returns whether there was something to save
  * @throws `FST_REDIS_SUITE_SESSION_STORE_UNAVAILABLE`, `FST_REDIS_SUITE_SESSION_TOO_MANY`,
- * `FST_REDIS_SUITE_SESSION_UNSERIALIZABLE`, `FST_REDIS_SUITE_SESSION_INVALID_COOKIE`, `FST_REDIS_SUITE_SESSION_INVALID_VALUE`
+ * `FST_REDIS_SUITE_SESSION_UNSERIALIZABLE`, `FST_REDIS_SUITE_SESSION_INVALID_COOKIE`,
+ * `FST_REDIS_SUITE_SESSION_INVALID_VALUE`
  */
-export async function saveSession (sessionId: string, session: Session, { store, run, codec, cookie, users, stats, userId }: SaveOptions): Promise<boolean> {
+export async function saveSession (
+  sessionId: string, session: Session, { store, run, codec, cookie, users, stats, userId }: SaveOptions
+): Promise<boolean> {
   const handle = hashId(sessionId)
   const state = stateOf(session)
   const before = state.known
@@ -56,9 +59,12 @@ export async function saveSession (sessionId: string, session: Session, { store,
   const found = userId(session)
   const user = digestOfFound(isPromise(found) ? await found : found)
   const hasMoved = user !== before?.user
-  if (before !== undefined && !hasMoved && Object.keys(changes.set).length === 0 && changes.delete.length === 0) return false
+  if (before !== undefined && !hasMoved && Object.keys(changes.set).length === 0 && changes.delete.length === 0) {
+    return false
+  }
 
-  // The user's index comes first: a session that it lacks could not be found to be destroyed. An entry without a session is removed when it is found.
+  // The user's index comes first: a session that it lacks could not be found to be destroyed. An entry without a
+  // session is removed when it is found.
   if (user !== undefined && hasMoved) {
     if (before === undefined) await write({ set: {}, delete: changes.delete, create: true, from: '', text: '{}' })
     await users.enter(user, handle)
@@ -88,7 +94,9 @@ export async function saveSession (sessionId: string, session: Session, { store,
 }
 
 /** Returns the properties of a session as they are to be stored, and what has changed since it was read or saved. */
-export function changesOf (session: Session, options: CookieOptions): { after: SessionSnapshot, changes: FieldChanges } {
+export function changesOf (
+  session: Session, options: CookieOptions
+): { after: SessionSnapshot, changes: FieldChanges } {
   const after = takeSnapshot(session)
   const cookie = cookieToStore(session.cookie, options)
   if (cookie === undefined) delete after['cookie']

@@ -26,7 +26,9 @@ export class SessionCodec {
     const fields = this.openFields(handle, stored)
     const contents = fields && jsonOf(() => contentsOf(fields))
     if (fields === undefined || contents === undefined) {
-      if (!this.#hasWarned) this.#log.warn({ plugin: 'session' }, 'session: a stored session cannot be decrypted or parsed and is ignored (logged once)')
+      if (!this.#hasWarned) {
+        this.#log.warn({ plugin: 'session' }, 'session: a stored session cannot be decrypted or parsed and is ignored (logged once)')
+      }
       this.#hasWarned = true
       return undefined
     }

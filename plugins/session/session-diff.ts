@@ -84,8 +84,8 @@ export function diff (before: SessionSnapshot, after: SessionSnapshot): FieldCha
 }
 
 /**
- * Returns the changes since a text of {@link contentsOf}. Most properties have not changed, so that only the text after the first
- * one that has is parsed.
+ * Returns the changes since a text of {@link contentsOf}. Most properties have not changed, so that only the text after
+ * the first one that has is parsed.
  */
 export function diffContents (before: string, after: SessionSnapshot): FieldChanges {
   const entries = Object.entries(after)
@@ -95,7 +95,9 @@ export function diffContents (before: string, after: SessionSnapshot): FieldChan
     const colon = at + key.length
     const end = colon + 1 + json.length
     // Comparing slices is faster than `startsWith`.
-    if (before.slice(colon + 1, end) !== json || before.slice(at, colon) !== key || (end < before.length && before[end] !== ',')) return true
+    if (before.slice(colon + 1, end) !== json || before.slice(at, colon) !== key || (end < before.length && before[end] !== ',')) {
+      return true
+    }
     at = end + 1
     return false
   })
@@ -113,7 +115,9 @@ export function joinFields (fields: SessionSnapshot): string {
  *
  * @param open - returns the JSON of a sealed property; undefined if properties are not sealed
  */
-export function parseFields (text: string, open?: (name: string, sealed: unknown) => string | undefined): Record<string, unknown> | undefined {
+export function parseFields (
+  text: string, open?: (name: string, sealed: unknown) => string | undefined
+): Record<string, unknown> | undefined {
   try {
     const parsed: unknown = JSON.parse(text)
     if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) return undefined

@@ -39,7 +39,10 @@ export interface SessionState {
 const STATE = Symbol('session.state')
 type WithState = object & { [STATE]?: SessionState }
 
-/** Returns the state of a session, in the object itself: entries of a `WeakMap` for each request keep the garbage collector busy. */
+/**
+ * Returns the state of a session, in the object itself: entries of a `WeakMap` for each request keep the garbage
+ * collector busy.
+ */
 export function stateOf (session: object): SessionState {
   const present = (session as WithState)[STATE]
   if (present !== undefined) return present
@@ -78,7 +81,10 @@ export interface Exception {
   kind: 'anonymous' | 'ended'
   /** The cookie of the session that has ended, if it was read. */
   cookie?: CookieSnapshot | undefined
-  /** The destruction of a session that was set to null, which the response waits for. It rejects while the store is unavailable. */
+  /**
+   * The destruction of a session that was set to null, which the response waits for. It rejects while the store is
+   * unavailable.
+   */
   destroyed?: Promise<unknown> | undefined
 }
 

@@ -46,8 +46,9 @@ export interface Sessions extends Logins {
    */
   destroyAll (userId: UserId, options?: { except?: string | undefined }): Promise<number>
   /**
-   * Calls a function once when the request's session ends: by its time-outs, or on any instance by logout, `destroy`, `destroyAll` or a
-   * login that gives it a new id. For websockets and other long responses; `fastify.events.sse` watches by itself.
+   * Calls a function once when the request's session ends: by its time-outs, or on any instance by logout, `destroy`,
+   * `destroyAll` or a login that gives it a new id. For websockets and other long responses; `fastify.events.sse`
+   * watches by itself.
    *
    * @param onEnd - may be async. Its errors are logged
    * @param options.interval - how often the session is also looked up, in case a message is lost. @default '15s'

@@ -8,8 +8,8 @@ export interface SessionStats {
   /** Sessions that this process destroyed. Sessions that ended by time are not counted. */
   destroyed: number
   /**
-   * Sessions used in about the last minute, or twentieth of the idle time-out if that is less. Each is counted by the instance that
-   * renewed it, once in that time, so that the sum over all instances is their number.
+   * Sessions used in about the last minute, or twentieth of the idle time-out if that is less. Each is counted by the
+   * instance that renewed it, once in that time, so that the sum over all instances is their number.
    */
   active: number
 }

@@ -27,12 +27,15 @@ interface WatchesOptions {
 
 // More at once could miss their deadlines by each other.
 const MAX_CHECKS_AT_ONCE = 100
-/** The time between two tries to look sessions up after messages may have been lost: the channel may be back before the circuit closes. */
+/**
+ * The time between two tries to look sessions up after messages may have been lost: the channel may be back before the
+ * circuit closes.
+ */
 const RECHECK_MS = 500
 
 /**
- * Calls a function when a session ends: at once by `destroy` on any instance, and by time when its time-out has passed. Each
- * session is also looked up once in an interval, in case a message is lost.
+ * Calls a function when a session ends: at once by `destroy` on any instance, and by time when its time-out has passed.
+ * Each session is also looked up once in an interval, in case a message is lost.
  */
 export class Watches {
   readonly #options: WatchesOptions
@@ -133,7 +136,9 @@ export class Watches {
 }
 
 /** Returns the time until a session ends unless it is used; 0 for one that has ended. */
-export async function lifeOf (handle: string, { store, run, codec }: Pick<SaveOptions, 'store' | 'run' | 'codec'>): Promise<Milliseconds> {
+export async function lifeOf (
+  handle: string, { store, run, codec }: Pick<SaveOptions, 'store' | 'run' | 'codec'>
+): Promise<Milliseconds> {
   const [life, stored] = await Promise.all([run(() => store.lifeOf(handle)), store.read(handle)])
   const fields = stored && codec.openFields(handle, stored)
   if (fields === undefined) return 0

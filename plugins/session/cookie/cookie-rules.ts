@@ -20,7 +20,10 @@ const flag: Rule = { fits: value => typeof value === 'boolean', allowed: 'true o
 const lifetime: Rule = { fits: value => typeof value === 'number' && Math.abs(value) <= MAX_AGE_MS, allowed: 'a finite number of milliseconds' }
 const date: Rule = { fits: value => dateOf(value) !== undefined, allowed: 'a Date from the year 1601 to 9999' }
 
-/** The attributes of a session's cookie, in the order of their checks: an invalid `maxAge` makes an invalid `expires` as well. */
+/**
+ * The attributes of a session's cookie, in the order of their checks: an invalid `maxAge` makes an invalid `expires` as
+ * well.
+ */
 const RULES: Readonly<Record<string, Rule>> = {
   path: { fits: value => typeof value === 'string' && PATH.test(value), allowed: 'a path of printable ASCII characters without ";" and "<"' },
   domain: { fits: value => typeof value === 'string' && (value === '' || DOMAIN.test(value)), allowed: 'a domain name' },
@@ -68,7 +71,9 @@ export function checkAttributes (cookie: object): void {
   const attributes: object = 'toJSON' in cookie && typeof cookie.toJSON === 'function' ? cookie.toJSON() : cookie
   for (const [name, { fits, allowed }] of ENTRIES) {
     const value: unknown = Reflect.get(attributes, name)
-    if (value !== undefined && value !== null && !fits(value)) throw new InvalidCookieError(name === 'originalMaxAge' ? '.maxAge' : `.${name}`, `set it to ${allowed}`)
+    if (value !== undefined && value !== null && !fits(value)) {
+      throw new InvalidCookieError(name === 'originalMaxAge' ? '.maxAge' : `.${name}`, `set it to ${allowed}`)
+    }
   }
 }
 
@@ -83,11 +88,17 @@ export function repairCookie (stored: unknown): Record<string, unknown> | undefi
 /** @throws `FST_REDIS_SUITE_SESSION_INVALID_OPTION` */
 export function checkCookieOptions (cookie: unknown): void {
   if (cookie === undefined) return
-  if (typeof cookie !== 'object' || cookie === null || Array.isArray(cookie)) throw invalidOptionError('session', 'cookie', cookie, 'an object')
+  if (typeof cookie !== 'object' || cookie === null || Array.isArray(cookie)) {
+    throw invalidOptionError('session', 'cookie', cookie, 'an object')
+  }
   for (const [name, value] of Object.entries(cookie)) {
-    if (!OPTION_NAMES.includes(name)) throw unknownOptionError('session', `cookie.${name}`, OPTION_NAMES.map(each => `cookie.${each}`))
+    if (!OPTION_NAMES.includes(name)) {
+      throw unknownOptionError('session', `cookie.${name}`, OPTION_NAMES.map(each => `cookie.${each}`))
+    }
     const { fits, allowed } = OPTIONS[name]!
-    if (value !== undefined && value !== null && !fits(value)) throw invalidOptionError('session', `cookie.${name}`, value, allowed)
+    if (value !== undefined && value !== null && !fits(value)) {
+      throw invalidOptionError('session', `cookie.${name}`, value, allowed)
+    }
   }
 }
 
@@ -98,10 +109,14 @@ export function checkCookieOptions (cookie: unknown): void {
  * @throws `FST_REDIS_SUITE_SESSION_INVALID_OPTION`
  * @see https://datatracker.ietf.org/doc/html/draft-ietf-httpbis-rfc6265bis#section-4.1.3
  */
-export function checkBrowserRules (cookieName: string, { secure, sameSite, partitioned, path, domain }: CookieOptions): void {
+export function checkBrowserRules (
+  cookieName: string, { secure, sameSite, partitioned, path, domain }: CookieOptions
+): void {
   const [prefix] = /^__(?:host|secure)-/i.exec(cookieName) ?? []
   const reason = prefix !== undefined ? `cookieName ${prefix}…` : partitioned === true ? 'cookie.partitioned' : String(sameSite).toLowerCase() === 'none' ? "cookie.sameSite 'none'" : undefined
-  if (reason !== undefined && secure === false) throw invalidOptionError('session', 'cookie.secure', secure, `true or 'auto' with ${reason}, as browsers keep no such cookie without Secure`)
+  if (reason !== undefined && secure === false) {
+    throw invalidOptionError('session', 'cookie.secure', secure, `true or 'auto' with ${reason}, as browsers keep no such cookie without Secure`)
+  }
   if (prefix?.toLowerCase() !== '__host-') return
   if (domain) throw invalidOptionError('session', 'cookie.domain', domain, `none with ${reason}`)
   if (path !== undefined && path !== '/') throw invalidOptionError('session', 'cookie.path', path, `'/' with ${reason}`)

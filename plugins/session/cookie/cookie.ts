@@ -6,8 +6,8 @@ import { checkAttributes, checkIsCookie, dateOf } from './cookie-rules.js'
 export type CookieOptions = NonNullable<FastifySessionOptions['cookie']>
 
 /**
- * Returns the part of a session's cookie that is stored: undefined if it is as the options make it. A cookie with a lifetime has
- * its own time, and a cookie that was made over HTTPS must not lose `Secure` over HTTP.
+ * Returns the part of a session's cookie that is stored: undefined if it is as the options make it. A cookie with a
+ * lifetime has its own time, and a cookie that was made over HTTPS must not lose `Secure` over HTTP.
  */
 export function cookieToStore (given: Session['cookie'], options: CookieOptions): unknown {
   if (typeof given !== 'object' || given === null) return given
@@ -27,7 +27,9 @@ type Cookie = Session['cookie'] & { partitioned?: boolean | undefined }
 /** The attributes of a cookie at one moment. */
 export type CookieSnapshot = Readonly<Pick<Cookie, 'path' | 'domain' | 'httpOnly' | 'secure' | 'sameSite' | 'partitioned' | 'originalMaxAge' | 'expires'> & { expiresAt: number | undefined }>
 
-export function takeCookieSnapshot ({ path, domain, httpOnly, secure, sameSite, partitioned, originalMaxAge, expires }: Cookie): CookieSnapshot {
+export function takeCookieSnapshot (
+  { path, domain, httpOnly, secure, sameSite, partitioned, originalMaxAge, expires }: Cookie
+): CookieSnapshot {
   return { path, domain, httpOnly, secure, sameSite, partitioned, originalMaxAge, expires, expiresAt: expires?.valueOf() }
 }
 
@@ -39,13 +41,15 @@ export function isAsBefore (cookie: Cookie, before: CookieSnapshot): boolean {
 }
 
 /**
- * Returns the attributes of a `Set-Cookie` that clears a session's cookie: those that it was set with. A browser refuses to clear
- * `__Host-…` without `Secure`, and has one cookie for each domain, path and partition.
+ * Returns the attributes of a `Set-Cookie` that clears a session's cookie: those that it was set with. A browser
+ * refuses to clear `__Host-…` without `Secure`, and has one cookie for each domain, path and partition.
  *
  * @param before - the cookie of the request's session; undefined if the session was not read
  * @param protocol - the request's, for `secure: 'auto'`
  */
-export function clearingAttributes (before: CookieSnapshot | undefined, options: CookieOptions, protocol: string): CookieSerializeOptions {
+export function clearingAttributes (
+  before: CookieSnapshot | undefined, options: CookieOptions, protocol: string
+): CookieSerializeOptions {
   const { path, domain, httpOnly, secure, sameSite, partitioned } = before ?? options
   const attributes = { path, domain, httpOnly, secure, sameSite, partitioned: partitioned === true, ...options.priority !== undefined && { priority: options.priority } }
   if (secure !== 'auto') return attributes

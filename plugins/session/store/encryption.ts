@@ -12,8 +12,8 @@ const NONCE = 12
 const TAG = 16
 
 /**
- * AES-256 in Galois/Counter Mode (NIST SP 800-38D). Each session has its own key, so that no key seals so many texts that random
- * nonces could repeat.
+ * AES-256 in Galois/Counter Mode (NIST SP 800-38D). Each session has its own key, so that no key seals so many texts
+ * that random nonces could repeat.
  *
  * @param keys - 32 bytes each. The first one seals, all open
  * @returns undefined without a key

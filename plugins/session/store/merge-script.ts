@@ -4,11 +4,12 @@ import { timedLua } from '../../shared/redis/script.js'
 const PAGE = 1000
 
 /**
- * Merges the changes of one request with those that other requests have written since it read the session: each property is a
- * field of its own, and the last writer of a property wins. A destroyed session stays destroyed.
+ * Merges the changes of one request with those that other requests have written since it read the session: each
+ * property is a field of its own, and the last writer of a property wins. A destroyed session stays destroyed.
  *
  * KEYS[1]  the session
- * ARGV     idle and absolute time-out (ms), whether the session is new (0, 1), the version that was read, the number of pairs to
+ * ARGV     idle and absolute time-out (ms), whether the session is new (0, 1), the version that was read, the number of
+ * pairs to
  *          set, those pairs, then the fields to delete. The first pair is the version, with an empty value; the second is `all`,
  *          as it is if no other request has written
  * reply    the new version, or nil if there is no session to change

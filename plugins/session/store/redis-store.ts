@@ -7,15 +7,17 @@ import { MicroBatch } from '../../shared/redis/micro-batch.js'
 import { readScriptIn, runScript } from '../../shared/redis/script.js'
 import { destroyScript, enterScript, FIELDS, lifeScript, nowScript, readScript, renewScript } from './scripts.js'
 import { mergeScript } from './merge-script.js'
-import { endedChannel, renewalOf, type SessionStore, type SessionTimeouts, type StoredInfo, type StoredSession } from './store.js'
+import {
+  endedChannel, renewalOf, type SessionStore, type SessionTimeouts, type StoredInfo, type StoredSession
+} from './store.js'
 
 const FIELD = 'f:'
 /** The sessions that one script reads. Redis executes it in a fraction of a millisecond. */
 const MAX_READS = 64
 
 /**
- * Stores sessions in Redis: a hash for each session, and a sorted set for each user, by the time at which each session was added.
- * One script reads all sessions of a turn of the event loop.
+ * Stores sessions in Redis: a hash for each session, and a sorted set for each user, by the time at which each session
+ * was added. One script reads all sessions of a turn of the event loop.
  *
  * @param run - applies the deadline and the circuit to reads
  */
@@ -89,7 +91,9 @@ function split (reply: string): string[] {
   return [...head, reply.slice(head.reduce((end, part) => end + part.length + 1, 0))]
 }
 
-function sessionOf ([version, user, created, seen, sealed, text]: ReadonlyArray<string | null>): StoredSession | undefined {
+function sessionOf (
+  [version, user, created, seen, sealed, text]: ReadonlyArray<string | null>
+): StoredSession | undefined {
   if (!text || !created) return undefined
   return { text, isSealed: sealed === '1', version: version ?? '', user: user || undefined, createdAt: Number(created), lastSeenAt: Number(seen) }
 }

@@ -5,9 +5,9 @@ import { TOMBSTONE_MS } from './store.js'
 const DAY_MS = 86_400_000
 
 /*
- * A session is a hash. Fields that begin with "f:" are its properties (JSON), and `all` is all of them as one JSON object. Its other
- * fields are `created` and `seen` (ms), `version`, `sealed` (0, 1), `user` (the digest of its user's id) and `device`. A destroyed
- * session has the field `dead` only. Times are Redis's own, see `timedLua`.
+ * A session is a hash. Fields that begin with "f:" are its properties (JSON), and `all` is all of them as one JSON
+ * object. Its other fields are `created` and `seen` (ms), `version`, `sealed` (0, 1), `user` (the digest of its user's
+ * id) and `device`. A destroyed session has the field `dead` only. Times are Redis's own, see `timedLua`.
  */
 
 /** The fields that a read returns. Only the last one may contain spaces. */
@@ -54,8 +54,8 @@ redis.call('HSET', KEYS[1], 'seen', now)
 `
 
 /**
- * Returns how long a session lives unless it is used. A user of Redis without PTTL gets a day: the watch checks again after its
- * interval.
+ * Returns how long a session lives unless it is used. A user of Redis without PTTL gets a day: the watch checks again
+ * after its interval.
  *
  * KEYS[1]  the session
  * reply    milliseconds; 0 if it has ended
@@ -96,8 +96,8 @@ return clock[1] * 1000 + math.floor(clock[2] / 1000)
 `
 
 /**
- * Adds a session to a user's index, with the time now as its score, if there is room. The time of its end would be no good score:
- * after the time-out is lowered, older sessions would not be found.
+ * Adds a session to a user's index, with the time now as its score, if there is room. The time of its end would be no
+ * good score: after the time-out is lowered, older sessions would not be found.
  *
  * KEYS[1]  the index
  * ARGV     handle, absolute time-out (ms), maximum (0: any number)

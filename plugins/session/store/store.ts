@@ -42,14 +42,18 @@ export interface StoredInfo {
   device: string
 }
 
-/** Stores sessions by their handles, which are digests of their ids, and an index of each user's. Both stores pass the same tests. */
+/**
+ * Stores sessions by their handles, which are digests of their ids, and an index of each user's. Both stores pass the
+ * same tests.
+ */
 export interface SessionStore {
   /** Reads a session, within the deadline and the circuit. The caller applies them to the other methods. */
   read (handle: string): Promise<StoredSession | undefined>
   /**
    * Renews a session's idle time-out.
    *
-   * @param user - the digest of its user's id. The index gets the session again: a full server may evict it before the sessions
+   * @param user - the digest of its user's id. The index gets the session again: a full server may evict it before the
+   * sessions
    */
   renew (handle: string, user?: string): Promise<void>
   /**
@@ -60,7 +64,10 @@ export interface SessionStore {
   write (handle: string, change: SessionChange): Promise<string | undefined>
   /** Returns how long the session lives unless it is used; 0 if it has ended. */
   lifeOf (handle: string): Promise<Milliseconds>
-  /** Destroys a session, and returns the digest of its user's id: null without a user, undefined if there was no session. */
+  /**
+   * Destroys a session, and returns the digest of its user's id: null without a user, undefined if there was no
+   * session.
+   */
   destroy (handle: string): Promise<string | null | undefined>
 
   /**
@@ -72,7 +79,10 @@ export interface SessionStore {
    */
   enter (user: string, handle: string, max: number): Promise<readonly string[] | undefined>
   leave (user: string, handles: readonly string[]): Promise<void>
-  /** Returns the handles that were added up to a time (by the store's clock), the oldest first. Some sessions may have ended. */
+  /**
+   * Returns the handles that were added up to a time (by the store's clock), the oldest first. Some sessions may have
+   * ended.
+   */
   members (user: string, until: number, from: number, count: number): Promise<readonly string[]>
   /** Returns undefined for each session that has ended. */
   infos (handles: readonly string[]): Promise<ReadonlyArray<StoredInfo | undefined>>

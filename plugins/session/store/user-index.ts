@@ -15,7 +15,10 @@ export interface UserLimit {
 
 type Run = <T>(operation: () => Promise<T>) => Promise<T>
 
-/** The sessions of users, by digests of their ids. The index may name sessions that have ended, and each reader removes them. */
+/**
+ * The sessions of users, by digests of their ids. The index may name sessions that have ended, and each reader removes
+ * them.
+ */
 export class UserIndex {
   readonly #store: SessionStore
   readonly #run: Run
@@ -27,7 +30,9 @@ export class UserIndex {
    * @param run - calls the store within the deadline and the circuit
    * @param onEnd - called with the handle of each destroyed session
    */
-  constructor (store: SessionStore, run: Run, limit: UserLimit, stats: SessionStatsCounter, onEnd: (handle: string) => void = () => {}) {
+  constructor (
+    store: SessionStore, run: Run, limit: UserLimit, stats: SessionStatsCounter, onEnd: (handle: string) => void = () => {}
+  ) {
     this.#store = store
     this.#onEnd = onEnd
     this.#stats = stats
@@ -105,7 +110,10 @@ export class UserIndex {
     }
   }
 
-  /** Removes handles whose session has ended or has another user. A session without a user is about to become this user's. */
+  /**
+   * Removes handles whose session has ended or has another user. A session without a user is about to become this
+   * user's.
+   */
   async #live (user: string, handles: readonly string[]): Promise<StoredInfo[]> {
     const infos = await this.#run(() => this.#store.infos(handles))
     const present = infos.filter(info => info !== undefined).filter(info => info.user === undefined || info.user === user)

@@ -30,7 +30,9 @@ export interface ChannelSubscriptionOptions {
 const RETRY_MS = 100
 
 /** Subscribes on its own connection, and again after each loss of it. */
-export function subscribeToChannel ({ client, plugin, channel, log, without, onMessage, onGap, clock = systemClock }: ChannelSubscriptionOptions): ChannelSubscription {
+export function subscribeToChannel (
+  { client, plugin, channel, log, without, onMessage, onGap, clock = systemClock }: ChannelSubscriptionOptions
+): ChannelSubscription {
   let subscriber: Redis | undefined
   let isLive = false
   let hasWarned = false
@@ -89,8 +91,8 @@ export function subscribeToChannel ({ client, plugin, channel, log, without, onM
 }
 
 /**
- * Connects to any node: each one receives the messages that are published on any. The Cluster client's own subscriber does not
- * report interruptions, and its PING goes to another connection.
+ * Connects to any node: each one receives the messages that are published on any. The Cluster client's own subscriber
+ * does not report interruptions, and its PING goes to another connection.
  */
 function connectionToAnyNode (cluster: Cluster): Redis | undefined {
   const nodes = cluster.nodes('all')

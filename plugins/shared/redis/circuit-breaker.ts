@@ -6,7 +6,8 @@ import { MAX_EXTENSION_MS } from './patience.js'
 export interface CircuitStatus {
   /**
    * - `closed`: Redis is used
-   * - `late`: replies arrive, but not in time. Callers that fail open use their fallback at once, those that fail closed wait longer
+   * - `late`: replies arrive, but not in time. Callers that fail open use their fallback at once, those that fail
+   * closed wait longer
    * - `open`: no replies arrive, and all callers use their fallback at once
    */
   readonly state: 'closed' | 'late' | 'open'
@@ -39,11 +40,11 @@ export interface CircuitOptions {
 }
 
 /**
- * A circuit breaker. It opens after a number of failures in a row, and its own probes close it, so that no caller waits in order
- * to find out that the server is back.
+ * A circuit breaker. It opens after a number of failures in a row, and its own probes close it, so that no caller waits
+ * in order to find out that the server is back.
  *
- * At most one probe is in flight: with a server that hangs a single one stays queued, and its late reply says that the server is
- * back. The circuit of a flapping server closes when the probes have succeeded for a while.
+ * At most one probe is in flight: with a server that hangs a single one stays queued, and its late reply says that the
+ * server is back. The circuit of a flapping server closes when the probes have succeeded for a while.
  */
 export class CircuitBreaker {
   #options: CircuitOptions
@@ -86,7 +87,10 @@ export class CircuitBreaker {
     return this.#status.lastError
   }
 
-  /** When the circuit was last not closed, or a write refused, by the clock's `monotonic()`. Infinity while it is not closed, -Infinity for never. */
+  /**
+   * When the circuit was last not closed, or a write refused, by the clock's `monotonic()`. Infinity while it is not
+   * closed, -Infinity for never.
+   */
   get troubledAt (): number {
     if (!this.isClosed) return Infinity
     return Math.max(this.#hasFailed ? this.#since : -Infinity, this.#refusedAt)
@@ -112,8 +116,8 @@ export class CircuitBreaker {
   }
 
   /**
-   * Call it before `failure`. Replies that arrive when no caller waits for them any more are an outage: the queue of an overloaded
-   * server would grow without end.
+   * Call it before `failure`. Replies that arrive when no caller waits for them any more are an outage: the queue of an
+   * overloaded server would grow without end.
    */
   waitedInVain (): void {
     this.#waitedInVain++

@@ -25,8 +25,8 @@ export function keyPrefixOf (client: RedisClient | undefined): string {
 }
 
 /**
- * Returns the name of a channel in the client's database. Redis delivers a message to the subscribers of all databases, so that
- * the name contains the database's number. Database 0, the only one of a Cluster, is left out.
+ * Returns the name of a channel in the client's database. Redis delivers a message to the subscribers of all databases,
+ * so that the name contains the database's number. Database 0, the only one of a Cluster, is left out.
  */
 export function databaseChannel (client: RedisClient, channel: string): string {
   const db = isCluster(client) ? 0 : client.options.db ?? 0
@@ -39,16 +39,16 @@ export function isCluster (client: RedisClient): client is Cluster {
 }
 
 /**
- * Returns a client as a Cluster; undefined if it is none. `fastify.redis` has the type that `@fastify/redis` declares, which
- * excludes a Cluster.
+ * Returns a client as a Cluster; undefined if it is none. `fastify.redis` has the type that `@fastify/redis` declares,
+ * which excludes a Cluster.
  */
 export function clusterOf (client: RedisClient): Cluster | undefined {
   return isCluster(client) ? client : undefined
 }
 
 /**
- * Returns the client as {@link findClient} does, for a plugin that otherwise has a memory store, which the log then says. In a worker of
- * `node:cluster` it is a warning: each worker has its own sessions, limits and locks.
+ * Returns the client as {@link findClient} does, for a plugin that otherwise has a memory store, which the log then
+ * says. In a worker of `node:cluster` it is a warning: each worker has its own sessions, limits and locks.
  */
 export function resolveClient (fastify: FastifyInstance, plugin: PluginName, option: unknown): RedisClient | undefined {
   const client = findClient(fastify, plugin, option)
@@ -72,11 +72,16 @@ export function warnOfLateClient (fastify: FastifyInstance, plugin: PluginName, 
   })
 }
 
-/** Returns the client of a plugin: its option `redis`, otherwise `fastify.redis` of any plugin; undefined for `false` or `null`. */
+/**
+ * Returns the client of a plugin: its option `redis`, otherwise `fastify.redis` of any plugin; undefined for `false` or
+ * `null`.
+ */
 export function findClient (fastify: FastifyInstance, plugin: PluginName, option: unknown): RedisClient | undefined {
   if (option === false || option === null) return undefined
   if (option !== undefined) {
-    if (isRedisClient(option) && option.status === 'end') throw invalidOptionError(plugin, 'redis', new InWords('a client that was closed'), 'a client that is open')
+    if (isRedisClient(option) && option.status === 'end') {
+      throw invalidOptionError(plugin, 'redis', new InWords('a client that was closed'), 'a client that is open')
+    }
     if (isRedisClient(option)) return checkReplies(plugin, option)
     throw invalidOptionError(plugin, 'redis', option, 'an ioredis client (Redis or Cluster), or false for the memory store')
   }
@@ -89,7 +94,9 @@ export function findClient (fastify: FastifyInstance, plugin: PluginName, option
 
 /** @throws `FST_REDIS_SUITE_<PLUGIN>_INVALID_OPTION` */
 function checkReplies (plugin: PluginName, client: RedisClient): RedisClient {
-  if (repliesWithText(client)) throw invalidOptionError(plugin, 'redis', new InWords('a client with stringNumbers'), REPLIES_ALLOWED)
+  if (repliesWithText(client)) {
+    throw invalidOptionError(plugin, 'redis', new InWords('a client with stringNumbers'), REPLIES_ALLOWED)
+  }
   return client
 }
 

@@ -15,9 +15,9 @@ export const NodeDownError = pluginError('redis', 'NODE_DOWN', 'not sent, as its
 const CHECK_INTERVAL_MS = 250
 
 /**
- * Knows which masters of a Cluster are down. The client's circuit stays closed while others reply, so that one that hangs would
- * cost each of its requests the deadline. After a failure each master gets one command. Those that do not reply, or report that
- * the Cluster is down, are not used until they do.
+ * Knows which masters of a Cluster are down. The client's circuit stays closed while others reply, so that one that
+ * hangs would cost each of its requests the deadline. After a failure each master gets one command. Those that do not
+ * reply, or report that the Cluster is down, are not used until they do.
  */
 export class ClusterNodes {
   readonly #cluster: Cluster
@@ -56,7 +56,10 @@ export class ClusterNodes {
     return master === undefined || this.#down.has(master)
   }
 
-  /** Calls an operation, and tells over which connection its command is sent: that of the last key that {@link isDown} is called with. */
+  /**
+   * Calls an operation, and tells over which connection its command is sent: that of the last key that {@link isDown}
+   * is called with.
+   */
   observe<T> (operation: () => Promise<T>): { reply: Promise<T>, connectionOf: ConnectionOf } {
     this.#observedKey = undefined
     const reply = operation()
@@ -118,8 +121,8 @@ export class ClusterNodes {
   }
 
   /**
-   * Checks a master, by at most one command in flight: the late reply of one that hangs counts. A refusal (ACL) is a reply. A node
-   * is also up if it is late while something arrives from it, or while this process is short of CPU.
+   * Checks a master, by at most one command in flight: the late reply of one that hangs counts. A refusal (ACL) is a
+   * reply. A node is also up if it is late while something arrives from it, or while this process is short of CPU.
    */
   async #isUp (master: string, node: Redis | undefined): Promise<boolean> {
     if (node === undefined || !['ready', 'connect', 'connecting', 'wait'].includes(node.status)) return false
@@ -150,7 +153,9 @@ function nameOf ({ options: { host, port } }: Redis): string {
 const nodesOf = new WeakMap<Cluster, ClusterNodes>()
 
 /** Watches the nodes of a client from now on. Returns undefined for a client of a single node. */
-export function watchNodes (client: RedisClient, log: FastifyBaseLogger, timeout: Milliseconds, progress: Progress, clock: Clock = systemClock): ClusterNodes | undefined {
+export function watchNodes (
+  client: RedisClient, log: FastifyBaseLogger, timeout: Milliseconds, progress: Progress, clock: Clock = systemClock
+): ClusterNodes | undefined {
   if (!isCluster(client)) return undefined
   const nodes = new ClusterNodes(client, log, timeout, progress, clock)
   nodesOf.set(client, nodes)
@@ -167,7 +172,10 @@ export function clientFor (client: RedisClient, key: string): RedisClient {
   return client
 }
 
-/** Sends one command on a key, as {@link clientFor} does. It rejects and never throws, so that the caller awaits commands beside it as well. */
+/**
+ * Sends one command on a key, as {@link clientFor} does. It rejects and never throws, so that the caller awaits
+ * commands beside it as well.
+ */
 export function onNode<T> (client: RedisClient, key: string, command: () => Promise<T>): Promise<T> {
   return isDown(client, key) ? Promise.reject(new NodeDownError()) : command()
 }

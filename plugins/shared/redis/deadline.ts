@@ -15,15 +15,18 @@ export interface Watch {
 /**
  * Waits for `promise`, at most for `ms`, and ignores its later result.
  *
- * Only time in which this process could have read a reply counts. While the event loop is blocked, the CPU throttled or the machine
- * paused, a timer of `ms` would fire before the reply is read, or before the command is sent. The wait therefore has parts: each
- * counts as its own length, however late its timer fires, and a poll phase (`setImmediate`) follows the last one. So a stall of this
- * process uses up at most a tenth of the deadline. A process that is always busy waits for at most ten turns of its event loop.
+ * Only time in which this process could have read a reply counts. While the event loop is blocked, the CPU throttled or
+ * the machine paused, a timer of `ms` would fire before the reply is read, or before the command is sent. The wait
+ * therefore has parts: each counts as its own length, however late its timer fires, and a poll phase (`setImmediate`)
+ * follows the last one. So a stall of this process uses up at most a tenth of the deadline. A process that is always
+ * busy waits for at most ten turns of its event loop.
  *
  * @param onTimeout - creates the error of the rejection
  * @param watch - may extend the wait
  */
-export function withDeadline<T> (promise: Promise<T>, ms: Milliseconds, onTimeout: () => Error, clock: Clock = systemClock, watch?: Watch): Promise<T> {
+export function withDeadline<T> (
+  promise: Promise<T>, ms: Milliseconds, onTimeout: () => Error, clock: Clock = systemClock, watch?: Watch
+): Promise<T> {
   return new Promise((resolve, reject) => {
     const part = Math.max(1, Math.ceil(ms / PARTS))
     let left = ms

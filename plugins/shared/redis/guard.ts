@@ -28,7 +28,10 @@ export const CircuitOpenError = pluginError('redis', 'CIRCUIT_OPEN', 'not sent, 
 /** The client was closed, and does not reconnect by itself. */
 export const ClientEndedError = pluginError('redis', 'CLIENT_ENDED', 'the client was closed, by quit() or disconnect(), while plugins still use it', 503)
 
-/** Calls Redis for a plugin. All plugins share one policy on failure: a deadline for each operation, and a circuit breaker for each client. */
+/**
+ * Calls Redis for a plugin. All plugins share one policy on failure: a deadline for each operation, and a circuit
+ * breaker for each client.
+ */
 export interface RedisGuard {
   /**
    * Runs an operation within the deadline. The caller uses its fallback if it rejects.
@@ -44,16 +47,16 @@ export interface RedisGuard {
   /** The last {@link CircuitBreaker.troubledAt}, or of a Cluster the last return of a master, if that was later. */
   readonly troubledAt: number
   /**
-   * The number of connections lost. The client sends the commands in flight again, so that a later reply may be that of a command
-   * which had been executed already.
+   * The number of connections lost. The client sends the commands in flight again, so that a later reply may be that of
+   * a command which had been executed already.
    */
   readonly losses: number
 }
 
 export interface GuardOptions {
   /**
-   * For a plugin that fails closed: while Redis is late but reachable, its operations wait longer than the deadline, and are
-   * repeated after the client's own time-out. @default false
+   * For a plugin that fails closed: while Redis is late but reachable, its operations wait longer than the deadline,
+   * and are repeated after the client's own time-out. @default false
    */
   isPatient?: boolean
 }
@@ -89,7 +92,9 @@ export function guardRedis (
   function ask<T> (operation: () => Promise<T>, repeats: number, before?: Patience): Promise<T> {
     if (!circuit.isClosed) {
       if (!isPatient) return Promise.reject(refuse())
-      if (circuit.state === 'open') return circuit.age < FIRST_PROBE_MS ? askWhenBack(operation, repeats) : Promise.reject(refuse())
+      if (circuit.state === 'open') {
+        return circuit.age < FIRST_PROBE_MS ? askWhenBack(operation, repeats) : Promise.reject(refuse())
+      }
     }
     const observed = nodes?.observe(operation)
     const reply = observed?.reply ?? operation()
@@ -103,7 +108,9 @@ export function guardRedis (
       },
       (error: unknown) => {
         if (error instanceof NodeDownError) throw error
-        if (wait instanceof Patience && repeats > 0 && isCommandTimeout(error) && !wait.isUsedUp && circuit.state !== 'open') return ask(operation, repeats - 1, wait)
+        if (wait instanceof Patience && repeats > 0 && isCommandTimeout(error) && !wait.isUsedUp && circuit.state !== 'open') {
+          return ask(operation, repeats - 1, wait)
+        }
         const reason = client.status === 'end' && isOutage(error) ? new ClientEndedError() : error
         judge(reason, connectionOf, wait.isUsedUp || (wait.isExtended && isCommandTimeout(error)))
         throw reason
@@ -196,7 +203,9 @@ function watch (client: RedisClient, log: FastifyBaseLogger, clock: Clock): Watc
  *
  * @returns whether the reply was in time. A late reply succeeds as well
  */
-async function probe (client: RedisClient, { circuit, progress, nodes }: WatchedClient, clock: Clock): Promise<boolean> {
+async function probe (
+  client: RedisClient, { circuit, progress, nodes }: WatchedClient, clock: Clock
+): Promise<boolean> {
   if (client.status === 'end') throw new ClientEndedError()
   if (client.status !== 'ready') throw new Error(`the connection is not ready (state "${client.status}")`)
   if (isCluster(client)) {

@@ -30,7 +30,8 @@ interface PipelinedCommand extends Caller<unknown> {
 
 /**
  * Collects the commands that are sent at the end of one turn of the event loop, by whichever plugin, and writes them to
- * the socket at once: one pipeline, or one for each node of a Cluster. The client's own pipeline would wait another turn.
+ * the socket at once: one pipeline, or one for each node of a Cluster. The client's own pipeline would wait another
+ * turn.
  */
 export class TurnPipeline {
   readonly client: RedisClient
@@ -88,7 +89,9 @@ export class TurnPipeline {
     if (!isCluster(client)) return sendTogether(client, commands)
     // Commands without a pipeline are redirected one by one, and read from replicas: the client's options ask for that.
     const { enableAutoPipelining, keyPrefix = '', scaleReads } = client.options
-    if (client.slots.length === 0 || enableAutoPipelining !== true || scaleReads !== 'master') return sendSingly(client, commands)
+    if (client.slots.length === 0 || enableAutoPipelining !== true || scaleReads !== 'master') {
+      return sendSingly(client, commands)
+    }
     const byNode = new Map<string, PipelinedCommand[]>()
     for (const command of commands) {
       const node = client.slots[calculateSlot(keyPrefix + command.key)]?.join() ?? ''
@@ -155,7 +158,9 @@ export interface MicroBatchOptions<Q, R> {
    * server that has refused a batch.
    */
   sendApart: (batch: ReadonlyArray<Batched<Q>>, pipeline: TurnPipeline) => ReadonlyArray<Promise<unknown>>
-  /** Returns the result or the error of each caller, in the order of the batch. A caller without a result is rejected. */
+  /**
+   * Returns the result or the error of each caller, in the order of the batch. A caller without a result is rejected.
+   */
   parse: (reply: unknown, batch: ReadonlyArray<Batched<Q>>) => ReadonlyArray<R | Error>
 }
 

@@ -3,7 +3,10 @@ import type { CircuitBreaker } from './circuit-breaker.js'
 import type { Watch } from './deadline.js'
 import type { Connection, Progress } from './progress.js'
 
-/** Returns the connection that an operation was sent over; undefined if that is unknown. Called only while the operation waits. */
+/**
+ * Returns the connection that an operation was sent over; undefined if that is unknown. Called only while the operation
+ * waits.
+ */
 export type ConnectionOf = () => Redis | undefined
 
 /** A patient operation extends its wait by this time, and then decides again. */
@@ -35,8 +38,8 @@ export class Impatience implements Watch {
 }
 
 /**
- * For an operation of a plugin that fails closed. It waits longer while other replies arrive over its connection, while this process
- * is short of CPU, or while Redis is known to be late. If no replies arrive it ends at its deadline.
+ * For an operation of a plugin that fails closed. It waits longer while other replies arrive over its connection, while
+ * this process is short of CPU, or while Redis is known to be late. If no replies arrive it ends at its deadline.
  */
 export class Patience implements Watch {
   readonly #progress: Progress

@@ -5,11 +5,16 @@ import type { Milliseconds } from '../plugin/units.js'
 /** A longer time between two looks counts as this: the process was busy, and could not have read a reply. */
 const MAX_STEP_MS = 25
 const LAG_WINDOW_MS = 1000
-/** A timer that is late by less does not show a busy process: each timer of an idle one is late by about a millisecond. */
+/**
+ * A timer that is late by less does not show a busy process: each timer of an idle one is late by about a millisecond.
+ */
 const MIN_LAG_MS = 5
 /** A process that is late by this time within a second competes for its CPU, and so may Redis. */
 const BUSY_MS = 100
-/** Without replies for this time, an outage is assumed: a server that hangs is found within a second, and a short stall is no outage. */
+/**
+ * Without replies for this time, an outage is assumed: a server that hangs is found within a second, and a short stall
+ * is no outage.
+ */
 const OUTAGE_MS = 450
 /** The same for a busy process: Redis may be short of CPU as well. */
 const BUSY_OUTAGE_MS = 2000
@@ -31,8 +36,8 @@ interface Watched extends Connection {
 }
 
 /**
- * Distinguishes a stall from an outage, by the bytes that arrive from Redis and by how late this process itself is. It reads the
- * sockets' byte counters only while an operation waits longer than usual: a prompt reply costs nothing.
+ * Distinguishes a stall from an outage, by the bytes that arrive from Redis and by how late this process itself is. It
+ * reads the sockets' byte counters only while an operation waits longer than usual: a prompt reply costs nothing.
  */
 export class Progress {
   readonly #clock: Clock

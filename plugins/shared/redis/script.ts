@@ -27,8 +27,9 @@ end
 `
 
 /**
- * Creates a script that needs the time: its `redis_time()` returns seconds and microseconds, as `TIME` does. They are Redis's own,
- * as the clocks of instances differ. A test passes its own time as the last argument, which is empty otherwise.
+ * Creates a script that needs the time: its `redis_time()` returns seconds and microseconds, as `TIME` does. They are
+ * Redis's own, as the clocks of instances differ. A test passes its own time as the last argument, which is empty
+ * otherwise.
  */
 export function timedLua (strings: TemplateStringsArray, ...values: Array<string | number>): Script {
   return scriptOf(REDIS_TIME + String.raw(strings, ...values), true)
@@ -67,7 +68,10 @@ export function runScript (
     () => client.eval(script.lua, keys.length, ...keys, ...args, ...time)))
 }
 
-/** Runs a script that only reads, as {@link runScriptIn} does. Redis executes it also while it holds writes back, as in a failover. Since Redis 7. */
+/**
+ * Runs a script that only reads, as {@link runScriptIn} does. Redis executes it also while it holds writes back, as in
+ * a failover. Since Redis 7.
+ */
 export function readScriptIn (pipeline: TurnPipeline, script: Script, keys: readonly string[]): Promise<unknown> {
   const [key = ''] = keys
   return byDigestOrText(
@@ -86,7 +90,9 @@ export function runScriptIn (
     () => pipeline.send(key, on => on.eval(script.lua, keys.length, ...keys, ...args, ...time)))
 }
 
-/** Both kinds of client have these methods, against their types. `callBuffer` loses its first argument in a pipeline. */
+/**
+ * Both kinds of client have these methods, against their types. `callBuffer` loses its first argument in a pipeline.
+ */
 interface ForBytes {
   evalshaBuffer (...args: ReadonlyArray<string | number | Buffer>): Promise<unknown>
   evalBuffer (...args: ReadonlyArray<string | number | Buffer>): Promise<unknown>
