@@ -39,7 +39,8 @@ export function logConnection (
     reason = summary(error)
     if (isDatabaseRefusal(error) && !isRefused) {
       isRefused = true
-      log.error({ ...fields, reason }, 'redis: the server refuses the database, so that nothing is sent to it; choose one that it has')
+      const problem = 'redis: the server refuses the database, so that nothing is sent to it; choose one that it has'
+      log.error({ ...fields, reason }, problem)
     }
     // If Redis is required, the error of the boot reports it.
     if (state === 'connecting' && !required) down('redis: cannot connect, trying again until it can')

@@ -1,6 +1,7 @@
 import { pluginError, withoutArguments } from '../shared/plugin/errors.js'
 
-export const AlreadyRegisteredError = pluginError('redis', 'ALREADY_REGISTERED', '%s is taken: give each further connection a "namespace" of its own')
+export const AlreadyRegisteredError = pluginError('redis', 'ALREADY_REGISTERED',
+  '%s is taken: give each further connection its own "namespace"')
 
 /** The reason why a first connection failed. The error's code ends in it: `FST_REDIS_SUITE_REDIS_CONNECT_<KIND>`. */
 export type ConnectFailure = 'REFUSED' | 'AUTH' | 'NOT_REDIS' | 'NAME_NOT_FOUND' | 'TLS' | 'TIMEOUT' | 'DATABASE' | 'ENDED' | 'FAILED'
@@ -17,7 +18,8 @@ const EXPLANATION: Record<ConnectFailure, string> = {
   FAILED: 'the connection failed'
 }
 
-const HINT_UNREACHABLE = '; start Redis there, give its address by the option url, as REDIS_URL in url: process.env.REDIS_URL, or boot without it by required: false'
+const HINT_UNREACHABLE = '; start Redis there, give its address by the option url, as REDIS_URL in url: process.env.REDIS_URL, ' +
+  'or boot without it by required: false'
 
 const HINT_NOT_A_CLUSTER = '; the server is not a node of a Cluster: use the option url or host in place of cluster'
 
@@ -36,7 +38,9 @@ function isUnreachable (kind: ConnectFailure): boolean {
  */
 export function connectError (kind: ConnectFailure, address: string, cause: Error | undefined): Error {
   const ConnectError = pluginError('redis', `CONNECT_${kind}`, 'cannot connect to %s: %s%s', 500)
-  return new ConnectError(address, EXPLANATION[kind], `${cause ? ` (${summary(cause)})` : ''}${isUnreachable(kind) ? HINT_UNREACHABLE : ''}${isNoCluster(cause) ? HINT_NOT_A_CLUSTER : ''}`)
+  const details = cause === undefined ? '' : ` (${summary(cause)})`
+  const hints = (isUnreachable(kind) ? HINT_UNREACHABLE : '') + (isNoCluster(cause) ? HINT_NOT_A_CLUSTER : '')
+  return new ConnectError(address, EXPLANATION[kind], details + hints)
 }
 
 export function connectFailureOf (error: Error | undefined): ConnectFailure {

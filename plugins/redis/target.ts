@@ -3,14 +3,15 @@ import { isRedisClient } from '../shared/redis/client.js'
 import { InWords, invalidOptionError } from '../shared/plugin/errors.js'
 import type { RedisPluginOptions } from './options.js'
 
-const URL_ALLOWED = 'redis://host:port or rediss://host:port, with % / ? # and @ of a user and password written as %25 %2F %3F %23 and %40; for a Unix socket the option path'
+const URL_ALLOWED = 'redis://host:port or rediss://host:port, with % / ? # and @ of a user and password written as ' +
+  '%25 %2F %3F %23 and %40; for a Unix socket the option path'
 const HOST_ALLOWED = 'the name or address of a host alone; what begins with redis:// is the option url'
 /** Stands for a URL or a host in errors. */
 const HIDDEN = new InWords('a string that is not shown, as it may hold a password')
 const GIVEN_TOGETHER = new InWords('given together')
 
 /**
- * Checks where to connect to. What was given as a URL is not repeated in an error, as it may hold a password.
+ * Checks the address of Redis. Errors do not repeat a URL, as it may contain a password.
  *
  * @returns the option `url` in its normal form
  * @throws `FST_REDIS_SUITE_REDIS_INVALID_OPTION`
@@ -26,7 +27,7 @@ export function checkTarget (options: RedisPluginOptions): string | undefined {
   return url === undefined ? undefined : checkUrl(url, options)
 }
 
-/** Options that name a target, and those that contradict one, as they would have no effect beside it. */
+/** Refuses several targets, and options that would have no effect with the target. */
 function checkAlternatives (options: RedisPluginOptions): void {
   const { url, cluster, client, sentinels, host, path } = options
   const targets = namesOf({ url, cluster, client, sentinels, host, path })
@@ -85,7 +86,7 @@ function hostOf (node: unknown): unknown {
   return typeof node === 'object' && node !== null ? Reflect.get(node, 'host') : undefined
 }
 
-/** A URL in place of a host may hold a password, which would be a part of the address in the log. */
+/** Refuses a URL in place of a host: it may contain a password, which the log would show in the address. */
 function checkHost (option: string, host: unknown): void {
   if (host !== undefined && (typeof host !== 'string' || /[/@?#\s]/.test(host))) {
     fail(option, typeof host === 'string' ? HIDDEN : host, HOST_ALLOWED)
@@ -96,7 +97,7 @@ function checkDb (db: unknown): void {
   if (db !== undefined && !isDb(db)) fail('db', db, 'the number of a database, a whole number from 0')
 }
 
-/** Blanks around a URL are taken off. */
+/** Checks a URL, and returns it without blanks around it. */
 function checkUrl (given: unknown, { db, username, password, tls }: RedisPluginOptions): string {
   const url = typeof given === 'string' ? parse(given) : undefined
   if (url === undefined) {
@@ -126,7 +127,7 @@ function checkUrl (given: unknown, { db, username, password, tls }: RedisPluginO
   return url.href
 }
 
-/** Shows the scheme alone, and only before `://`: in `ann:password@host` the user stands there. */
+/** Describes an invalid URL by its scheme before `://` only: `ann:password@host` begins with the user. */
 function unusable (url: string): InWords {
   const [, scheme] = /^\s*([a-z][a-z\d+.-]{0,20}):\/\//i.exec(url) ?? []
   return scheme === undefined ? HIDDEN : new InWords(`a string that begins with ${scheme}:// (the rest is not shown, as it may hold a password)`)
@@ -146,7 +147,7 @@ function isDecodable (text: string): boolean {
   }
 }
 
-/** @returns `'invalid'` for what is no number of a database, or two of them */
+/** Returns the number of the database in a URL, or `'invalid'` for two of them or another text. */
 function dbOf ({ pathname, searchParams }: URL): number | 'invalid' | undefined {
   const texts = [...pathname === '' || pathname === '/' ? [] : [pathname.slice(1)], ...searchParams.getAll('db')]
   const [text] = texts

@@ -20,7 +20,7 @@ import type { StoredSession } from './store/store.js'
 export interface SuiteSessionStoreOptions extends SaveOptions {
   /** How often a session in use is renewed. */
   renewal: Milliseconds
-  /** Whether a request whose session cannot be read goes on without one. */
+  /** Whether a request continues without a session if that cannot be read. */
   onStoreError: 'closed' | 'anonymous'
   clock: Clock
   log: FastifyBaseLogger
@@ -33,6 +33,7 @@ type RunningCallback =
   | { kind: 'destroyed' }
   | { kind: 'refused' }
 
+type OnError = (error: unknown) => void
 type ReadCallback = (error: unknown, session?: Session | null) => void
 
 const MAX_STAND_INS = 10_000
@@ -43,8 +44,8 @@ export class SuiteSessionStore implements FastifySessionStore {
   /** Ids of the sessions that stand in for those that could not be read. */
   readonly #standIns = new LRUCache<string, true>({ max: MAX_STAND_INS })
   #running: RunningCallback | undefined
-  /** While `@fastify/session` begins a request: answers it with an error that is thrown when the store has replied. */
-  failRequest: ((error: unknown) => void) | undefined
+  /** While `@fastify/session` begins a request: sends an error that is thrown after the store's reply as the response. */
+  failRequest: OnError | undefined
 
   constructor (options: SuiteSessionStoreOptions) {
     this.#options = options
@@ -81,7 +82,9 @@ export class SuiteSessionStore implements FastifySessionStore {
 
   destroy (sessionId: string, callback: (error?: unknown) => void): void {
     if (this.#standIns.has(sessionId)) return this.#refuse(callback)
-    this.#options.users.destroy(hashId(sessionId)).then(() => this.#call({ kind: 'destroyed' }, callback, undefined), () => this.#refuse(callback))
+    this.#options.users.destroy(hashId(sessionId)).then(
+      () => this.#call({ kind: 'destroyed' }, callback, undefined),
+      () => this.#refuse(callback))
   }
 
   /**
@@ -124,7 +127,7 @@ export class SuiteSessionStore implements FastifySessionStore {
   }
 
   #handOver (
-    sessionId: string, handle: string, stored: StoredSession | undefined, callback: ReadCallback, fail: SuiteSessionStore['failRequest']
+    sessionId: string, handle: string, stored: StoredSession | undefined, callback: ReadCallback, fail: OnError | undefined
   ): void {
     const opened = stored && this.#options.codec.open(handle, stored)
     if (stored === undefined || opened === undefined) {
@@ -161,7 +164,7 @@ export class SuiteSessionStore implements FastifySessionStore {
     Object.defineProperty(session, 'isModified', { get: () => isModified, set: ignore })
   }
 
-  /** `request.session` becomes null: by `destroy`, or by an app, whose session is destroyed here. */
+  /** Ends a session that is set to null: by `destroy`, or by an app, for which it is destroyed here. */
   #end (request: RequestWithState, session: FastifyRequest['session']): void {
     if (isAnonymous(request)) {
       request[EXCEPTION] = { kind: 'anonymous', destroyed: handled(Promise.reject(new StoreUnavailableError())) }
@@ -187,7 +190,7 @@ export class SuiteSessionStore implements FastifySessionStore {
 
   /** Calls a callback when the store has replied. Nothing else would catch what it throws. */
   #call<R> (
-    running: RunningCallback | undefined, callback: (error: unknown, result?: R) => void, error: unknown, result?: R, fail?: (error: unknown) => void
+    running: RunningCallback | undefined, callback: (error: unknown, result?: R) => void, error: unknown, result?: R, fail?: OnError
   ): void {
     const outer = this.#running
     this.#running = running

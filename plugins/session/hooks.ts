@@ -12,7 +12,7 @@ import { EXCEPTION, REPLY, SESSION, type RequestWithState } from './session-stat
  *
  * - `onRequest` and `onSend`: a route may be without sessions, and a session that could not be read is neither saved
  * nor cleared
- * - `request.session`: the store is told of each object that becomes the request's session
+ * - `request.session`: the store checks each object that becomes the request's session
  * - `request.sessionStore` and `decryptSession`: they return promises if they get no callback
  */
 export function withOwnHooks (
@@ -28,14 +28,18 @@ export function withOwnHooks (
     get (target, name) {
       const value: unknown = Reflect.get(target, name, target)
       if (name === 'addHook') {
-        return (hook: string, handler: never) => target.addHook(hook as 'onRequest', (wrappers[hook]?.(handler) ?? handler) as onRequestHookHandler)
+        return (hook: 'onRequest', handler: never) => target.addHook(hook, (wrappers[hook]?.(handler) ?? handler) as onRequestHookHandler)
       }
       if (name === 'decorateRequest') {
-        const ours: Record<string, object> = { session: accessor(store), sessionStore: { getter (this: FastifyRequest) { return storeFor(this, store) } } }
-        return (property: string, given: object) => target.decorateRequest(property, (ours[property] ?? given) as never)
+        const ours: Record<string, object> = {
+          session: accessor(store),
+          sessionStore: { getter (this: FastifyRequest) { return storeFor(this, store) } }
+        }
+        return (property: string, value: object) => target.decorateRequest(property, (ours[property] ?? value) as never)
       }
       if (name === 'decorate') {
-        return (property: string, given: FastifyInstance['decryptSession']) => target.decorate(property, (property === 'decryptSession' ? decryptWithPromise(given) : given) as never)
+        return (property: string, value: FastifyInstance['decryptSession']) =>
+          target.decorate(property, (property === 'decryptSession' ? decryptWithPromise(value) : value) as never)
       }
       return typeof value === 'function' ? value.bind(target) : value
     }

@@ -108,7 +108,8 @@ export const session = fp<SessionPluginOptions>(async function session (fastify,
   if (!fastify.hasDecorator('parseCookie')) await fastify.register(fastifyCookie)
   await fastify.register(fp(async instance => {
     const { rolling, saveUninitialized } = options.session
-    const wrapped = withOwnHooks(instance, sessionStore, { ...options, rolling: rolling !== false, savesEmpty: saveUninitialized === true, cookie, log: fastify.log })
+    const hookOptions = { ...options, rolling: rolling !== false, savesEmpty: saveUninitialized === true, cookie, log: fastify.log }
+    const wrapped = withOwnHooks(instance, sessionStore, hookOptions)
     await new Promise<void>((resolve, reject) => {
       fastifySession(wrapped, { ...options.session, store: sessionStore }, error => error ? reject(error) : resolve())
     })

@@ -93,6 +93,8 @@ export function createLogins ({ users, userId, property }: LoginParts): Logins {
   }
 }
 
+const HINT_PASSPORT = ". Set the option userId to 'passport', so that fastify.sessions knows the users of @fastify/passport"
+
 /**
  * Decorates requests with `login` and `logout`, when all plugins have loaded and unless the names are taken: a login
  * library that is registered later (`@fastify/passport`) fails if they are.
@@ -110,9 +112,11 @@ export function decorateLogins (
     const names = Object.keys(decorators)
     const taken = names.filter(name => fastify.hasRequestDecorator(name))
     for (const name of names) if (!taken.includes(name)) fastify.decorateRequest(name, decorators[name])
-    const hint = fastify.hasRequestDecorator('passport') && property === 'userId' ? ". Set the option userId to 'passport', so that fastify.sessions knows the users of @fastify/passport" : ''
+    const hint = fastify.hasRequestDecorator('passport') && property === 'userId' ? HINT_PASSPORT : ''
+    const list = (of: string) => taken.map(name => `${of}.${name}`).join(' and ')
     if (taken.length > 0) {
-      fastify.log.info({ plugin: 'session' }, `session: another plugin has ${taken.map(name => `request.${name}`).join(' and ')}; use ${taken.map(name => `fastify.sessions.${name}`).join(' and ')} for those of this plugin${hint}`)
+      const use = `use ${list('fastify.sessions')} for those of this plugin`
+      fastify.log.info({ plugin: 'session' }, `session: another plugin has ${list('request')}; ${use}${hint}`)
     }
   })
 }

@@ -86,7 +86,10 @@ export function createOnSend (
     // `@fastify/session` sets the cookie in a callback of the store, where nothing catches what that throws.
     const cookieSetter = {
       // The cookie of a session that turns out to be destroyed would replace the one that a login has sent since.
-      setCookie: (name: string, value: string) => stateOf(session).phase === 'abandoned' ? reply : attempt(() => reply.setCookie(name, value, attributesOf(session.cookie, options.cookie))),
+      setCookie (name: string, value: string) {
+        if (stateOf(session).phase === 'abandoned') return reply
+        return attempt(() => reply.setCookie(name, value, attributesOf(session.cookie, options.cookie)))
+      },
       clearCookie: (name: string) => attempt(() => reply.clearCookie(name, attributesOf(session.cookie, options.cookie)))
     }
     const finish = (error?: unknown) => {
@@ -126,9 +129,10 @@ function hasCookie ({ session, cookies }: FastifyRequest, { cookieName, cookiePr
 
 /** Does what `@fastify/session` would, without its two digests of the session. */
 function saveAndSendCookie (
-  request: FastifyRequest, reply: FastifyReply, store: SuiteSessionStore, { cookieName, cookiePrefix, rolling, cookie }: HookOptions, done: (error?: Error) => void
+  request: FastifyRequest, reply: FastifyReply, store: SuiteSessionStore, options: HookOptions, done: (error?: Error) => void
 ): void {
   const { session } = request
+  const { cookieName, cookiePrefix, rolling, cookie } = options
   store.set(session.sessionId, session, (error, isSaved) => {
     try {
       if (error) throw error
@@ -165,9 +169,10 @@ function signAgain (
   })
 }
 
-const SECURE_OVER_HTTP = "a Secure cookie cannot be sent over HTTP, so changes of the session are lost. Behind a TLS proxy set Fastify's option trustProxy, " +
-  "and have the proxy send X-Forwarded-Proto; without TLS set cookie.secure to 'auto' or false"
-const INSECURE_BEHIND_PROXY = "the cookie is sent without Secure, as Fastify does not read the proxy's headers, by which the client uses HTTPS. " +
+const SECURE_OVER_HTTP = 'a Secure cookie cannot be sent over HTTP, so changes of the session are lost. ' +
+  "Behind a TLS proxy set Fastify's option trustProxy, and have the proxy send X-Forwarded-Proto; without TLS set cookie.secure to 'auto' or false"
+const INSECURE_BEHIND_PROXY = "the cookie is sent without Secure, as Fastify does not read the proxy's headers, " +
+  'by which the client uses HTTPS. ' +
   "Set Fastify's option trustProxy"
 
 /**
@@ -192,5 +197,6 @@ function createInsecureWarning ({ log, cookie, savesEmpty }: HookOptions): (requ
 
 /** By the headers that proxies send. A client may send them as well. */
 function isHttpsAtProxy ({ raw: { headers } }: FastifyRequest): boolean {
-  return /\bhttps$/i.test(String(headers['x-forwarded-proto'])) || /\bproto="?https\b/i.test(String(headers['forwarded'])) || headers['x-forwarded-ssl'] === 'on'
+  return /\bhttps$/i.test(String(headers['x-forwarded-proto'])) || headers['x-forwarded-ssl'] === 'on' ||
+    /\bproto="?https\b/i.test(String(headers['forwarded']))
 }

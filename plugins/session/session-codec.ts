@@ -5,6 +5,9 @@ import type { KnownSession } from './session-state.js'
 import type { Encryption } from './store/encryption.js'
 import type { StoredSession } from './store/store.js'
 
+const COOKIE_WARNING = 'session: attributes of a stored cookie cannot be sent and are ignored; ' +
+  'those of the option cookie are used (logged once)'
+
 /** Turns stored sessions into properties, and properties into what is stored: JSON, encrypted where there is a key. */
 export class SessionCodec {
   readonly #encryption: Encryption | undefined
@@ -35,7 +38,8 @@ export class SessionCodec {
     // As text: the properties are the request's from now on, which changes them.
     const cookie = jsonOf(() => JSON.stringify(fields['cookie']))
     if (fields['cookie'] !== undefined) fields['cookie'] = this.#repaired(fields['cookie'])
-    const changesTo = (after: SessionSnapshot) => diffContents([cookie && `"cookie":${cookie}`, contents].filter(Boolean).join(), after)
+    const before = () => [cookie && `"cookie":${cookie}`, contents].filter(Boolean).join()
+    const changesTo = (after: SessionSnapshot) => diffContents(before(), after)
     return { data: fields as unknown as Session, known: { changesTo, contents, version: stored.version, user: stored.user } }
   }
 
@@ -43,14 +47,16 @@ export class SessionCodec {
   openFields (handle: string, { text, isSealed }: StoredSession): Record<string, unknown> | undefined {
     const encryption = this.#encryption
     if (isSealed !== this.isSealing) return undefined
-    return parseFields(text, encryption && ((name, sealed) => typeof sealed === 'string' ? encryption.open(sealed, handle, name) : undefined))
+    if (encryption === undefined) return parseFields(text)
+    return parseFields(text, (name, sealed) => typeof sealed === 'string' ? encryption.open(sealed, handle, name) : undefined)
   }
 
   /** Seals each property for its session and its name. */
   sealFields (fields: SessionSnapshot, handle: string): SessionSnapshot {
     const encryption = this.#encryption
     if (encryption === undefined) return fields
-    return Object.fromEntries(Object.entries(fields).map(([name, json]) => [name, JSON.stringify(encryption.seal(json, handle, name))]))
+    const seal = (name: string, json: string) => JSON.stringify(encryption.seal(json, handle, name))
+    return Object.fromEntries(Object.entries(fields).map(([name, json]) => [name, seal(name, json)]))
   }
 
   sealDevice (device: string, handle: string): string {
@@ -67,7 +73,7 @@ export class SessionCodec {
     const repaired = repairCookie(stored)
     if (repaired === undefined) return stored
     if (!this.#hasWarnedOfCookie) {
-      this.#log.warn({ plugin: 'session' }, 'session: attributes of a stored cookie cannot be sent and are ignored; those of the option cookie are used (logged once)')
+      this.#log.warn({ plugin: 'session' }, COOKIE_WARNING)
     }
     this.#hasWarnedOfCookie = true
     return repaired

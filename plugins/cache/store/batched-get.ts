@@ -15,7 +15,13 @@ export class BatchedGet {
   readonly share: <T> (id: string, work: () => Promise<T>) => Promise<T>
 
   constructor (client: RedisClient) {
-    const batch = new MicroBatch<readonly string[], Values>({ client, maxSize: MAX_KEYS, sendTogether: getTogether, sendApart: getApart, parse: parseValues })
+    const batch = new MicroBatch<readonly string[], Values>({
+      client,
+      maxSize: MAX_KEYS,
+      sendTogether: getTogether,
+      sendApart: getApart,
+      parse: parseValues
+    })
     this.#batch = batch
     this.share = (id, work) => batch.share(id, work)
   }

@@ -17,7 +17,10 @@ export const COOKIE_NAME = /^[\x21-\x3A\x3C\x3E-\x7E]+$/
 export const MAX_AGE_MS = 2.5e14
 
 const flag: Rule = { fits: value => typeof value === 'boolean', allowed: 'true or false' }
-const lifetime: Rule = { fits: value => typeof value === 'number' && Math.abs(value) <= MAX_AGE_MS, allowed: 'a finite number of milliseconds' }
+const lifetime: Rule = {
+  fits: value => typeof value === 'number' && Math.abs(value) <= MAX_AGE_MS,
+  allowed: 'a finite number of milliseconds'
+}
 const date: Rule = { fits: value => dateOf(value) !== undefined, allowed: 'a Date from the year 1601 to 9999' }
 
 /**
@@ -25,7 +28,10 @@ const date: Rule = { fits: value => dateOf(value) !== undefined, allowed: 'a Dat
  * well.
  */
 const RULES: Readonly<Record<string, Rule>> = {
-  path: { fits: value => typeof value === 'string' && PATH.test(value), allowed: 'a path of printable ASCII characters without ";" and "<"' },
+  path: {
+    fits: value => typeof value === 'string' && PATH.test(value),
+    allowed: 'a path of printable ASCII characters without ";" and "<"'
+  },
   domain: { fits: value => typeof value === 'string' && (value === '' || DOMAIN.test(value)), allowed: 'a domain name' },
   httpOnly: flag,
   secure: { fits: value => typeof value === 'boolean' || value === 'auto', allowed: "true, false or 'auto'" },
@@ -38,10 +44,16 @@ const RULES: Readonly<Record<string, Rule>> = {
 }
 const ENTRIES = Object.entries(RULES)
 
-const priority: Rule = { fits: value => ['low', 'medium', 'high'].includes(String(value).toLowerCase()), allowed: "'low', 'medium' or 'high'" }
+const priority: Rule = {
+  fits: value => ['low', 'medium', 'high'].includes(String(value).toLowerCase()),
+  allowed: "'low', 'medium' or 'high'"
+}
 const OPTIONS: Readonly<Record<string, Rule>> = {
   ...RULES,
-  path: { fits: value => RULES['path']!.fits(value) && String(value).startsWith('/'), allowed: 'a path that begins with "/", of printable ASCII characters without ";" and "<"' },
+  path: {
+    fits: value => RULES['path']!.fits(value) && String(value).startsWith('/'),
+    allowed: 'a path that begins with "/", of printable ASCII characters without ";" and "<"'
+  },
   maxAge: { fits: value => lifetime.fits(value) && Number(value) >= 0, allowed: 'a number of milliseconds, 0 or more' },
   priority
 }
@@ -113,9 +125,13 @@ export function checkBrowserRules (
   cookieName: string, { secure, sameSite, partitioned, path, domain }: CookieOptions
 ): void {
   const [prefix] = /^__(?:host|secure)-/i.exec(cookieName) ?? []
-  const reason = prefix !== undefined ? `cookieName ${prefix}…` : partitioned === true ? 'cookie.partitioned' : String(sameSite).toLowerCase() === 'none' ? "cookie.sameSite 'none'" : undefined
+  const isSameSiteNone = String(sameSite).toLowerCase() === 'none'
+  const reason = prefix !== undefined
+    ? `cookieName ${prefix}…`
+    : partitioned === true ? 'cookie.partitioned' : isSameSiteNone ? "cookie.sameSite 'none'" : undefined
   if (reason !== undefined && secure === false) {
-    throw invalidOptionError('session', 'cookie.secure', secure, `true or 'auto' with ${reason}, as browsers keep no such cookie without Secure`)
+    const allowed = `true or 'auto' with ${reason}, as browsers reject such a cookie without Secure`
+    throw invalidOptionError('session', 'cookie.secure', secure, allowed)
   }
   if (prefix?.toLowerCase() !== '__host-') return
   if (domain) throw invalidOptionError('session', 'cookie.domain', domain, `none with ${reason}`)

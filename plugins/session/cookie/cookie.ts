@@ -14,7 +14,8 @@ export function cookieToStore (given: Session['cookie'], options: CookieOptions)
   const cookie: Record<string, unknown> = { ...given }
   const { path = '/', httpOnly = true, domain, partitioned, sameSite, secure } = options
   const isUsual = given.expires === null && given.originalMaxAge === null && cookie['originalExpires'] === undefined &&
-    given.path === path && given.httpOnly === httpOnly && (given.domain || undefined) === (domain || undefined) && cookie['partitioned'] === partitioned
+    given.path === path && given.httpOnly === httpOnly && (given.domain || undefined) === (domain || undefined) &&
+    cookie['partitioned'] === partitioned
   if (!isUsual) return given
   if (secure === 'auto' && given.secure === false && given.sameSite === 'lax') return undefined
   if (given.sameSite !== (sameSite || null)) return given
@@ -25,7 +26,9 @@ export function cookieToStore (given: Session['cookie'], options: CookieOptions)
 type Cookie = Session['cookie'] & { partitioned?: boolean | undefined }
 
 /** The attributes of a cookie at one moment. */
-export type CookieSnapshot = Readonly<Pick<Cookie, 'path' | 'domain' | 'httpOnly' | 'secure' | 'sameSite' | 'partitioned' | 'originalMaxAge' | 'expires'> & { expiresAt: number | undefined }>
+export type CookieSnapshot = Readonly<Pick<Cookie, typeof ATTRIBUTES[number] | 'expires'> & { expiresAt: number | undefined }>
+
+const ATTRIBUTES = ['path', 'domain', 'httpOnly', 'secure', 'sameSite', 'partitioned', 'originalMaxAge'] as const
 
 export function takeCookieSnapshot (
   { path, domain, httpOnly, secure, sameSite, partitioned, originalMaxAge, expires }: Cookie
@@ -36,8 +39,9 @@ export function takeCookieSnapshot (
 /** Whether no attribute was set since the snapshot. Setting `maxAge` again makes a new `expires`, which counts. */
 export function isAsBefore (cookie: Cookie, before: CookieSnapshot): boolean {
   const { expires } = cookie
-  return expires === before.expires && expires?.valueOf() === before.expiresAt && cookie.originalMaxAge === before.originalMaxAge && cookie.secure === before.secure && cookie.path === before.path &&
-    cookie.domain === before.domain && cookie.sameSite === before.sameSite && cookie.httpOnly === before.httpOnly && cookie.partitioned === before.partitioned
+  if (expires !== before.expires || expires?.valueOf() !== before.expiresAt) return false
+  for (const name of ATTRIBUTES) if (cookie[name] !== before[name]) return false
+  return true
 }
 
 /**
@@ -51,7 +55,8 @@ export function clearingAttributes (
   before: CookieSnapshot | undefined, options: CookieOptions, protocol: string
 ): CookieSerializeOptions {
   const { path, domain, httpOnly, secure, sameSite, partitioned } = before ?? options
-  const attributes = { path, domain, httpOnly, secure, sameSite, partitioned: partitioned === true, ...options.priority !== undefined && { priority: options.priority } }
+  const { priority } = options
+  const attributes = { path, domain, httpOnly, secure, sameSite, partitioned: partitioned === true, ...priority !== undefined && { priority } }
   if (secure !== 'auto') return attributes
   // `@fastify/session` resolves it so.
   return protocol === 'https' ? { ...attributes, secure: true } : { ...attributes, secure: false, sameSite: 'lax' }

@@ -23,7 +23,10 @@ export function createMemoryStore (
   maxSessions: number, { idleTimeout, absoluteTimeout }: SessionTimeouts, clock: Clock = systemClock
 ): SessionStore {
   const time = steadyTime(clock)
-  const entries = new LRUCache<string, Entry>({ max: maxSessions, dispose: (entry, handle) => { if (entry.kind === 'session') removeFromIndex(entry.user, handle) } })
+  const entries = new LRUCache<string, Entry>({
+    max: maxSessions,
+    dispose (entry, handle) { if (entry.kind === 'session') removeFromIndex(entry.user, handle) }
+  })
   // By user, the time at which each session was added; in that order.
   const users = new Map<string, Map<string, number>>()
 
@@ -73,7 +76,7 @@ export function createMemoryStore (
     async write (handle, change) {
       const present = entryOf(handle)
       if (present?.kind === 'tombstone' || (present === undefined && !change.create)) return undefined
-      const session: LiveEntry = present ?? { kind: 'session', fields: new Map(), isSealed: change.isSealed, version: 0, user: undefined, device: '', createdAt: time(), lastSeenAt: time(), expiresAt: 0 }
+      const session = present ?? newSession(time())
       for (const [name, json] of Object.entries(change.set)) session.fields.set(name, json)
       for (const name of change.delete) session.fields.delete(name)
       session.isSealed = change.isSealed
@@ -106,5 +109,11 @@ export function createMemoryStore (
     },
     infos: async handles => handles.map(infoOf),
     now: async () => time()
+  }
+}
+
+function newSession (now: number): LiveEntry {
+  return {
+    kind: 'session', fields: new Map(), isSealed: false, version: 0, user: undefined, device: '', createdAt: now, lastSeenAt: now, expiresAt: 0
   }
 }

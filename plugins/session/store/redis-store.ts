@@ -32,15 +32,20 @@ export function createRedisStore (
     client,
     maxSize: MAX_READS,
     sendTogether: (batch, pipeline) => run(() => readScriptIn(pipeline, readScript, batch.map(({ request: key }) => key))),
-    sendApart: (batch, pipeline) => batch.map(({ request: key }) => run(async () => [await pipeline.send(key, on => on.hmget(key, ...FIELDS))])),
+    sendApart (batch, pipeline) {
+      const read = async (key: string) => [await pipeline.send(key, on => on.hmget(key, ...FIELDS))]
+      return batch.map(({ request: key }) => run(() => read(key)))
+    },
     parse: reply => Array.isArray(reply) ? reply.map(parseSession) : []
   })
   // A session that is read just before its renewal lives for the whole idle time-out after that.
   const timeouts = [idleTimeout + renewalOf(idleTimeout), absoluteTimeout]
 
   async function infoOf (handle: string): Promise<StoredInfo | undefined> {
-    const [created, seen, user, device] = await clientFor(client, sessions + handle).hmget(sessions + handle, 'created', 'seen', 'user', 'device')
-    return created ? { handle, user: user ?? undefined, createdAt: Number(created), lastSeenAt: Number(seen), device: device ?? '' } : undefined
+    const key = sessions + handle
+    const [created, seen, user = null, device] = await clientFor(client, key).hmget(key, 'created', 'seen', 'user', 'device')
+    if (!created) return undefined
+    return { handle, user: user ?? undefined, createdAt: Number(created), lastSeenAt: Number(seen), device: device ?? '' }
   }
 
   return {
@@ -72,7 +77,9 @@ export function createRedisStore (
       return Array.isArray(reply) ? reply.map(String) : undefined
     },
     async leave (user, handles) { if (handles.length > 0) await clientFor(client, users + user).zrem(users + user, ...handles) },
-    members: async (user, until, from, count) => await clientFor(client, users + user).zrangebyscore(users + user, '-inf', until, 'LIMIT', from, count),
+    async members (user, until, from, count) {
+      return await clientFor(client, users + user).zrangebyscore(users + user, '-inf', until, 'LIMIT', from, count)
+    },
     infos: async handles => await Promise.all(handles.map(infoOf)),
     now: async user => Number(await runScript(client, nowScript, [users + user], [], clock))
   }
@@ -85,15 +92,21 @@ function parseSession (reply: unknown): StoredSession | undefined | Error {
   return reply instanceof Error ? reply : new TypeError('unexpected reply of a session script')
 }
 
-/** The last field is all that is left: it may contain spaces. */
+/** The last field is the rest of the reply: it may contain spaces. */
 function split (reply: string): string[] {
-  const head = reply.split(' ', FIELDS.length - 1)
-  return [...head, reply.slice(head.reduce((end, part) => end + part.length + 1, 0))]
+  const fields: string[] = []
+  let start = 0
+  for (let end = reply.indexOf(' '); end !== -1 && fields.length < FIELDS.length - 1; end = reply.indexOf(' ', start)) {
+    fields.push(reply.slice(start, end))
+    start = end + 1
+  }
+  return [...fields, reply.slice(start)]
 }
 
 function sessionOf (
   [version, user, created, seen, sealed, text]: ReadonlyArray<string | null>
 ): StoredSession | undefined {
   if (!text || !created) return undefined
-  return { text, isSealed: sealed === '1', version: version ?? '', user: user || undefined, createdAt: Number(created), lastSeenAt: Number(seen) }
+  const [createdAt, lastSeenAt] = [Number(created), Number(seen)]
+  return { text, isSealed: sealed === '1', version: version ?? '', user: user || undefined, createdAt, lastSeenAt }
 }

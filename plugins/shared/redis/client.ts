@@ -54,7 +54,8 @@ export function resolveClient (fastify: FastifyInstance, plugin: PluginName, opt
   const client = findClient(fastify, plugin, option)
   if (client === undefined) {
     const level = cluster.isWorker && option === undefined ? 'warn' : 'info'
-    fastify.log[level]({ plugin, store: 'memory' }, `${plugin}: no Redis, the store is in the memory of this process${level === 'warn' ? ', and each worker of the cluster has its own: register redis first, or set the option redis to false' : ''}`)
+    const hint = level === 'warn' ? ', and each worker of the cluster has its own: register redis first, or set the option redis to false' : ''
+    fastify.log[level]({ plugin, store: 'memory' }, `${plugin}: no Redis, the store is in the memory of this process${hint}`)
     if (option === undefined) warnOfLateClient(fastify, plugin, 'the store is in the memory of this process')
   }
   return client
@@ -68,7 +69,8 @@ export function resolveClient (fastify: FastifyInstance, plugin: PluginName, opt
 export function warnOfLateClient (fastify: FastifyInstance, plugin: PluginName, effect: string): void {
   fastify.addHook('onReady', async () => {
     if (!fastify.hasDecorator('redis') || !isRedisClient(fastify.redis)) return
-    fastify.log.warn({ plugin }, `${plugin}: fastify.redis was registered after this plugin, so ${effect}: register redis first, or set the option redis to false`)
+    fastify.log.warn({ plugin },
+      `${plugin}: fastify.redis was registered after this plugin, so ${effect}: register redis first, or set the option redis to false`)
   })
 }
 
@@ -100,7 +102,8 @@ function checkReplies (plugin: PluginName, client: RedisClient): RedisClient {
   return client
 }
 
-export const REPLIES_ALLOWED = 'a client without stringNumbers, as numbers in replies would be strings; give the plugins a client of their own'
+export const REPLIES_ALLOWED = 'a client without stringNumbers, as numbers in replies would be strings; ' +
+  'give the plugins a client of their own'
 
 /** Whether the client returns numbers as strings, so that `reply === 1` never holds. */
 export function repliesWithText (client: RedisClient): boolean {

@@ -126,12 +126,14 @@ export class ClusterNodes {
    */
   async #isUp (master: string, node: Redis | undefined): Promise<boolean> {
     if (node === undefined || !['ready', 'connect', 'connecting', 'wait'].includes(node.status)) return false
-    const check = this.#checks.get(master) ?? node.cluster('INFO').then(info => String(info).includes('cluster_state:ok'), error => !isOutage(error))
+    const check = this.#checks.get(master) ?? node.cluster('INFO')
+      .then(info => String(info).includes('cluster_state:ok'), error => !isOutage(error))
       .finally(() => this.#checks.delete(master))
     this.#checks.set(master, check)
     const { moves } = this.#progress.look(node)
     const watch = new Impatience(this.#progress, () => node)
-    return await withDeadline(check, this.#timeout, () => new NodeDownError(), this.#clock, watch).catch(() => this.#isLate(node, moves))
+    const inTime = withDeadline(check, this.#timeout, () => new NodeDownError(), this.#clock, watch)
+    return await inTime.catch(() => this.#isLate(node, moves))
   }
 
   #isLate (node: Redis, moves: number): boolean {
@@ -141,7 +143,8 @@ export class ClusterNodes {
 
   #logChange (down: ReadonlySet<string>): void {
     if ([...down].join() === [...this.#down].join()) return
-    if (down.size > 0) this.#log.warn({ plugin: 'redis', nodes: [...down] }, 'redis: nodes of the Cluster do not reply and are not used')
+    const nodes = [...down]
+    if (nodes.length > 0) this.#log.warn({ plugin: 'redis', nodes }, 'redis: nodes of the Cluster do not reply and are not used')
     else this.#log.info({ plugin: 'redis' }, 'redis: all masters of the Cluster reply')
   }
 }

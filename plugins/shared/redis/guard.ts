@@ -26,7 +26,8 @@ export const TimeoutError = pluginError('redis', 'TIMEOUT', 'no answer within %s
 /** Redis failed several times in a row: the plugins use their fallbacks until a probe succeeds. */
 export const CircuitOpenError = pluginError('redis', 'CIRCUIT_OPEN', 'not sent, as Redis is failing (%s)', 503)
 /** The client was closed, and does not reconnect by itself. */
-export const ClientEndedError = pluginError('redis', 'CLIENT_ENDED', 'the client was closed, by quit() or disconnect(), while plugins still use it', 503)
+export const ClientEndedError = pluginError('redis', 'CLIENT_ENDED',
+  'the client was closed, by quit() or disconnect(), while plugins still use it', 503)
 
 /**
  * Calls Redis for a plugin. All plugins share one policy on failure: a deadline for each operation, and a circuit
@@ -99,7 +100,9 @@ export function guardRedis (
     const observed = nodes?.observe(operation)
     const reply = observed?.reply ?? operation()
     const connectionOf = observed?.connectionOf ?? ownConnection
-    const wait = isPatient ? new Patience(progress, circuit, connectionOf, before) : impatience ?? new Impatience(progress, connectionOf)
+    const wait = isPatient
+      ? new Patience(progress, circuit, connectionOf, before)
+      : impatience ?? new Impatience(progress, connectionOf)
     return withDeadline(reply, timeout, onTimeout, clock, wait).then(
       result => {
         if (wait.isExtended) circuit.lateSuccess()

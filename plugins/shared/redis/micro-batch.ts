@@ -29,7 +29,7 @@ interface PipelinedCommand extends Caller<unknown> {
 }
 
 /**
- * Collects the commands that are sent at the end of one turn of the event loop, by whichever plugin, and writes them to
+ * Collects the commands that are sent at the end of one turn of the event loop, by any plugin, and writes them to
  * the socket at once: one pipeline, or one for each node of a Cluster. The client's own pipeline would wait another
  * turn.
  */
@@ -55,7 +55,7 @@ export class TurnPipeline {
    * Sends one command: at once, or with others when the turn ends.
    *
    * @param key - a key of the command, which names its node
-   * @throws `FST_REDIS_SUITE_REDIS_NODE_DOWN` if the node is known not to answer
+   * @throws `FST_REDIS_SUITE_REDIS_NODE_DOWN` if the node is known to be down
    */
   send (key: string, send: PipelinedCommand['send']): Promise<unknown> {
     return this.#isCluster ? onNode(this.client, key, () => this.#queue(key, send)) : this.#queue(key, send)
