@@ -19,7 +19,7 @@ const VARIANTS = ['bare', 'bare + GET, small', 'bare + GET, the body', 'suite, L
 
 const compiled = async (path: string): Promise<unknown> => await import(new URL(`../dist/plugins/${path}.js`, import.meta.url).href)
 const { cache, redis: redisPlugin } = await compiled('index') as typeof import('../plugins/index.js')
-const { RedisStore, invalidationChannel } = await compiled('cache/store/redis-store') as typeof import('../plugins/cache/store/redis-store.js')
+const { RedisCacheStore, invalidationChannel } = await compiled('cache/store/redis-store') as typeof import('../plugins/cache/store/redis-store.js')
 
 // Evicts entries that are about to expire first: misses of 1 MiB fill any memory.
 const server = await startRedis({ maxmemory: '1gb', maxmemoryPolicy: 'volatile-ttl' })
@@ -167,8 +167,8 @@ async function invalidations (): Promise<void> {
   await tracker.call('CLIENT', 'TRACKING', 'ON', 'REDIRECT', id, 'BCAST', 'PREFIX', `${prefix}:cache:tag:`, 'PREFIX', `${prefix}:cache:entry:`)
 
   const ways = [
-    { way: 'the suite: PUBLISH in the script', store: new RedisStore(writer, prefix, 'bench'), listener: published, times: [] as number[] },
-    { way: 'CLIENT TRACKING, BCAST', store: new RedisStore(writer, prefix), listener: invalidated, times: [] as number[] }
+    { way: 'the suite: PUBLISH in the script', store: new RedisCacheStore(writer, prefix, 'bench'), listener: published, times: [] as number[] },
+    { way: 'CLIENT TRACKING, BCAST', store: new RedisCacheStore(writer, prefix), listener: invalidated, times: [] as number[] }
   ]
   let heard = (): void => {}
   const messages = new Map(ways.map(({ way }) => [way, 0]))

@@ -12,10 +12,10 @@ import { CACHE_EVENTS, type CacheEvents } from './events.js'
 import { GetOrSet } from './data/get-or-set.js'
 import { CacheScope } from './data/scope.js'
 import { L1 } from './tiers/l1.js'
-import { MemoryStore } from './store/memory-store.js'
+import { MemoryCacheStore } from './store/memory-store.js'
 import { resolveCacheOptions, type CachePluginOptions, type ResolvedCacheOptions } from './options.js'
 import type { RouteCacheOptions } from './http/route-options.js'
-import { invalidationChannel, RedisStore } from './store/redis-store.js'
+import { invalidationChannel, RedisCacheStore } from './store/redis-store.js'
 import { addResponseCache } from './http/hooks.js'
 import type { Tag } from './store/tags.js'
 import { ValueCodec } from './data/value-codec.js'
@@ -125,11 +125,11 @@ function createTwoTierCache (
   const { clock } = options
   const events = new SafeEmitter<CacheEvents>('cache', log, CACHE_EVENTS)
   if (client === undefined) {
-    return new TwoTierCache({ store: new MemoryStore(options.maxSize, clock), events, log, clock })
+    return new TwoTierCache({ store: new MemoryCacheStore(options.maxSize, clock), events, log, clock })
   }
   const prefix = keyPrefixOf(client)
   if (options.l1 === false) {
-    const store = new RedisStore(client, prefix, undefined, clock)
+    const store = new RedisCacheStore(client, prefix, undefined, clock)
     return new TwoTierCache({ store, share: store.share, guard, events, log, clock })
   }
   const servesIncoherent = options.onStoreError === 'local'
@@ -147,7 +147,7 @@ function createTwoTierCache (
     clock
   })
   fastify.addHook('onClose', async () => bus.close())
-  const store = new RedisStore(client, prefix, instanceId, clock)
+  const store = new RedisCacheStore(client, prefix, instanceId, clock)
   return new TwoTierCache({
     store,
     share: store.share,

@@ -7,7 +7,7 @@ import { Cluster, type Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { compileGlob, escapeGlob, MAX_GLOB_LENGTH } from '../../plugins/cache/store/glob.js'
 import type { RouteCacheOptions } from '../../plugins/cache/index.js'
-import { MemoryStore } from '../../plugins/cache/store/memory-store.js'
+import { MemoryCacheStore } from '../../plugins/cache/store/memory-store.js'
 import { ALL_TAG } from '../../plugins/cache/store/store.js'
 import { ask, createCacheApp, onBothStores, settled } from '../helpers/cache/cache-app.js'
 import { createStep, upTo } from '../helpers/cache/factories.js'
@@ -356,7 +356,7 @@ forEachStore(['memory', 'redis'], store => {
 })
 
 t.test('other work of the process goes on while many texts are compared', async t => {
-  const store = new MemoryStore(64 * 1024 ** 2)
+  const store = new MemoryCacheStore(64 * 1024 ** 2)
   const label = 'a'.repeat(1024)
   await store.setMany(upTo(500).map(i => ({
     id: `${i}`, tags: [], make: versions => ({ kind: 'value' as const, label: label + i, meta: {}, body: Buffer.alloc(0), storedAt: 0, deleteAt: 3_600_000, tags: { [ALL_TAG]: versions[ALL_TAG] ?? '' } })

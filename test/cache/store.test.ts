@@ -2,8 +2,8 @@ import { randomBytes } from 'node:crypto'
 import { Cluster, Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import type { Entry } from '../../plugins/cache/store/entry.js'
-import { MemoryStore } from '../../plugins/cache/store/memory-store.js'
-import { RedisStore } from '../../plugins/cache/store/redis-store.js'
+import { MemoryCacheStore } from '../../plugins/cache/store/memory-store.js'
+import { RedisCacheStore } from '../../plugins/cache/store/redis-store.js'
 import { ALL_TAG, type CacheStore } from '../../plugins/cache/store/store.js'
 import { hashId } from '../../plugins/shared/plugin/keys.js'
 import type { TestClock } from '../../plugins/testing/index.js'
@@ -23,11 +23,11 @@ interface Subject {
 async function open (t: Test, name: StoreName): Promise<Subject> {
   const { client, prefix, clock } = await openStore(t, name)
   if (client === undefined) {
-    const store = new MemoryStore(64 * 1024 ** 2, clock)
+    const store = new MemoryCacheStore(64 * 1024 ** 2, clock)
     return { store, clock, client, prefix, loseTags: () => store.tags(Array.from({ length: 100_000 }, (_, i) => `other ${i}`)) }
   }
   const keyOf = (tag: string) => `${prefix}:cache:tag:${tag === ALL_TAG ? `#${hashId(tag)}` : tag}`
-  return { store: new RedisStore(client, prefix, 'self', clock), clock, client, prefix, loseTags: (...tags) => Promise.all(tags.map(tag => client.del(keyOf(tag)))) }
+  return { store: new RedisCacheStore(client, prefix, 'self', clock), clock, client, prefix, loseTags: (...tags) => Promise.all(tags.map(tag => client.del(keyOf(tag)))) }
 }
 
 /** Begins a fill as the plugin does: reads the key, and acquires a lease. */
@@ -222,7 +222,7 @@ forEachStore(['redis', 'cluster'], name => {
 t.test('redis: without a clock in the options the time is the server\'s own', async t => {
   const { client, prefix } = await openStore(t, 'redis')
   if (!(client instanceof Redis)) throw new Error('a client was expected')
-  const store = new RedisStore(client, prefix)
+  const store = new RedisCacheStore(client, prefix)
   const timeOf = ([seconds, micros]: Array<number | string>) => Number(seconds) * 1000 + Number(micros) / 1000
   const before = timeOf(await client.time())
   const { now } = await store.lease('w', 'a').acquire([], 60_000)
@@ -234,7 +234,7 @@ t.test('redis: without a clock in the options the time is the server\'s own', as
 })
 
 t.test('memory: the store stays within its size, and evicts the least recently used entries first', async t => {
-  const store = new MemoryStore(100 * 1024)
+  const store = new MemoryCacheStore(100 * 1024)
   let isThere = true
   for (let i = 0; i < 200; i++) {
     await put({ store }, `a${i}`)

@@ -4,9 +4,9 @@ import t from 'tap'
 import { TwoTierCache } from '../../plugins/cache/tiers/two-tier-cache.js'
 import type { CacheEvents } from '../../plugins/cache/events.js'
 import { dataKey } from '../../plugins/cache/store/cache-key.js'
-import { MemoryStore } from '../../plugins/cache/store/memory-store.js'
+import { MemoryCacheStore } from '../../plugins/cache/store/memory-store.js'
 import { pathTag } from '../../plugins/cache/store/path-tag.js'
-import { RedisStore } from '../../plugins/cache/store/redis-store.js'
+import { RedisCacheStore } from '../../plugins/cache/store/redis-store.js'
 import { ALL_TAG, type CacheStore } from '../../plugins/cache/store/store.js'
 import { TagVersions } from '../../plugins/cache/store/tag-versions.js'
 import { systemClock } from '../../plugins/shared/plugin/clock.js'
@@ -118,7 +118,7 @@ async function begin (store: CacheStore, id: string, tags: string[], begunAt: nu
 forEachStore(['memory', 'redis'], name => {
   t.test(`${name}: in 400 steps over hours, no entry whose fill began before an invalidation is read after it`, async t => {
     const { client, clock, prefix } = await openStore(t, name)
-    const store = client === undefined ? new MemoryStore(64 * 1024 ** 2, clock) : new RedisStore(client, prefix, undefined, clock)
+    const store = client === undefined ? new MemoryCacheStore(64 * 1024 ** 2, clock) : new RedisCacheStore(client, prefix, undefined, clock)
     const random = randomFrom(22)
     const invalidatedAt = new Map<string, number>()
     let [step, found, wrong] = [0, 0, 0]
@@ -170,7 +170,7 @@ const tags = upTo(MANY).map(i => `tag-${i}`)
 /** A cache on a store that fails on demand, or on nodes that refuse some tags. It records the sizes of batches, and how many run at once. */
 function recording (failsAt: () => boolean, refuses?: (tag: string) => boolean) {
   const clock = createTestClock()
-  const memory = new MemoryStore(64 * 1024 ** 2, clock)
+  const memory = new MemoryCacheStore(64 * 1024 ** 2, clock)
   const batches: number[] = []
   const done = new Set<string>()
   let [running, most] = [0, 0]

@@ -2,7 +2,7 @@ import t from 'tap'
 import type { Entry } from '../../plugins/cache/store/entry.js'
 import { CacheKey } from '../../plugins/cache/store/cache-key.js'
 import { L1 } from '../../plugins/cache/tiers/l1.js'
-import { MemoryStore } from '../../plugins/cache/store/memory-store.js'
+import { MemoryCacheStore } from '../../plugins/cache/store/memory-store.js'
 import { StoreClock } from '../../plugins/cache/tiers/store-clock.js'
 import { ALL_TAG, PATTERN_TAG } from '../../plugins/cache/store/store.js'
 import { createTestClock } from '../../plugins/testing/index.js'
@@ -132,7 +132,7 @@ t.test('a tag may have any name', async t => {
 const T0 = 1_700_000_000_000
 function build (maxSize = 1024 ** 2) {
   const clock = createTestClock({ now: T0 })
-  return { store: new MemoryStore(maxSize, clock), clock }
+  return { store: new MemoryCacheStore(maxSize, clock), clock }
 }
 const entryOf = (tags: Record<string, string> = {}, change: Partial<Entry> = {}): Entry => ({ kind: 'value', label: 'a', meta: {}, body: Buffer.from('x'), storedAt: T0, deleteAt: T0 + 1000, tags, ...change })
 

@@ -1,7 +1,7 @@
 // A step of the system clock must not change how long anything lasts.
 import t, { type Test } from 'tap'
 import { createMemoryWriteBehindStore } from '../../plugins/cache/data/write-behind/memory-store.js'
-import { MemoryStore as MemoryCacheStore } from '../../plugins/cache/store/memory-store.js'
+import { MemoryCacheStore } from '../../plugins/cache/store/memory-store.js'
 import { StoreClock } from '../../plugins/cache/tiers/store-clock.js'
 import { createMemoryStore as createLimitStore } from '../../plugins/rate-limit/store/memory-store.js'
 import { createMemoryStore as createSessionStore } from '../../plugins/session/store/memory-store.js'

@@ -26,7 +26,7 @@ const MAX_LEASES = 10_000
 const MAX_TAGS = 100_000
 
 /** Stores entries in this process, bounded in bytes: the least recently used ones are evicted first. */
-export class MemoryStore implements CacheStore {
+export class MemoryCacheStore implements CacheStore {
   readonly skew = 0
   readonly isSpread = false
   readonly #maxSize: Bytes

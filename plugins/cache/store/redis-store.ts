@@ -41,7 +41,7 @@ const MISS = { entry: undefined, token: '' }
  *
  * @see {@link TagVersions}
  */
-export class RedisStore implements CacheStore {
+export class RedisCacheStore implements CacheStore {
   readonly skew: Milliseconds
   readonly isSpread: boolean
   /** See {@link MicroBatch.share}. */

@@ -42,7 +42,7 @@ type FillOutcome =
 /**
  * The result of `join`: `lead` where the caller is to fill the entry itself, else the outcome of another caller's fill.
  */
-export type Admission = { kind: 'lead', fill: Fill } | Exclude<FillOutcome, { kind: 'unshareable' }>
+type Admission = { kind: 'lead', fill: Fill } | Exclude<FillOutcome, { kind: 'unshareable' }>
 
 const RETRY = { kind: 'retry' } as const
 const UNSHAREABLE = { kind: 'unshareable' } as const
@@ -87,17 +87,6 @@ class InFlightFill implements WaitTarget {
   }
 }
 
-interface FillParts {
-  cache: TwoTierCache
-  lookup: Lookup
-  /** Undefined where the store did not reply. */
-  start: FillStart | undefined
-  /** Undefined where no other caller can join. */
-  inFlight: InFlightFill | undefined
-  /** Called once. @param isShareable - whether other instances find the entry, or may try */
-  onFinish: (outcome: FillOutcome, isShareable: boolean) => void
-}
-
 /** A fill that this caller leads. Only the first of the calls that finish it counts. */
 export class Fill {
   readonly lookup: Lookup
@@ -109,10 +98,18 @@ export class Fill {
   readonly versions: Readonly<Record<string, string>> | undefined
   readonly #cache: TwoTierCache
   readonly #inFlight: InFlightFill | undefined
-  readonly #onFinish: FillParts['onFinish']
+  readonly #onFinish: (outcome: FillOutcome, isShareable: boolean) => void
   #isFinished = false
 
-  constructor ({ cache, lookup, start, inFlight, onFinish }: FillParts) {
+  /**
+   * @param start - undefined where the store did not reply
+   * @param inFlight - undefined where no other caller can join
+   * @param onFinish - called once; `isShareable` is whether other instances find the entry, or may try
+   */
+  constructor (
+    cache: TwoTierCache, lookup: Lookup, start: FillStart | undefined, inFlight?: InFlightFill,
+    onFinish: (outcome: FillOutcome, isShareable: boolean) => void = () => {}
+  ) {
     this.lookup = lookup
     this.waitTarget = inFlight ?? {}
     this.startedAt = start?.now ?? cache.now()
@@ -174,15 +171,6 @@ export class Fill {
   }
 }
 
-/** The result of acquiring the lease of a fill. */
-interface Acquired {
-  lease: FillLease
-  /** Undefined where the store did not reply. */
-  start: (LeaseState & FillStart) | undefined
-  /** Whether the key has been filled since it was looked up. */
-  isDone: boolean
-}
-
 /**
  * Coalesces misses: one caller across all instances fills the entry, and the others wait (bounded). If the result is
  * not shareable, all waiting callers proceed in parallel.
@@ -230,8 +218,9 @@ export class FillCoordinator {
     const id = fillIdOf(lookup)
     if (this.#inFlight.has(id)) return undefined
     const inFlight = this.#announce(id)
-    const acquired = await this.#acquireLease(id, lookup, this.#cache.store.lease(id, randomUUID()))
-    if (acquired.start?.kind === 'acquired' && !acquired.isDone) return this.#lead(id, lookup, inFlight, acquired)
+    const lease = this.#cache.store.lease(id, randomUUID())
+    const { start, isDone } = await this.#acquireLease(id, lookup, lease)
+    if (start?.kind === 'acquired' && !isDone) return this.#lead(id, lookup, inFlight, lease, start)
     this.#end(id, inFlight, RETRY)
     return undefined
   }
@@ -246,15 +235,14 @@ export class FillCoordinator {
     let poller: Poller | undefined
     const lease = this.#cache.store.lease(id, randomUUID())
     for (;;) {
-      const acquired = await this.#acquireLease(id, lookup, lease)
-      if (acquired.isDone) {
+      const { start, isDone } = await this.#acquireLease(id, lookup, lease)
+      if (isDone) {
         this.#end(id, inFlight, RETRY)
         return RETRY
       }
-      const { start } = acquired
       const isDue = start?.kind === 'held' &&
         await this.#waitForHolder(id, inFlight, start.holder, poller ??= new Poller(this.#cache.clock, MAX_WAIT_MS))
-      if (!isDue) return { kind: 'lead', fill: this.#lead(id, lookup, inFlight, acquired) }
+      if (!isDue) return { kind: 'lead', fill: this.#lead(id, lookup, inFlight, lease, start) }
     }
   }
 
@@ -276,8 +264,10 @@ export class FillCoordinator {
    * Acquires the lease of a fill, and looks the key up again: another instance may have filled it and released the
    * lease meanwhile.
    */
-  async #acquireLease (id: string, lookup: Lookup, lease: FillLease): Promise<Acquired> {
-    if (lookup.snapshot === undefined) return { lease, start: undefined, isDone: false }
+  async #acquireLease (
+    id: string, lookup: Lookup, lease: FillLease
+  ): Promise<{ start: (LeaseState & FillStart) | undefined, isDone: boolean }> {
+    if (lookup.snapshot === undefined) return { start: undefined, isDone: false }
     const cache = this.#cache
     let isSent = false
     const acquiring = cache.attempt(() => {
@@ -290,7 +280,7 @@ export class FillCoordinator {
     if (start === undefined && isSent) this.#lostLeases.add(lease, true)
     const isDone = now.snapshot !== undefined && fillIdOf(now) !== id
     if (isDone && start?.kind === 'acquired') this.#release(lease, true)
-    return { lease, start, isDone }
+    return { start, isDone }
   }
 
   #release (lease: FillLease, isShareable: boolean): void {
@@ -315,25 +305,19 @@ export class FillCoordinator {
     inFlight.settle(outcome)
   }
 
-  #lead (id: string, lookup: Lookup, inFlight: InFlightFill, { lease, start }: Acquired): Fill {
+  #lead (
+    id: string, lookup: Lookup, inFlight: InFlightFill, lease: FillLease, start: (LeaseState & FillStart) | undefined
+  ): Fill {
     const cache = this.#cache
-    const isHolder = start?.kind === 'acquired'
+    if (start?.kind !== 'acquired') return new Fill(cache, lookup, start, inFlight, outcome => this.#end(id, inFlight, outcome))
     const renew = (): void => cache.inBackground(cache.attempt(() => lease.renew(LEASE_MS)))
-    const options = { clock: cache.clock, lease: LEASE_MS, maxDuration: MAX_FILL_MS, renew }
-    const renewal = isHolder ? new LeaseRenewal(options) : undefined
-    if (isHolder) fillsByToken.set(lease.token, inFlight)
-    return new Fill({
-      cache,
-      lookup,
-      start,
-      inFlight,
-      onFinish: (outcome, isShareable) => {
-        renewal?.stop()
-        this.#end(id, inFlight, outcome)
-        if (!isHolder) return
-        fillsByToken.delete(lease.token)
-        this.#release(lease, isShareable)
-      }
+    const renewal = new LeaseRenewal({ clock: cache.clock, lease: LEASE_MS, maxDuration: MAX_FILL_MS, renew })
+    fillsByToken.set(lease.token, inFlight)
+    return new Fill(cache, lookup, start, inFlight, (outcome, isShareable) => {
+      renewal.stop()
+      this.#end(id, inFlight, outcome)
+      fillsByToken.delete(lease.token)
+      this.#release(lease, isShareable)
     })
   }
 
@@ -341,7 +325,7 @@ export class FillCoordinator {
   async #fillUnshared (lookup: Lookup): Promise<Fill> {
     const cache = this.#cache
     const start = lookup.snapshot && await cache.attempt(() => cache.store.tags(tagsWithoutVersion(lookup)))
-    return new Fill({ cache, lookup, start, inFlight: undefined, onFinish: () => {} })
+    return new Fill(cache, lookup, start)
   }
 
   /**

@@ -10,7 +10,7 @@ import type { L1 } from './l1.js'
 /** How long L1 may serve an entry after another instance has invalidated it. */
 export const MAX_STALENESS_MS = 100
 
-export interface InvalidationBusOptions {
+interface InvalidationBusOptions {
   client: RedisClient
   channel: string
   /** The name of this instance in messages. */

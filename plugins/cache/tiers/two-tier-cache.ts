@@ -45,14 +45,14 @@ export interface Lookup {
 }
 
 /** The memory of this process, and what keeps it coherent with the other instances. */
-export interface L1Options {
+interface L1Options {
   entries: L1
   bus: InvalidationBus
   /** Whether L1 is used while it is not coherent. */
   servesIncoherent: boolean
 }
 
-export interface TwoTierCacheOptions {
+interface TwoTierCacheOptions {
   store: CacheStore
   /** Runs `work`, whose reads have not been sent yet, once for all callers with one id. @default once a call */
   share?: (<T> (id: string, work: () => Promise<T>) => Promise<T>) | undefined
