@@ -111,7 +111,7 @@ export const cache = fp<CachePluginOptions>(async function cache (fastify, given
   fastify.addHook('onClose', async () => {
     await Promise.all([responses.settle(), reader.settle(), writeBehinds.close()])
     await core.close()
-    fills.close()
+    await fills.close()
   })
 }, { name: 'fastify-redis-suite/cache', fastify: '5.x' })
 

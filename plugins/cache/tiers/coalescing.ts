@@ -2,15 +2,19 @@ import { randomUUID } from 'node:crypto'
 import { Poller, type Clock } from '../../shared/plugin/clock.js'
 import { hashId } from '../../shared/plugin/keys.js'
 import { LeaseRenewal } from '../../shared/plugin/lease-renewal.js'
+import { RetryQueue, type RetryItem } from '../../shared/plugin/retry-queue.js'
 import type { Milliseconds } from '../../shared/plugin/units.js'
 import type { Entry } from '../store/entry.js'
 import { ALL_TAG, PATTERN_TAG, type FillLease, type FillStart, type LeaseState } from '../store/store.js'
-import { LostLeases } from './lost-leases.js'
 import type { Lookup, TwoTierCache } from './two-tier-cache.js'
 import { refuseCycle, waitFor, type WaitTarget } from './wait-for-graph.js'
 
 /** How long other instances wait for an instance that has died while it led a fill. */
 const LEASE_MS = 1500
+/** The pause between two attempts to release a lost lease. */
+const RELEASE_RETRY_MS = 50
+/** More leases than that expire by themselves. */
+const MAX_LOST_LEASES = 1000
 /** How long a caller waits for the fill of another instance, and by default for one of this process. */
 export const MAX_WAIT_MS = 5000
 /** How often a caller looks a key up again because the entry that it waited for was invalidated meanwhile. */
@@ -171,6 +175,12 @@ export class Fill {
   }
 }
 
+/** A lease that may stand in the store without a fill, as the reply to `acquire` was lost, or its release failed. */
+interface LostLease extends RetryItem {
+  readonly lease: FillLease
+  readonly isShareable: boolean
+}
+
 /**
  * Coalesces misses: one caller across all instances fills the entry, and the others wait (bounded). If the result is
  * not shareable, all waiting callers proceed in parallel.
@@ -178,12 +188,16 @@ export class Fill {
 export class FillCoordinator {
   readonly #cache: TwoTierCache
   readonly #inFlight = new Map<string, InFlightFill>()
-  readonly #lostLeases: LostLeases
+  /** All instances would wait until these leases expire, so they are released as soon as the store is available. */
+  readonly #lostLeases: RetryQueue<LostLease>
 
   constructor (cache: TwoTierCache) {
     this.#cache = cache
-    const release = (lease: FillLease, isShareable: boolean) => cache.run(() => lease.release(isShareable))
-    this.#lostLeases = new LostLeases(release, cache.clock)
+    this.#lostLeases = new RetryQueue({
+      clock: cache.clock,
+      retryDelay: RELEASE_RETRY_MS,
+      write: ({ lease, isShareable }) => cache.run(() => lease.release(isShareable))
+    })
   }
 
   /**
@@ -225,9 +239,9 @@ export class FillCoordinator {
     return undefined
   }
 
-  /** Ends the retries of lost leases. */
-  close (): void {
-    this.#lostLeases.close()
+  /** Makes a last attempt to release lost leases. */
+  async close (): Promise<void> {
+    await this.#lostLeases.close()
   }
 
   async #leadFill (id: string, lookup: Lookup): Promise<Admission> {
@@ -277,7 +291,7 @@ export class FillCoordinator {
     // One connection executes them in this order.
     const [start, now] = await Promise.all([acquiring, cache.lookup(lookup.key, lookup.tags)])
     // The lease may have been acquired although the reply was lost.
-    if (start === undefined && isSent) this.#lostLeases.add(lease, true)
+    if (start === undefined && isSent) this.#addLostLease(lease, true)
     const isDone = now.snapshot !== undefined && fillIdOf(now) !== id
     if (isDone && start?.kind === 'acquired') this.#release(lease, true)
     return { start, isDone }
@@ -290,8 +304,13 @@ export class FillCoordinator {
       return true
     })
     cache.inBackground(released.then(isReleased => {
-      if (isReleased !== true) this.#lostLeases.add(lease, isShareable)
+      if (isReleased !== true) this.#addLostLease(lease, isShareable)
     }))
+  }
+
+  #addLostLease (lease: FillLease, isShareable: boolean): void {
+    if (this.#lostLeases.size >= MAX_LOST_LEASES) return
+    this.#lostLeases.add({ lease, isShareable, deadline: this.#cache.clock.monotonic() + LEASE_MS })
   }
 
   #announce (id: string): InFlightFill {
