@@ -57,7 +57,9 @@ export function createChecks (clock: Clock): Checks {
   const checks = new Map<string, () => Promise<CheckResults>>()
   return {
     add (name, check, options = {}) {
-      if (typeof name !== 'string' || !NAME.test(name)) throw invalidArgumentError('health', 'name', name, 'up to 64 letters, digits and . _ -')
+      if (typeof name !== 'string' || !NAME.test(name)) {
+        throw invalidArgumentError('health', 'name', name, 'up to 64 letters, digits and . _ -')
+      }
       if (typeof check !== 'function') throw invalidArgumentError('health', 'check', check, 'a function')
       if (checks.has(name)) throw new DuplicateCheckError(name)
       const { timeout, critical, cacheFor } = resolveOptions('health', CHECK_OPTIONS, options)
@@ -76,7 +78,9 @@ export function overallStatus (results: CheckResults): HealthStatus {
   return statuses.includes('warn') ? 'warn' : 'pass'
 }
 
-async function runCheck (name: string, check: Check, timeout: number, isCritical: boolean, clock: Clock): Promise<CheckResults> {
+async function runCheck (
+  name: string, check: Check, timeout: number, isCritical: boolean, clock: Clock
+): Promise<CheckResults> {
   const startedAt = clock.monotonic()
   const found = await withDeadline(Promise.resolve().then(check), timeout, () => new CheckTimeoutError(timeout), clock).then(
     value => readMeasurements(name, value, clock.monotonic() - startedAt)

@@ -39,7 +39,9 @@ export function createHooks (fastify: FastifyInstance, context: ExecutionContext
   fastify.decorateRequest(REPLAYED, null)
 
   /** Acquires the key, or waits for the response of the request that has it. */
-  async function acquire (keyed: KeyedRequest, reply: FastifyReply, { wait, lease }: ResolvedRouteIdempotency): Promise<KeyState> {
+  async function acquire (
+    keyed: KeyedRequest, reply: FastifyReply, { wait, lease }: ResolvedRouteIdempotency
+  ): Promise<KeyState> {
     const pending = pendingWrites.find(keyed.id)
     if (pending !== undefined) {
       const { request: { fingerprint }, response } = pending
@@ -57,7 +59,9 @@ export function createHooks (fastify: FastifyInstance, context: ExecutionContext
   }
 
   /** @returns undefined if the store is unavailable */
-  async function tryAcquire (keyed: KeyedRequest, reply: FastifyReply, route: ResolvedRouteIdempotency): Promise<KeyState | undefined> {
+  async function tryAcquire (
+    keyed: KeyedRequest, reply: FastifyReply, route: ResolvedRouteIdempotency
+  ): Promise<KeyState | undefined> {
     try {
       const state = await acquire(keyed, reply, route)
       if (isFailing) log.info({ plugin: 'idempotency' }, 'idempotency: the store is available again')
@@ -81,7 +85,9 @@ export function createHooks (fastify: FastifyInstance, context: ExecutionContext
   }
 
   /** @returns whether a stored response was sent */
-  async function beforeHandler (route: ResolvedRouteIdempotency, request: FastifyRequest, reply: FastifyReply): Promise<boolean> {
+  async function beforeHandler (
+    route: ResolvedRouteIdempotency, request: FastifyRequest, reply: FastifyReply
+  ): Promise<boolean> {
     const key = isSafe(request.method) ? undefined : keyOf(request, route)
     if (key === undefined) return false
     request.idempotencyKey = key

@@ -44,7 +44,9 @@ export type { IdempotencyPluginOptions, RouteIdempotencyOptions } from './option
  */
 export const idempotency = fp<IdempotencyPluginOptions>(async function idempotency (fastify, given) {
   const { timeout, maxKeys, clock } = resolvePluginOptions(given)
-  if (fastify.hasRequestDecorator('idempotencyKey')) throw alreadyRegisteredError('idempotency', 'request.idempotencyKey')
+  if (fastify.hasRequestDecorator('idempotencyKey')) {
+    throw alreadyRegisteredError('idempotency', 'request.idempotencyKey')
+  }
   const client = resolveClient(fastify, 'idempotency', given.redis)
   const store = client === undefined ? createMemoryStore(maxKeys, clock) : createRedisStore(client, keyPrefixOf(client))
   const run = client === undefined ? <T>(operation: () => Promise<T>) => operation() : guardRedis(client, fastify.log, timeout, 'idempotency', clock, { isPatient: true }).run

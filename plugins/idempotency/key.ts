@@ -25,7 +25,9 @@ export function keyOf (request: FastifyRequest, { header, required }: ResolvedRo
   }
   const text = String(given).trim()
   const key = QUOTED.exec(text)?.[1]?.replaceAll(/\\(.)/g, '$1') ?? (PLAIN.test(text) ? text : undefined)
-  if (key === undefined || key === '' || key.length > MAX_KEY_LENGTH) throw new InvalidKeyError(header, invalidityOf(text, key), MAX_KEY_LENGTH)
+  if (key === undefined || key === '' || key.length > MAX_KEY_LENGTH) {
+    throw new InvalidKeyError(header, invalidityOf(text, key), MAX_KEY_LENGTH)
+  }
   return key
 }
 
@@ -44,7 +46,9 @@ function invalidityOf (text: string, key: string | undefined): string {
  *
  * @throws `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_VALUE`
  */
-export async function textOf (route: ResolvedRouteIdempotency, option: 'scope' | 'fingerprint', request: FastifyRequest): Promise<string> {
+export async function textOf (
+  route: ResolvedRouteIdempotency, option: 'scope' | 'fingerprint', request: FastifyRequest
+): Promise<string> {
   const text: unknown = await route[option](request)
   const mayBeEmpty = option === 'fingerprint'
   if (typeof text === 'string' && (text !== '' || mayBeEmpty)) return text

@@ -51,7 +51,9 @@ export class PendingWrites {
   }
 
   /** Queues a response; the first one of an outage is logged. @returns undefined if the queue is full */
-  queue (request: KeyedRequest, response: RecordedResponse, ttl: Milliseconds, reason: string): PendingWrite | undefined {
+  queue (
+    request: KeyedRequest, response: RecordedResponse, ttl: Milliseconds, reason: string
+  ): PendingWrite | undefined {
     const { log, clock } = this.#options
     const write = { request, ...copyResponse(response), ttl, deadline: clock.monotonic() + Math.min(MAX_PENDING_MS, ttl) }
     if (this.#bytes + write.bytes > MAX_BYTES) {

@@ -20,7 +20,9 @@ export function isFinal (status: number): boolean {
  *
  * @param before - the headers before the handler ran
  */
-export function recordResponse (reply: FastifyReply, payload: unknown, { headers, maxBodySize }: ResolvedRouteIdempotency, before: object): RecordedResponse | undefined {
+export function recordResponse (
+  reply: FastifyReply, payload: unknown, { headers, maxBodySize }: ResolvedRouteIdempotency, before: object
+): RecordedResponse | undefined {
   const body = bytesOf(payload)
   if (body === undefined) return undefined
   return { status: reply.statusCode, headers: storedHeaders(reply, headers, before), body: body !== null && body.length > maxBodySize ? 'too-large' : body }
@@ -36,7 +38,9 @@ function bytesOf (payload: unknown): Buffer | null | undefined {
  * Returns a copy of a response in memory of its own, and its size: a small body may share the pool of Node.js, and a
  * header may be a slice of a longer text.
  */
-export function copyResponse ({ status, headers, body }: RecordedResponse): { response: RecordedResponse, bytes: Bytes } {
+export function copyResponse (
+  { status, headers, body }: RecordedResponse
+): { response: RecordedResponse, bytes: Bytes } {
   const text = JSON.stringify(headers)
   const response = { status, headers: JSON.parse(text) as RecordedResponse['headers'], body: body instanceof Buffer ? ownBytes(body) : body }
   return { response, bytes: ENTRY_BYTES + 2 * text.length + (body instanceof Buffer ? body.length : 0) }
@@ -53,7 +57,9 @@ export function sendStored (reply: FastifyReply, { status, headers, body }: Reco
  *
  * @returns the body
  */
-export function restoreStored (reply: FastifyReply, { status, headers, body }: RecordedResponse, route: ResolvedRouteIdempotency): unknown {
+export function restoreStored (
+  reply: FastifyReply, { status, headers, body }: RecordedResponse, route: ResolvedRouteIdempotency
+): unknown {
   restoreHeaders(reply, route.headers, headers)
   reply.code(status)
   return body

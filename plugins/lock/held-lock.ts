@@ -149,7 +149,9 @@ export class HeldLockHandle implements LockHandle {
     if (this.#isExpired) await pollPhase()
     if (this.#isExpired) this.#lose(NOT_EXTENDED)
     if (this.#lost !== undefined) throw this.#lost
-    if (this.#released !== undefined) throw this.signal.reason instanceof ClosedError ? this.signal.reason : new ReleasedError()
+    if (this.#released !== undefined) {
+      throw this.signal.reason instanceof ClosedError ? this.signal.reason : new ReleasedError()
+    }
   }
 
   async extend (): Promise<void> {

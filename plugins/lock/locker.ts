@@ -127,7 +127,9 @@ export class Locker {
     }
   }
 
-  #createHandle (resources: readonly string[], { ttl, extend }: ResolvedLockOptions, isExtended: boolean): HeldLockHandle {
+  #createHandle (
+    resources: readonly string[], { ttl, extend }: ResolvedLockOptions, isExtended: boolean
+  ): HeldLockHandle {
     const { store, clock, clockDrift, log } = this.#options
     const handle = new HeldLockHandle({
       store,

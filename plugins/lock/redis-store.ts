@@ -98,14 +98,18 @@ export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock
   }
 
   /** @param notified - the name to notify if no waiter is queued; '' for none */
-  async function release (resource: string, owner: string, notified = isQuorum ? held + idOf(resource) : ''): Promise<boolean> {
+  async function release (
+    resource: string, owner: string, notified = isQuorum ? held + idOf(resource) : ''
+  ): Promise<boolean> {
     const id = idOf(resource)
     const before = guarded.map(({ guard }) => guard.losses)
     const args = [owner, channel, notified]
     // The reply to a second release is 0, also if the client repeats the first one over its next connection.
     const replies = runOnAll(releaseScript, [held + id, line + id, seen + id], args, 'runOnce').map(async (sent, i) => {
       const reply = await sent
-      if (reply !== 1 && guarded[i]?.guard.losses !== before[i]) throw new Error('the connection was lost before the reply to the release')
+      if (reply !== 1 && guarded[i]?.guard.losses !== before[i]) {
+        throw new Error('the connection was lost before the reply to the release')
+      }
       return reply
     })
     return verdictOf(await vote(replies, reply => reply === 1))
@@ -124,7 +128,9 @@ export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock
     })
   }
 
-  async function acquire (resource: string, owner: string, ttl: Milliseconds, queueTtl: Milliseconds): Promise<AcquireResult> {
+  async function acquire (
+    resource: string, owner: string, ttl: Milliseconds, queueTtl: Milliseconds
+  ): Promise<AcquireResult> {
     const id = idOf(resource)
     const args = [owner, ttl, ttl + FENCE_EXTRA_MS, isQuorum ? 0 : queueTtl]
     const attempts = runOnAll(acquireScript, [held + id, fence + id, line + id, seen + id], args)
@@ -141,7 +147,9 @@ export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock
   }
 
   /** Writes the token to a majority before it is used, so that each later majority issues a higher one. */
-  async function acquireByQuorum (resource: string, owner: string, ttl: Milliseconds, queueTtl: Milliseconds): Promise<AcquireResult> {
+  async function acquireByQuorum (
+    resource: string, owner: string, ttl: Milliseconds, queueTtl: Milliseconds
+  ): Promise<AcquireResult> {
     const startedAt = clock.monotonic()
     const result = await acquire(resource, owner, ttl, queueTtl)
     if (result.kind === 'locked' || await extend(resource, owner, ttl, result.token)) return result

@@ -50,7 +50,9 @@ export async function waitForLock (resource: string, handle: HeldLockHandle, opt
     }
   } catch (error) {
     // Leaves the queue, where the lock may be handed over to it. A signal's reason may be a LockedError as well.
-    if (isQueued || signal?.aborted === true || !(error instanceof LockedError)) store.release(resource, owner).catch(() => {})
+    if (isQueued || signal?.aborted === true || !(error instanceof LockedError)) {
+      store.release(resource, owner).catch(() => {})
+    }
     throw error
   } finally {
     waiters.remove(name, waiter)
@@ -62,7 +64,9 @@ export async function waitForLock (resource: string, handle: HeldLockHandle, opt
 /** `late`: the lock was granted, but its TTL had passed when this process read the reply. */
 type Attempt = { kind: 'acquired' } | { kind: 'late' } | { kind: 'locked', remaining: Milliseconds }
 
-async function tryAcquire (resource: string, owner: string, handle: HeldLockHandle, options: WaitOptions): Promise<Attempt> {
+async function tryAcquire (
+  resource: string, owner: string, handle: HeldLockHandle, options: WaitOptions
+): Promise<Attempt> {
   const { store, clock, retryDelay, timeout, signal, isOpen } = options
   signal?.throwIfAborted()
   const requestedAt = clock.monotonic()

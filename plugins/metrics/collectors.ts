@@ -52,7 +52,9 @@ function decorated<T extends object> (fastify: FastifyInstance, name: string, me
 export function findSources (fastify: FastifyInstance, maxValues: number): FoundSource[] {
   const found: FoundSource[] = []
   const cache = decorated<CacheLike>(fastify, 'cache', 'stats')
-  if (cache !== undefined) found.push({ observed: cache, create: () => ({ kind: 'cache', read: () => cacheSamples(cache, maxValues) }) })
+  if (cache !== undefined) {
+    found.push({ observed: cache, create: () => ({ kind: 'cache', read: () => cacheSamples(cache, maxValues) }) })
+  }
   const writeBehind = decorated<WriteBehindLike>(fastify, 'cache', 'writeBehindStats')
   // A source of its own, as the cache's statistics never wait for Redis.
   if (writeBehind !== undefined) {
@@ -62,7 +64,9 @@ export function findSources (fastify: FastifyInstance, maxValues: number): Found
   const limiter = decorated<RateLimiterLike>(fastify, 'rateLimiter', 'on')
   if (limiter !== undefined) found.push({ observed: limiter, create: () => limiterSource(limiter, maxValues) })
   const sessions = decorated<SessionsLike>(fastify, 'sessions', 'stats')
-  if (sessions !== undefined) found.push({ observed: sessions, create: () => ({ kind: 'session', read: () => sessionSamples(sessions) }) })
+  if (sessions !== undefined) {
+    found.push({ observed: sessions, create: () => ({ kind: 'session', read: () => sessionSamples(sessions) }) })
+  }
   const events = decorated<EventsLike>(fastify, 'events', 'stats')
   if (events !== undefined) found.push({ observed: events, create: () => streamSource(events, maxValues) })
   const health = decorated<HealthLike>(fastify, 'health', 'results')

@@ -13,7 +13,9 @@ const MAX_SERIES_OF_ROUTE = 1000
  * @param maxRoutes - how many routes have series of their own; all others are `other`
  * @param isExcluded - whether a route, by its URL, is not timed; called once for each route
  */
-export function timeRequests (fastify: FastifyInstance, histogram: FastHistogram, maxRoutes: number, isExcluded: (url: string) => boolean): void {
+export function timeRequests (
+  fastify: FastifyInstance, histogram: FastHistogram, maxRoutes: number, isExcluded: (url: string) => boolean
+): void {
   const routeOf = boundedLabel(maxRoutes + 1)
   routeOf(UNMATCHED)
   // By route (null: excluded), then by method and status: finding a series is two look-ups of short keys.

@@ -70,7 +70,9 @@ export const metrics = fp<MetricsPluginOptions>(async function metrics (fastify,
 export default metrics
 
 /** @returns the functions that remove them */
-function addSources (fastify: FastifyInstance, metricRegistry: MetricRegistry, options: ResolvedMetricsOptions): Array<() => void> {
+function addSources (
+  fastify: FastifyInstance, metricRegistry: MetricRegistry, options: ResolvedMetricsOptions
+): Array<() => void> {
   const { prefix, maxRoutes, redisBuckets, clock } = options
   const clients = findClients(fastify)
   const sources = findSources(fastify, maxRoutes)

@@ -87,7 +87,9 @@ export function testClock (start: number): TestClock {
     },
     async advance (duration) {
       const ms = parseDuration(duration)
-      if (ms === undefined) throw invalidArgumentError('testing', 'duration', duration, "milliseconds or a string such as '1h'")
+      if (ms === undefined) {
+        throw invalidArgumentError('testing', 'duration', duration, "milliseconds or a string such as '1h'")
+      }
       // Concurrent calls run one after the other.
       const advanced = advancing.then(() => advance(ms))
       advancing = advanced.catch(() => {})

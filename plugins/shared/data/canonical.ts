@@ -53,9 +53,13 @@ function isEmptyPrototype (prototype: unknown): boolean {
 }
 
 function textOfArray (array: unknown[], depth: number): string {
-  if (Object.getPrototypeOf(array) !== Array.prototype) throw new NotCanonicalError('an instance of a subclass of Array')
+  if (Object.getPrototypeOf(array) !== Array.prototype) {
+    throw new NotCanonicalError('an instance of a subclass of Array')
+  }
   // The own keys are the elements and `length`.
-  if (Reflect.ownKeys(array).length !== array.length + 1) throw new NotCanonicalError('an array with holes or further properties')
+  if (Reflect.ownKeys(array).length !== array.length + 1) {
+    throw new NotCanonicalError('an array with holes or further properties')
+  }
   const items: string[] = []
   for (let i = 0; i < array.length; i++) items.push(textOf(read(array, String(i)), depth))
   return `[${items.join()}]`
@@ -72,7 +76,9 @@ function textOfRecord (object: object, depth: number): string {
 /** Reads the property itself, so that a recording proxy notices. */
 function read (object: object, name: string): unknown {
   const property = Object.getOwnPropertyDescriptor(object, name)
-  if (property === undefined || !('value' in property)) throw new NotCanonicalError('an object with a getter, or an array with holes')
+  if (property === undefined || !('value' in property)) {
+    throw new NotCanonicalError('an object with a getter, or an array with holes')
+  }
   if (property.enumerable !== true) throw new NotCanonicalError('an object with a hidden property')
   return Reflect.get(object, name)
 }
@@ -98,13 +104,17 @@ function textOfKnown (object: object, prototype: unknown, depth: number): string
   const known = KNOWN.get(prototype)
   if (known === undefined) throw new NotCanonicalError(`an instance of ${nameOf(object)}`)
   const [properties, text] = known
-  if (Reflect.ownKeys(object).length !== properties) throw new NotCanonicalError(`an instance of ${nameOf(object)} with further properties`)
+  if (Reflect.ownKeys(object).length !== properties) {
+    throw new NotCanonicalError(`an instance of ${nameOf(object)} with further properties`)
+  }
   return text(object as never, depth)
 }
 
 function textOfBytes (array: Uint8Array, name: string): string {
   if (array.byteLength > MAX_BYTES) throw new NotCanonicalError(`more than ${MAX_BYTES} bytes`)
-  if (Reflect.ownKeys(array).length !== array.length) throw new NotCanonicalError(`an instance of ${name} with further properties`)
+  if (Reflect.ownKeys(array).length !== array.length) {
+    throw new NotCanonicalError(`an instance of ${name} with further properties`)
+  }
   return `${name}(${Buffer.from(array.buffer, array.byteOffset, array.byteLength).toString('base64')})`
 }
 

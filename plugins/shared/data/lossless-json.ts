@@ -33,10 +33,14 @@ export function describeLoss ({ what, path }: Loss): string {
 }
 
 function lossInObject (object: object): Loss | undefined {
-  if ('toJSON' in object && typeof object.toJSON === 'function') return types.isDate(object) && Number.isNaN(object.getTime()) ? lost('an invalid Date') : undefined
+  if ('toJSON' in object && typeof object.toJSON === 'function') {
+    return types.isDate(object) && Number.isNaN(object.getTime()) ? lost('an invalid Date') : undefined
+  }
   if (Array.isArray(object)) return lossInList(object)
   const prototype: unknown = Object.getPrototypeOf(object)
-  if (prototype !== Object.prototype && prototype !== null && hasInternalState(object)) return lost(`a ${nameOf(object)}`)
+  if (prototype !== Object.prototype && prototype !== null && hasInternalState(object)) {
+    return lost(`a ${nameOf(object)}`)
+  }
   for (const name in object) {
     if (!Object.hasOwn(object, name)) continue
     const loss = lossIn(object[name as keyof typeof object])

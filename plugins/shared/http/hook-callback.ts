@@ -18,7 +18,9 @@ const MAX_CALLS = 3
  *
  * @param payload - the payload of an `onSend` hook
  */
-export function finishHook (plugin: PluginName, reply: FastifyReply, done: Done, error?: unknown, payload?: unknown): void {
+export function finishHook (
+  plugin: PluginName, reply: FastifyReply, done: Done, error?: unknown, payload?: unknown
+): void {
   if (error) return failHook(plugin, reply, done, error, payload)
   try {
     done(error as never, payload as never)
@@ -34,7 +36,9 @@ export function finishHook (plugin: PluginName, reply: FastifyReply, done: Done,
  *
  * @param payload - the payload of an `onSend` hook, which is not sent: a stream is destroyed
  */
-export function failHook (plugin: PluginName, reply: FastifyReply, done: Done, error: unknown, payload?: unknown): void {
+export function failHook (
+  plugin: PluginName, reply: FastifyReply, done: Done, error: unknown, payload?: unknown
+): void {
   if (isStream(payload)) payload.destroy()
   // Fastify takes a falsy value for success.
   const failure = error || new Error('a promise was rejected without a reason')

@@ -61,7 +61,9 @@ class RouteWatch {
   }
 
   /** @returns a function that the plugin's `onRoute` hook calls with each route */
-  add (plugin: ReadingPlugin, instance: FastifyInstance, serves: Registration['serves']): (route: WatchedRoute) => void {
+  add (
+    plugin: ReadingPlugin, instance: FastifyInstance, serves: Registration['serves']
+  ): (route: WatchedRoute) => void {
     const routes = new Set<string>()
     this.#registrations.push({ plugin, instance, serves, routes })
     return route => { routes.add(nameOf(route)) }

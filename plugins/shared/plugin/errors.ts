@@ -47,7 +47,9 @@ function invalidError (plugin: PluginName, what: string, given: unknown, allowed
  * @param kind - the kind of name, such as `event`
  * @param allowed - a text in place of a list that is too long
  */
-export function unknownOptionError (plugin: PluginName, option: string, known: readonly string[], kind = 'option', allowed = `one of ${known.join(', ')}`): Error {
+export function unknownOptionError (
+  plugin: PluginName, option: string, known: readonly string[], kind = 'option', allowed = `one of ${known.join(', ')}`
+): Error {
   const UnknownOptionError = pluginError(plugin, 'INVALID_OPTION', 'unknown %s; %sallowed: %s')
   const meant = closest(option, known)
   return new UnknownOptionError(`${kind} ${quote(option)}`, meant === undefined ? '' : `did you mean "${meant}"? `, allowed)

@@ -58,7 +58,9 @@ interface ListenerName {
  * Calls a sync or async function of the app without awaiting it. Its error is logged, and has no other effect: neither
  * the plugin nor the request fails, and no unhandled rejection ends the process.
  */
-export function callListener<A extends unknown[]> ({ plugin, event }: ListenerName, log: FastifyBaseLogger, listener: (...args: A) => unknown, ...args: A): void {
+export function callListener<A extends unknown[]> (
+  { plugin, event }: ListenerName, log: FastifyBaseLogger, listener: (...args: A) => unknown, ...args: A
+): void {
   recover(() => listener(...args), error => {
     log.error({ plugin, event, reason: reasonOf(error) }, `${plugin}: a listener failed`)
   })

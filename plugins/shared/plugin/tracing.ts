@@ -41,7 +41,9 @@ export function traced<T> (name: string, work: () => Promise<T>, resultOf?: (res
  *
  * @see https://opentelemetry.io/docs/specs/semconv/database/redis/
  */
-export function tracedRedis<T> (plugin: PluginName, operation: () => Promise<T>, run: (operation: () => Promise<T>) => Promise<T>): Promise<T> {
+export function tracedRedis<T> (
+  plugin: PluginName, operation: () => Promise<T>, run: (operation: () => Promise<T>) => Promise<T>
+): Promise<T> {
   if (tracing === undefined) return run(operation)
   const attributes = { 'db.system.name': 'redis', 'fastify_redis_suite.plugin': plugin }
   return inSpan(tracing, `redis ${plugin}`, { kind: tracing.api.SpanKind.CLIENT, attributes }, () => run(operation))
