@@ -66,7 +66,7 @@ onBothStores('a query parameter that is not in the key does not reach the handle
   t.match(await ask(app, '/in?utm=x;id=1'), { cache: 'MISS', body: '"query":{}' })
 })
 
-onBothStores('a custom query parser cannot bring in what is not in the key', async (t, store) => {
+onBothStores('a custom query parser cannot add values that are not in the key', async (t, store) => {
   const { app } = await createCacheApp(t, {
     store,
     server: { routerOptions: { querystringParser: text => Object.fromEntries(new URLSearchParams(text.replaceAll(';', '&').replaceAll('[x]', ''))) } }
@@ -119,7 +119,7 @@ onBothStores('a route that reads the identity of a client stores nothing of it f
   t.notOk((await ask(app, '/me')).headers['set-cookie'], 'whoever asked first left no trace')
 })
 
-onBothStores('a response refreshed for one user is never stored for another one', async (t, store) => {
+onBothStores('a response refreshed for one user is never stored for other users', async (t, store) => {
   const { app, clock } = await createCacheApp(t, { store, options: { ttl: '1m', staleWhileRevalidate: '1h' } })
   // An admin who sees the site as somebody else: who it is depends on a header that a request in the background has not.
   const owner = (headers: Record<string, unknown>) => String(headers['x-as'] ?? headers['cookie'])
@@ -133,7 +133,7 @@ onBothStores('a response refreshed for one user is never stored for another one'
   t.match(await ask(app, '/me', { cookie: 'bob' }), { body: 'for bob' })
 })
 
-onBothStores('a response refreshed for one host is never stored for another one', async (t, store) => {
+onBothStores('a response refreshed for one host is never stored for other hosts', async (t, store) => {
   const { app, clock } = await createCacheApp(t, { store, server: { trustProxy: true }, options: { ttl: '1m', staleWhileRevalidate: '1h', key: { host: true } } })
   app.get('/', { config: { cache: true } }, async request => `for ${request.host}`)
   const proxied = { host: 'inner', 'x-forwarded-host': 'outer' }
@@ -160,7 +160,7 @@ onBothStores('no error becomes cacheable on a route with a ttl, whatever its hea
   t.equal(app.cache.stats().stored, 0)
 })
 
-onBothStores('an error that is thrown after a max-age was set is not stored, with ttl: "headers" and an error handler either', async (t, store) => {
+onBothStores('an error that is thrown after a max-age was set is not stored, also with ttl: "headers" and with an error handler', async (t, store) => {
   const { app } = await createCacheApp(t, { store, options: { ttl: 'headers' } })
   app.get('/throw', { config: { cache: true } }, async (_request, reply) => {
     reply.header('cache-control', 'public, max-age=60')
@@ -278,7 +278,7 @@ onBothStores('an unsafe method invalidates its URL and those it names, by the ke
   t.equal((await ask(app, '/b')).cache, 'MISS')
 })
 
-onBothStores('a pattern means what it says where keys hold its characters themselves', async (t, store) => {
+onBothStores('a pattern matches literally where keys hold its special characters', async (t, store) => {
   const { app } = await createCacheApp(t, { store })
   app.get('/*', { config: { cache: true } }, async request => request.url)
   const urls = ['/a*', '/ab', '/[x]', '/x', '/a?b=*', '/a?b=1', '/%5Bx%5D', '/a\\b']
@@ -294,7 +294,7 @@ onBothStores('a pattern means what it says where keys hold its characters themse
   t.ok(spent < 1000, `${spent} ms of CPU`)
 })
 
-onBothStores('the suite\'s own requests are not limited, and no client can pass for one: they are told by no header', async (t, store) => {
+onBothStores('internal requests of the suite are not limited, and no header lets a client pass for one', async (t, store) => {
   const seen: string[] = []
   const { app, clock } = await createTestApp(t, {
     store,
@@ -374,7 +374,7 @@ const REFUSED = [401, 200, 'HIT', 401]
 
 for (const name of ['preHandler', 'onRequest'] as const) {
   for (const way of Object.keys(WAYS)) {
-    t.test(`no stored response is given before the ${name} hook of a plugin that ${way} in a later onRoute hook`, async t => {
+    t.test(`no stored response is served before the ${name} hook of a plugin that ${way} in a later onRoute hook`, async t => {
       const { app } = await createCacheApp(t)
       addLateAuth(app, way, name)
       const config = { cache: { hook: name } }
@@ -389,7 +389,7 @@ for (const name of ['preHandler', 'onRequest'] as const) {
   }
 }
 
-t.test('no stored response is given before a hook of the instance or the context, whenever it is added', async t => {
+t.test('no stored response is served before a hook of the instance or the context, whenever it is added', async t => {
   const { app } = await createCacheApp(t)
   app.get('/root', { config: { cache: true } }, async () => 'secret')
   app.addHook('preHandler', async (request, reply) => { if (request.url.startsWith('/root')) await requireKey(request, reply) })
@@ -401,7 +401,7 @@ t.test('no stored response is given before a hook of the instance or the context
   for (const url of ['/root', '/child', '/child/', '/child/a']) t.same(await statuses(app, url), REFUSED, url)
 })
 
-t.test('no stored response is given before a hook that an onRoute hook of the context adds', async t => {
+t.test('no stored response is served before a hook that an onRoute hook of the context adds', async t => {
   const { app } = await createCacheApp(t)
   await app.register(async child => {
     child.addHook('onRoute', route => { route.preHandler = [...[route.preHandler ?? []].flat(), requireKey] })
@@ -428,7 +428,7 @@ t.test('a route that another plugin registers as a copy of a cached one has its 
   }
 })
 
-t.test('what other plugins find in a route while it is registered is theirs alone', async t => {
+t.test('other plugins find in a route only their own hooks while it is registered', async t => {
   const { app } = await createCacheApp(t)
   const seen: unknown[] = []
   app.addHook('onRoute', route => { if (route.method === 'GET') seen.push(route.preHandler, route.onSend) })
@@ -437,7 +437,7 @@ t.test('what other plugins find in a route while it is registered is theirs alon
   t.same(seen, [undefined, undefined, noop, [noop]])
 })
 
-t.test('what a later onRoute hook sends in place of the payload is what is stored', async t => {
+t.test('the payload that a hook of a later onRoute hook sends is stored', async t => {
   const { app } = await createCacheApp(t)
   app.addHook('onRoute', route => { route.onSend = async (_request, reply) => { reply.header('x-late', 'yes'); return 'replaced' } })
   app.get('/', { config: { cache: true } }, async () => 'original')

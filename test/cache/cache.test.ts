@@ -39,7 +39,7 @@ onBothStores('the second response comes from the cache, byte for byte, with its 
   t.equal((await ask(app, '/items/1?q=1')).cache, 'MISS')
 })
 
-onBothStores('HEAD and If-None-Match are answered from the cache', async (t, store) => {
+onBothStores('HEAD and If-None-Match are served from the cache', async (t, store) => {
   const { app, runs } = await build(t, { store })
   const { headers, body } = await ask(app, '/items/1')
   await settled(app)
@@ -290,7 +290,7 @@ for (const [where, { server, headers, remoteAddress }] of Object.entries(SERVERS
   })
 }
 
-onBothStores('a response that a request in the background is given and that is not stored is logged once a route, and clients refresh it', async (t, store) => {
+onBothStores('an unstorable response to a request in the background is logged once a route, and clients refresh it', async (t, store) => {
   const { app, clock, lines } = await createCacheApp(t, {
     store,
     options: { ttl: '1m', staleWhileRevalidate: '1h', timeout: '1h', unkeyed: 'bypass', harmless: ['x-key', 'cookie:seen'] },
@@ -326,7 +326,7 @@ onBothStores('a response that a request in the background is given and that is n
   t.same([await get('/hook/1'), await get('/hook/1')], ['STALE run 3', 'MISS run 4'], 'after 10 minutes it is tried again')
 })
 
-t.test('a request in the background that is answered by a stream without an end reads none of it, and the app closes', async t => {
+t.test('a request in the background does not read an endless stream, and the app closes', async t => {
   const { app, clock } = await createCacheApp(t, { options: { ttl: '1m', staleWhileRevalidate: '1h', maxEntrySize: 100 } })
   const streams: Readable[] = []
   let isEndless = false
@@ -383,7 +383,7 @@ onBothStores('a response of any size and form is refreshed in the background eac
   t.same(warnings(), [])
 })
 
-t.test('a request in the background that is not answered is given up after a minute or when the app closes, and its handler learns of it', async t => {
+t.test('a request in the background without a response is aborted after a minute or when the app closes, also for its handler', async t => {
   const { app, clock, lines } = await createCacheApp(t, { options: { ttl: '1m', staleWhileRevalidate: '1h', timeout: '1h' } })
   let runs = 0
   let aborts = 0
@@ -410,7 +410,7 @@ onBothStores('headers named by vary are part of the key', async (t, store) => {
   t.equal((await ask(app, '/items/1', { 'accept-language': 'de' })).cache, 'HIT')
 })
 
-onBothStores('caches in front are told by Vary what the key consists of: on a miss, a hit, a 304, an error, and beside the Vary of the app', async (t, store) => {
+onBothStores('Vary names the parts of the key for caches in front: on a miss, a hit, a 304, an error, and beside the Vary of the app', async (t, store) => {
   const config = { cache: { vary: ['x-tenant'], key: { cookies: ['lang', 'theme'] } } }
   const { app } = await createCacheApp(t, { store })
   app.get('/', { config }, async () => 'page')

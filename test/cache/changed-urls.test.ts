@@ -114,7 +114,7 @@ onBothStores('all variants, owners and key configurations of a changed URL are i
   }
 })
 
-onBothStores('hosts with responses of their own keep them when the URL is changed on another host', async (t, store) => {
+onBothStores('with the host in the key, a change on one host invalidates no other host\'s response', async (t, store) => {
   const { app } = await build(t, store, { reads: '/p/:id', writes: '/p/:name', get: '', put: '' }, { key: { host: true } })
   const hosts = ['a.example', 'b.example']
   for (const host of hosts) await ask(app, '/p/1', { host })
@@ -207,7 +207,7 @@ onBothStores('spellings that are invalidated together are different keys', async
   for (const url of urls) t.match(await ask(app, url), { cache: 'HIT', body: url })
 })
 
-t.test('listeners are told the path that was changed as a key', async t => {
+t.test('the event of a changed path reports the path as a key', async t => {
   const { app } = await build(t, 'memory', { reads: '/p/:id', writes: '/p/:name', get: '', put: '' })
   const told: unknown[] = []
   app.cache.on('invalidate', event => told.push(event))

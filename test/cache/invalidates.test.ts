@@ -86,7 +86,7 @@ onBothStores('a hijacked response with an error status invalidates nothing', asy
   t.same(await cached(app), ['HIT', 'HIT'])
 })
 
-onBothStores('what a handler has done for a client that has gone is invalidated, also where it sends nothing', async (t, name) => {
+onBothStores('a handler whose client disconnected invalidates, also if it sends nothing', async (t, name) => {
   for (const hijacks of [true, false]) {
     const step = createStep()
     let hasLeft = false
@@ -159,7 +159,7 @@ onBothStores('a client that may not write invalidates nothing', async (t, name) 
   }
 })
 
-onBothStores('a redirect of the handler, and what a hook does in its place, invalidate', async (t, name) => {
+onBothStores('a redirect of the handler invalidates, and so does a hook that responds in its place', async (t, name) => {
   const by: Record<string, { inHook?: Handler, inHandler?: Handler }> = {
     'a redirect of the handler': { inHandler: (_request, reply) => reply.redirect('/a', 303) },
     'a hook': { inHook: async (_request, reply) => await reply.code(201).send('written') }
@@ -224,7 +224,7 @@ const RETURNED: Record<string, [returns: () => unknown, expected: [string, strin
   'a promise that is rejected': [async () => { throw new Error('no') }, ['HIT', 'HIT'], true]
 }
 
-onBothStores('what invalidates returns, throws or rejects leaves the response as it is: what can be named is invalidated, and the rest is logged with the route', async (t, name) => {
+onBothStores('the option invalidates never changes the response: its valid tags are invalidated, and other results are logged with the route', async (t, name) => {
   for (const [what, [returns, expected, logs]] of Object.entries(RETURNED)) {
     const { app, lines } = await build(t, name, returns as never, (_request, reply) => reply.code(201).header('location', '/elsewhere').send('written'))
     await store(app)
@@ -249,7 +249,7 @@ t.test('a changed URL is invalidated also where the function of the route fails'
   t.equal((await ask(app, '/p/1')).cache, 'MISS')
 })
 
-onBothStores('the client has the response only when what it invalidates is invalidated', async (t, name) => {
+onBothStores('the response is sent only after its tags are invalidated', async (t, name) => {
   const step = createStep()
   const { app } = await build(t, name, async () => { await step.run(); return ['a'] })
   await store(app)
@@ -395,6 +395,6 @@ t.test("redis: a pattern removes entries also where the client's own key prefix 
   t.equal(await app.cache.invalidatePattern('k'), 1)
 })
 
-t.test('an escaped text is found by its own pattern in a text of any length', async () => {
+t.test('the pattern of an escaped text finds it in a text of any length', async () => {
   fc.assert(fc.property(fc.string({ unit: 'grapheme' }), fc.string({ unit: 'grapheme' }), (text, around) => compileGlob(`*${escapeGlob(text)}*`)(around + text + around)), { numRuns: 500 })
 })

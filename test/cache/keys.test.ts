@@ -59,21 +59,21 @@ t.test('no two different requests share a key, whatever is in them', async () =>
   fc.assert(fc.property(parts, text, (one, name) => responseKey(one).text !== dataKey(name).text))
 })
 
-t.test('the id is a digest that can be told from any other', async t => {
+t.test('the id is a digest that no other key has', async t => {
   fc.assert(fc.property(text, text, (one, other) => (dataKey(one).id === dataKey(other).id) === (one === other)), { numRuns: 1000 })
   t.match(dataKey('a').id, /^[\w-]{43}$/)
   const key = dataKey('a')
   t.equal(key.id, key.id)
 })
 
-t.test('a label is the URL with its query sorted, or the name of what is kept', async t => {
+t.test('a label is the URL with its query sorted, or the name of the value', async t => {
   t.equal(responseKey(base).label, '/a?x=1&y=2')
   t.equal(responseKey({ ...base, query: 'y=2&x=1', owner: 'ann', host: 'h' }).label, '/a?x=1&y=2')
   t.equal(responseKey({ ...base, query: '' }).label, '/a')
   t.equal(dataKey('products:1').label, 'products:1')
 })
 
-t.test('variants are told apart by the request headers that are named, and die with the list that names them', async t => {
+t.test('the listed request headers tell variants apart, and variants expire with the list', async t => {
   const key = new CacheKey('k', '/a')
   const meta = { names: ['accept', 'x-a'], nonce: 'n', ids: [], origin: '' }
   const of = (headers: Record<string, string | string[]>, change: Partial<typeof meta> = {}, of = key) => variantKey(of, { ...meta, ...change }, headers).id
@@ -116,7 +116,7 @@ t.test('a request with a body, an unsafe method or an identity bypasses the cach
   t.equal(why({}, {}, { reads: undefined }), 'unwatched')
 })
 
-t.test('a session counts as an identity once it holds something', async t => {
+t.test('a session counts as an identity once it holds data', async t => {
   for (const [session, expected] of [[undefined, false], [null, false], [{}, false], [{ cookie: {} }, false], ['x', false], [{ cookie: {}, user: undefined }, true], [{ a: 1 }, true]] as const) {
     t.equal(hasSession(requestOf({ session })), expected, JSON.stringify(session))
   }
@@ -211,14 +211,14 @@ t.test('a text that is fully escaped passes itself alone', async () => {
   }), { numRuns: 1000 })
 })
 
-t.test('a text without a meaning of its own passes itself alone', async () => {
+t.test('a text without special characters matches itself alone', async () => {
   fc.assert(fc.property(anyText, anyText, (one, other) => {
     const plain = one.replaceAll(/[*?[\\]/g, '')
     return compileGlob(plain)(plain) && compileGlob(plain)(other) === (plain === other)
   }), { numRuns: 1000 })
 })
 
-t.test('what a pattern begins and ends with, * in between, is what passes', async () => {
+t.test('a pattern with * matches texts with its start and its end', async () => {
   fc.assert(fc.property(anyText, anyText, anyText, (start, middle, end) => {
     const escape = (part: string) => part.replaceAll(/[*?[\\]/g, '\\$&')
     // Halves of a character that come together are one.
@@ -246,7 +246,7 @@ onBothStores('routes of one path that regular expressions of hosts tell apart ne
   t.equal((await ask(app, '/', { host: 'bob.example' })).cache, 'HIT')
 })
 
-t.test('a constraint whose value has no text of its own is refused on a cached route', async t => {
+t.test('a constraint whose value has no unique text is refused on a cached route', async t => {
   const { app } = await createCacheApp(t, {
     server: {
       routerOptions: {

@@ -19,7 +19,7 @@ const REFUSED = {
 }
 const userOf = (request: FastifyRequest) => request.headers['x-user'] as string
 
-onBothStores('a function that returns a promise of the owner keeps owners apart', async (t, store) => {
+onBothStores('owners named by a promise have separate responses', async (t, store) => {
   const { app } = await createCacheApp(t, {
     store,
     routes: app => app.get('/', { config: { cache: { private: async request => await Promise.resolve(userOf(request)) } } }, async request => userOf(request))
@@ -94,7 +94,7 @@ t.test('an unsafe request is not asked for its owner before the handler runs', a
   t.equal(askedBefore, 0)
 })
 
-onBothStores('a write of an owner who is named by a promise removes that owner\'s response', async (t, store) => {
+onBothStores('a write of an owner named by a promise removes that owner\'s response', async (t, store) => {
   let version = 1
   const { app } = await createCacheApp(t, {
     store,
@@ -110,7 +110,7 @@ onBothStores('a write of an owner who is named by a promise removes that owner\'
   t.equal((await ask(app, '/', ann)).body, 'ann 2')
 })
 
-onBothStores('a stale response of an owner who is named by a promise is refreshed in the background', async (t, store) => {
+onBothStores('a stale response of an owner named by a promise is refreshed in the background', async (t, store) => {
   let version = 1
   const { app, clock } = await createCacheApp(t, {
     store,
@@ -232,7 +232,7 @@ t.test('a Cache-Control that a hook of the app sets on each response is private 
   for (const name of ['cache-control', 'cdn-cache-control']) t.same(fieldsOf(answers, name), all('max-age=60, private'))
 })
 
-t.test('with ttl "headers" a response that a 304 confirms keeps its lifetime, and is private', async t => {
+t.test('with ttl "headers" a response that a 304 confirms retains its lifetime, and is private', async t => {
   const { app, clock } = await createCacheApp(t)
   let runs = 0
   app.get('/', { config: { cache: { ttl: 'headers', private: ownerOf } } }, async (request, reply: FastifyReply) => {
@@ -285,7 +285,7 @@ t.test('a response that depends on a user or a header beside the key is private 
   t.equal((await ask(app, '/authorization', { authorization: 'Bearer a' })).headers['cache-control'], undefined, 'shared caches know this field')
 })
 
-t.test('a response that depends on more than its key is private whatever else keeps it out of the cache', async t => {
+t.test('a response that depends on more than its key is private, also if another reason prevents storing', async t => {
   const { app } = await createCacheApp(t, { options: { unkeyed: 'bypass' }, before: async app => { await app.register(cookie) } })
   app.decorateRequest('user', null as never)
   app.get('/header', { config: { cache: true }, onRequest: async request => { ownerOf(request) } }, async () => 'page')

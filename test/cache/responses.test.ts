@@ -76,7 +76,7 @@ onBothStores('reply.cacheTags adds a tag that invalidates the response, and repl
   t.equal((await askTwice(app, '/none'))[1].cache, 'MISS')
 })
 
-onBothStores('HEAD, Range, If-Range and If-None-Match are answered from a stored complete response', async (t, store) => {
+onBothStores('HEAD, Range, If-Range and If-None-Match are served from a stored complete response', async (t, store) => {
   const { app } = await createCacheApp(t, { store })
   app.get('/', { config: { cache: true } }, async (_request, reply) => await reply.type('text/plain').send('0123456789'))
   const [{ headers: { etag } }] = await askTwice(app, '/')
@@ -156,7 +156,7 @@ onBothStores('hook: "onRequest" responds before validation and preHandlers, and 
   t.same(ran, ['onRequest', 'preHandler', 'onRequest'])
 })
 
-onBothStores('a response that is revalidated on each request keeps its type and is sent as REVALIDATED, and the cookie of one client reaches no other', async (t, store) => {
+onBothStores('a response that is revalidated on each request retains its type, is REVALIDATED, and passes no client\'s cookie to another client', async (t, store) => {
   const { app } = await createCacheApp(t, { store })
   app.get('/a', { config: { cache: { ttl: 'headers' } } }, async (request, reply) => {
     reply.header('cache-control', 'max-age=0').header('etag', '"x"')
@@ -218,7 +218,7 @@ onBothStores('an error that the handler throws is stored where statuses lists it
   }
 })
 
-onBothStores('a ttl function may return 0 or less, Infinity, text or a promise; anything else is not stored and logged once with the route', async (t, store) => {
+onBothStores('a ttl function may return 0 or less, Infinity, text or a promise; other results are not stored and logged once with the route', async (t, store) => {
   const { app, warnings } = await createCacheApp(t, { store, options: { tiers: { short: '10s' } } })
   const results: Array<[result: unknown, ttl: number | undefined]> = [['1m', 60], [Promise.resolve(5000), 5], ['short', 10], [Infinity, 15 * 24 * 3600], [1e12, 15 * 24 * 3600], [0, undefined], [-5000, undefined],
     [NaN, undefined], ['soon', undefined], ['-5m', undefined], [undefined, undefined], [null, undefined], [{}, undefined], [Promise.resolve(true), undefined], ['headers', undefined]]
@@ -290,7 +290,7 @@ const decoded = ({ headers, bytes }: { headers: Record<string, unknown>, bytes: 
 
 for (const order of isInstalled ? ['before', 'after'] as const : []) {
   for (const isSync of [true, false]) {
-    onBothStores(`with @fastify/compress ${isSync ? '' : 'as a stream '}registered ${order} the cache the handler runs once, and each coding is made once and stored beside the uncoded response`, async (t, store) => {
+    onBothStores(`with @fastify/compress ${isSync ? '' : 'as a stream '}registered ${order} the cache the handler runs once, and each coding is encoded once and stored beside the uncoded response`, async (t, store) => {
       for (const first of ['gzip', 'identity'] as const) {
         const { count, options } = counted(isSync)
         const register = async (app: FastifyInstance) => { await app.register(compress, options); await app.register(etag) }
@@ -342,7 +342,7 @@ for (const order of isInstalled ? ['before', 'after'] as const : []) {
   })
 }
 
-onBothStores('the encoded copy of a response that another hook changes is right, and one whose coding is the handler\'s own is stored by Vary', async (t, store) => {
+onBothStores('a response that another hook changes has a correct encoded copy, and one that the handler encoded is stored by Vary', async (t, store) => {
   if (!isInstalled) return
   const { count, options } = counted(true)
   const { app, apps } = await createCacheApp(t, { store, instances: 2 })

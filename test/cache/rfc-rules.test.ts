@@ -37,13 +37,13 @@ t.test('a lifetime is of s-maxage, else of max-age, else of Expires', async t =>
   for (const [field, rest, expected] of table) t.equal(explicitLifetime(input(field, rest)), expected, `${field} ${JSON.stringify(rest)}`)
 })
 
-t.test('a lifetime that cannot be read is none, and nothing else takes its place', async t => {
+t.test('an invalid lifetime counts as 0, and no other field replaces it', async t => {
   for (const field of ['max-age', 'max-age=-1', 'max-age=1.5', 'max-age=x', 's-maxage=x, max-age=5', 's-maxage, max-age=5']) t.equal(explicitLifetime(input(field, { expires: date(60) })), 0, field)
   for (const expires of ['0', '-1', '', 'never', `${date(60)}, ${date(60)}`]) t.equal(explicitLifetime(input('', { expires })), 0, expires)
   t.equal(explicitLifetime(input('s-maxage=7, max-age=x')), 7000)
 })
 
-t.test('what is larger than can be counted is a long time, and finite', async t => {
+t.test('a number that is too large counts as a long, finite time', async t => {
   t.equal(explicitLifetime(input(`max-age=${'9'.repeat(400)}`)), 2 ** 31 * 1000)
   t.equal(initialAge(input('', { age: '9'.repeat(400) })), 2 ** 31 * 1000)
 })
@@ -62,7 +62,7 @@ t.test('heuristic freshness is a fraction of the time since the last modificatio
   for (const [field, rest, expected] of table) t.equal(heuristicLifetime(input(field, rest), 0.1), expected, `${field} ${JSON.stringify(rest)}`)
 })
 
-t.test('the initial age is the greater of what Date and Age say', async t => {
+t.test('the initial age is the greater of those by Date and Age', async t => {
   const table: Array<[Partial<FreshnessInput>, number]> = [
     [{}, 0], [{ date: date(0) }, 0], [{ date: date(-5) }, 5000], [{ date: date(5) }, 0], [{ date: 'x' }, 0], [{ age: '7' }, 7000], [{ age: '7', date: date(-5) }, 7000], [{ age: '3', date: date(-5) }, 5000],
     [{ age: '7', requestedAt: NOW - 2000 }, 9000], [{ requestedAt: NOW - 2000 }, 0], [{ age: '0' }, 0], [{ date: date(0), respondedAt: NOW + 999, requestedAt: NOW + 999 }, 0],
@@ -93,7 +93,7 @@ const absolute = ({ age, freshFor, staleWhileRevalidate, staleIfError, mustReval
 const reuse = (stored: Relative, field?: string) => reuseOf(absolute(stored), NOW, field === undefined ? undefined : parseCacheControl(field))
 const usableOnError = (stored: Relative) => isUsableOnError(absolute(stored), NOW)
 
-t.test('what is fresh is used, what is stale is validated, and in its grace it is refreshed', async t => {
+t.test('a fresh response is used, a stale one is validated, and within stale-while-revalidate it is refreshed', async t => {
   const table: Array<[Relative, Reuse]> = [
     [fresh, 'use'], [{ ...fresh, freshFor: 1 }, 'use'], [{ ...fresh, freshFor: 0 }, 'validate'], [stale, 'validate'], [{ ...fresh, mustRevalidate: true }, 'use'], [{ ...fresh, noCache: true }, 'validate'],
     [{ ...stale, staleWhileRevalidate: 5001 }, 'refresh'], [{ ...stale, staleWhileRevalidate: 5000 }, 'validate'], [{ ...fresh, freshFor: 0, staleWhileRevalidate: 1 }, 'refresh'],
@@ -103,7 +103,7 @@ t.test('what is fresh is used, what is stale is validated, and in its grace it i
   for (const [stored, expected] of table) t.equal(reuse(stored), expected, JSON.stringify(stored))
 })
 
-t.test('a request may ask for what is fresher, or be content with what is stale', async t => {
+t.test('a request may demand a fresher response, or accept a stale one', async t => {
   const table: Array<[Relative, string, Reuse]> = [
     [fresh, '', 'use'], [fresh, 'no-cache', 'validate'], [fresh, 'max-age=10', 'use'], [fresh, 'max-age=9', 'validate'], [fresh, 'max-age=0', 'validate'], [fresh, 'min-fresh=5', 'use'], [fresh, 'min-fresh=6', 'validate'],
     [stale, 'max-stale', 'use'], [stale, 'max-stale=6', 'use'], [stale, 'max-stale=5', 'validate'], [stale, 'max-stale=0', 'validate'], [stale, 'max-stale, no-cache', 'validate'],
@@ -113,12 +113,12 @@ t.test('a request may ask for what is fresher, or be content with what is stale'
   for (const [stored, field, expected] of table) t.equal(reuse(stored, field), expected, `${stored.freshFor} ${field}`)
 })
 
-t.test('a directive of a request that cannot be read asks for what is new', async t => {
+t.test('an invalid directive of a request demands a new response', async t => {
   for (const field of ['max-age', 'max-age=x', 'max-age=-1', 'min-fresh', 'min-fresh=x']) t.equal(reuse(fresh, field), 'validate', field)
   for (const field of ['max-stale=x', 'max-stale=-1', 'max-stale=""']) t.equal(reuse(stale, field), 'validate', field)
 })
 
-t.test('in place of an error serves what is fresh, or stale for no longer than it may be', async t => {
+t.test('a fresh response, or a stale one within stale-if-error, may be served in place of an error', async t => {
   const table: Array<[Relative, boolean]> = [
     [fresh, true], [{ ...fresh, noCache: true }, false], [{ ...fresh, mustRevalidate: true }, true], [stale, false], [{ ...stale, staleIfError: 5001 }, true], [{ ...stale, staleIfError: 5000 }, false],
     [{ ...stale, staleIfError: 9000, mustRevalidate: true }, false], [{ ...stale, staleIfError: 9000, noCache: true }, false], [{ ...stale, staleWhileRevalidate: 9000 }, false]
@@ -126,7 +126,7 @@ t.test('in place of an error serves what is fresh, or stale for no longer than i
   for (const [stored, expected] of table) t.equal(usableOnError(stored), expected, JSON.stringify(stored))
 })
 
-t.test('no request makes anybody use stale what must not be used stale', async () => {
+t.test('no request makes the cache serve a stale response that must be revalidated', async () => {
   const times = fc.integer({ min: -10_000, max: 10_000 })
   const fields = fc.array(fc.constantFrom('max-stale', 'max-stale=9', 'max-age=99', 'min-fresh=0', 'only-if-cached', 'no-store', 'x')).map(all => all.join())
   fc.assert(fc.property(times, fc.nat(10_000), fc.boolean(), fields, (freshFor, grace, noCache, field) => {
@@ -158,7 +158,7 @@ t.test('only responses to GET are stored', async t => {
   for (const method of ['HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'get', 'QUERY']) t.equal(whyNot('public, max-age=9', { method }), 'method', method)
 })
 
-t.test('parts, confirmations and interim answers are not stored', async t => {
+t.test('partial, 304 and interim responses are not stored', async t => {
   for (const status of [100, 103, 199, 206, 304]) t.equal(whyNot('public, max-age=9', { status }), 'status', String(status))
   for (const status of [200, 204, 299, 302, 404, 500, 599]) t.equal(whyNot('max-age=9', { status }), undefined, String(status))
 })
@@ -220,7 +220,7 @@ t.test('a response without explicit freshness is stored where its status, or pub
   t.equal(isStorableWithoutFreshness(new Map([['public', true]]), 302), true)
 })
 
-t.test('fields that private or no-cache names are kept out', async t => {
+t.test('fields that private or no-cache names are excluded', async t => {
   const table: Array<[string, string[]]> = [['', []], ['private', []], ['private="A", no-cache="b, C"', ['a', 'b', 'c']], ['private="a", private="b"', ['a', 'b']]]
   for (const [field, expected] of table) t.same(excludedFields(parseCacheControl(field) ?? new Map()), expected, field)
 })
@@ -301,7 +301,7 @@ t.test('a targeted field stands above Cache-Control and Expires', async t => {
   t.equal(made({ route: { ttl: 'headers', targeted: ['My-Cache-Control'] }, ...says('max-age=7', { 'cdn-cache-control': 'no-store', 'my-cache-control': 'max-age=8' }) }).times.fresh, 8000)
 })
 
-t.test('what can be validated is kept for a while after it is stale', async t => {
+t.test('a response with a validator stays stored for a while after it is stale', async t => {
   const table: Array<[Given, number, number]> = [
     [says('max-age=9', { etag: '"x"' }), 9000, 9000 + MINUTE], [says('max-age=0', { etag: '"x"' }), 0, MINUTE], [says('no-cache, max-age=9', { 'last-modified': date(-9) }), 0, MINUTE],
     [says('max-age=3600', { etag: '"x"' }), 3_600_000, 7_200_000], [says('max-age=864000', { etag: '"x"' }), 864_000_000, 864_000_000 + 24 * 60 * MINUTE], [says('', { etag: '"x"' }), 0, MINUTE]
@@ -310,7 +310,7 @@ t.test('what can be validated is kept for a while after it is stale', async t =>
   t.equal(made(says('no-cache', { etag: '"x"' })).meta.noCache, true)
 })
 
-t.test('how it was selected, and how strictly it goes stale, is kept with it', async t => {
+t.test('the selecting headers and must-revalidate are stored with a response', async t => {
   const { meta, varies } = made({ ...says('max-age=9', { vary: 'X-A, Accept, X-B' }), route: { ttl: 'headers', vary: ['accept'] }, request: { headers: { 'x-a': ' 1,  2', accept: 'z' } } })
   t.same(varies, ['x-a', 'x-b'])
   t.equal(meta.vary['x-a'], '1,2')
@@ -318,7 +318,7 @@ t.test('how it was selected, and how strictly it goes stale, is kept with it', a
   for (const [field, strict] of [['max-age=9', false], ['max-age=9, must-revalidate', true], ['max-age=9, proxy-revalidate', true], ['s-maxage=9', true]] as const) t.equal(made(says(field)).meta.mustRevalidate, strict, field)
 })
 
-t.test('headers that are another one\'s are not kept with it', async t => {
+t.test('headers set before the handler, or excluded by directives, are not stored', async t => {
   const { meta } = made({ ...says('max-age=9, no-cache="X-B"', { 'x-a': '1', 'x-b': '2', 'x-c': '3', 'content-length': '5' }), before: { 'x-a': '1' } })
   t.same(Object.keys(meta.headers).sort(), ['cache-control', 'date', 'x-c'])
 })
@@ -335,7 +335,7 @@ const meta: ResponseMeta = { status: 200, headers: { etag: '"x"', 'cache-control
 const stored: StoredResponse = { kind: 'response', label: '', meta, body: Buffer.from('x'), storedAt: NOW - MINUTE, deleteAt: NOW + MINUTE, tags: {} }
 const confirmed = (given: Given) => freshen(...prepare({ status: 304, ...given }), stored, NOW)
 
-t.test('what is confirmed is fresh again, with the headers that confirm it', async t => {
+t.test('a confirmed response is fresh again, with the headers of the 304', async t => {
   t.match(confirmed({ request: { headers: { accept: 'a' } } }), { kind: 'store', meta: { status: 200, staleAt: NOW + 9000, generatedAt: NOW, vary: { accept: 'a' }, headers: { etag: '"x"', 'x-a': 'old', 'cache-control': 'max-age=9' } }, varies: ['accept'] })
   t.match(confirmed({ headers: { 'cache-control': 'max-age=20', 'x-a': 'new', age: '5', date: date(-1) } }), { kind: 'store', meta: { staleAt: NOW + 15_000, generatedAt: NOW - 5000, headers: { 'x-a': 'new', 'cache-control': 'max-age=20' } } })
 })
@@ -347,7 +347,7 @@ t.test('a confirmation without content does not change of which type the stored 
   }
 })
 
-t.test('what is confirmed but may not be stored any longer is not', async t => {
+t.test('a confirmed response that may no longer be stored is not stored', async t => {
   for (const [field, expected] of [['no-store', 'no-store'], ['private', 'private'], ['max-age=', 'no-store']] as const) t.match(confirmed({ headers: { 'cache-control': field } }), { kind: 'refuse', why: expected }, field)
 })
 

@@ -61,7 +61,7 @@ t.test('when a key expires or is invalidated under load, the handler runs once e
   }
 })
 
-t.test('each variant is made once across all instances, also before the list of variants exists', async t => {
+t.test('each variant is filled once across all instances, also before the list of variants exists', async t => {
   const { apps, clock, runs } = await instances(t, 4, async (run, reply) => {
     await new Promise(resolve => setImmediate(resolve))
     reply.header('vary', 'accept-language')
@@ -177,7 +177,7 @@ t.test('instances wait for a holder that renews its lease; when it stops, one of
   await advanceWhile(clock, lost)
 })
 
-t.test('a handler that hangs blocks no one: the requests that wait for it run their own after 5 s, all at once', async t => {
+t.test('a handler that hangs blocks no other request: those that wait for it run their own handlers after 5 s, all at once', async t => {
   const { opened, open } = gate()
   const { apps, clock, runs } = await instances(t, 2, async run => {
     if (run === 1) await opened

@@ -49,7 +49,7 @@ async function isGivenToEachItsOwn (t: Test, app: FastifyInstance, url: string, 
 }
 
 for (const order of ['before', 'after'] as const) {
-  t.test(`users with a JWT in a cookie are never given one another's response, with the login ${order} the cache`, async t => {
+  t.test(`users with a JWT in a cookie never share a response, with the login ${order} the cache`, async t => {
     const login = async (app: FastifyInstance) => {
       await app.register(cookie)
       await app.register(jwt, { secret: SECRET, cookie: { cookieName: 'token', signed: false } })
@@ -64,7 +64,7 @@ for (const order of ['before', 'after'] as const) {
     t.equal((await ask(app, '/')).status, 401)
   })
 
-  t.test(`tenants by an API key that a preHandler checks are never given one another's response, with the hook ${order} the cache`, async t => {
+  t.test(`tenants by an API key that a preHandler checks never share a response, with the hook ${order} the cache`, async t => {
     const login = (app: FastifyInstance) => {
       app.decorateRequest('tenant', '')
       app.addHook('preHandler', async request => { Object.assign(request, { tenant: String(request.headers['x-api-key']) }) })
@@ -95,7 +95,7 @@ t.test('a locale or an experiment that a hook chooses by a header or a cookie is
   t.equal((await ask(app, '/bucket', { cookie: 'bucket=c' })).body, 'c', 'and those with it are not given that one')
 })
 
-onBothStores('a response that was made for want of a header or cookie is given only to requests without it', async (t, store) => {
+onBothStores('a response that depends on an absent header or cookie is served only to requests without it', async (t, store) => {
   const { app } = await createApp(t, { store, before: async app => { await app.register(cookie) } })
   app.get('/cookie', CACHED, async request => `for ${request.cookies['user'] ?? 'nobody'}`)
   app.get('/header', CACHED, async request => `for ${String(request.headers['x-user'] ?? 'nobody')}`)
@@ -105,7 +105,7 @@ onBothStores('a response that was made for want of a header or cookie is given o
   }
 })
 
-t.test('a request whose user was set without reading the request is neither answered from the cache nor stored', async t => {
+t.test('a request whose user was set without reading the request is neither served from the cache nor stored', async t => {
   const { app } = await createApp(t)
   let user: string | null = 'ann'
   app.decorateRequest('user')
@@ -144,7 +144,7 @@ t.test('a page of an ordinary app is a HIT: CORS, compression, helmet, cookies, 
   t.same(warnings().filter(line => line.startsWith('cache:') && line.includes('reads')), [])
 })
 
-t.test('@fastify/secure-session: anonymous visitors share a response, and whoever is logged in is given none of another one, under any sessionName', async t => {
+t.test('@fastify/secure-session: anonymous visitors share a response, and users who are logged in do not, under any sessionName', async t => {
   for (const sessionName of ['session', 'adminSession'] as const) {
     const { app } = await createApp(t, { before: async app => { await app.register(secureSession, { sessionName, secret: SECRET, salt: 'mq9hDxBVDbspDR6n', cookie: { path: '/' } }) } })
     const sessionOf = (request: FastifyRequest) => Reflect.get(request, sessionName) as { get (name: string): unknown, set (name: string, value: unknown): void }
@@ -163,7 +163,7 @@ t.test('@fastify/secure-session: anonymous visitors share a response, and whoeve
   }
 })
 
-t.test('our session: a visitor\'s cookie alone keeps no page out of the cache, a page that looks at the session is the visitor\'s own', async t => {
+t.test('session plugin: a session cookie alone does not bypass the cache, and a page that reads the session is not shared', async t => {
   const { app } = await createTestApp(t, { ready: false, plugins: { session: { saveUninitialized: true, rolling: false, cookie: { secure: false } }, cache: {} } })
   app.get('/start', async () => 'started')
   app.get('/unread', CACHED, async () => 'page')
@@ -249,7 +249,7 @@ onBothStores('cookies that are a part of the key tell responses apart, also wher
   for (const cookies of ['lang', [1]]) await t.rejects(async () => await createApp(t, { options: { key: { cookies: cookies as never } } }), { code: 'FST_REDIS_SUITE_CACHE_INVALID_OPTION', message: /cookies/ })
 })
 
-t.test('what is left of a client\'s limit is not told to another client', async t => {
+t.test('the remaining limit of a client is not sent to another client', async t => {
   const { app } = await createTestApp(t, { ready: false, plugins: { rateLimit: { max: 100, timeWindow: '1h', keyGenerator: request => String(request.headers['x-user']) }, cache: {} } })
   app.get('/', CACHED, async request => String(request.rateLimit?.remaining))
   app.get('/unread', CACHED, async () => 'page')
@@ -279,7 +279,7 @@ onBothStores('a read of work that a hook has begun, and that goes on while the c
   await isGivenToEachItsOwn(t, app, '/', { ann: { 'x-user': 'ann' }, bob: { 'x-user': 'bob' } })
 })
 
-t.test('a response to a request without Authorization is not given to one with it where its handler looked for it', async t => {
+t.test('a response to a request without Authorization is not served to one with it if the handler looked for it', async t => {
   const { app } = await createApp(t, { options: { ttl: 'headers' } })
   const handler = async (request: FastifyRequest) => request.headers.authorization ?? 'nobody'
   app.get('/', CACHED, async (request, reply) => { reply.header('cache-control', 'max-age=60'); return await handler(request) })
@@ -288,7 +288,7 @@ t.test('a response to a request without Authorization is not given to one with i
   t.same((await askAs(app, '/public', [{}, { authorization: 'ann' }])).map(({ cache }) => cache), ['MISS', 'HIT', 'HIT', 'HIT'])
 })
 
-t.test('what the router compares for a route is held by the route, and an accept-version that a handler reads by itself counts', async t => {
+t.test('constraints of a route count as a part of the key, and an accept-version that only the handler reads does not', async t => {
   const { app } = await createApp(t)
   app.get('/self', CACHED, async request => request.headers['accept-version'] ?? 'none')
   await isGivenToEachItsOwn(t, app, '/self', { 1: { 'accept-version': '1' }, 2: { 'accept-version': '2' } })
@@ -362,7 +362,7 @@ for (const [transport, server] of Object.entries({ 'HTTP/2 without TLS': {}, 'HT
   })
 }
 
-t.test('an HTTP/2 handler that answers by raw.stream.respond() lets the requests that wait for it go on at once, and nothing is stored', async t => {
+t.test('an HTTP/2 handler that uses raw.stream.respond() lets waiting requests proceed at once, and nothing is stored', async t => {
   const { app } = await createApp(t, { server: { http2: true } as never, options: { timeout: '1h' } })
   const { opened, open } = gate()
   let runs = 0
@@ -441,7 +441,7 @@ t.test('a header that a hook deletes after it has read it counts all the same', 
   }
 })
 
-t.test('each host is given its own response, by whichever header the handler goes', async t => {
+t.test('each host gets its own response, whichever header the handler reads', async t => {
   const hosts: Record<string, (request: FastifyRequest) => unknown> = {
     'key.host, request.hostname': ({ hostname }) => hostname,
     'key.host, X-Forwarded-Host': ({ headers }) => headers['x-forwarded-host'] ?? headers.host,
@@ -480,7 +480,7 @@ t.test('behind a trusted proxy that sends X-Forwarded-Host, a route with key.hos
   t.same((await askAs(app, '/one', [{ host: 'inner.example' }])).map(({ cache }) => cache), ['MISS', 'HIT'])
 })
 
-t.test('what rewriteUrl cuts out of a URL, such as a language, tells responses apart', async t => {
+t.test('the part of a URL that rewriteUrl removes, such as a language, tells responses apart', async t => {
   const { app, clock } = await createApp(t, {
     server: {
       rewriteUrl (request) {
@@ -511,7 +511,7 @@ t.test('what rewriteUrl cuts out of a URL, such as a language, tells responses a
   t.equal((await ask(app, '/de/page?a=2&b=1')).cache, 'HIT', 'the order of a query is none')
 })
 
-t.test('with an owner, what names the owner does not count, and a header or cookie that the handler alone reads does', async t => {
+t.test('with an owner, reads of the owner function do not count, and a header or cookie that only the handler reads does', async t => {
   const { app } = await createApp(t, { before: async app => { await app.register(cookie) } })
   const owned = (more: RouteCacheOptions = {}) => ({ config: { cache: { private: (request: FastifyRequest) => request.cookies['user'], ...more } } })
   app.get('/own', owned(), async request => `${request.cookies['user']}`)
@@ -522,7 +522,7 @@ t.test('with an owner, what names the owner does not count, and a header or cook
   for (const url of ['/theme', '/header']) t.same((await askAs(app, url, clients)).map(({ body }) => body), ['ann dark', 'ann light', 'ann dark', 'ann light'], url)
 })
 
-t.test('a public route does not count who is logged in, and counts other headers', async t => {
+t.test('a public route ignores the user, but not other headers', async t => {
   const { app } = await createApp(t, { before: async app => { await app.register(cookie) } })
   app.addHook('onRequest', async request => { Object.assign(request, { user: request.cookies['user'], tenant: request.headers['x-tenant'] }) })
   app.get('/', { config: { cache: { public: true } } }, async request => `page of ${String(Reflect.get(request, 'tenant'))}`)
@@ -576,7 +576,7 @@ t.test('a page with a nonce of one response is not stored: of helmet, of the han
   t.same((await askAs(app, '/none', [{}])).map(({ cache }) => cache), ['MISS', 'HIT'], 'a page without one is')
 })
 
-t.test('an onSend hook that puts the visitor\'s name in makes no response that another one is given', async t => {
+t.test('a response into which an onSend hook puts the visitor\'s name is not shared', async t => {
   const { app } = await createApp(t, { before: async app => { await app.register(cookie) } })
   app.get('/', CACHED, async () => '__NAME__')
   app.addHook('onSend', async (request, _reply, payload) => String(payload).replace('__NAME__', request.cookies['name'] ?? 'nobody'))
@@ -584,7 +584,7 @@ t.test('an onSend hook that puts the visitor\'s name in makes no response that a
   await isGivenToEachItsOwn(t, app, '/late', { ann: { cookie: 'name=ann' }, bob: { cookie: 'name=bob' } })
 })
 
-onBothStores('requests that wait for one response are not given it where it is not theirs', async (t, store) => {
+onBothStores('requests that wait for a response do not get it if it is not right for them', async (t, store) => {
   const { app } = await createApp(t, { store })
   const { opened, open } = gate()
   let running = 0
@@ -624,7 +624,7 @@ t.test('after a response that could not be shared, requests of that kind do not 
   t.same((await anonymous).map(({ body }) => body), ['nobody', 'nobody', 'nobody'])
 })
 
-t.test('what is not stored is logged once a route and name, with what to do, and told in Cache-Status to those who may ask', async t => {
+t.test('an unstored response is logged once a route and name, with advice, and explained in Cache-Status where explain allows it', async t => {
   const { app, lines } = await createApp(t, { options: { explain: () => true } })
   app.get('/logged', CACHED, async request => String(request.headers['x-tenant']))
   for (const n of [1, 2, 3]) t.match((await ask(app, `/logged?${n}`, { 'x-tenant': 'a' })).headers['cache-status'], /;detail="reads x-tenant"/)
@@ -688,7 +688,7 @@ t.test('in production responses are not stored either where something counts', a
   await isGivenToEachItsOwn(t, app, '/', { ann: { 'x-user': 'ann' }, bob: { 'x-user': 'bob' } })
 })
 
-t.test('an encoding that the handler chooses by itself is not given to who does not accept it', async t => {
+t.test('an encoding that the handler chose is not sent to clients that do not accept it', async t => {
   const { app } = await createApp(t)
   app.get('/', CACHED, async (request, reply) => {
     if (!request.headers['accept-encoding']?.includes('x-own')) return 'plain'

@@ -66,7 +66,7 @@ async function build (t: Test, store: StoreName, cache: RouteCacheOptions, more:
   return { ...test, storeV1, answer: (next: Handler) => { handler = next } }
 }
 
-onBothStores('a response that a request in the background is given and that is not stored removes the stale one', async (t, store) => {
+onBothStores('an unstorable response to a request in the background removes the stale one', async (t, store) => {
   const { app, clock, answer, storeV1 } = await build(t, store, { staleWhileRevalidate: '1h', staleIfError: '1h' })
   for (const [name, handler] of Object.entries(NOT_STORED)) {
     await storeV1()
@@ -84,7 +84,7 @@ onBothStores('a response that a request in the background is given and that is n
   }
 })
 
-onBothStores('a response that a client is given and that is not stored removes the one that was kept for errors', async (t, store) => {
+onBothStores('an unstorable response to a client removes the one stored for errors', async (t, store) => {
   const { app, clock, answer, storeV1 } = await build(t, store, { staleIfError: '1h' })
   for (const [name, handler] of Object.entries(NOT_STORED)) {
     await storeV1()
@@ -126,7 +126,7 @@ onBothStores('a response that depends on a header of one client leaves the store
   t.match(await ask(app, '/'), { status: 200, cache: 'STALE', body: 'v1' })
 })
 
-onBothStores('a client whose own header makes the response another one removes nothing that others share, whatever it is', async (t, store) => {
+onBothStores('a client whose header changes the response never removes the shared one', async (t, store) => {
   const { app, clock, answer } = await build(t, store, { staleIfError: '1h' })
   for (const [name, handler] of Object.entries(NOT_STORED)) {
     for (const method of ['GET', 'HEAD'] as const) {
@@ -144,7 +144,7 @@ onBothStores('a client whose own header makes the response another one removes n
   }
 })
 
-onBothStores('a response to HEAD that says that the resource is gone removes the stored one', async (t, store) => {
+onBothStores('a response of 404 or 410 to HEAD removes the stored one', async (t, store) => {
   const { app, clock, answer } = await build(t, store, { staleIfError: '1h' })
   await ask(app, '/')
   await settled(app)
@@ -207,7 +207,7 @@ onBothStores('a response of one variant removes that variant alone, and one of a
   t.same(statuses, [500, 200, 200, 500])
 })
 
-onBothStores('a refresh that a hook answers in place of the route is done by clients from then on', async (t, store) => {
+onBothStores('after a hook answered a request in the background in place of the route, clients\' requests refresh the response', async (t, store) => {
   const { app, clock, answer } = await build(t, store, { staleWhileRevalidate: '1h', harmless: ['x-key'] }, {
     before: app => app.addHook('onRequest', async (request, reply) => request.headers['x-key'] === undefined ? await reply.redirect('/login') : undefined)
   })
@@ -241,7 +241,7 @@ onBothStores('a response that was stored meanwhile is not removed by one that wa
 })
 
 forEachStore(['redis', 'cluster'], store => {
-  t.test(`${store}: what one instance finds to be gone, no other instance serves out of L1`, async t => {
+  t.test(`${store}: a response that one instance withdraws is not served from L1 by another instance`, async t => {
     const { apps, clock, answer } = await build(t, store, { requestDirectives: 'obey', ttl: '1h' }, { instances: 2 })
     const [app, other] = apps as [FastifyInstance, FastifyInstance]
     await ask(app, '/')
@@ -255,7 +255,7 @@ forEachStore(['redis', 'cluster'], store => {
   })
 })
 
-t.test('what Redis has evicted and its source takes back is not served out of L1', async t => {
+t.test('a withdrawn response that Redis had evicted is not served from L1', async t => {
   const { app, clock, prefix, answer } = await build(t, 'redis', { ttl: '1h' })
   await ask(app, '/')
   await settled(app)
@@ -335,7 +335,7 @@ forEachStore(['memory', 'redis', 'cluster'], store => {
   })
 })
 
-t.test('a value that is refreshed ahead and not found is gone from L1 of all instances, though it was fresh', async t => {
+t.test('a value that a refresh ahead does not find is removed from L1 of all instances, though it was fresh', async t => {
   const { apps, clock, get } = await openData(t, 'redis', 2)
   const [app, other] = apps as [FastifyInstance, FastifyInstance]
   await app.cache.set('k', 'v1', { ttl: '1h' })
