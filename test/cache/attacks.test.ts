@@ -121,7 +121,7 @@ onBothStores('a route that reads the identity of a client stores nothing of it f
 
 onBothStores('a response refreshed for one user is never stored for other users', async (t, store) => {
   const { app, clock } = await createCacheApp(t, { store, options: { ttl: '1m', staleWhileRevalidate: '1h' } })
-  // An admin who sees the site as somebody else: who it is depends on a header that a request in the background has not.
+  // An admin views the site as another user, whom a header names that a request in the background lacks.
   const owner = (headers: Record<string, unknown>) => String(headers['x-as'] ?? headers['cookie'])
   app.get('/me', { config: { cache: { private: request => owner(request.headers) } } }, async request => `for ${owner(request.headers)}`)
   await ask(app, '/me', { cookie: 'admin', 'x-as': 'bob' })

@@ -159,7 +159,7 @@ onBothStores('a tag that the handler names takes effect, also where it is invali
   await slow
   await settled(app)
   t.equal((await ask(app, '/late')).body, '{"version":2}')
-  // What begins in the millisecond of an invalidation is not stored.
+  // A fill that begins in the millisecond of an invalidation is not stored.
   await clock.advance(1)
   await ask(app, '/late')
   await settled(app)
@@ -237,7 +237,7 @@ onBothStores('a route with the option public has one response for all users, als
   t.match(await send('/own', 'ann'), { cache: 'BYPASS' }, 'without the option it bypasses')
 })
 
-/** Where an app stands, and what its clients send. */
+/** The address of an app, and the headers that its clients send. */
 const SERVERS: Record<string, { server: (tls: object) => object, headers: Record<string, string>, remoteAddress: string }> = {
   'on a TLS server': { server: https => ({ https }), headers: { host: 'a.example' }, remoteAddress: '127.0.0.1' },
   'behind a TLS proxy': {

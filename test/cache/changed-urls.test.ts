@@ -169,7 +169,7 @@ forEachStore(['redis', 'cluster'], store => {
     await settled(app, other)
     await other.inject({ method: 'PUT', url: '/p/1' })
     isOpen()
-    // A request that finds the lease of the response before still held asks again after a moment of the clock.
+    // A request that finds the lease of the earlier response still held polls again when the clock has advanced.
     const bodyOf = async (response: ReturnType<typeof ask>) => (await advanceWhile(clock, response)).value.body
     t.equal(await bodyOf(old), 'run 1')
     await settled(app, other)

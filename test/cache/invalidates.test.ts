@@ -1,4 +1,4 @@
-// What a route invalidates is invalidated however its response is sent, and never makes a client repeat what has been done.
+// A route invalidates however its response is sent, and a failed invalidation never makes a client repeat its request.
 import { request as httpRequest } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import fc from 'fast-check'
@@ -212,7 +212,7 @@ onBothStores('tags may be numbers wherever there are tags', async (t, name) => {
   for (const tag of [NaN, Infinity, null, {}, '', '\0a', true]) await t.rejects(app.cache.invalidateTags([tag as never]), { code: INVALID }, String(tag))
 })
 
-/** What `invalidates` may return, and what of it is invalidated. */
+/** Results of `invalidates`, with the tags that are invalidated. */
 const RETURNED: Record<string, [returns: () => unknown, expected: [string, string], logs: boolean]> = {
   'a number': [() => [7], ['HIT', 'MISS'], false],
   'a promise': [async () => ['a', 7], ['MISS', 'MISS'], false],

@@ -40,7 +40,7 @@ const pair = fc.tuple(fc.constantFrom('a', 'b', ''), fc.constantFrom('', '=', '=
 const query = fc.array(pair, { maxLength: 5 }).map(pairs => pairs.join('&'))
 const parts = fc.record({ host: fc.option(text, { nil: undefined }), path: text, query, constraints: text, vary: fc.array(fc.tuple(text, text), { maxLength: 2 }), owner: fc.option(text, { nil: undefined }) })
 
-/** Of each name its values in order. */
+/** Returns the values of each name in order. */
 function meaningOf (given: string): Record<string, string[]> {
   const values: Record<string, string[]> = {}
   for (const each of given.split('&')) (values[each.split('=', 1)[0] ?? ''] ??= []).push(each)
@@ -168,7 +168,7 @@ t.test('parameters that are not in the key do not reach the handler, and whateve
   const pair = fc.tuple(name, fc.constantFrom('', '=', '=1', '=2', '=%', '==a')).map(([given, value]) => given + value)
   await fc.assert(fc.asyncProperty(fc.array(pair, { maxLength: 5 }).map(pairs => pairs.join('&')), async given => {
     const { keys } = (await app.inject(`/x?${given}`)).json<{ keys: Array<{ url: string, query: unknown }> }>()
-    // What the parser makes of the URL that is in the key is what the handler is given.
+    // The handler gets the query that the parser reads from the URL in the key.
     for (const { url, query } of keys) t.strictSame((await app.inject(url)).json().query, query, given)
   }), { numRuns: 200 })
 })

@@ -139,7 +139,7 @@ async function start (t: Test, headers: Record<string, string | string[]> = {}, 
   })
 }
 
-/** The answers to a miss, a hit, a conditional request and one without an owner. */
+/** Returns the responses to a miss, a hit, a conditional request and one without an owner. */
 async function answersOf (app: FastifyInstance, headers: Record<string, string> = {}): Promise<Record<string, Answer>> {
   const miss = await ask(app, '/', { ...ANN, ...headers })
   await settled(app)

@@ -382,7 +382,7 @@ onBothStores('a response that another hook changes has a correct encoded copy, a
 
 // Bodies
 
-/** Ten bytes a turn of the event loop; after the first ones it waits until it may go on. */
+/** A stream of ten bytes a turn of the event loop, which waits after the first ten until it may continue. */
 async function * chunks (count: number, goesOn = Promise.resolve()) {
   for (let i = 0; i < count; i++) {
     if (i > 0) await goesOn
@@ -509,7 +509,7 @@ onBothStores('a handler that hijacks the reply, writes to it or calls the 404 ha
   app.get('/missing', { config: { cache: true } }, (_request, reply) => { reply.callNotFound() })
   app.get('/no-content', { config: { cache: true } }, (_request, reply) => { reply.code(204).send(Readable.from(chunks(2))) })
   app.get('/response', { config: { cache: true } }, (_request, reply) => { reply.send(new Response('x', { status: 500 })) })
-  // The test's clock stands still: a request that waited for another one's time-out would never end.
+  // The test's clock stands still: a request that waited for the timeout of another request would never end.
   for (const url of ['/hijack', '/raw', '/missing', '/no-content', '/response']) {
     for (let round = 0; round < 2; round++) {
       const answers = Promise.all(Array.from({ length: 3 }, () => ask(app, url)))

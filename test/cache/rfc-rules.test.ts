@@ -135,7 +135,7 @@ t.test('no request makes the cache serve a stale response that must be revalidat
   }))
 })
 
-// What may be stored (RFC 9111 §3)
+// Storable responses (RFC 9111 §3)
 
 const whyNot = (cacheControl: string, rest: Partial<StorableInput> = {}) => whyNotStorable({
   method: 'GET',
@@ -225,7 +225,7 @@ t.test('fields that private or no-cache names are excluded', async t => {
   for (const [field, expected] of table) t.same(excludedFields(parseCacheControl(field) ?? new Map()), expected, field)
 })
 
-// What is stored of a response
+// Stored responses
 
 const MINUTE = 60_000
 type Headers = Record<string, string | string[]>

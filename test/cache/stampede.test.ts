@@ -144,7 +144,7 @@ t.test('an error goes to its own request only: after a failed run the followers 
   const { value: answers } = await advanceWhile(clock, asked)
   t.equal(answers.filter(({ status }) => status === 500).length, 1)
   t.equal(answers.filter(({ status }) => status === 200).length, 19)
-  // Until then no request waits for another one.
+  // Until then no request waits for another request.
   await clock.advance('1s')
   await advanceWhile(clock, ask(apps, 2))
   await settled(...apps)

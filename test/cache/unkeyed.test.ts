@@ -29,7 +29,7 @@ async function createApp (t: Test, { options, ...more }: CacheAppOptions = {}) {
   return await createCacheApp(t, { ...more, options: { unkeyed: undefined, ...options } })
 }
 
-/** Asks as each of several clients, twice each, and lets what is stored be stored. @returns what each of them was given */
+/** Sends two requests as each of several clients, and waits for stores. @returns the responses of each client */
 async function askAs (app: FastifyInstance, url: string, clients: Headers[]): Promise<Array<{ cache: string, body: string }>> {
   const responses: Array<{ cache: string, body: string }> = []
   for (const headers of [...clients, ...clients]) {
@@ -40,7 +40,7 @@ async function askAs (app: FastifyInstance, url: string, clients: Headers[]): Pr
   return responses
 }
 
-/** Asserts that each client is given what is its own, and that nothing is stored. */
+/** Asserts that each client gets its own response, and that nothing is stored. */
 async function isGivenToEachItsOwn (t: Test, app: FastifyInstance, url: string, clients: Record<string, Headers>): Promise<void> {
   const names = Object.keys(clients)
   const responses = await askAs(app, url, Object.values(clients))

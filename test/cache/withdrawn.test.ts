@@ -1,4 +1,4 @@
-// What the source takes back is not served on: a good response or value that is not stored removes the one that is.
+// A good response or value that is not stored removes the stored one: serving it on would hide the change.
 import { Readable } from 'node:stream'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Redis } from 'ioredis'
@@ -138,7 +138,7 @@ onBothStores('a client whose header changes the response never removes the share
       await ask(app, '/', { 'x-other': 'a' }, { method })
       await settled(app)
       t.match(await ask(app, '/'), { cache: 'HIT', body: 'v1' }, `${method}: ${name}`)
-      // Where the requests of that client did not wait for each other any longer, they do again.
+      // Requests of that client, which did not wait for one another any longer, do so again.
       await clock.advance('11s')
     }
   }
@@ -281,7 +281,7 @@ async function openData (t: Test, store: StoreName, instances = 1): Promise<Test
   return { ...test, get: (factory, options = {}, app = test.app) => app.cache.getOrSet('k', factory, { ...defaults, ...options } as GetOrSetOptions<unknown>) }
 }
 
-/** What a factory returns that is not stored, and with which options. */
+/** Results of a factory that are not stored, with their options. */
 const UNSTORED: Record<string, [value: unknown, options?: GetOrSetOptions<unknown>]> = {
   null: [null],
   undefined: [undefined],
