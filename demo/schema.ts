@@ -80,7 +80,7 @@ export const triggerSql: readonly string[] = [
     tags text[] := '{}';
   BEGIN
     IF TG_OP <> 'TRUNCATE' THEN
-      EXECUTE format('SELECT array_agg(id) FROM (SELECT DISTINCT %1$I AS id FROM (' || changed || ') AS changed LIMIT ${MAX_ROWS + 1}) AS told', id_column) INTO ids;
+      EXECUTE format('SELECT array_agg(id) FROM (SELECT DISTINCT %1$I AS id FROM (' || changed || ') AS changed LIMIT ${MAX_ROWS + 1}) AS ids', id_column) INTO ids;
       IF ids IS NULL THEN RETURN NULL; END IF;
     END IF;
     IF prefix IS NOT NULL AND cardinality(ids) <= ${MAX_ROWS} THEN

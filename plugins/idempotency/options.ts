@@ -46,7 +46,7 @@ export interface RouteIdempotencyOptions {
    * @see [headers](docs/idempotency.md#which-headers-are-replayed)
    */
   headers?: readonly string[] | undefined
-  /** The largest body that is stored. Of a larger response only the fact is stored, and a repetition is answered with 409. @default 1 MiB */
+  /** The largest body that is stored. For a larger response only its completion is stored, and a repetition receives 409. @default 1 MiB */
   maxBodySize?: Bytes | undefined
   /** What happens while Redis is unavailable: `'closed'` answers with 503; `'open'` runs the request, perhaps a second time. @default 'closed' */
   onStoreError?: 'closed' | 'open' | undefined

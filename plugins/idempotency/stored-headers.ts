@@ -9,7 +9,7 @@ export interface StoredHeaderNames {
   readonly prefixes: readonly string[]
 }
 
-// Never stored: hop-by-hop fields (RFC 9110 §7.6.1), fields of one client, and fields that each response has anew.
+// Never stored: hop-by-hop fields (RFC 9110 §7.6.1), fields of one client, and fields that are computed for each response.
 const NEVER_STORED = new Set([
   'connection', 'proxy-connection', 'keep-alive', 'te', 'trailer', 'transfer-encoding', 'upgrade', 'proxy-authenticate',
   'proxy-authentication-info', 'set-cookie', 'content-length', 'date', 'idempotency-replayed'

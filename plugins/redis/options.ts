@@ -91,7 +91,7 @@ function requestPathDefaults (connectTimeout: number, commandTimeout: number): R
     connectionName: 'fastify-redis-suite',
     clientInfoTag: 'fastify-redis-suite',
     keepAlive: 10_000,
-    // A connection over which nothing comes back (half-open, or a hung server) is given up and made anew.
+    // A connection over which nothing comes back (half-open, or a hung server) is closed and replaced.
     socketTimeout: Math.max(connectTimeout, 2 * commandTimeout),
     retryStrategy: reconnectDelay,
     // A Sentinel that accepts a connection and never answers: the next one is asked.

@@ -39,7 +39,7 @@ t.test('each whole program on the pages runs to its end', async t => {
   t.same([...output.matchAll(/^runs (.*)$/gm)].map(([, at]) => at), programs.map(({ block }) => `${block.page}:${block.line}`), output)
 })
 
-/** Each block a module of its own, as somebody's who has installed the package; programs also so that they end. */
+/** Writes each block as a module, as a user of the package would; programs get an end. */
 function writeModules (): void {
   symlinkSync(join(root, 'node_modules'), join(dir, 'node_modules'))
   mkdirSync(join(dir, 'run'))
@@ -69,7 +69,7 @@ function nameOf ({ page, line }: DocBlock): string {
   return `${page.replace('/', '__').replace(/\.md$/, '')}@${line}`
 }
 
-/** Of a line of the compiler's where it is on the page. */
+/** Returns where a line of the compiler's output is on the page. */
 function onPage (line: string): string {
   return line.replace(/^.*?([\w-]+)@(\d+)\.[jt]s\((\d+),/, (_, page: string, from: string, at: string) => `${page.replace('__', '/')}.md:${Number(from) + Number(at)} (`)
 }

@@ -191,7 +191,7 @@ t.test('a source that never replies, or throws, costs the timeout and only its o
   const app = await plain(t, { timeout: '10s', clock })
   app.decorate('events', { stats: () => new Promise(() => {}) } as never)
   app.decorate('health', { results: () => { throw new Error('x') } } as never)
-  app.decorate('cache', 'of somebody else' as never)
+  app.decorate('cache', 'of another plugin' as never)
   app.decorate('rateLimiter', { on: () => () => {} } as never)
   let isAnswered = false
   const scraped = scrape(app).finally(() => { isAnswered = true })

@@ -47,7 +47,7 @@ t.test('a database that the server refuses fails the boot, with required: false 
   }
 })
 
-t.test('a server that is away at boot and refuses the database when it comes is sent nothing, and the log says why once', async t => {
+t.test('a server that is unavailable at boot, and then refuses the database, receives no command, and the log reports it once', async t => {
   const server = await startRedis()
   const port = server.port
   await server.kill()
@@ -64,7 +64,7 @@ t.test('a server that is away at boot and refuses the database when it comes is 
   t.equal(lines.filter(line => line['msg'] === 'redis: connected').length, 0)
 })
 
-t.test('a connection that is made anew to a server without the database sends nothing either', async t => {
+t.test('a reconnection to a server without the database sends no command either', async t => {
   const [first, second] = [await startRedis(), await startRedis({ args: ['--databases', '1'] } as never)]
   const proxy = await startProxy(first.port)
   const app = Fastify()

@@ -6,7 +6,7 @@ import type { SessionPluginOptions } from '../../plugins/session/index.js'
 import { newPrefix, sharedRedis } from '../helpers/index.js'
 import { anySession, Browser, buildApp, logged, SECRET } from '../helpers/session/session-app.js'
 
-const VALUE = 'a value that nobody else may read'
+const VALUE = 'a value that no other user may read'
 const KEY = randomBytes(32)
 const server = await sharedRedis()
 const secrets = new Set<string>([SECRET, VALUE, KEY.toString('base64'), KEY.toString('hex')])

@@ -70,7 +70,7 @@ forEachStore(['memory', 'redis'], store => {
   })
 })
 
-t.test('a login with a cookie that cannot be sent is a coded 500, and logs nobody in', async t => {
+t.test('a login with a cookie that cannot be sent is a coded 500, and no user is logged in', async t => {
   const { app } = await createSessionApp(t, {
     routes: app => app.post('/spoilt-login', async request => {
       await request.login('ann', { set: { cookie: { path: '/' } as Cookie } })
@@ -330,7 +330,7 @@ for (const store of ['memory', 'redis'] as const) {
   })
 }
 
-t.test('a maxAge of a login that is no duration is a coded error, and logs nobody in', async t => {
+t.test('a maxAge of a login that is no duration is a coded error, and no user is logged in', async t => {
   const { app } = await createSessionApp(t, {
     routes: app => app.post('/remember', async request => { await request.login('ann', { maxAge: (request.body as { maxAge: string }).maxAge }) })
   })

@@ -257,7 +257,7 @@ forEachStore(['memory', 'redis'], store => {
       for (const text of ['[object Object]', '[object Promise]', 'ann', 'true', 'Infinity']) t.equal(await app.sessions.count(text), 0, text)
     })
 
-    t.test(`${store}: null, an empty string, NaN and false ${of} are nobody`, async t => {
+    t.test(`${store}: null, an empty string, NaN and false ${of} are no user`, async t => {
       const { app } = await start(t)
       for (const kind of Object.keys(NOBODY)) {
         t.equal((await new Browser(app).send('POST', `/${kind}`)).statusCode, 200, kind)

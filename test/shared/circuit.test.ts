@@ -17,7 +17,7 @@ function createCircuit (t: Test, probe: () => Promise<boolean>, isStall = () => 
   return { circuit, changes, clock, fail () { for (let i = 0; i < 3; i++) circuit.failure(new Error('away')) } }
 }
 
-t.test('a run of failures opens the circuit once, and a success in between starts the run anew', async t => {
+t.test('a run of failures opens the circuit once, and a success in between restarts the run', async t => {
   const { circuit, changes } = createCircuit(t, () => new Promise(() => {}))
   circuit.failure(new Error('1'))
   circuit.failure(new Error('2'))

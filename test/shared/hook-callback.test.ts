@@ -92,7 +92,7 @@ const SET_UPS: Record<string, SetUp> = {
   'session: a known session is read': { plugins: { session: SESSION }, headers: cookieOf },
   'session: a known session is read, and not renewed': { plugins: { session: { ...SESSION, rolling: false } }, headers: cookieOf },
   'session: a known session is changed': { plugins: { session: SESSION }, prepare: change, headers: cookieOf },
-  'session: a cookie is signed anew': { plugins: { session: { ...SESSION, secret: [SECRET, SECRET.toUpperCase()] } }, headers: oldCookieOf },
+  'session: a cookie is signed again': { plugins: { session: { ...SESSION, secret: [SECRET, SECRET.toUpperCase()] } }, headers: oldCookieOf },
   'session: a session is destroyed': { plugins: { session: SESSION }, prepare: async request => await request.session.destroy(), headers: cookieOf },
   'session: a user logs in': { plugins: { session: SESSION }, prepare: async request => await request.login('ann') },
   'cache: tags are invalidated': { plugins: { cache: {} }, method: 'POST', config: { cache: { invalidates: ['a'] } } },

@@ -180,7 +180,7 @@ t.test('what fails closed waits for the first probe of a circuit that has just o
   t.equal(guard.circuit.state, 'open')
   await t.rejects(redis.guard().run(() => redis.client.ping()), { code: CIRCUIT_OPEN })
   const asked = guard.run(() => redis.client.ping())
-  // As when a connection is made anew.
+  // As on a reconnection.
   redis.client.emit('ready')
   await redis.clock.advance(20)
   t.equal(await asked, 'PONG')

@@ -9,7 +9,7 @@ app.register(cache)
 app.register(cache, { ttl: '30s', staleWhileRevalidate: '5m', staleIfError: 1000, redis: false, tiers: { short: '10s' }, l1: false, values: { ttl: '1h' } })
 expectError(app.register(cache, { tll: '30s' }))
 expectError(app.register(cache, { onStoreError: 'closed' }))
-// Of a route alone.
+// Options of routes only.
 expectNotAssignable<CachePluginOptions>({ tags: ['products'] })
 
 // A route's own config.
