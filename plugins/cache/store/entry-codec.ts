@@ -36,9 +36,9 @@ export function encodeEntry (entry: Entry | 'tombstone'): Buffer {
   if (entry === 'tombstone') return encodeHead(0)
   const { body, encoded, ...rest } = entry
   const copies = Object.entries(encoded ?? {})
-  const lengths = Object.fromEntries(copies.map(([coding, copy]) => [coding, copy.length]))
+  const lengths = encoded && Object.fromEntries(copies.map(([coding, copy]) => [coding, copy.length]))
   // The length detects a body that was cut off.
-  const meta = Buffer.from(JSON.stringify({ ...rest, length: body.length, encoded: copies.length > 0 ? lengths : undefined }))
+  const meta = Buffer.from(JSON.stringify({ ...rest, length: body.length, encoded: lengths }))
   return Buffer.concat([encodeHead(meta.length), meta, body, ...copies.map(([, copy]) => copy)])
 }
 

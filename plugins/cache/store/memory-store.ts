@@ -6,7 +6,8 @@ import { lockedToken, type CasToken } from './entry-codec.js'
 import { createPace } from './glob.js'
 import {
   ALL_TAG, HIT_FOR_PASS_MS, PATTERN_TAG, TOMBSTONE_MS,
-  type CacheStore, type FillLease, type Put, type ReadResult, type StoreStats, type TagState, type WriteLock, type WriteOptions
+  type CacheStore, type FillLease, type Put, type ReadResult, type StoreStats, type TagState, type WriteLock,
+  type WriteOptions
 } from './store.js'
 
 interface Slot {

@@ -11,10 +11,13 @@ import { BatchedGet } from './batched-get.js'
 import { ttlOf, type Entry } from './entry.js'
 import { decodeEntry, encodeEntry, encodeWriteLock, UNLOCKED, type CasToken } from './entry-codec.js'
 import { removeByLabel } from './remove-matching.js'
-import { lockKeyScript, releaseFillScript, removeScript, renewFillScript, unlockKeyScript, writeScript } from './scripts.js'
+import {
+  lockKeyScript, releaseFillScript, removeScript, renewFillScript, unlockKeyScript, writeScript
+} from './scripts.js'
 import {
   ALL_TAG, HIT_FOR_PASS_MS, MAX_LIFE_MS, PATTERN_TAG, TOMBSTONE_MS,
-  type CacheStore, type FillLease, type Put, type ReadResult, type StoreStats, type TagState, type WriteLock, type WriteOptions
+  type CacheStore, type FillLease, type Put, type ReadResult, type StoreStats, type TagState, type WriteLock,
+  type WriteOptions
 } from './store.js'
 import { TagVersions } from './tag-versions.js'
 
@@ -89,8 +92,8 @@ export class RedisCacheStore implements CacheStore {
     if (entry !== undefined) {
       // Tags that the handler added are known only now. Nearly always there are none.
       const more = missingTags(entry, known)
-      const all = more.length === 0 ? known : new Map([...known, ...byTag(more, await this.#reads.getAll(this.#tagKeys(more)))])
-      if (isValid(entry, all)) return new RedisReadResult(entry, token, known)
+      const added = more.length === 0 ? undefined : byTag(more, await this.#reads.getAll(this.#tagKeys(more)))
+      if (isValid(entry, added === undefined ? known : new Map([...known, ...added]))) return new RedisReadResult(entry, token, known)
     }
     const result = new RedisReadResult(undefined, token, known)
     this.#tagVersions.rememberAll(result.versions)
@@ -247,7 +250,8 @@ export class RedisCacheStore implements CacheStore {
   async #setWith (
     items: readonly Put[], versions: Readonly<Record<string, string>>, areCurrent = async () => true
   ): Promise<boolean> {
-    const versionsOf = (tags: readonly string[]) => Object.fromEntries([ALL_TAG, ...tags].map(tag => [tag, versions[tag] ?? '']))
+    const versionsOf = (tags: readonly string[]) =>
+      Object.fromEntries([ALL_TAG, ...tags].map(tag => [tag, versions[tag] ?? '']))
     const entries = items.map(({ id, tags, make }) => ({ id, entry: make(versionsOf(tags)) }))
     const ttl = Math.max(...entries.map(({ entry }) => boundedTtl(ttlOf(entry))))
     const [wereCurrent, areRetained] = await Promise.all([

@@ -16,7 +16,9 @@ const LABEL = '"label":"'
  *
  * @returns the number of removed entries
  */
-export async function removeByLabel (client: RedisClient, keySpace: string, matches: (label: string) => boolean): Promise<number> {
+export async function removeByLabel (
+  client: RedisClient, keySpace: string, matches: (label: string) => boolean
+): Promise<number> {
   const removed = await Promise.all(mastersOf(client).map(async node => await removeOn(node, keySpace, matches)))
   return removed.reduce((sum, count) => sum + count, 0)
 }

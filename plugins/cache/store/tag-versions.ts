@@ -96,7 +96,8 @@ export class TagVersions {
     const tags = Object.keys(versions).filter(tag => !this.#isRetained(tag, versions[tag], now + ttl))
     if (tags.length === 0) return true
     // Longer than this entry needs, so that the next ones send nothing.
-    const argsOf = (some: readonly string[]) => [Math.ceil(ttl + UNUSED_TTL_MS), ...some.map(tag => versions[tag] ?? '')]
+    const minTtl = Math.ceil(ttl + UNUSED_TTL_MS)
+    const argsOf = (some: readonly string[]) => [minTtl, ...some.map(tag => versions[tag] ?? '')]
     const replies = await this.#run(retainVersionsScript, tags, argsOf)
     const keptUntil = now + ttl + UNUSED_TTL_MS
     for (const [i, tag] of tags.entries()) {
@@ -121,7 +122,9 @@ export class TagVersions {
   }
 
   /** Gives each tag a new version. @param channel - empty: nothing is published */
-  async invalidate (tags: readonly string[], channel: string, messageOf: (tags: readonly string[]) => string): Promise<void> {
+  async invalidate (
+    tags: readonly string[], channel: string, messageOf: (tags: readonly string[]) => string
+  ): Promise<void> {
     const random = randomText(12)
     const argsOf = (some: readonly string[]) => [random, UNUSED_TTL_MS, channel, channel === '' ? '' : messageOf(some)]
     await this.#run(invalidateScript, tags, argsOf)
@@ -141,7 +144,9 @@ export class TagVersions {
    * Runs a script that replies once for each tag: for all tags at once, or one by one in a Cluster, where their keys
    * lie on several nodes.
    */
-  async #run (script: Script, tags: readonly string[], argsOf: (tags: readonly string[]) => Array<string | number>): Promise<unknown[]> {
+  async #run (
+    script: Script, tags: readonly string[], argsOf: (tags: readonly string[]) => Array<string | number>
+  ): Promise<unknown[]> {
     const run = (some: readonly string[]) =>
       runScript(this.#client, script, some.map(tag => this.keyOf(tag)), argsOf(some), this.#clock)
     if (!this.#isApart) {

@@ -20,7 +20,8 @@ export function checkTags (tags: unknown, name = 'tags', refuse = invalidOptionE
   const read = tags.map(readTag)
   if (read.every(tag => tag !== undefined)) return read
   const at = read.indexOf(undefined)
-  throw refuse('cache', `${name}[${at}]`, tags[at], 'a string that is not empty and does not begin with a NUL, or a finite number')
+  const allowed = 'a string that is not empty and does not begin with a NUL, or a finite number'
+  throw refuse('cache', `${name}[${at}]`, tags[at], allowed)
 }
 
 /** The maximum number of an entry's tags, as each read of it reads their versions within one deadline. */

@@ -328,13 +328,14 @@ export class FillCoordinator {
     id: string, lookup: Lookup, inFlight: InFlightFill, lease: FillLease, start: (LeaseState & FillStart) | undefined
   ): Fill {
     const cache = this.#cache
-    if (start?.kind !== 'acquired') return new Fill(cache, lookup, start, inFlight, outcome => this.#end(id, inFlight, outcome))
+    const end = (outcome: FillOutcome): void => this.#end(id, inFlight, outcome)
+    if (start?.kind !== 'acquired') return new Fill(cache, lookup, start, inFlight, end)
     const renew = (): void => cache.inBackground(cache.attempt(() => lease.renew(LEASE_MS)))
     const renewal = new LeaseRenewal({ clock: cache.clock, lease: LEASE_MS, maxDuration: MAX_FILL_MS, renew })
     fillsByToken.set(lease.token, inFlight)
     return new Fill(cache, lookup, start, inFlight, (outcome, isShareable) => {
       renewal.stop()
-      this.#end(id, inFlight, outcome)
+      end(outcome)
       fillsByToken.delete(lease.token)
       this.#release(lease, isShareable)
     })
@@ -387,7 +388,8 @@ function fillIdOf (lookup: Lookup): string {
 function createFillId ({ key, snapshot, pendingInvalidations }: Lookup): string {
   if (snapshot === undefined) return `${key.id}.${pendingInvalidations}`
   // A tag that was never invalidated may or may not have its first version yet.
-  const versions = Object.entries(snapshot.versions).map(([tag, version]) => [tag, version?.startsWith('0-') ? undefined : version])
+  const versions = Object.entries(snapshot.versions)
+    .map(([tag, version]) => [tag, version?.startsWith('0-') ? undefined : version])
   const parts = [snapshot.token, versions, ...pendingInvalidations > 0 ? [pendingInvalidations] : []]
   return `${key.id}.${hashId(JSON.stringify(parts)).slice(0, 16)}`
 }

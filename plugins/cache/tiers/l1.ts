@@ -28,13 +28,17 @@ export class L1 {
   /** The epoch of each tag's last invalidation. */
   readonly #tags = new LRUCache<string, number>({
     max: MAX_TAGS,
-    dispose: (epoch, _tag, reason) => { if (reason === 'evict') this.#minTagEpoch = Math.max(this.#minTagEpoch, epoch) }
+    dispose: (epoch, _tag, reason) => {
+      if (reason === 'evict') this.#minTagEpoch = Math.max(this.#minTagEpoch, epoch)
+    }
   })
 
   /** The epoch of each key's last removal. */
   readonly #removed = new LRUCache<string, number>({
     max: MAX_REMOVED,
-    dispose: (epoch, _id, reason) => { if (reason === 'evict') this.#minReadEpoch = Math.max(this.#minReadEpoch, epoch) }
+    dispose: (epoch, _id, reason) => {
+      if (reason === 'evict') this.#minReadEpoch = Math.max(this.#minReadEpoch, epoch)
+    }
   })
 
   #epoch = 0

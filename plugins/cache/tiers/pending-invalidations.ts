@@ -50,7 +50,7 @@ export class PendingInvalidations {
   }
 
   add ({ tags, ids }: InvalidationBatch): void {
-    if (this.isEmpty) this.#log.warn({ plugin: 'cache' }, 'cache: invalidations could not be written: they are repeated until they succeed')
+    if (this.isEmpty) this.#log.warn({ plugin: 'cache' }, 'cache: invalidations failed and are repeated until they succeed')
     for (const tag of tags) this.#tags.set(tag, ++this.#count)
     for (const id of ids) this.#ids.set(id, ++this.#count)
     this.isEmpty = this.#size === 0
@@ -74,7 +74,7 @@ export class PendingInvalidations {
     this.#clock.clearTimeout(this.#timer)
     if (!this.isEmpty && !await this.#flush()) {
       const about = { plugin: 'cache', invalidations: this.#size }
-      this.#log.error(about, 'cache: closed with invalidations that could not be written: outdated entries may be served until their ttl ends')
+      this.#log.error(about, 'cache: closed with invalidations that were not written: outdated entries may be served until they expire')
     }
   }
 
@@ -98,8 +98,8 @@ export class PendingInvalidations {
     const tags = [...this.#tags]
     const ids = [...this.#ids]
     for (let at = 0; at < Math.max(tags.length, ids.length); at += BATCH_SIZE) {
-      const isWritten = await this.#flushBatch(new Map(tags.slice(at, at + BATCH_SIZE)), new Map(ids.slice(at, at + BATCH_SIZE)))
-      if (!isWritten) return false
+      const end = at + BATCH_SIZE
+      if (!await this.#flushBatch(new Map(tags.slice(at, end)), new Map(ids.slice(at, end)))) return false
     }
     return true
   }

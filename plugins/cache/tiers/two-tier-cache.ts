@@ -104,7 +104,8 @@ export class TwoTierCache {
     this.#servesIncoherent = l1?.servesIncoherent ?? false
     this.#storeClock = new StoreClock(clock, async () => (await this.attempt(() => store.tags([])))?.now)
     this.#share = share
-    this.#pending = new PendingInvalidations((batch, onWritten) => this.run(() => this.#writePending(batch, onWritten)), log, clock)
+    this.#pending = new PendingInvalidations(
+      (batch, onWritten) => this.run(() => this.#writePending(batch, onWritten)), log, clock)
   }
 
   /** Returns the time by the store's clock: milliseconds since the epoch. */
@@ -129,7 +130,8 @@ export class TwoTierCache {
     counts[what]++
     if (what === 'hits' && tier === 'l1') counts.l1Hits++
     const event = EVENTS[what]
-    if (this.events.hasListeners(event)) this.events.emit(event, event === 'hit' ? { key: label, tier } : { key: label })
+    if (!this.events.hasListeners(event)) return
+    this.events.emit(event, event === 'hit' ? { key: label, tier } : { key: label })
   }
 
   /** Runs an operation on the store. A failure is counted and emitted. @returns undefined where it failed */
@@ -178,8 +180,10 @@ export class TwoTierCache {
     const reading = this.attempt(() => this.store.read(key.id, tags))
     const [found] = this.#storeClock.isSet ? [await reading] : await Promise.all([reading, this.#storeClock.set()])
     const entry = found?.entry
-    const lookup: Lookup = { key, tags, entry: undefined, snapshot: found, isStored: entry !== undefined, epoch, pendingInvalidations }
-    const isUsable = entry !== undefined && this.now() < entry.deleteAt && !this.#mayMissInvalidations(this.clock.monotonic()) &&
+    const isStored = entry !== undefined
+    const lookup: Lookup = { key, tags, entry: undefined, snapshot: found, isStored, epoch, pendingInvalidations }
+    const isUsable = entry !== undefined && this.now() < entry.deleteAt &&
+      !this.#mayMissInvalidations(this.clock.monotonic()) &&
       (this.#pending.isEmpty || !this.#pending.isInvalidated(key.id, entry))
     if (!isUsable) return lookup
     this.#l1?.set(key, entry, epoch)
@@ -194,7 +198,8 @@ export class TwoTierCache {
    * @returns whether it was stored
    */
   async write (
-    lookup: Pick<Lookup, 'key' | 'snapshot' | 'epoch'>, entry: Entry, versions: Readonly<Record<string, string>>, minTtl?: Milliseconds
+    lookup: Pick<Lookup, 'key' | 'snapshot' | 'epoch'>, entry: Entry, versions: Readonly<Record<string, string>>,
+    minTtl?: Milliseconds
   ): Promise<boolean> {
     // A tombstone that stood meanwhile may have expired.
     if (this.now() - entry.storedAt > TOMBSTONE_MS) return false
