@@ -30,12 +30,12 @@ export const CACHE_EVENTS = ['invalidate', 'hit', 'stale', 'miss', 'coalesce', '
 
 export type CacheListener<E extends keyof CacheEvents> = (event: CacheEvents[E]) => unknown
 
-export type Events = SafeEmitter<CacheEvents>
+export type CacheEmitter = SafeEmitter<CacheEvents>
 
 /**
  * Emits `invalidate` for tags. The cache's own tags are reported by their meaning: a path as a key, all entries as `*`.
  */
-export function emitInvalidated (events: Events, tags: readonly string[], origin: Invalidation['origin']): void {
+export function emitInvalidated (events: CacheEmitter, tags: readonly string[], origin: Invalidation['origin']): void {
   if (!events.hasListeners('invalidate')) return
   // The tag of a removal by pattern does not hold the pattern.
   if (tags.includes(PATTERN_TAG)) events.emit('invalidate', { pattern: '*', origin })

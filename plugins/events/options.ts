@@ -31,7 +31,7 @@ export const EVENTS_OPTIONS = {
   clock: clock()
 } satisfies OptionTable<EventsPluginOptions>
 
-export type ResolvedEventsOptions = Resolved<typeof EVENTS_OPTIONS>
+type ResolvedEventsOptions = Resolved<typeof EVENTS_OPTIONS>
 
 export function resolveEventsOptions (options: EventsPluginOptions): ResolvedEventsOptions {
   return resolveOptions('events', EVENTS_OPTIONS, options)

@@ -4,7 +4,7 @@ export const AlreadyRegisteredError = pluginError('redis', 'ALREADY_REGISTERED',
   '%s is taken: give each further connection its own "namespace"')
 
 /** The reason why a first connection failed. The error's code ends in it: `FST_REDIS_SUITE_REDIS_CONNECT_<KIND>`. */
-export type ConnectFailure = 'REFUSED' | 'AUTH' | 'NOT_REDIS' | 'NAME_NOT_FOUND' | 'TLS' | 'TIMEOUT' | 'DATABASE' | 'ENDED' | 'FAILED'
+type ConnectFailure = 'REFUSED' | 'AUTH' | 'NOT_REDIS' | 'NAME_NOT_FOUND' | 'TLS' | 'TIMEOUT' | 'DATABASE' | 'ENDED' | 'FAILED'
 
 const EXPLANATION: Record<ConnectFailure, string> = {
   REFUSED: 'connection refused: nothing listens there',

@@ -17,7 +17,7 @@ import {
 } from './session-state.js'
 import type { StoredSession } from './store/store.js'
 
-export interface SuiteSessionStoreOptions extends SaveOptions {
+interface SuiteSessionStoreOptions extends SaveOptions {
   /** How often a session in use is renewed. */
   renewal: Milliseconds
   /** Whether a request continues without a session if that cannot be read. */

@@ -135,7 +135,7 @@ export const SESSION_OPTIONS = {
   clock: clock()
 } satisfies OptionTable<SessionPluginOptions>
 
-export interface ResolvedSessionOptions extends Omit<Resolved<typeof SESSION_OPTIONS>, keyof typeof FASTIFY_SESSION_OPTIONS | 'userId'> {
+interface ResolvedSessionOptions extends Omit<Resolved<typeof SESSION_OPTIONS>, keyof typeof FASTIFY_SESSION_OPTIONS | 'userId'> {
   /** The options of `@fastify/session`. */
   session: FastifySessionOptions
   cookieName: string

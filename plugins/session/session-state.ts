@@ -19,7 +19,7 @@ export interface KnownSession {
 }
 
 /** The state of a session's object. */
-export interface SessionState {
+interface SessionState {
   /**
    * - `open`: onSend saves what has changed
    * - `unsaved`: the last save failed, as the store was unavailable

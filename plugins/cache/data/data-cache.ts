@@ -135,7 +135,7 @@ export interface DataCache {
 }
 
 /** The parts that all views of a data cache share. */
-export interface DataCacheParts {
+interface DataCacheParts {
   cache: TwoTierCache
   codec: ValueCodec
   reader: GetOrSet

@@ -24,7 +24,7 @@ export interface Storable {
  * - `refuse`: it may not, for the reason `why`
  * - `await-ttl`: the route's `ttl` is async, and the response is evaluated again with its result
  */
-export type StorageDecision = Storable | { kind: 'refuse', why: string } | { kind: 'await-ttl', ttl: Promise<number> }
+type StorageDecision = Storable | { kind: 'refuse', why: string } | { kind: 'await-ttl', ttl: Promise<number> }
 
 // How long a response that can be validated is stored after it became stale: as long as it was fresh, within these
 // bounds.

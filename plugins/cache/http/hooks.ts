@@ -41,9 +41,9 @@ declare module 'fastify' {
   }
 }
 
-export type Explain = (request: FastifyRequest) => boolean | Promise<boolean>
+type Explain = (request: FastifyRequest) => boolean | Promise<boolean>
 
-export interface ResponseCache {
+interface ResponseCache {
   /** @param instance - the route's instance */
   addRoute (instance: FastifyInstance, route: RouteOptions): void
   /** Waits for revalidations in the background. */

@@ -65,7 +65,7 @@ function pick (object: object, names: readonly string[]): Record<string, unknown
 }
 
 /** A GET request that the cache sends to its own app, without a connection. */
-export interface InternalRequest {
+interface InternalRequest {
   raw: IncomingMessage
   /**
    * Sends the request, and drops the body of the response. Resolves to the status, or to undefined where the response

@@ -83,7 +83,7 @@ export interface Filling {
   response: 'awaited' | 'received' | 'streamed'
 }
 
-export type Phase = Bypassed | Served | Generated | Passing | Filling
+type Phase = Bypassed | Served | Generated | Passing | Filling
 
 /** A request under way, as the cache knows it. */
 export interface RequestCache {

@@ -2,7 +2,7 @@ import { serializeItem, Token } from 'structured-headers'
 import type { Seconds } from '../../shared/plugin/units.js'
 
 /** The value of `X-Cache`. */
-export type Outcome = 'HIT' | 'MISS' | 'STALE' | 'BYPASS' | 'REVALIDATED'
+type Outcome = 'HIT' | 'MISS' | 'STALE' | 'BYPASS' | 'REVALIDATED'
 
 /** The parameters of `Cache-Status` (RFC 9211 §2), and `X-Cache`. */
 export interface CacheStatus {

@@ -2,7 +2,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { Clock } from '../../shared/plugin/clock.js'
 import { subscribeToChannel, type ChannelSubscription } from '../../shared/redis/channel-subscription.js'
 import type { RedisClient } from '../../shared/redis/client.js'
-import { emitInvalidated, type Events } from '../events.js'
+import { emitInvalidated, type CacheEmitter } from '../events.js'
 import { isRecord, isTexts } from '../store/entry.js'
 import { parseJson } from '../store/entry-codec.js'
 import type { L1 } from './l1.js'
@@ -16,7 +16,7 @@ interface InvalidationBusOptions {
   /** The name of this instance in messages. */
   instanceId: string
   l1: L1
-  events: Events
+  events: CacheEmitter
   log: FastifyBaseLogger
   /** Whether L1 keeps its entries while the bus is disconnected. */
   keepsOffline: boolean

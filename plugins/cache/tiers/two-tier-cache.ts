@@ -5,7 +5,7 @@ import { traced } from '../../shared/plugin/tracing.js'
 import type { Bytes, Milliseconds } from '../../shared/plugin/units.js'
 import type { RedisGuard } from '../../shared/redis/guard.js'
 import { InvalidationPendingError } from '../errors.js'
-import { emitInvalidated, type Events } from '../events.js'
+import { emitInvalidated, type CacheEmitter } from '../events.js'
 import { StatsByName, type CacheCounts } from '../stats.js'
 import { batchesOf, inBatches } from '../store/batches.js'
 import type { CacheKey } from '../store/cache-key.js'
@@ -59,7 +59,7 @@ interface TwoTierCacheOptions {
   /** Calls Redis; undefined for the memory store. */
   guard?: Pick<RedisGuard, 'run' | 'isWhole' | 'troubledAt'> | undefined
   l1?: L1Options | undefined
-  events: Events
+  events: CacheEmitter
   log: FastifyBaseLogger
   clock: Clock
 }
@@ -74,7 +74,7 @@ const EVENTS = { hits: 'hit', misses: 'miss', stale: 'stale', coalesced: 'coales
  */
 export class TwoTierCache {
   readonly store: CacheStore
-  readonly events: Events
+  readonly events: CacheEmitter
   /** The clock of this process, for timers and durations. */
   readonly clock: Clock
   readonly counters = new StatsByName()

@@ -7,7 +7,7 @@ const PAGE = 200
 // Concurrent logins may take the same free place: each failed try is another login's success.
 const MAX_TRIES = 100
 
-export interface UserLimit {
+interface UserLimit {
   /** 0: any number. */
   maxPerUser: number
   onMaxPerUser: 'drop-oldest' | 'refuse'

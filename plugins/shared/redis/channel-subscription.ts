@@ -13,7 +13,7 @@ export interface ChannelSubscription {
   close (): void
 }
 
-export interface ChannelSubscriptionOptions {
+interface ChannelSubscriptionOptions {
   client: RedisClient
   /** For the log. */
   plugin: PluginName

@@ -23,7 +23,7 @@ export interface CircuitStatus {
   readonly refusedAt: number
 }
 
-export interface CircuitOptions {
+interface CircuitOptions {
   /** The number of failures in a row that opens the circuit. */
   threshold: number
   probeInterval: Milliseconds

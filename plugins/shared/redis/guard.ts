@@ -26,7 +26,7 @@ export const TimeoutError = pluginError('redis', 'TIMEOUT', 'no answer within %s
 /** Redis failed several times in a row: the plugins use their fallbacks until a probe succeeds. */
 export const CircuitOpenError = pluginError('redis', 'CIRCUIT_OPEN', 'not sent, as Redis is failing (%s)', 503)
 /** The client was closed, and does not reconnect by itself. */
-export const ClientEndedError = pluginError('redis', 'CLIENT_ENDED',
+const ClientEndedError = pluginError('redis', 'CLIENT_ENDED',
   'the client was closed, by quit() or disconnect(), while plugins still use it', 503)
 
 /**

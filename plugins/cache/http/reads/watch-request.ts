@@ -11,7 +11,7 @@ export function readsOf (request: Pick<FastifyRequest, 'raw'>): RequestReads | u
   return (request.raw as Raw)[READS]
 }
 
-export interface WatchOptions {
+interface WatchOptions {
   harmless: IgnoredNames
   /** Whether a query parameter is a part of the key; undefined: all are. */
   keysParameter: ((name: string) => boolean) | undefined
