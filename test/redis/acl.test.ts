@@ -8,7 +8,7 @@ import { readPage, root } from '../helpers/docs/doc-blocks.js'
 import { advanceUntil, advanceWhile, closeApp, startCluster, startRedis } from '../helpers/index.js'
 import { Browser, SECRET } from '../helpers/session/session-app.js'
 
-/** What docs/redis-settings.md says that a user needs, by what it is for. */
+/** The permissions that docs/redis-settings.md lists, by plugin. */
 const rows = new Map([...readPage('docs/redis-settings.md').matchAll(/^\| ([\w -]+) \| ((?:those of [\w-]+, )?`[~&+].*) \|$/gm)]
   .map(([, name = '', cell = '']) => [name, cell.replace(/; from .*/, '').replaceAll('\\|', '|').replaceAll('`', '')]))
 

@@ -51,14 +51,14 @@ async function connected (t: Test, options: Partial<RedisPluginOptions> = {}): P
   }
 }
 
-/** Resolves when masters have answered what they were asked before: each connection answers in order. */
+/** Resolves when masters have replied to all commands before: each connection replies in order. */
 async function answered (client: Cluster, which: (port: number) => boolean = () => true): Promise<void> {
   await Promise.all(client.nodes('master').filter(node => which(Number(node.options.port))).map(async node => await node.ping()))
-  // What follows from the answers has happened.
+  // The replies have been processed.
   await new Promise(resolve => setImmediate(resolve))
 }
 
-/** The first master hangs, and the guard notices it as the others answer and it does not. */
+/** The first master hangs, and the guard notices it, as the others reply. */
 async function hang (t: Test, { client, clock, guard }: Connected): Promise<void> {
   first.server.pause()
   t.teardown(() => first.server.resume())
@@ -83,7 +83,7 @@ t.test('commands that were collected while a slot moved fail by themselves, and 
   const { client, guard, isOnFirst } = await connected(t)
   const keys = KEYS.filter(isOnFirst)
   const asked = Promise.allSettled(keys.map(key => guard.run(async () => await client.set(key, 'value'))))
-  // What the client does as it reads that a slot is elsewhere.
+  // The client's reaction to a slot that has moved.
   Reflect.get(client, '_groupsBySlot')[calculateSlot(keys[0]!)] = -1
   t.match(await asked, keys.map(() => ({ status: 'rejected', reason: { message: /same slots allocation group/ } })))
   t.equal(guard.circuit.opened, 0)
@@ -102,7 +102,7 @@ t.test('a user that may not ask a Cluster for its state has its nodes used all t
   t.equal(await guard.run(async () => await clientFor(client, 'key').get('key')), 'value')
 })
 
-t.test('keys of a master that hangs are refused at once, others are served, and it is used again when it answers', async t => {
+t.test('keys of a master that hangs are refused at once, others are served, and it is used again when it replies', async t => {
   const whole = await connected(t)
   const { client, guard, clock, set, isOnFirst, text } = whole
   t.same(codes(await set(KEYS)), KEYS.map(() => 'OK'))
@@ -115,7 +115,7 @@ t.test('keys of a master that hangs are refused at once, others are served, and 
   await answered(client, port => port !== first.port)
   await clock.advance(TIMEOUT)
   t.equal(guard.isWhole, false)
-  // The clock stands still: no deadline passes.
+  // The test's clock does not advance, so that no deadline passes.
   t.same(codes(await set(KEYS)), KEYS.map(key => isOnFirst(key) ? 'FST_REDIS_SUITE_REDIS_NODE_DOWN' : 'OK'))
   t.equal(guard.circuit.state, 'closed')
 
@@ -129,13 +129,13 @@ t.test('keys of a master that hangs are refused at once, others are served, and 
   t.same([text().match(/nodes of the Cluster do not reply/g)?.length, text().match(/all masters of the Cluster reply/g)?.length], [1, 1])
 })
 
-t.test('what fails closed waits for a node of a Cluster that is late, and not for one that hangs while others answer', async t => {
+t.test('an operation that fails closed waits for a late node of a Cluster, but not for one that hangs while others reply', async t => {
   const { app, client, clock, isOnFirst } = await connected(t)
   const patient = guardRedis(client, app.log, TIMEOUT, 'redis', clock, { isPatient: true })
   const [key, other] = [KEYS.find(isOnFirst) ?? '', KEYS.find(each => !isOnFirst(each)) ?? '']
   const setBoth = async () => await Promise.all([key, other].map(each => patient.run(async () => await clientFor(client, each).set(each, 'value'))))
   await setBoth()
-  /** Asks the first master, without an answer, while commands on `flowing` are answered. @returns after how many milliseconds it is rejected */
+  /** Sends the first master a command without a reply, while `flowing` gets replies. @returns the milliseconds until it is rejected */
   const waitsFor = async (flowing: string): Promise<number> => {
     const began = clock.now()
     const over = new AbortController()

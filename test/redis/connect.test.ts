@@ -275,7 +275,7 @@ t.test('closing while a plugin subscribes is not logged as a subscription that f
   server.resume()
 })
 
-t.test('a client whose retryStrategy gives up is logged as lost for good', async t => {
+t.test('a client whose retryStrategy gives up is logged as lost', async t => {
   const server = await startRedis()
   const { logger, lines } = collectLog()
   const app = Fastify({ loggerInstance: logger })
@@ -287,7 +287,7 @@ t.test('a client whose retryStrategy gives up is logged as lost for good', async
   t.same(lines.slice(1).map(line => line['msg']), ['redis: connection lost, reconnecting', 'redis: connection lost, and the client does not reconnect, as its retryStrategy gives up'])
 })
 
-t.test('closing waits for commands under way, and leaves no timer that would keep the process', async t => {
+t.test('closing waits for commands in flight, and leaves no timer that would keep the process alive', async t => {
   const timers = () => process.getActiveResourcesInfo().filter(name => name === 'Timeout').length
   const before = timers()
   const app = await boot(t, { url: (await sharedRedis()).url, closeTimeout: '1m', commandTimeout: '1m' })
@@ -314,7 +314,7 @@ t.test('closing waits no longer than closeTimeout for a Redis that hangs', async
   server.resume()
 })
 
-t.test('closing does not wait for a Redis that fails, with work of every plugin under way', async t => {
+t.test('closing does not wait for a Redis that fails, with work of every plugin in progress', async t => {
   const server = await startRedis()
   const faults: Array<[name: string, begin: () => unknown, end: () => unknown]> = [
     ['hangs', () => server.pause(), () => server.resume()],
@@ -336,7 +336,7 @@ t.test('closing does not wait for a Redis that fails, with work of every plugin 
   }
 })
 
-/** An app in which each plugin that waits for something on close has work under way, until `finish` is called. */
+/** An app in which each plugin that waits on close has work in progress, until `finish` is called. */
 async function busyApp (t: Test, store: { url: string, answers: boolean }): Promise<{ app: FastifyInstance, clock: TestClock, send: () => Promise<unknown>, finish: () => void }> {
   const clock = createTestClock()
   const { app } = await createTestApp(t, {
@@ -426,11 +426,11 @@ t.test('after a failover behind one address a refused write leads to the new mas
   t.equal(await master.client().get('key'), 'value')
 })
 
-t.test('a command is sent while others wait for their answers', async t => {
+t.test('a command is sent while others wait for their replies', async t => {
   const server = await startRedis()
   const proxy = await startProxy(server.port)
   const app = await boot(t, { host: proxy.host, port: proxy.port, commandTimeout: '1m', closeTimeout: 1 })
-  // Answers stay away.
+  // No replies arrive.
   proxy.delay(3_600_000)
   let isAnswered = false
   app.redis.set('order', '1').finally(() => { isAnswered = true }).catch(() => {})

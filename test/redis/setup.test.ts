@@ -179,7 +179,7 @@ t.test('a wrong password of the Sentinels fails the boot at once', async t => {
   }
 })
 
-t.test('Sentinels and nodes of a Cluster that accept a connection and never answer are CONNECT_TIMEOUT, and the next Sentinel is asked', async t => {
+t.test('Sentinels and nodes of a Cluster that accept a connection and never reply are CONNECT_TIMEOUT, and the next Sentinel is tried', async t => {
   const port = await listening(t, createServer(socket => { socket.on('error', () => {}).resume() }))
   const silent = { host, port }
   for (const options of [{ sentinels: [silent], name: 'm' }, { cluster: { nodes: [silent] } }, silent]) {
@@ -223,7 +223,7 @@ t.test('a client that returns numbers as strings is refused at registration by e
   await t.rejects(async () => { await Fastify().register(lock, { nodes }) }, { code: 'FST_REDIS_SUITE_LOCK_INVALID_OPTION', message: /stringNumbers/ })
 })
 
-t.test('while a client that the app has closed is asked, the error and the circuit say that it was closed', async t => {
+t.test('operations on a client that the app has closed fail with an error that says so, as does the circuit', async t => {
   const prefix = newPrefix()
   const client = new Redis(shared.url)
   const { logger, text } = collectLog()

@@ -118,7 +118,7 @@ t.test('an id that was planted before the login, or a handle in place of one, op
   t.same(await victim.state(), { userId: 'ann' })
 })
 
-t.test('odd names of properties are kept apart, set and deleted; those that reach a prototype are left out', async t => {
+t.test('odd names of properties are distinct, set and deleted; names that reach a prototype are left out', async t => {
   for (const options of [{}, { encrypt: KEY }]) {
     const { app } = await start(t, options)
     const user = new Browser(app)

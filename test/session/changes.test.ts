@@ -121,7 +121,7 @@ t.test('with any cookie options, over HTTP and HTTPS, a later response sends the
   }
 })
 
-t.test('a login in a session that was never saved keeps its id, leaves no tombstone and drops the properties that are not kept', async t => {
+t.test('a login in a session that was never saved keeps its id, leaves no tombstone and drops all properties but those of the option keep', async t => {
   const { app, prefix } = await start(t, {
     routes: app => {
       app.post<{ Querystring: { save?: string } }>('/basket-and-login', async request => {

@@ -11,7 +11,7 @@ const INVALID = 'FST_REDIS_SUITE_SESSION_INVALID_COOKIE'
 type Cookie = FastifyRequest['session']['cookie']
 const cookieOf = (request: FastifyRequest) => request.session.cookie as unknown as Record<string, unknown>
 
-/** What a handler does to the cookie, and which attribute the error names. */
+/** Changes of the cookie by a handler, and the attribute that the error names. */
 const wrong: Record<string, [attribute: string, (request: FastifyRequest) => void]> = {
   'maxAge NaN': ['maxAge', request => { request.session.cookie.maxAge = Number('a year') }],
   'maxAge Infinity': ['maxAge', request => { request.session.cookie.maxAge = Infinity }],
@@ -133,7 +133,7 @@ t.test('options of the cookie that cannot be sent are refused at registration', 
     { cookie: { domain: 'a b' } }, { cookie: { sameSite: 'loose' } }, { cookie: { secure: 'yes' } }, { cookie: { httpOnly: 1 } }, { cookie: { partitioned: 'x' } }, { cookie: { priority: 'top' } },
     { cookie: { samesite: 'lax' } }, { cookie: 'x' }, { cookie: [] }, { cookieName: 'a b' }, { cookieName: 'sid;' }, { cookiePrefix: '\ud800' }, { cookiePrefix: 5 },
     { idGenerator: 'x' }, { rolling: 'false' }, { saveUninitialized: 1 },
-    // What no browser keeps.
+    // Browsers reject these.
     { cookie: { sameSite: 'None', secure: false } }, { cookie: { partitioned: true, secure: false } }, { cookieName: '__Secure-sid', cookie: { secure: false } },
     { cookieName: '__host-sid', cookie: { secure: false } }, { cookieName: '__Host-sid', cookie: { domain: 'example.com' } }, { cookieName: '__Host-sid', cookie: { path: '/app' } }
   ]
@@ -200,7 +200,7 @@ t.test('a cookie is cleared with the attributes that it was set with, as a brows
       t.same(attributesIn((await user.send('POST', '/login/ann')).headers['set-cookie']), attributes)
       t.same(attributesIn((await user.send('POST', url)).headers['set-cookie']), attributes, `${name} ${url}`)
       t.equal(user.cookie, undefined)
-      // Attributes that a handler has given to this session's cookie.
+      // Attributes that a handler has set on this session's cookie.
       await user.send('POST', '/login/ann')
       const own = (await user.send('POST', '/own')).headers['set-cookie']
       t.match(attributesIn(own), ['Domain=shop.example.com'])

@@ -43,7 +43,7 @@ async function start (t: Test, session: Partial<SessionPluginOptions> = {}, faul
   const proxy = await startProxy(server.port)
   const clock = createTestClock()
   // A command that waits for a new connection may still run after its 503: a server that refuses shall refuse each time.
-  // The timers of commands that are never answered keep the process for as long as a command may take.
+  // The timers of commands without replies keep the process alive until their time-outs.
   const redis = { url: `redis://127.0.0.1:${proxy.port}`, prefix: 'x', commandTimeout: 3000, reconnectOnError: () => false }
   const app = await buildApp(t, { redis, clock, session: { timeout: TIMEOUT, ...session }, routes: faultRoutes(fault) })
   const user = new Browser(app)
@@ -81,7 +81,7 @@ t.test('while Redis cannot write, what would be saved is 503, and the session is
   }
 })
 
-t.test('a change that cannot be saved is tried once, and answered within one time-out, with any error handler', async t => {
+t.test('a change that cannot be saved is tried once, and the response is sent within one time-out, with any error handler', async t => {
   const handlers = {
     none: () => {},
     'a handler': (app: FastifyInstance) => app.setErrorHandler((error, _, reply) => { reply.code(503).send(error) }),
@@ -231,7 +231,7 @@ t.test('a write that Redis executes after its 503 does not restore a session tha
   t.same(await user.state(), {})
 })
 
-t.test('anonymous: a request whose session cannot be read goes on with an empty one, which nothing saves, even if Redis comes back under way', async t => {
+t.test('anonymous: a request whose session cannot be read continues with an empty one, which is never saved, even if Redis recovers meanwhile', async t => {
   const back = { now: (): unknown => undefined }
   const { server, user, app, keys, clock } = await start(t, { onStoreError: 'anonymous' }, back)
   let isReached = false
@@ -243,7 +243,7 @@ t.test('anonymous: a request whose session cannot be read goes on with an empty 
     server.resume()
     await advanceUntil(clock, 'Redis is used again', () => app.sessions.count('nobody').then(() => true, () => false), STEP)
   }
-  // From where the handler runs, Redis is back, and its answers are awaited without deadlines.
+  // Redis has recovered when the handler runs, and replies have no deadlines.
   const send = async (what: string) => {
     isReached = false
     lose()
@@ -310,7 +310,7 @@ t.test('a route without sessions sends Redis no script', async t => {
   t.equal(await calls(), before)
 })
 
-/** A proxy that holds back what Redis answers, and passes it on piece by piece. */
+/** A proxy that holds Redis's replies back, and passes them on piece by piece. */
 async function startHoldingProxy (t: Test, port: number) {
   const held: Array<() => void> = []
   let isHolding = false
@@ -337,7 +337,7 @@ async function startHoldingProxy (t: Test, port: number) {
 t.test('while replies of Redis keep coming, however late, a session is served late, and not 503', async t => {
   const proxy = await startHoldingProxy(t, (await sharedRedis()).port)
   const clock = createTestClock()
-  // Not by the harness, whose own connection would be held back as well.
+  // The harness is not used: its own connection would be held back as well.
   const app = Fastify()
   t.teardown(() => closeApp(app, clock))
   await app.register(redis, { host: '127.0.0.1', port: proxy.port, prefix: newPrefix(), commandTimeout: 600_000, clock })
@@ -347,7 +347,7 @@ t.test('while replies of Redis keep coming, however late, a session is served la
   const user = new Browser(app)
   await user.send('POST', '/set', { a: 1 })
   proxy.hold(true)
-  // What others asked for before.
+  // The commands of other callers before it.
   const before = 6
   const pings = []
   for (let i = 1; i <= before; i++) {

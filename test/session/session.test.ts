@@ -286,7 +286,7 @@ t.test('sessions count when they are first stored and when they are destroyed, n
   t.match(app.sessions.stats(), { created: 3, destroyed: 3 })
 })
 
-t.test('without a connection sessions are kept in memory, and the log says so once', async t => {
+t.test('without a connection sessions are stored in memory, and the log says so once', async t => {
   const { lines } = await createTestApp(t, { plugins: { session: {} } })
   t.match(lines.filter(line => line['plugin'] === 'session'), [{ level: 30, store: 'memory' }])
 })

@@ -143,8 +143,8 @@ forEachStore(['memory', 'redis', 'cluster'], name => {
     t.same(await users.list('nobody'), [])
   })
 
-  // A page has 200: three of them, and the session that is kept on the first.
-  t.test(`${name}: all of the 450 sessions of a user end, except the one that is kept`, async t => {
+  // A page has 200: three of them, and the excepted session is on the first.
+  t.test(`${name}: all of the 450 sessions of a user end, but the excepted one`, async t => {
     const { store } = await open(t, name)
     const users = usersOf(store)
     const handles = Array.from({ length: 450 }, (_, i) => `h${String(i).padStart(5, '0')}`)
@@ -157,7 +157,7 @@ forEachStore(['memory', 'redis', 'cluster'], name => {
     t.same(await store.members('u', await store.now('u'), 0, 10), [])
   })
 
-  t.test(`${name}: a session whose login is in progress while all are ended does not outlive that`, async t => {
+  t.test(`${name}: a session whose login is in progress while all are destroyed ends as well`, async t => {
     const { store } = await open(t, name)
     const users = usersOf(store)
     await store.write('h', create({}))

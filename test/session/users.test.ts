@@ -58,7 +58,7 @@ forEachStore(['memory', 'redis', 'cluster'], store => {
     t.same(await app.sessions.list('root'), [])
   })
 
-  t.test(`${store}: the list shows where a user is logged in, the session seen last first, by handles that open no session`, async t => {
+  t.test(`${store}: the list shows the sessions of a user, the last used first, by handles that open no session`, async t => {
     const { app, clock } = await start(t)
     const [phone, laptop] = [new Browser(app, { 'user-agent': 'phone' }), new Browser(app, { 'user-agent': `laptop ${'x'.repeat(1000)}` })]
     const createdAt = clock.now()

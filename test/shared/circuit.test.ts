@@ -49,7 +49,7 @@ t.test('an open circuit probes at its interval, and closes with the first probe 
   t.equal(probes, 4, 'a closed circuit does not probe')
 })
 
-t.test('one probe at a time waits for a server that hangs, and its late answer closes the circuit', async t => {
+t.test('one probe at a time waits for a server that hangs, and its late reply closes the circuit', async t => {
   let probes = 0
   let answer = (): void => {}
   const { circuit, clock, fail } = createCircuit(t, () => { probes++; return new Promise<boolean>(resolve => { answer = () => resolve(true) }) })
@@ -169,20 +169,20 @@ t.test('a stall of the process, however long, uses up a tenth of the deadline', 
   await t.rejects(late, { message: 'too late' })
 })
 
-t.test('a process whose event loop is blocked again and again has ten turns in which to read an answer', async t => {
+t.test('a process whose event loop is blocked again and again has ten turns to read a reply', async t => {
   const clock = createTestClock()
-  // As under a stampede, where each turn takes 40 ms.
+  // Each turn takes 40 ms, as in a stampede.
   const everyTurn = blocked(clock, ms => Math.max(ms, 40))
-  const answer = withDeadline(new Promise(resolve => clock.setTimeout(() => resolve('answer'), 9 * 40)), 150, onTimeout, everyTurn)
+  const reply = withDeadline(new Promise(resolve => clock.setTimeout(() => resolve('reply'), 9 * 40)), 150, onTimeout, everyTurn)
   const late = withDeadline(new Promise(() => {}), 150, onTimeout, everyTurn)
-  answer.catch(() => {})
+  reply.catch(() => {})
   late.catch(() => {})
   await clock.advance(10 * 40)
-  t.equal(await answer, 'answer')
+  t.equal(await reply, 'reply')
   await t.rejects(late, { message: 'too late' })
 })
 
-t.test('an answer that can be read when the last part of the deadline ends is read first', async t => {
+t.test('a reply that can be read when the last part of the deadline ends is read first', async t => {
   const clock = createTestClock()
   const answer = withDeadline(new Promise(resolve => clock.setTimeout(() => setImmediate(() => resolve('answer')), 100)), 100, onTimeout, clock)
   answer.catch(() => {})

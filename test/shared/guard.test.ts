@@ -65,12 +65,12 @@ t.test('a Redis that was killed is used again as soon as the client is connected
   t.ok(errors.every(error => error instanceof Error))
   t.equal(guard.circuit.state, 'open')
   await server.restart()
-  // The clock stands still: no probe becomes due.
+  // The clock does not advance, so that no probe is due.
   await until('the circuit closes', () => guard.circuit.state === 'closed')
   t.equal(await guard.run(() => client.ping()), 'PONG')
 })
 
-t.test('errors that Redis answers do not open the circuit', async t => {
+t.test('error replies of Redis do not open the circuit', async t => {
   const { client, guard } = await guarded(t, 80)
   await client.set('text', 'value')
   t.match(await failures(Array.from({ length: 20 }, () => guard.run(() => client.lpush('text', 'x')))), Array.from({ length: 20 }, () => ({ message: /WRONGTYPE/ })))
@@ -90,7 +90,7 @@ async function connected (t: Test, timeout: number) {
   return { guard: guardRedis(client, Fastify().log, timeout, 'redis', systemClock), near, far: far.setNoDelay() }
 }
 
-t.test('an answer that came while the event loop was blocked beyond the deadline is no failure', async t => {
+t.test('a reply that arrived while the event loop was blocked beyond the deadline is no failure', async t => {
   const { guard, near, far } = await connected(t, 20)
   const answers: string[] = []
   for (let i = 0; i < 10; i++) {

@@ -46,7 +46,7 @@ t.test('what fails open takes its fallback at its deadline while Redis is late, 
   t.same(redis.states(), ['late'])
 })
 
-t.test('when all replies stop for 400 ms, no circuit opens, and only what was asked at the beginning of it fails', async t => {
+t.test('when all replies stop for 400 ms, no circuit opens, and only the first operations fail', async t => {
   const redis = await createLateRedis(t)
   const guard = redis.guard(PATIENT)
   await askEvery(redis, guard, 5)
@@ -87,7 +87,7 @@ t.test('what fails closed waits no longer than 1.65 s, however long replies to o
   t.ok(took >= 1650 && took < 1700, `${took} ms`)
 })
 
-t.test('where more is asked than Redis can answer, its queue does not grow without end, and some are served', async t => {
+t.test('the queue of an overloaded Redis does not grow without end, and some operations are served', async t => {
   const redis = await createLateRedis(t)
   const { clock } = redis
   let freeAt = 0
@@ -160,7 +160,7 @@ t.test('timers that fire 1 ms late, as those of an idle process do, do not make 
   t.match(guard.circuit, { state: 'open', opened: 1 })
 })
 
-t.test('what the time limit of the client ended is asked again where it fails closed, and only if it may be repeated', async t => {
+t.test('an operation that commandTimeout ended is repeated if it fails closed and may be repeated', async t => {
   const redis = await createLateRedis(t)
   const endsTwice = () => {
     let asked = 0

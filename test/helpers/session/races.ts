@@ -47,7 +47,7 @@ async function times (count: number, work: (i: number) => Promise<unknown>) {
 export interface RaceOptions {
   /** How many races of each kind there are on one server, and on a Cluster. */
   counts: { redis: number, cluster: number }
-  /** `'real'`: real concurrency, with deadlines in real time. @default a clock that stands still, for all instances */
+  /** `'real'`: real concurrency, with deadlines in real time. @default one clock that only the test advances */
   clock?: 'real'
 }
 
@@ -127,7 +127,7 @@ export async function testRaces (t: Test, { counts, clock: kind }: RaceOptions):
       t.equal(alive, 0)
     })
 
-    t.test(`${place}: users who log in on three instances at once never have more sessions than allowed`, async t => {
+    t.test(`${place}: concurrent logins on three instances never leave more sessions than allowed`, async t => {
       const apps = await fleet(t, connection, { maxPerUser: 2 })
       await times(count / 20, async i => {
         const browsers = apps.map(app => new Browser(app))
@@ -173,7 +173,7 @@ export async function testRaces (t: Test, { counts, clock: kind }: RaceOptions):
       t.equal(wrong, 0)
     })
 
-    t.test(`${place}: a session that two requests give to two users at once is in the list of its user only`, async t => {
+    t.test(`${place}: a session that two requests log in for two users at once is in the list of its user only`, async t => {
       const [a, b, c] = await fleet(t, connection)
       let wrong = 0
       await times(count / 10, async i => {

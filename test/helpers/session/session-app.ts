@@ -40,7 +40,7 @@ export interface AppOptions {
   session?: Partial<SessionPluginOptions>
   before?: (app: FastifyInstance) => unknown
   routes?: (app: FastifyInstance) => unknown
-  /** @default a clock that stands still, so that no deadline passes */
+  /** @default a clock that only the test advances, so that no deadline passes */
   clock?: TestAppOptions['clock'] | undefined
 }
 
