@@ -10,18 +10,17 @@ const COOKIE_WARNING = 'session: attributes of a stored cookie cannot be sent an
 
 /** Turns stored sessions into properties, and properties into what is stored: JSON, encrypted where there is a key. */
 export class SessionCodec {
+  /** Whether properties are encrypted. */
+  readonly isSealing: boolean
   readonly #encryption: Encryption | undefined
   readonly #log: FastifyBaseLogger
   #hasWarned = false
   #hasWarnedOfCookie = false
 
   constructor (encryption: Encryption | undefined, log: FastifyBaseLogger) {
+    this.isSealing = encryption !== undefined
     this.#encryption = encryption
     this.#log = log
-  }
-
-  get isSealing (): boolean {
-    return this.#encryption !== undefined
   }
 
   /** Returns a stored session; undefined if it cannot be decrypted or parsed, which the log says once. */
@@ -36,7 +35,7 @@ export class SessionCodec {
       return undefined
     }
     // As text: the properties are the request's from now on, which changes them.
-    const cookie = jsonOf(() => JSON.stringify(fields['cookie']))
+    const cookie = fields['cookie'] === undefined ? undefined : jsonOf(() => JSON.stringify(fields['cookie']))
     if (fields['cookie'] !== undefined) fields['cookie'] = this.#repaired(fields['cookie'])
     const before = () => [cookie && `"cookie":${cookie}`, contents].filter(Boolean).join()
     const changesTo = (after: SessionSnapshot) => diffContents(before(), after)

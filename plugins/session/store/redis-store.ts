@@ -85,11 +85,14 @@ export function createRedisStore (
   }
 }
 
-/** @param reply - of the script a text, of `HMGET` the fields, each in the order of {@link FIELDS} */
+/** @param reply - the fields in the order of {@link FIELDS}: the script's text, or the array of `HMGET` */
 function parseSession (reply: unknown): StoredSession | undefined | Error {
-  if (typeof reply === 'string') return sessionOf(split(reply))
-  if (Array.isArray(reply)) return sessionOf(reply)
-  return reply instanceof Error ? reply : new TypeError('unexpected reply of a session script')
+  const fields: unknown = typeof reply === 'string' ? split(reply) : reply
+  if (!Array.isArray(fields)) return reply instanceof Error ? reply : new TypeError('unexpected reply of a session script')
+  const [version, user, created, seen, sealed, text] = fields as Array<string | null>
+  if (!text || !created) return undefined
+  const [createdAt, lastSeenAt] = [Number(created), Number(seen)]
+  return { text, isSealed: sealed === '1', version: version ?? '', user: user || undefined, createdAt, lastSeenAt }
 }
 
 /** The last field is the rest of the reply: it may contain spaces. */
@@ -101,12 +104,4 @@ function split (reply: string): string[] {
     start = end + 1
   }
   return [...fields, reply.slice(start)]
-}
-
-function sessionOf (
-  [version, user, created, seen, sealed, text]: ReadonlyArray<string | null>
-): StoredSession | undefined {
-  if (!text || !created) return undefined
-  const [createdAt, lastSeenAt] = [Number(created), Number(seen)]
-  return { text, isSealed: sealed === '1', version: version ?? '', user: user || undefined, createdAt, lastSeenAt }
 }
