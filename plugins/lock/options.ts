@@ -72,7 +72,7 @@ export type ResolvedLockPluginOptions = Resolved<typeof LOCK_PLUGIN_OPTIONS> & R
 
 /** @throws `FST_REDIS_SUITE_LOCK_INVALID_OPTION` */
 export function resolvePluginOptions (given: LockPluginOptions): ResolvedLockPluginOptions {
-  if (given.nodes !== undefined && given.redis !== undefined) refuseOption('lock', given, 'redis', '"redis" or "nodes", not both')
+  if (given.nodes !== undefined && given.redis !== undefined) refuseOption('lock', given, 'redis', 'left out beside "nodes"')
   const options = resolveOptions('lock', LOCK_PLUGIN_OPTIONS, given)
   if (options.nodes?.some(repliesWithText)) throw invalidOptionError('lock', 'nodes', new InWords('clients of which one has stringNumbers'), REPLIES_ALLOWED)
   return { ...options, signal: undefined }

@@ -1,17 +1,13 @@
 import { Redis, type ClusterOptions, type RedisOptions } from 'ioredis'
 import { unknownOptionError } from '../shared/plugin/errors.js'
-import { FASTIFY_OPTIONS } from '../shared/plugin/option-reader.js'
-import type { RedisPluginOptions, SuiteOptions } from './options.js'
+import { FASTIFY_OPTIONS } from '../shared/plugin/option-table.js'
+import type { RedisPluginOptions } from './options.js'
 
 /** Returns the names of the options `T`. The compiler refuses a list that lacks one. */
 function namesOf<T> () {
   return <const N extends keyof T & string>(names: [keyof T] extends [N] ? readonly N[] : never): readonly string[] => names
 }
 
-const SUITE = namesOf<SuiteOptions>()([
-  'url', 'cluster', 'client', 'closeClient', 'namespace', 'prefix', 'required', 'connectTimeout', 'commandTimeout',
-  'closeTimeout', 'clock'
-])
 const IOREDIS = namesOf<RedisOptions>()([
   'Connector', 'autoPipeliningIgnoredCommands', 'autoResendUnfulfilledCommands', 'autoResubscribe',
   'blockingTimeout', 'blockingTimeoutGrace', 'clientInfoTag', 'commandQueue', 'commandTimeout', 'connectTimeout',
@@ -35,12 +31,13 @@ const CLUSTER = namesOf<ClusterOptions>()([
 /**
  * Refuses options that neither the plugin nor ioredis knows: they would have no effect.
  *
+ * @param own - the plugin's options
  * @throws `FST_REDIS_SUITE_REDIS_INVALID_OPTION`
  */
-export function checkNames (options: RedisPluginOptions): void {
+export function checkNames (options: RedisPluginOptions, own: readonly string[]): void {
   // A newer ioredis may know more options than the types: those that have a default.
   const ioredis = [...IOREDIS, ...Object.keys(Object(Reflect.get(Redis, 'defaultOptions')))]
-  refuseUnknown(options, [...SUITE, ...ioredis, ...FASTIFY_OPTIONS], '', `${SUITE.join(', ')}, and the options of ioredis; those of a Cluster in cluster.options`)
+  refuseUnknown(options, [...own, ...ioredis, ...FASTIFY_OPTIONS], '', `${own.join(', ')}, and the options of ioredis; those of a Cluster in cluster.options`)
   const { cluster } = options
   refuseUnknown(cluster, ['nodes', 'options'], 'cluster.')
   refuseUnknown(cluster?.options, CLUSTER, 'cluster.options.')

@@ -3,7 +3,8 @@ import t from 'tap'
 import { parseDuration } from '../../plugins/shared/plugin/duration.js'
 import { pluginError } from '../../plugins/shared/plugin/errors.js'
 import { safeId } from '../../plugins/shared/plugin/keys.js'
-import { readOptions } from '../../plugins/shared/plugin/option-reader.js'
+import { boolean, duration, integer, oneOf, string } from '../../plugins/shared/plugin/option-kinds.js'
+import { resolveOptions } from '../../plugins/shared/plugin/option-table.js'
 
 t.test('a duration is milliseconds or a text with a unit, and nothing else', async t => {
   const table: Array<[unknown, number | undefined]> = [
@@ -23,18 +24,23 @@ t.test('safe ids stay readable, all others become a digest, and no two share a r
   t.equal(new Set([...plain, ...hostile].map(safeId)).size, plain.length + hostile.length)
 })
 
-t.test('an option error names the option, the given value and the allowed values', async t => {
-  const read = readOptions('cache', { ttl: 'soon', max: 1.5, on: 'yes', name: '', mode: 'c', extra: 1, huge: 'x'.repeat(500) })
+t.test('an option error names the option, the given value and the allowed ones', async t => {
+  const table = {
+    ttl: duration(1), max: integer(1, { min: 1, max: 9 }), on: boolean(true), name: string('x'), mode: oneOf('a', ['a', 'b']), huge: duration(1), absent: integer(7), secret: { ...string(), secret: 'too short' }
+  }
+  const read = (options: object) => resolveOptions('cache', table, options)
   const code = 'FST_REDIS_SUITE_CACHE_INVALID_OPTION'
-  t.throws(() => read.duration('ttl', 1), { code, message: 'cache: option "ttl" must be milliseconds or a string such as \'30s\' from 0 ms, but was the string "soon"' })
-  t.throws(() => read.integer('max', 1, { min: 1, max: 9 }), { code, message: 'cache: option "max" must be a whole number from 1 to 9, but was 1.5' })
-  t.throws(() => read.boolean('on', true), { code, message: /"on" must be true or false, but was the string "yes"/ })
-  t.throws(() => read.string('name', 'x'), { code, message: /"name" must be .*, but was the string ""/ })
-  t.throws(() => read.oneOf('mode', 'a', ['a', 'b']), { code, message: /must be 'a', 'b', but was/ })
-  t.throws(() => read.onlyKnown(['ttl']), { code, message: /unknown option "max"; allowed: one of ttl$/ })
-  t.throws(() => read.onlyKnown(['maximum', 'maxx', 'ttl']), { code, message: /unknown option "max"; did you mean "maxx"\? allowed: one of maximum, / })
-  t.throws(() => read.duration('huge', 1), { message: /^.{0,200}$/ })
-  t.equal(read.integer('absent', 7), 7)
+  t.throws(() => read({ ttl: 'soon' }), { code, message: 'cache: option "ttl" must be milliseconds or a string such as \'30s\' from 0 ms, but was the string "soon"' })
+  t.throws(() => read({ max: 1.5 }), { code, message: 'cache: option "max" must be a whole number from 1 to 9, but was 1.5' })
+  t.throws(() => read({ on: 'yes' }), { code, message: /"on" must be true or false, but was the string "yes"/ })
+  t.throws(() => read({ name: '' }), { code, message: /"name" must be .*, but was the string ""/ })
+  t.throws(() => read({ mode: 'c' }), { code, message: /must be one of 'a', 'b', but was/ })
+  t.throws(() => read({ extra: 1 }), { code, message: /unknown option "extra"; allowed: one of ttl, max, / })
+  t.throws(() => read({ maxx: 1 }), { code, message: /unknown option "maxx"; did you mean "max"\? allowed: one of ttl, / })
+  t.throws(() => read({ huge: 'x'.repeat(500) }), { message: /^.{0,200}$/ })
+  t.throws(() => read({ secret: 5 }), { message: /"secret" must be .*, but was too short/ })
+  t.throws(() => read(null as never), { code, message: /argument "options" must be an object, but was null/ })
+  t.match(read({ ttl: null, max: 3, prefix: '/shop' }), { ttl: 1, max: 3, absent: 7, secret: undefined })
 })
 
 t.test('an error with status 503 has Retry-After: 1, which an app may change; other errors have none', async t => {

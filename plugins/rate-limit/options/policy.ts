@@ -67,12 +67,12 @@ const LIMIT_OPTIONS = { ...SINGLE_LIMIT_OPTIONS, burst: integer() } satisfies Op
 export function resolvePolicy (given: BoundedPolicyOptions): Policy {
   const { limits: _, burst, ...options } = readOptions('rate-limit', POLICY_OPTIONS, given)
   const { algorithm, countRejected, ban } = options
-  if (algorithm !== 'gcra' && burst !== undefined) refuseOption('rate-limit', given, 'burst', 'a burst goes with the algorithm \'gcra\'')
+  if (algorithm !== 'gcra' && burst !== undefined) refuseOption('rate-limit', given, 'burst', 'left out without the algorithm \'gcra\'')
   const limits = given.limits === undefined ? [resolveLimit(given, 'default')] : resolveLimits(given)
   if (limits.some(({ max }) => max > largestMax(given))) refuseOption('rate-limit', given, given.limits === undefined ? 'max' : 'limits', `a "max" that is ${allowedMax(given)}`)
   const window = longestWindow(limits)
   if (options.continueExceeding && typeof options.exponentialBackoff === 'object') {
-    refuseOption('rate-limit', given, 'exponentialBackoff', 'one of continueExceeding and exponentialBackoff')
+    refuseOption('rate-limit', given, 'exponentialBackoff', 'true or left out beside continueExceeding')
   }
   return { limits, algorithm, countRejected, penalty: penaltyOf(options, window), ban, banDuration: options.banDuration ?? window }
 }
@@ -90,12 +90,12 @@ export function allowedMax (given: BoundedPolicyOptions): string {
 }
 
 function resolveLimits (given: StaticPolicyOptions): Limit[] {
-  if (given.max !== undefined || given.timeWindow !== undefined) refuseOption('rate-limit', given, 'limits', '"limits", or "max" and "timeWindow", not both')
+  if (given.max !== undefined || given.timeWindow !== undefined) refuseOption('rate-limit', given, 'limits', 'left out beside "max" and "timeWindow"')
   const limits: unknown = given.limits
   if (!Array.isArray(limits) || limits.length === 0 || limits.length > 10) return refuseOption('rate-limit', given, 'limits', 'a list of 1 to 10 limits')
   return limits.map((limit: LimitOptions) => {
     if (typeof limit !== 'object' || limit === null || limit.max === undefined || limit.timeWindow === undefined) {
-      return refuseOption('rate-limit', given, 'limits', 'each limit is an object with "max" and "timeWindow"')
+      return refuseOption('rate-limit', given, 'limits', 'a list of objects with "max" and "timeWindow"')
     }
     checkNames('rate-limit', LIMIT_OPTIONS, limit)
     return resolveLimit(limit, format(parseDuration(limit.timeWindow) ?? 0))

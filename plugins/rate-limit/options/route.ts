@@ -141,7 +141,7 @@ function resolveRoute (given: BoundedRouteOptions): ResolvedRouteOptions {
 
 function resolveOnStoreError (given: RouteRateLimitOptions, { skipOnError, onStoreError }: Pick<Resolved<typeof ROUTE_RATE_LIMIT_OPTIONS>, 'skipOnError' | 'onStoreError'>): OnStoreError {
   if (skipOnError === undefined) return onStoreError
-  if (given.onStoreError !== undefined) refuseOption('rate-limit', given, 'skipOnError', 'skipOnError or onStoreError, not both')
+  if (given.onStoreError !== undefined) refuseOption('rate-limit', given, 'skipOnError', 'left out beside onStoreError')
   return skipOnError ? 'open' : 'throw'
 }
 
@@ -176,7 +176,7 @@ function resolvePolicyOf (given: BoundedRouteOptions): ResolvedRouteOptions['pol
     const policy = resolvePolicy({ ...rest, max, timeWindow })
     return () => policy
   }
-  if (rest.limits !== undefined) refuseOption('rate-limit', given, 'limits', '"limits", or "max" and "timeWindow", not both')
+  if (rest.limits !== undefined) refuseOption('rate-limit', given, 'limits', 'left out beside "max" and "timeWindow"')
   // Options that do not depend on the request are checked now, not at the first request.
   resolvePolicy({ ...rest, burst: burstWithin(rest.burst, DEFAULT_MAX), max: typeof max === 'function' ? Math.min(DEFAULT_MAX, largestMax(rest)) : max, timeWindow: typeof timeWindow === 'function' ? undefined : timeWindow })
   const policies = new Map<string, Policy>()

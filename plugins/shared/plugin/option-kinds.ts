@@ -103,7 +103,7 @@ export function oneOf<const Value extends string> (fallback: NoInfer<Value>, all
   const list = allowed.map(value => `'${value}'`)
   return option<Value, Value, Value>({
     type: list.map(value => `\`${value}\``).join(', '),
-    allowed: list.join(', '),
+    allowed: `one of ${list.join(', ')}`,
     fallback,
     nullIsDefault: true,
     parse: given => allowed.find(value => value === given)
