@@ -4,18 +4,18 @@ import type { CachePluginOptions, DataCache } from '../../plugins/cache/index.js
 import { advanceUntil, advanceWhile, closeApp, createTestApp, forEachStore, newPrefix, startRedis, until, type StoreName, type TestApp, type TestAppOptions } from '../helpers/index.js'
 import { counting, createGate, createStep, upTo } from '../helpers/cache/factories.js'
 
-/** Reads after what is written in the background: more round trips than that takes. */
+/** Reads after background writes: more round trips than those take. */
 const LOOKS = 5
 /** A deadline that does not pass while the test advances the clock. */
 const PATIENT = '1h'
 const INVALID = 'FST_REDIS_SUITE_CACHE_INVALID_OPTION'
 
 interface Opened extends TestApp {
-  /** The first app's. */
+  /** The cache of the first app. */
   cache: DataCache
-  /** Resolves when as many values have been stored, which happens in the background. */
+  /** Resolves when this many values have been stored in the background. */
   stored (count: number): Promise<void>
-  /** Advances the clock until the promise settles, where a call may find the claim of one before, whose value was not stored, not yet given back. */
+  /** Advances the clock until the promise settles: a call may find that the lease of an earlier one is not released yet. */
   soon<T> (promise: Promise<T>): Promise<T>
 }
 
@@ -30,7 +30,7 @@ async function open (t: Test, store: StoreName, options: CachePluginOptions = {}
   }
 }
 
-t.test('a value that JSON would lose is a coded error that says where it is and what to do, and nothing is stored or written', async t => {
+t.test('a value that JSON would lose is a coded error that names its place and what to do, and nothing is stored or written', async t => {
   const { cache, soon } = await open(t, 'memory')
   class Failure extends Error {}
   const lossy = [new Map(), new Set([1]), /x/, new Error('e'), new Failure('f'), Object.assign(new Error('e'), { code: 'E' }), new Response('r'), new Headers(), new URLSearchParams('a=1'), new Blob([]),
@@ -555,7 +555,7 @@ forEachStore(['memory', 'redis', 'cluster'], store => {
 })
 
 t.test('many keys take one round trip each way', async t => {
-  // Its reads are counted, so no other test uses it.
+  // A server of its own, because its reads are counted.
   const server = await startRedis()
   const { app } = await createTestApp(t, { store: server, plugins: { cache: { l1: false } } })
   const names = upTo(200).map(i => `k${i}`)
@@ -577,7 +577,7 @@ t.test('many keys take one round trip each way', async t => {
   t.ok(set <= 6 && get <= 6 && removed <= 6, `${set}, ${get}, ${removed} reads for 200 keys`)
 })
 
-t.test('instances hear what others invalidate, and `everywhere` resolves only after the time within which all have heard', async t => {
+t.test('instances receive the invalidations of others, and `everywhere` resolves only after the maximum staleness', async t => {
   const { apps, clock } = await createTestApp(t, { store: 'redis', instances: 2, plugins: { cache: { timeout: PATIENT } } })
   const [a, b] = apps as [FastifyInstance, FastifyInstance]
   const heard: unknown[] = []

@@ -1,4 +1,4 @@
-// Faults of real servers and connections; the deadlines, retries and rests of the plugin pass as the test advances its clock. How long they
+// Faults of real servers and connections; the deadlines, retries and back-offs of the plugin pass as the test advances its clock. How long they
 // take in milliseconds is in test/timing/data-cache-recovery.test.ts, a kill in test/stress/data-cache-kill.test.ts.
 import t, { type Test } from 'tap'
 import type { CachePluginOptions, DataCache } from '../../plugins/cache/index.js'
@@ -13,9 +13,9 @@ const TIMEOUT = 'FST_REDIS_SUITE_CACHE_FACTORY_TIMEOUT'
 const BOUND_MS = 1500
 const never = () => new Promise<never>(() => {})
 
-/** Two instances; the first one reaches the server through `proxyPort` where that is given. */
+/** Starts two instances; the first one connects through `proxyPort` if it is given. */
 async function pair (t: Test, store: TestAppOptions['store'] = 'redis', cache: CachePluginOptions = {}, proxyPort?: number) {
-  // A deadline passes only where the store fails.
+  // A deadline passes only if the store fails.
   const timeout = store === 'redis' ? '1h' : undefined
   const shared = { store, prefix: newPrefix(), connection: { required: false }, plugins: { cache: { ttl: '1h', timeout, ...cache } } } as const
   const opened = await createTestApp(t, { ...shared, instances: proxyPort === undefined ? 2 : 1 })
@@ -26,7 +26,7 @@ async function pair (t: Test, store: TestAppOptions['store'] = 'redis', cache: C
   const [app, other] = apps
   if (app === undefined || other === undefined) throw new Error('two apps')
   const soon = async <T>(promise: Promise<T>): Promise<T> => (await advanceWhile(clock, promise)).value
-  /** For what takes real time as well: a connection that comes back. */
+  /** For events that take real time as well, such as a reconnection. */
   const eventually = (what: string, check: () => Promise<unknown>) => until(what, async () => {
     await clock.advance(50)
     return await soon(check()) === true
@@ -37,13 +37,13 @@ async function pair (t: Test, store: TestAppOptions['store'] = 'redis', cache: C
 const all = async (check: Promise<unknown[]>, value: unknown) => (await check).every(each => each === value)
 const storedIn = (cache: DataCache, count: number) => until(`${count} values are stored`, () => cache.stats().stored === count)
 
-t.test('an instance that ends between writing the source and the cache leaves nothing that could be read, and the next writer heals it', async t => {
+t.test('an instance that ends between writing the source and the cache leaves a key that reads as missing, and the next writer repairs it', async t => {
   const { a, other, soon } = await pair(t)
   await a.set('k', 'old')
   const writer = createStep()
   other.cache.writeThrough('k', 'new', writer.run).catch(() => {})
   await writer.begun
-  // As when its process is killed.
+  // As if its process had been killed.
   other.redis.disconnect()
   t.equal(await a.get('k'), undefined)
   t.equal(await soon(a.getOrSet('k', () => 'new')), 'new')
@@ -52,7 +52,7 @@ t.test('an instance that ends between writing the source and the cache leaves no
   t.equal(await a.get('k'), 'newer')
 })
 
-t.test('the mark of a write-through stands for 10 minutes, and a writer that failed leaves the ttl as it was', async t => {
+t.test('the lock of a write-through lasts for 10 minutes, and a writer that failed leaves the ttl as it was', async t => {
   const { a, prefix } = await pair(t)
   await a.set('k', 'old', { ttl: '1d' })
   const ends = createGate()
@@ -68,7 +68,7 @@ t.test('the mark of a write-through stands for 10 minutes, and a writer that fai
   t.ok(await server.client().pttl(key) > 80_000_000)
 })
 
-t.test('a write-through that fails leaves the old value, and several at once that fail leave none until one succeeds', async t => {
+t.test('a write-through that fails leaves the old value, and concurrent ones that fail leave none until one succeeds', async t => {
   const { a, b } = await pair(t, 'redis', { l1: false })
   await a.set('k', 'old')
   await t.rejects(a.writeThrough('k', 'new', () => { throw new Error('no') }), { message: 'no' })
@@ -178,7 +178,7 @@ t.test('removals that could not be written are written in batches when the store
   t.same((await soon(b.getMany(keys))).filter(Boolean), [])
 })
 
-t.test('a server without memory refuses to store, with a coded error, and invalidates all the same', async t => {
+t.test('a server without memory refuses to store, with a coded error, and still invalidates', async t => {
   const own = await startRedis()
   const { a, b, soon } = await pair(t, own, { l1: false })
   for (const key of ['deleted', 'tagged', 'written']) await a.set(key, 'old', { tags: [key] })
@@ -199,12 +199,12 @@ t.test('a server without memory refuses to store, with a coded error, and invali
 
 t.test('a server that became a replica refuses to store, with a coded error, and is used again when it is a master', async t => {
   const own = await startRedis()
-  // Keys age with the clock only where they can be written.
+  // Keys age with the clock only if they can be written.
   const store = { url: own.url, answers: true }
   const { a, b, soon, eventually } = await pair(t, store)
   await a.set('k', 'old', { tags: ['t'] })
   await a.set('w', 'old')
-  // Of a server that does not exist: it keeps what it has.
+  // A replica of a server that does not exist keeps its data.
   store.answers = false
   await own.client().replicaof('127.0.0.1', 1)
   await t.rejects(soon(a.set('k', 'new')), { code: UNAVAILABLE })
@@ -274,7 +274,7 @@ t.test('a factory that never ends is aborted after its hardTimeout, for all call
   t.equal(await soon(a.getOrSet('k', () => 1)), 1)
 })
 
-t.test('a caller that aborts ends its own wait, and the factory only where no other caller waits', async t => {
+t.test('a caller that aborts ends its own wait, and the factory only if no other caller waits', async t => {
   const { a, clock, soon } = await pair(t)
   let names = 0
   const run = (t: Test) => {
@@ -356,7 +356,7 @@ t.test('a caller that aborts ends its own wait, and the factory only where no ot
     const result = a.getOrSet(key, factory, { signal: during.signal })
     during.abort(new Error('left'))
     await t.rejects(result, { message: 'left' })
-    // More round trips than it takes to begin.
+    // More round trips than starting takes.
     for (const i of upTo(5)) await a.get(`other ${i}`)
     await clock.advance('1s')
     t.equal(state.runs, 0, 'it is not run without a caller')

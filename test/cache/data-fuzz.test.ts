@@ -5,7 +5,7 @@ import t, { type Test } from 'tap'
 import type { CachePluginOptions, Serializer } from '../../plugins/cache/index.js'
 import { advanceUntil, advanceWhile, createTestApp, forEachStore, sharedRedis, until, type StoreName } from '../helpers/index.js'
 
-// More of them by SCALE=10: it takes that much longer.
+// SCALE=10 multiplies the rounds, and the duration.
 const SCALE = Number(process.env['SCALE'] ?? 1)
 const INVALID = 'FST_REDIS_SUITE_CACHE_INVALID_OPTION'
 const UNSERIALIZABLE = 'FST_REDIS_SUITE_CACHE_UNSERIALIZABLE'
@@ -20,7 +20,7 @@ const ODD = ['\0', '\ud800', '\udfff', '\ud800x', '__proto__', 'constructor', 't
 const text = fc.oneof(fc.constantFrom(...ODD), fc.string({ unit: 'binary', minLength: 1 }), fc.string({ minLength: 1, maxLength: 4 }))
 
 forEachStore(['memory', 'redis'], store => {
-  t.test(`${store}: any text is a key of its own, with and without a prefix`, async t => {
+  t.test(`${store}: any text is a distinct key, with and without a prefix`, async t => {
     const { cache } = await open(t, { l1: false }, store)
     await fc.assert(fc.asyncProperty(fc.uniqueArray(text, { minLength: 2, maxLength: 6 }), text, async (keys, prefix) => {
       const views = [cache, cache.withPrefix(prefix), cache.withPrefix(prefix).withPrefix(prefix)]
@@ -48,7 +48,7 @@ forEachStore(['memory', 'redis'], store => {
       }
       const keys = tags.flatMap((_, i) => [`known ${i}`, `late ${i}`])
       await cache.deleteMany(keys)
-      // The first time the tags may have no version yet, then they have one that is known.
+      // At first the tags may have no version yet; later it is known.
       for (let round = 0; round < 3; round++) {
         await makeAll()
         await advanceUntil(clock, 'all are stored', async () => await makeAll() === 0, { step: 1 })
@@ -66,7 +66,7 @@ forEachStore(['memory', 'redis'], store => {
   })
 })
 
-t.test('halves of surrogate pairs, which UTF-8 cannot tell apart, are keys and tags of their own', async t => {
+t.test('halves of surrogate pairs, which UTF-8 cannot distinguish, are distinct keys and tags', async t => {
   const { cache } = await open(t, { l1: false })
   const halves = ['\ud800', '\udfff', '\ufffd']
   await cache.setMany(halves.map(half => [half, half, { tags: [half] }]))
@@ -91,11 +91,11 @@ t.test('an argument or option of a wrong kind is refused with a coded error, and
   await fc.assert(fc.asyncProperty(fc.nat(calls.length - 1), junk, fc.constantFrom(...names), async (i, given, name) => {
     await cache.delete('miss')
     try {
-      // Fails where the call does not end.
+      // Fails if the call does not end.
       await soon(Promise.resolve(calls[i]!(given as never, Object.fromEntries([[name, given]]) as never)))
     } catch (error) {
       const { code, message } = error as { code?: string, message: string }
-      // A function that is an option may throw what it likes.
+      // A function that is an option may throw any value.
       return code === INVALID || message === 'thrown' || t.fail(`call ${i} with ${name}: ${message}`)
     }
     return true
@@ -103,7 +103,7 @@ t.test('an argument or option of a wrong kind is refused with a coded error, and
   t.equal(await soon(cache.getOrSet('after', () => 1)), 1)
 })
 
-t.test('a value comes back as its serializer makes it, or is refused with a coded error', async t => {
+t.test('a value is returned as its serializer makes it, or is refused with a coded error', async t => {
   const circular: Record<string, unknown> = {}
   circular['self'] = circular
   const { cache: json, soon } = await open(t)
@@ -126,12 +126,12 @@ t.test('a value comes back as its serializer makes it, or is refused with a code
     if (expected === undefined) return true
     await clone.set('clone', value)
     const given = await clone.get('clone')
-    // Two dates that are none are not equal to Node.js 20, but are by their bytes.
+    // Node.js 20 does not consider two invalid dates equal; their bytes are.
     return isDeepStrictEqual(given, expected) || v8.serialize(given).equals(v8.serialize(expected))
   }), { numRuns: 100 * SCALE })
 })
 
-t.test('a change of a value that was returned is not seen by other callers', async t => {
+t.test('other callers do not see a change of a returned value', async t => {
   const raw: Serializer = { name: 'raw', serialize: value => value as Buffer, deserialize: bytes => bytes }
   for (const [serializer, wrapped] of [['structured-clone', true], [raw, false]] as const) {
     const { cache, clock } = await open(t, { serializer })

@@ -8,7 +8,7 @@ import { counting, createGate, upTo, type Gate } from '../helpers/cache/factorie
 const INSTANCES = 4
 const CALLERS = 200
 const ROUNDS = 10
-/** A caller looks an entry up this often, and then joins a run whose value nothing else gets: see MOST_LOOKS. */
+/** A caller looks an entry up this often, and then joins an unshared run: see MAX_LOOKUPS. */
 const MOST_RUNS = 6
 
 const openInstances = (t: Test, options: TestAppOptions = {}) =>
@@ -16,7 +16,7 @@ const openInstances = (t: Test, options: TestAppOptions = {}) =>
 
 const coalesced = (apps: FastifyInstance[]) => apps.map(({ cache }) => cache.stats().coalesced)
 
-/** Calls `getOrSet` for one key on all instances. @returns what came of each call, and how often the factory ran on each instance */
+/** Calls `getOrSet` for one key on all instances. @returns the result of each call, and how often the factory ran on each instance */
 async function stampede<T> ({ apps, clock }: TestApp, make: () => T, options: GetOrSetOptions<T> = {}) {
   const gate = createGate()
   const runs = apps.map(() => 0)
@@ -53,10 +53,10 @@ for (const store of ['redis', 'cluster'] as const) {
   }
 }
 
-t.test('cluster: after a tag of the value was invalidated, a factory runs at most 6 times an instance within the skew of the clocks, and once after it', async t => {
+t.test('cluster: after a tag of the value was invalidated, a factory runs at most 6 times per instance within the skew of the clocks, and once after it', async t => {
   const app = await openInstances(t, { store: 'cluster' })
   await app.apps[0]!.cache.invalidateTags(['late'])
-  // The clock stands still: no run can be told to have begun after the invalidation, so no value is shared.
+  // The clock stands still: no run is known to have begun after the invalidation, so no value is shared.
   const within = await stampede(app, () => 1, { tags: () => ['late'] })
   t.same(valuesOf(within.results), all(1))
   t.ok(within.runs.every(runs => runs >= 1 && runs <= MOST_RUNS), within.runs.join())
@@ -67,7 +67,7 @@ t.test('cluster: after a tag of the value was invalidated, a factory runs at mos
   t.equal(after.total, 1)
 })
 
-t.test('one instance of a cluster: while a value cannot be shared, its callers look 5 times and then run the factory once more, together', async t => {
+t.test('one instance of a cluster: while a value cannot be shared, its callers look it up 5 times and then share one more run of the factory', async t => {
   const app = await openInstances(t, { store: 'cluster', instances: 1 })
   await app.app.cache.invalidateTags(['late'])
   const { results, total } = await stampede(app, () => 1, { tags: () => ['late'] })
@@ -76,7 +76,7 @@ t.test('one instance of a cluster: while a value cannot be shared, its callers l
 })
 
 for (const nothing of [null, undefined]) {
-  t.test(`${nothing} is looked for once where it may be cached, and else once an instance`, async t => {
+  t.test(`${nothing} is computed once if it may be cached, and else once per instance`, async t => {
     const cached = await stampede(await openInstances(t), () => nothing, { negativeTtl: '1m' })
     t.same(valuesOf(cached.results), all(nothing))
     t.equal(cached.total, 1)
@@ -88,7 +88,7 @@ for (const nothing of [null, undefined]) {
   })
 }
 
-t.test('a value without a ttl is made once an instance', async t => {
+t.test('a value without a ttl is computed once per instance', async t => {
   for (const ttl of [0, () => 0]) {
     const { results, runs } = await stampede(await openInstances(t), () => 1, { ttl })
     t.same(valuesOf(results), all(1))
@@ -96,13 +96,13 @@ t.test('a value without a ttl is made once an instance', async t => {
   }
 })
 
-t.test('a factory that fails runs once an instance, and all callers get the error', async t => {
+t.test('a factory that fails runs once per instance, and all callers get the error', async t => {
   const failing = await stampede(await openInstances(t), () => { throw new Error('broken') })
   t.same(valuesOf(failing.results), all('Error: broken'))
   t.same(failing.runs, once)
 })
 
-t.test('a value that cannot be serialized, or has tags that cannot be used, is made once an instance, and all callers get the error', async t => {
+t.test('a value that cannot be serialized, or has invalid tags, is computed once per instance, and all callers get the error', async t => {
   for (const [make, options, code] of [
     [() => 1n, {}, 'FST_REDIS_SUITE_CACHE_UNSERIALIZABLE'],
     [() => 1, { tags: () => [''] }, 'FST_REDIS_SUITE_CACHE_INVALID_OPTION']
@@ -128,14 +128,14 @@ t.test('a factory that fails after the caller that started it gave up runs once 
   leader.abort(new Error('enough'))
   await t.rejects(led, { message: 'enough' })
   first.open()
-  // Its failure may be the doing of the caller that gave up.
+  // The caller that gave up may have caused its failure.
   await advanceUntil(clock, 'all but one wait for the second run', () => cache.stats().coalesced === 2 * CALLERS - 1)
   second.open()
   t.same(valuesOf(await followers), all('Error: broken'))
   t.equal(factory.runs, 2)
 })
 
-t.test('while Redis is down a factory runs once an instance; with tags of the value, which cannot be checked, 6 times', async t => {
+t.test('while Redis is down a factory runs once per instance; with tags of the value, which cannot be checked, 6 times', async t => {
   for (const [options, expected] of [[{}, 1], [{ tags: ['a'] }, 1], [{ tags: () => ['late'] }, MOST_RUNS]] as const) {
     const own = await startRedis()
     const app = await openInstances(t, { store: { url: own.url, answers: false }, connection: { required: false } })
@@ -147,7 +147,7 @@ t.test('while Redis is down a factory runs once an instance; with tags of the va
 })
 
 /**
- * Has 100 callers ask after each of 10 invalidations, while the clock stands still.
+ * Makes 100 calls after each of 10 invalidations, while the clock stands still.
  *
  * @param runsEachRound - whether each round has a run of the factory, or all have one together
  * @param afterRound - called when each caller of a round runs the factory or waits; it decides which runs end
@@ -162,8 +162,8 @@ async function invalidateAgainAndAgain (
   const timers = clock.pendingTimers
   let answered = 0
   const waiting = () => coalesced(apps).reduce((sum, count) => sum + count, 0)
-  // One caller of each instance runs the factory or asks for the lease again, each by a timer; all others wait for that one. A caller on its
-  // way would be counted again in a later round.
+  // One caller of each instance runs the factory or polls for the lease, each by a timer; all others wait for that one. A caller in
+  // flight would be counted again in a later round.
   const settle = async (round: number, leaders: number, before: number) => await until(`the callers of round ${round} run the factory or wait`, async () => {
     const isSettled = () => waiting() === before + 100 - (round === leaders / INSTANCES ? INSTANCES : 0) &&
       clock.pendingTimers - timers === leaders - answered / (100 / INSTANCES)
@@ -200,7 +200,7 @@ async function invalidateAgainAndAgain (
 
 const storedBy = (apps: FastifyInstance[]) => apps.reduce((sum, { cache }) => sum + cache.stats().stored, 0)
 
-t.test('while a known tag is invalidated 10 times, 1,000 callers run the factory 10 times where the newest run ends first', async t => {
+t.test('while a known tag is invalidated 10 times, 1,000 callers run the factory 10 times if the newest run ends first', async t => {
   const app = await openInstances(t)
   const result = await invalidateAgainAndAgain(app, { tags: ['t'] }, true, async (round, end) => {
     if (round < ROUNDS) return
@@ -210,12 +210,12 @@ t.test('while a known tag is invalidated 10 times, 1,000 callers run the factory
   t.same(result, { count: 100 * ROUNDS, outdated: [], runs: ROUNDS })
 })
 
-t.test('while a known tag is invalidated 10 times, 1,000 callers run the factory 11 times where each run ends after the next began', async t => {
+t.test('while a known tag is invalidated 10 times, 1,000 callers run the factory 11 times if each run ends after the next began', async t => {
   const app = await openInstances(t)
   const result = await invalidateAgainAndAgain(app, { tags: ['t'] }, true, async (round, end) => {
     if (round === 1) return
     end(round - 1)
-    // A value is refused where another one was stored since its look-up, as here every other one, and the last: that is made once more.
+    // A value is refused if another one was stored since its lookup: here every other one, and the last, which is computed once more.
     await until('what can be stored is', () => storedBy(app.apps) === Math.ceil((round - 1) / 2))
   })
   t.same(result, { count: 100 * ROUNDS, outdated: [], runs: ROUNDS + 1 })

@@ -17,7 +17,8 @@ const errorOf = async (work: Promise<unknown>): Promise<{ code?: string, message
   await work.then(() => ({ message: 'it did not reject' }), (error: unknown) => error as { code: string, message: string })
 
 forEachStore(['memory', 'redis'], store => {
-  // The test's clock stands still: a factory that waited for itself would never end. So no test asks twice for a key whose claim may still be given back.
+  // The test's clock stands still: a factory that waited for itself would never end. So no test calls twice for a key whose lease may not be
+  // released yet.
   const open = async (t: Parameters<typeof createTestApp>[0]) => (await createTestApp(t, { store, plugins: PATIENT })).app.cache
 
   t.test(`${store}: a factory that asks for its own key is rejected, and the error names it`, async t => {
@@ -36,7 +37,7 @@ forEachStore(['memory', 'redis'], store => {
     t.match(error.message, 'a → b → c → a')
   })
 
-  t.test(`${store}: it is found through wrap, withPrefix, several calls at once, a value's tags, and a request of the app's own`, async t => {
+  t.test(`${store}: a cycle is detected through wrap, withPrefix, several calls at once, a value's tags, and a request of the app's own`, async t => {
     const { app } = await createTestApp(t, {
       store,
       plugins: PATIENT,
@@ -53,7 +54,7 @@ forEachStore(['memory', 'redis'], store => {
     t.equal(response.code, code)
   })
 
-  t.test(`${store}: two flows that wait for each other's keys do not wait for good: the one that closes the circle is rejected`, async t => {
+  t.test(`${store}: two flows that wait for each other's keys do not wait forever: the one that closes the cycle is rejected`, async t => {
     const cache = await open(t)
     const [both, begun] = [createGate(), { count: 0 }]
     const make = (other: string) => async () => {
@@ -65,7 +66,7 @@ forEachStore(['memory', 'redis'], store => {
     t.same(errors.map(error => error.code), [code, code])
   })
 
-  t.test(`${store}: factories that ask for other keys, for the same one many times, or for what is stored, are served`, async t => {
+  t.test(`${store}: factories that request other keys, the same one many times, or a stored one, succeed`, async t => {
     const cache = await open(t)
     await cache.set('stored', 's')
     let runs = 0
@@ -74,7 +75,7 @@ forEachStore(['memory', 'redis'], store => {
     t.same(await Promise.all(upTo(20).map(page)), upTo(20).map(id => [1, 1, 's', id]))
   })
 
-  t.test(`${store}: what a factory starts and does not wait for may ask for its key once it has ended`, async t => {
+  t.test(`${store}: work that a factory starts and does not await may request its key after it has ended`, async t => {
     const cache = await open(t)
     const ended = createGate()
     let later: Promise<unknown> = Promise.resolve()
@@ -87,7 +88,7 @@ forEachStore(['memory', 'redis'], store => {
     t.equal(await later, 2)
   })
 
-  t.test(`${store}: a factory may remove its key and have it made in another way`, async t => {
+  t.test(`${store}: a factory may remove its key and compute it in another way`, async t => {
     const cache = await open(t)
     t.equal(await cache.getOrSet('a', async () => {
       await cache.delete('a')
@@ -95,7 +96,7 @@ forEachStore(['memory', 'redis'], store => {
     }), 2)
   })
 
-  t.test(`${store}: a stale value that is revalidated may be asked for by its own factory, and by those it depends on`, async t => {
+  t.test(`${store}: the factory of a stale value may request the value during revalidation, and so may factories that it depends on`, async t => {
     const { app, clock } = await createTestApp(t, { store, plugins: { cache: { timeout: '10h', jitter: 0 } } })
     const { cache } = app
     let runs = 0
@@ -110,7 +111,7 @@ forEachStore(['memory', 'redis'], store => {
   })
 })
 
-t.test('it is found across two apps of one process that share their keys, and not where the keys of the second are others', async t => {
+t.test('a cycle is detected across two apps of one process that share their keys, and not across different keys', async t => {
   const { apps } = await createTestApp(t, { store: 'redis', instances: 2, plugins: PATIENT })
   const [a, b] = apps as [FastifyInstance, FastifyInstance]
   t.equal((await errorOf(a.cache.getOrSet('k', async () => await b.cache.getOrSet('k', () => 1)))).code, code)
@@ -118,8 +119,8 @@ t.test('it is found across two apps of one process that share their keys, and no
   t.equal(await a.cache.getOrSet('k', async () => await far.cache.getOrSet('k', () => 'far')), 'far')
 })
 
-t.test('two instances whose factories wait for each other end after 5 s, by an error', async t => {
-  // As of two processes: neither knows of the claims of the other.
+t.test('two instances whose factories wait for each other end after 5 s, with an error', async t => {
+  // Like two processes: neither knows the leases of the other.
   const { apps, clock } = await createTestApp(t, { store: 'redis', instances: 2, plugins: PATIENT })
   for (const { redis } of apps) hideHolders(redis as never)
   const [a, b] = apps as [FastifyInstance, FastifyInstance]
@@ -134,7 +135,7 @@ t.test('two instances whose factories wait for each other end after 5 s, by an e
   t.ok(passed <= 7000, `${passed} ms`)
 })
 
-/** Has a client read claims as if they were of processes that this one does not know. */
+/** Makes a client read leases as if they belonged to other processes. */
 function hideHolders (client: { get: (key: string) => Promise<string | null> }): void {
   const get = client.get.bind(client)
   const own = new Set<string>()
@@ -150,7 +151,7 @@ function hideHolders (client: { get: (key: string) => Promise<string | null> }):
 
 const MEGABYTE = Buffer.alloc(1024 ** 2, 'a')
 
-/** A body whose length no header tells. */
+/** A body without a Content-Length. */
 function streamOf (megabytes: number): Readable {
   let left = megabytes
   return new Readable({ read () { this.push(left-- > 0 ? MEGABYTE : null) } })
@@ -168,7 +169,7 @@ async function pausedClient (t: Test, app: FastifyInstance, url: string): Promis
   return socket
 }
 
-/** The test's clock stands still: a request that waited for another one's time-out would never end. */
+/** The test's clock stands still: a request that waited for the timeout of another one would never end. */
 async function listening (t: Test, store: StoreName, maxEntrySize: number, handler: (reply: FastifyReply, run: number) => unknown, instances = 1) {
   const runs = { count: 0 }
   const { apps, clock } = await createCacheApp(t, {
@@ -186,14 +187,14 @@ async function listening (t: Test, store: StoreName, maxEntrySize: number, handl
 }
 
 forEachStore(['memory', 'redis'], store => {
-  t.test(`${store}: while a client does not read a stream that is too large to be stored, others have theirs at once`, async t => {
+  t.test(`${store}: while a client does not read a stream that is too large to be stored, others receive theirs at once`, async t => {
     const { app, runs, get } = await listening(t, store, MEGABYTE.length, reply => { reply.send(streamOf(32)) })
     await pausedClient(t, app, '/')
     await until('the handler runs', () => runs.count === 1)
     t.same(await Promise.all([get(app), get(app), get(app)]), Array.from({ length: 3 }, () => 32 * MEGABYTE.length))
   })
 
-  t.test(`${store}: while a client does not read a stream that may be stored, it is stored, and others get it`, async t => {
+  t.test(`${store}: while a client does not read a stream that may be stored, it is stored, and others receive it`, async t => {
     const { app, runs, get } = await listening(t, store, 32 * MEGABYTE.length, reply => { reply.send(streamOf(24)) })
     await pausedClient(t, app, '/')
     await until('the handler runs', () => runs.count === 1)
@@ -225,7 +226,7 @@ forEachStore(['memory', 'redis'], store => {
   }
 })
 
-t.test('each kind of stream is stored when it was sent over a connection', async t => {
+t.test('each kind of stream is stored after it was sent over a connection', async t => {
   const bodies: Record<string, () => unknown> = {
     text: () => Readable.from(['a', 'b']),
     bytes: () => Readable.from(Buffer.from('ab')),
@@ -258,7 +259,7 @@ t.test('other instances proceed as well as soon as it is known that a stream is 
   await until('the handler runs', () => runs.count === 1)
   let isDone = false
   const got = get(b).finally(() => { isDone = true })
-  // It asks again every few milliseconds.
+  // It polls every few milliseconds.
   const waited = await advanceUntil(clock, 'the other instance responds', () => isDone, { step: 8 })
   t.equal(await got, 32 * MEGABYTE.length)
   t.ok(waited < 1000, `${waited} ms`)

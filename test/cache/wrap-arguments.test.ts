@@ -26,7 +26,7 @@ cyclicMap.set('self', cyclicMap)
 let deep: unknown = 1
 for (let i = 0; i < 100_000; i++) deep = [deep]
 
-/** Values that could read like another one. */
+/** Values whose texts could be equal. */
 const REFUSED: Record<string, unknown> = {
   Headers: new Headers({ a: '1' }),
   'an instance': new Point(1),
@@ -71,7 +71,7 @@ const REFUSED: Record<string, unknown> = {
 }
 
 for (const [what, value] of Object.entries(REFUSED)) {
-  t.test(`wrap refuses ${what} as an argument, alone or within data, by a coded error that says what to do`, async t => {
+  t.test(`wrap refuses ${what} as an argument, alone or within data, with a coded error that names the remedy`, async t => {
     const { app } = await createCacheApp(t)
     let runs = 0
     const wrapped = app.cache.wrap((..._: unknown[]) => ++runs, { key: 'w' })
@@ -137,7 +137,7 @@ const { value: anyValue } = fc.letrec<{ value: unknown }>(tie => ({
     fc.constantFrom('a', 'b').map(host => new URL(`http://${host}/`)), fc.constantFrom('', 'a=1', 'a=2').map(text => new URLSearchParams(text)))
 }))
 
-/** As deep equality, which takes all URLs for equal on Node.js 20. */
+/** Deep equality, except that Node.js 20 considers all URLs equal. */
 function isEqual (a: unknown, b: unknown): boolean {
   const plain = (value: unknown): unknown => {
     if (value instanceof URL || value instanceof URLSearchParams) return [value.constructor.name, value.toString()]
@@ -150,7 +150,7 @@ function isEqual (a: unknown, b: unknown): boolean {
   return isDeepStrictEqual(plain(a), plain(b))
 }
 
-t.test('arguments that are not deeply equal never share a key, and those that are made alike do', async t => {
+t.test('arguments that are not deeply equal never share a key, and equal ones always do', async t => {
   const SEED = 17
   const lists = fc.sample(fc.array(anyValue, { maxLength: 2 }), { seed: SEED, numRuns: 4000 })
   const again = fc.sample(fc.array(anyValue, { maxLength: 2 }), { seed: SEED, numRuns: 4000 })

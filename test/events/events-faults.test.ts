@@ -11,7 +11,7 @@ const cluster = await startCluster({ nodeTimeout: 1000 })
 
 const UNAVAILABLE = { code: 'FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE', statusCode: 503 }
 
-t.test('after CLIENT KILL subscribers are subscribed again, are called with the gap, and hear', async t => {
+t.test('after CLIENT KILL subscribers are subscribed again, are called with the gap, and receive messages', async t => {
   const server = await startRedis()
   const { app, clock } = await createTestApp(t, { store: server, plugins: { events: {} } })
   const heard: unknown[] = []
@@ -30,7 +30,7 @@ t.test('after CLIENT KILL subscribers are subscribed again, are called with the 
   t.ok(before + 60_000 <= gap.from && gap.from < gap.to && gap.to <= clock.now(), JSON.stringify({ before, gap, now: clock.now() }))
 })
 
-t.test('while Redis is gone publish and subscribe fail within their time; when it is back, so are the subscriptions', async t => {
+t.test('while Redis is down publish and subscribe fail within their timeouts; when it returns, subscriptions are restored', async t => {
   const server = await startRedis()
   const proxy = await startProxy(server.port)
   const store = { url: `redis://127.0.0.1:${proxy.port}`, answers: false }
@@ -50,7 +50,7 @@ t.test('while Redis is gone publish and subscribe fail within their time; when i
   await app.events.publish('z', 2)
   await until('both hear', () => heard.includes(1) && heard.includes(2))
   await end()
-  // A message may have been sent although its answer came too late, while the server came back.
+  // A message may have been sent although its reply came too late, while the server restarted.
   t.strictSame([...new Set(heard)], [1, 2])
   t.same(await server.client().pubsub('CHANNELS'), [`${prefix}:events:#x`], 'a refused subscription is not left behind')
 })
@@ -65,7 +65,7 @@ t.test('a silent connection is noticed within two heartbeats, and replaced', asy
   const subscriber = async () => (await list()).find(line => line.includes(' sub=1 '))?.match(/id=(\d+)/)?.[1]
   const [old, { length: before }] = [await subscriber(), await list()]
   proxy.blackhole(true)
-  // Nothing that is closed passes the hole, but the proxy connects for the client that it accepts.
+  // A close does not pass the black hole, but the proxy connects for the client that it accepts.
   await clock.advance('3900ms')
   t.equal((await list()).length, before, 'the heartbeat is not overdue yet')
   // The heartbeat's deadline, and then the first retry.
@@ -77,7 +77,7 @@ t.test('a silent connection is noticed within two heartbeats, and replaced', asy
   t.not(await subscriber(), old)
 })
 
-t.test('while Redis hangs publish and subscribe fail within their time, and then subscribers hear again', async t => {
+t.test('while Redis hangs publish and subscribe fail within their timeouts, and then subscribers receive messages again', async t => {
   const server = await startRedis()
   const { app, clock } = await createTestApp(t, { store: server, plugins: { events: { timeout: 100, subscribeTimeout: 100 } } })
   let heard = 0
@@ -85,7 +85,7 @@ t.test('while Redis hangs publish and subscribe fail within their time, and then
   server.pause()
   const { passed: published } = await advanceWhile(clock, t.rejects(app.events.publish('y', 1), UNAVAILABLE))
   const { passed: subscribed } = await advanceWhile(clock, t.rejects(app.events.subscribe('y', () => {}), UNAVAILABLE))
-  // Both fail at their deadline and not before: the answer may still come.
+  // Both fail at their deadline and not before: the reply may still arrive.
   t.same([published, subscribed], [100, 100])
   server.resume()
   await advanceUntil(clock, 'it is heard', async () => await app.events.publish('x', 1).then(() => heard > 0, () => false))
@@ -96,7 +96,7 @@ t.test('while Redis hangs publish and subscribe fail within their time, and then
 })
 
 for (const store of ['redis', 'cluster'] as const) {
-  t.test(`${store}: subscribers that come and go while connections break leave what is asked for and nothing else`, async t => {
+  t.test(`${store}: subscribers that come and go while connections break leave the requested subscriptions and no others`, async t => {
     await churn(t, { store, rounds: 60, breakEvery: 20, random: seededRandom(1) })
   })
 }
@@ -110,7 +110,7 @@ t.test('a user who may not subscribe is refused at once, and it is logged once',
   t.equal(lines.filter(line => String(line['msg']).includes('cannot subscribe')).length, 1)
 })
 
-t.test('a refused subscription without confirmation is tried again until it is allowed', async t => {
+t.test('a refused subscription without confirmation is retried until it is allowed', async t => {
   const server = await startRedis({ acl: ['app on >secret ~* +@all resetchannels'] })
   const { app, clock, lines } = await createTestApp(t, { store: { url: `redis://app:secret@127.0.0.1:${server.port}` }, prefix: 'acl', plugins: { events: {} } })
   let gaps = 0
@@ -125,7 +125,7 @@ t.test('a refused subscription without confirmation is tried again until it is a
   t.equal(refusals(), 1)
 })
 
-t.test('a connection that is accepted and then left without an answer is given up for another', async t => {
+t.test('a connection that is accepted and then receives no reply is replaced', async t => {
   const server = await startRedis()
   const sockets: number[] = []
   const net = createServer(socket => {
@@ -165,7 +165,7 @@ t.test('a user that may not PING keeps its connection', async t => {
   t.equal(gaps, 0)
 })
 
-t.test('with a keyPrefix a message that is published to a Cluster is heard, by name and by glob', async t => {
+t.test('with a keyPrefix a message that is published to a Cluster is received, by name and by glob', async t => {
   const { app } = await createTestApp(t, { store: 'cluster', connection: { keyPrefix: 'app:' }, plugins: { events: {} } })
   const heard: unknown[] = []
   const patterns = ['a:b', 'a:*', '*']
@@ -184,14 +184,14 @@ t.test('a consumer that begins as the app closes leaves no connection', async t 
   const consuming = app.events.stream('late').consume({ group: 'group', handler: () => {} })
   await advanceWhile(clock, Promise.allSettled([consuming, app.close()]), { step: 100 })
   const names = async () => String(await server.client().client('LIST')).split('\n').filter(line => / sub=1 /.test(line))
-  // A connection that was begun would be there after another one that began later.
+  // A connection that was opened would be there after another one that was opened later.
   const later = client.duplicate()
   await later.subscribe('later')
   t.equal((await names()).length, 1)
   later.disconnect()
 })
 
-// A Cluster of its own, whose slots move and whose masters are killed. Its own time is what is tested, so these apps have the system's clock.
+// A separate Cluster, whose slots move and whose masters are killed. These tests are about its own time, so the apps have the system's clock.
 const servers = cluster.nodes.map(({ server }) => server)
 const store = { startupNodes: cluster.startupNodes }
 const events = { timeout: '2s', subscribeTimeout: '30s' }
@@ -215,7 +215,7 @@ t.test('a slot that moves to another server is followed', async t => {
   t.same(await to?.server.client().call('PUBSUB', 'SHARDNUMSUB', channel), [channel, 1])
 })
 
-t.test('each message goes to its shard alone, and is heard again after a master was lost; a stream goes on at its replica without loss', async t => {
+t.test('each message goes to its shard alone, and is received again after a master was lost; a stream continues at its replica without loss', async t => {
   const { app, prefix } = await createTestApp(t, { store, clock: 'real', plugins: { events } })
   const heard: string[] = []
   let gaps = 0

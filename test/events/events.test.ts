@@ -13,15 +13,15 @@ declare module 'fastify' {
 
 function onEach (name: string, test: (t: Test, made: TestApp, store: StoreName) => Promise<unknown>, instances = 1) {
   forEachStore(['memory', 'redis', 'cluster'], store => {
-    // In memory an app hears itself alone.
+    // In memory an app receives its own messages only.
     t.test(`${store}: ${name}`, async t => await test(t, await createTestApp(t, { store, plugins: { events: {} }, instances: store === 'memory' ? 1 : instances }), store))
   })
 }
 
-/** Resolves when all is heard that had been published before, on the channel and by all who can hear it. */
+/** Resolves when everything that was published to the channel before has been received by all subscribers. */
 async function heardAll (app: FastifyInstance, channel: string, lists: unknown[][], count: number): Promise<void> {
   await until(`${count} messages of ${channel} are heard`, () => lists.every(list => list.length >= count))
-  // One more, after which none of those before it is on its way.
+  // One more message, after which no earlier one is in flight.
   let last = false
   const end = await app.events.subscribe(channel, data => { if (data === 'the last') last = true })
   await app.events.publish(channel, 'the last')
@@ -156,7 +156,7 @@ t.test('all subscribers of a process share one connection and, of a channel, one
   t.equal(left, 0)
 })
 
-t.test('apps with different prefixes do not hear each other, whatever the names', async t => {
+t.test('apps with different prefixes receive no messages of each other, whatever the names', async t => {
   const heard: string[] = []
   const prefix = newPrefix()
   const [one, two] = await Promise.all([prefix, `${prefix}:events:`].map(async prefix => (await createTestApp(t, { store: 'redis', prefix, plugins: { events: {} } })).app))
@@ -172,7 +172,7 @@ t.test('apps with different prefixes do not hear each other, whatever the names'
   t.same(heard.sort(), names.flatMap(name => [`one < ${name}`, `two < ${name}`]).sort())
 })
 
-t.test('apps with one prefix on different databases of a server do not hear each other, and those on one database do', async t => {
+t.test('apps with one prefix on different databases of a server receive no messages of each other, and those on one database do', async t => {
   const prefix = newPrefix()
   const heard: string[] = []
   const open = async (db: number) => {
@@ -187,7 +187,7 @@ t.test('apps with one prefix on different databases of a server do not hear each
   t.same(heard.toSorted(), expected)
 })
 
-t.test('a message that is not JSON is dropped, and logged once a channel', async t => {
+t.test('a message that is not JSON is dropped, and logged once per channel', async t => {
   const { app, prefix, lines } = await createTestApp(t, { store: 'redis', plugins: { events: {} } })
   const heard: unknown[] = []
   await app.events.subscribe('*', data => { heard.push(data) })

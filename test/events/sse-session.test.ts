@@ -38,7 +38,7 @@ interface Setting extends Omit<TestAppOptions, 'plugins' | 'routes'> {
   events?: EventsPluginOptions
 }
 
-/** Two instances, but one with the memory store, and a user who is logged in. */
+/** Starts two instances (one with the memory store), and logs a user in. */
 async function start (t: Test, { session, events, store = 'memory', ...more }: Setting = {}) {
   const made = await createTestApp(t, { store, instances: store === 'memory' ? 1 : 2, plugins: { session: { timeout: '1h', ...session }, events: { timeout: '1h', ...events } }, routes, ...more })
   const [here, there = here] = made.apps as [FastifyInstance, FastifyInstance?]
@@ -49,7 +49,7 @@ async function start (t: Test, { session, events, store = 'memory', ...more }: S
 
 type Started = Awaited<ReturnType<typeof start>>
 
-/** How a session ends: on the other instance, where there is one. */
+/** Ways to end a session: on the other instance, if there is one. */
 const ends: Record<string, (started: Started) => Promise<unknown>> = {
   logout: ({ user, there }) => user.send('POST', '/logout', undefined, there),
   'session.destroy': ({ user, there }) => user.send('POST', '/destroy', undefined, there),
@@ -124,7 +124,7 @@ async function startSevered (t: Test, { forbidden = [] }: { forbidden?: readonly
   const server = await startRedis()
   await server.client().call('ACL', 'SETUSER', 'limited', 'on', '>limited', '~*', 'resetchannels', '+@all', ...forbidden)
   const url = server.url.replace('//', '//limited:limited@')
-  // The clock of the test cannot shorten TTLs where commands are forbidden.
+  // The clock of the test cannot shorten TTLs if commands are forbidden.
   const started = await start(t, { store: { url, ...forbidden.length > 0 && { answers: false } }, events: { redis: false } })
   return { ...started, redis: server.client() }
 }
@@ -157,7 +157,7 @@ t.test('without the right to PTTL too, a stream ends at the next heartbeat after
   await until('the stream of the expired session ends', () => other.isOver)
 })
 
-t.test('that sessions cannot be looked up for want of a right is logged once, with what it means', async t => {
+t.test('a missing permission to look sessions up is logged once, with its effect', async t => {
   const { here, user, clock, warnings } = await startSevered(t, { forbidden: ['-hget'] })
   const stream = await openSse(t, here, '/events', user.cookie)
   const told = () => warnings().filter(text => text.includes('looked up'))
@@ -167,7 +167,7 @@ t.test('that sessions cannot be looked up for want of a right is logged once, wi
   t.same(told(), ['session: a watched session cannot be looked up, so its streams stay open unless a message reports its end (logged once)'])
 })
 
-t.test('when the channel is back after it was cut, streams end whose sessions ended meanwhile', async t => {
+t.test('after a reconnection, streams end whose sessions ended meanwhile', async t => {
   const server = await startRedis()
   const { here, there, user } = await start(t, { store: { url: server.url }, clock: 'real' })
   const stream = await openSse(t, here, '/events', user.cookie)
@@ -177,7 +177,7 @@ t.test('when the channel is back after it was cut, streams end whose sessions en
   await until('the stream ends', () => stream.isOver)
 })
 
-t.test('a session that cannot be looked up when the channel is back is looked up again soon, not at the next heartbeat', async t => {
+t.test('a session that cannot be looked up after a reconnection is looked up again soon, and not at the next heartbeat', async t => {
   const clock = createTestClock()
   const { logger } = collectLog()
   let isAway = false

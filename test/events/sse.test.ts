@@ -93,7 +93,7 @@ async function start<T> (t: Test, { source, options, store = 'memory', before = 
   return { ...made, logged, connect: async (headers: Record<string, string> = {}, path = '/events') => await connect(t, port, path, headers) }
 }
 
-/** Waits until a stream is read no further, as its client takes no more. */
+/** Waits until a stream is read no further, because its client stopped reading. */
 async function untilReadingRests (source: Fake<unknown>): Promise<void> {
   let before = -1
   let rested = 0
@@ -104,7 +104,7 @@ async function untilReadingRests (source: Fake<unknown>): Promise<void> {
   })
 }
 
-/** A browser's side: what came so far. */
+/** The browser's end, with the text that has arrived. */
 async function connect (t: Test, port: number, path: string, headers: Record<string, string>) {
   const asked = httpRequest({ port, host: '127.0.0.1', path, headers, agent: false })
   asked.end()
@@ -117,7 +117,7 @@ async function connect (t: Test, port: number, path: string, headers: Record<str
   return client
 }
 
-/** Parsed as the standard says, for what matters here. */
+/** Parses the events as the standard defines it, as far as the tests need. */
 function parse (text: string): Array<Record<string, string>> {
   return text.split('\n\n').slice(0, -1).map(block => Object.fromEntries(block.split('\n').filter(line => !line.startsWith(':')).map(line => {
     const [field = '', value = ''] = line.split(/: ?(.*)/s)
@@ -158,7 +158,7 @@ t.test('a stream is resumed after Last-Event-ID, or the id in the query, and oth
   t.strictSame(parse(byQuery.text).map(({ id }) => id), ['1-0', '2-0', '3-0'])
 })
 
-t.test('an invalid Last-Event-ID is answered with 400, and nothing is read', async t => {
+t.test('an invalid Last-Event-ID is refused with 400, and nothing is read', async t => {
   const source = fakeStream<string>()
   const { connect } = await start(t, { source })
   for (const id of ['a b', 'é', 'x'.repeat(4097), 'bad']) {
@@ -225,7 +225,7 @@ t.test('a comment is sent with each heartbeat', async t => {
   t.equal(client.text, ': \n\n'.repeat(4))
 })
 
-t.test('a client is not disconnected while hooks hold up the head of its response for longer than the heartbeat', async t => {
+t.test('a client is not disconnected while hooks delay the head of its response for longer than the heartbeat', async t => {
   let open = (): void => {}
   const gate = new Promise<void>(resolve => { open = resolve })
   let isHeld = false
@@ -246,7 +246,7 @@ t.test('a client is not disconnected while hooks hold up the head of its respons
 })
 
 for (const takes of [true, false]) {
-  t.test(`after a stall of this process a client that ${takes ? 'takes what waits for it is not' : 'takes nothing is'} disconnected`, async t => {
+  t.test(`after a stall of this process a client that ${takes ? 'reads its buffered events is not' : 'reads nothing is'} disconnected`, async t => {
     const clock = createTestClock()
     let done = (): void => {}
     const sink = new Writable({ highWaterMark: 1, write (_chunk, _encoding, callback) { done = callback } })
@@ -274,7 +274,7 @@ for (const takes of [true, false]) {
   })
 }
 
-t.test('map changes or leaves out events, and where it throws the others arrive', async t => {
+t.test('map changes or skips events, and if it throws the others arrive', async t => {
   const map = (data: unknown) => {
     if (data === 'throw') throw new Error('map')
     return data === 'skip' ? undefined : `<${String(data)}>`
@@ -311,7 +311,7 @@ t.test('100 clients that hang up leave no reader, no subscription and no connect
   t.strictSame(await left(), none, channel)
 })
 
-t.test('a stream is read no faster than its client takes', async t => {
+t.test('a stream is read no faster than its client reads', async t => {
   const source = fakeStream<string>()
   const { connect } = await start(t, { source })
   const slow = await connect()
@@ -326,7 +326,7 @@ t.test('a stream is read no faster than its client takes', async t => {
   t.strictSame(parse(slow.text).map(({ id }) => id), Array.from({ length: count }, (_, i) => `${i + 1}-0`))
 })
 
-t.test('a client of a stream that takes nothing between two heartbeats is disconnected', async t => {
+t.test('a client of a stream that reads nothing between two heartbeats is disconnected', async t => {
   const source = fakeStream<string>()
   const { connect, clock, logged } = await start(t, { source, options: { heartbeat: '15s' } })
   const client = await connect()
@@ -344,7 +344,7 @@ t.test('a client of a stream that takes nothing between two heartbeats is discon
   t.equal(logged('too slow'), 1)
 })
 
-t.test('a client of a pattern that takes nothing is disconnected when its buffer is full', async t => {
+t.test('a client of a pattern that reads nothing is disconnected when its buffer is full', async t => {
   const { app, connect, logged } = await start(t, { options: { maxBuffer: 100_000 } })
   const client = await connect()
   client.response.pause()
@@ -356,7 +356,7 @@ t.test('a client of a pattern that takes nothing is disconnected when its buffer
   t.equal(logged('too slow'), 1)
 })
 
-t.test('an event that is larger than the buffer arrives when nothing else waits', async t => {
+t.test('an event that is larger than the buffer arrives when nothing else is buffered', async t => {
   const source = fakeStream<string>()
   const { connect } = await start(t, { source, options: { maxBuffer: 16_384 } })
   const client = await connect()
@@ -394,7 +394,7 @@ t.test('closing the app ends all responses at once', async t => {
   t.same(warnings(), [])
 })
 
-t.test('closing the app waits a second at most for a client that takes nothing', async t => {
+t.test('closing the app waits a second at most for a client that reads nothing', async t => {
   const source = fakeStream<string>()
   const { app, connect, clock } = await start(t, { source })
   const client = await connect()
@@ -422,7 +422,7 @@ t.test('a HEAD request gets the headers, and nothing is read', async t => {
   t.equal(source.readers, 0)
 })
 
-t.test('a response of a pattern is refused with 503 and JSON while Redis is gone', async t => {
+t.test('a response of a pattern is refused with 503 and JSON while Redis is down', async t => {
   const server = await startRedis()
   const { app, clock } = await createTestApp(t, {
     store: server,
@@ -494,7 +494,7 @@ const dataOf = (text: string) => [...text.matchAll(/^data: (\d+)$/gm)].map(([, d
 
 forEachStore(['memory', 'redis'], store => {
   for (const source of ['channel', 'stream'] as const) {
-    t.test(`${store}: events of a ${source} keep their order, whatever time an async map or event takes, and one that is mapped to undefined is left out`, async t => {
+    t.test(`${store}: events of a ${source} keep their order, whatever time an async map or event takes, and one that is mapped to undefined is skipped`, async t => {
       const { app, clock } = await startSource(t, store, source, {
         event: async data => `type-${data}`,
         async map (data) {
@@ -511,7 +511,7 @@ forEachStore(['memory', 'redis'], store => {
     })
   }
 
-  t.test(`${store}: a response whose map does not settle is ended when 1,000 events wait for it, and the log says why`, async t => {
+  t.test(`${store}: a response whose map does not settle is ended when 1,000 events wait for it, and the log has the reason`, async t => {
     const { app, clock, warnings } = await startSource(t, store, 'channel', { map: async () => await new Promise(() => {}) })
     const { isOver } = await read(app)
     for (let data = 0; data <= 1000; data++) await app.events.publish('news', data)
@@ -520,7 +520,7 @@ forEachStore(['memory', 'redis'], store => {
   })
 })
 
-/** An app whose connection to Redis can be held up, and another one that appends to the stream. */
+/** An app whose connection to Redis can be delayed, and another one that appends to the stream. */
 async function startBehindProxy (t: Test) {
   const proxy = await startProxy(Number(new URL((await sharedRedis()).url).port))
   t.teardown(() => proxy.stop())
@@ -534,7 +534,7 @@ async function startBehindProxy (t: Test) {
   return { ...made, hold, append: async (data: number) => await app.events.stream<number>('news').append(data) }
 }
 
-t.test('what is appended to a stream after the client has the head of the response arrives, however late Redis is asked', async t => {
+t.test('what is appended to a stream after the client has the head of the response arrives, however late Redis receives the read', async t => {
   const { app, clock, hold, append } = await startBehindProxy(t)
   await app.redis.ping()
   hold(true)
@@ -549,7 +549,7 @@ t.test('what is appended to a stream after the client has the head of the respon
   t.same(dataOf(text()), [1])
 })
 
-t.test('while Redis does not answer a stream is opened all the same, and its first event is preceded by a gap', async t => {
+t.test('while Redis does not reply a stream is still opened, and a gap precedes its first event', async t => {
   const { app, clock, hold, append } = await startBehindProxy(t)
   await app.redis.ping()
   hold(true)
