@@ -8,7 +8,7 @@ import type { Milliseconds } from '../shared/plugin/units.js'
 import { checkNames } from './known-options.js'
 import { checkTarget } from './target.js'
 
-export interface SuiteOptions {
+interface SuiteOptions {
   /** `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS. It takes the place of `host` and `port`. */
   url?: string | undefined
   /** A Redis Cluster: some of its nodes, and the options of ioredis's `Cluster`. It takes the place of `url` or `host`. */
