@@ -116,7 +116,7 @@ onBothStores('a route that reads the identity of a client stores nothing of it f
   t.match(await ask(app, '/me', { 'x-login': 'ann', cookie: 'sid=ann' }), { cache: 'STALE', body: 'public' })
   await settled(app)
   t.equal(runs, before + 1, 'it is refreshed')
-  t.notOk((await ask(app, '/me')).headers['set-cookie'], 'whoever asked first left no trace')
+  t.notOk((await ask(app, '/me')).headers['set-cookie'], 'the first client left no trace')
 })
 
 onBothStores('a response refreshed for one user is never stored for other users', async (t, store) => {

@@ -420,7 +420,7 @@ onBothStores('Vary names the parts of the key for caches in front: on a miss, a 
   app.get('/plain', { config: { cache: true } }, async () => 'page')
   const headers = { 'x-tenant': 'a', cookie: 'lang=de; id=1' }
   const varies = async (url: string, more = {}) => { const { cache, status, headers: { vary } } = await ask(app, url, { ...headers, ...more }); await settled(app); return [cache, status, vary] }
-  t.same([await varies('/'), await varies('/', { cookie: 'lang=de; id=2' })], [['MISS', 200, 'cookie, x-tenant'], ['HIT', 200, 'cookie, x-tenant']], 'other cookies do not tell responses apart')
+  t.same([await varies('/'), await varies('/', { cookie: 'lang=de; id=2' })], [['MISS', 200, 'cookie, x-tenant'], ['HIT', 200, 'cookie, x-tenant']], 'other cookies do not distinguish responses')
   t.same(await varies('/', { 'if-none-match': '*' }), ['HIT', 304, 'cookie, x-tenant'])
   t.equal((await varies('/', { 'x-tenant': 'b' }))[0], 'MISS')
   t.same([await varies('/own'), await varies('/own')], [['MISS', 200, 'Origin, X-Tenant, cookie'], ['HIT', 200, 'Origin, X-Tenant, cookie']])

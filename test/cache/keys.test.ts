@@ -73,7 +73,7 @@ t.test('a label is the URL with its query sorted, or the name of the value', asy
   t.equal(dataKey('products:1').label, 'products:1')
 })
 
-t.test('the listed request headers tell variants apart, and variants expire with the list', async t => {
+t.test('the listed request headers distinguish variants, and variants expire with the list', async t => {
   const key = new CacheKey('k', '/a')
   const meta = { names: ['accept', 'x-a'], nonce: 'n', ids: [], origin: '' }
   const of = (headers: Record<string, string | string[]>, change: Partial<typeof meta> = {}, of = key) => variantKey(of, { ...meta, ...change }, headers).id
@@ -232,7 +232,7 @@ t.test('any text is a pattern', async t => {
   t.pass('none of them threw')
 })
 
-onBothStores('routes of one path that regular expressions of hosts tell apart never share a response', async (t, store) => {
+onBothStores('routes of one path that regular expressions of hosts distinguish never share a response', async (t, store) => {
   const { app } = await createCacheApp(t, {
     store,
     routes: app => {

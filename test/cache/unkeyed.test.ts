@@ -97,11 +97,11 @@ t.test('a locale or an experiment that a hook chooses by a header or a cookie is
 
 onBothStores('a response that depends on an absent header or cookie is served only to requests without it', async (t, store) => {
   const { app } = await createApp(t, { store, before: async app => { await app.register(cookie) } })
-  app.get('/cookie', CACHED, async request => `for ${request.cookies['user'] ?? 'nobody'}`)
-  app.get('/header', CACHED, async request => `for ${String(request.headers['x-user'] ?? 'nobody')}`)
+  app.get('/cookie', CACHED, async request => `for ${request.cookies['user'] ?? 'guests'}`)
+  app.get('/header', CACHED, async request => `for ${String(request.headers['x-user'] ?? 'guests')}`)
   for (const [url, headers] of [['/cookie', { cookie: 'a=1; user=ann' }], ['/header', { 'x-user': 'ann' }]] as const) {
     const responses = await askAs(app, url, [{}, { ...headers }, { cookie: 'theme=dark' }])
-    t.same(responses.map(({ cache, body }) => `${cache} ${body}`), ['MISS for nobody', 'MISS for ann', 'HIT for nobody', 'HIT for nobody', 'MISS for ann', 'HIT for nobody'], url)
+    t.same(responses.map(({ cache, body }) => `${cache} ${body}`), ['MISS for guests', 'MISS for ann', 'HIT for guests', 'HIT for guests', 'MISS for ann', 'HIT for guests'], url)
   }
 })
 
@@ -110,14 +110,14 @@ t.test('a request whose user was set without reading the request is neither serv
   let user: string | null = 'ann'
   app.decorateRequest('user')
   app.addHook('onRequest', async request => { Object.assign(request, { user }) })
-  app.get('/', CACHED, async () => `for ${user ?? 'nobody'}`)
+  app.get('/', CACHED, async () => `for ${user ?? 'guests'}`)
   const responses: string[] = []
   for (user of ['ann', 'bob', null, 'ann', null]) {
     const { cache, body } = await ask(app, '/')
     await settled(app)
     responses.push(`${cache} ${body}`)
   }
-  t.same(responses, ['BYPASS for ann', 'BYPASS for bob', 'MISS for nobody', 'BYPASS for ann', 'HIT for nobody'])
+  t.same(responses, ['BYPASS for ann', 'BYPASS for bob', 'MISS for guests', 'BYPASS for ann', 'HIT for guests'])
 })
 
 t.test('a page of an ordinary app is a HIT: CORS, compression, helmet, cookies, a session, limits and access logs read nothing that counts', async t => {
@@ -149,17 +149,17 @@ t.test('@fastify/secure-session: anonymous visitors share a response, and users 
     const { app } = await createApp(t, { before: async app => { await app.register(secureSession, { sessionName, secret: SECRET, salt: 'mq9hDxBVDbspDR6n', cookie: { path: '/' } }) } })
     const sessionOf = (request: FastifyRequest) => Reflect.get(request, sessionName) as { get (name: string): unknown, set (name: string, value: unknown): void }
     app.post('/login', async request => { sessionOf(request).set('user', (request.query as { user: string }).user) })
-    app.get('/', CACHED, async request => String(sessionOf(request).get('user') ?? 'nobody'))
+    app.get('/', CACHED, async request => String(sessionOf(request).get('user') ?? 'guests'))
     app.get('/unread', CACHED, async () => 'page')
     const logIn = async (user: string): Promise<Headers> => {
       const response = await app.inject({ method: 'POST', url: `/login?user=${user}` })
       return { cookie: String(response.headers['set-cookie']).split(';')[0] ?? '' }
     }
     const clients = { ann: await logIn('ann'), bob: await logIn('bob') }
-    t.same((await askAs(app, '/', [{}])).map(({ cache, body }) => `${cache} ${body}`), ['MISS nobody', 'HIT nobody'], sessionName)
+    t.same((await askAs(app, '/', [{}])).map(({ cache, body }) => `${cache} ${body}`), ['MISS guests', 'HIT guests'], sessionName)
     t.same((await askAs(app, '/', [{}])).map(({ cache }) => cache), ['HIT', 'HIT'])
     await isGivenToEachItsOwn(t, app, '/', clients)
-    t.equal((await ask(app, '/')).body, 'nobody')
+    t.equal((await ask(app, '/')).body, 'guests')
   }
 })
 
@@ -234,7 +234,7 @@ t.test('the address, the protocol and the socket count where the handler reads t
   for (const name of ['harmless', 'keyed']) t.same((await askAs(app, `/${name}`, [{}])).map(({ cache }) => cache), ['MISS', 'HIT'], name)
 })
 
-onBothStores('cookies that are a part of the key tell responses apart, also where they are refreshed, and other cookies do not', async (t, store) => {
+onBothStores('cookies that are a part of the key distinguish responses, also when they are refreshed, and other cookies do not', async (t, store) => {
   const { app, clock } = await createApp(t, { store, options: { staleWhileRevalidate: '1h' }, before: async app => { await app.register(cookie) } })
   let run = 0
   app.get('/', { config: { cache: { ttl: '1m', key: { cookies: ['lang'] } } } }, async request => { run++; return request.cookies['lang'] ?? 'none' })
@@ -281,10 +281,10 @@ onBothStores('a read of work that a hook has begun, and that goes on while the c
 
 t.test('a response to a request without Authorization is not served to one with it if the handler looked for it', async t => {
   const { app } = await createApp(t, { options: { ttl: 'headers' } })
-  const handler = async (request: FastifyRequest) => request.headers.authorization ?? 'nobody'
+  const handler = async (request: FastifyRequest) => request.headers.authorization ?? 'guests'
   app.get('/', CACHED, async (request, reply) => { reply.header('cache-control', 'max-age=60'); return await handler(request) })
   app.get('/public', { config: { cache: { public: true } } }, async (_request, reply) => await reply.header('cache-control', 'max-age=60').send('page'))
-  t.same((await askAs(app, '/', [{}, { authorization: 'ann' }])).map(({ cache, body }) => `${cache} ${body}`), ['MISS nobody', 'MISS ann', 'HIT nobody', 'MISS ann'])
+  t.same((await askAs(app, '/', [{}, { authorization: 'ann' }])).map(({ cache, body }) => `${cache} ${body}`), ['MISS guests', 'MISS ann', 'HIT guests', 'MISS ann'])
   t.same((await askAs(app, '/public', [{}, { authorization: 'ann' }])).map(({ cache }) => cache), ['MISS', 'HIT', 'HIT', 'HIT'])
 })
 
@@ -431,12 +431,12 @@ t.test('a header that a hook deletes after it has read it counts all the same', 
   for (const name of ['authorization', 'cookie', 'x-api-key']) {
     const { app } = await createApp(t)
     app.addHook('onRequest', async request => {
-      Object.assign(request, { who: request.headers[name] ?? 'nobody' })
+      Object.assign(request, { who: request.headers[name] ?? 'guests' })
       Reflect.deleteProperty(request.headers, name)
     })
     app.get('/', CACHED, async request => Reflect.get(request, 'who'))
     await isGivenToEachItsOwn(t, app, '/', { 'key=ann': { [name]: 'key=ann' }, 'key=bob': { [name]: 'key=bob' } })
-    t.same((await askAs(app, '/', [{}])).map(({ cache, body }) => `${cache} ${body}`), ['MISS nobody', 'HIT nobody'], name)
+    t.same((await askAs(app, '/', [{}])).map(({ cache, body }) => `${cache} ${body}`), ['MISS guests', 'HIT guests'], name)
     t.equal((await ask(app, '/', { [name]: 'key=ann' })).body, 'key=ann')
   }
 })
@@ -480,7 +480,7 @@ t.test('behind a trusted proxy that sends X-Forwarded-Host, a route with key.hos
   t.same((await askAs(app, '/one', [{ host: 'inner.example' }])).map(({ cache }) => cache), ['MISS', 'HIT'])
 })
 
-t.test('the part of a URL that rewriteUrl removes, such as a language, tells responses apart', async t => {
+t.test('the part of a URL that rewriteUrl removes, such as a language, distinguishes responses', async t => {
   const { app, clock } = await createApp(t, {
     server: {
       rewriteUrl (request) {
@@ -579,7 +579,7 @@ t.test('a page with a nonce of one response is not stored: of helmet, of the han
 t.test('a response into which an onSend hook puts the visitor\'s name is not shared', async t => {
   const { app } = await createApp(t, { before: async app => { await app.register(cookie) } })
   app.get('/', CACHED, async () => '__NAME__')
-  app.addHook('onSend', async (request, _reply, payload) => String(payload).replace('__NAME__', request.cookies['name'] ?? 'nobody'))
+  app.addHook('onSend', async (request, _reply, payload) => String(payload).replace('__NAME__', request.cookies['name'] ?? 'guests'))
   app.get('/late', CACHED, async () => '__NAME__')
   await isGivenToEachItsOwn(t, app, '/late', { ann: { cookie: 'name=ann' }, bob: { cookie: 'name=bob' } })
 })
@@ -589,7 +589,7 @@ onBothStores('requests that wait for a response do not get it if it is not right
   const { opened, open } = gate()
   let running = 0
   app.get('/', CACHED, async request => {
-    const name = String(request.headers['x-user'] ?? 'nobody')
+    const name = String(request.headers['x-user'] ?? 'guests')
     running++
     await opened
     return name
@@ -608,9 +608,9 @@ t.test('after a response that could not be shared, requests of that kind do not 
   let runs = 0
   app.get('/', CACHED, async request => {
     runs++
-    const name = String(request.headers['x-user'] ?? 'nobody')
+    const name = String(request.headers['x-user'] ?? 'guests')
     if (name.startsWith('slow')) await gates[0]?.opened
-    if (name === 'nobody') await gates[1]?.opened
+    if (name === 'guests') await gates[1]?.opened
     return name
   })
   await ask(app, '/', { 'x-user': 'first' })
@@ -621,7 +621,7 @@ t.test('after a response that could not be shared, requests of that kind do not 
   t.equal(runs, 4, 'three that pass, and one for the three others')
   for (const { open } of gates) open()
   t.same((await slow).map(({ body }) => body), ['slow 1', 'slow 2', 'slow 3'])
-  t.same((await anonymous).map(({ body }) => body), ['nobody', 'nobody', 'nobody'])
+  t.same((await anonymous).map(({ body }) => body), ['guests', 'guests', 'guests'])
 })
 
 t.test('an unstored response is logged once a route and name, with advice, and explained in Cache-Status where explain allows it', async t => {

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { HTTP_DURATION, METRICS, REDIS_DURATION } from '../../plugins/metrics/names.js'
 import { readPage, root } from '../helpers/docs/doc-blocks.js'
+import { proseOf, type Prose } from '../helpers/docs/prose.js'
 
 // One language over all plugins: the table "Names" of CONTRIBUTING.md, as far as a program can check it.
 
@@ -113,4 +114,29 @@ t.test('an option that is a duration has no unit in its name', async t => {
   const durations = sources.flatMap(({ name, text }) => [...text.matchAll(/^ {2}(\w+)\?: Duration|^ {2}(\w+): duration\(/gm)].map(([, option = '', read = '']) => ({ name, option: option + read })))
   t.ok(durations.length > 30, `${durations.length} durations`)
   t.same(durations.filter(({ option }) => /(?:Ms|Seconds|Millis)$/.test(option)), [])
+})
+
+const AREAS = ['plugins', 'demo', 'routes', 'public', 'app.ts', 'server.ts', 'bench', 'examples', 'test', 'README.md', 'CONTRIBUTING.md', 'SECURITY.md']
+const prose = proseOf(AREAS).filter(({ place }) => !place.startsWith('test/docs/language.test.ts'))
+
+/** Expressions for which the field has a term: response, cached, refreshed, L1, caller, returns, unavailable, own, pending. */
+const PRIVATE_WORDS = new RegExp(`\\b(?:${[
+  'whoever', 'whomever', 'whosever', 'somebody', 'nobody', 'anew', 'first tiers?', "one's own", "one another's", 'tells?', 'told',
+  'owed', 'owes', '(?:is|are|was|were) away', 'made new', 'those who', 'who (?:asks?|comes?|waits?)'
+].join('|')})\\b`, 'i')
+
+/** The text without code, which has names of its own. */
+function withoutCode ({ text }: Prose): string {
+  return text.replaceAll(/`[^`]*`/g, 'x').replaceAll(/\{@link [^}]*\}/g, 'x')
+}
+
+t.test('code, messages and docs have no private words in place of the terms of the field', async t => {
+  t.ok(prose.length > 10_000, `${prose.length} texts`)
+  const found = prose.map(each => ({ place: each.place, word: PRIVATE_WORDS.exec(withoutCode(each))?.[0], text: each.text })).filter(({ word }) => word !== undefined)
+  t.same(found, [])
+})
+
+t.test('sentences of comments and docs begin with their subject', async t => {
+  const sentences = prose.filter(({ isText }) => !isText).flatMap(each => withoutCode(each).split(/(?<=[.:;!?]) +/).map(sentence => ({ place: each.place, sentence })))
+  t.same(sentences.filter(({ sentence }) => /^(?:Of|Who|Whoever|Whose|Nor|That it) /.test(sentence.replace(/^@\w+ (?:[\w.]+ - )?/, ''))), [])
 })

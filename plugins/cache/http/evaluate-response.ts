@@ -15,7 +15,7 @@ export interface Storable {
   kind: 'store'
   meta: ResponseMeta
   deleteAt: number
-  /** The request headers that tell variants of the response apart. */
+  /** The request headers that distinguish variants of the response. */
   varies: string[]
 }
 

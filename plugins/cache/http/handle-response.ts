@@ -265,8 +265,8 @@ function whyNotShareable (
 }
 
 /**
- * Whether the route lists the status of an error. Other errors are not stored, as an error handler's response tells
- * nothing of the resource.
+ * Returns whether the route lists the status of an error. Other errors are not stored, because an error handler's
+ * response does not represent the resource.
  */
 function isListedError (status: number, { ttl, statuses }: ResolvedRouteCache): boolean {
   return status >= 400 && ttl !== undefined && statuses.has(status)

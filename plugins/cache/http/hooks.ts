@@ -303,7 +303,7 @@ function mayExplain (explain: Explain, request: FastifyRequest): MaybePromise<bo
   })
 }
 
-/** Returns a text of a route's constraints, which tell the responses of routes with the same path apart. */
+/** Returns a text of a route's constraints, which distinguish the responses of routes with the same path. */
 function constraintsOf ({ constraints, method, url }: RouteOptions): string {
   if (constraints === undefined) return ''
   try {

@@ -170,7 +170,7 @@ export interface ResponseKeyParts {
   query: string
   /** Path and query before `rewriteUrl`; undefined where it changed nothing. */
   original?: readonly [path: string, query: string] | undefined
-  /** The constraints of the route, which tell routes of one path apart. */
+  /** The constraints of the route, which distinguish routes of one path. */
   constraints: string
   /** Names and values of the headers and cookies that are a part of the key. */
   vary: ReadonlyArray<readonly [name: string, value: string]>

@@ -15,7 +15,7 @@ const MAX_ATTEMPTS = 5
 
 /** A whole response that is to be stored. */
 export interface StorableResponse extends Pick<StoredResponse, 'meta' | 'body' | 'encoded' | 'deleteAt'> {
-  /** The request headers that tell its variants apart. */
+  /** The request headers that distinguish its variants. */
   varies: readonly string[]
 }
 

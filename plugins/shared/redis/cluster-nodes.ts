@@ -57,7 +57,7 @@ export class ClusterNodes {
   }
 
   /**
-   * Calls an operation, and tells over which connection its command is sent: that of the last key that {@link isDown}
+   * Calls an operation, and returns the connection of its command: that of the last key that {@link isDown}
    * is called with.
    */
   observe<T> (operation: () => Promise<T>): { reply: Promise<T>, connectionOf: ConnectionOf } {

@@ -22,7 +22,7 @@ export function isOfTheClient (state: RequestCache): boolean {
   if (reads === undefined || reads.isEmpty || route.unkeyed !== 'bypass' || hasOwner) return false
   const entry = phase.kind === 'filling' || phase.kind === 'passing' ? phase.found.base.entry : undefined
   const varies = isVariants(entry) ? entry.meta.names : []
-  // Each request has an address and a socket: they do not tell it apart from that of the stored response.
+  // Each request has an address and a socket: they do not distinguish it from that of the stored response.
   return unkeyedOf(reads.present, state, varies)
     .some(name => !name.startsWith('request.') && !name.startsWith('reply.'))
 }
@@ -52,7 +52,7 @@ function isKeyed (
   const isCookie = name === 'cookie' || name.startsWith(COOKIE)
   if (isCookie && (route.public || isInKey('cookie'))) return true
   if (!hasOwner) return false
-  // Hooks and `private` read cookies to find the owner. Another cookie that the handler reads tells more than the
+  // Hooks and `private` read cookies to find the owner. Another cookie that the handler reads reveals more than the
   // owner.
   return reads?.isOfOwner(name) === true || (isCookie && (reader === 'hooks' || reads?.isOfOwner('cookie') === true))
 }
