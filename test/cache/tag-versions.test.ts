@@ -257,7 +257,7 @@ forEachStore(['redis', 'cluster'], store => {
     const values = (cache: typeof a) => cache.getMany<number>(names)
     await a.setMany(names.map((name, i) => [name, i, { tags: [`t${i}`, 'all'] }]))
     t.same(await values(b), upTo(1000))
-    await a.invalidateTags(names.map((_, i) => `t${i}`), { everywhere: false })
+    await a.invalidateTags(names.map((_, i) => `t${i}`))
     t.same((await values(a)).filter(value => value !== undefined), [])
     await a.setMany(names.map((name, i) => [name, i]))
     t.equal(await a.deleteMany(names), 1000)

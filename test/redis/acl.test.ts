@@ -102,7 +102,7 @@ async function useCache (app: FastifyInstance, clock: TestClock): Promise<void> 
   await data.getMany(['a', 'b', 'c'])
   await data.writeThrough('a', 2, async () => {}, { invalidates: ['t'] })
   await data.deleteMany(['a', 'b'])
-  await data.invalidateTags(['t'], { everywhere: true })
+  await data.invalidateTags(['t'])
   await data.invalidatePattern('*')
   await data.storeStats()
   await data.clear()

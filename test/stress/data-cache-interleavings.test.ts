@@ -2,6 +2,7 @@
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import type { CachePluginOptions } from '../../plugins/cache/index.js'
+import { MAX_STALENESS_MS } from '../../plugins/cache/tiers/invalidation-bus.js'
 import { createTestApp, type StoreName } from '../helpers/index.js'
 import { upTo } from '../helpers/cache/factories.js'
 import { anyOf, changed, createSeen, get, inPrefix, KINDS, plain, play, Source, tagged, used, type Actions, type Chance } from '../helpers/cache/interleavings.js'
@@ -49,14 +50,14 @@ t.test('cluster: no value of random interleavings on 4 instances is older than w
   t.ok(used(apps).hits > 50)
 })
 
-t.test('with L1 nothing is obsolete after an invalidation with `everywhere`', async t => {
+t.test('with L1 nothing is obsolete 100 ms after an invalidation', async t => {
   const apps = await openApps(t, 'redis', {})
   const seen = createSeen()
-  const everywhere = { everywhere: true }
+  const outdate = async (invalidation: Promise<unknown>) => { await invalidation; await wait(MAX_STALENESS_MS) }
   const actions: Record<string, Actions> = {
-    tag: { reads: [tagged], writes: [changed(async (cache, { name }) => await cache.invalidateTags([name], everywhere))] },
-    delete: { reads: [plain, get], writes: [changed(async (cache, { name }) => await cache.delete(name, everywhere))] },
-    prefix: { reads: [inPrefix(plain)], writes: [inPrefix(changed(async cache => await cache.clear(everywhere)))] }
+    tag: { reads: [tagged], writes: [changed(async (cache, { name }) => await outdate(cache.invalidateTags([name])))] },
+    delete: { reads: [plain, get], writes: [changed(async (cache, { name }) => await outdate(cache.delete(name)))] },
+    prefix: { reads: [inPrefix(plain)], writes: [inPrefix(changed(async cache => await outdate(cache.clear())))] }
   }
   await Promise.all(Object.entries(actions).flatMap(([kind, { reads, writes }]) => upTo(3).map(async i => {
     const source = new Source(`${kind}/${i}`, chance)

@@ -1,8 +1,5 @@
-import { sleep } from '../../shared/plugin/clock.js'
 import { invalidArgumentError } from '../../shared/plugin/errors.js'
 import { isPromise, whenReady, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
-import { boolean } from '../../shared/plugin/option-kinds.js'
-import { resolveOptions } from '../../shared/plugin/option-table.js'
 import { StoreUnavailableError } from '../errors.js'
 import type { CacheEvents, CacheListener } from '../events.js'
 import { batchesOf, inBatches } from '../store/batches.js'
@@ -12,7 +9,6 @@ import { plainLabel } from '../store/path-tag.js'
 import type { StoreStats } from '../store/store.js'
 import { ALL_TAG } from '../store/store.js'
 import { checkTags, type Tag } from '../store/tags.js'
-import { MAX_STALENESS_MS } from '../tiers/invalidation-bus.js'
 import type { CacheStats, TwoTierCache } from '../tiers/two-tier-cache.js'
 import { argumentKey } from './argument-key.js'
 import type { GetOrSet } from './get-or-set.js'
@@ -24,16 +20,6 @@ import type { GetOrSetOptions, ValueDefaults, ValueOptions, WriteThroughOptions 
 import type { WriteBehindOptions } from './write-behind/options.js'
 import type { WriteBehind, WriteBehinds, WriteBehindStats } from './write-behind/write-behind.js'
 import type { Writer, WriteThrough } from './write-through.js'
-
-export interface InvalidateOptions {
-  /**
-   * Whether to resolve only when no instance serves the entries any more, not even from its L1: this adds the 100 ms for which an instance may
-   * miss an invalidation.
-   *
-   * @default false
-   */
-  everywhere?: boolean | undefined
-}
 
 export interface WrapOptions<A extends unknown[], T> extends Omit<GetOrSetOptions<T>, 'signal'> {
   /**
@@ -64,9 +50,9 @@ export interface DataCache {
   /** Stores many values in about one round trip; the options of a value override the common ones. */
   setMany <T>(values: ReadonlyArray<KeyedValue<T>>, options?: ValueOptions<T>): Promise<void>
   /** Removes a value. @returns whether there was one @throws like {@link DataCache.invalidateTags} */
-  delete (key: string, options?: InvalidateOptions): Promise<boolean>
+  delete (key: string): Promise<boolean>
   /** Removes the values of many keys in about one round trip. @returns how many values there were */
-  deleteMany (keys: readonly string[], options?: InvalidateOptions): Promise<number>
+  deleteMany (keys: readonly string[]): Promise<number>
   /**
    * Returns the cached value, or calls `factory` once across all instances. Concurrent callers of one process share its value or error.
    *
@@ -112,7 +98,7 @@ export interface DataCache {
    * @throws `FST_REDIS_SUITE_CACHE_INVALIDATION_PENDING` if the store is unavailable: this process stops serving the entries at once, and repeats
    * the write until it succeeds
    */
-  invalidateTags (tags: readonly Tag[], options?: InvalidateOptions): Promise<void>
+  invalidateTags (tags: readonly Tag[]): Promise<void>
   /**
    * Removes responses by path and query, and values by key. In the glob, `*` matches any text, `?` one character, and `[a-z]` one of a set;
    * a backslash escapes. It scans every entry, in batches.
@@ -123,7 +109,7 @@ export interface DataCache {
    */
   invalidatePattern (glob: string): Promise<number>
   /** Invalidates all responses and values; in a view with a prefix, its values. */
-  clear (options?: InvalidateOptions): Promise<void>
+  clear (): Promise<void>
   /** Returns the counters of this process for the whole cache. */
   stats (): CacheStats
   /** Returns the state of each write-behind queue by name, without those whose store does not respond. */
@@ -183,18 +169,9 @@ export function createDataCache (parts: DataCacheParts, scope: CacheScope): Data
     }
   }
 
-  async function remove (names: readonly string[], options?: InvalidateOptions): Promise<number> {
-    const maxStaleness = maxStalenessOf(options)
+  async function remove (names: readonly string[]): Promise<number> {
     if (names.length === 0) return 0
-    const removed = await cache.remove(names.map(keyOf))
-    if (maxStaleness > 0) await sleep(cache.clock, maxStaleness)
-    return removed.filter(Boolean).length
-  }
-
-  async function invalidate (tags: readonly string[], options?: InvalidateOptions): Promise<void> {
-    const maxStaleness = maxStalenessOf(options)
-    await cache.invalidate(tags)
-    if (maxStaleness > 0) await sleep(cache.clock, maxStaleness)
+    return (await cache.remove(names.map(keyOf))).filter(Boolean).length
   }
 
   return {
@@ -210,8 +187,8 @@ export function createDataCache (parts: DataCacheParts, scope: CacheScope): Data
     },
     set: async (name, value, options = {}) => await store([[name, value]], checkOptions(options)),
     setMany: async (items, options = {}) => await store(checkArray(items, 'values'), checkOptions(options)),
-    delete: async (name, options) => await remove([name], options) > 0,
-    deleteMany: async (names, options) => await remove(checkArray(names, 'keys'), options),
+    delete: async name => await remove([name]) > 0,
+    deleteMany: async names => await remove(checkArray(names, 'keys')),
     // The serializer alone knows the type of the values that it reads.
     getOrSet: async (name, factory, options = NO_OPTIONS) =>
       await reader.get(keyOf(name), checkFunction(factory, 'factory'), checkOptions(options), scope) as never,
@@ -236,7 +213,7 @@ export function createDataCache (parts: DataCacheParts, scope: CacheScope): Data
       const counts = cache.counters.of([...scope.prefixes, checkKey(name, 'prefix')].join(':'))
       return createDataCache(parts, scope.withPrefix(name, counts, checkOptions(defaults)))
     },
-    invalidateTags: async (tags, options) => await invalidate(checkTags(tags, 'tags', invalidArgumentError), options),
+    invalidateTags: async tags => await cache.invalidate(checkTags(tags, 'tags', invalidArgumentError)),
     async invalidatePattern (glob) {
       const pattern = [...scope.prefixes.map(escapeGlob), checkGlob(glob)].join(':')
       const matches = compileGlob(pattern)
@@ -245,17 +222,12 @@ export function createDataCache (parts: DataCacheParts, scope: CacheScope): Data
         return matches(label) || (plain !== label && matches(plain))
       })
     },
-    clear: async options => await invalidate(scope.tags.length === 0 ? [ALL_TAG] : scope.tags.slice(-1), options),
+    clear: async () => await cache.invalidate(scope.tags.length === 0 ? [ALL_TAG] : scope.tags.slice(-1)),
     stats: () => cache.stats,
     writeBehindStats: writeBehinds.stats,
     storeStats: async () => await cache.run(() => cache.store.stats()),
     on: (event, listener) => cache.events.on(event, listener)
   }
-}
-
-/** @returns how many milliseconds to wait after an invalidation, until no L1 can have missed it */
-function maxStalenessOf (given: InvalidateOptions = {}): number {
-  return resolveOptions('cache', { everywhere: boolean(false) }, given).everywhere ? MAX_STALENESS_MS : 0
 }
 
 function checkOptions<O extends object> (given: O): O {
