@@ -118,8 +118,9 @@ t.test('changes in the embedded database', async t => {
     await warm(app, '/products/6')
     const before = lines.length
     redis.pause()
+    t.teardown(() => redis.resume())
     await query('UPDATE products SET stock = 4713 WHERE id = 6')
-    await until('the log reports the failure', () => linesSince(before, 'could not be written') === 1)
+    await until('the log reports the failure', () => linesSince(before, 'invalidations failed') === 1)
     redis.resume()
     await until('the log reports the recovery', () => linesSince(before, 'all invalidations are written') === 1)
     t.equal((await page(app, '/products/6'))[1], 4713)
