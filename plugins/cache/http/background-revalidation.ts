@@ -51,8 +51,7 @@ const EFFECTS = {
  * Revalidates stale responses in the background while they are still served (RFC 5861 §3).
  *
  * One instance sends the request to itself again: the same URL, host, protocol and address, and of the other headers
- * and cookies those that the key holds. What else the client sent must not leave a trace in a response that others
- * share.
+ * and cookies those that the key holds. Other fields of the client must not leave a trace in a response that others share.
  */
 export class BackgroundRevalidation {
   readonly #fastify: FastifyInstance

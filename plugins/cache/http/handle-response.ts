@@ -210,7 +210,7 @@ function storeWhole (
 
 /**
  * Returns what is stored of a response. A response that a hook encoded is decoded, so that it is right for all clients,
- * and stored with its encoded copy. Where it cannot be decoded it is stored as it was sent, for requests with the same
+ * and stored with its encoded copy. A response that cannot be decoded is stored as it was sent, for requests with the same
  * `Accept-Encoding`.
  */
 function responseOf (

@@ -55,7 +55,7 @@ export interface Passing {
   readonly found: LookupResult
   /** The reply's headers before the handler ran. */
   readonly headersBefore: Record<string, unknown>
-  /** What responses of the key depend on, where earlier ones were found not to be shareable ("hit-for-pass"). */
+  /** The names that responses of the key depend on, if earlier ones were not shareable ("hit-for-pass"). */
   readonly dependsOn: readonly string[] | undefined
 }
 
@@ -93,7 +93,7 @@ export interface RequestCache {
   readonly route: ResolvedRouteCache
   /** Undefined where the client sent none. */
   readonly conditions: ClientConditions | undefined
-  /** What hooks and the handler read of the request; undefined where reads are not watched. */
+  /** The reads of the request by hooks and the handler; undefined where reads are not watched. */
   readonly reads: RequestReads | undefined
   readonly hasAuthorization: boolean
   hasOwner: boolean

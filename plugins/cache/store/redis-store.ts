@@ -128,7 +128,7 @@ export class RedisCacheStore implements CacheStore {
     const versions = patternVersion === undefined ? entry.tags : { ...entry.tags, [PATTERN_TAG]: patternVersion }
     const [isWritten] = await Promise.all([
       this.#writeEntry(id, entry, token, patternVersion, Math.max(ttl, minTtl)),
-      // Where this fails the entry expires early, with the versions of its tags.
+      // If this fails, the entry expires early, with the versions of its tags.
       this.#tagVersions.retain(versions, ttl).catch(() => false)
     ])
     return isWritten

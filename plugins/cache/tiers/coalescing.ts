@@ -94,7 +94,7 @@ class InFlightFill implements WaitTarget {
 /** A fill that this caller leads. Only the first of the calls that finish it counts. */
 export class Fill {
   readonly lookup: Lookup
-  /** What the waiting callers wait for. */
+  /** The outcome that waiting callers wait for. */
   readonly waitTarget: WaitTarget
   /** By the store's clock: milliseconds since the epoch. */
   readonly startedAt: number

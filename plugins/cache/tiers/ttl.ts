@@ -21,7 +21,7 @@ export function resolveTtl (ttl: Duration, tiers: Tiers, also = ''): number {
   throw invalidOptionError('cache', 'ttl', ttl, `milliseconds or a string such as '30s', up to 15 days${also}; a function; ${ofTiers}`)
 }
 
-/** What a function that returns a ttl may return, for messages. */
+/** The results that a `ttl` function may return, for messages. */
 export const TTL_RESULTS = "milliseconds, a string such as '30s', or the name of a tier; 0 or less means that it is not stored, and more than 15 days count as 15 days"
 
 /** @returns the milliseconds that a function has returned; undefined for what is no ttl */

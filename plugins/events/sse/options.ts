@@ -5,7 +5,7 @@ import { resolveOptions, type OptionTable, type Resolved } from '../../shared/pl
 import type { Bytes } from '../../shared/plugin/units.js'
 import { HIGH_WATER_MARK } from './sse-stream.js'
 
-/** What is known about an event besides its data. */
+/** The fields of an event besides its data. */
 export interface SseMeta {
   /** The event's cursor. Only for a stream. */
   id?: string

@@ -23,7 +23,7 @@ declare module 'fastify' {
   }
 }
 
-/** What all limiters that one request passes know of it. */
+/** The state of a request that all its limiters share. */
 interface RequestLimits {
   /** The limiters that have counted the request: each counts it once, however often it is called. */
   readonly counted: RequestLimiter[]

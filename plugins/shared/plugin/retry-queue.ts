@@ -3,7 +3,7 @@ import { batchesOf } from '../data/batches.js'
 import type { Clock, Timer } from './clock.js'
 import type { Bytes, Milliseconds } from './units.js'
 
-/** What is written at a time. */
+/** The items that are written together. */
 const BATCH = { items: 50, bytes: 1024 * 1024 }
 
 export interface RetryItem {

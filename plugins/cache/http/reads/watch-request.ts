@@ -37,7 +37,7 @@ function watchRaw (raw: Raw, reads: RequestReads): void {
   if (Array.isArray(raw.rawHeaders)) setProperty(raw, 'rawHeaders', new Proxy(raw.rawHeaders, new RawHeaders(reads)))
   setProperty(raw, 'headers', reads.watchedHeaders)
   if (raw.httpVersionMajor >= 2) watchProperties(raw, ['authority'], 'host')
-  // Where the server asks clients for a certificate, the socket identifies the client.
+  // The socket identifies the client if the server asks for client certificates.
   const socket = (raw.socket ?? {}) as { authorized?: boolean, authorizationError?: unknown }
   const { authorized, authorizationError } = socket
   if (authorized === true || (authorizationError !== undefined && authorizationError !== null)) watchSocket(raw, reads)
