@@ -35,11 +35,11 @@ export function handleResponse (state: RequestCache, payload: unknown): MaybePro
   }
   // RFC 5861 §4
   if (reply.statusCode >= 500 && stale !== undefined && isUsableOnError(stale.meta, timeFor(stale, core.now()))) {
-    if (phase.kind === 'filling') phase.fill.fulfilStale(stale)
-    return serveStored(state, phase, stale, payload)
+    if (phase.kind === 'filling') phase.fill.finishStale(stale)
+    return replaceByStored(state, phase, stale, payload)
   }
   if (phase.kind === 'passing') {
-    // Also a response to HEAD says that the resource is gone.
+    // A response to HEAD shows as well that the resource is gone.
     if (isGone(reply.statusCode) && !isOfTheClient(state)) core.withdraw(phase.found.place)
     return payload
   }
@@ -53,14 +53,14 @@ export function handleResponse (state: RequestCache, payload: unknown): MaybePro
   if (decision.kind === 'refuse') return refuse(state, phase, decision.why, status, payload)
   const why = whyNotShareable(state, decision, decision) ?? whyTooManyTags(phase)
   if (why !== undefined) return refuse(state, phase, why, status, payload)
-  const coding = phase.leavesEncoding ? decodableCoding(reply) : undefined
+  const coding = phase.leavesEncodingToHooks ? decodableCoding(reply) : undefined
   if (coding !== undefined) {
     route.codings.learn(ownHeaders(request)[ENCODING], coding)
     weakenEtag(reply)
   }
   const length = Number(joined(reply.getHeader('content-length')) ?? NaN)
-  // At the end of a stream Node.js reads the socket itself, to be ready for the next request, and may do so before the
-  // promise resolves.
+  // At the end of a stream Node.js itself accesses the request's socket, to prepare for the next request, and may do so
+  // before the promise resolves. That is not a read by the handler.
   const captured = capture(payload, route.maxEntrySize, Number.isInteger(length) ? length : undefined,
     () => readAs('suite', request))
   return captured.body instanceof Promise
@@ -83,25 +83,26 @@ function handleNotModified (
 ): MaybePromise<unknown> {
   const decision = freshen(state, filling, stored, state.cache.core.now())
   if (decision.kind === 'await-ttl') return handleWithTtl(state, filling, decision.ttl, payload)
-  // The confirmed response is right for this client, also where it must not be stored for others any longer.
-  if (decision.kind === 'refuse') return serveUnstored(state, filling, decision.why, stored, payload)
+  // The confirmed response is valid for this client even if it must not be stored for others any longer.
+  if (decision.kind === 'refuse') return refuseConfirmed(state, filling, decision.why, stored, payload)
   if (stored.meta.absent !== undefined) decision.meta.absent = stored.meta.absent
   const confirmed = { ...decision, body: stored.body, encoded: stored.encoded }
   const why = whyNotShareable(state, decision, confirmed)
-  if (why !== undefined) return serveUnstored(state, filling, why, stored, payload)
+  if (why !== undefined) return refuseConfirmed(state, filling, why, stored, payload)
   store(state, filling, confirmed)
-  return serveStored(state, filling, entryOf(confirmed, '', {}, filling.fill.startedAt), payload)
+  return replaceByStored(state, filling, entryOf(confirmed, '', {}, filling.fill.startedAt), payload)
 }
 
-function serveUnstored (
+/** Sends a confirmed response that must not be stored any longer. */
+function refuseConfirmed (
   state: RequestCache, filling: Filling, why: string, stored: StoredResponse, payload: unknown
 ): Buffer | string {
   release(state, filling, why, 200)
-  return serveStored(state, filling, stored, payload)
+  return replaceByStored(state, filling, stored, payload)
 }
 
 /** Sends a stored response in place of the handler's. */
-function serveStored (
+function replaceByStored (
   state: RequestCache, { headersBefore }: Filling | Passing, entry: StoredResponse, payload: unknown
 ): Buffer | string {
   const { cache: { core }, request, reply, route } = state
@@ -124,7 +125,7 @@ function serveStored (
 /** Does not store the response. @returns the payload to send */
 function refuse (state: RequestCache, filling: Filling, why: string, status: number, payload: unknown): unknown {
   release(state, filling, why, status)
-  return unlessUnread(filling, payload)
+  return discardIfBackground(filling, payload)
 }
 
 /** Lets waiting requests proceed without a stored response, and removes the stored response that this one replaces. */
@@ -134,8 +135,8 @@ function release (state: RequestCache, filling: Filling, why: string, status: nu
   filling.fill.finish(undefined)
 }
 
-/** Closes a response in the background that is not stored, as it has no reader, and its stream may have no end. */
-function unlessUnread ({ isBackground }: Filling, payload: unknown): unknown {
+/** Discards the response to a request in the background: no client reads it, and its stream may never end. */
+function discardIfBackground ({ isBackground }: Filling, payload: unknown): unknown {
   if (!isBackground) return payload
   discard(payload)
   return ''
@@ -170,7 +171,7 @@ function storeStream (
   return payload
 }
 
-/** Stores a body that is there whole. */
+/** Stores a body that is available as a whole. */
 function storeBuffer (
   state: RequestCache, filling: Filling, decision: Storable, payload: unknown, body: CapturedBody,
   coding: string | undefined
@@ -178,16 +179,21 @@ function storeBuffer (
   if (body === 'unstorable') return refuse(state, filling, 'too large', decision.meta.status, payload)
   if (body === 'broken') {
     filling.fill.finish(undefined)
-    return unlessUnread(filling, payload)
+    return discardIfBackground(filling, payload)
   }
   const response = responseOf(filling, decision, body, coding, state.route.maxEntrySize)
   return response instanceof Promise
-    ? response.then(decoded => storeWhole(state, filling, decision, payload, body, decoded))
-    : storeWhole(state, filling, decision, payload, body, response)
+    ? response.then(decoded => storeAndReply(state, filling, decision, payload, body, decoded))
+    : storeAndReply(state, filling, decision, payload, body, response)
 }
 
-/** @param body - the bytes of the payload */
-function storeWhole (
+/**
+ * Stores a response, and adds an `ETag` to it if the route asks for that.
+ *
+ * @param body - the bytes of the payload
+ * @returns the payload to send: none for a 304
+ */
+function storeAndReply (
   state: RequestCache, filling: Filling, decision: Storable, payload: unknown, body: Buffer, response: StorableResponse
 ): unknown {
   const { reply, route, conditions, status } = state
@@ -209,17 +215,17 @@ function storeWhole (
 }
 
 /**
- * Returns what is stored of a response. A response that a hook encoded is decoded, so that it is right for all clients,
- * and stored with its encoded copy. A response that cannot be decoded is stored as it was sent, for requests with the same
- * `Accept-Encoding`.
+ * Returns the form in which a response is stored. A response that a hook encoded is decoded, so that it suits all
+ * clients, and stored with its encoded copy. A response that cannot be decoded is stored as it was sent, for requests
+ * with the same `Accept-Encoding`.
  */
 function responseOf (
   filling: Filling, decision: Storable, body: Buffer, coding: string | undefined, maxSize: Bytes
 ): MaybePromise<StorableResponse> {
   if (coding !== undefined) return decodedResponse(filling, decision, body, coding, maxSize)
   const isEncoded = decision.meta.headers['content-encoding'] !== undefined
-  // A response without an encoding is right for all clients, also where a hook has added `Vary: Accept-Encoding`.
-  const isForAll = filling.leavesEncoding && !isEncoded && decision.varies.includes(ENCODING)
+  // A response without an encoding suits all clients, even if a hook has added `Vary: Accept-Encoding`.
+  const isForAll = filling.leavesEncodingToHooks && !isEncoded && decision.varies.includes(ENCODING)
   return { ...isForAll ? withoutCoding(decision, filling) : decision, body }
 }
 
@@ -232,7 +238,7 @@ async function decodedResponse (
     : { ...withoutCoding(decision, filling), body: decoded, encoded: { [coding]: body } }
 }
 
-/** Returns what would be stored if no hook had encoded the response. */
+/** Returns the response as it would be stored if no hook had encoded it. */
 function withoutCoding (decision: Storable, { headersBefore }: Filling): Storable {
   const { meta, varies } = decision
   const { [ENCODING]: _, ...vary } = meta.vary
@@ -241,17 +247,17 @@ function withoutCoding (decision: Storable, { headersBefore }: Filling): Storabl
 }
 
 /**
- * Returns why a response must not be shared, by what the handler and hooks have read by now. Records the names that
- * they did not find with the response that is to be stored.
+ * Returns why a response must not be shared, judged by what the handler and hooks have read so far. The names that they
+ * looked for in vain are recorded in the `meta.absent` of the response that is to be stored.
  */
 function whyNotShareable (
   state: RequestCache, { varies }: Storable, response: Pick<StorableResponse, 'meta'> & Partial<StorableResponse>
 ): string | undefined {
-  const { cache: { passes }, reply, route } = state
+  const { cache: { hitForPass }, reply, route } = state
   const { meta, body, encoded } = response
   const reads = judgeReads(state, varies)
   if (reads.kind === 'dependent') {
-    if (state.key !== undefined) passes.add(state.key.id, reads.names)
+    if (state.key !== undefined) hitForPass.add(state.key.id, reads.names)
     return reads.why
   }
   if (reads.absent.length > 0) meta.absent = [...new Set([...meta.absent ?? [], ...reads.absent])]
@@ -273,7 +279,7 @@ function isListedError (status: number, { ttl, statuses }: ResolvedRouteCache): 
 }
 
 function whyTooManyTags ({ fill, extraTags }: Filling): string | undefined {
-  // The tags of the path are the cache's own.
+  // The cache itself adds the tags of the path: they do not count.
   const named = fill.lookup.tags.filter(tag => pathOfTag(tag) === undefined).length
   return named + extraTags.length > MAX_ENTRY_TAGS ? 'too many tags' : undefined
 }

@@ -1,7 +1,6 @@
 import type {
   FastifyContextConfig, FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, onRequestHookHandler,
-  onSendHookHandler,
-  preHandlerHookHandler, RouteOptions
+  onSendHookHandler, preHandlerHookHandler, RouteOptions
 } from 'fastify'
 import { failHook, finishHook, holdPayload } from '../../shared/http/hook-callback.js'
 import { PinnedHooks } from '../../shared/http/pinned-hooks.js'
@@ -18,7 +17,7 @@ import { checkTags } from '../store/tags.js'
 import type { FillCoordinator } from '../tiers/coalescing.js'
 import type { TwoTierCache } from '../tiers/two-tier-cache.js'
 import { BackgroundRevalidation, type RevalidationTask } from './background-revalidation.js'
-import { leavesEncoding } from './body/content-codings.js'
+import { leavesEncodingToHooks } from './body/content-codings.js'
 import { handleResponse } from './handle-response.js'
 import { Invalidations, isUnsafe } from './invalidation.js'
 import { createForcePrivate, forcePrivateIfPersonal } from './reads/force-private.js'
@@ -55,7 +54,7 @@ export function addResponseCache (
   fastify: FastifyInstance, core: TwoTierCache, fills: FillCoordinator, options: ResolvedCacheOptions
 ): ResponseCache {
   const revalidation = new BackgroundRevalidation(fastify, core, fills)
-  const cache: HttpCache = { core, fills, passes: new HitForPass(core.clock), revalidation }
+  const cache: HttpCache = { core, fills, hitForPass: new HitForPass(core.clock), revalidation }
   const statusField = options.cacheStatus === false ? undefined : createCacheStatus(options.cacheStatus)
   const invalidations = new Invalidations(core)
   const pinnedHooks = new PinnedHooks(fastify, 'cache')
@@ -85,27 +84,27 @@ export function addResponseCache (
     return this
   })
 
-  /** Looks a request up, after all hooks of its kind: they have authenticated it by then. */
+  /** Looks a request up. It runs after all other hooks of its name, which have authenticated the request. */
   function lookupHook (route: ResolvedRouteCache, constraints: string): onRequestHookHandler {
-    return function cacheLookUp (request, reply, done) {
-      let isAnswered: MaybePromise<boolean>
+    return function cacheLookup (request, reply, done) {
+      let answered: MaybePromise<boolean>
       let state: RequestCache
       try {
-        // Reads by the cache itself do not count.
+        // Reads by the cache itself are not recorded as the app's.
         const reads = readAs('suite', request)
         state = createState(cache, request, reply, route, reads)
         request[STATE] = state
-        isAnswered = route.private === undefined || !isLookedUp(request.method)
+        answered = route.private === undefined || !isLookedUp(request.method)
           ? lookUp(state, undefined, constraints)
           : lookUpForOwner(state, route.private, constraints)
       } catch (error) {
         return done(error as Error)
       }
-      // Nothing follows the hook where the request was answered.
-      if (isAnswered === true) return
-      if (isAnswered === false) callHandler(state, done)
+      // An answered request goes no further: `done` is not called.
+      if (answered === true) return
+      if (answered === false) continueToHandler(state, done)
       else {
-        isAnswered.then(isAnswered => { if (!isAnswered) callHandler(state, done) },
+        answered.then(isAnswered => { if (!isAnswered) continueToHandler(state, done) },
           error => failHook('cache', reply, done, error))
       }
     }
@@ -141,28 +140,29 @@ export function addResponseCache (
     return task === undefined ? serve(state, key) : revalidate(state, task)
   }
 
-  /** Lets the handler answer a request that this process sent itself. */
+  /** Prepares a request that this process sent itself for the handler. */
   async function revalidate (state: RequestCache, { key, found, fill }: RevalidationTask): Promise<boolean> {
-    // Asynchronously, as with a client's request: Node.js reads the socket after a hook that waits for the end of the
-    // body.
+    // The handler's reads are recorded from the next microtask on, as with a client's request. After a hook that waits
+    // for the end of the body, Node.js itself accesses the request's socket first.
     await undefined
-    // The owner or the host may depend on what the request in the background lacks. Then its response is another one.
+    // The request lacks some of the client's headers, so its owner or host may differ: its response then belongs to
+    // another key.
     if (key.text === state.key?.text) prepareHandler(state, found, fill, true)
     else state.why = 'another key'
     return false
   }
 
-  function callHandler (state: RequestCache, done: () => void): void {
+  function continueToHandler (state: RequestCache, done: () => void): void {
     releaseWaitersOnClose(state)
     finishHook('cache', state.reply, done)
   }
 
-  /** Runs before other `onSend` hooks, which may encode the response for its client. */
-  const noteEncoding: onSendHookHandler = function cacheBeforeHooks (request, reply, sent, done) {
+  /** Records whether the handler encoded the response, before other `onSend` hooks may encode it for its client. */
+  const recordEncoding: onSendHookHandler = function cacheRecordEncoding (request, reply, sent, done) {
     const phase = request[STATE]?.phase
     if (phase?.kind !== 'filling') return done()
     const payload = unwrapResponse(reply, sent)
-    phase.leavesEncoding = leavesEncoding(reply)
+    phase.leavesEncodingToHooks = leavesEncodingToHooks(reply)
     done(null, payload)
   }
 
@@ -179,7 +179,7 @@ export function addResponseCache (
       if (phase.kind === 'served') {
         body = restoreStoredBody(state, phase, payload)
       } else if (phase.kind !== 'generated') {
-        // Before the response is stored, so that a hit has the field too.
+        // This precedes storing, so that a hit has the field too.
         forcePrivate?.(request, reply)
         body = handleResponse(state, payload)
       }
@@ -192,13 +192,15 @@ export function addResponseCache (
       request: FastifyRequest, reply: FastifyReply, state: RequestCache | null, payload: unknown
     ): MaybePromise<unknown> {
       const added = state !== null && route.stores ? addCacheStatus(state) : undefined
+      // The code that produces a stream may read the request until the stream ends.
       if (state?.phase.kind === 'filling' && state.phase.response === 'streamed') readAs('handler', request)
       if (state !== null && state.phase.kind !== 'served' && state.phase.kind !== 'generated' && !state.status.stored) {
         forcePrivateIfPersonal(state)
       }
-      // Also a response without an owner, or from before the lookup: a CDN would send it to clients that have an owner.
+      // A response without an owner, or one sent before the lookup, is marked as well: a CDN would serve it to clients
+      // that have an owner.
       forcePrivate?.(request, reply)
-      // After the response was stored: its variants do not differ by headers that are a part of the key.
+      // `Vary` is added after storing: headers that are a part of the key need no variants of the stored response.
       if (route.varyField !== undefined && route.stores) addVary(reply, route.varyField)
       const body = reply.statusCode === 304 ? withoutLength(reply, payload) : payload
       return added instanceof Promise ? added.then(() => body) : body
@@ -238,20 +240,20 @@ export function addResponseCache (
   }
 
   function watchCloseHook (route: ResolvedRouteCache): preHandlerHookHandler {
-    return function cacheWatchUnsent (request, reply, done) {
+    return function cacheWatchClose (request, reply, done) {
       if (invalidations.mayInvalidate(request, route)) invalidations.watchClose(request, reply, route)
       done()
     }
   }
 
   function recordHandlerHook (route: ResolvedRouteCache): preHandlerHookHandler {
-    return function cacheWatchBegun (request, _reply, done) {
+    return function cacheRecordHandler (request, _reply, done) {
       if (invalidations.mayInvalidate(request, route)) invalidations.recordHandler(request)
       done()
     }
   }
 
-  const noteFailure: onErrorHookHandler = (request, _reply, _error, done) => {
+  const recordFailure: onErrorHookHandler = (request, _reply, _error, done) => {
     if (request[STATE]) request[STATE].hasFailed = true
     done()
   }
@@ -262,11 +264,11 @@ export function addResponseCache (
       const config: FastifyContextConfig['cache'] = route.config?.cache ?? (options.global ? true : undefined)
       if (config === false) return
       const methods = [route.method].flat()
-      const named = namingRoute(route, () => options.route(config ?? {}, `${methods.join()} ${route.url}`))
-      const isCached = config !== undefined && named.stores
-      // A route that is not cached takes no name of the limited number that stats and metrics report.
+      const routeOptions = namingRoute(route, () => options.route(config ?? {}, `${methods.join()} ${route.url}`))
+      const isCached = config !== undefined && routeOptions.stores
+      // Stats and metrics report a limited number of routes: one that is not cached must not take a place among them.
       const resolved: ResolvedRouteCache = {
-        ...named,
+        ...routeOptions,
         counts: isCached ? core.counters.of(route.url) : new StatsCounter()
       }
       const mayInvalidate = resolved.invalidates !== undefined || methods.some(isUnsafe)
@@ -278,8 +280,8 @@ export function addResponseCache (
         const constraints = constraintsOf(route)
         if (methods.includes('GET')) invalidations.add(route.url, resolved)
         pinnedHooks.pin(instance, route, resolved.hook, lookupHook(resolved, constraints), 'last')
-        pinnedHooks.pin(instance, route, 'onError', noteFailure, 'last')
-        pinnedHooks.pin(instance, route, 'onSend', noteEncoding, 'first')
+        pinnedHooks.pin(instance, route, 'onError', recordFailure, 'last')
+        pinnedHooks.pin(instance, route, 'onSend', recordEncoding, 'first')
         if (resolved.unkeyed !== false && methods.some(isLookedUp)) {
           const harmless = withConstraints(resolved.harmless, route.constraints)
           watchRoute(route, { harmless, keysParameter: resolved.key.query })
@@ -303,7 +305,7 @@ function mayExplain (explain: Explain, request: FastifyRequest): MaybePromise<bo
   })
 }
 
-/** Returns a text of a route's constraints, which distinguish the responses of routes with the same path. */
+/** Returns a route's constraints as text, which distinguishes the responses of routes with the same path. */
 function constraintsOf ({ constraints, method, url }: RouteOptions): string {
   if (constraints === undefined) return ''
   try {
@@ -318,8 +320,8 @@ const UNSTORED = 'config.cache of these routes has no effect except "invalidates
   'are stored: remove its other options'
 
 /**
- * Returns a function that is called with each route. Once the app is ready, it warns of routes whose config asks for
- * what the cache does not do.
+ * Returns a function to call with each route. Once the app is ready, the log warns of routes whose `config.cache` has
+ * no effect.
  */
 function watchCachedRoutes (fastify: FastifyInstance, isGlobal: boolean): (route: RouteOptions) => void {
   const watch = watchRoutes(fastify)

@@ -15,7 +15,7 @@ import type { StoredResponse } from './stored-response.js'
 export interface HttpCache {
   readonly core: TwoTierCache
   readonly fills: FillCoordinator
-  readonly passes: HitForPass
+  readonly hitForPass: HitForPass
   readonly revalidation: BackgroundRevalidation
 }
 
@@ -78,7 +78,7 @@ export interface Filling {
   /** Whether `reply.noCache()` was called. */
   isRefused: boolean
   /** Whether hooks may encode the response: it has neither a coding nor `Vary: Accept-Encoding` of its own. */
-  leavesEncoding: boolean
+  leavesEncodingToHooks: boolean
   /** How far the response is: not seen by the cache yet, seen, or sent as a stream that may not have ended. */
   response: 'awaited' | 'received' | 'streamed'
 }

@@ -28,7 +28,10 @@ export function serve (state: RequestCache, key: CacheKey): boolean | Promise<bo
   return (entry !== undefined && tryServe(state, entry, 'l1')) || lookupOrLead(state, key)
 }
 
-/** Serves a stored response if it may be used for the request. */
+/**
+ * Serves a stored response if it may be used for the request. A stale one may be refreshed in the background; one that
+ * has to be validated first becomes `state.stale`.
+ */
 function tryServe (state: RequestCache, entry: StoredResponse, tier: Tier): boolean {
   const { cache: { core, revalidation }, route } = state
   const { meta } = entry
@@ -42,11 +45,11 @@ function tryServe (state: RequestCache, entry: StoredResponse, tier: Tier): bool
     state.why = directives?.has('no-cache') ? 'the request says no-cache' : 'not fresh'
     return false
   }
-  sendStored(state, entry, now, tier)
+  serveEntry(state, entry, now, tier)
   return true
 }
 
-function sendStored (state: RequestCache, entry: StoredResponse, now: number, tier: Tier): void {
+function serveEntry (state: RequestCache, entry: StoredResponse, now: number, tier: Tier): void {
   const { cache: { core }, request, reply, route, status } = state
   const { generatedAt, staleAt } = entry.meta
   const ttl = Math.floor((staleAt - now) / 1000)
@@ -74,9 +77,9 @@ function sendStored (state: RequestCache, entry: StoredResponse, now: number, ti
  * @returns whether the request was answered
  */
 async function lookupOrLead (state: RequestCache, key: CacheKey): Promise<boolean> {
-  const { cache: { core, fills, passes }, request, route } = state
+  const { cache: { core, fills, hitForPass }, request, route } = state
   const pendingTags = tagsFor(request, route)
-  // Work that a hook started may read the request from now on.
+  // The lookup is asynchronous from here on, so work that a hook started may read the request meanwhile.
   readAs('hooks', request)
   const tags = isPromise(pendingTags) ? await pendingTags : pendingTags
   for (let lookups = 1; ; lookups++) {
@@ -84,11 +87,11 @@ async function lookupOrLead (state: RequestCache, key: CacheKey): Promise<boolea
     if (found.response !== undefined && tryServe(state, found.response, 'l2')) return true
     if (isOnlyIfCached(state)) return sendGatewayTimeout(state)
     // A response to HEAD has no body to store.
-    if (request.method === 'HEAD') return forward(state, found, undefined)
-    const dependsOn = passes.namesFor(key.id, name => carries(state, name))
+    if (request.method === 'HEAD') return forwardToHandler(state, found, undefined)
+    const dependsOn = hitForPass.namesFor(key.id, name => carries(state, name))
     if (dependsOn !== undefined) {
       state.why = 'hit-for-pass'
-      return forward(state, found, undefined, dependsOn)
+      return forwardToHandler(state, found, undefined, dependsOn)
     }
     const admission = await fills.join(found.place)
     if (admission.kind === 'retry' && lookups < MAX_LOOKUPS) continue
@@ -97,18 +100,19 @@ async function lookupOrLead (state: RequestCache, key: CacheKey): Promise<boolea
       const entry = admission.entry as StoredResponse
       if (matchesVary(entry, state)) {
         // RFC 5861 §4: the fill failed, and the stale response is served in place of the error.
-        if (admission.kind === 'stale') sendStored(state, entry, timeFor(entry, core.now()), 'l2')
+        if (admission.kind === 'stale') serveEntry(state, entry, timeFor(entry, core.now()), 'l2')
         if (admission.kind === 'stale' || tryServe(state, entry, 'l2')) return true
       }
       // The fill showed by which headers responses vary: the next lookup leads the fill of this request's variant.
       if (lookups < MAX_LOOKUPS) continue
     }
-    return forward(state, found, admission.kind === 'lead' ? admission.fill : undefined)
+    // After a failed fill, or too many lookups, the handler runs without a fill.
+    return forwardToHandler(state, found, admission.kind === 'lead' ? admission.fill : undefined)
   }
 }
 
-/** Lets the handler answer. */
-function forward (
+/** Lets the handler respond, as the leader of a fill or without one. */
+function forwardToHandler (
   state: RequestCache, found: LookupResult, fill: Fill | undefined, dependsOn?: readonly string[]
 ): false {
   const { base, response } = found
@@ -122,7 +126,10 @@ function forward (
   return false
 }
 
-/** Prepares a request that leads a fill for its handler. A stored response is validated (RFC 9111 §4.3.1). */
+/**
+ * Prepares a request that leads a fill for the handler: the validators of a stored response replace the client's
+ * conditions (RFC 9111 §4.3.1), and reads are recorded.
+ */
 export function prepareHandler (state: RequestCache, found: LookupResult, fill: Fill, isBackground: boolean): void {
   const { cache: { core }, request, reply, reads } = state
   const { response } = found
@@ -139,7 +146,7 @@ export function prepareHandler (state: RequestCache, found: LookupResult, fill: 
     extraTags: [],
     ttl: undefined,
     isRefused: false,
-    leavesEncoding: false,
+    leavesEncodingToHooks: false,
     response: 'awaited'
   }
   if (reads === undefined) return
@@ -147,7 +154,7 @@ export function prepareHandler (state: RequestCache, found: LookupResult, fill: 
   handOver(request, reply, reads)
 }
 
-/** Whether the client accepts no response of the handler (RFC 9111 §5.2.1.7). */
+/** Whether the client accepts only a stored response (RFC 9111 §5.2.1.7). */
 function isOnlyIfCached ({ request, route }: RequestCache): boolean {
   return route.requestDirectives === 'obey' && (requestDirectives(ownHeaders(request))?.has('only-if-cached') ?? false)
 }
@@ -162,7 +169,7 @@ function sendGatewayTimeout (state: RequestCache): true {
 const CONDITIONS = ['if-none-match', 'if-modified-since', 'if-match', 'if-unmodified-since', 'if-range', 'range']
 
 /**
- * Replaces the client's conditions by the validators of a stored response. Returns false where the response has none.
+ * Replaces the client's conditions with the validators of a stored response. Returns false where it has none.
  */
 function replaceConditions ({ raw: { headers } }: FastifyRequest, response: StoredResponse): boolean {
   const conditions = validationHeaders(validatorsOf(response))
@@ -172,7 +179,7 @@ function replaceConditions ({ raw: { headers } }: FastifyRequest, response: Stor
   return true
 }
 
-/** How long requests of a key do not wait for one another after a response of it turned out not to be shareable. */
+/** How long requests of a key are not coalesced after one of its responses turned out not to be shareable. */
 const PASS_MS = 10_000
 const MAX_KEYS = 10_000
 
@@ -194,8 +201,10 @@ export class HitForPass {
   }
 
   /**
-   * Returns what responses of a key depend on, if a request that carries one of the names must not wait; else
-   * undefined.
+   * Returns the names that responses of a key depend on, if the request carries one of them and so must not wait;
+   * otherwise undefined.
+   *
+   * @param carries - whether the request carries a name
    */
   namesFor (id: string, carries: (name: string) => boolean): readonly string[] | undefined {
     if (this.#keys.size === 0) return undefined

@@ -13,7 +13,7 @@ import { refuseCycle, waitFor, type WaitTarget } from './wait-for-graph.js'
 const LEASE_MS = 1500
 /** The pause between two attempts to release a lost lease. */
 const RELEASE_RETRY_MS = 50
-/** More leases than that expire by themselves. */
+/** Lost leases beyond this number are not released, but expire. */
 const MAX_LOST_LEASES = 1000
 /** How long a caller waits for the fill of another instance, and by default for one of this process. */
 export const MAX_WAIT_MS = 5000
@@ -23,8 +23,8 @@ export const MAX_LOOKUPS = 5
 const MAX_FILL_MS = 10 * 60 * 1000
 
 /**
- * The fills that this process leads, by the token of their lease: one cache of a process may wait for another one's
- * fill.
+ * The fills that this process leads, by the token of their lease: one cache of a process may wait for the fill of
+ * another cache.
  */
 const fillsByToken = new Map<string, WaitTarget>()
 
@@ -32,7 +32,7 @@ const fillsByToken = new Map<string, WaitTarget>()
  * The result of a fill, for the callers in this process that wait for it.
  *
  * - `filled`: the entry that the fill made
- * - `stale`: the entry from before, which may be served as the fill failed
+ * - `stale`: the stale entry, which may be served because the fill failed
  * - `failed`: the error of the fill
  * - `retry`: the key is to be looked up again, as another instance has stored it or it was invalidated meanwhile
  * - `unshareable`: each caller fills for itself
@@ -44,7 +44,8 @@ type FillOutcome =
   | { kind: 'unshareable' }
 
 /**
- * The result of `join`: `lead` where the caller is to fill the entry itself, else the outcome of another caller's fill.
+ * The result of `join`: `lead` where the caller has to fill the entry itself, otherwise the outcome of another caller's
+ * fill.
  */
 type Admission = { kind: 'lead', fill: Fill } | Exclude<FillOutcome, { kind: 'unshareable' }>
 
@@ -77,12 +78,12 @@ class InFlightFill implements WaitTarget {
     this.waiters++
     if (signal?.aborted) leave()
     else signal?.addEventListener('abort', leave, { once: true })
-    const outcome = await waitFor(this, () => this.#settled(clock, maxWait))
+    const outcome = await waitFor(this, () => this.#outcomeWithin(clock, maxWait))
     signal?.removeEventListener('abort', leave)
     return outcome
   }
 
-  #settled (clock: Clock, maxWait: Milliseconds): Promise<FillOutcome> {
+  #outcomeWithin (clock: Clock, maxWait: Milliseconds): Promise<FillOutcome> {
     if (maxWait === Infinity) return this.done
     return new Promise(resolve => {
       const timer = clock.setTimeout(() => resolve(UNSHAREABLE), maxWait)
@@ -108,7 +109,8 @@ export class Fill {
   /**
    * @param start - undefined where the store did not reply
    * @param inFlight - undefined where no other caller can join
-   * @param onFinish - called once; `isShareable` is whether other instances find the entry, or may try
+   * @param onFinish - called once; `isShareable` is false where callers of other instances must not wait, but fill for
+   * themselves
    */
   constructor (
     cache: TwoTierCache, lookup: Lookup, start: FillStart | undefined, inFlight?: InFlightFill,
@@ -153,8 +155,8 @@ export class Fill {
     this.#finish(entry === undefined ? UNSHAREABLE : { kind: 'filled', entry }, isStored)
   }
 
-  /** Gives the waiting callers the entry from before, as the fill has failed. */
-  fulfilStale (entry: Entry): void {
+  /** Resolves the waiting callers with the stale entry, as the fill has failed. */
+  finishStale (entry: Entry): void {
     this.#finish({ kind: 'stale', entry }, false)
   }
 
@@ -175,7 +177,7 @@ export class Fill {
   }
 }
 
-/** A lease that may stand in the store without a fill, as the reply to `acquire` was lost, or its release failed. */
+/** A lease that may be held in the store without a fill: the reply to `acquire` was lost, or its release failed. */
 interface LostLease extends RetryItem {
   readonly lease: FillLease
   readonly isShareable: boolean
@@ -244,6 +246,10 @@ export class FillCoordinator {
     await this.#lostLeases.close()
   }
 
+  /**
+   * Leads a fill once no other instance holds its lease. It does so without a lease where the store does not reply, and
+   * after `MAX_WAIT_MS`.
+   */
   async #leadFill (id: string, lookup: Lookup): Promise<Admission> {
     const inFlight = this.#announce(id)
     let poller: Poller | undefined
@@ -254,13 +260,13 @@ export class FillCoordinator {
         this.#end(id, inFlight, RETRY)
         return RETRY
       }
-      const isDue = start?.kind === 'held' &&
+      const shouldRetry = start?.kind === 'held' &&
         await this.#waitForHolder(id, inFlight, start.holder, poller ??= new Poller(this.#cache.clock, MAX_WAIT_MS))
-      if (!isDue) return { kind: 'lead', fill: this.#lead(id, lookup, inFlight, lease, start) }
+      if (!shouldRetry) return { kind: 'lead', fill: this.#lead(id, lookup, inFlight, lease, start) }
     }
   }
 
-  /** @returns false after `MAX_WAIT_MS` */
+  /** Waits until the lease may be free. @returns false after `MAX_WAIT_MS` */
   async #waitForHolder (
     id: string, inFlight: InFlightFill, holder: string | undefined, poller: Poller
   ): Promise<boolean> {
@@ -387,7 +393,7 @@ function fillIdOf (lookup: Lookup): string {
 
 function createFillId ({ key, snapshot, pendingInvalidations }: Lookup): string {
   if (snapshot === undefined) return `${key.id}.${pendingInvalidations}`
-  // A tag that was never invalidated may or may not have its first version yet.
+  // A tag that was never invalidated has its first version (`0-…`) or none yet: both give the same id.
   const versions = Object.entries(snapshot.versions)
     .map(([tag, version]) => [tag, version?.startsWith('0-') ? undefined : version])
   const parts = [snapshot.token, versions, ...pendingInvalidations > 0 ? [pendingInvalidations] : []]

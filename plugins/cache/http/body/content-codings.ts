@@ -65,7 +65,7 @@ export class ChosenCodings {
 }
 
 /** Whether a handler left it to hooks to encode its response, so that they can encode a stored response as well. */
-export function leavesEncoding (reply: FastifyReply): boolean {
+export function leavesEncodingToHooks (reply: FastifyReply): boolean {
   const coding = reply.getHeader('content-encoding')
   if (coding !== undefined && coding !== 'identity') return false
   const vary = parseVary(joined(reply.getHeader('vary')))
