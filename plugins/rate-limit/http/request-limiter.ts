@@ -27,7 +27,7 @@ declare module 'fastify' {
 interface RequestLimits {
   /** The limiters that have counted the request: each counts it once, however often it is called. */
   readonly counted: RequestLimiter[]
-  /** Checks that began before their hook was called; undefined where a function among the options failed that early. */
+  /** Checks that began before their hook was called; undefined is the result if a function of the options failed. */
   early: Map<RequestLimiter, Promise<LimitResult | undefined>> | undefined
   tightest: Decision | undefined
   readonly charges: Charge[]
@@ -38,9 +38,9 @@ type LimitResult =
   | { kind: 'exempt', key: string }
   /** The key is on the deny list. */
   | { kind: 'denied', key: string }
-  /** The store failed, and requests pass then. */
+  /** The store failed, and the options let requests pass then. */
   | { kind: 'unchecked', key: string }
-  /** The store failed, and requests are refused then. */
+  /** The store failed, and the options refuse requests then. */
   | { kind: 'failed', key: string, error: unknown }
   | { kind: 'decided', key: string, id: string, policy: Policy, cost: number, decision: Decision }
 
@@ -65,10 +65,10 @@ export class RequestLimiter {
   }
 
   /**
-   * Counts a request, sets its headers, and reports the decision. It rejects with the error of the store, or of a
-   * function among the options.
+   * Counts a request, sets its headers, and reports the decision.
    *
    * @returns the error that refuses the request, or undefined
+   * @throws the error of the store, or of a function of the options
    */
   async limit (request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
     const { options } = this
@@ -94,9 +94,12 @@ export class RequestLimiter {
     if (this.#events.hasListeners(outcome)) {
       this.#events.emit(outcome, { request, key, scope: this.#scope, policy, decision, dryRun: options.dryRun })
     }
-    if (decision.allowed || options.dryRun) return call('onExceeding', options, request, key)
-    call('onExceeded', options, request, key)
-    if (decision.banned) call('onBanReach', options, request, key)
+    if (decision.allowed || options.dryRun) {
+      notify('onExceeding', options, request, key)
+      return undefined
+    }
+    notify('onExceeded', options, request, key)
+    if (decision.banned) notify('onBanReach', options, request, key)
     const { errorResponseBuilder } = options
     const error: unknown = errorResponseBuilder && await errorResponseBuilder(request, errorContext(decision))
     // Fastify takes any object as an error, and a falsy value as permission to go on.
@@ -113,12 +116,12 @@ export class RequestLimiter {
   // Values that are not promises are not awaited: what is read after an `await` is not recorded as read by the suite.
   async #check (request: FastifyRequest, mode: Mode): Promise<LimitResult> {
     const { keyGenerator, allowList, denyList, policyOf, cost: costOf } = this.options
-    // A background refresh repeats the request of a client who has been limited already.
+    // A refresh in the background repeats a client's request that was counted already.
     if (isInternalRequest(request)) return { kind: 'exempt', key: '' }
 
     let given = keyGenerator(request)
     if (isPromise(given)) given = await given
-    // Most objects have the same text, as have all callers without an id: they would share one count.
+    // As text most objects are equal, and so are all missing ids: such callers would share one count.
     const isKey = typeof given === 'string' || isNumericId(given)
     if (!isKey) throw invalidResult('keyGenerator', request, given, KEY_ALLOWED)
     // Listeners and lists get the key as the key generator returned it; ids are made of its text.
@@ -147,8 +150,8 @@ export class RequestLimiter {
   }
 
   /**
-   * Begins to check a request before its hook is called. A function among the options that fails this early, for lack
-   * of what another hook provides, is called again by {@link limit}.
+   * Begins to check a request before its hook is called. If a function of the options fails this early, because another
+   * hook has not run yet, {@link limit} checks the request again.
    */
   checkEarly (request: FastifyRequest): void {
     const limits = request[LIMITS] ?? startLimits(request)
@@ -165,7 +168,7 @@ function startLimits (request: FastifyRequest): RequestLimits {
 
 type Callback = 'onExceeding' | 'onExceeded' | 'onBanReach'
 
-function call (event: Callback, options: ResolvedRouteOptions, request: FastifyRequest, key: string): void {
+function notify (event: Callback, options: ResolvedRouteOptions, request: FastifyRequest, key: string): void {
   const listener = options[event]
   if (listener !== undefined) callListener({ plugin: 'rate-limit', event }, request.log, listener, request, key)
 }
