@@ -13,7 +13,7 @@ import { InvalidSessionError, StoreUnavailableError } from './errors.js'
 import { changesOf, saveSession, type SaveOptions } from './save-session.js'
 import { diff } from './session-diff.js'
 import {
-  EXCEPTION, isAnonymous, isNew, stateOf, type Exception, type KnownSession, type RequestWithState
+  ABSENCE, isAnonymous, isNew, stateOf, type KnownSession, type RequestWithState, type SessionAbsence
 } from './session-state.js'
 import type { StoredSession } from './store/store.js'
 
@@ -113,7 +113,7 @@ export class SuiteSessionStore implements FastifySessionStore {
     }
     const state = stateOf(session)
     if (running?.kind === 'unreadable') {
-      request[EXCEPTION] = { kind: 'anonymous' }
+      request[ABSENCE] = { kind: 'anonymous' }
       this.#standIns.set(session.sessionId, true)
     } else if (running?.kind === 'read' && running.sessionId === session.sessionId) {
       state.known = running.known
@@ -167,15 +167,15 @@ export class SuiteSessionStore implements FastifySessionStore {
   /** Ends a session that is set to null: by `destroy`, or by an app, for which it is destroyed here. */
   #end (request: RequestWithState, session: FastifyRequest['session']): void {
     if (isAnonymous(request)) {
-      request[EXCEPTION] = { kind: 'anonymous', destroyed: handled(Promise.reject(new StoreUnavailableError())) }
+      request[ABSENCE] = { kind: 'anonymous', destroyed: handled(Promise.reject(new StoreUnavailableError())) }
       return
     }
-    const exception: Exception = { kind: 'ended', cookie: stateOf(session).known?.cookie }
-    request[EXCEPTION] = exception
+    const absence: SessionAbsence = { kind: 'ended', cookie: stateOf(session).known?.cookie }
+    request[ABSENCE] = absence
     if (this.#running?.kind === 'destroyed' || isNew(session)) return
-    exception.destroyed = handled(this.#options.users.destroy(hashId(session.sessionId)).catch((error: unknown) => {
+    absence.destroyed = handled(this.#options.users.destroy(hashId(session.sessionId)).catch((error: unknown) => {
       // As after a logout that failed, the client keeps its cookie.
-      request[EXCEPTION] = null
+      request[ABSENCE] = null
       throw error
     }))
   }

@@ -9,7 +9,7 @@ import { checkIsCookie, MAX_AGE_MS } from './cookie/cookie-rules.js'
 import { NoSessionError, NotTheUserError, StoreUnavailableError } from './errors.js'
 import { abandon, isAnonymous, isNew } from './session-state.js'
 import { userOf } from './sessions.js'
-import { digestOfFound, type UserId } from './user-id.js'
+import { digestOfUserId, type UserId } from './user-id.js'
 import type { UserIndex } from './store/user-index.js'
 
 export interface LoginOptions {
@@ -75,7 +75,7 @@ export function createLogins ({ users, userId, property }: LoginParts): Logins {
     try {
       Object.assign(session, property === undefined ? {} : { [property]: user }, set)
       if (maxAge !== undefined) setMaxAge(session, maxAge)
-      if (digestOfFound(await userId(session)) !== userOf(user)) throw new NotTheUserError()
+      if (digestOfUserId(await userId(session)) !== userOf(user)) throw new NotTheUserError()
       await session.save()
     } catch (error) {
       abandon(session)

@@ -4,7 +4,7 @@ import { checkIsCookie } from './cookie/cookie-rules.js'
 import { attributesOf, clearingAttributes, isAsBefore, type CookieOptions } from './cookie/cookie.js'
 import type { SuiteSessionStore } from './fastify-session-store.js'
 import { contentsOf, refuseLosses } from './session-diff.js'
-import { abandon, EXCEPTION, REPLY, stateOf, type RequestWithState } from './session-state.js'
+import { abandon, ABSENCE, REPLY, stateOf, type RequestWithState } from './session-state.js'
 
 export interface HookOptions {
   cookieName: string
@@ -30,13 +30,13 @@ export function createOnSend (
 
   return function sessionOnSend (request: RequestWithState, reply, payload, done) {
     const { session } = request
-    const exception = request[EXCEPTION]
+    const absence = request[ABSENCE]
     request[REPLY] = null
 
     // The session was destroyed, or could not be read.
-    if (exception?.destroyed !== undefined && !session) {
-      const { destroyed } = exception
-      exception.destroyed = undefined
+    if (absence?.destroyed !== undefined && !session) {
+      const { destroyed } = absence
+      absence.destroyed = undefined
       holdPayload(payload)
       destroyed.then(() => {
         clearDeadCookie(request, reply, options)
@@ -44,9 +44,9 @@ export function createOnSend (
       }, error => finishHook('session', reply, done, error, payload))
       return
     }
-    if (request.routeOptions.config?.session === false || exception?.kind === 'anonymous') return done(null, payload)
+    if (request.routeOptions.config?.session === false || absence?.kind === 'anonymous') return done(null, payload)
     if (!session?.sessionId) {
-      if (exception?.kind === 'ended') clearDeadCookie(request, reply, options)
+      if (absence?.kind === 'ended') clearDeadCookie(request, reply, options)
       return done(null, payload)
     }
 
@@ -151,7 +151,7 @@ function saveAndSendCookie (
 /** `@fastify/session` leaves the cookie of a destroyed session with the client. */
 function clearDeadCookie (request: RequestWithState, reply: FastifyReply, { cookieName, cookie }: HookOptions): void {
   if (request.cookies[cookieName] === undefined) return
-  reply.clearCookie(cookieName, clearingAttributes(request[EXCEPTION]?.cookie, cookie, request.protocol))
+  reply.clearCookie(cookieName, clearingAttributes(request[ABSENCE]?.cookie, cookie, request.protocol))
 }
 
 /** Whether the client's cookie of this session was signed with an older secret: `@fastify/session` would clear it. */

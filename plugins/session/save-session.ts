@@ -8,9 +8,9 @@ import type { SessionCodec } from './session-codec.js'
 import { diff, joinFields, takeSnapshot, type FieldChanges, type SessionSnapshot } from './session-diff.js'
 import { abandon, stateOf } from './session-state.js'
 import type { SessionStatsCounter } from './stats.js'
-import type { SessionStore } from './store/store.js'
+import type { SessionChange, SessionStore } from './store/store.js'
 import type { UserIndex } from './store/user-index.js'
-import { digestOfFound } from './user-id.js'
+import { digestOfUserId } from './user-id.js'
 
 export interface SaveOptions {
   store: SessionStore
@@ -39,7 +39,7 @@ export async function saveSession (
   const handle = hashId(sessionId)
   const state = stateOf(session)
   const before = state.known
-  const write = async (change: Omit<Parameters<SessionStore['write']>[1], 'isSealed'>) => {
+  const write = async (change: Omit<SessionChange, 'isSealed'>) => {
     try {
       return await run(() => store.write(handle, { ...change, isSealed: codec.isSealing }))
     } catch {
@@ -54,18 +54,17 @@ export async function saveSession (
   }
   checkCookieOf(session, state.request !== undefined)
 
-  // The changes since the session was read, and its user.
   const { after, changes } = changesOf(session, cookie)
-  const found = userId(session)
-  const user = digestOfFound(isPromise(found) ? await found : found)
-  const hasMoved = user !== before?.user
-  if (before !== undefined && !hasMoved && Object.keys(changes.set).length === 0 && changes.delete.length === 0) {
+  const givenId = userId(session)
+  const user = digestOfUserId(isPromise(givenId) ? await givenId : givenId)
+  const hasUserChanged = user !== before?.user
+  if (before !== undefined && !hasUserChanged && Object.keys(changes.set).length === 0 && changes.delete.length === 0) {
     return false
   }
 
-  // The user's index comes first: a session that it lacks could not be found to be destroyed. An entry without a
-  // session is removed when it is found.
-  if (user !== undefined && hasMoved) {
+  // The user's index is written first: a session that is missing from it could not be found to be destroyed. An index
+  // entry without a session is removed when it is found.
+  if (user !== undefined && hasUserChanged) {
     if (before === undefined) await write({ set: {}, delete: changes.delete, create: true, from: '', text: '{}' })
     await users.enter(user, handle)
   }
@@ -77,19 +76,19 @@ export async function saveSession (
     create: before === undefined && user === undefined,
     from: before?.version ?? '',
     text: joinFields(codec.sealFields(after, handle)),
-    ...hasMoved && { owner: { user, device: codec.sealDevice(deviceOf(session), handle) } }
+    ...hasUserChanged && { owner: { user, device: codec.sealDevice(deviceOf(session), handle) } }
   })
   if (version === undefined) abandon(session)
   else if (before === undefined) stats.created()
 
-  // The next save begins here.
+  // The next save compares with what is stored now.
   state.known = { changesTo: next => diff(after, next), version: version ?? '', user }
   for (const call of state.onStored ?? []) call()
   delete state.onStored
 
-  // The index of the former user, or of this one if the session was destroyed meanwhile.
-  if (hasMoved && before?.user !== undefined) await users.leave(before.user, handle)
-  if (hasMoved && user !== undefined && version === undefined) await users.leave(user, handle)
+  // The session leaves the former user's index, and the new user's if it was destroyed meanwhile.
+  if (hasUserChanged && before?.user !== undefined) await users.leave(before.user, handle)
+  if (hasUserChanged && user !== undefined && version === undefined) await users.leave(user, handle)
   return true
 }
 
@@ -110,7 +109,7 @@ function deviceOf (session: Session): string {
   return JSON.stringify(request === undefined ? [] : [request.ip, (request.headers['user-agent'] ?? '').slice(0, 256)])
 }
 
-/** @param isOfRequest - whether it is a request's session; a program may give the store a plain object */
+/** @param isOfRequest - whether the session is a request's; a program may pass a plain object to the store */
 function checkCookieOf ({ cookie }: Session, isOfRequest: boolean): void {
   if (isOfRequest || (typeof cookie !== 'object' && cookie !== undefined)) checkIsCookie(cookie)
   if (cookie !== undefined && cookie !== null) checkAttributes(cookie)

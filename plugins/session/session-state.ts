@@ -5,7 +5,7 @@ import type { FieldChanges, SessionSnapshot } from './session-diff.js'
 
 /** The stored session, as this process read or saved it last. */
 export interface KnownSession {
-  /** Returns the changes that make `after` of it. */
+  /** Returns the changes that turn it into `after`. */
   changesTo: (after: SessionSnapshot) => FieldChanges
   /** Its contents when it was read; undefined after a save. */
   contents?: string | undefined
@@ -18,7 +18,7 @@ export interface KnownSession {
   user: string | undefined
 }
 
-/** The state of a session's object. */
+/** The state of a session object. */
 interface SessionState {
   /**
    * - `open`: onSend saves what has changed
@@ -56,7 +56,7 @@ export function requestOf (session: object): FastifyRequest | undefined {
   return (session as WithState)[STATE]?.request
 }
 
-/** Whether this request made the session and has not saved it: its id is not known to any client. */
+/** Whether this request created the session and has not saved it: no client knows its id. */
 export function isNew (session: object): boolean {
   const { known, saved } = stateOf(session)
   return known === undefined && saved === undefined
@@ -65,9 +65,9 @@ export function isNew (session: object): boolean {
 /** Calls a function with the session's handle as soon as it is stored, which may be at once. */
 export function onceStored (session: Session & { sessionId: string }, call: (handle: string) => void): void {
   const state = stateOf(session)
-  const go = () => call(hashId(session.sessionId))
-  if (state.known === undefined) (state.onStored ??= []).push(go)
-  else go()
+  const callWithHandle = () => call(hashId(session.sessionId))
+  if (state.known === undefined) (state.onStored ??= []).push(callWithHandle)
+  else callWithHandle()
 }
 
 /** Excludes a session from the save and `Set-Cookie` of onSend. */
@@ -75,8 +75,8 @@ export function abandon (session: object): void {
   stateOf(session).phase = 'abandoned'
 }
 
-/** Why a request does not have a session as usual. */
-export interface Exception {
+/** Why a request has no session, or a temporary one in place of its own. */
+export interface SessionAbsence {
   /** `anonymous`: the session could not be read, so its user is unknown. `ended`: the request has destroyed it. */
   kind: 'anonymous' | 'ended'
   /** The cookie of the session that has ended, if it was read. */
@@ -90,17 +90,17 @@ export interface Exception {
 
 /** The properties that this plugin adds to requests. */
 export const SESSION = Symbol('session')
-export const EXCEPTION = Symbol('session.exception')
-/** The reply, while an error of an app's callback can be its response. */
+export const ABSENCE = Symbol('session.absence')
+/** The reply, as long as an error of an app's callback can still become the response. */
 export const REPLY = Symbol('session.reply')
 
 export type RequestWithState = FastifyRequest & {
   [SESSION]?: FastifyRequest['session'] | null
-  [EXCEPTION]?: Exception | null
+  [ABSENCE]?: SessionAbsence | null
   [REPLY]?: FastifyReply | null
 }
 
 /** Whether the request's session could not be read. */
 export function isAnonymous (request: object): boolean {
-  return (request as RequestWithState)[EXCEPTION]?.kind === 'anonymous'
+  return (request as RequestWithState)[ABSENCE]?.kind === 'anonymous'
 }

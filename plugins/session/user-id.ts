@@ -19,7 +19,7 @@ export function isUserId (id: unknown): id is UserId {
  *
  * @throws `FST_REDIS_SUITE_SESSION_INVALID_VALUE`
  */
-export function digestOfFound (id: unknown): string | undefined {
+export function digestOfUserId (id: unknown): string | undefined {
   if (isNoId(id)) return undefined
   if (!isUserId(id)) throw new InvalidValueError(describe(id), `${USER_ID_ALLOWED}; undefined or null without a user`)
   return hashId(String(id))

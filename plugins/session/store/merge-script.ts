@@ -9,9 +9,8 @@ const PAGE = 1000
  *
  * KEYS[1]  the session
  * ARGV     idle and absolute time-out (ms), whether the session is new (0, 1), the version that was read, the number of
- * pairs to
- *          set, those pairs, then the fields to delete. The first pair is the version, with an empty value; the second is `all`,
- *          as it is if no other request has written
+ *          pairs to set, those pairs, then the fields to delete. The first pair is the version, with an empty
+ *          value; the second is `all`, as it is if no other request has written
  * reply    the new version, or nil if there is no session to change
  */
 export const mergeScript = timedLua`
@@ -29,7 +28,6 @@ ARGV[7] = version
 local last = 5 + tonumber(ARGV[5]) * 2
 for i = 6, last, ${PAGE} do redis.call('HSET', KEYS[1], unpack(ARGV, i, math.min(i + ${PAGE - 1}, last))) end
 for i = last + 1, #ARGV do redis.call('HDEL', KEYS[1], ARGV[i]) end
--- Another request has written: 'all' is composed of the merged fields.
 -- Another request has written: 'all' is composed of the merged fields.
 if (known[3] or '') ~= ARGV[4] then
   local parts = {}
