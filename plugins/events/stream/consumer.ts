@@ -61,16 +61,16 @@ export function startConsumer<T> (
       keepsDeadLetters: deadLetter,
       keepsLatest: false,
       decode,
-      async deliver ([{ message, value, deliveryCount }]: Batch<StreamEvent<T>>, lease, partition) {
+      async deliver ([{ taken: message, value, deliveryCount }]: Batch<StreamEvent<T>>, lease, partition) {
         // A handler may have changed the event of the attempt before.
         const event = value === undefined || deliveryCount > 0 ? decode(message, partition) : value
         await whileLeased(lease, async signal => { await handler(event, { attempt: deliveryCount + 1, signal }) })
       },
-      onFailure ([{ message, deliveryCount }], { message: reason }, partition) {
+      onFailure ([{ taken: message, deliveryCount }], { message: reason }, partition) {
         const attempts = deliveryCount + 1
         log.debug({ ...fields, id: idOf(message, partition), reason, attempts }, 'events: an event failed')
       },
-      onDead ({ message, deliveryCount: attempts }, reason, dropped, partition) {
+      onDead ({ taken: message, deliveryCount: attempts }, reason, dropped, partition) {
         const entry = { ...fields, id: idOf(message, partition), reason, attempts, ...dropped > 0 && { dropped } }
         log.error(entry, `events: an event ${deadLetter ? 'became a dead letter' : 'was given up'}`)
       }

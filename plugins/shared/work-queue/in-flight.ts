@@ -2,7 +2,7 @@ import type { MessageRef, TakenMessage } from './queue.js'
 
 /** A message that this process has taken. */
 export interface InFlightMessage<T> {
-  readonly message: TakenMessage
+  readonly taken: TakenMessage
   /** The decoded message; undefined only where it could not be decoded and `deadReason` is set. */
   readonly value: T | undefined
   deliveryCount: number
@@ -58,17 +58,17 @@ export class InFlightMessages<T> {
 
   push (added: InFlightMessage<T>): void {
     // An undecodable message replaces no other one, and a message that becomes a dead letter is not replaced.
-    const older = this.#keepsLatest && added.deadReason === undefined ? this.#replaceable(added.message.key) : undefined
+    const older = this.#keepsLatest && added.deadReason === undefined ? this.#replaceable(added.taken.key) : undefined
     if (older !== undefined) {
-      added.superseded.push(...older.superseded, older.message)
-      this.#messages.delete(nameOf(older.message))
+      added.superseded.push(...older.superseded, older.taken)
+      this.#messages.delete(nameOf(older.taken))
     }
-    this.#messages.set(nameOf(added.message), added)
+    this.#messages.set(nameOf(added.taken), added)
     this.#size++
   }
 
   remove (message: InFlightMessage<T>): void {
-    if (this.#messages.delete(nameOf(message.message))) this.#size -= 1 + message.superseded.length
+    if (this.#messages.delete(nameOf(message.taken))) this.#size -= 1 + message.superseded.length
   }
 
   /**
@@ -83,7 +83,7 @@ export class InFlightMessages<T> {
     let open: Batch<T> | undefined
     for (const each of this.#messages.values()) {
       if (batches.length >= count && open === undefined) break
-      const { message: { key }, isRunning, retryAt, deadReason } = each
+      const { taken: { key }, isRunning, retryAt, deadReason } = each
       const isDue = retryAt <= now && (!isPaused || deadReason !== undefined)
       const isReady = !isRunning && isDue && (key === undefined || !blocked.has(key))
       if (isReady && open !== undefined && isNew(each)) {
@@ -106,7 +106,7 @@ export class InFlightMessages<T> {
 
   #replaceable (key: string | undefined): InFlightMessage<T> | undefined {
     for (const each of this.#messages.values()) {
-      if (each.message.key === key && each.deadReason === undefined && !each.isRunning) return each
+      if (each.taken.key === key && each.deadReason === undefined && !each.isRunning) return each
     }
     return undefined
   }

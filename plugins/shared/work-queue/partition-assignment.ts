@@ -105,7 +105,7 @@ export class PartitionAssignment<T> {
     const first = Number.parseInt(this.#instance.slice(0, 8), 16) % this.workers.length
     for (const worker of [...this.workers.slice(first), ...this.workers.slice(0, first)]) {
       if (this.#isClosed || this.owned.length >= share) return
-      if (!worker.isOwned) await worker.tryOwn(`${this.#instance}.${++this.#terms}`)
+      if (!worker.isOwned) await worker.tryAcquire(`${this.#instance}.${++this.#terms}`)
     }
   }
 

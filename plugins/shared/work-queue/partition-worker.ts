@@ -11,7 +11,7 @@ import type { PartitionQueue, TakenMessage } from './queue.js'
 
 /** How the messages of a queue are taken and delivered, the same in all partitions. */
 export interface DeliveryOptions<T> {
-  /** How many batches of a partition are delivered at a time. */
+  /** How many batches of a partition are delivered concurrently. */
   concurrency: number
   /** How many messages a batch has at most. A message that was delivered before is always alone. */
   batchSize: number
@@ -40,8 +40,8 @@ export interface DeliveryOptions<T> {
    */
   deliver (batch: Batch<T>, lease: Lease, partition: number): Promise<void>
   /**
-   * Whether an error is one of the destination as a whole: then the partition pauses, and the error counts as no retry.
-   * Never rejects.
+   * Whether an error shows that the destination as a whole is down. The partition then pauses, and the error does not
+   * count as a retry. Never rejects.
    */
   isOutage? (error: unknown, partition: number): Promise<boolean>
   onFailure (batch: Batch<T>, error: Error, partition: number): void
@@ -53,7 +53,7 @@ export interface DeliveryOptions<T> {
   onReleased? (partition: number): void
 }
 
-interface PartitionWorkerParts<T> {
+interface PartitionWorkerOptions<T> {
   queue: PartitionQueue
   partition: number
   delivery: DeliveryOptions<T>
@@ -61,19 +61,20 @@ interface PartitionWorkerParts<T> {
   /** Shared by all partitions of a process. */
   semaphore: ExclusiveSemaphore
   clock: Clock
-  /** The store failed, or replied. */
+  /** Called with an error when the store failed, and without one when it replied. */
   onStore (error: Error | undefined): void
   /** @param isLost - whether the lease ended before the partition was released */
   onReleased (isLost: boolean): void
 }
 
 /**
- * In a batch, and alone. A message that was delivered twice without an outcome is delivered while no other one is, so
- * that it becomes a dead letter alone if it ends the process.
+ * After so many deliveries without an outcome (one in a batch, one alone) a message is suspected to end the process. It
+ * is then delivered while no other message is, so that it alone becomes a dead letter.
  */
 const MIN_SUSPECT_DELIVERIES = 2
 const MAX_REASON_LENGTH = 500
 
+/** A period in which this process holds the partition's lease. */
 interface Term {
   readonly lease: Lease
   readonly acks: AckBatcher
@@ -81,7 +82,7 @@ interface Term {
 
 /** Delivers the messages of one partition while this process holds its lease. */
 export class PartitionWorker<T> {
-  readonly #parts: PartitionWorkerParts<T>
+  readonly #options: PartitionWorkerOptions<T>
   #messages: InFlightMessages<T>
   #term: Term | undefined
   #working: Promise<void> | undefined
@@ -93,17 +94,20 @@ export class PartitionWorker<T> {
   readonly #running = new Set<Promise<void>>()
   /** Halved when the store fails, as a page may be too large to arrive in time. */
   #pageSize: number
-  #isAwake = false
-  #lookedAt = 0
+  #isWoken = false
+  /** This time and the two below are by the clock's `monotonic()`. */
+  #steppedAt = 0
+  /** When more messages are taken next. */
   #takeAt = 0
   #pausedUntil = 0
+  /** The number of outages of the destination in a row. */
   #outages = 0
-  #wake = (): void => {}
+  #endRest = (): void => {}
 
-  constructor (parts: PartitionWorkerParts<T>) {
-    this.#parts = parts
-    this.#messages = new InFlightMessages(parts.delivery.keepsLatest)
-    this.#pageSize = parts.delivery.pageSize
+  constructor (options: PartitionWorkerOptions<T>) {
+    this.#options = options
+    this.#messages = new InFlightMessages(options.delivery.keepsLatest)
+    this.#pageSize = options.delivery.pageSize
   }
 
   get isOwned (): boolean {
@@ -116,9 +120,9 @@ export class PartitionWorker<T> {
   }
 
   /** Acquires the lease if no instance holds it. */
-  async tryOwn (token: string): Promise<void> {
+  async tryAcquire (token: string): Promise<void> {
     if (this.#working !== undefined) return
-    const { queue, lease: ms, clock, onStore } = this.#parts
+    const { queue, lease: ms, clock, onStore } = this.#options
     const requestedAt = clock.monotonic()
     const fence = await queue.acquire(token, ms)
     if (fence === undefined) return
@@ -129,7 +133,7 @@ export class PartitionWorker<T> {
   }
 
   async renew (): Promise<void> {
-    const { queue, lease: ms, clock } = this.#parts
+    const { queue, lease: ms, clock } = this.#options
     const lease = this.#term?.lease
     if (lease === undefined || lease.signal.aborted) return
     const requestedAt = clock.monotonic()
@@ -140,14 +144,14 @@ export class PartitionWorker<T> {
   /** Takes and delivers waiting messages now. */
   flush (): void {
     this.#takeAt = 0
-    this.#rouse()
+    this.#wake()
   }
 
   /** Finishes the batches that are running, and releases the lease. */
   async release (): Promise<void> {
     this.#isStopping = true
     this.#term?.acks.stop()
-    this.#rouse()
+    this.#wake()
     await this.#working
   }
 
@@ -156,15 +160,15 @@ export class PartitionWorker<T> {
     this.#term?.lease.end()
   }
 
-  #rouse (): void {
-    this.#isAwake = true
-    this.#wake()
+  #wake (): void {
+    this.#isWoken = true
+    this.#endRest()
   }
 
   async #work (term: Term): Promise<void> {
-    const { queue, partition, delivery, clock, onStore, onReleased } = this.#parts
+    const { queue, partition, delivery, clock, onStore, onReleased } = this.#options
     const { lease } = term
-    lease.signal.addEventListener('abort', () => this.#rouse())
+    lease.signal.addEventListener('abort', () => this.#wake())
     this.#messages = new InFlightMessages(delivery.keepsLatest)
     this.#loaded = 'nothing'
     this.#takeAt = 0
@@ -190,10 +194,10 @@ export class PartitionWorker<T> {
 
   /** Starts the deliveries that are due, and takes more messages. Returns whether more may be due at once. */
   async #step (term: Term): Promise<boolean> {
-    const { delivery: { concurrency, batchSize, maxHeld }, clock } = this.#parts
-    this.#isAwake = false
+    const { delivery: { concurrency, batchSize, maxHeld }, clock } = this.#options
+    this.#isWoken = false
     if (this.#loaded !== 'all') await this.#load(term)
-    const now = this.#lookedAt = clock.monotonic()
+    const now = this.#steppedAt = clock.monotonic()
     const isPaused = now < this.#pausedUntil
     const canTake = !isPaused && now >= this.#takeAt && this.size < maxHeld
     const batches = this.#messages.next(now, concurrency - this.#running.size, batchSize, isPaused)
@@ -207,7 +211,7 @@ export class PartitionWorker<T> {
 
   /** Reads the messages that were taken: by an earlier holder of the lease, or in a reply that was lost. */
   async #load ({ lease }: Term): Promise<void> {
-    const { queue, delivery, onStore } = this.#parts
+    const { queue, delivery, onStore } = this.#options
     const isTakeover = this.#loaded === 'nothing'
     const messages = new InFlightMessages<T>(delivery.keepsLatest)
     const settled = this.#settled = new Map<string, InFlightMessage<T>>()
@@ -234,7 +238,7 @@ export class PartitionWorker<T> {
   }
 
   async #take ({ lease }: Term): Promise<void> {
-    const { queue, delivery: { pageSize, maxHeld, takeEvery, isEager }, onStore, clock } = this.#parts
+    const { queue, delivery: { pageSize, maxHeld, takeEvery, isEager }, onStore, clock } = this.#options
     const count = Math.min(this.#pageSize, maxHeld - this.size)
     this.#loaded = 'some'
     this.#takeAt = Infinity
@@ -249,11 +253,11 @@ export class PartitionWorker<T> {
   }
 
   #hold (message: TakenMessage, deliveryCount: number): InFlightMessage<T> {
-    const { delivery: { retries, decode }, partition } = this.#parts
+    const { delivery: { retries, decode }, partition } = this.#options
     const isPoisonSuspect = deliveryCount >= MIN_SUSPECT_DELIVERIES
     const isPoison = deliveryCount > Math.max(retries, MIN_SUSPECT_DELIVERIES)
     const deadReason = isPoison ? `delivered ${deliveryCount} times without an outcome` : undefined
-    const held = { message, deliveryCount, isPoisonSuspect, isRunning: false, retryAt: 0, superseded: [] }
+    const held = { taken: message, deliveryCount, isPoisonSuspect, isRunning: false, retryAt: 0, superseded: [] }
     try {
       return { ...held, value: decode(message, partition), deadReason }
     } catch (error) {
@@ -263,18 +267,18 @@ export class PartitionWorker<T> {
 
   #start (term: Term, batch: Batch<T>): void {
     for (const message of batch) message.isRunning = true
-    const { semaphore, delivery: { isEager } } = this.#parts
+    const { semaphore, delivery: { isEager } } = this.#options
     const isExclusive = batch.some(({ isPoisonSuspect }) => isPoisonSuspect)
     const running = semaphore.run(isExclusive, () => this.#process(term, batch)).finally(() => {
       for (const message of batch) message.isRunning = false
       this.#running.delete(running)
       if (isEager) this.#takeAt = 0
-      this.#rouse()
+      this.#wake()
     })
     this.#running.add(running)
   }
 
-  /** Ends when the batch is delivered or given up, or is to be retried. */
+  /** Resolves when the batch was delivered, was given up, or has to be retried. */
   async #process (term: Term, batch: Batch<T>): Promise<void> {
     if (this.#isStopping) return
     // After a stall of the process the lease may have expired before its timer fires.
@@ -285,20 +289,20 @@ export class PartitionWorker<T> {
       else if (!await this.#deliver(term, batch)) return
       for (const message of batch) {
         this.#messages.remove(message)
-        this.#settled?.set(nameOf(message.message), message)
+        this.#settled?.set(nameOf(message.taken), message)
       }
     } catch (error) {
       if (error instanceof LeaseLostError) return term.lease.end()
-      this.#parts.onStore(toError(error))
-      for (const message of batch) message.retryAt = this.#parts.clock.monotonic() + STORE_RETRY_MS
+      this.#options.onStore(toError(error))
+      for (const message of batch) message.retryAt = this.#options.clock.monotonic() + STORE_RETRY_MS
     }
   }
 
   /** Returns whether the batch was delivered and acknowledged. */
   async #deliver ({ lease, acks }: Term, batch: Batch<T>): Promise<boolean> {
-    const { queue, partition, delivery } = this.#parts
-    const [{ message, deliveryCount }] = batch
-    // Stored before the delivery, which may end the process.
+    const { queue, partition, delivery } = this.#options
+    const [{ taken: message, deliveryCount }] = batch
+    // The count is stored before the delivery, which may end the process.
     const isMarked = deliveryCount === 0 || await queue.mark(lease.token, message, deliveryCount + 1)
     if (!isMarked || !lease.isCertain) throw new LeaseLostError()
     try {
@@ -310,21 +314,21 @@ export class PartitionWorker<T> {
     }
     this.#outages = 0
     // Older messages come first: a partial acknowledgement never leaves one that is older than an acknowledged one.
-    await acks.add([...batch.flatMap(({ superseded }) => superseded), ...batch.map(({ message }) => message)])
+    await acks.add([...batch.flatMap(({ superseded }) => superseded), ...batch.map(({ taken }) => taken)])
     return true
   }
 
   async #fail (batch: Batch<T>, error: Error): Promise<void> {
-    const { partition, delivery: { retries, backoff, isOutage, onFailure }, clock } = this.#parts
-    const isOut = await isOutage?.(error, partition)
+    const { partition, delivery: { retries, backoff, isOutage, onFailure }, clock } = this.#options
+    const isDown = await isOutage?.(error, partition)
     onFailure(batch, error, partition)
-    if (isOut) {
+    if (isDown) {
       this.#pausedUntil = clock.monotonic() + backoffMs(++this.#outages, backoff)
       return
     }
     this.#outages = 0
     for (const message of batch) message.deliveryCount++
-    // Any message of several may be the cause: each is delivered alone next, at once.
+    // Any message of a batch may be the cause, so each is delivered alone next, without a delay.
     if (batch.length > 1) return
     const [message] = batch
     if (message.deliveryCount > retries) message.deadReason = reasonOf(error)
@@ -332,32 +336,32 @@ export class PartitionWorker<T> {
   }
 
   async #giveUp ({ lease, acks }: Term, message: InFlightMessage<T>, deadReason: string): Promise<void> {
-    const { queue, partition, delivery: { keepsDeadLetters, onDead } } = this.#parts
+    const { queue, partition, delivery: { keepsDeadLetters, onDead } } = this.#options
     const reason = deadReason.slice(0, MAX_REASON_LENGTH)
-    const obsolete = keepsDeadLetters ? message.superseded : [...message.superseded, message.message]
+    const obsolete = keepsDeadLetters ? message.superseded : [...message.superseded, message.taken]
     if (obsolete.length > 0) await acks.add(obsolete)
     const dropped = keepsDeadLetters
-      ? orLost(await queue.deadLetter(lease.token, message.message, reason, message.deliveryCount))
+      ? orLost(await queue.deadLetter(lease.token, message.taken, reason, message.deliveryCount))
       : 0
     onDead(message, reason, dropped, partition)
   }
 
   /** Returns when there may be something to do, unless a delivery ends or `flush` is called before. */
   #dueAt (): number {
-    const { delivery: { concurrency, maxHeld } } = this.#parts
-    if (this.#pausedUntil > this.#lookedAt) return this.#pausedUntil
+    const { delivery: { concurrency, maxHeld } } = this.#options
+    if (this.#pausedUntil > this.#steppedAt) return this.#pausedUntil
     const takeAt = this.#running.size < concurrency && this.size < maxHeld ? this.#takeAt : Infinity
-    return Math.min(takeAt, this.#messages.nextRetryAfter(this.#lookedAt))
+    return Math.min(takeAt, this.#messages.nextRetryAfter(this.#steppedAt))
   }
 
   async #rest (ms: number): Promise<void> {
-    if (this.#isAwake) return
-    const { clock } = this.#parts
+    if (this.#isWoken) return
+    const { clock } = this.#options
     await new Promise<void>(resolve => {
       const timer = clock.setTimeout(resolve, Math.min(MAX_TIMER_MS, Math.max(1, ms))).unref()
-      this.#wake = () => { clock.clearTimeout(timer); resolve() }
+      this.#endRest = () => { clock.clearTimeout(timer); resolve() }
     })
-    this.#wake = () => {}
+    this.#endRest = () => {}
   }
 }
 

@@ -164,8 +164,7 @@ return 1
  *
  * KEYS     owner, stream, dead letters
  * ARGV     token, group, TTL of the stream when it is empty (as above), id, maximum number of dead letters, their TTL
- * (ms; without one they
- *          never expire), fields
+ *          (ms; without one they never expire), fields
  * reply    how many older ones were dropped; nil where the lease is lost
  */
 export const deadLetterScript = timedLua`

@@ -100,7 +100,7 @@ export function startFlusher<T> ({ name, store, queues, options, decode, log, le
         counts.failed++
         log.debug({ ...fields, writes: batch.length, reason: error.message }, 'cache: writes failed, they are retried')
       },
-      onDead ({ message: { id }, deliveryCount: attempts }, reason, dropped, partition) {
+      onDead ({ taken: { id }, deliveryCount: attempts }, reason, dropped, partition) {
         counts.died++
         counts.dropped += dropped
         const entry = { ...fields, id: `${id}.${partition}`, reason, attempts, ...dropped > 0 && { dropped } }
@@ -113,7 +113,7 @@ export function startFlusher<T> ({ name, store, queues, options, decode, log, le
   return { counts, partitions }
 }
 
-function toWrite<T> ({ message, value, deliveryCount }: InFlightMessage<T>, partition: number): Write<T> {
+function toWrite<T> ({ taken: message, value, deliveryCount }: InFlightMessage<T>, partition: number): Write<T> {
   const { id, key = '' } = message
   return { id: `${id}.${partition}`, key, value: value as T, attempt: deliveryCount + 1, acceptedAt: timeOfId(id) }
 }
