@@ -92,7 +92,7 @@ export interface TaggedPlan extends ValuePlan {
 
 const LIFETIME = { max: MAX_LIFE_MS / 2 }
 const THE_PLUGINS = "the plugin's"
-const timeLimit: Option<Duration, Milliseconds> = { ...duration(undefined, { min: 1, max: MAX_TIMER_MS }), value: Infinity }
+const timeLimit: Option<Duration, Milliseconds> = { ...duration(undefined, { min: 1, max: MAX_TIMER_MS }), resolvedDefault: Infinity }
 
 const PLAN_OPTIONS = {
   staleWhileRevalidate: withDefault(duration(0, LIFETIME), THE_PLUGINS),

@@ -15,7 +15,7 @@ export interface Limits {
 /** An option without a default resolves to `undefined` where it is left out. */
 type OrDefault<Value, Fallback> = undefined extends Fallback ? Value | undefined : Value
 
-interface Kind<Value, Fallback> extends Omit<Option<Fallback, Value>, 'value' | 'parse'> {
+interface Kind<Value, Fallback> extends Omit<Option<Fallback, Value>, 'resolvedDefault' | 'parse'> {
   parse: (given: unknown, plugin: PluginName) => Value | undefined
 }
 
@@ -24,9 +24,9 @@ export function option<Given, Value = Given, const Fallback extends Given | unde
   kind: Kind<Value, Fallback>
 ): Option<Given, OrDefault<Value, Fallback>> {
   const { fallback } = kind
-  const value = fallback === undefined ? undefined : kind.parse(fallback, 'redis')
-  if (fallback !== undefined && value === undefined) throw new TypeError(`a default is not ${kind.allowed}`)
-  return { ...kind, value } as Option<Given, OrDefault<Value, Fallback>>
+  const resolvedDefault = fallback === undefined ? undefined : kind.parse(fallback, 'redis')
+  if (fallback !== undefined && resolvedDefault === undefined) throw new TypeError(`a default is not ${kind.allowed}`)
+  return { ...kind, resolvedDefault } as Option<Given, OrDefault<Value, Fallback>>
 }
 
 /** An option that the program must give. */

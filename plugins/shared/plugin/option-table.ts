@@ -16,20 +16,21 @@ export interface Option<Given, Value = Given> {
   readonly fallback?: Given | undefined
   /** The default in the docs, where it is not a constant. */
   readonly fallbackText?: string | undefined
-  /** Whether `null` counts as left out. */
+  /** Whether `null` means that the option is left out. */
   readonly nullIsDefault?: boolean
   readonly isRequired?: boolean
-  /** Describes a value that is not allowed, for errors that must not repeat it. */
+  /** What an error states in place of a refused value that it must not repeat, such as a password. */
   readonly secret?: string
-  /** The value of an option that is left out. */
-  readonly value: Value
+  /** The default in the form that the plugin uses. */
+  readonly resolvedDefault: Value
   /** Returns the value in the form that the plugin uses, or `undefined` if it is not allowed. */
   parse (given: unknown, plugin: PluginName): Value | undefined
 }
 
 /**
- * All options of the type `O` by name: the compiler refuses a table that lacks one, has another one, or a default of another type.
- * Validation, suggestions for a misspelt name, defaults and the tables of the docs come from it.
+ * All options of the type `O` by name. The compiler refuses a table that lacks an option, has an extra one, or has a
+ * default of another type. Validation, suggestions for a misspelt name, defaults and the tables of the docs come from
+ * it.
  */
 export type OptionTable<O> = { readonly [Name in keyof O]-?: Option<NonNullable<O[Name]>, unknown> }
 
@@ -44,12 +45,18 @@ export type Resolved<T> = { -readonly [Name in keyof T]: T[Name] extends Option<
  * @param defaults - values that replace the table's defaults
  * @throws `FST_REDIS_SUITE_<PLUGIN>_INVALID_OPTION` for a name that is not in the table, or a value that is not allowed
  */
-export function resolveOptions<T extends Rows> (plugin: PluginName, table: T, given: object, defaults?: Partial<Resolved<T>>): Resolved<T> {
+export function resolveOptions<T extends Rows> (
+  plugin: PluginName, table: T, given: object, defaults?: Partial<Resolved<T>>
+): Resolved<T> {
   checkNames(plugin, table, given)
   return readOptions(plugin, table, given, defaults)
 }
 
-/** @throws `FST_REDIS_SUITE_<PLUGIN>_INVALID_OPTION` for a name that is not in the table: a misspelt option would have no effect */
+/**
+ * Checks the names of options, as a misspelt option would have no effect.
+ *
+ * @throws `FST_REDIS_SUITE_<PLUGIN>_INVALID_OPTION` for a name that is not in the table
+ */
 export function checkNames (plugin: PluginName, table: object, given: object): void {
   // A program in JavaScript may pass anything.
   if (typeof given !== 'object' || given === null) throw invalidArgumentError(plugin, 'options', given, 'an object')
@@ -57,24 +64,31 @@ export function checkNames (plugin: PluginName, table: object, given: object): v
   if (unknown !== undefined) throw unknownOptionError(plugin, unknown, Object.keys(table))
 }
 
-/** As {@link resolveOptions}, from an object that may have other properties as well. */
-export function readOptions<T extends Rows> (plugin: PluginName, table: T, given: object, defaults?: Partial<Resolved<T>>): Resolved<T> {
+/** Reads options as {@link resolveOptions} does, from an object that may have other properties as well. */
+export function readOptions<T extends Rows> (
+  plugin: PluginName, table: T, given: object, defaults?: Partial<Resolved<T>>
+): Resolved<T> {
   const values: Record<string, unknown> = {}
   for (const name in table) values[name] = readOption(plugin, name, table[name]!, given, defaults?.[name])
   return values as Resolved<T>
 }
 
 /** @throws `FST_REDIS_SUITE_<PLUGIN>_INVALID_OPTION` */
-export function readOption<Value> (plugin: PluginName, name: string, option: Option<unknown, Value>, given: object, fallback?: Value): Value {
+export function readOption<Value> (
+  plugin: PluginName, name: string, option: Option<unknown, Value>, given: object, fallback?: Value
+): Value {
   const value: unknown = Reflect.get(given, name)
-  if (!option.isRequired && (value === undefined || (value === null && option.nullIsDefault))) return fallback ?? option.value
+  const isLeftOut = value === undefined || (value === null && option.nullIsDefault)
+  if (isLeftOut && !option.isRequired) return fallback ?? option.resolvedDefault
   const parsed = option.parse(value, plugin)
   if (parsed !== undefined) return parsed
   const isHidden = option.secret !== undefined && value !== undefined
   throw invalidOptionError(plugin, name, isHidden ? new InWords(option.secret) : value, option.allowed)
 }
 
-/** Throws the error of an option that its kind accepts, and that is not allowed beside another one. */
-export function refuseOption<O extends object> (plugin: PluginName, given: O, name: keyof O & string, allowed: string): never {
+/** Throws the error of an option whose value is valid by itself, but not together with another option. */
+export function refuseOption<O extends object> (
+  plugin: PluginName, given: O, name: keyof O & string, allowed: string
+): never {
   throw invalidOptionError(plugin, name, Reflect.get(given, name), allowed)
 }

@@ -4,8 +4,9 @@ import { isTracing } from '../plugin/tracing.js'
 import { isCluster, type RedisClient } from './client.js'
 import { onNode } from './cluster-nodes.js'
 
-// Requests that are made in one turn of the event loop cost less together. A `MicroBatch` is one plugin's: it makes
-// one command of them. A `TurnPipeline` is one client's: it writes the commands of all plugins to the socket at once.
+// Requests to Redis that are made in one turn of the event loop cost less together. A `MicroBatch` belongs to a plugin,
+// and merges its requests into one command. A `TurnPipeline` belongs to a client, and writes the commands of all
+// plugins to the socket at once.
 
 /** The commands that batches send. A client and a pipeline both have them. */
 export interface BatchCommands {
@@ -44,9 +45,9 @@ export class TurnPipeline {
     this.#isCluster = isCluster(client)
   }
 
-  /** Calls `flush` at the end of this turn: the commands that it sends are written together with those of others. */
+  /** Calls `flush` at the end of this turn. The commands that all such functions send are written together. */
   onTurnEnd (flush: () => void): void {
-    // A span belongs to one of the callers whose requests are sent, not to another plugin.
+    // Otherwise the trace's spans would belong to the plugin that scheduled the end of the turn.
     const listener = isTracing() ? AsyncResource.bind(flush) : flush
     if (this.#listeners.push(listener) === 1) setImmediate(() => this.#endTurn())
   }
@@ -84,13 +85,13 @@ export class TurnPipeline {
 
   #write (commands: readonly PipelinedCommand[]): void {
     const { client } = this
-    // Commands that wait in the client's own pipeline, as a write of the same turn, are not overtaken.
-    if (client.autoPipelineQueueSize > 0) return sendSingly(client, commands)
-    if (!isCluster(client)) return sendTogether(client, commands)
-    // Commands without a pipeline are redirected one by one, and read from replicas: the client's options ask for that.
+    // Commands in the client's own pipeline, such as a write of the same turn, must not be overtaken.
+    if (client.autoPipelineQueueSize > 0) return sendOneByOne(client, commands)
+    if (!isCluster(client)) return sendAsPipeline(client, commands)
+    // Single commands are redirected one by one, and can be read from replicas, as the client's options ask.
     const { enableAutoPipelining, keyPrefix = '', scaleReads } = client.options
     if (client.slots.length === 0 || enableAutoPipelining !== true || scaleReads !== 'master') {
-      return sendSingly(client, commands)
+      return sendOneByOne(client, commands)
     }
     const byNode = new Map<string, PipelinedCommand[]>()
     for (const command of commands) {
@@ -99,15 +100,15 @@ export class TurnPipeline {
       if (present === undefined) byNode.set(node, [command])
       else present.push(command)
     }
-    for (const own of byNode.values()) sendTogether(client, own)
+    for (const ofNode of byNode.values()) sendAsPipeline(client, ofNode)
   }
 }
 
-function sendSingly (client: RedisClient, commands: readonly PipelinedCommand[]): void {
+function sendOneByOne (client: RedisClient, commands: readonly PipelinedCommand[]): void {
   for (const { send, resolve, reject } of commands) Promise.resolve(send(client)).then(resolve, reject)
 }
 
-function sendTogether (client: RedisClient, commands: readonly PipelinedCommand[]): void {
+function sendAsPipeline (client: RedisClient, commands: readonly PipelinedCommand[]): void {
   const pipeline = client.pipeline()
   for (const { send } of commands) send(pipeline)
   pipeline.exec().then(
@@ -123,7 +124,7 @@ function sendTogether (client: RedisClient, commands: readonly PipelinedCommand[
 
 const pipelines = new WeakMap<RedisClient, TurnPipeline>()
 
-/** The pipeline of a client, which all plugins share. */
+/** Returns the pipeline of a client, which all plugins share. */
 export function turnPipelineOf (client: RedisClient): TurnPipeline {
   const pipeline = pipelines.get(client) ?? new TurnPipeline(client)
   pipelines.set(client, pipeline)
@@ -206,8 +207,8 @@ export class MicroBatch<Q, R> {
   }
 
   /**
-   * Calls `work`, which may add requests, or returns the promise of the same work if the batch has not been sent since.
-   * So no caller gets a reply to what was sent before its call.
+   * Calls `work`, which may add requests, or returns the promise of an earlier call with the same id if the batch has
+   * not been sent since. A caller thus never gets a reply to a command that was sent before its call.
    *
    * @param id - names the work, and thereby the type of its result
    */
