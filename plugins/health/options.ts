@@ -35,7 +35,7 @@ export interface HealthPluginOptions {
    * The clients that see the single checks. Others get the status alone.
    *
    * @default 'loopback'
-   * @see [who sees the details](docs/health.md#who-sees-the-details)
+   * @see [access to the details](docs/health.md#access-to-the-details)
    */
   details?: DetailsOption | undefined
   /** The client to check; `false` for none. @default fastify.redis, if it is there */

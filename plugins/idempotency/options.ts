@@ -24,7 +24,7 @@ export interface RouteIdempotencyOptions {
    * scope do. Any result but a string that is not empty is answered with `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_VALUE`.
    *
    * @default the caller
-   * @see [whose key it is](docs/idempotency.md#whose-key-it-is)
+   * @see [the scope of a key](docs/idempotency.md#the-scope-of-a-key)
    * @example
    * scope: request => request.headers['x-api-key']
    */

@@ -17,7 +17,7 @@ export interface MetricsPluginOptions {
    * The clients that may read the route. Others get 404.
    *
    * @default 'loopback'
-   * @see [who may read](docs/metrics.md#who-may-read)
+   * @see [access to the metrics](docs/metrics.md#access-to-the-metrics)
    */
   expose?: ExposeOption | undefined
   /** The prefix of the suite's own metrics; `http_request_duration_seconds` and the metrics of the process have none. @default 'fastify_' */

@@ -116,7 +116,7 @@ t.test('an option that is a duration has no unit in its name', async t => {
   t.same(durations.filter(({ option }) => /(?:Ms|Seconds|Millis)$/.test(option)), [])
 })
 
-const AREAS = ['plugins', 'demo', 'routes', 'public', 'app.ts', 'server.ts', 'bench', 'examples', 'test', 'README.md', 'CONTRIBUTING.md', 'SECURITY.md']
+const AREAS = ['plugins', 'demo', 'routes', 'public', 'app.ts', 'server.ts', 'bench', 'examples', 'test', 'docs', 'README.md', 'CONTRIBUTING.md', 'SECURITY.md']
 const prose = proseOf(AREAS).filter(({ place }) => !place.startsWith('test/docs/language.test.ts'))
 
 /** Expressions for which the field has a term: response, cached, refreshed, L1, caller, returns, unavailable, own, pending. */

@@ -94,7 +94,7 @@ async function changePassword (server: RedisServer, password: string): Promise<v
 
 const slow = (ms: number): Fault => ({
   name: `slow ${ms} ms`,
-  what: `each answer of Redis takes ${ms} ms more`,
+  what: `each reply of Redis takes ${ms} ms more`,
   open: onProxy(proxy => proxy.delay(ms), proxy => proxy.delay(0)),
   ...ms < 100 && {
     isReachable: true,
@@ -145,7 +145,7 @@ export const FAULTS: readonly Fault[] = [
   },
   {
     name: 'instance killed',
-    what: 'one app instance gets SIGKILL, in the midst of what it holds (a lock, a refresh, claims), and is started again later; Redis is well',
+    what: 'one app instance gets SIGKILL, while it holds a lock, a refresh and leases, and is started again later; Redis works',
     open: onServer((_, shop) => shop.instances[0]!.kill(), (_, shop) => shop.instances[0]!.start()),
     isReachable: true
   },

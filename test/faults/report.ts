@@ -1,27 +1,35 @@
 import type { Fault } from './faults.js'
 import type { Figures } from './judge.js'
 
-const GOALS = `- No unhandled rejection, no crash, no 500, and no request without an answer. Routes that need a session or a lock answer 503 while it
-  cannot be had: that is the policy, and counts as refused.
-- No answer takes longer than the route's own time (5 ms where it asks its source), 150 ms for each plugin that it passes (two for
-  products, changes, sessions and locks: limit and cache, limit and session, limit and lock; one for the limited route), and 50 ms. From 1 s after the fault
-  began nothing is added but these 50 ms; where Redis itself is 50 ms late, its time is, and where it is 500 ms late, sessions and locks wait for it.
-- Recovered within 3 s of the fault's end: each instance answers sessions and serves hits again.
-- Never more than the limit in any window while Redis was reachable.
-- Never two in one lock while Redis was reachable.
-- No session lost that Redis kept. A server that was started again empty has kept none.
-- No stale answer later than 100 ms after a change was acknowledged: for as long another instance may not have heard.
-- No key without a TTL.`
+const GOALS = `- There is no unhandled rejection, no crash, no 500, and no request without a response. Routes that need a session or a lock
+  respond with 503 while it is unavailable: that is the policy, and counts as refused.
+- A response takes at most the sum of the route's own time (5 ms if it reads its source), 150 ms for each plugin that it
+  passes, and 50 ms. Products, changes, sessions and locks pass two plugins (limit and cache, limit and session, limit and
+  lock), the limited route passes one.
+- From 1 s after the fault began a response takes at most 50 ms more than the route's own time. If Redis itself is 50 ms
+  late, its delay is added. If it is 500 ms late, sessions and locks wait for it.
+- Each instance reads sessions and serves hits again within 3 s of the fault's end.
+- No window exceeds its limit while Redis is reachable.
+- No lock has two holders while Redis is reachable.
+- No session that Redis has stored is lost. A server that was restarted empty has stored none.
+- No stale response is served later than 100 ms after a change was acknowledged. Until then another instance may not have
+  received the invalidation.
+- Each key has a TTL.`
 
 /** docs/reliability.md. */
 export function report (rows: ReadonlyArray<[Fault, Figures]>, hold: number): string {
   return `# Reliability: what faults do to an app
 
-Written by \`npm run test:faults\`, from its last run. Two instances of one app in processes of their own, each with all plugins
-(connection, health, rate limit, session, cache, idempotency, events, lock, metrics), are driven with about 160 requests a second, sent whether or not earlier ones
-are answered: a cached response, a cached value, a change that invalidates both, a page of one of 20 users who are logged in,
-a route with a limit, and a section that a lock guards. After 1.5 s the fault comes, for ${hold} s where it does not end by itself; 4 s after its end it is over.
-Redis, Cluster (3 masters, 3 replicas), Sentinel (3, with 3 servers) and app run on one machine.
+Written by \`npm run test:faults\`, from its last run. Two instances of one app run in processes of their own, each
+with all plugins (connection, health, rate limit, session, cache, idempotency, events, lock, metrics).
+They get about 160 requests a second, sent whether or not earlier ones have a response:
+
+- a cached response, a cached value, and a change that invalidates both;
+- a page of one of 20 users who are logged in;
+- a route with a limit, and a section that a lock guards.
+
+The fault begins after 1.5 s, and lasts ${hold} s unless it ends by itself. The run ends 4 s after the
+fault. Redis, Cluster (3 masters, 3 replicas), Sentinel (3, with 3 servers) and app run on one machine.
 
 ## The faults
 
@@ -29,7 +37,7 @@ Redis, Cluster (3 masters, 3 replicas), Sentinel (3, with 3 servers) and app run
 |---|---|
 ${rows.map(([{ name, what }]) => `| ${name} | ${what} |`).join('\n')}
 
-## What came of them
+## Results
 
 | fault | requests | failed | 503, sessions and locks | slowest | once noticed | noticed after | recovered after | over the limit | two in a lock | sessions lost | stale ≤ 100 ms | stale later | goals |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|---|
