@@ -7,7 +7,7 @@ import { Minipass } from 'minipass'
 import t, { type Test } from 'tap'
 import { rateLimit } from '../../plugins/rate-limit/index.js'
 import { ask, askTwice, createCacheApp, gate, onBothStores, settled } from '../helpers/cache/cache-app.js'
-import { until, type StoreName } from '../helpers/index.js'
+import { advanceWhile, until, type StoreName } from '../helpers/index.js'
 
 // Hooks of others
 
@@ -144,6 +144,59 @@ onBothStores('with staleIfError the stored response replaces an exception, a 5xx
     t.notOk(answer.headers['x-failed'])
   }
   t.match((await ask(app, '/503?new')).status, 503)
+})
+
+onBothStores('with staleIfError a client whose reply fails while it waits for another request gets the stored response', async (t, store) => {
+  const { app, clock } = await createCacheApp(t, { store, options: { ttl: '1m', staleIfError: '1h' } })
+  const replies: FastifyReply[] = []
+  const { opened, open } = gate()
+  app.addHook('onRequest', (_request, reply, done) => { replies.push(reply); done() })
+  app.get('/', { config: { cache: true } }, async () => {
+    if (replies.length > 1) await opened
+    return `answer ${replies.length}`
+  })
+  await ask(app, '/')
+  await settled(app)
+  await clock.advance('61s')
+  const leading = ask(app, '/')
+  await until('a second fill', () => app.cache.stats().misses === 2)
+  const waiting = ask(app, '/')
+  await until('a waiting request', () => app.cache.stats().coalesced === 1)
+  replies[2]!.code(503).send('late')
+  t.match(await waiting, { status: 200, cache: 'STALE', body: 'answer 1' })
+  open()
+  t.match(await leading, { status: 200, cache: 'MISS' })
+})
+
+onBothStores('a reply that is sent while the cache looks the request up keeps no later request waiting', async (t, store) => {
+  const { app, clock } = await createCacheApp(t, { store })
+  const { opened, open } = gate()
+  let early: FastifyReply | undefined
+  app.get('/', {
+    preHandler: (_request, reply, done) => { early = reply; done() },
+    config: { cache: { tags: async () => { await opened; return ['a'] } } }
+  }, async () => 'x')
+  const answer = ask(app, '/')
+  await until('a lookup', () => early !== undefined)
+  early!.code(503).send('late')
+  t.match(await answer, { status: 503, body: 'late' })
+  open()
+  await settled(app)
+  const { value, passed } = await advanceWhile(clock, ask(app, '/'))
+  t.match(value, { status: 200, body: 'x' })
+  t.ok(passed < 1000, `after ${passed} ms of the clock`)
+})
+
+onBothStores('noCache() and cacheTags() take effect while the cache looks the request up', async (t, store) => {
+  const { app } = await createCacheApp(t, { store })
+  const replies = new WeakMap<FastifyRequest, FastifyReply>()
+  app.addHook('preHandler', (request, reply, done) => { replies.set(request, reply); done() })
+  app.get('/refused', { config: { cache: { tags: request => { replies.get(request)!.noCache(); return [] } } } }, async () => 'x')
+  app.get('/tagged', { config: { cache: { tags: request => { replies.get(request)!.cacheTags('late'); return [] } } } }, async () => 'x')
+  t.equal((await askTwice(app, '/refused'))[1].cache, 'MISS')
+  t.equal((await askTwice(app, '/tagged'))[1].cache, 'HIT')
+  await app.cache.invalidateTags(['late'])
+  t.equal((await ask(app, '/tagged')).cache, 'MISS')
 })
 
 onBothStores('hook: "onRequest" responds before validation and preHandlers, and after the onRequest hooks', async (t, store) => {

@@ -14,6 +14,8 @@ export function releaseWaitersOnClose (state: RequestCache): void {
   const { cache: { core }, reply, phase } = state
   if (phase.kind !== 'filling') return
   const { fill } = phase
+  // The reply was sent during the lookup, as by `handlerTimeout`: Fastify does not call the handler any more.
+  if (reply.sent) return fill.finish(undefined)
   const { raw } = reply
   const stream = streamOf(reply)
   const { hijack } = reply
