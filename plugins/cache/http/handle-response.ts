@@ -14,7 +14,7 @@ import { isGone, withdrawReplaced } from './invalidation.js'
 import { hasNonce, isOfTheClient, judgeReads, warnOfTokens, warnOnce } from './reads/unkeyed-headers.js'
 import { ENCODING } from './reads/request-reads.js'
 import { ownHeaders, readAs } from './reads/watch-request.js'
-import type { Filling, Passing, RequestCache } from './request-state.js'
+import type { Filling, RequestCache } from './request-state.js'
 import type { ResolvedRouteCache } from './route-options.js'
 import { applyStored, notModified } from './send-stored.js'
 import { entryOf, storeResponse, type StorableResponse } from './store-response.js'
@@ -28,7 +28,6 @@ import { timeFor, type StoredResponse } from './stored-response.js'
 export function handleResponse (state: RequestCache, payload: unknown): MaybePromise<unknown> {
   const { cache: { core }, request, reply, route, stale, phase } = state
   warnOfTokens(state)
-  if (phase.kind !== 'filling' && phase.kind !== 'passing') return payload
   // RFC 9111 §4.3.3: the stored response is confirmed.
   if (phase.kind === 'filling' && phase.validated !== undefined && reply.statusCode === 304) {
     return handleNotModified(state, phase, phase.validated, payload)
@@ -36,8 +35,9 @@ export function handleResponse (state: RequestCache, payload: unknown): MaybePro
   // RFC 5861 §4
   if (reply.statusCode >= 500 && stale !== undefined && isUsableOnError(stale.meta, timeFor(stale, core.now()))) {
     if (phase.kind === 'filling') phase.fill.finishStale(stale)
-    return replaceByStored(state, phase, stale, payload)
+    return replaceByStored(state, stale, payload)
   }
+  if (phase.kind !== 'filling' && phase.kind !== 'passing') return payload
   if (phase.kind === 'passing') {
     // A response to HEAD shows as well that the resource is gone.
     if (isGone(reply.statusCode) && !isOfTheClient(state)) core.withdraw(phase.found.place)
@@ -45,13 +45,13 @@ export function handleResponse (state: RequestCache, payload: unknown): MaybePro
   }
   const status = reply.statusCode
   if (state.hasFailed && !isListedError(status, route)) return refuse(state, phase, 'error', status, payload)
-  if (phase.isRefused) return refuse(state, phase, 'the handler refused', status, payload)
+  if (state.isRefused) return refuse(state, phase, 'the handler refused', status, payload)
   const decision = evaluateResponse(state, phase, core.now())
   if (decision.kind === 'await-ttl') return handleWithTtl(state, phase, decision.ttl, payload)
   // RFC 9875 §2
-  phase.extraTags.push(...parseGroups(joined(reply.getHeader('cache-groups'))).map(groupTag))
+  state.extraTags.push(...parseGroups(joined(reply.getHeader('cache-groups'))).map(groupTag))
   if (decision.kind === 'refuse') return refuse(state, phase, decision.why, status, payload)
-  const why = whyNotShareable(state, decision, decision) ?? whyTooManyTags(phase)
+  const why = whyNotShareable(state, decision, decision) ?? whyTooManyTags(state, phase)
   if (why !== undefined) return refuse(state, phase, why, status, payload)
   const coding = phase.leavesEncodingToHooks ? decodableCoding(reply) : undefined
   if (coding !== undefined) {
@@ -90,7 +90,7 @@ function handleNotModified (
   const why = whyNotShareable(state, decision, confirmed)
   if (why !== undefined) return refuseConfirmed(state, filling, why, stored, payload)
   store(state, filling, confirmed)
-  return replaceByStored(state, filling, entryOf(confirmed, '', {}, filling.fill.startedAt), payload)
+  return replaceByStored(state, entryOf(confirmed, '', {}, filling.fill.startedAt), payload)
 }
 
 /** Sends a confirmed response that must not be stored any longer. */
@@ -98,14 +98,13 @@ function refuseConfirmed (
   state: RequestCache, filling: Filling, why: string, stored: StoredResponse, payload: unknown
 ): Buffer | string {
   release(state, filling, why, 200)
-  return replaceByStored(state, filling, stored, payload)
+  return replaceByStored(state, stored, payload)
 }
 
 /** Sends a stored response in place of the handler's. */
-function replaceByStored (
-  state: RequestCache, { headersBefore }: Filling | Passing, entry: StoredResponse, payload: unknown
-): Buffer | string {
-  const { cache: { core }, request, reply, route } = state
+function replaceByStored (state: RequestCache, entry: StoredResponse, payload: unknown): Buffer | string {
+  const { cache: { core }, request, reply, route, phase } = state
+  const headersBefore = phase.kind === 'filling' || phase.kind === 'passing' ? phase.headersBefore : {}
   const fwdStatus = reply.statusCode
   discard(payload)
   for (const name of Object.keys(reply.getHeaders())) {
@@ -278,7 +277,7 @@ function isListedError (status: number, { ttl, statuses }: ResolvedRouteCache): 
   return status >= 400 && ttl !== undefined && statuses.has(status)
 }
 
-function whyTooManyTags ({ fill, extraTags }: Filling): string | undefined {
+function whyTooManyTags ({ extraTags }: RequestCache, { fill }: Filling): string | undefined {
   // The cache itself adds the tags of the path: they do not count.
   const named = fill.lookup.tags.filter(tag => pathOfTag(tag) === undefined).length
   return named + extraTags.length > MAX_ENTRY_TAGS ? 'too many tags' : undefined

@@ -69,18 +69,15 @@ export function addResponseCache (
   })
   fastify.decorateRequest(STATE, null)
   fastify.decorateReply('cacheTags', function (...tags) {
-    const state = this.request[STATE]
-    if (state === null) return this
-    const checked = checkTags(tags, 'tags', invalidArgumentError)
-    if (state.phase.kind === 'filling') state.phase.extraTags.push(...checked)
+    this.request[STATE]?.extraTags.push(...checkTags(tags, 'tags', invalidArgumentError))
     return this
   })
   fastify.decorateReply('noCache', function () {
-    const phase = this.request[STATE]?.phase
-    if (phase?.kind !== 'filling') return this
-    phase.isRefused = true
+    const state = this.request[STATE]
+    if (state === null) return this
+    state.isRefused = true
     // Waiting requests need not wait until the response is sent.
-    phase.fill.finish(undefined)
+    if (state.phase.kind === 'filling') state.phase.fill.finish(undefined)
     return this
   })
 

@@ -27,7 +27,7 @@ export interface ClientConditions {
   ifRange: string | undefined
 }
 
-/** The request bypasses the cache, or was not looked up yet. */
+/** The request bypasses the cache, or its lookup has not ended yet. */
 interface Bypassed {
   readonly kind: 'bypassed'
 }
@@ -71,12 +71,8 @@ export interface Filling {
   readonly isBackground: boolean
   /** The stored response whose validators replaced the client's conditions. */
   readonly validated: StoredResponse | undefined
-  /** Tags that the handler and the response added. */
-  readonly extraTags: string[]
   /** The result of an async `ttl` of the route, in milliseconds. */
   ttl: number | undefined
-  /** Whether `reply.noCache()` was called. */
-  isRefused: boolean
   /** Whether hooks may encode the response: it has neither a coding nor `Vary: Accept-Encoding` of its own. */
   leavesEncodingToHooks: boolean
   /** How far the response is: not seen by the cache yet, seen, or sent as a stream that may not have ended. */
@@ -102,6 +98,10 @@ export interface RequestCache {
   /** The stored response that needs validation before it is used. */
   stale: StoredResponse | undefined
   phase: Phase
+  /** Tags that hooks, the handler and the response added. */
+  readonly extraTags: string[]
+  /** Whether `reply.noCache()` was called. */
+  isRefused: boolean
   /** Whether an `onError` hook ran. */
   hasFailed: boolean
   status: CacheStatus
@@ -131,6 +131,8 @@ export function createState (
     key: undefined,
     stale: undefined,
     phase: BYPASSED,
+    extraTags: [],
+    isRefused: false,
     hasFailed: false,
     status: { outcome: 'BYPASS', fwd: 'bypass', fwdStatus: undefined, ttl: undefined, stored: false, collapsed: false },
     why: ''

@@ -143,9 +143,7 @@ export function prepareHandler (state: RequestCache, found: LookupResult, fill: 
     requestedAt: core.now(),
     isBackground,
     validated,
-    extraTags: [],
     ttl: undefined,
-    isRefused: false,
     leavesEncodingToHooks: false,
     response: 'awaited'
   }

@@ -21,8 +21,8 @@ export interface StorableResponse extends Pick<StoredResponse, 'meta' | 'body' |
 
 /** Stores a response where requests of its kind look for it, and lets waiting requests proceed. */
 export async function storeResponse (state: RequestCache, filling: Filling, response: StorableResponse): Promise<void> {
-  const { core } = state.cache
-  const { fill, found: { base }, extraTags } = filling
+  const { cache: { core }, extraTags } = state
+  const { fill, found: { base } } = filling
   const { key } = base
   if (fill.versions === undefined) {
     // The store is unavailable, but requests that wait in this process may share the response.
