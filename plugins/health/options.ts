@@ -76,7 +76,11 @@ export interface HealthPluginOptions {
   clock?: Clock | undefined
 }
 
-const path = (fallback: string) => orFalse(string(fallback, "a path such as '/live', or false", /^(\/[^?#]*[^/?#])?$/))
+// A program may mean "no route" by null.
+const path = (fallback: string) => ({
+  ...orFalse(string(fallback, "a path such as '/live', or false", /^(\/[^?#]*[^/?#])?$/)),
+  nullIsDefault: false
+})
 
 const PATHS_OPTIONS = {
   live: path('/live'),
@@ -105,7 +109,7 @@ export const HEALTH_OPTIONS = {
     fallbackText: "`'/live'`, `'/ready'`, `'/startup'`, `''`",
     parse: given => typeof given === 'object' && given !== null ? resolveOptions('health', PATHS_OPTIONS, given) : undefined
   }),
-  details: accessRule(),
+  details: { ...accessRule(), nullIsDefault: true },
   redis: redisClient('if it is there'),
   redisCritical: boolean(false),
   cacheFor: duration(1000),

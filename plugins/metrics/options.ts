@@ -63,11 +63,13 @@ const buckets = (fallback: readonly number[]) => option<readonly number[], numbe
   allowed: 'up to 50 numbers of seconds above 0, each greater than the one before',
   fallback,
   fallbackText: `${fallback[0]} to ${fallback.at(-1)}`,
+  nullIsDefault: true,
   parse: given => areBuckets(given) ? [...given] : undefined
 })
 
 export const METRICS_OPTIONS = {
-  path: orFalse(string('/metrics', "a path such as '/metrics', or false", /^\/[^?#]*[^/?#]$/)),
+  // A program may mean "no route" by null.
+  path: { ...orFalse(string('/metrics', "a path such as '/metrics', or false", /^\/[^?#]*[^/?#]$/)), nullIsDefault: false },
   expose: accessRule(),
   prefix: string('fastify_', 'letters, digits and _, as names of metrics may begin', /^([a-zA-Z_:][\w:]*)?$/),
   registry: option({ type: '`Registry` of prom-client', allowed: 'a Registry of prom-client', fallbackText: 'a new one', parse: given => isRegistry(given) ? given : undefined }),
@@ -77,6 +79,7 @@ export const METRICS_OPTIONS = {
     type: 'string[]',
     allowed: `an array of URLs of routes, such as '/health/live' or '/health*', and '${UNMATCHED}'`,
     fallback: [],
+    nullIsDefault: true,
     parse: parseExclude
   }),
   buckets: buckets([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]),
@@ -86,6 +89,7 @@ export const METRICS_OPTIONS = {
     allowed: 'strings, by names of letters, digits and _',
     fallback: {},
     fallbackText: '`{}`',
+    nullIsDefault: true,
     parse: given => areLabels(given) ? { ...given } : undefined
   }),
   maxRoutes: integer(200, { min: 1, max: 1000 }),

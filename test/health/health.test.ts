@@ -150,7 +150,7 @@ t.test('the path can be changed', async t => {
 
 t.test('invalid options and checks fail with a coded error', async t => {
   const code = 'FST_REDIS_SUITE_HEALTH_INVALID_OPTION'
-  for (const options of [{ prefix: 'health' }, { prefix: '/health/' }, { details: 'all' }, { redisCritical: 1 }, { logLevel: 'loud' }, { redis: {} }, { paths: 'x' }, { paths: { live: 'live' } }, { paths: { lvie: '/live' } }, { drainDelay: -1 }, { cacheFor: 'soon' },
+  for (const options of [{ prefix: 'health' }, { prefix: '/health/' }, { details: 'all' }, { redisCritical: 1 }, { logLevel: 'loud' }, { redis: {} }, { paths: 'x' }, { paths: { live: 'live' } }, { paths: { live: null } }, { paths: { lvie: '/live' } }, { drainDelay: -1 }, { cacheFor: 'soon' },
     { underPressure: 5 }, { underPressure: { maxDelay: 1 } }, { version: 1 }, { clock: {} }]) {
     await t.rejects(async () => { await Fastify().register(health, options as HealthPluginOptions) }, { code }, JSON.stringify(options))
   }
@@ -160,6 +160,11 @@ t.test('invalid options and checks fail with a coded error', async t => {
   t.throws(() => app.health.addCheck('b', () => {}, { timeout: 0 }), { code })
   t.throws(() => app.health.addCheck('b', 'no' as never), { code })
   for (const name of ['', 'a b', 'a:b', 5]) t.throws(() => app.health.addCheck(name as string, () => {}), { code })
+})
+
+t.test('details: null counts as left out', async t => {
+  const { app } = await build(t, { details: null } as unknown as HealthPluginOptions)
+  t.equal((await app.inject('/health')).statusCode, 200)
 })
 
 t.test('the details have the form of the IETF draft: the service, and each check with value, unit and time', async t => {

@@ -304,7 +304,7 @@ t.test('invalid options fail at registration', async t => {
   const taken = new Registry()
   taken.registerMetric(new Counter({ name: 'http_request_duration_seconds', help: 'taken', registers: [] }))
   const wrong: Array<Record<string, unknown>> = [
-    { path: 'metrics' }, { expose: 'all' }, { expose: null }, { prefix: '1-' }, { registry: {} }, { buckets: [2, 1] }, { redisBuckets: [] }, { labels: { le: 'x' } },
+    { path: 'metrics' }, { path: null }, { expose: 'all' }, { expose: null }, { prefix: '1-' }, { registry: {} }, { buckets: [2, 1] }, { redisBuckets: [] }, { labels: { le: 'x' } },
     { maxRoutes: 0 }, { timeout: 'soon' }, { tracing: 1 }, { defaultMetrics: 'yes' }, { logLevel: 'loud' }, { unknown: 1 }, { clock: {} }, { registry: taken },
     { exclude: '/metrics' }, { exclude: ['metrics'] }, { exclude: ['/a*b'] }, { exclude: ['*'] }, { exclude: [/metrics/] }
   ]
@@ -313,6 +313,16 @@ t.test('invalid options fail at registration', async t => {
     t.teardown(() => app.close().catch(() => {}))
     await t.rejects(Promise.resolve(app.register<Record<string, unknown>>(metrics as never, options)), { code: 'FST_REDIS_SUITE_METRICS_INVALID_OPTION' }, JSON.stringify(Object.keys(options)))
   }
+})
+
+t.test('lists, buckets and labels that are null count as left out', async t => {
+  const app = Fastify()
+  t.teardown(() => app.close())
+  const options: Record<string, unknown> = { exclude: null, buckets: null, redisBuckets: null, labels: null }
+  await app.register<Record<string, unknown>>(metrics as never, options)
+  app.get('/', async () => 'x')
+  await app.inject('/')
+  t.equal((await app.inject('/metrics')).statusCode, 200)
 })
 
 t.test('values that are not numbers, of an object that resembles a plugin of the suite, are left out, and the others are exposed', async t => {
