@@ -13,7 +13,7 @@ import { InvalidSessionError, StoreUnavailableError } from './errors.js'
 import { changesOf, saveSession, type SaveOptions } from './save-session.js'
 import { diff } from './session-diff.js'
 import {
-  ABSENCE, isAnonymous, isNew, stateOf, type KnownSession, type RequestWithState, type SessionAbsence
+  isAnonymous, isNew, setAbsence, stateOf, type KnownSession, type RequestWithState, type SessionAbsence
 } from './session-state.js'
 import type { StoredSession } from './store/store.js'
 
@@ -72,10 +72,10 @@ export class SuiteSessionStore implements FastifySessionStore {
     const saved = state.saved === undefined ? save() : state.saved.catch(() => {}).then(save)
     state.saved = saved
     saved.then(isSaved => {
-      if (state.phase === 'unsaved') state.phase = 'open'
+      if (state.phase === 'unsaved') state.phase = undefined
       this.#call(undefined, callback, undefined, isSaved)
     }, error => {
-      if (error instanceof StoreUnavailableError && state.phase === 'open') state.phase = 'unsaved'
+      if (error instanceof StoreUnavailableError && state.phase === undefined) state.phase = 'unsaved'
       this.#refuse(callback, error)
     })
   }
@@ -113,7 +113,7 @@ export class SuiteSessionStore implements FastifySessionStore {
     }
     const state = stateOf(session)
     if (running?.kind === 'unreadable') {
-      request[ABSENCE] = { kind: 'anonymous' }
+      setAbsence(request, { kind: 'anonymous' })
       this.#standIns.set(session.sessionId, true)
     } else if (running?.kind === 'read' && running.sessionId === session.sessionId) {
       state.known = running.known
@@ -167,15 +167,15 @@ export class SuiteSessionStore implements FastifySessionStore {
   /** Ends a session that is set to null: by `destroy`, or by an app, for which it is destroyed here. */
   #end (request: RequestWithState, session: FastifyRequest['session']): void {
     if (isAnonymous(request)) {
-      request[ABSENCE] = { kind: 'anonymous', destroyed: handled(Promise.reject(new StoreUnavailableError())) }
+      setAbsence(request, { kind: 'anonymous', destroyed: handled(Promise.reject(new StoreUnavailableError())) })
       return
     }
     const absence: SessionAbsence = { kind: 'ended', cookie: stateOf(session).known?.cookie }
-    request[ABSENCE] = absence
+    setAbsence(request, absence)
     if (this.#running?.kind === 'destroyed' || isNew(session)) return
     absence.destroyed = handled(this.#options.users.destroy(hashId(session.sessionId)).catch((error: unknown) => {
       // As after a logout that failed, the client keeps its cookie.
-      request[ABSENCE] = null
+      setAbsence(request, undefined)
       throw error
     }))
   }

@@ -5,7 +5,7 @@ import { decryptWithPromise, storeFor } from './callbacks.js'
 import { NoCookiesError, NoSessionError } from './errors.js'
 import type { SuiteSessionStore } from './fastify-session-store.js'
 import { createOnSend, type HookOptions } from './on-send.js'
-import { ABSENCE, REPLY, SESSION, type RequestWithState } from './session-state.js'
+import { REPLY, SESSION, type RequestWithState } from './session-state.js'
 
 /**
  * Returns the instance as `@fastify/session` is to see it, which then registers these in place of its own:
@@ -23,7 +23,7 @@ export function withOwnHooks (
     onSend: (handler: onSendHookHandler) => payloadReadingApart(createOnSend(handler, store, options))
   }
   // Properties that a request has from its beginning cost less than those that are added to it.
-  for (const property of [SESSION, ABSENCE, REPLY]) fastify.decorateRequest(property, null)
+  for (const property of [SESSION, REPLY]) fastify.decorateRequest(property, null)
   return new Proxy(fastify, {
     get (target, name) {
       const value: unknown = Reflect.get(target, name, target)

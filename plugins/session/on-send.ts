@@ -4,7 +4,7 @@ import { checkIsCookie } from './cookie/cookie-rules.js'
 import { attributesOf, clearingAttributes, isAsBefore, type CookieOptions } from './cookie/cookie.js'
 import type { SuiteSessionStore } from './fastify-session-store.js'
 import { contentsOf, refuseLosses } from './session-diff.js'
-import { abandon, ABSENCE, REPLY, stateOf, type RequestWithState } from './session-state.js'
+import { abandon, absenceOf, REPLY, stateOf, type RequestWithState } from './session-state.js'
 
 export interface HookOptions {
   cookieName: string
@@ -30,7 +30,7 @@ export function createOnSend (
 
   return function sessionOnSend (request: RequestWithState, reply, payload, done) {
     const { session } = request
-    const absence = request[ABSENCE]
+    const absence = absenceOf(request)
     request[REPLY] = null
 
     // The session was destroyed, or could not be read.
@@ -151,7 +151,7 @@ function saveAndSendCookie (
 /** `@fastify/session` leaves the cookie of a destroyed session with the client. */
 function clearDeadCookie (request: RequestWithState, reply: FastifyReply, { cookieName, cookie }: HookOptions): void {
   if (request.cookies[cookieName] === undefined) return
-  reply.clearCookie(cookieName, clearingAttributes(request[ABSENCE]?.cookie, cookie, request.protocol))
+  reply.clearCookie(cookieName, clearingAttributes(absenceOf(request)?.cookie, cookie, request.protocol))
 }
 
 /** Whether the client's cookie of this session was signed with an older secret: `@fastify/session` would clear it. */
