@@ -50,7 +50,7 @@ interface Generated {
 }
 
 /** The handler runs, and its response is not stored. */
-export interface Passing {
+interface Passing {
   readonly kind: 'passing'
   readonly found: LookupResult
   /** The reply's headers before the handler ran. */
