@@ -2,22 +2,22 @@ import { backoff } from '../../shared/plugin/backoff.js'
 import { invalidArgumentError, invalidOptionError } from '../../shared/plugin/errors.js'
 import { boolean, callable, duration, integer, oneOf, required, string } from '../../shared/plugin/option-kinds.js'
 import { resolveOptions, type OptionTable, type Resolved } from '../../shared/plugin/option-table.js'
+import {
+  isMessageKey, isQueueName, MESSAGE_KEY_ALLOWED, QUEUE_NAME, QUEUE_NAME_ALLOWED
+} from '../../shared/work-queue/names.js'
 import type { ConsumeOptions, StreamOptions } from './types.js'
 
-const NAME = /^[\w.-]{1,64}$/
-const NAME_ALLOWED = 'up to 64 letters, digits and . _ -'
-const MAX_KEY_LENGTH = 1024
 // A TTL in milliseconds that Redis accepts and a number represents exactly.
 const MAX_AGE_MS = 10 * 365 * 24 * 3600 * 1000
 
 export function checkName (what: 'name' | 'group', name: unknown): string {
-  if (typeof name === 'string' && NAME.test(name)) return name
-  throw invalidArgumentError('events', what, name, NAME_ALLOWED)
+  if (isQueueName(name)) return name
+  throw invalidArgumentError('events', what, name, QUEUE_NAME_ALLOWED)
 }
 
 export function checkKey (key: unknown): string | undefined {
-  if (key === undefined || (typeof key === 'string' && key !== '' && key.length <= MAX_KEY_LENGTH)) return key
-  throw invalidOptionError('events', 'key', key, `a string of 1 to ${MAX_KEY_LENGTH} characters`)
+  if (key === undefined || isMessageKey(key)) return key
+  throw invalidOptionError('events', 'key', key, MESSAGE_KEY_ALLOWED)
 }
 
 const AGE = { min: 1000, max: MAX_AGE_MS }
@@ -31,7 +31,7 @@ export const STREAM_OPTIONS = {
 } satisfies OptionTable<StreamOptions>
 
 export const CONSUME_OPTIONS = {
-  group: required(string(undefined, NAME_ALLOWED, NAME)),
+  group: required(string(undefined, QUEUE_NAME_ALLOWED, QUEUE_NAME)),
   handler: required(callable('`(event, { attempt, signal }) => unknown`')),
   concurrency: integer(1, { min: 1, max: 1000 }),
   retries: integer(5, { max: 1000 }),

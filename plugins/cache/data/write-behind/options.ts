@@ -3,6 +3,7 @@ import { MAX_TIMER_MS, type Duration } from '../../../shared/plugin/duration.js'
 import { invalidArgumentError } from '../../../shared/plugin/errors.js'
 import { boolean, callable, duration, integer, required } from '../../../shared/plugin/option-kinds.js'
 import { resolveOptions, type OptionTable, type Resolved } from '../../../shared/plugin/option-table.js'
+import { isMessageKey, isQueueName, MESSAGE_KEY_ALLOWED, QUEUE_NAME_ALLOWED } from '../../../shared/work-queue/names.js'
 import type { Cached } from '../jsonify.js'
 
 /** A write as the source receives it. */
@@ -89,11 +90,8 @@ export interface ResolvedWriteBehindOptions<T> extends Omit<Resolved<typeof WRIT
   isOutage: (error: unknown) => boolean | Promise<boolean>
 }
 
-const NAME = /^[\w.-]{1,64}$/
-const MAX_KEY_LENGTH = 1024
-
 export function resolveWriteBehind<T> (name: unknown, given: WriteBehindOptions<T>): ResolvedWriteBehindOptions<T> {
-  if (typeof name !== 'string' || !NAME.test(name)) throw invalidArgumentError('cache', 'name', name, 'up to 64 letters, digits and . _ -')
+  if (!isQueueName(name)) throw invalidArgumentError('cache', 'name', name, QUEUE_NAME_ALLOWED)
   const options = resolveOptions('cache', WRITE_BEHIND_OPTIONS, given)
   const share = (max: number) => Math.ceil(max / options.partitions)
   return {
@@ -106,8 +104,8 @@ export function resolveWriteBehind<T> (name: unknown, given: WriteBehindOptions<
 }
 
 export function checkWriteKey (key: unknown): string {
-  if (typeof key === 'string' && key !== '' && key.length <= MAX_KEY_LENGTH) return key
-  throw invalidArgumentError('cache', 'key', key, `a string of 1 to ${MAX_KEY_LENGTH} characters`)
+  if (isMessageKey(key)) return key
+  throw invalidArgumentError('cache', 'key', key, MESSAGE_KEY_ALLOWED)
 }
 
 function isNetworkError (error: unknown): boolean {
