@@ -51,7 +51,7 @@ export function handleResponse (state: RequestCache, payload: unknown): MaybePro
   // RFC 9875 §2
   state.extraTags.push(...parseGroups(joined(reply.getHeader('cache-groups'))).map(groupTag))
   if (decision.kind === 'refuse') return refuse(state, phase, decision.why, status, payload)
-  const why = whyNotShareable(state, decision, decision) ?? whyTooManyTags(state, phase)
+  const why = whyNotShareable(state, decision.varies, decision) ?? whyTooManyTags(state, phase)
   if (why !== undefined) return refuse(state, phase, why, status, payload)
   const coding = phase.leavesEncodingToHooks ? decodableCoding(reply) : undefined
   if (coding !== undefined) {
@@ -87,7 +87,7 @@ function handleNotModified (
   if (decision.kind === 'refuse') return refuseConfirmed(state, filling, decision.why, stored, payload)
   if (stored.meta.absent !== undefined) decision.meta.absent = stored.meta.absent
   const confirmed = { ...decision, body: stored.body, encoded: stored.encoded }
-  const why = whyNotShareable(state, decision, confirmed)
+  const why = whyNotShareable(state, decision.varies, confirmed)
   if (why !== undefined) return refuseConfirmed(state, filling, why, stored, payload)
   store(state, filling, confirmed)
   return replaceByStored(state, entryOf(confirmed, '', {}, filling.fill.startedAt), payload)
@@ -157,7 +157,7 @@ function storeStream (
       ? undefined
       : await responseOf(filling, decision, captured, coding, state.route.maxEntrySize)
     // The code that produces a stream may read the request until the stream ends.
-    const why = response && whyNotShareable(state, decision, response)
+    const why = response && whyNotShareable(state, decision.varies, response)
     readAs('suite', state.request)
     if (captured === 'broken') return filling.fill.finish(undefined)
     if (response === undefined || why !== undefined) {
@@ -196,7 +196,7 @@ function storeAndReply (
   state: RequestCache, filling: Filling, decision: Storable, payload: unknown, body: Buffer, response: StorableResponse
 ): unknown {
   const { reply, route, conditions, status } = state
-  const why = whyNotShareable(state, decision, response)
+  const why = whyNotShareable(state, decision.varies, response)
   if (why !== undefined) return refuse(state, filling, why, decision.meta.status, payload)
   if (route.etag && decision.meta.status === 200 && reply.getHeader('etag') === undefined) {
     const etag = makeEtag(response.body)
@@ -250,7 +250,8 @@ function withoutCoding (decision: Storable, { headersBefore }: Filling): Storabl
  * looked for in vain are recorded in the `meta.absent` of the response that is to be stored.
  */
 function whyNotShareable (
-  state: RequestCache, { varies }: Storable, response: Pick<StorableResponse, 'meta'> & Partial<StorableResponse>
+  state: RequestCache, varies: Storable['varies'],
+  response: Pick<StorableResponse, 'meta'> & Partial<StorableResponse>
 ): string | undefined {
   const { cache: { hitForPass }, reply, route } = state
   const { meta, body, encoded } = response

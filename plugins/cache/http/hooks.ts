@@ -55,7 +55,7 @@ export function addResponseCache (
 ): ResponseCache {
   const revalidation = new BackgroundRevalidation(fastify, core, fills)
   const cache: HttpCache = { core, fills, hitForPass: new HitForPass(core.clock), revalidation }
-  const statusField = options.cacheStatus === false ? undefined : createCacheStatus(options.cacheStatus)
+  const createMember = options.cacheStatus === false ? undefined : createCacheStatus(options.cacheStatus)
   const invalidations = new Invalidations(core)
   const pinnedHooks = new PinnedHooks(fastify, 'cache')
   const warnOfIneffectiveConfig = watchCachedRoutes(fastify, options.global)
@@ -223,17 +223,14 @@ export function addResponseCache (
   }
 
   /** Adds `X-Cache` and `Cache-Status` (RFC 9211). Returns a promise where the option `explain` is async. */
-  function addCacheStatus (state: RequestCache, isExplained?: boolean): MaybePromise<void> {
+  function addCacheStatus (state: RequestCache): MaybePromise<void> {
     const { request, reply, phase, status, why } = state
     if (options.xCache) reply.header('x-cache', status.outcome)
     // RFC 9211 §2: a cache that generated the response itself adds no member.
-    if (statusField === undefined || phase.kind === 'generated') return undefined
-    if (isExplained === undefined && options.explain !== undefined && why !== '') {
-      return whenReady(mayExplain(options.explain, request), isExplained => addCacheStatus(state, isExplained))
-    }
-    const value = statusField(status, isExplained ? why : undefined)
-    const upstream = phase.kind === 'served' ? undefined : reply.getHeader('cache-status')
-    reply.header('cache-status', upstream === undefined ? value : `${String(upstream)}, ${value}`)
+    if (createMember === undefined || phase.kind === 'generated') return undefined
+    if (options.explain === undefined || why === '') return addMember(state, createMember(status, undefined))
+    return whenReady(mayExplain(options.explain, request),
+      isExplained => addMember(state, createMember(status, isExplained ? why : undefined)))
   }
 
   function watchCloseHook (route: ResolvedRouteCache): preHandlerHookHandler {
@@ -291,6 +288,12 @@ export function addResponseCache (
     },
     settle: () => revalidation.settle()
   }
+}
+
+/** Adds the cache's member to `Cache-Status`, after those of caches that are closer to the origin. */
+function addMember ({ phase, reply }: RequestCache, member: string): void {
+  const upstream = phase.kind === 'served' ? undefined : reply.getHeader('cache-status')
+  reply.header('cache-status', upstream === undefined ? member : `${String(upstream)}, ${member}`)
 }
 
 /** Calls the option `explain`. An error of it is logged, and the client gets no explanation. */
