@@ -26,7 +26,7 @@ export interface CachePluginOptions extends Omit<RouteCacheOptions, 'tags' | 'in
   /** Size of the memory store. @default 64 MiB */
   maxSize?: Bytes | undefined
   /**
-   * What happens while Redis is unavailable: `'open'` runs the handler; `'local'` serves what is in L1, which may have been
+   * The behavior while Redis is unavailable: `'open'` runs the handler; `'local'` serves what is in L1, which may have been
    * invalidated.
    *
    * @default 'open'

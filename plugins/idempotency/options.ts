@@ -48,7 +48,7 @@ export interface RouteIdempotencyOptions {
   headers?: readonly string[] | undefined
   /** The largest body that is stored. For a larger response only its completion is stored, and a repetition receives 409. @default 1 MiB */
   maxBodySize?: Bytes | undefined
-  /** What happens while Redis is unavailable: `'closed'` answers with 503; `'open'` runs the request, perhaps a second time. @default 'closed' */
+  /** The behavior while Redis is unavailable: `'closed'` answers with 503; `'open'` runs the request, perhaps a second time. @default 'closed' */
   onStoreError?: 'closed' | 'open' | undefined
 }
 

@@ -34,7 +34,7 @@ export interface SessionPluginOptions extends Omit<FastifySessionOptions, 'store
   /** How many sessions a user may have; 0 means any number. @default 0 */
   maxPerUser?: number | undefined
   /**
-   * What happens to a login beyond `maxPerUser`: the user's oldest session ends, or the login is refused with
+   * The treatment of a login beyond `maxPerUser`: the user's oldest session ends, or the login is refused with
    * `FST_REDIS_SUITE_SESSION_TOO_MANY`.
    *
    * @default 'drop-oldest'
@@ -47,7 +47,7 @@ export interface SessionPluginOptions extends Omit<FastifySessionOptions, 'store
    */
   encrypt?: EncryptionKey | readonly EncryptionKey[] | undefined
   /**
-   * What happens while the store is unavailable: `'closed'` answers with 503; `'anonymous'` continues with an empty session that is not saved
+   * The behavior while the store is unavailable: `'closed'` answers with 503; `'anonymous'` continues with an empty session that is not saved
    * and whose cookie is not sent.
    *
    * @default 'closed'

@@ -139,7 +139,7 @@ export interface RouteCacheOptions {
   /** Header fields that override `Cache-Control`, in order of precedence (RFC 9213). @default ['cdn-cache-control'] */
   targeted?: readonly string[] | undefined
   /**
-   * What happens when a hook or the handler reads a part of the request that neither the key nor `Vary` nor the owner covers.
+   * The behavior when a hook or the handler reads a part of the request that neither the key nor `Vary` nor the owner covers.
    * `'bypass'`: the response is not stored, and a stored one is not used. `'warn'`: the response is stored. Both log each name once
    * per route. `false`: the response is stored, and reads are not watched.
    *

@@ -137,7 +137,7 @@ export interface RouteRateLimitOptions extends PolicyOptions {
   /** As in `@fastify/rate-limit`: `true` is `onStoreError: 'open'`; `false` answers with the store's error. */
   skipOnError?: boolean | undefined
   /**
-   * What happens while Redis is unavailable: with `'local'` this process decides on its own; with `'open'` requests pass uncounted; with
+   * The behavior while Redis is unavailable: with `'local'` this process decides on its own; with `'open'` requests pass uncounted; with
    * `'closed'` they get 503.
    *
    * @default 'local'
@@ -177,5 +177,5 @@ export interface RateLimitPluginOptions extends RouteRateLimitOptions {
   clock?: Clock | undefined
 }
 
-/** What happens while the store is unavailable. */
+/** The behavior while the store is unavailable. */
 export type OnStoreError = 'local' | 'open' | 'closed' | 'throw'
