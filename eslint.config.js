@@ -51,7 +51,7 @@ const layers = {
 }
 
 export default [
-  ...neostandard({ ts: true, ignores: ['dist/**', 'coverage/**', '.tap/**', 'node_modules/**'] }),
+  ...neostandard({ ts: true, ignores: ['dist/**', 'coverage/**', '.tap/**', 'node_modules/**', 'docs/.vitepress/{cache,dist}/**'] }),
   {
     files: ['**/*.ts'],
     rules: { '@typescript-eslint/no-explicit-any': 'error' }

@@ -1,4 +1,4 @@
-// Runs all benchmarks one after another, and writes an overview of them to the head of `docs/performance.md`. `--quick` runs short rounds for a
+// Runs all benchmarks one after another, and writes an overview of them to the head of `docs/operations/performance.md`. `--quick` runs short rounds for a
 // first look, and writes nothing; `--only whole,session` runs some, and replaces their lines in the overview.
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
@@ -69,7 +69,7 @@ console.log(`\n${lines}`)
 if (!quick) {
   const page = readFileSync(PAGE, 'utf8')
   const [begin, end] = [page.indexOf(BEGIN), page.indexOf(END)]
-  if (begin === -1 || end < begin) throw new Error(`docs/performance.md has no place for the overview: ${BEGIN} and ${END}`)
+  if (begin === -1 || end < begin) throw new Error(`docs/operations/performance.md has no place for the overview: ${BEGIN} and ${END}`)
   const table = only === undefined ? lines : merged(page.slice(begin, end), lines)
   writeFileSync(PAGE, `${page.slice(0, begin + BEGIN.length)}\n\n${await machine()}\n\n${table}\n\n${page.slice(end)}`)
 }

@@ -1,4 +1,4 @@
-// The worked example of docs/scaling.md, computed from the measurements.
+// The worked example of docs/operations/scaling.md, computed from the measurements.
 import type { Carried } from './scale-connections.js'
 import type { Figures } from './scale-measure.js'
 import { bytesEach, group, megabytes, round, table } from './scale-page.js'

@@ -1,4 +1,4 @@
-// Writes the tables of docs/scaling.md between `<!-- measured: name -->` and `<!-- end -->`, for `bench/scale.ts`.
+// Writes the tables of docs/operations/scaling.md between `<!-- measured: name -->` and `<!-- end -->`, for `bench/scale.ts`.
 import { readFileSync, writeFileSync } from 'node:fs'
 import type { Carried } from './scale-connections.js'
 import type { Figures, Size } from './scale-measure.js'
@@ -10,7 +10,7 @@ const MILLION = 1_000_000
 export function writeTable (name: string, table: string): void {
   const place = new RegExp(`(<!-- measured: ${name} -->\n).*?(<!-- end -->)`, 's')
   const text = readFileSync(PAGE, 'utf8')
-  if (!place.test(text)) throw new Error(`docs/scaling.md has no place for ${name}`)
+  if (!place.test(text)) throw new Error(`docs/operations/scaling.md has no place for ${name}`)
   writeFileSync(PAGE, text.replace(place, (_, begin: string, end: string) => `${begin}${table}\n${end}`))
 }
 

@@ -1,5 +1,5 @@
 // Measures keys, memory and Redis's CPU by users of each plugin, and connections: `npm run bench:scale [-- --users 1000000] [--only sessions,stream]`.
-// A whole run writes the tables of docs/scaling.md; one with more users than the usual 100,000 writes the comparison with the projection.
+// A whole run writes the tables of docs/operations/scaling.md; one with more users than the usual 100,000 writes the comparison with the projection.
 import { parseArgs } from 'node:util'
 import { stopAll } from '../test/helpers/servers/registry.js'
 import { bytesAConnection, connections } from './scale-connections.js'

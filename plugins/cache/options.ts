@@ -40,10 +40,10 @@ export interface CachePluginOptions extends Omit<RouteCacheOptions, 'tags' | 'in
    * Defaults for values in `fastify.cache`. They override those of routes.
    *
    * @default those of routes
-   * @see [the data cache](docs/data-cache.md)
+   * @see [the data cache](docs/plugins/data-cache.md)
    */
   values?: ValueDefaults | undefined
-  /** How values are serialized. @default 'json' @see [serializers](docs/data-cache.md#serializers) */
+  /** How values are serialized. @default 'json' @see [serializers](docs/plugins/data-cache.md#serializers) */
   serializer?: SerializerOption | undefined
   /**
    * Whether callers that read a value from L1 share one deeply frozen value instead of a copy each, which is faster. Only with
@@ -55,14 +55,14 @@ export interface CachePluginOptions extends Omit<RouteCacheOptions, 'tags' | 'in
   /**
    * Returns whether `Cache-Status` of this response states why it was not stored or not served from the cache.
    *
-   * @see [why a page is not cached](docs/cache.md#why-a-page-is-not-cached)
+   * @see [why a page is not cached](docs/plugins/cache.md#why-a-page-is-not-cached)
    */
   explain?: ((request: FastifyRequest) => boolean | Promise<boolean>) | undefined
   /**
    * The clock for freshness, TTLs, leases, back-off and deadlines.
    *
    * @default the system's clock
-   * @see [a clock that you advance](docs/testing.md)
+   * @see [a clock that you advance](docs/plugins/testing.md)
    */
   clock?: Clock | undefined
 }

@@ -18,7 +18,7 @@ export interface EventsPluginOptions {
    * The clock for deadlines, heartbeats, retries and leases, also those of streams.
    *
    * @default the system's clock
-   * @see [a clock that you advance](docs/testing.md)
+   * @see [a clock that you advance](docs/plugins/testing.md)
    */
   clock?: Clock | undefined
 }

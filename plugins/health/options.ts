@@ -35,7 +35,7 @@ export interface HealthPluginOptions {
    * The clients that see the single checks. Others get the status alone.
    *
    * @default 'loopback'
-   * @see [access to the details](docs/health.md#access-to-the-details)
+   * @see [access to the details](docs/plugins/health.md#access-to-the-details)
    */
   details?: DetailsOption | undefined
   /** The client to check; `false` for none. @default fastify.redis, if it is there */
@@ -71,7 +71,7 @@ export interface HealthPluginOptions {
    * The clock for `cacheFor`, `drainDelay` and the timeouts of checks.
    *
    * @default the system's clock
-   * @see [a clock that you advance](docs/testing.md)
+   * @see [a clock that you advance](docs/plugins/testing.md)
    */
   clock?: Clock | undefined
 }

@@ -24,7 +24,7 @@ export interface RouteIdempotencyOptions {
    * scope do. Any result but a string that is not empty is answered with `FST_REDIS_SUITE_IDEMPOTENCY_INVALID_VALUE`.
    *
    * @default the caller
-   * @see [the scope of a key](docs/idempotency.md#the-scope-of-a-key)
+   * @see [the scope of a key](docs/plugins/idempotency.md#the-scope-of-a-key)
    * @example
    * scope: request => request.headers['x-api-key']
    */
@@ -43,7 +43,7 @@ export interface RouteIdempotencyOptions {
    * or of each response, such as `set-cookie`, `connection` and `date`, are never replayed.
    *
    * @default DEFAULT_HEADERS
-   * @see [headers](docs/idempotency.md#which-headers-are-replayed)
+   * @see [headers](docs/plugins/idempotency.md#which-headers-are-replayed)
    */
   headers?: readonly string[] | undefined
   /** The largest body that is stored. For a larger response only its completion is stored, and a repetition receives 409. @default 1 MiB */
@@ -60,7 +60,7 @@ export interface IdempotencyPluginOptions extends RouteIdempotencyOptions {
    * How long a request waits for one reply of Redis. While Redis is late but available, it waits longer.
    *
    * @default 150 ms
-   * @see [an outage and a stall](docs/redis.md#how-an-outage-differs-from-a-stall)
+   * @see [an outage and a stall](docs/plugins/redis.md#how-an-outage-differs-from-a-stall)
    */
   timeout?: Duration | undefined
   /** How many responses the memory store keeps, 64 MiB in all. The least recently used one is evicted. @default 10_000 */
@@ -69,7 +69,7 @@ export interface IdempotencyPluginOptions extends RouteIdempotencyOptions {
    * The clock for TTLs, waits, leases and deadlines. Redis expires keys by its own clock.
    *
    * @default the system's clock
-   * @see [a clock that you advance](docs/testing.md)
+   * @see [a clock that you advance](docs/plugins/testing.md)
    */
   clock?: Clock | undefined
 }

@@ -30,7 +30,7 @@ export interface LockPluginOptions extends Omit<LockOptions, 'signal'> {
    * How long one operation on the store may take. While Redis is late but available, it may take longer.
    *
    * @default 150 ms
-   * @see [an outage and a stall](docs/redis.md#how-an-outage-differs-from-a-stall)
+   * @see [an outage and a stall](docs/plugins/redis.md#how-an-outage-differs-from-a-stall)
    */
   timeout?: Duration | undefined
   /** The fraction of `ttl` by which clocks may drift: a lock counts as lost so much before it expires. @default 0.01 */
@@ -39,7 +39,7 @@ export interface LockPluginOptions extends Omit<LockOptions, 'signal'> {
    * The clock for TTLs, extensions, waits and deadlines. Redis expires keys by its own clock.
    *
    * @default the system's clock
-   * @see [a clock that you advance](docs/testing.md)
+   * @see [a clock that you advance](docs/plugins/testing.md)
    */
   clock?: Clock | undefined
 }

@@ -35,7 +35,7 @@ interface WatchedClient {
 const watchedClients = new WeakMap<RedisClient, WatchedClient>()
 
 /**
- * Times each command of a client, also those of pipelines, by wrapping `sendCommand` (see docs/interop.md). The
+ * Times each command of a client, also those of pipelines, by wrapping `sendCommand` (see docs/internals/interop.md). The
  * diagnostics channel of ioredis reports commands as well, but serializes all their arguments.
  *
  * @param clock - all listeners of a client share the clock of the first one

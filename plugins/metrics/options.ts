@@ -17,7 +17,7 @@ export interface MetricsPluginOptions {
    * The clients that may read the route. Others get 404.
    *
    * @default 'loopback'
-   * @see [access to the metrics](docs/metrics.md#access-to-the-metrics)
+   * @see [access to the metrics](docs/plugins/metrics.md#access-to-the-metrics)
    */
   expose?: ExposeOption | undefined
   /** The prefix of the suite's own metrics; `http_request_duration_seconds` and the metrics of the process have none. @default 'fastify_' */
@@ -45,7 +45,7 @@ export interface MetricsPluginOptions {
   maxRoutes?: number | undefined
   /** How long a scrape waits for figures that have to be read from Redis. @default 2000 ms */
   timeout?: Duration | undefined
-  /** Whether the suite's work within a traced request has spans. @default false @see [traces](docs/metrics.md#traces) */
+  /** Whether the suite's work within a traced request has spans. @default false @see [traces](docs/plugins/metrics.md#traces) */
   tracing?: boolean | undefined
   /** The log level of the route, as scrapes fill a log. @default 'warn' */
   logLevel?: LogLevel | undefined
@@ -53,7 +53,7 @@ export interface MetricsPluginOptions {
    * The clock for `timeout` and the durations of Redis commands, not for requests.
    *
    * @default the system's clock
-   * @see [a clock that you advance](docs/testing.md)
+   * @see [a clock that you advance](docs/plugins/testing.md)
    */
   clock?: Clock | undefined
 }

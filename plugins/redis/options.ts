@@ -42,7 +42,7 @@ interface SuiteOptions {
    * first plugin that uses the client.
    *
    * @default the system's clock
-   * @see [a clock that you advance](docs/testing.md#with-redis)
+   * @see [a clock that you advance](docs/plugins/testing.md#with-redis)
    */
   clock?: Clock | undefined
 }

@@ -43,7 +43,7 @@ export interface SessionPluginOptions extends Omit<FastifySessionOptions, 'store
   /**
    * Encrypts stored sessions (AES-256-GCM). With several keys the first one encrypts and all decrypt (rotation).
    *
-   * @see [encryption](docs/session.md#sealed-at-rest)
+   * @see [encryption](docs/plugins/session.md#sealed-at-rest)
    */
   encrypt?: EncryptionKey | readonly EncryptionKey[] | undefined
   /**
@@ -65,7 +65,7 @@ export interface SessionPluginOptions extends Omit<FastifySessionOptions, 'store
    * How long a request waits for the store. While Redis is late but available, it waits longer.
    *
    * @default 150 ms
-   * @see [an outage and a stall](docs/redis.md#how-an-outage-differs-from-a-stall)
+   * @see [an outage and a stall](docs/plugins/redis.md#how-an-outage-differs-from-a-stall)
    */
   timeout?: Duration | undefined
   /** How many sessions the memory store keeps. The least recently used one is evicted. @default 10_000 */
@@ -74,7 +74,7 @@ export interface SessionPluginOptions extends Omit<FastifySessionOptions, 'store
    * The clock for timeouts and deadlines. Redis expires keys by its own clock.
    *
    * @default the system's clock
-   * @see [a clock that you advance](docs/testing.md)
+   * @see [a clock that you advance](docs/plugins/testing.md)
    */
   clock?: Clock | undefined
 }

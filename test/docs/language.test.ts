@@ -2,14 +2,14 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { HTTP_DURATION, METRICS, REDIS_DURATION } from '../../plugins/metrics/names.js'
-import { readPage, root } from '../helpers/docs/doc-blocks.js'
+import { pagesOf, readPage, root } from '../helpers/docs/doc-blocks.js'
 import { proseOf, type Prose } from '../helpers/docs/prose.js'
 
 // One language over all plugins: the table "Names" of CONTRIBUTING.md, as far as a program can check it.
 
 const sources = readdirSync(join(root, 'plugins'), { recursive: true, encoding: 'utf8' }).filter(name => name.endsWith('.ts'))
   .map(name => ({ name, folder: name.split('/')[0] ?? '', text: readFileSync(join(root, 'plugins', name), 'utf8') }))
-const docs = readdirSync(join(root, 'docs')).filter(name => name.endsWith('.md')).map(name => readPage(`docs/${name}`)).join('\n')
+const docs = pagesOf().filter(page => page.startsWith('docs/')).map(readPage).join('\n')
 
 /** What code means which status, in whichever plugin. */
 const STATUS = { 400: 'what the client sent', 403: 'not allowed', 409: 'not now, as something else is so', 422: 'not for this request', 423: 'locked', 500: 'a mistake of the program', 503: 'not now' }
@@ -116,7 +116,7 @@ t.test('an option that is a duration has no unit in its name', async t => {
   t.same(durations.filter(({ option }) => /(?:Ms|Seconds|Millis)$/.test(option)), [])
 })
 
-const AREAS = ['plugins', 'demo', 'routes', 'public', 'app.ts', 'server.ts', 'bench', 'examples', 'test', 'docs', 'README.md', 'CONTRIBUTING.md', 'SECURITY.md']
+const AREAS = ['plugins', 'demo', 'routes', 'public', 'app.ts', 'server.ts', 'bench', 'examples', 'test', ...pagesOf()]
 const prose = proseOf(AREAS).filter(({ place }) => !place.startsWith('test/docs/language.test.ts'))
 
 /** Expressions for which the field has a term: response, cached, refreshed, L1, caller, returns, unavailable, own, pending. */

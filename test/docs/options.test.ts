@@ -4,7 +4,7 @@ import { defaultOf, documentedOptions, OPTION_TABLES, renderOptions, tablesOn } 
 
 const types = Object.keys(OPTION_TABLES)
 
-t.test('the pages have the tables of options that `npm run docs:options` writes', async t => {
+t.test('the pages have the tables of options that `npm run docs:write` writes', async t => {
   for (const page of pagesOf()) t.equal(readPage(page), renderOptions(page), page)
   t.same(pagesOf().flatMap(tablesOn).sort(), types.toSorted())
 })

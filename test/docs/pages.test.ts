@@ -2,6 +2,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
+import { sidebar } from '../../docs/.vitepress/navigation.js'
 import { createTestClock } from '../../plugins/testing/index.js'
 import { sharedDatabase, startShop } from '../helpers/demo/start-shop.js'
 import { anchorsOf, blocksOf, codeSpansOf, linksOf, pagesOf, readPage, root, wordsOf, type DocBlock } from '../helpers/docs/doc-blocks.js'
@@ -25,7 +26,7 @@ const PAGES_OF: Record<string, string[]> = { cache: ['cache', 'data-cache'], eve
 const texts = new Map<string, string>()
 
 function textOf (plugin: string): string {
-  const text = texts.get(plugin) ?? (PAGES_OF[plugin] ?? [plugin]).map(page => readPage(`docs/${page}.md`)).join('\n')
+  const text = texts.get(plugin) ?? (PAGES_OF[plugin] ?? [plugin]).map(page => readPage(`docs/plugins/${page}.md`)).join('\n')
   texts.set(plugin, text)
   return text
 }
@@ -49,9 +50,9 @@ t.test('each link of the pages has a target, also within a page', async t => {
   t.same(broken, [])
 })
 
-t.test('each page of docs/ is in its index', async t => {
-  const listed = new Set(linksOf('docs/README.md').map(({ target }) => target))
-  t.same(readdirSync(join(root, 'docs')).filter(name => name.endsWith('.md') && name !== 'README.md' && !listed.has(name)), [])
+t.test('each page of docs/ is in the navigation of the site', async t => {
+  const listed = new Set(sidebar.flatMap(({ items = [] }) => items).map(({ link = '' }) => `docs${link.replace(/\/$/, '/index')}.md`))
+  t.same(pages.filter(page => page.startsWith('docs/') && page !== 'docs/index.md' && !listed.has(page)), [])
 })
 
 t.test('each file and script that the pages name exists', async t => {
@@ -102,8 +103,8 @@ t.test('each option of a plugin or a route has a row on the page, and each neste
   t.same(missing, [])
 })
 
-t.test('each package that an app of test/compose composes has a row in docs/compositions.md', async t => {
-  const rows = readPage('docs/compositions.md').split('\n').filter(line => line.startsWith('| ')).map(line => line.split(' | ', 1)[0] ?? '')
+t.test('each package that an app of test/compose composes has a row in docs/guides/compositions.md', async t => {
+  const rows = readPage('docs/guides/compositions.md').split('\n').filter(line => line.startsWith('| ')).map(line => line.split(' | ', 1)[0] ?? '')
   const sources = readdirSync(join(root, 'test/compose')).map(name => readFileSync(join(root, 'test/compose', name), 'utf8'))
   const packages = new Set(sources.flatMap(text => [...text.matchAll(/from '(@fastify\/[\w-]+|mercurius)'/g)].map(([, name = '']) => name)))
   t.ok(packages.size > 10, `${packages.size} packages`)

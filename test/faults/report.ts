@@ -16,7 +16,7 @@ const GOALS = `- There is no unhandled rejection, no crash, no 500, and no reque
   received the invalidation.
 - Each key has a TTL.`
 
-/** docs/reliability.md. */
+/** docs/operations/reliability.md. */
 export function report (rows: ReadonlyArray<[Fault, Figures]>, hold: number): string {
   return `# Reliability: what faults do to an app
 

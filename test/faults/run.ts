@@ -1,5 +1,5 @@
 // Drives two instances with all plugins under a steady load while Redis, or one of them, fails; one row per fault.
-// `npm run test:faults [-- --only <name>,<name>] [--hold <seconds>] [--gate]`; a whole run writes docs/reliability.md. With `--gate` it fails only
+// `npm run test:faults [-- --only <name>,<name>] [--hold <seconds>] [--gate]`; a whole run writes docs/operations/reliability.md. With `--gate` it fails only
 // for what a busy machine does not excuse: a crash, a 500, a request without a response, a lost session, a key without a TTL.
 import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'

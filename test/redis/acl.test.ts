@@ -8,8 +8,8 @@ import { readPage, root } from '../helpers/docs/doc-blocks.js'
 import { advanceUntil, advanceWhile, closeApp, startCluster, startRedis } from '../helpers/index.js'
 import { Browser, SECRET } from '../helpers/session/session-app.js'
 
-/** The permissions that docs/redis-settings.md lists, by plugin. */
-const rows = new Map([...readPage('docs/redis-settings.md').matchAll(/^\| ([\w -]+) \| ((?:those of [\w-]+, )?`[~&+].*) \|$/gm)]
+/** The permissions that docs/operations/redis-settings.md lists, by plugin. */
+const rows = new Map([...readPage('docs/operations/redis-settings.md').matchAll(/^\| ([\w -]+) \| ((?:those of [\w-]+, )?`[~&+].*) \|$/gm)]
   .map(([, name = '', cell = '']) => [name, cell.replace(/; from .*/, '').replaceAll('\\|', '|').replaceAll('`', '')]))
 
 /** Each does what a program may do with it. */
@@ -40,7 +40,7 @@ for (const [name, use] of Object.entries(uses)) {
     { kind: 'Cluster', connection: { cluster: { nodes: cluster.startupNodes, options: { redisOptions: { ...login, replyMapping: 'resp3' as const } } } }, servers: cluster.nodes.map(node => node.server) }
   ]
   for (const { kind, connection, servers } of places) {
-    t.test(`${kind}: ${name} works as a user with the permissions of docs/redis-settings.md, and asks for no more`, async t => {
+    t.test(`${kind}: ${name} works as a user with the permissions of docs/operations/redis-settings.md, and asks for no more`, async t => {
       const clock = createTestClock()
       const app = await build(t, connection, clock)
       await advanceWhile(clock, use(app, clock))

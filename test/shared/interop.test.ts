@@ -10,7 +10,7 @@ import t from 'tap'
 import { readPage, root } from '../helpers/docs/doc-blocks.js'
 import { sharedRedis } from '../helpers/index.js'
 
-// The undocumented members of other packages that docs/interop.md lists: a later version without one of them fails here first.
+// The undocumented members of other packages that docs/internals/interop.md lists: a later version without one of them fails here first.
 
 /** Returns the value under a symbol with this description, on an object or its prototypes. */
 function bySymbol (object: object, description: string): unknown {
@@ -144,8 +144,8 @@ t.test('a registry of prom-client collects a histogram by getForPromString', asy
 
 const PATCH = /\b(?:Object|Reflect)\.(?:defineProperty|defineProperties|setPrototypeOf)\(|\bReflect\.set\(|\bgetOwnPropertySymbols\(|\bSymbol\.for\(/
 
-t.test('docs/interop.md lists each file that patches an object, and names files that exist', async t => {
-  const page = readPage('docs/interop.md')
+t.test('docs/internals/interop.md lists each file that patches an object, and names files that exist', async t => {
+  const page = readPage('docs/internals/interop.md')
   const files = readdirSync(join(root, 'plugins'), { recursive: true, encoding: 'utf8' }).filter(name => name.endsWith('.ts'))
   const patching = files.filter(name => PATCH.test(readFileSync(join(root, 'plugins', name), 'utf8')))
   t.ok(patching.length >= 8, patching.join())

@@ -9,11 +9,11 @@ const USERS = 500
 /** The one exception: accepted writes do not expire. */
 const ENDLESS = /^shop:cache:behind:\{orders\.\d\}:stream$/
 
-const [, sizes = ''] = /<!-- measured: sizes -->\n(.*?)<!-- end -->/s.exec(readPage('docs/scaling.md')) ?? []
+const [, sizes = ''] = /<!-- measured: sizes -->\n(.*?)<!-- end -->/s.exec(readPage('docs/operations/scaling.md')) ?? []
 const rows = new Map(sizes.split('\n').map(row => row.split('|').map(cell => cell.trim())).map(([, name = '', , each, besides]) => [name, Number(each) * USERS + Number(besides)]))
 
 for (const kind of KINDS) {
-  t.test(`${kind.name}: 500 users have as many keys as docs/scaling.md states, each with a TTL`, async t => {
+  t.test(`${kind.name}: 500 users have as many keys as docs/operations/scaling.md states, each with a TTL`, async t => {
     await measure(kind, { counts: [USERS], operations: 0, inspect: async admin => await look(t, admin, rows.get(kind.name)) })
   })
 }

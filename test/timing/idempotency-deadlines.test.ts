@@ -3,7 +3,7 @@ import { createTestApp, startRedis } from '../helpers/index.js'
 import { byAddress, ON, post } from '../helpers/idempotency/requests.js'
 import { startHeartbeat } from '../helpers/timing/heartbeat.js'
 
-/** See docs/redis.md, "How an outage differs from a stall". */
+/** See docs/plugins/redis.md, "How an outage differs from a stall". */
 const PATIENCE = 2000
 
 t.test('while Redis hangs or is unreachable a request with a key is refused within the timeout', async t => {

@@ -7,7 +7,7 @@ const REAL: LockAppOptions = { clock: 'real', timeout: 200 }
 const UNAVAILABLE = { code: 'FST_REDIS_SUITE_LOCK_STORE_UNAVAILABLE', statusCode: 503 }
 const LOST = { code: 'FST_REDIS_SUITE_LOCK_LOST', statusCode: 503 }
 const LOCKED = { code: 'FST_REDIS_SUITE_LOCK_LOCKED' }
-/** See docs/redis.md, "How an outage differs from a stall". */
+/** See docs/plugins/redis.md, "How an outage differs from a stall". */
 const PATIENCE = 2000
 const server = await startRedis()
 const sleep = async (ms: number) => await new Promise(resolve => setTimeout(resolve, ms))

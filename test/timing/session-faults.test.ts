@@ -9,7 +9,7 @@ import { UserIndex } from '../../plugins/session/store/user-index.js'
 import { forEachStore, openStore } from '../helpers/app/store.js'
 
 const TIMEOUT = 100
-/** See docs/redis.md, "How an outage differs from a stall". */
+/** See docs/plugins/redis.md, "How an outage differs from a stall". */
 const PATIENCE = 2000
 const HOUR = 3_600_000
 

@@ -57,7 +57,7 @@ export interface RouteCacheOptions {
    * with `'headers'` the response's headers alone decide.
    *
    * @default '30s'
-   * @see [ttl functions](docs/cache.md#ttl-functions)
+   * @see [ttl functions](docs/plugins/cache.md#ttl-functions)
    */
   ttl?: (Ttl | ((request: RouteRequest, reply: FastifyReply) => Duration | Promise<Duration>)) | undefined
   /** How long a stale response may be served while it is refreshed in the background (RFC 5861). @default 0 */
@@ -83,14 +83,14 @@ export interface RouteCacheOptions {
    * Names of request headers that are a part of the key. The response's `Vary` names them.
    *
    * @default []
-   * @see [caches in front](docs/cache.md#caches-in-front)
+   * @see [caches in front](docs/plugins/cache.md#caches-in-front)
    */
   vary?: readonly string[] | undefined
   /**
    * Returns the id of the response's owner: the response is cached for this owner alone. `undefined`, `null`, `''`, `false` and
    * `NaN` mean that there is no owner, and the response is not cached. Any other value, such as an object, is an error.
    *
-   * @see [owners](docs/cache.md#owners)
+   * @see [owners](docs/plugins/cache.md#owners)
    */
   private?: ((request: RouteRequest) => MaybePromise<OwnerId>) | undefined
   /**
@@ -111,7 +111,7 @@ export interface RouteCacheOptions {
    * The hook in which the cache is looked up: the last `preHandler` of the route, or its last `onRequest`.
    *
    * @default 'preHandler'
-   * @see [where it sits](docs/cache.md#where-it-sits)
+   * @see [where it sits](docs/plugins/cache.md#where-it-sits)
    */
   hook?: 'preHandler' | 'onRequest' | undefined
   /** Whether the request's `Cache-Control` is obeyed (RFC 9111 §5.2.1). @default 'ignore' */
@@ -144,7 +144,7 @@ export interface RouteCacheOptions {
    * per route. `false`: the response is stored, and reads are not watched.
    *
    * @default 'bypass'
-   * @see [what a response may depend on](docs/cache.md#what-a-response-may-depend-on)
+   * @see [what a response may depend on](docs/plugins/cache.md#what-a-response-may-depend-on)
    */
   unkeyed?: 'bypass' | 'warn' | false | undefined
   /**
@@ -153,7 +153,7 @@ export interface RouteCacheOptions {
    * `'!user-agent'`.
    *
    * @default []
-   * @see [names that are harmless by default](docs/cache.md#names-that-do-not-count)
+   * @see [names that are harmless by default](docs/plugins/cache.md#names-that-do-not-count)
    */
   harmless?: readonly string[] | undefined
 }

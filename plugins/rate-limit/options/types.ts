@@ -39,7 +39,7 @@ export interface ExponentialBackoffOptions {
 export interface PolicyOptions {
   /** Several limits that apply at once, in place of `max` and `timeWindow`: all or nothing, in one round trip. */
   limits?: readonly LimitOptions[] | undefined
-  /** The algorithm that counts. `sliding-log` is exact. @default 'sliding-log' @see [algorithms](docs/rate-limit.md#algorithms) */
+  /** The algorithm that counts. `sliding-log` is exact. @default 'sliding-log' @see [algorithms](docs/plugins/rate-limit.md#algorithms) */
   algorithm?: Algorithm | undefined
   /** How many units may come at once. Only with `gcra`. @default max */
   burst?: number | undefined
@@ -91,7 +91,7 @@ export interface RouteRateLimitOptions extends PolicyOptions {
    * route may turn it off.
    *
    * @default false
-   * @see [one round trip with a session](docs/rate-limit.md#one-round-trip-with-a-session)
+   * @see [one round trip with a session](docs/plugins/rate-limit.md#one-round-trip-with-a-session)
    */
   early?: boolean | undefined
   /**
@@ -141,7 +141,7 @@ export interface RouteRateLimitOptions extends PolicyOptions {
    * `'closed'` they get 503.
    *
    * @default 'local'
-   * @see [when Redis fails](docs/rate-limit.md#when-redis-fails)
+   * @see [when Redis fails](docs/plugins/rate-limit.md#when-redis-fails)
    */
   onStoreError?: Exclude<OnStoreError, 'throw'> | undefined
 }
@@ -172,7 +172,7 @@ export interface RateLimitPluginOptions extends RouteRateLimitOptions {
    * The clock for windows, bans and deadlines.
    *
    * @default the system's clock
-   * @see [a clock that you advance](docs/testing.md)
+   * @see [a clock that you advance](docs/plugins/testing.md)
    */
   clock?: Clock | undefined
 }

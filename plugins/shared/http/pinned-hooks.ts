@@ -22,7 +22,7 @@ const pinned = new WeakSet<Hook>()
 
 /**
  * Keeps hooks of a plugin first or last among a route's hooks, whatever other `onRoute` hooks push, assign, wrap or
- * freeze later (see docs/interop.md).
+ * freeze later (see docs/internals/interop.md).
  *
  * Other plugins never see a pinned hook: it is added when Fastify collects the hooks of the route. The app does not
  * start if a plugin redefines the property itself.

@@ -124,7 +124,7 @@ type SetContext = (instance: FastifyInstance, context: Context) => void
 /**
  * Calls `listener` with each route of the app when all plugins have been loaded, also with routes that were defined
  * before the first `onRoute` hook. Fastify has no list of its routes, but passes each of them to its 404 handler at
- * that time (see docs/interop.md). If a later Fastify does not, the listener is not called.
+ * that time (see docs/internals/interop.md). If a later Fastify does not, the listener is not called.
  */
 function onEachRoute (fastify: FastifyInstance, listener: (route: LoadedRoute) => void): void {
   const notFound = notFoundOf(fastify)

@@ -1,4 +1,4 @@
-// Makes the pictures of the live page in docs/images, with some load on the demo: `npm run screenshots`.
+// Makes the pictures of the live page in docs/public/images, with some load on the demo: `npm run screenshots`.
 import { mkdirSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -10,7 +10,7 @@ import { launchBrowser, NO_BROWSER } from './browser.js'
 import { stopAll } from '../servers/registry.js'
 import { startRedis } from '../servers/redis-server.js'
 
-const FOLDER = join(import.meta.dirname, '../../../docs/images')
+const FOLDER = join(import.meta.dirname, '../../../docs/public/images')
 /** Fills the charts. */
 const LOAD_MS = Number(process.env['LOAD_MS'] ?? 70_000)
 

@@ -5,7 +5,7 @@ import { join, resolve } from 'node:path'
 export const root = resolve(import.meta.dirname, '../../..')
 
 export interface DocBlock {
-  /** Such as `docs/cache.md`. */
+  /** Such as `docs/plugins/cache.md`. */
   page: string
   /** The line on which its fence begins. */
   line: number
@@ -21,9 +21,11 @@ export interface DocLink {
 
 const FENCE = /^( *)```(\w*)[^`]*$/
 
-/** README.md, CONTRIBUTING.md, SECURITY.md and all of docs/. */
+/** README.md, CONTRIBUTING.md, SECURITY.md and all of docs/ but the generated API reference. */
 export function pagesOf (): string[] {
-  return ['README.md', 'CONTRIBUTING.md', 'SECURITY.md', ...readdirSync(join(root, 'docs')).filter(name => name.endsWith('.md')).map(name => `docs/${name}`)]
+  const pages = readdirSync(join(root, 'docs'), { recursive: true, encoding: 'utf8' })
+    .filter(name => name.endsWith('.md') && !/^(?:api|\.vitepress)\//.test(name)).map(name => `docs/${name}`).sort()
+  return ['README.md', 'CONTRIBUTING.md', 'SECURITY.md', ...pages]
 }
 
 export function readPage (page: string): string {

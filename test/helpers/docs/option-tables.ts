@@ -1,7 +1,7 @@
 // The tables of options in docs/: types and defaults come from the tables in plugins/, texts from the TSDoc of the option types.
 import { format } from '@lukeed/ms'
 import { readdirSync, readFileSync } from 'node:fs'
-import { join, relative } from 'node:path/posix'
+import { dirname, join, relative } from 'node:path/posix'
 import ts from 'typescript'
 import { VALUE_OPTIONS } from '../../../plugins/cache/data/value-options.js'
 import { WRITE_BEHIND_OPTIONS } from '../../../plugins/cache/data/write-behind/options.js'
@@ -88,7 +88,7 @@ function tableOf (types: readonly string[], page: string): string {
 }
 
 function pathFrom (page: string, target: string): string {
-  return page === `docs/${target}` ? '' : relative('docs', join('docs', target))
+  return page === `docs/${target}` ? '' : relative(dirname(page), join('docs', target))
 }
 
 function escape (cell: string): string {

@@ -6,7 +6,7 @@ import type { Results, Suite, Test } from './cache-suite.js'
 import { installSuite, runSuite, runTest, startGateway, startOrigin } from './cache-suite.js'
 
 /**
- * The minimum of passed tests. There are 157 required and 86 optional tests; docs/cache.md lists those that fail. Nine of them have been reversed in
+ * The minimum of passed tests. There are 157 required and 86 optional tests; docs/plugins/cache.md lists those that fail. Nine of them have been reversed in
  * the suite's repository since this release, following RFC 9111 §5.1 about `Age`.
  */
 const THRESHOLDS = { required: 144, optional: 78 }

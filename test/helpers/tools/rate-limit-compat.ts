@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { startRedis } from '../servers/redis-server.js'
 
-// Differences that docs/migrate-rate-limit.md explains. A test that is skipped would leave its simulated clock running.
+// Differences that docs/migrating/rate-limit.md explains. A test that is skipped would leave its simulated clock running.
 const DIFFERENT: ReadonlyArray<[test: string, why: string]> = [
   ['When passing NaN to the timeWindow property then the timeWindow should be the default value - 60 seconds', 'wrong options are errors'],
   ['when passing NaN to max variable then it should use the default max - 1000', 'wrong options are errors'],
@@ -46,7 +46,7 @@ try {
 
   const { status, stdout } = spawnSync(process.execPath, ['--test', '--test-concurrency=1', '--test-timeout=60000', ...files], { encoding: 'utf8', timeout: 240_000 })
   console.log(stdout.split('\n').filter(line => /^# (tests|pass|fail|skipped|cancelled)/.test(line) || /^\s*not ok/.test(line)).join('\n'))
-  console.log(`\nskipped, as they differ on purpose (docs/migrate-rate-limit.md):\n${DIFFERENT.map(([test, why]) => `- ${test}: ${why}`).join('\n')}`)
+  console.log(`\nskipped, as they differ on purpose (docs/migrating/rate-limit.md):\n${DIFFERENT.map(([test, why]) => `- ${test}: ${why}`).join('\n')}`)
   process.exitCode = status ?? 1
 } finally {
   await server.stop()

@@ -1,0 +1,48 @@
+// Changes of Markdown that let the same pages work in the repository and on the site.
+import { readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path/posix'
+import type { MarkdownRenderer } from 'vitepress'
+
+const { homepage: page } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { homepage: string }
+
+/** The address of the repository. */
+export const homepage = page.replace(/#.*$/, '')
+
+/** Returns the anchor that GitHub gives a heading, so that a link works in both places. */
+export function slugify (heading: string): string {
+  return heading.toLowerCase().replaceAll(/[^\p{L}\p{N}\s_-]/gu, '').trim().replaceAll(' ', '-')
+}
+
+/** Links to files outside of docs/ lead to the repository, and links into docs/public to the root of the site. */
+export function linkToRepository (md: MarkdownRenderer): void {
+  md.core.ruler.push('link-to-repository', ({ tokens, env }) => {
+    const { relativePath } = env as { relativePath?: string }
+    // A title alone is rendered without a page.
+    if (relativePath === undefined) return
+    const folder = dirname(relativePath)
+    for (const token of tokens.flatMap(({ children }) => children ?? [])) {
+      const name = token.type === 'image' ? 'src' : 'href'
+      const target = token.attrGet(name)
+      if (target !== null && /^(?:\.{1,2}|docs)\//.test(target)) token.attrSet(name, resolveTarget(folder, target))
+    }
+  })
+}
+
+function resolveTarget (folder: string, target: string): string {
+  // Docstrings, and the API reference that is made of them, name a page by its path from the root.
+  if (target.startsWith('docs/')) return target.slice('docs'.length)
+  const path = join('docs', folder, target)
+  if (path.startsWith('docs/public/')) return path.slice('docs/public'.length)
+  if (!path.startsWith('docs/')) return `${homepage}/blob/main/${path}`
+  return target
+}
+
+/** A fence of the language `mermaid` becomes the component that draws it. */
+export function mermaidFences (md: MarkdownRenderer): void {
+  const renderFence = md.renderer.rules.fence
+  md.renderer.rules.fence = (tokens, index, ...rest) => {
+    const token = tokens[index]
+    if (token?.info.trim() === 'mermaid') return `<MermaidDiagram source="${encodeURIComponent(token.content)}" />`
+    return renderFence?.(tokens, index, ...rest) ?? ''
+  }
+}

@@ -1,0 +1,80 @@
+// The navigation of the site. A test checks that each page of docs/ is in it.
+import type { DefaultTheme } from 'vitepress'
+
+export const sidebar: DefaultTheme.SidebarItem[] = [
+  {
+    text: 'Start',
+    items: [
+      { text: 'Why', link: '/why' },
+      { text: 'Getting started', link: '/getting-started' }
+    ]
+  },
+  {
+    text: 'Guides',
+    items: [
+      { text: 'All guides', link: '/guides/' },
+      { text: 'Works with', link: '/guides/compositions' }
+    ]
+  },
+  {
+    text: 'Plugins',
+    items: [
+      { text: 'redis', link: '/plugins/redis' },
+      { text: 'cache: responses', link: '/plugins/cache' },
+      { text: 'cache: data', link: '/plugins/data-cache' },
+      { text: 'session', link: '/plugins/session' },
+      { text: 'rate-limit', link: '/plugins/rate-limit' },
+      { text: 'health', link: '/plugins/health' },
+      { text: 'events: pub/sub, SSE', link: '/plugins/events' },
+      { text: 'events: streams', link: '/plugins/streams' },
+      { text: 'lock', link: '/plugins/lock' },
+      { text: 'idempotency', link: '/plugins/idempotency' },
+      { text: 'metrics', link: '/plugins/metrics' },
+      { text: 'testing', link: '/plugins/testing' }
+    ]
+  },
+  {
+    text: 'Redis techniques',
+    collapsed: true,
+    items: [
+      { text: 'Times and keys', link: '/techniques/ttl-and-keys' }
+    ]
+  },
+  {
+    text: 'Operations',
+    collapsed: true,
+    items: [
+      { text: 'Redis settings', link: '/operations/redis-settings' },
+      { text: 'Cluster and Sentinel', link: '/operations/cluster-and-sentinel' },
+      { text: 'Hosted Redis', link: '/operations/hosted-redis' },
+      { text: 'Scaling', link: '/operations/scaling' },
+      { text: 'Reliability', link: '/operations/reliability' },
+      { text: 'Performance', link: '/operations/performance' }
+    ]
+  },
+  {
+    text: 'Migrating from',
+    collapsed: true,
+    items: [
+      { text: '@fastify/rate-limit', link: '/migrating/rate-limit' },
+      { text: '@fastify/caching', link: '/migrating/caching' },
+      { text: 'connect-redis', link: '/migrating/connect-redis' },
+      { text: 'Express', link: '/migrating/express' }
+    ]
+  },
+  {
+    text: 'Reference',
+    items: [
+      { text: 'API', link: '/api/' },
+      { text: 'Changelog', link: '/changelog' }
+    ]
+  },
+  {
+    text: 'Internals',
+    collapsed: true,
+    items: [
+      { text: 'Architecture', link: '/internals/architecture' },
+      { text: 'What the suite patches', link: '/internals/interop' }
+    ]
+  }
+]
