@@ -6,7 +6,7 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import { Redis } from 'ioredis'
 import type { CacheStats } from '../plugins/cache/index.js'
 import { startRedis } from '../test/helpers/servers/redis-server.js'
-import { stopAll } from '../test/helpers/servers/registry.js'
+import { stopAll } from '../tools/servers/registry.js'
 import { hasNginx } from './nginx.js'
 import { at, columnsOf, commandsOf, median, report, type Server, setting, startServer, stopServers, takeTurns } from './run.js'
 

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { buildApp } from '../app.js'
 import { readConfig } from '../demo/config.js'
 import { startRedis } from '../test/helpers/servers/redis-server.js'
-import { stopAll } from '../test/helpers/servers/registry.js'
+import { stopAll } from '../tools/servers/registry.js'
 
 // Drives the demo at a steady rate while its Redis is killed or hung, and restarted. Counts the outcome of each request, and measures how long it
 // takes until Redis is used again.

@@ -3,7 +3,7 @@
 // the difference. On a shared machine the CPU time is the better measure.
 import autocannon from 'autocannon'
 import { startRedis } from '../test/helpers/servers/redis-server.js'
-import { stopAll } from '../test/helpers/servers/registry.js'
+import { stopAll } from '../tools/servers/registry.js'
 import { at, CONNECTIONS, ownCpu, report, setting, startServer, stopServers } from './run.js'
 
 const ROUNDS = setting('ROUNDS', 15)

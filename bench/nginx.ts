@@ -2,8 +2,8 @@ import { spawn, spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { freePort } from '../test/helpers/servers/free-port.js'
-import { forgetPid, notePid, scratchDir } from '../test/helpers/servers/scratch.js'
+import { freePort } from '../tools/servers/free-port.js'
+import { forgetPid, notePid, scratchDir } from '../tools/servers/scratch.js'
 
 export function hasNginx (): boolean {
   return spawnSync('nginx', ['-v']).error === undefined

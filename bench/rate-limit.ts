@@ -5,7 +5,7 @@ import { resolvePolicy } from '../plugins/rate-limit/options/policy.js'
 import { ALGORITHMS } from '../plugins/rate-limit/policy.js'
 import { rateLimit } from '../plugins/rate-limit/index.js'
 import { startRedis } from '../test/helpers/servers/redis-server.js'
-import { stopAll } from '../test/helpers/servers/registry.js'
+import { stopAll } from '../tools/servers/registry.js'
 import { peerRateLimit as peer } from './peer-rate-limit.js'
 import { columnsOf, commandsOf, median, report, setting, startServer, stopServers, takeTurns } from './run.js'
 

@@ -1,7 +1,7 @@
 // Measures keys, memory and Redis's CPU by users of each plugin, and connections: `npm run bench:scale [-- --users 1000000] [--only sessions,stream]`.
 // A whole run writes the tables of docs/operations/scaling.md; one with more users than the usual 100,000 writes the comparison with the projection.
 import { parseArgs } from 'node:util'
-import { stopAll } from '../test/helpers/servers/registry.js'
+import { stopAll } from '../tools/servers/registry.js'
 import { bytesAConnection, connections } from './scale-connections.js'
 import { exampleTable } from './scale-example.js'
 import { KINDS } from './scale-kinds.js'

@@ -1,6 +1,6 @@
 import { Redis } from 'ioredis'
 import { startRedis } from '../test/helpers/servers/redis-server.js'
-import { stopAll } from '../test/helpers/servers/registry.js'
+import { stopAll } from '../tools/servers/registry.js'
 import { columnsOf, commandsOf, commandsText, CONNECTIONS, giveServersACore, median, report, setting, startServer, stopServers, takeTurns } from './run.js'
 import { races } from './session-races.js'
 

@@ -1,7 +1,7 @@
 import { Redis } from 'ioredis'
-import { startProxy } from '../test/helpers/servers/proxy.js'
+import { startProxy } from '../tools/servers/proxy.js'
 import { startRedis } from '../test/helpers/servers/redis-server.js'
-import { stopAll } from '../test/helpers/servers/registry.js'
+import { stopAll } from '../tools/servers/registry.js'
 import { columnsOf, commandsOf, commandsText, CONNECTIONS, figure, giveServersACore, type Headers, median, report, setting, startServer, stopServers, takeTurns } from './run.js'
 
 // Measures all plugins on one request: a rate limit by address, the session of a user, and the user's own page from the cache. The peers are

@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs'
 import { compileAll } from './helpers/compiled/compile.js'
 import { TYPESCRIPT } from './helpers/compiled/exec-argv.js'
 import { servePool } from './helpers/servers/pool.js'
-import { stopAll } from './helpers/servers/registry.js'
+import { stopAll } from '../tools/servers/registry.js'
 
 /** The default arguments of tap for each lane. The functional lane is what `.taprc` includes. */
 const LANES: Record<string, string[]> = {

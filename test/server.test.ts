@@ -10,7 +10,7 @@ import { hashPassword, verifyPassword } from '../demo/password.js'
 import { TYPESCRIPT, TYPESCRIPT_ENV } from './helpers/compiled/exec-argv.js'
 import { DATABASE_SNAPSHOT } from './helpers/demo/shop.js'
 import { startRedis, until } from './helpers/index.js'
-import { freePort } from './helpers/servers/free-port.js'
+import { freePort } from '../tools/servers/free-port.js'
 
 const root = join(import.meta.dirname, '..')
 /** A process that a busy machine starts late has not failed. */

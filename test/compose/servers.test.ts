@@ -6,7 +6,7 @@ import { createShop, keepsPromises, MAX, type Shop } from '../helpers/compose/sh
 import { http1, http2, Visitor } from '../helpers/compose/visitors.js'
 import { makeCertificate } from '../helpers/servers/certificate.js'
 import { findNginx, startNginx } from '../helpers/servers/nginx.js'
-import { scratchDir } from '../helpers/servers/scratch.js'
+import { scratchDir } from '../../tools/servers/scratch.js'
 import { startTlsProxy } from '../helpers/servers/tls-proxy.js'
 
 // The same promises with every protocol of clients and every proxy in front of the app.

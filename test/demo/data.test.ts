@@ -10,7 +10,7 @@ import { collectLog } from '../helpers/app/log-lines.js'
 import { shopConfig } from '../helpers/demo/shop.js'
 import { startShop } from '../helpers/demo/start-shop.js'
 import { startProxy, startRedis, until } from '../helpers/index.js'
-import { freePort } from '../helpers/servers/free-port.js'
+import { freePort } from '../../tools/servers/free-port.js'
 import { findPostgres, startPostgres } from '../helpers/servers/postgres.js'
 
 const bin = findPostgres()

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { blocksOf, isProgram, moduleOf, pagesOf, root, type DocBlock } from '../helpers/docs/doc-blocks.js'
 import { startRedis } from '../helpers/index.js'
-import { scratchDir } from '../helpers/servers/scratch.js'
+import { scratchDir } from '../../tools/servers/scratch.js'
 
 const PRELUDE = 'test/fixtures/doc-blocks.d.ts'
 const COMPILER = 'node_modules/@typescript/native/bin/tsc'

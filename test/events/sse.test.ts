@@ -15,7 +15,7 @@ import { rateLimit } from '../../plugins/rate-limit/index.js'
 import { session } from '../../plugins/session/index.js'
 import { createTestClock } from '../../plugins/testing/index.js'
 import { advanceUntil, advanceWhile, createTestApp, forEachStore, SECRET, sharedRedis, startRedis, until, type StoreName, type TestApp, type TestAppOptions } from '../helpers/index.js'
-import { startProxy } from '../helpers/servers/proxy.js'
+import { startProxy } from '../../tools/servers/proxy.js'
 
 interface Fake<T> extends SseSource<T> {
   append (data: T): void

@@ -1,7 +1,7 @@
 // One fault under load, from the start of the servers to their end.
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { RedisServer } from '../helpers/servers/redis-server.js'
-import { stopAll } from '../helpers/servers/registry.js'
+import { stopAll } from '../../tools/servers/registry.js'
 import type { Fault } from './faults.js'
 import { ask, logIn, startLoad, USERS, type Sample } from './load.js'
 import { startShop, type Shop } from './shop.js'

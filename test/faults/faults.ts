@@ -1,6 +1,6 @@
 // The faults of Redis, or of an instance, and how they end.
 import type { RedisPluginOptions } from '../../plugins/redis/index.js'
-import { startProxy, type Proxy } from '../helpers/servers/proxy.js'
+import { startProxy, type Proxy } from '../../tools/servers/proxy.js'
 import { startCluster, type ClusterNode, type RedisCluster } from '../helpers/servers/redis-cluster.js'
 import { startSentinel } from '../helpers/servers/redis-sentinel.js'
 import { startRedis, type RedisServer } from '../helpers/servers/redis-server.js'

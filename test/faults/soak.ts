@@ -2,7 +2,7 @@
 // `npm run test:soak [-- --minutes 10]`; the first fifth is a warm-up.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
-import { stopAll } from '../helpers/servers/registry.js'
+import { stopAll } from '../../tools/servers/registry.js'
 import { startRedis } from '../helpers/servers/redis-server.js'
 import { keysWithoutTtl } from './drive.js'
 import { ask, logIn, startLoad } from './load.js'

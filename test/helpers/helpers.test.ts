@@ -4,7 +4,7 @@ import { Redis } from 'ioredis'
 import t from 'tap'
 import { startProxy, startRedis } from './index.js'
 import { clientOf, isListening, isRunning, nothingLeft } from './servers/inspect.js'
-import { stopAll } from './servers/registry.js'
+import { stopAll } from '../../tools/servers/registry.js'
 
 async function answersWithin (ms: number, client: Redis): Promise<boolean> {
   return await Promise.race([client.ping().then(() => true, () => false), sleep(ms, false, { ref: false })])

@@ -2,7 +2,7 @@
 // teardown, tap considers a file finished when no test is running, so there is no await at the top level after the first t.test(): start servers
 // before it or in a test.
 import t from 'tap'
-import { stopAll } from './servers/registry.js'
+import { stopAll } from '../../tools/servers/registry.js'
 
 t.teardown(stopAll)
 
@@ -11,8 +11,8 @@ export type { TestApp, TestAppOptions } from './app/test-app.js'
 export { ageKeys, forEachStore, newPrefix, openStore } from './app/store.js'
 export type { StoreName, TestStore } from './app/store.js'
 export { until } from './app/until.js'
-export { startProxy } from './servers/proxy.js'
-export type { Proxy } from './servers/proxy.js'
+export { startProxy } from '../../tools/servers/proxy.js'
+export type { Proxy } from '../../tools/servers/proxy.js'
 export { startCluster } from './servers/redis-cluster.js'
 export type { ClusterNode, RedisCluster, RedisClusterOptions } from './servers/redis-cluster.js'
 export { startSentinel } from './servers/redis-sentinel.js'

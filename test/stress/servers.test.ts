@@ -87,7 +87,7 @@ for (const [death, signal] of [['an error', 'SIGTERM'], ['SIGKILL', 'SIGKILL']] 
 }
 
 t.test('the installer does nothing where a server is on the PATH, and otherwise reports in one line what is missing', async t => {
-  const install = (env: NodeJS.ProcessEnv) => spawnSync(process.execPath, ['--import', 'tsx', 'test/helpers/servers/install-redis.ts'], {
+  const install = (env: NodeJS.ProcessEnv) => spawnSync(process.execPath, ['--import', 'tsx', 'tools/servers/install-redis.ts'], {
     env: { ...process.env, ...env },
     encoding: 'utf8'
   })

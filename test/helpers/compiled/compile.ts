@@ -3,10 +3,10 @@
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { build } from 'esbuild'
-import { scratchDir } from '../servers/scratch.js'
+import { scratchDir } from '../../../tools/servers/scratch.js'
 
 const root = join(import.meta.dirname, '../../..')
-const FOLDERS = ['plugins', 'routes', 'demo', 'test', 'examples', 'bench']
+const FOLDERS = ['plugins', 'routes', 'demo', 'test', 'examples', 'bench', 'tools']
 
 /**
   * Compiles the present sources.

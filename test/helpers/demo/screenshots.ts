@@ -7,7 +7,7 @@ import type { Page } from 'playwright-core'
 import { buildApp } from '../../../app.js'
 import { shopConfig } from './shop.js'
 import { launchBrowser, NO_BROWSER } from './browser.js'
-import { stopAll } from '../servers/registry.js'
+import { stopAll } from '../../../tools/servers/registry.js'
 import { startRedis } from '../servers/redis-server.js'
 
 const FOLDER = join(import.meta.dirname, '../../../docs/public/images')

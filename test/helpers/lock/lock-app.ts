@@ -6,7 +6,7 @@ import { systemClock, type Clock } from '../../../plugins/shared/plugin/clock.js
 import { createTestClock } from '../../../plugins/testing/index.js'
 import { ageKeys, newPrefix, type StoreName } from '../app/store.js'
 import { createTestApp, type TestApp } from '../app/test-app.js'
-import type { RedisServer } from '../servers/redis-process.js'
+import type { RedisServer } from '../../../tools/servers/redis-process.js'
 import { startRedis } from '../servers/redis-server.js'
 
 /** The store of locks: by name, `quorum` for three servers that the tests of a file share, or one or three servers of the test's own. */

@@ -6,10 +6,10 @@ import { readFile, rm, writeFile } from 'node:fs/promises'
 import { delimiter, join } from 'node:path'
 import { until } from '../app/until.js'
 import type { Certificate } from './certificate.js'
-import { freePort } from './free-port.js'
+import { freePort } from '../../../tools/servers/free-port.js'
 import { isListening } from './inspect.js'
-import { register, unregister } from './registry.js'
-import { forgetPid, notePid, scratchDir } from './scratch.js'
+import { register, unregister } from '../../../tools/servers/registry.js'
+import { forgetPid, notePid, scratchDir } from '../../../tools/servers/scratch.js'
 
 /** @returns the path of nginx, which is often installed outside the PATH of ordinary users */
 export function findNginx (): string | undefined {

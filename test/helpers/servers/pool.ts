@@ -6,7 +6,7 @@ import { startCluster } from './redis-cluster.js'
 import type { RedisServer } from './redis-server.js'
 import { startRedis } from './redis-server.js'
 import { startSentinel } from './redis-sentinel.js'
-import { scratchDir } from './scratch.js'
+import { scratchDir } from '../../../tools/servers/scratch.js'
 
 export type SharedKind = 'redis' | 'cluster' | 'sentinel'
 

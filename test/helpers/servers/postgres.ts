@@ -7,9 +7,9 @@ import { rm } from 'node:fs/promises'
 import { delimiter, dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import pg from 'pg'
-import { freePort } from './free-port.js'
-import { register, unregister } from './registry.js'
-import { forgetPid, notePid, scratchDir } from './scratch.js'
+import { freePort } from '../../../tools/servers/free-port.js'
+import { register, unregister } from '../../../tools/servers/registry.js'
+import { forgetPid, notePid, scratchDir } from '../../../tools/servers/scratch.js'
 import { until } from '../app/until.js'
 
 const run = promisify(execFile)

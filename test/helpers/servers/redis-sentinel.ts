@@ -1,5 +1,6 @@
 import type { RedisServer, RedisServerOptions } from './redis-server.js'
-import { quote, startOnFreePort, startRedis } from './redis-server.js'
+import { startOnFreePort } from '../../../tools/servers/start-on-free-port.js'
+import { quote, startRedis } from './redis-server.js'
 import { until } from '../app/until.js'
 
 const NAME = 'mymaster'

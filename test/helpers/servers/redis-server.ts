@@ -1,12 +1,10 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { makeCertificate } from './certificate.js'
-import { freePort } from './free-port.js'
-import type { RedisProcessOptions } from './redis-process.js'
-import { RedisServer } from './redis-process.js'
-import { scratchDir } from './scratch.js'
+import type { RedisServer } from '../../../tools/servers/redis-process.js'
+import { startOnFreePort } from '../../../tools/servers/start-on-free-port.js'
 
-export type { RedisServer } from './redis-process.js'
+export type { RedisServer } from '../../../tools/servers/redis-process.js'
 
 export interface RedisServerOptions {
   /** @default a free port */
@@ -36,24 +34,6 @@ export async function startRedis (options: RedisServerOptions = {}): Promise<Red
     password: options.password,
     ca: options.tls ? await writeCertificate(dir) : undefined
   }))
-}
-
-/** Another process may take the port before the server does: then it tries the next one. */
-export async function startOnFreePort (
-  port: number | undefined,
-  describe: (port: number, dir: string) => Promise<RedisProcessOptions> | RedisProcessOptions
-): Promise<RedisServer> {
-  for (let attempt = 1; ; attempt++) {
-    const server = new RedisServer(await describe(port ?? await freePort(), scratchDir()))
-    try {
-      await server.start()
-      return server
-    } catch (error) {
-      await server.stop()
-      const isPortTaken = (error as Error).message.includes('Address already in use')
-      if (port !== undefined || !isPortTaken || attempt === 5) throw error
-    }
-  }
 }
 
 function configOf (port: number, options: RedisServerOptions): string[] {

@@ -4,7 +4,7 @@ import { request } from 'node:http'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import type { Certificate } from './certificate.js'
-import { register, unregister } from './registry.js'
+import { register, unregister } from '../../../tools/servers/registry.js'
 
 export interface TlsProxyOptions extends Certificate {
   /** The app's port on 127.0.0.1, or the path of its unix socket. */

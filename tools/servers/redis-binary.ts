@@ -17,7 +17,7 @@ export function redisBinary (): string {
     const given = process.env['REDIS_SERVER']
     throw new Error(given
       ? `REDIS_SERVER=${given} is not an executable file`
-      : `No ${NAMES.join(' or ')} on the PATH: run \`npx tsx test/helpers/install-redis.ts\` or set REDIS_SERVER`)
+      : `No ${NAMES.join(' or ')} on the PATH: run \`npx tsx tools/servers/install-redis.ts\` or set REDIS_SERVER`)
   }
   return binary
 }

@@ -1,4 +1,4 @@
-// Run before `npm test`: installs a redis-server if the machine has none. Never leaves one running.
+// Run before `npm test` and `npm run demo:redis`: installs a redis-server if the machine has none. Never leaves one running.
 import { spawnSync } from 'node:child_process'
 import { findRedis } from './redis-binary.js'
 
