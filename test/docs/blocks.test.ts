@@ -64,14 +64,14 @@ function writeModules (): void {
   }))
 }
 
-/** As a file's name: `docs__cache@12`. */
+/** As a file's name: `docs__plugins__cache@12`. */
 function nameOf ({ page, line }: DocBlock): string {
-  return `${page.replace('/', '__').replace(/\.md$/, '')}@${line}`
+  return `${page.replaceAll('/', '__').replace(/\.md$/, '')}@${line}`
 }
 
 /** Returns where a line of the compiler's output is on the page. */
 function onPage (line: string): string {
-  return line.replace(/^.*?([\w-]+)@(\d+)\.[jt]s\((\d+),/, (_, page: string, from: string, at: string) => `${page.replace('__', '/')}.md:${Number(from) + Number(at)} (`)
+  return line.replace(/^.*?([\w-]+)@(\d+)\.[jt]s\((\d+),/, (_, page: string, from: string, at: string) => `${page.replaceAll('__', '/')}.md:${Number(from) + Number(at)} (`)
 }
 
 /** Node.js as it is: without what tap would have it load. */

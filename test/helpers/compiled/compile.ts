@@ -6,7 +6,7 @@ import { build } from 'esbuild'
 import { scratchDir } from '../../../tools/servers/scratch.js'
 
 const root = join(import.meta.dirname, '../../..')
-const FOLDERS = ['plugins', 'routes', 'demo', 'test', 'examples', 'bench', 'tools']
+const FOLDERS = ['plugins', 'routes', 'demo', 'test', 'examples', 'bench', 'tools', 'docs/.vitepress']
 
 /**
   * Compiles the present sources.
