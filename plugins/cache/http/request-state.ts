@@ -8,8 +8,17 @@ import type { BackgroundRevalidation } from './background-revalidation.js'
 import type { LookupResult } from './lookup.js'
 import type { RequestReads } from './reads/request-reads.js'
 import type { ResolvedRouteCache } from './route-options.js'
-import type { HitForPass } from './serve.js'
+import type { HitForPass } from './hit-for-pass.js'
 import type { StoredResponse } from './stored-response.js'
+
+/** The request's property that holds its {@link RequestCache}; null where no cached route has looked it up. */
+export const STATE = Symbol('cache.state')
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    [STATE]: RequestCache | null
+  }
+}
 
 /** The parts of the HTTP cache that all requests share. */
 export interface HttpCache {

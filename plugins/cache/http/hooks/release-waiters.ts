@@ -1,6 +1,6 @@
-import { MAX_WAIT_MS } from '../tiers/coalescing.js'
-import { sentStatus, streamOf, withdrawReplaced } from './invalidation.js'
-import type { RequestCache } from './request-state.js'
+import { MAX_WAIT_MS } from '../../tiers/coalescing.js'
+import { sentStatus, streamOf, withdrawReplaced } from '../invalidation.js'
+import type { RequestCache } from '../request-state.js'
 
 /** Each of these methods begins a response of an HTTP/2 stream. The raw response itself calls the first one. */
 const RESPOND = ['respond', 'respondWithFD', 'respondWithFile'] as const
