@@ -78,7 +78,7 @@ export type { EventsPluginOptions } from './options.js'
 export type { SseMeta, SseOptions } from './sse/options.js'
 export type { SseSource } from './sse/sse-replies.js'
 export type { BackoffOptions } from '../shared/plugin/backoff.js'
-export type { DeadLetters } from '../shared/work-queue/dead-letters.js'
+export type { DeadLetters } from '../shared/work-queue/dead-letter-admin.js'
 export type { GroupOfStream } from './stream/streams.js'
 export type {
   Consumer, ConsumeOptions, EventDeadLetter as DeadLetter, EventStream, GroupStats, HandlerContext, ReadOptions, StreamEvent, StreamOptions,

@@ -81,7 +81,7 @@ t.test('a metric starts with its plugin, ends with its unit, and with _total if 
 
 /** The members of each interface of options, by name and type. */
 function optionsOf (): Array<{ where: string, option: string, type: string }> {
-  return sources.filter(({ name }) => /(?:options|types|backoff|dead-letters)\.ts$/.test(name)).flatMap(({ name, text }) =>
+  return sources.filter(({ name }) => /(?:options|types|backoff|dead-letter-admin)\.ts$/.test(name)).flatMap(({ name, text }) =>
     [...text.matchAll(/^export interface (?!Resolved|DeadLetters)(\w*(?:Options|Paths|Page))\b[^{]*\{\n(.*?)^\}/gms)].flatMap(([, kind = '', members = '']) =>
       [...members.matchAll(/^ {2}(\w+)\?: (.+)$/gm)].map(([, option = '', type = '']) => ({ where: `${name}: ${kind}.${option}`, option, type }))))
 }

@@ -1,5 +1,6 @@
 import { lua, timedLua } from '../../shared/redis/script.js'
-import { createQueueScripts, entryIdLua, ifOwnedLua, takeNewLua } from '../../shared/work-queue/queue-scripts.js'
+import { createReplayScript } from '../../shared/work-queue/dead-letter-scripts.js'
+import { createPendingScript, entryIdLua, ifOwnedLua, takeNewLua } from '../../shared/work-queue/queue-scripts.js'
 
 // The fields of an entry begin with n, the number of its event: scripts read it by its place.
 
@@ -10,13 +11,15 @@ const TRIMMED_AT_ONCE = 100
  * A pending event that was trimmed is lost. Replayed events keep their numbers and ids, and the group's consumer is
  * notified.
  */
-export const queueScripts = createQueueScripts({
-  onTrimmed: "redis.call('HINCRBY', KEYS[3], 'lost:' .. ARGV[2], 1)",
-  replayedFields: 'n k v id',
-  onReplayed: `
+export const queueScripts = {
+  pending: createPendingScript("redis.call('HINCRBY', KEYS[3], 'lost:' .. ARGV[2], 1)"),
+  replay: createReplayScript({
+    replayedFields: 'n k v id',
+    onReplayed: `
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
   redis.pcall('PUBLISH', ARGV[3], ARGV[4])`
-})
+  })
+}
 
 /**
  * Lua: `ensure_group(…)` creates a missing group; one that existed before begins at the first event. Returns nil, or

@@ -1,7 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { RedisClient } from '../../shared/redis/client.js'
 import type { Clock } from '../../shared/plugin/clock.js'
-import { createDeadLetters } from '../../shared/work-queue/dead-letters.js'
+import { createDeadLetters } from '../../shared/work-queue/dead-letter-admin.js'
 import { invalidArgumentError, reasonOf } from '../../shared/plugin/errors.js'
 import { warnOfEviction } from '../../shared/redis/eviction-warning.js'
 import type { Milliseconds } from '../../shared/plugin/units.js'

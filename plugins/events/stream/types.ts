@@ -1,5 +1,5 @@
 import type { BackoffOptions } from '../../shared/plugin/backoff.js'
-import type { DeadLetters } from '../../shared/work-queue/dead-letters.js'
+import type { DeadLetters } from '../../shared/work-queue/dead-letter-admin.js'
 import type { Duration } from '../../shared/plugin/duration.js'
 
 /** An event of a stream. */

@@ -1,4 +1,4 @@
-import { lua, timedLua, type Script } from '../redis/script.js'
+import { lua, type Script } from '../redis/script.js'
 
 // An entry of a queue has the fields k (key), v (value), n (number) and id (of the message, where the entry has another
 // one), as far as there are such. A dead letter has also reason and given. Each group has one consumer: the holder of
@@ -42,39 +42,26 @@ end
 `
 
 /** Lua: `delete(stream, ids, ttl)` deletes entries. An empty stream is kept for `ttl` milliseconds; 0 deletes it. */
-const deleteLua = `
+export const deleteLua = `
 local function delete (stream, ids, ttl)
   redis.call('XDEL', stream, unpack(ids))
   if redis.call('XLEN', stream) == 0 then redis.call('PEXPIRE', stream, ttl) end
 end
 `
 
-export interface QueueScripts {
-  pending: Script
-  replay: Script
-}
-
-interface QueueRules {
-  /** Lua: runs for each taken entry that was trimmed. KEYS[3] is a key of the queue's own, ARGV[2] the group. */
-  onTrimmed?: string
-  /** The fields of a dead letter that a replayed entry has. */
-  replayedFields: string
-  /** Lua: runs after dead letters were replayed. KEYS[1] is the target; ARGV[2] and later ones are the queue's own. */
-  onReplayed: string
-}
-
-/** Makes the scripts that differ between queues by a line of Lua. */
-export function createQueueScripts ({ onTrimmed = '', replayedFields, onReplayed }: QueueRules): QueueScripts {
-  return {
-    /*
-     * Returns messages that were taken and not acknowledged.
-     *
-     * KEYS     owner, stream, key of the queue's own
-     * ARGV     token, group, first id, how many to look at
-     * reply    last id that was looked at (empty: there are no more), [id, fields, delivery count], …; nil where the
-     * lease is lost
-     */
-    pending: lua`
+/**
+ * Makes the script that returns messages that were taken and not acknowledged.
+ *
+ * KEYS     owner, stream, key of the queue's own
+ * ARGV     token, group, first id, how many to look at
+ * reply    last id that was looked at (empty: there are no more), [id, fields, delivery count], …; nil where the lease
+ *          is lost
+ *
+ * @param onTrimmed - Lua: runs for each taken entry that was trimmed. KEYS[3] is a key of the queue's own, ARGV[2] the
+ *   group.
+ */
+export function createPendingScript (onTrimmed = ''): Script {
+  return lua`
 ${ifOwnedLua}
 local pending = redis.pcall('XPENDING', KEYS[2], ARGV[2], ARGV[3], '+', ARGV[4])
 if pending.err then
@@ -91,41 +78,7 @@ for _, each in ipairs(pending) do
   end
 end
 return messages
-`,
-    /*
-     * Makes messages of dead letters.
-     *
-     * KEYS     target, dead letters
-     * ARGV     maximum length of the target, three of the queue's own, ids
-     * reply    how many
-     */
-    replay: timedLua`
-${entryIdLua}
-local count = 0
-for i = 5, #ARGV do
-  if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[1]) then break end
-  local letter = redis.call('XRANGE', KEYS[2], ARGV[i], ARGV[i])[1]
-  if letter then
-    local fields = {}
-    for at = 1, #letter[2], 2 do
-      local name = letter[2][at]
-      if string.find(' ${replayedFields} ', ' ' .. name .. ' ', 1, true) then
-        fields[#fields + 1] = name
-        fields[#fields + 1] = letter[2][at + 1]
-      end
-    end
-    redis.call('XADD', KEYS[1], entry_id(), unpack(fields))
-    redis.call('XDEL', KEYS[2], ARGV[i])
-    count = count + 1
-  end
-end
-if count > 0 then
-  ${onReplayed}
-end
-if redis.call('XLEN', KEYS[2]) == 0 then redis.call('DEL', KEYS[2]) end
-return count
 `
-  }
 }
 
 /**
@@ -156,38 +109,4 @@ ${ifOwnedLua}
 redis.call('XACK', KEYS[2], ARGV[2], unpack(ARGV, 4))
 if ARGV[3] ~= '' then delete(KEYS[2], {unpack(ARGV, 4)}, ARGV[3]) end
 return 1
-`
-
-/**
- * Makes a dead letter of a message, once. XACK comes first: a full server refuses XADD, except in a script that has
- * written.
- *
- * KEYS     owner, stream, dead letters
- * ARGV     token, group, TTL of the stream when it is empty (as above), id, maximum number of dead letters, their TTL
- *          (ms; without one they never expire), fields
- * reply    how many older ones were dropped; nil where the lease is lost
- */
-export const deadLetterScript = timedLua`
-${entryIdLua}
-${deleteLua}
-${ifOwnedLua}
-if redis.call('XACK', KEYS[2], ARGV[2], ARGV[4]) == 0 then return 0 end
-local before = redis.call('XLEN', KEYS[3])
-redis.call('XADD', KEYS[3], 'MAXLEN', ARGV[5], entry_id(), unpack(ARGV, 7))
-if ARGV[6] ~= '' then redis.call('PEXPIRE', KEYS[3], ARGV[6]) end
-if ARGV[3] ~= '' then delete(KEYS[2], {ARGV[4]}, ARGV[3]) end
-return before + 1 - redis.call('XLEN', KEYS[3])
-`
-
-/**
- * Deletes dead letters.
- *
- * KEYS[1]  dead letters
- * ARGV     ids
- * reply    how many existed
- */
-export const discardScript = lua`
-local count = redis.call('XDEL', KEYS[1], unpack(ARGV))
-if redis.call('XLEN', KEYS[1]) == 0 then redis.call('DEL', KEYS[1]) end
-return count
 `

@@ -3,7 +3,8 @@ import type { Milliseconds } from '../plugin/units.js'
 import type { RedisClient } from '../redis/client.js'
 import { runScript, runScriptForBytes, type Script } from '../redis/script.js'
 import { acquireScript, heartbeatScript, renewScript } from './lease-scripts.js'
-import { ackScript, deadLetterScript, discardScript, markScript, type QueueScripts } from './queue-scripts.js'
+import { deadLetterScript, discardScript } from './dead-letter-scripts.js'
+import { ackScript, markScript } from './queue-scripts.js'
 import type { InstanceRegistry, PartitionQueue, QueueSource, StoredDeadLetter, StoredMessage } from './queue.js'
 import { idAfter } from './stream-ids.js'
 
@@ -26,7 +27,7 @@ interface RedisQueueOptions {
   sources: ReadonlyArray<{ name: QueueSource, key: string, emptyTtl?: Milliseconds }>
   /** `extra` is the queue's own, for its scripts. */
   keys: { owner: string, fence: string, dead: string, extra?: string }
-  scripts: QueueScripts
+  scripts: { pending: Script, replay: Script }
   /** Takes messages. KEYS are the owner and `keys`, ARGV the token, the group, how many, and `args`. */
   take: { script: Script, keys: readonly string[], args: ReadonlyArray<string | number> }
   /** The stream that replayed messages are added to, its maximum length, and three arguments of the queue's own. */

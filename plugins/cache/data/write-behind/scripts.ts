@@ -1,5 +1,6 @@
 import { lua, timedLua } from '../../../shared/redis/script.js'
-import { createQueueScripts, entryIdLua, ifOwnedLua, takeNewLua } from '../../../shared/work-queue/queue-scripts.js'
+import { createReplayScript } from '../../../shared/work-queue/dead-letter-scripts.js'
+import { createPendingScript, entryIdLua, ifOwnedLua, takeNewLua } from '../../../shared/work-queue/queue-scripts.js'
 
 /** The one consumer group of each partition. */
 export const GROUP = 'writers'
@@ -7,7 +8,10 @@ export const GROUP = 'writers'
 export const IDLE_MS = 24 * 3600 * 1000
 
 /** A replayed write gets a new id, and never expires. */
-export const queueScripts = createQueueScripts({ replayedFields: 'k v', onReplayed: "redis.call('PERSIST', KEYS[1])" })
+export const queueScripts = {
+  pending: createPendingScript(),
+  replay: createReplayScript({ replayedFields: 'k v', onReplayed: "redis.call('PERSIST', KEYS[1])" })
+}
 
 /**
  * Accepts a write.

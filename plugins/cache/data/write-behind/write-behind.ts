@@ -1,7 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { RedisClient } from '../../../shared/redis/client.js'
 import { Poller, systemClock, type Clock } from '../../../shared/plugin/clock.js'
-import { createDeadLetters, type DeadLetters } from '../../../shared/work-queue/dead-letters.js'
+import { createDeadLetters, type DeadLetters } from '../../../shared/work-queue/dead-letter-admin.js'
 import type { Duration } from '../../../shared/plugin/duration.js'
 import { invalidArgumentError, toError } from '../../../shared/plugin/errors.js'
 import type { Milliseconds } from '../../../shared/plugin/units.js'
