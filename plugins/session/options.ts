@@ -43,7 +43,7 @@ export interface SessionPluginOptions extends Omit<FastifySessionOptions, 'store
   /**
    * Encrypts stored sessions (AES-256-GCM). With several keys the first one encrypts and all decrypt (rotation).
    *
-   * @see [encryption](docs/plugins/session.md#sealed-at-rest)
+   * @see [encryption](docs/plugins/session.md#encryption-at-rest)
    */
   encrypt?: EncryptionKey | readonly EncryptionKey[] | undefined
   /**
