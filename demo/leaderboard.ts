@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
-import { lua, runScript } from '../plugins/shared/redis/script.js'
+import { callRedis, defineScript, runScript } from '../plugins/redis/index.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -50,35 +50,31 @@ function inDatabase ({ db }: FastifyInstance): Leaderboard {
   }
 }
 
-/**
- * Adds to an existing set only: a missing set is rebuilt from all orders when it is read.
- *
- * KEYS[1]  the set
- * ARGV     product, pieces
- */
-const addScript = lua`
-if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('ZINCRBY', KEYS[1], ARGV[2], ARGV[1]) end
-`
+/** Adds to an existing set only: a missing set is rebuilt from all orders when it is read. */
+const addScript = defineScript({
+  keys: ['set'],
+  args: { product: 'string', pieces: 'number' },
+  lua: "if redis.call('EXISTS', set) == 1 then redis.call('ZINCRBY', set, pieces, product) end"
+})
 
-/**
- * Reads the rank of a product and its neighbours atomically.
- *
- * KEYS[1]  the set
- * ARGV     product, neighbours on either side
- * reply    nil if the product is not in the set, else { rank of the first (from 0), member, score, ... }
- */
-const aroundScript = lua`
-local rank = redis.call('ZREVRANK', KEYS[1], ARGV[1])
-if not rank then return nil end
-local first = math.max(0, rank - ARGV[2])
-local reply = redis.call('ZREVRANGE', KEYS[1], first, rank + ARGV[2], 'WITHSCORES')
-table.insert(reply, 1, tostring(first))
-return reply
-`
+/** Reads the rank of a product and its neighbours on either side atomically. */
+const aroundScript = defineScript({
+  keys: ['set'],
+  args: { product: 'string', neighbours: 'number' },
+  lua: `
+    local rank = redis.call('ZREVRANK', set, product)
+    if not rank then return {} end
+    local first = math.max(0, rank - neighbours)
+    return { first, redis.call('ZREVRANGE', set, first, rank + neighbours, 'WITHSCORES') }`,
+  reply: (raw): Ranked[] => {
+    const [first = 0, flat = []] = raw as [number?, string[]?]
+    return pairs(flat).map((sold, i) => ({ ...sold, rank: first + i + 1 }))
+  }
+})
 
 function inRedis (fastify: FastifyInstance): Leaderboard {
-  const { redis } = fastify
   const orders = inDatabase(fastify)
+  const key = `{${KEY}}`
   // Padded, so that members with the same score are sorted by number.
   const memberOf = (productId: number) => String(productId).padStart(10, '0')
 
@@ -86,15 +82,16 @@ function inRedis (fastify: FastifyInstance): Leaderboard {
     const all = await orders.top(100_000)
     if (all.length === 0) return
     // A partial set would look complete, so the new one replaces the key when it is filled.
-    const newKey = `{${KEY}}:new`
+    const newKey = `${key}:new`
+    const { redis } = fastify
     await redis.zadd(newKey, ...all.flatMap(({ productId, sold }) => [sold, memberOf(productId)]))
     await redis.expire(newKey, TTL_SECONDS)
-    await redis.rename(newKey, `{${KEY}}`)
+    await redis.rename(newKey, key)
   }
 
   async function orFromDatabase <T> (read: () => Promise<T>, fallback: () => Promise<T>): Promise<T> {
     try {
-      if (await redis.exists(`{${KEY}}`) === 0) await fill()
+      if (await callRedis(fastify, redis => redis.exists(key), { nodeOf: key }) === 0) await fill()
       return await read()
     } catch (error) {
       fastify.log.debug({ reason: error instanceof Error ? error.message : String(error) }, 'leaderboard: reads from the database')
@@ -104,15 +101,13 @@ function inRedis (fastify: FastifyInstance): Leaderboard {
 
   return {
     top: async count => await orFromDatabase(
-      async () => pairs(await redis.zrevrange(`{${KEY}}`, 0, count - 1, 'WITHSCORES')),
+      async () => pairs(await callRedis(fastify, redis => redis.zrevrange(key, 0, count - 1, 'WITHSCORES'), { nodeOf: key })),
       async () => await orders.top(count)),
-    around: async (productId, neighbours) => await orFromDatabase(async () => {
-      const reply = await runScript(redis, aroundScript, [`{${KEY}}`], [memberOf(productId), neighbours])
-      const [first, ...flat] = Array.isArray(reply) ? reply.map(String) : []
-      return pairs(flat).map((sold, i) => ({ ...sold, rank: Number(first) + i + 1 }))
-    }, async () => await orders.around(productId, neighbours)),
+    around: async (productId, neighbours) => await orFromDatabase(
+      async () => await runScript(fastify, aroundScript, { set: key }, { product: memberOf(productId), neighbours }),
+      async () => await orders.around(productId, neighbours)),
     async add (productId, quantity) {
-      await runScript(redis, addScript, [`{${KEY}}`], [memberOf(productId), quantity]).catch(() => {})
+      await runScript(fastify, addScript, { set: key }, { product: memberOf(productId), pieces: quantity }).catch(() => {})
     }
   }
 }

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
-import { systemClock, type Clock, type Timer } from '../plugins/shared/plugin/clock.js'
+import { systemClock, type Clock, type Timer } from '../plugins/redis/index.js'
 import { LatestQueue } from './latest-queue.js'
 import type { LiveEvent, Sample, LiveData } from './live-events.js'
 import { Sampler } from './sampler.js'

@@ -1,8 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
-import { systemClock, type Clock } from '../plugins/shared/plugin/clock.js'
-import { lua, runScript, timedLua, type Script } from '../plugins/shared/redis/script.js'
+import { callRedis, defineScript, runScript, systemClock, type Clock } from '../plugins/redis/index.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -47,81 +46,75 @@ export const sale = fp<{ clock?: Clock | undefined }>(async function sale (fasti
   fastify.decorate('sale', fastify.hasDecorator('redis') ? inRedis(fastify, clock) : inMemory(clock))
 }, { name: 'demo/sale' })
 
-/**
- * KEYS[1]  pieces left
- * KEYS[2]  hash of the buyers' pieces
- * ARGV     pieces, TTL (ms)
- */
-const openScript = lua`
-redis.call('DEL', KEYS[2])
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-`
+const keys = ['pieces', 'buyers'] as const
+/** No process can replace Redis here, so the calls wait longer for a Redis that is only late. */
+const CALL = { patient: true }
 
-/**
- * KEYS     as above
- * ARGV     buyer, cart id, grace (ms)
- * reply    { 'taken', id, time (ms) }, { 'already taken', id }, { 'sold out' } or { 'no sale' }
- */
-const takeScript = timedLua`
-local left = redis.call('GET', KEYS[1])
-if not left then return { 'no sale' } end
-local time = redis_time()
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local had = redis.call('HGET', KEYS[2], ARGV[1])
-local id = ARGV[2]
-if had then
-  local takenId, takenAt = string.match(had, '^(%S+) (%d+)$')
-  -- The same id: the client repeated the command.
-  if takenId ~= id and now - takenAt < tonumber(ARGV[3]) then return { 'already taken', takenId } end
-  id = takenId
-elseif tonumber(left) < 1 then
-  return { 'sold out' }
-else
-  redis.call('DECR', KEYS[1])
-end
-local at = string.format('%.0f', now)
-redis.call('HSET', KEYS[2], ARGV[1], id .. ' ' .. at)
-redis.call('PEXPIRE', KEYS[2], redis.call('PTTL', KEYS[1]))
-return { 'taken', id, at }
-`
+/** `pieces` is how many are left, `buyers` a hash of the buyers' pieces. */
+const openScript = defineScript({
+  keys,
+  args: { count: 'number', ttl: 'number' },
+  lua: `
+    redis.call('DEL', buyers)
+    redis.call('SET', pieces, count, 'PX', ttl)`
+})
 
-/**
- * Returns a piece once, and only to the sale that it was taken from.
- *
- * KEYS     as above
- * ARGV     buyer, id and time as taken
- */
-const releaseScript = lua`
-if redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[2] then return end
-redis.call('HDEL', KEYS[2], ARGV[1])
-redis.call('INCR', KEYS[1])
-`
-
-function inRedis ({ redis, httpErrors }: FastifyInstance, clock: Clock): Sale {
-  const keysOf = (productId: number) => [`demo:sale:pieces:{${productId}}`, `demo:sale:buyers:{${productId}}`]
-
-  async function run (script: Script, productId: number, args: Array<string | number>): Promise<unknown[]> {
-    const reply = await runScript(redis, script, keysOf(productId), args, clock).catch(unavailable)
-    return Array.isArray(reply) ? reply : []
+const takeScript = defineScript({
+  keys,
+  args: { buyer: 'number', cartId: 'string', grace: 'number' },
+  time: true,
+  lua: `
+    local left = redis.call('GET', pieces)
+    if not left then return { 'no sale' } end
+    local had = redis.call('HGET', buyers, buyer)
+    local id = cartId
+    if had then
+      local takenId, takenAt = string.match(had, '^(%S+) (%d+)$')
+      -- The same id: the client repeated the command.
+      if takenId ~= id and now - takenAt < grace then return { 'already taken', takenId } end
+      id = takenId
+    elseif tonumber(left) < 1 then
+      return { 'sold out' }
+    else
+      redis.call('DECR', pieces)
+    end
+    local at = string.format('%.0f', now)
+    redis.call('HSET', buyers, buyer, id .. ' ' .. at)
+    redis.call('PEXPIRE', buyers, redis.call('PTTL', pieces))
+    return { 'taken', id, at }`,
+  reply: (raw): TakeResult => {
+    const [kind, id, at] = raw as string[]
+    if (kind === 'taken') return { kind, piece: { cartId: String(id), takenAt: Number(at) } }
+    if (kind === 'already taken') return { kind, cartId: String(id) }
+    return { kind: kind === 'sold out' ? kind : 'no sale' }
   }
+})
 
-  function unavailable (): never {
-    throw httpErrors.serviceUnavailable('the sale is unavailable')
-  }
+/** Returns a piece once, and only to the sale that it was taken from. */
+const releaseScript = defineScript({
+  keys,
+  args: { buyer: 'number', piece: 'string' },
+  lua: `
+    if redis.call('HGET', buyers, buyer) ~= piece then return end
+    redis.call('HDEL', buyers, buyer)
+    redis.call('INCR', pieces)`
+})
 
+function inRedis (fastify: FastifyInstance, clock: Clock): Sale {
+  const options = { ...CALL, clock }
+  const keysOf = (productId: number) => ({ pieces: `demo:sale:pieces:{${productId}}`, buyers: `demo:sale:buyers:{${productId}}` })
   return {
-    async open (productId, pieces) { await run(openScript, productId, [pieces, TTL_MS]) },
+    async open (productId, pieces) { await runScript(fastify, openScript, keysOf(productId), { count: pieces, ttl: TTL_MS }, options) },
     async left (productId) {
-      const left = await redis.get(keysOf(productId)[0] ?? '').catch(unavailable)
+      const { pieces: key } = keysOf(productId)
+      const left = await callRedis(fastify, redis => redis.get(key), { ...options, nodeOf: key })
       return left === null ? undefined : Number(left)
     },
-    async take (productId, buyer) {
-      const [kind, id, at] = await run(takeScript, productId, [buyer, randomUUID(), GRACE_MS])
-      if (kind === 'taken') return { kind, piece: { cartId: String(id), takenAt: Number(at) } }
-      if (kind === 'already taken') return { kind, cartId: String(id) }
-      return { kind: kind === 'sold out' ? kind : 'no sale' }
-    },
-    async release (productId, buyer, { cartId, takenAt }) { await run(releaseScript, productId, [buyer, `${cartId} ${takenAt}`]) }
+    take: async (productId, buyer) =>
+      await runScript(fastify, takeScript, keysOf(productId), { buyer, cartId: randomUUID(), grace: GRACE_MS }, options),
+    async release (productId, buyer, { cartId, takenAt }) {
+      await runScript(fastify, releaseScript, keysOf(productId), { buyer, piece: `${cartId} ${takenAt}` }, options)
+    }
   }
 }
 

@@ -1,6 +1,5 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { circuitOf, clusterOf } from '../plugins/redis/index.js'
-import type { Clock } from '../plugins/shared/plugin/clock.js'
+import { circuitOf, clusterOf, type Clock } from '../plugins/redis/index.js'
 import type { Check, Sample, Status, StoreState } from './live-events.js'
 
 interface Counts {

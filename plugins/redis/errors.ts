@@ -3,6 +3,9 @@ import { pluginError, withoutArguments } from '../shared/plugin/errors.js'
 export const AlreadyRegisteredError = pluginError('redis', 'ALREADY_REGISTERED',
   '%s is taken: give each further connection its own "namespace"')
 
+/** A call to Redis got no reply in time, or Redis refuses commands. `cause` has the reason. The command may have been executed. */
+export const StoreUnavailableError = pluginError('redis', 'STORE_UNAVAILABLE', 'Redis is unavailable; try again later', 503)
+
 /** The reason why a first connection failed. The error's code ends in it: `FST_REDIS_SUITE_REDIS_CONNECT_<KIND>`. */
 type ConnectFailure = 'REFUSED' | 'AUTH' | 'NOT_REDIS' | 'NAME_NOT_FOUND' | 'TLS' | 'TIMEOUT' | 'DATABASE' | 'ENDED' | 'FAILED'
 

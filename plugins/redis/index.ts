@@ -14,7 +14,11 @@ export { clusterOf, type RedisClient } from '../shared/redis/client.js'
 export type { FastifyRedis } from '@fastify/redis'
 export type { CircuitStatus } from '../shared/redis/circuit-breaker.js'
 export { circuitOf } from '../shared/redis/guard.js'
-export type { RedisPluginOptions } from './options.js'
+export { systemClock, type Clock, type Timer } from '../shared/plugin/clock.js'
+export { callRedis, type AppWithRedis } from './call.js'
+export { defineScript, runScript } from './script.js'
+export type { RedisScript, ScriptArguments, ScriptArgumentType, ScriptDefinition } from './script.js'
+export type { RedisCallOptions, RedisPluginOptions } from './options.js'
 
 /**
  * Connects to Redis: decorates `fastify.redis`, or `fastify.redis[namespace]`, with an ioredis client whose defaults

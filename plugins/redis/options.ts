@@ -1,5 +1,6 @@
 import type { Cluster, ClusterNode, ClusterOptions, Redis, RedisOptions } from 'ioredis'
-import { DEFAULT_KEY_PREFIX, KEY_PREFIX, KEY_PREFIX_ALLOWED } from '../shared/redis/client.js'
+import { DEFAULT_KEY_PREFIX, KEY_PREFIX, KEY_PREFIX_ALLOWED, type RedisClient } from '../shared/redis/client.js'
+import { DEFAULT_TIMEOUT_MS } from '../shared/redis/guard.js'
 import type { Clock } from '../shared/plugin/clock.js'
 import type { Duration } from '../shared/plugin/duration.js'
 import { boolean, clock, duration, string, unchecked } from '../shared/plugin/option-kinds.js'
@@ -63,6 +64,33 @@ export const SUITE_OPTIONS = {
   closeTimeout: duration(1000),
   clock: clock()
 } satisfies OptionTable<SuiteOptions>
+
+/** Options of {@link callRedis} and {@link runScript}. */
+export interface RedisCallOptions {
+  /** The client of the call, such as one with a namespace. @default fastify.redis */
+  client?: RedisClient | undefined
+  /** How long the call may take. It may still be executed after that. @default 150 ms */
+  timeout?: Duration | undefined
+  /**
+   * Whether the call waits up to 1.5 s longer than `timeout` while Redis is late but reachable, as sessions and locks do. Set it for a call
+   * that has no fallback.
+   *
+   * @default false
+   */
+  patient?: boolean | undefined
+  /** A key of the call: on a Cluster, the call is refused at once while the node of this key is down. A script needs no such option. @default none */
+  nodeOf?: string | undefined
+  /** The clock of the deadline, and of `now` in a script. @default the system's clock */
+  clock?: Clock | undefined
+}
+
+export const CALL_OPTIONS = {
+  client: unchecked('client', '`fastify.redis`'),
+  timeout: duration(DEFAULT_TIMEOUT_MS, { min: 1 }),
+  patient: boolean(false),
+  nodeOf: string(),
+  clock: clock()
+} satisfies OptionTable<RedisCallOptions>
 
 /** The options, complete and checked. */
 export interface ResolvedRedisOptions extends Omit<Resolved<typeof SUITE_OPTIONS>, 'url' | 'cluster' | 'commandTimeout'> {

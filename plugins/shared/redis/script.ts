@@ -35,7 +35,8 @@ export function timedLua (strings: TemplateStringsArray, ...values: Array<string
   return scriptOf(REDIS_TIME + String.raw(strings, ...values), true)
 }
 
-function scriptOf (source: string, isTimed: boolean): Script {
+/** Creates a {@link Script} of its text. @param isTimed - whether the text removes the time from its arguments */
+export function scriptOf (source: string, isTimed: boolean): Script {
   return { lua: source, sha1: createHash('sha1').update(source).digest('hex'), isTimed }
 }
 

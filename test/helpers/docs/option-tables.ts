@@ -16,7 +16,7 @@ import { IDEMPOTENCY_OPTIONS, ROUTE_IDEMPOTENCY_OPTIONS } from '../../../plugins
 import { LOCK_OPTIONS, LOCK_PLUGIN_OPTIONS } from '../../../plugins/lock/options.js'
 import { METRICS_OPTIONS } from '../../../plugins/metrics/options.js'
 import { RATE_LIMIT_OPTIONS, ROUTE_RATE_LIMIT_OPTIONS } from '../../../plugins/rate-limit/options/route.js'
-import { SUITE_OPTIONS } from '../../../plugins/redis/options.js'
+import { CALL_OPTIONS, SUITE_OPTIONS } from '../../../plugins/redis/options.js'
 import { SESSION_OPTIONS } from '../../../plugins/session/options.js'
 import type { Option } from '../../../plugins/shared/plugin/option-table.js'
 import { TEST_CLOCK_OPTIONS } from '../../../plugins/testing/options.js'
@@ -27,6 +27,7 @@ type AnyOption = Option<unknown, unknown>
 /** The table of each option type. */
 export const OPTION_TABLES: Readonly<Record<string, Readonly<Record<string, AnyOption>>>> = {
   SuiteOptions: SUITE_OPTIONS,
+  RedisCallOptions: CALL_OPTIONS,
   CachePluginOptions: CACHE_OPTIONS,
   RouteCacheOptions: ROUTE_CACHE_OPTIONS,
   KeyOptions: KEY_OPTIONS,
