@@ -4,9 +4,9 @@
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
 import { redis } from '../../plugins/index.js'
+// #region script
 import { callRedis, defineScript, runScript, type RedisPluginOptions } from '../../plugins/redis/index.js'
 
-// #region script
 const takeStock = defineScript({
   keys: ['stock'],
   args: { amount: 'number' },
