@@ -44,7 +44,7 @@ const ADDRESS_BASE = 0x0a00_0000
 
 async function send (app: FastifyInstance, request: InjectOptions) {
   const response = await app.inject(request)
-  if (response.statusCode !== 200) throw new Error(`${request.url} was answered ${response.statusCode}: ${response.body}`)
+  if (response.statusCode !== 200) throw new Error(`${request.url} got ${response.statusCode}: ${response.body}`)
   return response
 }
 
@@ -116,7 +116,7 @@ function addressOf (user: number): string {
 
 const responses: Kind = {
   name: 'response cache',
-  leaves: 'an answer of 1 KiB with a tag of its own',
+  leaves: 'a response of 1 KiB with its own tag',
   made: 'a miss',
   async start (open) {
     const build = async (l1?: false) => {
@@ -151,9 +151,9 @@ const values: Kind = {
   }
 }
 
-const answers: Kind = {
+const replays: Kind = {
   name: 'idempotency',
-  leaves: 'an answer of 300 bytes',
+  leaves: 'a response of 300 bytes',
   made: 'a request with a new key',
   async start (open) {
     const app = await open()
@@ -245,4 +245,4 @@ const behind: Kind = {
   }
 }
 
-export const KINDS: readonly Kind[] = [sessions(false), sessions(true), ...ALGORITHMS.map(limits), responses, values, answers, stream, messages, held, fences, behind]
+export const KINDS: readonly Kind[] = [sessions(false), sessions(true), ...ALGORITHMS.map(limits), responses, values, replays, stream, messages, held, fences, behind]
