@@ -76,7 +76,7 @@ function onPage (line: string): string {
 
 /** Node.js as it is: without what tap would have it load. */
 async function run (args: string[], env = process.env): Promise<{ output: string, exitCode: unknown }> {
-  return await new Promise(resolve => execFile('env', ['-u', 'NODE_OPTIONS', process.execPath, ...args], { cwd: root, env, timeout: 60_000 }, (error, stdout, stderr) => {
+  return await new Promise(resolve => execFile('env', ['-u', 'NODE_OPTIONS', process.execPath, ...args], { cwd: root, env, timeout: 200_000 }, (error, stdout, stderr) => {
     resolve({ output: `${stdout}${stderr}`, exitCode: error === null ? 0 : error.code ?? error.signal })
   }))
 }
