@@ -8,12 +8,14 @@ import { checkout } from './demo/checkout.js'
 import { database } from './demo/database.js'
 import type { Database } from './demo/query.js'
 import { errors } from './demo/errors.js'
+import { fallbacks } from './demo/fallbacks.js'
 import { leaderboard } from './demo/leaderboard.js'
 import { live } from './demo/live.js'
 import { page } from './demo/page.js'
 import type { Config } from './demo/config.js'
 import { mails } from './demo/mails.js'
 import { exposeByToken } from './demo/metrics-token.js'
+import type { OwnRedis } from './demo/own-redis.js'
 import { verifyPassword } from './demo/password.js'
 import { sale as saleStore } from './demo/sale.js'
 import { unusedConnections } from './demo/unused-connections.js'
@@ -21,6 +23,7 @@ import { views } from './demo/views.js'
 import { visitors } from './demo/visitors.js'
 import { cache, events, health, idempotency, lock, metrics, rateLimit, redis, session } from './plugins/index.js'
 import type { Clock } from './plugins/testing/index.js'
+import { breakRedis } from './routes/break-redis.js'
 import { cart } from './routes/cart.js'
 import { home } from './routes/home.js'
 import { liveRoutes } from './routes/live.js'
@@ -42,10 +45,12 @@ export interface ShopOptions extends FastifyServerOptions {
   clock?: Clock | undefined
   /** An open database in place of the configured one; the caller closes it. */
   db?: Database | undefined
+  /** A Redis that the demo has started, in place of the configured one: the live page may break it. The caller stops it. */
+  ownRedis?: OwnRedis | undefined
 }
 
 /** Composes the demo shop from plugins and routes. It does not listen. */
-export async function buildApp (config: Config, { clock, db, ...options }: ShopOptions = {}): Promise<FastifyInstance> {
+export async function buildApp (config: Config, { clock, db, ownRedis, ...options }: ShopOptions = {}): Promise<FastifyInstance> {
   const app = Fastify({
     trustProxy: config.TRUST_PROXY,
     // The first start fills the database, which may take longer than Fastify's default.
@@ -59,15 +64,16 @@ export async function buildApp (config: Config, { clock, db, ...options }: ShopO
   await app.register(sensible)
   // Before the rate limiter and sessions, which the documentation does not need.
   await registerDocs(app)
-  await registerRedis(app, config, clock)
-  await app.register(rateLimit, { max: config.RATE_LIMIT_MAX, timeWindow: '1 minute', clock })
+  await registerRedis(app, ownRedis === undefined ? config : { REDIS_URL: ownRedis.url, clusterNodes: undefined }, clock)
+  const isLimited = config.RATE_LIMIT_MAX > 0
+  await app.register(rateLimit, { global: isLimited, max: isLimited ? config.RATE_LIMIT_MAX : undefined, timeWindow: '1 minute', clock })
   await app.register(session, { secret: config.SESSION_SECRET, maxPerUser: 20, clock })
   await app.register(cache, { ttl: '30s', staleWhileRevalidate: '5m', clock })
   await app.register(idempotency, { clock })
   await app.register(events, { clock })
   await app.register(lock, { clock })
   await app.register(metrics, { expose: exposeByToken(config.METRICS_TOKEN), clock })
-  await app.register(errors)
+  await app.register(errors, { isLimited })
 
   await app.register(database, { url: config.DATABASE_URL, snapshot: config.DATABASE_SNAPSHOT, db })
   // After the database: filling it blocks the event loop, which health would report as pressure.
@@ -80,18 +86,20 @@ export async function buildApp (config: Config, { clock, db, ...options }: ShopO
   await app.register(views)
   await app.register(visitors)
   await app.register(live, { clock })
+  if (ownRedis !== undefined) await app.register(fallbacks, { ownRedis, clock })
   app.decorate('verifyPassword', verifyPassword)
   app.health.addCheck('database', async () => { await app.db.query('SELECT 1') })
   // In a context of their own: other routes send no documents, and need no security headers for them.
   await app.register(async child => {
     for (const plugin of [page, home, liveRoutes]) await child.register(plugin)
   })
+  if (ownRedis !== undefined) await app.register(breakRedis)
   for (const routes of [products, login, me, cart, orders, sale, statistics]) await app.register(routes)
   return app
 }
 
 /** Without Redis, the other plugins use their memory stores. */
-async function registerRedis (app: FastifyInstance, { REDIS_URL, REDIS_PASSWORD, clusterNodes }: Config, clock: Clock | undefined): Promise<void> {
+async function registerRedis (app: FastifyInstance, { REDIS_URL, REDIS_PASSWORD, clusterNodes }: Pick<Config, 'REDIS_URL' | 'REDIS_PASSWORD' | 'clusterNodes'>, clock: Clock | undefined): Promise<void> {
   const common = { prefix: 'shop', clock, ...(REDIS_PASSWORD === undefined ? {} : { password: REDIS_PASSWORD }) }
   if (clusterNodes) await app.register(redis, { ...common, cluster: { nodes: clusterNodes } })
   else if (REDIS_URL !== undefined) await app.register(redis, { ...common, url: REDIS_URL })

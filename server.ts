@@ -1,11 +1,14 @@
 import closeWithGrace from 'close-with-grace'
 import { buildApp } from './app.js'
 import { readConfig, type Config } from './demo/config.js'
+import { OwnRedis } from './demo/own-redis.js'
 
 const CLOSE_TIMEOUT_MS = 10_000
 
 async function start (config: Config): Promise<void> {
-  const app = await buildApp(config, { logger: { level: config.LOG_LEVEL } })
+  const ownRedis = config.START_REDIS ? await OwnRedis.start() : undefined
+  const app = await buildApp(config, { logger: { level: config.LOG_LEVEL }, ownRedis })
+  if (ownRedis !== undefined) app.log.info(`started a Redis at ${ownRedis.url}: the live page can break it; REDIS_URL=${ownRedis.url} PORT=3001 npm start adds an instance`)
   if (config.isSecretTemporary) app.log.warn('SESSION_SECRET is not set: sessions end with this process')
 
   closeWithGrace({ delay: CLOSE_TIMEOUT_MS + config.DRAIN_DELAY }, async ({ signal, err }) => {
@@ -13,6 +16,7 @@ async function start (config: Config): Promise<void> {
     else app.log.info({ signal }, 'closing: readiness fails, requests in flight are finished')
     await app.health.drain()
     await app.close()
+    await ownRedis?.stop()
   })
   await app.listen({ host: config.HOST, port: config.PORT })
 }

@@ -1,6 +1,6 @@
 // Drives a running demo like its visitors would, and prints figures: `npm run load -- [--url http://127.0.0.1:3000] [--duration 30] [--rate 200]`
 // (seconds, requests per second). Ctrl-C stops it. Visitors have their own addresses in X-Forwarded-For and, if the demo runs on this machine,
-// as source addresses. Otherwise the demo limits them all as one visitor, unless RATE_LIMIT_MAX=0.
+// as source addresses. Otherwise the demo limits them all as one visitor: start it with RATE_LIMIT_MAX=0, which is no limit.
 import { Agent, request, type IncomingHttpHeaders, type RequestOptions } from 'node:http'
 import { text } from 'node:stream/consumers'
 import { parseArgs } from 'node:util'

@@ -9,6 +9,7 @@ const schema = Type.Object({
   REDIS_URL: Type.Optional(Type.String({ minLength: 1 })),
   REDIS_CLUSTER: Type.Optional(Type.String({ minLength: 1 })),
   REDIS_PASSWORD: Type.Optional(Type.String({ minLength: 1 })),
+  START_REDIS: Type.Boolean({ default: false }),
   DATABASE_URL: Type.Optional(Type.String({ minLength: 1 })),
   DATABASE_SNAPSHOT: Type.Optional(Type.String({ minLength: 1 })),
   SESSION_SECRET: Type.Optional(Type.String({ minLength: 32 })),
@@ -33,6 +34,7 @@ export function readConfig (env: NodeJS.ProcessEnv = process.env): Config {
   const data = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ''))
   const config = envSchema<Static<typeof schema>>({ schema, data, dotenv: false, env: false })
   if (config.REDIS_URL !== undefined && config.REDIS_CLUSTER !== undefined) throw new Error('set REDIS_URL or REDIS_CLUSTER, not both')
+  if (config.START_REDIS && (config.REDIS_URL ?? config.REDIS_CLUSTER) !== undefined) throw new Error('set START_REDIS, or REDIS_URL or REDIS_CLUSTER, not both')
   return {
     ...config,
     SESSION_SECRET: config.SESSION_SECRET ?? randomBytes(32).toString('base64url'),

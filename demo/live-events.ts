@@ -73,9 +73,49 @@ export interface HealthEvent {
   circuit: StoreState['circuit']
 }
 
+/**
+ * A fault of the Redis that the demo has started:
+ *
+ * - `hang`: SIGSTOP; connections stay open, and there are no replies
+ * - `kill`: SIGKILL; it restarts empty
+ * - `slow`: each reply takes {@link SLOW_MS} more
+ * - `full`: `maxmemory` is reached, and writes are refused
+ * - `read-only`: it is a replica without a master
+ */
+export type Fault = 'hang' | 'kill' | 'slow' | 'full' | 'read-only'
+
+export const FAULTS: readonly Fault[] = ['hang', 'kill', 'slow', 'full', 'read-only']
+/** How much longer each reply of a slow Redis takes, in milliseconds. */
+export const SLOW_MS = 500
+
+/** What a plugin did with the last request of a probe, which is sent four times a second. */
+export interface Behavior {
+  /** The plugin, such as `rate-limit`. */
+  plugin: string
+  /** `pass`: as without a fault; `warn`: by the plugin's fallback; `fail`: refused. */
+  state: Status
+  /** What happened, such as `this instance decides`. */
+  text: string
+  /** The duration in milliseconds. */
+  ms: number
+}
+
+/** The fault of the demo's own Redis, and what each plugin does meanwhile. */
+export interface Fallbacks {
+  kind: 'fallbacks'
+  /** `null` for none. */
+  fault: Fault | null
+  /** When the fault began, or was mended, in milliseconds since the epoch. */
+  since: number
+  circuit: StoreState['circuit']
+  behaviors: Behavior[]
+}
+
 /** The first event of a connection. */
 export interface Hello {
   kind: 'hello'
+  /** Whether the demo has started its Redis itself, which the page may then break. */
+  isBreakable: boolean
   /** The limit of the limited route: `max` requests in `window` milliseconds. */
   limit: { max: number, window: number }
 }
@@ -86,7 +126,7 @@ export interface OmittedEvents {
   count: number
 }
 
-export type LiveData = Sample | DecisionEvent | CacheEvent | SessionEvent | HealthEvent | Hello | OmittedEvents
+export type LiveData = Sample | DecisionEvent | CacheEvent | SessionEvent | HealthEvent | Fallbacks | Hello | OmittedEvents
 
 /** An event with its instance, and its time by the instance's clock in milliseconds since the epoch. */
 export type LiveEvent<T extends LiveData = LiveData> = T extends LiveData ? T & { instance: string, at: number } : never

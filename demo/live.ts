@@ -21,6 +21,10 @@ export interface Live {
   readonly instance: string
   /** Sends an event to the pages of all instances. Does nothing while no page is open. */
   publish (data: LiveData): void
+  /** Calls the listener when a page is opened somewhere, and each second while one is open. */
+  onSample (listener: () => void): void
+  /** Whether a page is open, here or at another instance. */
+  readonly isWatched: boolean
   /** Yields `hello`, then the events of all instances from now on. */
   watch (hello: LiveData, signal: AbortSignal | undefined): AsyncIterable<StreamedEvent>
 }
@@ -64,6 +68,8 @@ export const live = fp<{ clock?: Clock | undefined }>(async function live (fasti
 
   fastify.decorate('live', {
     instance,
+    get isWatched () { return monitor.sampler !== undefined },
+    onSample: listener => { monitor.listeners.push(listener) },
     publish: data => { if (monitor.sampler !== undefined) batcher.add(data) },
     async * watch (hello, signal) {
       const queue = new LatestQueue<LiveEvent>(MAX_QUEUED, signal)
@@ -144,6 +150,7 @@ class LiveMonitor {
   #previous: Sample | undefined
   /** Undefined while no page is open. */
   sampler: Sampler | undefined
+  readonly listeners: Array<() => void> = []
 
   constructor (fastify: FastifyInstance, clock: Clock, batcher: EventBatcher, isWatchedHere: () => boolean) {
     this.#fastify = fastify
@@ -195,6 +202,7 @@ class LiveMonitor {
       } else if (began > this.#until) {
         return this.stop()
       }
+      for (const listener of this.listeners) listener()
       sampler.take().then(sample => {
         // Sampling may have stopped meanwhile.
         if (this.sampler !== sampler) return

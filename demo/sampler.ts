@@ -14,7 +14,7 @@ const emptyCounts = (): Counts => ({ requests: 0, allowed: 0, refused: 0, hit: {
 const CACHE_COUNTERS = ['hits', 'l1Hits', 'misses', 'stale'] as const
 
 // Requests of the page itself are not counted.
-const UNCOUNTED = /^\/(?:live|health\b.*)$/
+const UNCOUNTED = /^\/(?:live|live\/redis\/.*|health\b.*)$/
 
 /** Measures what an instance does between two samples. */
 export class Sampler {

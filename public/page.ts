@@ -1,6 +1,7 @@
 import type { LiveEvent, Sample } from '../demo/live-events.js'
 import { find, write } from './dom.js'
 import { Live } from './live.js'
+import { breakRedisPanel } from './panels/break-redis.js'
 import { cachePanel } from './panels/cache.js'
 import { eventsPanel } from './panels/events.js'
 import { healthPanel } from './panels/health.js'
@@ -11,6 +12,7 @@ import { sessionsPanel } from './panels/sessions.js'
 
 /** The instance that this page is connected to. */
 let own = ''
+const breakRedis = breakRedisPanel()
 const cache = cachePanel()
 const rateLimit = rateLimitPanel()
 const sessions = sessionsPanel()
@@ -28,10 +30,12 @@ live.on('hello', hello => {
   own = hello.instance
   write('instance', own)
   rateLimit.onHello(hello)
+  breakRedis.onHello(hello.isBreakable)
   // Events before the connection have been missed.
   sessions.refresh().catch(() => {})
 })
 live.on('sample', sample => { if (sample.instance === own) drawSample(sample) })
+live.on('fallbacks', event => { if (event.instance === own) breakRedis.onFallbacks(event) })
 live.on('decision', event => rateLimit.onDecision(event))
 live.on('session', event => sessions.onSession(event))
 for (const kind of ['cache', 'decision', 'session', 'health', 'more'] as const) live.on(kind, events)

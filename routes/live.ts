@@ -23,7 +23,7 @@ export const liveRoutes: FastifyPluginAsyncTypebox = async function liveRoutes (
     schema: { tags: ['live'], summary: 'The events of all instances, as server-sent events' },
     config: { rateLimit: { max: 120, timeWindow: '1 minute' }, session: false, ...ALWAYS }
   }, async (request, reply) => {
-    const hello = { kind: 'hello', limit: { max: LIMITED.max, window: LIMITED.timeWindow } } as const
+    const hello = { kind: 'hello', isBreakable: fastify.hasDecorator('ownRedis'), limit: { max: LIMITED.max, window: LIMITED.timeWindow } } as const
     await events.sse(request, reply, { read: ({ signal } = {}) => live.watch(hello, signal) }, {
       event: ({ kind }) => kind,
       map: event => event.kind !== 'decision' ? event : event.address === request.ip ? { ...event, address: undefined } : undefined

@@ -55,6 +55,19 @@ for (const [name, env] of Object.entries(environments)) {
       t.match([statusCode, headers['x-ratelimit-limit']], [200, undefined], 'the documentation is not limited')
     })
 
+    t.test('with RATE_LIMIT_MAX=0 only routes with a limit of their own are limited', async t => {
+      const [unlimited] = await startShop(t, { env: { ...env, RATE_LIMIT_MAX: '0' } })
+      const who = client(unlimited, '10.8.0.1')
+      const statuses = async (url: string, count: number) => {
+        const seen = []
+        for (let i = 0; i < count; i++) seen.push((await who.send('GET', url)).statusCode)
+        return [...new Set(seen)]
+      }
+      t.same(await statuses('/cart', 150), [200])
+      t.same(await statuses('/nothing', 150), [404])
+      t.same(await statuses('/limited', 25), [200, 429])
+    })
+
     t.test('metrics are shown to a scrape with the token, and not without it', async t => {
       const [open] = await startShop(t, { env: { ...env, METRICS_TOKEN: 'a-token-of-prometheus' } })
       const status = async (of: typeof app, more: object) => (await of.inject({ url: '/metrics', ...more })).statusCode

@@ -10,6 +10,7 @@ import { hashPassword, verifyPassword } from '../demo/password.js'
 import { TYPESCRIPT, TYPESCRIPT_ENV } from './helpers/compiled/exec-argv.js'
 import { DATABASE_SNAPSHOT } from './helpers/demo/shop.js'
 import { startRedis, until } from './helpers/index.js'
+import { clientOf, isRunning } from './helpers/servers/inspect.js'
 import { freePort } from '../tools/servers/free-port.js'
 
 const root = join(import.meta.dirname, '..')
@@ -99,6 +100,21 @@ t.test('on SIGTERM the server fails readiness, finishes requests in flight and e
   t.equal(await report, 200)
   t.equal(await exit, 0)
   t.notMatch(output(), 'not-to-be-logged')
+})
+
+t.test('with START_REDIS the server starts a Redis of its own, logs its address, and ends with it, also if a signal kills the server', async t => {
+  for (const signal of ['SIGINT', 'SIGKILL'] as const) {
+    const { child, port, output, exit } = await run(t, { START_REDIS: 'true', SESSION_SECRET: 'x'.repeat(32) })
+    await until('the server listens', async () => (await fetch(`http://127.0.0.1:${port}/health/ready`)).ok, START_MS)
+    const url = /started a Redis at (redis:\/\/127\.0\.0\.1:\d+)/.exec(output())?.[1] ?? ''
+    const redis = clientOf(t, url)
+    t.match(await redis.keys('shop:*'), [/^shop:/], 'the shop uses it')
+    const pid = Number(/process_id:(\d+)/.exec(await redis.info('server'))?.[1])
+    t.ok(isRunning(pid))
+    child.kill(signal)
+    t.equal(await exit, signal === 'SIGINT' ? 0 : null)
+    await until('its Redis has ended', () => !isRunning(pid))
+  }
 })
 
 t.test('npm runs the server without a shell in between, so that a SIGTERM to npm start reaches the server', async t => {

@@ -19,6 +19,8 @@ export interface RedisProcessOptions {
   /** Lines of redis.conf. */
   config: string[]
   args?: string[]
+  /** Whether Ctrl-C in the terminal leaves it running, until stop(). */
+  detached?: boolean
   password?: string | undefined
   /** The certificate to trust, which makes clients connect by TLS. */
   ca?: string | undefined
@@ -55,7 +57,12 @@ export class RedisServer {
 
   /** Neither dead nor paused. */
   get answers (): boolean {
-    return this.#isAlive() && !this.#paused
+    return this.isRunning && !this.#paused
+  }
+
+  /** Whether the process exists, paused or not. */
+  get isRunning (): boolean {
+    return this.#child?.exitCode === null && this.#child.signalCode === null
   }
 
   async start (): Promise<void> {
@@ -78,7 +85,7 @@ export class RedisServer {
   /** Sends SIGKILL; resolves when the process has ended. */
   async kill (): Promise<void> {
     const child = this.#child
-    if (!child || !this.#isAlive()) return
+    if (!child || !this.isRunning) return
     const exited = once(child, 'exit')
     child.kill('SIGKILL')
     await exited
@@ -108,6 +115,7 @@ export class RedisServer {
     const log = openSync(join(this.dir, 'redis.log'), 'w')
     const child = spawn(redisBinary(), ['redis.conf', ...this.#options.args ?? []], {
       cwd: this.dir,
+      detached: this.#options.detached === true,
       stdio: ['ignore', log, log]
     })
     closeSync(log)
@@ -150,12 +158,8 @@ export class RedisServer {
     return readFileSync(join(this.dir, 'redis.log'), 'utf8')
   }
 
-  #isAlive (): boolean {
-    return this.#child?.exitCode === null && this.#child.signalCode === null
-  }
-
   #signal (signal: 'SIGSTOP' | 'SIGCONT'): void {
-    if (!this.#isAlive() || !this.#child?.kill(signal)) throw new Error(`redis-server on port ${this.port} is not running`)
+    if (!this.isRunning || !this.#child?.kill(signal)) throw new Error(`redis-server on port ${this.port} is not running`)
   }
 
   // Commands have no timeout: the caller of a helper knows whether the server should respond.
