@@ -1,0 +1,43 @@
+// Hashes: a profile whose fields are read and written one by one (HSET, HGETALL, HINCRBY, HDEL). Run it with
+// `REDIS_URL=redis://localhost:6379 npx tsx examples/techniques/hashes.ts`.
+import { pathToFileURL } from 'node:url'
+import Fastify from 'fastify'
+import { redis } from '../../plugins/index.js'
+import type { RedisPluginOptions } from '../../plugins/redis/index.js'
+
+const FIELDS = ['name', 'city', 'phone'] as const
+type Field = typeof FIELDS[number]
+interface Profile { Params: { id: string, field: Field }, Body: Partial<Record<Field, string>> }
+
+const body = { type: 'object', additionalProperties: false, minProperties: 1, properties: Object.fromEntries(FIELDS.map(field => [field, { type: 'string', maxLength: 200 }])) }
+const params = { type: 'object', properties: { field: { enum: FIELDS } } }
+
+export async function build (connection: RedisPluginOptions = { url: process.env['REDIS_URL'] }) {
+  const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
+  await app.register(redis, { prefix: 'example', ...connection })
+
+  // #region profile
+  const keyOf = (id: string) => `shop:profile:${id}`
+
+  // Two requests that change different fields do not overwrite each other.
+  app.patch<Profile>('/users/:id', { schema: { body } }, async ({ params: { id }, body }) => {
+    await app.redis.hset(keyOf(id), body)
+    return await app.redis.hgetall(keyOf(id))
+  })
+  app.get<Profile>('/users/:id', async ({ params: { id } }, reply) => {
+    const profile = await app.redis.hgetall(keyOf(id))
+    // A key that does not exist is an empty hash.
+    return Object.keys(profile).length === 0 ? await reply.code(404).send({ error: 'no such user' }) : profile
+  })
+  app.post<Profile>('/users/:id/logins', async ({ params: { id } }) => ({ logins: await app.redis.hincrby(keyOf(id), 'logins', 1) }))
+  app.delete<Profile>('/users/:id/:field', { schema: { params } }, async ({ params: { id, field } }) => {
+    return { deleted: await app.redis.hdel(keyOf(id), field) === 1 }
+  })
+  // #endregion
+  return app
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
+  const app = await build()
+  await app.listen({ port: Number(process.env['PORT'] ?? 3000) })
+}

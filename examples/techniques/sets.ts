@@ -1,0 +1,42 @@
+// Sets: the roles of a user (SADD, SISMEMBER), and the interests that two users share (SINTER). Run it with
+// `REDIS_URL=redis://localhost:6379 npx tsx examples/techniques/sets.ts`.
+import { pathToFileURL } from 'node:url'
+import Fastify from 'fastify'
+import { redis } from '../../plugins/index.js'
+import type { RedisPluginOptions } from '../../plugins/redis/index.js'
+
+interface Role { Params: { user: string, role: string } }
+interface Interest { Params: { user: string, other: string, interest: string } }
+
+export async function build (connection: RedisPluginOptions = { url: process.env['REDIS_URL'] }) {
+  const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
+  await app.register(redis, { prefix: 'example', ...connection })
+
+  // #region roles
+  const rolesOf = (user: string) => `shop:roles:${user}`
+
+  app.put<Role>('/users/:user/roles/:role', async ({ params: { user, role } }) => ({ added: await app.redis.sadd(rolesOf(user), role) === 1 }))
+  app.delete<Role>('/users/:user/roles/:role', async ({ params: { user, role } }) => ({ removed: await app.redis.srem(rolesOf(user), role) === 1 }))
+  app.get<Role>('/users/:user/roles/:role', async ({ params: { user, role } }, reply) => {
+    return await app.redis.sismember(rolesOf(user), role) === 1 ? { user, role } : await reply.code(403).send({ error: `${user} is no ${role}` })
+  })
+  // #endregion
+
+  // #region interests
+  // One slot of a Cluster for all users, as SINTER needs its keys in one slot: fine for small sets, a hot spot for large ones.
+  const interestsOf = (user: string) => `shop:{interests}:${user}`
+
+  app.put<Interest>('/users/:user/interests/:interest', async ({ params: { user, interest } }) => {
+    return { added: await app.redis.sadd(interestsOf(user), interest) === 1 }
+  })
+  app.get<Interest>('/users/:user/common/:other', async ({ params: { user, other } }) => {
+    return (await app.redis.sinter(interestsOf(user), interestsOf(other))).sort()
+  })
+  // #endregion
+  return app
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
+  const app = await build()
+  await app.listen({ port: Number(process.env['PORT'] ?? 3000) })
+}
