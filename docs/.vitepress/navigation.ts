@@ -13,6 +13,9 @@ export const sidebar: DefaultTheme.SidebarItem[] = [
     text: 'Guides',
     items: [
       { text: 'All guides', link: '/guides/' },
+      { text: 'Scheduled jobs', link: '/guides/scheduled-jobs' },
+      { text: 'Payments', link: '/guides/payments' },
+      { text: 'Background mails', link: '/guides/background-mails' },
       { text: 'Works with', link: '/guides/compositions' }
     ]
   },

@@ -167,6 +167,18 @@ export class HeldLockHandle implements LockHandle {
     if (failure !== undefined) throw failure.reason
   }
 
+  /**
+   * Records that the job under this lock has run in a period.
+   *
+   * @throws `FST_REDIS_SUITE_LOCK_LOST`, `FST_REDIS_SUITE_LOCK_STORE_UNAVAILABLE`
+   */
+  async markDone (tick: string, ttl: Milliseconds): Promise<void> {
+    for (const [resource, owner] of this.#owners) {
+      if (!await this.#options.store.markDone(resource, owner, tick, ttl)) this.#lose(NOT_IN_STORE, resource)
+    }
+    if (this.#lost !== undefined) throw this.#lost
+  }
+
   async release (): Promise<boolean> {
     this.#released ??= this.#releaseAll(this.isHeld).finally(this.#options.onReleased)
     return await this.#released

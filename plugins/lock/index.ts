@@ -21,11 +21,11 @@ declare module 'fastify' {
 }
 
 /** The methods of `fastify.locks`. */
-export type Locks = Pick<Locker, 'using' | 'acquire' | 'isLocked'>
+export type Locks = Pick<Locker, 'using' | 'once' | 'acquire' | 'isLocked'>
 
 export type { HeldLock, LockHandle } from './held-lock.js'
-export type { Section } from './locker.js'
-export type { LockOptions, LockPluginOptions } from './options.js'
+export type { OnceOutcome, Section } from './locker.js'
+export type { LockOptions, LockPluginOptions, OnceOptions } from './options.js'
 
 /**
  * Distributed locks: extended while they are used, and released by their owner only. A signal reports a lost lock, and
@@ -52,6 +52,7 @@ export const lock = fp<LockPluginOptions>(async function lock (fastify, given) {
 
   fastify.decorate('locks', {
     using: locker.using.bind(locker),
+    once: locker.once.bind(locker),
     acquire: locker.acquire.bind(locker),
     isLocked: locker.isLocked.bind(locker)
   })

@@ -1,15 +1,27 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { sleep } from '../shared/plugin/clock.js'
 import { invalidArgumentError, reasonOf } from '../shared/plugin/errors.js'
-import { ClosedError, LostError, withResource } from './errors.js'
+import type { Milliseconds } from '../shared/plugin/units.js'
+import { ClosedError, LockedError, LostError, withResource } from './errors.js'
 import { HeldLockHandle, NOT_IN_STORE, type HeldLock, type LockHandle } from './held-lock.js'
-import { resolveLockOptions, type LockOptions, type ResolvedLockOptions, type ResolvedLockPluginOptions } from './options.js'
+import {
+  resolveLockOptions, resolveOnceOptions,
+  type LockOptions, type OnceOptions, type ResolvedLockOptions, type ResolvedLockPluginOptions
+} from './options.js'
 import type { LockStore } from './store.js'
 import { MAX_LATE_ATTEMPTS, waitForLock } from './wait-for-lock.js'
 import type { Waiters } from './waiters.js'
 
 /** A function that runs under a lock. Its signal aborts when the lock is lost or the app closes. */
 export type Section<T> = (signal: AbortSignal, lock: HeldLock) => T | Promise<T>
+
+/**
+ * What a call of `once` did: it ran the job, the job was done before in this period, or another caller is running it.
+ */
+export type OnceOutcome = 'ran' | 'done' | 'running'
+
+/** The record of a period outlives it by as much, so that an instance whose clock is behind finds it. */
+const RECORDED_PERIODS = 2
 
 interface LockerOptions extends ResolvedLockPluginOptions {
   store: LockStore
@@ -49,7 +61,59 @@ export class Locker {
   async using<T> (resource: string | readonly string[], ...rest: [Section<T>] | [LockOptions, Section<T>]): Promise<T> {
     const [options, fn] = rest.length === 1 ? [undefined, rest[0]] : rest
     if (typeof fn !== 'function') throw invalidArgumentError('lock', 'fn', fn, 'a function')
-    const handle = await this.#acquire(resource, options, true)
+    return await this.#runUnder(await this.#acquire(resource, options, true), fn)
+  }
+
+  /**
+   * Runs a job once in each period across all instances, and never twice at a time. Call it on every instance, more
+   * often than the job is due: after a failure or a crash, the next call runs the job.
+   *
+   * @param fn - gets the same arguments as in {@link Locker.using}
+   * @returns `'ran'` if this call ran the job; `'done'` if it had run in this period; `'running'` if another caller runs it
+   * @throws the error of `fn`: the job then counts as not done
+   * @throws `FST_REDIS_SUITE_LOCK_LOST` (503), `_STORE_UNAVAILABLE` (503): the job may have run in part, and may run again
+   * @throws `FST_REDIS_SUITE_LOCK_CLOSED` (503), `_INVALID_OPTION` (500)
+   *
+   * @example
+   * const outcome = await app.locks.once('report', { every: '1 hour' }, async signal => await writeReport({ signal }))
+   */
+  async once (resource: string, options: OnceOptions, fn: Section<unknown>): Promise<OnceOutcome> {
+    if (typeof fn !== 'function') throw invalidArgumentError('lock', 'fn', fn, 'a function')
+    const [name = ''] = checkResources([resource])
+    const { every, tick: given, ...lockOptions } = resolveOnceOptions(options, this.#options)
+    const { store, clock } = this.#options
+    const tick = String(given ?? Math.floor(clock.now() / every))
+    if (await store.isDone(name, tick)) return 'done'
+    let handle: HeldLockHandle
+    try {
+      handle = await this.#acquire(name, lockOptions, true)
+    } catch (error) {
+      if (error instanceof LockedError && lockOptions.signal?.aborted !== true) return 'running'
+      throw error
+    }
+    return await this.#runUnder(handle, async (signal, held): Promise<OnceOutcome> => {
+      // Another caller may have run it since the first look-up.
+      if (await store.isDone(name, tick)) return 'done'
+      await fn(signal, held)
+      await this.#markDone(handle, tick, every * RECORDED_PERIODS)
+      return 'ran'
+    })
+  }
+
+  /** Records a job as done. While Redis is unavailable, tries again for as long as the lock lasts. */
+  async #markDone (handle: HeldLockHandle, tick: string, ttl: Milliseconds): Promise<void> {
+    const { clock, retryDelay } = this.#options
+    for (;;) {
+      try {
+        return await handle.markDone(tick, ttl)
+      } catch (error) {
+        if (!handle.isHeld) throw handle.lost ?? error
+        await sleep(clock, retryDelay, { ref: false })
+      }
+    }
+  }
+
+  async #runUnder<T> (handle: HeldLockHandle, fn: Section<T>): Promise<T> {
     const result = (async () => await fn(handle.signal, handle))()
     this.#sections.set(handle, result)
     try {

@@ -12,6 +12,8 @@ export function createMemoryStore (listener: ReleaseListener, clock: Clock = sys
   const locks = new Map<string, StoredLock>()
   // By resource: the waiting owners in order, each with the time at which it leaves unless it asks again.
   const queues = new Map<string, Map<string, number>>()
+  /** By resource and tick: until when the record lasts, by the clock's `monotonic()`. */
+  const done = new Map<string, number>()
   let lastToken = 0
 
   const find = (resource: string) => {
@@ -72,7 +74,17 @@ export function createMemoryStore (listener: ReleaseListener, clock: Clock = sys
       return true
     },
     isLocked: async resource => find(resource) !== undefined,
+    async markDone (resource, owner, tick, ttl) {
+      if (find(resource)?.owner !== owner) return false
+      for (const [name, until] of done) if (until <= clock.monotonic()) done.delete(name)
+      done.set(JSON.stringify([resource, tick]), clock.monotonic() + ttl)
+      return true
+    },
+    isDone: async (resource, tick) => (done.get(JSON.stringify([resource, tick])) ?? -Infinity) > clock.monotonic(),
     notificationName: (_resource, owner) => owner,
-    close () { locks.clear() }
+    close () {
+      locks.clear()
+      done.clear()
+    }
   }
 }

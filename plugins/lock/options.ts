@@ -3,7 +3,7 @@ import type { Clock } from '../shared/plugin/clock.js'
 import type { Duration } from '../shared/plugin/duration.js'
 import { invalidOptionError, InWords } from '../shared/plugin/errors.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/redis/guard.js'
-import { boolean, clock, duration, fraction, option, redisClient, withDefault } from '../shared/plugin/option-kinds.js'
+import { boolean, clock, duration, fraction, option, redisClient, required, withDefault } from '../shared/plugin/option-kinds.js'
 import { refuseOption, resolveOptions, type OptionTable, type Resolved } from '../shared/plugin/option-table.js'
 
 /** How one lock is acquired. An option that is left out has the value of the plugin's options. */
@@ -18,6 +18,16 @@ export interface LockOptions {
   extend?: boolean | undefined
   /** Stops the wait when it is aborted. It does not stop the work under the lock. */
   signal?: AbortSignal | undefined
+}
+
+/** How a job runs once in each period. An option that is left out has the value of the plugin's options. */
+export interface OnceOptions extends Omit<LockOptions, 'wait'> {
+  /** The length of a period, in which the job runs once. Periods are counted from the epoch: those of `'1 day'` begin at midnight UTC. */
+  every: Duration
+  /** Identifies the run in place of the number of the period, such as the date of a job that runs each day. @default the number of the period */
+  tick?: string | number | undefined
+  /** How long to wait while another caller runs the job; `0` returns `'running'` at once. @default 0 */
+  wait?: Duration | undefined
 }
 
 /** Options of the `lock` plugin. */
@@ -58,6 +68,13 @@ export const LOCK_OPTIONS = {
   signal: option({ type: '`AbortSignal`', allowed: 'an AbortSignal', parse: given => given instanceof AbortSignal ? given : undefined })
 } satisfies OptionTable<LockOptions>
 
+export const ONCE_OPTIONS = {
+  ...LOCK_OPTIONS,
+  wait: duration(0, { max: DAY }),
+  every: required(duration(undefined, { min: 1000, max: 366 * DAY })),
+  tick: option({ type: 'string or number', allowed: 'a string that is not empty, or a whole number', fallbackText: 'the number of the period', parse: given => isTick(given) ? given : undefined })
+} satisfies OptionTable<OnceOptions>
+
 export const LOCK_PLUGIN_OPTIONS = {
   ...COMMON_OPTIONS,
   redis: redisClient(),
@@ -68,6 +85,7 @@ export const LOCK_PLUGIN_OPTIONS = {
 } satisfies OptionTable<LockPluginOptions>
 
 export type ResolvedLockOptions = Resolved<typeof LOCK_OPTIONS>
+type ResolvedOnceOptions = Resolved<typeof ONCE_OPTIONS>
 export type ResolvedLockPluginOptions = Resolved<typeof LOCK_PLUGIN_OPTIONS> & ResolvedLockOptions
 
 /** @throws `FST_REDIS_SUITE_LOCK_INVALID_OPTION` */
@@ -81,6 +99,15 @@ export function resolvePluginOptions (given: LockPluginOptions): ResolvedLockPlu
 /** @throws `FST_REDIS_SUITE_LOCK_INVALID_OPTION` */
 export function resolveLockOptions (given: LockOptions, defaults: ResolvedLockOptions): ResolvedLockOptions {
   return resolveOptions('lock', LOCK_OPTIONS, given, defaults)
+}
+
+/** @throws `FST_REDIS_SUITE_LOCK_INVALID_OPTION` */
+export function resolveOnceOptions (given: OnceOptions, { ttl, retryDelay, extend }: ResolvedLockOptions): ResolvedOnceOptions {
+  return resolveOptions('lock', ONCE_OPTIONS, given, { ttl, retryDelay, extend })
+}
+
+function isTick (tick: unknown): tick is string | number {
+  return typeof tick === 'number' ? Number.isSafeInteger(tick) : typeof tick === 'string' && tick !== ''
 }
 
 function areNodes (nodes: unknown): nodes is readonly RedisClient[] {

@@ -10,7 +10,7 @@ import { CircuitOpenError, guardRedis } from '../shared/redis/guard.js'
 import { runScript, type Script } from '../shared/redis/script.js'
 import { FenceExhaustedError, StoreUnavailableError } from './errors.js'
 import { vote, type QuorumResult } from './quorum.js'
-import { acquireScript, extendScript, releaseScript } from './scripts.js'
+import { acquireScript, extendScript, markDoneScript, releaseScript } from './scripts.js'
 import type { AcquireResult, ReleaseListener, LockStore } from './store.js'
 
 /**
@@ -44,7 +44,7 @@ export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock
   const guarded = nodes.map(client => ({ client, guard: guardRedis(client, log, timeout, 'lock', clock, { isPatient: true }) }))
   const isQuorum = nodes.length > 1
   const space = (what: string) => keySpace(prefix, 'lock', what)
-  const [held, fence, line, seen] = [space('held'), space('fence'), space('line'), space('seen')]
+  const [held, fence, line, seen, done] = [space('held'), space('fence'), space('line'), space('seen'), space('done')]
   const [first] = nodes
   const channel = first === undefined ? space('calls') : databaseChannel(first, space('calls'))
   let subscriptions: readonly ChannelSubscription[] | undefined
@@ -72,6 +72,7 @@ export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock
 
   /** The keys of a resource share a hash tag. */
   const idOf = (resource: string) => `{${safeId(resource)}}`
+  const doneKeyOf = (resource: string, tick: string) => `${done}${idOf(resource)}:${safeId(tick)}`
   const runOnAll = (script: Script, keys: string[], args: Array<string | number>, how: 'run' | 'runOnce' = 'run'): Array<Promise<unknown>> =>
     guarded.map(({ client, guard }) => guard[how](() => runScript(client, script, keys, args, clock)))
 
@@ -167,6 +168,16 @@ export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock
     async isLocked (resource) {
       const replies = guarded.map(({ client, guard }) => guard.run(() => client.exists(held + idOf(resource))))
       return verdictOf(await vote(replies, count => count === 1))
+    },
+    async markDone (resource, owner, tick, ttl) {
+      const replies = runOnAll(markDoneScript, [held + idOf(resource), doneKeyOf(resource, tick)], [owner, ttl])
+      return verdictOf(await vote(replies, reply => reply === 1))
+    },
+    async isDone (resource, tick) {
+      const replies = guarded.map(({ client, guard }) => guard.run(() => client.exists(doneKeyOf(resource, tick))))
+      const result = await vote(replies, count => count === 1)
+      // A record is written after the job, to a majority: one node of an incomplete vote that has it is enough.
+      return result.verdict === undefined && result.yes.length > 0 ? true : verdictOf(result)
     },
     notificationName: (resource, owner) => isQuorum ? held + idOf(resource) : owner,
     close () {

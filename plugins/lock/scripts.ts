@@ -69,6 +69,19 @@ return 1
 `
 
 /**
+ * Records that the job under a lock has run, if the owner still has the lock.
+ *
+ * KEYS[1..2]  lock, done
+ * ARGV        owner, TTL of the record (ms)
+ * reply       1; 0 if the owner does not have the lock
+ */
+export const markDoneScript = lua`
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[2], '1', 'PX', ARGV[2])
+return 1
+`
+
+/**
  * Releases a lock: it is handed over to the first waiter whose TTL in the queue has not passed, for the rest of that
  * TTL, or is free.
  *

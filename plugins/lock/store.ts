@@ -29,6 +29,14 @@ export interface LockStore {
    */
   release (resource: string, owner: string): Promise<boolean>
   isLocked (resource: string): Promise<boolean>
+  /**
+   * Records that the job of a resource has run in a period.
+   *
+   * @returns false if this owner does not have the lock any more; nothing is recorded
+   */
+  markDone (resource: string, owner: string, tick: string, ttl: Milliseconds): Promise<boolean>
+  /** @returns whether the job of a resource has run in a period */
+  isDone (resource: string, tick: string): Promise<boolean>
   /** Returns the name that is notified when this owner may acquire the lock. */
   notificationName (resource: string, owner: string): string
   close (): void

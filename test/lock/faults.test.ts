@@ -10,7 +10,7 @@ import { releaseScript } from '../../plugins/lock/scripts.js'
 import { createTestClock } from '../../plugins/testing/index.js'
 import { advanceUntil, advanceWhile, closeApp, createTestApp, sharedRedis, startProxy, startRedis, until } from '../helpers/index.js'
 import { collectLog } from '../helpers/app/log-lines.js'
-import { CERTAIN_MS, connect, openLocks } from '../helpers/lock/lock-app.js'
+import { CERTAIN_MS, connect, openLocks, startNodes } from '../helpers/lock/lock-app.js'
 
 const HOUR = 3_600_000
 const UNAVAILABLE = { code: 'FST_REDIS_SUITE_LOCK_STORE_UNAVAILABLE', statusCode: 503 }
@@ -374,4 +374,44 @@ t.test('a caller that is refused after the close of the app opens no connection'
   // A connection of the plugin would be opened before this one.
   await connect(t, server.url).ping()
   t.notMatch(await server.client().client('LIST'), /sub=1/)
+})
+
+t.test('a job that ended while Redis was unavailable is recorded as done when Redis is back', async t => {
+  const { all: [locks, other], clock } = await openLocks(t, own, { instances: 2, timeout: 200 })
+  const period = { every: '1 day', tick: 1 } as const
+  let runs = 0
+  let isPaused = false
+  const job = locks?.once('report', period, async () => {
+    runs++
+    own.pause()
+    isPaused = true
+  })
+  await until('the job has ended', () => isPaused)
+  await clock.advance(500)
+  own.resume()
+  t.equal((await advanceWhile(clock, job ?? Promise.reject(new Error('no instance')))).value, 'ran')
+  t.equal(await other?.once('report', period, () => { runs++ }), 'done')
+  t.equal(runs, 1)
+})
+
+t.test('a job is not run while Redis is unavailable: the call rejects with 503', async t => {
+  const { locks, clock } = await openLocks(t, own, { timeout: 200 })
+  own.pause()
+  let runs = 0
+  const { value } = await advanceWhile(clock, locks.once('report', { every: '1h' }, () => { runs++ }).catch((error: unknown) => error))
+  own.resume()
+  t.match(value, UNAVAILABLE)
+  t.equal(runs, 0)
+})
+
+t.test('by quorum a job that one of the two nodes that reply has recorded is done', async t => {
+  const nodes = await startNodes()
+  const { locks, clock, prefix } = await openLocks(t, nodes, { timeout: 200 })
+  const period = { every: '1h', tick: 1 } as const
+  t.equal(await locks.once('report', period, () => {}), 'ran')
+  const [first, , last] = nodes
+  await until('all nodes have the record', async () => (await Promise.all(nodes.map(async node => await node.client().exists(`${prefix}:lock:done:{report}:1`)))).every(count => count === 1))
+  await first?.client().flushall()
+  await last?.kill()
+  t.equal((await advanceWhile(clock, locks.once('report', period, () => { throw new Error('again') }))).value, 'done')
 })

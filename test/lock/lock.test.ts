@@ -30,6 +30,13 @@ t.test('an invalid option is refused at registration and at each call, and the e
   await t.rejects(locks.acquire('a', { tll: 5 } as object), { ...invalid, message: /"tll"/ })
   await t.rejects(locks.acquire('a', { signal: {} as AbortSignal }), { ...invalid, message: /"signal"/ })
   await t.rejects(locks.using('a', 'fn' as unknown as () => void), { ...invalid, message: /"fn"/ })
+  for (const options of [{}, { every: 0 }, { every: '5 years' }, { every: '1h', tick: '' }, { every: '1h', tick: 1.5 }, { every: '1h', tick: {} }, { every: '1h', tock: 1 }]) {
+    const name = Object.keys(options).at(-1) ?? 'every'
+    await t.rejects(locks.once('a', options as never, () => {}), { ...invalid, message: new RegExp(`"${name}"`) }, JSON.stringify(options))
+  }
+  await t.rejects(locks.once('a', undefined as never, () => {}), invalid)
+  await t.rejects(locks.once(['a', 'b'] as never, { every: '1h' }, () => {}), invalid)
+  await t.rejects(locks.once('a', { every: '1h' }, 'fn' as never), { ...invalid, message: /"fn"/ })
   t.equal(await locks.isLocked('a'), false)
 })
 

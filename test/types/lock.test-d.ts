@@ -1,6 +1,6 @@
 import Fastify from 'fastify'
 import { lock } from 'fastify-redis-suite'
-import type { HeldLock, LockHandle } from 'fastify-redis-suite/lock'
+import type { HeldLock, LockHandle, OnceOutcome } from 'fastify-redis-suite/lock'
 import { expectError, expectType } from 'tsd'
 
 const app = Fastify()
@@ -26,3 +26,9 @@ expectType<boolean>(await handle.release())
 expectError(handle.token = 1)
 expectType<boolean>(await app.locks.isLocked('stock'))
 expectError(app.locks.isLocked(['a', 'b']))
+
+expectType<OnceOutcome>(await app.locks.once('report', { every: '1h' }, async signal => { expectType<AbortSignal>(signal) }))
+expectType<OnceOutcome>(await app.locks.once('report', { every: '1 day', tick: '2024-05-01', ttl: '1m', wait: '5s' }, (_signal, held) => held.token))
+expectError(app.locks.once('report', {}, () => {}))
+expectError(app.locks.once(['a', 'b'], { every: '1h' }, () => {}))
+expectError(app.locks.once('report', { every: '1h' }))

@@ -13,7 +13,7 @@ import { CONSUME_OPTIONS, STREAM_OPTIONS } from '../../../plugins/events/stream/
 import { CHECK_OPTIONS } from '../../../plugins/health/checks.js'
 import { HEALTH_OPTIONS } from '../../../plugins/health/options.js'
 import { IDEMPOTENCY_OPTIONS, ROUTE_IDEMPOTENCY_OPTIONS } from '../../../plugins/idempotency/options.js'
-import { LOCK_OPTIONS, LOCK_PLUGIN_OPTIONS } from '../../../plugins/lock/options.js'
+import { LOCK_OPTIONS, LOCK_PLUGIN_OPTIONS, ONCE_OPTIONS } from '../../../plugins/lock/options.js'
 import { METRICS_OPTIONS } from '../../../plugins/metrics/options.js'
 import { RATE_LIMIT_OPTIONS, ROUTE_RATE_LIMIT_OPTIONS } from '../../../plugins/rate-limit/options/route.js'
 import { CALL_OPTIONS, SUITE_OPTIONS } from '../../../plugins/redis/options.js'
@@ -40,6 +40,7 @@ export const OPTION_TABLES: Readonly<Record<string, Readonly<Record<string, AnyO
   ConsumeOptions: CONSUME_OPTIONS,
   SessionPluginOptions: SESSION_OPTIONS,
   LockOptions: LOCK_OPTIONS,
+  OnceOptions: ONCE_OPTIONS,
   LockPluginOptions: LOCK_PLUGIN_OPTIONS,
   RouteIdempotencyOptions: ROUTE_IDEMPOTENCY_OPTIONS,
   IdempotencyPluginOptions: IDEMPOTENCY_OPTIONS,

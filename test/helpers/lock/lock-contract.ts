@@ -257,6 +257,71 @@ export function testLocks (t: Test, store: StoreName | 'quorum'): void {
     await rejected
   })
 
+  /** Advances the clock to the beginning of a period of an hour. */
+  const toFullHour = async ({ clock }: LockApp) => await clock.advance(HOUR - clock.now() % HOUR)
+
+  contract('a job runs once in each period, also if one instance ends it before the other one begins', async (t, open) => {
+    const test = await open({ instances: several })
+    const { all: [locks = never(), other = locks], clock } = test
+    await toFullHour(test)
+    let runs = 0
+    const outcomes: string[] = []
+    for (let period = 0; period < 3; period++) {
+      for (const each of [locks, other, locks]) {
+        outcomes.push(await each.once('report', { every: '1 hour' }, () => { runs++ }))
+        await clock.advance(50)
+      }
+      await clock.advance(HOUR - 150)
+    }
+    t.same(outcomes, ['ran', 'done', 'done', 'ran', 'done', 'done', 'ran', 'done', 'done'])
+    t.equal(runs, 3)
+    t.equal(await locks.isLocked('report'), false)
+  })
+
+  contract('concurrent callers run a job once, and the others return at once or wait for its end', async (t, open) => {
+    const { all: [locks = never(), other = locks], clock } = await open({ instances: several })
+    const every = { every: '1 day', tick: 'today' } as const
+    let end = () => {}
+    let runs = 0
+    const first = locks.once('report', every, async () => {
+      runs++
+      await new Promise<void>(resolve => { end = resolve })
+    })
+    await until('the job runs', () => runs === 1)
+    t.equal(await other.once('report', every, () => { runs++ }), 'running')
+    const waiting = other.once('report', { ...every, wait: '5 minutes' }, () => { runs++ })
+    end()
+    t.equal(await first, 'ran')
+    t.equal((await advanceWhile(clock, waiting, { step: 25, atMost: HOUR })).value, 'done')
+    t.equal(runs, 1)
+  })
+
+  contract('a job that fails, or whose lock was lost, is not done: the next call runs it', async (t, open) => {
+    const { all: [locks = never(), other = locks], clock } = await open({ instances: several, clockOf: (instance, base) => instance === 0 ? stalled.on(base) : base })
+    const every = { every: '30 days', tick: 7 } as const
+    await t.rejects(locks.once('report', every, () => { throw new Error('mine') }), { message: 'mine' })
+    const lost = t.rejects(locks.once('report', every, async () => {
+      stalled.clock.stall()
+      await clock.advance(2 * HOUR)
+    }), code('LOST'))
+    await lost
+    stalled.clock.resume()
+    t.equal(await other.once('report', every, (signal, { token }) => { t.ok(token > 0 && !signal.aborted) }), 'ran')
+    t.equal(await locks.once('report', every, () => { throw new Error('again') }), 'done')
+  })
+
+  contract('jobs and ticks of any names are independent, and a record outlives its period by another one', async (t, open) => {
+    const { locks, clock } = await open()
+    const runs: string[] = []
+    const run = async (name: string, tick: string | number) => await locks.once(name, { every: '1 hour', tick }, () => { runs.push(`${name} ${tick}`) })
+    for (const [name, tick] of [['a', 1], ['a', 2], ['b', 1], ['a:1', 'b'], ['a', '1:b'], ['a{1}', 'é *'], ['a', '__proto__']] as const) t.equal(await run(name, tick), 'ran')
+    t.equal(new Set(runs).size, 7)
+    await clock.advance(2 * HOUR - 60_000)
+    t.equal(await run('a', 1), 'done')
+    await clock.advance(60_000)
+    t.equal(await run('a', 1), 'ran')
+  })
+
   contract('resources with names of any kind are independent', async (t, open) => {
     const { locks } = await open()
     const odd = ['a{a}', 'a{b}', 'a*', 'a \n', 'aé', '__proto__', 'x'.repeat(5000)]
