@@ -2,30 +2,44 @@
 import { defineConfig } from 'vitepress'
 import { homepage, linkToRepository, mermaidFences, slugify } from './markdown.js'
 import { writeLlmsTexts } from './llms.js'
-import { sidebar } from './navigation.js'
+import { apiSidebar, sidebar } from './navigation.js'
+import { miniSearch } from './search.js'
+
+/** The address of the site, if it is known: it may be below a path, and only then there is a sitemap. */
+const site = process.env['DOCS_URL'] === undefined ? undefined : new URL(process.env['DOCS_URL'].replace(/\/?$/, '/'))
+const base = site?.pathname ?? '/'
 
 export default defineConfig({
   title: 'fastify-redis-suite',
   description: 'Fastify 5 plugins on Redis: cache, sessions, rate limits, events, locks, idempotency, health, metrics',
   lang: 'en',
+  base,
   cleanUrls: true,
+  head: [['link', { rel: 'icon', type: 'image/svg+xml', href: `${base}logo.svg` }]],
+  ...site !== undefined && { sitemap: { hostname: site.href } },
   markdown: {
     anchor: { slugify },
     languageAlias: { conf: 'ini' },
     config: md => md.use(linkToRepository).use(mermaidFences)
   },
+  // mermaid, which only pages with a diagram load, is larger than the limit of Vite's warning.
+  vite: { build: { chunkSizeWarningLimit: 1000 } },
   themeConfig: {
+    logo: '/logo.svg',
     nav: [
-      { text: 'Guides', link: '/guides/' },
-      { text: 'Plugins', link: '/plugins/redis' },
-      { text: 'API', link: '/api/' }
+      { text: 'Why', link: '/why' },
+      { text: 'Guides', link: '/guides/', activeMatch: '^/guides/' },
+      { text: 'Plugins', link: '/plugins/redis', activeMatch: '^/plugins/' },
+      { text: 'Operations', link: '/operations/production', activeMatch: '^/operations/' },
+      { text: 'API', link: '/api/', activeMatch: '^/api/' }
     ],
-    sidebar,
+    sidebar: { '/': sidebar, '/api/': apiSidebar },
     outline: [2, 3],
-    search: { provider: 'local' },
+    search: { provider: 'local', options: { miniSearch } },
     socialLinks: [{ icon: 'github', link: homepage }],
     editLink: { pattern: `${homepage}/edit/main/docs/:path`, text: 'Edit this page' },
-    docFooter: { prev: 'Previous', next: 'Next' }
+    docFooter: { prev: 'Previous', next: 'Next' },
+    externalLinkIcon: true
   },
-  buildEnd: ({ srcDir, outDir }) => writeLlmsTexts(srcDir, outDir)
+  buildEnd: ({ srcDir, outDir }) => writeLlmsTexts(srcDir, outDir, site?.href ?? '/')
 })

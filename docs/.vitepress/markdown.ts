@@ -28,7 +28,8 @@ export function linkToRepository (md: MarkdownRenderer): void {
   })
 }
 
-function resolveTarget (folder: string, target: string): string {
+/** Returns where a link leads on the site. @param folder - the page's folder in docs/ */
+export function resolveTarget (folder: string, target: string): string {
   // Docstrings, and the API reference that is made of them, name a page by its path from the root.
   if (target.startsWith('docs/')) return target.slice('docs'.length)
   const path = join('docs', folder, target)

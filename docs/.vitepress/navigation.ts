@@ -69,6 +69,7 @@ export const sidebar: DefaultTheme.SidebarItem[] = [
     text: 'Reference',
     items: [
       { text: 'API', link: '/api/' },
+      { text: 'The demo', link: '/demo' },
       { text: 'Changelog', link: '/changelog' }
     ]
   },
@@ -77,7 +78,30 @@ export const sidebar: DefaultTheme.SidebarItem[] = [
     collapsed: true,
     items: [
       { text: 'Architecture', link: '/internals/architecture' },
+      { text: 'The package', link: '/internals/package' },
       { text: 'What the suite patches', link: '/internals/interop' }
+    ]
+  }
+]
+
+/** The subpaths of the package, in the order of the plugins' pages. */
+export const MODULES = ['redis', 'cache', 'session', 'rate-limit', 'health', 'events', 'lock', 'idempotency', 'metrics', 'testing']
+
+/** Beside the pages of the API reference, which TypeDoc writes. */
+export const apiSidebar: DefaultTheme.SidebarItem[] = [
+  {
+    text: 'API reference',
+    items: [
+      { text: 'Overview', link: '/api/' },
+      ...MODULES.map(name => ({ text: name, link: `/api/${name}/` }))
+    ]
+  },
+  {
+    text: 'Pages',
+    items: [
+      { text: 'Getting started', link: '/getting-started' },
+      { text: 'Guides', link: '/guides/' },
+      { text: 'Plugins', link: '/plugins/redis' }
     ]
   }
 ]

@@ -1,12 +1,14 @@
 import type { FastifyInstance, FastifySchema } from 'fastify'
 import fp from 'fastify-plugin'
-import { collectDefaultMetrics, Registry } from 'prom-client'
+/** @ts-ignore `any` where prom-client is not installed. */
+import type { Registry } from 'prom-client'
 import { watchRoutes } from '../shared/http/route-watch.js'
 import { startTracing } from '../shared/plugin/tracing.js'
 import { findSources } from './collectors.js'
 import { timeRequests } from './http.js'
-import { MetricRegistry } from './metric-registry.js'
+import type { MetricRegistry } from './metric-registry.js'
 import { HTTP_DURATION, METRICS, REDIS_DURATION } from './names.js'
+import { importPackage } from './optional-packages.js'
 import { resolveMetricsOptions, type MetricsPluginOptions, type ResolvedMetricsOptions } from './options.js'
 import { findClients, watchRedis } from './redis.js'
 
@@ -33,7 +35,9 @@ export type { ExposeOption, MetricsPluginOptions } from './options.js'
  * Exposes Prometheus metrics at `GET /metrics`: requests by route, commands of Redis, and every registered plugin of
  * the suite.
  *
- * @throws `FST_REDIS_SUITE_METRICS_INVALID_OPTION`
+ * Needs the package `prom-client`, and for the option `tracing` the package `@opentelemetry/api`.
+ *
+ * @throws `FST_REDIS_SUITE_METRICS_INVALID_OPTION`, `FST_REDIS_SUITE_METRICS_MISSING_PACKAGE`
  *
  * @example
  * await app.register(metrics, { expose: 'loopback' })
@@ -41,6 +45,7 @@ export type { ExposeOption, MetricsPluginOptions } from './options.js'
 export const metrics = fp<MetricsPluginOptions>(async function metrics (fastify, given) {
   const options = resolveMetricsOptions(given)
   watchRoutes(fastify)
+  const { MetricRegistry, Registry, addProcessMetrics } = await importPackage('prom-client', () => import('./prometheus.js'))
   // A second registration without a registry of its own exposes the same metrics by another route.
   const above = fastify.hasDecorator('metrics') ? fastify.metrics.registry : undefined
   const registry = options.registry ?? above ?? new Registry()
@@ -59,7 +64,7 @@ export const metrics = fp<MetricsPluginOptions>(async function metrics (fastify,
   }
   if (options.defaultMetrics) metricRegistry.onLastRelease(addProcessMetrics(registry))
   if (Object.keys(options.labels).length > 0) registry.setDefaultLabels(options.labels)
-  if (options.tracing) cleanups.push(await startTracing())
+  if (options.tracing) cleanups.push(await importPackage('@opentelemetry/api', startTracing))
   const { path } = options
   const isExposed = path !== false && registry === above && fastify.hasRoute({ method: 'GET', url: fastify.prefix + path })
   if (path !== false && !isExposed) addRoute(fastify, registry, path, options)
@@ -81,22 +86,6 @@ function addSources (
     sources.push(...clients.map(([name, client]) => ({ observed: client, create: () => watchRedis(client, name, histogram, clock) })))
   }
   return sources.map(source => metricRegistry.add(source, options))
-}
-
-let processRegistry: Registry | undefined
-
-/** Adds the metrics of the process, which are created once. @returns a function that removes them */
-function addProcessMetrics (registry: Registry): () => void {
-  if (processRegistry === undefined) {
-    processRegistry = new Registry()
-    collectDefaultMetrics({ register: processRegistry })
-  }
-  const added = processRegistry.getMetricsAsArray().filter(({ name }) => registry.getSingleMetric(name) === undefined)
-  for (const { name } of added) {
-    const metric = processRegistry.getSingleMetric(name)
-    if (metric !== undefined) registry.registerMetric(metric)
-  }
-  return () => { for (const { name } of added) registry.removeSingleMetric(name) }
 }
 
 // Scrapes are not limited, cached or refused by the suite or @fastify/under-pressure, and have no session.

@@ -1,5 +1,6 @@
 import type { LogLevel } from 'fastify'
-import { Registry } from 'prom-client'
+/** @ts-ignore `any` where prom-client is not installed. */
+import type { Registry } from 'prom-client'
 import { accessRule, LOG_LEVELS, type AccessRule } from '../shared/http/access-rule.js'
 import type { Clock } from '../shared/plugin/clock.js'
 import { MAX_TIMER_MS, type Duration } from '../shared/plugin/duration.js'
@@ -111,7 +112,7 @@ export function resolveMetricsOptions (given: MetricsPluginOptions): ResolvedMet
 
 /** Another copy of prom-client creates registries of another class. */
 function isRegistry (value: unknown): value is Registry {
-  return value instanceof Registry || (typeof value === 'object' && value !== null && 'registerMetric' in value && 'getSingleMetric' in value)
+  return typeof value === 'object' && value !== null && 'registerMetric' in value && 'getSingleMetric' in value
 }
 
 /** Returns whether the requests of a route, by its URL, are not timed. */

@@ -2,7 +2,6 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
-import { sidebar } from '../../docs/.vitepress/navigation.js'
 import { createTestClock } from '../../plugins/testing/index.js'
 import { sharedDatabase, startShop } from '../helpers/demo/start-shop.js'
 import { anchorsOf, blocksOf, codeSpansOf, linksOf, pagesOf, readPage, root, wordsOf, type DocBlock } from '../helpers/docs/doc-blocks.js'
@@ -50,9 +49,10 @@ t.test('each link of the pages has a target, also within a page', async t => {
   t.same(broken, [])
 })
 
-t.test('each page of docs/ is in the navigation of the site', async t => {
-  const listed = new Set(sidebar.flatMap(({ items = [] }) => items).map(({ link = '' }) => `docs${link.replace(/\/$/, '/index')}.md`))
-  t.same(pages.filter(page => page.startsWith('docs/') && page !== 'docs/index.md' && !listed.has(page)), [])
+t.test('links of the README have the repository\'s address, as npm shows it too, and those of other pages are relative', async t => {
+  const wrong = pages.flatMap(linksOf).filter(({ page, target, isAbsolute }) => !target.startsWith('#') && isAbsolute !== (page === 'README.md'))
+  t.ok(linksOf('README.md').filter(({ isAbsolute }) => isAbsolute).length > 20)
+  t.same(wrong, [])
 })
 
 t.test('each file and script that the pages name exists', async t => {
@@ -179,7 +179,7 @@ function isKnown ({ words }: Command): boolean {
   const [name = '', verb = '', ...rest] = words.slice(first)
   if (words.slice(0, first).some(word => !new RegExp(`^${word.split('=', 1)[0]}=`, 'm').test(variables))) return false
   if (name === 'npm') return verb === 'run' ? (rest[0] ?? '') in scripts : ['ci', 'install', 'uninstall'].includes(verb) || verb in scripts
-  if (name === 'npx') return ['tap', 'tsx'].includes(verb) && existsSync(join(root, rest.at(-1) ?? ''))
+  if (name === 'npx') return ['tap', 'tsx'].includes(verb) && rest.some(word => /\.ts$/.test(word)) && rest.filter(word => /\.ts$/.test(word)).every(file => existsSync(join(root, file)))
   if (name === 'docker') return existsSync(join(root, 'docker-compose.yml'))
   return ['curl', 'redis-cli'].includes(name) || existsSync(join(root, name))
 }

@@ -337,7 +337,7 @@ t.test('values that are not numbers, of an object that resembles a plugin of the
   t.match(body, /^fastify_cache_store_errors_total 2$/m)
 })
 
-const dashboard = JSON.parse(await readFile(new URL('../../docs/grafana.json', import.meta.url), 'utf8'))
+const dashboard = JSON.parse(await readFile(new URL('../../docs/public/grafana.json', import.meta.url), 'utf8'))
 const expressions: string[] = dashboard.panels.flatMap((panel: { targets?: Array<{ expr: string }> }) => (panel.targets ?? []).map(({ expr }) => expr))
 // Functions and clauses precede a parenthesis or are keywords; names of metrics have at least one underscore.
 const used = new Set(expressions.flatMap(expr => expr.replaceAll(/\{[^}]*\}|\[[^\]]*\]|by \([^)]*\)/g, '').match(/\b[a-z]\w*_\w+\b(?!\s*\()/g) ?? []))

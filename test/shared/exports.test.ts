@@ -22,6 +22,8 @@ const publicFiles = new Set(JSON.stringify(exports).match(/plugins\/[\w/-]+(?=\.
 
 const DECLARED = /^export (?:declare )?(?:async )?(?:(type|interface|class)|const|let|function\*?|enum|abstract class) (\w+)/gm
 const LIST = /\b(?:import|export)\s+(type\s+)?(?:\w+,\s*)?\{([^}]*)\}\s*from\s*'(\.[^']+)'/g
+/** `const { a } = await … import('./file.js')` */
+const DYNAMIC = /\bconst()\s+\{([^}]*)\} = await .*?\bimport\('(\.[^']+)'\)/g
 
 function exportsOf (file: string): Export[] {
   return [...textOf(file).matchAll(DECLARED)].map(([, kind, name = '']) => ({ file, name, isType: kind === 'type' || kind === 'interface' || kind === 'class' }))
@@ -29,7 +31,7 @@ function exportsOf (file: string): Export[] {
 
 /** Returns `file name` of each name that a file imports from another one, or exports from it. */
 function importsOf (file: string): string[] {
-  return [...textOf(file).matchAll(LIST)].flatMap(([, , list = '', path = '']) => {
+  return [LIST, DYNAMIC].flatMap(form => [...textOf(file).matchAll(form)]).flatMap(([, , list = '', path = '']) => {
     const target = normalize(join(dirname(file), path)).replace(/\.js$/, '.ts')
     return list.split(',').map(each => each.trim().replace(/^type\s+/, '').split(/\s+as\s+/)[0] ?? '').filter(name => name !== '').map(name => `${target} ${name}`)
   })

@@ -1,6 +1,6 @@
 // The parts of the pages that can be checked: blocks of code, links, headings.
 import { readdirSync, readFileSync } from 'node:fs'
-import { join, resolve } from 'node:path'
+import { dirname, join, relative, resolve } from 'node:path'
 
 export const root = resolve(import.meta.dirname, '../../..')
 
@@ -74,10 +74,18 @@ function proseOf (page: string): string[] {
   })
 }
 
-/** The links of a page to other pages of the project. */
-export function linksOf (page: string): DocLink[] {
+const { homepage } = JSON.parse(readPage('package.json')) as { homepage: string }
+const REPOSITORY = homepage.replace(/#.*$/, '')
+/** The address of a file in the repository, as pages need it that are read elsewhere. */
+const FILE_ADDRESS = new RegExp(`^${REPOSITORY}/(?:blob|tree|raw)/main/`)
+
+/** The links of a page to other pages and files of the project, relative to the page; with `isAbsolute` for those that have the repository's address. */
+export function linksOf (page: string): Array<DocLink & { isAbsolute: boolean }> {
   return proseOf(page).flatMap((text, i) => [...text.matchAll(/\]\(([^)\s]+)\)/g)]
-    .map(([, target = '']) => ({ page, line: i + 1, target }))
+    .map(([, target = '']) => {
+      const isAbsolute = FILE_ADDRESS.test(target)
+      return { page, line: i + 1, isAbsolute, target: isAbsolute ? relative(dirname(page), target.replace(FILE_ADDRESS, '')) : target }
+    })
     .filter(({ target }) => !/^[a-z]+:/.test(target)))
 }
 

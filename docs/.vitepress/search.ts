@@ -1,0 +1,41 @@
+// The local search: how texts become terms, and which results come first. VitePress sends these functions to the browser as their source, so they
+// use nothing outside of themselves.
+import type { DefaultTheme } from 'vitepress'
+
+/**
+ * Splits a text into terms. A name is a term as a whole and in parts: `staleWhileRevalidate` is found by each of its words, and
+ * `FST_REDIS_SUITE_LOCK_LOST` by `LOCK_LOST`. The start that all error codes have in common is no term.
+ */
+export function tokenize (text: string): string[] {
+  const words = text.split(/[^\p{L}\p{N}_]+/u).filter(word => word !== '')
+  return words.flatMap(word => {
+    const name = word.replace(/^FST_REDIS_SUITE_/i, '')
+    const parts = name.split(/_+|(?<=[\p{Ll}\p{N}])(?=\p{Lu})/u).filter(part => part !== '')
+    return [...new Set([word, name, ...parts])]
+  })
+}
+
+/** Splits a query: an error code is one term, as its parts are on many pages. */
+export function tokenizeQuery (query: string): string[] {
+  return query.split(/[^\p{L}\p{N}_]+/u).filter(word => word !== '').flatMap(word => {
+    return /^FST_/i.test(word) ? [word] : [word, ...word.split(/_+|(?<=[\p{Ll}\p{N}])(?=\p{Lu})/u).filter(part => part !== '' && part !== word)]
+  })
+}
+
+/** Pages that explain come before the reference, and the history comes last. */
+export function boostDocument (id: string): number {
+  if (id.includes('/changelog')) return 0.1
+  return id.includes('/api/') ? 0.4 : 1
+}
+
+/** A misspelt word is found. A long name would match other names. */
+export function fuzzy (term: string): number | boolean {
+  return term.length < 4 || term.length > 16 ? false : 0.2
+}
+
+type MiniSearchOptions = NonNullable<NonNullable<DefaultTheme.LocalSearchOptions['miniSearch']>>
+
+export const miniSearch: MiniSearchOptions = {
+  options: { tokenize },
+  searchOptions: { tokenize: tokenizeQuery, boostDocument, fuzzy, prefix: true, boost: { title: 4, text: 2, titles: 1 } }
+}
