@@ -23,7 +23,7 @@ const PROBE_MS = 250
 const REPEAT_MS = 1000
 const LIMIT = { name: 'live-probe', max: 1000, timeWindow: '1 minute' }
 
-/** Sends a request to each plugin four times a second while a page is open, and tells the page what the plugin did. */
+/** Sends a request to each plugin four times a second while a page is open, and reports to the page how the plugin responded. */
 export const fallbacks = fp<{ ownRedis: OwnRedis, clock?: Clock | undefined }>(async function fallbacks (fastify, { ownRedis, clock = systemClock }) {
   const { live, redis } = fastify
   const probes = probesOf(fastify)

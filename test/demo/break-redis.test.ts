@@ -90,7 +90,7 @@ t.test('Redis is broken by the page of this origin only', async t => {
   for (const headers of allowed) t.equal((await setFault('none', headers)).statusCode, 200, JSON.stringify(headers))
 })
 
-t.test('on another Redis, and without one, the routes are absent and the page is told so', async t => {
+t.test('on another Redis, and without one, the routes are absent and the page reports it', async t => {
   const { url } = await startRedis()
   for (const env of [{ REDIS_URL: url }, {}]) {
     const [other] = await startShop(t, { env })
