@@ -45,12 +45,14 @@ export interface ShopOptions extends FastifyServerOptions {
   clock?: Clock | undefined
   /** An open database in place of the configured one; the caller closes it. */
   db?: Database | undefined
+  /** Whether the progress of a long start is logged on the standard output. @default false */
+  logProgress?: boolean | undefined
   /** A Redis that the demo has started, in place of the configured one: the live page may break it. The caller stops it. */
   ownRedis?: OwnRedis | undefined
 }
 
 /** Composes the demo shop from plugins and routes. It does not listen. */
-export async function buildApp (config: Config, { clock, db, ownRedis, ...options }: ShopOptions = {}): Promise<FastifyInstance> {
+export async function buildApp (config: Config, { clock, db, logProgress, ownRedis, ...options }: ShopOptions = {}): Promise<FastifyInstance> {
   const app = Fastify({
     trustProxy: config.TRUST_PROXY,
     // The first start fills the database, which may take longer than Fastify's default.
@@ -75,7 +77,7 @@ export async function buildApp (config: Config, { clock, db, ownRedis, ...option
   await app.register(metrics, { expose: exposeByToken(config.METRICS_TOKEN), clock })
   await app.register(errors, { isLimited })
 
-  await app.register(database, { url: config.DATABASE_URL, snapshot: config.DATABASE_SNAPSHOT, db })
+  await app.register(database, { url: config.DATABASE_URL, snapshot: config.DATABASE_SNAPSHOT, db, logProgress })
   // After the database: filling it blocks the event loop, which health would report as pressure.
   await app.register(health, { drainDelay: config.DRAIN_DELAY, serviceId: 'shop', clock, underPressure: { maxEventLoopDelay: config.MAX_EVENT_LOOP_DELAY } })
   await app.register(changes)

@@ -1,4 +1,5 @@
 import { hashPassword } from './password.js'
+import type { Report } from './progress.js'
 import type { Query } from './query.js'
 
 /** The password of all seeded users: `admin@example.com`, who may change products, and user1@example.com to user1000@example.com. */
@@ -18,12 +19,13 @@ const STYLES = ['Compact', 'Classic', 'Large', 'Folding', 'Handmade', 'Travel', 
  * Fills empty tables with 10,200 products, 1,001 users and 20,000 orders, always the same. The database generates the rows from short lists, which
  * takes a second or two.
  */
-export async function seed (query: Query): Promise<void> {
+export async function seed (query: Query, report: Report): Promise<void> {
   const [present] = await query('SELECT 1 AS one FROM users LIMIT 1')
   if (present !== undefined) return
   // The pseudo-random part of a row is a hash of its number.
   const random = (of: string, salt: number, below: number) => `(abs(hashint4(${of} + ${salt * 7919})) % ${below})`
 
+  report(71, 'adding 10,200 products')
   await query(`
     INSERT INTO products (name, description, category, price_cents, stock)
     SELECT style || ' ' || material || ' ' || noun,
@@ -35,6 +37,7 @@ export async function seed (query: Query): Promise<void> {
         jsonb_array_elements_text($2::jsonb) AS m (material), jsonb_array_elements_text($3::jsonb) AS s (style)
     ) AS combinations`, [JSON.stringify(CATEGORIES), JSON.stringify(MATERIALS), JSON.stringify(STYLES)])
 
+  report(78, 'adding 1,001 users')
   // One hash for all users: a thousand hashes would take a minute, by design.
   await query(`
     INSERT INTO users (email, name, password_hash, is_admin)
@@ -42,15 +45,18 @@ export async function seed (query: Query): Promise<void> {
       CASE n WHEN 0 THEN 'Admin' ELSE 'User ' || n END, $1, n = 0
     FROM generate_series(0, 1000) AS n`, [await hashPassword(DEMO_PASSWORD)])
 
+  report(80, 'adding 20,000 orders')
   await query(`
     INSERT INTO orders (user_id, created_at)
     SELECT 1 + ${random('n', 3, 1000)}, now() - ${random('n', 4, 365)} * interval '1 day'
     FROM generate_series(1, 20000) AS n`)
+  report(84, 'adding the items of the orders')
   await query(`
     INSERT INTO order_items (order_id, product_id, quantity, price_cents)
     SELECT o.id, p.id, 1 + ${random('o.id', 5, 3)}, p.price_cents
     FROM orders o CROSS JOIN generate_series(1, 2) AS line
     JOIN products p ON p.id = 1 + (power(${random('o.id * 2 + line', 6, 1000)} / 1000.0, 3) * 10000)::int
     ON CONFLICT DO NOTHING`)
+  report(95, 'analyzing the tables')
   await query('ANALYZE')
 }

@@ -7,6 +7,7 @@ import t, { type Test } from 'tap'
 import { readConfig } from '../demo/config.js'
 import { database } from '../demo/database.js'
 import { hashPassword, verifyPassword } from '../demo/password.js'
+import { seed } from '../demo/seed.js'
 import { TYPESCRIPT, TYPESCRIPT_ENV } from './helpers/compiled/exec-argv.js'
 import { DATABASE_SNAPSHOT } from './helpers/demo/shop.js'
 import { startRedis, until } from './helpers/index.js'
@@ -71,6 +72,28 @@ t.test('a DATABASE_SNAPSHOT that is not a snapshot is an error that names the fi
   const app = Fastify()
   t.teardown(() => app.close())
   await t.rejects(async () => { await app.register(database, { url: undefined, snapshot }) }, /DATABASE_SNAPSHOT .*shop\.tar/)
+})
+
+t.test('the progress of a long start is logged while it blocks the event loop', async t => {
+  const file = join(t.testdir(), 'end')
+  const child = spawn(process.execPath, [...TYPESCRIPT, join(root, 'test/helpers/fixtures/blocked-progress.ts'), file], { cwd: root, env: { ...TYPESCRIPT_ENV, PATH: process.env['PATH'] } })
+  t.teardown(() => { child.kill('SIGKILL') })
+  let output = ''
+  child.stdout.on('data', chunk => { output += chunk })
+  const exited = once(child, 'exit')
+  await until('the second line is logged', () => output.split('\n').length > 2, START_MS)
+  t.notMatch(output, 'unblocked')
+  for (const line of output.trim().split('\n')) t.match(JSON.parse(line), { level: 30, time: Number, pid: child.pid, msg: /^database: 40 %, doing something long \(\d+ s\)$/ })
+  writeFileSync(file, '')
+  t.same(await exited, [0, null])
+  t.match(output, /unblocked\n$/, 'no line follows')
+})
+
+t.test('the percentages of the seed rise', async t => {
+  const steps: Array<[number, string]> = []
+  await seed(async () => [], (percent, step) => { steps.push([percent, step]) })
+  t.same(steps.map(([percent]) => percent), steps.map(([percent]) => percent).sort((a, b) => a - b))
+  t.ok(steps.length >= 5 && steps.every(([percent, step]) => percent > 0 && percent < 100 && step !== ''))
 })
 
 /** Runs server.ts as `npm start` does; a busy machine is no reason for it to refuse requests. */
