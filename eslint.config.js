@@ -89,6 +89,9 @@ export default [
   },
   {
     files: ['app.ts', 'server.ts', 'demo/**/*.ts'],
-    rules: forbid({ regex: '/test/', message: 'Nothing imports the tests.' })
+    rules: forbid(
+      { regex: '/test/', message: 'Nothing imports the tests.' },
+      { regex: 'plugins/shared/', message: 'The demo uses what a user of the package can use: import it from a public module of plugins/.' }
+    )
   }
 ]

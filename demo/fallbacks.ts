@@ -1,8 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
-import { circuitOf } from '../plugins/redis/index.js'
-import { systemClock, type Clock, type Timer } from '../plugins/shared/plugin/clock.js'
+import { circuitOf, systemClock, type Clock, type Timer } from '../plugins/redis/index.js'
 import type { Behavior, Fallbacks } from './live-events.js'
 import type { OwnRedis } from './own-redis.js'
 

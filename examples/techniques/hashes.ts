@@ -5,18 +5,15 @@ import Fastify from 'fastify'
 import { redis } from '../../plugins/index.js'
 import type { RedisPluginOptions } from '../../plugins/redis/index.js'
 
-const FIELDS = ['name', 'city', 'phone'] as const
-type Field = typeof FIELDS[number]
-interface Profile { Params: { id: string, field: Field }, Body: Partial<Record<Field, string>> }
-
-const body = { type: 'object', additionalProperties: false, minProperties: 1, properties: Object.fromEntries(FIELDS.map(field => [field, { type: 'string', maxLength: 200 }])) }
-const params = { type: 'object', properties: { field: { enum: FIELDS } } }
-
 export async function build (connection: RedisPluginOptions = { url: process.env['REDIS_URL'] }) {
   const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
   await app.register(redis, { prefix: 'example', ...connection })
 
   // #region profile
+  interface Profile { Params: { id: string, field: 'name' | 'city' | 'phone' }, Body: Record<string, string> }
+  const text = { type: 'string', maxLength: 200 }
+  const body = { type: 'object', additionalProperties: false, minProperties: 1, properties: { name: text, city: text, phone: text } }
+  const params = { type: 'object', properties: { field: { enum: ['name', 'city', 'phone'] } } }
   const keyOf = (id: string) => `shop:profile:${id}`
 
   // Two requests that change different fields do not overwrite each other.

@@ -2,13 +2,11 @@
 // `REDIS_URL=redis://localhost:6379 npx tsx examples/techniques/invalidation.ts`.
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
-import type { Redis } from 'ioredis'
 import { cache, redis } from '../../plugins/index.js'
+// #region scan
+import type { Redis } from 'ioredis'
 import { clusterOf, type RedisClient, type RedisPluginOptions } from '../../plugins/redis/index.js'
 
-interface Product { Params: { category: string, id: string } }
-
-// #region scan
 /** Removes all keys that match a pattern. Keys that are created meanwhile may remain. @returns how many it has removed */
 export async function unlinkMatching (client: RedisClient, match: string): Promise<number> {
   // SCAN covers one node: on a Cluster each master is scanned.
@@ -31,6 +29,7 @@ export async function build (connection: RedisPluginOptions = { url: process.env
   await app.register(cache)
   let loads = 0
   const load = async (category: string, id: string) => ({ category, id, load: ++loads })
+  interface Product { Params: { category: string, id: string } }
 
   // Raw: SET and SCAN.
   app.get<Product>('/raw/:category/:id', async ({ params: { category, id } }) => {
@@ -43,7 +42,6 @@ export async function build (connection: RedisPluginOptions = { url: process.env
   })
   app.delete<Product>('/raw/:category', async ({ params: { category } }) => ({ removed: await unlinkMatching(app.redis, `shop:raw:${escapeGlob(category)}:*`) }))
 
-  // #region tags
   app.get<Product>('/products/:category/:id', async ({ params: { category, id } }) =>
     await app.cache.getOrSet(`${category}:${id}`, () => load(category, id), { ttl: '1h', tags: [`category:${category}`] }))
   // One write, however many products there are; no load that began before it is served after it.
@@ -53,7 +51,6 @@ export async function build (connection: RedisPluginOptions = { url: process.env
   })
   // The cache scans its own entries, and blocks fills that began before.
   app.delete<{ Querystring: { glob: string } }>('/products', async ({ query: { glob } }) => ({ removed: await app.cache.invalidatePattern(glob) }))
-  // #endregion
   return app
 }
 

@@ -5,14 +5,13 @@ import Fastify from 'fastify'
 import { redis } from '../../plugins/index.js'
 import type { RedisPluginOptions } from '../../plugins/redis/index.js'
 
-interface Score { Params: { player: string, points: number } }
-const params = { type: 'object', properties: { player: { type: 'string', maxLength: 64 }, points: { type: 'integer', minimum: 0, maximum: 1_000_000 } } }
-
 export async function build (connection: RedisPluginOptions = { url: process.env['REDIS_URL'] }) {
   const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
   await app.register(redis, { prefix: 'example', ...connection })
 
   // #region leaderboard
+  interface Score { Params: { player: string, points: number } }
+  const params = { type: 'object', properties: { player: { type: 'string', maxLength: 64 }, points: { type: 'integer', minimum: 0, maximum: 1_000_000 } } }
   const KEY = 'game:leaderboard'
 
   app.post<Score>('/scores/:player/:points', { schema: { params } }, async ({ params: { player, points } }) => {

@@ -5,14 +5,13 @@ import Fastify from 'fastify'
 import { redis } from '../../plugins/index.js'
 import type { RedisPluginOptions } from '../../plugins/redis/index.js'
 
-interface Job { Params: { name: string } }
-interface Seen { Params: { user: string, product: string } }
-
 export async function build (connection: RedisPluginOptions = { url: process.env['REDIS_URL'] }) {
   const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
   await app.register(redis, { prefix: 'example', ...connection })
 
   // #region queue
+  interface Job { Params: { name: string } }
+
   app.post<Job>('/jobs/:name', async ({ params: { name } }, reply) => {
     return await reply.code(202).send({ waiting: await app.redis.lpush('shop:jobs', name) })
   })
@@ -25,6 +24,7 @@ export async function build (connection: RedisPluginOptions = { url: process.env
   // #endregion
 
   // #region recent
+  interface Seen { Params: { user: string, product: string } }
   const RECENT = 10
   const keyOf = (user: string) => `shop:seen:${user}`
 

@@ -5,18 +5,17 @@ import Fastify from 'fastify'
 import { redis } from '../../plugins/index.js'
 import type { RedisPluginOptions } from '../../plugins/redis/index.js'
 
-interface Order { Params: { customer: string, cents: number } }
-const params = { type: 'object', properties: { customer: { type: 'string', pattern: '^\\w{1,32}$' }, cents: { type: 'integer', minimum: 1 } } }
-
 export async function build (connection: RedisPluginOptions = { url: process.env['REDIS_URL'] }) {
   const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
   await app.register(redis, { prefix: 'example', ...connection })
 
+  // #region multi
+  interface Purchase { Params: { customer: string, cents: number } }
+  const params = { type: 'object', properties: { customer: { type: 'string', pattern: '^\\w{1,32}$' }, cents: { type: 'integer', minimum: 1 } } }
   // The braces put the keys of a customer into one slot of a Cluster.
   const keysOf = (customer: string) => ({ count: `shop:{${customer}}:orders`, cents: `shop:{${customer}}:cents` })
 
-  // #region multi
-  app.post<Order>('/orders/:customer/:cents', { schema: { params } }, async ({ params: { customer, cents } }) => {
+  app.post<Purchase>('/orders/:customer/:cents', { schema: { params } }, async ({ params: { customer, cents } }) => {
     const keys = keysOf(customer)
     // Both or neither: no other client sees the count without the sum.
     const results = await app.redis.multi().incr(keys.count).incrby(keys.cents, cents).exec()
@@ -29,7 +28,7 @@ export async function build (connection: RedisPluginOptions = { url: process.env
   // The plugin's client sends commands of one turn of the event loop together: one round trip, on a Cluster one for each node.
   app.get<{ Querystring: { customers: string } }>('/orders', async ({ query }) => {
     const customers = query.customers.split(',').slice(0, 100)
-    const counts = await Promise.all(customers.map(async customer => await app.redis.get(keysOf(customer).count)))
+    const counts = await Promise.all(customers.map(async customer => await app.redis.get(`shop:{${customer}}:orders`)))
     return Object.fromEntries(customers.map((customer, i) => [customer, Number(counts[i] ?? 0)]))
   })
   // #endregion

@@ -20,27 +20,26 @@ export async function build (connection: RedisPluginOptions = { url: process.env
   const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
   await app.register(redis, { prefix: 'example', ...connection })
   await app.register(events)
-  const heard: Record<'raw' | 'events', Record<string, number>> = { raw: {}, events: {} }
+  const heardByEvents: Record<string, number> = {}
 
   // #region raw
+  const heard: Record<string, number> = {}
   // A connection that has subscribed can send no other commands.
   const subscriber = app.redis.duplicate()
   app.addHook('onClose', async () => { subscriber.disconnect() })
   subscriber.on('error', error => app.log.warn({ reason: error.message }, 'the subscriber is disconnected'))
-  subscriber.on('pmessage', (_pattern, channel, message) => { heard.raw[channel] = JSON.parse(message).cents })
+  subscriber.on('pmessage', (_pattern, channel, message) => { heard[channel] = JSON.parse(message).cents })
   await subscriber.psubscribe('shop:prices:*')
   // #endregion
 
-  // #region events
-  await app.events.subscribe('prices:*', ({ cents }, channel) => { heard.events[channel] = cents })
-  // #endregion
+  await app.events.subscribe('prices:*', ({ cents }, channel) => { heardByEvents[channel] = cents })
 
   app.post<Price>('/prices/:product/:cents', { schema: { params } }, async ({ params: { product, cents } }) => {
     await app.redis.publish(`shop:prices:${product}`, JSON.stringify({ cents }))
     await app.events.publish(`prices:${product}`, { cents })
     return { product, cents }
   })
-  app.get('/heard', async () => heard)
+  app.get('/heard', async () => ({ raw: heard, events: heardByEvents }))
   return app
 }
 

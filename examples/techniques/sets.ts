@@ -5,14 +5,12 @@ import Fastify from 'fastify'
 import { redis } from '../../plugins/index.js'
 import type { RedisPluginOptions } from '../../plugins/redis/index.js'
 
-interface Role { Params: { user: string, role: string } }
-interface Interest { Params: { user: string, other: string, interest: string } }
-
 export async function build (connection: RedisPluginOptions = { url: process.env['REDIS_URL'] }) {
   const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
   await app.register(redis, { prefix: 'example', ...connection })
 
   // #region roles
+  interface Role { Params: { user: string, role: string } }
   const rolesOf = (user: string) => `shop:roles:${user}`
 
   app.put<Role>('/users/:user/roles/:role', async ({ params: { user, role } }) => ({ added: await app.redis.sadd(rolesOf(user), role) === 1 }))
@@ -23,6 +21,7 @@ export async function build (connection: RedisPluginOptions = { url: process.env
   // #endregion
 
   // #region interests
+  interface Interest { Params: { user: string, other: string, interest: string } }
   // One slot of a Cluster for all users, as SINTER needs its keys in one slot: fine for small sets, a hot spot for large ones.
   const interestsOf = (user: string) => `shop:{interests}:${user}`
 

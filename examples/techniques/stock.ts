@@ -30,12 +30,10 @@ export async function build (connection: RedisPluginOptions = { url: process.env
     return { left: amount }
   })
 
-  // #region route
   app.post<{ Params: Take }>('/stock/:id/take/:amount', { schema: { params } }, async ({ params: { id, amount } }, reply) => {
     const left = await runScript(app, takeStock, { stock: `shop:stock:${id}` }, { amount })
     return left === undefined ? await reply.code(409).send({ error: 'not enough in stock' }) : { left }
   })
-  // #endregion
   return app
 }
 

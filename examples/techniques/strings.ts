@@ -5,8 +5,6 @@ import Fastify from 'fastify'
 import { redis } from '../../plugins/index.js'
 import type { RedisPluginOptions } from '../../plugins/redis/index.js'
 
-interface Prices { Params: { shop: string }, Body: Record<string, number>, Querystring: { ids: string } }
-
 export async function build (connection: RedisPluginOptions = { url: process.env['REDIS_URL'] }) {
   const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
   await app.register(redis, { prefix: 'example', ...connection })
@@ -20,6 +18,8 @@ export async function build (connection: RedisPluginOptions = { url: process.env
   // #endregion
 
   // #region many
+  interface Prices { Params: { shop: string }, Body: Record<string, number>, Querystring: { ids: string } }
+
   // The braces put all prices of a shop into one slot of a Cluster, which MGET and MSET need there.
   const keyOf = (shop: string, id: string) => `shop:price:{${shop}}:${id}`
 

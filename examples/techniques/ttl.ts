@@ -5,19 +5,17 @@ import Fastify from 'fastify'
 import { cache, redis } from '../../plugins/index.js'
 import type { Clock, RedisPluginOptions } from '../../plugins/redis/index.js'
 
-interface Article { id: string, title: string, changedAt: number }
 interface Options { clock?: Clock, articles?: ReadonlyMap<string, Article> }
-
-const MINUTE = 60_000
-const DAY = 24 * 60 * MINUTE
 
 const params = { type: 'object', properties: { type: { enum: ['price', 'category', 'country'] }, id: { type: 'string', maxLength: 64 } } }
 
 // #region by-age
+interface Article { id: string, title: string, changedAt: number }
+
 /** An article that was just changed is likely to be changed again; one that has not changed for a year is not. */
 export function ttlOf ({ changedAt }: Article, now: number): number {
   const age = now - changedAt
-  return Math.min(Math.max(age / 10, MINUTE), DAY)
+  return Math.min(Math.max(age / 10, 60_000), 86_400_000)
 }
 // #endregion
 
@@ -46,7 +44,6 @@ export async function build (connection: RedisPluginOptions = { url: process.env
     }))
   // #endregion
 
-  // #region raw
   app.get<{ Params: { id: string } }>('/raw/articles/:id', async ({ params: { id } }, reply) => {
     const stored = await app.redis.get(`shop:article:${id}`)
     if (stored !== null) return JSON.parse(stored)
@@ -57,14 +54,11 @@ export async function build (connection: RedisPluginOptions = { url: process.env
     await app.redis.set(`shop:article:${id}`, JSON.stringify(article), 'PX', Math.round(ttl))
     return article
   })
-  // #endregion
 
-  // #region cache
   app.get<{ Params: { id: string } }>('/articles/:id', async ({ params: { id } }, reply) => {
     const options = { ttl: (article: Article | null) => article === null ? 0 : ttlOf(article, now()), negativeTtl: '10s', jitter: 0.1 }
     return await app.cache.getOrSet(id, () => load(id), options) ?? await reply.code(404).send({ error: 'no such article' })
   })
-  // #endregion
   app.get('/loads', async () => loads)
   return app
 }
