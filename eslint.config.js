@@ -71,7 +71,10 @@ export default [
   {
     files: ['plugins/**/*.ts'],
     plugins: { suite: { rules: { layers } } },
-    rules: { 'suite/layers': 'error' }
+    rules: {
+      'suite/layers': 'error',
+      '@stylistic/max-len': ['error', { code: 120, ignoreRegExpLiterals: true, ignoreUrls: true }]
+    }
   },
   {
     files: ['routes/**/*.ts'],

@@ -29,7 +29,8 @@ declare module 'fastify' {
      * The data cache, and the invalidation of cached responses.
      *
      * @example
-     * const product = await app.cache.getOrSet(`product:${id}`, () => loadProduct(id), { ttl: '5m', tags: [`product:${id}`] })
+     * const product = await app.cache.getOrSet(`product:${id}`, () => loadProduct(id), { ttl: '5m', tags:
+     * [`product:${id}`] })
      */
     cache: DataCache
   }
@@ -106,7 +107,10 @@ export const cache = fp<CachePluginOptions>(async function cache (fastify, given
     defaults: options.values,
     tiers: options.tiers
   })
-  fastify.decorate('cache', createDataCache({ cache: core, codec, reader, writer: new WriteThrough(core, codec), writeBehinds }, scope))
+  fastify.decorate(
+    'cache',
+    createDataCache({ cache: core, codec, reader, writer: new WriteThrough(core, codec), writeBehinds }, scope)
+  )
   fastify.addHook('onRoute', function (route) { responses.addRoute(this, route) })
   fastify.addHook('onClose', async () => {
     await Promise.all([responses.settle(), reader.settle(), writeBehinds.close()])

@@ -2,14 +2,20 @@ import type { FastifyRequest } from 'fastify'
 import type { Clock } from '../shared/plugin/clock.js'
 import type { Duration } from '../shared/plugin/duration.js'
 import { invalidOptionError } from '../shared/plugin/errors.js'
-import { boolean, bytes, callable, clock, duration, oneOf, option, orFalse, redisClient, string, unchecked } from '../shared/plugin/option-kinds.js'
-import { checkNames, refuseOption, resolveOptions, type OptionTable, type Resolved } from '../shared/plugin/option-table.js'
+import {
+  boolean, bytes, callable, clock, duration, oneOf, option, orFalse, redisClient, string, unchecked
+} from '../shared/plugin/option-kinds.js'
+import {
+  checkNames, refuseOption, resolveOptions, type OptionTable, type Resolved
+} from '../shared/plugin/option-table.js'
 import type { Bytes } from '../shared/plugin/units.js'
 import type { RedisClient } from '../shared/redis/client.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/redis/guard.js'
 import { resolveSerializer, type SerializerOption } from './data/serializer.js'
 import { resolveDefaults, type ValueDefaults, type ValuePlan } from './data/value-options.js'
-import { COMMON_OPTIONS, DEFAULT_TTL, resolveRoute, ROUTE_CACHE_OPTIONS, type ResolvedRouteCache, type RouteCacheOptions } from './http/route-options.js'
+import {
+  COMMON_OPTIONS, DEFAULT_TTL, resolveRoute, ROUTE_CACHE_OPTIONS, type ResolvedRouteCache, type RouteCacheOptions
+} from './http/route-options.js'
 import { parseTiers, resolveTtl } from './tiers/ttl.js'
 
 export interface CachePluginOptions extends Omit<RouteCacheOptions, 'tags' | 'invalidates' | 'private' | 'public'> {
@@ -26,13 +32,17 @@ export interface CachePluginOptions extends Omit<RouteCacheOptions, 'tags' | 'in
   /** Size of the memory store. @default 64 MiB */
   maxSize?: Bytes | undefined
   /**
-   * The behavior while Redis is unavailable: `'open'` runs the handler; `'local'` serves what is in L1, which may have been
-   * invalidated.
+   * The behavior while Redis is unavailable: `'open'` runs the handler; `'local'` serves what is in L1, which may have
+   * been invalidated.
    *
    * @default 'open'
    */
   onStoreError?: 'open' | 'local' | undefined
-  /** The name of this cache in `Cache-Status` (RFC 9211); `false` turns the field off. @default 'fastify-redis-suite' */
+  /**
+   * The name of this cache in `Cache-Status` (RFC 9211); `false` turns the field off.
+   *
+   * @default 'fastify-redis-suite'
+   */
   cacheStatus?: string | false | undefined
   /** Whether `X-Cache` is sent. @default true */
   xCache?: boolean | undefined
@@ -46,8 +56,8 @@ export interface CachePluginOptions extends Omit<RouteCacheOptions, 'tags' | 'in
   /** How values are serialized. @default 'json' @see [serializers](docs/plugins/data-cache.md#serializers) */
   serializer?: SerializerOption | undefined
   /**
-   * Whether callers that read a value from L1 share one deeply frozen value instead of a copy each, which is faster. Only with
-   * the serializer `'json'`.
+   * Whether callers that read a value from L1 share one deeply frozen value instead of a copy each, which is faster.
+   * Only with the serializer `'json'`.
    *
    * @default false
    */
@@ -84,12 +94,15 @@ export const CACHE_OPTIONS = {
   l1: orFalse(bytes(64 * 1024 ** 2, SIZE)),
   maxSize: bytes(64 * 1024 ** 2, SIZE),
   onStoreError: oneOf('open', ['open', 'local']),
-  cacheStatus: orFalse(string('fastify-redis-suite', '1 to 64 printable ASCII characters, or false', /^[\x20-\x7e]{1,64}$/)),
+  cacheStatus: orFalse(
+    string('fastify-redis-suite', '1 to 64 printable ASCII characters, or false', /^[\x20-\x7e]{1,64}$/)
+  ),
   xCache: boolean(true),
   values: unchecked('options of `getOrSet`', 'those of routes'),
   serializer: option({
     type: "`'json'`, `'structured-clone'` or a serializer",
-    allowed: "'json', 'structured-clone', or { name, serialize, deserialize } with a name of up to 32 letters, digits and . : @ _ -",
+    allowed: "'json', 'structured-clone', or { name, serialize, deserialize } with a name of up to 32 letters, " +
+      'digits and . : @ _ -',
     fallback: 'json',
     parse: resolveSerializer
   }),
@@ -98,7 +111,8 @@ export const CACHE_OPTIONS = {
   clock: clock()
 } satisfies OptionTable<CachePluginOptions>
 
-export interface ResolvedCacheOptions extends Omit<Resolved<typeof CACHE_OPTIONS>, keyof typeof COMMON_OPTIONS | 'redis' | 'values'> {
+export interface ResolvedCacheOptions
+  extends Omit<Resolved<typeof CACHE_OPTIONS>, keyof typeof COMMON_OPTIONS | 'redis' | 'values'> {
   /** The defaults of values. */
   values: ValuePlan
   route: (given: RouteCacheOptions | boolean, where: string) => ResolvedRouteCache
@@ -108,7 +122,9 @@ export interface ResolvedCacheOptions extends Omit<Resolved<typeof CACHE_OPTIONS
 export function resolveCacheOptions (given: CachePluginOptions): ResolvedCacheOptions {
   const options = resolveOptions('cache', CACHE_OPTIONS, given)
   const { tiers, staleWhileRevalidate, staleIfError, jitter } = options
-  if (options.freeze && options.serializer.name !== 'json') refuseOption('cache', given, 'freeze', "true only with the serializer 'json'")
+  if (options.freeze && options.serializer.name !== 'json') {
+    refuseOption('cache', given, 'freeze', "true only with the serializer 'json'")
+  }
   const common = Object.fromEntries(Object.entries(given).filter(([name]) => Object.hasOwn(COMMON_OPTIONS, name)))
   resolveRoute(common, tiers)
   // A ttl of responses that is no duration does not apply to values.
@@ -128,9 +144,14 @@ export function resolveCacheOptions (given: CachePluginOptions): ResolvedCacheOp
     }, tiers),
     route (route, where) {
       const own = typeof route === 'boolean' ? {} : route
-      if (typeof own !== 'object' || own === null) throw invalidOptionError('cache', 'config.cache', route, 'true, false or an object')
+      if (typeof own !== 'object' || own === null) {
+        throw invalidOptionError('cache', 'config.cache', route, 'true, false or an object')
+      }
       checkNames('cache', ROUTE_CACHE_OPTIONS, own)
-      return resolveRoute({ ...common, ...Object.fromEntries(Object.entries(own).filter(([, value]) => value !== undefined)) }, tiers, own, where)
+      return resolveRoute(
+        { ...common, ...Object.fromEntries(Object.entries(own).filter(([, value]) => value !== undefined)) }, tiers,
+        own, where
+      )
     }
   }
 }

@@ -5,6 +5,10 @@ export const StoreUnavailableError = pluginError('events', 'STORE_UNAVAILABLE', 
 /** Redis refused the subscription: an ACL forbids it, or the server does not know sharded pub/sub. */
 export const RefusedError = pluginError('events', 'REFUSED', 'cannot subscribe to "%s": %s', 503)
 /** The data cannot be represented in JSON. */
-export const UnserializableError = pluginError('events', 'UNSERIALIZABLE', 'the data for "%s" cannot be represented in JSON: %s')
+export const UnserializableError = pluginError(
+  'events', 'UNSERIALIZABLE', 'the data for "%s" cannot be represented in JSON: %s'
+)
 /** A client sent an id that this stream cannot have issued. */
-export const InvalidLastEventIdError = pluginError('events', 'INVALID_LAST_EVENT_ID', 'Last-Event-ID is not an id of this stream', 400)
+export const InvalidLastEventIdError = pluginError(
+  'events', 'INVALID_LAST_EVENT_ID', 'Last-Event-ID is not an id of this stream', 400
+)

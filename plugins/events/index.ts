@@ -31,33 +31,39 @@ type Handler<P extends string> = (data: PatternData<P>, channel: string) => void
 /** `fastify.events`. */
 export interface Events {
   /**
-   * Publishes a message to the current subscribers of all processes. Processes that subscribe later do not receive it: use a stream for events
-   * that must not be lost.
+   * Publishes a message to the current subscribers of all processes. Processes that subscribe later do not receive it:
+   * use a stream for events that must not be lost.
    *
    * @throws `FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE` (503) if Redis did not accept it within `timeout`
    * @throws `FST_REDIS_SUITE_EVENTS_INVALID_OPTION`, `FST_REDIS_SUITE_EVENTS_UNSERIALIZABLE`
    */
   publish<C extends string> (channel: C, data: ChannelData<C>): Promise<void>
   /**
-   * Subscribes to a channel, or to all channels that a glob matches (`*`: any text). Messages that are published after it resolves are received.
-   * The handler is called in the order of publication and not awaited; its errors are logged.
+   * Subscribes to a channel, or to all channels that a glob matches (`*`: any text). Messages that are published after
+   * it resolves are received. The handler is called in the order of publication and not awaited; its errors are logged.
    *
    * @example
-   * const unsubscribe = await fastify.events.subscribe('order:*', (order, channel) => { fastify.log.info({ channel, order }) })
+   * const unsubscribe = await fastify.events.subscribe('order:*', (order, channel) => { fastify.log.info({ channel,
+   * order }) })
    *
    * @returns a function that unsubscribes: the handler is not called any more
    * @throws `FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE` (503) if the server did not confirm it within `subscribeTimeout`
    * @throws `FST_REDIS_SUITE_EVENTS_REFUSED` (503), `FST_REDIS_SUITE_EVENTS_INVALID_OPTION`
    */
-  subscribe<P extends string> (pattern: P, handler: Handler<P>, options?: SubscribeOptions): Promise<() => Promise<void>>
+  subscribe<P extends string> (
+    pattern: P, handler: Handler<P>, options?: SubscribeOptions
+  ): Promise<() => Promise<void>>
   /**
-   * Sends server-sent events as the response: of a stream, from the event after `Last-Event-ID` (or `?lastEventId=`) on; or of a pattern, from now
-   * on. Return or await it: it resolves when the response has ended.
+   * Sends server-sent events as the response: of a stream, from the event after `Last-Event-ID` (or `?lastEventId=`)
+   * on; or of a pattern, from now on. Return or await it: it resolves when the response has ended.
    *
-   * @throws `FST_REDIS_SUITE_EVENTS_INVALID_LAST_EVENT_ID` (400), `FST_REDIS_SUITE_EVENTS_INVALID_OPTION`, and the errors of `subscribe`
+   * @throws `FST_REDIS_SUITE_EVENTS_INVALID_LAST_EVENT_ID` (400), `FST_REDIS_SUITE_EVENTS_INVALID_OPTION`, and the
+   *   errors of `subscribe`
    */
   sse<T> (request: AnyRequest, reply: AnyReply, source: SseSource<T>, options?: SseOptions<T>): Promise<void>
-  sse<P extends string> (request: AnyRequest, reply: AnyReply, pattern: P, options?: SseOptions<PatternData<P>>): Promise<void>
+  sse<P extends string> (
+    request: AnyRequest, reply: AnyReply, pattern: P, options?: SseOptions<PatternData<P>>
+  ): Promise<void>
   /**
    * Opens the durable stream of this name; further calls return the same stream.
    *
@@ -81,7 +87,8 @@ export type { BackoffOptions } from '../shared/plugin/backoff.js'
 export type { DeadLetters } from '../shared/work-queue/dead-letter-admin.js'
 export type { GroupOfStream } from './stream/streams.js'
 export type {
-  Consumer, ConsumeOptions, EventDeadLetter as DeadLetter, EventStream, GroupStats, HandlerContext, ReadOptions, StreamEvent, StreamOptions,
+  Consumer, ConsumeOptions, EventDeadLetter as DeadLetter, EventStream, GroupStats, HandlerContext, ReadOptions,
+  StreamEvent, StreamOptions,
   StreamStats
 } from './stream/types.js'
 
@@ -120,14 +127,18 @@ export const events = fp<EventsPluginOptions>(async function events (fastify, gi
     publish: async (channel, data) => await subscriptions.publish(checkName(channel), toJson(channel, data)),
     async subscribe<P extends string> (pattern: P, handler: Handler<P>, subscribeOptions?: SubscribeOptions) {
       if (typeof handler !== 'function') throw invalidArgumentError('events', 'handler', handler, 'a function')
-      return await subscriptions.subscribe(pattern, (data, channel) => handler(data as PatternData<P>, channel), subscribeOptions)
+      return await subscriptions.subscribe(
+        pattern, (data, channel) => handler(data as PatternData<P>, channel), subscribeOptions
+      )
     },
     sse: async <T>(request: AnyRequest, reply: AnyReply, source: SseSource<T> | string, sseOptions?: SseOptions<T>) =>
       await replies.send(request as FastifyRequest, reply as FastifyReply, source, sseOptions)
   })
   // In preClose, because the server's close waits for open responses.
   fastify.addHook('preClose', async () => replies.close())
-  fastify.addHook('onClose', async () => { await Promise.all([subscriptions.close(options.closeTimeout), streams.close()]) })
+  fastify.addHook(
+    'onClose', async () => { await Promise.all([subscriptions.close(options.closeTimeout), streams.close()]) }
+  )
 }, { name: 'fastify-redis-suite/events', fastify: '5.x' })
 
 export default events

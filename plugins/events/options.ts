@@ -6,7 +6,11 @@ import { clock, duration, redisClient } from '../shared/plugin/option-kinds.js'
 import { resolveOptions, type OptionTable, type Resolved } from '../shared/plugin/option-table.js'
 
 export interface EventsPluginOptions {
-  /** The client that carries the messages; `false` for events of this process alone. @default fastify.redis, else this process alone */
+  /**
+   * The client that carries the messages; `false` for events of this process alone.
+   *
+   * @default fastify.redis, else this process alone
+   */
   redis?: RedisClient | false | null | undefined
   /** How long `publish` waits for Redis. @default 150 ms */
   timeout?: Duration | undefined

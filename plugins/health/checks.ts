@@ -82,7 +82,9 @@ async function runCheck (
   name: string, check: Check, timeout: number, isCritical: boolean, clock: Clock
 ): Promise<CheckResults> {
   const startedAt = clock.monotonic()
-  const found = await withDeadline(Promise.resolve().then(check), timeout, () => new CheckTimeoutError(timeout), clock).then(
+  const found = await withDeadline(
+    Promise.resolve().then(check), timeout, () => new CheckTimeoutError(timeout), clock
+  ).then(
     value => readMeasurements(name, value, clock.monotonic() - startedAt)
   ).catch((error: unknown): Record<string, Measurement> => ({ [name]: { status: 'fail', output: reasonOf(error) } }))
   const time = new Date(clock.now()).toISOString()

@@ -89,7 +89,12 @@ export default health
 /** Registers `@fastify/under-pressure`, unless the app has done so with limits of its own. */
 async function watchProcess (fastify: FastifyInstance, limits: PressureOptions | undefined): Promise<void> {
   if (!fastify.hasDecorator('memoryUsage')) await fastify.register(underPressure, limits ?? {})
-  else if (limits !== undefined) throw invalidOptionError('health', 'underPressure', limits, 'left out, as @fastify/under-pressure is registered already: set its limits there')
+  else if (limits !== undefined) {
+    throw invalidOptionError(
+      'health', 'underPressure', limits,
+      'left out, as @fastify/under-pressure is registered already: set its limits there'
+    )
+  }
 }
 
 /** Creates a check of the process with the figures of `@fastify/under-pressure`. */
@@ -100,8 +105,12 @@ function createProcessCheck (fastify: FastifyInstance): Check {
     const { heapUsed, rss } = process.memoryUsage()
     const pressure = fastify.isUnderPressure() ? { status: 'fail', output: 'under pressure' } as const : {}
     return measurements({
-      eventLoopDelay: { observedValue: Math.round(eventLoopDelay * 100) / 100, observedUnit: 'ms', componentType: 'system', ...pressure },
-      eventLoopUtilization: { observedValue: Math.round(eventLoopUtilized * 1000) / 10, observedUnit: 'percent', componentType: 'system' },
+      eventLoopDelay: {
+        observedValue: Math.round(eventLoopDelay * 100) / 100, observedUnit: 'ms', componentType: 'system', ...pressure
+      },
+      eventLoopUtilization: {
+        observedValue: Math.round(eventLoopUtilized * 1000) / 10, observedUnit: 'percent', componentType: 'system'
+      },
       heapUsed: { observedValue: heapUsed, observedUnit: 'bytes', componentType: 'system' },
       rss: { observedValue: rss, observedUnit: 'bytes', componentType: 'system' },
       uptime: { observedValue: Math.round(process.uptime()), observedUnit: 's', componentType: 'system' }

@@ -16,7 +16,9 @@ export interface Measurement {
 }
 
 /** The draft's statuses and their synonyms (section 3.1). They are case-insensitive. */
-const STATUSES: Readonly<Record<string, HealthStatus>> = { pass: 'pass', ok: 'pass', up: 'pass', warn: 'warn', fail: 'fail', error: 'fail', down: 'fail' }
+const STATUSES: Readonly<Record<string, HealthStatus>> = {
+  pass: 'pass', ok: 'pass', up: 'pass', warn: 'warn', fail: 'fail', error: 'fail', down: 'fail'
+}
 
 const several = new WeakSet<object>()
 
@@ -42,7 +44,10 @@ export function measurements (byName: Record<string, Measurement>): Record<strin
  */
 export function readMeasurements (name: string, value: unknown, ms: Milliseconds): Record<string, Measurement> {
   if (typeof value !== 'object' || value === null || !several.has(value)) return { [name]: readOne(value, ms) }
-  return Object.fromEntries(Object.entries(value as Record<string, Measurement>).map(([what, measured]) => [`${name}:${what}`, readMeasurement(what, measured)]))
+  return Object.fromEntries(
+    Object.entries(value as Record<string, Measurement>).map(([what, measured]) =>
+      [`${name}:${what}`, readMeasurement(what, measured)])
+  )
 }
 
 function readOne (value: unknown, ms: Milliseconds): Measurement {
@@ -56,7 +61,11 @@ function readOne (value: unknown, ms: Milliseconds): Measurement {
 
 function readMeasurement (what: string, measured: Measurement): Measurement {
   const status = measured.status === undefined ? 'pass' : statusOf(measured)
-  if (status === undefined) throw new Error(`the status of measurement "${what}" is ${describe(measured.status)}; allowed: 'pass', 'warn', 'fail'`)
+  if (status === undefined) {
+    throw new Error(
+      `the status of measurement "${what}" is ${describe(measured.status)}; allowed: 'pass', 'warn', 'fail'`
+    )
+  }
   return withStatus(measured, status)
 }
 

@@ -7,7 +7,10 @@ import { MAX_TIMER_MS, type Duration } from '../shared/plugin/duration.js'
 import { boolean, clock, duration, oneOf, option, orFalse, redisClient, string } from '../shared/plugin/option-kinds.js'
 import { checkNames, resolveOptions, type OptionTable, type Resolved } from '../shared/plugin/option-table.js'
 
-/** The clients that see the single checks: all, none, those on this machine, or those of the requests that a function allows. */
+/**
+ * The clients that see the single checks: all, none, those on this machine, or those of the requests that a function
+ * allows.
+ */
 export type DetailsOption = AccessRule
 
 /** The path of each route below the prefix; `false` turns the route off. */
@@ -24,12 +27,17 @@ export interface HealthPaths {
 
 /** Limits above which `@fastify/under-pressure` answers requests with 503. */
 export type PressureOptions = Pick<FastifyUnderPressureOptions,
-  'maxEventLoopDelay' | 'maxEventLoopUtilization' | 'eventLoopUtilizationMode' | 'maxHeapUsedBytes' | 'maxRssBytes' | 'message' | 'retryAfter' | 'sampleInterval'>
+  'maxEventLoopDelay' | 'maxEventLoopUtilization' | 'eventLoopUtilizationMode' | 'maxHeapUsedBytes' | 'maxRssBytes' |
+    'message' | 'retryAfter' | 'sampleInterval'>
 
 export interface HealthPluginOptions {
   /** The path of the routes. @default '/health' */
   prefix?: string | undefined
-  /** The path of each route below the prefix; `false` turns the route off. @default '/live', '/ready', '/startup', '' */
+  /**
+   * The path of each route below the prefix; `false` turns the route off.
+   *
+   * @default '/live', '/ready', '/startup', ''
+   */
   paths?: HealthPaths | undefined
   /**
    * The clients that see the single checks. Others get the status alone.
@@ -41,8 +49,8 @@ export interface HealthPluginOptions {
   /** The client to check; `false` for none. @default fastify.redis, if it is there */
   redis?: RedisClient | false | null | undefined
   /**
-   * Whether readiness fails while Redis is unavailable. The suite's plugins have fallbacks, and a readiness that fails on all instances at
-   * once is an outage.
+   * Whether readiness fails while Redis is unavailable. The suite's plugins have fallbacks, and a readiness that fails
+   * on all instances at once is an outage.
    *
    * @default false
    */
@@ -51,8 +59,9 @@ export interface HealthPluginOptions {
   cacheFor?: Duration | undefined
   /**
    * Limits above which requests are answered with 503 and `Retry-After`, and readiness fails: `maxEventLoopDelay` (ms),
-   * `maxEventLoopUtilization` (0 to 1), `eventLoopUtilizationMode`, `maxHeapUsedBytes`, `maxRssBytes`, `message`, `retryAfter` (s),
-   * `sampleInterval` (ms). An app that has registered `@fastify/under-pressure` itself sets its limits there.
+   * `maxEventLoopUtilization` (0 to 1), `eventLoopUtilizationMode`, `maxHeapUsedBytes`, `maxRssBytes`, `message`,
+   * `retryAfter` (s), `sampleInterval` (ms). An app that has registered `@fastify/under-pressure` itself sets its
+   * limits there.
    */
   underPressure?: PressureOptions | undefined
   /** How long `fastify.health.drain()` takes: as long as load balancers need to notice. @default 0 */
@@ -107,7 +116,8 @@ export const HEALTH_OPTIONS = {
     allowed: 'paths below the prefix, by route',
     fallback: {},
     fallbackText: "`'/live'`, `'/ready'`, `'/startup'`, `''`",
-    parse: given => typeof given === 'object' && given !== null ? resolveOptions('health', PATHS_OPTIONS, given) : undefined
+    parse: given =>
+      typeof given === 'object' && given !== null ? resolveOptions('health', PATHS_OPTIONS, given) : undefined
   }),
   details: { ...accessRule(), nullIsDefault: true },
   redis: redisClient('if it is there'),
@@ -145,7 +155,12 @@ export function resolveHealthOptions (given: HealthPluginOptions): ResolvedHealt
   const withPrefix = (path: string | false) => path === false ? undefined : prefix + path
   return {
     ...options,
-    paths: { live: withPrefix(paths.live), ready: withPrefix(paths.ready), startup: withPrefix(paths.startup), details: withPrefix(paths.details) },
+    paths: {
+      live: withPrefix(paths.live),
+      ready: withPrefix(paths.ready),
+      startup: withPrefix(paths.startup),
+      details: withPrefix(paths.details)
+    },
     about: {
       ...version !== undefined && { version },
       ...releaseId !== undefined && { releaseId },

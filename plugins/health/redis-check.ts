@@ -29,10 +29,16 @@ export function createRedisCheck (client: RedisClient, clock: Clock): Check {
     const responseTime = Math.round((clock.monotonic() - startedAt) * 100) / 100
     const nodes = mastersOf(client)
     // The user may lack the permission for INFO. The PING has shown that the server replies.
-    const infos = await Promise.all(nodes.map(node => infoOf(node, 'replication', 'memory', 'stats', 'clients').catch((): Info => new Map())))
+    const infos = await Promise.all(
+      nodes.map(node => infoOf(node, 'replication', 'memory', 'stats', 'clients').catch((): Info => new Map()))
+    )
     return measurements({
       responseTime: { observedValue: responseTime, observedUnit: 'ms', componentType: 'datastore' },
-      circuit: { observedValue: circuit?.state ?? 'closed', componentType: 'datastore', ...circuit?.state === 'late' && warning('replies are late') },
+      circuit: {
+        observedValue: circuit?.state ?? 'closed',
+        componentType: 'datastore',
+        ...circuit?.state === 'late' && warning('replies are late')
+      },
       ...infos.some(info => info.size > 0) && { ...serverState(infos), ...replicationState(infos) },
       ...isCluster(client) && await clusterState(nodes[0])
     })
@@ -43,7 +49,10 @@ function serverState (infos: readonly Info[]): Record<string, Measurement> {
   const sum = (field: string): number => infos.reduce((total, info) => total + (Number(info.get(field)) || 0), 0)
   const hits = sum('keyspace_hits')
   const lookups = hits + sum('keyspace_misses')
-  const used = Math.max(...infos.map(info => Number(info.get('maxmemory')) > 0 ? Number(info.get('used_memory')) / Number(info.get('maxmemory')) : 0))
+  const used = Math.max(
+    ...infos.map(info =>
+      Number(info.get('maxmemory')) > 0 ? Number(info.get('used_memory')) / Number(info.get('maxmemory')) : 0)
+  )
   return {
     connectedClients: observed(sum('connected_clients')),
     usedMemory: observed(sum('used_memory'), 'bytes'),
@@ -59,11 +68,18 @@ function serverState (infos: readonly Info[]): Record<string, Measurement> {
 
 function replicationState (infos: readonly Info[]): Record<string, Measurement> {
   const roles = new Set(infos.map(info => info.get('role')))
-  const offsetsOf = (info: Info) => [...info].filter(([name]) => /^slave\d+$/.test(name)).map(([, text]) => Number(/offset=(\d+)/.exec(text)?.[1] ?? 0))
-  const lags = infos.flatMap(info => offsetsOf(info).map(offset => Math.max(0, Number(info.get('master_repl_offset')) - offset)))
-  const isBroken = infos.some(info => info.get('master_link_status') === 'down' || Number(info.get('master_last_io_seconds_ago')) > MAX_SILENCE)
+  const offsetsOf = (info: Info) =>
+    [...info].filter(([name]) => /^slave\d+$/.test(name)).map(([, text]) => Number(/offset=(\d+)/.exec(text)?.[1] ?? 0))
+  const lags = infos.flatMap(info =>
+    offsetsOf(info).map(offset => Math.max(0, Number(info.get('master_repl_offset')) - offset)))
+  const isBroken = infos.some(info =>
+    info.get('master_link_status') === 'down' || Number(info.get('master_last_io_seconds_ago')) > MAX_SILENCE)
   return {
-    role: { ...observed([...roles].join()), ...roles.has('slave') && warning(isBroken ? 'a replica that is disconnected from its master' : 'a replica, which accepts no writes') },
+    role: {
+      ...observed([...roles].join()),
+      ...roles.has('slave') &&
+        warning(isBroken ? 'a replica that is disconnected from its master' : 'a replica, which accepts no writes')
+    },
     replicas: observed(lags.length),
     ...lags.length > 0 && { replicationLag: observed(Math.max(...lags), 'bytes') }
   }
@@ -76,7 +92,10 @@ async function clusterState (node: Redis | undefined): Promise<Record<string, Me
   if (state === undefined) return {}
   const slots = Number(valueOf('cluster_slots_ok'))
   return {
-    clusterState: { ...observed(state), ...state !== 'ok' && { status: 'fail' as HealthStatus, output: 'the cluster does not serve requests' } },
+    clusterState: {
+      ...observed(state),
+      ...state !== 'ok' && { status: 'fail' as HealthStatus, output: 'the cluster does not serve requests' }
+    },
     clusterSlots: { ...observed(slots, 'slots'), ...slots < SLOTS && warning(`${SLOTS - slots} slots are not served`) }
   }
 }

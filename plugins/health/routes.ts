@@ -9,11 +9,14 @@ const EXEMPT = { rateLimit: false, cache: false, session: false, pressureHandler
 const HIDDEN: FastifySchema & { hide: boolean } = { hide: true }
 
 export function addRoutes (
-  fastify: FastifyInstance, { paths, details, logLevel, about }: ResolvedHealthOptions, checks: Checks, isDraining: () => boolean
+  fastify: FastifyInstance, {
+    paths, details, logLevel, about
+  }: ResolvedHealthOptions, checks: Checks, isDraining: () => boolean
 ): void {
   let hasStarted = false
 
-  const route = (url: string | undefined, handler: (request: FastifyRequest, reply: FastifyReply) => Promise<object>): void => {
+  const route = (url: string |
+    undefined, handler: (request: FastifyRequest, reply: FastifyReply) => Promise<object>): void => {
     if (url !== undefined) fastify.route({ method: 'GET', url, handler, config: EXEMPT, logLevel, schema: HIDDEN })
   }
 

@@ -18,7 +18,13 @@ export function createDefaultScope (): (request: FastifyRequest) => string {
     const route = routeOf(request)
     const caller = callerOf(request, route)
     if (caller !== undefined) return caller
-    if (!isLogged) request.log.warn({ plugin: 'idempotency', route }, 'idempotency: a request with a key was refused, as its caller is unknown: log callers in by a hook that sets request.user (with sub, id or userId), refuse others there, or set the option "scope"')
+    if (!isLogged) {
+      request.log.warn(
+        { plugin: 'idempotency', route },
+        'idempotency: a request with a key was refused, as its caller is unknown: log callers in by a hook that ' +
+        'sets request.user (with sub, id or userId), refuse others there, or set the option "scope"'
+      )
+    }
     isLogged = true
     throw new ScopeRequiredError(route)
   }
@@ -56,12 +62,18 @@ function userOf (user: unknown, route: string): string | undefined {
 /** A session that was created for this request does not identify the caller, as the repetition has another one. */
 function sessionOf ({ headers: { cookie = '' } }: FastifyRequest, session: unknown): string | undefined {
   const id = property(session, 'sessionId')
-  const isKnown = typeof id === 'string' && id !== '' && (cookie.includes(id) || cookie.includes(encodeURIComponent(id)))
+  const isKnown = typeof id === 'string' && id !== '' &&
+    (cookie.includes(id) || cookie.includes(encodeURIComponent(id)))
   return isKnown ? `session ${id}` : undefined
 }
 
 function isId (value: unknown, route: string, where: string): value is string | number | bigint {
-  if (Number.isInteger(value) && !isExactNumber(value)) throw new InvalidValueError(`route ${route}: ${where} is`, 'a whole number above 2^53, which was rounded', 'such an id as a string or a bigint')
+  if (Number.isInteger(value) && !isExactNumber(value)) {
+    throw new InvalidValueError(
+      `route ${route}: ${where} is`, 'a whole number above 2^53, which was rounded',
+      'such an id as a string or a bigint'
+    )
+  }
   return (typeof value === 'string' && value !== '') || isNumericId(value)
 }
 

@@ -122,7 +122,10 @@ export class Execution {
     const { store, run, log, pendingWrites } = this.#context
     if (this.#pendingWrite !== undefined) pendingWrites.cancel(this.#pendingWrite)
     await run(() => store.retract(this.#options.request)).catch((error: unknown) => {
-      log.warn({ plugin: 'idempotency', reason: reasonOf(error) }, 'idempotency: a response that could not be sent stays stored, as the store is unavailable')
+      log.warn(
+        { plugin: 'idempotency', reason: reasonOf(error) },
+        'idempotency: a response that could not be sent stays stored, as the store is unavailable'
+      )
     })
   }
 
@@ -150,6 +153,9 @@ export class Execution {
     if (isRenewed || !this.#hasKey || this.#isSettled) return
     // The request goes on: its effects so far cannot be undone here.
     this.#hasKey = false
-    log.warn({ plugin: 'idempotency' }, 'idempotency: a lease expired while its request was in progress: the same request may run a second time')
+    log.warn(
+      { plugin: 'idempotency' },
+      'idempotency: a lease expired while its request was in progress: the same request may run a second time'
+    )
   }
 }

@@ -43,7 +43,9 @@ function digestOf (body: unknown): string {
   try {
     return hashId(JSON.stringify(canonical(body, body)))
   } catch (error) {
-    throw new UnserializableError(error instanceof RangeError ? 'it is circular, or nested too deep' : reasonOf(error).split('\n', 1)[0])
+    throw new UnserializableError(
+      error instanceof RangeError ? 'it is circular, or nested too deep' : reasonOf(error).split('\n', 1)[0]
+    )
   }
 }
 

@@ -1,5 +1,8 @@
 import { randomUUID } from 'node:crypto'
-import type { FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, onSendHookHandler, preHandlerHookHandler, RouteOptions } from 'fastify'
+import type {
+  FastifyInstance, FastifyReply, FastifyRequest, onErrorHookHandler, onSendHookHandler, preHandlerHookHandler,
+  RouteOptions
+} from 'fastify'
 import { failHook, finishHook, holdPayload } from '../shared/http/hook-callback.js'
 import { PinnedHooks } from '../shared/http/pinned-hooks.js'
 import { areSendable } from '../shared/http/sendable.js'
@@ -68,7 +71,12 @@ export function createHooks (fastify: FastifyInstance, context: ExecutionContext
       isFailing = false
       return state
     } catch (error) {
-      if (!isFailing) log.warn({ plugin: 'idempotency', reason: reasonOf(error), onStoreError: route.onStoreError }, 'idempotency: the store is unavailable')
+      if (!isFailing) {
+        log.warn(
+          { plugin: 'idempotency', reason: reasonOf(error), onStoreError: route.onStoreError },
+          'idempotency: the store is unavailable'
+        )
+      }
       isFailing = true
       // The key may have been acquired although the reply was lost.
       if (route.onStoreError === 'closed') run(() => store.release(keyed)).catch(() => {})
@@ -76,10 +84,15 @@ export function createHooks (fastify: FastifyInstance, context: ExecutionContext
     }
   }
 
-  function startExecution (keyed: KeyedRequest, request: FastifyRequest, reply: FastifyReply, { lease, ttl }: ResolvedRouteIdempotency, hasKey: boolean): void {
+  function startExecution (
+    keyed: KeyedRequest, request: FastifyRequest, reply: FastifyReply, { lease, ttl }: ResolvedRouteIdempotency,
+    hasKey: boolean
+  ): void {
     // A hijacked reply calls no hooks: only the end of its connection is seen.
     const isOver = () => reply.sent && reply.raw.destroyed
-    const execution = new Execution(context, { request: keyed, lease, ttl, hasKey, isOver, headersBefore: reply.getHeaders() })
+    const execution = new Execution(
+      context, { request: keyed, lease, ttl, hasKey, isOver, headersBefore: reply.getHeaders() }
+    )
     request[EXECUTION] = execution
     reply.raw.once('close', () => { if (reply.sent) execution.release().catch(() => {}) })
   }
@@ -92,7 +105,9 @@ export function createHooks (fastify: FastifyInstance, context: ExecutionContext
     if (key === undefined) return false
     request.idempotencyKey = key
     const id = idOf(key, await textOf(route, 'scope', request))
-    const keyed = { id, fingerprint: fingerprintOf(request, await textOf(route, 'fingerprint', request)), token: randomUUID() }
+    const keyed = {
+      id, fingerprint: fingerprintOf(request, await textOf(route, 'fingerprint', request)), token: randomUUID()
+    }
     const state = await tryAcquire(keyed, reply, route)
     if (state === undefined && route.onStoreError === 'closed') throw new StoreUnavailableError()
     if (state === undefined || state.kind === 'acquired') {
@@ -107,13 +122,17 @@ export function createHooks (fastify: FastifyInstance, context: ExecutionContext
     return true
   }
 
-  async function beforeSend (route: ResolvedRouteIdempotency, warnOnce: () => void, request: FastifyRequest, reply: FastifyReply, payload: unknown): Promise<unknown> {
+  async function beforeSend (
+    route: ResolvedRouteIdempotency, warnOnce: () => void, request: FastifyRequest, reply: FastifyReply,
+    payload: unknown
+  ): Promise<unknown> {
     if (request[REPLAYED] !== null) return restoreStored(reply, request[REPLAYED], route)
     const execution = request[EXECUTION]
     if (execution === null) return payload
     const response = recordResponse(reply, payload, route, execution.headersBefore)
     if (response === undefined) warnOnce()
-    if (response === undefined || execution.hasFailed || !isFinal(reply.statusCode) || !areSendable(reply.getHeaders())) await execution.release()
+    if (response === undefined || execution.hasFailed || !isFinal(reply.statusCode) ||
+      !areSendable(reply.getHeaders())) await execution.release()
     else await execution.complete(response)
     return payload
   }
@@ -145,7 +164,13 @@ export function createHooks (fastify: FastifyInstance, context: ExecutionContext
     const { handler } = route
     let isWarned = false
     const warnOnce = (): void => {
-      if (!isWarned) log.warn({ plugin: 'idempotency', route: route.url }, 'idempotency: a stream or a Response is not stored, so the same request runs again: send text, bytes or an object')
+      if (!isWarned) {
+        log.warn(
+          { plugin: 'idempotency', route: route.url },
+          'idempotency: a stream or a Response is not stored, so the same request runs again: send text, bytes or ' +
+          'an object'
+        )
+      }
       isWarned = true
     }
     // Last, so that authentication hooks refuse a request first.

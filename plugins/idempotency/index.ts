@@ -6,7 +6,9 @@ import { watchRoutes } from '../shared/http/route-watch.js'
 import { createHooks, isSafe } from './hooks.js'
 import { createMemoryStore } from './memory-store.js'
 import { PendingWrites } from './pending-writes.js'
-import { resolvePluginOptions, resolveRoute, type IdempotencyPluginOptions, type RouteIdempotencyOptions } from './options.js'
+import {
+  resolvePluginOptions, resolveRoute, type IdempotencyPluginOptions, type RouteIdempotencyOptions
+} from './options.js'
 import { createRedisStore } from './redis-store.js'
 import type { Execution } from './execution.js'
 
@@ -49,7 +51,9 @@ export const idempotency = fp<IdempotencyPluginOptions>(async function idempoten
   }
   const client = resolveClient(fastify, 'idempotency', given.redis)
   const store = client === undefined ? createMemoryStore(maxKeys, clock) : createRedisStore(client, keyPrefixOf(client))
-  const run = client === undefined ? <T>(operation: () => Promise<T>) => operation() : guardRedis(client, fastify.log, timeout, 'idempotency', clock, { isPatient: true }).run
+  const run = client === undefined
+    ? <T>(operation: () => Promise<T>) => operation()
+    : guardRedis(client, fastify.log, timeout, 'idempotency', clock, { isPatient: true }).run
   const executions = new Set<Execution>()
   fastify.decorateRequest('idempotencyKey', null)
   const pendingWrites = new PendingWrites({ store, run, log: fastify.log, clock })
@@ -62,10 +66,16 @@ export const idempotency = fp<IdempotencyPluginOptions>(async function idempoten
     const config = route.config?.idempotency
     if (config === undefined || config === false) return
     // Fastify adds HEAD to each route with GET, also if the route has POST as well.
-    if (route.method === 'HEAD' && fastify.hasRoute({ method: 'GET', url: route.url, ...route.constraints && { constraints: route.constraints } })) return
+    if (route.method === 'HEAD' &&
+      fastify.hasRoute({ method: 'GET', url: route.url, ...route.constraints && { constraints: route.constraints } })) {
+      return
+    }
     const resolved = namingRoute(route, () => {
       if ([route.method].flat().every(isSafe)) {
-        throw invalidOptionError('idempotency', 'config.idempotency', config, 'left out on a route with safe methods only: clients may repeat GET and HEAD without a key')
+        throw invalidOptionError(
+          'idempotency', 'config.idempotency', config,
+          'left out on a route with safe methods only: clients may repeat GET and HEAD without a key'
+        )
       }
       return resolveRoute(given, config)
     })

@@ -36,8 +36,14 @@ function invalidityOf (text: string, key: string | undefined): string {
   if (text === '' || key === '') return 'is empty'
   if (key !== undefined) return `has a key of ${key.length} characters`
   if (!ASCII.test(text)) return 'has a character that is not printable ASCII'
-  if (!text.startsWith('"')) return text.includes('"') ? 'has a quote, but does not begin with one' : 'has a blank or a comma outside of quotes, as if it was sent twice'
-  return CLOSED.test(text) ? 'has a quote or a backslash between its quotes that no backslash precedes' : 'begins with a quote, but does not end with one'
+  if (!text.startsWith('"')) {
+    return text.includes('"')
+      ? 'has a quote, but does not begin with one'
+      : 'has a blank or a comma outside of quotes, as if it was sent twice'
+  }
+  return CLOSED.test(text)
+    ? 'has a quote or a backslash between its quotes that no backslash precedes'
+    : 'begins with a quote, but does not end with one'
 }
 
 /**
@@ -52,7 +58,8 @@ export async function textOf (
   const text: unknown = await route[option](request)
   const mayBeEmpty = option === 'fingerprint'
   if (typeof text === 'string' && (text !== '' || mayBeEmpty)) return text
-  const allowed = `a string${mayBeEmpty ? '' : ' that is not empty'}; refuse such a request in an earlier hook, or return a string that identifies it`
+  const allowed = `a string${mayBeEmpty ? '' : ' that is not empty'}; refuse such a request in an earlier hook, or ` +
+    'return a string that identifies it'
   throw new InvalidValueError(`route ${routeOf(request)}: the function "${option}" returned`, describe(text), allowed)
 }
 

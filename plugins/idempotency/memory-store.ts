@@ -19,7 +19,9 @@ const MAX_BYTES = 64 * 1024 * 1024
 export function createMemoryStore (maxKeys: number, clock: Clock = systemClock): IdempotencyStore {
   // Bounded by the number of requests in progress. An entry that was evicted would let its request run twice.
   const inProgress = new Map<string, KeyEntry>()
-  const completed = new LRUCache<string, KeyEntry>({ max: maxKeys, maxSize: MAX_BYTES, sizeCalculation: ({ bytes }) => bytes })
+  const completed = new LRUCache<string, KeyEntry>({
+    max: maxKeys, maxSize: MAX_BYTES, sizeCalculation: ({ bytes }) => bytes
+  })
 
   function find (id: string): KeyEntry | undefined {
     const entry = inProgress.get(id) ?? completed.get(id)

@@ -39,7 +39,12 @@ export class PendingWrites {
 
   constructor (options: PendingWritesOptions) {
     this.#options = options
-    this.#queue = new RetryQueue({ clock: options.clock, retryDelay: RETRY_MS, write: write => this.#store(write), onRemove: write => this.#forget(write) })
+    this.#queue = new RetryQueue({
+      clock: options.clock,
+      retryDelay: RETRY_MS,
+      write: write => this.#store(write),
+      onRemove: write => this.#forget(write)
+    })
   }
 
   get bytes (): Bytes { return this.#bytes }
@@ -55,13 +60,22 @@ export class PendingWrites {
     request: KeyedRequest, response: RecordedResponse, ttl: Milliseconds, reason: string
   ): PendingWrite | undefined {
     const { log, clock } = this.#options
-    const write = { request, ...copyResponse(response), ttl, deadline: clock.monotonic() + Math.min(MAX_PENDING_MS, ttl) }
+    const write = {
+      request, ...copyResponse(response), ttl, deadline: clock.monotonic() + Math.min(MAX_PENDING_MS, ttl)
+    }
     if (this.#bytes + write.bytes > MAX_BYTES) {
-      if (!this.#isFull) log.warn({ plugin: 'idempotency', reason }, 'idempotency: the queue of unstored responses is full: further ones are not stored')
+      if (!this.#isFull) {
+        log.warn(
+          { plugin: 'idempotency', reason },
+          'idempotency: the queue of unstored responses is full: further ones are not stored'
+        )
+      }
       this.#isFull = true
       return undefined
     }
-    if (this.size === 0) log.warn({ plugin: 'idempotency', reason }, 'idempotency: a response could not be stored and is queued')
+    if (this.size === 0) {
+      log.warn({ plugin: 'idempotency', reason }, 'idempotency: a response could not be stored and is queued')
+    }
     this.#bytes += write.bytes
     if (!this.#byId.has(request.id)) this.#byId.set(request.id, write)
     this.#queue.add(write)
@@ -76,7 +90,12 @@ export class PendingWrites {
   /** Makes a last attempt to store all responses. */
   async close (): Promise<void> {
     const lost = await this.#queue.close()
-    if (lost > 0) this.#options.log.error({ plugin: 'idempotency', responses: lost }, 'idempotency: closed with responses that could not be stored: the same requests may run a second time')
+    if (lost > 0) {
+      this.#options.log.error(
+        { plugin: 'idempotency', responses: lost },
+        'idempotency: closed with responses that could not be stored: the same requests may run a second time'
+      )
+    }
   }
 
   async #store ({ request, response, ttl }: PendingWrite): Promise<void> {

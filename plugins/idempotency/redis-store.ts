@@ -33,7 +33,10 @@ function readState (reply: unknown): KeyState {
     case 'mismatch': return { kind: 'mismatch', fingerprint: String(head) }
     default: {
       const { status, headers, tooLarge } = readHead(String(head))
-      return { kind: 'stored', response: { status, headers, body: tooLarge ? 'too-large' : body instanceof Buffer ? body : null } }
+      return {
+        kind: 'stored',
+        response: { status, headers, body: tooLarge ? 'too-large' : body instanceof Buffer ? body : null }
+      }
     }
   }
 }
@@ -52,6 +55,7 @@ function readHead (text: string): Head {
 function isHead (head: unknown): head is Head {
   if (typeof head !== 'object' || head === null || !('status' in head) || !('headers' in head)) return false
   const { status, headers } = head
-  return Number.isInteger(status) && Number(status) >= 100 && Number(status) < 600 && typeof headers === 'object' && headers !== null &&
+  return Number.isInteger(status) && Number(status) >= 100 && Number(status) < 600 && typeof headers === 'object' &&
+    headers !== null &&
     Object.values(headers).every(value => [value].flat().every(each => typeof each === 'string'))
 }

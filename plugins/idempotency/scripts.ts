@@ -3,7 +3,8 @@ import { lua } from '../shared/redis/script.js'
 /**
  * Acquires a key that is free.
  *
- * KEYS[1]  the key: a hash of `print` (fingerprint) and `token` of its request; with a response also of `head` and `body`
+ * KEYS[1]  the key: a hash of `print` (fingerprint) and `token` of its request; with a response also of `head` and
+ *          `body`
  * ARGV     fingerprint, token, lease (ms)
  * reply    { 'acquired' }, { 'inProgress' }, { 'mismatch', fingerprint } or { 'stored', head, body or nil }
  */

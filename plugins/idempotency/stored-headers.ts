@@ -9,7 +9,8 @@ export interface StoredHeaderNames {
   readonly prefixes: readonly string[]
 }
 
-// Never stored: hop-by-hop fields (RFC 9110 §7.6.1), fields of one client, and fields that are computed for each response.
+// Never stored: hop-by-hop fields (RFC 9110 §7.6.1), fields of one client, and fields that are computed for each
+// response.
 const NEVER_STORED = new Set([
   'connection', 'proxy-connection', 'keep-alive', 'te', 'trailer', 'transfer-encoding', 'upgrade', 'proxy-authenticate',
   'proxy-authentication-info', 'set-cookie', 'content-length', 'date', 'idempotency-replayed'
@@ -21,7 +22,9 @@ const PER_REQUEST = /^x-(?:cache|ratelimit-.*|request-id|correlation-id|trace-id
 export function resolveHeaders (given: readonly string[]): StoredHeaderNames {
   const names = given.map(name => name.toLowerCase()).filter(name => !NEVER_STORED.has(name))
   const isPattern = (name: string): boolean => name.endsWith('*')
-  return { exact: names.filter(name => !isPattern(name)), prefixes: names.filter(isPattern).map(name => name.slice(0, -1)) }
+  return {
+    exact: names.filter(name => !isPattern(name)), prefixes: names.filter(isPattern).map(name => name.slice(0, -1))
+  }
 }
 
 /**
@@ -32,7 +35,8 @@ export function resolveHeaders (given: readonly string[]): StoredHeaderNames {
 export function storedHeaders (reply: FastifyReply, { exact, prefixes }: StoredHeaderNames, before: object): Headers {
   const stored: Headers = {}
   for (const [name, value] of Object.entries(reply.getHeaders())) {
-    const isStored = exact.includes(name) || (prefixes.some(prefix => name.startsWith(prefix)) && isSetByHandler(name, value, before))
+    const isStored = exact.includes(name) ||
+      (prefixes.some(prefix => name.startsWith(prefix)) && isSetByHandler(name, value, before))
     if (isStored && value !== undefined) stored[name] = Array.isArray(value) ? value : String(value)
   }
   return stored

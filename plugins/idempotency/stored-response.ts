@@ -25,7 +25,11 @@ export function recordResponse (
 ): RecordedResponse | undefined {
   const body = bytesOf(payload)
   if (body === undefined) return undefined
-  return { status: reply.statusCode, headers: storedHeaders(reply, headers, before), body: body !== null && body.length > maxBodySize ? 'too-large' : body }
+  return {
+    status: reply.statusCode,
+    headers: storedHeaders(reply, headers, before),
+    body: body !== null && body.length > maxBodySize ? 'too-large' : body
+  }
 }
 
 function bytesOf (payload: unknown): Buffer | null | undefined {
@@ -42,7 +46,11 @@ export function copyResponse (
   { status, headers, body }: RecordedResponse
 ): { response: RecordedResponse, bytes: Bytes } {
   const text = JSON.stringify(headers)
-  const response = { status, headers: JSON.parse(text) as RecordedResponse['headers'], body: body instanceof Buffer ? ownBytes(body) : body }
+  const response = {
+    status,
+    headers: JSON.parse(text) as RecordedResponse['headers'],
+    body: body instanceof Buffer ? ownBytes(body) : body
+  }
   return { response, bytes: ENTRY_BYTES + 2 * text.length + (body instanceof Buffer ? body.length : 0) }
 }
 

@@ -5,12 +5,16 @@ export const LockedError = pluginError('lock', 'LOCKED', 'another owner has the 
 /** The lock was lost while it was needed: another owner may have worked on the resource at the same time. */
 export const LostError = pluginError('lock', 'LOST', 'the lock was lost: %s', 503)
 /** Redis, or a majority of the nodes, did not reply or refused. `cause` has the reason. */
-export const StoreUnavailableError = pluginError('lock', 'STORE_UNAVAILABLE', 'the store of locks is unavailable; try again later', 503)
+export const StoreUnavailableError = pluginError(
+  'lock', 'STORE_UNAVAILABLE', 'the store of locks is unavailable; try again later', 503
+)
 /** The stored fencing token is damaged: there is no safe integer above it. */
 export const FenceExhaustedError = pluginError('lock', 'FENCE_EXHAUSTED',
   'the stored fencing token is damaged, and no token is above it: delete the key %s when no caller holds the lock')
 /** The program extends a lock that it has released. */
-export const ReleasedError = pluginError('lock', 'RELEASED', 'the lock was released, so it cannot be extended: acquire it again')
+export const ReleasedError = pluginError(
+  'lock', 'RELEASED', 'the lock was released, so it cannot be extended: acquire it again'
+)
 /** The app is closing. */
 export const ClosedError = pluginError('lock', 'CLOSED', 'the app is closing', 503)
 

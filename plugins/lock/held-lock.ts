@@ -135,7 +135,9 @@ export class HeldLockHandle implements LockHandle {
     this.#setCertain(resource, requestedAt)
     if (this.tokens.size > 1 || !this.#isActive || this.signal.aborted) return
     const { clock, ttl } = this.#options
-    this.#renewal = new LeaseRenewal({ clock, lease: ttl, renew: () => this.extend(), retryDelay: ttl / RETRIES_PER_TTL })
+    this.#renewal = new LeaseRenewal({
+      clock, lease: ttl, renew: () => this.extend(), retryDelay: ttl / RETRIES_PER_TTL
+    })
   }
 
   /** Notes that all resources are locked. */
@@ -199,7 +201,9 @@ export class HeldLockHandle implements LockHandle {
     // An extension that arrives late must not outlive the release.
     await this.#renewal?.stop()
     const { store } = this.#options
-    const results = await Promise.allSettled(Array.from(this.#owners, async ([resource, owner]) => await store.release(resource, owner)))
+    const results = await Promise.allSettled(
+      Array.from(this.#owners, async ([resource, owner]) => await store.release(resource, owner))
+    )
     const failure = results.find(result => result.status === 'rejected')
     if (failure !== undefined) throw failure.reason
     return wasHeld && results.every(result => result.status === 'fulfilled' && result.value)

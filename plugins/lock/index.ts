@@ -43,11 +43,20 @@ export const lock = fp<LockPluginOptions>(async function lock (fastify, given) {
   watchRoutes(fastify)
   const waiters = new Waiters(options.clock)
   // The nodes of a quorum are not the app's client, but their keys have its prefix.
-  const client = given.nodes === undefined ? resolveClient(fastify, 'lock', given.redis) : findClient(fastify, 'lock', undefined)
+  const client = given.nodes === undefined
+    ? resolveClient(fastify, 'lock', given.redis)
+    : findClient(fastify, 'lock', undefined)
   const nodes = options.nodes ?? (client === undefined ? [] : [client])
   const store = nodes.length === 0
     ? createMemoryStore(waiters, options.clock)
-    : createRedisStore({ nodes, prefix: keyPrefixOf(client), timeout: options.timeout, log: fastify.log, listener: waiters, clock: options.clock })
+    : createRedisStore({
+      nodes,
+      prefix: keyPrefixOf(client),
+      timeout: options.timeout,
+      log: fastify.log,
+      listener: waiters,
+      clock: options.clock
+    })
   const locker = new Locker({ ...options, store, waiters, log: fastify.log })
 
   fastify.decorate('locks', {

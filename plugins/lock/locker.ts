@@ -69,9 +69,11 @@ export class Locker {
    * often than the job is due: after a failure or a crash, the next call runs the job.
    *
    * @param fn - gets the same arguments as in {@link Locker.using}
-   * @returns `'ran'` if this call ran the job; `'done'` if it had run in this period; `'running'` if another caller runs it
+   * @returns `'ran'` if this call ran the job; `'done'` if it had run in this period; `'running'` if another caller
+   *   runs it
    * @throws the error of `fn`: the job then counts as not done
-   * @throws `FST_REDIS_SUITE_LOCK_LOST` (503), `_STORE_UNAVAILABLE` (503): the job may have run in part, and may run again
+   * @throws `FST_REDIS_SUITE_LOCK_LOST` (503), `_STORE_UNAVAILABLE` (503): the job may have run in part, and may run
+   *   again
    * @throws `FST_REDIS_SUITE_LOCK_CLOSED` (503), `_INVALID_OPTION` (500)
    *
    * @example
@@ -165,7 +167,11 @@ export class Locker {
     await Promise.all(Array.from(this.#handles, async handle => {
       const section = this.#sections.get(handle)
       handle.stop(new ClosedError())
-      if (section !== undefined) await Promise.race([section.catch(() => {}), sleep(clock, Math.max(0, handle.expiresAt - clock.now()), { ref: false })])
+      if (section !== undefined) {
+        await Promise.race(
+          [section.catch(() => {}), sleep(clock, Math.max(0, handle.expiresAt - clock.now()), { ref: false })]
+        )
+      }
       await handle.release().catch(() => {})
     }))
     store.close()
@@ -216,7 +222,9 @@ export class Locker {
     // In one order for all callers, so that no two callers wait for each other.
     for (const resource of [...handle.resources].sort()) {
       if (this.#state === 'closed') throw new ClosedError()
-      await waitForLock(resource, handle, { ...this.#options, ...options, deadline, isOpen: () => this.#state === 'open' })
+      await waitForLock(
+        resource, handle, { ...this.#options, ...options, deadline, isOpen: () => this.#state === 'open' }
+      )
     }
     handle.complete()
   }

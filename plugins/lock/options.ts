@@ -3,16 +3,28 @@ import type { Clock } from '../shared/plugin/clock.js'
 import type { Duration } from '../shared/plugin/duration.js'
 import { invalidOptionError, InWords } from '../shared/plugin/errors.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/redis/guard.js'
-import { boolean, clock, duration, fraction, option, redisClient, required, withDefault } from '../shared/plugin/option-kinds.js'
+import {
+  boolean, clock, duration, fraction, option, redisClient, required, withDefault
+} from '../shared/plugin/option-kinds.js'
 import { refuseOption, resolveOptions, type OptionTable, type Resolved } from '../shared/plugin/option-table.js'
 
 /** How one lock is acquired. An option that is left out has the value of the plugin's options. */
 export interface LockOptions {
-  /** How long the lock is held after it was acquired or last extended. It blocks others for so long if its holder crashes. @default '10s' */
+  /**
+   * How long the lock is held after it was acquired or last extended. It blocks others for so long if its holder
+   * crashes.
+   *
+   * @default '10s'
+   */
   ttl?: Duration | undefined
   /** How long to wait for the lock; `0` fails at once. @default '10s' */
   wait?: Duration | undefined
-  /** The longest delay until a waiting caller tries again if no message says that the lock is free (at random from half of it). @default 250 ms */
+  /**
+   * The longest delay until a waiting caller tries again if no message says that the lock is free (at random from half
+   * of it).
+   *
+   * @default 250 ms
+   */
   retryDelay?: Duration | undefined
   /** Whether the lock is extended automatically, each third of `ttl`. @default true for using, false for acquire */
   extend?: boolean | undefined
@@ -22,9 +34,16 @@ export interface LockOptions {
 
 /** How a job runs once in each period. An option that is left out has the value of the plugin's options. */
 export interface OnceOptions extends Omit<LockOptions, 'wait'> {
-  /** The length of a period, in which the job runs once. Periods are counted from the epoch: those of `'1 day'` begin at midnight UTC. */
+  /**
+   * The length of a period, in which the job runs once. Periods are counted from the epoch: those of `'1 day'` begin at
+   * midnight UTC.
+   */
   every: Duration
-  /** Identifies the run in place of the number of the period, such as the date of a job that runs each day. @default the number of the period */
+  /**
+   * Identifies the run in place of the number of the period, such as the date of a job that runs each day.
+   *
+   * @default the number of the period
+   */
   tick?: string | number | undefined
   /** How long to wait while another caller runs the job; `0` returns `'running'` at once. @default 0 */
   wait?: Duration | undefined
@@ -65,20 +84,31 @@ const COMMON_OPTIONS = {
 
 export const LOCK_OPTIONS = {
   ...COMMON_OPTIONS,
-  signal: option({ type: '`AbortSignal`', allowed: 'an AbortSignal', parse: given => given instanceof AbortSignal ? given : undefined })
+  signal: option({
+    type: '`AbortSignal`', allowed: 'an AbortSignal', parse: given => given instanceof AbortSignal ? given : undefined
+  })
 } satisfies OptionTable<LockOptions>
 
 export const ONCE_OPTIONS = {
   ...LOCK_OPTIONS,
   wait: duration(0, { max: DAY }),
   every: required(duration(undefined, { min: 1000, max: 366 * DAY })),
-  tick: option({ type: 'string or number', allowed: 'a string that is not empty, or a whole number', fallbackText: 'the number of the period', parse: given => isTick(given) ? given : undefined })
+  tick: option({
+    type: 'string or number',
+    allowed: 'a string that is not empty, or a whole number',
+    fallbackText: 'the number of the period',
+    parse: given => isTick(given) ? given : undefined
+  })
 } satisfies OptionTable<OnceOptions>
 
 export const LOCK_PLUGIN_OPTIONS = {
   ...COMMON_OPTIONS,
   redis: redisClient(),
-  nodes: option({ type: 'clients of 3 or more servers', allowed: 'ioredis clients of 3 or more servers, each once', parse: given => areNodes(given) ? given : undefined }),
+  nodes: option({
+    type: 'clients of 3 or more servers',
+    allowed: 'ioredis clients of 3 or more servers, each once',
+    parse: given => areNodes(given) ? given : undefined
+  }),
   timeout: duration(DEFAULT_TIMEOUT_MS, { min: 1 }),
   clockDrift: fraction(0.01, 0.5),
   clock: clock()
@@ -90,9 +120,13 @@ export type ResolvedLockPluginOptions = Resolved<typeof LOCK_PLUGIN_OPTIONS> & R
 
 /** @throws `FST_REDIS_SUITE_LOCK_INVALID_OPTION` */
 export function resolvePluginOptions (given: LockPluginOptions): ResolvedLockPluginOptions {
-  if (given.nodes !== undefined && given.redis !== undefined) refuseOption('lock', given, 'redis', 'left out beside "nodes"')
+  if (given.nodes !== undefined && given.redis !== undefined) {
+    refuseOption('lock', given, 'redis', 'left out beside "nodes"')
+  }
   const options = resolveOptions('lock', LOCK_PLUGIN_OPTIONS, given)
-  if (options.nodes?.some(repliesWithText)) throw invalidOptionError('lock', 'nodes', new InWords('clients of which one has stringNumbers'), REPLIES_ALLOWED)
+  if (options.nodes?.some(repliesWithText)) {
+    throw invalidOptionError('lock', 'nodes', new InWords('clients of which one has stringNumbers'), REPLIES_ALLOWED)
+  }
   return { ...options, signal: undefined }
 }
 
@@ -102,7 +136,9 @@ export function resolveLockOptions (given: LockOptions, defaults: ResolvedLockOp
 }
 
 /** @throws `FST_REDIS_SUITE_LOCK_INVALID_OPTION` */
-export function resolveOnceOptions (given: OnceOptions, { ttl, retryDelay, extend }: ResolvedLockOptions): ResolvedOnceOptions {
+export function resolveOnceOptions (
+  given: OnceOptions, { ttl, retryDelay, extend }: ResolvedLockOptions
+): ResolvedOnceOptions {
   return resolveOptions('lock', ONCE_OPTIONS, given, { ttl, retryDelay, extend })
 }
 

@@ -20,10 +20,16 @@ export function vote<T> (replies: ReadonlyArray<Promise<T>>, isYes: (reply: T) =
     const decide = () => {
       const verdict = yes.length * 2 > count ? true : no.length * 2 >= count ? false : undefined
       const isOver = yes.length + no.length + errors.length === count
-      if (verdict !== undefined || isOver) resolve({ yes: [...yes], no: [...no], errors: [...errors], verdict, isQuorate: (count - errors.length) * 2 > count })
+      if (verdict !== undefined || isOver) {
+        resolve({
+          yes: [...yes], no: [...no], errors: [...errors], verdict, isQuorate: (count - errors.length) * 2 > count
+        })
+      }
     }
     for (const reply of replies) {
-      reply.then(value => { (isYes(value) ? yes : no).push(value) }, (error: unknown) => { errors.push(error) }).then(decide)
+      reply.then(
+        value => { (isYes(value) ? yes : no).push(value) }, (error: unknown) => { errors.push(error) }
+      ).then(decide)
     }
   })
 }

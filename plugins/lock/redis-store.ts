@@ -41,7 +41,8 @@ interface AcquireReply {
  * have a queue of its own, so a release notifies all waiters, and they ask again at random times.
  */
 export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock }: RedisStoreOptions): LockStore {
-  const guarded = nodes.map(client => ({ client, guard: guardRedis(client, log, timeout, 'lock', clock, { isPatient: true }) }))
+  const guarded = nodes.map(client =>
+    ({ client, guard: guardRedis(client, log, timeout, 'lock', clock, { isPatient: true }) }))
   const isQuorum = nodes.length > 1
   const space = (what: string) => keySpace(prefix, 'lock', what)
   const [held, fence, line, seen, done] = [space('held'), space('fence'), space('line'), space('seen'), space('done')]
@@ -73,7 +74,9 @@ export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock
   /** The keys of a resource share a hash tag. */
   const idOf = (resource: string) => `{${safeId(resource)}}`
   const doneKeyOf = (resource: string, tick: string) => `${done}${idOf(resource)}:${safeId(tick)}`
-  const runOnAll = (script: Script, keys: string[], args: Array<string | number>, how: 'run' | 'runOnce' = 'run'): Array<Promise<unknown>> =>
+  const runOnAll = (
+    script: Script, keys: string[], args: Array<string | number>, how: 'run' | 'runOnce' = 'run'
+  ): Array<Promise<unknown>> =>
     guarded.map(({ client, guard }) => guard[how](() => runScript(client, script, keys, args, clock)))
 
   /** Subscribes to releases as soon as the first caller has to wait. */
@@ -124,7 +127,9 @@ export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock
     const id = idOf(resource)
     nodes.forEach((client, i) => {
       attempts[i]?.then(reply => readReply(reply).isAcquired, (error: unknown) => !(error instanceof CircuitOpenError))
-        .then(async mayBeAcquired => mayBeAcquired && await runScript(client, releaseScript, [held + id, line + id, seen + id], [owner, channel, ''], clock))
+        .then(async mayBeAcquired =>
+          mayBeAcquired &&
+            await runScript(client, releaseScript, [held + id, line + id, seen + id], [owner, channel, ''], clock))
         .catch(() => {})
     })
   }
@@ -135,7 +140,9 @@ export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock
     const id = idOf(resource)
     const args = [owner, ttl, ttl + FENCE_EXTRA_MS, isQuorum ? 0 : queueTtl]
     const attempts = runOnAll(acquireScript, [held + id, fence + id, line + id, seen + id], args)
-    const { yes, no, errors, verdict, isQuorate } = await vote(attempts.map(async reply => readReply(await reply)), ({ isAcquired }) => isAcquired)
+    const {
+      yes, no, errors, verdict, isQuorate
+    } = await vote(attempts.map(async reply => readReply(await reply)), ({ isAcquired }) => isAcquired)
     if (verdict === true) {
       noteAvailable()
       return { kind: 'acquired', token: Math.max(...yes.map(({ value }) => value)) }
@@ -144,7 +151,10 @@ export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock
     if (isQuorum || !isQuorate) undo(resource, owner, attempts)
     if (!isQuorate) throw await isFenceExhausted(attempts) ? new FenceExhaustedError(fence + id) : unavailable(errors)
     noteAvailable()
-    return { kind: 'locked', remaining: isHeldByOne(no, nodes.length) ? Math.min(...no.map(({ value }) => Math.max(value, 1))) : 0 }
+    return {
+      kind: 'locked',
+      remaining: isHeldByOne(no, nodes.length) ? Math.min(...no.map(({ value }) => Math.max(value, 1))) : 0
+    }
   }
 
   /** Writes the token to a majority before it is used, so that each later majority issues a higher one. */

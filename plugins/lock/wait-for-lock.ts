@@ -40,7 +40,11 @@ export async function waitForLock (resource: string, handle: HeldLockHandle, opt
       if (attempt.kind === 'acquired') return
       if (attempt.kind === 'late') {
         // The store grants the lock to the same owner for another TTL: a stall of this process costs a round trip.
-        if (++lateAttempts >= MAX_LATE_ATTEMPTS && isOver(options)) throw new StoreUnavailableError({ cause: new Error(`${MAX_LATE_ATTEMPTS} grants were read after their ttl had passed`) })
+        if (++lateAttempts >= MAX_LATE_ATTEMPTS && isOver(options)) {
+          throw new StoreUnavailableError(
+            { cause: new Error(`${MAX_LATE_ATTEMPTS} grants were read after their ttl had passed`) }
+          )
+        }
         continue
       }
       isQueued = store.hasQueue
@@ -95,5 +99,7 @@ function newOwner (): string {
 
 /** Random delays keep owners that asked at once from doing so again. */
 function delayOf (remaining: Milliseconds, retryDelay: Milliseconds): Milliseconds {
-  return remaining === 0 ? Math.random() * retryDelay / 5 : Math.min(remaining + 1, retryDelay * (0.5 + Math.random() / 2))
+  return remaining === 0
+    ? Math.random() * retryDelay / 5
+    : Math.min(remaining + 1, retryDelay * (0.5 + Math.random() / 2))
 }

@@ -22,7 +22,8 @@ interface CacheLike {
 }
 
 interface WriteBehindLike {
-  writeBehindStats (): Promise<Record<string, Record<'accepted' | 'refused' | 'written' | 'failed' | 'died' | 'backlog' | 'deadLetters' | 'oldestMs', number>>>
+  writeBehindStats (): Promise<Record<string, Record<'accepted' | 'refused' | 'written' | 'failed' | 'died' |
+    'backlog' | 'deadLetters' | 'oldestMs', number>>>
 }
 
 interface RateLimiterLike {
@@ -45,7 +46,9 @@ interface HealthLike {
 /** Returns a decorator of the context; undefined if there is none with this member. */
 function decorated<T extends object> (fastify: FastifyInstance, name: string, member: keyof T & string): T | undefined {
   const value: unknown = fastify.hasDecorator(name) ? Reflect.get(fastify, name) : undefined
-  return typeof value === 'object' && value !== null && Reflect.get(value, member) !== undefined ? value as T : undefined
+  return typeof value === 'object' && value !== null && Reflect.get(value, member) !== undefined
+    ? value as T
+    : undefined
 }
 
 /** Finds the sources of a context, except its Redis clients. @param maxValues - see {@link boundedLabel} */
@@ -70,7 +73,11 @@ export function findSources (fastify: FastifyInstance, maxValues: number): Found
   const events = decorated<EventsLike>(fastify, 'events', 'stats')
   if (events !== undefined) found.push({ observed: events, create: () => streamSource(events, maxValues) })
   const health = decorated<HealthLike>(fastify, 'health', 'results')
-  if (health !== undefined) found.push({ observed: health, create: () => ({ kind: 'health', read: async () => healthSamples(await health.results()) }) })
+  if (health !== undefined) {
+    found.push({
+      observed: health, create: () => ({ kind: 'health', read: async () => healthSamples(await health.results()) })
+    })
+  }
   return found
 }
 
@@ -153,7 +160,10 @@ function streamSource (events: EventsLike, maxValues: number): MetricSource {
     kind: 'events',
     read: async () => (await events.stats()).flatMap(({ stream, group, lag, pending, deadLetters }): Sample[] => {
       const labels = { stream: streamOf(stream), group: groupOf(group) }
-      return [['events_stream_lag', lag, labels], ['events_stream_pending', pending, labels], ['events_stream_dead_letters', deadLetters, labels]]
+      return [
+        ['events_stream_lag', lag, labels], ['events_stream_pending', pending, labels],
+        ['events_stream_dead_letters', deadLetters, labels]
+      ]
     })
   }
 }
@@ -161,5 +171,6 @@ function streamSource (events: EventsLike, maxValues: number): MetricSource {
 const HEALTH: Readonly<Record<string, number>> = { pass: 1, warn: 0.5, fail: 0 }
 
 function healthSamples (results: Awaited<ReturnType<HealthLike['results']>>): Sample[] {
-  return Object.entries(results).map(([check, [result]]): Sample => ['health_check_status', HEALTH[result?.status ?? ''] ?? 0, { check }])
+  return Object.entries(results).map(([check, [result]]): Sample =>
+    ['health_check_status', HEALTH[result?.status ?? ''] ?? 0, { check }])
 }

@@ -21,7 +21,8 @@ interface Sender {
 
 const UNTIMED = new Set([
   // Blocking commands wait for data: their duration does not depend on the server.
-  'blpop', 'brpop', 'brpoplpush', 'blmove', 'blmpop', 'bzpopmin', 'bzpopmax', 'bzmpop', 'xread', 'xreadgroup', 'wait', 'waitaof',
+  'blpop', 'brpop', 'brpoplpush', 'blmove', 'blmpop', 'bzpopmin', 'bzpopmax', 'bzmpop', 'xread', 'xreadgroup', 'wait',
+  'waitaof',
   // ioredis sends these while it connects, and older servers do not know all of them.
   'hello', 'auth', 'client', 'select', 'readonly'
 ])
@@ -35,8 +36,8 @@ interface WatchedClient {
 const watchedClients = new WeakMap<RedisClient, WatchedClient>()
 
 /**
- * Times each command of a client, also those of pipelines, by wrapping `sendCommand` (see docs/internals/interop.md). The
- * diagnostics channel of ioredis reports commands as well, but serializes all their arguments.
+ * Times each command of a client, also those of pipelines, by wrapping `sendCommand` (see docs/internals/interop.md).
+ * The diagnostics channel of ioredis reports commands as well, but serializes all their arguments.
  *
  * @param clock - all listeners of a client share the clock of the first one
  * @returns a function that removes the listener

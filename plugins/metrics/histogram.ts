@@ -1,4 +1,6 @@
-import { Histogram, type HistogramConfiguration, type MetricObjectWithValues, type MetricValueWithName } from 'prom-client'
+import {
+  Histogram, type HistogramConfiguration, type MetricObjectWithValues, type MetricValueWithName
+} from 'prom-client'
 import { OTHER } from './labels.js'
 
 /** All further combinations of labels share one series. */
@@ -79,7 +81,9 @@ export class FastHistogram extends Histogram {
     const { name, help } = this.#config
     const values = this.#all.flatMap(series => this.#valuesOf(series))
     // prom-client's type has a number as `type`, and a method that its own histograms leave out.
-    return { name, help, type: 'histogram', aggregator: 'sum', values } as unknown as MetricObjectWithValues<MetricValueWithName<string>>
+    return {
+      name, help, type: 'histogram', aggregator: 'sum', values
+    } as unknown as MetricObjectWithValues<MetricValueWithName<string>>
   }
 
   /** prom-client's registry calls this in place of `get`. */

@@ -36,7 +36,9 @@ export function timeRequests (
     let series = ofRoute.get(key)
     if (series === undefined) {
       const method = METHODS.has(request.method) ? request.method : 'OTHER'
-      series = histogram.series(method, routeOf(url), statusCode >= 100 && statusCode < 600 ? String(statusCode) : OTHER)
+      series = histogram.series(
+        method, routeOf(url), statusCode >= 100 && statusCode < 600 ? String(statusCode) : OTHER
+      )
       if (ofRoute.size < MAX_SERIES_OF_ROUTE) ofRoute.set(key, series)
     }
     series.observe(reply.elapsedTime / 1000)

@@ -45,7 +45,9 @@ export type { ExposeOption, MetricsPluginOptions } from './options.js'
 export const metrics = fp<MetricsPluginOptions>(async function metrics (fastify, given) {
   const options = resolveMetricsOptions(given)
   watchRoutes(fastify)
-  const { MetricRegistry, Registry, addProcessMetrics } = await importPackage('prom-client', () => import('./prometheus.js'))
+  const {
+    MetricRegistry, Registry, addProcessMetrics
+  } = await importPackage('prom-client', () => import('./prometheus.js'))
   // A second registration without a registry of its own exposes the same metrics by another route.
   const above = fastify.hasDecorator('metrics') ? fastify.metrics.registry : undefined
   const registry = options.registry ?? above ?? new Registry()
@@ -57,7 +59,10 @@ export const metrics = fp<MetricsPluginOptions>(async function metrics (fastify,
 
   if (registry !== above) {
     if (options.http) {
-      const histogram = metricRegistry.histogram(HTTP_DURATION, 'Requests by route, from the first hook to the last byte', ['method', 'route', 'status_code'], options.buckets)
+      const histogram = metricRegistry.histogram(
+        HTTP_DURATION, 'Requests by route, from the first hook to the last byte', ['method', 'route', 'status_code'],
+        options.buckets
+      )
       timeRequests(fastify, histogram, options.maxRoutes, options.exclude)
     }
     if (!Object.hasOwn(fastify, 'metrics')) fastify.decorate('metrics', { registry })
@@ -66,7 +71,8 @@ export const metrics = fp<MetricsPluginOptions>(async function metrics (fastify,
   if (Object.keys(options.labels).length > 0) registry.setDefaultLabels(options.labels)
   if (options.tracing) cleanups.push(await importPackage('@opentelemetry/api', startTracing))
   const { path } = options
-  const isExposed = path !== false && registry === above && fastify.hasRoute({ method: 'GET', url: fastify.prefix + path })
+  const isExposed = path !== false && registry === above &&
+    fastify.hasRoute({ method: 'GET', url: fastify.prefix + path })
   if (path !== false && !isExposed) addRoute(fastify, registry, path, options)
   // Plugins that are registered later have their decorators by then.
   fastify.addHook('onReady', async () => { cleanups.push(...addSources(fastify, metricRegistry, options)) })
@@ -82,8 +88,13 @@ function addSources (
   const clients = findClients(fastify)
   const sources = findSources(fastify, maxRoutes)
   if (clients.length > 0) {
-    const histogram = metricRegistry.histogram(prefix + REDIS_DURATION, 'Commands by name, from writing to the reply', ['client', 'command'], redisBuckets)
-    sources.push(...clients.map(([name, client]) => ({ observed: client, create: () => watchRedis(client, name, histogram, clock) })))
+    const histogram = metricRegistry.histogram(
+      prefix + REDIS_DURATION, 'Commands by name, from writing to the reply', ['client', 'command'], redisBuckets
+    )
+    sources.push(
+      ...clients.map(([name, client]) =>
+        ({ observed: client, create: () => watchRedis(client, name, histogram, clock) }))
+    )
   }
   return sources.map(source => metricRegistry.add(source, options))
 }
@@ -93,11 +104,19 @@ const EXEMPT = { rateLimit: false, cache: false, session: false, pressureHandler
 // @fastify/swagger leaves the route out of the app's documentation.
 const HIDDEN: FastifySchema & { hide: boolean } = { hide: true }
 
-function addRoute (fastify: FastifyInstance, registry: Registry, path: string, { expose, isClosedByDefault, logLevel }: ResolvedMetricsOptions): void {
+function addRoute (
+  fastify: FastifyInstance, registry: Registry, path: string,
+  { expose, isClosedByDefault, logLevel }: ResolvedMetricsOptions
+): void {
   let isLogged = !isClosedByDefault
   fastify.get(path, { config: EXEMPT, logLevel, schema: HIDDEN }, async (request, reply) => {
     if (!await expose(request)) {
-      if (!isLogged) fastify.log.warn({ plugin: 'metrics', address: request.ip }, 'metrics: a request from another machine or through a proxy got 404: set the option "expose" to allow it')
+      if (!isLogged) {
+        fastify.log.warn(
+          { plugin: 'metrics', address: request.ip },
+          'metrics: a request from another machine or through a proxy got 404: set the option "expose" to allow it'
+        )
+      }
       isLogged = true
       return reply.callNotFound()
     }

@@ -37,7 +37,9 @@ interface NamedSample {
   labels: Readonly<Record<string, string>>
 }
 
-const COMBINE: Readonly<Record<Aggregator, (a: number, b: number) => number>> = { sum: (a, b) => a + b, min: Math.min, max: Math.max }
+const COMBINE: Readonly<Record<Aggregator, (a: number, b: number) => number>> = {
+  sum: (a, b) => a + b, min: Math.min, max: Math.max
+}
 const registries = new WeakMap<Registry, MetricRegistry>()
 
 /** An object of the app with what reads it. */
@@ -85,7 +87,12 @@ export class MetricRegistry {
   /** @throws `FST_REDIS_SUITE_METRICS_INVALID_OPTION` if the registry has a foreign metric of one of these names */
   requireFree (names: readonly string[]): void {
     const taken = names.find(name => !this.#metrics.has(name) && this.registry.getSingleMetric(name) !== undefined)
-    if (taken !== undefined) throw invalidOptionError('metrics', 'registry', new InWords(`a registry with another metric ${taken}`), 'a registry without a metric of this name, or another prefix')
+    if (taken !== undefined) {
+      throw invalidOptionError(
+        'metrics', 'registry', new InWords(`a registry with another metric ${taken}`),
+        'a registry without a metric of this name, or another prefix'
+      )
+    }
   }
 
   histogram (name: string, help: string, labelNames: string[], buckets: number[]): FastHistogram {
@@ -145,7 +152,9 @@ export class MetricRegistry {
   async #read (): Promise<NamedSample[]> {
     const lists = await Promise.all([...this.#sources.values()].map(async ({ source, prefix, timeout, clock }) => {
       const read = Promise.resolve().then(() => source.read())
-      const samples = await withDeadline(read, timeout, () => new Error('no reply in time'), clock).catch(() => undefined)
+      const samples = await withDeadline(
+        read, timeout, () => new Error('no reply in time'), clock
+      ).catch(() => undefined)
       const up: Sample = ['metrics_source_up', samples === undefined ? 0 : 1, { source: source.kind }]
       return [...samples ?? [], up].map(([name, value, labels = {}]) => ({ name: prefix + name, value, labels }))
     }))

@@ -9,12 +9,16 @@ export interface MetricDefinition {
   readonly aggregator: Aggregator
 }
 
-const counter = (help: string, ...labels: string[]): MetricDefinition => ({ type: 'counter', help, labels, aggregator: 'sum' })
-const gauge = (help: string, ...labels: string[]): MetricDefinition => ({ type: 'gauge', help, labels, aggregator: 'sum' })
+const counter = (help: string, ...labels: string[]): MetricDefinition =>
+  ({ type: 'counter', help, labels, aggregator: 'sum' })
+const gauge = (help: string, ...labels: string[]): MetricDefinition =>
+  ({ type: 'gauge', help, labels, aggregator: 'sum' })
 /** A gauge of health: the worst value counts. */
-const lowest = (help: string, ...labels: string[]): MetricDefinition => ({ type: 'gauge', help, labels, aggregator: 'min' })
+const lowest = (help: string, ...labels: string[]): MetricDefinition =>
+  ({ type: 'gauge', help, labels, aggregator: 'min' })
 /** A gauge of trouble, or one that all instances read from Redis: the highest value counts. */
-const highest = (help: string, ...labels: string[]): MetricDefinition => ({ type: 'gauge', help, labels, aggregator: 'max' })
+const highest = (help: string, ...labels: string[]): MetricDefinition =>
+  ({ type: 'gauge', help, labels, aggregator: 'max' })
 
 /** All counters and gauges, by source and by name without the prefix. */
 export const METRICS = {
@@ -23,7 +27,9 @@ export const METRICS = {
   },
   cache: {
     cache_requests_total: counter('Look-ups by result, hits also by tier', 'name', 'result', 'tier'),
-    cache_coalesced_total: counter('Look-ups that were coalesced with another one of the same key in this process', 'name'),
+    cache_coalesced_total: counter(
+      'Look-ups that were coalesced with another one of the same key in this process', 'name'
+    ),
     cache_stored_total: counter('Entries stored', 'name'),
     cache_stored_bytes_total: counter('Bytes stored', 'name'),
     cache_l1_entries: gauge('Entries in L1', 'name'),
@@ -33,7 +39,9 @@ export const METRICS = {
     cache_store_errors_total: counter('Failed operations on the store')
   },
   writeBehind: {
-    cache_write_behind_backlog: highest('Accepted writes of all instances that are neither written nor dead letters', 'name'),
+    cache_write_behind_backlog: highest(
+      'Accepted writes of all instances that are neither written nor dead letters', 'name'
+    ),
     cache_write_behind_dead_letters: highest('Dead letters of all instances', 'name'),
     cache_write_behind_oldest_seconds: highest('Age of the oldest write in the backlog', 'name'),
     cache_write_behind_writes_total: counter('Writes that this process handled, by result', 'name', 'result')

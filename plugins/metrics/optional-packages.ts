@@ -16,5 +16,6 @@ export async function importPackage<T> (name: string, load: () => Promise<T>): P
 /** A bundler or a test runner may resolve packages as CommonJS, whose code and message differ. */
 function isMissing (error: unknown, name: string): boolean {
   if (!(error instanceof Error) || !('code' in error)) return false
-  return (error.code === 'ERR_MODULE_NOT_FOUND' || error.code === 'MODULE_NOT_FOUND') && error.message.includes(`'${name}'`)
+  return (error.code === 'ERR_MODULE_NOT_FOUND' || error.code === 'MODULE_NOT_FOUND') &&
+    error.message.includes(`'${name}'`)
 }

@@ -8,7 +8,10 @@ import { boolean, clock, duration, integer, oneOf, option, orFalse, string } fro
 import { resolveOptions, type OptionTable, type Resolved } from '../shared/plugin/option-table.js'
 import { UNMATCHED } from './names.js'
 
-/** The clients that may read the metrics: all, none, those on this machine, or those of the requests that a function allows. */
+/**
+ * The clients that may read the metrics: all, none, those on this machine, or those of the requests that a function
+ * allows.
+ */
 export type ExposeOption = AccessRule
 
 export interface MetricsPluginOptions {
@@ -21,7 +24,11 @@ export interface MetricsPluginOptions {
    * @see [access to the metrics](docs/plugins/metrics.md#access-to-the-metrics)
    */
   expose?: ExposeOption | undefined
-  /** The prefix of the suite's own metrics; `http_request_duration_seconds` and the metrics of the process have none. @default 'fastify_' */
+  /**
+   * The prefix of the suite's own metrics; `http_request_duration_seconds` and the metrics of the process have none.
+   *
+   * @default 'fastify_'
+   */
   prefix?: string | undefined
   /** The registry that the metrics are added to. Other metrics in it are exposed as well. @default a new one */
   registry?: Registry | undefined
@@ -30,8 +37,8 @@ export interface MetricsPluginOptions {
   /** Whether requests are timed. @default true */
   http?: boolean | undefined
   /**
-   * Routes whose requests are not timed, by the URL with which they are registered, prefix included (`'/health/live'`), or by its beginning
-   * (`'/health*'`). `'unmatched'` stands for requests that no route matches.
+   * Routes whose requests are not timed, by the URL with which they are registered, prefix included (`'/health/live'`),
+   * or by its beginning (`'/health*'`). `'unmatched'` stands for requests that no route matches.
    *
    * @default []
    */
@@ -42,11 +49,21 @@ export interface MetricsPluginOptions {
   redisBuckets?: readonly number[] | undefined
   /** Labels of all metrics of the registry (`registry.setDefaultLabels`). @default {} */
   labels?: Readonly<Record<string, string>> | undefined
-  /** How many routes, cache names, scopes of limits, streams and groups have a label value of their own. All others are `other`. @default 200 */
+  /**
+   * How many routes, cache names, scopes of limits, streams and groups have a label value of their own. All others are
+   * `other`.
+   *
+   * @default 200
+   */
   maxRoutes?: number | undefined
   /** How long a scrape waits for figures that have to be read from Redis. @default 2000 ms */
   timeout?: Duration | undefined
-  /** Whether the suite's work within a traced request has spans. @default false @see [traces](docs/plugins/metrics.md#traces) */
+  /**
+   * Whether the suite's work within a traced request has spans.
+   *
+   * @default false
+   * @see [traces](docs/plugins/metrics.md#traces)
+   */
   tracing?: boolean | undefined
   /** The log level of the route, as scrapes fill a log. @default 'warn' */
   logLevel?: LogLevel | undefined
@@ -70,10 +87,17 @@ const buckets = (fallback: readonly number[]) => option<readonly number[], numbe
 
 export const METRICS_OPTIONS = {
   // A program may mean "no route" by null.
-  path: { ...orFalse(string('/metrics', "a path such as '/metrics', or false", /^\/[^?#]*[^/?#]$/)), nullIsDefault: false },
+  path: {
+    ...orFalse(string('/metrics', "a path such as '/metrics', or false", /^\/[^?#]*[^/?#]$/)), nullIsDefault: false
+  },
   expose: accessRule(),
   prefix: string('fastify_', 'letters, digits and _, as names of metrics may begin', /^([a-zA-Z_:][\w:]*)?$/),
-  registry: option({ type: '`Registry` of prom-client', allowed: 'a Registry of prom-client', fallbackText: 'a new one', parse: given => isRegistry(given) ? given : undefined }),
+  registry: option({
+    type: '`Registry` of prom-client',
+    allowed: 'a Registry of prom-client',
+    fallbackText: 'a new one',
+    parse: given => isRegistry(given) ? given : undefined
+  }),
   defaultMetrics: boolean(true),
   http: boolean(true),
   exclude: option({
@@ -132,5 +156,6 @@ function areBuckets (given: unknown): given is number[] {
 
 function areLabels (given: unknown): given is Record<string, string> {
   return typeof given === 'object' && given !== null &&
-    Object.entries(given).every(([name, value]) => /^[a-zA-Z_]\w*$/.test(name) && name !== 'le' && typeof value === 'string')
+    Object.entries(given).every(([name, value]) =>
+      /^[a-zA-Z_]\w*$/.test(name) && name !== 'le' && typeof value === 'string')
 }

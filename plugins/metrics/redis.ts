@@ -18,7 +18,8 @@ export function findClients (fastify: FastifyInstance): Array<readonly [name: st
 }
 
 function isClient (value: unknown): value is RedisClient {
-  return typeof value === 'object' && value !== null && 'sendCommand' in value && 'duplicate' in value && 'status' in value
+  return typeof value === 'object' && value !== null && 'sendCommand' in value && 'duplicate' in value &&
+    'status' in value
 }
 
 /** Watches a client's connection and commands. @param name - the value of the label `client` */
@@ -48,7 +49,8 @@ export function watchRedis (client: RedisClient, name: string, histogram: FastHi
       ['redis_reconnects_total', Math.max(0, connections - 1), labels],
       ['redis_circuit_open', circuit?.state === 'open' ? 1 : 0, labels],
       ['redis_circuit_opened_total', circuit?.opened ?? 0, labels],
-      ...[...commands].map(([command, { errors }]): Sample => ['redis_command_errors_total', errors, { ...labels, command }])
+      ...[...commands].map(([command, { errors }]): Sample =>
+        ['redis_command_errors_total', errors, { ...labels, command }])
     ]
   }
 

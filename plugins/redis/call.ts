@@ -15,8 +15,8 @@ export interface AppWithRedis {
 }
 
 /**
- * Sends commands of your own under the failure policy of the plugins: a deadline, and the circuit breaker that all calls
- * of a client share. The operation runs at most once.
+ * Sends commands of your own under the failure policy of the plugins: a deadline, and the circuit breaker that all
+ * calls of a client share. The operation runs at most once.
  *
  * @param operation - sends commands and returns their reply. Its result may also be that of a pipeline: a command of it
  * that got no reply rejects the whole call
@@ -43,7 +43,10 @@ export function resolveCall (app: AppWithRedis, given: RedisCallOptions): Resolv
   const options = resolveOptions('redis', CALL_OPTIONS, given)
   const client = findClient(app as FastifyInstance, 'redis', options.client)
   if (client === undefined) {
-    throw invalidArgumentError('redis', 'app', new InWords('one without fastify.redis'), 'an app with the plugin redis, or beside the option client')
+    throw invalidArgumentError(
+      'redis', 'app', new InWords('one without fastify.redis'),
+      'an app with the plugin redis, or beside the option client'
+    )
   }
   return { ...options, app, client }
 }
@@ -79,21 +82,26 @@ async function outcomeOf<T> (operation: () => Promise<T>): Promise<Outcome<T>> {
 function throwOutage (value: unknown): void {
   if (!Array.isArray(value)) return
   for (const entry of value) {
-    if (Array.isArray(entry) && entry[0] instanceof Error && isOfRedis(entry[0]) && isUnavailable(entry[0])) throw entry[0]
+    if (Array.isArray(entry) && entry[0] instanceof Error && isOfRedis(entry[0]) && isUnavailable(entry[0])) {
+      throw entry[0]
+    }
   }
 }
 
 const ERROR_NAMES = new Set(['ReplyError', 'MaxRetriesPerRequestError', 'ClusterAllFailedError', 'ParserError'])
 /** Messages of ioredis whose errors have no name or code of their own. */
 const MESSAGES = new RegExp(`^(?:${[
-  'Connection is closed', 'Command timed out', 'Socket timeout', 'Stream isn\'t writeable', 'All sentinels are unreachable',
-  'None of startup nodes is available', 'Node is disconnected', 'Cluster is(?:n\'t ready| disconnect)', 'Too many Cluster redirections'
+  'Connection is closed', 'Command timed out', 'Socket timeout', 'Stream isn\'t writeable',
+  'All sentinels are unreachable',
+  'None of startup nodes is available', 'Node is disconnected', 'Cluster is(?:n\'t ready| disconnect)',
+  'Too many Cluster redirections'
 ].join('|')})`)
 
 /** Whether an error is Redis's, ioredis's, a socket's or the guard's, and not one of the app's own code. */
 function isOfRedis (error: unknown): boolean {
   if (!(error instanceof Error)) return false
-  return ERROR_NAMES.has(error.name) || MESSAGES.test(error.message) || 'errno' in error || 'syscall' in error || isGuardError(error)
+  return ERROR_NAMES.has(error.name) || MESSAGES.test(error.message) || 'errno' in error || 'syscall' in error ||
+    isGuardError(error)
 }
 
 function isGuardError (error: Error): boolean {

@@ -34,7 +34,8 @@ function refuseOtherDatabase (client: Redis): void {
  * only a private set of the pipelines in flight. A version without that set is left as it is.
  */
 function pipelineWithoutWaiting<T extends RedisClient> (client: T): T {
-  const hasSet = client.options.enableAutoPipelining === true && Reflect.get(client, '_runningAutoPipelines') instanceof Set
+  const hasSet = client.options.enableAutoPipelining === true &&
+    Reflect.get(client, '_runningAutoPipelines') instanceof Set
   if (hasSet) Reflect.set(client, '_runningAutoPipelines', new AlwaysEmptySet())
   return client
 }
@@ -78,7 +79,9 @@ export async function waitUntilReady (client: RedisClient, timeout: Milliseconds
     // The errors of a Cluster only summarize those of its nodes.
     const onSummary = isCluster(client) ? () => {} : onError
     client.on('ready', resolve).on('error', onSummary).on('node error', onNodeError).on('end', fail)
-    stop = () => { client.off('ready', resolve).off('error', onSummary).off('node error', onNodeError).off('end', fail) }
+    stop = () => {
+      client.off('ready', resolve).off('error', onSummary).off('node error', onNodeError).off('end', fail)
+    }
   })
   // The delay of an app that is busy while it boots does not count as one of Redis.
   await withDeadline(ready, timeout, failure, clock).finally(stop)
@@ -144,7 +147,8 @@ export function rememberNodes (client: RedisClient, nodes: readonly ClusterNode[
 }
 
 function clusterNodes (cluster: Cluster): string {
-  return startupNodes.get(cluster) ?? cluster.nodes('all').map(node => `${node.options.host}:${node.options.port}`).join(', ')
+  return startupNodes.get(cluster) ??
+    cluster.nodes('all').map(node => `${node.options.host}:${node.options.port}`).join(', ')
 }
 
 function nodeAddress (node: ClusterNode): string {

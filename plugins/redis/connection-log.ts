@@ -11,7 +11,9 @@ import type { ResolvedRedisOptions } from './options.js'
  * @returns a function that ends the log, for an app that closes the client itself
  */
 export function logConnection (
-  client: RedisClient, log: FastifyBaseLogger, { namespace, required, clock }: Pick<ResolvedRedisOptions, 'namespace' | 'required' | 'clock'>
+  client: RedisClient, log: FastifyBaseLogger, {
+    namespace, required, clock
+  }: Pick<ResolvedRedisOptions, 'namespace' | 'required' | 'clock'>
 ): () => void {
   const fields = { plugin: 'redis', address: addressOf(client), namespace }
   let state: 'connecting' | 'connected' | 'down' = 'connecting'

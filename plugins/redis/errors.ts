@@ -3,11 +3,17 @@ import { pluginError, withoutArguments } from '../shared/plugin/errors.js'
 export const AlreadyRegisteredError = pluginError('redis', 'ALREADY_REGISTERED',
   '%s is taken: give each further connection its own "namespace"')
 
-/** A call to Redis got no reply in time, or Redis refuses commands. `cause` has the reason. The command may have been executed. */
-export const StoreUnavailableError = pluginError('redis', 'STORE_UNAVAILABLE', 'Redis is unavailable; try again later', 503)
+/**
+ * A call to Redis got no reply in time, or Redis refuses commands. `cause` has the reason. The command may have been
+ * executed.
+ */
+export const StoreUnavailableError = pluginError(
+  'redis', 'STORE_UNAVAILABLE', 'Redis is unavailable; try again later', 503
+)
 
 /** The reason why a first connection failed. The error's code ends in it: `FST_REDIS_SUITE_REDIS_CONNECT_<KIND>`. */
-type ConnectFailure = 'REFUSED' | 'AUTH' | 'NOT_REDIS' | 'NAME_NOT_FOUND' | 'TLS' | 'TIMEOUT' | 'DATABASE' | 'ENDED' | 'FAILED'
+type ConnectFailure = 'REFUSED' | 'AUTH' | 'NOT_REDIS' | 'NAME_NOT_FOUND' | 'TLS' | 'TIMEOUT' | 'DATABASE' | 'ENDED' |
+  'FAILED'
 
 const EXPLANATION: Record<ConnectFailure, string> = {
   REFUSED: 'connection refused: nothing listens there',
@@ -21,7 +27,8 @@ const EXPLANATION: Record<ConnectFailure, string> = {
   FAILED: 'the connection failed'
 }
 
-const HINT_UNREACHABLE = '; start Redis there, give its address by the option url, as REDIS_URL in url: process.env.REDIS_URL, ' +
+const HINT_UNREACHABLE = '; start Redis there, give its address by the option url, as REDIS_URL in url: ' +
+  'process.env.REDIS_URL, ' +
   'or boot without it by required: false'
 
 const HINT_NOT_A_CLUSTER = '; the server is not a node of a Cluster: use the option url or host in place of cluster'

@@ -5,7 +5,9 @@ import type { RedisPluginOptions } from './options.js'
 
 /** Returns the names of the options `T`. The compiler refuses a list that lacks one. */
 function namesOf<T> () {
-  return <const N extends keyof T & string>(names: [keyof T] extends [N] ? readonly N[] : never): readonly string[] => names
+  return <const N extends keyof T & string>(
+    names: [keyof T] extends [N] ? readonly N[] : never
+  ): readonly string[] => names
 }
 
 const IOREDIS = namesOf<RedisOptions>()([
@@ -37,7 +39,10 @@ const CLUSTER = namesOf<ClusterOptions>()([
 export function checkNames (options: RedisPluginOptions, own: readonly string[]): void {
   // A newer ioredis may know more options than the types: those that have a default.
   const ioredis = [...IOREDIS, ...Object.keys(Object(Reflect.get(Redis, 'defaultOptions')))]
-  refuseUnknown(options, [...own, ...ioredis, ...FASTIFY_OPTIONS], '', `${own.join(', ')}, and the options of ioredis; those of a Cluster in cluster.options`)
+  refuseUnknown(
+    options, [...own, ...ioredis, ...FASTIFY_OPTIONS], '',
+    `${own.join(', ')}, and the options of ioredis; those of a Cluster in cluster.options`
+  )
   const { cluster } = options
   refuseUnknown(cluster, ['nodes', 'options'], 'cluster.')
   refuseUnknown(cluster?.options, CLUSTER, 'cluster.options.')
@@ -47,5 +52,7 @@ export function checkNames (options: RedisPluginOptions, own: readonly string[])
 function refuseUnknown (options: object | undefined, known: readonly string[], path: string, allowed?: string): void {
   if (typeof options !== 'object' || options === null || Array.isArray(options)) return
   const unknown = Object.keys(options).find(name => !known.includes(name))
-  if (unknown !== undefined) throw unknownOptionError('redis', `${path}${unknown}`, known.map(name => `${path}${name}`), 'option', allowed)
+  if (unknown !== undefined) {
+    throw unknownOptionError('redis', `${path}${unknown}`, known.map(name => `${path}${name}`), 'option', allowed)
+  }
 }

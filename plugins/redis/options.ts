@@ -12,22 +12,24 @@ import { checkTarget } from './target.js'
 interface SuiteOptions {
   /** `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS. It takes the place of `host` and `port`. */
   url?: string | undefined
-  /** A Redis Cluster: some of its nodes, and the options of ioredis's `Cluster`. It takes the place of `url` or `host`. */
+  /**
+   * A Redis Cluster: some of its nodes, and the options of ioredis's `Cluster`. It takes the place of `url` or `host`.
+   */
   cluster?: { nodes: ClusterNode[], options?: ClusterOptions } | undefined
   /** A client that exists already. */
   client?: Redis | Cluster | undefined
   /** Whether a given `client` is closed with the app. @default false */
   closeClient?: boolean | undefined
   /**
-   * Decorates `fastify.redis[namespace]` in place of `fastify.redis`, as `@fastify/redis` does. Other plugins get such a client by their option
-   * `redis`.
+   * Decorates `fastify.redis[namespace]` in place of `fastify.redis`, as `@fastify/redis` does. Other plugins get such
+   * a client by their option `redis`.
    */
   namespace?: string | undefined
   /** The first part of every key that the suite's plugins write through this client. @default 'fastify' */
   prefix?: string | undefined
   /**
-   * Whether the boot fails if Redis cannot be reached within `connectTimeout`. Otherwise the app boots after at most this time, and the client
-   * connects when it can.
+   * Whether the boot fails if Redis cannot be reached within `connectTimeout`. Otherwise the app boots after at most
+   * this time, and the client connects when it can.
    *
    * @default true
    */
@@ -39,8 +41,8 @@ interface SuiteOptions {
   /** How long closing waits for replies before it cuts the connection. @default 1000 ms */
   closeTimeout?: Duration | undefined
   /**
-   * The clock for `closeTimeout`, the time limit of the boot and durations in the log. ioredis keeps real time, and the circuit follows the
-   * first plugin that uses the client.
+   * The clock for `closeTimeout`, the time limit of the boot and durations in the log. ioredis keeps real time, and the
+   * circuit follows the first plugin that uses the client.
    *
    * @default the system's clock
    * @see [a clock that you advance](docs/plugins/testing.md#with-redis)
@@ -72,13 +74,18 @@ export interface RedisCallOptions {
   /** How long the call may take. It may still be executed after that. @default 150 ms */
   timeout?: Duration | undefined
   /**
-   * Whether the call waits up to 1.5 s longer than `timeout` while Redis is late but reachable, as sessions and locks do. Set it for a call
-   * that has no fallback.
+   * Whether the call waits up to 1.5 s longer than `timeout` while Redis is late but reachable, as sessions and locks
+   * do. Set it for a call that has no fallback.
    *
    * @default false
    */
   patient?: boolean | undefined
-  /** A key of the call: on a Cluster, the call is refused at once while the node of this key is down. A script needs no such option. @default none */
+  /**
+   * A key of the call: on a Cluster, the call is refused at once while the node of this key is down. A script needs no
+   * such option.
+   *
+   * @default none
+   */
   nodeOf?: string | undefined
   /** The clock of the deadline, and of `now` in a script. @default the system's clock */
   clock?: Clock | undefined
@@ -93,9 +100,14 @@ export const CALL_OPTIONS = {
 } satisfies OptionTable<RedisCallOptions>
 
 /** The options, complete and checked. */
-export interface ResolvedRedisOptions extends Omit<Resolved<typeof SUITE_OPTIONS>, 'url' | 'cluster' | 'commandTimeout'> {
+export interface ResolvedRedisOptions
+  extends Omit<Resolved<typeof SUITE_OPTIONS>, 'url' | 'cluster' | 'commandTimeout'> {
   /** The arguments of a new client, without the option `client`. */
-  target: { url: string | undefined, redis: RedisOptions, cluster: { nodes: ClusterNode[], options: ClusterOptions } | undefined }
+  target: {
+    url: string | undefined
+    redis: RedisOptions
+    cluster: { nodes: ClusterNode[], options: ClusterOptions } | undefined
+  }
 }
 
 // The cache counts on all instances being back within a second of the first one (its RECOVERY_GRACE_MS).
@@ -108,17 +120,25 @@ export function resolveRedisOptions (given: RedisPluginOptions): ResolvedRedisOp
   const options = readOptions('redis', SUITE_OPTIONS, given)
   const { cluster, client, closeClient, connectTimeout, commandTimeout, closeTimeout } = options
   const ioredis = Object.fromEntries(Object.entries(given).filter(([name]) => !Object.hasOwn(SUITE_OPTIONS, name)))
-  const redis = { ...requestPathDefaults(connectTimeout, commandTimeout), disconnectTimeout: closeTimeout, ...ioredis, connectTimeout, commandTimeout }
+  const redis = {
+    ...requestPathDefaults(connectTimeout, commandTimeout),
+    disconnectTimeout: closeTimeout,
+    ...ioredis,
+    connectTimeout,
+    commandTimeout
+  }
   return {
     ...options,
     closeClient: client === undefined || closeClient,
-    target: { url, redis, cluster: cluster && { nodes: cluster.nodes, options: clusterOptions(redis, cluster.options) } }
+    target: {
+      url, redis, cluster: cluster && { nodes: cluster.nodes, options: clusterOptions(redis, cluster.options) }
+    }
   }
 }
 
 /**
- * Returns defaults for commands that a request waits for: fail early, log little, reconnect soon. A batch job wants the opposite, so each of
- * them can be overridden.
+ * Returns defaults for commands that a request waits for: fail early, log little, reconnect soon. A batch job wants the
+ * opposite, so each of them can be overridden.
  */
 function requestPathDefaults (connectTimeout: Milliseconds, commandTimeout: Milliseconds): RedisOptions {
   return {
@@ -154,8 +174,8 @@ function clusterOptions (redis: RedisOptions, given: ClusterOptions = {}): Clust
 }
 
 /**
- * Returns the delay before a reconnection: exponential back-off with jitter, without an end. The first attempt is immediate, as a single lost
- * connection can be replaced at once; then 50 to 100 ms, at most 250 to 500 ms.
+ * Returns the delay before a reconnection: exponential back-off with jitter, without an end. The first attempt is
+ * immediate, as a single lost connection can be replaced at once; then 50 to 100 ms, at most 250 to 500 ms.
  */
 export function reconnectDelay (attempt: number): Milliseconds {
   const ceiling = attempt <= 1 ? 10 : Math.min(MAX_RECONNECT_DELAY_MS, 100 * 2 ** Math.min(attempt - 2, 10))

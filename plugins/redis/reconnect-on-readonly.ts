@@ -15,7 +15,9 @@ export function reconnectOnReadonly (client: Redis, clock: Clock): (error: Error
   return error => {
     if (error.message.startsWith('READONLY') && clock.monotonic() - checkedAt >= MIN_INTERVAL_MS) {
       checkedAt = clock.monotonic()
-      leadsToMaster(client).then(isMaster => { if (isMaster && client.status === 'ready') client.disconnect(true) }, () => {})
+      leadsToMaster(client).then(
+        isMaster => { if (isMaster && client.status === 'ready') client.disconnect(true) }, () => {}
+      )
     }
     return false
   }

@@ -24,14 +24,24 @@ export interface ScriptDefinition<Key extends string, Args extends ArgumentTypes
   keys: readonly [Key, ...Key[]]
   /** The names of the arguments, each with its type in the script. @default none */
   args?: Args | undefined
-  /** Converts Redis's reply (a string, a whole number, `null` for Lua's `nil` and `false`, or a list) to the result of a call. @default the reply */
+  /**
+   * Converts Redis's reply (a string, a whole number, `null` for Lua's `nil` and `false`, or a list) to the result of a
+   * call.
+   *
+   * @default the reply
+   */
   reply?: ((raw: unknown) => Reply) | undefined
-  /** Whether the script has a variable `now`: Redis's time in milliseconds since the epoch, or that of a test's clock. @default false */
+  /**
+   * Whether the script has a variable `now`: Redis's time in milliseconds since the epoch, or that of a test's clock.
+   *
+   * @default false
+   */
   time?: boolean | undefined
 }
 
 /** A Lua script with named keys and arguments, and a typed reply. */
-export interface RedisScript<Key extends string = string, Args extends ArgumentTypes = ArgumentTypes, Reply = unknown> extends Script {
+export interface RedisScript<Key extends string = string, Args extends ArgumentTypes = ArgumentTypes, Reply = unknown>
+  extends Script {
   readonly keys: readonly Key[]
   readonly args: Args
   readonly reply: ((raw: unknown) => Reply) | undefined
@@ -80,7 +90,9 @@ export function defineScript<const Key extends string, const Args extends Argume
  */
 export async function runScript<Key extends string, Args extends ArgumentTypes, Reply> (
   app: AppWithRedis, script: RedisScript<Key, Args, Reply>, keys: Readonly<Record<Key, string>>,
-  ...[args, options = {}]: {} extends ScriptArguments<Args> ? [args?: ScriptArguments<Args>, options?: RedisCallOptions] : [args: ScriptArguments<Args>, options?: RedisCallOptions]
+  ...[args, options = {}]: {} extends ScriptArguments<Args>
+    ? [args?: ScriptArguments<Args>, options?: RedisCallOptions]
+    : [args: ScriptArguments<Args>, options?: RedisCallOptions]
 ): Promise<Reply> {
   const keyList = listKeys(script, keys)
   const values = listArguments(script, args ?? {})
@@ -90,15 +102,25 @@ export async function runScript<Key extends string, Args extends ArgumentTypes, 
   return script.reply === undefined ? raw as Reply : script.reply(raw)
 }
 
-const DEFINITION = { lua: true, keys: true, args: true, reply: true, time: true } satisfies Record<keyof ScriptDefinition<string, {}, unknown>, true>
+const DEFINITION = {
+  lua: true, keys: true, args: true, reply: true, time: true
+} satisfies Record<keyof ScriptDefinition<string, {}, unknown>, true>
 
-function checkDefinition ({ lua, keys, args, reply, time }: { [Name in keyof ScriptDefinition<string, {}, unknown>]: unknown }): void {
-  if (typeof lua !== 'string' || lua.trim() === '') throw invalidOptionError('redis', 'lua', lua, 'the text of a script')
-  if (!Array.isArray(keys) || keys.length === 0) throw invalidOptionError('redis', 'keys', keys, 'a list of at least one name')
+function checkDefinition (
+  { lua, keys, args, reply, time }: { [Name in keyof ScriptDefinition<string, {}, unknown>]: unknown }
+): void {
+  if (typeof lua !== 'string' || lua.trim() === '') {
+    throw invalidOptionError('redis', 'lua', lua, 'the text of a script')
+  }
+  if (!Array.isArray(keys) || keys.length === 0) {
+    throw invalidOptionError('redis', 'keys', keys, 'a list of at least one name')
+  }
   if (args !== undefined && (typeof args !== 'object' || args === null || Array.isArray(args))) {
     throw invalidOptionError('redis', 'args', args, "an object with a type for each name, 'string' or 'number'")
   }
-  if (reply !== undefined && typeof reply !== 'function') throw invalidOptionError('redis', 'reply', reply, 'a function')
+  if (reply !== undefined && typeof reply !== 'function') {
+    throw invalidOptionError('redis', 'reply', reply, 'a function')
+  }
   if (time !== undefined && typeof time !== 'boolean') throw invalidOptionError('redis', 'time', time, 'true or false')
 }
 
@@ -114,25 +136,30 @@ const MAX_NAMES = 100
 function checkVariables (keys: readonly string[], args: ArgumentTypes): void {
   const names = new Set<string>()
   const check = (option: string, name: unknown): void => {
-    if (typeof name === 'string' && NAME.test(name) && !TAKEN.has(name) && !names.has(name) && names.size < MAX_NAMES) names.add(name)
+    if (typeof name === 'string' && NAME.test(name) && !TAKEN.has(name) && !names.has(name) &&
+      names.size < MAX_NAMES) names.add(name)
     else throw invalidOptionError('redis', option, name, NAME_ALLOWED)
   }
   for (const name of keys) check('keys', name)
   for (const [name, type] of Object.entries(args)) {
     check('args', name)
-    if (type !== 'string' && type !== 'number') throw invalidOptionError('redis', `args.${name}`, type, "'string' or 'number'")
+    if (type !== 'string' && type !== 'number') {
+      throw invalidOptionError('redis', `args.${name}`, type, "'string' or 'number'")
+    }
   }
 }
 
 /** Redis sends the arguments as strings. The time is the last one, or empty for Redis's own. */
-const NOW = "local now = table.remove(ARGV) if now == '' then now = redis.call('TIME') now = now[1] * 1000 + math.floor(now[2] / 1000) " +
+const NOW = "local now = table.remove(ARGV) if now == '' then now = redis.call('TIME') now = now[1] * 1000 + " +
+  'math.floor(now[2] / 1000) ' +
   'else now = math.floor(now / 1000) end '
 
 /** Declares the variables before the script, on the script's first line, so that errors name its own lines. */
 function withVariables (lua: string, keys: readonly string[], args: ArgumentTypes, isTimed: boolean): string {
   const [, shebang = '', body = ''] = /^(\s*#![^\n]*\n)?([^]*)$/.exec(lua) ?? []
   const forKeys = keys.map((name, i) => `local ${name} = KEYS[${i + 1}] `)
-  const forArguments = Object.entries(args).map(([name, type], i) => `local ${name} = ${type === 'number' ? `tonumber(ARGV[${i + 1}])` : `ARGV[${i + 1}]`} `)
+  const forArguments = Object.entries(args).map(([name, type], i) =>
+    `local ${name} = ${type === 'number' ? `tonumber(ARGV[${i + 1}])` : `ARGV[${i + 1}]`} `)
   return `${shebang.trimStart()}${isTimed ? NOW : ''}${[...forKeys, ...forArguments].join('')}${body}`
 }
 
@@ -140,7 +167,9 @@ function listKeys ({ keys: names }: RedisScript, keys: Readonly<Record<string, u
   refuseUnknown(keys, 'keys', names)
   return names.map(name => {
     const key = keys[name]
-    if (typeof key !== 'string' || key === '') throw invalidArgumentError('redis', `keys.${name}`, key, 'a string that is not empty')
+    if (typeof key !== 'string' || key === '') {
+      throw invalidArgumentError('redis', `keys.${name}`, key, 'a string that is not empty')
+    }
     return key
   })
 }
@@ -150,16 +179,22 @@ function listArguments ({ args: types }: RedisScript, args: Readonly<Record<stri
   return Object.entries(types).map(([name, type]) => {
     const value = args[name]
     if (type === 'number') {
-      if (typeof value !== 'number' || !Number.isFinite(value)) throw invalidArgumentError('redis', `args.${name}`, value, 'a number that is finite')
+      if (typeof value !== 'number' || !Number.isFinite(value)) {
+        throw invalidArgumentError('redis', `args.${name}`, value, 'a number that is finite')
+      }
       return String(value)
     }
-    if (typeof value !== 'string' && !Buffer.isBuffer(value)) throw invalidArgumentError('redis', `args.${name}`, value, 'a string or a Buffer')
+    if (typeof value !== 'string' && !Buffer.isBuffer(value)) {
+      throw invalidArgumentError('redis', `args.${name}`, value, 'a string or a Buffer')
+    }
     return value
   })
 }
 
 function refuseUnknown (given: unknown, argument: 'keys' | 'args', names: readonly string[]): void {
-  if (typeof given !== 'object' || given === null) throw invalidArgumentError('redis', argument, given, `an object with ${names.join(', ')}`)
+  if (typeof given !== 'object' || given === null) {
+    throw invalidArgumentError('redis', argument, given, `an object with ${names.join(', ')}`)
+  }
   const unknown = Object.keys(given).find(name => !names.includes(name))
   if (unknown !== undefined) throw unknownOptionError('redis', unknown, names, argument === 'keys' ? 'key' : 'argument')
 }

@@ -61,7 +61,11 @@ function checkCluster (nodes: unknown, dbs: readonly unknown[]): void {
       fail(`cluster.nodes[${i}].db`, Reflect.get(node, 'db'), 'no db, as a Cluster has database 0 alone')
     }
   }
-  for (const db of dbs) if (db !== undefined && db !== 0) fail('cluster.options.redisOptions.db', db, 'no db, as a Cluster has database 0 alone')
+  for (const db of dbs) {
+    if (db !== undefined && db !== 0) {
+      fail('cluster.options.redisOptions.db', db, 'no db, as a Cluster has database 0 alone')
+    }
+  }
 }
 
 function checkNodeUrl (node: string, i: number): void {
@@ -130,7 +134,9 @@ function checkUrl (given: unknown, { db, username, password, tls }: RedisPluginO
 /** Describes an invalid URL by its scheme before `://` only: `ann:password@host` begins with the user. */
 function unusable (url: string): InWords {
   const [, scheme] = /^\s*([a-z][a-z\d+.-]{0,20}):\/\//i.exec(url) ?? []
-  return scheme === undefined ? HIDDEN : new InWords(`a string that begins with ${scheme}:// (the rest is not shown, as it may hold a password)`)
+  return scheme === undefined
+    ? HIDDEN
+    : new InWords(`a string that begins with ${scheme}:// (the rest is not shown, as it may hold a password)`)
 }
 
 function parse (text: string): URL | undefined {

@@ -52,7 +52,9 @@ function wrapMethod (method: Method): Method {
   return function (...args) {
     const request = requestOf(this)
     if (request === undefined) return method.apply(this, args)
-    const result = method.apply(this, args.map(arg => typeof arg === 'function' ? wrapCallback(arg as Callback, request) : withoutReserved(arg)))
+    const result = method.apply(
+      this, args.map(arg => typeof arg === 'function' ? wrapCallback(arg as Callback, request) : withoutReserved(arg))
+    )
     return isPromise(result) ? handled(result) : result
   }
 }
@@ -86,7 +88,8 @@ interface RequestStore {
 export function storeFor (request: FastifyRequest, store: FastifySessionStore): RequestStore {
   return {
     get: (sessionId, callback) => callOrPromise<Session | null>(callback, request, done => store.get(sessionId, done)),
-    set: (sessionId, session, callback) => callOrPromise<void>(callback, request, done => store.set(sessionId, session, error => done(error))),
+    set: (sessionId, session, callback) =>
+      callOrPromise<void>(callback, request, done => store.set(sessionId, session, error => done(error))),
     destroy: (sessionId, callback) => callOrPromise<void>(callback, request, done => store.destroy(sessionId, done))
   }
 }
@@ -104,5 +107,7 @@ function callOrPromise<T> (
   callback: DoneWithSession | undefined, request: FastifyRequest, method: (done: DoneWithSession) => void
 ): Promise<T> | void {
   if (typeof callback === 'function') return method(wrapCallback(callback as never, request))
-  return handled(new Promise((resolve, reject) => method((error, result) => error ? reject(error) : resolve(result as T))))
+  return handled(
+    new Promise((resolve, reject) => method((error, result) => error ? reject(error) : resolve(result as T)))
+  )
 }

@@ -1,9 +1,13 @@
 import { pluginError } from '../shared/plugin/errors.js'
 
 /** The response while the store is unavailable: 503, so that no user is taken for logged out. */
-export const StoreUnavailableError = pluginError('session', 'STORE_UNAVAILABLE', 'sessions cannot be read or saved now', 503)
+export const StoreUnavailableError = pluginError(
+  'session', 'STORE_UNAVAILABLE', 'sessions cannot be read or saved now', 503
+)
 /** The user has the most sessions that `maxPerUser` allows. */
-export const TooManySessionsError = pluginError('session', 'TOO_MANY', 'this user has %s sessions, and no more are allowed', 409)
+export const TooManySessionsError = pluginError(
+  'session', 'TOO_MANY', 'this user has %s sessions, and no more are allowed', 409
+)
 /** `@fastify/cookie` was registered with a `hook` other than `onRequest`. */
 export const NoCookiesError = pluginError('session', 'NO_COOKIES',
   'the cookies have not been read yet: @fastify/cookie must have the hook "onRequest", its default')
@@ -11,7 +15,9 @@ export const NoCookiesError = pluginError('session', 'NO_COOKIES',
 export const UnserializableError = pluginError('session', 'UNSERIALIZABLE',
   'the session\'s property "%s" cannot be represented in JSON (%s)')
 /** The session's cookie cannot be written as a header. The error does not repeat its value, which may be a client's. */
-export const InvalidCookieError = pluginError('session', 'INVALID_COOKIE', 'request.session.cookie%s cannot be sent; %s')
+export const InvalidCookieError = pluginError(
+  'session', 'INVALID_COOKIE', 'request.session.cookie%s cannot be sent; %s'
+)
 /** A handler has replaced the session by another object, which would not be saved. */
 export const InvalidSessionError = pluginError('session', 'INVALID_SESSION',
   'request.session was set to %s; set properties of the session that is there, or set it to null to destroy it')
@@ -24,6 +30,8 @@ export const NotTheUserError = pluginError('session', 'NOT_THE_USER',
   'after login the option userId does not find that user in the session; name the property by userId, ' +
   'or set it by login\'s option set')
 /** The option `userId` found a value in the session that cannot be a user's id. */
-export const InvalidValueError = pluginError('session', 'INVALID_VALUE', 'the option "userId" found %s in the session; allowed: %s')
+export const InvalidValueError = pluginError(
+  'session', 'INVALID_VALUE', 'the option "userId" found %s in the session; allowed: %s'
+)
 /** A function of the app returned an invalid value. */
 export const InvalidResultError = pluginError('session', 'INVALID_VALUE', '"%s" returned %s; allowed: %s')

@@ -44,7 +44,9 @@ export class SuiteSessionStore implements FastifySessionStore {
   /** Ids of the sessions that stand in for those that could not be read. */
   readonly #standIns = new LRUCache<string, true>({ max: MAX_STAND_INS })
   #running: RunningCallback | undefined
-  /** While `@fastify/session` begins a request: sends an error that is thrown after the store's reply as the response. */
+  /**
+   * While `@fastify/session` begins a request: sends an error that is thrown after the store's reply as the response.
+   */
   failRequest: OnError | undefined
 
   constructor (options: SuiteSessionStoreOptions) {
@@ -96,7 +98,8 @@ export class SuiteSessionStore implements FastifySessionStore {
    * @throws `FST_REDIS_SUITE_SESSION_INVALID_SESSION`
    */
   accept (
-    request: RequestWithState, session: FastifyRequest['session'] | null | undefined, before?: FastifyRequest['session'] | null
+    request: RequestWithState, session: FastifyRequest['session'] | null |
+      undefined, before?: FastifyRequest['session'] | null
   ): boolean {
     const running = this.#running
     if (running?.kind === 'refused' || (running?.kind === 'unreadable' && session?.sessionId === running.sessionId)) {
@@ -127,7 +130,8 @@ export class SuiteSessionStore implements FastifySessionStore {
   }
 
   #handOver (
-    sessionId: string, handle: string, stored: StoredSession | undefined, callback: ReadCallback, fail: OnError | undefined
+    sessionId: string, handle: string, stored: StoredSession |
+      undefined, callback: ReadCallback, fail: OnError | undefined
   ): void {
     const opened = stored && this.#options.codec.open(handle, stored)
     if (stored === undefined || opened === undefined) {
@@ -190,7 +194,8 @@ export class SuiteSessionStore implements FastifySessionStore {
 
   /** Calls a callback when the store has replied. Nothing else would catch what it throws. */
   #call<R> (
-    running: RunningCallback | undefined, callback: (error: unknown, result?: R) => void, error: unknown, result?: R, fail?: OnError
+    running: RunningCallback |
+      undefined, callback: (error: unknown, result?: R) => void, error: unknown, result?: R, fail?: OnError
   ): void {
     const outer = this.#running
     this.#running = running

@@ -28,7 +28,8 @@ export function withOwnHooks (
     get (target, name) {
       const value: unknown = Reflect.get(target, name, target)
       if (name === 'addHook') {
-        return (hook: 'onRequest', handler: never) => target.addHook(hook, (wrappers[hook]?.(handler) ?? handler) as onRequestHookHandler)
+        return (hook: 'onRequest', handler: never) =>
+          target.addHook(hook, (wrappers[hook]?.(handler) ?? handler) as onRequestHookHandler)
       }
       if (name === 'decorateRequest') {
         const ours: Record<string, object> = {

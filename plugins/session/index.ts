@@ -99,7 +99,9 @@ export const session = fp<SessionPluginOptions>(async function session (fastify,
   })
   const users = new UserIndex(store, run, options, stats, handle => watches.ended(handle))
   const cookie = options.session.cookie ?? {}
-  const sessionStore = new SuiteSessionStore({ ...options, cookie, store, run, codec, users, renewal, stats, log: fastify.log })
+  const sessionStore = new SuiteSessionStore({
+    ...options, cookie, store, run, codec, users, renewal, stats, log: fastify.log
+  })
 
   const logins = createLogins({ users, userId: options.userId, property: options.userProperty })
   fastify.decorate('sessions', createSessions({ users, codec, stats, watches, logins }))
@@ -108,7 +110,9 @@ export const session = fp<SessionPluginOptions>(async function session (fastify,
   if (!fastify.hasDecorator('parseCookie')) await fastify.register(fastifyCookie)
   await fastify.register(fp(async instance => {
     const { rolling, saveUninitialized } = options.session
-    const hookOptions = { ...options, rolling: rolling !== false, savesEmpty: saveUninitialized === true, cookie, log: fastify.log }
+    const hookOptions = {
+      ...options, rolling: rolling !== false, savesEmpty: saveUninitialized === true, cookie, log: fastify.log
+    }
     const wrapped = withOwnHooks(instance, sessionStore, hookOptions)
     await new Promise<void>((resolve, reject) => {
       fastifySession(wrapped, { ...options.session, store: sessionStore }, error => error ? reject(error) : resolve())

@@ -93,7 +93,8 @@ export function createLogins ({ users, userId, property }: LoginParts): Logins {
   }
 }
 
-const HINT_PASSPORT = ". Set the option userId to 'passport', so that fastify.sessions knows the users of @fastify/passport"
+const HINT_PASSPORT =
+  ". Set the option userId to 'passport', so that fastify.sessions knows the users of @fastify/passport"
 
 /**
  * Decorates requests with `login` and `logout`, when all plugins have loaded and unless the names are taken: a login
@@ -128,5 +129,7 @@ function setMaxAge ({ cookie }: Session, maxAge: number): void {
 }
 
 function empty (session: Session, keep: readonly string[]): void {
-  for (const name of Object.keys(session)) if (name !== 'cookie' && !keep.includes(name)) Reflect.deleteProperty(session, name)
+  for (const name of Object.keys(session)) {
+    if (name !== 'cookie' && !keep.includes(name)) Reflect.deleteProperty(session, name)
+  }
 }

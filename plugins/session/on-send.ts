@@ -70,7 +70,9 @@ export function createOnSend (
     holdPayload(payload)
     const isSecureEnough = session.cookie.secure !== true || request.protocol === 'https'
     if (isSecureEnough && (clientHasCookie || (known !== undefined && session.isSaved()))) {
-      return saveAndSendCookie(request, reply, store, options, error => finishHook('session', reply, done, error, payload))
+      return saveAndSendCookie(
+        request, reply, store, options, error => finishHook('session', reply, done, error, payload)
+      )
     }
     let failure: unknown
     const attempt = (work: () => unknown): FastifyReply => {
@@ -90,7 +92,8 @@ export function createOnSend (
         if (stateOf(session).phase === 'abandoned') return reply
         return attempt(() => reply.setCookie(name, value, attributesOf(session.cookie, options.cookie)))
       },
-      clearCookie: (name: string) => attempt(() => reply.clearCookie(name, attributesOf(session.cookie, options.cookie)))
+      clearCookie: (name: string) =>
+        attempt(() => reply.clearCookie(name, attributesOf(session.cookie, options.cookie)))
     }
     const finish = (error?: unknown) => {
       // The response that reports the error would save the session again, and report that.
@@ -129,7 +132,8 @@ function hasCookie ({ session, cookies }: FastifyRequest, { cookieName, cookiePr
 
 /** Does what `@fastify/session` would, without its two digests of the session. */
 function saveAndSendCookie (
-  request: FastifyRequest, reply: FastifyReply, store: SuiteSessionStore, options: HookOptions, done: (error?: Error) => void
+  request: FastifyRequest, reply: FastifyReply, store: SuiteSessionStore, options: HookOptions,
+  done: (error?: Error) => void
 ): void {
   const { session } = request
   const { cookieName, cookiePrefix, rolling, cookie } = options
@@ -156,11 +160,14 @@ function clearDeadCookie (request: RequestWithState, reply: FastifyReply, { cook
 
 /** Whether the client's cookie of this session was signed with an older secret: `@fastify/session` would clear it. */
 function needsNewSignature (request: FastifyRequest, options: HookOptions): boolean {
-  return Boolean(request.cookies[options.cookieName]) && stateOf(request.session).known !== undefined && !hasCookie(request, options)
+  return Boolean(request.cookies[options.cookieName]) && stateOf(request.session).known !== undefined &&
+    !hasCookie(request, options)
 }
 
 function signAgain (
-  { session, cookies }: FastifyRequest, { cookieName, cookiePrefix }: HookOptions, next: () => void, fail: (error: Error) => void
+  {
+    session, cookies
+  }: FastifyRequest, { cookieName, cookiePrefix }: HookOptions, next: () => void, fail: (error: Error) => void
 ): void {
   session.save(error => {
     if (error) return fail(error)
@@ -170,7 +177,8 @@ function signAgain (
 }
 
 const SECURE_OVER_HTTP = 'a Secure cookie cannot be sent over HTTP, so changes of the session are lost. ' +
-  "Behind a TLS proxy set Fastify's option trustProxy, and have the proxy send X-Forwarded-Proto; without TLS set cookie.secure to 'auto' or false"
+  "Behind a TLS proxy set Fastify's option trustProxy, and have the proxy send X-Forwarded-Proto; without TLS set " +
+  "cookie.secure to 'auto' or false"
 const INSECURE_BEHIND_PROXY = "the cookie is sent without Secure, as Fastify does not read the proxy's headers, " +
   'by which the client uses HTTPS. ' +
   "Set Fastify's option trustProxy"
@@ -187,7 +195,8 @@ function createInsecureWarning ({ log, cookie, savesEmpty }: HookOptions): (requ
     const message = session.cookie.secure === true
       ? SECURE_OVER_HTTP
       : cookie.secure === 'auto' && isHttpsAtProxy(request) ? INSECURE_BEHIND_PROXY : undefined
-    if (message === undefined || request.protocol === 'https' || !(savesEmpty || session.isSaved() || session.isModified())) {
+    if (message === undefined || request.protocol === 'https' ||
+      !(savesEmpty || session.isSaved() || session.isModified())) {
       return
     }
     hasWarned = true

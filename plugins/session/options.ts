@@ -4,7 +4,9 @@ import type { Session } from 'fastify'
 import type { RedisClient } from '../shared/redis/client.js'
 import type { Clock } from '../shared/plugin/clock.js'
 import type { Duration } from '../shared/plugin/duration.js'
-import { boolean, callable, clock, duration, integer, MAX_ENTRIES, oneOf, option, redisClient, required, string } from '../shared/plugin/option-kinds.js'
+import {
+  boolean, callable, clock, duration, integer, MAX_ENTRIES, oneOf, option, redisClient, required, string
+} from '../shared/plugin/option-kinds.js'
 import { resolveOptions, type OptionTable, type Resolved } from '../shared/plugin/option-table.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/redis/guard.js'
 import { checkBrowserRules, checkCookieOptions, COOKIE_NAME } from './cookie/cookie-rules.js'
@@ -16,8 +18,8 @@ export type EncryptionKey = Uint8Array | string
 /** Options of the `session` plugin: its own, and those of `@fastify/session` except `store`. */
 export interface SessionPluginOptions extends Omit<FastifySessionOptions, 'store' | 'secret'> {
   /**
-   * Signs the cookie: 32 characters or more. With an array the first secret signs and all are accepted (rotation); a cookie that was signed
-   * with an older one is signed again.
+   * Signs the cookie: 32 characters or more. With an array the first secret signs and all are accepted (rotation); a
+   * cookie that was signed with an older one is signed again.
    */
   secret: FastifySessionOptions['secret'] | undefined
   /** How long a session lives after its last request. @default '1 day' */
@@ -25,8 +27,9 @@ export interface SessionPluginOptions extends Omit<FastifySessionOptions, 'store
   /** How long a session lives after it was created, which `request.login` does, in any case. @default '30 days' */
   absoluteTimeout?: Duration | undefined
   /**
-   * The property of the session that holds the user's id, or a function that returns it: a string, a finite number or a bigint. `undefined`,
-   * `null`, `''`, `false` and `NaN` mean that there is no user. A number and the string of its digits are one user.
+   * The property of the session that holds the user's id, or a function that returns it: a string, a finite number or a
+   * bigint. `undefined`, `null`, `''`, `false` and `NaN` mean that there is no user. A number and the string of its
+   * digits are one user.
    *
    * @default 'userId'
    */
@@ -47,14 +50,15 @@ export interface SessionPluginOptions extends Omit<FastifySessionOptions, 'store
    */
   encrypt?: EncryptionKey | readonly EncryptionKey[] | undefined
   /**
-   * The behavior while the store is unavailable: `'closed'` answers with 503; `'anonymous'` continues with an empty session that is not saved
-   * and whose cookie is not sent.
+   * The behavior while the store is unavailable: `'closed'` answers with 503; `'anonymous'` continues with an empty
+   * session that is not saved and whose cookie is not sent.
    *
    * @default 'closed'
    */
   onStoreError?: 'closed' | 'anonymous' | undefined
   /**
-   * Whether requests have `login` and `logout`, unless another plugin has taken the names. `fastify.sessions` has both in any case.
+   * Whether requests have `login` and `logout`, unless another plugin has taken the names. `fastify.sessions` has both
+   * in any case.
    *
    * @default true
    */
@@ -117,7 +121,10 @@ export const SESSION_OPTIONS = {
     type: "property's name, or `(session) => id`, sync or async",
     allowed: "a property's name, or a function of the session",
     fallback: 'userId',
-    parse: given => typeof given === 'function' || (typeof given === 'string' && given !== '') ? given as string | ((session: Session) => unknown) : undefined
+    parse: given =>
+      typeof given === 'function' || (typeof given === 'string' && given !== '')
+        ? given as string | ((session: Session) => unknown)
+        : undefined
   }),
   maxPerUser: integer(0, { max: 1000 }),
   onMaxPerUser: oneOf('drop-oldest', ['drop-oldest', 'refuse']),
@@ -135,7 +142,8 @@ export const SESSION_OPTIONS = {
   clock: clock()
 } satisfies OptionTable<SessionPluginOptions>
 
-interface ResolvedSessionOptions extends Omit<Resolved<typeof SESSION_OPTIONS>, keyof typeof FASTIFY_SESSION_OPTIONS | 'userId'> {
+interface ResolvedSessionOptions
+  extends Omit<Resolved<typeof SESSION_OPTIONS>, keyof typeof FASTIFY_SESSION_OPTIONS | 'userId'> {
   /** The options of `@fastify/session`. */
   session: FastifySessionOptions
   cookieName: string
@@ -147,7 +155,9 @@ interface ResolvedSessionOptions extends Omit<Resolved<typeof SESSION_OPTIONS>, 
 
 /** @throws `FST_REDIS_SUITE_SESSION_INVALID_OPTION` */
 export function resolveSessionOptions (given: SessionPluginOptions): ResolvedSessionOptions {
-  const { secret: _, algorithm, cookie, saveUninitialized, rolling, idGenerator, userId, ...options } = resolveOptions('session', SESSION_OPTIONS, given)
+  const {
+    secret: _, algorithm, cookie, saveUninitialized, rolling, idGenerator, userId, ...options
+  } = resolveOptions('session', SESSION_OPTIONS, given)
   const { cookieName, cookiePrefix } = options
   checkBrowserRules(cookieName, cookie)
   return {
@@ -169,15 +179,20 @@ export function resolveSessionOptions (given: SessionPluginOptions): ResolvedSes
 
 function isSecret (secret: unknown): boolean {
   const isLongEnough = (text: unknown) => typeof text === 'string' && text.length >= 32
-  return isLongEnough(secret) || (Array.isArray(secret) && secret.length > 0 && secret.every(isLongEnough)) || isSigner(secret)
+  return isLongEnough(secret) || (Array.isArray(secret) && secret.length > 0 && secret.every(isLongEnough)) ||
+    isSigner(secret)
 }
 
 function isSigner (value: unknown): boolean {
   return typeof value === 'object' && value !== null && !Array.isArray(value) && 'sign' in value && 'unsign' in value
 }
 
-function signerOf (secret: FastifySessionOptions['secret'], algorithm: string | undefined): FastifySessionOptions['secret'] {
-  return typeof secret === 'string' || Array.isArray(secret) ? new CachingSigner(secret, algorithm) : checkedSigner(secret)
+function signerOf (
+  secret: FastifySessionOptions['secret'], algorithm: string | undefined
+): FastifySessionOptions['secret'] {
+  return typeof secret === 'string' || Array.isArray(secret)
+    ? new CachingSigner(secret, algorithm)
+    : checkedSigner(secret)
 }
 
 function parseKeys (encrypt: unknown): readonly Buffer[] | undefined {
@@ -188,5 +203,7 @@ function parseKeys (encrypt: unknown): readonly Buffer[] | undefined {
 function bytesOf (key: unknown): Buffer | undefined {
   if (key instanceof Uint8Array) return Buffer.from(key)
   if (typeof key !== 'string') return undefined
-  return /^[\da-f]{64}$/i.test(key) ? Buffer.from(key, 'hex') : /^[\w+/-]{43}=?$/.test(key) ? Buffer.from(key, 'base64') : undefined
+  return /^[\da-f]{64}$/i.test(key)
+    ? Buffer.from(key, 'hex')
+    : /^[\w+/-]{43}=?$/.test(key) ? Buffer.from(key, 'base64') : undefined
 }

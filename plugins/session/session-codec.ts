@@ -29,7 +29,9 @@ export class SessionCodec {
     const contents = fields && jsonOf(() => contentsOf(fields))
     if (fields === undefined || contents === undefined) {
       if (!this.#hasWarned) {
-        this.#log.warn({ plugin: 'session' }, 'session: a stored session cannot be decrypted or parsed and is ignored (logged once)')
+        this.#log.warn(
+          { plugin: 'session' }, 'session: a stored session cannot be decrypted or parsed and is ignored (logged once)'
+        )
       }
       this.#hasWarned = true
       return undefined
@@ -39,7 +41,9 @@ export class SessionCodec {
     if (fields['cookie'] !== undefined) fields['cookie'] = this.#repaired(fields['cookie'])
     const before = () => [cookie && `"cookie":${cookie}`, contents].filter(Boolean).join()
     const changesTo = (after: SessionSnapshot) => diffContents(before(), after)
-    return { data: fields as unknown as Session, known: { changesTo, contents, version: stored.version, user: stored.user } }
+    return {
+      data: fields as unknown as Session, known: { changesTo, contents, version: stored.version, user: stored.user }
+    }
   }
 
   /** Returns the properties of a stored session; undefined if it cannot be decrypted or parsed. */
@@ -47,7 +51,8 @@ export class SessionCodec {
     const encryption = this.#encryption
     if (isSealed !== this.isSealing) return undefined
     if (encryption === undefined) return parseFields(text)
-    return parseFields(text, (name, sealed) => typeof sealed === 'string' ? encryption.open(sealed, handle, name) : undefined)
+    return parseFields(text, (name, sealed) =>
+      typeof sealed === 'string' ? encryption.open(sealed, handle, name) : undefined)
   }
 
   /** Seals each property for its session and its name. */

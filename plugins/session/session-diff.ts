@@ -10,8 +10,10 @@ export type SessionSnapshot = Record<string, string>
 export type FieldChanges = Pick<SessionChange, 'set' | 'delete'>
 
 // Names that would reach a prototype, or hide a member of every session.
-export const RESERVED: ReadonlySet<string> = new Set(['__proto__', 'constructor', 'prototype', 'sessionId', 'encryptedSessionId', 'toString', 'hasOwnProperty',
-  'touch', 'regenerate', 'options', 'destroy', 'reload', 'save', 'get', 'set', 'isModified', 'isSaved'])
+export const RESERVED: ReadonlySet<string> = new Set([
+  '__proto__', 'constructor', 'prototype', 'sessionId', 'encryptedSessionId', 'toString', 'hasOwnProperty',
+  'touch', 'regenerate', 'options', 'destroy', 'reload', 'save', 'get', 'set', 'isModified', 'isSaved'
+])
 
 function isContent (name: string): boolean {
   return name !== 'cookie' && !RESERVED.has(name)
@@ -95,7 +97,8 @@ export function diffContents (before: string, after: SessionSnapshot): FieldChan
     const colon = at + key.length
     const end = colon + 1 + json.length
     // Comparing slices is faster than `startsWith`.
-    if (before.slice(colon + 1, end) !== json || before.slice(at, colon) !== key || (end < before.length && before[end] !== ',')) {
+    if (before.slice(colon + 1, end) !== json || before.slice(at, colon) !== key ||
+      (end < before.length && before[end] !== ',')) {
       return true
     }
     at = end + 1

@@ -126,7 +126,10 @@ export function userOf (userId: unknown): string {
 function checkHandle (handle: unknown, name: string): string {
   if (typeof handle === 'string' && HANDLE.test(handle)) return handle
   // The value may be the session's id, which must not be logged.
-  throw invalidArgumentError('session', name, new InWords(`a ${typeof handle} that is no handle`), 'a handle, as fastify.sessions.list and handleOf give it')
+  throw invalidArgumentError(
+    'session', name, new InWords(`a ${typeof handle} that is no handle`),
+    'a handle, as fastify.sessions.list and handleOf give it'
+  )
 }
 
 function parseDevice (text: string | undefined): Array<string | undefined> {

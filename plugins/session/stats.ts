@@ -46,7 +46,11 @@ export class SessionStatsCounter {
 
   get stats (): SessionStats {
     const passed = this.#advance()
-    return { created: this.#created, destroyed: this.#destroyed, active: Math.round(this.#count + this.#countBefore * (1 - passed)) }
+    return {
+      created: this.#created,
+      destroyed: this.#destroyed,
+      active: Math.round(this.#count + this.#countBefore * (1 - passed))
+    }
   }
 
   /** Returns the part of this period that has passed. */

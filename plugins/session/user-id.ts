@@ -6,7 +6,8 @@ import { InvalidValueError } from './errors.js'
 /** A user's id. A number and the string of its digits name the same user. */
 export type UserId = string | number | bigint
 
-export const USER_ID_ALLOWED = 'a string that is not empty, a finite number or a bigint; a whole number above 2^53 as a string or a bigint'
+export const USER_ID_ALLOWED =
+  'a string that is not empty, a finite number or a bigint; a whole number above 2^53 as a string or a bigint'
 
 /** Whether a value names one user. All objects have the same text, and larger whole numbers are rounded. */
 export function isUserId (id: unknown): id is UserId {

@@ -76,7 +76,9 @@ export class Watches {
 
   close (): void {
     this.#isClosed = true
-    for (const watches of this.#watches.values()) for (const { timer } of watches) this.#options.clock.clearTimeout(timer)
+    for (const watches of this.#watches.values()) {
+      for (const { timer } of watches) this.#options.clock.clearTimeout(timer)
+    }
     this.#watches.clear()
     this.#options.clock.clearTimeout(this.#recheck)
     this.#subscription?.close()
@@ -98,7 +100,9 @@ export class Watches {
     const life = await this.#lifeOf(watch.handle) ?? Infinity
     if (!this.#isActive(watch)) return
     if (life === 0) return this.ended(watch.handle)
-    watch.timer = this.#options.clock.setTimeout(() => this.#check(watch), Math.min(life, watch.interval, MAX_TIMER_MS)).unref()
+    watch.timer = this.#options.clock.setTimeout(
+      () => this.#check(watch), Math.min(life, watch.interval, MAX_TIMER_MS)
+    ).unref()
   }
 
   /** Looks up all sessions, after messages may have been lost. */
@@ -131,7 +135,11 @@ export class Watches {
   #warn (error: unknown): void {
     if (this.#hasWarned || isOutage(error)) return
     this.#hasWarned = true
-    this.#options.log.warn({ plugin: 'session', reason: reasonOf(error) }, 'session: a watched session cannot be looked up, so its streams stay open unless a message reports its end (logged once)')
+    this.#options.log.warn(
+      { plugin: 'session', reason: reasonOf(error) },
+      'session: a watched session cannot be looked up, so its streams stay open unless a message reports its end ' +
+      '(logged once)'
+    )
   }
 }
 

@@ -3,7 +3,11 @@ import { option } from '../shared/plugin/option-kinds.js'
 import type { OptionTable } from '../shared/plugin/option-table.js'
 
 export interface TestClockOptions {
-  /** The time at which the clock starts, in milliseconds since the epoch, rounded to whole ones. @default the system's time */
+  /**
+   * The time at which the clock starts, in milliseconds since the epoch, rounded to whole ones.
+   *
+   * @default the system's time
+   */
   now?: number | undefined
 }
 

@@ -8,7 +8,14 @@ import { proseOf, type Prose } from '../helpers/docs/prose.js'
 // One language over all plugins: the table "Names" of CONTRIBUTING.md, as far as a program can check it.
 
 const sources = readdirSync(join(root, 'plugins'), { recursive: true, encoding: 'utf8' }).filter(name => name.endsWith('.ts'))
-  .map(name => ({ name, folder: name.split('/')[0] ?? '', text: readFileSync(join(root, 'plugins', name), 'utf8') }))
+  .map(name => ({ name, folder: name.split('/')[0] ?? '', text: onOneLine(readFileSync(join(root, 'plugins', name), 'utf8')) }))
+
+/** Joins the lines of each call that makes an error or a log line, and those of a text. */
+function onOneLine (text: string): string {
+  return text.replaceAll(/['`] \+\n\s*['`]/g, '').replaceAll(/^( *)(.*(?:pluginError|\blog\.\w+)\()\n([^]*?)\n\1\)/gm,
+    (_call, indent: string, head: string, args: string) => `${indent}${head}${args.trim().replaceAll(/\n\s*/g, ' ')})`)
+    .replaceAll(/^(.*(?:pluginError|\blog\.\w+)\(.*,)\n\s+(['`].*\))$/gm, '$1 $2')
+}
 const docs = pagesOf().filter(page => page.startsWith('docs/')).map(readPage).join('\n')
 
 /** What code means which status, in whichever plugin. */

@@ -68,9 +68,9 @@ t.test('each file and script that the pages name exists', async t => {
 t.test('each error code is on the page of its plugin, and no page has another one', async t => {
   const codes = new Set<string>()
   for (const { text } of sources) {
-    for (const [, plugin = '', what = ''] of text.matchAll(/pluginError\('([\w-]+)', '(\w+)'/g)) codes.add(codeOf(plugin, what))
-    for (const [, plugin = ''] of text.matchAll(/(?:invalidOptionError|(?:read|resolve)Options)\('([\w-]+)'/g)) codes.add(codeOf(plugin, 'INVALID_OPTION'))
-    for (const [, plugin = ''] of text.matchAll(/alreadyRegisteredError\('([\w-]+)'/g)) codes.add(codeOf(plugin, 'ALREADY_REGISTERED'))
+    for (const [, plugin = '', what = ''] of text.matchAll(/pluginError\(\s*'([\w-]+)', '(\w+)'/g)) codes.add(codeOf(plugin, what))
+    for (const [, plugin = ''] of text.matchAll(/(?:invalidOptionError|(?:read|resolve)Options)\(\s*'([\w-]+)'/g)) codes.add(codeOf(plugin, 'INVALID_OPTION'))
+    for (const [, plugin = ''] of text.matchAll(/alreadyRegisteredError\(\s*'([\w-]+)'/g)) codes.add(codeOf(plugin, 'ALREADY_REGISTERED'))
     for (const [, plugin = ''] of text.matchAll(/new PinnedHooks\(\w+, '([\w-]+)'/g)) codes.add(codeOf(plugin, 'HOOK_REPLACED'))
     const [, kinds = ''] = /type ConnectFailure = (.+)/.exec(text) ?? []
     for (const [, kind = ''] of kinds.matchAll(/'(\w+)'/g)) codes.add(codeOf('redis', `CONNECT_${kind}`))

@@ -15,7 +15,8 @@ export function argumentKey (name: string, args: readonly unknown[]): string {
 
 /** Returns whether JSON represents the argument exactly. It writes -0 as 0. */
 function isReadable (arg: unknown): boolean {
-  return arg === null || typeof arg === 'string' || typeof arg === 'boolean' || (Number.isFinite(arg) && !Object.is(arg, -0))
+  return arg === null || typeof arg === 'string' || typeof arg === 'boolean' ||
+    (Number.isFinite(arg) && !Object.is(arg, -0))
 }
 
 function textOf (name: string, arg: unknown, index: number): string {

@@ -23,8 +23,8 @@ import type { Writer, WriteThrough } from './write-through.js'
 
 export interface WrapOptions<A extends unknown[], T> extends Omit<GetOrSetOptions<T>, 'signal'> {
   /**
-   * The prefix of the keys, to which the arguments are added; or a function of the arguments that returns the key, which may be async.
-   * Arguments that are not plain data, such as instances of classes, need a function.
+   * The prefix of the keys, to which the arguments are added; or a function of the arguments that returns the key,
+   * which may be async. Arguments that are not plain data, such as instances of classes, need a function.
    */
   key: string | ((...args: A) => MaybePromise<string>)
 }
@@ -54,54 +54,63 @@ export interface DataCache {
   /** Removes the values of many keys in about one round trip. @returns how many values there were */
   deleteMany (keys: readonly string[]): Promise<number>
   /**
-   * Returns the cached value, or calls `factory` once across all instances. Concurrent callers of one process share its value or error.
+   * Returns the cached value, or calls `factory` once across all instances. Concurrent callers of one process share its
+   * value or error.
    *
    * @example
-   * const user = await fastify.cache.getOrSet(`user:${id}`, async ({ signal }) => await loadUser(id, signal), { ttl: '1m', tags: [`user:${id}`] })
+   * const user = await fastify.cache.getOrSet(`user:${id}`, async ({ signal }) => await loadUser(id, signal), { ttl:
+   * '1m', tags: [`user:${id}`] })
    *
-   * @returns a deserialized copy, also for the caller whose factory ran: with the JSON serializer a `Date` becomes a string
+   * @returns a deserialized copy, also for the caller whose factory ran: with the JSON serializer a `Date` becomes a
+   *   string
    * @throws the error of the factory, unless `staleIfError` allows a cached value
    * @throws `FST_REDIS_SUITE_CACHE_FACTORY_TIMEOUT`
-   * @throws `FST_REDIS_SUITE_CACHE_REENTRANT` if the factory asks for its own key, or for a key whose factory waits for it
+   * @throws `FST_REDIS_SUITE_CACHE_REENTRANT` if the factory asks for its own key, or for a key whose factory waits for
+   *   it
    * @throws `FST_REDIS_SUITE_CACHE_UNSERIALIZABLE`
    */
   getOrSet <T>(key: string, factory: Factory<T>, options?: GetOrSetOptions<T>): Promise<Cached<T>>
   /**
    * Returns a function with the arguments of `fn` that caches its results.
    *
-   * @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION`, from the returned function as well, for an argument that no key can be made of
+   * @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION`, from the returned function as well, for an argument that no key can
+   *   be made of
    */
-  wrap <A extends unknown[], T>(fn: (...args: A) => T | Promise<T>, options: WrapOptions<A, T>): (...args: A) => Promise<Cached<T>>
+  wrap <A extends unknown[], T>(
+    fn: (...args: A) => T | Promise<T>, options: WrapOptions<A, T>
+  ): (...args: A) => Promise<Cached<T>>
   /**
-   * Writes the source by calling `writer`, then caches what the writer returned, or else `value`. If the writer fails, the cache stays as it was.
-   * If the cache cannot be written, the value is removed. If the process dies in between, the key reads as missing.
+   * Writes the source by calling `writer`, then caches what the writer returned, or else `value`. If the writer fails,
+   * the cache stays as it was. If the cache cannot be written, the value is removed. If the process dies in between,
+   * the key reads as missing.
    *
    * @returns the value that is cached
    * @throws the error of the writer, or `FST_REDIS_SUITE_CACHE_FACTORY_TIMEOUT`; a failure of the cache is never thrown
    */
   writeThrough <T>(key: string, value: T, writer: Writer<T>, options?: WriteThroughOptions<T>): Promise<T>
   /**
-   * Opens a queue of writes in a Redis stream, which are written to the source later: in batches, at least once, in order per key. Call it once
-   * per name in each instance; names are shared by the whole cache.
+   * Opens a queue of writes in a Redis stream, which are written to the source later: in batches, at least once, in
+   * order per key. Call it once per name in each instance; names are shared by the whole cache.
    *
    * @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION`
    */
   writeBehind <T = unknown>(name: string, options: WriteBehindOptions<T>): WriteBehind<T>
   /**
-   * Returns a view of the cache with its own keys, defaults and counters. Its `clear()` is one write. Patterns match its keys as `prefix:key`;
-   * tags are shared by the whole cache.
+   * Returns a view of the cache with its own keys, defaults and counters. Its `clear()` is one write. Patterns match
+   * its keys as `prefix:key`; tags are shared by the whole cache.
    */
   withPrefix (prefix: string, defaults?: ValueDefaults): DataCache
   /**
-   * Invalidates all responses and values with one of these tags. After it resolves, nothing that was computed before is served.
+   * Invalidates all responses and values with one of these tags. After it resolves, nothing that was computed before is
+   * served.
    *
-   * @throws `FST_REDIS_SUITE_CACHE_INVALIDATION_PENDING` if the store is unavailable: this process stops serving the entries at once, and repeats
-   * the write until it succeeds
+   * @throws `FST_REDIS_SUITE_CACHE_INVALIDATION_PENDING` if the store is unavailable: this process stops serving the
+   *   entries at once, and repeats the write until it succeeds
    */
   invalidateTags (tags: readonly Tag[]): Promise<void>
   /**
-   * Removes responses by path and query, and values by key. In the glob, `*` matches any text, `?` one character, and `[a-z]` one of a set;
-   * a backslash escapes. It scans every entry, in batches.
+   * Removes responses by path and query, and values by key. In the glob, `*` matches any text, `?` one character, and
+   * `[a-z]` one of a set; a backslash escapes. It scans every entry, in batches.
    *
    * @param glob - 1 to 1,024 characters
    * @returns how many entries were removed; keys of other types are skipped
@@ -155,15 +164,26 @@ export function createDataCache (parts: DataCacheParts, scope: CacheScope): Data
         const draft = codec.draft(key, value, ttl, plan)
         const tags = [...plan.tags, ...lateTags]
         const bytes = draft.body.length + TAG_BYTES * tags.length
-        return { key, id: key.id, tags, isStorable: draft.ttl > 0, bytes, make: (versions: Record<string, string>) => codec.toEntry(draft, cache.now(), versions) }
+        return {
+          key,
+          id: key.id,
+          tags,
+          isStorable: draft.ttl > 0,
+          bytes,
+          make: (versions: Record<string, string>) => codec.toEntry(draft, cache.now(), versions)
+        }
       }))
     })
     // Without an await in between, calls reach the store in the order in which they were made.
-    const puts = prepared.some(isPromise) ? await Promise.all(prepared) : prepared as Array<Awaited<typeof prepared[number]>>
+    const puts = prepared.some(isPromise)
+      ? await Promise.all(prepared)
+      : prepared as Array<Awaited<typeof prepared[number]>>
     const stored = puts.filter(({ isStorable }) => isStorable)
     const removed = puts.filter(({ isStorable }) => !isStorable)
     try {
-      await Promise.all([stored.length > 0 && cache.setMany(stored), removed.length > 0 && cache.remove(removed.map(({ key }) => key))])
+      await Promise.all(
+        [stored.length > 0 && cache.setMany(stored), removed.length > 0 && cache.remove(removed.map(({ key }) => key))]
+      )
     } catch {
       throw new StoreUnavailableError()
     }
@@ -178,7 +198,8 @@ export function createDataCache (parts: DataCacheParts, scope: CacheScope): Data
     get: async name => await read(keyOf(name)),
     async getMany (names) {
       const keys = checkArray(names, 'keys').map(keyOf)
-      return (await inBatches(batchesOf(keys, ({ text }) => text.length), batch => Promise.all(batch.map(key => read<never>(key))))).flat()
+      return (await inBatches(batchesOf(keys, ({ text }) => text.length), batch =>
+        Promise.all(batch.map(key => read<never>(key))))).flat()
     },
     async has (name) {
       const key = keyOf(name)
@@ -206,7 +227,13 @@ export function createDataCache (parts: DataCacheParts, scope: CacheScope): Data
     async writeThrough (name, value, write, given = {}) {
       const { invalidates = [], ...options } = checkOptions(given)
       const plan = scope.planOf(options)
-      return await writer.write({ key: keyOf(name), value, writer: checkFunction(write, 'writer'), plan, invalidates: checkTags(invalidates, 'invalidates') })
+      return await writer.write({
+        key: keyOf(name),
+        value,
+        writer: checkFunction(write, 'writer'),
+        plan,
+        invalidates: checkTags(invalidates, 'invalidates')
+      })
     },
     writeBehind: writeBehinds.writeBehind,
     withPrefix (name, defaults = {}) {

@@ -56,7 +56,9 @@ export class GetOrSet {
     const near = this.getL1<T>(key)
     if (near !== undefined) {
       // Options are resolved only where they matter: on most calls there is nothing more to do.
-      if ((options.refreshAhead ?? scope.defaults.refreshAhead) !== 0) this.#refreshAhead({ key, factory, plan: scope.planOf(options), signal }, near)
+      if ((options.refreshAhead ?? scope.defaults.refreshAhead) !== 0) {
+        this.#refreshAhead({ key, factory, plan: scope.planOf(options), signal }, near)
+      }
       return near.value
     }
     const call = { key, factory, plan: scope.planOf(options), signal }
@@ -74,10 +76,15 @@ export class GetOrSet {
     return near
   }
 
-  /** Waits for background refreshes, for {@link CLOSE_TIMEOUT_MS} at most: a factory that hangs does not keep the app open. */
+  /**
+   * Waits for background refreshes, for {@link CLOSE_TIMEOUT_MS} at most: a factory that hangs does not keep the app
+   * open.
+   */
   async settle (): Promise<void> {
     const refreshes = Promise.all(this.#backgroundRefreshes.values())
-    await withDeadline(refreshes, CLOSE_TIMEOUT_MS, () => new Error('refreshes still run'), this.#cache.clock).catch(() => {})
+    await withDeadline(
+      refreshes, CLOSE_TIMEOUT_MS, () => new Error('refreshes still run'), this.#cache.clock
+    ).catch(() => {})
   }
 
   async #lookupOrFill<T> (call: Call<T>): Promise<T> {
@@ -103,7 +110,9 @@ export class GetOrSet {
   }
 
   /** @returns undefined where the key is to be looked up again */
-  async #joinOrLead<T> (lookup: Lookup, call: Call<T>, cached: CachedValue<T> | undefined, mayLookAgain: boolean): Promise<{ value: T } | undefined> {
+  async #joinOrLead<T> (
+    lookup: Lookup, call: Call<T>, cached: CachedValue<T> | undefined, mayLookAgain: boolean
+  ): Promise<{ value: T } | undefined> {
     const admission = await this.#fills.join(lookup, Infinity, call.signal)
     switch (admission.kind) {
       case 'lead': return { value: await this.#lead(admission.fill, call, cached) }
@@ -145,7 +154,10 @@ export class GetOrSet {
       const draft = this.#codec.draft(key, value, await this.#codec.ttlOf(value, plan), plan)
       const lateTags = await plan.tagsOf?.(value) ?? []
       const lateVersions = lateTags.length === 0 ? {} : await this.#cache.versionsSince(lateTags, fill.startedAt)
-      return { entry: this.#codec.toEntry(draft, fill.startedAt, { ...lateVersions, ...fill.versions }), isCurrent: lateVersions !== undefined }
+      return {
+        entry: this.#codec.toEntry(draft, fill.startedAt, { ...lateVersions, ...fill.versions }),
+        isCurrent: lateVersions !== undefined
+      }
     } catch (thrown) {
       const error = toError(thrown)
       this.#unstorable.add(error)
@@ -154,13 +166,19 @@ export class GetOrSet {
     }
   }
 
-  async #runFactory<T> ({ key, factory, plan: { hardTimeout }, signal }: Call<T>, cached: CachedValue<T> | undefined, fill?: Fill): Promise<T> {
-    const run = (signal: AbortSignal): T | Promise<T> => factory({ key: key.label, signal, stale: cached?.value as Cached<T> | undefined })
-    return await traced('cache factory', () => runFactory(run, { key: key.label, hardTimeout, clock: this.#cache.clock, signal, fill }))
+  async #runFactory<T> (
+    { key, factory, plan: { hardTimeout }, signal }: Call<T>, cached: CachedValue<T> | undefined, fill?: Fill
+  ): Promise<T> {
+    const run = (signal: AbortSignal): T | Promise<T> =>
+      factory({ key: key.label, signal, stale: cached?.value as Cached<T> | undefined })
+    return await traced('cache factory', () =>
+      runFactory(run, { key: key.label, hardTimeout, clock: this.#cache.clock, signal, fill }))
   }
 
   /** Serves a value of `staleIfError` where its fill fails, or takes longer than `softTimeout`. */
-  async #orStale<T> (filling: Promise<{ value: T } | undefined>, call: Call<T>, cached: CachedValue<T>): Promise<{ value: T } | undefined> {
+  async #orStale<T> (
+    filling: Promise<{ value: T } | undefined>, call: Call<T>, cached: CachedValue<T>
+  ): Promise<{ value: T } | undefined> {
     const { key, plan: { softTimeout }, signal } = call
     const serveStale = (): { value: T } => {
       this.#cache.count(key, 'stale')
@@ -175,7 +193,9 @@ export class GetOrSet {
     if (softTimeout === Infinity) return await filledOrStale
     const { clock } = this.#cache
     let timer: Timer | undefined
-    const late = new Promise<{ value: T }>(resolve => { timer = clock.setTimeout(() => resolve(serveStale()), softTimeout) })
+    const late = new Promise<{ value: T }>(
+      resolve => { timer = clock.setTimeout(() => resolve(serveStale()), softTimeout) }
+    )
     return await Promise.race([filledOrStale, late]).finally(() => clock.clearTimeout(timer))
   }
 
@@ -199,7 +219,8 @@ export class GetOrSet {
   #inBackground (key: CacheKey, refresh: () => Promise<void>): void {
     const { text } = key
     if (this.#backgroundRefreshes.has(text) || this.#isBackingOff(key)) return
-    const done = runUntracked(refresh).catch((error: unknown) => this.#backOff(key, error)).finally(() => this.#backgroundRefreshes.delete(text))
+    const done = runUntracked(refresh).catch((error: unknown) => this.#backOff(key, error)).finally(() =>
+      this.#backgroundRefreshes.delete(text))
     this.#backgroundRefreshes.set(text, done)
   }
 
@@ -209,7 +230,9 @@ export class GetOrSet {
     return { value }
   }
 
-  /** Runs the factory after the run before it. Each run serves every caller of this process that came before it began. */
+  /**
+   * Runs the factory after the run before it. Each run serves every caller of this process that came before it began.
+   */
   async #joinUnsharedRun<T> (call: Call<T>, cached: CachedValue<T> | undefined): Promise<T> {
     const { text, label } = call.key
     const last = this.#unsharedRuns.get(text)

@@ -32,7 +32,9 @@ interface RunOptions {
  *
  * @throws `FST_REDIS_SUITE_CACHE_FACTORY_TIMEOUT`, the error of the work, or the reason of the signal
  */
-export async function runFactory<T> (work: (signal: AbortSignal) => T | Promise<T>, { key, hardTimeout, clock, signal, fill }: RunOptions): Promise<T> {
+export async function runFactory<T> (
+  work: (signal: AbortSignal) => T | Promise<T>, { key, hardTimeout, clock, signal, fill }: RunOptions
+): Promise<T> {
   const controller = new AbortController()
   let timer: Timer | undefined
   let abortIfAbandoned = (): void => {}
@@ -42,7 +44,9 @@ export async function runFactory<T> (work: (signal: AbortSignal) => T | Promise<
       reject(reason)
       controller.abort(reason)
     }
-    if (hardTimeout !== Infinity) timer = clock.setTimeout(() => abort(new FactoryTimeoutError(key, hardTimeout)), hardTimeout)
+    if (hardTimeout !== Infinity) {
+      timer = clock.setTimeout(() => abort(new FactoryTimeoutError(key, hardTimeout)), hardTimeout)
+    }
     abortIfAbandoned = () => { if (signal?.aborted && !fill?.isAwaited) abort(signal.reason) }
   })
   // It may reject long after the work has ended.

@@ -2,7 +2,8 @@ import type { StatsCounter } from '../stats.js'
 import { dataKey, type CacheKey } from '../store/cache-key.js'
 import type { Tiers } from '../tiers/ttl.js'
 import {
-  resolveDefaults, resolveValueOptions, type GetOrSetOptions, type TaggedPlan, type ValueDefaults, type ValuePlan, type WriteThroughOptions
+  resolveDefaults, resolveValueOptions, type GetOrSetOptions, type TaggedPlan, type ValueDefaults, type ValuePlan,
+  type WriteThroughOptions
 } from './value-options.js'
 
 interface ScopeParts {

@@ -19,7 +19,8 @@ export interface Serializer {
  * The format of cached values.
  *
  * - `json`: plain data; values that JSON would change, such as a `Map` or `NaN`, are refused
- * - `structured-clone`: every value that the structured clone algorithm can copy (`node:v8`): `Date`, `Map`, `Set`, `BigInt`, `Buffer`,
+ * - `structured-clone`: every value that the structured clone algorithm can copy (`node:v8`): `Date`, `Map`, `Set`,
+ * `BigInt`, `Buffer`,
  *   typed arrays, `RegExp`, `Error`, and circular references
  * - an object: a serializer of the program
  */
@@ -45,11 +46,15 @@ export const json: Serializer = {
 const structuredClone = isolating({ name: 'structured-clone', serialize, deserialize })
 
 /**
- * Wraps a serializer so that it reads copies of the stored bytes, and refuses promises. A value may be a view of the bytes that it was read
- * from: a caller that changes it must not change the entry.
+ * Wraps a serializer so that it reads copies of the stored bytes, and refuses promises. A value may be a view of the
+ * bytes that it was read from: a caller that changes it must not change the entry.
  */
 function isolating ({ name, serialize, deserialize }: Serializer): Serializer {
-  return { name, serialize: value => refusePromise(serialize(value)), deserialize: bytes => refusePromise(deserialize(copyBytes(bytes))) }
+  return {
+    name,
+    serialize: value => refusePromise(serialize(value)),
+    deserialize: bytes => refusePromise(deserialize(copyBytes(bytes)))
+  }
 }
 
 function refusePromise<T> (result: T): T {
@@ -68,7 +73,8 @@ export function resolveSerializer (given: unknown): Serializer | undefined {
 function isSerializer (value: unknown): value is Serializer {
   if (typeof value !== 'object' || value === null) return false
   const { name, serialize, deserialize }: { name?: unknown, serialize?: unknown, deserialize?: unknown } = value
-  return typeof serialize === 'function' && typeof deserialize === 'function' && typeof name === 'string' && /^[\w.@:-]{1,32}$/.test(name)
+  return typeof serialize === 'function' && typeof deserialize === 'function' && typeof name === 'string' &&
+    /^[\w.@:-]{1,32}$/.test(name)
 }
 
 /** @throws `FST_REDIS_SUITE_CACHE_UNSERIALIZABLE` */

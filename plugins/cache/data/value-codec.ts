@@ -58,7 +58,9 @@ export class ValueCodec {
     const now = this.#cache.now()
     const state = now < staleAt ? 'fresh' : now < revalidateUntil ? 'stale' : 'fallback'
     try {
-      const value = isAbsent ? undefined : this.#frozen === undefined ? this.#serializer.deserialize(entry.body) : this.#frozenValue(entry)
+      const value = isAbsent
+        ? undefined
+        : this.#frozen === undefined ? this.#serializer.deserialize(entry.body) : this.#frozenValue(entry)
       return { value: value as T, state, remainingShare: (staleAt - now) / (staleAt - entry.storedAt) }
     } catch {
       return undefined

@@ -12,8 +12,9 @@ import { resolveTtl, returnedTtl, TTL_RESULTS, type Tiers } from '../tiers/ttl.j
 /** How a value is stored. */
 export interface ValueOptions<T = unknown> {
   /**
-   * How long the value is fresh, 15 days at most; 0 means that it is not stored. A function may also return a negative number (not
-   * stored), `Infinity` (15 days) or a promise. Any other result rejects with `FST_REDIS_SUITE_CACHE_INVALID_VALUE`.
+   * How long the value is fresh, 15 days at most; 0 means that it is not stored. A function may also return a negative
+   * number (not stored), `Infinity` (15 days) or a promise. Any other result rejects with
+   * `FST_REDIS_SUITE_CACHE_INVALID_VALUE`.
    *
    * @default the plugin's
    */
@@ -21,19 +22,23 @@ export interface ValueOptions<T = unknown> {
   /** How long a stale value may be returned while it is refreshed in the background. @default the plugin's */
   staleWhileRevalidate?: Duration | undefined
   /**
-   * How long a stale value may be returned if the factory fails or exceeds a timeout. After a failure the factory is not called again
-   * for 1 s.
+   * How long a stale value may be returned if the factory fails or exceeds a timeout. After a failure the factory is
+   * not called again for 1 s.
    *
    * @default the plugin's
    */
   staleIfError?: Duration | undefined
-  /** The largest fraction by which a ttl is shortened at random, so that values do not expire all at once. @default the plugin's */
+  /**
+   * The largest fraction by which a ttl is shortened at random, so that values do not expire all at once.
+   *
+   * @default the plugin's
+   */
   jitter?: number | undefined
   /** Tags by which the value can be invalidated, 1,000 at most. A tag is a string that is not empty, or a number. */
   tags?: readonly Tag[] | ((value: T) => readonly Tag[] | Promise<readonly Tag[]>) | undefined
   /**
-   * How long `null` and `undefined` are stored, which stand for "not found"; 0 means that they are not. They are never returned stale.
-   * `set` always stores `null`.
+   * How long `null` and `undefined` are stored, which stand for "not found"; 0 means that they are not. They are never
+   * returned stale. `set` always stores `null`.
    *
    * @default 0
    */
@@ -42,16 +47,19 @@ export interface ValueOptions<T = unknown> {
 
 /** How a value is read, and computed where it is missing. */
 export interface GetOrSetOptions<T = unknown> extends ValueOptions<T> {
-  /** How long a caller waits before it gets a stale value that `staleIfError` allows. The factory continues in the background. */
+  /**
+   * How long a caller waits before it gets a stale value that `staleIfError` allows. The factory continues in the
+   * background.
+   */
   softTimeout?: Duration | undefined
   /**
-   * How long the factory may take. Then its `signal` is aborted, and the caller gets a stale value that `staleIfError` allows, or
-   * `FST_REDIS_SUITE_CACHE_FACTORY_TIMEOUT`.
+   * How long the factory may take. Then its `signal` is aborted, and the caller gets a stale value that `staleIfError`
+   * allows, or `FST_REDIS_SUITE_CACHE_FACTORY_TIMEOUT`.
    */
   hardTimeout?: Duration | undefined
   /**
-   * The last fraction of its ttl in which a read refreshes the value in the background, so that values that are read often never
-   * expire.
+   * The last fraction of its ttl in which a read refreshes the value in the background, so that values that are read
+   * often never expire.
    *
    * @default 0
    */
@@ -64,7 +72,10 @@ export interface GetOrSetOptions<T = unknown> extends ValueOptions<T> {
 export interface WriteThroughOptions<T = unknown> extends ValueOptions<T> {
   /** Tags that are invalidated once the source is written, such as those of pages that show the value. */
   invalidates?: readonly Tag[] | undefined
-  /** How long the writer may take. Then its `signal` is aborted, and the value is removed, as the state of the source is unknown. */
+  /**
+   * How long the writer may take. Then its `signal` is aborted, and the value is removed, as the state of the source is
+   * unknown.
+   */
   hardTimeout?: Duration | undefined
 }
 
@@ -92,7 +103,9 @@ export interface TaggedPlan extends ValuePlan {
 
 const LIFETIME = { max: MAX_LIFE_MS / 2 }
 const THE_PLUGINS = "the plugin's"
-const timeLimit: Option<Duration, Milliseconds> = { ...duration(undefined, { min: 1, max: MAX_TIMER_MS }), resolvedDefault: Infinity }
+const timeLimit: Option<Duration, Milliseconds> = {
+  ...duration(undefined, { min: 1, max: MAX_TIMER_MS }), resolvedDefault: Infinity
+}
 
 const PLAN_OPTIONS = {
   staleWhileRevalidate: withDefault(duration(0, LIFETIME), THE_PLUGINS),
@@ -113,7 +126,9 @@ const DEFAULT_OPTIONS = {
 export const VALUE_OPTIONS = {
   ...DEFAULT_OPTIONS,
   tags: unchecked('tags or `(value) => tags`, sync or async'),
-  signal: option({ type: '`AbortSignal`', allowed: 'an AbortSignal', parse: given => given instanceof AbortSignal ? given : undefined }),
+  signal: option({
+    type: '`AbortSignal`', allowed: 'an AbortSignal', parse: given => given instanceof AbortSignal ? given : undefined
+  }),
   invalidates: unchecked('tags')
 } satisfies OptionTable<GetOrSetOptions & WriteThroughOptions>
 
@@ -124,7 +139,9 @@ export function resolveDefaults (given: ValueDefaults, fallback: ValuePlan, tier
 }
 
 /** @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` */
-export function resolveValueOptions (given: GetOrSetOptions<never> & WriteThroughOptions<never>, fallback: ValuePlan, tiers: Tiers): TaggedPlan {
+export function resolveValueOptions (
+  given: GetOrSetOptions<never> & WriteThroughOptions<never>, fallback: ValuePlan, tiers: Tiers
+): TaggedPlan {
   checkNames('cache', VALUE_OPTIONS, given)
   readOption('cache', 'signal', VALUE_OPTIONS.signal, given)
   const { tags = [] } = given
@@ -132,7 +149,9 @@ export function resolveValueOptions (given: GetOrSetOptions<never> & WriteThroug
     ...readOptions('cache', PLAN_OPTIONS, given, fallback),
     ttl: resolveTtlFunction(given.ttl, fallback, tiers),
     tags: typeof tags === 'function' ? [] : checkEntryTags(tags),
-    tagsOf: typeof tags === 'function' ? value => whenReady(tags(value as never), returned => checkEntryTags(returned)) : undefined
+    tagsOf: typeof tags === 'function'
+      ? value => whenReady(tags(value as never), returned => checkEntryTags(returned))
+      : undefined
   }
 }
 

@@ -21,9 +21,9 @@ interface Call<T> {
 /**
  * Writes the source, then the cache.
  *
- * The key is locked while the source is written: it reads as missing, and no fill stores a value that it read from the source meanwhile. A
- * process that dies leaves the lock, which expires. Concurrent writers of one key cannot know the order of their writes in the source, so
- * the value is removed.
+ * The key is locked while the source is written: it reads as missing, and no fill stores a value that it read from the
+ * source meanwhile. A process that dies leaves the lock, which expires. Concurrent writers of one key cannot know the
+ * order of their writes in the source, so the value is removed.
  */
 export class WriteThrough {
   readonly #cache: TwoTierCache
@@ -54,7 +54,9 @@ export class WriteThrough {
     return written
   }
 
-  async #writeSource<T> ({ key, value, writer, plan: { hardTimeout } }: Call<T>, lock: WriteLock | undefined): Promise<T> {
+  async #writeSource<T> (
+    { key, value, writer, plan: { hardTimeout } }: Call<T>, lock: WriteLock | undefined
+  ): Promise<T> {
     let writing: Promise<T | void> = Promise.resolve()
     try {
       const work = (signal: AbortSignal): Promise<T | void> => {
@@ -75,7 +77,9 @@ export class WriteThrough {
   }
 
   /** @returns whether the value is cached */
-  async #store<T> ({ key, plan }: Call<T>, written: T, lock: WriteLock | undefined, start: FillStart | undefined): Promise<boolean> {
+  async #store<T> (
+    { key, plan }: Call<T>, written: T, lock: WriteLock | undefined, start: FillStart | undefined
+  ): Promise<boolean> {
     const draft = this.#codec.draft(key, written, await this.#codec.ttlOf(written, plan), plan)
     if (lock === undefined || start === undefined || draft.ttl === 0) return false
     const lateTags = await plan.tagsOf?.(written) ?? []

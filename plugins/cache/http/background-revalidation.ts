@@ -42,7 +42,8 @@ const CLOSE_MS = 1000
 
 const EFFECTS = {
   failed: 'the stale response is served for as long as staleWhileRevalidate says, and a later request tries again',
-  refused: 'clients\' own requests refresh it. A request in the background has the host, the protocol and the address ' +
+  refused: 'clients\' own requests refresh it. A request in the background has the host, the protocol and the ' +
+    'address ' +
     'of a client\'s, and the headers and cookies of the key: name what the hooks or the handler need in vary or ' +
     'key.cookies, or leave staleWhileRevalidate out'
 }
@@ -51,7 +52,8 @@ const EFFECTS = {
  * Revalidates stale responses in the background while they are still served (RFC 5861 §3).
  *
  * One instance sends the request to itself again: the same URL, host, protocol and address, and of the other headers
- * and cookies those that the key holds. Other fields of the client must not leave a trace in a response that others share.
+ * and cookies those that the key holds. Other fields of the client must not leave a trace in a response that others
+ * share.
  */
 export class BackgroundRevalidation {
   readonly #fastify: FastifyInstance

@@ -57,7 +57,9 @@ export function addResponseCache (
     const routeOptions = namingRoute(route, () => options.route(config ?? {}, nameOf(route)))
     const isCached = config !== undefined && routeOptions.stores
     // Stats and metrics report a limited number of routes: one that is not cached must not take a place among them.
-    return { isCached, resolved: { ...routeOptions, counts: isCached ? core.counters.of(route.url) : new StatsCounter() } }
+    return {
+      isCached, resolved: { ...routeOptions, counts: isCached ? core.counters.of(route.url) : new StatsCounter() }
+    }
   }
 
   function addInvalidation (instance: FastifyInstance, route: RouteOptions, resolved: ResolvedRouteCache): void {

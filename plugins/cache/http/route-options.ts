@@ -40,21 +40,25 @@ export interface KeyOptions {
    */
   host?: boolean | undefined
   /**
-   * The query parameters that are a part of the key: `{ include: [names] }` or `{ exclude: [names] }`. Other parameters do not
-   * reach the handler either, so that the stored response cannot depend on them.
+   * The query parameters that are a part of the key: `{ include: [names] }` or `{ exclude: [names] }`. Other parameters
+   * do not reach the handler either, so that the stored response cannot depend on them.
    *
    * @default all parameters
    */
   query?: { include: readonly string[] } | { exclude: readonly string[] } | undefined
-  /** Names of cookies that are a part of the key, such as one that chooses the language. `Vary` then names `Cookie`. @default [] */
+  /**
+   * Names of cookies that are a part of the key, such as one that chooses the language. `Vary` then names `Cookie`.
+   *
+   * @default []
+   */
   cookies?: readonly string[] | undefined
 }
 
 /** How a route is cached. An option that is left out has the value of the plugin's options. */
 export interface RouteCacheOptions {
   /**
-   * How long a response is fresh, 15 days at most; 0 means that it is not stored. It overrides the response's own headers;
-   * with `'headers'` the response's headers alone decide.
+   * How long a response is fresh, 15 days at most; 0 means that it is not stored. It overrides the response's own
+   * headers; with `'headers'` the response's headers alone decide.
    *
    * @default '30s'
    * @see [ttl functions](docs/plugins/cache.md#ttl-functions)
@@ -64,7 +68,11 @@ export interface RouteCacheOptions {
   staleWhileRevalidate?: Duration | undefined
   /** How long a stale response may be served when the handler throws or responds 5xx (RFC 5861). @default 0 */
   staleIfError?: Duration | undefined
-  /** The largest fraction by which a ttl is shortened at random, so that entries do not expire all at once. @default 0 */
+  /**
+   * The largest fraction by which a ttl is shortened at random, so that entries do not expire all at once.
+   *
+   * @default 0
+   */
   jitter?: number | undefined
   /**
    * Status codes that a route with a ttl stores. A status of 400 or more is also stored if the handler throws it.
@@ -75,8 +83,8 @@ export interface RouteCacheOptions {
   /** Tags by which the response can be invalidated. */
   tags?: TagsOption | undefined
   /**
-   * Tags that a successful response (below 400) invalidates, before it is sent. A function that throws is logged, and the
-   * response is sent unchanged.
+   * Tags that a successful response (below 400) invalidates, before it is sent. A function that throws is logged, and
+   * the response is sent unchanged.
    */
   invalidates?: TagsOption | undefined
   /**
@@ -87,22 +95,23 @@ export interface RouteCacheOptions {
    */
   vary?: readonly string[] | undefined
   /**
-   * Returns the id of the response's owner: the response is cached for this owner alone. `undefined`, `null`, `''`, `false` and
-   * `NaN` mean that there is no owner, and the response is not cached. Any other value, such as an object, is an error.
+   * Returns the id of the response's owner: the response is cached for this owner alone. `undefined`, `null`, `''`,
+   * `false` and `NaN` mean that there is no owner, and the response is not cached. Any other value, such as an object,
+   * is an error.
    *
    * @see [owners](docs/plugins/cache.md#owners)
    */
   private?: ((request: RouteRequest) => MaybePromise<OwnerId>) | undefined
   /**
-   * Whether the response is the same for every caller. Requests with a session, `request.user` or `Authorization` then use the
-   * cache; without this option they bypass it. Reads of the session and of cookies are then not checked.
+   * Whether the response is the same for every caller. Requests with a session, `request.user` or `Authorization` then
+   * use the cache; without this option they bypass it. Reads of the session and of cookies are then not checked.
    *
    * @default false
    */
   public?: boolean | undefined
   /**
-   * The parts of the key beside `vary`. Without this option they are the path and the whole query, also as they were before
-   * `rewriteUrl`.
+   * The parts of the key beside `vary`. Without this option they are the path and the whole query, also as they were
+   * before `rewriteUrl`.
    *
    * @default path and whole query
    */
@@ -117,8 +126,8 @@ export interface RouteCacheOptions {
   /** Whether the request's `Cache-Control` is obeyed (RFC 9111 §5.2.1). @default 'ignore' */
   requestDirectives?: 'obey' | 'ignore' | undefined
   /**
-   * With `ttl: 'headers'`, the fraction of its age for which a response without explicit freshness is fresh (RFC 9111 §4.2.2).
-   * The RFC suggests 0.1; 0 disables it.
+   * With `ttl: 'headers'`, the fraction of its age for which a response without explicit freshness is fresh (RFC 9111
+   * §4.2.2). The RFC suggests 0.1; 0 disables it.
    *
    * @default 0
    */
@@ -127,11 +136,15 @@ export interface RouteCacheOptions {
   storeSetCookie?: boolean | undefined
   /** Whether a response without an `ETag` gets one. @default true */
   etag?: boolean | undefined
-  /** Size of the largest response that is stored. If a hook encodes the response, the uncoded body counts. @default 1 MiB */
+  /**
+   * Size of the largest response that is stored. If a hook encodes the response, the uncoded body counts.
+   *
+   * @default 1 MiB
+   */
   maxEntrySize?: Bytes | undefined
   /**
-   * How many variants of one URL, by the response's `Vary`, are stored. The least recently used one is evicted; each process
-   * counts its own hits.
+   * How many variants of one URL, by the response's `Vary`, are stored. The least recently used one is evicted; each
+   * process counts its own hits.
    *
    * @default 20
    */
@@ -139,9 +152,9 @@ export interface RouteCacheOptions {
   /** Header fields that override `Cache-Control`, in order of precedence (RFC 9213). @default ['cdn-cache-control'] */
   targeted?: readonly string[] | undefined
   /**
-   * The behavior when a hook or the handler reads a part of the request that neither the key nor `Vary` nor the owner covers.
-   * `'bypass'`: the response is not stored, and a stored one is not used. `'warn'`: the response is stored. Both log each name once
-   * per route. `false`: the response is stored, and reads are not watched.
+   * The behavior when a hook or the handler reads a part of the request that neither the key nor `Vary` nor the owner
+   * covers. `'bypass'`: the response is not stored, and a stored one is not used. `'warn'`: the response is stored.
+   * Both log each name once per route. `false`: the response is stored, and reads are not watched.
    *
    * @default 'bypass'
    * @see [what a response may depend on](docs/plugins/cache.md#what-a-response-may-depend-on)
@@ -149,8 +162,8 @@ export interface RouteCacheOptions {
   unkeyed?: 'bypass' | 'warn' | false | undefined
   /**
    * Names that may be read because the response does not depend on them: header names, `cookie:{name}`, `query:{name}`,
-   * `request.ip`, `request.protocol`, `request.socket`. A name that begins with `!` counts although it is harmless by default:
-   * `'!user-agent'`.
+   * `request.ip`, `request.protocol`, `request.socket`. A name that begins with `!` counts although it is harmless by
+   * default: `'!user-agent'`.
    *
    * @default []
    * @see [names that are harmless by default](docs/plugins/cache.md#names-that-do-not-count)
@@ -163,7 +176,9 @@ export const DEFAULT_TTL = '30s'
 
 type TagsFunction = (request: FastifyRequest) => MaybePromise<readonly string[]>
 
-function tagsOption<Value> (name: string, ofFunction: (given: (request: RouteRequest) => unknown) => Value): Option<TagsOption, Value | TagsFunction | undefined> {
+function tagsOption<Value> (
+  name: string, ofFunction: (given: (request: RouteRequest) => unknown) => Value
+): Option<TagsOption, Value | TagsFunction | undefined> {
   return option<TagsOption, Value | TagsFunction>({
     type: 'tags or `(request) => tags`, sync or async',
     allowed: 'a list of tags, or a function of the request that returns one',
@@ -178,13 +193,20 @@ function tagsOption<Value> (name: string, ofFunction: (given: (request: RouteReq
 
 export const KEY_OPTIONS = {
   host: boolean(false),
-  query: option({ type: '`{ include } | { exclude }`', allowed: '{ include: [names] } or { exclude: [names] }', fallbackText: 'all parameters', parse: parseQuery }),
+  query: option({
+    type: '`{ include } | { exclude }`',
+    allowed: '{ include: [names] } or { exclude: [names] }',
+    fallbackText: 'all parameters',
+    parse: parseQuery
+  }),
   cookies: strings([], "a list of cookie names, such as ['lang']")
 } satisfies OptionTable<KeyOptions>
 
 /** The options that the plugin has too, as defaults of all routes. */
 export const COMMON_OPTIONS = {
-  ttl: unchecked("duration, tier, `'headers'`, or `(request, reply) => duration or tier`, sync or async", undefined, DEFAULT_TTL),
+  ttl: unchecked(
+    "duration, tier, `'headers'`, or `(request, reply) => duration or tier`, sync or async", undefined, DEFAULT_TTL
+  ),
   staleWhileRevalidate: duration(0, LIFETIME),
   staleIfError: duration(0, LIFETIME),
   jitter: fraction(0),
@@ -200,7 +222,8 @@ export const COMMON_OPTIONS = {
     allowed: '{ host, query, cookies }',
     fallback: {},
     fallbackText: 'path and whole query',
-    parse: given => typeof given === 'object' && given !== null ? resolveOptions('cache', KEY_OPTIONS, given) : undefined
+    parse: given =>
+      typeof given === 'object' && given !== null ? resolveOptions('cache', KEY_OPTIONS, given) : undefined
   }),
   hook: oneOf('preHandler', ['preHandler', 'onRequest']),
   requestDirectives: oneOf('ignore', ['obey', 'ignore']),
@@ -242,8 +265,8 @@ export interface ResolvedRouteCache extends Omit<Resolved<typeof ROUTE_CACHE_OPT
   /** Whether responses are stored, or the route only invalidates. */
   stores: boolean
   /**
-   * Returns how long a response is fresh. `undefined`: its own headers decide. `NaN`: the route's function returned no valid ttl, and
-   * the response is not stored.
+   * Returns how long a response is fresh. `undefined`: its own headers decide. `NaN`: the route's function returned no
+   * valid ttl, and the response is not stored.
    */
   ttl: ((request: FastifyRequest, reply: FastifyReply) => MaybePromise<Milliseconds>) | undefined
   tags: TagsFunction
@@ -271,10 +294,14 @@ export function onlyInvalidates (own: RouteCacheOptions): boolean {
  * @param where - the route, for errors
  * @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION`
  */
-export function resolveRoute (given: RouteCacheOptions, tiers: Tiers, own: RouteCacheOptions = given, where = ''): ResolvedRouteCache {
+export function resolveRoute (
+  given: RouteCacheOptions, tiers: Tiers, own: RouteCacheOptions = given, where = ''
+): ResolvedRouteCache {
   const options = readOptions('cache', ROUTE_CACHE_OPTIONS, given)
   if (options.public && options.private !== undefined) refuseOption('cache', given, 'public', 'left out beside private')
-  const vary = [...new Set([...options.vary.map(name => name.toLowerCase()), ...options.key.cookies.map(name => COOKIE + name)])].sort()
+  const vary = [...new Set(
+    [...options.vary.map(name => name.toLowerCase()), ...options.key.cookies.map(name => COOKIE + name)]
+  )].sort()
   return {
     ...options,
     stores: !onlyInvalidates(own),
@@ -300,7 +327,13 @@ function resolveTtlFunction (ttl: RouteCacheOptions['ttl'], tiers: Tiers): Resol
     const ms = returnedTtl(result, tiers)
     if (ms !== undefined) return ms
     const { url } = request.routeOptions
-    if (!isWarned) request.log.warn({ plugin: 'cache', route: url }, `cache: route ${url}: the function "ttl" returned ${describe(result)}: the response is not stored; return ${TTL_RESULTS} (logged once)`)
+    if (!isWarned) {
+      request.log.warn(
+        { plugin: 'cache', route: url },
+        `cache: route ${url}: the function "ttl" returned ${describe(result)}: the response is not stored; return ` +
+        `${TTL_RESULTS} (logged once)`
+      )
+    }
     isWarned = true
     return NaN
   })

@@ -12,8 +12,8 @@ export function parseVary (field: string | undefined): string[] | '*' {
 }
 
 /**
- * Returns the `Vary` field that announces the parts of a route's key to caches in front; undefined where the key is the URL
- * alone. Caches in front have the host in their own keys.
+ * Returns the `Vary` field that announces the parts of a route's key to caches in front; undefined where the key is the
+ * URL alone. Caches in front have the host in their own keys.
  *
  * @param names - of headers and, as `cookie:{name}`, of cookies
  */

@@ -29,7 +29,8 @@ export class BatchedGet {
   /** Returns the values of keys. One promise for all of them: each promise costs about a microsecond. */
   getAll (keys: readonly string[]): Promise<Values> {
     if (keys.length <= MAX_KEYS) return this.#batch.add(keys, undefined, keys.length)
-    const parts = Array.from({ length: Math.ceil(keys.length / MAX_KEYS) }, (_, i) => keys.slice(i * MAX_KEYS, (i + 1) * MAX_KEYS))
+    const parts = Array.from({ length: Math.ceil(keys.length / MAX_KEYS) }, (_, i) =>
+      keys.slice(i * MAX_KEYS, (i + 1) * MAX_KEYS))
     return Promise.all(parts.map(part => this.getAll(part))).then(values => values.flat())
   }
 }
@@ -62,7 +63,8 @@ function nullForAnotherType (error: unknown): null {
 }
 
 function parseValues (reply: unknown): Array<Values | Error> {
-  return (reply as unknown[][]).map(values => values.every(isValue) ? values : new TypeError('unexpected reply to MGET'))
+  return (reply as unknown[][]).map(values =>
+    values.every(isValue) ? values : new TypeError('unexpected reply to MGET'))
 }
 
 function isValue (value: unknown): value is Buffer | null {

@@ -93,7 +93,9 @@ export class RedisCacheStore implements CacheStore {
       // Tags that the handler added are known only now. Nearly always there are none.
       const more = missingTags(entry, known)
       const added = more.length === 0 ? undefined : byTag(more, await this.#reads.getAll(this.#tagKeys(more)))
-      if (isValid(entry, added === undefined ? known : new Map([...known, ...added]))) return new RedisReadResult(entry, token, known)
+      if (isValid(entry, added === undefined ? known : new Map([...known, ...added]))) {
+        return new RedisReadResult(entry, token, known)
+      }
     }
     const result = new RedisReadResult(undefined, token, known)
     this.#tagVersions.rememberAll(result.versions)

@@ -9,7 +9,8 @@ if set.err then redis.call('DEL', KEYS[1]) end`
 
 /**
  * Stores an entry, unless another caller has changed the key since its token was read, or entries were removed by
- * pattern. An entry that has expired or was evicted is no change. The outdated entry is deleted if the server has no memory for the new one.
+ * pattern. An entry that has expired or was evicted is no change. The outdated entry is deleted if the server has no
+ * memory for the new one.
  *
  * KEYS     the entry, and optionally the tag of removals by pattern, whose version is compared
  * ARGV     token, encoded entry, TTL (ms), the version of that tag
@@ -43,7 +44,8 @@ return type(length) == 'number' and length > #ARGV[1] and 1 or 0
 `
 
 /**
- * Gives tags a new version, which begins with the time (µs), and publishes the invalidation. A tag has no version if the server has no memory for it, which invalidates its entries as well.
+ * Gives tags a new version, which begins with the time (µs), and publishes the invalidation. A tag has no version if
+ * the server has no memory for it, which invalidates its entries as well.
  *
  * KEYS     the tags
  * ARGV     a random part of the version, TTL (ms), channel (empty: none) and message

@@ -82,7 +82,10 @@ export interface FillLease {
   release (isShareable: boolean): Promise<void>
 }
 
-/** The figures that a store reports about itself. Redis's figures are those of the whole server, or of all masters of a Cluster. */
+/**
+ * The figures that a store reports about itself. Redis's figures are those of the whole server, or of all masters of a
+ * Cluster.
+ */
 export interface StoreStats {
   kind: 'redis' | 'memory'
   /** Keys in the database, or entries in memory. */

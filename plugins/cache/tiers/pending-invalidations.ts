@@ -50,7 +50,9 @@ export class PendingInvalidations {
   }
 
   add ({ tags, ids }: InvalidationBatch): void {
-    if (this.isEmpty) this.#log.warn({ plugin: 'cache' }, 'cache: invalidations failed and are repeated until they succeed')
+    if (this.isEmpty) {
+      this.#log.warn({ plugin: 'cache' }, 'cache: invalidations failed and are repeated until they succeed')
+    }
     for (const tag of tags) this.#tags.set(tag, ++this.#count)
     for (const id of ids) this.#ids.set(id, ++this.#count)
     this.isEmpty = this.#size === 0
@@ -74,7 +76,10 @@ export class PendingInvalidations {
     this.#clock.clearTimeout(this.#timer)
     if (!this.isEmpty && !await this.#flush()) {
       const about = { plugin: 'cache', invalidations: this.#size }
-      this.#log.error(about, 'cache: closed with invalidations that were not written: outdated entries may be served until they expire')
+      this.#log.error(
+        about,
+        'cache: closed with invalidations that were not written: outdated entries may be served until they expire'
+      )
     }
   }
 

@@ -42,7 +42,8 @@ export function createChannelRouting (client: RedisClient, prefix: string): Chan
 }
 
 /**
- * Uses one channel per name, and Redis's own patterns. No prefix contains `#`, so a name never reaches the channels of another app or database.
+ * Uses one channel per name, and Redis's own patterns. No prefix contains `#`, so a name never reaches the channels of
+ * another app or database.
  */
 function singleServerRouting (client: Redis, prefix: string): ChannelRouting {
   const channelPrefix = `${databaseChannel(client, `${prefix}:events:`)}#`
@@ -76,8 +77,9 @@ return redis.call('SPUBLISH', ARGV[1], ARGV[4]) + redis.call('SPUBLISH', ARGV[2]
 const SHARD_SLOTS = [13907, 9842, 5649, 1584, 14039, 9974, 5781, 1716, 14171, 10106, 247, 4310, 8373, 12436, 115, 4178]
 
 /**
- * Uses sharded pub/sub, which has no patterns. The first segment of a name selects one of 16 shards. Every message is published to the name's
- * channel and to the shard's channel: an exact name subscribes to the former, a glob to the shards that it can match.
+ * Uses sharded pub/sub, which has no patterns. The first segment of a name selects one of 16 shards. Every message is
+ * published to the name's channel and to the shard's channel: an exact name subscribes to the former, a glob to the
+ * shards that it can match.
  */
 function clusterRouting (cluster: Cluster, prefix: string): ChannelRouting {
   const channelPrefix = `${prefix}:events:`

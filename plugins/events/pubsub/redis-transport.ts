@@ -24,7 +24,10 @@ interface RedisTransportOptions {
   clock: Clock
 }
 
-/** A transport with one connection per server that publishes: one for a single server, up to one per shard for a Cluster. */
+/**
+ * A transport with one connection per server that publishes: one for a single server, up to one per shard for a
+ * Cluster.
+ */
 export class RedisTransport implements Transport {
   readonly #client: RedisClient
   readonly #routing: ChannelRouting
@@ -52,7 +55,8 @@ export class RedisTransport implements Transport {
   }
 
   subscribe (pattern: Pattern): void {
-    const topics = this.#routing.subscriptionsOf(pattern).map(subscription => this.#topics.get(subscription.channel) ?? this.#addTopic(subscription))
+    const topics = this.#routing.subscriptionsOf(pattern).map(subscription =>
+      this.#topics.get(subscription.channel) ?? this.#addTopic(subscription))
     for (const topic of topics) topic.patterns.add(pattern)
     this.#reportIfLive(pattern)
     this.#connect(topics)

@@ -20,8 +20,8 @@ interface SubscriberConnectionListener<S extends Subscription> {
 }
 
 /**
- * A connection for subscriptions that is never reconnected: any failure ends it, and its owner opens another one. Subscriptions are thus made in
- * one way only, and ioredis repeats none of them by itself.
+ * A connection for subscriptions that is never reconnected: any failure ends it, and its owner opens another one.
+ * Subscriptions are thus made in one way only, and ioredis repeats none of them by itself.
  */
 export class SubscriberConnection<S extends Subscription> {
   readonly #redis: Redis
@@ -112,7 +112,10 @@ export class SubscriberConnection<S extends Subscription> {
 
 const UNSUBSCRIBE = { subscribe: 'unsubscribe', psubscribe: 'punsubscribe', ssubscribe: 'sunsubscribe' } as const
 
-/** Returns whether the server refused a command, other than because the slot or the data is elsewhere or not loaded yet. */
+/**
+ * Returns whether the server refused a command, other than because the slot or the data is elsewhere or not loaded yet.
+ */
 function isRefusal (error: unknown): boolean {
-  return error instanceof Error && error.name === 'ReplyError' && !/^(MOVED|ASK|LOADING|CLUSTERDOWN|MASTERDOWN)\b/.test(error.message)
+  return error instanceof Error && error.name === 'ReplyError' &&
+    !/^(MOVED|ASK|LOADING|CLUSTERDOWN|MASTERDOWN)\b/.test(error.message)
 }

@@ -16,7 +16,12 @@ export interface Gap {
 export interface SubscribeOptions {
   /** Called when messages are received again after some may have been missed: reload the data that they announce. */
   onGap?: ((gap: Gap) => void | Promise<void>) | undefined
-  /** Whether to wait until the server has confirmed the subscription. With `false`, `onGap` reports when it is confirmed. @default true */
+  /**
+   * Whether to wait until the server has confirmed the subscription. With `false`, `onGap` reports when it is
+   * confirmed.
+   *
+   * @default true
+   */
   confirm?: boolean | undefined
 }
 
@@ -76,7 +81,9 @@ export class Subscriptions implements TransportListener {
   }
 
   /** @returns a function that unsubscribes at once, and resolves when the server has confirmed it */
-  async subscribe (text: string, handler: UntypedHandler, { onGap, confirm = true }: SubscribeOptions = {}): Promise<() => Promise<void>> {
+  async subscribe (
+    text: string, handler: UntypedHandler, { onGap, confirm = true }: SubscribeOptions = {}
+  ): Promise<() => Promise<void>> {
     const pattern = parsePattern(text)
     if (this.#isClosed) throw new StoreUnavailableError('could not subscribe', 'the app is closed')
     const group = this.#groups.get(pattern.text) ?? this.#open(pattern)
@@ -87,7 +94,10 @@ export class Subscriptions implements TransportListener {
     const confirmed = new Promise<void>((resolve, reject) => { subscriber.confirmation = { resolve, reject } })
     try {
       await withDeadline(confirmed, this.#subscribeTimeout,
-        () => new StoreUnavailableError('could not subscribe', `not confirmed within ${this.#subscribeTimeout} ms`), this.#clock)
+        () =>
+          new StoreUnavailableError(
+            'could not subscribe', `not confirmed within ${this.#subscribeTimeout} ms`
+          ), this.#clock)
     } catch (error) {
       // Not awaited: a server that does not respond would not confirm this either.
       end().catch(() => {})
@@ -135,7 +145,9 @@ export class Subscriptions implements TransportListener {
   refused (pattern: string, reason: string): void {
     const group = this.#groups.get(pattern)
     if (group === undefined) return
-    if (!group.isRefused) this.#log.warn({ plugin: 'events', pattern, reason }, 'events: cannot subscribe, retrying until it succeeds')
+    if (!group.isRefused) {
+      this.#log.warn({ plugin: 'events', pattern, reason }, 'events: cannot subscribe, retrying until it succeeds')
+    }
     group.isRefused = true
     for (const { confirmation } of group.subscribers) confirmation?.reject(new RefusedError(pattern, reason))
   }
@@ -144,18 +156,26 @@ export class Subscriptions implements TransportListener {
   async close (timeout: Milliseconds): Promise<void> {
     this.#isClosed = true
     for (const { subscribers } of this.#groups.values()) {
-      for (const { confirmation } of subscribers) confirmation?.reject(new StoreUnavailableError('could not subscribe', 'the app is closed'))
+      for (const { confirmation } of subscribers) {
+        confirmation?.reject(new StoreUnavailableError('could not subscribe', 'the app is closed'))
+      }
     }
     this.#groups.clear()
     this.#transport.close()
     if (this.#runningHandlers.size === 0) return
-    await withDeadline(Promise.all(this.#runningHandlers), timeout, () => new Error('handlers still run'), this.#clock).catch(() => {
-      this.#log.warn({ plugin: 'events', handlers: this.#runningHandlers.size }, 'events: closed while handlers still ran')
+    await withDeadline(
+      Promise.all(this.#runningHandlers), timeout, () => new Error('handlers still run'), this.#clock
+    ).catch(() => {
+      this.#log.warn(
+        { plugin: 'events', handlers: this.#runningHandlers.size }, 'events: closed while handlers still ran'
+      )
     })
   }
 
   #open (pattern: Pattern): SubscriberGroup {
-    const group: SubscriberGroup = { pattern, subscribers: new Set(), isLive: false, lostAt: this.#clock.now(), isRefused: false }
+    const group: SubscriberGroup = {
+      pattern, subscribers: new Set(), isLive: false, lostAt: this.#clock.now(), isRefused: false
+    }
     this.#groups.set(pattern.text, group)
     this.#transport.subscribe(pattern)
     return group
@@ -169,7 +189,8 @@ export class Subscriptions implements TransportListener {
   }
 
   #run (channel: string, failure: string, call: () => unknown): void {
-    const fail = (error: unknown) => this.#log.error({ plugin: 'events', channel, reason: reasonOf(error) }, `events: ${failure}`)
+    const fail = (error: unknown) =>
+      this.#log.error({ plugin: 'events', channel, reason: reasonOf(error) }, `events: ${failure}`)
     try {
       const result = call()
       if (!isThenable(result)) return
@@ -183,7 +204,10 @@ export class Subscriptions implements TransportListener {
   #warnOnce (channel: string): void {
     if (this.#warnedChannels.has(channel) || this.#warnedChannels.size >= MAX_WARNED_CHANNELS) return
     this.#warnedChannels.add(channel)
-    this.#log.warn({ plugin: 'events', channel }, 'events: a message that is not JSON was dropped; further ones of this channel are not logged')
+    this.#log.warn(
+      { plugin: 'events', channel },
+      'events: a message that is not JSON was dropped; further ones of this channel are not logged'
+    )
   }
 }
 

@@ -20,12 +20,16 @@ export interface SseMeta {
 }
 
 export interface SseOptions<T> {
-  /** The event's type, for which the browser adds a listener, or a function that returns it, sync or async. @default `message` */
+  /**
+   * The event's type, for which the browser adds a listener, or a function that returns it, sync or async.
+   *
+   * @default `message`
+   */
   event?: string | ((data: T, meta: SseMeta) => MaybePromise<string | undefined>) | undefined
   /**
-   * Returns what the browser receives, as JSON, in place of the data; `undefined` leaves the event out. `map` and `event` may be async:
-   * events keep their order, and the response ends if 1,000 wait. A failure is logged, and the event is left out. `meta` has `channel`, or
-   * `id`, `key` and `appendedAt`.
+   * Returns what the browser receives, as JSON, in place of the data; `undefined` leaves the event out. `map` and
+   * `event` may be async: events keep their order, and the response ends if 1,000 wait. A failure is logged, and the
+   * event is left out. `meta` has `channel`, or `id`, `key` and `appendedAt`.
    *
    * @default the data
    */
@@ -34,10 +38,15 @@ export interface SseOptions<T> {
   heartbeat?: Duration | undefined
   /** How long the browser waits before it reconnects. @default the browser's, about 3 s */
   retry?: Duration | undefined
-  /** How many bytes may wait for a slow client, besides one event. A client for which more wait is disconnected. @default 1 MiB */
+  /**
+   * How many bytes may wait for a slow client, besides one event. A client for which more wait is disconnected.
+   *
+   * @default 1 MiB
+   */
   maxBuffer?: Bytes | undefined
   /**
-   * Whether the response ends with the session of its request. `config.session: false` of the route turns it off as well.
+   * Whether the response ends with the session of its request. `config.session: false` of the route turns it off as
+   * well.
    *
    * @default true
    */
@@ -49,7 +58,8 @@ export const SSE_OPTIONS = {
     type: 'string or `(data, meta) => string`',
     allowed: 'a string, or a function that returns one',
     fallbackText: '`message`',
-    parse: given => typeof given === 'string' || typeof given === 'function' ? given as SseOptions<unknown>['event'] : undefined
+    parse: given =>
+      typeof given === 'string' || typeof given === 'function' ? given as SseOptions<unknown>['event'] : undefined
   }),
   map: callable('`(data, meta) => value`', 'a function', 'the data'),
   heartbeat: duration('15s', { min: 10, max: MAX_TIMER_MS }),

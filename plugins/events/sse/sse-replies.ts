@@ -44,7 +44,9 @@ export class SseReplies {
     this.#clock = clock
   }
 
-  async send<T> (request: FastifyRequest, reply: FastifyReply, source: SseSource<T> | string, given: SseOptions<T> = {}): Promise<void> {
+  async send<T> (
+    request: FastifyRequest, reply: FastifyReply, source: SseSource<T> | string, given: SseOptions<T> = {}
+  ): Promise<void> {
     const options = resolveSseOptions(given)
     const after = lastEventIdOf(request)
     // A HEAD request has no body that would end.
@@ -55,7 +57,10 @@ export class SseReplies {
     const stream = new SseStream({
       ...options,
       clock: this.#clock,
-      onSlow: () => request.log.info({ plugin: 'events', buffered: stream.readableLength }, 'events: a client is too slow, and was disconnected'),
+      onSlow: () =>
+        request.log.info(
+          { plugin: 'events', buffered: stream.readableLength }, 'events: a client is too slow, and was disconnected'
+        ),
       cut: () => { if (!reply.raw.writableFinished) reply.raw.destroy() }
     })
     // Node.js sends the head of the response with the first bytes of its body.
@@ -89,12 +94,20 @@ export class SseReplies {
   }
 
   /** Writes published messages. @returns a function that stops it */
-  async #writeMessages (pattern: string, stream: SseStream, write: Write, request: FastifyRequest): Promise<() => void> {
+  async #writeMessages (
+    pattern: string, stream: SseStream, write: Write, request: FastifyRequest
+  ): Promise<() => void> {
     const inOrder = createSequence(() => {
-      if (!stream.isOver) request.log.warn({ plugin: 'events' }, `events: a response was ended, as ${MAX_QUEUED_EVENTS} events wait for \`map\` or \`event\``)
+      if (!stream.isOver) {
+        request.log.warn(
+          { plugin: 'events' },
+          `events: a response was ended, as ${MAX_QUEUED_EVENTS} events wait for \`map\` or \`event\``
+        )
+      }
       stream.finish()
     })
-    const end = await this.#subscriptions.subscribe(pattern, (data, channel) => inOrder(() => write(data, { channel })), {
+    const end = await this.#subscriptions.subscribe(pattern, (data, channel) =>
+      inOrder(() => write(data, { channel })), {
       onGap: gap => inOrder(() => stream.write(formatEvent({ event: 'gap', data: JSON.stringify(gap) })))
     })
     return () => { end().catch(() => {}) }
@@ -121,8 +134,8 @@ function createSequence (onFull: () => void): (step: () => MaybePromise<unknown>
 }
 
 /**
- * Writes the events of a stream, no faster than the client reads. Resolves when the start position is known: events that are appended after the
- * head of the response are never missed.
+ * Writes the events of a stream, no faster than the client reads. Resolves when the start position is known: events
+ * that are appended after the head of the response are never missed.
  *
  * @returns a function that stops it
  */
@@ -141,13 +154,17 @@ async function writeStream<T> (
     }
   }
   pump().catch((error: unknown) => {
-    if (!stopped.signal.aborted) request.log.warn({ plugin: 'events', reason: reasonOf(error) }, 'events: the stream of a response failed')
+    if (!stopped.signal.aborted) {
+      request.log.warn({ plugin: 'events', reason: reasonOf(error) }, 'events: the stream of a response failed')
+    }
   }).finally(() => stream.finish())
   return () => stopped.abort()
 }
 
 /** @throws `FST_REDIS_SUITE_EVENTS_INVALID_LAST_EVENT_ID`, which does not reveal the stream's name to the client */
-function readAfter<T> (source: SseSource<T>, after: string | undefined, signal: AbortSignal): AsyncIterable<StreamEvent<T>> {
+function readAfter<T> (
+  source: SseSource<T>, after: string | undefined, signal: AbortSignal
+): AsyncIterable<StreamEvent<T>> {
   try {
     return source.read({ signal, ...after !== undefined && { after } })
   } catch (error) {
@@ -156,7 +173,9 @@ function readAfter<T> (source: SseSource<T>, after: string | undefined, signal: 
 }
 
 /** @returns whether there is room for more; a promise only if `map` or `event` is async */
-function writeEvent (stream: SseStream, { event, map }: ResolvedSseOptions, data: unknown, meta: SseMeta, request: FastifyRequest): MaybePromise<boolean> {
+function writeEvent (
+  stream: SseStream, { event, map }: ResolvedSseOptions, data: unknown, meta: SseMeta, request: FastifyRequest
+): MaybePromise<boolean> {
   const write = (mapped: unknown): MaybePromise<boolean> => {
     const text: string | undefined = mapped === undefined ? undefined : JSON.stringify(mapped)
     if (text === undefined) return true
@@ -165,12 +184,18 @@ function writeEvent (stream: SseStream, { event, map }: ResolvedSseOptions, data
   }
   return recover(() => map === undefined ? write(data) : whenReady(map(data, meta), write), error => {
     const { channel, id } = meta
-    request.log.error({ plugin: 'events', reason: reasonOf(error), channel, id }, 'events: an event was left out, as `map` or `event` failed')
+    request.log.error(
+      { plugin: 'events', reason: reasonOf(error), channel, id },
+      'events: an event was left out, as `map` or `event` failed'
+    )
     return true
   })
 }
 
-/** Returns the id of the last event that the browser received. Polyfills that cannot set the header send it in the query. */
+/**
+ * Returns the id of the last event that the browser received. Polyfills that cannot set the header send it in the
+ * query.
+ */
 function lastEventIdOf (request: FastifyRequest): string | undefined {
   const query: unknown = request.query
   const id: unknown = request.headers['last-event-id'] ??
@@ -188,6 +213,9 @@ function lastEventIdOf (request: FastifyRequest): string | undefined {
  */
 function watchSession (request: FastifyRequest, interval: Milliseconds, onEnd: () => void): (() => void) | undefined {
   const sessions: unknown = Reflect.get(request.server, 'sessions')
-  if (typeof sessions !== 'object' || sessions === null || !('watch' in sessions) || typeof sessions.watch !== 'function') return undefined
+  if (typeof sessions !== 'object' || sessions === null || !('watch' in sessions) ||
+    typeof sessions.watch !== 'function') {
+    return undefined
+  }
   return (sessions.watch as Watch)(request, onEnd, { interval })
 }

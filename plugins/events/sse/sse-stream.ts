@@ -123,7 +123,9 @@ interface SseFields {
 
 /** Formats one event. @see WHATWG HTML, section "Server-sent events" */
 export function formatEvent ({ id, event, data }: SseFields): string {
-  return `${id === undefined ? '' : `id: ${oneLine(id)}\n`}${event === undefined ? '' : `event: ${oneLine(event)}\n`}data: ${data}\n\n`
+  const idLine = id === undefined ? '' : `id: ${oneLine(id)}\n`
+  const eventLine = event === undefined ? '' : `event: ${oneLine(event)}\n`
+  return `${idLine}${eventLine}data: ${data}\n\n`
 }
 
 /** Replaces line breaks, which would begin another field, and NUL, for which browsers ignore an id. */

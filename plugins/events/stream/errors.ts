@@ -1,8 +1,12 @@
 import { pluginError } from '../../shared/plugin/errors.js'
 
 /** The store refused the call, or did not reply in time. An append without a reply may have succeeded. */
-export const StoreUnavailableError = pluginError('events', 'STORE_UNAVAILABLE', 'stream "%s": store unavailable (%s)', 503)
+export const StoreUnavailableError = pluginError(
+  'events', 'STORE_UNAVAILABLE', 'stream "%s": store unavailable (%s)', 503
+)
 /** The cursor belongs to another stream, or to another number of partitions. */
 export const InvalidCursorError = pluginError('events', 'INVALID_CURSOR', 'stream "%s" has no cursor "%s"', 400)
 /** JSON cannot represent the data. */
-export const UnserializableError = pluginError('events', 'UNSERIALIZABLE', 'stream "%s": cannot serialize the data (%s)')
+export const UnserializableError = pluginError(
+  'events', 'UNSERIALIZABLE', 'stream "%s": cannot serialize the data (%s)'
+)

@@ -54,6 +54,8 @@ export function resolveStream (given: StreamOptions): ResolvedStreamOptions {
 }
 
 export function resolveConsume<T> (given: ConsumeOptions<T>): ResolvedConsumeOptions<T> {
-  if (typeof given !== 'object' || given === null) throw invalidArgumentError('events', 'options', given, 'an object with group and handler')
+  if (typeof given !== 'object' || given === null) {
+    throw invalidArgumentError('events', 'options', given, 'an object with group and handler')
+  }
   return { ...resolveOptions('events', CONSUME_OPTIONS, given), handler: given.handler }
 }

@@ -78,28 +78,45 @@ export interface ReadOptions {
 
 export interface StreamOptions {
   /**
-   * How many partitions the keys are spread over. One instance at a time consumes a partition for a group. It must be the same on all
-   * instances.
+   * How many partitions the keys are spread over. One instance at a time consumes a partition for a group. It must be
+   * the same on all instances.
    *
    * @default 1
    */
   partitions?: number | undefined
-  /** How many events are kept, an equal share in each partition. Trimming is approximate: up to a hundred more remain in each. @default 100_000 */
+  /**
+   * How many events are kept, an equal share in each partition. Trimming is approximate: up to a hundred more remain in
+   * each.
+   *
+   * @default 100_000
+   */
   maxLength?: number | undefined
-  /** How long events are kept. Older ones are trimmed when an event is appended, and all of them expire this long after the last one. @default '7 days' */
+  /**
+   * How long events are kept. Older ones are trimmed when an event is appended, and all of them expire this long after
+   * the last one.
+   *
+   * @default '7 days'
+   */
   maxAge?: Duration | undefined
   /** How long dead letters and the positions of groups are kept after they were last used. @default '30 days' */
   retention?: Duration | undefined
-  /** How many dead letters a group keeps, an equal share in each partition. The oldest are dropped, which is logged. @default 10_000 */
+  /**
+   * How many dead letters a group keeps, an equal share in each partition. The oldest are dropped, which is logged.
+   *
+   * @default 10_000
+   */
   maxDeadLetters?: number | undefined
 }
 
 export interface ConsumeOptions<T> {
-  /** The name of the group: up to 64 letters, digits and `.`, `_`, `-`. Each group gets every event; its consumers, on all instances, share them. */
+  /**
+   * The name of the group: up to 64 letters, digits and `.`, `_`, `-`. Each group gets every event; its consumers, on
+   * all instances, share them.
+   */
   group: string
   /**
-   * Handles an event. If it rejects, the event is retried. Events of a key arrive in order, never two at a time, and some of them twice.
-   * Stop when `signal` fires.
+   * Handles an event. If it rejects, the event is retried. Events of a key arrive in order, never two at a time, and
+   * some of them twice. Stop when `signal` fires.
    */
   handler: (event: StreamEvent<T>, context: HandlerContext) => unknown
   /** How many events this process handles at a time, of different keys. @default 1 */
@@ -108,7 +125,11 @@ export interface ConsumeOptions<T> {
   retries?: number | undefined
   /** How long to wait between attempts: doubled each time, with jitter. @default { min: 100, max: '30s' } */
   backoff?: BackoffOptions | undefined
-  /** Whether an event that has used up its retries is kept as a dead letter. Otherwise its id and reason are logged. @default true */
+  /**
+   * Whether an event that has used up its retries is kept as a dead letter. Otherwise its id and reason are logged.
+   *
+   * @default true
+   */
   deadLetter?: boolean | undefined
   /** The position at which a new group begins: the oldest event, or after the newest. @default '0' */
   from?: '0' | '$' | undefined

@@ -31,12 +31,17 @@ export function resolveHeaders (given: RouteRateLimitOptions, enableDraftSpec: b
     'ratelimit-limit', 'ratelimit-remaining', 'ratelimit-reset'])]
   const select = (option: 'addHeaders' | 'addHeadersOnExceeding'): FieldNames => {
     const shown: unknown = given[option] ?? {}
-    if (typeof shown !== 'object' || shown === null) return refuseOption('rate-limit', given, option, '{ "header-name": true or false }')
+    if (typeof shown !== 'object' || shown === null) {
+      return refuseOption('rate-limit', given, option, '{ "header-name": true or false }')
+    }
     for (const [name, value] of Object.entries(shown)) {
       if (!known.includes(name)) throw unknownOptionError('rate-limit', name, known, 'header')
-      if (typeof value !== 'boolean') throw invalidOptionError('rate-limit', `${option}.${name}`, value, 'true or false')
+      if (typeof value !== 'boolean') {
+        throw invalidOptionError('rate-limit', `${option}.${name}`, value, 'true or false')
+      }
     }
-    const isShown = (name: string | undefined) => name !== undefined && Reflect.get(shown, name) !== false ? name : undefined
+    const isShown = (name: string | undefined) =>
+      name !== undefined && Reflect.get(shown, name) !== false ? name : undefined
     return {
       limit: isShown(names.limit),
       remaining: isShown(names.remaining),

@@ -1,7 +1,11 @@
 import { format } from '@lukeed/ms'
 import { parseDuration, type Duration } from '../../shared/plugin/duration.js'
-import { boolean, duration, integer, oneOf, option, required, string, unchecked, withDefault } from '../../shared/plugin/option-kinds.js'
-import { checkNames, readOption, readOptions, refuseOption, resolveOptions, type OptionTable, type Resolved } from '../../shared/plugin/option-table.js'
+import {
+  boolean, duration, integer, oneOf, option, required, string, unchecked, withDefault
+} from '../../shared/plugin/option-kinds.js'
+import {
+  checkNames, readOption, readOptions, refuseOption, resolveOptions, type OptionTable, type Resolved
+} from '../../shared/plugin/option-table.js'
 import type { Milliseconds } from '../../shared/plugin/units.js'
 import { ALGORITHMS, longestWindow, type Limit, type Penalty, type Policy } from '../policy.js'
 import type { ExponentialBackoffOptions, LimitOptions, PolicyOptions } from './types.js'
@@ -67,18 +71,33 @@ const LIMIT_OPTIONS = { ...SINGLE_LIMIT_OPTIONS, burst: integer() } satisfies Op
 export function resolvePolicy (given: BoundedPolicyOptions): Policy {
   const { limits: _, burst, ...options } = readOptions('rate-limit', POLICY_OPTIONS, given)
   const { algorithm, countRejected, ban } = options
-  if (algorithm !== 'gcra' && burst !== undefined) refuseOption('rate-limit', given, 'burst', 'left out without the algorithm \'gcra\'')
+  if (algorithm !== 'gcra' && burst !== undefined) {
+    refuseOption('rate-limit', given, 'burst', 'left out without the algorithm \'gcra\'')
+  }
   const limits = given.limits === undefined ? [resolveLimit(given, 'default')] : resolveLimits(given)
-  if (limits.some(({ max }) => max > largestMax(given))) refuseOption('rate-limit', given, given.limits === undefined ? 'max' : 'limits', `a "max" that is ${allowedMax(given)}`)
+  if (limits.some(({ max }) => max > largestMax(given))) {
+    refuseOption(
+      'rate-limit', given, given.limits === undefined ? 'max' : 'limits', `a "max" that is ${allowedMax(given)}`
+    )
+  }
   const window = longestWindow(limits)
   if (options.continueExceeding && typeof options.exponentialBackoff === 'object') {
     refuseOption('rate-limit', given, 'exponentialBackoff', 'true or left out beside continueExceeding')
   }
-  return { limits, algorithm, countRejected, penalty: penaltyOf(options, window), ban, banDuration: options.banDuration ?? window }
+  return {
+    limits,
+    algorithm,
+    countRejected,
+    penalty: penaltyOf(options, window),
+    ban,
+    banDuration: options.banDuration ?? window
+  }
 }
 
 /** A log stores the time of each unit; the other algorithms store a few numbers. */
-export function largestMax ({ algorithm = 'sliding-log', maxLogUnits = DEFAULT_MAX_LOG_UNITS }: BoundedPolicyOptions): number {
+export function largestMax (
+  { algorithm = 'sliding-log', maxLogUnits = DEFAULT_MAX_LOG_UNITS }: BoundedPolicyOptions
+): number {
   return algorithm === 'sliding-log' ? maxLogUnits : LARGEST_MAX
 }
 
@@ -86,13 +105,20 @@ export function largestMax ({ algorithm = 'sliding-log', maxLogUnits = DEFAULT_M
 export function allowedMax (given: BoundedPolicyOptions): string {
   const range = `a whole number from 0 to ${largestMax(given)}`
   const isLog = (given.algorithm ?? 'sliding-log') === 'sliding-log'
-  return isLog ? `${range} with the algorithm 'sliding-log'; for a larger one set algorithm: 'sliding-counter', or raise "maxLogUnits"` : range
+  return isLog
+    ? `${range} with the algorithm 'sliding-log'; for a larger one set algorithm: 'sliding-counter', or raise ` +
+      '"maxLogUnits"'
+    : range
 }
 
 function resolveLimits (given: StaticPolicyOptions): Limit[] {
-  if (given.max !== undefined || given.timeWindow !== undefined) refuseOption('rate-limit', given, 'limits', 'left out beside "max" and "timeWindow"')
+  if (given.max !== undefined || given.timeWindow !== undefined) {
+    refuseOption('rate-limit', given, 'limits', 'left out beside "max" and "timeWindow"')
+  }
   const limits: unknown = given.limits
-  if (!Array.isArray(limits) || limits.length === 0 || limits.length > 10) return refuseOption('rate-limit', given, 'limits', 'a list of 1 to 10 limits')
+  if (!Array.isArray(limits) || limits.length === 0 || limits.length > 10) {
+    return refuseOption('rate-limit', given, 'limits', 'a list of 1 to 10 limits')
+  }
   return limits.map((limit: LimitOptions) => {
     if (typeof limit !== 'object' || limit === null || limit.max === undefined || limit.timeWindow === undefined) {
       return refuseOption('rate-limit', given, 'limits', 'a list of objects with "max" and "timeWindow"')
@@ -109,9 +135,13 @@ function resolveLimit (given: Pick<StaticPolicyOptions, 'max' | 'timeWindow' | '
 }
 
 /** Resolves both ways to lengthen a refusal to one: a base, which is doubled up to a cap. */
-function penaltyOf (options: Pick<Resolved<typeof POLICY_OPTIONS>, 'continueExceeding' | 'exponentialBackoff'>, window: Milliseconds): Penalty | undefined {
+function penaltyOf (
+  options: Pick<Resolved<typeof POLICY_OPTIONS>, 'continueExceeding' | 'exponentialBackoff'>, window: Milliseconds
+): Penalty | undefined {
   const { continueExceeding, exponentialBackoff } = options
-  if (typeof exponentialBackoff === 'object') return { ...exponentialBackoff, memory: exponentialBackoff.memory ?? window }
+  if (typeof exponentialBackoff === 'object') {
+    return { ...exponentialBackoff, memory: exponentialBackoff.memory ?? window }
+  }
   if (continueExceeding) return { base: window, cap: window, memory: 0 }
   return exponentialBackoff ? { base: window, cap: Number.MAX_SAFE_INTEGER, memory: 0 } : undefined
 }

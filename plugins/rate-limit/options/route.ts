@@ -2,8 +2,12 @@ import type { FastifyRequest } from 'fastify'
 import { parseDuration, type Duration } from '../../shared/plugin/duration.js'
 import { invalidOptionError } from '../../shared/plugin/errors.js'
 import { whenReady, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
-import { boolean, callable, clock, duration, integer, MAX_ENTRIES, oneOf, option, redisClient, string, unchecked } from '../../shared/plugin/option-kinds.js'
-import { checkNames, readOption, readOptions, refuseOption, type OptionTable, type Resolved } from '../../shared/plugin/option-table.js'
+import {
+  boolean, callable, clock, duration, integer, MAX_ENTRIES, oneOf, option, redisClient, string, unchecked
+} from '../../shared/plugin/option-kinds.js'
+import {
+  checkNames, readOption, readOptions, refuseOption, type OptionTable, type Resolved
+} from '../../shared/plugin/option-table.js'
 import { KEY_PREFIX, KEY_PREFIX_ALLOWED } from '../../shared/redis/client.js'
 import { DEFAULT_TIMEOUT_MS } from '../../shared/redis/guard.js'
 import { COST_ALLOWED, invalidResult, isCost } from '../errors.js'
@@ -12,9 +16,12 @@ import type { CustomStoreConstructor } from './custom-store.js'
 import { resolveHeaders, type HeaderNames } from './headers.js'
 import { createIpList, ipKey, isInvalidRange } from './ip-address.js'
 import {
-  allowedMax, DEFAULT_MAX, DEFAULT_MAX_LOG_UNITS, DEFAULT_TIME_WINDOW, LARGEST_MAX, largestMax, POLICY_OPTIONS, resolvePolicy, type BoundedPolicyOptions
+  allowedMax, DEFAULT_MAX, DEFAULT_MAX_LOG_UNITS, DEFAULT_TIME_WINDOW, LARGEST_MAX, largestMax, POLICY_OPTIONS,
+  resolvePolicy, type BoundedPolicyOptions
 } from './policy.js'
-import type { AccessList, KeyGenerator, OnStoreError, PerRequest, RateLimitPluginOptions, RouteRateLimitOptions } from './types.js'
+import type {
+  AccessList, KeyGenerator, OnStoreError, PerRequest, RateLimitPluginOptions, RouteRateLimitOptions
+} from './types.js'
 
 const accessList = () => option<AccessList>({
   type: 'list of keys, addresses and CIDR ranges, or `(request, key) => boolean`',
@@ -42,7 +49,9 @@ export const ROUTE_RATE_LIMIT_OPTIONS = {
   denyList: accessList(),
   groupId: string(),
   dryRun: boolean(false),
-  errorResponseBuilder: callable('`(request, { statusCode, ban, max, ttl, after }) => object`', 'a function', 'an error 429 or 403'),
+  errorResponseBuilder: callable(
+    '`(request, { statusCode, ban, max, ttl, after }) => object`', 'a function', 'an error 429 or 403'
+  ),
   onExceeding: callable('`(request, key) => void`'),
   onExceeded: callable('`(request, key) => void`'),
   onBanReach: callable('`(request, key) => void`'),
@@ -58,7 +67,11 @@ const OWN_OPTIONS = {
   global: boolean(true),
   redis: redisClient(),
   nameSpace: string(undefined, KEY_PREFIX_ALLOWED, KEY_PREFIX),
-  store: option({ type: 'class', allowed: 'a class with incr() and child()', parse: given => typeof given === 'function' ? given as CustomStoreConstructor : undefined }),
+  store: option({
+    type: 'class',
+    allowed: 'a class with incr() and child()',
+    parse: given => typeof given === 'function' ? given as CustomStoreConstructor : undefined
+  }),
   cache: integer(5000, { min: 1, max: MAX_ENTRIES }),
   timeout: duration(DEFAULT_TIMEOUT_MS, { min: 1 }),
   maxLogUnits: integer(DEFAULT_MAX_LOG_UNITS, { min: 1, max: LARGEST_MAX }),
@@ -66,13 +79,16 @@ const OWN_OPTIONS = {
   clock: clock()
 } satisfies OptionTable<Omit<RateLimitPluginOptions, keyof RouteRateLimitOptions>>
 
-export const RATE_LIMIT_OPTIONS = { ...ROUTE_RATE_LIMIT_OPTIONS, ...OWN_OPTIONS } satisfies OptionTable<RateLimitPluginOptions>
+export const RATE_LIMIT_OPTIONS = {
+  ...ROUTE_RATE_LIMIT_OPTIONS, ...OWN_OPTIONS
+} satisfies OptionTable<RateLimitPluginOptions>
 
 type BoundedRouteOptions = RouteRateLimitOptions & Pick<BoundedPolicyOptions, 'maxLogUnits'>
 
 type ListCheck = (request: FastifyRequest, key: string) => MaybePromise<boolean>
 
-type UnchangedOption = 'hook' | 'early' | 'algorithm' | 'groupId' | 'dryRun' | 'cost' | 'errorResponseBuilder' | 'onExceeding' | 'onExceeded' | 'onBanReach'
+type UnchangedOption = 'hook' | 'early' | 'algorithm' | 'groupId' | 'dryRun' | 'cost' | 'errorResponseBuilder' |
+  'onExceeding' | 'onExceeded' | 'onBanReach'
 
 /** How a route is limited, complete and checked. */
 export interface ResolvedRouteOptions extends Pick<Resolved<typeof ROUTE_RATE_LIMIT_OPTIONS>, UnchangedOption> {
@@ -84,7 +100,8 @@ export interface ResolvedRouteOptions extends Pick<Resolved<typeof ROUTE_RATE_LI
   onStoreError: OnStoreError
 }
 
-export interface ResolvedRateLimitOptions extends ResolvedRouteOptions, Omit<Resolved<typeof OWN_OPTIONS>, 'redis' | 'store'> {
+export interface ResolvedRateLimitOptions
+  extends ResolvedRouteOptions, Omit<Resolved<typeof OWN_OPTIONS>, 'redis' | 'store'> {
   /** `''` without the option. */
   nameSpace: string
 }
@@ -99,14 +116,22 @@ export function resolvePluginOptions (given: RateLimitPluginOptions): ResolvedRa
 
 /** A custom store keeps no log. */
 function maxLogUnitsOf (plugin: RateLimitPluginOptions): number {
-  return plugin.store === undefined ? readOption('rate-limit', 'maxLogUnits', OWN_OPTIONS.maxLogUnits, plugin) : LARGEST_MAX
+  return plugin.store === undefined
+    ? readOption('rate-limit', 'maxLogUnits', OWN_OPTIONS.maxLogUnits, plugin)
+    : LARGEST_MAX
 }
 
 /** A route's own options override the plugin's. `max` and `limits` exclude each other, so either replaces both. */
-export function resolveRouteOptions (plugin: RateLimitPluginOptions, route: RouteRateLimitOptions): ResolvedRouteOptions {
+export function resolveRouteOptions (
+  plugin: RateLimitPluginOptions, route: RouteRateLimitOptions
+): ResolvedRouteOptions {
   checkNames('rate-limit', ROUTE_RATE_LIMIT_OPTIONS, route)
-  if (route.early === true && plugin.early !== true) refuseOption('rate-limit', route, 'early', 'false, or true where the plugin is given it too')
-  const inherited: RouteRateLimitOptions = Object.fromEntries(Object.entries(plugin).filter(([name]) => Object.hasOwn(ROUTE_RATE_LIMIT_OPTIONS, name)))
+  if (route.early === true && plugin.early !== true) {
+    refuseOption('rate-limit', route, 'early', 'false, or true where the plugin is given it too')
+  }
+  const inherited: RouteRateLimitOptions = Object.fromEntries(
+    Object.entries(plugin).filter(([name]) => Object.hasOwn(ROUTE_RATE_LIMIT_OPTIONS, name))
+  )
   if (route.limits !== undefined) delete inherited.max
   if (route.limits !== undefined) delete inherited.timeWindow
   if (route.max !== undefined || route.timeWindow !== undefined) delete inherited.limits
@@ -118,7 +143,10 @@ export function resolveRouteOptions (plugin: RateLimitPluginOptions, route: Rout
 
 function resolveRoute (given: BoundedRouteOptions): ResolvedRouteOptions {
   const options = readOptions('rate-limit', ROUTE_RATE_LIMIT_OPTIONS, given)
-  const { ipv6Subnet, hook, early, algorithm, groupId, dryRun, cost, errorResponseBuilder, onExceeding, onExceeded, onBanReach } = options
+  const {
+    ipv6Subnet, hook, early, algorithm, groupId, dryRun, cost, errorResponseBuilder, onExceeding, onExceeded,
+    onBanReach
+  } = options
   return {
     policyOf: resolvePolicyOf(given),
     algorithm,
@@ -139,7 +167,10 @@ function resolveRoute (given: BoundedRouteOptions): ResolvedRouteOptions {
   }
 }
 
-function resolveOnStoreError (given: RouteRateLimitOptions, { skipOnError, onStoreError }: Pick<Resolved<typeof ROUTE_RATE_LIMIT_OPTIONS>, 'skipOnError' | 'onStoreError'>): OnStoreError {
+function resolveOnStoreError (
+  given: RouteRateLimitOptions,
+  { skipOnError, onStoreError }: Pick<Resolved<typeof ROUTE_RATE_LIMIT_OPTIONS>, 'skipOnError' | 'onStoreError'>
+): OnStoreError {
   if (skipOnError === undefined) return onStoreError
   if (given.onStoreError !== undefined) refuseOption('rate-limit', given, 'skipOnError', 'left out beside onStoreError')
   return skipOnError ? 'open' : 'throw'
@@ -149,10 +180,17 @@ function isAccessList (list: unknown): list is AccessList {
   return typeof list === 'function' || (Array.isArray(list) && list.every(entry => typeof entry === 'string'))
 }
 
-function resolveList (name: 'allowList' | 'denyList', given: RouteRateLimitOptions, list: AccessList | undefined): ListCheck | undefined {
+function resolveList (
+  name: 'allowList' | 'denyList', given: RouteRateLimitOptions, list: AccessList | undefined
+): ListCheck | undefined {
   if (list === undefined || typeof list === 'function') return list
   const invalid = list.find(isInvalidRange)
-  if (invalid !== undefined) throw invalidOptionError('rate-limit', `${name}[${list.indexOf(invalid)}]`, invalid, 'an address with a prefix length of 0 to 32 (IPv4) or 128 (IPv6), such as 10.0.0.0/8')
+  if (invalid !== undefined) {
+    throw invalidOptionError(
+      'rate-limit', `${name}[${list.indexOf(invalid)}]`, invalid,
+      'an address with a prefix length of 0 to 32 (IPv4) or 128 (IPv6), such as 10.0.0.0/8'
+    )
+  }
   const keys = new Set<string>(list)
   const hasAddress = createIpList(list)
   if (hasAddress === undefined) return (_request, key) => keys.has(key)
@@ -178,10 +216,16 @@ function resolvePolicyOf (given: BoundedRouteOptions): ResolvedRouteOptions['pol
   }
   if (rest.limits !== undefined) refuseOption('rate-limit', given, 'limits', 'left out beside "max" and "timeWindow"')
   // Options that do not depend on the request are checked now, not at the first request.
-  resolvePolicy({ ...rest, burst: burstWithin(rest.burst, DEFAULT_MAX), max: typeof max === 'function' ? Math.min(DEFAULT_MAX, largestMax(rest)) : max, timeWindow: typeof timeWindow === 'function' ? undefined : timeWindow })
+  resolvePolicy({
+    ...rest,
+    burst: burstWithin(rest.burst, DEFAULT_MAX),
+    max: typeof max === 'function' ? Math.min(DEFAULT_MAX, largestMax(rest)) : max,
+    timeWindow: typeof timeWindow === 'function' ? undefined : timeWindow
+  })
   const policies = new Map<string, Policy>()
   return (request, key) => whenReady(valueFor(max ?? DEFAULT_MAX, request, key), maxNow =>
-    whenReady(valueFor<Duration>(timeWindow ?? DEFAULT_TIME_WINDOW, request, key), windowNow => policyFor(policies, rest, maxNow, windowNow, request)))
+    whenReady(valueFor<Duration>(timeWindow ?? DEFAULT_TIME_WINDOW, request, key), windowNow =>
+      policyFor(policies, rest, maxNow, windowNow, request)))
 }
 
 function burstWithin (burst: number | undefined, max: number): number | undefined {
@@ -189,13 +233,21 @@ function burstWithin (burst: number | undefined, max: number): number | undefine
 }
 
 function valueFor<T> (value: PerRequest<T>, request: FastifyRequest, key: string): MaybePromise<T> {
-  return typeof value === 'function' ? (value as (request: FastifyRequest, key: string) => MaybePromise<T>)(request, key) : value
+  return typeof value === 'function'
+    ? (value as (request: FastifyRequest, key: string) => MaybePromise<T>)(request, key)
+    : value
 }
 
-function policyFor (policies: Map<string, Policy>, rest: BoundedPolicyOptions, max: number, timeWindow: Duration, request: FastifyRequest): Policy {
+function policyFor (
+  policies: Map<string, Policy>, rest: BoundedPolicyOptions, max: number, timeWindow: Duration, request: FastifyRequest
+): Policy {
   const window = parseDuration(timeWindow)
-  if (!Number.isSafeInteger(max) || max < 0 || max > largestMax(rest)) throw invalidResult('max', request, max, allowedMax(rest))
-  if (window === undefined || window < 1) throw invalidResult('timeWindow', request, timeWindow, 'milliseconds, or a string such as \'30s\'')
+  if (!Number.isSafeInteger(max) || max < 0 || max > largestMax(rest)) {
+    throw invalidResult('max', request, max, allowedMax(rest))
+  }
+  if (window === undefined || window < 1) {
+    throw invalidResult('timeWindow', request, timeWindow, 'milliseconds, or a string such as \'30s\'')
+  }
   const name = `${max}/${window}`
   let policy = policies.get(name)
   if (policy === undefined) {

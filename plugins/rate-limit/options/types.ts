@@ -39,17 +39,27 @@ export interface ExponentialBackoffOptions {
 export interface PolicyOptions {
   /** Several limits that apply at once, in place of `max` and `timeWindow`: all or nothing, in one round trip. */
   limits?: readonly LimitOptions[] | undefined
-  /** The algorithm that counts. `sliding-log` is exact. @default 'sliding-log' @see [algorithms](docs/plugins/rate-limit.md#algorithms) */
+  /**
+   * The algorithm that counts. `sliding-log` is exact.
+   *
+   * @default 'sliding-log'
+   * @see [algorithms](docs/plugins/rate-limit.md#algorithms)
+   */
   algorithm?: Algorithm | undefined
   /** How many units may come at once. Only with `gcra`. @default max */
   burst?: number | undefined
-  /** Whether a refused request takes its cost too, so that a client that keeps retrying stays refused. @default false */
+  /**
+   * Whether a refused request takes its cost too, so that a client that keeps retrying stays refused.
+   *
+   * @default false
+   */
   countRejected?: boolean | undefined
   /** Whether each refusal refuses for a whole window more. @default false */
   continueExceeding?: boolean | undefined
   /**
-   * Whether each refusal refuses for a window, then two, then four, and so on. With `{ base, cap, memory }` the first refusal lasts `base`,
-   * no refusal lasts longer than `cap`, and `memory` after one has ended (default: the longest window) the next one lasts `base` again.
+   * Whether each refusal refuses for a window, then two, then four, and so on. With `{ base, cap, memory }` the first
+   * refusal lasts `base`, no refusal lasts longer than `cap`, and `memory` after one has ended (default: the longest
+   * window) the next one lasts `base` again.
    *
    * @default false
    */
@@ -74,7 +84,8 @@ export interface ErrorResponseContext {
 /** The options of a route. An option that is left out has the value of the plugin's options. */
 export interface RouteRateLimitOptions extends PolicyOptions {
   /**
-   * How many units of cost a key may use in any `timeWindow`; 0 refuses all. At most 10,000,000, with `sliding-log` at most `maxLogUnits`.
+   * How many units of cost a key may use in any `timeWindow`; 0 refuses all. At most 10,000,000, with `sliding-log` at
+   * most `maxLogUnits`.
    *
    * @default 1000
    */
@@ -86,32 +97,32 @@ export interface RouteRateLimitOptions extends PolicyOptions {
   /** The hook in which the request is limited. @default 'onRequest' */
   hook?: RateLimitHook | undefined
   /**
-   * Whether Redis is asked when the request arrives, and its reply awaited in `hook`. Registered before a session, the two share a round
-   * trip. Requests that another hook refuses in between are counted too, and functions among the options do not see what other hooks set. A
-   * route may turn it off.
+   * Whether Redis is asked when the request arrives, and its reply awaited in `hook`. Registered before a session, the
+   * two share a round trip. Requests that another hook refuses in between are counted too, and functions among the
+   * options do not see what other hooks set. A route may turn it off.
    *
    * @default false
    * @see [one round trip with a session](docs/plugins/rate-limit.md#one-round-trip-with-a-session)
    */
   early?: boolean | undefined
   /**
-   * Returns the key that the request counts for. Any result but a string, a finite number or a bigint, such as `undefined` for a caller without
-   * an id, is an error (`FST_REDIS_SUITE_RATE_LIMIT_INVALID_VALUE`): return the address for such callers. All callers for whom it returns `''`
-   * share a limit.
+   * Returns the key that the request counts for. Any result but a string, a finite number or a bigint, such as
+   * `undefined` for a caller without an id, is an error (`FST_REDIS_SUITE_RATE_LIMIT_INVALID_VALUE`): return the
+   * address for such callers. All callers for whom it returns `''` share a limit.
    *
    * @default the client's address
    */
   keyGenerator?: KeyGenerator | undefined
   /**
-   * The length of the prefix by which IPv6 addresses are one client. IPv4-mapped addresses are IPv4. A port that a proxy adds in
-   * `X-Forwarded-For` does not count.
+   * The length of the prefix by which IPv6 addresses are one client. IPv4-mapped addresses are IPv4. A port that a
+   * proxy adds in `X-Forwarded-For` does not count.
    *
    * @default 64
    */
   ipv6Subnet?: number | undefined
   /**
-   * Clients that are neither limited nor counted. Addresses are compared with the client's; with a `keyGenerator`, with the key. An invalid
-   * range, such as `10.0.0.0/33`, is an error.
+   * Clients that are neither limited nor counted. Addresses are compared with the client's; with a `keyGenerator`, with
+   * the key. An invalid range, such as `10.0.0.0/33`, is an error.
    */
   allowList?: AccessList | null | undefined
   /** Clients that always get 403. */
@@ -128,7 +139,11 @@ export interface RouteRateLimitOptions extends PolicyOptions {
   onExceeded?: ((request: FastifyRequest, key: string) => unknown) | undefined
   /** Called for each request that is refused because its key is banned, like `onExceeding`. */
   onBanReach?: ((request: FastifyRequest, key: string) => unknown) | undefined
-  /** Whether headers are named `RateLimit-Limit`, `-Remaining` and `-Reset` in place of `X-RateLimit-*`. @default false */
+  /**
+   * Whether headers are named `RateLimit-Limit`, `-Remaining` and `-Reset` in place of `X-RateLimit-*`.
+   *
+   * @default false
+   */
   enableDraftSpec?: boolean | undefined
   /** The headers of a refused response, by name; `false` leaves one out. @default all */
   addHeaders?: Record<string, boolean> | undefined
@@ -137,8 +152,8 @@ export interface RouteRateLimitOptions extends PolicyOptions {
   /** As in `@fastify/rate-limit`: `true` is `onStoreError: 'open'`; `false` answers with the store's error. */
   skipOnError?: boolean | undefined
   /**
-   * The behavior while Redis is unavailable: with `'local'` this process decides on its own; with `'open'` requests pass uncounted; with
-   * `'closed'` they get 503.
+   * The behavior while Redis is unavailable: with `'local'` this process decides on its own; with `'open'` requests
+   * pass uncounted; with `'closed'` they get 503.
    *
    * @default 'local'
    * @see [when Redis fails](docs/plugins/rate-limit.md#when-redis-fails)
@@ -155,13 +170,18 @@ export interface RateLimitPluginOptions extends RouteRateLimitOptions {
   nameSpace?: string | undefined
   /** A store with the interface of `@fastify/rate-limit`: one limit, no cost, refund or reset. */
   store?: CustomStoreConstructor | undefined
-  /** How many keys the memory store keeps, of all routes together. The least recently used one is evicted. @default 5000 */
+  /**
+   * How many keys the memory store keeps, of all routes together. The least recently used one is evicted.
+   *
+   * @default 5000
+   */
   cache?: number | undefined
   /** How long a decision waits for Redis. @default 150 ms */
   timeout?: Duration | undefined
   /**
-   * The largest `max` with the algorithm `sliding-log`, which stores the time of each unit: 7 bytes, and work for Redis when many are taken or
-   * given back at once. For a larger `max` use `sliding-counter`. It has no effect with a custom `store`.
+   * The largest `max` with the algorithm `sliding-log`, which stores the time of each unit: 7 bytes, and work for Redis
+   * when many are taken or given back at once. For a larger `max` use `sliding-counter`. It has no effect with a custom
+   * `store`.
    *
    * @default 100_000
    */

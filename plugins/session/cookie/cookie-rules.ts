@@ -32,7 +32,9 @@ const RULES: Readonly<Record<string, Rule>> = {
     fits: value => typeof value === 'string' && PATH.test(value),
     allowed: 'a path of printable ASCII characters without ";" and "<"'
   },
-  domain: { fits: value => typeof value === 'string' && (value === '' || DOMAIN.test(value)), allowed: 'a domain name' },
+  domain: {
+    fits: value => typeof value === 'string' && (value === '' || DOMAIN.test(value)), allowed: 'a domain name'
+  },
   httpOnly: flag,
   secure: { fits: value => typeof value === 'boolean' || value === 'auto', allowed: "true, false or 'auto'" },
   sameSite: { fits: isSameSite, allowed: "true, false, 'strict', 'lax' or 'none'" },
@@ -57,7 +59,9 @@ const OPTIONS: Readonly<Record<string, Rule>> = {
   maxAge: { fits: value => lifetime.fits(value) && Number(value) >= 0, allowed: 'a number of milliseconds, 0 or more' },
   priority
 }
-const OPTION_NAMES = ['path', 'domain', 'httpOnly', 'secure', 'sameSite', 'partitioned', 'priority', 'maxAge', 'expires']
+const OPTION_NAMES = [
+  'path', 'domain', 'httpOnly', 'secure', 'sameSite', 'partitioned', 'priority', 'maxAge', 'expires'
+]
 
 /** Returns a date that a header can contain, otherwise undefined. */
 export function dateOf (value: unknown): Date | undefined {
@@ -93,7 +97,8 @@ export function checkAttributes (cookie: object): void {
 export function repairCookie (stored: unknown): Record<string, unknown> | undefined {
   if (typeof stored !== 'object' || stored === null || Array.isArray(stored)) return {}
   const entries = Object.entries(stored)
-  const usable = entries.filter(([name, value]) => Object.hasOwn(RULES, name) && (value === null || RULES[name]!.fits(value)))
+  const usable = entries.filter(([name, value]) =>
+    Object.hasOwn(RULES, name) && (value === null || RULES[name]!.fits(value)))
   return usable.length === entries.length ? undefined : Object.fromEntries(usable)
 }
 
@@ -139,5 +144,6 @@ export function checkBrowserRules (
 }
 
 function isSameSite (value: unknown): boolean {
-  return typeof value === 'boolean' || (typeof value === 'string' && ['strict', 'lax', 'none'].includes(value.toLowerCase()))
+  return typeof value === 'boolean' ||
+    (typeof value === 'string' && ['strict', 'lax', 'none'].includes(value.toLowerCase()))
 }

@@ -26,14 +26,17 @@ export function cookieToStore (given: Session['cookie'], options: CookieOptions)
 type Cookie = Session['cookie'] & { partitioned?: boolean | undefined }
 
 /** The attributes of a cookie at one moment. */
-export type CookieSnapshot = Readonly<Pick<Cookie, typeof ATTRIBUTES[number] | 'expires'> & { expiresAt: number | undefined }>
+export type CookieSnapshot = Readonly<Pick<Cookie, typeof ATTRIBUTES[number] |
+  'expires'> & { expiresAt: number | undefined }>
 
 const ATTRIBUTES = ['path', 'domain', 'httpOnly', 'secure', 'sameSite', 'partitioned', 'originalMaxAge'] as const
 
 export function takeCookieSnapshot (
   { path, domain, httpOnly, secure, sameSite, partitioned, originalMaxAge, expires }: Cookie
 ): CookieSnapshot {
-  return { path, domain, httpOnly, secure, sameSite, partitioned, originalMaxAge, expires, expiresAt: expires?.valueOf() }
+  return {
+    path, domain, httpOnly, secure, sameSite, partitioned, originalMaxAge, expires, expiresAt: expires?.valueOf()
+  }
 }
 
 /** Whether no attribute was set since the snapshot. Setting `maxAge` again makes a new `expires`, which counts. */
@@ -56,7 +59,15 @@ export function clearingAttributes (
 ): CookieSerializeOptions {
   const { path, domain, httpOnly, secure, sameSite, partitioned } = before ?? options
   const { priority } = options
-  const attributes = { path, domain, httpOnly, secure, sameSite, partitioned: partitioned === true, ...priority !== undefined && { priority } }
+  const attributes = {
+    path,
+    domain,
+    httpOnly,
+    secure,
+    sameSite,
+    partitioned: partitioned === true,
+    ...priority !== undefined && { priority }
+  }
   if (secure !== 'auto') return attributes
   // `@fastify/session` resolves it so.
   return protocol === 'https' ? { ...attributes, secure: true } : { ...attributes, secure: false, sameSite: 'lax' }
@@ -71,5 +82,14 @@ export function attributesOf (cookie: Session['cookie'], { priority }: CookieOpt
   checkIsCookie(cookie)
   checkAttributes(cookie)
   const { path, domain, httpOnly, secure, sameSite, expires, partitioned }: Cookie = cookie
-  return { path, domain, httpOnly, secure, sameSite, expires: dateOf(expires), partitioned: partitioned === true, ...priority !== undefined && { priority } }
+  return {
+    path,
+    domain,
+    httpOnly,
+    secure,
+    sameSite,
+    expires: dateOf(expires),
+    partitioned: partitioned === true,
+    ...priority !== undefined && { priority }
+  }
 }

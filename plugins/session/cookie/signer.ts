@@ -40,19 +40,26 @@ export class CachingSigner {
 /** Checks the results of an app's signer: `@fastify/session` would send and accept any value. */
 export function checkedSigner (signer: CustomSigner): CustomSigner {
   return {
-    sign: value => checked('secret.sign', signer.sign(value), signed => typeof signed === 'string', 'a string, at once'),
-    unsign: input => checked('secret.unsign', signer.unsign(input), isUnsigned, 'an object with a boolean "valid", at once')
+    sign: value =>
+      checked('secret.sign', signer.sign(value), signed => typeof signed === 'string', 'a string, at once'),
+    unsign: input =>
+      checked('secret.unsign', signer.unsign(input), isUnsigned, 'an object with a boolean "valid", at once')
   }
 }
 
 /** Checks the results of an app's id generator, for the same reason. */
 export function checkedGenerator (generate: IdGenerator): IdGenerator {
-  return request => checked('idGenerator', generate(request), id => typeof id === 'string' && id !== '', 'a string that is not empty, at once')
+  return request =>
+    checked(
+      'idGenerator', generate(request), id => typeof id === 'string' && id !== '',
+      'a string that is not empty, at once'
+    )
 }
 
 function isUnsigned (result: unknown): boolean {
   if (typeof result !== 'object' || result === null || !('valid' in result)) return false
-  return result.valid === false || (result.valid === true && 'value' in result && typeof result.value === 'string' && result.value !== '')
+  return result.valid === false ||
+    (result.valid === true && 'value' in result && typeof result.value === 'string' && result.value !== '')
 }
 
 function checked<T> (option: string, value: T, fits: (value: T) => boolean, allowed: string): T {

@@ -44,7 +44,9 @@ export function createEncryption (keys: readonly Buffer[]): Encryption | undefin
 
 function openBy (key: Buffer, bytes: Buffer, name: string): string | undefined {
   try {
-    const decipher = createDecipheriv('aes-256-gcm', key, bytes.subarray(0, NONCE), { authTagLength: TAG }).setAAD(Buffer.from(name))
+    const decipher = createDecipheriv(
+      'aes-256-gcm', key, bytes.subarray(0, NONCE), { authTagLength: TAG }
+    ).setAAD(Buffer.from(name))
     decipher.setAuthTag(bytes.subarray(-TAG))
     return Buffer.concat([decipher.update(bytes.subarray(NONCE, -TAG)), decipher.final()]).toString('utf8')
   } catch {

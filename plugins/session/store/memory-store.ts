@@ -65,7 +65,9 @@ export function createMemoryStore (
       const session = sessionOf(handle)
       if (session === undefined) return undefined
       const { fields, isSealed, version, user, createdAt, lastSeenAt } = session
-      return { text: joinFields(Object.fromEntries(fields)), isSealed, version: String(version), user, createdAt, lastSeenAt }
+      return {
+        text: joinFields(Object.fromEntries(fields)), isSealed, version: String(version), user, createdAt, lastSeenAt
+      }
     },
     async renew (handle) {
       const session = sessionOf(handle)
@@ -105,7 +107,8 @@ export function createMemoryStore (
     },
     async leave (user, handles) { for (const handle of handles) removeFromIndex(user, handle) },
     async members (user, until, from, count) {
-      return [...users.get(user) ?? []].filter(([, at]) => at <= until).slice(from, from + count).map(([handle]) => handle)
+      return [...users.get(user) ??
+        []].filter(([, at]) => at <= until).slice(from, from + count).map(([handle]) => handle)
     },
     infos: async handles => handles.map(infoOf),
     now: async () => time()
@@ -114,6 +117,14 @@ export function createMemoryStore (
 
 function newSession (now: number): LiveEntry {
   return {
-    kind: 'session', fields: new Map(), isSealed: false, version: 0, user: undefined, device: '', createdAt: now, lastSeenAt: now, expiresAt: 0
+    kind: 'session',
+    fields: new Map(),
+    isSealed: false,
+    version: 0,
+    user: undefined,
+    device: '',
+    createdAt: now,
+    lastSeenAt: now,
+    expiresAt: 0
   }
 }

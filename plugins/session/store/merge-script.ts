@@ -33,7 +33,9 @@ if (known[3] or '') ~= ARGV[4] then
   local parts = {}
   local fields = redis.call('HGETALL', KEYS[1])
   for i = 1, #fields, 2 do
-    if string.sub(fields[i], 1, 2) == 'f:' then parts[#parts + 1] = cjson.encode(string.sub(fields[i], 3)) .. ':' .. fields[i + 1] end
+    if string.sub(fields[i], 1, 2) == 'f:' then
+      parts[#parts + 1] = cjson.encode(string.sub(fields[i], 3)) .. ':' .. fields[i + 1]
+    end
   end
   redis.call('HSET', KEYS[1], 'all', '{' .. table.concat(parts, ',') .. '}')
 end

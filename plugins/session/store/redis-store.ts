@@ -22,7 +22,9 @@ const MAX_READS = 64
  * @param run - applies the deadline and the circuit to reads
  */
 export function createRedisStore (
-  client: RedisClient, prefix: string, { idleTimeout, absoluteTimeout }: SessionTimeouts, run: RedisGuard['run'] = operation => operation(),
+  client: RedisClient, prefix: string, {
+    idleTimeout, absoluteTimeout
+  }: SessionTimeouts, run: RedisGuard['run'] = operation => operation(),
   clock: Clock = systemClock
 ): SessionStore {
   const sessions = keySpace(prefix, 'session', 'data')
@@ -31,7 +33,8 @@ export function createRedisStore (
   const reads = new MicroBatch<string, StoredSession | undefined>({
     client,
     maxSize: MAX_READS,
-    sendTogether: (batch, pipeline) => run(() => readScriptIn(pipeline, readScript, batch.map(({ request: key }) => key))),
+    sendTogether: (batch, pipeline) =>
+      run(() => readScriptIn(pipeline, readScript, batch.map(({ request: key }) => key))),
     sendApart (batch, pipeline) {
       const read = async (key: string) => [await pipeline.send(key, on => on.hmget(key, ...FIELDS))]
       return batch.map(({ request: key }) => run(() => read(key)))
@@ -43,9 +46,13 @@ export function createRedisStore (
 
   async function infoOf (handle: string): Promise<StoredInfo | undefined> {
     const key = sessions + handle
-    const [created, seen, user = null, device] = await clientFor(client, key).hmget(key, 'created', 'seen', 'user', 'device')
+    const [created, seen, user = null, device] = await clientFor(client, key).hmget(
+      key, 'created', 'seen', 'user', 'device'
+    )
     if (!created) return undefined
-    return { handle, user: user ?? undefined, createdAt: Number(created), lastSeenAt: Number(seen), device: device ?? '' }
+    return {
+      handle, user: user ?? undefined, createdAt: Number(created), lastSeenAt: Number(seen), device: device ?? ''
+    }
   }
 
   return {
@@ -76,7 +83,9 @@ export function createRedisStore (
       const reply = await runScript(client, enterScript, [users + user], [handle, absoluteTimeout, max], clock)
       return Array.isArray(reply) ? reply.map(String) : undefined
     },
-    async leave (user, handles) { if (handles.length > 0) await clientFor(client, users + user).zrem(users + user, ...handles) },
+    async leave (
+      user, handles
+    ) { if (handles.length > 0) await clientFor(client, users + user).zrem(users + user, ...handles) },
     async members (user, until, from, count) {
       return await clientFor(client, users + user).zrangebyscore(users + user, '-inf', until, 'LIMIT', from, count)
     },
@@ -88,7 +97,9 @@ export function createRedisStore (
 /** @param reply - the fields in the order of {@link FIELDS}: the script's text, or the array of `HMGET` */
 function parseSession (reply: unknown): StoredSession | undefined | Error {
   const fields: unknown = typeof reply === 'string' ? split(reply) : reply
-  if (!Array.isArray(fields)) return reply instanceof Error ? reply : new TypeError('unexpected reply of a session script')
+  if (!Array.isArray(fields)) {
+    return reply instanceof Error ? reply : new TypeError('unexpected reply of a session script')
+  }
   const [version, user, created, seen, sealed, text] = fields as Array<string | null>
   if (!text || !created) return undefined
   const [createdAt, lastSeenAt] = [Number(created), Number(seen)]

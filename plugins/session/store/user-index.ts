@@ -31,7 +31,8 @@ export class UserIndex {
    * @param onEnd - called with the handle of each destroyed session
    */
   constructor (
-    store: SessionStore, run: Run, limit: UserLimit, stats: SessionStatsCounter, onEnd: (handle: string) => void = () => {}
+    store: SessionStore, run: Run, limit: UserLimit, stats: SessionStatsCounter,
+    onEnd: (handle: string) => void = () => {}
   ) {
     this.#store = store
     this.#onEnd = onEnd
@@ -88,7 +89,8 @@ export class UserIndex {
   async destroyAll (user: string, except: string | undefined): Promise<number> {
     let count = 0
     await this.#eachPage(user, async handles => {
-      const handlesToEnd = (await this.#live(user, handles)).map(({ handle }) => handle).filter(handle => handle !== except)
+      const live = await this.#live(user, handles)
+      const handlesToEnd = live.map(({ handle }) => handle).filter(handle => handle !== except)
       const owners = await this.#run(() => Promise.all(handlesToEnd.map(handle => this.#store.destroy(handle))))
       for (const handle of handlesToEnd) this.#onEnd(handle)
       const destroyed = owners.filter(owner => owner !== undefined).length
@@ -116,7 +118,8 @@ export class UserIndex {
    */
   async #live (user: string, handles: readonly string[]): Promise<StoredInfo[]> {
     const infos = await this.#run(() => this.#store.infos(handles))
-    const present = infos.filter(info => info !== undefined).filter(info => info.user === undefined || info.user === user)
+    const present = infos.filter(info => info !== undefined).filter(info =>
+      info.user === undefined || info.user === user)
     const live = new Set(present.map(({ handle }) => handle))
     const ended = handles.filter(handle => !live.has(handle))
     if (ended.length > 0) await this.#run(() => this.#store.leave(user, ended))

@@ -88,15 +88,20 @@ type Read = (object: never, depth: number) => string
 /** By prototype: the number of own properties of an instance, and its text. */
 const KNOWN = new Map<unknown, [properties: number, text: Read]>([
   [Date.prototype, [0, (date: Date) => `Date(${date.getTime()})`]],
-  [RegExp.prototype, [1, ({ source, flags, lastIndex }: RegExp) => `RegExp${JSON.stringify([source, flags, lastIndex])}`]],
+  [
+    RegExp.prototype,
+    [1, ({ source, flags, lastIndex }: RegExp) => `RegExp${JSON.stringify([source, flags, lastIndex])}`]
+  ],
   [Map.prototype, [0, (map: Map<unknown, unknown>, depth) => `Map${textOf([...map], depth)}`]],
   [Set.prototype, [0, (set: Set<unknown>, depth) => `Set${textOf([...set], depth)}`]],
   [URL.prototype, [0, ({ href }: URL) => `URL${JSON.stringify(href)}`]],
   [URLSearchParams.prototype, [0, (parameters: URLSearchParams) => `URLSearchParams${JSON.stringify([...parameters])}`]]
 ])
 
-const BYTES = new Map<unknown, string>([Buffer, Int8Array, Uint8Array, Uint8ClampedArray, Int16Array, Uint16Array, Int32Array, Uint32Array, Float32Array, Float64Array, BigInt64Array,
-  BigUint64Array].map(({ prototype, name }) => [prototype, name]))
+const BYTES = new Map<unknown, string>([
+  Buffer, Int8Array, Uint8Array, Uint8ClampedArray, Int16Array, Uint16Array, Int32Array, Uint32Array, Float32Array,
+  Float64Array, BigInt64Array, BigUint64Array
+].map(({ prototype, name }) => [prototype, name]))
 
 function textOfKnown (object: object, prototype: unknown, depth: number): string {
   const bytes = BYTES.get(prototype)

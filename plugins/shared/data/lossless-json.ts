@@ -59,7 +59,10 @@ function lossInList (list: readonly unknown[]): Loss | undefined {
 
 /** Whether the object's contents are not properties. Instances of an app's own classes have properties. */
 function hasInternalState (object: object): boolean {
-  if (types.isMap(object) || types.isSet(object) || types.isNativeError(object) || object instanceof Error || ArrayBuffer.isView(object)) return true
+  if (types.isMap(object) || types.isSet(object) || types.isNativeError(object) || object instanceof Error ||
+    ArrayBuffer.isView(object)) {
+    return true
+  }
   if (types.isBoxedPrimitive(object)) return false
   return tagOf(object) !== 'Object' && Object.keys(object).length === 0
 }

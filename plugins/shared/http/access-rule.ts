@@ -32,7 +32,11 @@ function closedOnFailure (plugin: PluginName, allows: AccessCheck): AccessCheck 
     try {
       return await allows(request)
     } catch (error) {
-      if (!isLogged) request.log.error({ plugin, reason: reasonOf(error) }, `${plugin}: the access function failed, so access is denied`)
+      if (!isLogged) {
+        request.log.error(
+          { plugin, reason: reasonOf(error) }, `${plugin}: the access function failed, so access is denied`
+        )
+      }
       isLogged = true
       return false
     }

@@ -34,7 +34,9 @@ export class PinnedHooks {
   /** @throws `FST_REDIS_SUITE_<PLUGIN>_HOOK_REPLACED` at `onReady` */
   constructor (fastify: FastifyInstance, plugin: PluginName) {
     this.#HookReplacedError = pluginError(plugin, 'HOOK_REPLACED',
-      'route %s: another plugin redefined or locked "%s" of the route, so that this plugin\'s hook is not the %s one; assign hooks in onRoute (route.preHandler = [...]) in place of Object.defineProperty, delete or Object.freeze')
+      'route %s: another plugin redefined or locked "%s" of the route, so that this plugin\'s hook is not the %s ' +
+      'one; assign hooks in onRoute (route.preHandler = [...]) in place of Object.defineProperty, delete or ' +
+      'Object.freeze')
     fastify.addHook('onReady', async () => {
       for (const check of this.#checks.splice(0)) check()
     })
@@ -97,7 +99,9 @@ function listOf (hooks: unknown): Hook[] {
 
 /** Removes pinned hooks, which a route has if it is a copy of another one: they belong to that one. */
 function withoutPinned (hooks: unknown): unknown {
-  return Array.isArray(hooks) && hooks.some(hook => pinned.has(hook as Hook)) ? hooks.filter(hook => !pinned.has(hook as Hook)) : hooks
+  return Array.isArray(hooks) && hooks.some(hook => pinned.has(hook as Hook))
+    ? hooks.filter(hook => !pinned.has(hook as Hook))
+    : hooks
 }
 
 function isSame (a: readonly Hook[], b: readonly Hook[]): boolean {

@@ -16,5 +16,6 @@ export function unwrapResponse (reply: FastifyReply, payload: unknown): unknown 
 
 /** Uses Fastify's own check: the class may be that of a library. */
 function isResponse (payload: unknown): payload is Response {
-  return typeof payload === 'object' && payload !== null && !(payload instanceof Uint8Array) && Object.prototype.toString.call(payload) === '[object Response]'
+  return typeof payload === 'object' && payload !== null && !(payload instanceof Uint8Array) &&
+    Object.prototype.toString.call(payload) === '[object Response]'
 }

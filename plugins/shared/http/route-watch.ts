@@ -88,10 +88,20 @@ class RouteWatch {
       const isConfigured = config !== undefined && config !== null
       const registrations = this.#registrations.filter(each => each.plugin === plugin)
       const above = registrations.filter(({ instance }) => isWithin(route.instance, instance))
-      const isLate = above.some(({ routes, serves }) => !routes.has(nameOf(route)) && (isConfigured || (!route.isHidden && serves(route))))
-      if (isLate) this.note(plugin, 'these routes do not pass this plugin, as they were defined before it was loaded: await its registration first, or define them in a plugin that is registered after it', route)
+      const isLate = above.some(({ routes, serves }) =>
+        !routes.has(nameOf(route)) && (isConfigured || (!route.isHidden && serves(route))))
+      if (isLate) {
+        this.note(
+          plugin,
+          'these routes do not pass this plugin, as they were defined before it was loaded: await its registration ' +
+          'first, or define them in a plugin that is registered after it',
+          route
+        )
+      }
       if (!isConfigured || above.length > 0 || isForeign(plugin, route.instance)) continue
-      const why = registrations.length > 0 ? 'registered in another context: register it in theirs, or above' : 'not registered: register it before them, or rename this config where other code reads it'
+      const why = registrations.length > 0
+        ? 'registered in another context: register it in theirs, or above'
+        : 'not registered: register it before them, or rename this config where other code reads it'
       this.note(plugin, `config.${CONFIGS[plugin]} of these routes has no effect, as this plugin is ${why}`, route)
     }
   }
@@ -111,7 +121,9 @@ function isWithin (instance: FastifyInstance, outer: FastifyInstance): boolean {
 
 /** Whether a foreign plugin may read this config, such as `@fastify/rate-limit`. */
 function isForeign (plugin: ReadingPlugin, instance: FastifyInstance): boolean {
-  return plugin === 'idempotency' ? instance.hasRequestDecorator('idempotencyKey') : instance.hasDecorator(CONFIGS[plugin])
+  return plugin === 'idempotency'
+    ? instance.hasRequestDecorator('idempotencyKey')
+    : instance.hasDecorator(CONFIGS[plugin])
 }
 
 interface Context {
@@ -138,7 +150,8 @@ function onEachRoute (fastify: FastifyInstance, listener: (route: LoadedRoute) =
 }
 
 function notFoundOf (fastify: object): { setContext?: SetContext } | undefined {
-  for (let instance: object | null = fastify; instance !== null; instance = Object.getPrototypeOf(instance) as object | null) {
+  for (let instance: object |
+    null = fastify; instance !== null; instance = Object.getPrototypeOf(instance) as object | null) {
     const symbol = Object.getOwnPropertySymbols(instance).find(({ description }) => description === 'fastify.404')
     if (symbol !== undefined) return Reflect.get(instance, symbol) as { setContext?: SetContext }
   }

@@ -36,7 +36,11 @@ export function backoff (): Option<BackoffOptions, Backoff> {
   })
 }
 
-/** Returns how long to wait: doubled from `min` to `max`, between half and all of it at random. @param times - from 1 */
+/**
+ * Returns how long to wait: doubled from `min` to `max`, between half and all of it at random.
+ *
+ * @param times - from 1
+ */
 export function backoffMs (times: number, { min, max }: Backoff): Milliseconds {
   return Math.min(max, min * 2 ** (times - 1)) * (0.5 + Math.random() / 2)
 }

@@ -128,5 +128,6 @@ const METHODS: ReadonlyArray<keyof Clock> =
   ['now', 'monotonic', 'setTimeout', 'clearTimeout', 'setInterval', 'clearInterval', 'redisTime']
 
 export function isClock (value: unknown): value is Clock {
-  return typeof value === 'object' && value !== null && METHODS.every(name => typeof Reflect.get(value, name) === 'function')
+  return typeof value === 'object' && value !== null &&
+    METHODS.every(name => typeof Reflect.get(value, name) === 'function')
 }

@@ -2,7 +2,8 @@ import createError, { type FastifyErrorConstructor } from '@fastify/error'
 import type { FastifyRequest } from 'fastify'
 
 /** The plugins with coded errors. The name is a part of the code. */
-export type PluginName = 'redis' | 'cache' | 'session' | 'rate-limit' | 'health' | 'events' | 'lock' | 'metrics' | 'idempotency' | 'testing'
+export type PluginName = 'redis' | 'cache' | 'session' | 'rate-limit' | 'health' | 'events' | 'lock' | 'metrics' |
+  'idempotency' | 'testing'
 
 type MessageArgs = [unknown?, unknown?, unknown?]
 
@@ -52,7 +53,9 @@ export function unknownOptionError (
 ): Error {
   const UnknownOptionError = pluginError(plugin, 'INVALID_OPTION', 'unknown %s; %sallowed: %s')
   const meant = closest(option, known)
-  return new UnknownOptionError(`${kind} ${quote(option)}`, meant === undefined ? '' : `did you mean "${meant}"? `, allowed)
+  return new UnknownOptionError(
+    `${kind} ${quote(option)}`, meant === undefined ? '' : `did you mean "${meant}"? `, allowed
+  )
 }
 
 /**
@@ -66,7 +69,8 @@ export function namingRoute<T> (route: { method: string | readonly string[], url
   } catch (error) {
     if (error instanceof Error) {
       const { message } = error
-      error.message = message.replace(/^[\w-]+: /, start => `${start}route ${[route.method].flat().join()} ${route.url}: `)
+      error.message = message.replace(/^[\w-]+: /, start =>
+        `${start}route ${[route.method].flat().join()} ${route.url}: `)
       // The stack repeats the message.
       if (error.stack !== undefined) error.stack = error.stack.replace(message, () => error.message)
     }
@@ -85,7 +89,11 @@ export function routeOf ({ method, url, routeOptions }: FastifyRequest): string 
  * @param name - the decorator
  */
 export function alreadyRegisteredError (plugin: PluginName, name: string): Error {
-  const AlreadyRegisteredError = pluginError(plugin, 'ALREADY_REGISTERED', '%s is taken, by this plugin or another one, in this context or above: register it once, or in contexts beside each other')
+  const AlreadyRegisteredError = pluginError(
+    plugin, 'ALREADY_REGISTERED',
+    '%s is taken, by this plugin or another one, in this context or above: register it once, or in contexts beside ' +
+    'each other'
+  )
   return new AlreadyRegisteredError(name)
 }
 
@@ -118,11 +126,13 @@ const MAX_NAME_LENGTH = 64
 /** Returns the known name that is closest to a misspelt one; undefined if none is close. */
 function closest (name: string, known: readonly string[]): string | undefined {
   if (name.length > MAX_NAME_LENGTH) return undefined
-  const near = known.map(each => ({ each, edits: edits(name.toLowerCase(), each.toLowerCase()) })).sort((a, b) => a.edits - b.edits)[0]
+  const near = known.map(each =>
+    ({ each, edits: edits(name.toLowerCase(), each.toLowerCase()) })).sort((a, b) => a.edits - b.edits)[0]
   if (near !== undefined && near.edits <= Math.max(1, Math.floor(name.length / 3))) return near.each
   // `windowMs` of express-rate-limit is contained in `timeWindow`.
   const bare = name.toLowerCase().replace(/ms$/, '')
-  return known.find(each => each.length >= 3 && name.startsWith(each)) ?? known.find(each => bare.length >= 4 && each.toLowerCase().includes(bare))
+  return known.find(each => each.length >= 3 && name.startsWith(each)) ??
+    known.find(each => bare.length >= 4 && each.toLowerCase().includes(bare))
 }
 
 /** Returns the Levenshtein distance of two names. */

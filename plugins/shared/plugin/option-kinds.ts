@@ -35,7 +35,9 @@ export function required<Given, Value> (optional: Option<Given, Value>): Option<
 }
 
 /** A {@link Duration}, resolved to whole milliseconds. */
-export function duration<const Fallback extends Duration | undefined = undefined> (fallback?: Fallback, limits: Limits = {}) {
+export function duration<const Fallback extends Duration | undefined = undefined> (
+  fallback?: Fallback, limits: Limits = {}
+) {
   const { min = 0, max = Number.MAX_SAFE_INTEGER } = limits
   return option<Duration, Milliseconds, Fallback>({
     type: 'duration',
@@ -50,7 +52,9 @@ export function duration<const Fallback extends Duration | undefined = undefined
   })
 }
 
-export function integer<const Fallback extends number | undefined = undefined> (fallback?: Fallback, limits: Limits = {}, type = 'integer') {
+export function integer<const Fallback extends number | undefined = undefined> (
+  fallback?: Fallback, limits: Limits = {}, type = 'integer'
+) {
   const { min = 0, max = Number.MAX_SAFE_INTEGER } = limits
   return option<number, number, Fallback>({
     type,
@@ -58,7 +62,8 @@ export function integer<const Fallback extends number | undefined = undefined> (
     limits,
     fallback: fallback as Fallback,
     nullIsDefault: true,
-    parse: given => typeof given === 'number' && Number.isSafeInteger(given) && given >= min && given <= max ? given : undefined
+    parse: given =>
+      typeof given === 'number' && Number.isSafeInteger(given) && given >= min && given <= max ? given : undefined
   })
 }
 
@@ -89,7 +94,9 @@ export function boolean<const Fallback extends boolean | undefined = undefined> 
 }
 
 /** @param allowed - describes the strings that `pattern` accepts */
-export function string<const Fallback extends string | undefined = undefined> (fallback?: Fallback, allowed = 'a string that is not empty', pattern = /./s) {
+export function string<const Fallback extends string | undefined = undefined> (
+  fallback?: Fallback, allowed = 'a string that is not empty', pattern = /./s
+) {
   return option<string, string, Fallback>({
     type: 'string',
     allowed,
@@ -111,7 +118,9 @@ export function oneOf<const Value extends string> (fallback: NoInfer<Value>, all
 }
 
 /** A list of names. */
-export function strings (fallback: readonly string[], allowed: string, isAllowed: (name: string) => boolean = () => true): Option<readonly string[]> {
+export function strings (
+  fallback: readonly string[], allowed: string, isAllowed: (name: string) => boolean = () => true
+): Option<readonly string[]> {
   return option<readonly string[], readonly string[], readonly string[]>({
     type: 'string[]',
     allowed,
@@ -121,12 +130,18 @@ export function strings (fallback: readonly string[], allowed: string, isAllowed
 }
 
 /** @param type - the function's signature in the docs */
-export function callable<Given extends (...args: never[]) => unknown> (type: string, allowed = 'a function', fallbackText = 'none'): Option<Given, NoInfer<Given> | undefined> {
-  return option<Given>({ type, allowed, fallbackText, parse: given => typeof given === 'function' ? given as Given : undefined })
+export function callable<Given extends (...args: never[]) => unknown> (
+  type: string, allowed = 'a function', fallbackText = 'none'
+): Option<Given, NoInfer<Given> | undefined> {
+  return option<Given>({
+    type, allowed, fallbackText, parse: given => typeof given === 'function' ? given as Given : undefined
+  })
 }
 
 /** An option that the plugin checks together with others, after the table was read. */
-export function unchecked<Given> (type: string, fallbackText?: string, fallback?: Given): Option<Given, NoInfer<Given> | undefined> {
+export function unchecked<Given> (
+  type: string, fallbackText?: string, fallback?: Given
+): Option<Given, NoInfer<Given> | undefined> {
   return { ...option<Given>({ type, allowed: '', fallbackText, parse: given => given as Given }), fallback }
 }
 
@@ -149,7 +164,9 @@ export function clock (): Option<Clock> {
 
 /** An option that `false` turns off. */
 export function orFalse<Given, Value> (on: Option<Given, Value>): Option<Given | false, Value | false> {
-  return { ...on, type: `${on.type} or \`false\``, parse: (given, plugin) => given === false ? false : on.parse(given, plugin) }
+  return {
+    ...on, type: `${on.type} or \`false\``, parse: (given, plugin) => given === false ? false : on.parse(given, plugin)
+  }
 }
 
 /** An option whose default is described by `text` in the docs. */

@@ -49,7 +49,10 @@ export function tracedRedis<T> (
   return inSpan(tracing, `redis ${plugin}`, { kind: tracing.api.SpanKind.CLIENT, attributes }, () => run(operation))
 }
 
-function inSpan<T> ({ api, tracer }: Tracing, name: string, options: SpanOptions, work: () => Promise<T>, resultOf?: (result: T) => Attributes): Promise<T> {
+function inSpan<T> (
+  { api, tracer }: Tracing, name: string, options: SpanOptions, work: () => Promise<T>,
+  resultOf?: (result: T) => Attributes
+): Promise<T> {
   const { context, SpanStatusCode, trace } = api
   if (trace.getActiveSpan()?.isRecording() !== true) return work()
   const span = tracer.startSpan(name, options)

@@ -1,4 +1,6 @@
-/** A length of time in milliseconds. Names of such fields and constants end in `Ms` where the type is not beside them. */
+/**
+ * A length of time in milliseconds. Names of such fields and constants end in `Ms` where the type is not beside them.
+ */
 export type Milliseconds = number
 
 /** A length of time in whole seconds, as HTTP header fields and TTLs of keys state it. */

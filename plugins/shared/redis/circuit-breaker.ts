@@ -68,7 +68,9 @@ export class CircuitBreaker {
     this.#options = options
     this.#clock = options.clock
     this.#since = this.#clock.monotonic()
-    this.#status = { state: 'closed', since: this.#clock.now(), opened: 0, failures: 0, lastError: undefined, refusedAt: 0 }
+    this.#status = {
+      state: 'closed', since: this.#clock.now(), opened: 0, failures: 0, lastError: undefined, refusedAt: 0
+    }
   }
 
   get state (): CircuitStatus['state'] {

@@ -54,8 +54,12 @@ export function resolveClient (fastify: FastifyInstance, plugin: PluginName, opt
   const client = findClient(fastify, plugin, option)
   if (client === undefined) {
     const level = cluster.isWorker && option === undefined ? 'warn' : 'info'
-    const hint = level === 'warn' ? ', and each worker of the cluster has its own: register redis first, or set the option redis to false' : ''
-    fastify.log[level]({ plugin, store: 'memory' }, `${plugin}: no Redis, the store is in the memory of this process${hint}`)
+    const hint = level === 'warn'
+      ? ', and each worker of the cluster has its own: register redis first, or set the option redis to false'
+      : ''
+    fastify.log[level](
+      { plugin, store: 'memory' }, `${plugin}: no Redis, the store is in the memory of this process${hint}`
+    )
     if (option === undefined) warnOfLateClient(fastify, plugin, 'the store is in the memory of this process')
   }
   return client
@@ -70,7 +74,8 @@ export function warnOfLateClient (fastify: FastifyInstance, plugin: PluginName, 
   fastify.addHook('onReady', async () => {
     if (!fastify.hasDecorator('redis') || !isRedisClient(fastify.redis)) return
     fastify.log.warn({ plugin },
-      `${plugin}: fastify.redis was registered after this plugin, so ${effect}: register redis first, or set the option redis to false`)
+      `${plugin}: fastify.redis was registered after this plugin, so ${effect}: register redis first, or set the ` +
+      'option redis to false')
   })
 }
 
@@ -85,7 +90,9 @@ export function findClient (fastify: FastifyInstance, plugin: PluginName, option
       throw invalidOptionError(plugin, 'redis', new InWords('a client that was closed'), 'a client that is open')
     }
     if (isRedisClient(option)) return checkReplies(plugin, option)
-    throw invalidOptionError(plugin, 'redis', option, 'an ioredis client (Redis or Cluster), or false for the memory store')
+    throw invalidOptionError(
+      plugin, 'redis', option, 'an ioredis client (Redis or Cluster), or false for the memory store'
+    )
   }
   const decorated: unknown = fastify.hasDecorator('redis') ? fastify.redis : undefined
   if (decorated === undefined) return undefined

@@ -10,7 +10,9 @@ import { Impatience, type ConnectionOf } from './patience.js'
 import type { Progress } from './progress.js'
 
 /** A key's node of a Cluster does not reply. No command is sent to it until it does. */
-export const NodeDownError = pluginError('redis', 'NODE_DOWN', 'not sent, as its node of the Cluster does not reply', 503)
+export const NodeDownError = pluginError(
+  'redis', 'NODE_DOWN', 'not sent, as its node of the Cluster does not reply', 503
+)
 
 const CHECK_INTERVAL_MS = 250
 
@@ -144,8 +146,11 @@ export class ClusterNodes {
   #logChange (down: ReadonlySet<string>): void {
     if ([...down].join() === [...this.#down].join()) return
     const nodes = [...down]
-    if (nodes.length > 0) this.#log.warn({ plugin: 'redis', nodes }, 'redis: nodes of the Cluster do not reply and are not used')
-    else this.#log.info({ plugin: 'redis' }, 'redis: all masters of the Cluster reply')
+    if (nodes.length > 0) {
+      this.#log.warn(
+        { plugin: 'redis', nodes }, 'redis: nodes of the Cluster do not reply and are not used'
+      )
+    } else this.#log.info({ plugin: 'redis' }, 'redis: all masters of the Cluster reply')
   }
 }
 

@@ -8,7 +8,8 @@ export function warnOfEviction (
   client: RedisClient, plugin: PluginName, log: FastifyBaseLogger, warning: string, isUnfit: (policy: string) => boolean
 ): void {
   Promise.all(mastersOf(client).map(node => infoOf(node, 'memory'))).then(infos => {
-    const policy = infos.map(info => info.get('maxmemory_policy')).find(policy => policy !== undefined && isUnfit(policy))
+    const policy = infos.map(info => info.get('maxmemory_policy')).find(policy =>
+      policy !== undefined && isUnfit(policy))
     if (policy !== undefined) log.warn({ plugin, policy }, warning)
   }, () => {})
 }

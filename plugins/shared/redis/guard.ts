@@ -79,7 +79,8 @@ const watched = new WeakMap<RedisClient, WatchedClient>()
  * @param clock - the clock of the deadline; the first plugin's is that of the circuit
  */
 export function guardRedis (
-  client: RedisClient, log: FastifyBaseLogger, timeout: Milliseconds = DEFAULT_TIMEOUT_MS, plugin: PluginName = 'redis', clock: Clock = systemClock,
+  client: RedisClient, log: FastifyBaseLogger, timeout: Milliseconds = DEFAULT_TIMEOUT_MS, plugin: PluginName = 'redis',
+  clock: Clock = systemClock,
   { isPatient = false }: GuardOptions = {}
 ): RedisGuard {
   const shared = watched.get(client) ?? watch(client, log, clock)
@@ -111,7 +112,8 @@ export function guardRedis (
       },
       (error: unknown) => {
         if (error instanceof NodeDownError) throw error
-        if (wait instanceof Patience && repeats > 0 && isCommandTimeout(error) && !wait.isUsedUp && circuit.state !== 'open') {
+        if (wait instanceof Patience && repeats > 0 && isCommandTimeout(error) && !wait.isUsedUp &&
+          circuit.state !== 'open') {
           return ask(operation, repeats - 1, wait)
         }
         const reason = client.status === 'end' && isOutage(error) ? new ClientEndedError() : error

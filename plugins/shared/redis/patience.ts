@@ -88,7 +88,8 @@ export class Patience implements Watch {
     const progress = this.#progress
     if (connection === undefined) return progress.isBusy
     if (!progress.isAliveOver(connection)) return false
-    return connection.moves !== this.#moves || progress.isBusy || (this.#circuit.failures > 0 && progress.isKnownLate(connection))
+    return connection.moves !== this.#moves || progress.isBusy ||
+      (this.#circuit.failures > 0 && progress.isKnownLate(connection))
   }
 }
 

@@ -99,7 +99,14 @@ export class Progress {
   #of (client: Redis): Watched {
     let connection = this.#connections.get(client)
     if (connection === undefined) {
-      connection = { stream: client.stream, bytes: bytesOf(client), moves: 0, failedAt: -1, quiet: 0, lookedAt: this.#clock.monotonic() }
+      connection = {
+        stream: client.stream,
+        bytes: bytesOf(client),
+        moves: 0,
+        failedAt: -1,
+        quiet: 0,
+        lookedAt: this.#clock.monotonic()
+      }
       this.#connections.set(client, connection)
     }
     return connection

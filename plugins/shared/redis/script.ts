@@ -61,7 +61,8 @@ async function byDigestOrText (byDigest: () => Promise<unknown>, byText: () => P
  * @param clock - the time of a script of {@link timedLua}
  */
 export function runScript (
-  client: RedisClient, script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>, clock: Clock = systemClock
+  client: RedisClient, script: Script, keys: readonly string[], args: ReadonlyArray<string | number |
+    Buffer>, clock: Clock = systemClock
 ): Promise<unknown> {
   const time = timeFor(script, clock)
   return onNode(client, keys[0] ?? '', () => byDigestOrText(
@@ -82,7 +83,8 @@ export function readScriptIn (pipeline: TurnPipeline, script: Script, keys: read
 
 /** Runs a script as {@link runScript} does, together with the other commands of a turn's end. */
 export function runScriptIn (
-  pipeline: TurnPipeline, script: Script, keys: readonly string[], args: ReadonlyArray<string | number>, clock: Clock = systemClock
+  pipeline: TurnPipeline, script: Script, keys: readonly string[], args: ReadonlyArray<string |
+    number>, clock: Clock = systemClock
 ): Promise<unknown> {
   const time = timeFor(script, clock)
   const [key = ''] = keys
@@ -101,7 +103,8 @@ interface ForBytes {
 
 /** Runs a script as {@link runScript} does, and returns the texts of the reply as bytes. */
 export function runScriptForBytes (
-  client: RedisClient, script: Script, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>, clock: Clock = systemClock
+  client: RedisClient, script: Script, keys: readonly string[], args: ReadonlyArray<string | number |
+    Buffer>, clock: Clock = systemClock
 ): Promise<unknown> {
   const time = timeFor(script, clock)
   const forBytes = client as unknown as ForBytes

@@ -19,23 +19,30 @@ export interface Write<T> {
 }
 
 export interface WriteContext {
-  /** Fires when another instance may be writing the same keys, and when the write takes longer than `hardTimeout`. Stop then. */
+  /**
+   * Fires when another instance may be writing the same keys, and when the write takes longer than `hardTimeout`. Stop
+   * then.
+   */
   readonly signal: AbortSignal
-  /** Greater for each new writer of a key. A source that refuses a smaller one than it has seen is safe from a writer that was paused. */
+  /**
+   * Greater for each new writer of a key. A source that refuses a smaller one than it has seen is safe from a writer
+   * that was paused.
+   */
   readonly fence: number
 }
 
 export interface WriteBehindOptions<T> {
   /**
-   * Writes a batch to the source, all writes or none: if it rejects, the writes are retried one by one. The writes of a key arrive in
-   * the order in which they were accepted, never in two calls at a time, and some of them twice. Stop when `signal` fires.
+   * Writes a batch to the source, all writes or none: if it rejects, the writes are retried one by one. The writes of a
+   * key arrive in the order in which they were accepted, never in two calls at a time, and some of them twice. Stop
+   * when `signal` fires.
    */
   write: (batch: ReadonlyArray<Write<Cached<T>>>, context: WriteContext) => void | Promise<void>
   /** The largest number of writes in a batch. @default 100 */
   batch?: number | undefined
   /**
-   * How long a write may wait for others. A full batch is written at once if the instance that adds to it also writes the partition;
-   * elsewhere at the next poll.
+   * How long a write may wait for others. A full batch is written at once if the instance that adds to it also writes
+   * the partition; elsewhere at the next poll.
    *
    * @default '1s'
    */
@@ -49,26 +56,33 @@ export interface WriteBehindOptions<T> {
   /** Whether only the last of several waiting writes of a key is written. @default false */
   latest?: boolean | undefined
   /**
-   * Returns whether an error is an outage of the source, not the failure of a write. Then all writes wait, with back-off, and no retry
-   * is counted.
+   * Returns whether an error is an outage of the source, not the failure of a write. Then all writes wait, with
+   * back-off, and no retry is counted.
    *
    * @default network errors, by `code`
    */
   isOutage?: ((error: unknown) => boolean | Promise<boolean>) | undefined
   /** How many writes may wait, an equal share in each partition. Further writes are refused. @default 100_000 */
   maxBacklog?: number | undefined
-  /** How many dead letters are kept, an equal share in each partition. The oldest are dropped, which is logged. @default 10_000 */
+  /**
+   * How many dead letters are kept, an equal share in each partition. The oldest are dropped, which is logged.
+   *
+   * @default 10_000
+   */
   maxDeadLetters?: number | undefined
   /**
-   * How many calls of `write` may run at a time across all instances, each for its share of the keys. It must be the same on all
-   * instances. With 1, all keys have one order.
+   * How many calls of `write` may run at a time across all instances, each for its share of the keys. It must be the
+   * same on all instances. With 1, all keys have one order.
    *
    * @default 4
    */
   partitions?: number | undefined
 }
 
-const NETWORK_ERRORS = ['ECONNREFUSED', 'ECONNRESET', 'ECONNABORTED', 'EPIPE', 'ETIMEDOUT', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'EHOSTDOWN', 'ENETUNREACH', 'ENETDOWN']
+const NETWORK_ERRORS = [
+  'ECONNREFUSED', 'ECONNRESET', 'ECONNABORTED', 'EPIPE', 'ETIMEDOUT', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH',
+  'EHOSTDOWN', 'ENETUNREACH', 'ENETDOWN'
+]
 
 export const WRITE_BEHIND_OPTIONS = {
   write: required(callable('`(batch, { signal, fence }) => Promise<void>`')),
@@ -85,7 +99,8 @@ export const WRITE_BEHIND_OPTIONS = {
 } satisfies OptionTable<WriteBehindOptions<never>>
 
 /** The options, complete and checked. `maxBacklog` and `maxDeadLetters` are those of one partition. */
-export interface ResolvedWriteBehindOptions<T> extends Omit<Resolved<typeof WRITE_BEHIND_OPTIONS>, 'write' | 'isOutage'> {
+export interface ResolvedWriteBehindOptions<T>
+  extends Omit<Resolved<typeof WRITE_BEHIND_OPTIONS>, 'write' | 'isOutage'> {
   write: WriteBehindOptions<T>['write']
   isOutage: (error: unknown) => boolean | Promise<boolean>
 }
@@ -109,5 +124,6 @@ export function checkWriteKey (key: unknown): string {
 }
 
 function isNetworkError (error: unknown): boolean {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string' && NETWORK_ERRORS.includes(error.code)
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' &&
+    NETWORK_ERRORS.includes(error.code)
 }
