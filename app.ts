@@ -3,10 +3,12 @@ import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
+import { bank } from './demo/bank.js'
 import { changes } from './demo/changes.js'
 import { checkout } from './demo/checkout.js'
 import { database } from './demo/database.js'
 import type { Database } from './demo/query.js'
+import { document } from './demo/document.js'
 import { errors } from './demo/errors.js'
 import { fallbacks } from './demo/fallbacks.js'
 import { leaderboard } from './demo/leaderboard.js'
@@ -16,6 +18,7 @@ import type { Config } from './demo/config.js'
 import { mails } from './demo/mails.js'
 import { exposeByToken } from './demo/metrics-token.js'
 import type { OwnRedis } from './demo/own-redis.js'
+import { parcels } from './demo/parcels.js'
 import { verifyPassword } from './demo/password.js'
 import { sale as saleStore } from './demo/sale.js'
 import { unusedConnections } from './demo/unused-connections.js'
@@ -80,14 +83,15 @@ export async function buildApp (config: Config, { clock, db, logProgress, ownRed
   await app.register(database, { url: config.DATABASE_URL, snapshot: config.DATABASE_SNAPSHOT, db, logProgress })
   // After the database: filling it blocks the event loop, which health would report as pressure.
   await app.register(health, { drainDelay: config.DRAIN_DELAY, serviceId: 'shop', clock, underPressure: { maxEventLoopDelay: config.MAX_EVENT_LOOP_DELAY } })
+  await app.register(live, { clock })
   await app.register(changes)
   await app.register(leaderboard)
   await app.register(mails)
   await app.register(checkout)
   await app.register(saleStore, { clock })
-  await app.register(views)
+  await app.register(views, { clock })
   await app.register(visitors)
-  await app.register(live, { clock })
+  for (const plugin of [document, bank, parcels]) await app.register(plugin, { clock })
   if (ownRedis !== undefined) await app.register(fallbacks, { ownRedis, clock })
   app.decorate('verifyPassword', verifyPassword)
   app.health.addCheck('database', async () => { await app.db.query('SELECT 1') })

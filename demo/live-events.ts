@@ -14,6 +14,10 @@ export interface Sample {
   rateLimit: { allowed: number, refused: number }
   store: StoreState
   health: { status: Status, checks: Check[] }
+  /** The stream of parcels; `null` if its state is unknown at present. */
+  parcels: { length: number, lag: number, pending: number, deadLetters: number } | null
+  /** Views that wait to be written, of all instances; `null` if unknown at present. */
+  views: { backlog: number | null, deadLetters: number | null }
 }
 
 /** The state of the store; `null` for figures that are unknown at present. */
@@ -52,6 +56,8 @@ export interface DecisionEvent {
   address?: string
   allowed: boolean
   remaining: number
+  /** Whether the instance decided by its own counters, because Redis is unavailable. */
+  isLocal: boolean
 }
 
 export interface CacheEvent {
@@ -111,6 +117,46 @@ export interface Fallbacks {
   behaviors: Behavior[]
 }
 
+/** A step of a worker that edits the document under its lock. */
+export interface LockEvent {
+  kind: 'lock'
+  /** Identifies the edit. */
+  edit: string
+  worker: 'A' | 'B'
+  /** `refused`: the document has a write with a higher token. `failed`: the lock was not acquired. */
+  what: 'waiting' | 'acquired' | 'written' | 'refused' | 'failed'
+  /** The fencing token. */
+  token?: number
+}
+
+/** A card was charged. */
+export interface PaymentEvent {
+  kind: 'payment'
+  paymentId: string
+  amountCents: number
+}
+
+/** A step of an event of the stream of parcels. */
+export interface ParcelEvent {
+  kind: 'parcel'
+  id: string
+  /** The key of the event: the parcels of a customer are handled in order. */
+  customer: string
+  what: 'appended' | 'taken' | 'handled' | 'failed' | 'dead'
+  /** The number of the attempt, from 1; 0 before the first. */
+  attempt: number
+}
+
+/** A batch of write-behind. */
+export interface BatchEvent {
+  kind: 'batch'
+  views: number
+  products: number
+  ms: number
+  /** Whether the database accepted the batch. */
+  written: boolean
+}
+
 /** The first event of a connection. */
 export interface Hello {
   kind: 'hello'
@@ -126,7 +172,7 @@ export interface OmittedEvents {
   count: number
 }
 
-export type LiveData = Sample | DecisionEvent | CacheEvent | SessionEvent | HealthEvent | Fallbacks | Hello | OmittedEvents
+export type LiveData = Sample | DecisionEvent | CacheEvent | SessionEvent | HealthEvent | LockEvent | PaymentEvent | ParcelEvent | BatchEvent | Fallbacks | Hello | OmittedEvents
 
 /** An event with its instance, and its time by the instance's clock in milliseconds since the epoch. */
 export type LiveEvent<T extends LiveData = LiveData> = T extends LiveData ? T & { instance: string, at: number } : never

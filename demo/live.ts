@@ -42,7 +42,7 @@ const FLUSH_MS = 100
 /** How long an instance keeps sampling after another one reported an open page. Reports come every second, and some may be lost. */
 const WATCHED_MS = 4000
 /** The maximum number of events per flush and kind; further ones are only counted. */
-const MAX_EVENTS = { cache: 10, decision: 300 }
+const MAX_EVENTS = { cache: 10, decision: 300, parcel: 100 }
 const MAX_QUEUED = 2000
 /** In characters; clients choose the length of keys. */
 const MAX_KEY_LENGTH = 200
@@ -100,7 +100,7 @@ class EventBatcher {
   readonly #clock: Clock
   readonly #send: (batch: LiveEvent[]) => void
   #pending: LiveEvent[] = []
-  #count = { cache: 0, decision: 0 }
+  #count = { cache: 0, decision: 0, parcel: 0 }
   #omitted = 0
   #timer: Timer | undefined
 
@@ -112,7 +112,7 @@ class EventBatcher {
 
   add (data: LiveData): void {
     const { kind } = data
-    if ((kind === 'cache' || kind === 'decision') && ++this.#count[kind] > MAX_EVENTS[kind]) this.#omitted++
+    if ((kind === 'cache' || kind === 'decision' || kind === 'parcel') && ++this.#count[kind] > MAX_EVENTS[kind]) this.#omitted++
     else this.#pending.push({ ...data, instance: this.#instance, at: this.#clock.now() })
     this.#timer ??= this.#clock.setTimeout(() => this.#flush(), FLUSH_MS).unref()
   }
@@ -131,7 +131,7 @@ class EventBatcher {
   #takeAll (): LiveEvent[] {
     const batch = this.#pending
     this.#pending = []
-    this.#count = { cache: 0, decision: 0 }
+    this.#count = { cache: 0, decision: 0, parcel: 0 }
     this.#omitted = 0
     this.#timer = undefined
     return batch
@@ -178,6 +178,7 @@ class LiveMonitor {
 
   #listen (sampler: Sampler): void {
     const { cache, rateLimiter } = this.#fastify
+    const isShared = this.#fastify.hasDecorator('redis')
     const forward = (what: 'hit' | 'miss' | 'stale') => cache.on(what, ({ key }) => this.#batcher.add({ kind: 'cache', what, of: key.slice(0, MAX_KEY_LENGTH) }))
     this.#stops = [forward('hit'), forward('miss'), forward('stale'), cache.on('invalidate', ({ origin, tags, key, pattern }) => {
       // The instance that invalidated it sends the event.
@@ -188,7 +189,7 @@ class LiveMonitor {
         sampler.countDecision(decision.allowed)
         const { rateLimit } = request?.routeOptions.config ?? {}
         if (typeof rateLimit !== 'object' || rateLimit?.groupId !== SHOWN_GROUP) return
-        this.#batcher.add({ kind: 'decision', address: key, allowed: decision.allowed, remaining: decision.remaining })
+        this.#batcher.add({ kind: 'decision', address: key, allowed: decision.allowed, remaining: decision.remaining, isLocal: isShared && decision.takenFrom !== 'store' })
       }))
     }
   }

@@ -52,14 +52,17 @@ export class Sampler {
     const [hits, l1Hits, misses, stale] = CACHE_COUNTERS.map(name => stats[name] - this.#previous[name])
     this.#counts = emptyCounts()
     this.#previous = stats
-    const [store, health] = await Promise.all([this.#store.read(), this.#health()])
+    const { parcels: stream, views: counts } = this.#fastify
+    const [store, health, parcels, views] = await Promise.all([this.#store.read(), this.#health(), stream.stats(), counts.stats()])
     return {
       kind: 'sample',
       requests,
       cache: { hits: hits ?? 0, l1Hits: l1Hits ?? 0, misses: misses ?? 0, stale: stale ?? 0, hitTime: hit, missTime: miss },
       rateLimit: { allowed, refused },
       store: { ...store, l1Entries: stats.l1Entries },
-      health
+      health,
+      parcels: parcels ?? null,
+      views
     }
   }
 

@@ -56,7 +56,10 @@ export const schemaSql: readonly string[] = [
   'CREATE INDEX IF NOT EXISTS mails_user ON mails (user_id, id DESC)',
   // The ids of counted views, for a day.
   'CREATE TABLE IF NOT EXISTS counted_views (id uuid PRIMARY KEY, counted_at timestamptz NOT NULL DEFAULT now())',
-  'CREATE INDEX IF NOT EXISTS counted_views_age ON counted_views (counted_at)'
+  'CREATE INDEX IF NOT EXISTS counted_views_age ON counted_views (counted_at)',
+  // The document of the live page's workers, with the fencing token of its last write.
+  'CREATE TABLE IF NOT EXISTS document (id integer PRIMARY KEY CHECK (id = 1), fence bigint NOT NULL, writer text NOT NULL)',
+  "INSERT INTO document VALUES (1, 0, '') ON CONFLICT DO NOTHING"
 ]
 
 // The number of rows whose tags one payload lists: 100 take 2,300 of the 8,000 bytes that NOTIFY allows.

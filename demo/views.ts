@@ -1,15 +1,23 @@
 import { randomUUID } from 'node:crypto'
 import fp from 'fastify-plugin'
+import { systemClock, type Clock } from '../plugins/shared/plugin/clock.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
     views: Views
+  }
+  interface EventChannels {
+    'views:paused': { until: number }
   }
 }
 
 export interface Views {
   /** Counts a view in the background. Never throws. */
   count (productId: number): void
+  /** Accepts views, and resolves when they wait to be written. @throws while they are not accepted */
+  accept (productIds: readonly number[]): Promise<void>
+  /** Makes the database refuse views of all instances for some time. */
+  pause (ms: number): Promise<void>
   /** Returns the most viewed products, by the views that are written. */
   top (count: number): Promise<Array<{ productId: number, name: string, views: number }>>
   /** Returns how many views of all instances are not written yet, and how many failed; null if unknown at present. */
@@ -27,16 +35,31 @@ const WRITE = `
   ON CONFLICT (product_id) DO UPDATE SET views = product_views.views + excluded.views`
 
 /** Counts views of products with write-behind: responses do not wait, and the database receives batches. */
-export const views = fp(async function views (fastify) {
-  const { cache, db, log } = fastify
+export const views = fp<{ clock?: Clock | undefined }>(async function views (fastify, { clock = systemClock }) {
+  const { cache, db, events, live, log } = fastify
   let isRefusing = false
+  let pausedUntil = 0
+  await events.subscribe('views:paused', ({ until }) => { pausedUntil = until }, { confirm: false })
 
   const writes = cache.writeBehind<string>('views', {
     batch: 500,
     flushEvery: '1s',
     // A failing statement means that the database is unavailable, and never that a view is poison.
     isOutage: () => true,
-    write: async batch => { await db.query(WRITE, [batch.map(({ value }) => value), batch.map(({ key }) => Number(key))]) }
+    backoff: { min: 100, max: '2s' },
+    async write (batch) {
+      const began = clock.monotonic()
+      const isPaused = clock.now() < pausedUntil
+      if (!isPaused) await db.query(WRITE, [batch.map(({ value }) => value), batch.map(({ key }) => Number(key))])
+      live.publish({
+        kind: 'batch',
+        views: batch.length,
+        products: new Set(batch.map(({ key }) => key)).size,
+        ms: Math.round(clock.monotonic() - began),
+        written: !isPaused
+      })
+      if (isPaused) throw new Error('the demo has paused the database')
+    }
   })
   // Before the database is closed.
   fastify.addHook('onClose', async () => await writes.flush({ timeout: '2s' }).catch(() => {}))
@@ -51,6 +74,11 @@ export const views = fp(async function views (fastify) {
         isRefusing = true
       })
     },
+    accept: async productIds => { await Promise.all(productIds.map(id => writes.add(String(id), randomUUID()))) },
+    async pause (ms) {
+      pausedUntil = clock.now() + ms
+      await events.publish('views:paused', { until: pausedUntil })
+    },
     top: async count => await db.query<{ productId: number, name: string, views: number }>(
       `SELECT product_id AS "productId", name, views::float8 FROM product_views JOIN products ON id = product_id
        ORDER BY views DESC, product_id LIMIT $1`, [count]),
@@ -63,4 +91,4 @@ export const views = fp(async function views (fastify) {
       }
     }
   })
-}, { name: 'demo/views', dependencies: ['demo/database', 'fastify-redis-suite/cache'] })
+}, { name: 'demo/views', dependencies: ['demo/database', 'demo/live', 'fastify-redis-suite/cache', 'fastify-redis-suite/events'] })

@@ -1,4 +1,5 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import { prefersHtml } from '../demo/html.js'
 
 const LINKS = {
   products: '/products',
@@ -17,6 +18,6 @@ export const home: FastifyPluginAsyncTypebox = async function home (fastify) {
     config: { pressureHandler: () => {} }
   }, async (request, reply) => {
     reply.header('vary', 'accept')
-    return fastify.hasPage && request.headers.accept?.includes('text/html') ? reply.sendFile('index.html', { cacheControl: false }) : LINKS
+    return fastify.hasPage && prefersHtml(request.headers.accept) ? reply.sendFile('index.html', { cacheControl: false }) : LINKS
   })
 }

@@ -1,15 +1,15 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type, type Static } from 'typebox'
+import { document } from './document.js'
+import { ALWAYS, OWN } from './live-config.js'
+import { parcels } from './parcels.js'
+import { payments } from './payments.js'
+import { views } from './views.js'
 import { responses, asDevice, Device, IdParams, Product, PRODUCT_COLUMNS, User } from './schemas.js'
 
 // The page shows this limit: its window is short, so that a visitor sees it reset.
 const LIMITED = { groupId: 'limited', max: 20, timeWindow: 5000, keyGenerator: (request: FastifyRequest) => request.ip }
-// A limit of its own for the page, so that it does not use up its visitor's limit for the shop.
-const OWN = { groupId: 'live', max: 1200, timeWindow: '1 minute' }
-// Never refused under pressure, which is when the page is needed most.
-const ALWAYS = { pressureHandler: () => {} }
-
 const Decision = Type.Object({ allowed: Type.Boolean(), remaining: Type.Integer(), retryAfter: Type.Number() })
 const SoldProduct = Type.Object({ ...Product.properties, sold: Type.Integer() })
 
@@ -18,6 +18,7 @@ export const liveRoutes: FastifyPluginAsyncTypebox = async function liveRoutes (
   const { cache, db, events, live, sessions } = fastify
 
   fastify.addHook('onRequest', async (_request: FastifyRequest, reply: FastifyReply) => { reply.header('x-instance', live.instance) })
+  for (const panel of [document, payments, parcels, views]) await fastify.register(panel)
 
   fastify.get('/live', {
     schema: { tags: ['live'], summary: 'The events of all instances, as server-sent events' },

@@ -1,13 +1,30 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type, type Static } from 'typebox'
-import { responses, IdParams, Paging, Product, PRODUCT_COLUMNS, Text, Whole } from './schemas.js'
+import { prefersHtml, sendPage } from '../demo/html.js'
+import { productListPage, productPage, type ProductListPage } from '../demo/product-pages.js'
+import { negotiated, responses, IdParams, Paging, Product, PRODUCT_COLUMNS, Text, Whole } from './schemas.js'
 
 const Listed = Type.Object({ items: Type.Array(Product), total: Type.Integer() })
 
+const HTML = 'text/html'
 const ORDER = { name: 'name, id', price: 'price_cents, id', '-price': 'price_cents DESC, id', newest: 'updated_at DESC, id' } as const
 
 export const products: FastifyPluginAsyncTypebox = async function products (fastify) {
-  const { cache, changes, db, locks, views } = fastify
+  const { cache, changes, db, live, locks, views } = fastify
+
+  // Each browser has its own `Accept`. Reduced to two values, it makes two cached copies of a URL, and not one for each browser.
+  fastify.addHook('onRequest', async ({ headers }: FastifyRequest) => { headers.accept = prefersHtml(headers.accept) ? HTML : 'application/json' })
+  const isForBrowser = ({ headers }: FastifyRequest) => headers.accept === HTML
+  const rendering = () => ({ at: new Date(), instance: live.instance })
+  const categories = async () => await cache.getOrSet('categories', async () => {
+    const rows = await db.query<{ category: string }>('SELECT DISTINCT category FROM products ORDER BY category')
+    return rows.map(({ category }) => category)
+  }, { ttl: '1h', tags: ['products'] })
+
+  async function sendList (reply: FastifyReply, page: Pick<ProductListPage, 'items' | 'total' | 'query'>): Promise<FastifyReply> {
+    return sendPage(reply, productListPage({ ...page, categories: await categories(), rendering: rendering() }))
+  }
 
   // The value that every page of the product shares. It is never served stale: a refreshed page must not be stored with an old value.
   const cacheOptions = (id: number) => ({ ttl: '5m', staleWhileRevalidate: 0, tags: [`product:${id}`, 'product:all'] })
@@ -30,10 +47,10 @@ export const products: FastifyPluginAsyncTypebox = async function products (fast
         sort: Type.Union([Type.Literal('name'), Type.Literal('price'), Type.Literal('-price'), Type.Literal('newest')], { default: 'name' }),
         ...Paging
       }, { additionalProperties: false }),
-      response: responses(Listed)
+      response: negotiated(Listed)
     },
-    config: { cache: { ttl: '1m', public: true, staleWhileRevalidate: '5m', tags: ['products'] } }
-  }, async request => {
+    config: { cache: { ttl: '1m', public: true, staleWhileRevalidate: '5m', vary: ['accept'], tags: ['products'] } }
+  }, async (request, reply) => {
     const { category = null, minPrice = 0, maxPrice = 10 ** 8, sort, limit, offset } = request.query
     const where = 'WHERE ($1::text IS NULL OR category = $1) AND price_cents BETWEEN $2 AND $3'
     const filters = [category, minPrice, maxPrice]
@@ -41,7 +58,8 @@ export const products: FastifyPluginAsyncTypebox = async function products (fast
       db.query<Static<typeof Product>>(`SELECT ${PRODUCT_COLUMNS} FROM products ${where} ORDER BY ${ORDER[sort]} LIMIT $4 OFFSET $5`, [...filters, limit, offset]),
       db.query<{ total: number }>(`SELECT count(*)::int AS total FROM products ${where}`, filters)
     ])
-    return { items, total: counted?.total ?? 0 }
+    const total = counted?.total ?? 0
+    return isForBrowser(request) ? await sendList(reply, { items, total, query: request.query }) : { items, total }
   })
 
   fastify.get('/products/search', {
@@ -49,22 +67,27 @@ export const products: FastifyPluginAsyncTypebox = async function products (fast
       tags: ['products'],
       summary: 'Products by full-text search',
       querystring: Type.Object({ q: Text({ minLength: 1, maxLength: 100 }), limit: Paging.limit }, { additionalProperties: false }),
-      response: responses(Listed)
+      response: negotiated(Listed)
     },
-    config: { cache: { ttl: '1m', public: true, staleWhileRevalidate: '5m', tags: ['products'] } }
-  }, async request => {
+    config: { cache: { ttl: '1m', public: true, staleWhileRevalidate: '5m', vary: ['accept'], tags: ['products'] } }
+  }, async (request, reply) => {
     const items = await db.query<Static<typeof Product>>(
       `SELECT ${PRODUCT_COLUMNS} FROM products, websearch_to_tsquery('english', $1) AS words
        WHERE search @@ words ORDER BY ts_rank(search, words) DESC, id LIMIT $2`, [request.query.q, request.query.limit])
-    return { items, total: items.length }
+    const total = items.length
+    return isForBrowser(request) ? await sendList(reply, { items, total, query: request.query }) : { items, total }
   })
 
   fastify.get('/products/:id', {
-    schema: { tags: ['products'], summary: 'One product', params: IdParams, response: responses(Product) },
-    config: { cache: { ttl: '1m', public: true, staleWhileRevalidate: '5m', tags: ({ params: { id } }) => [`product:${id}`, `page:product:${id}`, 'product:all'] } },
+    schema: { tags: ['products'], summary: 'One product', params: IdParams, response: negotiated(Product) },
+    config: { cache: { ttl: '1m', public: true, staleWhileRevalidate: '5m', vary: ['accept'], tags: ({ params: { id } }) => [`product:${id}`, `page:product:${id}`, 'product:all'] } },
     // In a hook, because a cached response skips the handler. A refresh in the background counts as well.
     onResponse: async ({ method, params }, { statusCode }) => { if (method === 'GET' && (statusCode === 200 || statusCode === 304)) views.count(params.id) }
-  }, async (request, reply) => await productOf(request.params.id) ?? reply.notFound('no such product'))
+  }, async (request, reply) => {
+    const product = await productOf(request.params.id)
+    if (product === undefined) return reply.notFound('no such product')
+    return isForBrowser(request) ? sendPage(reply, productPage(product, rendering())) : product
+  })
 
   fastify.post('/products/restock', {
     schema: {

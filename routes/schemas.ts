@@ -64,3 +64,9 @@ export function asDevice<T extends { createdAt: number, lastSeenAt: number }> (i
 export function responses <T extends TSchema> (ok: T): { 200: T, '4xx': typeof ErrorBody, '5xx': typeof ErrorBody } {
   return { 200: ok, '4xx': ErrorBody, '5xx': ErrorBody }
 }
+
+/** The schemas of a route whose 200 is JSON, or a page for browsers. */
+export function negotiated <T extends TSchema> (ok: T) {
+  const content = { 'application/json': { schema: ok }, 'text/html': { schema: Type.String() } }
+  return { 200: { description: 'JSON, or a page for clients that prefer HTML', content }, '4xx': ErrorBody, '5xx': ErrorBody }
+}
