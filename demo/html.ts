@@ -34,7 +34,8 @@ export function sendPage (reply: FastifyReply, { text }: Markup): FastifyReply {
 }
 
 /**
- * Returns whether a client prefers HTML to JSON, as browsers do. Without a preference (any type, or no header) it gets JSON.
+ * Returns whether a client prefers HTML to JSON, as browsers do. Of two equal weights, that of a type that is named counts
+ * more than that of a range. Without a preference the client gets JSON.
  *
  * @see RFC 9110 §12.5.1
  */
@@ -45,5 +46,7 @@ export function prefersHtml (accept: string | undefined): boolean {
     return [type, weight] as const
   }))
   const weightOf = (...types: string[]) => types.map(type => ranges.get(type)).find(weight => weight !== undefined) ?? 0
-  return weightOf('text/html', 'text/*', '*/*') > weightOf('application/json', 'application/*', '*/*')
+  const html = weightOf('text/html', 'text/*', '*/*')
+  const json = weightOf('application/json', 'application/*', '*/*')
+  return html > json || (html > 0 && html === json && ranges.has('text/html') && !ranges.has('application/json'))
 }

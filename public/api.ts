@@ -6,6 +6,8 @@ export interface ApiResponse<T = unknown> {
   /** The instance that responded. */
   instance: string
   ms: number
+  /** Whether the response is the stored one of an earlier request with the same idempotency key. */
+  replayed: boolean
   /** An error has a body of another type: check the status first. */
   body: T
 }
@@ -13,20 +15,25 @@ export interface ApiResponse<T = unknown> {
 interface SendOptions {
   body?: object
   credentials?: RequestCredentials
+  headers?: Record<string, string>
+  /** Gives up the response; the demo may handle the request nevertheless. */
+  signal?: AbortSignal
 }
 
 /** Sends a request to the demo. @throws if there is no response */
 export async function send<T> (
-  method: 'GET' | 'POST' | 'DELETE', path: string, { body, credentials = 'same-origin' }: SendOptions = {}
+  method: 'GET' | 'POST' | 'DELETE', path: string, { body, credentials = 'same-origin', headers, signal }: SendOptions = {}
 ): Promise<ApiResponse<T>> {
   const began = performance.now()
   const response = await fetch(path, {
     method,
     credentials,
     cache: 'no-store',
-    ...body !== undefined && { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } }
+    headers: { ...headers, ...body !== undefined && { 'content-type': 'application/json' } },
+    ...body !== undefined && { body: JSON.stringify(body) },
+    ...signal && { signal }
   })
   const parsed: T = await response.json()
   const header = (name: string) => response.headers.get(name) ?? ''
-  return { status: response.status, cache: header('x-cache'), instance: header('x-instance'), ms: performance.now() - began, body: parsed }
+  return { status: response.status, cache: header('x-cache'), instance: header('x-instance'), ms: performance.now() - began, replayed: header('idempotency-replayed') === 'true', body: parsed }
 }

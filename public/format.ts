@@ -22,3 +22,17 @@ export function bytes (value: number | null): string {
 export function clock (at: number): string {
   return new Date(at).toLocaleTimeString('en-GB')
 }
+
+/** Formats milliseconds as seconds. */
+export function seconds (ms: number): string {
+  return `${(ms / 1000).toFixed(1)} s`
+}
+
+/** Formats a fencing token by its last digits: tokens are as long as a time in microseconds. */
+export function tokenText (token: number | undefined): string {
+  return token === undefined ? UNKNOWN : `…${String(token).slice(-6)}`
+}
+
+export function euros (cents: number): string {
+  return `€ ${(cents / 100).toFixed(2)}`
+}

@@ -5,16 +5,24 @@ import { breakRedisPanel } from './panels/break-redis.js'
 import { cachePanel } from './panels/cache.js'
 import { eventsPanel } from './panels/events.js'
 import { healthPanel } from './panels/health.js'
+import { idempotencyPanel } from './panels/idempotency.js'
 import { instancesPanel } from './panels/instances.js'
+import { locksPanel } from './panels/locks.js'
 import { rateLimitPanel } from './panels/rate-limit.js'
 import { redisPanel } from './panels/redis.js'
 import { sessionsPanel } from './panels/sessions.js'
+import { streamsPanel } from './panels/streams.js'
+import { writeBehindPanel } from './panels/write-behind.js'
 
 /** The instance that this page is connected to. */
 let own = ''
 const breakRedis = breakRedisPanel()
 const cache = cachePanel()
 const rateLimit = rateLimitPanel()
+const locks = locksPanel()
+idempotencyPanel()
+const streams = streamsPanel()
+const writeBehind = writeBehindPanel()
 const sessions = sessionsPanel()
 const redis = redisPanel()
 const health = healthPanel()
@@ -38,7 +46,10 @@ live.on('sample', sample => { if (sample.instance === own) drawSample(sample) })
 live.on('fallbacks', event => { if (event.instance === own) breakRedis.onFallbacks(event) })
 live.on('decision', event => rateLimit.onDecision(event))
 live.on('session', event => sessions.onSession(event))
-for (const kind of ['cache', 'decision', 'session', 'health', 'more'] as const) live.on(kind, events)
+live.on('lock', event => locks(event))
+live.on('parcel', event => streams.onParcel(event))
+live.on('batch', event => writeBehind.onBatch(event))
+for (const kind of ['cache', 'decision', 'session', 'health', 'lock', 'payment', 'parcel', 'batch', 'more'] as const) live.on(kind, events)
 live.open()
 
 /** Draws the samples of all instances whenever one of this page's instance arrives. */
@@ -46,8 +57,11 @@ function drawSample (sample: LiveEvent<Sample>): void {
   write('store', sample.store.label)
   redis(sample)
   health(sample)
+  streams.onSample(sample)
+  writeBehind.onSample(sample)
   const all = live.instances
   // The first sample provides the entries of the store.
   cache([sample, ...all.filter(({ instance }) => instance !== own)])
+  rateLimit.onSamples(all)
   instances(all, own)
 }

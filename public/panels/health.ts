@@ -1,8 +1,18 @@
-import type { Check, LiveEvent, Sample } from '../../demo/live-events.js'
+import type { Check, LiveEvent, Sample, StoreState } from '../../demo/live-events.js'
 import { find, make, write } from '../dom.js'
 import { bytes, number } from '../format.js'
 
 export const STATUS_TEXT = { pass: 'healthy', warn: 'warning', fail: 'failing' } as const
+
+/** Names the state of a circuit breaker; `null` without Redis. */
+export function circuitText (circuit: StoreState['circuit']): string {
+  return circuit === null ? 'no Redis' : circuit === 'late' ? 'slow' : circuit
+}
+
+/** Returns the tone in which the state of a circuit breaker is shown. */
+export function circuitTone (circuit: StoreState['circuit']): string {
+  return circuit === null ? '' : circuit === 'closed' ? 'pass' : circuit === 'late' ? 'warn' : 'fail'
+}
 
 /** @returns a function that draws the sample of this page's instance */
 export function healthPanel (): (sample: LiveEvent<Sample>) => void {

@@ -1,4 +1,4 @@
-import type { DecisionEvent, Hello, LiveEvent } from '../../demo/live-events.js'
+import type { DecisionEvent, Hello, LiveEvent, Sample } from '../../demo/live-events.js'
 import { send } from '../api.js'
 import { announce, find, onPress, show, toggle, write } from '../dom.js'
 import { number } from '../format.js'
@@ -7,15 +7,21 @@ import { Strip } from '../strip.js'
 const BURST = 120
 /** Six requests a second, of which the limit allows four on average. */
 const STEADY_MS = 167
+/** How long the page shows that an instance has decided by itself. */
+const LOCAL_MS = 3000
 
 interface RateLimitPanel {
   onHello (hello: Hello): void
   onDecision (decision: LiveEvent<DecisionEvent>): void
+  /** Called each second, with the latest sample of each instance. */
+  onSamples (samples: ReadonlyArray<LiveEvent<Sample>>): void
 }
 
 export function rateLimitPanel (): RateLimitPanel {
   const strip = new Strip(find('strip', HTMLCanvasElement), showWindow)
   const total = { allowed: 0, refused: 0 }
+  let max = 0
+  let localUntil = 0
 
   onPress('burst', async () => {
     const verdicts = await Promise.all(Array.from({ length: BURST }, () => sendLimited()))
@@ -28,16 +34,29 @@ export function rateLimitPanel (): RateLimitPanel {
   toggle('steady-sends', STEADY_MS, () => { sendLimited().catch(() => {}) })
 
   return {
-    onHello ({ limit: { max, window } }) {
-      strip.limit = { max, window }
+    onHello ({ limit }) {
+      const { window } = limit
+      max = limit.max
+      strip.limit = limit
       write('limit-rule', `${max} in any ${number(window / 1000)} s`)
     },
-    onDecision ({ at, allowed }) {
+    onDecision ({ at, allowed, isLocal }) {
+      if (isLocal) localUntil = performance.now() + LOCAL_MS
       strip.add(at, allowed)
       total[allowed ? 'allowed' : 'refused']++
       write('limit-allowed', number(total.allowed))
       write('limit-refused', number(total.refused))
       show('strip-empty', false)
+    },
+    onSamples (samples) {
+      const isLocal = performance.now() < localUntil || samples.some(({ store }) => store.circuit === 'open')
+      const count = samples.length
+      if (isLocal) {
+        write('limit-local', `Redis is unavailable, so each instance decides locally, by its own counters. ${count === 1
+          ? `This instance still allows at most ${max}.`
+          : `The ${count} instances together may allow up to ${count * max}.`}`)
+      }
+      show('limit-local', isLocal)
     }
   }
 }

@@ -2,6 +2,7 @@ import type { LiveEvent, Sample } from '../../demo/live-events.js'
 import { Chart } from '../chart.js'
 import { find, show, write } from '../dom.js'
 import { bytes, number } from '../format.js'
+import { circuitText, circuitTone } from './health.js'
 
 /** @returns a function that draws the sample of this page's instance */
 export function redisPanel (): (sample: LiveEvent<Sample>) => void {
@@ -13,8 +14,8 @@ export function redisPanel (): (sample: LiveEvent<Sample>) => void {
     show('redis-empty', !store.isRedis)
     show('redis-charts', store.isRedis)
     const circuit = find('circuit', HTMLElement)
-    circuit.dataset['state'] = store.circuit === null ? '' : store.circuit === 'closed' ? 'pass' : 'fail'
-    write('circuit', store.circuit ?? 'none')
+    circuit.dataset['state'] = circuitTone(store.circuit)
+    write('circuit', circuitText(store.circuit))
     write('redis-latency', number(store.latency))
     write('redis-commands', store.commands === null ? '–' : number(Math.round(store.commands)))
     write('redis-memory', bytes(store.memory) + (store.maxMemory ? ` of ${bytes(store.maxMemory)}` : ''))

@@ -14,6 +14,7 @@ t.test('a client gets HTML only if it prefers it to JSON', async t => {
     [CHROME]: true,
     [FIREFOX]: true,
     'text/html': true,
+    'text/html,*/*': true,
     'TEXT/HTML;Q=0.9': true,
     'application/json;q=0.5, text/html': true,
     'text/*': true,
