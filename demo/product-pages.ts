@@ -26,6 +26,7 @@ export interface ProductListPage {
 
 const SORT_NAMES = { name: 'name', price: 'lowest price', '-price': 'highest price', newest: 'newest' } as const
 const PRICE = new Intl.NumberFormat('en', { minimumFractionDigits: 2 })
+const COUNT = new Intl.NumberFormat('en')
 
 /** A page of products, or the results of a search. */
 export function productListPage ({ items, total, categories, query, rendering }: ProductListPage): Markup {
@@ -38,10 +39,10 @@ export function productListPage ({ items, total, categories, query, rendering }:
   const choice = (text: string, href: string, isCurrent: boolean) => html`<a href="${href}"${isCurrent ? html` aria-current="true"` : undefined}>${text}</a> `
   const filters = q !== undefined
     ? html`<p><a href="/products">All products</a></p>`
-    : html`<nav class="choices" aria-label="Category">${choice('all', linkTo({ category: undefined }), category === undefined)}${categories.map(each => choice(each, linkTo({ category: each }), each === category))}</nav>
-      <nav class="choices" aria-label="Sort by">${Object.entries(SORT_NAMES).map(([key, text]) => choice(text, linkTo({ sort: key === 'name' ? undefined : key }), key === sort))}</nav>`
+    : html`<nav class="choices" aria-label="Category"><b>Category</b> ${choice('all', linkTo({ category: undefined }), category === undefined)}${categories.map(each => choice(each, linkTo({ category: each }), each === category))}</nav>
+      <nav class="choices" aria-label="Sort by"><b>Sort by</b> ${Object.entries(SORT_NAMES).map(([key, text]) => choice(text, linkTo({ sort: key === 'name' ? undefined : key }), key === sort))}</nav>`
   const last = offset + items.length
-  const range = items.length === 0 ? 'No products' : q !== undefined ? `${items.length} ${items.length === 1 ? 'result' : 'results'}` : `${offset + 1} to ${last} of ${total}`
+  const range = items.length === 0 ? 'No products' : q !== undefined ? `${items.length} ${items.length === 1 ? 'result' : 'results'}` : `${COUNT.format(offset + 1)} to ${COUNT.format(last)} of ${COUNT.format(total)}`
   return layout(q === undefined ? 'Products' : `Search: ${q}`, q ?? '', rendering, html`
     <div class="filters">${filters}</div>
     <p class="range">${range}</p>

@@ -34,11 +34,15 @@ const WRITE = `
   SELECT p.id, count(*) FROM batch JOIN counted USING (id) JOIN products p ON p.id = product_id GROUP BY p.id ORDER BY p.id
   ON CONFLICT (product_id) DO UPDATE SET views = product_views.views + excluded.views`
 
+/** How often each instance reports that the database refuses views. */
+const REPORT_MS = 2000
+
 /** Counts views of products with write-behind: responses do not wait, and the database receives batches. */
 export const views = fp<{ clock?: Clock | undefined }>(async function views (fastify, { clock = systemClock }) {
   const { cache, db, events, live, log } = fastify
   let isRefusing = false
   let pausedUntil = 0
+  let refusalAt = -Infinity
   await events.subscribe('views:paused', ({ until }) => { pausedUntil = until }, { confirm: false })
 
   const writes = cache.writeBehind<string>('views', {
@@ -51,13 +55,17 @@ export const views = fp<{ clock?: Clock | undefined }>(async function views (fas
       const began = clock.monotonic()
       const isPaused = clock.now() < pausedUntil
       if (!isPaused) await db.query(WRITE, [batch.map(({ value }) => value), batch.map(({ key }) => Number(key))])
-      live.publish({
-        kind: 'batch',
-        views: batch.length,
-        products: new Set(batch.map(({ key }) => key)).size,
-        ms: Math.round(clock.monotonic() - began),
-        written: !isPaused
-      })
+      // A refused batch is retried several times a second.
+      if (!isPaused || began >= refusalAt + REPORT_MS) {
+        live.publish({
+          kind: 'batch',
+          views: batch.length,
+          products: new Set(batch.map(({ key }) => key)).size,
+          ms: Math.round(clock.monotonic() - began),
+          written: !isPaused
+        })
+        if (isPaused) refusalAt = began
+      }
       if (isPaused) throw new Error('the demo has paused the database')
     }
   })

@@ -46,9 +46,9 @@ export function streamsPanel (): StreamsPanel {
     const chip = make('li', {}, make('b'), make('span'))
     chips.set(id, chip)
     const lane = find(`parcels-${CUSTOMERS.includes(customer) ? customer : 'eve'}`, HTMLOListElement)
-    lane.append(chip)
+    lane.prepend(chip)
     if (lane.children.length > LANE_LENGTH) {
-      const oldest = lane.firstElementChild
+      const oldest = lane.lastElementChild
       for (const [key, value] of chips) if (value === oldest) chips.delete(key)
       oldest?.remove()
     }

@@ -52,9 +52,11 @@ export function writeBehindPanel (): WriteBehindPanel {
       }
       const trail = find('views-trail', HTMLOListElement)
       const text = `${views} ${views === 1 ? 'view' : 'views'}`
+      // One line for an outage, however many batches it refuses.
+      if (!written && trail.firstElementChild?.className === 'bad') return
       trail.prepend(written
         ? make('li', { className: 'written' }, make('b', { text }), make('span', { text: `1 statement, ${products} products, ${number(ms)} ms, ${instance}` }))
-        : make('li', { className: 'bad' }, make('b', { text: `${text} refused` }), make('span', { text: `retried later, ${instance}` })))
+        : make('li', { className: 'bad' }, make('b', { text: 'refused' }), make('span', { text: `The database is paused: batches are retried until it accepts them, ${instance}` })))
       while (trail.children.length > TRAIL_LENGTH) trail.lastElementChild?.remove()
       show('views-empty', false)
     },

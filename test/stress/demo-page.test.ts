@@ -31,7 +31,10 @@ async function open (t: Test, browser: Browser, url: string, viewport = { width:
   t.teardown(() => page.close())
   page.setDefaultTimeout(10_000)
   const problems: string[] = []
-  page.on('console', message => { if (message.type() === 'error' || message.type() === 'warning') problems.push(message.text()) })
+  page.on('console', message => {
+    // Browsers log each response of 422 and 423, which two buttons provoke.
+    if ((message.type() === 'error' || message.type() === 'warning') && !/status of 42[23]/.test(message.text())) problems.push(message.text())
+  })
   page.on('pageerror', error => problems.push(error.message))
   await page.goto(url)
   return { page, problems }
@@ -70,6 +73,65 @@ for (const [name, { url }, label] of [['in-process stores', inProcess, /in this 
       await shows(page, '#limit-result', '20 of 120 concurrent requests were allowed, 100 refused')
       await shows(page, '#limit-refused', '100')
       await shows(page, '#limit-free', /\d s/)
+    })
+
+    t.test('the locks panel shows a race, a refusal and a stalled worker whose write is refused', async t => {
+      await page.click('#lock-race')
+      await shows(page, '#lock-holder', /worker [AB]/)
+      await shows(page, '#lock-waiting', '1')
+      await shows(page, '#lock-result', /^Worker [AB] got the lock first\. Worker [AB] waited 1\.\d s and got the next token, …\d{6}\.$/)
+      await shows(page, '#lock-holder', 'free')
+      await page.click('#lock-no-wait')
+      await shows(page, '#lock-result', '423 Locked')
+      await shows(page, '#lock-refused', '1')
+      await page.click('#lock-stall')
+      await shows(page, '#lock-result', /was refused, because worker B has written with token …\d{6}/)
+      await page.click('#lock-a')
+      await shows(page, '#lock-result', /^Worker A waited 0\.\d s; its write with token …\d{6} was accepted\.$/)
+      t.ok(await page.locator('.bar').count() >= 2)
+    })
+
+    t.test('the idempotency panel charges once for a lost response and its retry, and for two requests at once', async t => {
+      await page.click('#pay-lose')
+      await shows(page, '#pay-result', 'Was the card charged?')
+      await page.click('#pay-retry')
+      await shows(page, '#pay-result', 'the card was charged once')
+      await shows(page, '#pay-trail li:nth-child(1)', 'replayed')
+      await page.click('#pay-other')
+      await shows(page, '#pay-result', 'Refused with 422')
+      await page.click('#pay-twice')
+      await shows(page, '#pay-result', 'Two requests at once, one payment')
+      await page.click('#pay')
+      await shows(page, '#pay-result', 'The card was charged')
+      t.same([await page.innerText('#pay-requests'), await page.innerText('#pay-charges'), await page.innerText('#pay-replayed')], ['6', '3', '2'])
+    })
+
+    t.test('the streams panel shows parcels that are handled, a dead letter, and its replay', async t => {
+      await page.click('#stream-append')
+      await shows(page, '#stream-handled', /^6$/)
+      await shows(page, '#parcels-ann', 'handled')
+      await page.click('#stream-damage')
+      await shows(page, '#stream-dead', /^1$/)
+      t.equal(await page.locator('[data-step=dead]').count(), 1)
+      await page.click('#stream-replay')
+      await shows(page, '#stream-result', '1 dead letter is handled again')
+      await shows(page, '#stream-handled', /^7$/)
+      await shows(page, '#stream-dead', /^0$/)
+      t.equal(await page.locator('[data-step=dead]').count(), 0)
+    })
+
+    t.test('the write-behind panel shows batches, and views that wait while the database is paused', async t => {
+      await page.click('#views-add')
+      await shows(page, '#views-result', /^240 views accepted in \d+ ms/)
+      await shows(page, '#views-written', /^240$/)
+      t.ok(Number(await page.innerText('#views-statements')) <= 8)
+      await page.click('#views-pause')
+      await shows(page, '#views-result', 'refuses views for 8 s')
+      await page.click('#views-add')
+      await shows(page, '#views-waiting', /^240$/)
+      await shows(page, '#views-trail', 'The database is paused')
+      await shows(page, '#views-written', /^480$/)
+      await shows(page, '#views-waiting', /^0$/)
     })
 
     t.test('the sessions panel logs in, adds a device, revokes it and logs out', async t => {
@@ -138,7 +200,8 @@ t.test('the live page fits into 320 px, and the keyboard reaches all of its cont
   const wanted = await page.evaluate<string[]>('[...document.querySelectorAll("button, select")].filter(e => e.checkVisibility()).map(e => e.id || e.textContent)')
   t.ok(wanted.length > 10)
   const reached = new Set<string>()
-  for (let i = 0; i < wanted.length + 15; i++) {
+  // Once around, with the links, the skip link and the browser's own controls.
+  for (let i = 0; i < wanted.length + 40; i++) {
     await page.keyboard.press('Tab')
     const [name, outline] = await page.evaluate<[string, string]>('[document.activeElement.id || document.activeElement.textContent, getComputedStyle(document.activeElement).outlineStyle]')
     if (wanted.includes(name)) {
@@ -165,9 +228,84 @@ t.test('the live page shows an outage of Redis, its end, and the instance of eac
   await shows(page, '#circuit', 'open')
   await shows(page, '#health-status', /warning|failing/)
   await shows(page, '#connection', 'live')
+  await shows(page, '#limit-local', 'The 2 instances together may allow up to 40')
+  await page.click('#lock-a')
+  await shows(page, '#lock-result', 'Redis is unavailable (503)')
+  await page.click('#pay')
+  await shows(page, '#pay-result', 'Redis is unavailable (503)')
+  await page.click('#stream-append')
+  await shows(page, '#stream-result', 'Redis is unavailable (503)')
   server.resume()
   await shows(page, '#circuit', 'closed')
   await shows(page, '#health-status', 'healthy')
+  await until('the limiter no longer decides locally', async () => !await page.isVisible('#limit-local'))
+})
+
+/** Evaluated in the page. @returns the texts whose contrast with their background is below 4.5, as WCAG 2.2 §1.4.3 asks for */
+const FAINT_TEXTS = `(() => {
+  const canvas = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true })
+  // Layers of colours, the lowest first.
+  const blend = layers => {
+    canvas.clearRect(0, 0, 1, 1)
+    for (const layer of layers) { canvas.fillStyle = layer; canvas.fillRect(0, 0, 1, 1) }
+    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3)
+  }
+  const luminance = rgb => rgb.map(value => value / 255).map(value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, value, i) => sum + value * [0.2126, 0.7152, 0.0722][i], 0)
+  const layersOf = element => element === null ? [] : [...layersOf(element.parentElement), getComputedStyle(element).backgroundColor]
+  return [...document.body.querySelectorAll('*')]
+    .filter(element => element.checkVisibility() && [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim() !== ''))
+    .flatMap(element => {
+      const layers = layersOf(element)
+      const [light, dark] = [blend(layers), blend([...layers, getComputedStyle(element).color])].map(luminance).sort((a, b) => b - a)
+      const contrast = (light + 0.05) / (dark + 0.05)
+      return contrast < 4.5 ? [element.textContent.trim().slice(0, 40) + ': ' + contrast.toFixed(2)] : []
+    })
+})()`
+
+for (const colorScheme of ['light', 'dark'] as const) {
+  t.test(`in the ${colorScheme} scheme all texts have contrast, and all controls have names`, { skip: browser === undefined && NO_BROWSER }, async t => {
+    if (browser === undefined) return
+    const { page } = await open(t, browser, onRedis.url)
+    await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' })
+    await page.click('#login button')
+    await page.click('#read')
+    await page.click('#stream-append')
+    await page.click('#stream-damage')
+    await page.click('#pay')
+    await page.click('#lock-stall')
+    await shows(page, '#lock-result', /was refused/)
+    await shows(page, '#stream-dead', /^[1-9]$/)
+    for (const url of ['', `${onRedis.url}/products?category=garden`, `${onRedis.url}/products/3`]) {
+      if (url !== '') await page.goto(url)
+      t.same(await page.evaluate(FAINT_TEXTS), [], url)
+      t.same(await page.evaluate(`[...document.querySelectorAll('button, select, input, a')].filter(e => e.checkVisibility() &&
+        (e.labels?.length ? [...e.labels].map(label => label.textContent) : [e.getAttribute('aria-label') ?? e.textContent]).join('').trim() === '').map(e => e.outerHTML)`), [], url)
+      t.same(await page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id).filter((id, i, ids) => ids.indexOf(id) !== i)"), [], 'each id is used once')
+    }
+  })
+}
+
+t.test('products are a page in a browser, which fits into 320 px and is served from the cache', { skip: browser === undefined && NO_BROWSER }, async t => {
+  if (browser === undefined) return
+  const { page, problems } = await open(t, browser, `${onRedis.url}/products`, { width: 320, height: 640 })
+  await page.click('text=garden')
+  await page.click('text=lowest price')
+  await page.click('text=Next')
+  t.match(page.url(), /\/products\?category=garden&sort=price&offset=20$/)
+  await shows(page, '.range', '21 to 40 of 2,040')
+  const rendered = await page.innerText('footer time')
+  t.equal(await page.evaluate('document.documentElement.scrollWidth'), 320)
+  t.equal((await page.reload())?.headers()['x-cache'], 'HIT')
+  t.equal(await page.innerText('footer time'), rendered)
+  await page.fill('#q', 'teapot')
+  await page.keyboard.press('Enter')
+  await shows(page, 'h1', 'Search: teapot')
+  await page.click('.products a')
+  await shows(page, 'h1', 'Teapot')
+  // An API client at the same URL.
+  t.equal((await fetch(page.url())).headers.get('content-type'), 'application/json; charset=utf-8')
+  t.same(problems, [])
 })
 
 t.test('the documentation of the routes works in a browser', { skip: browser === undefined && NO_BROWSER }, async t => {
