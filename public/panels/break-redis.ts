@@ -2,12 +2,13 @@ import { SLOW_MS, type Behavior, type Fallbacks, type Fault, type LiveEvent } fr
 import { send } from '../api.js'
 import { announce, find, make, onPress, show, write } from '../dom.js'
 import { number } from '../format.js'
+import { circuitText } from './health.js'
 
 const MAX_CHANGES = 40
 
 const FAULT_TEXT: Record<Fault, string> = {
   hang: 'hangs (SIGSTOP): connections stay open, and there are no replies',
-  kill: 'is killed (SIGKILL), and restarts empty when it is mended',
+  kill: 'is killed (SIGKILL), and restarts empty when it is restored',
   slow: `is slow: each reply takes ${SLOW_MS} ms more`,
   full: 'is full (maxmemory reached): it refuses writes',
   'read-only': 'is read-only: a replica without a master'
@@ -29,7 +30,7 @@ export function breakRedisPanel (): BreakRedisPanel {
   let wasBroken = false
 
   for (const fault of Object.keys(FAULT_TEXT)) onPress(`fault-${fault}`, async () => await setFault(fault))
-  onPress('mend', async () => await setFault('none'))
+  onPress('restore', async () => await setFault('none'))
 
   function drawRow (behavior: Behavior, at: number): void {
     const { plugin, state, text, ms } = behavior
@@ -41,14 +42,16 @@ export function breakRedisPanel (): BreakRedisPanel {
   }
 
   return {
-    onHello: isBreakable => show('break', isBreakable),
+    onHello (isBreakable) {
+      for (const id of ['break', 'break-link']) show(id, isBreakable)
+    },
     onFallbacks ({ fault, since: began, circuit, behaviors, at }) {
       write('break-state', fault === null ? 'Redis works' : `Redis ${FAULT_TEXT[fault]}`)
       find('break-state', HTMLElement).dataset['state'] = fault === null ? 'pass' : 'fail'
-      write('break-circuit', circuit ?? 'none')
+      write('break-circuit', circuitText(circuit))
       for (const each of Object.keys(FAULT_TEXT)) find(`fault-${each}`, HTMLButtonElement).setAttribute('aria-pressed', String(each === fault))
       if (began !== since && (since > 0 || fault !== null)) {
-        const text = fault === null ? 'Redis is mended' : `Redis ${FAULT_TEXT[fault]}`
+        const text = fault === null ? 'Redis is restored' : `Redis ${FAULT_TEXT[fault]}`
         addChange(text, fault === null ? 'pass' : 'fail', 0)
         announce(text)
       }
@@ -71,7 +74,7 @@ function rowOf ({ plugin, state, text, ms }: Behavior): HTMLElement {
   return make('tr', {}, make('td', {}, make('b', { text: plugin })), make('td', {}, word), make('td', { text }), make('td', { text: `${number(ms)} ms`, className: 'number' }))
 }
 
-/** @param after - milliseconds since the fault began, or was mended */
+/** @param after - milliseconds since the fault began, or Redis was restored */
 function addChange (text: string, state: Behavior['state'], after: number, ms?: number): void {
   const log = find('break-changes', HTMLOListElement)
   const word = make('span', { text, className: 'state' })

@@ -16,7 +16,7 @@ function watch<K extends LiveData['kind']> (t: Test, app: FastifyInstance, kind:
   const seen: Array<EventOf<K>> = []
   const isOfKind = (event: LiveEvent): event is EventOf<K> => event.kind === kind
   const read = async () => {
-    for await (const { data } of app.live.watch({ kind: 'hello', limit: { max: 1, window: 1 } }, closed.signal)) if (isOfKind(data)) seen.push(data)
+    for await (const { data } of app.live.watch({ kind: 'hello', limit: { max: 1, window: 1 }, isBreakable: false }, closed.signal)) if (isOfKind(data)) seen.push(data)
   }
   read().catch(() => {})
   return seen
