@@ -34,8 +34,8 @@ export function sendPage (reply: FastifyReply, { text }: Markup): FastifyReply {
 }
 
 /**
- * Returns whether a client prefers HTML to JSON, as browsers do. Of two equal weights, that of a type that is named counts
- * more than that of a range. Without a preference the client gets JSON.
+ * Returns whether a client prefers HTML to JSON, as browsers do. If both have the same weight, a type that is
+ * named takes precedence over a wildcard. Without a preference the client gets JSON.
  *
  * @see RFC 9110 §12.5.1
  */
