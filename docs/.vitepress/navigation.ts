@@ -40,6 +40,12 @@ export const sidebar: DefaultTheme.SidebarItem[] = [
     text: 'Redis techniques',
     collapsed: true,
     items: [
+      { text: 'All techniques', link: '/techniques/' },
+      { text: 'Data types', link: '/techniques/data-types' },
+      { text: 'Pipelines, MULTI and Lua', link: '/techniques/pipelines-and-scripts' },
+      { text: 'Pub/sub and streams', link: '/techniques/messages' },
+      { text: 'Invalidation and TTL', link: '/techniques/invalidation-and-ttl' },
+      { text: 'Big keys and memory', link: '/techniques/memory' },
       { text: 'Times and keys', link: '/techniques/ttl-and-keys' }
     ]
   },

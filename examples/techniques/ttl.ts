@@ -37,12 +37,12 @@ export async function build (connection: RedisPluginOptions = { url: process.env
     category: app.cache.withPrefix('category', { ttl: '1h' }),
     country: app.cache.withPrefix('country', { ttl: '7 days' })
   }
+  // #endregion
   app.get<{ Params: { type: keyof typeof byType, id: string } }>('/values/:type/:id', { schema: { params } }, async ({ params: { type, id } }) =>
     await byType[type].getOrSet(id, async () => {
       loads.push(`${type} ${id}`)
       return { type, id, loadedAt: now() }
     }))
-  // #endregion
 
   app.get<{ Params: { id: string } }>('/raw/articles/:id', async ({ params: { id } }, reply) => {
     const stored = await app.redis.get(`shop:article:${id}`)
