@@ -1,7 +1,7 @@
 import { hostname } from 'node:os'
 import { Worker } from 'node:worker_threads'
 
-/** Told of each step before it begins. */
+/** Receives each step before it begins. */
 export type Report = (percent: number, step: string) => void
 
 // The embedded database blocks the event loop while it starts, so a thread of its own writes the lines, in the form of the logger. Each step is

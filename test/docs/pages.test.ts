@@ -72,7 +72,7 @@ t.test('each error code is on the page of its plugin, and no page has another on
     for (const [, plugin = ''] of text.matchAll(/(?:invalidOptionError|(?:read|resolve)Options)\(\s*'([\w-]+)'/g)) codes.add(codeOf(plugin, 'INVALID_OPTION'))
     for (const [, plugin = ''] of text.matchAll(/alreadyRegisteredError\(\s*'([\w-]+)'/g)) codes.add(codeOf(plugin, 'ALREADY_REGISTERED'))
     for (const [, plugin = ''] of text.matchAll(/new PinnedHooks\(\w+, '([\w-]+)'/g)) codes.add(codeOf(plugin, 'HOOK_REPLACED'))
-    const [, kinds = ''] = /type ConnectFailure = (.+)/.exec(text) ?? []
+    const [, kinds = ''] = /type ConnectFailure = (.+?)\n\n/s.exec(text) ?? []
     for (const [, kind = ''] of kinds.matchAll(/'(\w+)'/g)) codes.add(codeOf('redis', `CONNECT_${kind}`))
   }
   const plugins = readdirSync(join(root, 'plugins'), { withFileTypes: true }).filter(entry => entry.isDirectory() && entry.name !== 'shared').map(({ name }) => name)
