@@ -59,7 +59,7 @@ export type { RateLimitState } from './http/request-state.js'
 export const rateLimit = fp<RateLimitPluginOptions>(async function rateLimit (fastify, given) {
   const options = resolvePluginOptions(given)
   const events = new SafeEmitter<RateLimitEvents>('rate-limit', fastify.log, RATE_LIMIT_EVENTS)
-  const scopes = new Scopes(registrationName(fastify))
+  const scopes = new Scopes(registrationName(fastify), options)
   const limiters = createLimiterFactory(fastify, given, options, events)
   const limiter = limiters.limiterFor(options)
   const ofPlugin = new RequestLimiter(limiter, options, scopes.global, events)

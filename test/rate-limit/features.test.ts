@@ -69,6 +69,14 @@ forEachStore(['memory', 'redis'], store => {
     t.same([await statuses(app, 1, '/send'), await statuses(app, 2, '/resend'), await statuses(app, 1, '/send')].flat(), [200, 200, 429, 429])
   })
 
+  feature('a groupId of the plugin joins its own count and that of routes with other options', async t => {
+    const app = await build(t, store, { max: 10, groupId: 'api' })
+    app.get('/search', { config: { rateLimit: { cost: 6 } } }, async () => 'found')
+    t.same([await statuses(app, 1, '/search'), await statuses(app, 4, '/'), await statuses(app, 1, '/search')].flat(), [200, 200, 200, 200, 200, 429])
+    await app.rateLimiter.reset('127.0.0.1')
+    t.same(await statuses(app, 1, '/search'), [200], 'a reset of the plugin\'s count is one of the group')
+  })
+
   feature('a request takes its cost, can be charged more later, and can be refunded', async t => {
     const app = await build(t, store, {}, { max: 10, cost: async request => Number(request.headers['x-cost'] ?? 1) })
     app.get('/charge', { config: { rateLimit: { max: 10 } } }, async (request, reply) => {

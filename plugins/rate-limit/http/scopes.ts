@@ -34,12 +34,17 @@ export class Scopes {
   #handlers = 0
   #closed = false
 
-  /** @param registration - see {@link registrationName} */
-  constructor (registration: string) {
-    this.#registration = registration
-  }
+  /** The scope of the routes without options of their own, and of the plugin's group where it has one. */
+  readonly global: string
 
-  get global (): string { return `${this.#registration}global` }
+  /**
+   * @param registration - see {@link registrationName}
+   * @param plugin - the options of the plugin
+   */
+  constructor (registration: string, plugin: GroupOptions) {
+    this.#registration = registration
+    this.global = plugin.groupId === undefined ? `${registration}global` : this.#join(plugin.groupId, plugin.algorithm)
+  }
 
   group (groupId: string): string {
     return `${this.#registration}group:${groupId}`
