@@ -13,9 +13,17 @@ export const sidebar: DefaultTheme.SidebarItem[] = [
     text: 'Guides',
     items: [
       { text: 'All guides', link: '/guides/' },
+      { text: 'Protect a login', link: '/guides/login' },
+      { text: 'API keys and plans', link: '/guides/api-keys' },
+      { text: 'Several tenants', link: '/guides/multi-tenant' },
+      { text: 'Pages of logged-in users', link: '/guides/logged-in-pages' },
+      { text: 'Behind a CDN', link: '/guides/behind-a-cdn' },
+      { text: 'Invalidate from the database', link: '/guides/database-invalidation' },
       { text: 'Scheduled jobs', link: '/guides/scheduled-jobs' },
       { text: 'Payments', link: '/guides/payments' },
       { text: 'Background mails', link: '/guides/background-mails' },
+      { text: 'Behind nginx or Cloudflare', link: '/guides/in-front' },
+      { text: 'Without Redis', link: '/guides/without-redis' },
       { text: 'Works with', link: '/guides/compositions' }
     ]
   },

@@ -25,12 +25,28 @@ export function findNginx (): string | undefined {
 }
 
 /** @param target - the argument of `proxy_pass`, such as `http://127.0.0.1:3000` or `http://unix:/path:` */
-export async function startNginx (binary: string, target: string, { cert, key }: Certificate): Promise<{ origin: string }> {
+export async function startNginx (binary: string, target: string, certificate: Certificate): Promise<{ origin: string }> {
+  return await startNginxSite(binary, certificate, (dir, port) => `server {
+    listen 127.0.0.1:${port} ssl http2;
+    ssl_certificate ${dir}/cert.pem;
+    ssl_certificate_key ${dir}/key.pem;
+    location / {
+      proxy_pass ${target};
+      proxy_http_version 1.1;
+      proxy_set_header Host $http_host;
+      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+      proxy_set_header X-Forwarded-Proto $scheme;
+    }
+  }`)
+}
+
+/** @param siteOf - returns the content of `http { }`; `cert.pem` and `key.pem` are in the folder `dir` */
+export async function startNginxSite (binary: string, { cert, key }: Certificate, siteOf: (dir: string, port: number) => string): Promise<{ origin: string }> {
   const dir = scratchDir()
   const port = await freePort()
   await writeFile(join(dir, 'cert.pem'), cert)
   await writeFile(join(dir, 'key.pem'), key)
-  await writeFile(join(dir, 'nginx.conf'), configOf(dir, port, target))
+  await writeFile(join(dir, 'nginx.conf'), configOf(dir, siteOf(dir, port)))
   const child = spawn(binary, ['-p', dir, '-c', 'nginx.conf', '-e', 'error.log'], { cwd: dir, stdio: 'ignore' })
   await once(child, 'spawn')
   notePid(dir, child.pid ?? 0)
@@ -55,7 +71,7 @@ export async function startNginx (binary: string, target: string, { cert, key }:
 }
 
 /** One process, so that killing it stops everything; all paths are in the folder. */
-function configOf (dir: string, port: number, target: string): string {
+function configOf (dir: string, site: string): string {
   const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(name => `${name}_temp_path ${dir}/${name};`).join('\n  ')
   return `daemon off;
 master_process off;
@@ -65,18 +81,7 @@ events {}
 http {
   access_log off;
   ${temporary}
-  server {
-    listen 127.0.0.1:${port} ssl http2;
-    ssl_certificate ${dir}/cert.pem;
-    ssl_certificate_key ${dir}/key.pem;
-    location / {
-      proxy_pass ${target};
-      proxy_http_version 1.1;
-      proxy_set_header Host $http_host;
-      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-      proxy_set_header X-Forwarded-Proto $scheme;
-    }
-  }
+  ${site}
 }
 `
 }
