@@ -4,7 +4,7 @@ import type { FastifyInstance } from 'fastify'
 import t from 'tap'
 import { createTestClock } from '../../plugins/testing/index.js'
 import { sharedDatabase, startShop } from '../helpers/demo/start-shop.js'
-import { anchorsOf, blocksOf, codeSpansOf, linksOf, pagesOf, readPage, root, wordsOf, type DocBlock } from '../helpers/docs/doc-blocks.js'
+import { anchorsOf, blocksOf, codeSpansOf, isProgram, linksOf, pagesOf, readPage, root, wordsOf, type DocBlock } from '../helpers/docs/doc-blocks.js'
 import { sharedRedis, startRedis } from '../helpers/index.js'
 
 interface Command {
@@ -53,6 +53,31 @@ t.test('links of the README have the repository\'s address, as npm shows it too,
   const wrong = pages.flatMap(linksOf).filter(({ page, target, isAbsolute }) => !target.startsWith('#') && isAbsolute !== (page === 'README.md'))
   t.ok(linksOf('README.md').filter(({ isAbsolute }) => isAbsolute).length > 20)
   t.same(wrong, [])
+})
+
+/** The sections that each page of a plugin has, in this order; others may be in between. */
+const SECTIONS = ['Example', 'How it works', 'Options', 'Decorators and methods', 'Errors', 'Keys', 'Guarantees', 'Limits', 'See also']
+
+t.test('each page of a plugin has the same sections in the same order, begins with a whole program, and shows with a diagram how it works', async t => {
+  const wrong: string[] = []
+  for (const page of pages.filter(page => page.startsWith('docs/plugins/'))) {
+    const sections = readPage(page).split(/^## /m).slice(1)
+    const headings = sections.map(section => section.split('\n', 1)[0] ?? '')
+    const found = headings.filter(heading => SECTIONS.includes(heading))
+    if (found.join() !== SECTIONS.join()) wrong.push(`${page}: ${found.join(', ')}`)
+    const lineOf = (heading: string): number => readPage(page).split('\n').indexOf(`## ${heading}`) + 1
+    const example = blocksOf(page).find(({ lang, line }) => lang === 'ts' && line > lineOf('Example') && line < lineOf('How it works'))
+    if (example === undefined || !isProgram(example.code)) wrong.push(`${page}: the example is not a whole program`)
+    if (!blocksOf(page).some(({ lang, line }) => lang === 'mermaid' && line > lineOf('How it works') && line < lineOf('Options'))) wrong.push(`${page}: no diagram`)
+  }
+  t.same(wrong, [])
+})
+
+t.test('each ratio of Why is a figure of Performance', async t => {
+  const performance = readPage('docs/operations/performance.md')
+  const ratios = [...readPage('docs/why.md').matchAll(/\d+\.\d+ ×/g)].map(([ratio]) => ratio)
+  t.ok(ratios.length > 5)
+  t.same(ratios.filter(ratio => !performance.includes(ratio)), [])
 })
 
 t.test('each file and script that the pages name exists', async t => {
