@@ -73,6 +73,33 @@ t.test('each page of a plugin has the same sections in the same order, begins wi
   t.same(wrong, [])
 })
 
+/** The types of the decorators, with the page that describes their methods and properties. */
+const DECORATORS: Record<string, string> = {
+  DataCache: 'data-cache',
+  WriteBehind: 'data-cache',
+  Sessions: 'session',
+  Logins: 'session',
+  LoginDecorators: 'session',
+  RateLimiter: 'rate-limit',
+  Health: 'health',
+  Events: 'events',
+  EventStream: 'streams',
+  HeldLock: 'lock',
+  LockHandle: 'lock',
+  TestClock: 'testing'
+}
+
+t.test('each method and property of a decorator is on the page of its plugin', async t => {
+  const missing = Object.entries(DECORATORS).flatMap(([type, page]) => {
+    const source = sources.find(({ text }) => new RegExp(`^export interface ${type}\\b`, 'm').test(text))
+    const [, body = ''] = new RegExp(`^export interface ${type}\\b[^{]*\\{\\n(.*?)^\\}`, 'ms').exec(source?.text ?? '') ?? []
+    const members = [...body.matchAll(/^ {2}(?:readonly )?(\w+)(?: ?[<(]|: )/gm)].map(([, name = '']) => name)
+    t.ok(members.length > 0, type)
+    return [...new Set(members)].filter(name => !new RegExp(`[\`.]${name}\\b`).test(readPage(`docs/plugins/${page}.md`))).map(name => `${page}: ${type}.${name}`)
+  })
+  t.same(missing, [])
+})
+
 t.test('each ratio of Why is a figure of Performance', async t => {
   const performance = readPage('docs/operations/performance.md')
   const ratios = [...readPage('docs/why.md').matchAll(/\d+\.\d+ ×/g)].map(([ratio]) => ratio)
