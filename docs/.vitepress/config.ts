@@ -5,6 +5,9 @@ import { writeLlmsTexts } from './llms.js'
 import { apiSidebar, sidebar } from './navigation.js'
 import { miniSearch } from './search.js'
 
+/** Returns the first page of a section of the navigation. */
+const firstOf = (section: string): string => sidebar.find(({ text }) => text === section)?.items?.[0]?.link ?? '/'
+
 /** The address of the site, if it is known: it may be below a path, and only then there is a sitemap. */
 const site = process.env['DOCS_URL'] === undefined ? undefined : new URL(process.env['DOCS_URL'].replace(/\/?$/, '/'))
 const base = site?.pathname ?? '/'
@@ -29,8 +32,8 @@ export default defineConfig({
     nav: [
       { text: 'Why', link: '/why' },
       { text: 'Guides', link: '/guides/', activeMatch: '^/guides/' },
-      { text: 'Plugins', link: '/plugins/redis', activeMatch: '^/plugins/' },
-      { text: 'Operations', link: '/operations/production', activeMatch: '^/operations/' },
+      { text: 'Plugins', link: firstOf('Plugins'), activeMatch: '^/plugins/' },
+      { text: 'Operations', link: firstOf('Operations'), activeMatch: '^/operations/' },
       { text: 'API', link: '/api/', activeMatch: '^/api/' }
     ],
     sidebar: { '/': sidebar, '/api/': apiSidebar },

@@ -107,7 +107,7 @@ export const apiSidebar: DefaultTheme.SidebarItem[] = [
     text: 'API reference',
     items: [
       { text: 'Overview', link: '/api/' },
-      ...MODULES.map(name => ({ text: name, link: `/api/${name}/` }))
+      ...MODULES.map(name => ({ text: name, link: `/api/${name}` }))
     ]
   },
   {

@@ -3,22 +3,24 @@
 import type { DefaultTheme } from 'vitepress'
 
 /**
- * Splits a text into terms. A name is a term as a whole and in parts: `staleWhileRevalidate` is found by each of its words, and
+ * Splits a text into terms. A name is a term as a whole and in parts: `staleWhileRevalidate` and `Retry-After` are found by each of their words, and
  * `FST_REDIS_SUITE_LOCK_LOST` by `LOCK_LOST`. The start that all error codes have in common is no term.
  */
 export function tokenize (text: string): string[] {
-  const words = text.split(/[^\p{L}\p{N}_]+/u).filter(word => word !== '')
+  const words: string[] = text.match(/[\p{L}\p{N}_]+(?:-[\p{L}\p{N}_]+)*/gu) ?? []
   return words.flatMap(word => {
     const name = word.replace(/^FST_REDIS_SUITE_/i, '')
-    const parts = name.split(/_+|(?<=[\p{Ll}\p{N}])(?=\p{Lu})/u).filter(part => part !== '')
+    const parts = name.split(/[_-]+|(?<=[\p{Ll}\p{N}])(?=\p{Lu})/u).filter(part => part !== '')
     return [...new Set([word, name, ...parts])]
   })
 }
 
 /** Splits a query: an error code is one term, as its parts are on many pages. */
 export function tokenizeQuery (query: string): string[] {
-  return query.split(/[^\p{L}\p{N}_]+/u).filter(word => word !== '').flatMap(word => {
-    return /^FST_/i.test(word) ? [word] : [word, ...word.split(/_+|(?<=[\p{Ll}\p{N}])(?=\p{Lu})/u).filter(part => part !== '' && part !== word)]
+  const words: string[] = query.match(/[\p{L}\p{N}_]+(?:-[\p{L}\p{N}_]+)*/gu) ?? []
+  return words.flatMap(word => {
+    const parts = /^FST_/i.test(word) ? [] : word.split(/[_-]+|(?<=[\p{Ll}\p{N}])(?=\p{Lu})/u).filter(part => part !== '')
+    return [...new Set([word, ...parts])]
   })
 }
 

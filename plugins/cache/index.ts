@@ -52,7 +52,8 @@ declare module 'fastify' {
 }
 
 export type { BackoffOptions } from '../shared/plugin/backoff.js'
-export type { DeadLetters } from '../shared/work-queue/dead-letter-admin.js'
+export type { Duration } from '../shared/plugin/duration.js'
+export type { DeadLetterPage, DeadLetters } from '../shared/work-queue/dead-letter-admin.js'
 export type { CacheStats } from './tiers/two-tier-cache.js'
 export type { CacheCounts } from './stats.js'
 export type { DataCache, KeyedValue, WrapOptions } from './data/data-cache.js'

@@ -25,8 +25,8 @@ declare module 'fastify' {
   interface EventChannels {}
 }
 
-/** @param channel - the channel that the message was published to */
-type Handler<P extends string> = (data: PatternData<P>, channel: string) => void | Promise<void>
+/** Gets a message's data, and the channel that the message was published to. */
+export type EventHandler<P extends string> = (data: PatternData<P>, channel: string) => void | Promise<void>
 
 /** `fastify.events`. */
 export interface Events {
@@ -51,7 +51,7 @@ export interface Events {
    * @throws `FST_REDIS_SUITE_EVENTS_REFUSED` (503), `FST_REDIS_SUITE_EVENTS_INVALID_OPTION`
    */
   subscribe<P extends string> (
-    pattern: P, handler: Handler<P>, options?: SubscribeOptions
+    pattern: P, handler: EventHandler<P>, options?: SubscribeOptions
   ): Promise<() => Promise<void>>
   /**
    * Sends server-sent events as the response: of a stream, from the event after `Last-Event-ID` (or `?lastEventId=`)
@@ -84,7 +84,8 @@ export type { EventsPluginOptions } from './options.js'
 export type { SseMeta, SseOptions } from './sse/options.js'
 export type { SseSource } from './sse/sse-replies.js'
 export type { BackoffOptions } from '../shared/plugin/backoff.js'
-export type { DeadLetters } from '../shared/work-queue/dead-letter-admin.js'
+export type { Duration } from '../shared/plugin/duration.js'
+export type { DeadLetterPage, DeadLetters } from '../shared/work-queue/dead-letter-admin.js'
 export type { GroupOfStream } from './stream/streams.js'
 export type {
   Consumer, ConsumeOptions, EventDeadLetter as DeadLetter, EventStream, GroupStats, HandlerContext, ReadOptions,
@@ -125,7 +126,7 @@ export const events = fp<EventsPluginOptions>(async function events (fastify, gi
     stream: streams.stream,
     stats: streams.stats,
     publish: async (channel, data) => await subscriptions.publish(checkName(channel), toJson(channel, data)),
-    async subscribe<P extends string> (pattern: P, handler: Handler<P>, subscribeOptions?: SubscribeOptions) {
+    async subscribe<P extends string> (pattern: P, handler: EventHandler<P>, subscribeOptions?: SubscribeOptions) {
       if (typeof handler !== 'function') throw invalidArgumentError('events', 'handler', handler, 'a function')
       return await subscriptions.subscribe(
         pattern, (data, channel) => handler(data as PatternData<P>, channel), subscribeOptions

@@ -45,6 +45,8 @@ export interface Health {
   drain (): Promise<void>
 }
 
+export type { Duration } from '../shared/plugin/duration.js'
+export type { AccessRule } from '../shared/http/access-rule.js'
 export { measurements, type HealthStatus, type Measurement } from './measurement.js'
 export type { Check, CheckOptions, CheckResult, CheckResults } from './checks.js'
 export type { DetailsOption, HealthPaths, HealthPluginOptions, PressureOptions } from './options.js'

@@ -29,6 +29,7 @@ declare module 'fastify' {
   }
 }
 
+export type { Duration } from '../shared/plugin/duration.js'
 export { DEFAULT_HEADERS } from './options.js'
 export type { IdempotencyPluginOptions, RouteIdempotencyOptions } from './options.js'
 

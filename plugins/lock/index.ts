@@ -21,8 +21,9 @@ declare module 'fastify' {
 }
 
 /** The methods of `fastify.locks`. */
-export type Locks = Pick<Locker, 'using' | 'once' | 'acquire' | 'isLocked'>
+export interface Locks extends Pick<Locker, 'using' | 'once' | 'acquire' | 'isLocked'> {}
 
+export type { Duration } from '../shared/plugin/duration.js'
 export type { HeldLock, LockHandle } from './held-lock.js'
 export type { OnceOutcome, Section } from './locker.js'
 export type { LockOptions, LockPluginOptions, OnceOptions } from './options.js'

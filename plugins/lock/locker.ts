@@ -68,7 +68,7 @@ export class Locker {
    * Runs a job once in each period across all instances, and never twice at a time. Call it on every instance, more
    * often than the job is due: after a failure or a crash, the next call runs the job.
    *
-   * @param fn - gets the same arguments as in {@link Locker.using}
+   * @param fn - gets the same arguments as in `using`
    * @returns `'ran'` if this call ran the job; `'done'` if it had run in this period; `'running'` if another caller
    *   runs it
    * @throws the error of `fn`: the job then counts as not done
@@ -134,10 +134,10 @@ export class Locker {
   }
 
   /**
-   * Acquires a lock as {@link Locker.using} does, for work that is not one function. The lock expires by its `ttl`
+   * Acquires a lock as `using` does, for work that is not one function. The lock expires by its `ttl`
    * unless the option `extend` is set.
    *
-   * @throws the errors of {@link Locker.using}
+   * @throws the errors of `using`
    *
    * @example
    * await using lock = await app.locks.acquire('import', { ttl: '1m' })

@@ -29,6 +29,8 @@ export interface Metrics {
   readonly registry: Registry
 }
 
+export type { Duration } from '../shared/plugin/duration.js'
+export type { AccessRule } from '../shared/http/access-rule.js'
 export type { ExposeOption, MetricsPluginOptions } from './options.js'
 
 /**

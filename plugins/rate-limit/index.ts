@@ -36,13 +36,14 @@ declare module 'fastify' {
   }
 }
 
+export type { Duration } from '../shared/plugin/duration.js'
 export { normalizeIP } from './options/ip-address.js'
-export type { CustomStore, CustomStoreConstructor } from './options/custom-store.js'
+export type { CustomStore, CustomStoreCallback, CustomStoreConstructor } from './options/custom-store.js'
 export type { Decision } from './decision.js'
 export type { RateLimitEvent, RateLimitEvents, RateLimitListener } from './events.js'
 export type { ManualLimiter, ManualResult } from './api/create-rate-limit.js'
 export type * from './options/types.js'
-export type { Limit, Policy } from './policy.js'
+export type { Limit, Penalty, Policy } from './policy.js'
 export type { CountTarget, NamedPolicy, RateLimiter } from './api/programmatic-api.js'
 export type { RateLimitState } from './http/request-state.js'
 

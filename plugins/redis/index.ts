@@ -9,6 +9,7 @@ import { logConnection } from './connection-log.js'
 import { AlreadyRegisteredError, isSetupError } from './errors.js'
 import { resolveRedisOptions, type RedisPluginOptions } from './options.js'
 
+export type { Duration } from '../shared/plugin/duration.js'
 export { clusterOf, type RedisClient } from '../shared/redis/client.js'
 // Users compile with its declaration of `fastify.redis`.
 export type { FastifyRedis } from '@fastify/redis'
@@ -18,7 +19,7 @@ export { systemClock, type Clock, type Timer } from '../shared/plugin/clock.js'
 export { callRedis, type AppWithRedis } from './call.js'
 export { defineScript, runScript } from './script.js'
 export type { RedisScript, ScriptArguments, ScriptArgumentType, ScriptDefinition } from './script.js'
-export type { RedisCallOptions, RedisPluginOptions } from './options.js'
+export type { RedisCallOptions, RedisPluginOptions, SuiteOptions } from './options.js'
 
 /**
  * Connects to Redis: decorates `fastify.redis`, or `fastify.redis[namespace]`, with an ioredis client whose defaults

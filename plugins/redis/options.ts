@@ -9,7 +9,8 @@ import type { Milliseconds } from '../shared/plugin/units.js'
 import { checkNames } from './known-options.js'
 import { checkTarget } from './target.js'
 
-interface SuiteOptions {
+/** Options of the `redis` plugin besides those of ioredis. */
+export interface SuiteOptions {
   /** `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS. It takes the place of `host` and `port`. */
   url?: string | undefined
   /**

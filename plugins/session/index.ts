@@ -51,6 +51,7 @@ export interface LoginDecorators {
   logout (): Promise<void>
 }
 
+export type { Duration } from '../shared/plugin/duration.js'
 export type { SessionStats } from './stats.js'
 export type { LoginOptions, Logins } from './login.js'
 export type { EncryptionKey, SessionPluginOptions } from './options.js'

@@ -3,6 +3,7 @@ import { ProductionError } from './errors.js'
 import { TEST_CLOCK_OPTIONS, type TestClockOptions } from './options.js'
 import { testClock, type TestClock } from './test-clock.js'
 
+export type { Duration } from '../shared/plugin/duration.js'
 export type { Clock, Timer } from '../shared/plugin/clock.js'
 export type { TestClockOptions } from './options.js'
 export type { StepListener, TestClock } from './test-clock.js'

@@ -74,6 +74,7 @@ t.test('a name is found as a whole and by its words, and an error code not by wh
   t.same(tokenize('FST_REDIS_SUITE_LOCK_LOST'), ['FST_REDIS_SUITE_LOCK_LOST', 'LOCK_LOST', 'LOCK', 'LOST'])
   t.same(tokenizeQuery('fst_redis_suite_lock_lost now'), ['fst_redis_suite_lock_lost', 'now'])
   t.same(tokenizeQuery('LOCK_LOST'), ['LOCK_LOST', 'LOCK', 'LOST'])
+  t.same([tokenize('a Retry-After: 1 - or'), tokenizeQuery('retry-after')], [['a', 'Retry-After', 'Retry', 'After', '1', 'or'], ['retry-after', 'retry', 'after']])
   t.same([boostDocument('/plugins/cache#x') > boostDocument('/api/cache/'), boostDocument('/api/cache/') > boostDocument('/changelog#x')], [true, true])
   t.same([fuzzy('stampeed'), fuzzy('429'), fuzzy('fst_redis_suite_lock_lost')], [0.2, false, false])
   t.end()

@@ -25,16 +25,22 @@ const LIST = /\b(?:import|export)\s+(type\s+)?(?:\w+,\s*)?\{([^}]*)\}\s*from\s*'
 /** `const { a } = await … import('./file.js')` */
 const DYNAMIC = /\bconst()\s+\{([^}]*)\} = await .*?\bimport\('(\.[^']+)'\)/g
 
+/** `export type * from './file.js'` */
+const ALL = /^export type \* from '(\.[^']+)'/gm
+
 function exportsOf (file: string): Export[] {
   return [...textOf(file).matchAll(DECLARED)].map(([, kind, name = '']) => ({ file, name, isType: kind === 'type' || kind === 'interface' || kind === 'class' }))
 }
 
 /** Returns `file name` of each name that a file imports from another one, or exports from it. */
 function importsOf (file: string): string[] {
-  return [LIST, DYNAMIC].flatMap(form => [...textOf(file).matchAll(form)]).flatMap(([, , list = '', path = '']) => {
-    const target = normalize(join(dirname(file), path)).replace(/\.js$/, '.ts')
-    return list.split(',').map(each => each.trim().replace(/^type\s+/, '').split(/\s+as\s+/)[0] ?? '').filter(name => name !== '').map(name => `${target} ${name}`)
+  const text = textOf(file)
+  const targetOf = (path: string) => normalize(join(dirname(file), path)).replace(/\.js$/, '.ts')
+  const listed = [LIST, DYNAMIC].flatMap(form => [...text.matchAll(form)]).flatMap(([, , list = '', path = '']) => {
+    return list.split(',').map(each => each.trim().replace(/^type\s+/, '').split(/\s+as\s+/)[0] ?? '').filter(name => name !== '').map(name => `${targetOf(path)} ${name}`)
   })
+  const all = [...text.matchAll(ALL)].flatMap(([, path = '']) => exportsOf(targetOf(path))).map(({ file, name }) => `${file} ${name}`)
+  return [...listed, ...all]
 }
 
 /** Types that no file imports, but that the declarations of another file have to name. */

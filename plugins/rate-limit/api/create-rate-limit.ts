@@ -19,7 +19,7 @@ export type ManualResult =
     isBanned: boolean
   }
 
-/** @param increment - `false` takes nothing. @default true */
+/** Decides on a request. With `increment: false` it takes nothing. */
 export type ManualLimiter =
   (request: AnyRequest, options?: { increment?: boolean | undefined } | undefined) => Promise<ManualResult>
 

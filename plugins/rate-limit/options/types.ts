@@ -7,7 +7,8 @@ import type { RedisClient } from '../../shared/redis/client.js'
 import type { Algorithm } from '../policy.js'
 import type { CustomStoreConstructor } from './custom-store.js'
 
-type RateLimitHook = 'onRequest' | 'preParsing' | 'preValidation' | 'preHandler'
+/** The hook in which a limit decides. */
+export type RateLimitHook = 'onRequest' | 'preParsing' | 'preValidation' | 'preHandler'
 
 /** A value, or a function that returns it for a request. */
 export type PerRequest<T> = T | ((request: FastifyRequest, key: string) => MaybePromise<T>)

@@ -8,7 +8,7 @@ import type { TurnPipeline } from './micro-batch.js'
 export interface Script {
   readonly lua: string
   readonly sha1: string
-  /** Whether its last argument is the time, see {@link timedLua}. */
+  /** Whether its last argument is the time, see `timedLua`. */
   readonly isTimed: boolean
 }
 

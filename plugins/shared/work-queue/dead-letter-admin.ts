@@ -6,12 +6,7 @@ import { compareIds, idAfter, timeOfId } from './stream-ids.js'
 
 /** The messages that were given up. */
 export interface DeadLetters<L> {
-  /**
-   * Lists dead letters, the oldest first.
-   *
-   * @param options.count - at most, 1 to 1,000, default 100
-   * @param options.after - the id of the last dead letter of the page before
-   */
+  /** Lists dead letters, the oldest first. */
   list (options?: DeadLetterPage): Promise<L[]>
   /** Has dead letters delivered again. Returns how many. @param ids - default all */
   replay (ids?: readonly string[]): Promise<number>
@@ -19,7 +14,8 @@ export interface DeadLetters<L> {
   discard (ids?: readonly string[]): Promise<number>
 }
 
-interface DeadLetterPage {
+/** Which dead letters are listed. */
+export interface DeadLetterPage {
   /** How many to list at most, 1 to 1,000. @default 100 */
   count?: number | undefined
   /** The id of the last dead letter of the page before. */
