@@ -89,6 +89,10 @@ const behind = app.cache.writeBehind<{ at: Date }>('scores', {
 expectType<WriteBehind<{ at: Date }>>(behind)
 expectError(behind.add('k', { x: 1 }))
 expectError(app.cache.writeBehind('scores', { batch: 10 }))
+app.cache.withPrefix('score').writeBehind<number>('cached', { write: () => {}, cache: true })
+app.cache.writeBehind<{ at: Date }>('cached', { write: () => {}, cache: { ttl: ({ at }) => at.getTime(), tags: ({ at }) => [at.getTime()] } })
+expectError(app.cache.writeBehind('cached', { write: () => {}, cache: { tll: '1m' } }))
+expectError(app.cache.writeBehind('cached', { write: () => {}, cache: 'yes' }))
 
 expectType<() => void>(app.cache.on('hit', () => {}))
 expectType<() => void>(app.cache.on('hit', async () => {}))

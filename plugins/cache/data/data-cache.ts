@@ -17,6 +17,7 @@ import type { Factory } from './run-factory.js'
 import { NO_OPTIONS, type CacheScope } from './scope.js'
 import type { ValueCodec } from './value-codec.js'
 import type { GetOrSetOptions, ValueDefaults, ValueOptions, WriteThroughOptions } from './value-options.js'
+import { openCachedWrites } from './write-behind/cached-writes.js'
 import type { WriteBehindOptions } from './write-behind/options.js'
 import type { WriteBehind, WriteBehinds, WriteBehindStats } from './write-behind/write-behind.js'
 import type { Writer, WriteThrough } from './write-through.js'
@@ -90,7 +91,8 @@ export interface DataCache {
   writeThrough <T>(key: string, value: T, writer: Writer<T>, options?: WriteThroughOptions<T>): Promise<T>
   /**
    * Opens a queue of writes in a Redis stream, which are written to the source later: in batches, at least once, in
-   * order per key. Call it once per name in each instance; names are shared by the whole cache.
+   * order per key. Call it once per name in each instance; names are shared by the whole cache. The option
+   * `cache` caches the value that is added in this view.
    *
    * @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION`
    */
@@ -235,7 +237,8 @@ export function createDataCache (parts: DataCacheParts, scope: CacheScope): Data
         invalidates: checkTags(invalidates, 'invalidates')
       })
     },
-    writeBehind: writeBehinds.writeBehind,
+    writeBehind: (name, options) =>
+      writeBehinds.writeBehind(name, options, given => openCachedWrites(cache, codec, scope, given)),
     withPrefix (name, defaults = {}) {
       const counts = cache.counters.of([...scope.prefixes, checkKey(name, 'prefix')].join(':'))
       return createDataCache(parts, scope.withPrefix(name, counts, checkOptions(defaults)))

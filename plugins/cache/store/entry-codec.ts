@@ -10,6 +10,10 @@ const HEAD_LENGTH = 1 + TOKEN_LENGTH + 4
 const LOCKED = 0x80 | VERSION
 /** The offsets of the token's first and last byte, for the scripts. */
 export const TOKEN_RANGE = [1, TOKEN_LENGTH] as const
+/** The first byte of the token of an entry whose write is about to be queued. Random tokens have none of both. */
+export const STAGED = '~'
+/** The first byte of the token of an entry whose write is queued: the rest is the write's position. */
+export const QUEUED = '='
 /** Written over the first byte of an entry, it ends a write lock. */
 export const UNLOCKED = Buffer.of(VERSION)
 
@@ -27,25 +31,46 @@ export function lockedToken (token: CasToken): CasToken {
   return `!${token}`
 }
 
+export function stagedToken (): CasToken {
+  return STAGED + randomText(TOKEN_LENGTH).slice(1, TOKEN_LENGTH)
+}
+
+const POSITION_BYTES = { time: 6, count: 5 }
+const MAX_COUNT = 2 ** 40 - 1
+
+/**
+ * Returns the token of a queued write. Tokens of later writes are greater, by their bytes.
+ *
+ * @param position - the id of the write in its stream
+ */
+export function queuedToken (position: string): CasToken {
+  const [time = 0, count = 0] = position.split('-').map(Number)
+  const token = Buffer.alloc(TOKEN_LENGTH)
+  token.write(QUEUED, 'latin1')
+  token.writeUIntBE(time, 1, POSITION_BYTES.time)
+  token.writeUIntBE(Math.min(count, MAX_COUNT), 1 + POSITION_BYTES.time, POSITION_BYTES.count)
+  return token.toString('latin1')
+}
+
 /**
  * Encodes an entry: version, token, length of the metadata (4 bytes, big-endian), metadata (JSON), body, encoded copies
  * of the body. Without metadata it is a tombstone, which refuses the writes of fills that began before the entry was
  * removed.
  */
-export function encodeEntry (entry: Entry | 'tombstone'): Buffer {
+export function encodeEntry (entry: Entry | 'tombstone', token?: CasToken): Buffer {
   if (entry === 'tombstone') return encodeHead(0)
   const { body, encoded, ...rest } = entry
   const copies = Object.entries(encoded ?? {})
   const lengths = encoded && Object.fromEntries(copies.map(([coding, copy]) => [coding, copy.length]))
   // The length detects a body that was cut off.
   const meta = Buffer.from(JSON.stringify({ ...rest, length: body.length, encoded: lengths }))
-  return Buffer.concat([encodeHead(meta.length), meta, body, ...copies.map(([, copy]) => copy)])
+  return Buffer.concat([encodeHead(meta.length, token), meta, body, ...copies.map(([, copy]) => copy)])
 }
 
-function encodeHead (metaLength: Bytes): Buffer {
+function encodeHead (metaLength: Bytes, token: CasToken = randomText(TOKEN_LENGTH * 3 / 4)): Buffer {
   const head = Buffer.alloc(HEAD_LENGTH)
   head.writeUInt8(VERSION, 0)
-  head.write(randomText(TOKEN_LENGTH * 3 / 4), 1, 'latin1')
+  head.write(token, 1, 'latin1')
   head.writeUInt32BE(metaLength, 1 + TOKEN_LENGTH)
   return head
 }

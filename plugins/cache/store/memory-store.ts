@@ -2,12 +2,12 @@ import { LRUCache } from 'lru-cache'
 import { steadyTime, systemClock, type Clock } from '../../shared/plugin/clock.js'
 import type { Bytes, Milliseconds } from '../../shared/plugin/units.js'
 import { bytesOf, ownEntry, ttlOf, type Entry } from './entry.js'
-import { lockedToken, type CasToken } from './entry-codec.js'
+import { lockedToken, QUEUED, queuedToken, STAGED, stagedToken, type CasToken } from './entry-codec.js'
 import { createPace } from './glob.js'
 import {
   ALL_TAG, HIT_FOR_PASS_MS, PATTERN_TAG, TOMBSTONE_MS,
-  type CacheStore, type FillLease, type Put, type ReadResult, type StoreStats, type TagState, type WriteLock,
-  type WriteOptions
+  STAGED_MS, type CacheStore, type FillLease, type Put, type ReadResult, type StagedEntry, type StoreStats, type TagState,
+  type WriteLock, type WriteOptions
 } from './store.js'
 
 interface Slot {
@@ -106,14 +106,14 @@ export class MemoryCacheStore implements CacheStore {
   async setMany (items: readonly Put[]): Promise<void> {
     for (const { id, tags, make } of items) {
       const entry = make(this.#createVersions([ALL_TAG, ...tags]))
-      this.#set(id, ownEntry(entry), Math.max(1, Math.ceil(ttlOf(entry))))
+      this.#set(id, ownEntry(entry), lifeOf(entry))
     }
   }
 
   async lockKey (id: string): Promise<WriteLock> {
     const before = this.#slots.get(id)
     const left = this.#slots.getRemainingTTL(id)
-    const token = this.#set(id, before?.entry, TOMBSTONE_MS, true)
+    const token = this.#set(id, before?.entry, TOMBSTONE_MS, { isLocked: true })
     return {
       token,
       wasLocked: before?.isLocked ?? false,
@@ -123,6 +123,36 @@ export class MemoryCacheStore implements CacheStore {
         this.#slots.set(id, { ...present, isLocked: false }, { ttl: Math.max(left, TOMBSTONE_MS) })
       }
     }
+  }
+
+  async stage (id: string, entry: Entry): Promise<StagedEntry> {
+    const before = this.#slots.get(id)
+    const until = this.#now() + this.#slots.getRemainingTTL(id)
+    const token = this.#set(id, ownEntry(entry), lifeOf(entry, STAGED_MS), { token: stagedToken() })
+    return {
+      confirm: async (confirmed, position) => {
+        const present = this.#slots.get(id)?.token ?? ''
+        const queued = queuedToken(position)
+        const isEarlier = present.startsWith(STAGED) || (present.startsWith(QUEUED) && present < queued)
+        if (!isEarlier) return false
+        this.#set(id, ownEntry(confirmed), lifeOf(confirmed), { token: queued })
+        return this.#slots.has(id)
+      },
+      undo: async () => {
+        if (this.#slots.get(id)?.token !== token) return
+        const left = until - this.#now()
+        if (before?.token.startsWith(QUEUED) && left > 0) this.#slots.set(id, before, { ttl: left })
+        else this.#set(id, undefined, TOMBSTONE_MS)
+      }
+    }
+  }
+
+  async settle (id: string, _label: string, position: string): Promise<boolean> {
+    const present = this.#slots.get(id)
+    const token = present?.token ?? ''
+    if (token.startsWith(STAGED) || (token.startsWith(QUEUED) && token >= queuedToken(position))) return false
+    this.#set(id, undefined, TOMBSTONE_MS)
+    return present?.entry !== undefined
   }
 
   async remove (id: string, _label?: string, token?: CasToken): Promise<boolean> {
@@ -166,8 +196,10 @@ export class MemoryCacheStore implements CacheStore {
     }
   }
 
-  #set (id: string, entry: Entry | undefined, ttl: Milliseconds, isLocked = false): CasToken {
-    const token = String(++this.#sequence)
+  #set (
+    id: string, entry: Entry | undefined, ttl: Milliseconds,
+    { token = String(++this.#sequence), isLocked = false }: Partial<Pick<Slot, 'token' | 'isLocked'>> = {}
+  ): CasToken {
     this.#slots.set(id, { token, entry, isLocked }, { ttl })
     return token
   }
@@ -184,4 +216,8 @@ export class MemoryCacheStore implements CacheStore {
       return [tag, version]
     }))
   }
+}
+
+function lifeOf (entry: Entry, max: Milliseconds = Infinity): Milliseconds {
+  return Math.max(1, Math.min(Math.ceil(ttlOf(entry)), max))
 }

@@ -5,19 +5,22 @@ import { databaseChannel, isCluster, type RedisClient } from '../../shared/redis
 import { anyNode, clientFor, onNode } from '../../shared/redis/cluster-nodes.js'
 import { infoOf, mastersOf } from '../../shared/redis/info.js'
 import { isBatchRefusal } from '../../shared/redis/micro-batch.js'
-import { runScript } from '../../shared/redis/script.js'
+import { runScript, runScriptForBytes, type Script } from '../../shared/redis/script.js'
 import { timeOf } from '../../shared/redis/info.js'
 import { BatchedGet } from './batched-get.js'
 import { ttlOf, type Entry } from './entry.js'
-import { decodeEntry, encodeEntry, encodeWriteLock, UNLOCKED, type CasToken } from './entry-codec.js'
+import {
+  decodeEntry, encodeEntry, encodeWriteLock, queuedToken, stagedToken, UNLOCKED, type CasToken
+} from './entry-codec.js'
 import { removeByLabel } from './remove-matching.js'
 import {
-  lockKeyScript, releaseFillScript, removeScript, renewFillScript, unlockKeyScript, writeScript
+  confirmScript, lockKeyScript, releaseFillScript, removeScript, renewFillScript, settleScript, stageScript,
+  undoStageScript, unlockKeyScript, writeScript
 } from './scripts.js'
 import {
   ALL_TAG, HIT_FOR_PASS_MS, MAX_LIFE_MS, PATTERN_TAG, TOMBSTONE_MS,
-  type CacheStore, type FillLease, type Put, type ReadResult, type StoreStats, type TagState, type WriteLock,
-  type WriteOptions
+  STAGED_MS, type CacheStore, type FillLease, type Put, type ReadResult, type StagedEntry, type StoreStats, type TagState,
+  type WriteLock, type WriteOptions
 } from './store.js'
 import { TagVersions } from './tag-versions.js'
 
@@ -155,6 +158,41 @@ export class RedisCacheStore implements CacheStore {
         await runScript(this.#client, unlockKeyScript, [key], [token, UNLOCKED, Math.max(left, TOMBSTONE_MS)])
       }
     }
+  }
+
+  async stage (id: string, entry: Entry): Promise<StagedEntry> {
+    const key = this.#entrySpace + id
+    const publication = [this.#channel, this.#message({ ids: [id] })]
+    const token = stagedToken()
+    const run = (script: Script, args: Array<string | number | Buffer>) =>
+      runScript(this.#client, script, [key], [...args, ...publication])
+    const ttl = boundedTtl(Math.min(ttlOf(entry), STAGED_MS))
+    const staging = [encodeEntry(entry, token), ttl, ...publication]
+    const reply = await runScriptForBytes(this.#client, stageScript, [key], staging)
+    const [before, left] = Array.isArray(reply) ? reply : []
+    return {
+      confirm: async (confirmed, position) => {
+        const ttl = boundedTtl(ttlOf(confirmed))
+        const queued = queuedToken(position)
+        const args = [token, Buffer.from(queued, 'latin1'), encodeEntry(confirmed, queued), ttl]
+        const [isStored] = await Promise.all([
+          run(confirmScript, args),
+          // If this fails, the entry expires early, with the versions of its tags.
+          this.#tagVersions.retain(confirmed.tags, ttl).catch(() => false)
+        ])
+        return isStored === 1
+      },
+      undo: async () => {
+        const hadEntry = Buffer.isBuffer(before) && before.length > 0 && Number(left) > 0
+        await run(undoStageScript, [token, ...hadEntry ? [before, Number(left)] : [encodeEntry('tombstone'), TOMBSTONE_MS]])
+      }
+    }
+  }
+
+  async settle (id: string, label: string, position: string): Promise<boolean> {
+    const message = this.#message({ ids: [id], key: label })
+    const args = [encodeEntry('tombstone'), TOMBSTONE_MS, this.#channel, message, Buffer.from(queuedToken(position), 'latin1')]
+    return await runScript(this.#client, settleScript, [this.#entrySpace + id], args) === 1
   }
 
   async remove (id: string, label?: string, token?: CasToken): Promise<boolean> {

@@ -1,5 +1,5 @@
 import { lua, timedLua } from '../../shared/redis/script.js'
-import { TOKEN_RANGE } from './entry-codec.js'
+import { QUEUED, STAGED, TOKEN_RANGE } from './entry-codec.js'
 
 const [FIRST, LAST] = TOKEN_RANGE
 
@@ -41,6 +41,94 @@ local length = redis.pcall('STRLEN', KEYS[1])
 ${SET_OR_DELETE}
 if ARGV[3] ~= '' then redis.call('PUBLISH', ARGV[3], ARGV[4]) end
 return type(length) == 'number' and length > #ARGV[1] and 1 or 0
+`
+
+// Bytes are compared one by one, as Lua compares strings by the server's locale.
+const ORDER_LUA = `
+local function token_of (key)
+  local token = redis.pcall('GETRANGE', key, ${FIRST}, ${LAST})
+  return type(token) == 'string' and token or ''
+end
+local function has_mark (token, mark) return string.sub(token, 1, 1) == mark end
+local function is_before (a, b)
+  for i = 1, #a do
+    local x, y = string.byte(a, i), string.byte(b, i)
+    if x ~= y then return x < y end
+  end
+  return false
+end
+`
+
+/**
+ * Stores the entry of a write that is about to be queued, and publishes that the earlier one is invalid.
+ *
+ * KEYS[1]  the entry
+ * ARGV     encoded entry, its TTL (ms), channel (empty: none), message
+ * reply    the entry of an earlier queued write (empty: none), and the rest of its TTL (ms)
+ */
+export const stageScript = lua`
+${ORDER_LUA}
+local before, left = '', 0
+if has_mark(token_of(KEYS[1]), '${QUEUED}') then
+  before, left = redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])
+end
+local set = redis.pcall('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+if set.err then return set end
+if ARGV[3] ~= '' then redis.call('PUBLISH', ARGV[3], ARGV[4]) end
+return {before, left}
+`
+
+/**
+ * Replaces a staged entry by that of the queued write, and also that of an earlier write, whose add was slower.
+ *
+ * KEYS[1]  the entry
+ * ARGV     token of the staged entry, token of the queued write, encoded entry, TTL (ms), channel (empty: none), message
+ * reply    1, or 0 where the entry was not stored
+ */
+export const confirmScript = lua`
+${ORDER_LUA}
+local token = token_of(KEYS[1])
+local is_own = token == ARGV[1]
+local is_earlier = has_mark(token, '${STAGED}') or (has_mark(token, '${QUEUED}') and is_before(token, ARGV[2]))
+if not (is_own or is_earlier) then return 0 end
+local set = redis.pcall('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
+if set.err then
+  redis.call('DEL', KEYS[1])
+  return set
+end
+if not is_own and ARGV[5] ~= '' then redis.call('PUBLISH', ARGV[5], ARGV[6]) end
+return 1
+`
+
+/**
+ * Replaces a staged entry by what was there before it, or by a tombstone.
+ *
+ * KEYS[1]  the entry
+ * ARGV     token of the staged entry, encoded entry or tombstone, its TTL (ms), channel (empty: none), message
+ */
+export const undoStageScript = lua`
+if redis.pcall('GETRANGE', KEYS[1], ${FIRST}, ${LAST}) ~= ARGV[1] then return end
+local set = redis.pcall('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+if set.err then redis.call('DEL', KEYS[1]) end
+if ARGV[4] ~= '' then redis.call('PUBLISH', ARGV[4], ARGV[5]) end
+`
+
+/**
+ * Replaces an entry by a tombstone, as the source has been written, and publishes the removal.
+ *
+ * KEYS[1]  the entry
+ * ARGV     tombstone, its TTL (ms), channel (empty: none), message, the token of the first queued write that is kept
+ * reply    1 where there was an entry
+ */
+export const settleScript = lua`
+${ORDER_LUA}
+local token = token_of(KEYS[1])
+if has_mark(token, '${STAGED}') or (has_mark(token, '${QUEUED}') and not is_before(token, ARGV[5])) then return 0 end
+local length = redis.pcall('STRLEN', KEYS[1])
+${SET_OR_DELETE}
+if type(length) ~= 'number' or length <= #ARGV[1] then return 0 end
+if ARGV[3] ~= '' then redis.call('PUBLISH', ARGV[3], ARGV[4]) end
+return 1
 `
 
 /**

@@ -46,6 +46,22 @@ export interface WriteLock {
   unlock (): Promise<void>
 }
 
+/** An entry whose write is about to be queued. It expires after `STAGED_MS` unless it is confirmed. */
+export interface StagedEntry {
+  /**
+   * Stores the entry of the queued write, in the order of the queue: unless the key has the entry of a later write, or
+   * was removed or set by another caller since.
+   *
+   * @param position - the id of the write in its stream
+   * @returns whether it was stored
+   */
+  confirm (entry: Entry, position: string): Promise<boolean>
+  /**
+   * Removes the staged entry, as its write was refused. The entry of an earlier queued write is put back.
+   */
+  undo (): Promise<void>
+}
+
 /**
  * The result of acquiring the lease of a fill.
  *
@@ -131,6 +147,16 @@ export interface CacheStore {
    * A lock that is not released ends after `TOMBSTONE_MS`.
    */
   lockKey (id: string): Promise<WriteLock>
+  /** Stores an entry unconditionally, whose write is about to be queued. It refuses the fills that began before. */
+  stage (id: string, entry: Entry): Promise<StagedEntry>
+  /**
+   * Removes an entry whose source has been written, and leaves a tombstone, unless the entry is that of a write that is
+   * about to be queued, or was queued at `position` or after it.
+   *
+   * @param label - reported to other instances
+   * @returns whether there was an entry
+   */
+  settle (id: string, label: string, position: string): Promise<boolean>
   /**
    * Removes an entry, and leaves a tombstone that refuses the fills that began before.
    *
@@ -152,6 +178,8 @@ export interface CacheStore {
 export const MAX_LIFE_MS = 30 * 24 * 3600 * 1000
 /** How long a tombstone stands. The result of a fill that took longer is not stored. */
 export const TOMBSTONE_MS = 10 * 60 * 1000
+/** How long a staged entry is kept that is not confirmed, as its process has ended. */
+export const STAGED_MS = 10 * 1000
 /** How long callers do not coalesce after a fill whose result was not shareable. */
 export const HIT_FOR_PASS_MS = 1000
 

@@ -11,7 +11,8 @@ import { batchesOf, inBatches } from '../store/batches.js'
 import type { CacheKey } from '../store/cache-key.js'
 import { isRecord, type Entry } from '../store/entry.js'
 import {
-  PATTERN_TAG, TOMBSTONE_MS, type CacheStore, type KeyVersions, type Put, type WriteLock, type WriteOptions
+  PATTERN_TAG, TOMBSTONE_MS, type CacheStore, type KeyVersions, type Put, type StagedEntry, type WriteLock,
+  type WriteOptions
 } from '../store/store.js'
 import type { InvalidationBus } from './invalidation-bus.js'
 import type { L1 } from './l1.js'
@@ -262,6 +263,57 @@ export class TwoTierCache {
     const lock = await this.attempt(() => this.store.lockKey(id))
     this.#l1?.remove([id])
     return lock
+  }
+
+  /** Stores the entry of a write that is about to be queued. @returns undefined where the store did not reply */
+  async stage ({ id }: CacheKey, entry: Entry): Promise<StagedEntry | undefined> {
+    const staged = await this.attempt(() => this.store.stage(id, entry))
+    this.#l1?.remove([id])
+    return staged
+  }
+
+  /**
+   * Stores the entry of a queued write, see {@link StagedEntry.confirm}.
+   *
+   * @returns whether it was stored; undefined where the store did not reply
+   */
+  async confirm (key: CacheKey, staged: StagedEntry, entry: Entry, position: string): Promise<boolean | undefined> {
+    const { epoch } = this
+    const isStored = await this.attempt(() => staged.confirm(entry, position))
+    if (isStored !== true) return isStored
+    this.#countStored(key, entry)
+    this.#l1?.set(key, entry, epoch)
+    return true
+  }
+
+  /** Makes a key what it was before an entry was staged. @returns whether the store replied */
+  async undo ({ id }: CacheKey, staged: StagedEntry): Promise<boolean> {
+    const isUndone = await this.attempt(async () => { await staged.undo(); return true })
+    this.#l1?.remove([id])
+    return isUndone === true
+  }
+
+  /**
+   * Removes entries whose source has been written, see {@link CacheStore.settle}. A removal that fails is repeated until
+   * it succeeds, and takes effect in this process at once.
+   */
+  async settle (writes: ReadonlyArray<{ key: CacheKey, position: string }>): Promise<void> {
+    await inBatches(batchesOf(writes, ({ key }) => key.label.length), async batch => {
+      const ids = batch.map(({ key }) => key.id)
+      const removed = await this.attempt(() =>
+        Promise.all(batch.map(({ key: { id, label }, position }) => this.store.settle(id, label, position))))
+      if (removed === undefined) {
+        this.#pending.add({ ids, tags: [] })
+        this.#l1?.remove(ids)
+        return
+      }
+      for (const [i, { key: { id, label } }] of batch.entries()) {
+        if (removed[i] !== true) continue
+        this.#l1?.remove([id])
+        this.#invalidations++
+        this.events.emit('invalidate', { key: label, origin: 'local' })
+      }
+    })
   }
 
   /**

@@ -10,6 +10,7 @@ import { PartitionAssignment } from '../../../shared/work-queue/partition-assign
 import type { PartitionQueue } from '../../../shared/work-queue/queue.js'
 import { timeOfId } from '../../../shared/work-queue/stream-ids.js'
 import type { Cached } from '../jsonify.js'
+import type { CachedWrites } from './cached-writes.js'
 import type { ResolvedWriteBehindOptions, Write } from './options.js'
 import type { WriteBehindStore } from './store.js'
 
@@ -36,6 +37,7 @@ interface FlusherParts<T> {
   queues: readonly PartitionQueue[]
   options: ResolvedWriteBehindOptions<T>
   decode: (bytes: Buffer) => Cached<T>
+  cached: CachedWrites | undefined
   log: FastifyBaseLogger
   lease: Milliseconds
   clock: Clock
@@ -46,7 +48,8 @@ const MAX_BATCHES = 10
 const MIN_HELD = 100
 
 /** Writes this instance's share of the partitions to the source. */
-export function startFlusher<T> ({ name, store, queues, options, decode, log, lease, clock }: FlusherParts<T>) {
+export function startFlusher<T> (parts: FlusherParts<T>) {
+  const { name, store, queues, options, decode, cached, log, lease, clock } = parts
   const { batch: batchSize, flushEvery, hardTimeout, retries, backoff, latest } = options
   const none = { accepted: 0, refused: 0, written: 0, superseded: 0, failed: 0, redelivered: 0, died: 0, dropped: 0 }
   const counts: WriteBehindCounts = none
@@ -59,6 +62,8 @@ export function startFlusher<T> ({ name, store, queues, options, decode, log, le
   async function deliver (batch: Batch<Cached<T>>, lease: Lease, partition: number): Promise<void> {
     await writeBatch(options, batch.map(each => toWrite(each, partition)), lease, clock)
     source.note(partition, undefined)
+    // Before the acknowledgement: the successor of a process that ends here repeats both.
+    await cached?.settle(batch.map(({ taken: { key = '', id } }) => ({ key, id })))
     counts.written += batch.length
     counts.superseded += batch.reduce((sum, { superseded }) => sum + superseded.length, 0)
   }
@@ -100,7 +105,8 @@ export function startFlusher<T> ({ name, store, queues, options, decode, log, le
         counts.failed++
         log.debug({ ...fields, writes: batch.length, reason: error.message }, 'cache: writes failed, they are retried')
       },
-      onDead ({ taken: { id }, deliveryCount: attempts }, reason, dropped, partition) {
+      onDead ({ taken: { id, key }, deliveryCount: attempts }, reason, dropped, partition) {
+        if (key !== undefined) cached?.giveUp(key, id)
         counts.died++
         counts.dropped += dropped
         const entry = { ...fields, id: `${id}.${partition}`, reason, attempts, ...dropped > 0 && { dropped } }

@@ -1,10 +1,12 @@
 import { backoff, type BackoffOptions } from '../../../shared/plugin/backoff.js'
 import { MAX_TIMER_MS, type Duration } from '../../../shared/plugin/duration.js'
 import { invalidArgumentError } from '../../../shared/plugin/errors.js'
-import { boolean, callable, duration, integer, required } from '../../../shared/plugin/option-kinds.js'
+import { boolean, callable, duration, integer, option, required } from '../../../shared/plugin/option-kinds.js'
 import { resolveOptions, type OptionTable, type Resolved } from '../../../shared/plugin/option-table.js'
+import { isRecord } from '../../store/entry.js'
 import { isMessageKey, isQueueName, MESSAGE_KEY_ALLOWED, QUEUE_NAME_ALLOWED } from '../../../shared/work-queue/names.js'
 import type { Cached } from '../jsonify.js'
+import type { ValueOptions } from '../value-options.js'
 
 /** A write as the source receives it. */
 export interface Write<T> {
@@ -38,6 +40,13 @@ export interface WriteBehindOptions<T> {
    * when `signal` fires.
    */
   write: (batch: ReadonlyArray<Write<Cached<T>>>, context: WriteContext) => void | Promise<void>
+  /**
+   * Whether `add` also caches the value under its key, in the view that `writeBehind` is called on: `true` with the view's defaults, or
+   * the options of `set`, such as `{ ttl: '1h', tags: value => [value.list] }`. It must be the same on all instances.
+   *
+   * @default false
+   */
+  cache?: boolean | ValueOptions<T> | undefined
   /** The largest number of writes in a batch. @default 100 */
   batch?: number | undefined
   /**
@@ -86,6 +95,13 @@ const NETWORK_ERRORS = [
 
 export const WRITE_BEHIND_OPTIONS = {
   write: required(callable('`(batch, { signal, fence }) => Promise<void>`')),
+  cache: option<boolean | ValueOptions<never>, boolean | ValueOptions<never>, false>({
+    type: 'boolean or options of `set`',
+    allowed: 'true, false or an object of options of `set`',
+    fallback: false,
+    nullIsDefault: true,
+    parse: given => typeof given === 'boolean' || isRecord(given) ? given : undefined
+  }),
   batch: integer(100, { min: 1, max: 1000 }),
   flushEvery: duration('1s', { min: 1, max: MAX_TIMER_MS }),
   retries: integer(5, { max: 1000 }),

@@ -11,6 +11,7 @@ import { partitionOf } from '../../../shared/plugin/keys.js'
 import { duration } from '../../../shared/plugin/option-kinds.js'
 import { resolveOptions } from '../../../shared/plugin/option-table.js'
 import { compareIds, timeOfId } from '../../../shared/work-queue/stream-ids.js'
+import type { CachedWrites, OpenCachedWrites, StagedWrite } from './cached-writes.js'
 import { startFlusher, type WriteBehindCounts } from './flusher.js'
 import { createMemoryWriteBehindStore } from './memory-store.js'
 import {
@@ -36,8 +37,9 @@ export interface WriteBehindStats extends WriteBehindCounts {
 export interface WriteBehind<T> {
   /**
    * Accepts a write, and resolves with its id once the write is in the store. From then on it is written at least once,
-   * or becomes a dead letter.
+   * or becomes a dead letter. With the option `cache`, its value is cached by then.
    *
+   * @throws an error of the functions `ttl` and `tags` of the option `cache`: it was not accepted
    * @throws `FST_REDIS_SUITE_CACHE_BACKLOG_FULL`, `FST_REDIS_SUITE_CACHE_STORE_UNAVAILABLE`: it was not accepted
    * @throws `FST_REDIS_SUITE_CACHE_UNCERTAIN` where the store did not reply in time: the write may be accepted
    * @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` for a key, or `FST_REDIS_SUITE_CACHE_UNSERIALIZABLE` for a value,
@@ -96,9 +98,10 @@ export interface WriteBehinds {
   /**
    * Starts to write the backlog of this name, and accepts more writes.
    *
+   * @param openCached - opens the cached values of the option `cache`
    * @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION`
    */
-  writeBehind <T = unknown>(name: string, options: WriteBehindOptions<T>): WriteBehind<T>
+  writeBehind <T = unknown>(name: string, options: WriteBehindOptions<T>, openCached?: OpenCachedWrites): WriteBehind<T>
   /** Returns the statistics of each opened write-behind whose store replies, by name. */
   stats (): Promise<Record<string, WriteBehindStats>>
   /**
@@ -120,9 +123,11 @@ export function createWriteBehinds (
   const opened = new Map<string, { close: () => Promise<void>, stats: () => Promise<WriteBehindStats> }>()
 
   return {
-    writeBehind <T> (name: string, options: WriteBehindOptions<T>): WriteBehind<T> {
+    writeBehind <T> (name: string, options: WriteBehindOptions<T>, openCached?: OpenCachedWrites): WriteBehind<T> {
       const resolved = resolveWriteBehind(name, options)
       if (opened.has(name)) throw invalidArgumentError('cache', 'name', name, 'a name that is not in use')
+      const { cache } = resolved
+      const cached = cache === false ? undefined : openCached?.(cache === true ? {} : cache)
       if (client !== undefined && opened.size === 0) {
         warnOfEviction(client, 'cache', log, MAY_BE_EVICTED, policy => policy.startsWith('allkeys-'))
       }
@@ -134,7 +139,7 @@ export function createWriteBehinds (
         decode: (bytes: Buffer) => serializer.deserialize(bytes) as Cached<T>
       }
       const isLocal = client === undefined
-      const { behind, close } = open<T>(name, resolved, { store, codec, log, lease, clock, isLocal })
+      const { behind, close } = open<T>(name, resolved, { store, codec, cached, log, lease, clock, isLocal })
       opened.set(name, { close, stats: behind.stats })
       return behind
     },
@@ -151,6 +156,8 @@ export function createWriteBehinds (
 interface Parts<T> {
   store: WriteBehindStore
   codec: { encode: (key: string, value: unknown) => Buffer, decode: (bytes: Buffer) => Cached<T> }
+  /** The cached values of the writes, with the option `cache`. */
+  cached: CachedWrites | undefined
   log: FastifyBaseLogger
   lease: Milliseconds
   clock: Clock
@@ -159,17 +166,31 @@ interface Parts<T> {
 }
 
 function open <T> (
-  name: string, options: ResolvedWriteBehindOptions<T>, { store, codec, log, lease, clock, isLocal }: Parts<T>
+  name: string, options: ResolvedWriteBehindOptions<T>, { store, codec, cached, log, lease, clock, isLocal }: Parts<T>
 ): { behind: WriteBehind<T>, close: () => Promise<void> } {
   const indices = Array.from({ length: options.partitions }, (_, index) => index)
   const queues = indices.map(store.queue)
-  const { counts, partitions } = startFlusher({ name, store, queues, options, decode: codec.decode, log, lease, clock })
+  const { counts, partitions } = startFlusher({
+    name, store, queues, options, decode: codec.decode, cached, log, lease, clock
+  })
+  const inOrder = createOrder()
   let isClosed = false
 
   async function add (key: string, value: T): Promise<string> {
     if (isClosed) throw new NotAcceptedError(name, 'closed')
     const partition = partitionOf(checkWriteKey(key), options.partitions)
     const bytes = codec.encode(key, value)
+    if (cached === undefined) return `${await enqueue(partition, key, bytes)}.${partition}`
+    const staging = cached.stage(key, value)
+    const { id, staged } = await inOrder(key, staging, async () => {
+      const staged = await staging
+      return { id: await enqueueStaged(partition, key, bytes, staged), staged }
+    })
+    await staged.confirm(id)
+    return `${id}.${partition}`
+  }
+
+  async function enqueue (partition: number, key: string, bytes: Buffer): Promise<string> {
     const added = await store.add(partition, key, bytes).catch((error: unknown) => { throw refusalOf(name, error) })
     if (added === undefined) {
       counts.refused++
@@ -178,7 +199,17 @@ function open <T> (
     counts.accepted++
     const worker = partitions.workers[partition]
     if (worker !== undefined && added.backlog - worker.size >= options.batch) worker.flush()
-    return `${added.id}.${partition}`
+    return added.id
+  }
+
+  async function enqueueStaged (partition: number, key: string, bytes: Buffer, staged: StagedWrite): Promise<string> {
+    try {
+      return await enqueue(partition, key, bytes)
+    } catch (error) {
+      // A write whose acceptance is unknown is not cached: readers get what the source holds.
+      await (error instanceof UncertainError ? staged.remove() : staged.undo())
+      throw error
+    }
   }
 
   async function flushPartition (partition: number, ms: Milliseconds): Promise<boolean> {
@@ -240,4 +271,20 @@ function refusalOf (name: string, error: unknown): Error {
   const { name: kind, message } = toError(error)
   const isCertain = kind === 'ReplyError' || error instanceof CircuitOpenError
   return isCertain ? new NotAcceptedError(name, message) : new UncertainError(name, message)
+}
+
+/** Returns a function that runs work after the earlier work of its key, so that writes are queued in the order of the calls. */
+function createOrder () {
+  const last = new Map<string, Promise<unknown>>()
+  return async function inOrder<R> (key: string, prepared: Promise<unknown>, work: () => Promise<R>): Promise<R> {
+    // It may reject while earlier work runs.
+    prepared.catch(() => {})
+    const done = (last.get(key) ?? Promise.resolve()).then(work, work)
+    last.set(key, done)
+    try {
+      return await done
+    } finally {
+      if (last.get(key) === done) last.delete(key)
+    }
+  }
 }
