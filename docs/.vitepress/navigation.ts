@@ -54,7 +54,8 @@ export const sidebar: DefaultTheme.SidebarItem[] = [
       { text: 'Pub/sub and streams', link: '/techniques/messages' },
       { text: 'Invalidation and TTL', link: '/techniques/invalidation-and-ttl' },
       { text: 'Big keys and memory', link: '/techniques/memory' },
-      { text: 'Times and keys', link: '/techniques/ttl-and-keys' }
+      { text: 'Times and keys', link: '/techniques/ttl-and-keys' },
+      { text: 'A GitHub user API, cached', link: '/techniques/github-user' }
     ]
   },
   {

@@ -30,7 +30,12 @@ function textOf (plugin: string): string {
   return text
 }
 
-const variables = readFileSync(join(root, '.env.example'), 'utf8')
+/** The environment variables of the demo and of the examples, as lines `NAME=`. */
+const variables = [
+  readFileSync(join(root, '.env.example'), 'utf8'),
+  ...readdirSync(join(root, 'examples'), { recursive: true, encoding: 'utf8' }).filter(name => name.endsWith('.ts'))
+    .flatMap(name => [...readFileSync(join(root, 'examples', name), 'utf8').matchAll(/process\.env\['(\w+)'\]/g)].map(([, name]) => `${name}=`))
+].join('\n')
 const blocks = pages.flatMap(blocksOf)
 const inLang = (lang: string) => blocks.filter(block => block.lang === lang)
 const commands = inLang('sh').flatMap(commandsOf)

@@ -6,8 +6,8 @@ import { lockedToken, QUEUED, queuedToken, STAGED, stagedToken, type CasToken } 
 import { createPace } from './glob.js'
 import {
   ALL_TAG, HIT_FOR_PASS_MS, PATTERN_TAG, TOMBSTONE_MS,
-  STAGED_MS, type CacheStore, type FillLease, type Put, type ReadResult, type StagedEntry, type StoreStats, type TagState,
-  type WriteLock, type WriteOptions
+  STAGED_MS, type CacheStore, type FillLease, type Put, type ReadResult, type StagedEntry, type StoreStats,
+  type TagState, type WriteLock, type WriteOptions
 } from './store.js'
 
 interface Slot {

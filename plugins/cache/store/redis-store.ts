@@ -19,8 +19,8 @@ import {
 } from './scripts.js'
 import {
   ALL_TAG, HIT_FOR_PASS_MS, MAX_LIFE_MS, PATTERN_TAG, TOMBSTONE_MS,
-  STAGED_MS, type CacheStore, type FillLease, type Put, type ReadResult, type StagedEntry, type StoreStats, type TagState,
-  type WriteLock, type WriteOptions
+  STAGED_MS, type CacheStore, type FillLease, type Put, type ReadResult, type StagedEntry, type StoreStats,
+  type TagState, type WriteLock, type WriteOptions
 } from './store.js'
 import { TagVersions } from './tag-versions.js'
 
@@ -184,14 +184,16 @@ export class RedisCacheStore implements CacheStore {
       },
       undo: async () => {
         const hadEntry = Buffer.isBuffer(before) && before.length > 0 && Number(left) > 0
-        await run(undoStageScript, [token, ...hadEntry ? [before, Number(left)] : [encodeEntry('tombstone'), TOMBSTONE_MS]])
+        const args = hadEntry ? [before, Number(left)] : [encodeEntry('tombstone'), TOMBSTONE_MS]
+        await run(undoStageScript, [token, ...args])
       }
     }
   }
 
   async settle (id: string, label: string, position: string): Promise<boolean> {
     const message = this.#message({ ids: [id], key: label })
-    const args = [encodeEntry('tombstone'), TOMBSTONE_MS, this.#channel, message, Buffer.from(queuedToken(position), 'latin1')]
+    const oldestKept = Buffer.from(queuedToken(position), 'latin1')
+    const args = [encodeEntry('tombstone'), TOMBSTONE_MS, this.#channel, message, oldestKept]
     return await runScript(this.#client, settleScript, [this.#entrySpace + id], args) === 1
   }
 

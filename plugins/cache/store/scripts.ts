@@ -82,7 +82,8 @@ return {before, left}
  * Replaces a staged entry by that of the queued write, and also that of an earlier write, whose add was slower.
  *
  * KEYS[1]  the entry
- * ARGV     token of the staged entry, token of the queued write, encoded entry, TTL (ms), channel (empty: none), message
+ * ARGV     token of the staged entry, token of the queued write, encoded entry, TTL (ms), channel (empty: none),
+ *          message
  * reply    1, or 0 where the entry was not stored
  */
 export const confirmScript = lua`

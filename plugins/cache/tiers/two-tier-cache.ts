@@ -294,8 +294,8 @@ export class TwoTierCache {
   }
 
   /**
-   * Removes entries whose source has been written, see {@link CacheStore.settle}. A removal that fails is repeated until
-   * it succeeds, and takes effect in this process at once.
+   * Removes entries whose source has been written, see {@link CacheStore.settle}. A removal that fails is repeated
+   * until it succeeds, and takes effect in this process at once.
    */
   async settle (writes: ReadonlyArray<{ key: CacheKey, position: string }>): Promise<void> {
     await inBatches(batchesOf(writes, ({ key }) => key.label.length), async batch => {

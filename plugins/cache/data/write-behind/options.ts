@@ -41,8 +41,9 @@ export interface WriteBehindOptions<T> {
    */
   write: (batch: ReadonlyArray<Write<Cached<T>>>, context: WriteContext) => void | Promise<void>
   /**
-   * Whether `add` also caches the value under its key, in the view that `writeBehind` is called on: `true` with the view's defaults, or
-   * the options of `set`, such as `{ ttl: '1h', tags: value => [value.list] }`. It must be the same on all instances.
+   * Whether `add` also caches the value under its key, in the view that `writeBehind` is called on: `true` with the
+   * view's defaults, or the options of `set`, such as `{ ttl: '1h', tags: value => [value.list] }`. It must be the same
+   * on all instances.
    *
    * @default false
    */

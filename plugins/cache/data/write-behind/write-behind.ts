@@ -273,7 +273,10 @@ function refusalOf (name: string, error: unknown): Error {
   return isCertain ? new NotAcceptedError(name, message) : new UncertainError(name, message)
 }
 
-/** Returns a function that runs work after the earlier work of its key, so that writes are queued in the order of the calls. */
+/**
+ * Returns a function that runs work after the earlier work of its key, so that writes are queued in the order of the
+ * calls.
+ */
 function createOrder () {
   const last = new Map<string, Promise<unknown>>()
   return async function inOrder<R> (key: string, prepared: Promise<unknown>, work: () => Promise<R>): Promise<R> {
