@@ -16,14 +16,21 @@ async function open (t: Test, store: TestAppOptions['store'], given: Options = {
   const opened = await createTestApp(t, { store, instances: store === 'memory' ? 1 : 2, connection: { required: false }, plugins: { cache: { ttl: '1h', timeout: '1h', ...cache } } })
   const source = new Map<string, number>()
   let loads = 0
+  let flushing = gate()
+  const { write = (batch: Parameters<WriteBehindOptions<number>['write']>[0]) => { for (const { key, value } of batch) source.set(key, value) }, ...rest } = given
   const instances = opened.apps.map(app => {
     const view = app.cache.withPrefix('score')
     const behind = view.writeBehind<number>('scores', {
-      write: batch => { for (const { key, value } of batch) source.set(key, value) },
+      async write (batch, context) {
+        // An instance takes what waits as soon as it gets a partition.
+        await flushing.opened
+        await write(batch, context)
+      },
       cache: true,
       flushEvery: '30m',
+      hardTimeout: '1d',
       retries: 0,
-      ...given
+      ...rest
     })
     // A caller may wait for the lease of another instance, which is released in the background.
     const load = async (key: string) => (await advanceWhile(opened.clock, view.getOrSet(key, async () => { loads++; return source.get(key) ?? 0 }), { step: 1 })).value
@@ -32,7 +39,13 @@ async function open (t: Test, store: TestAppOptions['store'], given: Options = {
   const [a, b = instances[0]] = instances
   if (a === undefined || b === undefined) throw new Error('two instances')
   const soon = async <T>(promise: Promise<T>): Promise<T> => (await advanceWhile(opened.clock, promise, { step: 100 })).value
-  return { ...opened, source, a, b, soon, flush: () => soon(Promise.all([a, b].map(({ behind }) => behind.flush({ timeout: '1h' })))), loads: () => loads }
+  const flush = async () => {
+    flushing.open()
+    await soon(Promise.all([a, b].map(({ behind }) => behind.flush({ timeout: '1h' }))))
+    flushing = gate()
+  }
+  t.teardown(() => flushing.open())
+  return { ...opened, source, a, b, soon, flush, loads: () => loads }
 }
 
 /** Holds the first call of a script by an app until `open` is called. */
