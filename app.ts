@@ -1,6 +1,4 @@
 import sensible from '@fastify/sensible'
-import swagger from '@fastify/swagger'
-import swaggerUi from '@fastify/swagger-ui'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
 import { bank } from './demo/bank.js'
@@ -8,6 +6,7 @@ import { changes } from './demo/changes.js'
 import { checkout } from './demo/checkout.js'
 import { database } from './demo/database.js'
 import type { Database } from './demo/query.js'
+import { docs } from './demo/docs.js'
 import { document } from './demo/document.js'
 import { errors } from './demo/errors.js'
 import { fallbacks } from './demo/fallbacks.js'
@@ -68,7 +67,7 @@ export async function buildApp (config: Config, { clock, db, logProgress, ownRed
   await app.register(unusedConnections)
   await app.register(sensible)
   // Before the rate limiter and sessions, which the documentation does not need.
-  await registerDocs(app)
+  await app.register(docs)
   await registerRedis(app, ownRedis === undefined ? config : { REDIS_URL: ownRedis.url, clusterNodes: undefined }, clock)
   const isLimited = config.RATE_LIMIT_MAX > 0
   await app.register(rateLimit, { global: isLimited, max: isLimited ? config.RATE_LIMIT_MAX : undefined, timeWindow: '1 minute', clock })
@@ -109,10 +108,4 @@ async function registerRedis (app: FastifyInstance, { REDIS_URL, REDIS_PASSWORD,
   const common = { prefix: 'shop', clock, ...(REDIS_PASSWORD === undefined ? {} : { password: REDIS_PASSWORD }) }
   if (clusterNodes) await app.register(redis, { ...common, cluster: { nodes: clusterNodes } })
   else if (REDIS_URL !== undefined) await app.register(redis, { ...common, url: REDIS_URL })
-}
-
-async function registerDocs (app: FastifyInstance): Promise<void> {
-  await app.register(swagger, { openapi: { info: { title: 'Shop', description: 'The demo of fastify-redis-suite', version: '1.0.0' } } })
-  // In a context of its own: hooks that are added later do not run for it.
-  await app.register(async child => { await child.register(swaggerUi, { routePrefix: '/docs' }) })
 }

@@ -26,7 +26,7 @@ export const breakRedis: FastifyPluginAsyncTypebox = async function breakRedis (
       tags: ['live'],
       summary: "Break the demo's own Redis, or mend it; for the page of this origin only",
       body: Type.Object({ fault: FaultName }, { additionalProperties: false, examples: [{ fault: 'none' }] }),
-      response: responses(Type.Object({ fault: FaultName, since: Type.Integer() }))
+      response: responses(Type.Object({ fault: FaultName, since: Type.Integer() }), 'The fault is in effect.', 403)
     },
     config: { rateLimit: { max: 120, timeWindow: '1 minute' }, session: false, ...ALWAYS },
     onRequest: async (request, reply) => { if (!isSameOrigin(request)) return reply.forbidden('only the page of this origin may break Redis') }

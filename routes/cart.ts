@@ -24,15 +24,15 @@ export const cart: FastifyPluginAsyncTypebox = async function cart (fastify) {
   }
 
   fastify.get('/cart', {
-    schema: { tags: ['cart'], summary: 'My cart', response: responses(Cart) }
+    schema: { tags: ['cart'], summary: 'My cart', response: responses(Cart, 'The cart, which may be empty.') }
   }, cartOf)
 
   fastify.post('/cart/items', {
     schema: {
       tags: ['cart'],
       summary: 'Add a product to my cart',
-      body: Type.Object({ productId: Id, quantity: Quantity }, { additionalProperties: false }),
-      response: responses(Cart)
+      body: Type.Object({ productId: Id, quantity: Quantity }, { additionalProperties: false, examples: [{ productId: 1, quantity: 2 }] }),
+      response: responses(Cart, 'The cart with the product.', 404, 409)
     }
   }, async (request, reply) => {
     const { productId, quantity } = request.body
@@ -45,7 +45,7 @@ export const cart: FastifyPluginAsyncTypebox = async function cart (fastify) {
   })
 
   fastify.delete('/cart/items/:productId', {
-    schema: { tags: ['cart'], summary: 'Remove a product from my cart', params: Type.Object({ productId: Id }), response: responses(Cart) }
+    schema: { tags: ['cart'], summary: 'Remove a product from my cart', params: Type.Object({ productId: Id }), response: responses(Cart, 'The cart without the product.') }
   }, async request => {
     const { cart } = request.session
     const { [request.params.productId]: _, ...quantities } = cart?.quantities ?? {}

@@ -18,7 +18,7 @@ export const document: FastifyPluginAsyncTypebox = async function document (fast
         token: Type.Integer({ description: 'The fencing token of the lock' }),
         waitedMs: Type.Integer(),
         written: Type.Boolean({ description: 'False if a worker with a higher token has written meanwhile' })
-      }))
+      }), 'The edit.', 423)
     },
     config: { rateLimit: COSTLY, session: false, ...ALWAYS }
   }, async ({ body: { worker, wait, stall } }) => await fastify.document.edit(worker, { wait, stall }))

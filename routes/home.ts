@@ -1,5 +1,7 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import { Type } from 'typebox'
 import { prefersHtml } from '../demo/html.js'
+import { negotiated } from './schemas.js'
 
 const LINKS = {
   products: '/products',
@@ -14,7 +16,11 @@ const LINKS = {
 
 export const home: FastifyPluginAsyncTypebox = async function home (fastify) {
   fastify.get('/', {
-    schema: { tags: ['home'], summary: 'The live page for browsers, and links for other clients' },
+    schema: {
+      tags: ['home'],
+      summary: 'The live page for browsers, and links for other clients',
+      response: negotiated(Type.Record(Type.String(), Type.String()), 'Paths of the demo.')
+    },
     config: { pressureHandler: () => {} }
   }, async (request, reply) => {
     reply.header('vary', 'accept')

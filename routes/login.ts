@@ -24,9 +24,13 @@ export const login: FastifyPluginAsyncTypebox = async function login (fastify) {
   fastify.post('/login', {
     schema: {
       tags: ['session'],
-      summary: 'Log in; the demo users are user1@example.com to user1000@example.com and admin@example.com',
-      body: Type.Object({ email: Text({ minLength: 3, maxLength: 200 }), password: Type.String({ maxLength: 200 }) }, { additionalProperties: false }),
-      response: responses(Type.Object({ userId: Type.Integer(), name: Type.String() }))
+      summary: 'Log in',
+      description: 'The demo users are user1@example.com to user1000@example.com and admin@example.com, all with the password demo-password.',
+      body: Type.Object({ email: Text({ minLength: 3, maxLength: 200 }), password: Type.String({ maxLength: 200 }) }, {
+        additionalProperties: false,
+        examples: [{ email: 'user1@example.com', password: 'demo-password' }, { email: 'admin@example.com', password: 'demo-password' }]
+      }),
+      response: responses(Type.Object({ userId: Type.Integer(), name: Type.String() }), 'The user; `Set-Cookie` starts the session.', 401)
     }
   }, async (request, reply) => {
     const email = request.body.email.trim().toLowerCase()
@@ -57,7 +61,7 @@ export const login: FastifyPluginAsyncTypebox = async function login (fastify) {
   })
 
   fastify.post('/logout', {
-    schema: { tags: ['session'], summary: 'Log out', response: responses(Type.Object({ loggedOut: Type.Boolean() })) }
+    schema: { tags: ['session'], summary: 'Log out', response: responses(Type.Object({ loggedOut: Type.Boolean() }), 'The session has ended, if there was one.') }
   }, async request => {
     const { userId } = request.session
     await request.logout()

@@ -1,7 +1,7 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type, type Static } from 'typebox'
-import { responses, asDevice, Device, Paging, Text, User } from './schemas.js'
+import { responses, asDevice, Device, LOGGED_IN, Paging, Text, User } from './schemas.js'
 
 const Profile = Type.Object({ ...User.properties, orders: Type.Integer() })
 const Mail = Type.Object({ orderId: Type.Integer(), subject: Type.String(), sentAt: Type.String({ format: 'date-time' }) })
@@ -25,7 +25,7 @@ export const me: FastifyPluginAsyncTypebox = async function me (fastify) {
   }
 
   fastify.get('/me', {
-    schema: { tags: ['me'], summary: 'My profile', response: responses(Profile) },
+    schema: { tags: ['me'], summary: 'My profile', security: LOGGED_IN, response: responses(Profile, 'The profile, cached for its user alone.', 401) },
     config: { cache: { ttl: '1m', private: request => request.session.userId, tags: request => [...tagsOf(userOf(request)), `page:user:${userOf(request)}`] } }
   }, async (request, reply) => {
     const id = userOf(request)
@@ -37,8 +37,9 @@ export const me: FastifyPluginAsyncTypebox = async function me (fastify) {
     schema: {
       tags: ['me'],
       summary: 'Change my name',
-      body: Type.Object({ name: Text({ minLength: 1, maxLength: 100 }) }, { additionalProperties: false }),
-      response: responses(Type.Object({ name: Type.String() }))
+      body: Type.Object({ name: Text({ minLength: 1, maxLength: 100 }) }, { additionalProperties: false, examples: [{ name: 'Ada' }] }),
+      security: LOGGED_IN,
+      response: responses(Type.Object({ name: Type.String() }), 'The new name.', 401)
     }
   }, async (request, reply) => {
     const id = userOf(request)
@@ -56,12 +57,13 @@ export const me: FastifyPluginAsyncTypebox = async function me (fastify) {
       tags: ['me'],
       summary: 'My mails, newest first',
       querystring: Type.Object({ limit: Paging.limit }, { additionalProperties: false }),
-      response: responses(Type.Array(Mail))
+      security: LOGGED_IN,
+      response: responses(Type.Array(Mail), 'The mails.', 401)
     }
   }, async request => await mails.of(userOf(request), request.query.limit))
 
   fastify.get('/me/sessions', {
-    schema: { tags: ['me'], summary: 'My sessions', response: responses(Type.Array(Device)) }
+    schema: { tags: ['me'], summary: 'My sessions', security: LOGGED_IN, response: responses(Type.Array(Device), 'The sessions, the latest first.', 401) }
   }, async request => {
     const list = await sessions.list(userOf(request), { current: sessions.handleOf(request.session.sessionId) })
     return list.map(asDevice)
@@ -71,8 +73,9 @@ export const me: FastifyPluginAsyncTypebox = async function me (fastify) {
     schema: {
       tags: ['me'],
       summary: 'Log out one of my devices',
-      params: Type.Object({ handle: Type.String({ pattern: '^[\\w-]{43}$' }) }),
-      response: responses(Type.Object({ ended: Type.Integer() }))
+      params: Type.Object({ handle: Type.String({ pattern: '^[\\w-]{43}$', description: 'A handle from `GET /me/sessions`' }) }),
+      security: LOGGED_IN,
+      response: responses(Type.Object({ ended: Type.Integer() }), 'The session has ended.', 401, 404)
     }
   }, async (request, reply) => {
     const own = await sessions.list(userOf(request))
@@ -83,7 +86,7 @@ export const me: FastifyPluginAsyncTypebox = async function me (fastify) {
   })
 
   fastify.delete('/me/sessions', {
-    schema: { tags: ['me'], summary: 'Log out everywhere else', response: responses(Type.Object({ ended: Type.Integer() })) }
+    schema: { tags: ['me'], summary: 'Log out everywhere else', security: LOGGED_IN, response: responses(Type.Object({ ended: Type.Integer() }), 'How many sessions have ended.', 401) }
   }, async request => {
     const ended = await sessions.destroyAll(userOf(request), { except: sessions.handleOf(request.session.sessionId) })
     live.publish({ kind: 'session', what: 'revoke', user: String(userOf(request)) })

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyInstance, Session } from 'fastify'
-import { responses, IdempotencyHeaders, PlacedOrder } from './schemas.js'
+import { responses, idempotencyHeaders, LOGGED_IN, PlacedOrder } from './schemas.js'
 
 type Cart = NonNullable<Session['cart']>
 type Line = Awaited<ReturnType<FastifyInstance['checkOut']>>['lines'][number]
@@ -11,8 +11,9 @@ export const orders: FastifyPluginAsyncTypebox = async function orders (fastify)
     schema: {
       tags: ['orders'],
       summary: 'Order my cart; repeated requests place one order, and with an idempotency key they receive the same response',
-      headers: IdempotencyHeaders,
-      response: responses(PlacedOrder)
+      headers: idempotencyHeaders('order-of-today'),
+      security: LOGGED_IN,
+      response: responses(PlacedOrder, 'The order.', 401, 409)
     },
     config: { idempotency: true },
     // Before the idempotency plugin reads the key, because keys are scoped to a user.

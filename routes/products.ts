@@ -3,7 +3,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type, type Static } from 'typebox'
 import { prefersHtml, sendPage } from '../demo/html.js'
 import { productListPage, productPage, type ProductListPage } from '../demo/product-pages.js'
-import { negotiated, responses, IdParams, Paging, Product, PRODUCT_COLUMNS, Text, Whole } from './schemas.js'
+import { negotiated, responses, ADMIN, IdParams, Paging, Product, PRODUCT_COLUMNS, Text, Whole } from './schemas.js'
 
 const Listed = Type.Object({ items: Type.Array(Product), total: Type.Integer() })
 
@@ -47,7 +47,7 @@ export const products: FastifyPluginAsyncTypebox = async function products (fast
         sort: Type.Union([Type.Literal('name'), Type.Literal('price'), Type.Literal('-price'), Type.Literal('newest')], { default: 'name' }),
         ...Paging
       }, { additionalProperties: false }),
-      response: negotiated(Listed)
+      response: negotiated(Listed, 'The products.')
     },
     config: { cache: { ttl: '1m', public: true, staleWhileRevalidate: '5m', vary: ['accept'], tags: ['products'] } }
   }, async (request, reply) => {
@@ -66,8 +66,8 @@ export const products: FastifyPluginAsyncTypebox = async function products (fast
     schema: {
       tags: ['products'],
       summary: 'Products by full-text search',
-      querystring: Type.Object({ q: Text({ minLength: 1, maxLength: 100 }), limit: Paging.limit }, { additionalProperties: false }),
-      response: negotiated(Listed)
+      querystring: Type.Object({ q: Text({ minLength: 1, maxLength: 100, examples: ['teapot'] }), limit: Paging.limit }, { additionalProperties: false }),
+      response: negotiated(Listed, 'The products.')
     },
     config: { cache: { ttl: '1m', public: true, staleWhileRevalidate: '5m', vary: ['accept'], tags: ['products'] } }
   }, async (request, reply) => {
@@ -79,7 +79,7 @@ export const products: FastifyPluginAsyncTypebox = async function products (fast
   })
 
   fastify.get('/products/:id', {
-    schema: { tags: ['products'], summary: 'One product', params: IdParams, response: negotiated(Product) },
+    schema: { tags: ['products'], summary: 'One product', params: IdParams, response: negotiated(Product, 'The product.', 404) },
     config: { cache: { ttl: '1m', public: true, staleWhileRevalidate: '5m', vary: ['accept'], tags: ({ params: { id } }) => [`product:${id}`, `page:product:${id}`, 'product:all'] } },
     // In a hook, because a cached response skips the handler. A refresh in the background counts as well.
     onResponse: async ({ method, params }, { statusCode }) => { if (method === 'GET' && (statusCode === 200 || statusCode === 304)) views.count(params.id) }
@@ -93,7 +93,8 @@ export const products: FastifyPluginAsyncTypebox = async function products (fast
     schema: {
       tags: ['products'],
       summary: 'Restock sold-out products (admin); 423 while another request does it',
-      response: responses(Type.Object({ restocked: Type.Integer() }))
+      security: ADMIN,
+      response: responses(Type.Object({ restocked: Type.Integer() }), 'The number of products.', 403, 423)
     },
     config: { cache: { invalidates: ['products', 'product:all'] } },
     preHandler: async (request, reply) => { if (!request.session.isAdmin) return reply.forbidden('admins only') }
@@ -111,8 +112,9 @@ export const products: FastifyPluginAsyncTypebox = async function products (fast
         name: Type.Optional(Text({ minLength: 1, maxLength: 200 })),
         priceCents: Type.Optional(Whole({ minimum: 0, maximum: 10 ** 8 })),
         stock: Type.Optional(Whole({ minimum: 0, maximum: 10 ** 6 }))
-      }, { additionalProperties: false, minProperties: 1 }),
-      response: responses(Product)
+      }, { additionalProperties: false, minProperties: 1, examples: [{ priceCents: 1999 }] }),
+      security: ADMIN,
+      response: responses(Product, 'The product after the change.', 403, 404)
     },
     preHandler: async (request, reply) => { if (!request.session.isAdmin) return reply.forbidden('admins only') }
   }, async (request, reply) => {

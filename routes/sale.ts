@@ -1,7 +1,7 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyInstance } from 'fastify'
 import { Type, type Static } from 'typebox'
-import { responses, Id, IdempotencyHeaders, PlacedOrder, Whole } from './schemas.js'
+import { responses, ADMIN, Id, idempotencyHeaders, LOGGED_IN, PlacedOrder, Whole } from './schemas.js'
 
 type Piece = Parameters<FastifyInstance['sale']['release']>[2]
 
@@ -17,8 +17,9 @@ export const sale: FastifyPluginAsyncTypebox = async function sale (fastify) {
       tags: ['sale'],
       summary: 'Open a sale of some pieces of a product for a day, and replace the present one (admin)',
       params: ProductParams,
-      body: Type.Object({ pieces: Whole({ minimum: 1, maximum: 10 ** 6 }) }, { additionalProperties: false }),
-      response: responses(Left)
+      body: Type.Object({ pieces: Whole({ minimum: 1, maximum: 10 ** 6 }) }, { additionalProperties: false, examples: [{ pieces: 3 }] }),
+      security: ADMIN,
+      response: responses(Left, 'The sale is open.', 403, 404, 409)
     },
     preHandler: async (request, reply) => { if (!request.session.isAdmin) return reply.forbidden('admins only') }
   }, async (request, reply) => {
@@ -31,7 +32,7 @@ export const sale: FastifyPluginAsyncTypebox = async function sale (fastify) {
   })
 
   fastify.get('/sale/:productId', {
-    schema: { tags: ['sale'], summary: 'How many pieces are left', params: ProductParams, response: responses(Left) }
+    schema: { tags: ['sale'], summary: 'How many pieces are left', params: ProductParams, response: responses(Left, 'The pieces that are left.', 404) }
   }, async ({ params: { productId } }, reply) => {
     const left = await sale.left(productId)
     return left === undefined ? reply.notFound('no sale of this product') : { productId, left }
@@ -42,8 +43,9 @@ export const sale: FastifyPluginAsyncTypebox = async function sale (fastify) {
       tags: ['sale'],
       summary: 'Buy a piece; each buyer gets one, and repeated requests return the same order',
       params: ProductParams,
-      headers: IdempotencyHeaders,
-      response: responses(PlacedOrder)
+      headers: idempotencyHeaders('purchase-of-today'),
+      security: LOGGED_IN,
+      response: responses(PlacedOrder, 'The order.', 401, 404, 409)
     },
     config: { idempotency: true },
     // Before the idempotency plugin reads the key, because keys are scoped to a user.

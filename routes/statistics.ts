@@ -22,7 +22,7 @@ export const statistics: FastifyPluginAsyncTypebox = async function statistics (
   }
 
   fastify.get('/leaderboard', {
-    schema: { tags: ['statistics'], summary: 'Best sellers', querystring: Type.Object({ limit: Paging.limit }, { additionalProperties: false }), response: responses(Type.Array(Seller)) },
+    schema: { tags: ['statistics'], summary: 'Best sellers', querystring: Type.Object({ limit: Paging.limit }, { additionalProperties: false }), response: responses(Type.Array(Seller), 'The best sellers, cached for 5 s.') },
     config: { cache: { ttl: '5s', public: true, tags: ['orders', 'products'] } }
   }, async request => await withNames(await leaderboard.top(request.query.limit)))
 
@@ -32,7 +32,7 @@ export const statistics: FastifyPluginAsyncTypebox = async function statistics (
       summary: "A product's rank among the best sellers, with its neighbours",
       params: Type.Object({ productId: Id }),
       querystring: Type.Object({ neighbours: Whole({ minimum: 0, maximum: 50, default: 2 }) }, { additionalProperties: false }),
-      response: responses(Type.Object({ ...Ranked.properties, around: Type.Array(Ranked) }))
+      response: responses(Type.Object({ ...Ranked.properties, around: Type.Array(Ranked) }), 'The rank, and the ranks around it.', 404)
     },
     config: { cache: { ttl: '5s', public: true, tags: ['orders', 'products'] } }
   }, async ({ params: { productId }, query: { neighbours } }, reply) => {
@@ -42,14 +42,14 @@ export const statistics: FastifyPluginAsyncTypebox = async function statistics (
   })
 
   fastify.get('/statistics/visitors', {
-    schema: { tags: ['statistics'], summary: 'The number of different visitors', response: responses(Visitors) }
+    schema: { tags: ['statistics'], summary: 'The number of different visitors', response: responses(Visitors, 'The visitors; `null` while Redis is unavailable.') }
   }, async () => {
     const [today, lastSevenDays] = await Promise.all([visitors.count(1), visitors.count(7)])
     return { today, lastSevenDays }
   })
 
   fastify.get('/reports/sales', {
-    schema: { tags: ['statistics'], summary: 'Sales by month and category: an expensive query that runs once for all instances', response: responses(Type.Array(Month)) }
+    schema: { tags: ['statistics'], summary: 'Sales by month and category: an expensive query that runs once for all instances', response: responses(Type.Array(Month), 'The sales, newest month first.') }
   // The data is cached, and not the response: other code can share it. While the database is unavailable, an old report is better than none.
   }, async () => await cache.getOrSet('report:sales', salesByMonth, { ttl: '1m', staleWhileRevalidate: '10m', staleIfError: '1h', tags: ['orders', 'products'] }))
 
@@ -67,7 +67,7 @@ export const statistics: FastifyPluginAsyncTypebox = async function statistics (
       tags: ['statistics'],
       summary: 'The most viewed products, and the number of views that are not written yet',
       querystring: Type.Object({ limit: Paging.limit }, { additionalProperties: false }),
-      response: responses(Views)
+      response: responses(Views, 'The views that are written, and how many are not.')
     }
   }, async request => {
     const [items, stats] = await Promise.all([views.top(request.query.limit), views.stats()])
