@@ -12,7 +12,12 @@ export async function build (connection: RedisPluginOptions = { url: process.env
   // #region profile
   interface Profile { Params: { id: string, field: 'name' | 'city' | 'phone' }, Body: Record<string, string> }
   const text = { type: 'string', maxLength: 200 }
-  const body = { type: 'object', additionalProperties: false, minProperties: 1, properties: { name: text, city: text, phone: text } }
+  const body = {
+    type: 'object',
+    additionalProperties: false,
+    minProperties: 1,
+    properties: { name: text, city: text, phone: text }
+  }
   const params = { type: 'object', properties: { field: { enum: ['name', 'city', 'phone'] } } }
   const keyOf = (id: string) => `shop:profile:${id}`
 
@@ -24,10 +29,14 @@ export async function build (connection: RedisPluginOptions = { url: process.env
   app.get<Profile>('/users/:id', async ({ params: { id } }, reply) => {
     const profile = await app.redis.hgetall(keyOf(id))
     // A key that does not exist is an empty hash.
-    return Object.keys(profile).length === 0 ? await reply.code(404).send({ error: 'no such user' }) : profile
+    if (Object.keys(profile).length === 0) return await reply.code(404).send({ error: 'no such user' })
+    return profile
   })
-  app.post<Profile>('/users/:id/logins', async ({ params: { id } }) => ({ logins: await app.redis.hincrby(keyOf(id), 'logins', 1) }))
-  app.delete<Profile>('/users/:id/:field', { schema: { params } }, async ({ params: { id, field } }) => {
+  app.post<Profile>('/users/:id/logins', async ({ params: { id } }) => {
+    return { logins: await app.redis.hincrby(keyOf(id), 'logins', 1) }
+  })
+  app.delete<Profile>('/users/:id/:field', { schema: { params } }, async request => {
+    const { id, field } = request.params
     return { deleted: await app.redis.hdel(keyOf(id), field) === 1 }
   })
   // #endregion

@@ -7,7 +7,7 @@ import { cache, redis } from '../../plugins/index.js'
 import type { Redis } from 'ioredis'
 import { clusterOf, type RedisClient, type RedisPluginOptions } from '../../plugins/redis/index.js'
 
-/** Removes all keys that match a pattern. Keys that are created meanwhile may remain. @returns how many it has removed */
+/** Removes all keys that match, and returns their number. Keys that are created meanwhile may remain. */
 export async function unlinkMatching (client: RedisClient, match: string): Promise<number> {
   // SCAN covers one node: on a Cluster each master is scanned.
   const nodes = clusterOf(client)?.nodes('master') ?? [client as Redis]
@@ -15,7 +15,7 @@ export async function unlinkMatching (client: RedisClient, match: string): Promi
   for (const node of nodes) {
     for await (const keys of node.scanStream({ match, count: 500 })) {
       // Key by key, as the keys of a page are in different slots. They still share a round trip.
-      const results = await Promise.all((keys as string[]).map(async key => await node.unlink(key)))
+      const results = await Promise.all((keys as string[]).map(key => node.unlink(key)))
       removed += results.reduce((sum, count) => sum + count, 0)
     }
   }
@@ -40,17 +40,23 @@ export async function build (connection: RedisPluginOptions = { url: process.env
     await app.redis.set(key, JSON.stringify(product), 'EX', 3600)
     return product
   })
-  app.delete<Product>('/raw/:category', async ({ params: { category } }) => ({ removed: await unlinkMatching(app.redis, `shop:raw:${escapeGlob(category)}:*`) }))
+  app.delete<Product>('/raw/:category', async ({ params: { category } }) => {
+    return { removed: await unlinkMatching(app.redis, `shop:raw:${escapeGlob(category)}:*`) }
+  })
 
-  app.get<Product>('/products/:category/:id', async ({ params: { category, id } }) =>
-    await app.cache.getOrSet(`${category}:${id}`, () => load(category, id), { ttl: '1h', tags: [`category:${category}`] }))
+  app.get<Product>('/products/:category/:id', async ({ params: { category, id } }) => {
+    const options = { ttl: '1h', tags: [`category:${category}`] } as const
+    return await app.cache.getOrSet(`${category}:${id}`, () => load(category, id), options)
+  })
   // One write, however many products there are; no load that began before it is served after it.
   app.delete<Product>('/products/:category', async ({ params: { category } }, reply) => {
     await app.cache.invalidateTags([`category:${category}`])
     return await reply.code(204).send()
   })
   // The cache scans its own entries, and blocks fills that began before.
-  app.delete<{ Querystring: { glob: string } }>('/products', async ({ query: { glob } }) => ({ removed: await app.cache.invalidatePattern(glob) }))
+  app.delete<{ Querystring: { glob: string } }>('/products', async ({ query: { glob } }) => {
+    return { removed: await app.cache.invalidatePattern(glob) }
+  })
   return app
 }
 

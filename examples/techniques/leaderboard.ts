@@ -11,25 +11,40 @@ export async function build (connection: RedisPluginOptions = { url: process.env
 
   // #region leaderboard
   interface Score { Params: { player: string, points: number } }
-  const params = { type: 'object', properties: { player: { type: 'string', maxLength: 64 }, points: { type: 'integer', minimum: 0, maximum: 1_000_000 } } }
+  const params = {
+    type: 'object',
+    properties: {
+      player: { type: 'string', maxLength: 64 },
+      points: { type: 'integer', minimum: 0, maximum: 1_000_000 }
+    }
+  }
   const KEY = 'game:leaderboard'
 
-  app.post<Score>('/scores/:player/:points', { schema: { params } }, async ({ params: { player, points } }) => {
-    return { score: Number(await app.redis.zincrby(KEY, points, player)) }      // adds to the score
+  app.post<Score>('/scores/:player/:points', { schema: { params } }, async request => {
+    const { player, points } = request.params
+    return { score: Number(await app.redis.zincrby(KEY, points, player)) }   // adds to the score
   })
-  app.put<Score>('/scores/:player/:points', { schema: { params } }, async ({ params: { player, points } }) => {
-    await app.redis.zadd(KEY, points, player)                                   // replaces the score
+  app.put<Score>('/scores/:player/:points', { schema: { params } }, async request => {
+    const { player, points } = request.params
+    await app.redis.zadd(KEY, points, player)   // replaces the score
     return { score: points }
   })
   app.get('/top', async () => {
     const flat = await app.redis.zrange(KEY, '0', '9', 'REV', 'WITHSCORES')
-    return flat.flatMap((player, i) => i % 2 === 1 ? [] : [{ rank: i / 2 + 1, player, score: Number(flat[i + 1]) }])
+    // Members and scores alternate.
+    return Array.from({ length: flat.length / 2 }, (_, i) => {
+      return { rank: i + 1, player: flat[2 * i], score: Number(flat[2 * i + 1]) }
+    })
   })
   app.get<Score>('/scores/:player', async ({ params: { player } }, reply) => {
     // MULTI: the rank and the score are of the same moment.
     const results = await app.redis.multi().zrevrank(KEY, player).zscore(KEY, player).exec()
-    const [rank, score] = results?.map(([error, value]) => { if (error) throw error; return value }) ?? []
-    return rank == null ? await reply.code(404).send({ error: 'no such player' }) : { rank: Number(rank) + 1, score: Number(score) }
+    const [rank, score] = results?.map(([error, value]) => {
+      if (error) throw error
+      return value
+    }) ?? []
+    if (rank == null) return await reply.code(404).send({ error: 'no such player' })
+    return { rank: Number(rank) + 1, score: Number(score) }
   })
   // #endregion
   return app

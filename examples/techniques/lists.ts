@@ -20,7 +20,10 @@ export async function build (connection: RedisPluginOptions = { url: process.env
     const name = await app.redis.rpop('shop:jobs')
     return name === null ? await reply.code(204).send() : { name }
   })
-  app.get('/jobs', async () => ({ waiting: await app.redis.llen('shop:jobs'), newest: await app.redis.lrange('shop:jobs', 0, 9) }))
+  app.get('/jobs', async () => {
+    const newest = await app.redis.lrange('shop:jobs', 0, 9)
+    return { waiting: await app.redis.llen('shop:jobs'), newest }
+  })
   // #endregion
 
   // #region recent
@@ -30,10 +33,17 @@ export async function build (connection: RedisPluginOptions = { url: process.env
 
   app.put<Seen>('/users/:user/seen/:product', async ({ params: { user, product } }) => {
     const key = keyOf(user)
-    await app.redis.multi().lrem(key, 0, product).lpush(key, product).ltrim(key, 0, RECENT - 1).expire(key, 30 * 86_400).exec()
+    await app.redis.multi()
+      .lrem(key, 0, product)
+      .lpush(key, product)
+      .ltrim(key, 0, RECENT - 1)
+      .expire(key, 30 * 86_400)
+      .exec()
     return { product }
   })
-  app.get<Seen>('/users/:user/seen', async ({ params: { user } }) => await app.redis.lrange(keyOf(user), 0, -1))
+  app.get<Seen>('/users/:user/seen', async ({ params: { user } }) => {
+    return await app.redis.lrange(keyOf(user), 0, -1)
+  })
   // #endregion
   return app
 }

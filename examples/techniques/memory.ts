@@ -27,7 +27,8 @@ export async function reportMemory (client: RedisClient, { every = 10, depth = 2
       const totals = prefixes.get(prefix) ?? { keys: 0, measured: 0, bytes: 0, withoutTtl: 0 }
       prefixes.set(prefix, totals)
       if (totals.keys++ % every !== 0) return []
-      const [bytes, ttl, type] = await Promise.all([node.memory('USAGE', key), node.ttl(key), node.type(key)])
+      const size = node.memory('USAGE', key)
+      const [bytes, ttl, type] = await Promise.all([size, node.ttl(key), node.type(key)])
       if (bytes === null) return []   // The key has expired meanwhile.
       totals.measured++
       totals.bytes += bytes
@@ -43,20 +44,25 @@ export async function reportMemory (client: RedisClient, { every = 10, depth = 2
   }
 
   const byPrefix = [...prefixes].map(([prefix, { keys, measured, bytes, withoutTtl }]) => {
-    const scale = measured === 0 ? 0 : keys / measured
-    return { prefix, keys, bytes: Math.round(bytes * scale), withoutTtl: Math.round(withoutTtl * scale) }
+    const extrapolate = (sum: number) => measured === 0 ? 0 : Math.round(sum * keys / measured)
+    return { prefix, keys, bytes: extrapolate(bytes), withoutTtl: extrapolate(withoutTtl) }
   }).sort((a, b) => b.bytes - a.bytes)
   return { byPrefix, biggest }
 }
 // #endregion
 
-const querystring = { type: 'object', properties: { every: { type: 'integer', minimum: 1 }, depth: { type: 'integer', minimum: 1, maximum: 5 } } }
+const querystring = {
+  type: 'object',
+  properties: { every: { type: 'integer', minimum: 1 }, depth: { type: 'integer', minimum: 1, maximum: 5 } }
+}
 
 export async function build (connection: RedisPluginOptions = { url: process.env['REDIS_URL'] }) {
   const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
   await app.register(redis, { prefix: 'example', ...connection })
   // In an app of yours: for admins only, and one report at a time.
-  app.get<{ Querystring: { every?: number, depth?: number } }>('/admin/memory', { schema: { querystring } }, async ({ query }) => await reportMemory(app.redis, query))
+  app.get<{ Querystring: { every?: number, depth?: number } }>('/admin/memory', { schema: { querystring } }, async ({ query }) => {
+    return await reportMemory(app.redis, query)
+  })
   return app
 }
 

@@ -11,24 +11,38 @@ export async function build (connection: RedisPluginOptions = { url: process.env
 
   // #region multi
   interface Purchase { Params: { customer: string, cents: number } }
-  const params = { type: 'object', properties: { customer: { type: 'string', pattern: '^\\w{1,32}$' }, cents: { type: 'integer', minimum: 1 } } }
+  const params = {
+    type: 'object',
+    properties: {
+      customer: { type: 'string', pattern: '^\\w{1,32}$' },
+      cents: { type: 'integer', minimum: 1 }
+    }
+  }
   // The braces put the keys of a customer into one slot of a Cluster.
-  const keysOf = (customer: string) => ({ count: `shop:{${customer}}:orders`, cents: `shop:{${customer}}:cents` })
+  const keysOf = (customer: string) => {
+    return { count: `shop:{${customer}}:orders`, cents: `shop:{${customer}}:cents` }
+  }
 
-  app.post<Purchase>('/orders/:customer/:cents', { schema: { params } }, async ({ params: { customer, cents } }) => {
+  app.post<Purchase>('/orders/:customer/:cents', { schema: { params } }, async request => {
+    const { customer, cents } = request.params
     const keys = keysOf(customer)
     // Both or neither: no other client sees the count without the sum.
     const results = await app.redis.multi().incr(keys.count).incrby(keys.cents, cents).exec()
-    const [count, sum] = results?.map(([error, value]) => { if (error) throw error; return Number(value) }) ?? []
+    const [count, sum] = results?.map(([error, value]) => {
+      if (error) throw error
+      return Number(value)
+    }) ?? []
     return { count, sum }
   })
   // #endregion
 
   // #region pipeline
-  // The plugin's client sends commands of one turn of the event loop together: one round trip, on a Cluster one for each node.
+  // The client sends commands of one turn of the event loop together: one round trip, or on a
+  // Cluster one for each node.
   app.get<{ Querystring: { customers: string } }>('/orders', async ({ query }) => {
     const customers = query.customers.split(',').slice(0, 100)
-    const counts = await Promise.all(customers.map(async customer => await app.redis.get(`shop:{${customer}}:orders`)))
+    const keys = customers.map(customer => `shop:{${customer}}:orders`)
+    const counts = await Promise.all(keys.map(key => app.redis.get(key)))
     return Object.fromEntries(customers.map((customer, i) => [customer, Number(counts[i] ?? 0)]))
   })
   // #endregion

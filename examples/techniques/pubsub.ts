@@ -27,8 +27,10 @@ export async function build (connection: RedisPluginOptions = { url: process.env
   // A connection that has subscribed can send no other commands.
   const subscriber = app.redis.duplicate()
   app.addHook('onClose', async () => { subscriber.disconnect() })
-  subscriber.on('error', error => app.log.warn({ reason: error.message }, 'the subscriber is disconnected'))
-  subscriber.on('pmessage', (_pattern, channel, message) => { heard[channel] = JSON.parse(message).cents })
+  subscriber.on('error', ({ message }) => app.log.warn({ reason: message }, 'the subscriber is disconnected'))
+  subscriber.on('pmessage', (_pattern, channel, message) => {
+    heard[channel] = JSON.parse(message).cents
+  })
   await subscriber.psubscribe('shop:prices:*')
   // #endregion
 

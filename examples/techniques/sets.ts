@@ -12,17 +12,24 @@ export async function build (connection: RedisPluginOptions = { url: process.env
   // #region roles
   interface Role { Params: { user: string, role: string } }
   const rolesOf = (user: string) => `shop:roles:${user}`
+  const url = '/users/:user/roles/:role'
 
-  app.put<Role>('/users/:user/roles/:role', async ({ params: { user, role } }) => ({ added: await app.redis.sadd(rolesOf(user), role) === 1 }))
-  app.delete<Role>('/users/:user/roles/:role', async ({ params: { user, role } }) => ({ removed: await app.redis.srem(rolesOf(user), role) === 1 }))
-  app.get<Role>('/users/:user/roles/:role', async ({ params: { user, role } }, reply) => {
-    return await app.redis.sismember(rolesOf(user), role) === 1 ? { user, role } : await reply.code(403).send({ error: `${user} is no ${role}` })
+  app.put<Role>(url, async ({ params: { user, role } }) => {
+    return { added: await app.redis.sadd(rolesOf(user), role) === 1 }
+  })
+  app.delete<Role>(url, async ({ params: { user, role } }) => {
+    return { removed: await app.redis.srem(rolesOf(user), role) === 1 }
+  })
+  app.get<Role>(url, async ({ params: { user, role } }, reply) => {
+    const hasRole = await app.redis.sismember(rolesOf(user), role) === 1
+    return hasRole ? { user, role } : await reply.code(403).send({ error: `${user} is no ${role}` })
   })
   // #endregion
 
   // #region interests
   interface Interest { Params: { user: string, other: string, interest: string } }
-  // One slot of a Cluster for all users, as SINTER needs its keys in one slot: fine for small sets, a hot spot for large ones.
+  // SINTER needs its keys in one slot of a Cluster. One slot for all users is fine for small sets,
+  // and a hot spot for large ones.
   const interestsOf = (user: string) => `shop:{interests}:${user}`
 
   app.put<Interest>('/users/:user/interests/:interest', async ({ params: { user, interest } }) => {

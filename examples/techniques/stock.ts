@@ -19,20 +19,29 @@ const takeStock = defineScript({
 // #endregion
 
 interface Take { id: string, amount: number }
-const params = { type: 'object', properties: { id: { type: 'string', pattern: '^\\w{1,32}$' }, amount: { type: 'integer', minimum: 1, maximum: 1000 } } }
+const params = {
+  type: 'object',
+  properties: {
+    id: { type: 'string', pattern: '^\\w{1,32}$' },
+    amount: { type: 'integer', minimum: 1, maximum: 1000 }
+  }
+}
 
 export async function build (connection: RedisPluginOptions = { url: process.env['REDIS_URL'] }) {
   const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
   await app.register(redis, { prefix: 'example', ...connection })
 
-  app.put<{ Params: Take }>('/stock/:id/:amount', { schema: { params } }, async ({ params: { id, amount } }) => {
+  app.put<{ Params: Take }>('/stock/:id/:amount', { schema: { params } }, async request => {
+    const { id, amount } = request.params
     await callRedis(app, redis => redis.set(`shop:stock:${id}`, amount, 'EX', 86_400))
     return { left: amount }
   })
 
-  app.post<{ Params: Take }>('/stock/:id/take/:amount', { schema: { params } }, async ({ params: { id, amount } }, reply) => {
+  app.post<{ Params: Take }>('/stock/:id/take/:amount', { schema: { params } }, async (request, reply) => {
+    const { id, amount } = request.params
     const left = await runScript(app, takeStock, { stock: `shop:stock:${id}` }, { amount })
-    return left === undefined ? await reply.code(409).send({ error: 'not enough in stock' }) : { left }
+    if (left === undefined) return await reply.code(409).send({ error: 'not enough in stock' })
+    return { left }
   })
   return app
 }

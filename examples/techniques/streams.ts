@@ -15,17 +15,26 @@ const KEY = 'shop:orders'
 const GROUP = 'mail'
 const consumer = randomUUID()
 
-/** Handles orders until `signal` is aborted, on a connection of its own: XREADGROUP BLOCK occupies it while it waits. */
-async function consume (connection: RedisClient, handle: (item: string) => unknown, idle: number, signal: AbortSignal, log: FastifyBaseLogger) {
+interface Consumer {
+  handle: (item: string) => unknown
+  /** For how many milliseconds a message is unacknowledged if its consumer has died. */
+  idle: number
+  signal: AbortSignal
+  log: FastifyBaseLogger
+}
+
+/** Handles orders until `signal` is aborted. XREADGROUP BLOCK occupies the connection while it waits. */
+async function consume (connection: RedisClient, { handle, idle, signal, log }: Consumer) {
   await connection.xgroup('CREATE', KEY, GROUP, '0', 'MKSTREAM').catch((error: Error) => {
     if (!error.message.startsWith('BUSYGROUP')) throw error   // The group exists already.
   })
   while (!signal.aborted) {
-    // Messages that are unacknowledged for `idle` belong to a consumer that died.
-    const [, abandoned] = await connection.xautoclaim(KEY, GROUP, consumer, idle, '0', 'COUNT', 10) as [string, Message[]]
+    const [, claimed] = await connection.xautoclaim(
+      KEY, GROUP, consumer, idle, '0', 'COUNT', 10) as [string, Message[]]
     // 500 ms is below the option commandTimeout, which would end a longer wait.
-    const replies = await connection.xreadgroup('GROUP', GROUP, consumer, 'COUNT', 10, 'BLOCK', 500, 'STREAMS', KEY, '>') as Array<[string, Message[]]> | null
-    for (const [id, [, item = '']] of [...abandoned, ...replies?.[0]?.[1] ?? []]) {
+    const read = await connection.xreadgroup(
+      'GROUP', GROUP, consumer, 'COUNT', 10, 'BLOCK', 500, 'STREAMS', KEY, '>') as [[string, Message[]]] | null
+    for (const [id, [, item = '']] of [...claimed, ...read?.[0][1] ?? []]) {
       try {
         await handle(item)
         await connection.xack(KEY, GROUP, id)
@@ -44,7 +53,9 @@ export interface Options {
   handle?: (item: string) => unknown
 }
 
-export async function build (connection: RedisPluginOptions = { url: process.env['REDIS_URL'] }, { idle = 30_000, handle = () => {} }: Options = {}) {
+export async function build (
+  connection: RedisPluginOptions = { url: process.env['REDIS_URL'] }, { idle = 30_000, handle = () => {} }: Options = {}
+) {
   const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
   await app.register(redis, { prefix: 'example', ...connection })
   const mailed: string[] = []
@@ -54,7 +65,10 @@ export async function build (connection: RedisPluginOptions = { url: process.env
     const id = await app.redis.xadd(KEY, 'MAXLEN', '~', 10_000, '*', 'item', item)
     return await reply.code(202).send({ id })
   })
-  app.get('/orders', async () => (await app.redis.xrevrange(KEY, '+', '-', 'COUNT', 10)).map(([id, fields]) => ({ id, item: fields[1] })))
+  app.get('/orders', async () => {
+    const newest = await app.redis.xrevrange(KEY, '+', '-', 'COUNT', 10)
+    return newest.map(([id, fields]) => ({ id, item: fields[1] }))
+  })
   app.get('/mailed', async () => mailed)
 
   const closing = new AbortController()
@@ -66,7 +80,8 @@ export async function build (connection: RedisPluginOptions = { url: process.env
   }
   const running = (async () => {
     while (!closing.signal.aborted) {
-      await consume(ownConnection, handleOne, idle, closing.signal, app.log).catch(error => app.log.warn({ reason: error.message }, 'the consumer starts again'))
+      await consume(ownConnection, { handle: handleOne, idle, signal: closing.signal, log: app.log })
+        .catch(error => app.log.warn({ reason: error.message }, 'the consumer starts again'))
       await pauseFor(1000, undefined, { signal: closing.signal }).catch(() => {})
     }
   })()

@@ -14,11 +14,17 @@ export async function build (connection: RedisPluginOptions = { url: process.env
     await app.redis.set('shop:notice', text, 'EX', 600)
     return { text }
   })
-  app.get('/notice', async () => ({ text: await app.redis.get('shop:notice') }))   // null after ten minutes
+  app.get('/notice', async () => {
+    return { text: await app.redis.get('shop:notice') }   // null after ten minutes
+  })
   // #endregion
 
   // #region many
-  interface Prices { Params: { shop: string }, Body: Record<string, number>, Querystring: { ids: string } }
+  interface Prices {
+    Params: { shop: string }
+    Body: Record<string, number>
+    Querystring: { ids: string }
+  }
 
   // The braces put all prices of a shop into one slot of a Cluster, which MGET and MSET need there.
   const keyOf = (shop: string, id: string) => `shop:price:{${shop}}:${id}`

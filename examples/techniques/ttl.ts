@@ -7,19 +7,24 @@ import type { Clock, RedisPluginOptions } from '../../plugins/redis/index.js'
 
 interface Options { clock?: Clock, articles?: ReadonlyMap<string, Article> }
 
-const params = { type: 'object', properties: { type: { enum: ['price', 'category', 'country'] }, id: { type: 'string', maxLength: 64 } } }
+const params = {
+  type: 'object',
+  properties: { type: { enum: ['price', 'category', 'country'] }, id: { type: 'string', maxLength: 64 } }
+}
 
 // #region by-age
 interface Article { id: string, title: string, changedAt: number }
 
-/** An article that was just changed is likely to be changed again; one that has not changed for a year is not. */
+/** A tenth of the time since the last change: from one minute to one day. */
 export function ttlOf ({ changedAt }: Article, now: number): number {
   const age = now - changedAt
   return Math.min(Math.max(age / 10, 60_000), 86_400_000)
 }
 // #endregion
 
-export async function build (connection: RedisPluginOptions = { url: process.env['REDIS_URL'] }, { clock, articles = new Map() }: Options = {}) {
+export async function build (
+  connection: RedisPluginOptions = { url: process.env['REDIS_URL'] }, { clock, articles = new Map() }: Options = {}
+) {
   const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
   await app.register(redis, { prefix: 'example', ...connection })
   await app.register(cache, { clock })
@@ -38,11 +43,13 @@ export async function build (connection: RedisPluginOptions = { url: process.env
     country: app.cache.withPrefix('country', { ttl: '7 days' })
   }
   // #endregion
-  app.get<{ Params: { type: keyof typeof byType, id: string } }>('/values/:type/:id', { schema: { params } }, async ({ params: { type, id } }) =>
-    await byType[type].getOrSet(id, async () => {
+  interface Value { Params: { type: keyof typeof byType, id: string } }
+  app.get<Value>('/values/:type/:id', { schema: { params } }, async ({ params: { type, id } }) => {
+    return await byType[type].getOrSet(id, async () => {
       loads.push(`${type} ${id}`)
       return { type, id, loadedAt: now() }
-    }))
+    })
+  })
 
   app.get<{ Params: { id: string } }>('/raw/articles/:id', async ({ params: { id } }, reply) => {
     const stored = await app.redis.get(`shop:article:${id}`)
@@ -56,8 +63,9 @@ export async function build (connection: RedisPluginOptions = { url: process.env
   })
 
   app.get<{ Params: { id: string } }>('/articles/:id', async ({ params: { id } }, reply) => {
-    const options = { ttl: (article: Article | null) => article === null ? 0 : ttlOf(article, now()), negativeTtl: '10s', jitter: 0.1 }
-    return await app.cache.getOrSet(id, () => load(id), options) ?? await reply.code(404).send({ error: 'no such article' })
+    const ttl = (article: Article | null) => article === null ? 0 : ttlOf(article, now())
+    const article = await app.cache.getOrSet(id, () => load(id), { ttl, negativeTtl: '10s', jitter: 0.1 })
+    return article ?? await reply.code(404).send({ error: 'no such article' })
   })
   app.get('/loads', async () => loads)
   return app

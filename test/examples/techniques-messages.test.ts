@@ -36,19 +36,23 @@ for (const [store, connection] of Object.entries(connections)) {
     }
   })
 
-  t.test(`${store}: two consumers of a group share the orders, and one takes over what another one did not acknowledge`, async t => {
+  t.test(`${store}: a consumer of a group takes over what another one had taken and did not acknowledge`, async t => {
     const { build } = await import('../../examples/techniques/streams.js')
-    const one = requests(t, await build(connection, { idle: 200, handle: item => { if (item === 'poison') throw new Error('not by this one') } }))
+    const first = await build(connection, { idle: 200, handle: item => { if (item === 'poison') throw new Error('not by this one') } })
+    const one = requests(t, first)
     await until('the group exists', async () => await one.get('/orders').then(orders => Array.isArray(orders)))
     for (const item of ['tea', 'poison', 'milk']) await one.post(`/orders/${item}`)
     t.same((await one.get('/orders')).map(({ item }: { item: string }) => item), ['milk', 'poison', 'tea'])
     await until('the first consumer has handled two', async () => (await one.get('/mailed')).length === 2)
-    t.same(await one.get('/mailed'), ['tea', 'milk'])
+    const mailed = await one.get('/mailed')
+    t.same(mailed, ['tea', 'milk'])
+    // It would claim the third order itself again and again.
+    await first.close()
     const app = await build(connection, { idle: 200 })
     const two = requests(t, app)
     await until('the second consumer has the third', async () => (await two.get('/mailed')).includes('poison'))
     await until('nothing is pending', async () => (await app.redis.xpending('shop:orders', 'mail'))[0] === 0)
-    t.same([...await one.get('/mailed'), ...await two.get('/mailed')], ['tea', 'milk', 'poison'], 'each order was handled once')
+    t.same([...mailed, ...await two.get('/mailed')], ['tea', 'milk', 'poison'], 'each order was handled once')
   })
 
   t.test(`${store}: a pattern removes the keys that match it on all nodes and no others; a tag and a pattern of the cache do the same`, async t => {

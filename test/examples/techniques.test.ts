@@ -102,7 +102,7 @@ for (const store of Object.keys(connections)) {
     t.same(await redis.exists('shop:{active}:all:2026-11-01,2026-11-02'), 0, 'the result is removed')
     t.equal(await put('/active/2026-11-01/10000001'), 400, 'an offset that a client chooses is bounded')
     await Promise.all(Array.from({ length: 400 }, (_, i) => put(`/visitors/2026-11-0${1 + i % 2}/v${i % 300}`)))
-    const { about } = await get('/visitors?days=2026-11-01&days=2026-11-02')
+    const { about } = await get('/visitors/2026-11-01/and/2026-11-02')
     t.ok(Math.abs(about - 300) <= 9, `${about} of 300`)
     t.equal(await redis.ttl('shop:{visitors}:2026-11-01'), 90 * 86_400)
   })
