@@ -1,5 +1,6 @@
-// Runs all benchmarks one after another, and writes an overview of them to the head of `docs/operations/performance.md`. `--quick` runs short rounds for a
-// first look, and writes nothing; `--only whole,session` runs some, and replaces their lines in the overview.
+// Runs all benchmarks one after another, and writes an overview of them to the head of
+// `docs/operations/performance.md`. `--quick` runs short rounds for a first look, and writes nothing;
+// `--only whole,session` runs some, and replaces their lines in the overview.
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -27,7 +28,11 @@ const QUICK = { ROUNDS: '1', PROCESSES: '1', SECONDS: '1' }
 const PAGE = new URL('../docs/performance.md', import.meta.url)
 const [BEGIN, END] = ['<!-- overview: written by npm run bench -->', '<!-- end of overview -->']
 
-const { values: { quick = false, only } } = parseArgs({ options: { quick: { type: 'boolean' }, only: { type: 'string' } } })
+const {
+  values: {
+    quick = false, only
+  }
+} = parseArgs({ options: { quick: { type: 'boolean' }, only: { type: 'string' } } })
 const chosen = only?.split(',') ?? Object.keys(BENCHES)
 const unknown = chosen.find(name => BENCHES[name] === undefined)
 if (unknown !== undefined) throw new Error(`no bench ${unknown}: ${Object.keys(BENCHES).join(', ')}`)
@@ -35,7 +40,10 @@ if (unknown !== undefined) throw new Error(`no bench ${unknown}: ${Object.keys(B
 /** @returns the tables of a benchmark by title */
 async function run (name: string): Promise<Array<[string, Row[]]>> {
   const { env = {}, args = [] } = quick ? BENCHES[name] ?? {} : {}
-  const child = fork(new URL(`./${name}.ts`, import.meta.url), args, { execArgv: ['--import', 'tsx'], env: { ...process.env, ...quick && QUICK, ...env } })
+  const child = fork(
+    new URL(`./${name}.ts`, import.meta.url), args,
+    { execArgv: ['--import', 'tsx'], env: { ...process.env, ...quick && QUICK, ...env } }
+  )
   const tables: Array<[string, Row[]]> = []
   child.on('message', ({ title, rows }: { title: string, rows: Row[] }) => { tables.push([title, rows]) })
   const [code] = await once(child, 'exit')
@@ -69,7 +77,9 @@ console.log(`\n${lines}`)
 if (!quick) {
   const page = readFileSync(PAGE, 'utf8')
   const [begin, end] = [page.indexOf(BEGIN), page.indexOf(END)]
-  if (begin === -1 || end < begin) throw new Error(`docs/operations/performance.md has no place for the overview: ${BEGIN} and ${END}`)
+  if (begin === -1 || end < begin) {
+    throw new Error(`docs/operations/performance.md has no place for the overview: ${BEGIN} and ${END}`)
+  }
   const table = only === undefined ? lines : merged(page.slice(begin, end), lines)
   writeFileSync(PAGE, `${page.slice(0, begin + BEGIN.length)}\n\n${await machine()}\n\n${table}\n\n${page.slice(end)}`)
 }

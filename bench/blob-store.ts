@@ -3,7 +3,10 @@ import type { Redis } from 'ioredis'
 
 const DAY_MS = 86_400_000
 
-/** Stores sessions as `connect-redis` and similar stores do: one JSON text, rewritten by each save, for a day if the cookie has no age. */
+/**
+ * Stores sessions as `connect-redis` and similar stores do: one JSON text, rewritten by each save, for a day if the
+ * cookie has no age.
+ */
 export function createBlobStore (redis: Redis): SessionStore {
   const keyOf = (id: string) => `sess:${id}`
   return {

@@ -4,13 +4,18 @@ import { Redis } from 'ioredis'
 import { startNginx } from './nginx.js'
 import { serve, tell } from './serve.js'
 
-// Imports the compiled suite: tsx wraps each function of the sources, which would slow down the suite but not its peers.
-const { cache, redis: redisPlugin } = await import(new URL('../dist/plugins/index.js', import.meta.url).href) as typeof import('../plugins/index.js')
+// Imports the compiled suite: tsx wraps each function of the sources, which would slow down the suite but not its
+// peers.
+const {
+  cache, redis: redisPlugin
+} = await import(new URL('../dist/plugins/index.js', import.meta.url).href) as typeof import('../plugins/index.js')
 
 const [variant = '', bytes = '', url = ''] = process.argv.slice(2)
 const body = Buffer.alloc(Number(bytes), 'x')
 
-/** Rewrites a URL, so that each request is a new one. A load generator that made URLs would be part of the measurement. */
+/**
+ * Rewrites a URL, so that each request is a new one. A load generator that made URLs would be part of the measurement.
+ */
 let count = 0
 const urls: Record<string, () => string> = {
   'suite, L2 hit, 100 keys': () => `/?${count++ % 100}`,
@@ -19,7 +24,9 @@ const urls: Record<string, () => string> = {
 
 async function suite (app: FastifyInstance, l1?: false): Promise<void> {
   await app.register(redisPlugin, { url })
-  await app.register(cache, { global: true, ttl: variant === 'suite, miss' ? '10s' : '1h', unkeyed: false, ...(l1 === false && { l1 }) })
+  await app.register(
+    cache, { global: true, ttl: variant === 'suite, miss' ? '10s' : '1h', unkeyed: false, ...(l1 === false && { l1 }) }
+  )
 }
 
 async function bareWithGet (app: FastifyInstance, key: string, value: Buffer): Promise<void> {
@@ -51,5 +58,7 @@ await variants[variant]?.(app)
 const own = await serve(app)
 const nginx = variant === 'nginx, hit' ? await startNginx(own) : undefined
 process.on('exit', () => nginx?.stop())
-process.on('message', message => { if (message === 'stats') process.send?.(app.hasDecorator('cache') ? app.cache.stats() : {}) })
+process.on(
+  'message', message => { if (message === 'stats') process.send?.(app.hasDecorator('cache') ? app.cache.stats() : {}) }
+)
 tell(nginx?.url ?? own)

@@ -8,18 +8,26 @@ import type { CacheStats } from '../plugins/cache/index.js'
 import { startRedis } from '../test/helpers/servers/redis-server.js'
 import { stopAll } from '../tools/servers/registry.js'
 import { hasNginx } from './nginx.js'
-import { at, columnsOf, commandsOf, median, report, type Server, setting, startServer, stopServers, takeTurns } from './run.js'
+import {
+  at, columnsOf, commandsOf, median, report, type Server, setting, startServer, stopServers, takeTurns
+} from './run.js'
 
-// Measures requests per second and latency of one Fastify process that sends ready bytes, with peers in the same run. Rounds alternate, and so do
-// processes, because two of one variant differ. The table has the median of all, as a share of the bare route.
+// Measures requests per second and latency of one Fastify process that sends ready bytes, with peers in the same run.
+// Rounds alternate, and so do processes, because two of one variant differ. The table has the median of all, as a share
+// of the bare route.
 const SIZES = (process.env['SIZES'] ?? '1024,65536,1048576').split(',').map(Number)
 const PARTS = (process.env['PARTS'] ?? 'stampede,memory,invalidations,load').split(',')
-const VARIANTS = ['bare', 'bare + GET, small', 'bare + GET, the body', 'suite, L1 hit', 'suite, L2 hit', 'suite, L2 hit, 100 keys', 'suite, miss',
-  ...hasNginx() ? ['nginx, hit'] : []]
+const VARIANTS = [
+  'bare', 'bare + GET, small', 'bare + GET, the body', 'suite, L1 hit', 'suite, L2 hit', 'suite, L2 hit, 100 keys',
+  'suite, miss', 'nginx, hit'
+] : []]
 
-const compiled = async (path: string): Promise<unknown> => await import(new URL(`../dist/plugins/${path}.js`, import.meta.url).href)
+const compiled = async (path: string): Promise<unknown> =>
+  await import(new URL(`../dist/plugins/${path}.js`, import.meta.url).href)
 const { cache, redis: redisPlugin } = await compiled('index') as typeof import('../plugins/index.js')
-const { RedisCacheStore, invalidationChannel } = await compiled('cache/store/redis-store') as typeof import('../plugins/cache/store/redis-store.js')
+const {
+  RedisCacheStore, invalidationChannel
+} = await compiled('cache/store/redis-store') as typeof import('../plugins/cache/store/redis-store.js')
 
 // Evicts entries that are about to expire first: misses of 1 MiB fill any memory.
 const server = await startRedis({ maxmemory: '1gb', maxmemoryPolicy: 'volatile-ttl' })
@@ -50,7 +58,10 @@ async function compare (size: number): Promise<void> {
     rows.push({
       ...columnsOf(measured, one, ['bare', 'bare + GET, small', 'bare + GET, the body']),
       'Redis commands': median(rounds.map(commandsOf)).toFixed(1),
-      'hits, of them L1': asked === 0 ? '' : `${(100 * sum('hits') / asked).toFixed(1)} %, ${(100 * sum('l1Hits') / Math.max(1, sum('hits'))).toFixed(1)} %`,
+      'hits, of them L1': asked === 0
+        ? ''
+        : `${(100 * sum('hits') / asked).toFixed(1)} %, ` +
+          `${(100 * sum('l1Hits') / Math.max(1, sum('hits'))).toFixed(1)} %`,
       'failed, store errors': `${rounds.reduce((total, { failed }) => total + failed, 0)}, ${sum('storeErrors')}`
     })
   }
@@ -97,7 +108,12 @@ async function stampede (): Promise<void> {
         times.push(performance.now() - started)
         counts.push(runs)
       }
-      rows.push({ 'handler takes ms': ms, route: path.slice(1), 'handler runs': `${Math.min(...counts)} to ${Math.max(...counts)}`, 'all answered after ms': Math.round(median(times)) })
+      rows.push({
+        'handler takes ms': ms,
+        route: path.slice(1),
+        'handler runs': `${Math.min(...counts)} to ${Math.max(...counts)}`,
+        'all answered after ms': Math.round(median(times))
+      })
     }
     await Promise.all(apps.map(app => app.close()))
   }
@@ -128,7 +144,11 @@ async function memory (): Promise<void> {
       for (const path of ['/warm', '/entry']) app.get(path, { config: { cache: true } }, async () => 'x'.repeat(size))
     }, 1024 ** 3)
     const ask = async (app: FastifyInstance, atOnce: number) => {
-      for (let i = 0; i < count; i += atOnce) await Promise.all(Array.from({ length: atOnce }, (_, j) => app.inject(`/entry?${i + j}`)))
+      for (let i = 0; i < count; i += atOnce) {
+        await Promise.all(
+          Array.from({ length: atOnce }, (_, j) => app.inject(`/entry?${i + j}`))
+        )
+      }
     }
     const grown = async (app: FastifyInstance, atOnce: number) => {
       const before = await bytesInUse()
@@ -141,16 +161,30 @@ async function memory (): Promise<void> {
     const made = await grown(maker, 1)
     await maker.close()
     const usages = []
-    for (const key of (await admin.scan(0, 'MATCH', 'bench:cache:entry:*', 'COUNT', 1000))[1]) usages.push(Number(await admin.memory('USAGE', key, 'SAMPLES', 0)))
+    for (const key of (await admin.scan(0, 'MATCH', 'bench:cache:entry:*', 'COUNT', 1000))[1]) {
+      usages.push(Number(await admin.memory('USAGE', key, 'SAMPLES', 0)))
+    }
     const readers = [await start(), await start()]
-    const [one, many] = [await grown(readers[0] as FastifyInstance, 1), await grown(readers[1] as FastifyInstance, atOnce)]
+    const [one, many] = [
+      await grown(readers[0] as FastifyInstance, 1), await grown(readers[1] as FastifyInstance, atOnce)
+    ]
     await Promise.all(readers.map(reader => reader.close()))
-    rows.push({ body: size, entries: count, 'L1, made here': made, 'L1, read from Redis': one, 'L1, several at once': many, Redis: median(usages) })
+    rows.push({
+      body: size,
+      entries: count,
+      'L1, made here': made,
+      'L1, read from Redis': one,
+      'L1, several at once': many,
+      Redis: median(usages)
+    })
   }
   report('Bytes an entry', rows)
 }
 
-/** The delay until another instance has received an invalidation: through the suite's channel, and through features of Redis itself. */
+/**
+ * The delay until another instance has received an invalidation: through the suite's channel, and through features of
+ * Redis itself.
+ */
 async function invalidations (): Promise<void> {
   const prefix = 'bench'
   const connect = async (protocol: 2 | 3) => {
@@ -164,11 +198,24 @@ async function invalidations (): Promise<void> {
   await published.subscribe(invalidationChannel(writer, prefix))
   await invalidated.subscribe('__redis__:invalidate')
   // Both kinds of key: removing an entry overwrites its key, and so does invalidating a tag.
-  await tracker.call('CLIENT', 'TRACKING', 'ON', 'REDIRECT', id, 'BCAST', 'PREFIX', `${prefix}:cache:tag:`, 'PREFIX', `${prefix}:cache:entry:`)
+  await tracker.call(
+    'CLIENT', 'TRACKING', 'ON', 'REDIRECT', id, 'BCAST', 'PREFIX', `${prefix}:cache:tag:`, 'PREFIX',
+    `${prefix}:cache:entry:`
+  )
 
   const ways = [
-    { way: 'the suite: PUBLISH in the script', store: new RedisCacheStore(writer, prefix, 'bench'), listener: published, times: [] as number[] },
-    { way: 'CLIENT TRACKING, BCAST', store: new RedisCacheStore(writer, prefix), listener: invalidated, times: [] as number[] }
+    {
+      way: 'the suite: PUBLISH in the script',
+      store: new RedisCacheStore(writer, prefix, 'bench'),
+      listener: published,
+      times: [] as number[]
+    },
+    {
+      way: 'CLIENT TRACKING, BCAST',
+      store: new RedisCacheStore(writer, prefix),
+      listener: invalidated,
+      times: [] as number[]
+    }
   ]
   let heard = (): void => {}
   const messages = new Map(ways.map(({ way }) => [way, 0]))
@@ -197,13 +244,18 @@ async function invalidations (): Promise<void> {
   heard = () => {}
 
   const app = await instance(app => {
-    for (const path of ['/warm', '/entry']) app.get(path, { config: { cache: { tags: ['entries'] } } }, async () => 'x'.repeat(1024))
+    for (const path of ['/warm', '/entry']) {
+      app.get(path, { config: { cache: { tags: ['entries'] } } }, async () => 'x'.repeat(1024))
+    }
   })
   for (const { way } of ways) messages.set(way, 0)
   for (let i = 0; i < 1000; i++) await app.inject(`/entry?fill-${i}`)
   await sleep(100)
   report('2,000 invalidations, until another connection receives them', ways.map(({ way, times }) => ({
-    way, 'p50 ms': at(times, 0.5).toFixed(3), 'p99 ms': at(times, 0.99).toFixed(3), 'messages to each instance for 1,000 fills': messages.get(way) ?? 0
+    way,
+    'p50 ms': at(times, 0.5).toFixed(3),
+    'p99 ms': at(times, 0.99).toFixed(3),
+    'messages to each instance for 1,000 fills': messages.get(way) ?? 0
   })))
   await app.close()
   for (const client of [writer, published, invalidated, tracker]) client.disconnect()

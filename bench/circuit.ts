@@ -5,8 +5,8 @@ import CircuitBreaker from 'opossum'
 import { Bench } from 'tinybench'
 import { guardRedis } from '../plugins/shared/redis/guard.js'
 
-// Measures what a deadline and a circuit breaker cost on the hot path: 50 concurrent operations that resolve immediately. The server receives
-// no commands.
+// Measures what a deadline and a circuit breaker cost on the hot path: 50 concurrent operations that resolve
+// immediately. The server receives no commands.
 const CONCURRENCY = 50
 const DEADLINE_MS = 150
 const operation = async () => 'OK'
@@ -14,7 +14,9 @@ const operation = async () => 'OK'
 const app = Fastify()
 const client = new Redis({ lazyConnect: true })
 const guard = guardRedis(client, app.log, DEADLINE_MS)
-const opossum = new CircuitBreaker((run: typeof operation) => run(), { timeout: DEADLINE_MS, rollingPercentilesEnabled: false, enableSnapshots: false })
+const opossum = new CircuitBreaker(
+  (run: typeof operation) => run(), { timeout: DEADLINE_MS, rollingPercentilesEnabled: false, enableSnapshots: false }
+)
 const cockatiel = wrap(
   circuitBreaker(handleAll, { halfOpenAfter: 250, breaker: new ConsecutiveBreaker(5) }),
   timeout(DEADLINE_MS, TimeoutStrategy.Aggressive)

@@ -17,8 +17,12 @@ interface Template {
   isOwn: boolean
 }
 
-/** Copies what a library wrote for one entry to further entries: keys, values and members of sets that contain its key. */
-export async function fillByFormat (redis: Redis, sample: number, end: number, idOf: (name: string) => string = name => name): Promise<void> {
+/**
+ * Copies what a library wrote for one entry to further entries: keys, values and members of sets that contain its key.
+ */
+export async function fillByFormat (
+  redis: Redis, sample: number, end: number, idOf: (name: string) => string = name => name
+): Promise<void> {
   const [sampleName, sampleId] = [nameOf(sample), idOf(nameOf(sample))]
   const templates = await readTemplates(redis, text => text.includes(sampleName) || text.includes(sampleId))
   for (let first = sample + 1; first < end; first += BATCH) {

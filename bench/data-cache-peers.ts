@@ -1,4 +1,5 @@
-// The data caches of `bench/data-cache.ts` behind one interface, each set up as its documentation recommends: TTL of 10 minutes, JSON.
+// The data caches of `bench/data-cache.ts` behind one interface, each set up as its documentation recommends: TTL of 10
+// minutes, JSON.
 import KeyvRedis from '@keyv/redis'
 import { createCache } from 'async-cache-dedupe'
 import { BentoCache, bentostore } from 'bentocache'
@@ -28,8 +29,10 @@ export interface Peer {
 
 type Open = (url: string, arrangement: Arrangement, hasTags: boolean) => Promise<Peer>
 
-// Imports the compiled suite: tsx wraps each function of the sources, which would slow down the suite but not its peers.
-const compiled = async (path: string): Promise<unknown> => await import(new URL(`../dist/plugins/${path}.js`, import.meta.url).href)
+// Imports the compiled suite: tsx wraps each function of the sources, which would slow down the suite but not its
+// peers.
+const compiled = async (path: string): Promise<unknown> =>
+  await import(new URL(`../dist/plugins/${path}.js`, import.meta.url).href)
 const SECONDS = 600
 const TTL = '10m'
 
@@ -53,7 +56,9 @@ async function bentocache (url: string, arrangement: Arrangement): Promise<Peer>
   const { hostname: host, port } = new URL(url)
   const connection = { host, port: Number(port), enableAutoPipelining: true }
   const store = bentostore().useL2Layer(redisDriver({ connection }))
-  if (arrangement !== 'redis') store.useL1Layer(memoryDriver({ maxSize: '64mb', maxItems: 100_000 })).useBus(redisBusDriver({ connection }))
+  if (arrangement !== 'redis') {
+    store.useL1Layer(memoryDriver({ maxSize: '64mb', maxItems: 100_000 })).useBus(redisBusDriver({ connection }))
+  }
   const bento = new BentoCache({ default: 'bench', ttl: TTL, stores: { bench: store } })
   return {
     getOrSet: (key, factory) => bento.getOrSet({ key, factory }),
@@ -66,14 +71,17 @@ async function bentocache (url: string, arrangement: Arrangement): Promise<Peer>
 async function dedupe (url: string, arrangement: Arrangement, hasTags: boolean): Promise<Peer> {
   const client = new Redis(url, { enableAutoPipelining: true })
   const fail = (error: unknown) => { throw error }
-  const log = { debug () {}, warn () {}, error: ({ msg, err }: { msg: string, err?: Error }) => console.error(msg, err?.message) }
+  const log = {
+    debug () {}, warn () {}, error: ({ msg, err }: { msg: string, err?: Error }) => console.error(msg, err?.message)
+  }
   const cache = createCache({
     ttl: SECONDS,
     onError: fail,
     storage: arrangement === 'process'
       ? { type: 'memory', options: { size: 100_000 } }
       : { type: 'redis', options: { client, log, ...(hasTags && { invalidation: { referencesTTL: SECONDS } }) } }
-  }).define('value', { serialize: ({ key }: { key: string }) => key }, async ({ factory }: { key: string, factory: Factory }) => await factory())
+  }).define('value', { serialize: ({ key }: { key: string }) => key },
+    async ({ factory }: { key: string, factory: Factory }) => await factory())
   return {
     getOrSet: (key, factory) => cache.value({ key, factory }),
     put: (key, value, tag) => cache.set('value', `value~${key}`, value, SECONDS, [tag]),
@@ -84,7 +92,9 @@ async function dedupe (url: string, arrangement: Arrangement, hasTags: boolean):
 
 async function cacheable (url: string, arrangement: Arrangement, hasTags: boolean): Promise<Peer> {
   const store = new KeyvRedis(url)
-  const cache = new Cacheable({ ttl: TTL, tags: hasTags, ...arrangement === 'redis' ? { primary: store } : { secondary: store } })
+  const cache = new Cacheable({
+    ttl: TTL, tags: hasTags, ...arrangement === 'redis' ? { primary: store } : { secondary: store }
+  })
   return {
     getOrSet: (key, factory) => cache.getOrSet(key, factory),
     put: (key, value, tag) => cache.set(key, value, { tags: [tag] }),

@@ -1,4 +1,5 @@
-// Measures one library and one row of `bench/data-cache.ts` in its own process: `tsx bench/data-cache-worker.ts <library> <row> <redis url>`.
+// Measures one library and one row of `bench/data-cache.ts` in its own process:
+// `tsx bench/data-cache-worker.ts <library> <row> <redis url>`.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isDeepStrictEqual } from 'node:util'
 import { Redis } from 'ioredis'
@@ -17,7 +18,8 @@ export interface Round {
 const [library = '', row = '', url = ''] = process.argv.slice(2)
 const MS = Number(process.env['MS'] ?? 1000)
 const KEYS = 100
-const value = (name: string) => ({ name, price: 12.5, inStock: true, tags: ['a', 'b', 'c'], description: 'x'.repeat(900) })
+const value = (name: string) =>
+  ({ name, price: 12.5, inStock: true, tags: ['a', 'b', 'c'], description: 'x'.repeat(900) })
 
 const admin = new Redis(url)
 let runs = 0
@@ -30,7 +32,9 @@ const open = (arrangement: Arrangement, hasTags = false): Promise<Peer> => {
 }
 
 /** Runs `callers` sequential loops until the time is over, with turns of the event loop for other work. */
-async function load (callers: number, ms: number, operation: () => Promise<unknown>): Promise<{ count: number, ms: number }> {
+async function load (
+  callers: number, ms: number, operation: () => Promise<unknown>
+): Promise<{ count: number, ms: number }> {
   const started = performance.now()
   let count = 0
   await Promise.all(Array.from({ length: callers }, async () => {
@@ -45,7 +49,11 @@ async function load (callers: number, ms: number, operation: () => Promise<unkno
 
 async function loads (operation: () => Promise<unknown>): Promise<Figures> {
   const [one, many] = [await load(1, MS / 2, operation), await load(50, MS, operation)]
-  return { operations: one.count + many.count, 'us, one caller': 1000 * one.ms / one.count, 'a second, 50 callers': 1000 * many.count / many.ms }
+  return {
+    operations: one.count + many.count,
+    'us, one caller': 1000 * one.ms / one.count,
+    'a second, 50 callers': 1000 * many.count / many.ms
+  }
 }
 
 async function hits (arrangement: Arrangement): Promise<() => Promise<Round['figures']>> {
@@ -167,7 +175,11 @@ async function main (): Promise<void> {
       const figures = await round()
       const commands = invalidation ?? await commandsSoFar()
       const isWrong = (row === 'l1' || row === 'l2') && runs > 0
-      process.send?.({ figures, commands, ...(isWrong && { problem: `${runs} factory runs where all was to be there` }) } satisfies Round)
+      process.send?.(
+        {
+          figures, commands, ...(isWrong && { problem: `${runs} factory runs where all was to be there` })
+        } satisfies Round
+      )
     } catch (error) {
       process.send?.({ figures: {}, commands: {}, problem: String(error) } satisfies Round)
     }

@@ -7,8 +7,9 @@ import { PEERS } from './data-cache-peers.js'
 import type { Round } from './data-cache-worker.js'
 import { report, type Row } from './run.js'
 
-// Measures `fastify.cache` and its peers on one Redis, with a process for each library and row. Their rounds alternate, and the table has the
-// median with its ratio to this suite's: above 1.00 a peer is better, below worse. `--rows l1,miss` runs these rows alone.
+// Measures `fastify.cache` and its peers on one Redis, with a process for each library and row. Their rounds alternate,
+// and the table has the median with its ratio to this suite's: above 1.00 a peer is better, below worse.
+// `--rows l1,miss` runs these rows alone.
 const ALL = ['l1', 'l2', 'miss', 'stampede', 'tags']
 const { values: { rows = ALL.join(), rounds = '5', counts = '10,10000,1000000' } } = parseArgs({
   options: { rows: { type: 'string' }, rounds: { type: 'string' }, counts: { type: 'string' } }
@@ -52,7 +53,9 @@ async function next (child: ChildProcess): Promise<Round> {
   if (child.exitCode !== null || child.signalCode !== null) return ended
   const settled = new AbortController()
   const { signal } = settled
-  const [round] = await Promise.race([once(child, 'message', { signal }), once(child, 'exit', { signal }).then(() => [ended])])
+  const [round] = await Promise.race(
+    [once(child, 'message', { signal }), once(child, 'exit', { signal }).then(() => [ended])]
+  )
   settled.abort()
   return round
 }
@@ -74,11 +77,18 @@ function commandsOf ({ rounds }: Library): { total: number, text: string } {
     operations += figures['operations'] ?? 0
     for (const [name, calls] of Object.entries(commands)) sums.set(name, (sums.get(name) ?? 0) + calls)
   }
-  const each = [...sums].map(([name, calls]) => ({ name, calls: calls / operations })).filter(({ calls }) => calls >= 0.01).sort((a, b) => b.calls - a.calls)
-  return { total: each.reduce((total, { calls }) => total + calls, 0), text: each.map(({ name, calls }) => `${name} ${short(calls)}`).join(', ') }
+  const each = [...sums].map(([name, calls]) =>
+    ({ name, calls: calls / operations })).filter(({ calls }) => calls >= 0.01).sort((a, b) => b.calls - a.calls)
+  return {
+    total: each.reduce((total, { calls }) => total + calls, 0),
+    text: each.map(({ name, calls }) => `${name} ${short(calls)}`).join(', ')
+  }
 }
 
-const short = (value: number): string => !Number.isFinite(value) ? '–' : value >= 100 ? Math.round(value).toLocaleString('en') : String(Number(value.toPrecision(3)))
+const short = (value: number): string =>
+  !Number.isFinite(value)
+    ? '–'
+    : value >= 100 ? Math.round(value).toLocaleString('en') : String(Number(value.toPrecision(3)))
 
 interface Column {
   title: string
@@ -95,13 +105,17 @@ function table (title: string, libraries: Library[], columns: Column[]): void {
       const value = median(library, figure)
       row[title] = short(value)
       if (better === undefined) continue
-      const ratio = ours === undefined ? NaN : better === 'less' ? median(ours, figure) / value : value / median(ours, figure)
+      const ratio = ours === undefined
+        ? NaN
+        : better === 'less' ? median(ours, figure) / value : value / median(ours, figure)
       row[`ratio of ${title}`] = Number.isFinite(ratio) ? ratio.toFixed(2) : '–'
     }
     const { total, text } = commandsOf(library)
     return { ...row, 'Redis commands': short(total), which: text }
   }))
-  for (const { name, rounds } of libraries) for (const { problem } of rounds) if (problem !== undefined) console.log(`\n${name}: ${problem}`)
+  for (const { name, rounds } of libraries) {
+    for (const { problem } of rounds) if (problem !== undefined) console.log(`\n${name}: ${problem}`)
+  }
 }
 
 const one: Column = { title: 'µs, one caller', figure: 'us, one caller', better: 'less' }
@@ -111,17 +125,28 @@ const times = Number(rounds)
 
 if (chosen.includes('l1')) table('Hit in this process, 100 keys of 1 KiB', await measure('l1', times), [one])
 if (chosen.includes('l2')) table('Hit in Redis, without L1', await measure('l2', times), [one, many])
-if (chosen.includes('miss')) table('Miss, each another key', await measure('miss', times), [one, many, { title: 'factory runs', figure: 'runs an operation' }])
+if (chosen.includes('miss')) {
+  table(
+    'Miss, each another key', await measure('miss', times),
+    [one, many, { title: 'factory runs', figure: 'runs an operation' }]
+  )
+}
 if (chosen.includes('stampede')) {
   for (const instances of [1, 4]) {
-    table(`1,000 callers at once for a missing key, ${instances} instance(s), the factory takes 20 ms`, await measure(`stampede-${instances}`, 3 * times),
-      [{ title: 'factory runs', figure: 'runs' }, { ...took, title: 'ms to the last answer' }])
+    table(`1,000 callers at once for a missing key, ${instances} instance(s), the factory takes 20 ms`, await measure(
+      `stampede-${instances}`, 3 * times
+    ),
+    [{ title: 'factory runs', figure: 'runs' }, { ...took, title: 'ms to the last answer' }])
   }
 }
 if (chosen.includes('tags')) {
   for (const count of counts.split(',')) {
-    table(`Invalidation of a tag of ${Number(count).toLocaleString('en')} entries`, await measure('tags', Number(count) > 100_000 ? 1 : times, { COUNT: count }),
-      Number(count) < 1000 ? [took] : [took, { title: 'bytes an entry in Redis', figure: 'bytes an entry' }, { title: 'MB', figure: 'MB' }])
+    table(`Invalidation of a tag of ${Number(count).toLocaleString('en')} entries`, await measure(
+      'tags', Number(count) > 100_000 ? 1 : times, { COUNT: count }
+    ),
+    Number(count) < 1000
+      ? [took]
+      : [took, { title: 'bytes an entry in Redis', figure: 'bytes an entry' }, { title: 'MB', figure: 'MB' }])
   }
 }
 await stopAll()

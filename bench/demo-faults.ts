@@ -4,8 +4,8 @@ import { readConfig } from '../demo/config.js'
 import { startRedis } from '../test/helpers/servers/redis-server.js'
 import { stopAll } from '../tools/servers/registry.js'
 
-// Drives the demo at a steady rate while its Redis is killed or hung, and restarted. Counts the outcome of each request, and measures how long it
-// takes until Redis is used again.
+// Drives the demo at a steady rate while its Redis is killed or hung, and restarted. Counts the outcome of each
+// request, and measures how long it takes until Redis is used again.
 const RATE = 200
 const BEFORE_MS = 2000
 const FAULT_MS = 4000
@@ -28,7 +28,9 @@ for (const [name, begin, end] of [
     const at = performance.now()
     const response = await fetch(`${address}/products/${1 + Math.floor(Math.random() * 20)}`).catch(() => undefined)
     await response?.arrayBuffer()
-    samples.push({ at, status: response?.status ?? 0, ms: performance.now() - at, cache: response?.headers.get('x-cache') ?? null })
+    samples.push({
+      at, status: response?.status ?? 0, ms: performance.now() - at, cache: response?.headers.get('x-cache') ?? null
+    })
   }
 
   const timer = setInterval(() => { for (let i = 0; i < RATE / 50; i++) pending.push(ask()) }, 20)

@@ -1,5 +1,5 @@
-// Counts the files and functions of the suite that one request executes, by V8's precise coverage: how much a reader has to follow.
-// `--list` names them. `DIST` takes another build than this one's.
+// Counts the files and functions of the suite that one request executes, by V8's precise coverage: how much a reader
+// has to follow. `--list` names them. `DIST` takes another build than this one's.
 import { Session, type Profiler } from 'node:inspector/promises'
 import { parseArgs } from 'node:util'
 import Fastify, { type FastifyInstance, type InjectOptions } from 'fastify'
@@ -8,7 +8,9 @@ import { report, type Row } from './run.js'
 
 const { values: { list = false } } = parseArgs({ options: { list: { type: 'boolean' } } })
 const DIST = new URL(process.env['DIST'] ?? '../dist/', import.meta.url).href
-const { cache, rateLimit, redis: redisPlugin, session } = await import(`${DIST}plugins/index.js`) as typeof import('../plugins/index.js')
+const {
+  cache, rateLimit, redis: redisPlugin, session
+} = await import(`${DIST}plugins/index.js`) as typeof import('../plugins/index.js')
 
 const server = await startRedis()
 const inspector = new Session()
@@ -28,8 +30,11 @@ async function appWith (register: (app: FastifyInstance) => Promise<void>): Prom
 const cached = await appWith(async app => {
   await app.register(cache)
   app.get('/cached', { config: { cache: { ttl: '1m' } } }, () => ({ hello: 'world' }))
-  app.get<{ Params: { id: string } }>('/cached/:id', { config: { cache: { ttl: '1m' } } }, request => ({ id: request.params.id }))
-  app.get<{ Params: { id: string } }>('/value/:id', async request => await app.cache.getOrSet(`value:${request.params.id}`, () => ({ n: 1 })))
+  app.get<{ Params: { id: string } }>(
+    '/cached/:id', { config: { cache: { ttl: '1m' } } }, request => ({ id: request.params.id })
+  )
+  app.get<{ Params: { id: string } }>('/value/:id', async request =>
+    await app.cache.getOrSet(`value:${request.params.id}`, () => ({ n: 1 })))
 })
 const limited = await appWith(async app => {
   await app.register(rateLimit)

@@ -1,4 +1,5 @@
-// How long each subpath of the package takes to import, beside its dependencies: `npm run bench:import`. A process of its own for each measurement.
+// How long each subpath of the package takes to import, beside its dependencies: `npm run bench:import`. A process of
+// its own for each measurement.
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
@@ -12,9 +13,14 @@ interface Manifest {
 }
 
 const root = resolve(import.meta.dirname, '..')
-const { exports, dependencies, peerDependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as Manifest
-const subpaths = Object.entries(exports).flatMap(([subpath, target]) => typeof target === 'string' ? [] : [[subpath, join(root, target.default)] as const])
-const packages = ['fastify', ...Object.keys({ ...dependencies, ...peerDependencies }).filter(name => name !== 'fastify')]
+const {
+  exports, dependencies, peerDependencies
+} = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as Manifest
+const subpaths = Object.entries(exports).flatMap(([subpath, target]) =>
+  typeof target === 'string' ? [] : [[subpath, join(root, target.default)] as const])
+const packages = [
+  'fastify', ...Object.keys({ ...dependencies, ...peerDependencies }).filter(name => name !== 'fastify')
+]
 
 const LOAD = `
   const specifier = process.argv[1]
@@ -27,7 +33,10 @@ const AFTER_FASTIFY = `await import('fastify')\n${LOAD}`
 
 /** The fastest of several rounds, as everything else that a machine does only adds time. */
 function measure (script: string, specifier: string): number {
-  const times = Array.from({ length: ROUNDS }, () => Number(execFileSync(process.execPath, ['--input-type=module', '-e', script, specifier], { cwd: root, encoding: 'utf8' })))
+  const times = Array.from({ length: ROUNDS }, () =>
+    Number(
+      execFileSync(process.execPath, ['--input-type=module', '-e', script, specifier], { cwd: root, encoding: 'utf8' })
+    ))
   return Math.min(...times)
 }
 

@@ -1,6 +1,7 @@
-// Drives a running demo like its visitors would, and prints figures: `npm run load -- [--url http://127.0.0.1:3000] [--duration 30] [--rate 200]`
-// (seconds, requests per second). Ctrl-C stops it. Visitors have their own addresses in X-Forwarded-For and, if the demo runs on this machine,
-// as source addresses. Otherwise the demo limits them all as one visitor: start it with RATE_LIMIT_MAX=0, which is no limit.
+// Drives a running demo like its visitors would, and prints figures:
+// `npm run load -- [--url http://127.0.0.1:3000] [--duration 30] [--rate 200]` (seconds, requests per second). Ctrl-C
+// stops it. Visitors have their own addresses in X-Forwarded-For and, if the demo runs on this machine, as source
+// addresses. Otherwise the demo limits them all as one visitor: start it with RATE_LIMIT_MAX=0, which is no limit.
 import { Agent, request, type IncomingHttpHeaders, type RequestOptions } from 'node:http'
 import { text } from 'node:stream/consumers'
 import { parseArgs } from 'node:util'
@@ -35,7 +36,14 @@ interface Figures {
 
 interface Answer { status: number, headers: IncomingHttpHeaders, text: string }
 
-interface Call { method?: 'GET' | 'POST' | 'DELETE', path: string, visitor: number, body?: object, cookie?: string | undefined }
+interface Call {
+  method?: 'GET' | 'POST' |
+  'DELETE',
+  path: string,
+  visitor: number,
+  body?: object,
+  cookie?: string | undefined
+}
 
 const { values } = parseArgs({
   options: {
@@ -126,7 +134,9 @@ function addressOf (net: number, visitor: number): string {
 /** Prefers few products, as visitors do. */
 function somePath (kind: Kind): string {
   if (kind === 'product') return `/products/${1 + Math.floor(200 * Math.random() ** 3)}`
-  if (kind === 'search') return `/products/search?q=${encodeURIComponent(SEARCHES[Math.floor(SEARCHES.length * Math.random())] ?? '')}`
+  if (kind === 'search') {
+    return `/products/search?q=${encodeURIComponent(SEARCHES[Math.floor(SEARCHES.length * Math.random())] ?? '')}`
+  }
   return '/leaderboard'
 }
 
@@ -150,7 +160,9 @@ async function shop (shopper: number): Promise<void> {
     await send('cart', { method: 'POST', path: '/cart/items', visitor, cookie, body: { productId, quantity: 1 } })
     const order = await send('order', { method: 'POST', path: '/orders', visitor, cookie })
     // Out of stock: a retry would fail as well.
-    if (order?.status === 409) await send('cart', { method: 'DELETE', path: `/cart/items/${productId}`, visitor, cookie })
+    if (order?.status === 409) {
+      await send('cart', { method: 'DELETE', path: `/cart/items/${productId}`, visitor, cookie })
+    }
     await pause(2 * SHOPPING_PAUSE_MS * Math.random())
   }
 }
@@ -192,7 +204,10 @@ function showTable (seconds: number): void {
   const rows = [...figures].map(([kind, { times, count, countBefore, hits, limited, failed }]) => {
     const sorted = times.slice(-MAX_SAMPLES).sort((a, b) => a - b)
     const at = (part: number) => `${(sorted[Math.floor(sorted.length * part)] ?? 0).toFixed(1)} ms`
-    return [kind, ((count - countBefore) / seconds).toFixed(0), at(0.5), at(0.99), `${(100 * hits / Math.max(1, count)).toFixed(0)} %`, String(limited), String(failed)]
+    return [
+      kind, ((count - countBefore) / seconds).toFixed(0), at(0.5), at(0.99),
+      `${(100 * hits / Math.max(1, count)).toFixed(0)} %`, String(limited), String(failed)
+    ]
   })
   for (const of of figures.values()) of.countBefore = of.count
   const lines = [['', 'requests/s', 'p50', 'p99', 'hits', '429', 'failed'], ...rows]

@@ -3,7 +3,9 @@ import Fastify from 'fastify'
 import { serve, tell } from './serve.js'
 
 // Imports the compiled suite: tsx wraps each function of the sources, which would slow it down.
-const { cache, metrics, rateLimit, redis, session } = await import(new URL('../dist/plugins/index.js', import.meta.url).href) as typeof import('../plugins/index.js')
+const {
+  cache, metrics, rateLimit, redis, session
+} = await import(new URL('../dist/plugins/index.js', import.meta.url).href) as typeof import('../plugins/index.js')
 
 declare module 'fastify' {
   interface Session {
@@ -21,6 +23,11 @@ await app.register(cache, { unkeyed: false })
 const body = Buffer.alloc(1024, 'x')
 app.post('/visit', { config: { rateLimit: false } }, async request => { request.session.visits = 1 })
 // The decision and the session are read from Redis, the response from L1.
-app.get('/cached/:id', { config: { cache: { ttl: '1 hour', private: request => request.session.visits } } }, (_request, reply) => { reply.send(body) })
-app.get('/plain', { config: { cache: false, rateLimit: false, session: false } }, (_request, reply) => { reply.send(body) })
+app.get(
+  '/cached/:id', { config: { cache: { ttl: '1 hour', private: request => request.session.visits } } },
+  (_request, reply) => { reply.send(body) }
+)
+app.get(
+  '/plain', { config: { cache: false, rateLimit: false, session: false } }, (_request, reply) => { reply.send(body) }
+)
 tell(await serve(app))

@@ -1,6 +1,7 @@
-// Measures the cost of metrics: requests per second, and CPU time per request, of one Fastify process with cache, limiter and sessions, with and
-// without metrics, in alternating rounds. The result is the median of the ratios of neighbouring rounds, because the machine drifts by more than
-// the difference. On a shared machine the CPU time is the better measure.
+// Measures the cost of metrics: requests per second, and CPU time per request, of one Fastify process with cache,
+// limiter and sessions, with and without metrics, in alternating rounds. The result is the median of the ratios of
+// neighbouring rounds, because the machine drifts by more than the difference. On a shared machine the CPU time is the
+// better measure.
 import autocannon from 'autocannon'
 import { startRedis } from '../test/helpers/servers/redis-server.js'
 import { stopAll } from '../tools/servers/registry.js'
@@ -22,9 +23,13 @@ interface Round { rate: number, micros: number }
 
 async function load ({ variant, child, url, cookie }: typeof servers[number], path: string): Promise<Round> {
   // Fifteen times as often as Prometheus scrapes by default.
-  const scraping = variant === 'with, scraped' ? setInterval(() => { fetch(`${url}/metrics`).then(r => r.text()).catch(() => {}) }, 1000) : undefined
+  const scraping = variant === 'with, scraped'
+    ? setInterval(() => { fetch(`${url}/metrics`).then(r => r.text()).catch(() => {}) }, 1000)
+    : undefined
   const before = await ownCpu(child)
-  const { requests, non2xx } = await autocannon({ url: url + path, connections: CONNECTIONS, duration: SECONDS, headers: { cookie } })
+  const {
+    requests, non2xx
+  } = await autocannon({ url: url + path, connections: CONNECTIONS, duration: SECONDS, headers: { cookie } })
   clearInterval(scraping)
   if (non2xx > 0) throw new Error(`${non2xx} were refused`)
   return { rate: requests.average, micros: (await ownCpu(child) - before) / requests.total }
@@ -35,13 +40,16 @@ for (const path of ['/cached/1', '/plain']) {
   for (const server of servers) await load(server, path)
   for (let at = 0; at < ROUNDS; at++) {
     // Forward and backward, so that no variant is always first.
-    for (const server of at % 2 === 0 ? servers : [...servers].reverse()) rounds.get(server.variant)?.push(await load(server, path))
+    for (const server of at % 2 === 0 ? servers : [...servers].reverse()) {
+      rounds.get(server.variant)?.push(await load(server, path))
+    }
   }
   const base = rounds.get('without') ?? []
   report(`Metrics, ${path}`, VARIANTS.map(variant => {
     const own = rounds.get(variant) ?? []
     const ratiosOf = (what: keyof Round) => own.map((round, at) => round[what] / (base[at]?.[what] ?? NaN))
-    const summary = (values: number[]) => `${at(values, 0.5).toFixed(3)} (${at(values, 0.25).toFixed(3)} to ${at(values, 0.75).toFixed(3)})`
+    const summary = (values: number[]) =>
+      `${at(values, 0.5).toFixed(3)} (${at(values, 0.25).toFixed(3)} to ${at(values, 0.75).toFixed(3)})`
     return {
       variant,
       'requests/s': Math.round(at(own.map(({ rate }) => rate), 0.5)),

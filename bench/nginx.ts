@@ -9,11 +9,15 @@ export function hasNginx (): boolean {
   return spawnSync('nginx', ['-v']).error === undefined
 }
 
-/** Starts one nginx process with `proxy_cache` in front of a server, in its own folder and with the rights of this process. */
+/**
+ * Starts one nginx process with `proxy_cache` in front of a server, in its own folder and with the rights of this
+ * process.
+ */
 export async function startNginx (upstream: string): Promise<{ url: string, stop: () => void }> {
   const dir = scratchDir()
   const port = await freePort()
-  const temp = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(name => `${name}_temp_path ${join(dir, name)};`).join('\n  ')
+  const temp = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(name =>
+    `${name}_temp_path ${join(dir, name)};`).join('\n  ')
   writeFileSync(join(dir, 'nginx.conf'), `
 daemon off;
 master_process off;
@@ -37,7 +41,9 @@ http {
   }
 }
 `)
-  const child = spawn('nginx', ['-p', dir, '-c', join(dir, 'nginx.conf'), '-e', 'stderr'], { stdio: ['ignore', 'ignore', 'inherit'] })
+  const child = spawn(
+    'nginx', ['-p', dir, '-c', join(dir, 'nginx.conf'), '-e', 'stderr'], { stdio: ['ignore', 'ignore', 'inherit'] }
+  )
   notePid(dir, child.pid ?? 0)
   const url = `http://127.0.0.1:${port}`
   for (let tries = 1; ; tries++) {

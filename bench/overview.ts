@@ -14,25 +14,66 @@ interface Line {
   figure?: string
 }
 
-const LIMITERS = { '`@fastify/rate-limit`': '@fastify/rate-limit, Redis', '`rate-limiter-flexible`': 'rate-limiter-flexible, Redis' }
-const SESSIONS = { '`@fastify/session`': '@fastify/session, rolling', 'with `rolling: false`': '@fastify/session, rolling: false' }
+const LIMITERS = {
+  '`@fastify/rate-limit`': '@fastify/rate-limit, Redis', '`rate-limiter-flexible`': 'rate-limiter-flexible, Redis'
+}
+const SESSIONS = {
+  '`@fastify/session`': '@fastify/session, rolling', 'with `rolling: false`': '@fastify/session, rolling: false'
+}
 const VALUES = { '`bentocache`': 'bentocache', '`cacheable`': 'cacheable' }
-const WHOLE = { table: 'All together', peers: { '`@fastify/rate-limit`, `@fastify/session`, `bentocache`': 'peers', 'with `rolling: false`': 'peers, rolling: false' } }
+const WHOLE = {
+  table: 'All together',
+  peers: {
+    '`@fastify/rate-limit`, `@fastify/session`, `bentocache`': 'peers',
+    'with `rolling: false`': 'peers, rolling: false'
+  }
+}
 
 const LINES: readonly Line[] = [
   { what: 'rate limit, allowed', table: 'Rate limit, allowed', suite: 'suite, Redis', peers: LIMITERS },
   { what: 'rate limit, refused', table: 'Rate limit, refused', suite: 'suite, Redis', peers: LIMITERS },
-  { what: 'rate limit, in memory', table: 'Rate limit, allowed', suite: 'suite, memory', peers: { '`@fastify/rate-limit`': '@fastify/rate-limit, memory' } },
+  {
+    what: 'rate limit, in memory',
+    table: 'Rate limit, allowed',
+    suite: 'suite, memory',
+    peers: { '`@fastify/rate-limit`': '@fastify/rate-limit, memory' }
+  },
   { what: 'session that is read', table: 'Session, /read', suite: 'this suite', peers: SESSIONS },
   { what: 'session that changes', table: 'Session, /write', suite: 'this suite', peers: SESSIONS },
-  { what: 'cached response of 1 KiB, L1', table: 'Cached answer, 1 KiB', suite: 'suite, L1 hit', peers: { nginx: 'nginx, hit' } },
-  { what: 'the same out of Redis, 100 keys', table: 'Cached answer, 1 KiB', suite: 'suite, L2 hit, 100 keys', peers: { 'bare + `GET`': 'bare + GET, the body' } },
+  {
+    what: 'cached response of 1 KiB, L1',
+    table: 'Cached answer, 1 KiB',
+    suite: 'suite, L1 hit',
+    peers: { nginx: 'nginx, hit' }
+  },
+  {
+    what: 'the same out of Redis, 100 keys',
+    table: 'Cached answer, 1 KiB',
+    suite: 'suite, L2 hit, 100 keys',
+    peers: { 'bare + `GET`': 'bare + GET, the body' }
+  },
   { what: 'value, L1', table: 'Hit in this process', suite: 'this suite', peers: VALUES, figure: 'µs, one caller' },
-  { what: 'value out of Redis, 50 callers', table: 'Hit in Redis', suite: 'this suite', peers: VALUES, figure: 'a second, 50 callers' },
+  {
+    what: 'value out of Redis, 50 callers',
+    table: 'Hit in Redis',
+    suite: 'this suite',
+    peers: VALUES,
+    figure: 'a second, 50 callers'
+  },
   { ...WHOLE, what: '**all together**', suite: 'this suite' },
   { ...WHOLE, what: '**all together**, `early` limit', suite: 'this suite, early' },
-  { what: '**all together**, no L1', table: 'All together', suite: 'this suite, without L1', peers: { 'the same': 'peers, without L1', 'with `rolling: false`': 'peers, rolling: false, without L1' } },
-  { what: '**all together**, in memory', table: 'All together', suite: 'this suite, memory', peers: { 'the same': 'peers, memory' } }
+  {
+    what: '**all together**, no L1',
+    table: 'All together',
+    suite: 'this suite, without L1',
+    peers: { 'the same': 'peers, without L1', 'with `rolling: false`': 'peers, rolling: false, without L1' }
+  },
+  {
+    what: '**all together**, in memory',
+    table: 'All together',
+    suite: 'this suite, memory',
+    peers: { 'the same': 'peers, memory' }
+  }
 ]
 
 /** Returns one line per measurement. */
@@ -49,7 +90,8 @@ function lineOf ({ what, table, suite, peers, figure }: Line, tables: Tables): R
     const row = find(variant)
     return row === undefined ? [] : [{ name, row }]
   })
-  const each = (cell: (row: Row) => string | number | undefined) => found.map(({ row }) => cell(row) ?? '–').join('; ')
+  const each = (cell: (row: Row) => string | number | undefined) =>
+    found.map(({ row }) => cell(row) ?? '–').join('; ')
   return [{
     ' ': what,
     beside: found.map(({ name }) => name).join('; '),

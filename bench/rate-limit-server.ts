@@ -1,15 +1,20 @@
-// One server for `bench/rate-limit.ts`: `tsx bench/rate-limit-server.ts <variant> <max> <redis url>`; prints its address.
+// One server for `bench/rate-limit.ts`: `tsx bench/rate-limit-server.ts <variant> <max> <redis url>`; prints its
+// address.
 import Fastify, { type FastifyInstance } from 'fastify'
 import { Redis } from 'ioredis'
 import { RateLimiterRedis, RateLimiterRes } from 'rate-limiter-flexible'
 import { peerRateLimit as peer } from './peer-rate-limit.js'
 import { serve, tell } from './serve.js'
 
-// Imports the compiled suite: tsx wraps each function of the sources, which would slow down the suite but not its peers.
-const { rateLimit, redis: redisPlugin } = await import(new URL('../dist/plugins/index.js', import.meta.url).href) as typeof import('../plugins/index.js')
+// Imports the compiled suite: tsx wraps each function of the sources, which would slow down the suite but not its
+// peers.
+const {
+  rateLimit, redis: redisPlugin
+} = await import(new URL('../dist/plugins/index.js', import.meta.url).href) as typeof import('../plugins/index.js')
 
 const [variant = '', max = '', url = ''] = process.argv.slice(2)
-// A window of a second: in a window of a minute, a client with so many allowed requests would measure the size of its log only.
+// A window of a second: in a window of a minute, a client with so many allowed requests would measure the size of its
+// log only.
 const limit = { max: Number(max), timeWindow: Number(max) > 1 ? '1 second' : '1 minute' }
 // All variants have the same client options, because pipelining is not compared.
 const connect = () => new Redis(url, { enableAutoPipelining: true })
@@ -28,11 +33,17 @@ const variants: Record<string, (app: FastifyInstance) => Promise<unknown>> = {
   '@fastify/rate-limit, memory': async app => await app.register(peer, limit),
   '@fastify/rate-limit, Redis': async app => await app.register(peer, { ...limit, redis: connect() }),
   'rate-limiter-flexible, Redis': async app => {
-    const limiter = new RateLimiterRedis({ storeClient: connect(), points: limit.max, duration: limit.timeWindow === '1 second' ? 1 : 60 })
+    const limiter = new RateLimiterRedis({
+      storeClient: connect(), points: limit.max, duration: limit.timeWindow === '1 second' ? 1 : 60
+    })
     app.addHook('onRequest', async (request, reply) => {
       try {
         const { remainingPoints, msBeforeNext } = await limiter.consume(request.ip)
-        reply.headers({ 'x-ratelimit-limit': limit.max, 'x-ratelimit-remaining': remainingPoints, 'x-ratelimit-reset': Math.ceil(msBeforeNext / 1000) })
+        reply.headers({
+          'x-ratelimit-limit': limit.max,
+          'x-ratelimit-remaining': remainingPoints,
+          'x-ratelimit-reset': Math.ceil(msBeforeNext / 1000)
+        })
       } catch (refusal) {
         if (!(refusal instanceof RateLimiterRes)) throw refusal
         reply.header('retry-after', Math.ceil(refusal.msBeforeNext / 1000))

@@ -9,9 +9,12 @@ import { stopAll } from '../tools/servers/registry.js'
 import { peerRateLimit as peer } from './peer-rate-limit.js'
 import { columnsOf, commandsOf, median, report, setting, startServer, stopServers, takeTurns } from './run.js'
 
-// Measures requests per second and latency of one Fastify process that sends 1 KiB, with peers in the same run. Rounds alternate; the table has the
-// median of each variant, as a share of the bare route.
-const VARIANTS = ['bare', 'bare + GET', 'suite, memory', 'suite, Redis', '@fastify/rate-limit, memory', '@fastify/rate-limit, Redis', 'rate-limiter-flexible, Redis']
+// Measures requests per second and latency of one Fastify process that sends 1 KiB, with peers in the same run. Rounds
+// alternate; the table has the median of each variant, as a share of the bare route.
+const VARIANTS = [
+  'bare', 'bare + GET', 'suite, memory', 'suite, Redis', '@fastify/rate-limit, memory', '@fastify/rate-limit, Redis',
+  'rate-limiter-flexible, Redis'
+]
 
 const server = await startRedis()
 const admin = new Redis(server.url)
@@ -33,7 +36,9 @@ async function compare (title: string, max: number): Promise<void> {
   await stopServers(measured.flatMap(({ servers }) => servers))
 }
 
-/** The memory of a key in Redis with `max` requests in its window, compared with two other ways to store their times. */
+/**
+ * The memory of a key in Redis with `max` requests in its window, compared with two other ways to store their times.
+ */
 async function memory (): Promise<void> {
   const rows = []
   for (const max of [10, 100, 1000, 10_000]) {
@@ -43,7 +48,9 @@ async function memory (): Promise<void> {
       const store = createRedisStore(admin, algorithm)
       const policy = resolvePolicy({ max, timeWindow: '1h', algorithm })
       for (let i = 0; i < max; i++) await store.apply('k', policy, 1, 'consume')
-      row[algorithm] = Number(await admin.memory('USAGE', `${algorithm}:rate-limit:${algorithm.split('-').at(-1)}:{k}`, 'SAMPLES', 0))
+      row[algorithm] = Number(
+        await admin.memory('USAGE', `${algorithm}:rate-limit:${algorithm.split('-').at(-1)}:{k}`, 'SAMPLES', 0)
+      )
     }
     for (let i = 0; i < max; i++) {
       const now = Date.now()
@@ -57,10 +64,14 @@ async function memory (): Promise<void> {
   report('Bytes a key in Redis, with max requests in its window', rows)
 }
 
-/** Sends 100 requests on each side of a fixed window's edge, and counts those that are allowed at almost the same time. */
+/**
+ * Sends 100 requests on each side of a fixed window's edge, and counts those that are allowed at almost the same time.
+ */
 async function boundary (): Promise<void> {
   const rows = []
-  for (const [name, plugin] of [['suite', rateLimit], ['@fastify/rate-limit', peer]] as Array<[string, FastifyPluginAsync<Record<string, unknown>>]>) {
+  for (const [name, plugin] of [
+    ['suite', rateLimit], ['@fastify/rate-limit', peer]
+  ] as Array<[string, FastifyPluginAsync<Record<string, unknown>>]>) {
     const app = Fastify()
     await app.register<Record<string, unknown>>(plugin, { max: 100, timeWindow: 1000 })
     app.get('/', async () => 'x')
@@ -77,7 +88,9 @@ async function boundary (): Promise<void> {
     const before = await burst()
     await new Promise(resolve => setTimeout(resolve, 100))
     const after = await burst()
-    rows.push({ name, 'before the edge': before, 'after it': after, within: `${Math.round(performance.now() - started)} ms` })
+    rows.push({
+      name, 'before the edge': before, 'after it': after, within: `${Math.round(performance.now() - started)} ms`
+    })
     await app.close()
   }
   report('max 100 a second, 100 requests on each side of the edge', rows)

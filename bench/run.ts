@@ -36,8 +36,8 @@ export function setting (name: string, fallback: number): number {
 let ownCore: number | undefined
 
 /**
- * Reserves a core for the servers, and moves this process and its other children to the remaining ones, because in production Redis and the load
- * run on other machines. It needs Linux and two cores; otherwise nothing changes.
+ * Reserves a core for the servers, and moves this process and its other children to the remaining ones, because in
+ * production Redis and the load run on other machines. It needs Linux and two cores; otherwise nothing changes.
  */
 export function giveServersACore (): void {
   const last = availableParallelism() - 1
@@ -53,9 +53,13 @@ export function giveServersACore (): void {
 /** @param file - a server of this folder, which prints its address when it listens */
 export async function startServer (file: string, args: string[]): Promise<Server> {
   const execArgv = ['--import', 'tsx']
-  const options = ownCore === undefined ? { execArgv } : { execPath: 'taskset', execArgv: ['-c', String(ownCore), process.execPath, ...execArgv] }
+  const options = ownCore === undefined
+    ? { execArgv }
+    : { execPath: 'taskset', execArgv: ['-c', String(ownCore), process.execPath, ...execArgv] }
   const child = fork(new URL(file, import.meta.url), args, options)
-  const ended = once(child, 'exit').then(([code]) => { throw new Error(`${file} ${args.join(' ')} ended with ${code}`) })
+  const ended = once(child, 'exit').then(
+    ([code]) => { throw new Error(`${file} ${args.join(' ')} ended with ${code}`) }
+  )
   const [url] = await Promise.race([once(child, 'message'), ended])
   ended.catch(() => {})
   return { child, url }
@@ -78,7 +82,9 @@ async function shoot (url: string, seconds: number, clients: readonly Headers[] 
     const connection = next++ % CONNECTIONS
     client.setRequests(clients.filter((_, i) => i % CONNECTIONS === connection).map(headers => ({ headers })))
   }
-  return await autocannon({ url, connections: CONNECTIONS, duration: seconds, ...(clients.length > 0 && { setupClient }) })
+  return await autocannon({
+    url, connections: CONNECTIONS, duration: seconds, ...(clients.length > 0 && { setupClient })
+  })
 }
 
 /** Returns the CPU time of a server in microseconds. */
@@ -91,7 +97,10 @@ export async function ownCpu (child: ChildProcess): Promise<number> {
 async function statistics (redis: Redis) {
   const info = await redis.info('stats', 'cpu', 'commandstats')
   const read = (name: string) => Number(new RegExp(`${name}:([\\d.]+)`).exec(info)?.[1])
-  const commands = new Map([...info.matchAll(/cmdstat_([^:]+):calls=(\d+)/g)].map(([, name = '', calls]) => [name.toUpperCase(), Number(calls)]))
+  const commands = new Map(
+    [...info.matchAll(/cmdstat_([^:]+):calls=(\d+)/g)].map(([, name = '', calls]) =>
+      [name.toUpperCase(), Number(calls)])
+  )
   commands.delete('INFO')
   return {
     bytesIn: read('total_net_input_bytes'),
@@ -102,7 +111,9 @@ async function statistics (redis: Redis) {
 }
 
 /** Runs one round of load. @param redis - the server whose work is counted */
-export async function load (redis: Redis, { child, url }: Server, path: string, seconds: number, clients?: readonly Headers[]): Promise<Round> {
+export async function load (
+  redis: Redis, { child, url }: Server, path: string, seconds: number, clients?: readonly Headers[]
+): Promise<Round> {
   const [before, cpuBefore] = [await statistics(redis), await ownCpu(child)]
   const { requests, latency, errors, non2xx } = await shoot(url + path, seconds, clients)
   const [after, cpuAfter] = [await statistics(redis), await ownCpu(child)]
@@ -116,7 +127,9 @@ export async function load (redis: Redis, { child, url }: Server, path: string, 
     bytesOut: each(after.bytesOut - before.bytesOut),
     cpu: each(after.cpu - before.cpu) * 1e6,
     ownCpu: each(cpuAfter - cpuBefore),
-    commands: Object.fromEntries([...after.commands].map(([name, calls]) => [name, each(calls - (before.commands.get(name) ?? 0))]))
+    commands: Object.fromEntries(
+      [...after.commands].map(([name, calls]) => [name, each(calls - (before.commands.get(name) ?? 0))])
+    )
   }
 }
 
@@ -134,7 +147,9 @@ export interface Plan {
 }
 
 /** Loads all variants alternately, so that the machine's drift affects all of them. Their processes keep running. */
-export async function takeTurns ({ redis, variants, start, processes, rounds, seconds, path = '', clientsOf }: Plan): Promise<Measured[]> {
+export async function takeTurns (
+  { redis, variants, start, processes, rounds, seconds, path = '', clientsOf }: Plan
+): Promise<Measured[]> {
   const measured: Measured[] = variants.map(variant => ({ variant, servers: [], rounds: [] }))
   const turns: Array<{ server: Server, clients: Headers[], measured: Measured }> = []
   for (let i = 0; i < processes; i++) {
@@ -160,7 +175,9 @@ export function figure (measured: readonly Measured[], variant: string, pick: (r
 }
 
 /** Returns the first columns of the tables. @param beside - the variants that shares are computed from */
-export function columnsOf (measured: readonly Measured[], { variant, rounds }: Measured, beside: readonly string[]): Row {
+export function columnsOf (
+  measured: readonly Measured[], { variant, rounds }: Measured, beside: readonly string[]
+): Row {
   const rateOf = (name: string) => figure(measured, name, ({ rate }) => rate)
   return {
     variant,
@@ -172,7 +189,9 @@ export function columnsOf (measured: readonly Measured[], { variant, rounds }: M
 }
 
 export function commandsOf ({ commands }: Round): number {
-  return Object.entries(commands).reduce((sum, [name, count]) => name.startsWith('CLIENT') || name === 'PING' ? sum : sum + count, 0)
+  return Object.entries(commands).reduce(
+    (sum, [name, count]) => name.startsWith('CLIENT') || name === 'PING' ? sum : sum + count, 0
+  )
 }
 
 /** Returns the commands of a request, with their numbers. */

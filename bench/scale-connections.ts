@@ -1,4 +1,5 @@
-// Measures how many connections an instance opens, what an idle instance costs, and how much memory of Redis a connection uses.
+// Measures how many connections an instance opens, what an idle instance costs, and how much memory of Redis a
+// connection uses.
 import { setTimeout as sleep } from 'node:timers/promises'
 import Fastify, { type FastifyInstance } from 'fastify'
 import { Redis } from 'ioredis'
@@ -72,7 +73,9 @@ export async function connections (): Promise<Carried[]> {
   return carried
 }
 
-async function build (target: RedisPluginOptions, uses: ReadonlyArray<(app: FastifyInstance) => Promise<unknown>>): Promise<FastifyInstance> {
+async function build (
+  target: RedisPluginOptions, uses: ReadonlyArray<(app: FastifyInstance) => Promise<unknown>>
+): Promise<FastifyInstance> {
   const app = Fastify({ logger: { level: 'error' } })
   await app.register(redis, { ...target, commandTimeout: '30s' })
   for (const use of uses) await use(app)

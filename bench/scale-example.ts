@@ -48,7 +48,12 @@ export function exampleTable (all: readonly Figures[], carried: readonly Carried
     ]),
     table(['is done', 'a second', 'of a core, 50 at a time', 'of a core, one at a time'], [
       ...done.map(({ name, rate, least, most }) => [name, group(rate), ofACore(least), ofACore(most)]),
-      ['**in all**', '', ...[sum(done.map(({ least }) => least)), sum(done.map(({ most }) => most))].map(micros => `**${ofACore(micros)}**`)]
+      [
+        '**in all**', '',
+        ...[sum(done.map(({ least }) => least)), sum(done.map(({ most }) => most))].map(
+          micros => `**${ofACore(micros)}**`
+        )
+      ]
     ])
   ].join('\n\n')
 }

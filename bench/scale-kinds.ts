@@ -1,4 +1,5 @@
-// Creates what users of each plugin leave in Redis, and measures its cost, for `bench/scale.ts`. The plugins themselves write all of it.
+// Creates what users of each plugin leave in Redis, and measures its cost, for `bench/scale.ts`. The plugins themselves
+// write all of it.
 import type { FastifyInstance, InjectOptions } from 'fastify'
 import { cache, events, idempotency, lock, rateLimit, session } from '../plugins/index.js'
 import { ALGORITHMS, type Algorithm } from '../plugins/rate-limit/policy.js'
@@ -52,12 +53,19 @@ async function send (app: FastifyInstance, request: InjectOptions) {
 function sessions (isLogin: boolean): Kind {
   return {
     name: isLogin ? 'sessions of the last hour' : 'sessions',
-    leaves: `one device; 300 bytes of JSON${isLogin ? '; logged in within the last hour, with a basket before that' : ''}`,
+    leaves: 'one device; 300 bytes of ' +
+      `JSON${isLogin ? '; logged in within the last hour, with a basket before that' : ''}`,
     made: isLogin ? '`request.login`' : 'a session saved for the first time',
     async start (open) {
       const app = await open()
       await app.register(session, { secret: 'of the bench, thirty-two characters or more', timeout })
-      const customer = { name: 'Ann Example', mail: 'ann@example.com', roles: ['customer'], locale: 'en-GB', cart: [1, 2, 3].map(product => ({ product, quantity: 1, price: 1999 })) }
+      const customer = {
+        name: 'Ann Example',
+        mail: 'ann@example.com',
+        roles: ['customer'],
+        locale: 'en-GB',
+        cart: [1, 2, 3].map(product => ({ product, quantity: 1, price: 1999 }))
+      }
       app.post<{ Params: { user: string } }>('/login/:user', async request => {
         const { user } = request.params
         if (isLogin) await request.login(user, { set: { visits: 0, customer } })
@@ -78,11 +86,14 @@ function sessions (isLogin: boolean): Kind {
       return {
         async make (user) {
           for (const url of [...isLogin ? ['/basket'] : [], `/login/user-${user}`]) {
-            const { headers } = await send(app, { method: 'POST', url, headers: { 'user-agent': BROWSER, cookie: cookies.get(user) ?? '' } })
+            const { headers } = await send(
+              app, { method: 'POST', url, headers: { 'user-agent': BROWSER, cookie: cookies.get(user) ?? '' } }
+            )
             cookies.set(user, String(headers['set-cookie']).split(';', 1)[0] ?? '')
           }
         },
-        ...!isLogin && { uses: { 'a request that reads its session': ask('/read'), 'a request that changes it': ask('/change') } }
+        ...!isLogin &&
+          { uses: { 'a request that reads its session': ask('/read'), 'a request that changes it': ask('/change') } }
       }
     }
   }
@@ -122,7 +133,10 @@ const responses: Kind = {
     const build = async (l1?: false) => {
       const app = await open()
       await app.register(cache, { ttl: '1h', unkeyed: false, timeout, ...l1 === false && { l1 } })
-      app.get<{ Params: { id: string } }>('/items/:id', { config: { cache: { tags: ({ params: { id } }) => [`item:${id}`] } } }, async ({ params: { id } }) => ({ id, text: KIB }))
+      app.get<{ Params: { id: string } }>(
+        '/items/:id', { config: { cache: { tags: ({ params: { id } }) => [`item:${id}`] } } },
+        async ({ params: { id } }) => ({ id, text: KIB })
+      )
       return app
     }
     const [app, tiered] = [await build(false), await build()]
@@ -158,8 +172,14 @@ const replays: Kind = {
   async start (open) {
     const app = await open()
     await app.register(idempotency, { timeout, scope: request => request.ip })
-    app.post<{ Body: { order: number } }>('/orders', { config: { idempotency: true } }, async ({ body: { order } }) => ({ order, text: KIB.slice(0, 270) }))
-    const order = (user: number) => send(app, { method: 'POST', url: '/orders', headers: { 'idempotency-key': `order-${user}` }, payload: { order: user } })
+    app.post<{ Body: { order: number } }>(
+      '/orders', { config: { idempotency: true } }, async ({ body: { order } }) => ({ order, text: KIB.slice(0, 270) })
+    )
+    const order = (user: number) =>
+      send(
+        app,
+        { method: 'POST', url: '/orders', headers: { 'idempotency-key': `order-${user}` }, payload: { order: user } }
+      )
     return { make: order, uses: { 'the same again': order } }
   }
 }
@@ -174,7 +194,8 @@ const stream: Kind = {
     const orders = app.events.stream('orders', { maxLength: users * 2 })
     await orders.consume({ group: 'mail', concurrency: 100, handler: () => {} })
     return {
-      make: user => orders.append({ customer: `customer-${user}`, text: KIB.slice(0, 60) }, { key: `customer-${user}` }),
+      make: user =>
+        orders.append({ customer: `customer-${user}`, text: KIB.slice(0, 60) }, { key: `customer-${user}` }),
       async settle () {
         await until('all events are handled', async () => {
           const { groups: { mail } } = await orders.stats()
@@ -245,4 +266,7 @@ const behind: Kind = {
   }
 }
 
-export const KINDS: readonly Kind[] = [sessions(false), sessions(true), ...ALGORITHMS.map(limits), responses, values, replays, stream, messages, held, fences, behind]
+export const KINDS: readonly Kind[] = [
+  sessions(false), sessions(true), ...ALGORITHMS.map(limits), responses, values, replays, stream, messages, held,
+  fences, behind
+]

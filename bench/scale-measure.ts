@@ -80,7 +80,12 @@ async function grow (admin: Redis, work: Work, counts: readonly number[]): Promi
     await settle(admin, work)
     const { micros } = await statisticsOf(admin)
     made = users
-    sizes.push({ users, keys: await admin.dbsize(), bytes: await memoryOf(admin) - empty, micros: (micros - before.micros) / ((users - first) * (work.times ?? 1)) })
+    sizes.push({
+      users,
+      keys: await admin.dbsize(),
+      bytes: await memoryOf(admin) - empty,
+      micros: (micros - before.micros) / ((users - first) * (work.times ?? 1))
+    })
   }
   return sizes
 }
@@ -106,7 +111,12 @@ async function costsOf (admin: Redis, { made }: Kind, work: Work, users: number,
       alone.push(await cost(Math.ceil(operations / 4), 1))
     }
     const micros = (costs: readonly Spent[]) => median(costs.map(cost => cost.micros))
-    costs.push({ name, commands: median(alone.map(cost => cost.commands)), aloneMicros: micros(alone), togetherMicros: micros(together) })
+    costs.push({
+      name,
+      commands: median(alone.map(cost => cost.commands)),
+      aloneMicros: micros(alone),
+      togetherMicros: micros(together)
+    })
   }
   return costs
 }
@@ -143,7 +153,9 @@ async function memoryOf (admin: Redis): Promise<number> {
 export async function statisticsOf (admin: Redis): Promise<Spent> {
   const info = await admin.info('cpu', 'commandstats')
   const seconds = numberIn(info, 'used_cpu_user_main_thread') + numberIn(info, 'used_cpu_sys_main_thread')
-  const calls = [...info.matchAll(/^cmdstat_(?!info|dbsize|client)[^:]+:calls=(\d+)/gm)].map(([, count]) => Number(count))
+  const calls = [...info.matchAll(
+    /^cmdstat_(?!info|dbsize|client)[^:]+:calls=(\d+)/gm
+  )].map(([, count]) => Number(count))
   return { micros: seconds * 1e6, commands: calls.reduce((sum, count) => sum + count, 0) }
 }
 

@@ -1,5 +1,6 @@
-// Measures keys, memory and Redis's CPU by users of each plugin, and connections: `npm run bench:scale [-- --users 1000000] [--only sessions,stream]`.
-// A whole run writes the tables of docs/operations/scaling.md; one with more users than the usual 100,000 writes the comparison with the projection.
+// Measures keys, memory and Redis's CPU by users of each plugin, and connections:
+// `npm run bench:scale [-- --users 1000000] [--only sessions,stream]`. A whole run writes the tables of
+// docs/operations/scaling.md; one with more users than the usual 100,000 writes the comparison with the projection.
 import { parseArgs } from 'node:util'
 import { stopAll } from '../tools/servers/registry.js'
 import { bytesAConnection, connections } from './scale-connections.js'
@@ -15,7 +16,11 @@ const CONNECTIONS = 1000
 const { values: { users, only } } = parseArgs({ options: { users: { type: 'string' }, only: { type: 'string' } } })
 const names = only?.split(',')
 const unknown = names?.filter(name => name !== 'connections' && !KINDS.some(kind => kind.name === name)) ?? []
-if (unknown.length > 0) throw new Error(`nothing is called ${unknown.join(', ')}; there are ${KINDS.map(({ name }) => name).join(', ')}, connections`)
+if (unknown.length > 0) {
+  throw new Error(
+    `nothing is called ${unknown.join(', ')}; there are ${KINDS.map(({ name }) => name).join(', ')}, connections`
+  )
+}
 const most = Number(users ?? COUNTS.at(-1))
 if (!(most > (COUNTS[0] ?? 0))) throw new Error(`--users is a number above ${COUNTS[0]}`)
 const isProjection = most > (COUNTS.at(-1) ?? 0)

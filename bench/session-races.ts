@@ -11,10 +11,13 @@ export async function races (servers: Servers, logIn: LogIn, count: number): Pro
   for (const { child } of servers) child.setMaxListeners(2 * AT_ONCE)
   const run = async (race: (user: string) => Promise<boolean>) => await countFailures(race, count)
   return {
-    'lost updates, handlers of 0 ms': await run(async user => await isUpdateLost(servers, await logIn(servers[2].url, user), 0)),
+    'lost updates, handlers of 0 ms': await run(async user =>
+      await isUpdateLost(servers, await logIn(servers[2].url, user), 0)),
     'of 10 ms': await run(async user => await isUpdateLost(servers, await logIn(servers[2].url, user), 10)),
-    'alive after logout, the slow request changes': await run(async user => await isResurrected(servers, await logIn(servers[2].url, user), 'change', user)),
-    'it only reads': await run(async user => await isResurrected(servers, await logIn(servers[2].url, user), 'read', user))
+    'alive after logout, the slow request changes': await run(async user =>
+      await isResurrected(servers, await logIn(servers[2].url, user), 'change', user)),
+    'it only reads': await run(async user =>
+      await isResurrected(servers, await logIn(servers[2].url, user), 'read', user))
   }
 }
 
@@ -47,8 +50,13 @@ async function isUpdateLost ([a, b, c]: Servers, cookie: string, ms: number): Pr
   return fieldA !== true || fieldB !== true
 }
 
-/** Logs out on one instance while a request on another holds the session, and checks whether the cookie is still logged in. */
-async function isResurrected ([a, b, c]: Servers, cookie: string, what: 'change' | 'read', id: string): Promise<boolean> {
+/**
+ * Logs out on one instance while a request on another holds the session, and checks whether the cookie is still logged
+ * in.
+ */
+async function isResurrected (
+  [a, b, c]: Servers, cookie: string, what: 'change' | 'read', id: string
+): Promise<boolean> {
   const isHeld = heard(a.child, id)
   const slow = ask(`${a.url}/hold/${what}/${id}`, cookie)
   await isHeld

@@ -15,8 +15,11 @@ declare module 'fastify' {
   }
 }
 
-// Imports the compiled suite: tsx wraps each function of the sources, which would slow down the suite but not its peers.
-const { session, redis: redisPlugin } = await import(new URL('../dist/plugins/index.js', import.meta.url).href) as typeof import('../plugins/index.js')
+// Imports the compiled suite: tsx wraps each function of the sources, which would slow down the suite but not its
+// peers.
+const {
+  session, redis: redisPlugin
+} = await import(new URL('../dist/plugins/index.js', import.meta.url).href) as typeof import('../plugins/index.js')
 
 const [variant = '', url = ''] = process.argv.slice(2)
 const secret = 'of the bench, thirty-two characters or more'
@@ -38,7 +41,9 @@ const profile = {
 async function peer (app: FastifyInstance, options: Partial<FastifySessionOptions>): Promise<void> {
   await app.register(fastifyCookie)
   // By default the cookie is sent over HTTPS only, and without it no session would be saved here.
-  await app.register(fastifySession, { secret, store: createBlobStore(connect()), cookie: { secure: false }, ...options })
+  await app.register(
+    fastifySession, { secret, store: createBlobStore(connect()), cookie: { secure: false }, ...options }
+  )
 }
 
 const variants: Record<string, (app: FastifyInstance) => Promise<unknown>> = {

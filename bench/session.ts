@@ -1,12 +1,15 @@
 import { Redis } from 'ioredis'
 import { startRedis } from '../test/helpers/servers/redis-server.js'
 import { stopAll } from '../tools/servers/registry.js'
-import { columnsOf, commandsOf, commandsText, CONNECTIONS, giveServersACore, median, report, setting, startServer, stopServers, takeTurns } from './run.js'
+import {
+  columnsOf, commandsOf, commandsText, CONNECTIONS, giveServersACore, median, report, setting, startServer, stopServers,
+  takeTurns
+} from './run.js'
 import { races } from './session-races.js'
 
-// Measures requests per second and latency of one Fastify process whose clients are logged in, each with its own cookie, with `@fastify/session` on
-// a store of whole sessions in the same run. Rounds alternate, and so do processes, because two of one variant differ. The table has the median
-// of all, as a share of the bare route.
+// Measures requests per second and latency of one Fastify process whose clients are logged in, each with its own
+// cookie, with `@fastify/session` on a store of whole sessions in the same run. Rounds alternate, and so do processes,
+// because two of one variant differ. The table has the median of all, as a share of the bare route.
 const RACES = setting('RACES', 1000)
 const PARTS = (process.env['PARTS'] ?? 'races,load').split(',')
 const SESSION_VARIANTS = ['this suite', '@fastify/session, rolling', '@fastify/session, rolling: false']
@@ -33,7 +36,8 @@ async function compare (path: string): Promise<void> {
     rounds: setting('ROUNDS', 3),
     seconds: setting('SECONDS', 2),
     path,
-    clientsOf: url => Promise.all(Array.from({ length: CONNECTIONS }, async (_, i) => ({ cookie: await logIn(url, `user-${i}`) })))
+    clientsOf: url =>
+      Promise.all(Array.from({ length: CONNECTIONS }, async (_, i) => ({ cookie: await logIn(url, `user-${i}`) })))
   })
   report(`Session, ${path}`, measured.map(one => {
     const { rounds } = one

@@ -16,8 +16,11 @@ declare module 'fastify' {
   }
 }
 
-// Imports the compiled suite: tsx wraps each function of the sources, which would slow down the suite but not its peers.
-const { cache, rateLimit, redis: redisPlugin, session } = await import(new URL('../dist/plugins/index.js', import.meta.url).href) as typeof import('../plugins/index.js')
+// Imports the compiled suite: tsx wraps each function of the sources, which would slow down the suite but not its
+// peers.
+const {
+  cache, rateLimit, redis: redisPlugin, session
+} = await import(new URL('../dist/plugins/index.js', import.meta.url).href) as typeof import('../plugins/index.js')
 
 const [variant = '', url = ''] = process.argv.slice(2)
 const secret = 'of the bench, thirty-two characters or more'
@@ -25,7 +28,12 @@ const secret = 'of the bench, thirty-two characters or more'
 const connect = () => new Redis(url, { enableAutoPipelining: true })
 const limit = { max: 100_000, timeWindow: '1 minute' }
 /** 1 KiB, generated in advance: generating it is not compared. */
-const body = JSON.stringify({ orders: Array.from({ length: 12 }, (_, i) => ({ id: `order-${1000 + i}`, total: 19_990 + i, state: 'delivered', items: ['product-1', 'p-2'] })) })
+const body = JSON.stringify(
+  {
+    orders: Array.from({ length: 12 }, (_, i) =>
+      ({ id: `order-${1000 + i}`, total: 19_990 + i, state: 'delivered', items: ['product-1', 'p-2'] }))
+  }
+)
 
 async function suite (app: FastifyInstance, options: { redis?: false, l1?: false, early?: true }): Promise<void> {
   const { l1, early = false } = options
@@ -33,7 +41,9 @@ async function suite (app: FastifyInstance, options: { redis?: false, l1?: false
   await app.register(rateLimit, { ...limit, early })
   await app.register(session, { secret })
   await app.register(cache, { unkeyed: false, ...(l1 === false && { l1 }) })
-  app.get('/orders', { config: { cache: { ttl: '1h', private: request => request.session.userId } }, preHandler: requireLogin }, (_request, reply) => {
+  app.get('/orders', {
+    config: { cache: { ttl: '1h', private: request => request.session.userId } }, preHandler: requireLogin
+  }, (_request, reply) => {
     reply.type('application/json').send(body)
   })
 }
@@ -54,7 +64,10 @@ async function peers (app: FastifyInstance, tiers: Tiers, options: Partial<Fasti
   const isShared = tiers !== 'memory'
   await app.register(fastifyCookie)
   // By default the cookie is sent over HTTPS only, and without it no session would be saved here.
-  await app.register(fastifySession, { secret, cookie: { secure: false }, ...(isShared && { store: createBlobStore(connect()) }), ...options })
+  await app.register(
+    fastifySession,
+    { secret, cookie: { secure: false }, ...(isShared && { store: createBlobStore(connect()) }), ...options }
+  )
   await app.register(peerRateLimit, { ...limit, ...(isShared && { redis: connect() }) })
   const bento = bentoOf(tiers)
   app.get('/orders', { preHandler: requireLogin }, async (request, reply) => {

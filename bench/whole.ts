@@ -2,16 +2,23 @@ import { Redis } from 'ioredis'
 import { startProxy } from '../tools/servers/proxy.js'
 import { startRedis } from '../test/helpers/servers/redis-server.js'
 import { stopAll } from '../tools/servers/registry.js'
-import { columnsOf, commandsOf, commandsText, CONNECTIONS, figure, giveServersACore, type Headers, median, report, setting, startServer, stopServers, takeTurns } from './run.js'
+import {
+  columnsOf, commandsOf, commandsText, CONNECTIONS, figure, giveServersACore, type Headers, median, report, setting,
+  startServer, stopServers, takeTurns
+} from './run.js'
 
-// Measures all plugins on one request: a rate limit by address, the session of a user, and the user's own page from the cache. The peers are
-// `@fastify/rate-limit`, `@fastify/session` on a store of whole sessions, and `bentocache`, composed in the same way on the same Redis. Each
-// connection serves several users with their own addresses, so concurrent requests share hardly anything.
+// Measures all plugins on one request: a rate limit by address, the session of a user, and the user's own page from the
+// cache. The peers are `@fastify/rate-limit`, `@fastify/session` on a store of whole sessions, and `bentocache`,
+// composed in the same way on the same Redis. Each connection serves several users with their own addresses, so
+// concurrent requests share hardly anything.
 const DELAY_MS = 20
 const SEQUENTIAL = 20
 const USERS = 1000
-const VARIANTS = process.env['VARIANTS']?.split(';') ?? ['bare', 'bare + GET', 'this suite', 'this suite, early', 'this suite, without L1', 'this suite, without L1, early', 'this suite, memory',
-  'peers', 'peers, without L1', 'peers, rolling: false', 'peers, rolling: false, without L1', 'peers, memory']
+const VARIANTS = process.env['VARIANTS']?.split(';') ?? [
+  'bare', 'bare + GET', 'this suite', 'this suite, early', 'this suite, without L1', 'this suite, without L1, early',
+  'this suite, memory', 'peers', 'peers, without L1', 'peers, rolling: false', 'peers, rolling: false, without L1',
+  'peers, memory'
+]
 
 giveServersACore()
 const server = await startRedis()
@@ -20,7 +27,9 @@ const admin = new Redis(server.url)
 /** A user who is logged in, with their own address. */
 async function logIn (url: string, i: number): Promise<Headers> {
   const response = await fetch(`${url}/login/user-${i}`)
-  return { 'x-forwarded-for': `10.0.${i >> 8}.${i & 255}`, cookie: response.headers.get('set-cookie')?.split(';')[0] ?? '' }
+  return {
+    'x-forwarded-for': `10.0.${i >> 8}.${i & 255}`, cookie: response.headers.get('set-cookie')?.split(';')[0] ?? ''
+  }
 }
 
 /** @returns milliseconds; undefined if it was refused, as when a deadline passes on a busy machine */
@@ -67,7 +76,11 @@ const measured = await takeTurns({
   path: '/orders',
   async clientsOf (url) {
     const clients = []
-    for (let i = 0; i < USERS; i += CONNECTIONS) clients.push(...await Promise.all(Array.from({ length: CONNECTIONS }, (_, j) => logIn(url, i + j))))
+    for (let i = 0; i < USERS; i += CONNECTIONS) {
+      clients.push(
+        ...await Promise.all(Array.from({ length: CONNECTIONS }, (_, j) => logIn(url, i + j)))
+      )
+    }
     return clients
   }
 })
