@@ -22,6 +22,9 @@ export const sidebar: DefaultTheme.SidebarItem[] = [
       { text: 'Scheduled jobs', link: '/guides/scheduled-jobs' },
       { text: 'Payments', link: '/guides/payments' },
       { text: 'Background mails', link: '/guides/background-mails' },
+      { text: 'Live dashboards', link: '/guides/dashboards' },
+      { text: 'Kubernetes', link: '/guides/kubernetes' },
+      { text: 'Observability', link: '/guides/observability' },
       { text: 'Behind nginx or Cloudflare', link: '/guides/in-front' },
       { text: 'Without Redis', link: '/guides/without-redis' },
       { text: 'Works with', link: '/guides/compositions' }

@@ -18,7 +18,6 @@ export async function build ({ backoff = { min: '1s', max: '5 minutes' } }: { ba
   if (url) await app.register(redis, { url, prefix: 'mails' })
   await app.register(events)
   await app.register(idempotency, { scope: request => request.ip })
-  // #region mails
   const mails = app.events.stream<Mail>('mails', { maxLength: 100_000, maxAge: '7 days' })
 
   // A sign-up that the client repeats appends one mail.
@@ -49,7 +48,6 @@ export async function build ({ backoff = { min: '1s', max: '5 minutes' } }: { ba
   const deadLetters = mails.deadLetters('send')
   app.get('/mails', async () => ({ ...(await mails.stats()).groups['send'], dead: await deadLetters.list({ count: 20 }) }))
   app.post('/mails/replay', async () => ({ replayed: await deadLetters.replay() }))
-  // #endregion
   return app
 }
 

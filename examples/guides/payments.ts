@@ -29,7 +29,6 @@ export async function build () {
     if (customer === undefined) return await reply.code(401).send({ error: 'an API key is required' })
     request.customer = customer
   })
-  // #region route
   await app.register(idempotency, { scope: request => request.customer })
 
   app.post<{ Body: { cents: number, card: string } }>('/payments', {
@@ -57,7 +56,6 @@ export async function build () {
   function providerKeyOf ({ customer, idempotencyKey }: FastifyRequest): string {
     return createHash('sha256').update(JSON.stringify([customer, idempotencyKey])).digest('hex')
   }
-  // #endregion
   return app
 }
 

@@ -21,7 +21,6 @@ export async function build ({ report = writeReport, pollMs = 30_000, clock }: J
   await app.register(lock, { clock })
 
   const outcomes = { ran: 0, done: 0, running: 0, failed: 0 }
-  // #region job
   async function runIfDue (): Promise<void> {
     try {
       const outcome = await app.locks.once('report', { every: '10 minutes', ttl: '30s' }, (signal, { token }) => report(signal, token))
@@ -35,7 +34,6 @@ export async function build ({ report = writeReport, pollMs = 30_000, clock }: J
   let timer: NodeJS.Timeout
   app.addHook('onReady', async () => { timer = setInterval(runIfDue, pollMs) })
   app.addHook('preClose', async () => clearInterval(timer))
-  // #endregion
 
   app.get('/jobs', async () => outcomes)
   return app

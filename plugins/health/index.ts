@@ -33,8 +33,8 @@ export interface Health {
   /** Runs all checks, or returns results that are not older than `cacheFor`. */
   results (): Promise<CheckResults>
   /**
-   * Makes readiness fail from now on, so that load balancers stop sending requests. Resolves after `drainDelay`, when
-   * the app may be closed.
+   * Makes readiness fail from now on, so that load balancers stop sending requests, and ends each HTTP/1.1 connection
+   * with its next response (`Connection: close`). Resolves after `drainDelay`, when the app may be closed.
    *
    * @example
    * process.once('SIGTERM', async () => {
@@ -75,6 +75,7 @@ export const health = fp<HealthPluginOptions>(async function health (fastify, gi
     results: () => checks.results(),
     async drain () {
       draining ??= sleep(clock, options.drainDelay)
+      endConnections(fastify.server)
       await draining
     }
   })
@@ -87,6 +88,15 @@ export const health = fp<HealthPluginOptions>(async function health (fastify, gi
 }, { name: 'fastify-redis-suite/health', fastify: '5.x' })
 
 export default health
+
+/**
+ * Ends each connection with its next response: a balancer of connections, such as a Service of Kubernetes, moves no
+ * client whose connection stays open. A limit that the app has set stays: Node.js counts its requests from the start,
+ * and would refuse those above a lower limit.
+ */
+function endConnections (server: FastifyInstance['server']): void {
+  if (server.maxRequestsPerSocket === 0) server.maxRequestsPerSocket = 1
+}
 
 /** Registers `@fastify/under-pressure`, unless the app has done so with limits of its own. */
 async function watchProcess (fastify: FastifyInstance, limits: PressureOptions | undefined): Promise<void> {

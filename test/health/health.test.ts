@@ -1,3 +1,5 @@
+import { Agent, get as httpGet } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { health, measurements, type HealthPluginOptions } from '../../plugins/health/index.js'
@@ -311,4 +313,34 @@ t.test('in a rolling restart behind a load balancer no request fails', async t =
   over.abort()
   await users
   t.same(statuses.filter(status => status !== 200), [])
+})
+
+t.test('after drain() each response ends its connection, so that clients with keep-alive connect to other instances', async t => {
+  const { app, clock } = await build(t, { drainDelay: '30s' }, { routes: app => app.get('/', async () => 'hello') })
+  await app.listen({ port: 0, host: '127.0.0.1' })
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+  t.teardown(() => agent.destroy())
+  const get = async () => await new Promise((resolve, reject) => {
+    const request = httpGet({ port: (app.server.address() as AddressInfo).port, host: '127.0.0.1', agent }, response => {
+      response.resume().on('end', () => resolve([response.statusCode, response.headers.connection, request.reusedSocket]))
+    }).on('error', reject)
+  })
+  t.same([await get(), await get()], [[200, 'keep-alive', false], [200, 'keep-alive', true]])
+  const drained = app.health.drain()
+  t.same([await get(), await get()], [[200, 'close', true], [200, 'close', false]])
+  await clock.advance('30s')
+  await drained
+})
+
+t.test('drain() leaves a limit of requests per connection that the app has set', async t => {
+  const { app, clock } = await build(t, {}, { server: { maxRequestsPerSocket: 100 } })
+  await advanceWhile(clock, app.health.drain())
+  t.equal(app.server.maxRequestsPerSocket, 100)
+})
+
+t.test('drain() works on a server of HTTP/2, which has no such limit', async t => {
+  const { app, clock } = await build(t, {}, { server: { http2: true } as object })
+  await advanceWhile(clock, app.health.drain())
+  t.notOk('maxRequestsPerSocket' in app.server)
+  t.equal(await ready(app).then(([status]) => status), 503)
 })
