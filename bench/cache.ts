@@ -19,8 +19,8 @@ const SIZES = (process.env['SIZES'] ?? '1024,65536,1048576').split(',').map(Numb
 const PARTS = (process.env['PARTS'] ?? 'stampede,memory,invalidations,load').split(',')
 const VARIANTS = [
   'bare', 'bare + GET, small', 'bare + GET, the body', 'suite, L1 hit', 'suite, L2 hit', 'suite, L2 hit, 100 keys',
-  'suite, miss', 'nginx, hit'
-] : []]
+  'suite, miss', ...hasNginx() ? ['nginx, hit'] : []
+]
 
 const compiled = async (path: string): Promise<unknown> =>
   await import(new URL(`../dist/plugins/${path}.js`, import.meta.url).href)
