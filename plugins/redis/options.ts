@@ -1,5 +1,5 @@
 import type { Cluster, ClusterNode, ClusterOptions, Redis, RedisOptions } from 'ioredis'
-import { DEFAULT_KEY_PREFIX, KEY_PREFIX, KEY_PREFIX_ALLOWED, type RedisClient } from '../shared/redis/client.js'
+import { DEFAULT_KEY_PREFIX, KEY_PREFIX, KEY_PREFIX_ALLOWED } from '../shared/redis/client.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/redis/guard.js'
 import type { Clock } from '../shared/plugin/clock.js'
 import type { Duration } from '../shared/plugin/duration.js'
@@ -71,7 +71,7 @@ export const SUITE_OPTIONS = {
 /** Options of {@link callRedis} and {@link runScript}. */
 export interface RedisCallOptions {
   /** The client of the call, such as one with a namespace. @default fastify.redis */
-  client?: RedisClient | undefined
+  client?: Redis | Cluster | undefined
   /** How long the call may take. It may still be executed after that. @default 150 ms */
   timeout?: Duration | undefined
   /**
