@@ -1,6 +1,7 @@
 // A cache in front of a rate-limited API: `GET /users/:username` returns a GitHub user, and calls GitHub as rarely as its headers allow. Offline:
 // `npx tsx examples/techniques/github-stand-in.ts`, and `GITHUB_API_URL=http://localhost:4000 npx tsx examples/techniques/github-user.ts`.
 import { pathToFileURL } from 'node:url'
+// #region app
 import Fastify from 'fastify'
 import type { FactoryContext } from '../../plugins/cache/index.js'
 import { cache, redis } from '../../plugins/index.js'
@@ -42,10 +43,7 @@ export async function build ({
   if (url !== '') await app.register(redis, { url, prefix: 'example', clock })
   await app.register(cache, { clock })
 
-  // #region options
   const users = app.cache.withPrefix('github-user', { staleIfError: '1 day', softTimeout: '500ms', hardTimeout: '5s', negativeTtl: '1m' })
-  // #endregion
-  // #region quota
   const quota = app.cache.withPrefix('github-quota')
   let pausedUntil = 0
 
@@ -67,9 +65,7 @@ export async function build ({
     if (pausedUntil > now) await quota.set('paused-until', pausedUntil, { ttl: pausedUntil - now }).catch(() => {})
     if (isRefused) await checkQuota()
   }
-  // #endregion
 
-  // #region load
   async function load (username: string, { signal, stale }: FactoryContext<Profile | null>): Promise<Profile | null> {
     await checkQuota()
     const headers = new Headers({ accept: 'application/vnd.github+json', 'user-agent': 'fastify-redis-suite-example', 'x-github-api-version': '2022-11-28' })
@@ -85,9 +81,7 @@ export async function build ({
     const user = await response.json() as User
     return { user: Object.fromEntries(FIELDS.map(field => [field, user[field] ?? null])), etag: response.headers.get('etag'), ...fresh }
   }
-  // #endregion
 
-  // #region route
   const params = { type: 'object', properties: { username: { type: 'string', pattern: '^[A-Za-z\\d][A-Za-z\\d-]{0,38}$' } } }
 
   app.get<{ Params: { username: string } }>('/users/:username', { schema: { params } }, async (request, reply) => {
@@ -98,9 +92,9 @@ export async function build ({
     reply.header('age', Math.floor((clock.now() - profile.checkedAt) / 1000))
     return profile.user
   })
-  // #endregion
   return app
 }
+// #endregion
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
   const app = await build()
