@@ -19,6 +19,7 @@ export async function build (connection: RedisPluginOptions = { url: process.env
     properties: { name: text, city: text, phone: text }
   }
   const params = { type: 'object', properties: { field: { enum: ['name', 'city', 'phone'] } } }
+  // Without a TTL: the profile is stored nowhere else.
   const keyOf = (id: string) => `shop:profile:${id}`
 
   // Two requests that change different fields do not overwrite each other.

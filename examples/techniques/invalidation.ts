@@ -3,9 +3,10 @@
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
 import { cache, redis } from '../../plugins/index.js'
+import type { RedisPluginOptions } from '../../plugins/redis/index.js'
 // #region scan
 import type { Redis } from 'ioredis'
-import { clusterOf, type RedisClient, type RedisPluginOptions } from '../../plugins/redis/index.js'
+import { clusterOf, type RedisClient } from '../../plugins/redis/index.js'
 
 /** Removes all keys that match, and returns their number. Keys that are created meanwhile may remain. */
 export async function unlinkMatching (client: RedisClient, match: string): Promise<number> {

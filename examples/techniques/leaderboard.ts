@@ -18,7 +18,7 @@ export async function build (connection: RedisPluginOptions = { url: process.env
       points: { type: 'integer', minimum: 0, maximum: 1_000_000 }
     }
   }
-  const KEY = 'game:leaderboard'
+  const KEY = 'game:leaderboard'   // without a TTL: the scores are stored nowhere else
 
   app.post<Score>('/scores/:player/:points', { schema: { params } }, async request => {
     const { player, points } = request.params

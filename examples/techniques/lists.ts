@@ -12,6 +12,7 @@ export async function build (connection: RedisPluginOptions = { url: process.env
   // #region queue
   interface Job { Params: { name: string } }
 
+  // Without a TTL: a job waits until a worker takes it.
   app.post<Job>('/jobs/:name', async ({ params: { name } }, reply) => {
     return await reply.code(202).send({ waiting: await app.redis.lpush('shop:jobs', name) })
   })

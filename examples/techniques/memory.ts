@@ -3,10 +3,11 @@
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
 import { redis } from '../../plugins/index.js'
+import type { RedisPluginOptions } from '../../plugins/redis/index.js'
 // #region report
 import { setTimeout as pauseFor } from 'node:timers/promises'
 import type { Redis } from 'ioredis'
-import { clusterOf, type RedisClient, type RedisPluginOptions } from '../../plugins/redis/index.js'
+import { clusterOf, type RedisClient } from '../../plugins/redis/index.js'
 
 interface Totals { keys: number, measured: number, bytes: number, withoutTtl: number }
 interface BigKey { key: string, bytes: number, type: string, ttl: number }

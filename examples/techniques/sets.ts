@@ -11,6 +11,7 @@ export async function build (connection: RedisPluginOptions = { url: process.env
 
   // #region roles
   interface Role { Params: { user: string, role: string } }
+  // Without a TTL: a role holds until it is removed.
   const rolesOf = (user: string) => `shop:roles:${user}`
   const url = '/users/:user/roles/:role'
 

@@ -4,8 +4,9 @@
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
 import { redis } from '../../plugins/index.js'
+import { callRedis, runScript, type RedisPluginOptions } from '../../plugins/redis/index.js'
 // #region script
-import { callRedis, defineScript, runScript, type RedisPluginOptions } from '../../plugins/redis/index.js'
+import { defineScript } from '../../plugins/redis/index.js'
 
 const takeStock = defineScript({
   keys: ['stock'],

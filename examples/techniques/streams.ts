@@ -5,10 +5,11 @@ import { setTimeout as pauseFor } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
 import { redis } from '../../plugins/index.js'
+import type { RedisPluginOptions } from '../../plugins/redis/index.js'
 // #region consumer
 import { randomUUID } from 'node:crypto'
 import type { FastifyBaseLogger } from 'fastify'
-import type { RedisClient, RedisPluginOptions } from '../../plugins/redis/index.js'
+import type { RedisClient } from '../../plugins/redis/index.js'
 
 type Message = [id: string, fields: string[]]
 const KEY = 'shop:orders'
