@@ -74,7 +74,7 @@ for (const [store, options] of Object.entries({ 'in-process stores': {}, Redis: 
       const query = new URLSearchParams()
       const headers: Record<string, string> = {}
       for (const parameter of parameters) {
-        // Only its owner knows a handle: the description tells where it is shown.
+        // Only its owner knows a handle: the description names where it is shown.
         const value = parameter.name === 'handle' && other !== undefined && other !== false ? other.handle : examplesOf(parameter)[0]
         if (value === undefined) {
           t.not(parameter.required, true, `${name}: the required parameter ${parameter.name} has an example`)
