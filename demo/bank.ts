@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import fp from 'fastify-plugin'
-import { sleep, systemClock, type Clock } from '../plugins/shared/plugin/clock.js'
+import { systemClock, type Clock } from '../plugins/redis/index.js'
+import { sleep } from './sleep.js'
 
 declare module 'fastify' {
   interface FastifyInstance {

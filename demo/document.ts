@@ -1,5 +1,6 @@
 import fp from 'fastify-plugin'
-import { sleep, systemClock, type Clock } from '../plugins/shared/plugin/clock.js'
+import { systemClock, type Clock } from '../plugins/redis/index.js'
+import { sleep } from './sleep.js'
 
 declare module 'fastify' {
   interface FastifyInstance {

@@ -1,5 +1,6 @@
 import fp from 'fastify-plugin'
-import { sleep, systemClock, type Clock } from '../plugins/shared/plugin/clock.js'
+import { systemClock, type Clock } from '../plugins/redis/index.js'
+import { sleep } from './sleep.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -62,7 +63,7 @@ export const parcels = fp<{ clock?: Clock | undefined }>(async function parcels 
     async handler ({ id, key, data }, { attempt, signal }) {
       const report = (what: 'taken' | 'handled' | 'failed' | 'dead') => live.publish({ kind: 'parcel', id, customer: key ?? '', what, attempt })
       report('taken')
-      await sleep(clock, HANDLE_MS, { signal })
+      await sleep(clock, HANDLE_MS, signal)
       if (data.damaged && data.at > fixedAt) {
         report(attempt > RETRIES ? 'dead' : 'failed')
         throw new Error('the parcel is damaged')

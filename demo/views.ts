@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import fp from 'fastify-plugin'
-import { systemClock, type Clock } from '../plugins/shared/plugin/clock.js'
+import { systemClock, type Clock } from '../plugins/redis/index.js'
 
 declare module 'fastify' {
   interface FastifyInstance {

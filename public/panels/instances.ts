@@ -8,7 +8,10 @@ export function instancesPanel (): (samples: ReadonlyArray<LiveEvent<Sample>>, o
   const body = find('instances', HTMLTableElement).tBodies[0]
 
   return (samples, own) => {
-    write('instances-count', samples.length === 1 ? 'one instance, figures per second' : `${samples.length} instances, figures per second`)
+    const isAlone = samples.some(({ instance, store }) => instance === own && store.circuit === 'open')
+    write('instances-count', isAlone
+      ? 'Redis is unavailable, so other instances cannot report'
+      : `${samples.length === 1 ? 'one instance' : `${samples.length} instances`}, figures per second`)
     body?.replaceChildren(...samples.map(({ instance, requests, rateLimit, store, health }) => {
       const cells = [
         make('td', {}, make('code', { text: instance }), ...instance === own ? [make('span', { text: 'this page' })] : []),

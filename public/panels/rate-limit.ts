@@ -22,6 +22,8 @@ export function rateLimitPanel (): RateLimitPanel {
   const total = { allowed: 0, refused: 0 }
   let max = 0
   let localUntil = 0
+  /** While Redis is unavailable, other instances cannot report. */
+  let instances = 1
 
   onPress('burst', async () => {
     const verdicts = await Promise.all(Array.from({ length: BURST }, () => sendLimited()))
@@ -50,11 +52,11 @@ export function rateLimitPanel (): RateLimitPanel {
     },
     onSamples (samples) {
       const isLocal = performance.now() < localUntil || samples.some(({ store }) => store.circuit === 'open')
-      const count = samples.length
+      instances = isLocal ? Math.max(instances, samples.length) : samples.length
       if (isLocal) {
-        write('limit-local', `Redis is unavailable, so each instance decides locally, by its own counters. ${count === 1
-          ? `This instance still allows at most ${max}.`
-          : `The ${count} instances together may allow up to ${count * max}.`}`)
+        write('limit-local', `Redis is unavailable, so each instance decides locally, by counters of its own that start at zero. ${instances === 1
+          ? `This instance allows at most ${max}.`
+          : `The ${instances} instances together may allow up to ${instances * max}.`}`)
       }
       show('limit-local', isLocal)
     }

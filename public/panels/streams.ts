@@ -64,7 +64,7 @@ export function streamsPanel (): StreamsPanel {
       const chip = chipOf(id, customer)
       chip.dataset['step'] = what
       chip.firstElementChild?.replaceChildren(STATES[what])
-      chip.lastElementChild?.replaceChildren(what === 'appended' ? '' : attempt > 1 ? `attempt ${attempt}, ${instance}` : instance)
+      chip.lastElementChild?.replaceChildren(what === 'appended' ? '' : what !== 'handled' && attempt > 1 ? `attempt ${attempt}` : instance)
     },
     onSample ({ parcels }) {
       write('stream-length', number(parcels?.length))

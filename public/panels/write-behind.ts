@@ -55,8 +55,8 @@ export function writeBehindPanel (): WriteBehindPanel {
       // One line for an outage, however many batches it refuses.
       if (!written && trail.firstElementChild?.className === 'bad') return
       trail.prepend(written
-        ? make('li', { className: 'written' }, make('b', { text }), make('span', { text: `1 statement, ${products} products, ${number(ms)} ms, ${instance}` }))
-        : make('li', { className: 'bad' }, make('b', { text: 'refused' }), make('span', { text: `The database is paused: batches are retried until it accepts them, ${instance}` })))
+        ? make('li', { className: 'written' }, make('b', { text }), make('span', { text: `${products} products, ${number(ms)} ms, ${instance}` }))
+        : make('li', { className: 'bad' }, make('b', { text: 'refused' }), make('span', { text: `the database is paused, so ${instance} retries` })))
       while (trail.children.length > TRAIL_LENGTH) trail.lastElementChild?.remove()
       show('views-empty', false)
     },

@@ -4,7 +4,8 @@ import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import type { Browser, Page } from 'playwright-core'
 import t, { type Test } from 'tap'
-import { buildApp } from '../../app.js'
+import { buildApp, type ShopOptions } from '../../app.js'
+import { OwnRedis } from '../../demo/own-redis.js'
 import { shopConfig } from '../helpers/demo/shop.js'
 import { launchBrowser, NO_BROWSER } from '../helpers/demo/browser.js'
 import { startRedis, until } from '../helpers/index.js'
@@ -16,8 +17,8 @@ const browser = await launchBrowser()
 t.teardown(() => browser?.close())
 const server = await startRedis()
 
-async function start (env: NodeJS.ProcessEnv): Promise<{ app: FastifyInstance, url: string }> {
-  const app = await buildApp(shopConfig(env))
+async function start (env: NodeJS.ProcessEnv, options: ShopOptions = {}): Promise<{ app: FastifyInstance, url: string }> {
+  const app = await buildApp(shopConfig(env), options)
   t.teardown(() => app.close())
   await app.listen({ port: 0, host: '127.0.0.1' })
   return { app, url: `http://127.0.0.1:${(app.server.address() as AddressInfo).port}` }
@@ -129,7 +130,7 @@ for (const [name, { url }, label] of [['in-process stores', inProcess, /in this 
       await shows(page, '#views-result', 'refuses views for 8 s')
       await page.click('#views-add')
       await shows(page, '#views-waiting', /^240$/)
-      await shows(page, '#views-trail', 'The database is paused')
+      await shows(page, '#views-trail', 'the database is paused')
       await shows(page, '#views-written', /^480$/)
       await shows(page, '#views-waiting', /^0$/)
     })
@@ -228,6 +229,8 @@ t.test('the live page shows an outage of Redis, its end, and the instance of eac
   await shows(page, '#circuit', 'open')
   await shows(page, '#health-status', /warning|failing/)
   await shows(page, '#connection', 'live')
+  // The other instance is no longer heard of.
+  await shows(page, '#instances-count', 'other instances cannot report')
   await shows(page, '#limit-local', 'The 2 instances together may allow up to 40')
   await page.click('#lock-a')
   await shows(page, '#lock-result', 'Redis is unavailable (503)')
@@ -239,6 +242,31 @@ t.test('the live page shows an outage of Redis, its end, and the instance of eac
   await shows(page, '#circuit', 'closed')
   await shows(page, '#health-status', 'healthy')
   await until('the limiter no longer decides locally', async () => !await page.isVisible('#limit-local'))
+})
+
+t.test('the panel that breaks Redis is shown for a Redis of the demo only, and each plugin shows its fallback and its return', { skip: browser === undefined && NO_BROWSER }, async t => {
+  if (browser === undefined) return
+  const { page: other } = await open(t, browser, onRedis.url)
+  await shows(other, '#connection', 'live')
+  t.same([await other.isVisible('#break'), await other.isVisible('#break-link')], [false, false])
+
+  const ownRedis = await OwnRedis.start()
+  t.teardown(() => ownRedis.stop())
+  const { url } = await start({ REDIS_URL: ownRedis.url }, { ownRedis })
+  const { page, problems } = await open(t, browser, url)
+  await page.click('#break-link')
+  await shows(page, '#behaviors', /lock\s+works/)
+  await page.click('#fault-hang')
+  await shows(page, '#break-circuit', 'open')
+  for (const text of [/cache\s+fallback/, /rate-limit\s+fallback/, /lock\s+refuses/, /idempotency\s+refuses/]) await shows(page, '#behaviors', text)
+  await shows(page, '#break-changes', /\+\d\.\d s\s+rate-limit: this instance decides/)
+  await shows(page, '#limit-local', 'Redis is unavailable')
+  t.equal(await page.getAttribute('#fault-hang', 'aria-pressed'), 'true')
+  await page.click('#restore')
+  await shows(page, '#break-circuit', 'closed')
+  await shows(page, '#behaviors', /idempotency\s+works/)
+  await shows(page, '#break-state', 'Redis works')
+  t.same(problems, [])
 })
 
 /** Evaluated in the page. @returns the texts whose contrast with their background is below 4.5, as WCAG 2.2 §1.4.3 asks for */

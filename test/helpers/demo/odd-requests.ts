@@ -6,7 +6,7 @@ import { client } from '../app/client.js'
 
 const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const
 const PATHS = ['/', '/products', '/products/search', '/products/*', '/login', '/logout', '/me', '/me/sessions', '/me/sessions/*', '/cart', '/cart/items',
-  '/cart/items/*', '/orders', '/leaderboard', '/leaderboard/*', '/sale/*', '/sale/*/buy', '/me/mails', '/statistics/visitors', '/reports/sales', '/health', '/health/*', '/docs', '/docs/*', '/docs/static/*', '/*']
+  '/cart/items/*', '/orders', '/leaderboard', '/leaderboard/*', '/sale/*', '/sale/*/buy', '/me/mails', '/statistics/visitors', '/reports/sales', '/live/parcels', '/live/parcels/dead', '/live/views', '/live/payments', '/health', '/health/*', '/docs', '/docs/*', '/docs/static/*', '/*']
 const NAMES = ['category', 'minPrice', 'maxPrice', 'sort', 'limit', 'offset', 'q', 'email', 'password', 'name', 'priceCents', 'stock', 'productId', 'quantity', 'pieces', 'neighbours', '__proto__', 'constructor', 'toString']
 const ODD_NUMBERS = [0, -0, -1, 1, 1.5, 99, 100, 1e8, 2 ** 31 - 1, 2 ** 31, 2 ** 53, 1e21, 1e308, -(2 ** 31)]
 const ODD_TEXTS = ['', ' ', '\u0000', 'a\u0000b', '\ud800', '\udfff\ud800', '\uffff', '🫖', '\u202e', "'", '"', '\\', '%', '%00', '..', '../..', '%2e%2e', 'null', 'NaN', 'Infinity', '1e3', '0x10', '-',
