@@ -5,8 +5,8 @@ import { announce, find, make, onPress, show, toggle, write } from '../dom.js'
 import { number } from '../format.js'
 
 const VIEWS = 240
-const STEADY_VIEWS = 12
-const STEADY_MS = 500
+const STEADY_VIEWS = 24
+const STEADY_MS = 1000
 const TRAIL_LENGTH = 6
 
 interface WriteBehindPanel {
