@@ -65,6 +65,9 @@ export const sidebar: DefaultTheme.SidebarItem[] = [
     text: 'Operations',
     collapsed: true,
     items: [
+      { text: 'Going to production', link: '/operations/production' },
+      { text: 'Monitoring', link: '/operations/monitoring' },
+      { text: 'Security', link: '/operations/security' },
       { text: 'Redis settings', link: '/operations/redis-settings' },
       { text: 'Cluster and Sentinel', link: '/operations/cluster-and-sentinel' },
       { text: 'Hosted Redis', link: '/operations/hosted-redis' },

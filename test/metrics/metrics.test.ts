@@ -339,10 +339,15 @@ t.test('values that are not numbers, of an object that resembles a plugin of the
 
 const dashboard = JSON.parse(await readFile(new URL('../../docs/public/grafana.json', import.meta.url), 'utf8'))
 const expressions: string[] = dashboard.panels.flatMap((panel: { targets?: Array<{ expr: string }> }) => (panel.targets ?? []).map(({ expr }) => expr))
+const monitoring = await readFile(new URL('../../docs/operations/monitoring.md', import.meta.url), 'utf8')
+const thresholds = [...monitoring.matchAll(/`([^`]*\b(?:fastify|nodejs)_\w+[^`]*)`/g)].map(([, expr = '']) => expr)
 // Functions and clauses precede a parenthesis or are keywords; names of metrics have at least one underscore.
-const used = new Set(expressions.flatMap(expr => expr.replaceAll(/\{[^}]*\}|\[[^\]]*\]|by \([^)]*\)/g, '').match(/\b[a-z]\w*_\w+\b(?!\s*\()/g) ?? []))
+const namesIn = (expressions: string[]) =>
+  new Set(expressions.flatMap(expr => expr.replaceAll(/\{[^}]*\}|\[[^\]]*\]|by \([^)]*\)/g, '').match(/\b[a-z]\w*_\w+\b(?!\s*\()/g) ?? []))
+const used = namesIn(expressions)
+const watched = namesIn(thresholds)
 
-t.test('an app with all plugins exposes each metric of the dashboard, with the labels of its queries', async t => {
+t.test('an app with all plugins exposes each metric of the dashboard and the page on monitoring, with the labels of their queries', async t => {
   const { app } = await createTestApp(t, {
     store: 'redis',
     plugins: { metrics: {}, rateLimit: { max: 1000, timeWindow: '1 minute' }, session: {}, cache: { ttl: '1m', unkeyed: false }, health: {}, events: {} },
@@ -354,8 +359,9 @@ t.test('an app with all plugins exposes each metric of the dashboard, with the l
   const found = await scrape(app)
 
   t.ok(used.size > 30, `${used.size} names`)
-  t.same([...used].filter(name => !found.names.has(name)), [])
-  const missing = expressions.flatMap(expr => {
+  t.ok(watched.size > 12, `${watched.size} names`)
+  t.same([...used, ...watched].filter(name => !found.names.has(name)), [])
+  const missing = [...expressions, ...thresholds].flatMap(expr => {
     const grouped = [...expr.matchAll(/by \(([^)]*)\)/g)].flatMap(([, labels]) => labels!.split(',').map(label => label.trim()))
     const [name] = expr.replaceAll(/\{[^}]*\}|by \([^)]*\)/g, '').match(/\b[a-z]\w*_\w+\b(?!\s*\()/) ?? []
     const line = found.text.split('\n').find(text => text.startsWith(`${name}{`)) ?? ''
