@@ -118,38 +118,40 @@ t.test('a raw consumer goes on when Redis is back, and no order is lost', async 
   t.equal((await get('/mailed')).filter((item: string) => item === 'tea').length, 1)
 })
 
-t.test('the TTL of a value follows its type, and that of an article its age', async t => {
-  const { build, ttlOf } = await import('../../examples/techniques/ttl.js')
-  const clock = createTestClock()
-  const HOUR = 3_600_000
-  const articleOf = (id: string, age: number) => ({ id, title: id, changedAt: clock.now() - age })
-  const articles = new Map([articleOf('new', 0), articleOf('recent', 10 * HOUR), articleOf('old', 10_000 * HOUR)].map(article => [article.id, article]))
-  t.same([...articles.values()].map(article => ttlOf(article, clock.now())), [60_000, HOUR, 24 * HOUR])
+for (const [store, connection] of Object.entries(connections)) {
+  t.test(`${store}: the TTL of a value follows its type, and that of an article its age`, async t => {
+    const { build, ttlOf } = await import('../../examples/techniques/ttl.js')
+    const clock = createTestClock()
+    const HOUR = 3_600_000
+    const articleOf = (id: string, age: number) => ({ id, title: id, changedAt: clock.now() - age })
+    const articles = new Map([articleOf('new', 0), articleOf('recent', 10 * HOUR), articleOf('old', 10_000 * HOUR)].map(article => [article.id, article]))
+    t.same([...articles.values()].map(article => ttlOf(article, clock.now())), [60_000, HOUR, 24 * HOUR])
 
-  const app = await build(connections['redis'], { clock, articles })
-  const { get } = requests(t, app)
-  for (const id of articles.keys()) t.equal((await get(`/raw/articles/${id}`)).id, id)
-  for (const [id, ttl] of [['new', 60_000], ['recent', HOUR], ['old', 24 * HOUR]] as const) {
-    const left = await app.redis.pttl(`shop:article:${id}`)
-    t.ok(left <= ttl && left > 0.89 * ttl - 30_000, `${id}: ${left} of ${ttl}`)
-  }
-  t.same([await get('/raw/articles/none'), await get('/articles/none')], [404, 404])
+    const app = await build(connection, { clock, articles })
+    const { get } = requests(t, app)
+    for (const id of articles.keys()) t.equal((await get(`/raw/articles/${id}`)).id, id)
+    for (const [id, ttl] of [['new', 60_000], ['recent', HOUR], ['old', 24 * HOUR]] as const) {
+      const left = await app.redis.pttl(`shop:article:${id}`)
+      t.ok(left <= ttl && left > 0.89 * ttl - 30_000, `${id}: ${left} of ${ttl}`)
+    }
+    t.same([await get('/raw/articles/none'), await get('/articles/none')], [404, 404])
 
-  /** Reads all values, and returns those that were loaded. */
-  const readAll = async () => {
-    const before = (await get('/loads')).length
-    for (const id of articles.keys()) await get(`/articles/${id}`)
-    for (const type of ['price', 'category', 'country']) await get(`/values/${type}/1`)
-    return (await get('/loads')).slice(before)
-  }
-  t.same(await readAll(), ['new', 'recent', 'old', 'price 1', 'category 1', 'country 1'])
-  t.same(await readAll(), [])
-  await clock.advance(31_000)
-  t.same(await readAll(), ['price 1'])
-  await clock.advance(29_500)
-  t.same(await readAll(), ['new'])
-  await clock.advance(HOUR)
-  t.same(await readAll(), ['new', 'recent', 'price 1', 'category 1'])
-  await clock.advance(25 * HOUR)
-  t.ok((await readAll()).includes('old'))
-})
+    /** Reads all values, and returns those that were loaded. */
+    const readAll = async () => {
+      const before = (await get('/loads')).length
+      for (const id of articles.keys()) await get(`/articles/${id}`)
+      for (const type of ['price', 'category', 'country']) await get(`/values/${type}/1`)
+      return (await get('/loads')).slice(before)
+    }
+    t.same(await readAll(), ['new', 'recent', 'old', 'price 1', 'category 1', 'country 1'])
+    t.same(await readAll(), [])
+    await clock.advance(31_000)
+    t.same(await readAll(), ['price 1'])
+    await clock.advance(29_500)
+    t.same(await readAll(), ['new'])
+    await clock.advance(HOUR)
+    t.same(await readAll(), ['new', 'recent', 'price 1', 'category 1'])
+    await clock.advance(25 * HOUR)
+    t.ok((await readAll()).includes('old'))
+  })
+}
