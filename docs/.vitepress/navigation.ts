@@ -25,6 +25,7 @@ export const sidebar: DefaultTheme.SidebarItem[] = [
       { text: 'Live dashboards', link: '/guides/dashboards' },
       { text: 'Kubernetes', link: '/guides/kubernetes' },
       { text: 'Observability', link: '/guides/observability' },
+      { text: 'Testing your app', link: '/guides/testing-your-app' },
       { text: 'Behind nginx or Cloudflare', link: '/guides/in-front' },
       { text: 'Without Redis', link: '/guides/without-redis' },
       { text: 'Works with', link: '/guides/compositions' }

@@ -52,6 +52,8 @@ function writeModules (): void {
     extends: join(root, 'tsconfig.json'),
     compilerOptions: {
       rootDir: '/',
+      // A file of an example that a page includes may import another one.
+      rootDirs: [dir, join(root, 'examples/guides')],
       allowJs: true,
       // A block shows something, and need not use it.
       noUnusedLocals: false,
