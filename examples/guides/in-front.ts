@@ -20,7 +20,7 @@ export async function build ({ trustProxy = process.env['TRUST_PROXY'] ?? false 
   await app.register(health)
   await app.register(events)
 
-  // What all plugins see of the client.
+  // The client, as all plugins see it.
   app.get('/client', async ({ ip, protocol, host }) => ({ ip, protocol, host }))
   // The cookie is `Secure`, as the client's protocol is https.
   app.post<{ Params: { user: string } }>('/login/:user', async request => {
