@@ -90,6 +90,9 @@ export const sidebar: DefaultTheme.SidebarItem[] = [
   {
     text: 'Reference',
     items: [
+      { text: 'Troubleshooting', link: '/troubleshooting' },
+      { text: 'Errors by code', link: '/errors' },
+      { text: 'Glossary', link: '/glossary' },
       { text: 'API', link: '/api/' },
       { text: 'The demo', link: '/demo' },
       { text: 'Changelog', link: '/changelog' }
