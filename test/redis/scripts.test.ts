@@ -135,6 +135,23 @@ t.test('while Redis hangs, calls reject with 503 at their deadline and then at o
   t.equal(await get(), null)
 })
 
+t.test('while Redis is late, a patient call is sent and waits, and others are refused at once', async t => {
+  const server = await startRedis()
+  const { app, clock, prefix } = await createTestApp(t, { store: { url: server.url, answers: false } })
+  const get = async (patient: boolean) => await callRedis(app, redis => redis.get(prefix), { clock, patient })
+  t.equal(await get(true), null)
+  server.pause()
+  t.teardown(() => server.resume())
+  const calls = Promise.allSettled(Array.from({ length: 5 }, async () => await get(false)))
+  await clock.advance(150)
+  await calls
+  t.match(circuitOf(app.redis), { state: 'late' })
+  const patient = get(true)
+  await t.rejects(get(false), { ...UNAVAILABLE, cause: { code: 'FST_REDIS_SUITE_REDIS_CIRCUIT_OPEN' } })
+  server.resume()
+  t.equal(await patient, null)
+})
+
 t.test('a pipeline whose commands got no reply rejects, as a single command does', async t => {
   const server = await startRedis()
   const { app } = await createTestApp(t, { store: { url: server.url, answers: false } })
