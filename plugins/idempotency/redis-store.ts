@@ -1,7 +1,7 @@
 import type { RedisClient } from '../shared/redis/client.js'
 import { areSendable } from '../shared/http/sendable.js'
 import { keySpace } from '../shared/plugin/keys.js'
-import { runScript, runScriptForBytes } from '../shared/redis/script.js'
+import { sendScript, sendScriptForBytes } from '../shared/redis/script.js'
 import { acquireScript, completeScript, releaseScript, renewScript } from './scripts.js'
 import { ACQUIRED, IN_PROGRESS, type IdempotencyStore, type KeyState, type RecordedResponse } from './store.js'
 
@@ -10,18 +10,18 @@ export function createRedisStore (client: RedisClient, prefix: string): Idempote
   const space = keySpace(prefix, 'idempotency', 'key')
   return {
     async acquire ({ id, fingerprint, token }, lease) {
-      return readState(await runScriptForBytes(client, acquireScript, [space + id], [fingerprint, token, lease]))
+      return readState(await sendScriptForBytes(client, acquireScript, [space + id], [fingerprint, token, lease]))
     },
     async renew ({ id, token }, lease) {
-      return await runScript(client, renewScript, [space + id], [token, lease]) === 1
+      return await sendScript(client, renewScript, [space + id], [token, lease]) === 1
     },
     async complete ({ id, fingerprint, token }, { status, headers, body }, ttl) {
       const head = JSON.stringify({ status, headers, ...body === 'too-large' && { tooLarge: true } })
       const args = [token, fingerprint, ttl, head, ...body instanceof Buffer ? [body] : []]
-      return await runScript(client, completeScript, [space + id], args) === 1
+      return await sendScript(client, completeScript, [space + id], args) === 1
     },
-    async release ({ id, token }) { await runScript(client, releaseScript, [space + id], [token, 0]) },
-    async retract ({ id, token }) { await runScript(client, releaseScript, [space + id], [token, 1]) }
+    async release ({ id, token }) { await sendScript(client, releaseScript, [space + id], [token, 0]) },
+    async retract ({ id, token }) { await sendScript(client, releaseScript, [space + id], [token, 1]) }
   }
 }
 

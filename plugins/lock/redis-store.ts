@@ -7,7 +7,7 @@ import { subscribeToChannel, type ChannelSubscription } from '../shared/redis/ch
 import { databaseChannel, type RedisClient } from '../shared/redis/client.js'
 import { FENCE_ERROR } from '../shared/redis/fence.js'
 import { CircuitOpenError, guardRedis } from '../shared/redis/guard.js'
-import { runScript, type Script } from '../shared/redis/script.js'
+import { sendScript, type Script } from '../shared/redis/script.js'
 import { FenceExhaustedError, StoreUnavailableError } from './errors.js'
 import { vote, type QuorumResult } from './quorum.js'
 import { acquireScript, extendScript, markDoneScript, releaseScript } from './scripts.js'
@@ -77,7 +77,7 @@ export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock
   const runOnAll = (
     script: Script, keys: string[], args: Array<string | number>, how: 'run' | 'runOnce' = 'run'
   ): Array<Promise<unknown>> =>
-    guarded.map(({ client, guard }) => guard[how](() => runScript(client, script, keys, args, clock)))
+    guarded.map(({ client, guard }) => guard[how](() => sendScript(client, script, keys, args, clock)))
 
   /** Subscribes to releases as soon as the first caller has to wait. */
   function listen (): void {
@@ -129,7 +129,7 @@ export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock
       attempts[i]?.then(reply => readReply(reply).isAcquired, (error: unknown) => !(error instanceof CircuitOpenError))
         .then(async mayBeAcquired =>
           mayBeAcquired &&
-            await runScript(client, releaseScript, [held + id, line + id, seen + id], [owner, channel, ''], clock))
+            await sendScript(client, releaseScript, [held + id, line + id, seen + id], [owner, channel, ''], clock))
         .catch(() => {})
     })
   }

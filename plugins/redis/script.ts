@@ -2,7 +2,7 @@ import calculateSlot from 'cluster-key-slot'
 import { InWords, invalidArgumentError, invalidOptionError, unknownOptionError } from '../shared/plugin/errors.js'
 import { checkNames } from '../shared/plugin/option-table.js'
 import { isCluster, type RedisClient } from '../shared/redis/client.js'
-import { runScript as sendScript, scriptOf, type Script } from '../shared/redis/script.js'
+import { scriptOf, sendScript, type Script } from '../shared/redis/script.js'
 import { guarded, resolveCall, type AppWithRedis } from './call.js'
 import type { RedisCallOptions } from './options.js'
 

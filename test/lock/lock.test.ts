@@ -3,7 +3,7 @@ import t, { type Test } from 'tap'
 import { lock, type HeldLock, type LockHandle, type LockPluginOptions, type Locks } from '../../plugins/lock/index.js'
 import { createMemoryStore } from '../../plugins/lock/memory-store.js'
 import { acquireScript } from '../../plugins/shared/work-queue/lease-scripts.js'
-import { runScript } from '../../plugins/shared/redis/script.js'
+import { sendScript } from '../../plugins/shared/redis/script.js'
 import { createTestClock, type TestClock } from '../../plugins/testing/index.js'
 import { advanceUntil, advanceWhile, forEachStore, newPrefix, sharedRedis, until, type RedisServer } from '../helpers/index.js'
 import { CERTAIN_MS, connect, openLocks, startNodes } from '../helpers/lock/lock-app.js'
@@ -128,7 +128,7 @@ t.test('the fences of write-behind and of streams follow the same rules', async 
   const acquire = async () => {
     await client.del(owner)
     await clock.advance(1)
-    return await runScript(client, acquireScript, [owner, fence], ['token', 60_000], clock)
+    return await sendScript(client, acquireScript, [owner, fence], ['token', 60_000], clock)
   }
   for (const damaged of NONE) {
     const before = Number(await acquire())

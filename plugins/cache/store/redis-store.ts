@@ -5,7 +5,7 @@ import { databaseChannel, isCluster, type RedisClient } from '../../shared/redis
 import { anyNode, clientFor, onNode } from '../../shared/redis/cluster-nodes.js'
 import { infoOf, mastersOf } from '../../shared/redis/info.js'
 import { isBatchRefusal } from '../../shared/redis/micro-batch.js'
-import { runScript, runScriptForBytes, type Script } from '../../shared/redis/script.js'
+import { sendScript, sendScriptForBytes, type Script } from '../../shared/redis/script.js'
 import { timeOf } from '../../shared/redis/info.js'
 import { BatchedGet } from './batched-get.js'
 import { ttlOf, type Entry } from './entry.js'
@@ -120,9 +120,9 @@ export class RedisCacheStore implements CacheStore {
         if (holder === HIT_FOR_PASS) return { kind: 'hit-for-pass', now, versions }
         return { kind: 'held', holder: holder ?? undefined, now, versions }
       },
-      renew: async ttl => { await runScript(client, renewFillScript, [key], [token, ttl]) },
+      renew: async ttl => { await sendScript(client, renewFillScript, [key], [token, ttl]) },
       release: async isShareable => {
-        await runScript(client, releaseFillScript, [key], [token, isShareable ? '' : HIT_FOR_PASS, HIT_FOR_PASS_MS])
+        await sendScript(client, releaseFillScript, [key], [token, isShareable ? '' : HIT_FOR_PASS, HIT_FOR_PASS_MS])
       }
     }
   }
@@ -150,12 +150,12 @@ export class RedisCacheStore implements CacheStore {
     const key = this.#entrySpace + id
     const { prefix, placeholder, token } = encodeWriteLock()
     const args = [prefix, placeholder, TOMBSTONE_MS, this.#channel, this.#message({ ids: [id] })]
-    const left = Number(await runScript(this.#client, lockKeyScript, [key], args))
+    const left = Number(await sendScript(this.#client, lockKeyScript, [key], args))
     return {
       token,
       wasLocked: left === -1,
       unlock: async () => {
-        await runScript(this.#client, unlockKeyScript, [key], [token, UNLOCKED, Math.max(left, TOMBSTONE_MS)])
+        await sendScript(this.#client, unlockKeyScript, [key], [token, UNLOCKED, Math.max(left, TOMBSTONE_MS)])
       }
     }
   }
@@ -165,10 +165,10 @@ export class RedisCacheStore implements CacheStore {
     const publication = [this.#channel, this.#message({ ids: [id] })]
     const token = stagedToken()
     const run = (script: Script, args: Array<string | number | Buffer>) =>
-      runScript(this.#client, script, [key], [...args, ...publication])
+      sendScript(this.#client, script, [key], [...args, ...publication])
     const ttl = boundedTtl(Math.min(ttlOf(entry), STAGED_MS))
     const staging = [encodeEntry(entry, token), ttl, ...publication]
-    const reply = await runScriptForBytes(this.#client, stageScript, [key], staging)
+    const reply = await sendScriptForBytes(this.#client, stageScript, [key], staging)
     const [before, left] = Array.isArray(reply) ? reply : []
     return {
       confirm: async (confirmed, position) => {
@@ -194,14 +194,14 @@ export class RedisCacheStore implements CacheStore {
     const message = this.#message({ ids: [id], key: label })
     const oldestKept = Buffer.from(queuedToken(position), 'latin1')
     const args = [encodeEntry('tombstone'), TOMBSTONE_MS, this.#channel, message, oldestKept]
-    return await runScript(this.#client, settleScript, [this.#entrySpace + id], args) === 1
+    return await sendScript(this.#client, settleScript, [this.#entrySpace + id], args) === 1
   }
 
   async remove (id: string, label?: string, token?: CasToken): Promise<boolean> {
     const condition = token === undefined ? [] : [Buffer.from(token, 'latin1')]
     const message = this.#message({ ids: [id], key: label })
     const args = [encodeEntry('tombstone'), TOMBSTONE_MS, this.#channel, message, ...condition]
-    return await runScript(this.#client, removeScript, [this.#entrySpace + id], args) === 1
+    return await sendScript(this.#client, removeScript, [this.#entrySpace + id], args) === 1
   }
 
   async tags (tags: readonly string[]): Promise<TagState> {
@@ -261,10 +261,10 @@ export class RedisCacheStore implements CacheStore {
     const key = this.#entrySpace + id
     // The token is passed as bytes, as those of a damaged entry may be any.
     const args = [Buffer.from(token, 'latin1'), encodeEntry(entry), ttl]
-    if (patternVersion === undefined) return await runScript(this.#client, writeScript, [key], args) === 1
+    if (patternVersion === undefined) return await sendScript(this.#client, writeScript, [key], args) === 1
     try {
       const keys = [key, this.#patternKey]
-      if (!this.#isApart) return await runScript(this.#client, writeScript, keys, [...args, patternVersion]) === 1
+      if (!this.#isApart) return await sendScript(this.#client, writeScript, keys, [...args, patternVersion]) === 1
     } catch (error) {
       if (!isBatchRefusal(error)) throw error
       this.#isApart = true
@@ -272,7 +272,7 @@ export class RedisCacheStore implements CacheStore {
     // The two keys lie on two nodes: the version is compared before the write, and after it, as a removal may have run
     // between.
     if (!await this.#hasPatternVersion(patternVersion)) return false
-    if (await runScript(this.#client, writeScript, [key], args) !== 1) return false
+    if (await sendScript(this.#client, writeScript, [key], args) !== 1) return false
     if (await this.#hasPatternVersion(patternVersion)) return true
     await this.remove(id)
     return false

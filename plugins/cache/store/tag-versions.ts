@@ -4,7 +4,7 @@ import type { Clock } from '../../shared/plugin/clock.js'
 import { onNode } from '../../shared/redis/cluster-nodes.js'
 import { keySpace, safeId } from '../../shared/plugin/keys.js'
 import type { Milliseconds } from '../../shared/plugin/units.js'
-import { runScript, type Script } from '../../shared/redis/script.js'
+import { sendScript, type Script } from '../../shared/redis/script.js'
 import { isBatchRefusal } from '../../shared/redis/micro-batch.js'
 import { randomText } from './entry-codec.js'
 import { createVersionsScript, invalidateScript, retainVersionsScript } from './scripts.js'
@@ -148,7 +148,7 @@ export class TagVersions {
     script: Script, tags: readonly string[], argsOf: (tags: readonly string[]) => Array<string | number>
   ): Promise<unknown[]> {
     const run = (some: readonly string[]) =>
-      runScript(this.#client, script, some.map(tag => this.keyOf(tag)), argsOf(some), this.#clock)
+      sendScript(this.#client, script, some.map(tag => this.keyOf(tag)), argsOf(some), this.#clock)
     if (!this.#isApart) {
       try {
         return repliesOf(await run(tags))

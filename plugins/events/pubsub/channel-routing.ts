@@ -1,6 +1,6 @@
 import type { Cluster, Redis } from 'ioredis'
 import { databaseChannel, isCluster, type RedisClient } from '../../shared/redis/client.js'
-import { lua, runScript } from '../../shared/redis/script.js'
+import { lua, sendScript } from '../../shared/redis/script.js'
 import type { Pattern } from './patterns.js'
 
 /** A subscription that Redis is asked for. */
@@ -98,7 +98,7 @@ function clusterRouting (cluster: Cluster, prefix: string): ChannelRouting {
     connect: server => cluster.nodes('all').find(node => nodeAddress(node) === server)?.duplicate(SUBSCRIBER_OPTIONS),
     async publish (name, text) {
       const channel = channelOf(name)
-      return await runScript(cluster, PUBLISH_SHARDED, [channel], [channel, shardChannel(shardOf(name)), name, text])
+      return await sendScript(cluster, PUBLISH_SHARDED, [channel], [channel, shardChannel(shardOf(name)), name, text])
     },
     parse (channel, message) {
       const hash = channel.indexOf('#', channelPrefix.length)

@@ -1,6 +1,6 @@
 import { databaseChannel, type RedisClient } from '../../shared/redis/client.js'
 import { keySpace } from '../../shared/plugin/keys.js'
-import { runScript, type Script } from '../../shared/redis/script.js'
+import { sendScript, type Script } from '../../shared/redis/script.js'
 import {
   createRedisQueue, createRedisRegistry, listOf, mapOf, messageOf, type QueueRedis
 } from '../../shared/work-queue/redis-queue.js'
@@ -33,7 +33,7 @@ export function createRedisStreams ({ prefix, name, options, ...redis }: RedisSt
   const logAndMeta = (partition: number) => [key(partition, 'log'), key(partition, 'meta')]
 
   const call = (script: Script, keys: string[], args: Array<string | number | Buffer>) =>
-    run(() => runScript(client, script, keys, args, clock))
+    run(() => sendScript(client, script, keys, args, clock))
 
   return {
     async append (partition, eventKey, value) {

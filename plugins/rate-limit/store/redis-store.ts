@@ -4,7 +4,7 @@ import type { Milliseconds } from '../../shared/plugin/units.js'
 import { databaseChannel, type RedisClient } from '../../shared/redis/client.js'
 import type { RedisGuard } from '../../shared/redis/guard.js'
 import { MicroBatch, type Batched, type TurnPipeline } from '../../shared/redis/micro-batch.js'
-import { runScript, runScriptIn } from '../../shared/redis/script.js'
+import { sendScript, sendScriptIn } from '../../shared/redis/script.js'
 import type { LimitState, Verdict } from '../decision.js'
 import { ALGORITHMS, countsRefusals, type Algorithm, type Policy } from '../policy.js'
 import { applyScripts, refundScripts, resetScript } from './scripts.js'
@@ -56,7 +56,7 @@ export function createRedisStore (
       else args.push(request.args.length, ...request.args)
       last = request.args
     }
-    return runScriptIn(pipeline, applyScripts[algorithm], keys, args, clock)
+    return sendScriptIn(pipeline, applyScripts[algorithm], keys, args, clock)
   })
   const batchOf = (algorithm: Algorithm) => new MicroBatch<DecisionCall, Verdict>({
     client,
@@ -86,13 +86,13 @@ export function createRedisStore (
       batches[policy.algorithm].flush()
       const keys = [countKey(policy.algorithm, id)]
       const args = [Math.round(time * 1000), cost, ...encodedOf(policy).args, channel, id]
-      await guard.run(() => runScript(client, refundScripts[policy.algorithm], keys, args, clock))
+      await guard.run(() => sendScript(client, refundScripts[policy.algorithm], keys, args, clock))
     },
     async reset (id) {
       // A reset does not overtake earlier decisions.
       for (const algorithm of ALGORITHMS) batches[algorithm].flush()
       const keys = [...ALGORITHMS.map(algorithm => countKey(algorithm, id)), refusalsKey(id)]
-      await guard.run(() => runScript(client, resetScript, keys, [channel, id]))
+      await guard.run(() => sendScript(client, resetScript, keys, [channel, id]))
     }
   }
 }

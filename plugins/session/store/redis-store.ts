@@ -4,7 +4,7 @@ import { clientFor } from '../../shared/redis/cluster-nodes.js'
 import type { RedisGuard } from '../../shared/redis/guard.js'
 import { keySpace } from '../../shared/plugin/keys.js'
 import { MicroBatch } from '../../shared/redis/micro-batch.js'
-import { readScriptIn, runScript } from '../../shared/redis/script.js'
+import { readScriptIn, sendScript } from '../../shared/redis/script.js'
 import { destroyScript, enterScript, FIELDS, lifeScript, nowScript, readScript, renewScript } from './scripts.js'
 import { mergeScript } from './merge-script.js'
 import {
@@ -59,8 +59,8 @@ export function createRedisStore (
     read: handle => reads.add(sessions + handle),
     async renew (handle, user) {
       await Promise.all([
-        runScript(client, renewScript, [sessions + handle], timeouts, clock),
-        user !== undefined && runScript(client, enterScript, [users + user], [handle, absoluteTimeout, 0], clock)
+        sendScript(client, renewScript, [sessions + handle], timeouts, clock),
+        user !== undefined && sendScript(client, enterScript, [users + user], [handle, absoluteTimeout, 0], clock)
       ])
     },
     async write (handle, { set, isSealed, delete: gone, create, from, text, owner }) {
@@ -71,16 +71,16 @@ export function createRedisStore (
       if (owner?.user !== undefined) pairs.push('user', owner.user, 'device', owner.device)
       else if (owner !== undefined) removed.push('user', 'device')
       const args = [...timeouts, create ? 1 : 0, from, pairs.length / 2, ...pairs, ...removed]
-      const version = await runScript(client, mergeScript, [sessions + handle], args, clock)
+      const version = await sendScript(client, mergeScript, [sessions + handle], args, clock)
       return typeof version === 'string' ? version : undefined
     },
-    lifeOf: async handle => Number(await runScript(client, lifeScript, [sessions + handle], [])),
+    lifeOf: async handle => Number(await sendScript(client, lifeScript, [sessions + handle], [])),
     async destroy (handle) {
-      const user = await runScript(client, destroyScript, [sessions + handle], [ended, handle])
+      const user = await sendScript(client, destroyScript, [sessions + handle], [ended, handle])
       return typeof user !== 'string' ? undefined : user === '' ? null : user
     },
     async enter (user, handle, max) {
-      const reply = await runScript(client, enterScript, [users + user], [handle, absoluteTimeout, max], clock)
+      const reply = await sendScript(client, enterScript, [users + user], [handle, absoluteTimeout, max], clock)
       return Array.isArray(reply) ? reply.map(String) : undefined
     },
     async leave (
@@ -90,7 +90,7 @@ export function createRedisStore (
       return await clientFor(client, users + user).zrangebyscore(users + user, '-inf', until, 'LIMIT', from, count)
     },
     infos: async handles => await Promise.all(handles.map(infoOf)),
-    now: async user => Number(await runScript(client, nowScript, [users + user], [], clock))
+    now: async user => Number(await sendScript(client, nowScript, [users + user], [], clock))
   }
 }
 

@@ -60,7 +60,7 @@ async function byDigestOrText (byDigest: () => Promise<unknown>, byText: () => P
  *
  * @param clock - the time of a script of {@link timedLua}
  */
-export function runScript (
+export function sendScript (
   client: RedisClient, script: Script, keys: readonly string[], args: ReadonlyArray<string | number |
     Buffer>, clock: Clock = systemClock
 ): Promise<unknown> {
@@ -71,7 +71,7 @@ export function runScript (
 }
 
 /**
- * Runs a script that only reads, as {@link runScriptIn} does. Redis executes it also while it holds writes back, as in
+ * Runs a script that only reads, as {@link sendScriptIn} does. Redis executes it also while it holds writes back, as in
  * a failover. Since Redis 7.
  */
 export function readScriptIn (pipeline: TurnPipeline, script: Script, keys: readonly string[]): Promise<unknown> {
@@ -81,8 +81,8 @@ export function readScriptIn (pipeline: TurnPipeline, script: Script, keys: read
     () => pipeline.send(key, on => on.eval_ro(script.lua, keys.length, ...keys)))
 }
 
-/** Runs a script as {@link runScript} does, together with the other commands of a turn's end. */
-export function runScriptIn (
+/** Runs a script as {@link sendScript} does, together with the other commands of a turn's end. */
+export function sendScriptIn (
   pipeline: TurnPipeline, script: Script, keys: readonly string[], args: ReadonlyArray<string |
     number>, clock: Clock = systemClock
 ): Promise<unknown> {
@@ -101,8 +101,8 @@ interface ForBytes {
   evalBuffer (...args: ReadonlyArray<string | number | Buffer>): Promise<unknown>
 }
 
-/** Runs a script as {@link runScript} does, and returns the texts of the reply as bytes. */
-export function runScriptForBytes (
+/** Runs a script as {@link sendScript} does, and returns the texts of the reply as bytes. */
+export function sendScriptForBytes (
   client: RedisClient, script: Script, keys: readonly string[], args: ReadonlyArray<string | number |
     Buffer>, clock: Clock = systemClock
 ): Promise<unknown> {

@@ -1,7 +1,7 @@
 import type { Clock } from '../plugin/clock.js'
 import type { Milliseconds } from '../plugin/units.js'
 import type { RedisClient } from '../redis/client.js'
-import { runScript, runScriptForBytes, type Script } from '../redis/script.js'
+import { sendScript, sendScriptForBytes, type Script } from '../redis/script.js'
 import { acquireScript, heartbeatScript, renewScript } from './lease-scripts.js'
 import { deadLetterScript, discardScript } from './dead-letter-scripts.js'
 import { ackScript, markScript } from './queue-scripts.js'
@@ -47,7 +47,7 @@ export function createRedisQueue ({ client, run, clock }: QueueRedis, options: R
   const { group, sources, keys: { owner, fence, dead, extra }, scripts, take, replay, maxDeadLetters } = options
   const { deadLetterTtl = '' } = options
   type Args = ReadonlyArray<string | number | Buffer>
-  const call = (script: Script, keys: readonly string[], args: Args, runs = runScript) =>
+  const call = (script: Script, keys: readonly string[], args: Args, runs = sendScript) =>
     run(() => runs(client, script, keys, args, clock))
   const streamOf = (source: QueueSource) => sources.find(({ name }) => name === source)?.key ?? ''
 
@@ -65,7 +65,7 @@ export function createRedisQueue ({ client, run, clock }: QueueRedis, options: R
       const { name: source = 'log', key = '' } = sources[Number(index)] ?? {}
       const keys = extra === undefined ? [owner, key] : [owner, key, extra]
       const args = [token, group, last === undefined ? '-' : idAfter(last), count]
-      const reply = await call(scripts.pending, keys, args, runScriptForBytes)
+      const reply = await call(scripts.pending, keys, args, sendScriptForBytes)
       if (reply === null) return undefined
       const [end, ...found] = listOf(reply)
       const messages = found.map(listOf).map(([id, fields, count]) => takenOf(source, id, fields, Number(count)))
@@ -74,7 +74,7 @@ export function createRedisQueue ({ client, run, clock }: QueueRedis, options: R
     },
     async take (token, count) {
       const args = [token, group, count, ...take.args]
-      const reply = await call(take.script, [owner, ...take.keys], args, runScriptForBytes)
+      const reply = await call(take.script, [owner, ...take.keys], args, sendScriptForBytes)
       if (reply === null) return undefined
       const entries = listOf(reply).map(listOf)
       return entries.map(([source, id, fields]) => takenOf(String(source) === 'log' ? 'log' : 'again', id, fields, 0))
@@ -113,7 +113,7 @@ export function createRedisQueue ({ client, run, clock }: QueueRedis, options: R
 export function createRedisRegistry ({ client, run, clock }: QueueRedis, key: string): InstanceRegistry {
   return {
     heartbeat: async (instance, ms) =>
-      Number(await run(() => runScript(client, heartbeatScript, [key], [instance, ms], clock))),
+      Number(await run(() => sendScript(client, heartbeatScript, [key], [instance, ms], clock))),
     async deregister (instance) { await run(() => client.zrem(key, instance)) }
   }
 }

@@ -1,5 +1,5 @@
 import { keySpace } from '../../../shared/plugin/keys.js'
-import { runScript, type Script } from '../../../shared/redis/script.js'
+import { sendScript, type Script } from '../../../shared/redis/script.js'
 import {
   createRedisQueue, createRedisRegistry, listOf, type QueueRedis
 } from '../../../shared/work-queue/redis-queue.js'
@@ -23,7 +23,7 @@ export function createRedisWriteBehindStore (options: RedisWriteBehindOptions): 
   const space = keySpace(prefix, 'cache', 'behind')
   const key = (partition: number, what: string) => `${space}{${name}.${partition}}:${what}`
   const call = (script: Script, keys: string[], args: Array<string | number | Buffer>) =>
-    run(() => runScript(client, script, keys, args, clock))
+    run(() => sendScript(client, script, keys, args, clock))
 
   return {
     instances: createRedisRegistry(options, `${space}{${name}}:instances`),
