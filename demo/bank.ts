@@ -22,7 +22,7 @@ export interface Bank {
 }
 
 /** Long enough for a client to lose its connection meanwhile. */
-const CHARGE_MS = 700
+const CHARGE_MS = 1000
 
 /** Stands in for a bank without idempotency keys: a call that is repeated charges the card again. */
 export const bank = fp<{ clock?: Clock | undefined }>(async function bank (fastify, { clock = systemClock }) {

@@ -71,6 +71,12 @@ export function productPage (product: Product, rendering: Rendering): Markup {
     </article>`)
 }
 
+/** The page for an id without a product. */
+export function noProductPage (): Markup {
+  return layout('No such product', '', undefined, html`
+    <article class="product"><p>The shop has no product with this id.</p><p><a href="/products">All products</a></p></article>`)
+}
+
 function price ({ priceCents }: Product): string {
   return `€ ${PRICE.format(priceCents / 100)}`
 }
@@ -79,7 +85,7 @@ function stock ({ stock }: Product): Markup {
   return stock === 0 ? html`<span class="sold-out">sold out</span>` : html`<span>${stock} in stock</span>`
 }
 
-function layout (title: string, q: string, { at, instance }: Rendering, content: Markup): Markup {
+function layout (title: string, q: string, rendering: Rendering | undefined, content: Markup): Markup {
   return html`<!doctype html>
 <html lang="en">
 <head>
@@ -103,12 +109,16 @@ function layout (title: string, q: string, { at, instance }: Rendering, content:
   </header>
   <main id="content" tabindex="-1">${content}
   </main>
-  <footer>
-    <p>Rendered at <time datetime="${at.toISOString()}">${at.toISOString().slice(11, 19)} UTC</time> by instance <code>${instance}</code>, and cached for one minute.
-      Reload this page: the time stays the same while all instances serve the cached copy. A change of a product invalidates it at once.</p>
-    <p>API clients receive JSON from the same URL. <code>Vary: Accept</code> separates the two copies.</p>
-  </footer>
+  ${rendering === undefined ? undefined : footer(rendering)}
 </body>
 </html>
 `
+}
+
+function footer ({ at, instance }: Rendering): Markup {
+  return html`<footer>
+    <p>Rendered at <time datetime="${at.toISOString()}">${at.toISOString().slice(11, 19)} UTC</time> by instance <code>${instance}</code>, and cached for one minute.
+      Reload this page: the time stays the same while all instances serve the cached copy. A change of a product invalidates it at once.</p>
+    <p>API clients receive JSON from the same URL. <code>Vary: Accept</code> separates the two copies.</p>
+  </footer>`
 }

@@ -2,7 +2,7 @@ import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type, type Static } from 'typebox'
 import { prefersHtml, sendPage } from '../demo/html.js'
-import { productListPage, productPage, type ProductListPage } from '../demo/product-pages.js'
+import { noProductPage, productListPage, productPage, type ProductListPage } from '../demo/product-pages.js'
 import { negotiated, responses, ADMIN, IdParams, Paging, Product, PRODUCT_COLUMNS, Text, Whole } from './schemas.js'
 
 const Listed = Type.Object({ items: Type.Array(Product), total: Type.Integer() })
@@ -85,8 +85,8 @@ export const products: FastifyPluginAsyncTypebox = async function products (fast
     onResponse: async ({ method, params }, { statusCode }) => { if (method === 'GET' && (statusCode === 200 || statusCode === 304)) views.count(params.id) }
   }, async (request, reply) => {
     const product = await productOf(request.params.id)
-    if (product === undefined) return reply.notFound('no such product')
-    return isForBrowser(request) ? sendPage(reply, productPage(product, rendering())) : product
+    if (isForBrowser(request)) return product === undefined ? sendPage(reply.code(404), noProductPage()) : sendPage(reply, productPage(product, rendering()))
+    return product ?? reply.notFound('no such product')
   })
 
   fastify.post('/products/restock', {

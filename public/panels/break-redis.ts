@@ -46,7 +46,7 @@ export function breakRedisPanel (): BreakRedisPanel {
       for (const id of ['break', 'break-link']) show(id, isBreakable)
     },
     onFallbacks ({ fault, since: began, circuit, behaviors, at }) {
-      write('break-state', fault === null ? 'Redis works' : `Redis ${FAULT_TEXT[fault]}`)
+      write('break-state', fault === null ? 'Redis is available' : `Redis ${FAULT_TEXT[fault]}`)
       find('break-state', HTMLElement).dataset['state'] = fault === null ? 'pass' : 'fail'
       write('break-circuit', circuitText(circuit))
       for (const each of Object.keys(FAULT_TEXT)) find(`fault-${each}`, HTMLButtonElement).setAttribute('aria-pressed', String(each === fault))

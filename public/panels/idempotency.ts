@@ -5,7 +5,7 @@ import { euros, number } from '../format.js'
 const AMOUNT_CENTS = 2500
 const OTHER_AMOUNT_CENTS = 9900
 /** The page gives the response up after this time, which is before the bank has charged the card. */
-const LOST_AFTER_MS = 250
+const LOST_AFTER_MS = 500
 const TRAIL_LENGTH = 8
 
 interface Payment {

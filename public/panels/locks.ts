@@ -73,7 +73,8 @@ export function locksPanel (): (event: LiveEvent<LockEvent>) => void {
     const now = Date.now() + clockOffset
     for (const [id, edit] of edits) {
       const { bar, waitingAt, acquiredAt, endedAt } = edit
-      if ((endedAt ?? now) < now - SPAN_MS) {
+      // The end of an edit is missing if its instance was killed.
+      if ((endedAt ?? now) < now - SPAN_MS || waitingAt < now - 2 * SPAN_MS) {
         bar.remove()
         edits.delete(id)
         continue

@@ -37,7 +37,7 @@ export function sessionsPanel (): SessionsPanel {
   async function refresh (): Promise<void> {
     const { status, body } = await send<{ user: User | null, devices: Device[] }>('GET', '/live/session')
     if (status !== 200) return report(`The sessions cannot be read at the moment (${status}).`)
-    if (user !== null && body.user === null) report('This session was ended.')
+    if (user !== null && body.user === null) report('This session has ended: it was revoked elsewhere, or it expired.')
     user = body.user
     draw(user, body.devices, async handle => {
       await send('DELETE', `/me/sessions/${handle}`)

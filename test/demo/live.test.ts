@@ -94,6 +94,7 @@ t.test('a decision of the limiter is sent to pages of the address that it was ma
   const decisions = (told: LiveEvent[]) => told.filter(event => event.kind === 'decision')
   await advanceTo('the page has received all decisions', () => decisions(mine.told).length === 61)
   t.equal(decisions(mine.told).filter(event => event.kind === 'decision' && event.allowed).length, 20)
+  t.equal(decisions(mine.told).filter(event => event.kind === 'decision' && event.isLocal).length, 0, 'Redis decided')
   t.same(decisions(other.told), [])
   t.notMatch(mine.text() + other.text(), '10.1.0')
 })
@@ -120,7 +121,7 @@ t.test('a page that is opened after the last one was closed, while requests come
 })
 
 t.test('while Redis hangs a page receives samples that say so, and the recovery', async t => {
-  const { told } = await watch(t, a)
+  const { told } = await watch(t, a, '127.0.0.1')
   await advanceTo('there is a sample', () => told.some(({ kind }) => kind === 'sample'))
   const resume = () => {
     server.resume()
@@ -133,6 +134,11 @@ t.test('while Redis hangs a page receives samples that say so, and the recovery'
   await advanceTo('the circuit is open', () => circuits().includes('open'))
   const count = () => told.filter(event => event.kind === 'sample' && event.store.circuit === 'open').length
   await advanceTo('samples continue', () => count() >= 2)
+  await a.inject('/live/limited')
+  const decision = () => told.findLast(event => event.kind === 'decision')
+  await advanceTo('the page has received a decision', () => decision() !== undefined)
+  t.match(decision(), { isLocal: true, allowed: true }, 'this instance decided')
+  t.match(told.findLast(({ kind }) => kind === 'sample'), { parcels: null, views: { backlog: null, deadLetters: null } }, 'unknown figures')
   resume()
   await advanceTo('the circuit is closed', () => circuits().at(-1) === 'closed')
   // The health may change before the circuit.

@@ -94,8 +94,11 @@ for (const name of ['memory', 'Redis'] as const) {
       t.match(last.body, 'aria-current="true">lowest price')
     })
 
-    t.test('errors are JSON, and a search without results is a page', async t => {
-      t.match((await open('/products/2147483647', CHROME)).json(), { statusCode: 404, message: 'no such product' })
+    t.test('an unknown product is a 404 in either form, and a search without results is a page', async t => {
+      const page = await open('/products/2147483647', CHROME)
+      t.match([page.statusCode, page.headers['content-type'], page.body], [404, /html/, '<h1>No such product</h1>'])
+      t.match((await open('/products/2147483647')).json(), { statusCode: 404, message: 'no such product' })
+      t.match((await open('/products/0', CHROME)).json(), { statusCode: 400 })
       t.match((await open('/products/search?q=qqqq', CHROME)).body, 'No products')
     })
   })
