@@ -1,5 +1,6 @@
-// Mails that are appended to a stream by the request and sent in the background, with retries and dead letters. Start the stand-in of the mail
-// provider, `npx tsx examples/guides/stand-in.ts`, then `npx tsx examples/guides/background-mails.ts`, on several ports if you like.
+// Mails that are appended to a stream by the request and sent in the background, with retries and
+// dead letters. Start the stand-in of the mail provider, `npx tsx examples/guides/stand-in.ts`, then
+// `npx tsx examples/guides/background-mails.ts`, on several ports if you like.
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
 import type { ConsumeOptions } from '../../plugins/events/index.js'
@@ -11,7 +12,12 @@ interface Mail {
   values: Record<string, string>
 }
 
-export async function build ({ backoff = { min: '1s', max: '5 minutes' } }: { backoff?: ConsumeOptions<Mail>['backoff'] } = {}) {
+interface MailOptions {
+  /** For tests. */
+  backoff?: ConsumeOptions<Mail>['backoff']
+}
+
+export async function build ({ backoff = { min: '1s', max: '5 minutes' } }: MailOptions = {}) {
   const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
   const provider = process.env['MAIL_URL'] ?? 'http://localhost:8000'
   const url = process.env['REDIS_URL']
@@ -21,10 +27,13 @@ export async function build ({ backoff = { min: '1s', max: '5 minutes' } }: { ba
   const mails = app.events.stream<Mail>('mails', { maxLength: 100_000, maxAge: '7 days' })
 
   // A sign-up that the client repeats appends one mail.
-  app.post<{ Body: { email: string, name: string } }>('/users', { config: { idempotency: true } }, async (request, reply) => {
+  app.post<{ Body: { email: string, name: string } }>('/users', {
+    config: { idempotency: true }
+  }, async (request, reply) => {
     const { email, name } = request.body
     // … the user is stored here …
-    const id = await mails.append({ to: email, template: 'welcome', values: { name } }, { key: email })
+    const mail: Mail = { to: email, template: 'welcome', values: { name } }
+    const id = await mails.append(mail, { key: email })
     return await reply.code(202).send({ mail: id })
   })
 
@@ -46,7 +55,10 @@ export async function build ({ backoff = { min: '1s', max: '5 minutes' } }: { ba
   })
 
   const deadLetters = mails.deadLetters('send')
-  app.get('/mails', async () => ({ ...(await mails.stats()).groups['send'], dead: await deadLetters.list({ count: 20 }) }))
+  app.get('/mails', async () => {
+    const { groups } = await mails.stats()
+    return { ...groups['send'], dead: await deadLetters.list({ count: 20 }) }
+  })
   app.post('/mails/replay', async () => ({ replayed: await deadLetters.replay() }))
   return app
 }

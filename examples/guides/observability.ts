@@ -1,5 +1,6 @@
-// An app that reports what it does: metrics for Prometheus, spans for OpenTelemetry, structured logs with the trace's id, and health checks.
-// Run it with `npx tsx examples/guides/observability.ts`, send requests to /products/1, then read /metrics.
+// An app that reports what it does: metrics for Prometheus, spans for OpenTelemetry, structured logs
+// with the trace's id, and health checks. Run it with `npx tsx examples/guides/observability.ts`, send
+// requests to /products/1, then read /metrics.
 import { timingSafeEqual } from 'node:crypto'
 import { pathToFileURL } from 'node:url'
 import { trace } from '@opentelemetry/api'
@@ -24,7 +25,9 @@ export async function build () {
     labels: { service: 'shop' },
     exclude: ['/health*', '/metrics'],
     tracing: true,
-    expose: token === undefined ? 'loopback' : request => isEqual(request.headers.authorization ?? '', `Bearer ${token}`)
+    expose: token === undefined
+      ? 'loopback'
+      : ({ headers }) => isEqual(headers.authorization ?? '', `Bearer ${token}`)
   })
   const url = process.env['REDIS_URL']
   if (url) await app.register(redis, { url, prefix: 'observed' })
@@ -34,11 +37,18 @@ export async function build () {
   await app.register(health)
 
   // A figure of the business is worth more than ten of the machine.
-  const orders = new Counter({ name: 'shop_orders_total', help: 'Orders by payment', labelNames: ['payment'], registers: [app.metrics.registry] })
+  const orders = new Counter({
+    name: 'shop_orders_total',
+    help: 'Orders by payment',
+    labelNames: ['payment'],
+    registers: [app.metrics.registry]
+  })
   const placed = app.events.stream<{ product: string }>('orders')
-  await placed.consume({ group: 'mail', handler: ({ data }) => app.log.info({ product: data.product }, 'mail sent') })
+  await placed.consume({ group: 'mail', handler: ({ data }) => app.log.info(data, 'mail sent') })
 
-  app.get<{ Params: { id: string } }>('/products/:id', { config: { cache: true } }, async ({ params }) => ({ id: params.id, name: 'Teapot' }))
+  app.get<{ Params: { id: string } }>('/products/:id', {
+    config: { cache: true }
+  }, async ({ params }) => ({ id: params.id, name: 'Teapot' }))
   app.post<{ Params: { id: string } }>('/orders/:id', async ({ params }, reply) => {
     const id = await placed.append({ product: params.id })
     orders.inc({ payment: 'card' })

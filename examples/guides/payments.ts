@@ -1,5 +1,6 @@
-// A payment that charges the card once, however often the client repeats the request. Start the stand-in of the provider,
-// `npx tsx examples/guides/stand-in.ts`, then `npx tsx examples/guides/payments.ts`.
+// A payment that charges the card once, however often the client repeats the request. Start the
+// stand-in of the provider, `npx tsx examples/guides/stand-in.ts`, then
+// `npx tsx examples/guides/payments.ts`.
 import { createHash } from 'node:crypto'
 import { pathToFileURL } from 'node:url'
 import Fastify, { type FastifyRequest } from 'fastify'
@@ -14,7 +15,7 @@ declare module 'fastify' {
 /** Stands for a table of customers, by API key. */
 const customers = new Map([['key-of-ann', 'ann'], ['key-of-bob', 'bob']])
 
-/** Stands for `INSERT INTO payments (charge, customer, cents) VALUES ($1, $2, $3) ON CONFLICT (charge) DO NOTHING`. */
+/** Stands for `INSERT INTO payments (charge, customer, cents) VALUES … ON CONFLICT (charge) DO NOTHING`. */
 const payments = new Map<string, { customer: string, cents: number }>()
 
 export async function build () {
@@ -26,14 +27,20 @@ export async function build () {
   app.decorateRequest('customer', '')
   app.addHook('onRequest', async (request, reply) => {
     const customer = customers.get(String(request.headers['x-api-key']))
-    if (customer === undefined) return await reply.code(401).send({ error: 'an API key is required' })
+    if (customer === undefined) return await reply.code(401).send({ error: 'send an API key' })
     request.customer = customer
   })
   await app.register(idempotency, { scope: request => request.customer })
 
   app.post<{ Body: { cents: number, card: string } }>('/payments', {
     config: { idempotency: { required: true, ttl: '7 days' } },
-    schema: { body: { type: 'object', required: ['cents', 'card'], properties: { cents: { type: 'integer', minimum: 1 }, card: { type: 'string' } } } }
+    schema: {
+      body: {
+        type: 'object',
+        required: ['cents', 'card'],
+        properties: { cents: { type: 'integer', minimum: 1 }, card: { type: 'string' } }
+      }
+    }
   }, async (request, reply) => {
     const { cents, card } = request.body
     const response = await fetch(`${provider}/charges`, {
@@ -42,10 +49,13 @@ export async function build () {
       body: JSON.stringify({ cents, card }),
       signal: AbortSignal.timeout(30_000)
     })
-    // A decision of the provider: the response is stored, and a retry with the same key receives it again.
+    // Decided: the response is stored, and a retry with the same key receives it again.
     if (response.status === 402) return await reply.code(402).send({ error: 'the card was declined' })
-    // The outcome is unknown: an error that is thrown is not stored, and the retry asks the provider with the same key.
-    if (!response.ok) throw Object.assign(new Error('the payment provider failed; try again with the same key'), { statusCode: 502 })
+    // Unknown: an error that is thrown is not stored, and the retry asks the provider with the same key.
+    if (!response.ok) {
+      const error = new Error('the payment provider failed; try again with the same key')
+      throw Object.assign(error, { statusCode: 502 })
+    }
 
     const { id: charge } = await response.json() as { id: string }
     payments.set(charge, { customer: request.customer, cents })

@@ -1,5 +1,5 @@
-// A report every ten minutes, written by one instance of the fleet. Run it twice with one REDIS_URL, on two ports:
-// `PORT=3000 npx tsx examples/guides/scheduled-jobs.ts`.
+// A report every ten minutes, written by one instance of the fleet. Run it twice with one REDIS_URL,
+// on two ports: `PORT=3000 npx tsx examples/guides/scheduled-jobs.ts`.
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
 import { lock, redis } from '../../plugins/index.js'
@@ -23,7 +23,8 @@ export async function build ({ report = writeReport, pollMs = 30_000, clock }: J
   const outcomes = { ran: 0, done: 0, running: 0, failed: 0 }
   async function runIfDue (): Promise<void> {
     try {
-      const outcome = await app.locks.once('report', { every: '10 minutes', ttl: '30s' }, (signal, { token }) => report(signal, token))
+      const period = { every: '10 minutes', ttl: '30s' }
+      const outcome = await app.locks.once('report', period, (signal, { token }) => report(signal, token))
       outcomes[outcome]++
     } catch (error) {
       outcomes.failed++
@@ -40,7 +41,8 @@ export async function build ({ report = writeReport, pollMs = 30_000, clock }: J
 }
 
 async function writeReport (signal: AbortSignal): Promise<void> {
-  const response = await fetch(process.env['REPORT_URL'] ?? 'http://localhost:8000/reports', { method: 'POST', signal })
+  const url = process.env['REPORT_URL'] ?? 'http://localhost:8000/reports'
+  const response = await fetch(url, { method: 'POST', signal })
   if (!response.ok) throw new Error(`the report service responded with ${response.status}`)
 }
 

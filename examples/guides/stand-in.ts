@@ -1,5 +1,6 @@
-// Stands for the service of another company, such as a payment or a mail provider, so that the guides run without an account. It does each POST
-// once per `Idempotency-Key`. Run it with `PORT=8000 npx tsx examples/guides/stand-in.ts`; `GET /` lists what it did.
+// Stands for the service of another company, such as a payment or a mail provider, so that the guides
+// run without an account. It does each POST once per `Idempotency-Key`. Run it with
+// `npx tsx examples/guides/stand-in.ts`; `GET /` lists what it did.
 import { randomUUID } from 'node:crypto'
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
@@ -12,7 +13,8 @@ export interface StandInOptions {
 }
 
 export async function build ({ refuse, delay }: StandInOptions = {}) {
-  const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' }, forceCloseConnections: true })
+  const logger = { level: process.env['LOG_LEVEL'] ?? 'info' }
+  const app = Fastify({ logger, forceCloseConnections: true })
   const done = new Map<string, { id: string, path: string, key: string, body: unknown }>()
   const attempts = new Map<string, number>()
 
@@ -22,12 +24,16 @@ export async function build ({ refuse, delay }: StandInOptions = {}) {
     attempts.set(key, attempt)
     const refusal = refuse?.(request.body, attempt)
     if (refusal !== undefined) return await reply.code(refusal).send({ error: 'refused' })
-    const result = done.get(key) ?? { id: `${done.size + 1}`, path: request.url, key, body: request.body }
+    const { url: path, body } = request
+    const result = done.get(key) ?? { id: `${done.size + 1}`, path, key, body }
     done.set(key, result)
     await delay?.(request.body, attempt)
     return await reply.code(201).send({ id: result.id })
   })
-  app.get('/', async () => ({ requests: [...attempts.values()].reduce((sum, count) => sum + count, 0), done: [...done.values()] }))
+  app.get('/', async () => {
+    const requests = [...attempts.values()].reduce((sum, count) => sum + count, 0)
+    return { requests, done: [...done.values()] }
+  })
   return app
 }
 

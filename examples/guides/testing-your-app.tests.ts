@@ -1,5 +1,6 @@
 // The tests of `testing-your-app.ts`, for the test runner of Node.js:
-// `node --import tsx --test examples/guides/testing-your-app.tests.ts`. With REDIS_URL those of Redis run as well.
+// `node --import tsx --test examples/guides/testing-your-app.tests.ts`. With REDIS_URL those of Redis
+// run as well.
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { test, type TestContext } from 'node:test'
@@ -21,7 +22,7 @@ async function open (t: TestContext, options: ShopOptions = {}) {
   return { app, clock, login }
 }
 
-/** Waits for work in the background by its effect. Its timers wait for the clock, so the clock moves on meanwhile. */
+/** Waits for an effect of work in the background. Its timers wait for the clock, which moves on meanwhile. */
 async function until (clock: TestClock, check: () => boolean | Promise<boolean>): Promise<void> {
   for (let turns = 0; !await check(); turns++) {
     assert.ok(turns < 1000, 'waited in vain')

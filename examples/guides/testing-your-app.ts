@@ -1,5 +1,5 @@
-// A small shop, built by one function that its tests can call: it takes the clock, the connection and the mail service
-// as options, and it does not listen. Its tests are in `testing-your-app.tests.ts`.
+// A small shop, built by one function that its tests can call: it takes the clock, the connection and
+// the mail service as options, and it does not listen. Its tests are in `testing-your-app.tests.ts`.
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
 import { cache, events, idempotency, rateLimit, redis, session } from '../../plugins/index.js'
@@ -13,14 +13,14 @@ declare module 'fastify' {
 }
 
 export interface ShopOptions {
-  /** The clock of all plugins but the connection, whose sockets keep real time. Production omits it. */
+  /** The clock of all plugins but the connection, whose sockets keep real time. */
   clock?: Clock
   /** Omitted: every plugin uses its memory store. */
   redis?: RedisPluginOptions
   sendMail?: (to: string) => Promise<void>
 }
 
-export async function build ({ clock, redis: connection, sendMail = async () => {} }: ShopOptions = {}) {
+export async function build ({ clock, redis: connection, sendMail }: ShopOptions = {}) {
   const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
   if (connection !== undefined) await app.register(redis, connection)
   await app.register(rateLimit, { max: 100, timeWindow: '1 minute', clock })
@@ -31,7 +31,9 @@ export async function build ({ clock, redis: connection, sendMail = async () => 
   await app.register(events, { clock })
 
   const loginLimit = { max: 5, timeWindow: '15 minutes' }
-  app.post<{ Body: { user: string } }>('/login', { config: { rateLimit: loginLimit } }, async request => {
+  app.post<{ Body: { user: string } }>('/login', {
+    config: { rateLimit: loginLimit }
+  }, async request => {
     await request.login(request.body.user)
     return { welcome: request.body.user }
   })
@@ -50,7 +52,7 @@ export async function build ({ clock, redis: connection, sendMail = async () => 
   })
 
   const mails = app.events.stream<{ to: string }>('mails')
-  await mails.consume({ group: 'send', handler: async ({ data }) => await sendMail(data.to) })
+  await mails.consume({ group: 'send', handler: async ({ data }) => await sendMail?.(data.to) })
   app.post('/orders', { config: { idempotency: true } }, async (request, reply) => {
     const { userId } = request.session
     if (userId === undefined) return await reply.code(401).send()

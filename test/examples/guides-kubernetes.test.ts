@@ -49,7 +49,7 @@ t.test('the times of the manifest fit the app: the drain is long enough to be no
   const [{ env, readinessProbe: ready, startupProbe: startup }] = spec.containers
   const drain = parseDuration(env.find(({ name }) => name === 'DRAIN_DELAY')?.value) ?? 0
   const exit = Number(/closeWithGrace\(\{ delay: ([\d_]+) \}/.exec(source)?.[1]?.replaceAll('_', ''))
-  const longest = Number(/requestTimeout: ([\d_]+)/.exec(source)?.[1]?.replaceAll('_', ''))
+  const longest = Number(/handlerTimeout: ([\d_]+)/.exec(source)?.[1]?.replaceAll('_', ''))
   const noticed = (ready.periodSeconds * ready.failureThreshold + (ready.timeoutSeconds ?? 1)) * 1000
   t.ok(drain > noticed, `readiness fails after ${noticed} ms of a drain of ${drain} ms`)
   t.ok(exit >= drain + longest + 5000, `a drain of ${drain} ms, a request of ${longest} ms and 5 s to close end before ${exit} ms`)
