@@ -47,9 +47,9 @@ export function sectionsOf (items: readonly DefaultTheme.SidebarItem[], read: (f
   })).filter(({ pages }) => pages.length > 0)
 }
 
-/** The list of the pages, with the first sentence of each. */
+/** The list of the pages, each with its first sentences. */
 export function llmsText (sections: readonly Section[], site: string): string {
-  const lines = ({ pages }: Section) => pages.map(({ link, title, text }) => `- [${title}](${site}${fileOf(link)}): ${firstSentence(text)}`).join('\n')
+  const lines = ({ pages }: Section) => pages.map(({ link, title, text }) => `- [${title}](${site}${fileOf(link)}): ${descriptionOf(text)}`).join('\n')
   const required = sections.filter(({ text }) => !OPTIONAL.has(text)).map(section => `## ${section.text}\n\n${lines(section)}`)
   const optional = sections.filter(({ text }) => OPTIONAL.has(text)).map(lines).join('\n')
   return `${INTRODUCTION}\n${required.join('\n\n')}\n\n## Optional\n\n${optional}\n`
@@ -69,9 +69,16 @@ function plainText (markdown: string): string {
   return markdown.replace(/^---\n.*?\n---\n/s, '').replaceAll(/^<!--.*?-->\n+/gms, '')
 }
 
-/** Returns the first sentence of the first paragraph, without links. */
-function firstSentence (text: string): string {
+const MIN_DESCRIPTION = 80
+
+/** Returns the first sentences of the first paragraph, as many as describe the page. */
+function descriptionOf (text: string): string {
   const paragraph = text.replaceAll(/```.*?```/gs, '').split(/\n{2,}/).find(part => /^[A-Z`[*]/.test(part)) ?? ''
-  const plain = paragraph.replaceAll(/\[([^\]]*)\]\([^)]*\)/g, '$1').replaceAll(/\s+/g, ' ').trim()
-  return /^.*?[.:](?= |$)/.exec(plain)?.[0].replace(/:$/, '.') ?? plain
+  const plain = paragraph.replaceAll(/\[([^\]]*)\]\([^)]*\)/g, '$1').replaceAll(/\s+/g, ' ').trim().replace(/:$/, '.')
+  let description = ''
+  for (const sentence of plain.split(/(?<=[.:]) /)) {
+    if (description.length >= MIN_DESCRIPTION) break
+    description += ` ${sentence}`
+  }
+  return description.trim().replace(/:$/, '.')
 }

@@ -56,7 +56,7 @@ t.test('each link of a docstring to a page has a target', t => {
   t.end()
 })
 
-t.test('llms.txt lists all pages with their first sentence, and llms-full.txt has their text', t => {
+t.test('llms.txt lists all pages with their first sentences, and llms-full.txt has their text', t => {
   const sections = sectionsOf(sidebar, file => readPage(`docs/${file}`))
   const list = llmsText(sections, 'https://docs.example/')
   const lines = list.split('\n').filter(line => line.startsWith('- '))
