@@ -1,5 +1,5 @@
 import t, { type Test } from 'tap'
-import { callRedis, circuitOf, defineScript, runScript, type RedisClient, type RedisScript } from '../../plugins/redis/index.js'
+import { callRedis, circuitOf, clusterOf, defineScript, runScript, type RedisClient, type RedisScript } from '../../plugins/redis/index.js'
 import { advanceUntil, createTestApp, sharedRedis, startCluster, startRedis, until } from '../helpers/index.js'
 
 const UNAVAILABLE = { code: 'FST_REDIS_SUITE_REDIS_STORE_UNAVAILABLE', statusCode: 503 }
@@ -203,4 +203,13 @@ t.test('on a Cluster, a call with the key of a hanging node is refused at once, 
   await advanceUntil(clock, 'the node is known to hang', async () => await get(onHung).catch(error => error.cause?.code === 'FST_REDIS_SUITE_REDIS_NODE_DOWN'))
   await until('the other node replies', async () => await get(other) === null)
   await t.rejects(get(onHung), { ...UNAVAILABLE, cause: { code: 'FST_REDIS_SUITE_REDIS_NODE_DOWN' } })
+})
+
+t.test('on a Cluster, a duplicate without commandTimeout waits for a blocking command longer than the client itself', async t => {
+  const { app, prefix } = await createTestApp(t, { store: 'cluster', connection: { commandTimeout: 1000 } })
+  const cluster = clusterOf(app.redis)
+  const redisOptions = { ...cluster?.options.redisOptions, commandTimeout: undefined, socketTimeout: undefined }
+  const queue = cluster?.duplicate([], { redisOptions })
+  t.teardown(() => queue?.disconnect())
+  t.equal(await queue?.blpop(`${prefix}:jobs`, 1.5), null)
 })
