@@ -60,7 +60,8 @@ export async function buildApp (config: Config, { clock, db, logProgress, ownRed
     // The first start fills the database, which may take longer than Fastify's default.
     pluginTimeout: 120_000,
     // Unknown properties are refused, and not silently removed.
-    ajv: { customOptions: { removeAdditional: false } },
+    // The named examples of a body are for the documentation only.
+    ajv: { customOptions: { removeAdditional: false, keywords: ['x-examples'] } },
     ...options
   }).withTypeProvider<TypeBoxTypeProvider>()
 

@@ -35,15 +35,15 @@ export const breakRedis: FastifyPluginAsyncTypebox = async function breakRedis (
     return { fault, since: ownRedis.state.since }
   })
 
-  fastify.get('/live/redis/page', { schema: PROBED, config: { ...PROBE, session: false, cache: { ttl: '2s', staleWhileRevalidate: 0, public: true } } },
+  fastify.get('/live/redis/page', { logLevel: 'warn', schema: PROBED, config: { ...PROBE, session: false, cache: { ttl: '2s', staleWhileRevalidate: 0, public: true } } },
     async () => ({ renderedAt: new Date().toISOString() }))
 
-  fastify.post('/live/redis/visit', { schema: PROBED, config: PROBE }, async ({ session }) => {
+  fastify.post('/live/redis/visit', { logLevel: 'warn', schema: PROBED, config: PROBE }, async ({ session }) => {
     session.visits = (session.visits ?? 0) + 1
     return { visits: session.visits }
   })
 
-  fastify.post('/live/redis/once', { schema: PROBED, config: { ...PROBE, session: false, idempotency: { ttl: '10s', scope: () => 'probe' } } },
+  fastify.post('/live/redis/once', { logLevel: 'warn', schema: PROBED, config: { ...PROBE, session: false, idempotency: { ttl: '10s', scope: () => 'probe' } } },
     async () => ({ done: true }))
 }
 

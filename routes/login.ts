@@ -28,7 +28,10 @@ export const login: FastifyPluginAsyncTypebox = async function login (fastify) {
       description: 'The demo users are user1@example.com to user1000@example.com and admin@example.com, all with the password demo-password.',
       body: Type.Object({ email: Text({ minLength: 3, maxLength: 200 }), password: Type.String({ maxLength: 200 }) }, {
         additionalProperties: false,
-        examples: [{ email: 'user1@example.com', password: 'demo-password' }, { email: 'admin@example.com', password: 'demo-password' }]
+        'x-examples': {
+          user: { summary: 'a user', value: { email: 'user1@example.com', password: 'demo-password' } },
+          admin: { summary: 'the admin', value: { email: 'admin@example.com', password: 'demo-password' } }
+        }
       }),
       response: responses(Type.Object({ userId: Type.Integer(), name: Type.String() }), 'The user; `Set-Cookie` starts the session.', 401)
     }

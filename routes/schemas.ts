@@ -67,7 +67,7 @@ export const LOGGED_IN = [{ session: [] }]
 export const ADMIN = [{ admin: [] }]
 
 const REFUSALS = {
-  401: 'There is no session of a user: log in first.',
+  401: 'The caller is not logged in, or the password is wrong.',
   403: 'The caller may not do that.',
   404: 'There is no such thing.',
   409: 'The present state does not allow it; `message` says why.',
