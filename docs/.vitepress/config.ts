@@ -34,7 +34,16 @@ export default defineConfig({
       { text: 'Guides', link: '/guides/', activeMatch: '^/guides/' },
       { text: 'Plugins', link: firstOf('Plugins'), activeMatch: '^/plugins/' },
       { text: 'Operations', link: firstOf('Operations'), activeMatch: '^/operations/' },
-      { text: 'API', link: '/api/', activeMatch: '^/api/' }
+      { text: 'API', link: '/api/', activeMatch: '^/api/' },
+      {
+        text: 'Help',
+        items: [
+          { text: 'Troubleshooting', link: '/troubleshooting' },
+          { text: 'Errors by code', link: '/errors' },
+          { text: 'Glossary', link: '/glossary' },
+          { text: 'Changelog', link: '/changelog' }
+        ]
+      }
     ],
     sidebar: { '/': sidebar, '/api/': apiSidebar },
     outline: [2, 3],

@@ -24,8 +24,9 @@ export function tokenizeQuery (query: string): string[] {
   })
 }
 
-/** Pages that explain come before the reference, and the history comes last. */
+/** Pages of problems come first, then those that explain, the reference, and the history. */
 export function boostDocument (id: string): number {
+  if (/\/(?:errors|troubleshooting)(?:#|$)/.test(id)) return 1.5
   if (id.includes('/changelog')) return 0.1
   return id.includes('/api/') ? 0.4 : 1
 }
