@@ -1,12 +1,12 @@
 import { createRequire } from 'node:module'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join, normalize } from 'node:path'
 import t from 'tap'
 import { llmsFullText, llmsText, sectionsOf } from '../../docs/.vitepress/llms.js'
 import { homepage, resolveTarget, slugify } from '../../docs/.vitepress/markdown.js'
 import { apiSidebar, MODULES, sidebar } from '../../docs/.vitepress/navigation.js'
 import { boostDocument, fuzzy, miniSearch, tokenize, tokenizeQuery } from '../../docs/.vitepress/search.js'
-import { anchorsOf, pagesOf, readPage, root } from '../helpers/docs/doc-blocks.js'
+import { anchorsOf, linksOf, pagesOf, readPage, root } from '../helpers/docs/doc-blocks.js'
 
 const pages = pagesOf().filter(page => page.startsWith('docs/') && page !== 'docs/index.md')
 const items = sidebar.flatMap(({ items = [] }) => items)
@@ -16,6 +16,14 @@ t.test('the navigation lists each page of docs/ once, and no other page', t => {
   const listed = items.map(({ link = '' }) => link).filter(link => !link.startsWith('/api/'))
   t.same(listed.map(fileOf).sort(), pages.toSorted())
   t.same(sidebar.filter(({ text }) => text === undefined), [])
+  t.end()
+})
+
+t.test('each page is linked on the first page, or on the page that lists its section, for readers of the repository', t => {
+  const linked = new Set(['docs/index.md', 'docs/guides/index.md', 'docs/techniques/index.md'].flatMap(linksOf)
+    .map(({ page, target }) => normalize(join(dirname(page), target.replace(/#.*$/, '')))))
+  // It only includes CHANGELOG.md, which is linked.
+  t.same(pages.filter(page => page !== 'docs/changelog.md' && !linked.has(page)), [])
   t.end()
 })
 
