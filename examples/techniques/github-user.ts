@@ -36,14 +36,18 @@ class QuotaError extends Error {
 }
 
 export async function build ({
-  github = process.env['GITHUB_API_URL'] ?? 'https://api.github.com', token = process.env['GITHUB_TOKEN'] ?? '',
-  redisUrl: url = process.env['REDIS_URL'] ?? '', clock = systemClock
+  github = process.env['GITHUB_API_URL'] ?? 'https://api.github.com',
+  token = process.env['GITHUB_TOKEN'] ?? '',
+  redisUrl: url = process.env['REDIS_URL'] ?? '',
+  clock = systemClock
 }: GithubOptions = {}) {
   const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
   if (url !== '') await app.register(redis, { url, prefix: 'example', clock })
   await app.register(cache, { clock })
 
-  const users = app.cache.withPrefix('github-user', { staleIfError: '1 day', softTimeout: '500ms', hardTimeout: '5s', negativeTtl: '1m' })
+  const users = app.cache.withPrefix('github-user', {
+    staleIfError: '1 day', softTimeout: '500ms', hardTimeout: '5s', negativeTtl: '1m'
+  })
   const quota = app.cache.withPrefix('github-quota')
   let pausedUntil = 0
 
@@ -66,9 +70,15 @@ export async function build ({
     if (isRefused) await checkQuota()
   }
 
-  async function load (username: string, { signal, stale }: FactoryContext<Profile | null>): Promise<Profile | null> {
+  async function load (
+    username: string, { signal, stale }: FactoryContext<Profile | null>
+  ): Promise<Profile | null> {
     await checkQuota()
-    const headers = new Headers({ accept: 'application/vnd.github+json', 'user-agent': 'fastify-redis-suite-example', 'x-github-api-version': '2022-11-28' })
+    const headers = new Headers({
+      accept: 'application/vnd.github+json',
+      'user-agent': 'fastify-redis-suite-example',
+      'x-github-api-version': '2022-11-28'
+    })
     if (token !== '') headers.set('authorization', `Bearer ${token}`)
     if (stale?.etag) headers.set('if-none-match', stale.etag)
     const response = await fetch(`${github}/users/${username}`, { headers, signal })
@@ -77,17 +87,23 @@ export async function build ({
     const fresh = { ttl: Number(maxAge) * 1000, checkedAt: clock.now() }
     if (response.status === 304 && stale) return { ...stale, ...fresh }
     if (response.status === 404) return null
-    if (!response.ok) throw Object.assign(new Error(`GitHub responded with ${response.status}`), { statusCode: 502 })
-    const user = await response.json() as User
-    return { user: Object.fromEntries(FIELDS.map(field => [field, user[field] ?? null])), etag: response.headers.get('etag'), ...fresh }
+    if (!response.ok) {
+      throw Object.assign(new Error(`GitHub responded with ${response.status}`), { statusCode: 502 })
+    }
+    const all = await response.json() as User
+    const user = Object.fromEntries(FIELDS.map(field => [field, all[field] ?? null]))
+    return { user, etag: response.headers.get('etag'), ...fresh }
   }
 
-  const params = { type: 'object', properties: { username: { type: 'string', pattern: '^[A-Za-z\\d][A-Za-z\\d-]{0,38}$' } } }
+  const username = { type: 'string', pattern: '^[A-Za-z\\d][A-Za-z\\d-]{0,38}$' }
+  const schema = { params: { type: 'object', properties: { username } } }
 
-  app.get<{ Params: { username: string } }>('/users/:username', { schema: { params } }, async (request, reply) => {
+  app.get<{ Params: { username: string } }>('/users/:username', { schema }, async (request, reply) => {
     // GitHub does not distinguish upper and lower case.
     const username = request.params.username.toLowerCase()
-    const profile = await users.getOrSet<Profile | null>(username, context => load(username, context), { ttl: value => value?.ttl ?? 0 })
+    const profile = await users.getOrSet<Profile | null>(
+      username, context => load(username, context), { ttl: value => value?.ttl ?? 0 }
+    )
     if (profile === null) return await reply.code(404).send({ error: 'no such user' })
     reply.header('age', Math.floor((clock.now() - profile.checkedAt) / 1000))
     return profile.user
