@@ -201,6 +201,7 @@ async function useLock (app: FastifyInstance, clock: TestClock): Promise<void> {
   const handle = await app.locks.acquire('one')
   await handle.extend()
   await app.locks.isLocked('one')
+  await app.locks.once('job', { every: '1h' }, idle)
   await handle.release()
 }
 
