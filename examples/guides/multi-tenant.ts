@@ -23,16 +23,17 @@ export async function build ({ clock }: { clock?: Clock } = {}) {
   const url = process.env['REDIS_URL']
   if (url) await app.register(redis, { url, prefix: 'tenants' })
 
+  // Responses: the host is a part of each key.
+  await app.register(cache, { ttl: '5m', key: { host: true }, clock })
   // The first hook: all later ones, and all options below, know the tenant.
   app.decorateRequest('tenant', '')
   app.addHook('onRequest', async (request, reply) => {
     const tenant = tenants.get(request.hostname)
     if (tenant === undefined) return await reply.code(404).send({ error: 'no such shop' })
     request.tenant = tenant
+    reply.cacheTags(`tenant:${tenant}`) // of each response that is cached
   })
 
-  // Responses: the host is a part of each key.
-  await app.register(cache, { ttl: '5m', key: { host: true }, clock })
   // Limits: each client within a tenant, and each tenant as a whole.
   await app.register(rateLimit, { max: 100, timeWindow: '1 minute', keyGenerator: ({ tenant, ip }) => `${tenant} ${ip}`, clock })
   app.addHook('onRequest', app.rateLimit({ max: 1000, timeWindow: '1 minute', keyGenerator: ({ tenant }) => tenant, groupId: 'tenant' }))
@@ -47,10 +48,9 @@ export async function build ({ clock }: { clock?: Clock } = {}) {
   await app.register(lock, { clock })
   await app.register(events)
 
-  const cached = { cache: { tags: ({ tenant }: FastifyRequest) => [`tenant:${tenant}`] } }
   const valuesOf = ({ tenant }: FastifyRequest) => app.cache.withPrefix(`tenant-${tenant}`, { ttl: '1h' })
 
-  app.get('/products', { config: cached }, async ({ tenant }) => products.get(tenant))
+  app.get('/products', { config: { cache: true } }, async ({ tenant }) => products.get(tenant))
   app.get('/report', async request => await valuesOf(request).getOrSet('report', () => ({ products: products.get(request.tenant)?.length })))
   app.post<{ Params: { user: string } }>('/login/:user', async request => {
     await request.login(`${request.tenant}/${request.params.user}`)

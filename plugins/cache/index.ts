@@ -36,13 +36,16 @@ declare module 'fastify' {
   }
   interface FastifyReply {
     /**
-     * Adds tags to this response, beside those of the route.
+     * Adds tags to this response, beside those of the route. A hook before the lookup may call it as well.
      *
      * @example reply.cacheTags(`product:${product.id}`, 'products')
      * @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` for an invalid tag
      */
     cacheTags (...tags: Tag[]): FastifyReply
-    /** Excludes this response from the cache. Requests that wait for it proceed. */
+    /**
+     * Excludes this response from the cache. Requests that wait for it proceed. After a call in a hook before the
+     * lookup the handler runs, and the stored response stays.
+     */
     noCache (): FastifyReply
   }
   interface FastifyContextConfig {

@@ -187,6 +187,21 @@ onBothStores('a reply that is sent while the cache looks the request up keeps no
   t.ok(passed < 1000, `after ${passed} ms of the clock`)
 })
 
+onBothStores('cacheTags() and noCache() take effect in hooks before the lookup', async (t, store) => {
+  const { app } = await createCacheApp(t, { store })
+  app.addHook('onRequest', async (request, reply) => {
+    reply.cacheTags('tenant')
+    if (request.headers['x-preview'] !== undefined) reply.noCache()
+  })
+  let runs = 0
+  app.get('/', { config: { cache: { tags: ['page'], harmless: ['x-preview'] } } }, async () => `${++runs}`)
+  const bodyOf = async (headers = {}) => (await ask(app, '/', headers)).body
+  t.equal((await askTwice(app, '/'))[1].cache, 'HIT')
+  t.same([await bodyOf({ 'x-preview': '1' }), await bodyOf({ 'x-preview': '1' }), await bodyOf()], ['2', '3', '1'], 'excluded requests run the handler, and leave the stored response')
+  await app.cache.invalidateTags(['tenant'])
+  t.equal(await bodyOf(), '4')
+})
+
 onBothStores('noCache() and cacheTags() take effect while the cache looks the request up', async (t, store) => {
   const { app } = await createCacheApp(t, { store })
   const replies = new WeakMap<FastifyRequest, FastifyReply>()

@@ -14,6 +14,7 @@ import { isGone, withdrawReplaced } from './invalidation.js'
 import { hasNonce, isOfTheClient, judgeReads, warnOfTokens, warnOnce } from './reads/unkeyed-headers.js'
 import { ENCODING } from './reads/request-reads.js'
 import { ownHeaders, readAs } from './reads/watch-request.js'
+import { REFUSED } from './request-key.js'
 import type { Filling, RequestCache } from './request-state.js'
 import type { ResolvedRouteCache } from './route-options.js'
 import { applyStored, notModified } from './send-stored.js'
@@ -45,7 +46,7 @@ export function handleResponse (state: RequestCache, payload: unknown): MaybePro
   }
   const status = reply.statusCode
   if (state.hasFailed && !isListedError(status, route)) return refuse(state, phase, 'error', status, payload)
-  if (state.isRefused) return refuse(state, phase, 'the handler refused', status, payload)
+  if (state.isRefused) return refuse(state, phase, REFUSED, status, payload)
   const decision = evaluateResponse(state, phase, core.now())
   if (decision.kind === 'await-ttl') return handleWithTtl(state, phase, decision.ttl, payload)
   // RFC 9875 §2

@@ -20,16 +20,21 @@ export function isLookedUp (method: string): boolean {
 /** Why a request bypasses the cache where its hooks could not be watched. */
 export const UNWATCHED = 'unwatched'
 
+/** Why a response is not stored for which `reply.noCache()` was called. */
+export const REFUSED = 'the handler refused'
+
 /**
  * Returns why a request bypasses the cache: it is not looked up, and its response is not stored. Returns undefined
  * where it does not.
  */
-export function whyBypassed ({ request, route, reads, hasOwner, hasAuthorization }: RequestCache): string | undefined {
+export function whyBypassed (state: RequestCache): string | undefined {
+  const { request, route, reads, hasOwner, hasAuthorization, isRefused } = state
   const { method, headers } = request
   if (!route.stores || !isLookedUp(method)) return 'method'
   if (headers.upgrade !== undefined && isUpgraded(request)) return 'upgrade'
   if (headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined) return 'body'
   if (request.raw.httpVersionMajor >= 2 && hasBodyFrames(request)) return 'body'
+  if (isRefused) return REFUSED
   if (route.private !== undefined && !hasOwner) return 'no owner'
   // RFC 9111 §5.2.1.5
   if (route.requestDirectives === 'obey' && requestDirectives(headers)?.has('no-store')) return 'no-store'

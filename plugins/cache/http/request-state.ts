@@ -14,10 +14,20 @@ import type { StoredResponse } from './stored-response.js'
 /** The request's property that holds its {@link RequestCache}; null where no cached route has looked it up. */
 export const STATE = Symbol('cache.state')
 
+/** The request's property that holds its {@link EarlyCalls}; null where no hook before the lookup made any. */
+export const EARLY = Symbol('cache.early')
+
 declare module 'fastify' {
   interface FastifyRequest {
     [STATE]: RequestCache | null
+    [EARLY]: EarlyCalls | null
   }
+}
+
+/** Calls of `reply.cacheTags()` and `reply.noCache()` before the lookup, such as by a hook that knows the tenant. */
+export interface EarlyCalls {
+  readonly tags: string[]
+  isRefused: boolean
 }
 
 /** The parts of the HTTP cache that all requests share. */
@@ -124,7 +134,7 @@ export function createState (
   cache: HttpCache, request: FastifyRequest, reply: FastifyReply, route: ResolvedRouteCache,
   reads: RequestReads | undefined
 ): RequestCache {
-  const { headers } = request
+  const { headers, [EARLY]: early } = request
   const { 'if-none-match': ifNoneMatch, 'if-modified-since': ifModifiedSince, range } = headers
   const isConditional = ifNoneMatch !== undefined || ifModifiedSince !== undefined || range !== undefined
   return {
@@ -140,8 +150,8 @@ export function createState (
     key: undefined,
     stale: undefined,
     phase: BYPASSED,
-    extraTags: [],
-    isRefused: false,
+    extraTags: early?.tags ?? [],
+    isRefused: early?.isRefused ?? false,
     hasFailed: false,
     status: { outcome: 'BYPASS', fwd: 'bypass', fwdStatus: undefined, ttl: undefined, stored: false, collapsed: false },
     why: ''

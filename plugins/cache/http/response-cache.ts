@@ -1,5 +1,5 @@
 import type {
-  FastifyContextConfig, FastifyInstance, onErrorHookHandler, preHandlerHookHandler, RouteOptions
+  FastifyContextConfig, FastifyInstance, FastifyRequest, onErrorHookHandler, preHandlerHookHandler, RouteOptions
 } from 'fastify'
 import { PinnedHooks } from '../../shared/http/pinned-hooks.js'
 import { canonicalText } from '../../shared/data/canonical.js'
@@ -20,7 +20,7 @@ import { withConstraints } from './reads/ignored-names.js'
 import { watchDecorators } from './reads/watch-decorators.js'
 import { watchRoute } from './reads/watch-request.js'
 import { isLookedUp } from './request-key.js'
-import { STATE, type HttpCache } from './request-state.js'
+import { EARLY, STATE, type EarlyCalls, type HttpCache } from './request-state.js'
 import type { ResolvedRouteCache } from './route-options.js'
 
 interface ResponseCache {
@@ -101,18 +101,29 @@ export function addResponseCache (
 /** Adds the request's state, and what a handler calls to change how its response is stored. */
 function decorate (fastify: FastifyInstance): void {
   fastify.decorateRequest(STATE, null)
+  fastify.decorateRequest(EARLY, null)
   fastify.decorateReply('cacheTags', function (...tags) {
-    this.request[STATE]?.extraTags.push(...checkTags(tags, 'tags', invalidArgumentError))
+    const { request } = this
+    const target = request[STATE]?.extraTags ?? earlyCallsOf(request).tags
+    target.push(...checkTags(tags, 'tags', invalidArgumentError))
     return this
   })
   fastify.decorateReply('noCache', function () {
     const state = this.request[STATE]
-    if (state === null) return this
+    if (state === null) {
+      earlyCallsOf(this.request).isRefused = true
+      return this
+    }
     state.isRefused = true
     // Waiting requests need not wait until the response is sent.
     if (state.phase.kind === 'filling') state.phase.fill.finish(undefined)
     return this
   })
+}
+
+function earlyCallsOf (request: FastifyRequest): EarlyCalls {
+  request[EARLY] ??= { tags: [], isRefused: false }
+  return request[EARLY]
 }
 
 function createWatchCloseHook (invalidations: Invalidations, route: ResolvedRouteCache): preHandlerHookHandler {
