@@ -30,7 +30,7 @@ export function seconds (ms: number): string {
 
 /** Formats a fencing token by its last digits: tokens are as long as a time in microseconds. */
 export function tokenText (token: number | undefined): string {
-  return token === undefined ? UNKNOWN : `…${String(token).slice(-6)}`
+  return token === undefined ? UNKNOWN : `…\u2060${String(token).slice(-6)}`
 }
 
 export function euros (cents: number): string {

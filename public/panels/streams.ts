@@ -33,7 +33,7 @@ export function streamsPanel (): StreamsPanel {
   }
 
   onPress('stream-append', async () => await request('POST', '/live/parcels', { count: PARCELS },
-    count => `${count} parcels appended: the group's instances share them, and each customer's are handled in order.`))
+    count => `${count} parcels appended: the group's instances share them, and the parcels of a customer are handled in order.`))
   onPress('stream-damage', async () => await request('POST', '/live/parcels', { count: 1, damaged: true },
     () => 'A damaged parcel: its handler fails three times, then it becomes a dead letter. Other customers do not wait for it.'))
   onPress('stream-replay', async () => await request('POST', '/live/parcels/replay', undefined,
