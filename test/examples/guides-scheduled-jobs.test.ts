@@ -33,7 +33,9 @@ t.test('two instances that poll all the time run the job once in each period', a
     await clock.advance('10 minutes')
   }
   await until('the last period', () => runs === 5)
+  await polls('done')
   t.equal((await outcomes()).reduce((sum, { ran }) => sum + ran, 0), 5)
+  t.equal(runs, 5)
 })
 
 t.test('a job that is longer than its period never runs twice at a time', async t => {
