@@ -4,6 +4,11 @@ import t, { type Test } from 'tap'
 import type { RedisClient, RedisPluginOptions } from '../../plugins/redis/index.js'
 import { sharedCluster, sharedRedis } from '../helpers/index.js'
 
+/** Whether a TTL in seconds was set to `expected`: Redis counts on while the test waits for its replies. */
+function isTtl (seconds: number, expected: number): boolean {
+  return seconds <= expected && seconds > expected - 60
+}
+
 process.env['LOG_LEVEL'] = 'silent'
 type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
 // No deadline passes on a busy machine.
@@ -31,11 +36,11 @@ for (const store of Object.keys(connections)) {
     t.same(await get('/notice'), { text: null })
     await put('/notice', { text: 'closed on Sunday' })
     t.same(await get('/notice'), { text: 'closed on Sunday' })
-    t.equal(await redis.ttl('shop:notice'), 600)
+    t.ok(isTtl(await redis.ttl('shop:notice'), 600))
     await put('/shops/berlin/prices', { 7: 499, 8: 1999 })
     t.same(await get('/shops/berlin/prices?ids=8,9,7'), { 7: 499, 8: 1999, 9: null })
     t.same(await get('/shops/paris/prices?ids=7'), { 7: null })
-    t.equal(await redis.ttl('shop:price:{berlin}:8'), 3600)
+    t.ok(isTtl(await redis.ttl('shop:price:{berlin}:8'), 3600))
   })
 
   t.test(`${store}: a profile is a hash whose fields change one by one, also concurrently`, async t => {
@@ -62,7 +67,7 @@ for (const store of Object.keys(connections)) {
     for (let i = 0; i < 15; i++) await put(`/users/ann/seen/p${i}`)
     await put('/users/ann/seen/p8')
     t.same(await get('/users/ann/seen'), ['p8', 'p14', 'p13', 'p12', 'p11', 'p10', 'p9', 'p7', 'p6', 'p5'])
-    t.equal(await redis.ttl('shop:seen:ann'), 30 * 86_400)
+    t.ok(isTtl(await redis.ttl('shop:seen:ann'), 30 * 86_400))
   })
 
   t.test(`${store}: sets answer whether a user has a role, and which interests two users share`, async t => {
@@ -104,7 +109,7 @@ for (const store of Object.keys(connections)) {
     await Promise.all(Array.from({ length: 400 }, (_, i) => put(`/visitors/2026-11-0${1 + i % 2}/v${i % 300}`)))
     const { about } = await get('/visitors/2026-11-01/and/2026-11-02')
     t.ok(Math.abs(about - 300) <= 9, `${about} of 300`)
-    t.equal(await redis.ttl('shop:{visitors}:2026-11-01'), 90 * 86_400)
+    t.ok(isTtl(await redis.ttl('shop:{visitors}:2026-11-01'), 90 * 86_400))
   })
 
   t.test(`${store}: MULTI changes two keys as one step, and one turn of the event loop reads many keys`, async t => {

@@ -13,7 +13,8 @@ import type { ResolvedRouteOptions } from '../options/route.js'
 import type { ErrorResponseContext } from '../options/types.js'
 import type { Policy } from '../policy.js'
 import { RateLimitState, type Charge } from './request-state.js'
-import { setHeaders, retryAfterSeconds } from './response-headers.js'
+import { setHeaders } from './response-headers.js'
+import { retryAfterSeconds } from './retry-after.js'
 
 const LIMITS = Symbol('rate-limit.limits')
 

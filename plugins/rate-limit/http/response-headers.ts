@@ -1,8 +1,9 @@
 import type { FastifyReply } from 'fastify'
 import { serializeItem, serializeList } from 'structured-headers'
 import type { Decision } from '../decision.js'
-import type { HeaderNames } from '../options/headers.js'
+import type { HeaderNames } from '../options/header-names.js'
 import type { Limit, Policy } from '../policy.js'
+import { retryAfterSeconds } from './retry-after.js'
 
 /**
  * Sets `X-RateLimit-*` in seconds, `RateLimit-Policy` and `RateLimit`, and on a refusal `Retry-After` in seconds.
@@ -24,14 +25,6 @@ export function setHeaders (reply: FastifyReply, headers: HeaderNames, policy: P
     reply.header(names.state, `${limitNames.get(limit) ?? serializeName(limit)};r=${remaining};t=${t}`)
   }
   if (names.retryAfter) reply.header(names.retryAfter, retryAfter)
-}
-
-/**
- * Returns the seconds until a refused request passes; a window where it never will. They are rounded up, as a client
- * that waits for as long as the header says must not come too early.
- */
-export function retryAfterSeconds ({ retryAfter, limit }: Decision): number {
-  return Math.ceil((Number.isFinite(retryAfter) ? retryAfter : limit.window) / 1000)
 }
 
 const policyFields = new WeakMap<Policy, string>()

@@ -13,7 +13,7 @@ import { DEFAULT_TIMEOUT_MS } from '../../shared/redis/guard.js'
 import { COST_ALLOWED, invalidResult, isCost } from '../errors.js'
 import type { Policy } from '../policy.js'
 import type { CustomStoreConstructor } from './custom-store.js'
-import { resolveHeaders, type HeaderNames } from './headers.js'
+import { resolveHeaders, type HeaderNames } from './header-names.js'
 import { createIpList, ipKey, isInvalidRange } from './ip-address.js'
 import {
   allowedMax, DEFAULT_MAX, DEFAULT_MAX_LOG_UNITS, DEFAULT_TIME_WINDOW, LARGEST_MAX, largestMax, POLICY_OPTIONS,

@@ -128,7 +128,10 @@ export interface RouteRateLimitOptions extends PolicyOptions {
   allowList?: AccessList | null | undefined
   /** Clients that always get 403. */
   denyList?: AccessList | null | undefined
-  /** The name of a group: routes of one group share one count. As an option of the plugin, all its routes share it unless they name another one. */
+  /**
+   * The name of a group: routes of one group share one count. As an option of the plugin, all its routes share it
+   * unless they name another one.
+   */
   groupId?: string | undefined
   /** Whether requests are decided, counted and reported in headers and events, but never refused. @default false */
   dryRun?: boolean | undefined

@@ -7,7 +7,7 @@ import { MicroBatch, type Batched, type TurnPipeline } from '../../shared/redis/
 import { sendScript, sendScriptIn } from '../../shared/redis/script.js'
 import type { LimitState, Verdict } from '../decision.js'
 import { ALGORITHMS, countsRefusals, type Algorithm, type Policy } from '../policy.js'
-import { applyScripts, refundScripts, resetScript } from './scripts.js'
+import { applyScripts, refundScripts, resetScript } from './script-assembly.js'
 import type { SharedRateLimitStore } from './store.js'
 
 /** Returns the channel on which an instance publishes the id of each key that it resets. */
