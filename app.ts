@@ -49,12 +49,16 @@ export interface ShopOptions extends FastifyServerOptions {
   db?: Database | undefined
   /** Whether the progress of a long start is logged on the standard output. @default false */
   logProgress?: boolean | undefined
-  /** A Redis that the demo has started, in place of the configured one: the live page may break it. The caller stops it. */
+  /**
+   * A Redis that the demo has started, in place of the configured one: the live page may break it. The caller stops it.
+   */
   ownRedis?: OwnRedis | undefined
 }
 
 /** Composes the demo shop from plugins and routes. It does not listen. */
-export async function buildApp (config: Config, { clock, db, logProgress, ownRedis, ...options }: ShopOptions = {}): Promise<FastifyInstance> {
+export async function buildApp (
+  config: Config, { clock, db, logProgress, ownRedis, ...options }: ShopOptions = {}
+): Promise<FastifyInstance> {
   const app = Fastify({
     trustProxy: config.TRUST_PROXY,
     // The first start fills the database, which may take longer than Fastify's default.
@@ -69,9 +73,13 @@ export async function buildApp (config: Config, { clock, db, logProgress, ownRed
   await app.register(sensible)
   // Before the rate limiter and sessions, which the documentation does not need.
   await app.register(docs)
-  await registerRedis(app, ownRedis === undefined ? config : { REDIS_URL: ownRedis.url, clusterNodes: undefined }, clock)
+  await registerRedis(
+    app, ownRedis === undefined ? config : { REDIS_URL: ownRedis.url, clusterNodes: undefined }, clock
+  )
   const isLimited = config.RATE_LIMIT_MAX > 0
-  await app.register(rateLimit, { global: isLimited, max: isLimited ? config.RATE_LIMIT_MAX : undefined, timeWindow: '1 minute', clock })
+  await app.register(
+    rateLimit, { global: isLimited, max: isLimited ? config.RATE_LIMIT_MAX : undefined, timeWindow: '1 minute', clock }
+  )
   await app.register(session, { secret: config.SESSION_SECRET, maxPerUser: 20, clock })
   await app.register(cache, { ttl: '30s', staleWhileRevalidate: '5m', clock })
   await app.register(idempotency, { clock })
@@ -82,7 +90,15 @@ export async function buildApp (config: Config, { clock, db, logProgress, ownRed
 
   await app.register(database, { url: config.DATABASE_URL, snapshot: config.DATABASE_SNAPSHOT, db, logProgress })
   // After the database: filling it blocks the event loop, which health would report as pressure.
-  await app.register(health, { drainDelay: config.DRAIN_DELAY, serviceId: 'shop', clock, underPressure: { maxEventLoopDelay: config.MAX_EVENT_LOOP_DELAY } })
+  await app.register(
+    health,
+    {
+      drainDelay: config.DRAIN_DELAY,
+      serviceId: 'shop',
+      clock,
+      underPressure: { maxEventLoopDelay: config.MAX_EVENT_LOOP_DELAY }
+    }
+  )
   await app.register(live, { clock })
   await app.register(changes)
   await app.register(leaderboard)
@@ -105,7 +121,11 @@ export async function buildApp (config: Config, { clock, db, logProgress, ownRed
 }
 
 /** Without Redis, the other plugins use their memory stores. */
-async function registerRedis (app: FastifyInstance, { REDIS_URL, REDIS_PASSWORD, clusterNodes }: Pick<Config, 'REDIS_URL' | 'REDIS_PASSWORD' | 'clusterNodes'>, clock: Clock | undefined): Promise<void> {
+async function registerRedis (
+  app: FastifyInstance,
+  { REDIS_URL, REDIS_PASSWORD, clusterNodes }: Pick<Config, 'REDIS_URL' | 'REDIS_PASSWORD' | 'clusterNodes'>,
+  clock: Clock | undefined
+): Promise<void> {
   const common = { prefix: 'shop', clock, ...(REDIS_PASSWORD === undefined ? {} : { password: REDIS_PASSWORD }) }
   if (clusterNodes) await app.register(redis, { ...common, cluster: { nodes: clusterNodes } })
   else if (REDIS_URL !== undefined) await app.register(redis, { ...common, url: REDIS_URL })

@@ -7,8 +7,18 @@ const CLOSE_TIMEOUT_MS = 10_000
 
 async function start (config: Config): Promise<void> {
   const ownRedis = config.START_REDIS ? await OwnRedis.start() : undefined
-  const app = await buildApp(config, { logger: { level: config.LOG_LEVEL }, ownRedis, logProgress: ['trace', 'debug', 'info'].includes(config.LOG_LEVEL) })
-  if (ownRedis !== undefined) app.log.info(`started a Redis at ${ownRedis.url}: the live page can break it; REDIS_URL=${ownRedis.url} PORT=3001 npm start adds an instance`)
+  const app = await buildApp(
+    config,
+    {
+      logger: { level: config.LOG_LEVEL }, ownRedis, logProgress: ['trace', 'debug', 'info'].includes(config.LOG_LEVEL)
+    }
+  )
+  if (ownRedis !== undefined) {
+    app.log.info(
+      `started a Redis at ${ownRedis.url}: the live page can break it; REDIS_URL=${ownRedis.url} PORT=3001 npm ` +
+      'start adds an instance'
+    )
+  }
   if (config.isSecretTemporary) app.log.warn('SESSION_SECRET is not set: sessions end with this process')
 
   closeWithGrace({ delay: CLOSE_TIMEOUT_MS + config.DRAIN_DELAY }, async ({ signal, err }) => {

@@ -12,8 +12,9 @@ declare module 'fastify' {
 
 export interface Changes {
   /**
-   * Runs a transaction that changes one row, whose new value the caller writes to the cache with `fastify.cache.writeThrough`. The notification of
-   * the database then invalidates the row's pages (`page:product:1`), but not its value (`product:1`).
+   * Runs a transaction that changes one row, whose new value the caller writes to the cache with
+   * `fastify.cache.writeThrough`. The notification of the database then invalidates the row's pages (`page:product:1`),
+   * but not its value (`product:1`).
    */
   writeRow <T> (row: string, work: (query: Query) => Promise<T>): Promise<T>
 }
@@ -28,10 +29,12 @@ const Payload = Compile(Type.Object({
 const ALL_TAGS = ['products', 'product:all', 'orders', 'users', 'user:all']
 
 /**
- * Invalidates cached rows when they change in the database, whichever program changes them: triggers send their tags with NOTIFY.
+ * Invalidates cached rows when they change in the database, whichever program changes them: triggers send their tags
+ * with NOTIFY.
  *
- * Every instance listens, so each change is invalidated once per instance. This is harmless, needs no leader, and suits caches in the memory of
- * each instance. Routes still invalidate their own changes before they respond: a notification arrives some milliseconds after the commit.
+ * Every instance listens, so each change is invalidated once per instance. This is harmless, needs no leader, and suits
+ * caches in the memory of each instance. Routes still invalidate their own changes before they respond: a notification
+ * arrives some milliseconds after the commit.
  */
 export const changes = fp(async function changes (fastify) {
   const { cache, db } = fastify

@@ -38,7 +38,9 @@ export const checkout = fp(async function checkout (fastify) {
   async function place (query: Query, userId: number, cart: Cart): Promise<Order> {
     // Waits for another transaction that orders the same cart.
     const [created] = await query<{ id: number }>(
-      'INSERT INTO orders (user_id, checkout_id) VALUES ($1, $2) ON CONFLICT (checkout_id) DO NOTHING RETURNING id', [userId, cart.id])
+      'INSERT INTO orders (user_id, checkout_id) VALUES ($1, $2) ON CONFLICT (checkout_id) DO NOTHING RETURNING id', [
+        userId, cart.id
+      ])
     if (created === undefined) return await readOrder(query, cart.id) ?? toOrder(0, [], false)
     return toOrder(created.id, await sell(query, created.id, cart), true)
   }
@@ -53,10 +55,13 @@ export const checkout = fp(async function checkout (fastify) {
   async function sell (query: Query, orderId: number, { quantities }: Cart): Promise<OrderLine[]> {
     const lines: OrderLine[] = []
     // Sorted, so that two orders of the same products cannot deadlock.
-    const wanted = Object.entries(quantities).map(([id, quantity]) => [Number(id), quantity] as const).sort(([a], [b]) => a - b)
+    const wanted = Object.entries(quantities).map(([id, quantity]) =>
+      [Number(id), quantity] as const).sort(([a], [b]) => a - b)
     for (const [productId, quantity] of wanted) {
       const [sold] = await query<{ priceCents: number }>(
-        'UPDATE products SET stock = stock - $2 WHERE id = $1 AND stock >= $2 RETURNING price_cents AS "priceCents"', [productId, quantity])
+        'UPDATE products SET stock = stock - $2 WHERE id = $1 AND stock >= $2 RETURNING price_cents AS "priceCents"', [
+          productId, quantity
+        ])
       if (sold === undefined) throw fastify.httpErrors.conflict(`not enough of product ${productId}`)
       await query('INSERT INTO order_items VALUES ($1, $2, $3, $4)', [orderId, productId, quantity, sold.priceCents])
       lines.push({ productId, quantity, priceCents: sold.priceCents })
@@ -68,7 +73,9 @@ export const checkout = fp(async function checkout (fastify) {
     const order = await db.transaction(async query => await place(query, userId, cart))
     if (order.isNew) {
       // After the commit, so a failure does not undo the order: stale entries expire with their TTL.
-      await cache.invalidateTags(['products', 'orders', `user:${userId}`, ...order.lines.map(({ productId }) => `product:${productId}`)])
+      await cache.invalidateTags(
+        ['products', 'orders', `user:${userId}`, ...order.lines.map(({ productId }) => `product:${productId}`)]
+      )
         .catch(error => log.warn({ reason: error.message }, 'orders: not invalidated'))
       await Promise.all(order.lines.map(({ productId, quantity }) => leaderboard.add(productId, quantity)))
       await mails.queue({ userId, orderId: order.orderId, totalCents: order.totalCents })
@@ -76,8 +83,12 @@ export const checkout = fp(async function checkout (fastify) {
     return order
   })
   fastify.decorate('orderOf', async cartId => await readOrder(db.query, cartId))
-}, { name: 'demo/checkout', dependencies: ['demo/database', 'demo/leaderboard', 'demo/mails', 'fastify-redis-suite/cache'] })
+}, {
+  name: 'demo/checkout', dependencies: ['demo/database', 'demo/leaderboard', 'demo/mails', 'fastify-redis-suite/cache']
+})
 
 function toOrder (orderId: number, lines: OrderLine[], isNew: boolean): Order {
-  return { orderId, lines, totalCents: lines.reduce((sum, { quantity, priceCents }) => sum + quantity * priceCents, 0), isNew }
+  return {
+    orderId, lines, totalCents: lines.reduce((sum, { quantity, priceCents }) => sum + quantity * priceCents, 0), isNew
+  }
 }

@@ -5,7 +5,10 @@ import { Type, type Static } from 'typebox'
 const schema = Type.Object({
   HOST: Type.String({ default: '127.0.0.1' }),
   PORT: Type.Integer({ default: 3000, minimum: 0, maximum: 65535 }),
-  LOG_LEVEL: Type.Union(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'].map(level => Type.Literal(level)), { default: 'info' }),
+  LOG_LEVEL: Type.Union(
+    ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'].map(level => Type.Literal(level)),
+    { default: 'info' }
+  ),
   REDIS_URL: Type.Optional(Type.String({ minLength: 1 })),
   REDIS_CLUSTER: Type.Optional(Type.String({ minLength: 1 })),
   REDIS_PASSWORD: Type.Optional(Type.String({ minLength: 1 })),
@@ -33,8 +36,12 @@ export function readConfig (env: NodeJS.ProcessEnv = process.env): Config {
   // Compose files and shells set unused variables to an empty string.
   const data = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ''))
   const config = envSchema<Static<typeof schema>>({ schema, data, dotenv: false, env: false })
-  if (config.REDIS_URL !== undefined && config.REDIS_CLUSTER !== undefined) throw new Error('set REDIS_URL or REDIS_CLUSTER, not both')
-  if (config.START_REDIS && (config.REDIS_URL ?? config.REDIS_CLUSTER) !== undefined) throw new Error('set START_REDIS, or REDIS_URL or REDIS_CLUSTER, not both')
+  if (config.REDIS_URL !== undefined && config.REDIS_CLUSTER !== undefined) {
+    throw new Error('set REDIS_URL or REDIS_CLUSTER, not both')
+  }
+  if (config.START_REDIS && (config.REDIS_URL ?? config.REDIS_CLUSTER) !== undefined) {
+    throw new Error('set START_REDIS, or REDIS_URL or REDIS_CLUSTER, not both')
+  }
   return {
     ...config,
     SESSION_SECRET: config.SESSION_SECRET ?? randomBytes(32).toString('base64url'),
@@ -46,7 +53,9 @@ export function readConfig (env: NodeJS.ProcessEnv = process.env): Config {
 function parseNodes (text: string): Array<{ host: string, port: number }> {
   return text.split(',').map(node => {
     const match = /^([\w.-]+):(\d{1,5})$/.exec(node.trim())
-    if (match === null) throw new Error(`REDIS_CLUSTER must be a list of host:port, separated by commas, but contains "${node}"`)
+    if (match === null) {
+      throw new Error(`REDIS_CLUSTER must be a list of host:port, separated by commas, but contains "${node}"`)
+    }
     return { host: match[1] ?? '', port: Number(match[2]) }
   })
 }

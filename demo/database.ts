@@ -25,10 +25,12 @@ export interface DatabaseOptions {
 }
 
 /**
- * Adds `fastify.db`: the PostgreSQL server at `url`, or else one that is embedded in this process and stores its data in memory. The embedded one
- * starts with the content of the file `snapshot`, which the first start writes.
+ * Adds `fastify.db`: the PostgreSQL server at `url`, or else one that is embedded in this process and stores its data
+ * in memory. The embedded one starts with the content of the file `snapshot`, which the first start writes.
  */
-export const database = fp<DatabaseOptions>(async function database (fastify, { url, snapshot, db: given, logProgress = false }) {
+export const database = fp<DatabaseOptions>(async function database (
+  fastify, { url, snapshot, db: given, logProgress = false }
+) {
   if (given !== undefined) {
     const shared = await share(given)
     fastify.addHook('onClose', async () => await shared.close())
@@ -51,7 +53,8 @@ async function share (db: Database): Promise<Database> {
   let isClosed = false
   return {
     ...db,
-    listen: async (channel, onMessage, onStart) => await db.listen(channel, payload => { if (!isClosed) onMessage(payload) }, onStart),
+    listen: async (channel, onMessage, onStart) =>
+      await db.listen(channel, payload => { if (!isClosed) onMessage(payload) }, onStart),
     close: async () => { isClosed = true }
   }
 }
@@ -93,7 +96,8 @@ function openServer (connectionString: string, log: FastifyBaseLogger): Database
       const client = await pool.connect()
       try {
         await client.query('BEGIN')
-        const result = await work(async <T extends Row>(sql: string, params: unknown[] = []) => (await client.query<T>(sql, params)).rows)
+        const result = await work(async <T extends Row>(sql: string, params: unknown[] = []) =>
+          (await client.query<T>(sql, params)).rows)
         await client.query('COMMIT')
         return result
       } catch (error) {

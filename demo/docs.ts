@@ -9,7 +9,8 @@ const DESCRIPTION = `The demo of fastify-redis-suite. Each example works: press 
 **Log in** by \`POST /login\`: its examples are a user and the admin. The users are \`user1@example.com\` to \`user1000@example.com\` and \`admin@example.com\`,
 all with the password \`${DEMO_PASSWORD}\`. The browser then sends the session's cookie by itself, so routes with a padlock work, and *Authorize* is not needed.
 
-An error has the form \`{ statusCode, code, error, message }\`. A response 429 or 503 names in \`Retry-After\` the seconds after which a retry makes sense.`
+An error has the form \`{ statusCode, code, error, message }\`. A response 429 or 503 names in \`Retry-After\` the ` +
+  'seconds after which a retry makes sense.'
 
 const TAGS = {
   products: 'Products, cached: see `X-Cache` in the response.',
@@ -33,7 +34,12 @@ export const docs = fp(async function docs (fastify) {
       tags: Object.entries(TAGS).map(([name, description]) => ({ name, description })),
       components: {
         securitySchemes: {
-          session: { type: 'apiKey', in: 'cookie', name: 'sid', description: 'The session of a user, which `POST /login` starts.' },
+          session: {
+            type: 'apiKey',
+            in: 'cookie',
+            name: 'sid',
+            description: 'The session of a user, which `POST /login` starts.'
+          },
           admin: { type: 'apiKey', in: 'cookie', name: 'sid', description: 'The session of `admin@example.com`.' }
         }
       }
@@ -41,7 +47,13 @@ export const docs = fp(async function docs (fastify) {
     transform: ({ schema, url }) => ({ schema: withoutRequiredDefaults(schema), url })
   })
   // In a context of its own: hooks that are added later do not run for it.
-  await fastify.register(async child => { await child.register(swaggerUi, { routePrefix: '/docs', uiConfig: { tryItOutEnabled: true, displayRequestDuration: true } }) })
+  await fastify.register(
+    async child => {
+      await child.register(
+        swaggerUi, { routePrefix: '/docs', uiConfig: { tryItOutEnabled: true, displayRequestDuration: true } }
+      )
+    }
+  )
 }, { name: 'demo/docs' })
 
 /** A parameter with a default is filled in before validation, so clients may omit it. */

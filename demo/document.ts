@@ -39,7 +39,10 @@ const STALL_MS = 4000
 /** A stalled worker does not extend its lock, which therefore expires after this time. */
 const LOCK_MS = 1000
 
-/** A document that one worker at a time edits, across all instances; it refuses the write of a worker that lost the lock. */
+/**
+ * A document that one worker at a time edits, across all instances; it refuses the write of a worker that lost the
+ * lock.
+ */
 export const document = fp<{ clock?: Clock | undefined }>(async function document (fastify, { clock = systemClock }) {
   const { db, live, locks } = fastify
   let last = 0
@@ -58,7 +61,10 @@ export const document = fp<{ clock?: Clock | undefined }>(async function documen
           report('acquired', lock.token)
           await sleep(clock, stall ? STALL_MS : EDIT_MS)
           // The comparison is the protection: a stalled process cannot know that it has lost its lock.
-          const rows = await db.query('UPDATE document SET fence = $1, writer = $2 WHERE id = 1 AND fence <= $1 RETURNING id', [lock.token, worker])
+          const rows = await db.query(
+            'UPDATE document SET fence = $1, writer = $2 WHERE id = 1 AND fence <= $1 RETURNING id',
+            [lock.token, worker]
+          )
           report(rows.length > 0 ? 'written' : 'refused', lock.token)
           return { token: lock.token, waitedMs, written: rows.length > 0 }
         } finally {

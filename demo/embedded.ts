@@ -6,10 +6,14 @@ import type { Row } from './query.js'
 
 /** Opens a PostgreSQL in the memory of this process, with the content of the file `snapshot` if it exists. */
 export async function openEmbedded (snapshot: string | undefined): Promise<Database> {
-  const content = snapshot === undefined ? undefined : await readFile(snapshot).then(bytes => new Blob([bytes]), () => undefined)
+  const content = snapshot === undefined
+    ? undefined
+    : await readFile(snapshot).then(bytes => new Blob([bytes]), () => undefined)
   const client = new PGlite({ loadDataDir: content })
   await client.waitReady.catch(error => {
-    throw content === undefined ? error : new Error(`DATABASE_SNAPSHOT ${snapshot} cannot be loaded, remove it: ${error}`)
+    throw content === undefined
+      ? error
+      : new Error(`DATABASE_SNAPSHOT ${snapshot} cannot be loaded, remove it: ${error}`)
   })
   return {
     query: async <T extends Row>(sql: string, params: unknown[] = []) => (await client.query<T>(sql, params)).rows,

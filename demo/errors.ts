@@ -3,8 +3,8 @@ import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 
 /**
- * Sends all errors in one form. Internal errors are logged, and their messages are not sent. With `isLimited`, requests without a route count
- * for the limit of their address.
+ * Sends all errors in one form. Internal errors are logged, and their messages are not sent. With `isLimited`, requests
+ * without a route count for the limit of their address.
  */
 export const errors = fp<{ isLimited: boolean }>(async function errors (fastify, { isLimited }) {
   fastify.setErrorHandler((error: FastifyError, request: FastifyRequest, reply: FastifyReply) => {
@@ -19,5 +19,7 @@ export const errors = fp<{ isLimited: boolean }>(async function errors (fastify,
     })
   })
   fastify.setNotFoundHandler(isLimited ? { preHandler: fastify.rateLimit() } : {}, (request, reply) =>
-    reply.code(404).send({ statusCode: 404, error: 'Not Found', message: `no route ${request.method} ${request.url.split('?', 1)[0]}` }))
+    reply.code(404).send({
+      statusCode: 404, error: 'Not Found', message: `no route ${request.method} ${request.url.split('?', 1)[0]}`
+    }))
 }, { name: 'demo/errors' })

@@ -26,11 +26,14 @@ function markupOf (value: Value): string {
 }
 
 // Without scripts; its form sends searches to the shop.
-const POLICY = "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+const POLICY = "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; " +
+  "frame-ancestors 'none'"
 
 /** Sends a page, with the security headers of documents. */
 export function sendPage (reply: FastifyReply, { text }: Markup): FastifyReply {
-  return reply.type('text/html; charset=utf-8').header('content-security-policy', POLICY).header('x-content-type-options', 'nosniff').send(text)
+  return reply.type('text/html; charset=utf-8').header('content-security-policy', POLICY).header(
+    'x-content-type-options', 'nosniff'
+  ).send(text)
 }
 
 /**

@@ -30,7 +30,10 @@ export interface Leaderboard {
 const KEY = 'demo:leaderboard'
 const TTL_SECONDS = 3600
 
-/** Ranks products by sales: in a sorted set in Redis that is rebuilt from the orders if it is missing; without Redis, in the database. */
+/**
+ * Ranks products by sales: in a sorted set in Redis that is rebuilt from the orders if it is missing; without Redis, in
+ * the database.
+ */
 export const leaderboard = fp(async function leaderboard (fastify) {
   fastify.decorate('leaderboard', fastify.hasDecorator('redis') ? inRedis(fastify) : inDatabase(fastify))
 }, { name: 'demo/leaderboard', dependencies: ['demo/database'] })
@@ -42,7 +45,8 @@ function inDatabase ({ db }: FastifyInstance): Leaderboard {
        GROUP BY product_id ORDER BY sold DESC, product_id DESC LIMIT $1`, [count]),
     around: async (productId, neighbours) => await db.query<Ranked>(
       `WITH ranked AS (
-         SELECT product_id, sum(quantity)::float8 AS sold, (row_number() OVER (ORDER BY sum(quantity) DESC, product_id DESC))::int AS rank
+         SELECT product_id, sum(quantity)::float8 AS sold,
+         (row_number() OVER (ORDER BY sum(quantity) DESC, product_id DESC))::int AS rank
          FROM order_items GROUP BY product_id)
        SELECT each.product_id AS "productId", each.sold, each.rank FROM ranked AS each, ranked AS it
        WHERE it.product_id = $1 AND abs(each.rank - it.rank) <= $2 ORDER BY rank`, [productId, neighbours]),
@@ -94,25 +98,31 @@ function inRedis (fastify: FastifyInstance): Leaderboard {
       if (await callRedis(fastify, redis => redis.exists(key), { nodeOf: key }) === 0) await fill()
       return await read()
     } catch (error) {
-      fastify.log.debug({ reason: error instanceof Error ? error.message : String(error) }, 'leaderboard: reads from the database')
+      fastify.log.debug(
+        { reason: error instanceof Error ? error.message : String(error) }, 'leaderboard: reads from the database'
+      )
       return await fallback()
     }
   }
 
   return {
     top: async count => await orFromDatabase(
-      async () => pairs(await callRedis(fastify, redis => redis.zrevrange(key, 0, count - 1, 'WITHSCORES'), { nodeOf: key })),
+      async () =>
+        pairs(await callRedis(fastify, redis => redis.zrevrange(key, 0, count - 1, 'WITHSCORES'), { nodeOf: key })),
       async () => await orders.top(count)),
     around: async (productId, neighbours) => await orFromDatabase(
       async () => await runScript(fastify, aroundScript, { set: key }, { product: memberOf(productId), neighbours }),
       async () => await orders.around(productId, neighbours)),
     async add (productId, quantity) {
-      await runScript(fastify, addScript, { set: key }, { product: memberOf(productId), pieces: quantity }).catch(() => {})
+      await runScript(
+        fastify, addScript, { set: key }, { product: memberOf(productId), pieces: quantity }
+      ).catch(() => {})
     }
   }
 }
 
 /** Parses alternating members and scores. */
 function pairs (flat: string[]): Sold[] {
-  return Array.from({ length: flat.length / 2 }, (_, i) => ({ productId: Number(flat[2 * i]), sold: Number(flat[2 * i + 1]) }))
+  return Array.from({ length: flat.length / 2 }, (_, i) =>
+    ({ productId: Number(flat[2 * i]), sold: Number(flat[2 * i + 1]) }))
 }

@@ -20,7 +20,8 @@ const MIN_PAUSE_MS = 100
 const MAX_PAUSE_MS = 10_000
 
 /**
- * Listens for NOTIFY on its own connection, because a pool reuses its connections. A connection that is lost, or does not respond, is replaced.
+ * Listens for NOTIFY on its own connection, because a pool reuses its connections. A connection that is lost, or does
+ * not respond, is replaced.
  *
  * @returns a function that stops it
  * @throws if the first connection fails
@@ -50,7 +51,9 @@ export async function openListener (options: ListenerOptions): Promise<() => Pro
   }
 }
 
-async function connect ({ connectionString, channel, onMessage, onStart, timeout = 5000 }: ListenerOptions): Promise<pg.Client> {
+async function connect (
+  { connectionString, channel, onMessage, onStart, timeout = 5000 }: ListenerOptions
+): Promise<pg.Client> {
   const client = new pg.Client({
     connectionString,
     application_name: `listens to ${channel}`,
@@ -88,7 +91,10 @@ async function reconnect (options: ListenerOptions, closing: AbortSignal): Promi
   }
 }
 
-/** Resolves with the reason when the connection is lost. It is checked regularly: a network failure may close neither end. */
+/**
+ * Resolves with the reason when the connection is lost. It is checked regularly: a network failure may close neither
+ * end.
+ */
 async function untilLost (client: pg.Client, heartbeat: number): Promise<string> {
   const ended = new AbortController()
   once(client, 'end').then(() => ended.abort(), () => ended.abort())

@@ -172,7 +172,8 @@ export interface OmittedEvents {
   count: number
 }
 
-export type LiveData = Sample | DecisionEvent | CacheEvent | SessionEvent | HealthEvent | LockEvent | PaymentEvent | ParcelEvent | BatchEvent | Fallbacks | Hello | OmittedEvents
+export type LiveData = Sample | DecisionEvent | CacheEvent | SessionEvent | HealthEvent | LockEvent | PaymentEvent |
+  ParcelEvent | BatchEvent | Fallbacks | Hello | OmittedEvents
 
 /** An event with its instance, and its time by the instance's clock in milliseconds since the epoch. */
 export type LiveEvent<T extends LiveData = LiveData> = T extends LiveData ? T & { instance: string, at: number } : never

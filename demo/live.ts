@@ -39,7 +39,10 @@ interface StreamedEvent {
 
 const SAMPLE_MS = 1000
 const FLUSH_MS = 100
-/** How long an instance keeps sampling after another one reported an open page. Reports come every second, and some may be lost. */
+/**
+ * How long an instance keeps sampling after another one reported an open page. Reports come every second, and some may
+ * be lost.
+ */
 const WATCHED_MS = 4000
 /** The maximum number of events per flush and kind; further ones are only counted. */
 const MAX_EVENTS = { cache: 10, decision: 300, parcel: 100 }
@@ -49,7 +52,10 @@ const MAX_KEY_LENGTH = 200
 /** The rate limit group that the page shows. */
 const SHOWN_GROUP = 'limited'
 
-/** Sends the events of every instance to the live pages of every instance. While no page is open, no timer and no listener runs. */
+/**
+ * Sends the events of every instance to the live pages of every instance. While no page is open, no timer and no
+ * listener runs.
+ */
 export const live = fp<{ clock?: Clock | undefined }>(async function live (fastify, { clock = systemClock }) {
   const { events } = fastify
   const instance = randomBytes(2).toString('hex')
@@ -78,7 +84,9 @@ export const live = fp<{ clock?: Clock | undefined }>(async function live (fasti
       monitor.onWatcher()
       let id = 0
       try {
-        for await (const { item, gap } of queue) yield { id: String(++id), key: undefined, data: item, appendedAt: item.at, ...gap && { gap } }
+        for await (const { item, gap } of queue) {
+          yield { id: String(++id), key: undefined, data: item, appendedAt: item.at, ...gap && { gap } }
+        }
       } finally {
         queues.delete(queue)
       }
@@ -88,10 +96,15 @@ export const live = fp<{ clock?: Clock | undefined }>(async function live (fasti
     if (queues.size === 0 || batch[0]?.instance === instance) return
     for (const event of batch) for (const queue of queues) queue.push(event)
   }, { confirm: false })
-  await events.subscribe('live:watched', watcher => { if (watcher.instance !== instance) monitor.onWatcher() }, { confirm: false })
+  await events.subscribe(
+    'live:watched', watcher => { if (watcher.instance !== instance) monitor.onWatcher() }, { confirm: false }
+  )
 }, {
   name: 'demo/live',
-  dependencies: ['fastify-redis-suite/cache', 'fastify-redis-suite/rate-limit', 'fastify-redis-suite/health', 'fastify-redis-suite/events']
+  dependencies: [
+    'fastify-redis-suite/cache', 'fastify-redis-suite/rate-limit', 'fastify-redis-suite/health',
+    'fastify-redis-suite/events'
+  ]
 })
 
 /** Collects events, so that a burst is one message. */
@@ -112,7 +125,8 @@ class EventBatcher {
 
   add (data: LiveData): void {
     const { kind } = data
-    if ((kind === 'cache' || kind === 'decision' || kind === 'parcel') && ++this.#count[kind] > MAX_EVENTS[kind]) this.#omitted++
+    if ((kind === 'cache' || kind === 'decision' || kind === 'parcel') &&
+      ++this.#count[kind] > MAX_EVENTS[kind]) this.#omitted++
     else this.#pending.push({ ...data, instance: this.#instance, at: this.#clock.now() })
     this.#timer ??= this.#clock.setTimeout(() => this.#flush(), FLUSH_MS).unref()
   }
@@ -124,7 +138,9 @@ class EventBatcher {
   }
 
   #flush (): void {
-    if (this.#omitted > 0) this.#pending.push({ kind: 'more', count: this.#omitted, instance: this.#instance, at: this.#clock.now() })
+    if (this.#omitted > 0) {
+      this.#pending.push({ kind: 'more', count: this.#omitted, instance: this.#instance, at: this.#clock.now() })
+    }
     this.#send(this.#takeAll())
   }
 
@@ -179,17 +195,30 @@ class LiveMonitor {
   #listen (sampler: Sampler): void {
     const { cache, rateLimiter } = this.#fastify
     const isShared = this.#fastify.hasDecorator('redis')
-    const forward = (what: 'hit' | 'miss' | 'stale') => cache.on(what, ({ key }) => this.#batcher.add({ kind: 'cache', what, of: key.slice(0, MAX_KEY_LENGTH) }))
-    this.#stops = [forward('hit'), forward('miss'), forward('stale'), cache.on('invalidate', ({ origin, tags, key, pattern }) => {
+    const forward = (what: 'hit' | 'miss' | 'stale') =>
+      cache.on(what, ({ key }) => this.#batcher.add({ kind: 'cache', what, of: key.slice(0, MAX_KEY_LENGTH) }))
+    this.#stops = [forward('hit'), forward('miss'), forward('stale'), cache.on('invalidate', ({
+      origin, tags, key, pattern
+    }) => {
       // The instance that invalidated it sends the event.
-      if (origin === 'local') this.#batcher.add({ kind: 'cache', what: 'invalidate', of: (tags?.join(', ') ?? key ?? pattern ?? '').slice(0, MAX_KEY_LENGTH) })
+      if (origin === 'local') {
+        this.#batcher.add({
+          kind: 'cache', what: 'invalidate', of: (tags?.join(', ') ?? key ?? pattern ?? '').slice(0, MAX_KEY_LENGTH)
+        })
+      }
     })]
     for (const name of ['allowed', 'refused', 'banned'] as const) {
       this.#stops.push(rateLimiter.on(name, ({ request, key, decision }) => {
         sampler.countDecision(decision.allowed)
         const { rateLimit } = request?.routeOptions.config ?? {}
         if (typeof rateLimit !== 'object' || rateLimit?.groupId !== SHOWN_GROUP) return
-        this.#batcher.add({ kind: 'decision', address: key, allowed: decision.allowed, remaining: decision.remaining, isLocal: isShared && decision.takenFrom !== 'store' })
+        this.#batcher.add({
+          kind: 'decision',
+          address: key,
+          allowed: decision.allowed,
+          remaining: decision.remaining,
+          isLocal: isShared && decision.takenFrom !== 'store'
+        })
       }))
     }
   }
@@ -210,7 +239,10 @@ class LiveMonitor {
         this.#publish(sample)
         this.#schedule(sampler, Math.max(0, SAMPLE_MS - (this.#clock.monotonic() - began)))
       }, error => {
-        this.#fastify.log.error({ reason: error instanceof Error ? error.message : String(error) }, 'live: a sample failed, so sampling stops until a page is opened')
+        this.#fastify.log.error(
+          { reason: error instanceof Error ? error.message : String(error) },
+          'live: a sample failed, so sampling stops until a page is opened'
+        )
         this.stop()
       })
     }, ms).unref()
@@ -221,6 +253,8 @@ class LiveMonitor {
     this.#previous = sample
     this.#batcher.add(sample)
     const { store: { circuit }, health: { status } } = sample
-    if (previous !== undefined && (previous.health.status !== status || previous.store.circuit !== circuit)) this.#batcher.add({ kind: 'health', status, circuit })
+    if (previous !== undefined && (previous.health.status !== status || previous.store.circuit !== circuit)) {
+      this.#batcher.add({ kind: 'health', status, circuit })
+    }
   }
 }

@@ -34,8 +34,9 @@ export const mails = fp(async function mails (fastify) {
     group: 'mailer',
     handler: async ({ data: { userId, orderId, totalCents } }) => {
       // An event that is delivered twice, for example after a crash, is one mail.
-      await db.query('INSERT INTO mails (user_id, order_id, subject) VALUES ($1, $2, $3) ON CONFLICT (order_id) DO NOTHING',
-        [userId, orderId, `Your order ${orderId}: ${(totalCents / 100).toFixed(2)}`])
+      await db.query('INSERT INTO mails (user_id, order_id, subject) VALUES ($1, $2, $3) ON CONFLICT (order_id) DO ' +
+        'NOTHING',
+      [userId, orderId, `Your order ${orderId}: ${(totalCents / 100).toFixed(2)}`])
     }
   })
 
@@ -47,7 +48,8 @@ export const mails = fp(async function mails (fastify) {
     },
     async of (userId, count) {
       const rows = await db.query<Mail & { sentAt: Date }>(
-        'SELECT order_id AS "orderId", subject, sent_at AS "sentAt" FROM mails WHERE user_id = $1 ORDER BY id DESC LIMIT $2', [userId, count])
+        `SELECT order_id AS "orderId", subject, sent_at AS "sentAt" FROM mails
+         WHERE user_id = $1 ORDER BY id DESC LIMIT $2`, [userId, count])
       return rows.map(row => ({ ...row, sentAt: row.sentAt.toISOString() }))
     }
   })

@@ -2,7 +2,9 @@ import { createHash, timingSafeEqual } from 'node:crypto'
 import type { FastifyRequest } from 'fastify'
 import type { ExposeOption } from '../plugins/metrics/index.js'
 
-/** Returns who may read the metrics: scrapers with the token or, if no token is configured, clients on the same machine. */
+/**
+ * Returns who may read the metrics: scrapers with the token or, if no token is configured, clients on the same machine.
+ */
 export function exposeByToken (token: string | undefined): ExposeOption {
   if (token === undefined) return 'loopback'
   const expected = digest(`Bearer ${token}`)

@@ -14,8 +14,8 @@ export interface FaultState {
 }
 
 /**
- * A redis-server that the demo has started, on a free port of 127.0.0.1 and without persistence. It may be broken. It ends with the demo, even if
- * a signal kills the demo.
+ * A redis-server that the demo has started, on a free port of 127.0.0.1 and without persistence. It may be broken. It
+ * ends with the demo, even if a signal kills the demo.
  */
 export class OwnRedis {
   readonly #server: RedisServer
@@ -36,7 +36,10 @@ export class OwnRedis {
       dir,
       // Ctrl-C ends the demo, which then closes before its Redis does.
       detached: true,
-      config: ['bind 127.0.0.1', `port ${port}`, 'save ""', 'appendonly no', `maxmemory ${MAX_MEMORY}`, `maxmemory-policy ${POLICY}`]
+      config: [
+        'bind 127.0.0.1', `port ${port}`, 'save ""', 'appendonly no', `maxmemory ${MAX_MEMORY}`,
+        `maxmemory-policy ${POLICY}`
+      ]
     }))
     return new OwnRedis(server, await startProxy(server.port))
   }

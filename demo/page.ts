@@ -16,7 +16,9 @@ const ROOTS = ['../public/', '../dist/public/'].map(path => fileURLToPath(new UR
 
 const EXEMPT = { rateLimit: false, session: false, cache: false, pressureHandler: () => {} } as const
 
-/** Serves the live page's files, and sets its security headers for the routes of the context in which it is registered. */
+/**
+ * Serves the live page's files, and sets its security headers for the routes of the context in which it is registered.
+ */
 export const page = fp(async function page (fastify) {
   await fastify.register(helmet, {
     contentSecurityPolicy: {

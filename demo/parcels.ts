@@ -47,7 +47,9 @@ const CUSTOMERS = ['ann', 'bob', 'eve'] as const
 /** A stream of parcels that all instances handle together; damaged ones become dead letters. */
 export const parcels = fp<{ clock?: Clock | undefined }>(async function parcels (fastify, { clock = systemClock }) {
   const { events, live } = fastify
-  const stream = events.stream<Parcel>('parcels', { partitions: 4, maxLength: 1000, maxAge: '1h', retention: '1h', maxDeadLetters: 100 })
+  const stream = events.stream<Parcel>(
+    'parcels', { partitions: 4, maxLength: 1000, maxAge: '1h', retention: '1h', maxDeadLetters: 100 }
+  )
   const letters = stream.deadLetters(GROUP)
   let fixedAt = 0
   let appended = 0
@@ -61,7 +63,8 @@ export const parcels = fp<{ clock?: Clock | undefined }>(async function parcels 
     retries: RETRIES,
     backoff: { min: 300, max: 1000 },
     async handler ({ id, key, data }, { attempt, signal }) {
-      const report = (what: 'taken' | 'handled' | 'failed' | 'dead') => live.publish({ kind: 'parcel', id, customer: key ?? '', what, attempt })
+      const report = (what: 'taken' | 'handled' | 'failed' | 'dead') =>
+        live.publish({ kind: 'parcel', id, customer: key ?? '', what, attempt })
       report('taken')
       await sleep(clock, HANDLE_MS, signal)
       if (data.damaged && data.at > fixedAt) {

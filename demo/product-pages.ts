@@ -32,17 +32,30 @@ const COUNT = new Intl.NumberFormat('en')
 export function productListPage ({ items, total, categories, query, rendering }: ProductListPage): Markup {
   const { q, category, sort = 'name', limit, offset = 0 } = query
   const linkTo = (change: Record<string, string | undefined>) => {
-    const given = { category, sort: sort === 'name' ? undefined : sort, limit: limit === 20 ? undefined : String(limit), ...change }
-    const search = new URLSearchParams(Object.entries(given).filter((pair): pair is [string, string] => pair[1] !== undefined)).toString()
+    const given = {
+      category, sort: sort === 'name' ? undefined : sort, limit: limit === 20 ? undefined : String(limit), ...change
+    }
+    const search = new URLSearchParams(
+      Object.entries(given).filter((pair): pair is [string, string] => pair[1] !== undefined)
+    ).toString()
     return search === '' ? '/products' : `/products?${search}`
   }
-  const choice = (text: string, href: string, isCurrent: boolean) => html`<a href="${href}"${isCurrent ? html` aria-current="true"` : undefined}>${text}</a> `
+  const choice = (text: string, href: string, isCurrent: boolean) =>
+    html`<a href="${href}"${isCurrent ? html` aria-current="true"` : undefined}>${text}</a> `
   const filters = q !== undefined
     ? html`<p><a href="/products">All products</a></p>`
-    : html`<nav class="choices" aria-label="Category"><b>Category</b> ${choice('all', linkTo({ category: undefined }), category === undefined)}${categories.map(each => choice(each, linkTo({ category: each }), each === category))}</nav>
-      <nav class="choices" aria-label="Sort by"><b>Sort by</b> ${Object.entries(SORT_NAMES).map(([key, text]) => choice(text, linkTo({ sort: key === 'name' ? undefined : key }), key === sort))}</nav>`
+    : html`<nav class="choices" aria-label="Category"><b>Category</b> ${choice(
+      'all', linkTo({ category: undefined }), category === undefined
+    )}${categories.map(each => choice(each, linkTo({ category: each }), each === category))}</nav>
+      <nav class="choices" aria-label="Sort by"><b>Sort by</b> ${Object.entries(SORT_NAMES).map(([key, text]) =>
+        choice(text, linkTo({ sort: key === 'name' ? undefined : key }), key === sort))}</nav>`
   const last = offset + items.length
-  const range = items.length === 0 ? 'No products' : q !== undefined ? `${items.length} ${items.length === 1 ? 'result' : 'results'}` : `${COUNT.format(offset + 1)} to ${COUNT.format(last)} of ${COUNT.format(total)}`
+  const range = items.length === 0
+    ? 'No products'
+    : q !== undefined
+      ? `${items.length} ${items.length === 1 ? 'result' : 'results'}`
+      : `${COUNT.format(offset +
+      1)} to ${COUNT.format(last)} of ${COUNT.format(total)}`
   return layout(q === undefined ? 'Products' : `Search: ${q}`, q ?? '', rendering, html`
     <div class="filters">${filters}</div>
     <p class="range">${range}</p>
@@ -51,8 +64,15 @@ export function productListPage ({ items, total, categories, query, rendering }:
     </ul>
     ${q === undefined
       ? html`<nav class="pages" aria-label="Pages">
-      ${offset > 0 ? html`<a rel="prev" href="${linkTo({ offset: offset > limit ? String(offset - limit) : undefined })}">Previous</a>` : undefined}
-      ${last < total && items.length > 0 ? html`<a rel="next" href="${linkTo({ offset: String(last) })}">Next</a>` : undefined}
+      ${offset > 0
+? html`<a rel="prev" href="${linkTo(
+        { offset: offset > limit ? String(offset - limit) : undefined }
+      )}">Previous</a>`
+: undefined}
+      ${last < total &&
+        items.length > 0
+? html`<a rel="next" href="${linkTo({ offset: String(last) })}">Next</a>`
+: undefined}
     </nav>`
       : undefined}`)
 }

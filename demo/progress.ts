@@ -4,8 +4,8 @@ import { Worker } from 'node:worker_threads'
 /** Receives each step before it begins. */
 export type Report = (percent: number, step: string) => void
 
-// The embedded database blocks the event loop while it starts, so a thread of its own writes the lines, in the form of the logger. Each step is
-// logged, but at most one line a second, and a long step every three seconds.
+// The embedded database blocks the event loop while it starts, so a thread of its own writes the lines, in the form of
+// the logger. Each step is logged, but at most one line a second, and a long step every three seconds.
 const THREAD = `
 const { writeSync } = require('node:fs')
 const { parentPort, workerData } = require('node:worker_threads')
@@ -32,7 +32,9 @@ setInterval(() => {
 }, 100)
 `
 
-/** Logs how far the database is, on the standard output, while `work` runs. Nothing is logged within the first second. */
+/**
+ * Logs how far the database is, on the standard output, while `work` runs. Nothing is logged within the first second.
+ */
 export async function withProgress<T> (work: (report: Report) => Promise<T>): Promise<T> {
   const thread = new Worker(THREAD, { eval: true, workerData: { pid: process.pid, hostname: hostname() } })
   thread.unref()

@@ -23,7 +23,8 @@ export interface Piece {
  * - `sold out`
  * - `no sale`: there is no sale of the product
  */
-export type TakeResult = { kind: 'taken', piece: Piece } | { kind: 'already taken', cartId: string } | { kind: 'sold out' } | { kind: 'no sale' }
+export type TakeResult = { kind: 'taken', piece: Piece } | { kind: 'already taken', cartId: string } |
+  { kind: 'sold out' } | { kind: 'no sale' }
 
 /** Sells a limited number of pieces of a product, one per buyer. Concurrent buyers never take more than there are. */
 export interface Sale {
@@ -38,10 +39,15 @@ export interface Sale {
 }
 
 const TTL_MS = 24 * 60 * 60 * 1000
-/** After this a piece that was taken may be taken again by its buyer. A late order does no harm: a cart is ordered once. */
+/**
+ * After this a piece that was taken may be taken again by its buyer. A late order does no harm: a cart is ordered once.
+ */
 const GRACE_MS = 2000
 
-/** Adds `fastify.sale`, which refuses most buyers before they reach the database: in Redis, or else in the memory of this process. */
+/**
+ * Adds `fastify.sale`, which refuses most buyers before they reach the database: in Redis, or else in the memory of
+ * this process.
+ */
 export const sale = fp<{ clock?: Clock | undefined }>(async function sale (fastify, { clock = systemClock }) {
   fastify.decorate('sale', fastify.hasDecorator('redis') ? inRedis(fastify, clock) : inMemory(clock))
 }, { name: 'demo/sale' })
@@ -102,16 +108,21 @@ const releaseScript = defineScript({
 
 function inRedis (fastify: FastifyInstance, clock: Clock): Sale {
   const options = { ...CALL, clock }
-  const keysOf = (productId: number) => ({ pieces: `demo:sale:pieces:{${productId}}`, buyers: `demo:sale:buyers:{${productId}}` })
+  const keysOf = (productId: number) =>
+    ({ pieces: `demo:sale:pieces:{${productId}}`, buyers: `demo:sale:buyers:{${productId}}` })
   return {
-    async open (productId, pieces) { await runScript(fastify, openScript, keysOf(productId), { count: pieces, ttl: TTL_MS }, options) },
+    async open (
+      productId, pieces
+    ) { await runScript(fastify, openScript, keysOf(productId), { count: pieces, ttl: TTL_MS }, options) },
     async left (productId) {
       const { pieces: key } = keysOf(productId)
       const left = await callRedis(fastify, redis => redis.get(key), { ...options, nodeOf: key })
       return left === null ? undefined : Number(left)
     },
     take: async (productId, buyer) =>
-      await runScript(fastify, takeScript, keysOf(productId), { buyer, cartId: randomUUID(), grace: GRACE_MS }, options),
+      await runScript(
+        fastify, takeScript, keysOf(productId), { buyer, cartId: randomUUID(), grace: GRACE_MS }, options
+      ),
     async release (productId, buyer, { cartId, takenAt }) {
       await runScript(fastify, releaseScript, keysOf(productId), { buyer, piece: `${cartId} ${takenAt}` }, options)
     }
@@ -125,7 +136,9 @@ function inMemory (clock: Clock): Sale {
     return found !== undefined && found.endsAt > clock.now() ? found : undefined
   }
   return {
-    async open (productId, pieces) { sales.set(productId, { left: pieces, buyers: new Map(), endsAt: clock.now() + TTL_MS }) },
+    async open (
+      productId, pieces
+    ) { sales.set(productId, { left: pieces, buyers: new Map(), endsAt: clock.now() + TTL_MS }) },
     left: async productId => present(productId)?.left,
     async take (productId, buyer) {
       const found = present(productId)

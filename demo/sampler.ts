@@ -10,7 +10,8 @@ interface Counts {
   miss: { count: number, ms: number }
 }
 
-const emptyCounts = (): Counts => ({ requests: 0, allowed: 0, refused: 0, hit: { count: 0, ms: 0 }, miss: { count: 0, ms: 0 } })
+const emptyCounts = (): Counts =>
+  ({ requests: 0, allowed: 0, refused: 0, hit: { count: 0, ms: 0 }, miss: { count: 0, ms: 0 } })
 const CACHE_COUNTERS = ['hits', 'l1Hits', 'misses', 'stale'] as const
 
 // Requests of the page itself are not counted.
@@ -53,11 +54,15 @@ export class Sampler {
     this.#counts = emptyCounts()
     this.#previous = stats
     const { parcels: stream, views: counts } = this.#fastify
-    const [store, health, parcels, views] = await Promise.all([this.#store.read(), this.#health(), stream.stats(), counts.stats()])
+    const [store, health, parcels, views] = await Promise.all(
+      [this.#store.read(), this.#health(), stream.stats(), counts.stats()]
+    )
     return {
       kind: 'sample',
       requests,
-      cache: { hits: hits ?? 0, l1Hits: l1Hits ?? 0, misses: misses ?? 0, stale: stale ?? 0, hitTime: hit, missTime: miss },
+      cache: {
+        hits: hits ?? 0, l1Hits: l1Hits ?? 0, misses: misses ?? 0, stale: stale ?? 0, hitTime: hit, missTime: miss
+      },
       rateLimit: { allowed, refused },
       store: { ...store, l1Entries: stats.l1Entries },
       health,
@@ -69,11 +74,15 @@ export class Sampler {
   /** Reads the details that only requests from this machine receive. */
   async #health (): Promise<Sample['health']> {
     try {
-      const body: { status: Status, checks?: Record<string, HealthCheck[]> } = (await this.#fastify.inject('/health')).json()
+      const response = await this.#fastify.inject('/health')
+      const body = response.json<{ status: Status, checks?: Record<string, HealthCheck[]> }>()
       const checks = Object.entries(body.checks ?? {}).flatMap(([name, found]) => found.map(one => checkOf(name, one)))
       return { status: body.status, checks }
     } catch (error) {
-      return { status: 'fail', checks: [{ name: 'health', status: 'fail', detail: error instanceof Error ? error.message : String(error) }] }
+      return {
+        status: 'fail',
+        checks: [{ name: 'health', status: 'fail', detail: error instanceof Error ? error.message : String(error) }]
+      }
     }
   }
 }
@@ -107,7 +116,15 @@ class StoreReader {
   async read (): Promise<Omit<StoreState, 'l1Entries'>> {
     if (!this.#fastify.hasDecorator('redis')) {
       const stats = await this.#fastify.cache.storeStats()
-      return { ...UNKNOWN, label: 'in this process', isRedis: false, entries: stats.entries, memory: stats.usedMemory, maxMemory: stats.maxMemory, circuit: null }
+      return {
+        ...UNKNOWN,
+        label: 'in this process',
+        isRedis: false,
+        entries: stats.entries,
+        memory: stats.usedMemory,
+        maxMemory: stats.maxMemory,
+        circuit: null
+      }
     }
     const { redis } = this.#fastify
     const circuit = circuitOf(redis)?.state ?? 'closed'
@@ -115,12 +132,23 @@ class StoreReader {
     // The circuit breaker probes Redis itself; commands of ours would queue up.
     if (circuit === 'open' || redis.status !== 'ready') return { ...UNKNOWN, label: label(), isRedis: true, circuit }
     try {
-      if (this.#version === '') this.#version = /^(?:redis|valkey)_version:(\S+)/m.exec(await redis.info('server'))?.[1] ?? ''
+      if (this.#version === '') {
+        this.#version = /^(?:redis|valkey)_version:(\S+)/m.exec(await redis.info('server'))?.[1] ?? ''
+      }
       const began = this.#clock.monotonic()
       await redis.ping()
       const latency = this.#clock.monotonic() - began
       const [stats, commands] = await Promise.all([this.#fastify.cache.storeStats(), this.#commands()])
-      return { label: label(), isRedis: true, entries: stats.entries, memory: stats.usedMemory, maxMemory: stats.maxMemory, latency, commands, circuit }
+      return {
+        label: label(),
+        isRedis: true,
+        entries: stats.entries,
+        memory: stats.usedMemory,
+        maxMemory: stats.maxMemory,
+        latency,
+        commands,
+        circuit
+      }
     } catch {
       return { ...UNKNOWN, label: label(), isRedis: true, circuit: circuitOf(redis)?.state ?? circuit }
     }

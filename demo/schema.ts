@@ -58,7 +58,8 @@ export const schemaSql: readonly string[] = [
   'CREATE TABLE IF NOT EXISTS counted_views (id uuid PRIMARY KEY, counted_at timestamptz NOT NULL DEFAULT now())',
   'CREATE INDEX IF NOT EXISTS counted_views_age ON counted_views (counted_at)',
   // The document of the live page's workers, with the fencing token of its last write.
-  'CREATE TABLE IF NOT EXISTS document (id integer PRIMARY KEY CHECK (id = 1), fence bigint NOT NULL, writer text NOT NULL)',
+  'CREATE TABLE IF NOT EXISTS document (id integer PRIMARY KEY CHECK (id = 1), fence bigint NOT NULL, writer text ' +
+  'NOT NULL)',
   "INSERT INTO document VALUES (1, 0, '') ON CONFLICT DO NOTHING"
 ]
 
@@ -66,11 +67,12 @@ export const schemaSql: readonly string[] = [
 const MAX_ROWS = 100
 
 /**
- * Triggers that send one NOTIFY per changing statement. The payload has the tag of all lists, the tags of the rows (for many rows, the tag of all
- * rows), and the writer that writes the cache itself. Each statement can be repeated.
+ * Triggers that send one NOTIFY per changing statement. The payload has the tag of all lists, the tags of the rows (for
+ * many rows, the tag of all rows), and the writer that writes the cache itself. Each statement can be repeated.
  */
 export const triggerSql: readonly string[] = [
-  // Arguments: the column with the row's id, the tag of the lists, and the prefix of a row's tag if rows are cached one by one.
+  // Arguments: the column with the row's id, the tag of the lists, and the prefix of a row's tag if rows are cached one
+  // by one.
   `CREATE OR REPLACE FUNCTION tell_changes () RETURNS trigger LANGUAGE plpgsql AS $$
   DECLARE
     id_column text := TG_ARGV[0];
@@ -109,5 +111,6 @@ function notifyTriggers (table: string, args: string): string[] {
     TRUNCATE: ''
   }
   return Object.entries(rows).map(([event, referencing]) =>
-    `CREATE OR REPLACE TRIGGER tell_${event.toLowerCase()} AFTER ${event} ON ${table} ${referencing} FOR EACH STATEMENT EXECUTE FUNCTION tell_changes(${args})`)
+    `CREATE OR REPLACE TRIGGER tell_${event.toLowerCase()} AFTER ${event} ON ${table} ${referencing} FOR EACH ` +
+    `STATEMENT EXECUTE FUNCTION tell_changes(${args})`)
 }

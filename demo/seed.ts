@@ -2,22 +2,33 @@ import { hashPassword } from './password.js'
 import type { Report } from './progress.js'
 import type { Query } from './query.js'
 
-/** The password of all seeded users: `admin@example.com`, who may change products, and user1@example.com to user1000@example.com. */
+/**
+ * The password of all seeded users: `admin@example.com`, who may change products, and user1@example.com to
+ * user1000@example.com.
+ */
 export const DEMO_PASSWORD = 'demo-password'
 
 const CATEGORIES: Record<string, string[]> = {
   kitchen: ['Teapot', 'Kettle', 'Skillet', 'Bread Knife', 'Cutting Board', 'Mortar', 'Whisk', 'Mixing Bowl'],
   garden: ['Trowel', 'Watering Can', 'Secateurs', 'Rake', 'Plant Pot', 'Hose Reel', 'Bird Feeder', 'Wheelbarrow'],
-  office: ['Desk Lamp', 'Notebook', 'Fountain Pen', 'Stapler', 'Monitor Stand', 'Letter Tray', 'Office Chair', 'Whiteboard'],
+  office: [
+    'Desk Lamp', 'Notebook', 'Fountain Pen', 'Stapler', 'Monitor Stand', 'Letter Tray', 'Office Chair', 'Whiteboard'
+  ],
   outdoor: ['Backpack', 'Tent', 'Headlamp', 'Sleeping Bag', 'Camp Stove', 'Water Filter', 'Trekking Pole', 'Dry Bag'],
   music: ['Ukulele', 'Metronome', 'Kalimba', 'Drumsticks', 'Guitar Strap', 'Music Stand', 'Tambourine', 'Harmonica']
 }
-const MATERIALS = ['Oak', 'Copper', 'Steel', 'Ceramic', 'Bamboo', 'Linen', 'Walnut', 'Enamel', 'Leather', 'Glass', 'Cork', 'Brass', 'Slate', 'Canvas', 'Titanium']
-const STYLES = ['Compact', 'Classic', 'Large', 'Folding', 'Handmade', 'Travel', 'Everyday', 'Professional', 'Nordic', 'Vintage', 'Lightweight', 'Sturdy', 'Quiet', 'Slim', 'Round', 'Deep', 'Little']
+const MATERIALS = [
+  'Oak', 'Copper', 'Steel', 'Ceramic', 'Bamboo', 'Linen', 'Walnut', 'Enamel', 'Leather', 'Glass', 'Cork', 'Brass',
+  'Slate', 'Canvas', 'Titanium'
+]
+const STYLES = [
+  'Compact', 'Classic', 'Large', 'Folding', 'Handmade', 'Travel', 'Everyday', 'Professional', 'Nordic', 'Vintage',
+  'Lightweight', 'Sturdy', 'Quiet', 'Slim', 'Round', 'Deep', 'Little'
+]
 
 /**
- * Fills empty tables with 10,200 products, 1,001 users and 20,000 orders, always the same. The database generates the rows from short lists, which
- * takes a second or two.
+ * Fills empty tables with 10,200 products, 1,001 users and 20,000 orders, always the same. The database generates the
+ * rows from short lists, which takes a second or two.
  */
 export async function seed (query: Query, report: Report): Promise<void> {
   const [present] = await query('SELECT 1 AS one FROM users LIMIT 1')

@@ -1,7 +1,10 @@
 import type { Socket } from 'node:net'
 import fp from 'fastify-plugin'
 
-/** Closes connections without a request when the server closes. Browsers open such connections in advance, and the server would wait for them. */
+/**
+ * Closes connections without a request when the server closes. Browsers open such connections in advance, and the
+ * server would wait for them.
+ */
 export const unusedConnections = fp(async function unusedConnections (fastify) {
   const open = new Set<Socket>()
   fastify.server.on('connection', socket => {

@@ -24,14 +24,16 @@ export interface Views {
   stats (): Promise<{ backlog: number | null, deadLetters: number | null }>
 }
 
-// One statement, so a batch is written completely or not at all. Each view has an id, which is stored for longer than a batch can be in flight: a
-// batch that is delivered again, for example after a crash, counts no view twice. Sorted, so that two batches cannot deadlock.
+// One statement, so a batch is written completely or not at all. Each view has an id, which is stored for longer than a
+// batch can be in flight: a batch that is delivered again, for example after a crash, counts no view twice. Sorted, so
+// that two batches cannot deadlock.
 const WRITE = `
   WITH batch AS (SELECT id, product_id FROM unnest($1::uuid[], $2::int[]) AS b (id, product_id)),
   forgotten AS (DELETE FROM counted_views WHERE counted_at < now() - interval '1 day'),
   counted AS (INSERT INTO counted_views (id) SELECT id FROM batch ORDER BY id ON CONFLICT DO NOTHING RETURNING id)
   INSERT INTO product_views (product_id, views)
-  SELECT p.id, count(*) FROM batch JOIN counted USING (id) JOIN products p ON p.id = product_id GROUP BY p.id ORDER BY p.id
+  SELECT p.id,
+  count(*) FROM batch JOIN counted USING (id) JOIN products p ON p.id = product_id GROUP BY p.id ORDER BY p.id
   ON CONFLICT (product_id) DO UPDATE SET views = product_views.views + excluded.views`
 
 /** How often each instance reports that the database refuses views. */
@@ -78,7 +80,9 @@ export const views = fp<{ clock?: Clock | undefined }>(async function views (fas
         if (isRefusing) log.info('views: counting again')
         isRefusing = false
       }, error => {
-        if (!isRefusing) log.warn({ reason: error instanceof Error ? error.message : String(error) }, 'views: not counted for now')
+        if (!isRefusing) {
+          log.warn({ reason: error instanceof Error ? error.message : String(error) }, 'views: not counted for now')
+        }
         isRefusing = true
       })
     },
@@ -99,4 +103,7 @@ export const views = fp<{ clock?: Clock | undefined }>(async function views (fas
       }
     }
   })
-}, { name: 'demo/views', dependencies: ['demo/database', 'demo/live', 'fastify-redis-suite/cache', 'fastify-redis-suite/events'] })
+}, {
+  name: 'demo/views',
+  dependencies: ['demo/database', 'demo/live', 'fastify-redis-suite/cache', 'fastify-redis-suite/events']
+})

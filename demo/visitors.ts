@@ -25,7 +25,10 @@ function lastDays (count: number): string[] {
   return Array.from({ length: count }, (_, i) => new Date(now - i * DAY_MS).toISOString().slice(0, 10))
 }
 
-/** Counts the visitors of each day: in Redis with a HyperLogLog per day (12 kB, accurate to about 1 %), or else exactly, in memory. */
+/**
+ * Counts the visitors of each day: in Redis with a HyperLogLog per day (12 kB, accurate to about 1 %), or else exactly,
+ * in memory.
+ */
 export const visitors = fp(async function visitors (fastify) {
   const store = fastify.hasDecorator('redis') ? inRedis(fastify) : inMemory()
   fastify.decorate('visitors', store)
@@ -53,7 +56,9 @@ function inRedis ({ redis, log }: FastifyInstance): Visitors {
       if (isRefusing) log.info('visitors: counting again')
       isRefusing = false
     } catch (error) {
-      if (!isRefusing) log.warn({ reason: error instanceof Error ? error.message : String(error) }, 'visitors: not counted for now')
+      if (!isRefusing) {
+        log.warn({ reason: error instanceof Error ? error.message : String(error) }, 'visitors: not counted for now')
+      }
       isRefusing = true
     }
   }

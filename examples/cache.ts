@@ -13,7 +13,8 @@ export async function build () {
 
   app.get<{ Params: { id: string } }>('/products/:id', {
     config: { cache: { ttl: '5m', tags: request => [`product:${request.params.id}`] } }
-  }, async (request, reply) => products.get(request.params.id) ?? await reply.code(404).send({ error: 'no such product' }))
+  }, async (request, reply) =>
+    products.get(request.params.id) ?? await reply.code(404).send({ error: 'no such product' }))
 
   app.put<{ Params: { id: string }, Body: { price: number } }>('/products/:id', {
     config: { cache: { invalidates: request => [`product:${request.params.id}`] } }
@@ -24,7 +25,10 @@ export async function build () {
     return product
   })
 
-  app.get('/total', async () => await app.cache.getOrSet('total', () => [...products.values()].reduce((sum, { price }) => sum + price, 0), { ttl: '10s' }))
+  app.get('/total', async () =>
+    await app.cache.getOrSet(
+      'total', () => [...products.values()].reduce((sum, { price }) => sum + price, 0), { ttl: '10s' }
+    ))
   return app
 }
 

@@ -1,5 +1,5 @@
-// A value from a slow source: computed once for concurrent callers, served stale while the source is down, written through, and counted with
-// write-behind. Run it with `npx tsx examples/data-cache.ts`.
+// A value from a slow source: computed once for concurrent callers, served stale while the source is down, written
+// through, and counted with write-behind. Run it with `npx tsx examples/data-cache.ts`.
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
 import { cache, redis } from '../plugins/index.js'

@@ -29,7 +29,8 @@ export async function build () {
     return order
   })
   app.get('/heard', async () => ({ heard }))
-  app.get('/live', async (request, reply) => await app.events.sse(request, reply, 'orders:*', { event: (_order, { channel }) => channel }))
+  app.get('/live', async (request, reply) =>
+    await app.events.sse(request, reply, 'orders:*', { event: (_order, { channel }) => channel }))
   return app
 }
 

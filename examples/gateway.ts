@@ -13,8 +13,8 @@ import type { Clock } from '../plugins/testing/index.js'
 type Hooks = NonNullable<FastifyHttpProxyOptions['replyOptions']>
 type Headers = Record<string, string | string[] | undefined>
 
-// Fields of the connection, and not of the message. Trailers are dropped, which RFC 9110 §6.5.1 allows: a cache may respond with a 304, and
-// Node.js throws on trailers without a body.
+// Fields of the connection, and not of the message. Trailers are dropped, which RFC 9110 §6.5.1 allows: a cache may
+// respond with a 304, and Node.js throws on trailers without a body.
 const HOP_BY_HOP = ['connection', 'keep-alive', 'proxy-connection', 'te', 'trailer', 'upgrade']
 // Fastify parses no body of these methods, so their requests must not announce one.
 const BODILESS = ['GET', 'HEAD']
@@ -28,12 +28,25 @@ export interface GatewayOptions {
   clock?: Clock
 }
 
-export async function build ({ origin = process.env['ORIGIN'] ?? 'http://localhost:8000', redisUrl: url = process.env['REDIS_URL'] ?? '', clock }: GatewayOptions = {}) {
+export async function build (
+  {
+    origin = process.env['ORIGIN'] ?? 'http://localhost:8000', redisUrl: url = process.env['REDIS_URL'] ?? '', clock
+  }: GatewayOptions = {}
+) {
   const app = createApp()
   if (url !== '') await app.register(redis, { url, prefix: 'gateway', clock })
   // A shared cache as RFC 9111 defines it: the origin's header fields decide, and nothing else.
   await app.register(cache, {
-    clock, global: true, ttl: 'headers', heuristic: 0.1, requestDirectives: 'obey', staleIfError: '1 day', storeSetCookie: true, etag: false, key: { host: true }, unkeyed: false
+    clock,
+    global: true,
+    ttl: 'headers',
+    heuristic: 0.1,
+    requestDirectives: 'obey',
+    staleIfError: '1 day',
+    storeSetCookie: true,
+    etag: false,
+    key: { host: true },
+    unkeyed: false
   })
   await passThrough(app, origin)
   return app
@@ -67,8 +80,8 @@ export async function passThrough (app: FastifyInstance, origin: string): Promis
   await app.register(proxy, {
     upstream: origin,
     httpMethods: app.supportedMethods,
-    // Undici would treat the Content-Length of a 304 as a missing body. Idle connections are closed before the origin closes them (Node.js: after
-    // 5 seconds): a request in flight would fail.
+    // Undici would treat the Content-Length of a 304 as a missing body. Idle connections are closed before the origin
+    // closes them (Node.js: after 5 seconds): a request in flight would fail.
     http: { requestOptions: { joinDuplicateHeaders: true }, agentOptions: { timeout: 3000 } },
     // Retries are the client's decision; an error response of the origin is a response.
     retryMethods: [],
@@ -81,7 +94,8 @@ export async function passThrough (app: FastifyInstance, origin: string): Promis
   })
 }
 
-// An origin may send more bytes than its Content-Length. The response is complete, so the error that follows is not reported.
+// An origin may send more bytes than its Content-Length. The response is complete, so the error that follows is not
+// reported.
 function oneAnswer (): Pick<Hooks, 'onResponse' | 'onError'> {
   const answered = new WeakSet<object>()
   return {

@@ -1,5 +1,6 @@
-// A payment that runs once, however often the request is repeated: `curl -X POST localhost:3000/payments -H 'X-Api-Key: ann' -H 'Idempotency-Key: 1'`.
-// Run it with `npx tsx examples/idempotency.ts`.
+// A payment that runs once, however often the request is repeated:
+// `curl -X POST localhost:3000/payments -H 'X-Api-Key: ann' -H 'Idempotency-Key: 1'`. Run it with
+// `npx tsx examples/idempotency.ts`.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
@@ -9,7 +10,8 @@ export async function build () {
   const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
   const url = process.env['REDIS_URL']
   if (url) await app.register(redis, { url, prefix: 'example' })
-  // Callers of this app have API keys, which scope the idempotency keys. An app with sessions, tokens or request.user needs no scope.
+  // Callers of this app have API keys, which scope the idempotency keys. An app with sessions, tokens or request.user
+  // needs no scope.
   await app.register(idempotency, { ttl: '24h', scope: request => request.headers['x-api-key'] })
 
   let payments = 0

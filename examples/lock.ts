@@ -1,4 +1,5 @@
-// One invoice at a time across all instances, and a fencing token that refuses a holder whose lock has expired. Run it with `npx tsx examples/lock.ts`.
+// One invoice at a time across all instances, and a fencing token that refuses a holder whose lock has expired. Run it
+// with `npx tsx examples/lock.ts`.
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
 import { lock, redis } from '../plugins/index.js'
@@ -25,7 +26,9 @@ export async function build () {
     return await app.locks.using(`invoice:${id}`, async (signal, { token }) => {
       const number = (table.get(id)?.number ?? 0) + 1
       await print(number, signal)
-      if (!update(id, { number, fence: token })) return await reply.code(409).send({ error: 'another request has written it since' })
+      if (!update(id, { number, fence: token })) {
+        return await reply.code(409).send({ error: 'another request has written it since' })
+      }
       return { id, number }
     })
   })

@@ -1,5 +1,6 @@
-// Metrics of a shop for Prometheus at /metrics. Run it with `npx tsx examples/metrics.ts`, request /products/1 a few times, then /metrics.
-// Prometheus on another machine needs METRICS_TOKEN; without it, only clients on this machine may read them.
+// Metrics of a shop for Prometheus at /metrics. Run it with `npx tsx examples/metrics.ts`, request /products/1 a few
+// times, then /metrics. Prometheus on another machine needs METRICS_TOKEN; without it, only clients on this machine may
+// read them.
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
 import { Counter } from 'prom-client'
@@ -20,10 +21,14 @@ export async function build () {
   await app.register(health)
 
   // A custom metric, exposed with the others.
-  const views = new Counter({ name: 'shop_product_views_total', help: 'Products looked at', registers: [app.metrics.registry] })
+  const views = new Counter({
+    name: 'shop_product_views_total', help: 'Products looked at', registers: [app.metrics.registry]
+  })
   app.addHook('onRequest', async request => { if (request.routeOptions.url === '/products/:id') views.inc() })
 
-  app.get<{ Params: { id: string } }>('/products/:id', { config: { cache: { ttl: '5m' } } }, async ({ params: { id } }) => ({ id, name: 'Teapot' }))
+  app.get<{ Params: { id: string } }>(
+    '/products/:id', { config: { cache: { ttl: '5m' } } }, async ({ params: { id } }) => ({ id, name: 'Teapot' })
+  )
   return app
 }
 

@@ -22,7 +22,9 @@ export async function build () {
   app.get('/me', async (request, reply) => {
     const { userId } = request.session
     if (userId === undefined) return await reply.code(401).send({ error: 'log in first' })
-    return { userId, sessions: await app.sessions.list(userId, { current: app.sessions.handleOf(request.session.sessionId) }) }
+    return {
+      userId, sessions: await app.sessions.list(userId, { current: app.sessions.handleOf(request.session.sessionId) })
+    }
   })
   app.post('/logout', async request => {
     await request.logout()
@@ -30,7 +32,9 @@ export async function build () {
   })
   app.delete<{ Params: { handle: string } }>('/sessions/:handle', async (request, reply) => {
     const mine = await app.sessions.list(request.session.userId ?? 'nobody')
-    if (!mine.some(({ handle }) => handle === request.params.handle)) return await reply.code(404).send({ error: 'none of yours' })
+    if (!mine.some(({ handle }) => handle === request.params.handle)) {
+      return await reply.code(404).send({ error: 'none of yours' })
+    }
     return { ended: await app.sessions.destroy(request.params.handle) }
   })
   return app

@@ -1,5 +1,5 @@
-// Orders as durable events: a consumer group sends mail, with retries and dead letters, and readers get the history after a cursor. Run it with
-// `npx tsx examples/streams.ts`.
+// Orders as durable events: a consumer group sends mail, with retries and dead letters, and readers get the history
+// after a cursor. Run it with `npx tsx examples/streams.ts`.
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
 import { events, redis } from '../plugins/index.js'

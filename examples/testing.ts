@@ -1,4 +1,5 @@
-// Tests of limits, TTLs and session timeouts that pass hours without waiting for them. Run it with `npx tsx examples/testing.ts`.
+// Tests of limits, TTLs and session timeouts that pass hours without waiting for them. Run it with
+// `npx tsx examples/testing.ts`.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { pathToFileURL } from 'node:url'
@@ -12,7 +13,10 @@ declare module 'fastify' {
   }
 }
 
-/** Builds the app under test. All plugins share the test's clock; in production the clock is omitted, which means the system's. */
+/**
+ * Builds the app under test. All plugins share the test's clock; in production the clock is omitted, which means the
+ * system's.
+ */
 export async function build (clock?: Clock) {
   const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
   await app.register(rateLimit, { max: 100, timeWindow: '1 minute', clock })

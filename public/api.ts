@@ -22,7 +22,8 @@ interface SendOptions {
 
 /** Sends a request to the demo. @throws if there is no response */
 export async function send<T> (
-  method: 'GET' | 'POST' | 'DELETE', path: string, { body, credentials = 'same-origin', headers, signal }: SendOptions = {}
+  method: 'GET' | 'POST' |
+    'DELETE', path: string, { body, credentials = 'same-origin', headers, signal }: SendOptions = {}
 ): Promise<ApiResponse<T>> {
   const began = performance.now()
   const response = await fetch(path, {
@@ -35,5 +36,12 @@ export async function send<T> (
   })
   const parsed: T = await response.json()
   const header = (name: string) => response.headers.get(name) ?? ''
-  return { status: response.status, cache: header('x-cache'), instance: header('x-instance'), ms: performance.now() - began, replayed: header('idempotency-replayed') === 'true', body: parsed }
+  return {
+    status: response.status,
+    cache: header('x-cache'),
+    instance: header('x-instance'),
+    ms: performance.now() - began,
+    replayed: header('idempotency-replayed') === 'true',
+    body: parsed
+  }
 }

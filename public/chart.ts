@@ -24,7 +24,10 @@ export class Chart {
   #times: number[] = []
   #plot: UPlot
 
-  /** @param scale - the maximum of the vertical axis, or `log` for a logarithmic one; by default the axis fits the values */
+  /**
+   * @param scale - the maximum of the vertical axis, or `log` for a logarithmic one; by default the axis fits the
+   *   values
+   */
   constructor (target: HTMLElement, lines: readonly Series[], scale?: number | 'log') {
     this.#target = target
     this.#series = lines
@@ -65,7 +68,12 @@ export class Chart {
 
   #draw (): UPlot {
     const accent = colour('accent')
-    const axis = { stroke: colour('muted'), font: '11px system-ui, sans-serif', grid: { stroke: colour('line'), width: 1 }, ticks: { show: false } }
+    const axis = {
+      stroke: colour('muted'),
+      font: '11px system-ui, sans-serif',
+      grid: { stroke: colour('line'), width: 1 },
+      ticks: { show: false }
+    }
     const end = () => this.#times.at(-1) ?? Math.round(Date.now() / 1000)
     return new UPlot({
       ...this.#size,
@@ -79,8 +87,21 @@ export class Chart {
           : { range: (_plot, _min, max) => [0, Number(this.#scale ?? niceMax(max))] }
       },
       axes: [
-        { ...axis, size: 24, gap: 7, grid: { show: false }, splits: () => [-120, -60, 0].map(ago => end() + ago), values: (_plot, at) => at.map(time => agoOf(end() - time)) },
-        { ...axis, size: 38, gap: 6, splits: (_plot, _axis, min, max) => this.#scale === 'log' ? powers(min, max) : [min, (min + max) / 2, max], values: (_plot, values) => values.map(value => String(Number(value.toPrecision(3)))) }
+        {
+          ...axis,
+          size: 24,
+          gap: 7,
+          grid: { show: false },
+          splits: () => [-120, -60, 0].map(ago => end() + ago),
+          values: (_plot, at) => at.map(time => agoOf(end() - time))
+        },
+        {
+          ...axis,
+          size: 38,
+          gap: 6,
+          splits: (_plot, _axis, min, max) => this.#scale === 'log' ? powers(min, max) : [min, (min + max) / 2, max],
+          values: (_plot, values) => values.map(value => String(Number(value.toPrecision(3))))
+        }
       ],
       series: [{}, ...this.#series.map(({ label, dashed, filled, joined }): UPlot.Series => ({
         label,

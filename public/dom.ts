@@ -15,7 +15,10 @@ export function show (id: string, isShown: boolean): void {
   find(id, HTMLElement).hidden = !isShown
 }
 
-export function make (tag: string, { text, className, title }: { text?: string, className?: string, title?: string } = {}, ...children: HTMLElement[]): HTMLElement {
+export function make (
+  tag: string, { text, className, title }: { text?: string, className?: string, title?: string } = {},
+  ...children: HTMLElement[]
+): HTMLElement {
   const element = document.createElement(tag)
   if (text !== undefined) element.textContent = text
   if (className !== undefined) element.className = className

@@ -49,7 +49,9 @@ live.on('session', event => sessions.onSession(event))
 live.on('lock', event => locks(event))
 live.on('parcel', event => streams.onParcel(event))
 live.on('batch', event => writeBehind.onBatch(event))
-for (const kind of ['cache', 'decision', 'session', 'health', 'lock', 'payment', 'parcel', 'batch', 'more'] as const) live.on(kind, events)
+for (const kind of ['cache', 'decision', 'session', 'health', 'lock', 'payment', 'parcel', 'batch', 'more'] as const) {
+  live.on(kind, events)
+}
 live.open()
 
 /** Draws the samples of all instances whenever one of this page's instance arrives. */

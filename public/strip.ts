@@ -135,5 +135,12 @@ export class Strip {
 }
 
 function colours () {
-  return { accent: colour('accent'), text: colour('text'), muted: colour('muted'), line: colour('line'), refused: colour('refused'), soft: colour('soft') }
+  return {
+    accent: colour('accent'),
+    text: colour('text'),
+    muted: colour('muted'),
+    line: colour('line'),
+    refused: colour('refused'),
+    soft: colour('soft')
+  }
 }

@@ -15,7 +15,9 @@ const ALWAYS = { pressureHandler: () => {} }
 const PROBE = { rateLimit: false, ...ALWAYS } as const
 const PROBED = { hide: true }
 
-const FaultName = Type.Union((['none', 'hang', 'kill', 'slow', 'full', 'read-only'] as const).map(name => Type.Literal(name)))
+const FaultName = Type.Union(
+  (['none', 'hang', 'kill', 'slow', 'full', 'read-only'] as const).map(name => Type.Literal(name))
+)
 
 /** The routes that break the Redis that the demo has started. They are registered on no other Redis. */
 export const breakRedis: FastifyPluginAsyncTypebox = async function breakRedis (fastify) {
@@ -29,27 +31,38 @@ export const breakRedis: FastifyPluginAsyncTypebox = async function breakRedis (
       response: responses(Type.Object({ fault: FaultName, since: Type.Integer() }), 'The fault is in effect.', 403)
     },
     config: { rateLimit: { max: 120, timeWindow: '1 minute' }, session: false, ...ALWAYS },
-    onRequest: async (request, reply) => { if (!isSameOrigin(request)) return reply.forbidden('only the page of this origin may break Redis') }
+    onRequest: async (request, reply) => {
+      if (!isSameOrigin(request)) return reply.forbidden('only the page of this origin may break Redis')
+    }
   }, async ({ body: { fault } }) => {
     await ownRedis.setFault(fault === 'none' ? undefined : fault)
     return { fault, since: ownRedis.state.since }
   })
 
-  fastify.get('/live/redis/page', { logLevel: 'warn', schema: PROBED, config: { ...PROBE, session: false, cache: { ttl: '2s', staleWhileRevalidate: 0, public: true } } },
-    async () => ({ renderedAt: new Date().toISOString() }))
+  fastify.get('/live/redis/page', {
+    logLevel: 'warn',
+    schema: PROBED,
+    config: { ...PROBE, session: false, cache: { ttl: '2s', staleWhileRevalidate: 0, public: true } }
+  },
+  async () => ({ renderedAt: new Date().toISOString() }))
 
   fastify.post('/live/redis/visit', { logLevel: 'warn', schema: PROBED, config: PROBE }, async ({ session }) => {
     session.visits = (session.visits ?? 0) + 1
     return { visits: session.visits }
   })
 
-  fastify.post('/live/redis/once', { logLevel: 'warn', schema: PROBED, config: { ...PROBE, session: false, idempotency: { ttl: '10s', scope: () => 'probe' } } },
-    async () => ({ done: true }))
+  fastify.post('/live/redis/once', {
+    logLevel: 'warn',
+    schema: PROBED,
+    config: { ...PROBE, session: false, idempotency: { ttl: '10s', scope: () => 'probe' } }
+  },
+  async () => ({ done: true }))
 }
 
 /**
- * Whether the page of this origin, or a program that is no browser, sent the request. A browser names the origin of a page that posts. A page
- * whose own name leads to this machine (DNS rebinding) has a host name, so only `localhost` and addresses are accepted as the host.
+ * Whether the page of this origin, or a program that is no browser, sent the request. A browser names the origin of a
+ * page that posts. A page whose own name leads to this machine (DNS rebinding) has a host name, so only `localhost` and
+ * addresses are accepted as the host.
  */
 function isSameOrigin ({ headers, host, hostname }: FastifyRequest): boolean {
   const { origin, 'sec-fetch-site': site } = headers

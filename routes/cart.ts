@@ -5,7 +5,11 @@ import { Type, type Static } from 'typebox'
 import { responses, Id, Whole } from './schemas.js'
 
 const Cart = Type.Object({
-  items: Type.Array(Type.Object({ productId: Type.Integer(), name: Type.String(), quantity: Type.Integer(), priceCents: Type.Integer() })),
+  items: Type.Array(
+    Type.Object({
+      productId: Type.Integer(), name: Type.String(), quantity: Type.Integer(), priceCents: Type.Integer()
+    })
+  ),
   totalCents: Type.Integer()
 })
 const Quantity = Whole({ minimum: 1, maximum: 99 })
@@ -18,7 +22,8 @@ export const cart: FastifyPluginAsyncTypebox = async function cart (fastify) {
   async function cartOf (request: FastifyRequest): Promise<Static<typeof Cart>> {
     const quantities = request.session.cart?.quantities ?? {}
     const rows = await db.query<{ productId: number, name: string, priceCents: number }>(
-      'SELECT id AS "productId", name, price_cents AS "priceCents" FROM products WHERE id = ANY($1::int[]) ORDER BY id', [Object.keys(quantities).map(Number)])
+      'SELECT id AS "productId", name, price_cents AS "priceCents" FROM products WHERE id = ANY($1::int[]) ORDER BY id',
+      [Object.keys(quantities).map(Number)])
     const items = rows.map(row => ({ ...row, quantity: quantities[row.productId] ?? 0 }))
     return { items, totalCents: items.reduce((sum, { quantity, priceCents }) => sum + quantity * priceCents, 0) }
   }
@@ -31,7 +36,10 @@ export const cart: FastifyPluginAsyncTypebox = async function cart (fastify) {
     schema: {
       tags: ['cart'],
       summary: 'Add a product to my cart',
-      body: Type.Object({ productId: Id, quantity: Quantity }, { additionalProperties: false, examples: [{ productId: 1, quantity: 2 }] }),
+      body: Type.Object(
+        { productId: Id, quantity: Quantity },
+        { additionalProperties: false, examples: [{ productId: 1, quantity: 2 }] }
+      ),
       response: responses(Cart, 'The cart with the product.', 404, 409)
     }
   }, async (request, reply) => {
@@ -40,12 +48,19 @@ export const cart: FastifyPluginAsyncTypebox = async function cart (fastify) {
     const [product] = await db.query('SELECT id FROM products WHERE id = $1', [productId])
     if (product === undefined) return reply.notFound('no such product')
     if (Object.keys(current).length >= MAX_LINES && !(productId in current)) return reply.conflict('the cart is full')
-    request.session.cart = { id, quantities: { ...current, [productId]: Math.min(99, (current[productId] ?? 0) + quantity) } }
+    request.session.cart = {
+      id, quantities: { ...current, [productId]: Math.min(99, (current[productId] ?? 0) + quantity) }
+    }
     return await cartOf(request)
   })
 
   fastify.delete('/cart/items/:productId', {
-    schema: { tags: ['cart'], summary: 'Remove a product from my cart', params: Type.Object({ productId: Id }), response: responses(Cart, 'The cart without the product.') }
+    schema: {
+      tags: ['cart'],
+      summary: 'Remove a product from my cart',
+      params: Type.Object({ productId: Id }),
+      response: responses(Cart, 'The cart without the product.')
+    }
   }, async request => {
     const { cart } = request.session
     const { [request.params.productId]: _, ...quantities } = cart?.quantities ?? {}

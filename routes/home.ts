@@ -24,6 +24,8 @@ export const home: FastifyPluginAsyncTypebox = async function home (fastify) {
     config: { pressureHandler: () => {} }
   }, async (request, reply) => {
     reply.header('vary', 'accept')
-    return fastify.hasPage && prefersHtml(request.headers.accept) ? reply.sendFile('index.html', { cacheControl: false }) : LINKS
+    return fastify.hasPage && prefersHtml(request.headers.accept)
+      ? reply.sendFile('index.html', { cacheControl: false })
+      : LINKS
   })
 }

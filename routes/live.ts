@@ -17,27 +17,49 @@ const SoldProduct = Type.Object({ ...Product.properties, sold: Type.Integer() })
 export const liveRoutes: FastifyPluginAsyncTypebox = async function liveRoutes (fastify) {
   const { cache, db, events, live, sessions } = fastify
 
-  fastify.addHook('onRequest', async (_request: FastifyRequest, reply: FastifyReply) => { reply.header('x-instance', live.instance) })
+  fastify.addHook(
+    'onRequest', async (_request: FastifyRequest, reply: FastifyReply) => { reply.header('x-instance', live.instance) }
+  )
   for (const panel of [document, payments, parcels, views]) await fastify.register(panel)
 
   fastify.get('/live', {
     schema: {
       tags: ['live'],
       summary: 'The events of all instances, as server-sent events',
-      response: { 200: { description: 'The events, until the client closes the connection.', content: { 'text/event-stream': { schema: Type.String() } } } }
+      response: {
+        200: {
+          description: 'The events, until the client closes the connection.',
+          content: { 'text/event-stream': { schema: Type.String() } }
+        }
+      }
     },
     config: { rateLimit: { max: 120, timeWindow: '1 minute' }, session: false, ...ALWAYS }
   }, async (request, reply) => {
-    const hello = { kind: 'hello', isBreakable: fastify.hasDecorator('ownRedis'), limit: { max: LIMITED.max, window: LIMITED.timeWindow } } as const
+    const hello = {
+      kind: 'hello',
+      isBreakable: fastify.hasDecorator('ownRedis'),
+      limit: { max: LIMITED.max, window: LIMITED.timeWindow }
+    } as const
     await events.sse(request, reply, { read: ({ signal } = {}) => live.watch(hello, signal) }, {
       event: ({ kind }) => kind,
-      map: event => event.kind !== 'decision' ? event : event.address === request.ip ? { ...event, address: undefined } : undefined
+      map: event =>
+        event.kind !== 'decision' ? event : event.address === request.ip ? { ...event, address: undefined } : undefined
     })
   })
 
   fastify.get('/live/products/:id', {
-    schema: { tags: ['live'], summary: 'A product with its sales, cached', params: IdParams, response: responses(SoldProduct, 'The product.', 404) },
-    config: { rateLimit: OWN, session: false, ...ALWAYS, cache: { ttl: '20s', staleWhileRevalidate: 0, tags: ({ params: { id } }) => [`product:${id}`, 'product:all'] } }
+    schema: {
+      tags: ['live'],
+      summary: 'A product with its sales, cached',
+      params: IdParams,
+      response: responses(SoldProduct, 'The product.', 404)
+    },
+    config: {
+      rateLimit: OWN,
+      session: false,
+      ...ALWAYS,
+      cache: { ttl: '20s', staleWhileRevalidate: 0, tags: ({ params: { id } }) => [`product:${id}`, 'product:all'] }
+    }
   }, async (request, reply) => {
     const [product] = await db.query<Static<typeof SoldProduct>>(
       `SELECT ${PRODUCT_COLUMNS}, (SELECT coalesce(sum(quantity), 0)::int FROM order_items WHERE product_id = id) AS sold FROM products WHERE id = $1`, [request.params.id])
@@ -48,7 +70,10 @@ export const liveRoutes: FastifyPluginAsyncTypebox = async function liveRoutes (
     schema: {
       tags: ['live'],
       summary: 'Invalidate a tag of the shop',
-      body: Type.Object({ tag: Type.String({ pattern: '^(?:products|product:\\d{1,9})$' }) }, { additionalProperties: false, examples: [{ tag: 'product:1' }] }),
+      body: Type.Object(
+        { tag: Type.String({ pattern: '^(?:products|product:\\d{1,9})$' }) },
+        { additionalProperties: false, examples: [{ tag: 'product:1' }] }
+      ),
       response: responses(Type.Object({ invalidated: Type.String() }), 'The tag is invalidated on all instances.')
     },
     config: { rateLimit: { max: 60, timeWindow: '1 minute' }, session: false, ...ALWAYS }
@@ -58,13 +83,21 @@ export const liveRoutes: FastifyPluginAsyncTypebox = async function liveRoutes (
   })
 
   fastify.get('/limited', {
-    schema: { tags: ['live'], summary: `At most ${LIMITED.max} requests per address in any ${LIMITED.timeWindow / 1000} seconds`, response: responses(Decision, 'The request is allowed.') },
+    schema: {
+      tags: ['live'],
+      summary: `At most ${LIMITED.max} requests per address in any ${LIMITED.timeWindow / 1000} seconds`,
+      response: responses(Decision, 'The request is allowed.')
+    },
     config: { rateLimit: LIMITED, session: false, ...ALWAYS }
   }, decisionOf)
 
   // Browsers log each 429 as an error to their console.
   fastify.get('/live/limited', {
-    schema: { tags: ['live'], summary: 'The same limit; requests over it count, but receive 200', response: responses(Decision, 'The decision.') },
+    schema: {
+      tags: ['live'],
+      summary: 'The same limit; requests over it count, but receive 200',
+      response: responses(Decision, 'The decision.')
+    },
     config: { rateLimit: { ...LIMITED, dryRun: true }, session: false, ...ALWAYS }
   }, decisionOf)
 
@@ -72,7 +105,10 @@ export const liveRoutes: FastifyPluginAsyncTypebox = async function liveRoutes (
     schema: {
       tags: ['live'],
       summary: 'The current user, with all sessions',
-      response: responses(Type.Object({ user: Type.Union([User, Type.Null()]), devices: Type.Array(Device) }), 'The user; `null` without a login.')
+      response: responses(
+        Type.Object({ user: Type.Union([User, Type.Null()]), devices: Type.Array(Device) }),
+        'The user; `null` without a login.'
+      )
     },
     config: { rateLimit: OWN, ...ALWAYS }
   }, async ({ session: { userId, sessionId } }) => {

@@ -7,7 +7,10 @@ declare module 'fastify' {
     userId?: string
     isAdmin?: boolean
     cart?: {
-      /** Generated with the first item: a cart is ordered once. In one property with the quantities, because sessions merge by property. */
+      /**
+       * Generated with the first item: a cart is ordered once. In one property with the quantities, because sessions
+       * merge by property.
+       */
       id: string
       /** The number of pieces by product id. */
       quantities: Record<string, number>
@@ -25,7 +28,8 @@ export const login: FastifyPluginAsyncTypebox = async function login (fastify) {
     schema: {
       tags: ['session'],
       summary: 'Log in',
-      description: 'The demo users are user1@example.com to user1000@example.com and admin@example.com, all with the password demo-password.',
+      description: 'The demo users are user1@example.com to user1000@example.com and admin@example.com, all with ' +
+        'the password demo-password.',
       body: Type.Object({ email: Text({ minLength: 3, maxLength: 200 }), password: Type.String({ maxLength: 200 }) }, {
         additionalProperties: false,
         'x-examples': {
@@ -33,11 +37,14 @@ export const login: FastifyPluginAsyncTypebox = async function login (fastify) {
           admin: { summary: 'the admin', value: { email: 'admin@example.com', password: 'demo-password' } }
         }
       }),
-      response: responses(Type.Object({ userId: Type.Integer(), name: Type.String() }), 'The user; `Set-Cookie` starts the session.', 401)
+      response: responses(
+        Type.Object({ userId: Type.Integer(), name: Type.String() }), 'The user; `Set-Cookie` starts the session.', 401
+      )
     }
   }, async (request, reply) => {
     const email = request.body.email.trim().toLowerCase()
-    // Consumed before the password is verified, so that concurrent guesses cannot exceed the limit; refunded if it is right.
+    // Consumed before the password is verified, so that concurrent guesses cannot exceed the limit; refunded if it is
+    // right.
     const charges = await Promise.all([
       rateLimiter.consume(request.ip, FAILED_BY_ADDRESS),
       rateLimiter.consume(email, FAILED_BY_ACCOUNT)
@@ -51,7 +58,9 @@ export const login: FastifyPluginAsyncTypebox = async function login (fastify) {
 
     const [user] = await db.query<{ id: number, name: string, hash: string, isAdmin: boolean }>(
       'SELECT id, name, password_hash AS hash, is_admin AS "isAdmin" FROM users WHERE email = $1', [email])
-    if (!await fastify.verifyPassword(request.body.password, user?.hash) || user === undefined) return reply.unauthorized('wrong email or password')
+    if (!await fastify.verifyPassword(request.body.password, user?.hash) || user === undefined) {
+      return reply.unauthorized('wrong email or password')
+    }
 
     await Promise.all([
       rateLimiter.refund(request.ip, FAILED_BY_ADDRESS, byAddress),
@@ -64,7 +73,11 @@ export const login: FastifyPluginAsyncTypebox = async function login (fastify) {
   })
 
   fastify.post('/logout', {
-    schema: { tags: ['session'], summary: 'Log out', response: responses(Type.Object({ loggedOut: Type.Boolean() }), 'The session has ended, if there was one.') }
+    schema: {
+      tags: ['session'],
+      summary: 'Log out',
+      response: responses(Type.Object({ loggedOut: Type.Boolean() }), 'The session has ended, if there was one.')
+    }
   }, async request => {
     const { userId } = request.session
     await request.logout()

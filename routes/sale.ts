@@ -17,7 +17,9 @@ export const sale: FastifyPluginAsyncTypebox = async function sale (fastify) {
       tags: ['sale'],
       summary: 'Open a sale of some pieces of a product for a day, and replace the present one (admin)',
       params: ProductParams,
-      body: Type.Object({ pieces: Whole({ minimum: 1, maximum: 10 ** 6 }) }, { additionalProperties: false, examples: [{ pieces: 3 }] }),
+      body: Type.Object(
+        { pieces: Whole({ minimum: 1, maximum: 10 ** 6 }) }, { additionalProperties: false, examples: [{ pieces: 3 }] }
+      ),
       security: ADMIN,
       response: responses(Left, 'The sale is open.', 403, 404, 409)
     },
@@ -32,7 +34,12 @@ export const sale: FastifyPluginAsyncTypebox = async function sale (fastify) {
   })
 
   fastify.get('/sale/:productId', {
-    schema: { tags: ['sale'], summary: 'How many pieces are left', params: ProductParams, response: responses(Left, 'The pieces that are left.', 404) }
+    schema: {
+      tags: ['sale'],
+      summary: 'How many pieces are left',
+      params: ProductParams,
+      response: responses(Left, 'The pieces that are left.', 404)
+    }
   }, async ({ params: { productId } }, reply) => {
     const left = await sale.left(productId)
     return left === undefined ? reply.notFound('no sale of this product') : { productId, left }
@@ -49,13 +56,17 @@ export const sale: FastifyPluginAsyncTypebox = async function sale (fastify) {
     },
     config: { idempotency: true },
     // Before the idempotency plugin reads the key, because keys are scoped to a user.
-    preHandler: async (request, reply) => { if (request.session.userId === undefined) return reply.unauthorized('log in first') }
+    preHandler: async (request, reply) => {
+      if (request.session.userId === undefined) return reply.unauthorized('log in first')
+    }
   }, async ({ params: { productId }, session }, reply) => {
     const buyer = Number(session.userId)
     const taken = await sale.take(productId, buyer)
     if (taken.kind === 'no sale') return reply.notFound('no sale of this product')
     if (taken.kind === 'sold out') return reply.conflict('sold out')
-    if (taken.kind === 'already taken') return await orderOf(taken.cartId) ?? reply.conflict('your order is being placed')
+    if (taken.kind === 'already taken') {
+      return await orderOf(taken.cartId) ?? reply.conflict('your order is being placed')
+    }
     return await order(productId, buyer, taken.piece)
   })
 
@@ -63,8 +74,9 @@ export const sale: FastifyPluginAsyncTypebox = async function sale (fastify) {
     try {
       return await checkOut(buyer, { id: piece.cartId, quantities: { [productId]: 1 } })
     } catch (error) {
-      // If the reply was lost, the order may have been committed, or may still be. Then the piece stays reserved for its buyer, who may retry:
-      // selling one piece too few is the safe side. Only a piece that the database refused is released.
+      // If the reply was lost, the order may have been committed, or may still be. Then the piece stays reserved for
+      // its buyer, who may retry: selling one piece too few is the safe side. Only a piece that the database refused is
+      // released.
       const placed = await orderOf(piece.cartId)
       if (placed !== undefined) return placed
       if (isConflict(error)) await sale.release(productId, buyer, piece)

@@ -2,13 +2,16 @@ import { Type, type TSchema, type TStringOptions } from 'typebox'
 
 // Schemas that several resources share.
 
-export const ErrorBody = Type.Object({ statusCode: Type.Integer(), code: Type.Optional(Type.String()), error: Type.String(), message: Type.String() })
+export const ErrorBody = Type.Object({
+  statusCode: Type.Integer(), code: Type.Optional(Type.String()), error: Type.String(), message: Type.String()
+})
 
 /**
- * An integer in a request. Ajv converts the text "Infinity" to a number, and checks the bounds of finite numbers only: a second check of the type
- * refuses it.
+ * An integer in a request. Ajv converts the text "Infinity" to a number, and checks the bounds of finite numbers only:
+ * a second check of the type refuses it.
  */
-export const Whole = (options: { minimum: number, maximum: number, default?: number, examples?: number[] }) => Type.Integer({ ...options, allOf: [{ type: 'integer' }] })
+export const Whole = (options: { minimum: number, maximum: number, default?: number, examples?: number[] }) =>
+  Type.Integer({ ...options, allOf: [{ type: 'integer' }] })
 
 /** An id in the range of the database's integer type: a larger one would fail the statement. */
 export const Id = Whole({ minimum: 1, maximum: 2 ** 31 - 1, examples: [1] })
@@ -35,13 +38,22 @@ export const Product = Type.Object({
 
 export const PlacedOrder = Type.Object({ orderId: Type.Integer(), totalCents: Type.Integer() })
 
-/** The headers of routes with `config.idempotency`, which validates the key itself. The example is another one for each route, as a key is. */
+/**
+ * The headers of routes with `config.idempotency`, which validates the key itself. The example is another one for each
+ * route, as a key is.
+ */
 export const idempotencyHeaders = (example: string) => Type.Object({
-  'idempotency-key': Type.Optional(Type.String({ description: 'A unique key, such as a UUID: a retry with the same key receives the first response', examples: [example] }))
+  'idempotency-key': Type.Optional(
+    Type.String({
+      description: 'A unique key, such as a UUID: a retry with the same key receives the first response',
+      examples: [example]
+    })
+  )
 })
 
 /** The columns of a {@link Product}, for SELECT and RETURNING. */
-export const PRODUCT_COLUMNS = 'id, name, description, category, price_cents AS "priceCents", stock, updated_at AS "updatedAt"'
+export const PRODUCT_COLUMNS =
+  'id, name, description, category, price_cents AS "priceCents", stock, updated_at AS "updatedAt"'
 
 export const User = Type.Object({ id: Type.Integer(), email: Type.String(), name: Type.String() })
 
@@ -56,8 +68,12 @@ export const Device = Type.Object({
 })
 
 /** Converts the timestamps of `fastify.sessions` to ISO 8601. */
-export function asDevice<T extends { createdAt: number, lastSeenAt: number }> (info: T): Omit<T, 'createdAt' | 'lastSeenAt'> & { createdAt: string, lastSeenAt: string } {
-  return { ...info, createdAt: new Date(info.createdAt).toISOString(), lastSeenAt: new Date(info.lastSeenAt).toISOString() }
+export function asDevice<T extends { createdAt: number, lastSeenAt: number }> (
+  info: T
+): Omit<T, 'createdAt' | 'lastSeenAt'> & { createdAt: string, lastSeenAt: string } {
+  return {
+    ...info, createdAt: new Date(info.createdAt).toISOString(), lastSeenAt: new Date(info.lastSeenAt).toISOString()
+  }
 }
 
 /** The `security` of a route that requires a login. */
@@ -89,12 +105,18 @@ export function responses <T extends TSchema> (
     ...Object.fromEntries(statuses.map(status => [status, described(ErrorBody, REFUSALS[status])])),
     429: described(ErrorBody, 'There were too many requests; `Retry-After` names the seconds until the next one.'),
     '4xx': described(ErrorBody, 'The request is refused; `message` says why.'),
-    '5xx': described(ErrorBody, 'The demo, or a store that the route needs, is unavailable; `Retry-After` names the seconds until a retry.')
+    '5xx': described(
+      ErrorBody,
+      'The demo, or a store that the route needs, is unavailable; `Retry-After` names the seconds until a retry.'
+    )
   }
 }
 
 /** As {@link responses}, of a route whose 200 is JSON, or a page for browsers. */
 export function negotiated <T extends TSchema> (ok: T, description: string, ...statuses: Array<keyof typeof REFUSALS>) {
   const content = { 'application/json': { schema: ok }, 'text/html': { schema: Type.String() } }
-  return { ...responses(ok, description, ...statuses), 200: { description: `${description} Clients that prefer HTML receive a page.`, content } }
+  return {
+    ...responses(ok, description, ...statuses),
+    200: { description: `${description} Clients that prefer HTML receive a page.`, content }
+  }
 }

@@ -13,7 +13,9 @@ export const views: FastifyPluginAsyncTypebox = async function views (fastify) {
     schema: {
       tags: ['live'],
       summary: 'Count views of products with write-behind; the response does not wait for the database',
-      body: Type.Object({ count: Whole({ minimum: 1, maximum: 500 }) }, { additionalProperties: false, examples: [{ count: 200 }] }),
+      body: Type.Object(
+        { count: Whole({ minimum: 1, maximum: 500 }) }, { additionalProperties: false, examples: [{ count: 200 }] }
+      ),
       response: responses(Type.Object({ accepted: Type.Integer() }), 'The number of views that will be written.')
     },
     config: { rateLimit: COSTLY, session: false, ...ALWAYS }
@@ -23,7 +25,11 @@ export const views: FastifyPluginAsyncTypebox = async function views (fastify) {
   })
 
   fastify.post('/live/views/pause', {
-    schema: { tags: ['live'], summary: 'Make the database refuse views for 8 s: they wait', response: responses(Type.Object({ pausedMs: Type.Integer() }), 'The duration of the pause.') },
+    schema: {
+      tags: ['live'],
+      summary: 'Make the database refuse views for 8 s: they wait',
+      response: responses(Type.Object({ pausedMs: Type.Integer() }), 'The duration of the pause.')
+    },
     config: { rateLimit: COSTLY, session: false, ...ALWAYS }
   }, async () => {
     await fastify.views.pause(PAUSE_MS)

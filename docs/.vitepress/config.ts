@@ -25,7 +25,8 @@ export default defineConfig({
     languageAlias: { conf: 'ini' },
     config: md => md.use(linkToRepository).use(mermaidFences)
   },
-  // Two parts are larger than the limit of Vite's warning: mermaid, which pages with a diagram load, and the index of the search, which the search loads.
+  // Two parts are larger than the limit of Vite's warning: mermaid, which pages with a diagram load, and the index of
+  // the search, which the search loads.
   vite: { build: { chunkSizeWarningLimit: 3000 } },
   themeConfig: {
     logo: '/logo.svg',

@@ -1,4 +1,5 @@
-// llms.txt (https://llmstxt.org): a list of the pages for language models; llms-full.txt: their text in one file. Each page is beside its HTML as Markdown.
+// llms.txt (https://llmstxt.org): a list of the pages for language models; llms-full.txt: their text in one file. Each
+// page is beside its HTML as Markdown.
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import type { DefaultTheme } from 'vitepress'
@@ -27,7 +28,11 @@ interface Section {
   pages: Page[]
 }
 
-/** Writes both files, and the pages as Markdown, beside the built site. @param site - its address, which ends in `/`; `/` if it is not known */
+/**
+ * Writes both files, and the pages as Markdown, beside the built site.
+ *
+ * @param site - its address, which ends in `/`; `/` if it is not known
+ */
 export function writeLlmsTexts (srcDir: string, outDir: string, site: string): void {
   const sections = sectionsOf(sidebar, file => readFileSync(join(srcDir, file), 'utf8'))
   writeFileSync(join(outDir, 'llms.txt'), llmsText(sections, site))
@@ -39,18 +44,27 @@ export function writeLlmsTexts (srcDir: string, outDir: string, site: string): v
   }
 }
 
-/** Returns the pages of the navigation by its sections, without the generated reference and the changelog. @param read - returns the source of a page */
+/**
+ * Returns the pages of the navigation by its sections, without the generated reference and the changelog.
+ *
+ * @param read - returns the source of a page
+ */
 export function sectionsOf (items: readonly DefaultTheme.SidebarItem[], read: (file: string) => string): Section[] {
   return items.map(({ text = '', items = [] }) => ({
     text,
-    pages: items.flatMap(({ text: title = '', link }) => link === undefined || link.startsWith('/api/') || link === '/changelog' ? [] : [{ link, title, text: plainText(read(fileOf(link))) }])
+    pages: items.flatMap(({ text: title = '', link }) =>
+      link === undefined || link.startsWith('/api/') || link === '/changelog'
+        ? []
+        : [{ link, title, text: plainText(read(fileOf(link))) }])
   })).filter(({ pages }) => pages.length > 0)
 }
 
 /** The list of the pages, each with its first sentences. */
 export function llmsText (sections: readonly Section[], site: string): string {
-  const lines = ({ pages }: Section) => pages.map(({ link, title, text }) => `- [${title}](${site}${fileOf(link)}): ${descriptionOf(text)}`).join('\n')
-  const required = sections.filter(({ text }) => !OPTIONAL.has(text)).map(section => `## ${section.text}\n\n${lines(section)}`)
+  const lines = ({ pages }: Section) =>
+    pages.map(({ link, title, text }) => `- [${title}](${site}${fileOf(link)}): ${descriptionOf(text)}`).join('\n')
+  const required = sections.filter(({ text }) => !OPTIONAL.has(text)).map(section =>
+    `## ${section.text}\n\n${lines(section)}`)
   const optional = sections.filter(({ text }) => OPTIONAL.has(text)).map(lines).join('\n')
   return `${INTRODUCTION}\n${required.join('\n\n')}\n\n## Optional\n\n${optional}\n`
 }

@@ -3,7 +3,9 @@ import { readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path/posix'
 import type { MarkdownRenderer } from 'vitepress'
 
-const { homepage: page } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { homepage: string }
+const { homepage: page } = JSON.parse(
+  readFileSync(new URL('../../package.json', import.meta.url), 'utf8')
+) as { homepage: string }
 
 /** The address of the repository. */
 export const homepage = page.replace(/#.*$/, '')

@@ -110,7 +110,9 @@ export const sidebar: DefaultTheme.SidebarItem[] = [
 ]
 
 /** The subpaths of the package, in the order of the plugins' pages. */
-export const MODULES = ['redis', 'cache', 'session', 'rate-limit', 'health', 'events', 'lock', 'idempotency', 'metrics', 'testing']
+export const MODULES = [
+  'redis', 'cache', 'session', 'rate-limit', 'health', 'events', 'lock', 'idempotency', 'metrics', 'testing'
+]
 
 /** Beside the pages of the API reference, which TypeDoc writes. */
 export const apiSidebar: DefaultTheme.SidebarItem[] = [

@@ -1,10 +1,11 @@
-// The local search: how texts become terms, and which results come first. VitePress sends these functions to the browser as their source, so they
-// use nothing outside of themselves.
+// The local search: how texts become terms, and which results come first. VitePress sends these functions to the
+// browser as their source, so they use nothing outside of themselves.
 import type { DefaultTheme } from 'vitepress'
 
 /**
- * Splits a text into terms. A name is a term as a whole and in parts: `staleWhileRevalidate` and `Retry-After` are found by each of their words, and
- * `FST_REDIS_SUITE_LOCK_LOST` by `LOCK_LOST`. The start that all error codes have in common is no term.
+ * Splits a text into terms. A name is a term as a whole and in parts: `staleWhileRevalidate` and `Retry-After` are
+ * found by each of their words, and `FST_REDIS_SUITE_LOCK_LOST` by `LOCK_LOST`. The start that all error codes have in
+ * common is no term.
  */
 export function tokenize (text: string): string[] {
   const words: string[] = text.match(/[\p{L}\p{N}_]+(?:-[\p{L}\p{N}_]+)*/gu) ?? []
@@ -19,7 +20,9 @@ export function tokenize (text: string): string[] {
 export function tokenizeQuery (query: string): string[] {
   const words: string[] = query.match(/[\p{L}\p{N}_]+(?:-[\p{L}\p{N}_]+)*/gu) ?? []
   return words.flatMap(word => {
-    const parts = /^FST_/i.test(word) ? [] : word.split(/[_-]+|(?<=[\p{Ll}\p{N}])(?=\p{Lu})/u).filter(part => part !== '')
+    const parts = /^FST_/i.test(word)
+      ? []
+      : word.split(/[_-]+|(?<=[\p{Ll}\p{N}])(?=\p{Lu})/u).filter(part => part !== '')
     return [...new Set([word, ...parts])]
   })
 }
@@ -40,5 +43,7 @@ type MiniSearchOptions = NonNullable<NonNullable<DefaultTheme.LocalSearchOptions
 
 export const miniSearch: MiniSearchOptions = {
   options: { tokenize },
-  searchOptions: { tokenize: tokenizeQuery, boostDocument, fuzzy, prefix: true, boost: { title: 4, text: 2, titles: 1 } }
+  searchOptions: {
+    tokenize: tokenizeQuery, boostDocument, fuzzy, prefix: true, boost: { title: 4, text: 2, titles: 1 }
+  }
 }

@@ -52,7 +52,11 @@ export async function build ({ clock }: { clock?: Clock } = {}) {
     if (typeof key !== 'string') return
     const hash = digest(key)
     request.caller = await app.cache.getOrSet(`api-key:${hash}`, () => database.findKey(hash), {
-      ttl: '1m', negativeTtl: '10s', staleIfError: '1h', tags: found => found === null ? [] : [`account:${found.account}`]
+      ttl: '1m',
+      negativeTtl: '10s',
+      staleIfError: '1h',
+      tags: found =>
+        found === null ? [] : [`account:${found.account}`]
     })
   })
 
@@ -63,7 +67,9 @@ export async function build ({ clock }: { clock?: Clock } = {}) {
     keyGenerator: request => request.caller === null ? `address ${request.ip}` : `key ${request.caller.id}`,
     clock
   })
-  const perDay = app.rateLimit({ groupId: 'api-day', timeWindow: '1 day', max: request => planOf(request).perDay, algorithm: 'sliding-counter' })
+  const perDay = app.rateLimit({
+    groupId: 'api-day', timeWindow: '1 day', max: request => planOf(request).perDay, algorithm: 'sliding-counter'
+  })
 
   await app.register(async api => {
     // A preHandler runs after the limits, so that guesses are limited too.
@@ -72,13 +78,16 @@ export async function build ({ clock }: { clock?: Clock } = {}) {
     })
     api.addHook('onRequest', perDay)
     // The response is the same for all keys.
-    api.get('/products', { config: { cache: { ttl: '1m', harmless: ['x-api-key'] } } }, async () => ['teapot', 'kettle'])
+    api.get(
+      '/products', { config: { cache: { ttl: '1m', harmless: ['x-api-key'] } } }, async () => ['teapot', 'kettle']
+    )
     api.get('/search', { config: { rateLimit: { cost: 10 } } }, async () => ['teapot'])
     api.get('/plan', async ({ caller, rateLimit: state }) => ({ plan: caller?.plan, remaining: state?.remaining }))
   })
 
   // The billing system calls this when an account changes its plan.
-  app.post<{ Params: { account: string } }>('/internal/accounts/:account/changed', { config: { rateLimit: false } }, async request => {
+  const internal = { config: { rateLimit: false } } as const
+  app.post<{ Params: { account: string } }>('/internal/accounts/:account/changed', internal, async request => {
     await app.cache.invalidateTags([`account:${request.params.account}`])
     return { applied: true }
   })

@@ -5,7 +5,9 @@ import Fastify, { type FastifyReply } from 'fastify'
 import { cache, redis } from '../../plugins/index.js'
 import type { Clock } from '../../plugins/testing/index.js'
 
-export const products = new Map([['1', { id: '1', name: 'Teapot', cents: 3000 }], ['2', { id: '2', name: 'Kettle', cents: 4500 }]])
+export const products = new Map(
+  [['1', { id: '1', name: 'Teapot', cents: 3000 }], ['2', { id: '2', name: 'Kettle', cents: 4500 }]]
+)
 export const database = { reads: 0 }
 
 /** Purges tags at Cloudflare. Other CDNs have another address, and another name for the tags. */
@@ -18,7 +20,9 @@ async function purgeAtCdn (tags: string[], signal: AbortSignal): Promise<void> {
     body: JSON.stringify({ tags }),
     signal
   })
-  if (!response.ok) throw Object.assign(new Error(`the purge was answered with ${response.status}`), { status: response.status })
+  if (!response.ok) {
+    throw Object.assign(new Error(`the purge was answered with ${response.status}`), { status: response.status })
+  }
 }
 
 // One time for both caches: the response has an `Age`, by which the CDN reduces its own time.
@@ -43,20 +47,26 @@ export async function build ({ clock }: { clock?: Clock } = {}) {
   // One instance purges for all: in batches, each tag once, and again after a failure.
   const purges = app.cache.writeBehind<string>('cdn-purges', {
     async write (batch, { signal }) {
-      // Other instances serve a response from L1 for up to 100 ms after its invalidation. The CDN must not fetch that one.
+      // Other instances serve a response from L1 for up to 100 ms after its invalidation. The CDN must not fetch that
+      // one.
       await sleep(150, undefined, { signal })
       await purgeAtCdn(batch.map(({ value }) => value), signal)
     },
     latest: true,
     partitions: 1,
     flushEvery: '250ms',
-    isOutage: error => { const { status } = error as { status?: number }; return status === undefined || status === 429 || status >= 500 }
+    isOutage: error => {
+      const { status } = error as { status?: number }
+      return status === undefined || status === 429 || status >= 500
+    }
   })
   app.cache.on('invalidate', ({ tags = [], origin }) => {
     if (origin !== 'local') return
     for (const tag of tags) {
       const name = tag === '*' ? 'all' : tag
-      purges.add(name, name).catch((error: Error) => { app.log.error({ tag, reason: error.message }, 'not purged at the CDN') })
+      purges.add(name, name).catch(
+        (error: Error) => { app.log.error({ tag, reason: error.message }, 'not purged at the CDN') }
+      )
     }
   })
 
@@ -65,7 +75,8 @@ export async function build ({ clock }: { clock?: Clock } = {}) {
     forCdn(reply, ['products'])
     return [...products.values()]
   })
-  app.get<{ Params: { id: string } }>('/products/:id', { config: { cache: true } }, async ({ params: { id } }, reply) => {
+  app.get<{ Params: { id: string } }>('/products/:id', { config: { cache: true } }, async (request, reply) => {
+    const { id } = request.params
     database.reads++
     const product = products.get(id)
     if (product === undefined) return await reply.code(404).send({ error: 'no such product' })

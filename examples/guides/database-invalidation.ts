@@ -5,7 +5,9 @@ import Fastify from 'fastify'
 import pg from 'pg'
 import { cache, redis } from '../../plugins/index.js'
 
-export async function build ({ databaseUrl = process.env['DATABASE_URL'], poll = 5000 }: { databaseUrl?: string | undefined, poll?: number } = {}) {
+export async function build (
+  { databaseUrl = process.env['DATABASE_URL'], poll = 5000 }: { databaseUrl?: string | undefined, poll?: number } = {}
+) {
   const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
   const url = process.env['REDIS_URL']
   if (url) await app.register(redis, { url, prefix: 'outbox' })
@@ -19,7 +21,8 @@ export async function build ({ databaseUrl = process.env['DATABASE_URL'], poll =
     try {
       await client.query('BEGIN')
       const { rows } = await client.query<{ tags: string[] }>(
-        'DELETE FROM cache_outbox WHERE id IN (SELECT id FROM cache_outbox ORDER BY id LIMIT 100 FOR UPDATE SKIP LOCKED) RETURNING tags')
+        'DELETE FROM cache_outbox WHERE id IN (SELECT id FROM cache_outbox ORDER BY id LIMIT 100 FOR UPDATE SKIP ' +
+        'LOCKED) RETURNING tags')
       if (rows.length > 0) await app.cache.invalidateTags([...new Set(rows.flatMap(({ tags }) => tags))])
       await client.query('COMMIT')
       return rows.length > 0
@@ -40,7 +43,9 @@ export async function build ({ databaseUrl = process.env['DATABASE_URL'], poll =
     running = running.then(async () => {
       isQueued = false
       while (await takeChanges());
-    }).catch((error: Error) => { app.log.warn({ reason: error.message }, 'outbox: changes stay in the table until the next attempt') })
+    }).catch((error: Error) => {
+      app.log.warn({ reason: error.message }, 'outbox: changes stay in the table until the next attempt')
+    })
   }
 
   // NOTIFY wakes an instance within milliseconds, and the timer where a notification was lost.
@@ -64,7 +69,10 @@ export async function build ({ databaseUrl = process.env['DATABASE_URL'], poll =
     await pool.end()
   })
 
-  app.get('/products', { config: { cache: { tags: ['products'] } } }, async () => (await pool.query('SELECT id, name FROM products ORDER BY id LIMIT 100')).rows)
+  app.get(
+    '/products', { config: { cache: { tags: ['products'] } } },
+    async () => (await pool.query('SELECT id, name FROM products ORDER BY id LIMIT 100')).rows
+  )
   app.get<{ Params: { id: string } }>('/products/:id', {
     config: { cache: { tags: ({ params: { id } }) => [`product:${id}`, 'product:all'] } }
   }, async ({ params: { id } }, reply) => {

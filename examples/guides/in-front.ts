@@ -1,4 +1,5 @@
-// An app behind nginx, Cloudflare or another proxy. Run it with `TRUST_PROXY=127.0.0.1 npx tsx examples/guides/in-front.ts`.
+// An app behind nginx, Cloudflare or another proxy. Run it with
+// `TRUST_PROXY=127.0.0.1 npx tsx examples/guides/in-front.ts`.
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
 import { events, health, metrics, rateLimit, redis, session } from '../../plugins/index.js'
@@ -9,7 +10,9 @@ declare module 'fastify' {
   }
 }
 
-export async function build ({ trustProxy = process.env['TRUST_PROXY'] ?? false }: { trustProxy?: string | false } = {}) {
+export async function build (
+  { trustProxy = process.env['TRUST_PROXY'] ?? false }: { trustProxy?: string | false } = {}
+) {
   // The addresses of the proxies: '127.0.0.1' for nginx on this machine, or '10.0.0.0/8,fd00::/8' for a network.
   const app = Fastify({ trustProxy, logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
   const url = process.env['REDIS_URL']
@@ -27,7 +30,9 @@ export async function build ({ trustProxy = process.env['TRUST_PROXY'] ?? false 
     await request.login(request.params.user)
     return { welcome: request.params.user }
   })
-  app.get('/live', { config: { rateLimit: false } }, async (request, reply) => await app.events.sse(request, reply, 'news'))
+  app.get(
+    '/live', { config: { rateLimit: false } }, async (request, reply) => await app.events.sse(request, reply, 'news')
+  )
   return app
 }
 

@@ -21,7 +21,9 @@ export async function build ({ clock }: { clock?: Clock } = {}) {
   const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
   const url = process.env['REDIS_URL']
   if (url) await app.register(redis, { url, prefix: 'pages' })
-  await app.register(session, { secret: process.env['SESSION_SECRET'] ?? 'only for this example, 32 characters', clock })
+  await app.register(
+    session, { secret: process.env['SESSION_SECRET'] ?? 'only for this example, 32 characters', clock }
+  )
   await app.register(cache, { ttl: '5m', clock })
 
   // The same for all: `public` lets users with a session share the response with everyone.
@@ -40,7 +42,8 @@ export async function build ({ clock }: { clock?: Clock } = {}) {
     config: { cache: { private: ({ session: { userId = '' } }) => teams.get(userId) } }
   }, async ({ session: { userId = '' } }) => ({ team: teams.get(userId) }))
 
-  // A successful POST invalidates all stored responses of its path, of all users. `cache: false` leaves that to the handler.
+  // A successful POST invalidates all stored responses of its path, of all users. `cache: false` leaves that to the
+  // handler.
   app.post<{ Body: { product: string } }>('/orders', {
     preHandler: requireLogin,
     config: { cache: false }

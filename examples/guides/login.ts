@@ -31,9 +31,17 @@ export async function build ({ clock }: { clock?: Clock } = {}) {
   const url = process.env['REDIS_URL']
   if (url) await app.register(redis, { url, prefix: 'login' })
   await app.register(rateLimit, { max: 300, timeWindow: '1 minute', clock })
-  await app.register(session, { secret: process.env['SESSION_SECRET'] ?? 'only for this example, 32 characters', clock })
+  await app.register(
+    session, { secret: process.env['SESSION_SECRET'] ?? 'only for this example, 32 characters', clock }
+  )
 
-  const schema = { body: { type: 'object', required: ['email', 'password'], properties: { email: { type: 'string', maxLength: 254 }, password: { type: 'string', maxLength: 128 } } } }
+  const schema = {
+    body: {
+      type: 'object',
+      required: ['email', 'password'],
+      properties: { email: { type: 'string', maxLength: 254 }, password: { type: 'string', maxLength: 128 } }
+    }
+  }
   // All attempts of an address, also successful ones: each of them costs the CPU time of a password hash.
   const config = { rateLimit: { max: 20, timeWindow: '1 minute' } }
 
@@ -47,14 +55,21 @@ export async function build ({ clock }: { clock?: Clock } = {}) {
       { policy: limits.account, key: account }
     ]
     // Every attempt is charged before the password is checked, so that concurrent guesses cannot pass together.
-    const charges = await Promise.all(attempts.map(async ({ key, policy }) => ({ key, policy, decision: await app.rateLimiter.consume(key, policy) })))
+    const charges = await Promise.all(
+      attempts.map(async ({ key, policy }) => ({ key, policy, decision: await app.rateLimiter.consume(key, policy) }))
+    )
     const refund = async () => {
-      await Promise.all(charges.filter(({ decision }) => decision.allowed).map(({ key, policy, decision }) => app.rateLimiter.refund(key, policy, decision)))
+      await Promise.all(
+        charges.filter(({ decision }) => decision.allowed).map(({ key, policy, decision }) =>
+          app.rateLimiter.refund(key, policy, decision))
+      )
     }
     const wait = Math.max(...charges.map(({ decision }) => decision.allowed ? 0 : decision.retryAfter))
     if (wait > 0) {
       await refund() // the password was not checked: no limit counts this attempt
-      return await reply.code(429).header('retry-after', Math.ceil(wait / 1000)).send({ error: 'too many failed attempts, try again later' })
+      return await reply.code(429).header('retry-after', Math.ceil(wait / 1000)).send(
+        { error: 'too many failed attempts, try again later' }
+      )
     }
     let isFailure = false
     try {

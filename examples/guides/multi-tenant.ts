@@ -35,13 +35,22 @@ export async function build ({ clock }: { clock?: Clock } = {}) {
   })
 
   // Limits: each client within a tenant, and each tenant as a whole.
-  await app.register(rateLimit, { max: 100, timeWindow: '1 minute', keyGenerator: ({ tenant, ip }) => `${tenant} ${ip}`, clock })
-  app.addHook('onRequest', app.rateLimit({ max: 1000, timeWindow: '1 minute', keyGenerator: ({ tenant }) => tenant, groupId: 'tenant' }))
+  await app.register(
+    rateLimit, { max: 100, timeWindow: '1 minute', keyGenerator: ({ tenant, ip }) => `${tenant} ${ip}`, clock }
+  )
+  app.addHook(
+    'onRequest',
+    app.rateLimit({ max: 1000, timeWindow: '1 minute', keyGenerator: ({ tenant }) => tenant, groupId: 'tenant' })
+  )
   // Sessions: the user's id contains the tenant. A cookie that was copied to another tenant's host is refused.
-  await app.register(session, { secret: process.env['SESSION_SECRET'] ?? 'only for this example, 32 characters', clock })
+  await app.register(
+    session, { secret: process.env['SESSION_SECRET'] ?? 'only for this example, 32 characters', clock }
+  )
   app.addHook('onRequest', async (request, reply) => {
     const { userId } = request.session
-    if (userId !== undefined && !userId.startsWith(`${request.tenant}/`)) return await reply.code(401).send({ error: 'a session of another shop' })
+    if (userId !== undefined && !userId.startsWith(`${request.tenant}/`)) {
+      return await reply.code(401).send({ error: 'a session of another shop' })
+    }
   })
   // Idempotency keys belong to the user, so to the tenant. Locks and channels are named by the tenant.
   await app.register(idempotency, { clock })
@@ -51,13 +60,17 @@ export async function build ({ clock }: { clock?: Clock } = {}) {
   const valuesOf = ({ tenant }: FastifyRequest) => app.cache.withPrefix(`tenant-${tenant}`, { ttl: '1h' })
 
   app.get('/products', { config: { cache: true } }, async ({ tenant }) => products.get(tenant))
-  app.get('/report', async request => await valuesOf(request).getOrSet('report', () => ({ products: products.get(request.tenant)?.length })))
+  app.get('/report', async request =>
+    await valuesOf(request).getOrSet('report', () => ({ products: products.get(request.tenant)?.length })))
   app.post<{ Params: { user: string } }>('/login/:user', async request => {
     await request.login(`${request.tenant}/${request.params.user}`)
     return { welcome: request.params.user }
   })
-  app.get('/sessions', async ({ session }) => session.userId === undefined ? [] : await app.sessions.list(session.userId))
-  app.post<{ Body: { product: string } }>('/orders', { config: { idempotency: true } }, async ({ tenant, body: { product } }) =>
+  app.get('/sessions', async ({ session }) =>
+    session.userId === undefined ? [] : await app.sessions.list(session.userId))
+  app.post<{ Body: { product: string } }>('/orders', { config: { idempotency: true } }, async ({
+    tenant, body: { product }
+  }) =>
     await app.locks.using(`stock:${tenant}:${product}`, async () => {
       const order = { product, shop: tenant }
       await app.events.publish(`orders:${tenant}`, order)

@@ -1,4 +1,5 @@
-// One app that runs with and without Redis. Run it with `npx tsx examples/guides/without-redis.ts`, and with REDIS_URL set.
+// One app that runs with and without Redis. Run it with `npx tsx examples/guides/without-redis.ts`, and with REDIS_URL
+// set.
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
 import { cache, events, idempotency, lock, rateLimit, redis, session } from '../../plugins/index.js'
@@ -9,7 +10,11 @@ declare module 'fastify' {
   }
 }
 
-export async function build ({ url = process.env['REDIS_URL'], instances = process.env['INSTANCES'] ?? '1' }: { url?: string | undefined, instances?: string } = {}) {
+export async function build (
+  {
+    url = process.env['REDIS_URL'], instances = process.env['INSTANCES'] ?? '1'
+  }: { url?: string | undefined, instances?: string } = {}
+) {
   const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
   // The only line that depends on Redis. All plugins below use it, or the memory of this process.
   if (url) await app.register(redis, { url, prefix: 'shop' })

@@ -1,5 +1,6 @@
-// A stand-in for `GET /users/:username` of the GitHub REST API, for work offline: ETag and 304, 404, `Cache-Control`, a quota per hour and token,
-// 403 when it is used up, and 429 with `Retry-After`. Run it with `npx tsx examples/techniques/github-stand-in.ts`.
+// A stand-in for `GET /users/:username` of the GitHub REST API, for work offline: ETag and 304, 404, `Cache-Control`, a
+// quota per hour and token, 403 when it is used up, and 429 with `Retry-After`. Run it with
+// `npx tsx examples/techniques/github-stand-in.ts`.
 import { createHash } from 'node:crypto'
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
@@ -18,7 +19,17 @@ export interface StandInOptions {
 export function build ({ limits = LIMITS, clock = systemClock }: StandInOptions = {}) {
   const app = Fastify({ forceCloseConnections: true })
   const users = new Map<string, object>([
-    ['octocat', { login: 'octocat', name: 'The Octocat', company: '@github', location: 'San Francisco', public_repos: 8, followers: 20_000 }]
+    [
+      'octocat',
+      {
+        login: 'octocat',
+        name: 'The Octocat',
+        company: '@github',
+        location: 'San Francisco',
+        public_repos: 8,
+        followers: 20_000
+      }
+    ]
   ])
   const quotas = new Map<string, { used: number, resetAt: number }>()
   const state = { users, requests: 0, busyFor: 0, isHanging: false }
@@ -35,7 +46,11 @@ export function build ({ limits = LIMITS, clock = systemClock }: StandInOptions 
     state.requests++
     if (state.isHanging) return await new Promise<never>(() => {})
     // The secondary limit: too many requests at a time.
-    if (state.busyFor > 0) return await reply.code(429).header('retry-after', state.busyFor).send({ message: 'You have exceeded a secondary rate limit' })
+    if (state.busyFor > 0) {
+      return await reply.code(429).header('retry-after', state.busyFor).send(
+        { message: 'You have exceeded a secondary rate limit' }
+      )
+    }
     const { authorization = '', 'if-none-match': etag } = request.headers
     const limit = authorization === '' ? limits.anonymous : limits.authorized
     const quota = quotaOf(authorization)
@@ -53,7 +68,9 @@ export function build ({ limits = LIMITS, clock = systemClock }: StandInOptions 
     })
     if (isRefused) return await reply.code(403).send({ message: 'API rate limit exceeded' })
     if (user === undefined) return await reply.code(404).send({ message: 'Not Found' })
-    reply.headers({ etag: current, 'cache-control': `${authorization === '' ? 'public' : 'private'}, max-age=60, s-maxage=60` })
+    reply.headers({
+      etag: current, 'cache-control': `${authorization === '' ? 'public' : 'private'}, max-age=60, s-maxage=60`
+    })
     return isSame ? await reply.code(304).send() : user
   })
 

@@ -1,5 +1,6 @@
-// A cache in front of a rate-limited API: `GET /users/:username` returns a GitHub user, and calls GitHub as rarely as its headers allow. Offline:
-// `npx tsx examples/techniques/github-stand-in.ts`, and `GITHUB_API_URL=http://localhost:4000 npx tsx examples/techniques/github-user.ts`.
+// A cache in front of a rate-limited API: `GET /users/:username` returns a GitHub user, and calls GitHub as rarely as
+// its headers allow. Offline: `npx tsx examples/techniques/github-stand-in.ts`, and
+// `GITHUB_API_URL=http://localhost:4000 npx tsx examples/techniques/github-user.ts`.
 import { pathToFileURL } from 'node:url'
 // #region app
 import Fastify from 'fastify'

@@ -1,5 +1,5 @@
-// Invalidation: all keys of a pattern by SCAN and UNLINK, and the same by tags and patterns of the plugin cache. Run it with
-// `REDIS_URL=redis://localhost:6379 npx tsx examples/techniques/invalidation.ts`.
+// Invalidation: all keys of a pattern by SCAN and UNLINK, and the same by tags and patterns of the plugin cache. Run it
+// with `REDIS_URL=redis://localhost:6379 npx tsx examples/techniques/invalidation.ts`.
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
 import { cache, redis } from '../../plugins/index.js'

@@ -1,5 +1,5 @@
-// Big keys and memory by prefix: scans the masters in pages, measures a sample of the keys by MEMORY USAGE, and extrapolates. Print the report with
-// `REDIS_URL=redis://localhost:6379 npx tsx examples/techniques/memory.ts`.
+// Big keys and memory by prefix: scans the masters in pages, measures a sample of the keys by MEMORY USAGE, and
+// extrapolates. Print the report with `REDIS_URL=redis://localhost:6379 npx tsx examples/techniques/memory.ts`.
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
 import { redis } from '../../plugins/index.js'
@@ -61,9 +61,8 @@ export async function build (connection: RedisPluginOptions = { url: process.env
   const app = Fastify({ logger: { level: process.env['LOG_LEVEL'] ?? 'info' } })
   await app.register(redis, { prefix: 'example', ...connection })
   // In an app of yours: for admins only, and one report at a time.
-  app.get<{ Querystring: { every?: number, depth?: number } }>('/admin/memory', { schema: { querystring } }, async ({ query }) => {
-    return await reportMemory(app.redis, query)
-  })
+  app.get<{ Querystring: { every?: number, depth?: number } }>('/admin/memory', { schema: { querystring } },
+    async ({ query }) => await reportMemory(app.redis, query))
   return app
 }
 

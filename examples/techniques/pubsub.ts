@@ -1,5 +1,6 @@
 // Publish and subscribe with a pattern: raw on a connection of its own, and with the plugin events. Run it with
-// `REDIS_URL=redis://localhost:6379 npx tsx examples/techniques/pubsub.ts`, then `curl -X POST localhost:3000/prices/tea/499`.
+// `REDIS_URL=redis://localhost:6379 npx tsx examples/techniques/pubsub.ts`, then
+// `curl -X POST localhost:3000/prices/tea/499`.
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
 import { events, redis } from '../../plugins/index.js'

@@ -1,5 +1,5 @@
-// A stream by raw commands: append, a group of consumers, acknowledgements, and messages of a consumer that died. Compare it with
-// examples/streams.ts, which does the same by the plugin events. Run it with
+// A stream by raw commands: append, a group of consumers, acknowledgements, and messages of a consumer that died.
+// Compare it with examples/streams.ts, which does the same by the plugin events. Run it with
 // `REDIS_URL=redis://localhost:6379 npx tsx examples/techniques/streams.ts`.
 import { setTimeout as pauseFor } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'

@@ -1,5 +1,6 @@
 // Strings: one value with a TTL, and several values in one command (MGET, MSET). Run it with
-// `REDIS_URL=redis://localhost:6379 npx tsx examples/techniques/strings.ts`, then `curl 'localhost:3000/shops/berlin/prices?ids=7,8'`.
+// `REDIS_URL=redis://localhost:6379 npx tsx examples/techniques/strings.ts`, then
+// `curl 'localhost:3000/shops/berlin/prices?ids=7,8'`.
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
 import { redis } from '../../plugins/index.js'

@@ -1,5 +1,5 @@
-// TTLs by the type of data, and by the age of the data: raw with SET EX, and as the option ttl of the cache. Run it with
-// `REDIS_URL=redis://localhost:6379 npx tsx examples/techniques/ttl.ts`.
+// TTLs by the type of data, and by the age of the data: raw with SET EX, and as the option ttl of the cache. Run it
+// with `REDIS_URL=redis://localhost:6379 npx tsx examples/techniques/ttl.ts`.
 import { pathToFileURL } from 'node:url'
 import Fastify from 'fastify'
 import { cache, redis } from '../../plugins/index.js'

@@ -49,7 +49,9 @@ export function breakRedisPanel (): BreakRedisPanel {
       write('break-state', fault === null ? 'Redis is available' : `Redis ${FAULT_TEXT[fault]}`)
       find('break-state', HTMLElement).dataset['state'] = fault === null ? 'pass' : 'fail'
       write('break-circuit', circuitText(circuit))
-      for (const each of Object.keys(FAULT_TEXT)) find(`fault-${each}`, HTMLButtonElement).setAttribute('aria-pressed', String(each === fault))
+      for (const each of Object.keys(FAULT_TEXT)) {
+        find(`fault-${each}`, HTMLButtonElement).setAttribute('aria-pressed', String(each === fault))
+      }
       if (began !== since && (since > 0 || fault !== null)) {
         const text = fault === null ? 'Redis is restored' : `Redis ${FAULT_TEXT[fault]}`
         addChange(text, fault === null ? 'pass' : 'fail', 0)
@@ -71,7 +73,10 @@ async function setFault (fault: string): Promise<void> {
 function rowOf ({ plugin, state, text, ms }: Behavior): HTMLElement {
   const word = make('span', { text: STATE_TEXT[state], className: 'state' })
   word.dataset['state'] = state
-  return make('tr', {}, make('td', {}, make('b', { text: plugin })), make('td', {}, word), make('td', { text }), make('td', { text: `${number(ms)} ms`, className: 'number' }))
+  return make(
+    'tr', {}, make('td', {}, make('b', { text: plugin })), make('td', {}, word), make('td', { text }),
+    make('td', { text: `${number(ms)} ms`, className: 'number' })
+  )
 }
 
 /** @param after - milliseconds since the fault began, or Redis was restored */
@@ -79,7 +84,12 @@ function addChange (text: string, state: Behavior['state'], after: number, ms?: 
   const log = find('break-changes', HTMLOListElement)
   const word = make('span', { text, className: 'state' })
   word.dataset['state'] = state
-  log.prepend(make('li', {}, make('time', { text: `+${(Math.max(0, after) / 1000).toFixed(1)} s` }), word, ...ms === undefined ? [] : [make('small', { text: `${number(ms)} ms` })]))
+  log.prepend(
+    make(
+      'li', {}, make('time', { text: `+${(Math.max(0, after) / 1000).toFixed(1)} s` }), word,
+      ...ms === undefined ? [] : [make('small', { text: `${number(ms)} ms` })]
+    )
+  )
   while (log.children.length > MAX_CHANGES) log.lastElementChild?.remove()
   show('break-empty', false)
 }

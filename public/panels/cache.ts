@@ -13,7 +13,9 @@ const STEADY_MS = 100
 /** @returns a function that draws a second's samples, one per instance */
 export function cachePanel (): (samples: ReadonlyArray<LiveEvent<Sample>>) => void {
   const ratio = new Chart(find('ratio-chart', HTMLElement), [{ label: 'hit ratio', filled: true }], 100)
-  const latency = new Chart(find('latency-chart', HTMLElement), [{ label: 'hit' }, { label: 'miss', dashed: true, joined: true }], 'log')
+  const latency = new Chart(
+    find('latency-chart', HTMLElement), [{ label: 'hit' }, { label: 'miss', dashed: true, joined: true }], 'log'
+  )
   let time = { hit: '–', miss: '–' }
 
   onPress('read', async () => showResponse(await read(PRODUCT)))
@@ -61,7 +63,9 @@ function showResponse ({ status, cache, ms, instance }: ApiResponse): void {
 
 function addToTrail (outcome: string, detail: string): void {
   const trail = find('trail', HTMLOListElement)
-  trail.prepend(make('li', { className: outcome.toLowerCase() }, make('b', { text: outcome }), make('span', { text: detail })))
+  trail.prepend(
+    make('li', { className: outcome.toLowerCase() }, make('b', { text: outcome }), make('span', { text: detail }))
+  )
   while (trail.children.length > TRAIL_LENGTH) trail.lastElementChild?.remove()
   show('trail-empty', false)
 }

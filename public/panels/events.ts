@@ -5,7 +5,15 @@ import { circuitText, STATUS_TEXT } from './health.js'
 
 const MAX_ROWS = 100
 const SESSION_WORDS = { login: 'logged in', logout: 'logged out', revoke: 'revoked a session' } as const
-const TONES: Record<string, string> = { miss: 'strong', invalidate: 'strong', acquired: 'strong', charged: 'strong', refused: 'bad', failed: 'bad', dead: 'bad' }
+const TONES: Record<string, string> = {
+  miss: 'strong',
+  invalidate: 'strong',
+  acquired: 'strong',
+  charged: 'strong',
+  refused: 'bad',
+  failed: 'bad',
+  dead: 'bad'
+}
 
 interface Row {
   at: number
@@ -46,7 +54,8 @@ export function eventsPanel (): (event: LiveEvent) => void {
     if (row === undefined) return
     if (event.kind === 'health') announce(row.detail)
     const last = pending.at(-1)
-    if (last !== undefined && last.kind === row.kind && last.what === row.what && last.detail === row.detail && last.instance === row.instance) last.count++
+    if (last !== undefined && last.kind === row.kind && last.what === row.what && last.detail === row.detail &&
+      last.instance === row.instance) last.count++
     else pending.push(row)
     if (pending.length > MAX_ROWS) pending.shift()
     frame ||= requestAnimationFrame(draw)
@@ -59,12 +68,34 @@ function rowOf (event: LiveEvent): Row | undefined {
     case 'cache': return { ...base, what: event.what, detail: event.of }
     case 'decision': return { ...base, kind: 'limit', what: event.allowed ? 'allowed' : 'refused', detail: '/limited' }
     case 'session': return { ...base, what: event.what, detail: `user id ${event.user} ${SESSION_WORDS[event.what]}` }
-    case 'health': return { ...base, what: STATUS_TEXT[event.status], detail: `health: ${STATUS_TEXT[event.status]}; circuit: ${circuitText(event.circuit)}` }
-    case 'lock': return { ...base, what: event.what, detail: `worker ${event.worker}${event.token === undefined ? '' : `, token ${tokenText(event.token)}`}` }
-    case 'payment': return { ...base, what: 'charged', detail: `payment ${event.paymentId}, ${euros(event.amountCents)}` }
-    case 'parcel': return { ...base, kind: 'stream', what: event.what, detail: `parcel of ${event.customer}${event.attempt > 1 ? `, attempt ${event.attempt}` : ''}` }
-    case 'batch': return { ...base, kind: 'write', what: event.written ? 'written' : 'refused', detail: `${event.views} views in one statement` }
-    case 'more': return { ...base, what: 'more', detail: `${event.count} more ${event.count === 1 ? 'event' : 'events'} not shown` }
+    case 'health': return {
+      ...base,
+      what: STATUS_TEXT[event.status],
+      detail: `health: ${STATUS_TEXT[event.status]}; circuit: ${circuitText(event.circuit)}`
+    }
+    case 'lock': return {
+      ...base,
+      what: event.what,
+      detail: `worker ${event.worker}${event.token === undefined ? '' : `, token ${tokenText(event.token)}`}`
+    }
+    case 'payment': return {
+      ...base, what: 'charged', detail: `payment ${event.paymentId}, ${euros(event.amountCents)}`
+    }
+    case 'parcel': return {
+      ...base,
+      kind: 'stream',
+      what: event.what,
+      detail: `parcel of ${event.customer}${event.attempt > 1 ? `, attempt ${event.attempt}` : ''}`
+    }
+    case 'batch': return {
+      ...base,
+      kind: 'write',
+      what: event.written ? 'written' : 'refused',
+      detail: `${event.views} views in one statement`
+    }
+    case 'more': return {
+      ...base, what: 'more', detail: `${event.count} more ${event.count === 1 ? 'event' : 'events'} not shown`
+    }
     default: return undefined
   }
 }

@@ -29,10 +29,14 @@ export function idempotencyPanel (): void {
     write('pay-key', `${key.slice(0, 8)}…`)
   }
 
-  async function pay (amountCents = AMOUNT_CENTS, signal?: AbortSignal): Promise<{ status: number, paymentId: string }> {
+  async function pay (
+    amountCents = AMOUNT_CENTS, signal?: AbortSignal
+  ): Promise<{ status: number, paymentId: string }> {
     requests++
     write('pay-requests', number(requests))
-    const response = await send<Payment>('POST', '/live/payments', { body: { amountCents }, headers: { 'idempotency-key': key }, ...signal && { signal } }).catch(() => undefined)
+    const response = await send<Payment>(
+      'POST', '/live/payments', { body: { amountCents }, headers: { 'idempotency-key': key }, ...signal && { signal } }
+    ).catch(() => undefined)
     if (response === undefined) {
       addToTrail('no response', `${euros(amountCents)}, connection closed`, 'bad')
       return { status: 0, paymentId: '' }
@@ -46,7 +50,11 @@ export function idempotencyPanel (): void {
     if (response.replayed) replayed++
     write('pay-charges', number(payments.size))
     write('pay-replayed', number(replayed))
-    addToTrail(response.replayed ? 'replayed' : 'charged', `payment ${body.paymentId}, ${number(Math.round(ms))} ms, ${instance}`, response.replayed ? 'replayed' : 'charged')
+    addToTrail(
+      response.replayed ? 'replayed' : 'charged',
+      `payment ${body.paymentId}, ${number(Math.round(ms))} ms, ${instance}`,
+      response.replayed ? 'replayed' : 'charged'
+    )
     return { status, paymentId: body.paymentId }
   }
 
@@ -61,7 +69,11 @@ export function idempotencyPanel (): void {
   })
   onPress('pay-retry', async () => {
     const { status, paymentId } = await pay()
-    report(status === 200 ? `Sent with the same key: the response is payment ${paymentId}, and the card was charged once.` : failure(status))
+    report(
+      status === 200
+        ? `Sent with the same key: the response is payment ${paymentId}, and the card was charged once.`
+        : failure(status)
+    )
   })
   onPress('pay-twice', async () => {
     renewKey()
@@ -75,11 +87,17 @@ export function idempotencyPanel (): void {
   onPress('pay-lose', async () => {
     renewKey()
     const { status } = await pay(AMOUNT_CENTS, AbortSignal.timeout(LOST_AFTER_MS))
-    report(status === 0 ? 'The connection broke before the response. Was the card charged? Press Retry.' : failure(status))
+    report(
+      status === 0 ? 'The connection broke before the response. Was the card charged? Press Retry.' : failure(status)
+    )
   })
   onPress('pay-other', async () => {
     const { status } = await pay(OTHER_AMOUNT_CENTS)
-    report(status === 422 ? 'Refused with 422: this key belongs to a request with another body.' : status === 200 ? 'The key was new, so the card was charged.' : failure(status))
+    report(
+      status === 422
+        ? 'Refused with 422: this key belongs to a request with another body.'
+        : status === 200 ? 'The key was new, so the card was charged.' : failure(status)
+    )
   })
   write('pay-key', `${key.slice(0, 8)}…`)
 }

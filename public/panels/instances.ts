@@ -14,7 +14,9 @@ export function instancesPanel (): (samples: ReadonlyArray<LiveEvent<Sample>>, o
       : `${samples.length === 1 ? 'one instance' : `${samples.length} instances`}, figures per second`)
     body?.replaceChildren(...samples.map(({ instance, requests, rateLimit, store, health }) => {
       const cells = [
-        make('td', {}, make('code', { text: instance }), ...instance === own ? [make('span', { text: 'this page' })] : []),
+        make(
+          'td', {}, make('code', { text: instance }), ...instance === own ? [make('span', { text: 'this page' })] : []
+        ),
         make('td', { text: number(requests), className: 'number' }),
         make('td', { text: number(rateLimit.refused), className: 'number' }),
         stateCell(circuitTone(store.circuit), circuitText(store.circuit)),

@@ -44,29 +44,44 @@ export function locksPanel (): (event: LiveEvent<LockEvent>) => void {
 
   onPress('lock-race', async () => {
     const outcomes = await Promise.all([edit('A'), edit('B')])
-    const [first, second] = (['A', 'B'] as const).map((worker, i) => ({ worker, ...outcomes[i] ?? UNAVAILABLE })).sort((a, b) => a.waitedMs - b.waitedMs)
-    if (first === undefined || second === undefined || first.status !== 200 || second.status !== 200) return report(whyFailed(outcomes.find(({ status }) => status !== 200)?.status))
-    report(`Worker ${first.worker} got the lock first. Worker ${second.worker} waited ${seconds(second.waitedMs)} and got the next token, ${tokenText(second.token)}.`)
+    const [first, second] = (['A', 'B'] as const).map((worker, i) => ({ worker, ...outcomes[i] ?? UNAVAILABLE })).sort(
+      (a, b) => a.waitedMs - b.waitedMs
+    )
+    if (first === undefined || second === undefined || first.status !== 200 || second.status !== 200) {
+      return report(whyFailed(outcomes.find(({ status }) => status !== 200)?.status))
+    }
+    report(
+      `Worker ${first.worker} got the lock first. Worker ${second.worker} waited ${seconds(second.waitedMs)} and ` +
+      `got the next token, ${tokenText(second.token)}.`
+    )
   })
   for (const worker of ['A', 'B'] as const) {
     onPress(`lock-${worker.toLowerCase()}`, async () => {
       const { status, token, waitedMs, written } = await edit(worker)
       report(status !== 200
         ? whyFailed(status)
-        : `Worker ${worker} waited ${seconds(waitedMs)}; its write with token ${tokenText(token)} was ${written ? 'accepted' : 'refused'}.`)
+        : `Worker ${worker} waited ${seconds(waitedMs)}; its write with token ${tokenText(token)} was ` +
+          `${written ? 'accepted' : 'refused'}.`)
     })
   }
   onPress('lock-no-wait', async () => {
     const [, second] = await Promise.all([edit('A'), later(() => edit('B', { wait: false }))])
-    report(second.status === 423 ? 'Worker B did not wait: 423 Locked, because worker A holds the lock.' : second.status === 200 ? 'Worker B found the lock free.' : whyFailed(second.status))
+    report(
+      second.status === 423
+        ? 'Worker B did not wait: 423 Locked, because worker A holds the lock.'
+        : second.status === 200 ? 'Worker B found the lock free.' : whyFailed(second.status)
+    )
   })
   onPress('lock-stall', async () => {
     report('Worker A stalls for 4 s; its lock expires after 1 s.')
     const [stalled, second] = await Promise.all([edit('A', { stall: true }), later(() => edit('B'))])
-    if (stalled.status !== 200 || second.status !== 200) return report(whyFailed(stalled.status === 200 ? second.status : stalled.status))
+    if (stalled.status !== 200 || second.status !== 200) {
+      return report(whyFailed(stalled.status === 200 ? second.status : stalled.status))
+    }
     report(stalled.written
       ? 'No other worker has written, so the late write was accepted.'
-      : `Worker A came back late: its write with token ${tokenText(stalled.token)} was refused, because worker B has written with token ${tokenText(second.token)}.`)
+      : `Worker A came back late: its write with token ${tokenText(stalled.token)} was refused, because worker B ` +
+        `has written with token ${tokenText(second.token)}.`)
   })
 
   function draw (): void {
@@ -91,7 +106,8 @@ export function locksPanel (): (event: LiveEvent<LockEvent>) => void {
     }
     const running = [...edits.values()].filter(({ endedAt }) => endedAt === undefined)
     // A stalled worker still believes that it has the lock: the newest token counts.
-    const holder = running.filter(({ acquiredAt }) => acquiredAt !== undefined).sort((a, b) => (b.token ?? 0) - (a.token ?? 0))[0]
+    const holder = running.filter(({ acquiredAt }) => acquiredAt !== undefined).sort((a, b) =>
+      (b.token ?? 0) - (a.token ?? 0))[0]
     write('lock-holder', holder === undefined ? 'free' : `worker ${holder.worker}`)
     write('lock-waiting', number(running.filter(({ acquiredAt }) => acquiredAt === undefined).length))
   }
@@ -108,7 +124,8 @@ export function locksPanel (): (event: LiveEvent<LockEvent>) => void {
   return event => {
     clockOffset = event.at - Date.now()
     const { edit: id, worker, what, token, at } = event
-    const edit = edits.get(id) ?? { worker, what, token, waitingAt: at, acquiredAt: undefined, endedAt: undefined, bar: makeBar() }
+    const edit = edits.get(id) ??
+      { worker, what, token, waitingAt: at, acquiredAt: undefined, endedAt: undefined, bar: makeBar() }
     if (!edits.has(id)) {
       edits.set(id, edit)
       find(`lane-${worker.toLowerCase()}`, HTMLElement).append(edit.bar)

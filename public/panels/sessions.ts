@@ -85,20 +85,33 @@ export function sessionsPanel (): SessionsPanel {
 }
 
 function draw (user: User | null, devices: readonly Device[], revoke: (handle: string) => Promise<void>): void {
-  write('session-user', user === null ? 'not logged in' : `${user.name} (id ${user.id}), ${devices.length === 1 ? 'one device' : `${devices.length} devices`}`)
+  write(
+    'session-user',
+    user === null
+      ? 'not logged in'
+      : `${user.name} (id ${user.id}), ${devices.length === 1 ? 'one device' : `${devices.length} devices`}`
+  )
   show('devices', user !== null)
   show('devices-empty', user === null)
   show('session-actions', user !== null)
   find('devices', HTMLTableElement).tBodies[0]?.replaceChildren(...devices.map(device => rowOf(device, revoke)))
 }
 
-function rowOf ({ handle, createdAt, address = '', userAgent, current }: Device, revoke: (handle: string) => Promise<void>): HTMLElement {
+function rowOf (
+  { handle, createdAt, address = '', userAgent, current }: Device, revoke: (handle: string) => Promise<void>
+): HTMLElement {
   const since = clock(Date.parse(createdAt))
-  const name = make('td', {}, make('b', { text: current ? 'This browser' : 'Another browser' }), make('span', { text: `${browserOf(userAgent)} ${address}` }))
+  const name = make(
+    'td', {}, make('b', { text: current ? 'This browser' : 'Another browser' }),
+    make('span', { text: `${browserOf(userAgent)} ${address}` })
+  )
   const button = make('button', { text: 'Revoke' })
   button.setAttribute('aria-label', `Revoke the ${current ? 'session of this browser' : `device of ${since}`}`)
   button.addEventListener('click', () => { revoke(handle).catch(() => {}) })
-  return make('tr', current ? { className: 'current' } : {}, name, make('td', { text: since }), make('td', { className: 'number' }, button))
+  return make(
+    'tr', current ? { className: 'current' } : {}, name, make('td', { text: since }),
+    make('td', { className: 'number' }, button)
+  )
 }
 
 function browserOf (userAgent = ''): string {

@@ -7,7 +7,9 @@ const PARCELS = 6
 const CUSTOMERS = ['ann', 'bob', 'eve']
 /** The number of parcels that are shown for each customer. */
 const LANE_LENGTH = 8
-const STATES = { appended: 'waiting', taken: 'in progress', handled: 'handled', failed: 'will be retried', dead: 'dead letter' } as const
+const STATES = {
+  appended: 'waiting', taken: 'in progress', handled: 'handled', failed: 'will be retried', dead: 'dead letter'
+} as const
 
 interface StreamsPanel {
   onParcel (event: LiveEvent<ParcelEvent>): void
@@ -23,7 +25,9 @@ export function streamsPanel (): StreamsPanel {
     announce(text)
   }
 
-  async function request (method: 'POST' | 'DELETE', path: string, body: object | undefined, textOf: (count: number) => string): Promise<void> {
+  async function request (
+    method: 'POST' | 'DELETE', path: string, body: object | undefined, textOf: (count: number) => string
+  ): Promise<void> {
     const { status, body: response } = await send<Record<string, number>>(method, path, body && { body })
     report(status === 200
       ? textOf(Object.values(response)[0] ?? 0)
@@ -33,12 +37,20 @@ export function streamsPanel (): StreamsPanel {
   }
 
   onPress('stream-append', async () => await request('POST', '/live/parcels', { count: PARCELS },
-    count => `${count} parcels appended: the group's instances share them, and the parcels of a customer are handled in order.`))
+    count =>
+      `${count} parcels appended: the group's instances share them, and the parcels of a customer are handled in ` +
+      'order.'))
   onPress('stream-damage', async () => await request('POST', '/live/parcels', { count: 1, damaged: true },
-    () => 'A damaged parcel: its handler fails three times, then it becomes a dead letter. Other customers do not wait for it.'))
+    () =>
+      'A damaged parcel: its handler fails three times, then it becomes a dead letter. Other customers do not wait ' +
+      'for it.'))
   onPress('stream-replay', async () => await request('POST', '/live/parcels/replay', undefined,
-    count => count === 0 ? 'There are no dead letters.' : `Handler fixed: ${count} dead ${count === 1 ? 'letter is' : 'letters are'} handled again.`))
-  onPress('stream-discard', async () => await request('DELETE', '/live/parcels/dead', undefined, count => `Dead letters discarded: ${count}.`))
+    count =>
+      count === 0
+        ? 'There are no dead letters.'
+        : `Handler fixed: ${count} dead ${count === 1 ? 'letter is' : 'letters are'} handled again.`))
+  onPress('stream-discard', async () =>
+    await request('DELETE', '/live/parcels/dead', undefined, count => `Dead letters discarded: ${count}.`))
 
   function chipOf (id: string, customer: string): HTMLElement {
     const present = chips.get(id)
@@ -64,7 +76,9 @@ export function streamsPanel (): StreamsPanel {
       const chip = chipOf(id, customer)
       chip.dataset['step'] = what
       chip.firstElementChild?.replaceChildren(STATES[what])
-      chip.lastElementChild?.replaceChildren(what === 'appended' ? '' : what !== 'handled' && attempt > 1 ? `attempt ${attempt}` : instance)
+      chip.lastElementChild?.replaceChildren(
+        what === 'appended' ? '' : what !== 'handled' && attempt > 1 ? `attempt ${attempt}` : instance
+      )
     },
     onSample ({ parcels }) {
       write('stream-length', number(parcels?.length))

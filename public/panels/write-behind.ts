@@ -39,7 +39,11 @@ export function writeBehindPanel (): WriteBehindPanel {
   toggle('views-steady', STEADY_MS, () => { count(STEADY_VIEWS).catch(() => {}) })
   onPress('views-pause', async () => {
     const { status, body } = await send<{ pausedMs: number }>('POST', '/live/views/pause')
-    report(status === 200 ? `The database refuses views for ${body.pausedMs / 1000} s: accepted views wait, and none is lost.` : `The request failed (${status}).`)
+    report(
+      status === 200
+        ? `The database refuses views for ${body.pausedMs / 1000} s: accepted views wait, and none is lost.`
+        : `The request failed (${status}).`
+    )
   })
 
   return {
@@ -55,8 +59,14 @@ export function writeBehindPanel (): WriteBehindPanel {
       // One line for an outage, however many batches it refuses.
       if (!written && trail.firstElementChild?.className === 'bad') return
       trail.prepend(written
-        ? make('li', { className: 'written' }, make('b', { text }), make('span', { text: `${products} products, ${number(ms)} ms, ${instance}` }))
-        : make('li', { className: 'bad' }, make('b', { text: 'refused' }), make('span', { text: `the database is paused, so ${instance} retries` })))
+        ? make(
+          'li', { className: 'written' }, make('b', { text }),
+          make('span', { text: `${products} products, ${number(ms)} ms, ${instance}` })
+        )
+        : make(
+          'li', { className: 'bad' }, make('b', { text: 'refused' }),
+          make('span', { text: `the database is paused, so ${instance} retries` })
+        ))
       while (trail.children.length > TRAIL_LENGTH) trail.lastElementChild?.remove()
       show('views-empty', false)
     },

@@ -2,8 +2,9 @@ import { randomInt } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 
-// Ports below those of outgoing connections (Linux 32768, macOS 49152): while a server is dead, no outgoing connection can use its port, so that
-// restart() finds it free. The port + 10000 is the Cluster bus of the same node, and free as well.
+// Ports below those of outgoing connections (Linux 32768, macOS 49152): while a server is dead, no outgoing connection
+// can use its port, so that restart() finds it free. The port + 10000 is the Cluster bus of the same node, and free as
+// well.
 const FIRST = 10_000
 const LAST = 19_999
 const BUS = 10_000

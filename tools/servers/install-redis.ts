@@ -1,4 +1,5 @@
-// Run before `npm test` and `npm run demo:redis`: installs a redis-server if the machine has none. Never leaves one running.
+// Run before `npm test` and `npm run demo:redis`: installs a redis-server if the machine has none. Never leaves one
+// running.
 import { spawnSync } from 'node:child_process'
 import { findRedis } from './redis-binary.js'
 
@@ -43,5 +44,7 @@ function fail (reason: string): void {
 
 if (!findRedis()) {
   if (process.env['REDIS_SERVER']) fail(`REDIS_SERVER=${process.env['REDIS_SERVER']} is not an executable file.`)
-  else if (!install() || !findRedis()) fail('The tests need redis-server (or valkey-server) on the PATH, or REDIS_SERVER=/path/to/it: please install it.')
+  else if (!install() || !findRedis()) {
+    fail('The tests need redis-server (or valkey-server) on the PATH, or REDIS_SERVER=/path/to/it: please install it.')
+  }
 }

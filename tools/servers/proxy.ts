@@ -16,8 +16,8 @@ export interface Proxy {
   /** While true, connections are accepted and kept open, and nothing passes. Then the held data passes. */
   blackhole (isOn: boolean): void
   /**
-   * Destroys the connection of the next request that contains `text`, or of the n-th one from now on, not counting PINGs: before the server receives
-   * it, or in place of the reply. A pipeline counts as one request.
+   * Destroys the connection of the next request that contains `text`, or of the n-th one from now on, not counting
+   * PINGs: before the server receives it, or in place of the reply. A pipeline counts as one request.
    *
    * @returns how many requests have been counted
    */

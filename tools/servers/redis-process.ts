@@ -134,7 +134,9 @@ export class RedisServer {
       await Promise.race([
         this.#isOurs(probe, ended.signal),
         once(child, 'exit', { signal: ended.signal }).then(() => { throw new Error('it exited') }),
-        sleep(START_TIMEOUT, undefined, { signal: ended.signal }).then(() => { throw new Error(`no answer in ${START_TIMEOUT} ms`) })
+        sleep(START_TIMEOUT, undefined, { signal: ended.signal }).then(
+          () => { throw new Error(`no answer in ${START_TIMEOUT} ms`) }
+        )
       ])
     } catch (error) {
       throw new Error(`redis-server on port ${this.port} did not start: ${(error as Error).message}\n${this.log()}`)
@@ -159,7 +161,9 @@ export class RedisServer {
   }
 
   #signal (signal: 'SIGSTOP' | 'SIGCONT'): void {
-    if (!this.isRunning || !this.#child?.kill(signal)) throw new Error(`redis-server on port ${this.port} is not running`)
+    if (!this.isRunning || !this.#child?.kill(signal)) {
+      throw new Error(`redis-server on port ${this.port} is not running`)
+    }
   }
 
   // Commands have no timeout: the caller of a helper knows whether the server should respond.

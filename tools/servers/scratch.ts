@@ -1,5 +1,5 @@
-// One folder for everything that this process starts. The folder of a server contains its pid while it runs, so that a server that is left when this
-// process dies can be killed and its folder removed, even after SIGKILL.
+// One folder for everything that this process starts. The folder of a server contains its pid while it runs, so that a
+// server that is left when this process dies can be killed and its folder removed, even after SIGKILL.
 import { spawn, spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
