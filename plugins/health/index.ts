@@ -94,8 +94,9 @@ export default health
  * client whose connection stays open. A limit that the app has set stays: Node.js counts its requests from the start,
  * and would refuse those above a lower limit.
  */
-function endConnections (server: FastifyInstance['server']): void {
-  if (server.maxRequestsPerSocket === 0) server.maxRequestsPerSocket = 1
+function endConnections (server: Partial<FastifyInstance['server']>): void {
+  // A server of HTTP/2 has no limit, and applies one to its clients of HTTP/1.1 (`allowHTTP1`).
+  if ((server.maxRequestsPerSocket ?? 0) === 0) server.maxRequestsPerSocket = 1
 }
 
 /** Registers `@fastify/under-pressure`, unless the app has done so with limits of its own. */

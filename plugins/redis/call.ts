@@ -16,7 +16,8 @@ export interface AppWithRedis {
 
 /**
  * Sends commands of your own under the failure policy of the plugins: a deadline, and the circuit breaker that all
- * calls of a client share. The operation runs at most once.
+ * calls of a client share. The operation runs at most once. It should only send commands: the deadline includes all
+ * that it waits for, and missed deadlines open the circuit for all plugins.
  *
  * @param operation - sends commands and returns their reply. Its result may also be that of a pipeline: a command of it
  * that got no reply rejects the whole call
@@ -55,7 +56,7 @@ export function resolveCall (app: AppWithRedis, given: RedisCallOptions): Resolv
 export async function guarded<T> (call: ResolvedCall, operation: () => Promise<T>): Promise<T> {
   let outcome: Outcome<T>
   try {
-    outcome = await guardOf(call).runOnce(() => outcomeOf(operation))
+    outcome = await guardOf(call).runOnce(() => outcomeOf(call.client, operation))
   } catch (error) {
     throw isUnavailable(error) ? new StoreUnavailableError({ cause: withoutCommand(error) }) : error
   }
@@ -66,12 +67,12 @@ export async function guarded<T> (call: ResolvedCall, operation: () => Promise<T
 type Outcome<T> = { value: T } | { thrown: unknown }
 
 /** Rejects for failures of Redis only: an error of the app's own code must not open the circuit. */
-async function outcomeOf<T> (operation: () => Promise<T>): Promise<Outcome<T>> {
+async function outcomeOf<T> (client: RedisClient, operation: () => Promise<T>): Promise<Outcome<T>> {
   let value: T
   try {
     value = await operation()
   } catch (thrown) {
-    if (isOfRedis(thrown)) throw thrown
+    if (isOfRedis(thrown) || isOfConnection(thrown, client)) throw thrown
     return { thrown }
   }
   throwOutage(value)
@@ -97,11 +98,18 @@ const MESSAGES = new RegExp(`^(?:${[
   'Too many Cluster redirections'
 ].join('|')})`)
 
-/** Whether an error is Redis's, ioredis's, a socket's or the guard's, and not one of the app's own code. */
+/** Whether an error is Redis's, ioredis's or the guard's, and not one of the app's own code. */
 function isOfRedis (error: unknown): boolean {
   if (!(error instanceof Error)) return false
-  return ERROR_NAMES.has(error.name) || MESSAGES.test(error.message) || 'errno' in error || 'syscall' in error ||
-    isGuardError(error)
+  return ERROR_NAMES.has(error.name) || MESSAGES.test(error.message) || isGuardError(error)
+}
+
+/**
+ * Whether a system error is that of the client's connection. While the connection is ready, it is that of a file, a
+ * database or another server that the operation uses.
+ */
+function isOfConnection (error: unknown, client: RedisClient): boolean {
+  return error instanceof Error && ('errno' in error || 'syscall' in error) && client.status !== 'ready'
 }
 
 function isGuardError (error: Error): boolean {

@@ -154,12 +154,15 @@ const NOW = "local now = table.remove(ARGV) if now == '' then now = redis.call('
   'math.floor(now[2] / 1000) ' +
   'else now = math.floor(now / 1000) end '
 
-/** Declares the variables before the script, on the script's first line, so that errors name its own lines. */
+/**
+ * Declares the variables before the script, on the script's first line, so that errors name its own lines. The
+ * semicolon separates them from a script that begins with a parenthesis, which Lua would take for a call.
+ */
 function withVariables (lua: string, keys: readonly string[], args: ArgumentTypes, isTimed: boolean): string {
   const [, shebang = '', body = ''] = /^(\s*#![^\n]*\n)?([^]*)$/.exec(lua) ?? []
-  const forKeys = keys.map((name, i) => `local ${name} = KEYS[${i + 1}] `)
+  const forKeys = keys.map((name, i) => `local ${name} = KEYS[${i + 1}]; `)
   const forArguments = Object.entries(args).map(([name, type], i) =>
-    `local ${name} = ${type === 'number' ? `tonumber(ARGV[${i + 1}])` : `ARGV[${i + 1}]`} `)
+    `local ${name} = ${type === 'number' ? `tonumber(ARGV[${i + 1}])` : `ARGV[${i + 1}]`}; `)
   return `${shebang.trimStart()}${isTimed ? NOW : ''}${[...forKeys, ...forArguments].join('')}${body}`
 }
 

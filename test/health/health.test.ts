@@ -1,10 +1,13 @@
 import { Agent, get as httpGet } from 'node:http'
+import { connect } from 'node:http2'
+import { Agent as HttpsAgent, get as httpsGet } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { health, measurements, type HealthPluginOptions } from '../../plugins/health/index.js'
 import { createTestClock } from '../../plugins/testing/index.js'
 import { advanceUntil, advanceWhile, createTestApp, startRedis, until, type TestApp, type TestAppOptions } from '../helpers/index.js'
+import { makeCertificate } from '../helpers/servers/certificate.js'
 
 const build = (t: Test, options: HealthPluginOptions = {}, more: TestAppOptions = {}): Promise<TestApp> =>
   createTestApp(t, { plugins: { health: options }, ...more })
@@ -338,9 +341,25 @@ t.test('drain() leaves a limit of requests per connection that the app has set',
   t.equal(app.server.maxRequestsPerSocket, 100)
 })
 
-t.test('drain() works on a server of HTTP/2, which has no such limit', async t => {
-  const { app, clock } = await build(t, {}, { server: { http2: true } as object })
+t.test('drain() on a server of HTTP/2 ends the connections of HTTP/1.1, and serves those of HTTP/2', async t => {
+  const { cert, key } = await makeCertificate()
+  const server = { http2: true, https: { allowHTTP1: true, cert, key } } as object
+  const { app, clock } = await build(t, {}, { server, routes: app => app.get('/', async () => 'hello') })
+  await app.listen({ port: 0, host: '127.0.0.1' })
+  const { port } = app.server.address() as AddressInfo
+  const agent = new HttpsAgent({ keepAlive: true, maxSockets: 1, ca: cert })
+  const session = connect(`https://127.0.0.1:${port}`, { ca: cert })
+  t.teardown(() => { agent.destroy(); session.destroy() })
+  const byHttp1 = async () => await new Promise((resolve, reject) => {
+    httpsGet({ port, host: '127.0.0.1', agent }, response => {
+      response.resume().on('end', () => resolve([response.statusCode, response.headers.connection]))
+    }).on('error', reject)
+  })
+  const byHttp2 = async () => await new Promise((resolve, reject) => {
+    session.request({ ':path': '/' }).on('response', headers => resolve(headers[':status'])).on('error', reject).resume().end()
+  })
+  t.same([await byHttp1(), await byHttp2()], [[200, 'keep-alive'], 200])
   await advanceWhile(clock, app.health.drain())
-  t.notOk('maxRequestsPerSocket' in app.server)
+  t.same([await byHttp1(), await byHttp2(), await byHttp2()], [[200, 'close'], 200, 200])
   t.equal(await ready(app).then(([status]) => status), 503)
 })

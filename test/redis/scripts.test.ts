@@ -1,3 +1,5 @@
+import { readFile } from 'node:fs/promises'
+import { connect } from 'node:net'
 import t, { type Test } from 'tap'
 import { callRedis, circuitOf, clusterOf, defineScript, runScript, type RedisClient, type RedisScript } from '../../plugins/redis/index.js'
 import { advanceUntil, createTestApp, sharedRedis, startCluster, startRedis, until } from '../helpers/index.js'
@@ -76,6 +78,14 @@ t.test('an error of a script names a line of its own text, and a flag of its fir
   const { run } = await oneApp(t)
   await t.rejects(run(keyOnly("local a = 1\nlocal b = 2\nreturn redis.call('LPUSH')")), { message: /user_script:3|script: \w+, on @user_script:3/ })
   await t.rejects(run(keyOnly("#!lua flags=no-writes\nreturn redis.call('SET', key, 1)")), { message: /Write commands are not allowed/ })
+})
+
+t.test('a script may begin with a parenthesis or a comment', async t => {
+  const { app, prefix, options } = await oneApp(t)
+  for (const lua of ['(function () return 1 end)() return a .. b', '\n(function () return 1 end)()\nreturn a .. b', '-- a comment\nreturn a .. b', '--[[ a comment ]] return a .. b']) {
+    const script = defineScript({ keys: ['a'], args: { b: 'string' }, lua })
+    t.equal(await runScript(app, script, { a: `${prefix}:a` }, { b: 'b' }, options), `${prefix}:ab`, lua)
+  }
 })
 
 t.test('a definition that cannot work is refused with the name of its part', async t => {
@@ -166,6 +176,11 @@ t.test('an error of the operation itself is thrown as it is, and does not open t
   for (const error of [new Error('sold out'), new TypeError('x is not a function'), Object.assign(new Error('gone'), { statusCode: 410 }), 'a string']) {
     const results = await Promise.allSettled(Array.from({ length: 10 }, async () => await callRedis(app, () => { throw error }, options)))
     t.ok(results.every(result => result.status === 'rejected' && result.reason === error), String(error))
+  }
+  const refused = () => new Promise<void>((_resolve, reject) => { connect(1, '127.0.0.1').on('error', reject) })
+  for (const [own, code] of [[() => readFile('/no/such/file'), 'ENOENT'], [refused, 'ECONNREFUSED']] as const) {
+    const results = await Promise.allSettled(Array.from({ length: 10 }, async () => await callRedis<unknown>(app, own, options)))
+    t.ok(results.every(result => result.status === 'rejected' && result.reason.code === code), `system errors of the operation: ${code}`)
   }
   await app.redis.set(`${prefix}:text`, 'x')
   await t.rejects(callRedis(app, redis => redis.lpush(`${prefix}:text`, 'y'), options), { name: 'ReplyError', message: /^WRONGTYPE/ })
