@@ -20,7 +20,15 @@ export interface ProductListPage {
   total: number
   categories: readonly string[]
   /** The query of the page; `q` for a search. */
-  query: { q?: string, category?: string | undefined, sort?: string, limit: number, offset?: number }
+  query: {
+    q?: string
+    category?: string | undefined
+    minPrice?: number | undefined
+    maxPrice?: number | undefined
+    sort?: string
+    limit: number
+    offset?: number
+  }
   rendering: Rendering
 }
 
@@ -30,10 +38,15 @@ const COUNT = new Intl.NumberFormat('en')
 
 /** A page of products, or the results of a search. */
 export function productListPage ({ items, total, categories, query, rendering }: ProductListPage): Markup {
-  const { q, category, sort = 'name', limit, offset = 0 } = query
+  const { q, category, minPrice, maxPrice, sort = 'name', limit, offset = 0 } = query
   const linkTo = (change: Record<string, string | undefined>) => {
     const given = {
-      category, sort: sort === 'name' ? undefined : sort, limit: limit === 20 ? undefined : String(limit), ...change
+      category,
+      minPrice: minPrice?.toString(),
+      maxPrice: maxPrice?.toString(),
+      sort: sort === 'name' ? undefined : sort,
+      limit: limit === 20 ? undefined : String(limit),
+      ...change
     }
     const search = new URLSearchParams(
       Object.entries(given).filter((pair): pair is [string, string] => pair[1] !== undefined)
@@ -54,8 +67,7 @@ export function productListPage ({ items, total, categories, query, rendering }:
     ? 'No products'
     : q !== undefined
       ? `${items.length} ${items.length === 1 ? 'result' : 'results'}`
-      : `${COUNT.format(offset +
-      1)} to ${COUNT.format(last)} of ${COUNT.format(total)}`
+      : `${COUNT.format(offset + 1)} to ${COUNT.format(last)} of ${COUNT.format(total)}`
   return layout(q === undefined ? 'Products' : `Search: ${q}`, q ?? '', rendering, html`
     <div class="filters">${filters}</div>
     <p class="range">${range}</p>

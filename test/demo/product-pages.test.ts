@@ -92,6 +92,8 @@ for (const name of ['memory', 'Redis'] as const) {
       const last = await open(`/products?category=music&sort=price&limit=100&offset=${(pages - 1) * 100}`, CHROME)
       t.same(linksOf(last.body, /rel="prev" href="([^"]+)"/g), [`/products?category=music&sort=price&limit=100&offset=${(pages - 2) * 100}`])
       t.match(last.body, 'aria-current="true">lowest price')
+      const filtered = '/products?category=music&minPrice=0&maxPrice=10000000&sort=price&limit=2'
+      t.same(linksOf((await open(filtered, CHROME)).body, /rel="next" href="([^"]+)"/g), [`${filtered}&offset=2`], 'the prices stay filtered')
     })
 
     t.test('an unknown product is a 404 in either form, and a search without results is a page', async t => {
