@@ -1,6 +1,7 @@
+import { IncomingMessage } from 'node:http'
 import { isIP } from 'node:net'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import type { FastifyRequest } from 'fastify'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import { responses } from './schemas.js'
 
@@ -13,7 +14,14 @@ declare module 'fastify' {
 const ALWAYS = { pressureHandler: () => {} }
 /** Requests of the probes, which only this process sends. */
 const PROBE = { rateLimit: false, ...ALWAYS } as const
-const PROBED = { hide: true }
+const PROBED = {
+  logLevel: 'warn',
+  schema: { hide: true },
+  // They have no limit, so clients of the network must not reach them.
+  onRequest: async ({ raw }: FastifyRequest, reply: FastifyReply) => {
+    if (raw instanceof IncomingMessage) return reply.callNotFound()
+  }
+} as const
 
 const FaultName = Type.Union(
   (['none', 'hang', 'kill', 'slow', 'full', 'read-only'] as const).map(name => Type.Literal(name))
@@ -40,20 +48,18 @@ export const breakRedis: FastifyPluginAsyncTypebox = async function breakRedis (
   })
 
   fastify.get('/live/redis/page', {
-    logLevel: 'warn',
-    schema: PROBED,
+    ...PROBED,
     config: { ...PROBE, session: false, cache: { ttl: '2s', staleWhileRevalidate: 0, public: true } }
   },
   async () => ({ renderedAt: new Date().toISOString() }))
 
-  fastify.post('/live/redis/visit', { logLevel: 'warn', schema: PROBED, config: PROBE }, async ({ session }) => {
+  fastify.post('/live/redis/visit', { ...PROBED, config: PROBE }, async ({ session }) => {
     session.visits = (session.visits ?? 0) + 1
     return { visits: session.visits }
   })
 
   fastify.post('/live/redis/once', {
-    logLevel: 'warn',
-    schema: PROBED,
+    ...PROBED,
     config: { ...PROBE, session: false, idempotency: { ttl: '10s', scope: () => 'probe' } }
   },
   async () => ({ done: true }))

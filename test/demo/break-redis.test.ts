@@ -90,6 +90,14 @@ t.test('Redis is broken by the page of this origin only', async t => {
   for (const headers of allowed) t.equal((await setFault('none', headers)).statusCode, 200, JSON.stringify(headers))
 })
 
+t.test('the probes, which have no limit, are not reachable from the network', async t => {
+  for (const [method, path] of [['GET', 'page'], ['POST', 'visit'], ['POST', 'once']] as const) {
+    const response = await fetch(`http://${host}/live/redis/${path}`, { method, headers: { 'idempotency-key': 'network' } })
+    t.equal(response.status, 404, path)
+    t.equal(response.headers.get('set-cookie'), null)
+  }
+})
+
 t.test('on another Redis, and without one, the routes are absent and the page reports it', async t => {
   const { url } = await startRedis()
   for (const env of [{ REDIS_URL: url }, {}]) {
