@@ -5,6 +5,7 @@ import type { RouteCacheOptions } from '../../plugins/cache/index.js'
 import { releaseFillScript } from '../../plugins/cache/store/scripts.js'
 import { createCacheApp, gate, settled, type CacheAppOptions } from '../helpers/cache/cache-app.js'
 import { advanceWhile, forEachStore, startRedis, until } from '../helpers/index.js'
+import { outliveStalls } from '../helpers/redis/outlive-stalls.js'
 
 /** A command on a stopped server leaves a timer of ioredis, which keeps the process alive for this time. */
 const BROKEN = { commandTimeout: '1s' }
@@ -21,27 +22,6 @@ async function instances (t: Test, count: number, handler: Handler, config: Rout
     ...given
   })
   return { ...test, runs, coalesced: () => test.apps.reduce((sum, app) => sum + app.cache.stats().coalesced, 0) }
-}
-
-/**
- * Keeps a holder's lease in Redis for longer than it is written with. The TTL runs in real time too, and on a busy machine more than 1.5 s
- * may pass between two renewals of this test.
- */
-function outliveStalls ({ redis }: FastifyInstance): { key: string, writes: number } {
-  const lease = { key: '', writes: 0 }
-  const evalsha = redis.evalsha.bind(redis) as (...args: unknown[]) => Promise<unknown>
-  Object.assign(redis, {
-    async evalsha (...args: unknown[]) {
-      const key = String(args[2])
-      const reply = evalsha(...args)
-      if (key.includes(':claim:')) {
-        Object.assign(lease, { key, writes: lease.writes + 1 })
-        await redis.pexpire(key, 3_600_000)
-      }
-      return await reply
-    }
-  })
-  return lease
 }
 
 /** Sends requests, spread over the instances, all at once. */
@@ -179,7 +159,7 @@ t.test('instances wait for a holder that renews its lease; when it stops, one of
     return { run }
   })
   const [holder, ...others] = apps as [FastifyInstance, ...FastifyInstance[]]
-  const lease = outliveStalls(holder)
+  const lease = outliveStalls(holder.redis, ':claim:')
   const lost = holder.inject('/v')
   await until('it runs', () => runs.count === 1)
   const asked = ask(others, 30)
