@@ -6,6 +6,7 @@ import { sleep } from '../shared/plugin/clock.js'
 import { alreadyRegisteredError, invalidOptionError } from '../shared/plugin/errors.js'
 import { watchRoutes } from '../shared/http/route-watch.js'
 import { createChecks, type Check, type CheckOptions, type CheckResults } from './checks.js'
+import { endConnections } from './end-connections.js'
 import { resolveHealthOptions, type HealthPluginOptions, type PressureOptions } from './options.js'
 import { measurements } from './measurement.js'
 import { createRedisCheck } from './redis-check.js'
@@ -69,13 +70,14 @@ export const health = fp<HealthPluginOptions>(async function health (fastify, gi
   const { cacheFor, clock } = options
   const checks = createChecks(clock)
   let draining: Promise<void> | undefined
+  let stopEnding: (() => void) | undefined
 
   fastify.decorate('health', {
     addCheck: (name, check, checkOptions) => checks.add(name, check, checkOptions),
     results: () => checks.results(),
     async drain () {
       draining ??= sleep(clock, options.drainDelay)
-      endConnections(fastify.server)
+      stopEnding ??= endConnections(fastify.server)
       await draining
     }
   })
@@ -85,19 +87,14 @@ export const health = fp<HealthPluginOptions>(async function health (fastify, gi
   else if (given.redis === undefined) warnOfLateClient(fastify, 'health', 'Redis is not checked')
   addRoutes(fastify, options, checks, () => draining !== undefined)
   fastify.addHook('preClose', async () => { draining ??= Promise.resolve() })
+  fastify.addHook('onClose', async () => {
+    stopEnding?.()
+    // A call of `drain` after the close watches nothing.
+    stopEnding = () => {}
+  })
 }, { name: 'fastify-redis-suite/health', fastify: '5.x' })
 
 export default health
-
-/**
- * Ends each connection with its next response: a balancer of connections, such as a Service of Kubernetes, moves no
- * client whose connection stays open. A limit that the app has set stays: Node.js counts its requests from the start,
- * and would refuse those above a lower limit.
- */
-function endConnections (server: Partial<FastifyInstance['server']>): void {
-  // A server of HTTP/2 has no limit, and applies one to its clients of HTTP/1.1 (`allowHTTP1`).
-  if ((server.maxRequestsPerSocket ?? 0) === 0) server.maxRequestsPerSocket = 1
-}
 
 /** Registers `@fastify/under-pressure`, unless the app has done so with limits of its own. */
 async function watchProcess (fastify: FastifyInstance, limits: PressureOptions | undefined): Promise<void> {

@@ -1,3 +1,5 @@
+import { hasSubscribers } from 'node:diagnostics_channel'
+import dns from 'node:dns'
 import { Agent, get as httpGet } from 'node:http'
 import { connect } from 'node:http2'
 import { Agent as HttpsAgent, get as httpsGet } from 'node:https'
@@ -333,6 +335,38 @@ t.test('after drain() each response ends its connection, so that clients with ke
   t.same([await get(), await get()], [[200, 'close', true], [200, 'close', false]])
   await clock.advance('30s')
   await drained
+})
+
+t.test('drain() ends the connections to each address of localhost, and those of no other app', async t => {
+  const { lookup } = dns
+  t.teardown(() => { dns.lookup = lookup })
+  const addresses = ['127.0.0.1', '127.0.0.2'].map(address => ({ address, family: 4 }))
+  dns.lookup = ((name: string, ...rest: [(...results: unknown[]) => void] | [{ all?: boolean }, (...results: unknown[]) => void]) => {
+    const [options, done] = rest.length === 1 ? [{ all: false }, rest[0]] : rest
+    if (options.all === true) done(null, addresses)
+    else done(null, name === 'localhost' ? '127.0.0.1' : name, 4)
+  }) as typeof lookup
+  const [drained, other] = await Promise.all([build(t), build(t)])
+  for (const { app } of [drained, other]) await app.listen({ port: 0, host: 'localhost' })
+  t.equal(drained.app.addresses().length, 2)
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+  t.teardown(() => agent.destroy())
+  const get = async (app: FastifyInstance, host: string) => await new Promise((resolve, reject) => {
+    httpGet({ port: (app.server.address() as AddressInfo).port, host, agent, path: '/health/live' }, response => {
+      response.resume().on('end', () => resolve(response.headers.connection))
+    }).on('error', reject)
+  })
+  const all = async () => {
+    const connections: unknown[] = []
+    for (const { app } of [drained, other]) for (const { address } of addresses) connections.push(await get(app, address))
+    return connections
+  }
+  t.same(await all(), ['keep-alive', 'keep-alive', 'keep-alive', 'keep-alive'])
+  await advanceWhile(drained.clock, drained.app.health.drain())
+  t.same(await all(), ['close', 'close', 'keep-alive', 'keep-alive'])
+  await drained.app.close()
+  await drained.app.health.drain()
+  t.notOk(hasSubscribers('http.server.request.start'))
 })
 
 t.test('drain() leaves a limit of requests per connection that the app has set', async t => {
