@@ -1,4 +1,4 @@
-// Runs one lane of the tests: `tsx test/run.ts functional`, `timing` or `stress`; test files, or options of tap, may follow.
+// Runs one lane of the tests: `tsx test/run.ts functional`, `examples`, `timing` or `stress`; test files, or options of tap, may follow.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
@@ -7,10 +7,13 @@ import { TYPESCRIPT } from './helpers/compiled/exec-argv.js'
 import { servePool } from './helpers/servers/pool.js'
 import { stopAll } from '../tools/servers/registry.js'
 
+// On Node.js 20 V8 optimizes functions so early that short test files spend a fifth of their CPU time on it.
+const SHORT_FILES = process.version.startsWith('v20.') ? ['--node-arg=--interrupt-budget=1000000'] : []
+
 /** The default arguments of tap for each lane. The functional lane is what `.taprc` includes. */
 const LANES: Record<string, string[]> = {
-  // On Node.js 20 V8 optimizes functions so early that short test files spend a fifth of their CPU time on it.
-  functional: process.version.startsWith('v20.') ? ['--node-arg=--interrupt-budget=1000000'] : [],
+  functional: SHORT_FILES,
+  examples: [...SHORT_FILES, 'test/examples/**/*.test.ts', 'test/demo/**/*.test.ts'],
   // One file at a time: measuring milliseconds needs the whole machine.
   timing: ['--jobs=1', 'test/timing/**/*.test.ts'],
   stress: ['--jobs=1', '--timeout=600', 'test/stress/**/*.test.ts']

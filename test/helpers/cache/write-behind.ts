@@ -73,7 +73,7 @@ export function openBehind (t: Test, base: Base, given: Partial<WriteBehindOptio
     clock,
     close,
     soon,
-    flush: () => soon(behind.flush()),
+    flush: () => soon(behind.flush({ timeout: '1h' })),
     /** By seconds of the clock. */
     owns: (count: number) => advanceUntil(clock, `it owns ${count} partitions`, async () => (await behind.stats()).owned === count, { step: 1000, atMost: 10 * LEASE_MS }),
     /** Resolves when it owns all partitions and waits for writes or for `flushEvery`. */

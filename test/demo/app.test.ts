@@ -1,9 +1,9 @@
 import t, { type Test } from 'tap'
-import { DEMO_PASSWORD } from '../demo/seed.js'
-import { client } from './helpers/app/client.js'
-import { collectLog } from './helpers/app/log-lines.js'
-import { startShop, shopStores } from './helpers/demo/start-shop.js'
-import { startRedis, until } from './helpers/index.js'
+import { DEMO_PASSWORD } from '../../demo/seed.js'
+import { client } from '../helpers/app/client.js'
+import { collectLog } from '../helpers/app/log-lines.js'
+import { startShop, shopStores } from '../helpers/demo/start-shop.js'
+import { startRedis, until } from '../helpers/index.js'
 
 const server = await startRedis({ password: 'a-redis-password' })
 
