@@ -2,7 +2,7 @@ import type { Cluster, ClusterNode, ClusterOptions, Redis, RedisOptions } from '
 import { DEFAULT_KEY_PREFIX, KEY_PREFIX, KEY_PREFIX_ALLOWED } from '../shared/redis/client.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/redis/guard.js'
 import type { Clock } from '../shared/plugin/clock.js'
-import type { Duration } from '../shared/plugin/duration.js'
+import { MAX_TIMER_MS, type Duration } from '../shared/plugin/duration.js'
 import { boolean, clock, duration, string, unchecked } from '../shared/plugin/option-kinds.js'
 import { readOptions, type OptionTable, type Resolved } from '../shared/plugin/option-table.js'
 import type { Milliseconds } from '../shared/plugin/units.js'
@@ -62,8 +62,8 @@ export const SUITE_OPTIONS = {
   namespace: string(),
   prefix: string(DEFAULT_KEY_PREFIX, KEY_PREFIX_ALLOWED, KEY_PREFIX),
   required: boolean(true),
-  connectTimeout: duration(2000, { min: 1 }),
-  commandTimeout: duration(1000, { min: 1 }),
+  connectTimeout: duration(2000, { min: 1, max: MAX_TIMER_MS }),
+  commandTimeout: duration(1000, { min: 1, max: MAX_TIMER_MS }),
   closeTimeout: duration(1000),
   clock: clock()
 } satisfies OptionTable<SuiteOptions>

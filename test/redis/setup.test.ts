@@ -96,6 +96,7 @@ t.test('a database that is no number, and options that contradict each other, ar
     { cluster: { nodes: ['redis://localhost/1'] } }, { cluster: { nodes: [{ host, port: 1, db: 1 }] } }, { cluster: { nodes: [`redis://:${SECRET}%@x y`] } },
     { sentinels }, { sentinels, name: '' }, { sentinels: [], name: 'm' }, { sentinels: 'x', name: 'm' }, { sentinels, name: 'm', port: 1 },
     { name: 'm' }, { host, name: 'm' }, { url: 'redis://localhost', name: 'm' },
+    { commandTimeout: 2 ** 31 }, { connectTimeout: '25 days' },
     { client, db: 1 }, { client, port: 1 }, { client, password: SECRET }, { client, username: 'x' }, { client, tls: {} }, { client, name: 'm' }, { client, sentinels, name: 'm' }
   ]
   for (const options of cases) {

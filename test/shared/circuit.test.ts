@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
 import { CircuitBreaker, type CircuitStatus } from '../../plugins/shared/redis/circuit-breaker.js'
-import type { Clock, Timer } from '../../plugins/shared/plugin/clock.js'
+import { systemClock, type Clock, type Timer } from '../../plugins/shared/plugin/clock.js'
 import { withDeadline } from '../../plugins/shared/redis/deadline.js'
 import { createTestClock, type TestClock } from '../../plugins/testing/index.js'
 
@@ -139,6 +139,20 @@ t.test('a deadline of 0 ends with the next timer', async t => {
   t.equal(await settlesAfter(clock, waiting), 1)
   await t.rejects(waiting, { message: 'too late' })
   t.equal(clock.pendingTimers, 0)
+})
+
+t.test('a deadline above the longest timer of Node.js, which would end after 1 ms, is waited for', async t => {
+  const delays: number[] = []
+  const clock: Clock = {
+    ...systemClock,
+    setTimeout: (callback, ms) => {
+      delays.push(ms)
+      return systemClock.setTimeout(callback, ms)
+    }
+  }
+  const late = new Promise(resolve => { setTimeout(resolve, 30, 'value') })
+  t.equal(await withDeadline(late, Number.MAX_SAFE_INTEGER, onTimeout, clock), 'value')
+  t.same(delays, [2 ** 31 - 1])
 })
 
 t.test('a promise that settles in time passes its value or its error on, and leaves no timer', async t => {

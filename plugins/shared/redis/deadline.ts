@@ -1,4 +1,5 @@
 import { systemClock, type Clock } from '../plugin/clock.js'
+import { MAX_TIMER_MS } from '../plugin/duration.js'
 import type { Milliseconds } from '../plugin/units.js'
 
 /** The number of parts that a wait is counted in. */
@@ -28,7 +29,8 @@ export function withDeadline<T> (
   promise: Promise<T>, ms: Milliseconds, onTimeout: () => Error, clock: Clock = systemClock, watch?: Watch
 ): Promise<T> {
   return new Promise((resolve, reject) => {
-    const part = Math.max(1, Math.ceil(ms / PARTS))
+    // Node.js takes a longer delay for one of 1 ms.
+    const part = Math.min(Math.max(1, Math.ceil(ms / PARTS)), MAX_TIMER_MS)
     let left = ms
     let due = watch === undefined ? 0 : clock.monotonic() + part
     let isSettled = false
