@@ -1,7 +1,7 @@
 import { pluginError } from '../shared/plugin/errors.js'
 
-/** Redis did not accept a message, or confirm a subscription, in time. */
-export const StoreUnavailableError = pluginError('events', 'STORE_UNAVAILABLE', '%s (%s)', 503)
+/** Redis did not accept a message, or confirm a subscription, in time. `cause` has the reason. */
+export const StoreUnavailableError = pluginError('events', 'STORE_UNAVAILABLE', '%s; try again later', 503)
 /** Redis refused the subscription: an ACL forbids it, or the server does not know sharded pub/sub. */
 export const RefusedError = pluginError('events', 'REFUSED', 'cannot subscribe to "%s": %s', 503)
 /** The data cannot be represented in JSON. */

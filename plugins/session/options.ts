@@ -86,8 +86,8 @@ export interface SessionPluginOptions extends Omit<FastifySessionOptions, 'store
 const FASTIFY_SESSION_OPTIONS = {
   secret: required(option<string, unknown>({
     type: 'string, string[] or signer',
-    allowed: '32 characters or more, an array of such, or a signer',
-    secret: 'too short, or of another kind',
+    allowed: '32 characters or more, as from `openssl rand -base64 32`, an array of such, or a signer',
+    secret: 'shorter than 32 characters, or no string',
     parse: given => isSecret(given) ? given : undefined
   })),
   algorithm: option({

@@ -76,7 +76,7 @@ export class Subscriptions implements TransportListener {
       if (this.#isClosed) throw new Error('the app is closed')
       await this.#transport.publish(name, text)
     } catch (error) {
-      throw new StoreUnavailableError('could not publish', reasonOf(error))
+      throw new StoreUnavailableError('could not publish', { cause: new Error(reasonOf(error)) })
     }
   }
 
@@ -85,7 +85,7 @@ export class Subscriptions implements TransportListener {
     text: string, handler: UntypedHandler, { onGap, confirm = true }: SubscribeOptions = {}
   ): Promise<() => Promise<void>> {
     const pattern = parsePattern(text)
-    if (this.#isClosed) throw new StoreUnavailableError('could not subscribe', 'the app is closed')
+    if (this.#isClosed) throw closedError()
     const group = this.#groups.get(pattern.text) ?? this.#open(pattern)
     const subscriber: Subscriber = { handler, onGap, confirmation: undefined }
     const end = async () => await this.#end(group, subscriber)
@@ -94,10 +94,9 @@ export class Subscriptions implements TransportListener {
     const confirmed = new Promise<void>((resolve, reject) => { subscriber.confirmation = { resolve, reject } })
     try {
       await withDeadline(confirmed, this.#subscribeTimeout,
-        () =>
-          new StoreUnavailableError(
-            'could not subscribe', `not confirmed within ${this.#subscribeTimeout} ms`
-          ), this.#clock)
+        () => new StoreUnavailableError('could not subscribe', {
+          cause: new Error(`not confirmed within ${this.#subscribeTimeout} ms`)
+        }), this.#clock)
     } catch (error) {
       // Not awaited: a server that does not respond would not confirm this either.
       end().catch(() => {})
@@ -157,7 +156,7 @@ export class Subscriptions implements TransportListener {
     this.#isClosed = true
     for (const { subscribers } of this.#groups.values()) {
       for (const { confirmation } of subscribers) {
-        confirmation?.reject(new StoreUnavailableError('could not subscribe', 'the app is closed'))
+        confirmation?.reject(closedError())
       }
     }
     this.#groups.clear()
@@ -213,4 +212,8 @@ export class Subscriptions implements TransportListener {
 
 function isThenable (value: unknown): value is PromiseLike<unknown> {
   return typeof value === 'object' && value !== null && 'then' in value && typeof value.then === 'function'
+}
+
+function closedError (): Error {
+  return new StoreUnavailableError('could not subscribe', { cause: new Error('the app is closed') })
 }

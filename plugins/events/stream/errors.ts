@@ -1,8 +1,11 @@
 import { pluginError } from '../../shared/plugin/errors.js'
 
-/** The store refused the call, or did not reply in time. An append without a reply may have succeeded. */
+/**
+ * The store refused the call, or did not reply in time: `cause` has the reason. An append without a reply may have
+ * succeeded. The message is sent to clients, so it does not name the stream.
+ */
 export const StoreUnavailableError = pluginError(
-  'events', 'STORE_UNAVAILABLE', 'stream "%s": store unavailable (%s)', 503
+  'events', 'STORE_UNAVAILABLE', 'the store of events is unavailable; try again later', 503
 )
 /** The cursor belongs to another stream, or to another number of partitions. */
 export const InvalidCursorError = pluginError('events', 'INVALID_CURSOR', 'stream "%s" has no cursor "%s"', 400)

@@ -127,8 +127,10 @@ function openStream ({ name, store, notifier, options, log, lease, clock }: Part
 
   /** Calls the store. @throws `FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE` */
   async function callStore<R> (operation: () => Promise<R>): Promise<R> {
-    if (isClosed) throw new StoreUnavailableError(name, 'closed')
-    return await operation().catch((error: unknown) => { throw new StoreUnavailableError(name, reasonOf(error)) })
+    if (isClosed) throw new StoreUnavailableError({ cause: new Error('the stream is closed') })
+    return await operation().catch((error: unknown) => {
+      throw new StoreUnavailableError({ cause: new Error(reasonOf(error)) })
+    })
   }
 
   const stream: EventStream<unknown> = {
@@ -147,7 +149,7 @@ function openStream ({ name, store, notifier, options, log, lease, clock }: Part
     },
     async consume (consumeOptions: ConsumeOptions<unknown>) {
       const resolved = resolveConsume(consumeOptions)
-      if (isClosed) throw new StoreUnavailableError(name, 'closed')
+      if (isClosed) throw new StoreUnavailableError({ cause: new Error('the stream is closed') })
       // If this fails, the first take creates the group.
       const { group, from } = resolved
       await Promise.all(indices.map(partition => store.ensureGroup(partition, group, from))).catch(() => {})
