@@ -470,7 +470,7 @@ onBothStores('a client that may not see a response is refused before the cache i
 t.test('while Redis hangs the handler answers within the time-out, and afterwards the cache is used again', async t => {
   const server = await startRedis()
   const redis = { url: server.url, answers: true }
-  const { app, clock, runs } = await build(t, { store: redis, options: { timeout: 60 } })
+  const { app, clock, runs } = await build(t, { store: redis, options: { timeout: 60, explain: () => true } })
   await ask(app, '/items/1')
   await settled(app)
   // L1 is not used 100 ms later.
@@ -481,6 +481,9 @@ t.test('while Redis hangs the handler answers within the time-out, and afterward
   t.same(answers.map(({ status, body }) => `${status} ${body}`), Array(30).fill('200 {"id":"1","run":2}'))
   t.ok(passed <= 70, `${passed} ms`)
   t.equal(runs.count, 2)
+  const reported = answers.map(({ headers }) => String(headers['cache-status']))
+  t.same(reported.filter(text => text.includes('stored')), [], 'nothing is stored')
+  t.ok(reported.some(text => text.includes('detail="store unavailable"')), reported.join('\n'))
   redis.answers = true
   server.resume()
   await advanceUntil(clock, 'the cache is used again', async () => (await ask(app, '/items/1')).cache === 'HIT')

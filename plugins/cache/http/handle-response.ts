@@ -146,12 +146,18 @@ function store (state: RequestCache, filling: Filling, response: StorableRespons
   storeResponse(state, filling, response).catch(() => filling.fill.finish(undefined))
 }
 
+/** Reports that the response is stored. While the store is unavailable, only requests that wait for it get it. */
+function reportStored (state: RequestCache, { fill }: Filling): void {
+  state.status.stored = fill.versions !== undefined
+  if (fill.versions === undefined) state.why = 'store unavailable'
+}
+
 /** Stores a stream when it has been sent whole. */
 function storeStream (
   state: RequestCache, filling: Filling, decision: Storable, payload: unknown, body: Promise<CapturedBody>,
   coding: string | undefined
 ): unknown {
-  state.status.stored = true
+  reportStored(state, filling)
   filling.response = 'streamed'
   body.then(async captured => {
     const response = typeof captured === 'string'
@@ -196,7 +202,7 @@ function storeBuffer (
 function storeAndReply (
   state: RequestCache, filling: Filling, decision: Storable, payload: unknown, body: Buffer, response: StorableResponse
 ): unknown {
-  const { reply, route, conditions, status } = state
+  const { reply, route, conditions } = state
   const why = whyNotShareable(state, decision.varies, response)
   if (why !== undefined) return refuse(state, filling, why, decision.meta.status, payload)
   if (route.etag && decision.meta.status === 200 && reply.getHeader('etag') === undefined) {
@@ -205,7 +211,7 @@ function storeAndReply (
     reply.header('etag', etag)
     if (response.encoded !== undefined) weakenEtag(reply)
   }
-  status.stored = true
+  reportStored(state, filling)
   store(state, filling, response)
   const ifNoneMatch = conditions?.ifNoneMatch
   const hasResponse = ifNoneMatch !== undefined && matchesEtag(ifNoneMatch, joined(reply.getHeader('etag')))
