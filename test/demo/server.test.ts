@@ -14,7 +14,7 @@ import { startRedis, until } from '../helpers/index.js'
 import { clientOf, isRunning } from '../helpers/servers/inspect.js'
 import { freePort } from '../../tools/servers/free-port.js'
 
-const root = join(import.meta.dirname, '..')
+const root = join(import.meta.dirname, '../..')
 /** A process that a busy machine starts late has not failed. */
 const START_MS = 120_000
 

@@ -18,6 +18,9 @@ const dir = scratchDir()
 
 writeFileSync(join(dir, 'app.mjs'), blocks.find(({ lang }) => lang === 'js')?.code ?? '')
 writeFileSync(join(dir, 'package.json'), '{ "type": "module" }')
+/** How long a process may take to load the plugins on a busy machine. */
+const START_MS = 60_000
+
 symlinkSync(join(root, 'node_modules'), join(dir, 'node_modules'))
 writeFileSync(join(dir, 'tsconfig.json'), JSON.stringify({
   extends: join(root, 'tsconfig.json'),
@@ -69,7 +72,7 @@ async function start (command: string, output: string, at: string): Promise<() =
   let log = ''
   app.stdout.setEncoding('utf8').on('data', (text: string) => { log += text })
   const expected = output.split('\n').map(line => line.split('…'))
-  await until(`${at} has logged ${output}`, () => expected.every(parts => log.split('\n').some(line => containsInOrder(line, parts))))
+  await until(`${at} has logged ${output}`, () => expected.every(parts => log.split('\n').some(line => containsInOrder(line, parts))), START_MS)
   return async () => {
     app.kill('SIGKILL')
     await ended
