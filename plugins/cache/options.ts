@@ -32,8 +32,8 @@ export interface CachePluginOptions extends Omit<RouteCacheOptions, 'tags' | 'in
   /** Size of the memory store. @default 64 MiB */
   maxSize?: Bytes | undefined
   /**
-   * The behavior while Redis is unavailable: `'open'` runs the handler; `'local'` serves what is in L1, which may have
-   * been invalidated.
+   * The behavior while Redis is unavailable: `'open'` runs the handler; `'local'` serves what is in L1 until
+   * its `ttl` ends, although it may have been invalidated. L1 takes in nothing new meanwhile.
    *
    * @default 'open'
    */
