@@ -29,8 +29,8 @@ declare module 'fastify' {
      * The data cache, and the invalidation of cached responses.
      *
      * @example
-     * const product = await app.cache.getOrSet(`product:${id}`, () => loadProduct(id), { ttl: '5m', tags:
-     * [`product:${id}`] })
+     * const options = { ttl: '5m', tags: [`product:${id}`] }
+     * const product = await app.cache.getOrSet(`product:${id}`, () => loadProduct(id), options)
      */
     cache: DataCache
   }

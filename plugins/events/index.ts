@@ -43,8 +43,9 @@ export interface Events {
    * it resolves are received. The handler is called in the order of publication and not awaited; its errors are logged.
    *
    * @example
-   * const unsubscribe = await fastify.events.subscribe('order:*', (order, channel) => { fastify.log.info({ channel,
-   * order }) })
+   * const unsubscribe = await fastify.events.subscribe('order:*', (order, channel) => {
+   *   fastify.log.info({ channel, order })
+   * })
    *
    * @returns a function that unsubscribes: the handler is not called any more
    * @throws `FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE` (503) if the server did not confirm it within `subscribeTimeout`
@@ -89,8 +90,7 @@ export type { DeadLetterPage, DeadLetters } from '../shared/work-queue/dead-lett
 export type { GroupOfStream } from './stream/streams.js'
 export type {
   Consumer, ConsumeOptions, EventDeadLetter as DeadLetter, EventStream, GroupStats, HandlerContext, ReadOptions,
-  StreamEvent, StreamOptions,
-  StreamStats
+  StreamEvent, StreamOptions, StreamStats
 } from './stream/types.js'
 
 /**

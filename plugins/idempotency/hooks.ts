@@ -131,8 +131,8 @@ export function createHooks (fastify: FastifyInstance, context: ExecutionContext
     if (execution === null) return payload
     const response = recordResponse(reply, payload, route, execution.headersBefore)
     if (response === undefined) warnOnce()
-    if (response === undefined || execution.hasFailed || !isFinal(reply.statusCode) ||
-      !areSendable(reply.getHeaders())) await execution.release()
+    const isStorable = !execution.hasFailed && isFinal(reply.statusCode) && areSendable(reply.getHeaders())
+    if (response === undefined || !isStorable) await execution.release()
     else await execution.complete(response)
     return payload
   }

@@ -140,9 +140,8 @@ export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock
     const id = idOf(resource)
     const args = [owner, ttl, ttl + FENCE_EXTRA_MS, isQuorum ? 0 : queueTtl]
     const attempts = runOnAll(acquireScript, [held + id, fence + id, line + id, seen + id], args)
-    const {
-      yes, no, errors, verdict, isQuorate
-    } = await vote(attempts.map(async reply => readReply(await reply)), ({ isAcquired }) => isAcquired)
+    const replies = attempts.map(async reply => readReply(await reply))
+    const { yes, no, errors, verdict, isQuorate } = await vote(replies, ({ isAcquired }) => isAcquired)
     if (verdict === true) {
       noteAvailable()
       return { kind: 'acquired', token: Math.max(...yes.map(({ value }) => value)) }

@@ -16,7 +16,7 @@ export type ScriptArguments<Args extends ArgumentTypes> = {
   readonly [Name in keyof Args]: Args[Name] extends 'number' ? number : string | Buffer
 }
 
-/** What {@link defineScript} makes a script of. */
+/** The parts of a script, for {@link defineScript}. */
 export interface ScriptDefinition<Key extends string, Args extends ArgumentTypes, Reply> {
   /** The script. Each key and each argument is a local variable of its name. */
   lua: string

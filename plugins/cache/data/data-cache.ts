@@ -59,8 +59,8 @@ export interface DataCache {
    * value or error.
    *
    * @example
-   * const user = await fastify.cache.getOrSet(`user:${id}`, async ({ signal }) => await loadUser(id, signal), { ttl:
-   * '1m', tags: [`user:${id}`] })
+   * const options = { ttl: '1m', tags: [`user:${id}`] }
+   * const user = await fastify.cache.getOrSet(`user:${id}`, async ({ signal }) => await loadUser(id, signal), options)
    *
    * @returns a deserialized copy, also for the caller whose factory ran: with the JSON serializer a `Date` becomes a
    *   string

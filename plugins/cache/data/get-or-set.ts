@@ -219,8 +219,9 @@ export class GetOrSet {
   #inBackground (key: CacheKey, refresh: () => Promise<void>): void {
     const { text } = key
     if (this.#backgroundRefreshes.has(text) || this.#isBackingOff(key)) return
-    const done = runUntracked(refresh).catch((error: unknown) => this.#backOff(key, error)).finally(() =>
-      this.#backgroundRefreshes.delete(text))
+    const done = runUntracked(refresh)
+      .catch((error: unknown) => this.#backOff(key, error))
+      .finally(() => this.#backgroundRefreshes.delete(text))
     this.#backgroundRefreshes.set(text, done)
   }
 

@@ -106,8 +106,8 @@ export class SseReplies {
       }
       stream.finish()
     })
-    const end = await this.#subscriptions.subscribe(pattern, (data, channel) =>
-      inOrder(() => write(data, { channel })), {
+    const onMessage = (data: unknown, channel: string): void => inOrder(() => write(data, { channel }))
+    const end = await this.#subscriptions.subscribe(pattern, onMessage, {
       onGap: gap => inOrder(() => stream.write(formatEvent({ event: 'gap', data: JSON.stringify(gap) })))
     })
     return () => { end().catch(() => {}) }
