@@ -5,6 +5,7 @@ import t from 'tap'
 import { createTestClock } from '../../plugins/testing/index.js'
 import { sharedDatabase, startShop } from '../helpers/demo/start-shop.js'
 import { anchorsOf, blocksOf, codeSpansOf, isProgram, linksOf, pagesOf, readPage, root, wordsOf, type DocBlock } from '../helpers/docs/doc-blocks.js'
+import { codedErrors } from '../helpers/docs/error-codes.js'
 import { sharedRedis, startRedis } from '../helpers/index.js'
 
 interface Command {
@@ -123,15 +124,7 @@ t.test('each file and script that the pages name exists', async t => {
 })
 
 t.test('each error code is on the page of its plugin, and no page has another one', async t => {
-  const codes = new Set<string>()
-  for (const { text } of sources) {
-    for (const [, plugin = '', what = ''] of text.matchAll(/pluginError\(\s*'([\w-]+)', '(\w+)'/g)) codes.add(codeOf(plugin, what))
-    for (const [, plugin = ''] of text.matchAll(/(?:invalidOptionError|(?:read|resolve)Options)\(\s*'([\w-]+)'/g)) codes.add(codeOf(plugin, 'INVALID_OPTION'))
-    for (const [, plugin = ''] of text.matchAll(/alreadyRegisteredError\(\s*'([\w-]+)'/g)) codes.add(codeOf(plugin, 'ALREADY_REGISTERED'))
-    for (const [, plugin = ''] of text.matchAll(/new PinnedHooks\(\w+, '([\w-]+)'/g)) codes.add(codeOf(plugin, 'HOOK_REPLACED'))
-    const [, kinds = ''] = /type ConnectFailure = (.+?)\n\n/s.exec(text) ?? []
-    for (const [, kind = ''] of kinds.matchAll(/'(\w+)'/g)) codes.add(codeOf('redis', `CONNECT_${kind}`))
-  }
+  const codes = new Set(codedErrors().map(({ code }) => code))
   const plugins = readdirSync(join(root, 'plugins'), { withFileTypes: true }).filter(entry => entry.isDirectory() && entry.name !== 'shared').map(({ name }) => name)
   t.ok(codes.size > 20, `${codes.size} codes`)
   t.same(plugins.flatMap(plugin => {

@@ -1,6 +1,7 @@
 // The parts of the pages that can be checked: blocks of code, links, headings.
 import { readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, relative, resolve } from 'node:path'
+import { slugify } from '../../../docs/.vitepress/markdown.js'
 
 export const root = resolve(import.meta.dirname, '../../..')
 
@@ -101,7 +102,7 @@ export function anchorsOf (page: string): Set<string> {
   for (const line of proseOf(page)) {
     const [, heading] = /^#{1,6} (.+)$/.exec(line) ?? []
     if (heading === undefined) continue
-    const slug = heading.toLowerCase().replaceAll(/\[([^\]]*)\]\([^)]*\)/g, '$1').replaceAll(/[^\p{L}\p{N}\s_-]/gu, '').trim().replaceAll(' ', '-')
+    const slug = slugify(heading.replaceAll(/\[([^\]]*)\]\([^)]*\)/g, '$1'))
     const count = seen.get(slug) ?? 0
     seen.set(slug, count + 1)
     anchors.add(count === 0 ? slug : `${slug}-${count}`)
