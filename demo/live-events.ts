@@ -94,13 +94,13 @@ export const FAULTS: readonly Fault[] = ['hang', 'kill', 'slow', 'full', 'read-o
 /** How much longer each reply of a slow Redis takes, in milliseconds. */
 export const SLOW_MS = 500
 
-/** What a plugin did with the last request of a probe, which is sent four times a second. */
+/** The effect of a plugin on the last request of a probe, which is sent four times a second. */
 export interface Behavior {
   /** The plugin, such as `rate-limit`. */
   plugin: string
   /** `pass`: as without a fault; `warn`: by the plugin's fallback; `fail`: refused. */
   state: Status
-  /** What happened, such as `this instance decides`. */
+  /** The effect in words, such as `this instance decides`. */
   text: string
   /** The duration in milliseconds. */
   ms: number

@@ -11,7 +11,7 @@ import { systemClock, type Clock } from '../../plugins/redis/index.js'
 /** The fields of a user that are cached. */
 const FIELDS = ['login', 'name', 'company', 'location', 'public_repos', 'followers'] as const
 type User = Record<string, string | number | null>
-/** What is cached: `ttl` is GitHub's `max-age`, and `checkedAt` when GitHub last confirmed the user. */
+/** The cached value: `ttl` is GitHub's `max-age`, and `checkedAt` when GitHub last confirmed the user. */
 interface Profile { user: User, etag: string | null, ttl: number, checkedAt: number }
 
 export interface GithubOptions {
