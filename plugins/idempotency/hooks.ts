@@ -7,7 +7,7 @@ import { failHook, finishHook, holdPayload } from '../shared/http/hook-callback.
 import { PinnedHooks } from '../shared/http/pinned-hooks.js'
 import { areSendable } from '../shared/http/sendable.js'
 import { Poller } from '../shared/plugin/clock.js'
-import { reasonOf } from '../shared/plugin/errors.js'
+import { reasonOf, withoutCommand } from '../shared/plugin/errors.js'
 import { inProgressError, keyReusedError, ResponseNotStoredError, StoreUnavailableError } from './errors.js'
 import { Execution, type ExecutionContext } from './execution.js'
 import { differencesOf, fingerprintOf } from './fingerprint.js'
@@ -61,7 +61,10 @@ export function createHooks (fastify: FastifyInstance, context: ExecutionContext
     return state
   }
 
-  /** @returns undefined if the store is unavailable */
+  /**
+   * @returns undefined if the store is unavailable and the request runs without protection
+   * @throws `FST_REDIS_SUITE_IDEMPOTENCY_STORE_UNAVAILABLE`
+   */
   async function tryAcquire (
     keyed: KeyedRequest, reply: FastifyReply, route: ResolvedRouteIdempotency
   ): Promise<KeyState | undefined> {
@@ -79,8 +82,9 @@ export function createHooks (fastify: FastifyInstance, context: ExecutionContext
       }
       isFailing = true
       // The key may have been acquired although the reply was lost.
-      if (route.onStoreError === 'closed') run(() => store.release(keyed)).catch(() => {})
-      return undefined
+      if (route.onStoreError === 'open') return undefined
+      run(() => store.release(keyed)).catch(() => {})
+      throw new StoreUnavailableError({ cause: withoutCommand(error) })
     }
   }
 
@@ -109,7 +113,6 @@ export function createHooks (fastify: FastifyInstance, context: ExecutionContext
       id, fingerprint: fingerprintOf(request, await textOf(route, 'fingerprint', request)), token: randomUUID()
     }
     const state = await tryAcquire(keyed, reply, route)
-    if (state === undefined && route.onStoreError === 'closed') throw new StoreUnavailableError()
     if (state === undefined || state.kind === 'acquired') {
       startExecution(keyed, request, reply, route, state !== undefined)
       return false

@@ -1,6 +1,6 @@
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import type { Clock } from '../shared/plugin/clock.js'
-import { InWords, invalidArgumentError, isOutage, reasonOf } from '../shared/plugin/errors.js'
+import { InWords, invalidArgumentError, isOutage, withoutCommand } from '../shared/plugin/errors.js'
 import { resolveOptions, type Resolved } from '../shared/plugin/option-table.js'
 import { findClient, type RedisClient } from '../shared/redis/client.js'
 import { onNode } from '../shared/redis/cluster-nodes.js'
@@ -121,11 +121,6 @@ const REFUSAL = /(?:^|: -)(?:OOM|READONLY|MISCONF|NOREPLICAS)\b/
 
 function isUnavailable (error: unknown): boolean {
   return isOutage(error) || (error instanceof Error && REFUSAL.test(error.message))
-}
-
-/** An error of ioredis carries the command's arguments, which a log of the cause would show. */
-function withoutCommand (error: unknown): unknown {
-  return error instanceof Error && 'command' in error ? new Error(reasonOf(error)) : error
 }
 
 // By client, clock and policy: a guard keeps no state of its own, so that calls share it.

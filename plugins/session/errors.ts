@@ -1,9 +1,15 @@
-import { pluginError } from '../shared/plugin/errors.js'
+import { pluginError, withoutCommand } from '../shared/plugin/errors.js'
 
 /** The response while the store is unavailable: 503, so that no user is taken for logged out. */
 export const StoreUnavailableError = pluginError(
   'session', 'STORE_UNAVAILABLE', 'sessions cannot be read or saved now', 503
 )
+
+/** @param reason - the store's error */
+export function storeUnavailable (reason: unknown): Error {
+  return new StoreUnavailableError({ cause: withoutCommand(reason) })
+}
+
 /** The user has the most sessions that `maxPerUser` allows. */
 export const TooManySessionsError = pluginError(
   'session', 'TOO_MANY', 'this user has %s sessions, and no more are allowed', 409

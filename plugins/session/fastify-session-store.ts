@@ -9,7 +9,7 @@ import { traced } from '../shared/plugin/tracing.js'
 import type { Milliseconds } from '../shared/plugin/units.js'
 import { protectCallbacks } from './callbacks.js'
 import { takeCookieSnapshot } from './cookie/cookie.js'
-import { InvalidSessionError, StoreUnavailableError } from './errors.js'
+import { InvalidSessionError, storeUnavailable, StoreUnavailableError } from './errors.js'
 import { changesOf, saveSession, type SaveOptions } from './save-session.js'
 import { diff } from './session-diff.js'
 import {
@@ -59,9 +59,9 @@ export class SuiteSessionStore implements FastifySessionStore {
     const fail = this.failRequest
     traced('session read', () => store.read(handle)).then(
       stored => this.#handOver(sessionId, handle, stored, callback, fail),
-      () => {
+      (error: unknown) => {
         if (onStoreError === 'anonymous') this.#call({ kind: 'unreadable', sessionId }, callback, null, null, fail)
-        else this.#refuse(callback)
+        else this.#refuse(callback, storeUnavailable(error))
       })
   }
 
@@ -86,7 +86,7 @@ export class SuiteSessionStore implements FastifySessionStore {
     if (this.#standIns.has(sessionId)) return this.#refuse(callback)
     this.#options.users.destroy(hashId(sessionId)).then(
       () => this.#call({ kind: 'destroyed' }, callback, undefined),
-      () => this.#refuse(callback))
+      (error: unknown) => this.#refuse(callback, error))
   }
 
   /**

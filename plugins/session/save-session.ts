@@ -3,7 +3,7 @@ import { hashId } from '../shared/plugin/keys.js'
 import { isPromise } from '../shared/plugin/maybe-promise.js'
 import { checkAttributes, checkIsCookie } from './cookie/cookie-rules.js'
 import { cookieToStore, type CookieOptions } from './cookie/cookie.js'
-import { StoreUnavailableError } from './errors.js'
+import { storeUnavailable } from './errors.js'
 import type { SessionCodec } from './session-codec.js'
 import { diff, joinFields, takeSnapshot, type FieldChanges, type SessionSnapshot } from './session-diff.js'
 import { abandon, stateOf } from './session-state.js'
@@ -42,8 +42,8 @@ export async function saveSession (
   const write = async (change: Omit<SessionChange, 'isSealed'>) => {
     try {
       return await run(() => store.write(handle, { ...change, isSealed: codec.isSealing }))
-    } catch {
-      throw new StoreUnavailableError()
+    } catch (error) {
+      throw storeUnavailable(error)
     }
   }
 

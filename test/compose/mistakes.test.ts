@@ -240,6 +240,17 @@ const situations: Array<[what: string, warned: Record<string, string[]>, build: 
     await use(app, lock)
     app.get('/a', { config: { rateLimit: { max: 1 } } }, handler)
   }],
+  ['the config of a plugin has another case, or hyphens', {
+    'rate-limit: config.ratelimit of these routes has no effect': ['GET /a'],
+    'rate-limit: config.rate-limit of these routes has no effect': ['GET /b'],
+    'cache: config.Cache of these routes has no effect': ['GET /b']
+  }, async app => {
+    for (const plugin of [rateLimit, cache, idempotency]) await use(app, plugin)
+    const config = (given: object) => ({ config: given })
+    app.get('/a', config({ ratelimit: { max: 1 } }), handler)
+    app.get('/b', config({ 'rate-limit': { max: 1 }, Cache: true, idempotencyKeys: 1 }), handler)
+    app.get('/c', config({ ratelimit: 'of another plugin', rateLimit: { max: 1 } }), handler)
+  }],
   ['all is as it should be', {}, async app => {
     for (const plugin of [rateLimit, cache, idempotency]) await use(app, plugin)
     await app.register(health, { redis: false })

@@ -1,4 +1,4 @@
-import { invalidArgumentError } from '../../shared/plugin/errors.js'
+import { invalidArgumentError, withoutCommand } from '../../shared/plugin/errors.js'
 import { isPromise, whenReady, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
 import { StoreUnavailableError } from '../errors.js'
 import type { CacheEvents, CacheListener } from '../events.js'
@@ -186,8 +186,8 @@ export function createDataCache (parts: DataCacheParts, scope: CacheScope): Data
       await Promise.all(
         [stored.length > 0 && cache.setMany(stored), removed.length > 0 && cache.remove(removed.map(({ key }) => key))]
       )
-    } catch {
-      throw new StoreUnavailableError()
+    } catch (error) {
+      throw new StoreUnavailableError({ cause: withoutCommand(error) })
     }
   }
 

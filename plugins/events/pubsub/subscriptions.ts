@@ -1,6 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Clock } from '../../shared/plugin/clock.js'
-import { reasonOf } from '../../shared/plugin/errors.js'
+import { reasonOf, withoutCommand } from '../../shared/plugin/errors.js'
 import type { Milliseconds } from '../../shared/plugin/units.js'
 import { withDeadline } from '../../shared/redis/deadline.js'
 import { RefusedError, StoreUnavailableError } from '../errors.js'
@@ -76,7 +76,7 @@ export class Subscriptions implements TransportListener {
       if (this.#isClosed) throw new Error('the app is closed')
       await this.#transport.publish(name, text)
     } catch (error) {
-      throw new StoreUnavailableError('could not publish', { cause: new Error(reasonOf(error)) })
+      throw new StoreUnavailableError('could not publish', { cause: withoutCommand(error) })
     }
   }
 

@@ -2,7 +2,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { RedisClient } from '../../shared/redis/client.js'
 import type { Clock } from '../../shared/plugin/clock.js'
 import { createDeadLetters } from '../../shared/work-queue/dead-letter-admin.js'
-import { invalidArgumentError, reasonOf } from '../../shared/plugin/errors.js'
+import { invalidArgumentError, withoutCommand } from '../../shared/plugin/errors.js'
 import { warnOfEviction } from '../../shared/redis/eviction-warning.js'
 import type { Milliseconds } from '../../shared/plugin/units.js'
 import type { RedisGuard } from '../../shared/redis/guard.js'
@@ -129,7 +129,7 @@ function openStream ({ name, store, notifier, options, log, lease, clock }: Part
   async function callStore<R> (operation: () => Promise<R>): Promise<R> {
     if (isClosed) throw new StoreUnavailableError({ cause: new Error('the stream is closed') })
     return await operation().catch((error: unknown) => {
-      throw new StoreUnavailableError({ cause: new Error(reasonOf(error)) })
+      throw new StoreUnavailableError({ cause: withoutCommand(error) })
     })
   }
 

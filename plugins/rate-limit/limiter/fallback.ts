@@ -1,4 +1,4 @@
-import { toError } from '../../shared/plugin/errors.js'
+import { toError, withoutCommand } from '../../shared/plugin/errors.js'
 import type { Decision, Mode } from '../decision.js'
 import { StoreUnavailableError, UnsupportedByStoreError } from '../errors.js'
 import type { OnStoreError } from '../options/types.js'
@@ -41,7 +41,7 @@ export function createFallback ({ onStoreError, local, instances, onError }: Fal
     switch (onStoreError) {
       case 'open': return undefined
       case 'throw': throw error
-      case 'closed': throw new StoreUnavailableError()
+      case 'closed': throw new StoreUnavailableError({ cause: withoutCommand(error) })
       case 'local': return await local.apply(id, shareOf(policy), cost, mode)
     }
   }

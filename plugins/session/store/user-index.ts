@@ -1,5 +1,5 @@
 import type { SessionStatsCounter } from '../stats.js'
-import { StoreUnavailableError, TooManySessionsError } from '../errors.js'
+import { storeUnavailable, TooManySessionsError } from '../errors.js'
 import type { SessionStore, StoredInfo } from './store.js'
 
 // A page occupies Redis for a short time, and is within the deadline.
@@ -37,7 +37,7 @@ export class UserIndex {
     this.#store = store
     this.#onEnd = onEnd
     this.#stats = stats
-    this.#run = async operation => await run(operation).catch(() => { throw new StoreUnavailableError() })
+    this.#run = async operation => await run(operation).catch((error: unknown) => { throw storeUnavailable(error) })
     this.#limit = limit
   }
 

@@ -83,6 +83,7 @@ class RouteWatch {
 
   #check (route: LoadedRoute): void {
     for (const plugin of Object.keys(CONFIGS) as ReadingPlugin[]) {
+      this.#noteMisspelt(plugin, route)
       const config: unknown = Reflect.get(route.config, CONFIGS[plugin])
       if (config === false) continue
       const isConfigured = config !== undefined && config !== null
@@ -104,6 +105,16 @@ class RouteWatch {
         : 'not registered: register it before them, or rename this config where other code reads it'
       this.note(plugin, `config.${CONFIGS[plugin]} of these routes has no effect, as this plugin is ${why}`, route)
     }
+  }
+
+  /** Fastify accepts any name in a route's config, so that a limit of `config.ratelimit` would not exist unnoticed. */
+  #noteMisspelt (plugin: ReadingPlugin, route: LoadedRoute): void {
+    const name = CONFIGS[plugin]
+    const isServed = this.#registrations.some(each => each.plugin === plugin && isWithin(route.instance, each.instance))
+    if (!isServed || Object.hasOwn(route.config, name)) return
+    const misspelt = Object.keys(route.config).find(each => each.replace(/[-_]/g, '').toLowerCase() === name.toLowerCase())
+    if (misspelt === undefined) return
+    this.note(plugin, `config.${misspelt} of these routes has no effect: write config.${name}`, route)
   }
 }
 

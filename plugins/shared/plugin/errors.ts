@@ -158,6 +158,16 @@ export function reasonOf (thrown: unknown): string {
   return withoutArguments(toError(thrown).message)
 }
 
+/**
+ * Returns an error as the `cause` of another one, without a command's arguments: the log shows a cause, and an error of
+ * a Redis client has the command.
+ */
+export function withoutCommand (thrown: unknown): Error {
+  const error = toError(thrown)
+  const reason = withoutArguments(error.message)
+  return 'command' in error || reason !== error.message ? new Error(reason) : error
+}
+
 /** Removes arguments that Redis quotes of an unknown command, such as a password (`HELLO 3 AUTH …` before Redis 6). */
 export function withoutArguments (message: string): string {
   return message.replace(/,? with args beginning with:.*$/s, '')
