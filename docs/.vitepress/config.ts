@@ -1,6 +1,6 @@
 // The site of the documentation: `npm run docs` serves it, `npm run docs:build` builds it into docs/.vitepress/dist.
 import { defineConfig } from 'vitepress'
-import { homepage, linkToRepository, mermaidFences, slugify } from './markdown.js'
+import { breakLongCodes, homepage, linkToRepository, mermaidFences, slugify } from './markdown.js'
 import { writeLlmsTexts } from './llms.js'
 import { apiSidebar, sidebar } from './navigation.js'
 import { miniSearch } from './search.js'
@@ -23,7 +23,7 @@ export default defineConfig({
   markdown: {
     anchor: { slugify },
     languageAlias: { conf: 'ini' },
-    config: md => md.use(linkToRepository).use(mermaidFences)
+    config: md => md.use(linkToRepository).use(mermaidFences).use(breakLongCodes)
   },
   // Two parts are larger than the limit of Vite's warning: mermaid, which pages with a diagram load, and the index of
   // the search, which the search loads.

@@ -49,3 +49,30 @@ export function mermaidFences (md: MarkdownRenderer): void {
     return renderFence?.(tokens, index, ...rest) ?? ''
   }
 }
+
+/** The longest code of a table that stays on one line. Longer ones would make the table scroll. */
+const MAX_UNBROKEN = 28
+
+/**
+ * A long code in a table gets the class `long`, and can be broken after each part of a name, as in
+ * `FST_REDIS_SUITE_LOCK_LOST` and `{prefix}:lock:held`. `<wbr>` is neither copied nor in the index of the search.
+ */
+export function breakLongCodes (md: MarkdownRenderer): void {
+  md.core.ruler.push('break-long-codes', ({ tokens }) => {
+    let isCell = false
+    for (const { type, children } of tokens) {
+      if (type === 'td_open') isCell = true
+      if (type === 'td_close') isCell = false
+      if (!isCell || children === null) continue
+      for (const child of children) {
+        if (child.type === 'code_inline' && child.content.length > MAX_UNBROKEN) child.attrJoin('class', 'long')
+      }
+    }
+  })
+  const renderCode = md.renderer.rules.code_inline
+  md.renderer.rules.code_inline = (tokens, index, ...rest) => {
+    const token = tokens[index]
+    if (token?.attrGet('class') !== 'long') return renderCode?.(tokens, index, ...rest) ?? ''
+    return `<code class="long">${md.utils.escapeHtml(token.content).replaceAll(/[_:/](?=[\w{])/g, '$&<wbr>')}</code>`
+  }
+}
