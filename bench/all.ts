@@ -25,7 +25,7 @@ const BENCHES: Record<string, Bench> = {
   'demo-faults': {}
 }
 const QUICK = { ROUNDS: '1', PROCESSES: '1', SECONDS: '1' }
-const PAGE = new URL('../docs/performance.md', import.meta.url)
+const PAGE = new URL('../docs/operations/performance.md', import.meta.url)
 const [BEGIN, END] = ['<!-- overview: written by npm run bench -->', '<!-- end of overview -->']
 
 const {
