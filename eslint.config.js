@@ -17,6 +17,7 @@ const LAYERS = {
   },
   events: { leaves: ['errors', 'options'], folders: { pubsub: [], stream: [], sse: ['pubsub', 'stream'] } },
   session: { leaves: ['errors', 'session-diff', 'stats'], folders: { cookie: [], store: [] } },
+  redis: { leaves: ['errors', 'options'], folders: { drivers: [] } },
   shared: { leaves: [], folders: { data: [], plugin: ['data'], redis: ['plugin'], http: ['plugin'], 'work-queue': ['redis', 'plugin'] } }
 }
 
@@ -66,6 +67,14 @@ export default [
       'no-restricted-syntax': ['error', { selector: "NewExpression[callee.name='Date'][arguments.length=0]", message: OF_THE_CLOCK },
         { selector: "ImportDeclaration[source.value=/^(node:)?timers\\/promises$/] ImportSpecifier[imported.name!='setImmediate']", message: OF_THE_CLOCK },
         { selector: "ImportDeclaration[source.value='node:perf_hooks']", message: OF_THE_CLOCK }]
+    }
+  },
+  {
+    // Redis is reached through one port: see plugins/shared/redis/port.ts.
+    files: ['plugins/**/*.ts'],
+    ignores: ['plugins/redis/**', 'plugins/shared/redis/clients/**'],
+    rules: {
+      'no-restricted-imports': ['error', { paths: ['ioredis', 'iovalkey', 'redis', '@redis/client'].map(name => ({ name, message: 'Only plugins/shared/redis/clients and plugins/redis name a client library.' })) }]
     }
   },
   {

@@ -28,6 +28,7 @@ const { cache, redis: redisPlugin } = await compiled('index') as typeof import('
 const {
   RedisCacheStore, invalidationChannel
 } = await compiled('cache/store/redis-store') as typeof import('../plugins/cache/store/redis-store.js')
+const { portOf } = await compiled('shared/redis/client') as typeof import('../plugins/shared/redis/client.js')
 
 // Evicts entries that are about to expire first: misses of 1 MiB fill any memory.
 const server = await startRedis({ maxmemory: '1gb', maxmemoryPolicy: 'volatile-ttl' })
@@ -193,9 +194,10 @@ async function invalidations (): Promise<void> {
     return client
   }
   const writer = await connect(3)
+  const port = portOf(writer)
   const [published, invalidated, tracker] = [await connect(3), await connect(2), await connect(3)]
   const id = await invalidated.client('ID')
-  await published.subscribe(invalidationChannel(writer, prefix))
+  await published.subscribe(invalidationChannel(port, prefix))
   await invalidated.subscribe('__redis__:invalidate')
   // Both kinds of key: removing an entry overwrites its key, and so does invalidating a tag.
   await tracker.call(
@@ -206,13 +208,13 @@ async function invalidations (): Promise<void> {
   const ways = [
     {
       way: 'the suite: PUBLISH in the script',
-      store: new RedisCacheStore(writer, prefix, 'bench'),
+      store: new RedisCacheStore(port, prefix, 'bench'),
       listener: published,
       times: [] as number[]
     },
     {
       way: 'CLIENT TRACKING, BCAST',
-      store: new RedisCacheStore(writer, prefix),
+      store: new RedisCacheStore(port, prefix),
       listener: invalidated,
       times: [] as number[]
     }

@@ -4,6 +4,7 @@ import { createRedisStore } from '../plugins/rate-limit/store/redis-store.js'
 import { resolvePolicy } from '../plugins/rate-limit/options/policy.js'
 import { ALGORITHMS } from '../plugins/rate-limit/policy.js'
 import { rateLimit } from '../plugins/rate-limit/index.js'
+import { portOf } from '../plugins/shared/redis/client.js'
 import { startRedis } from '../test/helpers/servers/redis-server.js'
 import { stopAll } from '../tools/servers/registry.js'
 import { peerRateLimit as peer } from './peer-rate-limit.js'
@@ -45,7 +46,7 @@ async function memory (): Promise<void> {
     await admin.flushall()
     const row: Record<string, number> = { max }
     for (const algorithm of ALGORITHMS) {
-      const store = createRedisStore(admin, algorithm)
+      const store = createRedisStore(portOf(admin), algorithm)
       const policy = resolvePolicy({ max, timeWindow: '1h', algorithm })
       for (let i = 0; i < max; i++) await store.apply('k', policy, 1, 'consume')
       row[algorithm] = Number(

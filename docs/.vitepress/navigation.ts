@@ -6,7 +6,8 @@ export const sidebar: DefaultTheme.SidebarItem[] = [
     text: 'Start',
     items: [
       { text: 'Why', link: '/why' },
-      { text: 'Getting started', link: '/getting-started' }
+      { text: 'Getting started', link: '/getting-started' },
+      { text: 'Clients and servers', link: '/clients' }
     ]
   },
   {

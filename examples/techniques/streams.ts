@@ -9,7 +9,7 @@ import type { RedisPluginOptions } from '../../plugins/redis/index.js'
 // #region consumer
 import { randomUUID } from 'node:crypto'
 import type { FastifyBaseLogger } from 'fastify'
-import type { RedisClient } from '../../plugins/redis/index.js'
+import type { IoredisClient } from '../../plugins/redis/index.js'
 
 type Message = [id: string, fields: string[]]
 const KEY = 'shop:orders'
@@ -25,7 +25,7 @@ interface Consumer {
 }
 
 /** Handles orders until `signal` is aborted. XREADGROUP BLOCK occupies the connection while it waits. */
-async function consume (connection: RedisClient, { handle, idle, signal, log }: Consumer) {
+async function consume (connection: IoredisClient, { handle, idle, signal, log }: Consumer) {
   await connection.xgroup('CREATE', KEY, GROUP, '0', 'MKSTREAM').catch((error: Error) => {
     if (!error.message.startsWith('BUSYGROUP')) throw error   // The group exists already.
   })

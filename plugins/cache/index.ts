@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
-import { keyPrefixOf, resolveClient, type RedisClient } from '../shared/redis/client.js'
+import { keyPrefixOf, resolveClient } from '../shared/redis/client.js'
+import type { RedisPort } from '../shared/redis/port.js'
 import { alreadyRegisteredError } from '../shared/plugin/errors.js'
 import { guardRedis, type RedisGuard } from '../shared/redis/guard.js'
 import { SafeEmitter } from '../shared/plugin/safe-emitter.js'
@@ -126,7 +127,7 @@ export const cache = fp<CachePluginOptions>(async function cache (fastify, given
 export default cache
 
 function createTwoTierCache (
-  fastify: FastifyInstance, client: RedisClient | undefined, guard: RedisGuard | undefined,
+  fastify: FastifyInstance, client: RedisPort | undefined, guard: RedisGuard | undefined,
   options: ResolvedCacheOptions
 ): TwoTierCache {
   const { log } = fastify

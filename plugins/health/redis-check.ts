@@ -1,5 +1,4 @@
-import type { Redis } from 'ioredis'
-import { isCluster, type RedisClient } from '../shared/redis/client.js'
+import type { RedisNode, RedisPort } from '../shared/redis/port.js'
 import type { Clock } from '../shared/plugin/clock.js'
 import type { Seconds } from '../shared/plugin/units.js'
 import { circuitOf } from '../shared/redis/guard.js'
@@ -19,13 +18,13 @@ const SLOTS = 16_384
  * Creates a check that sends a PING, unless the circuit is open: its own probes find out when Redis is available again.
  * The state of the server is added if INFO is allowed.
  */
-export function createRedisCheck (client: RedisClient, clock: Clock): Check {
+export function createRedisCheck (client: RedisPort, clock: Clock): Check {
   return async () => {
-    const circuit = circuitOf(client)
+    const circuit = circuitOf(client.client)
     if (circuit?.state === 'open') throw new Error(`circuit open: ${circuit.lastError?.message ?? 'unknown'}`)
     if (client.status !== 'ready') throw new Error(`the connection is not ready (state "${client.status}")`)
     const startedAt = clock.monotonic()
-    await client.ping()
+    await client.send('ping', [])
     const responseTime = Math.round((clock.monotonic() - startedAt) * 100) / 100
     const nodes = mastersOf(client)
     // The user may lack the permission for INFO. The PING has shown that the server replies.
@@ -40,7 +39,7 @@ export function createRedisCheck (client: RedisClient, clock: Clock): Check {
         ...circuit?.state === 'late' && warning('replies are late')
       },
       ...infos.some(info => info.size > 0) && { ...serverState(infos), ...replicationState(infos) },
-      ...isCluster(client) && await clusterState(nodes[0])
+      ...client.topology !== undefined && await clusterState(nodes[0])
     })
   }
 }
@@ -85,8 +84,8 @@ function replicationState (infos: readonly Info[]): Record<string, Measurement> 
   }
 }
 
-async function clusterState (node: Redis | undefined): Promise<Record<string, Measurement>> {
-  const text = String(await node?.cluster('INFO').catch(() => ''))
+async function clusterState (node: RedisNode | undefined): Promise<Record<string, Measurement>> {
+  const text = String(await node?.send('cluster', ['INFO']).catch(() => ''))
   const valueOf = (field: string) => new RegExp(`^${field}:(.*?)\\r?$`, 'm').exec(text)?.[1]
   const state = valueOf('cluster_state')
   if (state === undefined) return {}

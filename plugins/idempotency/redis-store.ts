@@ -1,4 +1,4 @@
-import type { RedisClient } from '../shared/redis/client.js'
+import type { RedisPort } from '../shared/redis/port.js'
 import { areSendable } from '../shared/http/sendable.js'
 import { keySpace } from '../shared/plugin/keys.js'
 import { sendScript, sendScriptForBytes } from '../shared/redis/script.js'
@@ -6,7 +6,7 @@ import { acquireScript, completeScript, releaseScript, renewScript } from './scr
 import { ACQUIRED, IN_PROGRESS, type IdempotencyStore, type KeyState, type RecordedResponse } from './store.js'
 
 /** Holds each key as a hash in Redis; each method is one script on that key alone. */
-export function createRedisStore (client: RedisClient, prefix: string): IdempotencyStore {
+export function createRedisStore (client: RedisPort, prefix: string): IdempotencyStore {
   const space = keySpace(prefix, 'idempotency', 'key')
   return {
     async acquire ({ id, fingerprint, token }, lease) {

@@ -1,5 +1,5 @@
 import fp from 'fastify-plugin'
-import { findClient, keyPrefixOf, resolveClient } from '../shared/redis/client.js'
+import { findClient, keyPrefixOf, portOf, resolveClient } from '../shared/redis/client.js'
 import { alreadyRegisteredError } from '../shared/plugin/errors.js'
 import { watchRoutes } from '../shared/http/route-watch.js'
 import { Waiters } from './waiters.js'
@@ -47,7 +47,7 @@ export const lock = fp<LockPluginOptions>(async function lock (fastify, given) {
   const client = given.nodes === undefined
     ? resolveClient(fastify, 'lock', given.redis)
     : findClient(fastify, 'lock', undefined)
-  const nodes = options.nodes ?? (client === undefined ? [] : [client])
+  const nodes = options.nodes?.map(portOf) ?? (client === undefined ? [] : [client])
   const store = nodes.length === 0
     ? createMemoryStore(waiters, options.clock)
     : createRedisStore({

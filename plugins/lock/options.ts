@@ -1,4 +1,4 @@
-import { isRedisClient, repliesWithText, REPLIES_ALLOWED, type RedisClient } from '../shared/redis/client.js'
+import { isRedisClient, unfitnessOf, type RedisClient } from '../shared/redis/client.js'
 import type { Clock } from '../shared/plugin/clock.js'
 import type { Duration } from '../shared/plugin/duration.js'
 import { invalidOptionError, InWords } from '../shared/plugin/errors.js'
@@ -106,7 +106,7 @@ export const LOCK_PLUGIN_OPTIONS = {
   redis: redisClient(),
   nodes: option({
     type: 'clients of 3 or more servers',
-    allowed: 'ioredis clients of 3 or more servers, each once',
+    allowed: 'clients of 3 or more servers, each once',
     parse: given => areNodes(given) ? given : undefined
   }),
   timeout: duration(DEFAULT_TIMEOUT_MS, { min: 1 }),
@@ -124,8 +124,9 @@ export function resolvePluginOptions (given: LockPluginOptions): ResolvedLockPlu
     refuseOption('lock', given, 'redis', 'left out beside "nodes"')
   }
   const options = resolveOptions('lock', LOCK_PLUGIN_OPTIONS, given)
-  if (options.nodes?.some(repliesWithText)) {
-    throw invalidOptionError('lock', 'nodes', new InWords('clients of which one has stringNumbers'), REPLIES_ALLOWED)
+  for (const node of options.nodes ?? []) {
+    const unfit = unfitnessOf(node)
+    if (unfit !== undefined) throw invalidOptionError('lock', 'nodes', new InWords(unfit.given), unfit.allowed)
   }
   return { ...options, signal: undefined }
 }

@@ -4,7 +4,8 @@ import { isOutage, reasonOf } from '../shared/plugin/errors.js'
 import { keySpace, safeId } from '../shared/plugin/keys.js'
 import type { Milliseconds } from '../shared/plugin/units.js'
 import { subscribeToChannel, type ChannelSubscription } from '../shared/redis/channel-subscription.js'
-import { databaseChannel, type RedisClient } from '../shared/redis/client.js'
+import { databaseChannel } from '../shared/redis/client.js'
+import type { RedisPort } from '../shared/redis/port.js'
 import { FENCE_ERROR } from '../shared/redis/fence.js'
 import { CircuitOpenError, guardRedis } from '../shared/redis/guard.js'
 import { sendScript, type Script } from '../shared/redis/script.js'
@@ -21,7 +22,7 @@ const FENCE_EXTRA_MS = 3_600_000
 
 interface RedisStoreOptions {
   /** One server or Cluster, or several independent servers. */
-  nodes: readonly RedisClient[]
+  nodes: readonly RedisPort[]
   prefix: string
   timeout: Milliseconds
   log: FastifyBaseLogger
@@ -78,6 +79,9 @@ export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock
     script: Script, keys: string[], args: Array<string | number>, how: 'run' | 'runOnce' = 'run'
   ): Array<Promise<unknown>> =>
     guarded.map(({ client, guard }) => guard[how](() => sendScript(client, script, keys, args, clock)))
+
+  const existsOnAll = (key: string) =>
+    guarded.map(({ client, guard }) => guard.run(() => client.send<number>('exists', [key])))
 
   /** Subscribes to releases as soon as the first caller has to wait. */
   function listen (): void {
@@ -175,7 +179,7 @@ export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock
     extend,
     release: async (resource, owner) => await release(resource, owner),
     async isLocked (resource) {
-      const replies = guarded.map(({ client, guard }) => guard.run(() => client.exists(held + idOf(resource))))
+      const replies = existsOnAll(held + idOf(resource))
       return verdictOf(await vote(replies, count => count === 1))
     },
     async markDone (resource, owner, tick, ttl) {
@@ -183,8 +187,7 @@ export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock
       return verdictOf(await vote(replies, reply => reply === 1))
     },
     async isDone (resource, tick) {
-      const replies = guarded.map(({ client, guard }) => guard.run(() => client.exists(doneKeyOf(resource, tick))))
-      const result = await vote(replies, count => count === 1)
+      const result = await vote(existsOnAll(doneKeyOf(resource, tick)), count => count === 1)
       // A record is written after the job, to a majority: one node of an incomplete vote that has it is enough.
       return result.verdict === undefined && result.yes.length > 0 ? true : verdictOf(result)
     },

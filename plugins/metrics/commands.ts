@@ -1,4 +1,5 @@
 import type { RedisClient } from '../shared/redis/client.js'
+import { isIoredis } from '../shared/redis/clients/ioredis.js'
 import { systemClock, type Clock } from '../shared/plugin/clock.js'
 import type { Milliseconds } from '../shared/plugin/units.js'
 
@@ -16,7 +17,7 @@ interface SentCommand {
 }
 
 interface Sender {
-  sendCommand (command: SentCommand, ...rest: unknown[]): unknown
+  sendCommand (this: unknown, ...args: unknown[]): unknown
 }
 
 const UNTIMED = new Set([
@@ -60,17 +61,29 @@ function wrap (client: RedisClient, clock: Clock): WatchedClient {
   const isOwn = Object.hasOwn(client, 'sendCommand')
   const send = sender.sendCommand
 
-  const timed: Sender['sendCommand'] = function (this: unknown, command, ...rest) {
-    if (listeners.size > 0 && command[TIMED] === undefined && !UNTIMED.has(command.name)) {
-      command[TIMED] = true
-      const startedAt = clock.monotonic()
-      const notify = (hasFailed: boolean) => {
-        const ms = clock.monotonic() - startedAt
-        for (const listener of listeners) listener(command.name, ms, hasFailed)
-      }
-      command.promise.then(() => notify(false), () => notify(true))
+  const time = (command: string, reply: Promise<unknown>) => {
+    const startedAt = clock.monotonic()
+    const notify = (hasFailed: boolean) => {
+      const ms = clock.monotonic() - startedAt
+      for (const listener of listeners) listener(command, ms, hasFailed)
     }
-    return send.call(this, command, ...rest)
+    reply.then(() => notify(false), () => notify(true))
+  }
+
+  const timed: Sender['sendCommand'] = function (...args) {
+    const command = args[0] as SentCommand
+    if (listeners.size > 0 && isIoredis(client) && command[TIMED] === undefined && !UNTIMED.has(command.name)) {
+      command[TIMED] = true
+      time(command.name, command.promise)
+    }
+    const reply = Reflect.apply(send, this, args)
+    // A command of node-redis is a list of words, after the key of a Cluster's.
+    const words = isIoredis(client) ? undefined : args.find(Array.isArray)
+    if (words !== undefined && listeners.size > 0) {
+      const name = String(words[0]).toLowerCase()
+      if (!UNTIMED.has(name)) time(name, reply as Promise<unknown>)
+    }
+    return reply
   }
   sender.sendCommand = timed
   const restore = () => {

@@ -8,7 +8,7 @@ import { findSources } from './collectors.js'
 import { timeRequests } from './http.js'
 import type { MetricRegistry } from './metric-registry.js'
 import { HTTP_DURATION, METRICS, REDIS_DURATION } from './names.js'
-import { importPackage } from './optional-packages.js'
+import { importPackage } from '../shared/plugin/optional-packages.js'
 import { resolveMetricsOptions, type MetricsPluginOptions, type ResolvedMetricsOptions } from './options.js'
 import { findClients, watchRedis } from './redis.js'
 
@@ -49,7 +49,7 @@ export const metrics = fp<MetricsPluginOptions>(async function metrics (fastify,
   watchRoutes(fastify)
   const {
     MetricRegistry, Registry, addProcessMetrics
-  } = await importPackage('prom-client', () => import('./prometheus.js'))
+  } = await importPackage('metrics', 'prom-client', () => import('./prometheus.js'))
   // A second registration without a registry of its own exposes the same metrics by another route.
   const above = fastify.hasDecorator('metrics') ? fastify.metrics.registry : undefined
   const registry = options.registry ?? above ?? new Registry()
@@ -71,7 +71,7 @@ export const metrics = fp<MetricsPluginOptions>(async function metrics (fastify,
   }
   if (options.defaultMetrics) metricRegistry.onLastRelease(addProcessMetrics(registry))
   if (Object.keys(options.labels).length > 0) registry.setDefaultLabels(options.labels)
-  if (options.tracing) cleanups.push(await importPackage('@opentelemetry/api', startTracing))
+  if (options.tracing) cleanups.push(await importPackage('metrics', '@opentelemetry/api', startTracing))
   const { path } = options
   const isExposed = path !== false && registry === above &&
     fastify.hasRoute({ method: 'GET', url: fastify.prefix + path })

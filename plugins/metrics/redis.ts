@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 import type { Clock } from '../shared/plugin/clock.js'
-import type { RedisClient } from '../shared/redis/client.js'
+import { isRedisClient, portOf, type RedisClient } from '../shared/redis/client.js'
 import { circuitOf } from '../shared/redis/guard.js'
 import { watchCommands } from './commands.js'
 import type { FastHistogram, Series } from './histogram.js'
@@ -13,22 +13,18 @@ const MAX_COMMANDS = 100
 export function findClients (fastify: FastifyInstance): Array<readonly [name: string, client: RedisClient]> {
   const redis: unknown = fastify.hasDecorator('redis') ? fastify.redis : undefined
   if (typeof redis !== 'object' || redis === null) return []
-  const named = Object.entries(redis).filter((entry): entry is [string, RedisClient] => isClient(entry[1]))
-  return isClient(redis) ? [['default', redis]] : named
-}
-
-function isClient (value: unknown): value is RedisClient {
-  return typeof value === 'object' && value !== null && 'sendCommand' in value && 'duplicate' in value &&
-    'status' in value
+  const named = Object.entries(redis).filter((entry): entry is [string, RedisClient] => isRedisClient(entry[1]))
+  return isRedisClient(redis) ? [['default', redis]] : named
 }
 
 /** Watches a client's connection and commands. @param name - the value of the label `client` */
 export function watchRedis (client: RedisClient, name: string, histogram: FastHistogram, clock: Clock): MetricSource {
   const labelOf = boundedLabel(MAX_COMMANDS)
   const commands = new Map<string, { series: Series, errors: number }>()
-  let connections = client.status === 'ready' ? 1 : 0
+  const port = portOf(client)
+  let connections = port.status === 'ready' ? 1 : 0
   const onReady = () => { connections++ }
-  client.on('ready', onReady)
+  port.on('ready', onReady)
 
   const unwatch = watchCommands(client, (command, ms, hasFailed) => {
     const label = labelOf(command)
@@ -45,7 +41,7 @@ export function watchRedis (client: RedisClient, name: string, histogram: FastHi
     const circuit = circuitOf(client)
     const labels = { client: name }
     return [
-      ['redis_up', client.status === 'ready' ? 1 : 0, labels],
+      ['redis_up', port.status === 'ready' ? 1 : 0, labels],
       ['redis_reconnects_total', Math.max(0, connections - 1), labels],
       ['redis_circuit_open', circuit?.state === 'open' ? 1 : 0, labels],
       ['redis_circuit_opened_total', circuit?.opened ?? 0, labels],
@@ -58,7 +54,7 @@ export function watchRedis (client: RedisClient, name: string, histogram: FastHi
     kind: 'redis',
     read,
     stop () {
-      client.off('ready', onReady)
+      port.off('ready', onReady)
       unwatch()
     }
   }

@@ -2,7 +2,10 @@ import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import type { Clock } from '../shared/plugin/clock.js'
 import { InWords, invalidArgumentError, isOutage, withoutCommand } from '../shared/plugin/errors.js'
 import { resolveOptions, type Resolved } from '../shared/plugin/option-table.js'
-import { findClient, type RedisClient } from '../shared/redis/client.js'
+import { findClient } from '../shared/redis/client.js'
+import type { IoredisClient } from '../shared/redis/clients/ioredis.js'
+import { isConnectionError, named } from '../shared/redis/clients/node-redis.js'
+import type { RedisPort } from '../shared/redis/port.js'
 import { onNode } from '../shared/redis/cluster-nodes.js'
 import { guardRedis, type RedisGuard } from '../shared/redis/guard.js'
 import { StoreUnavailableError } from './errors.js'
@@ -19,7 +22,8 @@ export interface AppWithRedis {
  * calls of a client share. The operation runs at most once. It should only send commands: the deadline includes all
  * that it waits for, and missed deadlines open the circuit for all plugins.
  *
- * @param operation - sends commands and returns their reply. Its result may also be that of a pipeline: a command of it
+ * @param operation - sends commands and returns their reply. Its client is one of ioredis, unless its parameter has
+ * another type. Its result may also be that of a pipeline: a command of it
  * that got no reply rejects the whole call
  * @throws `FST_REDIS_SUITE_REDIS_STORE_UNAVAILABLE` (503, `cause` has the reason) if Redis does not reply in time or
  * refuses writes; at once while the circuit is open. Other errors of Redis and of the operation as they are
@@ -28,17 +32,17 @@ export interface AppWithRedis {
  * @example
  * const name = await callRedis(app, redis => redis.hget(`user:${id}`, 'name'), { timeout: '50ms' })
  */
-export async function callRedis<T> (
-  app: AppWithRedis, operation: (redis: RedisClient) => T | PromiseLike<T>, options: RedisCallOptions = {}
+export async function callRedis<T, Client = IoredisClient> (
+  app: AppWithRedis, operation: (redis: Client) => T | PromiseLike<T>, options: RedisCallOptions = {}
 ): Promise<Awaited<T>> {
   const call = resolveCall(app, options)
   const { client, nodeOf } = call
-  const send = async () => await operation(client)
+  const send = async () => await operation(client.client as Client)
   return await guarded(call, nodeOf === undefined ? send : () => onNode(client, nodeOf, send))
 }
 
 /** A call's options, complete and checked. */
-type ResolvedCall = Omit<Resolved<typeof CALL_OPTIONS>, 'client'> & { app: AppWithRedis, client: RedisClient }
+type ResolvedCall = Omit<Resolved<typeof CALL_OPTIONS>, 'client'> & { app: AppWithRedis, client: RedisPort }
 
 export function resolveCall (app: AppWithRedis, given: RedisCallOptions): ResolvedCall {
   const options = resolveOptions('redis', CALL_OPTIONS, given)
@@ -67,11 +71,12 @@ export async function guarded<T> (call: ResolvedCall, operation: () => Promise<T
 type Outcome<T> = { value: T } | { thrown: unknown }
 
 /** Rejects for failures of Redis only: an error of the app's own code must not open the circuit. */
-async function outcomeOf<T> (client: RedisClient, operation: () => Promise<T>): Promise<Outcome<T>> {
+async function outcomeOf<T> (client: RedisPort, operation: () => Promise<T>): Promise<Outcome<T>> {
   let value: T
   try {
     value = await operation()
-  } catch (thrown) {
+  } catch (error) {
+    const thrown = named(error)
     if (isOfRedis(thrown) || isOfConnection(thrown, client)) throw thrown
     return { thrown }
   }
@@ -98,17 +103,17 @@ const MESSAGES = new RegExp(`^(?:${[
   'Too many Cluster redirections'
 ].join('|')})`)
 
-/** Whether an error is Redis's, ioredis's or the guard's, and not one of the app's own code. */
+/** Whether an error is Redis's, the client library's or the guard's, and not one of the app's own code. */
 function isOfRedis (error: unknown): boolean {
   if (!(error instanceof Error)) return false
-  return ERROR_NAMES.has(error.name) || MESSAGES.test(error.message) || isGuardError(error)
+  return ERROR_NAMES.has(error.name) || MESSAGES.test(error.message) || isConnectionError(error) || isGuardError(error)
 }
 
 /**
  * Whether a system error is that of the client's connection. While the connection is ready, it is that of a file, a
  * database or another server that the operation uses.
  */
-function isOfConnection (error: unknown, client: RedisClient): boolean {
+function isOfConnection (error: unknown, client: RedisPort): boolean {
   return error instanceof Error && ('errno' in error || 'syscall' in error) && client.status !== 'ready'
 }
 
@@ -124,7 +129,7 @@ function isUnavailable (error: unknown): boolean {
 }
 
 // By client, clock and policy: a guard keeps no state of its own, so that calls share it.
-const guards = new WeakMap<RedisClient, WeakMap<Clock, Map<string, RedisGuard>>>()
+const guards = new WeakMap<RedisPort, WeakMap<Clock, Map<string, RedisGuard>>>()
 
 function guardOf ({ app, client, clock, timeout, patient }: ResolvedCall): RedisGuard {
   const byClock = guards.get(client) ?? new WeakMap<Clock, Map<string, RedisGuard>>()

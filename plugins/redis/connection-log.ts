@@ -1,6 +1,6 @@
+import type { EventEmitter } from 'node:events'
 import type { FastifyBaseLogger } from 'fastify'
-import type { RedisClient } from '../shared/redis/client.js'
-import { addressOf } from './connect.js'
+import { portOf, type RedisClient } from '../shared/redis/client.js'
 import { isDatabaseRefusal, summary } from './errors.js'
 import type { ResolvedRedisOptions } from './options.js'
 
@@ -11,11 +11,11 @@ import type { ResolvedRedisOptions } from './options.js'
  * @returns a function that ends the log, for an app that closes the client itself
  */
 export function logConnection (
-  client: RedisClient, log: FastifyBaseLogger, {
+  client: RedisClient, address: string, log: FastifyBaseLogger, {
     namespace, required, clock
   }: Pick<ResolvedRedisOptions, 'namespace' | 'required' | 'clock'>
 ): () => void {
-  const fields = { plugin: 'redis', address: addressOf(client), namespace }
+  const fields = { plugin: 'redis', address, namespace }
   let state: 'connecting' | 'connected' | 'down' = 'connecting'
   let since = clock.monotonic()
   let errors = 0
@@ -34,9 +34,11 @@ export function logConnection (
     log.info({ ...fields, ...outage }, 'redis: connected')
   }
 
-  if (client.status === 'ready') connected()
-  client.on('ready', connected)
-  client.on('error', (error: Error) => {
+  // The clients of both libraries have these events.
+  const emitter = client as unknown as EventEmitter
+  if (portOf(client).status === 'ready') connected()
+  emitter.on('ready', connected)
+  emitter.on('error', (error: Error) => {
     errors++
     reason = summary(error)
     if (isDatabaseRefusal(error) && !isRefused) {
@@ -48,11 +50,11 @@ export function logConnection (
     if (state === 'connecting' && !required) down('redis: cannot connect, trying again until it can')
   })
   // A client that the app itself closes emits 'close' as well.
-  client.on('reconnecting', () => {
+  emitter.on('reconnecting', () => {
     attempts = attemptsOf(client)
     if (state === 'connected' && !isClosing) down('redis: connection lost, reconnecting')
   })
-  client.on('end', () => {
+  emitter.on('end', () => {
     if (!isClosing && attemptsOf(client) > attempts) {
       down('redis: connection lost, and the client does not reconnect, as its retryStrategy gives up')
     }

@@ -64,7 +64,7 @@ export function connectFailureOf (error: Error | undefined): ConnectFailure {
   if (/^(WRONGPASS|NOAUTH|NOPERM|ERR invalid password|ERR AUTH)/.test(message)) return 'AUTH'
   if (error.name === 'ParserError' || message.startsWith('Unknown RESP type')) return 'NOT_REDIS'
   // The latter if the connection is established, but no reply arrives.
-  if (code === 'ETIMEDOUT' || message === 'Command timed out') return 'TIMEOUT'
+  if (code === 'ETIMEDOUT' || /^(Command timed out|Connection timeout)$/.test(message)) return 'TIMEOUT'
   if (message.includes('ECONNREFUSED')) return 'REFUSED'
   if (message.includes('ENOTFOUND')) return 'NAME_NOT_FOUND'
   return 'FAILED'
@@ -77,6 +77,8 @@ function causeOf (message: string): string {
 
 /** Whether the server refuses the database of a new connection. Before a login it refuses all commands. */
 export function isDatabaseRefusal (error: Error): boolean {
+  // An error of node-redis does not have the command.
+  if (/^ERR (DB index|invalid DB index)/.test(error.message)) return true
   const command: unknown = Reflect.get(error, 'command')
   const isSelect = typeof command === 'object' && command !== null && Reflect.get(command, 'name') === 'select'
   return isSelect && error.name === 'ReplyError' && !/^(NOAUTH|WRONGPASS|LOADING|MASTERDOWN)/.test(error.message)

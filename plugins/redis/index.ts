@@ -1,16 +1,18 @@
-import fastifyRedis from '@fastify/redis'
+import type {} from '@fastify/redis'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { setKeyPrefix, type RedisClient } from '../shared/redis/client.js'
 import { releaseCircuit } from '../shared/redis/guard.js'
 import { watchRoutes } from '../shared/http/route-watch.js'
-import { beginConnecting, closeClient, createClient, rememberNodes, waitUntilReady } from './connect.js'
 import { logConnection } from './connection-log.js'
+import { driverFor } from './drivers/driver.js'
 import { AlreadyRegisteredError, isSetupError } from './errors.js'
 import { resolveRedisOptions, type RedisPluginOptions } from './options.js'
 
 export type { Duration } from '../shared/plugin/duration.js'
-export { clusterOf, type RedisClient } from '../shared/redis/client.js'
+export type { RedisClient } from '../shared/redis/client.js'
+export { clusterOf, type IoredisClient, type IovalkeyClient } from '../shared/redis/clients/ioredis.js'
+export type { NodeRedis } from '../shared/redis/clients/node-redis.js'
 // Users compile with its declaration of `fastify.redis`.
 export type { FastifyRedis } from '@fastify/redis'
 export type { CircuitStatus } from '../shared/redis/circuit-breaker.js'
@@ -33,32 +35,31 @@ export type { RedisCallOptions, RedisPluginOptions, SuiteOptions } from './optio
  * ```
  */
 export const redis = fp<RedisPluginOptions>(async function redis (fastify, given) {
-  const options = resolveRedisOptions(given)
+  const driver = await driverFor(given)
+  const options = resolveRedisOptions(given, driver.optionNames)
   refuseSecond(fastify, options.namespace)
   watchRoutes(fastify)
   const { clock } = options
-  const client = options.client ?? createClient(options)
-  rememberNodes(client, options.target.cluster?.nodes)
+  const client = options.client ?? driver.create(options)
   setKeyPrefix(client, options.prefix)
-  const endLog = logConnection(client, fastify.log, options)
+  const endLog = logConnection(client, driver.addressOf(client), fastify.log, options)
   if (options.closeClient) {
     fastify.addHook('onClose', async () => {
       endLog()
       releaseCircuit(client)
-      await closeClient(client, options.closeTimeout, clock)
+      await driver.close(client, options.closeTimeout, clock)
     })
   }
 
-  beginConnecting(client)
   try {
-    await waitUntilReady(client, options.connectTimeout, clock)
+    await driver.waitUntilReady(client, options.connectTimeout, clock)
   } catch (error) {
     if (options.required || isSetupError(error)) {
-      if (options.closeClient) client.disconnect()
+      if (options.closeClient) driver.disconnect(client)
       throw error
     }
   }
-  await decorate(fastify, client, options.namespace)
+  if (!await driver.decorate(fastify, client, options.namespace)) decorate(fastify, client, options.namespace)
 }, { name: 'fastify-redis-suite/redis', fastify: '5.x' })
 
 export default redis
@@ -69,14 +70,8 @@ function refuseSecond (fastify: FastifyInstance, namespace: string | undefined):
   if (namespace in fastify.redis) throw new AlreadyRegisteredError(`fastify.redis.${namespace}`)
 }
 
-/**
- * Has `@fastify/redis` decorate the app, unless the client is not ready: it would wait for that until the boot times
- * out.
- */
-async function decorate (fastify: FastifyInstance, client: RedisClient, namespace: string | undefined): Promise<void> {
-  if (client.status === 'ready') {
-    await fastify.register(fastifyRedis, { client, namespace })
-  } else if (namespace === undefined) {
+function decorate (fastify: FastifyInstance, client: RedisClient, namespace: string | undefined): void {
+  if (namespace === undefined) {
     fastify.decorate<unknown>('redis', client)
   } else {
     if (!fastify.hasDecorator('redis')) fastify.decorate<unknown>('redis', Object.create(null))

@@ -1,4 +1,4 @@
-import { Redis, type ClusterOptions, type RedisOptions } from 'ioredis'
+import type { ClusterOptions, RedisOptions } from 'ioredis'
 import { unknownOptionError } from '../shared/plugin/errors.js'
 import { FASTIFY_OPTIONS } from '../shared/plugin/option-table.js'
 import type { RedisPluginOptions } from './options.js'
@@ -30,15 +30,27 @@ const CLUSTER = namesOf<ClusterOptions>()([
   'showFriendlyErrorStack', 'slotsRefreshInterval', 'slotsRefreshTimeout', 'useSRVRecords'
 ])
 
+/** The options of ioredis that `driver: 'node-redis'` takes as well. */
+const FOR_NODE_REDIS = [
+  'host', 'port', 'path', 'family', 'tls', 'username', 'password', 'db', 'connectionName'
+]
+
 /**
  * Refuses options that neither the plugin nor ioredis knows: they would have no effect.
  *
  * @param own - the plugin's options
+ * @param further - options that a newer ioredis knows than the types: those that have a default
  * @throws `FST_REDIS_SUITE_REDIS_INVALID_OPTION`
  */
-export function checkNames (options: RedisPluginOptions, own: readonly string[]): void {
-  // A newer ioredis may know more options than the types: those that have a default.
-  const ioredis = [...IOREDIS, ...Object.keys(Object(Reflect.get(Redis, 'defaultOptions')))]
+export function checkNames (options: RedisPluginOptions, own: readonly string[], further: readonly string[]): void {
+  if (options.driver === 'node-redis') {
+    const known = [...own, ...FOR_NODE_REDIS]
+    const allowed = `${known.join(', ')}, and the options of node-redis in clientOptions`
+    refuseUnknown(options, [...known, ...FASTIFY_OPTIONS], '', allowed)
+    refuseUnknown(options.cluster, ['nodes'], 'cluster.')
+    return
+  }
+  const ioredis = [...IOREDIS, ...further]
   refuseUnknown(
     options, [...own, ...ioredis, ...FASTIFY_OPTIONS], '',
     `${own.join(', ')}, and the options of ioredis; those of a Cluster in cluster.options`

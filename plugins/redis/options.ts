@@ -1,9 +1,9 @@
-import type { Cluster, ClusterNode, ClusterOptions, Redis, RedisOptions } from 'ioredis'
-import { DEFAULT_KEY_PREFIX, KEY_PREFIX, KEY_PREFIX_ALLOWED } from '../shared/redis/client.js'
+import type { ClusterNode, ClusterOptions, RedisOptions } from 'ioredis'
+import { DEFAULT_KEY_PREFIX, KEY_PREFIX, KEY_PREFIX_ALLOWED, type RedisClient } from '../shared/redis/client.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/redis/guard.js'
 import type { Clock } from '../shared/plugin/clock.js'
 import { MAX_TIMER_MS, type Duration } from '../shared/plugin/duration.js'
-import { boolean, clock, duration, string, unchecked } from '../shared/plugin/option-kinds.js'
+import { boolean, clock, duration, oneOf, string, unchecked } from '../shared/plugin/option-kinds.js'
 import { readOptions, type OptionTable, type Resolved } from '../shared/plugin/option-table.js'
 import type { Milliseconds } from '../shared/plugin/units.js'
 import { checkNames } from './known-options.js'
@@ -17,8 +17,17 @@ export interface SuiteOptions {
    * A Redis Cluster: some of its nodes, and the options of ioredis's `Cluster`. It takes the place of `url` or `host`.
    */
   cluster?: { nodes: ClusterNode[], options?: ClusterOptions } | undefined
-  /** A client that exists already. */
-  client?: Redis | Cluster | undefined
+  /** A client that exists already, of ioredis, iovalkey or node-redis. */
+  client?: RedisClient | undefined
+  /**
+   * The library of the client that is made. `node-redis` needs the package `redis`, and takes of the options of ioredis
+   * `host`, `port`, `path`, `family`, `tls`, `username`, `password`, `db` and `connectionName`.
+   *
+   * @default 'ioredis'
+   */
+  driver?: 'ioredis' | 'node-redis' | undefined
+  /** Further options of node-redis's `createClient`, of each node of a Cluster. @default none */
+  clientOptions?: Record<string, unknown> | undefined
   /** Whether a given `client` is closed with the app. @default false */
   closeClient?: boolean | undefined
   /**
@@ -58,6 +67,8 @@ export const SUITE_OPTIONS = {
   url: unchecked('string'),
   cluster: unchecked('`{ nodes, options }`'),
   client: unchecked('client'),
+  driver: oneOf('ioredis', ['ioredis', 'node-redis']),
+  clientOptions: unchecked('options'),
   closeClient: boolean(false),
   namespace: string(),
   prefix: string(DEFAULT_KEY_PREFIX, KEY_PREFIX_ALLOWED, KEY_PREFIX),
@@ -71,7 +82,7 @@ export const SUITE_OPTIONS = {
 /** Options of {@link callRedis} and {@link runScript}. */
 export interface RedisCallOptions {
   /** The client of the call, such as one with a namespace. @default fastify.redis */
-  client?: Redis | Cluster | undefined
+  client?: RedisClient | undefined
   /** How long the call may take. It may still be executed after that. @default 150 ms */
   timeout?: Duration | undefined
   /**
@@ -102,7 +113,7 @@ export const CALL_OPTIONS = {
 
 /** The options, complete and checked. */
 export interface ResolvedRedisOptions
-  extends Omit<Resolved<typeof SUITE_OPTIONS>, 'url' | 'cluster' | 'commandTimeout'> {
+  extends Omit<Resolved<typeof SUITE_OPTIONS>, 'url' | 'cluster'> {
   /** The arguments of a new client, without the option `client`. */
   target: {
     url: string | undefined
@@ -114,9 +125,12 @@ export interface ResolvedRedisOptions
 // The cache counts on all instances being back within a second of the first one (its RECOVERY_GRACE_MS).
 const MAX_RECONNECT_DELAY_MS = 500
 
-/** @throws `FST_REDIS_SUITE_REDIS_INVALID_OPTION` */
-export function resolveRedisOptions (given: RedisPluginOptions): ResolvedRedisOptions {
-  checkNames(given, Object.keys(SUITE_OPTIONS))
+/**
+ * @param further - names of options that the client library has beyond those that are known here
+ * @throws `FST_REDIS_SUITE_REDIS_INVALID_OPTION`
+ */
+export function resolveRedisOptions (given: RedisPluginOptions, further: readonly string[] = []): ResolvedRedisOptions {
+  checkNames(given, Object.keys(SUITE_OPTIONS), further)
   const url = checkTarget(given)
   const options = readOptions('redis', SUITE_OPTIONS, given)
   const { cluster, client, closeClient, connectTimeout, commandTimeout, closeTimeout } = options

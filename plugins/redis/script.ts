@@ -1,7 +1,7 @@
 import calculateSlot from 'cluster-key-slot'
 import { InWords, invalidArgumentError, invalidOptionError, unknownOptionError } from '../shared/plugin/errors.js'
 import { checkNames } from '../shared/plugin/option-table.js'
-import { isCluster, type RedisClient } from '../shared/redis/client.js'
+import type { RedisPort } from '../shared/redis/port.js'
 import { scriptOf, sendScript, type Script } from '../shared/redis/script.js'
 import { guarded, resolveCall, type AppWithRedis } from './call.js'
 import type { RedisCallOptions } from './options.js'
@@ -203,9 +203,10 @@ function refuseUnknown (given: unknown, argument: 'keys' | 'args', names: readon
 }
 
 /** Names the key that Redis would refuse without a name, as `CROSSSLOT`. */
-function checkSlots (client: RedisClient, { keys: names }: RedisScript, keys: readonly string[]): void {
-  if (keys.length < 2 || !isCluster(client)) return
-  const prefix = client.options.keyPrefix ?? ''
+function checkSlots (
+  { topology, keyPrefix: prefix }: RedisPort, { keys: names }: RedisScript, keys: readonly string[]
+): void {
+  if (keys.length < 2 || topology === undefined) return
   const slot = calculateSlot(prefix + keys[0])
   const other = keys.findIndex(key => calculateSlot(prefix + key) !== slot)
   if (other < 0) return

@@ -6,6 +6,7 @@ import { MemoryCacheStore } from '../../plugins/cache/store/memory-store.js'
 import { RedisCacheStore } from '../../plugins/cache/store/redis-store.js'
 import { ALL_TAG, type CacheStore } from '../../plugins/cache/store/store.js'
 import { hashId } from '../../plugins/shared/plugin/keys.js'
+import { portOf } from '../../plugins/shared/redis/client.js'
 import type { TestClock } from '../../plugins/testing/index.js'
 import { forEachStore, openStore, type StoreName } from '../helpers/index.js'
 
@@ -27,7 +28,7 @@ async function open (t: Test, name: StoreName): Promise<Subject> {
     return { store, clock, client, prefix, loseTags: () => store.tags(Array.from({ length: 100_000 }, (_, i) => `other ${i}`)) }
   }
   const keyOf = (tag: string) => `${prefix}:cache:tag:${tag === ALL_TAG ? `#${hashId(tag)}` : tag}`
-  return { store: new RedisCacheStore(client, prefix, 'self', clock), clock, client, prefix, loseTags: (...tags) => Promise.all(tags.map(tag => client.del(keyOf(tag)))) }
+  return { store: new RedisCacheStore(portOf(client), prefix, 'self', clock), clock, client, prefix, loseTags: (...tags) => Promise.all(tags.map(tag => client.del(keyOf(tag)))) }
 }
 
 /** Begins a fill as the plugin does: reads the key, and acquires a lease. */
@@ -222,7 +223,7 @@ forEachStore(['redis', 'cluster'], name => {
 t.test('redis: without a clock in the options the time is the server\'s own', async t => {
   const { client, prefix } = await openStore(t, 'redis')
   if (!(client instanceof Redis)) throw new Error('a client was expected')
-  const store = new RedisCacheStore(client, prefix)
+  const store = new RedisCacheStore(portOf(client), prefix)
   const timeOf = ([seconds, micros]: Array<number | string>) => Number(seconds) * 1000 + Number(micros) / 1000
   const before = timeOf(await client.time())
   const { now } = await store.lease('w', 'a').acquire([], 60_000)

@@ -12,6 +12,7 @@ import { TagVersions } from '../../plugins/cache/store/tag-versions.js'
 import { systemClock } from '../../plugins/shared/plugin/clock.js'
 import { hashId } from '../../plugins/shared/plugin/keys.js'
 import { SafeEmitter } from '../../plugins/shared/plugin/safe-emitter.js'
+import { portOf } from '../../plugins/shared/redis/client.js'
 import { createTestClock } from '../../plugins/testing/index.js'
 import { collectLog } from '../helpers/app/log-lines.js'
 import { ask, settled } from '../helpers/cache/cache-app.js'
@@ -117,8 +118,8 @@ async function begin (store: CacheStore, id: string, tags: string[], begunAt: nu
 
 forEachStore(['memory', 'redis'], name => {
   t.test(`${name}: in 400 steps over hours, no entry whose fill began before an invalidation is read after it`, async t => {
-    const { client, clock, prefix } = await openStore(t, name)
-    const store = client === undefined ? new MemoryCacheStore(64 * 1024 ** 2, clock) : new RedisCacheStore(client, prefix, undefined, clock)
+    const { port, clock, prefix } = await openStore(t, name)
+    const store = port === undefined ? new MemoryCacheStore(64 * 1024 ** 2, clock) : new RedisCacheStore(port, prefix, undefined, clock)
     const random = randomFrom(22)
     const invalidatedAt = new Map<string, number>()
     let [step, found, wrong] = [0, 0, 0]
@@ -155,7 +156,7 @@ forEachStore(['memory', 'redis'], name => {
 })
 
 t.test('keys of path tags are bounded, have no braces and no pattern characters, and differ from each other and from other tags', async t => {
-  const versions = new TagVersions(new Redis({ lazyConnect: true }), 'p', systemClock)
+  const versions = new TagVersions(portOf(new Redis({ lazyConnect: true })), 'p', systemClock)
   const paths = ['/', '/a', '/a/b', '/a//b', '/a b', '/{a}', '/*', '/?', '/[a]', '/é', '/#a', '/\0', '/\n', `/${'a'.repeat(100)}`, `/${'a'.repeat(101)}`, `/${'a'.repeat(5000)}`]
   const tags = ['a', 'path:a', 'path:/a', '/a', 'a/b']
   const keys = [...paths.map(path => versions.keyOf(pathTag(path))), ...tags.map(tag => versions.keyOf(tag))]

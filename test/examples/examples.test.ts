@@ -19,7 +19,8 @@ const trials: Record<string, { method?: 'GET' | 'POST', url: string, answer: Reg
   events: { method: 'POST', url: '/orders/teapot', answer: /teapot/ },
   lock: { method: 'POST', url: '/invoices/1', answer: /"number":1/ },
   streams: { method: 'POST', url: '/orders/ann/tea', answer: /"id"/ },
-  idempotency: { method: 'POST', url: '/payments', answer: /"payment":1/ }
+  idempotency: { method: 'POST', url: '/payments', answer: /"payment":1/ },
+  'node-redis': { url: '/products/1', answer: /Teapot/ }
 }
 
 for (const [name, { method = 'GET', url, answer }] of Object.entries(trials)) {
@@ -45,6 +46,28 @@ t.test('examples/data-cache.ts returns what is written through, and counts views
   t.equal((await get('/products/2')).name, 'Kettle', 'also where "not found" was cached')
   await until('the views are counted', async () => (await get('/views')).products[1]?.views === 1)
   t.match(await get('/views'), { backlog: 0, deadLetters: 0 })
+})
+
+t.test('examples/node-redis.ts counts a limit, stores a response and a session, and sends a command, with a client of node-redis', async t => {
+  const { build } = await import('../../examples/node-redis.js')
+  const app = await build()
+  t.teardown(() => app.close())
+  // The limit of this address is used by no other test.
+  const remoteAddress = '203.0.113.7'
+  const get = async () => await app.inject({ url: '/products/1', remoteAddress })
+  const visit = async (cookie = '') => await app.inject({ method: 'POST', url: '/visits', headers: { cookie }, remoteAddress })
+
+  const made = await get()
+  const stored = await get()
+  t.match(stored, { statusCode: 200, body: made.body, headers: { 'x-cache': 'HIT' } })
+
+  const first = await visit()
+  const [cookie] = String(first.headers['set-cookie']).split(';')
+  const second = await visit(cookie)
+  t.same([first.json().yours, second.json().yours, (await visit()).json().yours], [1, 2, 1])
+  t.ok(second.json().total > first.json().total)
+  const remaining = [first, second].map(({ headers }) => Number(headers['x-ratelimit-remaining']))
+  t.equal(remaining[1], remaining[0]! - 1)
 })
 
 t.test('examples/events.ts sends browsers the orders of another instance', async t => {

@@ -1,7 +1,7 @@
 // examples/techniques: data types, pipelines and Lua, on one server and on a Cluster.
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
-import type { RedisClient, RedisPluginOptions } from '../../plugins/redis/index.js'
+import type { IoredisClient, RedisPluginOptions } from '../../plugins/redis/index.js'
 import { sharedCluster, sharedRedis } from '../helpers/index.js'
 
 /** Whether a TTL in seconds was set to `expected`: Redis counts on while the test waits for its replies. */
@@ -27,7 +27,7 @@ async function start (t: Test, store: string, name: string) {
     return response.statusCode > 299 ? response.statusCode : response.body === '' ? undefined : response.json()
   }
   const as = (method: Method) => async (url: string, payload?: object) => await send(method, url, payload)
-  return { app, redis: app.redis as RedisClient, get: as('GET'), post: as('POST'), put: as('PUT'), patch: as('PATCH'), remove: as('DELETE') }
+  return { app, redis: app.redis as IoredisClient, get: as('GET'), post: as('POST'), put: as('PUT'), patch: as('PATCH'), remove: as('DELETE') }
 }
 
 for (const store of Object.keys(connections)) {

@@ -17,8 +17,8 @@ const stored: KeyState = { kind: 'stored', response }
 function onEachStore (name: string, test: (t: Test, store: IdempotencyStore, clock: TestClock) => Promise<unknown>): void {
   forEachStore(['memory', 'redis', 'cluster'], kind => {
     t.test(`${kind}: ${name}`, async t => {
-      const { client, prefix, clock } = await openStore(t, kind)
-      await test(t, client === undefined ? createMemoryStore(10, clock) : createRedisStore(client, prefix), clock)
+      const { port, prefix, clock } = await openStore(t, kind)
+      await test(t, port === undefined ? createMemoryStore(10, clock) : createRedisStore(port, prefix), clock)
     })
   })
 }

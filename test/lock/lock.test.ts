@@ -3,6 +3,7 @@ import t, { type Test } from 'tap'
 import { lock, type HeldLock, type LockHandle, type LockPluginOptions, type Locks } from '../../plugins/lock/index.js'
 import { createMemoryStore } from '../../plugins/lock/memory-store.js'
 import { acquireScript } from '../../plugins/shared/work-queue/lease-scripts.js'
+import { portOf } from '../../plugins/shared/redis/client.js'
 import { sendScript } from '../../plugins/shared/redis/script.js'
 import { createTestClock, type TestClock } from '../../plugins/testing/index.js'
 import { advanceUntil, advanceWhile, forEachStore, newPrefix, sharedRedis, until, type RedisServer } from '../helpers/index.js'
@@ -51,7 +52,12 @@ t.test('in memory, expired locks take no memory, even behind a lock with a long 
   await store.acquire('long', 'owner', 86_400_000, 0)
   const before = heapInUse()
   for (let i = 0; i < 50_000; i++) await store.acquire(`short-${i}`, 'owner', 0, 0)
-  const grown = heapInUse() - before
+  // Other work of the process may be in the heap for a moment; what the store keeps is always.
+  let grown = heapInUse() - before
+  for (let i = 0; i < 5 && grown >= 2_000_000; i++) {
+    await new Promise(resolve => setImmediate(resolve))
+    grown = heapInUse() - before
+  }
   t.ok(grown < 2_000_000, `${grown} bytes`)
   t.equal(await store.isLocked('long'), true)
 })
@@ -128,7 +134,7 @@ t.test('the fences of write-behind and of streams follow the same rules', async 
   const acquire = async () => {
     await client.del(owner)
     await clock.advance(1)
-    return await sendScript(client, acquireScript, [owner, fence], ['token', 60_000], clock)
+    return await sendScript(portOf(client), acquireScript, [owner, fence], ['token', 60_000], clock)
   }
   for (const damaged of NONE) {
     const before = Number(await acquire())

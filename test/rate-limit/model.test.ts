@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { systemClock } from '../../plugins/shared/plugin/clock.js'
+import { portOf } from '../../plugins/shared/redis/client.js'
 import type { Verdict } from '../../plugins/rate-limit/decision.js'
 import { createMemoryStore } from '../../plugins/rate-limit/store/memory-store.js'
 import { ALGORITHMS, type Algorithm, type Limit, type Policy } from '../../plugins/rate-limit/policy.js'
@@ -10,7 +11,7 @@ import { newPrefix, sharedRedis } from '../helpers/index.js'
 import { policy } from '../helpers/rate-limit/rate-limit-policies.js'
 
 const MINUTE = 60_000
-const client = (await sharedRedis()).client()
+const client = portOf((await sharedRedis()).client())
 
 interface Taken { time: number, cost: number }
 

@@ -6,6 +6,7 @@ import { ALGORITHMS, type Algorithm, type Policy } from '../../plugins/rate-limi
 import { createRedisStore } from '../../plugins/rate-limit/store/redis-store.js'
 import { idWithin } from '../../plugins/rate-limit/limiter/limiter.js'
 import { systemClock } from '../../plugins/shared/plugin/clock.js'
+import { portOf } from '../../plugins/shared/redis/client.js'
 import { createTestClock, type TestClock } from '../../plugins/testing/index.js'
 import { forEachStore, openStore, startRedis } from '../helpers/index.js'
 import { policy } from '../helpers/rate-limit/rate-limit-policies.js'
@@ -37,7 +38,7 @@ const waitOf = ({ states, blockedFor }: Verdict) => Math.max(blockedFor, ...stat
 /** Creates a store in Redis, on a clock that stands still. */
 async function redisStore (t: Test) {
   const { client, prefix, clock } = await openStore(t, 'redis', { clock: createTestClock({ now: START }) })
-  return { client: client as Redis, prefix, clock, store: createRedisStore(client as Redis, prefix, undefined, clock) }
+  return { client: client as Redis, prefix, clock, store: createRedisStore(portOf(client as Redis), prefix, undefined, clock) }
 }
 
 /** Creates the same on a server of the test's own, whose statistics and configuration no other test changes. */
@@ -46,15 +47,15 @@ async function ownRedisStore (t: Test) {
   const client = new Redis(server.url)
   t.teardown(() => client.disconnect())
   const clock = createTestClock({ now: START })
-  return { client, clock, store: createRedisStore(client, 'own', undefined, clock) }
+  return { client, clock, store: createRedisStore(portOf(client), 'own', undefined, clock) }
 }
 
 forEachStore(['memory', 'redis'], name => {
   const contract = (algorithms: readonly Algorithm[], promise: string, test: (t: Test, trial: Trial) => Promise<unknown>) => {
     for (const algorithm of algorithms) {
       t.test(`${name} store, ${algorithm}: ${promise}`, async t => {
-        const { client, prefix, clock } = await openStore(t, name, { clock: createTestClock({ now: START }) })
-        const store = client === undefined ? createMemoryStore(100, clock) : createRedisStore(client, prefix, undefined, clock)
+        const { port, prefix, clock } = await openStore(t, name, { clock: createTestClock({ now: START }) })
+        const store = port === undefined ? createMemoryStore(100, clock) : createRedisStore(port, prefix, undefined, clock)
         await test(t, {
           algorithm,
           clock,
@@ -377,12 +378,13 @@ t.test('Redis store, sliding-log: windows that differ from request to request ar
 
 const client = new Redis(server.url)
 t.teardown(() => client.disconnect())
+const port = portOf(client)
 const clock = createTestClock()
 const guard = { run: <T>(operation: () => Promise<T>) => operation() }
 const callsOf = (statistics: string) => Number(/cmdstat_evalsha:calls=(\d+),/.exec(statistics)?.[1] ?? 0)
 
 t.test('calls of one turn are sent together: each has its own reply, and the failure of one does not affect the others', async t => {
-  const store = createRedisStore(client, 'together', guard, clock)
+  const store = createRedisStore(port, 'together', guard, clock)
   // Calls with a cost other than 1 are not merged.
   const twice = policy([[4, 60_000]])
   const malformed = { ...twice, limits: twice.limits.map(limit => ({ ...limit, max: 'nonsense' as never })) }
@@ -397,7 +399,7 @@ t.test('calls of one turn are sent together: each has its own reply, and the fai
 })
 
 t.test('each key of one turn is decided by its own policy', async t => {
-  const store = createRedisStore(client, 'policies', guard, clock)
+  const store = createRedisStore(port, 'policies', guard, clock)
   const [one, three] = [policy([[1, 60_000]]), policy([[3, 60_000], [9, 3_600_000]])]
   const asked = [['a', one], ['b', one], ['c', three], ['d', three], ['e', one]] as const
   const verdicts = await Promise.all(asked.flatMap(([key, limits]) => [store.apply(key, limits, 1, 'consume'), store.apply(key, limits, 1, 'consume')]))
@@ -405,7 +407,7 @@ t.test('each key of one turn is decided by its own policy', async t => {
 })
 
 t.test('a thousand concurrent calls are split into batches, and none is lost', async t => {
-  const store = createRedisStore(client, 'thousand', guard, clock)
+  const store = createRedisStore(port, 'thousand', guard, clock)
   const results = await Promise.all(Array.from({ length: 1000 }, (_, i) => store.apply(`many-${i % 10}`, policy([[100, 60_000]]), 2, 'consume')))
   t.equal(results.filter(({ states }) => states[0]?.retryAfter === 0).length, 500)
 })
@@ -413,11 +415,11 @@ t.test('a thousand concurrent calls are split into batches, and none is lost', a
 t.test('every call is rejected without a server, and after a malformed reply', async t => {
   const gone = new Redis({ port: 1, retryStrategy: () => null, maxRetriesPerRequest: 0 })
   gone.on('error', () => {})
-  const store = createRedisStore(gone, 'gone', guard, clock)
+  const store = createRedisStore(portOf(gone), 'gone', guard, clock)
   const results = await Promise.allSettled([1, 2, 3].map(() => store.apply('k', policy([[5, 1000]]), 1, 'consume')))
   t.ok(results.every(({ status }) => status === 'rejected'))
   for (const answer of [null, [], ['x'], [0, 1], [2]]) {
-    const odd = createRedisStore(client, 'odd', { run: async operation => { await operation(); return answer as never } }, clock)
+    const odd = createRedisStore(port, 'odd', { run: async operation => { await operation(); return answer as never } }, clock)
     const settled = await Promise.allSettled([1, 2, 3].map(() => odd.apply('k', policy([[5, 1000]]), 1, 'consume')))
     t.ok(settled.every(({ status }) => status === 'rejected'), JSON.stringify(answer))
   }
@@ -426,7 +428,7 @@ t.test('every call is rejected without a server, and after a malformed reply', a
 forEachStore(['redis', 'cluster'], name => {
   for (const algorithm of ALGORITHMS) {
     t.test(`${name}, ${algorithm}: equal requests of one turn are decided as if one by one`, async t => {
-      const { client: own = client, prefix, clock } = await openStore(t, name)
+      const { port: own = port, prefix, clock } = await openStore(t, name)
       const store = createRedisStore(own, prefix, guard, clock)
       const limits = policy([[10, 60_000], [40, 3_600_000]], { algorithm })
       const ask = async (count: number) => await Promise.all(Array.from({ length: count }, async () => await store.apply('k', limits, 1, 'consume')))
@@ -448,7 +450,7 @@ forEachStore(['redis', 'cluster'], name => {
 })
 
 t.test('exactly max of a thousand concurrent requests of one key pass, in a few calls', async t => {
-  const store = createRedisStore(client, 'hot', guard, clock)
+  const store = createRedisStore(port, 'hot', guard, clock)
   const limit = policy([[700, 60_000]])
   await store.apply('k', limit, 1, 'consume')
   await server.client().config('RESETSTAT')

@@ -3,8 +3,10 @@ import calculateSlot from 'cluster-key-slot'
 import type { Cluster } from 'ioredis'
 import t, { type Test } from 'tap'
 import { clusterOf, redis, type RedisPluginOptions } from '../../plugins/redis/index.js'
+import { portOf } from '../../plugins/shared/redis/client.js'
 import { clientFor } from '../../plugins/shared/redis/cluster-nodes.js'
 import { guardRedis, type RedisGuard } from '../../plugins/shared/redis/guard.js'
+import type { RedisPort } from '../../plugins/shared/redis/port.js'
 import { createTestClock, type TestClock } from '../../plugins/testing/index.js'
 import { collectLog } from '../helpers/app/log-lines.js'
 import { createTestApp, startCluster, startRedis, until } from '../helpers/index.js'
@@ -24,6 +26,7 @@ const first = servers.nodes[0]!
 interface Connected {
   app: FastifyInstance
   client: Cluster
+  port: RedisPort
   guard: RedisGuard
   clock: TestClock
   text: () => string
@@ -39,14 +42,16 @@ async function connected (t: Test, options: Partial<RedisPluginOptions> = {}): P
   await app.register(redis, { cluster: { nodes: servers.startupNodes }, commandTimeout: 60_000, closeTimeout: 100, ...options } as RedisPluginOptions)
   const client = clusterOf(app.redis)!
   const clock = createTestClock()
-  const guard = guardRedis(client, app.log, TIMEOUT, 'redis', clock)
+  const port = portOf(client)
+  const guard = guardRedis(port, app.log, TIMEOUT, 'redis', clock)
   return {
     app,
     client,
+    port,
     guard,
     clock,
     text,
-    set: async keys => await Promise.allSettled(keys.map(key => guard.run(async () => await clientFor(client, key).set(key, 'value')))) as Array<PromiseSettledResult<string>>,
+    set: async keys => await Promise.allSettled(keys.map(key => guard.run(async () => await clientFor(port, key).send<string>('set', [key, 'value'])))),
     isOnFirst: key => client.slots[calculateSlot(`${options.keyPrefix ?? ''}${key}`)]?.[0] === `${first.host}:${first.port}`
   }
 }
@@ -92,14 +97,14 @@ t.test('commands that were collected while a slot moved fail by themselves, and 
 t.test('a user that may not ask a Cluster for its state has its nodes used all the same', async t => {
   // The client itself asks the same before it is ready.
   const options = { enableReadyCheck: false }
-  const { client, guard, set } = await connected(t, { cluster: { nodes: servers.startupNodes, options }, username: 'app', password: 'secret' })
+  const { client, port, guard, set } = await connected(t, { cluster: { nodes: servers.startupNodes, options }, username: 'app', password: 'secret' })
   t.same(codes(await set(['key'])), ['OK'])
   const refused = async () => (await Promise.all(servers.nodes.map(({ server }) => server.client().call('ACL', 'LOG')))).flat().length
   await t.rejects(guard.run(async () => { throw new Error('lost') }), { message: 'lost' })
   await answered(client)
   t.equal(await refused(), 3, 'each master was asked')
   t.equal(guard.isWhole, true)
-  t.equal(await guard.run(async () => await clientFor(client, 'key').get('key')), 'value')
+  t.equal(await guard.run(async () => await clientFor(port, 'key').send('get', ['key'])), 'value')
 })
 
 t.test('keys of a master that hangs are refused at once, others are served, and it is used again when it replies', async t => {
@@ -130,16 +135,16 @@ t.test('keys of a master that hangs are refused at once, others are served, and 
 })
 
 t.test('an operation that fails closed waits for a late node of a Cluster, but not for one that hangs while others reply', async t => {
-  const { app, client, clock, isOnFirst } = await connected(t)
-  const patient = guardRedis(client, app.log, TIMEOUT, 'redis', clock, { isPatient: true })
+  const { app, client, port, clock, isOnFirst } = await connected(t)
+  const patient = guardRedis(port, app.log, TIMEOUT, 'redis', clock, { isPatient: true })
   const [key, other] = [KEYS.find(isOnFirst) ?? '', KEYS.find(each => !isOnFirst(each)) ?? '']
-  const setBoth = async () => await Promise.all([key, other].map(each => patient.run(async () => await clientFor(client, each).set(each, 'value'))))
+  const setBoth = async () => await Promise.all([key, other].map(each => patient.run(async () => await clientFor(port, each).send('set', [each, 'value']))))
   await setBoth()
   /** Sends the first master a command without a reply, while `flowing` gets replies. @returns the milliseconds until it is rejected */
   const waitsFor = async (flowing: string): Promise<number> => {
     const began = clock.now()
     const over = new AbortController()
-    const asked = patient.run(async () => { clientFor(client, key); await new Promise(() => {}) })
+    const asked = patient.run(async () => { clientFor(port, key); await new Promise(() => {}) })
       .catch(() => clock.now() - began).finally(() => over.abort())
     for (let i = 0; !over.signal.aborted; i++) {
       if (i < 12) await client.set(flowing, 'value')

@@ -65,6 +65,7 @@ t.test('a boot fails after exactly connectTimeout of its clock, and not before',
   const app = Fastify()
   let failed: Error | undefined
   Promise.resolve(app.register(redis, { host: '127.0.0.1', port, connectTimeout: '1m', clock })).catch((error: Error) => { failed = error })
+  await until('the plugin waits', () => clock.pendingTimers > 0)
   await clock.advance(59_999)
   t.equal(failed, undefined)
   await clock.advance(1)
@@ -232,6 +233,18 @@ t.test('closing the app is not logged as a lost connection', async t => {
   await app.register(redis, { url: (await sharedRedis()).url })
   await app.close()
   t.same(lines.map(line => line['msg']), ['redis: connected'])
+})
+
+t.test('an app that closes while its Cluster is about to be ready closes it for good: its timer would keep the process alive', async t => {
+  const { startupNodes } = await sharedCluster()
+  const app = Fastify()
+  await app.register(redis, { cluster: { nodes: startupNodes }, required: false, connectTimeout: 1 })
+  const cluster = clusterOf(app.redis)!
+  await app.close()
+  // What ioredis does when the reply to its ready check comes after that.
+  Reflect.apply(Reflect.get(cluster, 'resetNodesRefreshInterval') as () => void, cluster, [])
+  cluster.emit('ready')
+  t.notOk(Reflect.get(cluster, 'slotsTimer'))
 })
 
 t.test('a client that its owner closes is not logged as a lost connection', async t => {

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import t, { type Test } from 'tap'
-import { callRedis, circuitOf, clusterOf, defineScript, runScript, type RedisClient, type RedisScript } from '../../plugins/redis/index.js'
+import { callRedis, circuitOf, clusterOf, defineScript, runScript, type IoredisClient, type RedisScript } from '../../plugins/redis/index.js'
 import { advanceUntil, createTestApp, sharedRedis, startCluster, startRedis, until } from '../helpers/index.js'
 
 const UNAVAILABLE = { code: 'FST_REDIS_SUITE_REDIS_STORE_UNAVAILABLE', statusCode: 503 }
@@ -165,7 +165,7 @@ t.test('while Redis is late, a patient call is sent and waits, and others are re
 t.test('a pipeline whose commands got no reply rejects, as a single command does', async t => {
   const server = await startRedis()
   const { app } = await createTestApp(t, { store: { url: server.url, answers: false } })
-  const both = async (redis: RedisClient) => await redis.pipeline().set('a', '1').get('a').exec()
+  const both = async (redis: IoredisClient) => await redis.pipeline().set('a', '1').get('a').exec()
   t.same(await callRedis(app, both, PATIENT), [[null, 'OK'], [null, '1']])
   await server.kill()
   await t.rejects(callRedis(app, both, PATIENT), UNAVAILABLE)

@@ -4,6 +4,7 @@ import { once } from 'node:events'
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import t, { type Test } from 'tap'
 import { systemClock } from '../../plugins/shared/plugin/clock.js'
+import { portOf } from '../../plugins/shared/redis/client.js'
 import { circuitOf, guardRedis, releaseCircuit } from '../../plugins/shared/redis/guard.js'
 import { createTestClock } from '../../plugins/testing/index.js'
 import { collectLog } from '../helpers/app/log-lines.js'
@@ -20,7 +21,7 @@ async function guarded (t: Test, timeout: number) {
   const { log } = Fastify({ loggerInstance: logger })
   const clock = createTestClock()
   t.teardown(() => { releaseCircuit(client); client.disconnect() })
-  const guard = guardRedis(client, log, timeout, 'redis', clock)
+  const guard = guardRedis(portOf(client), log, timeout, 'redis', clock)
   await guard.run(() => client.ping())
   return { server, client, guard, lines, log, clock }
 }
@@ -87,7 +88,7 @@ async function connected (t: Test, timeout: number) {
   const near = connect((listener.address() as AddressInfo).port, '127.0.0.1').setNoDelay()
   const [far] = await once(listener, 'connection') as [Socket]
   t.teardown(() => { near.destroy(); far.destroy(); listener.close() })
-  return { guard: guardRedis(client, Fastify().log, timeout, 'redis', systemClock), near, far: far.setNoDelay() }
+  return { guard: guardRedis(portOf(client), Fastify().log, timeout, 'redis', systemClock), near, far: far.setNoDelay() }
 }
 
 t.test('a reply that arrived while the event loop was blocked beyond the deadline is no failure', async t => {
@@ -122,7 +123,7 @@ t.test('the event loop blocked beyond the deadline before a command was sent is 
 
 t.test('plugins on one client share its circuit, and each keeps its own deadline', async t => {
   const { server, client, guard, log, clock } = await guarded(t, 50)
-  const patient = guardRedis(client, log, 500, 'redis', clock)
+  const patient = guardRedis(portOf(client), log, 500, 'redis', clock)
   server.pause()
   const slow = patient.run(() => client.get('key'))
   const timedOut = failures(Array.from({ length: 5 }, () => guard.run(() => client.get('key'))))
@@ -138,7 +139,7 @@ t.test('for a user that may not PING the circuit closes all the same', async t =
   const client = new Redis(server.port, server.host, { username: 'app', password: 'secret' })
   t.teardown(() => { releaseCircuit(client); client.disconnect() })
   const clock = createTestClock()
-  const guard = guardRedis(client, Fastify().log, 80, 'redis', clock)
+  const guard = guardRedis(portOf(client), Fastify().log, 80, 'redis', clock)
   t.match(await failures(Array.from({ length: 5 }, () => guard.run(async () => { throw new Error('lost') }))), Array.from({ length: 5 }, () => ({ message: 'lost' })))
   t.equal(guard.circuit.state, 'open')
   await advanceUntil(clock, 'the circuit closes', () => guard.circuit.state === 'closed')

@@ -1,6 +1,7 @@
 import { Redis } from 'ioredis'
 import t from 'tap'
-import { MicroBatch, turnPipelineOf, type BatchCommands, type MicroBatchOptions } from '../../plugins/shared/redis/micro-batch.js'
+import { portOf } from '../../plugins/shared/redis/client.js'
+import { MicroBatch, turnPipelineOf, type MicroBatchOptions, type TurnPipeline } from '../../plugins/shared/redis/micro-batch.js'
 import { newPrefix, sharedRedis } from '../helpers/index.js'
 
 const server = await sharedRedis()
@@ -8,9 +9,10 @@ const prefix = newPrefix()
 const [text, other, n, orderKey] = ['text', 'other', 'n', 'order'].map(name => `${prefix}:${name}`) as [string, string, string, string]
 const client = new Redis(server.url)
 t.teardown(() => client.disconnect())
+const port = portOf(client)
 await client.ping()
 
-const call = (on: BatchCommands, ...command: string[]) => on.eval('return redis.call(unpack(ARGV))', 0, ...command)
+const call = (pipeline: TurnPipeline, key: string, ...command: string[]) => pipeline.send(key, 'eval', ['return redis.call(unpack(ARGV))', 0, ...command])
 
 /** How often the client writes to its socket meanwhile. */
 async function writesOf (work: () => Promise<unknown>): Promise<number> {
@@ -27,10 +29,10 @@ async function writesOf (work: () => Promise<unknown>): Promise<number> {
 }
 
 t.test('commands that several callers send at the end of a turn are one write, and each caller gets its own reply or error', async t => {
-  const pipeline = turnPipelineOf(client)
-  t.equal(turnPipelineOf(client), pipeline)
+  const pipeline = turnPipelineOf(port)
+  t.equal(turnPipelineOf(port), pipeline)
   const ask = (name: string, ...args: string[]) => new Promise((resolve, reject) => {
-    pipeline.onTurnEnd(() => { pipeline.send(n, on => call(on, name, ...args)).then(resolve, reject) })
+    pipeline.onTurnEnd(() => { call(pipeline, n, name, ...args).then(resolve, reject) })
   })
   await client.set(text, 'x')
   let results: unknown[] = []
@@ -42,22 +44,22 @@ t.test('commands that several callers send at the end of a turn are one write, a
 })
 
 t.test('a command outside of the end of a turn is sent at once and in order, and an end without commands writes nothing', async t => {
-  const pipeline = turnPipelineOf(client)
+  const pipeline = turnPipelineOf(port)
   t.equal(await writesOf(async () => {
     pipeline.onTurnEnd(() => {})
     await new Promise(resolve => setImmediate(resolve))
   }), 0)
-  t.same(await Promise.all([pipeline.send(n, on => call(on, 'SET', n, '1')), pipeline.send(n, on => call(on, 'INCR', n)), pipeline.send(n, on => call(on, 'GET', n))]), ['OK', 2, '2'])
+  t.same(await Promise.all([call(pipeline, n, 'SET', n, '1'), call(pipeline, n, 'INCR', n), call(pipeline, n, 'GET', n)]), ['OK', 2, '2'])
 })
 
 t.test('commands that wait in the auto-pipeline of the client are not overtaken', async t => {
   const pipelined = new Redis(server.url, { enableAutoPipelining: true })
   t.teardown(() => pipelined.disconnect())
-  const pipeline = turnPipelineOf(pipelined)
+  const pipeline = turnPipelineOf(portOf(pipelined))
   const values: unknown[] = []
   for (let i = 0; i < 50; i++) {
     const order = [() => pipelined.set(orderKey, i), () => new Promise<void>(resolve => {
-      pipeline.onTurnEnd(() => { pipeline.send(orderKey, on => on.mgetBuffer([orderKey])).then(reply => { values.push(Number(String(reply))); resolve() }) })
+      pipeline.onTurnEnd(() => { pipeline.send(orderKey, 'mget', [orderKey], true).then(reply => { values.push(Number(String(reply))); resolve() }) })
     })]
     // Both are there when the turn ends, in either order.
     await Promise.all((i % 2 === 0 ? order : order.reverse()).map(ask => ask()))
@@ -68,8 +70,8 @@ t.test('commands that wait in the auto-pipeline of the client are not overtaken'
 t.test('commands are rejected where no server can be reached', async t => {
   const gone = new Redis({ port: 1, retryStrategy: () => null, maxRetriesPerRequest: 0 })
   gone.on('error', () => {})
-  const pipeline = turnPipelineOf(gone)
-  const results = await Promise.allSettled([pipeline.send('a', on => call(on, 'GET', 'a')), new Promise((resolve, reject) => pipeline.onTurnEnd(() => { pipeline.send('b', on => call(on, 'GET', 'b')).then(resolve, reject) }))])
+  const pipeline = turnPipelineOf(portOf(gone))
+  const results = await Promise.allSettled([call(pipeline, 'a', 'GET', 'a'), new Promise((resolve, reject) => pipeline.onTurnEnd(() => { call(pipeline, 'b', 'GET', 'b').then(resolve, reject) }))])
   t.match(results, [{ status: 'rejected' }, { status: 'rejected' }])
 })
 
@@ -79,7 +81,7 @@ interface Sent { together: string[][], apart: string[][] }
 
 function upperCase (sent: Sent, change: Partial<MicroBatchOptions<string, string>> = {}): MicroBatch<string, string> {
   return new MicroBatch<string, string>({
-    client,
+    client: port,
     maxSize: 3,
     async sendTogether (batch) {
       sent.together.push(batch.map(({ request }) => request))

@@ -1,5 +1,6 @@
 import t from 'tap'
 import { createWriteBehinds } from '../../plugins/cache/data/write-behind/write-behind.js'
+import { portOf } from '../../plugins/shared/redis/client.js'
 import { guardRedis } from '../../plugins/shared/redis/guard.js'
 import { backlogOf, openFolder, startInstance } from '../helpers/cache/behind-children.js'
 import { startRedis } from '../helpers/index.js'
@@ -11,9 +12,10 @@ const wait = (ms: number) => new Promise(resolve => setTimeout(resolve, ms))
 t.test('a write that kills the process becomes a dead letter, and no other write does', async t => {
   const { folder, linesOf } = openFolder(t)
   const { logger } = collectLog()
-  const { run } = guardRedis(server.client(), logger, 2000)
+  const client = portOf(server.client())
+  const { run } = guardRedis(client, logger, 2000)
   // It adds writes, and dies before it writes them.
-  const adder = createWriteBehinds({ client: server.client(), prefix: 'poison', run, log: logger })
+  const adder = createWriteBehinds({ client, prefix: 'poison', run, log: logger })
   const behind = adder.writeBehind<number | string>('orders', { write: () => { throw new Error('not here') }, flushEvery: '1h', retries: 1000, isOutage: () => true })
   for (let value = 0; value < 10; value++) {
     for (const key of 'abcdefgh') await behind.add(key, value === 5 && key === 'c' ? 'poison' : value)

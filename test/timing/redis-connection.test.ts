@@ -3,6 +3,7 @@ import Fastify from 'fastify'
 import calculateSlot from 'cluster-key-slot'
 import t from 'tap'
 import { clusterOf, redis } from '../../plugins/redis/index.js'
+import { portOf } from '../../plugins/shared/redis/client.js'
 import { clientFor } from '../../plugins/shared/redis/cluster-nodes.js'
 import { guardRedis } from '../../plugins/shared/redis/guard.js'
 import { startCluster, startProxy, startRedis, until } from '../helpers/index.js'
@@ -61,11 +62,12 @@ t.test('no command waits for a master of a Cluster that is known to hang', async
   const app = Fastify()
   t.teardown(() => app.close())
   await app.register(redis, { cluster: { nodes: cluster.startupNodes }, commandTimeout: 5000 })
-  const guard = guardRedis(app.redis, app.log, 150)
+  const port = portOf(app.redis)
+  const guard = guardRedis(port, app.log, 150)
   const { slots } = clusterOf(app.redis)!
   const hung = cluster.nodes[0]!
   const keys = Array.from({ length: 100 }, (_, i) => `key${i}`)
-  const set = (key: string) => guard.run(async () => await clientFor(app.redis, key).set(key, 'value'))
+  const set = (key: string) => guard.run(async () => await clientFor(port, key).send('set', [key, 'value']))
   await Promise.all(keys.map(set))
   hung.server.pause()
   await t.rejects(guard.run(async () => await app.redis.get(keys.find(key => slots[calculateSlot(key)]?.[0] === `${hung.host}:${hung.port}`)!)), { code: 'FST_REDIS_SUITE_REDIS_TIMEOUT' })

@@ -45,9 +45,9 @@ t.test('when the connection is lost, a request with a session is 503 within two 
 
 forEachStore(['memory', 'redis', 'cluster'], name => {
   t.test(`${name}: while the 10,000 sessions of a user end, others are read within 300 ms`, async t => {
-    const { client, prefix } = await openStore(t, name)
+    const { port, prefix } = await openStore(t, name)
     const timeouts = { idleTimeout: HOUR, absoluteTimeout: HOUR }
-    const store = client === undefined ? createMemoryStore(20_000, timeouts) : createRedisStore(client, prefix, timeouts)
+    const store = port === undefined ? createMemoryStore(20_000, timeouts) : createRedisStore(port, prefix, timeouts)
     const users = new UserIndex(store, operation => operation(), { maxPerUser: 0, onMaxPerUser: 'drop-oldest' }, new SessionStatsCounter(HOUR))
     const handles = Array.from({ length: 10_000 }, (_, i) => `h${i}`)
     for (let at = 0; at < handles.length; at += 1000) {

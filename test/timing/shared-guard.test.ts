@@ -1,6 +1,7 @@
 import Fastify from 'fastify'
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
+import { portOf } from '../../plugins/shared/redis/client.js'
 import { guardRedis, releaseCircuit } from '../../plugins/shared/redis/guard.js'
 import { startRedis, until } from '../helpers/index.js'
 import { startHeartbeat } from '../helpers/timing/heartbeat.js'
@@ -12,7 +13,7 @@ async function guarded (t: Test) {
   const client = new Redis(server.url, { retryStrategy: () => 50, commandTimeout: 60_000, maxRetriesPerRequest: 0 })
   client.on('error', () => {})
   t.teardown(() => { releaseCircuit(client); client.disconnect() })
-  const guard = guardRedis(client, Fastify().log, TIMEOUT_MS)
+  const guard = guardRedis(portOf(client), Fastify().log, TIMEOUT_MS)
   await guard.run(() => client.ping())
   const { span } = await startHeartbeat(t)
   return { server, client, guard, span }

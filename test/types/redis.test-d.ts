@@ -1,7 +1,7 @@
 import Fastify from 'fastify'
 import { Redis, type Cluster } from 'ioredis'
 import * as suite from 'fastify-redis-suite'
-import redis, { callRedis, circuitOf, clusterOf, defineScript, runScript, systemClock, type RedisClient, type RedisPluginOptions } from 'fastify-redis-suite/redis'
+import redis, { callRedis, circuitOf, clusterOf, defineScript, runScript, systemClock, type IoredisClient, type RedisPluginOptions } from 'fastify-redis-suite/redis'
 import { expectError, expectType } from 'tsd'
 
 const app = Fastify()
@@ -27,7 +27,7 @@ expectType<Cluster | undefined>(clusterOf(app.redis))
 circuitOf(app.redis)
 
 expectType<Promise<string | null>>(callRedis(app, redis => redis.get('key')))
-expectType<Promise<number>>(callRedis(app, redis => { expectType<RedisClient>(redis); return redis.incr('key') }, { timeout: '50ms', patient: true, nodeOf: 'key', clock: systemClock }))
+expectType<Promise<number>>(callRedis(app, redis => { expectType<IoredisClient>(redis); return redis.incr('key') }, { timeout: '50ms', patient: true, nodeOf: 'key', clock: systemClock }))
 expectType<Promise<'OK'>>(callRedis(app, redis => redis.set('key', 'value', 'EX', 60), { client: app.redis.second }))
 callRedis(Fastify({ http2: true }), redis => redis.ping())
 app.get('/', async request => await callRedis(request.server, redis => redis.get('key')))

@@ -1,4 +1,4 @@
-import type { RedisClient } from '../../shared/redis/client.js'
+import type { RedisPort } from '../../shared/redis/port.js'
 import { isWrongType } from '../../shared/plugin/errors.js'
 import { MicroBatch, type Batched, type TurnPipeline } from '../../shared/redis/micro-batch.js'
 
@@ -14,7 +14,7 @@ export class BatchedGet {
   /** See {@link MicroBatch.share}. */
   readonly share: <T> (id: string, work: () => Promise<T>) => Promise<T>
 
-  constructor (client: RedisClient) {
+  constructor (client: RedisPort) {
     const batch = new MicroBatch<readonly string[], Values>({
       client,
       maxSize: MAX_KEYS,
@@ -39,7 +39,7 @@ function getTogether (batch: Batch, pipeline: TurnPipeline): Promise<unknown> {
   const places = new Map<string, number>()
   for (const { request: keys } of batch) for (const key of keys) if (!places.has(key)) places.set(key, places.size)
   const [first = ''] = places.keys()
-  return pipeline.send(first, on => on.mgetBuffer([...places.keys()])).then(reply => {
+  return pipeline.send(first, 'mget', [...places.keys()], true).then(reply => {
     const values: unknown[] = Array.isArray(reply) ? reply : []
     return batch.map(({ request: keys }) => keys.map(key => values[places.get(key) ?? -1]))
   })
@@ -49,7 +49,7 @@ function getTogether (batch: Batch, pipeline: TurnPipeline): Promise<unknown> {
 function getApart (batch: Batch, pipeline: TurnPipeline): Array<Promise<unknown>> {
   const replies = new Map<string, Promise<unknown>>()
   const get = (key: string) => {
-    const reply = replies.get(key) ?? pipeline.send(key, on => on.getBuffer(key)).catch(nullForAnotherType)
+    const reply = replies.get(key) ?? pipeline.send(key, 'get', [key], true).catch(nullForAnotherType)
     replies.set(key, reply)
     return reply
   }

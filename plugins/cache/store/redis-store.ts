@@ -1,7 +1,8 @@
 import { systemClock, type Clock } from '../../shared/plugin/clock.js'
 import { keySpace } from '../../shared/plugin/keys.js'
 import type { Milliseconds } from '../../shared/plugin/units.js'
-import { databaseChannel, isCluster, type RedisClient } from '../../shared/redis/client.js'
+import { databaseChannel } from '../../shared/redis/client.js'
+import type { RedisPort } from '../../shared/redis/port.js'
 import { anyNode, clientFor, onNode } from '../../shared/redis/cluster-nodes.js'
 import { infoOf, mastersOf } from '../../shared/redis/info.js'
 import { isBatchRefusal } from '../../shared/redis/micro-batch.js'
@@ -33,7 +34,7 @@ interface InvalidationMessage {
 }
 
 /** Returns the channel on which instances publish what they invalidate. */
-export function invalidationChannel (client: RedisClient, prefix: string): string {
+export function invalidationChannel (client: RedisPort, prefix: string): string {
   return databaseChannel(client, keySpace(prefix, 'cache', 'invalidated').slice(0, -1))
 }
 
@@ -52,7 +53,7 @@ export class RedisCacheStore implements CacheStore {
   readonly isSpread: boolean
   /** See {@link MicroBatch.share}. */
   readonly share: BatchedGet['share']
-  readonly #client: RedisClient
+  readonly #client: RedisPort
   readonly #clock: Clock
   readonly #instanceId: string | undefined
   /** Empty: invalidations are not published. */
@@ -69,7 +70,7 @@ export class RedisCacheStore implements CacheStore {
    * @param instanceId - the sender of published invalidations; undefined where no instance has an L1, so that none is
    * published
    */
-  constructor (client: RedisClient, prefix: string, instanceId?: string, clock: Clock = systemClock) {
+  constructor (client: RedisPort, prefix: string, instanceId?: string, clock: Clock = systemClock) {
     this.#client = client
     this.#clock = clock
     this.#instanceId = instanceId
@@ -80,7 +81,7 @@ export class RedisCacheStore implements CacheStore {
     this.#patternKey = this.#tagVersions.keyOf(PATTERN_TAG)
     this.#reads = new BatchedGet(client)
     this.share = this.#reads.share
-    this.isSpread = isCluster(client)
+    this.isSpread = client.topology !== undefined
     this.#isApart = this.isSpread
     // The nodes of a Cluster have clocks of their own.
     this.skew = this.isSpread ? 1000 : 0
@@ -114,7 +115,7 @@ export class RedisCacheStore implements CacheStore {
         const node = clientFor(client, key)
         // All in one round trip.
         const [, holder, { now, versions }] = await Promise.all([
-          node.set(key, token, 'PX', ttl, 'NX'), node.get(key), this.#startFill(tags)
+          node.send('set', [key, token, 'PX', ttl, 'NX']), node.send<string | null>('get', [key]), this.#startFill(tags)
         ])
         if (holder === token) return { kind: 'acquired', now, versions }
         if (holder === HIT_FOR_PASS) return { kind: 'hit-for-pass', now, versions }
@@ -220,7 +221,7 @@ export class RedisCacheStore implements CacheStore {
 
   async stats (): Promise<StoreStats> {
     const infos = await Promise.all(mastersOf(this.#client).map(async node => {
-      const [info, size] = await Promise.all([infoOf(node, 'memory', 'stats'), node.dbsize()])
+      const [info, size] = await Promise.all([infoOf(node, 'memory', 'stats'), node.send<number>('dbsize', [])])
       return new Map(info).set('size', String(size))
     }))
     const sum = (field: string): number => infos.reduce((total, info) => total + (Number(info.get(field)) || 0), 0)
@@ -252,7 +253,7 @@ export class RedisCacheStore implements CacheStore {
 
   async #now (): Promise<number> {
     const given = this.#clock.redisTime()
-    return given === '' ? timeOf(await anyNode(this.#client).time()) : Number(given) / 1000
+    return given === '' ? timeOf(await anyNode(this.#client).send<string[]>('time', [])) : Number(given) / 1000
   }
 
   async #writeEntry (
@@ -279,7 +280,7 @@ export class RedisCacheStore implements CacheStore {
   }
 
   async #hasPatternVersion (version: string): Promise<boolean> {
-    return await clientFor(this.#client, this.#patternKey).get(this.#patternKey) === version
+    return await clientFor(this.#client, this.#patternKey).send('get', [this.#patternKey]) === version
   }
 
   /**
@@ -305,12 +306,13 @@ export class RedisCacheStore implements CacheStore {
   async #setEntries (entries: ReadonlyArray<{ id: string, entry: Entry }>): Promise<void> {
     const writes = entries.map(({ id, entry }) => {
       const key = this.#entrySpace + id
-      return onNode(this.#client, key, () => this.#client.set(key, encodeEntry(entry), 'PX', boundedTtl(ttlOf(entry))))
+      const set = () => this.#client.send('set', [key, encodeEntry(entry), 'PX', boundedTtl(ttlOf(entry))])
+      return onNode(this.#client, key, set)
     })
     // One connection keeps the order of the writes and the message; the nodes of a Cluster have no common order.
     if (this.isSpread) await Promise.all(writes)
     const message = this.#message({ ids: entries.map(({ id }) => id) })
-    await Promise.all([...writes, this.#channel !== '' && this.#client.publish(this.#channel, message)])
+    await Promise.all([...writes, this.#channel !== '' && this.#client.send('publish', [this.#channel, message])])
   }
 }
 

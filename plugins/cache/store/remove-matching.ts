@@ -1,5 +1,4 @@
-import type { Redis } from 'ioredis'
-import type { RedisClient } from '../../shared/redis/client.js'
+import type { RedisNode, RedisPort } from '../../shared/redis/port.js'
 import { isWrongType } from '../../shared/plugin/errors.js'
 import { mastersOf } from '../../shared/redis/info.js'
 import { metaEnd, parseJson } from './entry-codec.js'
@@ -17,23 +16,24 @@ const LABEL = '"label":"'
  * @returns the number of removed entries
  */
 export async function removeByLabel (
-  client: RedisClient, keySpace: string, matches: (label: string) => boolean
+  client: RedisPort, keySpace: string, matches: (label: string) => boolean
 ): Promise<number> {
-  const removed = await Promise.all(mastersOf(client).map(async node => await removeOn(node, keySpace, matches)))
+  const start = client.keyPrefix + keySpace
+  const removed = await Promise.all(mastersOf(client).map(async node => await removeOn(node, start, matches)))
   return removed.reduce((sum, count) => sum + count, 0)
 }
 
-async function removeOn (node: Redis, keySpace: string, matches: (label: string) => boolean): Promise<number> {
-  const { keyPrefix = '' } = node.options
+async function removeOn (node: RedisNode, start: string, matches: (label: string) => boolean): Promise<number> {
   const pace = createPace()
   let removed = 0
   let cursor = '0'
   do {
     // Redis matches only the key space. MATCH is the one argument to which ioredis does not add the client's key
     // prefix.
-    const [next, found] = await node.scan(cursor, 'MATCH', `${escapeGlob(keyPrefix + keySpace)}*`, 'COUNT', BATCH)
+    const args = [cursor, 'MATCH', `${escapeGlob(start)}*`, 'COUNT', BATCH]
+    const [next, found] = await node.send<[string, string[]]>('scan', args)
     cursor = next
-    const keys = found.map(key => key.slice(keyPrefix.length))
+    const keys = found.map(key => key.slice(node.keyPrefix.length))
     const labels = await Promise.all(keys.map(async key => await readLabel(node, key)))
     const unwanted: string[] = []
     for (const [i, key] of keys.entries()) {
@@ -44,22 +44,22 @@ async function removeOn (node: Redis, keySpace: string, matches: (label: string)
       if (matches(label)) unwanted.push(key)
     }
     // One command a key, as the keys lie in several slots of a Cluster.
-    const counts = await Promise.all(unwanted.map(key => node.unlink(key)))
+    const counts = await Promise.all(unwanted.map(key => node.send<number>('unlink', [key])))
     for (const count of counts) removed += count
   } while (cursor !== '0')
   return removed
 }
 
-async function readLabel (node: Redis, key: string): Promise<string | undefined> {
+async function readLabel (node: RedisNode, key: string): Promise<string | undefined> {
   const head = await readStart(node, key, HEAD_BYTES)
   const label = labelOf(head)
   if (label !== undefined || head.length < HEAD_BYTES) return label
   return labelOf(await readStart(node, key, metaEnd(head)))
 }
 
-async function readStart (node: Redis, key: string, bytes: number): Promise<Buffer> {
+async function readStart (node: RedisNode, key: string, bytes: number): Promise<Buffer> {
   try {
-    return await node.getrangeBuffer(key, 0, bytes - 1)
+    return await node.send<Buffer>('getrange', [key, 0, bytes - 1], true)
   } catch (error) {
     if (isWrongType(error)) return Buffer.alloc(0)
     throw error

@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache'
-import { isCluster, type RedisClient } from '../../shared/redis/client.js'
+import type { RedisPort } from '../../shared/redis/port.js'
 import type { Clock } from '../../shared/plugin/clock.js'
 import { onNode } from '../../shared/redis/cluster-nodes.js'
 import { keySpace, safeId } from '../../shared/plugin/keys.js'
@@ -31,7 +31,7 @@ interface KnownVersion {
  * is lost (expired, evicted, flushed) equals no other, so that losing one costs misses and never a stale response.
  */
 export class TagVersions {
-  readonly #client: RedisClient
+  readonly #client: RedisPort
   readonly #clock: Clock
   readonly #space: string
   readonly #pathSpace: string
@@ -42,14 +42,14 @@ export class TagVersions {
   /** Whether one script cannot name several keys. */
   #isApart: boolean
 
-  constructor (client: RedisClient, prefix: string, clock: Clock) {
+  constructor (client: RedisPort, prefix: string, clock: Clock) {
     this.#client = client
     this.#clock = clock
     this.#space = keySpace(prefix, 'cache', 'tag')
     this.#pathSpace = keySpace(prefix, 'cache', 'path')
     this.#allKey = this.#space + safeId(ALL_TAG)
     this.#patternKey = this.#space + safeId(PATTERN_TAG)
-    this.#isApart = isCluster(client)
+    this.#isApart = client.topology !== undefined
   }
 
   keyOf (tag: string): string {
@@ -115,7 +115,7 @@ export class TagVersions {
     const tags = Object.keys(versions)
     const current = await Promise.all(tags.map(tag => {
       const key = this.keyOf(tag)
-      return onNode(this.#client, key, () => this.#client.get(key))
+      return onNode(this.#client, key, () => this.#client.send<string | null>('get', [key]))
     }))
     for (const [i, tag] of tags.entries()) this.#remember(tag, current[i] ?? undefined)
     return tags.every((tag, i) => current[i] === versions[tag])

@@ -1,7 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Clock } from '../../shared/plugin/clock.js'
 import { subscribeToChannel, type ChannelSubscription } from '../../shared/redis/channel-subscription.js'
-import type { RedisClient } from '../../shared/redis/client.js'
+import type { RedisPort } from '../../shared/redis/port.js'
 import { emitInvalidated, type CacheEmitter } from '../events.js'
 import { isRecord, isTexts } from '../store/entry.js'
 import { parseJson } from '../store/entry-codec.js'
@@ -11,7 +11,7 @@ import type { L1 } from './l1.js'
 export const MAX_STALENESS_MS = 100
 
 interface InvalidationBusOptions {
-  client: RedisClient
+  client: RedisPort
   channel: string
   /** The name of this instance in messages. */
   instanceId: string

@@ -1,11 +1,13 @@
-import type { Cluster, Redis } from 'ioredis'
-import { databaseChannel, isCluster, type RedisClient } from '../../shared/redis/client.js'
+import { databaseChannel } from '../../shared/redis/client.js'
+import type {
+  RedisPort, Subscriber, SubscriberListener, SubscribeVerb, Topology
+} from '../../shared/redis/port.js'
 import { lua, sendScript } from '../../shared/redis/script.js'
 import type { Pattern } from './patterns.js'
 
 /** A subscription that Redis is asked for. */
 export interface Subscription {
-  readonly verb: 'subscribe' | 'psubscribe' | 'ssubscribe'
+  readonly verb: SubscribeVerb
   readonly channel: string
 }
 
@@ -14,8 +16,8 @@ export interface ChannelRouting {
   subscriptionsOf (pattern: Pattern): Subscription[]
   /** Returns the server of a channel, or undefined while it is unknown. */
   serverOf (channel: string): string | undefined
-  /** Returns a connection to a server that is not connected yet, or undefined if there is no such server. */
-  connect (server: string): Redis | undefined
+  /** Opens a connection to a server. Returns undefined if there is no such server. */
+  connect (server: string, listener: SubscriberListener): Subscriber | undefined
   publish (name: string, text: string): Promise<unknown>
   /** Returns the name and the text of a message. */
   parse (channel: string, message: string): { name: string, text: string }
@@ -23,37 +25,25 @@ export interface ChannelRouting {
   refresh (): void
 }
 
-/** How a subscriber connection differs from its client: it is never reconnected, the transport replaces it. */
-const SUBSCRIBER_OPTIONS = {
-  // ioredis would add it to the channels of sharded pub/sub, which it treats as keys.
-  keyPrefix: '',
-  lazyConnect: true,
-  enableAutoPipelining: false,
-  enableOfflineQueue: false,
-  autoResubscribe: false,
-  autoResendUnfulfilledCommands: false,
-  maxRetriesPerRequest: 0,
-  retryStrategy: () => null,
-  reconnectOnError: null
-} as const
-
-export function createChannelRouting (client: RedisClient, prefix: string): ChannelRouting {
-  return isCluster(client) ? clusterRouting(client, prefix) : singleServerRouting(client, prefix)
+export function createChannelRouting (client: RedisPort, prefix: string): ChannelRouting {
+  return client.topology === undefined
+    ? singleServerRouting(client, prefix)
+    : clusterRouting(client, client.topology, prefix)
 }
 
 /**
  * Uses one channel per name, and Redis's own patterns. No prefix contains `#`, so a name never reaches the channels of
  * another app or database.
  */
-function singleServerRouting (client: Redis, prefix: string): ChannelRouting {
+function singleServerRouting (client: RedisPort, prefix: string): ChannelRouting {
   const channelPrefix = `${databaseChannel(client, `${prefix}:events:`)}#`
   return {
     subscriptionsOf: ({ text, isGlob }) => [isGlob
       ? { verb: 'psubscribe', channel: channelPrefix + text.replaceAll(/[\\?[\]^-]/g, '\\$&') }
       : { verb: 'subscribe', channel: channelPrefix + text }],
     serverOf: () => client.status === 'end' ? undefined : 'the server',
-    connect: () => client.duplicate(SUBSCRIBER_OPTIONS),
-    publish: async (name, text) => await client.publish(channelPrefix + name, text),
+    connect: (_server, listener) => client.subscriber(listener),
+    publish: async (name, text) => await client.send('publish', [channelPrefix + name, text]),
     parse: (channel, text) => ({ name: channel.slice(channelPrefix.length), text }),
     refresh () {}
   }
@@ -81,7 +71,7 @@ const SHARD_SLOTS = [13907, 9842, 5649, 1584, 14039, 9974, 5781, 1716, 14171, 10
  * published to the name's channel and to the shard's channel: an exact name subscribes to the former, a glob to the
  * shards that it can match.
  */
-function clusterRouting (cluster: Cluster, prefix: string): ChannelRouting {
+function clusterRouting (client: RedisPort, topology: Topology, prefix: string): ChannelRouting {
   const channelPrefix = `${prefix}:events:`
   const channelOf = (name: string) => `${channelPrefix}{${shardOf(name)}}#${name}`
   const shardChannel = (shard: number) => `${channelPrefix}{${shard}}`
@@ -93,12 +83,12 @@ function clusterRouting (cluster: Cluster, prefix: string): ChannelRouting {
     },
     serverOf (channel) {
       const shard = Number(channel.slice(channelPrefix.length + 1, channel.indexOf('}')))
-      return cluster.slots[SHARD_SLOTS[shard] ?? 0]?.[0]
+      return topology.masterOfSlot(SHARD_SLOTS[shard] ?? 0)
     },
-    connect: server => cluster.nodes('all').find(node => nodeAddress(node) === server)?.duplicate(SUBSCRIBER_OPTIONS),
+    connect: (server, listener) => client.subscriber(listener, server),
     async publish (name, text) {
       const channel = channelOf(name)
-      return await sendScript(cluster, PUBLISH_SHARDED, [channel], [channel, shardChannel(shardOf(name)), name, text])
+      return await sendScript(client, PUBLISH_SHARDED, [channel], [channel, shardChannel(shardOf(name)), name, text])
     },
     parse (channel, message) {
       const hash = channel.indexOf('#', channelPrefix.length)
@@ -106,12 +96,8 @@ function clusterRouting (cluster: Cluster, prefix: string): ChannelRouting {
       const end = message.indexOf('\n')
       return { name: message.slice(0, end), text: message.slice(end + 1) }
     },
-    refresh: () => cluster.refreshSlotsCache()
+    refresh: () => topology.refresh()
   }
-}
-
-export function nodeAddress (node: Redis): string {
-  return `${node.options.host}:${node.options.port}`
 }
 
 /** Hashes the part of a name before its first colon (FNV-1a). */

@@ -1,7 +1,6 @@
-import type { Redis } from 'ioredis'
 import type { Clock, Timer } from '../../shared/plugin/clock.js'
-import { isCluster, type RedisClient } from '../../shared/redis/client.js'
-import { createChannelRouting, nodeAddress, type ChannelRouting, type Subscription } from './channel-routing.js'
+import type { RedisPort } from '../../shared/redis/port.js'
+import { createChannelRouting, type ChannelRouting, type Subscription } from './channel-routing.js'
 import type { Pattern } from './patterns.js'
 import { SubscriberConnection } from './subscriber-connection.js'
 import type { Transport, TransportListener } from './transport.js'
@@ -16,7 +15,7 @@ interface Topic extends Subscription {
 }
 
 interface RedisTransportOptions {
-  client: RedisClient
+  client: RedisPort
   prefix: string
   listener: TransportListener
   /** Runs a publish with the deadline and the circuit breaker of the plugin. */
@@ -29,7 +28,7 @@ interface RedisTransportOptions {
  * Cluster.
  */
 export class RedisTransport implements Transport {
-  readonly #client: RedisClient
+  readonly #client: RedisPort
   readonly #routing: ChannelRouting
   readonly #listener: TransportListener
   readonly #run: RedisTransportOptions['run']
@@ -47,7 +46,7 @@ export class RedisTransport implements Transport {
     this.#run = run
     this.#clock = clock
     client.on('end', this.#endConnections)
-    if (isCluster(client)) client.on('-node', this.#onNodeRemoved)
+    client.on('nodeRemoved', this.#onNodeRemoved)
   }
 
   async publish (name: string, text: string): Promise<void> {
@@ -75,7 +74,7 @@ export class RedisTransport implements Transport {
     this.#isClosed = true
     this.#clock.clearTimeout(this.#retry)
     this.#client.off('end', this.#endConnections)
-    this.#client.off('-node', this.#onNodeRemoved)
+    this.#client.off('nodeRemoved', this.#onNodeRemoved)
     this.#topics.clear()
     this.#endConnections()
   }
@@ -84,8 +83,8 @@ export class RedisTransport implements Transport {
     for (const connection of [...this.#connections.values()]) connection.end()
   }
 
-  readonly #onNodeRemoved = (node: Redis): void => {
-    this.#connections.get(nodeAddress(node))?.end()
+  readonly #onNodeRemoved = (address: string): void => {
+    this.#connections.get(address)?.end()
   }
 
   #addTopic ({ verb, channel }: Subscription): Topic {
@@ -129,9 +128,7 @@ export class RedisTransport implements Transport {
   }
 
   #open (server: string): SubscriberConnection<Topic> | undefined {
-    const redis = this.#routing.connect(server)
-    if (redis === undefined) return undefined
-    const connection: SubscriberConnection<Topic> = new SubscriberConnection<Topic>(redis, {
+    const connection = new SubscriberConnection<Topic>({
       message: (subscribed, channel, text) => this.#dispatch(subscribed, channel, text),
       live: topic => {
         this.#attempts = 0
@@ -150,7 +147,9 @@ export class RedisTransport implements Transport {
       }
     }, this.#clock)
     this.#connections.set(server, connection)
-    return connection
+    if (connection.open(listener => this.#routing.connect(server, listener))) return connection
+    this.#connections.delete(server)
+    return undefined
   }
 
   #disconnect (topic: Topic): void {

@@ -1,13 +1,11 @@
-import type { Redis } from 'ioredis'
 import type { Clock, Timer } from '../../shared/plugin/clock.js'
 import { withDeadline } from '../../shared/redis/deadline.js'
 import { reasonOf } from '../../shared/plugin/errors.js'
+import type { Subscriber, SubscriberListener } from '../../shared/redis/port.js'
 import type { Subscription } from './channel-routing.js'
 
 /** The interval of PINGs, and the deadline of each. */
 const PING_MS = 2000
-/** For a client without `connectTimeout`. */
-const HANDSHAKE_MS = 10_000
 /** How long to wait after a refusal, for example by an ACL. */
 const REFUSED_RETRY_MS = 1000
 
@@ -21,10 +19,10 @@ interface SubscriberConnectionListener<S extends Subscription> {
 
 /**
  * A connection for subscriptions that is never reconnected: any failure ends it, and its owner opens another one.
- * Subscriptions are thus made in one way only, and ioredis repeats none of them by itself.
+ * Subscriptions are thus made in one way only, and the client library repeats none of them by itself.
  */
 export class SubscriberConnection<S extends Subscription> {
-  readonly #redis: Redis
+  #subscriber: Subscriber | undefined
   readonly #listener: SubscriberConnectionListener<S>
   readonly #clock: Clock
   readonly #subscriptions = new Set<S>()
@@ -32,26 +30,24 @@ export class SubscriberConnection<S extends Subscription> {
   #handshake: Timer | undefined
   #hasEnded = false
 
-  constructor (redis: Redis, listener: SubscriberConnectionListener<S>, clock: Clock) {
-    this.#redis = redis
+  constructor (listener: SubscriberConnectionListener<S>, clock: Clock) {
     this.#listener = listener
     this.#clock = clock
-    // The client that it was duplicated from logs connection errors.
-    redis.on('error', () => {})
-    // A peer may accept the connection and never reply, which a client without a timeout would not notice.
-    redis.on('connect', () => {
-      this.#handshake = clock.setTimeout(() => this.end(), redis.options.connectTimeout || HANDSHAKE_MS).unref()
+  }
+
+  /** @returns whether there is a server to connect to */
+  open (connect: (listener: SubscriberListener) => Subscriber | undefined): boolean {
+    this.#subscriber = connect({
+      // A peer may accept the connection and never reply, which a client without a timeout would not notice.
+      connected: () => {
+        const timeout = this.#subscriber?.connectTimeout ?? 0
+        this.#handshake = this.#clock.setTimeout(() => this.end(), timeout).unref()
+      },
+      ready: () => this.#begin(),
+      message: (subscribed, channel, text) => this.#listener.message(subscribed, channel, text),
+      ended: () => this.end()
     })
-    redis.on('ready', () => this.#begin())
-    redis.on('close', () => this.end())
-    redis.on('end', () => this.end())
-    // A slot has moved to another server.
-    redis.on('moved', () => this.end())
-    const onMessage = (channel: string, text: string) => listener.message(channel, channel, text)
-    redis.on('message', onMessage)
-    redis.on('smessage', onMessage)
-    redis.on('pmessage', (glob: string, channel: string, text: string) => listener.message(glob, channel, text))
-    redis.connect().catch(() => this.end())
+    return this.#subscriber !== undefined
   }
 
   add (subscription: S): void {
@@ -64,7 +60,7 @@ export class SubscriberConnection<S extends Subscription> {
     if (!this.#isReady) return
     const { verb, channel } = subscription
     // If the connection breaks, the server drops its subscriptions as well.
-    await this.#redis[UNSUBSCRIBE[verb]](channel).catch(() => {})
+    await this.#subscriber?.unsubscribe(verb, channel).catch(() => {})
   }
 
   /** Closes the connection. */
@@ -73,21 +69,22 @@ export class SubscriberConnection<S extends Subscription> {
     this.#hasEnded = true
     this.#clock.clearInterval(this.#heartbeat)
     this.#clock.clearTimeout(this.#handshake)
-    this.#redis.disconnect()
+    this.#subscriber?.close()
     this.#listener.ended(this.#subscriptions)
   }
 
   get #isReady (): boolean {
-    return !this.#hasEnded && this.#redis.status === 'ready'
+    return !this.#hasEnded && this.#subscriber?.isReady === true
   }
 
   #begin (): void {
-    if (this.#hasEnded) return
+    const subscriber = this.#subscriber
+    if (this.#hasEnded || subscriber === undefined) return
     this.#clock.clearTimeout(this.#handshake)
     for (const subscription of this.#subscriptions) this.#subscribe(subscription)
     // A peer may vanish without closing the connection.
     this.#heartbeat = this.#clock.setInterval(() => {
-      withDeadline(this.#redis.ping(), PING_MS, () => new Error('no reply'), this.#clock)
+      withDeadline(subscriber.ping(), PING_MS, () => new Error('no reply'), this.#clock)
         .catch((error: unknown) => { if (!isRefusal(error)) this.end() })
     }, PING_MS)
     this.#heartbeat.unref()
@@ -95,7 +92,7 @@ export class SubscriberConnection<S extends Subscription> {
 
   #subscribe (subscription: S): void {
     const { verb, channel } = subscription
-    this.#redis[verb](channel).then(
+    this.#subscriber?.subscribe(verb, channel).then(
       () => { if (this.#subscriptions.has(subscription)) this.#listener.live(subscription) },
       (error: unknown) => this.#onFailure(subscription, error))
   }
@@ -109,8 +106,6 @@ export class SubscriberConnection<S extends Subscription> {
     }, REFUSED_RETRY_MS).unref()
   }
 }
-
-const UNSUBSCRIBE = { subscribe: 'unsubscribe', psubscribe: 'punsubscribe', ssubscribe: 'sunsubscribe' } as const
 
 /**
  * Returns whether the server refused a command, other than because the slot or the data is elsewhere or not loaded yet.

@@ -1,5 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { RedisClient } from '../../shared/redis/client.js'
+import type { RedisPort } from '../../shared/redis/port.js'
 import type { Clock } from '../../shared/plugin/clock.js'
 import { subscribeToChannel, type ChannelSubscription } from '../../shared/redis/channel-subscription.js'
 import { channelOf } from './redis-store.js'
@@ -9,7 +9,7 @@ type OnAppend = (partition: number | undefined) => void
 
 /** Subscribes to notifications of all streams over one connection, from the first listener on. */
 export function createAppendNotifiers (
-  client: RedisClient, prefix: string, log: FastifyBaseLogger, clock: Clock
+  client: RedisPort, prefix: string, log: FastifyBaseLogger, clock: Clock
 ): { of: (name: string) => AppendNotifier, close: () => void } {
   const listeners = new Map<string, Set<OnAppend>>()
   let subscription: ChannelSubscription | undefined

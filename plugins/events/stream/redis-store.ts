@@ -1,4 +1,5 @@
-import { databaseChannel, type RedisClient } from '../../shared/redis/client.js'
+import { databaseChannel } from '../../shared/redis/client.js'
+import type { RedisPort } from '../../shared/redis/port.js'
 import { keySpace } from '../../shared/plugin/keys.js'
 import { sendScript, type Script } from '../../shared/redis/script.js'
 import {
@@ -17,7 +18,7 @@ interface RedisStreamsOptions extends QueueRedis {
 }
 
 /** Returns the channel on which instances notify each other of new events, by messages `{name}.{partition}`. */
-export function channelOf (client: RedisClient, prefix: string): string {
+export function channelOf (client: RedisPort, prefix: string): string {
   return databaseChannel(client, `${prefix}:events:stream`)
 }
 
@@ -43,7 +44,8 @@ export function createRedisStreams ({ prefix, name, options, ...redis }: RedisSt
       return { id: String(id), n: Number(n) }
     },
     async range (partition, after, count) {
-      const entries = await run(() => client.xrangeBuffer(key(partition, 'log'), idAfter(after), '+', 'COUNT', count))
+      const args = [key(partition, 'log'), idAfter(after), '+', 'COUNT', count]
+      const entries = await run(() => client.send<Array<[Buffer, Buffer[]]>>('xrange', args, true))
       return entries.map(([id, fields]) => messageOf(id, fields))
     },
     async ensureGroup (partition, group, from) {
@@ -79,7 +81,7 @@ export function createRedisStreams ({ prefix, name, options, ...redis }: RedisSt
       const groups = await Promise.all(names.map(async group => ({
         group,
         pending: Number(found.find(info => String(info.get('name')) === group)?.get('pending') ?? 0),
-        deadLetters: await run(() => client.xlen(key(partition, `dead:${group}`))),
+        deadLetters: await run(() => client.send<number>('xlen', [key(partition, `dead:${group}`)])),
         ...groupState(count, firstN, Number(fields.get(`read:${group}`)), Number(fields.get(`lost:${group}`) ?? 0))
       })))
       return { length: Number(length), count, last: last === undefined ? undefined : String(last[0]), groups }

@@ -1,5 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { RedisClient } from '../../shared/redis/client.js'
+import type { RedisPort } from '../../shared/redis/port.js'
 import type { Clock } from '../../shared/plugin/clock.js'
 import { createDeadLetters } from '../../shared/work-queue/dead-letter-admin.js'
 import { invalidArgumentError, withoutCommand } from '../../shared/plugin/errors.js'
@@ -23,7 +23,7 @@ import type {
 
 interface StreamsOptions {
   /** Undefined: events are stored in this process, and are lost when it ends. */
-  client: RedisClient | undefined
+  client: RedisPort | undefined
   prefix: string
   /** Calls Redis by the policy on failure, with the plugin's `timeout`. */
   guard: RedisGuard | undefined

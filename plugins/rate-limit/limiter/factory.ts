@@ -1,6 +1,7 @@
 import type { FastifyInstance, RouteOptions } from 'fastify'
 import { subscribeToChannel } from '../../shared/redis/channel-subscription.js'
-import { keyPrefixOf, resolveClient, type RedisClient } from '../../shared/redis/client.js'
+import { keyPrefixOf, resolveClient } from '../../shared/redis/client.js'
+import type { RedisPort } from '../../shared/redis/port.js'
 import { guardRedis } from '../../shared/redis/guard.js'
 import { decide } from '../decision.js'
 import type { RateLimitEmitter } from '../events.js'
@@ -42,7 +43,7 @@ function localLimiters ({ server }: FastifyInstance, options: ResolvedRateLimitO
 }
 
 function sharedLimiters (
-  fastify: FastifyInstance, client: RedisClient, options: ResolvedRateLimitOptions, events: RateLimitEmitter
+  fastify: FastifyInstance, client: RedisPort, options: ResolvedRateLimitOptions, events: RateLimitEmitter
 ): LimiterFactory {
   const { clock, timeout } = options
   const prefix = keyPrefixOf(client) + (options.nameSpace && `:${options.nameSpace}`)

@@ -1,7 +1,8 @@
 import { systemClock, type Clock } from '../../shared/plugin/clock.js'
 import { keySpace } from '../../shared/plugin/keys.js'
 import type { Milliseconds } from '../../shared/plugin/units.js'
-import { databaseChannel, type RedisClient } from '../../shared/redis/client.js'
+import { databaseChannel } from '../../shared/redis/client.js'
+import type { RedisPort } from '../../shared/redis/port.js'
 import type { RedisGuard } from '../../shared/redis/guard.js'
 import { MicroBatch, type Batched, type TurnPipeline } from '../../shared/redis/micro-batch.js'
 import { sendScript, sendScriptIn } from '../../shared/redis/script.js'
@@ -11,7 +12,7 @@ import { applyScripts, refundScripts, resetScript } from './script-assembly.js'
 import type { SharedRateLimitStore } from './store.js'
 
 /** Returns the channel on which an instance publishes the id of each key that it resets. */
-export function resetChannel (client: RedisClient, prefix: string): string {
+export function resetChannel (client: RedisPort, prefix: string): string {
   return databaseChannel(client, keySpace(prefix, 'rate-limit', 'reset').slice(0, -1))
 }
 
@@ -31,7 +32,7 @@ const UNGUARDED: Pick<RedisGuard, 'run'> = { run: operation => operation() }
 
 /** Creates a store in Redis. A decision takes one script and one round trip; decisions of one turn share them. */
 export function createRedisStore (
-  client: RedisClient, prefix: string, guard: Pick<RedisGuard, 'run'> = UNGUARDED, clock: Clock = systemClock
+  client: RedisPort, prefix: string, guard: Pick<RedisGuard, 'run'> = UNGUARDED, clock: Clock = systemClock
 ): SharedRateLimitStore {
   const channel = resetChannel(client, prefix)
   const counts: Record<Algorithm, string> = {

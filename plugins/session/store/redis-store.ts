@@ -1,4 +1,4 @@
-import type { RedisClient } from '../../shared/redis/client.js'
+import type { RedisPort } from '../../shared/redis/port.js'
 import { systemClock, type Clock } from '../../shared/plugin/clock.js'
 import { clientFor } from '../../shared/redis/cluster-nodes.js'
 import type { RedisGuard } from '../../shared/redis/guard.js'
@@ -22,7 +22,7 @@ const MAX_READS = 64
  * @param run - applies the deadline and the circuit to reads
  */
 export function createRedisStore (
-  client: RedisClient, prefix: string, {
+  client: RedisPort, prefix: string, {
     idleTimeout, absoluteTimeout
   }: SessionTimeouts, run: RedisGuard['run'] = operation => operation(),
   clock: Clock = systemClock
@@ -36,7 +36,7 @@ export function createRedisStore (
     sendTogether: (batch, pipeline) =>
       run(() => readScriptIn(pipeline, readScript, batch.map(({ request: key }) => key))),
     sendApart (batch, pipeline) {
-      const read = async (key: string) => [await pipeline.send(key, on => on.hmget(key, ...FIELDS))]
+      const read = async (key: string) => [await pipeline.send(key, 'hmget', [key, ...FIELDS])]
       return batch.map(({ request: key }) => run(() => read(key)))
     },
     parse: reply => Array.isArray(reply) ? reply.map(parseSession) : []
@@ -46,9 +46,10 @@ export function createRedisStore (
 
   async function infoOf (handle: string): Promise<StoredInfo | undefined> {
     const key = sessions + handle
-    const [created, seen, user = null, device] = await clientFor(client, key).hmget(
-      key, 'created', 'seen', 'user', 'device'
+    const fields = await clientFor(client, key).send<Array<string | null>>(
+      'hmget', [key, 'created', 'seen', 'user', 'device']
     )
+    const [created, seen, user = null, device] = fields
     if (!created) return undefined
     return {
       handle, user: user ?? undefined, createdAt: Number(created), lastSeenAt: Number(seen), device: device ?? ''
@@ -85,9 +86,10 @@ export function createRedisStore (
     },
     async leave (
       user, handles
-    ) { if (handles.length > 0) await clientFor(client, users + user).zrem(users + user, ...handles) },
+    ) { if (handles.length > 0) await clientFor(client, users + user).send('zrem', [users + user, ...handles]) },
     async members (user, until, from, count) {
-      return await clientFor(client, users + user).zrangebyscore(users + user, '-inf', until, 'LIMIT', from, count)
+      const args = [users + user, '-inf', until, 'LIMIT', from, count]
+      return await clientFor(client, users + user).send<string[]>('zrangebyscore', args)
     },
     infos: async handles => await Promise.all(handles.map(infoOf)),
     now: async user => Number(await sendScript(client, nowScript, [users + user], [], clock))

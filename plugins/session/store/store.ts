@@ -1,5 +1,6 @@
 import type { Milliseconds } from '../../shared/plugin/units.js'
-import { databaseChannel, type RedisClient } from '../../shared/redis/client.js'
+import { databaseChannel } from '../../shared/redis/client.js'
+import type { RedisPort } from '../../shared/redis/port.js'
 
 /** A stored session. */
 export interface StoredSession {
@@ -106,7 +107,7 @@ export function renewalOf (idleTimeout: Milliseconds): Milliseconds {
 }
 
 /** Returns the channel on which the handle of each destroyed session is published. */
-export function endedChannel (client: RedisClient, prefix: string): string {
+export function endedChannel (client: RedisPort, prefix: string): string {
   return databaseChannel(client, `${prefix}:session:ended`)
 }
 

@@ -1,8 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { Cluster, Redis } from 'ioredis'
-import { isCluster, type RedisClient } from './client.js'
-import { systemClock, type Clock } from '../plugin/clock.js'
-import { isOutage, type PluginName } from '../plugin/errors.js'
+import { systemClock, type Clock, type Timer } from '../plugin/clock.js'
+import { isOutage, reasonOf, type PluginName } from '../plugin/errors.js'
+import type { RedisPort, Subscriber } from './port.js'
 
 /** Receives the messages that other instances publish. */
 export interface ChannelSubscription {
@@ -14,7 +13,7 @@ export interface ChannelSubscription {
 }
 
 interface ChannelSubscriptionOptions {
-  client: RedisClient
+  client: RedisPort
   /** For the log. */
   plugin: PluginName
   channel: string
@@ -27,74 +26,102 @@ interface ChannelSubscriptionOptions {
   clock?: Clock
 }
 
-const RETRY_MS = 100
+/** The longest pause before another attempt to connect. */
+const MAX_RETRY_MS = 500
 
-/** Subscribes on its own connection, and again after each loss of it. */
-export function subscribeToChannel (
-  { client, plugin, channel, log, without, onMessage, onGap, clock = systemClock }: ChannelSubscriptionOptions
-): ChannelSubscription {
-  let subscriber: Redis | undefined
-  let isLive = false
-  let hasWarned = false
-  let isClosed = false
-
-  function connect (): void {
-    if (isClosed) return
-    // ioredis's own resubscription rejects where nothing can catch it. The listener below subscribes instead.
-    const connection = isCluster(client) ? connectionToAnyNode(client) : client.duplicate({ autoResubscribe: false })
-    subscriber = connection
-    if (connection === undefined) return retry()
-    // The original client logs the errors of connections.
-    connection.on('error', () => {})
-    connection.on('message', (_channel: string, message: string) => onMessage(message))
-    connection.on('ready', () => {
-      connection.subscribe(channel).then(() => {
-        isLive = true
-        onGap()
-      }, (error: Error) => {
-        if (isClosed) return
-        if (!hasWarned) log.warn({ plugin, reason: error.message, channel }, without)
-        hasWarned = true
-      })
-    })
-    connection.on('close', () => {
-      isLive = false
-      onGap()
-    })
-    // Another node of a Cluster is tried. ioredis itself reconnects to a single server.
-    if (isCluster(client)) connection.once('end', retry)
-    if (connection.status === 'wait') connection.connect().catch(() => {})
-  }
-
-  function retry (): void {
-    clock.setTimeout(connect, RETRY_MS).unref()
-  }
-
-  // Closing the client ends this connection as well, also without closing the app.
-  const close = () => {
-    isClosed = true
-    client.off('end', close)
-    subscriber?.disconnect()
-  }
-  client.once('end', close)
-  connect()
-
-  return {
-    get live () { return isLive },
-    // A connection delivers replies and messages in the server's order.
-    async caughtUp () {
-      if (subscriber === undefined) throw new Error('not connected')
-      await subscriber.ping().catch((error: unknown) => { if (isOutage(error)) throw error })
-    },
-    close
-  }
+/** Subscribes on its own connection, and again on another one after each loss of it. */
+export function subscribeToChannel (options: ChannelSubscriptionOptions): ChannelSubscription {
+  return new RedisChannelSubscription(options)
 }
 
-/**
- * Connects to any node: each one receives the messages that are published on any. The Cluster client's own subscriber
- * does not report interruptions, and its PING goes to another connection.
- */
-function connectionToAnyNode (cluster: Cluster): Redis | undefined {
-  const nodes = cluster.nodes('all')
-  return nodes[Math.floor(Math.random() * nodes.length)]?.duplicate({ lazyConnect: true, retryStrategy: () => null })
+class RedisChannelSubscription implements ChannelSubscription {
+  readonly #options: ChannelSubscriptionOptions
+  readonly #clock: Clock
+  #subscriber: Subscriber | undefined
+  #handshake: Timer | undefined
+  #pause: Timer | undefined
+  #isLive = false
+  #hasWarned = false
+  #isClosed = false
+  #attempts = 0
+
+  constructor (options: ChannelSubscriptionOptions) {
+    this.#options = options
+    this.#clock = options.clock ?? systemClock
+    // Closing the client ends this connection as well, also without closing the app.
+    options.client.on('end', this.#close)
+    this.#connect()
+  }
+
+  get live (): boolean {
+    return this.#isLive
+  }
+
+  // A connection delivers replies and messages in the server's order.
+  async caughtUp (): Promise<void> {
+    if (this.#subscriber === undefined) throw new Error('not connected')
+    await this.#subscriber.ping().catch((error: unknown) => { if (isOutage(error)) throw error })
+  }
+
+  close (): void {
+    this.#close()
+  }
+
+  readonly #close = (): void => {
+    this.#isClosed = true
+    this.#options.client.off('end', this.#close)
+    this.#clock.clearTimeout(this.#handshake)
+    this.#clock.clearTimeout(this.#pause)
+    this.#subscriber?.close()
+  }
+
+  #connect (): void {
+    if (this.#isClosed) return
+    const { client, onMessage } = this.#options
+    const subscriber = client.subscriber({
+      connected: () => {
+        // A peer may accept the connection and never reply.
+        this.#handshake = this.#clock.setTimeout(() => subscriber?.close(), subscriber?.connectTimeout ?? 0).unref()
+      },
+      ready: () => this.#subscribe(subscriber),
+      message: (_subscribed, _channel, text) => onMessage(text),
+      ended: () => this.#lose(subscriber)
+    })
+    this.#subscriber = subscriber
+    if (subscriber === undefined) this.#retry()
+  }
+
+  #subscribe (subscriber: Subscriber | undefined): void {
+    const { channel, onGap, log, plugin, without } = this.#options
+    this.#clock.clearTimeout(this.#handshake)
+    subscriber?.subscribe('subscribe', channel).then(() => {
+      if (subscriber !== this.#subscriber) return
+      this.#attempts = 0
+      this.#isLive = true
+      onGap()
+    }, (error: unknown) => {
+      if (this.#isClosed || isOutage(error)) return
+      if (!this.#hasWarned) log.warn({ plugin, reason: reasonOf(error), channel }, without)
+      this.#hasWarned = true
+    })
+  }
+
+  #lose (subscriber: Subscriber | undefined): void {
+    if (subscriber !== this.#subscriber) return
+    this.#subscriber = undefined
+    this.#clock.clearTimeout(this.#handshake)
+    subscriber?.close()
+    if (this.#isLive) {
+      this.#isLive = false
+      this.#options.onGap()
+    }
+    this.#retry()
+  }
+
+  /** Tries again with back-off and jitter: not all processes at once. */
+  #retry (): void {
+    if (this.#isClosed) return
+    const ceiling = Math.min(MAX_RETRY_MS, 20 * 2 ** Math.min(this.#attempts++, 10))
+    this.#pause = this.#clock.setTimeout(() => this.#connect(), ceiling / 2 + Math.random() * ceiling / 2).unref()
+  }
 }

@@ -1,11 +1,19 @@
 import cluster from 'node:cluster'
 import type {} from '@fastify/redis'
 import type { FastifyInstance } from 'fastify'
-import type { Cluster, Redis } from 'ioredis'
 import { InWords, invalidOptionError, type PluginName } from '../plugin/errors.js'
+import { isPromise } from '../plugin/maybe-promise.js'
+import {
+  createIoredisPort, isIoredis, isSubscriber, repliesWithText, type IoredisClient, type IovalkeyClient
+} from './clients/ioredis.js'
+import { createNodeRedisPort, isNodeRedis, type NodeRedis } from './clients/node-redis.js'
+import type { RedisPort } from './port.js'
 
-/** The client of every plugin: of a single node, also behind Sentinel, or of a Cluster. */
-export type RedisClient = Redis | Cluster
+/**
+ * The client of every plugin: of a single node, also behind Sentinel, or of a Cluster, by ioredis, iovalkey or
+ * node-redis.
+ */
+export type RedisClient = IoredisClient | IovalkeyClient | NodeRedis
 
 export const DEFAULT_KEY_PREFIX = 'fastify'
 
@@ -20,37 +28,36 @@ export function setKeyPrefix (client: RedisClient, prefix: string): void {
   keyPrefixes.set(client, prefix)
 }
 
-export function keyPrefixOf (client: RedisClient | undefined): string {
-  return (client && keyPrefixes.get(client)) ?? DEFAULT_KEY_PREFIX
+export function keyPrefixOf (redis: RedisPort | undefined): string {
+  return (redis && keyPrefixes.get(redis.client)) ?? DEFAULT_KEY_PREFIX
+}
+
+const ports = new WeakMap<RedisClient, RedisPort>()
+
+function createPort (client: RedisClient): RedisPort {
+  return isIoredis(client) ? createIoredisPort(client) : createNodeRedisPort(client as NodeRedis)
+}
+
+/** Returns the port of a client, which all plugins share. */
+export function portOf (client: RedisClient): RedisPort {
+  let port = ports.get(client)
+  if (port === undefined) ports.set(client, port = createPort(client))
+  return port
 }
 
 /**
  * Returns the name of a channel in the client's database. Redis delivers a message to the subscribers of all databases,
  * so that the name contains the database's number. Database 0, the only one of a Cluster, is left out.
  */
-export function databaseChannel (client: RedisClient, channel: string): string {
-  const db = isCluster(client) ? 0 : client.options.db ?? 0
-  return db === 0 ? channel : `${channel}@${db}`
-}
-
-/** @returns whether the client talks to a Redis Cluster */
-export function isCluster (client: RedisClient): client is Cluster {
-  return client.isCluster
-}
-
-/**
- * Returns a client as a Cluster; undefined if it is none. `fastify.redis` has the type that `@fastify/redis` declares,
- * which excludes a Cluster.
- */
-export function clusterOf (client: RedisClient): Cluster | undefined {
-  return isCluster(client) ? client : undefined
+export function databaseChannel ({ database }: RedisPort, channel: string): string {
+  return database === 0 ? channel : `${channel}@${database}`
 }
 
 /**
  * Returns the client as {@link findClient} does, for a plugin that otherwise has a memory store, which the log then
  * says. In a worker of `node:cluster` it is a warning: each worker has its own sessions, limits and locks.
  */
-export function resolveClient (fastify: FastifyInstance, plugin: PluginName, option: unknown): RedisClient | undefined {
+export function resolveClient (fastify: FastifyInstance, plugin: PluginName, option: unknown): RedisPort | undefined {
   const client = findClient(fastify, plugin, option)
   if (client === undefined) {
     const level = cluster.isWorker && option === undefined ? 'warn' : 'info'
@@ -80,45 +87,58 @@ export function warnOfLateClient (fastify: FastifyInstance, plugin: PluginName, 
 }
 
 /**
- * Returns the client of a plugin: its option `redis`, otherwise `fastify.redis` of any plugin; undefined for `false` or
- * `null`.
+ * Returns the port of a plugin's client: its option `redis`, otherwise `fastify.redis` of any plugin; undefined for
+ * `false` or `null`.
  */
-export function findClient (fastify: FastifyInstance, plugin: PluginName, option: unknown): RedisClient | undefined {
+export function findClient (fastify: FastifyInstance, plugin: PluginName, option: unknown): RedisPort | undefined {
   if (option === false || option === null) return undefined
   if (option !== undefined) {
-    if (isRedisClient(option) && option.status === 'end') {
-      throw invalidOptionError(plugin, 'redis', new InWords('a client that was closed'), 'a client that is open')
-    }
-    if (isRedisClient(option)) return checkReplies(plugin, option)
-    throw invalidOptionError(
-      plugin, 'redis', option, 'an ioredis client (Redis or Cluster), or false for the memory store'
-    )
+    if (isRedisClient(option)) return checkedPort(plugin, option)
+    const given = isPromise(option) ? new InWords('a promise: await it') : option
+    throw invalidOptionError(plugin, 'redis', given, `${CLIENT_ALLOWED}, or false for the memory store`)
   }
   const decorated: unknown = fastify.hasDecorator('redis') ? fastify.redis : undefined
   if (decorated === undefined) return undefined
-  if (isRedisClient(decorated)) return checkReplies(plugin, decorated)
+  if (isRedisClient(decorated)) return checkedPort(plugin, decorated)
   throw invalidOptionError(plugin, 'redis', undefined,
     `one of the named clients, as fastify.redis holds only these: ${Object.keys(fastify.redis).join(', ')}`)
 }
 
 /** @throws `FST_REDIS_SUITE_<PLUGIN>_INVALID_OPTION` */
-function checkReplies (plugin: PluginName, client: RedisClient): RedisClient {
-  if (repliesWithText(client)) {
-    throw invalidOptionError(plugin, 'redis', new InWords('a client with stringNumbers'), REPLIES_ALLOWED)
-  }
-  return client
+function checkedPort (plugin: PluginName, client: RedisClient): RedisPort {
+  const unfit = unfitnessOf(client)
+  if (unfit !== undefined) throw invalidOptionError(plugin, 'redis', new InWords(unfit.given), unfit.allowed)
+  return portOf(client)
 }
 
-export const REPLIES_ALLOWED = 'a client without stringNumbers, as numbers in replies would be strings; ' +
-  'give the plugins a client of their own'
+/** What a client must be, in an error's message. */
+export const CLIENT_ALLOWED = 'a client of ioredis or iovalkey (Redis or Cluster) or of node-redis (createClient or ' +
+  'createCluster)'
 
-/** Whether the client returns numbers as strings, so that `reply === 1` never holds. */
-export function repliesWithText (client: RedisClient): boolean {
-  const { stringNumbers } = isCluster(client) ? client.options.redisOptions ?? {} : client.options
-  return stringNumbers === true
+/** Returns why the plugins cannot use a client, as the parts of an error's message; undefined if they can. */
+export function unfitnessOf (client: RedisClient): { given: string, allowed: string } | undefined {
+  if (!isIoredis(client)) {
+    return 'isOpen' in client && client.isOpen
+      ? undefined
+      : { given: 'a client that is not connected', allowed: 'a client that is open: await client.connect() first' }
+  }
+  if (client.status === 'end') return { given: 'a client that was closed', allowed: 'a client that is open' }
+  if (repliesWithText(client)) {
+    return {
+      given: 'a client with stringNumbers',
+      allowed: 'a client without stringNumbers, as numbers in replies would be strings; give the plugins a client of ' +
+        'their own'
+    }
+  }
+  if (isSubscriber(client)) {
+    return {
+      given: 'a client that has subscribed to channels',
+      allowed: 'a client that sends commands: give the plugins one of its own, and subscribe with client.duplicate()'
+    }
+  }
+  return undefined
 }
 
 export function isRedisClient (value: unknown): value is RedisClient {
-  return typeof value === 'object' && value !== null &&
-    'evalsha' in value && typeof value.evalsha === 'function' && 'duplicate' in value && 'status' in value
+  return typeof value === 'object' && value !== null && (isIoredis(value) || isNodeRedis(value))
 }

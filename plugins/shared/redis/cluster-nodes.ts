@@ -1,12 +1,10 @@
-import calculateSlot from 'cluster-key-slot'
 import type { FastifyBaseLogger } from 'fastify'
-import type { Cluster, Redis } from 'ioredis'
-import { isCluster, type RedisClient } from './client.js'
 import { systemClock, type Clock, type Timer } from '../plugin/clock.js'
 import { withDeadline } from './deadline.js'
 import { isOutage, pluginError } from '../plugin/errors.js'
 import type { Milliseconds } from '../plugin/units.js'
 import { Impatience, type ConnectionOf } from './patience.js'
+import type { RedisNode, RedisPort, Topology } from './port.js'
 import type { Progress } from './progress.js'
 
 /** A key's node of a Cluster does not reply. No command is sent to it until it does. */
@@ -22,7 +20,7 @@ const CHECK_INTERVAL_MS = 250
  * reply, or report that the Cluster is down, are not used until they do.
  */
 export class ClusterNodes {
-  readonly #cluster: Cluster
+  readonly #topology: Topology
   readonly #log: FastifyBaseLogger
   readonly #timeout: Milliseconds
   readonly #progress: Progress
@@ -38,8 +36,8 @@ export class ClusterNodes {
   /** When a master came back last, by the clock's `monotonic()`; -Infinity: never. */
   returnedAt = -Infinity
 
-  constructor (cluster: Cluster, log: FastifyBaseLogger, timeout: Milliseconds, progress: Progress, clock: Clock) {
-    this.#cluster = cluster
+  constructor (topology: Topology, log: FastifyBaseLogger, timeout: Milliseconds, progress: Progress, clock: Clock) {
+    this.#topology = topology
     this.#log = log
     this.#timeout = timeout
     this.#progress = progress
@@ -54,7 +52,7 @@ export class ClusterNodes {
   isDown (key: string): boolean {
     this.#observedKey = key
     if (this.isWhole) return false
-    const master = this.#masterOf(key)
+    const master = this.#topology.masterOf(key)
     return master === undefined || this.#down.has(master)
   }
 
@@ -69,18 +67,14 @@ export class ClusterNodes {
     return { reply, connectionOf: () => key === undefined ? undefined : this.#connectionFor(key) }
   }
 
-  #connectionFor (key: string): Redis | undefined {
-    const master = this.#masterOf(key)
-    return this.#cluster.nodes('master').find(node => nameOf(node) === master)
-  }
-
-  #masterOf (key: string): string | undefined {
-    return this.#cluster.slots[calculateSlot(`${this.#cluster.options.keyPrefix ?? ''}${key}`)]?.[0]
+  #connectionFor (key: string): RedisNode | undefined {
+    const master = this.#topology.masterOf(key)
+    return this.#topology.masters().find(({ address }) => address === master)
   }
 
   /** Returns a master that is up; undefined if there is none. */
-  any (): Redis | undefined {
-    const up = this.#cluster.nodes('master').filter(node => node.status === 'ready' && !this.#down.has(nameOf(node)))
+  any (): RedisNode | undefined {
+    const up = this.#topology.masters().filter(({ status, address }) => status === 'ready' && !this.#down.has(address))
     return up[Math.floor(Math.random() * up.length)]
   }
 
@@ -98,7 +92,7 @@ export class ClusterNodes {
 
   /** Call it when a slot has moved: the client itself does not learn that of commands in a pipeline. */
   moved (): void {
-    if (!this.#isStopped) this.#cluster.refreshSlotsCache(() => {})
+    if (!this.#isStopped) this.#topology.refresh()
   }
 
   stop (): void {
@@ -107,8 +101,8 @@ export class ClusterNodes {
   }
 
   async #check (): Promise<void> {
-    const present = new Map(this.#cluster.nodes('all').map(node => [nameOf(node), node]))
-    const masters = [...new Set(this.#cluster.slots.map(([master]) => master))].filter(master => master !== undefined)
+    const present = new Map(this.#topology.nodes().map(node => [node.address, node]))
+    const masters = [...this.#topology.assigned()]
     const isUp = await Promise.all(masters.map(master => this.#isUp(master, present.get(master))))
     const down = new Set(masters.filter((_, i) => isUp[i] !== true))
     if ([...this.#down].some(master => !down.has(master))) this.returnedAt = this.#clock.monotonic()
@@ -117,7 +111,7 @@ export class ClusterNodes {
     this.#clock.clearTimeout(this.#timer)
     if (this.isWhole || this.#isStopped) return
     // After a failover the slots are another node's.
-    this.#cluster.refreshSlotsCache(() => {})
+    this.#topology.refresh()
     this.#timer = this.#clock.setTimeout(() => this.suspect(), CHECK_INTERVAL_MS)
     this.#timer.unref()
   }
@@ -126,9 +120,9 @@ export class ClusterNodes {
    * Checks a master, by at most one command in flight: the late reply of one that hangs counts. A refusal (ACL) is a
    * reply. A node is also up if it is late while something arrives from it, or while this process is short of CPU.
    */
-  async #isUp (master: string, node: Redis | undefined): Promise<boolean> {
+  async #isUp (master: string, node: RedisNode | undefined): Promise<boolean> {
     if (node === undefined || !['ready', 'connect', 'connecting', 'wait'].includes(node.status)) return false
-    const check = this.#checks.get(master) ?? node.cluster('INFO')
+    const check = this.#checks.get(master) ?? node.send('cluster', ['INFO'])
       .then(info => String(info).includes('cluster_state:ok'), error => !isOutage(error))
       .finally(() => this.#checks.delete(master))
     this.#checks.set(master, check)
@@ -138,7 +132,7 @@ export class ClusterNodes {
     return await inTime.catch(() => this.#isLate(node, moves))
   }
 
-  #isLate (node: Redis, moves: number): boolean {
+  #isLate (node: RedisNode, moves: number): boolean {
     const connection = this.#progress.look(node)
     return connection.moves !== moves || (this.#progress.isBusy && this.#progress.isAliveOver(connection))
   }
@@ -154,18 +148,14 @@ export class ClusterNodes {
   }
 }
 
-function nameOf ({ options: { host, port } }: Redis): string {
-  return `${host}:${port}`
-}
-
-const nodesOf = new WeakMap<Cluster, ClusterNodes>()
+const nodesOf = new WeakMap<RedisPort, ClusterNodes>()
 
 /** Watches the nodes of a client from now on. Returns undefined for a client of a single node. */
 export function watchNodes (
-  client: RedisClient, log: FastifyBaseLogger, timeout: Milliseconds, progress: Progress, clock: Clock = systemClock
+  client: RedisPort, log: FastifyBaseLogger, timeout: Milliseconds, progress: Progress, clock: Clock = systemClock
 ): ClusterNodes | undefined {
-  if (!isCluster(client)) return undefined
-  const nodes = new ClusterNodes(client, log, timeout, progress, clock)
+  if (client.topology === undefined) return undefined
+  const nodes = new ClusterNodes(client.topology, log, timeout, progress, clock)
   nodesOf.set(client, nodes)
   return nodes
 }
@@ -175,7 +165,7 @@ export function watchNodes (
  *
  * @throws `FST_REDIS_SUITE_REDIS_NODE_DOWN` if the key's node is known to be down
  */
-export function clientFor (client: RedisClient, key: string): RedisClient {
+export function clientFor (client: RedisPort, key: string): RedisPort {
   if (isDown(client, key)) throw new NodeDownError()
   return client
 }
@@ -184,15 +174,15 @@ export function clientFor (client: RedisClient, key: string): RedisClient {
  * Sends one command on a key, as {@link clientFor} does. It rejects and never throws, so that the caller awaits
  * commands beside it as well.
  */
-export function onNode<T> (client: RedisClient, key: string, command: () => Promise<T>): Promise<T> {
+export function onNode<T> (client: RedisPort, key: string, command: () => Promise<T>): Promise<T> {
   return isDown(client, key) ? Promise.reject(new NodeDownError()) : command()
 }
 
-function isDown (client: RedisClient, key: string): boolean {
-  return isCluster(client) && nodesOf.get(client)?.isDown(key) === true
+function isDown (client: RedisPort, key: string): boolean {
+  return client.topology !== undefined && nodesOf.get(client)?.isDown(key) === true
 }
 
 /** Returns the connection for commands without a key: in a Cluster that of a master that is up. */
-export function anyNode (client: RedisClient): RedisClient {
-  return isCluster(client) ? nodesOf.get(client)?.any() ?? client : client
+export function anyNode (client: RedisPort): RedisNode {
+  return client.topology === undefined ? client : nodesOf.get(client)?.any() ?? client
 }

@@ -1,11 +1,12 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { CircuitBreaker, type CircuitStatus } from './circuit-breaker.js'
-import { isCluster, type RedisClient } from './client.js'
+import type { RedisClient } from './client.js'
 import { systemClock, type Clock } from '../plugin/clock.js'
 import { NodeDownError, watchNodes, type ClusterNodes } from './cluster-nodes.js'
 import { withDeadline } from './deadline.js'
 import { isOutage, pluginError, type PluginName } from '../plugin/errors.js'
 import { Impatience, Patience, ProbeWatch, type ConnectionOf } from './patience.js'
+import type { RedisPort } from './port.js'
 import { Progress } from './progress.js'
 import { tracedRedis } from '../plugin/tracing.js'
 import type { Milliseconds } from '../plugin/units.js'
@@ -79,15 +80,15 @@ const watched = new WeakMap<RedisClient, WatchedClient>()
  * @param clock - the clock of the deadline; the first plugin's is that of the circuit
  */
 export function guardRedis (
-  client: RedisClient, log: FastifyBaseLogger, timeout: Milliseconds = DEFAULT_TIMEOUT_MS, plugin: PluginName = 'redis',
+  client: RedisPort, log: FastifyBaseLogger, timeout: Milliseconds = DEFAULT_TIMEOUT_MS, plugin: PluginName = 'redis',
   clock: Clock = systemClock,
   { isPatient = false }: GuardOptions = {}
 ): RedisGuard {
-  const shared = watched.get(client) ?? watch(client, log, clock)
+  const shared = watched.get(client.client) ?? watch(client, log, clock)
   const { circuit, progress, nodes } = shared
   const onTimeout = () => new TimeoutError(timeout)
   const refuse = () => new CircuitOpenError(circuit.lastError?.message)
-  const ownConnection: ConnectionOf = () => isCluster(client) ? undefined : client
+  const ownConnection: ConnectionOf = () => client.topology === undefined ? client : undefined
   const impatience = nodes === undefined ? new Impatience(progress, ownConnection) : undefined
 
   // Each request calls it. An async function would cost two more microtasks.
@@ -168,7 +169,7 @@ const MESSAGES = {
   open: 'redis: circuit open, plugins use their fallbacks'
 }
 
-function watch (client: RedisClient, log: FastifyBaseLogger, clock: Clock): WatchedClient {
+function watch (client: RedisPort, log: FastifyBaseLogger, clock: Clock): WatchedClient {
   const progress = new Progress(clock)
   const nodes = watchNodes(client, log, DEFAULT_TIMEOUT_MS, progress, clock)
   const circuit = new CircuitBreaker({
@@ -198,8 +199,8 @@ function watch (client: RedisClient, log: FastifyBaseLogger, clock: Clock): Watc
     isUp = false
     circuit.disturbed()
   })
-  if (isCluster(client)) client.on('-node', () => { watchedClient.losses++ })
-  watched.set(client, watchedClient)
+  client.on('nodeRemoved', () => { watchedClient.losses++ })
+  watched.set(client.client, watchedClient)
   return watchedClient
 }
 
@@ -209,16 +210,16 @@ function watch (client: RedisClient, log: FastifyBaseLogger, clock: Clock): Watc
  * @returns whether the reply was in time. A late reply succeeds as well
  */
 async function probe (
-  client: RedisClient, { circuit, progress, nodes }: WatchedClient, clock: Clock
+  client: RedisPort, { circuit, progress, nodes }: WatchedClient, clock: Clock
 ): Promise<boolean> {
   if (client.status === 'end') throw new ClientEndedError()
   if (client.status !== 'ready') throw new Error(`the connection is not ready (state "${client.status}")`)
-  if (isCluster(client)) {
+  if (client.topology !== undefined) {
     await nodes?.check()
     return true
   }
   // A refusal (ACL) is a reply.
-  const reply = client.ping().catch((error: unknown) => { if (isOutage(error)) throw error })
+  const reply = client.send('ping', []).catch((error: unknown) => { if (isOutage(error)) throw error })
   const wait = new ProbeWatch(progress, circuit, client)
   await withDeadline(reply, DEFAULT_TIMEOUT_MS, () => new TimeoutError(DEFAULT_TIMEOUT_MS), clock, wait).catch(() => {})
   await reply

@@ -1,32 +1,15 @@
 import { AsyncResource } from 'node:async_hooks'
-import calculateSlot from 'cluster-key-slot'
 import { isTracing } from '../plugin/tracing.js'
-import { isCluster, type RedisClient } from './client.js'
 import { onNode } from './cluster-nodes.js'
+import type { CommandArgument, QueuedCommand, RedisPort } from './port.js'
 
 // Requests to Redis that are made in one turn of the event loop cost less together. A `MicroBatch` belongs to a plugin,
 // and merges its requests into one command. A `TurnPipeline` belongs to a client, and writes the commands of all
 // plugins to the socket at once.
 
-/** The commands that batches send. A client and a pipeline both have them. */
-export interface BatchCommands {
-  evalsha (sha1: string, numberOfKeys: number, ...args: Array<string | number>): unknown
-  eval (lua: string, numberOfKeys: number, ...args: Array<string | number>): unknown
-  evalsha_ro (sha1: string, numberOfKeys: number, ...args: Array<string | number>): unknown
-  eval_ro (lua: string, numberOfKeys: number, ...args: Array<string | number>): unknown
-  getBuffer (key: string): unknown
-  hmget (key: string, ...fields: string[]): unknown
-  mgetBuffer (keys: string[]): unknown
-}
-
 interface Caller<R> {
   resolve: (result: R) => void
   reject: (error: unknown) => void
-}
-
-interface PipelinedCommand extends Caller<unknown> {
-  key: string
-  send: (on: BatchCommands) => unknown
 }
 
 /**
@@ -35,14 +18,14 @@ interface PipelinedCommand extends Caller<unknown> {
  * turn.
  */
 export class TurnPipeline {
-  readonly client: RedisClient
+  readonly client: RedisPort
   readonly #isCluster: boolean
   #listeners: Array<() => void> = []
-  #commands: PipelinedCommand[] | undefined
+  #commands: QueuedCommand[] | undefined
 
-  constructor (client: RedisClient) {
+  constructor (client: RedisPort) {
     this.client = client
-    this.#isCluster = isCluster(client)
+    this.#isCluster = client.topology !== undefined
   }
 
   /** Calls `flush` at the end of this turn. The commands that all such functions send are written together. */
@@ -58,74 +41,38 @@ export class TurnPipeline {
    * @param key - a key of the command, which names its node
    * @throws `FST_REDIS_SUITE_REDIS_NODE_DOWN` if the node is known to be down
    */
-  send (key: string, send: PipelinedCommand['send']): Promise<unknown> {
-    return this.#isCluster ? onNode(this.client, key, () => this.#queue(key, send)) : this.#queue(key, send)
+  send (key: string, name: string, args: readonly CommandArgument[], asBytes = false): Promise<unknown> {
+    return this.#isCluster
+      ? onNode(this.client, key, () => this.#queue(name, args, asBytes))
+      : this.#queue(name, args, asBytes)
   }
 
-  #queue (key: string, send: PipelinedCommand['send']): Promise<unknown> {
+  #queue (name: string, args: readonly CommandArgument[], asBytes: boolean): Promise<unknown> {
     return new Promise((resolve, reject) => {
-      const command = { key, send, resolve, reject }
-      if (this.#commands === undefined) this.#write([command])
+      const command = { name, args, asBytes, resolve, reject }
+      if (this.#commands === undefined) this.client.sendAll([command])
       else this.#commands.push(command)
     })
   }
 
   #endTurn (): void {
     const listeners = this.#listeners
-    const commands: PipelinedCommand[] = []
+    const commands: QueuedCommand[] = []
     this.#listeners = []
     this.#commands = commands
     try {
       for (const flush of listeners) flush()
     } finally {
       this.#commands = undefined
-      if (commands.length > 0) this.#write(commands)
+      if (commands.length > 0) this.client.sendAll(commands)
     }
   }
-
-  #write (commands: readonly PipelinedCommand[]): void {
-    const { client } = this
-    // Commands in the client's own pipeline, such as a write of the same turn, must not be overtaken.
-    if (client.autoPipelineQueueSize > 0) return sendOneByOne(client, commands)
-    if (!isCluster(client)) return sendAsPipeline(client, commands)
-    // Single commands are redirected one by one, and can be read from replicas, as the client's options ask.
-    const { enableAutoPipelining, keyPrefix = '', scaleReads } = client.options
-    if (client.slots.length === 0 || enableAutoPipelining !== true || scaleReads !== 'master') {
-      return sendOneByOne(client, commands)
-    }
-    const byNode = new Map<string, PipelinedCommand[]>()
-    for (const command of commands) {
-      const node = client.slots[calculateSlot(keyPrefix + command.key)]?.join() ?? ''
-      const present = byNode.get(node)
-      if (present === undefined) byNode.set(node, [command])
-      else present.push(command)
-    }
-    for (const ofNode of byNode.values()) sendAsPipeline(client, ofNode)
-  }
 }
 
-function sendOneByOne (client: RedisClient, commands: readonly PipelinedCommand[]): void {
-  for (const { send, resolve, reject } of commands) Promise.resolve(send(client)).then(resolve, reject)
-}
-
-function sendAsPipeline (client: RedisClient, commands: readonly PipelinedCommand[]): void {
-  const pipeline = client.pipeline()
-  for (const { send } of commands) send(pipeline)
-  pipeline.exec().then(
-    results => {
-      for (const [i, { resolve, reject }] of commands.entries()) {
-        const [error, reply] = results?.[i] ?? [new Error('no reply')]
-        if (error === null) resolve(reply)
-        else reject(error)
-      }
-    },
-    (error: unknown) => { for (const { reject } of commands) reject(error) })
-}
-
-const pipelines = new WeakMap<RedisClient, TurnPipeline>()
+const pipelines = new WeakMap<RedisPort, TurnPipeline>()
 
 /** Returns the pipeline of a client, which all plugins share. */
-export function turnPipelineOf (client: RedisClient): TurnPipeline {
+export function turnPipelineOf (client: RedisPort): TurnPipeline {
   const pipeline = pipelines.get(client) ?? new TurnPipeline(client)
   pipelines.set(client, pipeline)
   return pipeline
@@ -147,7 +94,7 @@ export interface Batched<Q> {
 }
 
 export interface MicroBatchOptions<Q, R> {
-  client: RedisClient
+  client: RedisPort
   /** The largest sum of the sizes of a batch's requests. Redis executes such a batch in a fraction of a millisecond. */
   maxSize: number
   /** Whether two requests with one id are the same. @default they are */
@@ -188,7 +135,7 @@ export class MicroBatch<Q, R> {
   constructor (options: MicroBatchOptions<Q, R>) {
     this.#options = options
     this.#pipeline = turnPipelineOf(options.client)
-    this.#isApart = isCluster(options.client)
+    this.#isApart = options.client.topology !== undefined
   }
 
   /**

@@ -1,13 +1,13 @@
-import type { Redis } from 'ioredis'
 import type { CircuitBreaker } from './circuit-breaker.js'
 import type { Watch } from './deadline.js'
+import type { RedisNode } from './port.js'
 import type { Connection, Progress } from './progress.js'
 
 /**
  * Returns the connection that an operation was sent over; undefined if that is unknown. Called only while the operation
  * waits.
  */
-export type ConnectionOf = () => Redis | undefined
+export type ConnectionOf = () => RedisNode | undefined
 
 /** A patient operation extends its wait by this time, and then decides again. */
 const STEP_MS = 150
@@ -96,11 +96,11 @@ export class Patience implements Watch {
 /** For the probe of a circuit, whose late reply counts as well. */
 export class ProbeWatch implements Watch {
   readonly #progress: Progress
-  readonly #client: Redis
+  readonly #client: RedisNode
   readonly #circuit: CircuitBreaker
   isLate = false
 
-  constructor (progress: Progress, circuit: CircuitBreaker, client: Redis) {
+  constructor (progress: Progress, circuit: CircuitBreaker, client: RedisNode) {
     this.#progress = progress
     this.#circuit = circuit
     this.#client = client

@@ -1,6 +1,6 @@
-import type { Redis } from 'ioredis'
 import type { Clock } from '../plugin/clock.js'
 import type { Milliseconds } from '../plugin/units.js'
+import type { RedisNode } from './port.js'
 
 /** A longer time between two looks counts as this: the process was busy, and could not have read a reply. */
 const MAX_STEP_MS = 25
@@ -30,7 +30,7 @@ export interface Connection {
 }
 
 interface Watched extends Connection {
-  stream: unknown
+  socket: object | undefined
   bytes: number
   lookedAt: number
 }
@@ -41,7 +41,7 @@ interface Watched extends Connection {
  */
 export class Progress {
   readonly #clock: Clock
-  readonly #connections = new WeakMap<Redis, Watched>()
+  readonly #connections = new WeakMap<RedisNode, Watched>()
   #lookedAt = -Infinity
   #lagCountedUntil = -Infinity
   #windowEnds = -Infinity
@@ -74,14 +74,14 @@ export class Progress {
   }
 
   /** An operation on this connection has failed. */
-  fail (client: Redis | undefined): void {
+  fail (client: RedisNode | undefined): void {
     if (client === undefined) return
     const connection = this.#of(client)
     connection.failedAt = connection.moves
   }
 
   /** @param due - when the caller's timer should have fired, by the clock's `monotonic()` */
-  look (client: Redis, due?: number): Connection {
+  look (client: RedisNode, due?: number): Connection {
     const now = this.#clock.monotonic()
     this.#noteLag(now, due)
     const connection = this.#of(client)
@@ -96,12 +96,12 @@ export class Progress {
     return connection
   }
 
-  #of (client: Redis): Watched {
+  #of (client: RedisNode): Watched {
     let connection = this.#connections.get(client)
     if (connection === undefined) {
       connection = {
-        stream: client.stream,
-        bytes: bytesOf(client),
+        socket: client.socket,
+        bytes: client.received,
         moves: 0,
         failedAt: -1,
         quiet: 0,
@@ -125,15 +125,10 @@ export class Progress {
   }
 }
 
-function hasMoved (connection: Watched, client: Redis): boolean {
-  const { stream, bytes } = connection
-  connection.stream = client.stream
-  connection.bytes = bytesOf(client)
+function hasMoved (connection: Watched, client: RedisNode): boolean {
+  const { socket, bytes } = connection
+  connection.socket = client.socket
+  connection.bytes = client.received
   // A new connection has a counter of its own.
-  return stream === client.stream && bytes !== connection.bytes
-}
-
-/** A client that has not begun to connect has no stream, against its type. */
-function bytesOf (client: Redis): number {
-  return Number(Reflect.get(client.stream ?? {}, 'bytesRead') ?? 0)
+  return socket === connection.socket && bytes !== connection.bytes
 }

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto'
-import type { RedisClient } from './client.js'
 import { systemClock, type Clock } from '../plugin/clock.js'
 import { onNode } from './cluster-nodes.js'
 import type { TurnPipeline } from './micro-batch.js'
+import type { CommandArgument, RedisPort } from './port.js'
 
 /** A Lua script and the digest it is called by. */
 export interface Script {
@@ -61,13 +61,28 @@ async function byDigestOrText (byDigest: () => Promise<unknown>, byText: () => P
  * @param clock - the time of a script of {@link timedLua}
  */
 export function sendScript (
-  client: RedisClient, script: Script, keys: readonly string[], args: ReadonlyArray<string | number |
-    Buffer>, clock: Clock = systemClock
+  client: RedisPort, script: Script, keys: readonly string[], args: readonly CommandArgument[],
+  clock: Clock = systemClock
+): Promise<unknown> {
+  return send(client, script, keys, args, clock, false)
+}
+
+/** Runs a script as {@link sendScript} does, and returns the texts of the reply as bytes. */
+export function sendScriptForBytes (
+  client: RedisPort, script: Script, keys: readonly string[], args: readonly CommandArgument[],
+  clock: Clock = systemClock
+): Promise<unknown> {
+  return send(client, script, keys, args, clock, true)
+}
+
+function send (
+  client: RedisPort, script: Script, keys: readonly string[], args: readonly CommandArgument[], clock: Clock,
+  asBytes: boolean
 ): Promise<unknown> {
   const time = timeFor(script, clock)
   return onNode(client, keys[0] ?? '', () => byDigestOrText(
-    () => client.evalsha(script.sha1, keys.length, ...keys, ...args, ...time),
-    () => client.eval(script.lua, keys.length, ...keys, ...args, ...time)))
+    () => client.send('evalsha', [script.sha1, keys.length, ...keys, ...args, ...time], asBytes),
+    () => client.send('eval', [script.lua, keys.length, ...keys, ...args, ...time], asBytes)))
 }
 
 /**
@@ -77,38 +92,18 @@ export function sendScript (
 export function readScriptIn (pipeline: TurnPipeline, script: Script, keys: readonly string[]): Promise<unknown> {
   const [key = ''] = keys
   return byDigestOrText(
-    () => pipeline.send(key, on => on.evalsha_ro(script.sha1, keys.length, ...keys)),
-    () => pipeline.send(key, on => on.eval_ro(script.lua, keys.length, ...keys)))
+    () => pipeline.send(key, 'evalsha_ro', [script.sha1, keys.length, ...keys]),
+    () => pipeline.send(key, 'eval_ro', [script.lua, keys.length, ...keys]))
 }
 
 /** Runs a script as {@link sendScript} does, together with the other commands of a turn's end. */
 export function sendScriptIn (
-  pipeline: TurnPipeline, script: Script, keys: readonly string[], args: ReadonlyArray<string |
-    number>, clock: Clock = systemClock
+  pipeline: TurnPipeline, script: Script, keys: readonly string[], args: readonly CommandArgument[],
+  clock: Clock = systemClock
 ): Promise<unknown> {
   const time = timeFor(script, clock)
   const [key = ''] = keys
   return byDigestOrText(
-    () => pipeline.send(key, on => on.evalsha(script.sha1, keys.length, ...keys, ...args, ...time)),
-    () => pipeline.send(key, on => on.eval(script.lua, keys.length, ...keys, ...args, ...time)))
-}
-
-/**
- * Both kinds of client have these methods, against their types. `callBuffer` loses its first argument in a pipeline.
- */
-interface ForBytes {
-  evalshaBuffer (...args: ReadonlyArray<string | number | Buffer>): Promise<unknown>
-  evalBuffer (...args: ReadonlyArray<string | number | Buffer>): Promise<unknown>
-}
-
-/** Runs a script as {@link sendScript} does, and returns the texts of the reply as bytes. */
-export function sendScriptForBytes (
-  client: RedisClient, script: Script, keys: readonly string[], args: ReadonlyArray<string | number |
-    Buffer>, clock: Clock = systemClock
-): Promise<unknown> {
-  const time = timeFor(script, clock)
-  const forBytes = client as unknown as ForBytes
-  return onNode(client, keys[0] ?? '', () => byDigestOrText(
-    () => forBytes.evalshaBuffer(script.sha1, keys.length, ...keys, ...args, ...time),
-    () => forBytes.evalBuffer(script.lua, keys.length, ...keys, ...args, ...time)))
+    () => pipeline.send(key, 'evalsha', [script.sha1, keys.length, ...keys, ...args, ...time]),
+    () => pipeline.send(key, 'eval', [script.lua, keys.length, ...keys, ...args, ...time]))
 }

@@ -1,6 +1,6 @@
 import type { Clock } from '../plugin/clock.js'
 import type { Milliseconds } from '../plugin/units.js'
-import type { RedisClient } from '../redis/client.js'
+import type { RedisPort } from '../redis/port.js'
 import { sendScript, sendScriptForBytes, type Script } from '../redis/script.js'
 import { acquireScript, heartbeatScript, renewScript } from './lease-scripts.js'
 import { deadLetterScript, discardScript } from './dead-letter-scripts.js'
@@ -10,7 +10,7 @@ import { idAfter } from './stream-ids.js'
 
 /** Access to Redis for a queue. */
 export interface QueueRedis {
-  client: RedisClient
+  client: RedisPort
   /** Calls Redis by the policy on failure. */
   run: <R>(operation: () => Promise<R>) => Promise<R>
   /** The time of scripts. */
@@ -100,9 +100,12 @@ export function createRedisQueue ({ client, run, clock }: QueueRedis, options: R
       return dropped === null ? undefined : Number(dropped)
     },
 
-    deadLetters: async (from, count) =>
-      (await run(() => client.xrangeBuffer(dead, from, '+', 'COUNT', count))).map(deadLetterOf),
-    deadLetterCount: () => run(() => client.xlen(dead)),
+    async deadLetters (from, count) {
+      const entries = await run(() =>
+        client.send<Array<[Buffer, Buffer[]]>>('xrange', [dead, from, '+', 'COUNT', count], true))
+      return entries.map(deadLetterOf)
+    },
+    deadLetterCount: () => run(() => client.send<number>('xlen', [dead])),
     replay: async ids =>
       Number(await call(scripts.replay, [replay.target, dead], [replay.maxLength, ...replay.args, ...ids])),
     discard: async ids => Number(await call(discardScript, [dead], ids))
@@ -114,7 +117,7 @@ export function createRedisRegistry ({ client, run, clock }: QueueRedis, key: st
   return {
     heartbeat: async (instance, ms) =>
       Number(await run(() => sendScript(client, heartbeatScript, [key], [instance, ms], clock))),
-    async deregister (instance) { await run(() => client.zrem(key, instance)) }
+    async deregister (instance) { await run(() => client.send('zrem', [key, instance])) }
   }
 }
 

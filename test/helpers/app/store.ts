@@ -1,6 +1,8 @@
 // The stores of plugins by name, so that one contract of tests runs on each.
 import { Cluster, Redis } from 'ioredis'
 import type { Test } from 'tap'
+import { portOf, type RedisClient } from '../../../plugins/shared/redis/client.js'
+import type { RedisNode, RedisPort } from '../../../plugins/shared/redis/port.js'
 import { createTestClock, type TestClock } from '../../../plugins/testing/index.js'
 import { sharedCluster, sharedRedis } from '../servers/shared.js'
 
@@ -10,6 +12,8 @@ export interface TestStore {
   readonly name: StoreName
   /** Undefined for the memory store. It is closed with the test. */
   readonly client: Redis | Cluster | undefined
+  /** The client as stores take it. */
+  readonly port: RedisPort | undefined
   /** A prefix that no other test has. */
   readonly prefix: string
   /**
@@ -36,7 +40,7 @@ export async function openStore (t: Test, name: StoreName, { clock = createTestC
     t.teardown(() => client.disconnect())
     ageKeys(t, clock, client, prefix)
   }
-  return { name, client, prefix, clock }
+  return { name, client, port: client && portOf(client), prefix, clock }
 }
 
 async function connect (name: 'redis' | 'cluster'): Promise<Redis | Cluster> {
@@ -87,14 +91,14 @@ const REPLY_MS = 3000
  * Waits until the replies of a responsive server have been read before the clock advances, however busy the machine is. Otherwise deadlines of
  * commands would pass, because the clock is independent of the server.
  */
-export function waitForReplies (t: Test, clock: TestClock, clients: () => Array<Redis | Cluster>, answers = () => true): void {
-  const pending = new Set<Redis>()
+export function waitForReplies (t: Test, clock: TestClock, clients: () => RedisClient[], answers = () => true): void {
+  const pending = new Set<RedisNode>()
   const stop = clock.onStep(async () => {
     if (!answers()) return
-    const nodes = clients().flatMap(client => client instanceof Cluster ? client.nodes('all') : [client])
+    const nodes = clients().map(portOf).flatMap(port => port.topology?.nodes() ?? [port])
     await Promise.all(nodes.filter(node => node.status === 'ready' && !pending.has(node)).map(async node => {
       pending.add(node)
-      const replied = node.ping().catch(() => {}).finally(() => pending.delete(node))
+      const replied = node.send('ping', []).catch(() => {}).finally(() => pending.delete(node))
       // A connection that a test has cut off or slowed down is not waited for again.
       await Promise.race([replied, new Promise(resolve => setTimeout(resolve, REPLY_MS).unref())])
     }))

@@ -8,10 +8,11 @@ import { idempotency, type IdempotencyPluginOptions } from '../../../plugins/ide
 import { lock, type LockPluginOptions } from '../../../plugins/lock/index.js'
 import { metrics, type MetricsPluginOptions } from '../../../plugins/metrics/index.js'
 import { rateLimit, type RateLimitPluginOptions } from '../../../plugins/rate-limit/index.js'
-import { redis, type RedisPluginOptions } from '../../../plugins/redis/index.js'
+import { redis, type RedisClient, type RedisPluginOptions } from '../../../plugins/redis/index.js'
 import { session, type SessionPluginOptions } from '../../../plugins/session/index.js'
 import { createTestClock, type TestClock } from '../../../plugins/testing/index.js'
 import { sharedCluster, sharedRedis } from '../servers/shared.js'
+import { disconnect } from './disconnect.js'
 import { collectLog } from './log-lines.js'
 import { ageKeys, newPrefix, waitForReplies, type StoreName } from './store.js'
 
@@ -33,6 +34,9 @@ interface Options {
 
 /** The client's own deadline uses the system's clock: it must not pass on a busy machine. */
 const PATIENT: RedisPluginOptions = { commandTimeout: '15s' }
+
+/** The library of the client under test. The tests' own clients are of ioredis. */
+const DRIVER = process.env['TEST_DRIVER'] === 'node-redis' ? 'node-redis' : 'ioredis'
 
 const PLUGINS = { cache, events, health, idempotency, lock, metrics, rateLimit, session }
 export const SECRET = 'a secret of at least thirty-two characters'
@@ -80,13 +84,13 @@ export async function createTestApp (t: Test, options: TestAppOptions = {}): Pro
   if (connection !== undefined && options.clock !== 'real') {
     const answers = () => typeof store === 'string' || store.answers !== false
     follow(t, clock, connection, prefix, answers)
-    waitForReplies(t, clock, () => apps.map(app => app.redis as Redis | Cluster), answers)
+    waitForReplies(t, clock, () => apps.map(app => app.redis as RedisClient), answers)
   }
 
   for (let instance = 0; instance < instances; instance++) {
     const app: FastifyInstance = Fastify({ loggerInstance: logger as never, ...options.server }) as never
     t.teardown(() => closeApp(app, clock))
-    if (connection !== undefined) await app.register(redis, { ...connection, prefix, ...options.clock !== 'real' && PATIENT, ...options.connection })
+    if (connection !== undefined) await app.register(redis, { ...connection, driver: DRIVER, prefix, ...options.clock !== 'real' && PATIENT, ...options.connection })
     await options.before?.(app)
     for (const [name, given] of Object.entries(options.plugins ?? {})) {
       if (!Object.hasOwn(PLUGINS, name)) throw new Error(`createTestApp: no plugin "${name}"; one of ${Object.keys(PLUGINS).join(', ')}`)
@@ -114,7 +118,7 @@ async function connectionTo (store: NonNullable<TestAppOptions['store']>): Promi
 function follow (t: Test, clock: TestClock, { url, cluster }: RedisPluginOptions, prefix: string, answers: () => boolean): void {
   const client = cluster === undefined ? new Redis(url ?? '', { lazyConnect: true }) : new Cluster([...cluster.nodes], { lazyConnect: true })
   client.on('error', () => {})
-  t.teardown(() => client.disconnect())
+  t.teardown(() => disconnect(client))
   ageKeys(t, clock, client, prefix, answers)
 }
 

@@ -2,6 +2,7 @@ import { Redis } from 'ioredis'
 import type { Test } from 'tap'
 import type { Write, WriteBehindOptions } from '../../../plugins/cache/data/write-behind/options.js'
 import { createWriteBehinds, type WriteBehindsOptions } from '../../../plugins/cache/data/write-behind/write-behind.js'
+import { portOf, type RedisClient } from '../../../plugins/shared/redis/client.js'
 import { guardRedis } from '../../../plugins/shared/redis/guard.js'
 import { createTestClock, type TestClock } from '../../../plugins/testing/index.js'
 import { collectLog } from '../app/log-lines.js'
@@ -35,7 +36,8 @@ export function createSource<T = number> () {
 export type Source = ReturnType<typeof createSource<number>>
 
 /** The parts that a test may set; the clock is the test's. */
-type Base = Pick<WriteBehindsOptions, 'client' | 'prefix'> & Partial<WriteBehindsOptions> & {
+type Base = Pick<WriteBehindsOptions, 'prefix'> & Partial<Omit<WriteBehindsOptions, 'client'>> & {
+  client: RedisClient | undefined
   clock: TestClock
   /** The timeout of commands in milliseconds. @default so long that it does not pass */
   deadline?: number | undefined
@@ -43,7 +45,8 @@ type Base = Pick<WriteBehindsOptions, 'client' | 'prefix'> & Partial<WriteBehind
 
 /** Opens a write-behind `orders`, which closes with the test. */
 export function openBehind (t: Test, base: Base, given: Partial<WriteBehindOptions<number>> = {}) {
-  const { client, clock, deadline = LEASE_MS } = base
+  const { clock, deadline = LEASE_MS } = base
+  const client = base.client && portOf(base.client)
   const { logger, lines } = collectLog()
   const guarded: WriteBehindsOptions['run'] = client === undefined ? operation => operation() : guardRedis(client, logger, deadline, 'cache', clock).run
   let inFlight = 0
@@ -60,7 +63,7 @@ export function openBehind (t: Test, base: Base, given: Partial<WriteBehindOptio
     for (let turns = 0; turns < 20; turns = inFlight === 0 ? turns + 1 : 0) await new Promise(resolve => setImmediate(resolve))
   }
   const source = createSource<number>()
-  const behinds = createWriteBehinds({ run, log: logger, lease: LEASE_MS, ...base })
+  const behinds = createWriteBehinds({ run, log: logger, lease: LEASE_MS, ...base, client })
   const close = async () => { await advanceWhile(clock, behinds.close(), { step: 100 }) }
   t.teardown(close)
   const behind = behinds.writeBehind<number>('orders', { write: source.write, flushEvery: '1h', backoff: { min: 5, max: 20 }, ...given })

@@ -17,7 +17,8 @@ const CALL = new RegExp(`pluginError\\(\\s*(?:'([\\w-]+)'|(?:this\\.#)?plugin),\
 const SHARED: ReadonlyArray<readonly [what: string, call: RegExp]> = [
   ['INVALID_OPTION', /(?:invalidOptionError|invalidArgumentError|unknownOptionError|(?:read|resolve)Options?)\(\s*'([\w-]+)'/g],
   ['ALREADY_REGISTERED', /alreadyRegisteredError\(\s*'([\w-]+)'/g],
-  ['HOOK_REPLACED', /new PinnedHooks\(\w+, '([\w-]+)'/g]
+  ['HOOK_REPLACED', /new PinnedHooks\(\w+, '([\w-]+)'/g],
+  ['MISSING_PACKAGE', /importPackage\(\s*'([\w-]+)'/g]
 ]
 
 /** Returns all coded errors, by code. */

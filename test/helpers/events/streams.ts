@@ -4,6 +4,7 @@ import type { Test } from 'tap'
 import { createStreams, type Streams } from '../../../plugins/events/stream/streams.js'
 import type { Consumer, ConsumeOptions, EventStream, GroupStats, StreamEvent } from '../../../plugins/events/stream/types.js'
 import type { Clock } from '../../../plugins/shared/plugin/clock.js'
+import { portOf } from '../../../plugins/shared/redis/client.js'
 import { guardRedis } from '../../../plugins/shared/redis/guard.js'
 import { createTestClock, type TestClock } from '../../../plugins/testing/index.js'
 import { newPrefix } from '../app/store.js'
@@ -26,7 +27,7 @@ interface PluginOptions {
 }
 
 const plugin = fp<PluginOptions>(async (fastify, { prefix, timeout, lease, clock }) => {
-  const client = fastify.hasDecorator('redis') ? fastify.redis : undefined
+  const client = fastify.hasDecorator('redis') ? portOf(fastify.redis) : undefined
   const guard = client && guardRedis(client, fastify.log, timeout, 'events', clock)
   fastify.decorate('streams', createStreams({ client, prefix, guard, log: fastify.log, lease, clock }))
   fastify.addHook('onClose', () => fastify.streams.close())

@@ -3,6 +3,7 @@ import { Duplex } from 'node:stream'
 import Fastify from 'fastify'
 import { Redis } from 'ioredis'
 import type { Test } from 'tap'
+import { portOf } from '../../../plugins/shared/redis/client.js'
 import { guardRedis, releaseCircuit, type GuardOptions, type RedisGuard } from '../../../plugins/shared/redis/guard.js'
 import type { Clock } from '../../../plugins/shared/plugin/clock.js'
 import { createTestClock, type TestClock } from '../../../plugins/testing/index.js'
@@ -67,7 +68,7 @@ export async function createLateRedis (t: Test): Promise<LateRedis> {
     client,
     clock,
     setDelay (ms) { delay = typeof ms === 'function' ? ms : () => ms },
-    guard: (options, asSeen = clock) => guardRedis(client, log, 150, 'redis', asSeen, options),
+    guard: (options, asSeen = clock) => guardRedis(portOf(client), log, 150, 'redis', asSeen, options),
     states: () => lines.map(line => line['circuit'])
   }
 }

@@ -1,5 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { RedisClient } from '../../../shared/redis/client.js'
+import type { RedisPort } from '../../../shared/redis/port.js'
 import { Poller, systemClock, type Clock } from '../../../shared/plugin/clock.js'
 import { createDeadLetters, type DeadLetters } from '../../../shared/work-queue/dead-letter-admin.js'
 import type { Duration } from '../../../shared/plugin/duration.js'
@@ -81,7 +81,7 @@ export interface WriteDeadLetter<T> {
 
 export interface WriteBehindsOptions {
   /** Undefined: the backlog is in this process, and is lost when it ends. */
-  client: RedisClient | undefined
+  client: RedisPort | undefined
   prefix: string
   /** Calls Redis by the policy on failure. */
   run: <R>(operation: () => Promise<R>) => Promise<R>

@@ -1,19 +1,35 @@
+import fastifyRedis from '@fastify/redis'
+import type { FastifyInstance } from 'fastify'
 import { Cluster, Redis, type ClusterNode } from 'ioredis'
-import { isCluster, type RedisClient } from '../shared/redis/client.js'
-import { sleep, type Clock } from '../shared/plugin/clock.js'
-import type { Milliseconds } from '../shared/plugin/units.js'
-import { withDeadline } from '../shared/redis/deadline.js'
-import { connectError, connectFailureOf, isDatabaseRefusal, isFinal } from './errors.js'
+import { isCluster, type IoredisClient } from '../../shared/redis/clients/ioredis.js'
+import { sleep, type Clock } from '../../shared/plugin/clock.js'
+import type { Milliseconds } from '../../shared/plugin/units.js'
+import { withDeadline } from '../../shared/redis/deadline.js'
+import { connectError, connectFailureOf, isDatabaseRefusal, isFinal } from '../errors.js'
+import type { ResolvedRedisOptions } from '../options.js'
+import type { Driver } from './driver.js'
 import { reconnectOnReadonly } from './reconnect-on-readonly.js'
-import type { ResolvedRedisOptions } from './options.js'
 
 const CONNECTION_CLOSED = 'Connection is closed.'
 
+/** Clients of ioredis, which `@fastify/redis` decorates the app with. */
+export const ioredisDriver: Driver<IoredisClient> = {
+  optionNames: Object.keys(Object(Reflect.get(Redis, 'defaultOptions'))),
+  create,
+  addressOf,
+  waitUntilReady,
+  close,
+  disconnect,
+  decorate
+}
+
 /** Creates a client, which does not connect yet. */
-export function createClient (
-  { target: { url, redis, cluster }, clock }: Pick<ResolvedRedisOptions, 'target' | 'clock'>
-): RedisClient {
-  if (cluster) return pipelineWithoutWaiting(new Cluster(cluster.nodes, cluster.options))
+function create ({ target: { url, redis, cluster }, clock }: ResolvedRedisOptions): IoredisClient {
+  if (cluster) {
+    const client = pipelineWithoutWaiting(new Cluster(cluster.nodes, cluster.options))
+    startupNodes.set(client, cluster.nodes.map(nodeAddress).join(', '))
+    return client
+  }
   const client = url === undefined ? new Redis(redis) : new Redis(url, redis)
   client.options.reconnectOnError ??= reconnectOnReadonly(client, clock)
   refuseOtherDatabase(client)
@@ -33,7 +49,7 @@ function refuseOtherDatabase (client: Redis): void {
  * the replies to the last ones are there, so that most commands take two round trips. ioredis has no option for that,
  * only a private set of the pipelines in flight. A version without that set is left as it is.
  */
-function pipelineWithoutWaiting<T extends RedisClient> (client: T): T {
+function pipelineWithoutWaiting<T extends IoredisClient> (client: T): T {
   const hasSet = client.options.enableAutoPipelining === true &&
     Reflect.get(client, '_runningAutoPipelines') instanceof Set
   if (hasSet) Reflect.set(client, '_runningAutoPipelines', new AlwaysEmptySet())
@@ -55,8 +71,9 @@ class AlwaysEmptySet extends Set<string> {
  *
  * @throws `FST_REDIS_SUITE_REDIS_CONNECT_<KIND>` after `timeout`, or at once if waiting cannot help
  */
-export async function waitUntilReady (client: RedisClient, timeout: Milliseconds, clock: Clock): Promise<void> {
+async function waitUntilReady (client: IoredisClient, timeout: Milliseconds, clock: Clock): Promise<void> {
   if (client.status === 'ready') return
+  if (client.status === 'wait') client.connect().catch(() => {})
   if (client.status === 'end') throw connectError('ENDED', addressOf(client), undefined)
   let lastError: Error | undefined
   let stop = () => {}
@@ -103,17 +120,12 @@ function errorOfNode (cluster: Cluster, address: string): Promise<Error> {
   })
 }
 
-/** Begins to connect. The client's events report the outcome. */
-export function beginConnecting (client: RedisClient): void {
-  if (client.status === 'wait') client.connect().catch(() => {})
-}
-
 /**
  * Sends the commands that are queued, waits for their replies, and closes the connection, at the latest after
  * `timeout`.
  */
-export async function closeClient (client: RedisClient, timeout: Milliseconds, clock: Clock): Promise<void> {
-  if (client.status !== 'ready') return client.disconnect()
+async function close (client: IoredisClient, timeout: Milliseconds, clock: Clock): Promise<void> {
+  if (client.status !== 'ready') return disconnect(client)
   const giveUp = new AbortController()
   try {
     await withDeadline(quit(client, giveUp.signal, clock), timeout, () => new Error('no answer in time'), clock)
@@ -124,7 +136,16 @@ export async function closeClient (client: RedisClient, timeout: Milliseconds, c
   }
 }
 
-async function quit (client: RedisClient, signal: AbortSignal, clock: Clock): Promise<void> {
+/**
+ * Closes the connection at once. A Cluster that is about to be ready would become so after it was closed, and its timer
+ * would keep the process alive.
+ */
+function disconnect (client: IoredisClient): void {
+  if (isCluster(client) && client.status !== 'ready') client.once('ready', () => client.disconnect())
+  client.disconnect()
+}
+
+async function quit (client: IoredisClient, signal: AbortSignal, clock: Clock): Promise<void> {
   const ended = new Promise<void>(resolve => client.once('end', resolve))
   // QUIT would overtake the commands that wait in a pipeline.
   while (client.autoPipelineQueueSize > 0 && !signal.aborted) await sleep(clock, 2)
@@ -133,7 +154,7 @@ async function quit (client: RedisClient, signal: AbortSignal, clock: Clock): Pr
 }
 
 /** Returns the address that the client connects to, without user and password. */
-export function addressOf (client: RedisClient): string {
+function addressOf (client: IoredisClient): string {
   if (isCluster(client)) return `cluster at ${clusterNodes(client)}`
   const { sentinels, name, path, host, port } = client.options
   if (sentinels) return `master "${name}" of the Sentinels at ${sentinels.map(s => `${s.host}:${s.port}`).join(', ')}`
@@ -141,10 +162,6 @@ export function addressOf (client: RedisClient): string {
 }
 
 const startupNodes = new WeakMap<Cluster, string>()
-
-export function rememberNodes (client: RedisClient, nodes: readonly ClusterNode[] | undefined): void {
-  if (isCluster(client) && nodes) startupNodes.set(client, nodes.map(nodeAddress).join(', '))
-}
 
 function clusterNodes (cluster: Cluster): string {
   return startupNodes.get(cluster) ??
@@ -156,4 +173,13 @@ function nodeAddress (node: ClusterNode): string {
   if (typeof node === 'object') return `${node.host ?? 'localhost'}:${node.port ?? 6379}`
   // User and password are removed from any text.
   return node.replace(/^\w+:\/\//, '').replace(/^.*@/, '').replace(/[/?#].*$/, '')
+}
+
+/** @param client - `@fastify/redis` would wait for one that is not ready until the boot times out */
+async function decorate (
+  fastify: FastifyInstance, client: IoredisClient, namespace: string | undefined
+): Promise<boolean> {
+  if (client.status !== 'ready') return false
+  await fastify.register(fastifyRedis, { client, namespace } as object)
+  return true
 }

@@ -1,5 +1,5 @@
 import type { Redis } from 'ioredis'
-import type { Clock } from '../shared/plugin/clock.js'
+import type { Clock } from '../../shared/plugin/clock.js'
 
 const MIN_INTERVAL_MS = 1000
 
