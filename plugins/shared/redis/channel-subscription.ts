@@ -38,7 +38,6 @@ class RedisChannelSubscription implements ChannelSubscription {
   readonly #options: ChannelSubscriptionOptions
   readonly #clock: Clock
   #subscriber: Subscriber | undefined
-  #handshake: Timer | undefined
   #pause: Timer | undefined
   #isLive = false
   #hasWarned = false
@@ -70,7 +69,6 @@ class RedisChannelSubscription implements ChannelSubscription {
   readonly #close = (): void => {
     this.#isClosed = true
     this.#options.client.off('end', this.#close)
-    this.#clock.clearTimeout(this.#handshake)
     this.#clock.clearTimeout(this.#pause)
     this.#subscriber?.close()
   }
@@ -79,10 +77,8 @@ class RedisChannelSubscription implements ChannelSubscription {
     if (this.#isClosed) return
     const { client, onMessage } = this.#options
     const subscriber = client.subscriber({
-      connected: () => {
-        // A peer may accept the connection and never reply.
-        this.#handshake = this.#clock.setTimeout(() => subscriber?.close(), subscriber?.connectTimeout ?? 0).unref()
-      },
+      // A peer that accepts the connection and never replies is left to the client's own time-outs: nothing waits for it.
+      connected () {},
       ready: () => this.#subscribe(subscriber),
       message: (_subscribed, _channel, text) => onMessage(text),
       ended: () => this.#lose(subscriber)
@@ -93,7 +89,6 @@ class RedisChannelSubscription implements ChannelSubscription {
 
   #subscribe (subscriber: Subscriber | undefined): void {
     const { channel, onGap, log, plugin, without } = this.#options
-    this.#clock.clearTimeout(this.#handshake)
     subscriber?.subscribe('subscribe', channel).then(() => {
       if (subscriber !== this.#subscriber) return
       this.#attempts = 0
@@ -109,7 +104,6 @@ class RedisChannelSubscription implements ChannelSubscription {
   #lose (subscriber: Subscriber | undefined): void {
     if (subscriber !== this.#subscriber) return
     this.#subscriber = undefined
-    this.#clock.clearTimeout(this.#handshake)
     subscriber?.close()
     if (this.#isLive) {
       this.#isLive = false
