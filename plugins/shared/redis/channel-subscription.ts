@@ -77,7 +77,7 @@ class RedisChannelSubscription implements ChannelSubscription {
     if (this.#isClosed) return
     const { client, onMessage } = this.#options
     const subscriber = client.subscriber({
-      // A peer that accepts the connection and never replies is left to the client's own time-outs: nothing waits for it.
+      // A peer that accepts the connection and never replies is left to the client's own time-outs.
       connected () {},
       ready: () => this.#subscribe(subscriber),
       message: (_subscribed, _channel, text) => onMessage(text),
