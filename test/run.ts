@@ -1,4 +1,4 @@
-// Runs one lane of the tests: `tsx test/run.ts functional`, `examples`, `timing` or `stress`; test files, or options of tap, may follow.
+// Runs one lane of the tests: `tsx test/run.ts functional`, `examples`, `node-redis`, `timing` or `stress`; test files, or options of tap, may follow.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
@@ -10,10 +10,18 @@ import { stopAll } from '../tools/servers/registry.js'
 // On Node.js 20 V8 optimizes functions so early that short test files spend a fifth of their CPU time on it.
 const SHORT_FILES = process.version.startsWith('v20.') ? ['--node-arg=--interrupt-budget=1000000'] : []
 
+/** Functional tests that use no client of ioredis from the app, so that its client may be one of node-redis. */
+const WITHOUT_IOREDIS = [
+  'cache/cache', 'cache/coherence', 'cache/data-faults', 'events/events', 'events/sse', 'events/sse-session', 'events/stream', 'events/stream-consume',
+  'idempotency/callers', 'idempotency/faults', 'idempotency/idempotency', 'lock/faults', 'lock/lock', 'rate-limit/rate-limit', 'session/attacks',
+  'session/callbacks', 'session/cookie'
+].map(file => `test/${file}.test.ts`)
+
 /** The default arguments of tap for each lane. The functional lane is what `.taprc` includes. */
 const LANES: Record<string, string[]> = {
   functional: SHORT_FILES,
   examples: [...SHORT_FILES, 'test/examples/**/*.test.ts', 'test/demo/**/*.test.ts'],
+  'node-redis': [...SHORT_FILES, ...WITHOUT_IOREDIS],
   // One file at a time: measuring milliseconds needs the whole machine.
   timing: ['--jobs=1', 'test/timing/**/*.test.ts'],
   stress: ['--jobs=1', '--timeout=600', 'test/stress/**/*.test.ts']
@@ -38,7 +46,7 @@ const args = [
 const started = performance.now()
 const pool = await servePool()
 const compiled = withCoverage ? {} : { TEST_COMPILED: await compileAll() }
-const tap = spawn('tap', args, { stdio: 'inherit', env: { ...process.env, TEST_SERVERS: pool.path, ...compiled } })
+const tap = spawn('tap', args, { stdio: 'inherit', env: { ...process.env, ...lane === 'node-redis' && { TEST_DRIVER: lane }, TEST_SERVERS: pool.path, ...compiled } })
 // tap ends its files by itself, and this process then stops the servers.
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => { tap.kill(signal) })
 const [code, signal] = await once(tap, 'exit') as [number | null, string | null]

@@ -9,10 +9,10 @@ import { lock, type LockPluginOptions } from '../../../plugins/lock/index.js'
 import { metrics, type MetricsPluginOptions } from '../../../plugins/metrics/index.js'
 import { rateLimit, type RateLimitPluginOptions } from '../../../plugins/rate-limit/index.js'
 import { redis, type RedisClient, type RedisPluginOptions } from '../../../plugins/redis/index.js'
+import { ioredisDriver } from '../../../plugins/redis/drivers/ioredis.js'
 import { session, type SessionPluginOptions } from '../../../plugins/session/index.js'
 import { createTestClock, type TestClock } from '../../../plugins/testing/index.js'
 import { sharedCluster, sharedRedis } from '../servers/shared.js'
-import { disconnect } from './disconnect.js'
 import { collectLog } from './log-lines.js'
 import { ageKeys, newPrefix, waitForReplies, type StoreName } from './store.js'
 
@@ -118,7 +118,7 @@ async function connectionTo (store: NonNullable<TestAppOptions['store']>): Promi
 function follow (t: Test, clock: TestClock, { url, cluster }: RedisPluginOptions, prefix: string, answers: () => boolean): void {
   const client = cluster === undefined ? new Redis(url ?? '', { lazyConnect: true }) : new Cluster([...cluster.nodes], { lazyConnect: true })
   client.on('error', () => {})
-  t.teardown(() => disconnect(client))
+  t.teardown(() => ioredisDriver.disconnect(client))
   ageKeys(t, clock, client, prefix, answers)
 }
 

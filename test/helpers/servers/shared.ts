@@ -3,7 +3,7 @@
 import { request } from 'node:http'
 import { Cluster, Redis } from 'ioredis'
 import t from 'tap'
-import { disconnect } from '../app/disconnect.js'
+import { ioredisDriver } from '../../../plugins/redis/drivers/ioredis.js'
 import { startCluster } from './redis-cluster.js'
 import { startRedis } from './redis-server.js'
 import type { SharedAddress, SharedKind } from './pool.js'
@@ -40,7 +40,7 @@ export function sharedCluster (): Promise<SharedCluster> {
   cluster ??= borrow('cluster').then(async address => {
     const startupNodes = address ?? (await startCluster()).startupNodes
     let client: Cluster | undefined
-    t.teardown(() => disconnect(client))
+    t.teardown(() => { if (client !== undefined) ioredisDriver.disconnect(client) })
     return { startupNodes, client: () => { client ??= new Cluster(startupNodes); return client } }
   })
   return cluster
