@@ -70,21 +70,22 @@ function wrap (client: RedisClient, clock: Clock): WatchedClient {
     reply.then(() => notify(false), () => notify(true))
   }
 
-  const timed: Sender['sendCommand'] = function (...args) {
+  const ofIoredis: Sender['sendCommand'] = function (...args) {
     const command = args[0] as SentCommand
-    if (listeners.size > 0 && isIoredis(client) && command[TIMED] === undefined && !UNTIMED.has(command.name)) {
+    if (listeners.size > 0 && command[TIMED] === undefined && !UNTIMED.has(command.name)) {
       command[TIMED] = true
       time(command.name, command.promise)
     }
+    return Reflect.apply(send, this, args)
+  }
+  const ofNodeRedis: Sender['sendCommand'] = function (...args) {
     const reply = Reflect.apply(send, this, args)
-    // A command of node-redis is a list of words, after the key of a Cluster's.
-    const words = isIoredis(client) ? undefined : args.find(Array.isArray)
-    if (words !== undefined && listeners.size > 0) {
-      const name = String(words[0]).toLowerCase()
-      if (!UNTIMED.has(name)) time(name, reply as Promise<unknown>)
-    }
+    // The command is a list of words, after the key of a Cluster's.
+    const name = String(args.find(Array.isArray)?.[0]).toLowerCase()
+    if (listeners.size > 0 && !UNTIMED.has(name)) time(name, reply as Promise<unknown>)
     return reply
   }
+  const timed = isIoredis(client) ? ofIoredis : ofNodeRedis
   sender.sendCommand = timed
   const restore = () => {
     // Another library may have wrapped this function since, and goes on to call it.

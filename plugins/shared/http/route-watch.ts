@@ -83,12 +83,12 @@ class RouteWatch {
 
   #check (route: LoadedRoute): void {
     for (const plugin of Object.keys(CONFIGS) as ReadingPlugin[]) {
-      this.#noteMisspelt(plugin, route)
+      const registrations = this.#registrations.filter(each => each.plugin === plugin)
+      const above = registrations.filter(({ instance }) => isWithin(route.instance, instance))
+      if (above.length > 0) this.#noteMisspelt(plugin, route)
       const config: unknown = Reflect.get(route.config, CONFIGS[plugin])
       if (config === false) continue
       const isConfigured = config !== undefined && config !== null
-      const registrations = this.#registrations.filter(each => each.plugin === plugin)
-      const above = registrations.filter(({ instance }) => isWithin(route.instance, instance))
       const isLate = above.some(({ routes, serves }) =>
         !routes.has(nameOf(route)) && (isConfigured || (!route.isHidden && serves(route))))
       if (isLate) {
@@ -110,8 +110,7 @@ class RouteWatch {
   /** Fastify accepts any name in a route's config, so that a limit of `config.ratelimit` would not exist unnoticed. */
   #noteMisspelt (plugin: ReadingPlugin, route: LoadedRoute): void {
     const name = CONFIGS[plugin]
-    const isServed = this.#registrations.some(each => each.plugin === plugin && isWithin(route.instance, each.instance))
-    if (!isServed || Object.hasOwn(route.config, name)) return
+    if (Object.hasOwn(route.config, name)) return
     const misspelt = Object.keys(route.config).find(each => each.replace(/[-_]/g, '').toLowerCase() === name.toLowerCase())
     if (misspelt === undefined) return
     this.note(plugin, `config.${misspelt} of these routes has no effect: write config.${name}`, route)
