@@ -1,7 +1,6 @@
-import { isRedisClient, unfitnessOf, type RedisClient } from '../shared/redis/client.js'
+import { checkedPort, isRedisClient, type RedisClient } from '../shared/redis/client.js'
 import type { Clock } from '../shared/plugin/clock.js'
 import type { Duration } from '../shared/plugin/duration.js'
-import { invalidOptionError, InWords } from '../shared/plugin/errors.js'
 import { DEFAULT_TIMEOUT_MS } from '../shared/redis/guard.js'
 import {
   boolean, clock, duration, fraction, option, redisClient, required, withDefault
@@ -124,10 +123,7 @@ export function resolvePluginOptions (given: LockPluginOptions): ResolvedLockPlu
     refuseOption('lock', given, 'redis', 'left out beside "nodes"')
   }
   const options = resolveOptions('lock', LOCK_PLUGIN_OPTIONS, given)
-  for (const node of options.nodes ?? []) {
-    const unfit = unfitnessOf(node)
-    if (unfit !== undefined) throw invalidOptionError('lock', 'nodes', new InWords(unfit.given), unfit.allowed)
-  }
+  for (const node of options.nodes ?? []) checkedPort('lock', 'nodes', node)
   return { ...options, signal: undefined }
 }
 

@@ -573,7 +573,7 @@ t.test('the commands for many keys are written together, so that they take one r
     return write.apply(stream, args)
   }
   const turnsOf = async (work: () => Promise<unknown>) => {
-    // What the last call does in the background is over.
+    // The background work of the last call is over.
     for (let i = 0; i < 5; i++) await app.redis.ping()
     turns = 0
     isCounted = false

@@ -241,7 +241,7 @@ t.test('an app that closes while its Cluster is about to be ready closes it for 
   await app.register(redis, { cluster: { nodes: startupNodes }, required: false, connectTimeout: 1 })
   const cluster = clusterOf(app.redis)!
   await app.close()
-  // What ioredis does when the reply to its ready check comes after that.
+  // As ioredis does when the reply to its ready check comes after that.
   Reflect.apply(Reflect.get(cluster, 'resetNodesRefreshInterval') as () => void, cluster, [])
   cluster.emit('ready')
   t.notOk(Reflect.get(cluster, 'slotsTimer'))

@@ -5,7 +5,7 @@ import { isRedisClient, type RedisClient } from '../../shared/redis/client.js'
 import { isIoredis } from '../../shared/redis/clients/ioredis.js'
 import type { RedisPluginOptions, ResolvedRedisOptions } from '../options.js'
 
-/** What the plugin does with a client of one library. */
+/** The plugin's work with the clients of one library. */
 export interface Driver<Client = RedisClient> {
   /** Names of options that the library has beyond those that are known here. */
   readonly optionNames: readonly string[]
@@ -36,11 +36,11 @@ export interface Driver<Client = RedisClient> {
  * @throws `FST_REDIS_SUITE_REDIS_MISSING_PACKAGE`
  */
 export async function driverFor ({ client, driver }: RedisPluginOptions): Promise<Driver> {
-  const isOther = isRedisClient(client) ? !isIoredis(client) : driver === 'node-redis'
-  if (!isOther) {
+  const isGiven = isRedisClient(client)
+  if (isGiven ? isIoredis(client) : driver !== 'node-redis') {
     const { ioredisDriver } = await import('./ioredis.js')
     return ioredisDriver as Driver<never> as Driver
   }
   const { loadNodeRedisDriver } = await import('./node-redis.js')
-  return await loadNodeRedisDriver(!isRedisClient(client)) as Driver<never> as Driver
+  return await loadNodeRedisDriver(!isGiven) as Driver<never> as Driver
 }

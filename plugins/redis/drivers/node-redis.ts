@@ -8,7 +8,7 @@ import { connectError, connectFailureOf, isFinal } from '../errors.js'
 import { reconnectDelay, type ResolvedRedisOptions } from '../options.js'
 import type { Driver } from './driver.js'
 
-/** What is used of the package `redis`. */
+/** The functions of the package `redis` that are used. */
 interface Library {
   createClient (options: object): unknown
   createCluster (options: object): unknown
@@ -68,7 +68,9 @@ function create (library: Library, options: ResolvedRedisOptions): NodeRedis {
     }) as NodeRedis
   }
   return library.createClient({
-    ...url !== undefined && { url: tls === undefined ? url : url.replace(/^redis:/, 'rediss:') }, ...db !== undefined && { database: db }, ...common
+    ...url !== undefined && { url: tls === undefined ? url : url.replace(/^redis:/, 'rediss:') },
+    ...db !== undefined && { database: db },
+    ...common
   }) as NodeRedis
 }
 
@@ -79,13 +81,9 @@ function urlOf (node: unknown): string {
   return `redis://${host.includes(':') ? `[${host}]` : host}:${port}`
 }
 
-function addressOf (given: NodeRedis): string {
-  const client = detailed(given)
-  if ('masters' in client) return `cluster at ${client.masters.map(({ address }) => address).join(', ')}`
-  const { url, socket } = client.options ?? {}
-  if (socket?.path !== undefined) return socket.path
-  if (socket?.host !== undefined || url === undefined) return `${socket?.host ?? 'localhost'}:${socket?.port ?? 6379}`
-  return new URL(url).host
+function addressOf (client: NodeRedis): string {
+  const { address, topology } = portOf(client)
+  return topology === undefined ? address : `cluster at ${topology.masters().map(master => master.address).join(', ')}`
 }
 
 function isReady (client: NodeRedis): boolean {

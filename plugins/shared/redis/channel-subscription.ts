@@ -48,7 +48,7 @@ class RedisChannelSubscription implements ChannelSubscription {
     this.#options = options
     this.#clock = options.clock ?? systemClock
     // Closing the client ends this connection as well, also without closing the app.
-    options.client.on('end', this.#close)
+    options.client.on('end', this.close)
     this.#connect()
   }
 
@@ -62,13 +62,9 @@ class RedisChannelSubscription implements ChannelSubscription {
     await this.#subscriber.ping().catch((error: unknown) => { if (isOutage(error)) throw error })
   }
 
-  close (): void {
-    this.#close()
-  }
-
-  readonly #close = (): void => {
+  readonly close = (): void => {
     this.#isClosed = true
-    this.#options.client.off('end', this.#close)
+    this.#options.client.off('end', this.close)
     this.#clock.clearTimeout(this.#pause)
     this.#subscriber?.close()
   }
@@ -78,7 +74,6 @@ class RedisChannelSubscription implements ChannelSubscription {
     const { client, onMessage } = this.#options
     const subscriber = client.subscriber({
       // A peer that accepts the connection and never replies is left to the client's own time-outs.
-      connected () {},
       ready: () => this.#subscribe(subscriber),
       message: (_subscribed, _channel, text) => onMessage(text),
       ended: () => this.#lose(subscriber)

@@ -93,30 +93,34 @@ export function warnOfLateClient (fastify: FastifyInstance, plugin: PluginName, 
 export function findClient (fastify: FastifyInstance, plugin: PluginName, option: unknown): RedisPort | undefined {
   if (option === false || option === null) return undefined
   if (option !== undefined) {
-    if (isRedisClient(option)) return checkedPort(plugin, option)
+    if (isRedisClient(option)) return checkedPort(plugin, 'redis', option)
     const given = isPromise(option) ? new InWords('a promise: await it') : option
     throw invalidOptionError(plugin, 'redis', given, `${CLIENT_ALLOWED}, or false for the memory store`)
   }
   const decorated: unknown = fastify.hasDecorator('redis') ? fastify.redis : undefined
   if (decorated === undefined) return undefined
-  if (isRedisClient(decorated)) return checkedPort(plugin, decorated)
+  if (isRedisClient(decorated)) return checkedPort(plugin, 'redis', decorated)
   throw invalidOptionError(plugin, 'redis', undefined,
     `one of the named clients, as fastify.redis holds only these: ${Object.keys(fastify.redis).join(', ')}`)
 }
 
-/** @throws `FST_REDIS_SUITE_<PLUGIN>_INVALID_OPTION` */
-function checkedPort (plugin: PluginName, client: RedisClient): RedisPort {
+/**
+ * Returns the port of a client that an option gives.
+ *
+ * @throws `FST_REDIS_SUITE_<PLUGIN>_INVALID_OPTION` if the plugins cannot use it
+ */
+export function checkedPort (plugin: PluginName, option: string, client: RedisClient): RedisPort {
   const unfit = unfitnessOf(client)
-  if (unfit !== undefined) throw invalidOptionError(plugin, 'redis', new InWords(unfit.given), unfit.allowed)
+  if (unfit !== undefined) throw invalidOptionError(plugin, option, new InWords(unfit.given), unfit.allowed)
   return portOf(client)
 }
 
-/** What a client must be, in an error's message. */
+/** The clients that are allowed, in an error's message. */
 export const CLIENT_ALLOWED = 'a client of ioredis or iovalkey (Redis or Cluster) or of node-redis (createClient or ' +
   'createCluster)'
 
 /** Returns why the plugins cannot use a client, as the parts of an error's message; undefined if they can. */
-export function unfitnessOf (client: RedisClient): { given: string, allowed: string } | undefined {
+function unfitnessOf (client: RedisClient): { given: string, allowed: string } | undefined {
   if (!isIoredis(client)) {
     return 'isOpen' in client && client.isOpen
       ? undefined

@@ -43,13 +43,13 @@ export class TurnPipeline {
    */
   send (key: string, name: string, args: readonly CommandArgument[], asBytes = false): Promise<unknown> {
     return this.#isCluster
-      ? onNode(this.client, key, () => this.#queue(name, args, asBytes))
-      : this.#queue(name, args, asBytes)
+      ? onNode(this.client, key, () => this.#queue(key, name, args, asBytes))
+      : this.#queue(key, name, args, asBytes)
   }
 
-  #queue (name: string, args: readonly CommandArgument[], asBytes: boolean): Promise<unknown> {
+  #queue (key: string, name: string, args: readonly CommandArgument[], asBytes: boolean): Promise<unknown> {
     return new Promise((resolve, reject) => {
-      const command = { name, args, asBytes, resolve, reject }
+      const command = { key, name, args, asBytes, resolve, reject }
       if (this.#commands === undefined) this.client.sendAll([command])
       else this.#commands.push(command)
     })

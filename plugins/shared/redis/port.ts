@@ -18,6 +18,8 @@ export type ConnectionStatus = 'wait' | 'connecting' | 'connect' | 'ready' | 'cl
 
 /** One of several commands that are written together. */
 export interface QueuedCommand {
+  /** A key of the command, which names its node. */
+  readonly key: string
   readonly name: string
   readonly args: readonly CommandArgument[]
   /** Whether texts of the reply are returned as bytes. */
@@ -31,7 +33,7 @@ export interface RedisNode {
   /** `host:port`. */
   readonly address: string
   readonly status: ConnectionStatus
-  /** What the client itself adds before each key of a command that is sent here. */
+  /** The text that the client itself adds before each key of a command that is sent here. */
   readonly keyPrefix: string
   /**
    * Sends a command.
@@ -66,7 +68,7 @@ export type SubscribeVerb = 'subscribe' | 'psubscribe' | 'ssubscribe'
 
 export interface SubscriberListener {
   /** The connection is made, and the handshake begins. */
-  connected (): void
+  connected?: () => void
   ready (): void
   /** @param subscribed - the channel, or the pattern, that was subscribed to */
   message (subscribed: string, channel: string, text: string): void

@@ -16,6 +16,7 @@ export interface IovalkeyClient {
   duplicate: (...args: never[]) => unknown
   evalsha: (...args: never[]) => unknown
 }
+
 type Methods = Record<string, (...args: readonly CommandArgument[]) => Promise<unknown>>
 
 /** For a client without `connectTimeout`. */
@@ -115,7 +116,7 @@ class Node implements RedisNode {
   }
 }
 
-/** One object for each connection, as its replies are counted. */
+/** One object for each connection, as its bytes are counted. */
 const nodes = new WeakMap<Redis, Node>()
 
 function nodeOf (redis: Redis): Node {
@@ -204,7 +205,7 @@ class ClusterPort implements RedisPort {
     }
     const byNode = new Map<string, QueuedCommand[]>()
     for (const command of commands) {
-      const node = client.slots[calculateSlot(this.keyPrefix + keyOf(command))]?.join() ?? ''
+      const node = client.slots[calculateSlot(this.keyPrefix + command.key)]?.join() ?? ''
       const present = byNode.get(node)
       if (present === undefined) byNode.set(node, [command])
       else present.push(command)
@@ -240,11 +241,6 @@ class ClusterPort implements RedisPort {
     this.#nodeListeners.delete(listener)
     if (ofNode !== undefined) this.client.off('-node', ofNode)
   }
-}
-
-/** Returns the first key of a command that names one. */
-function keyOf ({ name, args }: QueuedCommand): string {
-  return String((name.startsWith('eval') ? args[2] : args[0]) ?? '')
 }
 
 function addressOf ({ options: { host, port } }: Redis): string {
@@ -283,7 +279,7 @@ class IoredisSubscriber implements Subscriber {
     this.connectTimeout = redis.options.connectTimeout || CONNECT_TIMEOUT_MS
     // The client that it was duplicated from logs connection errors.
     redis.on('error', () => {})
-    redis.on('connect', () => listener.connected())
+    redis.on('connect', () => listener.connected?.())
     redis.on('ready', () => listener.ready())
     // `moved`: a slot has moved to another server.
     for (const event of ['close', 'end', 'moved']) redis.on(event, () => listener.ended())

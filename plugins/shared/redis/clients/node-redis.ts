@@ -13,7 +13,7 @@ interface CommandOptions {
   typeMapping?: Record<number, unknown>
 }
 
-/** What a client of `createClient` has. */
+/** The members of a client of `createClient` that are used. */
 interface NodeRedisClient extends EventEmitter {
   readonly isOpen: boolean
   readonly isReady: boolean
@@ -43,7 +43,7 @@ interface ClusterNode {
   readonly client?: NodeRedisClient
 }
 
-/** What a client of `createCluster` has. */
+/** The members of a client of `createCluster` that are used. */
 interface NodeRedisCluster extends EventEmitter {
   readonly isOpen: boolean
   readonly masters: readonly ClusterNode[]
@@ -391,7 +391,7 @@ class NodeRedisSubscriber implements Subscriber {
     const end = (): void => listener.ended()
     // The client that it was duplicated from reports connection errors.
     client.on('error', end)
-    client.on('connect', () => listener.connected())
+    client.on('connect', () => listener.connected?.())
     client.on('ready', () => listener.ready())
     client.on('end', end)
     client.on('terminated', end)
