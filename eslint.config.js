@@ -72,9 +72,9 @@ export default [
   {
     // Redis is reached through one port: see plugins/shared/redis/port.ts.
     files: ['plugins/**/*.ts'],
-    ignores: ['plugins/redis/**', 'plugins/shared/redis/clients/**'],
+    ignores: ['plugins/redis/**', 'plugins/upstash/**', 'plugins/shared/redis/clients/**'],
     rules: {
-      'no-restricted-imports': ['error', { paths: ['ioredis', 'iovalkey', 'redis', '@redis/client'].map(name => ({ name, message: 'Only plugins/shared/redis/clients and plugins/redis name a client library.' })) }]
+      'no-restricted-imports': ['error', { paths: ['ioredis', 'iovalkey', 'redis', '@redis/client', '@upstash/redis'].map(name => ({ name, message: 'Only plugins/shared/redis/clients, plugins/redis and plugins/upstash name a client library.' })) }]
     }
   },
   {

@@ -12,9 +12,9 @@ import { createDataCache, type DataCache } from './data/data-cache.js'
 import { CACHE_EVENTS, type CacheEvents } from './events.js'
 import { GetOrSet } from './data/get-or-set.js'
 import { CacheScope } from './data/scope.js'
-import { L1 } from './tiers/l1.js'
+import { L1, type L1Limits } from './tiers/l1.js'
 import { MemoryCacheStore } from './store/memory-store.js'
-import { resolveCacheOptions, type CachePluginOptions, type ResolvedCacheOptions } from './options.js'
+import { l1For, resolveCacheOptions, type CachePluginOptions, type ResolvedCacheOptions } from './options.js'
 import type { RouteCacheOptions } from './http/route-options.js'
 import { invalidationChannel, RedisCacheStore } from './store/redis-store.js'
 import { addResponseCache } from './http/response-cache.js'
@@ -72,7 +72,7 @@ export type { Write, WriteBehindOptions, WriteContext } from './data/write-behin
 export type { WriteBehind, WriteBehindStats, WriteDeadLetter as DeadLetter } from './data/write-behind/write-behind.js'
 export type { Writer } from './data/write-through.js'
 export type { OwnerId } from './http/request-key.js'
-export type { CachePluginOptions } from './options.js'
+export type { CachePluginOptions, L1Options } from './options.js'
 export type { KeyOptions, RouteCacheOptions, RouteRequest, TagsOption, Ttl } from './http/route-options.js'
 
 /**
@@ -137,33 +137,35 @@ function createTwoTierCache (
     return new TwoTierCache({ store: new MemoryCacheStore(options.maxSize, clock), events, log, clock })
   }
   const prefix = keyPrefixOf(client)
-  if (options.l1 === false) {
-    const store = new RedisCacheStore(client, prefix, undefined, clock)
+  const limits = l1For(options.l1, client)
+  if (limits === false) {
+    // Instances on TCP may have an L1.
+    const store = new RedisCacheStore(client, prefix, client.isHttp ? randomUUID() : undefined, clock)
     return new TwoTierCache({ store, share: store.share, guard, events, log, clock })
   }
-  const servesIncoherent = options.onStoreError === 'local'
   const instanceId = randomUUID()
-  const entries = new L1(options.l1)
-  const channel = invalidationChannel(client, prefix)
+  const store = new RedisCacheStore(client, prefix, instanceId, clock)
+  const l1 = createL1(fastify, client, instanceId, limits, events, options)
+  return new TwoTierCache({ store, share: store.share, guard, l1, events, log, clock })
+}
+
+function createL1 (
+  fastify: FastifyInstance, client: RedisPort, instanceId: string, limits: L1Limits, events: SafeEmitter<CacheEvents>,
+  { onStoreError, clock }: ResolvedCacheOptions
+): { entries: L1, isCurrentAt: (now: number) => boolean, servesIncoherent: boolean } {
+  const servesIncoherent = onStoreError === 'local'
+  const entries = new L1(limits, clock)
+  if (limits.maxAge !== undefined) return { entries, isCurrentAt: () => true, servesIncoherent }
   const bus = new InvalidationBus({
     client,
-    channel,
+    channel: invalidationChannel(client, keyPrefixOf(client)),
     instanceId,
     l1: entries,
     events,
-    log,
+    log: fastify.log,
     keepsOffline: servesIncoherent,
     clock
   })
   fastify.addHook('onClose', async () => bus.close())
-  const store = new RedisCacheStore(client, prefix, instanceId, clock)
-  return new TwoTierCache({
-    store,
-    share: store.share,
-    guard,
-    l1: { entries, bus, servesIncoherent },
-    events,
-    log,
-    clock
-  })
+  return { entries, isCurrentAt: now => bus.isCurrentAt(now), servesIncoherent }
 }

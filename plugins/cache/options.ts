@@ -1,21 +1,22 @@
 import type { FastifyRequest } from 'fastify'
 import type { Clock } from '../shared/plugin/clock.js'
 import type { Duration } from '../shared/plugin/duration.js'
-import { invalidOptionError } from '../shared/plugin/errors.js'
+import { InWords, invalidOptionError } from '../shared/plugin/errors.js'
 import {
-  boolean, bytes, callable, clock, duration, oneOf, option, orFalse, redisClient, string, unchecked
+  boolean, bytes, callable, clock, duration, oneOf, option, orFalse, redisClient, redisTimeout, string, unchecked
 } from '../shared/plugin/option-kinds.js'
 import {
   checkNames, refuseOption, resolveOptions, type OptionTable, type Resolved
 } from '../shared/plugin/option-table.js'
 import type { Bytes } from '../shared/plugin/units.js'
 import type { RedisClient } from '../shared/redis/client.js'
-import { DEFAULT_TIMEOUT_MS } from '../shared/redis/guard.js'
+import type { RedisPort } from '../shared/redis/port.js'
 import { resolveSerializer, type SerializerOption } from './data/serializer.js'
 import { resolveDefaults, type ValueDefaults, type ValuePlan } from './data/value-options.js'
 import {
   COMMON_OPTIONS, DEFAULT_TTL, resolveRoute, ROUTE_CACHE_OPTIONS, type ResolvedRouteCache, type RouteCacheOptions
 } from './http/route-options.js'
+import type { L1Limits } from './tiers/l1.js'
 import { parseTiers, resolveTtl } from './tiers/ttl.js'
 
 export interface CachePluginOptions extends Omit<RouteCacheOptions, 'tags' | 'invalidates' | 'private' | 'public'> {
@@ -25,10 +26,15 @@ export interface CachePluginOptions extends Omit<RouteCacheOptions, 'tags' | 'in
   tiers?: Readonly<Record<string, Duration>> | undefined
   /** The client of the store; `false` for the memory store. @default fastify.redis, else the memory store */
   redis?: RedisClient | false | null | undefined
-  /** How long an operation on the store may take. @default 150 ms */
+  /** How long an operation on the store may take. @default 150 ms; over HTTP 1000 ms */
   timeout?: Duration | undefined
-  /** Size of the L1 cache in this process; `false` disables it. Only with Redis. @default 64 MiB */
-  l1?: Bytes | false | undefined
+  /**
+   * Size of the L1 cache in this process; `false` disables it. Only with Redis. With `maxAge` an entry is served from
+   * L1 for that time after it was read, and no other instance's invalidation is received.
+   *
+   * @default 64 MiB; over HTTP `false`, where it needs `maxAge`
+   */
+  l1?: Bytes | L1Options | false | undefined
   /** Size of the memory store. @default 64 MiB */
   maxSize?: Bytes | undefined
   /**
@@ -77,7 +83,17 @@ export interface CachePluginOptions extends Omit<RouteCacheOptions, 'tags' | 'in
   clock?: Clock | undefined
 }
 
+/** L1 without a subscription to invalidations. */
+export interface L1Options {
+  /** @default 64 MiB */
+  maxSize?: Bytes | undefined
+  /** How old an entry in L1 may be: an entry that another instance has invalidated is served for up to this time. */
+  maxAge: Duration
+}
+
 const SIZE = { min: 1024 }
+const L1_SIZE = bytes(64 * 1024 ** 2, SIZE)
+const L1_AGE = duration(undefined, { min: 1 })
 
 export const CACHE_OPTIONS = {
   ...COMMON_OPTIONS,
@@ -90,8 +106,14 @@ export const CACHE_OPTIONS = {
     parse: parseTiers
   }),
   redis: redisClient(),
-  timeout: duration(DEFAULT_TIMEOUT_MS, { min: 1 }),
-  l1: orFalse(bytes(64 * 1024 ** 2, SIZE)),
+  timeout: redisTimeout(),
+  l1: option<Bytes | L1Options | false, L1Limits | false>({
+    type: 'bytes, `{ maxSize, maxAge }` or `false`',
+    allowed: "bytes from 1024, { maxAge: '1s' } with or without maxSize, or false",
+    fallbackText: '`67108864`; over HTTP `false`',
+    nullIsDefault: true,
+    parse: parseL1
+  }),
   maxSize: bytes(64 * 1024 ** 2, SIZE),
   onStoreError: oneOf('open', ['open', 'local']),
   cacheStatus: orFalse(
@@ -116,6 +138,32 @@ export interface ResolvedCacheOptions
   /** The defaults of values. */
   values: ValuePlan
   route: (given: RouteCacheOptions | boolean, where: string) => ResolvedRouteCache
+}
+
+function parseL1 (given: unknown): L1Limits | false | undefined {
+  if (given === false) return false
+  if (typeof given !== 'object' || given === null) {
+    const maxSize = L1_SIZE.parse(given, 'cache')
+    return maxSize === undefined ? undefined : { maxSize, maxAge: undefined }
+  }
+  const { maxSize: size = L1_SIZE.resolvedDefault, maxAge: age, ...others } = given as Record<string, unknown>
+  const [maxSize, maxAge] = [L1_SIZE.parse(size, 'cache'), L1_AGE.parse(age, 'cache')]
+  const isAllowed = maxSize !== undefined && maxAge !== undefined && Object.keys(others).length === 0
+  return isAllowed ? { maxSize, maxAge } : undefined
+}
+
+/**
+ * Returns the limits of L1 for a client.
+ *
+ * @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` over HTTP, where invalidations cannot be subscribed to
+ */
+export function l1For (given: L1Limits | false | undefined, { isHttp }: RedisPort): L1Limits | false {
+  if (!isHttp) return given ?? { maxSize: L1_SIZE.resolvedDefault, maxAge: undefined }
+  if (given !== undefined && given !== false && given.maxAge === undefined) {
+    throw invalidOptionError('cache', 'l1', new InWords('a size, without maxAge'),
+      "false or { maxAge: '1s' } over HTTP, where the invalidations of other instances cannot be subscribed to")
+  }
+  return given ?? false
 }
 
 /** @throws `FST_REDIS_SUITE_CACHE_INVALID_OPTION` */

@@ -3,6 +3,7 @@ import fp from 'fastify-plugin'
 import type { AnyReply, AnyRequest } from '../shared/http/any-request.js'
 import { watchRoutes } from '../shared/http/route-watch.js'
 import { alreadyRegisteredError, invalidArgumentError, reasonOf } from '../shared/plugin/errors.js'
+import { refuseOption } from '../shared/plugin/option-table.js'
 import { keyPrefixOf, resolveClient } from '../shared/redis/client.js'
 import { guardRedis } from '../shared/redis/guard.js'
 import { UnserializableError } from './errors.js'
@@ -50,6 +51,7 @@ export interface Events {
    * @returns a function that unsubscribes: the handler is not called any more
    * @throws `FST_REDIS_SUITE_EVENTS_STORE_UNAVAILABLE` (503) if the server did not confirm it within `subscribeTimeout`
    * @throws `FST_REDIS_SUITE_EVENTS_REFUSED` (503), `FST_REDIS_SUITE_EVENTS_INVALID_OPTION`
+   * @throws `FST_REDIS_SUITE_EVENTS_SUBSCRIPTIONS_OFF` with the option `subscriptions: false`
    */
   subscribe<P extends string> (
     pattern: P, handler: EventHandler<P>, options?: SubscribeOptions
@@ -111,10 +113,15 @@ export const events = fp<EventsPluginOptions>(async function events (fastify, gi
   const client = resolveClient(fastify, 'events', given.redis)
   const guard = client && guardRedis(client, log, options.timeout, 'events', clock)
   const prefix = keyPrefixOf(client)
+  if (client?.isHttp === true && options.subscriptions) {
+    refuseOption('events', { subscriptions: true }, 'subscriptions',
+      'false over HTTP, where nothing can be subscribed to; or give this plugin a client on TCP by the option redis')
+  }
   const subscriptions = new Subscriptions({
     connect: listener => client === undefined || guard === undefined
       ? createMemoryTransport(listener)
       : new RedisTransport({ client, prefix, listener, run: guard.run, clock }),
+    canSubscribe: options.subscriptions,
     subscribeTimeout,
     log,
     clock

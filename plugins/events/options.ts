@@ -1,8 +1,7 @@
 import type { RedisClient } from '../shared/redis/client.js'
 import type { Clock } from '../shared/plugin/clock.js'
 import { MAX_TIMER_MS, type Duration } from '../shared/plugin/duration.js'
-import { DEFAULT_TIMEOUT_MS } from '../shared/redis/guard.js'
-import { clock, duration, redisClient } from '../shared/plugin/option-kinds.js'
+import { boolean, clock, duration, redisClient, redisTimeout } from '../shared/plugin/option-kinds.js'
 import { resolveOptions, type OptionTable, type Resolved } from '../shared/plugin/option-table.js'
 
 export interface EventsPluginOptions {
@@ -12,8 +11,15 @@ export interface EventsPluginOptions {
    * @default fastify.redis, else this process alone
    */
   redis?: RedisClient | false | null | undefined
-  /** How long `publish` waits for Redis. @default 150 ms */
+  /** How long `publish` waits for Redis. @default 150 ms; over HTTP 1000 ms */
   timeout?: Duration | undefined
+  /**
+   * Whether channels can be subscribed to. A client over HTTP needs `false`: `publish` and streams work, and consumers
+   * poll each second.
+   *
+   * @default true
+   */
+  subscriptions?: boolean | undefined
   /** How long `subscribe` waits for Redis to confirm the subscription. @default '5s' */
   subscribeTimeout?: Duration | undefined
   /** How long closing the app waits for handlers that are still running. @default '5s' */
@@ -29,7 +35,8 @@ export interface EventsPluginOptions {
 
 export const EVENTS_OPTIONS = {
   redis: redisClient('else this process alone'),
-  timeout: duration(DEFAULT_TIMEOUT_MS, { min: 1, max: MAX_TIMER_MS }),
+  timeout: redisTimeout(MAX_TIMER_MS),
+  subscriptions: boolean(true),
   subscribeTimeout: duration('5s', { min: 1, max: MAX_TIMER_MS }),
   closeTimeout: duration('5s', { max: MAX_TIMER_MS }),
   clock: clock()

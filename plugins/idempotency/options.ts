@@ -3,10 +3,9 @@ import type { RedisClient } from '../shared/redis/client.js'
 import type { Clock } from '../shared/plugin/clock.js'
 import { MAX_TIMER_MS, type Duration } from '../shared/plugin/duration.js'
 import { invalidOptionError } from '../shared/plugin/errors.js'
-import { DEFAULT_TIMEOUT_MS } from '../shared/redis/guard.js'
 import type { MaybePromise } from '../shared/plugin/maybe-promise.js'
 import {
-  boolean, bytes, callable, clock, duration, integer, MAX_ENTRIES, oneOf, option, redisClient, string
+  boolean, bytes, callable, clock, duration, integer, MAX_ENTRIES, oneOf, option, redisClient, redisTimeout, string
 } from '../shared/plugin/option-kinds.js'
 import {
   checkNames, readOptions, resolveOptions, type OptionTable, type Resolved
@@ -83,7 +82,7 @@ export interface IdempotencyPluginOptions extends RouteIdempotencyOptions {
   /**
    * How long a request waits for one reply of Redis. While Redis is late but available, it waits longer.
    *
-   * @default 150 ms
+   * @default 150 ms; over HTTP 1000 ms
    * @see [an outage and a stall](docs/plugins/redis.md#how-an-outage-differs-from-a-stall)
    */
   timeout?: Duration | undefined
@@ -136,7 +135,7 @@ export const ROUTE_IDEMPOTENCY_OPTIONS = {
 export const IDEMPOTENCY_OPTIONS = {
   ...ROUTE_IDEMPOTENCY_OPTIONS,
   redis: redisClient(),
-  timeout: duration(DEFAULT_TIMEOUT_MS, { min: 1 }),
+  timeout: redisTimeout(),
   maxKeys: integer(10_000, { min: 1, max: MAX_ENTRIES }),
   clock: clock()
 } satisfies OptionTable<IdempotencyPluginOptions>

@@ -1,6 +1,7 @@
 import fp from 'fastify-plugin'
 import { findClient, keyPrefixOf, portOf, resolveClient } from '../shared/redis/client.js'
 import { alreadyRegisteredError } from '../shared/plugin/errors.js'
+import { DEFAULT_TIMEOUT_MS, defaultTimeout } from '../shared/redis/guard.js'
 import { watchRoutes } from '../shared/http/route-watch.js'
 import { Waiters } from './waiters.js'
 import { Locker } from './locker.js'
@@ -48,17 +49,18 @@ export const lock = fp<LockPluginOptions>(async function lock (fastify, given) {
     ? resolveClient(fastify, 'lock', given.redis)
     : findClient(fastify, 'lock', undefined)
   const nodes = options.nodes?.map(portOf) ?? (client === undefined ? [] : [client])
+  const timeout = options.timeout ?? Math.max(DEFAULT_TIMEOUT_MS, ...nodes.map(defaultTimeout))
   const store = nodes.length === 0
     ? createMemoryStore(waiters, options.clock)
     : createRedisStore({
       nodes,
       prefix: keyPrefixOf(client),
-      timeout: options.timeout,
+      timeout,
       log: fastify.log,
       listener: waiters,
       clock: options.clock
     })
-  const locker = new Locker({ ...options, store, waiters, log: fastify.log })
+  const locker = new Locker({ ...options, timeout, store, waiters, log: fastify.log })
 
   fastify.decorate('locks', {
     using: locker.using.bind(locker),

@@ -23,7 +23,8 @@ export type OnceOutcome = 'ran' | 'done' | 'running'
 /** The record of a period outlives it by as much, so that an instance whose clock is behind finds it. */
 const RECORDED_PERIODS = 2
 
-interface LockerOptions extends ResolvedLockPluginOptions {
+interface LockerOptions extends Omit<ResolvedLockPluginOptions, 'timeout'> {
+  timeout: Milliseconds
   store: LockStore
   waiters: Waiters
   log: FastifyBaseLogger

@@ -1,9 +1,8 @@
 import { checkedPort, isRedisClient, type RedisClient } from '../shared/redis/client.js'
 import type { Clock } from '../shared/plugin/clock.js'
 import type { Duration } from '../shared/plugin/duration.js'
-import { DEFAULT_TIMEOUT_MS } from '../shared/redis/guard.js'
 import {
-  boolean, clock, duration, fraction, option, redisClient, required, withDefault
+  boolean, clock, duration, fraction, option, redisClient, redisTimeout, required, withDefault
 } from '../shared/plugin/option-kinds.js'
 import { refuseOption, resolveOptions, type OptionTable, type Resolved } from '../shared/plugin/option-table.js'
 
@@ -57,7 +56,7 @@ export interface LockPluginOptions extends Omit<LockOptions, 'signal'> {
   /**
    * How long one operation on the store may take. While Redis is late but available, it may take longer.
    *
-   * @default 150 ms
+   * @default 150 ms; over HTTP 1000 ms
    * @see [an outage and a stall](docs/plugins/redis.md#how-an-outage-differs-from-a-stall)
    */
   timeout?: Duration | undefined
@@ -108,7 +107,7 @@ export const LOCK_PLUGIN_OPTIONS = {
     allowed: 'clients of 3 or more servers, each once',
     parse: given => areNodes(given) ? given : undefined
   }),
-  timeout: duration(DEFAULT_TIMEOUT_MS, { min: 1 }),
+  timeout: redisTimeout(),
   clockDrift: fraction(0.01, 0.5),
   clock: clock()
 } satisfies OptionTable<LockPluginOptions>

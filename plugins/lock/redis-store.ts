@@ -76,9 +76,14 @@ export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock
   const idOf = (resource: string) => `{${safeId(resource)}}`
   const doneKeyOf = (resource: string, tick: string) => `${done}${idOf(resource)}:${safeId(tick)}`
   const runOnAll = (
-    script: Script, keys: string[], args: Array<string | number>, how: 'run' | 'runOnce' = 'run'
+    script: Script, keys: string[], args: Array<string | number>, how: 'run' | 'runOnce' = 'run',
+    onSent: (i: number, reply: Promise<unknown>) => void = () => {}
   ): Array<Promise<unknown>> =>
-    guarded.map(({ client, guard }) => guard[how](() => sendScript(client, script, keys, args, clock)))
+    guarded.map(({ client, guard }, i) => guard[how](() => {
+      const reply = sendScript(client, script, keys, args, clock)
+      onSent(i, reply)
+      return reply
+    }))
 
   const existsOnAll = (key: string) =>
     guarded.map(({ client, guard }) => guard.run(() => client.send<number>('exists', [key])))
@@ -126,14 +131,21 @@ export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock
   /**
    * Releases a lock that may have been acquired although its reply was lost, or on too few nodes. The release bypasses
    * the circuit breaker: on the same connection it follows the attempt, however late that arrives.
+   *
+   * @param sent - the requests of the attempts, which over HTTP the release could overtake
    */
-  function undo (resource: string, owner: string, attempts: ReadonlyArray<Promise<unknown>>): void {
+  function undo (
+    resource: string, owner: string, attempts: ReadonlyArray<Promise<unknown>>,
+    sent: ReadonlyArray<Promise<unknown> | undefined>
+  ): void {
     const id = idOf(resource)
     nodes.forEach((client, i) => {
       attempts[i]?.then(reply => readReply(reply).isAcquired, (error: unknown) => !(error instanceof CircuitOpenError))
-        .then(async mayBeAcquired =>
-          mayBeAcquired &&
-            await sendScript(client, releaseScript, [held + id, line + id, seen + id], [owner, channel, ''], clock))
+        .then(async mayBeAcquired => {
+          if (!mayBeAcquired) return
+          if (client.isHttp) await sent[i]?.catch(() => {})
+          await sendScript(client, releaseScript, [held + id, line + id, seen + id], [owner, channel, ''], clock)
+        })
         .catch(() => {})
     })
   }
@@ -143,7 +155,9 @@ export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock
   ): Promise<AcquireResult> {
     const id = idOf(resource)
     const args = [owner, ttl, ttl + FENCE_EXTRA_MS, isQuorum ? 0 : queueTtl]
-    const attempts = runOnAll(acquireScript, [held + id, fence + id, line + id, seen + id], args)
+    const sent: Array<Promise<unknown>> = []
+    const attempts = runOnAll(acquireScript, [held + id, fence + id, line + id, seen + id], args, 'run',
+      (i, reply) => { sent[i] = reply })
     const replies = attempts.map(async reply => readReply(await reply))
     const { yes, no, errors, verdict, isQuorate } = await vote(replies, ({ isAcquired }) => isAcquired)
     if (verdict === true) {
@@ -151,7 +165,7 @@ export function createRedisStore ({ nodes, prefix, timeout, log, listener, clock
       return { kind: 'acquired', token: Math.max(...yes.map(({ value }) => value)) }
     }
     if (queueTtl > 0) listen()
-    if (isQuorum || !isQuorate) undo(resource, owner, attempts)
+    if (isQuorum || !isQuorate) undo(resource, owner, attempts, sent)
     if (!isQuorate) throw await isFenceExhausted(attempts) ? new FenceExhaustedError(fence + id) : unavailable(errors)
     noteAvailable()
     return {

@@ -1,5 +1,6 @@
 import type { RedisClient } from '../shared/redis/client.js'
 import { isIoredis } from '../shared/redis/clients/ioredis.js'
+import { isUpstash, restOf } from '../shared/redis/clients/upstash.js'
 import { systemClock, type Clock } from '../shared/plugin/clock.js'
 import type { Milliseconds } from '../shared/plugin/units.js'
 
@@ -57,8 +58,8 @@ export function watchCommands (client: RedisClient, listener: CommandListener, c
 
 function wrap (client: RedisClient, clock: Clock): WatchedClient {
   const listeners = new Set<CommandListener>()
-  const sender = client as unknown as Sender
-  const isOwn = Object.hasOwn(client, 'sendCommand')
+  const sender = (isUpstash(client) ? restOf(client) : client) as unknown as Sender
+  const isOwn = Object.hasOwn(sender, 'sendCommand')
   const send = sender.sendCommand
 
   const time = (command: string, reply: Promise<unknown>) => {
@@ -78,20 +79,20 @@ function wrap (client: RedisClient, clock: Clock): WatchedClient {
     }
     return Reflect.apply(send, this, args)
   }
-  const ofNodeRedis: Sender['sendCommand'] = function (...args) {
+  const ofPromise: Sender['sendCommand'] = function (...args) {
     const reply = Reflect.apply(send, this, args)
-    // The command is a list of words, after the key of a Cluster's.
-    const name = String(args.find(Array.isArray)?.[0]).toLowerCase()
+    // The command is a list of words, after the key of a Cluster's; over HTTP its name is the first argument.
+    const name = String(isUpstash(client) ? args[0] : args.find(Array.isArray)?.[0]).toLowerCase()
     if (listeners.size > 0 && !UNTIMED.has(name)) time(name, reply as Promise<unknown>)
     return reply
   }
-  const timed = isIoredis(client) ? ofIoredis : ofNodeRedis
+  const timed = isIoredis(client) ? ofIoredis : ofPromise
   sender.sendCommand = timed
   const restore = () => {
     // Another library may have wrapped this function since, and goes on to call it.
     if (sender.sendCommand !== timed) return
     if (isOwn) sender.sendCommand = send
-    else Reflect.deleteProperty(client, 'sendCommand')
+    else Reflect.deleteProperty(sender, 'sendCommand')
   }
   const watched = { listeners, restore }
   watchedClients.set(client, watched)

@@ -34,9 +34,12 @@ export function logConnection (
     log.info({ ...fields, ...outage }, 'redis: connected')
   }
 
-  // The clients of both libraries have these events.
+  const { isHttp, status } = portOf(client)
+  // Without a connection, the circuit breaker reports what there is to report.
+  if (isHttp) return () => {}
+  // The clients of the other libraries have these events.
   const emitter = client as unknown as EventEmitter
-  if (portOf(client).status === 'ready') connected()
+  if (status === 'ready') connected()
   emitter.on('ready', connected)
   emitter.on('error', (error: Error) => {
     errors++

@@ -1,9 +1,8 @@
 import type { ClusterNode, ClusterOptions, RedisOptions } from 'ioredis'
 import { DEFAULT_KEY_PREFIX, KEY_PREFIX, KEY_PREFIX_ALLOWED, type RedisClient } from '../shared/redis/client.js'
-import { DEFAULT_TIMEOUT_MS } from '../shared/redis/guard.js'
 import type { Clock } from '../shared/plugin/clock.js'
 import { MAX_TIMER_MS, type Duration } from '../shared/plugin/duration.js'
-import { boolean, clock, duration, oneOf, string, unchecked } from '../shared/plugin/option-kinds.js'
+import { boolean, clock, duration, oneOf, redisTimeout, string, unchecked } from '../shared/plugin/option-kinds.js'
 import { readOptions, type OptionTable, type Resolved } from '../shared/plugin/option-table.js'
 import type { Milliseconds } from '../shared/plugin/units.js'
 import { checkNames } from './known-options.js'
@@ -83,7 +82,7 @@ export const SUITE_OPTIONS = {
 export interface RedisCallOptions {
   /** The client of the call, such as one with a namespace. @default fastify.redis */
   client?: RedisClient | undefined
-  /** How long the call may take. It may still be executed after that. @default 150 ms */
+  /** How long the call may take. It may still be executed after that. @default 150 ms; over HTTP 1000 ms */
   timeout?: Duration | undefined
   /**
    * Whether the call waits up to 1.5 s longer than `timeout` while Redis is late but reachable, as sessions and locks
@@ -105,7 +104,7 @@ export interface RedisCallOptions {
 
 export const CALL_OPTIONS = {
   client: unchecked('client', '`fastify.redis`'),
-  timeout: duration(DEFAULT_TIMEOUT_MS, { min: 1 }),
+  timeout: redisTimeout(),
   patient: boolean(false),
   nodeOf: string(),
   clock: clock()

@@ -5,10 +5,9 @@ import type { RedisClient } from '../shared/redis/client.js'
 import type { Clock } from '../shared/plugin/clock.js'
 import type { Duration } from '../shared/plugin/duration.js'
 import {
-  boolean, callable, clock, duration, integer, MAX_ENTRIES, oneOf, option, redisClient, required, string
+  boolean, callable, clock, duration, integer, MAX_ENTRIES, oneOf, option, redisClient, redisTimeout, required, string
 } from '../shared/plugin/option-kinds.js'
 import { resolveOptions, type OptionTable, type Resolved } from '../shared/plugin/option-table.js'
-import { DEFAULT_TIMEOUT_MS } from '../shared/redis/guard.js'
 import { checkBrowserRules, checkCookieOptions, COOKIE_NAME } from './cookie/cookie-rules.js'
 import { CachingSigner, checkedGenerator, checkedSigner } from './cookie/signer.js'
 
@@ -68,7 +67,7 @@ export interface SessionPluginOptions extends Omit<FastifySessionOptions, 'store
   /**
    * How long a request waits for the store. While Redis is late but available, it waits longer.
    *
-   * @default 150 ms
+   * @default 150 ms; over HTTP 1000 ms
    * @see [an outage and a stall](docs/plugins/redis.md#how-an-outage-differs-from-a-stall)
    */
   timeout?: Duration | undefined
@@ -137,7 +136,7 @@ export const SESSION_OPTIONS = {
   onStoreError: oneOf('closed', ['closed', 'anonymous']),
   decorators: boolean(true),
   redis: redisClient(),
-  timeout: duration(DEFAULT_TIMEOUT_MS, { min: 1 }),
+  timeout: redisTimeout(),
   maxSessions: integer(10_000, { min: 1, max: MAX_ENTRIES }),
   clock: clock()
 } satisfies OptionTable<SessionPluginOptions>

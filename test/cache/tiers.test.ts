@@ -14,7 +14,7 @@ const entry = (tags: string[] = [], change: Partial<Entry> = {}): Entry => ({ ki
 const a = key('a')
 
 t.test('an entry is read until deleteAt, and is dropped then', async t => {
-  const l1 = new L1(1024 ** 2)
+  const l1 = new L1({ maxSize: 1024 ** 2, maxAge: undefined })
   const kept = entry()
   l1.set(a, kept, l1.epoch)
   t.same(l1.get(a, 1000), kept)
@@ -26,7 +26,7 @@ t.test('an entry is read until deleteAt, and is dropped then', async t => {
 })
 
 t.test('an entry is dropped once one of its tags is invalidated, and one that was read afterwards is served', async t => {
-  const l1 = new L1(1024 ** 2)
+  const l1 = new L1({ maxSize: 1024 ** 2, maxAge: undefined })
   l1.set(a, entry(['t', 'u']), l1.epoch)
   l1.set(key('b'), entry(['v']), l1.epoch)
   l1.invalidate(['w', 'u'])
@@ -42,7 +42,7 @@ t.test('L1 does not keep an entry whose read began before an invalidation, a rem
     ['its key', l1 => l1.remove([a.id]), false], ['another key', l1 => l1.remove([key('b').id]), true], ['a clearing', l1 => l1.clear(), false], ['nothing', () => {}, true]
   ]
   for (const [name, change, isKept] of table) {
-    const l1 = new L1(1024 ** 2)
+    const l1 = new L1({ maxSize: 1024 ** 2, maxAge: undefined })
     const mark = l1.epoch
     change(l1)
     l1.set(a, entry(['t']), mark)
@@ -55,14 +55,14 @@ t.test('L1 does not keep an entry whose read began before an invalidation, a rem
 })
 
 t.test('remove() drops a key, and no other one', async t => {
-  const l1 = new L1(1024 ** 2)
+  const l1 = new L1({ maxSize: 1024 ** 2, maxAge: undefined })
   for (const name of ['a', 'b', 'c']) l1.set(key(name), entry(), l1.epoch)
   l1.remove([a.id, key('c').id, key('absent').id])
   t.same(['a', 'b', 'c'].map(name => l1.get(key(name), 1000) !== undefined), [false, true, false])
 })
 
 t.test('a key that was set twice, or again after it was dropped, can be removed', async t => {
-  const l1 = new L1(1024 ** 2)
+  const l1 = new L1({ maxSize: 1024 ** 2, maxAge: undefined })
   l1.set(a, entry(), l1.epoch)
   l1.set(a, entry(), l1.epoch)
   l1.get(a, 9999)
@@ -72,7 +72,7 @@ t.test('a key that was set twice, or again after it was dropped, can be removed'
 })
 
 t.test('L1 stays within its size, evicts the least recently used entry first, and does not keep an entry larger than itself', async t => {
-  const l1 = new L1(10 * 1024)
+  const l1 = new L1({ maxSize: 10 * 1024, maxAge: undefined })
   for (let i = 0; i < 100; i++) {
     l1.set(key(String(i)), entry([], { body: Buffer.alloc(1000) }), l1.epoch)
     l1.get(key('0'), 1000)
@@ -90,7 +90,7 @@ t.test('L1 stays within its size, evicts the least recently used entry first, an
 })
 
 t.test('when more tags were invalidated than L1 remembers, entries read before the forgotten invalidations are dropped', async t => {
-  const l1 = new L1(1024 ** 2)
+  const l1 = new L1({ maxSize: 1024 ** 2, maxAge: undefined })
   l1.set(a, entry(['first']), l1.epoch)
   const before = l1.epoch
   l1.invalidate(['first'])
@@ -105,7 +105,7 @@ t.test('when more tags were invalidated than L1 remembers, entries read before t
 })
 
 t.test('when more keys were removed than L1 remembers, entries whose read began before the forgotten removals are not kept', async t => {
-  const l1 = new L1(1024 ** 2)
+  const l1 = new L1({ maxSize: 1024 ** 2, maxAge: undefined })
   l1.set(key('b'), entry(), l1.epoch)
   const before = l1.epoch
   l1.remove([a.id])
@@ -118,7 +118,7 @@ t.test('when more keys were removed than L1 remembers, entries whose read began 
 })
 
 t.test('a tag may have any name', async t => {
-  const l1 = new L1(1024 ** 2)
+  const l1 = new L1({ maxSize: 1024 ** 2, maxAge: undefined })
   for (const tag of ['constructor', 'toString', '', '\0', '🫖']) {
     l1.set(a, entry([tag]), l1.epoch)
     t.ok(l1.get(a, 1000), tag)

@@ -175,7 +175,7 @@ t.test('a store whose replies all take longer than the ttl grants no lock: 503 a
     }
   }
   const { logger: log } = collectLog()
-  const locker = new Locker({ ...resolvePluginOptions({ ttl: 1000, clock }), store, waiters, log: log as never })
+  const locker = new Locker({ ...resolvePluginOptions({ ttl: 1000, clock }), timeout: 150, store, waiters, log: log as never })
   for (const [wait, expected] of [[0, 3], [10_000, 10]] as const) {
     attempts = 0
     await t.rejects(locker.acquire('a', { wait }), UNAVAILABLE)

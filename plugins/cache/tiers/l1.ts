@@ -1,5 +1,6 @@
 import { LRUCache } from 'lru-cache'
-import type { Bytes } from '../../shared/plugin/units.js'
+import { systemClock, type Clock } from '../../shared/plugin/clock.js'
+import type { Bytes, Milliseconds } from '../../shared/plugin/units.js'
 import type { StatsCounter } from '../stats.js'
 import type { CacheKey } from '../store/cache-key.js'
 import { bytesOf, ownEntry, type Entry } from '../store/entry.js'
@@ -11,6 +12,15 @@ interface Slot {
   counts: StatsCounter
   /** The epoch before the entry was read. */
   epoch: number
+  /** Until when it may be served, by the clock's `monotonic()`. */
+  until: number
+}
+
+/** Size and age limit of L1. */
+export interface L1Limits {
+  maxSize: Bytes
+  /** How long an entry is served after it was read; undefined where L1 gets the invalidations of other instances. */
+  maxAge: Milliseconds | undefined
 }
 
 const MAX_TAGS = 100_000
@@ -24,6 +34,8 @@ const MAX_REMOVED = 10_000
  */
 export class L1 {
   readonly #slots: LRUCache<string, Slot>
+  readonly #maxAge: Milliseconds | undefined
+  readonly #clock: Clock
   readonly #textOf = new Map<string, string>()
   /** The epoch of each tag's last invalidation. */
   readonly #tags = new LRUCache<string, number>({
@@ -49,7 +61,9 @@ export class L1 {
   /** Keys removed up to this epoch are not remembered, so that an entry read in an earlier epoch may be one of them. */
   #minReadEpoch = 0
 
-  constructor (maxSize: Bytes) {
+  constructor ({ maxSize, maxAge }: L1Limits, clock: Clock = systemClock) {
+    this.#maxAge = maxAge
+    this.#clock = clock
     this.#slots = new LRUCache({
       maxSize,
       sizeCalculation: ({ entry }) => bytesOf(entry),
@@ -74,14 +88,17 @@ export class L1 {
     const slot = this.#slots.get(key.text)
     if (slot === undefined) return undefined
     // Nearly always nothing has been invalidated since the entry was read.
-    if (now < slot.entry.deleteAt && (slot.epoch === this.#epoch || this.#isValid(slot))) return slot.entry
+    const isFresh = now < slot.entry.deleteAt &&
+      (this.#maxAge === undefined || this.#clock.monotonic() < slot.until)
+    if (isFresh && (slot.epoch === this.#epoch || this.#isValid(slot))) return slot.entry
     this.#slots.delete(key.text)
     return undefined
   }
 
   /** @param epoch - before the entry was read */
   set (key: CacheKey, entry: Entry, epoch: number): void {
-    const slot: Slot = { entry: ownEntry(entry), id: key.id, counts: key.counts, epoch }
+    const until = this.#maxAge === undefined ? Infinity : this.#clock.monotonic() + this.#maxAge
+    const slot: Slot = { entry: ownEntry(entry), id: key.id, counts: key.counts, epoch, until }
     if (epoch < this.#minReadEpoch || (this.#removed.get(key.id) ?? 0) > epoch || !this.#isValid(slot)) return
     this.#textOf.set(key.id, key.text)
     this.#slots.set(key.text, slot)

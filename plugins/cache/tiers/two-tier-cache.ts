@@ -14,7 +14,6 @@ import {
   PATTERN_TAG, TOMBSTONE_MS, type CacheStore, type KeyVersions, type Put, type StagedEntry, type WriteLock,
   type WriteOptions
 } from '../store/store.js'
-import type { InvalidationBus } from './invalidation-bus.js'
 import type { L1 } from './l1.js'
 import { PendingInvalidations, RECOVERY_GRACE_MS, type InvalidationBatch } from './pending-invalidations.js'
 import { StoreClock } from './store-clock.js'
@@ -48,7 +47,8 @@ export interface Lookup {
 /** The memory of this process, and what keeps it coherent with the other instances. */
 interface L1Options {
   entries: L1
-  bus: InvalidationBus
+  /** Whether all invalidations of other instances have been applied but for the latest ones. */
+  isCurrentAt: (now: number) => boolean
   /** Whether L1 is used while it is not coherent. */
   servesIncoherent: boolean
 }
@@ -84,7 +84,7 @@ export class TwoTierCache {
   readonly #log: FastifyBaseLogger
   readonly #guard: TwoTierCacheOptions['guard']
   readonly #l1: L1 | undefined
-  readonly #bus: InvalidationBus | undefined
+  readonly #isCurrentAt: (now: number) => boolean
   readonly #servesIncoherent: boolean
   readonly #pending: PendingInvalidations
   readonly #storeClock: StoreClock
@@ -101,7 +101,7 @@ export class TwoTierCache {
     this.#log = log
     this.#guard = guard
     this.#l1 = l1?.entries
-    this.#bus = l1?.bus
+    this.#isCurrentAt = l1?.isCurrentAt ?? (() => false)
     this.#servesIncoherent = l1?.servesIncoherent ?? false
     this.#storeClock = new StoreClock(clock, async () => (await this.attempt(() => store.tags([])))?.now)
     this.#share = share
@@ -159,7 +159,7 @@ export class TwoTierCache {
     if (l1 === undefined) return undefined
     const now = this.clock.monotonic()
     if (!this.#servesIncoherent) {
-      if (this.#bus?.isCurrentAt(now) !== true || this.#mayMissInvalidations(now)) return undefined
+      if (!this.#isCurrentAt(now) || this.#mayMissInvalidations(now)) return undefined
       // The bus of a Cluster is connected to one node, while instances may be unable to write to another one.
       if (this.store.isSpread && this.#guard?.isWhole === false) return undefined
     }

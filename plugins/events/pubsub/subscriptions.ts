@@ -3,7 +3,7 @@ import type { Clock } from '../../shared/plugin/clock.js'
 import { reasonOf, withoutCommand } from '../../shared/plugin/errors.js'
 import type { Milliseconds } from '../../shared/plugin/units.js'
 import { withDeadline } from '../../shared/redis/deadline.js'
-import { RefusedError, StoreUnavailableError } from '../errors.js'
+import { RefusedError, StoreUnavailableError, SubscriptionsOffError } from '../errors.js'
 import { parsePattern, type Pattern } from './patterns.js'
 import type { Transport, TransportListener } from './transport.js'
 
@@ -45,6 +45,7 @@ interface SubscriberGroup {
 }
 
 interface SubscriptionsOptions {
+  canSubscribe: boolean
   connect: (listener: TransportListener) => Transport
   subscribeTimeout: Milliseconds
   log: FastifyBaseLogger
@@ -56,6 +57,7 @@ const MAX_WARNED_CHANNELS = 1000
 /** The subscribers of this process. Each pattern is subscribed to once, however many subscribers it has. */
 export class Subscriptions implements TransportListener {
   readonly #transport: Transport
+  readonly #canSubscribe: boolean
   readonly #subscribeTimeout: Milliseconds
   readonly #log: FastifyBaseLogger
   readonly #clock: Clock
@@ -64,7 +66,8 @@ export class Subscriptions implements TransportListener {
   readonly #warnedChannels = new Set<string>()
   #isClosed = false
 
-  constructor ({ connect, subscribeTimeout, log, clock }: SubscriptionsOptions) {
+  constructor ({ connect, canSubscribe, subscribeTimeout, log, clock }: SubscriptionsOptions) {
+    this.#canSubscribe = canSubscribe
     this.#subscribeTimeout = subscribeTimeout
     this.#log = log
     this.#clock = clock
@@ -85,6 +88,7 @@ export class Subscriptions implements TransportListener {
     text: string, handler: UntypedHandler, { onGap, confirm = true }: SubscribeOptions = {}
   ): Promise<() => Promise<void>> {
     const pattern = parsePattern(text)
+    if (!this.#canSubscribe) throw new SubscriptionsOffError(pattern.text)
     if (this.#isClosed) throw closedError()
     const group = this.#groups.get(pattern.text) ?? this.#open(pattern)
     const subscriber: Subscriber = { handler, onGap, confirmation: undefined }

@@ -2,7 +2,7 @@ import type { FastifyInstance, RouteOptions } from 'fastify'
 import { subscribeToChannel } from '../../shared/redis/channel-subscription.js'
 import { keyPrefixOf, resolveClient } from '../../shared/redis/client.js'
 import type { RedisPort } from '../../shared/redis/port.js'
-import { guardRedis } from '../../shared/redis/guard.js'
+import { DEFAULT_TIMEOUT_MS, guardRedis } from '../../shared/redis/guard.js'
 import { decide } from '../decision.js'
 import type { RateLimitEmitter } from '../events.js'
 import type { CustomStore } from '../options/custom-store.js'
@@ -79,7 +79,7 @@ function customLimiters (
   return {
     limiterFor ({ onStoreError, groupId = '' }, given, route) {
       const own = given === undefined ? custom : custom.child(storeOptions({ ...plugin, ...given }, route))
-      const store = adaptCustomStore(own, options.timeout, options.clock)
+      const store = adaptCustomStore(own, options.timeout ?? DEFAULT_TIMEOUT_MS, options.clock)
       const fallback = createFallback({ ...common, onStoreError })
       return {
         // The store gets the keys of `@fastify/rate-limit`: without a scope, as it has a child for each route.

@@ -3,13 +3,12 @@ import { parseDuration, type Duration } from '../../shared/plugin/duration.js'
 import { invalidOptionError } from '../../shared/plugin/errors.js'
 import { whenReady, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
 import {
-  boolean, callable, clock, duration, integer, MAX_ENTRIES, oneOf, option, redisClient, string, unchecked
+  boolean, callable, clock, integer, MAX_ENTRIES, oneOf, option, redisClient, redisTimeout, string, unchecked
 } from '../../shared/plugin/option-kinds.js'
 import {
   checkNames, readOption, readOptions, refuseOption, type OptionTable, type Resolved
 } from '../../shared/plugin/option-table.js'
 import { KEY_PREFIX, KEY_PREFIX_ALLOWED } from '../../shared/redis/client.js'
-import { DEFAULT_TIMEOUT_MS } from '../../shared/redis/guard.js'
 import { COST_ALLOWED, invalidResult, isCost } from '../errors.js'
 import type { Policy } from '../policy.js'
 import type { CustomStoreConstructor } from './custom-store.js'
@@ -73,7 +72,7 @@ const OWN_OPTIONS = {
     parse: given => typeof given === 'function' ? given as CustomStoreConstructor : undefined
   }),
   cache: integer(5000, { min: 1, max: MAX_ENTRIES }),
-  timeout: duration(DEFAULT_TIMEOUT_MS, { min: 1 }),
+  timeout: redisTimeout(),
   maxLogUnits: integer(DEFAULT_MAX_LOG_UNITS, { min: 1, max: LARGEST_MAX }),
   instances: integer(1, { min: 1 }),
   clock: clock()

@@ -180,7 +180,7 @@ export interface RateLimitPluginOptions extends RouteRateLimitOptions {
    * @default 5000
    */
   cache?: number | undefined
-  /** How long a decision waits for Redis. @default 150 ms */
+  /** How long a decision waits for Redis. @default 150 ms; over HTTP 1000 ms */
   timeout?: Duration | undefined
   /**
    * The largest `max` with the algorithm `sliding-log`, which stores the time of each unit: 7 bytes, and work for Redis

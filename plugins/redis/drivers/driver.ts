@@ -3,6 +3,7 @@ import type { Clock } from '../../shared/plugin/clock.js'
 import type { Milliseconds } from '../../shared/plugin/units.js'
 import { isRedisClient, type RedisClient } from '../../shared/redis/client.js'
 import { isIoredis } from '../../shared/redis/clients/ioredis.js'
+import { isUpstash } from '../../shared/redis/clients/upstash.js'
 import type { RedisPluginOptions, ResolvedRedisOptions } from '../options.js'
 
 /** The plugin's work with the clients of one library. */
@@ -37,6 +38,10 @@ export interface Driver<Client = RedisClient> {
  */
 export async function driverFor ({ client, driver }: RedisPluginOptions): Promise<Driver> {
   const isGiven = isRedisClient(client)
+  if (isGiven && isUpstash(client)) {
+    const { upstashDriver } = await import('./upstash.js')
+    return upstashDriver as Driver<never> as Driver
+  }
   if (isGiven ? isIoredis(client) : driver !== 'node-redis') {
     const { ioredisDriver } = await import('./ioredis.js')
     return ioredisDriver as Driver<never> as Driver

@@ -29,9 +29,16 @@ interface ChannelSubscriptionOptions {
 /** The longest pause before another attempt to connect. */
 const MAX_RETRY_MS = 500
 
+/** Over HTTP, callers poll. */
+const NEVER_LIVE: ChannelSubscription = {
+  live: false,
+  caughtUp: async () => { throw new Error('not connected') },
+  close () {}
+}
+
 /** Subscribes on its own connection, and again on another one after each loss of it. */
 export function subscribeToChannel (options: ChannelSubscriptionOptions): ChannelSubscription {
-  return new RedisChannelSubscription(options)
+  return options.client.isHttp ? NEVER_LIVE : new RedisChannelSubscription(options)
 }
 
 class RedisChannelSubscription implements ChannelSubscription {

@@ -7,13 +7,14 @@ import {
   createIoredisPort, isIoredis, isSubscriber, repliesWithText, type IoredisClient, type IovalkeyClient
 } from './clients/ioredis.js'
 import { createNodeRedisPort, isNodeRedis, type NodeRedis } from './clients/node-redis.js'
+import { createUpstashPort, isForeignUpstash, isUpstash, type UpstashClient } from './clients/upstash.js'
 import type { RedisPort } from './port.js'
 
 /**
  * The client of every plugin: of a single node, also behind Sentinel, or of a Cluster, by ioredis, iovalkey or
- * node-redis.
+ * node-redis; or of `fromUpstash`.
  */
-export type RedisClient = IoredisClient | IovalkeyClient | NodeRedis
+export type RedisClient = IoredisClient | IovalkeyClient | NodeRedis | UpstashClient
 
 export const DEFAULT_KEY_PREFIX = 'fastify'
 
@@ -35,6 +36,7 @@ export function keyPrefixOf (redis: RedisPort | undefined): string {
 const ports = new WeakMap<RedisClient, RedisPort>()
 
 function createPort (client: RedisClient): RedisPort {
+  if (isUpstash(client)) return createUpstashPort(client)
   return isIoredis(client) ? createIoredisPort(client) : createNodeRedisPort(client as NodeRedis)
 }
 
@@ -94,7 +96,7 @@ export function findClient (fastify: FastifyInstance, plugin: PluginName, option
   if (option === false || option === null) return undefined
   if (option !== undefined) {
     if (isRedisClient(option)) return checkedPort(plugin, 'redis', option)
-    const given = isPromise(option) ? new InWords('a promise: await it') : option
+    const given = isPromise(option) ? new InWords('a promise: await it') : describeForeign(option)
     throw invalidOptionError(plugin, 'redis', given, `${CLIENT_ALLOWED}, or false for the memory store`)
   }
   const decorated: unknown = fastify.hasDecorator('redis') ? fastify.redis : undefined
@@ -116,11 +118,19 @@ export function checkedPort (plugin: PluginName, option: string, client: RedisCl
 }
 
 /** The clients that are allowed, in an error's message. */
-export const CLIENT_ALLOWED = 'a client of ioredis or iovalkey (Redis or Cluster) or of node-redis (createClient or ' +
-  'createCluster)'
+export const CLIENT_ALLOWED = 'a client of ioredis or iovalkey (Redis or Cluster), of node-redis (createClient or ' +
+  'createCluster) or of fromUpstash'
+
+/** Describes a client that was not made for the plugins. */
+function describeForeign (option: unknown): unknown {
+  return typeof option === 'object' && option !== null && isForeignUpstash(option)
+    ? new InWords('a client of @upstash/redis: make it by fromUpstash({ url, token }) of fastify-redis-suite/upstash')
+    : option
+}
 
 /** Returns why the plugins cannot use a client, as the parts of an error's message; undefined if they can. */
 function unfitnessOf (client: RedisClient): { given: string, allowed: string } | undefined {
+  if (isUpstash(client)) return undefined
   if (!isIoredis(client)) {
     return 'isOpen' in client && client.isOpen
       ? undefined
@@ -144,5 +154,5 @@ function unfitnessOf (client: RedisClient): { given: string, allowed: string } |
 }
 
 export function isRedisClient (value: unknown): value is RedisClient {
-  return typeof value === 'object' && value !== null && (isIoredis(value) || isNodeRedis(value))
+  return typeof value === 'object' && value !== null && (isIoredis(value) || isNodeRedis(value) || isUpstash(value))
 }

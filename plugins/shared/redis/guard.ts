@@ -13,6 +13,8 @@ import type { Milliseconds } from '../plugin/units.js'
 
 /** The deadline of one operation on Redis, unless a plugin has another. */
 export const DEFAULT_TIMEOUT_MS = 150
+/** The same over HTTP, where a first request makes a connection with TLS. */
+const HTTP_TIMEOUT_MS = 1000
 const FAILURE_THRESHOLD = 5
 const PROBE_INTERVAL_MS = 250
 const FLAP_WINDOW_MS = 10_000
@@ -74,15 +76,19 @@ interface WatchedClient {
 // The plugins share the circuit of a client: each failure counts for all of them, and the log reports it once.
 const watched = new WeakMap<RedisClient, WatchedClient>()
 
+/** Returns the deadline of an operation, unless a plugin has another. */
+export function defaultTimeout (client: RedisPort): Milliseconds {
+  return client.isHttp ? HTTP_TIMEOUT_MS : DEFAULT_TIMEOUT_MS
+}
+
 /**
  * @param timeout - the deadline of an operation
  * @param plugin - for traces
  * @param clock - the clock of the deadline; the first plugin's is that of the circuit
  */
 export function guardRedis (
-  client: RedisPort, log: FastifyBaseLogger, timeout: Milliseconds = DEFAULT_TIMEOUT_MS, plugin: PluginName = 'redis',
-  clock: Clock = systemClock,
-  { isPatient = false }: GuardOptions = {}
+  client: RedisPort, log: FastifyBaseLogger, timeout: Milliseconds = defaultTimeout(client),
+  plugin: PluginName = 'redis', clock: Clock = systemClock, { isPatient = false }: GuardOptions = {}
 ): RedisGuard {
   const shared = watched.get(client.client) ?? watch(client, log, clock)
   const { circuit, progress, nodes } = shared
@@ -136,7 +142,7 @@ export function guardRedis (
 
   /** The failure that has just opened the circuit may be over with the first probe. */
   async function askWhenBack<T> (operation: () => Promise<T>, repeats: number): Promise<T> {
-    await withDeadline(circuit.whenBack(), Math.min(timeout, DEFAULT_TIMEOUT_MS), refuse, clock)
+    await withDeadline(circuit.whenBack(), Math.min(timeout, defaultTimeout(client)), refuse, clock)
     return await ask(operation, repeats)
   }
 
@@ -221,7 +227,8 @@ async function probe (
   // A refusal (ACL) is a reply.
   const reply = client.send('ping', []).catch((error: unknown) => { if (isOutage(error)) throw error })
   const wait = new ProbeWatch(progress, circuit, client)
-  await withDeadline(reply, DEFAULT_TIMEOUT_MS, () => new TimeoutError(DEFAULT_TIMEOUT_MS), clock, wait).catch(() => {})
+  const timeout = defaultTimeout(client)
+  await withDeadline(reply, timeout, () => new TimeoutError(timeout), clock, wait).catch(() => {})
   await reply
   return !wait.isLate
 }

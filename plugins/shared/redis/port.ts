@@ -100,6 +100,11 @@ export interface PortEvents {
 export interface RedisPort extends RedisNode {
   /** The client that the app has given, or that the plugin `redis` has made. */
   readonly client: RedisClient
+  /**
+   * Whether commands are sent over HTTP: a reply takes longer, commands of different turns of the event loop may arrive
+   * in another order, and nothing can be subscribed to.
+   */
+  readonly isHttp: boolean
   /** Undefined for a client of a single node. */
   readonly topology: Topology | undefined
   /** The number of the database. */

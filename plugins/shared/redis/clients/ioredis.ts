@@ -128,6 +128,7 @@ function nodeOf (redis: Redis): Node {
 class SinglePort extends Node implements RedisPort {
   readonly client: Redis
   readonly topology = undefined
+  readonly isHttp = false
 
   constructor (client: Redis) {
     super(client)
@@ -160,6 +161,7 @@ class SinglePort extends Node implements RedisPort {
 class ClusterPort implements RedisPort {
   readonly client: Cluster
   readonly topology: Topology
+  readonly isHttp = false
   readonly database = 0
   readonly socket = undefined
   readonly received = 0

@@ -171,6 +171,7 @@ function sendEach (port: Pick<RedisNode, 'send'>, commands: readonly QueuedComma
 class SinglePort extends Node implements RedisPort {
   readonly client: NodeRedisClient
   readonly topology = undefined
+  readonly isHttp = false
 
   constructor (client: NodeRedisClient) {
     super(client)
@@ -262,6 +263,7 @@ class LazyNode implements RedisNode {
 class ClusterPort implements RedisPort {
   readonly client: NodeRedisCluster
   readonly topology: Topology
+  readonly isHttp = false
   readonly database = 0
   readonly keyPrefix = ''
   readonly socket = undefined

@@ -1,0 +1,63 @@
+import { createHash } from 'node:crypto'
+import type { CommandArgument } from '../port.js'
+
+/**
+ * Arguments that are bytes, in commands that are sent as JSON, which has texts only. Each byte becomes the character of
+ * its number, and the script that gets it turns the two bytes of its UTF-8 into the one again. Redis therefore stores
+ * what other clients store.
+ */
+
+/** Precedes a script. The last argument has the positions of the arguments that are bytes. */
+const PROLOGUE = `do
+  local bytes = {}
+  for i = 128, 255 do
+    local character = i < 192 and '\\194' .. string.char(i) or '\\195' .. string.char(i - 64)
+    bytes[character] = string.char(i)
+  end
+  for i in string.gmatch(table.remove(ARGV), '%d+') do
+    i = tonumber(i)
+    ARGV[i] = string.gsub(ARGV[i], '[\\194\\195][\\128-\\191]', bytes)
+  end
+end;
+`
+
+const NOT_ASCII = /[\x80-\xff]/
+
+/** The digests of scripts with the prologue, by those of the scripts. */
+const digests = new Map<string, string>()
+
+/**
+ * Returns a command's arguments as texts.
+ *
+ * @throws an error reply `NOSCRIPT` for the digest of a script whose text is not known yet
+ */
+export function withBytesInArguments (name: string, args: readonly CommandArgument[]): readonly string[] {
+  const texts = args.map(arg => typeof arg === 'object' ? arg.toString('latin1') : String(arg))
+  const positions = texts.flatMap((text, i) => typeof args[i] === 'object' && NOT_ASCII.test(text) ? [i] : [])
+  if (positions.length === 0) return texts
+  const [script = '', keyCount, ...rest] = texts
+  const before = 2 + Number(keyCount)
+  if (!name.startsWith('eval') || positions.some(i => i < before)) {
+    throw new TypeError(`${name}: over HTTP, only arguments of scripts may be bytes`)
+  }
+  const called = name.startsWith('evalsha') ? digestFor(script) : withPrologue(script)
+  return [called, keyCount!, ...rest, positions.map(i => i - before + 1).join()]
+}
+
+function digestFor (sha1: string): string {
+  const digest = digests.get(sha1)
+  if (digest !== undefined) return digest
+  const error = new Error('NOSCRIPT no text of this script was sent')
+  error.name = 'ReplyError'
+  throw error
+}
+
+function withPrologue (script: string): string {
+  const called = PROLOGUE + script
+  digests.set(sha1Of(script), sha1Of(called))
+  return called
+}
+
+function sha1Of (text: string): string {
+  return createHash('sha1').update(text).digest('hex')
+}
