@@ -110,7 +110,7 @@ export const CACHE_OPTIONS = {
   l1: option<Bytes | L1Options | false, L1Limits | false>({
     type: 'bytes, `{ maxSize, maxAge }` or `false`',
     allowed: "bytes from 1024, { maxAge: '1s' } with or without maxSize, or false",
-    fallbackText: '`67108864`; over HTTP `false`',
+    fallbackText: '64 MiB; over HTTP `false`',
     nullIsDefault: true,
     parse: parseL1
   }),

@@ -3,6 +3,7 @@ import type { AddressInfo } from 'node:net'
 import t, { type Test } from 'tap'
 import { createTestClock } from '../../plugins/testing/index.js'
 import { sharedRedis, until } from '../helpers/index.js'
+import { startUpstashRest } from '../helpers/servers/upstash-rest.js'
 
 process.env['REDIS_URL'] = (await sharedRedis()).url
 process.env['LOG_LEVEL'] = 'silent'
@@ -68,6 +69,34 @@ t.test('examples/node-redis.ts counts a limit, stores a response and a session, 
   t.ok(second.json().total > first.json().total)
   const remaining = [first, second].map(({ headers }) => Number(headers['x-ratelimit-remaining']))
   t.equal(remaining[1], remaining[0]! - 1)
+})
+
+t.test('examples/connections.ts: two instances share everything, by each client', async t => {
+  const { build, connections } = await import('../../examples/connections.js')
+  const redisUrl = (await sharedRedis()).url
+  const rest = await startUpstashRest(redisUrl)
+  for (const [i, [name, connect]] of Object.entries(connections).entries()) {
+    const url = name === 'Upstash' ? `${rest.url}?_token=${rest.token}` : redisUrl
+    const [one, two] = [await build(connect, url), await build(connect, url)]
+    t.teardown(async () => { await Promise.all([one.close(), two.close()]) })
+    // The limits and keys of this address are used by no other connection.
+    const remoteAddress = `203.0.113.${20 + i}`
+    const send = (app: typeof one, method: 'GET' | 'POST', url: string, headers = {}) => app.inject({ method, url, headers, remoteAddress })
+
+    const made = await send(one, 'GET', `/time?by=${i}`)
+    await until(`${name}: the response is stored`, async () => (await send(one, 'GET', `/time?by=${i}`)).headers['x-cache'] === 'HIT')
+    t.match(await send(two, 'GET', `/time?by=${i}`), { statusCode: 200, body: made.body, headers: { 'x-cache': 'HIT' } }, name)
+
+    const ordered = await send(one, 'POST', '/orders', { 'idempotency-key': 'k' })
+    const again = await send(two, 'POST', '/orders', { 'idempotency-key': 'k' })
+    t.match(again, { statusCode: 200, body: ordered.body, headers: { 'idempotency-replayed': 'true' } }, name)
+
+    const first = await send(one, 'POST', '/visits')
+    const [cookie] = String(first.headers['set-cookie']).split(';')
+    const second = await send(two, 'POST', '/visits', { cookie })
+    t.same([first.json(), second.json()], [{ visits: 1 }, { visits: 2 }], name)
+    t.equal(Number(second.headers['x-ratelimit-remaining']), Number(first.headers['x-ratelimit-remaining']) - 1, name)
+  }
 })
 
 t.test('examples/events.ts sends browsers the orders of another instance', async t => {

@@ -181,6 +181,7 @@ t.test('a client that cannot be used is refused with what to do', async t => {
   const wrong: Array<[unknown, RegExp]> = [
     [createClient({ url }), /option "redis" must be a client that is open: await client\.connect\(\) first, but was a client that is not connected/],
     [closed, /await client\.connect\(\) first/],
+    [Object.assign(Object.create(null), { isOpen: true, sendCommand () {}, duplicate () {} }), /a client of node-redis 5 or newer: npm install redis@latest, but was a client of version 4 or older/],
     [connecting, /but was a promise: await it/],
     [subscriber, /a client that sends commands.*but was a client that has subscribed to channels/],
     [{}, /a client of ioredis or iovalkey \(Redis or Cluster\), of node-redis \(createClient or createCluster\) or of fromUpstash, or false/],

@@ -54,7 +54,7 @@ export function duration<const Fallback extends Duration | undefined = undefined
 
 /** The option `timeout` of operations on Redis. Its default depends on the client. */
 export function redisTimeout (max?: Milliseconds): Option<Duration, Milliseconds | undefined> {
-  return withDefault(duration(undefined, { min: 1, ...max !== undefined && { max } }), '`150` ms; over HTTP `1000` ms')
+  return withDefault(duration(undefined, { min: 1, ...max !== undefined && { max } }), '150 ms; over HTTP 1000 ms')
 }
 
 export function integer<const Fallback extends number | undefined = undefined> (

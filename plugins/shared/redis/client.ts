@@ -132,6 +132,12 @@ function describeForeign (option: unknown): unknown {
 function unfitnessOf (client: RedisClient): { given: string, allowed: string } | undefined {
   if (isUpstash(client)) return undefined
   if (!isIoredis(client)) {
+    // Version 4 has other methods, and would return bytes as text.
+    if (!('destroy' in client)) {
+      return {
+        given: 'a client of version 4 or older', allowed: 'a client of node-redis 5 or newer: npm install redis@latest'
+      }
+    }
     return 'isOpen' in client && client.isOpen
       ? undefined
       : { given: 'a client that is not connected', allowed: 'a client that is open: await client.connect() first' }

@@ -22,10 +22,10 @@ const MAX_FILES = 640
 
 const root = resolve(import.meta.dirname, '../../..')
 const manifest: Manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
-/** For tests of users: named exports only, and no plugin. */
-const TESTING = './testing'
+/** Named exports only, and no plugin. */
+const WITHOUT_PLUGIN = new Set(['./testing', './upstash'])
 const subpaths = Object.keys(manifest.exports).filter(subpath => /^\.\/[\w-]+$/.test(subpath))
-const plugins = subpaths.filter(subpath => subpath !== TESTING)
+const plugins = subpaths.filter(subpath => !WITHOUT_PLUGIN.has(subpath))
 const optional = Object.keys(manifest.peerDependenciesMeta)
 const project = mkdtempSync(join(tmpdir(), 'pack-'))
 
