@@ -1,4 +1,4 @@
-// Runs one lane of the tests: `tsx test/run.ts functional`, `examples`, `node-redis`, `timing` or `stress`; test files, or options of tap, may follow.
+// Runs one lane of the tests: `tsx test/run.ts functional`, `examples`, `node-redis`, `upstash`, `timing` or `stress`; test files, or options of tap, may follow.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
@@ -17,17 +17,27 @@ const WITHOUT_IOREDIS = [
   'session/callbacks', 'session/cookie'
 ].map(file => `test/${file}.test.ts`)
 
+/** The same for Upstash, which has no subscriptions and no Cluster. */
+const OVER_HTTP = [
+  'cache/cache', 'idempotency/callers', 'idempotency/idempotency', 'lock/lock', 'rate-limit/rate-limit', 'session/attacks',
+  'session/callbacks', 'session/cookie'
+].map(file => `test/${file}.test.ts`)
+
 /** The default arguments of tap for each lane. The functional lane is what `.taprc` includes. */
 const LANES: Record<string, string[]> = {
   functional: SHORT_FILES,
   examples: [...SHORT_FILES, 'test/examples/**/*.test.ts', 'test/demo/**/*.test.ts'],
   'node-redis': [...SHORT_FILES, ...WITHOUT_IOREDIS],
+  upstash: [...SHORT_FILES, ...OVER_HTTP],
   // One file at a time: measuring milliseconds needs the whole machine.
   timing: ['--jobs=1', 'test/timing/**/*.test.ts'],
   stress: ['--jobs=1', '--timeout=600', 'test/stress/**/*.test.ts']
 }
 // Compiled by esbuild before tap starts, which takes a second; types are checked by `npm run typecheck`.
 const COMPILED = ['--disable-coverage', '--allow-empty-coverage', '--plugin=!@tapjs/typescript', ...TYPESCRIPT.map(arg => `--node-arg=${arg}`)]
+
+/** The lanes that run with another client. */
+const CLIENTS = new Set(['node-redis', 'upstash'])
 
 const [lane = '', ...rest] = process.argv.slice(2)
 const defaults = LANES[lane]
@@ -46,7 +56,7 @@ const args = [
 const started = performance.now()
 const pool = await servePool()
 const compiled = withCoverage ? {} : { TEST_COMPILED: await compileAll() }
-const tap = spawn('tap', args, { stdio: 'inherit', env: { ...process.env, ...lane === 'node-redis' && { TEST_DRIVER: lane }, TEST_SERVERS: pool.path, ...compiled } })
+const tap = spawn('tap', args, { stdio: 'inherit', env: { ...process.env, ...CLIENTS.has(lane) && { TEST_DRIVER: lane }, TEST_SERVERS: pool.path, ...compiled } })
 // tap ends its files by itself, and this process then stops the servers.
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => { tap.kill(signal) })
 const [code, signal] = await once(tap, 'exit') as [number | null, string | null]

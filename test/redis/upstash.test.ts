@@ -53,7 +53,9 @@ t.test('bytes arrive in scripts as they are, and return as they are', async t =>
   t.same(await port.send('mget', [`${prefix}none`, `${prefix}a`], true), [null, await tcp.getBuffer(`${prefix}a`)])
   await port.send('set', [`${prefix}ok`, 'OK'])
   t.equal(await port.send('get', [`${prefix}ok`]), 'OK')
-  await t.rejects(port.send('set', [`${prefix}b`, all]), { message: /only arguments of scripts may be bytes/ })
+  t.equal(await port.send('set', [`${prefix}b`, all, 'PX', 10_000]), 'OK')
+  t.same(await tcp.getBuffer(`${prefix}b`), all)
+  t.ok(await tcp.pttl(`${prefix}b`) > 0)
 })
 
 t.test('the commands of a turn are one request', async t => {

@@ -12,7 +12,9 @@ import { redis, type RedisClient, type RedisPluginOptions } from '../../../plugi
 import { ioredisDriver } from '../../../plugins/redis/drivers/ioredis.js'
 import { session, type SessionPluginOptions } from '../../../plugins/session/index.js'
 import { createTestClock, type TestClock } from '../../../plugins/testing/index.js'
+import { fromUpstash } from '../../../plugins/upstash/index.js'
 import { sharedCluster, sharedRedis } from '../servers/shared.js'
+import { startUpstashRest, type UpstashRest } from '../servers/upstash-rest.js'
 import { collectLog } from './log-lines.js'
 import { ageKeys, newPrefix, waitForReplies, type StoreName } from './store.js'
 
@@ -36,7 +38,7 @@ interface Options {
 const PATIENT: RedisPluginOptions = { commandTimeout: '15s' }
 
 /** The library of the client under test. The tests' own clients are of ioredis. */
-const DRIVER = process.env['TEST_DRIVER'] === 'node-redis' ? 'node-redis' : 'ioredis'
+const DRIVER = process.env['TEST_DRIVER'] ?? 'ioredis'
 
 const PLUGINS = { cache, events, health, idempotency, lock, metrics, rateLimit, session }
 export const SECRET = 'a secret of at least thirty-two characters'
@@ -90,7 +92,7 @@ export async function createTestApp (t: Test, options: TestAppOptions = {}): Pro
   for (let instance = 0; instance < instances; instance++) {
     const app: FastifyInstance = Fastify({ loggerInstance: logger as never, ...options.server }) as never
     t.teardown(() => closeApp(app, clock))
-    if (connection !== undefined) await app.register(redis, { ...connection, driver: DRIVER, prefix, ...options.clock !== 'real' && PATIENT, ...options.connection })
+    if (connection !== undefined) await app.register(redis, { ...await byDriver(connection), prefix, ...options.clock !== 'real' && PATIENT, ...options.connection })
     await options.before?.(app)
     for (const [name, given] of Object.entries(options.plugins ?? {})) {
       if (!Object.hasOwn(PLUGINS, name)) throw new Error(`createTestApp: no plugin "${name}"; one of ${Object.keys(PLUGINS).join(', ')}`)
@@ -112,6 +114,22 @@ async function connectionTo (store: NonNullable<TestAppOptions['store']>): Promi
   if (store === 'redis') return { url: (await sharedRedis()).url }
   const { startupNodes, url } = store === 'cluster' ? { ...await sharedCluster(), url: undefined } : { startupNodes: undefined, url: undefined, ...store }
   return startupNodes === undefined ? { url: url ?? '' } : { cluster: { nodes: [...startupNodes] } }
+}
+
+/** Returns a connection by the client under test. Upstash has no Cluster. */
+async function byDriver (connection: RedisPluginOptions): Promise<RedisPluginOptions> {
+  if (DRIVER === 'node-redis') return { ...connection, driver: DRIVER }
+  if (DRIVER !== 'upstash' || connection.url === undefined) return connection
+  const { url, token } = await upstashRestOf(connection.url)
+  return { client: fromUpstash({ url, token }) }
+}
+
+const rests = new Map<string, Promise<UpstashRest>>()
+
+function upstashRestOf (url: string): Promise<UpstashRest> {
+  const rest = rests.get(url) ?? startUpstashRest(url)
+  rests.set(url, rest)
+  return rest
 }
 
 /** Uses its own connection, so that a test may break that of the app. */

@@ -1,6 +1,6 @@
 import { EventEmitter } from 'node:events'
 import type { CommandArgument, ConnectionStatus, PortEvents, QueuedCommand, RedisPort } from '../port.js'
-import { withBytesInArguments } from './bytes-in-scripts.js'
+import { wordsWithBytes } from './bytes-as-text.js'
 
 /** A client of `fromUpstash`. Its own type is large, and this is what it is known by. */
 export interface UpstashClient {
@@ -72,7 +72,7 @@ export class RestConnection {
   /** Sends a command when the turn ends, or with the next {@link flush}. */
   sendCommand (name: string, args: readonly CommandArgument[], asBytes: boolean): Promise<unknown> {
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ words: [name, ...withBytesInArguments(name, args)], asBytes, resolve, reject })
+      this.#waiting.push({ words: wordsWithBytes(name, args), asBytes, resolve, reject })
       if (this.#isScheduled) return
       this.#isScheduled = true
       setImmediate(() => this.flush())

@@ -26,22 +26,24 @@ const NOT_ASCII = /[\x80-\xff]/
 /** The digests of scripts with the prologue, by those of the scripts. */
 const digests = new Map<string, string>()
 
+/** Runs a command whose arguments are bytes. Its key is one of the script, beside all arguments. */
+const CALL = 'return redis.call(unpack(ARGV))'
+
 /**
- * Returns a command's arguments as texts.
+ * Returns the words of a command as texts. A command with arguments that are bytes is a script.
  *
  * @throws an error reply `NOSCRIPT` for the digest of a script whose text is not known yet
  */
-export function withBytesInArguments (name: string, args: readonly CommandArgument[]): readonly string[] {
+export function wordsWithBytes (name: string, args: readonly CommandArgument[]): readonly string[] {
   const texts = args.map(arg => typeof arg === 'object' ? arg.toString('latin1') : String(arg))
   const positions = texts.flatMap((text, i) => typeof args[i] === 'object' && NOT_ASCII.test(text) ? [i] : [])
-  if (positions.length === 0) return texts
-  const [script = '', keyCount, ...rest] = texts
-  const before = 2 + Number(keyCount)
-  if (!name.startsWith('eval') || positions.some(i => i < before)) {
-    throw new TypeError(`${name}: over HTTP, only arguments of scripts may be bytes`)
+  if (positions.length === 0) return [name, ...texts]
+  if (!name.startsWith('eval')) {
+    return ['eval', PROLOGUE + CALL, '1', texts[0]!, name, ...texts, positions.map(i => i + 2).join()]
   }
+  const [script, keyCount, ...rest] = texts as [string, string, ...string[]]
   const called = name.startsWith('evalsha') ? digestFor(script) : withPrologue(script)
-  return [called, keyCount!, ...rest, positions.map(i => i - before + 1).join()]
+  return [name, called, keyCount, ...rest, positions.map(i => i - 1 - Number(keyCount)).join()]
 }
 
 function digestFor (sha1: string): string {
