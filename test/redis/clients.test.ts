@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { promisify } from 'node:util'
 import Fastify, { type FastifyInstance } from 'fastify'
 import { Redis } from 'ioredis'
@@ -80,64 +81,129 @@ async function build (t: Test, how: 'option' | 'decorator', client: RedisClient)
   return app
 }
 
+/** Runs what a plugin promises. Returns how it differs with this client; '' for not at all. */
+type Check = (t: Test, app: FastifyInstance, client: RedisClient) => Promise<string>
+
+const CHECKS: Record<string, Check> = {
+  'rate-limit': async (t, app) => {
+    const limited = []
+    for (let i = 0; i < 4; i++) limited.push((await app.inject('/limited')).statusCode)
+    t.same(limited, [200, 200, 200, 429])
+    return ''
+  },
+  'cache, responses': async (t, app, client) => {
+    const cached = async () => (await app.inject('/cached')).body
+    const first = await cached()
+    await until('the response is stored', async () => (await cached()) === first)
+    const isInL1 = async () => await cached() === first && app.cache.stats().l1Hits > 0
+    if (!isUpstash(client)) await until('L1 serves it', isInL1)
+    const hasL1 = await isInL1()
+    const before = await cached()
+    await app.cache.invalidateTags(['t'])
+    t.not(await cached(), before)
+    t.not(await cached(), first)
+    return hasL1 ? '' : 'no L1 by default'
+  },
+  'cache, data': async (t, app) => {
+    t.same(await app.cache.getOrSet('k', async () => ({ a: 'é' }), { ttl: '1h' }), { a: 'é' })
+    // It is stored in the background, where the nodes of a Cluster have no common order.
+    await until('the value is stored', async () => await app.cache.get('k') !== undefined)
+    t.same(await app.cache.get('k'), { a: 'é' })
+    await app.cache.set('l', { b: '€' })
+    t.same(await app.cache.get('l'), { b: '€' })
+    t.ok(await app.cache.invalidatePattern('k*') >= 0)
+    return ''
+  },
+  session: async (t, app) => {
+    const first = await app.inject('/visits')
+    const cookie = String(first.headers['set-cookie']).split(';')[0] ?? ''
+    const again = async () => (await app.inject({ url: '/visits', headers: { cookie } })).body
+    t.same([first.body, await again(), await again()], ['1', '2', '3'])
+    return ''
+  },
+  idempotency: async (t, app) => {
+    const once = async () => (await app.inject({ method: 'POST', url: '/once', headers: { 'idempotency-key': 'k' } })).body
+    t.equal(await once(), await once())
+    return ''
+  },
+  lock: async (t, app) => {
+    t.equal(await app.locks.using('a', async () => await app.locks.acquire('a', { wait: 0 }).catch(({ code }) => code)), 'FST_REDIS_SUITE_LOCK_LOCKED')
+    const held = await app.locks.acquire('b')
+    const waiter = app.locks.acquire('b', { wait: '10s' })
+    t.equal(await held.release(), true)
+    t.equal(await (await waiter).release(), true)
+    return ''
+  },
+  'events, pub/sub': async (t, app) => {
+    const received: unknown[] = []
+    try {
+      await app.events.subscribe('orders:*', event => { received.push(event) })
+    } catch (error) {
+      t.match(error, { code: 'FST_REDIS_SUITE_EVENTS_SUBSCRIPTIONS_OFF' })
+      await app.events.publish('orders:1', { id: 1 })
+      return '`publish` only'
+    }
+    await app.events.publish('orders:1', { id: 1 })
+    await until('the event is received', () => received.length === 1)
+    return ''
+  },
+  'events, streams': async (_t, app) => {
+    const mails = app.events.stream('mails')
+    const handled: unknown[] = []
+    await mails.consume({ group: 'senders', handler: async ({ data }) => { handled.push(data) } })
+    await mails.append({ to: 'ann' })
+    await until('the message is handled', () => handled.length === 1)
+    return ''
+  },
+  health: async (t, app) => {
+    const response = await app.inject('/health')
+    t.equal(response.statusCode, 200)
+    t.match(response.json(), { checks: { 'redis:circuit': [{ observedValue: 'closed' }], 'redis:role': [{ observedValue: 'master' }] } })
+    return ''
+  },
+  metrics: async (t, app) => {
+    const { body } = await app.inject('/metrics')
+    t.match(body, /redis_up\{client="default"\} 1/)
+    t.match(body, /redis_command_duration_seconds_count\{client="default",command="evalsha"\} [1-9]/)
+    return ''
+  },
+  'callRedis, runScript': async (t, app, client) => {
+    const script = defineScript({ lua: "return redis.call('INCRBY', counter, by)", keys: ['counter'], args: { by: 'number' } })
+    t.equal(await runScript(app, script, { counter: `${newPrefix()}n` }, { by: 2 }), 2)
+    t.equal(await callRedis(app, async (redis: object) => redis === client), true)
+    t.equal(circuitOf(client)?.state, 'closed')
+    return ''
+  }
+}
+
+/** What was seen, by plugin and client. */
+const seen = new Map(Object.keys(CHECKS).map(plugin => [plugin, new Map<string, string>()]))
+
 for (const [name, open] of Object.entries(CLIENTS)) {
   for (const how of ['option', 'decorator'] as const) {
     t.test(`${name}, as ${how}: each plugin does its work`, async t => {
       const client = await open(t)
       const app = await build(t, how, client)
-
-      const limited = []
-      for (let i = 0; i < 4; i++) limited.push((await app.inject('/limited')).statusCode)
-      t.same(limited, [200, 200, 200, 429])
-
-      const cached = async () => (await app.inject('/cached')).body
-      t.equal(await cached(), await cached())
-      const before = await cached()
-      await app.cache.invalidateTags(['t'])
-      t.not(await cached(), before)
-      t.same(await app.cache.getOrSet('k', async () => ({ a: 'é' }), { ttl: '1h' }), { a: 'é' })
-      // It is stored in the background, where the nodes of a Cluster have no common order.
-      await until('the value is stored', async () => await app.cache.get('k') !== undefined)
-      t.same(await app.cache.get('k'), { a: 'é' })
-      t.ok(await app.cache.invalidatePattern('k*') >= 0)
-
-      const once = async () => (await app.inject({ method: 'POST', url: '/once', headers: { 'idempotency-key': 'k' } })).body
-      t.equal(await once(), await once())
-
-      const first = await app.inject('/visits')
-      const cookie = String(first.headers['set-cookie']).split(';')[0] ?? ''
-      const again = async () => (await app.inject({ url: '/visits', headers: { cookie } })).body
-      t.same([first.body, await again(), await again()], ['1', '2', '3'])
-
-      t.equal(await app.locks.using('a', async () => await app.locks.acquire('a', { wait: 0 }).catch(({ code }) => code)), 'FST_REDIS_SUITE_LOCK_LOCKED')
-      // A waiter is called when the lock is released.
-      const held = await app.locks.acquire('b')
-      const waiter = app.locks.acquire('b', { wait: '10s' })
-      t.equal(await held.release(), true)
-      t.equal(await (await waiter).release(), true)
-
-      if (isUpstash(client)) {
-        await t.rejects(app.events.subscribe('orders:*', () => {}), { code: 'FST_REDIS_SUITE_EVENTS_SUBSCRIPTIONS_OFF' })
-      } else {
-        const received: unknown[] = []
-        await app.events.subscribe('orders:*', event => { received.push(event) })
-        await app.events.publish('orders:1', { id: 1 })
-        await until('the event is received', () => received.length === 1)
+      for (const [plugin, check] of Object.entries(CHECKS)) {
+        await t.test(plugin, async t => { seen.get(plugin)?.set(name, await check(t, app, client)) })
       }
-      const mails = app.events.stream('mails')
-      const handled: unknown[] = []
-      await mails.consume({ group: 'senders', handler: async ({ data }) => { handled.push(data) } })
-      await mails.append({ to: 'ann' })
-      await until('the message is handled', () => handled.length === 1)
-
-      t.match((await app.inject('/health')).statusCode, 200)
-      t.match((await app.inject('/metrics')).body, /redis_up\{client="default"\} 1/)
-      const script = defineScript({ lua: "return redis.call('INCRBY', counter, by)", keys: ['counter'], args: { by: 'number' } })
-      t.equal(await runScript(app, script, { counter: `${newPrefix()}n` }, { by: 2 }), 2)
-      t.equal(circuitOf(client)?.state, 'closed')
     })
   }
 }
+
+t.test('the table of docs/clients.md has what was seen', async t => {
+  const row = (cells: string[]) => `| ${cells.join(' | ')} |`
+  const table = [
+    row(['plugin', ...Object.keys(CLIENTS)]),
+    row(['---', ...Object.keys(CLIENTS).map(() => '---')]),
+    ...[...seen].map(([plugin, cells]) => row([plugin, ...Object.keys(CLIENTS).map(name => cells.get(name) || 'all')]))
+  ].join('\n')
+  const file = new URL('../../docs/clients.md', import.meta.url)
+  const page = readFileSync(file, 'utf8')
+  const written = page.replace(/(<!-- seen by the tests -->\n\n)[^]*?(\n\n<!-- end -->)/, (_, start: string, end: string) => start + table + end)
+  if (process.env['WRITE_DOCS'] === 'true') writeFileSync(file, written)
+  else t.equal(page, written, 'run it with WRITE_DOCS=true')
+})
 
 t.test('a server that is killed costs each request of node-redis at most its deadline, and is used again when it is back', async t => {
   const server = await startRedis()

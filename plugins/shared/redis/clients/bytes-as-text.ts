@@ -27,7 +27,7 @@ const NOT_ASCII = /[\x80-\xff]/
 const digests = new Map<string, string>()
 
 /** Runs a command whose arguments are bytes. Its key is one of the script, beside all arguments. */
-const CALL = 'return redis.call(unpack(ARGV))'
+const CALL = 'return redis.pcall(unpack(ARGV))'
 
 /**
  * Returns the words of a command as texts. A command with arguments that are bytes is a script.
