@@ -112,7 +112,7 @@ export const sidebar: DefaultTheme.SidebarItem[] = [
 
 /** The subpaths of the package, in the order of the plugins' pages. */
 export const MODULES = [
-  'redis', 'cache', 'session', 'rate-limit', 'health', 'events', 'lock', 'idempotency', 'metrics', 'testing'
+  'redis', 'cache', 'session', 'rate-limit', 'health', 'events', 'lock', 'idempotency', 'metrics', 'testing', 'upstash'
 ]
 
 /** Beside the pages of the API reference, which TypeDoc writes. */

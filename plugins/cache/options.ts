@@ -30,9 +30,10 @@ export interface CachePluginOptions extends Omit<RouteCacheOptions, 'tags' | 'in
   timeout?: Duration | undefined
   /**
    * Size of the L1 cache in this process; `false` disables it. Only with Redis. With `maxAge` an entry is served from
-   * L1 for that time after it was read, and no other instance's invalidation is received.
+   * L1 for that time after it was read, and no other instance's invalidation is received. Over HTTP a size alone is
+   * refused.
    *
-   * @default 64 MiB; over HTTP `false`, where it needs `maxAge`
+   * @default 64 MiB; over HTTP `false`
    */
   l1?: Bytes | L1Options | false | undefined
   /** Size of the memory store. @default 64 MiB */
