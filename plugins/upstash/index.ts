@@ -19,7 +19,7 @@ interface OwnOptions {
 /** Options of {@link fromUpstash}: its own, and those of the package's `Redis`, which apply to your own commands. */
 export type UpstashOptions = OwnOptions & Omit<RedisConfigNodejs, keyof OwnOptions>
 
-export const UPSTASH_OPTIONS = {
+const UPSTASH_OPTIONS = {
   url: required({
     ...option<string>({
       type: 'string',

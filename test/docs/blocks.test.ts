@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { blocksOf, isProgram, moduleOf, pagesOf, root, type DocBlock } from '../helpers/docs/doc-blocks.js'
 import { startRedis } from '../helpers/index.js'
+import { startUpstashRest } from '../helpers/servers/upstash-rest.js'
 import { scratchDir } from '../../tools/servers/scratch.js'
 
 const PRELUDE = 'test/fixtures/doc-blocks.d.ts'
@@ -30,7 +31,8 @@ t.test('each whole program on the pages runs to its end', async t => {
   const programs = modules.filter(({ code }) => isProgram(code))
   t.ok(programs.length > 0)
   const server = await startRedis()
-  const env = { ...process.env, PORT: '0', REDIS_URL: server.url, CACHE_REDIS_URL: server.url, SESSION_SECRET: 'of the pages, 32 characters or more', TSX_TSCONFIG_PATH: join(dir, 'tsconfig.json') }
+  const rest = await startUpstashRest(server.url)
+  const env = { ...process.env, PORT: '0', REDIS_URL: server.url, UPSTASH_REDIS_REST_URL: rest.url, UPSTASH_REDIS_REST_TOKEN: rest.token, CACHE_REDIS_URL: server.url, SESSION_SECRET: 'of the pages, 32 characters or more', TSX_TSCONFIG_PATH: join(dir, 'tsconfig.json') }
   // One process for all of them, as each would load the plugins again; a program that leaves something running keeps it from its end.
   const runner = join(dir, 'run', 'all.ts')
   writeFileSync(runner, programs.map(({ block, file }) => `console.log('runs ${block.page}:${block.line}')\nawait import('./${file.slice(dir.length + 1)}')\n`).join(''))

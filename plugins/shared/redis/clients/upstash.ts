@@ -11,7 +11,7 @@ export interface UpstashClient {
 }
 
 /** A request of the package `@upstash/redis`, whose body is sent and returned as JSON. */
-export interface RestRequest {
+interface RestRequest {
   path: string[]
   body: unknown
   headers: Record<string, string>
@@ -54,7 +54,7 @@ export function restOf (client: UpstashClient): RestConnection {
 }
 
 /** Collects the commands of a turn of the event loop, and sends them in one request. */
-export class RestConnection {
+class RestConnection {
   readonly host: string
   readonly #request: Requester
   #waiting: Waiting[] = []
