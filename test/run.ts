@@ -1,4 +1,4 @@
-// Runs one lane of the tests: `tsx test/run.ts functional`, `examples`, `node-redis`, `upstash`, `timing` or `stress`; test files, or options of tap, may follow.
+// Runs one lane of the tests: `tsx test/run.ts functional`, `examples`, `node-redis`, `upstash`, `servers`, `timing` or `stress`; test files, or options of tap, may follow.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
@@ -29,6 +29,8 @@ const LANES: Record<string, string[]> = {
   examples: [...SHORT_FILES, 'test/examples/**/*.test.ts', 'test/demo/**/*.test.ts'],
   'node-redis': [...SHORT_FILES, ...WITHOUT_IOREDIS],
   upstash: [...SHORT_FILES, ...OVER_HTTP],
+  // By test/servers.ts, on one server after the other.
+  servers: [...SHORT_FILES, 'test/{redis,rate-limit,session,cache,lock,events}/**/*.test.ts'],
   // One file at a time: measuring milliseconds needs the whole machine.
   timing: ['--jobs=1', 'test/timing/**/*.test.ts'],
   stress: ['--jobs=1', '--timeout=600', 'test/stress/**/*.test.ts']

@@ -1,0 +1,63 @@
+import { execFileSync } from 'node:child_process'
+import { chmodSync, mkdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import t from 'tap'
+import { mirrorOf } from '../../tools/servers/debian-packages.js'
+import { scratchDir } from '../../tools/servers/scratch.js'
+import { writeLauncher } from '../../tools/servers/server-launcher.js'
+import { chooseServers, isVersionOf, SERVERS } from '../../tools/servers/server-list.js'
+
+t.test('servers are chosen by name, with a binary of the user where one is given, and a wrong name lists all', async t => {
+  t.same(chooseServers([]).map(({ server }) => server.name), SERVERS.map(({ name }) => name))
+  const [valkey, redis] = chooseServers(['valkey-9', 'redis-6.2=/opt/a=b/redis-server'])
+  t.match(valkey, { server: { name: 'valkey-9', package: 'valkey-server' }, binary: undefined })
+  t.match(redis, { server: { name: 'redis-6.2' }, binary: '/opt/a=b/redis-server' })
+  t.throws(() => chooseServers(['valkey-9', 'redis']), { message: /^unknown server "redis"; one of redis-6\.0, .*valkey-9/ })
+})
+
+t.test('a server has the version that its name promises, digit by digit', async t => {
+  const cases: Array<[string, string, boolean]> = [
+    ['redis-8', '8.6.3', true], ['redis-8', '80.1.0', false], ['redis-8', '7.8.8', false],
+    ['redis-8.0', '8.0.2', true], ['redis-8.0', '8.6.3', false]
+  ]
+  t.same(cases.map(([name, version]) => [name, version, isVersionOf({ name, package: '', suites: [] }, version)]), cases)
+})
+
+t.test('the mirror is the one of the release of this machine, not one of its updates or of a third party', async t => {
+  const uris = `'http://other.example/linux/dists/nodistro/InRelease' other.example_linux_InRelease 0 
+'http://mirror.example/security/dists/bookworm-security/InRelease' mirror.example_security_InRelease 0 
+'http://mirror.example/debian/dists/bookworm-updates/InRelease' mirror.example_debian_InRelease 0 
+'http://mirror.example/debian/dists/bookworm/InRelease' mirror.example_debian_InRelease 0 
+'http://mirror.example/debian/dists/bookworm/main/binary-amd64/Packages.xz' mirror.example_debian_Packages 0 
+`
+  t.equal(mirrorOf(uris, 'bookworm'), 'http://mirror.example/debian')
+  t.equal(mirrorOf(uris, 'trixie'), undefined)
+})
+
+/** A program that prints its name and arguments, in place of a loader. */
+function writeFile (file: string): void {
+  mkdirSync(dirname(file), { recursive: true })
+  writeFileSync(file, '#!/bin/sh\nprintf "%s\\n" "$(basename "$0")" "$@"\n')
+  chmodSync(file, 0o755)
+}
+
+t.test('a server that was unpacked is started by its own loader and with its own libraries, also from a folder that was moved', async t => {
+  const folder = scratchDir()
+  const unpacked = join(folder, 'unpacked')
+  writeFile(join(unpacked, 'root/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2'))
+  writeFile(join(unpacked, 'root/usr/lib/x86_64-linux-gnu/libssl.so.3'))
+  writeFile(join(unpacked, 'root/usr/lib/valkey/module.so'))
+  // An absolute link of the package's, which is the loader of this machine.
+  mkdirSync(join(unpacked, 'root/lib64'))
+  symlinkSync('/lib64/ld-linux-x86-64.so.2', join(unpacked, 'root/lib64/ld-linux-x86-64.so.2'))
+  writeLauncher(unpacked, 'valkey-server')
+
+  const moved = join(folder, 'moved here')
+  renameSync(unpacked, moved)
+  t.same(execFileSync(join(moved, 'valkey-server'), ['redis.conf', '--a "b"'], { encoding: 'utf8' }).trimEnd().split('\n'), [
+    'ld-linux-x86-64.so.2',
+    '--library-path', `${moved}/root/usr/lib/x86_64-linux-gnu:${moved}/root/lib/x86_64-linux-gnu`,
+    `${moved}/root/usr/bin/valkey-server`, 'redis.conf', '--a "b"'
+  ])
+  t.throws(() => writeLauncher(folder, 'valkey-server'), /has no loader/)
+})
