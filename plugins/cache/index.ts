@@ -138,14 +138,11 @@ function createTwoTierCache (
   }
   const prefix = keyPrefixOf(client)
   const limits = l1For(options.l1, client)
-  if (limits === false) {
-    // Instances on TCP may have an L1.
-    const store = new RedisCacheStore(client, prefix, client.isHttp ? randomUUID() : undefined, clock)
-    return new TwoTierCache({ store, share: store.share, guard, events, log, clock })
-  }
   const instanceId = randomUUID()
-  const store = new RedisCacheStore(client, prefix, instanceId, clock)
-  const l1 = createL1(fastify, client, instanceId, limits, events, options)
+  // Over HTTP, instances on TCP may have an L1.
+  const publishes = limits !== false || client.isHttp
+  const store = new RedisCacheStore(client, prefix, publishes ? instanceId : undefined, clock)
+  const l1 = limits === false ? undefined : createL1(fastify, client, instanceId, limits, events, options)
   return new TwoTierCache({ store, share: store.share, guard, l1, events, log, clock })
 }
 

@@ -114,7 +114,7 @@ export const events = fp<EventsPluginOptions>(async function events (fastify, gi
   const guard = client && guardRedis(client, log, options.timeout, 'events', clock)
   const prefix = keyPrefixOf(client)
   if (client?.isHttp === true && options.subscriptions) {
-    refuseOption('events', { subscriptions: true }, 'subscriptions',
+    refuseOption('events', options, 'subscriptions',
       'false over HTTP, where nothing can be subscribed to; or give this plugin a client on TCP by the option redis')
   }
   const subscriptions = new Subscriptions({

@@ -34,7 +34,7 @@ const MAX_REMOVED = 10_000
  */
 export class L1 {
   readonly #slots: LRUCache<string, Slot>
-  readonly #maxAge: Milliseconds | undefined
+  readonly #maxAge: Milliseconds
   readonly #clock: Clock
   readonly #textOf = new Map<string, string>()
   /** The epoch of each tag's last invalidation. */
@@ -62,7 +62,7 @@ export class L1 {
   #minReadEpoch = 0
 
   constructor ({ maxSize, maxAge }: L1Limits, clock: Clock = systemClock) {
-    this.#maxAge = maxAge
+    this.#maxAge = maxAge ?? Infinity
     this.#clock = clock
     this.#slots = new LRUCache({
       maxSize,
@@ -88,8 +88,7 @@ export class L1 {
     const slot = this.#slots.get(key.text)
     if (slot === undefined) return undefined
     // Nearly always nothing has been invalidated since the entry was read.
-    const isFresh = now < slot.entry.deleteAt &&
-      (this.#maxAge === undefined || this.#clock.monotonic() < slot.until)
+    const isFresh = now < slot.entry.deleteAt && (slot.until === Infinity || this.#clock.monotonic() < slot.until)
     if (isFresh && (slot.epoch === this.#epoch || this.#isValid(slot))) return slot.entry
     this.#slots.delete(key.text)
     return undefined
@@ -97,7 +96,7 @@ export class L1 {
 
   /** @param epoch - before the entry was read */
   set (key: CacheKey, entry: Entry, epoch: number): void {
-    const until = this.#maxAge === undefined ? Infinity : this.#clock.monotonic() + this.#maxAge
+    const until = this.#clock.monotonic() + this.#maxAge
     const slot: Slot = { entry: ownEntry(entry), id: key.id, counts: key.counts, epoch, until }
     if (epoch < this.#minReadEpoch || (this.#removed.get(key.id) ?? 0) > epoch || !this.#isValid(slot)) return
     this.#textOf.set(key.id, key.text)

@@ -184,6 +184,13 @@ export function isOutage (error: unknown): error is Error {
   return error.name !== 'ReplyError' || /^(LOADING|CLUSTERDOWN|MASTERDOWN)\b/.test(error.message)
 }
 
+/** Returns an error reply of Redis, for a client that has it as text. */
+export function replyError (message: string): Error {
+  const error = new Error(message)
+  error.name = 'ReplyError'
+  return error
+}
+
 /** Whether a key has another type than the command needs. */
 export function isWrongType (error: unknown): boolean {
   return error instanceof Error && error.message.startsWith('WRONGTYPE')

@@ -37,7 +37,12 @@ export function timedLua (strings: TemplateStringsArray, ...values: Array<string
 
 /** Creates a {@link Script} of its text. @param isTimed - whether the text removes the time from its arguments */
 export function scriptOf (source: string, isTimed: boolean): Script {
-  return { lua: source, sha1: createHash('sha1').update(source).digest('hex'), isTimed }
+  return { lua: source, sha1: digestOf(source), isTimed }
+}
+
+/** Returns the digest that Redis knows the text of a script by. */
+export function digestOf (source: string): string {
+  return createHash('sha1').update(source).digest('hex')
 }
 
 /** Returns the argument that {@link timedLua} removes. */

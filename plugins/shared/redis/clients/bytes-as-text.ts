@@ -1,10 +1,10 @@
-import { createHash } from 'node:crypto'
+import { replyError } from '../../plugin/errors.js'
 import type { CommandArgument } from '../port.js'
+import { digestOf } from '../script.js'
 
 /**
- * Arguments that are bytes, in commands that are sent as JSON, which has texts only. Each byte becomes the character of
- * its number, and the script that gets it turns the two bytes of its UTF-8 into the one again. Redis therefore stores
- * what other clients store.
+ * JSON has no bytes, only text. Each byte of an argument is sent as the character with its number, and a script turns
+ * the UTF-8 of that character into the byte again. Redis therefore stores the same bytes as with other clients.
  */
 
 /** Precedes a script. The last argument has the positions of the arguments that are bytes. */
@@ -48,18 +48,12 @@ export function wordsWithBytes (name: string, args: readonly CommandArgument[]):
 
 function digestFor (sha1: string): string {
   const digest = digests.get(sha1)
-  if (digest !== undefined) return digest
-  const error = new Error('NOSCRIPT no text of this script was sent')
-  error.name = 'ReplyError'
-  throw error
+  if (digest === undefined) throw replyError('NOSCRIPT no text of this script was sent')
+  return digest
 }
 
 function withPrologue (script: string): string {
   const called = PROLOGUE + script
-  digests.set(sha1Of(script), sha1Of(called))
+  digests.set(digestOf(script), digestOf(called))
   return called
-}
-
-function sha1Of (text: string): string {
-  return createHash('sha1').update(text).digest('hex')
 }

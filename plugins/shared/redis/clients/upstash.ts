@@ -1,4 +1,5 @@
 import { EventEmitter } from 'node:events'
+import { replyError } from '../../plugin/errors.js'
 import type { CommandArgument, ConnectionStatus, PortEvents, QueuedCommand, RedisPort } from '../port.js'
 import { wordsWithBytes } from './bytes-as-text.js'
 
@@ -83,7 +84,7 @@ class RestConnection {
     const waiting = this.#waiting
     this.#waiting = []
     this.#isScheduled = false
-    for (const batch of ofRequestSize(waiting)) this.#send(batch).catch(() => {})
+    for (const batch of ofRequestSize(waiting)) this.#send(batch)
   }
 
   /** A request that is sent again may have been executed, as a command of the other clients. */
@@ -98,6 +99,7 @@ class RestConnection {
     }
   }
 
+  /** Settles each command, and never rejects. */
   async #send (batch: readonly Waiting[]): Promise<void> {
     try {
       const body = batch.map(({ words }) => words)
@@ -146,13 +148,6 @@ function decode (result: unknown, asBytes: boolean): unknown {
   if (typeof result !== 'string') return result ?? null
   const bytes = result === 'OK' ? Buffer.from(result) : Buffer.from(result, 'base64')
   return asBytes ? bytes : bytes.toString()
-}
-
-/** Returns an error reply of Redis. */
-function replyError (message: string): Error {
-  const error = new Error(message)
-  error.name = 'ReplyError'
-  return error
 }
 
 /** Returns why a request failed, without the commands, which the package's own errors repeat. */
