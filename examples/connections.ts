@@ -49,7 +49,7 @@ export const connections: Record<string, Connect> = {
   },
   // #endregion fastify-redis
   // #region upstash
-  // The REST API of Upstash. `l1: { maxAge }` and `subscriptions: false` are for plugins that would subscribe.
+  // The REST API of Upstash, which has no subscriptions: hence `l1: { maxAge }` of the cache below.
   Upstash (app, url) {
     const { origin, searchParams } = url
     app.decorate<unknown>('redis', fromUpstash({ url: origin, token: searchParams.get('_token') ?? '' }))

@@ -176,7 +176,7 @@ const CHECKS: Record<string, Check> = {
   }
 }
 
-/** What was seen, by plugin and client. */
+/** The results of the checks, by plugin and client. */
 const seen = new Map(Object.keys(CHECKS).map(plugin => [plugin, new Map<string, string>()]))
 
 for (const [name, open] of Object.entries(CLIENTS)) {

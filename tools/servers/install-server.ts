@@ -11,7 +11,7 @@ const run = promisify(execFile)
 
 const CACHE = resolve('node_modules/.cache/redis-servers')
 
-/** What a server links to. The other packages serve its installation. */
+/** Packages that a server links to. The others are for its installation. */
 const NEEDED = /^(lib|zlib|lua-|redis-|valkey-|redict-)/
 
 export interface InstalledServer {

@@ -5,6 +5,7 @@ import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import type { Certificate } from './certificate.js'
 import { register, unregister } from '../../../tools/servers/registry.js'
+import { closeServer } from './close-server.js'
 
 export interface TlsProxyOptions extends Certificate {
   /** The app's port on 127.0.0.1, or the path of its unix socket. */
@@ -37,11 +38,7 @@ export async function startTlsProxy ({ cert, key, target, appendsPort = false }:
     origin: `https://127.0.0.1:${(server.address() as AddressInfo).port}`,
     async stop () {
       unregister(proxy)
-      if (!server.listening) return
-      const closed = once(server, 'close')
-      server.close()
-      server.closeAllConnections()
-      await closed
+      await closeServer(server)
     }
   }
   register(proxy)

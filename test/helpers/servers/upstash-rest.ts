@@ -1,11 +1,12 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
-import { once } from 'node:events'
+import { EventEmitter, once } from 'node:events'
 import type { AddressInfo } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { Redis } from 'ioredis'
+import { closeServer } from './close-server.js'
 import { register, type Stoppable } from '../../../tools/servers/registry.js'
 
-/** A server of Upstash's REST API on a real Redis: single commands, `/pipeline` and `/multi-exec`. */
+/** A server of Upstash's REST API on a real Redis: single commands, and `/pipeline`. */
 export interface UpstashRest extends Stoppable {
   readonly url: string
   readonly token: string
@@ -24,7 +25,7 @@ export interface UpstashRest extends Stoppable {
 }
 
 const TOKEN = 'a-secret-token'
-/** What needs a connection of its own. */
+/** Commands that need their own connection. */
 const NOT_OVER_HTTP = /^(s|p)?(un)?subscribe$|^(b.*(pop|move)|monitor|watch|multi|exec|select|hello|auth)$/
 
 export async function startUpstashRest (redisUrl: string): Promise<UpstashRest> {
@@ -32,7 +33,8 @@ export async function startUpstashRest (redisUrl: string): Promise<UpstashRest> 
   const requests: number[] = []
   let isNextBroken = false
   let fixed: { status: number, body: string } | undefined
-  let resumed: PromiseWithResolvers | undefined
+  const events = new EventEmitter()
+  let isPaused = false
   let port = 0
 
   const run = async (command: unknown[], isEncoded: boolean): Promise<object> => {
@@ -47,7 +49,7 @@ export async function startUpstashRest (redisUrl: string): Promise<UpstashRest> 
 
   const replyTo = async (request: IncomingMessage): Promise<{ status: number, body: string }> => {
     const body = JSON.parse(await text(request)) as unknown[]
-    await resumed?.promise
+    if (isPaused) await once(events, 'resume')
     if (isNextBroken) {
       isNextBroken = false
       throw new Error('broken')
@@ -72,47 +74,29 @@ export async function startUpstashRest (redisUrl: string): Promise<UpstashRest> 
       () => response.destroy())
   })
   const listen = async (): Promise<void> => { await once(server.listen(port, '127.0.0.1'), 'listening') }
-  const kill = async (): Promise<void> => {
-    if (!server.listening) return
-    const closed = once(server, 'close')
-    server.close()
-    server.closeAllConnections()
-    await closed
-  }
   await listen()
   port = (server.address() as AddressInfo).port
   const rest: UpstashRest = {
     url: `http://127.0.0.1:${port}`,
     token: TOKEN,
     requests,
-    pause () { resumed ??= withResolvers() },
+    pause () { isPaused = true },
     resume () {
-      resumed?.resolve()
-      resumed = undefined
+      isPaused = false
+      events.emit('resume')
     },
-    kill,
+    kill: () => closeServer(server),
     restart: listen,
     breakNext () { isNextBroken = true },
     replyWith (reply) { fixed = reply },
     async stop () {
       redis.disconnect()
-      resumed?.resolve()
-      await kill()
+      events.emit('resume')
+      await closeServer(server)
     }
   }
   register(rest)
   return rest
-}
-
-interface PromiseWithResolvers {
-  promise: Promise<void>
-  resolve: () => void
-}
-
-function withResolvers (): PromiseWithResolvers {
-  let resolve = (): void => {}
-  const promise = new Promise<void>(_resolve => { resolve = _resolve })
-  return { promise, resolve }
 }
 
 /** In base64, but for numbers, nil and the status `OK`. */

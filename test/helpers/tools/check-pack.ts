@@ -10,7 +10,7 @@ import { build } from 'esbuild'
 interface Manifest {
   name: string
   main: string
-  exports: Record<string, unknown>
+  exports: Record<string, { default: string }>
   dependencies: Record<string, string>
   peerDependencies: Record<string, string>
   peerDependenciesMeta: Record<string, { optional: boolean }>
@@ -86,32 +86,42 @@ function checkImports (): void {
   node('commonjs.cjs')
 }
 
-/** A program that imports one plugin from the main export bundles none of the others; the dependencies of all plugins are installed. */
+/** A program that imports one plugin from the main export bundles none of the others; the dependencies of all subpaths are installed. */
 async function checkBundles (): Promise<void> {
   const imported = new Set<string>()
   for (const subpath of plugins) {
-    const { metafile } = await build({
-      stdin: { contents: `export { ${exportName(subpath)} } from './node_modules/${manifest.name}/${manifest.main}'`, resolveDir: project },
-      bundle: true,
-      platform: 'node',
-      format: 'esm',
-      packages: 'external',
-      metafile: true,
-      write: false,
-      absWorkingDir: project
-    })
-    const outputs = Object.values(metafile.outputs)
-    const parts = outputs.flatMap(({ inputs }) => Object.entries(inputs)).filter(([, { bytesInOutput }]) => bytesInOutput > 0)
-    const folders = new Set(parts.flatMap(([path]) => /\/plugins\/([\w-]+)\//.exec(path)?.[1] ?? []))
+    const { folders, packages } = await bundle(`export { ${exportName(subpath)} } from './node_modules/${manifest.name}/${manifest.main}'`)
     const others = [...folders].filter(folder => folder !== 'shared' && `./${folder}` !== subpath)
     if (others.length > 0 || !folders.has(subpath.slice(2))) throw new Error(`a bundle of ${subpath} is one of ${[...folders].join(', ')}`)
-    for (const { path } of outputs.flatMap(({ imports }) => imports)) if (!isBuiltin(path)) imported.add(path)
+    for (const name of packages) imported.add(name)
   }
-  // A subpath that is no plugin imports it.
-  imported.add('@upstash/redis')
+  for (const subpath of WITHOUT_PLUGIN) {
+    const { packages } = await bundle(`export * from './node_modules/${manifest.name}/${manifest.exports[subpath]!.default}'`)
+    for (const name of packages) imported.add(name)
+  }
   // Only types are imported from Fastify.
   const installed = Object.keys({ ...manifest.dependencies, ...manifest.peerDependencies }).filter(name => name !== 'fastify').sort()
   if ([...imported].sort().join() !== installed.join()) throw new Error(`imported are ${[...imported].sort().join()}, dependencies are ${installed.join()}`)
+}
+
+/** @returns the folders of `plugins/` that a program bundles, and the packages that it imports */
+async function bundle (contents: string): Promise<{ folders: Set<string>, packages: string[] }> {
+  const { metafile } = await build({
+    stdin: { contents, resolveDir: project },
+    bundle: true,
+    platform: 'node',
+    format: 'esm',
+    packages: 'external',
+    metafile: true,
+    write: false,
+    absWorkingDir: project
+  })
+  const outputs = Object.values(metafile.outputs)
+  const parts = outputs.flatMap(({ inputs }) => Object.entries(inputs)).filter(([, { bytesInOutput }]) => bytesInOutput > 0)
+  return {
+    folders: new Set(parts.flatMap(([path]) => /\/plugins\/([\w-]+)\//.exec(path)?.[1] ?? [])),
+    packages: outputs.flatMap(({ imports }) => imports).map(({ path }) => path).filter(path => !isBuiltin(path))
+  }
 }
 
 /** Types are resolved as by ESM and CommonJS in Node.js, and as by bundlers. */
