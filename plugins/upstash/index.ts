@@ -7,7 +7,8 @@ import { connectUpstash, type Requester, type UpstashClient } from '../shared/re
 export type { Duration } from '../shared/plugin/duration.js'
 export type { UpstashClient } from '../shared/redis/clients/upstash.js'
 
-interface OwnOptions {
+/** Options of {@link fromUpstash} that the package does not have, or that are required. */
+export interface UpstashClientOptions {
   /** The address of the database's REST API, as `UPSTASH_REDIS_REST_URL` has it. */
   url: string
   /** The token of the REST API, as `UPSTASH_REDIS_REST_TOKEN` has it. */
@@ -17,7 +18,7 @@ interface OwnOptions {
 }
 
 /** Options of {@link fromUpstash}: its own, and those of the package's `Redis`, which apply to your own commands. */
-export type UpstashOptions = OwnOptions & Omit<RedisConfigNodejs, keyof OwnOptions>
+export type UpstashOptions = UpstashClientOptions & Omit<RedisConfigNodejs, keyof UpstashClientOptions>
 
 const UPSTASH_OPTIONS = {
   url: required({
@@ -33,7 +34,7 @@ const UPSTASH_OPTIONS = {
     ...string(undefined, 'the token of the REST API', /^[\x21-\x7e]+$/), secret: 'another value'
   }),
   requestTimeout: duration('5s', { min: 1, max: MAX_TIMER_MS })
-} satisfies OptionTable<OwnOptions>
+} satisfies OptionTable<UpstashClientOptions>
 
 /**
  * Creates a client of Upstash, which sends commands over HTTP, for the option `client` of the plugin redis or the
