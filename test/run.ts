@@ -1,9 +1,10 @@
-// Runs one lane of the tests: `tsx test/run.ts functional`, `examples`, `node-redis`, `upstash`, `servers`, `timing` or `stress`; test files, or options of tap, may follow.
+// Runs one lane of the tests, see LANES: `tsx test/run.ts functional`; test files, or options of tap, may follow.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { compileAll } from './helpers/compiled/compile.js'
 import { TYPESCRIPT } from './helpers/compiled/exec-argv.js'
+import { installFastify6 } from './helpers/compiled/other-fastify.js'
 import { servePool } from './helpers/servers/pool.js'
 import { stopAll } from '../tools/servers/registry.js'
 
@@ -31,6 +32,8 @@ const LANES: Record<string, string[]> = {
   upstash: [...SHORT_FILES, ...OVER_HTTP],
   // By test/servers.ts, on one server after the other.
   servers: [...SHORT_FILES, 'test/{redis,rate-limit,session,cache,lock,events}/**/*.test.ts'],
+  // The functional tests on the next major version of Fastify.
+  'fastify-6': SHORT_FILES,
   // One file at a time: measuring milliseconds needs the whole machine.
   timing: ['--jobs=1', 'test/timing/**/*.test.ts'],
   stress: ['--jobs=1', '--timeout=600', 'test/stress/**/*.test.ts']
@@ -58,7 +61,8 @@ const args = [
 const started = performance.now()
 const pool = await servePool()
 const compiled = withCoverage ? {} : { TEST_COMPILED: await compileAll() }
-const tap = spawn('tap', args, { stdio: 'inherit', env: { ...process.env, ...CLIENTS.has(lane) && { TEST_DRIVER: lane }, TEST_SERVERS: pool.path, ...compiled } })
+const ofLane = CLIENTS.has(lane) ? { TEST_DRIVER: lane } : lane === 'fastify-6' ? { TEST_FASTIFY: installFastify6() } : {}
+const tap = spawn('tap', args, { stdio: 'inherit', env: { ...process.env, ...ofLane, TEST_SERVERS: pool.path, ...compiled } })
 // tap ends its files by itself, and this process then stops the servers.
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => { tap.kill(signal) })
 const [code, signal] = await once(tap, 'exit') as [number | null, string | null]

@@ -122,7 +122,7 @@ export const cache = fp<CachePluginOptions>(async function cache (fastify, given
     await core.close()
     await fills.close()
   })
-}, { name: 'fastify-redis-suite/cache', fastify: '5.x' })
+}, { name: 'fastify-redis-suite/cache', fastify: '5.x || 6.x' })
 
 export default cache
 

@@ -147,7 +147,7 @@ export const events = fp<EventsPluginOptions>(async function events (fastify, gi
   fastify.addHook(
     'onClose', async () => { await Promise.all([subscriptions.close(options.closeTimeout), streams.close()]) }
   )
-}, { name: 'fastify-redis-suite/events', fastify: '5.x' })
+}, { name: 'fastify-redis-suite/events', fastify: '5.x || 6.x' })
 
 export default events
 

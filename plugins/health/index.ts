@@ -92,7 +92,7 @@ export const health = fp<HealthPluginOptions>(async function health (fastify, gi
     // A call of `drain` after the close watches nothing.
     stopEnding = () => {}
   })
-}, { name: 'fastify-redis-suite/health', fastify: '5.x' })
+}, { name: 'fastify-redis-suite/health', fastify: '5.x || 6.x' })
 
 export default health
 

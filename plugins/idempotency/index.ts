@@ -86,6 +86,6 @@ export const idempotency = fp<IdempotencyPluginOptions>(async function idempoten
     await Promise.all([...executions].map(execution => execution.close()))
     await pendingWrites.close()
   })
-}, { name: 'fastify-redis-suite/idempotency', fastify: '5.x' })
+}, { name: 'fastify-redis-suite/idempotency', fastify: '5.x || 6.x' })
 
 export default idempotency

@@ -71,6 +71,6 @@ export const lock = fp<LockPluginOptions>(async function lock (fastify, given) {
   // A request that waits for a lock would delay the close; one that has its lock may end its section.
   fastify.addHook('preClose', async () => locker.stopWaiting())
   fastify.addHook('onClose', async () => await locker.close())
-}, { name: 'fastify-redis-suite/lock', fastify: '5.x' })
+}, { name: 'fastify-redis-suite/lock', fastify: '5.x || 6.x' })
 
 export default lock

@@ -78,7 +78,7 @@ export const metrics = fp<MetricsPluginOptions>(async function metrics (fastify,
   if (path !== false && !isExposed) addRoute(fastify, registry, path, options)
   // Plugins that are registered later have their decorators by then.
   fastify.addHook('onReady', async () => { cleanups.push(...addSources(fastify, metricRegistry, options)) })
-}, { name: 'fastify-redis-suite/metrics', fastify: '5.x' })
+}, { name: 'fastify-redis-suite/metrics', fastify: '5.x || 6.x' })
 
 export default metrics
 

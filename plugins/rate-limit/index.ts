@@ -96,7 +96,7 @@ export const rateLimit = fp<RateLimitPluginOptions>(async function rateLimit (fa
     })
     limitRoute(route, new RequestLimiter(limiters.limiterFor(routeOptions, config, route), routeOptions, scope, events))
   })
-}, { name: 'fastify-redis-suite/rate-limit', fastify: '5.x' })
+}, { name: 'fastify-redis-suite/rate-limit', fastify: '5.x || 6.x' })
 
 export default rateLimit
 

@@ -60,7 +60,7 @@ export const redis = fp<RedisPluginOptions>(async function redis (fastify, given
     }
   }
   if (!await driver.decorate(fastify, client, options.namespace)) decorate(fastify, client, options.namespace)
-}, { name: 'fastify-redis-suite/redis', fastify: '5.x' })
+}, { name: 'fastify-redis-suite/redis', fastify: '5.x || 6.x' })
 
 export default redis
 

@@ -119,6 +119,6 @@ export const session = fp<SessionPluginOptions>(async function session (fastify,
       fastifySession(wrapped, { ...options.session, store: sessionStore }, error => error ? reject(error) : resolve())
     })
   }, { name: '@fastify/session' }))
-}, { name: 'fastify-redis-suite/session', fastify: '5.x' })
+}, { name: 'fastify-redis-suite/session', fastify: '5.x || 6.x' })
 
 export default session

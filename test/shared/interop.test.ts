@@ -37,6 +37,13 @@ t.test('Fastify has its 404 handler, and the classes of requests and replies, un
   t.equal(assigned, null)
 })
 
+t.test('Fastify has its options under the symbol that the suite looks for, with the query parser of the app', async t => {
+  const querystringParser = () => ({})
+  const app = Fastify({ routerOptions: { querystringParser } })
+  t.teardown(() => app.close())
+  t.match(bySymbol(app, 'fastify.options'), { routerOptions: { querystringParser } })
+})
+
 t.test('Fastify passes each route to setContext, and calls childLoggerFactory before the first hook', async t => {
   const app = Fastify()
   t.teardown(() => app.close())

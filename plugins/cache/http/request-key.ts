@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from 'node:util'
-import type { FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { describe } from '../../shared/plugin/errors.js'
+import { internalOf } from '../../shared/http/fastify-internals.js'
 import { isNoId, isNumericId } from '../../shared/data/ids.js'
 import { whenReady, type MaybePromise } from '../../shared/plugin/maybe-promise.js'
 import { InvalidValueError } from '../errors.js'
@@ -161,10 +162,20 @@ function keyedQuery (request: FastifyRequest, query: string, isKeyed: (name: str
 }
 
 type QueryParser = (text: string) => Record<string, unknown>
+interface RouterOptions { routerOptions?: { querystringParser?: QueryParser } }
 
+const parsers = new WeakMap<FastifyInstance, QueryParser | undefined>()
+
+/**
+ * Returns the app's own query parser. `initialConfig` leaves it out where it was set by the deprecated option
+ * `querystringParser`, and always in Fastify 6.
+ */
 function parserOf ({ server }: FastifyRequest): QueryParser | undefined {
-  const { routerOptions } = server.initialConfig as { routerOptions?: { querystringParser?: QueryParser } }
-  return routerOptions?.querystringParser
+  if (parsers.has(server)) return parsers.get(server)
+  const options = internalOf(server, 'fastify.options') ?? server.initialConfig
+  const parser = (options as RouterOptions).routerOptions?.querystringParser
+  parsers.set(server, parser)
+  return parser
 }
 
 export interface ResponseKeyParts {

@@ -1,5 +1,6 @@
 import type { FastifyInstance, RouteOptions } from 'fastify'
 import type { PluginName } from '../plugin/errors.js'
+import { internalOf } from './fastify-internals.js'
 
 /** The property of a route's config, by plugin. */
 const CONFIGS = { 'rate-limit': 'rateLimit', cache: 'cache', idempotency: 'idempotency' } as const
@@ -149,7 +150,7 @@ type SetContext = (instance: FastifyInstance, context: Context) => void
  * that time (see docs/internals/interop.md). If a later Fastify does not, the listener is not called.
  */
 function onEachRoute (fastify: FastifyInstance, listener: (route: LoadedRoute) => void): void {
-  const notFound = notFoundOf(fastify)
+  const notFound = internalOf(fastify, 'fastify.404') as { setContext?: SetContext } | undefined
   if (typeof notFound?.setContext !== 'function') return
   const { setContext } = notFound
   notFound.setContext = function (instance, context) {
@@ -157,13 +158,4 @@ function onEachRoute (fastify: FastifyInstance, listener: (route: LoadedRoute) =
     listener({ instance, config, method: config.method, url: config.url, isHidden: Object(schema).hide === true })
     Reflect.apply(setContext, this, [instance, context])
   }
-}
-
-function notFoundOf (fastify: object): { setContext?: SetContext } | undefined {
-  for (let instance: object |
-    null = fastify; instance !== null; instance = Object.getPrototypeOf(instance) as object | null) {
-    const symbol = Object.getOwnPropertySymbols(instance).find(({ description }) => description === 'fastify.404')
-    if (symbol !== undefined) return Reflect.get(instance, symbol) as { setContext?: SetContext }
-  }
-  return undefined
 }

@@ -1,4 +1,5 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { internalOf } from '../../../shared/http/fastify-internals.js'
 import { FORWARDED_HOST } from './request-reads.js'
 import { readsOf } from './watch-request.js'
 
@@ -31,8 +32,8 @@ interface Reply extends FastifyReply {
  * @param watchesQuery - whether a route of the context has parameters that are not a part of the key
  */
 export function watchDecorators (fastify: FastifyInstance, watchesQuery: boolean): void {
-  const request = classOf(fastify, 'fastify.Request')?.prototype
-  const reply = classOf(fastify, 'fastify.Reply')?.prototype
+  const request = (internalOf(fastify, 'fastify.Request') as Constructor | undefined)?.prototype
+  const reply = (internalOf(fastify, 'fastify.Reply') as Constructor | undefined)?.prototype
   // A version of Fastify that hides its classes: then cookies count as read as soon as they are parsed, so that less is
   // stored.
   if (request === undefined || reply === undefined) return
@@ -42,14 +43,6 @@ export function watchDecorators (fastify: FastifyInstance, watchesQuery: boolean
   if (watchesQuery) replace(request, 'query', query)
   if (fastify.hasReplyDecorator('cspNonce')) replace(reply, 'cspNonce', nonce)
   if (fastify.hasReplyDecorator('generateCsrf')) watchToken(reply)
-}
-
-function classOf (fastify: FastifyInstance, description: string): Constructor | undefined {
-  for (let object: object | null = fastify; object !== null; object = Reflect.getPrototypeOf(object)) {
-    const symbol = Object.getOwnPropertySymbols(object).find(each => each.description === description)
-    if (symbol !== undefined) return Reflect.get(object, symbol) as Constructor
-  }
-  return undefined
 }
 
 /** Defines an accessor, unless the package has defined one itself. */
