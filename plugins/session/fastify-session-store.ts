@@ -10,7 +10,7 @@ import type { Milliseconds } from '../shared/plugin/units.js'
 import { protectCallbacks } from './callbacks.js'
 import { takeCookieSnapshot } from './cookie/cookie.js'
 import { InvalidSessionError, storeUnavailable, StoreUnavailableError } from './errors.js'
-import { changesOf, saveSession, type SaveOptions } from './save-session.js'
+import { saveSession, type SaveOptions } from './save-session.js'
 import { diff } from './session-diff.js'
 import {
   isAnonymous, isNew, setAbsence, stateOf, type KnownSession, type RequestWithState, type SessionAbsence
@@ -159,13 +159,9 @@ export class SuiteSessionStore implements FastifySessionStore {
   }
 
   #complete (session: Session, data: Session): void {
-    Object.assign(session, { ...data, cookie: session.cookie })
-    // By the digest of the cookie alone, each session would be modified.
-    const isModified = () => {
-      const { changes } = changesOf(session, this.#options.cookie)
-      return [...Object.keys(changes.set), ...changes.delete].some(name => name !== 'cookie')
-    }
-    Object.defineProperty(session, 'isModified', { get: () => isModified, set: ignore })
+    const { cookie } = session
+    Object.assign(session, data)
+    session.cookie = cookie
   }
 
   /** Ends a session that is set to null: by `destroy`, or by an app, for which it is destroyed here. */
@@ -209,6 +205,3 @@ export class SuiteSessionStore implements FastifySessionStore {
     }
   }
 }
-
-/** As an assignment of another reserved name, one of `isModified` has no effect. */
-function ignore (): void {}

@@ -93,7 +93,7 @@ export async function saveSession (
 }
 
 /** Returns the properties of a session as they are to be stored, and what has changed since it was read or saved. */
-export function changesOf (
+function changesOf (
   session: Session, options: CookieOptions
 ): { after: SessionSnapshot, changes: FieldChanges } {
   const after = takeSnapshot(session)
