@@ -1,12 +1,15 @@
 import type { FastifyBaseLogger, Session } from 'fastify'
 import { repairCookie } from './cookie/cookie-rules.js'
-import { contentsOf, diffContents, parseFields, type SessionSnapshot } from './session-diff.js'
+import { contentsOf, diffContents, parseFields, refuseLosses, type SessionSnapshot } from './session-diff.js'
 import type { KnownSession } from './session-state.js'
 import type { Encryption } from './store/encryption.js'
 import type { StoredSession } from './store/store.js'
 
 const COOKIE_WARNING = 'session: attributes of a stored cookie cannot be sent and are ignored; ' +
   'those of the option cookie are used (logged once)'
+
+/** A text of this length has up to 1,000 levels, which is not too deep. */
+const SHALLOW_LENGTH = 2000
 
 /** Turns stored sessions into properties, and properties into what is stored: JSON, encrypted where there is a key. */
 export class SessionCodec {
@@ -26,7 +29,11 @@ export class SessionCodec {
   /** Returns a stored session; undefined if it cannot be decrypted or parsed, which the log says once. */
   open (handle: string, stored: StoredSession): { data: Session, known: KnownSession } | undefined {
     const fields = this.openFields(handle, stored)
-    const contents = fields && jsonOf(() => contentsOf(fields))
+    const contents = fields && jsonOf(() => {
+      // Node.js 26 parses and prints JSON of any depth, but such a session could not be saved again.
+      if (stored.text.length > SHALLOW_LENGTH) refuseLosses(fields)
+      return contentsOf(fields)
+    })
     if (fields === undefined || contents === undefined) {
       if (!this.#hasWarned) {
         this.#log.warn(

@@ -107,7 +107,7 @@ t.test('a value is returned as its serializer makes it, or is refused with a cod
   const circular: Record<string, unknown> = {}
   circular['self'] = circular
   const { cache: json, soon } = await open(t)
-  for (const value of [circular, 1n, { deep: 1n }, () => 1, Symbol('s'), { toJSON () { throw new Error('no') } }]) {
+  for (const value of [circular, 1n, { deep: 1n }, () => 1, Symbol('s'), JSON.parse('['.repeat(20_000) + ']'.repeat(20_000)), { toJSON () { throw new Error('no') } }]) {
     await t.rejects(json.set('bad', value), { code: UNSERIALIZABLE })
     await t.rejects(soon(json.getOrSet('bad', () => value)), { code: UNSERIALIZABLE })
     let written = false

@@ -22,7 +22,8 @@ const values: Record<string, () => unknown> = {
   'an Error': () => ({ a: 1, b: new Error('boom') }),
   'NaN in a list': () => ({ a: 1, b: [NaN] }),
   'a function': () => ({ b: () => 1 }),
-  'a symbol': () => ({ b: { c: Symbol('s') } })
+  'a symbol': () => ({ b: { c: Symbol('s') } }),
+  'a list that is nested too deeply': () => ({ a: 1, b: JSON.parse('['.repeat(20_000) + ']'.repeat(20_000)) })
 }
 
 async function start (t: Test, options: Partial<SessionPluginOptions> = {}, prefix = newPrefix()) {

@@ -10,7 +10,8 @@ interface Loss {
 
 /**
  * Finds a value that JSON loses: functions, symbols, `NaN`, infinities, an invalid `Date`, and platform objects whose
- * contents are not properties (`Map`, `Set`, `RegExp`, `Error`, `Response`, `Promise`, typed arrays, …).
+ * contents are not properties (`Map`, `Set`, `RegExp`, `Error`, `Response`, `Promise`, typed arrays, …). A value that
+ * is nested too deeply for this function is one as well: before Node.js 26, `JSON.stringify` refuses it.
  *
  * An object with a method `toJSON` defines its own JSON: a `Date` becomes a string, a `Buffer` an object. A property
  * that is `undefined` becomes absent, which reads the same.
@@ -18,6 +19,15 @@ interface Loss {
  * @param value - one that `JSON.stringify` accepts, so that it has no cycle
  */
 export function lossIn (value: unknown): Loss | undefined {
+  try {
+    return lossWithin(value)
+  } catch (error) {
+    if (error instanceof RangeError) return lost('nested too deeply')
+    throw error
+  }
+}
+
+function lossWithin (value: unknown): Loss | undefined {
   switch (typeof value) {
     case 'number': return Number.isFinite(value) ? undefined : lost(String(value))
     case 'function': return lost('a function')
@@ -43,7 +53,7 @@ function lossInObject (object: object): Loss | undefined {
   }
   for (const name in object) {
     if (!Object.hasOwn(object, name)) continue
-    const loss = lossIn(object[name as keyof typeof object])
+    const loss = lossWithin(object[name as keyof typeof object])
     if (loss !== undefined) return { what: loss.what, path: [name, ...loss.path] }
   }
   return undefined
@@ -51,7 +61,7 @@ function lossInObject (object: object): Loss | undefined {
 
 function lossInList (list: readonly unknown[]): Loss | undefined {
   for (let i = 0; i < list.length; i++) {
-    const loss = lossIn(list[i])
+    const loss = lossWithin(list[i])
     if (loss !== undefined) return { what: loss.what, path: [String(i), ...loss.path] }
   }
   return undefined
